@@ -1,0 +1,37 @@
+//! Compiles the embedded contracts with protox: no protoc is needed.
+use std::path::{Path, PathBuf};
+
+type Failure = Box<dyn std::error::Error>;
+
+fn main() -> Result<(), Failure> {
+    let root = Path::new("proto");
+    println!("cargo::rerun-if-changed=proto");
+    let mut files = Vec::new();
+    protos(root, &mut files)?;
+    files.sort();
+
+    let mut compiler = protox::Compiler::new([root])?;
+    compiler.include_imports(true).include_source_info(true).open_files(&files)?;
+    let out = PathBuf::from(std::env::var("OUT_DIR")?);
+    // Encoded by protox itself: re-encoding through prost would drop the contract options (extensions).
+    std::fs::write(out.join("contracts.bin"), compiler.encode_file_descriptor_set())?;
+
+    let mut set = compiler.file_descriptor_set();
+    set.file.retain(|file| {
+        matches!(file.name(), "ndxp/contract/v1/contract.proto" | "ndxp/log/v1/entry.proto" | "google/protobuf/descriptor.proto")
+    });
+    prost_build::Config::new().skip_debug(["ndxp.log.v1.Entry"]).compile_fds(set)?;
+    Ok(())
+}
+
+fn protos(folder: &Path, found: &mut Vec<PathBuf>) -> Result<(), Failure> {
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            protos(&path, found)?;
+        } else if path.extension().is_some_and(|ext| ext == "proto") {
+            found.push(path);
+        }
+    }
+    Ok(())
+}

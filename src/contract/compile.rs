@@ -1,0 +1,446 @@
+//! Compiling contracts: the embedded ones, and those of a folder, checked as a whole.
+
+use super::fields::FieldTree;
+use super::operation::{Binding, FillPlan, Operation, Paging, Polling, RestBinding, Shape, SourceInfo, TemplatePart};
+use super::options::{self, DataClass};
+use super::plan::WirePath;
+use prost_reflect::{DescriptorPool, ExtensionDescriptor, FileDescriptor, MethodDescriptor, ServiceDescriptor};
+use protox::file::{ChainFileResolver, DescriptorSetFileResolver, GoogleFileResolver, IncludeFileResolver};
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+mod message;
+
+/// Longest timeout that a contract may ask for.
+const MAX_TIMEOUT_MS: u32 = 600_000;
+/// Timeout where the contract does not say.
+const DEFAULT_TIMEOUT_MS: u32 = 10_000;
+
+/// What is wrong with a contract, and where.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{file}:{line}: {reason}")]
+pub struct ContractFault {
+    /// The `.proto` file.
+    pub file: String,
+    /// Line, from 1; 0 where the file as a whole is meant.
+    pub line: u32,
+    /// What is wrong, and what to do.
+    pub reason: String,
+}
+
+/// Everything that the gateway serves, by path. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct ContractSet {
+    operations: HashMap<String, Arc<Operation>>,
+    /// The files, for reflection, in order of dependency.
+    files: Vec<FileDescriptor>,
+}
+
+impl ContractSet {
+    /// The ten embedded contracts.
+    pub fn embedded() -> Result<Self, Vec<ContractFault>> {
+        let whole = |reason: String| vec![ContractFault { file: "(embedded)".into(), line: 0, reason }];
+        let pool = DescriptorPool::decode(super::EMBEDDED).map_err(|error| whole(error.to_string()))?;
+        let mut set = ContractSet::default();
+        set.add_pool(&pool)?;
+        Ok(set)
+    }
+
+    /// The embedded contracts and those of a folder (every `.proto` below it). All faults are reported at once.
+    pub fn with_folder(folder: &Path) -> Result<Self, Vec<ContractFault>> {
+        let mut set = Self::embedded()?;
+        let mut names = Vec::new();
+        list_protos(folder, folder, &mut names).map_err(|error| {
+            vec![ContractFault { file: folder.display().to_string(), line: 0, reason: error.to_string() }]
+        })?;
+        names.sort();
+        if !names.is_empty() {
+            set.add_pool(&compile_folder(folder, &names)?)?;
+        }
+        Ok(set)
+    }
+
+    fn add_pool(&mut self, pool: &DescriptorPool) -> Result<(), Vec<ContractFault>> {
+        let mut faults = Vec::new();
+        for service in pool.services() {
+            let Some(source) = option::<options::Source>(pool, service.options(), "source") else { continue };
+            if self.operations.values().any(|known| known.method.parent_service().full_name() == service.full_name()) {
+                continue;
+            }
+            let here = Place { file: service.parent_file(), path: service.path().to_vec() };
+            if let Some(other) = self.operations.values().find(|known| known.source.id == source.id) {
+                faults.push(here.fault(format!("source {:?} is served by {} already", source.id, other.source.file)));
+                continue;
+            }
+            match source_info(&source, &service) {
+                Ok(info) => self.add_service(pool, &service, &source, &info, &mut faults),
+                Err(reason) => faults.push(here.fault(reason)),
+            }
+        }
+        for file in pool.files() {
+            if !self.files.iter().any(|known| known.name() == file.name()) {
+                self.files.push(file);
+            }
+        }
+        if faults.is_empty() { Ok(()) } else { Err(faults) }
+    }
+
+    fn add_service(
+        &mut self,
+        pool: &DescriptorPool,
+        service: &ServiceDescriptor,
+        source: &options::Source,
+        info: &Arc<SourceInfo>,
+        faults: &mut Vec<ContractFault>,
+    ) {
+        for method in service.methods() {
+            match compile_method(pool, &method, source, info) {
+                Ok(operation) => {
+                    self.operations.insert(operation.path.clone(), Arc::new(operation));
+                }
+                Err(fault) => faults.push(fault),
+            }
+        }
+    }
+
+    /// The operation at a gRPC path.
+    pub fn operation(&self, path: &str) -> Option<&Arc<Operation>> {
+        self.operations.get(path)
+    }
+
+    /// All operations, by source and then as the contract has them.
+    pub fn operations(&self) -> Vec<&Arc<Operation>> {
+        let mut all: Vec<_> = self.operations.values().collect();
+        all.sort_by_key(|operation| (operation.source.id.clone(), operation.method.index()));
+        all
+    }
+
+    /// All sources, by id.
+    pub fn sources(&self) -> Vec<&Arc<SourceInfo>> {
+        let mut all: Vec<_> = self.operations.values().map(|operation| &operation.source).collect();
+        all.sort_by(|a, b| a.id.cmp(&b.id));
+        all.dedup_by(|a, b| a.id == b.id);
+        all
+    }
+
+    /// Every file that a reflection client may ask for, encoded with its options.
+    pub fn files(&self) -> &[FileDescriptor] {
+        &self.files
+    }
+
+    /// The names of the gRPC services.
+    pub fn services(&self) -> Vec<String> {
+        let mut names: Vec<String> =
+            self.operations.values().map(|operation| operation.method.parent_service().full_name().to_owned()).collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+}
+
+fn list_protos(root: &Path, folder: &Path, found: &mut Vec<String>) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            list_protos(root, &path, found)?;
+        } else if path.extension().is_some_and(|extension| extension == "proto")
+            && let Ok(relative) = path.strip_prefix(root)
+        {
+            found.push(relative.to_string_lossy().into_owned());
+        }
+    }
+    Ok(())
+}
+
+fn compile_folder(folder: &Path, names: &[String]) -> Result<DescriptorPool, Vec<ContractFault>> {
+    let whole = |reason: String| vec![ContractFault { file: folder.display().to_string(), line: 0, reason }];
+    let mut resolver = ChainFileResolver::new();
+    resolver.add(IncludeFileResolver::new(folder.to_owned()));
+    resolver.add(DescriptorSetFileResolver::decode(super::EMBEDDED).map_err(|error| whole(error.to_string()))?);
+    resolver.add(GoogleFileResolver::new());
+    let mut compiler = protox::Compiler::with_file_resolver(resolver);
+    compiler.include_imports(true).include_source_info(true);
+    let mut faults = Vec::new();
+    for name in names {
+        if let Err(error) = compiler.open_file(name) {
+            faults.push(compile_fault(folder, name, &error));
+        }
+    }
+    if faults.is_empty() { Ok(compiler.descriptor_pool()) } else { Err(faults) }
+}
+
+/// protox says where by an offset; people want a line.
+fn compile_fault(folder: &Path, name: &str, error: &protox::Error) -> ContractFault {
+    let detailed = format!("{error:?}");
+    let line = detailed
+        .split_once(&format!("{name}:"))
+        .and_then(|(_, rest)| rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok())
+        .unwrap_or(0);
+    let file = folder.join(error.file().unwrap_or(name)).display().to_string();
+    ContractFault { file, line, reason: error.to_string() }
+}
+
+/// Where a fault is: a file, and the path of the declaration in it.
+pub(super) struct Place {
+    file: FileDescriptor,
+    path: Vec<i32>,
+}
+
+impl Place {
+    pub(super) fn fault(&self, reason: impl Into<String>) -> ContractFault {
+        let info = self.file.file_descriptor_proto().source_code_info.as_ref();
+        let location = info.and_then(|info| info.location.iter().find(|location| location.path == self.path));
+        let line = location.and_then(|location| location.span.first()).map_or(0, |line| *line as u32 + 1);
+        ContractFault { file: self.file.name().to_owned(), line, reason: reason.into() }
+    }
+}
+
+/// Reads one of our options.
+pub(super) fn option<T: prost::Message + Default>(
+    pool: &DescriptorPool,
+    options: prost_reflect::DynamicMessage,
+    name: &str,
+) -> Option<T> {
+    let extension: ExtensionDescriptor = pool.get_extension_by_name(&format!("ndxp.contract.v1.{name}"))?;
+    if !options.has_extension(&extension) {
+        return None;
+    }
+    options.get_extension(&extension).as_message()?.transcode_to().ok()
+}
+
+fn source_info(source: &options::Source, service: &ServiceDescriptor) -> Result<Arc<SourceInfo>, String> {
+    let plain = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    if !plain(&source.id) {
+        return Err(format!("source id {:?} must be lower-case letters and digits", source.id));
+    }
+    Ok(Arc::new(SourceInfo {
+        id: source.id.clone(),
+        name: source.name.clone(),
+        name_vi: source.name_vi.clone(),
+        owner: source.owner.clone(),
+        file: service.parent_file().name().to_owned(),
+    }))
+}
+
+fn compile_method(
+    pool: &DescriptorPool,
+    method: &MethodDescriptor,
+    source: &options::Source,
+    info: &Arc<SourceInfo>,
+) -> Result<Operation, ContractFault> {
+    let place = Place { file: method.parent_file(), path: method.path().to_vec() };
+    let fail = |reason: String| place.fault(format!("{}: {reason}", method.full_name()));
+    let said: options::Operation = option(pool, method.options(), "operation")
+        .ok_or_else(|| fail("has no (ndxp.contract.v1.operation) option".into()))?;
+    let request = message::plan(pool, &method.input(), 0)?;
+    let answer = message::plan(pool, &method.output(), 0)?;
+    let shape = match (method.is_client_streaming(), method.is_server_streaming()) {
+        (false, false) => Shape::Unary,
+        (false, true) => Shape::ServerStream,
+        (true, false) => Shape::ClientStream,
+        (true, true) => return Err(fail("streams both ways: no source needs that".into())),
+    };
+    let data_class = said.data_class();
+    if data_class == DataClass::Unspecified {
+        return Err(fail("must say its data_class".into()));
+    }
+    if data_class >= DataClass::Personal && !said.purpose_required {
+        return Err(fail("gives personal data, so purpose_required must be true".into()));
+    }
+    if !said.scope.strip_prefix(&source.id).and_then(|rest| rest.strip_prefix(':')).is_some_and(is_group) {
+        return Err(fail(format!("scope {:?} must be \"{}:group\"", said.scope, source.id)));
+    }
+    if said.timeout_ms > MAX_TIMEOUT_MS {
+        return Err(fail(format!("timeout_ms is more than {MAX_TIMEOUT_MS}")));
+    }
+    let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
+    let binding = compile_binding(&said, &path).map_err(fail)?;
+    if shape == Shape::ClientStream && !matches!(binding, Binding::Grpc(_)) {
+        return Err(fail("a client stream needs a grpc binding".into()));
+    }
+    if (said.paging.is_some() || said.polling.is_some()) && shape != Shape::ServerStream {
+        return Err(fail("paging and polling are for server streams".into()));
+    }
+    let subject = subject_paths(&said, method).map_err(fail)?;
+    let level = method.method_descriptor_proto().options.as_ref().map(|options| options.idempotency_level());
+    let level = level.unwrap_or(prost_types::method_options::IdempotencyLevel::IdempotencyUnknown);
+    use prost_types::method_options::IdempotencyLevel::{IdempotencyUnknown, NoSideEffects};
+    Ok(Operation {
+        full_name: path[1..].to_owned(),
+        path,
+        name: method.name().to_owned(),
+        source: info.clone(),
+        method: method.clone(),
+        scope: said.scope.clone(),
+        data_class,
+        purpose_required: said.purpose_required,
+        official_required: said.official_required || data_class == DataClass::Sensitive,
+        writes: level != NoSideEffects,
+        repeatable: level != IdempotencyUnknown,
+        subject,
+        timeout: Duration::from_millis(u64::from(if said.timeout_ms == 0 { DEFAULT_TIMEOUT_MS } else { said.timeout_ms })),
+        shape,
+        fills: fills(&said).map_err(fail)?,
+        answer_root: WirePath::parse(&said.answer_root).parts,
+        outcome: said.outcome.clone().or_else(|| source.outcome.clone()).unwrap_or_default(),
+        paging: said.paging.as_ref().map(paging),
+        polling: said.polling.as_ref().map(|polling| compile_polling(polling, &answer)).transpose().map_err(fail)?,
+        binding,
+        answer_fields: FieldTree::new(&answer),
+        request,
+        answer,
+    })
+}
+
+fn is_group(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+}
+
+fn paging(said: &options::Paging) -> Paging {
+    Paging {
+        offset: said.offset.clone(),
+        limit: said.limit.clone(),
+        size: if said.size == 0 { 100 } else { said.size.min(10_000) },
+        max_pages: if said.max_pages == 0 { 1_000 } else { said.max_pages },
+    }
+}
+
+fn compile_polling(said: &options::Polling, answer: &super::plan::MessagePlan) -> Result<Polling, String> {
+    if answer.field(&said.watch).is_none() {
+        return Err(format!("polling watches {:?}, which the answer does not have", said.watch));
+    }
+    Ok(Polling {
+        watch: said.watch.clone(),
+        until: said.until.clone(),
+        interval: Duration::from_millis(u64::from(if said.interval_ms == 0 { 5_000 } else { said.interval_ms.max(100) })),
+        max: Duration::from_millis(u64::from(if said.max_ms == 0 { 3_600_000 } else { said.max_ms })),
+    })
+}
+
+fn fills(said: &options::Operation) -> Result<Vec<FillPlan>, String> {
+    let one = |fill: &options::Fill| {
+        let value = fill.value.clone().ok_or_else(|| format!("fill {:?} has no value", fill.name))?;
+        if fill.name.is_empty() {
+            return Err("a fill has no name".to_owned());
+        }
+        Ok(FillPlan { name: WirePath::parse(&fill.name), place: fill.place(), value })
+    };
+    said.fill.iter().map(one).collect()
+}
+
+fn subject_paths(said: &options::Operation, method: &MethodDescriptor) -> Result<Vec<Vec<String>>, String> {
+    let mut paths = Vec::new();
+    for text in &said.subject {
+        let parts: Vec<String> = text.split('.').map(str::to_owned).collect();
+        let mut message = Some(method.input());
+        for part in &parts {
+            let field = message.as_ref().and_then(|message| message.get_field_by_name(part));
+            let field = field.ok_or_else(|| format!("subject {text:?} is no field of {}", method.input().name()))?;
+            message = field.kind().as_message().cloned();
+        }
+        paths.push(parts);
+    }
+    Ok(paths)
+}
+
+fn compile_binding(said: &options::Operation, path: &str) -> Result<Binding, String> {
+    use options::operation::Binding as Said;
+    use options::x_road::Style;
+    match said.binding.as_ref().ok_or("must say how it is called at the source (rest, soap, xroad or grpc)")? {
+        Said::Rest(rest) => Ok(Binding::Rest(compile_rest(rest)?)),
+        Said::Soap(soap) => Ok(Binding::Soap(check_soap(soap)?)),
+        Said::Xroad(xroad) => {
+            if xroad.service_code.is_empty() {
+                return Err("xroad must name its service_code".into());
+            }
+            match xroad.style.as_ref().ok_or("xroad must say rest or soap")? {
+                Style::Rest(rest) => {
+                    Ok(Binding::XRoadRest { service_code: xroad.service_code.clone(), rest: compile_rest(rest)? })
+                }
+                Style::Soap(soap) => Ok(Binding::XRoadSoap {
+                    service_code: xroad.service_code.clone(),
+                    service_version: xroad.service_version.clone(),
+                    soap: check_soap(soap)?,
+                }),
+            }
+        }
+        Said::Grpc(grpc) => {
+            let path = if grpc.path.is_empty() { path } else { &grpc.path };
+            Ok(Binding::Grpc(path.parse().map_err(|_| format!("{path:?} is no gRPC path"))?))
+        }
+    }
+}
+
+fn check_soap(soap: &options::Soap) -> Result<options::Soap, String> {
+    if soap.request.is_empty() || soap.answer.is_empty() || soap.namespace.is_empty() {
+        return Err("soap must name its request, answer and namespace".into());
+    }
+    Ok(soap.clone())
+}
+
+fn compile_rest(rest: &options::Rest) -> Result<RestBinding, String> {
+    use options::rest::Verb;
+    let (method, template) = match rest.verb.as_ref().ok_or("rest must say get, post, put or delete")? {
+        Verb::Get(path) => (http::Method::GET, path),
+        Verb::Post(path) => (http::Method::POST, path),
+        Verb::Put(path) => (http::Method::PUT, path),
+        Verb::Delete(path) => (http::Method::DELETE, path),
+    };
+    if !template.starts_with('/') {
+        return Err(format!("path {template:?} must start with a /"));
+    }
+    Ok(RestBinding {
+        template: parse_template(template)?,
+        body_root: WirePath::parse(&rest.body_root).parts,
+        etag: rest.etag,
+        query_by_default: matches!(method, http::Method::GET | http::Method::DELETE),
+        method,
+    })
+}
+
+fn parse_template(template: &str) -> Result<Vec<TemplatePart>, String> {
+    let mut parts = Vec::new();
+    let mut rest = template;
+    while let Some((literal, after)) = rest.split_once('{') {
+        let (name, after) = after.split_once('}').ok_or_else(|| format!("a brace in {template:?} is not closed"))?;
+        parts.push(TemplatePart::Literal(literal.to_owned()));
+        parts.push(TemplatePart::Name(name.to_owned()));
+        rest = after;
+    }
+    parts.push(TemplatePart::Literal(rest.to_owned()));
+    Ok(parts)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_embedded_contracts_serve_every_operation_of_the_ten_sources() {
+        let set = ContractSet::embedded().unwrap();
+        assert_eq!(set.sources().len(), 10);
+        assert_eq!(set.operations().len(), 33);
+    }
+
+    #[test]
+    fn a_wrong_contract_is_refused_with_file_line_and_reason() {
+        let folder = tempfile::tempdir().unwrap();
+        let head = "syntax = \"proto3\";\npackage x.v1;\nimport \"ndxp/contract/v1/contract.proto\";\n";
+        let wrong = format!(
+            "{head}service S {{\n option (ndxp.contract.v1.source) = {{ id: \"x\" }};\n rpc A(M) returns (M) {{\n  option (ndxp.contract.v1.operation) = {{ scope: \"y:read\" data_class: OPEN rest: {{ get: \"/a\" }} }};\n }}\n rpc B(M) returns (M);\n}}\nmessage M {{ string a = 1; }}\n"
+        );
+        std::fs::write(folder.path().join("wrong.proto"), wrong).unwrap();
+        let faults = ContractSet::with_folder(folder.path()).unwrap_err();
+        assert_eq!(faults.iter().map(|fault| fault.line).collect::<Vec<_>>(), [6, 9]);
+        assert!(faults[0].reason.contains("scope") && faults[1].reason.contains("operation"), "{faults:?}");
+        std::fs::write(folder.path().join("wrong.proto"), format!("{head}message M {{ strin a = 1; }}\n")).unwrap();
+        let faults = ContractSet::with_folder(folder.path()).unwrap_err();
+        assert_eq!(faults[0].line, 4, "{faults:?}");
+        std::fs::write(folder.path().join("wrong.proto"), format!("{head}message M {{ string a = ; }}\n")).unwrap();
+        let faults = ContractSet::with_folder(folder.path()).unwrap_err();
+        assert_eq!(faults[0].line, 4, "{faults:?}");
+    }
+}

@@ -1,0 +1,158 @@
+//! The plan of one message, from its fields' options.
+
+use super::{ContractFault, Place, option};
+use crate::contract::map::date::{Notation, Precision};
+use crate::contract::options::{self, DataClass, Format, Wire};
+use crate::contract::plan::{
+    DEFAULT_LIST_LENGTH, DEFAULT_TEXT_LENGTH, EnumPlan, FieldKind, FieldPlan, MAX_NESTING, MessagePlan, WirePath,
+};
+use prost_reflect::{DescriptorPool, EnumDescriptor, FieldDescriptor, Kind, MessageDescriptor};
+use std::sync::Arc;
+
+/// Works out a message's plan, and those of the messages in it.
+pub(super) fn plan(
+    pool: &DescriptorPool,
+    message: &MessageDescriptor,
+    depth: usize,
+) -> Result<Arc<MessagePlan>, ContractFault> {
+    let place = Place { file: message.parent_file(), path: message.path().to_vec() };
+    if depth > MAX_NESTING {
+        return Err(place.fault(format!("{}: messages are nested deeper than {MAX_NESTING}, or in themselves", message.full_name())));
+    }
+    let mut groups = Vec::new();
+    let mut fields = Vec::new();
+    for field in message.fields() {
+        fields.push(plan_field(pool, &field, depth, &mut groups)?);
+    }
+    Ok(Arc::new(MessagePlan { message: message.clone(), fields, groups }))
+}
+
+fn plan_field(
+    pool: &DescriptorPool,
+    field: &FieldDescriptor,
+    depth: usize,
+    groups: &mut Vec<String>,
+) -> Result<FieldPlan, ContractFault> {
+    let place = Place { file: field.parent_message().parent_file(), path: field.path().to_vec() };
+    let fail = |reason: String| place.fault(format!("{}: {reason}", field.full_name()));
+    let said: options::Field = option(pool, field.options(), "field").unwrap_or_default();
+    let kind = field_kind(pool, field, &said, depth, &fail)?;
+    let text = matches!(kind, FieldKind::Text);
+    if said.format() != Format::Unspecified && !text {
+        return Err(fail("only a string has a format".into()));
+    }
+    if !said.separator.is_empty() && !field.is_list() {
+        return Err(fail("only a list has a separator".into()));
+    }
+    if said.embedded.as_ref().is_some_and(|embedded| embedded.xml_root.is_empty()) {
+        return Err(fail("embedded must name its xml_root".into()));
+    }
+    let group = (!said.one_of.is_empty()).then(|| {
+        groups.iter().position(|group| *group == said.one_of).unwrap_or_else(|| {
+            groups.push(said.one_of.clone());
+            groups.len() - 1
+        })
+    });
+    let names = if said.name.is_empty() { vec![field.name().to_owned()] } else { said.name.clone() };
+    let default_length = if field.is_list() || field.is_map() { DEFAULT_LIST_LENGTH } else { DEFAULT_TEXT_LENGTH };
+    Ok(FieldPlan {
+        field: field.clone(),
+        name: field.name().to_owned(),
+        names: names.iter().map(|name| WirePath::parse(name)).collect(),
+        kind,
+        list: field.is_list(),
+        separator: Some(said.separator.clone()).filter(|separator| !separator.is_empty()),
+        format: Some(said.format()).filter(|format| *format != Format::Unspecified),
+        required: said.required,
+        max_length: if said.max_length == 0 { default_length } else { said.max_length as usize },
+        wire: said.wire(),
+        upper: said.upper,
+        place: said.place(),
+        group,
+        embedded: said.embedded.clone(),
+        data_class: DataClass::try_from(said.data_class).unwrap_or(DataClass::Unspecified),
+    })
+}
+
+type Fail<'a> = &'a dyn Fn(String) -> ContractFault;
+
+fn field_kind(
+    pool: &DescriptorPool,
+    field: &FieldDescriptor,
+    said: &options::Field,
+    depth: usize,
+    fail: Fail<'_>,
+) -> Result<FieldKind, ContractFault> {
+    if field.is_map() {
+        let texts = field.kind().as_message().is_some_and(|entry| {
+            matches!((entry.map_entry_key_field().kind(), entry.map_entry_value_field().kind()), (Kind::String, Kind::String))
+        });
+        return match (said.remaining, texts) {
+            (true, true) => Ok(FieldKind::Remaining),
+            _ => Err(fail("a map must be map<string, string> with `remaining: true`".into())),
+        };
+    }
+    let given = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+    Ok(match field.kind() {
+        Kind::String => FieldKind::Text,
+        Kind::Bytes => FieldKind::Bytes,
+        Kind::Int32 | Kind::Sint32 | Kind::Sfixed32 => FieldKind::Int32,
+        Kind::Int64 | Kind::Sint64 | Kind::Sfixed64 => FieldKind::Int64,
+        Kind::Uint32 | Kind::Fixed32 => FieldKind::Uint32,
+        Kind::Uint64 | Kind::Fixed64 => FieldKind::Uint64,
+        Kind::Double => FieldKind::Double,
+        Kind::Float => FieldKind::Float,
+        Kind::Bool => FieldKind::Bool { yes: given(&said.yes), no: given(&said.no) },
+        Kind::Enum(descriptor) => FieldKind::Enum(enum_plan(pool, &descriptor, said, fail)?),
+        Kind::Message(message) => match message.full_name() {
+            "ndxp.type.v1.PartialDate" => FieldKind::Date(notations(said, false, fail)?),
+            "google.protobuf.Timestamp" => FieldKind::Time(notations(said, true, fail)?),
+            _ => FieldKind::Message(super::message::plan(pool, &message, depth + 1)?),
+        },
+    })
+}
+
+fn notations(said: &options::Field, time: bool, fail: Fail<'_>) -> Result<Vec<Notation>, ContractFault> {
+    let mut all = Vec::new();
+    for date in &said.date {
+        let mut notation = Notation::parse(&date.pattern).map_err(fail)?;
+        if (notation.precision == Precision::Time) != time {
+            return Err(fail(format!("{:?}: a Timestamp needs a time of day, a PartialDate has none", date.pattern)));
+        }
+        notation.name = Some(date.name.as_str()).filter(|name| !name.is_empty()).map(WirePath::parse);
+        notation.marker =
+            (!date.marker_name.is_empty()).then(|| (WirePath::parse(&date.marker_name), date.marker.clone()));
+        all.push(notation);
+    }
+    Ok(all)
+}
+
+fn enum_plan(
+    pool: &DescriptorPool,
+    descriptor: &EnumDescriptor,
+    said: &options::Field,
+    fail: Fail<'_>,
+) -> Result<Vec<EnumPlan>, ContractFault> {
+    for text in &said.values {
+        if descriptor.get_value_by_name(&text.value).is_none() {
+            return Err(fail(format!("{} has no value {:?}", descriptor.full_name(), text.value)));
+        }
+    }
+    let mut values = Vec::new();
+    for value in descriptor.values() {
+        let own: Option<options::EnumValue> = option(pool, value.options(), "value");
+        let here = said.values.iter().find(|text| text.value == value.name());
+        let texts = match (here, own) {
+            (Some(here), _) => here.text.clone(),
+            (None, Some(own)) if said.values.is_empty() => own.text,
+            _ => Vec::new(),
+        };
+        let texts = if texts.is_empty() && said.wire() == Wire::Default && said.values.is_empty() && said.name.is_empty() {
+            vec![value.name().to_owned()]
+        } else {
+            texts
+        };
+        values.push(EnumPlan { number: value.number(), name: value.name().to_owned(), texts });
+    }
+    Ok(values)
+}

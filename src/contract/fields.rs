@@ -1,0 +1,277 @@
+//! Keeping only the granted fields of an answer, on the encoded bytes: one walk for every driver, no decoding.
+//!
+//! An unknown field is never kept: nobody can have granted it. What was disclosed is told by path.
+
+use super::plan::{FieldKind, MessagePlan};
+use bytes::Bytes;
+use std::collections::BTreeSet;
+
+/// Every field of an answer, as a tree of nodes; node 0 is the message itself.
+#[derive(Debug, Default)]
+pub struct FieldTree {
+    nodes: Vec<Node>,
+}
+
+#[derive(Debug, Default)]
+struct Node {
+    path: String,
+    /// Children by field number, sorted; empty for scalars.
+    children: Vec<(u32, usize)>,
+    /// Whether the walk goes into it.
+    message: bool,
+}
+
+impl FieldTree {
+    /// The tree of a message.
+    pub fn new(plan: &MessagePlan) -> Self {
+        let mut tree = FieldTree { nodes: vec![Node { message: true, ..Node::default() }] };
+        tree.add(0, plan);
+        tree
+    }
+
+    fn add(&mut self, parent: usize, plan: &MessagePlan) {
+        let mut children = Vec::new();
+        for field in &plan.fields {
+            let path = match self.nodes[parent].path.as_str() {
+                "" => field.name.clone(),
+                above => format!("{above}.{}", field.name),
+            };
+            let index = self.nodes.len();
+            let inner = if let FieldKind::Message(inner) = &field.kind { Some(inner) } else { None };
+            self.nodes.push(Node { path, children: Vec::new(), message: inner.is_some() });
+            children.push((field.field.number(), index));
+            if let Some(inner) = inner {
+                self.add(index, inner);
+            }
+        }
+        children.sort_unstable();
+        self.nodes[parent].children = children;
+    }
+
+    /// Whether a grant may name this path.
+    pub fn has(&self, path: &str) -> bool {
+        path == "*" || self.nodes.iter().skip(1).any(|node| node.path == path)
+    }
+
+    /// Every path, in the order of the contract.
+    pub fn paths(&self) -> impl Iterator<Item = &str> {
+        self.nodes.iter().skip(1).map(|node| node.path.as_str())
+    }
+
+    /// The mask that grants these paths; a path grants everything below it.
+    pub fn mask<S: AsRef<str>>(&self, granted: &[S]) -> Mask {
+        let mut allowed = vec![false; self.nodes.len()];
+        let whole = granted.iter().any(|path| path.as_ref() == "*");
+        for (index, node) in self.nodes.iter().enumerate() {
+            allowed[index] = whole
+                || granted.iter().any(|path| {
+                    let path = path.as_ref();
+                    let below = node.path.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+                    // The way to a granted field is open as well.
+                    let above = node.path.is_empty() || path.strip_prefix(node.path.as_str()).is_some_and(|rest| rest.starts_with('.'));
+                    below && !path.is_empty() || above
+                });
+        }
+        Mask { whole: allowed.iter().all(|flag| *flag), allowed }
+    }
+}
+
+/// Which fields of an answer a grant lets through.
+#[derive(Debug, Clone)]
+pub struct Mask {
+    whole: bool,
+    allowed: Vec<bool>,
+}
+
+impl Mask {
+    /// Whether nothing is withheld.
+    pub fn is_whole(&self) -> bool {
+        self.whole
+    }
+}
+
+/// The fields disclosed by the messages of one exchange.
+#[derive(Debug, Default, Clone)]
+pub struct Disclosed(BTreeSet<usize>);
+
+impl Disclosed {
+    /// Their paths, sorted as the contract has them; a message whose own fields are listed is not listed itself.
+    pub fn paths(&self, tree: &FieldTree) -> Vec<String> {
+        let shown = |index: &&usize| !tree.nodes[**index].children.iter().any(|(_, child)| self.0.contains(child));
+        self.0.iter().filter(shown).filter_map(|index| tree.nodes.get(*index)).map(|node| node.path.clone()).collect()
+    }
+}
+
+/// An answer that is no protobuf message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the answer is no message of the contract")]
+pub struct Garbled;
+
+/// Keeps what the mask allows. Where that is everything, the bytes are handed on as they are.
+pub fn keep(tree: &FieldTree, mask: &Mask, message: &Bytes, disclosed: &mut Disclosed) -> Result<Bytes, Garbled> {
+    let mut walk = Walk { tree, mask, disclosed, dropped: false };
+    let mut out = Vec::new();
+    walk.message(0, message, &mut out)?;
+    Ok(if walk.dropped { Bytes::from(out) } else { message.clone() })
+}
+
+struct Walk<'a> {
+    tree: &'a FieldTree,
+    mask: &'a Mask,
+    disclosed: &'a mut Disclosed,
+    dropped: bool,
+}
+
+impl Walk<'_> {
+    fn message(&mut self, node: usize, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Garbled> {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let field = Field::read(rest)?;
+            let (whole, after) = rest.split_at(field.length);
+            rest = after;
+            let children = &self.tree.nodes[node].children;
+            let child = children.binary_search_by_key(&field.number, |(number, _)| *number).ok().map(|at| children[at].1);
+            let Some(child) = child.filter(|child| self.mask.allowed[*child]) else {
+                self.dropped = true;
+                continue;
+            };
+            self.disclosed.0.insert(child);
+            if !self.tree.nodes[child].message {
+                out.extend_from_slice(whole);
+                continue;
+            }
+            let inner = field.content.ok_or(Garbled)?;
+            let mut kept = Vec::new();
+            self.message(child, inner, &mut kept)?;
+            write_varint(out, u64::from(field.number) << 3 | 2);
+            write_varint(out, kept.len() as u64);
+            out.extend_from_slice(&kept);
+        }
+        Ok(())
+    }
+}
+
+/// One field on the wire (https://protobuf.dev/programming-guides/encoding/).
+struct Field<'b> {
+    number: u32,
+    /// Bytes of the whole field, tag included.
+    length: usize,
+    /// What is inside, for length-delimited fields.
+    content: Option<&'b [u8]>,
+}
+
+impl<'b> Field<'b> {
+    fn read(bytes: &'b [u8]) -> Result<Self, Garbled> {
+        let (tag, at) = read_varint(bytes)?;
+        let number = u32::try_from(tag >> 3).ok().filter(|number| (1..1 << 29).contains(number)).ok_or(Garbled)?;
+        let rest = &bytes[at..];
+        let (length, content) = match tag & 7 {
+            0 => (read_varint(rest)?.1, None),
+            1 => (8, None),
+            2 => {
+                let (size, head) = read_varint(rest)?;
+                let end = usize::try_from(size).ok().and_then(|size| head.checked_add(size)).ok_or(Garbled)?;
+                (end, Some(rest.get(head..end).ok_or(Garbled)?))
+            }
+            5 => (4, None),
+            // Groups (3 and 4) do not exist in proto3.
+            _ => return Err(Garbled),
+        };
+        let length = at.checked_add(length).filter(|length| *length <= bytes.len()).ok_or(Garbled)?;
+        Ok(Field { number, length, content })
+    }
+}
+
+fn read_varint(bytes: &[u8]) -> Result<(u64, usize), Garbled> {
+    let mut value = 0u64;
+    for (index, byte) in bytes.iter().take(10).enumerate() {
+        if index == 9 && *byte > 1 {
+            return Err(Garbled);
+        }
+        value |= u64::from(byte & 0x7f) << (7 * index);
+        if byte & 0x80 == 0 {
+            return Ok((value, index + 1));
+        }
+    }
+    Err(Garbled)
+}
+
+fn write_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push((value as u8) | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::contract::ContractSet;
+    use prost::Message as _;
+    use prost_reflect::{DynamicMessage, Value};
+    use proptest::prelude::*;
+
+    fn citizen() -> std::sync::Arc<crate::contract::Operation> {
+        ContractSet::embedded().unwrap().operation("/ndxp.population.v1.PopulationService/GetCitizen").unwrap().clone()
+    }
+
+    fn sample(operation: &crate::contract::Operation) -> DynamicMessage {
+        let mut message = DynamicMessage::new(operation.answer.message.clone());
+        let name = operation.answer.message.get_field_by_name("name").unwrap();
+        let mut inner = DynamicMessage::new(name.kind().as_message().unwrap().clone());
+        inner.set_field_by_name("family", Value::String("Nguyễn".into()));
+        inner.set_field_by_name("given", Value::String("An".into()));
+        message.set_field_by_name("citizen_id", Value::String("022199000123".into()));
+        message.set_field_by_name("blood_type", Value::String("O".into()));
+        message.set_field(&name, Value::Message(inner));
+        message
+    }
+
+    #[test]
+    fn only_granted_fields_stay_and_are_told() {
+        let operation = citizen();
+        let bytes = Bytes::from(sample(&operation).encode_to_vec());
+        let tree = &operation.answer_fields;
+        let mut disclosed = Disclosed::default();
+        let kept = keep(tree, &tree.mask(&["citizen_id", "name.given"]), &bytes, &mut disclosed).unwrap();
+        let message = DynamicMessage::decode(operation.answer.message.clone(), kept).unwrap();
+        assert!(!message.has_field_by_name("blood_type"));
+        let name = message.get_field_by_name("name").unwrap();
+        let name = name.as_message().unwrap();
+        assert!(name.has_field_by_name("given") && !name.has_field_by_name("family"));
+        assert_eq!(disclosed.paths(tree), ["citizen_id", "name.given"]);
+    }
+
+    #[test]
+    fn an_unknown_field_is_withheld_even_from_a_whole_grant() {
+        let operation = citizen();
+        let tree = &operation.answer_fields;
+        let mut bytes = sample(&operation).encode_to_vec();
+        let clean = Bytes::from(bytes.clone());
+        bytes.extend_from_slice(&[0xfa, 0x7f, 3, b'x', b'y', b'z']);
+        let mask = tree.mask(&["*"]);
+        assert!(mask.is_whole());
+        let kept = keep(tree, &mask, &Bytes::from(bytes), &mut Disclosed::default()).unwrap();
+        assert_eq!(kept, clean);
+    }
+
+    #[test]
+    fn no_grant_lets_nothing_through() {
+        let operation = citizen();
+        let tree = &operation.answer_fields;
+        let bytes = Bytes::from(sample(&operation).encode_to_vec());
+        let none: [&str; 0] = [];
+        assert!(keep(tree, &tree.mask(&none), &bytes, &mut Disclosed::default()).unwrap().is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+            let operation = citizen();
+            let tree = &operation.answer_fields;
+            let _ = keep(tree, &tree.mask(&["name"]), &Bytes::from(bytes), &mut Disclosed::default());
+        }
+    }
+}

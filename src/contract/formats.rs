@@ -1,0 +1,208 @@
+//! Formats that are checked before anything goes out. `docs/formats.md` lists each rule with its source.
+
+use super::options;
+
+/// A format, made from the contract's option.
+pub type Format = options::Format;
+
+/// The 34 provinces in force since 2025-07-01 (Decision 19/2025/QĐ-TTg).
+pub const PROVINCES: [(&str, &str); 34] = [
+    ("01", "Hà Nội"), ("04", "Cao Bằng"), ("08", "Tuyên Quang"), ("11", "Điện Biên"), ("12", "Lai Châu"),
+    ("14", "Sơn La"), ("15", "Lào Cai"), ("19", "Thái Nguyên"), ("20", "Lạng Sơn"), ("22", "Quảng Ninh"),
+    ("24", "Bắc Ninh"), ("25", "Phú Thọ"), ("31", "Hải Phòng"), ("33", "Hưng Yên"), ("37", "Ninh Bình"),
+    ("38", "Thanh Hóa"), ("40", "Nghệ An"), ("42", "Hà Tĩnh"), ("44", "Quảng Trị"), ("46", "Huế"),
+    ("48", "Đà Nẵng"), ("51", "Quảng Ngãi"), ("52", "Gia Lai"), ("56", "Khánh Hòa"), ("66", "Đắk Lắk"),
+    ("68", "Lâm Đồng"), ("75", "Đồng Nai"), ("79", "Hồ Chí Minh"), ("80", "Tây Ninh"), ("82", "Đồng Tháp"),
+    ("86", "Vĩnh Long"), ("91", "An Giang"), ("92", "Cần Thơ"), ("96", "Cà Mau"),
+];
+
+/// The 63 provinces of the three-tier order, until 2025-06-30 (Decision 124/2004/QĐ-TTg as amended). The province of
+/// registration in a citizen id is one of these, with a leading zero.
+pub const OLD_PROVINCES: [&str; 63] = [
+    "01", "02", "04", "06", "08", "10", "11", "12", "14", "15", "17", "19", "20", "22", "24", "25", "26", "27", "30",
+    "31", "33", "34", "35", "36", "37", "38", "40", "42", "44", "45", "46", "48", "49", "51", "52", "54", "56", "58",
+    "60", "62", "64", "66", "67", "68", "70", "72", "74", "75", "77", "79", "80", "82", "83", "84", "86", "87", "89",
+    "91", "92", "93", "94", "95", "96",
+];
+
+/// Weights of a tax code's check digit (Circular 95/2016/TT-BTC, annex).
+const TAX_WEIGHTS: [u32; 9] = [31, 29, 23, 19, 17, 13, 7, 5, 3];
+
+/// The tenth digit of a tax code whose first nine are given; `None` where there is no valid one.
+pub fn tax_check_digit(first_nine: &str) -> Option<u32> {
+    if first_nine.len() != 9 {
+        return None;
+    }
+    let mut sum = 0;
+    for (digit, weight) in first_nine.chars().zip(TAX_WEIGHTS) {
+        sum += digit.to_digit(10)? * weight;
+    }
+    // The check digit is 10 − (sum mod 11); a remainder of 0 would make it 10, which no code has.
+    Some(10 - sum % 11).filter(|digit| *digit < 10)
+}
+
+/// Checks a text against a format. The error says what is expected, never what was given.
+pub fn check(format: Format, text: &str) -> Result<(), &'static str> {
+    let holds = match format {
+        Format::Unspecified => true,
+        Format::CitizenId => citizen_id(text),
+        Format::OldCitizenId => digits(text, 9),
+        Format::TaxCode => tax_code(text),
+        Format::SocialInsuranceNumber => digits(text, 10),
+        Format::AgencyCode => agency_code(text),
+        Format::DossierNumber => dossier_number(text),
+        Format::ProvinceCode => PROVINCES.iter().any(|(code, _)| *code == text),
+        Format::CommuneCode => digits(text, 5),
+        Format::OldProvinceCode => OLD_PROVINCES.contains(&text),
+        Format::OldDistrictCode => digits(text, 3),
+        Format::ProcedureCode => procedure_code(text),
+        Format::BudgetUnitCode => digits(text, 7),
+        Format::PersonName => person_name(text),
+        Format::PhoneNumber => phone_number(text),
+        Format::Email => email(text),
+        Format::Code => code(text),
+    };
+    if holds { Ok(()) } else { Err(expectation(format)) }
+}
+
+/// What a format expects, in words.
+pub fn expectation(format: Format) -> &'static str {
+    match format {
+        Format::Unspecified => "any text",
+        Format::CitizenId => "12 digits: province of registration, century and sex, year of birth, 6 digits (số định danh cá nhân)",
+        Format::OldCitizenId => "9 digits (số chứng minh nhân dân)",
+        Format::TaxCode => "10 digits of which the last is a check digit, or 13 with a branch (mã số thuế)",
+        Format::SocialInsuranceNumber => "10 digits (mã số bảo hiểm xã hội)",
+        Format::AgencyCode => "an agency code such as H49, H49.12 or 000.00.12.H49 (mã định danh)",
+        Format::DossierNumber => "agency-yymmdd-serial, such as H49.12-251103-0001 (mã số hồ sơ)",
+        Format::ProvinceCode => "2 digits of a province in force since 2025-07-01 (mã tỉnh)",
+        Format::CommuneCode => "5 digits (mã xã)",
+        Format::OldProvinceCode => "2 digits of a province as before 2025-07-01 (mã tỉnh)",
+        Format::OldDistrictCode => "3 digits (mã huyện)",
+        Format::ProcedureCode => "a procedure code such as 1.004873 (mã thủ tục hành chính)",
+        Format::BudgetUnitCode => "7 digits (mã số ĐVQHNS)",
+        Format::PersonName => "a person's name: letters, spaces, hyphens, apostrophes, dots",
+        Format::PhoneNumber => "a telephone number: 9 to 15 digits, with or without a leading +",
+        Format::Email => "an e-mail address",
+        Format::Code => "letters, digits and . - _ / only",
+    }
+}
+
+fn digits(text: &str, count: usize) -> bool {
+    text.len() == count && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+fn citizen_id(text: &str) -> bool {
+    digits(text, 12) && text.starts_with('0') && OLD_PROVINCES.contains(&&text[1..3])
+}
+
+fn tax_code(text: &str) -> bool {
+    let (head, branch) = match text.len() {
+        10 => (text, ""),
+        13 => text.split_at_checked(10).unwrap_or((text, "")),
+        14 if text.as_bytes()[10] == b'-' => (text.get(..10).unwrap_or(""), text.get(11..).unwrap_or("")),
+        _ => return false,
+    };
+    digits(head, 10)
+        && (branch.is_empty() || digits(branch, 3))
+        && tax_check_digit(&head[..9]) == head[9..].parse::<u32>().ok()
+}
+
+fn agency_head(part: &str) -> bool {
+    part.len() == 3 && part.as_bytes()[0].is_ascii_uppercase() && part.as_bytes()[1..].iter().all(u8::is_ascii_digit)
+}
+
+/// `H49`, `H49.12`, `H49.12.3` (Decision 20/2020/QĐ-TTg), or the older 13 characters `000.00.12.H49` (QCVN
+/// 102:2016/BTTTT).
+fn agency_code(text: &str) -> bool {
+    let parts: Vec<&str> = text.split('.').collect();
+    if text.len() == 13 && parts.len() == 4 && agency_head(parts[3]) {
+        return digits(parts[0], 3) && digits(parts[1], 2) && digits(parts[2], 2);
+    }
+    agency_head(parts[0])
+        && parts.len() <= 4
+        && parts[1..].iter().all(|part| (1..=3).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// `agency-yymmdd-serial` (Decree 61/2018/NĐ-CP as guided by Circular 01/2018/TT-VPCP).
+fn dossier_number(text: &str) -> bool {
+    let mut parts = text.splitn(3, '-');
+    let (Some(agency), Some(day), Some(serial)) = (parts.next(), parts.next(), parts.next()) else { return false };
+    agency_code(agency)
+        && digits(day, 6)
+        && matches!(day[2..4].parse::<u32>(), Ok(1..=12))
+        && matches!(day[4..6].parse::<u32>(), Ok(1..=31))
+        && (1..=10).contains(&serial.len())
+        && serial.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+fn procedure_code(text: &str) -> bool {
+    let Some((head, rest)) = text.split_once('.') else { return false };
+    let (number, agency) = rest.split_once('.').map_or((rest, None), |(number, agency)| (number, Some(agency)));
+    (1..=2).contains(&head.len())
+        && head.bytes().all(|b| b.is_ascii_digit())
+        && digits(number, 6)
+        && agency.is_none_or(agency_code)
+}
+
+fn person_name(text: &str) -> bool {
+    !text.trim().is_empty()
+        && text.chars().all(|c| c.is_alphabetic() || matches!(c, ' ' | '-' | '\'' | '.' | '’') || is_combining(c))
+}
+
+/// Combining marks of decomposed Vietnamese (NFD) letters.
+fn is_combining(c: char) -> bool {
+    ('\u{0300}'..='\u{036f}').contains(&c)
+}
+
+fn phone_number(text: &str) -> bool {
+    let rest = text.strip_prefix('+').unwrap_or(text);
+    (9..=15).contains(&rest.len()) && rest.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+fn email(text: &str) -> bool {
+    let Some((local, domain)) = text.split_once('@') else { return false };
+    let plain = |c: char| c.is_ascii_alphanumeric() || ".-_+".contains(c);
+    text.len() <= 254
+        && !local.is_empty()
+        && local.chars().all(plain)
+        && domain.contains('.')
+        && domain.split('.').all(|label| !label.is_empty() && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-'))
+}
+
+fn code(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || ".-_/".contains(c)) && !text.contains("..")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_format_takes_what_is_right_and_refuses_what_is_near() {
+        let cases: &[(Format, &[&str], &[&str])] = &[
+            (Format::CitizenId, &["022199000123", "001088012345"], &["22199000123", "003199000123", "0221990001234", "02219900012a", "", "１２２１９９０００１２３"]),
+            (Format::OldCitizenId, &["100123456"], &["10012345", "1001234567"]),
+            // 5700101080 is worked out by hand: 5·31+7·29+1·19+1·13+8·3 … see tax_check_digit.
+            (Format::TaxCode, &["0100109106", "0100109106001", "0100109106-001"], &["0100109107", "010010910", "0100109106-01", "0100109106x001"]),
+            (Format::SocialInsuranceNumber, &["2212345678"], &["221234567"]),
+            (Format::AgencyCode, &["H49", "H49.12", "G01.2.3", "000.00.12.H49"], &["H4", "h49", "H49.", "H49.1234", "000.0.12.H49", "H49.1.2.3.4"]),
+            (Format::DossierNumber, &["H49.12-251103-0001", "000.00.12.H49-251103-00012"], &["H49.12-251303-0001", "H49.12-251132-1", "H49.12-251103", "-251103-1"]),
+            (Format::ProvinceCode, &["22", "79"], &["30", "2", "99"]),
+            (Format::OldProvinceCode, &["30", "22"], &["03"]),
+            (Format::ProcedureCode, &["1.004873", "2.001234.000.00.00.H49"], &["1.00487", "1004873", "1.004873.x"]),
+            (Format::PersonName, &["Nguyễn Thị Hồng Hạnh", "PHẠM VĂN A"], &["", " ", "A<b>", "R2D2"]),
+            (Format::PhoneNumber, &["0912345678", "+84912345678"], &["123", "09123 45678"]),
+            (Format::Email, &["a.b@quangninh.gov.vn"], &["a@b", "@b.c", "a b@c.d", "a@b..c"]),
+            (Format::Code, &["A1/2-3_4.5"], &["", "a b", "../../etc", "a&b"]),
+        ];
+        for (format, right, wrong) in cases {
+            for text in *right {
+                assert!(check(*format, text).is_ok(), "{format:?} must take {text:?}");
+            }
+            for text in *wrong {
+                assert!(check(*format, text).is_err(), "{format:?} must refuse {text:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! Dates and times in the sources' notations.
+
+use jiff::civil;
+use jiff::tz::Offset;
+
+/// Asia/Ho_Chi_Minh: UTC+7 without summer time since 1975, so no time-zone database is needed.
+pub const HO_CHI_MINH: Offset = Offset::constant(7);
+
+/// What is known of a date or time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Parts {
+    /// 1 to 9999.
+    pub year: i16,
+    /// 1 to 12; 0 is unknown.
+    pub month: i8,
+    /// 1 to 31; 0 is unknown.
+    pub day: i8,
+    /// Time of day, where the notation has one.
+    pub time: Option<(i8, i8, i8)>,
+}
+
+/// How precise a notation is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Precision {
+    /// Year only.
+    Year,
+    /// Year and month.
+    Month,
+    /// A full date.
+    Day,
+    /// Date and time of day.
+    Time,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Token {
+    Number { part: Part, width: usize },
+    Literal(String),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Year,
+    Month,
+    Day,
+    Hour,
+    Minute,
+    Second,
+}
+
+/// One notation, made from a contract's `DateNotation`.
+#[derive(Debug, Clone)]
+pub struct Notation {
+    tokens: Vec<Token>,
+    /// What the notation tells.
+    pub precision: Precision,
+    /// Its place at the source, where it is not the field's own.
+    pub name: Option<super::WirePath>,
+    /// The field that tells which notation is used, and its value for this one.
+    pub marker: Option<(super::WirePath, String)>,
+}
+
+impl Notation {
+    /// Reads a pattern such as `dd/MM/yyyy` or `yyyy'0101'`.
+    pub fn parse(pattern: &str) -> Result<Self, String> {
+        let mut tokens = Vec::new();
+        let mut rest = pattern;
+        while let Some(first) = rest.chars().next() {
+            if first == '\'' {
+                let end = rest[1..].find('\'').ok_or_else(|| format!("the quote in {pattern:?} is not closed"))?;
+                tokens.push(Token::Literal(rest[1..=end].to_owned()));
+                rest = &rest[end + 2..];
+                continue;
+            }
+            let run = rest.chars().take_while(|c| *c == first).count();
+            let part = match (first, run) {
+                ('y', 4) => Some(Part::Year),
+                ('M', 2) => Some(Part::Month),
+                ('d', 2) => Some(Part::Day),
+                ('H', 2) => Some(Part::Hour),
+                ('m', 2) => Some(Part::Minute),
+                ('s', 2) => Some(Part::Second),
+                (letter, _) if letter.is_ascii_alphabetic() => {
+                    return Err(format!("{pattern:?}: use yyyy, MM, dd, HH, mm, ss, or quote the letters"));
+                }
+                _ => None,
+            };
+            match part {
+                Some(part) => tokens.push(Token::Number { part, width: run }),
+                None => tokens.push(Token::Literal(rest[..first.len_utf8()].to_owned())),
+            }
+            rest = &rest[part.map_or(first.len_utf8(), |_| run)..];
+        }
+        let has = |wanted: Part| tokens.iter().any(|t| matches!(t, Token::Number { part, .. } if *part == wanted));
+        let precision = match (has(Part::Year), has(Part::Month), has(Part::Day), has(Part::Hour)) {
+            (true, true, true, true) => Precision::Time,
+            (true, true, true, false) => Precision::Day,
+            (true, true, false, false) => Precision::Month,
+            (true, false, false, false) => Precision::Year,
+            _ => return Err(format!("{pattern:?} must have yyyy, then MM, then dd, then HH as it grows more precise")),
+        };
+        Ok(Notation { tokens, precision, name: None, marker: None })
+    }
+
+    /// Writes what is known; the caller has chosen the notation by precision.
+    pub fn write(&self, parts: &Parts) -> String {
+        let mut out = String::with_capacity(16);
+        let (hour, minute, second) = parts.time.unwrap_or_default();
+        for token in &self.tokens {
+            match token {
+                Token::Literal(text) => out.push_str(text),
+                Token::Number { part, width } => {
+                    let number = match part {
+                        Part::Year => parts.year,
+                        Part::Month => i16::from(parts.month),
+                        Part::Day => i16::from(parts.day),
+                        Part::Hour => i16::from(hour),
+                        Part::Minute => i16::from(minute),
+                        Part::Second => i16::from(second),
+                    };
+                    out.push_str(&format!("{number:0width$}"));
+                }
+            }
+        }
+        out
+    }
+
+    /// Reads a text in this notation; `None` where it is another notation or no date of the calendar.
+    pub fn read(&self, text: &str) -> Option<Parts> {
+        let mut parts = Parts::default();
+        let mut time = (0, 0, 0);
+        let mut rest = text;
+        for token in &self.tokens {
+            match token {
+                Token::Literal(literal) => rest = rest.strip_prefix(literal.as_str())?,
+                Token::Number { part, width } => {
+                    let digits = rest.get(..*width).filter(|d| d.bytes().all(|b| b.is_ascii_digit()))?;
+                    let number: i16 = digits.parse().ok()?;
+                    let small = i8::try_from(number);
+                    match part {
+                        Part::Year => parts.year = number,
+                        Part::Month => parts.month = small.ok()?,
+                        Part::Day => parts.day = small.ok()?,
+                        Part::Hour => time.0 = small.ok()?,
+                        Part::Minute => time.1 = small.ok()?,
+                        Part::Second => time.2 = small.ok()?,
+                    }
+                    rest = &rest[*width..];
+                }
+            }
+        }
+        if self.precision == Precision::Time {
+            parts.time = Some(time);
+        }
+        (rest.is_empty() && parts.is_valid(self.precision)).then_some(parts)
+    }
+}
+
+impl Parts {
+    /// How much is known.
+    pub fn precision(&self) -> Precision {
+        match (self.month, self.day, self.time) {
+            (0, _, _) => Precision::Year,
+            (_, 0, _) => Precision::Month,
+            (_, _, None) => Precision::Day,
+            (_, _, Some(_)) => Precision::Time,
+        }
+    }
+
+    /// Whether such a date is in the calendar, given how much should be known.
+    pub fn is_valid(&self, precision: Precision) -> bool {
+        let (month, day) = match precision {
+            Precision::Year => (1, 1),
+            Precision::Month => (self.month, 1),
+            Precision::Day | Precision::Time => (self.month, self.day),
+        };
+        let (hour, minute, second) = self.time.unwrap_or_default();
+        (1..=9999).contains(&self.year)
+            && civil::Date::new(self.year, month, day).is_ok()
+            && civil::Time::new(hour, minute, second, 0).is_ok()
+    }
+
+    /// Local time in Ho Chi Minh City of a Unix time in seconds; `None` outside the years 1 to 9999.
+    pub fn from_unix(seconds: i64) -> Option<Self> {
+        let local = HO_CHI_MINH.to_datetime(jiff::Timestamp::from_second(seconds).ok()?);
+        let parts = Parts {
+            year: local.year(),
+            month: local.month(),
+            day: local.day(),
+            time: Some((local.hour(), local.minute(), local.second())),
+        };
+        parts.is_valid(Precision::Time).then_some(parts)
+    }
+
+    /// Unix time in seconds of this local time.
+    pub fn to_unix(self) -> Option<i64> {
+        let (hour, minute, second) = self.time.unwrap_or_default();
+        let local = civil::DateTime::new(self.year, self.month, self.day, hour, minute, second, 0).ok()?;
+        Some(HO_CHI_MINH.to_timestamp(local).ok()?.as_second())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_quoted_notation_reads_only_what_it_writes() {
+        let year = Notation::parse("yyyy'0101'").unwrap();
+        assert_eq!(year.precision, Precision::Year);
+        assert_eq!(year.write(&Parts { year: 1990, ..Parts::default() }), "19900101");
+        assert_eq!(year.read("19900101").unwrap().year, 1990);
+        assert!(year.read("19900102").is_none());
+    }
+
+    #[test]
+    fn dates_outside_the_calendar_are_refused() {
+        let day = Notation::parse("dd/MM/yyyy").unwrap();
+        for text in ["30/02/2024", "00/01/2024", "1/1/2024", "01/13/2024", "01/01/2024x", "", "٠١/01/2024"] {
+            assert!(day.read(text).is_none(), "{text}");
+        }
+        assert!(Notation::parse("MM/dd").is_err());
+        assert!(Notation::parse("yyyy'").is_err());
+        assert!(Notation::parse("YYYY").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn every_second_survives_a_round_trip(seconds in -62_000_000_000i64..250_000_000_000) {
+            let notation = Notation::parse("yyyyMMddHHmmss").unwrap();
+            let parts = Parts::from_unix(seconds).unwrap();
+            let read = notation.read(&notation.write(&parts)).unwrap();
+            prop_assert_eq!(read.to_unix(), Some(seconds));
+        }
+
+        #[test]
+        fn reading_never_panics(text in ".{0,24}") {
+            let _ = Notation::parse("dd/MM/yyyy").unwrap().read(&text);
+            let _ = Notation::parse(&text);
+        }
+    }
+}

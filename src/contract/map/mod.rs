@@ -1,0 +1,80 @@
+//! Mapping both ways between the contract's messages and the source's documents.
+//!
+//! Both JSON and XML documents are [`serde_json::Value`]s here: an XML element with children is an object, repeated
+//! elements are an array, an element with only text is a string. So one mapping serves every protocol.
+
+pub mod answer;
+pub mod date;
+pub mod outcome;
+pub mod request;
+
+use super::plan::WirePath;
+use serde_json::{Map, Value};
+
+/// Why a mapping failed. Paths only: values may be somebody's data.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MapError {
+    /// A request value cannot be written in the source's notation.
+    #[error("{path}: {reason}")]
+    Request {
+        /// Path of the field in the request.
+        path: String,
+        /// What is wrong.
+        reason: &'static str,
+    },
+    /// The source's answer does not have the form that the contract says.
+    #[error("answer at {path}: {reason}")]
+    Answer {
+        /// Path at the source.
+        path: String,
+        /// What is wrong.
+        reason: &'static str,
+    },
+    /// A setting that the contract names is missing from the connection entry.
+    #[error("the connection entry has no setting {0:?}")]
+    SettingMissing(String),
+}
+
+/// The value at a path, where there is one that is not null. A list on the way is gone through when it has one item.
+pub fn lookup<'v>(place: &'v Value, root: &'v Value, path: &WirePath) -> Option<&'v Value> {
+    descend(if path.absolute { root } else { place }, &path.parts)
+}
+
+/// The value below `place` through `parts`.
+pub fn descend<'v>(place: &'v Value, parts: &[String]) -> Option<&'v Value> {
+    let mut here = place;
+    for part in parts {
+        if let Value::Array(items) = here
+            && items.len() == 1
+        {
+            here = &items[0];
+        }
+        here = here.get(part)?;
+    }
+    (!here.is_null()).then_some(here)
+}
+
+/// Puts a value at a path, making the objects on the way.
+pub fn place_at(object: &mut Map<String, Value>, parts: &[String], value: Value) {
+    let Some((last, way)) = parts.split_last() else { return };
+    let mut here = object;
+    for part in way {
+        let slot = here.entry(part.clone()).or_insert_with(|| Value::Object(Map::new()));
+        if !slot.is_object() {
+            *slot = Value::Object(Map::new());
+        }
+        let Value::Object(next) = slot else { return };
+        here = next;
+    }
+    here.insert(last.clone(), value);
+}
+
+/// A scalar as text; `None` for lists and objects.
+pub fn scalar_text(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Bool(flag) => Some(flag.to_string()),
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
+    }
+}

@@ -1,0 +1,27 @@
+//! Contracts: one place says everything about an operation.
+//!
+//! A contract is a `.proto` file with the options of `ndxp/contract/v1/contract.proto`. [`compile`] turns it into
+//! [`Operation`]s with ready-made plans, so that a call looks nothing up: [`validate`] checks a request, [`map`]
+//! writes it in the source's words and reads the answer, [`fields`] keeps what is granted.
+
+pub mod compile;
+pub mod fields;
+pub mod formats;
+pub mod map;
+pub mod operation;
+pub mod plan;
+pub mod settings;
+pub mod validate;
+pub mod xml;
+
+pub use compile::{ContractFault, ContractSet};
+pub use operation::{Binding, Operation, Shape, SourceInfo};
+
+/// The options of `contract.proto`, as generated.
+pub mod options {
+    #![allow(missing_docs, clippy::all)]
+    include!(concat!(env!("OUT_DIR"), "/ndxp.contract.v1.rs"));
+}
+
+/// Every embedded contract with its options and comments, as an encoded `FileDescriptorSet`.
+pub const EMBEDDED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/contracts.bin"));

@@ -1,0 +1,194 @@
+//! An operation, ready to be served.
+
+use super::fields::FieldTree;
+use super::options;
+use super::plan::MessagePlan;
+use prost_reflect::MethodDescriptor;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// One national database, information system or platform, as its contract describes it.
+#[derive(Debug)]
+pub struct SourceInfo {
+    /// Short id ("population").
+    pub id: String,
+    /// English name.
+    pub name: String,
+    /// Vietnamese name.
+    pub name_vi: String,
+    /// Who runs it.
+    pub owner: String,
+    /// The `.proto` file that it came from.
+    pub file: String,
+}
+
+/// How messages flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// One request, one answer.
+    Unary,
+    /// One request, a stream of answers.
+    ServerStream,
+    /// A stream of requests, one answer.
+    ClientStream,
+}
+
+/// How an operation is called at its source.
+#[derive(Debug)]
+pub enum Binding {
+    /// REST/JSON.
+    Rest(RestBinding),
+    /// SOAP 1.1 or 1.2.
+    Soap(options::Soap),
+    /// X-Road REST.
+    XRoadRest {
+        /// Service code in the X-Road identifier.
+        service_code: String,
+        /// What is carried.
+        rest: RestBinding,
+    },
+    /// X-Road SOAP, message protocol 4.0.
+    XRoadSoap {
+        /// Service code in the X-Road identifier.
+        service_code: String,
+        /// Service version, or empty.
+        service_version: String,
+        /// What is carried.
+        soap: options::Soap,
+    },
+    /// gRPC: the path at the source.
+    Grpc(http::uri::PathAndQuery),
+}
+
+impl Binding {
+    /// The protocol's name, as shown to people.
+    pub fn protocol(&self) -> &'static str {
+        match self {
+            Binding::Rest(_) => "REST",
+            Binding::Soap(soap) if soap.version == options::SoapVersion::Soap12 as i32 => "SOAP 1.2",
+            Binding::Soap(_) => "SOAP 1.1",
+            Binding::XRoadRest { .. } => "X-Road REST",
+            Binding::XRoadSoap { .. } => "X-Road SOAP",
+            Binding::Grpc(_) => "gRPC",
+        }
+    }
+}
+
+/// A REST binding with its path template taken apart.
+#[derive(Debug)]
+pub struct RestBinding {
+    /// HTTP method.
+    pub method: http::Method,
+    /// Path template.
+    pub template: Vec<TemplatePart>,
+    /// Wrapper of the body's fields, as path parts.
+    pub body_root: Vec<String>,
+    /// Whether answers are kept and revalidated by ETag.
+    pub etag: bool,
+    /// Whether fields go to the query unless said otherwise.
+    pub query_by_default: bool,
+}
+
+/// Part of a path template.
+#[derive(Debug, PartialEq, Eq)]
+pub enum TemplatePart {
+    /// Stands as it is.
+    Literal(String),
+    /// Replaced by the value of this source name, percent-encoded.
+    Name(String),
+}
+
+/// How answers tell success from failure.
+#[derive(Debug, Default, Clone)]
+pub struct OutcomeRules {
+    /// As the contract has it.
+    pub rules: options::Outcome,
+}
+
+/// Paging of a server stream.
+#[derive(Debug, Clone)]
+pub struct Paging {
+    /// Source name of the offset.
+    pub offset: String,
+    /// Source name of the page size.
+    pub limit: String,
+    /// Records in a page.
+    pub size: u32,
+    /// Most pages in a stream.
+    pub max_pages: u32,
+}
+
+/// Polling of a server stream.
+#[derive(Debug, Clone)]
+pub struct Polling {
+    /// Path of the field whose changes are streamed.
+    pub watch: String,
+    /// Values at which the stream ends.
+    pub until: Vec<String>,
+    /// Time between requests.
+    pub interval: Duration,
+    /// Longest life of a stream.
+    pub max: Duration,
+}
+
+/// One gRPC method of a source's service, with everything the gateway must know about it.
+#[derive(Debug)]
+pub struct Operation {
+    /// gRPC path, `/package.Service/Method`.
+    pub path: String,
+    /// Full name, `package.Service/Method`.
+    pub full_name: String,
+    /// Method name alone.
+    pub name: String,
+    /// Whose operation it is.
+    pub source: Arc<SourceInfo>,
+    /// The compiled method.
+    pub method: MethodDescriptor,
+    /// `source:group`.
+    pub scope: String,
+    /// Data class of the answer as a whole.
+    pub data_class: options::DataClass,
+    /// Whether `ndxp-purpose` is required.
+    pub purpose_required: bool,
+    /// Whether `ndxp-official` is required.
+    pub official_required: bool,
+    /// Whether it changes something at the source: its intent is logged before it goes out.
+    pub writes: bool,
+    /// Whether it may be sent again after a failure.
+    pub repeatable: bool,
+    /// Request fields that name the subject, each as a path of field names.
+    pub subject: Vec<Vec<String>>,
+    /// Longest time for the source to answer.
+    pub timeout: Duration,
+    /// How messages flow.
+    pub shape: Shape,
+    /// How it is called at the source.
+    pub binding: Binding,
+    /// Values that the caller does not give.
+    pub fills: Vec<FillPlan>,
+    /// Wrappers to go through in the answer.
+    pub answer_root: Vec<String>,
+    /// Success and failure.
+    pub outcome: options::Outcome,
+    /// Paging, for server streams.
+    pub paging: Option<Paging>,
+    /// Polling, for server streams.
+    pub polling: Option<Polling>,
+    /// Plan of the request message.
+    pub request: Arc<MessagePlan>,
+    /// Plan of the answer message.
+    pub answer: Arc<MessagePlan>,
+    /// Every field of the answer, for grants.
+    pub answer_fields: FieldTree,
+}
+
+/// A value that the caller does not give.
+#[derive(Debug)]
+pub struct FillPlan {
+    /// Where it goes.
+    pub name: super::plan::WirePath,
+    /// Where it stands.
+    pub place: options::Place,
+    /// What it is.
+    pub value: options::fill::Value,
+}

@@ -1,0 +1,134 @@
+//! Mapping plans: what each field of a message is, here and at the source, worked out once when a contract loads.
+
+use super::formats::Format;
+use super::map::date::Notation;
+use super::options;
+use prost_reflect::{FieldDescriptor, MessageDescriptor};
+use std::sync::Arc;
+
+/// Longest text where the contract does not say, in characters.
+pub const DEFAULT_TEXT_LENGTH: usize = 4_000;
+/// Most items of a list where the contract does not say.
+pub const DEFAULT_LIST_LENGTH: usize = 10_000;
+/// Deepest nesting of messages in a contract: a record of a person needs five.
+pub const MAX_NESTING: usize = 12;
+
+/// A path at the source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WirePath {
+    /// Read from the document's root rather than from where the message stands.
+    pub absolute: bool,
+    /// The names on the way; empty for "." (the place itself).
+    pub parts: Vec<String>,
+}
+
+impl WirePath {
+    /// Reads `a/b`, `/a/b` or `.`.
+    pub fn parse(text: &str) -> Self {
+        let absolute = text.starts_with('/');
+        let parts = text.split('/').filter(|part| !part.is_empty() && *part != ".").map(str::to_owned).collect();
+        WirePath { absolute, parts }
+    }
+}
+
+/// Everything about one message.
+#[derive(Debug)]
+pub struct MessagePlan {
+    /// The compiled message.
+    pub message: MessageDescriptor,
+    /// Its fields in the order of the `.proto`.
+    pub fields: Vec<FieldPlan>,
+    /// Names of the `one_of` groups.
+    pub groups: Vec<String>,
+}
+
+/// Everything about one field.
+#[derive(Debug)]
+pub struct FieldPlan {
+    /// The compiled field.
+    pub field: FieldDescriptor,
+    /// Its name in the contract.
+    pub name: String,
+    /// Its names at the source: the first is written, the first present one is read.
+    pub names: Vec<WirePath>,
+    /// What it holds.
+    pub kind: FieldKind,
+    /// Whether it is a list.
+    pub list: bool,
+    /// Joins a list into one text.
+    pub separator: Option<String>,
+    /// The format that a text must have.
+    pub format: Option<Format>,
+    /// Whether it must be given.
+    pub required: bool,
+    /// Longest text or list.
+    pub max_length: usize,
+    /// How scalars are written.
+    pub wire: options::Wire,
+    /// Written in upper case.
+    pub upper: bool,
+    /// Where it stands in the request.
+    pub place: options::Place,
+    /// The `one_of` group, as an index into [`MessagePlan::groups`].
+    pub group: Option<usize>,
+    /// A document inside a text.
+    pub embedded: Option<options::Embedded>,
+    /// Data class, where higher than the operation's.
+    pub data_class: options::DataClass,
+}
+
+/// What a field holds.
+#[derive(Debug)]
+pub enum FieldKind {
+    /// `string`.
+    Text,
+    /// `bytes`, base64 at the source.
+    Bytes,
+    /// `int32`, `sint32`, `sfixed32`.
+    Int32,
+    /// `int64`, `sint64`, `sfixed64`.
+    Int64,
+    /// `uint32`, `fixed32`.
+    Uint32,
+    /// `uint64`, `fixed64`.
+    Uint64,
+    /// `double`.
+    Double,
+    /// `float`.
+    Float,
+    /// `bool`, with the texts for true and false where the contract gives them.
+    Bool {
+        /// Written for true.
+        yes: Option<String>,
+        /// Written for false.
+        no: Option<String>,
+    },
+    /// An enum: number, and texts at the source (the first is written).
+    Enum(Vec<EnumPlan>),
+    /// A message of its own.
+    Message(Arc<MessagePlan>),
+    /// `ndxp.type.v1.PartialDate`.
+    Date(Vec<Notation>),
+    /// `google.protobuf.Timestamp`.
+    Time(Vec<Notation>),
+    /// `map<string, string>` of every property that no other field names.
+    Remaining,
+}
+
+/// One value of an enum.
+#[derive(Debug)]
+pub struct EnumPlan {
+    /// Number in the contract.
+    pub number: i32,
+    /// Name in the contract.
+    pub name: String,
+    /// Texts at the source.
+    pub texts: Vec<String>,
+}
+
+impl MessagePlan {
+    /// The field of this name.
+    pub fn field(&self, name: &str) -> Option<&FieldPlan> {
+        self.fields.iter().find(|field| field.name == name)
+    }
+}

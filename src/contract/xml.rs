@@ -1,0 +1,279 @@
+//! XML, as far as the sources need it: elements, text, namespaces. No DTD, no external entity, bounded in depth, size
+//! and number of elements (OWASP XML External Entity Prevention).
+
+use quick_xml::NsReader;
+use quick_xml::events::Event;
+use quick_xml::name::ResolveResult;
+use serde_json::{Map, Value};
+
+/// The declaration that documents begin with.
+pub const DECLARATION: &str = r#"<?xml version="1.0" encoding="UTF-8"?>"#;
+/// Deepest nesting that is read: envelopes and the deepest known record need fewer than 20.
+const MAX_DEPTH: usize = 64;
+/// Most elements in a document: a list of some thousand records of some tens of fields.
+const MAX_ELEMENTS: usize = 1_000_000;
+
+/// Why a document was not read. Never tells its content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum XmlError {
+    /// Not well-formed, or not UTF-8.
+    #[error("the XML is not well-formed")]
+    Malformed,
+    /// A document type declaration.
+    #[error("the XML has a document type declaration")]
+    Doctype,
+    /// An entity other than the five predefined ones.
+    #[error("the XML refers to an entity")]
+    Entity,
+    /// Nested deeper than 64, or more than a million elements.
+    #[error("the XML is nested too deeply or has too many elements")]
+    Limit,
+}
+
+/// An element. Attributes are kept for the few places that need them (X-Road's object types).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Element {
+    /// Local name.
+    pub name: String,
+    /// Namespace, or empty.
+    pub namespace: String,
+    /// Attributes by local name, without namespace declarations.
+    pub attributes: Vec<(String, String)>,
+    /// Child elements.
+    pub children: Vec<Element>,
+    /// Text, without that of the children.
+    pub text: String,
+}
+
+impl Element {
+    /// The first child of this local name.
+    pub fn child(&self, name: &str) -> Option<&Element> {
+        self.children.iter().find(|child| child.name == name)
+    }
+
+    /// The text of the first child of this local name.
+    pub fn child_text(&self, name: &str) -> Option<&str> {
+        self.child(name).map(|child| child.text.trim())
+    }
+
+    /// As a document for the mapping: see [`crate::contract::map`].
+    pub fn into_value(self) -> Value {
+        if self.attributes.iter().any(|(name, value)| name == "nil" && matches!(value.as_str(), "true" | "1")) {
+            return Value::Null;
+        }
+        if self.children.is_empty() {
+            return Value::String(self.text);
+        }
+        let mut object = Map::new();
+        for mut child in self.children {
+            let name = std::mem::take(&mut child.name);
+            let value = child.into_value();
+            match object.get_mut(&name) {
+                Some(Value::Array(items)) => items.push(value),
+                Some(first) => {
+                    let earlier = first.take();
+                    *first = Value::Array(vec![earlier, value]);
+                }
+                None => {
+                    object.insert(name, value);
+                }
+            }
+        }
+        Value::Object(object)
+    }
+}
+
+/// Reads a document.
+pub fn parse(bytes: &[u8]) -> Result<Element, XmlError> {
+    let text = std::str::from_utf8(bytes).map_err(|_| XmlError::Malformed)?;
+    let mut reader = NsReader::from_str(text.strip_prefix('\u{feff}').unwrap_or(text));
+    reader.config_mut().expand_empty_elements = true;
+    let mut open: Vec<Element> = Vec::new();
+    let mut root: Option<Element> = None;
+    let mut count = 0;
+    loop {
+        let (namespace, event) = reader.read_resolved_event().map_err(|_| XmlError::Malformed)?;
+        match event {
+            Event::Start(start) => {
+                count += 1;
+                if open.len() >= MAX_DEPTH || count > MAX_ELEMENTS {
+                    return Err(XmlError::Limit);
+                }
+                let namespace = match namespace {
+                    ResolveResult::Bound(bound) => bound.0.to_owned(),
+                    ResolveResult::Unbound => String::new(),
+                    ResolveResult::Unknown(_) => return Err(XmlError::Malformed),
+                };
+                let mut element =
+                    Element { name: start.local_name().as_ref().to_owned(), namespace, ..Element::default() };
+                for attribute in start.attributes() {
+                    let attribute = attribute.map_err(|_| XmlError::Malformed)?;
+                    let key = attribute.key;
+                    if key.as_ref() != "xmlns" && !key.as_ref().starts_with("xmlns:") {
+                        let value = quick_xml::escape::unescape(&attribute.value).map_err(|_| XmlError::Entity)?;
+                        element.attributes.push((key.local_name().as_ref().to_owned(), value.into_owned()));
+                    }
+                }
+                open.push(element);
+            }
+            Event::End(_) => {
+                let closed = open.pop().ok_or(XmlError::Malformed)?;
+                match open.last_mut() {
+                    Some(parent) => parent.children.push(closed),
+                    None if root.is_none() => root = Some(closed),
+                    None => return Err(XmlError::Malformed),
+                }
+            }
+            Event::Text(text) => match open.last_mut() {
+                Some(element) => element.text.push_str(&text.xml10_content()),
+                None if text.trim().is_empty() => {}
+                None => return Err(XmlError::Malformed),
+            },
+            Event::CData(data) => {
+                open.last_mut().ok_or(XmlError::Malformed)?.text.push_str(&data.xml10_content());
+            }
+            Event::GeneralRef(reference) => {
+                let element = open.last_mut().ok_or(XmlError::Malformed)?;
+                match reference.resolve_char_ref().map_err(|_| XmlError::Entity)? {
+                    Some(character) => element.text.push(character),
+                    None => {
+                        let name = reference.into_inner();
+                        let known = quick_xml::escape::resolve_predefined_entity(&name).ok_or(XmlError::Entity)?;
+                        element.text.push_str(known);
+                    }
+                }
+            }
+            Event::DocType(_) => return Err(XmlError::Doctype),
+            Event::Eof => break,
+            Event::Decl(_) | Event::Comment(_) | Event::PI(_) => {}
+            Event::Empty(_) => return Err(XmlError::Malformed),
+        }
+    }
+    if open.is_empty() { root.ok_or(XmlError::Malformed) } else { Err(XmlError::Malformed) }
+}
+
+/// Writes a root element with its namespace as the default one, so that every child is qualified.
+pub fn write_root(out: &mut String, name: &str, namespace: Option<&str>, value: &Value) {
+    out.push('<');
+    out.push_str(name);
+    if let Some(namespace) = namespace {
+        out.push_str(" xmlns=\"");
+        escape_into(out, namespace);
+        out.push('"');
+    }
+    out.push('>');
+    write_content(out, "", value);
+    close(out, "", name);
+}
+
+/// Writes the content of an element: children in order, lists as repeated elements.
+pub fn write_content(out: &mut String, prefix: &str, value: &Value) {
+    match value {
+        Value::Object(object) => {
+            for (name, child) in object {
+                write_element(out, prefix, name, child);
+            }
+        }
+        Value::Null => {}
+        Value::Array(items) => items.iter().for_each(|item| write_content(out, prefix, item)),
+        Value::String(text) => escape_into(out, text),
+        other => out.push_str(&other.to_string()),
+    }
+}
+
+/// Writes one element, or one for each item of a list. A name that is no XML name is left out: names come from
+/// contracts, or from a map's keys, which are the caller's.
+pub fn write_element(out: &mut String, prefix: &str, name: &str, value: &Value) {
+    if !is_name(name) {
+        return;
+    }
+    if let Value::Array(items) = value {
+        items.iter().for_each(|item| write_element(out, prefix, name, item));
+        return;
+    }
+    out.push('<');
+    out.push_str(prefix);
+    out.push_str(name);
+    out.push('>');
+    write_content(out, prefix, value);
+    close(out, prefix, name);
+}
+
+fn close(out: &mut String, prefix: &str, name: &str) {
+    out.push_str("</");
+    out.push_str(prefix);
+    out.push_str(name);
+    out.push('>');
+}
+
+fn is_name(name: &str) -> bool {
+    let mut chars = name.chars();
+    chars.next().is_some_and(|c| c.is_alphabetic() || c == '_')
+        && chars.all(|c| c.is_alphanumeric() || matches!(c, '_' | '-' | '.'))
+}
+
+/// Escapes text; characters that XML 1.0 cannot hold are left out.
+pub fn escape_into(out: &mut String, text: &str) {
+    for character in text.chars() {
+        match character {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&apos;"),
+            '\r' => out.push_str("&#13;"),
+            '\t' | '\n' => out.push(character),
+            control if (control as u32) < 0x20 || matches!(control, '\u{fffe}' | '\u{ffff}') => {}
+            plain => out.push(plain),
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn hostile_documents_are_refused() {
+        let deep = "<a>".repeat(100) + &"</a>".repeat(100);
+        let cases: &[(&str, XmlError)] = &[
+            ("<!DOCTYPE a [<!ENTITY x 'y'>]><a>&x;</a>", XmlError::Doctype),
+            ("<a>&xxe;</a>", XmlError::Entity),
+            ("<a><b></a>", XmlError::Malformed),
+            ("<a/><b/>", XmlError::Malformed),
+            ("", XmlError::Malformed),
+            ("<p:a/>", XmlError::Malformed),
+            (&deep, XmlError::Limit),
+        ];
+        for (text, error) in cases {
+            assert_eq!(parse(text.as_bytes()).unwrap_err(), *error, "{text}");
+        }
+        assert_eq!(parse(&[b'<', 0xff, b'>']).unwrap_err(), XmlError::Malformed);
+    }
+
+    #[test]
+    fn lists_namespaces_and_nil_are_read() {
+        let text = r#"<s:a xmlns:s="urn:x" xmlns:i="http://www.w3.org/2001/XMLSchema-instance">
+            <b>1</b><b>&lt;2&#33;</b><c i:nil="true"/><d><![CDATA[<x>]]></d></s:a>"#;
+        let element = parse(text.as_bytes()).unwrap();
+        assert_eq!((element.name.as_str(), element.namespace.as_str()), ("a", "urn:x"));
+        assert_eq!(element.into_value(), serde_json::json!({"b": ["1", "<2!"], "c": null, "d": "<x>"}));
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_survives_writing_and_reading(text in "[^\u{0}-\u{8}\u{b}\u{c}\u{e}-\u{1f}\u{fffe}\u{ffff}]{0,40}") {
+            let mut out = String::new();
+            write_root(&mut out, "a", None, &serde_json::json!({"b": text, "c": "x"}));
+            let read = parse(out.as_bytes()).unwrap();
+            prop_assert_eq!(&read.child("b").unwrap().text, &text);
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = parse(&bytes);
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! The NDXP gateway: brokers authenticated data exchange between a province's systems and ten national databases,
+//! information systems and platforms, with every exchange in a tamper-evident log before its answer leaves.
+//!
+//! The way of one exchange, top to bottom: [`identity`] → [`access`] → [`contract`] → [`guard`] → [`drivers`] →
+//! source, and back: map, keep only the granted fields → [`exchange_log`] → answer. It is composed in
+//! `server::exchange`. Arrows go down the list of modules or sideways into `contract`, `status` and value types.
+
+#![forbid(unsafe_code)]
+
+pub mod contract;
