@@ -18,7 +18,10 @@ fn main() -> Result<(), Failure> {
 
     let mut set = compiler.file_descriptor_set();
     set.file.retain(|file| {
-        matches!(file.name(), "ndxp/contract/v1/contract.proto" | "ndxp/log/v1/entry.proto" | "google/protobuf/descriptor.proto")
+        matches!(
+            file.name(),
+            "ndxp/contract/v1/contract.proto" | "ndxp/log/v1/entry.proto" | "google/protobuf/descriptor.proto"
+        )
     });
     prost_build::Config::new().skip_debug(["ndxp.log.v1.Entry"]).compile_fds(set)?;
     Ok(())

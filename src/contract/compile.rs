@@ -132,8 +132,11 @@ impl ContractSet {
 
     /// The names of the gRPC services.
     pub fn services(&self) -> Vec<String> {
-        let mut names: Vec<String> =
-            self.operations.values().map(|operation| operation.method.parent_service().full_name().to_owned()).collect();
+        let mut names: Vec<String> = self
+            .operations
+            .values()
+            .map(|operation| operation.method.parent_service().full_name().to_owned())
+            .collect();
         names.sort();
         names.dedup();
         names
@@ -280,7 +283,11 @@ fn compile_method(
         writes: level != NoSideEffects,
         repeatable: level != IdempotencyUnknown,
         subject,
-        timeout: Duration::from_millis(u64::from(if said.timeout_ms == 0 { DEFAULT_TIMEOUT_MS } else { said.timeout_ms })),
+        timeout: Duration::from_millis(u64::from(if said.timeout_ms == 0 {
+            DEFAULT_TIMEOUT_MS
+        } else {
+            said.timeout_ms
+        })),
         shape,
         fills: fills(&said).map_err(fail)?,
         answer_root: WirePath::parse(&said.answer_root).parts,
@@ -314,7 +321,11 @@ fn compile_polling(said: &options::Polling, answer: &super::plan::MessagePlan) -
     Ok(Polling {
         watch: said.watch.clone(),
         until: said.until.clone(),
-        interval: Duration::from_millis(u64::from(if said.interval_ms == 0 { 5_000 } else { said.interval_ms.max(100) })),
+        interval: Duration::from_millis(u64::from(if said.interval_ms == 0 {
+            5_000
+        } else {
+            said.interval_ms.max(100)
+        })),
         max: Duration::from_millis(u64::from(if said.max_ms == 0 { 3_600_000 } else { said.max_ms })),
     })
 }

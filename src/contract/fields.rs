@@ -66,9 +66,11 @@ impl FieldTree {
             allowed[index] = whole
                 || granted.iter().any(|path| {
                     let path = path.as_ref();
-                    let below = node.path.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+                    let below =
+                        node.path.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
                     // The way to a granted field is open as well.
-                    let above = node.path.is_empty() || path.strip_prefix(node.path.as_str()).is_some_and(|rest| rest.starts_with('.'));
+                    let above = node.path.is_empty()
+                        || path.strip_prefix(node.path.as_str()).is_some_and(|rest| rest.starts_with('.'));
                     below && !path.is_empty() || above
                 });
         }
@@ -130,7 +132,8 @@ impl Walk<'_> {
             let (whole, after) = rest.split_at(field.length);
             rest = after;
             let children = &self.tree.nodes[node].children;
-            let child = children.binary_search_by_key(&field.number, |(number, _)| *number).ok().map(|at| children[at].1);
+            let child =
+                children.binary_search_by_key(&field.number, |(number, _)| *number).ok().map(|at| children[at].1);
             let Some(child) = child.filter(|child| self.mask.allowed[*child]) else {
                 self.dropped = true;
                 continue;
@@ -209,9 +212,9 @@ fn write_varint(out: &mut Vec<u8>, mut value: u64) {
 mod tests {
     use super::*;
     use crate::contract::ContractSet;
+    use proptest::prelude::*;
     use prost::Message as _;
     use prost_reflect::{DynamicMessage, Value};
-    use proptest::prelude::*;
 
     fn citizen() -> std::sync::Arc<crate::contract::Operation> {
         ContractSet::embedded().unwrap().operation("/ndxp.population.v1.PopulationService/GetCitizen").unwrap().clone()

@@ -7,13 +7,40 @@ pub type Format = options::Format;
 
 /// The 34 provinces in force since 2025-07-01 (Decision 19/2025/QĐ-TTg).
 pub const PROVINCES: [(&str, &str); 34] = [
-    ("01", "Hà Nội"), ("04", "Cao Bằng"), ("08", "Tuyên Quang"), ("11", "Điện Biên"), ("12", "Lai Châu"),
-    ("14", "Sơn La"), ("15", "Lào Cai"), ("19", "Thái Nguyên"), ("20", "Lạng Sơn"), ("22", "Quảng Ninh"),
-    ("24", "Bắc Ninh"), ("25", "Phú Thọ"), ("31", "Hải Phòng"), ("33", "Hưng Yên"), ("37", "Ninh Bình"),
-    ("38", "Thanh Hóa"), ("40", "Nghệ An"), ("42", "Hà Tĩnh"), ("44", "Quảng Trị"), ("46", "Huế"),
-    ("48", "Đà Nẵng"), ("51", "Quảng Ngãi"), ("52", "Gia Lai"), ("56", "Khánh Hòa"), ("66", "Đắk Lắk"),
-    ("68", "Lâm Đồng"), ("75", "Đồng Nai"), ("79", "Hồ Chí Minh"), ("80", "Tây Ninh"), ("82", "Đồng Tháp"),
-    ("86", "Vĩnh Long"), ("91", "An Giang"), ("92", "Cần Thơ"), ("96", "Cà Mau"),
+    ("01", "Hà Nội"),
+    ("04", "Cao Bằng"),
+    ("08", "Tuyên Quang"),
+    ("11", "Điện Biên"),
+    ("12", "Lai Châu"),
+    ("14", "Sơn La"),
+    ("15", "Lào Cai"),
+    ("19", "Thái Nguyên"),
+    ("20", "Lạng Sơn"),
+    ("22", "Quảng Ninh"),
+    ("24", "Bắc Ninh"),
+    ("25", "Phú Thọ"),
+    ("31", "Hải Phòng"),
+    ("33", "Hưng Yên"),
+    ("37", "Ninh Bình"),
+    ("38", "Thanh Hóa"),
+    ("40", "Nghệ An"),
+    ("42", "Hà Tĩnh"),
+    ("44", "Quảng Trị"),
+    ("46", "Huế"),
+    ("48", "Đà Nẵng"),
+    ("51", "Quảng Ngãi"),
+    ("52", "Gia Lai"),
+    ("56", "Khánh Hòa"),
+    ("66", "Đắk Lắk"),
+    ("68", "Lâm Đồng"),
+    ("75", "Đồng Nai"),
+    ("79", "Hồ Chí Minh"),
+    ("80", "Tây Ninh"),
+    ("82", "Đồng Tháp"),
+    ("86", "Vĩnh Long"),
+    ("91", "An Giang"),
+    ("92", "Cần Thơ"),
+    ("96", "Cà Mau"),
 ];
 
 /// The 63 provinces of the three-tier order, until 2025-06-30 (Decision 124/2004/QĐ-TTg as amended). The province of
@@ -69,7 +96,9 @@ pub fn check(format: Format, text: &str) -> Result<(), &'static str> {
 pub fn expectation(format: Format) -> &'static str {
     match format {
         Format::Unspecified => "any text",
-        Format::CitizenId => "12 digits: province of registration, century and sex, year of birth, 6 digits (số định danh cá nhân)",
+        Format::CitizenId => {
+            "12 digits: province of registration, century and sex, year of birth, 6 digits (số định danh cá nhân)"
+        }
         Format::OldCitizenId => "9 digits (số chứng minh nhân dân)",
         Format::TaxCode => "10 digits of which the last is a check digit, or 13 with a branch (mã số thuế)",
         Format::SocialInsuranceNumber => "10 digits (mã số bảo hiểm xã hội)",
@@ -167,7 +196,9 @@ fn email(text: &str) -> bool {
         && !local.is_empty()
         && local.chars().all(plain)
         && domain.contains('.')
-        && domain.split('.').all(|label| !label.is_empty() && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-'))
+        && domain
+            .split('.')
+            .all(|label| !label.is_empty() && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-'))
 }
 
 fn code(text: &str) -> bool {
@@ -181,13 +212,29 @@ mod tests {
     #[test]
     fn each_format_takes_what_is_right_and_refuses_what_is_near() {
         let cases: &[(Format, &[&str], &[&str])] = &[
-            (Format::CitizenId, &["022199000123", "001088012345"], &["22199000123", "003199000123", "0221990001234", "02219900012a", "", "１２２１９９０００１２３"]),
+            (
+                Format::CitizenId,
+                &["022199000123", "001088012345"],
+                &["22199000123", "003199000123", "0221990001234", "02219900012a", "", "１２２１９９０００１２３"],
+            ),
             (Format::OldCitizenId, &["100123456"], &["10012345", "1001234567"]),
             // 5700101080 is worked out by hand: 5·31+7·29+1·19+1·13+8·3 … see tax_check_digit.
-            (Format::TaxCode, &["0100109106", "0100109106001", "0100109106-001"], &["0100109107", "010010910", "0100109106-01", "0100109106x001"]),
+            (
+                Format::TaxCode,
+                &["0100109106", "0100109106001", "0100109106-001"],
+                &["0100109107", "010010910", "0100109106-01", "0100109106x001"],
+            ),
             (Format::SocialInsuranceNumber, &["2212345678"], &["221234567"]),
-            (Format::AgencyCode, &["H49", "H49.12", "G01.2.3", "000.00.12.H49"], &["H4", "h49", "H49.", "H49.1234", "000.0.12.H49", "H49.1.2.3.4"]),
-            (Format::DossierNumber, &["H49.12-251103-0001", "000.00.12.H49-251103-00012"], &["H49.12-251303-0001", "H49.12-251132-1", "H49.12-251103", "-251103-1"]),
+            (
+                Format::AgencyCode,
+                &["H49", "H49.12", "G01.2.3", "000.00.12.H49"],
+                &["H4", "h49", "H49.", "H49.1234", "000.0.12.H49", "H49.1.2.3.4"],
+            ),
+            (
+                Format::DossierNumber,
+                &["H49.12-251103-0001", "000.00.12.H49-251103-00012"],
+                &["H49.12-251303-0001", "H49.12-251132-1", "H49.12-251103", "-251103-1"],
+            ),
             (Format::ProvinceCode, &["22", "79"], &["30", "2", "99"]),
             (Format::OldProvinceCode, &["30", "22"], &["03"]),
             (Format::ProcedureCode, &["1.004873", "2.001234.000.00.00.H49"], &["1.00487", "1004873", "1.004873.x"]),

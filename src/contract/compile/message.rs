@@ -17,7 +17,10 @@ pub(super) fn plan(
 ) -> Result<Arc<MessagePlan>, ContractFault> {
     let place = Place { file: message.parent_file(), path: message.path().to_vec() };
     if depth > MAX_NESTING {
-        return Err(place.fault(format!("{}: messages are nested deeper than {MAX_NESTING}, or in themselves", message.full_name())));
+        return Err(place.fault(format!(
+            "{}: messages are nested deeper than {MAX_NESTING}, or in themselves",
+            message.full_name()
+        )));
     }
     let mut groups = Vec::new();
     let mut fields = Vec::new();
@@ -85,7 +88,10 @@ fn field_kind(
 ) -> Result<FieldKind, ContractFault> {
     if field.is_map() {
         let texts = field.kind().as_message().is_some_and(|entry| {
-            matches!((entry.map_entry_key_field().kind(), entry.map_entry_value_field().kind()), (Kind::String, Kind::String))
+            matches!(
+                (entry.map_entry_key_field().kind(), entry.map_entry_value_field().kind()),
+                (Kind::String, Kind::String)
+            )
         });
         return match (said.remaining, texts) {
             (true, true) => Ok(FieldKind::Remaining),
@@ -147,11 +153,12 @@ fn enum_plan(
             (None, Some(own)) if said.values.is_empty() => own.text,
             _ => Vec::new(),
         };
-        let texts = if texts.is_empty() && said.wire() == Wire::Default && said.values.is_empty() && said.name.is_empty() {
-            vec![value.name().to_owned()]
-        } else {
-            texts
-        };
+        let texts =
+            if texts.is_empty() && said.wire() == Wire::Default && said.values.is_empty() && said.name.is_empty() {
+                vec![value.name().to_owned()]
+            } else {
+                texts
+            };
         values.push(EnumPlan { number: value.number(), name: value.name().to_owned(), texts });
     }
     Ok(values)

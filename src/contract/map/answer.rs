@@ -11,7 +11,9 @@ use std::collections::HashMap;
 
 /// Maps the document at `place` (below `root`) into a message.
 pub fn read(plan: &MessagePlan, place: &Value, root: &Value) -> Result<DynamicMessage, MapError> {
-    let place = single(place, "")?;
+    // A message whose list is named "." is the list itself.
+    let whole = plan.fields.iter().any(|field| field.list && field.names.iter().any(|name| name.parts.is_empty()));
+    let place = if whole { place } else { single(place, "")? };
     let mut message = DynamicMessage::new(plan.message.clone());
     for field in &plan.fields {
         if let Some(value) = read_field(plan, field, place, root)? {
@@ -40,12 +42,7 @@ fn path_text(path: &WirePath) -> String {
     if path.parts.is_empty() { ".".to_owned() } else { path.parts.join("/") }
 }
 
-fn read_field(
-    plan: &MessagePlan,
-    field: &FieldPlan,
-    place: &Value,
-    root: &Value,
-) -> Result<Option<Message>, MapError> {
+fn read_field(plan: &MessagePlan, field: &FieldPlan, place: &Value, root: &Value) -> Result<Option<Message>, MapError> {
     if let FieldKind::Date(notations) | FieldKind::Time(notations) = &field.kind {
         return read_date(field, notations, place, root);
     }
@@ -89,12 +86,7 @@ fn is_absent(value: &Value) -> bool {
     }
 }
 
-fn read_one(
-    field: &FieldPlan,
-    value: &Value,
-    root: &Value,
-    name: &WirePath,
-) -> Result<Option<Message>, MapError> {
+fn read_one(field: &FieldPlan, value: &Value, root: &Value, name: &WirePath) -> Result<Option<Message>, MapError> {
     let fail = |reason| wrong(&path_text(name), reason);
     if is_absent(value) {
         return Ok(None);
@@ -104,7 +96,8 @@ fn read_one(
         let value = match &field.embedded {
             Some(expected) => {
                 let text = value.as_str().ok_or_else(|| fail("a document in a text was expected"))?;
-                let element = xml::parse(text.as_bytes()).map_err(|_| fail("the embedded document is not well-formed"))?;
+                let element =
+                    xml::parse(text.as_bytes()).map_err(|_| fail("the embedded document is not well-formed"))?;
                 if element.name != expected.xml_root {
                     return Err(fail("the embedded document has another root element"));
                 }
@@ -124,7 +117,8 @@ fn read_one(
     Ok(Some(match &field.kind {
         FieldKind::Text => Message::String(text.to_owned()),
         FieldKind::Bytes => {
-            let bytes = base64::engine::general_purpose::STANDARD.decode(text).map_err(|_| fail("base64 was expected"))?;
+            let bytes =
+                base64::engine::general_purpose::STANDARD.decode(text).map_err(|_| fail("base64 was expected"))?;
             Message::Bytes(bytes.into())
         }
         FieldKind::Int32 => Message::I32(text.parse().map_err(|_| number("a whole number was expected"))?),
@@ -133,7 +127,9 @@ fn read_one(
         FieldKind::Uint64 => Message::U64(text.parse().map_err(|_| number("a whole number was expected"))?),
         FieldKind::Double => Message::F64(finite(text).ok_or_else(|| number("a number was expected"))?),
         FieldKind::Float => Message::F32(finite(text).ok_or_else(|| number("a number was expected"))? as f32),
-        FieldKind::Bool { yes, no } => Message::Bool(read_bool(text, yes, no).ok_or_else(|| fail("yes or no was expected"))?),
+        FieldKind::Bool { yes, no } => {
+            Message::Bool(read_bool(text, yes, no).ok_or_else(|| fail("yes or no was expected"))?)
+        }
         FieldKind::Enum(values) => {
             let known = values.iter().find(|value| value.texts.iter().any(|known| known == text));
             Message::EnumNumber(known.ok_or_else(|| fail("a value that the contract does not know"))?.number)

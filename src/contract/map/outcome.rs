@@ -17,10 +17,7 @@ pub enum Verdict {
 
 /// Reads the code and judges it.
 pub fn judge(rules: &Outcome, document: &Value, place: &Value) -> Verdict {
-    let code = rules
-        .code
-        .iter()
-        .find_map(|path| lookup(place, document, &WirePath::parse(path)).and_then(scalar_text));
+    let code = rules.code.iter().find_map(|path| lookup(place, document, &WirePath::parse(path)).and_then(scalar_text));
     match code {
         Some(code) if rules.success.contains(&code) => Verdict::Success,
         Some(code) => Verdict::Failure(meaning_of(rules, &code).unwrap_or(Meaning::Rejected), shorten(code)),

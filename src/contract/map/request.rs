@@ -173,7 +173,8 @@ fn write_field<'p>(
 }
 
 fn write_one(field: &FieldPlan, value: &Message, here: &dyn Fn() -> String) -> Result<Value, MapError> {
-    let number_or_text = |text: String, number: Value| if field.wire == Wire::Text { Value::from(text) } else { number };
+    let number_or_text =
+        |text: String, number: Value| if field.wire == Wire::Text { Value::from(text) } else { number };
     Ok(match (&field.kind, value) {
         (FieldKind::Message(plan), Message::Message(inner)) => {
             let mut fields = Vec::new();
@@ -193,13 +194,16 @@ fn write_one(field: &FieldPlan, value: &Message, here: &dyn Fn() -> String) -> R
             }
         }
         (FieldKind::Bool { yes, no }, Message::Bool(flag)) => match if *flag { yes } else { no } {
-            Some(text) if field.wire == Wire::Number => text_as_number(text).unwrap_or_else(|| Value::from(text.clone())),
+            Some(text) if field.wire == Wire::Number => {
+                text_as_number(text).unwrap_or_else(|| Value::from(text.clone()))
+            }
             Some(text) => Value::from(text.clone()),
             None => Value::from(*flag),
         },
         (FieldKind::Enum(values), Message::EnumNumber(number)) => {
             let known = values.iter().find(|value| value.number == *number).and_then(|value| value.texts.first());
-            let text = known.ok_or_else(|| MapError::Request { path: here(), reason: "the source has no such value" })?;
+            let text =
+                known.ok_or_else(|| MapError::Request { path: here(), reason: "the source has no such value" })?;
             if field.wire == Wire::Number {
                 text_as_number(text).unwrap_or_else(|| Value::from(text.clone()))
             } else {
@@ -253,9 +257,7 @@ fn write_date<'p>(
 
 /// Reads a `PartialDate` or a `Timestamp`; `None` where it is no date of the calendar.
 pub fn date_parts(kind: &FieldKind, date: &DynamicMessage) -> Option<Parts> {
-    let number = |index: u32| {
-        date.descriptor().get_field(index).map(|field| date.get_field(&field).into_owned())
-    };
+    let number = |index: u32| date.descriptor().get_field(index).map(|field| date.get_field(&field).into_owned());
     if matches!(kind, FieldKind::Time(_)) {
         return Parts::from_unix(number(1)?.as_i64()?);
     }
