@@ -1,0 +1,136 @@
+//! gRPC's length-prefixed messages (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md): five bytes, one
+//! flag and the length, before each message. Used on both sides, so that bytes can pass through undecoded.
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use http_body::Body;
+use http_body_util::BodyExt;
+
+/// Bytes before each message.
+pub const HEADER: usize = 5;
+
+/// Why no message could be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    /// The peer ended the stream in the middle of a message, or sent something after a lone message.
+    #[error("the stream of messages is broken")]
+    Broken,
+    /// The compressed flag is set.
+    #[error("the message is compressed")]
+    Compressed,
+    /// The message is over the limit.
+    #[error("the message is larger than {0} bytes")]
+    TooLarge(usize),
+    /// The connection failed.
+    #[error("the connection failed")]
+    Connection,
+}
+
+/// Puts the five bytes before a message.
+pub fn frame(message: &[u8]) -> Bytes {
+    let mut out = BytesMut::with_capacity(HEADER + message.len());
+    out.put_u8(0);
+    // Messages are bounded far below 4 GiB by the reader's limit; a longer one cannot have been read.
+    out.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
+    out.put_slice(message);
+    out.freeze()
+}
+
+/// Takes messages from a body, one at a time, holding at most one message.
+#[derive(Debug)]
+pub struct FrameReader<B> {
+    body: B,
+    buffer: BytesMut,
+    limit: usize,
+    trailers: Option<http::HeaderMap>,
+    ended: bool,
+}
+
+impl<B> FrameReader<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    /// Reads from `body` messages of at most `limit` bytes.
+    pub fn new(body: B, limit: usize) -> Self {
+        FrameReader { body, buffer: BytesMut::new(), limit, trailers: None, ended: false }
+    }
+
+    /// The next message; `None` at the end of the stream.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, FrameError> {
+        loop {
+            if let Some(message) = self.take()? {
+                return Ok(Some(message));
+            }
+            if self.ended {
+                return if self.buffer.is_empty() { Ok(None) } else { Err(FrameError::Broken) };
+            }
+            self.fill().await?;
+        }
+    }
+
+    /// The one message of a unary call; it must be the last.
+    pub async fn only(&mut self) -> Result<Bytes, FrameError> {
+        let message = self.next().await?.ok_or(FrameError::Broken)?;
+        match self.next().await? {
+            None => Ok(message),
+            Some(_) => Err(FrameError::Broken),
+        }
+    }
+
+    /// The trailers, once the stream has ended.
+    pub fn trailers(&mut self) -> Option<http::HeaderMap> {
+        self.trailers.take()
+    }
+
+    fn take(&mut self) -> Result<Option<Bytes>, FrameError> {
+        if self.buffer.len() < HEADER {
+            return Ok(None);
+        }
+        if self.buffer[0] != 0 {
+            return Err(FrameError::Compressed);
+        }
+        let length = u32::from_be_bytes([self.buffer[1], self.buffer[2], self.buffer[3], self.buffer[4]]) as usize;
+        if length > self.limit {
+            return Err(FrameError::TooLarge(self.limit));
+        }
+        if self.buffer.len() < HEADER + length {
+            return Ok(None);
+        }
+        self.buffer.advance(HEADER);
+        Ok(Some(self.buffer.split_to(length).freeze()))
+    }
+
+    async fn fill(&mut self) -> Result<(), FrameError> {
+        match self.body.frame().await {
+            None => self.ended = true,
+            Some(Err(_)) => return Err(FrameError::Connection),
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(data) => self.buffer.extend_from_slice(&data),
+                Err(frame) => self.trailers = frame.into_trailers().ok(),
+            },
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use http_body_util::Full;
+
+    async fn read(bytes: &[u8]) -> Result<Bytes, FrameError> {
+        FrameReader::new(Full::new(Bytes::copy_from_slice(bytes)), 8).only().await
+    }
+
+    #[tokio::test]
+    async fn one_message_is_read_and_nothing_else_is_taken_for_one() {
+        assert_eq!(read(&frame(b"abc")).await.unwrap(), "abc");
+        assert_eq!(read(&frame(b"")).await.unwrap(), "");
+        assert_eq!(read(&[]).await, Err(FrameError::Broken));
+        assert_eq!(read(&[0, 0, 0, 0, 2, 1]).await, Err(FrameError::Broken));
+        assert_eq!(read(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0]).await, Err(FrameError::Broken));
+        assert_eq!(read(&[1, 0, 0, 0, 1, 7]).await, Err(FrameError::Compressed));
+        assert_eq!(read(&[0, 0, 0, 0, 9]).await, Err(FrameError::TooLarge(8)));
+        assert_eq!(read(&[0, 255, 255, 255, 255]).await, Err(FrameError::TooLarge(8)));
+    }
+}

@@ -1,0 +1,171 @@
+//! Every refusal and failure: gRPC status, reason, and what to do about it, in English and Vietnamese. The only place
+//! where a reason meets a status; `docs/statuses.md` is printed from it.
+
+use crate::contract::validate::Violation;
+use std::time::Duration;
+use tonic::Code;
+use tonic_types::{ErrorDetails, StatusExt};
+
+/// `ErrorInfo.domain` of every answer of the gateway's own.
+pub const DOMAIN: &str = "ndxp-gateway";
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident, $text:literal, $code:ident, $en:literal, $vi:literal;)*) => {
+        /// Why an exchange did not succeed.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Reason { $($(#[$doc])* $name,)* }
+
+        impl Reason {
+            /// Every reason, in the order of the table.
+            pub const ALL: &[Reason] = &[$(Reason::$name,)*];
+
+            /// The reason as it stands in `ErrorInfo` and in the log.
+            pub fn as_str(self) -> &'static str { match self { $(Reason::$name => $text,)* } }
+
+            /// The gRPC status code.
+            pub fn code(self) -> Code { match self { $(Reason::$name => Code::$code,)* } }
+
+            /// What happened and what to do, in English.
+            pub fn english(self) -> &'static str { match self { $(Reason::$name => $en,)* } }
+
+            /// The same in Vietnamese.
+            pub fn vietnamese(self) -> &'static str { match self { $(Reason::$name => $vi,)* } }
+        }
+    };
+}
+
+reasons! {
+    /// No `authorization` metadata.
+    TokenMissing, "TOKEN_MISSING", Unauthenticated, "No access token: send `authorization: Bearer …`.", "Thiếu mã truy cập: gửi `authorization: Bearer …`.";
+    /// Not a JWT in a Bearer header, or several of them.
+    TokenMalformed, "TOKEN_MALFORMED", Unauthenticated, "The access token is not one well-formed Bearer JWT.", "Mã truy cập không đúng định dạng Bearer JWT.";
+    /// Signature, key, algorithm, type, issuer or audience are wrong.
+    TokenInvalid, "TOKEN_INVALID", Unauthenticated, "The access token is not one of this gateway's.", "Mã truy cập không do cổng này cấp.";
+    /// `exp` is past.
+    TokenExpired, "TOKEN_EXPIRED", Unauthenticated, "The access token has expired: get a new one.", "Mã truy cập đã hết hạn: hãy lấy mã mới.";
+    /// `nbf` or `iat` is to come.
+    TokenNotYetValid, "TOKEN_NOT_YET_VALID", Unauthenticated, "The access token is not valid yet: check the clocks.", "Mã truy cập chưa có hiệu lực: kiểm tra đồng hồ.";
+    /// The token was revoked.
+    TokenRevoked, "TOKEN_REVOKED", Unauthenticated, "The access token has been revoked.", "Mã truy cập đã bị thu hồi.";
+    /// The client is suspended.
+    ClientSuspended, "CLIENT_SUSPENDED", Unauthenticated, "This client is suspended: ask the administrator.", "Hệ thống này đang bị tạm dừng: liên hệ quản trị viên.";
+    /// The certificate names nobody who is registered.
+    ClientUnknown, "CLIENT_UNKNOWN", Unauthenticated, "The client certificate names no registered client.", "Chứng thư số không thuộc hệ thống nào đã đăng ký.";
+    /// The token belongs to another certificate or client.
+    TokenNotBound, "TOKEN_NOT_BOUND_TO_CERTIFICATE", Unauthenticated, "The access token belongs to another certificate.", "Mã truy cập thuộc về chứng thư số khác.";
+    /// No grant in force for the operation's scope, or the token lacks it.
+    ScopeNotGranted, "SCOPE_NOT_GRANTED", PermissionDenied, "This client has no grant in force for this operation.", "Hệ thống chưa được cấp quyền cho thao tác này.";
+    /// The operation needs `ndxp-purpose`.
+    PurposeRequired, "PURPOSE_REQUIRED", PermissionDenied, "Say why: metadata `ndxp-purpose` with a procedure code or dossier number.", "Cần nêu mục đích: `ndxp-purpose` là mã thủ tục hoặc mã hồ sơ.";
+    /// The purpose is not in the grant.
+    PurposeNotGranted, "PURPOSE_NOT_GRANTED", PermissionDenied, "The grant does not cover this purpose.", "Quyền được cấp không bao gồm mục đích này.";
+    /// The operation needs `ndxp-official`.
+    OfficialRequired, "OFFICIAL_REQUIRED", PermissionDenied, "Say who asks: metadata `ndxp-official` with the official's id.", "Cần nêu cán bộ thực hiện: `ndxp-official`.";
+    /// More calls a second than granted.
+    RateLimited, "RATE_LIMITED", ResourceExhausted, "Too many calls: wait as RetryInfo says.", "Quá nhiều lượt gọi: chờ theo RetryInfo.";
+    /// The day's quota is used up.
+    QuotaExceeded, "QUOTA_EXCEEDED", ResourceExhausted, "The day's quota is used up.", "Đã dùng hết hạn mức trong ngày.";
+    /// The request breaks its contract.
+    FieldInvalid, "FIELD_INVALID", InvalidArgument, "The request breaks its contract: see the field violations.", "Dữ liệu yêu cầu không hợp lệ: xem chi tiết từng trường.";
+    /// The request is no gRPC message of the contract.
+    RequestMalformed, "REQUEST_MALFORMED", InvalidArgument, "The request is not a well-formed gRPC message.", "Yêu cầu không phải thông điệp gRPC hợp lệ.";
+    /// A message is over the limit.
+    MessageTooLarge, "MESSAGE_TOO_LARGE", ResourceExhausted, "The message is larger than this gateway takes.", "Thông điệp vượt quá kích thước cho phép.";
+    /// Compressed messages are not taken.
+    EncodingUnsupported, "ENCODING_UNSUPPORTED", Unimplemented, "Compressed messages are not taken: use grpc-encoding identity.", "Không nhận thông điệp nén: dùng grpc-encoding identity.";
+    /// Not gRPC over HTTP/2.
+    ProtocolUnsupported, "PROTOCOL_UNSUPPORTED", Unimplemented, "This port speaks gRPC over HTTP/2.", "Cổng này chỉ phục vụ gRPC trên HTTP/2.";
+    /// The gateway serves no such method.
+    OperationUnknown, "OPERATION_UNKNOWN", Unimplemented, "No contract has this operation.", "Không có thao tác này.";
+    /// The source has no such record.
+    RecordNotFound, "RECORD_NOT_FOUND", NotFound, "The source has no such record.", "Nguồn dữ liệu không có bản ghi này.";
+    /// The source did not take the request.
+    SourceRejected, "SOURCE_REJECTED", InvalidArgument, "The source did not take the request: see its code.", "Nguồn dữ liệu từ chối yêu cầu: xem mã lỗi.";
+    /// The source cannot be reached, or says that it is busy.
+    SourceUnavailable, "SOURCE_UNAVAILABLE", Unavailable, "The source cannot be reached or is busy.", "Không kết nối được nguồn dữ liệu hoặc nguồn đang bận.";
+    /// The breaker is open.
+    SourceCircuitOpen, "SOURCE_CIRCUIT_OPEN", Unavailable, "The source has been failing and is left alone for a moment.", "Nguồn dữ liệu đang lỗi, tạm ngừng gọi.";
+    /// Too many calls under way.
+    GatewayOverloaded, "GATEWAY_OVERLOADED", Unavailable, "Too many calls to this source are under way.", "Quá nhiều lượt gọi đang chờ nguồn dữ liệu này.";
+    /// The exchange log cannot be written: nothing leaves unlogged.
+    ExchangeLogUnavailable, "EXCHANGE_LOG_UNAVAILABLE", Unavailable, "The exchange log cannot be written; nothing leaves unlogged.", "Không ghi được nhật ký; không dữ liệu nào rời cổng.";
+    /// The source took too long.
+    SourceTimeout, "SOURCE_TIMEOUT", DeadlineExceeded, "The source took too long.", "Nguồn dữ liệu trả lời quá chậm.";
+    /// The source's answer is not what its contract says.
+    SourceProtocolError, "SOURCE_PROTOCOL_ERROR", Internal, "The source's answer is not what its contract says.", "Câu trả lời của nguồn không đúng hợp đồng.";
+    /// The source refused the gateway's credentials.
+    SourceCredentialsRefused, "SOURCE_CREDENTIALS_REFUSED", FailedPrecondition, "The source refused the gateway's credentials: tell the operator.", "Nguồn từ chối thông tin xác thực của cổng: báo người vận hành.";
+    /// The caller went away.
+    Cancelled, "CANCELLED_BY_CALLER", Cancelled, "The caller cancelled the call.", "Bên gọi đã hủy yêu cầu.";
+}
+
+/// A refusal or failure on its way to the caller. Never holds a secret or anybody's data.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Why.
+    pub reason: Reason,
+    /// What more can be said, in English: field paths and rules, never values.
+    pub detail: String,
+    /// Violations by field, for `BadRequest`.
+    pub violations: Vec<Violation>,
+    /// When to try again.
+    pub retry_after: Option<Duration>,
+    /// The source's own code.
+    pub source_code: Option<String>,
+}
+
+impl From<Reason> for Refusal {
+    fn from(reason: Reason) -> Self {
+        Refusal { reason, detail: String::new(), violations: Vec::new(), retry_after: None, source_code: None }
+    }
+}
+
+impl Refusal {
+    /// With a detail.
+    pub fn with(reason: Reason, detail: impl Into<String>) -> Self {
+        Refusal { detail: detail.into(), ..reason.into() }
+    }
+
+    /// With a time to wait.
+    pub fn retry(reason: Reason, after: Duration) -> Self {
+        Refusal { retry_after: Some(after), ..reason.into() }
+    }
+
+    /// With field violations.
+    pub fn fields(violations: Vec<Violation>) -> Self {
+        Refusal { violations, ..Reason::FieldInvalid.into() }
+    }
+
+    /// As a gRPC status with `google.rpc` details.
+    pub fn to_status(&self, exchange_id: &str) -> tonic::Status {
+        let reason = self.reason;
+        let mut metadata: std::collections::HashMap<String, String> = Default::default();
+        if !exchange_id.is_empty() {
+            metadata.insert("exchange_id".into(), exchange_id.into());
+        }
+        if let Some(code) = &self.source_code {
+            metadata.insert("source_code".into(), code.clone());
+        }
+        let mut details = ErrorDetails::new();
+        details.set_error_info(reason.as_str(), DOMAIN, metadata).set_localized_message("vi", reason.vietnamese());
+        for violation in &self.violations {
+            details.add_bad_request_violation(&violation.field, &violation.description);
+        }
+        if let Some(after) = self.retry_after {
+            details.set_retry_info(Some(after));
+        }
+        if reason == Reason::QuotaExceeded {
+            details.add_quota_failure_violation("client", &self.detail);
+        }
+        let message = match (self.detail.as_str(), self.violations.first()) {
+            ("", None) => reason.english().to_owned(),
+            ("", Some(first)) => {
+                let more = self.violations.len() - 1;
+                let tail = if more > 0 { format!(" (and {more} more)") } else { String::new() };
+                format!("{}: {}{tail}", first.field, first.description)
+            }
+            (detail, _) => format!("{} ({detail})", reason.english().trim_end_matches('.')),
+        };
+        tonic::Status::with_error_details(reason.code(), message, details)
+    }
+}
