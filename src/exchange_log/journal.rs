@@ -1,0 +1,318 @@
+//! The journal: where entries become durable, in the order of their indexes.
+//!
+//! A segment `journal/<first index>.seg` is a head of 16 bytes (magic, first index) and records: length (u32), CRC-32C
+//! (u32), index (u64), first index of its batch (u64), the entry; integers big-endian. It is allocated ahead and filled
+//! with zeros, so `fdatasync` need not write the file's size. A batch is one `write`, then one `fdatasync`; the next
+//! batch starts only after that. So behind the first broken record there can be records of the same batch (torn, never
+//! acknowledged) but none of a later one; if there are, acknowledged entries were damaged, and that is never cut off.
+
+use super::LogError;
+use std::fs::{File, OpenOptions};
+use std::io::{Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+/// Size of a segment: some 100,000 entries.
+pub const SEGMENT_BYTES: u64 = 64 << 20;
+const MAGIC: &[u8; 8] = b"NDXPJNL1";
+const HEAD: usize = 16;
+const RECORD_HEAD: usize = 24;
+
+/// An entry with its index.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Place in the log, from 0.
+    pub index: u64,
+    /// The entry's bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// A segment open for writing.
+pub struct Journal {
+    folder: PathBuf,
+    segment: Option<Segment>,
+    next_index: u64,
+}
+
+struct Segment {
+    path: PathBuf,
+    file: File,
+    end: u64,
+}
+
+/// What was found at start.
+pub struct Recovered {
+    /// The journal, ready to go on.
+    pub journal: Journal,
+    /// Entries from `from` on.
+    pub records: Vec<Record>,
+}
+
+fn segment_path(folder: &Path, first: u64) -> PathBuf {
+    folder.join(format!("{first:020}.seg"))
+}
+
+/// The segments of a folder: first index and path, in order.
+pub fn segments(folder: &Path) -> Result<Vec<(u64, PathBuf)>, LogError> {
+    let mut found = Vec::new();
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(found),
+        Err(error) => return Err(LogError::io(folder, &error)),
+    };
+    for entry in entries {
+        let path = entry.map_err(|error| LogError::io(folder, &error))?.path();
+        let first = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".seg")?.parse().ok());
+        found.extend(first.map(|first| (first, path)));
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Reads a segment: its records up to `before`, and where the whole ones end.
+pub fn read_segment(path: &Path, first: u64, before: Option<u64>) -> Result<(Vec<Record>, u64), LogError> {
+    let bytes = std::fs::read(path).map_err(|error| LogError::io(path, &error))?;
+    if bytes.len() < HEAD || bytes[..HEAD].iter().all(|byte| *byte == 0) {
+        // Made, but nothing was written yet.
+        return Ok((Vec::new(), HEAD as u64));
+    }
+    if &bytes[..8] != MAGIC || bytes[8..16] != first.to_be_bytes() {
+        return Err(LogError::corrupt(path, 0, "not a journal segment of this index"));
+    }
+    let mut records = Vec::new();
+    let mut at = HEAD;
+    let mut next = first;
+    while before.is_none_or(|before| next < before) {
+        match read_record(&bytes, at) {
+            Some((record, _, end)) if record.index == next => {
+                next += 1;
+                at = end;
+                records.push(record);
+            }
+            _ => break,
+        }
+    }
+    if before.is_none() && later_batch(&bytes, at, next) {
+        return Err(LogError::corrupt(path, at as u64, format!("the record of entry {next} is damaged")));
+    }
+    if before.is_some_and(|before| next < before) {
+        return Err(LogError::corrupt(path, at as u64, format!("entry {next} is missing")));
+    }
+    Ok((records, at as u64))
+}
+
+/// A whole record at an offset: record, first index of its batch, end.
+fn read_record(bytes: &[u8], at: usize) -> Option<(Record, u64, usize)> {
+    let head = bytes.get(at..at + RECORD_HEAD)?;
+    let number = |range: std::ops::Range<usize>| -> Option<u64> {
+        Some(head[range].iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte)))
+    };
+    let length = usize::try_from(number(0..4)?).ok().filter(|length| (1..=super::entry::MAX_BYTES).contains(length))?;
+    let end = at + RECORD_HEAD + length;
+    let body = bytes.get(at + 8..end)?;
+    if u64::from(crc32c::crc32c(body)) != number(4..8)? {
+        return None;
+    }
+    let record = Record { index: number(8..16)?, bytes: body[16..].to_vec() };
+    Some((record, number(16..24)?, end))
+}
+
+/// Whether a record of a later batch than the one at `next` stands behind `at`.
+fn later_batch(bytes: &[u8], at: usize, next: u64) -> bool {
+    let mut from = at;
+    while let Some(step) = bytes.get(from..).and_then(|rest| rest.iter().position(|byte| *byte != 0)) {
+        // A length's first two bytes are zero for any entry, so a record can begin up to three bytes earlier.
+        let here = from + step;
+        for start in here.saturating_sub(3).max(at)..=here {
+            if let Some((record, batch, _)) = read_record(bytes, start)
+                && record.index > next
+                && batch > next
+            {
+                return true;
+            }
+        }
+        from = here + 1;
+    }
+    false
+}
+
+impl Journal {
+    /// Opens the journal and reads the entries from index `from` (the sealed size) on.
+    pub fn recover(folder: &Path, from: u64) -> Result<Recovered, LogError> {
+        super::make_folder(folder)?;
+        let found = segments(folder)?;
+        let mut records: Vec<Record> = Vec::new();
+        let mut next = from;
+        let mut last = None;
+        for (position, (first, path)) in found.iter().enumerate() {
+            let before = found.get(position + 1).map(|(next, _)| *next);
+            if before.is_some_and(|before| before <= from) {
+                continue;
+            }
+            if *first > next {
+                return Err(LogError::corrupt(path, 0, format!("entries {next} to {} are missing", first - 1)));
+            }
+            let (read, end) = read_segment(path, *first, before)?;
+            let reached = *first + read.len() as u64;
+            records.extend(read.into_iter().filter(|record| record.index >= next));
+            next = next.max(reached);
+            last = Some((path.clone(), end, reached));
+        }
+        let mut journal = Journal { folder: folder.to_owned(), segment: None, next_index: next };
+        if let Some((path, end, reached)) = last
+            && reached == next
+        {
+            journal.segment = Some(Segment::reopen(path, end)?);
+        }
+        Ok(Recovered { journal, records })
+    }
+
+    /// The index that the next entry gets.
+    pub fn next_index(&self) -> u64 {
+        self.next_index
+    }
+
+    /// Writes a batch and makes it durable. On failure nothing of it counts: its indexes are given again, in a new
+    /// segment, since after a failed sync the old file's pages can no longer be trusted.
+    pub fn append(&mut self, batch: &[Vec<u8>]) -> Result<u64, LogError> {
+        let first = self.next_index;
+        let mut out = Vec::with_capacity(batch.iter().map(|bytes| bytes.len() + RECORD_HEAD).sum());
+        for (index, bytes) in (first..).zip(batch) {
+            let mut body = Vec::with_capacity(16 + bytes.len());
+            body.extend_from_slice(&index.to_be_bytes());
+            body.extend_from_slice(&first.to_be_bytes());
+            body.extend_from_slice(bytes);
+            out.extend_from_slice(&u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_be_bytes());
+            out.extend_from_slice(&crc32c::crc32c(&body).to_be_bytes());
+            out.extend_from_slice(&body);
+        }
+        if self.segment.as_ref().is_none_or(|segment| segment.end + out.len() as u64 > SEGMENT_BYTES) {
+            self.segment = None;
+            self.segment = Some(Segment::create(&self.folder, first)?);
+        }
+        let Some(segment) = &mut self.segment else { return Err(LogError::Closed) };
+        if let Err(error) = segment.write(&out) {
+            let path = segment.path.clone();
+            let end = segment.end;
+            if let Some(failed) = self.segment.take() {
+                // Best effort: recovery copes with what stays, since the next segment begins at this index.
+                let _ = failed.file.set_len(end);
+            }
+            return Err(LogError::io(&path, &error));
+        }
+        self.next_index = first + batch.len() as u64;
+        Ok(first)
+    }
+
+    /// Deletes segments of which every entry is below `sealed`.
+    pub fn forget(folder: &Path, sealed: u64) -> Result<(), LogError> {
+        let found = segments(folder)?;
+        for pair in found.windows(2) {
+            if pair[1].0 <= sealed {
+                std::fs::remove_file(&pair[0].1).map_err(|error| LogError::io(&pair[0].1, &error))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Segment {
+    fn create(folder: &Path, first: u64) -> Result<Self, LogError> {
+        let path = segment_path(folder, first);
+        let make = || {
+            let mut file = OpenOptions::new().create(true).write(true).truncate(true).open(&path)?;
+            // Reserving the space now means that a full disk is noticed here, before anything is promised.
+            match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, SEGMENT_BYTES) {
+                Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => {}
+                Err(error) => {
+                    drop(std::fs::remove_file(&path));
+                    return Err(error.into());
+                }
+            }
+            let mut head = MAGIC.to_vec();
+            head.extend_from_slice(&first.to_be_bytes());
+            file.write_all(&head)?;
+            file.sync_all()?;
+            Ok(file)
+        };
+        let file = make().map_err(|error: std::io::Error| LogError::io(&path, &error))?;
+        super::sync_folder(folder)?;
+        Ok(Segment { path, file, end: HEAD as u64 })
+    }
+
+    /// Opens a segment to go on at `end`; what stands behind is torn and is cut off.
+    fn reopen(path: PathBuf, end: u64) -> Result<Self, LogError> {
+        let open = || {
+            let mut file = OpenOptions::new().write(true).open(&path)?;
+            file.set_len(end)?;
+            match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, SEGMENT_BYTES) {
+                // A full disk is met again, and told, when the next batch is written.
+                Ok(()) | Err(_) => {}
+            }
+            if end == HEAD as u64 {
+                let first: u64 = path.file_stem().and_then(|name| name.to_str()?.parse().ok()).unwrap_or_default();
+                file.seek(SeekFrom::Start(0))?;
+                file.write_all(MAGIC)?;
+                file.write_all(&first.to_be_bytes())?;
+            }
+            file.sync_all()?;
+            file.seek(SeekFrom::Start(end))?;
+            Ok(file)
+        };
+        let file = open().map_err(|error: std::io::Error| LogError::io(&path, &error))?;
+        Ok(Segment { path, file, end })
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.file.write_all(bytes)?;
+        self.file.sync_data()?;
+        self.end += bytes.len() as u64;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn filled(folder: &Path) -> PathBuf {
+        let mut journal = Journal::recover(folder, 0).unwrap().journal;
+        journal.append(&[b"one".to_vec(), b"two".to_vec()]).unwrap();
+        journal.append(&[b"three".to_vec(), b"four".to_vec()]).unwrap();
+        segment_path(folder, 0)
+    }
+
+    fn change(path: &Path, offset: usize, byte: u8) {
+        let mut bytes = std::fs::read(path).unwrap();
+        bytes[offset] ^= byte;
+        std::fs::write(path, bytes).unwrap();
+    }
+
+    #[test]
+    fn what_was_acknowledged_is_read_again_and_appending_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        filled(folder.path());
+        let mut recovered = Journal::recover(folder.path(), 1).unwrap();
+        assert_eq!(recovered.records.iter().map(|r| r.index).collect::<Vec<_>>(), [1, 2, 3]);
+        assert_eq!(recovered.journal.append(&[b"five".to_vec()]).unwrap(), 4);
+        assert_eq!(Journal::recover(folder.path(), 0).unwrap().records.len(), 5);
+    }
+
+    #[test]
+    fn a_torn_last_batch_is_cut_off() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = filled(folder.path());
+        // The first record of the second batch is torn; the second one reached the disk.
+        change(&path, HEAD + 2 * (RECORD_HEAD + 3) + RECORD_HEAD, 1);
+        assert_eq!(Journal::recover(folder.path(), 0).unwrap().records.len(), 2);
+    }
+
+    #[test]
+    fn a_damaged_acknowledged_entry_is_never_cut_off() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = filled(folder.path());
+        change(&path, HEAD + RECORD_HEAD, 1);
+        let error = Journal::recover(folder.path(), 0).err().unwrap();
+        assert!(matches!(error, LogError::Corrupt { offset, .. } if offset == HEAD as u64), "{error}");
+    }
+}

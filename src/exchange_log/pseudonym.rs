@@ -1,0 +1,167 @@
+//! Pseudonyms and commitments, under keys that are kept apart from the log and can be destroyed by period.
+//!
+//! A period is a month. Its file `keys/<yyyy-MM>.key` holds 64 random bytes: a pseudonym key and a salt key. A pseudonym
+//! is the first half of HMAC-SHA-256(pseudonym key, kind ‖ 0 ‖ id). A commitment is SHA-256(salt ‖ bytes), the salt being
+//! the first 128 bits of HMAC-SHA-256(salt key, exchange id ‖ direction): fresh for each message and as good as random
+//! to whoever lacks the key, so that one small file stands for all salts of the period. Destroying the file makes the
+//! period's entries anonymous (but for callers who kept their salts) while every proof still holds.
+
+use super::LogError;
+use super::entry::Pseudonym;
+use aws_lc_rs::hmac;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, RwLock};
+use zeroize::Zeroizing;
+
+/// A message's salt, handed to the caller with the answer.
+pub type Salt = [u8; 16];
+
+/// Which message of an exchange a salt is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// The request.
+    Request,
+    /// The answer.
+    Answer,
+}
+
+/// Whose id a pseudonym stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PersonKind {
+    /// Whom the exchange is about.
+    Subject,
+    /// Who asked, acting for the agency.
+    Official,
+}
+
+/// The keys of one period.
+pub struct PeriodKeys {
+    period: String,
+    pseudonym: hmac::Key,
+    salt: hmac::Key,
+}
+
+/// All periods' keys, read from their folder as needed.
+pub struct Pseudonyms {
+    folder: PathBuf,
+    current: RwLock<HashMap<String, Arc<PeriodKeys>>>,
+}
+
+/// The period of a Unix time in microseconds, in Ho Chi Minh City.
+pub fn period_of(time_us: i64) -> String {
+    let parts = crate::contract::map::date::Parts::from_unix(time_us.div_euclid(1_000_000)).unwrap_or_default();
+    format!("{:04}-{:02}", parts.year, parts.month)
+}
+
+impl Pseudonyms {
+    /// Keys below `folder`.
+    pub fn open(folder: &Path) -> Result<Self, LogError> {
+        super::make_folder(folder)?;
+        Ok(Pseudonyms { folder: folder.to_owned(), current: RwLock::default() })
+    }
+
+    /// The keys of the period of this time, made where there are none yet.
+    pub fn keys(&self, time_us: i64) -> Result<Arc<PeriodKeys>, LogError> {
+        let period = period_of(time_us);
+        if let Some(keys) = self.current.read().ok().and_then(|known| known.get(&period).cloned()) {
+            return Ok(keys);
+        }
+        let mut known = self.current.write().map_err(|_| LogError::Closed)?;
+        if let Some(keys) = known.get(&period) {
+            return Ok(keys.clone());
+        }
+        let keys = Arc::new(self.load_or_make(&period)?);
+        known.insert(period, keys.clone());
+        Ok(keys)
+    }
+
+    /// The keys of every period that still has them, for searches by id.
+    pub fn all(&self) -> Result<Vec<PeriodKeys>, LogError> {
+        let entries = std::fs::read_dir(&self.folder).map_err(|error| LogError::io(&self.folder, &error))?;
+        let mut periods: Vec<String> = entries
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.strip_suffix(".key").map(str::to_owned))
+            .collect();
+        periods.sort();
+        periods.iter().map(|period| self.load_or_make(period)).collect()
+    }
+
+    fn load_or_make(&self, period: &str) -> Result<PeriodKeys, LogError> {
+        let path = self.folder.join(format!("{period}.key"));
+        let fail = |error: std::io::Error| LogError::io(&path, &error);
+        let bytes = match std::fs::read(&path) {
+            Ok(bytes) => Zeroizing::new(bytes),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let mut fresh = Zeroizing::new(vec![0; 64]);
+                aws_lc_rs::rand::fill(&mut fresh).map_err(|_| LogError::corrupt(&path, 0, "no random numbers"))?;
+                crate::keyfile::write_private(&path, &fresh).map_err(fail)?;
+                super::sync_folder(&self.folder)?;
+                fresh
+            }
+            Err(error) => return Err(fail(error)),
+        };
+        if bytes.len() != 64 {
+            return Err(LogError::corrupt(&path, 0, "not 64 bytes"));
+        }
+        Ok(PeriodKeys {
+            period: period.to_owned(),
+            pseudonym: hmac::Key::new(hmac::HMAC_SHA256, &bytes[..32]),
+            salt: hmac::Key::new(hmac::HMAC_SHA256, &bytes[32..]),
+        })
+    }
+}
+
+impl PeriodKeys {
+    /// The pseudonym of an id.
+    pub fn pseudonym(&self, kind: PersonKind, id: &str) -> Pseudonym {
+        let label: &[u8] = match kind {
+            PersonKind::Subject => b"subject\0",
+            PersonKind::Official => b"official\0",
+        };
+        let tag = hmac::sign(&self.pseudonym, &[label, id.as_bytes()].concat());
+        Pseudonym { key: self.period.clone(), value: tag.as_ref()[..16].to_vec() }
+    }
+
+    /// The salt of a message.
+    pub fn salt(&self, exchange_id: &[u8; 16], direction: Direction) -> Salt {
+        let tag = hmac::sign(&self.salt, &[exchange_id.as_slice(), &[direction as u8]].concat());
+        let mut salt = [0; 16];
+        salt.copy_from_slice(&tag.as_ref()[..16]);
+        salt
+    }
+}
+
+/// The commitment to a message.
+pub fn commit(salt: &Salt, bytes: &[u8]) -> Vec<u8> {
+    let mut commitment = Commitment::new(salt);
+    commitment.update(bytes);
+    commitment.finish()
+}
+
+/// A commitment to a stream: its messages one after the other, each after its length, so that none can be moved.
+pub struct Commitment(aws_lc_rs::digest::Context);
+
+impl Commitment {
+    /// Begins with the salt.
+    pub fn new(salt: &Salt) -> Self {
+        let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+        context.update(salt);
+        Commitment(context)
+    }
+
+    /// Adds bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// Adds a message of a stream.
+    pub fn message(&mut self, bytes: &[u8]) {
+        self.0.update(&(bytes.len() as u64).to_be_bytes());
+        self.0.update(bytes);
+    }
+
+    /// The commitment.
+    pub fn finish(self) -> Vec<u8> {
+        self.0.finish().as_ref().to_vec()
+    }
+}

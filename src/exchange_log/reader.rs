@@ -1,0 +1,130 @@
+//! Reading the log's files, also while a gateway writes them.
+
+use super::checkpoint::{Checkpoint, LogVerifier};
+use super::journal::{read_segment, segments};
+use super::tiles::{checkpoint_path, read_bundle};
+use super::tree::TILE;
+use super::{Entry, LogError, LogPaths};
+use std::path::Path;
+
+/// An entry with its index.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// Place in the log, from 0.
+    pub index: u64,
+    /// The entry.
+    pub entry: Entry,
+}
+
+/// A view of the log at one moment.
+pub struct LogReader {
+    paths: LogPaths,
+    /// The published checkpoint; `None` where nothing was sealed yet.
+    pub checkpoint: Option<Checkpoint>,
+    /// Entries behind the checkpoint, as the journal has them.
+    tail: Vec<Vec<u8>>,
+    /// The bundle that is not full: read at once, since the next sealing deletes its file.
+    last_bundle: Vec<Vec<u8>>,
+}
+
+/// The file with the log's verifier key, beside the checkpoint.
+pub const VKEY_FILE: &str = "vkey";
+
+impl LogReader {
+    /// Opens the log below `data`. A gateway that seals at the same moment is waited for by trying again.
+    pub fn open(data: &Path) -> Result<Self, LogError> {
+        let mut last = LogError::Closed;
+        for _ in 0..20 {
+            match Self::try_open(data) {
+                Ok(reader) => return Ok(reader),
+                Err(error @ LogError::Io { .. }) => last = error,
+                Err(other) => return Err(other),
+            }
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        Err(last)
+    }
+
+    fn try_open(data: &Path) -> Result<Self, LogError> {
+        let paths = LogPaths::new(data);
+        let vkey_path = paths.tiles.join(VKEY_FILE);
+        let vkey = std::fs::read_to_string(&vkey_path).map_err(|error| LogError::io(&vkey_path, &error))?;
+        let verifier =
+            LogVerifier::parse(&vkey).map_err(|error| LogError::corrupt(&vkey_path, 0, error.to_string()))?;
+        let path = checkpoint_path(&paths.tiles);
+        let checkpoint = match std::fs::read_to_string(&path) {
+            Ok(note) => Some(verifier.check(&note).map_err(|error| LogError::corrupt(&path, 0, error.to_string()))?),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            Err(error) => return Err(LogError::io(&path, &error)),
+        };
+        let sealed = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.size);
+        let mut reader = LogReader { paths, checkpoint, tail: Vec::new(), last_bundle: Vec::new() };
+        reader.tail = reader.journal_after(sealed)?;
+        if sealed % TILE as u64 != 0 {
+            let width = (sealed % TILE as u64) as usize;
+            reader.last_bundle = read_bundle(&reader.paths.tiles, sealed / TILE as u64, width)?;
+        }
+        Ok(reader)
+    }
+
+    fn journal_after(&self, sealed: u64) -> Result<Vec<Vec<u8>>, LogError> {
+        let found = segments(&self.paths.journal)?;
+        let mut tail = Vec::new();
+        for (position, (first, path)) in found.iter().enumerate() {
+            let before = found.get(position + 1).map(|(next, _)| *next);
+            if before.is_some_and(|before| before <= sealed) {
+                continue;
+            }
+            let (records, _) = read_segment(path, *first, before)?;
+            let next = sealed + tail.len() as u64;
+            tail.extend(records.into_iter().filter(|record| record.index >= next).map(|record| record.bytes));
+        }
+        Ok(tail)
+    }
+
+    /// Entries in the log.
+    pub fn size(&self) -> u64 {
+        self.sealed() + self.tail.len() as u64
+    }
+
+    /// Entries under the checkpoint.
+    pub fn sealed(&self) -> u64 {
+        self.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.size)
+    }
+
+    /// The sealed entries of a bundle.
+    pub fn bundle(&self, index: u64) -> Result<Vec<Vec<u8>>, LogError> {
+        if index == self.sealed() / TILE as u64 {
+            return Ok(self.last_bundle.clone());
+        }
+        read_bundle(&self.paths.tiles, index, TILE)
+    }
+
+    /// The bytes of the entries behind the checkpoint.
+    pub fn tail(&self) -> &[Vec<u8>] {
+        &self.tail
+    }
+
+    /// Goes through the log from its newest entry back, until `visit` says stop.
+    pub fn newest_first(&self, mut visit: impl FnMut(Found) -> bool) -> Result<(), LogError> {
+        let decode = |index: u64, bytes: &[u8]| {
+            let entry = Entry::from_bytes(bytes);
+            entry.ok_or_else(|| LogError::corrupt(&self.paths.tiles, 0, format!("entry {index} is no entry")))
+        };
+        for (place, bytes) in self.tail.iter().enumerate().rev() {
+            let index = self.sealed() + place as u64;
+            if !visit(Found { index, entry: decode(index, bytes)? }) {
+                return Ok(());
+            }
+        }
+        for bundle in (0..self.sealed().div_ceil(TILE as u64)).rev() {
+            for (place, bytes) in self.bundle(bundle)?.iter().enumerate().rev() {
+                let index = bundle * TILE as u64 + place as u64;
+                if !visit(Found { index, entry: decode(index, bytes)? }) {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+}

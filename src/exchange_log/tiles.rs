@@ -1,0 +1,117 @@
+//! Files of the log in the C2SP tlog-tiles layout: `tile/<level>/<index>` and `tile/entries/<index>`, with `.p/<width>`
+//! for what is not full yet (https://c2sp.org/tlog-tiles).
+
+use super::tree::{Hash, TILE};
+use super::{LogError, entry};
+use std::path::{Path, PathBuf};
+
+/// `x001/x234/067` for 1234067.
+fn index_path(index: u64) -> String {
+    let mut path = format!("{:03}", index % 1000);
+    let mut rest = index / 1000;
+    while rest > 0 {
+        path = format!("x{:03}/{path}", rest % 1000);
+        rest /= 1000;
+    }
+    path
+}
+
+fn with_width(path: String, width: usize) -> String {
+    if width == TILE { path } else { format!("{path}.p/{width}") }
+}
+
+/// Where a hash tile of this width is.
+pub fn tile_path(root: &Path, level: usize, index: u64, width: usize) -> PathBuf {
+    root.join("tile").join(level.to_string()).join(with_width(index_path(index), width))
+}
+
+/// Where an entry bundle of this width is.
+pub fn bundle_path(root: &Path, index: u64, width: usize) -> PathBuf {
+    root.join("tile").join("entries").join(with_width(index_path(index), width))
+}
+
+/// Where the checkpoint is.
+pub fn checkpoint_path(root: &Path) -> PathBuf {
+    root.join("checkpoint")
+}
+
+/// A bundle's bytes: each entry after its 16-bit length.
+pub fn encode_bundle<B: AsRef<[u8]>>(entries: &[B]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for bytes in entries {
+        let bytes = bytes.as_ref();
+        out.extend_from_slice(&u16::try_from(bytes.len()).unwrap_or(u16::MAX).to_be_bytes());
+        out.extend_from_slice(bytes);
+    }
+    out
+}
+
+/// Reads a bundle of `width` entries.
+pub fn read_bundle(root: &Path, index: u64, width: usize) -> Result<Vec<Vec<u8>>, LogError> {
+    let path = bundle_path(root, index, width);
+    let bytes = std::fs::read(&path).map_err(|error| LogError::io(&path, &error))?;
+    let mut entries = Vec::with_capacity(width);
+    let mut at = 0usize;
+    while at < bytes.len() {
+        let cut = |reason| LogError::corrupt(&path, at as u64, reason);
+        let head: [u8; 2] =
+            bytes.get(at..at + 2).and_then(|head| head.try_into().ok()).ok_or_else(|| cut("a length is cut off"))?;
+        let length = usize::from(u16::from_be_bytes(head));
+        let entry = bytes.get(at + 2..at + 2 + length).ok_or_else(|| cut("an entry is cut off"))?;
+        entries.push(entry.to_vec());
+        at += 2 + length;
+    }
+    if entries.len() != width {
+        return Err(LogError::corrupt(&path, at as u64, format!("{} entries where {width} should be", entries.len())));
+    }
+    Ok(entries)
+}
+
+/// Reads a hash tile of `width` hashes.
+pub fn read_tile(root: &Path, level: usize, index: u64, width: usize) -> Result<Vec<Hash>, LogError> {
+    let path = tile_path(root, level, index, width);
+    let bytes = std::fs::read(&path).map_err(|error| LogError::io(&path, &error))?;
+    let (hashes, rest) = bytes.as_chunks::<32>();
+    if hashes.len() != width || !rest.is_empty() {
+        return Err(LogError::corrupt(&path, bytes.len() as u64, format!("not {width} hashes")));
+    }
+    Ok(hashes.to_vec())
+}
+
+/// Writes a new file durably (its folder is synced by the caller, once for many files).
+pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), LogError> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    super::make_folder(folder)?;
+    let write = || {
+        std::fs::write(path, bytes)?;
+        std::fs::File::open(path)?.sync_data()
+    };
+    write().map_err(|error| LogError::io(path, &error))
+}
+
+/// The widths of the tiles on the right edge of a tree of `size` leaves: level, index, width.
+pub fn edge_tiles(size: u64) -> Vec<(usize, u64, usize)> {
+    (0..8)
+        .map(|level| (level, size >> (8 * level)))
+        .take_while(|(_, count)| *count > 0)
+        .filter(|(_, count)| count % TILE as u64 != 0)
+        .map(|(level, count)| (level, count / TILE as u64, (count % TILE as u64) as usize))
+        .collect()
+}
+
+const _: () = assert!(entry::MAX_BYTES == 65_535, "a bundle's lengths have 16 bits");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_those_of_the_specification() {
+        let root = Path::new("log");
+        assert_eq!(tile_path(root, 0, 1_234_067, 256), Path::new("log/tile/0/x001/x234/067"));
+        assert_eq!(tile_path(root, 1, 0, 8), Path::new("log/tile/1/000.p/8"));
+        assert_eq!(bundle_path(root, 999, 256), Path::new("log/tile/entries/999"));
+        assert_eq!(edge_tiles(70_000), [(0, 273, 112), (1, 1, 17), (2, 0, 1)]);
+        assert_eq!(edge_tiles(256), [(1, 0, 1)]);
+    }
+}

@@ -1,0 +1,228 @@
+//! The two threads of the log: one writes batches to the journal, one seals.
+
+use super::checkpoint::LogSigner;
+use super::journal::{Journal, Recovered};
+use super::seal::Sealer;
+use super::{LogError, LogPaths, entry};
+use std::fs::File;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// Most entries that wait to be written: half a second at 150,000 a second.
+const MAX_QUEUED: usize = 65_536;
+/// Most bytes in a batch: a write of this size is as fast for each byte as any larger one.
+const MAX_BATCH: usize = 1 << 20;
+/// Time between sealings: a checkpoint at least every second, with room for a slow disk.
+const SEAL_EVERY: Duration = Duration::from_millis(400);
+/// Most entries between two sealings; beyond, the writer waits for the sealer.
+const MAX_UNSEALED: usize = 500_000;
+
+type Told = oneshot::Sender<Result<u64, LogError>>;
+
+struct Queued {
+    bytes: Vec<u8>,
+    told: Option<Told>,
+}
+
+#[derive(Default)]
+struct Queue {
+    entries: Vec<Queued>,
+    closed: bool,
+}
+
+/// What appenders and the threads share.
+pub(super) struct Shared {
+    queue: Mutex<Queue>,
+    wake_writer: Condvar,
+    /// Durable entries that are not sealed yet, in order.
+    unsealed: Mutex<Vec<Vec<u8>>>,
+    wake_sealer: Condvar,
+    sealed_some: Condvar,
+    sealer: Mutex<Sealer>,
+    paths: LogPaths,
+    /// Held so that no second process writes.
+    _lock: File,
+}
+
+/// Joins the threads when the last handle goes.
+pub(super) struct Threads {
+    shared: Arc<Shared>,
+    writer: Option<JoinHandle<()>>,
+    sealer: Option<JoinHandle<()>>,
+}
+
+/// A panic in one thread does not make the log's plain data wrong: every change to it is one statement.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+pub(super) fn start(paths: LogPaths, signer: LogSigner) -> Result<(Arc<Shared>, Threads), LogError> {
+    super::make_folder(&paths.journal)?;
+    let lock_path = paths.journal.join("lock");
+    let lock_file = File::create(&lock_path).map_err(|error| LogError::io(&lock_path, &error))?;
+    if rustix::fs::flock(&lock_file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
+        return Err(LogError::Locked(lock_path));
+    }
+    let mut sealer = Sealer::open(paths.clone(), signer)?;
+    let Recovered { journal, records } = Journal::recover(&paths.journal, sealer.size())?;
+    if journal.next_index() < sealer.signed_size() {
+        let (found, signed) = (journal.next_index(), sealer.signed_size());
+        return Err(LogError::RolledBack { found, signed, path: paths.tiles });
+    }
+    let entries: Vec<Vec<u8>> = records.into_iter().map(|record| record.bytes).collect();
+    if !entries.is_empty() || sealer.size() == 0 {
+        sealer.seal(&entries)?;
+    }
+    let shared = Arc::new(Shared {
+        queue: Mutex::default(),
+        wake_writer: Condvar::new(),
+        unsealed: Mutex::default(),
+        wake_sealer: Condvar::new(),
+        sealed_some: Condvar::new(),
+        sealer: Mutex::new(sealer),
+        paths,
+        _lock: lock_file,
+    });
+    let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
+        let failed = |error| LogError::io(&shared.paths.journal, &error);
+        std::thread::Builder::new().name(name.into()).spawn(run).map_err(failed)
+    };
+    let (for_writer, for_sealer) = (shared.clone(), shared.clone());
+    let writer = spawn("log-writer", Box::new(move || for_writer.write_batches(journal)))?;
+    let sealer = spawn("log-sealer", Box::new(move || for_sealer.seal_regularly()))?;
+    let threads = Threads { shared: shared.clone(), writer: Some(writer), sealer: Some(sealer) };
+    Ok((shared, threads))
+}
+
+impl Shared {
+    pub(super) fn push(&self, bytes: Vec<u8>, told: Option<Told>) -> Result<(), LogError> {
+        if bytes.is_empty() || bytes.len() > entry::MAX_BYTES {
+            return Err(LogError::Full);
+        }
+        let mut queue = lock(&self.queue);
+        if queue.closed {
+            return Err(LogError::Closed);
+        }
+        if queue.entries.len() >= MAX_QUEUED {
+            return Err(LogError::Full);
+        }
+        queue.entries.push(Queued { bytes, told });
+        let first = queue.entries.len() == 1;
+        drop(queue);
+        if first {
+            self.wake_writer.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Takes what is queued; `None` when the log is closed and nothing is left.
+    fn take(&self, left: &mut Vec<Queued>) -> Option<()> {
+        let mut queue = lock(&self.queue);
+        while queue.entries.is_empty() {
+            if queue.closed {
+                return None;
+            }
+            queue = self.wake_writer.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+        std::mem::swap(left, &mut queue.entries);
+        Some(())
+    }
+
+    fn write_batches(&self, mut journal: Journal) {
+        let mut taken = Vec::new();
+        while self.take(&mut taken).is_some() {
+            let mut rest = taken.drain(..).peekable();
+            while rest.peek().is_some() {
+                let (mut batch, mut told, mut size) = (Vec::new(), Vec::new(), 0);
+                while size < MAX_BATCH
+                    && let Some(next) = rest.next()
+                {
+                    size += next.bytes.len();
+                    batch.push(next.bytes);
+                    told.push(next.told);
+                }
+                let result = journal.append(&batch);
+                if let Err(error) = &result {
+                    tracing::error!(%error, entries = batch.len(), "the exchange log cannot be written");
+                }
+                if result.is_ok() {
+                    self.hand_to_sealer(batch);
+                }
+                for (place, told) in told.into_iter().enumerate() {
+                    if let Some(told) = told {
+                        // A receiver that is gone has given up waiting; its entry stands all the same.
+                        let _ = told.send(result.clone().map(|first| first + place as u64));
+                    }
+                }
+            }
+        }
+    }
+
+    fn hand_to_sealer(&self, batch: Vec<Vec<u8>>) {
+        let mut unsealed = lock(&self.unsealed);
+        while unsealed.len() >= MAX_UNSEALED {
+            self.wake_sealer.notify_one();
+            let (guard, _) = self
+                .sealed_some
+                .wait_timeout(unsealed, Duration::from_millis(100))
+                .unwrap_or_else(PoisonError::into_inner);
+            unsealed = guard;
+        }
+        unsealed.extend(batch);
+    }
+
+    fn seal_regularly(&self) {
+        loop {
+            let unsealed = lock(&self.unsealed);
+            let (unsealed, _) =
+                self.wake_sealer.wait_timeout(unsealed, SEAL_EVERY).unwrap_or_else(PoisonError::into_inner);
+            let idle = unsealed.is_empty();
+            drop(unsealed);
+            let closed = lock(&self.queue).closed;
+            if !idle && let Err(error) = self.seal() {
+                tracing::error!(%error, "the exchange log cannot be sealed; its entries are safe in the journal");
+            }
+            if closed {
+                return;
+            }
+        }
+    }
+
+    /// Seals what is durable. The entries stay in line until the checkpoint is published.
+    pub(super) fn seal(&self) -> Result<u64, LogError> {
+        let mut sealer = lock(&self.sealer);
+        let entries = std::mem::take(&mut *lock(&self.unsealed));
+        if entries.is_empty() {
+            return Ok(sealer.size());
+        }
+        if let Err(error) = sealer.seal(&entries) {
+            let mut unsealed = lock(&self.unsealed);
+            let newer = std::mem::replace(&mut *unsealed, entries);
+            unsealed.extend(newer);
+            return Err(error);
+        }
+        self.sealed_some.notify_all();
+        Journal::forget(&self.paths.journal, sealer.size())?;
+        Ok(sealer.size())
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        lock(&self.shared.queue).closed = true;
+        self.shared.wake_writer.notify_all();
+        // The writer first: what it still writes is to be sealed.
+        if let Some(writer) = self.writer.take() {
+            let _ = writer.join();
+        }
+        self.shared.wake_sealer.notify_all();
+        if let Some(sealer) = self.sealer.take() {
+            let _ = sealer.join();
+        }
+        if let Err(error) = self.shared.seal() {
+            tracing::error!(%error, "the exchange log cannot be sealed; its entries are safe in the journal");
+        }
+    }
+}
