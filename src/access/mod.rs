@@ -1,0 +1,144 @@
+//! Access: may this client make this call? A token is verified once and then kept ([`token`]); the decision itself is a
+//! plain function over values ([`decide`]), with rates and quotas beside it ([`limits`]).
+
+pub mod limits;
+pub mod token;
+
+use crate::contract::Operation;
+use crate::contract::fields::Mask;
+use crate::contract::formats::{self, Format};
+use crate::contract::validate::Violation;
+use crate::registry::{ClientView, Grant};
+use crate::status::{Reason, Refusal};
+use std::sync::Arc;
+
+/// What the caller says beside its message. Made by parsing once: a value here has its format.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Said {
+    /// `ndxp-purpose`: a procedure code or a dossier number.
+    pub purpose: Option<String>,
+    /// `ndxp-official`: the acting official's id.
+    pub official: Option<String>,
+}
+
+impl Said {
+    /// Reads the metadata. What has no format is refused before it can reach the log: it might be anything.
+    pub fn read(headers: &http::HeaderMap) -> Result<Self, Refusal> {
+        let mut violations = Vec::new();
+        let mut text = |name: &'static str, fits: &dyn Fn(&str) -> bool, expected: &str| {
+            let mut values = headers.get_all(name).iter();
+            let value = values.next()?;
+            match value.to_str().ok().filter(|text| fits(text) && values.next().is_none()) {
+                Some(text) => Some(text.to_owned()),
+                None => {
+                    violations.push(Violation {
+                        field: format!("metadata {name}"),
+                        description: format!("must be {expected}"),
+                    });
+                    None
+                }
+            }
+        };
+        let fits_purpose = |text: &str| {
+            formats::check(Format::ProcedureCode, text).is_ok() || formats::check(Format::DossierNumber, text).is_ok()
+        };
+        let fits_official = |text: &str| text.len() <= 64 && formats::check(Format::Code, text).is_ok();
+        let said = Said {
+            purpose: text("ndxp-purpose", &fits_purpose, "one procedure code or dossier number"),
+            official: text("ndxp-official", &fits_official, "one official's id: letters, digits and . - _ /"),
+        };
+        if violations.is_empty() { Ok(said) } else { Err(Refusal::fields(violations)) }
+    }
+}
+
+/// What a call may do.
+#[derive(Debug, Clone)]
+pub struct Permit {
+    /// The grant that allows it.
+    pub grant: Arc<Grant>,
+    /// The fields that it lets through.
+    pub mask: Arc<Mask>,
+}
+
+/// Finds the grant that allows the call: in force, for the operation's scope, and for the purpose. `token_scopes` are
+/// what the token carries: both must allow it.
+pub fn decide(
+    operation: &Operation,
+    client: &ClientView,
+    token_scopes: &[String],
+    said: &Said,
+    now: i64,
+) -> Result<Arc<Grant>, Refusal> {
+    if !token_scopes.contains(&operation.scope) {
+        return Err(Refusal::with(Reason::ScopeNotGranted, format!("the token lacks {}", operation.scope)));
+    }
+    let mut in_scope = client
+        .grants
+        .iter()
+        .filter(|grant| (grant.not_before..grant.not_after).contains(&now) && grant.scopes.contains(&operation.scope))
+        .peekable();
+    if in_scope.peek().is_none() {
+        return Err(Refusal::with(Reason::ScopeNotGranted, operation.scope.clone()));
+    }
+    if operation.purpose_required && said.purpose.is_none() {
+        return Err(Reason::PurposeRequired.into());
+    }
+    if operation.official_required && said.official.is_none() {
+        return Err(Reason::OfficialRequired.into());
+    }
+    let fitting = in_scope.find(|grant| said.purpose.as_deref().is_none_or(|purpose| covers(&grant.purposes, purpose)));
+    fitting.cloned().ok_or_else(|| Reason::PurposeNotGranted.into())
+}
+
+/// Whether a grant's purposes cover one.
+pub fn covers(granted: &[String], purpose: &str) -> bool {
+    granted.iter().any(|rule| match rule.split_once(':') {
+        None => rule == "*",
+        Some(("procedure", code)) => {
+            purpose == code || purpose.strip_prefix(code).is_some_and(|rest| rest.starts_with('.'))
+        }
+        Some(("dossier", agency)) => {
+            let of = purpose.split('-').next().unwrap_or("");
+            purpose.contains('-') && (of == agency || of.strip_prefix(agency).is_some_and(|rest| rest.starts_with('.')))
+        }
+        Some(_) => false,
+    })
+}
+
+/// Checks a rule of a grant's purposes.
+pub fn check_purpose_rule(rule: &str) -> Result<(), String> {
+    let fits = match rule.split_once(':') {
+        None => rule == "*",
+        Some(("procedure", code)) => formats::check(Format::ProcedureCode, code).is_ok(),
+        Some(("dossier", agency)) => formats::check(Format::AgencyCode, agency).is_ok(),
+        Some(_) => false,
+    };
+    if fits { Ok(()) } else { Err(format!("{rule:?} must be *, procedure:CODE or dossier:AGENCY")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_purpose_is_covered_by_its_procedure_or_agency_only() {
+        let rules = ["procedure:1.004873".to_owned(), "dossier:H49.12".to_owned()];
+        for purpose in ["1.004873", "1.004873.000.00.00.H49", "H49.12-251103-0001", "H49.12.3-251103-0001"] {
+            assert!(covers(&rules, purpose), "{purpose}");
+        }
+        for purpose in ["1.0048731", "1.004874", "H49.1-251103-0001", "H49.123-251103-0001", "H49.12", "*"] {
+            assert!(!covers(&rules, purpose), "{purpose}");
+        }
+        assert!(covers(&["*".to_owned()], "1.004873") && !covers(&[], "1.004873"));
+    }
+
+    #[test]
+    fn metadata_without_its_format_is_refused_whole() {
+        let mut headers = http::HeaderMap::new();
+        headers.insert("ndxp-purpose", http::HeaderValue::from_static("Nguyen Van An 022199000123"));
+        headers.append("ndxp-official", http::HeaderValue::from_static("CB1"));
+        headers.append("ndxp-official", http::HeaderValue::from_static("CB2"));
+        let refusal = Said::read(&headers).err();
+        assert_eq!(refusal.map(|refusal| refusal.violations.len()), Some(2));
+    }
+}

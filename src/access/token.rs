@@ -1,0 +1,184 @@
+//! Access tokens: checked as RFC 8725 advises, bound to the connection's certificate (RFC 8705), kept when verified.
+
+use crate::identity::Peer;
+use crate::issuer::Claims;
+use crate::registry::{ClientView, Snapshot};
+use crate::status::{Reason, Refusal};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::Validation;
+use jsonwebtoken::errors::ErrorKind;
+use serde::Deserialize;
+use std::sync::Arc;
+
+/// Longest token that is looked at, in bytes: ours have about 700.
+const MAX_TOKEN: usize = 8_192;
+/// Verified tokens that are kept: one for each client of a province, many times over.
+const MAX_KEPT: usize = 100_000;
+
+/// A token whose signature and form were checked. What changes with time is checked at each call.
+#[derive(Debug)]
+pub struct Verified {
+    /// `jti`.
+    pub id: String,
+    /// `client_id`.
+    pub client: String,
+    /// Scopes.
+    pub scopes: Vec<String>,
+    kid: String,
+    x5t: String,
+    issued: i64,
+    not_before: i64,
+    expires: i64,
+}
+
+/// The header of a token. Anything that could name another key is refused (RFC 8725, section 3.10).
+#[derive(Deserialize)]
+struct Header {
+    alg: String,
+    typ: Option<String>,
+    kid: Option<String>,
+    crit: Option<serde_json::Value>,
+    jku: Option<serde_json::Value>,
+    jwk: Option<serde_json::Value>,
+    x5u: Option<serde_json::Value>,
+    x5c: Option<serde_json::Value>,
+}
+
+/// Checks tokens.
+pub struct TokenChecker {
+    issuer: String,
+    audience: String,
+    /// Clock skew that is forgiven, in seconds.
+    leeway: i64,
+    kept: quick_cache::sync::Cache<String, Arc<Verified>>,
+}
+
+impl TokenChecker {
+    /// A checker for tokens of this issuer and audience.
+    pub fn new(issuer: &str, audience: &str, leeway_s: u32) -> Self {
+        TokenChecker {
+            issuer: issuer.into(),
+            audience: audience.into(),
+            leeway: i64::from(leeway_s),
+            kept: quick_cache::sync::Cache::new(MAX_KEPT),
+        }
+    }
+
+    /// The token of a call: verified, in force, and this peer's own.
+    pub fn authenticate(
+        &self,
+        headers: &http::HeaderMap,
+        peer: &Peer,
+        client: &ClientView,
+        registry: &Snapshot,
+        now: i64,
+    ) -> Result<Arc<Verified>, Refusal> {
+        let token = bearer(headers)?;
+        let verified = match self.kept.get(token) {
+            Some(kept) => kept,
+            None => {
+                let fresh = Arc::new(self.verify(token, registry, now)?);
+                self.kept.insert(token.to_owned(), fresh.clone());
+                fresh
+            }
+        };
+        self.check_now(&verified, peer, client, registry, now)?;
+        Ok(verified)
+    }
+
+    fn check_now(
+        &self,
+        token: &Verified,
+        peer: &Peer,
+        client: &ClientView,
+        registry: &Snapshot,
+        now: i64,
+    ) -> Result<(), Refusal> {
+        if registry.key(&token.kid, now).is_none() {
+            return Err(Reason::TokenInvalid.into());
+        }
+        if now >= token.expires + self.leeway {
+            return Err(Reason::TokenExpired.into());
+        }
+        if now < token.not_before - self.leeway || now < token.issued - self.leeway {
+            return Err(Reason::TokenNotYetValid.into());
+        }
+        // Another's token is told as such before anything else about it is.
+        if token.x5t != peer.x5t || token.client != client.client.id {
+            return Err(Reason::TokenNotBound.into());
+        }
+        if registry.is_revoked(&token.id) {
+            return Err(Reason::TokenRevoked.into());
+        }
+        Ok(())
+    }
+
+    /// Signature and form: everything that stays true as long as the key does.
+    fn verify(&self, token: &str, registry: &Snapshot, now: i64) -> Result<Verified, Refusal> {
+        let malformed = || Refusal::from(Reason::TokenMalformed);
+        let invalid = || Refusal::from(Reason::TokenInvalid);
+        if token.split('.').count() != 3 {
+            return Err(malformed());
+        }
+        let head = token.split('.').next().unwrap_or("");
+        let head = URL_SAFE_NO_PAD.decode(head).map_err(|_| malformed())?;
+        // Duplicate names are an error for serde's structs, so no second `alg` can hide.
+        let header: Header = serde_json::from_slice(&head).map_err(|_| malformed())?;
+        let named_key = header.jku.is_some() || header.jwk.is_some() || header.x5u.is_some() || header.x5c.is_some();
+        if named_key || header.crit.is_some() {
+            return Err(invalid());
+        }
+        let typ = header.typ.unwrap_or_default().to_ascii_lowercase();
+        if typ != "at+jwt" && typ != "application/at+jwt" {
+            return Err(invalid());
+        }
+        let kid = header.kid.ok_or_else(invalid)?;
+        let key = registry.key(&kid, now).ok_or_else(invalid)?;
+        // The algorithm is the key's; the token's claim of it only has to agree.
+        if header.alg != format!("{:?}", key.algorithm) {
+            return Err(invalid());
+        }
+        let mut validation = Validation::new(key.algorithm);
+        validation.set_audience(&[&self.audience]);
+        validation.set_issuer(&[&self.issuer]);
+        validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
+        // Times are checked at each call, with a reason of their own.
+        validation.validate_exp = false;
+        validation.validate_nbf = false;
+        let claims = jsonwebtoken::decode::<Claims>(token, &key.key, &validation)
+            .map_err(|error| match error.kind() {
+                ErrorKind::Base64(_) | ErrorKind::Utf8(_) => malformed(),
+                _ => invalid(),
+            })?
+            .claims;
+        if !claims.aud.has(&self.audience) || claims.sub != claims.client_id || claims.jti.is_empty() {
+            return Err(invalid());
+        }
+        Ok(Verified {
+            id: claims.jti,
+            client: claims.client_id,
+            scopes: claims.scope.split(' ').filter(|scope| !scope.is_empty()).map(str::to_owned).collect(),
+            kid,
+            x5t: claims.cnf.x5t_s256,
+            issued: claims.iat,
+            not_before: claims.nbf.unwrap_or(claims.iat),
+            expires: claims.exp,
+        })
+    }
+}
+
+/// The one Bearer token of a call (RFC 6750, section 2.1).
+fn bearer(headers: &http::HeaderMap) -> Result<&str, Refusal> {
+    let mut values = headers.get_all(http::header::AUTHORIZATION).iter();
+    let value = values.next().ok_or(Reason::TokenMissing)?;
+    if values.next().is_some() {
+        return Err(Reason::TokenMalformed.into());
+    }
+    let text = value.to_str().map_err(|_| Reason::TokenMalformed)?;
+    let (scheme, token) = text.split_once(' ').ok_or(Reason::TokenMalformed)?;
+    if !scheme.eq_ignore_ascii_case("bearer") || token.is_empty() || token.len() > MAX_TOKEN {
+        return Err(Reason::TokenMalformed.into());
+    }
+    Ok(token)
+}

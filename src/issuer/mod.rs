@@ -1,0 +1,201 @@
+//! The issuer: signing keys, and access tokens after RFC 9068 bound to a certificate after RFC 8705.
+
+use crate::identity::Thumbprint;
+use crate::registry::{ClientView, RegistryError, SigningKey, Store, TokenRecord, now};
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long tokens of a replaced key are still believed: the longest life of a token.
+pub const MAX_LIFETIME: Duration = Duration::from_secs(24 * 3600);
+
+/// Why no token or key was made.
+#[derive(Debug, thiserror::Error)]
+pub enum IssueError {
+    /// The registry.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// The key file.
+    #[error("the signing key {path}: {reason}")]
+    Key {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// No key yet.
+    #[error("there is no signing key yet: run `ndxp-gateway keys rotate`")]
+    NoKey,
+    /// A scope that no grant allows.
+    #[error("client {client:?} has no grant in force for the scope {scope:?}")]
+    NotGranted {
+        /// Whose token.
+        client: String,
+        /// Which scope.
+        scope: String,
+    },
+    /// A suspended client.
+    #[error("client {0:?} is suspended")]
+    Suspended(String),
+    /// Too long a life.
+    #[error("a token lives at most {} hours", MAX_LIFETIME.as_secs() / 3600)]
+    TooLong,
+}
+
+/// The claims of an access token (RFC 9068, section 2.2; RFC 8705, section 3.1).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claims {
+    /// Issuer.
+    pub iss: String,
+    /// Audience.
+    pub aud: Audience,
+    /// Subject: the client.
+    pub sub: String,
+    /// The client.
+    pub client_id: String,
+    /// Scopes, by spaces.
+    pub scope: String,
+    /// Id.
+    pub jti: String,
+    /// Issued at, Unix time in seconds.
+    pub iat: i64,
+    /// Expires.
+    pub exp: i64,
+    /// Not before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nbf: Option<i64>,
+    /// Proof of possession.
+    pub cnf: Confirmation,
+}
+
+/// `aud`: one audience or several (RFC 7519, section 4.1.3).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Audience {
+    /// One.
+    One(String),
+    /// Several.
+    Many(Vec<String>),
+}
+
+impl Audience {
+    /// Whether this audience is meant.
+    pub fn has(&self, audience: &str) -> bool {
+        match self {
+            Audience::One(one) => one == audience,
+            Audience::Many(many) => many.iter().any(|one| one == audience),
+        }
+    }
+}
+
+/// `cnf` (RFC 8705, section 3.1).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confirmation {
+    /// SHA-256 of the certificate, base64url.
+    #[serde(rename = "x5t#S256")]
+    pub x5t_s256: String,
+}
+
+/// Signs tokens.
+pub struct Issuer<'s> {
+    store: &'s dyn Store,
+    /// Folder of the private keys.
+    keys: PathBuf,
+    issuer: String,
+    audience: String,
+}
+
+impl<'s> Issuer<'s> {
+    /// An issuer over a registry, with private keys below `data`.
+    pub fn new(store: &'s dyn Store, data: &Path, issuer: &str, audience: &str) -> Self {
+        Issuer { store, keys: data.join("keys").join("signing"), issuer: issuer.into(), audience: audience.into() }
+    }
+
+    fn key_path(&self, kid: &str) -> PathBuf {
+        self.keys.join(format!("{kid}.pem"))
+    }
+
+    /// Makes a new signing key. Tokens of the older ones are believed until the last of them has expired.
+    pub fn rotate(&self) -> Result<SigningKey, IssueError> {
+        let kid = uuid::Uuid::now_v7().simple().to_string();
+        let path = self.key_path(&kid);
+        let fail = |reason: String| IssueError::Key { path: path.clone(), reason };
+        let pair =
+            rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(|error| fail(error.to_string()))?;
+        crate::keyfile::write_private(&path, pair.serialize_pem().as_bytes())
+            .map_err(|error| fail(error.to_string()))?;
+        let key = SigningKey {
+            kid,
+            algorithm: "ES256".into(),
+            public_pem: pair.public_key_pem(),
+            created: now(),
+            believed_until: 0,
+        };
+        self.store.add_key(&key, now() + MAX_LIFETIME.as_secs() as i64)?;
+        Ok(key)
+    }
+
+    /// Issues a token that carries `scopes`, each of which a grant in force must allow; none named means all granted.
+    pub fn issue(
+        &self,
+        client: &ClientView,
+        scopes: &[String],
+        certificate: &Thumbprint,
+        lifetime: Duration,
+    ) -> Result<(String, TokenRecord), IssueError> {
+        if client.client.suspended {
+            return Err(IssueError::Suspended(client.client.id.clone()));
+        }
+        if lifetime > MAX_LIFETIME {
+            return Err(IssueError::TooLong);
+        }
+        let issued = now();
+        let in_force = client.grants.iter().filter(|grant| (grant.not_before..grant.not_after).contains(&issued));
+        let mut granted: Vec<&String> = in_force.flat_map(|grant| &grant.scopes).collect();
+        granted.sort();
+        granted.dedup();
+        if let Some(scope) = scopes.iter().find(|scope| !granted.contains(scope)) {
+            return Err(IssueError::NotGranted { client: client.client.id.clone(), scope: scope.clone() });
+        }
+        let scopes: Vec<String> =
+            if scopes.is_empty() { granted.into_iter().cloned().collect() } else { scopes.to_vec() };
+        let record = TokenRecord {
+            id: uuid::Uuid::now_v7().to_string(),
+            client: client.client.id.clone(),
+            scopes,
+            certificate: certificate.base64url(),
+            issued,
+            expires: issued + lifetime.as_secs() as i64,
+            revoked: false,
+        };
+        let token = self.sign(&record)?;
+        self.store.add_token(&record)?;
+        Ok((token, record))
+    }
+
+    fn sign(&self, record: &TokenRecord) -> Result<String, IssueError> {
+        let loaded = self.store.load()?;
+        let key = loaded.keys.iter().rev().find(|key| key.believed_until == 0).ok_or(IssueError::NoKey)?;
+        let path = self.key_path(&key.kid);
+        let fail = |reason: String| IssueError::Key { path: path.clone(), reason };
+        let pem = zeroize::Zeroizing::new(std::fs::read(&path).map_err(|error| fail(error.to_string()))?);
+        let signing = EncodingKey::from_ec_pem(&pem).map_err(|_| fail("is no P-256 key".into()))?;
+        let mut header = Header::new(Algorithm::ES256);
+        header.typ = Some("at+jwt".into());
+        header.kid = Some(key.kid.clone());
+        let claims = Claims {
+            iss: self.issuer.clone(),
+            aud: Audience::One(self.audience.clone()),
+            sub: record.client.clone(),
+            client_id: record.client.clone(),
+            scope: record.scopes.join(" "),
+            jti: record.id.clone(),
+            iat: record.issued,
+            exp: record.expires,
+            nbf: None,
+            cnf: Confirmation { x5t_s256: record.certificate.clone() },
+        };
+        jsonwebtoken::encode(&header, &claims, &signing).map_err(|_| fail("cannot sign".into()))
+    }
+}

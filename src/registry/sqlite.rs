@@ -1,0 +1,299 @@
+//! The registry in SQLite: one file, nothing to install, shared by the gateway and the CLI.
+
+use super::{Client, Grant, Loaded, RegistryError, SigningKey, Store, TokenRecord};
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+const SCHEMA: &str = "
+    CREATE TABLE IF NOT EXISTS clients (
+        id TEXT PRIMARY KEY, agency TEXT NOT NULL, contact TEXT NOT NULL, names TEXT NOT NULL,
+        suspended INTEGER NOT NULL, created INTEGER NOT NULL) STRICT;
+    CREATE TABLE IF NOT EXISTS grants (
+        id TEXT PRIMARY KEY, client TEXT NOT NULL REFERENCES clients(id), scopes TEXT NOT NULL, purposes TEXT NOT NULL,
+        fields TEXT NOT NULL, rate INTEGER NOT NULL, burst INTEGER NOT NULL, daily_quota INTEGER NOT NULL,
+        not_before INTEGER NOT NULL, not_after INTEGER NOT NULL, legal_basis TEXT NOT NULL,
+        withdrawn INTEGER NOT NULL) STRICT;
+    CREATE INDEX IF NOT EXISTS grants_client ON grants(client);
+    CREATE TABLE IF NOT EXISTS tokens (
+        id TEXT PRIMARY KEY, client TEXT NOT NULL REFERENCES clients(id), scopes TEXT NOT NULL,
+        certificate TEXT NOT NULL, issued INTEGER NOT NULL, expires INTEGER NOT NULL, revoked INTEGER NOT NULL) STRICT;
+    CREATE INDEX IF NOT EXISTS tokens_client ON tokens(client);
+    CREATE INDEX IF NOT EXISTS tokens_revoked ON tokens(revoked, expires);
+    CREATE TABLE IF NOT EXISTS keys (
+        kid TEXT PRIMARY KEY, algorithm TEXT NOT NULL, public_pem TEXT NOT NULL, created INTEGER NOT NULL,
+        believed_until INTEGER NOT NULL) STRICT;";
+
+/// The SQLite store.
+pub struct SqliteStore {
+    connection: Mutex<Connection>,
+}
+
+impl From<rusqlite::Error> for RegistryError {
+    fn from(error: rusqlite::Error) -> Self {
+        RegistryError::Store(error.to_string())
+    }
+}
+
+impl SqliteStore {
+    /// Opens or makes the file.
+    pub fn open(path: &Path) -> Result<Self, RegistryError> {
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)
+                .map_err(|error| RegistryError::Store(format!("{}: {error}", folder.display())))?;
+        }
+        let connection = Connection::open(path)?;
+        connection.busy_timeout(Duration::from_secs(5))?;
+        // FULL: a change that was told as made survives a power cut.
+        connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;")?;
+        connection.execute_batch(SCHEMA)?;
+        Ok(SqliteStore { connection: Mutex::new(connection) })
+    }
+
+    fn connection(&self) -> MutexGuard<'_, Connection> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn must_change(&self, sql: &str, id: &str, what: &'static str) -> Result<(), RegistryError> {
+        match self.connection().execute(sql, params![id])? {
+            0 => Err(RegistryError::Unknown(what, id.to_owned())),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn list(texts: &[String]) -> String {
+    serde_json::Value::from(texts.to_vec()).to_string()
+}
+
+fn read_list(row: &Row<'_>, column: &str) -> rusqlite::Result<Vec<String>> {
+    Ok(serde_json::from_str(&row.get::<_, String>(column)?).unwrap_or_default())
+}
+
+fn read_client(row: &Row<'_>) -> rusqlite::Result<Client> {
+    Ok(Client {
+        id: row.get("id")?,
+        agency: row.get("agency")?,
+        contact: row.get("contact")?,
+        names: read_list(row, "names")?,
+        suspended: row.get("suspended")?,
+        created: row.get("created")?,
+    })
+}
+
+fn read_grant(row: &Row<'_>) -> rusqlite::Result<Grant> {
+    Ok(Grant {
+        id: row.get("id")?,
+        client: row.get("client")?,
+        scopes: read_list(row, "scopes")?,
+        purposes: read_list(row, "purposes")?,
+        fields: read_list(row, "fields")?,
+        rate: row.get("rate")?,
+        burst: row.get("burst")?,
+        daily_quota: row.get::<_, i64>("daily_quota")?.unsigned_abs(),
+        not_before: row.get("not_before")?,
+        not_after: row.get("not_after")?,
+        legal_basis: row.get("legal_basis")?,
+        withdrawn: row.get("withdrawn")?,
+    })
+}
+
+fn read_token(row: &Row<'_>) -> rusqlite::Result<TokenRecord> {
+    Ok(TokenRecord {
+        id: row.get("id")?,
+        client: row.get("client")?,
+        scopes: read_list(row, "scopes")?,
+        certificate: row.get("certificate")?,
+        issued: row.get("issued")?,
+        expires: row.get("expires")?,
+        revoked: row.get("revoked")?,
+    })
+}
+
+fn read_key(row: &Row<'_>) -> rusqlite::Result<SigningKey> {
+    Ok(SigningKey {
+        kid: row.get("kid")?,
+        algorithm: row.get("algorithm")?,
+        public_pem: row.get("public_pem")?,
+        created: row.get("created")?,
+        believed_until: row.get("believed_until")?,
+    })
+}
+
+fn all<T>(
+    connection: &Connection,
+    sql: &str,
+    params: impl rusqlite::Params,
+    read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+) -> Result<Vec<T>, RegistryError> {
+    Ok(connection.prepare(sql)?.query_map(params, read)?.collect::<Result<_, _>>()?)
+}
+
+/// A key that is taken already is told as such, a client that does not exist too.
+fn constraint(error: rusqlite::Error, what: &'static str, id: &str, client: &str) -> RegistryError {
+    match error.sqlite_error().map(|inner| inner.extended_code) {
+        Some(rusqlite::ffi::SQLITE_CONSTRAINT_PRIMARYKEY) => RegistryError::Exists(what, id.to_owned()),
+        Some(rusqlite::ffi::SQLITE_CONSTRAINT_FOREIGNKEY) => RegistryError::Unknown("client", client.to_owned()),
+        _ => error.into(),
+    }
+}
+
+impl Store for SqliteStore {
+    fn load(&self) -> Result<Loaded, RegistryError> {
+        let mut connection = self.connection();
+        // One transaction: the parts belong to one moment.
+        let moment = connection.transaction()?;
+        Ok(Loaded {
+            clients: all(&moment, "SELECT * FROM clients ORDER BY id", [], read_client)?,
+            grants: all(&moment, "SELECT * FROM grants WHERE NOT withdrawn ORDER BY id", [], read_grant)?,
+            revoked: all(&moment, "SELECT id FROM tokens WHERE revoked AND expires > ?1", [super::now()], |row| {
+                row.get(0)
+            })?,
+            keys: all(&moment, "SELECT * FROM keys ORDER BY created, kid", [], read_key)?,
+        })
+    }
+
+    fn version(&self) -> Result<u64, RegistryError> {
+        let connection = self.connection();
+        // data_version tells of other connections' changes, total_changes of our own.
+        let others: u64 = connection.query_row("PRAGMA data_version", [], |row| row.get::<_, i64>(0))?.unsigned_abs();
+        Ok(others << 32 | (connection.total_changes() & 0xffff_ffff))
+    }
+
+    fn add_client(&self, client: &Client) -> Result<(), RegistryError> {
+        let connection = self.connection();
+        for name in &client.names {
+            let holder: Option<String> = connection
+                .query_row(
+                    "SELECT id FROM clients WHERE EXISTS (SELECT 1 FROM json_each(names) WHERE value = ?1)",
+                    [name],
+                    |row| row.get(0),
+                )
+                .optional()?;
+            if holder.is_some() {
+                return Err(RegistryError::Exists("client with the certificate name", name.clone()));
+            }
+        }
+        connection
+            .execute(
+                "INSERT INTO clients VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                params![
+                    client.id,
+                    client.agency,
+                    client.contact,
+                    list(&client.names),
+                    client.suspended,
+                    client.created
+                ],
+            )
+            .map(|_| ())
+            .map_err(|error| constraint(error, "client", &client.id, &client.id))
+    }
+
+    fn suspend_client(&self, id: &str, suspended: bool) -> Result<(), RegistryError> {
+        let sql = if suspended {
+            "UPDATE clients SET suspended = 1 WHERE id = ?1"
+        } else {
+            "UPDATE clients SET suspended = 0 WHERE id = ?1"
+        };
+        self.must_change(sql, id, "client")
+    }
+
+    fn add_grant(&self, grant: &Grant) -> Result<(), RegistryError> {
+        self.connection()
+            .execute(
+                "INSERT INTO grants VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+                params![
+                    grant.id,
+                    grant.client,
+                    list(&grant.scopes),
+                    list(&grant.purposes),
+                    list(&grant.fields),
+                    grant.rate,
+                    grant.burst,
+                    i64::try_from(grant.daily_quota).unwrap_or(i64::MAX),
+                    grant.not_before,
+                    grant.not_after,
+                    grant.legal_basis,
+                    grant.withdrawn
+                ],
+            )
+            .map(|_| ())
+            .map_err(|error| constraint(error, "grant", &grant.id, &grant.client))
+    }
+
+    fn withdraw_grant(&self, id: &str) -> Result<(), RegistryError> {
+        self.must_change("UPDATE grants SET withdrawn = 1 WHERE id = ?1", id, "grant")
+    }
+
+    fn add_token(&self, token: &TokenRecord) -> Result<(), RegistryError> {
+        self.connection()
+            .execute(
+                "INSERT INTO tokens VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                params![
+                    token.id,
+                    token.client,
+                    list(&token.scopes),
+                    token.certificate,
+                    token.issued,
+                    token.expires,
+                    token.revoked
+                ],
+            )
+            .map(|_| ())
+            .map_err(|error| constraint(error, "token", &token.id, &token.client))
+    }
+
+    fn revoke_token(&self, id: &str) -> Result<(), RegistryError> {
+        self.must_change("UPDATE tokens SET revoked = 1 WHERE id = ?1", id, "token")
+    }
+
+    fn tokens(&self, client: Option<&str>) -> Result<Vec<TokenRecord>, RegistryError> {
+        let sql = "SELECT * FROM tokens WHERE ?1 IS NULL OR client = ?1 ORDER BY issued DESC, id";
+        all(&self.connection(), sql, [client], read_token)
+    }
+
+    fn add_key(&self, key: &SigningKey, others_until: i64) -> Result<(), RegistryError> {
+        let mut connection = self.connection();
+        let change = connection.transaction()?;
+        change.execute("UPDATE keys SET believed_until = ?1 WHERE believed_until = 0", [others_until])?;
+        change
+            .execute(
+                "INSERT INTO keys VALUES (?1, ?2, ?3, ?4, ?5)",
+                params![key.kid, key.algorithm, key.public_pem, key.created, key.believed_until],
+            )
+            .map_err(|error| constraint(error, "key", &key.kid, ""))?;
+        change.commit()?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_of_another_process_are_noticed_and_constraints_are_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("registry.sqlite");
+        let (gateway, cli) = (SqliteStore::open(&path).unwrap(), SqliteStore::open(&path).unwrap());
+        let before = gateway.version().unwrap();
+        let client = Client {
+            id: "one-stop-shop".into(),
+            agency: "H49.12".into(),
+            contact: String::new(),
+            names: vec!["a.example".into()],
+            suspended: false,
+            created: 1,
+        };
+        cli.add_client(&client).unwrap();
+        assert_ne!(gateway.version().unwrap(), before);
+        assert_eq!(gateway.load().unwrap().clients, [client.clone()]);
+        assert!(matches!(cli.add_client(&client), Err(RegistryError::Exists(..))));
+        let other = Client { id: "other".into(), ..client };
+        assert!(matches!(cli.add_client(&other), Err(RegistryError::Exists("client with the certificate name", _))));
+        assert!(matches!(cli.revoke_token("x"), Err(RegistryError::Unknown("token", _))));
+    }
+}
