@@ -7,4 +7,14 @@
 
 #![forbid(unsafe_code)]
 
+pub mod access;
 pub mod contract;
+pub mod drivers;
+pub mod exchange_log;
+pub mod frame;
+pub mod guard;
+pub mod identity;
+pub mod issuer;
+pub mod keyfile;
+pub mod registry;
+pub mod status;

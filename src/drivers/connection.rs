@@ -1,0 +1,73 @@
+//! A source's connection: where it is reached, through which hub, with which credentials.
+
+use super::credentials::Credentials;
+use super::http::HttpEndpoint;
+use crate::contract::settings::Settings;
+use std::sync::Arc;
+
+/// An X-Road identifier of a subsystem: instance, member class, member code, subsystem.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct XRoadMember {
+    /// Instance ("VN").
+    pub instance: String,
+    /// Member class ("GOV").
+    pub class: String,
+    /// Member code.
+    pub member: String,
+    /// Subsystem code.
+    pub subsystem: String,
+}
+
+impl XRoadMember {
+    /// Reads `VN/GOV/H49/GATEWAY`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let parts: Vec<&str> = text.split('/').collect();
+        let [instance, class, member, subsystem] = parts.as_slice() else { return None };
+        let plain =
+            |part: &&str| !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+        parts.iter().all(plain).then(|| XRoadMember {
+            instance: (*instance).to_owned(),
+            class: (*class).to_owned(),
+            member: (*member).to_owned(),
+            subsystem: (*subsystem).to_owned(),
+        })
+    }
+
+    /// As it stands in `X-Road-Client` and in REST paths.
+    pub fn path(&self) -> String {
+        format!("{}/{}/{}/{}", self.instance, self.class, self.member, self.subsystem)
+    }
+}
+
+/// The X-Road side of a connection.
+#[derive(Debug, Clone)]
+pub struct XRoadIds {
+    /// Who we are.
+    pub client: XRoadMember,
+    /// Whose services we call.
+    pub service: XRoadMember,
+    /// The acting user where the caller named none (`userId` is optional in the protocol).
+    pub user: Option<String>,
+}
+
+/// Where and how one source is reached. Made anew at each reload; calls under way keep the one they began with.
+pub struct Connection {
+    /// The source's id.
+    pub source: String,
+    /// The hub's id; `None` where the source is reached directly.
+    pub hub: Option<String>,
+    /// The HTTP side (REST, SOAP, X-Road).
+    pub endpoint: HttpEndpoint,
+    /// Address for gRPC.
+    pub address: String,
+    /// TLS towards the source.
+    pub tls: rustls::ClientConfig,
+    /// Credentials: the source's own, or the hub's, which one token serves for all its sources.
+    pub credentials: Arc<Credentials>,
+    /// `[settings]` that the contract's fills name.
+    pub settings: Settings,
+    /// `[xroad]`.
+    pub xroad: Option<XRoadIds>,
+    /// Largest answer in bytes.
+    pub max_answer: usize,
+}

@@ -1,0 +1,131 @@
+//! Credentials towards a source or hub: each kind in its own file, all behind one enum.
+
+mod hashed_basic;
+mod oauth2;
+mod session;
+mod wsse;
+
+pub use hashed_basic::HashedBasic;
+pub use oauth2::{Lgsp, OAuth2};
+pub use session::Session;
+pub use wsse::UsernameToken;
+
+use super::SourceError;
+use super::http::HttpEndpoint;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use serde_json::Value;
+use zeroize::Zeroizing;
+
+/// A secret: never printed, wiped when dropped.
+#[derive(Clone)]
+pub struct Secret(Zeroizing<String>);
+
+impl Secret {
+    /// Takes a secret.
+    pub fn new(text: impl Into<String>) -> Self {
+        Secret(Zeroizing::new(text.into()))
+    }
+
+    /// The secret itself, for the one place that sends it.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("(secret)")
+    }
+}
+
+/// How the gateway shows who it is.
+#[derive(Debug)]
+pub enum Credentials {
+    /// The TLS certificate alone, or nothing.
+    None,
+    /// A key in a header.
+    ApiKey {
+        /// Header name.
+        header: HeaderName,
+        /// The key.
+        key: Secret,
+    },
+    /// OAuth2 client credentials, as NDXP has them, with the LGSP header where one stands in front.
+    OAuth2(OAuth2),
+    /// A login call that gives a session, which goes into every body.
+    Session(Session),
+    /// NDXP's SOAP side: timestamped hashed Basic.
+    HashedBasic(HashedBasic),
+    /// WS-Security UsernameToken with a password digest.
+    UsernameToken(UsernameToken),
+}
+
+/// What to add to one request.
+#[derive(Debug, Default)]
+pub struct Proof {
+    /// Headers.
+    pub headers: HeaderMap,
+    /// Fields at the root of a JSON body.
+    pub body: Vec<(String, Value)>,
+    /// A block for the SOAP header.
+    pub soap_header: Option<String>,
+    /// Which token or session was used, to tell it from a newer one.
+    epoch: Option<u64>,
+}
+
+impl Credentials {
+    /// Makes the proof for one request to `path` at `endpoint`, getting a token or session first where none is kept.
+    pub async fn prove(&self, endpoint: &HttpEndpoint, path: &str) -> Result<Proof, SourceError> {
+        let mut proof = Proof::default();
+        match self {
+            Credentials::None => {}
+            Credentials::ApiKey { header, key } => {
+                proof.headers.insert(header.clone(), sensitive(key.reveal())?);
+            }
+            Credentials::OAuth2(oauth2) => {
+                let (token, epoch) = oauth2.token(endpoint).await?;
+                proof.headers.insert(http::header::AUTHORIZATION, sensitive(&format!("Bearer {}", token.reveal()))?);
+                oauth2.lgsp_header(&mut proof.headers)?;
+                proof.epoch = Some(epoch);
+            }
+            Credentials::Session(session) => {
+                let (id, epoch) = session.id(endpoint).await?;
+                proof.body.push((session.field().to_owned(), Value::from(id.reveal())));
+                proof.epoch = Some(epoch);
+            }
+            Credentials::HashedBasic(basic) => basic.headers(endpoint, path, &mut proof.headers)?,
+            Credentials::UsernameToken(token) => proof.soap_header = Some(token.header()?),
+        }
+        Ok(proof)
+    }
+
+    /// The source refused this proof. Drops what is kept; true where a new try makes sense.
+    pub async fn refused(&self, proof: &Proof) -> bool {
+        match (self, proof.epoch) {
+            (Credentials::OAuth2(oauth2), Some(epoch)) => oauth2.drop_token(epoch).await,
+            (Credentials::Session(session), Some(epoch)) => session.drop_id(epoch).await,
+            _ => return false,
+        }
+        true
+    }
+}
+
+/// A header value that HTTP/2 never indexes and no `Debug` prints.
+fn sensitive(text: &str) -> Result<HeaderValue, SourceError> {
+    let mut value =
+        HeaderValue::from_str(text).map_err(|_| SourceError::Unavailable("a credential cannot stand in a header"))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// 16 bytes nobody can foresee.
+fn nonce() -> Result<[u8; 16], SourceError> {
+    let mut bytes = [0; 16];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| SourceError::Unavailable("no random numbers"))?;
+    Ok(bytes)
+}
+
+/// Lower-case hexadecimal.
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

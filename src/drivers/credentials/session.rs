@@ -1,0 +1,74 @@
+//! A session, as the Public Service Portal has it: a login call gives an id that goes into every body; it expires
+//! without notice, so a refusal means a new login, once.
+
+use super::Secret;
+use crate::drivers::SourceError;
+use crate::drivers::http::{HttpEndpoint, status_error};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, header};
+use tokio::sync::Mutex;
+
+/// The login, with the session that is kept.
+#[derive(Debug)]
+pub struct Session {
+    login_path: String,
+    username: String,
+    password: Secret,
+    field: String,
+    /// Held while logging in, so that one request logs in for all.
+    kept: Mutex<Kept>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    id: Option<Secret>,
+    epoch: u64,
+}
+
+impl Session {
+    /// A login at `login_path`; the id goes into the body's `field`.
+    pub fn new(login_path: String, username: String, password: Secret, field: String) -> Self {
+        Session { login_path, username, password, field, kept: Mutex::default() }
+    }
+
+    /// The body field that takes the id.
+    pub fn field(&self) -> &str {
+        &self.field
+    }
+
+    /// The session's id, logging in where there is none, and its epoch.
+    pub async fn id(&self, endpoint: &HttpEndpoint) -> Result<(Secret, u64), SourceError> {
+        let mut kept = self.kept.lock().await;
+        if let Some(id) = &kept.id {
+            return Ok((id.clone(), kept.epoch));
+        }
+        let id = self.login(endpoint).await?;
+        kept.id = Some(id.clone());
+        kept.epoch += 1;
+        Ok((id, kept.epoch))
+    }
+
+    /// Forgets the session of this epoch; a newer one stays.
+    pub async fn drop_id(&self, epoch: u64) {
+        let mut kept = self.kept.lock().await;
+        if kept.epoch == epoch {
+            kept.id = None;
+        }
+    }
+
+    async fn login(&self, endpoint: &HttpEndpoint) -> Result<Secret, SourceError> {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let body = serde_json::json!({ "username": self.username, "password": self.password.reveal() });
+        let answer = endpoint.send(Method::POST, &self.login_path, headers, Bytes::from(body.to_string())).await?;
+        if let Some(error) = status_error(answer.status, &answer.headers) {
+            return Err(error);
+        }
+        let answer: serde_json::Value = serde_json::from_slice(&answer.body)
+            .map_err(|_| SourceError::Protocol("the login's answer is no JSON".into()))?;
+        match answer.get("session").and_then(serde_json::Value::as_str) {
+            Some(id) if !id.is_empty() => Ok(Secret::new(id)),
+            _ => Err(SourceError::CredentialsRefused("login".into())),
+        }
+    }
+}

@@ -1,0 +1,357 @@
+//! REST/JSON.
+
+use super::connection::Connection;
+use super::http::{HttpAnswer, status_error};
+use super::{Call, Driver, SourceAnswer, SourceError, SourceRequest, heed};
+use crate::contract::map::{self, answer, outcome, request};
+use crate::contract::operation::{Operation, Paging, Polling, RestBinding, TemplatePart};
+use crate::contract::settings::CallContext;
+use crate::contract::{Binding, Shape};
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::{StreamExt, stream};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use prost::Message as _;
+use prost_reflect::DynamicMessage;
+use serde_json::Value;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Most answers kept for revalidation, over all operations of a source.
+const MAX_KEPT: usize = 128;
+/// Largest answer kept for revalidation, in bytes.
+const MAX_KEPT_BYTES: usize = 4 << 20;
+
+/// REST/JSON towards one source.
+pub struct RestDriver {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    connection: Arc<Connection>,
+    /// Open data with its ETag, by path.
+    kept: quick_cache::sync::Cache<String, (HeaderValue, Bytes)>,
+}
+
+impl RestDriver {
+    /// A driver for a connection.
+    pub fn new(connection: Arc<Connection>) -> Self {
+        RestDriver { inner: Arc::new(Inner { connection, kept: quick_cache::sync::Cache::new(MAX_KEPT) }) }
+    }
+}
+
+impl Driver for RestDriver {
+    fn call(&self, call: Call) -> BoxFuture<'static, Result<SourceAnswer, SourceError>> {
+        let inner = self.inner.clone();
+        Box::pin(async move { inner.call(call).await })
+    }
+}
+
+/// One operation's call, kept for the requests of a stream.
+struct Ask {
+    operation: Arc<Operation>,
+    message: DynamicMessage,
+    context: CallContext,
+}
+
+impl Inner {
+    async fn call(self: Arc<Self>, call: Call) -> Result<SourceAnswer, SourceError> {
+        let SourceRequest::One { message, .. } = call.request else {
+            return Err(SourceError::Protocol("REST takes no stream".into()));
+        };
+        let ask = Ask { operation: call.operation, message, context: call.context };
+        match (ask.operation.shape, &ask.operation.polling, &ask.operation.paging) {
+            (Shape::ServerStream, Some(polling), _) => {
+                let polling = polling.clone();
+                self.poll(ask, polling).await
+            }
+            (Shape::ServerStream, None, Some(paging)) => {
+                let paging = paging.clone();
+                self.pages(ask, paging).await
+            }
+            (Shape::ServerStream, None, None) => {
+                let document = self.document(&ask, &[]).await?;
+                let messages = read_list(&ask.operation, &document)?;
+                Ok(SourceAnswer::Stream(stream::iter(messages.into_iter().map(Ok)).boxed()))
+            }
+            _ => {
+                let document = self.document(&ask, &[]).await?;
+                Ok(SourceAnswer::One(read_one(&ask.operation, &document)?.encode_to_vec().into()))
+            }
+        }
+    }
+
+    /// One request and its judged answer, with fresh credentials once if they are refused.
+    async fn document(&self, ask: &Ask, extra: &[(&str, String)]) -> Result<Value, SourceError> {
+        let Binding::Rest(binding) = &ask.operation.binding else {
+            return Err(SourceError::Protocol("no REST binding".into()));
+        };
+        let mut last = false;
+        loop {
+            let wire = wire_request(ask, binding, &self.connection, extra)?;
+            let proof = self.connection.credentials.prove(&self.connection.endpoint, &wire.path).await?;
+            let answer = self.exchange(binding, wire, &proof, &ask.context).await;
+            let result = answer.and_then(|answer| judged(&ask.operation, answer));
+            match result {
+                Err(SourceError::CredentialsRefused(_))
+                    if !last && self.connection.credentials.refused(&proof).await =>
+                {
+                    last = true;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    async fn exchange(
+        &self,
+        binding: &RestBinding,
+        mut wire: Outgoing,
+        proof: &super::credentials::Proof,
+        context: &CallContext,
+    ) -> Result<HttpAnswer, SourceError> {
+        wire.headers.extend(proof.headers.clone());
+        add_trace(&mut wire.headers, context);
+        let body = wire.body.take().map(|mut body| {
+            body.extend(proof.body.iter().cloned());
+            Bytes::from(Value::Object(body).to_string())
+        });
+        let kept = if binding.etag { self.kept.get(&wire.path) } else { None };
+        if let Some((etag, _)) = &kept {
+            wire.headers.insert(header::IF_NONE_MATCH, etag.clone());
+        }
+        let endpoint = &self.connection.endpoint;
+        let mut answer =
+            endpoint.send(binding.method.clone(), &wire.path, wire.headers, body.unwrap_or_default()).await?;
+        match (answer.status.as_u16(), kept) {
+            (304, Some((_, body))) => {
+                answer.status = http::StatusCode::OK;
+                answer.body = body;
+            }
+            (304, None) => return Err(SourceError::Protocol("not modified, but nothing was kept".into())),
+            (200, _) if binding.etag && answer.body.len() <= MAX_KEPT_BYTES => {
+                if let Some(etag) = answer.headers.get(header::ETAG) {
+                    self.kept.insert(wire.path, (etag.clone(), answer.body.clone()));
+                }
+            }
+            _ => {}
+        }
+        Ok(answer)
+    }
+
+    async fn pages(self: Arc<Self>, ask: Ask, paging: Paging) -> Result<SourceAnswer, SourceError> {
+        // The first page is fetched before the stream begins, so that a failure is a plain status.
+        let first = self.page(&ask, &paging, 0).await?;
+        let state = (self, ask, paging, 1u32, first);
+        let messages = stream::try_unfold(state, |(inner, ask, paging, mut next, mut page)| async move {
+            loop {
+                if let Some(message) = page.messages.pop_front() {
+                    return Ok(Some((message, (inner, ask, paging, next, page))));
+                }
+                if page.last || next >= paging.max_pages {
+                    return Ok(None);
+                }
+                let timeout = ask.operation.timeout;
+                page = tokio::time::timeout(timeout, inner.page(&ask, &paging, next))
+                    .await
+                    .map_err(|_| SourceError::Timeout)??;
+                next += 1;
+            }
+        });
+        Ok(SourceAnswer::Stream(messages.boxed()))
+    }
+
+    async fn page(&self, ask: &Ask, paging: &Paging, number: u32) -> Result<Page, SourceError> {
+        let offset = u64::from(number) * u64::from(paging.size);
+        let extra = [(paging.offset.as_str(), offset.to_string()), (paging.limit.as_str(), paging.size.to_string())];
+        let document = self.document(ask, &extra).await?;
+        let messages = read_list(&ask.operation, &document)?;
+        let last = messages.len() < paging.size as usize;
+        Ok(Page { messages: messages.into(), last })
+    }
+
+    async fn poll(self: Arc<Self>, ask: Ask, polling: Polling) -> Result<SourceAnswer, SourceError> {
+        let first = read_one(&ask.operation, &self.document(&ask, &[]).await?)?;
+        let end = Instant::now() + polling.max;
+        let state = (self, ask, polling, Some(first), None::<String>, false);
+        let messages = stream::try_unfold(state, move |(inner, ask, polling, mut ready, mut seen, ended)| async move {
+            if ended {
+                return Ok(None);
+            }
+            loop {
+                let message = match ready.take() {
+                    Some(first) => first,
+                    None if Instant::now() >= end => return Ok(None),
+                    None => {
+                        tokio::time::sleep(polling.interval).await;
+                        let document = tokio::time::timeout(ask.operation.timeout, inner.document(&ask, &[]));
+                        read_one(&ask.operation, &document.await.map_err(|_| SourceError::Timeout)??)?
+                    }
+                };
+                let state = watched(&ask.operation, &message, &polling.watch);
+                if seen.as_ref() != Some(&state) {
+                    let ended = polling.until.contains(&state);
+                    seen = Some(state);
+                    let bytes = Bytes::from(message.encode_to_vec());
+                    return Ok(Some((bytes, (inner, ask, polling, ready, seen, ended))));
+                }
+            }
+        });
+        Ok(SourceAnswer::Stream(messages.boxed()))
+    }
+}
+
+struct Page {
+    messages: VecDeque<Bytes>,
+    last: bool,
+}
+
+/// The watched field as text: an enum by its value's name.
+fn watched(operation: &Operation, message: &DynamicMessage, name: &str) -> String {
+    let Some(plan) = operation.answer.field(name) else { return String::new() };
+    let value = message.get_field(&plan.field);
+    match (&plan.kind, value.as_ref()) {
+        (crate::contract::plan::FieldKind::Enum(values), prost_reflect::Value::EnumNumber(number)) => {
+            values.iter().find(|value| value.number == *number).map(|value| value.name.clone()).unwrap_or_default()
+        }
+        (_, other) => other.to_string(),
+    }
+}
+
+/// A request ready for the wire.
+pub(super) struct Outgoing {
+    pub path: String,
+    pub headers: HeaderMap,
+    pub body: Option<serde_json::Map<String, Value>>,
+}
+
+fn wire_request(
+    ask: &Ask,
+    binding: &RestBinding,
+    connection: &Connection,
+    extra: &[(&str, String)],
+) -> Result<Outgoing, SourceError> {
+    outgoing(&ask.operation, &ask.message, &ask.context, binding, connection, extra)
+}
+
+/// Writes a request by its REST binding; X-Road REST uses it too.
+pub(super) fn outgoing(
+    operation: &Operation,
+    message: &DynamicMessage,
+    context: &CallContext,
+    binding: &RestBinding,
+    connection: &Connection,
+    extra: &[(&str, String)],
+) -> Result<Outgoing, SourceError> {
+    let names: Vec<&str> = binding
+        .template
+        .iter()
+        .filter_map(|part| if let TemplatePart::Name(name) = part { Some(name.as_str()) } else { None })
+        .collect();
+    let layout = request::Layout { path_names: &names, query: binding.query_by_default, body_root: &binding.body_root };
+    let mut wire = request::write(operation, message, layout, context, &connection.settings)?;
+    for (name, value) in extra {
+        if binding.query_by_default {
+            wire.query.push(((*name).to_owned(), value.clone()));
+        } else {
+            let value = value.parse::<i64>().map_or_else(|_| Value::from(value.clone()), Value::from);
+            map::place_at(&mut wire.body, &[(*name).to_owned()], value);
+        }
+    }
+    let mut headers = HeaderMap::new();
+    headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+    for (name, value) in &wire.headers {
+        let unfit = || SourceError::Unavailable("a value cannot stand in a header");
+        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| unfit())?;
+        headers.insert(name, HeaderValue::from_str(value).map_err(|_| unfit())?);
+    }
+    let body = (!binding.query_by_default).then_some(wire.body);
+    if body.is_some() {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
+    }
+    Ok(Outgoing { path: fill_path(binding, &wire.path, &wire.query), headers, body })
+}
+
+fn fill_path(binding: &RestBinding, values: &[(String, String)], query: &[(String, String)]) -> String {
+    let mut path = String::new();
+    for part in &binding.template {
+        match part {
+            TemplatePart::Literal(text) => path.push_str(text),
+            TemplatePart::Name(name) => {
+                if let Some((_, value)) = values.iter().find(|(known, _)| known == name) {
+                    percent_encode(&mut path, value);
+                }
+            }
+        }
+    }
+    for (index, (name, value)) in query.iter().enumerate() {
+        path.push(if index == 0 { '?' } else { '&' });
+        percent_encode(&mut path, name);
+        path.push('=');
+        percent_encode(&mut path, value);
+    }
+    path
+}
+
+/// Everything but RFC 3986's unreserved characters, so that no value can reach another path or parameter.
+fn percent_encode(out: &mut String, text: &str) {
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+}
+
+/// Hands the caller's trace on (W3C Trace Context).
+pub(super) fn add_trace(headers: &mut HeaderMap, context: &CallContext) {
+    if let Some(value) = context.traceparent.as_deref().and_then(|text| HeaderValue::from_str(text).ok()) {
+        headers.insert(HeaderName::from_static("traceparent"), value);
+    }
+}
+
+fn judged(operation: &Operation, answer: HttpAnswer) -> Result<Value, SourceError> {
+    if let Some(error) = status_error(answer.status, &answer.headers) {
+        return Err(error);
+    }
+    let document = parse_json(&answer.body)?;
+    let place = map::descend(&document, &operation.answer_root).unwrap_or(&document);
+    heed(outcome::judge(&operation.outcome, &document, place))?;
+    Ok(document)
+}
+
+/// Reads a JSON answer; an empty body is an empty document.
+pub(super) fn parse_json(body: &[u8]) -> Result<Value, SourceError> {
+    if body.iter().all(u8::is_ascii_whitespace) {
+        return Ok(Value::Object(serde_json::Map::new()));
+    }
+    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    serde_json::from_slice(body).map_err(|_| SourceError::Protocol("the answer is no JSON".into()))
+}
+
+/// Reads the one message of an answer.
+pub(super) fn read_one(operation: &Operation, document: &Value) -> Result<DynamicMessage, SourceError> {
+    match answer::at_root(document, &operation.answer_root) {
+        Some(place) => Ok(answer::read(&operation.answer, place, document)?),
+        None if operation.outcome.empty_is_not_found => Err(SourceError::NotFound("empty".into())),
+        None if operation.answer.fields.is_empty() || operation.answer_root.is_empty() => {
+            Ok(answer::read(&operation.answer, &Value::Object(serde_json::Map::new()), document)?)
+        }
+        None => Err(SourceError::Protocol(format!("the answer has no {}", operation.answer_root.join("/")))),
+    }
+}
+
+/// Reads the list that a server stream carries.
+fn read_list(operation: &Operation, document: &Value) -> Result<Vec<Bytes>, SourceError> {
+    let one = |place: &Value| -> Result<Bytes, SourceError> {
+        Ok(answer::read(&operation.answer, place, document)?.encode_to_vec().into())
+    };
+    match answer::at_root(document, &operation.answer_root) {
+        Some(Value::Array(items)) => items.iter().map(one).collect(),
+        Some(single) => Ok(vec![one(single)?]),
+        None if operation.outcome.empty_is_not_found => Err(SourceError::NotFound("empty".into())),
+        None => Ok(Vec::new()),
+    }
+}

@@ -1,0 +1,216 @@
+//! SOAP 1.1 and 1.2, document/literal wrapped.
+
+use super::connection::Connection;
+use super::http::{HttpAnswer, status_error};
+use super::{Call, Driver, SourceAnswer, SourceError, SourceRequest, by_meaning, heed};
+use crate::contract::map::{self, outcome, request};
+use crate::contract::operation::Operation;
+use crate::contract::options::{Meaning, Soap, SoapVersion};
+use crate::contract::settings::CallContext;
+use crate::contract::xml::{self, Element};
+use crate::contract::{Binding, Shape};
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use prost::Message as _;
+use prost_reflect::DynamicMessage;
+use serde_json::{Map, Value};
+use std::sync::Arc;
+
+/// SOAP 1.1 envelope namespace.
+pub(super) const SOAP_11: &str = "http://schemas.xmlsoap.org/soap/envelope/";
+/// SOAP 1.2 envelope namespace.
+pub(super) const SOAP_12: &str = "http://www.w3.org/2003/05/soap-envelope";
+
+/// SOAP towards one source.
+pub struct SoapDriver {
+    connection: Arc<Connection>,
+}
+
+impl SoapDriver {
+    /// A driver for a connection.
+    pub fn new(connection: Arc<Connection>) -> Self {
+        SoapDriver { connection }
+    }
+}
+
+impl Driver for SoapDriver {
+    fn call(&self, call: Call) -> BoxFuture<'static, Result<SourceAnswer, SourceError>> {
+        let connection = self.connection.clone();
+        Box::pin(async move {
+            let (SourceRequest::One { message, .. }, Binding::Soap(soap), Shape::Unary) =
+                (call.request, &call.operation.binding, call.operation.shape)
+            else {
+                return Err(SourceError::Protocol("SOAP takes one message and gives one".into()));
+            };
+            exchange(&connection, &call.operation, soap, &message, &call.context).await
+        })
+    }
+}
+
+async fn exchange(
+    connection: &Connection,
+    operation: &Operation,
+    soap: &Soap,
+    message: &DynamicMessage,
+    context: &CallContext,
+) -> Result<SourceAnswer, SourceError> {
+    let body = body(operation, soap, message, context, connection)?;
+    let mut last = false;
+    loop {
+        let proof = connection.credentials.prove(&connection.endpoint, "").await?;
+        let envelope = envelope(soap, proof.soap_header.as_deref().unwrap_or(""), "", &body);
+        let mut headers = headers(soap)?;
+        headers.extend(proof.headers.clone());
+        super::rest::add_trace(&mut headers, context);
+        let answer = connection.endpoint.send(Method::POST, "", headers, Bytes::from(envelope)).await?;
+        match read_answer(operation, soap, answer) {
+            Err(SourceError::CredentialsRefused(_)) if !last && connection.credentials.refused(&proof).await => {
+                last = true
+            }
+            other => return Ok(SourceAnswer::One(other?.0)),
+        }
+    }
+}
+
+/// HTTP headers of a SOAP request: SOAP 1.1 has `SOAPAction` (quoted, section 6.1.1), SOAP 1.2 an action parameter.
+pub(super) fn headers(soap: &Soap) -> Result<HeaderMap, SourceError> {
+    let unfit = |_| SourceError::Unavailable("the SOAP action cannot stand in a header");
+    let mut headers = HeaderMap::new();
+    if is_12(soap) {
+        let value = format!("application/soap+xml; charset=utf-8; action=\"{}\"", soap.action);
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_str(&value).map_err(unfit)?);
+    } else {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/xml; charset=utf-8"));
+        let action = HeaderValue::from_str(&format!("\"{}\"", soap.action)).map_err(unfit)?;
+        headers.insert(HeaderName::from_static("soapaction"), action);
+    }
+    Ok(headers)
+}
+
+fn is_12(soap: &Soap) -> bool {
+    soap.version() == SoapVersion::Soap12
+}
+
+/// The body element of a request.
+pub(super) fn body(
+    operation: &Operation,
+    soap: &Soap,
+    message: &DynamicMessage,
+    context: &CallContext,
+    connection: &Connection,
+) -> Result<String, SourceError> {
+    let wire = request::write(operation, message, request::Layout::default(), context, &connection.settings)?;
+    let value = Value::Object(ordered(wire.body, &soap.order));
+    let mut out = String::new();
+    if soap.unqualified {
+        out.push_str(&format!("<ns:{} xmlns:ns=\"", soap.request));
+        xml::escape_into(&mut out, &soap.namespace);
+        out.push_str("\">");
+        xml::write_content(&mut out, "", &value);
+        out.push_str(&format!("</ns:{}>", soap.request));
+    } else {
+        xml::write_root(&mut out, &soap.request, Some(&soap.namespace), &value);
+    }
+    Ok(out)
+}
+
+/// Elements in the order that the source's schema wants (`xs:sequence`).
+fn ordered(mut body: Map<String, Value>, order: &[String]) -> Map<String, Value> {
+    let mut out = Map::new();
+    for name in order {
+        if let Some(value) = body.shift_remove(name) {
+            out.insert(name.clone(), value);
+        }
+    }
+    out.extend(body);
+    out
+}
+
+/// A whole envelope. `soap` is the prefix that header blocks may use for `mustUnderstand`.
+pub(super) fn envelope(soap: &Soap, header: &str, namespaces: &str, body: &str) -> String {
+    let space = if is_12(soap) { SOAP_12 } else { SOAP_11 };
+    let header = if header.is_empty() { String::new() } else { format!("<soap:Header>{header}</soap:Header>") };
+    format!(
+        "{}<soap:Envelope xmlns:soap=\"{space}\"{namespaces}>{header}<soap:Body>{body}</soap:Body></soap:Envelope>",
+        xml::DECLARATION
+    )
+}
+
+/// Reads and judges an answer: the message, encoded, and the header element for those who look into it.
+pub(super) fn read_answer(
+    operation: &Operation,
+    soap: &Soap,
+    answer: HttpAnswer,
+) -> Result<(Bytes, Option<Element>), SourceError> {
+    let wrong = |reason: &str| SourceError::Protocol(reason.to_owned());
+    let status = status_error(answer.status, &answer.headers);
+    let root = match xml::parse(&answer.body) {
+        Ok(root) => root,
+        // A failure without an envelope is an HTTP failure.
+        Err(error) => return Err(status.unwrap_or(SourceError::Protocol(error.to_string()))),
+    };
+    let space = if is_12(soap) { SOAP_12 } else { SOAP_11 };
+    if root.name != "Envelope" || root.namespace != space {
+        return Err(status.unwrap_or_else(|| wrong("the answer is no SOAP envelope of the contract's version")));
+    }
+    let mut header = None;
+    let mut body = None;
+    for child in root.children {
+        match child.name.as_str() {
+            "Header" if child.namespace == space => header = Some(child),
+            "Body" if child.namespace == space => body = Some(child),
+            _ => return Err(wrong("the envelope has something beside a header and a body")),
+        }
+    }
+    let content =
+        body.and_then(|body| body.children.into_iter().next()).ok_or_else(|| wrong("the envelope's body is empty"))?;
+    if content.name == "Fault" && content.namespace == space {
+        return Err(fault(operation, &content, is_12(soap)));
+    }
+    if let Some(error) = status {
+        return Err(error);
+    }
+    if content.name != soap.answer || (!soap.answer_namespace.is_empty() && content.namespace != soap.answer_namespace)
+    {
+        return Err(wrong("the body's element is not the contract's"));
+    }
+    let document = match content.into_value() {
+        Value::Object(object) => Value::Object(object),
+        _ => Value::Object(Map::new()),
+    };
+    let place = map::descend(&document, &operation.answer_root).unwrap_or(&document);
+    heed(outcome::judge(&operation.outcome, &document, place))?;
+    let message = super::rest::read_one(operation, &document)?;
+    Ok((message.encode_to_vec().into(), header))
+}
+
+/// What a fault means: by the most special code that the contract knows, else by whose fault the code says it is
+/// (SOAP 1.1, section 4.4.1; SOAP 1.2 part 1, section 5.4.6).
+fn fault(operation: &Operation, fault: &Element, soap_12: bool) -> SourceError {
+    let local = |text: &str| text.rsplit(':').next().unwrap_or("").trim().to_owned();
+    let mut codes = Vec::new();
+    if let Some(detail) = fault.child("detail").or_else(|| fault.child("Detail")) {
+        codes.extend(
+            ["code", "Code", "faultCode", "errorCode"].iter().filter_map(|name| detail.child_text(name)).map(local),
+        );
+    }
+    if soap_12 {
+        let code = fault.child("Code");
+        let sub = code.and_then(|code| code.child("Subcode")).and_then(|sub| sub.child_text("Value"));
+        codes.extend(sub.into_iter().chain(code.and_then(|code| code.child_text("Value"))).map(local));
+    } else {
+        codes.extend(fault.child_text("faultcode").map(local));
+    }
+    for code in &codes {
+        if let Some(meaning) = outcome::meaning_of(&operation.outcome, code) {
+            return by_meaning(meaning, code.clone());
+        }
+    }
+    let code = codes.last().cloned().unwrap_or_default();
+    match code.split('.').next() {
+        Some("Client" | "Sender") => by_meaning(Meaning::Rejected, code),
+        Some("Server" | "Receiver") => SourceError::Unavailable("it answered with a server fault"),
+        _ => SourceError::Protocol("a fault without a known code".into()),
+    }
+}

@@ -1,0 +1,243 @@
+//! X-Road: SOAP message protocol 4.0 (X-Road PR-MESS) and REST `/r1/…` (X-Road PR-REST).
+
+use super::connection::{Connection, XRoadIds, XRoadMember};
+use super::http::{HttpAnswer, status_error};
+use super::soap;
+use super::{Call, Driver, SourceAnswer, SourceError, SourceRequest, by_meaning, heed};
+use crate::contract::map::{self, outcome};
+use crate::contract::operation::{Operation, RestBinding};
+use crate::contract::options::Soap;
+use crate::contract::settings::CallContext;
+use crate::contract::xml::{self, Element};
+use crate::contract::{Binding, Shape};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use prost::Message as _;
+use prost_reflect::DynamicMessage;
+use serde_json::Value;
+use std::sync::Arc;
+
+/// Namespace of the header blocks (PR-MESS, section 2.2).
+pub const XROAD: &str = "http://x-road.eu/xsd/xroad.xsd";
+/// Namespace of the identifiers (PR-MESS, section 2.1).
+pub const IDENTIFIERS: &str = "http://x-road.eu/xsd/identifiers";
+/// The hash that `requestHash` uses.
+pub const SHA_512: &str = "http://www.w3.org/2001/04/xmlenc#sha512";
+
+/// X-Road towards one source.
+pub struct XRoadDriver {
+    connection: Arc<Connection>,
+}
+
+impl XRoadDriver {
+    /// A driver for a connection.
+    pub fn new(connection: Arc<Connection>) -> Self {
+        XRoadDriver { connection }
+    }
+}
+
+impl Driver for XRoadDriver {
+    fn call(&self, call: Call) -> BoxFuture<'static, Result<SourceAnswer, SourceError>> {
+        let connection = self.connection.clone();
+        Box::pin(async move {
+            let (SourceRequest::One { message, .. }, Shape::Unary) = (call.request, call.operation.shape) else {
+                return Err(SourceError::Protocol("X-Road takes one message and gives one".into()));
+            };
+            let ids =
+                connection.xroad.as_ref().ok_or(SourceError::Unavailable("its connection entry has no [xroad]"))?;
+            let asked = Asked {
+                connection: &connection,
+                ids,
+                operation: &call.operation,
+                message: &message,
+                context: &call.context,
+            };
+            match &call.operation.binding {
+                Binding::XRoadSoap { service_code, service_version, soap } => {
+                    asked.soap(service_code, service_version, soap).await
+                }
+                Binding::XRoadRest { service_code, rest } => asked.rest(service_code, rest).await,
+                _ => Err(SourceError::Protocol("no X-Road binding".into())),
+            }
+        })
+    }
+}
+
+struct Asked<'a> {
+    connection: &'a Connection,
+    ids: &'a XRoadIds,
+    operation: &'a Operation,
+    message: &'a DynamicMessage,
+    context: &'a CallContext,
+}
+
+impl Asked<'_> {
+    fn user(&self) -> Option<&str> {
+        self.context.official.as_deref().or(self.ids.user.as_deref())
+    }
+
+    async fn soap(&self, service: &str, version: &str, soap: &Soap) -> Result<SourceAnswer, SourceError> {
+        let body = soap::body(self.operation, soap, self.message, self.context, self.connection)?;
+        let header = self.soap_header(service, version);
+        let namespaces = format!(" xmlns:xrd=\"{XROAD}\" xmlns:id=\"{IDENTIFIERS}\"");
+        let proof = self.connection.credentials.prove(&self.connection.endpoint, "").await?;
+        let envelope = soap::envelope(soap, &header, &namespaces, &body);
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA512, envelope.as_bytes());
+        let request_hash = STANDARD.encode(digest.as_ref());
+        let mut headers = soap::headers(soap)?;
+        headers.extend(proof.headers);
+        super::rest::add_trace(&mut headers, self.context);
+        let answer = self.connection.endpoint.send(Method::POST, "", headers, Bytes::from(envelope)).await?;
+        let (message, header) = soap::read_answer(self.operation, soap, answer)?;
+        let header = header.ok_or_else(|| SourceError::Protocol("the answer has no X-Road header".into()))?;
+        self.check_echo(&header, service, version, &request_hash)?;
+        Ok(SourceAnswer::One(message))
+    }
+
+    /// The header blocks of PR-MESS, section 2.2.
+    fn soap_header(&self, service: &str, version: &str) -> String {
+        let mut out = String::new();
+        let member = |out: &mut String, member: &XRoadMember| {
+            for (name, value) in [
+                ("xRoadInstance", &member.instance),
+                ("memberClass", &member.class),
+                ("memberCode", &member.member),
+                ("subsystemCode", &member.subsystem),
+            ] {
+                xml::write_element(out, "id:", name, &Value::from(value.as_str()));
+            }
+        };
+        out.push_str("<xrd:client id:objectType=\"SUBSYSTEM\">");
+        member(&mut out, &self.ids.client);
+        out.push_str("</xrd:client><xrd:service id:objectType=\"SERVICE\">");
+        member(&mut out, &self.ids.service);
+        xml::write_element(&mut out, "id:", "serviceCode", &Value::from(service));
+        if !version.is_empty() {
+            xml::write_element(&mut out, "id:", "serviceVersion", &Value::from(version));
+        }
+        out.push_str("</xrd:service>");
+        let plain = [
+            ("id", Some(self.context.exchange_id.as_str())),
+            ("userId", self.user()),
+            ("issue", self.context.purpose.as_deref()),
+            ("protocolVersion", Some("4.0")),
+        ];
+        for (name, value) in plain {
+            if let Some(value) = value {
+                xml::write_element(&mut out, "xrd:", name, &Value::from(value));
+            }
+        }
+        out
+    }
+
+    /// An answer must repeat the request's headers (PR-MESS, section 2.2), and tell the hash of what it answers.
+    fn check_echo(
+        &self,
+        header: &Element,
+        service: &str,
+        version: &str,
+        request_hash: &str,
+    ) -> Result<(), SourceError> {
+        let wrong = |what: &str| SourceError::Protocol(format!("the X-Road header's {what} is not the request's"));
+        let block = |name: &str| header.children.iter().find(|child| child.name == name && child.namespace == XROAD);
+        let same = |block: &Element, member: &XRoadMember| {
+            block.child_text("xRoadInstance") == Some(&member.instance)
+                && block.child_text("memberClass") == Some(&member.class)
+                && block.child_text("memberCode") == Some(&member.member)
+                && block.child_text("subsystemCode") == Some(&member.subsystem)
+        };
+        if !block("client").is_some_and(|client| same(client, &self.ids.client)) {
+            return Err(wrong("client"));
+        }
+        let service_is_same = |block: &Element| {
+            same(block, &self.ids.service)
+                && block.child_text("serviceCode") == Some(service)
+                && block.child_text("serviceVersion").unwrap_or("") == version
+        };
+        if !block("service").is_some_and(service_is_same) {
+            return Err(wrong("service"));
+        }
+        let text = |name: &str| block(name).map(|block| block.text.trim());
+        if text("id") != Some(&self.context.exchange_id) {
+            return Err(wrong("id"));
+        }
+        if text("userId") != self.user() {
+            return Err(wrong("userId"));
+        }
+        if text("protocolVersion") != Some("4.0") {
+            return Err(wrong("protocolVersion"));
+        }
+        let hash = block("requestHash").ok_or_else(|| wrong("requestHash"))?;
+        let algorithm = hash.attributes.iter().find(|(name, _)| name == "algorithmId").map(|(_, value)| value.as_str());
+        if algorithm != Some(SHA_512) || hash.text.trim() != request_hash {
+            return Err(wrong("requestHash"));
+        }
+        Ok(())
+    }
+
+    async fn rest(&self, service: &str, binding: &RestBinding) -> Result<SourceAnswer, SourceError> {
+        let wire = super::rest::outgoing(self.operation, self.message, self.context, binding, self.connection, &[])?;
+        let path = format!("/r1/{}/{service}{}", self.ids.service.path(), wire.path);
+        let proof = self.connection.credentials.prove(&self.connection.endpoint, &path).await?;
+        let mut headers = wire.headers;
+        headers.extend(proof.headers);
+        self.rest_headers(&mut headers)?;
+        super::rest::add_trace(&mut headers, self.context);
+        let body = wire.body.map(|body| Bytes::from(Value::Object(body).to_string())).unwrap_or_default();
+        let answer = self.connection.endpoint.send(binding.method.clone(), &path, headers, body).await?;
+        let document = self.rest_document(answer, service)?;
+        Ok(SourceAnswer::One(super::rest::read_one(self.operation, &document)?.encode_to_vec().into()))
+    }
+
+    /// PR-REST, section 4.3.
+    fn rest_headers(&self, headers: &mut HeaderMap) -> Result<(), SourceError> {
+        let client = self.ids.client.path();
+        let plain = [
+            ("x-road-client", Some(client.as_str())),
+            ("x-road-id", Some(self.context.exchange_id.as_str())),
+            ("x-road-userid", self.user()),
+            ("x-road-issue", self.context.purpose.as_deref()),
+        ];
+        for (name, value) in plain {
+            if let Some(value) = value {
+                let value = HeaderValue::from_str(value)
+                    .map_err(|_| SourceError::Unavailable("a value cannot stand in an X-Road header"))?;
+                headers.insert(HeaderName::from_static(name), value);
+            }
+        }
+        Ok(())
+    }
+
+    fn rest_document(&self, answer: HttpAnswer, service: &str) -> Result<Value, SourceError> {
+        let text = |name: &str| answer.headers.get(name).and_then(|value| value.to_str().ok());
+        // X-Road's own errors are told apart from the service's by this header (PR-REST, section 4.6).
+        if let Some(code) = text("x-road-error") {
+            let meaning = outcome::meaning_of(&self.operation.outcome, code);
+            return Err(match meaning {
+                Some(meaning) => by_meaning(meaning, code.to_owned()),
+                None if code.starts_with("Client") => SourceError::Rejected(outcome::shorten(code.to_owned())),
+                None => SourceError::Unavailable("X-Road could not reach the service"),
+            });
+        }
+        let expected = [
+            ("x-road-client", self.ids.client.path()),
+            ("x-road-service", format!("{}/{service}", self.ids.service.path())),
+            ("x-road-id", self.context.exchange_id.clone()),
+        ];
+        for (name, value) in &expected {
+            if text(name) != Some(value) {
+                return Err(SourceError::Protocol(format!("the answer's {name} is not the request's")));
+            }
+        }
+        if let Some(error) = status_error(answer.status, &answer.headers) {
+            return Err(error);
+        }
+        let document = super::rest::parse_json(&answer.body)?;
+        let place = map::descend(&document, &self.operation.answer_root).unwrap_or(&document);
+        heed(outcome::judge(&self.operation.outcome, &document, place))?;
+        Ok(document)
+    }
+}

@@ -1,0 +1,142 @@
+//! The guard: one slow or broken source must not hurt the others. Per source: a bulkhead with a bounded queue, a
+//! breaker, and the deadline.
+
+mod breaker;
+
+use crate::status::{Reason, Refusal};
+use breaker::Breaker;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+pub use breaker::BreakerSettings;
+
+/// Bounds of one source.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct GuardSettings {
+    /// Calls at once.
+    pub concurrency: usize,
+    /// Calls that may wait for a place.
+    pub queue: usize,
+    /// The breaker.
+    pub breaker: BreakerSettings,
+}
+
+impl Default for GuardSettings {
+    /// 64 calls at once and 256 waiting: a source that answers in 100 ms then serves 640 a second, and a wait is at most
+    /// half a second.
+    fn default() -> Self {
+        GuardSettings { concurrency: 64, queue: 256, breaker: BreakerSettings::default() }
+    }
+}
+
+/// The guard of one source.
+pub struct Guard {
+    places: Arc<Semaphore>,
+    /// Places and queue together.
+    admitted: Arc<Semaphore>,
+    breaker: Breaker,
+}
+
+/// How a call to the source ended, as the breaker sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SourceHealth {
+    /// It answered, be it with a refusal.
+    Answered,
+    /// It failed or took too long.
+    Failed,
+}
+
+/// A place at the source; freed when dropped. A call that is dropped before [`Place::tell`] counts as nothing.
+pub struct Place {
+    guard: Arc<Guard>,
+    probe: bool,
+    told: bool,
+    _place: OwnedSemaphorePermit,
+    _admitted: OwnedSemaphorePermit,
+}
+
+impl Guard {
+    /// A guard with these bounds.
+    pub fn new(settings: GuardSettings) -> Arc<Self> {
+        Arc::new(Guard {
+            places: Arc::new(Semaphore::new(settings.concurrency)),
+            admitted: Arc::new(Semaphore::new(settings.concurrency + settings.queue)),
+            breaker: Breaker::new(settings.breaker),
+        })
+    }
+
+    /// Waits for a place at the source, at most until `deadline`.
+    pub async fn admit(self: &Arc<Self>, deadline: Instant) -> Result<Place, Refusal> {
+        let admitted = self.admitted.clone().try_acquire_owned();
+        let admitted = admitted.map_err(|_| Refusal::retry(Reason::GatewayOverloaded, Duration::from_millis(500)))?;
+        let place = within(deadline, self.places.clone().acquire_owned()).await?;
+        let place = place.map_err(|_| Refusal::from(Reason::GatewayOverloaded))?;
+        // Asked last: a call that waited must not reach a source that failed meanwhile.
+        let probe =
+            self.breaker.ask(Instant::now()).map_err(|after| Refusal::retry(Reason::SourceCircuitOpen, after))?;
+        Ok(Place { guard: self.clone(), probe, told: false, _place: place, _admitted: admitted })
+    }
+}
+
+impl Place {
+    /// Tells the breaker how the call ended.
+    pub fn tell(&mut self, health: SourceHealth) {
+        self.told = true;
+        self.guard.breaker.tell(health == SourceHealth::Answered, self.probe, Instant::now());
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if self.probe && !self.told {
+            self.guard.breaker.forget_probe();
+        }
+    }
+}
+
+/// A future, until a deadline.
+pub async fn within<T>(deadline: Instant, future: impl Future<Output = T>) -> Result<T, Refusal> {
+    tokio::time::timeout_at(deadline.into(), future).await.map_err(|_| Reason::SourceTimeout.into())
+}
+
+/// Reads `grpc-timeout` (at most 8 digits and a unit: gRPC over HTTP/2, "Timeout").
+pub fn grpc_timeout(headers: &http::HeaderMap) -> Option<Duration> {
+    let text = headers.get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let number: u64 = digits.parse().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(number * 3600),
+        "M" => Duration::from_secs(number * 60),
+        "S" => Duration::from_secs(number),
+        "m" => Duration::from_millis(number),
+        "u" => Duration::from_micros(number),
+        "n" => Duration::from_nanos(number),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_full_source_queues_and_then_refuses() {
+        let guard = Guard::new(GuardSettings { concurrency: 1, queue: 1, ..GuardSettings::default() });
+        let soon = Instant::now() + Duration::from_millis(30);
+        let first = guard.admit(soon).await.unwrap();
+        let (waits, refused) = tokio::join!(guard.admit(soon), async {
+            tokio::task::yield_now().await;
+            guard.admit(soon).await.err().map(|refusal| refusal.reason)
+        });
+        assert_eq!(waits.err().map(|refusal| refusal.reason), Some(Reason::SourceTimeout));
+        assert_eq!(refused, Some(Reason::GatewayOverloaded));
+        drop(first);
+        assert!(guard.admit(Instant::now() + Duration::from_secs(1)).await.is_ok());
+    }
+}
