@@ -1,6 +1,7 @@
 //! gRPC's length-prefixed messages (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md): five bytes, one
 //! flag and the length, before each message. Used on both sides, so that bytes can pass through undecoded.
 
+use crate::status::{Reason, Refusal};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http_body::Body;
 use http_body_util::BodyExt;
@@ -23,6 +24,17 @@ pub enum FrameError {
     /// The connection failed.
     #[error("the connection failed")]
     Connection,
+}
+
+impl From<FrameError> for Refusal {
+    fn from(error: FrameError) -> Self {
+        match error {
+            FrameError::Broken => Refusal::with(Reason::RequestMalformed, error.to_string()),
+            FrameError::Compressed => Reason::EncodingUnsupported.into(),
+            FrameError::TooLarge(_) => Refusal::with(Reason::MessageTooLarge, error.to_string()),
+            FrameError::Connection => Reason::Cancelled.into(),
+        }
+    }
 }
 
 /// Puts the five bytes before a message.

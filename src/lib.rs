@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod access;
+pub mod config;
 pub mod contract;
 pub mod drivers;
 pub mod exchange_log;
@@ -17,4 +18,6 @@ pub mod identity;
 pub mod issuer;
 pub mod keyfile;
 pub mod registry;
+pub mod server;
 pub mod status;
+pub mod telemetry;

@@ -95,6 +95,8 @@ reasons! {
     SourceProtocolError, "SOURCE_PROTOCOL_ERROR", Internal, "The source's answer is not what its contract says.", "Câu trả lời của nguồn không đúng hợp đồng.";
     /// The source refused the gateway's credentials.
     SourceCredentialsRefused, "SOURCE_CREDENTIALS_REFUSED", FailedPrecondition, "The source refused the gateway's credentials: tell the operator.", "Nguồn từ chối thông tin xác thực của cổng: báo người vận hành.";
+    /// The TLS handshake failed: the connection is refused before any call.
+    HandshakeFailed, "HANDSHAKE_FAILED", Unauthenticated, "The TLS handshake failed: no certificate of the province's CA.", "Bắt tay TLS thất bại: không có chứng thư số của CA tỉnh.";
     /// The caller went away.
     Cancelled, "CANCELLED_BY_CALLER", Cancelled, "The caller cancelled the call.", "Bên gọi đã hủy yêu cầu.";
 }

@@ -120,26 +120,30 @@ fn check_one(field: &FieldPlan, value: &Value, path: &str, found: &mut Vec<Viola
     }
 }
 
-/// The subject of a request: the first of the paths that is given, as text.
-pub fn subject(paths: &[Vec<String>], message: &DynamicMessage) -> Option<String> {
-    paths.iter().find_map(|path| text_at(message, path))
+/// Everybody whom a request names: for each list on the way all its items, from the first of the paths that is given.
+pub fn subjects(paths: &[Vec<String>], message: &DynamicMessage) -> Vec<String> {
+    let mut found = Vec::new();
+    for path in paths {
+        texts_at(message, path, &mut found);
+        if !found.is_empty() {
+            break;
+        }
+    }
+    found
 }
 
-fn text_at(message: &DynamicMessage, path: &[String]) -> Option<String> {
-    let (name, rest) = path.split_first()?;
-    let field = message.descriptor_field(name)?;
-    if !message.has_field(&field) {
-        return None;
-    }
+fn texts_at(message: &DynamicMessage, path: &[String], found: &mut Vec<String>) {
+    let Some((name, rest)) = path.split_first() else { return };
+    let Some(field) = message.descriptor_field(name).filter(|field| message.has_field(field)) else { return };
     let value = message.get_field(&field);
-    let first = match value.as_ref() {
-        Value::List(items) => items.first()?,
-        one => one,
+    let one = |value: &Value, found: &mut Vec<String>| match value {
+        Value::String(text) if rest.is_empty() && !found.contains(text) => found.push(text.clone()),
+        Value::Message(inner) => texts_at(inner, rest, found),
+        _ => {}
     };
-    match first {
-        Value::String(text) if rest.is_empty() => Some(text.clone()),
-        Value::Message(inner) => text_at(inner, rest),
-        _ => None,
+    match value.as_ref() {
+        Value::List(items) => items.iter().for_each(|item| one(item, found)),
+        value => one(value, found),
     }
 }
 

@@ -1,6 +1,7 @@
 //! A source's connection: where it is reached, through which hub, with which credentials.
 
-use super::credentials::Credentials;
+use super::SourceError;
+use super::credentials::{Credentials, Proof};
 use super::http::HttpEndpoint;
 use crate::contract::settings::Settings;
 use std::sync::Arc;
@@ -58,6 +59,8 @@ pub struct Connection {
     pub hub: Option<String>,
     /// The HTTP side (REST, SOAP, X-Road).
     pub endpoint: HttpEndpoint,
+    /// The hub or source itself, without the entry's `path`: where tokens and sessions come from.
+    pub login: HttpEndpoint,
     /// Address for gRPC.
     pub address: String,
     /// TLS towards the source.
@@ -70,4 +73,11 @@ pub struct Connection {
     pub xroad: Option<XRoadIds>,
     /// Largest answer in bytes.
     pub max_answer: usize,
+}
+
+impl Connection {
+    /// The proof for one request to `path` below the endpoint.
+    pub async fn prove(&self, path: &str) -> Result<Proof, SourceError> {
+        self.credentials.prove(&self.login, &self.endpoint, path).await
+    }
 }

@@ -58,6 +58,11 @@ impl HttpEndpoint {
         HttpEndpoint { base: base.trim_end_matches('/').to_owned(), client, max_answer }
     }
 
+    /// The same server and connections, below a path.
+    pub fn below(&self, path: &str) -> Self {
+        HttpEndpoint { base: format!("{}{}", self.base, path.trim_end_matches('/')), ..self.clone() }
+    }
+
     /// The path of the base address, without a trailing slash.
     pub fn base_path(&self) -> &str {
         self.base.split_once("://").and_then(|(_, rest)| rest.find('/').map(|at| &rest[at..])).unwrap_or("")

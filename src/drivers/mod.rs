@@ -3,75 +3,23 @@
 
 pub mod connection;
 pub mod credentials;
+mod error;
 pub mod grpc;
 pub mod http;
 pub mod rest;
 pub mod soap;
 pub mod xroad;
 
-use crate::contract::map::MapError;
-use crate::contract::map::outcome::{Verdict, shorten};
-use crate::contract::options::Meaning;
 use crate::contract::settings::CallContext;
 use crate::contract::{Binding, Operation};
 use bytes::Bytes;
 use connection::Connection;
+pub use error::SourceError;
+use error::{by_meaning, heed};
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use prost_reflect::DynamicMessage;
 use std::sync::Arc;
-use std::time::Duration;
-
-/// What went wrong at or on the way to a source. Never holds an answer's values.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum SourceError {
-    /// It cannot be reached, or the connection broke.
-    #[error("the source cannot be reached: {0}")]
-    Unavailable(&'static str),
-    /// It says that it is busy.
-    #[error("the source is busy")]
-    Busy {
-        /// Its own code.
-        code: String,
-        /// When it wants to be asked again.
-        retry_after: Option<Duration>,
-    },
-    /// It took too long.
-    #[error("the source took too long")]
-    Timeout,
-    /// Its answer is not what the contract says.
-    #[error("the source's answer is not what its contract says: {0}")]
-    Protocol(String),
-    /// It refused our credentials.
-    #[error("the source refused the gateway's credentials")]
-    CredentialsRefused(String),
-    /// It has no such record.
-    #[error("the source has no such record")]
-    NotFound(String),
-    /// It did not take the request.
-    #[error("the source did not take the request")]
-    Rejected(String),
-    /// The request cannot be said in its words.
-    #[error(transparent)]
-    Request(MapError),
-    /// The caller's stream broke.
-    #[error("the caller's stream broke: {0}")]
-    Caller(crate::frame::FrameError),
-    /// A message of the caller's stream breaks its contract.
-    #[error("a message breaks its contract")]
-    CallerMessage(Vec<crate::contract::validate::Violation>),
-}
-
-impl From<MapError> for SourceError {
-    fn from(error: MapError) -> Self {
-        match error {
-            MapError::Request { .. } => SourceError::Request(error),
-            // A missing setting is ours to mend, but the caller can only know that the source is not to be had.
-            MapError::SettingMissing(_) => SourceError::Unavailable("its connection entry lacks a setting"),
-            MapError::Answer { .. } => SourceError::Protocol(error.to_string()),
-        }
-    }
-}
 
 /// The request on its way out.
 pub enum SourceRequest {
@@ -140,25 +88,5 @@ impl Adapter {
             Binding::XRoadRest { .. } | Binding::XRoadSoap { .. } => self.xroad.call(call),
             Binding::Grpc(_) => self.grpc.call(call),
         }
-    }
-}
-
-/// Turns a judged code into a result.
-pub(crate) fn heed(verdict: Verdict) -> Result<(), SourceError> {
-    match verdict {
-        Verdict::Success => Ok(()),
-        Verdict::NoCode => Err(SourceError::Protocol("the answer has no code of success or failure".into())),
-        Verdict::Failure(meaning, code) => Err(by_meaning(meaning, code)),
-    }
-}
-
-/// The error that a meaning stands for.
-pub(crate) fn by_meaning(meaning: Meaning, code: String) -> SourceError {
-    let code = shorten(code);
-    match meaning {
-        Meaning::NotFound => SourceError::NotFound(code),
-        Meaning::Credentials => SourceError::CredentialsRefused(code),
-        Meaning::Busy => SourceError::Busy { code, retry_after: None },
-        Meaning::Rejected | Meaning::Unspecified => SourceError::Rejected(code),
     }
 }

@@ -90,7 +90,7 @@ impl Inner {
         let mut last = false;
         loop {
             let wire = wire_request(ask, binding, &self.connection, extra)?;
-            let proof = self.connection.credentials.prove(&self.connection.endpoint, &wire.path).await?;
+            let proof = self.connection.prove(&wire.path).await?;
             let answer = self.exchange(binding, wire, &proof, &ask.context).await;
             let result = answer.and_then(|answer| judged(&ask.operation, answer));
             match result {

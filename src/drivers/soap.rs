@@ -58,7 +58,7 @@ async fn exchange(
     let body = body(operation, soap, message, context, connection)?;
     let mut last = false;
     loop {
-        let proof = connection.credentials.prove(&connection.endpoint, "").await?;
+        let proof = connection.prove("").await?;
         let envelope = envelope(soap, proof.soap_header.as_deref().unwrap_or(""), "", &body);
         let mut headers = headers(soap)?;
         headers.extend(proof.headers.clone());

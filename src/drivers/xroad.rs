@@ -83,7 +83,7 @@ impl Asked<'_> {
         let body = soap::body(self.operation, soap, self.message, self.context, self.connection)?;
         let header = self.soap_header(service, version);
         let namespaces = format!(" xmlns:xrd=\"{XROAD}\" xmlns:id=\"{IDENTIFIERS}\"");
-        let proof = self.connection.credentials.prove(&self.connection.endpoint, "").await?;
+        let proof = self.connection.prove("").await?;
         let envelope = soap::envelope(soap, &header, &namespaces, &body);
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA512, envelope.as_bytes());
         let request_hash = STANDARD.encode(digest.as_ref());
@@ -181,7 +181,7 @@ impl Asked<'_> {
     async fn rest(&self, service: &str, binding: &RestBinding) -> Result<SourceAnswer, SourceError> {
         let wire = super::rest::outgoing(self.operation, self.message, self.context, binding, self.connection, &[])?;
         let path = format!("/r1/{}/{service}{}", self.ids.service.path(), wire.path);
-        let proof = self.connection.credentials.prove(&self.connection.endpoint, &path).await?;
+        let proof = self.connection.prove(&path).await?;
         let mut headers = wire.headers;
         headers.extend(proof.headers);
         self.rest_headers(&mut headers)?;

@@ -132,6 +132,11 @@ impl ExchangeLog {
         self.shared.push(entry.to_bytes(), None)
     }
 
+    /// Whether the last batch could be written. A log that could not is tried again with the next entry.
+    pub fn is_writable(&self) -> bool {
+        self.shared.is_writable()
+    }
+
     /// Seals what is there, signs a checkpoint, and returns its size.
     pub fn seal_now(&self) -> Result<u64, LogError> {
         self.shared.seal()

@@ -5,6 +5,7 @@ use super::journal::{Journal, Recovered};
 use super::seal::Sealer;
 use super::{LogError, LogPaths, entry};
 use std::fs::File;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -41,6 +42,7 @@ pub(super) struct Shared {
     wake_sealer: Condvar,
     sealed_some: Condvar,
     sealer: Mutex<Sealer>,
+    writable: AtomicBool,
     paths: LogPaths,
     /// Held so that no second process writes.
     _lock: File,
@@ -65,7 +67,9 @@ pub(super) fn start(paths: LogPaths, signer: LogSigner) -> Result<(Arc<Shared>, 
     if rustix::fs::flock(&lock_file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
         return Err(LogError::Locked(lock_path));
     }
+    let verifier_key = signer.verifier().to_string();
     let mut sealer = Sealer::open(paths.clone(), signer)?;
+    super::write_atomically(&paths.tiles.join(super::reader::VKEY_FILE), verifier_key.as_bytes())?;
     let Recovered { journal, records } = Journal::recover(&paths.journal, sealer.size())?;
     if journal.next_index() < sealer.signed_size() {
         let (found, signed) = (journal.next_index(), sealer.signed_size());
@@ -76,6 +80,7 @@ pub(super) fn start(paths: LogPaths, signer: LogSigner) -> Result<(Arc<Shared>, 
         sealer.seal(&entries)?;
     }
     let shared = Arc::new(Shared {
+        writable: AtomicBool::new(true),
         queue: Mutex::default(),
         wake_writer: Condvar::new(),
         unsealed: Mutex::default(),
@@ -97,6 +102,10 @@ pub(super) fn start(paths: LogPaths, signer: LogSigner) -> Result<(Arc<Shared>, 
 }
 
 impl Shared {
+    pub(super) fn is_writable(&self) -> bool {
+        self.writable.load(Ordering::Relaxed)
+    }
+
     pub(super) fn push(&self, bytes: Vec<u8>, told: Option<Told>) -> Result<(), LogError> {
         if bytes.is_empty() || bytes.len() > entry::MAX_BYTES {
             return Err(LogError::Full);
@@ -144,6 +153,7 @@ impl Shared {
                     told.push(next.told);
                 }
                 let result = journal.append(&batch);
+                self.writable.store(result.is_ok(), Ordering::Relaxed);
                 if let Err(error) = &result {
                     tracing::error!(%error, entries = batch.len(), "the exchange log cannot be written");
                 }

@@ -74,8 +74,9 @@ pub struct Proof {
 }
 
 impl Credentials {
-    /// Makes the proof for one request to `path` at `endpoint`, getting a token or session first where none is kept.
-    pub async fn prove(&self, endpoint: &HttpEndpoint, path: &str) -> Result<Proof, SourceError> {
+    /// Makes the proof for one request to `path` at `endpoint`, getting a token or session from `login` first where none
+    /// is kept.
+    pub async fn prove(&self, login: &HttpEndpoint, endpoint: &HttpEndpoint, path: &str) -> Result<Proof, SourceError> {
         let mut proof = Proof::default();
         match self {
             Credentials::None => {}
@@ -83,13 +84,13 @@ impl Credentials {
                 proof.headers.insert(header.clone(), sensitive(key.reveal())?);
             }
             Credentials::OAuth2(oauth2) => {
-                let (token, epoch) = oauth2.token(endpoint).await?;
+                let (token, epoch) = oauth2.token(login).await?;
                 proof.headers.insert(http::header::AUTHORIZATION, sensitive(&format!("Bearer {}", token.reveal()))?);
                 oauth2.lgsp_header(&mut proof.headers)?;
                 proof.epoch = Some(epoch);
             }
             Credentials::Session(session) => {
-                let (id, epoch) = session.id(endpoint).await?;
+                let (id, epoch) = session.id(login).await?;
                 proof.body.push((session.field().to_owned(), Value::from(id.reveal())));
                 proof.epoch = Some(epoch);
             }

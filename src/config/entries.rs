@@ -1,0 +1,350 @@
+//! Connection entries: one file a hub, one file a source. Moving a source to another hub is a change of one line.
+
+use super::reader::{ConfigFault, Document, Table};
+use crate::contract::operation::Operation;
+use crate::contract::options::fill;
+use crate::contract::settings::Settings;
+use crate::contract::{Binding, ContractSet};
+use crate::drivers::connection::{Connection, XRoadIds, XRoadMember};
+use crate::drivers::credentials::{Credentials, HashedBasic, Lgsp, OAuth2, Session, UsernameToken};
+use crate::drivers::http::HttpEndpoint;
+use crate::guard::{BreakerSettings, GuardSettings};
+use crate::identity::tls;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The sources that can be reached, by id.
+pub type Sources = HashMap<String, Arc<SourceEntry>>;
+
+/// Where and how one source is reached, checked. [`SourceEntry::connect`] makes connections from it.
+pub struct SourceEntry {
+    /// The source's id.
+    pub source: String,
+    /// The hub's id; `None`: direct.
+    pub hub: Option<String>,
+    /// Bounds.
+    pub guard: GuardSettings,
+    /// Address of the hub or source, `https://host:port/prefix`.
+    pub address: String,
+    path: String,
+    tls: rustls::ClientConfig,
+    credentials: Arc<Credentials>,
+    settings: Settings,
+    xroad: Option<XRoadIds>,
+    max_answer: usize,
+}
+
+impl SourceEntry {
+    /// A connection of its own, with its own pool; token or session are shared with all others of the hub.
+    pub fn connect(&self) -> Connection {
+        let hub = HttpEndpoint::new(&self.address, self.tls.clone(), self.max_answer);
+        Connection {
+            source: self.source.clone(),
+            hub: self.hub.clone(),
+            endpoint: hub.below(&self.path),
+            login: hub,
+            address: self.address.clone(),
+            tls: self.tls.clone(),
+            credentials: self.credentials.clone(),
+            settings: self.settings.clone(),
+            xroad: self.xroad.clone(),
+            max_answer: self.max_answer,
+        }
+    }
+}
+
+/// A protocol family, for which a hub has credentials of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Family {
+    Rest,
+    Soap,
+    XRoad,
+    Grpc,
+}
+
+impl Family {
+    const ALL: [Family; 4] = [Family::Rest, Family::Soap, Family::XRoad, Family::Grpc];
+
+    fn of(operation: &Operation) -> Self {
+        match operation.binding {
+            Binding::Rest(_) => Family::Rest,
+            Binding::Soap(_) => Family::Soap,
+            Binding::XRoadRest { .. } | Binding::XRoadSoap { .. } => Family::XRoad,
+            Binding::Grpc(_) => Family::Grpc,
+        }
+    }
+
+    fn key(self) -> &'static str {
+        match self {
+            Family::Rest => "rest",
+            Family::Soap => "soap",
+            Family::XRoad => "xroad",
+            Family::Grpc => "grpc",
+        }
+    }
+}
+
+struct Hub {
+    address: String,
+    tls: rustls::ClientConfig,
+    credentials: [Option<Arc<Credentials>>; 4],
+}
+
+/// Reads every hub, then every source. All faults of all files come back together.
+pub fn load(hubs: &Path, sources: &Path, contracts: &ContractSet) -> Result<Sources, Vec<ConfigFault>> {
+    let mut faults = Vec::new();
+    let mut known_hubs = HashMap::new();
+    for file in toml_files(hubs, &mut faults) {
+        match Document::open(&file).map_err(|fault| vec![fault]).and_then(|document| document.read(read_hub)) {
+            Ok((id, hub)) => {
+                if known_hubs.insert(id.clone(), hub).is_some() {
+                    faults.push(whole(&file, format!("hub {id:?} has an entry already")));
+                }
+            }
+            Err(more) => faults.extend(more),
+        }
+    }
+    let mut found = Sources::new();
+    for file in toml_files(sources, &mut faults) {
+        let read = |table: &Table<'_>| read_source(table, &known_hubs, contracts);
+        match Document::open(&file).map_err(|fault| vec![fault]).and_then(|document| document.read(read)) {
+            Ok(entry) => {
+                let id = entry.source.clone();
+                if found.insert(id.clone(), Arc::new(entry)).is_some() {
+                    faults.push(whole(&file, format!("source {id:?} has an entry already")));
+                }
+            }
+            Err(more) => faults.extend(more),
+        }
+    }
+    if faults.is_empty() { Ok(found) } else { Err(faults) }
+}
+
+fn whole(file: &Path, reason: String) -> ConfigFault {
+    ConfigFault { file: file.display().to_string(), line: 0, reason }
+}
+
+fn toml_files(folder: &Path, faults: &mut Vec<ConfigFault>) -> Vec<PathBuf> {
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) => {
+            faults.push(whole(folder, format!("the folder cannot be read: {error}")));
+            return Vec::new();
+        }
+    };
+    let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+    files.sort();
+    files
+}
+
+fn https(text: &str) -> Result<String, String> {
+    let uri: http::Uri = text.parse().map_err(|_| format!("{text:?} is no URL"))?;
+    match (uri.scheme_str(), uri.host()) {
+        (Some("https"), Some(_)) if uri.query().is_none() => Ok(text.trim_end_matches('/').to_owned()),
+        _ => Err("must be https://host:port, with a path where the service has one".to_owned()),
+    }
+}
+
+fn read_tls(table: &Table<'_>) -> Option<rustls::ClientConfig> {
+    table.section("tls", |table| {
+        let ca = table.needed_path("ca", "../pki/ca.pem");
+        let own = match (table.path("certificate"), table.path("key")) {
+            (Some(certificate), Some(key)) => Some((certificate, key)),
+            (None, None) => None,
+            _ => {
+                table.fault("certificate", "certificate and key belong together");
+                return None;
+            }
+        };
+        let own = own.as_ref().map(|(certificate, key)| (certificate.as_path(), key.as_path()));
+        // hyper-rustls sets ALPN by the versions that a driver speaks.
+        tls::client_config(&ca?, own, &[]).map_err(|fault| table.fault("ca", fault)).ok()
+    })
+}
+
+fn read_hub(table: &Table<'_>) -> Option<(String, Hub)> {
+    let id = table.needed("hub", "ndxp");
+    let address = table.parsed("address", "https://ndxp.example:443", https);
+    let tls = read_tls(table);
+    let credentials = table.section("credentials", |all| {
+        let read = |family: Family| Some(Arc::new(all.table(family.key()).and_then(|table| finished(&table))?));
+        Family::ALL.map(read)
+    });
+    Some((id?, Hub { address: address?, tls: tls?, credentials }))
+}
+
+fn finished(table: &Table<'_>) -> Option<Credentials> {
+    let credentials = read_credentials(table);
+    table.refuse_unknown();
+    credentials
+}
+
+const KINDS: &str = "none, api-key, oauth2, session, hashed-basic or username-token";
+
+fn read_credentials(table: &Table<'_>) -> Option<Credentials> {
+    match table.needed("kind", "oauth2")?.as_str() {
+        "none" => Some(Credentials::None),
+        "api-key" => {
+            let header = table.parsed("header", "apikey", |text| text.parse().map_err(|_| "is no header name".into()));
+            let key = table.secret("key");
+            Some(Credentials::ApiKey { header: header?, key: key? })
+        }
+        "oauth2" => {
+            let token_path = table.needed("token_path", "/token");
+            let key = table.needed("consumer_key", "quangninh");
+            let secret = table.secret("consumer_secret");
+            let lgsp = table.table("lgsp").map(|lgsp| {
+                let read = read_lgsp(&lgsp);
+                lgsp.refuse_unknown();
+                read
+            });
+            let lgsp = lgsp.map_or(Some(None), |lgsp| lgsp.map(Some));
+            Some(Credentials::OAuth2(OAuth2::new(token_path?, key?, secret?, lgsp?)))
+        }
+        "session" => {
+            let login_path = table.needed("login_path", "/login");
+            let username = table.needed("username", "quangninh");
+            let password = table.secret("password");
+            let field = table.needed("field", "session");
+            Some(Credentials::Session(Session::new(login_path?, username?, password?, field?)))
+        }
+        "hashed-basic" => {
+            let user = table.needed("user", "quangninh");
+            let secret = table.secret("secret");
+            let xroad_client = table.needed("xroad_client", "VN/GOV/H49/GATEWAY");
+            let api_key = table.secret("api_key");
+            Some(Credentials::HashedBasic(HashedBasic {
+                user: user?,
+                secret: secret?,
+                xroad_client: xroad_client?,
+                api_key: api_key?,
+            }))
+        }
+        "username-token" => {
+            let username = table.needed("username", "quangninh");
+            let password = table.secret("password");
+            Some(Credentials::UsernameToken(UsernameToken { username: username?, password: password? }))
+        }
+        _ => {
+            table.fault("kind", format!("must be {KINDS}"));
+            None
+        }
+    }
+}
+
+fn read_lgsp(table: &Table<'_>) -> Option<Lgsp> {
+    let access_key = table.secret("access_key");
+    let secret_key = table.secret("secret_key");
+    let app_name = table.needed("app_name", "NDXP-GATEWAY");
+    let partner_code = table.needed("partner_code", "000.00.00.H49");
+    let partner_code_cus = table.needed("partner_code_cus", "000.00.00.H49");
+    Some(Lgsp {
+        access_key: access_key?,
+        secret_key: secret_key?,
+        app_name: app_name?,
+        partner_code: partner_code?,
+        partner_code_cus: partner_code_cus?,
+    })
+}
+
+fn read_source(table: &Table<'_>, hubs: &HashMap<String, Hub>, contracts: &ContractSet) -> Option<SourceEntry> {
+    let source = table.parsed("source", "population", |text| {
+        let known = contracts.sources().iter().any(|known| known.id == text);
+        if known { Ok(text.to_owned()) } else { Err(format!("no contract serves a source {text:?}")) }
+    });
+    let operations: Vec<&Arc<Operation>> = contracts
+        .operations()
+        .into_iter()
+        .filter(|operation| source.as_ref().is_some_and(|source| operation.source.id == *source))
+        .collect();
+    let family = operations.first().map_or(Family::Rest, |operation| Family::of(operation));
+    let own = table.table("credentials").map(|table| finished(&table).map(Arc::new));
+    let reached = match table.text("hub") {
+        Some(hub) => through_hub(table, &hub, hubs, family),
+        None => {
+            let address = table.parsed("address", "https://source.example:443", https);
+            let tls = read_tls(table);
+            address.zip(tls).map(|(address, tls)| (None, address, tls, Arc::new(Credentials::None)))
+        }
+    };
+    let settings = table.section("settings", |settings| {
+        settings.keys().into_iter().filter_map(|key| Some((key.clone(), settings.text(&key)?))).collect::<Settings>()
+    });
+    for name in wanted_settings(&operations) {
+        if !settings.contains_key(name) {
+            table.fault("settings", format!("the contract needs {name}: add it"));
+        }
+    }
+    let xroad = table.table("xroad").map(|xroad| {
+        let ids = read_xroad(&xroad);
+        xroad.refuse_unknown();
+        ids
+    });
+    if xroad.is_none() && family == Family::XRoad {
+        table.fault("xroad", "is missing: an X-Road source needs [xroad] with client and service");
+    }
+    let guard = table.section("guard", read_guard);
+    let path = table.text("path").unwrap_or_default();
+    // An answer of the largest known catalogue has some megabytes.
+    let max_answer = table.number("max_answer_bytes", 16 << 20, 1_024..=(1 << 30)) as usize;
+    let (hub, address, tls, credentials) = reached?;
+    let credentials = own.map_or(Some(credentials), |own| own)?;
+    let xroad = xroad.map_or(Some(None), |xroad| xroad.map(Some))?;
+    Some(SourceEntry { source: source?, hub, guard, address, path, tls, credentials, settings, xroad, max_answer })
+}
+
+type Reached = (Option<String>, String, rustls::ClientConfig, Arc<Credentials>);
+
+fn through_hub(table: &Table<'_>, id: &str, hubs: &HashMap<String, Hub>, family: Family) -> Option<Reached> {
+    let Some(hub) = hubs.get(id) else {
+        let mut known: Vec<&str> = hubs.keys().map(String::as_str).collect();
+        known.sort_unstable();
+        table.fault("hub", format!("there is no hub {id:?}; known: {}", known.join(", ")));
+        return None;
+    };
+    let Some(credentials) = hub.credentials[family as usize].clone() else {
+        table.fault("hub", format!("hub {id:?} has no [credentials.{}], which this source needs", family.key()));
+        return None;
+    };
+    Some((Some(id.to_owned()), hub.address.clone(), hub.tls.clone(), credentials))
+}
+
+fn wanted_settings<'c>(operations: &[&'c Arc<Operation>]) -> Vec<&'c str> {
+    let setting = |value: &'c fill::Value| match value {
+        fill::Value::Setting(name) => Some(name.as_str()),
+        _ => None,
+    };
+    let mut names: Vec<&str> = operations
+        .iter()
+        .flat_map(|operation| operation.fills.iter().filter_map(|fill| setting(&fill.value)))
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+fn read_xroad(table: &Table<'_>) -> Option<XRoadIds> {
+    let member = |text: &str| XRoadMember::parse(text).ok_or("must be INSTANCE/CLASS/MEMBER/SUBSYSTEM".to_owned());
+    let client = table.parsed("client", "VN/GOV/H49/GATEWAY", member);
+    let service = table.parsed("service", "VN/GOV/MOF/DVQHNS", member);
+    let user = table.text("user");
+    Some(XRoadIds { client: client?, service: service?, user })
+}
+
+fn read_guard(table: &Table<'_>) -> GuardSettings {
+    let default = GuardSettings::default();
+    let breaker = BreakerSettings {
+        window: table.number("breaker_window", default.breaker.window as u64, 4..=10_000) as usize,
+        failures_percent: table.number("breaker_failures_percent", default.breaker.failures_percent as u64, 1..=100)
+            as usize,
+        open_for: Duration::from_millis(table.number("breaker_open_ms", 5_000, 100..=600_000)),
+    };
+    GuardSettings {
+        concurrency: table.number("concurrency", default.concurrency as u64, 1..=100_000) as usize,
+        queue: table.number("queue", default.queue as u64, 0..=1_000_000) as usize,
+        breaker,
+    }
+}

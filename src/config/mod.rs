@@ -1,0 +1,200 @@
+//! The gateway's configuration: typed, checked as a whole at load, every fault told at once. Unknown keys are refused,
+//! secrets come from files or the environment. Defaults stand where they are read; `docs/configuration.md` is printed
+//! from a configuration that spells them out.
+
+pub mod entries;
+pub mod reader;
+
+use crate::contract::{ContractFault, ContractSet};
+use crate::identity::tls::TlsFiles;
+pub use entries::{SourceEntry, Sources};
+pub use reader::{ConfigFault, Document, Table};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Everything that `serve` needs, checked.
+pub struct Config {
+    /// The file that it came from.
+    pub file: PathBuf,
+    /// This gateway's name in the exchange log.
+    pub node: String,
+    /// Where registry, log and keys are.
+    pub data: PathBuf,
+    /// Addresses and bounds of the listeners.
+    pub listen: Listen,
+    /// TLS of the gRPC port.
+    pub tls: TlsFiles,
+    /// Access tokens.
+    pub tokens: Tokens,
+    /// The log's name in every checkpoint, as a schema-less URL.
+    pub log_origin: String,
+    /// Folder of further contracts.
+    pub contracts_dir: Option<PathBuf>,
+    /// Folder of hub entries.
+    pub hubs_dir: PathBuf,
+    /// Folder of source entries.
+    pub sources_dir: PathBuf,
+}
+
+/// Addresses and bounds of the listeners.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listen {
+    /// The gRPC port.
+    pub grpc: SocketAddr,
+    /// Health and metrics, plain HTTP: on loopback only.
+    pub ops: Option<SocketAddr>,
+    /// Threads that serve calls, each with its own connections; by default one a core.
+    pub workers: usize,
+    /// Largest request message in bytes.
+    pub max_message: usize,
+    /// Connections at once.
+    pub max_connections: usize,
+    /// Streams at once on one connection.
+    pub max_streams: u32,
+    /// Longest TLS handshake.
+    pub handshake_timeout: Duration,
+    /// Longest wait for calls under way when the gateway ends.
+    pub drain_timeout: Duration,
+}
+
+/// Who issues tokens, for whom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tokens {
+    /// `iss`.
+    pub issuer: String,
+    /// `aud`.
+    pub audience: String,
+    /// Clock skew that is forgiven, in seconds.
+    pub leeway_s: u32,
+}
+
+/// What a gateway serves: contracts and the connections of their sources.
+#[derive(Clone, Default)]
+pub struct Catalogue {
+    /// Every contract.
+    pub contracts: ContractSet,
+    /// The sources that have a connection entry.
+    pub sources: Sources,
+}
+
+impl From<ContractFault> for ConfigFault {
+    fn from(fault: ContractFault) -> Self {
+        ConfigFault { file: fault.file, line: fault.line as usize, reason: fault.reason }
+    }
+}
+
+impl Config {
+    /// Reads and checks the gateway's file. The catalogue that it names is read by [`Config::catalogue`].
+    pub fn load(file: &Path) -> Result<Self, Vec<ConfigFault>> {
+        Document::open(file).map_err(|fault| vec![fault])?.read(|table| read(file, table))
+    }
+
+    /// Reads contracts, hubs and sources; read again at each reload.
+    pub fn catalogue(&self) -> Result<Catalogue, Vec<ConfigFault>> {
+        let contracts = match &self.contracts_dir {
+            Some(folder) => ContractSet::with_folder(folder),
+            None => ContractSet::embedded(),
+        };
+        let contracts = contracts.map_err(|faults| faults.into_iter().map(ConfigFault::from).collect::<Vec<_>>())?;
+        let sources = entries::load(&self.hubs_dir, &self.sources_dir, &contracts)?;
+        Ok(Catalogue { contracts, sources })
+    }
+}
+
+fn read(file: &Path, table: &Table<'_>) -> Option<Config> {
+    let node = table.needed("node", "qn-dc1");
+    let data = table.needed_path("data", "data");
+    let listen = table.section("listen", read_listen);
+    let tls = table.section("tls", read_tls);
+    let handshake_ms = table.section("tokens", read_tokens);
+    let log_origin = table.section("log", |log| {
+        log.parsed("origin", "ndxp.quangninh.gov.vn/log", |text| {
+            let plain = !text.is_empty() && !text.contains(['+', '\n', ' ']) && !text.contains("://");
+            if plain {
+                Ok(text.to_owned())
+            } else {
+                Err("must be a URL without its schema, without + or spaces".into())
+            }
+        })
+    });
+    let contracts_dir = table.path("contracts_dir");
+    let hubs_dir = table.needed_path("hubs_dir", "hubs");
+    let sources_dir = table.needed_path("sources_dir", "sources");
+    Some(Config {
+        file: file.to_owned(),
+        node: node?,
+        data: data?,
+        listen: listen?,
+        tls: tls?,
+        tokens: handshake_ms?,
+        log_origin: log_origin?,
+        contracts_dir,
+        hubs_dir: hubs_dir?,
+        sources_dir: sources_dir?,
+    })
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| format!("{text:?} is no address: write ip:port, such as 0.0.0.0:7443"))
+}
+
+fn read_listen(table: &Table<'_>) -> Option<Listen> {
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
+    let grpc = table.parsed("grpc", "0.0.0.0:7443", address);
+    let ops = table.get_text_address("ops");
+    // 4 MiB is gRPC's own default; the largest known request is a batch of 100 dossiers of some kilobytes.
+    let max_message = table.number("max_message_bytes", 4 << 20, 1_024..=(64 << 20)) as usize;
+    let listen = Listen {
+        grpc: grpc?,
+        ops: ops?,
+        workers: table.number("workers", cores, 1..=256) as usize,
+        max_message,
+        max_connections: table.number("max_connections", 20_000, 1..=1_000_000) as usize,
+        max_streams: table.number("max_streams_per_connection", 256, 1..=10_000) as u32,
+        handshake_timeout: Duration::from_millis(table.number("handshake_timeout_ms", 10_000, 100..=60_000)),
+        drain_timeout: Duration::from_millis(table.number("drain_timeout_ms", 30_000, 0..=600_000)),
+    };
+    Some(listen)
+}
+
+impl Table<'_> {
+    /// An optional loopback address: `None` is a fault, `Some(None)` means not given.
+    fn get_text_address(&self, key: &str) -> Option<Option<SocketAddr>> {
+        let Some(text) = self.text(key) else { return Some(None) };
+        match address(&text) {
+            Ok(address) if address.ip().is_loopback() => Some(Some(address)),
+            Ok(_) => {
+                self.fault(key, "health and metrics are plain HTTP: use a loopback address, such as 127.0.0.1:9464");
+                None
+            }
+            Err(reason) => {
+                self.fault(key, reason);
+                None
+            }
+        }
+    }
+}
+
+fn read_tls(table: &Table<'_>) -> Option<TlsFiles> {
+    let certificate = table.needed_path("certificate", "pki/gateway.pem");
+    let key = table.needed_path("key", "pki/gateway.key");
+    let client_ca = table.needed_path("client_ca", "pki/ca.pem");
+    let crl = table.path("crl");
+    let allow_tls12 = table.flag("allow_tls12", false);
+    let files = TlsFiles { certificate: certificate?, key: key?, client_ca: client_ca?, crl, allow_tls12 };
+    match crate::identity::tls::server_config(&files) {
+        Ok(_) => Some(files),
+        Err(fault) => {
+            table.fault("certificate", fault);
+            None
+        }
+    }
+}
+
+fn read_tokens(table: &Table<'_>) -> Option<Tokens> {
+    let issuer = table.needed("issuer", "https://ndxp.quangninh.gov.vn");
+    let audience = table.needed("audience", "ndxp-gateway");
+    let leeway_s = table.number("leeway_s", 30, 0..=300) as u32;
+    Some(Tokens { issuer: issuer?, audience: audience?, leeway_s })
+}

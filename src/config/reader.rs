@@ -1,0 +1,278 @@
+//! Reading TOML so that everything wrong is told at once, with file, line and what to do.
+
+use crate::drivers::credentials::Secret;
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+/// One thing that is wrong with the configuration.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{file}:{line}: {reason}")]
+pub struct ConfigFault {
+    /// Which file.
+    pub file: String,
+    /// Line, from 1; 0 where the file as a whole is meant.
+    pub line: usize,
+    /// What is wrong and what to do.
+    pub reason: String,
+}
+
+/// A file being read, and what was found wrong with it so far.
+pub struct Document {
+    file: PathBuf,
+    text: String,
+    faults: RefCell<Vec<ConfigFault>>,
+}
+
+impl Document {
+    /// Takes a file's text. A file that cannot be read is a fault of its own.
+    pub fn open(file: &Path) -> Result<Self, ConfigFault> {
+        let text = std::fs::read_to_string(file).map_err(|error| ConfigFault {
+            file: file.display().to_string(),
+            line: 0,
+            reason: format!("cannot be read: {error}"),
+        })?;
+        Ok(Document { file: file.to_owned(), text, faults: RefCell::default() })
+    }
+
+    /// Reads the file's table with `read`; everything that is wrong comes back together.
+    pub fn read<T>(&self, read: impl FnOnce(&Table<'_>) -> Option<T>) -> Result<T, Vec<ConfigFault>> {
+        let (root, errors) = DeTable::parse_recoverable(&self.text);
+        for error in &errors {
+            self.report(error.span().map_or(0, |span| span.start), error.message());
+        }
+        if !errors.is_empty() {
+            return Err(self.faults.take());
+        }
+        let table = Table::new(self, root.get_ref(), String::new(), 0);
+        let value = read(&table);
+        table.refuse_unknown();
+        match (value, self.faults.take()) {
+            (Some(value), faults) if faults.is_empty() => Ok(value),
+            (_, faults) => Err(faults),
+        }
+    }
+
+    fn report(&self, offset: usize, reason: impl Into<String>) {
+        let line = self.text.get(..offset).unwrap_or(&self.text).matches('\n').count() + 1;
+        let file = self.file.display().to_string();
+        self.faults.borrow_mut().push(ConfigFault { file, line, reason: reason.into() });
+    }
+
+    fn resolve(&self, path: &str) -> PathBuf {
+        self.file.parent().unwrap_or(Path::new(".")).join(path)
+    }
+}
+
+/// A table of a file. Each getter notes its key as known; what nobody asked for is refused.
+pub struct Table<'d> {
+    document: &'d Document,
+    table: &'d DeTable<'d>,
+    name: String,
+    at: usize,
+    known: RefCell<BTreeSet<String>>,
+}
+
+impl<'d> Table<'d> {
+    fn new(document: &'d Document, table: &'d DeTable<'d>, name: String, at: usize) -> Self {
+        Table { document, table, name, at, known: RefCell::default() }
+    }
+
+    fn get(&self, key: &str) -> Option<&'d Spanned<DeValue<'d>>> {
+        self.known.borrow_mut().insert(key.to_owned());
+        self.table.iter().find(|(name, _)| name.get_ref() == key).map(|(_, value)| value)
+    }
+
+    fn full(&self, key: &str) -> String {
+        if self.name.is_empty() { key.to_owned() } else { format!("{}.{key}", self.name) }
+    }
+
+    /// Tells a fault at a key, or at the table where the key is missing.
+    pub fn fault(&self, key: &str, reason: impl std::fmt::Display) {
+        let at = self.get(key).map_or(self.at, |value| value.span().start);
+        self.document.report(at, format!("{}: {reason}", self.full(key)));
+    }
+
+    fn typed<T>(&self, key: &str, what: &str, read: impl FnOnce(&'d Spanned<DeValue<'d>>) -> Option<T>) -> Option<T> {
+        let value = self.get(key)?;
+        let read = read(value);
+        if read.is_none() {
+            self.fault(key, format!("must be {what}"));
+        }
+        read
+    }
+
+    /// A text, where given.
+    pub fn text(&self, key: &str) -> Option<String> {
+        self.typed(key, "a text in quotes", |value| value.get_ref().as_str().map(str::to_owned))
+    }
+
+    /// A text that must be given. `example` says what it looks like.
+    pub fn needed(&self, key: &str, example: &str) -> Option<String> {
+        if self.get(key).is_none() {
+            self.fault(key, format!("is missing: add {key} = {example:?}"));
+        }
+        self.text(key)
+    }
+
+    /// A text that must be given and parse.
+    pub fn parsed<T>(&self, key: &str, example: &str, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
+        let text = self.needed(key, example)?;
+        parse(&text).map_err(|reason| self.fault(key, reason)).ok()
+    }
+
+    /// A whole number within bounds, or its default.
+    pub fn number(&self, key: &str, default: u64, bounds: RangeInclusive<u64>) -> u64 {
+        let what = format!("a whole number from {} to {}", bounds.start(), bounds.end());
+        let read = |value: &Spanned<DeValue<'_>>| {
+            let digits: String = value.get_ref().as_integer()?.as_str().chars().filter(|c| *c != '_').collect();
+            digits.parse().ok().filter(|number| bounds.contains(number))
+        };
+        self.typed(key, &what, read).unwrap_or(default)
+    }
+
+    /// Yes or no, or its default.
+    pub fn flag(&self, key: &str, default: bool) -> bool {
+        self.typed(key, "true or false", |value| value.get_ref().as_bool()).unwrap_or(default)
+    }
+
+    /// A list of texts; empty where not given.
+    pub fn texts(&self, key: &str) -> Vec<String> {
+        let read = |value: &Spanned<DeValue<'_>>| {
+            value.get_ref().as_array()?.iter().map(|item| item.get_ref().as_str().map(str::to_owned)).collect()
+        };
+        self.typed(key, "a list of texts", read).unwrap_or_default()
+    }
+
+    /// A path, from the file's own folder.
+    pub fn path(&self, key: &str) -> Option<PathBuf> {
+        self.text(key).map(|text| self.document.resolve(&text))
+    }
+
+    /// A path that must be given.
+    pub fn needed_path(&self, key: &str, example: &str) -> Option<PathBuf> {
+        self.needed(key, example).map(|text| self.document.resolve(&text))
+    }
+
+    /// A table below this one, where given.
+    pub fn table(&self, key: &str) -> Option<Table<'d>> {
+        let value = self.get(key)?;
+        let Some(table) = value.get_ref().as_table() else {
+            self.fault(key, "must be a table");
+            return None;
+        };
+        Some(Table::new(self.document, table, self.full(key), value.span().start))
+    }
+
+    /// Reads a table below this one, and refuses what it does not know; an empty one stands in where none is given.
+    pub fn section<T>(&self, key: &str, read: impl FnOnce(&Table<'_>) -> T) -> T {
+        let empty = DeTable::new();
+        match self.table(key) {
+            Some(table) => {
+                let value = read(&table);
+                table.refuse_unknown();
+                value
+            }
+            None => read(&Table::new(self.document, &empty, self.full(key), self.at)),
+        }
+    }
+
+    /// The names in this table, all of them known from now on.
+    pub fn keys(&self) -> Vec<String> {
+        let keys: Vec<String> = self.table.iter().map(|(name, _)| name.get_ref().to_string()).collect();
+        self.known.borrow_mut().extend(keys.iter().cloned());
+        keys
+    }
+
+    /// A secret, from a file or the environment. In the file itself it is refused: configuration is copied about.
+    pub fn secret(&self, key: &str) -> Option<Secret> {
+        let Some(value) = self.get(key) else {
+            self.fault(key, format!("is missing: add {key} = {{ file = \"…\" }} or {{ env = \"…\" }}"));
+            return None;
+        };
+        if value.get_ref().as_table().is_none() {
+            self.fault(key, "a secret never stands in the file: write { file = \"…\" } or { env = \"…\" }");
+            return None;
+        }
+        self.section(key, |table| {
+            let read = match (table.path("file"), table.text("env")) {
+                (Some(file), None) => {
+                    std::fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))
+                }
+                (None, Some(name)) => std::env::var(&name).map_err(|_| format!("the environment has no {name}")),
+                _ => Err("must have either file or env".to_owned()),
+            };
+            match read {
+                Ok(text) if !text.trim().is_empty() => Some(Secret::new(text.trim())),
+                Ok(_) => {
+                    self.fault(key, "is empty");
+                    None
+                }
+                Err(reason) => {
+                    self.fault(key, reason);
+                    None
+                }
+            }
+        })
+    }
+
+    /// Tells every key that nobody asked for.
+    pub fn refuse_unknown(&self) {
+        let known = self.known.borrow();
+        for (name, _) in self.table.iter().filter(|(name, _)| !known.contains(name.get_ref().as_ref())) {
+            let near = known.iter().min_by_key(|known| distance(known, name.get_ref()));
+            let hint = match near.filter(|near| distance(near, name.get_ref()) <= 2) {
+                Some(near) => format!("did you mean {near}?"),
+                None => format!("known here: {}", known.iter().cloned().collect::<Vec<_>>().join(", ")),
+            };
+            self.document.report(name.span().start, format!("{}: is not known; {hint}", self.full(name.get_ref())));
+        }
+    }
+}
+
+/// Levenshtein distance, for "did you mean".
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut corner = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let cost = corner + usize::from(x != *y);
+            corner = row[j + 1];
+            row[j + 1] = cost.min(row[j] + 1).min(corner + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_wrong_is_told_at_once_with_its_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.toml");
+        std::fs::write(&file, "nmae = \"x\"\nport = 70_000\n\n[tls]\nkey = 3\nsecret = \"inline\"\n").unwrap();
+        let document = Document::open(&file).unwrap();
+        let faults = document
+            .read(|table| {
+                table.needed("name", "qn-dc1");
+                table.number("port", 1, 1..=65_535);
+                table.section("tls", |tls| {
+                    tls.text("key");
+                    tls.secret("secret");
+                });
+                Some(())
+            })
+            .unwrap_err();
+        let lines: Vec<usize> = faults.iter().map(|fault| fault.line).collect();
+        assert_eq!(lines, [1, 2, 5, 6, 1], "{faults:#?}");
+        assert!(faults.iter().any(|fault| fault.reason.contains("did you mean name?")), "{faults:#?}");
+    }
+}

@@ -1,0 +1,254 @@
+//! The way of one exchange, top to bottom, composed in this one place:
+//!
+//! identity → access (token) → route → access (grant, rate) → contract → guard → adapter → source, and back:
+//! keep the granted fields → exchange log (durable) → answer.
+
+use super::answer::{self, AnswerBody};
+use super::record::Record;
+use super::shared::{Route, Routes, Shared};
+use super::stream;
+use crate::access::{self, Permit, Said};
+use crate::contract::fields::{self, Disclosed};
+use crate::contract::settings::CallContext;
+use crate::contract::{Shape, validate};
+use crate::drivers::{Call, SourceAnswer, SourceError, SourceRequest};
+use crate::exchange_log::Kind;
+use crate::frame::FrameReader;
+use crate::guard::{self, Place, SourceHealth, within};
+use crate::identity::Peer;
+use crate::registry;
+use crate::status::{Reason, Refusal};
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Response, header};
+use hyper::body::Incoming;
+use prost_reflect::DynamicMessage;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Serves exchanges on one worker.
+pub struct Exchange {
+    /// Shared by all workers.
+    pub shared: Arc<Shared>,
+    /// This worker's own.
+    pub routes: ArcSwap<Routes>,
+}
+
+/// Everything known of a call once it may go to its source.
+pub(super) struct Admitted {
+    pub route: Route,
+    pub permit: Permit,
+    pub context: CallContext,
+    /// When the first answer must be here.
+    pub deadline: Instant,
+    /// When the caller's own deadline passes, where it gave one.
+    pub caller_deadline: Option<Instant>,
+}
+
+impl Exchange {
+    /// One call. Whatever happens, an entry is durable before this returns an answer.
+    pub async fn serve(&self, peer: &Peer, request: Request<Incoming>) -> Response<AnswerBody> {
+        let mut record = Record::arrive(&self.shared, peer);
+        let id = record.id();
+        let (head, body) = request.into_parts();
+        let result = match self.admit(peer, &head, &id, &mut record) {
+            Ok(admitted) if admitted.route.operation.shape == Shape::ServerStream => {
+                return match self.open_stream(admitted, body, &mut record).await {
+                    Ok(source) => stream::answer(source, record).await,
+                    Err(refusal) => refuse(refusal, &mut record).await,
+                };
+            }
+            Ok(admitted) => self.call(admitted, body, &mut record).await,
+            Err(refusal) => Err(refusal),
+        };
+        let logged = match result {
+            Ok(message) => record.close(None).await.map(|index| (index, message)),
+            Err(refusal) => return refuse(refusal, &mut record).await,
+        };
+        match logged.and_then(|(index, message)| Ok((index, message, record.salts()?))) {
+            Ok((index, message, salts)) => {
+                let mut head = answer::head(&id);
+                stream::tell(head.headers_mut(), index, &salts);
+                answer::one(head, &message)
+            }
+            Err(refusal) => answer::refused(&refusal, &id),
+        }
+    }
+
+    /// Identity, access and route: everything that is decided before the request is read.
+    fn admit(
+        &self,
+        peer: &Peer,
+        head: &http::request::Parts,
+        id: &str,
+        record: &mut Record,
+    ) -> Result<Admitted, Refusal> {
+        let arrived = Instant::now();
+        let now = registry::now();
+        let registry = self.shared.registry.load();
+        let routes = self.routes.load();
+        let route = routes.find(head.uri.path());
+        if let Some(route) = route {
+            record.operation(&route.operation, route.adapter.connection.hub.as_deref());
+        }
+        check_protocol(head)?;
+
+        let client = peer.identify(&registry)?;
+        record.client(&client);
+        let token = self.shared.tokens.authenticate(&head.headers, peer, &client, &registry, now)?;
+        record.token(&token);
+        let route = route.ok_or(Reason::OperationUnknown)?;
+        let said = Said::read(&head.headers)?;
+        record.said(&said)?;
+        let grant = access::decide(&route.operation, &client, &token.scopes, &said, now)?;
+        self.shared.limits.take(&grant, arrived, now)?;
+        let mask = self.shared.masks.of(&grant, &route.operation);
+
+        let asked = guard::grpc_timeout(&head.headers);
+        let timeout = asked.map_or(route.operation.timeout, |asked| asked.min(route.operation.timeout));
+        Ok(Admitted {
+            context: CallContext {
+                official: said.official,
+                agency: client.client.agency.clone(),
+                purpose: said.purpose,
+                exchange_id: id.to_owned(),
+                traceparent: traceparent(&head.headers),
+            },
+            route: route.clone(),
+            permit: Permit { grant, mask },
+            deadline: arrived + timeout,
+            caller_deadline: asked.map(|asked| arrived + asked.min(MAX_STREAM)),
+        })
+    }
+
+    /// A call with one answer.
+    async fn call(&self, admitted: Admitted, body: Incoming, record: &mut Record) -> Result<Bytes, Refusal> {
+        let Admitted { route, permit, context, deadline, .. } = admitted;
+        let operation = route.operation.clone();
+        let (request, tally) = if operation.shape == Shape::ClientStream {
+            let (messages, tally) = stream::incoming(&self.shared, &operation, record, body)?;
+            (SourceRequest::Stream(messages), Some(tally))
+        } else {
+            (self.read_one(&route, body, deadline, record).await?, None)
+        };
+        let mut place = route.guard.admit(deadline).await?;
+        if operation.writes {
+            record.note(Kind::Intent).await?;
+        }
+        let call = Call { operation: operation.clone(), request, context };
+        let result = ask(&route, call, deadline, &mut place, record).await;
+        if let Some(tally) = tally {
+            record.request_stream(stream::taken(&tally));
+        }
+        let SourceAnswer::One(message) = result? else {
+            return Err(Refusal::with(Reason::SourceProtocolError, "a stream where one message was expected"));
+        };
+        let mut disclosed = Disclosed::default();
+        let kept = fields::keep(&operation.answer_fields, &permit.mask, &message, &mut disclosed)
+            .map_err(|garbled| Refusal::with(Reason::SourceProtocolError, garbled.to_string()))?;
+        record.disclosed(&operation, &disclosed);
+        record.answer(&kept)?;
+        Ok(kept)
+    }
+
+    /// A call whose answers are a stream: up to the source's first answer.
+    async fn open_stream(
+        &self,
+        admitted: Admitted,
+        body: Incoming,
+        record: &mut Record,
+    ) -> Result<stream::Opened, Refusal> {
+        let Admitted { route, permit, context, deadline, caller_deadline } = admitted;
+        let request = self.read_one(&route, body, deadline, record).await?;
+        let mut place = route.guard.admit(deadline).await?;
+        if route.operation.writes {
+            record.note(Kind::Intent).await?;
+        }
+        let call = Call { operation: route.operation.clone(), request, context };
+        let messages = match ask(&route, call, deadline, &mut place, record).await? {
+            SourceAnswer::Stream(messages) => messages,
+            SourceAnswer::One(message) => Box::pin(futures_util::stream::once(async { Ok(message) })),
+        };
+        Ok(stream::Opened { operation: route.operation, permit, messages, place, until: caller_deadline })
+    }
+
+    /// The one request message: read, decoded, checked.
+    async fn read_one(
+        &self,
+        route: &Route,
+        body: Incoming,
+        deadline: Instant,
+        record: &mut Record,
+    ) -> Result<SourceRequest, Refusal> {
+        let operation = &route.operation;
+        let bytes = within(deadline, FrameReader::new(body, self.shared.max_message).only())
+            .await
+            .map_err(|_| Refusal::with(Reason::RequestMalformed, "the request did not arrive within the deadline"))??;
+        let message = decode(&operation.request.message, &bytes)?;
+        record.request(operation, &message, &bytes)?;
+        let violations = validate::check(&operation.request, &message);
+        if !violations.is_empty() {
+            return Err(Refusal::fields(violations));
+        }
+        Ok(SourceRequest::One { message, bytes })
+    }
+}
+
+/// Longest life of a stream, whatever the caller asks for: a day.
+const MAX_STREAM: Duration = Duration::from_secs(86_400);
+
+pub(super) fn decode(descriptor: &prost_reflect::MessageDescriptor, bytes: &Bytes) -> Result<DynamicMessage, Refusal> {
+    DynamicMessage::decode(descriptor.clone(), bytes.clone())
+        .map_err(|_| Refusal::with(Reason::RequestMalformed, "the message is not one of the contract's"))
+}
+
+/// Asks the source, and tells its guard how it went.
+async fn ask(
+    route: &Route,
+    call: Call,
+    deadline: Instant,
+    place: &mut Place,
+    record: &mut Record,
+) -> Result<SourceAnswer, Refusal> {
+    let asked = Instant::now();
+    let result = within(deadline, route.adapter.call(call)).await;
+    record.source_took(asked);
+    let result = result.unwrap_or(Err(SourceError::Timeout));
+    let failed = result.as_ref().err().is_some_and(SourceError::is_failure);
+    place.tell(if failed { SourceHealth::Failed } else { SourceHealth::Answered });
+    result.map_err(Refusal::from)
+}
+
+/// A refused call: its entry first, then its status.
+async fn refuse(refusal: Refusal, record: &mut Record) -> Response<AnswerBody> {
+    let id = record.id();
+    match record.close(Some(&refusal)).await {
+        Ok(index) => {
+            let mut answer = answer::refused(&refusal, &id);
+            answer::put(answer.headers_mut(), answer::LOG_INDEX, &index.to_string());
+            answer
+        }
+        Err(unlogged) => answer::refused(&unlogged, &id),
+    }
+}
+
+fn check_protocol(head: &http::request::Parts) -> Result<(), Refusal> {
+    let kind = head.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+    let grpc = kind == "application/grpc" || kind.starts_with("application/grpc+proto");
+    if head.method != Method::POST || !grpc {
+        return Err(Reason::ProtocolUnsupported.into());
+    }
+    Ok(())
+}
+
+/// The caller's trace, where it has the form of W3C Trace Context, section 3.2.
+fn traceparent(headers: &HeaderMap) -> Option<String> {
+    let text = headers.get("traceparent")?.to_str().ok()?;
+    let hex = |part: &str, length: usize| {
+        part.len() == length && part.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    };
+    let parts: Vec<&str> = text.split('-').collect();
+    let [version, trace, parent, flags] = parts.as_slice() else { return None };
+    let whole = hex(version, 2) && hex(trace, 32) && hex(parent, 16) && hex(flags, 2);
+    whole.then(|| text.to_owned())
+}

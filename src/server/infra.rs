@@ -1,0 +1,69 @@
+//! Health and reflection: gRPC's own services, beside the exchanges. They disclose nobody's data and are not logged.
+//! Health is for every certificate of the CA; reflection for registered clients.
+
+use super::answer::{self, AnswerBody};
+use super::shared::Shared;
+use crate::contract::ContractSet;
+use crate::identity::Peer;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use prost_types::FileDescriptorSet;
+use std::convert::Infallible;
+use tonic_health::pb::health_server::HealthServer;
+use tonic_health::server::{HealthReporter, HealthService};
+use tower::util::BoxCloneSyncService;
+use tower::{Service, ServiceExt};
+
+type Boxed = BoxCloneSyncService<Request<Incoming>, Response<tonic::body::Body>, Infallible>;
+
+/// Health and reflection over one set of contracts.
+pub struct Infra {
+    health: Boxed,
+    reflection: Boxed,
+    /// Older clients (grpcio-reflection among them) ask for v1alpha.
+    reflection_alpha: Boxed,
+}
+
+impl Infra {
+    /// Whether a path is one of these services'.
+    pub fn serves(path: &str) -> bool {
+        path.starts_with("/grpc.health.v1.Health/") || path.starts_with("/grpc.reflection.")
+    }
+
+    /// The services for a set of contracts; `None` where its files cannot be described (they have been compiled, so
+    /// they can).
+    pub fn new(health: &HealthReporter, contracts: &ContractSet) -> Option<Self> {
+        let files = FileDescriptorSet {
+            file: contracts.files().iter().map(|file| file.file_descriptor_proto().clone()).collect(),
+        };
+        let configured = || {
+            let builder = tonic_reflection::server::Builder::configure().register_file_descriptor_set(files.clone());
+            let builder = builder.with_service_name("grpc.health.v1.Health");
+            contracts.services().into_iter().fold(builder, |builder, name| builder.with_service_name(name))
+        };
+        let service = HealthService::from_health_reporter(health.clone());
+        Some(Infra {
+            health: BoxCloneSyncService::new(HealthServer::new(service)),
+            reflection: BoxCloneSyncService::new(configured().build_v1().ok()?),
+            reflection_alpha: BoxCloneSyncService::new(configured().build_v1alpha().ok()?),
+        })
+    }
+
+    /// Serves one call.
+    pub async fn serve(&self, shared: &Shared, peer: &Peer, request: Request<Incoming>) -> Response<AnswerBody> {
+        let path = request.uri().path();
+        let service = if path.starts_with("/grpc.health.") {
+            &self.health
+        } else {
+            if let Err(refusal) = peer.identify(&shared.registry.load()) {
+                return answer::refused(&refusal, "");
+            }
+            if path.starts_with("/grpc.reflection.v1alpha.") { &self.reflection_alpha } else { &self.reflection }
+        };
+        let mut service = service.clone();
+        match service.ready().await {
+            Ok(ready) => answer::from_tonic(ready.call(request).await),
+            Err(never) => match never {},
+        }
+    }
+}

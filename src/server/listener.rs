@@ -1,0 +1,200 @@
+//! The gRPC port. Each worker is one thread with a listener of its own on the same port (SO_REUSEPORT) and connections
+//! of its own to the sources, so that a call runs to its end where it arrived.
+
+use super::exchange::Exchange;
+use super::infra::Infra;
+use super::refusals::Refusals;
+use super::shared::{Routes, Served, Shared};
+use super::StartError;
+use crate::config::Listen;
+use crate::identity::Peer;
+use crate::status::Reason;
+use arc_swap::ArcSwap;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Waiting connections that the kernel keeps for each worker.
+const BACKLOG: i32 = 1024;
+/// Window of one stream: a message of usual size without a pause.
+const STREAM_WINDOW: u32 = 1 << 20;
+/// Window of a connection: what one slow caller can make a gateway hold.
+const CONNECTION_WINDOW: u32 = 1 << 22;
+/// Longest list of headers: a token of 8 kB and as much again.
+const MAX_HEADERS: u32 = 16 << 10;
+/// How often a silent caller is asked whether it is still there, and how long it may think about it.
+const PING: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(20));
+
+/// What the workers are told by the control plane.
+#[derive(Clone)]
+pub(super) struct Control {
+    pub served: watch::Receiver<Arc<Served>>,
+    pub infra: watch::Receiver<Arc<Infra>>,
+    pub tls: Arc<ArcSwap<rustls::ServerConfig>>,
+    pub stop: CancellationToken,
+}
+
+/// Binds the port once for each worker; port 0 gives them all the same free one.
+pub(super) fn bind(listen: &Listen) -> Result<(SocketAddr, Vec<std::net::TcpListener>), StartError> {
+    let fail = |error: std::io::Error| StartError::Bind(listen.grpc, error.to_string());
+    let mut address = listen.grpc;
+    let mut listeners = Vec::new();
+    for _ in 0..listen.workers {
+        let domain = if address.is_ipv4() { socket2::Domain::IPV4 } else { socket2::Domain::IPV6 };
+        let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None).map_err(fail)?;
+        socket.set_reuse_address(true).map_err(fail)?;
+        socket.set_reuse_port(true).map_err(fail)?;
+        socket.set_nonblocking(true).map_err(fail)?;
+        socket.bind(&address.into()).map_err(fail)?;
+        socket.listen(BACKLOG).map_err(fail)?;
+        let listener = std::net::TcpListener::from(socket);
+        address = listener.local_addr().map_err(fail)?;
+        listeners.push(listener);
+    }
+    Ok((address, listeners))
+}
+
+/// Starts a worker's thread.
+pub(super) fn spawn(
+    number: usize,
+    listener: std::net::TcpListener,
+    listen: Listen,
+    shared: Arc<Shared>,
+    refusals: Arc<Refusals>,
+    control: Control,
+) -> Result<JoinHandle<()>, StartError> {
+    let fail = |error: std::io::Error| StartError::Thread(error.to_string());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(fail)?;
+    let open = Arc::new(AtomicUsize::new(0));
+    let run = move || {
+        runtime.block_on(async move {
+            let exchange = Arc::new(Exchange { shared, routes: ArcSwap::default() });
+            let worker = Worker { exchange, refusals, listen, control, open, connections: TaskTracker::new() };
+            worker.run(listener).await;
+        });
+    };
+    std::thread::Builder::new().name(format!("worker-{number}")).spawn(run).map_err(fail)
+}
+
+#[derive(Clone)]
+struct Worker {
+    exchange: Arc<Exchange>,
+    refusals: Arc<Refusals>,
+    listen: Listen,
+    control: Control,
+    open: Arc<AtomicUsize>,
+    connections: TaskTracker,
+}
+
+impl Worker {
+    async fn run(self, listener: std::net::TcpListener) {
+        let listener = match TcpListener::from_std(listener) {
+            Ok(listener) => listener,
+            Err(error) => return tracing::error!(%error, "a worker cannot use its listener"),
+        };
+        let mut served = self.control.served.clone();
+        self.follow(&mut served);
+        loop {
+            tokio::select! {
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, address)) => self.admit(stream, address),
+                    Err(error) => {
+                        // Out of file descriptors, most likely: a busy loop would not bring them back.
+                        tracing::warn!(%error, "a connection could not be accepted");
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                    }
+                },
+                changed = served.changed() => if changed.is_ok() { self.follow(&mut served) } else { break },
+                () = self.control.stop.cancelled() => break,
+            }
+        }
+        drop(listener);
+        self.connections.close();
+        if tokio::time::timeout(self.listen.drain_timeout, self.connections.wait()).await.is_err() {
+            tracing::warn!(connections = self.connections.len(), "connections are cut off: they did not end in time");
+        }
+    }
+
+    /// New contracts or connections: calls under way keep what they began with.
+    fn follow(&self, served: &mut watch::Receiver<Arc<Served>>) {
+        let served = served.borrow_and_update().clone();
+        self.exchange.routes.store(Arc::new(Routes::new(&served)));
+    }
+
+    fn admit(&self, stream: TcpStream, address: SocketAddr) {
+        let most = self.listen.max_connections.div_ceil(self.listen.workers);
+        if self.open.load(Ordering::Relaxed) >= most {
+            return self.refusals.connection(address, Reason::GatewayOverloaded);
+        }
+        self.open.fetch_add(1, Ordering::Relaxed);
+        let worker = self.clone();
+        self.connections.spawn(async move {
+            worker.connection(stream, address).await;
+            worker.open.fetch_sub(1, Ordering::Relaxed);
+        });
+    }
+
+    async fn connection(&self, stream: TcpStream, address: SocketAddr) {
+        let _ = stream.set_nodelay(true);
+        let acceptor = TlsAcceptor::from(self.control.tls.load_full());
+        let handshake = tokio::time::timeout(self.listen.handshake_timeout, acceptor.accept(stream)).await;
+        let Ok(Ok(stream)) = handshake else {
+            return self.refusals.connection(address, Reason::HandshakeFailed);
+        };
+        let certificates = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+        let Some(certificate) = certificates else {
+            return self.refusals.connection(address, Reason::HandshakeFailed);
+        };
+        let peer = Arc::new(Peer::new(certificate, address));
+        let (exchange, infra) = (self.exchange.clone(), self.control.infra.clone());
+        let service = service_fn(move |request: http::Request<Incoming>| {
+            let (exchange, peer, infra) = (exchange.clone(), peer.clone(), infra.clone());
+            async move {
+                if Infra::serves(request.uri().path()) {
+                    let infra = infra.borrow().clone();
+                    return Ok::<_, Infallible>(infra.serve(&exchange.shared, &peer, request).await);
+                }
+                Ok(exchange.serve(&peer, request).await)
+            }
+        });
+        let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_concurrent_streams(self.listen.max_streams)
+            .max_header_list_size(MAX_HEADERS)
+            .keep_alive_interval(PING.0)
+            .keep_alive_timeout(PING.1)
+            .serve_connection(TokioIo::new(stream), service);
+        let mut connection = std::pin::pin!(connection);
+        let result = tokio::select! {
+            result = connection.as_mut() => result,
+            () = self.control.stop.cancelled() => {
+                // GOAWAY: calls under way finish, no new ones begin.
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if result.is_err_and(|error| error.is_parse() || not_http2(&error)) {
+            self.refusals.connection(address, Reason::ProtocolUnsupported);
+        }
+    }
+}
+
+/// Whether a connection ended because its first bytes were no HTTP/2 preface.
+fn not_http2(error: &hyper::Error) -> bool {
+    let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+    cause.contains("preface") || cause.contains("PROTOCOL_ERROR")
+}
+

@@ -1,0 +1,168 @@
+//! The server: listeners, the exchange stack, reload and drain. [`exchange`] is the way of one exchange.
+
+mod answer;
+mod exchange;
+mod infra;
+mod listener;
+mod ops;
+mod record;
+mod refusals;
+mod reload;
+mod shared;
+mod stream;
+
+use crate::config::{Config, ConfigFault};
+use crate::exchange_log::checkpoint::LogSigner;
+use crate::exchange_log::pseudonym::Pseudonyms;
+use crate::exchange_log::{ExchangeLog, LogError};
+use crate::identity::tls::{self, TlsFault};
+use crate::registry::sqlite::SqliteStore;
+use crate::registry::{RegistryError, Snapshot, Store};
+use arc_swap::ArcSwap;
+use infra::Infra;
+use listener::Control;
+use refusals::Refusals;
+use reload::Reloader;
+use shared::{Served, Shared};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+pub use answer::{ANSWER_SALT, EXCHANGE_ID, LOG_INDEX, REQUEST_SALT};
+
+/// Why a gateway did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Config(Vec<ConfigFault>),
+    /// Certificates or keys.
+    #[error(transparent)]
+    Tls(#[from] TlsFault),
+    /// The exchange log.
+    #[error("the exchange log: {0}")]
+    Log(#[from] LogError),
+    /// The key of the exchange log.
+    #[error("{0}: {1}")]
+    LogKey(PathBuf, String),
+    /// The registry.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// The contracts cannot be described for reflection.
+    #[error("the contracts cannot be described for reflection")]
+    Reflection,
+    /// The port.
+    #[error("{0} cannot be listened on: {1}")]
+    Bind(SocketAddr, String),
+    /// A thread.
+    #[error("a thread cannot be started: {0}")]
+    Thread(String),
+}
+
+impl From<Vec<ConfigFault>> for StartError {
+    fn from(faults: Vec<ConfigFault>) -> Self {
+        StartError::Config(faults)
+    }
+}
+
+/// Where the registry of a data folder is.
+pub fn registry_path(data: &Path) -> PathBuf {
+    data.join("registry.sqlite")
+}
+
+/// Where the keys of pseudonyms are: apart from the log, so that they can be destroyed on their own.
+pub fn pseudonym_folder(data: &Path) -> PathBuf {
+    data.join("keys").join("pseudonyms")
+}
+
+/// The log's signing key, made at the first start.
+pub fn log_signer(data: &Path, origin: &str) -> Result<LogSigner, StartError> {
+    let path = data.join("keys").join("log.key");
+    let fail = |reason: String| StartError::LogKey(path.clone(), reason);
+    let bytes = match std::fs::read(&path) {
+        Ok(bytes) => zeroize::Zeroizing::new(bytes),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let fresh = LogSigner::generate().ok_or_else(|| fail("no key could be made".into()))?;
+            crate::keyfile::write_private(&path, &fresh).map_err(|error| fail(error.to_string()))?;
+            zeroize::Zeroizing::new(fresh)
+        }
+        Err(error) => return Err(fail(error.to_string())),
+    };
+    LogSigner::from_pkcs8(origin, &bytes).ok_or_else(|| fail("is no Ed25519 key (PKCS#8)".into()))
+}
+
+/// A running gateway. Dropping it stops it at once; [`Gateway::stop`] lets calls finish.
+pub struct Gateway {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Where health and metrics are, if anywhere.
+    pub ops: Option<SocketAddr>,
+    stop: CancellationToken,
+    workers: Vec<JoinHandle<()>>,
+    reloader: Arc<Reloader>,
+    control: Option<JoinHandle<()>>,
+}
+
+impl Gateway {
+    /// Starts a gateway; when this returns, it answers calls.
+    pub fn start(config: Config) -> Result<Self, StartError> {
+        let catalogue = config.catalogue()?;
+        let tls = Arc::new(ArcSwap::from_pointee(tls::server_config(&config.tls)?));
+        let log = ExchangeLog::open(&config.data, log_signer(&config.data, &config.log_origin)?)?;
+        let pseudonyms = Pseudonyms::open(&pseudonym_folder(&config.data))?;
+        let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&registry_path(&config.data))?);
+        let shared = Arc::new(Shared::new(&config, log, pseudonyms));
+        let version = store.version()?;
+        shared.registry.store(Arc::new(Snapshot::new(store.load()?)));
+
+        let served = Served::following(&Served::default(), catalogue);
+        let (health, _) = tonic_health::server::health_reporter();
+        let infra = Infra::new(&health, &served.catalogue.contracts).ok_or(StartError::Reflection)?;
+        let (served_to, served) = watch::channel(Arc::new(served));
+        let (infra_to, infra) = watch::channel(Arc::new(infra));
+        let stop = CancellationToken::new();
+        let control = Control { served, infra, tls: tls.clone(), stop: stop.clone() };
+
+        let (address, listeners) = listener::bind(&config.listen)?;
+        let refusals = Arc::new(Refusals::new(shared.clone()));
+        let mut workers = Vec::new();
+        for (number, listener) in listeners.into_iter().enumerate() {
+            let (listen, shared, refusals) = (config.listen.clone(), shared.clone(), refusals.clone());
+            workers.push(listener::spawn(number, listener, listen, shared, refusals, control.clone())?);
+        }
+        let ops_listener = config.listen.ops.map(ops::bind).transpose()?;
+        let ops = ops_listener.as_ref().and_then(|listener| listener.local_addr().ok());
+        let reloader = Arc::new(Reloader::new(config, shared, store, version, served_to, infra_to, tls, health));
+        let control = reload::spawn(reloader.clone(), ops_listener, stop.clone())?;
+        Ok(Gateway { address, ops, stop, workers, reloader, control: Some(control) })
+    }
+
+    /// Reads contracts, connections and certificates again. On a fault nothing changes.
+    pub fn reload(&self) -> Result<(), StartError> {
+        self.reloader.reload()
+    }
+
+    /// Stops accepting, lets calls under way finish, seals the log.
+    pub fn stop(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        self.stop.cancel();
+        for worker in self.workers.drain(..) {
+            let _ = worker.join();
+        }
+        if let Some(control) = self.control.take() {
+            let _ = control.join();
+        }
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.end();
+    }
+}

@@ -1,0 +1,66 @@
+//! Health and metrics for the operator: plain HTTP on loopback.
+
+use super::StartError;
+use super::shared::Shared;
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::convert::Infallible;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Requests that take longer to arrive are cut off.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Binds the port.
+pub(super) fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
+    let fail = |error: std::io::Error| StartError::Bind(address, error.to_string());
+    let listener = TcpListener::bind(address).map_err(fail)?;
+    listener.set_nonblocking(true).map_err(fail)?;
+    Ok(listener)
+}
+
+/// Serves until the control plane's runtime ends.
+pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
+    let listener = match tokio::net::TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!(%error, "health and metrics cannot be served"),
+    };
+    loop {
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        let shared = shared.clone();
+        let service = service_fn(move |request: Request<Incoming>| {
+            let answer = answer(request.uri().path(), &shared);
+            async move { Ok::<_, Infallible>(answer) }
+        });
+        tokio::spawn(async move {
+            let served = hyper::server::conn::http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD_TIMEOUT)
+                .serve_connection(TokioIo::new(stream), service);
+            if let Err(error) = served.await {
+                tracing::debug!(%error, "a request for health or metrics failed");
+            }
+        });
+    }
+}
+
+fn answer(path: &str, shared: &Shared) -> Response<Full<Bytes>> {
+    let (status, text) = match path {
+        "/healthz" => (StatusCode::OK, "alive\n".to_owned()),
+        "/readyz" if shared.log.is_writable() => (StatusCode::OK, "ready\n".to_owned()),
+        "/readyz" => (StatusCode::SERVICE_UNAVAILABLE, "the exchange log cannot be written\n".to_owned()),
+        "/metrics" => (StatusCode::OK, shared.metrics.text()),
+        _ => (StatusCode::NOT_FOUND, "healthz, readyz or metrics\n".to_owned()),
+    };
+    let mut answer = Response::new(Full::new(Bytes::from(text)));
+    *answer.status_mut() = status;
+    answer
+}

@@ -1,0 +1,245 @@
+//! The record of one exchange: its entry, from arrival to the moment it is durable. Whatever becomes of a call, its
+//! record is written: by [`Record::close`], which the answer waits for, or, where the caller is gone, when it is dropped.
+
+use super::shared::Shared;
+use crate::access::Said;
+use crate::access::token::Verified;
+use crate::contract::fields::Disclosed;
+use crate::contract::{Operation, validate};
+use crate::exchange_log::pseudonym::{Commitment, Direction, PeriodKeys, PersonKind, Salt, commit};
+use crate::exchange_log::{Entry, Kind, LogError, entry};
+use crate::identity::Peer;
+use crate::registry::ClientView;
+use crate::status::{Reason, Refusal};
+use bytes::Bytes;
+use prost_reflect::DynamicMessage;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Most subjects in one entry: about 30 kB of its 64.
+pub const MAX_SUBJECTS: usize = 1_000;
+
+/// The salts of an exchange's commitments, handed to the caller.
+#[derive(Debug, Clone, Copy)]
+pub struct Salts {
+    /// Of the request.
+    pub request: Salt,
+    /// Of the answer.
+    pub answer: Salt,
+}
+
+/// The record of one exchange.
+pub struct Record {
+    shared: Arc<Shared>,
+    entry: Entry,
+    id: [u8; 16],
+    arrived: Instant,
+    keys: Option<Arc<PeriodKeys>>,
+    answer: Option<Commitment>,
+    closed: bool,
+}
+
+fn now_us() -> i64 {
+    jiff::Timestamp::now().as_microsecond()
+}
+
+impl Record {
+    /// Begins with a call's arrival.
+    pub fn arrive(shared: &Arc<Shared>, peer: &Peer) -> Self {
+        let id = uuid::Uuid::now_v7();
+        let entry = Entry {
+            version: entry::VERSION,
+            kind: Kind::Exchange as i32,
+            exchange_id: id.as_bytes().to_vec(),
+            node: shared.node.clone(),
+            certificate: peer.thumbprint.0.to_vec(),
+            peer: peer.address.to_string(),
+            ..Entry::default()
+        };
+        Record {
+            shared: shared.clone(),
+            entry,
+            id: id.into_bytes(),
+            arrived: Instant::now(),
+            keys: None,
+            answer: None,
+            closed: false,
+        }
+    }
+
+    /// The exchange id as text.
+    pub fn id(&self) -> String {
+        uuid::Uuid::from_bytes(self.id).to_string()
+    }
+
+    /// Who calls.
+    pub fn client(&mut self, view: &ClientView) {
+        self.entry.client.clone_from(&view.client.id);
+        self.entry.agency.clone_from(&view.client.agency);
+    }
+
+    /// With which token.
+    pub fn token(&mut self, token: &Verified) {
+        self.entry.token.clone_from(&token.id);
+    }
+
+    /// What is called. Only an operation of a contract is named: a path of the caller's own might hold anything.
+    pub fn operation(&mut self, operation: &Operation, hub: Option<&str>) {
+        self.entry.source.clone_from(&operation.source.id);
+        self.entry.operation.clone_from(&operation.full_name);
+        self.entry.scope.clone_from(&operation.scope);
+        hub.unwrap_or_default().clone_into(&mut self.entry.hub);
+    }
+
+    /// Why, and on whose behalf.
+    pub fn said(&mut self, said: &Said) -> Result<(), Refusal> {
+        self.entry.purpose = said.purpose.clone().unwrap_or_default();
+        if let Some(official) = &said.official {
+            self.entry.official = Some(self.keys()?.pseudonym(PersonKind::Official, official));
+        }
+        Ok(())
+    }
+
+    /// The request message, with those whom it names.
+    pub fn request(&mut self, operation: &Operation, message: &DynamicMessage, bytes: &Bytes) -> Result<(), Refusal> {
+        let keys = self.keys()?;
+        let named = validate::subjects(&operation.subject, message);
+        self.entry.subjects =
+            named.iter().take(MAX_SUBJECTS).map(|id| keys.pseudonym(PersonKind::Subject, id)).collect();
+        self.entry.request_commitment = commit(&keys.salt(&self.id, Direction::Request), bytes);
+        self.entry.request_bytes = bytes.len() as u64;
+        self.entry.request_messages = 1;
+        Ok(())
+    }
+
+    /// What a client stream brought.
+    pub fn request_stream(&mut self, tally: StreamTally) {
+        self.entry.subjects = tally.subjects;
+        self.entry.request_bytes = tally.bytes;
+        self.entry.request_messages = tally.messages;
+        self.entry.request_commitment = tally.commitment.map(Commitment::finish).unwrap_or_default();
+    }
+
+    /// Keys of the period in which the exchange arrived.
+    pub fn keys(&mut self) -> Result<Arc<PeriodKeys>, Refusal> {
+        if let Some(keys) = &self.keys {
+            return Ok(keys.clone());
+        }
+        let keys = self.shared.pseudonyms.keys(now_us()).map_err(|error| {
+            tracing::error!(%error, "the keys of pseudonyms cannot be used");
+            Refusal::from(Reason::ExchangeLogUnavailable)
+        })?;
+        self.keys = Some(keys.clone());
+        Ok(keys)
+    }
+
+    /// The salts, for the caller.
+    pub fn salts(&mut self) -> Result<Salts, Refusal> {
+        let keys = self.keys()?;
+        Ok(Salts { request: keys.salt(&self.id, Direction::Request), answer: keys.salt(&self.id, Direction::Answer) })
+    }
+
+    /// The id in bytes, for salts of a stream.
+    pub fn id_bytes(&self) -> [u8; 16] {
+        self.id
+    }
+
+    /// Logs a note about the exchange that must be durable before it goes on: a write's intent, a stream's opening.
+    pub async fn note(&self, kind: Kind) -> Result<u64, Refusal> {
+        append(&self.shared, &self.noted(kind)).await
+    }
+
+    /// An entry of this exchange, of another kind.
+    pub fn noted(&self, kind: Kind) -> Entry {
+        Entry { kind: kind as i32, time_us: now_us(), total_us: self.elapsed_us(), ..self.entry.clone() }
+    }
+
+    /// How long the source took.
+    pub fn source_took(&mut self, since: Instant) {
+        self.entry.source_us = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
+    }
+
+    /// The one answer, as it will leave.
+    pub fn answer(&mut self, bytes: &Bytes) -> Result<(), Refusal> {
+        let keys = self.keys()?;
+        self.entry.answer_commitment = commit(&keys.salt(&self.id, Direction::Answer), bytes);
+        self.entry.answer_bytes = bytes.len() as u64;
+        self.entry.answer_messages = 1;
+        Ok(())
+    }
+
+    /// One message of a stream of answers, as it will leave.
+    pub fn answer_part(&mut self, bytes: &Bytes) -> Result<(), Refusal> {
+        let keys = self.keys()?;
+        let id = self.id;
+        let commitment = self.answer.get_or_insert_with(|| Commitment::new(&keys.salt(&id, Direction::Answer)));
+        commitment.message(bytes);
+        self.entry.answer_bytes += bytes.len() as u64;
+        self.entry.answer_messages += 1;
+        Ok(())
+    }
+
+    /// Which fields were disclosed.
+    pub fn disclosed(&mut self, operation: &Operation, disclosed: &Disclosed) {
+        self.entry.fields = disclosed.paths(&operation.answer_fields);
+    }
+
+    fn elapsed_us(&self) -> u64 {
+        u64::try_from(self.arrived.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    fn outcome(&mut self, refusal: Option<&Refusal>) {
+        self.closed = true;
+        self.entry.time_us = now_us();
+        self.entry.total_us = self.elapsed_us();
+        if let Some(commitment) = self.answer.take() {
+            self.entry.answer_commitment = commitment.finish();
+        }
+        if let Some(refusal) = refusal {
+            self.entry.status = refusal.reason.code() as u32;
+            self.entry.reason = refusal.reason.as_str().to_owned();
+            self.entry.source_code = refusal.source_code.clone().unwrap_or_default();
+        }
+        self.shared.metrics.count(&self.entry);
+    }
+
+    /// Ends the record; its index comes when it is durable. Only then may the answer leave.
+    pub async fn close(&mut self, refusal: Option<&Refusal>) -> Result<u64, Refusal> {
+        self.outcome(refusal);
+        append(&self.shared, &self.entry).await
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        if !self.closed {
+            self.outcome(Some(&Reason::Cancelled.into()));
+            if let Err(error) = self.shared.log.append_unawaited(&self.entry) {
+                tracing::error!(%error, "a cancelled exchange could not be logged");
+            }
+        }
+    }
+}
+
+/// Appends an entry and waits until it is durable.
+pub async fn append(shared: &Shared, entry: &Entry) -> Result<u64, Refusal> {
+    shared.log.append(entry).await.map_err(|error| {
+        if !matches!(error, LogError::Io { .. }) {
+            tracing::error!(%error, "an exchange could not be logged");
+        }
+        Reason::ExchangeLogUnavailable.into()
+    })
+}
+
+/// What is counted of a client stream while it passes.
+#[derive(Default)]
+pub struct StreamTally {
+    /// Subjects since the last part.
+    pub subjects: Vec<entry::Pseudonym>,
+    /// Bytes of the messages.
+    pub bytes: u64,
+    /// Messages.
+    pub messages: u64,
+    /// The commitment so far.
+    pub commitment: Option<Commitment>,
+}

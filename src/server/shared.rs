@@ -1,0 +1,158 @@
+//! What all calls share, and what each worker has of its own: data-plane state, read from snapshots that the control
+//! plane swaps as a whole.
+
+use crate::access::limits::Limits;
+use crate::access::token::TokenChecker;
+use crate::config::{Catalogue, Config};
+use crate::contract::Operation;
+use crate::contract::fields::Mask;
+use crate::drivers::Adapter;
+use crate::exchange_log::ExchangeLog;
+use crate::exchange_log::pseudonym::Pseudonyms;
+use crate::guard::Guard;
+use crate::registry::{Grant, Snapshot};
+use crate::telemetry::Metrics;
+use arc_swap::ArcSwap;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Masks that are kept: every operation of a few hundred grants. A miss costs some microseconds.
+const MAX_MASKS: usize = 10_000;
+
+/// What all calls of a gateway share.
+pub struct Shared {
+    /// This gateway's name in the log.
+    pub node: String,
+    /// The registry as calls see it.
+    pub registry: ArcSwap<Snapshot>,
+    /// Checks tokens.
+    pub tokens: TokenChecker,
+    /// Rates and quotas.
+    pub limits: Limits,
+    /// The exchange log.
+    pub log: ExchangeLog,
+    /// Keys of pseudonyms and salts.
+    pub pseudonyms: Pseudonyms,
+    /// Masks of grants.
+    pub masks: Masks,
+    /// Counts.
+    pub metrics: Metrics,
+    /// Largest request message in bytes.
+    pub max_message: usize,
+}
+
+impl Shared {
+    /// State for a configuration; the registry is put in by the control plane before the listeners open.
+    pub fn new(config: &Config, log: ExchangeLog, pseudonyms: Pseudonyms) -> Self {
+        let tokens = &config.tokens;
+        Shared {
+            node: config.node.clone(),
+            registry: ArcSwap::default(),
+            tokens: TokenChecker::new(&tokens.issuer, &tokens.audience, tokens.leeway_s),
+            limits: Limits::default(),
+            log,
+            pseudonyms,
+            masks: Masks::default(),
+            metrics: Metrics::default(),
+            max_message: config.listen.max_message,
+        }
+    }
+}
+
+/// Masks of grants over operations, worked out once. The key is two addresses: each kept mask holds both owners, so an
+/// address cannot be another's while it stands here.
+pub struct Masks(quick_cache::sync::Cache<(usize, usize), Kept>);
+
+#[derive(Clone)]
+struct Kept {
+    grant: Arc<Grant>,
+    operation: Arc<Operation>,
+    mask: Arc<Mask>,
+}
+
+impl Default for Masks {
+    fn default() -> Self {
+        Masks(quick_cache::sync::Cache::new(MAX_MASKS))
+    }
+}
+
+impl Masks {
+    /// The mask of a grant over an operation's answer.
+    pub fn of(&self, grant: &Arc<Grant>, operation: &Arc<Operation>) -> Arc<Mask> {
+        let key = (Arc::as_ptr(grant) as usize, Arc::as_ptr(operation) as usize);
+        if let Some(kept) = self.0.get(&key)
+            && Arc::ptr_eq(&kept.grant, grant)
+            && Arc::ptr_eq(&kept.operation, operation)
+        {
+            return kept.mask;
+        }
+        let mask = Arc::new(operation.answer_fields.mask(&grant.fields));
+        let kept = Kept { grant: grant.clone(), operation: operation.clone(), mask: mask.clone() };
+        self.0.insert(key, kept);
+        mask
+    }
+}
+
+/// What is served from one load of contracts and connections to the next.
+#[derive(Default)]
+pub struct Served {
+    /// Contracts and connections.
+    pub catalogue: Catalogue,
+    /// The guard of each source; one whose bounds did not change lives on, with its breaker's state.
+    guards: HashMap<String, Arc<Guard>>,
+}
+
+impl Served {
+    /// Follows `before` with a newly loaded catalogue.
+    pub fn following(before: &Served, catalogue: Catalogue) -> Self {
+        let same = |id: &str| before.catalogue.sources.get(id).map(|entry| entry.guard);
+        let guards = catalogue.sources.iter().map(|(id, entry)| {
+            let kept = before.guards.get(id).filter(|_| same(id) == Some(entry.guard)).cloned();
+            (id.clone(), kept.unwrap_or_else(|| Guard::new(entry.guard)))
+        });
+        let guards = guards.collect();
+        Served { catalogue, guards }
+    }
+}
+
+/// One operation with the way to its source.
+#[derive(Clone)]
+pub struct Route {
+    /// The operation.
+    pub operation: Arc<Operation>,
+    /// The way to its source.
+    pub adapter: Arc<Adapter>,
+    /// The source's guard, shared by all workers.
+    pub guard: Arc<Guard>,
+}
+
+/// A worker's routes, with connections of its own.
+#[derive(Default)]
+pub struct Routes(HashMap<String, Route>);
+
+impl Routes {
+    /// Routes for every operation whose source has a connection entry.
+    pub fn new(served: &Served) -> Self {
+        let adapters: HashMap<&str, Arc<Adapter>> = served
+            .catalogue
+            .sources
+            .iter()
+            .map(|(id, entry)| (id.as_str(), Arc::new(Adapter::new(Arc::new(entry.connect())))))
+            .collect();
+        let route = |operation: &Arc<Operation>| {
+            let id = operation.source.id.as_str();
+            let route = Route {
+                operation: operation.clone(),
+                adapter: adapters.get(id)?.clone(),
+                guard: served.guards.get(id)?.clone(),
+            };
+            Some((operation.path.clone(), route))
+        };
+        Routes(served.catalogue.contracts.operations().into_iter().filter_map(route).collect())
+    }
+
+    /// The route of a gRPC path.
+    pub fn find(&self, path: &str) -> Option<&Route> {
+        self.0.get(path)
+    }
+}

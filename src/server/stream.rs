@@ -1,0 +1,202 @@
+//! Streams: answers of a source, and requests of a caller. Both hold one message at a time, so that whoever is slow
+//! slows the other end down, and memory stays bounded.
+
+use super::answer::{self, AnswerBody};
+use super::exchange::decode;
+use super::record::{MAX_SUBJECTS, Record, Salts, StreamTally, append};
+use super::shared::Shared;
+use crate::access::Permit;
+use crate::contract::fields::{self, Disclosed};
+use crate::contract::{Operation, validate};
+use crate::drivers::SourceError;
+use crate::exchange_log::pseudonym::{Commitment, Direction, PeriodKeys, PersonKind};
+use crate::exchange_log::{Entry, Kind};
+use crate::frame::{FrameReader, frame};
+use crate::guard::{Place, within};
+use crate::status::{Reason, Refusal};
+use bytes::Bytes;
+use futures_util::stream::{self, BoxStream};
+use futures_util::{FutureExt, StreamExt};
+use http::{HeaderMap, Response};
+use http_body::Frame;
+use hyper::body::Incoming;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+/// A stream of answers whose source has begun to answer.
+pub(super) struct Opened {
+    pub operation: Arc<Operation>,
+    pub permit: Permit,
+    pub messages: BoxStream<'static, Result<Bytes, SourceError>>,
+    /// Held as long as the stream lives.
+    pub place: Place,
+    /// When the caller's own deadline passes.
+    pub until: Option<Instant>,
+}
+
+/// Log index and salts, as metadata.
+pub(super) fn tell(headers: &mut HeaderMap, index: u64, salts: &Salts) {
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    answer::put(headers, answer::LOG_INDEX, &index.to_string());
+    answer::put(headers, answer::REQUEST_SALT, &hex(&salts.request));
+    answer::put(headers, answer::ANSWER_SALT, &hex(&salts.answer));
+}
+
+/// The answer to a server stream: its opening is durable before the first message leaves, its end before the trailers.
+pub(super) async fn answer(opened: Opened, mut record: Record) -> Response<AnswerBody> {
+    let id = record.id();
+    let opening = record.note(Kind::StreamOpened).await.and_then(|index| Ok((index, record.salts()?)));
+    let (index, salts) = match opening {
+        Ok(both) => both,
+        Err(refusal) => return answer::refused(&refusal, &id),
+    };
+    let mut head = answer::head(&id);
+    tell(head.headers_mut(), index, &salts);
+    let flow = Flow { opened, record, disclosed: Disclosed::default() };
+    *head.body_mut() = AnswerBody::Stream(stream::unfold(Some(flow), Flow::step).boxed());
+    head
+}
+
+struct Flow {
+    opened: Opened,
+    record: Record,
+    disclosed: Disclosed,
+}
+
+impl Flow {
+    /// The next frame: a message, or the trailers when the end is on disk.
+    async fn step(flow: Option<Flow>) -> Option<(Frame<Bytes>, Option<Flow>)> {
+        let mut flow = flow?;
+        match flow.next().await {
+            Ok(Some(message)) => Some((Frame::data(frame(&message)), Some(flow))),
+            Ok(None) => Some((Frame::trailers(flow.end(None).await), None)),
+            Err(refusal) => Some((Frame::trailers(flow.end(Some(refusal)).await), None)),
+        }
+    }
+
+    async fn next(&mut self) -> Result<Option<Bytes>, Refusal> {
+        let next = self.opened.messages.next();
+        let next = match self.opened.until {
+            Some(until) => within(until, next).await?,
+            None => next.await,
+        };
+        let Some(message) = next.transpose()? else { return Ok(None) };
+        let tree = &self.opened.operation.answer_fields;
+        let kept = fields::keep(tree, &self.opened.permit.mask, &message, &mut self.disclosed)
+            .map_err(|garbled| Refusal::with(Reason::SourceProtocolError, garbled.to_string()))?;
+        self.record.answer_part(&kept)?;
+        Ok(Some(kept))
+    }
+
+    async fn end(&mut self, refusal: Option<Refusal>) -> HeaderMap {
+        let id = self.record.id();
+        self.record.disclosed(&self.opened.operation, &self.disclosed);
+        match self.record.close(refusal.as_ref()).await {
+            Ok(index) => {
+                let mut trailers = match &refusal {
+                    Some(refusal) => answer::refusal_trailers(refusal, &id),
+                    None => answer::ok_trailers(),
+                };
+                answer::put(&mut trailers, answer::LOG_INDEX, &index.to_string());
+                trailers
+            }
+            Err(unlogged) => answer::refusal_trailers(&unlogged, &id),
+        }
+    }
+}
+
+impl Drop for Flow {
+    fn drop(&mut self) {
+        // A stream that its caller left: what was disclosed until then belongs into its entry.
+        self.record.disclosed(&self.opened.operation, &self.disclosed);
+        let _ = &self.opened.place;
+    }
+}
+
+/// Counts shared between the stream on its way out and the record that takes them at the end.
+pub(super) type Tally = Arc<Mutex<StreamTally>>;
+
+/// What was counted.
+pub(super) fn taken(tally: &Tally) -> StreamTally {
+    std::mem::take(&mut *tally.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+struct Requests {
+    reader: FrameReader<Incoming>,
+    operation: Arc<Operation>,
+    shared: Arc<Shared>,
+    keys: Arc<PeriodKeys>,
+    tally: Tally,
+    /// What a part's entry says beside its subjects.
+    part: Entry,
+}
+
+/// The caller's messages, each checked before it goes on. Their subjects are logged in parts before more go out.
+pub(super) fn incoming(
+    shared: &Arc<Shared>,
+    operation: &Arc<Operation>,
+    record: &mut Record,
+    body: Incoming,
+) -> Result<(BoxStream<'static, Result<Bytes, SourceError>>, Tally), Refusal> {
+    let keys = record.keys()?;
+    let commitment = Some(Commitment::new(&keys.salt(&record.id_bytes(), Direction::Request)));
+    let tally: Tally = Arc::new(Mutex::new(StreamTally { commitment, ..StreamTally::default() }));
+    let requests = Requests {
+        reader: FrameReader::new(body, shared.max_message),
+        operation: operation.clone(),
+        shared: shared.clone(),
+        keys,
+        tally: tally.clone(),
+        part: record.noted(Kind::StreamPart),
+    };
+    let messages = stream::try_unfold(requests, |mut requests| async move {
+        let next = requests.next().await?;
+        Ok(next.map(|message| (message, requests)))
+    });
+    Ok((messages.boxed(), tally))
+}
+
+impl Requests {
+    async fn next(&mut self) -> Result<Option<Bytes>, SourceError> {
+        let Some(bytes) = self.reader.next().await.map_err(SourceError::Caller)? else { return Ok(None) };
+        let broken = |_| SourceError::Caller(crate::frame::FrameError::Broken);
+        let message = decode(&self.operation.request.message, &bytes).map_err(broken)?;
+        let mut violations = validate::check(&self.operation.request, &message);
+        let full = {
+            let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
+            for violation in &mut violations {
+                violation.field = format!("[{}].{}", tally.messages, violation.field);
+            }
+            if violations.is_empty() {
+                let named = validate::subjects(&self.operation.subject, &message);
+                tally.subjects.extend(named.iter().map(|id| self.keys.pseudonym(PersonKind::Subject, id)));
+                tally.messages += 1;
+                tally.bytes += bytes.len() as u64;
+                if let Some(commitment) = &mut tally.commitment {
+                    commitment.message(&bytes);
+                }
+            }
+            tally.subjects.len() >= MAX_SUBJECTS
+        };
+        if !violations.is_empty() {
+            return Err(SourceError::CallerMessage(violations));
+        }
+        if full {
+            self.log_part().await?;
+        }
+        Ok(Some(bytes))
+    }
+
+    async fn log_part(&self) -> Result<(), SourceError> {
+        let subjects = std::mem::take(&mut self.tally.lock().unwrap_or_else(PoisonError::into_inner).subjects);
+        for some in subjects.chunks(MAX_SUBJECTS) {
+            let part = Entry {
+                time_us: jiff::Timestamp::now().as_microsecond(),
+                subjects: some.to_vec(),
+                ..self.part.clone()
+            };
+            append(&self.shared, &part).map(|logged| logged.map_err(|_| SourceError::LogUnavailable)).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,82 @@
+//! Logs and metrics. Neither ever holds a secret, a payload or anybody's data: labels are names of contracts.
+
+use crate::exchange_log::Entry;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+use std::io::IsTerminal;
+use tracing_subscriber::EnvFilter;
+
+/// Starts logging to standard error: for people on a terminal, as JSON lines elsewhere. `NDXP_LOG` filters
+/// (`info` by default; `ndxp_gateway=debug`).
+pub fn start_logging() {
+    let filter = EnvFilter::try_from_env("NDXP_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A second start in one process (tests) changes nothing.
+    let _ =
+        if std::io::stderr().is_terminal() { builder.with_target(false).try_init() } else { builder.json().try_init() };
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    source: String,
+    operation: String,
+    reason: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Source {
+    source: String,
+}
+
+/// The gateway's metrics, in the text format of Prometheus.
+pub struct Metrics {
+    registry: Registry,
+    exchanges: Family<Outcome, Counter>,
+    seconds: Family<Source, Histogram>,
+    source_seconds: Family<Source, Histogram>,
+}
+
+/// From 0.25 ms to about a minute.
+fn times() -> Histogram {
+    Histogram::new(exponential_buckets(0.000_25, 2.0, 18))
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("ndxp");
+        let exchanges = Family::<Outcome, Counter>::default();
+        let seconds = Family::<Source, Histogram>::new_with_constructor(times as fn() -> Histogram);
+        let source_seconds = Family::<Source, Histogram>::new_with_constructor(times as fn() -> Histogram);
+        registry.register("exchanges", "Exchanges by operation and reason (OK: succeeded)", exchanges.clone());
+        registry.register("exchange_seconds", "Time from arrival to the durable entry", seconds.clone());
+        registry.register("source_seconds", "Time of these at the source", source_seconds.clone());
+        Metrics { registry, exchanges, seconds, source_seconds }
+    }
+}
+
+impl Metrics {
+    /// Counts an exchange that has ended.
+    pub fn count(&self, entry: &Entry) {
+        let reason = if entry.reason.is_empty() { "OK".to_owned() } else { entry.reason.clone() };
+        let source = Source { source: entry.source.clone() };
+        self.exchanges
+            .get_or_create(&Outcome { source: entry.source.clone(), operation: entry.operation.clone(), reason })
+            .inc();
+        self.seconds.get_or_create(&source).observe(entry.total_us as f64 / 1e6);
+        if entry.source_us > 0 {
+            self.source_seconds.get_or_create(&source).observe(entry.source_us as f64 / 1e6);
+        }
+    }
+
+    /// The text that a Prometheus server reads.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        match prometheus_client::encoding::text::encode(&mut text, &self.registry) {
+            Ok(()) => text,
+            Err(_) => String::new(),
+        }
+    }
+}
