@@ -8,6 +8,8 @@
 #![forbid(unsafe_code)]
 
 pub mod access;
+pub mod caller;
+pub mod cli;
 pub mod config;
 pub mod contract;
 pub mod drivers;
@@ -17,7 +19,9 @@ pub mod guard;
 pub mod identity;
 pub mod issuer;
 pub mod keyfile;
+pub mod pki;
 pub mod registry;
+pub mod sandbox;
 pub mod server;
 pub mod status;
 pub mod telemetry;

@@ -95,6 +95,18 @@ pub fn server_config(files: &TlsFiles) -> Result<rustls::ServerConfig, TlsFault>
     Ok(config)
 }
 
+/// The side of a server that asks for no certificate: the sandbox's sources.
+pub fn plain_server_config(certificate: &Path, key: &Path) -> Result<rustls::ServerConfig, TlsFault> {
+    let mut config = rustls::ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| fault(certificate, error.to_string()))?
+        .with_no_client_auth()
+        .with_single_cert(certificates(certificate)?, private_key(key)?)
+        .map_err(|error| fault(certificate, error.to_string()))?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
 /// The client's side, towards sources and in `call`.
 pub fn client_config(ca: &Path, own: Option<(&Path, &Path)>, alpn: &[&[u8]]) -> Result<rustls::ClientConfig, TlsFault> {
     let builder = rustls::ClientConfig::builder_with_provider(provider())

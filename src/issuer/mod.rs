@@ -39,7 +39,7 @@ pub enum IssueError {
     #[error("client {0:?} is suspended")]
     Suspended(String),
     /// Too long a life.
-    #[error("a token lives at most {} hours", MAX_LIFETIME.as_secs() / 3600)]
+    #[error("a token lives at most {0} hours, and begins within {0}", MAX_LIFETIME.as_secs() / 3600)]
     TooLong,
 }
 
@@ -97,6 +97,19 @@ pub struct Confirmation {
     pub x5t_s256: String,
 }
 
+/// What a token is to be.
+#[derive(Debug, Clone)]
+pub struct IssueRequest {
+    /// Scopes to carry; none: all that are granted.
+    pub scopes: Vec<String>,
+    /// The certificate that it is bound to.
+    pub certificate: Thumbprint,
+    /// How long it lives, at most [`MAX_LIFETIME`].
+    pub lifetime: Duration,
+    /// How long from now it begins to be valid, at most [`MAX_LIFETIME`].
+    pub starts_in: Duration,
+}
+
 /// Signs tokens.
 pub struct Issuer<'s> {
     store: &'s dyn Store,
@@ -132,22 +145,18 @@ impl<'s> Issuer<'s> {
             created: now(),
             believed_until: 0,
         };
-        self.store.add_key(&key, now() + MAX_LIFETIME.as_secs() as i64)?;
+        // A token may begin a lifetime from now and live for one more.
+        self.store.add_key(&key, now() + 2 * MAX_LIFETIME.as_secs() as i64)?;
         Ok(key)
     }
 
-    /// Issues a token that carries `scopes`, each of which a grant in force must allow; none named means all granted.
-    pub fn issue(
-        &self,
-        client: &ClientView,
-        scopes: &[String],
-        certificate: &Thumbprint,
-        lifetime: Duration,
-    ) -> Result<(String, TokenRecord), IssueError> {
+    /// Issues a token: each of its scopes must be allowed by a grant in force; none named means all that are.
+    pub fn issue(&self, client: &ClientView, request: IssueRequest) -> Result<(String, TokenRecord), IssueError> {
+        let IssueRequest { scopes, certificate, lifetime, starts_in } = request;
         if client.client.suspended {
             return Err(IssueError::Suspended(client.client.id.clone()));
         }
-        if lifetime > MAX_LIFETIME {
+        if lifetime > MAX_LIFETIME || starts_in > MAX_LIFETIME {
             return Err(IssueError::TooLong);
         }
         let issued = now();
@@ -158,23 +167,23 @@ impl<'s> Issuer<'s> {
         if let Some(scope) = scopes.iter().find(|scope| !granted.contains(scope)) {
             return Err(IssueError::NotGranted { client: client.client.id.clone(), scope: scope.clone() });
         }
-        let scopes: Vec<String> =
-            if scopes.is_empty() { granted.into_iter().cloned().collect() } else { scopes.to_vec() };
+        let scopes: Vec<String> = if scopes.is_empty() { granted.into_iter().cloned().collect() } else { scopes };
+        let starts = issued + starts_in.as_secs() as i64;
         let record = TokenRecord {
             id: uuid::Uuid::now_v7().to_string(),
             client: client.client.id.clone(),
             scopes,
             certificate: certificate.base64url(),
             issued,
-            expires: issued + lifetime.as_secs() as i64,
+            expires: starts + lifetime.as_secs() as i64,
             revoked: false,
         };
-        let token = self.sign(&record)?;
+        let token = self.sign(&record, (starts > issued).then_some(starts))?;
         self.store.add_token(&record)?;
         Ok((token, record))
     }
 
-    fn sign(&self, record: &TokenRecord) -> Result<String, IssueError> {
+    fn sign(&self, record: &TokenRecord, not_before: Option<i64>) -> Result<String, IssueError> {
         let loaded = self.store.load()?;
         let key = loaded.keys.iter().rev().find(|key| key.believed_until == 0).ok_or(IssueError::NoKey)?;
         let path = self.key_path(&key.kid);
@@ -193,7 +202,7 @@ impl<'s> Issuer<'s> {
             jti: record.id.clone(),
             iat: record.issued,
             exp: record.expires,
-            nbf: None,
+            nbf: not_before,
             cnf: Confirmation { x5t_s256: record.certificate.clone() },
         };
         jsonwebtoken::encode(&header, &claims, &signing).map_err(|_| fail("cannot sign".into()))

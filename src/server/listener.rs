@@ -1,11 +1,11 @@
 //! The gRPC port. Each worker is one thread with a listener of its own on the same port (SO_REUSEPORT) and connections
 //! of its own to the sources, so that a call runs to its end where it arrived.
 
+use super::StartError;
 use super::exchange::Exchange;
 use super::infra::Infra;
 use super::refusals::Refusals;
 use super::shared::{Routes, Served, Shared};
-use super::StartError;
 use crate::config::Listen;
 use crate::identity::Peer;
 use crate::status::Reason;
@@ -197,4 +197,3 @@ fn not_http2(error: &hyper::Error) -> bool {
     let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
     cause.contains("preface") || cause.contains("PROTOCOL_ERROR")
 }
-

@@ -10,9 +10,9 @@ use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 
 /// Starts logging to standard error: for people on a terminal, as JSON lines elsewhere. `NDXP_LOG` filters
-/// (`info` by default; `ndxp_gateway=debug`).
-pub fn start_logging() {
-    let filter = EnvFilter::try_from_env("NDXP_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+/// (`ndxp_gateway=debug`); without it, `level` counts.
+pub fn start_logging(level: &str) {
+    let filter = EnvFilter::try_from_env("NDXP_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A second start in one process (tests) changes nothing.
     let _ =

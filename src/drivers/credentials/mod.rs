@@ -8,7 +8,7 @@ mod wsse;
 pub use hashed_basic::HashedBasic;
 pub use oauth2::{Lgsp, OAuth2};
 pub use session::Session;
-pub use wsse::UsernameToken;
+pub use wsse::{UsernameToken, digest as wsse_digest};
 
 use super::SourceError;
 use super::http::HttpEndpoint;

@@ -40,7 +40,7 @@ impl UsernameToken {
 }
 
 /// The password digest.
-pub(crate) fn digest(nonce: &[u8], created: &str, password: &str) -> String {
+pub fn digest(nonce: &[u8], created: &str, password: &str) -> String {
     let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA1_FOR_LEGACY_USE_ONLY);
     context.update(nonce);
     context.update(created.as_bytes());

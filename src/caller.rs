@@ -1,0 +1,181 @@
+//! A provincial system's side of the gateway: gRPC over mTLS with a token, messages by their contract. For `call`,
+//! `demo`, `bench` and tests; a system of another language does the same with its own gRPC library.
+
+use crate::drivers::http::connector;
+use crate::frame::{FrameError, FrameReader, frame};
+use crate::identity::tls::{self, TlsFault};
+use bytes::Bytes;
+use futures_util::stream;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header};
+use http_body_util::StreamBody;
+use http_body_util::combinators::UnsyncBoxBody;
+use hyper::body::{Frame, Incoming};
+use hyper_rustls::HttpsConnector;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use std::convert::Infallible;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tonic::Status;
+
+/// Largest answer message.
+const MAX_MESSAGE: usize = 64 << 20;
+
+/// Why there was no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum CallerError {
+    /// Certificates or keys.
+    #[error(transparent)]
+    Tls(#[from] TlsFault),
+    /// The address or a value of the metadata.
+    #[error("{0}")]
+    Unfit(String),
+    /// The gateway cannot be reached.
+    #[error("the gateway at {0} cannot be reached: {1}")]
+    Unreachable(String, String),
+    /// The connection broke in the middle of an answer.
+    #[error("the answer broke off: {0}")]
+    Broken(#[from] FrameError),
+}
+
+/// Files that say who calls.
+#[derive(Debug, Clone)]
+pub struct CallerFiles {
+    /// CA of the gateway.
+    pub ca: PathBuf,
+    /// The caller's certificate.
+    pub certificate: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+}
+
+/// A caller with its connection.
+#[derive(Clone)]
+pub struct Caller {
+    base: String,
+    client: Client<HttpsConnector<HttpConnector>, UnsyncBoxBody<Bytes, Infallible>>,
+}
+
+/// An answer whose head has arrived.
+pub struct Answering {
+    /// Metadata.
+    pub headers: HeaderMap,
+    reader: FrameReader<Incoming>,
+}
+
+/// A whole answer.
+#[derive(Debug)]
+pub struct Answered {
+    /// Metadata, initial and trailing together.
+    pub metadata: HeaderMap,
+    /// The messages.
+    pub messages: Vec<Bytes>,
+    /// How it ended.
+    pub status: Status,
+}
+
+impl Answered {
+    /// A value of the metadata.
+    pub fn text(&self, name: &str) -> &str {
+        self.metadata.get(name).and_then(|value| value.to_str().ok()).unwrap_or("")
+    }
+
+    /// The reason in `ErrorInfo`; empty for a success.
+    pub fn reason(&self) -> String {
+        use tonic_types::StatusExt;
+        self.status.get_details_error_info().map(|info| info.reason).unwrap_or_default()
+    }
+}
+
+impl Caller {
+    /// A caller of the gateway at `base` (`https://host:port`).
+    pub fn new(base: &str, files: &CallerFiles) -> Result<Self, CallerError> {
+        Self::with_identity(base, &files.ca, Some((&files.certificate, &files.key)))
+    }
+
+    /// The same, perhaps without a certificate of its own.
+    pub fn with_identity(base: &str, ca: &Path, own: Option<(&Path, &Path)>) -> Result<Self, CallerError> {
+        let tls = tls::client_config(ca, own, &[])?;
+        let client = Client::builder(TokioExecutor::new())
+            .http2_only(true)
+            .timer(TokioTimer::new())
+            .http2_initial_stream_window_size(1 << 20)
+            .http2_initial_connection_window_size(1 << 22)
+            .build(connector(tls, false));
+        Ok(Caller { base: base.trim_end_matches('/').to_owned(), client })
+    }
+
+    /// Sends messages and waits for the answer's head.
+    pub async fn start(
+        &self,
+        path: &str,
+        metadata: &[(&str, &str)],
+        messages: Vec<Bytes>,
+        timeout: Option<Duration>,
+    ) -> Result<Answering, CallerError> {
+        let uri: Uri = format!("{}{path}", self.base).parse().map_err(|_| unfit("address", &self.base))?;
+        let frames = messages.into_iter().map(|message| Ok(Frame::data(frame(&message))));
+        let mut request = Request::new(UnsyncBoxBody::new(StreamBody::new(stream::iter(frames))));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = uri;
+        *request.version_mut() = http::Version::HTTP_2;
+        let headers = request.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        if let Some(timeout) = timeout {
+            let text = format!("{}m", timeout.as_millis().min(99_999_999));
+            headers.insert("grpc-timeout", HeaderValue::from_str(&text).map_err(|_| unfit("timeout", &text))?);
+        }
+        for (name, value) in metadata {
+            let name: HeaderName = name.parse().map_err(|_| unfit("metadata name", name))?;
+            headers.append(name.clone(), HeaderValue::from_str(value).map_err(|_| unfit("value of", name.as_str()))?);
+        }
+        let answer = self.client.request(request).await.map_err(|error| {
+            let mut reason = error.to_string();
+            let mut cause = std::error::Error::source(&error);
+            while let Some(next) = cause {
+                reason = next.to_string();
+                cause = next.source();
+            }
+            CallerError::Unreachable(self.base.clone(), reason)
+        })?;
+        let (head, body) = answer.into_parts();
+        Ok(Answering { headers: head.headers, reader: FrameReader::new(body, MAX_MESSAGE) })
+    }
+
+    /// Sends messages and takes the whole answer.
+    pub async fn call(
+        &self,
+        path: &str,
+        metadata: &[(&str, &str)],
+        messages: Vec<Bytes>,
+    ) -> Result<Answered, CallerError> {
+        let mut answering = self.start(path, metadata, messages, None).await?;
+        let mut messages = Vec::new();
+        while let Some(message) = answering.next().await? {
+            messages.push(message);
+        }
+        let (metadata, status) = answering.end();
+        Ok(Answered { metadata, messages, status })
+    }
+}
+
+fn unfit(what: &str, value: &str) -> CallerError {
+    CallerError::Unfit(format!("the {what} {value:?} cannot be sent"))
+}
+
+impl Answering {
+    /// The next message; `None` at the end.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, FrameError> {
+        self.reader.next().await
+    }
+
+    /// Metadata, initial and trailing, and how it ended; to be asked when there are no more messages.
+    pub fn end(mut self) -> (HeaderMap, Status) {
+        let mut metadata = self.headers;
+        metadata.extend(self.reader.trailers().unwrap_or_default());
+        let status = Status::from_header_map(&metadata).unwrap_or_else(|| Status::unknown("no grpc-status"));
+        (metadata, status)
+    }
+}

@@ -1,0 +1,85 @@
+//! `certs`: a development CA.
+
+use super::output::{Output, time};
+use super::{CliError, output};
+use crate::pki::{self, DEFAULT_DAYS, Pki, Role};
+use clap::{Args, Subcommand};
+use std::path::PathBuf;
+
+/// Days ahead of its end at which a certificate is told of.
+const WARN_DAYS: i64 = 30;
+
+#[derive(Subcommand)]
+pub enum CertsCommand {
+    /// Make a CA and an empty revocation list.
+    Init(Folder),
+    /// Make a key and a certificate.
+    Issue {
+        #[command(flatten)]
+        folder: Folder,
+        /// Name of the files and of the subject; for a client, its id.
+        name: String,
+        /// For a server: its DNS names and addresses; without, the certificate is a client's.
+        #[arg(long = "server", value_name = "NAME")]
+        names: Vec<String>,
+        /// How long it is valid, in days.
+        #[arg(long, default_value_t = DEFAULT_DAYS)]
+        days: u64,
+    },
+    /// Tell of certificates: names, end, serial, thumbprint.
+    Show {
+        /// Certificates (PEM).
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+    /// Put a certificate on the revocation list; gateways take the list over by themselves.
+    Revoke {
+        #[command(flatten)]
+        folder: Folder,
+        /// The certificate (PEM).
+        file: PathBuf,
+    },
+}
+
+#[derive(Args)]
+pub struct Folder {
+    /// Folder of the CA.
+    #[arg(long, default_value = "pki", value_name = "DIR")]
+    folder: PathBuf,
+}
+
+pub fn run(command: CertsCommand, output: Output) -> Result<(), CliError> {
+    match command {
+        CertsCommand::Init(Folder { folder }) => {
+            let pki = Pki::at(&folder);
+            pki.init()?;
+            let files = [pki.ca(), pki.crl()];
+            output.result(&files, || format!("made {} and {}", files[0].display(), files[1].display()))
+        }
+        CertsCommand::Issue { folder, name, names, days } => {
+            let role = if names.is_empty() { Role::Client(name.clone()) } else { Role::Server(names) };
+            let (certificate, key) = Pki::at(&folder.folder).issue(&name, &role, days)?;
+            let files = [&certificate, &key];
+            output.result(&files, || format!("made {} and {}", certificate.display(), key.display()))
+        }
+        CertsCommand::Show { files } => {
+            let infos: Vec<_> = files.iter().map(|file| pki::show(file)).collect::<Result<_, _>>()?;
+            let now = crate::registry::now();
+            output.records(&infos, &["file", "subject", "names", "valid until", "serial", "thumbprint"], |info| {
+                let left = (info.not_after - now) / 86_400;
+                let end = match left {
+                    ..0 => format!("{} (expired)", time(info.not_after)),
+                    left if left < WARN_DAYS => format!("{} ({left} days left)", time(info.not_after)),
+                    _ => time(info.not_after),
+                };
+                let file = info.file.display().to_string();
+                let names = info.names.join("\n");
+                vec![file, info.subject.clone(), names, end, info.serial.clone(), info.thumbprint.clone()]
+            })
+        }
+        CertsCommand::Revoke { folder, file } => {
+            let info = Pki::at(&folder.folder).revoke(&file)?;
+            output.result(&info, || format!("revoked {} (serial {})", output::short(&info.subject), info.serial))
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! `config` and `contract`: check and show, before anything runs.
+
+use super::output::{Output, print_json};
+use super::{CliError, ConfigFile};
+use crate::config::{Catalogue, Config};
+use crate::contract::plan::{FieldKind, MessagePlan};
+use crate::contract::{ContractSet, Operation};
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+#[derive(Args)]
+pub struct ConfigArgs {
+    #[command(flatten)]
+    config: ConfigFile,
+    #[command(subcommand)]
+    command: ConfigCommand,
+}
+
+#[derive(Subcommand)]
+enum ConfigCommand {
+    /// Read everything that `serve` would: configuration, certificates, contracts, hubs, sources.
+    Check,
+    /// Show the configuration with every default, and where each source is reached. Never shows a secret.
+    Show,
+}
+
+pub fn run_config(args: ConfigArgs, output: Output) -> Result<(), CliError> {
+    let config = args.config.load()?;
+    let catalogue = config.catalogue()?;
+    match args.command {
+        ConfigCommand::Check => {
+            let (operations, sources) = (catalogue.contracts.operations().len(), catalogue.sources.len());
+            let missing: Vec<&str> = catalogue
+                .contracts
+                .sources()
+                .iter()
+                .filter(|source| !catalogue.sources.contains_key(&source.id))
+                .map(|source| source.id.as_str())
+                .collect();
+            let value = json!({ "ok": true, "operations": operations, "sources": sources, "unconnected": missing });
+            output.result(&value, || {
+                let rest = if missing.is_empty() {
+                    String::new()
+                } else {
+                    format!("; no connection entry for {}: their operations are not served", missing.join(", "))
+                };
+                format!("{}: {sources} sources, {operations} operations{rest}", config.file.display())
+            })
+        }
+        ConfigCommand::Show => match output {
+            Output::Json => print_json(&config_json(&config, &catalogue)),
+            Output::Human => print_json(&config_json(&config, &catalogue)),
+        },
+    }
+}
+
+fn config_json(config: &Config, catalogue: &Catalogue) -> Value {
+    let listen = &config.listen;
+    let mut sources: Vec<Value> = catalogue
+        .sources
+        .values()
+        .map(|entry| {
+            json!({
+                "source": entry.source, "hub": entry.hub, "address": entry.address,
+                "guard": {
+                    "concurrency": entry.guard.concurrency, "queue": entry.guard.queue,
+                    "breaker_window": entry.guard.breaker.window,
+                    "breaker_failures_percent": entry.guard.breaker.failures_percent,
+                    "breaker_open_ms": entry.guard.breaker.open_for.as_millis() as u64,
+                },
+            })
+        })
+        .collect();
+    sources.sort_by_key(|source| source["source"].to_string());
+    json!({
+        "node": config.node, "data": config.data,
+        "listen": {
+            "grpc": listen.grpc, "ops": listen.ops, "workers": listen.workers,
+            "max_message_bytes": listen.max_message, "max_connections": listen.max_connections,
+            "max_streams_per_connection": listen.max_streams,
+            "handshake_timeout_ms": listen.handshake_timeout.as_millis() as u64,
+            "drain_timeout_ms": listen.drain_timeout.as_millis() as u64,
+        },
+        "tls": {
+            "certificate": config.tls.certificate, "key": config.tls.key, "client_ca": config.tls.client_ca,
+            "crl": config.tls.crl, "allow_tls12": config.tls.allow_tls12,
+        },
+        "tokens": {
+            "issuer": config.tokens.issuer, "audience": config.tokens.audience, "leeway_s": config.tokens.leeway_s,
+        },
+        "log": { "origin": config.log_origin },
+        "contracts_dir": config.contracts_dir, "hubs_dir": config.hubs_dir, "sources_dir": config.sources_dir,
+        "sources": sources,
+    })
+}
+
+#[derive(Args)]
+pub struct ContractArgs {
+    /// Folder of further contracts, beside the embedded ones.
+    #[arg(long, value_name = "DIR", global = true)]
+    contracts: Option<PathBuf>,
+    #[command(subcommand)]
+    command: ContractCommand,
+}
+
+#[derive(Subcommand)]
+enum ContractCommand {
+    /// Compile every contract; tell every fault with file and line.
+    Check,
+    /// List operations: scope, data class, protocol.
+    List,
+    /// Show an operation: its request and answer, with formats and names at the source.
+    Show {
+        /// `Service/Method`, or a source's id for all of its operations.
+        name: String,
+    },
+}
+
+pub fn run_contract(args: ContractArgs, output: Output) -> Result<(), CliError> {
+    let loaded = match &args.contracts {
+        Some(folder) => ContractSet::with_folder(folder),
+        None => ContractSet::embedded(),
+    };
+    let contracts = loaded
+        .map_err(|faults| CliError::Usage(faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))?;
+    let operations = contracts.operations();
+    match args.command {
+        ContractCommand::Check => {
+            let (sources, count) = (contracts.sources().len(), operations.len());
+            output.result(&json!({ "ok": true, "sources": sources, "operations": count }), || {
+                format!("{sources} sources, {count} operations")
+            })
+        }
+        ContractCommand::List => {
+            let rows: Vec<Value> = operations.iter().map(|operation| summary(operation)).collect();
+            let header = ["source", "operation", "scope", "data", "purpose", "official", "writes", "protocol"];
+            output.records(&rows, &header, |row| {
+                let text = |name: &str| row[name].as_str().unwrap_or("").to_owned();
+                let mark = |name: &str| if row[name] == true { "yes".to_owned() } else { String::new() };
+                let operation = text("operation").rsplit('.').next().unwrap_or("").to_owned();
+                let head = [text("source"), operation, text("scope"), text("data_class")];
+                let marks = [mark("purpose_required"), mark("official_required"), mark("writes"), text("protocol")];
+                head.into_iter().chain(marks).collect()
+            })
+        }
+        ContractCommand::Show { name } => {
+            let fits = |operation: &&&Arc<Operation>| {
+                operation.source.id == name
+                    || operation.full_name == name
+                    || operation.full_name.ends_with(&format!(".{name}"))
+            };
+            let found: Vec<&&Arc<Operation>> = operations.iter().filter(fits).collect();
+            if found.is_empty() {
+                return Err(CliError::Usage(format!("no contract has {name:?}: `contract list` lists them")));
+            }
+            match output {
+                Output::Json => print_json(&found.iter().map(|operation| whole(operation)).collect::<Vec<_>>()),
+                Output::Human => {
+                    found.iter().for_each(|operation| print_operation(operation));
+                    Ok(())
+                }
+            }
+        }
+    }
+}
+
+fn summary(operation: &Operation) -> Value {
+    json!({
+        "source": operation.source.id, "operation": operation.full_name, "scope": operation.scope,
+        "data_class": operation.data_class.as_str_name().to_lowercase(),
+        "purpose_required": operation.purpose_required, "official_required": operation.official_required,
+        "writes": operation.writes, "protocol": operation.binding.protocol(),
+        "timeout_ms": operation.timeout.as_millis() as u64,
+    })
+}
+
+fn whole(operation: &Operation) -> Value {
+    let mut value = summary(operation);
+    value["request"] = Value::from(lines(&operation.request));
+    value["answer"] = Value::from(lines(&operation.answer));
+    value
+}
+
+fn print_operation(operation: &Operation) {
+    anstream::println!("{}", operation.full_name);
+    anstream::println!(
+        "  {} ({}), {}, {}, timeout {} ms",
+        operation.scope,
+        operation.data_class.as_str_name().to_lowercase(),
+        operation.binding.protocol(),
+        if operation.writes { "writes" } else { "reads" },
+        operation.timeout.as_millis()
+    );
+    for (what, plan) in [("request", &operation.request), ("answer", &operation.answer)] {
+        anstream::println!("  {what} {}", plan.message.name());
+        lines(plan).iter().for_each(|line| anstream::println!("    {line}"));
+    }
+    anstream::println!();
+}
+
+/// Every field by path: its type, its rule, its name at the source.
+fn lines(plan: &MessagePlan) -> Vec<String> {
+    let mut found = Vec::new();
+    describe(plan, "", &mut found);
+    found
+}
+
+fn describe(plan: &MessagePlan, above: &str, found: &mut Vec<String>) {
+    for field in &plan.fields {
+        let path = if above.is_empty() { field.name.clone() } else { format!("{above}.{}", field.name) };
+        let kind = match &field.kind {
+            FieldKind::Message(inner) => inner.message.name().to_owned(),
+            FieldKind::Enum(_) => field.field.kind().as_enum().map_or(String::new(), |kind| kind.name().to_owned()),
+            FieldKind::Date(_) => "date".into(),
+            FieldKind::Time(_) => "time".into(),
+            FieldKind::Remaining => "map".into(),
+            _ => format!("{:?}", field.field.kind()).to_lowercase(),
+        };
+        let mut line = format!("{path}: {}{kind}", if field.list { "list of " } else { "" });
+        if field.required {
+            line.push_str(", required");
+        }
+        if let Some(group) = field.group.and_then(|group| plan.groups.get(group)) {
+            line.push_str(&format!(", one of {group}"));
+        }
+        if let Some(format) = field.format {
+            line.push_str(&format!(", {}", crate::contract::formats::expectation(format)));
+        }
+        let names: Vec<String> = field.names.iter().map(|name| name.parts.join("/")).collect();
+        line.push_str(&format!(" [{}]", names.join(" | ")));
+        found.push(line);
+        if let FieldKind::Message(inner) = &field.kind {
+            describe(inner, &path, found);
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! The demo's provincial systems: their certificates, grants and tokens.
+
+use crate::caller::{Answered, Caller, CallerFiles};
+use crate::cli::CliError;
+use crate::config::Config;
+use crate::identity::{Thumbprint, tls};
+use crate::issuer::{IssueRequest, Issuer};
+use crate::keyfile::write_private;
+use crate::pki::{DEFAULT_DAYS, Role, client_uri};
+use crate::registry::sqlite::SqliteStore;
+use crate::registry::{Client, Grant, Snapshot, Store, now};
+use crate::sandbox::folder::DevFolder;
+use crate::server::registry_path;
+use bytes::Bytes;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Registered systems, and where their files are.
+pub struct Cast {
+    folder: DevFolder,
+    data: PathBuf,
+    issuer: String,
+    audience: String,
+    store: SqliteStore,
+}
+
+/// A system that calls.
+pub struct Actor {
+    caller: Caller,
+    token: String,
+}
+
+struct Part {
+    id: &'static str,
+    scopes: &'static [&'static str],
+    purposes: &'static [&'static str],
+    rate: u32,
+    burst: u32,
+    daily_quota: u64,
+}
+
+const LEGAL_BASIS: &str = "Nghị định 278/2025/NĐ-CP";
+
+/// Who plays: one system that may everything, and some that lack something.
+const PARTS: [Part; 5] = [
+    Part { id: "one-stop-shop", scopes: &["*"], purposes: &["*"], rate: 1_000, burst: 1_000, daily_quota: 0 },
+    Part {
+        id: "registry-office",
+        scopes: &["population:verify"],
+        purposes: &["procedure:1.001193"],
+        rate: 100,
+        burst: 100,
+        daily_quota: 0,
+    },
+    Part { id: "slow-lane", scopes: &["catalogue:read"], purposes: &[], rate: 1, burst: 0, daily_quota: 0 },
+    Part { id: "small-quota", scopes: &["catalogue:read"], purposes: &[], rate: 100, burst: 100, daily_quota: 1 },
+    Part { id: "left-alone", scopes: &["catalogue:read"], purposes: &[], rate: 100, burst: 100, daily_quota: 0 },
+];
+
+impl Cast {
+    /// Registers everybody, grants, and issues a token each.
+    pub fn enter(config: &Config, folder: &DevFolder) -> Result<Self, CliError> {
+        let store = SqliteStore::open(&registry_path(&config.data))?;
+        let (issuer, audience) = (config.tokens.issuer.clone(), config.tokens.audience.clone());
+        let cast = Cast { folder: folder.clone(), data: config.data.clone(), issuer, audience, store };
+        cast.issuer().rotate()?;
+        let operations = config.catalogue()?.contracts;
+        let mut every: Vec<String> = operations.operations().iter().map(|one| one.scope.clone()).collect();
+        every.sort();
+        every.dedup();
+        for part in &PARTS {
+            cast.register(part, &every)?;
+            let token = cast.token(part.id, Duration::from_secs(3_600), Duration::ZERO)?;
+            write_private(&cast.token_file(part.id), token.as_bytes())?;
+        }
+        cast.folder.pki().issue("stranger", &Role::Client("stranger".into()), DEFAULT_DAYS)?;
+        Ok(cast)
+    }
+
+    fn issuer(&self) -> Issuer<'_> {
+        Issuer::new(&self.store, &self.data, &self.issuer, &self.audience)
+    }
+
+    fn register(&self, part: &Part, every: &[String]) -> Result<(), CliError> {
+        self.folder.pki().issue(part.id, &Role::Client(part.id.into()), DEFAULT_DAYS)?;
+        self.store.add_client(&Client {
+            id: part.id.into(),
+            agency: "H49.12".into(),
+            contact: "hotro@quangninh.gov.vn".into(),
+            names: vec![client_uri(part.id)],
+            suspended: false,
+            created: now(),
+        })?;
+        let texts = |all: &[&str]| all.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        self.store.add_grant(&Grant {
+            id: format!("demo-{}", part.id),
+            client: part.id.into(),
+            scopes: if part.scopes == ["*"] { every.to_vec() } else { texts(part.scopes) },
+            purposes: texts(part.purposes),
+            fields: vec!["*".into()],
+            rate: part.rate,
+            burst: part.burst,
+            daily_quota: part.daily_quota,
+            not_before: now(),
+            not_after: now() + 86_400,
+            legal_basis: LEGAL_BASIS.into(),
+            withdrawn: false,
+        })?;
+        Ok(())
+    }
+
+    fn certificate(&self, id: &str) -> PathBuf {
+        self.folder.path.join("pki").join(format!("{id}.pem"))
+    }
+
+    /// The file with a system's token.
+    pub fn token_file(&self, id: &str) -> PathBuf {
+        self.folder.path.join("tokens").join(format!("{id}.jwt"))
+    }
+
+    /// A fresh token for a system.
+    pub fn token(&self, id: &str, lifetime: Duration, starts_in: Duration) -> Result<String, CliError> {
+        let chain = tls::certificates(&self.certificate(id)).map_err(|fault| CliError::Failed(fault.to_string()))?;
+        let snapshot = Snapshot::new(self.store.load()?);
+        let view = snapshot.client(id).ok_or_else(|| CliError::Failed(format!("there is no client {id:?}")))?;
+        let request = IssueRequest { scopes: vec![], certificate: Thumbprint::of(&chain[0]), lifetime, starts_in };
+        Ok(self.issuer().issue(view, request)?.0)
+    }
+
+    /// Revokes a system's newest token.
+    pub fn revoke_newest(&self, id: &str) -> Result<(), CliError> {
+        if let Some(newest) = self.store.tokens(Some(id))?.first() {
+            self.store.revoke_token(&newest.id)?;
+        }
+        Ok(())
+    }
+
+    /// Suspends a system.
+    pub fn suspend(&self, id: &str) -> Result<(), CliError> {
+        Ok(self.store.suspend_client(id, true)?)
+    }
+
+    /// A system on a connection of its own, with the token from its file.
+    pub fn actor(&self, base: &str, id: &str) -> Result<Actor, CliError> {
+        let file = self.token_file(id);
+        let token = if file.exists() { std::fs::read_to_string(file)? } else { String::new() };
+        self.actor_with(base, id, &token)
+    }
+
+    /// A system with another token.
+    pub fn actor_with(&self, base: &str, id: &str, token: &str) -> Result<Actor, CliError> {
+        let certificate = self.certificate(id);
+        let files = CallerFiles { ca: self.folder.pki().ca(), key: certificate.with_extension("key"), certificate };
+        Ok(Actor { caller: Caller::new(base, &files)?, token: token.to_owned() })
+    }
+}
+
+impl Actor {
+    /// One call; an empty token, purpose or official is not sent.
+    pub async fn call(
+        &self,
+        path: &str,
+        purpose: &str,
+        official: &str,
+        requests: Vec<Bytes>,
+    ) -> Result<Answered, CliError> {
+        let bearer = format!("Bearer {}", self.token);
+        let mut metadata: Vec<(&str, &str)> = Vec::new();
+        if !self.token.is_empty() {
+            metadata.push(("authorization", &bearer));
+        }
+        for (name, value) in [("ndxp-purpose", purpose), ("ndxp-official", official)] {
+            if !value.is_empty() {
+                metadata.push((name, value));
+            }
+        }
+        Ok(self.caller.call(path, &metadata, requests).await?)
+    }
+}

@@ -1,0 +1,241 @@
+//! `demo`: everything at once in a throw-away folder. Any miss makes it fail.
+
+mod cast;
+mod refusals;
+
+use super::call::{decode, encode, explain};
+use super::output::{Output, print_json, table};
+use super::{CliError, runtime, sandbox, serve};
+use crate::caller::Answered;
+use crate::config::Config;
+use crate::contract::{ContractSet, Operation};
+use crate::exchange_log::{LogError, verify};
+use crate::sandbox::folder::DevFolder;
+use crate::sandbox::samples::{Sample, holds, samples};
+use crate::sandbox::{Sandbox, SandboxConfig};
+use crate::server::Gateway;
+use cast::{Actor, Cast};
+use clap::Args;
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+use tonic::Code;
+
+#[derive(Args)]
+pub struct DemoArgs {
+    /// Stay up after the tour, until Ctrl-C, and print how to call.
+    #[arg(long)]
+    stay: bool,
+    /// Use and keep this folder rather than a throw-away one.
+    #[arg(long, value_name = "DIR")]
+    folder: Option<PathBuf>,
+}
+
+/// One line of the tour.
+struct Line {
+    source: String,
+    operation: String,
+    protocol: String,
+    result: String,
+    took: Duration,
+    ok: bool,
+}
+
+impl Line {
+    fn json(&self) -> Value {
+        json!({
+            "source": self.source, "operation": self.operation, "protocol": self.protocol, "result": self.result,
+            "ms": self.took.as_secs_f64() * 1e3, "ok": self.ok,
+        })
+    }
+}
+
+/// Tries to start with other ports, where one was taken between its choice and its use.
+const TRIES: usize = 3;
+
+struct Stage {
+    folder: DevFolder,
+    sandbox: Sandbox,
+    gateway: Gateway,
+    _throw_away: Option<tempfile::TempDir>,
+}
+
+pub fn run(args: &DemoArgs, output: Output) -> Result<(), CliError> {
+    let say = |text: &str| {
+        if output == Output::Human {
+            anstream::println!("{text}");
+        }
+    };
+    let began = Instant::now();
+    let stage = set_up(args, TRIES)?;
+    say(&format!("sandbox: {}", sandbox::describe(&stage.sandbox.province)));
+    say(&format!("gateway: https://{}, folder {}", stage.gateway.address, stage.folder.path.display()));
+    let config = Config::load(&stage.folder.gateway_config())?;
+    let cast = Cast::enter(&config, &stage.folder)?;
+    let contracts = config.catalogue()?.contracts;
+    // The gateway takes changes of the registry over within 200 ms.
+    std::thread::sleep(Duration::from_millis(600));
+
+    let (operations, refusals) = runtime()?.block_on(async {
+        let base = format!("https://{}", stage.gateway.address);
+        let shop = cast.actor(&base, "one-stop-shop")?;
+        let all = samples(&stage.sandbox.province);
+        let mut lines = Vec::new();
+        for sample in &all {
+            lines.push(call(&shop, &contracts, sample).await?);
+        }
+        for operation in contracts.operations() {
+            if !all.iter().any(|sample| sample.operation == operation.full_name) {
+                lines.push(missed(operation));
+            }
+        }
+        let refused = refusals::all(&cast, &base, &contracts, &stage.sandbox.province).await?;
+        Ok::<_, CliError>((lines, refused))
+    })?;
+    if output == Output::Human {
+        print_lines(&["source", "operation", "protocol", "result", "ms"], &operations);
+        say("refusals, each as it must be:");
+        print_lines(&["who", "does what", "expected", "result", "ms"], &refusals);
+    }
+    let report = verified(&config)?;
+    let misses = operations.iter().chain(&refusals).filter(|line| !line.ok).count();
+    let summary = format!(
+        "{} operations of {} sources, {} refusals, {} log entries verified (root {}…), {:.1} s; {}",
+        operations.len(),
+        contracts.sources().len(),
+        refusals.len(),
+        report.sealed + report.tail,
+        &report.root[..16],
+        began.elapsed().as_secs_f64(),
+        if misses == 0 { "everything as it should be".to_owned() } else { format!("{misses} missed") }
+    );
+    match output {
+        Output::Human => say(&summary),
+        Output::Json => print_json(&json!({
+            "operations": operations.iter().map(Line::json).collect::<Vec<_>>(),
+            "refusals": refusals.iter().map(Line::json).collect::<Vec<_>>(),
+            "log": { "sealed": report.sealed, "tail": report.tail, "root": report.root },
+            "missed": misses,
+        }))?,
+    }
+    if args.stay {
+        stay(&stage, &cast, say)?;
+    }
+    let Stage { gateway, sandbox, .. } = stage;
+    gateway.stop();
+    drop(sandbox);
+    if misses == 0 { Ok(()) } else { Err(CliError::Failed(format!("{misses} of the demo's calls went otherwise"))) }
+}
+
+fn set_up(args: &DemoArgs, tries: usize) -> Result<Stage, CliError> {
+    let throw_away = match &args.folder {
+        Some(_) => None,
+        None => Some(tempfile::Builder::new().prefix("ndxp-demo-").tempdir()?),
+    };
+    let path = match (&args.folder, &throw_away) {
+        (Some(folder), _) => folder.clone(),
+        (None, Some(folder)) => folder.path().to_owned(),
+        (None, None) => std::env::temp_dir(),
+    };
+    let folder = if args.folder.is_some() { DevFolder::create(&path)? } else { DevFolder::with_free_ports(&path)? };
+    let started = || -> Result<(Sandbox, Gateway), CliError> {
+        let sandbox = Sandbox::start(SandboxConfig::load(&folder.sandbox_config())?)?;
+        let mut config = Config::load(&folder.gateway_config())?;
+        // No skew is forgiven here, so that an expired token can be shown without waiting for half a minute.
+        config.tokens.leeway_s = 0;
+        Ok((sandbox, Gateway::start(config)?))
+    };
+    match started() {
+        Ok((sandbox, gateway)) => Ok(Stage { folder, sandbox, gateway, _throw_away: throw_away }),
+        Err(_) if throw_away.is_some() && tries > 1 => set_up(args, tries - 1),
+        Err(error) => Err(error),
+    }
+}
+
+async fn call(actor: &Actor, contracts: &ContractSet, sample: &Sample) -> Result<Line, CliError> {
+    let path = format!("/{}", sample.operation);
+    let operation =
+        contracts.operation(&path).ok_or_else(|| CliError::Failed(format!("no contract has {}", sample.operation)))?;
+    let requests = sample.requests.iter().map(|request| encode(&operation.request.message, request));
+    let requests: Vec<_> = requests.collect::<Result<_, _>>().map_err(CliError::Failed)?;
+    let began = Instant::now();
+    let answered = actor.call(&path, &sample.purpose, &sample.official, requests).await?;
+    let took = began.elapsed();
+    let (ok, result) = judge(operation, sample, &answered)?;
+    Ok(Line {
+        source: operation.source.id.clone(),
+        operation: operation.name.clone(),
+        protocol: operation.binding.protocol().into(),
+        result,
+        took,
+        ok,
+    })
+}
+
+fn judge(operation: &Operation, sample: &Sample, answered: &Answered) -> Result<(bool, String), CliError> {
+    if answered.status.code() != Code::Ok {
+        return Ok((false, explain(&answered.status)));
+    }
+    let count = answered.messages.len();
+    let Some(first) = answered.messages.first() else { return Ok((false, "no answer".into())) };
+    let first = decode(&operation.answer.message, first)?;
+    if count < sample.messages {
+        return Ok((false, format!("{count} messages where {} were expected", sample.messages)));
+    }
+    if !holds(&first, &sample.expect) {
+        return Ok((false, format!("{first} lacks some of {}", sample.expect)));
+    }
+    let bytes: usize = answered.messages.iter().map(bytes::Bytes::len).sum();
+    Ok((
+        true,
+        if sample.messages > 1 { format!("OK, {count} messages, {bytes} bytes") } else { format!("OK, {bytes} bytes") },
+    ))
+}
+
+fn missed(operation: &Operation) -> Line {
+    Line {
+        source: operation.source.id.clone(),
+        operation: operation.name.clone(),
+        protocol: operation.binding.protocol().into(),
+        result: "not called: no sample".into(),
+        took: Duration::ZERO,
+        ok: false,
+    }
+}
+
+fn print_lines(header: &[&str], lines: &[Line]) {
+    let mut shown = table(header);
+    for line in lines {
+        let mark = if line.ok { "" } else { "MISSED: " };
+        shown.add_row([
+            line.source.clone(),
+            line.operation.clone(),
+            line.protocol.clone(),
+            format!("{mark}{}", line.result),
+            format!("{:.1}", line.took.as_secs_f64() * 1e3),
+        ]);
+    }
+    anstream::println!("{shown}");
+}
+
+/// Verifies the log as an auditor would, while the gateway goes on.
+fn verified(config: &Config) -> Result<verify::Report, CliError> {
+    let fail = |error: LogError| CliError::Failed(format!("the log is not verified: {error}"));
+    verify::verify(&config.data, None, |_, _| {}).map_err(fail)
+}
+
+fn stay(stage: &Stage, cast: &Cast, say: impl Fn(&str)) -> Result<(), CliError> {
+    let pki = stage.folder.path.join("pki");
+    say(&format!(
+        "\nthe gateway stays up until Ctrl-C; call it from another terminal:\n  \
+         ndxp-gateway call CatalogueService/ListCatalogues --to https://{} --ca {} \\\n    --certificate {} --token-file {}",
+        stage.gateway.address,
+        pki.join("ca.pem").display(),
+        pki.join("one-stop-shop.pem").display(),
+        cast.token_file("one-stop-shop").display(),
+    ));
+    if let Some(ops) = stage.gateway.ops {
+        say(&format!("health and metrics: http://{ops}/readyz http://{ops}/metrics"));
+    }
+    serve::wait_for_end()
+}

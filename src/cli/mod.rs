@@ -1,0 +1,194 @@
+//! The command line: one file a command group.
+
+mod audit;
+mod call;
+mod certs;
+mod check;
+mod clients;
+mod demo;
+mod output;
+mod sandbox;
+mod serve;
+mod tokens;
+
+use crate::caller::CallerError;
+use crate::config::{Config, ConfigFault};
+use crate::exchange_log::LogError;
+use crate::issuer::IssueError;
+use crate::pki::PkiError;
+use crate::registry::RegistryError;
+use crate::registry::sqlite::SqliteStore;
+use crate::sandbox::SandboxError;
+use crate::server::{StartError, registry_path};
+use clap::{Args, Parser, Subcommand};
+use output::Output;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Gateway between a province's systems and the national databases: typed gRPC in, each source's own protocol out,
+/// every exchange in a tamper-evident log before its answer leaves.
+#[derive(Parser)]
+#[command(name = "ndxp-gateway", version, about, long_about = None, propagate_version = true)]
+#[command(after_help = "Exit codes: 0 done; 1 refused, failed or not verified; 2 wrong usage or configuration; \
+                        3 the gateway cannot be reached.\nLogs go to standard error; NDXP_LOG sets their level.")]
+struct Cli {
+    /// How results are printed.
+    #[arg(long, global = true, value_enum, default_value = "human", env = "NDXP_OUTPUT")]
+    output: Output,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Everything at once in a throw-away folder: PKI, sandbox, gateway, a call of every operation, refusals, the log.
+    Demo(demo::DemoArgs),
+    /// Run the gateway.
+    Serve(ConfigFile),
+    /// Run the ten sources on loopback, or lay a development folder for them.
+    Sandbox(sandbox::SandboxArgs),
+    /// A development CA: certificates for gateways, clients and sandbox (production brings its own).
+    #[command(subcommand)]
+    Certs(certs::CertsCommand),
+    /// Provincial systems that may call.
+    Client(clients::ClientArgs),
+    /// What a client may do.
+    Grant(clients::GrantArgs),
+    /// Access tokens.
+    Token(tokens::TokenArgs),
+    /// Signing keys of access tokens.
+    Keys(tokens::KeysArgs),
+    /// Call an operation as a provincial system, JSON in and out.
+    Call(call::CallArgs),
+    /// Search, show and verify the exchange log.
+    Audit(audit::AuditArgs),
+    /// Check the gateway's configuration, or show it with every default.
+    Config(check::ConfigArgs),
+    /// Check, list or show contracts.
+    Contract(check::ContractArgs),
+}
+
+/// The gateway's configuration file.
+#[derive(Args, Clone)]
+struct ConfigFile {
+    /// The gateway's configuration.
+    #[arg(long, env = "NDXP_CONFIG", default_value = "gateway.toml", value_name = "FILE")]
+    config: PathBuf,
+}
+
+impl ConfigFile {
+    fn load(&self) -> Result<Config, CliError> {
+        Ok(Config::load(&self.config)?)
+    }
+
+    fn registry(&self) -> Result<(Config, SqliteStore), CliError> {
+        let config = self.load()?;
+        let store = SqliteStore::open(&registry_path(&config.data))?;
+        Ok((config, store))
+    }
+}
+
+/// Why a command did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+enum CliError {
+    /// The command or the configuration is wrong.
+    #[error("{0}")]
+    Usage(String),
+    /// It was refused, or failed.
+    #[error("{0}")]
+    Failed(String),
+    /// The gateway cannot be reached.
+    #[error("{0}")]
+    Unreachable(String),
+}
+
+impl CliError {
+    fn code(&self) -> u8 {
+        match self {
+            CliError::Failed(_) => 1,
+            CliError::Usage(_) => 2,
+            CliError::Unreachable(_) => 3,
+        }
+    }
+}
+
+impl From<Vec<ConfigFault>> for CliError {
+    fn from(faults: Vec<ConfigFault>) -> Self {
+        CliError::Usage(faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+    }
+}
+
+impl From<StartError> for CliError {
+    fn from(error: StartError) -> Self {
+        match error {
+            StartError::Config(faults) => faults.into(),
+            other => CliError::Failed(other.to_string()),
+        }
+    }
+}
+
+impl From<SandboxError> for CliError {
+    fn from(error: SandboxError) -> Self {
+        match error {
+            SandboxError::Config(faults) => faults.into(),
+            other => CliError::Failed(other.to_string()),
+        }
+    }
+}
+
+impl From<CallerError> for CliError {
+    fn from(error: CallerError) -> Self {
+        match error {
+            CallerError::Unreachable(..) => CliError::Unreachable(error.to_string()),
+            other => CliError::Failed(other.to_string()),
+        }
+    }
+}
+
+macro_rules! failures {
+    ($($error:ty),*) => {
+        $(impl From<$error> for CliError {
+            fn from(error: $error) -> Self {
+                CliError::Failed(error.to_string())
+            }
+        })*
+    };
+}
+
+failures!(RegistryError, IssueError, PkiError, LogError, std::io::Error);
+
+/// Parses the command line, runs the command, and gives the exit code.
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    let quiet = matches!(cli.command, Command::Demo(_));
+    crate::telemetry::start_logging(if quiet { "warn" } else { "info" });
+    let result = match cli.command {
+        Command::Demo(args) => demo::run(&args, cli.output),
+        Command::Serve(args) => serve::run(&args),
+        Command::Sandbox(args) => sandbox::run(args, cli.output),
+        Command::Certs(command) => certs::run(command, cli.output),
+        Command::Client(args) => clients::run_client(args, cli.output),
+        Command::Grant(args) => clients::run_grant(args, cli.output),
+        Command::Token(args) => tokens::run_token(args, cli.output),
+        Command::Keys(args) => tokens::run_keys(args, cli.output),
+        Command::Call(args) => call::run(args, cli.output),
+        Command::Audit(args) => audit::run(args, cli.output),
+        Command::Config(args) => check::run_config(args, cli.output),
+        Command::Contract(args) => check::run_contract(args, cli.output),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let text = error.to_string();
+            if !text.is_empty() {
+                anstream::eprintln!("error: {text}");
+            }
+            ExitCode::from(error.code())
+        }
+    }
+}
+
+/// A runtime for one command.
+fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+}

@@ -1,0 +1,36 @@
+//! `serve`: the gateway, until a signal ends it.
+
+use super::{CliError, ConfigFile, runtime};
+use crate::server::Gateway;
+use tokio::signal::unix::{SignalKind, signal};
+
+pub fn run(args: &ConfigFile) -> Result<(), CliError> {
+    let config = args.load()?;
+    let gateway = Gateway::start(config)?;
+    tracing::info!(address = %gateway.address, "the gateway answers");
+    anstream::println!(
+        "gRPC on {}{}",
+        gateway.address,
+        match gateway.ops {
+            Some(ops) => format!(", health and metrics on http://{ops}"),
+            None => String::new(),
+        }
+    );
+    wait_for_end()?;
+    tracing::info!("the gateway ends: calls under way finish");
+    gateway.stop();
+    Ok(())
+}
+
+/// Waits for SIGINT or SIGTERM.
+pub(super) fn wait_for_end() -> Result<(), CliError> {
+    runtime()?.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        Ok(())
+    })
+}

@@ -1,0 +1,148 @@
+//! `token` and `keys`.
+
+use super::output::{Output, duration, time};
+use super::{CliError, ConfigFile};
+use crate::identity::{Thumbprint, tls};
+use crate::issuer::{IssueRequest, Issuer};
+use crate::keyfile::write_private;
+use crate::registry::{Snapshot, Store, TokenRecord, now};
+use clap::{Args, Subcommand};
+use std::path::PathBuf;
+use std::time::Duration;
+
+#[derive(Args)]
+pub struct TokenArgs {
+    #[command(flatten)]
+    config: ConfigFile,
+    #[command(subcommand)]
+    command: TokenCommand,
+}
+
+#[derive(Subcommand)]
+enum TokenCommand {
+    /// Issue an access token, bound to a client's certificate.
+    Issue {
+        /// Whose.
+        #[arg(long)]
+        client: String,
+        /// The client's certificate (PEM): the token is good on connections with it only.
+        #[arg(long, value_name = "FILE")]
+        certificate: PathBuf,
+        /// Scopes to carry; all that are granted unless said.
+        #[arg(long = "scope")]
+        scopes: Vec<String>,
+        /// How long it lives (at most 24h).
+        #[arg(long, default_value = "1h", value_parser = duration)]
+        lifetime: Duration,
+        /// How long from now it begins to be valid.
+        #[arg(long, default_value = "0s", value_parser = duration)]
+        starts_in: Duration,
+        /// File for the token (readable by its owner only); printed unless given.
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// List issued tokens, newest first.
+    List {
+        /// Whose.
+        #[arg(long)]
+        client: Option<String>,
+    },
+    /// Show one issued token.
+    Show {
+        /// Its id (`jti`).
+        id: String,
+    },
+    /// Revoke a token: no call with it passes from within a second on.
+    Revoke {
+        /// Its id (`jti`).
+        id: String,
+    },
+}
+
+fn state(token: &TokenRecord) -> &'static str {
+    match token {
+        TokenRecord { revoked: true, .. } => "revoked",
+        token if token.expires <= now() => "expired",
+        _ => "in force",
+    }
+}
+
+fn print_tokens(tokens: &[TokenRecord], output: Output) -> Result<(), CliError> {
+    output.records(tokens, &["token", "client", "state", "issued", "expires", "scopes"], |token| {
+        let (issued, expires) = (time(token.issued), time(token.expires));
+        vec![token.id.clone(), token.client.clone(), state(token).into(), issued, expires, token.scopes.join("\n")]
+    })
+}
+
+pub fn run_token(args: TokenArgs, output: Output) -> Result<(), CliError> {
+    let (config, store) = args.config.registry()?;
+    match args.command {
+        TokenCommand::Issue { client, certificate, scopes, lifetime, starts_in, out } => {
+            let chain = tls::certificates(&certificate).map_err(|fault| CliError::Usage(fault.to_string()))?;
+            let snapshot = Snapshot::new(store.load()?);
+            let view =
+                snapshot.client(&client).ok_or_else(|| CliError::Failed(format!("there is no client {client:?}")))?;
+            let issuer = Issuer::new(&store, &config.data, &config.tokens.issuer, &config.tokens.audience);
+            let request = IssueRequest { scopes, certificate: Thumbprint::of(&chain[0]), lifetime, starts_in };
+            let (token, record) = issuer.issue(view, request)?;
+            match out {
+                Some(file) => {
+                    write_private(&file, token.as_bytes())?;
+                    output.result(&record, || {
+                        format!("issued {} until {} to {}", record.id, time(record.expires), file.display())
+                    })
+                }
+                None => {
+                    let whole = serde_json::json!({ "token": token, "record": record });
+                    output.result(&whole, || token.clone())
+                }
+            }
+        }
+        TokenCommand::List { client } => print_tokens(&store.tokens(client.as_deref())?, output),
+        TokenCommand::Show { id } => {
+            let found: Vec<TokenRecord> = store.tokens(None)?.into_iter().filter(|token| token.id == id).collect();
+            if found.is_empty() {
+                return Err(CliError::Failed(format!("there is no token {id:?}")));
+            }
+            print_tokens(&found, output)
+        }
+        TokenCommand::Revoke { id } => {
+            store.revoke_token(&id)?;
+            output.result(&id, || format!("revoked {id}"))
+        }
+    }
+}
+
+#[derive(Args)]
+pub struct KeysArgs {
+    #[command(flatten)]
+    config: ConfigFile,
+    #[command(subcommand)]
+    command: KeysCommand,
+}
+
+#[derive(Subcommand)]
+enum KeysCommand {
+    /// List signing keys.
+    List,
+    /// Make a new signing key; tokens of the older ones stay good until the last of them has expired.
+    Rotate,
+}
+
+pub fn run_keys(args: KeysArgs, output: Output) -> Result<(), CliError> {
+    let (config, store) = args.config.registry()?;
+    match args.command {
+        KeysCommand::List => {
+            let keys = store.load()?.keys;
+            output.records(&keys, &["key", "algorithm", "made", "tokens are believed until"], |key| {
+                let until = if key.believed_until == 0 { "signs now".to_owned() } else { time(key.believed_until) };
+                vec![key.kid.clone(), key.algorithm.clone(), time(key.created), until]
+            })
+        }
+        KeysCommand::Rotate => {
+            let issuer = Issuer::new(&store, &config.data, &config.tokens.issuer, &config.tokens.audience);
+            let key = issuer.rotate()?;
+            output.result(&key, || format!("tokens are signed with {} from now on", key.kid))
+        }
+    }
+}

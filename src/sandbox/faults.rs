@@ -1,0 +1,161 @@
+//! Faults of sources and hubs, switched on and off while the sandbox runs.
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// What a source or hub does wrong.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FaultKind {
+    /// Nothing (but it may be slow).
+    #[default]
+    None,
+    /// Answers with the HTTP status `status`.
+    Status,
+    /// Takes the request and never answers.
+    Hang,
+    /// Sends the head and half of the body, then nothing.
+    HangBody,
+    /// Sends the body byte by byte, one every 200 ms.
+    Drip,
+    /// Closes the connection without an answer.
+    Close,
+    /// Closes the connection in the middle of the body.
+    ResetBody,
+    /// Answers 200 with bytes that are no document.
+    Garbage,
+    /// Answers 200 with a web page.
+    WrongType,
+    /// Answers 200 with 64 MB.
+    Huge,
+    /// Answers 200 with a well-formed document of another form.
+    Lying,
+    /// Refuses every credential.
+    CredentialsRefused,
+    /// Has forgotten the tokens and sessions given out before this was switched on.
+    CredentialsExpired,
+}
+
+/// A fault as it is set.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Fault {
+    /// What goes wrong.
+    pub kind: FaultKind,
+    /// For `status`: which, 500 unless said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// How much later every answer comes, in milliseconds.
+    pub latency_ms: u64,
+}
+
+impl From<FaultKind> for Fault {
+    fn from(kind: FaultKind) -> Self {
+        Fault { kind, ..Fault::default() }
+    }
+}
+
+/// The faults of all sources and hubs, by id.
+#[derive(Debug, Default)]
+pub struct Faults(Mutex<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    set: BTreeMap<String, Fault>,
+    /// How often credentials were made to expire, by id.
+    expired: BTreeMap<String, u64>,
+}
+
+impl Faults {
+    fn inner(&self) -> std::sync::MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets a fault.
+    pub fn set(&self, id: &str, fault: impl Into<Fault>) {
+        let fault = fault.into();
+        let mut inner = self.inner();
+        if fault.kind == FaultKind::CredentialsExpired {
+            *inner.expired.entry(id.to_owned()).or_default() += 1;
+        }
+        inner.set.insert(id.to_owned(), fault);
+    }
+
+    /// Takes a fault back.
+    pub fn clear(&self, id: &str) {
+        self.inner().set.remove(id);
+    }
+
+    /// The fault of a source or hub.
+    pub fn of(&self, id: &str) -> Fault {
+        self.inner().set.get(id).copied().unwrap_or_default()
+    }
+
+    /// A number that grows each time that the credentials of this id are made to expire.
+    pub fn epoch(&self, id: &str) -> u64 {
+        self.inner().expired.get(id).copied().unwrap_or_default()
+    }
+
+    /// All that are set.
+    pub fn all(&self) -> BTreeMap<String, Fault> {
+        self.inner().set.clone()
+    }
+}
+
+/// Sets and clears faults over HTTP: `PUT /faults/<id>` with a fault as JSON, `DELETE /faults/<id>`, `GET /faults`.
+pub async fn control(listener: tokio::net::TcpListener, faults: Arc<Faults>) {
+    loop {
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            continue;
+        };
+        let faults = faults.clone();
+        let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+            let faults = faults.clone();
+            async move {
+                let (head, body) = request.into_parts();
+                let body = Limited::new(body, 4_096).collect().await.map(|body| body.to_bytes());
+                let (status, text) = match body {
+                    Ok(body) => faults.change(&head.method, head.uri.path(), &body),
+                    Err(_) => (413, "a fault is smaller than that\n".to_owned()),
+                };
+                let mut answer = Response::new(Full::new(Bytes::from(text)));
+                *answer.status_mut() = StatusCode::from_u16(status).unwrap_or_default();
+                Ok::<_, std::convert::Infallible>(answer)
+            }
+        });
+        tokio::spawn(async move {
+            let served = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+            if let Err(error) = served.await {
+                tracing::debug!(%error, "a request to the sandbox's control failed");
+            }
+        });
+    }
+}
+
+impl Faults {
+    fn change(&self, method: &Method, path: &str, body: &[u8]) -> (u16, String) {
+        let id = path.strip_prefix("/faults/").unwrap_or("");
+        match (method.as_str(), id) {
+            ("GET", _) => (200, serde_json::to_string_pretty(&self.all()).unwrap_or_default() + "\n"),
+            ("PUT", id) if !id.is_empty() => match serde_json::from_slice::<Fault>(body) {
+                Ok(fault) => {
+                    self.set(id, fault);
+                    (200, format!("{id}: {fault:?}\n"))
+                }
+                Err(error) => (400, format!("no fault: {error}\n")),
+            },
+            ("DELETE", id) if !id.is_empty() => {
+                self.clear(id);
+                (200, format!("{id}: no fault\n"))
+            }
+            _ => (404, "PUT or DELETE /faults/<source or hub>, GET /faults\n".to_owned()),
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! A development folder: PKI, secrets, the gateway's and the sandbox's configuration, laid from `seeds/`.
+
+use crate::keyfile::write_private;
+use crate::pki::{DEFAULT_DAYS, Pki, PkiError, Role};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+
+/// Every file of `seeds/` that a folder is laid from.
+const FILES: [(&str, &str); 16] = [
+    ("gateway.toml", include_str!("../../seeds/gateway.toml")),
+    ("sandbox.toml", include_str!("../../seeds/sandbox.toml")),
+    ("hubs/ndxp.toml", include_str!("../../seeds/hubs/ndxp.toml")),
+    ("hubs/lgsp.toml", include_str!("../../seeds/hubs/lgsp.toml")),
+    ("hubs/vdxp.toml", include_str!("../../seeds/hubs/vdxp.toml")),
+    ("hubs/ndop.toml", include_str!("../../seeds/hubs/ndop.toml")),
+    ("sources/population.toml", include_str!("../../seeds/sources/population.toml")),
+    ("sources/publicservice.toml", include_str!("../../seeds/sources/publicservice.toml")),
+    ("sources/business.toml", include_str!("../../seeds/sources/business.toml")),
+    ("sources/insurance.toml", include_str!("../../seeds/sources/insurance.toml")),
+    ("sources/civilstatus.toml", include_str!("../../seeds/sources/civilstatus.toml")),
+    ("sources/criminalrecord.toml", include_str!("../../seeds/sources/criminalrecord.toml")),
+    ("sources/land.toml", include_str!("../../seeds/sources/land.toml")),
+    ("sources/catalogue.toml", include_str!("../../seeds/sources/catalogue.toml")),
+    ("sources/budgetunit.toml", include_str!("../../seeds/sources/budgetunit.toml")),
+    ("sources/officials.toml", include_str!("../../seeds/sources/officials.toml")),
+];
+
+/// Secrets that gateway and sandbox share, made anew for each folder.
+const SECRETS: [&str; 12] = [
+    "ndxp-consumer",
+    "ndxp-soap",
+    "ndxp-api-key",
+    "lgsp-consumer",
+    "lgsp-access",
+    "lgsp-secret",
+    "vdxp-consumer",
+    "ndop-consumer",
+    "ndop-soap",
+    "ndop-api-key",
+    "publicservice",
+    "catalogue",
+];
+
+/// Ports as the seeds have them.
+const PORTS: [u16; 11] = [7443, 9464, 9500, 9501, 9502, 9503, 9504, 9511, 9512, 9513, 9514];
+
+/// A development folder.
+#[derive(Debug, Clone)]
+pub struct DevFolder {
+    /// Where it is.
+    pub path: PathBuf,
+}
+
+impl DevFolder {
+    /// Lays a folder with the seeds' own ports.
+    pub fn create(path: &Path) -> Result<Self, PkiError> {
+        Self::lay(path, &PORTS)
+    }
+
+    /// Lays a folder with ports that are free now, for demos and tests that run side by side.
+    pub fn with_free_ports(path: &Path) -> Result<Self, PkiError> {
+        Self::lay(path, &free_ports(PORTS.len()).map_err(|error| PkiError::File(path.to_owned(), error.to_string()))?)
+    }
+
+    fn lay(path: &Path, ports: &[u16]) -> Result<Self, PkiError> {
+        let folder = DevFolder { path: path.to_owned() };
+        if folder.gateway_config().exists() {
+            return Err(PkiError::Exists(folder.gateway_config()));
+        }
+        for below in ["hubs", "sources", "records", "contracts", "secrets", "pki"] {
+            let below = path.join(below);
+            std::fs::create_dir_all(&below).map_err(|error| PkiError::File(below, error.to_string()))?;
+        }
+        for (name, text) in FILES {
+            let text = with_ports(text, ports);
+            let file = path.join(name);
+            std::fs::write(&file, text).map_err(|error| PkiError::File(file, error.to_string()))?;
+        }
+        for name in SECRETS.iter().chain(&["population"]) {
+            let file = path.join("secrets").join(name);
+            let secret = uuid::Uuid::new_v4().simple().to_string();
+            write_private(&file, secret.as_bytes()).map_err(|error| PkiError::File(file, error.to_string()))?;
+        }
+        let pki = folder.pki();
+        pki.init()?;
+        let local = || Role::Server(vec!["localhost".into(), "127.0.0.1".into()]);
+        pki.issue("gateway", &local(), DEFAULT_DAYS)?;
+        pki.issue("sandbox", &local(), DEFAULT_DAYS)?;
+        pki.issue("to-sources", &Role::Client("gateway".into()), DEFAULT_DAYS)?;
+        Ok(folder)
+    }
+
+    /// The gateway's configuration.
+    pub fn gateway_config(&self) -> PathBuf {
+        self.path.join("gateway.toml")
+    }
+
+    /// The sandbox's configuration.
+    pub fn sandbox_config(&self) -> PathBuf {
+        self.path.join("sandbox.toml")
+    }
+
+    /// Its CA.
+    pub fn pki(&self) -> Pki {
+        Pki::at(&self.path.join("pki"))
+    }
+}
+
+/// Replaces the seeds' ports, each once: a new port may look like another seed's.
+fn with_ports(text: &str, ports: &[u16]) -> String {
+    const HOST: &str = "127.0.0.1:";
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once(HOST) {
+        let digits = after.bytes().take_while(u8::is_ascii_digit).count();
+        let seed = after[..digits].parse::<u16>().ok();
+        let port = PORTS.iter().zip(ports).find(|(known, _)| Some(**known) == seed).map(|(_, port)| *port);
+        out.push_str(before);
+        out.push_str(HOST);
+        out.push_str(&port.map_or_else(|| after[..digits].to_owned(), |port| port.to_string()));
+        rest = &after[digits..];
+    }
+    out + rest
+}
+
+/// Ports below those that the kernel gives to clients (32768 and up), so that no connection of a neighbour takes one
+/// between here and the server that will listen there.
+pub fn free_ports(count: usize) -> std::io::Result<Vec<u16>> {
+    let mut found: Vec<(u16, TcpListener)> = Vec::new();
+    for _ in 0..10_000 {
+        let port = 12_000 + (uuid::Uuid::new_v4().as_u128() % 20_000) as u16;
+        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
+            found.push((port, listener));
+        }
+        if found.len() == count {
+            return Ok(found.into_iter().map(|(port, _)| port).collect());
+        }
+    }
+    Err(std::io::Error::from(std::io::ErrorKind::AddrInUse))
+}

@@ -1,0 +1,244 @@
+//! The sandbox's HTTP: whole requests in, whole replies out, over TLS, with faults on the way.
+
+use super::faults::{Fault, FaultKind, Faults};
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, Limited, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+/// Largest request that the sandbox takes.
+const MAX_REQUEST: usize = 32 << 20;
+/// Size of the huge answer.
+const HUGE: usize = 64 << 20;
+
+/// The body of a reply.
+pub type ReplyBody = UnsyncBoxBody<Bytes, io::Error>;
+
+/// A whole request.
+#[derive(Debug)]
+pub struct Ask {
+    /// Verb.
+    pub method: Method,
+    /// Path, percent-decoded.
+    pub path: String,
+    /// Query parameters, percent-decoded.
+    pub query: Vec<(String, String)>,
+    /// Headers.
+    pub headers: HeaderMap,
+    /// Body.
+    pub body: Bytes,
+}
+
+impl Ask {
+    /// A header as text.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// A query parameter.
+    pub fn parameter(&self, name: &str) -> Option<&str> {
+        self.query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The body as JSON.
+    pub fn json(&self) -> Option<serde_json::Value> {
+        serde_json::from_slice(&self.body).ok()
+    }
+}
+
+/// A whole reply.
+#[derive(Debug, Clone)]
+pub struct Reply {
+    /// Status.
+    pub status: u16,
+    /// Headers.
+    pub headers: Vec<(String, String)>,
+    /// Body.
+    pub body: Vec<u8>,
+}
+
+impl Reply {
+    /// JSON.
+    pub fn json(value: &serde_json::Value) -> Self {
+        Reply::typed(200, "application/json;charset=UTF-8", value.to_string())
+    }
+
+    /// A document of this content type.
+    pub fn typed(status: u16, content_type: &str, body: impl Into<Vec<u8>>) -> Self {
+        Reply { status, headers: vec![("content-type".into(), content_type.into())], body: body.into() }
+    }
+
+    /// A status with a JSON error.
+    pub fn error(status: u16, text: &str) -> Self {
+        Reply { status, ..Reply::json(&serde_json::json!({ "error": text })) }
+    }
+
+    /// With one more header.
+    pub fn with(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.headers.push((name.into(), value.into()));
+        self
+    }
+}
+
+/// Something that answers requests at one address.
+pub trait Site: Send + Sync + 'static {
+    /// Whose request this is: the id that faults go by.
+    fn whose(&self, ask: &Ask) -> String;
+    /// Answers it.
+    fn answer(&self, ask: &Ask) -> Reply;
+}
+
+/// Serves a site until the runtime ends.
+pub async fn serve(listener: TcpListener, tls: Arc<rustls::ServerConfig>, site: Arc<dyn Site>, faults: Arc<Faults>) {
+    accept(listener, tls, move |request| {
+        let (site, faults) = (site.clone(), faults.clone());
+        async move {
+            let ask = read(request).await?;
+            let fault = faults.of(&site.whose(&ask));
+            before(fault).await?;
+            // Answered on a thread of its own: some answers are worked out from thousands of records.
+            let reply = tokio::task::spawn_blocking(move || site.answer(&ask)).await.map_err(io::Error::other)?;
+            Ok(spoil(reply, fault))
+        }
+    })
+    .await;
+}
+
+/// Accepts connections and serves each with HTTP/1 or HTTP/2.
+pub async fn accept<F, A>(listener: TcpListener, tls: Arc<rustls::ServerConfig>, answer: F)
+where
+    F: Fn(Request<Incoming>) -> A + Clone + Send + Sync + 'static,
+    A: Future<Output = io::Result<Response<ReplyBody>>> + Send + 'static,
+{
+    let acceptor = TlsAcceptor::from(tls);
+    loop {
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            continue;
+        };
+        let (acceptor, answer) = (acceptor.clone(), answer.clone());
+        tokio::spawn(async move {
+            let _ = stream.set_nodelay(true);
+            let Ok(stream) = acceptor.accept(stream).await else { return };
+            let service = service_fn(answer);
+            let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+            builder.http2().max_concurrent_streams(1_000);
+            // A caller that goes away, or a fault that closes the connection, is nothing to tell of.
+            let _ = builder.serve_connection(TokioIo::new(stream), service).await;
+        });
+    }
+}
+
+async fn read(request: Request<Incoming>) -> io::Result<Ask> {
+    let (head, body) = request.into_parts();
+    let body = Limited::new(body, MAX_REQUEST).collect().await.map_err(io::Error::other)?.to_bytes();
+    let query = head.uri.query().unwrap_or("");
+    let query = query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (percent_decode(name), percent_decode(value))
+    });
+    Ok(Ask {
+        method: head.method,
+        path: percent_decode(head.uri.path()),
+        query: query.collect(),
+        headers: head.headers,
+        body,
+    })
+}
+
+fn percent_decode(text: &str) -> String {
+    let mut out = Vec::new();
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        let hex = |byte: Option<u8>| char::from(byte?).to_digit(16);
+        match byte {
+            b'%' => match (hex(bytes.next()), hex(bytes.next())) {
+                (Some(high), Some(low)) => out.push((high * 16 + low) as u8),
+                _ => out.push(b'?'),
+            },
+            other => out.push(other),
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+/// What a fault does before the answer.
+pub async fn before(fault: Fault) -> io::Result<()> {
+    if fault.latency_ms > 0 {
+        tokio::time::sleep(Duration::from_millis(fault.latency_ms)).await;
+    }
+    match fault.kind {
+        FaultKind::Hang => std::future::pending().await,
+        FaultKind::Close => Err(io::Error::from(io::ErrorKind::ConnectionReset)),
+        _ => Ok(()),
+    }
+}
+
+/// What a fault makes of an answer.
+pub fn spoil(reply: Reply, fault: Fault) -> Response<ReplyBody> {
+    let half = Bytes::copy_from_slice(&reply.body[..reply.body.len() / 2]);
+    let full = |bytes: Vec<u8>| Full::new(Bytes::from(bytes)).map_err(|never| match never {}).boxed_unsync();
+    let typed = |content_type: &str, text: &str| Reply::typed(200, content_type, text);
+    let (reply, body) = match fault.kind {
+        FaultKind::Status => {
+            let reply = Reply::error(fault.status.unwrap_or(500), "fault");
+            (reply.clone(), full(reply.body))
+        }
+        FaultKind::HangBody => {
+            let parts = stream::once(async { Ok(Frame::data(half)) }).chain(stream::pending());
+            (reply, UnsyncBoxBody::new(StreamBody::new(parts.boxed())))
+        }
+        FaultKind::ResetBody => {
+            let broken = || io::Error::from(io::ErrorKind::ConnectionReset);
+            let parts = stream::iter([Ok(Frame::data(half)), Err(broken())]);
+            (reply, UnsyncBoxBody::new(StreamBody::new(parts)))
+        }
+        FaultKind::Drip => {
+            let parts = stream::unfold(reply.body.clone().into_iter(), |mut rest| async move {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                let byte = rest.next()?;
+                Some((Ok(Frame::data(Bytes::copy_from_slice(&[byte]))), rest))
+            });
+            (reply, UnsyncBoxBody::new(StreamBody::new(parts.boxed())))
+        }
+        FaultKind::Garbage => {
+            let reply = Reply { body: vec![0xff, 0x00, b'{', b'<', 0xc3, 0x28], ..reply };
+            (reply.clone(), full(reply.body))
+        }
+        FaultKind::WrongType => {
+            let reply = typed("text/html", "<html><body><p>Bảo trì hệ thống</body></html>");
+            (reply.clone(), full(reply.body))
+        }
+        FaultKind::Lying => {
+            let reply = if reply.body.starts_with(b"<") {
+                typed("text/xml", "<a><b>1</b></a>")
+            } else {
+                typed("application/json", r#"[[{"a":1},{"b":[2]}],{"Data":7}]"#)
+            };
+            (reply.clone(), full(reply.body))
+        }
+        FaultKind::Huge => {
+            let chunk = Bytes::from(vec![b' '; 64 << 10]);
+            let parts = stream::iter((0..HUGE / chunk.len()).map(move |_| Ok(Frame::data(chunk.clone()))));
+            (reply, UnsyncBoxBody::new(StreamBody::new(parts)))
+        }
+        _ => (reply.clone(), full(reply.body)),
+    };
+    let mut answer = Response::new(body);
+    *answer.status_mut() = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    for (name, value) in &reply.headers {
+        if let (Ok(name), Ok(value)) = (name.parse::<http::HeaderName>(), http::HeaderValue::from_str(value)) {
+            answer.headers_mut().insert(name, value);
+        }
+    }
+    answer
+}

@@ -1,0 +1,142 @@
+//! Hubs in front of the sources: NDXP, the province's LGSP, VDXP, and a second REST hub that stands for NDOP. One token
+//! endpoint each; who shows no valid credential gets no further.
+
+use super::faults::{FaultKind, Faults};
+use super::http::{Ask, Reply, Site};
+use super::sources::Source;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::json;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How far a timestamp of the SOAP side may be off.
+const MAX_SKEW_MS: i64 = 300_000;
+
+/// What a hub knows of its callers.
+#[derive(Debug, Clone)]
+pub struct Keys {
+    /// OAuth2 key.
+    pub consumer_key: String,
+    /// OAuth2 secret.
+    pub consumer_secret: String,
+    /// User of the SOAP side.
+    pub soap_user: String,
+    /// Its secret.
+    pub soap_secret: String,
+    /// Its API key.
+    pub api_key: String,
+    /// AccessKey and SecretKey of an LGSP; every call must carry them.
+    pub lgsp: Option<(String, String)>,
+    /// X-Road members who may call.
+    pub xroad_clients: Vec<String>,
+    /// Life of a token.
+    pub token_life: Duration,
+}
+
+/// One hub.
+pub struct Hub {
+    id: String,
+    keys: Keys,
+    sources: Arc<Vec<Arc<dyn Source>>>,
+    faults: Arc<Faults>,
+    tokens: Mutex<HashMap<String, (Instant, u64)>>,
+}
+
+impl Hub {
+    /// A hub in front of these sources.
+    pub fn new(id: &str, keys: Keys, sources: Arc<Vec<Arc<dyn Source>>>, faults: Arc<Faults>) -> Self {
+        Hub { id: id.to_owned(), keys, sources, faults, tokens: Mutex::default() }
+    }
+
+    fn source(&self, ask: &Ask) -> Option<&Arc<dyn Source>> {
+        self.sources.iter().find(|source| source.takes(ask))
+    }
+
+    fn give_token(&self, ask: &Ask) -> Reply {
+        let basic = STANDARD.encode(format!("{}:{}", self.keys.consumer_key, self.keys.consumer_secret));
+        if ask.header("authorization") != Some(&format!("Basic {basic}")) {
+            return Reply { status: 401, ..Reply::json(&json!({ "error": "invalid_client" })) };
+        }
+        if ask.body.as_ref() != b"grant_type=client_credentials" {
+            return Reply { status: 400, ..Reply::json(&json!({ "error": "unsupported_grant_type" })) };
+        }
+        let token = uuid::Uuid::new_v4().to_string();
+        let entry = (Instant::now() + self.keys.token_life, self.faults.epoch(&self.id));
+        self.tokens.lock().unwrap_or_else(PoisonError::into_inner).insert(token.clone(), entry);
+        Reply::json(&json!({
+            "access_token": token, "scope": "am_application_scope default", "token_type": "Bearer",
+            "expires_in": self.keys.token_life.as_secs(),
+        }))
+    }
+
+    fn bearer_holds(&self, ask: &Ask) -> bool {
+        let Some(token) = ask.header("authorization").and_then(|text| text.strip_prefix("Bearer ")) else {
+            return false;
+        };
+        let tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        let epoch = self.faults.epoch(&self.id);
+        tokens.get(token).is_some_and(|(until, made)| Instant::now() < *until && *made == epoch)
+    }
+
+    /// `Authorization: Basic base64(user ":" sha256hex(endpointPath + user + timestamp + secret))`.
+    fn hashed_basic_holds(&self, ask: &Ask) -> bool {
+        let Some(timestamp) = ask.header("timestamp") else { return false };
+        let now = jiff::Timestamp::now().as_millisecond();
+        let fresh = timestamp.parse::<i64>().is_ok_and(|sent| (now - sent).abs() < MAX_SKEW_MS);
+        let text = format!("{}{}{timestamp}{}", ask.path, self.keys.soap_user, self.keys.soap_secret);
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
+        let hex: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        let basic = STANDARD.encode(format!("{}:{hex}", self.keys.soap_user));
+        fresh
+            && ask.header("authorization") == Some(&format!("Basic {basic}"))
+            && ask.header("apikey") == Some(&self.keys.api_key)
+            && ask.header("x-road-client").is_some_and(|client| self.keys.xroad_clients.iter().any(|one| one == client))
+    }
+
+    fn lgsp_holds(&self, ask: &Ask) -> bool {
+        let Some((access, secret)) = &self.keys.lgsp else { return true };
+        let decoded = ask.header("lgspaccesstoken").and_then(|text| STANDARD.decode(text).ok());
+        let keys = decoded.and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok());
+        keys.is_some_and(|keys| keys["AccessKey"] == *access && keys["SecretKey"] == *secret)
+    }
+}
+
+impl Site for Hub {
+    /// The source's own faults go before the hub's.
+    fn whose(&self, ask: &Ask) -> String {
+        let source = self.source(ask).map(|source| source.id().to_owned());
+        match source {
+            Some(source) if self.faults.of(&source) != Default::default() => source,
+            _ => self.id.clone(),
+        }
+    }
+
+    fn answer(&self, ask: &Ask) -> Reply {
+        if self.faults.of(&self.whose(ask)).kind == FaultKind::CredentialsRefused || !self.lgsp_holds(ask) {
+            return Reply::error(401, "invalid_credentials");
+        }
+        if ask.path == "/token" && ask.method == http::Method::POST {
+            return self.give_token(ask);
+        }
+        let Some(source) = self.source(ask) else { return Reply::error(404, "no such resource") };
+        let known = match source.door() {
+            Door::Bearer => self.bearer_holds(ask),
+            Door::HashedBasic => self.hashed_basic_holds(ask),
+            Door::XRoad => return source.xroad(ask, &self.keys.xroad_clients),
+        };
+        if known { source.answer(ask) } else { Reply::error(401, "invalid_credentials") }
+    }
+}
+
+/// Which credential a hub wants for a source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Door {
+    /// A token of its token endpoint.
+    Bearer,
+    /// The timestamped hash of its SOAP side.
+    HashedBasic,
+    /// X-Road: the member who calls.
+    XRoad,
+}

@@ -1,0 +1,282 @@
+//! One call of every operation, with what the sandbox answers: for `demo`, for tests in every language, and for
+//! developers who want something to begin with (`ndxp-gateway sandbox samples`).
+
+use super::province::names::PROCEDURES;
+use super::province::{Gender, Owner, Person, Province};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+/// One call, in the JSON form of protobuf.
+#[derive(Debug, Clone, Serialize)]
+pub struct Sample {
+    /// Full method name, `package.Service/Method`.
+    pub operation: String,
+    /// Request messages: one, or those of a client stream.
+    pub requests: Vec<Value>,
+    /// `ndxp-purpose`.
+    pub purpose: String,
+    /// `ndxp-official`.
+    pub official: String,
+    /// What must stand in the first answer message.
+    pub expect: Value,
+    /// Fewest answer messages.
+    pub messages: usize,
+}
+
+/// A dossier number that the sandbox's own dossiers never have.
+const NEW_DOSSIER: &str = "H49.12-261125-8001";
+/// The one for a civil registration.
+const NEW_REGISTRATION: &str = "H49.12-261125-8002";
+/// The one for a criminal-record certificate.
+const NEW_REQUEST: &str = "H49.12-261125-8003";
+/// The acting official.
+pub const OFFICIAL: &str = "QN000001";
+
+fn date(birth: (u16, u8, u8)) -> Value {
+    match birth {
+        (year, 0, _) => json!({ "year": year }),
+        (year, month, 0) => json!({ "year": year, "month": month }),
+        (year, month, day) => json!({ "year": year, "month": month, "day": day }),
+    }
+}
+
+fn day(day: u8) -> Value {
+    json!({ "year": 2026, "month": 11, "day": day })
+}
+
+fn gender(person: &Person) -> &'static str {
+    if person.gender == Gender::Male { "MALE" } else { "FEMALE" }
+}
+
+struct Samples<'p> {
+    province: &'p Province,
+    all: Vec<Sample>,
+}
+
+/// One call of every operation of the ten sources, writes before what reads them.
+pub fn samples(province: &Province) -> Vec<Sample> {
+    let mut samples = Samples { province, all: Vec::new() };
+    samples.population();
+    samples.publicservice();
+    samples.business();
+    samples.insurance();
+    samples.civilstatus();
+    samples.criminalrecord();
+    samples.land();
+    samples.catalogue();
+    samples.budgetunit();
+    samples.officials();
+    samples.all
+}
+
+impl Samples<'_> {
+    fn add(&mut self, operation: &str, request: Value, expect: Value) {
+        self.all.push(Sample {
+            operation: operation.to_owned(),
+            requests: vec![request],
+            purpose: "1.004222".into(),
+            official: OFFICIAL.into(),
+            expect,
+            messages: 1,
+        });
+    }
+
+    fn several(&mut self, operation: &str, request: Value, expect: Value, messages: usize) {
+        self.add(operation, request, expect);
+        if let Some(last) = self.all.last_mut() {
+            last.messages = messages;
+        }
+    }
+
+    /// Somebody with a whole birth date, a spouse and children.
+    fn person(&self) -> &Person {
+        let fits = |person: &&Person| person.spouse.is_some() && person.birth.1 > 0 && person.old_id.is_some();
+        self.province.people.iter().find(fits).unwrap_or(&self.province.people[0])
+    }
+
+    fn population(&mut self) {
+        let service = "ndxp.population.v1.PopulationService";
+        let person = self.person().clone();
+        let household = self.province.household(&person).clone();
+        let claim = json!({
+            "citizenId": person.citizen_id, "fullName": person.full_name(), "birthDate": date(person.birth),
+        });
+        self.add(&format!("{service}/VerifyCitizen"), claim.clone(), json!({ "matched": true }));
+        let expect = json!({
+            "citizenId": person.citizen_id, "gender": gender(&person), "birthDate": date(person.birth),
+            "householdNumber": household.number, "permanentAddress": { "provinceCode": "22" },
+        });
+        self.add(&format!("{service}/GetCitizen"), claim, expect);
+        let request = json!({ "citizenId": person.citizen_id });
+        self.add(&format!("{service}/GetHousehold"), request, json!({ "householdNumber": household.number }));
+    }
+
+    fn publicservice(&mut self) {
+        let service = "ndxp.publicservice.v1.PublicServiceService";
+        let person = self.person().clone();
+        let procedure = PROCEDURES[5];
+        let dossier = json!({
+            "dossierNumber": NEW_DOSSIER, "procedureCode": procedure.0, "procedureName": procedure.1,
+            "applicantName": person.full_name(), "applicantKind": "CITIZEN", "applicantId": person.citizen_id,
+            "phone": person.phone, "receivedAt": "2026-11-25T01:30:00Z", "dueAt": "2026-12-02T10:00:00Z",
+            "status": "RECEIVED", "fees": [{ "name": "Lệ phí", "amountVnd": "15000" }],
+        });
+        let request = json!({ "updating": false, "dossiers": [dossier] });
+        self.add(&format!("{service}/SyncDossiers"), request, json!({ "accepted": 1 }));
+        let request = json!({
+            "dossierNumber": NEW_DOSSIER, "handler": "Nguyễn Thị Hạnh", "handlerTitle": "Chuyên viên",
+            "handledAt": "2026-11-25T02:00:00Z", "department": "Bộ phận một cửa", "content": "Đã tiếp nhận",
+            "status": "IN_PROGRESS",
+        });
+        self.add(&format!("{service}/UpdateProgress"), request, json!({}));
+        let known = &self.province.dossiers[0];
+        let applicant = self.province.people[known.applicant].full_name();
+        let (number, expect) =
+            (known.number.clone(), json!({ "dossierNumber": known.number, "applicantName": applicant }));
+        self.add(&format!("{service}/GetDossier"), json!({ "dossierNumber": number }), expect);
+        let expect = json!({ "procedureCode": procedure.0, "name": procedure.1 });
+        self.add(&format!("{service}/GetProcedure"), json!({ "procedureCode": procedure.0 }), expect);
+        let expect = json!({ "procedureCode": PROCEDURES[0].0 });
+        self.several(&format!("{service}/ListProcedures"), json!({}), expect, PROCEDURES.len());
+    }
+
+    fn business(&mut self) {
+        let service = "ndxp.business.v1.BusinessService";
+        let enterprise = self.province.enterprises[0].clone();
+        let request = json!({ "enterpriseCode": enterprise.code });
+        let expect = json!({
+            "enterpriseCode": enterprise.code, "name": enterprise.name, "capitalVnd": enterprise.capital.to_string(),
+        });
+        self.add(&format!("{service}/GetEnterprise"), request.clone(), expect);
+        let expect = json!({ "enterpriseCode": enterprise.code, "name": enterprise.name });
+        self.add(&format!("{service}/VerifyEnterprise"), request, expect);
+        let request = json!({ "fromDate": day(3), "toDate": day(7) });
+        self.several(&format!("{service}/ListRegistrations"), request, json!({ "kind": "Đăng ký thay đổi" }), 120);
+        let journal = self.province.registrations[0].journal.clone();
+        let expect = json!({ "journalNumber": journal });
+        self.add(&format!("{service}/GetRegistration"), json!({ "journalNumber": journal }), expect);
+    }
+
+    fn insurance(&mut self) {
+        let service = "ndxp.insurance.v1.InsuranceService";
+        let person = self.person().clone();
+        let household = self.province.household(&person).number.clone();
+        let expect = json!({ "householdCode": household });
+        let request = json!({ "insuranceNumber": person.insurance_number });
+        self.add(&format!("{service}/GetHousehold"), request, expect.clone());
+        let request = json!({
+            "fullName": person.full_name(), "birthDate": date(person.birth), "gender": gender(&person),
+            "provinceCode": "22", "birthPlace": true,
+        });
+        let found = json!({ "insuranceNumber": person.insurance_number, "state": "PARTICIPATING" });
+        self.add(&format!("{service}/FindInsuranceNumber"), request, found);
+        let request =
+            json!({ "provinceCode": "22", "fullName": person.full_name(), "cardNumber": person.card_number() });
+        self.add(&format!("{service}/FindHousehold"), request, expect);
+    }
+
+    fn civilstatus(&mut self) {
+        let service = "ndxp.civilstatus.v1.CivilStatusService";
+        let father = self.person().clone();
+        let record = json!({
+            "fullName": format!("{} Minh Khôi", father.family), "gender": "MALE", "birthDate": day(20),
+            "birthCommuneCode": "06673", "ethnicityCode": "01",
+            "father": { "fullName": father.full_name(), "citizenId": father.citizen_id },
+        });
+        let request = json!({
+            "module": "BIRTH", "dossierNumber": NEW_REGISTRATION, "receivedOn": day(25), "record": record,
+        });
+        self.add(&format!("{service}/Register"), request, json!({}));
+        let named = json!({ "dossierNumber": NEW_REGISTRATION });
+        self.add(&format!("{service}/GetStatus"), named.clone(), named.clone());
+        self.add(&format!("{service}/GetResult"), named.clone(), named.clone());
+        let request = json!({ "module": "BIRTH", "updatedOn": day(3) });
+        self.add(&format!("{service}/ListRegistered"), request, json!({}));
+        let request = json!({ "module": "BIRTH", "dossierNumber": NEW_REGISTRATION });
+        let expect = json!({ "module": "BIRTH", "record": { "fullName": format!("{} Minh Khôi", father.family) } });
+        self.add(&format!("{service}/GetRecord"), request, expect);
+    }
+
+    fn criminalrecord(&mut self) {
+        let service = "ndxp.criminalrecord.v1.CriminalRecordService";
+        let person = self.person().clone();
+        let request = json!({
+            "dossierNumber": NEW_REQUEST, "receivedOn": day(25), "promisedOn": day(30),
+            "declaration": {
+                "fullName": person.full_name(), "gender": gender(&person), "birthDate": date(person.birth),
+                "birthPlace": "Quảng Ninh", "residence": "Quảng Ninh", "residenceProvince": "22",
+                "identityPaper": "CITIZEN_CARD", "identityNumber": person.citizen_id, "form": "FORM_1", "quantity": 1,
+            },
+            "residences": [{ "fromDate": { "year": 2010, "month": 5 }, "place": "Hạ Long", "job": "Giáo viên" }],
+        });
+        self.add(&format!("{service}/SubmitRequest"), request, json!({}));
+        let named = json!({ "dossierNumber": NEW_REQUEST });
+        let expect = json!({ "dossierNumber": NEW_REQUEST, "status": "RECEIVED" });
+        self.add(&format!("{service}/GetRequestStatus"), named.clone(), expect);
+        let expect = json!({ "dossierNumber": NEW_REQUEST, "status": "IN_PROGRESS" });
+        self.several(&format!("{service}/WatchRequest"), named, expect, 2);
+        self.add(&format!("{service}/ListChanges"), json!({ "since": day(1) }), json!({}));
+    }
+
+    fn land(&mut self) {
+        let service = "ndxp.land.v1.LandService";
+        let parcel = self.province.parcels[0].clone();
+        let request = json!({
+            "communeCode": parcel.place.commune, "mapSheet": parcel.sheet, "parcelNumber": parcel.number,
+        });
+        self.add(&format!("{service}/GetParcel"), request.clone(), request);
+        if let Some(Owner::Person(owner)) = parcel.owners.first() {
+            let id = self.province.people[*owner].citizen_id.clone();
+            self.add(&format!("{service}/ListParcelsByOwner"), json!({ "citizenId": id }), json!({}));
+        }
+    }
+
+    fn catalogue(&mut self) {
+        let service = "ndxp.catalogue.v1.CatalogueService";
+        self.several(&format!("{service}/ListCatalogues"), json!({}), json!({ "code": "madantoc" }), 9);
+        let request = json!({ "code": "madantoc" });
+        self.add(&format!("{service}/GetSchema"), request.clone(), json!({}));
+        let expect = json!({ "values": { "MA": "01", "TEN": "Kinh" } });
+        self.several(&format!("{service}/StreamCatalogue"), request, expect, 5);
+    }
+
+    fn budgetunit(&mut self) {
+        let service = "ndxp.budgetunit.v1.BudgetUnitService";
+        let unit = self.province.budget_units[1].clone();
+        let expect = json!({ "unitCode": unit.code, "name": unit.name, "status": "ACTIVE" });
+        self.add(&format!("{service}/GetUnit"), json!({ "unitCode": unit.code }), expect);
+        let request = json!({
+            "name": "Trường Mầm non Hoa Mai", "chapterCode": "822", "estimateLevel": 4, "parentUnitCode": unit.code,
+            "address": "Phường Bãi Cháy, tỉnh Quảng Ninh",
+        });
+        let expect = json!({ "promisedOn": { "year": 2026, "month": 12, "day": 5 } });
+        self.add(&format!("{service}/RequestUnitCode"), request, expect);
+    }
+
+    fn officials(&mut self) {
+        let service = "ndxp.officials.v1.OfficialsService";
+        let official = self.province.officials[0].clone();
+        let person = self.province.people[official.person].clone();
+        let expect = json!({ "officialCode": official.code, "fullName": person.full_name() });
+        self.add(&format!("{service}/GetOfficial"), json!({ "citizenId": person.citizen_id }), expect);
+        let one = |official: &super::province::Official| {
+            let person = &self.province.people[official.person];
+            json!({ "citizenId": person.citizen_id, "officialCode": official.code, "fullName": person.full_name() })
+        };
+        let requests: Vec<Value> = self.province.officials.iter().take(20).map(one).collect();
+        self.add(&format!("{service}/SyncOfficials"), Value::Null, json!({ "accepted": 20 }));
+        if let Some(last) = self.all.last_mut() {
+            last.requests = requests;
+        }
+    }
+}
+
+/// Whether a JSON answer holds everything that is expected of it.
+pub fn holds(answer: &Value, expect: &Value) -> bool {
+    match (answer, expect) {
+        (Value::Object(answer), Value::Object(expect)) => {
+            expect.iter().all(|(name, value)| answer.get(name).is_some_and(|found| holds(found, value)))
+        }
+        (answer, expect) => answer == expect,
+    }
+}

@@ -1,0 +1,87 @@
+//! National Land Database: X-Road REST.
+
+use super::{Source, xroad};
+use crate::sandbox::http::{Ask, Reply};
+use crate::sandbox::hub::Door;
+use crate::sandbox::province::{Owner, Parcel, Province};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// Its member on X-Road.
+const MEMBER: &str = "VN/GOV/MAE/DATDAI";
+
+/// The source.
+pub struct Land(pub Arc<Province>);
+
+impl Source for Land {
+    fn id(&self) -> &str {
+        "land"
+    }
+
+    fn takes(&self, ask: &Ask) -> bool {
+        ask.path.starts_with(&format!("/r1/{MEMBER}/"))
+    }
+
+    fn door(&self) -> Door {
+        Door::XRoad
+    }
+
+    fn answer(&self, _ask: &Ask) -> Reply {
+        Reply::error(404, "only through X-Road")
+    }
+
+    fn xroad(&self, ask: &Ask, clients: &[String]) -> Reply {
+        xroad::rest(ask, clients, MEMBER, |service, path| match (service, path) {
+            ("thuadat", [commune, sheet, number]) => {
+                let fits = |one: &&Parcel| {
+                    one.place.commune == *commune
+                        && one.sheet.to_string() == *sheet
+                        && one.number.to_string() == *number
+                };
+                Some(match self.0.parcels.iter().find(fits) {
+                    Some(parcel) => Reply::json(&json!({ "ThuaDat": self.describe(parcel) })),
+                    None => Reply::error(404, "Không tìm thấy thửa đất"),
+                })
+            }
+            ("chusudung", ["thuadat"]) => Some(self.owned(ask)),
+            _ => None,
+        })
+    }
+}
+
+impl Land {
+    fn owned(&self, ask: &Ask) -> Reply {
+        let (id, tax) = (ask.parameter("soDinhDanh"), ask.parameter("maSoThue"));
+        let owns = |owner: &Owner| match owner {
+            Owner::Person(index) => Some(self.0.people[*index].citizen_id.as_str()) == id,
+            Owner::Enterprise(index) => Some(self.0.enterprises[*index].code.as_str()) == tax,
+        };
+        let found = self.0.parcels.iter().filter(|parcel| parcel.owners.iter().any(owns));
+        Reply::json(&json!({ "DanhSachThuaDat": found.map(|parcel| self.describe(parcel)).collect::<Vec<_>>() }))
+    }
+
+    fn describe(&self, parcel: &Parcel) -> Value {
+        let owner = |owner: &Owner| match owner {
+            Owner::Person(index) => {
+                let person = &self.0.people[*index];
+                json!({ "TenChu": person.full_name(), "SoDinhDanh": person.citizen_id })
+            }
+            Owner::Enterprise(index) => {
+                let enterprise = &self.0.enterprises[*index];
+                json!({ "TenChu": enterprise.name, "MaSoThue": enterprise.code })
+            }
+        };
+        let uses = parcel.uses.iter().map(|code| match *code {
+            "SKC" => json!({ "KyHieuMucDichSuDung": code, "ThoiDiemBatDau": "2010", "ThoiDiemKetThuc": "01/06/2060" }),
+            _ => json!({ "KyHieuMucDichSuDung": code, "ThoiDiemBatDau": "15/10/1993", "ThoiDiemKetThuc": null }),
+        });
+        let area = parcel.area_dm as f64 / 10.0;
+        json!({
+            "MaXa": parcel.place.commune, "SoHieuToBanDo": parcel.sheet, "SoThuTuThua": parcel.number,
+            "SoHieuToBanDoCu": parcel.sheet + 100, "SoThuTuThuaCu": parcel.number, "DienTich": area,
+            "DienTichPhapLy": area, "MucDichSuDung": uses.collect::<Vec<_>>(),
+            "ChuSuDung": parcel.owners.iter().map(owner).collect::<Vec<_>>(),
+            "GiayChungNhan": { "soPhatHanh": parcel.issue_number, "soVaoSo": format!("CH{:05}", parcel.number) },
+        })
+    }
+}

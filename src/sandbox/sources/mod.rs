@@ -1,0 +1,40 @@
+//! The ten sources, each with its own protocol and quirks (../shared/sources.md), over one province.
+
+pub mod budgetunit;
+pub mod business;
+pub mod catalogue;
+pub mod civilstatus;
+pub mod criminalrecord;
+pub mod insurance;
+pub mod land;
+pub mod officials;
+pub mod population;
+pub mod publicservice;
+pub mod recorded;
+mod xroad;
+
+use super::http::{Ask, Reply};
+use super::hub::Door;
+
+/// A source behind a hub, or with a door of its own.
+pub trait Source: Send + Sync + 'static {
+    /// Its id.
+    fn id(&self) -> &str;
+    /// Whether a request at a hub is for this source.
+    fn takes(&self, ask: &Ask) -> bool;
+    /// Which credential a hub wants for it.
+    fn door(&self) -> Door {
+        Door::Bearer
+    }
+    /// Answers a request whose credentials were checked.
+    fn answer(&self, ask: &Ask) -> Reply;
+    /// Answers a request through X-Road.
+    fn xroad(&self, _ask: &Ask, _clients: &[String]) -> Reply {
+        Reply::error(404, "not on X-Road")
+    }
+}
+
+/// A text of a JSON body.
+fn text<'v>(body: &'v serde_json::Value, name: &str) -> &'v str {
+    body.get(name).and_then(serde_json::Value::as_str).unwrap_or("")
+}

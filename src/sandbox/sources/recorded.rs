@@ -1,0 +1,106 @@
+//! A source made of seed records alone: `records/<id>.json` holds requests and their answers. This is how an eleventh
+//! source gets its sandbox without a line of Rust (docs/adding-a-source.md).
+
+use super::Source;
+use crate::sandbox::http::{Ask, Reply};
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+
+/// One recorded exchange.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Exchange {
+    /// Verb; `GET` unless said.
+    #[serde(default = "get")]
+    pub method: String,
+    /// Path.
+    pub path: String,
+    /// Query parameters that must be there.
+    #[serde(default)]
+    pub query: std::collections::BTreeMap<String, String>,
+    /// A text that the body must contain.
+    #[serde(default)]
+    pub body_contains: String,
+    /// Status of the answer; 200 unless said.
+    #[serde(default = "ok")]
+    pub status: u16,
+    /// Content type of a text; `text/xml` unless said.
+    #[serde(default = "text_xml")]
+    pub content_type: String,
+    /// The answer as JSON.
+    #[serde(default)]
+    pub json: Option<serde_json::Value>,
+    /// The answer as a text.
+    #[serde(default)]
+    pub text: Option<String>,
+}
+
+fn get() -> String {
+    "GET".into()
+}
+
+fn ok() -> u16 {
+    200
+}
+
+fn text_xml() -> String {
+    "text/xml; charset=utf-8".into()
+}
+
+/// A source of recorded exchanges.
+pub struct Recorded {
+    id: String,
+    file: PathBuf,
+}
+
+impl Recorded {
+    /// The recorded sources of a folder.
+    pub fn folder(folder: &Path) -> Vec<Recorded> {
+        let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+        let mut found: Vec<Recorded> = entries
+            .filter_map(|entry| {
+                let file = entry.ok()?.path();
+                let id = file.file_name()?.to_str()?.strip_suffix(".json")?.to_owned();
+                Some(Recorded { id, file })
+            })
+            .collect();
+        found.sort_by(|a, b| a.id.cmp(&b.id));
+        found
+    }
+
+    /// Read for each request, so that records can be changed while the sandbox runs.
+    fn exchange(&self, ask: &Ask) -> Option<Exchange> {
+        let text = std::fs::read_to_string(&self.file).ok()?;
+        let all: Vec<Exchange> = match serde_json::from_str(&text) {
+            Ok(all) => all,
+            Err(error) => {
+                tracing::warn!(file = %self.file.display(), %error, "these records cannot be read");
+                return None;
+            }
+        };
+        all.into_iter().find(|one| {
+            ask.method.as_str() == one.method
+                && ask.path == one.path
+                && one.query.iter().all(|(name, value)| ask.parameter(name) == Some(value))
+                && String::from_utf8_lossy(&ask.body).contains(&one.body_contains)
+        })
+    }
+}
+
+impl Source for Recorded {
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn takes(&self, ask: &Ask) -> bool {
+        self.exchange(ask).is_some()
+    }
+
+    fn answer(&self, ask: &Ask) -> Reply {
+        match self.exchange(ask) {
+            Some(Exchange { status, json: Some(json), .. }) => Reply { status, ..Reply::json(&json) },
+            Some(one) => Reply::typed(one.status, &one.content_type, one.text.unwrap_or_default()),
+            None => Reply::error(404, "nothing is recorded for this request"),
+        }
+    }
+}
