@@ -6,6 +6,10 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+/// A revoked token is remembered for longer than any clock skew that the configuration can forgive: until then it might
+/// pass as not yet expired.
+const MAX_SKEW_S: i64 = 600;
+
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS clients (
         id TEXT PRIMARY KEY, agency TEXT NOT NULL, contact TEXT NOT NULL, names TEXT NOT NULL,
@@ -147,9 +151,12 @@ impl Store for SqliteStore {
         Ok(Loaded {
             clients: all(&moment, "SELECT * FROM clients ORDER BY id", [], read_client)?,
             grants: all(&moment, "SELECT * FROM grants WHERE NOT withdrawn ORDER BY id", [], read_grant)?,
-            revoked: all(&moment, "SELECT id FROM tokens WHERE revoked AND expires > ?1", [super::now()], |row| {
-                row.get(0)
-            })?,
+            revoked: all(
+                &moment,
+                "SELECT id FROM tokens WHERE revoked AND expires > ?1",
+                [super::now() - MAX_SKEW_S],
+                |row| row.get(0),
+            )?,
             keys: all(&moment, "SELECT * FROM keys ORDER BY created, kid", [], read_key)?,
         })
     }

@@ -1,0 +1,327 @@
+//! A stage for tests: a development folder of its own, the sandbox, a gateway, and provincial systems.
+#![allow(dead_code, reason = "each suite uses its own part")]
+
+use bytes::Bytes;
+use ndxp_gateway::caller::{Answered, Caller, CallerError, CallerFiles};
+use ndxp_gateway::config::Config;
+use ndxp_gateway::contract::ContractSet;
+use ndxp_gateway::exchange_log::reader::{Found, LogReader};
+use ndxp_gateway::identity::{Thumbprint, tls};
+use ndxp_gateway::issuer::{IssueRequest, Issuer};
+use ndxp_gateway::pki::{DEFAULT_DAYS, Role, client_uri};
+use ndxp_gateway::registry::sqlite::SqliteStore;
+use ndxp_gateway::registry::{Client, Grant, Snapshot, Store, now};
+use ndxp_gateway::sandbox::folder::DevFolder;
+use ndxp_gateway::sandbox::samples::OFFICIAL;
+use ndxp_gateway::sandbox::{Sandbox, SandboxConfig};
+use ndxp_gateway::server::{Gateway, registry_path};
+use prost::Message;
+use prost_reflect::DynamicMessage;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use tonic::Code;
+
+pub const PURPOSE: &str = "1.004222";
+pub const VERIFY: &str = "/ndxp.population.v1.PopulationService/VerifyCitizen";
+pub const CITIZEN: &str = "/ndxp.population.v1.PopulationService/GetCitizen";
+pub const ENTERPRISE: &str = "/ndxp.business.v1.BusinessService/GetEnterprise";
+pub const UNIT: &str = "/ndxp.budgetunit.v1.BudgetUnitService/GetUnit";
+pub const PROCEDURE: &str = "/ndxp.publicservice.v1.PublicServiceService/GetProcedure";
+pub const PROGRESS: &str = "/ndxp.publicservice.v1.PublicServiceService/UpdateProgress";
+pub const PARCEL: &str = "/ndxp.land.v1.LandService/GetParcel";
+pub const CATALOGUE: &str = "/ndxp.catalogue.v1.CatalogueService/StreamCatalogue";
+pub const OFFICIAL_OF: &str = "/ndxp.officials.v1.OfficialsService/GetOfficial";
+pub const HOUSEHOLD: &str = "/ndxp.insurance.v1.InsuranceService/GetHousehold";
+
+pub struct Stage {
+    pub folder: DevFolder,
+    pub sandbox: Sandbox,
+    pub gateway: Option<Gateway>,
+    pub contracts: ContractSet,
+    pub store: SqliteStore,
+    _dir: tempfile::TempDir,
+}
+
+/// A development folder with ports of its own, changed by `prepare` before anything starts.
+pub fn lay(prepare: &dyn Fn(&DevFolder)) -> (tempfile::TempDir, DevFolder) {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = DevFolder::with_free_ports(&dir.path().join("dev")).unwrap();
+    prepare(&folder);
+    (dir, folder)
+}
+
+/// Changes a file of the folder.
+pub fn edit(file: &Path, change: impl FnOnce(String) -> String) {
+    let text = std::fs::read_to_string(file).unwrap();
+    std::fs::write(file, change(text)).unwrap();
+}
+
+impl Stage {
+    pub fn start() -> Self {
+        Self::prepared(&|_| {})
+    }
+
+    /// Tries again with other ports where one was taken meanwhile.
+    pub fn prepared(prepare: &dyn Fn(&DevFolder)) -> Self {
+        let mut last = String::new();
+        for _ in 0..3 {
+            let (dir, folder) = lay(prepare);
+            let sandbox = match Sandbox::start(SandboxConfig::load(&folder.sandbox_config()).map_err(show).unwrap()) {
+                Ok(sandbox) => sandbox,
+                Err(error) => {
+                    last = error.to_string();
+                    continue;
+                }
+            };
+            let config = Config::load(&folder.gateway_config()).map_err(show).unwrap();
+            let contracts = config.catalogue().map_err(show).unwrap().contracts;
+            let store = SqliteStore::open(&registry_path(&config.data)).unwrap();
+            issuer(&store, &config).rotate().unwrap();
+            match Gateway::start(config) {
+                Ok(gateway) => {
+                    return Stage { folder, sandbox, gateway: Some(gateway), contracts, store, _dir: dir };
+                }
+                Err(error) => last = error.to_string(),
+            }
+        }
+        panic!("the stage could not be set: {last}");
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.folder.path.join("data")
+    }
+
+    pub fn base(&self) -> String {
+        format!("https://{}", self.gateway.as_ref().unwrap().address)
+    }
+
+    pub fn ops(&self) -> String {
+        self.gateway.as_ref().unwrap().ops.unwrap().to_string()
+    }
+
+    /// A client with its certificate.
+    pub fn client(&self, id: &str) {
+        add_client(&self.store, &self.folder, id);
+    }
+
+    /// A grant; every scope where `scopes` is `["*"]`.
+    pub fn grant(&self, client: &str, scopes: &[&str], change: impl FnOnce(&mut Grant)) -> String {
+        add_grant(&self.store, &self.contracts, client, scopes, change)
+    }
+
+    /// A client that may everything, ready to call.
+    pub fn system(&self, id: &str) -> Actor {
+        self.client(id);
+        self.grant(id, &["*"], |_| {});
+        self.actor(id)
+    }
+
+    pub fn token(&self, id: &str, lifetime: Duration, starts_in: Duration) -> String {
+        let config = Config::load(&self.folder.gateway_config()).map_err(show).unwrap();
+        issue(&self.store, &config, &self.folder, id, lifetime, starts_in)
+    }
+
+    /// A client's connection, with a fresh token; what was changed for it is in force when this returns.
+    pub fn actor(&self, id: &str) -> Actor {
+        let token = self.token(id, Duration::from_secs(3_600), Duration::ZERO);
+        self.settle();
+        self.with_token(id, &token)
+    }
+
+    pub fn with_token(&self, id: &str, token: &str) -> Actor {
+        Actor {
+            caller: Caller::new(&self.base(), &files(&self.folder, id)).unwrap(),
+            token: token.to_owned(),
+            contracts: self.contracts.clone(),
+        }
+    }
+
+    /// Waits until the gateway has taken over what was changed in the registry.
+    pub fn settle(&self) {
+        std::thread::sleep(Duration::from_millis(700));
+    }
+
+    /// Every entry, oldest first.
+    pub fn entries(&self) -> Vec<Found> {
+        entries(&self.data())
+    }
+
+    /// The ended exchange of this id.
+    pub fn entry(&self, exchange: &str) -> Found {
+        let found = self.entries().into_iter().filter(|one| one.entry.id_text() == exchange);
+        found.last().unwrap_or_else(|| panic!("exchange {exchange} is not in the log"))
+    }
+
+    /// What the log must be at the end of every test.
+    pub fn verify(&self) -> u64 {
+        let report = ndxp_gateway::exchange_log::verify::verify(&self.data(), None, |_, _| {}).unwrap();
+        report.sealed + report.tail
+    }
+}
+
+pub fn entries(data: &Path) -> Vec<Found> {
+    let mut all = Vec::new();
+    LogReader::open(data)
+        .unwrap()
+        .newest_first(|one| {
+            all.push(one);
+            true
+        })
+        .unwrap();
+    all.reverse();
+    all
+}
+
+pub fn show(faults: Vec<ndxp_gateway::config::ConfigFault>) -> String {
+    faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+pub fn files(folder: &DevFolder, id: &str) -> CallerFiles {
+    let pki = folder.path.join("pki");
+    CallerFiles {
+        ca: pki.join("ca.pem"),
+        certificate: pki.join(format!("{id}.pem")),
+        key: pki.join(format!("{id}.key")),
+    }
+}
+
+fn issuer<'s>(store: &'s SqliteStore, config: &Config) -> Issuer<'s> {
+    Issuer::new(store, &config.data, &config.tokens.issuer, &config.tokens.audience)
+}
+
+pub fn make_key(store: &SqliteStore, config: &Config) {
+    issuer(store, config).rotate().unwrap();
+}
+
+pub fn add_client(store: &SqliteStore, folder: &DevFolder, id: &str) {
+    folder.pki().issue(id, &Role::Client(id.into()), DEFAULT_DAYS).unwrap();
+    store
+        .add_client(&Client {
+            id: id.into(),
+            agency: "H49.12".into(),
+            contact: "hotro@quangninh.gov.vn".into(),
+            names: vec![client_uri(id)],
+            suspended: false,
+            created: now(),
+        })
+        .unwrap();
+}
+
+pub fn add_grant(
+    store: &SqliteStore,
+    contracts: &ContractSet,
+    client: &str,
+    scopes: &[&str],
+    change: impl FnOnce(&mut Grant),
+) -> String {
+    let mut all: Vec<String> = contracts.operations().iter().map(|operation| operation.scope.clone()).collect();
+    all.sort();
+    all.dedup();
+    let mut grant = Grant {
+        id: format!("g-{}", uuid::Uuid::now_v7().simple()),
+        client: client.into(),
+        scopes: if scopes == ["*"] { all } else { scopes.iter().map(|one| (*one).to_owned()).collect() },
+        purposes: vec!["*".into()],
+        fields: vec!["*".into()],
+        rate: 100_000,
+        burst: 100_000,
+        daily_quota: 0,
+        not_before: now() - 5,
+        not_after: now() + 86_400,
+        legal_basis: "test".into(),
+        withdrawn: false,
+    };
+    change(&mut grant);
+    store.add_grant(&grant).unwrap();
+    grant.id
+}
+
+pub fn issue(
+    store: &SqliteStore,
+    config: &Config,
+    folder: &DevFolder,
+    id: &str,
+    lifetime: Duration,
+    starts_in: Duration,
+) -> String {
+    let chain = tls::certificates(&files(folder, id).certificate).unwrap();
+    let snapshot = Snapshot::new(store.load().unwrap());
+    let request = IssueRequest { scopes: vec![], certificate: Thumbprint::of(&chain[0]), lifetime, starts_in };
+    issuer(store, config).issue(snapshot.client(id).unwrap(), request).unwrap().0
+}
+
+#[derive(Clone)]
+pub struct Actor {
+    pub caller: Caller,
+    pub token: String,
+    pub contracts: ContractSet,
+}
+
+/// An answer with its messages as JSON.
+pub struct Told {
+    pub answered: Answered,
+    pub messages: Vec<Value>,
+}
+
+impl Told {
+    pub fn code(&self) -> Code {
+        self.answered.status.code()
+    }
+
+    pub fn reason(&self) -> String {
+        self.answered.reason()
+    }
+
+    pub fn exchange(&self) -> String {
+        self.answered.text("ndxp-exchange-id").to_owned()
+    }
+
+    #[track_caller]
+    pub fn ok(self) -> Self {
+        assert_eq!(self.code(), Code::Ok, "{:?}", self.answered.status);
+        self
+    }
+}
+
+impl Actor {
+    pub fn encode(&self, path: &str, request: &Value) -> Bytes {
+        let operation = self.contracts.operation(path).unwrap_or_else(|| panic!("no operation {path}"));
+        DynamicMessage::deserialize(operation.request.message.clone(), request).unwrap().encode_to_vec().into()
+    }
+
+    pub fn decode(&self, path: &str, bytes: &Bytes) -> Value {
+        let operation = self.contracts.operation(path).unwrap();
+        let message = DynamicMessage::decode(operation.answer.message.clone(), bytes.clone()).unwrap();
+        serde_json::to_value(&message).unwrap()
+    }
+
+    /// A call with the usual purpose and official.
+    pub async fn call(&self, path: &str, request: Value) -> Told {
+        let metadata = [("ndxp-purpose", PURPOSE), ("ndxp-official", OFFICIAL)];
+        self.raw(path, &metadata, vec![self.encode(path, &request)]).await.unwrap()
+    }
+
+    /// A call with other metadata; the token is added.
+    pub async fn raw(&self, path: &str, metadata: &[(&str, &str)], messages: Vec<Bytes>) -> Result<Told, CallerError> {
+        let bearer = format!("Bearer {}", self.token);
+        let mut whole = metadata.to_vec();
+        if !self.token.is_empty() {
+            whole.push(("authorization", &bearer));
+        }
+        let answered = self.caller.call(path, &whole, messages).await?;
+        let known = self.contracts.operation(path).is_some();
+        let messages =
+            if known { answered.messages.iter().map(|one| self.decode(path, one)).collect() } else { Vec::new() };
+        Ok(Told { answered, messages })
+    }
+}
+
+/// Waits until something holds.
+pub fn until(what: &str, most: Duration, mut holds: impl FnMut() -> bool) {
+    let end = Instant::now() + most;
+    while !holds() {
+        assert!(Instant::now() < end, "{what} did not come true within {most:?}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
