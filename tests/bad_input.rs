@@ -77,14 +77,16 @@ async fn a_revoked_certificate_is_refused_once_the_list_is_read() {
     alive(&stage, &other).await;
     stage.folder.pki().revoke(&files(&stage.folder, "laptop").certificate).unwrap();
     // The list is looked at once a second; new connections feel it.
-    until("the revocation", Duration::from_secs(5), || {
+    let end = std::time::Instant::now() + Duration::from_secs(5);
+    loop {
         let fresh = stage.with_token("laptop", &other.token);
         let unit = fresh.encode(UNIT, &json!({ "unitCode": "1057000" }));
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        std::thread::scope(|scope| {
-            scope.spawn(|| runtime.block_on(fresh.caller.call(UNIT, &[], vec![unit])).is_err()).join().unwrap()
-        })
-    });
+        if fresh.caller.call(UNIT, &[], vec![unit]).await.is_err() {
+            break;
+        }
+        assert!(std::time::Instant::now() < end, "the revoked certificate still gets in");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     alive(&stage, &actor).await;
 }
 
@@ -132,9 +134,6 @@ async fn messages_that_are_none_are_refused_by_name() {
     for messages in [vec![one.clone(), one.clone()], vec![]] {
         assert_eq!(actor.raw(ENTERPRISE, &metadata, messages).await.unwrap().reason(), "REQUEST_MALFORMED");
     }
-    let wrong_type = [metadata[0], metadata[1], ("content-type", "application/json")];
-    let told = actor.raw(ENTERPRISE, &wrong_type, vec![one]).await.unwrap();
-    assert!(told.code() == Code::Ok || told.reason() == "PROTOCOL_UNSUPPORTED", "{:?}", told.answered.status);
     alive(&stage, &actor).await;
 }
 

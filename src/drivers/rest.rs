@@ -3,7 +3,8 @@
 use super::connection::Connection;
 use super::http::{HttpAnswer, status_error};
 use super::{Call, Driver, SourceAnswer, SourceError, SourceRequest, heed};
-use crate::contract::map::{self, answer, outcome, request};
+use crate::contract::map::answer::{self, Start};
+use crate::contract::map::{self, outcome, request};
 use crate::contract::operation::{Operation, Paging, Polling, RestBinding, TemplatePart};
 use crate::contract::settings::CallContext;
 use crate::contract::{Binding, Shape};
@@ -71,19 +72,22 @@ impl Inner {
                 self.pages(ask, paging).await
             }
             (Shape::ServerStream, None, None) => {
-                let document = self.document(&ask, &[]).await?;
+                let (document, fresh) = self.document(&ask, &[]).await?;
                 let messages = read_list(&ask.operation, &document)?;
+                self.keep(fresh);
                 Ok(SourceAnswer::Stream(stream::iter(messages.into_iter().map(Ok)).boxed()))
             }
             _ => {
-                let document = self.document(&ask, &[]).await?;
-                Ok(SourceAnswer::One(read_one(&ask.operation, &document)?.encode_to_vec().into()))
+                let (document, fresh) = self.document(&ask, &[]).await?;
+                let message = read_one(&ask.operation, &document)?;
+                self.keep(fresh);
+                Ok(SourceAnswer::One(message.encode_to_vec().into()))
             }
         }
     }
 
     /// One request and its judged answer, with fresh credentials once if they are refused.
-    async fn document(&self, ask: &Ask, extra: &[(&str, String)]) -> Result<Value, SourceError> {
+    async fn document(&self, ask: &Ask, extra: &[(&str, String)]) -> Result<(Value, Option<Fresh>), SourceError> {
         let Binding::Rest(binding) = &ask.operation.binding else {
             return Err(SourceError::Protocol("no REST binding".into()));
         };
@@ -92,7 +96,7 @@ impl Inner {
             let wire = wire_request(ask, binding, &self.connection, extra)?;
             let proof = self.connection.prove(&wire.path).await?;
             let answer = self.exchange(binding, wire, &proof, &ask.context).await;
-            let result = answer.and_then(|answer| judged(&ask.operation, answer));
+            let result = answer.and_then(|(answer, fresh)| Ok((judged(&ask.operation, answer)?, fresh)));
             match result {
                 Err(SourceError::CredentialsRefused(_))
                     if !last && self.connection.credentials.refused(&proof).await =>
@@ -110,7 +114,7 @@ impl Inner {
         mut wire: Outgoing,
         proof: &super::credentials::Proof,
         context: &CallContext,
-    ) -> Result<HttpAnswer, SourceError> {
+    ) -> Result<(HttpAnswer, Option<Fresh>), SourceError> {
         wire.headers.extend(proof.headers.clone());
         add_trace(&mut wire.headers, context);
         let body = wire.body.take().map(|mut body| {
@@ -124,6 +128,7 @@ impl Inner {
         let endpoint = &self.connection.endpoint;
         let mut answer =
             endpoint.send(binding.method.clone(), &wire.path, wire.headers, body.unwrap_or_default()).await?;
+        let mut fresh = None;
         match (answer.status.as_u16(), kept) {
             (304, Some((_, body))) => {
                 answer.status = http::StatusCode::OK;
@@ -131,13 +136,19 @@ impl Inner {
             }
             (304, None) => return Err(SourceError::Protocol("not modified, but nothing was kept".into())),
             (200, _) if binding.etag && answer.body.len() <= MAX_KEPT_BYTES => {
-                if let Some(etag) = answer.headers.get(header::ETAG) {
-                    self.kept.insert(wire.path, (etag.clone(), answer.body.clone()));
-                }
+                let etag = answer.headers.get(header::ETAG).cloned();
+                fresh = etag.map(|etag| Fresh { path: wire.path, etag, body: answer.body.clone() });
             }
             _ => {}
         }
-        Ok(answer)
+        Ok((answer, fresh))
+    }
+
+    /// Keeps an answer for revalidation. Only one that was read whole: nonsense must not come back from here.
+    fn keep(&self, fresh: Option<Fresh>) {
+        if let Some(Fresh { path, etag, body }) = fresh {
+            self.kept.insert(path, (etag, body));
+        }
     }
 
     async fn pages(self: Arc<Self>, ask: Ask, paging: Paging) -> Result<SourceAnswer, SourceError> {
@@ -165,14 +176,14 @@ impl Inner {
     async fn page(&self, ask: &Ask, paging: &Paging, number: u32) -> Result<Page, SourceError> {
         let offset = u64::from(number) * u64::from(paging.size);
         let extra = [(paging.offset.as_str(), offset.to_string()), (paging.limit.as_str(), paging.size.to_string())];
-        let document = self.document(ask, &extra).await?;
+        let (document, _) = self.document(ask, &extra).await?;
         let messages = read_list(&ask.operation, &document)?;
         let last = messages.len() < paging.size as usize;
         Ok(Page { messages: messages.into(), last })
     }
 
     async fn poll(self: Arc<Self>, ask: Ask, polling: Polling) -> Result<SourceAnswer, SourceError> {
-        let first = read_one(&ask.operation, &self.document(&ask, &[]).await?)?;
+        let first = read_one(&ask.operation, &self.document(&ask, &[]).await?.0)?;
         let end = Instant::now() + polling.max;
         let state = (self, ask, polling, Some(first), None::<String>, false);
         let messages = stream::try_unfold(state, move |(inner, ask, polling, mut ready, mut seen, ended)| async move {
@@ -186,7 +197,7 @@ impl Inner {
                     None => {
                         tokio::time::sleep(polling.interval).await;
                         let document = tokio::time::timeout(ask.operation.timeout, inner.document(&ask, &[]));
-                        read_one(&ask.operation, &document.await.map_err(|_| SourceError::Timeout)??)?
+                        read_one(&ask.operation, &document.await.map_err(|_| SourceError::Timeout)??.0)?
                     }
                 };
                 let state = watched(&ask.operation, &message, &polling.watch);
@@ -200,6 +211,13 @@ impl Inner {
         });
         Ok(SourceAnswer::Stream(messages.boxed()))
     }
+}
+
+/// An answer that may be kept, once it was read.
+struct Fresh {
+    path: String,
+    etag: HeaderValue,
+    body: Bytes,
 }
 
 struct Page {
@@ -333,13 +351,12 @@ pub(super) fn parse_json(body: &[u8]) -> Result<Value, SourceError> {
 
 /// Reads the one message of an answer.
 pub(super) fn read_one(operation: &Operation, document: &Value) -> Result<DynamicMessage, SourceError> {
-    match answer::at_root(document, &operation.answer_root) {
-        Some(place) => Ok(answer::read(&operation.answer, place, document)?),
-        None if operation.outcome.empty_is_not_found => Err(SourceError::NotFound("empty".into())),
-        None if operation.answer.fields.is_empty() || operation.answer_root.is_empty() => {
-            Ok(answer::read(&operation.answer, &Value::Object(serde_json::Map::new()), document)?)
-        }
-        None => Err(SourceError::Protocol(format!("the answer has no {}", operation.answer_root.join("/")))),
+    match answer::start(document, &operation.answer_root) {
+        Start::At(place) => Ok(answer::read(&operation.answer, place, document)?),
+        Start::Empty if operation.outcome.empty_is_not_found => Err(SourceError::NotFound("empty".into())),
+        // An operation whose answer says nothing but that it succeeded.
+        Start::Empty => Ok(answer::read(&operation.answer, &Value::Object(serde_json::Map::new()), document)?),
+        Start::Missing => Err(missing(operation)),
     }
 }
 
@@ -348,10 +365,15 @@ fn read_list(operation: &Operation, document: &Value) -> Result<Vec<Bytes>, Sour
     let one = |place: &Value| -> Result<Bytes, SourceError> {
         Ok(answer::read(&operation.answer, place, document)?.encode_to_vec().into())
     };
-    match answer::at_root(document, &operation.answer_root) {
-        Some(Value::Array(items)) => items.iter().map(one).collect(),
-        Some(single) => Ok(vec![one(single)?]),
-        None if operation.outcome.empty_is_not_found => Err(SourceError::NotFound("empty".into())),
-        None => Ok(Vec::new()),
+    match answer::start(document, &operation.answer_root) {
+        Start::At(Value::Array(items)) => items.iter().map(one).collect(),
+        Start::At(single) => Ok(vec![one(single)?]),
+        Start::Empty if operation.outcome.empty_is_not_found => Err(SourceError::NotFound("empty".into())),
+        Start::Empty => Ok(Vec::new()),
+        Start::Missing => Err(missing(operation)),
     }
+}
+
+fn missing(operation: &Operation) -> SourceError {
+    SourceError::Protocol(format!("the answer has no {}", operation.answer_root.join("/")))
 }

@@ -119,9 +119,8 @@ fn read_record(bytes: &[u8], at: usize) -> Option<(Record, u64, usize)> {
 /// Whether a record of a later batch than the one at `next` stands behind `at`.
 fn later_batch(bytes: &[u8], at: usize, next: u64) -> bool {
     let mut from = at;
-    while let Some(step) = bytes.get(from..).and_then(|rest| rest.iter().position(|byte| *byte != 0)) {
+    while let Some(here) = next_byte(bytes, from) {
         // A length's first two bytes are zero for any entry, so a record can begin up to three bytes earlier.
-        let here = from + step;
         for start in here.saturating_sub(3).max(at)..=here {
             if let Some((record, batch, _)) = read_record(bytes, start)
                 && record.index > next
@@ -133,6 +132,15 @@ fn later_batch(bytes: &[u8], at: usize, next: u64) -> bool {
         from = here + 1;
     }
     false
+}
+
+/// The next byte that is not zero. Most of a segment is the zeros that it was filled with: they are passed by blocks.
+fn next_byte(bytes: &[u8], mut from: usize) -> Option<usize> {
+    const ZEROS: [u8; 4_096] = [0; 4_096];
+    while bytes.get(from..from + ZEROS.len()) == Some(&ZEROS) {
+        from += ZEROS.len();
+    }
+    Some(from + bytes.get(from..)?.iter().position(|byte| *byte != 0)?)
 }
 
 impl Journal {

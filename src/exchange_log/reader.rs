@@ -59,11 +59,12 @@ impl LogReader {
         };
         let sealed = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.size);
         let mut reader = LogReader { paths, checkpoint, tail: Vec::new(), last_bundle: Vec::new() };
-        reader.tail = reader.journal_after(sealed)?;
+        // At once: the next sealing deletes this file.
         if sealed % TILE as u64 != 0 {
             let width = (sealed % TILE as u64) as usize;
             reader.last_bundle = read_bundle(&reader.paths.tiles, sealed / TILE as u64, width)?;
         }
+        reader.tail = reader.journal_after(sealed)?;
         Ok(reader)
     }
 

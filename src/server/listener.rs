@@ -186,14 +186,14 @@ impl Worker {
                 connection.await
             }
         };
-        if result.is_err_and(|error| error.is_parse() || not_http2(&error)) {
+        if result.is_err_and(|error| not_http2(&error)) {
             self.refusals.connection(address, Reason::ProtocolUnsupported);
         }
     }
 }
 
-/// Whether a connection ended because its first bytes were no HTTP/2 preface.
+/// Whether a connection ended because its peer does not speak HTTP/2: found by us, or by what we sent it.
 fn not_http2(error: &hyper::Error) -> bool {
-    let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
-    cause.contains("preface") || cause.contains("PROTOCOL_ERROR")
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<h2::Error>());
+    cause.is_some_and(|cause| cause.is_library() && cause.reason() == Some(h2::Reason::PROTOCOL_ERROR))
 }

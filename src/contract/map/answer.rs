@@ -220,7 +220,52 @@ fn read_remaining(plan: &MessagePlan, place: &Value) -> Result<Message, MapError
     Ok(Message::Map(rest))
 }
 
-/// The place at which the answer's message begins; `None` where it is missing or empty.
-pub fn at_root<'v>(document: &'v Value, answer_root: &[String]) -> Option<&'v Value> {
-    descend(document, answer_root).filter(|place| !is_absent(place))
+/// Where an answer's message begins.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Start<'v> {
+    /// Here.
+    At(&'v Value),
+    /// The way to it ends in something empty: the source has no such record.
+    Empty,
+    /// The way to it is not in the document: the source answered something else.
+    Missing,
+}
+
+/// Goes through the wrappers to the place at which the answer's message begins.
+pub fn start<'v>(document: &'v Value, answer_root: &[String]) -> Start<'v> {
+    let mut here = document;
+    for part in answer_root {
+        if is_absent(here) {
+            return Start::Empty;
+        }
+        if let Value::Array(items) = here
+            && let [one] = items.as_slice()
+        {
+            here = one;
+        }
+        match here.get(part) {
+            Some(next) => here = next,
+            None => return Start::Missing,
+        }
+    }
+    if is_absent(here) { Start::Empty } else { Start::At(here) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn an_empty_answer_is_told_from_another_one() {
+        let root = ["Data".to_owned(), "Main".to_owned()];
+        assert_eq!(start(&json!({ "Data": { "Main": { "a": 1 } } }), &root), Start::At(&json!({ "a": 1 })));
+        assert_eq!(start(&json!({ "Data": [{ "Main": [1] }] }), &root), Start::At(&json!([1])));
+        for empty in [json!({ "Data": null }), json!({ "Data": "" }), json!({ "Data": { "Main": {} } }), json!({})] {
+            assert_eq!(start(&empty, &root), Start::Empty, "{empty}");
+        }
+        for other in [json!({ "x": 1 }), json!([1, 2]), json!("text"), json!({ "Data": { "x": 1 } })] {
+            assert_eq!(start(&other, &root), Start::Missing, "{other}");
+        }
+    }
 }
