@@ -217,7 +217,9 @@ mod tests {
     use prost_reflect::{DynamicMessage, Value};
 
     fn citizen() -> std::sync::Arc<crate::contract::Operation> {
-        ContractSet::embedded().unwrap().operation("/ndxp.population.v1.PopulationService/GetCitizen").unwrap().clone()
+        static CONTRACTS: std::sync::LazyLock<ContractSet> =
+            std::sync::LazyLock::new(|| ContractSet::embedded().unwrap());
+        CONTRACTS.operation("/ndxp.population.v1.PopulationService/GetCitizen").unwrap().clone()
     }
 
     fn sample(operation: &crate::contract::Operation) -> DynamicMessage {

@@ -78,6 +78,10 @@ impl LogReader {
             }
             let (records, _) = read_segment(path, *first, before)?;
             let next = sealed + tail.len() as u64;
+            if *first > next {
+                // Sealed and deleted since the checkpoint was read: begin again with the newer one.
+                return Err(LogError::Io { path: path.clone(), reason: "the journal has moved on".into() });
+            }
             tail.extend(records.into_iter().filter(|record| record.index >= next).map(|record| record.bytes));
         }
         Ok(tail)
