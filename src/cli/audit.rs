@@ -25,7 +25,7 @@ pub struct AuditArgs {
 #[derive(Subcommand)]
 enum AuditCommand {
     /// Find entries, newest first.
-    Search(Filter),
+    Search(Box<Filter>),
     /// Show every entry of one exchange, whole.
     Show {
         /// Its id, or an entry's index.

@@ -98,10 +98,10 @@ fn check_one(field: &FieldPlan, value: &Value, path: &str, found: &mut Vec<Viola
             }
         }
         (FieldKind::Message(plan), Value::Message(inner)) => check_message(plan, inner, path, found),
-        (FieldKind::Enum(values), Value::EnumNumber(number)) => {
-            if *number == 0 || !values.iter().any(|value| value.number == *number) {
-                report(found, path.to_owned(), "is no value of the contract");
-            }
+        (FieldKind::Enum(values), Value::EnumNumber(number))
+            if *number == 0 || !values.iter().any(|value| value.number == *number) =>
+        {
+            report(found, path.to_owned(), "is no value of the contract");
         }
         (_, Value::String(text)) => {
             if text.chars().nth(field.max_length).is_some() {

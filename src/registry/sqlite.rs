@@ -297,7 +297,7 @@ mod tests {
         };
         cli.add_client(&client).unwrap();
         assert_ne!(gateway.version().unwrap(), before);
-        assert_eq!(gateway.load().unwrap().clients, [client.clone()]);
+        assert_eq!(gateway.load().unwrap().clients, std::slice::from_ref(&client));
         assert!(matches!(cli.add_client(&client), Err(RegistryError::Exists(..))));
         let other = Client { id: "other".into(), ..client };
         assert!(matches!(cli.add_client(&other), Err(RegistryError::Exists("client with the certificate name", _))));

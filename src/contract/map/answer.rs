@@ -1,7 +1,7 @@
 //! Reading the source's answer into the contract's message.
 
 use super::date::{Notation, Parts};
-use super::{MapError, WirePath, descend, lookup, scalar_text};
+use super::{MapError, WirePath, lookup, scalar_text};
 use crate::contract::plan::{FieldKind, FieldPlan, MessagePlan};
 use crate::contract::xml;
 use base64::Engine;

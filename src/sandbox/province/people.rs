@@ -121,12 +121,12 @@ impl Maker<'_> {
     fn household(&mut self, index: usize) -> Household {
         let place = self.random.place();
         let detail = format!("Số {}, {}", self.random.between(1, 400), self.random.pick(&STREETS));
-        let family = *self.random.pick(&FAMILIES);
+        let family = self.random.pick(&FAMILIES);
         let year = self.random.between(1955, 1988);
         let head = self.person(index, Gender::Male, family, year, "CH01");
         let mut members = vec![head];
         if self.random.chance(85) {
-            let wife_family = *self.random.pick(&FAMILIES);
+            let wife_family = self.random.pick(&FAMILIES);
             let wife_year = year + self.random.below(5);
             let wife = self.person(index, Gender::Female, wife_family, wife_year, "CH02");
             self.people[head].spouse = Some(wife);
@@ -161,7 +161,7 @@ impl Maker<'_> {
             Gender::Male => (&MIDDLES_M, &GIVEN_M),
             Gender::Female => (&MIDDLES_F, &GIVEN_F),
         };
-        let (middle, given) = (*random.pick(middles), *random.pick(givens));
+        let (middle, given) = (random.pick(middles), random.pick(givens));
         // The century and sex digit: 0 and 1 for the 20th century, 2 and 3 for the 21st.
         let century = if year < 2000 { 0 } else { 2 } + usize::from(gender == Gender::Female);
         let citizen_id = loop {
@@ -183,9 +183,9 @@ impl Maker<'_> {
             given,
             gender,
             birth: if whole { birth } else { (birth.0, 0, 0) },
-            ethnicity: if random.chance(88) { "01" } else { *random.pick(&["02", "03", "08", "21"]) },
-            religion: if random.chance(92) { "00" } else { *random.pick(&["01", "02"]) },
-            blood: *random.pick(&["O", "A", "B", "AB"]),
+            ethnicity: if random.chance(88) { "01" } else { random.pick(&["02", "03", "08", "21"]) },
+            religion: if random.chance(92) { "00" } else { random.pick(&["01", "02"]) },
+            blood: random.pick(&["O", "A", "B", "AB"]),
             married: false,
             household,
             relation,

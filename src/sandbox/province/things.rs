@@ -144,8 +144,8 @@ pub(super) fn enterprises(random: &mut Random, people: &[Person]) -> Vec<Enterpr
         let head = format!("57{serial:07}");
         let Some(check) = tax_check_digit(&head) else { continue };
         let trade = random.below(TRADES.len());
-        let kind = *random.pick(&KINDS);
-        let word = *random.pick(&GIVEN_M);
+        let kind = random.pick(&KINDS);
+        let word = random.pick(&GIVEN_M);
         let representatives = if kind.0 == "TNHH2TV" || kind.0 == "CP" { random.between(1, 3) } else { 1 };
         found.push(Enterprise {
             code: format!("{head}{check}"),
@@ -153,7 +153,7 @@ pub(super) fn enterprises(random: &mut Random, people: &[Person]) -> Vec<Enterpr
             short_name: format!("{word} {serial} Co."),
             trade,
             kind,
-            status: if random.chance(90) { "1" } else { *random.pick(&["2", "3"]) },
+            status: if random.chance(90) { "1" } else { random.pick(&["2", "3"]) },
             founded: (random.between(1, 28) as u8, random.between(1, 12) as u8, random.between(1998, 2024) as u16),
             capital: 100_000_000 * random.between(1, 900) as u64,
             representatives: (0..representatives).map(|_| adults[random.below(adults.len())].index).collect(),
@@ -169,7 +169,7 @@ pub(super) fn registrations(random: &mut Random, enterprises: &[Enterprise]) -> 
         journal: format!("ONLINE-{:08}", 26_110_000 + serial),
         enterprise: random.below(enterprises.len()),
         day: (1 + serial % 24) as u8,
-        status: *random.pick(&["1", "2", "3"]),
+        status: random.pick(&["1", "2", "3"]),
     };
     (0..720).map(one).collect()
 }
@@ -214,7 +214,7 @@ pub(super) fn dossiers(random: &mut Random, people: &[Person]) -> Vec<Dossier> {
             number: format!("H49.12-2611{day:02}-{:04}", 1 + serial),
             procedure,
             applicant: adults[random.below(adults.len())].index,
-            status: *random.pick(&["2", "4", "9", "10"]),
+            status: random.pick(&["2", "4", "9", "10"]),
             received: format!("202611{day:02}0{}{:02}00", random.between(7, 9), random.below(60)),
             due: format!("202612{:02}170000", 1 + day % 20),
         }
@@ -239,8 +239,8 @@ pub(super) fn officials(random: &mut Random, people: &[Person]) -> Vec<Official>
     ];
     let adults = people.iter().filter(|person| (1966..2002).contains(&person.birth.0)).step_by(13);
     let mut one = |(serial, person): (usize, &Person)| {
-        let (agency, agency_name) = *random.pick(&AGENCIES);
-        let (position, grade) = *random.pick(&POSITIONS);
+        let (agency, agency_name) = random.pick(&AGENCIES);
+        let (position, grade) = random.pick(&POSITIONS);
         let salary_hundredths = random.between(234, 678);
         let code = format!("QN{:06}", 1 + serial);
         Official {

@@ -202,7 +202,7 @@ impl Population {
 
     fn name(person: &Person) -> Value {
         // The whole name often stands in `Ten` alone.
-        if person.index % 3 == 0 {
+        if person.index.is_multiple_of(3) {
             json!({ "Ho": "", "ChuDem": "", "Ten": person.full_name() })
         } else {
             json!({ "Ho": person.family, "ChuDem": person.middle, "Ten": person.given })

@@ -30,7 +30,7 @@ pub fn soap(
         return fault("Client.MissingHeader", "no header");
     };
     let client = header.child("client").map(identifier).unwrap_or_default();
-    if !clients.iter().any(|known| *known == client) {
+    if !clients.contains(&client) {
         return fault("Server.ServerProxy.AccessDenied", "Request is not allowed");
     }
     if header.child_text("protocolVersion") != Some("4.0") || header.child_text("id").is_none() {

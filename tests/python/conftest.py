@@ -1,0 +1,87 @@
+"""A development folder with sandbox and gateway as processes, as the README says, for clients of another language."""
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import time
+
+import grpc
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BINARY = os.environ.get("NDXP_BIN", str(ROOT / "target/debug/ndxp-gateway"))
+
+
+class Stage:
+    """The folder, the processes, and the command line."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.processes = []
+        self.cli("sandbox", "init", "--folder", str(folder), "--free-ports", cwd=folder.parent)
+        config = (folder / "gateway.toml").read_text()
+        self.port = int(config.split('grpc = "127.0.0.1:')[1].split('"')[0])
+
+    def cli(self, *args, cwd=None):
+        done = subprocess.run([BINARY, *args], cwd=cwd or self.folder, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def start(self, *args):
+        log = open(self.folder / f"{args[0]}.log", "wb")
+        process = subprocess.Popen([BINARY, *args], cwd=self.folder, stdout=log, stderr=subprocess.STDOUT)
+        self.processes.append(process)
+        return process
+
+    def wait(self, port):
+        for _ in range(200):
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                return
+            except OSError:
+                time.sleep(0.05)
+        raise AssertionError(f"nobody listens on {port}")
+
+    def credentials(self, name):
+        read = lambda file: (self.folder / "pki" / file).read_bytes()
+        return grpc.ssl_channel_credentials(read("ca.pem"), read(f"{name}.key"), read(f"{name}.pem"))
+
+    def channel(self, name):
+        return grpc.secure_channel(f"localhost:{self.port}", self.credentials(name))
+
+    def stop(self):
+        for process in self.processes:
+            process.terminate()
+        for process in self.processes:
+            process.wait(timeout=40)
+
+
+@pytest.fixture(scope="session")
+def stage(tmp_path_factory):
+    stage = Stage(tmp_path_factory.mktemp("python") / "dev")
+    try:
+        stage.start("sandbox", "--config", "sandbox.toml")
+        stage.start("serve", "--config", "gateway.toml")
+        stage.wait(stage.port)
+        stage.cli("certs", "issue", "one-stop-shop", "--folder", "pki")
+        stage.cli("keys", "rotate")
+        stage.cli("client", "add", "one-stop-shop", "--agency", "H49.12")
+        stage.cli("grant", "add", "--client", "one-stop-shop", "--scope", "*", "--purpose", "*", "--field", "*",
+                  "--rate", "1000", "--legal-basis", "test")
+        stage.cli("token", "issue", "--client", "one-stop-shop", "--certificate", "pki/one-stop-shop.pem",
+                  "--out", "shop.jwt")
+        time.sleep(1)
+        yield stage
+    finally:
+        stage.stop()
+
+
+@pytest.fixture(scope="session")
+def samples(stage):
+    return json.loads(stage.cli("--output", "json", "sandbox", "samples"))
+
+
+@pytest.fixture(scope="session")
+def token(stage):
+    return (stage.folder / "shop.jwt").read_text()
