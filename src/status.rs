@@ -171,3 +171,30 @@ impl Refusal {
         tonic::Status::with_error_details(reason.code(), message, details)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documented_table_is_the_one_in_force() {
+        let mut table = String::from("| status | reason | what to do | |\n| --- | --- | --- | --- |\n");
+        for reason in Reason::ALL {
+            let code = format!("{:?}", reason.code());
+            let code: String = code
+                .char_indices()
+                .flat_map(|(at, c)| {
+                    (at > 0 && c.is_uppercase()).then_some('_').into_iter().chain([c.to_ascii_uppercase()])
+                })
+                .collect();
+            table.push_str(&format!(
+                "| {code} | {} | {} | {} |\n",
+                reason.as_str(),
+                reason.english(),
+                reason.vietnamese()
+            ));
+        }
+        let documented = include_str!("../docs/statuses.md");
+        assert!(documented.ends_with(&table), "docs/statuses.md must end with:\n{table}");
+    }
+}

@@ -149,8 +149,8 @@ impl Stage {
 
     /// The ended exchange of this id.
     pub fn entry(&self, exchange: &str) -> Found {
-        let found = self.entries().into_iter().filter(|one| one.entry.id_text() == exchange);
-        found.last().unwrap_or_else(|| panic!("exchange {exchange} is not in the log"))
+        let mut found = self.entries().into_iter().filter(|one| one.entry.id_text() == exchange);
+        found.next_back().unwrap_or_else(|| panic!("exchange {exchange} is not in the log"))
     }
 
     /// What the log must be at the end of every test.
