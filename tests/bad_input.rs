@@ -14,7 +14,6 @@ use std::time::Duration;
 use support::{Actor, CATALOGUE, ENTERPRISE, HOUSEHOLD, OFFICIAL_OF, PARCEL, Stage, UNIT, VERIFY, files, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tonic::Code;
 
 async fn alive(stage: &Stage, actor: &Actor) {
     actor.call(UNIT, json!({ "unitCode": "1057000" })).await.ok();
