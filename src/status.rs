@@ -97,6 +97,8 @@ reasons! {
     SourceCredentialsRefused, "SOURCE_CREDENTIALS_REFUSED", FailedPrecondition, "The source refused the gateway's credentials: tell the operator.", "Nguồn từ chối thông tin xác thực của cổng: báo người vận hành.";
     /// The TLS handshake failed: the connection is refused before any call.
     HandshakeFailed, "HANDSHAKE_FAILED", Unauthenticated, "The TLS handshake failed: no certificate of the province's CA.", "Bắt tay TLS thất bại: không có chứng thư số của CA tỉnh.";
+    /// The certificate of a connection under way was revoked, or has expired: the connection is closed.
+    CertificateRevoked, "CERTIFICATE_REVOKED", Unauthenticated, "The certificate was revoked or has expired: the connection is closed.", "Chứng thư số đã bị thu hồi hoặc hết hạn: kết nối bị đóng.";
     /// The caller went away.
     Cancelled, "CANCELLED_BY_CALLER", Cancelled, "The caller cancelled the call.", "Bên gọi đã hủy yêu cầu.";
 }

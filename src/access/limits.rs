@@ -2,10 +2,11 @@
 //! Ho Chi Minh City. One small lock for each of 64 shards, held for some tens of nanoseconds and never over an await.
 
 use crate::registry::Grant;
+use crate::registry::usage::DayUsage;
 use crate::status::{Reason, Refusal};
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 const SHARDS: usize = 64;
@@ -17,6 +18,17 @@ struct Usage {
     refilled: Instant,
     day: i64,
     used: u64,
+    /// Used since this was last kept.
+    changed: bool,
+}
+
+/// What is left of a grant's rate and quota.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Left {
+    /// Calls that may be made at once now.
+    pub rate: u32,
+    /// Calls left today; `None`: no quota.
+    pub quota: Option<u64>,
 }
 
 /// The usage of all grants.
@@ -33,15 +45,14 @@ impl Default for Limits {
 
 impl Limits {
     /// Takes one call from a grant's rate and quota.
-    pub fn take(&self, grant: &Grant, at: Instant, now: i64) -> Result<(), Refusal> {
-        let shard = (self.hasher.hash_one(&grant.id) as usize) % SHARDS;
-        let mut shard = self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner);
+    pub fn take(&self, grant: &Grant, at: Instant, now: i64) -> Result<Left, Refusal> {
+        let mut shard = self.shard(&grant.id);
         let most = f64::from(grant.rate) + f64::from(grant.burst);
         let today = (now + HO_CHI_MINH_S).div_euclid(DAY_S);
         if !shard.contains_key(&grant.id) {
-            shard.insert(grant.id.clone(), Usage { tokens: most, refilled: at, day: today, used: 0 });
+            shard.insert(grant.id.clone(), Usage { tokens: most, refilled: at, day: today, used: 0, changed: false });
         }
-        let Some(usage) = shard.get_mut(&grant.id) else { return Ok(()) };
+        let Some(usage) = shard.get_mut(&grant.id) else { return Err(Reason::RateLimited.into()) };
         let passed = at.saturating_duration_since(usage.refilled).as_secs_f64();
         usage.tokens = (usage.tokens + passed * f64::from(grant.rate)).min(most);
         usage.refilled = at;
@@ -61,7 +72,36 @@ impl Limits {
         }
         usage.tokens -= 1.0;
         usage.used += 1;
-        Ok(())
+        usage.changed = true;
+        let quota = (grant.daily_quota > 0).then(|| grant.daily_quota.saturating_sub(usage.used));
+        Ok(Left { rate: usage.tokens as u32, quota })
+    }
+
+    /// Takes over what was kept before a restart. Rates begin anew: they are a matter of seconds.
+    pub fn restore(&self, kept: Vec<DayUsage>) {
+        let at = Instant::now();
+        for DayUsage { grant, day, used } in kept {
+            let usage = Usage { tokens: f64::MAX, refilled: at, day, used, changed: false };
+            self.shard(&grant).insert(grant, usage);
+        }
+    }
+
+    /// What was used since the last time that this was asked.
+    pub fn changed(&self) -> Vec<DayUsage> {
+        let mut all = Vec::new();
+        for shard in &self.shards {
+            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            for (grant, usage) in shard.iter_mut().filter(|(_, usage)| usage.changed) {
+                usage.changed = false;
+                all.push(DayUsage { grant: grant.clone(), day: usage.day, used: usage.used });
+            }
+        }
+        all
+    }
+
+    fn shard(&self, grant: &str) -> MutexGuard<'_, HashMap<String, Usage>> {
+        let shard = (self.hasher.hash_one(grant) as usize) % SHARDS;
+        self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

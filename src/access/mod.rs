@@ -5,7 +5,6 @@ pub mod limits;
 pub mod token;
 
 use crate::contract::Operation;
-use crate::contract::fields::Mask;
 use crate::contract::formats::{self, Format};
 use crate::contract::validate::Violation;
 use crate::registry::{ClientView, Grant};
@@ -49,15 +48,6 @@ impl Said {
         };
         if violations.is_empty() { Ok(said) } else { Err(Refusal::fields(violations)) }
     }
-}
-
-/// What a call may do.
-#[derive(Debug, Clone)]
-pub struct Permit {
-    /// The grant that allows it.
-    pub grant: Arc<Grant>,
-    /// The fields that it lets through.
-    pub mask: Arc<Mask>,
 }
 
 /// Finds the grant that allows the call: in force, for the operation's scope, and for the purpose. `token_scopes` are

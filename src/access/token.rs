@@ -1,7 +1,7 @@
 //! Access tokens: checked as RFC 8725 advises, bound to the connection's certificate (RFC 8705), kept when verified.
 
 use crate::identity::Peer;
-use crate::issuer::Claims;
+use crate::issuer::{Claims, MAX_LIFETIME};
 use crate::registry::{ClientView, Snapshot};
 use crate::status::{Reason, Refusal};
 use base64::Engine;
@@ -87,7 +87,8 @@ impl TokenChecker {
         Ok(verified)
     }
 
-    fn check_now(
+    /// What changes with time, of a token that was verified: its key, its dates, its binding, its revocation.
+    pub fn check_now(
         &self,
         token: &Verified,
         peer: &Peer,
@@ -98,10 +99,10 @@ impl TokenChecker {
         if registry.key(&token.kid, now).is_none() {
             return Err(Reason::TokenInvalid.into());
         }
-        if now >= token.expires + self.leeway {
+        if now >= token.expires.saturating_add(self.leeway) {
             return Err(Reason::TokenExpired.into());
         }
-        if now < token.not_before - self.leeway || now < token.issued - self.leeway {
+        if now < token.not_before.saturating_sub(self.leeway) || now < token.issued.saturating_sub(self.leeway) {
             return Err(Reason::TokenNotYetValid.into());
         }
         // Another's token is told as such before anything else about it is.
@@ -112,6 +113,11 @@ impl TokenChecker {
             return Err(Reason::TokenRevoked.into());
         }
         Ok(())
+    }
+
+    /// Seconds until the token is no longer taken, the forgiven skew included.
+    pub fn seconds_left(&self, token: &Verified, now: i64) -> i64 {
+        token.expires.saturating_add(self.leeway).saturating_sub(now)
     }
 
     /// Signature and form: everything that stays true as long as the key does.
@@ -152,6 +158,11 @@ impl TokenChecker {
                 _ => invalid(),
             })?
             .claims;
+        // Nobody issues a longer one: it would outlive its key's retirement.
+        let lifetime = claims.exp.saturating_sub(claims.nbf.unwrap_or(claims.iat));
+        if lifetime > MAX_LIFETIME.as_secs() as i64 {
+            return Err(invalid());
+        }
         if !claims.aud.has(&self.audience) || claims.sub != claims.client_id || claims.jti.is_empty() {
             return Err(invalid());
         }

@@ -79,6 +79,8 @@ fn config_json(config: &Config, catalogue: &Catalogue) -> Value {
         "listen": {
             "grpc": listen.grpc, "ops": listen.ops, "workers": listen.workers,
             "max_message_bytes": listen.max_message, "max_connections": listen.max_connections,
+            "max_connections_per_peer": listen.max_connections_per_peer,
+            "max_connection_age_s": listen.max_connection_age.as_secs(),
             "max_streams_per_connection": listen.max_streams,
             "handshake_timeout_ms": listen.handshake_timeout.as_millis() as u64,
             "drain_timeout_ms": listen.drain_timeout.as_millis() as u64,

@@ -83,9 +83,15 @@ impl ConfigFile {
 
     fn registry(&self) -> Result<(Config, SqliteStore), CliError> {
         let config = self.load()?;
-        let store = SqliteStore::open(&registry_path(&config.data))?;
+        let store = SqliteStore::open(&registry_path(&config.data))?.acting_as(&actor());
         Ok((config, store))
     }
+}
+
+/// Who works on the command line, as the exchange log names them.
+fn actor() -> String {
+    let name = ["SUDO_USER", "USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok());
+    format!("cli:{}", name.unwrap_or_else(|| "unknown".into()))
 }
 
 /// Why a command did not do what it was asked.

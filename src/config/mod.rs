@@ -52,6 +52,10 @@ pub struct Listen {
     pub max_connections: usize,
     /// Streams at once on one connection.
     pub max_streams: u32,
+    /// Connections at once from one address.
+    pub max_connections_per_peer: usize,
+    /// Age at which a connection is asked to be opened anew (give or take a tenth).
+    pub max_connection_age: Duration,
     /// Longest TLS handshake.
     pub handshake_timeout: Duration,
     /// Longest wait for calls under way when the gateway ends.
@@ -151,6 +155,8 @@ fn read_listen(table: &Table<'_>) -> Option<Listen> {
         workers: table.number("workers", cores, 1..=256) as usize,
         max_message,
         max_connections: table.number("max_connections", 20_000, 1..=1_000_000) as usize,
+        max_connections_per_peer: table.number("max_connections_per_peer", 1_000, 1..=1_000_000) as usize,
+        max_connection_age: Duration::from_secs(table.number("max_connection_age_s", 3_600, 1..=86_400)),
         max_streams: table.number("max_streams_per_connection", 256, 1..=10_000) as u32,
         handshake_timeout: Duration::from_millis(table.number("handshake_timeout_ms", 10_000, 100..=60_000)),
         drain_timeout: Duration::from_millis(table.number("drain_timeout_ms", 30_000, 0..=600_000)),

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+pub mod connections;
 pub mod tls;
 
 /// SHA-256 of a certificate's DER.

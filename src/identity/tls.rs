@@ -3,8 +3,9 @@
 use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
 use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -64,8 +65,28 @@ pub fn roots(path: &Path) -> Result<RootCertStore, TlsFault> {
     Ok(store)
 }
 
-/// The server's side of the gRPC port.
-pub fn server_config(files: &TlsFiles) -> Result<rustls::ServerConfig, TlsFault> {
+/// The gRPC port's TLS, as loaded: what new connections get, and what connections under way are checked against.
+pub struct Gate {
+    /// For new connections.
+    pub config: Arc<rustls::ServerConfig>,
+    verifier: Arc<dyn ClientCertVerifier>,
+}
+
+impl Gate {
+    /// Loads the files.
+    pub fn load(files: &TlsFiles) -> Result<Self, TlsFault> {
+        let verifier = client_verifier(files)?;
+        Ok(Gate { config: Arc::new(server_config_with(files, verifier.clone())?), verifier })
+    }
+
+    /// Whether a chain that was let in before would be let in now: it may have been revoked or have expired since.
+    pub fn still_admits(&self, chain: &[CertificateDer<'_>]) -> bool {
+        let Some((own, above)) = chain.split_first() else { return false };
+        self.verifier.verify_client_cert(own, above, UnixTime::now()).is_ok()
+    }
+}
+
+fn client_verifier(files: &TlsFiles) -> Result<Arc<dyn ClientCertVerifier>, TlsFault> {
     let roots = Arc::new(roots(&files.client_ca)?);
     let mut verifier = WebPkiClientVerifier::builder_with_provider(roots, provider());
     if let Some(path) = &files.crl {
@@ -76,7 +97,18 @@ pub fn server_config(files: &TlsFiles) -> Result<rustls::ServerConfig, TlsFault>
         // An outdated list must not let a revoked certificate in.
         verifier = verifier.enforce_revocation_expiration();
     }
-    let verifier = verifier.build().map_err(|error| fault(&files.client_ca, error.to_string()))?;
+    verifier.build().map_err(|error| fault(&files.client_ca, error.to_string()))
+}
+
+/// The server's side of the gRPC port.
+pub fn server_config(files: &TlsFiles) -> Result<rustls::ServerConfig, TlsFault> {
+    server_config_with(files, client_verifier(files)?)
+}
+
+fn server_config_with(
+    files: &TlsFiles,
+    verifier: Arc<dyn ClientCertVerifier>,
+) -> Result<rustls::ServerConfig, TlsFault> {
     let versions: &[&rustls::SupportedProtocolVersion] = if files.allow_tls12 {
         &[&rustls::version::TLS13, &rustls::version::TLS12]
     } else {

@@ -5,6 +5,7 @@
 
 pub mod snapshot;
 pub mod sqlite;
+pub mod usage;
 
 use serde::Serialize;
 
@@ -107,6 +108,21 @@ pub struct SigningKey {
     pub believed_until: i64,
 }
 
+/// What somebody changed, on its way into the exchange log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Act {
+    /// UUIDv7: the id of its entry, so that one logged twice is seen to be one.
+    pub id: [u8; 16],
+    /// Unix time in microseconds.
+    pub time_us: i64,
+    /// Who did it: `cli:<user>`.
+    pub actor: String,
+    /// What was done (`grant.add`).
+    pub act: String,
+    /// To what, as `kind:id`.
+    pub object: String,
+}
+
 /// Where the registry is kept. Every change is durable when its call returns, and is seen by every [`Store::load`]
 /// that begins later, in any process. [`Store::version`] changes after any change by any process.
 pub trait Store: Send + Sync {
@@ -128,6 +144,10 @@ pub trait Store: Send + Sync {
     fn revoke_token(&self, id: &str) -> Result<(), RegistryError>;
     /// All tokens, of one client or of all.
     fn tokens(&self, client: Option<&str>) -> Result<Vec<TokenRecord>, RegistryError>;
+    /// The oldest acts that are not in the exchange log yet, at most a thousand. Each change notes its act with itself.
+    fn acts(&self) -> Result<Vec<Act>, RegistryError>;
+    /// Forgets an act that is in the exchange log now.
+    fn forget_act(&self, id: &[u8; 16]) -> Result<(), RegistryError>;
     /// Adds a signing key and lets the others be believed until `others_until`.
     fn add_key(&self, key: &SigningKey, others_until: i64) -> Result<(), RegistryError>;
 }

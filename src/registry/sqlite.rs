@@ -1,9 +1,9 @@
 //! The registry in SQLite: one file, nothing to install, shared by the gateway and the CLI.
 
-use super::{Client, Grant, Loaded, RegistryError, SigningKey, Store, TokenRecord};
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use super::{Act, Client, Grant, Loaded, RegistryError, SigningKey, Store, TokenRecord};
+use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// A revoked token is remembered for longer than any clock skew that the configuration can forgive: until then it might
@@ -27,11 +27,16 @@ const SCHEMA: &str = "
     CREATE INDEX IF NOT EXISTS tokens_revoked ON tokens(revoked, expires);
     CREATE TABLE IF NOT EXISTS keys (
         kid TEXT PRIMARY KEY, algorithm TEXT NOT NULL, public_pem TEXT NOT NULL, created INTEGER NOT NULL,
-        believed_until INTEGER NOT NULL) STRICT;";
+        believed_until INTEGER NOT NULL) STRICT;
+    CREATE TABLE IF NOT EXISTS acts (
+        id BLOB PRIMARY KEY, time_us INTEGER NOT NULL, actor TEXT NOT NULL, act TEXT NOT NULL,
+        object TEXT NOT NULL) STRICT;";
 
-/// The SQLite store.
+/// The SQLite store, in the name of whoever changes something. Cheap to clone.
+#[derive(Clone)]
 pub struct SqliteStore {
-    connection: Mutex<Connection>,
+    connection: Arc<Mutex<Connection>>,
+    actor: String,
 }
 
 impl From<rusqlite::Error> for RegistryError {
@@ -52,18 +57,42 @@ impl SqliteStore {
         // FULL: a change that was told as made survives a power cut.
         connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;")?;
         connection.execute_batch(SCHEMA)?;
-        Ok(SqliteStore { connection: Mutex::new(connection) })
+        Ok(SqliteStore { connection: Arc::new(Mutex::new(connection)), actor: "unnamed".into() })
+    }
+
+    /// The same store, for changes in another's name.
+    pub fn acting_as(&self, actor: &str) -> Self {
+        SqliteStore { actor: actor.to_owned(), ..self.clone() }
+    }
+
+    /// One change and the note of it, both or neither: the note goes into the exchange log from here.
+    fn change(
+        &self,
+        act: &str,
+        object: String,
+        change: impl FnOnce(&Connection) -> Result<(), RegistryError>,
+    ) -> Result<(), RegistryError> {
+        let mut connection = self.connection();
+        let whole = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        change(&whole)?;
+        let id = uuid::Uuid::now_v7();
+        let now_us = jiff::Timestamp::now().as_microsecond();
+        let note = params![id.as_bytes().as_slice(), now_us, self.actor, act, object];
+        whole.execute("INSERT INTO acts VALUES (?1, ?2, ?3, ?4, ?5)", note)?;
+        whole.commit()?;
+        Ok(())
     }
 
     fn connection(&self) -> MutexGuard<'_, Connection> {
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    fn must_change(&self, sql: &str, id: &str, what: &'static str) -> Result<(), RegistryError> {
-        match self.connection().execute(sql, params![id])? {
-            0 => Err(RegistryError::Unknown(what, id.to_owned())),
-            _ => Ok(()),
-        }
+/// A change of one row; none is a fault.
+fn must_change(connection: &Connection, sql: &str, id: &str, what: &'static str) -> Result<(), RegistryError> {
+    match connection.execute(sql, params![id])? {
+        0 => Err(RegistryError::Unknown(what, id.to_owned())),
+        _ => Ok(()),
     }
 }
 
@@ -169,109 +198,108 @@ impl Store for SqliteStore {
     }
 
     fn add_client(&self, client: &Client) -> Result<(), RegistryError> {
-        let connection = self.connection();
-        for name in &client.names {
-            let holder: Option<String> = connection
-                .query_row(
-                    "SELECT id FROM clients WHERE EXISTS (SELECT 1 FROM json_each(names) WHERE value = ?1)",
-                    [name],
-                    |row| row.get(0),
-                )
-                .optional()?;
-            if holder.is_some() {
-                return Err(RegistryError::Exists("client with the certificate name", name.clone()));
+        self.change("client.add", format!("client:{}", client.id), |connection| {
+            for name in &client.names {
+                let sql = "SELECT id FROM clients WHERE EXISTS (SELECT 1 FROM json_each(names) WHERE value = ?1)";
+                let holder: Option<String> = connection.query_row(sql, [name], |row| row.get(0)).optional()?;
+                if holder.is_some() {
+                    return Err(RegistryError::Exists("client with the certificate name", name.clone()));
+                }
             }
-        }
-        connection
-            .execute(
-                "INSERT INTO clients VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-                params![
-                    client.id,
-                    client.agency,
-                    client.contact,
-                    list(&client.names),
-                    client.suspended,
-                    client.created
-                ],
-            )
-            .map(|_| ())
-            .map_err(|error| constraint(error, "client", &client.id, &client.id))
+            let row = params![
+                client.id,
+                client.agency,
+                client.contact,
+                list(&client.names),
+                client.suspended,
+                client.created
+            ];
+            let added = connection.execute("INSERT INTO clients VALUES (?1, ?2, ?3, ?4, ?5, ?6)", row);
+            added.map(|_| ()).map_err(|error| constraint(error, "client", &client.id, &client.id))
+        })
     }
 
     fn suspend_client(&self, id: &str, suspended: bool) -> Result<(), RegistryError> {
-        let sql = if suspended {
-            "UPDATE clients SET suspended = 1 WHERE id = ?1"
+        let (act, sql) = if suspended {
+            ("client.suspend", "UPDATE clients SET suspended = 1 WHERE id = ?1")
         } else {
-            "UPDATE clients SET suspended = 0 WHERE id = ?1"
+            ("client.resume", "UPDATE clients SET suspended = 0 WHERE id = ?1")
         };
-        self.must_change(sql, id, "client")
+        self.change(act, format!("client:{id}"), |connection| must_change(connection, sql, id, "client"))
     }
 
     fn add_grant(&self, grant: &Grant) -> Result<(), RegistryError> {
-        self.connection()
-            .execute(
-                "INSERT INTO grants VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
-                params![
-                    grant.id,
-                    grant.client,
-                    list(&grant.scopes),
-                    list(&grant.purposes),
-                    list(&grant.fields),
-                    grant.rate,
-                    grant.burst,
-                    i64::try_from(grant.daily_quota).unwrap_or(i64::MAX),
-                    grant.not_before,
-                    grant.not_after,
-                    grant.legal_basis,
-                    grant.withdrawn
-                ],
-            )
-            .map(|_| ())
-            .map_err(|error| constraint(error, "grant", &grant.id, &grant.client))
+        let object = format!("grant:{} client:{} scopes:{}", grant.id, grant.client, grant.scopes.join(","));
+        self.change("grant.add", object, |connection| {
+            let row = params![
+                grant.id,
+                grant.client,
+                list(&grant.scopes),
+                list(&grant.purposes),
+                list(&grant.fields),
+                grant.rate,
+                grant.burst,
+                i64::try_from(grant.daily_quota).unwrap_or(i64::MAX),
+                grant.not_before,
+                grant.not_after,
+                grant.legal_basis,
+                grant.withdrawn
+            ];
+            let sql = "INSERT INTO grants VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
+            let added = connection.execute(sql, row);
+            added.map(|_| ()).map_err(|error| constraint(error, "grant", &grant.id, &grant.client))
+        })
     }
 
     fn withdraw_grant(&self, id: &str) -> Result<(), RegistryError> {
-        self.must_change("UPDATE grants SET withdrawn = 1 WHERE id = ?1", id, "grant")
+        self.change("grant.withdraw", format!("grant:{id}"), |connection| {
+            must_change(connection, "UPDATE grants SET withdrawn = 1 WHERE id = ?1", id, "grant")
+        })
     }
 
     fn add_token(&self, token: &TokenRecord) -> Result<(), RegistryError> {
-        self.connection()
-            .execute(
-                "INSERT INTO tokens VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-                params![
-                    token.id,
-                    token.client,
-                    list(&token.scopes),
-                    token.certificate,
-                    token.issued,
-                    token.expires,
-                    token.revoked
-                ],
-            )
-            .map(|_| ())
-            .map_err(|error| constraint(error, "token", &token.id, &token.client))
+        self.change("token.issue", format!("token:{} client:{}", token.id, token.client), |connection| {
+            let (scopes, certificate) = (list(&token.scopes), &token.certificate);
+            let row = params![token.id, token.client, scopes, certificate, token.issued, token.expires, token.revoked];
+            let added = connection.execute("INSERT INTO tokens VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)", row);
+            added.map(|_| ()).map_err(|error| constraint(error, "token", &token.id, &token.client))
+        })
     }
 
     fn revoke_token(&self, id: &str) -> Result<(), RegistryError> {
-        self.must_change("UPDATE tokens SET revoked = 1 WHERE id = ?1", id, "token")
+        self.change("token.revoke", format!("token:{id}"), |connection| {
+            must_change(connection, "UPDATE tokens SET revoked = 1 WHERE id = ?1", id, "token")
+        })
     }
 
     fn tokens(&self, client: Option<&str>) -> Result<Vec<TokenRecord>, RegistryError> {
-        let sql = "SELECT * FROM tokens WHERE ?1 IS NULL OR client = ?1 ORDER BY issued DESC, id";
+        let sql = "SELECT * FROM tokens WHERE ?1 IS NULL OR client = ?1 ORDER BY issued DESC, id DESC";
         all(&self.connection(), sql, [client], read_token)
     }
 
     fn add_key(&self, key: &SigningKey, others_until: i64) -> Result<(), RegistryError> {
-        let mut connection = self.connection();
-        let change = connection.transaction()?;
-        change.execute("UPDATE keys SET believed_until = ?1 WHERE believed_until = 0", [others_until])?;
-        change
-            .execute(
-                "INSERT INTO keys VALUES (?1, ?2, ?3, ?4, ?5)",
-                params![key.kid, key.algorithm, key.public_pem, key.created, key.believed_until],
-            )
-            .map_err(|error| constraint(error, "key", &key.kid, ""))?;
-        change.commit()?;
+        self.change("key.rotate", format!("key:{}", key.kid), |connection| {
+            connection.execute("UPDATE keys SET believed_until = ?1 WHERE believed_until = 0", [others_until])?;
+            let row = params![key.kid, key.algorithm, key.public_pem, key.created, key.believed_until];
+            let added = connection.execute("INSERT INTO keys VALUES (?1, ?2, ?3, ?4, ?5)", row);
+            added.map(|_| ()).map_err(|error| constraint(error, "key", &key.kid, ""))
+        })
+    }
+
+    fn acts(&self) -> Result<Vec<Act>, RegistryError> {
+        all(&self.connection(), "SELECT * FROM acts ORDER BY id LIMIT 1000", [], |row| {
+            Ok(Act {
+                id: row.get("id")?,
+                time_us: row.get("time_us")?,
+                actor: row.get("actor")?,
+                act: row.get("act")?,
+                object: row.get("object")?,
+            })
+        })
+    }
+
+    fn forget_act(&self, id: &[u8; 16]) -> Result<(), RegistryError> {
+        self.connection().execute("DELETE FROM acts WHERE id = ?1", [id.as_slice()])?;
         Ok(())
     }
 }
@@ -302,5 +330,12 @@ mod tests {
         let other = Client { id: "other".into(), ..client };
         assert!(matches!(cli.add_client(&other), Err(RegistryError::Exists("client with the certificate name", _))));
         assert!(matches!(cli.revoke_token("x"), Err(RegistryError::Unknown("token", _))));
+        // What was done is noted with it, what was not is not.
+        cli.acting_as("cli:lan").suspend_client("one-stop-shop", true).unwrap();
+        let acts = gateway.acts().unwrap();
+        let noted: Vec<(&str, &str)> = acts.iter().map(|act| (act.actor.as_str(), act.act.as_str())).collect();
+        assert_eq!(noted, [("unnamed", "client.add"), ("cli:lan", "client.suspend")]);
+        acts.iter().for_each(|act| gateway.forget_act(&act.id).unwrap());
+        assert!(cli.acts().unwrap().is_empty());
     }
 }

@@ -19,6 +19,11 @@ pub const REQUEST_SALT: &str = "ndxp-request-salt";
 /// Metadata with the salt of the answer's commitment, in hexadecimal.
 pub const ANSWER_SALT: &str = "ndxp-answer-salt";
 
+/// Metadata with the calls that may be made at once now.
+pub const RATE_LEFT: &str = "ndxp-rate-left";
+/// Metadata with the calls that are left today, where the grant has a quota.
+pub const QUOTA_LEFT: &str = "ndxp-quota-left";
+
 /// The body of an answer.
 pub enum AnswerBody {
     /// One message and the trailers.

@@ -6,9 +6,10 @@
 use super::answer::{self, AnswerBody};
 use super::record::Record;
 use super::shared::{Route, Routes, Shared};
+use super::standing::Standing;
 use super::stream;
-use crate::access::{self, Permit, Said};
-use crate::contract::fields::{self, Disclosed};
+use crate::access::{self, Said};
+use crate::contract::fields::{self, Disclosed, Mask};
 use crate::contract::settings::CallContext;
 use crate::contract::{Shape, validate};
 use crate::drivers::{Call, SourceAnswer, SourceError, SourceRequest};
@@ -37,7 +38,9 @@ pub struct Exchange {
 /// Everything known of a call once it may go to its source.
 pub(super) struct Admitted {
     pub route: Route,
-    pub permit: Permit,
+    pub mask: Arc<Mask>,
+    /// What it was admitted by, which may be taken away while it runs.
+    pub standing: Standing,
     pub context: CallContext,
     /// When the first answer must be here.
     pub deadline: Instant,
@@ -47,7 +50,7 @@ pub(super) struct Admitted {
 
 impl Exchange {
     /// One call. Whatever happens, an entry is durable before this returns an answer.
-    pub async fn serve(&self, peer: &Peer, request: Request<Incoming>) -> Response<AnswerBody> {
+    pub async fn serve(&self, peer: &Arc<Peer>, request: Request<Incoming>) -> Response<AnswerBody> {
         let mut record = Record::arrive(&self.shared, peer);
         let id = record.id();
         let (head, body) = request.into_parts();
@@ -68,7 +71,7 @@ impl Exchange {
         match logged.and_then(|(index, message)| Ok((index, message, record.salts()?))) {
             Ok((index, message, salts)) => {
                 let mut head = answer::head(&id);
-                stream::tell(head.headers_mut(), index, &salts);
+                stream::tell(head.headers_mut(), index, &salts, record.left);
                 answer::one(head, &message)
             }
             Err(refusal) => answer::refused(&refusal, &id),
@@ -78,14 +81,14 @@ impl Exchange {
     /// Identity, access and route: everything that is decided before the request is read.
     fn admit(
         &self,
-        peer: &Peer,
+        peer: &Arc<Peer>,
         head: &http::request::Parts,
         id: &str,
         record: &mut Record,
     ) -> Result<Admitted, Refusal> {
         let arrived = Instant::now();
         let now = registry::now();
-        let registry = self.shared.registry.load();
+        let registry = self.shared.registry.load_full();
         let routes = self.routes.load();
         let route = routes.find(head.uri.path());
         if let Some(route) = route {
@@ -101,7 +104,7 @@ impl Exchange {
         let said = Said::read(&head.headers)?;
         record.said(&said)?;
         let grant = access::decide(&route.operation, &client, &token.scopes, &said, now)?;
-        self.shared.limits.take(&grant, arrived, now)?;
+        record.left = Some(self.shared.limits.take(&grant, arrived, now)?);
         let mask = self.shared.masks.of(&grant, &route.operation);
 
         let asked = guard::grpc_timeout(&head.headers);
@@ -115,7 +118,8 @@ impl Exchange {
                 traceparent: traceparent(&head.headers),
             },
             route: route.clone(),
-            permit: Permit { grant, mask },
+            standing: Standing::new(&self.shared, peer, token, grant, registry),
+            mask,
             deadline: arrived + timeout,
             caller_deadline: asked.map(|asked| arrived + asked.min(MAX_STREAM)),
         })
@@ -123,7 +127,7 @@ impl Exchange {
 
     /// A call with one answer.
     async fn call(&self, admitted: Admitted, body: Incoming, record: &mut Record) -> Result<Bytes, Refusal> {
-        let Admitted { route, permit, context, deadline, .. } = admitted;
+        let Admitted { route, mask, mut standing, context, deadline, .. } = admitted;
         let operation = route.operation.clone();
         let (request, tally) = if operation.shape == Shape::ClientStream {
             let (messages, tally) = stream::incoming(&self.shared, &operation, record, body)?;
@@ -136,7 +140,10 @@ impl Exchange {
             record.note(Kind::Intent).await?;
         }
         let call = Call { operation: operation.clone(), request, context };
-        let result = ask(&route, call, deadline, &mut place, record).await;
+        let result = tokio::select! {
+            result = ask(&route, call, deadline, &mut place, record) => result,
+            taken = standing.lost() => Err(taken),
+        };
         if let Some(tally) = tally {
             record.request_stream(stream::taken(&tally));
         }
@@ -144,8 +151,9 @@ impl Exchange {
             return Err(Refusal::with(Reason::SourceProtocolError, "a stream where one message was expected"));
         };
         let mut disclosed = Disclosed::default();
-        let kept = fields::keep(&operation.answer_fields, &permit.mask, &message, &mut disclosed)
+        let kept = fields::keep(&operation.answer_fields, &mask, &message, &mut disclosed)
             .map_err(|garbled| Refusal::with(Reason::SourceProtocolError, garbled.to_string()))?;
+        standing.check()?;
         record.disclosed(&operation, &disclosed);
         record.answer(&kept)?;
         Ok(kept)
@@ -158,7 +166,7 @@ impl Exchange {
         body: Incoming,
         record: &mut Record,
     ) -> Result<stream::Opened, Refusal> {
-        let Admitted { route, permit, context, deadline, caller_deadline } = admitted;
+        let Admitted { route, mask, standing, context, deadline, caller_deadline } = admitted;
         let request = self.read_one(&route, body, deadline, record).await?;
         let mut place = route.guard.admit(deadline).await?;
         if route.operation.writes {
@@ -169,7 +177,7 @@ impl Exchange {
             SourceAnswer::Stream(messages) => messages,
             SourceAnswer::One(message) => Box::pin(futures_util::stream::once(async { Ok(message) })),
         };
-        Ok(stream::Opened { operation: route.operation, permit, messages, place, until: caller_deadline })
+        Ok(stream::Opened { operation: route.operation, mask, standing, messages, place, until: caller_deadline })
     }
 
     /// The one request message: read, decoded, checked.

@@ -8,6 +8,8 @@ use super::refusals::Refusals;
 use super::shared::{Routes, Served, Shared};
 use crate::config::Listen;
 use crate::identity::Peer;
+use crate::identity::connections::Connections;
+use crate::identity::tls::Gate;
 use crate::status::Reason;
 use arc_swap::ArcSwap;
 use hyper::body::Incoming;
@@ -16,7 +18,6 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
@@ -41,7 +42,7 @@ const PING: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs
 pub(super) struct Control {
     pub served: watch::Receiver<Arc<Served>>,
     pub infra: watch::Receiver<Arc<Infra>>,
-    pub tls: Arc<ArcSwap<rustls::ServerConfig>>,
+    pub gate: watch::Receiver<Arc<Gate>>,
     pub stop: CancellationToken,
 }
 
@@ -72,11 +73,11 @@ pub(super) fn spawn(
     listen: Listen,
     shared: Arc<Shared>,
     refusals: Arc<Refusals>,
+    open: Arc<Connections>,
     control: Control,
 ) -> Result<JoinHandle<()>, StartError> {
     let fail = |error: std::io::Error| StartError::Thread(error.to_string());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(fail)?;
-    let open = Arc::new(AtomicUsize::new(0));
     let run = move || {
         runtime.block_on(async move {
             let exchange = Arc::new(Exchange { shared, routes: ArcSwap::default() });
@@ -93,7 +94,7 @@ struct Worker {
     refusals: Arc<Refusals>,
     listen: Listen,
     control: Control,
-    open: Arc<AtomicUsize>,
+    open: Arc<Connections>,
     connections: TaskTracker,
 }
 
@@ -133,27 +134,33 @@ impl Worker {
     }
 
     fn admit(&self, stream: TcpStream, address: SocketAddr) {
-        let most = self.listen.max_connections.div_ceil(self.listen.workers);
-        if self.open.load(Ordering::Relaxed) >= most {
+        let Some(place) = self.open.take(address.ip()) else {
             return self.refusals.connection(address, Reason::GatewayOverloaded);
-        }
-        self.open.fetch_add(1, Ordering::Relaxed);
+        };
         let worker = self.clone();
         self.connections.spawn(async move {
             worker.connection(stream, address).await;
-            worker.open.fetch_sub(1, Ordering::Relaxed);
+            drop(place);
         });
+    }
+
+    /// How long a connection may live: a tenth more or less, so that not all that came together leave together.
+    fn age(&self) -> Duration {
+        let tenth = self.listen.max_connection_age / 10;
+        let random = u32::from(uuid::Uuid::new_v4().as_bytes()[0]);
+        self.listen.max_connection_age - tenth + tenth * 2 * random / 255
     }
 
     async fn connection(&self, stream: TcpStream, address: SocketAddr) {
         let _ = stream.set_nodelay(true);
-        let acceptor = TlsAcceptor::from(self.control.tls.load_full());
+        let mut gate = self.control.gate.clone();
+        let acceptor = TlsAcceptor::from(gate.borrow_and_update().config.clone());
         let handshake = tokio::time::timeout(self.listen.handshake_timeout, acceptor.accept(stream)).await;
         let Ok(Ok(stream)) = handshake else {
             return self.refusals.connection(address, Reason::HandshakeFailed);
         };
-        let certificates = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-        let Some(certificate) = certificates else {
+        let chain: Vec<_> = stream.get_ref().1.peer_certificates().unwrap_or_default().to_vec();
+        let Some(certificate) = chain.first() else {
             return self.refusals.connection(address, Reason::HandshakeFailed);
         };
         let peer = Arc::new(Peer::new(certificate, address));
@@ -178,12 +185,26 @@ impl Worker {
             .keep_alive_timeout(PING.1)
             .serve_connection(TokioIo::new(stream), service);
         let mut connection = std::pin::pin!(connection);
-        let result = tokio::select! {
-            result = connection.as_mut() => result,
-            () = self.control.stop.cancelled() => {
-                // GOAWAY: calls under way finish, no new ones begin.
-                connection.as_mut().graceful_shutdown();
-                connection.await
+        let mut age = std::pin::pin!(tokio::time::sleep(self.age()));
+        let mut ending = false;
+        let result = loop {
+            tokio::select! {
+                result = connection.as_mut() => break result,
+                // GOAWAY: calls under way finish, no new ones begin. With age, so that new certificates are really used.
+                () = &mut age, if !ending => {
+                    ending = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+                () = self.control.stop.cancelled(), if !ending => {
+                    ending = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+                changed = gate.changed() => {
+                    // Revoked or expired meanwhile: closed at once, with whatever is under way.
+                    if changed.is_ok() && !gate.borrow_and_update().still_admits(&chain) {
+                        return self.refusals.connection(address, Reason::CertificateRevoked);
+                    }
+                }
             }
         };
         if result.is_err_and(|error| not_http2(&error)) {

@@ -9,16 +9,18 @@ mod record;
 mod refusals;
 mod reload;
 mod shared;
+mod standing;
 mod stream;
 
 use crate::config::{Config, ConfigFault};
 use crate::exchange_log::checkpoint::LogSigner;
 use crate::exchange_log::pseudonym::Pseudonyms;
 use crate::exchange_log::{ExchangeLog, LogError};
-use crate::identity::tls::{self, TlsFault};
+use crate::identity::connections::Connections;
+use crate::identity::tls::{Gate, TlsFault};
 use crate::registry::sqlite::SqliteStore;
+use crate::registry::usage::UsageStore;
 use crate::registry::{RegistryError, Snapshot, Store};
-use arc_swap::ArcSwap;
 use infra::Infra;
 use listener::Control;
 use refusals::Refusals;
@@ -110,11 +112,13 @@ impl Gateway {
     /// Starts a gateway; when this returns, it answers calls.
     pub fn start(config: Config) -> Result<Self, StartError> {
         let catalogue = config.catalogue()?;
-        let tls = Arc::new(ArcSwap::from_pointee(tls::server_config(&config.tls)?));
+        let (gate_to, gate) = watch::channel(Arc::new(Gate::load(&config.tls)?));
         let log = ExchangeLog::open(&config.data, log_signer(&config.data, &config.log_origin)?)?;
         let pseudonyms = Pseudonyms::open(&pseudonym_folder(&config.data))?;
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&registry_path(&config.data))?);
         let shared = Arc::new(Shared::new(&config, log, pseudonyms));
+        let usage = UsageStore::open(&config.data.join("usage.sqlite"))?;
+        shared.limits.restore(usage.load()?);
         let version = store.version()?;
         shared.registry.store(Arc::new(Snapshot::new(store.load()?)));
 
@@ -124,18 +128,20 @@ impl Gateway {
         let (served_to, served) = watch::channel(Arc::new(served));
         let (infra_to, infra) = watch::channel(Arc::new(infra));
         let stop = CancellationToken::new();
-        let control = Control { served, infra, tls: tls.clone(), stop: stop.clone() };
+        let control = Control { served, infra, gate, stop: stop.clone() };
 
         let (address, listeners) = listener::bind(&config.listen)?;
         let refusals = Arc::new(Refusals::new(shared.clone()));
+        let open = Connections::new(config.listen.max_connections, config.listen.max_connections_per_peer);
         let mut workers = Vec::new();
         for (number, listener) in listeners.into_iter().enumerate() {
             let (listen, shared, refusals) = (config.listen.clone(), shared.clone(), refusals.clone());
-            workers.push(listener::spawn(number, listener, listen, shared, refusals, control.clone())?);
+            workers.push(listener::spawn(number, listener, listen, shared, refusals, open.clone(), control.clone())?);
         }
         let ops_listener = config.listen.ops.map(ops::bind).transpose()?;
         let ops = ops_listener.as_ref().and_then(|listener| listener.local_addr().ok());
-        let reloader = Arc::new(Reloader::new(config, shared, store, version, served_to, infra_to, tls, health));
+        let reloader =
+            Arc::new(Reloader::new(config, shared, store, usage, version, served_to, infra_to, gate_to, health));
         let control = reload::spawn(reloader.clone(), ops_listener, stop.clone())?;
         Ok(Gateway { address, ops, stop, workers, reloader, control: Some(control) })
     }

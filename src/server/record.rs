@@ -3,6 +3,7 @@
 
 use super::shared::Shared;
 use crate::access::Said;
+use crate::access::limits::Left;
 use crate::access::token::Verified;
 use crate::contract::fields::Disclosed;
 use crate::contract::{Operation, validate};
@@ -37,6 +38,8 @@ pub struct Record {
     keys: Option<Arc<PeriodKeys>>,
     answer: Option<Commitment>,
     closed: bool,
+    /// What is left of the grant's rate and quota, for the caller.
+    pub left: Option<Left>,
 }
 
 fn now_us() -> i64 {
@@ -64,6 +67,7 @@ impl Record {
             keys: None,
             answer: None,
             closed: false,
+            left: None,
         }
     }
 

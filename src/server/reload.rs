@@ -5,9 +5,10 @@ use super::StartError;
 use super::infra::Infra;
 use super::shared::{Served, Shared};
 use crate::config::Config;
-use crate::identity::tls;
+use crate::exchange_log::{Entry, Kind, entry};
+use crate::identity::tls::Gate;
+use crate::registry::usage::UsageStore;
 use crate::registry::{Snapshot, Store};
-use arc_swap::ArcSwap;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,10 +28,11 @@ pub(super) struct Reloader {
     config: Config,
     shared: Arc<Shared>,
     store: Arc<dyn Store>,
+    usage: UsageStore,
     version: Mutex<u64>,
     served: watch::Sender<Arc<Served>>,
     infra: watch::Sender<Arc<Infra>>,
-    tls: Arc<ArcSwap<rustls::ServerConfig>>,
+    gate: watch::Sender<Arc<Gate>>,
     health: HealthReporter,
     files: Mutex<Stamp>,
 }
@@ -44,23 +46,24 @@ impl Reloader {
         config: Config,
         shared: Arc<Shared>,
         store: Arc<dyn Store>,
+        usage: UsageStore,
         version: u64,
         served: watch::Sender<Arc<Served>>,
         infra: watch::Sender<Arc<Infra>>,
-        tls: Arc<ArcSwap<rustls::ServerConfig>>,
+        gate: watch::Sender<Arc<Gate>>,
         health: HealthReporter,
     ) -> Self {
         let files = Mutex::new(stamp(&config));
-        Reloader { config, shared, store, version: Mutex::new(version), served, infra, tls, health, files }
+        Reloader { config, shared, store, usage, version: Mutex::new(version), served, infra, gate, health, files }
     }
 
     /// Reads contracts, connections and certificates again.
     pub(super) fn reload(&self) -> Result<(), StartError> {
         let catalogue = self.config.catalogue()?;
-        let tls = tls::server_config(&self.config.tls)?;
+        let gate = Gate::load(&self.config.tls)?;
         let infra = Infra::new(&self.health, &catalogue.contracts).ok_or(StartError::Reflection)?;
         let served = Served::following(&self.served.borrow(), catalogue);
-        self.tls.store(Arc::new(tls));
+        self.gate.send_replace(Arc::new(gate));
         self.infra.send_replace(Arc::new(infra));
         self.served.send_replace(Arc::new(served));
         tracing::info!("contracts, connections and certificates were loaded anew");
@@ -77,9 +80,46 @@ impl Reloader {
         match loaded {
             Ok((version, loaded)) => {
                 self.shared.registry.store(Arc::new(Snapshot::new(loaded)));
+                self.shared.registry_changed.send_replace(());
                 *known = version;
             }
             Err(error) => tracing::error!(%error, "the registry cannot be read; what was read last stays in force"),
+        }
+    }
+
+    /// Takes what administrators did into the exchange log. An act is forgotten when its entry is on disk; one that was
+    /// logged but not forgotten is logged again, under the same id.
+    async fn log_acts(&self) {
+        let acts = match self.store.acts() {
+            Ok(acts) => acts,
+            Err(error) => return tracing::error!(%error, "the acts of administrators cannot be read"),
+        };
+        for act in acts {
+            let entry = Entry {
+                version: entry::VERSION,
+                kind: Kind::Admin as i32,
+                exchange_id: act.id.to_vec(),
+                time_us: act.time_us,
+                node: self.shared.node.clone(),
+                actor: act.actor,
+                act: act.act,
+                object: act.object,
+                ..Entry::default()
+            };
+            if let Err(error) = self.shared.log.append(&entry).await {
+                return tracing::error!(%error, "an administrator's act is not in the log yet");
+            }
+            if let Err(error) = self.store.forget_act(&act.id) {
+                return tracing::error!(%error, "an administrator's act will be logged again");
+            }
+        }
+    }
+
+    /// Keeps what was used of rates and quotas, for the next start.
+    fn keep_usage(&self) {
+        let changed = self.shared.limits.changed();
+        if let Err(error) = self.usage.save(&changed) {
+            tracing::error!(%error, "the usage of quotas could not be kept");
         }
     }
 
@@ -157,15 +197,19 @@ pub(super) fn spawn(
                 tokio::select! {
                     _ = tick.tick() => {
                         reloader.follow_registry();
+                        reloader.log_acts().await;
+                        reloader.keep_usage();
                         count = count.wrapping_add(1);
                         if count.is_multiple_of(FILES_EVERY) {
                             reloader.follow_files();
                         }
                     }
                     _ = asked => reloader.reload_or_tell(),
-                    () = stop.cancelled() => return,
+                    () = stop.cancelled() => break,
                 }
             }
+            reloader.log_acts().await;
+            reloader.keep_usage();
         });
     };
     std::thread::Builder::new().name("control".into()).spawn(run).map_err(fail)

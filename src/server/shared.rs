@@ -15,6 +15,7 @@ use crate::telemetry::Metrics;
 use arc_swap::ArcSwap;
 use std::collections::HashMap;
 use std::sync::Arc;
+use tokio::sync::watch;
 
 /// Masks that are kept: every operation of a few hundred grants. A miss costs some microseconds.
 const MAX_MASKS: usize = 10_000;
@@ -25,6 +26,8 @@ pub struct Shared {
     pub node: String,
     /// The registry as calls see it.
     pub registry: ArcSwap<Snapshot>,
+    /// Told after each change of the registry.
+    pub registry_changed: watch::Sender<()>,
     /// Checks tokens.
     pub tokens: TokenChecker,
     /// Rates and quotas.
@@ -48,6 +51,7 @@ impl Shared {
         Shared {
             node: config.node.clone(),
             registry: ArcSwap::default(),
+            registry_changed: watch::Sender::new(()),
             tokens: TokenChecker::new(&tokens.issuer, &tokens.audience, tokens.leeway_s),
             limits: Limits::default(),
             log,

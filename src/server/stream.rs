@@ -5,14 +5,15 @@ use super::answer::{self, AnswerBody};
 use super::exchange::decode;
 use super::record::{MAX_SUBJECTS, Record, Salts, StreamTally, append};
 use super::shared::Shared;
-use crate::access::Permit;
-use crate::contract::fields::{self, Disclosed};
+use super::standing::Standing;
+use crate::access::limits::Left;
+use crate::contract::fields::{self, Disclosed, Mask};
 use crate::contract::{Operation, validate};
 use crate::drivers::SourceError;
 use crate::exchange_log::pseudonym::{Commitment, Direction, PeriodKeys, PersonKind};
 use crate::exchange_log::{Entry, Kind};
 use crate::frame::{FrameReader, frame};
-use crate::guard::{Place, within};
+use crate::guard::Place;
 use crate::status::{Reason, Refusal};
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream};
@@ -26,7 +27,9 @@ use std::time::Instant;
 /// A stream of answers whose source has begun to answer.
 pub(super) struct Opened {
     pub operation: Arc<Operation>,
-    pub permit: Permit,
+    pub mask: Arc<Mask>,
+    /// What it was admitted by, which may be taken away while it runs.
+    pub standing: Standing,
     pub messages: BoxStream<'static, Result<Bytes, SourceError>>,
     /// Held as long as the stream lives.
     pub place: Place,
@@ -34,12 +37,18 @@ pub(super) struct Opened {
     pub until: Option<Instant>,
 }
 
-/// Log index and salts, as metadata.
-pub(super) fn tell(headers: &mut HeaderMap, index: u64, salts: &Salts) {
+/// Log index, salts, and what is left of rate and quota, as metadata.
+pub(super) fn tell(headers: &mut HeaderMap, index: u64, salts: &Salts, left: Option<Left>) {
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     answer::put(headers, answer::LOG_INDEX, &index.to_string());
     answer::put(headers, answer::REQUEST_SALT, &hex(&salts.request));
     answer::put(headers, answer::ANSWER_SALT, &hex(&salts.answer));
+    if let Some(left) = left {
+        answer::put(headers, answer::RATE_LEFT, &left.rate.to_string());
+        if let Some(quota) = left.quota {
+            answer::put(headers, answer::QUOTA_LEFT, &quota.to_string());
+        }
+    }
 }
 
 /// The answer to a server stream: its opening is durable before the first message leaves, its end before the trailers.
@@ -51,7 +60,7 @@ pub(super) async fn answer(opened: Opened, mut record: Record) -> Response<Answe
         Err(refusal) => return answer::refused(&refusal, &id),
     };
     let mut head = answer::head(&id);
-    tell(head.headers_mut(), index, &salts);
+    tell(head.headers_mut(), index, &salts, record.left);
     let flow = Flow { opened, record, disclosed: Disclosed::default() };
     *head.body_mut() = AnswerBody::Stream(stream::unfold(Some(flow), Flow::step).boxed());
     head
@@ -75,14 +84,18 @@ impl Flow {
     }
 
     async fn next(&mut self) -> Result<Option<Bytes>, Refusal> {
-        let next = self.opened.messages.next();
-        let next = match self.opened.until {
-            Some(until) => within(until, next).await?,
-            None => next.await,
+        let Opened { messages, standing, until, .. } = &mut self.opened;
+        let ends = standing.ends();
+        let next = tokio::select! {
+            next = messages.next() => next,
+            taken = standing.lost() => return Err(taken),
+            () = tokio::time::sleep_until(ends.into()) => return Err(Reason::TokenExpired.into()),
+            () = past(*until) => return Err(Reason::SourceTimeout.into()),
         };
         let Some(message) = next.transpose()? else { return Ok(None) };
+        standing.check()?;
         let tree = &self.opened.operation.answer_fields;
-        let kept = fields::keep(tree, &self.opened.permit.mask, &message, &mut self.disclosed)
+        let kept = fields::keep(tree, &self.opened.mask, &message, &mut self.disclosed)
             .map_err(|garbled| Refusal::with(Reason::SourceProtocolError, garbled.to_string()))?;
         self.record.answer_part(&kept)?;
         Ok(Some(kept))
@@ -102,6 +115,14 @@ impl Flow {
             }
             Err(unlogged) => answer::refusal_trailers(&unlogged, &id),
         }
+    }
+}
+
+/// Waits until a time has passed; for ever where there is none.
+async fn past(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time.into()).await,
+        None => std::future::pending().await,
     }
 }
 

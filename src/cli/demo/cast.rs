@@ -60,7 +60,7 @@ const PARTS: [Part; 5] = [
 impl Cast {
     /// Registers everybody, grants, and issues a token each.
     pub fn enter(config: &Config, folder: &DevFolder) -> Result<Self, CliError> {
-        let store = SqliteStore::open(&registry_path(&config.data))?;
+        let store = SqliteStore::open(&registry_path(&config.data))?.acting_as("cli:demo");
         let (issuer, audience) = (config.tokens.issuer.clone(), config.tokens.audience.clone());
         let cast = Cast { folder: folder.clone(), data: config.data.clone(), issuer, audience, store };
         cast.issuer().rotate()?;

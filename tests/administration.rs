@@ -1,0 +1,204 @@
+//! What administrators do, and that it is in force at once, everywhere, and in the log.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod support;
+
+use ndxp_gateway::config::Config;
+use ndxp_gateway::exchange_log::Kind;
+use ndxp_gateway::registry::Store;
+use ndxp_gateway::server::Gateway;
+use serde_json::json;
+use std::time::{Duration, Instant};
+use support::{Actor, Stage, UNIT, files, show, until};
+use tonic::Code;
+
+const WATCH: &str = "/ndxp.criminalrecord.v1.CriminalRecordService/WatchRequest";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_act_is_in_the_exchange_log_with_who_did_it() {
+    let stage = Stage::start();
+    stage.client("clerk");
+    let grant = stage.grant("clerk", &["population:verify"], |_| {});
+    stage.token("clerk", Duration::from_secs(60), Duration::ZERO);
+    let lan = stage.store.acting_as("cli:lan");
+    lan.withdraw_grant(&grant).unwrap();
+    lan.suspend_client("clerk", true).unwrap();
+    lan.suspend_client("clerk", false).unwrap();
+    until("the acts in the log", Duration::from_secs(2), || {
+        stage.entries().iter().filter(|one| one.entry.kind() == Kind::Admin).count() == 7
+    });
+    let entries = stage.entries();
+    let acts: Vec<(&str, &str, &str)> = entries
+        .iter()
+        .filter(|one| one.entry.kind() == Kind::Admin)
+        .map(|one| (one.entry.act.as_str(), one.entry.actor.as_str(), one.entry.object.as_str()))
+        .collect();
+    assert_eq!(acts[0].0, "key.rotate");
+    assert_eq!((acts[1].0, acts[1].2), ("client.add", "client:clerk"));
+    assert_eq!(acts[2].0, "grant.add");
+    assert_eq!(acts[3].0, "token.issue");
+    assert_eq!(acts[4], ("grant.withdraw", "cli:lan", format!("grant:{grant}").as_str()));
+    assert_eq!(acts[5..].iter().map(|act| act.0).collect::<Vec<_>>(), ["client.suspend", "client.resume"]);
+    assert!(stage.store.acts().unwrap().is_empty());
+    stage.verify();
+}
+
+/// A stream that would go on for an hour: the request's state is one that stays.
+async fn watching(stage: &Stage, actor: &Actor, number: usize) -> ndxp_gateway::caller::Answering {
+    // Every third of the first dossiers has a request that was not asked for yet.
+    let number = stage.sandbox.province.dossiers[3 * number].number.clone();
+    let message = actor.encode(WATCH, &json!({ "dossierNumber": number }));
+    let bearer = format!("Bearer {}", actor.token);
+    let metadata = [("authorization", bearer.as_str()), ("ndxp-purpose", support::PURPOSE)];
+    let mut answering = actor.caller.start(WATCH, &metadata, vec![message], None).await.unwrap();
+    assert!(answering.next().await.unwrap().is_some());
+    // The source hangs from now on: the stream is idle.
+    stage.sandbox.faults.set("criminalrecord", ndxp_gateway::sandbox::FaultKind::Hang);
+    answering
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_under_way_end_within_a_second_of_what_was_taken_away() {
+    let stage = Stage::start();
+    type Take = fn(&Stage, &str);
+    let ways: [(&str, Take, &str); 3] = [
+        (
+            "grant",
+            |stage, id| {
+                let grants = stage.store.load().unwrap().grants;
+                stage.store.withdraw_grant(&grants.iter().find(|grant| grant.client == id).unwrap().id).unwrap();
+            },
+            "SCOPE_NOT_GRANTED",
+        ),
+        (
+            "token",
+            |stage, id| {
+                let token = stage.store.tokens(Some(id)).unwrap()[0].id.clone();
+                stage.store.revoke_token(&token).unwrap();
+            },
+            "TOKEN_REVOKED",
+        ),
+        ("client", |stage, id| stage.store.suspend_client(id, true).unwrap(), "CLIENT_SUSPENDED"),
+    ];
+    for (number, (id, take, reason)) in ways.into_iter().enumerate() {
+        let actor = stage.system(id);
+        stage.sandbox.faults.clear("criminalrecord");
+        let mut stream = watching(&stage, &actor, number).await;
+        take(&stage, id);
+        let began = Instant::now();
+        let ended =
+            tokio::time::timeout(Duration::from_secs(3), async { while let Ok(Some(_)) = stream.next().await {} });
+        ended.await.unwrap_or_else(|_| panic!("{id}: the stream goes on"));
+        assert!(began.elapsed() < Duration::from_secs(1), "{id}: {:?}", began.elapsed());
+        let (metadata, status) = stream.end();
+        use tonic_types::StatusExt;
+        assert_eq!(status.get_details_error_info().unwrap().reason, reason);
+        let exchange = metadata["ndxp-exchange-id"].to_str().unwrap();
+        assert_eq!(stage.entry(exchange).entry.reason, reason);
+    }
+    stage.verify();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_under_way_gets_no_answer_once_its_grant_is_withdrawn() {
+    let stage = Stage::start();
+    let actor = stage.system("clerk");
+    stage.sandbox.faults.set("budgetunit", ndxp_gateway::sandbox::Fault { latency_ms: 1_500, ..Default::default() });
+    let call = actor.call(UNIT, json!({ "unitCode": "1057000" }));
+    let (told, ()) = tokio::join!(call, async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let grant = stage.store.load().unwrap().grants[0].id.clone();
+        stage.store.withdraw_grant(&grant).unwrap();
+    });
+    assert_eq!((told.reason().as_str(), told.messages.len()), ("SCOPE_NOT_GRANTED", 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_does_not_outlive_its_token() {
+    let stage = Stage::prepared(&|folder| {
+        support::edit(&folder.gateway_config(), |text| text.replace("audience = ", "leeway_s = 0\naudience = "));
+    });
+    let actor = stage.system("clerk");
+    let token = stage.token("clerk", Duration::from_secs(2), Duration::ZERO);
+    let mut stream = watching(&stage, &Actor { token, ..actor }, 0).await;
+    let ended = tokio::time::timeout(Duration::from_secs(4), async { while let Ok(Some(_)) = stream.next().await {} });
+    ended.await.unwrap();
+    use tonic_types::StatusExt;
+    assert_eq!(stream.end().1.get_details_error_info().unwrap().reason, "TOKEN_EXPIRED");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_of_a_revoked_certificate_are_closed() {
+    let stage = Stage::start();
+    let (actor, other) = (stage.system("laptop"), stage.system("desktop"));
+    let mut stream = watching(&stage, &actor, 0).await;
+    stage.folder.pki().revoke(&files(&stage.folder, "laptop").certificate).unwrap();
+    let closed = tokio::time::timeout(Duration::from_secs(3), async { while let Ok(Some(_)) = stream.next().await {} });
+    closed.await.expect("the connection stays open");
+    let (status, reason) = {
+        let found = stage.entries();
+        let one = found.iter().find(|one| one.entry.reason == "CERTIFICATE_REVOKED").expect("it is in the log").clone();
+        (one.entry.kind(), one.entry.status)
+    };
+    assert_eq!((status, reason), (Kind::Connection, Code::Unauthenticated as u32));
+    other.call(UNIT, json!({ "unitCode": "1057000" })).await.ok();
+    stage.verify();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_connection_is_renewed_without_a_failed_call() {
+    let stage = Stage::prepared(&|folder| {
+        support::edit(&folder.gateway_config(), |text| {
+            text.replace("[listen]\n", "[listen]\nmax_connection_age_s = 1\n")
+        });
+    });
+    let actor = stage.system("clerk");
+    let end = Instant::now() + Duration::from_secs(4);
+    let mut peers = std::collections::HashSet::new();
+    while Instant::now() < end {
+        let told = actor.call(UNIT, json!({ "unitCode": "1057000" })).await.ok();
+        peers.insert(stage.entry(&told.exchange()).entry.peer);
+    }
+    assert!(peers.len() >= 3, "{peers:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn quotas_survive_a_restart_and_tell_what_is_left() {
+    let mut stage = Stage::start();
+    stage.client("clerk");
+    stage.grant("clerk", &["budgetunit:read"], |grant| (grant.daily_quota, grant.rate, grant.burst) = (5, 10, 10));
+    let actor = stage.actor("clerk");
+    for left in ["4", "3", "2"] {
+        let told = actor.call(UNIT, json!({ "unitCode": "1057000" })).await.ok();
+        assert_eq!(told.answered.text("ndxp-quota-left"), left);
+        assert!(told.answered.text("ndxp-rate-left").parse::<u32>().unwrap() <= 20);
+    }
+    tokio::task::block_in_place(|| stage.gateway.take().unwrap().stop());
+    let config = Config::load(&stage.folder.gateway_config()).map_err(show).unwrap();
+    stage.gateway = Some(Gateway::start(config).unwrap());
+    for left in ["1", "0"] {
+        assert_eq!(
+            actor.call(UNIT, json!({ "unitCode": "1057000" })).await.ok().answered.text("ndxp-quota-left"),
+            left
+        );
+    }
+    assert_eq!(actor.call(UNIT, json!({ "unitCode": "1057000" })).await.reason(), "QUOTA_EXCEEDED");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_are_bounded_for_each_address() {
+    let stage = Stage::prepared(&|folder| {
+        support::edit(&folder.gateway_config(), |text| {
+            text.replace("[listen]\n", "[listen]\nmax_connections_per_peer = 2\n")
+        });
+    });
+    let actor = stage.system("clerk");
+    let again = stage.with_token("clerk", &actor.token);
+    let third = stage.with_token("clerk", &actor.token);
+    for open in [&actor, &again] {
+        open.call(UNIT, json!({ "unitCode": "1057000" })).await.ok();
+    }
+    let message = third.encode(UNIT, &json!({ "unitCode": "1057000" }));
+    assert!(third.raw(UNIT, &[], vec![message]).await.is_err());
+    actor.call(UNIT, json!({ "unitCode": "1057000" })).await.ok();
+}
