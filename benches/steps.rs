@@ -5,6 +5,7 @@
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use ndxp_gateway::access::token::TokenChecker;
+use ndxp_gateway::config::Config;
 use ndxp_gateway::contract::fields::{Disclosed, keep};
 use ndxp_gateway::contract::map::request::{self, Layout};
 use ndxp_gateway::contract::map::{answer, date};
@@ -13,11 +14,12 @@ use ndxp_gateway::contract::{ContractSet, Operation, validate, xml};
 use ndxp_gateway::exchange_log::checkpoint::LogSigner;
 use ndxp_gateway::exchange_log::{Entry, ExchangeLog, Kind};
 use ndxp_gateway::identity::{Peer, Thumbprint, certificate_names};
-use ndxp_gateway::issuer::{IssueRequest, Issuer};
-use ndxp_gateway::pki::{Pki, Role, client_uri};
+use ndxp_gateway::issuer::{IssueRequest, Issuer, KeyAlgorithm};
+use ndxp_gateway::pki::{Role, client_uri};
 use ndxp_gateway::registry::sqlite::SqliteStore;
 use ndxp_gateway::registry::{Client, Grant, Snapshot, Store, now};
 use ndxp_gateway::sandbox::Province;
+use ndxp_gateway::sandbox::folder::DevFolder;
 use ndxp_gateway::sandbox::samples::samples;
 use prost::Message;
 use prost_reflect::DynamicMessage;
@@ -38,10 +40,9 @@ fn sample(operation: &Operation) -> Bytes {
 
 fn token(criterion: &mut Criterion) {
     let dir = tempfile::tempdir().unwrap();
-    let pki = Pki::at(&dir.path().join("pki"));
-    std::fs::create_dir(dir.path().join("pki")).unwrap();
-    pki.init().unwrap();
-    let (file, _) = pki.issue("shop", &Role::Client("shop".into()), 30).unwrap();
+    let folder = DevFolder::with_free_ports(&dir.path().join("dev")).unwrap();
+    let config = Config::load(&folder.gateway_config()).unwrap_or_else(|faults| panic!("{faults:?}"));
+    let (file, _) = folder.pki().issue("shop", &Role::Client("shop".into()), 30).unwrap();
     let der = ndxp_gateway::identity::tls::certificates(&file).unwrap().remove(0);
     assert_eq!(certificate_names(&der), [client_uri("shop")]);
     let peer = Peer::new(&der, "127.0.0.1:1".parse().unwrap());
@@ -70,8 +71,8 @@ fn token(criterion: &mut Criterion) {
         withdrawn: false,
     };
     store.add_grant(&grant).unwrap();
-    let issuer = Issuer::new(&store, dir.path(), "https://issuer", "gateway");
-    issuer.rotate().unwrap();
+    let issuer = Issuer::new(&store, &config);
+    issuer.rotate(KeyAlgorithm::Es256).unwrap();
     let snapshot = Snapshot::new(store.load().unwrap());
     let request = IssueRequest {
         scopes: vec![],
@@ -83,14 +84,14 @@ fn token(criterion: &mut Criterion) {
     let mut headers = http::HeaderMap::new();
     headers.insert("authorization", format!("Bearer {token}").parse().unwrap());
     let view = peer.identify(&snapshot).unwrap();
-    let kept = TokenChecker::new("https://issuer", "gateway", 30);
+    let kept = TokenChecker::new(&config.tokens.issuer, &config.tokens.audience, 30);
     let mut group = criterion.benchmark_group("token");
     group.bench_function("kept", |bench| {
         bench.iter(|| kept.authenticate(black_box(&headers), &peer, &view, &snapshot, now()).unwrap());
     });
     group.bench_function("not kept", |bench| {
         bench.iter_batched(
-            || TokenChecker::new("https://issuer", "gateway", 30),
+            || TokenChecker::new(&config.tokens.issuer, &config.tokens.audience, 30),
             |fresh| fresh.authenticate(black_box(&headers), &peer, &view, &snapshot, now()).unwrap(),
             BatchSize::SmallInput,
         );

@@ -25,3 +25,4 @@ pub mod sandbox;
 pub mod server;
 pub mod status;
 pub mod telemetry;
+pub mod web;

@@ -23,6 +23,7 @@ struct Forge {
     key: EcdsaKeyPair,
     public_pem: String,
     x5t: String,
+    issuer: String,
 }
 
 fn b64(bytes: impl AsRef<[u8]>) -> String {
@@ -36,7 +37,15 @@ impl Forge {
         let PrivateKeyDer::Pkcs8(der) = tls::private_key(&path).unwrap() else { panic!("no PKCS#8") };
         let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, der.secret_pkcs8_der()).unwrap();
         let chain = tls::certificates(&files(&stage.folder, "shop").certificate).unwrap();
-        Forge { kid: key.kid, key: pair, public_pem: key.public_pem, x5t: Thumbprint::of(&chain[0]).base64url() }
+        let config = ndxp_gateway::config::Config::load(&stage.folder.gateway_config()).map_err(support::show).unwrap();
+        let issuer = config.tokens.issuer;
+        Forge {
+            kid: key.kid,
+            key: pair,
+            public_pem: key.public_pem,
+            x5t: Thumbprint::of(&chain[0]).base64url(),
+            issuer,
+        }
     }
 
     fn header(&self) -> Value {
@@ -45,7 +54,7 @@ impl Forge {
 
     fn claims(&self) -> Value {
         json!({
-            "iss": "https://ndxp.quangninh.gov.vn", "aud": "ndxp-gateway", "sub": "shop", "client_id": "shop",
+            "iss": self.issuer, "aud": "ndxp-gateway", "sub": "shop", "client_id": "shop",
             "scope": "budgetunit:read", "jti": "01a2-forged", "iat": now() - 1, "exp": now() + 600,
             "cnf": { "x5t#S256": self.x5t },
         })
@@ -176,10 +185,10 @@ fn claim_cases(forge: &Forge) -> Vec<Case> {
         ("aud list without us", set("aud", json!(["a", "b"])), Invalid),
         ("aud empty list", set("aud", json!([])), Invalid),
         ("aud as a number", set("aud", json!(1)), Invalid),
-        ("iss with a slash", set("iss", json!("https://ndxp.quangninh.gov.vn/")), Invalid),
-        ("iss in capitals", set("iss", json!("HTTPS://NDXP.QUANGNINH.GOV.VN")), Invalid),
-        ("iss without its schema", set("iss", json!("ndxp.quangninh.gov.vn")), Invalid),
-        ("iss as a list", set("iss", json!(["https://ndxp.quangninh.gov.vn"])), Invalid),
+        ("iss with a slash", set("iss", json!(format!("{}/", forge.issuer))), Invalid),
+        ("iss in capitals", set("iss", json!(forge.issuer.to_uppercase())), Invalid),
+        ("iss without its schema", set("iss", json!(forge.issuer.trim_start_matches("https://"))), Invalid),
+        ("iss as a list", set("iss", json!([forge.issuer])), Invalid),
         ("exp as a fraction", set("exp", json!(now() as f64 + 600.5)), Invalid),
         ("exp as a text", set("exp", json!((now() + 600).to_string())), Invalid),
         ("exp too far", set("exp", json!(now() + 90_000)), Invalid),

@@ -115,13 +115,30 @@ impl TokenChecker {
         Ok(())
     }
 
+    /// Whether a verified token would be taken now, on its own connection.
+    pub fn in_force(&self, token: &Verified, registry: &Snapshot, now: i64) -> bool {
+        registry.key(&token.kid, now).is_some()
+            && self.seconds_left(token, now) > 0
+            && now >= token.not_before.saturating_sub(self.leeway)
+            && !registry.is_revoked(&token.id)
+    }
+
+    /// An active token as introspection tells of it (RFC 7662, section 2.2).
+    pub fn describe(&self, token: &Verified) -> serde_json::Value {
+        serde_json::json!({
+            "active": true, "scope": token.scopes.join(" "), "client_id": token.client, "sub": token.client,
+            "aud": self.audience, "iss": self.issuer, "jti": token.id, "iat": token.issued, "nbf": token.not_before,
+            "exp": token.expires, "token_type": "Bearer", "cnf": { "x5t#S256": token.x5t },
+        })
+    }
+
     /// Seconds until the token is no longer taken, the forgiven skew included.
     pub fn seconds_left(&self, token: &Verified, now: i64) -> i64 {
         token.expires.saturating_add(self.leeway).saturating_sub(now)
     }
 
     /// Signature and form: everything that stays true as long as the key does.
-    fn verify(&self, token: &str, registry: &Snapshot, now: i64) -> Result<Verified, Refusal> {
+    pub fn verify(&self, token: &str, registry: &Snapshot, now: i64) -> Result<Verified, Refusal> {
         let malformed = || Refusal::from(Reason::TokenMalformed);
         let invalid = || Refusal::from(Reason::TokenInvalid);
         if token.split('.').count() != 3 {

@@ -77,7 +77,7 @@ fn config_json(config: &Config, catalogue: &Catalogue) -> Value {
     json!({
         "node": config.node, "data": config.data,
         "listen": {
-            "grpc": listen.grpc, "ops": listen.ops, "workers": listen.workers,
+            "grpc": listen.grpc, "https": listen.https, "ops": listen.ops, "workers": listen.workers,
             "max_message_bytes": listen.max_message, "max_connections": listen.max_connections,
             "max_connections_per_peer": listen.max_connections_per_peer,
             "max_connection_age_s": listen.max_connection_age.as_secs(),
@@ -91,6 +91,7 @@ fn config_json(config: &Config, catalogue: &Catalogue) -> Value {
         },
         "tokens": {
             "issuer": config.tokens.issuer, "audience": config.tokens.audience, "leeway_s": config.tokens.leeway_s,
+            "lifetime_s": config.tokens.lifetime.as_secs(),
         },
         "log": { "origin": config.log_origin },
         "contracts_dir": config.contracts_dir, "hubs_dir": config.hubs_dir, "sources_dir": config.sources_dir,

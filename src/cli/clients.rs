@@ -7,6 +7,7 @@ use crate::contract::ContractSet;
 use crate::contract::formats::{Format, check, expectation};
 use crate::pki::client_uri;
 use crate::registry::{Client, Grant, Store, check_id, now};
+use crate::web::INTROSPECT;
 use clap::{Args, Subcommand};
 use std::time::Duration;
 
@@ -130,7 +131,7 @@ struct AddGrant {
     /// Whose.
     #[arg(long)]
     client: String,
-    /// A scope (`population:read`), or `*` for every scope of every contract.
+    /// A scope (`population:read`), `*` for every scope of every contract, or `gateway:introspect`.
     #[arg(long = "scope", required = true)]
     scopes: Vec<String>,
     /// A purpose: `procedure:CODE`, `dossier:AGENCY`, or `*`.
@@ -184,13 +185,15 @@ impl AddGrant {
         let mut known: Vec<String> = operations.iter().map(|operation| operation.scope.clone()).collect();
         known.sort();
         known.dedup();
-        let scopes = if self.scopes.iter().any(|scope| scope == "*") { known.clone() } else { self.scopes };
+        let every = known.clone();
+        known.push(INTROSPECT.to_owned());
+        let scopes = if self.scopes.iter().any(|scope| scope == "*") { every } else { self.scopes };
         if let Some(wrong) = scopes.iter().find(|scope| !known.contains(scope)) {
             return Err(CliError::Usage(format!("no contract has the scope {wrong:?}; known: {}", known.join(", "))));
         }
         self.purposes.iter().try_for_each(|rule| check_purpose_rule(rule)).map_err(CliError::Usage)?;
         let in_scope: Vec<_> = operations.iter().filter(|operation| scopes.contains(&operation.scope)).collect();
-        let has = |path: &String| in_scope.iter().any(|operation| operation.answer_fields.has(path));
+        let has = |path: &String| path == "*" || in_scope.iter().any(|operation| operation.answer_fields.has(path));
         if let Some(wrong) = self.fields.iter().find(|path| !has(path)) {
             return Err(CliError::Usage(format!(
                 "no answer within these scopes has the field {wrong:?}: `contract show` lists them"

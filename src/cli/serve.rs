@@ -8,8 +8,9 @@ pub fn run(args: &ConfigFile) -> Result<(), CliError> {
     let config = args.load()?;
     let gateway = Gateway::start(config)?;
     tracing::info!(address = %gateway.address, "the gateway answers");
+    let https = gateway.https.map(|https| format!(", HTTPS on https://{https}")).unwrap_or_default();
     anstream::println!(
-        "gRPC on {}{}",
+        "gRPC on {}{https}{}",
         gateway.address,
         match gateway.ops {
             Some(ops) => format!(", health and metrics on http://{ops}"),

@@ -3,7 +3,7 @@
 use super::output::{Output, duration, time};
 use super::{CliError, ConfigFile};
 use crate::identity::{Thumbprint, tls};
-use crate::issuer::{IssueRequest, Issuer};
+use crate::issuer::{IssueRequest, Issuer, KeyAlgorithm};
 use crate::keyfile::write_private;
 use crate::registry::{Snapshot, Store, TokenRecord, now};
 use clap::{Args, Subcommand};
@@ -82,7 +82,7 @@ pub fn run_token(args: TokenArgs, output: Output) -> Result<(), CliError> {
             let snapshot = Snapshot::new(store.load()?);
             let view =
                 snapshot.client(&client).ok_or_else(|| CliError::Failed(format!("there is no client {client:?}")))?;
-            let issuer = Issuer::new(&store, &config.data, &config.tokens.issuer, &config.tokens.audience);
+            let issuer = Issuer::new(&store, &config);
             let request = IssueRequest { scopes, certificate: Thumbprint::of(&chain[0]), lifetime, starts_in };
             let (token, record) = issuer.issue(view, request)?;
             match out {
@@ -126,7 +126,11 @@ enum KeysCommand {
     /// List signing keys.
     List,
     /// Make a new signing key; tokens of the older ones stay good until the last of them has expired.
-    Rotate,
+    Rotate {
+        /// Algorithm of the new key.
+        #[arg(long, value_enum, default_value_t)]
+        algorithm: KeyAlgorithm,
+    },
 }
 
 pub fn run_keys(args: KeysArgs, output: Output) -> Result<(), CliError> {
@@ -139,9 +143,9 @@ pub fn run_keys(args: KeysArgs, output: Output) -> Result<(), CliError> {
                 vec![key.kid.clone(), key.algorithm.clone(), time(key.created), until]
             })
         }
-        KeysCommand::Rotate => {
-            let issuer = Issuer::new(&store, &config.data, &config.tokens.issuer, &config.tokens.audience);
-            let key = issuer.rotate()?;
+        KeysCommand::Rotate { algorithm } => {
+            let issuer = Issuer::new(&store, &config);
+            let key = issuer.rotate(algorithm)?;
             output.result(&key, || format!("tokens are signed with {} from now on", key.kid))
         }
     }

@@ -7,6 +7,8 @@ pub mod reader;
 
 use crate::contract::{ContractFault, ContractSet};
 use crate::identity::tls::TlsFiles;
+use crate::issuer::MAX_LIFETIME;
+use crate::keyfile::Vault;
 pub use entries::{SourceEntry, Sources};
 pub use reader::{ConfigFault, Document, Table};
 use std::net::SocketAddr;
@@ -14,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Everything that `serve` needs, checked.
+#[derive(Clone)]
 pub struct Config {
     /// The file that it came from.
     pub file: PathBuf,
@@ -27,6 +30,8 @@ pub struct Config {
     pub tls: TlsFiles,
     /// Access tokens.
     pub tokens: Tokens,
+    /// Reads and writes private keys.
+    pub vault: Vault,
     /// The log's name in every checkpoint, as a schema-less URL.
     pub log_origin: String,
     /// Folder of further contracts.
@@ -42,6 +47,8 @@ pub struct Config {
 pub struct Listen {
     /// The gRPC port.
     pub grpc: SocketAddr,
+    /// The HTTPS port: OAuth2, JWKS.
+    pub https: Option<SocketAddr>,
     /// Health and metrics, plain HTTP: on loopback only.
     pub ops: Option<SocketAddr>,
     /// Threads that serve calls, each with its own connections; by default one a core.
@@ -71,6 +78,8 @@ pub struct Tokens {
     pub audience: String,
     /// Clock skew that is forgiven, in seconds.
     pub leeway_s: u32,
+    /// Life of tokens that clients fetch at `/oauth2/token`.
+    pub lifetime: Duration,
 }
 
 /// What a gateway serves: contracts and the connections of their sources.
@@ -111,7 +120,15 @@ fn read(file: &Path, table: &Table<'_>) -> Option<Config> {
     let data = table.needed_path("data", "data");
     let listen = table.section("listen", read_listen);
     let tls = table.section("tls", read_tls);
-    let handshake_ms = table.section("tokens", read_tokens);
+    let tokens = table.section("tokens", read_tokens);
+    let vault = match table.table("keys") {
+        Some(keys) => {
+            let vault = read_vault(&keys);
+            keys.refuse_unknown();
+            vault
+        }
+        None => Some(Vault::default()),
+    };
     let log_origin = table.section("log", |log| {
         log.parsed("origin", "ndxp.quangninh.gov.vn/log", |text| {
             let plain = !text.is_empty() && !text.contains(['+', '\n', ' ']) && !text.contains("://");
@@ -131,7 +148,8 @@ fn read(file: &Path, table: &Table<'_>) -> Option<Config> {
         data: data?,
         listen: listen?,
         tls: tls?,
-        tokens: handshake_ms?,
+        tokens: tokens?,
+        vault: vault?,
         log_origin: log_origin?,
         contracts_dir,
         hubs_dir: hubs_dir?,
@@ -146,11 +164,16 @@ fn address(text: &str) -> Result<SocketAddr, String> {
 fn read_listen(table: &Table<'_>) -> Option<Listen> {
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
     let grpc = table.parsed("grpc", "0.0.0.0:7443", address);
+    let https = match table.text("https") {
+        Some(text) => address(&text).map(Some).map_err(|reason| table.fault("https", reason)).ok(),
+        None => Some(None),
+    };
     let ops = table.get_text_address("ops");
     // 4 MiB is gRPC's own default; the largest known request is a batch of 100 dossiers of some kilobytes.
     let max_message = table.number("max_message_bytes", 4 << 20, 1_024..=(64 << 20)) as usize;
     let listen = Listen {
         grpc: grpc?,
+        https: https?,
         ops: ops?,
         workers: table.number("workers", cores, 1..=256) as usize,
         max_message,
@@ -198,9 +221,26 @@ fn read_tls(table: &Table<'_>) -> Option<TlsFiles> {
     }
 }
 
+/// Fewest characters of the secret that private keys are sealed with: 128 bits in hexadecimal.
+const MIN_SECRET: usize = 32;
+
+fn read_vault(table: &Table<'_>) -> Option<Vault> {
+    let secret = table.secret("encryption_secret")?;
+    if secret.reveal().len() < MIN_SECRET {
+        table.fault("encryption_secret", format!("must have at least {MIN_SECRET} characters: openssl rand -hex 32"));
+        return None;
+    }
+    let vault = Vault::sealed(secret.reveal());
+    if vault.is_none() {
+        table.fault("encryption_secret", "cannot be used: this system has no AES-256-GCM");
+    }
+    vault
+}
+
 fn read_tokens(table: &Table<'_>) -> Option<Tokens> {
     let issuer = table.needed("issuer", "https://ndxp.quangninh.gov.vn");
     let audience = table.needed("audience", "ndxp-gateway");
     let leeway_s = table.number("leeway_s", 30, 0..=300) as u32;
-    Some(Tokens { issuer: issuer?, audience: audience?, leeway_s })
+    let lifetime = Duration::from_secs(table.number("lifetime_s", 3_600, 30..=MAX_LIFETIME.as_secs()));
+    Some(Tokens { issuer: issuer?, audience: audience?, leeway_s, lifetime })
 }

@@ -69,14 +69,18 @@ pub fn roots(path: &Path) -> Result<RootCertStore, TlsFault> {
 pub struct Gate {
     /// For new connections.
     pub config: Arc<rustls::ServerConfig>,
+    /// For the HTTPS port: a client certificate is asked for, not required.
+    pub web: Arc<rustls::ServerConfig>,
     verifier: Arc<dyn ClientCertVerifier>,
 }
 
 impl Gate {
     /// Loads the files.
     pub fn load(files: &TlsFiles) -> Result<Self, TlsFault> {
-        let verifier = client_verifier(files)?;
-        Ok(Gate { config: Arc::new(server_config_with(files, verifier.clone())?), verifier })
+        let verifier = client_verifier(files, false)?;
+        let mut web = server_config_with(files, client_verifier(files, true)?)?;
+        web.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(Gate { config: Arc::new(server_config_with(files, verifier.clone())?), web: Arc::new(web), verifier })
     }
 
     /// Whether a chain that was let in before would be let in now: it may have been revoked or have expired since.
@@ -86,7 +90,7 @@ impl Gate {
     }
 }
 
-fn client_verifier(files: &TlsFiles) -> Result<Arc<dyn ClientCertVerifier>, TlsFault> {
+fn client_verifier(files: &TlsFiles, optional: bool) -> Result<Arc<dyn ClientCertVerifier>, TlsFault> {
     let roots = Arc::new(roots(&files.client_ca)?);
     let mut verifier = WebPkiClientVerifier::builder_with_provider(roots, provider());
     if let Some(path) = &files.crl {
@@ -97,12 +101,14 @@ fn client_verifier(files: &TlsFiles) -> Result<Arc<dyn ClientCertVerifier>, TlsF
         // An outdated list must not let a revoked certificate in.
         verifier = verifier.enforce_revocation_expiration();
     }
-    verifier.build().map_err(|error| fault(&files.client_ca, error.to_string()))
+    let verifier = if optional { verifier.allow_unauthenticated() } else { verifier };
+    let built = verifier.build().map_err(|error| fault(&files.client_ca, error.to_string()))?;
+    Ok(built)
 }
 
 /// The server's side of the gRPC port.
 pub fn server_config(files: &TlsFiles) -> Result<rustls::ServerConfig, TlsFault> {
-    server_config_with(files, client_verifier(files)?)
+    server_config_with(files, client_verifier(files, false)?)
 }
 
 fn server_config_with(

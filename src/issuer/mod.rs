@@ -1,10 +1,12 @@
 //! The issuer: signing keys, and access tokens after RFC 9068 bound to a certificate after RFC 8705.
 
+use crate::config::Config;
 use crate::identity::Thumbprint;
+use crate::keyfile::Vault;
 use crate::registry::{ClientView, RegistryError, SigningKey, Store, TokenRecord, now};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde::{Deserialize, Serialize};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// How long tokens of a replaced key are still believed: the longest life of a token.
@@ -115,14 +117,39 @@ pub struct Issuer<'s> {
     store: &'s dyn Store,
     /// Folder of the private keys.
     keys: PathBuf,
+    vault: Vault,
     issuer: String,
     audience: String,
 }
 
+/// A signing key, loaded.
+pub struct Signer {
+    /// Key id.
+    pub kid: String,
+    algorithm: Algorithm,
+    key: EncodingKey,
+}
+
+/// An algorithm that tokens are signed with.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum KeyAlgorithm {
+    /// ECDSA on P-256 with SHA-256.
+    #[default]
+    Es256,
+    /// Ed25519.
+    Eddsa,
+}
+
 impl<'s> Issuer<'s> {
-    /// An issuer over a registry, with private keys below `data`.
-    pub fn new(store: &'s dyn Store, data: &Path, issuer: &str, audience: &str) -> Self {
-        Issuer { store, keys: data.join("keys").join("signing"), issuer: issuer.into(), audience: audience.into() }
+    /// An issuer over a registry, with the private keys of a configuration.
+    pub fn new(store: &'s dyn Store, config: &Config) -> Self {
+        Issuer {
+            store,
+            keys: config.data.join("keys").join("signing"),
+            vault: config.vault.clone(),
+            issuer: config.tokens.issuer.clone(),
+            audience: config.tokens.audience.clone(),
+        }
     }
 
     fn key_path(&self, kid: &str) -> PathBuf {
@@ -130,17 +157,19 @@ impl<'s> Issuer<'s> {
     }
 
     /// Makes a new signing key. Tokens of the older ones are believed until the last of them has expired.
-    pub fn rotate(&self) -> Result<SigningKey, IssueError> {
+    pub fn rotate(&self, algorithm: KeyAlgorithm) -> Result<SigningKey, IssueError> {
         let kid = uuid::Uuid::now_v7().simple().to_string();
         let path = self.key_path(&kid);
         let fail = |reason: String| IssueError::Key { path: path.clone(), reason };
-        let pair =
-            rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(|error| fail(error.to_string()))?;
-        crate::keyfile::write_private(&path, pair.serialize_pem().as_bytes())
-            .map_err(|error| fail(error.to_string()))?;
+        let (kind, name) = match algorithm {
+            KeyAlgorithm::Es256 => (&rcgen::PKCS_ECDSA_P256_SHA256, "ES256"),
+            KeyAlgorithm::Eddsa => (&rcgen::PKCS_ED25519, "EdDSA"),
+        };
+        let pair = rcgen::KeyPair::generate_for(kind).map_err(|error| fail(error.to_string()))?;
+        self.vault.write(&path, pair.serialize_pem().as_bytes()).map_err(|error| fail(error.to_string()))?;
         let key = SigningKey {
             kid,
-            algorithm: "ES256".into(),
+            algorithm: name.into(),
             public_pem: pair.public_key_pem(),
             created: now(),
             believed_until: 0,
@@ -150,8 +179,8 @@ impl<'s> Issuer<'s> {
         Ok(key)
     }
 
-    /// Issues a token: each of its scopes must be allowed by a grant in force; none named means all that are.
-    pub fn issue(&self, client: &ClientView, request: IssueRequest) -> Result<(String, TokenRecord), IssueError> {
+    /// What a token is to say: each of its scopes must be allowed by a grant in force; none named means all that are.
+    pub fn prepare(&self, client: &ClientView, request: IssueRequest) -> Result<TokenRecord, IssueError> {
         let IssueRequest { scopes, certificate, lifetime, starts_in } = request;
         if client.client.suspended {
             return Err(IssueError::Suspended(client.client.id.clone()));
@@ -169,30 +198,49 @@ impl<'s> Issuer<'s> {
         }
         let scopes: Vec<String> = if scopes.is_empty() { granted.into_iter().cloned().collect() } else { scopes };
         let starts = issued + starts_in.as_secs() as i64;
-        let record = TokenRecord {
+        Ok(TokenRecord {
             id: uuid::Uuid::now_v7().to_string(),
             client: client.client.id.clone(),
             scopes,
             certificate: certificate.base64url(),
             issued,
+            starts,
             expires: starts + lifetime.as_secs() as i64,
             revoked: false,
-        };
-        let token = self.sign(&record, (starts > issued).then_some(starts))?;
+        })
+    }
+
+    /// Issues a token, as an administrator does.
+    pub fn issue(&self, client: &ClientView, request: IssueRequest) -> Result<(String, TokenRecord), IssueError> {
+        let record = self.prepare(client, request)?;
+        let loaded = self.store.load()?;
+        let key = loaded.keys.iter().rev().find(|key| key.believed_until == 0).ok_or(IssueError::NoKey)?;
+        let token = self.sign(&self.signer(key)?, &record)?;
         self.store.add_token(&record)?;
         Ok((token, record))
     }
 
-    fn sign(&self, record: &TokenRecord, not_before: Option<i64>) -> Result<String, IssueError> {
-        let loaded = self.store.load()?;
-        let key = loaded.keys.iter().rev().find(|key| key.believed_until == 0).ok_or(IssueError::NoKey)?;
+    /// Loads a signing key.
+    pub fn signer(&self, key: &SigningKey) -> Result<Signer, IssueError> {
         let path = self.key_path(&key.kid);
         let fail = |reason: String| IssueError::Key { path: path.clone(), reason };
-        let pem = zeroize::Zeroizing::new(std::fs::read(&path).map_err(|error| fail(error.to_string()))?);
-        let signing = EncodingKey::from_ec_pem(&pem).map_err(|_| fail("is no P-256 key".into()))?;
-        let mut header = Header::new(Algorithm::ES256);
+        let pem = self.vault.read(&path).map_err(|error| fail(error.to_string()))?;
+        let (algorithm, read) = match key.algorithm.as_str() {
+            "EdDSA" => (Algorithm::EdDSA, EncodingKey::from_ed_pem(&pem)),
+            _ => (Algorithm::ES256, EncodingKey::from_ec_pem(&pem)),
+        };
+        Ok(Signer {
+            kid: key.kid.clone(),
+            algorithm,
+            key: read.map_err(|_| fail("is no key of its algorithm".into()))?,
+        })
+    }
+
+    /// Signs what was prepared.
+    pub fn sign(&self, signer: &Signer, record: &TokenRecord) -> Result<String, IssueError> {
+        let mut header = Header::new(signer.algorithm);
         header.typ = Some("at+jwt".into());
-        header.kid = Some(key.kid.clone());
+        header.kid = Some(signer.kid.clone());
         let claims = Claims {
             iss: self.issuer.clone(),
             aud: Audience::One(self.audience.clone()),
@@ -202,9 +250,10 @@ impl<'s> Issuer<'s> {
             jti: record.id.clone(),
             iat: record.issued,
             exp: record.expires,
-            nbf: not_before,
+            nbf: (record.starts > record.issued).then_some(record.starts),
             cnf: Confirmation { x5t_s256: record.certificate.clone() },
         };
-        jsonwebtoken::encode(&header, &claims, &signing).map_err(|_| fail("cannot sign".into()))
+        jsonwebtoken::encode(&header, &claims, &signer.key)
+            .map_err(|_| IssueError::Key { path: self.key_path(&signer.kid), reason: "cannot sign".into() })
     }
 }

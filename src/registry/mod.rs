@@ -87,7 +87,9 @@ pub struct TokenRecord {
     pub certificate: String,
     /// Unix time in seconds.
     pub issued: i64,
-    /// Unix time in seconds.
+    /// When it begins to be valid.
+    pub starts: i64,
+    /// When it ends.
     pub expires: i64,
     /// Whether it was revoked.
     pub revoked: bool,
@@ -98,7 +100,7 @@ pub struct TokenRecord {
 pub struct SigningKey {
     /// Key id.
     pub kid: String,
-    /// JWS algorithm: ES256.
+    /// JWS algorithm: ES256 or EdDSA.
     pub algorithm: String,
     /// Public key, SPKI PEM.
     pub public_pem: String,
@@ -138,12 +140,16 @@ pub trait Store: Send + Sync {
     fn add_grant(&self, grant: &Grant) -> Result<(), RegistryError>;
     /// Withdraws a grant.
     fn withdraw_grant(&self, id: &str) -> Result<(), RegistryError>;
-    /// Records a token.
+    /// Records tokens that clients fetched; not an administrator's act.
+    fn add_tokens(&self, tokens: &[TokenRecord]) -> Result<(), RegistryError>;
+    /// Records a token that an administrator issued.
     fn add_token(&self, token: &TokenRecord) -> Result<(), RegistryError>;
     /// Revokes a token.
     fn revoke_token(&self, id: &str) -> Result<(), RegistryError>;
-    /// All tokens, of one client or of all.
+    /// Tokens of one client or of all, newest first, at most 10,000.
     fn tokens(&self, client: Option<&str>) -> Result<Vec<TokenRecord>, RegistryError>;
+    /// The same store, for changes in another's name.
+    fn named(&self, actor: &str) -> Box<dyn Store>;
     /// The oldest acts that are not in the exchange log yet, at most a thousand. Each change notes its act with itself.
     fn acts(&self) -> Result<Vec<Act>, RegistryError>;
     /// Forgets an act that is in the exchange log now.

@@ -1,6 +1,6 @@
 //! The registry as calls see it: plain maps, swapped as a whole.
 
-use super::{Client, Grant, Loaded};
+use super::{Client, Grant, Loaded, SigningKey};
 use jsonwebtoken::{Algorithm, DecodingKey};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -31,6 +31,8 @@ pub struct Snapshot {
     by_name: HashMap<String, Arc<ClientView>>,
     revoked: HashSet<String>,
     keys: HashMap<String, VerifyingKey>,
+    signing: Option<SigningKey>,
+    public_keys: Vec<SigningKey>,
 }
 
 impl Snapshot {
@@ -50,12 +52,18 @@ impl Snapshot {
             snapshot.by_id.insert(view.client.id.clone(), view);
         }
         for key in loaded.keys {
-            match DecodingKey::from_ec_pem(key.public_pem.as_bytes()) {
-                Ok(decoding) if key.algorithm == "ES256" => {
+            let (algorithm, decoding) = match key.algorithm.as_str() {
+                "EdDSA" => (Algorithm::EdDSA, DecodingKey::from_ed_pem(key.public_pem.as_bytes())),
+                _ => (Algorithm::ES256, DecodingKey::from_ec_pem(key.public_pem.as_bytes())),
+            };
+            match decoding {
+                Ok(decoding) => {
                     let believed_until = key.believed_until;
-                    snapshot
-                        .keys
-                        .insert(key.kid, VerifyingKey { algorithm: Algorithm::ES256, key: decoding, believed_until });
+                    if believed_until == 0 {
+                        snapshot.signing = Some(key.clone());
+                    }
+                    snapshot.public_keys.push(key.clone());
+                    snapshot.keys.insert(key.kid, VerifyingKey { algorithm, key: decoding, believed_until });
                 }
                 _ => tracing::error!(kid = key.kid, "a signing key of the registry cannot be read"),
             }
@@ -71,6 +79,16 @@ impl Snapshot {
     /// The client of the first of these certificate names that is registered.
     pub fn client_of(&self, names: &[String]) -> Option<&Arc<ClientView>> {
         names.iter().find_map(|name| self.by_name.get(name))
+    }
+
+    /// The key that tokens are signed with now.
+    pub fn signing(&self) -> Option<&SigningKey> {
+        self.signing.as_ref()
+    }
+
+    /// The public keys whose tokens are believed, oldest first.
+    pub fn public_keys(&self, now: i64) -> impl Iterator<Item = &SigningKey> {
+        self.public_keys.iter().filter(move |key| key.believed_until == 0 || now < key.believed_until)
     }
 
     /// Whether a token was revoked.

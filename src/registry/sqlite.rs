@@ -2,6 +2,7 @@
 
 use super::{Act, Client, Grant, Loaded, RegistryError, SigningKey, Store, TokenRecord};
 use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -20,11 +21,7 @@ const SCHEMA: &str = "
         not_before INTEGER NOT NULL, not_after INTEGER NOT NULL, legal_basis TEXT NOT NULL,
         withdrawn INTEGER NOT NULL) STRICT;
     CREATE INDEX IF NOT EXISTS grants_client ON grants(client);
-    CREATE TABLE IF NOT EXISTS tokens (
-        id TEXT PRIMARY KEY, client TEXT NOT NULL REFERENCES clients(id), scopes TEXT NOT NULL,
-        certificate TEXT NOT NULL, issued INTEGER NOT NULL, expires INTEGER NOT NULL, revoked INTEGER NOT NULL) STRICT;
-    CREATE INDEX IF NOT EXISTS tokens_client ON tokens(client);
-    CREATE INDEX IF NOT EXISTS tokens_revoked ON tokens(revoked, expires);
+    CREATE TABLE IF NOT EXISTS revocations (token TEXT PRIMARY KEY, expires INTEGER NOT NULL) STRICT;
     CREATE TABLE IF NOT EXISTS keys (
         kid TEXT PRIMARY KEY, algorithm TEXT NOT NULL, public_pem TEXT NOT NULL, created INTEGER NOT NULL,
         believed_until INTEGER NOT NULL) STRICT;
@@ -32,10 +29,19 @@ const SCHEMA: &str = "
         id BLOB PRIMARY KEY, time_us INTEGER NOT NULL, actor TEXT NOT NULL, act TEXT NOT NULL,
         object TEXT NOT NULL) STRICT;";
 
+/// Issued tokens stand in a file of their own: clients fetch them all the time, and the registry is loaded anew at each
+/// change of its file.
+const ISSUED: &str = "
+    CREATE TABLE IF NOT EXISTS tokens (
+        id TEXT PRIMARY KEY, client TEXT NOT NULL, scopes TEXT NOT NULL, certificate TEXT NOT NULL,
+        issued INTEGER NOT NULL, starts INTEGER NOT NULL, expires INTEGER NOT NULL) STRICT;
+    CREATE INDEX IF NOT EXISTS tokens_client ON tokens(client, issued);";
+
 /// The SQLite store, in the name of whoever changes something. Cheap to clone.
 #[derive(Clone)]
 pub struct SqliteStore {
     connection: Arc<Mutex<Connection>>,
+    issued: Arc<Mutex<Connection>>,
     actor: String,
 }
 
@@ -52,12 +58,13 @@ impl SqliteStore {
             std::fs::create_dir_all(folder)
                 .map_err(|error| RegistryError::Store(format!("{}: {error}", folder.display())))?;
         }
-        let connection = Connection::open(path)?;
-        connection.busy_timeout(Duration::from_secs(5))?;
-        // FULL: a change that was told as made survives a power cut.
-        connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;")?;
-        connection.execute_batch(SCHEMA)?;
-        Ok(SqliteStore { connection: Arc::new(Mutex::new(connection)), actor: "unnamed".into() })
+        let connection = open(path, SCHEMA)?;
+        let issued = open(&path.with_file_name("issued.sqlite"), ISSUED)?;
+        Ok(SqliteStore {
+            connection: Arc::new(Mutex::new(connection)),
+            issued: Arc::new(Mutex::new(issued)),
+            actor: "unnamed".into(),
+        })
     }
 
     /// The same store, for changes in another's name.
@@ -83,9 +90,22 @@ impl SqliteStore {
         Ok(())
     }
 
+    fn issued(&self) -> MutexGuard<'_, Connection> {
+        self.issued.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn connection(&self) -> MutexGuard<'_, Connection> {
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn open(path: &Path, schema: &str) -> Result<Connection, RegistryError> {
+    let connection = Connection::open(path)?;
+    connection.busy_timeout(Duration::from_secs(5))?;
+    // FULL: a change that was told as made survives a power cut.
+    connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;")?;
+    connection.execute_batch(schema)?;
+    Ok(connection)
 }
 
 /// A change of one row; none is a fault.
@@ -139,8 +159,9 @@ fn read_token(row: &Row<'_>) -> rusqlite::Result<TokenRecord> {
         scopes: read_list(row, "scopes")?,
         certificate: row.get("certificate")?,
         issued: row.get("issued")?,
+        starts: row.get("starts")?,
         expires: row.get("expires")?,
-        revoked: row.get("revoked")?,
+        revoked: false,
     })
 }
 
@@ -182,7 +203,7 @@ impl Store for SqliteStore {
             grants: all(&moment, "SELECT * FROM grants WHERE NOT withdrawn ORDER BY id", [], read_grant)?,
             revoked: all(
                 &moment,
-                "SELECT id FROM tokens WHERE revoked AND expires > ?1",
+                "SELECT token FROM revocations WHERE expires > ?1",
                 [super::now() - MAX_SKEW_S],
                 |row| row.get(0),
             )?,
@@ -258,23 +279,42 @@ impl Store for SqliteStore {
     }
 
     fn add_token(&self, token: &TokenRecord) -> Result<(), RegistryError> {
-        self.change("token.issue", format!("token:{} client:{}", token.id, token.client), |connection| {
+        self.add_tokens(std::slice::from_ref(token))?;
+        self.change("token.issue", format!("token:{} client:{}", token.id, token.client), |_| Ok(()))
+    }
+
+    fn add_tokens(&self, tokens: &[TokenRecord]) -> Result<(), RegistryError> {
+        let mut issued = self.issued();
+        let whole = issued.transaction()?;
+        for token in tokens {
             let (scopes, certificate) = (list(&token.scopes), &token.certificate);
-            let row = params![token.id, token.client, scopes, certificate, token.issued, token.expires, token.revoked];
-            let added = connection.execute("INSERT INTO tokens VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)", row);
-            added.map(|_| ()).map_err(|error| constraint(error, "token", &token.id, &token.client))
-        })
+            let row = params![token.id, token.client, scopes, certificate, token.issued, token.starts, token.expires];
+            let added = whole.prepare_cached("INSERT INTO tokens VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?.execute(row);
+            added.map_err(|error| constraint(error, "token", &token.id, &token.client))?;
+        }
+        whole.commit()?;
+        Ok(())
     }
 
     fn revoke_token(&self, id: &str) -> Result<(), RegistryError> {
+        let expires: Option<i64> =
+            self.issued().query_row("SELECT expires FROM tokens WHERE id = ?1", [id], |row| row.get(0)).optional()?;
+        let expires = expires.ok_or_else(|| RegistryError::Unknown("token", id.to_owned()))?;
         self.change("token.revoke", format!("token:{id}"), |connection| {
-            must_change(connection, "UPDATE tokens SET revoked = 1 WHERE id = ?1", id, "token")
+            connection.execute("INSERT OR IGNORE INTO revocations VALUES (?1, ?2)", params![id, expires])?;
+            Ok(())
         })
     }
 
     fn tokens(&self, client: Option<&str>) -> Result<Vec<TokenRecord>, RegistryError> {
-        let sql = "SELECT * FROM tokens WHERE ?1 IS NULL OR client = ?1 ORDER BY issued DESC, id DESC";
-        all(&self.connection(), sql, [client], read_token)
+        let revoked: Vec<String> = all(&self.connection(), "SELECT token FROM revocations", [], |row| row.get(0))?;
+        let revoked: HashSet<String> = revoked.into_iter().collect();
+        let sql = "SELECT * FROM tokens WHERE ?1 IS NULL OR client = ?1 ORDER BY issued DESC, id DESC LIMIT 10000";
+        let mut tokens = all(&self.issued(), sql, [client], read_token)?;
+        for token in &mut tokens {
+            token.revoked = revoked.contains(&token.id);
+        }
+        Ok(tokens)
     }
 
     fn add_key(&self, key: &SigningKey, others_until: i64) -> Result<(), RegistryError> {
@@ -284,6 +324,10 @@ impl Store for SqliteStore {
             let added = connection.execute("INSERT INTO keys VALUES (?1, ?2, ?3, ?4, ?5)", row);
             added.map(|_| ()).map_err(|error| constraint(error, "key", &key.kid, ""))
         })
+    }
+
+    fn named(&self, actor: &str) -> Box<dyn Store> {
+        Box::new(self.acting_as(actor))
     }
 
     fn acts(&self) -> Result<Vec<Act>, RegistryError> {

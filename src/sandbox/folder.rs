@@ -42,7 +42,7 @@ const SECRETS: [&str; 12] = [
 ];
 
 /// Ports as the seeds have them.
-const PORTS: [u16; 11] = [7443, 9464, 9500, 9501, 9502, 9503, 9504, 9511, 9512, 9513, 9514];
+const PORTS: [u16; 12] = [7443, 8443, 9464, 9500, 9501, 9502, 9503, 9504, 9511, 9512, 9513, 9514];
 
 /// A development folder.
 #[derive(Debug, Clone)]

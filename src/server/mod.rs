@@ -21,6 +21,7 @@ use crate::identity::tls::{Gate, TlsFault};
 use crate::registry::sqlite::SqliteStore;
 use crate::registry::usage::UsageStore;
 use crate::registry::{RegistryError, Snapshot, Store};
+use crate::web::Web;
 use infra::Infra;
 use listener::Control;
 use refusals::Refusals;
@@ -81,25 +82,28 @@ pub fn pseudonym_folder(data: &Path) -> PathBuf {
 }
 
 /// The log's signing key, made at the first start.
-pub fn log_signer(data: &Path, origin: &str) -> Result<LogSigner, StartError> {
-    let path = data.join("keys").join("log.key");
+fn log_signer(config: &Config) -> Result<LogSigner, StartError> {
+    let path = config.data.join("keys").join("log.key");
     let fail = |reason: String| StartError::LogKey(path.clone(), reason);
-    let bytes = match std::fs::read(&path) {
-        Ok(bytes) => zeroize::Zeroizing::new(bytes),
+    let bytes = match config.vault.read(&path) {
+        Ok(bytes) => bytes,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let fresh = LogSigner::generate().ok_or_else(|| fail("no key could be made".into()))?;
-            crate::keyfile::write_private(&path, &fresh).map_err(|error| fail(error.to_string()))?;
-            zeroize::Zeroizing::new(fresh)
+            let fresh =
+                zeroize::Zeroizing::new(LogSigner::generate().ok_or_else(|| fail("no key could be made".into()))?);
+            config.vault.write(&path, &fresh).map_err(|error| fail(error.to_string()))?;
+            fresh
         }
         Err(error) => return Err(fail(error.to_string())),
     };
-    LogSigner::from_pkcs8(origin, &bytes).ok_or_else(|| fail("is no Ed25519 key (PKCS#8)".into()))
+    LogSigner::from_pkcs8(&config.log_origin, &bytes).ok_or_else(|| fail("is no Ed25519 key (PKCS#8)".into()))
 }
 
 /// A running gateway. Dropping it stops it at once; [`Gateway::stop`] lets calls finish.
 pub struct Gateway {
     /// Where it listens.
     pub address: SocketAddr,
+    /// Where the HTTPS port is, if anywhere.
+    pub https: Option<SocketAddr>,
     /// Where health and metrics are, if anywhere.
     pub ops: Option<SocketAddr>,
     stop: CancellationToken,
@@ -113,7 +117,7 @@ impl Gateway {
     pub fn start(config: Config) -> Result<Self, StartError> {
         let catalogue = config.catalogue()?;
         let (gate_to, gate) = watch::channel(Arc::new(Gate::load(&config.tls)?));
-        let log = ExchangeLog::open(&config.data, log_signer(&config.data, &config.log_origin)?)?;
+        let log = ExchangeLog::open(&config.data, log_signer(&config)?)?;
         let pseudonyms = Pseudonyms::open(&pseudonym_folder(&config.data))?;
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&registry_path(&config.data))?);
         let shared = Arc::new(Shared::new(&config, log, pseudonyms));
@@ -128,7 +132,7 @@ impl Gateway {
         let (served_to, served) = watch::channel(Arc::new(served));
         let (infra_to, infra) = watch::channel(Arc::new(infra));
         let stop = CancellationToken::new();
-        let control = Control { served, infra, gate, stop: stop.clone() };
+        let control = Control { served, infra, gate: gate.clone(), stop: stop.clone() };
 
         let (address, listeners) = listener::bind(&config.listen)?;
         let refusals = Arc::new(Refusals::new(shared.clone()));
@@ -138,12 +142,19 @@ impl Gateway {
             let (listen, shared, refusals) = (config.listen.clone(), shared.clone(), refusals.clone());
             workers.push(listener::spawn(number, listener, listen, shared, refusals, open.clone(), control.clone())?);
         }
+        let https_listener = config.listen.https.map(ops::bind).transpose()?;
+        let https = https_listener.as_ref().and_then(|listener| listener.local_addr().ok());
+        if let Some(listener) = https_listener {
+            let web = Web::new(config.clone(), store.clone(), shared.registry.clone(), shared.log.clone());
+            let web = Arc::new(web.map_err(|error| StartError::Thread(error.to_string()))?);
+            workers.push(spawn_web(web, listener, gate, stop.clone())?);
+        }
         let ops_listener = config.listen.ops.map(ops::bind).transpose()?;
         let ops = ops_listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let reloader =
             Arc::new(Reloader::new(config, shared, store, usage, version, served_to, infra_to, gate_to, health));
         let control = reload::spawn(reloader.clone(), ops_listener, stop.clone())?;
-        Ok(Gateway { address, ops, stop, workers, reloader, control: Some(control) })
+        Ok(Gateway { address, https, ops, stop, workers, reloader, control: Some(control) })
     }
 
     /// Reads contracts, connections and certificates again. On a fault nothing changes.
@@ -165,6 +176,26 @@ impl Gateway {
             let _ = control.join();
         }
     }
+}
+
+/// The HTTPS port's thread.
+fn spawn_web(
+    web: Arc<Web>,
+    listener: std::net::TcpListener,
+    gate: watch::Receiver<Arc<Gate>>,
+    stop: CancellationToken,
+) -> Result<JoinHandle<()>, StartError> {
+    let fail = |error: std::io::Error| StartError::Thread(error.to_string());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(fail)?;
+    let run = move || {
+        runtime.block_on(async move {
+            match tokio::net::TcpListener::from_std(listener) {
+                Ok(listener) => web.serve(listener, gate, stop).await,
+                Err(error) => tracing::error!(%error, "the HTTPS port cannot be served"),
+            }
+        });
+    };
+    std::thread::Builder::new().name("web".into()).spawn(run).map_err(fail)
 }
 
 impl Drop for Gateway {

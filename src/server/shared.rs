@@ -25,7 +25,7 @@ pub struct Shared {
     /// This gateway's name in the log.
     pub node: String,
     /// The registry as calls see it.
-    pub registry: ArcSwap<Snapshot>,
+    pub registry: Arc<ArcSwap<Snapshot>>,
     /// Told after each change of the registry.
     pub registry_changed: watch::Sender<()>,
     /// Checks tokens.
@@ -50,7 +50,7 @@ impl Shared {
         let tokens = &config.tokens;
         Shared {
             node: config.node.clone(),
-            registry: ArcSwap::default(),
+            registry: Arc::default(),
             registry_changed: watch::Sender::new(()),
             tokens: TokenChecker::new(&tokens.issuer, &tokens.audience, tokens.leeway_s),
             limits: Limits::default(),

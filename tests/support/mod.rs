@@ -7,7 +7,7 @@ use ndxp_gateway::config::Config;
 use ndxp_gateway::contract::ContractSet;
 use ndxp_gateway::exchange_log::reader::{Found, LogReader};
 use ndxp_gateway::identity::{Thumbprint, tls};
-use ndxp_gateway::issuer::{IssueRequest, Issuer};
+use ndxp_gateway::issuer::{IssueRequest, Issuer, KeyAlgorithm};
 use ndxp_gateway::pki::{DEFAULT_DAYS, Role, client_uri};
 use ndxp_gateway::registry::sqlite::SqliteStore;
 use ndxp_gateway::registry::{Client, Grant, Snapshot, Store, now};
@@ -77,7 +77,7 @@ impl Stage {
             let config = Config::load(&folder.gateway_config()).map_err(show).unwrap();
             let contracts = config.catalogue().map_err(show).unwrap().contracts;
             let store = SqliteStore::open(&registry_path(&config.data)).unwrap();
-            issuer(&store, &config).rotate().unwrap();
+            make_key(&store, &config);
             match Gateway::start(config) {
                 Ok(gateway) => {
                     return Stage { folder, sandbox, gateway: Some(gateway), contracts, store, _dir: dir };
@@ -187,11 +187,11 @@ pub fn files(folder: &DevFolder, id: &str) -> CallerFiles {
 }
 
 fn issuer<'s>(store: &'s SqliteStore, config: &Config) -> Issuer<'s> {
-    Issuer::new(store, &config.data, &config.tokens.issuer, &config.tokens.audience)
+    Issuer::new(store, config)
 }
 
 pub fn make_key(store: &SqliteStore, config: &Config) {
-    issuer(store, config).rotate().unwrap();
+    issuer(store, config).rotate(KeyAlgorithm::default()).unwrap();
 }
 
 pub fn add_client(store: &SqliteStore, folder: &DevFolder, id: &str) {

@@ -4,7 +4,7 @@ use crate::caller::{Answered, Caller, CallerFiles};
 use crate::cli::CliError;
 use crate::config::Config;
 use crate::identity::{Thumbprint, tls};
-use crate::issuer::{IssueRequest, Issuer};
+use crate::issuer::{IssueRequest, Issuer, KeyAlgorithm};
 use crate::keyfile::write_private;
 use crate::pki::{DEFAULT_DAYS, Role, client_uri};
 use crate::registry::sqlite::SqliteStore;
@@ -16,11 +16,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// Registered systems, and where their files are.
-pub struct Cast {
+pub struct Cast<'c> {
     folder: DevFolder,
-    data: PathBuf,
-    issuer: String,
-    audience: String,
+    config: &'c Config,
     store: SqliteStore,
 }
 
@@ -57,13 +55,12 @@ const PARTS: [Part; 5] = [
     Part { id: "left-alone", scopes: &["catalogue:read"], purposes: &[], rate: 100, burst: 100, daily_quota: 0 },
 ];
 
-impl Cast {
+impl<'c> Cast<'c> {
     /// Registers everybody, grants, and issues a token each.
-    pub fn enter(config: &Config, folder: &DevFolder) -> Result<Self, CliError> {
+    pub fn enter(config: &'c Config, folder: &DevFolder) -> Result<Self, CliError> {
         let store = SqliteStore::open(&registry_path(&config.data))?.acting_as("cli:demo");
-        let (issuer, audience) = (config.tokens.issuer.clone(), config.tokens.audience.clone());
-        let cast = Cast { folder: folder.clone(), data: config.data.clone(), issuer, audience, store };
-        cast.issuer().rotate()?;
+        let cast = Cast { folder: folder.clone(), config, store };
+        cast.issuer().rotate(KeyAlgorithm::default())?;
         let operations = config.catalogue()?.contracts;
         let mut every: Vec<String> = operations.operations().iter().map(|one| one.scope.clone()).collect();
         every.sort();
@@ -78,7 +75,7 @@ impl Cast {
     }
 
     fn issuer(&self) -> Issuer<'_> {
-        Issuer::new(&self.store, &self.data, &self.issuer, &self.audience)
+        Issuer::new(&self.store, self.config)
     }
 
     fn register(&self, part: &Part, every: &[String]) -> Result<(), CliError> {

@@ -224,7 +224,7 @@ fn verified(config: &Config) -> Result<verify::Report, CliError> {
     verify::verify(&config.data, None, |_, _| {}).map_err(fail)
 }
 
-fn stay(stage: &Stage, cast: &Cast, say: impl Fn(&str)) -> Result<(), CliError> {
+fn stay(stage: &Stage, cast: &Cast<'_>, say: impl Fn(&str)) -> Result<(), CliError> {
     let pki = stage.folder.path.join("pki");
     say(&format!(
         "\nthe gateway stays up until Ctrl-C; call it from another terminal:\n  \

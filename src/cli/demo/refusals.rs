@@ -18,7 +18,7 @@ const ENTERPRISE: &str = "/ndxp.business.v1.BusinessService/GetEnterprise";
 const CATALOGUES: &str = "/ndxp.catalogue.v1.CatalogueService/ListCatalogues";
 
 struct Try<'t> {
-    cast: &'t Cast,
+    cast: &'t Cast<'t>,
     base: &'t str,
     contracts: &'t ContractSet,
     lines: Vec<Line>,
@@ -40,7 +40,12 @@ impl<'w> What<'w> {
 }
 
 /// Tries everything; a line each.
-pub async fn all(cast: &Cast, base: &str, contracts: &ContractSet, province: &Province) -> Result<Vec<Line>, CliError> {
+pub async fn all(
+    cast: &Cast<'_>,
+    base: &str,
+    contracts: &ContractSet,
+    province: &Province,
+) -> Result<Vec<Line>, CliError> {
     let mut tries = Try { cast, base, contracts, lines: Vec::new() };
     tries.tokens().await?;
     tries.access(province).await?;

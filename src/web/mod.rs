@@ -1,0 +1,156 @@
+//! The HTTPS port: OAuth2 and the public keys. A client certificate is asked for, not required: who shows none gets the
+//! public documents and nothing else. It has a thread of its own, so that it never waits for calls, nor they for it.
+
+mod jwk;
+mod oauth;
+mod recorder;
+
+pub use oauth::INTROSPECT;
+
+use crate::config::Config;
+use crate::exchange_log::ExchangeLog;
+use crate::identity::tls::Gate;
+use crate::identity::{Peer, connections::Connections};
+use crate::registry::{Snapshot, Store};
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+/// Largest request body: a token and some words.
+const MAX_BODY: usize = 32 << 10;
+/// Longest handshake, and longest wait for a request's head.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What the HTTPS port needs of the gateway.
+pub struct Web {
+    config: Config,
+    store: Arc<dyn Store>,
+    registry: Arc<ArcSwap<Snapshot>>,
+    tokens: crate::access::token::TokenChecker,
+    log: ExchangeLog,
+    recorder: recorder::Recorder,
+    signer: oauth::CurrentSigner,
+}
+
+/// A request with its whole body, and who asks.
+struct Asked {
+    method: Method,
+    path: String,
+    headers: HeaderMap,
+    body: Bytes,
+    peer: Option<Peer>,
+}
+
+/// An answer with a JSON document.
+fn json(status: StatusCode, value: &serde_json::Value, cache: &'static str) -> Response<Full<Bytes>> {
+    let mut answer = Response::new(Full::new(Bytes::from(value.to_string())));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static(cache));
+    answer
+}
+
+impl Web {
+    /// The port's state; issued tokens are recorded by a thread of their own from here on.
+    pub fn new(
+        config: Config,
+        store: Arc<dyn Store>,
+        registry: Arc<ArcSwap<Snapshot>>,
+        log: ExchangeLog,
+    ) -> std::io::Result<Self> {
+        let said = &config.tokens;
+        Ok(Web {
+            tokens: crate::access::token::TokenChecker::new(&said.issuer, &said.audience, said.leeway_s),
+            recorder: recorder::Recorder::start(store.clone())?,
+            signer: oauth::CurrentSigner::default(),
+            config,
+            store,
+            registry,
+            log,
+        })
+    }
+
+    /// Serves until it is told to stop.
+    pub async fn serve(
+        self: Arc<Self>,
+        listener: TcpListener,
+        gate: watch::Receiver<Arc<Gate>>,
+        stop: CancellationToken,
+    ) {
+        let listen = &self.config.listen;
+        let open = Connections::new(listen.max_connections, listen.max_connections_per_peer);
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = stop.cancelled() => return,
+            };
+            let Ok((stream, address)) = accepted else {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            };
+            let Some(place) = open.take(address.ip()) else { continue };
+            let (web, acceptor) = (self.clone(), TlsAcceptor::from(gate.borrow().web.clone()));
+            tokio::spawn(async move {
+                let _ = stream.set_nodelay(true);
+                if let Ok(Ok(stream)) = tokio::time::timeout(PATIENCE, acceptor.accept(stream)).await {
+                    web.connection(stream, address).await;
+                }
+                drop(place);
+            });
+        }
+    }
+
+    async fn connection(
+        self: Arc<Self>,
+        stream: tokio_rustls::server::TlsStream<tokio::net::TcpStream>,
+        address: SocketAddr,
+    ) {
+        let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first).cloned();
+        let service = service_fn(move |request: Request<Incoming>| {
+            let (web, certificate) = (self.clone(), certificate.clone());
+            async move {
+                let (head, body) = request.into_parts();
+                let Ok(body) = Limited::new(body, MAX_BODY).collect().await else {
+                    let mut answer = Response::new(Full::new(Bytes::new()));
+                    *answer.status_mut() = StatusCode::PAYLOAD_TOO_LARGE;
+                    return Ok::<_, Infallible>(answer);
+                };
+                let peer = certificate.as_ref().map(|certificate| Peer::new(certificate, address));
+                let (path, body) = (head.uri.path().to_owned(), body.to_bytes());
+                Ok(web.answer(Asked { method: head.method, path, headers: head.headers, body, peer }).await)
+            }
+        });
+        let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+        builder.http2().timer(TokioTimer::new()).max_concurrent_streams(64);
+        if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
+            tracing::debug!(%error, "a connection of the HTTPS port ended");
+        }
+    }
+
+    async fn answer(&self, asked: Asked) -> Response<Full<Bytes>> {
+        match (asked.method.as_str(), asked.path.as_str()) {
+            ("POST", "/oauth2/token") => self.token(&asked).await,
+            ("POST", "/oauth2/introspect") => self.introspect(&asked),
+            ("POST", "/oauth2/revoke") => self.revoke(&asked),
+            ("GET" | "HEAD", "/.well-known/oauth-authorization-server") => self.metadata(),
+            ("GET" | "HEAD", "/oauth2/jwks.json") => self.jwks(),
+            (_, "/oauth2/token" | "/oauth2/introspect" | "/oauth2/revoke") => {
+                json(StatusCode::METHOD_NOT_ALLOWED, &serde_json::json!({ "error": "invalid_request" }), "no-store")
+            }
+            _ => json(StatusCode::NOT_FOUND, &serde_json::json!({ "error": "not_found" }), "no-store"),
+        }
+    }
+}

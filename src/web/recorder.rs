@@ -1,0 +1,42 @@
+//! Records issued tokens: many in one transaction, each before it is handed out.
+
+use crate::registry::{RegistryError, Store, TokenRecord};
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use tokio::sync::oneshot;
+
+/// Tokens that may wait to be recorded: a second at 4,000 a second.
+const MAX_WAITING: usize = 4_096;
+
+type Waiting = (TokenRecord, oneshot::Sender<bool>);
+
+/// The thread that records.
+pub(super) struct Recorder(SyncSender<Waiting>);
+
+impl Recorder {
+    pub(super) fn start(store: Arc<dyn Store>) -> std::io::Result<Self> {
+        let (sender, waiting) = sync_channel::<Waiting>(MAX_WAITING);
+        let run = move || {
+            while let Ok(first) = waiting.recv() {
+                let batch: Vec<Waiting> = std::iter::once(first).chain(waiting.try_iter()).collect();
+                let (records, told): (Vec<TokenRecord>, Vec<oneshot::Sender<bool>>) = batch.into_iter().unzip();
+                let result: Result<(), RegistryError> = store.add_tokens(&records);
+                if let Err(error) = &result {
+                    tracing::error!(%error, tokens = records.len(), "issued tokens could not be recorded");
+                }
+                for told in told {
+                    // A receiver that is gone got no token.
+                    let _ = told.send(result.is_ok());
+                }
+            }
+        };
+        std::thread::Builder::new().name("token-recorder".into()).spawn(run)?;
+        Ok(Recorder(sender))
+    }
+
+    /// Records a token; true when it is on disk.
+    pub(super) async fn record(&self, record: TokenRecord) -> bool {
+        let (told, recorded) = oneshot::channel();
+        self.0.try_send((record, told)).is_ok() && recorded.await.unwrap_or(false)
+    }
+}
