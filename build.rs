@@ -16,14 +16,18 @@ fn main() -> Result<(), Failure> {
     // Encoded by protox itself: re-encoding through prost would drop the contract options (extensions).
     std::fs::write(out.join("contracts.bin"), compiler.encode_file_descriptor_set())?;
 
-    let mut set = compiler.file_descriptor_set();
-    set.file.retain(|file| {
-        matches!(
-            file.name(),
-            "ndxp/contract/v1/contract.proto" | "ndxp/log/v1/entry.proto" | "google/protobuf/descriptor.proto"
-        )
-    });
-    prost_build::Config::new().skip_debug(["ndxp.log.v1.Entry"]).compile_fds(set)?;
+    let only = |names: &[&str]| {
+        let mut set = compiler.file_descriptor_set();
+        set.file.retain(|file| names.contains(&file.name()));
+        set
+    };
+    let options = ["ndxp/contract/v1/contract.proto", "ndxp/log/v1/entry.proto", "google/protobuf/descriptor.proto"];
+    prost_build::Config::new().skip_debug(["ndxp.log.v1.Entry"]).compile_fds(only(&options))?;
+    // A token must not be printed by accident.
+    tonic_prost_build::configure()
+        .build_client(false)
+        .skip_debug(["ndxp.admin.v1.IssueTokenResponse"])
+        .compile_fds(only(&["ndxp/admin/v1/admin.proto"]))?;
     Ok(())
 }
 

@@ -68,7 +68,7 @@ fn token(criterion: &mut Criterion) {
         not_before: 0,
         not_after: i64::MAX,
         legal_basis: String::new(),
-        withdrawn: false,
+        ..Grant::default()
     };
     store.add_grant(&grant).unwrap();
     let issuer = Issuer::new(&store, &config);

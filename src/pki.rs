@@ -42,6 +42,8 @@ pub enum PkiError {
 pub enum Role {
     /// A server, by its DNS names and addresses.
     Server(Vec<String>),
+    /// Somebody who administers the gateway, named by `spiffe://<trust domain>/staff/<id>`.
+    Staff(String),
     /// A client of the gateway, named by `spiffe://<trust domain>/client/<id>`.
     Client(String),
 }
@@ -52,6 +54,11 @@ pub const TRUST_DOMAIN: &str = "ndxp.quangninh.gov.vn";
 /// The URI that names a client.
 pub fn client_uri(id: &str) -> String {
     format!("spiffe://{TRUST_DOMAIN}/client/{id}")
+}
+
+/// The URI that names somebody who administers.
+pub fn staff_uri(id: &str) -> String {
+    format!("spiffe://{TRUST_DOMAIN}/staff/{id}")
 }
 
 /// One certificate, as `certs show` tells of it.
@@ -195,11 +202,8 @@ fn ca_params() -> CertificateParams {
 fn leaf_params(name: &str, role: &Role, valid: u64) -> Result<CertificateParams, PkiError> {
     let mut params = match role {
         Role::Server(names) => CertificateParams::new(names.clone())?,
-        Role::Client(id) => {
-            let mut params = CertificateParams::default();
-            params.subject_alt_names = vec![SanType::URI(client_uri(id).try_into()?)];
-            params
-        }
+        Role::Client(id) => with_uri(client_uri(id))?,
+        Role::Staff(id) => with_uri(staff_uri(id))?,
     };
     params.distinguished_name.remove(DnType::CommonName);
     params.distinguished_name.push(DnType::CommonName, name);
@@ -207,7 +211,7 @@ fn leaf_params(name: &str, role: &Role, valid: u64) -> Result<CertificateParams,
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![match role {
         Role::Server(_) => ExtendedKeyUsagePurpose::ServerAuth,
-        Role::Client(_) => ExtendedKeyUsagePurpose::ClientAuth,
+        Role::Client(_) | Role::Staff(_) => ExtendedKeyUsagePurpose::ClientAuth,
     }];
     let mut serial = [0; 16];
     aws_lc_rs::rand::fill(&mut serial).map_err(|_| rcgen::Error::RingUnspecified)?;
@@ -216,6 +220,12 @@ fn leaf_params(name: &str, role: &Role, valid: u64) -> Result<CertificateParams,
     params.serial_number = Some(SerialNumber::from_slice(&serial));
     params.not_before = (SystemTime::now() - Duration::from_secs(300)).into();
     params.not_after = (SystemTime::now() + days(valid)).into();
+    Ok(params)
+}
+
+fn with_uri(uri: String) -> Result<CertificateParams, PkiError> {
+    let mut params = CertificateParams::default();
+    params.subject_alt_names = vec![SanType::URI(uri.try_into()?)];
     Ok(params)
 }
 

@@ -95,6 +95,16 @@ reasons! {
     SourceProtocolError, "SOURCE_PROTOCOL_ERROR", Internal, "The source's answer is not what its contract says.", "Câu trả lời của nguồn không đúng hợp đồng.";
     /// The source refused the gateway's credentials.
     SourceCredentialsRefused, "SOURCE_CREDENTIALS_REFUSED", FailedPrecondition, "The source refused the gateway's credentials: tell the operator.", "Nguồn từ chối thông tin xác thực của cổng: báo người vận hành.";
+    /// The certificate names nobody who administers.
+    StaffUnknown, "STAFF_UNKNOWN", Unauthenticated, "The certificate names nobody who administers this gateway.", "Chứng thư số không thuộc người quản trị nào.";
+    /// A role is missing, or a rule of separation forbids it.
+    RoleMissing, "ROLE_MISSING", PermissionDenied, "This needs another role, or another person.", "Thao tác này cần vai trò khác hoặc người khác.";
+    /// No client, grant, token, key or person of this id.
+    ObjectUnknown, "OBJECT_UNKNOWN", NotFound, "There is nothing of this id.", "Không có đối tượng với mã này.";
+    /// It is there already.
+    ObjectExists, "OBJECT_EXISTS", AlreadyExists, "It is there already.", "Đối tượng đã tồn tại.";
+    /// The registry or its keys cannot be used.
+    RegistryUnavailable, "REGISTRY_UNAVAILABLE", Unavailable, "The registry cannot be used: tell the operator.", "Không dùng được sổ đăng ký: báo người vận hành.";
     /// The TLS handshake failed: the connection is refused before any call.
     HandshakeFailed, "HANDSHAKE_FAILED", Unauthenticated, "The TLS handshake failed: no certificate of the province's CA.", "Bắt tay TLS thất bại: không có chứng thư số của CA tỉnh.";
     /// The certificate of a connection under way was revoked, or has expired: the connection is closed.

@@ -215,10 +215,19 @@ async fn a_source_that_keeps_failing_is_left_alone_and_then_tried_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_its_log_the_gateway_refuses_and_then_serves_again_by_itself() {
-    let stage = Stage::start();
+    let mut stage = Stage::start();
     let actor = stage.system("one-stop-shop");
-    // Nothing was appended yet, so the journal's first segment is to be made: without its folder it cannot be.
+    // Ended, everything is sealed and the journal's segments hold nothing more: without them, the next entry needs a new
+    // segment, and without the journal's folder it cannot be made.
+    tokio::task::block_in_place(|| stage.gateway.take().unwrap().stop());
     let (journal, away) = (stage.data().join("journal"), stage.data().join("journal-away"));
+    for file in std::fs::read_dir(&journal).unwrap().map(|file| file.unwrap().path()) {
+        if file.extension().is_some_and(|extension| extension == "seg") {
+            std::fs::remove_file(file).unwrap();
+        }
+    }
+    let config = ndxp_gateway::config::Config::load(&stage.folder.gateway_config()).map_err(support::show).unwrap();
+    stage.gateway = Some(ndxp_gateway::server::Gateway::start(config).unwrap());
     std::fs::rename(&journal, &away).unwrap();
     let number = "H49.12-261125-7001";
     let dossier = json!({

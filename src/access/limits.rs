@@ -123,7 +123,7 @@ mod tests {
             not_before: 0,
             not_after: i64::MAX,
             legal_basis: String::new(),
-            withdrawn: false,
+            ..Grant::default()
         }
     }
 

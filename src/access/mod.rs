@@ -9,6 +9,7 @@ use crate::contract::formats::{self, Format};
 use crate::contract::validate::Violation;
 use crate::registry::{ClientView, Grant};
 use crate::status::{Reason, Refusal};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// What the caller says beside its message. Made by parsing once: a value here has its format.
@@ -50,13 +51,14 @@ impl Said {
     }
 }
 
-/// Finds the grant that allows the call: in force, for the operation's scope, and for the purpose. `token_scopes` are
+/// Finds the grant that allows the call: in force, for the operation's scope, from its networks, and for the purpose. `token_scopes` are
 /// what the token carries: both must allow it.
 pub fn decide(
     operation: &Operation,
     client: &ClientView,
     token_scopes: &[String],
     said: &Said,
+    from: IpAddr,
     now: i64,
 ) -> Result<Arc<Grant>, Refusal> {
     if !token_scopes.contains(&operation.scope) {
@@ -65,7 +67,8 @@ pub fn decide(
     let mut in_scope = client
         .grants
         .iter()
-        .filter(|grant| (grant.not_before..grant.not_after).contains(&now) && grant.scopes.contains(&operation.scope))
+        .filter(|grant| grant.in_force(now) && grant.scopes.contains(&operation.scope))
+        .filter(|grant| grant.networks.is_empty() || grant.networks.iter().any(|network| network.has(from)))
         .peekable();
     if in_scope.peek().is_none() {
         return Err(Refusal::with(Reason::ScopeNotGranted, operation.scope.clone()));

@@ -22,6 +22,9 @@ pub enum CertsCommand {
         /// For a server: its DNS names and addresses; without, the certificate is a client's.
         #[arg(long = "server", value_name = "NAME")]
         names: Vec<String>,
+        /// For somebody who administers.
+        #[arg(long, conflicts_with = "names")]
+        staff: bool,
         /// How long it is valid, in days.
         #[arg(long, default_value_t = DEFAULT_DAYS)]
         days: u64,
@@ -56,8 +59,12 @@ pub fn run(command: CertsCommand, output: Output) -> Result<(), CliError> {
             let files = [pki.ca(), pki.crl()];
             output.result(&files, || format!("made {} and {}", files[0].display(), files[1].display()))
         }
-        CertsCommand::Issue { folder, name, names, days } => {
-            let role = if names.is_empty() { Role::Client(name.clone()) } else { Role::Server(names) };
+        CertsCommand::Issue { folder, name, names, staff, days } => {
+            let role = match (staff, names.is_empty()) {
+                (true, _) => Role::Staff(name.clone()),
+                (false, true) => Role::Client(name.clone()),
+                (false, false) => Role::Server(names),
+            };
             let (certificate, key) = Pki::at(&folder.folder).issue(&name, &role, days)?;
             let files = [&certificate, &key];
             output.result(&files, || format!("made {} and {}", certificate.display(), key.display()))

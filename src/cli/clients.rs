@@ -2,12 +2,10 @@
 
 use super::output::{Output, duration, time};
 use super::{CliError, ConfigFile};
-use crate::access::check_purpose_rule;
-use crate::contract::ContractSet;
+use crate::admin::GrantDraft;
 use crate::contract::formats::{Format, check, expectation};
 use crate::pki::client_uri;
 use crate::registry::{Client, Grant, Store, check_id, now};
-use crate::web::INTROSPECT;
 use clap::{Args, Subcommand};
 use std::time::Duration;
 
@@ -113,7 +111,12 @@ pub struct GrantArgs {
 enum GrantCommand {
     /// Grant scopes, purposes and fields to a client.
     Add(AddGrant),
-    /// List grants in force, of one client or of all.
+    /// Approve a grant on sensitive data; not by who asked for it.
+    Approve {
+        /// Its id.
+        id: String,
+    },
+    /// List grants, those that wait for approval and those withdrawn included.
     List {
         /// Whose.
         #[arg(long)]
@@ -155,6 +158,9 @@ struct AddGrant {
     /// Legal basis (căn cứ pháp lý).
     #[arg(long)]
     legal_basis: String,
+    /// A network that calls may come from (`10.20.0.0/16`); any unless said.
+    #[arg(long = "network")]
+    networks: Vec<String>,
 }
 
 pub fn run_grant(args: GrantArgs, output: Output) -> Result<(), CliError> {
@@ -162,14 +168,21 @@ pub fn run_grant(args: GrantArgs, output: Output) -> Result<(), CliError> {
     match args.command {
         GrantCommand::Add(add) => {
             let contracts = config.catalogue()?.contracts;
-            let grant = add.check(&contracts)?;
+            let grant = add.draft().check(&contracts).map_err(CliError::Usage)?;
             store.add_grant(&grant)?;
-            output.result(&grant, || format!("granted {} to {}: {}", grant.id, grant.client, grant.scopes.join(" ")))
+            output.result(&grant, || {
+                let wait = if grant.needs_approval { "; it works when another person has approved it" } else { "" };
+                format!("granted {} to {}: {}{wait}", grant.id, grant.client, grant.scopes.join(" "))
+            })
         }
         GrantCommand::List { client } => {
-            let mut grants = store.load()?.grants;
+            let mut grants = store.all_grants()?;
             grants.retain(|grant| client.as_ref().is_none_or(|client| grant.client == *client));
             print_grants(&grants, output)
+        }
+        GrantCommand::Approve { id } => {
+            store.approve_grant(&id)?;
+            output.result(&id, || format!("approved {id}"))
         }
         GrantCommand::Withdraw { id } => {
             store.withdraw_grant(&id)?;
@@ -179,54 +192,39 @@ pub fn run_grant(args: GrantArgs, output: Output) -> Result<(), CliError> {
 }
 
 impl AddGrant {
-    /// Scopes, purposes and fields must be ones that the contracts know.
-    fn check(self, contracts: &ContractSet) -> Result<Grant, CliError> {
-        let operations = contracts.operations();
-        let mut known: Vec<String> = operations.iter().map(|operation| operation.scope.clone()).collect();
-        known.sort();
-        known.dedup();
-        let every = known.clone();
-        known.push(INTROSPECT.to_owned());
-        let scopes = if self.scopes.iter().any(|scope| scope == "*") { every } else { self.scopes };
-        if let Some(wrong) = scopes.iter().find(|scope| !known.contains(scope)) {
-            return Err(CliError::Usage(format!("no contract has the scope {wrong:?}; known: {}", known.join(", "))));
-        }
-        self.purposes.iter().try_for_each(|rule| check_purpose_rule(rule)).map_err(CliError::Usage)?;
-        let in_scope: Vec<_> = operations.iter().filter(|operation| scopes.contains(&operation.scope)).collect();
-        let has = |path: &String| path == "*" || in_scope.iter().any(|operation| operation.answer_fields.has(path));
-        if let Some(wrong) = self.fields.iter().find(|path| !has(path)) {
-            return Err(CliError::Usage(format!(
-                "no answer within these scopes has the field {wrong:?}: `contract show` lists them"
-            )));
-        }
-        if self.rate == 0 {
-            return Err(CliError::Usage("--rate must be at least 1".into()));
-        }
-        let not_before = now();
-        Ok(Grant {
-            id: format!("g-{}", uuid::Uuid::now_v7().simple()),
+    fn draft(self) -> GrantDraft {
+        let until = now().saturating_add(i64::try_from(self.valid.as_secs()).unwrap_or(i64::MAX));
+        GrantDraft {
             client: self.client,
-            scopes,
+            scopes: self.scopes,
             purposes: self.purposes,
             fields: self.fields,
             rate: self.rate,
             burst: self.burst,
             daily_quota: self.daily_quota,
-            not_before,
-            not_after: not_before.saturating_add(i64::try_from(self.valid.as_secs()).unwrap_or(i64::MAX)),
+            not_before: 0,
+            not_after: until,
             legal_basis: self.legal_basis,
-            withdrawn: false,
-        })
+            networks: self.networks,
+        }
     }
 }
 
 fn print_grants(grants: &[Grant], output: Output) -> Result<(), CliError> {
-    let header = ["grant", "client", "scopes", "purposes", "fields", "rate+burst", "a day", "until", "legal basis"];
+    let header =
+        ["grant", "client", "state", "scopes", "purposes", "fields", "rate+burst", "a day", "until", "legal basis"];
+    let now = now();
     output.records(grants, &header, |grant| {
         let quota = if grant.daily_quota == 0 { "no quota".to_owned() } else { grant.daily_quota.to_string() };
         vec![
             grant.id.clone(),
             grant.client.clone(),
+            match grant {
+                Grant { withdrawn: true, .. } => "withdrawn".into(),
+                Grant { needs_approval: true, approved_by: None, .. } => "waits for approval".into(),
+                grant if grant.in_force(now) => "in force".into(),
+                _ => "out of its time".into(),
+            },
             grant.scopes.join("\n"),
             grant.purposes.join("\n"),
             grant.fields.join("\n"),

@@ -9,6 +9,7 @@ mod demo;
 mod output;
 mod sandbox;
 mod serve;
+mod staff;
 mod tokens;
 
 use crate::caller::CallerError;
@@ -54,6 +55,8 @@ enum Command {
     Client(clients::ClientArgs),
     /// What a client may do.
     Grant(clients::GrantArgs),
+    /// The people who administer.
+    Staff(staff::StaffArgs),
     /// Access tokens.
     Token(tokens::TokenArgs),
     /// Signing keys of access tokens.
@@ -72,8 +75,12 @@ enum Command {
 #[derive(Args, Clone)]
 struct ConfigFile {
     /// The gateway's configuration.
-    #[arg(long, env = "NDXP_CONFIG", default_value = "gateway.toml", value_name = "FILE")]
+    #[arg(long, global = true, env = "NDXP_CONFIG", default_value = "gateway.toml", value_name = "FILE")]
     config: PathBuf,
+    /// Who acts, as the exchange log names them; the system's user unless said. (Whoever can write the data folder is
+    /// trusted here: people with roles of their own work through `ndxp.admin.v1`.)
+    #[arg(long = "as", global = true, env = "NDXP_ACTOR", value_name = "NAME")]
+    actor: Option<String>,
 }
 
 impl ConfigFile {
@@ -81,17 +88,16 @@ impl ConfigFile {
         Ok(Config::load(&self.config)?)
     }
 
+    fn actor(&self) -> String {
+        let user = || ["SUDO_USER", "USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok());
+        format!("cli:{}", self.actor.clone().or_else(user).unwrap_or_else(|| "unknown".into()))
+    }
+
     fn registry(&self) -> Result<(Config, SqliteStore), CliError> {
         let config = self.load()?;
-        let store = SqliteStore::open(&registry_path(&config.data))?.acting_as(&actor());
+        let store = SqliteStore::open(&registry_path(&config.data))?.acting_as(&self.actor());
         Ok((config, store))
     }
-}
-
-/// Who works on the command line, as the exchange log names them.
-fn actor() -> String {
-    let name = ["SUDO_USER", "USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok());
-    format!("cli:{}", name.unwrap_or_else(|| "unknown".into()))
 }
 
 /// Why a command did not do what it was asked.
@@ -175,6 +181,7 @@ pub fn run() -> ExitCode {
         Command::Certs(command) => certs::run(command, cli.output),
         Command::Client(args) => clients::run_client(args, cli.output),
         Command::Grant(args) => clients::run_grant(args, cli.output),
+        Command::Staff(args) => staff::run(args, cli.output),
         Command::Token(args) => tokens::run_token(args, cli.output),
         Command::Keys(args) => tokens::run_keys(args, cli.output),
         Command::Call(args) => call::run(args, cli.output),

@@ -125,6 +125,11 @@ pub struct KeysArgs {
 enum KeysCommand {
     /// List signing keys.
     List,
+    /// End the belief in a key at once, with all its tokens; rotate first.
+    Retire {
+        /// Its id.
+        kid: String,
+    },
     /// Make a new signing key; tokens of the older ones stay good until the last of them has expired.
     Rotate {
         /// Algorithm of the new key.
@@ -142,6 +147,10 @@ pub fn run_keys(args: KeysArgs, output: Output) -> Result<(), CliError> {
                 let until = if key.believed_until == 0 { "signs now".to_owned() } else { time(key.believed_until) };
                 vec![key.kid.clone(), key.algorithm.clone(), time(key.created), until]
             })
+        }
+        KeysCommand::Retire { kid } => {
+            store.retire_key(&kid)?;
+            output.result(&kid, || format!("retired {kid}: its tokens are refused from within a second on"))
         }
         KeysCommand::Rotate { algorithm } => {
             let issuer = Issuer::new(&store, &config);

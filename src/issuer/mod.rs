@@ -189,7 +189,7 @@ impl<'s> Issuer<'s> {
             return Err(IssueError::TooLong);
         }
         let issued = now();
-        let in_force = client.grants.iter().filter(|grant| (grant.not_before..grant.not_after).contains(&issued));
+        let in_force = client.grants.iter().filter(|grant| grant.in_force(issued));
         let mut granted: Vec<&String> = in_force.flat_map(|grant| &grant.scopes).collect();
         granted.sort();
         granted.dedup();

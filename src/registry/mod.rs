@@ -3,11 +3,13 @@
 //! A [`Store`] keeps it durably; gateways read a [`Snapshot`] that is swapped as a whole when the store changes, so a
 //! call sees one state from its beginning to its end, and looks nothing up in a database.
 
+mod network;
 pub mod snapshot;
 pub mod sqlite;
 pub mod usage;
 
-use serde::Serialize;
+pub use network::Network;
+use serde::{Deserialize, Serialize};
 
 pub use snapshot::{ClientView, Snapshot};
 
@@ -23,6 +25,9 @@ pub enum RegistryError {
     /// It exists already.
     #[error("there is a {0} {1:?} already")]
     Exists(&'static str, String),
+    /// A rule forbids it.
+    #[error("{0}")]
+    Forbidden(&'static str),
     /// A value is not in its format.
     #[error("{0} must be {1}")]
     Invalid(&'static str, String),
@@ -46,7 +51,7 @@ pub struct Client {
 }
 
 /// What an administrator allows a client.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Grant {
     /// Id.
     pub id: String,
@@ -70,8 +75,50 @@ pub struct Grant {
     pub not_after: i64,
     /// Legal basis (căn cứ pháp lý).
     pub legal_basis: String,
+    /// Networks that calls may come from; none: any.
+    pub networks: Vec<Network>,
+    /// Who asked for it; set by the store.
+    pub requested_by: String,
+    /// Who approved it.
+    pub approved_by: Option<String>,
+    /// Whether it works only when a second person has approved it.
+    pub needs_approval: bool,
     /// Whether it was withdrawn.
     pub withdrawn: bool,
+}
+
+impl Grant {
+    /// Whether it works now, as far as time and approval go.
+    pub fn in_force(&self, now: i64) -> bool {
+        !self.withdrawn
+            && (!self.needs_approval || self.approved_by.is_some())
+            && (self.not_before..self.not_after).contains(&now)
+    }
+}
+
+/// What somebody who administers the gateway may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Registers, grants, issues.
+    Administrator,
+    /// Approves what an administrator asked for.
+    Approver,
+    /// Reviews exchanges.
+    Auditor,
+    /// Runs the gateway; revokes tokens in an emergency.
+    Operator,
+}
+
+/// A person who administers the gateway.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Staff {
+    /// Id.
+    pub id: String,
+    /// What they may do.
+    pub roles: Vec<Role>,
+    /// Names in their certificate.
+    pub names: Vec<String>,
 }
 
 /// A token that was issued.
@@ -138,6 +185,16 @@ pub trait Store: Send + Sync {
     fn suspend_client(&self, id: &str, suspended: bool) -> Result<(), RegistryError>;
     /// Adds a grant.
     fn add_grant(&self, grant: &Grant) -> Result<(), RegistryError>;
+    /// Approves a grant that waits for it; not in the name of who asked for it.
+    fn approve_grant(&self, id: &str) -> Result<(), RegistryError>;
+    /// Grants, those that wait for approval and those withdrawn included.
+    fn all_grants(&self) -> Result<Vec<Grant>, RegistryError>;
+    /// Registers a person.
+    fn add_staff(&self, staff: &Staff) -> Result<(), RegistryError>;
+    /// Removes a person.
+    fn remove_staff(&self, id: &str) -> Result<(), RegistryError>;
+    /// Ends the belief in a key at once.
+    fn retire_key(&self, kid: &str) -> Result<(), RegistryError>;
     /// Withdraws a grant.
     fn withdraw_grant(&self, id: &str) -> Result<(), RegistryError>;
     /// Records tokens that clients fetched; not an administrator's act.
@@ -163,12 +220,14 @@ pub trait Store: Send + Sync {
 pub struct Loaded {
     /// All clients.
     pub clients: Vec<Client>,
-    /// Grants that are not withdrawn.
+    /// Grants that are not withdrawn and, where they need it, approved.
     pub grants: Vec<Grant>,
     /// Ids of revoked tokens that have not expired.
     pub revoked: Vec<String>,
     /// All signing keys, oldest first.
     pub keys: Vec<SigningKey>,
+    /// All who administer.
+    pub staff: Vec<Staff>,
 }
 
 /// Unix time in seconds.

@@ -1,6 +1,6 @@
 //! The registry as calls see it: plain maps, swapped as a whole.
 
-use super::{Client, Grant, Loaded, SigningKey};
+use super::{Client, Grant, Loaded, SigningKey, Staff};
 use jsonwebtoken::{Algorithm, DecodingKey};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -31,6 +31,7 @@ pub struct Snapshot {
     by_name: HashMap<String, Arc<ClientView>>,
     revoked: HashSet<String>,
     keys: HashMap<String, VerifyingKey>,
+    staff: HashMap<String, Arc<Staff>>,
     signing: Option<SigningKey>,
     public_keys: Vec<SigningKey>,
 }
@@ -50,6 +51,12 @@ impl Snapshot {
                 snapshot.by_name.insert(name.clone(), view.clone());
             }
             snapshot.by_id.insert(view.client.id.clone(), view);
+        }
+        for staff in loaded.staff {
+            let staff = Arc::new(staff);
+            for name in &staff.names {
+                snapshot.staff.insert(name.clone(), staff.clone());
+            }
         }
         for key in loaded.keys {
             let (algorithm, decoding) = match key.algorithm.as_str() {
@@ -89,6 +96,11 @@ impl Snapshot {
     /// The public keys whose tokens are believed, oldest first.
     pub fn public_keys(&self, now: i64) -> impl Iterator<Item = &SigningKey> {
         self.public_keys.iter().filter(move |key| key.believed_until == 0 || now < key.believed_until)
+    }
+
+    /// Who administers under one of these certificate names.
+    pub fn staff_of(&self, names: &[String]) -> Option<&Arc<Staff>> {
+        names.iter().find_map(|name| self.staff.get(name))
     }
 
     /// Whether a token was revoked.

@@ -1,6 +1,6 @@
 //! The registry in SQLite: one file, nothing to install, shared by the gateway and the CLI.
 
-use super::{Act, Client, Grant, Loaded, RegistryError, SigningKey, Store, TokenRecord};
+use super::{Act, Client, Grant, Loaded, Network, RegistryError, SigningKey, Staff, Store, TokenRecord};
 use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
 use std::collections::HashSet;
 use std::path::Path;
@@ -18,8 +18,10 @@ const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS grants (
         id TEXT PRIMARY KEY, client TEXT NOT NULL REFERENCES clients(id), scopes TEXT NOT NULL, purposes TEXT NOT NULL,
         fields TEXT NOT NULL, rate INTEGER NOT NULL, burst INTEGER NOT NULL, daily_quota INTEGER NOT NULL,
-        not_before INTEGER NOT NULL, not_after INTEGER NOT NULL, legal_basis TEXT NOT NULL,
+        not_before INTEGER NOT NULL, not_after INTEGER NOT NULL, legal_basis TEXT NOT NULL, networks TEXT NOT NULL,
+        requested_by TEXT NOT NULL, approved_by TEXT, needs_approval INTEGER NOT NULL,
         withdrawn INTEGER NOT NULL) STRICT;
+    CREATE TABLE IF NOT EXISTS staff (id TEXT PRIMARY KEY, roles TEXT NOT NULL, names TEXT NOT NULL) STRICT;
     CREATE INDEX IF NOT EXISTS grants_client ON grants(client);
     CREATE TABLE IF NOT EXISTS revocations (token TEXT PRIMARY KEY, expires INTEGER NOT NULL) STRICT;
     CREATE TABLE IF NOT EXISTS keys (
@@ -148,6 +150,10 @@ fn read_grant(row: &Row<'_>) -> rusqlite::Result<Grant> {
         not_before: row.get("not_before")?,
         not_after: row.get("not_after")?,
         legal_basis: row.get("legal_basis")?,
+        networks: read_list(row, "networks")?.iter().filter_map(|text| Network::parse(text).ok()).collect(),
+        requested_by: row.get("requested_by")?,
+        approved_by: row.get("approved_by")?,
+        needs_approval: row.get("needs_approval")?,
         withdrawn: row.get("withdrawn")?,
     })
 }
@@ -200,7 +206,12 @@ impl Store for SqliteStore {
         let moment = connection.transaction()?;
         Ok(Loaded {
             clients: all(&moment, "SELECT * FROM clients ORDER BY id", [], read_client)?,
-            grants: all(&moment, "SELECT * FROM grants WHERE NOT withdrawn ORDER BY id", [], read_grant)?,
+            grants: all(
+                &moment,
+                "SELECT * FROM grants WHERE NOT withdrawn AND (NOT needs_approval OR approved_by IS NOT NULL) ORDER BY id",
+                [],
+                read_grant,
+            )?,
             revoked: all(
                 &moment,
                 "SELECT token FROM revocations WHERE expires > ?1",
@@ -208,6 +219,10 @@ impl Store for SqliteStore {
                 |row| row.get(0),
             )?,
             keys: all(&moment, "SELECT * FROM keys ORDER BY created, kid", [], read_key)?,
+            staff: all(&moment, "SELECT * FROM staff ORDER BY id", [], |row| {
+                let roles = serde_json::from_str(&row.get::<_, String>("roles")?).unwrap_or_default();
+                Ok(Staff { id: row.get("id")?, roles, names: read_list(row, "names")? })
+            })?,
         })
     }
 
@@ -264,11 +279,54 @@ impl Store for SqliteStore {
                 grant.not_before,
                 grant.not_after,
                 grant.legal_basis,
+                list(&grant.networks.iter().map(Network::to_string).collect::<Vec<_>>()),
+                self.actor,
+                Option::<String>::None,
+                grant.needs_approval,
                 grant.withdrawn
             ];
-            let sql = "INSERT INTO grants VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
+            let sql =
+                "INSERT INTO grants VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)";
             let added = connection.execute(sql, row);
             added.map(|_| ()).map_err(|error| constraint(error, "grant", &grant.id, &grant.client))
+        })
+    }
+
+    fn approve_grant(&self, id: &str) -> Result<(), RegistryError> {
+        self.change("grant.approve", format!("grant:{id}"), |connection| {
+            let sql = "SELECT requested_by FROM grants WHERE id = ?1 AND NOT withdrawn AND needs_approval AND approved_by IS NULL";
+            let asked: Option<String> = connection.query_row(sql, [id], |row| row.get(0)).optional()?;
+            let asked = asked.ok_or_else(|| RegistryError::Unknown("grant that waits for approval", id.to_owned()))?;
+            if asked == self.actor {
+                return Err(RegistryError::Forbidden("a grant is approved by another person than who asked for it"));
+            }
+            connection.execute("UPDATE grants SET approved_by = ?2 WHERE id = ?1", params![id, self.actor])?;
+            Ok(())
+        })
+    }
+
+    fn all_grants(&self) -> Result<Vec<Grant>, RegistryError> {
+        all(&self.connection(), "SELECT * FROM grants ORDER BY id", [], read_grant)
+    }
+
+    fn add_staff(&self, staff: &Staff) -> Result<(), RegistryError> {
+        self.change("staff.add", format!("staff:{}", staff.id), |connection| {
+            let roles = serde_json::to_string(&staff.roles).map_err(|error| RegistryError::Store(error.to_string()))?;
+            let row = params![staff.id, roles, list(&staff.names)];
+            let added = connection.execute("INSERT INTO staff VALUES (?1, ?2, ?3)", row);
+            added.map(|_| ()).map_err(|error| constraint(error, "member of staff", &staff.id, ""))
+        })
+    }
+
+    fn remove_staff(&self, id: &str) -> Result<(), RegistryError> {
+        self.change("staff.remove", format!("staff:{id}"), |connection| {
+            must_change(connection, "DELETE FROM staff WHERE id = ?1", id, "member of staff")
+        })
+    }
+
+    fn retire_key(&self, kid: &str) -> Result<(), RegistryError> {
+        self.change("key.retire", format!("key:{kid}"), |connection| {
+            must_change(connection, "UPDATE keys SET believed_until = 1 WHERE kid = ?1", kid, "key")
         })
     }
 

@@ -103,7 +103,7 @@ impl Exchange {
         let route = route.ok_or(Reason::OperationUnknown)?;
         let said = Said::read(&head.headers)?;
         record.said(&said)?;
-        let grant = access::decide(&route.operation, &client, &token.scopes, &said, now)?;
+        let grant = access::decide(&route.operation, &client, &token.scopes, &said, peer.address.ip(), now)?;
         record.left = Some(self.shared.limits.take(&grant, arrived, now)?);
         let mask = self.shared.masks.of(&grant, &route.operation);
 

@@ -1,14 +1,16 @@
-//! Health and reflection: gRPC's own services, beside the exchanges. They disclose nobody's data and are not logged.
-//! Health is for every certificate of the CA; reflection for registered clients.
+//! Health, reflection and administration, beside the exchanges. Health and reflection disclose nobody's data and are not
+//! logged; health is for every certificate of the CA, reflection for registered clients and those who administer.
 
 use super::answer::{self, AnswerBody};
 use super::shared::Shared;
+use crate::admin::{Admin, AdminServiceServer};
 use crate::contract::ContractSet;
 use crate::identity::Peer;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use prost_types::FileDescriptorSet;
 use std::convert::Infallible;
+use std::sync::Arc;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
 use tower::util::BoxCloneSyncService;
@@ -22,45 +24,59 @@ pub struct Infra {
     reflection: Boxed,
     /// Older clients (grpcio-reflection among them) ask for v1alpha.
     reflection_alpha: Boxed,
+    admin: Boxed,
 }
 
 impl Infra {
     /// Whether a path is one of these services'.
     pub fn serves(path: &str) -> bool {
-        path.starts_with("/grpc.health.v1.Health/") || path.starts_with("/grpc.reflection.")
+        path.starts_with("/grpc.health.v1.Health/")
+            || path.starts_with("/grpc.reflection.")
+            || path.starts_with("/ndxp.admin.v1.AdminService/")
     }
 
     /// The services for a set of contracts; `None` where its files cannot be described (they have been compiled, so
     /// they can).
-    pub fn new(health: &HealthReporter, contracts: &ContractSet) -> Option<Self> {
+    pub fn new(health: &HealthReporter, admin: Admin, contracts: &ContractSet) -> Option<Self> {
         let files = FileDescriptorSet {
             file: contracts.files().iter().map(|file| file.file_descriptor_proto().clone()).collect(),
         };
         let configured = || {
             let builder = tonic_reflection::server::Builder::configure().register_file_descriptor_set(files.clone());
-            let builder = builder.with_service_name("grpc.health.v1.Health");
+            let builder =
+                builder.with_service_name("grpc.health.v1.Health").with_service_name("ndxp.admin.v1.AdminService");
             contracts.services().into_iter().fold(builder, |builder, name| builder.with_service_name(name))
         };
         let service = HealthService::from_health_reporter(health.clone());
         Some(Infra {
             health: BoxCloneSyncService::new(HealthServer::new(service)),
+            admin: BoxCloneSyncService::new(AdminServiceServer::new(admin)),
             reflection: BoxCloneSyncService::new(configured().build_v1().ok()?),
             reflection_alpha: BoxCloneSyncService::new(configured().build_v1alpha().ok()?),
         })
     }
 
     /// Serves one call.
-    pub async fn serve(&self, shared: &Shared, peer: &Peer, request: Request<Incoming>) -> Response<AnswerBody> {
+    pub async fn serve(
+        &self,
+        shared: &Shared,
+        peer: &Arc<Peer>,
+        mut request: Request<Incoming>,
+    ) -> Response<AnswerBody> {
         let path = request.uri().path();
-        let service = if path.starts_with("/grpc.health.") {
+        let service = if path.starts_with("/ndxp.admin.") {
+            &self.admin
+        } else if path.starts_with("/grpc.health.") {
             &self.health
         } else {
-            if let Err(refusal) = peer.identify(&shared.registry.load()) {
+            let registry = shared.registry.load();
+            if let (Err(refusal), None) = (peer.identify(&registry), registry.staff_of(&peer.names)) {
                 return answer::refused(&refusal, "");
             }
             if path.starts_with("/grpc.reflection.v1alpha.") { &self.reflection_alpha } else { &self.reflection }
         };
         let mut service = service.clone();
+        request.extensions_mut().insert(peer.clone());
         match service.ready().await {
             Ok(ready) => answer::from_tonic(ready.call(request).await),
             Err(never) => match never {},

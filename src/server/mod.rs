@@ -12,6 +12,7 @@ mod shared;
 mod standing;
 mod stream;
 
+use crate::admin::Admin;
 use crate::config::{Config, ConfigFault};
 use crate::exchange_log::checkpoint::LogSigner;
 use crate::exchange_log::pseudonym::Pseudonyms;
@@ -22,6 +23,7 @@ use crate::registry::sqlite::SqliteStore;
 use crate::registry::usage::UsageStore;
 use crate::registry::{RegistryError, Snapshot, Store};
 use crate::web::Web;
+use arc_swap::ArcSwap;
 use infra::Infra;
 use listener::Control;
 use refusals::Refusals;
@@ -128,7 +130,15 @@ impl Gateway {
 
         let served = Served::following(&Served::default(), catalogue);
         let (health, _) = tonic_health::server::health_reporter();
-        let infra = Infra::new(&health, &served.catalogue.contracts).ok_or(StartError::Reflection)?;
+        let contracts = Arc::new(ArcSwap::from_pointee(served.catalogue.contracts.clone()));
+        let admin = Admin::new(
+            Arc::new(config.clone()),
+            store.clone(),
+            shared.registry.clone(),
+            contracts.clone(),
+            shared.log.clone(),
+        );
+        let infra = Infra::new(&health, admin.clone(), &served.catalogue.contracts).ok_or(StartError::Reflection)?;
         let (served_to, served) = watch::channel(Arc::new(served));
         let (infra_to, infra) = watch::channel(Arc::new(infra));
         let stop = CancellationToken::new();
@@ -151,8 +161,9 @@ impl Gateway {
         }
         let ops_listener = config.listen.ops.map(ops::bind).transpose()?;
         let ops = ops_listener.as_ref().and_then(|listener| listener.local_addr().ok());
-        let reloader =
-            Arc::new(Reloader::new(config, shared, store, usage, version, served_to, infra_to, gate_to, health));
+        let reloader = Arc::new(Reloader::new(
+            config, shared, store, usage, version, served_to, infra_to, gate_to, health, admin, contracts,
+        ));
         let control = reload::spawn(reloader.clone(), ops_listener, stop.clone())?;
         Ok(Gateway { address, https, ops, stop, workers, reloader, control: Some(control) })
     }

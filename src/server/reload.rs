@@ -4,11 +4,14 @@
 use super::StartError;
 use super::infra::Infra;
 use super::shared::{Served, Shared};
+use crate::admin::Admin;
 use crate::config::Config;
+use crate::contract::ContractSet;
 use crate::exchange_log::{Entry, Kind, entry};
 use crate::identity::tls::Gate;
 use crate::registry::usage::UsageStore;
 use crate::registry::{Snapshot, Store};
+use arc_swap::ArcSwap;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -34,6 +37,8 @@ pub(super) struct Reloader {
     infra: watch::Sender<Arc<Infra>>,
     gate: watch::Sender<Arc<Gate>>,
     health: HealthReporter,
+    admin: Admin,
+    contracts: Arc<ArcSwap<ContractSet>>,
     files: Mutex<Stamp>,
 }
 
@@ -52,17 +57,33 @@ impl Reloader {
         infra: watch::Sender<Arc<Infra>>,
         gate: watch::Sender<Arc<Gate>>,
         health: HealthReporter,
+        admin: Admin,
+        contracts: Arc<ArcSwap<ContractSet>>,
     ) -> Self {
         let files = Mutex::new(stamp(&config));
-        Reloader { config, shared, store, usage, version: Mutex::new(version), served, infra, gate, health, files }
+        Reloader {
+            config,
+            shared,
+            store,
+            usage,
+            version: Mutex::new(version),
+            served,
+            infra,
+            gate,
+            health,
+            admin,
+            contracts,
+            files,
+        }
     }
 
     /// Reads contracts, connections and certificates again.
     pub(super) fn reload(&self) -> Result<(), StartError> {
         let catalogue = self.config.catalogue()?;
         let gate = Gate::load(&self.config.tls)?;
-        let infra = Infra::new(&self.health, &catalogue.contracts).ok_or(StartError::Reflection)?;
+        let infra = Infra::new(&self.health, self.admin.clone(), &catalogue.contracts).ok_or(StartError::Reflection)?;
         let served = Served::following(&self.served.borrow(), catalogue);
+        self.contracts.store(Arc::new(served.catalogue.contracts.clone()));
         self.gate.send_replace(Arc::new(gate));
         self.infra.send_replace(Arc::new(infra));
         self.served.send_replace(Arc::new(served));

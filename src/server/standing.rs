@@ -41,8 +41,7 @@ impl Standing {
         }
         let (client, now) = (self.peer.identify(&registry)?, now());
         self.shared.tokens.check_now(&self.token, &self.peer, &client, &registry, now)?;
-        let in_force =
-            |grant: &Arc<Grant>| grant.id == self.grant.id && (grant.not_before..grant.not_after).contains(&now);
+        let in_force = |grant: &Arc<Grant>| grant.id == self.grant.id && grant.in_force(now);
         if !client.grants.iter().any(in_force) {
             return Err(Refusal::with(Reason::ScopeNotGranted, "the grant was withdrawn"));
         }

@@ -167,10 +167,10 @@ impl Web {
             let registry = self.registry.load();
             let inactive = json!({ "active": false });
             let Some(token) = self.about(&form)? else { return Ok(inactive) };
-            let others = caller.grants.iter().any(|grant| {
-                (grant.not_before..grant.not_after).contains(&now())
-                    && grant.scopes.iter().any(|scope| scope == INTROSPECT)
-            });
+            let others = caller
+                .grants
+                .iter()
+                .any(|grant| grant.in_force(now()) && grant.scopes.iter().any(|scope| scope == INTROSPECT));
             // A token of another tells nothing to who may not ask (RFC 7662, section 2.2).
             let mine = token.client == caller.client.id;
             let owner = registry.client(&token.client).filter(|owner| !owner.client.suspended);

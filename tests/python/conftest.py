@@ -67,8 +67,10 @@ def stage(tmp_path_factory):
         stage.cli("certs", "issue", "one-stop-shop", "--folder", "pki")
         stage.cli("keys", "rotate")
         stage.cli("client", "add", "one-stop-shop", "--agency", "H49.12")
-        stage.cli("grant", "add", "--client", "one-stop-shop", "--scope", "*", "--purpose", "*", "--field", "*",
-                  "--rate", "1000", "--legal-basis", "test")
+        grant = stage.cli("--output", "json", "grant", "add", "--client", "one-stop-shop", "--scope", "*", "--purpose",
+                          "*", "--field", "*", "--rate", "1000", "--legal-basis", "test")
+        # Some of these operations give sensitive data: a second person approves.
+        stage.cli("grant", "approve", json.loads(grant)["id"], "--as", "approver")
         stage.cli("token", "issue", "--client", "one-stop-shop", "--certificate", "pki/one-stop-shop.pem",
                   "--out", "shop.jwt")
         time.sleep(1)

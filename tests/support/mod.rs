@@ -230,7 +230,7 @@ pub fn add_grant(
         not_before: now() - 5,
         not_after: now() + 86_400,
         legal_basis: "test".into(),
-        withdrawn: false,
+        ..Grant::default()
     };
     change(&mut grant);
     store.add_grant(&grant).unwrap();

@@ -1,14 +1,16 @@
 //! The demo's provincial systems: their certificates, grants and tokens.
 
+use crate::admin::GrantDraft;
 use crate::caller::{Answered, Caller, CallerFiles};
 use crate::cli::CliError;
 use crate::config::Config;
+use crate::contract::ContractSet;
 use crate::identity::{Thumbprint, tls};
 use crate::issuer::{IssueRequest, Issuer, KeyAlgorithm};
 use crate::keyfile::write_private;
 use crate::pki::{DEFAULT_DAYS, Role, client_uri};
 use crate::registry::sqlite::SqliteStore;
-use crate::registry::{Client, Grant, Snapshot, Store, now};
+use crate::registry::{Client, Snapshot, Store, now};
 use crate::sandbox::folder::DevFolder;
 use crate::server::registry_path;
 use bytes::Bytes;
@@ -61,12 +63,9 @@ impl<'c> Cast<'c> {
         let store = SqliteStore::open(&registry_path(&config.data))?.acting_as("cli:demo");
         let cast = Cast { folder: folder.clone(), config, store };
         cast.issuer().rotate(KeyAlgorithm::default())?;
-        let operations = config.catalogue()?.contracts;
-        let mut every: Vec<String> = operations.operations().iter().map(|one| one.scope.clone()).collect();
-        every.sort();
-        every.dedup();
+        let contracts = config.catalogue()?.contracts;
         for part in &PARTS {
-            cast.register(part, &every)?;
+            cast.register(part, &contracts)?;
             let token = cast.token(part.id, Duration::from_secs(3_600), Duration::ZERO)?;
             write_private(&cast.token_file(part.id), token.as_bytes())?;
         }
@@ -78,7 +77,7 @@ impl<'c> Cast<'c> {
         Issuer::new(&self.store, self.config)
     }
 
-    fn register(&self, part: &Part, every: &[String]) -> Result<(), CliError> {
+    fn register(&self, part: &Part, contracts: &ContractSet) -> Result<(), CliError> {
         self.folder.pki().issue(part.id, &Role::Client(part.id.into()), DEFAULT_DAYS)?;
         self.store.add_client(&Client {
             id: part.id.into(),
@@ -89,20 +88,22 @@ impl<'c> Cast<'c> {
             created: now(),
         })?;
         let texts = |all: &[&str]| all.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
-        self.store.add_grant(&Grant {
-            id: format!("demo-{}", part.id),
+        let draft = GrantDraft {
             client: part.id.into(),
-            scopes: if part.scopes == ["*"] { every.to_vec() } else { texts(part.scopes) },
+            scopes: texts(part.scopes),
             purposes: texts(part.purposes),
             fields: vec!["*".into()],
             rate: part.rate,
             burst: part.burst,
             daily_quota: part.daily_quota,
-            not_before: now(),
-            not_after: now() + 86_400,
             legal_basis: LEGAL_BASIS.into(),
-            withdrawn: false,
-        })?;
+            ..GrantDraft::default()
+        };
+        let grant = draft.check(contracts).map_err(CliError::Failed)?;
+        self.store.add_grant(&grant)?;
+        if grant.needs_approval {
+            self.store.acting_as("cli:demo-approver").approve_grant(&grant.id)?;
+        }
         Ok(())
     }
 

@@ -1,0 +1,90 @@
+//! A grant as somebody asks for it, checked against the contracts before it becomes one. The same for the service and
+//! the command line.
+
+use crate::access::check_purpose_rule;
+use crate::contract::ContractSet;
+use crate::contract::options::DataClass;
+use crate::registry::{Grant, Network, now};
+use crate::web::INTROSPECT;
+
+/// How long a grant is in force where nothing else is said: a year.
+const DEFAULT_VALID_S: i64 = 365 * 86_400;
+/// Calls a second where nothing else is said.
+const DEFAULT_RATE: u32 = 50;
+
+/// A grant as somebody asks for it.
+#[derive(Debug, Clone, Default)]
+pub struct GrantDraft {
+    /// Whose.
+    pub client: String,
+    /// Scopes; `*` for every scope of every contract.
+    pub scopes: Vec<String>,
+    /// Purposes.
+    pub purposes: Vec<String>,
+    /// Answer fields.
+    pub fields: Vec<String>,
+    /// Calls a second; 0: the default.
+    pub rate: u32,
+    /// Calls at once above that.
+    pub burst: u32,
+    /// Calls a day; 0: no quota.
+    pub daily_quota: u64,
+    /// From when, Unix time in seconds; 0: now.
+    pub not_before: i64,
+    /// Until when; 0: a year from its beginning.
+    pub not_after: i64,
+    /// Legal basis.
+    pub legal_basis: String,
+    /// Networks.
+    pub networks: Vec<String>,
+}
+
+impl GrantDraft {
+    /// Checks scopes, purposes, fields and networks; the error says what is wrong and what is known.
+    pub fn check(self, contracts: &ContractSet) -> Result<Grant, String> {
+        let operations = contracts.operations();
+        let mut known: Vec<String> = operations.iter().map(|operation| operation.scope.clone()).collect();
+        known.sort();
+        known.dedup();
+        let every = known.clone();
+        known.push(INTROSPECT.to_owned());
+        let scopes = if self.scopes.iter().any(|scope| scope == "*") { every } else { self.scopes };
+        if scopes.is_empty() {
+            return Err("a grant needs a scope".into());
+        }
+        if let Some(wrong) = scopes.iter().find(|scope| !known.contains(scope)) {
+            return Err(format!("no contract has the scope {wrong:?}; known: {}", known.join(", ")));
+        }
+        self.purposes.iter().try_for_each(|rule| check_purpose_rule(rule))?;
+        let in_scope: Vec<_> = operations.iter().filter(|operation| scopes.contains(&operation.scope)).collect();
+        let has = |path: &String| path == "*" || in_scope.iter().any(|operation| operation.answer_fields.has(path));
+        if let Some(wrong) = self.fields.iter().find(|path| !has(path)) {
+            return Err(format!("no answer within these scopes has the field {wrong:?}: `contract show` lists them"));
+        }
+        if self.legal_basis.trim().is_empty() {
+            return Err("a grant needs its legal basis".into());
+        }
+        let networks: Result<Vec<Network>, String> = self.networks.iter().map(|text| Network::parse(text)).collect();
+        let not_before = if self.not_before == 0 { now() } else { self.not_before };
+        let not_after = if self.not_after == 0 { not_before.saturating_add(DEFAULT_VALID_S) } else { self.not_after };
+        if not_after <= not_before {
+            return Err("a grant must end after its beginning".into());
+        }
+        Ok(Grant {
+            id: format!("g-{}", uuid::Uuid::now_v7().simple()),
+            client: self.client,
+            needs_approval: in_scope.iter().any(|operation| operation.data_class >= DataClass::Sensitive),
+            scopes,
+            purposes: self.purposes,
+            fields: self.fields,
+            rate: if self.rate == 0 { DEFAULT_RATE } else { self.rate },
+            burst: self.burst,
+            daily_quota: self.daily_quota,
+            not_before,
+            not_after,
+            legal_basis: self.legal_basis,
+            networks: networks?,
+            ..Grant::default()
+        })
+    }
+}

@@ -1,0 +1,181 @@
+"""Administrators, approvers and operators work through ndxp.admin.v1, each with their own certificate."""
+import json
+import time
+
+import grpc
+import pytest
+from google.protobuf import message_factory
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.rpc import error_details_pb2
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+from grpc_status import rpc_status
+
+SERVICE = "ndxp.admin.v1.AdminService"
+STAFF = {"lan": ["administrator"], "minh": ["approver"], "hoa": ["auditor"], "dung": ["operator"],
+         "binh": ["administrator", "approver"]}
+
+
+class Person:
+    """One who administers, on a channel of their own."""
+
+    def __init__(self, stage, name):
+        self.channel = stage.channel(name)
+        self.service = DescriptorPool(ProtoReflectionDescriptorDatabase(self.channel)).FindServiceByName(SERVICE)
+
+    def __getattr__(self, name):
+        method = self.service.FindMethodByName(name)
+        request, answer = (message_factory.GetMessageClass(kind) for kind in (method.input_type, method.output_type))
+        ask = self.channel.unary_unary(f"/{SERVICE}/{name}", request.SerializeToString, answer.FromString)
+        return lambda **fields: ask(request(**fields), timeout=10)
+
+
+@pytest.fixture(scope="module")
+def people(stage):
+    for name, roles in STAFF.items():
+        stage.cli("certs", "issue", name, "--staff", "--folder", "pki")
+        stage.cli("staff", "add", name, *(word for role in roles for word in ("--role", role)))
+    time.sleep(1)
+    return {name: Person(stage, name) for name in STAFF}
+
+
+def refused(call, code, reason):
+    with pytest.raises(grpc.RpcError) as error:
+        call()
+    details = {one.TypeName().split(".")[-1]: one for one in rpc_status.from_call(error.value).details}
+    info = error_details_pb2.ErrorInfo()
+    details["ErrorInfo"].Unpack(info)
+    assert (error.value.code(), info.reason) == (code, reason), error.value
+    return error.value
+
+
+def test_from_a_new_client_to_a_withdrawn_grant(stage, people):
+    lan = people["lan"]
+    client = lan.AddClient(id="civil-office", agency="H49.3.1", contact="02033 111 222")
+    assert list(client.names) == ["spiffe://ndxp.quangninh.gov.vn/client/civil-office"]
+    stage.cli("certs", "issue", "civil-office", "--folder", "pki")
+    grant = lan.AddGrant(client="civil-office", scopes=["budgetunit:read"], fields=["*"], legal_basis="test",
+                         networks=["127.0.0.0/8"])
+    assert not grant.needs_approval and grant.requested_by == "staff:lan" and grant.rate == 50
+    certificate = (stage.folder / "pki/civil-office.pem").read_text()
+    issued = lan.IssueToken(client="civil-office", certificate=certificate, lifetime_s=600)
+    assert list(issued.record.scopes) == ["budgetunit:read"] and issued.record.expires - issued.record.starts == 600
+    time.sleep(1)
+    with stage.channel("civil-office") as channel:
+        get = channel.unary_unary("/ndxp.budgetunit.v1.BudgetUnitService/GetUnit")
+        bearer = [("authorization", f"Bearer {issued.token}")]
+        assert get(b"\n\x071057000", metadata=bearer, timeout=5)
+        people["dung"].RevokeClientTokens(id="civil-office")
+        time.sleep(1)
+        refused(lambda: get(b"\n\x071057000", metadata=bearer, timeout=5), grpc.StatusCode.UNAUTHENTICATED, "TOKEN_REVOKED")
+        token = lan.IssueToken(client="civil-office", certificate=certificate).token
+        bearer = [("authorization", f"Bearer {token}")]
+        assert get(b"\n\x071057000", metadata=bearer, timeout=5)
+        lan.WithdrawGrant(id=grant.id)
+        time.sleep(1)
+        refused(lambda: get(b"\n\x071057000", metadata=bearer, timeout=5), grpc.StatusCode.PERMISSION_DENIED, "SCOPE_NOT_GRANTED")
+    [listed] = [one for one in people["hoa"].ListGrants(client="civil-office").grants if one.id == grant.id]
+    assert listed.withdrawn
+
+
+def test_a_grant_counts_only_from_its_networks(stage, people):
+    lan = people["lan"]
+    lan.AddClient(id="elsewhere", agency="H49.3")
+    stage.cli("certs", "issue", "elsewhere", "--folder", "pki")
+    lan.AddGrant(client="elsewhere", scopes=["budgetunit:read"], fields=["*"], legal_basis="test", networks=["10.20.0.0/16"])
+    token = lan.IssueToken(client="elsewhere", certificate=(stage.folder / "pki/elsewhere.pem").read_text()).token
+    time.sleep(1)
+    with stage.channel("elsewhere") as channel:
+        get = channel.unary_unary("/ndxp.budgetunit.v1.BudgetUnitService/GetUnit")
+        refused(lambda: get(b"\n\x071057000", metadata=[("authorization", f"Bearer {token}")], timeout=5),
+                grpc.StatusCode.PERMISSION_DENIED, "SCOPE_NOT_GRANTED")
+
+
+def test_sensitive_data_needs_a_second_person(people):
+    lan, minh, binh = people["lan"], people["minh"], people["binh"]
+    asked = dict(client="one-stop-shop", scopes=["civilstatus:record"], purposes=["*"], fields=["*"], legal_basis="test")
+    grant = lan.AddGrant(**asked)
+    assert grant.needs_approval and not grant.approved_by
+    assert grant.id in [one.id for one in people["hoa"].ListGrants(pending=True).grants]
+    refused(lambda: lan.ApproveGrant(id=grant.id), grpc.StatusCode.PERMISSION_DENIED, "ROLE_MISSING")
+    assert minh.ApproveGrant(id=grant.id).approved_by == "staff:minh"
+    refused(lambda: minh.ApproveGrant(id=grant.id), grpc.StatusCode.NOT_FOUND, "OBJECT_UNKNOWN")
+    # With both roles one still does not approve what oneself asked for.
+    own = binh.AddGrant(**asked)
+    refused(lambda: binh.ApproveGrant(id=own.id), grpc.StatusCode.PERMISSION_DENIED, "ROLE_MISSING")
+    assert minh.WithdrawGrant(id=own.id).withdrawn
+
+
+def test_nobody_does_what_their_role_does_not_allow(stage, people):
+    stage.cli("certs", "issue", "visitor", "--staff", "--folder", "pki")
+    allowed = {
+        "AddClient": {"lan", "binh"}, "ResumeClient": {"lan", "binh"}, "SuspendClient": {"lan", "binh", "dung"},
+        "AddGrant": {"lan", "binh"}, "ApproveGrant": {"minh", "binh"}, "WithdrawGrant": {"lan", "binh", "minh"},
+        "IssueToken": {"lan", "binh"}, "RevokeToken": {"lan", "binh", "dung"},
+        "RevokeClientTokens": {"lan", "binh", "dung"}, "RetireKey": {"lan", "binh"}, "AddStaff": {"lan", "binh"},
+        "RemoveStaff": {"lan", "binh"},
+    }
+    for method, who in allowed.items():
+        for name, person in people.items():
+            fields = {"kid": "none"} if method == "RetireKey" else {"client": "none"} if method in ("AddGrant", "IssueToken") else {"id": "none" if method != "AddClient" else ""}
+            with pytest.raises(grpc.RpcError) as error:
+                getattr(person, method)(**fields)
+                if method == "RevokeClientTokens":
+                    raise grpc.RpcError()
+            if name in who:
+                assert method == "RevokeClientTokens" or error.value.code() in (
+                    grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT), (method, name, error.value)
+            else:
+                assert error.value.code() == grpc.StatusCode.PERMISSION_DENIED, (method, name, error.value)
+    # A client's certificate, and one of staff that is not registered, are nobody here.
+    for name in ("one-stop-shop", "visitor"):
+        with stage.channel(name) as channel:
+            ask = channel.unary_unary(f"/{SERVICE}/ListClients")
+            refused(lambda: ask(b"", timeout=5), grpc.StatusCode.UNAUTHENTICATED, "STAFF_UNKNOWN")
+
+
+def test_wrong_arguments_are_named(people):
+    lan = people["lan"]
+    bad = grpc.StatusCode.INVALID_ARGUMENT
+    refused(lambda: lan.AddClient(id="Größe", agency="H49"), bad, "FIELD_INVALID")
+    refused(lambda: lan.AddClient(id="a", agency="X"), bad, "FIELD_INVALID")
+    refused(lambda: lan.AddClient(id="one-stop-shop", agency="H49"), grpc.StatusCode.ALREADY_EXISTS, "OBJECT_EXISTS")
+    grant = dict(client="one-stop-shop", scopes=["budgetunit:read"], fields=["*"], legal_basis="x")
+    for change in ({"scopes": ["moon:read"]}, {"scopes": []}, {"fields": ["no_such"]}, {"purposes": ["because"]},
+                   {"networks": ["10.0.0.0/40"]}, {"legal_basis": " "}, {"not_before": 10, "not_after": 5}):
+        refused(lambda: lan.AddGrant(**{**grant, **change}), bad, "FIELD_INVALID")
+    refused(lambda: lan.AddGrant(**{**grant, "client": "nobody"}), grpc.StatusCode.NOT_FOUND, "OBJECT_UNKNOWN")
+    refused(lambda: lan.IssueToken(client="one-stop-shop", certificate="x"), bad, "FIELD_INVALID")
+    refused(lambda: lan.RotateKey(algorithm="HS256"), bad, "FIELD_INVALID")
+
+
+def test_pages_hold_still(people):
+    lan = people["lan"]
+    for number in range(5):
+        lan.AddClient(id=f"paged-{number}", agency="H49.77")
+    seen, token = [], ""
+    while True:
+        page = people["hoa"].ListClients(agency="H49.77", page_size=2, page_token=token)
+        seen += [client.id for client in page.clients]
+        token = page.next_page_token
+        lan.AddClient(id=f"a-later-{len(seen)}", agency="H49.77")
+        if not token:
+            break
+    assert seen == [f"paged-{number}" for number in range(5)]
+
+
+def test_a_removed_person_can_do_nothing_more(stage, people):
+    people["lan"].RemoveStaff(id="binh")
+    time.sleep(1)
+    refused(lambda: people["binh"].ListClients(), grpc.StatusCode.UNAUTHENTICATED, "STAFF_UNKNOWN")
+
+
+def test_every_act_and_every_refused_one_is_in_the_log(stage):
+    time.sleep(1)
+    lines = stage.cli("--output", "json", "audit", "search", "--limit", "5000").splitlines()
+    acts = [entry for entry in map(json.loads, lines) if entry["kind"] == "administration"]
+    done = {(act["actor"], act["act"]) for act in acts if "reason" not in act}
+    assert {("staff:lan", "client.add"), ("staff:lan", "grant.add"), ("staff:minh", "grant.approve"),
+            ("staff:dung", "token.revoke"), ("staff:lan", "token.issue"), ("staff:lan", "staff.remove")} <= done
+    refused = {(act.get("actor", ""), act["act"], act["reason"]) for act in acts if "reason" in act}
+    assert ("staff:hoa", "client.add", "ROLE_MISSING") in refused and ("", "client.list", "STAFF_UNKNOWN") in refused
+    assert "verified" in stage.cli("audit", "verify")
