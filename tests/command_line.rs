@@ -130,6 +130,23 @@ fn from_an_empty_folder_to_an_audited_call_by_the_command_line_alone() {
     fails(&["audit", "verify", "--vkey", &other], folder, 1);
     assert!(fails(&["audit", "show", "01a00000-0000-7000-8000-000000000000"], folder, 1).contains("no exchange"));
 
+    // A receipt: checked without the log, and refused when anything of it was changed.
+    ok(&["audit", "prove", entries[0]["exchange"].as_str().unwrap(), "--out", "one.tlog-proof"], folder);
+    let elsewhere = tempfile::tempdir().unwrap();
+    let receipt = std::fs::read_to_string(folder.join("one.tlog-proof")).unwrap();
+    let check = |text: &str, code: i32| {
+        let file = elsewhere.path().join("receipt");
+        std::fs::write(&file, text).unwrap();
+        let output = run(&["audit", "verify", "--receipt", "receipt", "--vkey", &vkey], elsewhere.path());
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+    };
+    check(&receipt, 0);
+    let index = entries[0]["index"].to_string();
+    check(&receipt.replace(&format!("index {index}\n"), "index 0\n"), 1);
+    let extra = receipt.lines().nth(1).unwrap();
+    check(&receipt.replace(extra, &extra.replacen('C', "D", 1)), 1);
+    check(receipt.rsplit_once('—').unwrap().0, 1);
+
     // Taken away again.
     let token = ok(&["--output", "json", "token", "list"], folder);
     let token: Value = serde_json::from_str(&token).unwrap();

@@ -2,14 +2,17 @@
 
 use super::output::{Output, print_json};
 use super::{CliError, ConfigFile};
+use crate::exchange_log::checkpoint::LogVerifier;
 use crate::exchange_log::pseudonym::{PersonKind, Pseudonyms};
-use crate::exchange_log::reader::{Found, LogReader};
+use crate::exchange_log::reader::{Found, LogReader, VKEY_FILE};
+use crate::exchange_log::receipt::Receipt;
 use crate::exchange_log::{Entry, Kind, entry, verify};
 use crate::server::pseudonym_folder;
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 #[derive(Args)]
 pub struct AuditArgs {
@@ -33,9 +36,20 @@ enum AuditCommand {
     },
     /// Recompute every hash of the log from its entries, and check the signed checkpoint.
     Verify {
+        /// Check a receipt instead: its signature, its path and its entry, without the log.
+        #[arg(long, value_name = "FILE")]
+        receipt: Option<PathBuf>,
         /// The log's key (`name+hash+key`), from somewhere that the log's operator cannot change.
         #[arg(long, value_name = "KEY")]
         vkey: Option<String>,
+    },
+    /// Make an entry's receipt: with it, whoever has the log's key can check offline that the entry is in the log.
+    Prove {
+        /// An exchange's id (its last entry is meant), or an entry's index.
+        exchange: String,
+        /// File for the receipt; printed unless given.
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
     },
 }
 
@@ -87,10 +101,14 @@ fn local_time(text: &str) -> Result<i64, String> {
 }
 
 pub fn run(args: AuditArgs, output: Output) -> Result<(), CliError> {
-    let data = match &args.data {
-        Some(data) => data.clone(),
-        None => args.config.load()?.data,
-    };
+    if let AuditCommand::Verify { receipt: Some(receipt), vkey } = &args.command {
+        let vkey = match vkey {
+            Some(vkey) => vkey.clone(),
+            None => std::fs::read_to_string(data_folder(&args)?.join("log").join(VKEY_FILE))?,
+        };
+        return verify_receipt(receipt, &vkey, output);
+    }
+    let data = data_folder(&args)?;
     match args.command {
         AuditCommand::Search(filter) => {
             let pseudonyms = Pseudonyms::open(&pseudonym_folder(&data))?;
@@ -104,8 +122,74 @@ pub fn run(args: AuditArgs, output: Output) -> Result<(), CliError> {
             }
         }
         AuditCommand::Show { exchange } => show(&LogReader::open(&data)?, &exchange),
-        AuditCommand::Verify { vkey } => run_verify(&data, vkey.as_deref(), output),
+        AuditCommand::Prove { exchange, out } => prove(&data, &exchange, out.as_deref(), output),
+        AuditCommand::Verify { vkey, .. } => run_verify(&data, vkey.as_deref(), output),
     }
+}
+
+fn data_folder(args: &AuditArgs) -> Result<PathBuf, CliError> {
+    match &args.data {
+        Some(data) => Ok(data.clone()),
+        None => Ok(args.config.load()?.data),
+    }
+}
+
+/// Longest wait until a new entry is sealed: a checkpoint comes at least every second.
+const SEALED_WITHIN: Duration = Duration::from_secs(5);
+
+fn prove(data: &Path, exchange: &str, out: Option<&Path>, output: Output) -> Result<(), CliError> {
+    let began = Instant::now();
+    let receipt = loop {
+        let reader = LogReader::open(data)?;
+        let index = match exchange.parse::<u64>() {
+            Ok(index) => Some(index),
+            Err(_) => find_last(&reader, exchange)?,
+        };
+        let index = index.filter(|index| *index < reader.size());
+        let index = index.ok_or_else(|| CliError::Failed(format!("the log has no exchange {exchange:?}")))?;
+        match Receipt::make(&reader, index)? {
+            Some(receipt) => break receipt,
+            None if began.elapsed() < SEALED_WITHIN => std::thread::sleep(Duration::from_millis(200)),
+            None => {
+                return Err(CliError::Failed(
+                    "the entry is not under a checkpoint yet: is the gateway running?".into(),
+                ));
+            }
+        }
+    };
+    match out {
+        Some(file) => {
+            std::fs::write(file, receipt.to_text())?;
+            let value = json!({ "index": receipt.index, "file": file });
+            output.result(&value, || format!("receipt of entry {} in {}", receipt.index, file.display()))
+        }
+        None => {
+            anstream::print!("{}", receipt.to_text());
+            Ok(())
+        }
+    }
+}
+
+fn find_last(reader: &LogReader, exchange: &str) -> Result<Option<u64>, CliError> {
+    let mut found = None;
+    reader.newest_first(|one| {
+        if one.entry.id_text() == exchange {
+            found = Some(one.index);
+        }
+        found.is_none()
+    })?;
+    Ok(found)
+}
+
+fn verify_receipt(file: &Path, vkey: &str, output: Output) -> Result<(), CliError> {
+    let failed = |reason: String| CliError::Failed(format!("not verified: {}: {reason}", file.display()));
+    let verifier = LogVerifier::parse(vkey).map_err(|error| CliError::Usage(format!("--vkey: {error}")))?;
+    let receipt = Receipt::parse(&std::fs::read_to_string(file)?).map_err(|error| failed(error.to_string()))?;
+    let (entry, checkpoint) = receipt.verify(&verifier).map_err(|error| failed(error.to_string()))?;
+    let entry = to_json(&Found { index: receipt.index, entry });
+    let value = json!({ "verified": true, "origin": checkpoint.origin, "size": checkpoint.size, "entry": entry });
+    let head = format!("verified: entry {} of {} entries of {}", receipt.index, checkpoint.size, checkpoint.origin);
+    output.result(&value, || format!("{head}\n{entry:#}"))
 }
 
 impl Filter {
@@ -225,7 +309,7 @@ fn show(reader: &LogReader, exchange: &str) -> Result<(), CliError> {
     print_json(&found.iter().map(to_json).collect::<Vec<_>>())
 }
 
-fn run_verify(data: &std::path::Path, vkey: Option<&str>, output: Output) -> Result<(), CliError> {
+fn run_verify(data: &Path, vkey: Option<&str>, output: Output) -> Result<(), CliError> {
     let style = ProgressStyle::with_template("verifying {bar:40} {pos}/{len} entries, {per_sec}")
         .map_err(|error| CliError::Failed(error.to_string()))?;
     let progress = ProgressBar::new(0).with_style(style);

@@ -15,8 +15,10 @@
 pub mod checkpoint;
 pub mod entry;
 pub mod journal;
+pub mod proof;
 pub mod pseudonym;
 pub mod reader;
+pub mod receipt;
 pub mod seal;
 pub mod tiles;
 pub mod tree;

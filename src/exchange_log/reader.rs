@@ -2,8 +2,8 @@
 
 use super::checkpoint::{Checkpoint, LogVerifier};
 use super::journal::{read_segment, segments};
-use super::tiles::{checkpoint_path, read_bundle};
-use super::tree::TILE;
+use super::tiles::{checkpoint_path, read_bundle, read_tile};
+use super::tree::{Hash, TILE, tree_hash};
 use super::{Entry, LogError, LogPaths};
 use std::path::Path;
 
@@ -21,6 +21,8 @@ pub struct LogReader {
     paths: LogPaths,
     /// The published checkpoint; `None` where nothing was sealed yet.
     pub checkpoint: Option<Checkpoint>,
+    /// The checkpoint as it was signed.
+    note: String,
     /// Entries behind the checkpoint, as the journal has them.
     tail: Vec<Vec<u8>>,
     /// The bundle that is not full: read at once, since the next sealing deletes its file.
@@ -52,13 +54,15 @@ impl LogReader {
         let verifier =
             LogVerifier::parse(&vkey).map_err(|error| LogError::corrupt(&vkey_path, 0, error.to_string()))?;
         let path = checkpoint_path(&paths.tiles);
-        let checkpoint = match std::fs::read_to_string(&path) {
-            Ok(note) => Some(verifier.check(&note).map_err(|error| LogError::corrupt(&path, 0, error.to_string()))?),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        let note = match std::fs::read_to_string(&path) {
+            Ok(note) => note,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
             Err(error) => return Err(LogError::io(&path, &error)),
         };
+        let check = |note: &str| verifier.check(note).map_err(|error| LogError::corrupt(&path, 0, error.to_string()));
+        let checkpoint = if note.is_empty() { None } else { Some(check(&note)?) };
         let sealed = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.size);
-        let mut reader = LogReader { paths, checkpoint, tail: Vec::new(), last_bundle: Vec::new() };
+        let mut reader = LogReader { paths, checkpoint, note, tail: Vec::new(), last_bundle: Vec::new() };
         // At once: the next sealing deletes this file.
         if sealed % TILE as u64 != 0 {
             let width = (sealed % TILE as u64) as usize;
@@ -103,6 +107,31 @@ impl LogReader {
             return Ok(self.last_bundle.clone());
         }
         read_bundle(&self.paths.tiles, index, TILE)
+    }
+
+    /// The published checkpoint as it was signed; empty where nothing was sealed yet.
+    pub fn note(&self) -> &str {
+        &self.note
+    }
+
+    /// One sealed entry.
+    pub fn sealed_entry(&self, index: u64) -> Result<Vec<u8>, LogError> {
+        let place = (index % TILE as u64) as usize;
+        let missing = || LogError::corrupt(&self.paths.tiles, 0, format!("entry {index} is missing"));
+        self.bundle(index / TILE as u64)?.into_iter().nth(place).ok_or_else(missing)
+    }
+
+    /// The hash of a complete sealed subtree of 2^`level` leaves.
+    pub fn node(&self, level: u32, index: u64) -> Result<Hash, LogError> {
+        let (tiles, within) = ((level / 8) as usize, level % 8);
+        let count = self.sealed() >> (8 * tiles);
+        let first = index << within;
+        let tile = first / TILE as u64;
+        let width = if tile < count / TILE as u64 { TILE } else { (count % TILE as u64) as usize };
+        let hashes = read_tile(&self.paths.tiles, tiles, tile, width)?;
+        let from = (first % TILE as u64) as usize;
+        let some = hashes.get(from..from + (1 << within));
+        some.map(tree_hash).ok_or_else(|| LogError::corrupt(&self.paths.tiles, 0, "a subtree is not complete"))
     }
 
     /// The bytes of the entries behind the checkpoint.

@@ -2,6 +2,7 @@
 
 mod answer;
 mod exchange;
+mod expiry;
 mod infra;
 mod listener;
 mod ops;

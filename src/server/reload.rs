@@ -2,6 +2,7 @@
 //! wrong is told, and what runs stays.
 
 use super::StartError;
+use super::expiry::Expiry;
 use super::infra::Infra;
 use super::shared::{Served, Shared};
 use crate::admin::Admin;
@@ -208,6 +209,7 @@ pub(super) fn spawn(
             let mut hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()).ok();
             let mut tick = tokio::time::interval(REGISTRY_EVERY);
             let mut count = 0u32;
+            let mut expiry = Expiry::default();
             loop {
                 let asked = async {
                     match &mut hangup {
@@ -220,6 +222,7 @@ pub(super) fn spawn(
                         reloader.follow_registry();
                         reloader.log_acts().await;
                         reloader.keep_usage();
+                        expiry.look(&reloader.config, &reloader.shared);
                         count = count.wrapping_add(1);
                         if count.is_multiple_of(FILES_EVERY) {
                             reloader.follow_files();

@@ -4,6 +4,7 @@ use crate::exchange_log::Entry;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use std::io::IsTerminal;
@@ -31,12 +32,18 @@ struct Source {
     source: String,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Certificate {
+    name: &'static str,
+}
+
 /// The gateway's metrics, in the text format of Prometheus.
 pub struct Metrics {
     registry: Registry,
     exchanges: Family<Outcome, Counter>,
     seconds: Family<Source, Histogram>,
     source_seconds: Family<Source, Histogram>,
+    certificates: Family<Certificate, Gauge>,
 }
 
 /// From 0.25 ms to about a minute.
@@ -53,7 +60,10 @@ impl Default for Metrics {
         registry.register("exchanges", "Exchanges by operation and reason (OK: succeeded)", exchanges.clone());
         registry.register("exchange_seconds", "Time from arrival to the durable entry", seconds.clone());
         registry.register("source_seconds", "Time of these at the source", source_seconds.clone());
-        Metrics { registry, exchanges, seconds, source_seconds }
+        let certificates = Family::<Certificate, Gauge>::default();
+        let help = "When a certificate ends, Unix time";
+        registry.register("certificate_end_seconds", help, certificates.clone());
+        Metrics { registry, exchanges, seconds, source_seconds, certificates }
     }
 }
 
@@ -69,6 +79,11 @@ impl Metrics {
         if entry.source_us > 0 {
             self.source_seconds.get_or_create(&source).observe(entry.source_us as f64 / 1e6);
         }
+    }
+
+    /// Tells when a certificate ends, Unix time in seconds.
+    pub fn certificate_ends(&self, name: &'static str, at: i64) {
+        self.certificates.get_or_create(&Certificate { name }).set(at);
     }
 
     /// The text that a Prometheus server reads.

@@ -1,7 +1,8 @@
-//! The HTTPS port: OAuth2 and the public keys. A client certificate is asked for, not required: who shows none gets the
+//! The HTTPS port: OAuth2, the public keys, and the exchange log for auditors. A client certificate is asked for, not required: who shows none gets the
 //! public documents and nothing else. It has a thread of its own, so that it never waits for calls, nor they for it.
 
 mod jwk;
+mod log;
 mod oauth;
 mod recorder;
 
@@ -147,6 +148,7 @@ impl Web {
             ("POST", "/oauth2/revoke") => self.revoke(&asked),
             ("GET" | "HEAD", "/.well-known/oauth-authorization-server") => self.metadata(),
             ("GET" | "HEAD", "/oauth2/jwks.json") => self.jwks(),
+            ("GET" | "HEAD", path) if path.starts_with("/log/") => self.log_file(&asked),
             (_, "/oauth2/token" | "/oauth2/introspect" | "/oauth2/revoke") => {
                 json(StatusCode::METHOD_NOT_ALLOWED, &serde_json::json!({ "error": "invalid_request" }), "no-store")
             }

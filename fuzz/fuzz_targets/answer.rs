@@ -1,0 +1,24 @@
+//! JSON of a source, read as the answer of every operation: never a panic, and what comes out passes the field walk.
+#![no_main]
+
+use bytes::Bytes;
+use libfuzzer_sys::fuzz_target;
+use ndxp_gateway::contract::ContractSet;
+use ndxp_gateway::contract::fields::{Disclosed, keep};
+use ndxp_gateway::contract::map::{answer, outcome};
+use std::sync::LazyLock;
+
+static CONTRACTS: LazyLock<ContractSet> = LazyLock::new(|| ContractSet::embedded().expect("embedded contracts"));
+
+fuzz_target!(|bytes: &[u8]| {
+    for operation in CONTRACTS.operations() {
+        // As the bytes of a gRPC source.
+        let mask = operation.answer_fields.mask(&["*"]);
+        let _ = keep(&operation.answer_fields, &mask, &Bytes::copy_from_slice(bytes), &mut Disclosed::default());
+        let Ok(document) = serde_json::from_slice(bytes) else { continue };
+        let _ = outcome::judge(&operation.outcome, &document, &document);
+        if let answer::Start::At(place) = answer::start(&document, &operation.answer_root) {
+            let _ = answer::read(&operation.answer, place, &document);
+        }
+    }
+});

@@ -1,0 +1,150 @@
+"""An independent verifier of the exchange log: the standard library and `cryptography`, nothing of the gateway's.
+
+    verify_log.py VKEY FETCH...
+
+where FETCH is a folder with the log's files (data/log), or URL CA CERTIFICATE KEY of a running gateway's HTTPS port.
+"""
+import base64
+import hashlib
+import pathlib
+import ssl
+import sys
+import urllib.request
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+TILE = 256
+
+
+class Wrong(Exception):
+    """Something is not as it must be."""
+
+
+def leaf(entry):
+    return hashlib.sha256(b"\0" + entry).digest()
+
+
+def node(left, right):
+    return hashlib.sha256(b"\1" + left + right).digest()
+
+
+def tree(hashes):
+    """MTH of RFC 6962, section 2.1, over hashes of leaves."""
+    if not hashes:
+        return hashlib.sha256(b"").digest()
+    if len(hashes) == 1:
+        return hashes[0]
+    split = 1
+    while split * 2 < len(hashes):
+        split *= 2
+    return node(tree(hashes[:split]), tree(hashes[split:]))
+
+
+def open_note(vkey, note):
+    """A signed note (C2SP signed-note) of this key: the checkpoint's origin, size and root."""
+    name, key_hash, key = vkey.strip().split("+", 2)
+    key = base64.b64decode(key)
+    if key[0] != 1 or hashlib.sha256(name.encode() + b"\n" + key).digest()[:4].hex() != key_hash:
+        raise Wrong("the verifier key")
+    text, signatures = note.split("\n\n", 1)
+    text += "\n"
+    for line in signatures.splitlines():
+        signer, signature = line.removeprefix("\u2014 ").rsplit(" ", 1)
+        signature = base64.b64decode(signature)
+        if signer == name and signature[:4].hex() == key_hash:
+            try:
+                Ed25519PublicKey.from_public_bytes(key[1:]).verify(signature[4:], text.encode())
+            except InvalidSignature:
+                raise Wrong("the checkpoint's signature") from None
+            origin, size, root = text.splitlines()[:3]
+            if origin != name:
+                raise Wrong("the checkpoint's origin")
+            return int(size), base64.b64decode(root)
+    raise Wrong("the checkpoint has no signature of this key")
+
+
+def path(kind, index, width):
+    name = f"{index % 1000:03}"
+    while index >= 1000:
+        index //= 1000
+        name = f"x{index % 1000:03}/{name}"
+    return f"tile/{kind}/{name}" + ("" if width == TILE else f".p/{width}")
+
+
+def bundle(data, width):
+    entries = []
+    while data:
+        length = int.from_bytes(data[:2], "big")
+        if len(data) < 2 + length:
+            raise Wrong("an entry is cut off")
+        entries.append(data[2:2 + length])
+        data = data[2 + length:]
+    if len(entries) != width:
+        raise Wrong(f"{len(entries)} entries where {width} must be")
+    return entries
+
+
+def verify_log(vkey, fetch):
+    """Recomputes everything from the entries; gives size and root."""
+    size, root = open_note(vkey, fetch("checkpoint").decode())
+    leaves = []
+    for index in range((size + TILE - 1) // TILE):
+        width = min(TILE, size - index * TILE)
+        leaves += [leaf(entry) for entry in bundle(fetch(path("entries", index, width)), width)]
+    if tree(leaves) != root:
+        raise Wrong("the entries do not have the checkpoint's root")
+    level, hashes = 0, leaves
+    while hashes:
+        for index in range((len(hashes) + TILE - 1) // TILE):
+            mine = hashes[index * TILE:(index + 1) * TILE]
+            if fetch(path(level, index, len(mine))) != b"".join(mine):
+                raise Wrong(f"hash tile {level}/{index}")
+        hashes = [tree(hashes[at:at + TILE]) for at in range(0, len(hashes) - len(hashes) % TILE, TILE)]
+        level += 1
+    return size, root
+
+
+def verify_receipt(vkey, text):
+    """A receipt (C2SP tlog-proof): gives the entry's bytes and its index."""
+    head, note = text.split("\n\n", 1)
+    magic, extra, index, *hashes = head.splitlines()
+    if magic != "c2sp.org/tlog-proof@v1":
+        raise Wrong("not a receipt")
+    size, root = open_note(vkey, note)
+    entry, index = base64.b64decode(extra.removeprefix("extra ")), int(index.removeprefix("index "))
+    at, last, value = index, size - 1, leaf(entry)
+    for sibling in map(base64.b64decode, hashes):
+        if last == 0:
+            raise Wrong("the path is too long")
+        if at % 2 == 1 or at == last:
+            value = node(sibling, value)
+            while at % 2 == 0 and at != 0:
+                at, last = at >> 1, last >> 1
+        else:
+            value = node(value, sibling)
+        at, last = at >> 1, last >> 1
+    if last != 0 or value != root or index >= size:
+        raise Wrong("the entry is not under the checkpoint")
+    return entry, index
+
+
+def from_folder(folder):
+    return lambda name: (pathlib.Path(folder) / name).read_bytes()
+
+
+def from_gateway(url, ca, certificate, key):
+    context = ssl.create_default_context(cafile=ca)
+    context.load_cert_chain(certificate, key)
+
+    def fetch(name):
+        with urllib.request.urlopen(f"{url}/log/{name}", context=context, timeout=10) as answer:
+            return answer.read()
+
+    return fetch
+
+
+if __name__ == "__main__":
+    source = from_folder(sys.argv[2]) if len(sys.argv) == 3 else from_gateway(*sys.argv[2:])
+    size, root = verify_log(sys.argv[1], source)
+    print(f"verified: {size} entries, root {root.hex()}")
