@@ -17,6 +17,7 @@ pub mod drivers;
 pub mod exchange_log;
 pub mod frame;
 pub mod guard;
+pub mod hex;
 pub mod identity;
 pub mod issuer;
 pub mod keyfile;

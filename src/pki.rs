@@ -1,6 +1,7 @@
 //! A development CA: P-256, one folder, files `<name>.pem` and `<name>.key`. Production brings its own; what the
 //! certificates must look like is in `certs/README.md`.
 
+use crate::hex::hex;
 use crate::identity::{Thumbprint, certificate_names, tls};
 use crate::keyfile::write_private;
 use rcgen::{
@@ -237,7 +238,7 @@ pub fn show(file: &Path) -> Result<CertificateInfo, PkiError> {
         file: file.to_owned(),
         subject: certificate.subject().to_string(),
         names: certificate_names(&chain[0]),
-        serial: certificate.raw_serial().iter().map(|byte| format!("{byte:02x}")).collect(),
+        serial: hex(certificate.raw_serial()),
         not_after: certificate.validity().not_after.timestamp(),
         thumbprint: Thumbprint::of(&chain[0]).base64url(),
     })

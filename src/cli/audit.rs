@@ -7,6 +7,7 @@ use crate::exchange_log::pseudonym::{PersonKind, Pseudonyms};
 use crate::exchange_log::reader::{Found, LogReader, VKEY_FILE};
 use crate::exchange_log::receipt::Receipt;
 use crate::exchange_log::{Entry, Kind, entry, verify};
+use crate::hex::hex;
 use crate::server::pseudonym_folder;
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -259,10 +260,6 @@ fn print_table(found: &[Found], output: Output) -> Result<(), CliError> {
         let cells = [text("index"), text("time"), text("kind"), text("client"), operation, text("purpose"), outcome];
         cells.into_iter().chain([format!("{total:.1}"), text("exchange")]).collect()
     })
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// An entry, whole, for people and scripts; what is empty is left out.

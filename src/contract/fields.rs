@@ -4,7 +4,6 @@
 
 use super::plan::{FieldKind, MessagePlan};
 use bytes::Bytes;
-use std::collections::BTreeSet;
 
 /// Every field of an answer, as a tree of nodes; node 0 is the message itself.
 #[derive(Debug, Default)]
@@ -94,13 +93,15 @@ impl Mask {
 
 /// The fields disclosed by the messages of one exchange.
 #[derive(Debug, Default, Clone)]
-pub struct Disclosed(BTreeSet<usize>);
+pub struct Disclosed(Vec<bool>);
 
 impl Disclosed {
     /// Their paths, sorted as the contract has them; a message whose own fields are listed is not listed itself.
     pub fn paths(&self, tree: &FieldTree) -> Vec<String> {
-        let shown = |index: &&usize| !tree.nodes[**index].children.iter().any(|(_, child)| self.0.contains(child));
-        self.0.iter().filter(shown).filter_map(|index| tree.nodes.get(*index)).map(|node| node.path.clone()).collect()
+        let told = |index: usize| self.0.get(index).copied().unwrap_or(false);
+        let shown = |node: &&Node| !node.children.iter().any(|(_, child)| told(*child));
+        let nodes = tree.nodes.iter().enumerate().filter(|(index, _)| told(*index)).map(|(_, node)| node);
+        nodes.filter(shown).map(|node| node.path.clone()).collect()
     }
 }
 
@@ -111,6 +112,7 @@ pub struct Garbled;
 
 /// Keeps what the mask allows. Where that is everything, the bytes are handed on as they are.
 pub fn keep(tree: &FieldTree, mask: &Mask, message: &Bytes, disclosed: &mut Disclosed) -> Result<Bytes, Garbled> {
+    disclosed.0.resize(tree.nodes.len(), false);
     let mut walk = Walk { tree, mask, disclosed, dropped: false };
     let mut out = Vec::new();
     walk.message(0, message, &mut out)?;
@@ -138,7 +140,7 @@ impl Walk<'_> {
                 self.dropped = true;
                 continue;
             };
-            self.disclosed.0.insert(child);
+            self.disclosed.0[child] = true;
             if !self.tree.nodes[child].message {
                 out.extend_from_slice(whole);
                 continue;

@@ -2,6 +2,7 @@
 //! Ed25519.
 
 use super::tree::Hash;
+use crate::hex::hex;
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -99,7 +100,7 @@ impl LogVerifier {
         };
         let bytes = STANDARD.decode(key).map_err(|_| CheckpointError::BadKey)?;
         let (algorithm, key) = bytes.split_first().ok_or(CheckpointError::BadKey)?;
-        let id: String = key_id(name, key).iter().map(|byte| format!("{byte:02x}")).collect();
+        let id = hex(&key_id(name, key));
         if *algorithm != ALGORITHM_ED25519 || key.len() != 32 || id != hash {
             return Err(CheckpointError::BadKey);
         }
@@ -133,7 +134,7 @@ impl LogVerifier {
 
 impl std::fmt::Display for LogVerifier {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let id: String = key_id(&self.origin, &self.key).iter().map(|byte| format!("{byte:02x}")).collect();
+        let id = hex(&key_id(&self.origin, &self.key));
         let key = STANDARD.encode([&[ALGORITHM_ED25519], self.key.as_slice()].concat());
         write!(f, "{}+{id}+{key}", self.origin)
     }

@@ -119,7 +119,7 @@ mod tests {
     }
 
     fn hex(hash: &Hash) -> String {
-        hash.iter().map(|byte| format!("{byte:02x}")).collect()
+        crate::hex::hex(hash)
     }
 
     /// The vectors of certificate-transparency's reference tests (RFC 6962 trees of these eight leaves).

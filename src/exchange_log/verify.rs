@@ -5,6 +5,7 @@ use super::reader::{LogReader, VKEY_FILE};
 use super::tiles::{bundle_path, edge_tiles, read_tile, tile_path};
 use super::tree::{Edge, TILE, leaf_hash};
 use super::{Entry, LogError, LogPaths};
+use crate::hex::hex;
 use std::path::Path;
 
 /// What was verified.
@@ -76,12 +77,7 @@ fn verify_once(data: &Path, vkey: Option<&str>, progress: &mut impl FnMut(u64, u
             return Err(LogError::corrupt(&paths.journal, 0, format!("entry {index} is no canonical entry")));
         }
     }
-    Ok(Report {
-        origin: checkpoint.origin.clone(),
-        sealed,
-        tail: reader.tail().len() as u64,
-        root: root.iter().map(|byte| format!("{byte:02x}")).collect(),
-    })
+    Ok(Report { origin: checkpoint.origin.clone(), sealed, tail: reader.tail().len() as u64, root: hex(&root) })
 }
 
 fn check_key(paths: &LogPaths, vkey: &str) -> Result<(), LogError> {

@@ -11,6 +11,9 @@ use std::time::Duration;
 /// pass as not yet expired.
 const MAX_SKEW_S: i64 = 600;
 
+/// Version of the tables below: a file of another one is refused rather than misread.
+const SCHEMA_VERSION: i64 = 1;
+
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS clients (
         id TEXT PRIMARY KEY, agency TEXT NOT NULL, contact TEXT NOT NULL, names TEXT NOT NULL,
@@ -106,7 +109,15 @@ fn open(path: &Path, schema: &str) -> Result<Connection, RegistryError> {
     connection.busy_timeout(Duration::from_secs(5))?;
     // FULL: a change that was told as made survives a power cut.
     connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;")?;
+    let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    if version != 0 && version != SCHEMA_VERSION {
+        let told = format!("{} was made by another version of the gateway (schema {version})", path.display());
+        return Err(RegistryError::Store(told));
+    }
     connection.execute_batch(schema)?;
+    if version == 0 {
+        connection.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+    }
     Ok(connection)
 }
 

@@ -4,6 +4,7 @@
 use super::faults::{FaultKind, Faults};
 use super::http::{Ask, Reply, Site};
 use super::sources::Source;
+use crate::hex::hex;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
@@ -87,7 +88,7 @@ impl Hub {
         let fresh = timestamp.parse::<i64>().is_ok_and(|sent| (now - sent).abs() < MAX_SKEW_MS);
         let text = format!("{}{}{timestamp}{}", ask.path, self.keys.soap_user, self.keys.soap_secret);
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
-        let hex: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = hex(digest.as_ref());
         let basic = STANDARD.encode(format!("{}:{hex}", self.keys.soap_user));
         fresh
             && ask.header("authorization") == Some(&format!("Basic {basic}"))

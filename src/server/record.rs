@@ -36,6 +36,7 @@ pub struct Record {
     id: [u8; 16],
     arrived: Instant,
     keys: Option<Arc<PeriodKeys>>,
+    salts: Option<Salts>,
     answer: Option<Commitment>,
     closed: bool,
     /// What is left of the grant's rate and quota, for the caller.
@@ -65,6 +66,7 @@ impl Record {
             id: id.into_bytes(),
             arrived: Instant::now(),
             keys: None,
+            salts: None,
             answer: None,
             closed: false,
             left: None,
@@ -110,7 +112,7 @@ impl Record {
         let named = validate::subjects(&operation.subject, message);
         self.entry.subjects =
             named.iter().take(MAX_SUBJECTS).map(|id| keys.pseudonym(PersonKind::Subject, id)).collect();
-        self.entry.request_commitment = commit(&keys.salt(&self.id, Direction::Request), bytes);
+        self.entry.request_commitment = commit(&self.salts()?.request, bytes);
         self.entry.request_bytes = bytes.len() as u64;
         self.entry.request_messages = 1;
         Ok(())
@@ -137,15 +139,16 @@ impl Record {
         Ok(keys)
     }
 
-    /// The salts, for the caller.
+    /// The salts of the commitments; worked out once.
     pub fn salts(&mut self) -> Result<Salts, Refusal> {
+        if let Some(salts) = self.salts {
+            return Ok(salts);
+        }
         let keys = self.keys()?;
-        Ok(Salts { request: keys.salt(&self.id, Direction::Request), answer: keys.salt(&self.id, Direction::Answer) })
-    }
-
-    /// The id in bytes, for salts of a stream.
-    pub fn id_bytes(&self) -> [u8; 16] {
-        self.id
+        let salts =
+            Salts { request: keys.salt(&self.id, Direction::Request), answer: keys.salt(&self.id, Direction::Answer) };
+        self.salts = Some(salts);
+        Ok(salts)
     }
 
     /// Logs a note about the exchange that must be durable before it goes on: a write's intent, a stream's opening.
@@ -165,8 +168,7 @@ impl Record {
 
     /// The one answer, as it will leave.
     pub fn answer(&mut self, bytes: &Bytes) -> Result<(), Refusal> {
-        let keys = self.keys()?;
-        self.entry.answer_commitment = commit(&keys.salt(&self.id, Direction::Answer), bytes);
+        self.entry.answer_commitment = commit(&self.salts()?.answer, bytes);
         self.entry.answer_bytes = bytes.len() as u64;
         self.entry.answer_messages = 1;
         Ok(())
@@ -174,9 +176,8 @@ impl Record {
 
     /// One message of a stream of answers, as it will leave.
     pub fn answer_part(&mut self, bytes: &Bytes) -> Result<(), Refusal> {
-        let keys = self.keys()?;
-        let id = self.id;
-        let commitment = self.answer.get_or_insert_with(|| Commitment::new(&keys.salt(&id, Direction::Answer)));
+        let salts = self.salts()?;
+        let commitment = self.answer.get_or_insert_with(|| Commitment::new(&salts.answer));
         commitment.message(bytes);
         self.entry.answer_bytes += bytes.len() as u64;
         self.entry.answer_messages += 1;

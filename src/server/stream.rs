@@ -10,10 +10,11 @@ use crate::access::limits::Left;
 use crate::contract::fields::{self, Disclosed, Mask};
 use crate::contract::{Operation, validate};
 use crate::drivers::SourceError;
-use crate::exchange_log::pseudonym::{Commitment, Direction, PeriodKeys, PersonKind};
+use crate::exchange_log::pseudonym::{Commitment, PeriodKeys, PersonKind};
 use crate::exchange_log::{Entry, Kind};
 use crate::frame::{FrameReader, frame};
 use crate::guard::Place;
+use crate::hex::hex;
 use crate::status::{Reason, Refusal};
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream};
@@ -39,7 +40,6 @@ pub(super) struct Opened {
 
 /// Log index, salts, and what is left of rate and quota, as metadata.
 pub(super) fn tell(headers: &mut HeaderMap, index: u64, salts: &Salts, left: Option<Left>) {
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     answer::put(headers, answer::LOG_INDEX, &index.to_string());
     answer::put(headers, answer::REQUEST_SALT, &hex(&salts.request));
     answer::put(headers, answer::ANSWER_SALT, &hex(&salts.answer));
@@ -160,7 +160,7 @@ pub(super) fn incoming(
     body: Incoming,
 ) -> Result<(BoxStream<'static, Result<Bytes, SourceError>>, Tally), Refusal> {
     let keys = record.keys()?;
-    let commitment = Some(Commitment::new(&keys.salt(&record.id_bytes(), Direction::Request)));
+    let commitment = Some(Commitment::new(&record.salts()?.request));
     let tally: Tally = Arc::new(Mutex::new(StreamTally { commitment, ..StreamTally::default() }));
     let requests = Requests {
         reader: FrameReader::new(body, shared.max_message),

@@ -1,9 +1,10 @@
 //! NDXP's SOAP side: `Authorization: Basic base64(user ":" sha256hex(endpointPath + user + timestamp + secret))`, with
 //! `Timestamp` (Unix ms), `X-Road-Client` and `ApiKey` beside it (../shared/sources.md, "How one gets in").
 
-use super::{Secret, hex, sensitive};
+use super::{Secret, sensitive};
 use crate::drivers::SourceError;
 use crate::drivers::http::HttpEndpoint;
+use crate::hex::hex;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, HeaderName, HeaderValue, header};

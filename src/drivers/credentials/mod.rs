@@ -125,8 +125,3 @@ fn nonce() -> Result<[u8; 16], SourceError> {
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| SourceError::Unavailable("no random numbers"))?;
     Ok(bytes)
 }
-
-/// Lower-case hexadecimal.
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
