@@ -147,6 +147,29 @@ fn from_an_empty_folder_to_an_audited_call_by_the_command_line_alone() {
     check(&receipt.replace(extra, &extra.replacen('C', "D", 1)), 1);
     check(receipt.rsplit_once('—').unwrap().0, 1);
 
+    // What the person is owed, the period in numbers, and the entries in files.
+    let owed = ok(&["--output", "json", "audit", "subject", person["citizenId"].as_str().unwrap()], folder);
+    let owed: Value = serde_json::from_str(&owed).unwrap();
+    assert_eq!(owed.as_array().unwrap().len(), 1);
+    assert_eq!((&owed[0]["agency"], &owed[0]["fields"]), (&json!("H49.12"), &json!(["matched"])));
+    assert!(ok(&["audit", "subject", person["citizenId"].as_str().unwrap()], folder).contains("VerifyCitizen"));
+    assert_eq!(ok(&["audit", "subject", "022000000000"], folder).trim(), "none");
+    let report: Value = serde_json::from_str(&ok(&["--output", "json", "audit", "report"], folder)).unwrap();
+    let refused = |row: &&Value| row["outcome"] == "PURPOSE_REQUIRED" && row["exchanges"] == 1;
+    assert_eq!(report.as_array().unwrap().iter().filter(refused).count(), 1, "{report}");
+    ok(&["audit", "export", "--source", "business", "--out", "business.csv"], folder);
+    let exported = std::fs::read_to_string(folder.join("business.csv")).unwrap();
+    let mut rows = csv::Reader::from_reader(exported.as_bytes());
+    let rows: Vec<csv::StringRecord> = rows.records().collect::<Result<_, _>>().unwrap();
+    assert_eq!(rows.len(), 3);
+    assert!(rows.iter().all(|row| row.iter().any(|cell| cell.contains("GetEnterprise"))), "{exported}");
+    ok(&["audit", "export", "--out", "all.jsonl"], folder);
+    let all = std::fs::read_to_string(folder.join("all.jsonl")).unwrap();
+    let indexes: Vec<u64> =
+        all.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["index"].as_u64().unwrap()).collect();
+    assert!(indexes.is_sorted() && indexes.len() as u64 == indexes.last().unwrap() + 1);
+    fails(&["audit", "export", "--out", "all.xlsx"], folder, 2);
+
     // Taken away again.
     let token = ok(&["--output", "json", "token", "list"], folder);
     let token: Value = serde_json::from_str(&token).unwrap();

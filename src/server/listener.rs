@@ -1,11 +1,11 @@
 //! The gRPC port. Each worker is one thread with a listener of its own on the same port (SO_REUSEPORT) and connections
 //! of its own to the sources, so that a call runs to its end where it arrived.
 
-use super::StartError;
 use super::exchange::Exchange;
 use super::infra::Infra;
 use super::refusals::Refusals;
 use super::shared::{Routes, Served, Shared};
+use super::{StartError, thread};
 use crate::config::Listen;
 use crate::identity::Peer;
 use crate::identity::connections::Connections;
@@ -76,16 +76,11 @@ pub(super) fn spawn(
     open: Arc<Connections>,
     control: Control,
 ) -> Result<JoinHandle<()>, StartError> {
-    let fail = |error: std::io::Error| StartError::Thread(error.to_string());
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(fail)?;
-    let run = move || {
-        runtime.block_on(async move {
-            let exchange = Arc::new(Exchange { shared, routes: ArcSwap::default() });
-            let worker = Worker { exchange, refusals, listen, control, open, connections: TaskTracker::new() };
-            worker.run(listener).await;
-        });
-    };
-    std::thread::Builder::new().name(format!("worker-{number}")).spawn(run).map_err(fail)
+    thread::spawn(&format!("worker-{number}"), move || async move {
+        let exchange = Arc::new(Exchange { shared, routes: ArcSwap::default() });
+        let worker = Worker { exchange, refusals, listen, control, open, connections: TaskTracker::new() };
+        worker.run(listener).await;
+    })
 }
 
 #[derive(Clone)]

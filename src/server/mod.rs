@@ -12,6 +12,7 @@ mod reload;
 mod shared;
 mod standing;
 mod stream;
+mod thread;
 
 use crate::admin::Admin;
 use crate::config::{Config, ConfigFault};
@@ -32,7 +33,7 @@ use reload::Reloader;
 use shared::{Served, Shared};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -162,9 +163,20 @@ impl Gateway {
         }
         let ops_listener = config.listen.ops.map(ops::bind).transpose()?;
         let ops = ops_listener.as_ref().and_then(|listener| listener.local_addr().ok());
-        let reloader = Arc::new(Reloader::new(
-            config, shared, store, usage, version, served_to, infra_to, gate_to, health, admin, contracts,
-        ));
+        let reloader = Arc::new(Reloader {
+            files: Mutex::new(reload::stamp(&config)),
+            config,
+            shared,
+            store,
+            usage,
+            version: Mutex::new(version),
+            served: served_to,
+            infra: infra_to,
+            gate: gate_to,
+            health,
+            admin,
+            contracts,
+        });
         let control = reload::spawn(reloader.clone(), ops_listener, stop.clone())?;
         Ok(Gateway { address, https, ops, stop, workers, reloader, control: Some(control) })
     }
@@ -197,17 +209,12 @@ fn spawn_web(
     gate: watch::Receiver<Arc<Gate>>,
     stop: CancellationToken,
 ) -> Result<JoinHandle<()>, StartError> {
-    let fail = |error: std::io::Error| StartError::Thread(error.to_string());
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(fail)?;
-    let run = move || {
-        runtime.block_on(async move {
-            match tokio::net::TcpListener::from_std(listener) {
-                Ok(listener) => web.serve(listener, gate, stop).await,
-                Err(error) => tracing::error!(%error, "the HTTPS port cannot be served"),
-            }
-        });
-    };
-    std::thread::Builder::new().name("web".into()).spawn(run).map_err(fail)
+    thread::spawn("web", move || async move {
+        match tokio::net::TcpListener::from_std(listener) {
+            Ok(listener) => web.serve(listener, gate, stop).await,
+            Err(error) => tracing::error!(%error, "the HTTPS port cannot be served"),
+        }
+    })
 }
 
 impl Drop for Gateway {

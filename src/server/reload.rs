@@ -1,10 +1,10 @@
 //! The control plane: watches the registry and the configuration's files, and swaps what the workers see. Whatever is
 //! wrong is told, and what runs stays.
 
-use super::StartError;
 use super::expiry::Expiry;
 use super::infra::Infra;
 use super::shared::{Served, Shared};
+use super::{StartError, thread};
 use crate::admin::Admin;
 use crate::config::Config;
 use crate::contract::ContractSet;
@@ -29,55 +29,26 @@ const FILES_EVERY: u32 = 5;
 
 /// Loads anew what can change while the gateway runs.
 pub(super) struct Reloader {
-    config: Config,
-    shared: Arc<Shared>,
-    store: Arc<dyn Store>,
-    usage: UsageStore,
-    version: Mutex<u64>,
-    served: watch::Sender<Arc<Served>>,
-    infra: watch::Sender<Arc<Infra>>,
-    gate: watch::Sender<Arc<Gate>>,
-    health: HealthReporter,
-    admin: Admin,
-    contracts: Arc<ArcSwap<ContractSet>>,
-    files: Mutex<Stamp>,
+    pub config: Config,
+    pub shared: Arc<Shared>,
+    pub store: Arc<dyn Store>,
+    pub usage: UsageStore,
+    /// The registry's version that is in force.
+    pub version: Mutex<u64>,
+    pub served: watch::Sender<Arc<Served>>,
+    pub infra: watch::Sender<Arc<Infra>>,
+    pub gate: watch::Sender<Arc<Gate>>,
+    pub health: HealthReporter,
+    pub admin: Admin,
+    pub contracts: Arc<ArcSwap<ContractSet>>,
+    /// What the files looked like when they were last taken.
+    pub files: Mutex<Stamp>,
 }
 
 /// What the files looked like: path, size, time of change.
-type Stamp = BTreeMap<PathBuf, (u64, Option<SystemTime>)>;
+pub(super) type Stamp = BTreeMap<PathBuf, (u64, Option<SystemTime>)>;
 
 impl Reloader {
-    #[expect(clippy::too_many_arguments, reason = "called in one place, which puts the gateway together")]
-    pub(super) fn new(
-        config: Config,
-        shared: Arc<Shared>,
-        store: Arc<dyn Store>,
-        usage: UsageStore,
-        version: u64,
-        served: watch::Sender<Arc<Served>>,
-        infra: watch::Sender<Arc<Infra>>,
-        gate: watch::Sender<Arc<Gate>>,
-        health: HealthReporter,
-        admin: Admin,
-        contracts: Arc<ArcSwap<ContractSet>>,
-    ) -> Self {
-        let files = Mutex::new(stamp(&config));
-        Reloader {
-            config,
-            shared,
-            store,
-            usage,
-            version: Mutex::new(version),
-            served,
-            infra,
-            gate,
-            health,
-            admin,
-            contracts,
-            files,
-        }
-    }
-
     /// Reads contracts, connections and certificates again.
     pub(super) fn reload(&self) -> Result<(), StartError> {
         let catalogue = self.config.catalogue()?;
@@ -162,7 +133,8 @@ impl Reloader {
     }
 }
 
-fn stamp(config: &Config) -> Stamp {
+/// Looks at every file that a reload would read.
+pub(super) fn stamp(config: &Config) -> Stamp {
     let mut found = Stamp::new();
     let folders = [Some(&config.hubs_dir), Some(&config.sources_dir), config.contracts_dir.as_ref()];
     for folder in folders.into_iter().flatten() {
@@ -199,42 +171,37 @@ pub(super) fn spawn(
     ops: Option<std::net::TcpListener>,
     stop: CancellationToken,
 ) -> Result<JoinHandle<()>, StartError> {
-    let fail = |error: std::io::Error| StartError::Thread(error.to_string());
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(fail)?;
-    let run = move || {
-        runtime.block_on(async move {
-            if let Some(listener) = ops {
-                tokio::spawn(super::ops::serve(listener, reloader.shared.clone()));
-            }
-            let mut hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()).ok();
-            let mut tick = tokio::time::interval(REGISTRY_EVERY);
-            let mut count = 0u32;
-            let mut expiry = Expiry::default();
-            loop {
-                let asked = async {
-                    match &mut hangup {
-                        Some(hangup) => hangup.recv().await,
-                        None => std::future::pending().await,
-                    }
-                };
-                tokio::select! {
-                    _ = tick.tick() => {
-                        reloader.follow_registry();
-                        reloader.log_acts().await;
-                        reloader.keep_usage();
-                        expiry.look(&reloader.config, &reloader.shared);
-                        count = count.wrapping_add(1);
-                        if count.is_multiple_of(FILES_EVERY) {
-                            reloader.follow_files();
-                        }
-                    }
-                    _ = asked => reloader.reload_or_tell(),
-                    () = stop.cancelled() => break,
+    thread::spawn("control", move || async move {
+        if let Some(listener) = ops {
+            tokio::spawn(super::ops::serve(listener, reloader.shared.clone()));
+        }
+        let mut hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()).ok();
+        let mut tick = tokio::time::interval(REGISTRY_EVERY);
+        let mut count = 0u32;
+        let mut expiry = Expiry::default();
+        loop {
+            let asked = async {
+                match &mut hangup {
+                    Some(hangup) => hangup.recv().await,
+                    None => std::future::pending().await,
                 }
+            };
+            tokio::select! {
+                _ = tick.tick() => {
+                    reloader.follow_registry();
+                    reloader.log_acts().await;
+                    reloader.keep_usage();
+                    expiry.look(&reloader.config, &reloader.shared);
+                    count = count.wrapping_add(1);
+                    if count.is_multiple_of(FILES_EVERY) {
+                        reloader.follow_files();
+                    }
+                }
+                _ = asked => reloader.reload_or_tell(),
+                () = stop.cancelled() => break,
             }
-            reloader.log_acts().await;
-            reloader.keep_usage();
-        });
-    };
-    std::thread::Builder::new().name("control".into()).spawn(run).map_err(fail)
+        }
+        reloader.log_acts().await;
+        reloader.keep_usage();
+    })
 }

@@ -1,19 +1,21 @@
-//! `audit`: search, show and verify the exchange log, in its files, whether a gateway runs or not.
+//! `audit`: the exchange log, in its files, whether a gateway runs or not.
+
+mod filter;
+mod receipt;
+mod report;
 
 use super::output::{Output, print_json};
 use super::{CliError, ConfigFile};
-use crate::exchange_log::checkpoint::LogVerifier;
-use crate::exchange_log::pseudonym::{PersonKind, Pseudonyms};
+use crate::exchange_log::pseudonym::Pseudonyms;
 use crate::exchange_log::reader::{Found, LogReader, VKEY_FILE};
-use crate::exchange_log::receipt::Receipt;
 use crate::exchange_log::{Entry, Kind, entry, verify};
 use crate::hex::hex;
 use crate::server::pseudonym_folder;
 use clap::{Args, Subcommand};
+use filter::Filter;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 #[derive(Args)]
 pub struct AuditArgs {
@@ -29,7 +31,34 @@ pub struct AuditArgs {
 #[derive(Subcommand)]
 enum AuditCommand {
     /// Find entries, newest first.
-    Search(Box<Filter>),
+    Search {
+        #[command(flatten)]
+        filter: Box<Filter>,
+        /// Most entries.
+        #[arg(long, default_value_t = 50)]
+        limit: usize,
+    },
+    /// What a citizen is owed: who asked for their data, when, for what purpose, and which fields they were told.
+    Subject {
+        /// Their id (citizen id, tax code, social-insurance number…).
+        id: String,
+        /// From this time on.
+        #[arg(long, value_parser = filter::local_time)]
+        from: Option<i64>,
+        /// Until this time.
+        #[arg(long, value_parser = filter::local_time)]
+        to: Option<i64>,
+    },
+    /// A period in numbers: by client, operation and outcome.
+    Report(Box<Filter>),
+    /// Write entries to a file, oldest first.
+    Export {
+        #[command(flatten)]
+        filter: Box<Filter>,
+        /// The file; its ending says the form: `.jsonl` or `.csv`.
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
     /// Show every entry of one exchange, whole.
     Show {
         /// Its id, or an entry's index.
@@ -54,182 +83,52 @@ enum AuditCommand {
     },
 }
 
-#[derive(Args)]
-struct Filter {
-    /// By client.
-    #[arg(long)]
-    client: Option<String>,
-    /// By agency code, those below it included.
-    #[arg(long)]
-    agency: Option<String>,
-    /// By source.
-    #[arg(long)]
-    source: Option<String>,
-    /// By operation: a part of its name.
-    #[arg(long)]
-    operation: Option<String>,
-    /// By reason (`SCOPE_NOT_GRANTED`; `OK` for what succeeded).
-    #[arg(long)]
-    reason: Option<String>,
-    /// By purpose or dossier number.
-    #[arg(long)]
-    purpose: Option<String>,
-    /// By the person or enterprise that it was about: their id is turned into its pseudonyms.
-    #[arg(long, value_name = "ID")]
-    subject: Option<String>,
-    /// By the official who asked.
-    #[arg(long, value_name = "ID")]
-    official: Option<String>,
-    /// From this time on (`2026-11-25`, `2026-11-25T08:00`; Ho Chi Minh City).
-    #[arg(long, value_parser = local_time)]
-    from: Option<i64>,
-    /// Until this time.
-    #[arg(long, value_parser = local_time)]
-    to: Option<i64>,
-    /// Most entries.
-    #[arg(long, default_value_t = 50)]
-    limit: usize,
-}
-
-/// A local time as Unix microseconds.
-fn local_time(text: &str) -> Result<i64, String> {
-    let parsed = text
-        .parse::<jiff::civil::DateTime>()
-        .or_else(|_| text.parse::<jiff::civil::Date>().map(|date| date.at(0, 0, 0, 0)));
-    let local = parsed.map_err(|_| format!("{text:?} is no time: write 2026-11-25 or 2026-11-25T08:00"))?;
-    let time = crate::contract::map::date::HO_CHI_MINH.to_timestamp(local).map_err(|error| error.to_string())?;
-    Ok(time.as_microsecond())
-}
-
 pub fn run(args: AuditArgs, output: Output) -> Result<(), CliError> {
-    if let AuditCommand::Verify { receipt: Some(receipt), vkey } = &args.command {
+    if let AuditCommand::Verify { receipt: Some(file), vkey } = &args.command {
         let vkey = match vkey {
             Some(vkey) => vkey.clone(),
             None => std::fs::read_to_string(data_folder(&args)?.join("log").join(VKEY_FILE))?,
         };
-        return verify_receipt(receipt, &vkey, output);
+        return receipt::verify(file, &vkey, output);
     }
     let data = data_folder(&args)?;
     match args.command {
-        AuditCommand::Search(filter) => {
-            let pseudonyms = Pseudonyms::open(&pseudonym_folder(&data))?;
-            let found = filter.search(&LogReader::open(&data)?, &pseudonyms)?;
+        AuditCommand::Search { filter, limit } => {
+            let found = filter.search(&LogReader::open(&data)?, &pseudonyms(&data)?, limit)?;
             match output {
-                Output::Json => found.iter().try_for_each(|found| {
-                    anstream::println!("{}", to_json(found));
+                Output::Json => {
+                    found.iter().for_each(|found| anstream::println!("{}", to_json(found)));
                     Ok(())
-                }),
+                }
                 Output::Human => print_table(&found, output),
             }
         }
+        AuditCommand::Subject { id, from, to } => {
+            let filter = Filter::about(id, from, to);
+            report::subject(&filter.search(&LogReader::open(&data)?, &pseudonyms(&data)?, usize::MAX)?, output)
+        }
+        AuditCommand::Report(filter) => {
+            report::period(&filter.search(&LogReader::open(&data)?, &pseudonyms(&data)?, usize::MAX)?, output)
+        }
+        AuditCommand::Export { filter, out } => {
+            let mut found = filter.search(&LogReader::open(&data)?, &pseudonyms(&data)?, usize::MAX)?;
+            found.reverse();
+            report::export(&found, &out, output)
+        }
         AuditCommand::Show { exchange } => show(&LogReader::open(&data)?, &exchange),
-        AuditCommand::Prove { exchange, out } => prove(&data, &exchange, out.as_deref(), output),
+        AuditCommand::Prove { exchange, out } => receipt::prove(&data, &exchange, out.as_deref(), output),
         AuditCommand::Verify { vkey, .. } => run_verify(&data, vkey.as_deref(), output),
     }
+}
+
+fn pseudonyms(data: &Path) -> Result<Pseudonyms, CliError> {
+    Ok(Pseudonyms::open(&pseudonym_folder(data))?)
 }
 
 fn data_folder(args: &AuditArgs) -> Result<PathBuf, CliError> {
     match &args.data {
         Some(data) => Ok(data.clone()),
         None => Ok(args.config.load()?.data),
-    }
-}
-
-/// Longest wait until a new entry is sealed: a checkpoint comes at least every second.
-const SEALED_WITHIN: Duration = Duration::from_secs(5);
-
-fn prove(data: &Path, exchange: &str, out: Option<&Path>, output: Output) -> Result<(), CliError> {
-    let began = Instant::now();
-    let receipt = loop {
-        let reader = LogReader::open(data)?;
-        let index = match exchange.parse::<u64>() {
-            Ok(index) => Some(index),
-            Err(_) => find_last(&reader, exchange)?,
-        };
-        let index = index.filter(|index| *index < reader.size());
-        let index = index.ok_or_else(|| CliError::Failed(format!("the log has no exchange {exchange:?}")))?;
-        match Receipt::make(&reader, index)? {
-            Some(receipt) => break receipt,
-            None if began.elapsed() < SEALED_WITHIN => std::thread::sleep(Duration::from_millis(200)),
-            None => {
-                return Err(CliError::Failed(
-                    "the entry is not under a checkpoint yet: is the gateway running?".into(),
-                ));
-            }
-        }
-    };
-    match out {
-        Some(file) => {
-            std::fs::write(file, receipt.to_text())?;
-            let value = json!({ "index": receipt.index, "file": file });
-            output.result(&value, || format!("receipt of entry {} in {}", receipt.index, file.display()))
-        }
-        None => {
-            anstream::print!("{}", receipt.to_text());
-            Ok(())
-        }
-    }
-}
-
-fn find_last(reader: &LogReader, exchange: &str) -> Result<Option<u64>, CliError> {
-    let mut found = None;
-    reader.newest_first(|one| {
-        if one.entry.id_text() == exchange {
-            found = Some(one.index);
-        }
-        found.is_none()
-    })?;
-    Ok(found)
-}
-
-fn verify_receipt(file: &Path, vkey: &str, output: Output) -> Result<(), CliError> {
-    let failed = |reason: String| CliError::Failed(format!("not verified: {}: {reason}", file.display()));
-    let verifier = LogVerifier::parse(vkey).map_err(|error| CliError::Usage(format!("--vkey: {error}")))?;
-    let receipt = Receipt::parse(&std::fs::read_to_string(file)?).map_err(|error| failed(error.to_string()))?;
-    let (entry, checkpoint) = receipt.verify(&verifier).map_err(|error| failed(error.to_string()))?;
-    let entry = to_json(&Found { index: receipt.index, entry });
-    let value = json!({ "verified": true, "origin": checkpoint.origin, "size": checkpoint.size, "entry": entry });
-    let head = format!("verified: entry {} of {} entries of {}", receipt.index, checkpoint.size, checkpoint.origin);
-    output.result(&value, || format!("{head}\n{entry:#}"))
-}
-
-impl Filter {
-    fn search(&self, reader: &LogReader, pseudonyms: &Pseudonyms) -> Result<Vec<Found>, CliError> {
-        let keys = pseudonyms.all()?;
-        let of = |kind: PersonKind, id: &Option<String>| -> Option<Vec<entry::Pseudonym>> {
-            id.as_ref().map(|id| keys.iter().map(|keys| keys.pseudonym(kind, id)).collect())
-        };
-        let subject = of(PersonKind::Subject, &self.subject);
-        let official = of(PersonKind::Official, &self.official);
-        let mut found = Vec::new();
-        reader.newest_first(|one| {
-            // Entries stand in the order of their ends, so one much older than `from` ends the search.
-            if self.from.is_some_and(|from| one.entry.time_us < from - 86_400_000_000) {
-                return false;
-            }
-            let people = subject.as_ref().is_none_or(|ids| one.entry.subjects.iter().any(|one| ids.contains(one)))
-                && official.as_ref().is_none_or(|ids| one.entry.official.iter().any(|one| ids.contains(one)));
-            if people && self.fits(&one.entry) {
-                found.push(one);
-            }
-            found.len() < self.limit
-        })?;
-        Ok(found)
-    }
-
-    fn fits(&self, entry: &Entry) -> bool {
-        let same = |wanted: &Option<String>, value: &str| wanted.as_ref().is_none_or(|wanted| wanted == value);
-        let reason = if entry.status == 0 { "OK" } else { entry.reason.as_str() };
-        same(&self.client, &entry.client)
-            && same(&self.source, &entry.source)
-            && same(&self.reason, reason)
-            && same(&self.purpose, &entry.purpose)
-            && self.agency.as_ref().is_none_or(|agency| {
-                entry.agency.strip_prefix(agency.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-            })
-            && self.operation.as_ref().is_none_or(|part| entry.operation.contains(part.as_str()))
-            && self.from.is_none_or(|from| entry.time_us >= from)
-            && self.to.is_none_or(|to| entry.time_us < to)
     }
 }
 
