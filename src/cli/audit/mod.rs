@@ -154,7 +154,12 @@ fn print_table(found: &[Found], output: Output) -> Result<(), CliError> {
             other => other.to_string(),
         };
         let outcome = if text("reason").is_empty() { "OK".to_owned() } else { text("reason") };
-        let operation = text("operation").rsplit('.').next().unwrap_or("").to_owned();
+        // An administrator's act stands where a call's operation does.
+        let operation = match text("operation").rsplit('.').next() {
+            Some("") | None => format!("{} {}", text("act"), text("object")),
+            Some(name) => name.to_owned(),
+        };
+        let operation = super::output::short(&operation);
         let total = row["total_us"].as_u64().unwrap_or(0) as f64 / 1e3;
         let cells = [text("index"), text("time"), text("kind"), text("client"), operation, text("purpose"), outcome];
         cells.into_iter().chain([format!("{total:.1}"), text("exchange")]).collect()
