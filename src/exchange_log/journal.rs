@@ -185,13 +185,15 @@ impl Journal {
         let first = self.next_index;
         let mut out = Vec::with_capacity(batch.iter().map(|bytes| bytes.len() + RECORD_HEAD).sum());
         for (index, bytes) in (first..).zip(batch) {
-            let mut body = Vec::with_capacity(16 + bytes.len());
-            body.extend_from_slice(&index.to_be_bytes());
-            body.extend_from_slice(&first.to_be_bytes());
-            body.extend_from_slice(bytes);
+            let start = out.len();
             out.extend_from_slice(&u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_be_bytes());
-            out.extend_from_slice(&crc32c::crc32c(&body).to_be_bytes());
-            out.extend_from_slice(&body);
+            // Filled in when what it covers stands behind it.
+            out.extend_from_slice(&[0; 4]);
+            out.extend_from_slice(&index.to_be_bytes());
+            out.extend_from_slice(&first.to_be_bytes());
+            out.extend_from_slice(bytes);
+            let sum = crc32c::crc32c(&out[start + 8..]);
+            out[start + 4..start + 8].copy_from_slice(&sum.to_be_bytes());
         }
         if self.segment.as_ref().is_none_or(|segment| segment.end + out.len() as u64 > SEGMENT_BYTES) {
             self.segment = None;
