@@ -4,6 +4,7 @@
 use crate::access::check_purpose_rule;
 use crate::contract::ContractSet;
 use crate::contract::options::DataClass;
+use crate::contract::plan::{FieldKind, MessagePlan};
 use crate::registry::{Grant, Network, now};
 use crate::web::INTROSPECT;
 
@@ -37,6 +38,19 @@ pub struct GrantDraft {
     pub legal_basis: String,
     /// Networks.
     pub networks: Vec<String>,
+}
+
+/// Whether these fields let sensitive data through.
+fn tells_sensitive(plan: &MessagePlan, above: &str, granted: &[String]) -> bool {
+    plan.fields.iter().any(|field| {
+        let path = if above.is_empty() { field.name.clone() } else { format!("{above}.{}", field.name) };
+        let within = |outer: &str, inner: &str| {
+            inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        let told = granted.iter().any(|one| one == "*" || within(one, &path) || within(&path, one));
+        told && (field.data_class >= DataClass::Sensitive
+            || matches!(&field.kind, FieldKind::Message(inner) if tells_sensitive(inner, &path, granted)))
+    })
 }
 
 impl GrantDraft {
@@ -73,7 +87,9 @@ impl GrantDraft {
         Ok(Grant {
             id: format!("g-{}", uuid::Uuid::now_v7().simple()),
             client: self.client,
-            needs_approval: in_scope.iter().any(|operation| operation.data_class >= DataClass::Sensitive),
+            needs_approval: in_scope.iter().any(|operation| {
+                operation.data_class >= DataClass::Sensitive || tells_sensitive(&operation.answer, "", &self.fields)
+            }),
             scopes,
             purposes: self.purposes,
             fields: self.fields,
@@ -86,5 +102,30 @@ impl GrantDraft {
             networks: networks?,
             ..Grant::default()
         })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sensitive_fields_need_a_second_person_wherever_they_stand() {
+        let contracts = ContractSet::embedded().unwrap();
+        let needs = |scope: &str, fields: &[&str]| {
+            let draft = GrantDraft {
+                client: "c".into(),
+                scopes: vec![scope.into()],
+                fields: fields.iter().map(|field| (*field).to_owned()).collect(),
+                legal_basis: "x".into(),
+                ..GrantDraft::default()
+            };
+            draft.check(&contracts).unwrap().needs_approval
+        };
+        assert!(needs("population:read", &["*"]) && needs("population:read", &["religion_code"]));
+        assert!(!needs("population:read", &["citizen_id", "name"]) && !needs("population:verify", &["*"]));
+        assert!(needs("officials:read", &["salary_coefficient"]) && !needs("officials:read", &["full_name"]));
+        assert!(needs("civilstatus:record", &["dossier_number"]), "the operation itself is sensitive");
     }
 }

@@ -168,7 +168,7 @@ fn read_listen(table: &Table<'_>) -> Option<Listen> {
         Some(text) => address(&text).map(Some).map_err(|reason| table.fault("https", reason)).ok(),
         None => Some(None),
     };
-    let ops = table.get_text_address("ops");
+    let ops = loopback(table, "ops");
     // 4 MiB is gRPC's own default; the largest known request is a batch of 100 dossiers of some kilobytes.
     let max_message = table.number("max_message_bytes", 4 << 20, 1_024..=(64 << 20)) as usize;
     let listen = Listen {
@@ -187,20 +187,18 @@ fn read_listen(table: &Table<'_>) -> Option<Listen> {
     Some(listen)
 }
 
-impl Table<'_> {
-    /// An optional loopback address: `None` is a fault, `Some(None)` means not given.
-    fn get_text_address(&self, key: &str) -> Option<Option<SocketAddr>> {
-        let Some(text) = self.text(key) else { return Some(None) };
-        match address(&text) {
-            Ok(address) if address.ip().is_loopback() => Some(Some(address)),
-            Ok(_) => {
-                self.fault(key, "health and metrics are plain HTTP: use a loopback address, such as 127.0.0.1:9464");
-                None
-            }
-            Err(reason) => {
-                self.fault(key, reason);
-                None
-            }
+/// An optional loopback address: `None` is a fault, `Some(None)` means not given.
+fn loopback(table: &Table<'_>, key: &str) -> Option<Option<SocketAddr>> {
+    let Some(text) = table.text(key) else { return Some(None) };
+    match address(&text) {
+        Ok(address) if address.ip().is_loopback() => Some(Some(address)),
+        Ok(_) => {
+            table.fault(key, "health and metrics are plain HTTP: use a loopback address, such as 127.0.0.1:9464");
+            None
+        }
+        Err(reason) => {
+            table.fault(key, reason);
+            None
         }
     }
 }

@@ -177,7 +177,14 @@ impl Exchange {
             SourceAnswer::Stream(messages) => messages,
             SourceAnswer::One(message) => Box::pin(futures_util::stream::once(async { Ok(message) })),
         };
-        Ok(stream::Opened { operation: route.operation, mask, standing, messages, place, until: caller_deadline })
+        Ok(stream::Opened {
+            operation: route.operation,
+            mask,
+            standing,
+            messages,
+            _place: place,
+            until: caller_deadline,
+        })
     }
 
     /// The one request message: read, decoded, checked.

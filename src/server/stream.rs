@@ -33,7 +33,7 @@ pub(super) struct Opened {
     pub standing: Standing,
     pub messages: BoxStream<'static, Result<Bytes, SourceError>>,
     /// Held as long as the stream lives.
-    pub place: Place,
+    pub _place: Place,
     /// When the caller's own deadline passes.
     pub until: Option<Instant>,
 }
@@ -130,7 +130,6 @@ impl Drop for Flow {
     fn drop(&mut self) {
         // A stream that its caller left: what was disclosed until then belongs into its entry.
         self.record.disclosed(&self.opened.operation, &self.disclosed);
-        let _ = &self.opened.place;
     }
 }
 
