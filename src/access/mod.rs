@@ -87,12 +87,10 @@ pub fn decide(
 pub fn covers(granted: &[String], purpose: &str) -> bool {
     granted.iter().any(|rule| match rule.split_once(':') {
         None => rule == "*",
-        Some(("procedure", code)) => {
-            purpose == code || purpose.strip_prefix(code).is_some_and(|rest| rest.starts_with('.'))
-        }
+        Some(("procedure", code)) => formats::is_within(code, purpose),
         Some(("dossier", agency)) => {
             let of = purpose.split('-').next().unwrap_or("");
-            purpose.contains('-') && (of == agency || of.strip_prefix(agency).is_some_and(|rest| rest.starts_with('.')))
+            purpose.contains('-') && formats::is_within(agency, of)
         }
         Some(_) => false,
     })

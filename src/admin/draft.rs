@@ -4,7 +4,6 @@
 use crate::access::check_purpose_rule;
 use crate::contract::ContractSet;
 use crate::contract::options::DataClass;
-use crate::contract::plan::{FieldKind, MessagePlan};
 use crate::registry::{Grant, Network, now};
 use crate::web::INTROSPECT;
 
@@ -38,19 +37,6 @@ pub struct GrantDraft {
     pub legal_basis: String,
     /// Networks.
     pub networks: Vec<String>,
-}
-
-/// Whether these fields let sensitive data through.
-fn tells_sensitive(plan: &MessagePlan, above: &str, granted: &[String]) -> bool {
-    plan.fields.iter().any(|field| {
-        let path = if above.is_empty() { field.name.clone() } else { format!("{above}.{}", field.name) };
-        let within = |outer: &str, inner: &str| {
-            inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-        };
-        let told = granted.iter().any(|one| one == "*" || within(one, &path) || within(&path, one));
-        told && (field.data_class >= DataClass::Sensitive
-            || matches!(&field.kind, FieldKind::Message(inner) if tells_sensitive(inner, &path, granted)))
-    })
 }
 
 impl GrantDraft {
@@ -88,7 +74,8 @@ impl GrantDraft {
             id: format!("g-{}", uuid::Uuid::now_v7().simple()),
             client: self.client,
             needs_approval: in_scope.iter().any(|operation| {
-                operation.data_class >= DataClass::Sensitive || tells_sensitive(&operation.answer, "", &self.fields)
+                let told = &operation.answer_fields;
+                operation.data_class >= DataClass::Sensitive || told.tells_sensitive(&told.mask(&self.fields))
             }),
             scopes,
             purposes: self.purposes,

@@ -5,7 +5,7 @@ mod draft;
 
 use crate::config::Config;
 use crate::contract::ContractSet;
-use crate::contract::formats::{Format, check, expectation};
+use crate::contract::formats::{Format, check, expectation, is_within};
 use crate::contract::validate::Violation;
 use crate::exchange_log::{Entry, ExchangeLog, Kind, entry};
 use crate::identity::{Peer, Thumbprint};
@@ -46,11 +46,6 @@ pub struct Admin {
     log: ExchangeLog,
 }
 
-/// Somebody who may do what they ask for, and the store in their name.
-struct Acting {
-    store: Box<dyn Store>,
-}
-
 fn refused(refusal: Refusal) -> Status {
     refusal.to_status("")
 }
@@ -86,14 +81,19 @@ impl Admin {
         Admin { config, store, registry, contracts, log }
     }
 
-    /// Who asks, where one of these roles is theirs. A refusal is in the log before it is told.
-    async fn acting<T>(&self, request: &Request<T>, act: &'static str, roles: &[Role]) -> Result<Acting, Status> {
+    /// The store in the name of who asks, where one of these roles is theirs. A refusal is in the log before it is told.
+    async fn acting<T>(
+        &self,
+        request: &Request<T>,
+        act: &'static str,
+        roles: &[Role],
+    ) -> Result<Box<dyn Store>, Status> {
         let peer = request.extensions().get::<Arc<Peer>>().cloned();
         let Some(peer) = peer else { return Err(refused(Reason::StaffUnknown.into())) };
         let staff = self.registry.load().staff_of(&peer.names).cloned();
         let refusal = match &staff {
             Some(staff) if staff.roles.iter().any(|role| roles.contains(role)) => {
-                return Ok(Acting { store: self.store.named(&format!("staff:{}", staff.id)) });
+                return Ok(self.store.named(&format!("staff:{}", staff.id)));
             }
             Some(_) => Refusal::from(Reason::RoleMissing),
             None => Reason::StaffUnknown.into(),
@@ -208,41 +208,38 @@ type Told<T> = Result<Response<T>, Status>;
 #[tonic::async_trait]
 impl AdminService for Admin {
     async fn add_client(&self, request: Request<api::AddClientRequest>) -> Told<api::Client> {
-        let acting = self.acting(&request, "client.add", ADMINISTRATOR).await?;
+        let store = self.acting(&request, "client.add", ADMINISTRATOR).await?;
         let api::AddClientRequest { id, agency, contact, names } = request.into_inner();
         registry::check_id("a client's id", &id).map_err(failed)?;
         check(Format::AgencyCode, &agency)
             .map_err(|_| invalid("agency", format!("must be {}", expectation(Format::AgencyCode))))?;
         let names = if names.is_empty() { vec![client_uri(&id)] } else { names };
         let client = registry::Client { id, agency, contact, names, suspended: false, created: now() };
-        acting.store.add_client(&client).map_err(failed)?;
+        store.add_client(&client).map_err(failed)?;
         Ok(Response::new(client_message(client)))
     }
 
     async fn suspend_client(&self, request: Request<api::ClientId>) -> Told<api::Client> {
-        let acting = self.acting(&request, "client.suspend", &[Role::Administrator, Role::Operator]).await?;
+        let store = self.acting(&request, "client.suspend", &[Role::Administrator, Role::Operator]).await?;
         let id = request.into_inner().id;
-        acting.store.suspend_client(&id, true).map_err(failed)?;
-        self.client(acting.store.as_ref(), &id)
+        store.suspend_client(&id, true).map_err(failed)?;
+        self.client(store.as_ref(), &id)
     }
 
     async fn resume_client(&self, request: Request<api::ClientId>) -> Told<api::Client> {
-        let acting = self.acting(&request, "client.resume", ADMINISTRATOR).await?;
+        let store = self.acting(&request, "client.resume", ADMINISTRATOR).await?;
         let id = request.into_inner().id;
-        acting.store.suspend_client(&id, false).map_err(failed)?;
-        self.client(acting.store.as_ref(), &id)
+        store.suspend_client(&id, false).map_err(failed)?;
+        self.client(store.as_ref(), &id)
     }
 
     async fn list_clients(&self, request: Request<api::ListClientsRequest>) -> Told<api::ListClientsResponse> {
-        let acting = self.acting(&request, "client.list", ANY).await?;
+        let store = self.acting(&request, "client.list", ANY).await?;
         let api::ListClientsRequest { agency, page_size, page_token } = request.into_inner();
         let size = if page_size == 0 { PAGE.0 } else { page_size.min(PAGE.1) } as usize;
-        let below = |code: &str| {
-            agency.is_empty()
-                || code.strip_prefix(agency.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-        };
+        let below = |code: &str| agency.is_empty() || is_within(&agency, code);
         // Ordered by id, and the token is the last id of the page before: pages hold still while clients are added.
-        let mut found = acting.store.load().map_err(failed)?.clients;
+        let mut found = store.load().map_err(failed)?.clients;
         found.retain(|client| client.id > page_token && below(&client.agency));
         let more = found.len() > size;
         found.truncate(size);
@@ -252,7 +249,7 @@ impl AdminService for Admin {
     }
 
     async fn add_grant(&self, request: Request<api::AddGrantRequest>) -> Told<api::Grant> {
-        let acting = self.acting(&request, "grant.add", ADMINISTRATOR).await?;
+        let store = self.acting(&request, "grant.add", ADMINISTRATOR).await?;
         let asked = request.into_inner();
         let draft = GrantDraft {
             client: asked.client,
@@ -268,28 +265,28 @@ impl AdminService for Admin {
             networks: asked.networks,
         };
         let grant = draft.check(&self.contracts.load()).map_err(|wrong| invalid("grant", wrong))?;
-        acting.store.add_grant(&grant).map_err(failed)?;
-        self.grant(acting.store.as_ref(), &grant.id)
+        store.add_grant(&grant).map_err(failed)?;
+        self.grant(store.as_ref(), &grant.id)
     }
 
     async fn approve_grant(&self, request: Request<api::GrantId>) -> Told<api::Grant> {
-        let acting = self.acting(&request, "grant.approve", &[Role::Approver]).await?;
+        let store = self.acting(&request, "grant.approve", &[Role::Approver]).await?;
         let id = request.into_inner().id;
-        acting.store.approve_grant(&id).map_err(failed)?;
-        self.grant(acting.store.as_ref(), &id)
+        store.approve_grant(&id).map_err(failed)?;
+        self.grant(store.as_ref(), &id)
     }
 
     async fn withdraw_grant(&self, request: Request<api::GrantId>) -> Told<api::Grant> {
-        let acting = self.acting(&request, "grant.withdraw", &[Role::Administrator, Role::Approver]).await?;
+        let store = self.acting(&request, "grant.withdraw", &[Role::Administrator, Role::Approver]).await?;
         let id = request.into_inner().id;
-        acting.store.withdraw_grant(&id).map_err(failed)?;
-        self.grant(acting.store.as_ref(), &id)
+        store.withdraw_grant(&id).map_err(failed)?;
+        self.grant(store.as_ref(), &id)
     }
 
     async fn list_grants(&self, request: Request<api::ListGrantsRequest>) -> Told<api::ListGrantsResponse> {
-        let acting = self.acting(&request, "grant.list", ANY).await?;
+        let store = self.acting(&request, "grant.list", ANY).await?;
         let api::ListGrantsRequest { client, pending } = request.into_inner();
-        let mut found = acting.store.all_grants().map_err(failed)?;
+        let mut found = store.all_grants().map_err(failed)?;
         found.retain(|grant| {
             let waits = grant.needs_approval && grant.approved_by.is_none() && !grant.withdrawn;
             (client.is_empty() || grant.client == client) && (!pending || waits)
@@ -298,75 +295,75 @@ impl AdminService for Admin {
     }
 
     async fn issue_token(&self, request: Request<api::IssueTokenRequest>) -> Told<api::IssueTokenResponse> {
-        let acting = self.acting(&request, "token.issue", ADMINISTRATOR).await?;
+        let store = self.acting(&request, "token.issue", ADMINISTRATOR).await?;
         let api::IssueTokenRequest { client, certificate, scopes, lifetime_s } = request.into_inner();
         let der = CertificateDer::from_pem_slice(certificate.as_bytes())
             .map_err(|_| invalid("certificate", "must be a certificate (PEM)"))?;
-        let registry = Snapshot::new(acting.store.load().map_err(failed)?);
+        let registry = Snapshot::new(store.load().map_err(failed)?);
         let view = registry.client(&client).ok_or_else(|| failed(RegistryError::Unknown("client", client.clone())))?;
         let lifetime = Duration::from_secs(if lifetime_s == 0 { 3_600 } else { lifetime_s.into() });
         let request = IssueRequest { scopes, certificate: Thumbprint::of(&der), lifetime, starts_in: Duration::ZERO };
-        let issuer = Issuer::new(acting.store.as_ref(), &self.config);
+        let issuer = Issuer::new(store.as_ref(), &self.config);
         let (token, record) = issuer.issue(view, request).map_err(issue_failed)?;
         Ok(Response::new(api::IssueTokenResponse { token, record: Some(token_message(record)) }))
     }
 
     async fn revoke_token(&self, request: Request<api::TokenId>) -> Told<api::Token> {
-        let acting = self.acting(&request, "token.revoke", &[Role::Administrator, Role::Operator]).await?;
+        let store = self.acting(&request, "token.revoke", &[Role::Administrator, Role::Operator]).await?;
         let id = request.into_inner().id;
-        acting.store.revoke_token(&id).map_err(failed)?;
-        let found = acting.store.tokens(None).map_err(failed)?.into_iter().find(|token| token.id == id);
+        store.revoke_token(&id).map_err(failed)?;
+        let found = store.tokens(None).map_err(failed)?.into_iter().find(|token| token.id == id);
         let found = found.ok_or_else(|| failed(RegistryError::Unknown("token", id)))?;
         Ok(Response::new(token_message(found)))
     }
 
     async fn revoke_client_tokens(&self, request: Request<api::ClientId>) -> Told<api::RevokeClientTokensResponse> {
-        let acting = self.acting(&request, "token.revoke", &[Role::Administrator, Role::Operator]).await?;
+        let store = self.acting(&request, "token.revoke", &[Role::Administrator, Role::Operator]).await?;
         let id = request.into_inner().id;
         let mut revoked = 0;
-        let tokens = acting.store.tokens(Some(&id)).map_err(failed)?;
+        let tokens = store.tokens(Some(&id)).map_err(failed)?;
         for token in tokens.iter().filter(|token| !token.revoked && token.expires > now()) {
-            acting.store.revoke_token(&token.id).map_err(failed)?;
+            store.revoke_token(&token.id).map_err(failed)?;
             revoked += 1;
         }
         Ok(Response::new(api::RevokeClientTokensResponse { revoked }))
     }
 
     async fn list_tokens(&self, request: Request<api::ListTokensRequest>) -> Told<api::ListTokensResponse> {
-        let acting = self.acting(&request, "token.list", ANY).await?;
+        let store = self.acting(&request, "token.list", ANY).await?;
         let api::ListTokensRequest { client, in_force } = request.into_inner();
         let client = Some(client).filter(|client| !client.is_empty());
-        let mut found = acting.store.tokens(client.as_deref()).map_err(failed)?;
+        let mut found = store.tokens(client.as_deref()).map_err(failed)?;
         found.retain(|token| !in_force || !token.revoked && token.expires > now());
         Ok(Response::new(api::ListTokensResponse { tokens: found.into_iter().map(token_message).collect() }))
     }
 
     async fn rotate_key(&self, request: Request<api::RotateKeyRequest>) -> Told<api::Key> {
-        let acting = self.acting(&request, "key.rotate", ADMINISTRATOR).await?;
+        let store = self.acting(&request, "key.rotate", ADMINISTRATOR).await?;
         let algorithm = match request.into_inner().algorithm.as_str() {
             "" | "ES256" => KeyAlgorithm::Es256,
             "EdDSA" => KeyAlgorithm::Eddsa,
             _ => return Err(invalid("algorithm", "must be ES256 or EdDSA")),
         };
-        let key = Issuer::new(acting.store.as_ref(), &self.config).rotate(algorithm).map_err(issue_failed)?;
+        let key = Issuer::new(store.as_ref(), &self.config).rotate(algorithm).map_err(issue_failed)?;
         Ok(Response::new(key_message(key)))
     }
 
     async fn retire_key(&self, request: Request<api::KeyId>) -> Told<api::Key> {
-        let acting = self.acting(&request, "key.retire", ADMINISTRATOR).await?;
+        let store = self.acting(&request, "key.retire", ADMINISTRATOR).await?;
         let kid = request.into_inner().kid;
-        acting.store.retire_key(&kid).map_err(failed)?;
-        self.key(acting.store.as_ref(), &kid)
+        store.retire_key(&kid).map_err(failed)?;
+        self.key(store.as_ref(), &kid)
     }
 
     async fn list_keys(&self, request: Request<api::ListKeysRequest>) -> Told<api::ListKeysResponse> {
-        let acting = self.acting(&request, "key.list", ANY).await?;
-        let keys = acting.store.load().map_err(failed)?.keys;
+        let store = self.acting(&request, "key.list", ANY).await?;
+        let keys = store.load().map_err(failed)?.keys;
         Ok(Response::new(api::ListKeysResponse { keys: keys.into_iter().map(key_message).collect() }))
     }
 
     async fn add_staff(&self, request: Request<api::AddStaffRequest>) -> Told<api::Staff> {
-        let acting = self.acting(&request, "staff.add", ADMINISTRATOR).await?;
+        let store = self.acting(&request, "staff.add", ADMINISTRATOR).await?;
         let api::AddStaffRequest { id, roles, names } = request.into_inner();
         registry::check_id("a person's id", &id).map_err(failed)?;
         let roles: Vec<Role> = roles.into_iter().map(role).collect::<Result<_, _>>()?;
@@ -375,22 +372,22 @@ impl AdminService for Admin {
         }
         let names = if names.is_empty() { vec![staff_uri(&id)] } else { names };
         let staff = Staff { id, roles, names };
-        acting.store.add_staff(&staff).map_err(failed)?;
+        store.add_staff(&staff).map_err(failed)?;
         Ok(Response::new(staff_message(staff)))
     }
 
     async fn remove_staff(&self, request: Request<api::StaffId>) -> Told<api::Staff> {
-        let acting = self.acting(&request, "staff.remove", ADMINISTRATOR).await?;
+        let store = self.acting(&request, "staff.remove", ADMINISTRATOR).await?;
         let id = request.into_inner().id;
-        let found = acting.store.load().map_err(failed)?.staff.into_iter().find(|staff| staff.id == id);
-        acting.store.remove_staff(&id).map_err(failed)?;
+        let found = store.load().map_err(failed)?.staff.into_iter().find(|staff| staff.id == id);
+        store.remove_staff(&id).map_err(failed)?;
         let found = found.ok_or_else(|| failed(RegistryError::Unknown("member of staff", id)))?;
         Ok(Response::new(staff_message(found)))
     }
 
     async fn list_staff(&self, request: Request<api::ListStaffRequest>) -> Told<api::ListStaffResponse> {
-        let acting = self.acting(&request, "staff.list", ANY).await?;
-        let staff = acting.store.load().map_err(failed)?.staff;
+        let store = self.acting(&request, "staff.list", ANY).await?;
+        let staff = store.load().map_err(failed)?.staff;
         Ok(Response::new(api::ListStaffResponse { staff: staff.into_iter().map(staff_message).collect() }))
     }
 }

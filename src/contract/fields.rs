@@ -2,6 +2,8 @@
 //!
 //! An unknown field is never kept: nobody can have granted it. What was disclosed is told by path.
 
+use super::formats::is_within;
+use super::options::DataClass;
 use super::plan::{FieldKind, MessagePlan};
 use bytes::Bytes;
 
@@ -18,6 +20,8 @@ struct Node {
     children: Vec<(u32, usize)>,
     /// Whether the walk goes into it.
     message: bool,
+    /// Whether the field's own data class is sensitive.
+    sensitive: bool,
 }
 
 impl FieldTree {
@@ -37,7 +41,8 @@ impl FieldTree {
             };
             let index = self.nodes.len();
             let inner = if let FieldKind::Message(inner) = &field.kind { Some(inner) } else { None };
-            self.nodes.push(Node { path, children: Vec::new(), message: inner.is_some() });
+            let sensitive = field.data_class >= DataClass::Sensitive;
+            self.nodes.push(Node { path, children: Vec::new(), message: inner.is_some(), sensitive });
             children.push((field.field.number(), index));
             if let Some(inner) = inner {
                 self.add(index, inner);
@@ -65,15 +70,16 @@ impl FieldTree {
             allowed[index] = whole
                 || granted.iter().any(|path| {
                     let path = path.as_ref();
-                    let below =
-                        node.path.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
                     // The way to a granted field is open as well.
-                    let above = node.path.is_empty()
-                        || path.strip_prefix(node.path.as_str()).is_some_and(|rest| rest.starts_with('.'));
-                    below && !path.is_empty() || above
+                    node.path.is_empty() || is_within(path, &node.path) || is_within(&node.path, path)
                 });
         }
         Mask { whole: allowed.iter().all(|flag| *flag), allowed }
+    }
+
+    /// Whether a mask of this tree lets a sensitive field through.
+    pub fn tells_sensitive(&self, mask: &Mask) -> bool {
+        self.nodes.iter().zip(&mask.allowed).any(|(node, allowed)| *allowed && node.sensitive)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Which entries are meant.
 
 use crate::cli::CliError;
+use crate::contract::formats::is_within;
 use crate::exchange_log::pseudonym::{PersonKind, Pseudonyms};
 use crate::exchange_log::reader::{Found, LogReader};
 use crate::exchange_log::{Entry, entry};
@@ -88,9 +89,7 @@ impl Filter {
             && same(&self.source, &entry.source)
             && same(&self.reason, reason)
             && same(&self.purpose, &entry.purpose)
-            && self.agency.as_ref().is_none_or(|agency| {
-                entry.agency.strip_prefix(agency.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-            })
+            && self.agency.as_ref().is_none_or(|agency| is_within(agency, &entry.agency))
             && self.operation.as_ref().is_none_or(|part| entry.operation.contains(part.as_str()))
             && self.from.is_none_or(|from| entry.time_us >= from)
             && self.to.is_none_or(|to| entry.time_us < to)
