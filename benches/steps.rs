@@ -52,8 +52,7 @@ fn token(criterion: &mut Criterion) {
         agency: "H49.12".into(),
         contact: String::new(),
         names: vec![client_uri("shop")],
-        suspended: false,
-        created: 0,
+        ..Client::default()
     };
     store.add_client(&client).unwrap();
     let grant = Grant {
@@ -73,7 +72,7 @@ fn token(criterion: &mut Criterion) {
     store.add_grant(&grant).unwrap();
     let issuer = Issuer::new(&store, &config);
     issuer.rotate(KeyAlgorithm::Es256).unwrap();
-    let snapshot = Snapshot::new(store.load().unwrap());
+    let snapshot = Snapshot::read(&store).unwrap();
     let request = IssueRequest {
         scopes: vec![],
         certificate: Thumbprint::of(&der),

@@ -5,7 +5,7 @@ mod support;
 
 use ndxp_gateway::config::Config;
 use ndxp_gateway::exchange_log::Kind;
-use ndxp_gateway::registry::Store;
+use ndxp_gateway::registry::{Page, Store};
 use ndxp_gateway::server::Gateway;
 use serde_json::json;
 use std::time::{Duration, Instant};
@@ -65,15 +65,15 @@ async fn streams_under_way_end_within_a_second_of_what_was_taken_away() {
         (
             "grant",
             |stage, id| {
-                let grants = stage.store.load().unwrap().grants;
-                stage.store.withdraw_grant(&grants.iter().find(|grant| grant.client == id).unwrap().id).unwrap();
+                let grants = stage.store.grants(Some(id), Page::ALL).unwrap();
+                stage.store.withdraw_grant(&grants[0].id).unwrap();
             },
             "SCOPE_NOT_GRANTED",
         ),
         (
             "token",
             |stage, id| {
-                let token = stage.store.tokens(Some(id)).unwrap()[0].id.clone();
+                let token = stage.store.tokens(Some(id), Page::ALL).unwrap()[0].id.clone();
                 stage.store.revoke_token(&token).unwrap();
             },
             "TOKEN_REVOKED",
@@ -107,7 +107,7 @@ async fn a_call_under_way_gets_no_answer_once_its_grant_is_withdrawn() {
     let call = actor.call(UNIT, json!({ "unitCode": "1057000" }));
     let (told, ()) = tokio::join!(call, async {
         tokio::time::sleep(Duration::from_millis(300)).await;
-        let grant = stage.store.load().unwrap().grants[0].id.clone();
+        let grant = stage.store.grants(None, Page::ALL).unwrap()[0].id.clone();
         stage.store.withdraw_grant(&grant).unwrap();
     });
     assert_eq!((told.reason().as_str(), told.messages.len()), ("SCOPE_NOT_GRANTED", 0));

@@ -94,11 +94,11 @@ async fn a_withdrawn_grant_and_a_revoked_token_are_gone_within_a_second() {
     let actor = stage.actor("clerk");
     let claim = citizen(&stage);
     actor.call(VERIFY, claim.clone()).await.ok();
-    use ndxp_gateway::registry::Store;
+    use ndxp_gateway::registry::{Page, Store};
     stage.store.withdraw_grant(&grant).unwrap();
     tokio::time::sleep(std::time::Duration::from_secs(1)).await;
     assert_eq!(actor.call(VERIFY, claim.clone()).await.reason(), "SCOPE_NOT_GRANTED");
-    let token = stage.store.tokens(Some("clerk")).unwrap()[0].id.clone();
+    let token = stage.store.tokens(Some("clerk"), Page::ALL).unwrap()[0].id.clone();
     stage.store.revoke_token(&token).unwrap();
     tokio::time::sleep(std::time::Duration::from_secs(1)).await;
     assert_eq!(actor.call(VERIFY, claim).await.reason(), "TOKEN_REVOKED");

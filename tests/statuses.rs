@@ -3,7 +3,7 @@
 
 mod support;
 
-use ndxp_gateway::registry::{Store, now};
+use ndxp_gateway::registry::{Page, Store, now};
 use ndxp_gateway::sandbox::{Fault, FaultKind};
 use ndxp_gateway::status::Reason;
 use serde_json::{Value, json};
@@ -62,7 +62,7 @@ async fn tokens() {
     tokio::time::sleep(Duration::from_millis(2_100)).await;
     refused(&stage, &with(&short).call(ENTERPRISE, code(&stage)).await, Reason::TokenExpired);
     let revoked = stage.token("one-stop-shop", Duration::from_secs(60), Duration::ZERO);
-    let newest = stage.store.tokens(Some("one-stop-shop")).unwrap();
+    let newest = stage.store.tokens(Some("one-stop-shop"), Page::ALL).unwrap();
     let id = newest.iter().max_by_key(|token| token.id.clone()).unwrap().id.clone();
     with(&revoked).call(ENTERPRISE, code(&stage)).await.ok();
     stage.store.revoke_token(&id).unwrap();

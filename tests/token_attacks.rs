@@ -32,7 +32,7 @@ fn b64(bytes: impl AsRef<[u8]>) -> String {
 
 impl Forge {
     fn new(stage: &Stage) -> Self {
-        let key = stage.store.load().unwrap().keys.pop().unwrap();
+        let key = stage.store.keys().unwrap().pop().unwrap();
         let path = stage.data().join("keys/signing").join(format!("{}.pem", key.kid));
         let PrivateKeyDer::Pkcs8(der) = tls::private_key(&path).unwrap() else { panic!("no PKCS#8") };
         let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, der.secret_pkcs8_der()).unwrap();

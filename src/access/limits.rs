@@ -1,7 +1,7 @@
 //! Rates and quotas of grants, exact within one gateway. A rate is a token bucket; a quota counts the calls of a day in
 //! Ho Chi Minh City. One small lock for each of 64 shards, held for some tens of nanoseconds and never over an await.
 
-use crate::registry::Grant;
+use crate::registry::GrantView;
 use crate::registry::usage::DayUsage;
 use crate::status::{Reason, Refusal};
 use std::collections::HashMap;
@@ -45,14 +45,17 @@ impl Default for Limits {
 
 impl Limits {
     /// Takes one call from a grant's rate and quota.
-    pub fn take(&self, grant: &Grant, at: Instant, now: i64) -> Result<Left, Refusal> {
+    pub fn take(&self, grant: &GrantView, at: Instant, now: i64) -> Result<Left, Refusal> {
         let mut shard = self.shard(&grant.id);
         let most = f64::from(grant.rate) + f64::from(grant.burst);
         let today = (now + HO_CHI_MINH_S).div_euclid(DAY_S);
-        if !shard.contains_key(&grant.id) {
-            shard.insert(grant.id.clone(), Usage { tokens: most, refilled: at, day: today, used: 0, changed: false });
+        if !shard.contains_key(&*grant.id) {
+            shard.insert(
+                grant.id.to_string(),
+                Usage { tokens: most, refilled: at, day: today, used: 0, changed: false },
+            );
         }
-        let Some(usage) = shard.get_mut(&grant.id) else { return Err(Reason::RateLimited.into()) };
+        let Some(usage) = shard.get_mut(&*grant.id) else { return Err(Reason::RateLimited.into()) };
         let passed = at.saturating_duration_since(usage.refilled).as_secs_f64();
         usage.tokens = (usage.tokens + passed * f64::from(grant.rate)).min(most);
         usage.refilled = at;
@@ -109,22 +112,11 @@ impl Limits {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::registry::Grant;
 
-    fn grant(rate: u32, burst: u32, daily_quota: u64) -> Grant {
-        Grant {
-            id: "g".into(),
-            client: "c".into(),
-            scopes: vec![],
-            purposes: vec![],
-            fields: vec![],
-            rate,
-            burst,
-            daily_quota,
-            not_before: 0,
-            not_after: i64::MAX,
-            legal_basis: String::new(),
-            ..Grant::default()
-        }
+    fn grant(rate: u32, burst: u32, daily_quota: u64) -> GrantView {
+        let grant = Grant { id: "g".into(), rate, burst, daily_quota, not_after: i64::MAX, ..Grant::default() };
+        GrantView::from(&grant)
     }
 
     #[test]

@@ -7,7 +7,7 @@ pub mod token;
 use crate::contract::Operation;
 use crate::contract::formats::{self, Format};
 use crate::contract::validate::Violation;
-use crate::registry::{ClientView, Grant};
+use crate::registry::{ClientView, GrantView};
 use crate::status::{Reason, Refusal};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -60,7 +60,7 @@ pub fn decide(
     said: &Said,
     from: IpAddr,
     now: i64,
-) -> Result<Arc<Grant>, Refusal> {
+) -> Result<Arc<GrantView>, Refusal> {
     if !token_scopes.contains(&operation.scope) {
         return Err(Refusal::with(Reason::ScopeNotGranted, format!("the token lacks {}", operation.scope)));
     }

@@ -96,31 +96,37 @@ impl TokenChecker {
         registry: &Snapshot,
         now: i64,
     ) -> Result<(), Refusal> {
-        if registry.key(&token.kid, now).is_none() {
-            return Err(Reason::TokenInvalid.into());
-        }
-        if now >= token.expires.saturating_add(self.leeway) {
-            return Err(Reason::TokenExpired.into());
-        }
-        if now < token.not_before.saturating_sub(self.leeway) || now < token.issued.saturating_sub(self.leeway) {
-            return Err(Reason::TokenNotYetValid.into());
-        }
+        self.check_dates(token, registry, now)?;
         // Another's token is told as such before anything else about it is.
         if token.x5t != peer.x5t || token.client != client.client.id {
             return Err(Reason::TokenNotBound.into());
         }
-        if registry.is_revoked(&token.id) {
+        if registry.is_revoked(&token.id, token.issued, &client.client) {
             return Err(Reason::TokenRevoked.into());
         }
         Ok(())
     }
 
-    /// Whether a verified token would be taken now, on its own connection.
+    fn check_dates(&self, token: &Verified, registry: &Snapshot, now: i64) -> Result<(), Reason> {
+        if registry.key(&token.kid, now).is_none() {
+            return Err(Reason::TokenInvalid);
+        }
+        if self.seconds_left(token, now) <= 0 {
+            return Err(Reason::TokenExpired);
+        }
+        if now < token.not_before.max(token.issued).saturating_sub(self.leeway) {
+            return Err(Reason::TokenNotYetValid);
+        }
+        Ok(())
+    }
+
+    /// Whether a verified token would be taken now, from its owner on its own connection.
     pub fn in_force(&self, token: &Verified, registry: &Snapshot, now: i64) -> bool {
-        registry.key(&token.kid, now).is_some()
-            && self.seconds_left(token, now) > 0
-            && now >= token.not_before.saturating_sub(self.leeway)
-            && !registry.is_revoked(&token.id)
+        let owner = registry.client(&token.client).filter(|owner| !owner.client.suspended);
+        owner.is_some_and(|owner| {
+            self.check_dates(token, registry, now).is_ok()
+                && !registry.is_revoked(&token.id, token.issued, &owner.client)
+        })
     }
 
     /// An active token as introspection tells of it (RFC 7662, section 2.2).

@@ -1,16 +1,101 @@
-//! A grant as somebody asks for it, checked against the contracts before it becomes one. The same for the service and
+//! Clients, people and grants as somebody asks for them, checked before they become such. The same for the service and
 //! the command line.
 
 use crate::access::check_purpose_rule;
 use crate::contract::ContractSet;
+use crate::contract::formats::{Format, check, expectation};
 use crate::contract::options::DataClass;
-use crate::registry::{Grant, Network, now};
+use crate::contract::validate::Violation;
+use crate::pki::{client_uri, staff_uri};
+use crate::registry::{Client, Grant, Network, Role, Staff, is_id, now};
 use crate::web::INTROSPECT;
 
 /// How long a grant is in force where nothing else is said: a year.
 const DEFAULT_VALID_S: i64 = 365 * 86_400;
 /// Calls a second where nothing else is said.
 const DEFAULT_RATE: u32 = 50;
+
+fn wrong(field: &str, description: impl Into<String>) -> Violation {
+    Violation { field: field.into(), description: description.into() }
+}
+
+fn check_id(id: &str) -> Result<(), Violation> {
+    let expected = "must be 1 to 64 lower-case letters, digits, hyphens or dots";
+    if is_id(id) { Ok(()) } else { Err(wrong("id", expected)) }
+}
+
+/// A client as somebody registers it.
+#[derive(Debug, Clone, Default)]
+pub struct ClientDraft {
+    /// Id.
+    pub id: String,
+    /// Agency code.
+    pub agency: String,
+    /// Whom to call.
+    pub contact: String,
+    /// Certificate names; none: `spiffe://…/client/<id>`.
+    pub names: Vec<String>,
+}
+
+impl ClientDraft {
+    /// Checks a new client.
+    pub fn check(self) -> Result<Client, Violation> {
+        check_id(&self.id)?;
+        check_agency(&self.agency)?;
+        let names = if self.names.is_empty() { vec![client_uri(&self.id)] } else { self.names };
+        Ok(Client {
+            id: self.id,
+            agency: self.agency,
+            contact: self.contact,
+            names,
+            created: now(),
+            ..Client::default()
+        })
+    }
+
+    /// Puts what is said over a client; what is not said stays.
+    pub fn over(self, mut client: Client) -> Result<Client, Violation> {
+        if !self.agency.is_empty() {
+            check_agency(&self.agency)?;
+            client.agency = self.agency;
+        }
+        if !self.contact.is_empty() {
+            client.contact = self.contact;
+        }
+        if !self.names.is_empty() {
+            client.names = self.names;
+        }
+        Ok(client)
+    }
+}
+
+fn check_agency(agency: &str) -> Result<(), Violation> {
+    let told = || wrong("agency", format!("must be {}", expectation(Format::AgencyCode)));
+    check(Format::AgencyCode, agency).map_err(|_| told())
+}
+
+/// A person as somebody registers them.
+#[derive(Debug, Clone, Default)]
+pub struct StaffDraft {
+    /// Id.
+    pub id: String,
+    /// What they may do.
+    pub roles: Vec<Role>,
+    /// Certificate names; none: `spiffe://…/staff/<id>`.
+    pub names: Vec<String>,
+}
+
+impl StaffDraft {
+    /// Checks a new person.
+    pub fn check(self) -> Result<Staff, Violation> {
+        check_id(&self.id)?;
+        if self.roles.is_empty() {
+            return Err(wrong("roles", "at least one is needed"));
+        }
+        let names = if self.names.is_empty() { vec![staff_uri(&self.id)] } else { self.names };
+        Ok(Staff { id: self.id, roles: self.roles, names })
+    }
+}
 
 /// A grant as somebody asks for it.
 #[derive(Debug, Clone, Default)]

@@ -2,10 +2,9 @@
 
 use super::output::{Output, duration, time};
 use super::{CliError, ConfigFile};
-use crate::admin::GrantDraft;
-use crate::contract::formats::{Format, check, expectation};
-use crate::pki::client_uri;
-use crate::registry::{Client, Grant, Store, check_id, now};
+use crate::admin::{ClientDraft, GrantDraft};
+use crate::contract::formats::is_within;
+use crate::registry::{Client, ClientState, Grant, GrantState, Page, Store, now};
 use clap::{Args, Subcommand};
 use std::time::Duration;
 
@@ -33,8 +32,29 @@ enum ClientCommand {
         #[arg(long = "name", value_name = "URI|DNS")]
         names: Vec<String>,
     },
+    /// Change a client's agency, contact or certificate names; what is not said stays.
+    Change {
+        /// Its id.
+        id: String,
+        /// Its agency code (mã định danh).
+        #[arg(long, default_value = "", hide_default_value = true)]
+        agency: String,
+        /// Whom to call when something is wrong.
+        #[arg(long, default_value = "", hide_default_value = true)]
+        contact: String,
+        /// Names in its certificate, in place of the ones before.
+        #[arg(long = "name", value_name = "URI|DNS")]
+        names: Vec<String>,
+    },
     /// List clients.
-    List,
+    List {
+        /// Only those of this agency and the ones below it.
+        #[arg(long)]
+        agency: Option<String>,
+        /// Only those that stand there.
+        #[arg(long, value_enum)]
+        state: Option<ClientState>,
+    },
     /// Show one client with its grants.
     Show {
         /// Its id.
@@ -50,43 +70,56 @@ enum ClientCommand {
         /// Its id.
         id: String,
     },
+    /// End a client for good, with its grants and tokens; its id and names stay taken.
+    Retire {
+        /// Its id.
+        id: String,
+    },
+}
+
+fn print_clients(clients: &[Client], output: Output) -> Result<(), CliError> {
+    output.records(clients, &["client", "agency", "state", "names", "contact", "since"], |client| {
+        let state = format!("{:?}", client.state()).to_lowercase();
+        let names = client.names.join("\n");
+        vec![client.id.clone(), client.agency.clone(), state, names, client.contact.clone(), time(client.created)]
+    })
 }
 
 pub fn run_client(args: ClientArgs, output: Output) -> Result<(), CliError> {
     let (_, store) = args.config.registry()?;
     match args.command {
         ClientCommand::Add { id, agency, contact, names } => {
-            check_id("a client's id", &id)?;
-            check(Format::AgencyCode, &agency)
-                .map_err(|_| CliError::Usage(format!("--agency must be {}", expectation(Format::AgencyCode))))?;
-            let names = if names.is_empty() { vec![client_uri(&id)] } else { names };
-            let client = Client { id, agency, contact, names, suspended: false, created: now() };
+            let client = ClientDraft { id, agency, contact, names }.check()?;
             store.add_client(&client)?;
             output.result(&client, || format!("registered {} ({})", client.id, client.names.join(", ")))
         }
-        ClientCommand::List => {
-            let clients = store.load()?.clients;
-            output.records(&clients, &["client", "agency", "state", "names", "contact", "since"], |client| {
-                let state = if client.suspended { "suspended" } else { "active" };
-                let names = client.names.join("\n");
-                let since = time(client.created);
-                vec![client.id.clone(), client.agency.clone(), state.into(), names, client.contact.clone(), since]
-            })
+        ClientCommand::Change { id, agency, contact, names } => {
+            let before = store.client(&id)?;
+            let client = ClientDraft { id, agency, contact, names }.over(before)?;
+            store.change_client(&client)?;
+            output.result(&client, || format!("changed {} ({}, {})", client.id, client.agency, client.names.join(", ")))
+        }
+        ClientCommand::List { agency, state } => {
+            let fits = |client: &Client| {
+                agency.as_ref().is_none_or(|agency| is_within(agency, &client.agency))
+                    && state.is_none_or(|state| client.state() == state)
+            };
+            print_clients(&store.clients(Page { fits: &fits, ..Page::ALL })?, output)
         }
         ClientCommand::Show { id } => {
-            let loaded = store.load()?;
-            let client = loaded.clients.into_iter().find(|client| client.id == id);
-            let client = client.ok_or_else(|| CliError::Failed(format!("there is no client {id:?}")))?;
-            if output == Output::Human {
-                anstream::println!("{} ({}), {}", client.id, client.agency, client.names.join(", "));
-                let state = if client.suspended { "suspended" } else { "active" };
-                anstream::println!("{state} since {}; contact: {}", time(client.created), client.contact);
-            }
-            let grants: Vec<Grant> = loaded.grants.into_iter().filter(|grant| grant.client == id).collect();
+            let client = store.client(&id)?;
+            let grants = store.grants(Some(&id), Page::ALL)?;
             match output {
-                Output::Human => print_grants(&grants, output),
+                Output::Human => {
+                    print_clients(&[client], output)?;
+                    print_grants(&grants, output)
+                }
                 Output::Json => super::output::print_json(&serde_json::json!({ "client": client, "grants": grants })),
             }
+        }
+        ClientCommand::Retire { id } => {
+            store.retire_client(&id)?;
+            output.result(&id, || format!("retired {id}: its grants are withdrawn, its tokens refused"))
         }
         ClientCommand::Suspend { id } => {
             store.suspend_client(&id, true)?;
@@ -121,6 +154,14 @@ enum GrantCommand {
         /// Whose.
         #[arg(long)]
         client: Option<String>,
+        /// Only those that stand there.
+        #[arg(long, value_enum)]
+        state: Option<GrantState>,
+    },
+    /// Show one grant: what it allows, who asked for it, who approved it.
+    Show {
+        /// Its id.
+        id: String,
     },
     /// Withdraw a grant: gone within a second.
     Withdraw {
@@ -152,6 +193,9 @@ struct AddGrant {
     /// Calls a day; 0: no quota.
     #[arg(long, default_value_t = 0)]
     daily_quota: u64,
+    /// How long from now it begins to be in force.
+    #[arg(long, default_value = "0s", value_parser = duration)]
+    starts_in: Duration,
     /// How long it is in force.
     #[arg(long, default_value = "365d", value_parser = duration)]
     valid: Duration,
@@ -175,10 +219,14 @@ pub fn run_grant(args: GrantArgs, output: Output) -> Result<(), CliError> {
                 format!("granted {} to {}: {}{wait}", grant.id, grant.client, grant.scopes.join(" "))
             })
         }
-        GrantCommand::List { client } => {
-            let mut grants = store.all_grants()?;
-            grants.retain(|grant| client.as_ref().is_none_or(|client| grant.client == *client));
-            print_grants(&grants, output)
+        GrantCommand::List { client, state } => {
+            let now = now();
+            let fits = |grant: &Grant| state.is_none_or(|state| grant.state(now) == state);
+            print_grants(&store.grants(client.as_deref(), Page { fits: &fits, ..Page::ALL })?, output)
+        }
+        GrantCommand::Show { id } => {
+            let grant = store.grant(&id)?;
+            output.result(&grant, || whole(&grant))
         }
         GrantCommand::Approve { id } => {
             store.approve_grant(&id)?;
@@ -193,7 +241,9 @@ pub fn run_grant(args: GrantArgs, output: Output) -> Result<(), CliError> {
 
 impl AddGrant {
     fn draft(self) -> GrantDraft {
-        let until = now().saturating_add(i64::try_from(self.valid.as_secs()).unwrap_or(i64::MAX));
+        let seconds = |duration: Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
+        let from = now().saturating_add(seconds(self.starts_in));
+        let until = from.saturating_add(seconds(self.valid));
         GrantDraft {
             client: self.client,
             scopes: self.scopes,
@@ -202,7 +252,7 @@ impl AddGrant {
             rate: self.rate,
             burst: self.burst,
             daily_quota: self.daily_quota,
-            not_before: 0,
+            not_before: from,
             not_after: until,
             legal_basis: self.legal_basis,
             networks: self.networks,
@@ -210,28 +260,61 @@ impl AddGrant {
     }
 }
 
+fn state_text(grant: &Grant, now: i64) -> &'static str {
+    match grant.state(now) {
+        GrantState::Withdrawn => "withdrawn",
+        GrantState::Pending => "waits for approval",
+        GrantState::InForce => "in force",
+        GrantState::OutOfTime => "out of its time",
+    }
+}
+
+fn quota_text(grant: &Grant) -> String {
+    if grant.daily_quota == 0 { "no quota".to_owned() } else { grant.daily_quota.to_string() }
+}
+
 fn print_grants(grants: &[Grant], output: Output) -> Result<(), CliError> {
     let header =
         ["grant", "client", "state", "scopes", "purposes", "fields", "rate+burst", "a day", "until", "legal basis"];
     let now = now();
     output.records(grants, &header, |grant| {
-        let quota = if grant.daily_quota == 0 { "no quota".to_owned() } else { grant.daily_quota.to_string() };
         vec![
             grant.id.clone(),
             grant.client.clone(),
-            match grant {
-                Grant { withdrawn: true, .. } => "withdrawn".into(),
-                Grant { needs_approval: true, approved_by: None, .. } => "waits for approval".into(),
-                grant if grant.in_force(now) => "in force".into(),
-                _ => "out of its time".into(),
-            },
+            state_text(grant, now).into(),
             grant.scopes.join("\n"),
             grant.purposes.join("\n"),
             grant.fields.join("\n"),
             format!("{}+{}", grant.rate, grant.burst),
-            quota,
+            quota_text(grant),
             time(grant.not_after),
             grant.legal_basis.clone(),
         ]
     })
+}
+
+/// Everything about one grant, a line each.
+fn whole(grant: &Grant) -> String {
+    let any = |texts: Vec<String>| if texts.is_empty() { "any".to_owned() } else { texts.join(", ") };
+    let approved = match (&grant.approved_by, grant.needs_approval) {
+        (Some(by), _) => by.clone(),
+        (None, true) => "nobody yet".to_owned(),
+        (None, false) => "needs no approval".to_owned(),
+    };
+    let lines = [
+        ("grant", grant.id.clone()),
+        ("client", grant.client.clone()),
+        ("state", state_text(grant, now()).to_owned()),
+        ("scopes", grant.scopes.join(", ")),
+        ("purposes", grant.purposes.join(", ")),
+        ("fields", grant.fields.join(", ")),
+        ("networks", any(grant.networks.iter().map(ToString::to_string).collect())),
+        ("calls a second", format!("{}, {} at once above that", grant.rate, grant.burst)),
+        ("calls a day", quota_text(grant)),
+        ("in force", format!("{} to {}", time(grant.not_before), time(grant.not_after))),
+        ("legal basis", grant.legal_basis.clone()),
+        ("asked for by", grant.requested_by.clone()),
+        ("approved by", approved),
+    ];
+    lines.map(|(name, value)| format!("{name:<15} {value}")).join("\n")
 }

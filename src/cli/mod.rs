@@ -14,6 +14,7 @@ mod tokens;
 
 use crate::caller::CallerError;
 use crate::config::{Config, ConfigFault};
+use crate::contract::validate::Violation;
 use crate::exchange_log::LogError;
 use crate::issuer::IssueError;
 use crate::pki::PkiError;
@@ -127,6 +128,12 @@ impl CliError {
 impl From<Vec<ConfigFault>> for CliError {
     fn from(faults: Vec<ConfigFault>) -> Self {
         CliError::Usage(faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+    }
+}
+
+impl From<Violation> for CliError {
+    fn from(violation: Violation) -> Self {
+        CliError::Usage(format!("{} {}", violation.field, violation.description))
     }
 }
 

@@ -2,8 +2,8 @@
 
 use super::output::Output;
 use super::{CliError, ConfigFile};
-use crate::pki::staff_uri;
-use crate::registry::{Role, Staff, Store, check_id};
+use crate::admin::StaffDraft;
+use crate::registry::{Role, Store};
 use clap::{Args, Subcommand};
 
 #[derive(Args)]
@@ -40,14 +40,12 @@ pub fn run(args: StaffArgs, output: Output) -> Result<(), CliError> {
     let (_, store) = args.config.registry()?;
     match args.command {
         StaffCommand::Add { id, roles, names } => {
-            check_id("a person's id", &id)?;
-            let names = if names.is_empty() { vec![staff_uri(&id)] } else { names };
-            let staff = Staff { id, roles, names };
+            let staff = StaffDraft { id, roles, names }.check()?;
             store.add_staff(&staff)?;
             output.result(&staff, || format!("registered {} ({})", staff.id, staff.names.join(", ")))
         }
         StaffCommand::List => {
-            let staff = store.load()?.staff;
+            let staff = store.staff()?;
             output.records(&staff, &["person", "roles", "names"], |person| {
                 let roles: Vec<String> = person.roles.iter().map(|role| format!("{role:?}").to_lowercase()).collect();
                 vec![person.id.clone(), roles.join("\n"), person.names.join("\n")]

@@ -5,7 +5,7 @@ use super::{CliError, ConfigFile};
 use crate::identity::{Thumbprint, tls};
 use crate::issuer::{IssueRequest, Issuer, KeyAlgorithm};
 use crate::keyfile::write_private;
-use crate::registry::{Snapshot, Store, TokenRecord, now};
+use crate::registry::{Page, Store, TokenRecord, TokenState, now};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -46,24 +46,34 @@ enum TokenCommand {
         /// Whose.
         #[arg(long)]
         client: Option<String>,
+        /// Only those that stand there.
+        #[arg(long, value_enum)]
+        state: Option<TokenState>,
+        /// At most so many.
+        #[arg(long, default_value_t = 1_000)]
+        limit: usize,
     },
     /// Show one issued token.
     Show {
         /// Its id (`jti`).
         id: String,
     },
-    /// Revoke a token: no call with it passes from within a second on.
+    /// Revoke a token, or all of a client's: no call with it passes from within a second on.
+    #[command(group = clap::ArgGroup::new("which").required(true).args(["id", "client"]))]
     Revoke {
         /// Its id (`jti`).
-        id: String,
+        id: Option<String>,
+        /// All that this client has.
+        #[arg(long)]
+        client: Option<String>,
     },
 }
 
 fn state(token: &TokenRecord) -> &'static str {
-    match token {
-        TokenRecord { revoked: true, .. } => "revoked",
-        token if token.expires <= now() => "expired",
-        _ => "in force",
+    match token.state(now()) {
+        TokenState::Revoked => "revoked",
+        TokenState::Expired => "expired",
+        TokenState::InForce => "in force",
     }
 }
 
@@ -79,12 +89,10 @@ pub fn run_token(args: TokenArgs, output: Output) -> Result<(), CliError> {
     match args.command {
         TokenCommand::Issue { client, certificate, scopes, lifetime, starts_in, out } => {
             let chain = tls::certificates(&certificate).map_err(|fault| CliError::Usage(fault.to_string()))?;
-            let snapshot = Snapshot::new(store.load()?);
-            let view =
-                snapshot.client(&client).ok_or_else(|| CliError::Failed(format!("there is no client {client:?}")))?;
+            let view = store.view(&client)?;
             let issuer = Issuer::new(&store, &config);
             let request = IssueRequest { scopes, certificate: Thumbprint::of(&chain[0]), lifetime, starts_in };
-            let (token, record) = issuer.issue(view, request)?;
+            let (token, record) = issuer.issue(&view, request)?;
             match out {
                 Some(file) => {
                     write_private(&file, token.as_bytes())?;
@@ -98,17 +106,22 @@ pub fn run_token(args: TokenArgs, output: Output) -> Result<(), CliError> {
                 }
             }
         }
-        TokenCommand::List { client } => print_tokens(&store.tokens(client.as_deref())?, output),
-        TokenCommand::Show { id } => {
-            let found: Vec<TokenRecord> = store.tokens(None)?.into_iter().filter(|token| token.id == id).collect();
-            if found.is_empty() {
-                return Err(CliError::Failed(format!("there is no token {id:?}")));
-            }
-            print_tokens(&found, output)
+        TokenCommand::List { client, state, limit } => {
+            let now = now();
+            let fits = |token: &TokenRecord| state.is_none_or(|state| token.state(now) == state);
+            print_tokens(&store.tokens(client.as_deref(), Page { after: "", most: limit, fits: &fits })?, output)
         }
-        TokenCommand::Revoke { id } => {
+        TokenCommand::Show { id } => print_tokens(&[store.token(&id)?], output),
+        TokenCommand::Revoke { id: Some(id), .. } => {
             store.revoke_token(&id)?;
             output.result(&id, || format!("revoked {id}"))
+        }
+        TokenCommand::Revoke { client, .. } => {
+            let client = client.unwrap_or_default();
+            let revoked = store.revoke_client_tokens(&client)?;
+            output.result(&serde_json::json!({ "client": client, "revoked": revoked }), || {
+                format!("revoked every token of {client}; {revoked} were in force")
+            })
         }
     }
 }
@@ -142,7 +155,7 @@ pub fn run_keys(args: KeysArgs, output: Output) -> Result<(), CliError> {
     let (config, store) = args.config.registry()?;
     match args.command {
         KeysCommand::List => {
-            let keys = store.load()?.keys;
+            let keys = store.keys()?;
             output.records(&keys, &["key", "algorithm", "made", "tokens are believed until"], |key| {
                 let until = if key.believed_until == 0 { "signs now".to_owned() } else { time(key.believed_until) };
                 vec![key.kid.clone(), key.algorithm.clone(), time(key.created), until]

@@ -15,6 +15,18 @@ pub const VERSION: u32 = 1;
 pub const MAX_BYTES: usize = u16::MAX as usize;
 
 impl Entry {
+    /// An entry of this moment, with an id of its own (UUIDv7).
+    pub fn begin(kind: Kind, node: &str) -> Self {
+        Entry {
+            version: VERSION,
+            kind: kind as i32,
+            exchange_id: uuid::Uuid::now_v7().as_bytes().to_vec(),
+            time_us: jiff::Timestamp::now().as_microsecond(),
+            node: node.to_owned(),
+            ..Entry::default()
+        }
+    }
+
     /// The canonical encoding: prost writes fields in order of number and leaves defaults out, and there are no maps.
     pub fn to_bytes(&self) -> Vec<u8> {
         self.encode_to_vec()

@@ -188,9 +188,10 @@ impl<'s> Issuer<'s> {
         if lifetime > MAX_LIFETIME || starts_in > MAX_LIFETIME {
             return Err(IssueError::TooLong);
         }
-        let issued = now();
+        // After "revoke all of this client", what is issued in the same second begins with the next.
+        let issued = now().max(client.client.tokens_from);
         let in_force = client.grants.iter().filter(|grant| grant.in_force(issued));
-        let mut granted: Vec<&String> = in_force.flat_map(|grant| &grant.scopes).collect();
+        let mut granted: Vec<&String> = in_force.flat_map(|grant| grant.scopes.iter()).collect();
         granted.sort();
         granted.dedup();
         if let Some(scope) = scopes.iter().find(|scope| !granted.contains(scope)) {
@@ -213,8 +214,8 @@ impl<'s> Issuer<'s> {
     /// Issues a token, as an administrator does.
     pub fn issue(&self, client: &ClientView, request: IssueRequest) -> Result<(String, TokenRecord), IssueError> {
         let record = self.prepare(client, request)?;
-        let loaded = self.store.load()?;
-        let key = loaded.keys.iter().rev().find(|key| key.believed_until == 0).ok_or(IssueError::NoKey)?;
+        let keys = self.store.keys()?;
+        let key = keys.iter().rev().find(|key| key.believed_until == 0).ok_or(IssueError::NoKey)?;
         let token = self.sign(&self.signer(key)?, &record)?;
         self.store.add_token(&record)?;
         Ok((token, record))

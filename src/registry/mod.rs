@@ -1,8 +1,10 @@
 //! The registry: clients, grants, tokens and keys, the state that administrators change.
 //!
 //! A [`Store`] keeps it durably; gateways read a [`Snapshot`] that is swapped as a whole when the store changes, so a
-//! call sees one state from its beginning to its end, and looks nothing up in a database.
+//! call sees one state from its beginning to its end, and looks nothing up in a database. A change is followed by reading
+//! what changed, not everything: with 100,000 clients and a million grants it is in force as soon as with ten.
 
+mod lists;
 mod network;
 pub mod snapshot;
 pub mod sqlite;
@@ -11,7 +13,7 @@ pub mod usage;
 pub use network::Network;
 use serde::{Deserialize, Serialize};
 
-pub use snapshot::{ClientView, Snapshot};
+pub use snapshot::{ClientView, GrantView, MAX_SKEW_S, Snapshot};
 
 /// Why the registry cannot do something.
 #[derive(Debug, thiserror::Error)]
@@ -28,13 +30,10 @@ pub enum RegistryError {
     /// A rule forbids it.
     #[error("{0}")]
     Forbidden(&'static str),
-    /// A value is not in its format.
-    #[error("{0} must be {1}")]
-    Invalid(&'static str, String),
 }
 
 /// A registered provincial system.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Client {
     /// Id: lower-case letters, digits, hyphens.
     pub id: String,
@@ -48,6 +47,10 @@ pub struct Client {
     pub suspended: bool,
     /// Unix time in seconds.
     pub created: i64,
+    /// Gone for good; its id and certificate names stay taken, so that nobody can pass for it.
+    pub retired: bool,
+    /// Tokens issued before then are revoked, Unix time in seconds.
+    pub tokens_from: i64,
 }
 
 /// What an administrator allows a client.
@@ -87,12 +90,72 @@ pub struct Grant {
     pub withdrawn: bool,
 }
 
+/// Where a grant stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum GrantState {
+    /// It works.
+    InForce,
+    /// It waits for a second person.
+    Pending,
+    /// Its time has not begun, or is over.
+    OutOfTime,
+    /// It was withdrawn.
+    Withdrawn,
+}
+
 impl Grant {
-    /// Whether it works now, as far as time and approval go.
-    pub fn in_force(&self, now: i64) -> bool {
-        !self.withdrawn
-            && (!self.needs_approval || self.approved_by.is_some())
-            && (self.not_before..self.not_after).contains(&now)
+    /// Where it stands.
+    pub fn state(&self, now: i64) -> GrantState {
+        match self {
+            Grant { withdrawn: true, .. } => GrantState::Withdrawn,
+            Grant { needs_approval: true, approved_by: None, .. } => GrantState::Pending,
+            grant if (grant.not_before..grant.not_after).contains(&now) => GrantState::InForce,
+            _ => GrantState::OutOfTime,
+        }
+    }
+}
+
+/// Where a client stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum ClientState {
+    /// It may call.
+    Active,
+    /// It may not, for now.
+    Suspended,
+    /// It is gone.
+    Retired,
+}
+
+impl Client {
+    /// Where it stands.
+    pub fn state(&self) -> ClientState {
+        match (self.retired, self.suspended) {
+            (true, _) => ClientState::Retired,
+            (false, true) => ClientState::Suspended,
+            (false, false) => ClientState::Active,
+        }
+    }
+}
+
+/// Where a token stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum TokenState {
+    /// It is good, or will be.
+    InForce,
+    /// Its time is over.
+    Expired,
+    /// It was revoked.
+    Revoked,
+}
+
+impl TokenRecord {
+    /// Where it stands.
+    pub fn state(&self, now: i64) -> TokenState {
+        match self {
+            TokenRecord { revoked: true, .. } => TokenState::Revoked,
+            token if token.expires <= now => TokenState::Expired,
+            _ => TokenState::InForce,
+        }
     }
 }
 
@@ -172,62 +235,103 @@ pub struct Act {
     pub object: String,
 }
 
-/// Where the registry is kept. Every change is durable when its call returns, and is seen by every [`Store::load`]
-/// that begins later, in any process. [`Store::version`] changes after any change by any process.
+/// A part of a listing: what comes after `after`, as far as it fits, at most so many.
+pub struct Page<'q, T> {
+    /// The last id of the page before; empty: from the beginning.
+    pub after: &'q str,
+    /// At most so many.
+    pub most: usize,
+    /// What belongs to the listing.
+    pub fits: &'q dyn Fn(&T) -> bool,
+}
+
+impl<T: 'static> Page<'_, T> {
+    /// Everything.
+    pub const ALL: Page<'static, T> = Page { after: "", most: usize::MAX, fits: &|_| true };
+}
+
+/// Something that a gateway needs, as [`Store::read`] hands it over.
+pub enum Item<'r> {
+    /// A client; its grants, as they now are, follow.
+    Client(Client),
+    /// A grant that is approved where it must be, not withdrawn and not over, of a client that came before.
+    Grant(&'r str, GrantView),
+    /// A token was revoked, and would end then (Unix time in seconds).
+    Revoked(String, i64),
+    /// All signing keys, oldest first.
+    Keys(Vec<SigningKey>),
+    /// All who administer.
+    Staff(Vec<Staff>),
+}
+
+/// Where the registry is kept. Every change is durable when its call returns, is seen by every read that begins later,
+/// in any process, and gives the registry a greater revision.
 pub trait Store: Send + Sync {
-    /// Everything that a gateway needs, as of one moment.
-    fn load(&self) -> Result<Loaded, RegistryError>;
-    /// A number that differs after any change.
-    fn version(&self) -> Result<u64, RegistryError>;
+    /// The revision: grows with every change that a gateway must follow.
+    fn revision(&self) -> Result<u64, RegistryError>;
+    /// Hands over everything (`None`), or what changed after a revision; gives the revision that was read. All of it
+    /// belongs to one moment.
+    fn read(&self, after: Option<u64>, take: &mut dyn FnMut(Item<'_>)) -> Result<u64, RegistryError>;
+
+    /// One client.
+    fn client(&self, id: &str) -> Result<Client, RegistryError>;
+    /// One client with the grants that may be in force, as a gateway sees it.
+    fn view(&self, id: &str) -> Result<ClientView, RegistryError>;
+    /// Clients by id.
+    fn clients(&self, page: Page<'_, Client>) -> Result<Vec<Client>, RegistryError>;
     /// Adds a client.
     fn add_client(&self, client: &Client) -> Result<(), RegistryError>;
+    /// Changes a client's agency, contact and names.
+    fn change_client(&self, client: &Client) -> Result<(), RegistryError>;
     /// Suspends or resumes a client.
     fn suspend_client(&self, id: &str, suspended: bool) -> Result<(), RegistryError>;
+    /// Ends a client for good, with its grants.
+    fn retire_client(&self, id: &str) -> Result<(), RegistryError>;
+
+    /// One grant.
+    fn grant(&self, id: &str) -> Result<Grant, RegistryError>;
+    /// Grants of one client or of all by id, those that wait for approval and those withdrawn included.
+    fn grants(&self, client: Option<&str>, page: Page<'_, Grant>) -> Result<Vec<Grant>, RegistryError>;
     /// Adds a grant.
     fn add_grant(&self, grant: &Grant) -> Result<(), RegistryError>;
     /// Approves a grant that waits for it; not in the name of who asked for it.
     fn approve_grant(&self, id: &str) -> Result<(), RegistryError>;
-    /// Grants, those that wait for approval and those withdrawn included.
-    fn all_grants(&self) -> Result<Vec<Grant>, RegistryError>;
-    /// Registers a person.
-    fn add_staff(&self, staff: &Staff) -> Result<(), RegistryError>;
-    /// Removes a person.
-    fn remove_staff(&self, id: &str) -> Result<(), RegistryError>;
-    /// Ends the belief in a key at once.
-    fn retire_key(&self, kid: &str) -> Result<(), RegistryError>;
     /// Withdraws a grant.
     fn withdraw_grant(&self, id: &str) -> Result<(), RegistryError>;
+
+    /// One issued token.
+    fn token(&self, id: &str) -> Result<TokenRecord, RegistryError>;
+    /// Tokens of one client or of all, newest first.
+    fn tokens(&self, client: Option<&str>, page: Page<'_, TokenRecord>) -> Result<Vec<TokenRecord>, RegistryError>;
     /// Records tokens that clients fetched; not an administrator's act.
     fn add_tokens(&self, tokens: &[TokenRecord]) -> Result<(), RegistryError>;
     /// Records a token that an administrator issued.
     fn add_token(&self, token: &TokenRecord) -> Result<(), RegistryError>;
     /// Revokes a token.
     fn revoke_token(&self, id: &str) -> Result<(), RegistryError>;
-    /// Tokens of one client or of all, newest first, at most 10,000.
-    fn tokens(&self, client: Option<&str>) -> Result<Vec<TokenRecord>, RegistryError>;
+    /// Revokes every token that a client has; gives how many were in force.
+    fn revoke_client_tokens(&self, client: &str) -> Result<u64, RegistryError>;
+
+    /// Signing keys, oldest first.
+    fn keys(&self) -> Result<Vec<SigningKey>, RegistryError>;
+    /// Adds a signing key and lets the others be believed until `others_until`.
+    fn add_key(&self, key: &SigningKey, others_until: i64) -> Result<(), RegistryError>;
+    /// Ends the belief in a key at once.
+    fn retire_key(&self, kid: &str) -> Result<(), RegistryError>;
+
+    /// All who administer.
+    fn staff(&self) -> Result<Vec<Staff>, RegistryError>;
+    /// Registers a person.
+    fn add_staff(&self, staff: &Staff) -> Result<(), RegistryError>;
+    /// Removes a person.
+    fn remove_staff(&self, id: &str) -> Result<(), RegistryError>;
+
     /// The same store, for changes in another's name.
     fn named(&self, actor: &str) -> Box<dyn Store>;
     /// The oldest acts that are not in the exchange log yet, at most a thousand. Each change notes its act with itself.
     fn acts(&self) -> Result<Vec<Act>, RegistryError>;
     /// Forgets an act that is in the exchange log now.
     fn forget_act(&self, id: &[u8; 16]) -> Result<(), RegistryError>;
-    /// Adds a signing key and lets the others be believed until `others_until`.
-    fn add_key(&self, key: &SigningKey, others_until: i64) -> Result<(), RegistryError>;
-}
-
-/// What [`Store::load`] gives.
-#[derive(Debug, Clone, Default)]
-pub struct Loaded {
-    /// All clients.
-    pub clients: Vec<Client>,
-    /// Grants that are not withdrawn and, where they need it, approved.
-    pub grants: Vec<Grant>,
-    /// Ids of revoked tokens that have not expired.
-    pub revoked: Vec<String>,
-    /// All signing keys, oldest first.
-    pub keys: Vec<SigningKey>,
-    /// All who administer.
-    pub staff: Vec<Staff>,
 }
 
 /// Unix time in seconds.
@@ -235,12 +339,8 @@ pub fn now() -> i64 {
     jiff::Timestamp::now().as_second()
 }
 
-/// Checks an id: 1 to 64 lower-case letters, digits, hyphens, dots.
-pub fn check_id(what: &'static str, id: &str) -> Result<(), RegistryError> {
+/// Whether a text can be the id of a client or a person: 1 to 64 lower-case letters, digits, hyphens, dots.
+pub fn is_id(text: &str) -> bool {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.".contains(c);
-    if (1..=64).contains(&id.len()) && id.chars().all(plain) {
-        Ok(())
-    } else {
-        Err(RegistryError::Invalid(what, "1 to 64 lower-case letters, digits, hyphens or dots".into()))
-    }
+    (1..=64).contains(&text.len()) && text.chars().all(plain)
 }

@@ -1,17 +1,70 @@
 //! The registry as calls see it: plain maps, swapped as a whole.
 
-use super::{Client, Grant, Loaded, SigningKey, Staff};
+use super::{Client, Grant, Item, Network, RegistryError, SigningKey, Staff, Store, now};
 use jsonwebtoken::{Algorithm, DecodingKey};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
+
+/// A revoked token is remembered for longer than any clock skew that the configuration can forgive: until then it might
+/// pass as not yet expired.
+pub const MAX_SKEW_S: i64 = 600;
+
+/// What a call needs of a grant. Equal lists are one list ([`super::lists`]).
+#[derive(Debug)]
+pub struct GrantView {
+    /// Id.
+    pub id: Box<str>,
+    /// Scopes.
+    pub scopes: Arc<[String]>,
+    /// Purposes.
+    pub purposes: Arc<[String]>,
+    /// Answer fields.
+    pub fields: Arc<[String]>,
+    /// Networks that calls may come from; none: any.
+    pub networks: Vec<Network>,
+    /// Calls a second, sustained.
+    pub rate: u32,
+    /// Calls at once above that.
+    pub burst: u32,
+    /// Calls a day (Ho Chi Minh City); 0: no quota.
+    pub daily_quota: u64,
+    /// In force from, Unix time in seconds.
+    pub not_before: i64,
+    /// In force until.
+    pub not_after: i64,
+}
+
+impl GrantView {
+    /// Whether it works now.
+    pub fn in_force(&self, now: i64) -> bool {
+        (self.not_before..self.not_after).contains(&now)
+    }
+}
+
+impl From<&Grant> for GrantView {
+    fn from(grant: &Grant) -> Self {
+        GrantView {
+            id: grant.id.as_str().into(),
+            scopes: grant.scopes.as_slice().into(),
+            purposes: grant.purposes.as_slice().into(),
+            fields: grant.fields.as_slice().into(),
+            networks: grant.networks.clone(),
+            rate: grant.rate,
+            burst: grant.burst,
+            daily_quota: grant.daily_quota,
+            not_before: grant.not_before,
+            not_after: grant.not_after,
+        }
+    }
+}
 
 /// A client with its grants.
 #[derive(Debug)]
 pub struct ClientView {
     /// The client.
     pub client: Client,
-    /// Its grants that are not withdrawn; validity is checked at each call.
-    pub grants: Vec<Arc<Grant>>,
+    /// Its grants that are approved and not withdrawn, by id; their time is checked at each call.
+    pub grants: Vec<Arc<GrantView>>,
 }
 
 /// A key that tokens may be signed with.
@@ -24,58 +77,127 @@ pub struct VerifyingKey {
     pub believed_until: i64,
 }
 
-/// The registry at one moment.
+/// Signing keys.
 #[derive(Default)]
-pub struct Snapshot {
-    by_id: HashMap<String, Arc<ClientView>>,
-    by_name: HashMap<String, Arc<ClientView>>,
-    revoked: HashSet<String>,
-    keys: HashMap<String, VerifyingKey>,
-    staff: HashMap<String, Arc<Staff>>,
+struct Keys {
+    by_id: HashMap<String, VerifyingKey>,
     signing: Option<SigningKey>,
-    public_keys: Vec<SigningKey>,
+    public: Vec<SigningKey>,
 }
 
-impl Snapshot {
-    /// Puts the maps together. A key that cannot be read is left out and told: its tokens are refused.
-    pub fn new(loaded: Loaded) -> Self {
-        let mut grants: HashMap<String, Vec<Arc<Grant>>> = HashMap::new();
-        for grant in loaded.grants {
-            grants.entry(grant.client.clone()).or_default().push(Arc::new(grant));
-        }
-        let mut snapshot = Snapshot { revoked: loaded.revoked.into_iter().collect(), ..Snapshot::default() };
-        for client in loaded.clients {
-            let grants = grants.remove(&client.id).unwrap_or_default();
-            let view = Arc::new(ClientView { client, grants });
-            for name in &view.client.names {
-                snapshot.by_name.insert(name.clone(), view.clone());
-            }
-            snapshot.by_id.insert(view.client.id.clone(), view);
-        }
-        for staff in loaded.staff {
-            let staff = Arc::new(staff);
-            for name in &staff.names {
-                snapshot.staff.insert(name.clone(), staff.clone());
-            }
-        }
-        for key in loaded.keys {
+impl Keys {
+    /// A key that cannot be read is left out and told: its tokens are refused.
+    fn new(all: Vec<SigningKey>) -> Self {
+        let mut keys = Keys::default();
+        for key in all {
             let (algorithm, decoding) = match key.algorithm.as_str() {
                 "EdDSA" => (Algorithm::EdDSA, DecodingKey::from_ed_pem(key.public_pem.as_bytes())),
                 _ => (Algorithm::ES256, DecodingKey::from_ec_pem(key.public_pem.as_bytes())),
             };
-            match decoding {
-                Ok(decoding) => {
-                    let believed_until = key.believed_until;
-                    if believed_until == 0 {
-                        snapshot.signing = Some(key.clone());
-                    }
-                    snapshot.public_keys.push(key.clone());
-                    snapshot.keys.insert(key.kid, VerifyingKey { algorithm, key: decoding, believed_until });
-                }
-                _ => tracing::error!(kid = key.kid, "a signing key of the registry cannot be read"),
+            let Ok(decoding) = decoding else {
+                tracing::error!(kid = key.kid, "a signing key of the registry cannot be read");
+                continue;
+            };
+            let believed_until = key.believed_until;
+            if believed_until == 0 {
+                keys.signing = Some(key.clone());
             }
+            keys.public.push(key.clone());
+            keys.by_id.insert(key.kid, VerifyingKey { algorithm, key: decoding, believed_until });
         }
-        snapshot
+        keys
+    }
+}
+
+/// The registry at one moment.
+#[derive(Default, Clone)]
+pub struct Snapshot {
+    revision: u64,
+    by_id: HashMap<Arc<str>, Arc<ClientView>>,
+    by_name: HashMap<Arc<str>, Arc<ClientView>>,
+    /// Revoked tokens, and when they would end.
+    revoked: HashMap<String, i64>,
+    keys: Arc<Keys>,
+    staff: Arc<HashMap<String, Arc<Staff>>>,
+}
+
+/// What was read so far.
+#[derive(Default)]
+struct Read {
+    clients: HashMap<String, (Client, Vec<Arc<GrantView>>)>,
+    revoked: Vec<(String, i64)>,
+    keys: Option<Vec<SigningKey>>,
+    staff: Option<Vec<Staff>>,
+}
+
+impl Read {
+    fn take(&mut self, item: Item<'_>) {
+        match item {
+            Item::Client(client) => drop(self.clients.insert(client.id.clone(), (client, Vec::new()))),
+            Item::Grant(client, grant) => {
+                if let Some((_, grants)) = self.clients.get_mut(client) {
+                    grants.push(Arc::new(grant));
+                }
+            }
+            Item::Revoked(token, expires) => self.revoked.push((token, expires)),
+            Item::Keys(keys) => self.keys = Some(keys),
+            Item::Staff(staff) => self.staff = Some(staff),
+        }
+    }
+}
+
+impl Snapshot {
+    /// Reads everything.
+    pub fn read(store: &dyn Store) -> Result<Self, RegistryError> {
+        let mut read = Read::default();
+        let revision = store.read(None, &mut |item| read.take(item))?;
+        let mut fresh = Snapshot { revision, ..Snapshot::default() };
+        fresh.put(read);
+        Ok(fresh)
+    }
+
+    /// Reads what changed since; `None` where nothing did.
+    pub fn follow(&self, store: &dyn Store) -> Result<Option<Self>, RegistryError> {
+        if store.revision()? == self.revision {
+            return Ok(None);
+        }
+        let mut read = Read::default();
+        let revision = store.read(Some(self.revision), &mut |item| read.take(item))?;
+        let mut next = Snapshot { revision, ..self.clone() };
+        let now = now();
+        next.revoked.retain(|_, expires| *expires > now - MAX_SKEW_S);
+        next.put(read);
+        Ok(Some(next))
+    }
+
+    fn put(&mut self, read: Read) {
+        for (id, (client, mut grants)) in read.clients {
+            if let Some(before) = self.by_id.remove(id.as_str()) {
+                before.client.names.iter().for_each(|name| drop(self.by_name.remove(name.as_str())));
+            }
+            if client.retired {
+                continue;
+            }
+            // By id, which is by age: where several grants fit, the same one is always taken.
+            grants.sort_unstable_by(|one, other| one.id.cmp(&other.id));
+            grants.shrink_to_fit();
+            let view = Arc::new(ClientView { client, grants });
+            for name in &view.client.names {
+                self.by_name.insert(name.as_str().into(), view.clone());
+            }
+            self.by_id.insert(id.into(), view);
+        }
+        self.revoked.extend(read.revoked);
+        if let Some(keys) = read.keys {
+            self.keys = Arc::new(Keys::new(keys));
+        }
+        if let Some(staff) = read.staff {
+            let by_name = staff.into_iter().map(Arc::new).flat_map(|person| {
+                let names = person.names.clone();
+                names.into_iter().map(move |name| (name, person.clone()))
+            });
+            self.staff = Arc::new(by_name.collect());
+        }
     }
 
     /// The client of this id.
@@ -85,17 +207,17 @@ impl Snapshot {
 
     /// The client of the first of these certificate names that is registered.
     pub fn client_of(&self, names: &[String]) -> Option<&Arc<ClientView>> {
-        names.iter().find_map(|name| self.by_name.get(name))
+        names.iter().find_map(|name| self.by_name.get(name.as_str()))
     }
 
     /// The key that tokens are signed with now.
     pub fn signing(&self) -> Option<&SigningKey> {
-        self.signing.as_ref()
+        self.keys.signing.as_ref()
     }
 
     /// The public keys whose tokens are believed, oldest first.
     pub fn public_keys(&self, now: i64) -> impl Iterator<Item = &SigningKey> {
-        self.public_keys.iter().filter(move |key| key.believed_until == 0 || now < key.believed_until)
+        self.keys.public.iter().filter(move |key| key.believed_until == 0 || now < key.believed_until)
     }
 
     /// Who administers under one of these certificate names.
@@ -103,13 +225,13 @@ impl Snapshot {
         names.iter().find_map(|name| self.staff.get(name))
     }
 
-    /// Whether a token was revoked.
-    pub fn is_revoked(&self, token: &str) -> bool {
-        self.revoked.contains(token)
+    /// Whether a token was revoked, by itself or with all of its client's.
+    pub fn is_revoked(&self, token: &str, issued: i64, client: &Client) -> bool {
+        issued < client.tokens_from || self.revoked.contains_key(token)
     }
 
     /// The key of this id, if it is still believed.
     pub fn key(&self, kid: &str, now: i64) -> Option<&VerifyingKey> {
-        self.keys.get(kid).filter(|key| key.believed_until == 0 || now < key.believed_until)
+        self.keys.by_id.get(kid).filter(|key| key.believed_until == 0 || now < key.believed_until)
     }
 }

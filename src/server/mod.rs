@@ -127,8 +127,7 @@ impl Gateway {
         let shared = Arc::new(Shared::new(&config, log, pseudonyms));
         let usage = UsageStore::open(&config.data.join("usage.sqlite"))?;
         shared.limits.restore(usage.load()?);
-        let version = store.version()?;
-        shared.registry.store(Arc::new(Snapshot::new(store.load()?)));
+        shared.registry.store(Arc::new(Snapshot::read(store.as_ref())?));
 
         let served = Served::following(&Served::default(), catalogue);
         let (health, _) = tonic_health::server::health_reporter();
@@ -169,7 +168,6 @@ impl Gateway {
             shared,
             store,
             usage,
-            version: Mutex::new(version),
             served: served_to,
             infra: infra_to,
             gate: gate_to,

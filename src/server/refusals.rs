@@ -1,7 +1,7 @@
 //! Connections that are refused before any call: logged too, but bounded, since they cost an attacker nothing.
 
 use super::shared::Shared;
-use crate::exchange_log::{Entry, Kind, entry};
+use crate::exchange_log::{Entry, Kind};
 use crate::status::Reason;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -33,16 +33,11 @@ impl Refusals {
         let Some(suppressed) = self.take(Instant::now()) else { return };
         tracing::info!(%address, reason = reason.as_str(), "a connection was refused");
         let entry = Entry {
-            version: entry::VERSION,
-            kind: Kind::Connection as i32,
-            exchange_id: uuid::Uuid::now_v7().as_bytes().to_vec(),
-            time_us: jiff::Timestamp::now().as_microsecond(),
-            node: self.shared.node.clone(),
             peer: address.to_string(),
             status: reason.code() as u32,
             reason: reason.as_str().to_owned(),
             suppressed,
-            ..Entry::default()
+            ..Entry::begin(Kind::Connection, &self.shared.node)
         };
         if let Err(error) = self.shared.log.append_unawaited(&entry) {
             tracing::error!(%error, "a refused connection could not be logged");

@@ -8,10 +8,10 @@ use super::{StartError, thread};
 use crate::admin::Admin;
 use crate::config::Config;
 use crate::contract::ContractSet;
-use crate::exchange_log::{Entry, Kind, entry};
+use crate::exchange_log::{Entry, Kind};
 use crate::identity::tls::Gate;
+use crate::registry::Store;
 use crate::registry::usage::UsageStore;
-use crate::registry::{Snapshot, Store};
 use arc_swap::ArcSwap;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -33,8 +33,6 @@ pub(super) struct Reloader {
     pub shared: Arc<Shared>,
     pub store: Arc<dyn Store>,
     pub usage: UsageStore,
-    /// The registry's version that is in force.
-    pub version: Mutex<u64>,
     pub served: watch::Sender<Arc<Served>>,
     pub infra: watch::Sender<Arc<Infra>>,
     pub gate: watch::Sender<Arc<Gate>>,
@@ -64,17 +62,11 @@ impl Reloader {
     }
 
     fn follow_registry(&self) {
-        let mut known = self.version.lock().unwrap_or_else(PoisonError::into_inner);
-        let loaded = match self.store.version() {
-            Ok(version) if version == *known => return,
-            Ok(version) => self.store.load().map(|loaded| (version, loaded)),
-            Err(error) => Err(error),
-        };
-        match loaded {
-            Ok((version, loaded)) => {
-                self.shared.registry.store(Arc::new(Snapshot::new(loaded)));
+        match self.shared.registry.load().follow(self.store.as_ref()) {
+            Ok(None) => {}
+            Ok(Some(next)) => {
+                self.shared.registry.store(Arc::new(next));
                 self.shared.registry_changed.send_replace(());
-                *known = version;
             }
             Err(error) => tracing::error!(%error, "the registry cannot be read; what was read last stays in force"),
         }
@@ -89,15 +81,12 @@ impl Reloader {
         };
         for act in acts {
             let entry = Entry {
-                version: entry::VERSION,
-                kind: Kind::Admin as i32,
                 exchange_id: act.id.to_vec(),
                 time_us: act.time_us,
-                node: self.shared.node.clone(),
                 actor: act.actor,
                 act: act.act,
                 object: act.object,
-                ..Entry::default()
+                ..Entry::begin(Kind::Admin, &self.shared.node)
             };
             if let Err(error) = self.shared.log.append(&entry).await {
                 return tracing::error!(%error, "an administrator's act is not in the log yet");

@@ -10,7 +10,7 @@ use crate::drivers::Adapter;
 use crate::exchange_log::ExchangeLog;
 use crate::exchange_log::pseudonym::Pseudonyms;
 use crate::guard::Guard;
-use crate::registry::{Grant, Snapshot};
+use crate::registry::{GrantView, Snapshot};
 use crate::telemetry::Metrics;
 use arc_swap::ArcSwap;
 use std::collections::HashMap;
@@ -63,13 +63,13 @@ impl Shared {
     }
 }
 
-/// Masks of grants over operations, worked out once. The key is two addresses: each kept mask holds both owners, so an
-/// address cannot be another's while it stands here.
+/// Masks of granted fields over operations, worked out once. The key is two addresses: each kept mask holds both owners,
+/// so an address cannot be another's while it stands here. Grants of equal fields have one list, and so one mask.
 pub struct Masks(quick_cache::sync::Cache<(usize, usize), Kept>);
 
 #[derive(Clone)]
 struct Kept {
-    grant: Arc<Grant>,
+    fields: Arc<[String]>,
     operation: Arc<Operation>,
     mask: Arc<Mask>,
 }
@@ -82,16 +82,16 @@ impl Default for Masks {
 
 impl Masks {
     /// The mask of a grant over an operation's answer.
-    pub fn of(&self, grant: &Arc<Grant>, operation: &Arc<Operation>) -> Arc<Mask> {
-        let key = (Arc::as_ptr(grant) as usize, Arc::as_ptr(operation) as usize);
+    pub fn of(&self, grant: &GrantView, operation: &Arc<Operation>) -> Arc<Mask> {
+        let key = (Arc::as_ptr(&grant.fields).cast::<String>() as usize, Arc::as_ptr(operation) as usize);
         if let Some(kept) = self.0.get(&key)
-            && Arc::ptr_eq(&kept.grant, grant)
+            && Arc::ptr_eq(&kept.fields, &grant.fields)
             && Arc::ptr_eq(&kept.operation, operation)
         {
             return kept.mask;
         }
         let mask = Arc::new(operation.answer_fields.mask(&grant.fields));
-        let kept = Kept { grant: grant.clone(), operation: operation.clone(), mask: mask.clone() };
+        let kept = Kept { fields: grant.fields.clone(), operation: operation.clone(), mask: mask.clone() };
         self.0.insert(key, kept);
         mask
     }

@@ -3,7 +3,7 @@
 
 use super::{Asked, Web, json, jwk};
 use crate::access::token::Verified;
-use crate::exchange_log::{Entry, Kind, entry};
+use crate::exchange_log::{Entry, Kind};
 use crate::issuer::{IssueError, IssueRequest, Issuer, Signer};
 use crate::registry::{ClientView, Snapshot, now};
 use arc_swap::ArcSwapOption;
@@ -137,11 +137,6 @@ impl Web {
 
     fn entry(&self, peer: &crate::identity::Peer, client: &ClientView, token: &str) -> Entry {
         Entry {
-            version: entry::VERSION,
-            kind: Kind::Admin as i32,
-            exchange_id: uuid::Uuid::now_v7().as_bytes().to_vec(),
-            time_us: jiff::Timestamp::now().as_microsecond(),
-            node: self.config.node.clone(),
             client: client.client.id.clone(),
             agency: client.client.agency.clone(),
             certificate: peer.thumbprint.0.to_vec(),
@@ -150,7 +145,7 @@ impl Web {
             actor: format!("client:{}", client.client.id),
             act: "token.fetch".into(),
             object: format!("token:{token}"),
-            ..Entry::default()
+            ..Entry::begin(Kind::Admin, &self.config.node)
         }
     }
 
@@ -173,13 +168,8 @@ impl Web {
                 .any(|grant| grant.in_force(now()) && grant.scopes.iter().any(|scope| scope == INTROSPECT));
             // A token of another tells nothing to who may not ask (RFC 7662, section 2.2).
             let mine = token.client == caller.client.id;
-            let owner = registry.client(&token.client).filter(|owner| !owner.client.suspended);
-            Ok(match owner {
-                Some(_) if (mine || others) && self.tokens.in_force(&token, &registry, now()) => {
-                    self.tokens.describe(&token)
-                }
-                _ => inactive,
-            })
+            let told = (mine || others) && self.tokens.in_force(&token, &registry, now());
+            Ok(if told { self.tokens.describe(&token) } else { inactive })
         };
         finished(told())
     }

@@ -10,7 +10,7 @@ use ndxp_gateway::identity::{Thumbprint, tls};
 use ndxp_gateway::issuer::{IssueRequest, Issuer, KeyAlgorithm};
 use ndxp_gateway::pki::{DEFAULT_DAYS, Role, client_uri};
 use ndxp_gateway::registry::sqlite::SqliteStore;
-use ndxp_gateway::registry::{Client, Grant, Snapshot, Store, now};
+use ndxp_gateway::registry::{Client, Grant, Store, now};
 use ndxp_gateway::sandbox::folder::DevFolder;
 use ndxp_gateway::sandbox::samples::OFFICIAL;
 use ndxp_gateway::sandbox::{Sandbox, SandboxConfig};
@@ -202,8 +202,8 @@ pub fn add_client(store: &SqliteStore, folder: &DevFolder, id: &str) {
             agency: "H49.12".into(),
             contact: "hotro@quangninh.gov.vn".into(),
             names: vec![client_uri(id)],
-            suspended: false,
             created: now(),
+            ..Client::default()
         })
         .unwrap();
 }
@@ -246,9 +246,9 @@ pub fn issue(
     starts_in: Duration,
 ) -> String {
     let chain = tls::certificates(&files(folder, id).certificate).unwrap();
-    let snapshot = Snapshot::new(store.load().unwrap());
+    let view = store.view(id).unwrap();
     let request = IssueRequest { scopes: vec![], certificate: Thumbprint::of(&chain[0]), lifetime, starts_in };
-    issuer(store, config).issue(snapshot.client(id).unwrap(), request).unwrap().0
+    issuer(store, config).issue(&view, request).unwrap().0
 }
 
 #[derive(Clone)]

@@ -10,7 +10,7 @@ use crate::issuer::{IssueRequest, Issuer, KeyAlgorithm};
 use crate::keyfile::write_private;
 use crate::pki::{DEFAULT_DAYS, Role, client_uri};
 use crate::registry::sqlite::SqliteStore;
-use crate::registry::{Client, Snapshot, Store, now};
+use crate::registry::{Client, Page, Store, now};
 use crate::sandbox::folder::DevFolder;
 use crate::server::registry_path;
 use bytes::Bytes;
@@ -84,8 +84,8 @@ impl<'c> Cast<'c> {
             agency: "H49.12".into(),
             contact: "hotro@quangninh.gov.vn".into(),
             names: vec![client_uri(part.id)],
-            suspended: false,
             created: now(),
+            ..Client::default()
         })?;
         let texts = |all: &[&str]| all.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
         let draft = GrantDraft {
@@ -119,15 +119,14 @@ impl<'c> Cast<'c> {
     /// A fresh token for a system.
     pub fn token(&self, id: &str, lifetime: Duration, starts_in: Duration) -> Result<String, CliError> {
         let chain = tls::certificates(&self.certificate(id)).map_err(|fault| CliError::Failed(fault.to_string()))?;
-        let snapshot = Snapshot::new(self.store.load()?);
-        let view = snapshot.client(id).ok_or_else(|| CliError::Failed(format!("there is no client {id:?}")))?;
+        let view = self.store.view(id)?;
         let request = IssueRequest { scopes: vec![], certificate: Thumbprint::of(&chain[0]), lifetime, starts_in };
-        Ok(self.issuer().issue(view, request)?.0)
+        Ok(self.issuer().issue(&view, request)?.0)
     }
 
     /// Revokes a system's newest token.
     pub fn revoke_newest(&self, id: &str) -> Result<(), CliError> {
-        if let Some(newest) = self.store.tokens(Some(id))?.first() {
+        if let Some(newest) = self.store.tokens(Some(id), Page { most: 1, ..Page::ALL })?.first() {
             self.store.revoke_token(&newest.id)?;
         }
         Ok(())

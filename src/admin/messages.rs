@@ -1,0 +1,111 @@
+//! Between the registry's words and those of `ndxp.admin.v1`, errors too.
+
+use super::api;
+use crate::contract::validate::Violation;
+use crate::issuer::IssueError;
+use crate::registry::{self, ClientState, RegistryError, Role, Staff};
+use crate::status::{Reason, Refusal};
+use tonic::Status;
+
+pub(super) fn refused(refusal: Refusal) -> Status {
+    refusal.to_status("")
+}
+
+pub(super) fn invalid(field: &str, description: impl Into<String>) -> Status {
+    violated(Violation { field: field.into(), description: description.into() })
+}
+
+pub(super) fn violated(violation: Violation) -> Status {
+    refused(Refusal::fields(vec![violation]))
+}
+
+pub(super) fn failed(error: RegistryError) -> Status {
+    refused(match error {
+        RegistryError::Unknown(..) => Refusal::with(Reason::ObjectUnknown, error.to_string()),
+        RegistryError::Exists(..) => Refusal::with(Reason::ObjectExists, error.to_string()),
+        RegistryError::Forbidden(rule) => Refusal::with(Reason::RoleMissing, rule),
+        RegistryError::Store(_) => {
+            tracing::error!(%error, "the registry failed");
+            Reason::RegistryUnavailable.into()
+        }
+    })
+}
+
+pub(super) fn client_message(client: registry::Client) -> api::Client {
+    let registry::Client { id, agency, contact, names, suspended, created, retired, .. } = client;
+    api::Client { id, agency, contact, names, suspended, created, retired }
+}
+
+pub(super) fn grant_message(grant: registry::Grant) -> api::Grant {
+    api::Grant {
+        id: grant.id,
+        client: grant.client,
+        scopes: grant.scopes,
+        purposes: grant.purposes,
+        fields: grant.fields,
+        rate: grant.rate,
+        burst: grant.burst,
+        daily_quota: grant.daily_quota,
+        not_before: grant.not_before,
+        not_after: grant.not_after,
+        legal_basis: grant.legal_basis,
+        networks: grant.networks.iter().map(ToString::to_string).collect(),
+        requested_by: grant.requested_by,
+        approved_by: grant.approved_by.unwrap_or_default(),
+        needs_approval: grant.needs_approval,
+        withdrawn: grant.withdrawn,
+    }
+}
+
+pub(super) fn token_message(token: registry::TokenRecord) -> api::Token {
+    let registry::TokenRecord { id, client, scopes, issued, starts, expires, revoked, .. } = token;
+    api::Token { id, client, scopes, issued, starts, expires, revoked }
+}
+
+pub(super) fn key_message(key: registry::SigningKey) -> api::Key {
+    let registry::SigningKey { kid, algorithm, created, believed_until, .. } = key;
+    api::Key { kid, algorithm, created, believed_until }
+}
+
+pub(super) fn staff_message(staff: Staff) -> api::Staff {
+    let role = |role: &Role| match role {
+        Role::Administrator => api::Role::Administrator as i32,
+        Role::Approver => api::Role::Approver as i32,
+        Role::Auditor => api::Role::Auditor as i32,
+        Role::Operator => api::Role::Operator as i32,
+    };
+    api::Staff { roles: staff.roles.iter().map(role).collect(), id: staff.id, names: staff.names }
+}
+
+pub(super) fn role(number: i32) -> Result<Role, Status> {
+    match api::Role::try_from(number) {
+        Ok(api::Role::Administrator) => Ok(Role::Administrator),
+        Ok(api::Role::Approver) => Ok(Role::Approver),
+        Ok(api::Role::Auditor) => Ok(Role::Auditor),
+        Ok(api::Role::Operator) => Ok(Role::Operator),
+        Ok(api::Role::Unspecified) | Err(_) => Err(invalid("roles", "must be roles of the contract")),
+    }
+}
+
+pub(super) fn issue_failed(error: IssueError) -> Status {
+    match error {
+        IssueError::Registry(error) => failed(error),
+        IssueError::NotGranted { .. } | IssueError::TooLong => invalid("scopes", error.to_string()),
+        IssueError::Suspended(_) => refused(Reason::ClientSuspended.into()),
+        IssueError::NoKey | IssueError::Key { .. } => {
+            tracing::error!(%error, "no token could be issued");
+            refused(Refusal::with(Reason::RegistryUnavailable, "no signing key can be used"))
+        }
+    }
+}
+
+/// Where a client must stand to belong to a listing; `None`: anywhere.
+pub(super) fn client_state(number: i32) -> Result<Option<ClientState>, Status> {
+    match api::ClientState::try_from(number) {
+        Ok(api::ClientState::Unspecified) => Ok(None),
+        Ok(api::ClientState::Active) => Ok(Some(ClientState::Active)),
+        Ok(api::ClientState::Suspended) => Ok(Some(ClientState::Suspended)),
+        Ok(api::ClientState::Retired) => Ok(Some(ClientState::Retired)),
+        Err(_) => Err(invalid("state", "must be a state of the contract")),
+    }
+}

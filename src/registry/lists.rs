@@ -1,0 +1,50 @@
+//! Lists of texts that many grants have in common, kept once: a million grants have a few hundred lists of scopes,
+//! purposes and fields between them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Fewest lists at which it is worth looking for those that nobody uses any more.
+const WORTH_A_LOOK: usize = 1_024;
+
+/// Lists by their stored text.
+#[derive(Default)]
+pub(super) struct Lists {
+    known: HashMap<Box<str>, Arc<[String]>>,
+    /// At how many the unused ones are dropped next.
+    look_at: usize,
+}
+
+impl Lists {
+    /// The list that a stored text (JSON) stands for; one that cannot be read is empty, and so grants nothing.
+    pub(super) fn of(&mut self, text: &str) -> Arc<[String]> {
+        if let Some(known) = self.known.get(text) {
+            return known.clone();
+        }
+        if self.known.len() >= self.look_at.max(WORTH_A_LOOK) {
+            self.known.retain(|_, list| Arc::strong_count(list) > 1);
+            self.look_at = 2 * self.known.len();
+        }
+        let list: Arc<[String]> = serde_json::from_str::<Vec<String>>(text).unwrap_or_default().into();
+        self.known.insert(text.into(), list.clone());
+        list
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_lists_are_one_and_unused_ones_go() {
+        let mut lists = Lists::default();
+        let first = lists.of("[\"a\",\"b\"]");
+        assert!(Arc::ptr_eq(&first, &lists.of("[\"a\",\"b\"]")) && *first == ["a", "b"]);
+        assert!(lists.of("no list").is_empty());
+        for number in 0..10 * WORTH_A_LOOK {
+            lists.of(&format!("[\"{number}\"]"));
+        }
+        assert!(lists.known.len() <= WORTH_A_LOOK, "{}", lists.known.len());
+        assert!(Arc::ptr_eq(&first, &lists.of("[\"a\",\"b\"]")), "one in use stays");
+    }
+}

@@ -1,0 +1,111 @@
+//! Rows as what they stand for.
+
+use super::super::lists::Lists;
+use super::super::{Act, Client, Grant, GrantView, Network, SigningKey, Staff, TokenRecord};
+use rusqlite::Row;
+
+pub(super) fn list(texts: &[String]) -> String {
+    serde_json::Value::from(texts.to_vec()).to_string()
+}
+
+pub(super) fn read_list(row: &Row<'_>, column: &str) -> rusqlite::Result<Vec<String>> {
+    Ok(serde_json::from_str(&row.get::<_, String>(column)?).unwrap_or_default())
+}
+
+pub(super) fn read_client(row: &Row<'_>) -> rusqlite::Result<Client> {
+    Ok(Client {
+        id: row.get("id")?,
+        agency: row.get("agency")?,
+        contact: row.get("contact")?,
+        names: read_list(row, "names")?,
+        suspended: row.get("suspended")?,
+        created: row.get("created")?,
+        retired: row.get("retired")?,
+        tokens_from: row.get("tokens_from")?,
+    })
+}
+
+pub(super) fn read_staff(row: &Row<'_>) -> rusqlite::Result<Staff> {
+    let roles = serde_json::from_str(&row.get::<_, String>("roles")?).unwrap_or_default();
+    Ok(Staff { id: row.get("id")?, roles, names: read_list(row, "names")? })
+}
+
+pub(super) fn read_act(row: &Row<'_>) -> rusqlite::Result<Act> {
+    Ok(Act {
+        id: row.get("id")?,
+        time_us: row.get("time_us")?,
+        actor: row.get("actor")?,
+        act: row.get("act")?,
+        object: row.get("object")?,
+    })
+}
+
+/// The columns that [`read_view`] takes, in its order.
+pub(super) const VIEW: &str =
+    "client, id, scopes, purposes, fields, networks, rate, burst, daily_quota, not_before, not_after";
+
+/// A grant as calls see it, and whose it is. By place, and without a copy of what is known: a million of them are read.
+pub(super) fn read_view<'r>(row: &'r Row<'_>, lists: &mut Lists) -> rusqlite::Result<(&'r str, GrantView)> {
+    let text = |at: usize| Ok::<_, rusqlite::Error>(row.get_ref(at)?.as_str()?);
+    let networks = match text(5)? {
+        "[]" => Vec::new(),
+        some => lists.of(some).iter().filter_map(|text| Network::parse(text).ok()).collect(),
+    };
+    let view = GrantView {
+        id: text(1)?.into(),
+        scopes: lists.of(text(2)?),
+        purposes: lists.of(text(3)?),
+        fields: lists.of(text(4)?),
+        networks,
+        rate: row.get(6)?,
+        burst: row.get(7)?,
+        daily_quota: row.get::<_, i64>(8)?.unsigned_abs(),
+        not_before: row.get(9)?,
+        not_after: row.get(10)?,
+    };
+    Ok((text(0)?, view))
+}
+
+pub(super) fn read_grant(row: &Row<'_>) -> rusqlite::Result<Grant> {
+    Ok(Grant {
+        id: row.get("id")?,
+        client: row.get("client")?,
+        scopes: read_list(row, "scopes")?,
+        purposes: read_list(row, "purposes")?,
+        fields: read_list(row, "fields")?,
+        rate: row.get("rate")?,
+        burst: row.get("burst")?,
+        daily_quota: row.get::<_, i64>("daily_quota")?.unsigned_abs(),
+        not_before: row.get("not_before")?,
+        not_after: row.get("not_after")?,
+        legal_basis: row.get("legal_basis")?,
+        networks: read_list(row, "networks")?.iter().filter_map(|text| Network::parse(text).ok()).collect(),
+        requested_by: row.get("requested_by")?,
+        approved_by: row.get("approved_by")?,
+        needs_approval: row.get("needs_approval")?,
+        withdrawn: row.get("withdrawn")?,
+    })
+}
+
+pub(super) fn read_token(row: &Row<'_>) -> rusqlite::Result<TokenRecord> {
+    Ok(TokenRecord {
+        id: row.get("id")?,
+        client: row.get("client")?,
+        scopes: read_list(row, "scopes")?,
+        certificate: row.get("certificate")?,
+        issued: row.get("issued")?,
+        starts: row.get("starts")?,
+        expires: row.get("expires")?,
+        revoked: false,
+    })
+}
+
+pub(super) fn read_key(row: &Row<'_>) -> rusqlite::Result<SigningKey> {
+    Ok(SigningKey {
+        kid: row.get("kid")?,
+        algorithm: row.get("algorithm")?,
+        public_pem: row.get("public_pem")?,
+        created: row.get("created")?,
+        believed_until: row.get("believed_until")?,
+    })
+}

@@ -1,0 +1,106 @@
+//! The tables, and how older files are brought up to them.
+
+use super::super::RegistryError;
+use rusqlite::Connection;
+use std::path::Path;
+use std::time::Duration;
+
+/// Version of the tables below: a file of a later one is refused rather than misread.
+const VERSION: i64 = 2;
+
+const REGISTRY: &str = "
+    CREATE TABLE IF NOT EXISTS clients (
+        id TEXT PRIMARY KEY, agency TEXT NOT NULL, contact TEXT NOT NULL, names TEXT NOT NULL,
+        suspended INTEGER NOT NULL, created INTEGER NOT NULL, retired INTEGER NOT NULL DEFAULT 0,
+        tokens_from INTEGER NOT NULL DEFAULT 0) STRICT;
+    CREATE TABLE IF NOT EXISTS names (name TEXT PRIMARY KEY, client TEXT NOT NULL) STRICT;
+    CREATE TABLE IF NOT EXISTS grants (
+        id TEXT PRIMARY KEY, client TEXT NOT NULL REFERENCES clients(id), scopes TEXT NOT NULL, purposes TEXT NOT NULL,
+        fields TEXT NOT NULL, rate INTEGER NOT NULL, burst INTEGER NOT NULL, daily_quota INTEGER NOT NULL,
+        not_before INTEGER NOT NULL, not_after INTEGER NOT NULL, legal_basis TEXT NOT NULL, networks TEXT NOT NULL,
+        requested_by TEXT NOT NULL, approved_by TEXT, needs_approval INTEGER NOT NULL,
+        withdrawn INTEGER NOT NULL) STRICT;
+    CREATE TABLE IF NOT EXISTS staff (id TEXT PRIMARY KEY, roles TEXT NOT NULL, names TEXT NOT NULL) STRICT;
+    CREATE INDEX IF NOT EXISTS grants_client ON grants(client);
+    CREATE TABLE IF NOT EXISTS revocations (token TEXT PRIMARY KEY, expires INTEGER NOT NULL) STRICT;
+    CREATE TABLE IF NOT EXISTS keys (
+        kid TEXT PRIMARY KEY, algorithm TEXT NOT NULL, public_pem TEXT NOT NULL, created INTEGER NOT NULL,
+        believed_until INTEGER NOT NULL) STRICT;
+    CREATE TABLE IF NOT EXISTS acts (
+        id BLOB PRIMARY KEY, time_us INTEGER NOT NULL, actor TEXT NOT NULL, act TEXT NOT NULL,
+        object TEXT NOT NULL) STRICT;
+    CREATE TABLE IF NOT EXISTS changes (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, id TEXT NOT NULL) STRICT;";
+
+/// From version 1, which knew no retired clients and looked for names in the clients.
+const FROM_1: &str = "
+    ALTER TABLE clients ADD COLUMN retired INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE clients ADD COLUMN tokens_from INTEGER NOT NULL DEFAULT 0;
+    CREATE TABLE names (name TEXT PRIMARY KEY, client TEXT NOT NULL) STRICT;
+    INSERT OR IGNORE INTO names SELECT value, clients.id FROM clients, json_each(clients.names);";
+
+/// Issued tokens stand in a file of their own: clients fetch them all the time.
+const ISSUED: &str = "
+    CREATE TABLE IF NOT EXISTS tokens (
+        id TEXT PRIMARY KEY, client TEXT NOT NULL, scopes TEXT NOT NULL, certificate TEXT NOT NULL,
+        issued INTEGER NOT NULL, starts INTEGER NOT NULL, expires INTEGER NOT NULL) STRICT;
+    CREATE INDEX IF NOT EXISTS tokens_of_client ON tokens(client, id);";
+
+pub(super) fn registry(path: &Path) -> Result<Connection, RegistryError> {
+    open(path, REGISTRY, FROM_1)
+}
+
+pub(super) fn issued(path: &Path) -> Result<Connection, RegistryError> {
+    open(path, ISSUED, "")
+}
+
+fn open(path: &Path, schema: &str, from_1: &str) -> Result<Connection, RegistryError> {
+    let mut connection = Connection::open(path)?;
+    connection.busy_timeout(Duration::from_secs(5))?;
+    // FULL: a change that was told as made survives a power cut.
+    connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;")?;
+    let version = |connection: &Connection| connection.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0));
+    if version(&connection)? != VERSION {
+        let whole = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        match version(&whole)? {
+            0 | VERSION => {}
+            1 => whole.execute_batch(from_1)?,
+            other => {
+                let told = format!("{} was made by a later version of the gateway (schema {other})", path.display());
+                return Err(RegistryError::Store(told));
+            }
+        }
+        whole.execute_batch(schema)?;
+        whole.pragma_update(None, "user_version", VERSION)?;
+        whole.commit()?;
+    }
+    Ok(connection)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_of_version_1_is_brought_up_and_a_later_one_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("registry.sqlite");
+        let old = Connection::open(&path).unwrap();
+        old.execute_batch(
+            "CREATE TABLE clients (id TEXT PRIMARY KEY, agency TEXT NOT NULL, contact TEXT NOT NULL, names TEXT NOT NULL,
+                 suspended INTEGER NOT NULL, created INTEGER NOT NULL) STRICT;
+             INSERT INTO clients VALUES ('shop', 'H49.12', '', '[\"a.example\"]', 1, 7);
+             PRAGMA user_version = 1;",
+        )
+        .unwrap();
+        let store = super::super::SqliteStore::open(&path).unwrap();
+        let client = super::super::Store::client(&store, "shop").unwrap();
+        assert!(client.suspended && !client.retired && client.names == ["a.example"]);
+        let holder: String =
+            old.query_row("SELECT client FROM names WHERE name = 'a.example'", [], |row| row.get(0)).unwrap();
+        assert_eq!(holder, "shop");
+        old.pragma_update(None, "user_version", 3).unwrap();
+        assert!(super::super::SqliteStore::open(&path).is_err());
+    }
+}
