@@ -8,9 +8,12 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevocationReason, RevokedCertParams, SanType, SerialNumber,
 };
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::revocation_list::CertificateRevocationList;
 
 /// Name of the CA.
 const CA_NAME: &str = "NDXP gateway development CA";
@@ -228,6 +231,47 @@ fn with_uri(uri: String) -> Result<CertificateParams, PkiError> {
     let mut params = CertificateParams::default();
     params.subject_alt_names = vec![SanType::URI(uri.try_into()?)];
     Ok(params)
+}
+
+/// Days ahead of its end at which a certificate is warned of.
+const WARN_DAYS: i64 = 30;
+/// The same of a revocation list, which is renewed every few hours or days.
+const WARN_CRL_DAYS: i64 = 2;
+
+/// Something that ends.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Ending {
+    /// What it is: a certificate's subject, or a revocation list's issuer.
+    pub what: String,
+    /// When, Unix time in seconds.
+    pub at: i64,
+    /// Days ahead at which it is warned of.
+    pub warn_days: i64,
+}
+
+impl Ending {
+    /// Whether it ends soon, or has ended.
+    pub fn is_near(&self, now: i64) -> bool {
+        self.at - now < self.warn_days * 86_400
+    }
+}
+
+/// What ends in a file: every certificate and revocation list (PEM); nothing where it holds a key or a secret.
+pub fn endings(file: &Path) -> Vec<Ending> {
+    let Ok(bytes) = std::fs::read(file) else { return Vec::new() };
+    let certificate = |der: CertificateDer<'_>| {
+        let (_, read) = X509Certificate::from_der(&der).ok()?;
+        let at = read.validity().not_after.timestamp();
+        Some(Ending { what: read.subject().to_string(), at, warn_days: WARN_DAYS })
+    };
+    let list = |der: CertificateRevocationListDer<'_>| {
+        let (_, read) = CertificateRevocationList::from_der(&der).ok()?;
+        let what = format!("the revocation list of {}", read.issuer());
+        Some(Ending { what, at: read.next_update()?.timestamp(), warn_days: WARN_CRL_DAYS })
+    };
+    let certificates = CertificateDer::pem_slice_iter(&bytes).filter_map(|der| certificate(der.ok()?));
+    let lists = CertificateRevocationListDer::pem_slice_iter(&bytes).filter_map(|der| list(der.ok()?));
+    certificates.chain(lists).collect()
 }
 
 /// Reads a certificate.

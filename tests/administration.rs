@@ -174,6 +174,10 @@ async fn quotas_survive_a_restart_and_tell_what_is_left() {
         assert!(told.answered.text("ndxp-rate-left").parse::<u32>().unwrap() <= 20);
     }
     tokio::task::block_in_place(|| stage.gateway.take().unwrap().stop());
+    // As after a crash before the usage was kept: the exchange log alone tells it.
+    for file in ["usage.sqlite", "usage.sqlite-wal", "usage.sqlite-shm"] {
+        let _ = std::fs::remove_file(stage.data().join(file));
+    }
     let config = Config::load(&stage.folder.gateway_config()).map_err(show).unwrap();
     stage.gateway = Some(Gateway::start(config).unwrap());
     for left in ["1", "0"] {
@@ -183,6 +187,45 @@ async fn quotas_survive_a_restart_and_tell_what_is_left() {
         );
     }
     assert_eq!(actor.call(UNIT, json!({ "unitCode": "1057000" })).await.reason(), "QUOTA_EXCEEDED");
+    let mut numbers: Vec<u64> =
+        stage.entries().iter().map(|one| one.entry.grant_call).filter(|call| *call > 0).collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, [1, 2, 3, 4, 5], "each admitted call has its number in the log");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retired_client_and_all_tokens_of_a_client_are_gone_within_a_second() {
+    let stage = Stage::start();
+    let (clerk, other) = (stage.system("clerk"), stage.system("other"));
+    let ask = json!({ "unitCode": "1057000" });
+    clerk.call(UNIT, ask.clone()).await.ok();
+    stage.store.retire_client("clerk").unwrap();
+    assert_eq!(stage.store.revoke_client_tokens("other").unwrap(), 1);
+    stage.settle();
+    assert_eq!(clerk.call(UNIT, ask.clone()).await.reason(), "CLIENT_UNKNOWN");
+    assert_eq!(other.call(UNIT, ask.clone()).await.reason(), "TOKEN_REVOKED");
+    // What is issued afterwards is good, in the very same second too.
+    stage.actor("other").call(UNIT, ask).await.ok();
+    assert!(stage.store.view("clerk").is_err() && stage.store.client("clerk").unwrap().retired);
+    assert!(stage.store.grants(Some("clerk"), Page::ALL).unwrap().iter().all(|grant| grant.withdrawn));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_secret_of_a_source_is_taken_over_by_itself() {
+    let stage = Stage::start();
+    let actor = stage.system("clerk");
+    let files = stage.gateway_files();
+    let secret = files.iter().find(|file| file.ends_with("ndxp-consumer")).expect("a secret is named").clone();
+    let good = std::fs::read_to_string(&secret).unwrap();
+    let tax = stage.sandbox.province.enterprises[0].code.clone();
+    let ask = || actor.call(support::ENTERPRISE, json!({ "enterpriseCode": tax }));
+    ask().await.ok();
+    std::fs::write(&secret, "another secret").unwrap();
+    stage.settle();
+    assert_eq!(ask().await.reason(), "SOURCE_CREDENTIALS_REFUSED");
+    std::fs::write(&secret, good).unwrap();
+    stage.settle();
+    ask().await.ok();
 }
 
 #[tokio::test(flavor = "multi_thread")]

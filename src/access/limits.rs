@@ -29,6 +29,8 @@ pub struct Left {
     pub rate: u32,
     /// Calls left today; `None`: no quota.
     pub quota: Option<u64>,
+    /// The how-manieth call of the day this is.
+    pub call: u64,
 }
 
 /// The usage of all grants.
@@ -43,12 +45,17 @@ impl Default for Limits {
     }
 }
 
+/// Days since 1970 in Ho Chi Minh City, of a Unix time in seconds.
+pub fn day(seconds: i64) -> i64 {
+    (seconds + HO_CHI_MINH_S).div_euclid(DAY_S)
+}
+
 impl Limits {
     /// Takes one call from a grant's rate and quota.
     pub fn take(&self, grant: &GrantView, at: Instant, now: i64) -> Result<Left, Refusal> {
         let mut shard = self.shard(&grant.id);
         let most = f64::from(grant.rate) + f64::from(grant.burst);
-        let today = (now + HO_CHI_MINH_S).div_euclid(DAY_S);
+        let today = day(now);
         if !shard.contains_key(&*grant.id) {
             shard.insert(
                 grant.id.to_string(),
@@ -77,15 +84,20 @@ impl Limits {
         usage.used += 1;
         usage.changed = true;
         let quota = (grant.daily_quota > 0).then(|| grant.daily_quota.saturating_sub(usage.used));
-        Ok(Left { rate: usage.tokens as u32, quota })
+        Ok(Left { rate: usage.tokens as u32, quota, call: usage.used })
     }
 
-    /// Takes over what was kept before a restart. Rates begin anew: they are a matter of seconds.
-    pub fn restore(&self, kept: Vec<DayUsage>) {
+    /// Takes over what was used before a restart: the later day counts, and on the same day the greater number. Rates
+    /// begin anew: they are a matter of seconds.
+    pub fn restore(&self, kept: impl IntoIterator<Item = DayUsage>) {
         let at = Instant::now();
         for DayUsage { grant, day, used } in kept {
-            let usage = Usage { tokens: f64::MAX, refilled: at, day, used, changed: false };
-            self.shard(&grant).insert(grant, usage);
+            let mut shard = self.shard(&grant);
+            let usage = shard.entry(grant);
+            let usage = usage.or_insert(Usage { tokens: f64::MAX, refilled: at, day, used, changed: true });
+            if (day, used) > (usage.day, usage.used) {
+                (usage.day, usage.used) = (day, used);
+            }
         }
     }
 

@@ -1,8 +1,9 @@
 //! `certs`: a development CA.
 
 use super::output::{Output, time};
-use super::{CliError, output};
-use crate::pki::{self, DEFAULT_DAYS, Pki, Role};
+use super::{CliError, ConfigFile, output};
+use crate::config::Config;
+use crate::pki::{self, DEFAULT_DAYS, Ending, Pki, Role};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
@@ -29,11 +30,13 @@ pub enum CertsCommand {
         #[arg(long, default_value_t = DEFAULT_DAYS)]
         days: u64,
     },
-    /// Tell of certificates: names, end, serial, thumbprint.
+    /// Tell of certificates: names, end, serial, thumbprint; without files, of everything that the gateway's configuration
+    /// names (its own, the sources' and hubs', CAs and revocation lists) when it ends.
     Show {
         /// Certificates (PEM).
-        #[arg(required = true)]
         files: Vec<PathBuf>,
+        #[command(flatten)]
+        config: ConfigFile,
     },
     /// Put a certificate on the revocation list; gateways take the list over by themselves.
     Revoke {
@@ -49,6 +52,36 @@ pub struct Folder {
     /// Folder of the CA.
     #[arg(long, default_value = "pki", value_name = "DIR")]
     folder: PathBuf,
+}
+
+/// One line of `certs show` without files.
+#[derive(serde::Serialize)]
+struct End {
+    file: PathBuf,
+    #[serde(flatten)]
+    ending: Ending,
+    soon: bool,
+}
+
+fn show_ends(config: &Config, output: Output) -> Result<(), CliError> {
+    let mut files = config.tls.files();
+    files.extend(config.catalogue()?.files);
+    // One file may be named along several ways.
+    let mut files: Vec<PathBuf> = files.into_iter().map(|file| file.canonicalize().unwrap_or(file)).collect();
+    files.sort();
+    files.dedup();
+    let now = crate::registry::now();
+    let ends = |file: PathBuf| {
+        let endings = pki::endings(&file);
+        endings.into_iter().map(move |ending| End { file: file.clone(), soon: ending.is_near(now), ending })
+    };
+    let mut all: Vec<End> = files.into_iter().flat_map(ends).collect();
+    all.sort_by_key(|end| end.ending.at);
+    output.records(&all, &["ends", "days left", "what", "file"], |end| {
+        let days = (end.ending.at - now).div_euclid(86_400);
+        let left = if end.soon { format!("{days}: renew it") } else { days.to_string() };
+        vec![time(end.ending.at), left, end.ending.what.clone(), end.file.display().to_string()]
+    })
 }
 
 pub fn run(command: CertsCommand, output: Output) -> Result<(), CliError> {
@@ -69,7 +102,8 @@ pub fn run(command: CertsCommand, output: Output) -> Result<(), CliError> {
             let files = [&certificate, &key];
             output.result(&files, || format!("made {} and {}", certificate.display(), key.display()))
         }
-        CertsCommand::Show { files } => {
+        CertsCommand::Show { files, config } if files.is_empty() => show_ends(&config.load()?, output),
+        CertsCommand::Show { files, .. } => {
             let infos: Vec<_> = files.iter().map(|file| pki::show(file)).collect::<Result<_, _>>()?;
             let now = crate::registry::now();
             output.records(&infos, &["file", "subject", "names", "valid until", "serial", "thumbprint"], |info| {

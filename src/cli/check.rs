@@ -87,7 +87,10 @@ fn config_json(config: &Config, catalogue: &Catalogue) -> Value {
         },
         "tls": {
             "certificate": config.tls.certificate, "key": config.tls.key, "client_ca": config.tls.client_ca,
-            "crl": config.tls.crl, "allow_tls12": config.tls.allow_tls12,
+            "crl": config.tls.crl_url.is_none().then_some(&config.tls.crl),
+            "crl_url": config.tls.crl_url.as_ref().map(|crl| crl.url.to_string()),
+            "crl_every_ms": config.tls.crl_url.as_ref().map_or(500, |crl| crl.every.as_millis()),
+            "allow_tls12": config.tls.allow_tls12,
         },
         "tokens": {
             "issuer": config.tokens.issuer, "audience": config.tokens.audience, "leeway_s": config.tokens.leeway_s,

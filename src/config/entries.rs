@@ -92,34 +92,39 @@ struct Hub {
     credentials: [Option<Arc<Credentials>>; 4],
 }
 
-/// Reads every hub, then every source. All faults of all files come back together.
-pub fn load(hubs: &Path, sources: &Path, contracts: &ContractSet) -> Result<Sources, Vec<ConfigFault>> {
-    let mut faults = Vec::new();
+/// Reads every hub, then every source; gives the files that they name too. All faults of all files come back together.
+pub fn load(hubs: &Path, sources: &Path, contracts: &ContractSet) -> Result<(Sources, Vec<PathBuf>), Vec<ConfigFault>> {
+    let (mut faults, mut named) = (Vec::new(), Vec::new());
     let mut known_hubs = HashMap::new();
     for file in toml_files(hubs, &mut faults) {
-        match Document::open(&file).map_err(|fault| vec![fault]).and_then(|document| document.read(read_hub)) {
-            Ok((id, hub)) => {
-                if known_hubs.insert(id.clone(), hub).is_some() {
-                    faults.push(whole(&file, format!("hub {id:?} has an entry already")));
-                }
-            }
-            Err(more) => faults.extend(more),
+        let Some((id, hub)) = one(&file, read_hub, &mut named, &mut faults) else { continue };
+        if known_hubs.insert(id.clone(), hub).is_some() {
+            faults.push(whole(&file, format!("hub {id:?} has an entry already")));
         }
     }
     let mut found = Sources::new();
     for file in toml_files(sources, &mut faults) {
         let read = |table: &Table<'_>| read_source(table, &known_hubs, contracts);
-        match Document::open(&file).map_err(|fault| vec![fault]).and_then(|document| document.read(read)) {
-            Ok(entry) => {
-                let id = entry.source.clone();
-                if found.insert(id.clone(), Arc::new(entry)).is_some() {
-                    faults.push(whole(&file, format!("source {id:?} has an entry already")));
-                }
-            }
-            Err(more) => faults.extend(more),
+        let Some(entry) = one(&file, read, &mut named, &mut faults) else { continue };
+        let id = entry.source.clone();
+        if found.insert(id.clone(), Arc::new(entry)).is_some() {
+            faults.push(whole(&file, format!("source {id:?} has an entry already")));
         }
     }
-    if faults.is_empty() { Ok(found) } else { Err(faults) }
+    if faults.is_empty() { Ok((found, named)) } else { Err(faults) }
+}
+
+/// Reads one entry; `None` where something is wrong with it.
+fn one<T>(
+    file: &Path,
+    read: impl FnOnce(&Table<'_>) -> Option<T>,
+    named: &mut Vec<PathBuf>,
+    faults: &mut Vec<ConfigFault>,
+) -> Option<T> {
+    let document = Document::open(file).map_err(|fault| faults.push(fault)).ok()?;
+    let entry = document.read(read).map_err(|more| faults.extend(more)).ok();
+    named.extend(document.named());
+    entry
 }
 
 fn whole(file: &Path, reason: String) -> ConfigFault {

@@ -6,6 +6,7 @@ pub mod entries;
 pub mod reader;
 
 use crate::contract::{ContractFault, ContractSet};
+use crate::identity::crl::CrlUrl;
 use crate::identity::tls::TlsFiles;
 use crate::issuer::MAX_LIFETIME;
 use crate::keyfile::Vault;
@@ -89,6 +90,8 @@ pub struct Catalogue {
     pub contracts: ContractSet,
     /// The sources that have a connection entry.
     pub sources: Sources,
+    /// Files that the entries name: secrets, certificates, keys.
+    pub files: Vec<PathBuf>,
 }
 
 impl From<ContractFault> for ConfigFault {
@@ -110,8 +113,8 @@ impl Config {
             None => ContractSet::embedded(),
         };
         let contracts = contracts.map_err(|faults| faults.into_iter().map(ConfigFault::from).collect::<Vec<_>>())?;
-        let sources = entries::load(&self.hubs_dir, &self.sources_dir, &contracts)?;
-        Ok(Catalogue { contracts, sources })
+        let (sources, files) = entries::load(&self.hubs_dir, &self.sources_dir, &contracts)?;
+        Ok(Catalogue { contracts, sources, files })
     }
 }
 
@@ -119,7 +122,7 @@ fn read(file: &Path, table: &Table<'_>) -> Option<Config> {
     let node = table.needed("node", "qn-dc1");
     let data = table.needed_path("data", "data");
     let listen = table.section("listen", read_listen);
-    let tls = table.section("tls", read_tls);
+    let tls = table.section("tls", |tls| read_tls(tls, data.as_deref()));
     let tokens = table.section("tokens", read_tokens);
     let vault = match table.table("keys") {
         Some(keys) => {
@@ -203,17 +206,40 @@ fn loopback(table: &Table<'_>, key: &str) -> Option<Option<SocketAddr>> {
     }
 }
 
-fn read_tls(table: &Table<'_>) -> Option<TlsFiles> {
+fn read_tls(table: &Table<'_>, data: Option<&Path>) -> Option<TlsFiles> {
     let certificate = table.needed_path("certificate", "pki/gateway.pem");
     let key = table.needed_path("key", "pki/gateway.key");
     let client_ca = table.needed_path("client_ca", "pki/ca.pem");
     let crl = table.path("crl");
+    let crl_url = table.text("crl_url").map(|text| published(table, &text, crl.is_some()));
+    let every = Duration::from_millis(table.number("crl_every_ms", 500, 200..=3_600_000));
     let allow_tls12 = table.flag("allow_tls12", false);
-    let files = TlsFiles { certificate: certificate?, key: key?, client_ca: client_ca?, crl, allow_tls12 };
+    let crl_url = crl_url.map_or(Some(None), |url| Some(Some(CrlUrl { url: url?, every })))?;
+    let mut files = TlsFiles { certificate: certificate?, key: key?, client_ca: client_ca?, crl, crl_url, allow_tls12 };
     match crate::identity::tls::server_config(&files) {
-        Ok(_) => Some(files),
+        Ok(_) => {
+            if files.crl_url.is_some() {
+                files.crl = Some(data?.join("state").join("fetched.crl"));
+            }
+            Some(files)
+        }
         Err(fault) => {
             table.fault("certificate", fault);
+            None
+        }
+    }
+}
+
+/// The URL of a published revocation list.
+fn published(table: &Table<'_>, text: &str, has_file: bool) -> Option<http::Uri> {
+    if has_file {
+        table.fault("crl_url", "crl and crl_url exclude each other");
+        return None;
+    }
+    match text.parse::<http::Uri>() {
+        Ok(url) if matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some() => Some(url),
+        _ => {
+            table.fault("crl_url", "must be http://host/path or https://host/path");
             None
         }
     }

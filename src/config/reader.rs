@@ -25,6 +25,7 @@ pub struct Document {
     file: PathBuf,
     text: String,
     faults: RefCell<Vec<ConfigFault>>,
+    named: RefCell<Vec<PathBuf>>,
 }
 
 impl Document {
@@ -35,7 +36,7 @@ impl Document {
             line: 0,
             reason: format!("cannot be read: {error}"),
         })?;
-        Ok(Document { file: file.to_owned(), text, faults: RefCell::default() })
+        Ok(Document { file: file.to_owned(), text, faults: RefCell::default(), named: RefCell::default() })
     }
 
     /// Reads the file's table with `read`; everything that is wrong comes back together.
@@ -62,8 +63,15 @@ impl Document {
         self.faults.borrow_mut().push(ConfigFault { file, line, reason: reason.into() });
     }
 
+    /// The files that it named, as far as it was read.
+    pub fn named(&self) -> Vec<PathBuf> {
+        self.named.borrow().clone()
+    }
+
     fn resolve(&self, path: &str) -> PathBuf {
-        self.file.parent().unwrap_or(Path::new(".")).join(path)
+        let path = self.file.parent().unwrap_or(Path::new(".")).join(path);
+        self.named.borrow_mut().push(path.clone());
+        path
     }
 }
 

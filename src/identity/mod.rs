@@ -11,6 +11,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 pub mod connections;
+pub mod crl;
 pub mod tls;
 
 /// SHA-256 of a certificate's DER.

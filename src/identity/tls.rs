@@ -1,5 +1,6 @@
 //! TLS on the gRPC port: client certificates required, TLS 1.3 (1.2 only by choice), X25519MLKEM768 offered first.
 
+use super::crl::CrlUrl;
 use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
 use rustls::server::WebPkiClientVerifier;
@@ -34,8 +35,18 @@ pub struct TlsFiles {
     pub client_ca: PathBuf,
     /// CRLs, PEM; none: revocation is not checked.
     pub crl: Option<PathBuf>,
+    /// Where the list is published; it is kept in the file `crl`.
+    pub crl_url: Option<CrlUrl>,
     /// Whether TLS 1.2 is offered too.
     pub allow_tls12: bool,
+}
+
+impl TlsFiles {
+    /// All of them.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let all = [Some(&self.certificate), Some(&self.key), Some(&self.client_ca), self.crl.as_ref()];
+        all.into_iter().flatten().cloned().collect()
+    }
 }
 
 /// The provider that everything uses.

@@ -107,6 +107,7 @@ impl Sandbox {
             key: config.key.clone(),
             client_ca: config.client_ca.clone(),
             crl: None,
+            crl_url: None,
             allow_tls12: true,
         };
         let mutual = Arc::new(tls::server_config(&mutual)?);

@@ -104,7 +104,7 @@ impl Exchange {
         let said = Said::read(&head.headers)?;
         record.said(&said)?;
         let grant = access::decide(&route.operation, &client, &token.scopes, &said, peer.address.ip(), now)?;
-        record.left = Some(self.shared.limits.take(&grant, arrived, now)?);
+        record.admitted(&grant, self.shared.limits.take(&grant, arrived, now)?);
         let mask = self.shared.masks.of(&grant, &route.operation);
 
         let asked = guard::grpc_timeout(&head.headers);

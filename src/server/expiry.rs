@@ -1,43 +1,44 @@
-//! Certificates that end soon are told of: in the log once a day, and as a metric all the time.
+//! Certificates and revocation lists that end soon are told of: in the log once a day, and as a metric all the time.
 
 use super::shared::Shared;
-use crate::config::Config;
-use crate::pki;
+use crate::pki::{self, Ending};
 use crate::registry::now;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// How often the files are looked at.
-const EVERY: Duration = Duration::from_secs(3_600);
+const EVERY: Duration = Duration::from_secs(600);
 /// How often the same warning is repeated.
 const REPEAT: Duration = Duration::from_secs(86_400);
-/// How long ahead it is warned.
-const AHEAD_S: i64 = 30 * 86_400;
 
 /// When the files were looked at, and when it was warned.
 #[derive(Default)]
 pub(super) struct Expiry {
-    looked: Option<Instant>,
+    looked: Option<(Instant, BTreeSet<PathBuf>)>,
     warned: Option<Instant>,
 }
 
 impl Expiry {
-    /// Looks at the certificates where it is time to.
-    pub(super) fn look(&mut self, config: &Config, shared: &Shared) {
+    /// Looks at the files where it is time to, or where they are others than before.
+    pub(super) fn look(&mut self, files: &[PathBuf], shared: &Shared) {
         let at = Instant::now();
-        if self.looked.is_some_and(|last| at.duration_since(last) < EVERY) {
+        let files: BTreeSet<PathBuf> = files.iter().cloned().collect();
+        if self.looked.as_ref().is_some_and(|(last, known)| at.duration_since(*last) < EVERY && *known == files) {
             return;
         }
-        self.looked = Some(at);
         let warn = self.warned.is_none_or(|last| at.duration_since(last) >= REPEAT);
-        for (name, file) in [("gateway", &config.tls.certificate), ("client_ca", &config.tls.client_ca)] {
-            // A file that cannot be read was told of when it was loaded.
-            let Ok(info) = pki::show(file) else { continue };
-            shared.metrics.certificate_ends(name, info.not_after);
-            let left = info.not_after - now();
-            if left < AHEAD_S && warn {
+        for file in &files {
+            // A file that is no certificate is a key or a secret; one that cannot be read was told of when it was loaded.
+            let Some(first) = pki::endings(file).into_iter().min_by_key(|ending| ending.at) else { continue };
+            shared.metrics.ends(&file.display().to_string(), first.at);
+            if first.is_near(now()) && warn {
                 self.warned = Some(at);
-                tracing::warn!(file = %file.display(), days = left.div_euclid(86_400), "a certificate ends soon: renew it");
+                let Ending { what, at, .. } = first;
+                let days = (at - now()).div_euclid(86_400);
+                tracing::warn!(file = %file.display(), days, "{what} ends soon: renew it");
             }
         }
+        self.looked = Some((at, files));
     }
 }

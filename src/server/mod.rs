@@ -6,6 +6,7 @@ mod expiry;
 mod infra;
 mod listener;
 mod ops;
+mod quota;
 mod record;
 mod refusals;
 mod reload;
@@ -20,6 +21,7 @@ use crate::exchange_log::checkpoint::LogSigner;
 use crate::exchange_log::pseudonym::Pseudonyms;
 use crate::exchange_log::{ExchangeLog, LogError};
 use crate::identity::connections::Connections;
+use crate::identity::crl::{CrlError, CrlFetcher};
 use crate::identity::tls::{Gate, TlsFault};
 use crate::registry::sqlite::SqliteStore;
 use crate::registry::usage::UsageStore;
@@ -49,6 +51,9 @@ pub enum StartError {
     /// Certificates or keys.
     #[error(transparent)]
     Tls(#[from] TlsFault),
+    /// The published revocation list.
+    #[error(transparent)]
+    Crl(#[from] CrlError),
     /// The exchange log.
     #[error("the exchange log: {0}")]
     Log(#[from] LogError),
@@ -120,15 +125,17 @@ impl Gateway {
     /// Starts a gateway; when this returns, it answers calls.
     pub fn start(config: Config) -> Result<Self, StartError> {
         let catalogue = config.catalogue()?;
+        let crl = first_list(&config)?;
         let (gate_to, gate) = watch::channel(Arc::new(Gate::load(&config.tls)?));
         let log = ExchangeLog::open(&config.data, log_signer(&config)?)?;
         let pseudonyms = Pseudonyms::open(&pseudonym_folder(&config.data))?;
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&registry_path(&config.data))?);
         let shared = Arc::new(Shared::new(&config, log, pseudonyms));
         let usage = UsageStore::open(&config.data.join("usage.sqlite"))?;
-        shared.limits.restore(usage.load()?);
+        quota::restore(&shared, &usage, &config.data)?;
         shared.registry.store(Arc::new(Snapshot::read(store.as_ref())?));
 
+        let named = catalogue.files.clone();
         let served = Served::following(&Served::default(), catalogue);
         let (health, _) = tonic_health::server::health_reporter();
         let contracts = Arc::new(ArcSwap::from_pointee(served.catalogue.contracts.clone()));
@@ -163,7 +170,7 @@ impl Gateway {
         let ops_listener = config.listen.ops.map(ops::bind).transpose()?;
         let ops = ops_listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let reloader = Arc::new(Reloader {
-            files: Mutex::new(reload::stamp(&config)),
+            files: Mutex::new(reload::stamp(&config, &named)),
             config,
             shared,
             store,
@@ -175,7 +182,7 @@ impl Gateway {
             admin,
             contracts,
         });
-        let control = reload::spawn(reloader.clone(), ops_listener, stop.clone())?;
+        let control = reload::spawn(reloader.clone(), crl, ops_listener, stop.clone())?;
         Ok(Gateway { address, https, ops, stop, workers, reloader, control: Some(control) })
     }
 
@@ -198,6 +205,27 @@ impl Gateway {
             let _ = control.join();
         }
     }
+}
+
+/// The published revocation list, where there is one: fetched before the first connection. Where it cannot be, the one
+/// from before stays in force until its own time is over; without one, there is no start.
+fn first_list(config: &Config) -> Result<Option<CrlFetcher>, StartError> {
+    let (Some(source), Some(file)) = (&config.tls.crl_url, &config.tls.crl) else { return Ok(None) };
+    let mut fetcher = CrlFetcher::new(source.clone(), file, &config.tls.client_ca)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| StartError::Thread(error.to_string()))?;
+    let fetched = std::thread::scope(|scope| {
+        let fetching = fetcher.fetch();
+        scope.spawn(move || runtime.block_on(fetching)).join()
+    });
+    match fetched {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) if fetcher.has_one() => tracing::warn!(%error, "the list from before stays in force"),
+        Ok(Err(error)) => return Err(error.into()),
+        Err(_) => return Err(StartError::Thread("revocation list".into())),
+    }
+    // Connections belong to the runtime that ends here.
+    Ok(Some(CrlFetcher::new(source.clone(), file, &config.tls.client_ca)?))
 }
 
 /// The HTTPS port's thread.

@@ -10,7 +10,7 @@ use crate::contract::{Operation, validate};
 use crate::exchange_log::pseudonym::{Commitment, Direction, PeriodKeys, PersonKind, Salt, commit};
 use crate::exchange_log::{Entry, Kind, LogError, entry};
 use crate::identity::Peer;
-use crate::registry::ClientView;
+use crate::registry::{ClientView, GrantView};
 use crate::status::{Reason, Refusal};
 use bytes::Bytes;
 use prost_reflect::DynamicMessage;
@@ -149,6 +149,13 @@ impl Record {
             Salts { request: keys.salt(&self.id, Direction::Request), answer: keys.salt(&self.id, Direction::Answer) };
         self.salts = Some(salts);
         Ok(salts)
+    }
+
+    /// Under which grant, and what is left of it.
+    pub fn admitted(&mut self, grant: &GrantView, left: Left) {
+        self.entry.grant = grant.id.to_string();
+        self.entry.grant_call = left.call;
+        self.left = Some(left);
     }
 
     /// Logs a note about the exchange that must be durable before it goes on: a write's intent, a stream's opening.

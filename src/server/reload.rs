@@ -9,6 +9,7 @@ use crate::admin::Admin;
 use crate::config::Config;
 use crate::contract::ContractSet;
 use crate::exchange_log::{Entry, Kind};
+use crate::identity::crl::CrlFetcher;
 use crate::identity::tls::Gate;
 use crate::registry::Store;
 use crate::registry::usage::UsageStore;
@@ -22,10 +23,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic_health::server::HealthReporter;
 
-/// How often the registry is asked for its version: a withdrawn right is gone within a second.
-const REGISTRY_EVERY: Duration = Duration::from_millis(200);
-/// How many of these go by between two looks at the configuration's files.
-const FILES_EVERY: u32 = 5;
+/// How often the registry is asked for its revision, and the files (a revocation list among them) are looked at: what is
+/// withdrawn or revoked is gone within a second.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// Loads anew what can change while the gateway runs.
 pub(super) struct Reloader {
@@ -99,20 +99,29 @@ impl Reloader {
 
     /// Keeps what was used of rates and quotas, for the next start.
     fn keep_usage(&self) {
+        // Taken before the counts are: what is counted after it may be in them, what was counted before it is.
+        let until_us = jiff::Timestamp::now().as_microsecond();
         let changed = self.shared.limits.changed();
-        if let Err(error) = self.usage.save(&changed) {
+        if let Err(error) = self.usage.save(&changed, until_us) {
             tracing::error!(%error, "the usage of quotas could not be kept");
         }
     }
 
     fn follow_files(&self) {
-        let now = stamp(&self.config);
+        let now = stamp(&self.config, &self.served.borrow().catalogue.files);
         let mut known = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         if *known != now {
             *known = now;
             drop(known);
             self.reload_or_tell();
         }
+    }
+
+    /// Every file that may hold certificates.
+    fn certificates(&self) -> Vec<PathBuf> {
+        let mut files = self.config.tls.files();
+        files.extend(self.served.borrow().catalogue.files.iter().cloned());
+        files
     }
 
     fn reload_or_tell(&self) {
@@ -123,16 +132,14 @@ impl Reloader {
 }
 
 /// Looks at every file that a reload would read.
-pub(super) fn stamp(config: &Config) -> Stamp {
+pub(super) fn stamp(config: &Config, named: &[PathBuf]) -> Stamp {
     let mut found = Stamp::new();
     let folders = [Some(&config.hubs_dir), Some(&config.sources_dir), config.contracts_dir.as_ref()];
     for folder in folders.into_iter().flatten() {
         walk(folder, 0, &mut found);
     }
-    let tls = &config.tls;
-    for file in [Some(&tls.certificate), Some(&tls.key), Some(&tls.client_ca), tls.crl.as_ref()].into_iter().flatten() {
-        note(file, &mut found);
-    }
+    // Secrets and certificates of sources and hubs too, wherever they are.
+    config.tls.files().iter().chain(named).for_each(|file| note(file, &mut found));
     found
 }
 
@@ -154,19 +161,46 @@ fn walk(folder: &Path, depth: usize, found: &mut Stamp) {
     }
 }
 
+/// Fetches the published revocation list again and again; its file is followed like any other.
+async fn follow_list(mut fetcher: CrlFetcher) {
+    let mut tick = tokio::time::interval(fetcher.every());
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut told = None;
+    loop {
+        tick.tick().await;
+        match fetcher.fetch().await {
+            Ok(replaced) => {
+                told = None;
+                if replaced {
+                    tracing::info!("a new revocation list was fetched");
+                }
+            }
+            // Once for each kind of trouble, not twice a second.
+            Err(error) if told.as_ref() == Some(&error) => {}
+            Err(error) => {
+                tracing::warn!(%error, "the list from before stays in force");
+                told = Some(error);
+            }
+        }
+    }
+}
+
 /// Starts the control plane's thread: it never shares a thread with calls.
 pub(super) fn spawn(
     reloader: Arc<Reloader>,
+    crl: Option<CrlFetcher>,
     ops: Option<std::net::TcpListener>,
     stop: CancellationToken,
 ) -> Result<JoinHandle<()>, StartError> {
     thread::spawn("control", move || async move {
+        if let Some(fetcher) = crl {
+            tokio::spawn(follow_list(fetcher));
+        }
         if let Some(listener) = ops {
             tokio::spawn(super::ops::serve(listener, reloader.shared.clone()));
         }
         let mut hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()).ok();
-        let mut tick = tokio::time::interval(REGISTRY_EVERY);
-        let mut count = 0u32;
+        let mut tick = tokio::time::interval(LOOK_EVERY);
         let mut expiry = Expiry::default();
         loop {
             let asked = async {
@@ -180,11 +214,8 @@ pub(super) fn spawn(
                     reloader.follow_registry();
                     reloader.log_acts().await;
                     reloader.keep_usage();
-                    expiry.look(&reloader.config, &reloader.shared);
-                    count = count.wrapping_add(1);
-                    if count.is_multiple_of(FILES_EVERY) {
-                        reloader.follow_files();
-                    }
+                    reloader.follow_files();
+                    expiry.look(&reloader.certificates(), &reloader.shared);
                 }
                 _ = asked => reloader.reload_or_tell(),
                 () = stop.cancelled() => break,

@@ -34,7 +34,7 @@ struct Source {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Certificate {
-    name: &'static str,
+    file: String,
 }
 
 /// The gateway's metrics, in the text format of Prometheus.
@@ -81,9 +81,9 @@ impl Metrics {
         }
     }
 
-    /// Tells when a certificate ends, Unix time in seconds.
-    pub fn certificate_ends(&self, name: &'static str, at: i64) {
-        self.certificates.get_or_create(&Certificate { name }).set(at);
+    /// Tells when a file's certificate or revocation list ends, Unix time in seconds.
+    pub fn ends(&self, file: &str, at: i64) {
+        self.certificates.get_or_create(&Certificate { file: file.to_owned() }).set(at);
     }
 
     /// The text that a Prometheus server reads.

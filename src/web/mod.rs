@@ -102,11 +102,12 @@ impl Web {
                 continue;
             };
             let Some(place) = open.take(address.ip()) else { continue };
-            let (web, acceptor) = (self.clone(), TlsAcceptor::from(gate.borrow().web.clone()));
+            let (web, mut gate) = (self.clone(), gate.clone());
+            let acceptor = TlsAcceptor::from(gate.borrow_and_update().web.clone());
             tokio::spawn(async move {
                 let _ = stream.set_nodelay(true);
                 if let Ok(Ok(stream)) = tokio::time::timeout(PATIENCE, acceptor.accept(stream)).await {
-                    web.connection(stream, address).await;
+                    web.connection(stream, address, gate).await;
                 }
                 drop(place);
             });
@@ -117,8 +118,10 @@ impl Web {
         self: Arc<Self>,
         stream: tokio_rustls::server::TlsStream<tokio::net::TcpStream>,
         address: SocketAddr,
+        mut gate: watch::Receiver<Arc<Gate>>,
     ) {
-        let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first).cloned();
+        let chain: Vec<_> = stream.get_ref().1.peer_certificates().unwrap_or_default().to_vec();
+        let certificate = chain.first().cloned();
         let service = service_fn(move |request: Request<Incoming>| {
             let (web, certificate) = (self.clone(), certificate.clone());
             async move {
@@ -136,8 +139,23 @@ impl Web {
         let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
         builder.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE);
         builder.http2().timer(TokioTimer::new()).max_concurrent_streams(64);
-        if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
-            tracing::debug!(%error, "a connection of the HTTPS port ended");
+        let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
+        loop {
+            tokio::select! {
+                ended = connection.as_mut() => {
+                    if let Err(error) = ended {
+                        tracing::debug!(%error, "a connection of the HTTPS port ended");
+                    }
+                    return;
+                }
+                changed = gate.changed() => {
+                    // Revoked or expired meanwhile: closed at once.
+                    let gone = changed.is_err() || !chain.is_empty() && !gate.borrow_and_update().still_admits(&chain);
+                    if gone {
+                        return tracing::info!(%address, "a connection of the HTTPS port was closed: its certificate is good no more");
+                    }
+                }
+            }
         }
     }
 

@@ -92,7 +92,25 @@ impl Web {
     }
 
     pub(super) async fn token(&self, asked: &Asked) -> Answer {
-        finished(self.try_token(asked).await)
+        let result = self.try_token(asked).await;
+        // Who shows no certificate of the CA is anybody at all, and gets no entry.
+        if let (Err(refused), Some(peer)) = (&result, &asked.peer) {
+            let known = peer.identify(&self.registry.load()).ok();
+            let entry = Entry {
+                client: known.as_ref().map(|view| view.client.id.clone()).unwrap_or_default(),
+                agency: known.map(|view| view.client.agency.clone()).unwrap_or_default(),
+                certificate: peer.thumbprint.0.to_vec(),
+                peer: peer.address.to_string(),
+                act: "token.fetch".into(),
+                status: tonic::Code::PermissionDenied as u32,
+                reason: refused.error.to_ascii_uppercase(),
+                ..Entry::begin(Kind::Admin, &self.config.node)
+            };
+            if self.log.append(&entry).await.is_err() {
+                return finished(Err(refuse("temporarily_unavailable", "nothing leaves unlogged")));
+            }
+        }
+        finished(result)
     }
 
     async fn try_token(&self, asked: &Asked) -> Result<Value, Refused> {

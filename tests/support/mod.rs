@@ -92,6 +92,11 @@ impl Stage {
         self.folder.path.join("data")
     }
 
+    /// Files that the entries of sources and hubs name.
+    pub fn gateway_files(&self) -> Vec<PathBuf> {
+        Config::load(&self.folder.gateway_config()).map_err(show).unwrap().catalogue().map_err(show).unwrap().files
+    }
+
     pub fn base(&self) -> String {
         format!("https://{}", self.gateway.as_ref().unwrap().address)
     }
