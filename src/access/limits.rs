@@ -4,8 +4,8 @@
 use crate::registry::GrantView;
 use crate::registry::usage::DayUsage;
 use crate::status::{Reason, Refusal};
-use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
+use foldhash::{HashMap, quality::RandomState};
+use std::hash::BuildHasher;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -41,7 +41,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), hasher: RandomState::new() }
+        Limits { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), hasher: RandomState::default() }
     }
 }
 

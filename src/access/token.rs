@@ -6,8 +6,10 @@ use crate::registry::{ClientView, Snapshot};
 use crate::status::{Reason, Refusal};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use foldhash::quality::RandomState;
 use jsonwebtoken::Validation;
 use jsonwebtoken::errors::ErrorKind;
+use quick_cache::UnitWeighter;
 use serde::Deserialize;
 use std::sync::Arc;
 
@@ -51,7 +53,7 @@ pub struct TokenChecker {
     audience: String,
     /// Clock skew that is forgiven, in seconds.
     leeway: i64,
-    kept: quick_cache::sync::Cache<String, Arc<Verified>>,
+    kept: quick_cache::sync::Cache<String, Arc<Verified>, UnitWeighter, RandomState>,
 }
 
 impl TokenChecker {
@@ -61,7 +63,13 @@ impl TokenChecker {
             issuer: issuer.into(),
             audience: audience.into(),
             leeway: i64::from(leeway_s),
-            kept: quick_cache::sync::Cache::new(MAX_KEPT),
+            kept: quick_cache::sync::Cache::with(
+                MAX_KEPT,
+                MAX_KEPT as u64,
+                UnitWeighter,
+                RandomState::default(),
+                Default::default(),
+            ),
         }
     }
 

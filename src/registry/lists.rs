@@ -1,7 +1,7 @@
 //! Lists of texts that many grants have in common, kept once: a million grants have a few hundred lists of scopes,
 //! purposes and fields between them.
 
-use std::collections::HashMap;
+use foldhash::HashMap;
 use std::sync::Arc;
 
 /// Fewest lists at which it is worth looking for those that nobody uses any more.

@@ -1,8 +1,9 @@
 //! The registry as calls see it: plain maps, swapped as a whole.
 
 use super::{Client, Grant, Item, Network, RegistryError, SigningKey, Staff, Store, now};
+// Seeded at random like std's, and several times faster on the short texts that every call looks up.
+use foldhash::HashMap;
 use jsonwebtoken::{Algorithm, DecodingKey};
-use std::collections::HashMap;
 use std::sync::Arc;
 
 /// A revoked token is remembered for longer than any clock skew that the configuration can forgive: until then it might

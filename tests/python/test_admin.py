@@ -179,3 +179,29 @@ def test_every_act_and_every_refused_one_is_in_the_log(stage):
     refused = {(act.get("actor", ""), act["act"], act["reason"]) for act in acts if "reason" in act}
     assert ("staff:hoa", "client.add", "ROLE_MISSING") in refused and ("", "client.list", "STAFF_UNKNOWN") in refused
     assert "verified" in stage.cli("audit", "verify")
+
+
+def test_a_client_is_changed_found_page_by_page_and_retired(stage, people):
+    lan, hoa = people["lan"], people["hoa"]
+    for number in range(5):
+        lan.AddClient(id=f"ward-{number}", agency=f"H49.40.{number}", contact="a")
+    changed = lan.ChangeClient(id="ward-1", contact="02033 999 999", names=["ward-1.quangninh.gov.vn"])
+    assert (changed.agency, changed.contact, list(changed.names)) == ("H49.40.1", "02033 999 999", ["ward-1.quangninh.gov.vn"])
+    refused(lambda: lan.ChangeClient(id="ward-2", names=["ward-1.quangninh.gov.vn"]), grpc.StatusCode.ALREADY_EXISTS, "OBJECT_EXISTS")
+    refused(lambda: hoa.RetireClient(id="ward-1"), grpc.StatusCode.PERMISSION_DENIED, "ROLE_MISSING")
+    assert lan.RetireClient(id="ward-4").retired
+    refused(lambda: lan.ResumeClient(id="ward-4"), grpc.StatusCode.NOT_FOUND, "OBJECT_UNKNOWN")
+    seen, token = [], ""
+    while True:
+        page = hoa.ListClients(agency="H49.40", state="ACTIVE", page_size=2, page_token=token)
+        seen += [client.id for client in page.clients]
+        token = page.next_page_token
+        if not token:
+            break
+    assert seen == ["ward-0", "ward-1", "ward-2", "ward-3"]
+    assert hoa.GetClient(id="ward-4").retired
+    grants = [lan.AddGrant(client="ward-0", scopes=["budgetunit:read"], fields=["*"], legal_basis="test").id for _ in range(3)]
+    first = hoa.ListGrants(client="ward-0", page_size=2)
+    rest = hoa.ListGrants(client="ward-0", page_size=2, page_token=first.next_page_token)
+    assert [grant.id for grant in [*first.grants, *rest.grants]] == grants and not rest.next_page_token
+    assert hoa.GetGrant(id=grants[0]).requested_by == "staff:lan"
