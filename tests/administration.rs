@@ -211,6 +211,30 @@ async fn a_retired_client_and_all_tokens_of_a_client_are_gone_within_a_second() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn no_token_lives_longer_than_the_policy_says() {
+    use ndxp_gateway::issuer::{IssueError, IssueRequest, Issuer};
+    let stage = Stage::prepared(&|folder| {
+        support::edit(&folder.gateway_config(), |text| {
+            text.replace("audience = ", "max_lifetime_s = 600\naudience = ")
+        });
+    });
+    stage.client("clerk");
+    stage.grant("clerk", &["budgetunit:read"], |_| {});
+    let config = Config::load(&stage.folder.gateway_config()).map_err(show).unwrap();
+    assert_eq!(config.tokens.lifetime, Duration::from_secs(600));
+    let view = stage.store.view("clerk").unwrap();
+    let request = |seconds| IssueRequest {
+        scopes: vec![],
+        certificate: ndxp_gateway::identity::Thumbprint([0; 32]),
+        lifetime: Duration::from_secs(seconds),
+        starts_in: Duration::ZERO,
+    };
+    let issuer = Issuer::new(&stage.store, &config);
+    issuer.issue(&view, request(600)).unwrap();
+    assert!(matches!(issuer.issue(&view, request(601)), Err(IssueError::TooLong(_))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_changed_secret_of_a_source_is_taken_over_by_itself() {
     let stage = Stage::start();
     let actor = stage.system("clerk");

@@ -90,7 +90,7 @@ pub(super) fn role(number: i32) -> Result<Role, Status> {
 pub(super) fn issue_failed(error: IssueError) -> Status {
     match error {
         IssueError::Registry(error) => failed(error),
-        IssueError::NotGranted { .. } | IssueError::TooLong => invalid("scopes", error.to_string()),
+        IssueError::NotGranted { .. } | IssueError::TooLong(_) => invalid("scopes", error.to_string()),
         IssueError::Suspended(_) => refused(Reason::ClientSuspended.into()),
         IssueError::NoKey | IssueError::Key { .. } => {
             tracing::error!(%error, "no token could be issued");

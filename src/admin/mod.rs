@@ -228,7 +228,8 @@ impl AdminService for Admin {
         let der = CertificateDer::from_pem_slice(certificate.as_bytes())
             .map_err(|_| invalid("certificate", "must be a certificate (PEM)"))?;
         let view = store.view(&client).map_err(failed)?;
-        let lifetime = Duration::from_secs(if lifetime_s == 0 { 3_600 } else { lifetime_s.into() });
+        let usual = self.config.tokens.lifetime;
+        let lifetime = if lifetime_s == 0 { usual } else { Duration::from_secs(lifetime_s.into()) };
         let request = IssueRequest { scopes, certificate: Thumbprint::of(&der), lifetime, starts_in: Duration::ZERO };
         let issuer = Issuer::new(store.as_ref(), &self.config);
         let (token, record) = issuer.issue(&view, request).map_err(issue_failed)?;

@@ -31,9 +31,9 @@ enum TokenCommand {
         /// Scopes to carry; all that are granted unless said.
         #[arg(long = "scope")]
         scopes: Vec<String>,
-        /// How long it lives (at most 24h).
-        #[arg(long, default_value = "1h", value_parser = duration)]
-        lifetime: Duration,
+        /// How long it lives, at most `tokens.max_lifetime_s`; `tokens.lifetime_s` unless said.
+        #[arg(long, value_parser = duration)]
+        lifetime: Option<Duration>,
         /// How long from now it begins to be valid.
         #[arg(long, default_value = "0s", value_parser = duration)]
         starts_in: Duration,
@@ -91,6 +91,7 @@ pub fn run_token(args: TokenArgs, output: Output) -> Result<(), CliError> {
             let chain = tls::certificates(&certificate).map_err(|fault| CliError::Usage(fault.to_string()))?;
             let view = store.view(&client)?;
             let issuer = Issuer::new(&store, &config);
+            let lifetime = lifetime.unwrap_or(config.tokens.lifetime);
             let request = IssueRequest { scopes, certificate: Thumbprint::of(&chain[0]), lifetime, starts_in };
             let (token, record) = issuer.issue(&view, request)?;
             match out {

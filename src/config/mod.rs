@@ -8,7 +8,7 @@ pub mod reader;
 use crate::contract::{ContractFault, ContractSet};
 use crate::identity::crl::CrlUrl;
 use crate::identity::tls::TlsFiles;
-use crate::issuer::MAX_LIFETIME;
+use crate::issuer::{HsmSettings, MAX_LIFETIME};
 use crate::keyfile::Vault;
 pub use entries::{SourceEntry, Sources};
 pub use reader::{ConfigFault, Document, Table};
@@ -33,6 +33,8 @@ pub struct Config {
     pub tokens: Tokens,
     /// Reads and writes private keys.
     pub vault: Vault,
+    /// The module that holds the signing keys, where there is one.
+    pub hsm: Option<HsmSettings>,
     /// The log's name in every checkpoint, as a schema-less URL.
     pub log_origin: String,
     /// Folder of further contracts.
@@ -81,6 +83,8 @@ pub struct Tokens {
     pub leeway_s: u32,
     /// Life of tokens that clients fetch at `/oauth2/token`.
     pub lifetime: Duration,
+    /// Longest life of a token that an administrator issues.
+    pub max_lifetime: Duration,
 }
 
 /// What a gateway serves: contracts and the connections of their sources.
@@ -124,14 +128,11 @@ fn read(file: &Path, table: &Table<'_>) -> Option<Config> {
     let listen = table.section("listen", read_listen);
     let tls = table.section("tls", |tls| read_tls(tls, data.as_deref()));
     let tokens = table.section("tokens", read_tokens);
-    let vault = match table.table("keys") {
-        Some(keys) => {
-            let vault = read_vault(&keys);
-            keys.refuse_unknown();
-            vault
-        }
-        None => Some(Vault::default()),
-    };
+    let (vault, hsm) = table.section("keys", |keys| {
+        let vault = if keys.has("encryption_secret") { read_vault(keys) } else { Some(Vault::default()) };
+        let hsm = if keys.has("pkcs11") { keys.section("pkcs11", read_hsm).map(Some) } else { Some(None) };
+        (vault, hsm)
+    });
     let log_origin = table.section("log", |log| {
         log.parsed("origin", "ndxp.quangninh.gov.vn/log", |text| {
             let plain = !text.is_empty() && !text.contains(['+', '\n', ' ']) && !text.contains("://");
@@ -153,6 +154,7 @@ fn read(file: &Path, table: &Table<'_>) -> Option<Config> {
         tls: tls?,
         tokens: tokens?,
         vault: vault?,
+        hsm: hsm?,
         log_origin: log_origin?,
         contracts_dir,
         hubs_dir: hubs_dir?,
@@ -261,10 +263,29 @@ fn read_vault(table: &Table<'_>) -> Option<Vault> {
     vault
 }
 
+fn read_hsm(table: &Table<'_>) -> Option<HsmSettings> {
+    let module = table.needed_path("module", "/usr/lib/softhsm/libsofthsm2.so");
+    let token = table.needed("token", "ndxp");
+    let pin = table.secret("pin");
+    if !cfg!(feature = "pkcs11") {
+        table.fault("module", "this gateway was built without PKCS#11: build it with --features pkcs11");
+        return None;
+    }
+    Some(HsmSettings { module: module?, token: token?, pin: pin? })
+}
+
 fn read_tokens(table: &Table<'_>) -> Option<Tokens> {
     let issuer = table.needed("issuer", "https://ndxp.quangninh.gov.vn");
     let audience = table.needed("audience", "ndxp-gateway");
     let leeway_s = table.number("leeway_s", 30, 0..=300) as u32;
-    let lifetime = Duration::from_secs(table.number("lifetime_s", 3_600, 30..=MAX_LIFETIME.as_secs()));
-    Some(Tokens { issuer: issuer?, audience: audience?, leeway_s, lifetime })
+    let longest = MAX_LIFETIME.as_secs();
+    let max_lifetime = table.number("max_lifetime_s", longest, 30..=longest);
+    let lifetime = table.number("lifetime_s", max_lifetime.min(3_600), 30..=max_lifetime);
+    Some(Tokens {
+        issuer: issuer?,
+        audience: audience?,
+        leeway_s,
+        lifetime: Duration::from_secs(lifetime),
+        max_lifetime: Duration::from_secs(max_lifetime),
+    })
 }

@@ -113,6 +113,11 @@ impl<'d> Table<'d> {
         read
     }
 
+    /// Whether a key is given.
+    pub fn has(&self, key: &str) -> bool {
+        self.get(key).is_some()
+    }
+
     /// A text, where given.
     pub fn text(&self, key: &str) -> Option<String> {
         self.typed(key, "a text in quotes", |value| value.get_ref().as_str().map(str::to_owned))

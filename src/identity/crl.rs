@@ -8,8 +8,6 @@ use aws_lc_rs::signature::{
     RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512, UnparsedPublicKey,
     VerificationAlgorithm,
 };
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::{HeaderValue, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Empty, Limited};
@@ -123,13 +121,7 @@ impl CrlFetcher {
         {
             return Err("it is older than the one at hand".into());
         }
-        let text = STANDARD.encode(&fresh);
-        let mut pem = String::from("-----BEGIN X509 CRL-----\n");
-        for at in (0..text.len()).step_by(64) {
-            pem.push_str(&text[at..text.len().min(at + 64)]);
-            pem.push('\n');
-        }
-        pem.push_str("-----END X509 CRL-----\n");
+        let pem = crate::pki::pem("X509 CRL", &fresh);
         crate::keyfile::write_private(&self.file, pem.as_bytes()).map_err(|error| error.to_string())?;
         Ok(true)
     }

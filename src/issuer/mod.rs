@@ -1,15 +1,21 @@
 //! The issuer: signing keys, and access tokens after RFC 9068 bound to a certificate after RFC 8705.
 
+#[cfg(feature = "pkcs11")]
+mod hsm;
+
 use crate::config::Config;
+use crate::drivers::credentials::Secret;
 use crate::identity::Thumbprint;
 use crate::keyfile::Vault;
 use crate::registry::{ClientView, RegistryError, SigningKey, Store, TokenRecord, now};
+#[cfg(feature = "pkcs11")]
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// How long tokens of a replaced key are still believed: the longest life of a token.
+/// The longest life of a token that any policy can allow, and so how long those of a replaced key are still believed.
 pub const MAX_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
 /// Why no token or key was made.
@@ -41,8 +47,8 @@ pub enum IssueError {
     #[error("client {0:?} is suspended")]
     Suspended(String),
     /// Too long a life.
-    #[error("a token lives at most {0} hours, and begins within {0}", MAX_LIFETIME.as_secs() / 3600)]
-    TooLong,
+    #[error("a token lives at most {} minutes by this gateway's policy, and begins within {} hours", .0.as_secs() / 60, MAX_LIFETIME.as_secs() / 3600)]
+    TooLong(Duration),
 }
 
 /// The claims of an access token (RFC 9068, section 2.2; RFC 8705, section 3.1).
@@ -106,10 +112,21 @@ pub struct IssueRequest {
     pub scopes: Vec<String>,
     /// The certificate that it is bound to.
     pub certificate: Thumbprint,
-    /// How long it lives, at most [`MAX_LIFETIME`].
+    /// How long it lives, at most as the policy says (`tokens.max_lifetime_s`).
     pub lifetime: Duration,
     /// How long from now it begins to be valid, at most [`MAX_LIFETIME`].
     pub starts_in: Duration,
+}
+
+/// Where signing keys are held in a hardware security module.
+#[derive(Clone)]
+pub struct HsmSettings {
+    /// The PKCS#11 module, a shared library.
+    pub module: PathBuf,
+    /// Label of the token.
+    pub token: String,
+    /// The user's PIN.
+    pub pin: Secret,
 }
 
 /// Signs tokens.
@@ -118,8 +135,11 @@ pub struct Issuer<'s> {
     /// Folder of the private keys.
     keys: PathBuf,
     vault: Vault,
+    hsm: Option<HsmSettings>,
     issuer: String,
     audience: String,
+    /// Longest life of a token, by policy.
+    longest: Duration,
 }
 
 /// A signing key, loaded.
@@ -127,7 +147,13 @@ pub struct Signer {
     /// Key id.
     pub kid: String,
     algorithm: Algorithm,
-    key: EncodingKey,
+    key: PrivateKey,
+}
+
+enum PrivateKey {
+    File(EncodingKey),
+    #[cfg(feature = "pkcs11")]
+    Hsm(hsm::HsmKey),
 }
 
 /// An algorithm that tokens are signed with.
@@ -147,8 +173,10 @@ impl<'s> Issuer<'s> {
             store,
             keys: config.data.join("keys").join("signing"),
             vault: config.vault.clone(),
+            hsm: config.hsm.clone(),
             issuer: config.tokens.issuer.clone(),
             audience: config.tokens.audience.clone(),
+            longest: config.tokens.max_lifetime,
         }
     }
 
@@ -159,24 +187,45 @@ impl<'s> Issuer<'s> {
     /// Makes a new signing key. Tokens of the older ones are believed until the last of them has expired.
     pub fn rotate(&self, algorithm: KeyAlgorithm) -> Result<SigningKey, IssueError> {
         let kid = uuid::Uuid::now_v7().simple().to_string();
-        let path = self.key_path(&kid);
-        let fail = |reason: String| IssueError::Key { path: path.clone(), reason };
-        let (kind, name) = match algorithm {
-            KeyAlgorithm::Es256 => (&rcgen::PKCS_ECDSA_P256_SHA256, "ES256"),
-            KeyAlgorithm::Eddsa => (&rcgen::PKCS_ED25519, "EdDSA"),
+        let name = match algorithm {
+            KeyAlgorithm::Es256 => "ES256",
+            KeyAlgorithm::Eddsa => "EdDSA",
         };
-        let pair = rcgen::KeyPair::generate_for(kind).map_err(|error| fail(error.to_string()))?;
-        self.vault.write(&path, pair.serialize_pem().as_bytes()).map_err(|error| fail(error.to_string()))?;
-        let key = SigningKey {
-            kid,
-            algorithm: name.into(),
-            public_pem: pair.public_key_pem(),
-            created: now(),
-            believed_until: 0,
+        let public_pem = match &self.hsm {
+            Some(hsm) => self.make_in_hsm(hsm, &kid, algorithm)?,
+            None => self.make_in_file(&kid, algorithm)?,
         };
+        let key = SigningKey { kid, algorithm: name.into(), public_pem, created: now(), believed_until: 0 };
         // A token may begin a lifetime from now and live for one more.
         self.store.add_key(&key, now() + 2 * MAX_LIFETIME.as_secs() as i64)?;
         Ok(key)
+    }
+
+    fn make_in_file(&self, kid: &str, algorithm: KeyAlgorithm) -> Result<String, IssueError> {
+        let path = self.key_path(kid);
+        let fail = |reason: String| IssueError::Key { path: path.clone(), reason };
+        let kind = match algorithm {
+            KeyAlgorithm::Es256 => &rcgen::PKCS_ECDSA_P256_SHA256,
+            KeyAlgorithm::Eddsa => &rcgen::PKCS_ED25519,
+        };
+        let pair = rcgen::KeyPair::generate_for(kind).map_err(|error| fail(error.to_string()))?;
+        self.vault.write(&path, pair.serialize_pem().as_bytes()).map_err(|error| fail(error.to_string()))?;
+        Ok(pair.public_key_pem())
+    }
+
+    #[cfg(feature = "pkcs11")]
+    fn make_in_hsm(&self, hsm: &HsmSettings, kid: &str, algorithm: KeyAlgorithm) -> Result<String, IssueError> {
+        let fail = |reason: String| IssueError::Key { path: hsm.module.clone(), reason };
+        if algorithm != KeyAlgorithm::Es256 {
+            return Err(fail("keys in the module are ES256".into()));
+        }
+        Ok(crate::pki::pem("PUBLIC KEY", &hsm::generate(hsm, kid).map_err(fail)?))
+    }
+
+    /// The configuration refuses a module where this is so.
+    #[cfg(not(feature = "pkcs11"))]
+    fn make_in_hsm(&self, hsm: &HsmSettings, _: &str, _: KeyAlgorithm) -> Result<String, IssueError> {
+        Err(IssueError::Key { path: hsm.module.clone(), reason: "built without PKCS#11".into() })
     }
 
     /// What a token is to say: each of its scopes must be allowed by a grant in force; none named means all that are.
@@ -185,8 +234,8 @@ impl<'s> Issuer<'s> {
         if client.client.suspended {
             return Err(IssueError::Suspended(client.client.id.clone()));
         }
-        if lifetime > MAX_LIFETIME || starts_in > MAX_LIFETIME {
-            return Err(IssueError::TooLong);
+        if lifetime > self.longest || starts_in > MAX_LIFETIME {
+            return Err(IssueError::TooLong(self.longest));
         }
         // After "revoke all of this client", what is issued in the same second begins with the next.
         let issued = now().max(client.client.tokens_from);
@@ -224,6 +273,13 @@ impl<'s> Issuer<'s> {
     /// Loads a signing key.
     pub fn signer(&self, key: &SigningKey) -> Result<Signer, IssueError> {
         let path = self.key_path(&key.kid);
+        // A key from before the module was configured is still in its file.
+        #[cfg(feature = "pkcs11")]
+        if let Some(hsm) = self.hsm.as_ref().filter(|_| !path.exists()) {
+            let fail = |reason: String| IssueError::Key { path: hsm.module.clone(), reason };
+            let found = hsm::HsmKey::find(hsm, &key.kid).map_err(fail)?;
+            return Ok(Signer { kid: key.kid.clone(), algorithm: Algorithm::ES256, key: PrivateKey::Hsm(found) });
+        }
         let fail = |reason: String| IssueError::Key { path: path.clone(), reason };
         let pem = self.vault.read(&path).map_err(|error| fail(error.to_string()))?;
         let (algorithm, read) = match key.algorithm.as_str() {
@@ -233,7 +289,7 @@ impl<'s> Issuer<'s> {
         Ok(Signer {
             kid: key.kid.clone(),
             algorithm,
-            key: read.map_err(|_| fail("is no key of its algorithm".into()))?,
+            key: PrivateKey::File(read.map_err(|_| fail("is no key of its algorithm".into()))?),
         })
     }
 
@@ -254,7 +310,20 @@ impl<'s> Issuer<'s> {
             nbf: (record.starts > record.issued).then_some(record.starts),
             cnf: Confirmation { x5t_s256: record.certificate.clone() },
         };
-        jsonwebtoken::encode(&header, &claims, &signer.key)
-            .map_err(|_| IssueError::Key { path: self.key_path(&signer.kid), reason: "cannot sign".into() })
+        let fail = |reason: String| IssueError::Key { path: self.key_path(&signer.kid), reason };
+        match &signer.key {
+            PrivateKey::File(key) => {
+                jsonwebtoken::encode(&header, &claims, key).map_err(|_| fail("cannot sign".into()))
+            }
+            #[cfg(feature = "pkcs11")]
+            PrivateKey::Hsm(key) => {
+                let part = |json: serde_json::Result<Vec<u8>>| {
+                    json.map(|json| URL_SAFE_NO_PAD.encode(json)).map_err(|error| fail(error.to_string()))
+                };
+                let input = format!("{}.{}", part(serde_json::to_vec(&header))?, part(serde_json::to_vec(&claims))?);
+                let signature = key.sign(input.as_bytes()).map_err(fail)?;
+                Ok(format!("{input}.{}", URL_SAFE_NO_PAD.encode(signature)))
+            }
+        }
     }
 }

@@ -143,7 +143,11 @@ impl Web {
             return Err(refuse("invalid_scope", "this client has no grant in force"));
         }
         let signer = self.signer.get(&issuer, &self.registry.load()).map_err(failed)?;
-        let token = issuer.sign(&signer, &record).map_err(failed)?;
+        let token = issuer.sign(&signer, &record).map_err(|error| {
+            // A module's session may be gone: the next request looks for the key anew.
+            self.signer.0.store(None);
+            failed(error)
+        })?;
         let entry = self.entry(peer, &client, &record.id);
         let (scope, lifetime) = (record.scopes.join(" "), record.expires - record.issued);
         let (recorded, logged) = tokio::join!(self.recorder.record(record), self.log.append(&entry));
