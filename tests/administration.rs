@@ -211,6 +211,32 @@ async fn a_retired_client_and_all_tokens_of_a_client_are_gone_within_a_second() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_outside_the_grant_never_reaches_the_source() {
+    let stage = Stage::start();
+    stage.client("clerk");
+    stage.grant("clerk", &["population:verify"], |grant| grant.purposes = vec!["procedure:1.004222".into()]);
+    let actor = stage.actor("clerk");
+    // A source that never answers: whatever reached it would hang until its deadline.
+    stage.sandbox.faults.set("population", ndxp_gateway::sandbox::FaultKind::Hang);
+    let person = &stage.sandbox.province.people[0];
+    let message = actor.encode(support::VERIFY, &json!({ "citizenId": person.citizen_id }));
+    let household = actor.encode(support::CITIZEN, &json!({ "citizenId": person.citizen_id }));
+    for (path, purpose, message, reason) in [
+        (support::VERIFY, "1.004873", &message, "PURPOSE_NOT_GRANTED"),
+        (support::VERIFY, "H49.12-251103-0001", &message, "PURPOSE_NOT_GRANTED"),
+        (support::CITIZEN, support::PURPOSE, &household, "SCOPE_NOT_GRANTED"),
+    ] {
+        let metadata = [("ndxp-purpose", purpose), ("ndxp-official", ndxp_gateway::sandbox::samples::OFFICIAL)];
+        let began = Instant::now();
+        let told = actor.raw(path, &metadata, vec![message.clone()]).await.unwrap();
+        assert_eq!(told.reason(), reason);
+        assert!(began.elapsed() < Duration::from_secs(1));
+        let entry = stage.entry(&told.exchange()).entry;
+        assert_eq!((entry.source_us, entry.grant.as_str(), entry.reason.as_str()), (0, "", reason));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn no_token_lives_longer_than_the_policy_says() {
     use ndxp_gateway::issuer::{IssueError, IssueRequest, Issuer};
     let stage = Stage::prepared(&|folder| {
