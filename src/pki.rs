@@ -247,7 +247,7 @@ pub(crate) fn pem(label: &str, der: &[u8]) -> String {
 }
 
 /// Days ahead of its end at which a certificate is warned of.
-const WARN_DAYS: i64 = 30;
+pub const WARN_DAYS: i64 = 30;
 /// The same of a revocation list, which is renewed every few hours or days.
 const WARN_CRL_DAYS: i64 = 2;
 

@@ -100,7 +100,7 @@ fn told<T>(message: T) -> Told<T> {
     Ok(Response::new(message))
 }
 
-/// How many records to read for a page: one more than it holds tells whether another follows.
+/// How many records a page holds; one more is read, which tells whether another page follows.
 fn size(asked: u32) -> usize {
     if asked == 0 { PAGE.0 as usize } else { asked.min(PAGE.1) as usize }
 }

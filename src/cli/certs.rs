@@ -3,12 +3,9 @@
 use super::output::{Output, time};
 use super::{CliError, ConfigFile, output};
 use crate::config::Config;
-use crate::pki::{self, DEFAULT_DAYS, Ending, Pki, Role};
+use crate::pki::{self, DEFAULT_DAYS, Ending, Pki, Role, WARN_DAYS};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
-
-/// Days ahead of its end at which a certificate is told of.
-const WARN_DAYS: i64 = 30;
 
 #[derive(Subcommand)]
 pub enum CertsCommand {

@@ -172,10 +172,11 @@ impl Snapshot {
     }
 
     fn put(&mut self, read: Read) {
+        // All that go before any that come: a name may have passed from one changed client to another.
+        for before in read.clients.keys().filter_map(|id| self.by_id.remove(id.as_str())) {
+            before.client.names.iter().for_each(|name| drop(self.by_name.remove(name.as_str())));
+        }
         for (id, (client, mut grants)) in read.clients {
-            if let Some(before) = self.by_id.remove(id.as_str()) {
-                before.client.names.iter().for_each(|name| drop(self.by_name.remove(name.as_str())));
-            }
             if client.retired {
                 continue;
             }

@@ -12,7 +12,8 @@ const LIVE: &str = "NOT withdrawn AND (NOT needs_approval OR approved_by IS NOT 
 impl SqliteStore {
     /// Hands over everything.
     pub(super) fn read_all(&self, moment: &Connection, take: &mut dyn FnMut(Item<'_>)) -> Result<(), RegistryError> {
-        all(moment, "SELECT * FROM clients WHERE NOT retired", [], |row| {
+        // Retired ones too: whoever is too far behind to follow changes must learn of them.
+        all(moment, "SELECT * FROM clients", [], |row| {
             take(Item::Client(read_client(row)?));
             Ok(())
         })?;

@@ -9,16 +9,7 @@ fn changes_of_another_process_are_noticed_and_constraints_are_told() {
     let path = folder.path().join("registry.sqlite");
     let (gateway, cli) = (SqliteStore::open(&path).unwrap(), SqliteStore::open(&path).unwrap());
     let before = gateway.revision().unwrap();
-    let client = Client {
-        id: "one-stop-shop".into(),
-        agency: "H49.12".into(),
-        contact: String::new(),
-        names: vec!["a.example".into()],
-        suspended: false,
-        created: 1,
-        retired: false,
-        tokens_from: 0,
-    };
+    let client = client("one-stop-shop");
     cli.add_client(&client).unwrap();
     assert_ne!(gateway.revision().unwrap(), before);
     assert_eq!(gateway.clients(Page::ALL).unwrap(), std::slice::from_ref(&client));
@@ -39,12 +30,9 @@ fn client(id: &str) -> Client {
     Client {
         id: id.into(),
         agency: "H49.12".into(),
-        contact: String::new(),
         names: vec![format!("{id}.example")],
-        suspended: false,
         created: 1,
-        retired: false,
-        tokens_from: 0,
+        ..Client::default()
     }
 }
 
@@ -95,4 +83,34 @@ fn what_changed_is_followed_and_equals_what_is_read_anew() {
     assert!(matches!(store.add_grant(&grant("g4", "two")), Err(RegistryError::Unknown("client", _))));
     let again = Client { id: "three".into(), ..client("two") };
     assert!(matches!(store.add_client(&again), Err(RegistryError::Exists(..))), "a retired client's name");
+}
+
+#[test]
+fn a_name_that_passed_from_one_client_to_another_is_the_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(&folder.path().join("registry.sqlite")).unwrap();
+    // Both changes are followed at once, in whichever order they come out of the map.
+    for number in 0..16 {
+        let (old, new) = (client(&format!("old-{number}")), client(&format!("new-{number}")));
+        store.add_client(&old).unwrap();
+        store.add_client(&new).unwrap();
+        let before = Snapshot::read(&store).unwrap();
+        let name = old.names[0].clone();
+        store.change_client(&Client { names: vec![format!("other-{number}.example")], ..old }).unwrap();
+        store.change_client(&Client { names: vec![name.clone()], ..new.clone() }).unwrap();
+        let after = before.follow(&store).unwrap().unwrap();
+        assert_eq!(after.client_of(&[name]).unwrap().client.id, new.id);
+    }
+}
+
+#[test]
+fn who_is_too_far_behind_learns_of_retired_clients_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(&folder.path().join("registry.sqlite")).unwrap();
+    store.add_client(&client("one")).unwrap();
+    let before = Snapshot::read(&store).unwrap();
+    store.retire_client("one").unwrap();
+    let far = "INSERT INTO changes (seq, kind, id) VALUES (?1, 'staff', '')";
+    store.connection().execute(far, [2 * REMEMBERED]).unwrap();
+    assert!(before.follow(&store).unwrap().unwrap().client("one").is_none());
 }
