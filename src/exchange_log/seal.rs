@@ -80,7 +80,7 @@ impl Sealer {
         let old_edge = edge_files(&self.paths.tiles, self.edge.size);
         let mut edge = self.edge.clone();
         let mut bundle = self.bundle.clone();
-        let mut files = Files::default();
+        let mut files = Files { root: self.paths.tiles.clone(), folders: BTreeSet::new() };
         for entry in entries {
             let index = edge.size / TILE as u64;
             let full = edge.push(leaf_hash(entry));
@@ -101,7 +101,12 @@ impl Sealer {
             let hashes = edge.levels.get(level).filter(|hashes| hashes.len() == width);
             let hashes =
                 hashes.ok_or_else(|| LogError::corrupt(&self.paths.tiles, 0, "the right edge is out of step"))?;
-            files.write(tile_path(&self.paths.tiles, level, index, width), hashes.as_flattened())?;
+            let path = tile_path(&self.paths.tiles, level, index, width);
+            // Above the leaves, a tile may have the same width as before: it stands under the published checkpoint, so
+            // it is left as it is.
+            if !old_edge.contains(&path) {
+                files.write(path, hashes.as_flattened())?;
+            }
         }
         files.sync()?;
         let root = edge.root();
@@ -128,19 +133,21 @@ impl Sealer {
 }
 
 /// Files written in one sealing, and the folders that must be synced for them.
-#[derive(Default)]
-struct Files(BTreeSet<PathBuf>);
+struct Files {
+    root: PathBuf,
+    folders: BTreeSet<PathBuf>,
+}
 
 impl Files {
     fn write(&mut self, path: PathBuf, bytes: &[u8]) -> Result<(), LogError> {
-        write_file(&path, bytes)?;
+        write_file(&self.root, &path, bytes)?;
         // A new folder's own entry stands in its parent, up to the log's root.
-        self.0.extend(path.ancestors().skip(1).take(4).map(Path::to_owned));
+        self.folders.extend(path.ancestors().skip(1).take(4).map(Path::to_owned));
         Ok(())
     }
 
     fn sync(&self) -> Result<(), LogError> {
-        self.0.iter().filter(|folder| folder.is_dir()).try_for_each(|folder| sync_folder(folder))
+        self.folders.iter().filter(|folder| folder.is_dir()).try_for_each(|folder| sync_folder(folder))
     }
 }
 
@@ -165,4 +172,29 @@ fn edge_files(root: &Path, size: u64) -> BTreeSet<PathBuf> {
         .map(|(level, index, width)| tile_path(root, level, index, width))
         .chain(bundle)
         .collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt;
+
+    /// What a published checkpoint needs is never written again, so that no crash can find it half written.
+    #[test]
+    fn a_tile_under_the_checkpoint_is_left_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = LogPaths::new(folder.path());
+        let signer = LogSigner::from_pkcs8("log.example", &LogSigner::generate().unwrap()).unwrap();
+        let mut sealer = Sealer::open(paths.clone(), signer).unwrap();
+        let entries = |count| vec![b"entry".to_vec(); count];
+        sealer.seal(&entries(300)).unwrap();
+        let tile = tile_path(&paths.tiles, 1, 0, 1);
+        let before = std::fs::metadata(&tile).unwrap();
+        sealer.seal(&entries(100)).unwrap();
+        let after = std::fs::metadata(&tile).unwrap();
+        assert_eq!((before.ino(), before.mtime_nsec()), (after.ino(), after.mtime_nsec()));
+        assert!(!tile_path(&paths.tiles, 0, 1, 44).exists() && tile_path(&paths.tiles, 0, 1, 144).exists());
+        assert!(!paths.tiles.join("unfinished").exists());
+    }
 }

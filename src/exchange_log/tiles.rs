@@ -3,6 +3,7 @@
 
 use super::tree::{Hash, TILE};
 use super::{LogError, entry};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// `x001/x234/067` for 1234067.
@@ -78,13 +79,17 @@ pub fn read_tile(root: &Path, level: usize, index: u64, width: usize) -> Result<
     Ok(hashes.to_vec())
 }
 
-/// Writes a new file durably (its folder is synced by the caller, once for many files).
-pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), LogError> {
+/// Writes a file durably, whole or not at all, in place of one that stood there (its folder is synced by the caller,
+/// once for many files). Only one at a time below `root`: all begin under one name, so a crash leaves one file at most.
+pub fn write_file(root: &Path, path: &Path, bytes: &[u8]) -> Result<(), LogError> {
     let folder = path.parent().unwrap_or(Path::new("."));
     super::make_folder(folder)?;
+    let fresh = root.join("unfinished");
     let write = || {
-        std::fs::write(path, bytes)?;
-        std::fs::File::open(path)?.sync_data()
+        let mut file = std::fs::File::create(&fresh)?;
+        file.write_all(bytes)?;
+        file.sync_data()?;
+        std::fs::rename(&fresh, path)
     };
     write().map_err(|error| LogError::io(path, &error))
 }
