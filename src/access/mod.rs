@@ -7,8 +7,9 @@ pub mod token;
 use crate::contract::Operation;
 use crate::contract::formats::{self, Format};
 use crate::contract::validate::Violation;
-use crate::registry::{ClientView, GrantView};
+use crate::registry::{ClientView, Granted};
 use crate::status::{Reason, Refusal};
+use http::HeaderName;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -21,11 +22,14 @@ pub struct Said {
     pub official: Option<String>,
 }
 
+static PURPOSE: HeaderName = HeaderName::from_static("ndxp-purpose");
+static OFFICIAL: HeaderName = HeaderName::from_static("ndxp-official");
+
 impl Said {
     /// Reads the metadata. What has no format is refused before it can reach the log: it might be anything.
     pub fn read(headers: &http::HeaderMap) -> Result<Self, Refusal> {
         let mut violations = Vec::new();
-        let mut text = |name: &'static str, fits: &dyn Fn(&str) -> bool, expected: &str| {
+        let mut text = |name: &HeaderName, fits: &dyn Fn(&str) -> bool, expected: &str| {
             let mut values = headers.get_all(name).iter();
             let value = values.next()?;
             match value.to_str().ok().filter(|text| fits(text) && values.next().is_none()) {
@@ -44,30 +48,29 @@ impl Said {
         };
         let fits_official = |text: &str| text.len() <= 64 && formats::check(Format::Code, text).is_ok();
         let said = Said {
-            purpose: text("ndxp-purpose", &fits_purpose, "one procedure code or dossier number"),
-            official: text("ndxp-official", &fits_official, "one official's id: letters, digits and . - _ /"),
+            purpose: text(&PURPOSE, &fits_purpose, "one procedure code or dossier number"),
+            official: text(&OFFICIAL, &fits_official, "one official's id: letters, digits and . - _ /"),
         };
         if violations.is_empty() { Ok(said) } else { Err(Refusal::fields(violations)) }
     }
 }
 
-/// Finds the grant that allows the call: in force, for the operation's scope, from its networks, and for the purpose. `token_scopes` are
-/// what the token carries: both must allow it.
+/// Finds the grant that allows the call: in force, for the operation's scope, from its networks, and for the purpose.
+/// `token_scopes` are what the token carries: both must allow it.
 pub fn decide(
     operation: &Operation,
-    client: &ClientView,
+    client: &Arc<ClientView>,
     token_scopes: &[String],
     said: &Said,
     from: IpAddr,
     now: i64,
-) -> Result<Arc<GrantView>, Refusal> {
+) -> Result<Granted, Refusal> {
     if !token_scopes.contains(&operation.scope) {
         return Err(Refusal::with(Reason::ScopeNotGranted, format!("the token lacks {}", operation.scope)));
     }
     let mut in_scope = client
-        .grants
-        .iter()
-        .filter(|grant| grant.in_force(now) && grant.scopes.contains(&operation.scope))
+        .granted(&operation.scope)
+        .filter(|grant| grant.in_force(now))
         .filter(|grant| grant.networks.is_empty() || grant.networks.iter().any(|network| network.has(from)))
         .peekable();
     if in_scope.peek().is_none() {
@@ -80,7 +83,7 @@ pub fn decide(
         return Err(Reason::OfficialRequired.into());
     }
     let fitting = in_scope.find(|grant| said.purpose.as_deref().is_none_or(|purpose| covers(&grant.purposes, purpose)));
-    fitting.cloned().ok_or_else(|| Reason::PurposeNotGranted.into())
+    fitting.ok_or_else(|| Reason::PurposeNotGranted.into())
 }
 
 /// Whether a grant's purposes cover one.

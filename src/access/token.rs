@@ -2,6 +2,7 @@
 
 use crate::identity::Peer;
 use crate::issuer::{Claims, MAX_LIFETIME};
+use crate::registry::lists::Lists;
 use crate::registry::{ClientView, Snapshot};
 use crate::status::{Reason, Refusal};
 use base64::Engine;
@@ -11,7 +12,7 @@ use jsonwebtoken::Validation;
 use jsonwebtoken::errors::ErrorKind;
 use quick_cache::UnitWeighter;
 use serde::Deserialize;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Longest token that is looked at, in bytes: ours have about 700.
 const MAX_TOKEN: usize = 8_192;
@@ -26,7 +27,7 @@ pub struct Verified {
     /// `client_id`.
     pub client: String,
     /// Scopes.
-    pub scopes: Vec<String>,
+    pub scopes: Arc<[String]>,
     kid: String,
     x5t: String,
     issued: i64,
@@ -54,6 +55,8 @@ pub struct TokenChecker {
     /// Clock skew that is forgiven, in seconds.
     leeway: i64,
     kept: quick_cache::sync::Cache<String, Arc<Verified>, UnitWeighter, RandomState>,
+    /// Scopes of tokens: few different lists.
+    scopes: Mutex<Lists>,
 }
 
 impl TokenChecker {
@@ -70,6 +73,7 @@ impl TokenChecker {
                 RandomState::default(),
                 Default::default(),
             ),
+            scopes: Mutex::default(),
         }
     }
 
@@ -200,7 +204,7 @@ impl TokenChecker {
         Ok(Verified {
             id: claims.jti,
             client: claims.client_id,
-            scopes: claims.scope.split(' ').filter(|scope| !scope.is_empty()).map(str::to_owned).collect(),
+            scopes: self.scopes.lock().unwrap_or_else(PoisonError::into_inner).words(&claims.scope),
             kid,
             x5t: claims.cnf.x5t_s256,
             issued: claims.iat,

@@ -1,5 +1,5 @@
-//! Lists of texts that many grants have in common, kept once: a million grants have a few hundred lists of scopes,
-//! purposes and fields between them.
+//! Lists of texts that many grants and tokens have in common, kept once: a million grants have a few hundred lists of
+//! scopes, purposes and fields between them.
 
 use foldhash::HashMap;
 use std::sync::Arc;
@@ -7,9 +7,9 @@ use std::sync::Arc;
 /// Fewest lists at which it is worth looking for those that nobody uses any more.
 const WORTH_A_LOOK: usize = 1_024;
 
-/// Lists by their stored text.
+/// Lists by their stored text: either all JSON or all words.
 #[derive(Default)]
-pub(super) struct Lists {
+pub(crate) struct Lists {
     known: HashMap<Box<str>, Arc<[String]>>,
     /// At how many the unused ones are dropped next.
     look_at: usize,
@@ -18,6 +18,15 @@ pub(super) struct Lists {
 impl Lists {
     /// The list that a stored text (JSON) stands for; one that cannot be read is empty, and so grants nothing.
     pub(super) fn of(&mut self, text: &str) -> Arc<[String]> {
+        self.read(text, |text| serde_json::from_str(text).unwrap_or_default())
+    }
+
+    /// The list that words stand for.
+    pub(crate) fn words(&mut self, text: &str) -> Arc<[String]> {
+        self.read(text, |text| text.split(' ').filter(|word| !word.is_empty()).map(str::to_owned).collect())
+    }
+
+    fn read(&mut self, text: &str, read: impl FnOnce(&str) -> Vec<String>) -> Arc<[String]> {
         if let Some(known) = self.known.get(text) {
             return known.clone();
         }
@@ -25,7 +34,7 @@ impl Lists {
             self.known.retain(|_, list| Arc::strong_count(list) > 1);
             self.look_at = 2 * self.known.len();
         }
-        let list: Arc<[String]> = serde_json::from_str::<Vec<String>>(text).unwrap_or_default().into();
+        let list: Arc<[String]> = read(text).into();
         self.known.insert(text.into(), list.clone());
         list
     }

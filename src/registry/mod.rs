@@ -4,7 +4,7 @@
 //! call sees one state from its beginning to its end, and looks nothing up in a database. A change is followed by reading
 //! what changed, not everything: with 100,000 clients and a million grants it is in force as soon as with ten.
 
-mod lists;
+pub(crate) mod lists;
 mod network;
 pub mod snapshot;
 pub mod sqlite;
@@ -13,7 +13,7 @@ pub mod usage;
 pub use network::Network;
 use serde::{Deserialize, Serialize};
 
-pub use snapshot::{ClientView, GrantView, MAX_SKEW_S, Snapshot};
+pub use snapshot::{ClientView, GrantView, Granted, MAX_SKEW_S, Snapshot};
 
 /// Why the registry cannot do something.
 #[derive(Debug, thiserror::Error)]

@@ -4,7 +4,7 @@
 use super::shared::Shared;
 use crate::access::token::Verified;
 use crate::identity::Peer;
-use crate::registry::{GrantView, Snapshot, now};
+use crate::registry::{Granted, Snapshot, now};
 use crate::status::{Reason, Refusal};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ pub(super) struct Standing {
     shared: Arc<Shared>,
     peer: Arc<Peer>,
     token: Arc<Verified>,
-    grant: Arc<GrantView>,
+    grant: Granted,
     /// The registry in which it was last found to hold.
     seen: Arc<Snapshot>,
     changes: watch::Receiver<()>,
@@ -26,7 +26,7 @@ impl Standing {
         shared: &Arc<Shared>,
         peer: &Arc<Peer>,
         token: Arc<Verified>,
-        grant: Arc<GrantView>,
+        grant: Granted,
         seen: Arc<Snapshot>,
     ) -> Self {
         let changes = shared.registry_changed.subscribe();
@@ -41,8 +41,7 @@ impl Standing {
         }
         let (client, now) = (self.peer.identify(&registry)?, now());
         self.shared.tokens.check_now(&self.token, &self.peer, &client, &registry, now)?;
-        let in_force = |grant: &Arc<GrantView>| grant.id == self.grant.id && grant.in_force(now);
-        if !client.grants.iter().any(in_force) {
+        if !client.grant(&self.grant.id).is_some_and(|grant| grant.in_force(now)) {
             return Err(Refusal::with(Reason::ScopeNotGranted, "the grant was withdrawn"));
         }
         self.seen = registry;

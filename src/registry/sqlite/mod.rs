@@ -207,11 +207,11 @@ impl Store for SqliteStore {
         let (mut client, mut grants) = (None, Vec::new());
         self.read_client(&self.connection(), id, &mut |item| match item {
             Item::Client(found) => client = Some(found),
-            Item::Grant(_, grant) => grants.push(Arc::new(grant)),
+            Item::Grant(_, grant) => grants.push(grant),
             _ => {}
         })?;
         let client = client.filter(|client| !client.retired);
-        Ok(ClientView { client: client.ok_or_else(|| RegistryError::Unknown("client", id.to_owned()))?, grants })
+        Ok(ClientView::new(client.ok_or_else(|| RegistryError::Unknown("client", id.to_owned()))?, grants))
     }
 
     fn clients(&self, page: Page<'_, Client>) -> Result<Vec<Client>, RegistryError> {
