@@ -79,6 +79,10 @@ impl CrlFetcher {
         let answer =
             tokio::time::timeout(PATIENCE, self.ask()).await.unwrap_or_else(|_| Err("no answer in time".into()));
         let taken = answer.and_then(|fresh| fresh.map_or(Ok(false), |bytes| self.take(&bytes)));
+        if taken.is_err() {
+            // What was not taken is asked for again: it may be right once the CA file is.
+            (self.etag, self.modified) = (None, None);
+        }
         taken.map_err(|reason| CrlError { url: self.source.url.to_string(), reason })
     }
 
