@@ -16,7 +16,7 @@ use crate::registry::{Snapshot, Store};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -31,6 +31,9 @@ use tokio_util::sync::CancellationToken;
 
 /// Largest request body: a token and some words.
 const MAX_BODY: usize = 32 << 10;
+/// Of a larger one, so much is read and thrown away: a connection that is closed while its client still writes may be
+/// reset before the client has read why (RFC 9112, section 9.6).
+const MAX_THROWN_AWAY: usize = 1 << 20;
 /// Longest handshake, and longest wait for a request's head.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -61,6 +64,22 @@ fn json(status: StatusCode, value: &serde_json::Value, cache: &'static str) -> R
     answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static(cache));
     answer
+}
+
+/// A request's body; `None` where it is too large or breaks off.
+async fn whole(mut body: Incoming) -> Option<Bytes> {
+    let (mut kept, mut size) = (Vec::new(), 0);
+    while let Some(frame) = body.frame().await {
+        let data = frame.ok()?.into_data().unwrap_or_default();
+        size += data.len();
+        if size > MAX_THROWN_AWAY {
+            return None;
+        }
+        if size <= MAX_BODY {
+            kept.extend_from_slice(&data);
+        }
+    }
+    (size <= MAX_BODY).then(|| kept.into())
 }
 
 impl Web {
@@ -126,13 +145,13 @@ impl Web {
             let (web, certificate) = (self.clone(), certificate.clone());
             async move {
                 let (head, body) = request.into_parts();
-                let Ok(body) = Limited::new(body, MAX_BODY).collect().await else {
+                let Some(body) = whole(body).await else {
                     let mut answer = Response::new(Full::new(Bytes::new()));
                     *answer.status_mut() = StatusCode::PAYLOAD_TOO_LARGE;
                     return Ok::<_, Infallible>(answer);
                 };
                 let peer = certificate.as_ref().map(|certificate| Peer::new(certificate, address));
-                let (path, body) = (head.uri.path().to_owned(), body.to_bytes());
+                let (path, body) = (head.uri.path().to_owned(), body);
                 Ok(web.answer(Asked { method: head.method, path, headers: head.headers, body, peer }).await)
             }
         });
