@@ -21,6 +21,11 @@ fn main() -> Result<(), Failure> {
         set.file.retain(|file| names.contains(&file.name()));
         set
     };
+    // First: entries are known here from their own module, and what is generated for them is written over below.
+    tonic_prost_build::configure()
+        .build_client(false)
+        .extern_path(".ndxp.log.v1", "crate::exchange_log::entry")
+        .compile_fds(only(&["ndxp/log/v1/entry.proto", "ndxp/audit/v1/audit.proto"]))?;
     let options = ["ndxp/contract/v1/contract.proto", "ndxp/log/v1/entry.proto", "google/protobuf/descriptor.proto"];
     prost_build::Config::new().skip_debug(["ndxp.log.v1.Entry"]).compile_fds(only(&options))?;
     // A token must not be printed by accident.

@@ -9,6 +9,7 @@
 
 pub mod access;
 pub mod admin;
+pub mod audit;
 pub mod caller;
 pub mod cli;
 pub mod config;

@@ -115,8 +115,10 @@ fn from_an_empty_folder_to_an_audited_call_by_the_command_line_alone() {
 
     // The auditor.
     let person: Value = serde_json::from_str(&verify).unwrap();
-    let found =
-        ok(&["--output", "json", "audit", "search", "--subject", person["citizenId"].as_str().unwrap()], folder);
+    let found = ok(
+        &["--output", "json", "audit", "search", "--subject", person["citizenId"].as_str().unwrap(), "--case", "12/KN"],
+        folder,
+    );
     let entries: Vec<Value> = found.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(entries.len(), 1, "{found}");
     assert_eq!((&entries[0]["purpose"], &entries[0]["fields"]), (&json!("1.004222"), &json!(["matched"])));
@@ -148,12 +150,16 @@ fn from_an_empty_folder_to_an_audited_call_by_the_command_line_alone() {
     check(receipt.rsplit_once('—').unwrap().0, 1);
 
     // What the person is owed, the period in numbers, and the entries in files.
-    let owed = ok(&["--output", "json", "audit", "subject", person["citizenId"].as_str().unwrap()], folder);
+    let owed =
+        ok(&["--output", "json", "audit", "subject", person["citizenId"].as_str().unwrap(), "--case", "12/KN"], folder);
     let owed: Value = serde_json::from_str(&owed).unwrap();
     assert_eq!(owed.as_array().unwrap().len(), 1);
     assert_eq!((&owed[0]["agency"], &owed[0]["fields"]), (&json!("H49.12"), &json!(["matched"])));
-    assert!(ok(&["audit", "subject", person["citizenId"].as_str().unwrap()], folder).contains("VerifyCitizen"));
-    assert_eq!(ok(&["audit", "subject", "022000000000"], folder).trim(), "none");
+    assert!(
+        ok(&["audit", "subject", person["citizenId"].as_str().unwrap(), "--case", "12/KN"], folder)
+            .contains("VerifyCitizen")
+    );
+    assert_eq!(ok(&["audit", "subject", "022000000000", "--case", "12/KN"], folder).trim(), "none");
     let report: Value = serde_json::from_str(&ok(&["--output", "json", "audit", "report"], folder)).unwrap();
     let refused = |row: &&Value| row["outcome"] == "PURPOSE_REQUIRED" && row["exchanges"] == 1;
     assert_eq!(report.as_array().unwrap().iter().filter(refused).count(), 1, "{report}");
@@ -169,6 +175,32 @@ fn from_an_empty_folder_to_an_audited_call_by_the_command_line_alone() {
         all.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["index"].as_u64().unwrap()).collect();
     assert!(indexes.is_sorted() && indexes.len() as u64 == indexes.last().unwrap() + 1);
     fails(&["audit", "export", "--out", "all.xlsx"], folder, 2);
+    // An export is checked with its proofs and the key alone, and a changed one is not believed.
+    ok(&["audit", "export", "--out", "all.parquet"], folder);
+    ok(&["audit", "export", "--out", "all.csv"], folder);
+    for name in ["all.jsonl", "all.csv", "all.parquet", "business.csv"] {
+        for file in [name.to_owned(), format!("{name}.proofs")] {
+            std::fs::copy(folder.join(&file), elsewhere.path().join(&file)).unwrap();
+        }
+        let verify = ["audit", "verify", "--export", name, "--vkey", &vkey];
+        let output = run(&verify, elsewhere.path());
+        assert_eq!(output.status.code(), Some(0), "{name}: {output:?}");
+        if !name.ends_with("parquet") {
+            support::edit(&elsewhere.path().join(name), |text| text.replacen("H49.12", "H49.13", 1));
+            assert_eq!(run(&verify, elsewhere.path()).status.code(), Some(1), "{name}");
+        }
+    }
+    let parquet = std::fs::metadata(folder.join("all.parquet")).unwrap().len();
+    assert!(parquet > 0 && parquet < std::fs::metadata(folder.join("all.jsonl")).unwrap().len());
+    // The index is made anew; searches find the same before and after.
+    let searched =
+        || ok(&["--output", "json", "audit", "search", "--client", "one-stop-shop", "--limit", "1000"], folder);
+    let before = searched();
+    let indexed: Value =
+        serde_json::from_str(&ok(&["--output", "json", "audit", "index", "--rebuild"], folder)).unwrap();
+    assert_eq!(indexed["indexed"], indexed["sealed"]);
+    assert_eq!(searched(), before);
+    assert!(ok(&["audit", "odd"], folder).contains("none"));
 
     // Taken away again.
     let token = ok(&["--output", "json", "token", "list"], folder);
@@ -194,7 +226,7 @@ fn a_changed_byte_is_named_by_verify() {
     let Stage { folder, gateway, .. } = &stage;
     let _ = gateway;
     support::until("everything is sealed", std::time::Duration::from_secs(5), || {
-        let report = ndxp_gateway::exchange_log::verify::verify(&stage.data(), None, |_, _| {}).unwrap();
+        let report = ndxp_gateway::exchange_log::verify::verify_data(&stage.data(), None, |_, _| {}).unwrap();
         report.tail == 0 && report.sealed >= 5
     });
     let bundles = stage.data().join("log/tile/entries/000.p");

@@ -4,14 +4,14 @@
 mod draft;
 mod messages;
 
+use crate::access::staff::StaffDoor;
 use crate::config::Config;
 use crate::contract::ContractSet;
 use crate::contract::formats::is_within;
-use crate::exchange_log::{Entry, ExchangeLog, Kind};
 use crate::identity::{Peer, Thumbprint};
 use crate::issuer::{IssueRequest, Issuer, KeyAlgorithm};
-use crate::registry::{self, GrantState, Page, RegistryError, Role, Snapshot, Store, TokenState, now};
-use crate::status::{Reason, Refusal};
+use crate::registry::{self, GrantState, Page, RegistryError, Role, Store, TokenState, now};
+use crate::status::Reason;
 use arc_swap::ArcSwap;
 pub use draft::{ClientDraft, GrantDraft, StaffDraft};
 use messages::{
@@ -46,9 +46,8 @@ const EMERGENCY: &[Role] = &[Role::Administrator, Role::Operator];
 pub struct Admin {
     config: Arc<Config>,
     store: Arc<dyn Store>,
-    registry: Arc<ArcSwap<Snapshot>>,
     contracts: Arc<ArcSwap<ContractSet>>,
-    log: ExchangeLog,
+    door: StaffDoor,
 }
 
 impl Admin {
@@ -56,41 +55,24 @@ impl Admin {
     pub fn new(
         config: Arc<Config>,
         store: Arc<dyn Store>,
-        registry: Arc<ArcSwap<Snapshot>>,
         contracts: Arc<ArcSwap<ContractSet>>,
-        log: ExchangeLog,
+        door: StaffDoor,
     ) -> Self {
-        Admin { config, store, registry, contracts, log }
+        Admin { config, store, contracts, door }
     }
 
-    /// The store in the name of who asks, where one of these roles is theirs. A refusal is in the log before it is told.
+    /// The store in the name of who asks, where one of these roles is theirs.
     async fn acting<T>(
         &self,
         request: &Request<T>,
         act: &'static str,
         roles: &[Role],
     ) -> Result<Box<dyn Store>, Status> {
-        let peer = request.extensions().get::<Arc<Peer>>().cloned();
-        let Some(peer) = peer else { return Err(refused(Reason::StaffUnknown.into())) };
-        let staff = self.registry.load().staff_of(&peer.names).cloned();
-        let refusal = match &staff {
-            Some(staff) if staff.roles.iter().any(|role| roles.contains(role)) => {
-                return Ok(self.store.named(&format!("staff:{}", staff.id)));
-            }
-            Some(_) => Refusal::from(Reason::RoleMissing),
-            None => Reason::StaffUnknown.into(),
+        let Some(peer) = request.extensions().get::<Arc<Peer>>() else {
+            return Err(refused(Reason::StaffUnknown.into()));
         };
-        let entry = Entry {
-            certificate: peer.thumbprint.0.to_vec(),
-            peer: peer.address.to_string(),
-            actor: staff.map(|staff| format!("staff:{}", staff.id)).unwrap_or_default(),
-            act: act.to_owned(),
-            status: refusal.reason.code() as u32,
-            reason: refusal.reason.as_str().to_owned(),
-            ..Entry::begin(Kind::Admin, &self.config.node)
-        };
-        let logged = self.log.append(&entry).await;
-        Err(refused(logged.map_or_else(|_| Reason::ExchangeLogUnavailable.into(), |_| refusal)))
+        let staff = self.door.admit(peer, act, roles).await.map_err(refused)?;
+        Ok(self.store.named(&format!("staff:{}", staff.id)))
     }
 }
 

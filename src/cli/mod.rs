@@ -115,6 +115,12 @@ enum CliError {
     Unreachable(String),
 }
 
+impl From<crate::audit::AuditError> for CliError {
+    fn from(error: crate::audit::AuditError) -> Self {
+        CliError::Failed(error.to_string())
+    }
+}
+
 impl CliError {
     fn code(&self) -> u8 {
         match self {

@@ -60,6 +60,22 @@ impl Output {
     }
 }
 
+/// A JSON value as a cell: texts as they are, lists joined by spaces.
+pub fn cell(value: &serde_json::Value) -> String {
+    match value {
+        serde_json::Value::Null => String::new(),
+        serde_json::Value::String(text) => text.clone(),
+        serde_json::Value::Array(items) => items.iter().map(cell).collect::<Vec<_>>().join(" "),
+        other => other.to_string(),
+    }
+}
+
+/// A bar for long work on a terminal: `what` as a sentence with `{pos}`, `{len}`, `{per_sec}`.
+pub fn bar(what: &str) -> Result<indicatif::ProgressBar, CliError> {
+    let style = indicatif::ProgressStyle::with_template(what).map_err(|error| CliError::Failed(error.to_string()))?;
+    Ok(indicatif::ProgressBar::new(0).with_style(style))
+}
+
 /// Prints JSON.
 pub fn print_json<T: Serialize + ?Sized>(value: &T) -> Result<(), CliError> {
     let text = serde_json::to_string_pretty(value).map_err(|error| CliError::Failed(error.to_string()))?;

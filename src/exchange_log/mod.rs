@@ -12,10 +12,12 @@
 //! Cost, sketched: an entry is about 500 bytes; one batch is one `write` and one `fdatasync` (0.1 to 2 ms on the disks
 //! seen here) whatever it holds, so 256 appenders that wait share it. Queue: at most 65,536 entries, about 32 MB.
 
+pub mod canonical;
 pub mod checkpoint;
 pub mod entry;
 pub mod journal;
 pub mod proof;
+pub mod pruned;
 pub mod pseudonym;
 pub mod reader;
 pub mod receipt;

@@ -22,6 +22,11 @@ fn largest_power_below(count: u64) -> u64 {
     1 << (63 - (count - 1).leading_zeros())
 }
 
+/// The root of the first `size` leaves, which are not none.
+pub fn root(nodes: Nodes<'_>, size: u64) -> Result<Hash, LogError> {
+    range(nodes, 0, size)
+}
+
 /// PATH(index, D[0:size]): the hashes that, with the leaf's, give the root.
 pub fn inclusion(nodes: Nodes<'_>, index: u64, size: u64) -> Result<Vec<Hash>, LogError> {
     let (mut start, mut end, mut path) = (0, size, Vec::new());

@@ -54,6 +54,11 @@ pub fn period_of(time_us: i64) -> String {
     format!("{:04}-{:02}", parts.year, parts.month)
 }
 
+/// Where the keys of a data folder are: apart from the log, so that they can be destroyed on their own.
+pub fn folder(data: &Path) -> PathBuf {
+    data.join("keys").join("pseudonyms")
+}
+
 impl Pseudonyms {
     /// Keys below `folder`.
     pub fn open(folder: &Path) -> Result<Self, LogError> {

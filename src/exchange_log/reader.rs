@@ -2,6 +2,7 @@
 
 use super::checkpoint::{Checkpoint, LogVerifier};
 use super::journal::{read_segment, segments};
+use super::pruned::Pruned;
 use super::tiles::{checkpoint_path, read_bundle, read_tile};
 use super::tree::{Hash, TILE, tree_hash};
 use super::{Entry, LogError, LogPaths};
@@ -21,8 +22,12 @@ pub struct LogReader {
     paths: LogPaths,
     /// The published checkpoint; `None` where nothing was sealed yet.
     pub checkpoint: Option<Checkpoint>,
+    /// The key in the log's own folder.
+    verifier: LogVerifier,
     /// The checkpoint as it was signed.
     note: String,
+    /// Bundles that are archived and gone.
+    pruned: Pruned,
     /// Entries behind the checkpoint, as the journal has them.
     tail: Vec<Vec<u8>>,
     /// The bundle that is not full: read at once, since the next sealing deletes its file.
@@ -35,9 +40,18 @@ pub const VKEY_FILE: &str = "vkey";
 impl LogReader {
     /// Opens the log below `data`. A gateway that seals at the same moment is waited for by trying again.
     pub fn open(data: &Path) -> Result<Self, LogError> {
+        Self::persist(data, true)
+    }
+
+    /// The same without what is not under the checkpoint yet.
+    pub fn sealed_only(data: &Path) -> Result<Self, LogError> {
+        Self::persist(data, false)
+    }
+
+    fn persist(data: &Path, with_tail: bool) -> Result<Self, LogError> {
         let mut last = LogError::Closed;
         for _ in 0..20 {
-            match Self::try_open(data) {
+            match Self::try_open(data, with_tail) {
                 Ok(reader) => return Ok(reader),
                 Err(error @ LogError::Io { .. }) => last = error,
                 Err(other) => return Err(other),
@@ -47,7 +61,7 @@ impl LogReader {
         Err(last)
     }
 
-    fn try_open(data: &Path) -> Result<Self, LogError> {
+    fn try_open(data: &Path, with_tail: bool) -> Result<Self, LogError> {
         let paths = LogPaths::new(data);
         let vkey_path = paths.tiles.join(VKEY_FILE);
         let vkey = std::fs::read_to_string(&vkey_path).map_err(|error| LogError::io(&vkey_path, &error))?;
@@ -62,13 +76,17 @@ impl LogReader {
         let check = |note: &str| verifier.check(note).map_err(|error| LogError::corrupt(&path, 0, error.to_string()));
         let checkpoint = if note.is_empty() { None } else { Some(check(&note)?) };
         let sealed = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.size);
-        let mut reader = LogReader { paths, checkpoint, note, tail: Vec::new(), last_bundle: Vec::new() };
+        let pruned = Pruned::read(&paths.tiles)?;
+        let mut reader =
+            LogReader { paths, checkpoint, verifier, note, pruned, tail: Vec::new(), last_bundle: Vec::new() };
         // At once: the next sealing deletes this file.
         if sealed % TILE as u64 != 0 {
             let width = (sealed % TILE as u64) as usize;
             reader.last_bundle = read_bundle(&reader.paths.tiles, sealed / TILE as u64, width)?;
         }
-        reader.tail = reader.journal_after(sealed)?;
+        if with_tail {
+            reader.tail = reader.journal_after(sealed)?;
+        }
         Ok(reader)
     }
 
@@ -101,12 +119,34 @@ impl LogReader {
         self.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.size)
     }
 
-    /// The sealed entries of a bundle.
-    pub fn bundle(&self, index: u64) -> Result<Vec<Vec<u8>>, LogError> {
+    /// The sealed entries of a bundle; `None` where it was pruned.
+    pub fn bundle(&self, index: u64) -> Result<Option<Vec<Vec<u8>>>, LogError> {
         if index == self.sealed() / TILE as u64 {
-            return Ok(self.last_bundle.clone());
+            return Ok(Some(self.last_bundle.clone()));
         }
-        read_bundle(&self.paths.tiles, index, TILE)
+        if self.pruned.has(index) {
+            return Ok(None);
+        }
+        match read_bundle(&self.paths.tiles, index, TILE) {
+            // Pruned since this reader was opened.
+            Err(LogError::Io { .. }) if Pruned::read(&self.paths.tiles)?.has(index) => Ok(None),
+            read => read.map(Some),
+        }
+    }
+
+    /// The key in the log's own folder.
+    pub fn verifier(&self) -> &LogVerifier {
+        &self.verifier
+    }
+
+    /// What was pruned.
+    pub fn pruned(&self) -> &Pruned {
+        &self.pruned
+    }
+
+    /// The log's folders.
+    pub fn paths(&self) -> &LogPaths {
+        &self.paths
     }
 
     /// The published checkpoint as it was signed; empty where nothing was sealed yet.
@@ -114,11 +154,26 @@ impl LogReader {
         &self.note
     }
 
-    /// One sealed entry.
-    pub fn sealed_entry(&self, index: u64) -> Result<Vec<u8>, LogError> {
-        let place = (index % TILE as u64) as usize;
+    /// The bytes of an entry; `None` where it was pruned.
+    pub fn entry_bytes(&self, index: u64) -> Result<Option<Vec<u8>>, LogError> {
         let missing = || LogError::corrupt(&self.paths.tiles, 0, format!("entry {index} is missing"));
-        self.bundle(index / TILE as u64)?.into_iter().nth(place).ok_or_else(missing)
+        if let Some(behind) = index.checked_sub(self.sealed()) {
+            let place = usize::try_from(behind).unwrap_or(usize::MAX);
+            return Ok(Some(self.tail.get(place).ok_or_else(missing)?.clone()));
+        }
+        let place = (index % TILE as u64) as usize;
+        let Some(entries) = self.bundle(index / TILE as u64)? else { return Ok(None) };
+        Ok(Some(entries.into_iter().nth(place).ok_or_else(missing)?))
+    }
+
+    /// One entry; `None` where it was pruned.
+    pub fn entry(&self, index: u64) -> Result<Option<Entry>, LogError> {
+        self.entry_bytes(index)?.map(|bytes| self.decode(index, &bytes)).transpose()
+    }
+
+    fn decode(&self, index: u64, bytes: &[u8]) -> Result<Entry, LogError> {
+        let entry = Entry::from_bytes(bytes);
+        entry.ok_or_else(|| LogError::corrupt(&self.paths.tiles, 0, format!("entry {index} is no entry")))
     }
 
     /// The hash of a complete sealed subtree of 2^`level` leaves.
@@ -139,25 +194,28 @@ impl LogReader {
         &self.tail
     }
 
-    /// Goes through the log from its newest entry back, until `visit` says stop.
-    pub fn newest_first(&self, mut visit: impl FnMut(Found) -> bool) -> Result<(), LogError> {
-        let decode = |index: u64, bytes: &[u8]| {
-            let entry = Entry::from_bytes(bytes);
-            entry.ok_or_else(|| LogError::corrupt(&self.paths.tiles, 0, format!("entry {index} is no entry")))
-        };
-        for (place, bytes) in self.tail.iter().enumerate().rev() {
-            let index = self.sealed() + place as u64;
-            if !visit(Found { index, entry: decode(index, bytes)? }) {
+    /// Goes through the log from the entry before `before` back, until `visit` says stop. What was pruned is left out.
+    pub fn newest_first(&self, before: u64, mut visit: impl FnMut(Found) -> bool) -> Result<(), LogError> {
+        let mut at = before.min(self.size());
+        while at > self.sealed() {
+            at -= 1;
+            let entry = self.entry(at)?;
+            if !entry.is_none_or(|entry| visit(Found { index: at, entry })) {
                 return Ok(());
             }
         }
-        for bundle in (0..self.sealed().div_ceil(TILE as u64)).rev() {
-            for (place, bytes) in self.bundle(bundle)?.iter().enumerate().rev() {
-                let index = bundle * TILE as u64 + place as u64;
-                if !visit(Found { index, entry: decode(index, bytes)? }) {
+        while at > 0 {
+            let bundle = (at - 1) / TILE as u64;
+            let first = bundle * TILE as u64;
+            let within = (at - first) as usize;
+            let entries = self.bundle(bundle)?.unwrap_or_default();
+            for (place, bytes) in entries.iter().enumerate().take(within).rev() {
+                let index = first + place as u64;
+                if !visit(Found { index, entry: self.decode(index, bytes)? }) {
                     return Ok(());
                 }
             }
+            at = first;
         }
         Ok(())
     }

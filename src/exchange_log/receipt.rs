@@ -45,7 +45,10 @@ impl Receipt {
     /// The receipt of an entry under the published checkpoint; `None` where it is not sealed yet, or not there.
     pub fn make(reader: &LogReader, index: u64) -> Result<Option<Self>, LogError> {
         let size = reader.sealed();
-        let Some(entry) = (index < size).then(|| reader.sealed_entry(index)).transpose()? else { return Ok(None) };
+        if index >= size {
+            return Ok(None);
+        }
+        let Some(entry) = reader.entry_bytes(index)? else { return Ok(None) };
         let path = inclusion(&|level, at| reader.node(level, at), index, size)?;
         Ok(Some(Receipt { entry, index, path, checkpoint: reader.note().to_owned() }))
     }

@@ -21,14 +21,24 @@ fn with_width(path: String, width: usize) -> String {
     if width == TILE { path } else { format!("{path}.p/{width}") }
 }
 
+/// The name of a hash tile of this width.
+pub fn tile_name(level: usize, index: u64, width: usize) -> String {
+    format!("tile/{level}/{}", with_width(index_path(index), width))
+}
+
+/// The name of an entry bundle of this width.
+pub fn bundle_name(index: u64, width: usize) -> String {
+    format!("tile/entries/{}", with_width(index_path(index), width))
+}
+
 /// Where a hash tile of this width is.
 pub fn tile_path(root: &Path, level: usize, index: u64, width: usize) -> PathBuf {
-    root.join("tile").join(level.to_string()).join(with_width(index_path(index), width))
+    root.join(tile_name(level, index, width))
 }
 
 /// Where an entry bundle of this width is.
 pub fn bundle_path(root: &Path, index: u64, width: usize) -> PathBuf {
-    root.join("tile").join("entries").join(with_width(index_path(index), width))
+    root.join(bundle_name(index, width))
 }
 
 /// Where the checkpoint is.
@@ -47,36 +57,95 @@ pub fn encode_bundle<B: AsRef<[u8]>>(entries: &[B]) -> Vec<u8> {
     out
 }
 
-/// Reads a bundle of `width` entries.
-pub fn read_bundle(root: &Path, index: u64, width: usize) -> Result<Vec<Vec<u8>>, LogError> {
-    let path = bundle_path(root, index, width);
-    let bytes = std::fs::read(&path).map_err(|error| LogError::io(&path, &error))?;
+/// The words of a line, where there are exactly so many.
+pub(super) fn split_words<const N: usize>(line: &str) -> Option<[&str; N]> {
+    line.split(' ').collect::<Vec<_>>().try_into().ok()
+}
+
+/// Splits a bundle into its `width` entries.
+pub fn decode_bundle<'b>(bytes: &'b [u8], width: usize, path: &Path) -> Result<Vec<&'b [u8]>, LogError> {
     let mut entries = Vec::with_capacity(width);
     let mut at = 0usize;
     while at < bytes.len() {
-        let cut = |reason| LogError::corrupt(&path, at as u64, reason);
+        let cut = |reason| LogError::corrupt(path, at as u64, reason);
         let head: [u8; 2] =
             bytes.get(at..at + 2).and_then(|head| head.try_into().ok()).ok_or_else(|| cut("a length is cut off"))?;
         let length = usize::from(u16::from_be_bytes(head));
-        let entry = bytes.get(at + 2..at + 2 + length).ok_or_else(|| cut("an entry is cut off"))?;
-        entries.push(entry.to_vec());
+        entries.push(bytes.get(at + 2..at + 2 + length).ok_or_else(|| cut("an entry is cut off"))?);
         at += 2 + length;
     }
     if entries.len() != width {
-        return Err(LogError::corrupt(&path, at as u64, format!("{} entries where {width} should be", entries.len())));
+        return Err(LogError::corrupt(path, at as u64, format!("{} entries where {width} should be", entries.len())));
     }
     Ok(entries)
 }
 
-/// Reads a hash tile of `width` hashes.
-pub fn read_tile(root: &Path, level: usize, index: u64, width: usize) -> Result<Vec<Hash>, LogError> {
-    let path = tile_path(root, level, index, width);
-    let bytes = std::fs::read(&path).map_err(|error| LogError::io(&path, &error))?;
+/// Splits a hash tile into its `width` hashes.
+pub fn decode_tile<'b>(bytes: &'b [u8], width: usize, path: &Path) -> Result<&'b [Hash], LogError> {
     let (hashes, rest) = bytes.as_chunks::<32>();
     if hashes.len() != width || !rest.is_empty() {
-        return Err(LogError::corrupt(&path, bytes.len() as u64, format!("not {width} hashes")));
+        return Err(LogError::corrupt(path, bytes.len() as u64, format!("not {width} hashes")));
     }
-    Ok(hashes.to_vec())
+    Ok(hashes)
+}
+
+/// Cuts a file of another width (and its path, for errors) down.
+type Cut<'c> = &'c dyn Fn(Vec<u8>, usize, &Path) -> Result<Vec<u8>, LogError>;
+
+/// Reads a file of the right edge. The next sealing deletes it, but not before a wider one, or the full one, holds all that
+/// it held: `cut` takes this width out of that.
+fn read_edge(
+    path_of: &dyn Fn(usize) -> PathBuf,
+    width: usize,
+    cut: Cut<'_>,
+) -> Result<Vec<u8>, LogError> {
+    let exact = path_of(width);
+    let mut last = None;
+    for _ in 0..3 {
+        match std::fs::read(&exact) {
+            Ok(bytes) => return Ok(bytes),
+            Err(error) => last = Some(LogError::io(&exact, &error)),
+        }
+        if width == TILE {
+            break;
+        }
+        let wider = exact.parent().and_then(|folder| std::fs::read_dir(folder).ok()).into_iter().flatten();
+        let wider = wider.filter_map(|file| file.ok()?.file_name().to_str()?.parse::<usize>().ok());
+        for at in wider.filter(|other| *other > width).chain([TILE]) {
+            let path = path_of(at);
+            if let Ok(bytes) = std::fs::read(&path) {
+                return cut(bytes, at, &path);
+            }
+        }
+    }
+    Err(last.unwrap_or(LogError::Closed))
+}
+
+/// The bytes of a bundle of `width` entries.
+pub fn bundle_bytes(root: &Path, index: u64, width: usize) -> Result<Vec<u8>, LogError> {
+    read_edge(&|width| bundle_path(root, index, width), width, &|bytes, wide, path| {
+        Ok(encode_bundle(&decode_bundle(&bytes, wide, path)?[..width]))
+    })
+}
+
+/// The bytes of a hash tile of `width` hashes.
+pub fn tile_bytes(root: &Path, level: usize, index: u64, width: usize) -> Result<Vec<u8>, LogError> {
+    read_edge(&|width| tile_path(root, level, index, width), width, &|bytes, wide, path| {
+        Ok(decode_tile(&bytes, wide, path)?[..width].as_flattened().to_vec())
+    })
+}
+
+/// Reads a bundle of `width` entries.
+pub fn read_bundle(root: &Path, index: u64, width: usize) -> Result<Vec<Vec<u8>>, LogError> {
+    let bytes = bundle_bytes(root, index, width)?;
+    let entries = decode_bundle(&bytes, width, &bundle_path(root, index, width))?;
+    Ok(entries.into_iter().map(<[u8]>::to_vec).collect())
+}
+
+/// Reads a hash tile of `width` hashes.
+pub fn read_tile(root: &Path, level: usize, index: u64, width: usize) -> Result<Vec<Hash>, LogError> {
+    let bytes = tile_bytes(root, level, index, width)?;
+    Ok(decode_tile(&bytes, width, &tile_path(root, level, index, width))?.to_vec())
 }
 
 /// Writes a file durably, whole or not at all, in place of one that stood there (its folder is synced by the caller,

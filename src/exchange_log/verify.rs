@@ -1,12 +1,67 @@
-//! `audit verify`: recomputes every hash of the log's files from its entries, and names the first that is wrong.
+//! Verification: every hash of the log recomputed from its entries, on all cores; the first that is wrong is named.
 
-use super::checkpoint::LogVerifier;
-use super::reader::{LogReader, VKEY_FILE};
-use super::tiles::{bundle_path, edge_tiles, read_tile, tile_path};
-use super::tree::{Edge, TILE, leaf_hash};
-use super::{Entry, LogError, LogPaths};
+use super::checkpoint::{Checkpoint, LogVerifier};
+use super::pruned::{PRUNED_FILE, Pruned};
+use super::tiles::{bundle_bytes, bundle_name, decode_bundle, decode_tile, tile_bytes, tile_name};
+use super::tree::{Edge, Hash, TILE, leaf_hash, tree_hash};
+use super::{Entry, Kind, LogError, canonical};
 use crate::hex::hex;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The act in the log that tells of pruned bundles; its object is `bundles:first-last`.
+pub const PRUNE_ACT: &str = "log.prune";
+/// Bundles that a thread takes at once.
+const STRIDE: u64 = 16;
+
+/// Where a log's files come from: a folder, or another machine.
+pub trait LogFiles: Sync {
+    /// A file by its name; `None` where there is none.
+    fn read(&self, name: &str) -> Result<Option<Vec<u8>>, LogError>;
+    /// A hash tile.
+    fn tile(&self, level: usize, index: u64, width: usize) -> Result<Vec<u8>, LogError> {
+        self.needed(&tile_name(level, index, width))
+    }
+    /// An entry bundle.
+    fn bundle(&self, index: u64, width: usize) -> Result<Vec<u8>, LogError> {
+        self.needed(&bundle_name(index, width))
+    }
+    /// A file that must be there.
+    fn needed(&self, name: &str) -> Result<Vec<u8>, LogError> {
+        let missing = || LogError::Io { path: self.path(name), reason: "is missing".into() };
+        self.read(name)?.ok_or_else(missing)
+    }
+    /// What to call a file in errors.
+    fn path(&self, name: &str) -> PathBuf;
+}
+
+/// The folder of a log: the one with `checkpoint` and `tile`.
+pub struct LogFolder(pub PathBuf);
+
+impl LogFiles for LogFolder {
+    fn read(&self, name: &str) -> Result<Option<Vec<u8>>, LogError> {
+        let path = self.path(name);
+        match std::fs::read(&path) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(LogError::io(&path, &error)),
+        }
+    }
+
+    fn tile(&self, level: usize, index: u64, width: usize) -> Result<Vec<u8>, LogError> {
+        tile_bytes(&self.0, level, index, width)
+    }
+
+    fn bundle(&self, index: u64, width: usize) -> Result<Vec<u8>, LogError> {
+        bundle_bytes(&self.0, index, width)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
 
 /// What was verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,93 +70,221 @@ pub struct Report {
     pub origin: String,
     /// Entries under the checkpoint, each hashed into its root.
     pub sealed: u64,
-    /// Entries behind it, whole in the journal.
+    /// Of these, entries that are archived elsewhere and stand here by their hashes alone.
+    pub pruned: u64,
+    /// Entries behind it, whole in the journal; 0 where only the log was looked at.
     pub tail: u64,
     /// The root, in hexadecimal.
     pub root: String,
+    /// The checkpoint as it was signed.
+    pub note: String,
 }
 
-/// Verifies the log below `data`, telling progress as entries done of all. With `vkey`, the log's own key file is not
-/// believed.
-pub fn verify(data: &Path, vkey: Option<&str>, mut progress: impl FnMut(u64, u64)) -> Result<Report, LogError> {
+/// Verifies a log against its key, telling progress as entries done of all.
+pub fn verify(
+    files: &dyn LogFiles,
+    verifier: &LogVerifier,
+    progress: impl Fn(u64, u64) + Sync,
+) -> Result<Report, LogError> {
     // A gateway that seals at the same moment deletes the partial tiles of the checkpoint that was read: begin again.
     let mut tries = 5;
     loop {
         tries -= 1;
-        match verify_once(data, vkey, &mut progress) {
+        match (Verification { files, progress: &progress }).run(verifier) {
             Err(LogError::Io { .. }) if tries > 0 => std::thread::sleep(std::time::Duration::from_millis(100)),
             other => return other,
         }
     }
 }
 
-fn verify_once(data: &Path, vkey: Option<&str>, progress: &mut impl FnMut(u64, u64)) -> Result<Report, LogError> {
-    let paths = LogPaths::new(data);
-    let reader = LogReader::open(data)?;
-    let sealed = reader.sealed();
-    if let Some(vkey) = vkey {
-        check_key(&paths, vkey)?;
+struct Verification<'v, P> {
+    files: &'v dyn LogFiles,
+    progress: &'v P,
+}
+
+/// What the entries of the log add up to.
+struct Leaves {
+    /// Roots of the full bundles, in order.
+    nodes: Vec<Hash>,
+    /// Leaves of the bundle that is not full.
+    rest: Vec<Hash>,
+    /// Entries that are pruned.
+    pruned: u64,
+}
+
+impl<P: Fn(u64, u64) + Sync> Verification<'_, P> {
+    fn run(&self, verifier: &LogVerifier) -> Result<Report, LogError> {
+        let path = self.files.path("checkpoint");
+        let note = self.files.needed("checkpoint")?;
+        let note = String::from_utf8(note).map_err(|_| LogError::corrupt(&path, 0, "is no text"))?;
+        let checkpoint = verifier.check(&note).map_err(|error| LogError::corrupt(&path, 0, error.to_string()))?;
+        let leaves = self.leaves(&checkpoint)?;
+        let pruned = leaves.pruned;
+        let root = self.upper(checkpoint.size, leaves)?;
+        if checkpoint.root != root {
+            return Err(LogError::corrupt(&path, 0, "the entries do not have the checkpoint's root"));
+        }
+        let Checkpoint { origin, size, .. } = checkpoint;
+        Ok(Report { origin, sealed: size, pruned, tail: 0, root: hex(&root), note })
     }
-    let mut edge = Edge::default();
-    for bundle in 0..sealed.div_ceil(TILE as u64) {
-        let entries = reader.bundle(bundle)?;
-        for (place, bytes) in entries.iter().enumerate() {
-            let index = bundle * TILE as u64 + place as u64;
-            if Entry::from_bytes(bytes).is_none() {
-                let path = bundle_path(&paths.tiles, bundle, entries.len());
+
+    /// Every bundle, by all cores; of several wrong ones, the first is told.
+    fn leaves(&self, checkpoint: &Checkpoint) -> Result<Leaves, LogError> {
+        let pruned = self.files.read(PRUNED_FILE)?.unwrap_or_default();
+        let pruned = std::str::from_utf8(&pruned).ok().and_then(Pruned::parse);
+        let pruned =
+            pruned.ok_or_else(|| LogError::corrupt(&self.files.path(PRUNED_FILE), 0, "is no list of bundles"))?;
+        let full = checkpoint.size / TILE as u64;
+        let (next, wrong, done) = (AtomicU64::new(0), AtomicU64::new(u64::MAX), AtomicU64::new(0));
+        let found: Mutex<Vec<(u64, Vec<Hash>)>> = Mutex::default();
+        let told: Mutex<Vec<String>> = Mutex::default();
+        let errors: Mutex<Vec<(u64, LogError)>> = Mutex::default();
+        let work = || {
+            loop {
+                let first = next.fetch_add(STRIDE, Ordering::Relaxed);
+                if first >= full.min(wrong.load(Ordering::Relaxed)) {
+                    return;
+                }
+                let (mut nodes, mut acts) = (Vec::new(), Vec::new());
+                for bundle in first..(first + STRIDE).min(full) {
+                    match self.bundle(bundle, TILE, pruned.has(bundle), &mut acts) {
+                        Ok(hashes) => nodes.push(tree_hash(&hashes)),
+                        Err(error) => {
+                            wrong.fetch_min(bundle, Ordering::Relaxed);
+                            lock(&errors).push((bundle, error));
+                            return;
+                        }
+                    }
+                }
+                let entries = nodes.len() as u64 * TILE as u64;
+                lock(&told).append(&mut acts);
+                lock(&found).push((first, nodes));
+                (self.progress)(done.fetch_add(entries, Ordering::Relaxed) + entries, checkpoint.size);
+            }
+        };
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        std::thread::scope(|scope| (0..cores).for_each(|_| drop(scope.spawn(work))));
+        let mut errors = errors.into_inner().unwrap_or_else(PoisonError::into_inner);
+        errors.sort_by_key(|(bundle, _)| *bundle);
+        if let Some((_, first)) = errors.into_iter().next() {
+            return Err(first);
+        }
+        let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+        found.sort_by_key(|(first, _)| *first);
+        let mut told = told.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let width = (checkpoint.size % TILE as u64) as usize;
+        let rest = if width == 0 { Vec::new() } else { self.bundle(full, width, false, &mut told)? };
+        self.check_acts(&pruned, &told)?;
+        let bundles = pruned.runs().iter().map(|run| run.end() - run.start() + 1).sum::<u64>();
+        let nodes = found.into_iter().flat_map(|(_, nodes)| nodes).collect();
+        Ok(Leaves { nodes, rest, pruned: bundles * TILE as u64 })
+    }
+
+    /// Whatever was pruned is told of in the log itself: a bundle that is gone without that was taken away.
+    fn check_acts(&self, pruned: &Pruned, told: &[String]) -> Result<(), LogError> {
+        let mut acts = Pruned::default();
+        for object in told {
+            let run = object.strip_prefix("bundles:").and_then(|run| run.split_once('-'));
+            let run = run.and_then(|(first, last)| Some(first.parse::<u64>().ok()?..=last.parse::<u64>().ok()?));
+            if let Some(run) = run.filter(|run| run.start() <= run.end()) {
+                acts.add(run);
+            }
+        }
+        let covered = |run: &std::ops::RangeInclusive<u64>| {
+            acts.runs().iter().any(|act| act.start() <= run.start() && run.end() <= act.end())
+        };
+        match pruned.runs().iter().find(|run| !covered(run)) {
+            None => Ok(()),
+            Some(run) => {
+                let (first, end) = (run.start() * TILE as u64, (run.end() + 1) * TILE as u64 - 1);
+                let reason = format!("entries {first} to {end} are gone, and no entry tells of their pruning");
+                Err(LogError::corrupt(&self.files.path(PRUNED_FILE), 0, reason))
+            }
+        }
+    }
+
+    /// The leaf hashes of a bundle, checked against their tile; acts of pruning are put aside.
+    fn bundle(&self, bundle: u64, width: usize, pruned: bool, acts: &mut Vec<String>) -> Result<Vec<Hash>, LogError> {
+        if pruned {
+            let name = tile_name(0, bundle, width);
+            return Ok(decode_tile(&self.files.tile(0, bundle, width)?, width, &self.files.path(&name))?.to_vec());
+        }
+        let name = bundle_name(bundle, width);
+        let (bytes, path) = (self.files.bundle(bundle, width)?, self.files.path(&name));
+        let mut hashes = Vec::with_capacity(width);
+        for (place, entry) in decode_bundle(&bytes, width, &path)?.into_iter().enumerate() {
+            let Some(kind) = canonical::kind(entry) else {
+                let index = bundle * TILE as u64 + place as u64;
                 return Err(LogError::corrupt(&path, 0, format!("entry {index} is no canonical entry")));
+            };
+            if kind == Kind::Admin as i32
+                && let Some(entry) = Entry::from_bytes(entry).filter(|entry| entry.act == PRUNE_ACT)
+            {
+                acts.push(entry.object);
             }
-            for tile in edge.push(leaf_hash(bytes)) {
-                check_tile(&paths, tile.level, tile.index, &tile.hashes)?;
+            hashes.push(leaf_hash(entry));
+        }
+        self.check_tile(0, bundle, &hashes)?;
+        Ok(hashes)
+    }
+
+    /// The tiles above the leaves, and the root.
+    fn upper(&self, size: u64, leaves: Leaves) -> Result<Hash, LogError> {
+        let mut edge = Edge { size, levels: vec![leaves.rest] };
+        let (mut level, mut nodes) = (1, leaves.nodes);
+        while !nodes.is_empty() {
+            let (tiles, rest) = nodes.as_chunks::<TILE>();
+            for (index, tile) in tiles.iter().enumerate() {
+                self.check_tile(level, index as u64, tile)?;
             }
+            if !rest.is_empty() {
+                self.check_tile(level, tiles.len() as u64, rest)?;
+            }
+            edge.levels.push(rest.to_vec());
+            nodes = tiles.iter().map(|tile| tree_hash(tile)).collect();
+            level += 1;
         }
-        progress(edge.size, sealed);
+        Ok(edge.root())
     }
-    for (level, index, _) in edge_tiles(sealed) {
-        check_tile(&paths, level, index, &edge.levels[level])?;
-    }
-    let root = edge.root();
-    let Some(checkpoint) = &reader.checkpoint else {
-        return Err(LogError::corrupt(&paths.tiles, 0, "there is no checkpoint"));
-    };
-    if checkpoint.root != root {
-        return Err(LogError::corrupt(
-            &paths.tiles.join("checkpoint"),
-            0,
-            "the entries do not have the checkpoint's root",
-        ));
-    }
-    for (place, bytes) in reader.tail().iter().enumerate() {
-        if Entry::from_bytes(bytes).is_none() {
-            let index = sealed + place as u64;
-            return Err(LogError::corrupt(&paths.journal, 0, format!("entry {index} is no canonical entry")));
-        }
-    }
-    Ok(Report { origin: checkpoint.origin.clone(), sealed, tail: reader.tail().len() as u64, root: hex(&root) })
-}
 
-fn check_key(paths: &LogPaths, vkey: &str) -> Result<(), LogError> {
-    let path = paths.tiles.join("checkpoint");
-    let verifier = LogVerifier::parse(vkey)
-        .map_err(|error| LogError::corrupt(&paths.tiles.join(VKEY_FILE), 0, error.to_string()))?;
-    let note = std::fs::read_to_string(&path).map_err(|error| LogError::io(&path, &error))?;
-    verifier.check(&note).map(|_| ()).map_err(|error| LogError::corrupt(&path, 0, error.to_string()))
-}
-
-/// A hash tile must hold what the entries hash to; the first hash that differs names the entries below it.
-fn check_tile(paths: &LogPaths, level: usize, index: u64, computed: &[super::tree::Hash]) -> Result<(), LogError> {
-    let stored = read_tile(&paths.tiles, level, index, computed.len())?;
-    if let Some(place) = stored.iter().zip(computed).position(|(stored, computed)| stored != computed) {
+    /// A hash tile must hold what the entries hash to; the first hash that differs names the entries below it.
+    fn check_tile(&self, level: usize, index: u64, computed: &[Hash]) -> Result<(), LogError> {
+        let name = tile_name(level, index, computed.len());
+        let (bytes, path) = (self.files.tile(level, index, computed.len())?, self.files.path(&name));
+        let stored = decode_tile(&bytes, computed.len(), &path)?;
+        let Some(place) = stored.iter().zip(computed).position(|(stored, computed)| stored != computed) else {
+            return Ok(());
+        };
         let span = 1u64 << (8 * level);
         let first = (index * TILE as u64 + place as u64) * span;
-        let path = tile_path(&paths.tiles, level, index, computed.len());
         let which =
             if span == 1 { format!("entry {first}") } else { format!("entries {first} to {}", first + span - 1) };
-        return Err(LogError::corrupt(
-            &path,
-            place as u64 * 32,
-            format!("{which}: the stored hash is not that of the entry"),
-        ));
+        let reason = format!("{which}: the stored hash is not that of the entry");
+        Err(LogError::corrupt(&path, place as u64 * 32, reason))
     }
-    Ok(())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Verifies the log below a data folder, what is behind its checkpoint included. Without a key, the log's own key file is
+/// believed.
+pub fn verify_data(
+    data: &Path,
+    vkey: Option<&LogVerifier>,
+    progress: impl Fn(u64, u64) + Sync,
+) -> Result<Report, LogError> {
+    let reader = super::reader::LogReader::open(data)?;
+    let verifier = vkey.unwrap_or_else(|| reader.verifier());
+    let report = verify(&LogFolder(reader.paths().tiles.clone()), verifier, progress)?;
+    // Behind what was sealed when the reader was opened; the verification may have seen more.
+    for (place, bytes) in reader.tail().iter().enumerate() {
+        if canonical::kind(bytes).is_none() {
+            let index = reader.sealed() + place as u64;
+            let reason = format!("entry {index} is no canonical entry");
+            return Err(LogError::corrupt(&reader.paths().journal, 0, reason));
+        }
+    }
+    Ok(Report { tail: reader.size().saturating_sub(report.sealed), ..report })
 }

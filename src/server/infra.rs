@@ -1,9 +1,10 @@
-//! Health, reflection and administration, beside the exchanges. Health and reflection disclose nobody's data and are not
+//! Health, reflection, administration and audit, beside the exchanges. Health and reflection disclose nobody's data and are not
 //! logged; health is for every certificate of the CA, reflection for registered clients and those who administer.
 
 use super::answer::{self, AnswerBody};
 use super::shared::Shared;
 use crate::admin::{Admin, AdminServiceServer};
+use crate::audit::service::{Audit, AuditServiceServer};
 use crate::contract::ContractSet;
 use crate::identity::Peer;
 use http::{Request, Response};
@@ -25,6 +26,7 @@ pub struct Infra {
     /// Older clients (grpcio-reflection among them) ask for v1alpha.
     reflection_alpha: Boxed,
     admin: Boxed,
+    audit: Boxed,
 }
 
 impl Infra {
@@ -33,24 +35,26 @@ impl Infra {
         path.starts_with("/grpc.health.v1.Health/")
             || path.starts_with("/grpc.reflection.")
             || path.starts_with("/ndxp.admin.v1.AdminService/")
+            || path.starts_with("/ndxp.audit.v1.AuditService/")
     }
 
     /// The services for a set of contracts; `None` where its files cannot be described (they have been compiled, so
     /// they can).
-    pub fn new(health: &HealthReporter, admin: Admin, contracts: &ContractSet) -> Option<Self> {
+    pub fn new(health: &HealthReporter, admin: Admin, audit: Audit, contracts: &ContractSet) -> Option<Self> {
         let files = FileDescriptorSet {
             file: contracts.files().iter().map(|file| file.file_descriptor_proto().clone()).collect(),
         };
         let configured = || {
             let builder = tonic_reflection::server::Builder::configure().register_file_descriptor_set(files.clone());
-            let builder =
-                builder.with_service_name("grpc.health.v1.Health").with_service_name("ndxp.admin.v1.AdminService");
+            let own = ["grpc.health.v1.Health", "ndxp.admin.v1.AdminService", "ndxp.audit.v1.AuditService"];
+            let builder = own.into_iter().fold(builder, |builder, name| builder.with_service_name(name));
             contracts.services().into_iter().fold(builder, |builder, name| builder.with_service_name(name))
         };
         let service = HealthService::from_health_reporter(health.clone());
         Some(Infra {
             health: BoxCloneSyncService::new(HealthServer::new(service)),
             admin: BoxCloneSyncService::new(AdminServiceServer::new(admin)),
+            audit: BoxCloneSyncService::new(AuditServiceServer::new(audit)),
             reflection: BoxCloneSyncService::new(configured().build_v1().ok()?),
             reflection_alpha: BoxCloneSyncService::new(configured().build_v1alpha().ok()?),
         })
@@ -66,6 +70,8 @@ impl Infra {
         let path = request.uri().path();
         let service = if path.starts_with("/ndxp.admin.") {
             &self.admin
+        } else if path.starts_with("/ndxp.audit.") {
+            &self.audit
         } else if path.starts_with("/grpc.health.") {
             &self.health
         } else {

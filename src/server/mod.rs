@@ -15,10 +15,13 @@ mod standing;
 mod stream;
 mod thread;
 
+use crate::access::staff::StaffDoor;
 use crate::admin::Admin;
+use crate::audit::index::Following;
+use crate::audit::service::Audit;
 use crate::config::{Config, ConfigFault};
 use crate::exchange_log::checkpoint::LogSigner;
-use crate::exchange_log::pseudonym::Pseudonyms;
+use crate::exchange_log::pseudonym::{self, Pseudonyms};
 use crate::exchange_log::{ExchangeLog, LogError};
 use crate::identity::connections::Connections;
 use crate::identity::crl::{CrlError, CrlFetcher};
@@ -85,11 +88,6 @@ pub fn registry_path(data: &Path) -> PathBuf {
     data.join("registry.sqlite")
 }
 
-/// Where the keys of pseudonyms are: apart from the log, so that they can be destroyed on their own.
-pub fn pseudonym_folder(data: &Path) -> PathBuf {
-    data.join("keys").join("pseudonyms")
-}
-
 /// The log's signing key, made at the first start.
 fn log_signer(config: &Config) -> Result<LogSigner, StartError> {
     let path = config.data.join("keys").join("log.key");
@@ -119,6 +117,7 @@ pub struct Gateway {
     workers: Vec<JoinHandle<()>>,
     reloader: Arc<Reloader>,
     control: Option<JoinHandle<()>>,
+    _following: Following,
 }
 
 impl Gateway {
@@ -128,7 +127,7 @@ impl Gateway {
         let crl = first_list(&config)?;
         let (gate_to, gate) = watch::channel(Arc::new(Gate::load(&config.tls)?));
         let log = ExchangeLog::open(&config.data, log_signer(&config)?)?;
-        let pseudonyms = Pseudonyms::open(&pseudonym_folder(&config.data))?;
+        let pseudonyms = Pseudonyms::open(&pseudonym::folder(&config.data))?;
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&registry_path(&config.data))?);
         let shared = Arc::new(Shared::new(&config, log, pseudonyms));
         let usage = UsageStore::open(&config.data.join("usage.sqlite"))?;
@@ -139,14 +138,12 @@ impl Gateway {
         let served = Served::following(&Served::default(), catalogue);
         let (health, _) = tonic_health::server::health_reporter();
         let contracts = Arc::new(ArcSwap::from_pointee(served.catalogue.contracts.clone()));
-        let admin = Admin::new(
-            Arc::new(config.clone()),
-            store.clone(),
-            shared.registry.clone(),
-            contracts.clone(),
-            shared.log.clone(),
-        );
-        let infra = Infra::new(&health, admin.clone(), &served.catalogue.contracts).ok_or(StartError::Reflection)?;
+        let door = StaffDoor::new(shared.registry.clone(), shared.log.clone(), &config.node);
+        let following = Following::start(&config.data).map_err(|error| StartError::Thread(error.to_string()))?;
+        let admin = Admin::new(Arc::new(config.clone()), store.clone(), contracts.clone(), door.clone());
+        let audit = Audit::new(&config.data, door, shared.registry.clone())?;
+        let infra = Infra::new(&health, admin.clone(), audit.clone(), &served.catalogue.contracts)
+            .ok_or(StartError::Reflection)?;
         let (served_to, served) = watch::channel(Arc::new(served));
         let (infra_to, infra) = watch::channel(Arc::new(infra));
         let stop = CancellationToken::new();
@@ -180,10 +177,11 @@ impl Gateway {
             gate: gate_to,
             health,
             admin,
+            audit,
             contracts,
         });
         let control = reload::spawn(reloader.clone(), crl, ops_listener, stop.clone())?;
-        Ok(Gateway { address, https, ops, stop, workers, reloader, control: Some(control) })
+        Ok(Gateway { address, https, ops, stop, workers, reloader, control: Some(control), _following: following })
     }
 
     /// Reads contracts, connections and certificates again. On a fault nothing changes.

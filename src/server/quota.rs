@@ -19,7 +19,7 @@ pub(super) fn restore(shared: &Shared, usage: &UsageStore, data: &Path) -> Resul
     shared.limits.restore(kept.usage);
     let mut since: HashMap<String, (i64, u64)> = HashMap::new();
     let (from_us, today) = (kept.until_us - MARGIN_US, day(now()));
-    LogReader::open(data)?.newest_first(|found| {
+    LogReader::open(data)?.newest_first(u64::MAX, |found| {
         let Entry { grant, grant_call, time_us, total_us, .. } = found.entry;
         if time_us < from_us || day(time_us / 1_000_000) < today {
             return false;

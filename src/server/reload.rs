@@ -6,6 +6,7 @@ use super::infra::Infra;
 use super::shared::{Served, Shared};
 use super::{StartError, thread};
 use crate::admin::Admin;
+use crate::audit::service::Audit;
 use crate::config::Config;
 use crate::contract::ContractSet;
 use crate::exchange_log::{Entry, Kind};
@@ -38,6 +39,7 @@ pub(super) struct Reloader {
     pub gate: watch::Sender<Arc<Gate>>,
     pub health: HealthReporter,
     pub admin: Admin,
+    pub audit: Audit,
     pub contracts: Arc<ArcSwap<ContractSet>>,
     /// What the files looked like when they were last taken.
     pub files: Mutex<Stamp>,
@@ -51,7 +53,8 @@ impl Reloader {
     pub(super) fn reload(&self) -> Result<(), StartError> {
         let catalogue = self.config.catalogue()?;
         let gate = Gate::load(&self.config.tls)?;
-        let infra = Infra::new(&self.health, self.admin.clone(), &catalogue.contracts).ok_or(StartError::Reflection)?;
+        let infra = Infra::new(&self.health, self.admin.clone(), self.audit.clone(), &catalogue.contracts)
+            .ok_or(StartError::Reflection)?;
         let served = Served::following(&self.served.borrow(), catalogue);
         self.contracts.store(Arc::new(served.catalogue.contracts.clone()));
         self.gate.send_replace(Arc::new(gate));

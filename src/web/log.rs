@@ -1,8 +1,12 @@
-//! The exchange log over HTTPS, for those who administer or audit: checkpoint, hash tiles and entry bundles in the layout
+//! The exchange log over HTTPS, for auditors: checkpoint, hash tiles and entry bundles in the layout
 //! of C2SP tlog-tiles, below `/log/`.
 
 use super::{Asked, Web, json};
 use crate::exchange_log::LogPaths;
+use crate::exchange_log::pruned::PRUNED_FILE;
+use crate::exchange_log::tiles::{bundle_bytes, bundle_name, tile_bytes, tile_name};
+use crate::exchange_log::tree::TILE;
+use crate::registry::Role;
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
@@ -11,21 +15,40 @@ use serde_json::json;
 /// Tiles and bundles never change.
 const FOR_EVER: &str = "private, max-age=31536000, immutable";
 
+/// A file of the log that may be asked for.
+#[derive(Debug, PartialEq, Eq)]
+enum LogFile {
+    Checkpoint,
+    Pruned,
+    Tile { level: usize, index: u64, width: usize },
+    Bundle { index: u64, width: usize },
+}
+
 impl Web {
     /// A file of the log.
-    pub(super) fn log_file(&self, asked: &Asked) -> Response<Full<Bytes>> {
-        let known = asked.peer.as_ref().is_some_and(|peer| self.registry.load().staff_of(&peer.names).is_some());
-        if !known {
-            return json(StatusCode::FORBIDDEN, &json!({ "error": "access_denied" }), "no-store");
-        }
-        let name = asked.path.strip_prefix("/log/").unwrap_or("");
+    pub(super) async fn log_file(&self, asked: &Asked) -> Response<Full<Bytes>> {
+        let denied = || json(StatusCode::FORBIDDEN, &json!({ "error": "access_denied" }), "no-store");
         let missing = || json(StatusCode::NOT_FOUND, &json!({ "error": "not_found" }), "no-store");
-        let (kind, cache) = match name {
-            "checkpoint" => ("text/plain; charset=utf-8", "no-cache"),
-            tile if is_tile(tile) => ("application/octet-stream", FOR_EVER),
-            _ => return missing(),
+        let Some(peer) = &asked.peer else { return denied() };
+        if self.door.admit(peer, "log.read", &[Role::Auditor]).await.is_err() {
+            return denied();
+        }
+        let Some(file) = LogFile::parse(asked.path.strip_prefix("/log/").unwrap_or("")) else { return missing() };
+        let root = LogPaths::new(&self.config.data).tiles;
+        let plain = |name: &str| std::fs::read(root.join(name)).ok();
+        // The right edge of an older checkpoint is cut out of what took its place: it is there for as long as its reader
+        // needs.
+        let (bytes, kind, cache) = match file {
+            LogFile::Checkpoint => (plain("checkpoint"), "text/plain; charset=utf-8", "no-cache"),
+            LogFile::Pruned => (plain(PRUNED_FILE), "text/plain; charset=utf-8", "no-cache"),
+            LogFile::Tile { level, index, width } => {
+                (tile_bytes(&root, level, index, width).ok(), "application/octet-stream", FOR_EVER)
+            }
+            LogFile::Bundle { index, width } => {
+                (bundle_bytes(&root, index, width).ok(), "application/octet-stream", FOR_EVER)
+            }
         };
-        let Ok(bytes) = std::fs::read(LogPaths::new(&self.config.data).tiles.join(name)) else { return missing() };
+        let Some(bytes) = bytes else { return missing() };
         let mut answer = Response::new(Full::new(Bytes::from(bytes)));
         answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
         answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static(cache));
@@ -33,17 +56,40 @@ impl Web {
     }
 }
 
-/// `tile/<level or entries>/<index>[.p/<width>]` and nothing else: no other file can be reached.
-fn is_tile(name: &str) -> bool {
-    let digits =
-        |text: &str, most: usize| (1..=most).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
-    let Some((level, rest)) = name.strip_prefix("tile/").and_then(|rest| rest.split_once('/')) else { return false };
-    let (index, width) = rest.split_once(".p/").map_or((rest, None), |(index, width)| (index, Some(width)));
-    let mut parts = index.split('/').rev();
-    (level == "entries" || digits(level, 1))
-        && width.is_none_or(|width| digits(width, 3))
-        && parts.next().is_some_and(|last| last.len() == 3 && digits(last, 3))
-        && parts.all(|part| part.strip_prefix('x').is_some_and(|part| part.len() == 3 && digits(part, 3)))
+impl LogFile {
+    /// `tile/<level or entries>/<index>[.p/<width>]` and two names, nothing else: no other file can be reached.
+    fn parse(name: &str) -> Option<Self> {
+        match name {
+            "checkpoint" => return Some(LogFile::Checkpoint),
+            PRUNED_FILE => return Some(LogFile::Pruned),
+            _ => {}
+        }
+        let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+        let (level, rest) = name.strip_prefix("tile/")?.split_once('/')?;
+        let (path, width) = match rest.split_once(".p/") {
+            Some((path, width)) => (path, width.parse().ok().filter(|width| (1..TILE).contains(width))?),
+            None => (rest, TILE),
+        };
+        let mut index = 0u64;
+        for part in path.split('/') {
+            let part = part.strip_prefix('x').unwrap_or(part);
+            index = index.checked_mul(1_000)?.checked_add(part.parse().ok().filter(|_| part.len() == 3 && digits(part))?)?;
+        }
+        let level = match level {
+            "entries" => None,
+            level => Some(level.parse::<usize>().ok().filter(|level| *level < 8)?),
+        };
+        let file = match level {
+            Some(level) => LogFile::Tile { level, index, width },
+            None => LogFile::Bundle { index, width },
+        };
+        // Each file has one name only.
+        let same = match level {
+            Some(level) => tile_name(level, index, width),
+            None => bundle_name(index, width),
+        };
+        (same == name).then_some(file)
+    }
 }
 
 #[cfg(test)]
@@ -53,7 +99,7 @@ mod tests {
     #[test]
     fn only_tiles_are_reached() {
         for tile in ["tile/0/000", "tile/entries/x001/x234/067", "tile/1/000.p/17", "tile/entries/000.p/255"] {
-            assert!(is_tile(tile), "{tile}");
+            assert!(LogFile::parse(tile).is_some(), "{tile}");
         }
         for other in [
             "",
@@ -67,8 +113,13 @@ mod tests {
             "tile/0/000/000",
             "tile/0/000.p/1/2",
             "tile//000",
+            "tile/8/000",
+            "tile/0/000.p/256",
+            "tile/0/000.p/017",
+            "tile/0/x000/001",
+            "tile/0/001/x000",
         ] {
-            assert!(!is_tile(other), "{other}");
+            assert_eq!(LogFile::parse(other), None, "{other}");
         }
     }
 }

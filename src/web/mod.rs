@@ -8,6 +8,7 @@ mod recorder;
 
 pub use oauth::INTROSPECT;
 
+use crate::access::staff::StaffDoor;
 use crate::config::Config;
 use crate::exchange_log::ExchangeLog;
 use crate::identity::tls::Gate;
@@ -44,6 +45,7 @@ pub struct Web {
     registry: Arc<ArcSwap<Snapshot>>,
     tokens: crate::access::token::TokenChecker,
     log: ExchangeLog,
+    door: StaffDoor,
     recorder: recorder::Recorder,
     signer: oauth::CurrentSigner,
 }
@@ -93,6 +95,7 @@ impl Web {
         let said = &config.tokens;
         Ok(Web {
             tokens: crate::access::token::TokenChecker::new(&said.issuer, &said.audience, said.leeway_s),
+            door: StaffDoor::new(registry.clone(), log.clone(), &config.node),
             recorder: recorder::Recorder::start(store.clone())?,
             signer: oauth::CurrentSigner::default(),
             config,
@@ -185,7 +188,7 @@ impl Web {
             ("POST", "/oauth2/revoke") => self.revoke(&asked),
             ("GET" | "HEAD", "/.well-known/oauth-authorization-server") => self.metadata(),
             ("GET" | "HEAD", "/oauth2/jwks.json") => self.jwks(),
-            ("GET" | "HEAD", path) if path.starts_with("/log/") => self.log_file(&asked),
+            ("GET" | "HEAD", path) if path.starts_with("/log/") => self.log_file(&asked).await,
             (_, "/oauth2/token" | "/oauth2/introspect" | "/oauth2/revoke") => {
                 json(StatusCode::METHOD_NOT_ALLOWED, &serde_json::json!({ "error": "invalid_request" }), "no-store")
             }

@@ -105,16 +105,12 @@ def verify_log(vkey, fetch):
     return size, root
 
 
-def verify_receipt(vkey, text):
-    """A receipt (C2SP tlog-proof): gives the entry's bytes and its index."""
-    head, note = text.split("\n\n", 1)
-    magic, extra, index, *hashes = head.splitlines()
-    if magic != "c2sp.org/tlog-proof@v1":
-        raise Wrong("not a receipt")
-    size, root = open_note(vkey, note)
-    entry, index = base64.b64decode(extra.removeprefix("extra ")), int(index.removeprefix("index "))
-    at, last, value = index, size - 1, leaf(entry)
-    for sibling in map(base64.b64decode, hashes):
+def root_of(value, index, size, path):
+    """The root that a leaf's hash and its inclusion path give (RFC 9162, section 2.1.3.2)."""
+    if index >= size:
+        raise Wrong("the index is outside of the tree")
+    at, last = index, size - 1
+    for sibling in path:
         if last == 0:
             raise Wrong("the path is too long")
         if at % 2 == 1 or at == last:
@@ -124,7 +120,45 @@ def verify_receipt(vkey, text):
         else:
             value = node(value, sibling)
         at, last = at >> 1, last >> 1
-    if last != 0 or value != root or index >= size:
+    if last != 0:
+        raise Wrong("the path is too short")
+    return value
+
+
+def consistent(old_size, old_root, new_size, new_root, path):
+    """Whether a proof shows that the older tree is the beginning of the newer one (RFC 9162, section 2.1.4.2)."""
+    if old_size == new_size:
+        return not path and old_root == new_root
+    if not 0 < old_size < new_size or not path and old_size & (old_size - 1):
+        return False
+    path = list(path)
+    first = old_root if old_size & (old_size - 1) == 0 else path.pop(0)
+    at, last = old_size - 1, new_size - 1
+    while at % 2 == 1:
+        at, last = at >> 1, last >> 1
+    old = new = first
+    for sibling in path:
+        if last == 0:
+            return False
+        if at % 2 == 1 or at == last:
+            old, new = node(sibling, old), node(sibling, new)
+            while at % 2 == 0 and at != 0:
+                at, last = at >> 1, last >> 1
+        else:
+            new = node(new, sibling)
+        at, last = at >> 1, last >> 1
+    return last == 0 and (old, new) == (old_root, new_root)
+
+
+def verify_receipt(vkey, text):
+    """A receipt (C2SP tlog-proof): gives the entry's bytes and its index."""
+    head, note = text.split("\n\n", 1)
+    magic, extra, index, *hashes = head.splitlines()
+    if magic != "c2sp.org/tlog-proof@v1":
+        raise Wrong("not a receipt")
+    size, root = open_note(vkey, note)
+    entry, index = base64.b64decode(extra.removeprefix("extra ")), int(index.removeprefix("index "))
+    if root_of(leaf(entry), index, size, map(base64.b64decode, hashes)) != root:
         raise Wrong("the entry is not under the checkpoint")
     return entry, index
 

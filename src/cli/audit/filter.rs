@@ -1,11 +1,16 @@
 //! Which entries are meant.
 
+use crate::audit::index::Index;
+use crate::audit::query::{Query, known_as};
+use crate::audit::search::{self, Page};
 use crate::cli::CliError;
-use crate::contract::formats::is_within;
-use crate::exchange_log::pseudonym::{PersonKind, Pseudonyms};
+use crate::exchange_log::pseudonym::{self, PersonKind, Pseudonyms};
 use crate::exchange_log::reader::{Found, LogReader};
-use crate::exchange_log::{Entry, entry};
 use clap::Args;
+use std::path::Path;
+
+/// Entries that are found at once.
+const PAGE: usize = 1_000;
 
 /// Which entries are meant; what is not said fits all.
 #[derive(Args, Default)]
@@ -22,6 +27,9 @@ pub struct Filter {
     /// By operation: a part of its name.
     #[arg(long)]
     operation: Option<String>,
+    /// By scope.
+    #[arg(long)]
+    scope: Option<String>,
     /// By reason (`SCOPE_NOT_GRANTED`; `OK` for what succeeded).
     #[arg(long)]
     reason: Option<String>,
@@ -29,11 +37,14 @@ pub struct Filter {
     #[arg(long)]
     purpose: Option<String>,
     /// By the person or enterprise that it was about: their id is turned into its pseudonyms.
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", requires = "case")]
     subject: Option<String>,
     /// By the official who asked.
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", requires = "case")]
     official: Option<String>,
+    /// Why somebody is searched for: the number of a document or case. The search and this number go into the log.
+    #[arg(long, value_name = "NUMBER", value_parser = case_number)]
+    case: Option<String>,
     /// From this time on (`2026-11-25`, `2026-11-25T08:00`; Ho Chi Minh City).
     #[arg(long, value_parser = local_time)]
     from: Option<i64>,
@@ -52,46 +63,83 @@ pub fn local_time(text: &str) -> Result<i64, String> {
     Ok(time.as_microsecond())
 }
 
+/// The number of a document or case: nothing that could name a person.
+pub fn case_number(text: &str) -> Result<String, String> {
+    use crate::contract::formats::{Format, check};
+    if text.len() <= 64 && check(Format::Code, text).is_ok() {
+        Ok(text.to_owned())
+    } else {
+        Err("must be a document or case number of letters, digits and . - _ / (at most 64)".into())
+    }
+}
+
 impl Filter {
     /// Everything about one person or enterprise in a period.
-    pub fn about(subject: String, from: Option<i64>, to: Option<i64>) -> Self {
-        Filter { subject: Some(subject), from, to, ..Filter::default() }
+    pub fn about(subject: String, case: String, from: Option<i64>, to: Option<i64>) -> Self {
+        Filter { subject: Some(subject), case: Some(case), from, to, ..Filter::default() }
     }
 
-    /// Entries that fit, newest first, at most `limit`.
-    pub fn search(&self, reader: &LogReader, pseudonyms: &Pseudonyms, limit: usize) -> Result<Vec<Found>, CliError> {
-        let keys = pseudonyms.all()?;
-        let of = |kind: PersonKind, id: &Option<String>| -> Option<Vec<entry::Pseudonym>> {
-            id.as_ref().map(|id| keys.iter().map(|keys| keys.pseudonym(kind, id)).collect())
+    /// Why somebody is searched for, where somebody is.
+    pub fn case(&self) -> Option<&str> {
+        self.case.as_deref().filter(|_| self.subject.is_some() || self.official.is_some())
+    }
+
+    /// As a query over the log of a data folder, with the keys of its pseudonyms.
+    pub fn query(&self, data: &Path) -> Result<Query, CliError> {
+        let of = |kind, id: &Option<String>| {
+            let Some(id) = id else { return Ok::<_, CliError>(None) };
+            Ok(Some(known_as(&Pseudonyms::open(&pseudonym::folder(data))?, kind, id)?))
         };
-        let subject = of(PersonKind::Subject, &self.subject);
-        let official = of(PersonKind::Official, &self.official);
-        let mut found = Vec::new();
-        reader.newest_first(|one| {
-            // Entries stand in the order of their ends, so one much older than `from` ends the search.
-            if self.from.is_some_and(|from| one.entry.time_us < from - 86_400_000_000) {
-                return false;
-            }
-            let people = subject.as_ref().is_none_or(|ids| one.entry.subjects.iter().any(|one| ids.contains(one)))
-                && official.as_ref().is_none_or(|ids| one.entry.official.iter().any(|one| ids.contains(one)));
-            if people && self.fits(&one.entry) {
-                found.push(one);
-            }
-            found.len() < limit
-        })?;
-        Ok(found)
+        Ok(Query {
+            client: self.client.clone(),
+            agency: self.agency.clone(),
+            source: self.source.clone(),
+            operation: self.operation.clone(),
+            scope: self.scope.clone(),
+            outcome: self.reason.clone(),
+            purpose: self.purpose.clone(),
+            subject: of(PersonKind::Subject, &self.subject)?,
+            official: of(PersonKind::Official, &self.official)?,
+            from_us: self.from,
+            to_us: self.to,
+        })
+    }
+}
+
+/// A log with its index, where it has one.
+pub struct Opened {
+    pub reader: LogReader,
+    pub index: Option<Index>,
+}
+
+impl Opened {
+    pub fn of(data: &Path) -> Result<Self, CliError> {
+        Ok(Opened { reader: LogReader::open(data)?, index: Index::read(data)? })
     }
 
-    fn fits(&self, entry: &Entry) -> bool {
-        let same = |wanted: &Option<String>, value: &str| wanted.as_ref().is_none_or(|wanted| wanted == value);
-        let reason = if entry.status == 0 { "OK" } else { entry.reason.as_str() };
-        same(&self.client, &entry.client)
-            && same(&self.source, &entry.source)
-            && same(&self.reason, reason)
-            && same(&self.purpose, &entry.purpose)
-            && self.agency.as_ref().is_none_or(|agency| is_within(agency, &entry.agency))
-            && self.operation.as_ref().is_none_or(|part| entry.operation.contains(part.as_str()))
-            && self.from.is_none_or(|from| entry.time_us >= from)
-            && self.to.is_none_or(|to| entry.time_us < to)
+    /// Goes through all entries that fit, newest first, until `visit` says stop.
+    pub fn each(&self, query: &Query, mut visit: impl FnMut(Found) -> bool) -> Result<(), CliError> {
+        let mut before = Some(u64::MAX);
+        while before.is_some() {
+            let Page { found, before: next } =
+                search::page(&self.reader, self.index.as_ref(), query, before, PAGE, None)?;
+            before = next;
+            for one in found {
+                if !visit(one) {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The newest entries that fit.
+    pub fn newest(&self, query: &Query, most: usize) -> Result<Vec<Found>, CliError> {
+        let mut all = Vec::new();
+        self.each(query, |one| {
+            all.push(one);
+            all.len() < most
+        })?;
+        Ok(all)
     }
 }

@@ -1,19 +1,21 @@
 //! `audit`: the exchange log, in its files, whether a gateway runs or not.
 
+mod export;
 mod filter;
 mod receipt;
 mod report;
+mod verify;
 
-use super::output::{Output, print_json};
+use super::output::{Output, bar, cell, print_json};
 use super::{CliError, ConfigFile};
-use crate::exchange_log::pseudonym::Pseudonyms;
-use crate::exchange_log::reader::{Found, LogReader, VKEY_FILE};
-use crate::exchange_log::{Entry, Kind, entry, verify};
+use crate::audit::index;
+use crate::exchange_log::reader::Found;
+use crate::exchange_log::{Entry, Kind, entry};
 use crate::hex::hex;
-use crate::server::pseudonym_folder;
+use crate::registry::sqlite::SqliteStore;
+use crate::server::registry_path;
 use clap::{Args, Subcommand};
-use filter::Filter;
-use indicatif::{ProgressBar, ProgressStyle};
+use filter::{Filter, Opened};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -42,6 +44,9 @@ enum AuditCommand {
     Subject {
         /// Their id (citizen id, tax code, social-insurance number…).
         id: String,
+        /// Why: the number of their request. The search and this number go into the log.
+        #[arg(long, value_name = "NUMBER", value_parser = filter::case_number)]
+        case: String,
         /// From this time on.
         #[arg(long, value_parser = filter::local_time)]
         from: Option<i64>,
@@ -49,13 +54,28 @@ enum AuditCommand {
         #[arg(long, value_parser = filter::local_time)]
         to: Option<i64>,
     },
-    /// A period in numbers: by client, operation and outcome.
-    Report(Box<Filter>),
-    /// Write entries to a file, oldest first.
+    /// A period in numbers: by client, operation and outcome; and what is odd in it.
+    Report {
+        #[command(flatten)]
+        filter: Box<Filter>,
+        /// By the day, too.
+        #[arg(long)]
+        days: bool,
+    },
+    /// What simple rules find odd in a period of at most 31 days, with the entries behind it.
+    Odd {
+        /// From this time on; the last seven days unless said.
+        #[arg(long, value_parser = filter::local_time)]
+        from: Option<i64>,
+        /// Until this time; now unless said.
+        #[arg(long, value_parser = filter::local_time)]
+        to: Option<i64>,
+    },
+    /// Write entries to a file, oldest first, and their proofs to another beside it.
     Export {
         #[command(flatten)]
         filter: Box<Filter>,
-        /// The file; its ending says the form: `.jsonl` or `.csv`.
+        /// The file; its ending says the form: `.jsonl`, `.csv` or `.parquet`. The proofs go to FILE.proofs.
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
     },
@@ -65,14 +85,7 @@ enum AuditCommand {
         exchange: String,
     },
     /// Recompute every hash of the log from its entries, and check the signed checkpoint.
-    Verify {
-        /// Check a receipt instead: its signature, its path and its entry, without the log.
-        #[arg(long, value_name = "FILE")]
-        receipt: Option<PathBuf>,
-        /// The log's key (`name+hash+key`), from somewhere that the log's operator cannot change.
-        #[arg(long, value_name = "KEY")]
-        vkey: Option<String>,
-    },
+    Verify(verify::VerifyArgs),
     /// Make an entry's receipt: with it, whoever has the log's key can check offline that the entry is in the log.
     Prove {
         /// An exchange's id (its last entry is meant), or an entry's index.
@@ -81,20 +94,27 @@ enum AuditCommand {
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
     },
+    /// How far the search index is; or make it anew from the log.
+    Index {
+        /// Throw it away and make it anew (a gateway that runs goes on with the new one).
+        #[arg(long)]
+        rebuild: bool,
+    },
 }
 
 pub fn run(args: AuditArgs, output: Output) -> Result<(), CliError> {
-    if let AuditCommand::Verify { receipt: Some(file), vkey } = &args.command {
-        let vkey = match vkey {
-            Some(vkey) => vkey.clone(),
-            None => std::fs::read_to_string(data_folder(&args)?.join("log").join(VKEY_FILE))?,
-        };
-        return receipt::verify(file, &vkey, output);
-    }
-    let data = data_folder(&args)?;
-    match args.command {
+    let AuditArgs { config, data, command } = args;
+    let folder = || match &data {
+        Some(data) => Ok::<_, CliError>(data.clone()),
+        None => Ok(config.load()?.data),
+    };
+    let about_somebody = |data: &Path, act: &str, case: Option<&str>| note(data, &config.actor(), act, case);
+    match command {
+        AuditCommand::Verify(args) => verify::run(&args, folder, output),
         AuditCommand::Search { filter, limit } => {
-            let found = filter.search(&LogReader::open(&data)?, &pseudonyms(&data)?, limit)?;
+            let data = folder()?;
+            about_somebody(&data, "audit.search", filter.case())?;
+            let found = Opened::of(&data)?.newest(&filter.query(&data)?, limit)?;
             match output {
                 Output::Json => {
                     found.iter().for_each(|found| anstream::println!("{}", to_json(found)));
@@ -103,33 +123,37 @@ pub fn run(args: AuditArgs, output: Output) -> Result<(), CliError> {
                 Output::Human => print_table(&found, output),
             }
         }
-        AuditCommand::Subject { id, from, to } => {
-            let filter = Filter::about(id, from, to);
-            report::subject(&filter.search(&LogReader::open(&data)?, &pseudonyms(&data)?, usize::MAX)?, output)
+        AuditCommand::Subject { id, case, from, to } => {
+            let data = folder()?;
+            let filter = Filter::about(id, case, from, to);
+            about_somebody(&data, "audit.subject", filter.case())?;
+            report::subject(&Opened::of(&data)?.newest(&filter.query(&data)?, usize::MAX)?, output)
         }
-        AuditCommand::Report(filter) => {
-            report::period(&filter.search(&LogReader::open(&data)?, &pseudonyms(&data)?, usize::MAX)?, output)
+        AuditCommand::Report { filter, days } => {
+            let data = folder()?;
+            about_somebody(&data, "audit.report", filter.case())?;
+            report::period(&Opened::of(&data)?, &filter.query(&data)?, days, output)
         }
+        AuditCommand::Odd { from, to } => report::odd(&folder()?, from, to, output),
         AuditCommand::Export { filter, out } => {
-            let mut found = filter.search(&LogReader::open(&data)?, &pseudonyms(&data)?, usize::MAX)?;
-            found.reverse();
-            report::export(&found, &out, output)
+            let data = folder()?;
+            about_somebody(&data, "audit.export", filter.case())?;
+            export::export(&Opened::of(&data)?, &filter.query(&data)?, &out, output)
         }
-        AuditCommand::Show { exchange } => show(&LogReader::open(&data)?, &exchange),
-        AuditCommand::Prove { exchange, out } => receipt::prove(&data, &exchange, out.as_deref(), output),
-        AuditCommand::Verify { vkey, .. } => run_verify(&data, vkey.as_deref(), output),
+        AuditCommand::Show { exchange } => show(&Opened::of(&folder()?)?, &exchange),
+        AuditCommand::Prove { exchange, out } => receipt::prove(&folder()?, &exchange, out.as_deref(), output),
+        AuditCommand::Index { rebuild } => run_index(&folder()?, rebuild, output),
     }
 }
 
-fn pseudonyms(data: &Path) -> Result<Pseudonyms, CliError> {
-    Ok(Pseudonyms::open(&pseudonym_folder(data))?)
-}
-
-fn data_folder(args: &AuditArgs) -> Result<PathBuf, CliError> {
-    match &args.data {
-        Some(data) => Ok(data.clone()),
-        None => Ok(args.config.load()?.data),
+/// Notes a search for somebody in the registry, from where it goes into the log. A copy of a log has no registry: what is
+/// done with it is noted where it was taken.
+fn note(data: &Path, actor: &str, act: &str, case: Option<&str>) -> Result<(), CliError> {
+    let (Some(case), path) = (case, registry_path(data)) else { return Ok(()) };
+    if path.exists() {
+        SqliteStore::open(&path)?.acting_as(actor).note(act, format!("reason:{case}"))?;
     }
+    Ok(())
 }
 
 fn kind_text(entry: &Entry) -> &'static str {
@@ -148,11 +172,7 @@ fn print_table(found: &[Found], output: Output) -> Result<(), CliError> {
     let header = ["entry", "time", "kind", "client", "operation", "purpose", "outcome", "ms", "exchange"];
     let rows: Vec<Value> = found.iter().map(to_json).collect();
     output.records(&rows, &header, |row| {
-        let text = |name: &str| match &row[name] {
-            Value::String(text) => text.clone(),
-            Value::Null => String::new(),
-            other => other.to_string(),
-        };
+        let text = |name: &str| cell(&row[name]);
         let outcome = if text("reason").is_empty() { "OK".to_owned() } else { text("reason") };
         // An administrator's act stands where a call's operation does.
         let operation = match text("operation").rsplit('.').next() {
@@ -182,7 +202,7 @@ fn to_json(found: &Found) -> Value {
         "total_us": entry.total_us, "source_us": entry.source_us, "request_bytes": entry.request_bytes,
         "answer_bytes": entry.answer_bytes, "request_messages": entry.request_messages,
         "answer_messages": entry.answer_messages, "actor": entry.actor, "act": entry.act, "object": entry.object,
-        "suppressed": entry.suppressed,
+        "suppressed": entry.suppressed, "grant": entry.grant, "grant_call": entry.grant_call,
     });
     let Value::Object(mut object) = whole else { return whole };
     object.retain(|name, value| {
@@ -192,46 +212,28 @@ fn to_json(found: &Found) -> Value {
     Value::Object(object)
 }
 
-fn show(reader: &LogReader, exchange: &str) -> Result<(), CliError> {
-    let index = exchange.parse::<u64>().ok();
-    let mut found = Vec::new();
-    reader.newest_first(|one| {
-        let here = index == Some(one.index) || one.entry.id_text() == exchange;
-        let done = index == Some(one.index);
-        if here {
-            found.push(one);
-        }
-        !done
-    })?;
+fn show(log: &Opened, exchange: &str) -> Result<(), CliError> {
+    let found = receipt::named(log, exchange)?;
     if found.is_empty() {
         return Err(CliError::Failed(format!("the log has no exchange {exchange:?}")));
     }
-    found.reverse();
     print_json(&found.iter().map(to_json).collect::<Vec<_>>())
 }
 
-fn run_verify(data: &Path, vkey: Option<&str>, output: Output) -> Result<(), CliError> {
-    let style = ProgressStyle::with_template("verifying {bar:40} {pos}/{len} entries, {per_sec}")
-        .map_err(|error| CliError::Failed(error.to_string()))?;
-    let progress = ProgressBar::new(0).with_style(style);
-    let report = verify::verify(data, vkey, |done, of| {
-        progress.set_length(of);
-        progress.set_position(done);
-    });
-    progress.finish_and_clear();
-    let report = report.map_err(|error| CliError::Failed(format!("not verified: {error}")))?;
-    let value = json!({
-        "verified": true, "origin": report.origin, "sealed": report.sealed, "tail": report.tail, "root": report.root,
-    });
+fn run_index(data: &Path, rebuild: bool, output: Output) -> Result<(), CliError> {
+    if rebuild {
+        let progress = bar("indexing {bar:40} {pos}/{len} entries, {per_sec}")?;
+        let indexed = index::rebuild(data, |done, of| {
+            progress.set_length(of);
+            progress.set_position(done);
+        });
+        progress.finish_and_clear();
+        indexed?;
+    }
+    let log = Opened::of(data)?;
+    let indexed = log.index.as_ref().map_or(Ok(0), index::Index::indexed)?;
+    let value = json!({ "indexed": indexed, "sealed": log.reader.sealed(), "entries": log.reader.size() });
     output.result(&value, || {
-        let whose = if vkey.is_some() {
-            ""
-        } else {
-            " (with the key in the log's own folder: give --vkey to check against yours)"
-        };
-        format!(
-            "verified: {} entries of {} under the checkpoint, root {}; {} more in the journal{whose}",
-            report.sealed, report.origin, report.root, report.tail
-        )
+        format!("{indexed} of {} entries under the checkpoint are in the index", log.reader.sealed())
     })
 }

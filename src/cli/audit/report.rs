@@ -1,56 +1,20 @@
-//! `audit subject`, `audit report`, `audit export`.
+//! `audit subject`, `audit report`, `audit odd`.
 
-use super::to_json;
+use super::filter::Opened;
+use crate::audit::index::{Hour, Index};
+use crate::audit::odd::{Finding, findings};
+use crate::audit::query::{Query, outcome};
+use crate::audit::statistics;
 use crate::cli::CliError;
-use crate::cli::output::Output;
+use crate::cli::output::{Output, cell, time};
 use crate::exchange_log::Kind;
 use crate::exchange_log::reader::Found;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::Path;
 
-/// Columns of a CSV export: every field of an entry that is a single value, and the lists joined.
-const COLUMNS: [&str; 29] = [
-    "index",
-    "time",
-    "kind",
-    "exchange",
-    "node",
-    "client",
-    "agency",
-    "certificate",
-    "token",
-    "peer",
-    "source",
-    "hub",
-    "operation",
-    "scope",
-    "purpose",
-    "fields",
-    "status",
-    "reason",
-    "source_code",
-    "total_us",
-    "source_us",
-    "request_bytes",
-    "answer_bytes",
-    "request_messages",
-    "answer_messages",
-    "request_commitment",
-    "answer_commitment",
-    "actor",
-    "act",
-];
-
-fn text(value: &Value) -> String {
-    match value {
-        Value::Null => String::new(),
-        Value::String(text) => text.clone(),
-        Value::Array(items) => items.iter().map(text).collect::<Vec<_>>().join(" "),
-        other => other.to_string(),
-    }
-}
+/// A week, in microseconds.
+const WEEK_US: i64 = 7 * 86_400_000_000;
 
 /// The report that a person is owed. Refused exchanges are told too: somebody tried.
 pub fn subject(found: &[Found], output: Output) -> Result<(), CliError> {
@@ -60,68 +24,124 @@ pub fn subject(found: &[Found], output: Output) -> Result<(), CliError> {
             let entry = &one.entry;
             json!({
                 "time": entry.time_text(), "agency": entry.agency, "client": entry.client, "source": entry.source,
-                "operation": entry.operation, "purpose": entry.purpose,
-                "outcome": if entry.status == 0 { "OK" } else { entry.reason.as_str() },
+                "operation": entry.operation, "purpose": entry.purpose, "outcome": outcome(entry),
                 "fields": entry.fields, "exchange": entry.id_text(), "index": one.index,
             })
         })
         .collect();
     let header = ["time", "agency", "client", "operation", "purpose", "outcome", "fields told", "entry"];
     output.records(&rows, &header, |row| {
-        let operation = text(&row["operation"]).rsplit('.').next().unwrap_or("").to_owned();
-        let fields = text(&row["fields"]).replace(' ', "\n");
-        let head = [text(&row["time"]), text(&row["agency"]), text(&row["client"]), operation];
-        let tail = [text(&row["purpose"]), text(&row["outcome"]), fields, text(&row["index"])];
+        let fields = cell(&row["fields"]).replace(' ', "\n");
+        let head = [cell(&row["time"]), cell(&row["agency"]), cell(&row["client"]), method(&row["operation"])];
+        let tail = [cell(&row["purpose"]), cell(&row["outcome"]), fields, cell(&row["index"])];
         head.into_iter().chain(tail).collect()
     })
 }
 
-/// A period in numbers.
-pub fn period(found: &[Found], output: Output) -> Result<(), CliError> {
-    let mut counts: BTreeMap<(String, String, String), (u64, u64)> = BTreeMap::new();
-    for one in found.iter().filter(|one| one.entry.kind() == Kind::Exchange) {
-        let entry = &one.entry;
-        let outcome = if entry.status == 0 { "OK".to_owned() } else { entry.reason.clone() };
-        let count = counts.entry((entry.client.clone(), entry.operation.clone(), outcome)).or_default();
-        count.0 += 1;
-        count.1 += entry.total_us;
+/// `Service/Method` of a full name.
+fn method(operation: &Value) -> String {
+    cell(operation).rsplit('.').next().unwrap_or("").to_owned()
+}
+
+/// A period in numbers: from the counts by the hour where they can tell, otherwise from the entries.
+pub fn period(log: &Opened, query: &Query, days: bool, output: Output) -> Result<(), CliError> {
+    const HOUR_US: i64 = 3_600_000_000;
+    let whole = |time: Option<i64>| time.is_none_or(|time| time % HOUR_US == 0);
+    let counted = !query.names_somebody() && query.purpose.is_none() && query.scope.is_none();
+    let counts = match &log.index {
+        Some(index) if counted && whole(query.from_us) && whole(query.to_us) => {
+            let mut counts = statistics(index, query, days)?;
+            counts.extend(count(log, query, index.indexed()?)?);
+            counts
+        }
+        _ => count(log, query, 0)?,
+    };
+    let mut sums: BTreeMap<_, (u64, u64, u64)> = BTreeMap::new();
+    for Hour { hour, client, operation, outcome, exchanges, total_us, answer_bytes, .. } in counts {
+        let day = if days { (hour + 7).div_euclid(24) * 24 - 7 } else { 0 };
+        let sum = sums.entry((day, client, operation, outcome)).or_default();
+        *sum = (sum.0 + exchanges, sum.1 + total_us, sum.2 + answer_bytes);
     }
-    let rows: Vec<Value> = counts
+    let rows: Vec<Value> = sums
         .into_iter()
-        .map(|((client, operation, outcome), (exchanges, total_us))| {
+        .map(|((day, client, operation, outcome), (exchanges, total_us, answer_bytes))| {
             let mean_ms = total_us as f64 / exchanges as f64 / 1e3;
-            json!({ "client": client, "operation": operation, "outcome": outcome, "exchanges": exchanges, "mean_ms": mean_ms })
+            let mut row = json!({
+                "client": client, "operation": operation, "outcome": outcome, "exchanges": exchanges,
+                "mean_ms": mean_ms, "answer_bytes": answer_bytes,
+            });
+            if days {
+                row["day"] = Value::from(&time(day * 3_600)[..10]);
+            }
+            row
         })
         .collect();
-    output.records(&rows, &["client", "operation", "outcome", "exchanges", "mean ms"], |row| {
-        let operation = text(&row["operation"]).rsplit('.').next().unwrap_or("").to_owned();
+    let header = ["day", "client", "operation", "outcome", "exchanges", "mean ms"];
+    let header = if days { &header[..] } else { &header[1..] };
+    output.records(&rows, header, |row| {
         let mean = format!("{:.1}", row["mean_ms"].as_f64().unwrap_or(0.0));
-        vec![text(&row["client"]), operation, text(&row["outcome"]), text(&row["exchanges"]), mean]
+        let cells =
+            [cell(&row["client"]), method(&row["operation"]), cell(&row["outcome"]), cell(&row["exchanges"]), mean];
+        let day = days.then(|| cell(&row["day"]));
+        day.into_iter().chain(cells).collect()
     })
 }
 
-/// Entries in a file.
-pub fn export(found: &[Found], out: &Path, output: Output) -> Result<(), CliError> {
-    let failed = |error: csv::Error| CliError::Failed(format!("{}: {error}", out.display()));
-    match out.extension().and_then(|ending| ending.to_str()) {
-        Some("jsonl") => {
-            let mut file = std::io::BufWriter::new(std::fs::File::create(out)?);
-            for one in found {
-                writeln!(file, "{}", to_json(one))?;
-            }
-            file.flush()?;
+/// The same by going through the entries from an index on.
+fn count(log: &Opened, query: &Query, from: u64) -> Result<Vec<Hour>, CliError> {
+    let mut counts: BTreeMap<(i64, String, String, String), Hour> = BTreeMap::new();
+    log.each(query, |one| {
+        let entry = one.entry;
+        if one.index < from {
+            return false;
         }
-        Some("csv") => {
-            let mut file = csv::Writer::from_path(out).map_err(failed)?;
-            file.write_record(COLUMNS).map_err(failed)?;
-            for one in found {
-                let row = to_json(one);
-                file.write_record(COLUMNS.iter().map(|name| text(&row[*name]))).map_err(failed)?;
-            }
-            file.flush()?;
+        if entry.kind() == Kind::Exchange {
+            let (hour, outcome) = (entry.time_us.div_euclid(3_600_000_000), outcome(&entry).to_owned());
+            let key = (hour, entry.client.clone(), entry.operation.clone(), outcome.clone());
+            let sum = counts.entry(key).or_insert_with(|| Hour {
+                hour,
+                client: entry.client,
+                agency: entry.agency,
+                source: entry.source,
+                operation: entry.operation,
+                outcome,
+                exchanges: 0,
+                total_us: 0,
+                answer_bytes: 0,
+            });
+            sum.exchanges += 1;
+            sum.total_us += entry.total_us;
+            sum.answer_bytes += entry.answer_bytes;
         }
-        _ => return Err(CliError::Usage("--out must end in .jsonl or .csv".into())),
+        true
+    })?;
+    Ok(counts.into_values().collect())
+}
+
+/// What is odd.
+pub fn odd(data: &Path, from: Option<i64>, to: Option<i64>, output: Output) -> Result<(), CliError> {
+    let to = to.unwrap_or_else(|| jiff::Timestamp::now().as_microsecond());
+    let from = from.unwrap_or(to - WEEK_US);
+    if from >= to || to - from > 31 * 86_400_000_000 {
+        return Err(CliError::Usage("--to must be after --from, by at most 31 days".into()));
     }
-    let value = json!({ "entries": found.len(), "file": out });
-    output.result(&value, || format!("{} entries in {}", found.len(), out.display()))
+    let index = Index::read(data)?;
+    let index = index.ok_or_else(|| CliError::Failed("there is no index yet: audit index --rebuild".into()))?;
+    let rows: Vec<Value> = findings(&index, from, to)?
+        .into_iter()
+        .map(|Finding { rule, explanation, client, entries, count }| {
+            json!({ "rule": rule.as_str(), "client": client, "explanation": explanation, "count": count, "entries": entries })
+        })
+        .collect();
+    output.records(&rows, &["rule", "client", "what was seen", "entries"], |row| {
+        let entries: Vec<String> = row["entries"].as_array().into_iter().flatten().take(5).map(cell).collect();
+        let more = row["count"].as_u64().unwrap_or(0).saturating_sub(entries.len() as u64);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        vec![
+            cell(&row["rule"]),
+            cell(&row["client"]),
+            cell(&row["explanation"]),
+            format!("{}{more}", entries.join(" ")),
+        ]
+    })
 }

@@ -96,6 +96,11 @@ impl SqliteStore {
         Ok(())
     }
 
+    /// Notes what somebody did that changes nothing here: it goes into the exchange log like every act.
+    pub fn note(&self, act: &str, object: String) -> Result<(), RegistryError> {
+        self.change(act, object, |_| Ok(Touched::Nothing))
+    }
+
     fn issued(&self) -> MutexGuard<'_, Connection> {
         self.issued.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,0 +1,56 @@
+//! Whether a person may do what they ask: by the roles that their certificate's name has. A refusal is in the exchange log
+//! before it is told.
+
+use crate::exchange_log::{Entry, ExchangeLog, Kind};
+use crate::identity::Peer;
+use crate::registry::{Role, Snapshot, Staff};
+use crate::status::{Reason, Refusal};
+use arc_swap::ArcSwap;
+use std::sync::Arc;
+
+/// Lets people in by their roles.
+#[derive(Clone)]
+pub struct StaffDoor {
+    registry: Arc<ArcSwap<Snapshot>>,
+    log: ExchangeLog,
+    node: String,
+}
+
+impl StaffDoor {
+    /// A door of this gateway.
+    pub fn new(registry: Arc<ArcSwap<Snapshot>>, log: ExchangeLog, node: &str) -> Self {
+        StaffDoor { registry, log, node: node.to_owned() }
+    }
+
+    /// Who asks, where one of these roles is theirs.
+    pub async fn admit(&self, peer: &Peer, act: &str, roles: &[Role]) -> Result<Arc<Staff>, Refusal> {
+        let staff = self.registry.load().staff_of(&peer.names).cloned();
+        let refusal = match &staff {
+            Some(staff) if staff.roles.iter().any(|role| roles.contains(role)) => return Ok(staff.clone()),
+            Some(_) => Refusal::from(Reason::RoleMissing),
+            None => Reason::StaffUnknown.into(),
+        };
+        let entry = Entry {
+            actor: staff.map(|staff| format!("staff:{}", staff.id)).unwrap_or_default(),
+            status: refusal.reason.code() as u32,
+            reason: refusal.reason.as_str().to_owned(),
+            ..self.act(peer, act)
+        };
+        Err(self.note(&entry).await.err().unwrap_or(refusal))
+    }
+
+    /// An entry about what somebody does here.
+    pub fn act(&self, peer: &Peer, act: &str) -> Entry {
+        Entry {
+            certificate: peer.thumbprint.0.to_vec(),
+            peer: peer.address.to_string(),
+            act: act.to_owned(),
+            ..Entry::begin(Kind::Admin, &self.node)
+        }
+    }
+
+    /// Puts an entry into the log.
+    pub async fn note(&self, entry: &Entry) -> Result<u64, Refusal> {
+        self.log.append(entry).await.map_err(|_| Reason::ExchangeLogUnavailable.into())
+    }
+}

@@ -1,0 +1,95 @@
+//! The thread that follows the log.
+
+use super::{AuditError, Index, index_path};
+use crate::exchange_log::reader::LogReader;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// Four times a second: with a sealing every 400 ms, an entry is found within a second.
+const EVERY: Duration = Duration::from_millis(250);
+
+/// The thread, until this is dropped.
+pub struct Following {
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Following {
+    /// Begins to follow the log of a data folder.
+    pub fn start(data: &Path) -> std::io::Result<Self> {
+        let (stop, stopped) = channel();
+        let data = data.to_owned();
+        let run = move || {
+            let (mut index, mut told) = (None, false);
+            loop {
+                match step(&data, &mut index) {
+                    Ok(true) if matches!(stopped.try_recv(), Err(std::sync::mpsc::TryRecvError::Empty)) => continue,
+                    Ok(_) => told = false,
+                    // Once, not four times a second. The log goes on without its index.
+                    Err(error) if !told => {
+                        tracing::error!(%error, "the search index does not follow the log");
+                        (told, index) = (true, None);
+                    }
+                    Err(_) => index = None,
+                }
+                if stopped.recv_timeout(EVERY) != Err(RecvTimeoutError::Timeout) {
+                    return;
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name("log-index".into()).spawn(run)?;
+        Ok(Following { stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+/// One batch; true where more are waiting.
+fn step(data: &Path, index: &mut Option<(u64, Index)>) -> Result<bool, AuditError> {
+    let reader = LogReader::sealed_only(data)?;
+    // An index that is made anew meanwhile is another file.
+    let file = || std::fs::metadata(index_path(data)).map_or(0, |found| found.ino());
+    let (number, mut open) = match index.take().filter(|(number, _)| *number == file()) {
+        Some(open) => open,
+        None => {
+            let open = open_for(data, &reader)?;
+            (file(), open)
+        }
+    };
+    let more = open.take_in(&reader);
+    *index = Some((number, open));
+    more
+}
+
+/// The index of this very log: one of another is thrown away.
+fn open_for(data: &Path, reader: &LogReader) -> Result<Index, AuditError> {
+    let index = Index::follow(data)?;
+    if index.is_of(reader)? {
+        return Ok(index);
+    }
+    tracing::warn!("the search index is of another log and is made anew");
+    drop(index);
+    Index::remove(data)?;
+    Index::follow(data)
+}
+
+/// Makes the index anew from the log, telling entries done of all.
+pub fn rebuild(data: &Path, mut progress: impl FnMut(u64, u64)) -> Result<u64, AuditError> {
+    let reader = LogReader::sealed_only(data)?;
+    Index::remove(data)?;
+    let mut index = Index::follow(data)?;
+    while index.take_in(&reader)? {
+        progress(index.indexed()?, reader.sealed());
+    }
+    index.indexed()
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}

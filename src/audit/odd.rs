@@ -1,0 +1,202 @@
+//! Odd usage: simple rules, each explained in words and with the entries behind it. A finding is a question to ask, not an
+//! answer: an auditor looks at the entries.
+//!
+//! Times are those of Ho Chi Minh City. What is usual for a client is what it did in the 28 days before.
+
+use super::AuditError;
+use super::index::{Hour, Index};
+use super::query::Query;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Hours that a client's habits are taken from.
+const BEFORE_H: i64 = 28 * 24;
+/// Hours of history below which nothing is usual yet.
+const KNOWN_H: usize = 40;
+/// Exchanges in an hour below which it is not looked at.
+const FEW: u64 = 20;
+/// How many times its usual hour (the busiest but a twentieth) is an unusual rate.
+const TIMES: u64 = 5;
+/// Clients that ask about one person within a day.
+const CLIENTS: usize = 4;
+/// People asked about under one dossier.
+const PEOPLE: usize = 10;
+/// People whom one official asks about in a day.
+const BY_OFFICIAL: usize = 200;
+/// Entries that are shown with a finding.
+pub const SHOWN: usize = 100;
+
+/// A rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rule {
+    /// A client asks at an hour of the day at which it never did.
+    UnusualHour,
+    /// A client asks far more often than in its busy hours.
+    UnusualRate,
+    /// Many clients ask about the same person within a day.
+    OnePersonManyClients,
+    /// Many people are asked about under one dossier.
+    ManyPeopleOneDossier,
+    /// One official asks about many people in a day.
+    ManyPeopleOneOfficial,
+}
+
+impl Rule {
+    /// As it is told.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Rule::UnusualHour => "UNUSUAL_HOUR",
+            Rule::UnusualRate => "UNUSUAL_RATE",
+            Rule::OnePersonManyClients => "ONE_PERSON_MANY_CLIENTS",
+            Rule::ManyPeopleOneDossier => "MANY_PEOPLE_ONE_DOSSIER",
+            Rule::ManyPeopleOneOfficial => "MANY_PEOPLE_ONE_OFFICIAL",
+        }
+    }
+}
+
+/// What a rule found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// The rule.
+    pub rule: Rule,
+    /// What was seen, and what is usual.
+    pub explanation: String,
+    /// Whose usage it is; empty where it is that of several.
+    pub client: String,
+    /// Entries behind it, newest first, at most [`SHOWN`].
+    pub entries: Vec<u64>,
+    /// How many there are in all.
+    pub count: u64,
+}
+
+/// What is odd from one time until before another (Unix microseconds).
+pub fn findings(index: &Index, from_us: i64, to_us: i64) -> Result<Vec<Finding>, AuditError> {
+    const HOUR_US: i64 = 3_600_000_000;
+    let (from, to) = (from_us.div_euclid(HOUR_US), to_us.saturating_add(HOUR_US - 1).div_euclid(HOUR_US));
+    let mut found = Vec::new();
+    let mut clients: BTreeMap<String, BTreeMap<i64, u64>> = BTreeMap::new();
+    for Hour { hour, client, exchanges, .. } in index.hours(&Query::default(), from - BEFORE_H, to)? {
+        if !client.is_empty() {
+            *clients.entry(client).or_default().entry(hour).or_default() += exchanges;
+        }
+    }
+    for (client, hours) in &clients {
+        for (hour, (rule, explanation)) in unusual(hours, from) {
+            let query = Query {
+                client: Some(client.clone()),
+                from_us: Some(hour * HOUR_US),
+                to_us: Some((hour + 1) * HOUR_US),
+                ..Query::default()
+            };
+            let entries = index.find(&query, u64::MAX, SHOWN, None)?.0;
+            let count = hours.get(&hour).copied().unwrap_or(0);
+            found.push(Finding { rule, explanation, client: client.clone(), entries, count });
+        }
+    }
+    let period = Query { from_us: Some(from_us), to_us: Some(to_us), ..Query::default() };
+    found.extend(crowds(index, &period)?);
+    found.sort_by_key(|finding| (finding.rule, std::cmp::Reverse(finding.count)));
+    Ok(found)
+}
+
+/// The hour of the day in Ho Chi Minh City, and the day.
+fn local(hour: i64) -> (i64, i64) {
+    ((hour + 7).rem_euclid(24), (hour + 7).div_euclid(24))
+}
+
+/// A client's hours from `from` on that are unlike those before.
+fn unusual(hours: &BTreeMap<i64, u64>, from: i64) -> Vec<(i64, (Rule, String))> {
+    let mut found = Vec::new();
+    for (hour, count) in hours.range(from..).filter(|(_, count)| **count >= FEW) {
+        let before = || hours.range(hour - BEFORE_H..*hour);
+        let mut counts: Vec<u64> = before().map(|(_, count)| *count).collect();
+        if counts.len() < KNOWN_H {
+            continue;
+        }
+        counts.sort_unstable();
+        let busy = counts[counts.len() * 19 / 20];
+        let (of_day, _) = local(*hour);
+        if *count > TIMES * busy {
+            let told = format!("{count} exchanges in the hour from {of_day}:00; in its busy hours it makes {busy}");
+            found.push((*hour, (Rule::UnusualRate, told)));
+        }
+        let days: BTreeSet<i64> = before().map(|(other, _)| local(*other).1).collect();
+        let same = before().filter(|(other, _)| local(**other).0 == of_day).count();
+        if same == 0 {
+            let told = format!(
+                "{count} exchanges in the hour from {of_day}:00, at which it made none on the {} days before on which it asked",
+                days.len()
+            );
+            found.push((*hour, (Rule::UnusualHour, told)));
+        }
+    }
+    found
+}
+
+/// Many who ask about one, and one who asks about many.
+fn crowds(index: &Index, period: &Query) -> Result<Vec<Finding>, AuditError> {
+    let mut found = Vec::new();
+    for crowd in index.clients_of_one_person(period, CLIENTS)? {
+        let explanation = format!("{} clients asked about the same person on one day", crowd.others);
+        found.push(crowd.finding(Rule::OnePersonManyClients, explanation, String::new()));
+    }
+    for crowd in index.people_of_one_dossier(period, PEOPLE)? {
+        let explanation = format!("{} people were asked about under the dossier {}", crowd.others, crowd.name);
+        found.push(crowd.finding(Rule::ManyPeopleOneDossier, explanation, String::new()));
+    }
+    for crowd in index.people_of_one_official(period, BY_OFFICIAL)? {
+        let explanation = format!("one official of {} asked about {} people on one day", crowd.name, crowd.others);
+        let client = crowd.name.clone();
+        found.push(crowd.finding(Rule::ManyPeopleOneOfficial, explanation, client));
+    }
+    Ok(found)
+}
+
+/// Several behind one.
+pub(super) struct Crowd {
+    /// A dossier or a client.
+    pub name: String,
+    /// How many different ones.
+    pub others: u64,
+    /// Their entries.
+    pub entries: Vec<u64>,
+    /// How many entries.
+    pub count: u64,
+}
+
+impl Crowd {
+    fn finding(self, rule: Rule, explanation: String, client: String) -> Finding {
+        Finding { rule, explanation, client, entries: self.entries, count: self.count }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Office hours on 20 days, 30 exchanges each.
+    fn office() -> BTreeMap<i64, u64> {
+        (0..20).flat_map(|day| (1..9).map(move |hour| (day * 24 + hour, 30))).collect()
+    }
+
+    #[test]
+    fn what_a_client_always_does_is_not_odd() {
+        let mut hours = office();
+        hours.extend((1..9).map(|hour| (20 * 24 + hour, 60)));
+        assert_eq!(unusual(&hours, 20 * 24), []);
+    }
+
+    #[test]
+    fn a_night_and_a_flood_are_odd_and_told_in_local_time() {
+        let mut hours = office();
+        // 18:00 UTC is one o'clock at night there.
+        hours.insert(20 * 24 + 18, 25);
+        hours.insert(20 * 24 + 3, 500);
+        let found = unusual(&hours, 20 * 24);
+        assert_eq!(
+            found.iter().map(|(_, (rule, _))| *rule).collect::<Vec<_>>(),
+            [Rule::UnusualRate, Rule::UnusualHour]
+        );
+        assert!(found[0].1.1.contains("from 10:00") && found[1].1.1.contains("from 1:00"), "{found:?}");
+        assert_eq!(unusual(&office().into_iter().take(20).chain([(99, 5_000)]).collect(), 90), []);
+    }
+}

@@ -1,0 +1,65 @@
+//! Which entries are meant.
+
+use crate::contract::formats::is_within;
+use crate::exchange_log::pseudonym::{PersonKind, Pseudonyms};
+use crate::exchange_log::{Entry, LogError, entry::Pseudonym};
+
+/// Which entries are meant; what is not said fits all.
+#[derive(Debug, Clone, Default)]
+pub struct Query {
+    /// By client.
+    pub client: Option<String>,
+    /// By agency code, those below it included.
+    pub agency: Option<String>,
+    /// By source.
+    pub source: Option<String>,
+    /// By operation: a part of its full name.
+    pub operation: Option<String>,
+    /// By scope.
+    pub scope: Option<String>,
+    /// By reason; `OK` for what succeeded.
+    pub outcome: Option<String>,
+    /// By purpose: a procedure code or a dossier number, as it was given.
+    pub purpose: Option<String>,
+    /// By whom it was about: any of these pseudonyms.
+    pub subject: Option<Vec<Pseudonym>>,
+    /// By who asked, acting for the agency: any of these pseudonyms.
+    pub official: Option<Vec<Pseudonym>>,
+    /// From this time on, Unix microseconds.
+    pub from_us: Option<i64>,
+    /// Until before this time.
+    pub to_us: Option<i64>,
+}
+
+/// How an entry ended: `OK`, or its reason.
+pub fn outcome(entry: &Entry) -> &str {
+    if entry.status == 0 { "OK" } else { entry.reason.as_str() }
+}
+
+/// Everything that an id is called in the log: its pseudonym under the key of every period that still has one.
+pub fn known_as(pseudonyms: &Pseudonyms, kind: PersonKind, id: &str) -> Result<Vec<Pseudonym>, LogError> {
+    Ok(pseudonyms.all()?.iter().map(|keys| keys.pseudonym(kind, id)).collect())
+}
+
+impl Query {
+    /// Whether it asks about a person: such searches are in the log themselves, with their reason.
+    pub fn names_somebody(&self) -> bool {
+        self.subject.is_some() || self.official.is_some()
+    }
+
+    /// Whether an entry is meant.
+    pub fn fits(&self, entry: &Entry) -> bool {
+        let same = |wanted: &Option<String>, value: &str| wanted.as_ref().is_none_or(|wanted| wanted == value);
+        same(&self.client, &entry.client)
+            && same(&self.source, &entry.source)
+            && same(&self.scope, &entry.scope)
+            && same(&self.outcome, outcome(entry))
+            && same(&self.purpose, &entry.purpose)
+            && self.agency.as_ref().is_none_or(|agency| is_within(agency, &entry.agency))
+            && self.operation.as_ref().is_none_or(|part| entry.operation.contains(part.as_str()))
+            && self.from_us.is_none_or(|from| entry.time_us >= from)
+            && self.to_us.is_none_or(|to| entry.time_us < to)
+            && self.subject.as_ref().is_none_or(|ids| entry.subjects.iter().any(|one| ids.contains(one)))
+            && self.official.as_ref().is_none_or(|ids| entry.official.iter().any(|one| ids.contains(one)))
+    }
+}

@@ -1,0 +1,337 @@
+//! `ndxp.audit.v1`: for auditors, by the role of their certificate's name; and receipts for whoever made the exchange.
+//! Everything reads the log's files on a thread of its own, never on one that serves calls.
+
+mod streams;
+
+use super::index::Index;
+use super::query::{Query, known_as};
+use super::search::{self, Page};
+use super::{AuditError, odd};
+use crate::access::staff::StaffDoor;
+use crate::contract::formats::{self, Format};
+use crate::contract::validate::Violation;
+use crate::exchange_log::proof;
+use crate::exchange_log::pseudonym::{PersonKind, Pseudonyms};
+use crate::exchange_log::reader::{Found, LogReader};
+use crate::exchange_log::receipt::Receipt;
+use crate::exchange_log::{Entry, LogError};
+use crate::identity::Peer;
+use crate::registry::{Role, Snapshot};
+use crate::status::{Reason, Refusal};
+use arc_swap::ArcSwap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tonic::{Request, Response, Status};
+
+/// Messages and service, as generated.
+#[allow(missing_docs, clippy::all)]
+pub mod api {
+    include!(concat!(env!("OUT_DIR"), "/ndxp.audit.v1.rs"));
+}
+
+use api::audit_service_server::AuditService;
+pub use api::audit_service_server::AuditServiceServer;
+
+const AUDITOR: &[Role] = &[Role::Auditor];
+/// Entries on a page where nothing else is said, and at most.
+const PAGE: (u32, u32) = (100, 1_000);
+/// Longest that a page takes to find.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// Longest wait until a new entry is under a checkpoint.
+const SEALED_WITHIN: Duration = Duration::from_secs(3);
+/// Longest period that is searched for what is odd, in microseconds.
+const MOST_ODD_US: i64 = 31 * 86_400_000_000;
+
+/// The service.
+#[derive(Clone)]
+pub struct Audit {
+    data: PathBuf,
+    door: StaffDoor,
+    registry: Arc<ArcSwap<Snapshot>>,
+    pseudonyms: Arc<Pseudonyms>,
+}
+
+type Told<T> = Result<Response<T>, Status>;
+
+fn refused(refusal: Refusal) -> Status {
+    refusal.to_status("")
+}
+
+fn invalid(field: &str, description: &str) -> Status {
+    refused(Refusal::fields(vec![Violation { field: field.into(), description: description.into() }]))
+}
+
+fn failed(error: AuditError) -> Status {
+    tracing::error!(%error, "the exchange log cannot be read for an auditor");
+    refused(Refusal::with(Reason::ExchangeLogUnavailable, "it cannot be read: see the gateway's own log"))
+}
+
+fn unknown() -> Status {
+    refused(Refusal::with(Reason::ObjectUnknown, "the log has no such exchange"))
+}
+
+/// Off the threads that serve calls.
+async fn reading<T: Send + 'static>(
+    read: impl FnOnce() -> Result<T, AuditError> + Send + 'static,
+) -> Result<T, Status> {
+    match tokio::task::spawn_blocking(read).await {
+        Ok(read) => read.map_err(failed),
+        Err(_) => Err(refused(Reason::ExchangeLogUnavailable.into())),
+    }
+}
+
+fn entry_message(found: Found) -> api::LogEntry {
+    api::LogEntry { index: found.index, entry: Some(found.entry) }
+}
+
+fn exchange_id(text: &str) -> Result<[u8; 16], Status> {
+    uuid::Uuid::parse_str(text).map(uuid::Uuid::into_bytes).map_err(|_| invalid("exchange_id", "must be a UUID"))
+}
+
+/// A receipt of the last entry of an exchange, or of the entry at an index; `None` where it is not under a checkpoint yet.
+fn receipt(data: &Path, of: &api::get_receipt_request::Of) -> Result<Option<(Receipt, Entry)>, AuditError> {
+    let reader = LogReader::open(data)?;
+    let found = match of {
+        api::get_receipt_request::Of::Index(index) if *index < reader.size() => {
+            reader.entry(*index)?.map(|entry| Found { index: *index, entry })
+        }
+        api::get_receipt_request::Of::Index(_) => None,
+        api::get_receipt_request::Of::ExchangeId(id) => {
+            let id = uuid::Uuid::parse_str(id).unwrap_or_default().into_bytes();
+            search::exchange(&reader, Index::read(data)?.as_ref(), &id)?.pop()
+        }
+    };
+    let Some(Found { index, entry }) = found else { return Ok(None) };
+    Ok(Receipt::make(&reader, index)?.map(|receipt| (receipt, entry)))
+}
+
+impl Audit {
+    /// The service over a data folder.
+    pub fn new(data: &Path, door: StaffDoor, registry: Arc<ArcSwap<Snapshot>>) -> Result<Self, LogError> {
+        let pseudonyms = Arc::new(Pseudonyms::open(&crate::exchange_log::pseudonym::folder(data))?);
+        Ok(Audit { data: data.to_owned(), door, registry, pseudonyms })
+    }
+
+    fn peer<T>(request: &Request<T>) -> Result<Arc<Peer>, Status> {
+        request.extensions().get::<Arc<Peer>>().cloned().ok_or_else(|| refused(Reason::StaffUnknown.into()))
+    }
+
+    /// Lets an auditor in.
+    async fn auditor<T>(&self, request: &Request<T>, act: &str) -> Result<(), Status> {
+        let peer = Self::peer(request)?;
+        self.door.admit(&peer, act, AUDITOR).await.map(|_| ()).map_err(refused)
+    }
+
+    /// Lets an auditor in with a query. One that names somebody is in the log, with its reason, before it is answered.
+    async fn asked<T>(
+        &self,
+        request: &Request<T>,
+        act: &str,
+        query: Option<api::Query>,
+        reason: &str,
+    ) -> Result<Query, Status> {
+        let peer = Self::peer(request)?;
+        let staff = self.door.admit(&peer, act, AUDITOR).await.map_err(refused)?;
+        let api::Query { subject, official, .. } = query.clone().unwrap_or_default();
+        let read = self.query(query.unwrap_or_default())?;
+        if read.names_somebody() {
+            if reason.len() > 64 || formats::check(Format::Code, reason).is_err() {
+                let expected =
+                    "must say why a person is searched for: a document or case number of letters, digits and . - _ /";
+                return Err(invalid("reason", expected));
+            }
+            let keys = self.pseudonyms.keys(jiff::Timestamp::now().as_microsecond());
+            let keys = keys.map_err(|error| failed(error.into()))?;
+            let of = |kind, id: &str| (!id.is_empty()).then(|| keys.pseudonym(kind, id));
+            let entry = Entry {
+                actor: format!("staff:{}", staff.id),
+                object: format!("reason:{reason}"),
+                subjects: of(PersonKind::Subject, &subject).into_iter().collect(),
+                official: of(PersonKind::Official, &official),
+                ..self.door.act(&peer, act)
+            };
+            self.door.note(&entry).await.map_err(refused)?;
+        }
+        Ok(read)
+    }
+
+    fn query(&self, query: api::Query) -> Result<Query, Status> {
+        let text = |text: String| (!text.is_empty()).then_some(text);
+        let time = |time: i64| (time != 0).then_some(time);
+        let people = |kind, id: String| {
+            let known = (!id.is_empty()).then(|| known_as(&self.pseudonyms, kind, &id)).transpose();
+            known.map_err(|error| failed(error.into()))
+        };
+        Ok(Query {
+            client: text(query.client),
+            agency: text(query.agency),
+            source: text(query.source),
+            operation: text(query.operation),
+            scope: text(query.scope),
+            outcome: text(query.outcome),
+            purpose: text(query.purpose),
+            subject: people(PersonKind::Subject, query.subject)?,
+            official: people(PersonKind::Official, query.official)?,
+            from_us: time(query.from_us),
+            to_us: time(query.to_us),
+        })
+    }
+
+    async fn receipt_of(&self, of: api::get_receipt_request::Of) -> Result<(Receipt, Entry), Status> {
+        let began = Instant::now();
+        loop {
+            let (data, of) = (self.data.clone(), of.clone());
+            match reading(move || receipt(&data, &of)).await? {
+                Some(found) => return Ok(found),
+                None if began.elapsed() < SEALED_WITHIN => tokio::time::sleep(Duration::from_millis(150)).await,
+                None => return Err(unknown()),
+            }
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl AuditService for Audit {
+    async fn search(&self, request: Request<api::SearchRequest>) -> Told<api::SearchResponse> {
+        let api::SearchRequest { query, page_size, page_token, reason } = request.get_ref().clone();
+        let query = self.asked(&request, "audit.search", query, &reason).await?;
+        let before = match page_token.as_str() {
+            "" => None,
+            token => Some(token.parse().map_err(|_| invalid("page_token", "must be one that this service gave"))?),
+        };
+        let limit = if page_size == 0 { PAGE.0 } else { page_size.min(PAGE.1) } as usize;
+        let data = self.data.clone();
+        let page = reading(move || {
+            let (reader, index) = (LogReader::open(&data)?, Index::read(&data)?);
+            search::page(&reader, index.as_ref(), &query, before, limit, Some(Instant::now() + PATIENCE))
+        });
+        let Page { found, before } = page.await?;
+        Ok(Response::new(api::SearchResponse {
+            entries: found.into_iter().map(entry_message).collect(),
+            next_page_token: before.map(|at| at.to_string()).unwrap_or_default(),
+        }))
+    }
+
+    async fn get(&self, request: Request<api::GetRequest>) -> Told<api::GetResponse> {
+        self.auditor(&request, "audit.get").await?;
+        let id = exchange_id(&request.get_ref().exchange_id)?;
+        let data = self.data.clone();
+        let found = reading(move || search::exchange(&LogReader::open(&data)?, Index::read(&data)?.as_ref(), &id));
+        let entries: Vec<_> = found.await?.into_iter().map(entry_message).collect();
+        if entries.is_empty() { Err(unknown()) } else { Ok(Response::new(api::GetResponse { entries })) }
+    }
+
+    type TailStream = streams::Parts<api::LogEntry>;
+
+    async fn tail(&self, request: Request<api::TailRequest>) -> Told<Self::TailStream> {
+        let api::TailRequest { query, from_index, reason } = request.get_ref().clone();
+        let query = self.asked(&request, "audit.tail", query, &reason).await?;
+        Ok(Response::new(streams::tail(self.data.clone(), query, from_index)))
+    }
+
+    async fn statistics(&self, request: Request<api::StatisticsRequest>) -> Told<api::StatisticsResponse> {
+        self.auditor(&request, "audit.statistics").await?;
+        let api::StatisticsRequest { query, bucket } = request.into_inner();
+        let query = self.query(query.unwrap_or_default())?;
+        if query.names_somebody() || query.purpose.is_some() || query.scope.is_some() {
+            return Err(invalid("query", "client, agency, source, operation, outcome and time are counted"));
+        }
+        let days = bucket == api::Bucket::Day as i32;
+        let data = self.data.clone();
+        let counts = reading(move || {
+            let Some(index) = Index::read(&data)? else { return Ok(Vec::new()) };
+            super::statistics(&index, &query, days)
+        });
+        let message = |one: super::index::Hour| api::Count {
+            from: one.hour * 3_600,
+            client: one.client,
+            agency: one.agency,
+            source: one.source,
+            operation: one.operation,
+            outcome: one.outcome,
+            exchanges: one.exchanges,
+            total_us: one.total_us,
+            answer_bytes: one.answer_bytes,
+        };
+        Ok(Response::new(api::StatisticsResponse { counts: counts.await?.into_iter().map(message).collect() }))
+    }
+
+    async fn list_findings(&self, request: Request<api::ListFindingsRequest>) -> Told<api::ListFindingsResponse> {
+        self.auditor(&request, "audit.findings").await?;
+        let api::ListFindingsRequest { from_us, to_us } = request.into_inner();
+        if from_us >= to_us || to_us.saturating_sub(from_us) > MOST_ODD_US {
+            return Err(invalid("to_us", "must be after from_us, by at most 31 days"));
+        }
+        let data = self.data.clone();
+        let found = reading(move || match Index::read(&data)? {
+            Some(index) => odd::findings(&index, from_us, to_us),
+            None => Ok(Vec::new()),
+        });
+        let message = |one: odd::Finding| api::Finding {
+            rule: one.rule.as_str().into(),
+            explanation: one.explanation,
+            client: one.client,
+            entries: one.entries,
+            count: one.count,
+        };
+        Ok(Response::new(api::ListFindingsResponse { findings: found.await?.into_iter().map(message).collect() }))
+    }
+
+    async fn get_checkpoint(&self, request: Request<api::GetCheckpointRequest>) -> Told<api::GetCheckpointResponse> {
+        self.auditor(&request, "audit.checkpoint").await?;
+        let data = self.data.clone();
+        let reader = reading(move || Ok(LogReader::sealed_only(&data)?)).await?;
+        let (checkpoint, verifier_key) = (reader.note().to_owned(), reader.verifier().to_string());
+        Ok(Response::new(api::GetCheckpointResponse { checkpoint, verifier_key }))
+    }
+
+    async fn get_receipt(&self, request: Request<api::GetReceiptRequest>) -> Told<api::GetReceiptResponse> {
+        let peer = Self::peer(&request)?;
+        // Whoever made an exchange gets its receipt; whoever else asks must be an auditor.
+        let client = peer.identify(&self.registry.load()).ok();
+        if client.is_none() {
+            self.auditor(&request, "audit.receipt").await?;
+        }
+        let Some(of) = request.into_inner().of else { return Err(invalid("of", "must name an exchange or an index")) };
+        if let api::get_receipt_request::Of::ExchangeId(id) = &of {
+            exchange_id(id)?;
+        }
+        let (receipt, entry) = self.receipt_of(of).await?;
+        if client.is_some_and(|client| client.client.id != entry.client) {
+            return Err(unknown());
+        }
+        Ok(Response::new(api::GetReceiptResponse { index: receipt.index, receipt: receipt.to_text() }))
+    }
+
+    async fn prove_consistency(
+        &self,
+        request: Request<api::ProveConsistencyRequest>,
+    ) -> Told<api::ProveConsistencyResponse> {
+        self.auditor(&request, "audit.consistency").await?;
+        let api::ProveConsistencyRequest { old_size, new_size } = request.into_inner();
+        let data = self.data.clone();
+        let reader = reading(move || Ok(LogReader::sealed_only(&data)?)).await?;
+        let new_size = if new_size == 0 { reader.sealed() } else { new_size };
+        if old_size == 0 || old_size > new_size || new_size > reader.sealed() {
+            return Err(invalid("old_size", "must be at least 1, at most new_size, and that at most the checkpoint's"));
+        }
+        let proof = reading(move || {
+            let nodes = |level: u32, at: u64| reader.node(level, at);
+            let path = proof::consistency(&nodes, old_size, new_size)?;
+            Ok((path, proof::root(&nodes, old_size)?, proof::root(&nodes, new_size)?))
+        });
+        let (path, old_root, new_root) = proof.await?;
+        let path = path.into_iter().map(|hash| hash.to_vec()).collect();
+        let (old_root, new_root) = (old_root.to_vec(), new_root.to_vec());
+        Ok(Response::new(api::ProveConsistencyResponse { path, old_root, new_root, new_size }))
+    }
+
+    type ExportStream = streams::Parts<api::ExportPart>;
+
+    async fn export(&self, request: Request<api::ExportRequest>) -> Told<Self::ExportStream> {
+        let api::ExportRequest { query, reason } = request.get_ref().clone();
+        let query = self.asked(&request, "audit.export", query, &reason).await?;
+        Ok(Response::new(streams::export(self.data.clone(), query)))
+    }
+}
