@@ -29,3 +29,4 @@ pub mod server;
 pub mod status;
 pub mod telemetry;
 pub mod web;
+pub mod witness;

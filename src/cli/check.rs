@@ -96,7 +96,10 @@ fn config_json(config: &Config, catalogue: &Catalogue) -> Value {
             "issuer": config.tokens.issuer, "audience": config.tokens.audience, "leeway_s": config.tokens.leeway_s,
             "lifetime_s": config.tokens.lifetime.as_secs(), "max_lifetime_s": config.tokens.max_lifetime.as_secs(),
         },
-        "log": { "origin": config.log_origin },
+        "log": {
+            "origin": config.log.origin,
+            "witnesses": config.log.policy.witnesses.iter().map(|one| &one.name).collect::<Vec<_>>(),
+        },
         "contracts_dir": config.contracts_dir, "hubs_dir": config.hubs_dir, "sources_dir": config.sources_dir,
         "sources": sources,
     })

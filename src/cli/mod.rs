@@ -11,6 +11,7 @@ mod sandbox;
 mod serve;
 mod staff;
 mod tokens;
+mod witness;
 
 use crate::caller::CallerError;
 use crate::config::{Config, ConfigFault};
@@ -64,6 +65,8 @@ enum Command {
     Keys(tokens::KeysArgs),
     /// Call an operation as a provincial system, JSON in and out.
     Call(call::CallArgs),
+    /// Witness other machines' logs: sign that they only grow, and never another history.
+    Witness(witness::WitnessArgs),
     /// Search, show and verify the exchange log.
     Audit(audit::AuditArgs),
     /// Check the gateway's configuration, or show it with every default.
@@ -198,6 +201,7 @@ pub fn run() -> ExitCode {
         Command::Token(args) => tokens::run_token(args, cli.output),
         Command::Keys(args) => tokens::run_keys(args, cli.output),
         Command::Call(args) => call::run(args, cli.output),
+        Command::Witness(args) => witness::run(&args),
         Command::Audit(args) => audit::run(args, cli.output),
         Command::Config(args) => check::run_config(args, cli.output),
         Command::Contract(args) => check::run_contract(args, cli.output),

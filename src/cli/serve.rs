@@ -25,13 +25,16 @@ pub fn run(args: &ConfigFile) -> Result<(), CliError> {
 
 /// Waits for SIGINT or SIGTERM.
 pub(super) fn wait_for_end() -> Result<(), CliError> {
-    runtime()?.block_on(async {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        Ok(())
-    })
+    runtime()?.block_on(ended())
+}
+
+/// The same within a runtime.
+pub(super) async fn ended() -> Result<(), CliError> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
 }

@@ -6,6 +6,7 @@ pub mod entries;
 pub mod reader;
 
 use crate::contract::{ContractFault, ContractSet};
+use crate::exchange_log::cosignature::Policy;
 use crate::identity::crl::CrlUrl;
 use crate::identity::tls::TlsFiles;
 use crate::issuer::{HsmSettings, MAX_LIFETIME};
@@ -35,8 +36,8 @@ pub struct Config {
     pub vault: Vault,
     /// The module that holds the signing keys, where there is one.
     pub hsm: Option<HsmSettings>,
-    /// The log's name in every checkpoint, as a schema-less URL.
-    pub log_origin: String,
+    /// The exchange log.
+    pub log: LogSettings,
     /// Folder of further contracts.
     pub contracts_dir: Option<PathBuf>,
     /// Folder of hub entries.
@@ -70,6 +71,19 @@ pub struct Listen {
     pub handshake_timeout: Duration,
     /// Longest wait for calls under way when the gateway ends.
     pub drain_timeout: Duration,
+}
+
+/// The exchange log's name and witnesses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogSettings {
+    /// The log's name in every checkpoint, as a schema-less URL.
+    pub origin: String,
+    /// Which cosignatures make a checkpoint count.
+    pub policy: Policy,
+    /// The policy's file as it stands.
+    pub policy_text: Option<String>,
+    /// CA of the witnesses' certificates; that of the clients unless said.
+    pub witness_ca: Option<PathBuf>,
 }
 
 /// Who issues tokens, for whom.
@@ -133,15 +147,15 @@ fn read(file: &Path, table: &Table<'_>) -> Option<Config> {
         let hsm = if keys.has("pkcs11") { keys.section("pkcs11", read_hsm).map(Some) } else { Some(None) };
         (vault, hsm)
     });
-    let log_origin = table.section("log", |log| {
-        log.parsed("origin", "ndxp.quangninh.gov.vn/log", |text| {
-            let plain = !text.is_empty() && !text.contains(['+', '\n', ' ']) && !text.contains("://");
-            if plain {
-                Ok(text.to_owned())
-            } else {
-                Err("must be a URL without its schema, without + or spaces".into())
-            }
-        })
+    let log = table.section("log", |log| {
+        let origin = log.parsed("origin", "ndxp.quangninh.gov.vn/log", schemaless);
+        let witnesses = log.path("witness_policy").map(|file| read_policy(log, &file));
+        let witness_ca = log.path("witness_ca");
+        let (policy, policy_text) = match witnesses {
+            Some(read) => read.map(|(policy, text)| (policy, Some(text)))?,
+            None => (Policy::default(), None),
+        };
+        Some(LogSettings { origin: origin?, policy, policy_text, witness_ca })
     });
     let contracts_dir = table.path("contracts_dir");
     let hubs_dir = table.needed_path("hubs_dir", "hubs");
@@ -155,14 +169,30 @@ fn read(file: &Path, table: &Table<'_>) -> Option<Config> {
         tokens: tokens?,
         vault: vault?,
         hsm: hsm?,
-        log_origin: log_origin?,
+        log: log?,
         contracts_dir,
         hubs_dir: hubs_dir?,
         sources_dir: sources_dir?,
     })
 }
 
-fn address(text: &str) -> Result<SocketAddr, String> {
+/// A name in signed notes: a URL without its schema.
+pub(crate) fn schemaless(text: &str) -> Result<String, String> {
+    let plain = !text.is_empty() && !text.contains(['+', '\n', ' ']) && !text.contains("://");
+    if plain { Ok(text.to_owned()) } else { Err("must be a URL without its schema, without + or spaces".into()) }
+}
+
+/// The witnesses' policy (C2SP tlog-policy).
+fn read_policy(table: &Table<'_>, file: &Path) -> Option<(Policy, String)> {
+    let read = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()));
+    let parse = |text: String| {
+        let policy = Policy::parse(&text).map_err(|(line, reason)| format!("{}:{line}: {reason}", file.display()))?;
+        Ok((policy, text))
+    };
+    read.and_then(parse).map_err(|reason| table.fault("witness_policy", reason)).ok()
+}
+
+pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| format!("{text:?} is no address: write ip:port, such as 0.0.0.0:7443"))
 }
 
@@ -250,7 +280,7 @@ fn published(table: &Table<'_>, text: &str, has_file: bool) -> Option<http::Uri>
 /// Fewest characters of the secret that private keys are sealed with: 128 bits in hexadecimal.
 const MIN_SECRET: usize = 32;
 
-fn read_vault(table: &Table<'_>) -> Option<Vault> {
+pub(crate) fn read_vault(table: &Table<'_>) -> Option<Vault> {
     let secret = table.secret("encryption_secret")?;
     if secret.reveal().len() < MIN_SECRET {
         table.fault("encryption_secret", format!("must have at least {MIN_SECRET} characters: openssl rand -hex 32"));

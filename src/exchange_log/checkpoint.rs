@@ -51,12 +51,27 @@ pub struct LogVerifier {
     key: Vec<u8>,
 }
 
-fn key_id(name: &str, key: &[u8]) -> [u8; 4] {
-    let text = [name.as_bytes(), b"\n", &[ALGORITHM_ED25519], key].concat();
+/// A key's id in signed notes.
+pub(super) fn key_id(name: &str, algorithm: u8, key: &[u8]) -> [u8; 4] {
+    let text = [name.as_bytes(), b"\n", &[algorithm], key].concat();
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &text);
     let mut id = [0; 4];
     id.copy_from_slice(&digest.as_ref()[..4]);
     id
+}
+
+/// Name and key of `name+hash+key`, for a key of this type.
+pub(super) fn open_vkey(vkey: &str, of: u8) -> Result<(String, Vec<u8>), CheckpointError> {
+    let mut parts = vkey.trim().splitn(3, '+');
+    let (Some(name), Some(hash), Some(key)) = (parts.next(), parts.next(), parts.next()) else {
+        return Err(CheckpointError::BadKey);
+    };
+    let bytes = STANDARD.decode(key).map_err(|_| CheckpointError::BadKey)?;
+    let (algorithm, key) = bytes.split_first().ok_or(CheckpointError::BadKey)?;
+    if *algorithm != of || key.len() != 32 || hex(&key_id(name, of, key)) != hash {
+        return Err(CheckpointError::BadKey);
+    }
+    Ok((name.to_owned(), key.to_vec()))
 }
 
 impl LogSigner {
@@ -84,7 +99,7 @@ impl LogSigner {
     /// A signed checkpoint.
     pub fn sign(&self, size: u64, root: &Hash) -> String {
         let text = format!("{}\n{size}\n{}\n", self.origin, STANDARD.encode(root));
-        let id = key_id(&self.origin, self.pair.public_key().as_ref());
+        let id = key_id(&self.origin, ALGORITHM_ED25519, self.pair.public_key().as_ref());
         let signature = self.pair.sign(text.as_bytes());
         let line = STANDARD.encode([id.as_slice(), signature.as_ref()].concat());
         format!("{text}\n— {} {line}\n", self.origin)
@@ -94,17 +109,13 @@ impl LogSigner {
 impl LogVerifier {
     /// Reads `name+hash+key`.
     pub fn parse(vkey: &str) -> Result<Self, CheckpointError> {
-        let mut parts = vkey.trim().splitn(3, '+');
-        let (Some(name), Some(hash), Some(key)) = (parts.next(), parts.next(), parts.next()) else {
-            return Err(CheckpointError::BadKey);
-        };
-        let bytes = STANDARD.decode(key).map_err(|_| CheckpointError::BadKey)?;
-        let (algorithm, key) = bytes.split_first().ok_or(CheckpointError::BadKey)?;
-        let id = hex(&key_id(name, key));
-        if *algorithm != ALGORITHM_ED25519 || key.len() != 32 || id != hash {
-            return Err(CheckpointError::BadKey);
-        }
-        Ok(LogVerifier { origin: name.to_owned(), key: key.to_vec() })
+        let (origin, key) = open_vkey(vkey, ALGORITHM_ED25519)?;
+        Ok(LogVerifier { origin, key })
+    }
+
+    /// The log's name.
+    pub fn origin(&self) -> &str {
+        &self.origin
     }
 
     /// Checks a signed checkpoint.
@@ -120,7 +131,7 @@ impl LogVerifier {
                 return Err(CheckpointError::Malformed);
             };
             let bytes = STANDARD.decode(signature).map_err(|_| CheckpointError::Malformed)?;
-            if name != self.origin || !bytes.starts_with(&key_id(&self.origin, &self.key)) {
+            if name != self.origin || !bytes.starts_with(&key_id(&self.origin, ALGORITHM_ED25519, &self.key)) {
                 continue;
             }
             return UnparsedPublicKey::new(&ED25519, &self.key)
@@ -134,7 +145,7 @@ impl LogVerifier {
 
 impl std::fmt::Display for LogVerifier {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let id = hex(&key_id(&self.origin, &self.key));
+        let id = hex(&key_id(&self.origin, ALGORITHM_ED25519, &self.key));
         let key = STANDARD.encode([&[ALGORITHM_ED25519], self.key.as_slice()].concat());
         write!(f, "{}+{id}+{key}", self.origin)
     }

@@ -14,6 +14,7 @@
 
 pub mod canonical;
 pub mod checkpoint;
+pub mod cosignature;
 pub mod entry;
 pub mod journal;
 pub mod proof;

@@ -1,10 +1,11 @@
 //! Reading the log's files, also while a gateway writes them.
 
 use super::checkpoint::{Checkpoint, LogVerifier};
+use super::cosignature::Policy;
 use super::journal::{read_segment, segments};
 use super::pruned::Pruned;
-use super::tiles::{checkpoint_path, read_bundle, read_tile};
-use super::tree::{Hash, TILE, tree_hash};
+use super::tiles::{checkpoint_path, read_bundle, read_tile, subtree};
+use super::tree::{Hash, TILE};
 use super::{Entry, LogError, LogPaths};
 use std::path::Path;
 
@@ -15,6 +16,11 @@ pub struct Found {
     pub index: u64,
     /// The entry.
     pub entry: Entry,
+}
+
+/// The file with the newest checkpoint that counts.
+pub fn published_file(tiles: &Path) -> Result<&'static str, LogError> {
+    Ok(if policy(tiles)?.needs_witnesses() { COSIGNED_FILE } else { "checkpoint" })
 }
 
 /// A view of the log at one moment.
@@ -36,6 +42,31 @@ pub struct LogReader {
 
 /// The file with the log's verifier key, beside the checkpoint.
 pub const VKEY_FILE: &str = "vkey";
+/// The file with the policy that says which checkpoints count (C2SP tlog-policy).
+pub const POLICY_FILE: &str = "policy";
+/// The newest checkpoint with the cosignatures that the policy wants.
+pub const COSIGNED_FILE: &str = "cosigned";
+
+/// A checkpoint that counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Published {
+    /// Entries.
+    pub size: u64,
+    /// As it was signed, and cosigned.
+    pub note: String,
+}
+
+/// The policy of a log; one without its file wants no witnesses.
+pub fn policy(tiles: &Path) -> Result<Policy, LogError> {
+    let path = tiles.join(POLICY_FILE);
+    match std::fs::read_to_string(&path) {
+        Ok(text) => {
+            Policy::parse(&text).map_err(|(line, reason)| LogError::corrupt(&path, 0, format!("line {line}: {reason}")))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Policy::default()),
+        Err(error) => Err(LogError::io(&path, &error)),
+    }
+}
 
 impl LogReader {
     /// Opens the log below `data`. A gateway that seals at the same moment is waited for by trying again.
@@ -149,7 +180,26 @@ impl LogReader {
         &self.paths
     }
 
-    /// The published checkpoint as it was signed; empty where nothing was sealed yet.
+    /// The newest checkpoint that counts by the log's policy; `None` where there is none yet.
+    pub fn published(&self) -> Result<Option<Published>, LogError> {
+        let file = published_file(&self.paths.tiles)?;
+        if file != COSIGNED_FILE {
+            let own = || Published { size: self.sealed(), note: self.note.clone() };
+            return Ok(self.checkpoint.as_ref().map(|_| own()));
+        }
+        let path = self.paths.tiles.join(file);
+        let note = match std::fs::read_to_string(&path) {
+            Ok(note) => note,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(LogError::io(&path, &error)),
+        };
+        let checkpoint = self.verifier.check(&note);
+        let size = checkpoint.map_err(|error| LogError::corrupt(&path, 0, error.to_string()))?.size;
+        // A newer one than this reader knows is not of its moment.
+        Ok((size <= self.sealed()).then_some(Published { size, note }))
+    }
+
+    /// The last checkpoint as it was signed; empty where nothing was sealed yet.
     pub fn note(&self) -> &str {
         &self.note
     }
@@ -178,15 +228,9 @@ impl LogReader {
 
     /// The hash of a complete sealed subtree of 2^`level` leaves.
     pub fn node(&self, level: u32, index: u64) -> Result<Hash, LogError> {
-        let (tiles, within) = ((level / 8) as usize, level % 8);
-        let count = self.sealed() >> (8 * tiles);
-        let first = index << within;
-        let tile = first / TILE as u64;
-        let width = if tile < count / TILE as u64 { TILE } else { (count % TILE as u64) as usize };
-        let hashes = read_tile(&self.paths.tiles, tiles, tile, width)?;
-        let from = (first % TILE as u64) as usize;
-        let some = hashes.get(from..from + (1 << within));
-        some.map(tree_hash).ok_or_else(|| LogError::corrupt(&self.paths.tiles, 0, "a subtree is not complete"))
+        let read = |tiles, tile, width| read_tile(&self.paths.tiles, tiles, tile, width);
+        subtree(&read, self.sealed(), level, index)
+            .and_then(|hash| hash.ok_or_else(|| LogError::corrupt(&self.paths.tiles, 0, "a subtree is not complete")))
     }
 
     /// The bytes of the entries behind the checkpoint.

@@ -3,7 +3,7 @@
 
 use super::checkpoint::{Checkpoint, CheckpointError, LogVerifier};
 use super::proof::{inclusion, root_of};
-use super::reader::LogReader;
+use super::reader::{LogReader, Published};
 use super::tree::{Hash, leaf_hash};
 use super::{Entry, LogError};
 use base64::Engine;
@@ -44,13 +44,12 @@ pub struct Receipt {
 impl Receipt {
     /// The receipt of an entry under the published checkpoint; `None` where it is not sealed yet, or not there.
     pub fn make(reader: &LogReader, index: u64) -> Result<Option<Self>, LogError> {
-        let size = reader.sealed();
-        if index >= size {
+        let Some(Published { size, note }) = reader.published()?.filter(|published| index < published.size) else {
             return Ok(None);
-        }
+        };
         let Some(entry) = reader.entry_bytes(index)? else { return Ok(None) };
         let path = inclusion(&|level, at| reader.node(level, at), index, size)?;
-        Ok(Some(Receipt { entry, index, path, checkpoint: reader.note().to_owned() }))
+        Ok(Some(Receipt { entry, index, path, checkpoint: note }))
     }
 
     /// As a file (`.tlog-proof`).

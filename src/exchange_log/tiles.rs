@@ -1,7 +1,7 @@
 //! Files of the log in the C2SP tlog-tiles layout: `tile/<level>/<index>` and `tile/entries/<index>`, with `.p/<width>`
 //! for what is not full yet (https://c2sp.org/tlog-tiles).
 
-use super::tree::{Hash, TILE};
+use super::tree::{Hash, TILE, tree_hash};
 use super::{LogError, entry};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -94,11 +94,7 @@ type Cut<'c> = &'c dyn Fn(Vec<u8>, usize, &Path) -> Result<Vec<u8>, LogError>;
 
 /// Reads a file of the right edge. The next sealing deletes it, but not before a wider one, or the full one, holds all that
 /// it held: `cut` takes this width out of that.
-fn read_edge(
-    path_of: &dyn Fn(usize) -> PathBuf,
-    width: usize,
-    cut: Cut<'_>,
-) -> Result<Vec<u8>, LogError> {
+fn read_edge(path_of: &dyn Fn(usize) -> PathBuf, width: usize, cut: Cut<'_>) -> Result<Vec<u8>, LogError> {
     let exact = path_of(width);
     let mut last = None;
     for _ in 0..3 {
@@ -146,6 +142,26 @@ pub fn read_bundle(root: &Path, index: u64, width: usize) -> Result<Vec<Vec<u8>>
 pub fn read_tile(root: &Path, level: usize, index: u64, width: usize) -> Result<Vec<Hash>, LogError> {
     let bytes = tile_bytes(root, level, index, width)?;
     Ok(decode_tile(&bytes, width, &tile_path(root, level, index, width))?.to_vec())
+}
+
+/// The hash of a complete subtree of 2^`level` leaves in a tree of `size`, out of its tile, which `read` gives by level,
+/// index and width; `None` where the subtree is not complete.
+pub fn subtree(
+    read: &dyn Fn(usize, u64, usize) -> Result<Vec<Hash>, LogError>,
+    size: u64,
+    level: u32,
+    index: u64,
+) -> Result<Option<Hash>, LogError> {
+    let (tiles, within) = ((level / 8) as usize, level % 8);
+    let count = size >> (8 * tiles);
+    let first = index << within;
+    let tile = first / TILE as u64;
+    let width = if tile < count / TILE as u64 { TILE } else { (count % TILE as u64) as usize };
+    let from = (first % TILE as u64) as usize;
+    if from + (1 << within) > width {
+        return Ok(None);
+    }
+    Ok(read(tiles, tile, width)?.get(from..from + (1 << within)).map(tree_hash))
 }
 
 /// Writes a file durably, whole or not at all, in place of one that stood there (its folder is synced by the caller,

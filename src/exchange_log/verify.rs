@@ -1,10 +1,12 @@
 //! Verification: every hash of the log recomputed from its entries, on all cores; the first that is wrong is named.
 
 use super::checkpoint::{Checkpoint, LogVerifier};
+use super::cosignature::Policy;
 use super::pruned::{PRUNED_FILE, Pruned};
-use super::tiles::{bundle_bytes, bundle_name, decode_bundle, decode_tile, tile_bytes, tile_name};
+use super::reader::{COSIGNED_FILE, POLICY_FILE};
+use super::tiles::{bundle_bytes, bundle_name, decode_bundle, decode_tile, subtree, tile_bytes, tile_name};
 use super::tree::{Edge, Hash, TILE, leaf_hash, tree_hash};
-use super::{Entry, Kind, LogError, canonical};
+use super::{Entry, Kind, LogError, canonical, proof};
 use crate::hex::hex;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -74,23 +76,25 @@ pub struct Report {
     pub pruned: u64,
     /// Entries behind it, whole in the journal; 0 where only the log was looked at.
     pub tail: u64,
+    /// The witnesses whose cosignatures the published checkpoint has.
+    pub witnesses: Vec<String>,
     /// The root, in hexadecimal.
     pub root: String,
-    /// The checkpoint as it was signed.
-    pub note: String,
 }
 
-/// Verifies a log against its key, telling progress as entries done of all.
+/// Verifies a log against its key and a policy of witnesses (that of the log itself, where none is given), telling progress
+/// as entries done of all.
 pub fn verify(
     files: &dyn LogFiles,
     verifier: &LogVerifier,
+    policy: Option<&Policy>,
     progress: impl Fn(u64, u64) + Sync,
 ) -> Result<Report, LogError> {
     // A gateway that seals at the same moment deletes the partial tiles of the checkpoint that was read: begin again.
     let mut tries = 5;
     loop {
         tries -= 1;
-        match (Verification { files, progress: &progress }).run(verifier) {
+        match (Verification { files, progress: &progress }).run(verifier, policy) {
             Err(LogError::Io { .. }) if tries > 0 => std::thread::sleep(std::time::Duration::from_millis(100)),
             other => return other,
         }
@@ -113,7 +117,7 @@ struct Leaves {
 }
 
 impl<P: Fn(u64, u64) + Sync> Verification<'_, P> {
-    fn run(&self, verifier: &LogVerifier) -> Result<Report, LogError> {
+    fn run(&self, verifier: &LogVerifier, policy: Option<&Policy>) -> Result<Report, LogError> {
         let path = self.files.path("checkpoint");
         let note = self.files.needed("checkpoint")?;
         let note = String::from_utf8(note).map_err(|_| LogError::corrupt(&path, 0, "is no text"))?;
@@ -124,8 +128,52 @@ impl<P: Fn(u64, u64) + Sync> Verification<'_, P> {
         if checkpoint.root != root {
             return Err(LogError::corrupt(&path, 0, "the entries do not have the checkpoint's root"));
         }
+        let witnesses = self.cosigned(verifier, policy, &checkpoint, &note)?;
         let Checkpoint { origin, size, .. } = checkpoint;
-        Ok(Report { origin, sealed: size, pruned, tail: 0, root: hex(&root), note })
+        Ok(Report { origin, sealed: size, pruned, tail: 0, witnesses, root: hex(&root) })
+    }
+
+    /// The cosigned checkpoint: it has what the policy wants, and is of this very tree. Over HTTPS it is the only one.
+    fn cosigned(
+        &self,
+        verifier: &LogVerifier,
+        policy: Option<&Policy>,
+        checkpoint: &Checkpoint,
+        note: &str,
+    ) -> Result<Vec<String>, LogError> {
+        let own = match policy {
+            Some(policy) => policy.clone(),
+            None => {
+                let text = self.files.read(POLICY_FILE)?;
+                let path = self.files.path(POLICY_FILE);
+                let parsed = text.map(|text| Policy::parse(&String::from_utf8_lossy(&text)));
+                let wrong = |(line, reason)| LogError::corrupt(&path, 0, format!("line {line}: {reason}"));
+                parsed.transpose().map_err(wrong)?.unwrap_or_default()
+            }
+        };
+        if !own.needs_witnesses() {
+            return Ok(Vec::new());
+        }
+        let path = self.files.path(COSIGNED_FILE);
+        let cosigned =
+            self.files.read(COSIGNED_FILE)?.map_or(note.to_owned(), |bytes| String::from_utf8_lossy(&bytes).into());
+        let wrong = |reason: &str| LogError::corrupt(&path, 0, reason);
+        let counted = verifier.check(&cosigned).map_err(|error| wrong(&error.to_string()))?;
+        if !own.holds(&cosigned) {
+            return Err(wrong("it lacks cosignatures that the policy of witnesses wants"));
+        }
+        let read = |level, index, width| {
+            let path = self.files.path(&tile_name(level, index, width));
+            Ok(decode_tile(&self.files.tile(level, index, width)?, width, &path)?.to_vec())
+        };
+        let node = |level, index| {
+            let hash = subtree(&read, checkpoint.size, level, index)?;
+            hash.ok_or_else(|| wrong("it is of more entries than the log has"))
+        };
+        if counted.size > checkpoint.size || counted.size > 0 && proof::root(&node, counted.size)? != counted.root {
+            return Err(wrong("it is of another tree"));
+        }
+        Ok(own.cosignatures(&cosigned).into_iter().map(|(name, _, _)| name.to_owned()).collect())
     }
 
     /// Every bundle, by all cores; of several wrong ones, the first is told.
@@ -273,11 +321,12 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 pub fn verify_data(
     data: &Path,
     vkey: Option<&LogVerifier>,
+    policy: Option<&Policy>,
     progress: impl Fn(u64, u64) + Sync,
 ) -> Result<Report, LogError> {
     let reader = super::reader::LogReader::open(data)?;
     let verifier = vkey.unwrap_or_else(|| reader.verifier());
-    let report = verify(&LogFolder(reader.paths().tiles.clone()), verifier, progress)?;
+    let report = verify(&LogFolder(reader.paths().tiles.clone()), verifier, policy, progress)?;
     // Behind what was sealed when the reader was opened; the verification may have seen more.
     for (place, bytes) in reader.tail().iter().enumerate() {
         if canonical::kind(bytes).is_none() {

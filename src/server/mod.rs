@@ -22,7 +22,8 @@ use crate::audit::service::Audit;
 use crate::config::{Config, ConfigFault};
 use crate::exchange_log::checkpoint::LogSigner;
 use crate::exchange_log::pseudonym::{self, Pseudonyms};
-use crate::exchange_log::{ExchangeLog, LogError};
+use crate::exchange_log::reader::POLICY_FILE;
+use crate::exchange_log::{ExchangeLog, LogError, LogPaths, write_atomically};
 use crate::identity::connections::Connections;
 use crate::identity::crl::{CrlError, CrlFetcher};
 use crate::identity::tls::{Gate, TlsFault};
@@ -30,6 +31,7 @@ use crate::registry::sqlite::SqliteStore;
 use crate::registry::usage::UsageStore;
 use crate::registry::{RegistryError, Snapshot, Store};
 use crate::web::Web;
+use crate::witness::asker::Asker;
 use arc_swap::ArcSwap;
 use infra::Infra;
 use listener::Control;
@@ -102,7 +104,7 @@ fn log_signer(config: &Config) -> Result<LogSigner, StartError> {
         }
         Err(error) => return Err(fail(error.to_string())),
     };
-    LogSigner::from_pkcs8(&config.log_origin, &bytes).ok_or_else(|| fail("is no Ed25519 key (PKCS#8)".into()))
+    LogSigner::from_pkcs8(&config.log.origin, &bytes).ok_or_else(|| fail("is no Ed25519 key (PKCS#8)".into()))
 }
 
 /// A running gateway. Dropping it stops it at once; [`Gateway::stop`] lets calls finish.
@@ -127,6 +129,7 @@ impl Gateway {
         let crl = first_list(&config)?;
         let (gate_to, gate) = watch::channel(Arc::new(Gate::load(&config.tls)?));
         let log = ExchangeLog::open(&config.data, log_signer(&config)?)?;
+        keep_policy(&config)?;
         let pseudonyms = Pseudonyms::open(&pseudonym::folder(&config.data))?;
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&registry_path(&config.data))?);
         let shared = Arc::new(Shared::new(&config, log, pseudonyms));
@@ -164,6 +167,7 @@ impl Gateway {
             let web = Arc::new(web.map_err(|error| StartError::Thread(error.to_string()))?);
             workers.push(spawn_web(web, listener, gate, stop.clone())?);
         }
+        workers.extend(spawn_asker(&config, stop.clone())?);
         let ops_listener = config.listen.ops.map(ops::bind).transpose()?;
         let ops = ops_listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let reloader = Arc::new(Reloader {
@@ -224,6 +228,33 @@ fn first_list(config: &Config) -> Result<Option<CrlFetcher>, StartError> {
     }
     // Connections belong to the runtime that ends here.
     Ok(Some(CrlFetcher::new(source.clone(), file, &config.tls.client_ca)?))
+}
+
+/// The policy of witnesses stands beside the log, so that whoever reads its files knows which checkpoints count.
+fn keep_policy(config: &Config) -> Result<(), LogError> {
+    let path = LogPaths::new(&config.data).tiles.join(POLICY_FILE);
+    match (&config.log.policy_text, path.exists()) {
+        (Some(text), _) => write_atomically(&path, text.as_bytes()),
+        (None, true) => std::fs::remove_file(&path).map_err(|error| LogError::io(&path, &error)),
+        (None, false) => Ok(()),
+    }
+}
+
+/// The thread that asks the witnesses, where the policy names any.
+fn spawn_asker(config: &Config, stop: CancellationToken) -> Result<Option<JoinHandle<()>>, StartError> {
+    if !config.log.policy.needs_witnesses() {
+        return Ok(None);
+    }
+    let ca = config.log.witness_ca.as_ref().unwrap_or(&config.tls.client_ca);
+    let tls = crate::identity::tls::client_config(ca, None, &[])?;
+    let asker = Asker::new(&config.data, config.log.policy.clone(), &tls);
+    let run = move || async move {
+        tokio::select! {
+            () = asker.run() => {}
+            () = stop.cancelled() => {}
+        }
+    };
+    thread::spawn("witnesses", run).map(Some)
 }
 
 /// The HTTPS port's thread.

@@ -4,6 +4,7 @@
 use super::{Asked, Web, json};
 use crate::exchange_log::LogPaths;
 use crate::exchange_log::pruned::PRUNED_FILE;
+use crate::exchange_log::reader::published_file;
 use crate::exchange_log::tiles::{bundle_bytes, bundle_name, tile_bytes, tile_name};
 use crate::exchange_log::tree::TILE;
 use crate::registry::Role;
@@ -39,7 +40,9 @@ impl Web {
         // The right edge of an older checkpoint is cut out of what took its place: it is there for as long as its reader
         // needs.
         let (bytes, kind, cache) = match file {
-            LogFile::Checkpoint => (plain("checkpoint"), "text/plain; charset=utf-8", "no-cache"),
+            LogFile::Checkpoint => {
+                (published_file(&root).ok().and_then(plain), "text/plain; charset=utf-8", "no-cache")
+            }
             LogFile::Pruned => (plain(PRUNED_FILE), "text/plain; charset=utf-8", "no-cache"),
             LogFile::Tile { level, index, width } => {
                 (tile_bytes(&root, level, index, width).ok(), "application/octet-stream", FOR_EVER)
@@ -73,7 +76,9 @@ impl LogFile {
         let mut index = 0u64;
         for part in path.split('/') {
             let part = part.strip_prefix('x').unwrap_or(part);
-            index = index.checked_mul(1_000)?.checked_add(part.parse().ok().filter(|_| part.len() == 3 && digits(part))?)?;
+            index = index
+                .checked_mul(1_000)?
+                .checked_add(part.parse().ok().filter(|_| part.len() == 3 && digits(part))?)?;
         }
         let level = match level {
             "entries" => None,

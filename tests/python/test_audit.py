@@ -1,4 +1,5 @@
 """Auditors work through ndxp.audit.v1; provincial systems get the receipts of their own exchanges there."""
+import json
 import threading
 import time
 import uuid
@@ -114,9 +115,9 @@ def test_a_search_for_a_person_says_why_and_is_itself_in_the_log(stage, hoa, ask
 
 
 def test_only_auditors_search_and_only_own_receipts_are_given(stage, hoa, shop, ask):
-    for ask in (lambda: shop.Search(query={}), lambda: shop.GetCheckpoint(), lambda: shop.Statistics(bucket="DAY"),
+    for call in (lambda: shop.Search(query={}), lambda: shop.GetCheckpoint(), lambda: shop.Statistics(bucket="DAY"),
                 lambda: list(shop.Export(query={})), lambda: list(shop.Tail(query={}))):
-        assert refused(ask) == "STAFF_UNKNOWN"
+        assert refused(call) == "STAFF_UNKNOWN"
     stage.cli("certs", "issue", "dung-op", "--staff", "--folder", "pki")
     stage.cli("staff", "add", "dung-op", "--role", "operator")
     time.sleep(1)
@@ -196,3 +197,20 @@ def test_the_log_of_a_running_gateway_is_verified_from_afar(stage, hoa, ask):
     told = stage.cli("audit", "verify", "--remote", url, "--ca", "pki/ca.pem", "--certificate", "pki/hoa-audit.pem",
                      "--vkey", vkey(stage))
     assert "verified" in told
+
+
+def test_an_export_in_parquet_is_read_by_another_implementation(stage, hoa, ask):
+    from pyarrow import parquet
+    ask()
+    time.sleep(1)
+    for ending in ("parquet", "jsonl"):
+        stage.cli("audit", "export", "--client", "one-stop-shop", "--out", f"shop.{ending}")
+        assert "verified" in stage.cli("audit", "verify", "--export", f"shop.{ending}")
+    table = parquet.read_table(stage.folder / "shop.parquet")
+    assert parquet.ParquetFile(stage.folder / "shop.parquet").metadata.row_group(0).column(0).compression == "ZSTD"
+    rows = table.to_pylist()
+    lines = [json.loads(line) for line in (stage.folder / "shop.jsonl").read_text().splitlines()]
+    for row, line in zip(rows, lines):
+        assert (row["index"], row["time"], row["exchange"]) == (line["index"], line["time"], line["exchange"])
+        assert row["entry"] and row["total_us"] == line.get("total_us", 0)
+    assert len(rows) >= len(lines) - 50 and len(rows) > 5

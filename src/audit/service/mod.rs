@@ -282,7 +282,9 @@ impl AuditService for Audit {
         self.auditor(&request, "audit.checkpoint").await?;
         let data = self.data.clone();
         let reader = reading(move || Ok(LogReader::sealed_only(&data)?)).await?;
-        let (checkpoint, verifier_key) = (reader.note().to_owned(), reader.verifier().to_string());
+        let published = reader.published().map_err(|error| failed(error.into()))?;
+        let (checkpoint, verifier_key) =
+            (published.map(|one| one.note).unwrap_or_default(), reader.verifier().to_string());
         Ok(Response::new(api::GetCheckpointResponse { checkpoint, verifier_key }))
     }
 

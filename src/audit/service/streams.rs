@@ -5,8 +5,8 @@ use crate::audit::AuditError;
 use crate::audit::index::Index;
 use crate::audit::query::Query;
 use crate::audit::search;
-use crate::exchange_log::reader::{Found, LogReader};
-use crate::exchange_log::receipt::Receipt;
+use crate::exchange_log::proof::inclusion;
+use crate::exchange_log::reader::{Found, LogReader, Published};
 use crate::exchange_log::tree::TILE;
 use futures_util::Stream;
 use std::path::{Path, PathBuf};
@@ -100,13 +100,15 @@ pub(super) fn export(data: PathBuf, query: Query) -> Parts<api::ExportPart> {
 fn export_all(data: &Path, query: &Query, to: &Sender<Result<api::ExportPart, Status>>) -> Result<(), End> {
     let (reader, index) = (LogReader::sealed_only(data)?, Index::read(data)?);
     let send = |part| to.blocking_send(Ok(part)).map_err(|_| End::Gone);
-    send(api::ExportPart { checkpoint: reader.note().to_owned(), ..api::ExportPart::default() })?;
-    let mut before = Some(reader.sealed());
+    let Some(Published { size, note }) = reader.published()? else { return Ok(()) };
+    send(api::ExportPart { checkpoint: note, ..api::ExportPart::default() })?;
+    let mut before = Some(size);
     while let Some(at) = before {
         let page = search::page(&reader, index.as_ref(), query, Some(at), PAGE, None)?;
         for found in page.found {
-            let Some(Receipt { entry, index, path, .. }) = Receipt::make(&reader, found.index)? else { continue };
+            let path = inclusion(&|level, at| reader.node(level, at), found.index, size)?;
             let path = path.into_iter().map(|hash| hash.to_vec()).collect();
+            let (index, entry) = (found.index, found.entry.to_bytes());
             send(api::ExportPart { checkpoint: String::new(), index, entry, path })?;
         }
         before = page.before;

@@ -11,7 +11,7 @@ use crate::cli::output::{Output, bar, cell};
 use crate::exchange_log::Entry;
 use crate::exchange_log::checkpoint::LogVerifier;
 use crate::exchange_log::proof::{inclusion, root_of};
-use crate::exchange_log::reader::Found;
+use crate::exchange_log::reader::{Found, Published};
 use crate::exchange_log::tree::{Hash, leaf_hash};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -194,10 +194,11 @@ impl Parquet {
     }
 }
 
-/// Writes every sealed entry that fits, oldest first, and the proofs.
+/// Writes every entry under the published checkpoint that fits, oldest first, and the proofs.
 pub fn export(log: &Opened, query: &Query, out: &Path, output: Output) -> Result<(), CliError> {
     let mut rows = Rows::create(out)?;
-    let sealed = log.reader.sealed();
+    let nothing = || CliError::Failed("no checkpoint counts yet: is the gateway running, and its witnesses?".into());
+    let Published { size: sealed, note } = log.reader.published()?.ok_or_else(nothing)?;
     // Places first, since they are found newest first: eight bytes for each.
     let mut places = Vec::new();
     log.each(query, |one| {
@@ -208,7 +209,7 @@ pub fn export(log: &Opened, query: &Query, out: &Path, output: Output) -> Result
     })?;
     let proofs = proofs_path(out);
     let mut file = BufWriter::new(File::create(&proofs)?);
-    write_line(&mut file, &Line::Checkpoint { checkpoint: log.reader.note().to_owned() })?;
+    write_line(&mut file, &Line::Checkpoint { checkpoint: note })?;
     let progress = bar("exporting {bar:40} {pos}/{len} entries, {per_sec}")?;
     progress.set_length(places.len() as u64);
     for index in places.iter().rev() {

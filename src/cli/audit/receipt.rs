@@ -6,6 +6,7 @@ use crate::audit::search;
 use crate::cli::CliError;
 use crate::cli::output::Output;
 use crate::exchange_log::checkpoint::LogVerifier;
+use crate::exchange_log::cosignature::Policy;
 use crate::exchange_log::reader::Found;
 use crate::exchange_log::receipt::Receipt;
 use serde_json::json;
@@ -58,10 +59,13 @@ pub fn prove(data: &Path, exchange: &str, out: Option<&Path>, output: Output) ->
     }
 }
 
-pub fn verify(file: &Path, verifier: &LogVerifier, output: Output) -> Result<(), CliError> {
+pub fn verify(file: &Path, verifier: &LogVerifier, policy: Option<&Policy>, output: Output) -> Result<(), CliError> {
     let failed = |reason: String| CliError::Failed(format!("not verified: {}: {reason}", file.display()));
     let receipt = Receipt::parse(&std::fs::read_to_string(file)?).map_err(|error| failed(error.to_string()))?;
     let (entry, checkpoint) = receipt.verify(verifier).map_err(|error| failed(error.to_string()))?;
+    if policy.is_some_and(|policy| !policy.holds(&receipt.checkpoint)) {
+        return Err(failed("its checkpoint lacks cosignatures that the policy of witnesses wants".into()));
+    }
     let entry = to_json(&Found { index: receipt.index, entry });
     let value = json!({ "verified": true, "origin": checkpoint.origin, "size": checkpoint.size, "entry": entry });
     let head = format!("verified: entry {} of {} entries of {}", receipt.index, checkpoint.size, checkpoint.origin);

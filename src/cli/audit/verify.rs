@@ -6,6 +6,7 @@ use crate::cli::{CliError, runtime};
 use crate::drivers::http::HttpEndpoint;
 use crate::exchange_log::LogError;
 use crate::exchange_log::checkpoint::LogVerifier;
+use crate::exchange_log::cosignature::Policy;
 use crate::exchange_log::reader::VKEY_FILE;
 use crate::exchange_log::verify::{LogFiles, LogFolder, Report, verify, verify_data};
 use crate::identity::tls;
@@ -42,6 +43,9 @@ pub struct VerifyArgs {
     /// Its key (PEM); the certificate's path with `.key` unless said.
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
+    /// Which witnesses must have cosigned (C2SP tlog-policy); that beside the log unless said.
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
     /// The log's key (`name+hash+key`), from somewhere that the log's operator cannot change.
     #[arg(long, value_name = "KEY")]
     vkey: Option<String>,
@@ -56,20 +60,24 @@ pub fn run(args: &VerifyArgs, data: impl Fn() -> Result<PathBuf, CliError>, outp
     };
     let own = || Ok(data()?.join("log"));
     if let Some(file) = &args.receipt {
-        return receipt::verify(file, &key(&own)?, output);
+        let policy = args.policy.as_deref().map(read_policy).transpose()?;
+        return receipt::verify(file, &key(&own)?, policy.as_ref(), output);
     }
     if let Some(file) = &args.export {
         return export::verify(file, &key(&own)?, output);
     }
+    let policy = args.policy.as_deref().map(read_policy).transpose()?;
     let progress = bar("verifying {bar:40} {pos}/{len} entries, {per_sec}")?;
     let told = |done, of| {
         progress.set_length(of);
         progress.set_position(done);
     };
     let report = match (&args.remote, &args.log) {
-        (Some(url), _) => verify(&Remote::new(url, args)?, &key(&own)?, told),
-        (None, Some(folder)) => verify(&LogFolder(folder.clone()), &key(&|| Ok(folder.clone()))?, told),
-        (None, None) => verify_data(&data()?, given.as_ref(), told),
+        (Some(url), _) => verify(&Remote::new(url, args)?, &key(&own)?, policy.as_ref(), told),
+        (None, Some(folder)) => {
+            verify(&LogFolder(folder.clone()), &key(&|| Ok(folder.clone()))?, policy.as_ref(), told)
+        }
+        (None, None) => verify_data(&data()?, given.as_ref(), policy.as_ref(), told),
     };
     progress.finish_and_clear();
     print(&report.map_err(|error| CliError::Failed(format!("not verified: {error}")))?, given.is_some(), output)
@@ -79,10 +87,15 @@ fn parse(vkey: &str) -> Result<LogVerifier, CliError> {
     LogVerifier::parse(vkey).map_err(|error| CliError::Usage(format!("--vkey: {error}")))
 }
 
+fn read_policy(file: &Path) -> Result<Policy, CliError> {
+    let text = std::fs::read_to_string(file)?;
+    Policy::parse(&text).map_err(|(line, reason)| CliError::Usage(format!("{}:{line}: {reason}", file.display())))
+}
+
 fn print(report: &Report, given: bool, output: Output) -> Result<(), CliError> {
     let value = json!({
         "verified": true, "origin": report.origin, "sealed": report.sealed, "pruned": report.pruned,
-        "tail": report.tail, "root": report.root,
+        "tail": report.tail, "witnesses": report.witnesses, "root": report.root,
     });
     output.result(&value, || {
         let whose =
@@ -91,8 +104,12 @@ fn print(report: &Report, given: bool, output: Output) -> Result<(), CliError> {
             0 => String::new(),
             some => format!("; {some} of them pruned, and told of in the log"),
         };
+        let witnesses = match report.witnesses.as_slice() {
+            [] => String::new(),
+            some => format!(", cosigned by {}", some.join(", ")),
+        };
         format!(
-            "verified: {} entries of {} under the checkpoint, root {}{pruned}; {} more in the journal{whose}",
+            "verified: {} entries of {} under the checkpoint, root {}{witnesses}{pruned}; {} more in the journal{whose}",
             report.sealed, report.origin, report.root, report.tail
         )
     })

@@ -1,0 +1,64 @@
+//! A witness's configuration.
+
+use crate::config::{ConfigFault, Document, Table};
+use crate::exchange_log::checkpoint::LogVerifier;
+use crate::keyfile::Vault;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+/// Everything that `witness` needs, checked.
+pub struct WitnessConfig {
+    /// Its name in its key and in each cosignature, a schema-less URL.
+    pub name: String,
+    /// Where it listens (HTTPS).
+    pub listen: SocketAddr,
+    /// Where its key and what it has signed are kept.
+    pub state: PathBuf,
+    /// Certificate chain (PEM).
+    pub certificate: PathBuf,
+    /// Its key (PEM).
+    pub key: PathBuf,
+    /// The logs that it signs for.
+    pub logs: Vec<LogVerifier>,
+    /// Reads and writes its signing key.
+    pub vault: Vault,
+}
+
+impl WitnessConfig {
+    /// Reads and checks the file.
+    pub fn load(file: &Path) -> Result<Self, Vec<ConfigFault>> {
+        Document::open(file).map_err(|fault| vec![fault])?.read(read)
+    }
+}
+
+fn read(table: &Table<'_>) -> Option<WitnessConfig> {
+    let name = table.parsed("name", "witness.dc2.quangninh.gov.vn", crate::config::schemaless);
+    let listen = table.parsed("listen", "0.0.0.0:8444", crate::config::address);
+    let state = table.needed_path("state", "witness");
+    let (certificate, key) = table.section("tls", |tls| {
+        (tls.needed_path("certificate", "pki/witness.pem"), tls.needed_path("key", "pki/witness.key"))
+    });
+    let vault = table.section("keys", |keys| {
+        if keys.has("encryption_secret") { crate::config::read_vault(keys) } else { Some(Vault::default()) }
+    });
+    let vkeys = table.texts("logs");
+    if vkeys.is_empty() {
+        table.fault("logs", "must list the key of each log that is witnessed: logs = [\"name+hash+key\"]");
+    }
+    let mut logs = Vec::new();
+    for vkey in &vkeys {
+        match LogVerifier::parse(vkey) {
+            Ok(log) => logs.push(log),
+            Err(error) => table.fault("logs", format!("{vkey:?}: {error}")),
+        }
+    }
+    Some(WitnessConfig {
+        name: name?,
+        listen: listen?,
+        state: state?,
+        certificate: certificate?,
+        key: key?,
+        logs,
+        vault: vault?,
+    })
+}

@@ -1,0 +1,55 @@
+//! The body of `add-checkpoint`.
+
+use crate::exchange_log::tree::Hash;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+/// Longest consistency proof (C2SP tlog-witness).
+const MAX_PROOF: usize = 63;
+
+/// What a log asks of a witness.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AddCheckpoint {
+    /// The size of the last checkpoint that the witness has signed, as the log believes.
+    pub old: u64,
+    /// That the new tree begins with that one.
+    pub proof: Vec<Hash>,
+    /// The new checkpoint, a signed note.
+    pub note: String,
+}
+
+impl AddCheckpoint {
+    /// As it is sent.
+    pub fn to_text(&self) -> String {
+        let proof: String = self.proof.iter().map(|hash| format!("{}\n", STANDARD.encode(hash))).collect();
+        format!("old {}\n{proof}\n{}", self.old, self.note)
+    }
+
+    /// As it is received; `None` where it has another form.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (head, note) = text.split_once("\n\n")?;
+        let mut lines = head.lines();
+        let old = lines.next()?.strip_prefix("old ")?;
+        let plain = old == "0" || !old.starts_with('0') && old.bytes().all(|byte| byte.is_ascii_digit());
+        let old = old.parse().ok().filter(|_| plain)?;
+        let proof = lines.map(|line| STANDARD.decode(line).ok()?.try_into().ok()).collect::<Option<Vec<Hash>>>()?;
+        (proof.len() <= MAX_PROOF).then(|| AddCheckpoint { old, proof, note: note.to_owned() })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_sent_is_received_and_nothing_else() {
+        let request = AddCheckpoint { old: 20, proof: vec![[7; 32], [9; 32]], note: "a\n1\nb\n\n— a x\n".into() };
+        assert_eq!(AddCheckpoint::parse(&request.to_text()).unwrap(), request);
+        let first = AddCheckpoint { old: 0, proof: vec![], ..request };
+        assert_eq!(AddCheckpoint::parse(&first.to_text()).unwrap(), first);
+        for bad in ["", "old 1", "old 01\n\na", "old x\n\na", "new 1\n\na", "old 1\nAAA\n\na", "old -1\n\na"] {
+            assert_eq!(AddCheckpoint::parse(bad), None, "{bad}");
+        }
+    }
+}
