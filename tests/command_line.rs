@@ -227,7 +227,8 @@ fn a_changed_byte_is_named_by_verify() {
     let Stage { folder, gateway, .. } = &stage;
     let _ = gateway;
     support::until("everything is sealed", std::time::Duration::from_secs(5), || {
-        let report = ndxp_gateway::exchange_log::verify::verify_data(&stage.data(), None, None, |_, _| {}).unwrap();
+        let report =
+            ndxp_gateway::exchange_log::verify::verify_data(&stage.data(), None, None, None, |_, _| {}).unwrap();
         report.tail == 0 && report.sealed >= 5
     });
     let bundles = stage.data().join("log/tile/entries/000.p");

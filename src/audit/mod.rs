@@ -4,6 +4,7 @@
 pub mod index;
 pub mod odd;
 pub mod query;
+pub mod retention;
 pub mod search;
 pub mod service;
 

@@ -30,6 +30,10 @@ pub trait LogFiles: Sync {
     fn bundle(&self, index: u64, width: usize) -> Result<Vec<u8>, LogError> {
         self.needed(&bundle_name(index, width))
     }
+    /// A bundle that was pruned, where its archive is at hand.
+    fn archived(&self, _index: u64) -> Result<Option<Vec<u8>>, LogError> {
+        Ok(None)
+    }
     /// A file that must be there.
     fn needed(&self, name: &str) -> Result<Vec<u8>, LogError> {
         let missing = || LogError::Io { path: self.path(name), reason: "is missing".into() };
@@ -39,8 +43,18 @@ pub trait LogFiles: Sync {
     fn path(&self, name: &str) -> PathBuf;
 }
 
-/// The folder of a log: the one with `checkpoint` and `tile`.
-pub struct LogFolder(pub PathBuf);
+/// The folder of a log: the one with `checkpoint` and `tile`; and that of its archive, where pruned bundles are.
+pub struct LogFolder {
+    root: PathBuf,
+    archive: Option<PathBuf>,
+}
+
+impl LogFolder {
+    /// A log, perhaps with its archive.
+    pub fn with(root: &Path, archive: Option<&Path>) -> Self {
+        LogFolder { root: root.to_owned(), archive: archive.map(Path::to_owned) }
+    }
+}
 
 impl LogFiles for LogFolder {
     fn read(&self, name: &str) -> Result<Option<Vec<u8>>, LogError> {
@@ -53,15 +67,19 @@ impl LogFiles for LogFolder {
     }
 
     fn tile(&self, level: usize, index: u64, width: usize) -> Result<Vec<u8>, LogError> {
-        tile_bytes(&self.0, level, index, width)
+        tile_bytes(&self.root, level, index, width)
     }
 
     fn bundle(&self, index: u64, width: usize) -> Result<Vec<u8>, LogError> {
-        bundle_bytes(&self.0, index, width)
+        bundle_bytes(&self.root, index, width)
+    }
+
+    fn archived(&self, index: u64) -> Result<Option<Vec<u8>>, LogError> {
+        self.archive.as_ref().map(|archive| bundle_bytes(archive, index, TILE)).transpose()
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
+        self.root.join(name)
     }
 }
 
@@ -253,12 +271,13 @@ impl<P: Fn(u64, u64) + Sync> Verification<'_, P> {
 
     /// The leaf hashes of a bundle, checked against their tile; acts of pruning are put aside.
     fn bundle(&self, bundle: u64, width: usize, pruned: bool, acts: &mut Vec<String>) -> Result<Vec<Hash>, LogError> {
-        if pruned {
+        let archived = if pruned { self.files.archived(bundle)? } else { None };
+        if pruned && archived.is_none() {
             let name = tile_name(0, bundle, width);
             return Ok(decode_tile(&self.files.tile(0, bundle, width)?, width, &self.files.path(&name))?.to_vec());
         }
-        let name = bundle_name(bundle, width);
-        let (bytes, path) = (self.files.bundle(bundle, width)?, self.files.path(&name));
+        let path = self.files.path(&bundle_name(bundle, width));
+        let bytes = archived.map_or_else(|| self.files.bundle(bundle, width), Ok)?;
         let mut hashes = Vec::with_capacity(width);
         for (place, entry) in decode_bundle(&bytes, width, &path)?.into_iter().enumerate() {
             let Some(kind) = canonical::kind(entry) else {
@@ -320,13 +339,14 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 /// believed.
 pub fn verify_data(
     data: &Path,
+    archive: Option<&Path>,
     vkey: Option<&LogVerifier>,
     policy: Option<&Policy>,
     progress: impl Fn(u64, u64) + Sync,
 ) -> Result<Report, LogError> {
     let reader = super::reader::LogReader::open(data)?;
     let verifier = vkey.unwrap_or_else(|| reader.verifier());
-    let report = verify(&LogFolder(reader.paths().tiles.clone()), verifier, policy, progress)?;
+    let report = verify(&LogFolder::with(&reader.paths().tiles, archive), verifier, policy, progress)?;
     // Behind what was sealed when the reader was opened; the verification may have seen more.
     for (place, bytes) in reader.tail().iter().enumerate() {
         if canonical::kind(bytes).is_none() {

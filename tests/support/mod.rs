@@ -160,7 +160,8 @@ impl Stage {
 
     /// What the log must be at the end of every test.
     pub fn verify(&self) -> u64 {
-        let report = ndxp_gateway::exchange_log::verify::verify_data(&self.data(), None, None, |_, _| {}).unwrap();
+        let report =
+            ndxp_gateway::exchange_log::verify::verify_data(&self.data(), None, None, None, |_, _| {}).unwrap();
         report.sealed + report.tail
     }
 }

@@ -44,7 +44,7 @@ pub struct Filter {
     official: Option<String>,
     /// Why somebody is searched for: the number of a document or case. The search and this number go into the log.
     #[arg(long, value_name = "NUMBER", value_parser = case_number)]
-    case: Option<String>,
+    pub case: Option<String>,
     /// From this time on (`2026-11-25`, `2026-11-25T08:00`; Ho Chi Minh City).
     #[arg(long, value_parser = local_time)]
     from: Option<i64>,

@@ -4,6 +4,7 @@ mod export;
 mod filter;
 mod receipt;
 mod report;
+mod retention;
 mod verify;
 
 use super::output::{Output, bar, cell, print_json};
@@ -94,6 +95,11 @@ enum AuditCommand {
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
     },
+    /// Archive entries that are old enough, then delete them here; hashes and checkpoints stay, so every proof still holds.
+    Prune(retention::PruneArgs),
+    /// Legal holds: entries that no pruning may touch.
+    #[command(subcommand)]
+    Hold(retention::HoldCommand),
     /// How far the search index is; or make it anew from the log.
     Index {
         /// Throw it away and make it anew (a gateway that runs goes on with the new one).
@@ -142,6 +148,10 @@ pub fn run(args: AuditArgs, output: Output) -> Result<(), CliError> {
         }
         AuditCommand::Show { exchange } => show(&Opened::of(&folder()?)?, &exchange),
         AuditCommand::Prove { exchange, out } => receipt::prove(&folder()?, &exchange, out.as_deref(), output),
+        AuditCommand::Prune(args) => retention::prune(&folder()?, &args, &config.registry()?.1, output),
+        AuditCommand::Hold(command) => {
+            retention::hold(&folder()?, &command, &config.registry()?.1, &config.actor(), output)
+        }
         AuditCommand::Index { rebuild } => run_index(&folder()?, rebuild, output),
     }
 }

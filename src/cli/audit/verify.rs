@@ -31,6 +31,9 @@ pub struct VerifyArgs {
     /// Check a copy of a log: the folder with `checkpoint` and `tile`.
     #[arg(long, value_name = "DIR", group = "what")]
     log: Option<PathBuf>,
+    /// Folder with the bundles that were pruned: they are checked, too.
+    #[arg(long, value_name = "DIR", conflicts_with = "remote")]
+    archive: Option<PathBuf>,
     /// Check the log of a gateway that runs, over its HTTPS port (`https://host:8443`), as an auditor.
     #[arg(long, value_name = "URL", group = "what", requires = "certificate", requires = "vkey")]
     remote: Option<String>,
@@ -74,10 +77,13 @@ pub fn run(args: &VerifyArgs, data: impl Fn() -> Result<PathBuf, CliError>, outp
     };
     let report = match (&args.remote, &args.log) {
         (Some(url), _) => verify(&Remote::new(url, args)?, &key(&own)?, policy.as_ref(), told),
-        (None, Some(folder)) => {
-            verify(&LogFolder(folder.clone()), &key(&|| Ok(folder.clone()))?, policy.as_ref(), told)
-        }
-        (None, None) => verify_data(&data()?, given.as_ref(), policy.as_ref(), told),
+        (None, Some(folder)) => verify(
+            &LogFolder::with(folder, args.archive.as_deref()),
+            &key(&|| Ok(folder.clone()))?,
+            policy.as_ref(),
+            told,
+        ),
+        (None, None) => verify_data(&data()?, args.archive.as_deref(), given.as_ref(), policy.as_ref(), told),
     };
     progress.finish_and_clear();
     print(&report.map_err(|error| CliError::Failed(format!("not verified: {error}")))?, given.is_some(), output)

@@ -1,0 +1,266 @@
+//! The exchange log as it grows: appends that each wait for the disk, what they cost the data path, verification, search,
+//! inclusion proofs and start on logs of 10^5, 10^6 and 10^7 entries. `cargo bench --bench log [-- --most 1000000]`;
+//! `taskset -c 0` before it gives the figures of one core. Figures in docs/performance.md.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use ndxp_gateway::audit::index::{Index, rebuild};
+use ndxp_gateway::audit::query::Query;
+use ndxp_gateway::audit::search;
+use ndxp_gateway::exchange_log::checkpoint::LogSigner;
+use ndxp_gateway::exchange_log::entry::Pseudonym;
+use ndxp_gateway::exchange_log::reader::LogReader;
+use ndxp_gateway::exchange_log::receipt::Receipt;
+use ndxp_gateway::exchange_log::seal::Sealer;
+use ndxp_gateway::exchange_log::verify::verify_data;
+use ndxp_gateway::exchange_log::{Entry, ExchangeLog, Kind, LogPaths};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+const APPENDING: Duration = Duration::from_secs(5);
+
+fn hash(number: u64, salt: u64) -> u64 {
+    let mut x = number.wrapping_add(salt).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    x ^= x >> 31;
+    x.wrapping_mul(0xbf58_476d_1ce4_e5b9) ^ (x >> 29)
+}
+
+/// Entries like those of a province: 300 systems, 33 operations, a million people, 5,000 officials, one in 50 refused.
+fn entry(number: u64) -> Entry {
+    let person = |of: u64, most: u64| Pseudonym {
+        key: "2026-11".into(),
+        value: [hash(of % most, 1).to_be_bytes(), hash(of % most, 2).to_be_bytes()].concat(),
+    };
+    let refused = hash(number, 3).is_multiple_of(50);
+    let client = hash(number, 4) % 300;
+    let mut id = [0; 16];
+    id[..8].copy_from_slice(&number.to_be_bytes());
+    id[8..].copy_from_slice(&hash(number, 5).to_be_bytes());
+    Entry {
+        version: 1,
+        kind: Kind::Exchange as i32,
+        exchange_id: id.to_vec(),
+        time_us: 1_795_000_000_000_000 + number as i64 * 2_000,
+        node: "qn-dc1".into(),
+        client: format!("system-{client:03}"),
+        agency: format!("H49.{}", client % 40),
+        certificate: vec![7; 32],
+        token: "019ab0c2-5a2e-7c11-9a1e-6d9c1f2b3a4d".into(),
+        peer: "10.20.30.40:50123".into(),
+        source: format!("source{}", hash(number, 6) % 10),
+        operation: format!("ndxp.source.v1.SourceService/Operation{}", hash(number, 7) % 33),
+        scope: format!("source:read{}", hash(number, 7) % 33),
+        purpose: format!("H49.{}-251103-{:04}", client % 40, hash(number, 8) % 10_000),
+        subjects: vec![person(hash(number, 9), 1_000_000)],
+        official: Some(person(hash(number, 10), 5_000)),
+        fields: ["full_name", "birth_date", "permanent_address"].map(str::to_owned).to_vec(),
+        request_commitment: vec![1; 32],
+        answer_commitment: vec![2; 32],
+        status: if refused { 7 } else { 0 },
+        reason: if refused { "PURPOSE_NOT_GRANTED".into() } else { String::new() },
+        total_us: 2_000,
+        source_us: 1_500,
+        request_bytes: 60,
+        answer_bytes: 400,
+        request_messages: 1,
+        answer_messages: 1,
+        grant: "019ab0c2-5a2e-7c11-9a1e-6d9c1f2b3a4e".into(),
+        grant_call: number % 1_000 + 1,
+        ..Entry::default()
+    }
+}
+
+fn signer() -> LogSigner {
+    LogSigner::from_pkcs8("bench.example/log", &LogSigner::generate().unwrap()).unwrap()
+}
+
+fn cpu() -> Duration {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let after: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    Duration::from_millis((after[11].parse::<u64>().unwrap() + after[12].parse::<u64>().unwrap()) * 10)
+}
+
+fn rss_mb() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
+}
+
+/// One `fdatasync` of this disk after a write of an entry's size.
+fn fdatasync(folder: &Path) -> Duration {
+    use std::io::Write;
+    let mut file = std::fs::File::create(folder.join("probe")).unwrap();
+    file.write_all(&vec![0; 1 << 20]).unwrap();
+    file.sync_all().unwrap();
+    let mut all: Vec<Duration> = (0..500)
+        .map(|_| {
+            let began = Instant::now();
+            file.write_all(&[1; 600]).unwrap();
+            file.sync_data().unwrap();
+            began.elapsed()
+        })
+        .collect();
+    all.sort();
+    all[250]
+}
+
+fn appends() {
+    let folder = tempfile::tempdir_in("target").unwrap();
+    println!("one fdatasync of this disk: {:?} (median of 500)", fdatasync(folder.path()));
+    let log = ExchangeLog::open(folder.path(), signer()).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut alone: Vec<Duration> = runtime.block_on(async {
+        let mut all = Vec::new();
+        for number in 0..500 {
+            let began = Instant::now();
+            log.append(&entry(number)).await.unwrap();
+            all.push(began.elapsed());
+        }
+        all
+    });
+    alone.sort();
+    println!("an append alone: median {:?}, p99 {:?}", alone[250], alone[495]);
+    let entries: Vec<Entry> = (0..4_096).map(entry).collect();
+    for round in 1..=3 {
+        let (count, before, began) = (AtomicU64::new(0), cpu(), Instant::now());
+        runtime.block_on(futures_util::future::join_all((0..256).map(|_| async {
+            while began.elapsed() < APPENDING {
+                let number = count.fetch_add(1, Ordering::Relaxed);
+                log.append(&entries[number as usize % entries.len()]).await.unwrap();
+            }
+        })));
+        let (all, took) = (count.load(Ordering::Relaxed) as f64, began.elapsed().as_secs_f64());
+        let each = (cpu() - before).as_secs_f64() * 1e6 / all;
+        println!(
+            "round {round}: 256 appenders: {:.0} a second, {each:.2} CPU us each with sealing, {} MB",
+            all / took,
+            rss_mb()
+        );
+    }
+    let bytes: Vec<u8> = entries[0].to_bytes();
+    let began = Instant::now();
+    for entry in entries.iter().cycle().take(200_000) {
+        std::hint::black_box(entry.to_bytes());
+    }
+    println!("encoding an entry of {} bytes: {:?}", bytes.len(), began.elapsed() / 200_000);
+}
+
+/// A log of so many entries, by the sealer alone.
+fn grow(data: &Path, to: u64) -> LogSigner {
+    let paths = LogPaths::new(data);
+    let key = LogSigner::generate().unwrap();
+    let make = || LogSigner::from_pkcs8("bench.example/log", &key).unwrap();
+    std::fs::create_dir_all(&paths.tiles).unwrap();
+    std::fs::write(paths.tiles.join("vkey"), make().verifier().to_string()).unwrap();
+    let mut sealer = Sealer::open(paths, make()).unwrap();
+    for from in (0..to).step_by(100_000) {
+        let batch: Vec<Vec<u8>> = (from..(from + 100_000).min(to)).map(|number| entry(number).to_bytes()).collect();
+        sealer.seal(&batch).unwrap();
+    }
+    make()
+}
+
+fn percentile(mut all: Vec<Duration>, percent: usize) -> Duration {
+    all.sort();
+    all[all.len() * percent / 100]
+}
+
+fn searches(data: &Path, size: u64) {
+    let index = Index::read(data).unwrap().unwrap();
+    let reader = LogReader::sealed_only(data).unwrap();
+    let text = |text: String| Some(text);
+    let kinds: Vec<(&str, Box<dyn Fn(u64) -> Query>)> = vec![
+        ("a client", Box::new(move |n| Query { client: text(format!("system-{:03}", n % 300)), ..Query::default() })),
+        ("a person", Box::new(|n| Query { subject: Some(entry(n * 7_919).subjects), ..Query::default() })),
+        ("a dossier", Box::new(move |n| Query { purpose: text(entry(n * 31).purpose), ..Query::default() })),
+        (
+            "a client's refusals",
+            Box::new(move |n| Query {
+                client: text(format!("system-{:03}", n % 300)),
+                outcome: text("PURPOSE_NOT_GRANTED".into()),
+                ..Query::default()
+            }),
+        ),
+        (
+            "an agency and a source in an hour",
+            Box::new(move |n| {
+                let from = entry(hash(n, 11) % size).time_us;
+                Query {
+                    agency: text(format!("H49.{}", n % 40)),
+                    source: text(format!("source{}", n % 10)),
+                    from_us: Some(from),
+                    to_us: Some(from + 3_600_000_000),
+                    ..Query::default()
+                }
+            }),
+        ),
+        ("what no entry has", Box::new(move |_| Query { client: text("nobody".into()), ..Query::default() })),
+        (
+            "a rare pair",
+            Box::new(move |n| Query {
+                client: text(format!("system-{:03}", n % 300)),
+                purpose: text(entry(n * 31).purpose),
+                ..Query::default()
+            }),
+        ),
+    ];
+    let mut all = Vec::new();
+    for (name, make) in &kinds {
+        let times: Vec<Duration> = (0..100)
+            .map(|number| {
+                let query = make(number);
+                let began = Instant::now();
+                std::hint::black_box(search::page(&reader, Some(&index), &query, None, 50, None).unwrap());
+                began.elapsed()
+            })
+            .collect();
+        println!(
+            "  search for {name}: median {:?}, p95 {:?}",
+            percentile(times.clone(), 50),
+            percentile(times.clone(), 95)
+        );
+        all.extend(times);
+    }
+    println!("  all searches: p95 {:?}", percentile(all, 95));
+    let proofs: Vec<Duration> = (0..200)
+        .map(|number| {
+            let place = hash(number, 12) % size;
+            let began = Instant::now();
+            std::hint::black_box(Receipt::make(&reader, place).unwrap().unwrap());
+            began.elapsed()
+        })
+        .collect();
+    println!("  a receipt: median {:?}, p99 {:?}", percentile(proofs.clone(), 50), percentile(proofs, 99));
+}
+
+fn main() {
+    // `cargo bench` passes --bench; `cargo test --benches` does not, and wants nothing measured.
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if !arguments.iter().any(|one| one == "--bench") {
+        return;
+    }
+    let most =
+        arguments.iter().position(|one| one == "--most").map_or(10_000_000, |at| arguments[at + 1].parse().unwrap());
+    appends();
+    let cores = std::thread::available_parallelism().unwrap().get() as f64;
+    for size in [100_000u64, 1_000_000, 10_000_000].into_iter().filter(|size| *size <= most) {
+        let folder = tempfile::tempdir_in("target").unwrap();
+        let data = folder.path();
+        println!("{size} entries");
+        let signer = grow(data, size);
+        let (before, began) = (cpu(), Instant::now());
+        let report = verify_data(data, None, Some(&signer.verifier()), None, |_, _| {}).unwrap();
+        assert_eq!(report.sealed, size);
+        let each = (cpu() - before).as_secs_f64() * 1e6 / size as f64;
+        println!("  verified in {:?} on {cores} cores, {each:.2} CPU us an entry", began.elapsed());
+        let began = Instant::now();
+        assert_eq!(rebuild(data, |_, _| {}).unwrap(), size);
+        let rate = size as f64 / began.elapsed().as_secs_f64();
+        let bytes = std::fs::metadata(data.join("index/log.sqlite")).unwrap().len();
+        println!("  indexed: {rate:.0} entries a second, {} bytes an entry, {} MB resident", bytes / size, rss_mb());
+        let began = Instant::now();
+        drop(ExchangeLog::open(data, signer).unwrap());
+        println!("  opened for appending in {:?}", began.elapsed());
+        searches(data, size);
+    }
+}

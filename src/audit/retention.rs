@@ -1,0 +1,258 @@
+//! Retention: entry bundles that are old enough are archived, then pruned. Hash tiles and checkpoints stay, so every proof
+//! and receipt still holds (C2SP tlog-tiles, "Pruning"); the archive has the same layout and verifies with the log.
+//!
+//! In this order, so that a crash at any point loses nothing: the bundle is copied, synced and compared with its hash tile;
+//! an entry of the log tells which bundles are about to go; when that is under a checkpoint, they are listed as pruned; then
+//! they are deleted. What is under a legal hold stays, and so does whatever tells of an earlier pruning.
+
+use super::AuditError;
+use super::query::Query;
+use crate::exchange_log::entry::Pseudonym;
+use crate::exchange_log::pruned::Pruned;
+use crate::exchange_log::reader::LogReader;
+use crate::exchange_log::tiles::{bundle_path, encode_bundle, read_tile};
+use crate::exchange_log::tree::{TILE, leaf_hash};
+use crate::exchange_log::verify::PRUNE_ACT;
+use crate::exchange_log::{Entry, LogError, make_folder, sync_folder, write_atomically};
+use crate::hex::{hex, unhex};
+use serde::{Deserialize, Serialize};
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+
+/// Entries that must be kept, whatever their age, until the hold is released.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hold {
+    /// Its number.
+    pub id: u64,
+    /// Why: the number of a document or case.
+    pub case: String,
+    /// Who placed it, and when (Unix seconds).
+    pub by: String,
+    /// When it was placed.
+    pub since: i64,
+    client: Option<String>,
+    agency: Option<String>,
+    source: Option<String>,
+    operation: Option<String>,
+    scope: Option<String>,
+    outcome: Option<String>,
+    purpose: Option<String>,
+    /// Pseudonyms as `period:hexadecimal`.
+    subject: Option<Vec<String>>,
+    official: Option<Vec<String>>,
+    from_us: Option<i64>,
+    to_us: Option<i64>,
+}
+
+fn names(people: &Option<Vec<Pseudonym>>) -> Option<Vec<String>> {
+    people.as_ref().map(|people| people.iter().map(|one| format!("{}:{}", one.key, hex(&one.value))).collect())
+}
+
+fn people(names: &Option<Vec<String>>) -> Option<Vec<Pseudonym>> {
+    let read = |name: &String| {
+        let (key, value) = name.split_once(':')?;
+        Some(Pseudonym { key: key.to_owned(), value: unhex(value)? })
+    };
+    names.as_ref().map(|names| names.iter().filter_map(read).collect())
+}
+
+impl Hold {
+    fn query(&self) -> Query {
+        Query {
+            client: self.client.clone(),
+            agency: self.agency.clone(),
+            source: self.source.clone(),
+            operation: self.operation.clone(),
+            scope: self.scope.clone(),
+            outcome: self.outcome.clone(),
+            purpose: self.purpose.clone(),
+            subject: people(&self.subject),
+            official: people(&self.official),
+            from_us: self.from_us,
+            to_us: self.to_us,
+        }
+    }
+}
+
+/// The holds of a data folder.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Holds {
+    last: u64,
+    /// Those in force.
+    pub holds: Vec<Hold>,
+}
+
+fn holds_path(data: &Path) -> PathBuf {
+    data.join("state").join("holds.json")
+}
+
+impl Holds {
+    /// Reads them. A file that cannot be read stops every pruning.
+    pub fn read(data: &Path) -> Result<Self, LogError> {
+        let path = holds_path(data);
+        match std::fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| LogError::corrupt(&path, 0, error.to_string())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Holds::default()),
+            Err(error) => Err(LogError::io(&path, &error)),
+        }
+    }
+
+    fn write(&self, data: &Path) -> Result<(), LogError> {
+        let path = holds_path(data);
+        let text = serde_json::to_vec_pretty(self).map_err(|error| LogError::corrupt(&path, 0, error.to_string()))?;
+        write_atomically(&path, &text)
+    }
+
+    /// Places a hold on whatever fits a query; gives its number.
+    pub fn place(&mut self, data: &Path, query: &Query, case: &str, by: &str) -> Result<u64, LogError> {
+        self.last += 1;
+        self.holds.push(Hold {
+            id: self.last,
+            case: case.to_owned(),
+            by: by.to_owned(),
+            since: crate::registry::now(),
+            client: query.client.clone(),
+            agency: query.agency.clone(),
+            source: query.source.clone(),
+            operation: query.operation.clone(),
+            scope: query.scope.clone(),
+            outcome: query.outcome.clone(),
+            purpose: query.purpose.clone(),
+            subject: names(&query.subject),
+            official: names(&query.official),
+            from_us: query.from_us,
+            to_us: query.to_us,
+        });
+        self.write(data)?;
+        Ok(self.last)
+    }
+
+    /// Releases a hold; false where there is none of this number.
+    pub fn release(&mut self, data: &Path, id: u64) -> Result<bool, LogError> {
+        let before = self.holds.len();
+        self.holds.retain(|hold| hold.id != id);
+        self.write(data)?;
+        Ok(self.holds.len() < before)
+    }
+}
+
+/// What may be pruned, and what may not although it is old enough.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Runs of bundles to archive and prune.
+    pub runs: Vec<RangeInclusive<u64>>,
+    /// Bundles that a hold keeps.
+    pub held: u64,
+    /// Bundles that are kept since they tell of an earlier pruning.
+    pub telling: u64,
+}
+
+impl Plan {
+    /// Bundles to prune.
+    pub fn bundles(&self) -> u64 {
+        self.runs.iter().map(|run| run.end() - run.start() + 1).sum()
+    }
+
+    /// Entries to prune.
+    pub fn entries(&self) -> u64 {
+        self.bundles() * TILE as u64
+    }
+
+    /// The objects of the acts that tell of it.
+    pub fn objects(&self) -> impl Iterator<Item = String> {
+        self.runs.iter().map(|run| format!("bundles:{}-{}", run.start(), run.end()))
+    }
+}
+
+/// Finds the bundles all of whose entries are older than `before_us` and none of them held.
+pub fn plan(data: &Path, before_us: i64, mut progress: impl FnMut(u64, u64)) -> Result<Plan, AuditError> {
+    let reader = LogReader::sealed_only(data)?;
+    let holds: Vec<Query> = Holds::read(data)?.holds.iter().map(Hold::query).collect();
+    let (mut plan, mut found, full) = (Plan::default(), Pruned::default(), reader.sealed() / TILE as u64);
+    for bundle in 0..full {
+        progress(bundle, full);
+        let Some(entries) = reader.bundle(bundle)? else { continue };
+        let entries: Vec<Entry> = entries.iter().map(|bytes| Entry::from_bytes(bytes).unwrap_or_default()).collect();
+        if entries.iter().any(|entry| entry.time_us >= before_us) {
+            // Entries stand in the order of time, but for the clock's own steps: what comes is younger.
+            if entries.iter().all(|entry| entry.time_us >= before_us) {
+                break;
+            }
+            continue;
+        }
+        if entries.iter().any(|entry| holds.iter().any(|hold| hold.fits(entry))) {
+            plan.held += 1;
+        } else if entries.iter().any(|entry| entry.act == PRUNE_ACT) {
+            plan.telling += 1;
+        } else {
+            found.add(bundle..=bundle);
+        }
+    }
+    plan.runs = found.runs().to_vec();
+    Ok(plan)
+}
+
+/// Copies the plan's bundles below `archive`, synced and compared with their hash tiles.
+pub fn archive(data: &Path, plan: &Plan, archive: &Path, mut progress: impl FnMut(u64)) -> Result<(), AuditError> {
+    let reader = LogReader::sealed_only(data)?;
+    let mut folders = std::collections::BTreeSet::new();
+    for bundle in plan.runs.iter().cloned().flatten() {
+        let Some(entries) = reader.bundle(bundle)? else { continue };
+        let path = bundle_path(archive, bundle, TILE);
+        let hashes: Vec<_> = entries.iter().map(|entry| leaf_hash(entry)).collect();
+        if hashes != read_tile(&reader.paths().tiles, 0, bundle, TILE)? {
+            let from = bundle_path(&reader.paths().tiles, bundle, TILE);
+            return Err(LogError::corrupt(&from, 0, "the entries are not those of the hash tile").into());
+        }
+        make_folder(path.parent().unwrap_or(archive))?;
+        write_atomically(&path, &encode_bundle(&entries))?;
+        let kept = std::fs::read(&path).map_err(|error| LogError::io(&path, &error))?;
+        if kept != encode_bundle(&entries) {
+            return Err(LogError::corrupt(&path, 0, "the archive does not hold what was written to it").into());
+        }
+        folders.extend(path.ancestors().skip(1).take_while(|folder| folder.starts_with(archive)).map(Path::to_owned));
+        progress(1);
+    }
+    folders.iter().try_for_each(|folder| sync_folder(folder))?;
+    Ok(())
+}
+
+/// Whether the log tells of the plan's pruning, under its checkpoint.
+pub fn is_told(data: &Path, plan: &Plan) -> Result<bool, AuditError> {
+    let reader = LogReader::sealed_only(data)?;
+    let mut missing: Vec<String> = plan.objects().collect();
+    // It was noted a moment ago: among the newest entries.
+    let mut left = 100_000;
+    reader.newest_first(u64::MAX, |one| {
+        if one.entry.act == PRUNE_ACT {
+            missing.retain(|object| *object != one.entry.object);
+        }
+        left -= 1;
+        left > 0 && !missing.is_empty()
+    })?;
+    Ok(missing.is_empty())
+}
+
+/// Lists the plan's bundles as pruned and deletes them.
+pub fn prune(data: &Path, plan: &Plan) -> Result<(), AuditError> {
+    let tiles = LogReader::sealed_only(data)?.paths().tiles.clone();
+    let mut pruned = Pruned::read(&tiles)?;
+    plan.runs.iter().cloned().for_each(|run| pruned.add(run));
+    pruned.write(&tiles)?;
+    for bundle in plan.runs.iter().cloned().flatten() {
+        let path = bundle_path(&tiles, bundle, TILE);
+        match std::fs::remove_file(&path) {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(LogError::io(&path, &error).into()),
+        }
+    }
+    if super::index::index_path(data).exists() {
+        let mut index = super::index::Index::follow(data)?;
+        for run in &plan.runs {
+            index.forget(run.start() * TILE as u64..(run.end() + 1) * TILE as u64)?;
+        }
+    }
+    Ok(())
+}

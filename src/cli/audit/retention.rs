@@ -1,0 +1,103 @@
+//! `audit prune` and `audit hold`.
+
+use super::filter::{self, Filter};
+use crate::audit::retention::{self, Holds};
+use crate::cli::CliError;
+use crate::cli::output::{Output, bar, time};
+use crate::exchange_log::verify::PRUNE_ACT;
+use crate::registry::sqlite::SqliteStore;
+use clap::{Args, Subcommand};
+use serde_json::json;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Longest wait until the act is under a checkpoint.
+const TOLD_WITHIN: Duration = Duration::from_secs(10);
+
+#[derive(Args)]
+pub struct PruneArgs {
+    /// Prune what is older than this (`730d`): two years online is the careful default (docs/exchange-log.md).
+    #[arg(long, default_value = "730d", value_parser = crate::cli::output::duration, conflicts_with = "before")]
+    keep: Duration,
+    /// Prune what is from before this time instead.
+    #[arg(long, value_parser = filter::local_time)]
+    before: Option<i64>,
+    /// Folder that takes the bundles before they are deleted; it verifies with the log (audit verify --archive).
+    #[arg(long, value_name = "DIR")]
+    archive: PathBuf,
+    /// Only tell what would be pruned.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+#[derive(Subcommand)]
+pub enum HoldCommand {
+    /// Keep every entry that fits, whatever its age, until the hold is released.
+    Add(Box<Filter>),
+    /// The holds in force.
+    List,
+    /// Release a hold.
+    Release {
+        /// Its number.
+        id: u64,
+    },
+}
+
+pub fn prune(data: &Path, args: &PruneArgs, store: &SqliteStore, output: Output) -> Result<(), CliError> {
+    let keep_us = i64::try_from(args.keep.as_micros()).unwrap_or(i64::MAX);
+    let before = args.before.unwrap_or_else(|| jiff::Timestamp::now().as_microsecond().saturating_sub(keep_us));
+    let progress = bar("looking through {bar:40} {pos}/{len} bundles")?;
+    let plan = retention::plan(data, before, |done, of| {
+        progress.set_length(of);
+        progress.set_position(done);
+    });
+    progress.finish_and_clear();
+    let plan = plan?;
+    let value = json!({
+        "pruned": if args.dry_run { 0 } else { plan.entries() }, "would_prune": plan.entries(), "bundles": plan.bundles(),
+        "held_bundles": plan.held, "telling_bundles": plan.telling, "archive": args.archive,
+    });
+    let kept = format!("{} bundles are kept by holds, {} since they tell of a pruning", plan.held, plan.telling);
+    if args.dry_run || plan.runs.is_empty() {
+        return output.result(&value, || format!("{} entries could be pruned; {kept}", plan.entries()));
+    }
+    let progress = bar("archiving {bar:40} {pos}/{len} bundles, {per_sec}")?;
+    progress.set_length(plan.bundles());
+    let archived = retention::archive(data, &plan, &args.archive, |done| progress.inc(done));
+    progress.finish_and_clear();
+    archived?;
+    plan.objects().try_for_each(|object| store.note(PRUNE_ACT, object))?;
+    let began = Instant::now();
+    while !retention::is_told(data, &plan)? {
+        if began.elapsed() > TOLD_WITHIN {
+            let why = "nothing was pruned: the log does not tell of it yet. Is the gateway running? The archive is whole; try again";
+            return Err(CliError::Failed(why.into()));
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    retention::prune(data, &plan)?;
+    output
+        .result(&value, || format!("{} entries are pruned, and in {}; {kept}", plan.entries(), args.archive.display()))
+}
+
+pub fn hold(data: &Path, command: &HoldCommand, store: &SqliteStore, by: &str, output: Output) -> Result<(), CliError> {
+    let mut holds = Holds::read(data)?;
+    match command {
+        HoldCommand::Add(filter) => {
+            let case = filter.case.clone().ok_or_else(|| CliError::Usage("say why: --case NUMBER".into()))?;
+            let id = holds.place(data, &filter.query(data)?, &case, by)?;
+            store.note("log.hold", format!("hold:{id} reason:{case}"))?;
+            output.result(&json!({ "id": id, "case": case }), || format!("hold {id} is placed"))
+        }
+        HoldCommand::List => output.records(&holds.holds, &["hold", "case", "by", "since"], |hold| {
+            vec![hold.id.to_string(), hold.case.clone(), hold.by.clone(), time(hold.since)]
+        }),
+        HoldCommand::Release { id } => {
+            if !holds.release(data, *id)? {
+                return Err(CliError::Failed(format!("there is no hold {id}")));
+            }
+            store.note("log.release", format!("hold:{id}"))?;
+            output.result(&json!({ "released": id }), || format!("hold {id} is released"))
+        }
+    }
+}
