@@ -169,7 +169,8 @@ fn searches(data: &Path, size: u64) {
     let index = Index::read(data).unwrap().unwrap();
     let reader = LogReader::sealed_only(data).unwrap();
     let text = |text: String| Some(text);
-    let kinds: Vec<(&str, Box<dyn Fn(u64) -> Query>)> = vec![
+    type Make = Box<dyn Fn(u64) -> Query>;
+    let kinds: Vec<(&str, Make)> = vec![
         ("a client", Box::new(move |n| Query { client: text(format!("system-{:03}", n % 300)), ..Query::default() })),
         ("a person", Box::new(|n| Query { subject: Some(entry(n * 7_919).subjects), ..Query::default() })),
         ("a dossier", Box::new(move |n| Query { purpose: text(entry(n * 31).purpose), ..Query::default() })),
@@ -259,8 +260,9 @@ fn main() {
         let bytes = std::fs::metadata(data.join("index/log.sqlite")).unwrap().len();
         println!("  indexed: {rate:.0} entries a second, {} bytes an entry, {} MB resident", bytes / size, rss_mb());
         let began = Instant::now();
-        drop(ExchangeLog::open(data, signer).unwrap());
+        let log = ExchangeLog::open(data, signer).unwrap();
         println!("  opened for appending in {:?}", began.elapsed());
+        drop(log);
         searches(data, size);
     }
 }

@@ -3,79 +3,31 @@
 
 mod support;
 
-use ndxp_gateway::caller::Caller;
 use ndxp_gateway::config::Config;
 use ndxp_gateway::exchange_log::{Kind, verify};
-use ndxp_gateway::registry::sqlite::SqliteStore;
-use ndxp_gateway::sandbox::folder::DevFolder;
-use ndxp_gateway::sandbox::{Sandbox, SandboxConfig};
-use ndxp_gateway::server::registry_path;
 use serde_json::json;
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use support::{Actor, PROCEDURE, UNIT, files, lay, show};
+use support::{Outside, PROCEDURE, Running, UNIT};
 use tonic::Code;
 
 const KILLS: usize = 100;
 
-struct Gateway(Child);
-
-impl Gateway {
-    /// Starts the binary and waits until it says that it listens.
-    fn start(folder: &DevFolder) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_ndxp-gateway"))
-            .args(["serve", "--config"])
-            .arg(folder.gateway_config())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
-            .env("NDXP_LOG", "warn")
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-        assert!(line.starts_with("gRPC on"), "{line:?}");
-        Gateway(child)
-    }
-
-    fn kill(mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
-}
-
-impl Drop for Gateway {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[test]
 fn an_answered_exchange_survives_kill_nine_a_hundred_times() {
-    let (_dir, folder) = lay(&|_| {});
-    let _sandbox = Sandbox::start(SandboxConfig::load(&folder.sandbox_config()).map_err(show).unwrap()).unwrap();
-    let config = Config::load(&folder.gateway_config()).map_err(show).unwrap();
-    let contracts = config.catalogue().map_err(show).unwrap().contracts;
-    let store = SqliteStore::open(&registry_path(&config.data)).unwrap();
-    support::make_key(&store, &config);
-    support::add_client(&store, &folder, "one-stop-shop");
-    support::add_grant(&store, &contracts, "one-stop-shop", &["*"], |_| {});
-    let token = support::issue(&store, &config, &folder, "one-stop-shop", Duration::from_secs(3_600), Duration::ZERO);
-    let base = format!("https://{}", config.listen.grpc);
+    let outside = Outside::new();
+    let Outside { folder, config, .. } = &outside;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
 
     // Every answer that a caller got: exchange id and whether it was a success.
     let answered: Arc<Mutex<HashMap<String, bool>>> = Arc::default();
     let mut seen = 0;
     for round in 0..KILLS {
-        let gateway = Gateway::start(&folder);
+        let gateway = Running::start(folder, &[]);
         let callers: Vec<_> = (0..6)
             .map(|number| {
-                let caller = Caller::new(&base, &files(&folder, "one-stop-shop")).unwrap();
-                let actor = Actor { caller, token: token.clone(), contracts: contracts.clone() };
+                let actor = outside.actor();
                 let answered = answered.clone();
                 runtime.spawn(async move {
                     let (path, request) = match number % 3 {
@@ -108,14 +60,14 @@ fn an_answered_exchange_survives_kill_nine_a_hundred_times() {
         seen = report.sealed + report.tail;
         // All at the end, the last rounds' each time: reading the whole log a hundred times would test patience.
         if round % 10 == 9 {
-            every_answer_is_there(&config, &answered.lock().unwrap());
+            every_answer_is_there(config, &answered.lock().unwrap());
         }
     }
     let answered = answered.lock().unwrap();
     assert!(answered.len() > 10 * KILLS, "only {} answers: no load to speak of", answered.len());
-    let last = Gateway::start(&folder);
+    let last = Running::start(folder, &[]);
     drop(last);
-    every_answer_is_there(&config, &answered);
+    every_answer_is_there(config, &answered);
 }
 
 fn every_answer_is_there(config: &Config, answered: &HashMap<String, bool>) {

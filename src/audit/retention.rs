@@ -13,7 +13,7 @@ use crate::exchange_log::reader::LogReader;
 use crate::exchange_log::tiles::{bundle_path, encode_bundle, read_tile};
 use crate::exchange_log::tree::{TILE, leaf_hash};
 use crate::exchange_log::verify::PRUNE_ACT;
-use crate::exchange_log::{Entry, LogError, make_folder, sync_folder, write_atomically};
+use crate::exchange_log::{Entry, LogError, crash_point, make_folder, sync_folder, write_atomically};
 use crate::hex::{hex, unhex};
 use serde::{Deserialize, Serialize};
 use std::ops::RangeInclusive;
@@ -240,10 +240,11 @@ pub fn prune(data: &Path, plan: &Plan) -> Result<(), AuditError> {
     let mut pruned = Pruned::read(&tiles)?;
     plan.runs.iter().cloned().for_each(|run| pruned.add(run));
     pruned.write(&tiles)?;
+    crash_point("prune.listed");
     for bundle in plan.runs.iter().cloned().flatten() {
         let path = bundle_path(&tiles, bundle, TILE);
         match std::fs::remove_file(&path) {
-            Ok(()) => {}
+            Ok(()) => crash_point("prune.deleted"),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => return Err(LogError::io(&path, &error).into()),
         }

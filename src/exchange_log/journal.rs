@@ -240,6 +240,7 @@ impl Segment {
             }
             let mut head = MAGIC.to_vec();
             head.extend_from_slice(&first.to_be_bytes());
+            super::crash_point("journal.made");
             file.write_all(&head)?;
             file.sync_all()?;
             Ok(file)
@@ -273,8 +274,15 @@ impl Segment {
     }
 
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
-        self.file.write_all(bytes)?;
+        // In two, where a test wants to see a torn batch: it costs one more system call.
+        let torn = if cfg!(debug_assertions) { bytes.len() / 2 } else { bytes.len() };
+        let (first, rest) = bytes.split_at(torn);
+        self.file.write_all(first)?;
+        super::crash_point("journal.torn");
+        self.file.write_all(rest)?;
+        super::crash_point("journal.written");
         self.file.sync_data()?;
+        super::crash_point("journal.synced");
         self.end += bytes.len() as u64;
         Ok(())
     }

@@ -15,6 +15,7 @@
 pub mod canonical;
 pub mod checkpoint;
 pub mod cosignature;
+mod crash;
 pub mod entry;
 pub mod journal;
 pub mod proof;
@@ -33,6 +34,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
+pub(crate) use crash::crash_point;
 pub use entry::{Entry, Kind};
 
 /// Why the log cannot be opened, written or read.

@@ -8,7 +8,7 @@ use super::tiles::{
     bundle_path, checkpoint_path, edge_tiles, encode_bundle, read_bundle, read_tile, tile_path, write_file,
 };
 use super::tree::{Edge, FullTile, TILE, leaf_hash};
-use super::{LogError, LogPaths, sync_folder, write_atomically};
+use super::{LogError, LogPaths, crash_point, sync_folder, write_atomically};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -108,6 +108,7 @@ impl Sealer {
                 files.write(path, hashes.as_flattened())?;
             }
         }
+        crash_point("seal.files");
         files.sync()?;
         let root = edge.root();
         let note = self.signer.sign(edge.size, &root);
@@ -116,14 +117,17 @@ impl Sealer {
             return Err(LogError::RolledBack { found, signed: self.signed_size, path });
         }
         write_atomically(&self.paths.signed, note.as_bytes())?;
+        crash_point("seal.signed");
         self.signed_size = edge.size;
         write_atomically(&checkpoint_path(&self.paths.tiles), note.as_bytes())?;
+        crash_point("seal.published");
         let new_edge = edge_files(&self.paths.tiles, edge.size);
         self.edge = edge;
         self.bundle = bundle;
         for path in old_edge.difference(&new_edge) {
             // Partial files of an older size: what they held stands in the newer ones. A leftover does no harm.
             let _ = std::fs::remove_file(path);
+            crash_point("seal.removed");
             if let Some(folder) = path.parent() {
                 let _ = std::fs::remove_dir(folder);
             }

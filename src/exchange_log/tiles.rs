@@ -173,6 +173,7 @@ pub fn write_file(root: &Path, path: &Path, bytes: &[u8]) -> Result<(), LogError
     let write = || {
         let mut file = std::fs::File::create(&fresh)?;
         file.write_all(bytes)?;
+        super::crash_point("seal.file");
         file.sync_data()?;
         std::fs::rename(&fresh, path)
     };

@@ -18,7 +18,9 @@ use ndxp_gateway::server::{Gateway, registry_path};
 use prost::Message;
 use prost_reflect::DynamicMessage;
 use serde_json::Value;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tonic::Code;
 
@@ -329,5 +331,84 @@ pub fn until(what: &str, most: Duration, mut holds: impl FnMut() -> bool) {
     while !holds() {
         assert!(Instant::now() < end, "{what} did not come true within {most:?}");
         std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// The gateway's binary, until it is dropped.
+pub struct Running(pub Child);
+
+impl Running {
+    /// Starts it with these variables and waits until it says that it listens.
+    pub fn start(folder: &DevFolder, variables: &[(&str, &str)]) -> Self {
+        let mut running = Self::spawn(folder, variables);
+        let line = running.first_line();
+        assert!(line.starts_with("gRPC on"), "{line:?}");
+        running
+    }
+
+    /// Starts it, however it goes. Files that grow too large give it an error, not a signal.
+    pub fn spawn(folder: &DevFolder, variables: &[(&str, &str)]) -> Self {
+        let child = Command::new("sh")
+            .args(["-c", "trap '' XFSZ; exec \"$0\" serve --config \"$1\"", env!("CARGO_BIN_EXE_ndxp-gateway")])
+            .arg(folder.gateway_config())
+            .envs(variables.iter().copied())
+            .env("NDXP_LOG", "warn")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        Running(child)
+    }
+
+    /// What it says first; empty where it ends before.
+    pub fn first_line(&mut self) -> String {
+        let mut line = String::new();
+        BufReader::new(self.0.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        line
+    }
+
+    /// Kills it.
+    pub fn kill(mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A gateway to be run as a process: folder, sandbox, a client with everything granted, and its token.
+pub struct Outside {
+    pub folder: DevFolder,
+    pub config: Config,
+    pub contracts: ContractSet,
+    pub token: String,
+    _sandbox: Sandbox,
+    _dir: tempfile::TempDir,
+}
+
+impl Outside {
+    pub fn new() -> Self {
+        let (dir, folder) = lay(&|_| {});
+        let sandbox = Sandbox::start(SandboxConfig::load(&folder.sandbox_config()).map_err(show).unwrap()).unwrap();
+        let config = Config::load(&folder.gateway_config()).map_err(show).unwrap();
+        let contracts = config.catalogue().map_err(show).unwrap().contracts;
+        let store = SqliteStore::open(&registry_path(&config.data)).unwrap();
+        make_key(&store, &config);
+        add_client(&store, &folder, "one-stop-shop");
+        add_grant(&store, &contracts, "one-stop-shop", &["*"], |_| {});
+        let token = issue(&store, &config, &folder, "one-stop-shop", Duration::from_secs(3_600), Duration::ZERO);
+        Outside { folder, config, contracts, token, _sandbox: sandbox, _dir: dir }
+    }
+
+    /// A provincial system on a connection of its own.
+    pub fn actor(&self) -> Actor {
+        let base = format!("https://{}", self.config.listen.grpc);
+        let caller = Caller::new(&base, &files(&self.folder, "one-stop-shop")).unwrap();
+        Actor { caller, token: self.token.clone(), contracts: self.contracts.clone() }
     }
 }

@@ -1,0 +1,26 @@
+//! Places at which tests let the process die, to see what a crash leaves there (`tests/log_faults.rs`). Builds without
+//! debug assertions have none.
+
+/// Dies here where `NDXP_CRASH_AT` says so: the name of the place, and perhaps the how-manieth time (`journal.written:3`).
+#[cfg(debug_assertions)]
+pub(crate) fn crash_point(name: &str) {
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static WANTED: OnceLock<Option<(String, u64)>> = OnceLock::new();
+    static PASSED: AtomicU64 = AtomicU64::new(0);
+    let wanted = WANTED.get_or_init(|| {
+        let text = std::env::var("NDXP_CRASH_AT").ok()?;
+        let (name, time) = text.split_once(':').unwrap_or((&text, "1"));
+        Some((name.to_owned(), time.parse().ok()?))
+    });
+    if let Some((wanted, time)) = wanted
+        && wanted == name
+        && PASSED.fetch_add(1, Ordering::Relaxed) + 1 == *time
+    {
+        std::process::abort();
+    }
+}
+
+/// Nothing.
+#[cfg(not(debug_assertions))]
+pub(crate) fn crash_point(_name: &str) {}
