@@ -3,6 +3,7 @@
 
 pub mod index;
 pub mod odd;
+pub mod paper;
 pub mod query;
 pub mod retention;
 pub mod search;

@@ -54,6 +54,9 @@ enum AuditCommand {
         /// Until this time.
         #[arg(long, value_parser = filter::local_time)]
         to: Option<i64>,
+        /// Write it to a PDF in Vietnamese, to be signed and handed over.
+        #[arg(long, value_name = "FILE")]
+        pdf: Option<PathBuf>,
     },
     /// A period in numbers: by client, operation and outcome; and what is odd in it.
     Report {
@@ -129,11 +132,16 @@ pub fn run(args: AuditArgs, output: Output) -> Result<(), CliError> {
                 Output::Human => print_table(&found, output),
             }
         }
-        AuditCommand::Subject { id, case, from, to } => {
+        AuditCommand::Subject { id, case, from, to, pdf } => {
             let data = folder()?;
-            let filter = Filter::about(id, case, from, to);
+            let filter = Filter::about(id.clone(), case.clone(), from, to);
             about_somebody(&data, "audit.subject", filter.case())?;
-            report::subject(&Opened::of(&data)?.newest(&filter.query(&data)?, usize::MAX)?, output)
+            let log = Opened::of(&data)?;
+            let found = report::about(&log, &filter.query(&data)?)?;
+            match pdf {
+                Some(file) => report::paper(&log, found, &report::Asked { id, case, from, to }, &file, output),
+                None => report::subject(&found, output),
+            }
         }
         AuditCommand::Report { filter, days } => {
             let data = folder()?;

@@ -3,6 +3,7 @@
 use super::filter::Opened;
 use crate::audit::index::{Hour, Index};
 use crate::audit::odd::{Finding, findings};
+use crate::audit::paper::{Head, subject_report};
 use crate::audit::query::{Query, outcome};
 use crate::audit::statistics;
 use crate::cli::CliError;
@@ -16,10 +17,52 @@ use std::path::Path;
 /// A week, in microseconds.
 const WEEK_US: i64 = 7 * 86_400_000_000;
 
-/// The report that a person is owed. Refused exchanges are told too: somebody tried.
+/// What was asked for on paper.
+pub struct Asked {
+    pub id: String,
+    pub case: String,
+    pub from: Option<i64>,
+    pub to: Option<i64>,
+}
+
+/// The exchanges about a person, newest first. Refused ones too: somebody tried.
+pub fn about(log: &Opened, query: &Query) -> Result<Vec<Found>, CliError> {
+    let mut found = log.newest(query, usize::MAX)?;
+    found.retain(|one| matches!(one.entry.kind(), Kind::Exchange | Kind::StreamPart));
+    Ok(found)
+}
+
+/// The report that a person is owed, as a PDF.
+pub fn paper(log: &Opened, mut found: Vec<Found>, asked: &Asked, file: &Path, output: Output) -> Result<(), CliError> {
+    found.reverse();
+    let day = |at: i64| time(at / 1_000_000);
+    let period = match (asked.from, asked.to) {
+        (None, None) => "toàn bộ nhật ký".to_owned(),
+        (Some(from), None) => format!("từ {}", day(from)),
+        (None, Some(to)) => format!("đến trước {}", day(to)),
+        (Some(from), Some(to)) => format!("từ {} đến trước {}", day(from), day(to)),
+    };
+    let checkpoint = log.reader.checkpoint.as_ref();
+    let head = Head {
+        id: asked.id.clone(),
+        case: asked.case.clone(),
+        period,
+        made: time(crate::registry::now()),
+        log: checkpoint.map_or_else(String::new, |one| {
+            format!("Nhật ký {}, {} bản ghi, gốc {}", one.origin, one.size, crate::hex::hex(&one.root))
+        }),
+    };
+    let bytes = subject_report(&head, &found).map_err(|error| CliError::Failed(error.to_string()))?;
+    // Somebody's report is nobody else's to read.
+    crate::keyfile::write_private(file, &bytes)?;
+    let value = json!({ "entries": found.len(), "file": file });
+    output.result(&value, || format!("{} entries in {}", found.len(), file.display()))
+}
+
+/// The report that a person is owed.
 pub fn subject(found: &[Found], output: Output) -> Result<(), CliError> {
-    let ended = found.iter().filter(|one| matches!(one.entry.kind(), Kind::Exchange | Kind::StreamPart));
-    let rows: Vec<Value> = ended
+    let rows: Vec<Value> = found
+        .iter()
         .map(|one| {
             let entry = &one.entry;
             json!({
