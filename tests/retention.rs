@@ -130,3 +130,26 @@ fn an_administrator_prunes_while_the_gateway_runs() {
     assert_eq!(run(&["audit", "hold", "release", "1"]).0, Some(0));
     stage.verify();
 }
+
+#[test]
+fn a_gateway_prunes_by_its_policy() {
+    let mut stage = Stage::start();
+    drop(stage.gateway.take());
+    let key = std::fs::read(stage.data().join("keys/log.key")).unwrap();
+    let signer = LogSigner::from_pkcs8("ndxp.quangninh.gov.vn/log", &key).unwrap();
+    let log = ExchangeLog::open(&stage.data(), signer).unwrap();
+    append(&log, day(0).chain(day(1)));
+    drop(log);
+    support::edit(&stage.folder.gateway_config(), |text| {
+        text.replacen("[log]\n", "[log]\narchive = \"archive\"\nkeep_days = 365\nprune_every_s = 1\n", 1)
+    });
+    let config = ndxp_gateway::config::Config::load(&stage.folder.gateway_config()).map_err(support::show).unwrap();
+    stage.gateway = Some(ndxp_gateway::server::Gateway::start(config).unwrap());
+    let pruned = || verify_data(&stage.data(), None, None, None, |_, _| {}).unwrap().pruned;
+    support::until("what is old is pruned", std::time::Duration::from_secs(10), || pruned() >= 256);
+    let archive = stage.folder.path.join("archive");
+    let report = verify_data(&stage.data(), Some(&archive), None, None, |_, _| {}).unwrap();
+    assert!(report.pruned >= 256 && report.sealed > report.pruned);
+    let entries = support::entries(&stage.data());
+    assert!(entries.iter().any(|one| one.entry.act == PRUNE_ACT && one.entry.actor == "gateway"));
+}

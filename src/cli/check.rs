@@ -98,6 +98,10 @@ fn config_json(config: &Config, catalogue: &Catalogue) -> Value {
         },
         "log": {
             "origin": config.log.origin,
+            "index": config.log.index,
+            "archive": config.log.retention.as_ref().map(|kept| &kept.archive),
+            "keep_days": config.log.retention.as_ref().map(|kept| kept.days),
+            "prune_every_s": config.log.retention.as_ref().map(|kept| kept.every.as_secs()),
             "witnesses": config.log.policy.witnesses.iter().map(|one| &one.name).collect::<Vec<_>>(),
         },
         "contracts_dir": config.contracts_dir, "hubs_dir": config.hubs_dir, "sources_dir": config.sources_dir,

@@ -84,6 +84,21 @@ pub struct LogSettings {
     pub policy_text: Option<String>,
     /// CA of the witnesses' certificates; that of the clients unless said.
     pub witness_ca: Option<PathBuf>,
+    /// Whether this gateway keeps the search index.
+    pub index: bool,
+    /// What is archived and pruned; without it, nothing ever is.
+    pub retention: Option<Retention>,
+}
+
+/// How long entries stay in the log's own folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retention {
+    /// Where they go then.
+    pub archive: PathBuf,
+    /// Days.
+    pub days: u32,
+    /// How often the log is looked through for older ones.
+    pub every: Duration,
 }
 
 /// Who issues tokens, for whom.
@@ -155,7 +170,15 @@ fn read(file: &Path, table: &Table<'_>) -> Option<Config> {
             Some(read) => read.map(|(policy, text)| (policy, Some(text)))?,
             None => (Policy::default(), None),
         };
-        Some(LogSettings { origin: origin?, policy, policy_text, witness_ca })
+        let index = log.flag("index", true);
+        // Two years online by default (design.md; level-3 systems after Decree 85/2016).
+        let days = log.number("keep_days", 730, 1..=36_500) as u32;
+        let every = Duration::from_secs(log.number("prune_every_s", 86_400, 1..=31_536_000));
+        let retention = log.path("archive").map(|archive| Retention { archive, days, every });
+        if retention.is_none() && log.has("keep_days") {
+            log.fault("keep_days", "needs a folder to archive to: archive = \"archive\"");
+        }
+        Some(LogSettings { origin: origin?, policy, policy_text, witness_ca, index, retention })
     });
     let contracts_dir = table.path("contracts_dir");
     let hubs_dir = table.needed_path("hubs_dir", "hubs");

@@ -10,6 +10,7 @@ mod quota;
 mod record;
 mod refusals;
 mod reload;
+mod retention;
 mod shared;
 mod standing;
 mod stream;
@@ -119,7 +120,7 @@ pub struct Gateway {
     workers: Vec<JoinHandle<()>>,
     reloader: Arc<Reloader>,
     control: Option<JoinHandle<()>>,
-    _following: Following,
+    _following: Option<Following>,
 }
 
 impl Gateway {
@@ -142,7 +143,8 @@ impl Gateway {
         let (health, _) = tonic_health::server::health_reporter();
         let contracts = Arc::new(ArcSwap::from_pointee(served.catalogue.contracts.clone()));
         let door = StaffDoor::new(shared.registry.clone(), shared.log.clone(), &config.node);
-        let following = Following::start(&config.data).map_err(|error| StartError::Thread(error.to_string()))?;
+        let following = config.log.index.then(|| Following::start(&config.data)).transpose();
+        let following = following.map_err(|error| StartError::Thread(error.to_string()))?;
         let admin = Admin::new(Arc::new(config.clone()), store.clone(), contracts.clone(), door.clone());
         let audit = Audit::new(&config.data, door, shared.registry.clone())?;
         let infra = Infra::new(&health, admin.clone(), audit.clone(), &served.catalogue.contracts)
@@ -168,6 +170,7 @@ impl Gateway {
             workers.push(spawn_web(web, listener, gate, stop.clone())?);
         }
         workers.extend(spawn_asker(&config, stop.clone())?);
+        workers.extend(retention::spawn(&config, &shared, stop.clone())?);
         let ops_listener = config.listen.ops.map(ops::bind).transpose()?;
         let ops = ops_listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let reloader = Arc::new(Reloader {

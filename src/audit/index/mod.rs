@@ -102,3 +102,141 @@ impl Index {
         Ok(found.unwrap_or(0).unsigned_abs())
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::audit::query::Query;
+    use crate::audit::search;
+    use crate::exchange_log::checkpoint::LogSigner;
+    use crate::exchange_log::entry::Pseudonym;
+    use crate::exchange_log::reader::LogReader;
+    use crate::exchange_log::{Entry, ExchangeLog, Kind};
+    use proptest::prelude::*;
+
+    /// Numbers small enough that everything occurs often, and a clock that goes back now and then.
+    fn entry(number: u64, seed: u64) -> Entry {
+        let some =
+            |salt: u64, most: u64| (number ^ seed).wrapping_mul(0x9e37_79b9_7f4a_7c15 + 2 * salt) >> 33 & (most - 1);
+        let person = |of: u64| Pseudonym { key: "2026-11".into(), value: of.to_be_bytes().to_vec() };
+        let back = if some(1, 16) == 0 { 40_000_000_000 } else { 0 };
+        Entry {
+            time_us: 1_790_000_000_000_000 + number as i64 * 37_000_000 - back,
+            client: format!("c{}", some(2, 4)),
+            agency: ["H49", "H49.1", "H49.12", "H4"][some(3, 4) as usize].into(),
+            source: format!("s{}", some(4, 2)),
+            operation: format!("pkg.Service/Do{}", some(5, 4)),
+            scope: format!("scope{}", some(6, 2)),
+            purpose: format!("H49-251103-000{}", some(7, 8)),
+            reason: if some(8, 4) == 0 { "FIELD_INVALID".into() } else { String::new() },
+            status: if some(8, 4) == 0 { 3 } else { 0 },
+            subjects: (0..some(9, 4)).map(|at| person(some(10 + at, 8))).collect(),
+            official: (some(20, 2) == 0).then(|| person(some(21, 4))),
+            ..Entry::begin(Kind::Exchange, "dc1")
+        }
+    }
+
+    fn query(pick: [u8; 11]) -> Query {
+        let text = |at: usize, make: &dyn Fn(u8) -> String| pick[at].is_multiple_of(3).then(|| make(pick[at] / 3));
+        let people = |at: usize| {
+            let value = u64::from(pick[at] / 4 % 8).to_be_bytes().to_vec();
+            pick[at].is_multiple_of(4).then(|| vec![Pseudonym { key: "2026-11".into(), value }])
+        };
+        let time =
+            |at: usize| pick[at].is_multiple_of(3).then(|| 1_790_000_000_000_000 + i64::from(pick[at]) * 300_000_000);
+        Query {
+            client: text(0, &|n| format!("c{}", n % 5)),
+            agency: text(1, &|n| ["H49", "H49.1", "H4"][usize::from(n % 3)].into()),
+            source: text(2, &|n| format!("s{}", n % 3)),
+            operation: text(3, &|n| format!("Do{}", n % 5)),
+            scope: text(4, &|n| format!("scope{}", n % 3)),
+            outcome: text(5, &|n| ["OK", "FIELD_INVALID", "X"][usize::from(n % 3)].into()),
+            purpose: text(6, &|n| format!("H49-251103-000{}", n % 9)),
+            subject: people(7),
+            official: people(8),
+            from_us: time(9),
+            to_us: time(10),
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4))]
+        /// With the index, with half of it, and without, page by page: the same entries, though the clock went back.
+        #[test]
+        fn a_search_finds_what_fits_and_nothing_else(
+            seed in any::<u64>(), size in 300u64..1_500, picks in prop::collection::vec(any::<[u8; 11]>(), 60), limit in 1usize..40,
+        ) {
+            let folder = tempfile::tempdir().unwrap();
+            let key = LogSigner::generate().unwrap();
+            let open = || ExchangeLog::open(folder.path(), LogSigner::from_pkcs8("log.test/i", &key).unwrap()).unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let all: Vec<Entry> = (0..size).map(|number| entry(number, seed)).collect();
+            let (first, rest) = all.split_at(all.len() / 2);
+            for part in [first, rest] {
+                let log = open();
+                for entry in part {
+                    log.append_unawaited(entry).unwrap();
+                }
+                runtime.block_on(log.append(&Entry::begin(Kind::Admin, "dc1"))).unwrap();
+                drop(log);
+                if part.len() == first.len() {
+                    rebuild(folder.path(), |_, _| {}).unwrap();
+                }
+            }
+            let reader = LogReader::open(folder.path()).unwrap();
+            for whole in [false, true] {
+                let index = Index::read(folder.path()).unwrap().unwrap();
+                prop_assert_eq!(index.indexed().unwrap() == reader.sealed(), whole || rest.len() == first.len());
+                for pick in &picks {
+                    let query = query(*pick);
+                    let mut naive = Vec::new();
+                    reader.newest_first(u64::MAX, |one| {
+                        naive.extend(query.fits(&one.entry).then_some(one.index));
+                        true
+                    }).unwrap();
+                    for index in [Some(&index), None] {
+                        let (mut found, mut before) = (Vec::new(), Some(u64::MAX));
+                        while before.is_some() {
+                            let page = search::page(&reader, index, &query, before, limit, None).unwrap();
+                            prop_assert!(page.found.len() <= limit);
+                            found.extend(page.found.iter().map(|one| one.index));
+                            before = page.before;
+                        }
+                        prop_assert_eq!(&found, &naive, "{:?}", query);
+                    }
+                }
+                rebuild(folder.path(), |_, _| {}).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn an_index_of_another_log_is_thrown_away() {
+        let folder = tempfile::tempdir().unwrap();
+        let fill = |client: &str| {
+            let signer = LogSigner::from_pkcs8("log.test/i", &LogSigner::generate().unwrap()).unwrap();
+            let log = ExchangeLog::open(folder.path(), signer).unwrap();
+            let entry = Entry { client: client.into(), ..Entry::begin(Kind::Exchange, "dc1") };
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            runtime.block_on(log.append(&entry)).unwrap();
+        };
+        let found = |client: &str| {
+            let following = Following::start(folder.path()).unwrap();
+            std::thread::sleep(std::time::Duration::from_millis(700));
+            drop(following);
+            let query = Query { client: Some(client.into()), ..Query::default() };
+            Index::read(folder.path()).unwrap().unwrap().find(&query, u64::MAX, 10, None).unwrap().0.len()
+        };
+        fill("one");
+        assert_eq!(found("one"), 1);
+        for part in ["log", "journal", "state"] {
+            std::fs::remove_dir_all(folder.path().join(part)).unwrap();
+        }
+        fill("other");
+        assert_eq!((found("one"), found("other")), (0, 1));
+        // One that is no database is made anew, too.
+        std::fs::write(index_path(folder.path()), b"nonsense, and more of it").unwrap();
+        assert_eq!(found("other"), 1);
+    }
+}

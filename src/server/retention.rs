@@ -1,0 +1,64 @@
+//! Retention by policy: once a day by default, what is older than `log.keep_days` is archived, told of in the log, and pruned.
+
+use super::shared::Shared;
+use super::{StartError, thread};
+use crate::audit::AuditError;
+use crate::audit::retention::{archive, is_told, plan, prune};
+use crate::config::{Config, Retention};
+use crate::exchange_log::verify::PRUNE_ACT;
+use crate::exchange_log::{Entry, Kind};
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// The first time a while after the start, so that a gateway that is started again and again does not look each time.
+const FIRST: Duration = Duration::from_secs(600);
+const DAY_US: i64 = 86_400_000_000;
+
+/// The thread that does it, where the configuration wants it.
+pub(super) fn spawn(
+    config: &Config,
+    shared: &Arc<Shared>,
+    stop: CancellationToken,
+) -> Result<Option<JoinHandle<()>>, StartError> {
+    let Some(Retention { archive: folder, days, every }) = config.log.retention.clone() else { return Ok(None) };
+    let (data, shared) = (config.data.clone(), shared.clone());
+    let run = move || async move {
+        let mut wait = FIRST.min(every);
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(wait) => wait = every,
+                () = stop.cancelled() => return,
+            }
+            match keep(&data, &folder, days, &shared).await {
+                Ok(0) => {}
+                Ok(entries) => tracing::info!(entries, "old entries were archived and pruned"),
+                Err(error) => tracing::error!(%error, "old entries are not pruned; they stay where they are"),
+            }
+        }
+    };
+    thread::spawn("retention", run).map(Some)
+}
+
+/// Archives and prunes what is old enough; gives how many entries.
+async fn keep(data: &Path, folder: &Path, days: u32, shared: &Shared) -> Result<u64, AuditError> {
+    let before = jiff::Timestamp::now().as_microsecond() - i64::from(days) * DAY_US;
+    let plan = plan(data, before, |_, _| {})?;
+    if plan.runs.is_empty() {
+        return Ok(0);
+    }
+    archive(data, &plan, folder, |_| {})?;
+    for object in plan.objects() {
+        let entry =
+            Entry { actor: "gateway".into(), act: PRUNE_ACT.into(), object, ..Entry::begin(Kind::Admin, &shared.node) };
+        shared.log.append(&entry).await?;
+    }
+    shared.log.seal_now()?;
+    if is_told(data, &plan)? {
+        prune(data, &plan)?;
+        return Ok(plan.entries());
+    }
+    Ok(0)
+}
