@@ -250,7 +250,7 @@ fn main() {
         println!("{size} entries");
         let signer = grow(data, size);
         let (before, began) = (cpu(), Instant::now());
-        let report = verify_data(data, None, Some(&signer.verifier()), None, |_, _| {}).unwrap();
+        let report = verify_data(data, None, Some(&signer.verifier()), Default::default(), |_, _| {}).unwrap();
         assert_eq!(report.sealed, size);
         let each = (cpu() - before).as_secs_f64() * 1e6 / size as f64;
         println!("  verified in {:?} on {cores} cores, {each:.2} CPU us an entry", began.elapsed());

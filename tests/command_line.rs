@@ -128,6 +128,12 @@ fn from_an_empty_folder_to_an_audited_call_by_the_command_line_alone() {
     assert!(ok(&["audit", "verify"], folder).contains("verified"));
     let vkey = std::fs::read_to_string(stage.data().join("log/vkey")).unwrap();
     ok(&["audit", "verify", "--vkey", &vkey], folder);
+    // A checkpoint that somebody kept binds the log from then on.
+    let kept = std::fs::read_to_string(stage.data().join("log/checkpoint")).unwrap();
+    std::fs::write(folder.join("kept"), &kept).unwrap();
+    ok(&["audit", "verify", "--since", "kept"], folder);
+    std::fs::write(folder.join("forged"), kept.replacen('A', "B", 1)).unwrap();
+    fails(&["audit", "verify", "--since", "forged"], folder, 1);
     fails(&["audit", "verify", "--vkey", &vkey.replacen("ndxp", "xdxp", 1)], folder, 2);
     // The well-formed key of another log (golang.org/x/mod/sumdb/note's example).
     let other = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW";
@@ -228,7 +234,8 @@ fn a_changed_byte_is_named_by_verify() {
     let _ = gateway;
     support::until("everything is sealed", std::time::Duration::from_secs(5), || {
         let report =
-            ndxp_gateway::exchange_log::verify::verify_data(&stage.data(), None, None, None, |_, _| {}).unwrap();
+            ndxp_gateway::exchange_log::verify::verify_data(&stage.data(), None, None, Default::default(), |_, _| {})
+                .unwrap();
         report.tail == 0 && report.sealed >= 5
     });
     let bundles = stage.data().join("log/tile/entries/000.p");

@@ -54,7 +54,7 @@ fn an_answered_exchange_survives_kill_nine_a_hundred_times() {
                 caller.await.unwrap();
             }
         });
-        let report = verify::verify_data(&config.data, None, None, None, |_, _| {})
+        let report = verify::verify_data(&config.data, None, None, Default::default(), |_, _| {})
             .unwrap_or_else(|error| panic!("round {round}: {error}"));
         assert!(report.sealed + report.tail >= seen, "round {round}: the log became shorter");
         seen = report.sealed + report.tail;

@@ -32,7 +32,7 @@ async fn call(actor: &Actor) -> Result<(Code, String, String), String> {
 
 /// Every exchange that was answered is in the log, which verifies.
 fn all_there(outside: &Outside, answered: &[String]) {
-    verify_data(&outside.config.data, None, None, None, |_, _| {}).unwrap();
+    verify_data(&outside.config.data, None, None, Default::default(), |_, _| {}).unwrap();
     let logged: Vec<String> = support::entries(&outside.config.data).iter().map(|one| one.entry.id_text()).collect();
     for id in answered {
         assert!(logged.contains(id), "the answered exchange {id} is not in the log");
@@ -77,7 +77,7 @@ fn a_crash_at_any_place_loses_nothing_that_was_answered() {
         assert_eq!(std::os::unix::process::ExitStatusExt::signal(&ended), Some(6), "{place}: {ended:?}");
         // As the crash left it, and after the next start.
         if outside.config.data.join("log/checkpoint").exists() {
-            verify_data(&outside.config.data, None, None, None, |_, _| {})
+            verify_data(&outside.config.data, None, None, Default::default(), |_, _| {})
                 .unwrap_or_else(|error| panic!("{place}: {error}"));
         }
         Running::start(&outside.folder, &[]).kill();
@@ -234,7 +234,8 @@ fn files(folder: &Path, below: &Path, found: &mut BTreeMap<PathBuf, Vec<u8>>) {
 /// What must hold of a damaged log: it is told of with its file, or all is there and every proof is right.
 fn told_or_whole(data: &Path, key: &[u8], verifier: &LogVerifier, what: &str) {
     let whole = |data: &Path| -> Result<(), String> {
-        let report = verify_data(data, None, Some(verifier), None, |_, _| {}).map_err(|error| error.to_string())?;
+        let report = verify_data(data, None, Some(verifier), Default::default(), |_, _| {})
+            .map_err(|error| error.to_string())?;
         let reader = LogReader::open(data).map_err(|error| error.to_string())?;
         for index in (0..reader.sealed()).step_by(37) {
             let receipt = Receipt::make(&reader, index).map_err(|error| error.to_string())?.unwrap();
@@ -310,7 +311,7 @@ fn damage_to_any_file_of_the_log_is_told_or_put_right() {
         copy(&good, &data);
         std::fs::write(data.join(one), &all[Path::new(other)]).unwrap();
         std::fs::write(data.join(other), &all[Path::new(one)]).unwrap();
-        assert!(verify_data(&data, None, Some(&verifier), None, |_, _| {}).is_err());
+        assert!(verify_data(&data, None, Some(&verifier), Default::default(), |_, _| {}).is_err());
         told_or_whole(&data, &key, &verifier, &format!("{one} and {other} swapped"));
     }
     assert!(cases > 50, "{cases}");

@@ -59,14 +59,14 @@ fn what_is_pruned_is_archived_told_of_and_still_proved() {
 
     // Pruned without an entry that tells of it: found, as if somebody had taken it away.
     prune(data, &first).unwrap();
-    let error = verify_data(data, None, Some(&verifier), None, |_, _| {}).unwrap_err();
+    let error = verify_data(data, None, Some(&verifier), Default::default(), |_, _| {}).unwrap_err();
     assert!(error.to_string().contains("entries 0 to 255 are gone"), "{error}");
     let act = |object| Entry { act: PRUNE_ACT.into(), object, ..Entry::begin(Kind::Admin, "dc1") };
     append(&log, first.objects().map(act));
     assert!(is_told(data, &first).unwrap());
-    let report = verify_data(data, None, Some(&verifier), None, |_, _| {}).unwrap();
+    let report = verify_data(data, None, Some(&verifier), Default::default(), |_, _| {}).unwrap();
     assert_eq!((report.sealed, report.pruned), (6 * 256 + 2, 4 * 256));
-    let report = verify_data(data, Some(kept.path()), Some(&verifier), None, |_, _| {}).unwrap();
+    let report = verify_data(data, Some(kept.path()), Some(&verifier), Default::default(), |_, _| {}).unwrap();
     assert_eq!(report.pruned, 4 * 256);
 
     // Old proofs hold, new ones of kept entries are made, searches go around what is gone.
@@ -86,13 +86,13 @@ fn what_is_pruned_is_archived_told_of_and_still_proved() {
     let mut bytes = std::fs::read(&bundle).unwrap();
     bytes[100] ^= 1;
     std::fs::write(&bundle, bytes).unwrap();
-    assert!(verify_data(data, Some(kept.path()), Some(&verifier), None, |_, _| {}).is_err());
+    assert!(verify_data(data, Some(kept.path()), Some(&verifier), Default::default(), |_, _| {}).is_err());
     assert!(Holds::read(data).unwrap().release(data, 1).unwrap());
     assert_eq!(plan(data, old, |_, _| {}).unwrap().runs, [1..=1]);
     drop(log);
     let log = open(data, &key);
     append(&log, day(6));
-    assert_eq!(verify_data(data, None, Some(&verifier), None, |_, _| {}).unwrap().sealed, 7 * 256 + 2);
+    assert_eq!(verify_data(data, None, Some(&verifier), Default::default(), |_, _| {}).unwrap().sealed, 7 * 256 + 2);
     // The bundle that tells of the pruning stays, however old.
     assert_eq!(plan(data, i64::MAX, |_, _| {}).unwrap().telling, 1);
 }
@@ -145,10 +145,10 @@ fn a_gateway_prunes_by_its_policy() {
     });
     let config = ndxp_gateway::config::Config::load(&stage.folder.gateway_config()).map_err(support::show).unwrap();
     stage.gateway = Some(ndxp_gateway::server::Gateway::start(config).unwrap());
-    let pruned = || verify_data(&stage.data(), None, None, None, |_, _| {}).unwrap().pruned;
+    let pruned = || verify_data(&stage.data(), None, None, Default::default(), |_, _| {}).unwrap().pruned;
     support::until("what is old is pruned", std::time::Duration::from_secs(10), || pruned() >= 256);
     let archive = stage.folder.path.join("archive");
-    let report = verify_data(&stage.data(), Some(&archive), None, None, |_, _| {}).unwrap();
+    let report = verify_data(&stage.data(), Some(&archive), None, Default::default(), |_, _| {}).unwrap();
     assert!(report.pruned >= 256 && report.sealed > report.pruned);
     let entries = support::entries(&stage.data());
     assert!(entries.iter().any(|one| one.entry.act == PRUNE_ACT && one.entry.actor == "gateway"));

@@ -10,6 +10,7 @@ use ndxp_gateway::exchange_log::cosignature::Policy;
 use ndxp_gateway::exchange_log::reader::LogReader;
 use ndxp_gateway::exchange_log::receipt::Receipt;
 use ndxp_gateway::exchange_log::tree::{Edge, Hash, leaf_hash};
+use ndxp_gateway::exchange_log::verify::Against;
 use ndxp_gateway::exchange_log::{checkpoint::LogSigner, proof, verify};
 use ndxp_gateway::keyfile::Vault;
 use ndxp_gateway::server::Gateway;
@@ -103,7 +104,7 @@ fn a_checkpoint_counts_when_the_witnesses_of_its_policy_have_cosigned_it() {
     until("both have cosigned", Duration::from_secs(5), || size() >= all);
     let note = published().unwrap().note;
     assert!(policy.holds(&note) && policy.cosignatures(&note).len() == 2);
-    let report = verify::verify_data(&stage.data(), None, None, None, |_, _| {}).unwrap();
+    let report = verify::verify_data(&stage.data(), None, None, Default::default(), |_, _| {}).unwrap();
     assert_eq!(report.witnesses, ["dc2", "dc3"]);
 
     // Without one of them the log goes on, but nothing newer counts, and no receipt is made of it.
@@ -125,7 +126,14 @@ fn a_checkpoint_counts_when_the_witnesses_of_its_policy_have_cosigned_it() {
 
     // A copy of the log without its cosignatures does not verify under the policy.
     std::fs::write(log.join("cosigned"), reader.note()).unwrap();
-    let error = verify::verify_data(&stage.data(), None, Some(&key), Some(&policy), |_, _| {}).unwrap_err();
+    let error = verify::verify_data(
+        &stage.data(),
+        None,
+        Some(&key),
+        Against { policy: Some(&policy), ..Against::default() },
+        |_, _| {},
+    )
+    .unwrap_err();
     assert!(error.to_string().contains("cosignatures"), "{error}");
     drop((first, second));
 }

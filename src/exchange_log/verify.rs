@@ -100,19 +100,27 @@ pub struct Report {
     pub root: String,
 }
 
-/// Verifies a log against its key and a policy of witnesses (that of the log itself, where none is given), telling progress
-/// as entries done of all.
+/// What a log is verified against, beside its key.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Against<'a> {
+    /// Which witnesses must have cosigned; that beside the log, where none is given.
+    pub policy: Option<&'a Policy>,
+    /// A checkpoint of this log from before: its tree must be the beginning of what is there now.
+    pub older: Option<&'a Checkpoint>,
+}
+
+/// Verifies a log, telling progress as entries done of all.
 pub fn verify(
     files: &dyn LogFiles,
     verifier: &LogVerifier,
-    policy: Option<&Policy>,
+    against: Against<'_>,
     progress: impl Fn(u64, u64) + Sync,
 ) -> Result<Report, LogError> {
     // A gateway that seals at the same moment deletes the partial tiles of the checkpoint that was read: begin again.
     let mut tries = 5;
     loop {
         tries -= 1;
-        match (Verification { files, progress: &progress }).run(verifier, policy) {
+        match (Verification { files, progress: &progress }).run(verifier, against) {
             Err(LogError::Io { .. }) if tries > 0 => std::thread::sleep(std::time::Duration::from_millis(100)),
             other => return other,
         }
@@ -135,7 +143,7 @@ struct Leaves {
 }
 
 impl<P: Fn(u64, u64) + Sync> Verification<'_, P> {
-    fn run(&self, verifier: &LogVerifier, policy: Option<&Policy>) -> Result<Report, LogError> {
+    fn run(&self, verifier: &LogVerifier, against: Against<'_>) -> Result<Report, LogError> {
         let path = self.files.path("checkpoint");
         let note = self.files.needed("checkpoint")?;
         let note = String::from_utf8(note).map_err(|_| LogError::corrupt(&path, 0, "is no text"))?;
@@ -146,7 +154,13 @@ impl<P: Fn(u64, u64) + Sync> Verification<'_, P> {
         if checkpoint.root != root {
             return Err(LogError::corrupt(&path, 0, "the entries do not have the checkpoint's root"));
         }
-        let witnesses = self.cosigned(verifier, policy, &checkpoint, &note)?;
+        if let Some(older) = against.older
+            && !self.begins_with(&checkpoint, older)?
+        {
+            let reason = format!("the checkpoint of {} entries from before is not of this tree", older.size);
+            return Err(LogError::corrupt(&path, 0, reason));
+        }
+        let witnesses = self.cosigned(verifier, against.policy, &checkpoint, &note)?;
         let Checkpoint { origin, size, .. } = checkpoint;
         Ok(Report { origin, sealed: size, pruned, tail: 0, witnesses, root: hex(&root) })
     }
@@ -180,18 +194,26 @@ impl<P: Fn(u64, u64) + Sync> Verification<'_, P> {
         if !own.holds(&cosigned) {
             return Err(wrong("it lacks cosignatures that the policy of witnesses wants"));
         }
+        if !self.begins_with(checkpoint, &counted)? {
+            return Err(wrong("it is of another tree"));
+        }
+        Ok(own.cosignatures(&cosigned).into_iter().map(|(name, _, _)| name.to_owned()).collect())
+    }
+
+    /// Whether an older checkpoint's tree is the beginning of this one's, by hash tiles that were verified.
+    fn begins_with(&self, checkpoint: &Checkpoint, older: &Checkpoint) -> Result<bool, LogError> {
+        if older.size == 0 || older.size > checkpoint.size {
+            return Ok(older.size == 0);
+        }
         let read = |level, index, width| {
             let path = self.files.path(&tile_name(level, index, width));
             Ok(decode_tile(&self.files.tile(level, index, width)?, width, &path)?.to_vec())
         };
         let node = |level, index| {
             let hash = subtree(&read, checkpoint.size, level, index)?;
-            hash.ok_or_else(|| wrong("it is of more entries than the log has"))
+            hash.ok_or_else(|| LogError::corrupt(&self.files.path("checkpoint"), 0, "a subtree is not complete"))
         };
-        if counted.size > checkpoint.size || counted.size > 0 && proof::root(&node, counted.size)? != counted.root {
-            return Err(wrong("it is of another tree"));
-        }
-        Ok(own.cosignatures(&cosigned).into_iter().map(|(name, _, _)| name.to_owned()).collect())
+        Ok(proof::root(&node, older.size)? == older.root)
     }
 
     /// Every bundle, by all cores; of several wrong ones, the first is told.
@@ -341,12 +363,12 @@ pub fn verify_data(
     data: &Path,
     archive: Option<&Path>,
     vkey: Option<&LogVerifier>,
-    policy: Option<&Policy>,
+    against: Against<'_>,
     progress: impl Fn(u64, u64) + Sync,
 ) -> Result<Report, LogError> {
     let reader = super::reader::LogReader::open(data)?;
     let verifier = vkey.unwrap_or_else(|| reader.verifier());
-    let report = verify(&LogFolder::with(&reader.paths().tiles, archive), verifier, policy, progress)?;
+    let report = verify(&LogFolder::with(&reader.paths().tiles, archive), verifier, against, progress)?;
     // Behind what was sealed when the reader was opened; the verification may have seen more.
     for (place, bytes) in reader.tail().iter().enumerate() {
         if canonical::kind(bytes).is_none() {

@@ -9,6 +9,7 @@ import hashlib
 import pathlib
 import ssl
 import sys
+import urllib.error
 import urllib.request
 
 from cryptography.exceptions import InvalidSignature
@@ -64,6 +65,27 @@ def open_note(vkey, note):
     raise Wrong("the checkpoint has no signature of this key")
 
 
+def cosigned_at(vkey, note):
+    """When a witness cosigned a checkpoint (C2SP tlog-cosignature), in seconds; None where it did not."""
+    name, key_hash, key = vkey.strip().split("+", 2)
+    key = base64.b64decode(key)
+    if key[0] != 4 or hashlib.sha256(name.encode() + b"\n" + key).digest()[:4].hex() != key_hash:
+        raise Wrong("the witness's key")
+    text, signatures = note.split("\n\n", 1)
+    for line in signatures.splitlines():
+        signer, signature = line.removeprefix("\u2014 ").rsplit(" ", 1)
+        signature = base64.b64decode(signature)
+        if signer == name and signature[:4].hex() == key_hash:
+            time = int.from_bytes(signature[4:12], "big")
+            try:
+                signed = f"cosignature/v1\ntime {time}\n{text}\n".encode()
+                Ed25519PublicKey.from_public_bytes(key[1:]).verify(signature[12:], signed)
+            except InvalidSignature:
+                raise Wrong("the witness's cosignature") from None
+            return time
+    return None
+
+
 def path(kind, index, width):
     name = f"{index % 1000:03}"
     while index >= 1000:
@@ -86,11 +108,19 @@ def bundle(data, width):
 
 
 def verify_log(vkey, fetch):
-    """Recomputes everything from the entries; gives size and root."""
+    """Recomputes everything from the entries (from the hash tiles, where bundles were pruned); gives size and root."""
     size, root = open_note(vkey, fetch("checkpoint").decode())
+    try:
+        runs = [tuple(map(int, line.split())) for line in fetch("pruned").decode().splitlines()]
+    except (FileNotFoundError, urllib.error.HTTPError):
+        runs = []
     leaves = []
     for index in range((size + TILE - 1) // TILE):
         width = min(TILE, size - index * TILE)
+        if any(first <= index <= last for first, last in runs):
+            tile = fetch(path(0, index, width))
+            leaves += [tile[at:at + 32] for at in range(0, len(tile), 32)]
+            continue
         leaves += [leaf(entry) for entry in bundle(fetch(path("entries", index, width)), width)]
     if tree(leaves) != root:
         raise Wrong("the entries do not have the checkpoint's root")

@@ -163,7 +163,8 @@ impl Stage {
     /// What the log must be at the end of every test.
     pub fn verify(&self) -> u64 {
         let report =
-            ndxp_gateway::exchange_log::verify::verify_data(&self.data(), None, None, None, |_, _| {}).unwrap();
+            ndxp_gateway::exchange_log::verify::verify_data(&self.data(), None, None, Default::default(), |_, _| {})
+                .unwrap();
         report.sealed + report.tail
     }
 }

@@ -8,7 +8,7 @@ use crate::exchange_log::LogError;
 use crate::exchange_log::checkpoint::LogVerifier;
 use crate::exchange_log::cosignature::Policy;
 use crate::exchange_log::reader::VKEY_FILE;
-use crate::exchange_log::verify::{LogFiles, LogFolder, Report, verify, verify_data};
+use crate::exchange_log::verify::{Against, LogFiles, LogFolder, Report, verify, verify_data};
 use crate::identity::tls;
 use bytes::Bytes;
 use clap::Args;
@@ -49,6 +49,9 @@ pub struct VerifyArgs {
     /// Which witnesses must have cosigned (C2SP tlog-policy); that beside the log unless said.
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
+    /// A checkpoint of this log that you kept: the log must still begin with its tree.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["receipt", "export"])]
+    since: Option<PathBuf>,
     /// The log's key (`name+hash+key`), from somewhere that the log's operator cannot change.
     #[arg(long, value_name = "KEY")]
     vkey: Option<String>,
@@ -70,20 +73,29 @@ pub fn run(args: &VerifyArgs, data: impl Fn() -> Result<PathBuf, CliError>, outp
         return export::verify(file, &key(&own)?, output);
     }
     let policy = args.policy.as_deref().map(read_policy).transpose()?;
+    let older = |key: &LogVerifier| {
+        let read = |file: &Path| {
+            let checked = key.check(&std::fs::read_to_string(file)?);
+            checked.map_err(|error| CliError::Failed(format!("not verified: {}: {error}", file.display())))
+        };
+        args.since.as_deref().map(read).transpose()
+    };
     let progress = bar("verifying {bar:40} {pos}/{len} entries, {per_sec}")?;
     let told = |done, of| {
         progress.set_length(of);
         progress.set_position(done);
     };
+    let archive = args.archive.as_deref();
+    let key = match &args.log {
+        Some(folder) => key(&|| Ok(folder.clone()))?,
+        None => key(&own)?,
+    };
+    let older = older(&key)?;
+    let against = Against { policy: policy.as_ref(), older: older.as_ref() };
     let report = match (&args.remote, &args.log) {
-        (Some(url), _) => verify(&Remote::new(url, args)?, &key(&own)?, policy.as_ref(), told),
-        (None, Some(folder)) => verify(
-            &LogFolder::with(folder, args.archive.as_deref()),
-            &key(&|| Ok(folder.clone()))?,
-            policy.as_ref(),
-            told,
-        ),
-        (None, None) => verify_data(&data()?, args.archive.as_deref(), given.as_ref(), policy.as_ref(), told),
+        (Some(url), _) => verify(&Remote::new(url, args)?, &key, against, told),
+        (None, Some(folder)) => verify(&LogFolder::with(folder, archive), &key, against, told),
+        (None, None) => verify_data(&data()?, archive, Some(&key), against, told),
     };
     progress.finish_and_clear();
     print(&report.map_err(|error| CliError::Failed(format!("not verified: {error}")))?, given.is_some(), output)

@@ -221,7 +221,7 @@ fn print_lines(header: &[&str], lines: &[Line]) {
 /// Verifies the log as an auditor would, while the gateway goes on.
 fn verified(config: &Config) -> Result<verify::Report, CliError> {
     let fail = |error: LogError| CliError::Failed(format!("the log is not verified: {error}"));
-    verify::verify_data(&config.data, None, None, None, |_, _| {}).map_err(fail)
+    verify::verify_data(&config.data, None, None, Default::default(), |_, _| {}).map_err(fail)
 }
 
 fn stay(stage: &Stage, cast: &Cast<'_>, say: impl Fn(&str)) -> Result<(), CliError> {
