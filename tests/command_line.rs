@@ -170,7 +170,10 @@ fn from_an_empty_folder_to_an_audited_call_by_the_command_line_alone() {
     assert_eq!(ok(&["audit", "subject", "022000000000", "--case", "12/KN"], folder).trim(), "none");
     let report: Value = serde_json::from_str(&ok(&["--output", "json", "audit", "report"], folder)).unwrap();
     let refused = |row: &&Value| row["outcome"] == "PURPOSE_REQUIRED" && row["exchanges"] == 1;
-    assert_eq!(report.as_array().unwrap().iter().filter(refused).count(), 1, "{report}");
+    assert_eq!(report["counts"].as_array().unwrap().iter().filter(refused).count(), 1, "{report}");
+    assert_eq!(report["findings"], json!([]));
+    let told = ok(&["audit", "report", "--days"], folder);
+    assert!(told.contains("population") && told.contains("odd in this period"), "{told}");
     ok(&["audit", "export", "--source", "business", "--out", "business.csv"], folder);
     let exported = std::fs::read_to_string(folder.join("business.csv")).unwrap();
     let mut rows = csv::Reader::from_reader(exported.as_bytes());

@@ -7,6 +7,7 @@
 //! acknowledged) but none of a later one; if there are, acknowledged entries were damaged, and that is never cut off.
 
 use super::LogError;
+use super::storage::Storage;
 use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -179,9 +180,22 @@ impl Journal {
         self.next_index
     }
 
-    /// Writes a batch and makes it durable. On failure nothing of it counts: its indexes are given again, in a new
-    /// segment, since after a failed sync the old file's pages can no longer be trusted.
-    pub fn append(&mut self, batch: &[Vec<u8>]) -> Result<u64, LogError> {
+    /// Deletes segments of which every entry is below `sealed`.
+    pub fn forget(folder: &Path, sealed: u64) -> Result<(), LogError> {
+        let found = segments(folder)?;
+        for pair in found.windows(2) {
+            if pair[1].0 <= sealed {
+                std::fs::remove_file(&pair[0].1).map_err(|error| LogError::io(&pair[0].1, &error))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Storage for Journal {
+    /// One `write` and one `fdatasync`. After a failure the indexes are given again in a new segment, since after a failed
+    /// sync the old file's pages can no longer be trusted.
+    fn append(&mut self, batch: &[Vec<u8>]) -> Result<u64, LogError> {
         let first = self.next_index;
         let mut out = Vec::with_capacity(batch.iter().map(|bytes| bytes.len() + RECORD_HEAD).sum());
         for (index, bytes) in (first..).zip(batch) {
@@ -211,17 +225,6 @@ impl Journal {
         }
         self.next_index = first + batch.len() as u64;
         Ok(first)
-    }
-
-    /// Deletes segments of which every entry is below `sealed`.
-    pub fn forget(folder: &Path, sealed: u64) -> Result<(), LogError> {
-        let found = segments(folder)?;
-        for pair in found.windows(2) {
-            if pair[1].0 <= sealed {
-                std::fs::remove_file(&pair[0].1).map_err(|error| LogError::io(&pair[0].1, &error))?;
-            }
-        }
-        Ok(())
     }
 }
 

@@ -6,8 +6,7 @@
 //! hash tiles (C2SP tlog-tiles), signs a [`checkpoint`] (C2SP tlog-checkpoint), and journal segments that are wholly in
 //! full bundles are deleted.
 //!
-//! Durability: an index is told only after `fdatasync` returned. A batch that failed is told as failed, is cut off the
-//! journal, and its indexes are given again. What a crash leaves behind the last whole batch was never told to anybody.
+//! Durability: the contract is that of [`storage::Storage`].
 //!
 //! Cost, sketched: an entry is about 500 bytes; one batch is one `write` and one `fdatasync` (0.1 to 2 ms on the disks
 //! seen here) whatever it holds, so 256 appenders that wait share it. Queue: at most 65,536 entries, about 32 MB.
@@ -24,6 +23,7 @@ pub mod pseudonym;
 pub mod reader;
 pub mod receipt;
 pub mod seal;
+pub mod storage;
 pub mod tiles;
 pub mod tree;
 pub mod verify;
@@ -123,7 +123,7 @@ pub struct ExchangeLog {
 impl ExchangeLog {
     /// Opens the log below `data`, recovering from a crash where there was one.
     pub fn open(data: &Path, signer: LogSigner) -> Result<Self, LogError> {
-        let (shared, threads) = writer::start(LogPaths::new(data), signer)?;
+        let (shared, threads) = writer::start(LogPaths::new(data), signer, |journal| Box::new(journal))?;
         Ok(ExchangeLog { shared, _threads: Arc::new(threads) })
     }
 

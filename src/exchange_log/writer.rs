@@ -3,6 +3,7 @@
 use super::checkpoint::LogSigner;
 use super::journal::{Journal, Recovered};
 use super::seal::Sealer;
+use super::storage::Storage;
 use super::{LogError, LogPaths, entry};
 use std::fs::File;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -60,7 +61,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-pub(super) fn start(paths: LogPaths, signer: LogSigner) -> Result<(Arc<Shared>, Threads), LogError> {
+/// Opens the log; `wrap` may put something between it and its journal, as tests do.
+pub(super) fn start(
+    paths: LogPaths,
+    signer: LogSigner,
+    wrap: impl FnOnce(Journal) -> Box<dyn Storage>,
+) -> Result<(Arc<Shared>, Threads), LogError> {
     super::make_folder(&paths.journal)?;
     let lock_path = paths.journal.join("lock");
     let lock_file = File::create(&lock_path).map_err(|error| LogError::io(&lock_path, &error))?;
@@ -95,7 +101,8 @@ pub(super) fn start(paths: LogPaths, signer: LogSigner) -> Result<(Arc<Shared>, 
         std::thread::Builder::new().name(name.into()).spawn(run).map_err(failed)
     };
     let (for_writer, for_sealer) = (shared.clone(), shared.clone());
-    let writer = spawn("log-writer", Box::new(move || for_writer.write_batches(journal)))?;
+    let mut storage = wrap(journal);
+    let writer = spawn("log-writer", Box::new(move || for_writer.write_batches(storage.as_mut())))?;
     let sealer = spawn("log-sealer", Box::new(move || for_sealer.seal_regularly()))?;
     let threads = Threads { shared: shared.clone(), writer: Some(writer), sealer: Some(sealer) };
     Ok((shared, threads))
@@ -139,7 +146,7 @@ impl Shared {
         Some(())
     }
 
-    fn write_batches(&self, mut journal: Journal) {
+    fn write_batches(&self, storage: &mut dyn Storage) {
         let mut taken = Vec::new();
         while self.take(&mut taken).is_some() {
             let mut rest = taken.drain(..).peekable();
@@ -152,7 +159,7 @@ impl Shared {
                     batch.push(next.bytes);
                     told.push(next.told);
                 }
-                let result = journal.append(&batch);
+                let result = storage.append(&batch);
                 self.writable.store(result.is_ok(), Ordering::Relaxed);
                 if let Err(error) = &result {
                     tracing::error!(%error, entries = batch.len(), "the exchange log cannot be written");
@@ -234,5 +241,55 @@ impl Drop for Threads {
         if let Err(error) = self.shared.seal() {
             tracing::error!(%error, "the exchange log cannot be sealed; its entries are safe in the journal");
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::exchange_log::reader::LogReader;
+    use crate::exchange_log::verify::verify_data;
+    use crate::exchange_log::{Entry, ExchangeLog, Kind};
+
+    /// A disk that answers EIO as long as it is told to.
+    struct Broken(Journal, Arc<AtomicBool>);
+
+    impl Storage for Broken {
+        fn append(&mut self, batch: &[Vec<u8>]) -> Result<u64, LogError> {
+            if self.1.load(Ordering::Relaxed) {
+                let error = std::io::Error::from_raw_os_error(5);
+                return Err(LogError::io(std::path::Path::new("journal"), &error));
+            }
+            self.0.append(batch)
+        }
+    }
+
+    #[test]
+    fn what_the_storage_refuses_is_told_as_refused_and_leaves_no_gap() {
+        let folder = tempfile::tempdir().unwrap();
+        let broken = Arc::new(AtomicBool::new(false));
+        let signer = LogSigner::from_pkcs8("log.test/w", &LogSigner::generate().unwrap()).unwrap();
+        let wrap = |journal| Box::new(Broken(journal, broken.clone())) as Box<dyn Storage>;
+        let (shared, threads) = start(LogPaths::new(folder.path()), signer, wrap).unwrap();
+        let log = ExchangeLog { shared, _threads: Arc::new(threads) };
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let append = || runtime.block_on(log.append(&Entry::begin(Kind::Exchange, "dc1")));
+        let (mut given, mut refused) = (Vec::new(), 0);
+        for round in 0..60 {
+            broken.store(round % 3 == 1, Ordering::Relaxed);
+            match append() {
+                Ok(index) => given.push(index),
+                Err(error) => {
+                    assert!(round % 3 == 1 && error.to_string().contains("os error 5") && !log.is_writable());
+                    refused += 1;
+                }
+            }
+        }
+        assert_eq!((given, refused), ((0..40).collect::<Vec<u64>>(), 20));
+        assert!(log.is_writable());
+        drop(log);
+        assert_eq!(verify_data(folder.path(), None, None, Default::default(), |_, _| {}).unwrap().sealed, 40);
+        assert_eq!(LogReader::open(folder.path()).unwrap().size(), 40);
     }
 }

@@ -8,9 +8,39 @@ import time
 
 import grpc
 import pytest
+from google.protobuf import message_factory
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.rpc import error_details_pb2
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+from grpc_status import rpc_status
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BINARY = os.environ.get("NDXP_BIN", str(ROOT / "target/debug/ndxp-gateway"))
+
+
+class Service:
+    """Somebody who uses one of the gateway's own services, on a channel of their own, by reflection."""
+
+    def __init__(self, stage, name, service):
+        self.channel, self.name = stage.channel(name), service
+        self.service = DescriptorPool(ProtoReflectionDescriptorDatabase(self.channel)).FindServiceByName(service)
+
+    def __getattr__(self, name):
+        method = self.service.FindMethodByName(name)
+        request, answer = (message_factory.GetMessageClass(kind) for kind in (method.input_type, method.output_type))
+        kind = self.channel.unary_stream if method.server_streaming else self.channel.unary_unary
+        ask = kind(f"/{self.name}/{name}", request.SerializeToString, answer.FromString)
+        return lambda **fields: ask(request(**fields), timeout=20)
+
+
+def refusal(call):
+    """The error that a call ends with, and the reason in its details."""
+    with pytest.raises(grpc.RpcError) as error:
+        call()
+    details = {one.TypeName().split(".")[-1]: one for one in rpc_status.from_call(error.value).details}
+    info = error_details_pb2.ErrorInfo()
+    details["ErrorInfo"].Unpack(info)
+    return error.value, info.reason
 
 
 class Stage:

@@ -4,29 +4,11 @@ import time
 
 import grpc
 import pytest
-from google.protobuf import message_factory
-from google.protobuf.descriptor_pool import DescriptorPool
-from google.rpc import error_details_pb2
-from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
-from grpc_status import rpc_status
+from conftest import Service, refusal
 
 SERVICE = "ndxp.admin.v1.AdminService"
 STAFF = {"lan": ["administrator"], "minh": ["approver"], "hoa": ["auditor"], "dung": ["operator"],
          "binh": ["administrator", "approver"]}
-
-
-class Person:
-    """One who administers, on a channel of their own."""
-
-    def __init__(self, stage, name):
-        self.channel = stage.channel(name)
-        self.service = DescriptorPool(ProtoReflectionDescriptorDatabase(self.channel)).FindServiceByName(SERVICE)
-
-    def __getattr__(self, name):
-        method = self.service.FindMethodByName(name)
-        request, answer = (message_factory.GetMessageClass(kind) for kind in (method.input_type, method.output_type))
-        ask = self.channel.unary_unary(f"/{SERVICE}/{name}", request.SerializeToString, answer.FromString)
-        return lambda **fields: ask(request(**fields), timeout=10)
 
 
 @pytest.fixture(scope="module")
@@ -35,17 +17,13 @@ def people(stage):
         stage.cli("certs", "issue", name, "--staff", "--folder", "pki")
         stage.cli("staff", "add", name, *(word for role in roles for word in ("--role", role)))
     time.sleep(1)
-    return {name: Person(stage, name) for name in STAFF}
+    return {name: Service(stage, name, SERVICE) for name in STAFF}
 
 
 def refused(call, code, reason):
-    with pytest.raises(grpc.RpcError) as error:
-        call()
-    details = {one.TypeName().split(".")[-1]: one for one in rpc_status.from_call(error.value).details}
-    info = error_details_pb2.ErrorInfo()
-    details["ErrorInfo"].Unpack(info)
-    assert (error.value.code(), info.reason) == (code, reason), error.value
-    return error.value
+    error, told = refusal(call)
+    assert (error.code(), told) == (code, reason), error
+    return error
 
 
 def test_from_a_new_client_to_a_withdrawn_grant(stage, people):

@@ -4,31 +4,18 @@ import threading
 import time
 import uuid
 
-import grpc
 import pytest
 import verify_log
+from conftest import Service, refusal
 from google.protobuf import json_format, message_factory
 from google.protobuf.descriptor_pool import DescriptorPool
-from google.rpc import error_details_pb2
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
-from grpc_status import rpc_status
 
 SERVICE = "ndxp.audit.v1.AuditService"
 
 
-class Auditor:
-    """Whoever asks the audit service, on a channel of their own."""
-
-    def __init__(self, stage, name):
-        self.channel = stage.channel(name)
-        self.service = DescriptorPool(ProtoReflectionDescriptorDatabase(self.channel)).FindServiceByName(SERVICE)
-
-    def __getattr__(self, name):
-        method = self.service.FindMethodByName(name)
-        request, answer = (message_factory.GetMessageClass(kind) for kind in (method.input_type, method.output_type))
-        kind = self.channel.unary_stream if method.server_streaming else self.channel.unary_unary
-        ask = kind(f"/{SERVICE}/{name}", request.SerializeToString, answer.FromString)
-        return lambda **fields: ask(request(**fields), timeout=20)
+def auditor(stage, name):
+    return Service(stage, name, SERVICE)
 
 
 @pytest.fixture(scope="module")
@@ -36,21 +23,16 @@ def hoa(stage):
     stage.cli("certs", "issue", "hoa-audit", "--staff", "--folder", "pki")
     stage.cli("staff", "add", "hoa-audit", "--role", "auditor")
     time.sleep(1)
-    return Auditor(stage, "hoa-audit")
+    return auditor(stage, "hoa-audit")
 
 
 @pytest.fixture(scope="module")
 def shop(stage):
-    return Auditor(stage, "one-stop-shop")
+    return auditor(stage, "one-stop-shop")
 
 
 def refused(call):
-    with pytest.raises(grpc.RpcError) as error:
-        call()
-    details = {one.TypeName().split(".")[-1]: one for one in rpc_status.from_call(error.value).details}
-    info = error_details_pb2.ErrorInfo()
-    details["ErrorInfo"].Unpack(info)
-    return info.reason
+    return refusal(call)[1]
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +103,7 @@ def test_only_auditors_search_and_only_own_receipts_are_given(stage, hoa, shop, 
     stage.cli("certs", "issue", "dung-op", "--staff", "--folder", "pki")
     stage.cli("staff", "add", "dung-op", "--role", "operator")
     time.sleep(1)
-    assert refused(lambda: Auditor(stage, "dung-op").Search(query={})) == "ROLE_MISSING"
+    assert refused(lambda: auditor(stage, "dung-op").Search(query={})) == "ROLE_MISSING"
     own = shop.GetReceipt(exchange_id=ask())
     found, index = verify_log.verify_receipt(vkey(stage), own.receipt)
     assert index == own.index and b"one-stop-shop" in found

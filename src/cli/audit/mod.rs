@@ -58,7 +58,7 @@ enum AuditCommand {
         #[arg(long, value_name = "FILE")]
         pdf: Option<PathBuf>,
     },
-    /// A period in numbers: by client, operation and outcome; and what is odd in it.
+    /// A period in numbers: by client, source, operation and outcome; and what is odd in it.
     Report {
         #[command(flatten)]
         filter: Box<Filter>,

@@ -7,7 +7,7 @@ use crate::audit::paper::{Head, subject_report};
 use crate::audit::query::{Query, outcome};
 use crate::audit::statistics;
 use crate::cli::CliError;
-use crate::cli::output::{Output, cell, time};
+use crate::cli::output::{Output, cell, print_json, time};
 use crate::exchange_log::Kind;
 use crate::exchange_log::reader::Found;
 use serde_json::{Value, json};
@@ -16,6 +16,8 @@ use std::path::Path;
 
 /// A week, in microseconds.
 const WEEK_US: i64 = 7 * 86_400_000_000;
+/// Longest period that is searched for what is odd, in microseconds.
+const MOST_ODD_US: i64 = 31 * 86_400_000_000;
 
 /// What was asked for on paper.
 pub struct Asked {
@@ -100,17 +102,17 @@ pub fn period(log: &Opened, query: &Query, days: bool, output: Output) -> Result
         _ => count(log, query, 0)?,
     };
     let mut sums: BTreeMap<_, (u64, u64, u64)> = BTreeMap::new();
-    for Hour { hour, client, operation, outcome, exchanges, total_us, answer_bytes, .. } in counts {
+    for Hour { hour, client, source, operation, outcome, exchanges, total_us, answer_bytes, .. } in counts {
         let day = if days { (hour + 7).div_euclid(24) * 24 - 7 } else { 0 };
-        let sum = sums.entry((day, client, operation, outcome)).or_default();
+        let sum = sums.entry((day, client, source, operation, outcome)).or_default();
         *sum = (sum.0 + exchanges, sum.1 + total_us, sum.2 + answer_bytes);
     }
     let rows: Vec<Value> = sums
         .into_iter()
-        .map(|((day, client, operation, outcome), (exchanges, total_us, answer_bytes))| {
+        .map(|((day, client, source, operation, outcome), (exchanges, total_us, answer_bytes))| {
             let mean_ms = total_us as f64 / exchanges as f64 / 1e3;
             let mut row = json!({
-                "client": client, "operation": operation, "outcome": outcome, "exchanges": exchanges,
+                "client": client, "source": source, "operation": operation, "outcome": outcome, "exchanges": exchanges,
                 "mean_ms": mean_ms, "answer_bytes": answer_bytes,
             });
             if days {
@@ -119,14 +121,46 @@ pub fn period(log: &Opened, query: &Query, days: bool, output: Output) -> Result
             row
         })
         .collect();
-    let header = ["day", "client", "operation", "outcome", "exchanges", "mean ms"];
+    let odd = match &log.index {
+        Some(index) => found_odd(index, query)?,
+        None => Vec::new(),
+    };
+    if output == Output::Json {
+        return print_json(&json!({ "counts": rows, "findings": odd }));
+    }
+    let header = ["day", "client", "source", "operation", "outcome", "exchanges", "mean ms"];
     let header = if days { &header[..] } else { &header[1..] };
     output.records(&rows, header, |row| {
         let mean = format!("{:.1}", row["mean_ms"].as_f64().unwrap_or(0.0));
-        let cells =
-            [cell(&row["client"]), method(&row["operation"]), cell(&row["outcome"]), cell(&row["exchanges"]), mean];
+        let names = [cell(&row["client"]), cell(&row["source"]), method(&row["operation"]), cell(&row["outcome"])];
         let day = days.then(|| cell(&row["day"]));
-        day.into_iter().chain(cells).collect()
+        day.into_iter().chain(names).chain([cell(&row["exchanges"]), mean]).collect()
+    })?;
+    anstream::println!("odd in this period (at most its last 31 days):");
+    show_odd(&odd, output)
+}
+
+/// What is odd in the period of a query, or in its last 31 days; of its client, where it names one.
+fn found_odd(index: &Index, query: &Query) -> Result<Vec<Value>, CliError> {
+    let to = query.to_us.unwrap_or_else(|| jiff::Timestamp::now().as_microsecond());
+    let from = query.from_us.unwrap_or(i64::MIN).max(to - MOST_ODD_US);
+    let mut found = if from < to { findings(index, from, to)? } else { Vec::new() };
+    found.retain(|one| query.client.as_ref().is_none_or(|client| *client == one.client));
+    Ok(found.into_iter().map(finding).collect())
+}
+
+fn finding(found: Finding) -> Value {
+    let Finding { rule, explanation, client, entries, count } = found;
+    json!({ "rule": rule.as_str(), "client": client, "explanation": explanation, "count": count, "entries": entries })
+}
+
+fn show_odd(rows: &[Value], output: Output) -> Result<(), CliError> {
+    output.records(rows, &["rule", "client", "what was seen", "entries"], |row| {
+        let entries: Vec<String> = row["entries"].as_array().into_iter().flatten().take(5).map(cell).collect();
+        let more = row["count"].as_u64().unwrap_or(0).saturating_sub(entries.len() as u64);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let seen = [cell(&row["rule"]), cell(&row["client"]), cell(&row["explanation"])];
+        seen.into_iter().chain([format!("{}{more}", entries.join(" "))]).collect()
     })
 }
 
@@ -165,26 +199,11 @@ fn count(log: &Opened, query: &Query, from: u64) -> Result<Vec<Hour>, CliError> 
 pub fn odd(data: &Path, from: Option<i64>, to: Option<i64>, output: Output) -> Result<(), CliError> {
     let to = to.unwrap_or_else(|| jiff::Timestamp::now().as_microsecond());
     let from = from.unwrap_or(to - WEEK_US);
-    if from >= to || to - from > 31 * 86_400_000_000 {
+    if from >= to || to - from > MOST_ODD_US {
         return Err(CliError::Usage("--to must be after --from, by at most 31 days".into()));
     }
     let index = Index::read(data)?;
     let index = index.ok_or_else(|| CliError::Failed("there is no index yet: audit index --rebuild".into()))?;
-    let rows: Vec<Value> = findings(&index, from, to)?
-        .into_iter()
-        .map(|Finding { rule, explanation, client, entries, count }| {
-            json!({ "rule": rule.as_str(), "client": client, "explanation": explanation, "count": count, "entries": entries })
-        })
-        .collect();
-    output.records(&rows, &["rule", "client", "what was seen", "entries"], |row| {
-        let entries: Vec<String> = row["entries"].as_array().into_iter().flatten().take(5).map(cell).collect();
-        let more = row["count"].as_u64().unwrap_or(0).saturating_sub(entries.len() as u64);
-        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        vec![
-            cell(&row["rule"]),
-            cell(&row["client"]),
-            cell(&row["explanation"]),
-            format!("{}{more}", entries.join(" ")),
-        ]
-    })
+    let rows: Vec<Value> = findings(&index, from, to)?.into_iter().map(finding).collect();
+    show_odd(&rows, output)
 }
