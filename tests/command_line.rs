@@ -338,3 +338,54 @@ fn the_demo_shows_everything_and_cleans_up() {
     assert_eq!((told["operations"].as_array().unwrap().len(), &told["missed"]), (33, &json!(0)));
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "the throw-away folder is still there");
 }
+
+#[test]
+fn load_is_put_on_a_gateway_and_told_in_percentiles() {
+    let stage = Stage::start();
+    stage.system("one-stop-shop");
+    std::fs::write(stage.folder.path.join("shop.jwt"), &stage.actor("one-stop-shop").token).unwrap();
+    let base = stage.base();
+    let bench = |more: &[&str]| {
+        let mut args = vec![
+            "--output",
+            "json",
+            "bench",
+            "BudgetUnitService/GetUnit",
+            "--to",
+            &base,
+            "--ca",
+            "pki/ca.pem",
+            "--certificate",
+            "pki/one-stop-shop.pem",
+            "--token-file",
+            "shop.jwt",
+            "--connections",
+            "2",
+            "--streams",
+            "4",
+            "--time",
+            "1s",
+            "--warmup",
+            "200ms",
+            "--data",
+        ];
+        args.extend(more);
+        let output = run(&args, &stage.folder.path);
+        let told: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
+        (output.status.code(), told)
+    };
+    let (code, closed) = bench(&[r#"{"unitCode": "1057000"}"#]);
+    assert_eq!((code, &closed["mode"], &closed["calls"]), (Some(0), &json!("closed"), &closed["outcomes"]["OK"]));
+    assert!(closed["calls"].as_u64().unwrap() > 20, "{closed}");
+    // When they are due: some 60 in a second, however slow the source is; and a slow one is seen in their times.
+    let (code, open) = bench(&[r#"{"unitCode": "1057000"}"#, "--rate", "60"]);
+    assert_eq!((code, &open["mode"]), (Some(0), &json!("open")));
+    assert!((55..=65).contains(&open["calls"].as_u64().unwrap()), "{open}");
+    let latency = |told: &Value, name: &str| told["latency_us"][name].as_u64().unwrap();
+    assert!(latency(&open, "p50") <= latency(&open, "p99") && latency(&open, "p99") <= latency(&open, "p100"));
+    // Refusals are told by their reason; none answered is a failure.
+    let (code, refused) = bench(&[r#"{"unitCode": "x"}"#]);
+    assert_eq!((code, &refused["answered"]), (Some(1), &json!(0)));
+    assert!(refused["outcomes"]["InvalidArgument FIELD_INVALID"].as_u64().unwrap() > 0, "{refused}");
+    stage.verify();
+}

@@ -22,16 +22,11 @@ use tonic_types::StatusExt;
 /// Calls of a batch that run at once.
 const AT_ONCE: usize = 8;
 
+/// What is called, where, and by whom.
 #[derive(Args)]
-pub struct CallArgs {
+pub struct Target {
     /// `Service/Method`, with or without its package: `PopulationService/GetCitizen`.
     operation: String,
-    /// The request as JSON, one message or several; `-` reads standard input.
-    #[arg(long, short, default_value = "{}", conflicts_with = "csv")]
-    data: String,
-    /// A batch: one call for each row; columns are fields by path (`citizen_id`, `birth_date.year`).
-    #[arg(long, value_name = "FILE")]
-    csv: Option<PathBuf>,
     /// The gateway.
     #[arg(long, env = "NDXP_GATEWAY", default_value = "https://localhost:7443", value_name = "URL")]
     to: String,
@@ -53,12 +48,62 @@ pub struct CallArgs {
     /// Which official asks.
     #[arg(long)]
     official: Option<String>,
-    /// How long to wait for the answer.
-    #[arg(long, value_parser = duration)]
-    timeout: Option<Duration>,
     /// Folder of further contracts.
     #[arg(long, value_name = "DIR")]
     contracts: Option<PathBuf>,
+}
+
+/// Everything that calls need.
+pub struct Prepared {
+    pub files: CallerFiles,
+    pub operation: Arc<Operation>,
+    pub metadata: Vec<(&'static str, String)>,
+}
+
+impl Target {
+    /// Reads contracts and token.
+    pub fn prepare(&self) -> Result<Prepared, CliError> {
+        let contracts = match &self.contracts {
+            Some(folder) => ContractSet::with_folder(folder),
+            None => ContractSet::embedded(),
+        };
+        let contracts = contracts
+            .map_err(|faults| CliError::Usage(faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))?;
+        let operation = find(&contracts, &self.operation)?;
+        let token = std::fs::read_to_string(&self.token_file)
+            .map_err(|error| CliError::Usage(format!("{}: {error}", self.token_file.display())))?;
+        let mut metadata = vec![("authorization", format!("Bearer {}", token.trim()))];
+        metadata.extend(self.purpose.iter().map(|purpose| ("ndxp-purpose", purpose.clone())));
+        metadata.extend(self.official.iter().map(|official| ("ndxp-official", official.clone())));
+        let key = self.key.clone().unwrap_or_else(|| self.certificate.with_extension("key"));
+        let files = CallerFiles { ca: self.ca.clone(), certificate: self.certificate.clone(), key };
+        Ok(Prepared { files, operation, metadata })
+    }
+
+    /// The operation as it was named.
+    pub fn operation(&self) -> &str {
+        &self.operation
+    }
+
+    /// The gateway's address.
+    pub fn to(&self) -> &str {
+        &self.to
+    }
+}
+
+#[derive(Args)]
+pub struct CallArgs {
+    /// The request as JSON, one message or several; `-` reads standard input.
+    #[arg(long, short, default_value = "{}", conflicts_with = "csv")]
+    data: String,
+    /// A batch: one call for each row; columns are fields by path (`citizen_id`, `birth_date.year`).
+    #[arg(long, value_name = "FILE")]
+    csv: Option<PathBuf>,
+    #[command(flatten)]
+    target: Target,
+    /// How long to wait for the answer.
+    #[arg(long, value_parser = duration)]
+    timeout: Option<Duration>,
 }
 
 struct Batch {
@@ -68,22 +113,9 @@ struct Batch {
 }
 
 pub fn run(args: CallArgs, output: Output) -> Result<(), CliError> {
-    let contracts = match &args.contracts {
-        Some(folder) => ContractSet::with_folder(folder),
-        None => ContractSet::embedded(),
-    };
-    let contracts = contracts
-        .map_err(|faults| CliError::Usage(faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))?;
-    let operation = find(&contracts, &args.operation)?;
-    let token = std::fs::read_to_string(&args.token_file)
-        .map_err(|error| CliError::Usage(format!("{}: {error}", args.token_file.display())))?;
-    let mut metadata = vec![("authorization", format!("Bearer {}", token.trim()))];
-    metadata.extend(args.purpose.iter().map(|purpose| ("ndxp-purpose", purpose.clone())));
-    metadata.extend(args.official.iter().map(|official| ("ndxp-official", official.clone())));
-    let key = args.key.clone().unwrap_or_else(|| args.certificate.with_extension("key"));
-    let files = CallerFiles { ca: args.ca.clone(), certificate: args.certificate.clone(), key };
+    let Prepared { files, operation, metadata } = args.target.prepare()?;
     runtime()?.block_on(async {
-        let batch = Batch { caller: Caller::new(&args.to, &files)?, operation, metadata };
+        let batch = Batch { caller: Caller::new(args.target.to(), &files)?, operation, metadata };
         match &args.csv {
             Some(file) => batch.run(file, output).await,
             None => batch.one(&args.data, args.timeout, output).await,
@@ -105,7 +137,7 @@ fn find(contracts: &ContractSet, name: &str) -> Result<Arc<Operation>, CliError>
 }
 
 /// Reads messages from JSON: one object, or several one after the other or in a list.
-fn messages(descriptor: &MessageDescriptor, text: &str) -> Result<Vec<Bytes>, CliError> {
+pub(super) fn messages(descriptor: &MessageDescriptor, text: &str) -> Result<Vec<Bytes>, CliError> {
     let mut found = Vec::new();
     for value in serde_json::Deserializer::from_str(text).into_iter::<Value>() {
         let value = value.map_err(|error| CliError::Usage(format!("the data is no JSON: {error}")))?;

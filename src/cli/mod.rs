@@ -1,6 +1,7 @@
 //! The command line: one file a command group.
 
 mod audit;
+mod bench;
 mod call;
 mod certs;
 mod check;
@@ -65,6 +66,8 @@ enum Command {
     Keys(tokens::KeysArgs),
     /// Call an operation as a provincial system, JSON in and out.
     Call(call::CallArgs),
+    /// Put load on a gateway that runs, and tell throughput and latency.
+    Bench(bench::BenchArgs),
     /// Witness other machines' logs: sign that they only grow, and never another history.
     Witness(witness::WitnessArgs),
     /// Search, show and verify the exchange log.
@@ -201,6 +204,7 @@ pub fn run() -> ExitCode {
         Command::Token(args) => tokens::run_token(args, cli.output),
         Command::Keys(args) => tokens::run_keys(args, cli.output),
         Command::Call(args) => call::run(args, cli.output),
+        Command::Bench(args) => bench::run(&args, cli.output),
         Command::Witness(args) => witness::run(&args),
         Command::Audit(args) => audit::run(args, cli.output),
         Command::Config(args) => check::run_config(args, cli.output),

@@ -1,0 +1,231 @@
+//! `bench`: load against a gateway that runs.
+//!
+//! Closed loop: as many calls at once as said, each followed by the next; it tells what the gateway can do. Open loop
+//! (`--rate`): calls begin when they are due, whatever became of those before, and their time counts from when they were
+//! due. So a gateway that stops for a second is seen by every call of that second (no coordinated omission), as people at
+//! their desks would see it.
+
+use super::call::{Prepared, Target, messages};
+use super::output::{Output, duration, table};
+use super::{CliError, runtime};
+use crate::caller::Caller;
+use bytes::Bytes;
+use clap::Args;
+use hdrhistogram::Histogram;
+use indicatif::ProgressBar;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tonic::Code;
+
+/// Longest time that is told apart, in microseconds: a minute.
+const LONGEST_US: u64 = 60_000_000;
+/// Percentiles that are told.
+const PERCENTILES: [f64; 6] = [50.0, 90.0, 95.0, 99.0, 99.9, 100.0];
+
+#[derive(Args)]
+pub struct BenchArgs {
+    #[command(flatten)]
+    target: Target,
+    /// The request as JSON, or several that are sent in turn.
+    #[arg(long, short, default_value = "{}")]
+    data: String,
+    /// Connections.
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    connections: u32,
+    /// Calls at once on each connection.
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    streams: u32,
+    /// How long.
+    #[arg(long, default_value = "10s", value_parser = duration)]
+    time: Duration,
+    /// How long before that without counting.
+    #[arg(long, default_value = "1s", value_parser = duration)]
+    warmup: Duration,
+    /// Open loop: so many calls a second, begun when they are due.
+    #[arg(long, value_name = "CALLS", value_parser = clap::value_parser!(u32).range(1..))]
+    rate: Option<u32>,
+}
+
+/// What was seen so far.
+struct Seen {
+    times: Histogram<u64>,
+    outcomes: BTreeMap<String, u64>,
+}
+
+impl Seen {
+    fn new() -> Result<Self, CliError> {
+        let times =
+            Histogram::new_with_bounds(1, LONGEST_US, 3).map_err(|error| CliError::Failed(error.to_string()))?;
+        Ok(Seen { times, outcomes: BTreeMap::new() })
+    }
+
+    fn add(&mut self, took: Duration, outcome: String) {
+        self.times.saturating_record(u64::try_from(took.as_micros()).unwrap_or(LONGEST_US).max(1));
+        *self.outcomes.entry(outcome).or_default() += 1;
+    }
+}
+
+fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
+    seen.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What all callers share.
+struct Load {
+    prepared: Prepared,
+    requests: Vec<Bytes>,
+    next: AtomicU64,
+    begin: Instant,
+    counted_from: Instant,
+    ends: Instant,
+    between: Option<Duration>,
+    stopped: AtomicBool,
+}
+
+pub fn run(args: &BenchArgs, output: Output) -> Result<(), CliError> {
+    let prepared = args.target.prepare()?;
+    let requests = messages(&prepared.operation.request.message, &args.data)?;
+    if requests.is_empty() {
+        return Err(CliError::Usage("--data holds no request".into()));
+    }
+    let begin = Instant::now();
+    let counted_from = begin + args.warmup;
+    let load = Arc::new(Load {
+        prepared,
+        requests,
+        next: AtomicU64::new(0),
+        begin,
+        counted_from,
+        ends: counted_from + args.time,
+        between: args.rate.map(|rate| Duration::from_secs(1) / rate),
+        stopped: AtomicBool::new(false),
+    });
+    let seen = runtime()?.block_on(async {
+        let mut shards = Vec::new();
+        let mut callers = Vec::new();
+        for _ in 0..args.connections {
+            let shard = Arc::new(Mutex::new(Seen::new()?));
+            let caller = Caller::new(args.target.to(), &load.prepared.files)?;
+            for _ in 0..args.streams {
+                callers.push(tokio::spawn(load.clone().calls(caller.clone(), shard.clone())));
+            }
+            shards.push(shard);
+        }
+        let shown = tokio::spawn(progress(load.clone(), shards.clone()));
+        let mut failed = None;
+        for caller in callers {
+            if let Ok(Err(error)) = caller.await {
+                load.stopped.store(true, Ordering::Relaxed);
+                failed.get_or_insert(error);
+            }
+        }
+        shown.abort();
+        match failed {
+            Some(error) => Err(error),
+            None => whole(&shards),
+        }
+    })?;
+    tell(args, &seen, output)
+}
+
+impl Load {
+    /// One caller: calls until the time is over.
+    async fn calls(self: Arc<Self>, caller: Caller, seen: Arc<Mutex<Seen>>) -> Result<(), CliError> {
+        let metadata: Vec<(&str, &str)> =
+            self.prepared.metadata.iter().map(|(name, text)| (*name, text.as_str())).collect();
+        while !self.stopped.load(Ordering::Relaxed) {
+            let number = self.next.fetch_add(1, Ordering::Relaxed);
+            let due = match self.between {
+                Some(between) => {
+                    let due = self.begin + between.mul_f64(number as f64);
+                    tokio::time::sleep_until(due.into()).await;
+                    due
+                }
+                None => Instant::now(),
+            };
+            if due >= self.ends {
+                return Ok(());
+            }
+            let request = self.requests[(number % self.requests.len() as u64) as usize].clone();
+            let answered = caller.call(&self.prepared.operation.path, &metadata, vec![request]).await?;
+            if due >= self.counted_from {
+                let outcome = match answered.status.code() {
+                    Code::Ok => "OK".to_owned(),
+                    code => format!("{code:?} {}", answered.reason()),
+                };
+                lock(&seen).add(due.elapsed(), outcome);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn whole(shards: &[Arc<Mutex<Seen>>]) -> Result<Seen, CliError> {
+    let mut all = Seen::new()?;
+    for shard in shards {
+        let shard = lock(shard);
+        all.times.add(&shard.times).map_err(|error| CliError::Failed(error.to_string()))?;
+        for (outcome, count) in &shard.outcomes {
+            *all.outcomes.entry(outcome.clone()).or_default() += count;
+        }
+    }
+    Ok(all)
+}
+
+/// Tells every second how it goes.
+async fn progress(load: Arc<Load>, shards: Vec<Arc<Mutex<Seen>>>) {
+    let bar = ProgressBar::new_spinner();
+    let (mut before, mut tick) = (0, tokio::time::interval(Duration::from_secs(1)));
+    loop {
+        tick.tick().await;
+        let Ok(seen) = whole(&shards) else { return };
+        let (count, left) = (seen.times.len(), load.ends.saturating_duration_since(Instant::now()));
+        let refused = count - seen.outcomes.get("OK").copied().unwrap_or(0);
+        bar.set_message(format!(
+            "{} a second, {count} calls, {refused} not answered, p50 {}, p99 {}; {} s left",
+            count - before,
+            time(seen.times.value_at_percentile(50.0)),
+            time(seen.times.value_at_percentile(99.0)),
+            left.as_secs()
+        ));
+        bar.tick();
+        before = count;
+    }
+}
+
+/// Microseconds, for people.
+fn time(us: u64) -> String {
+    if us < 10_000 { format!("{us} µs") } else { format!("{:.1} ms", us as f64 / 1e3) }
+}
+
+fn tell(args: &BenchArgs, seen: &Seen, output: Output) -> Result<(), CliError> {
+    let (count, seconds) = (seen.times.len(), args.time.as_secs_f64());
+    let answered = seen.outcomes.get("OK").copied().unwrap_or(0);
+    let latency: serde_json::Map<String, serde_json::Value> = PERCENTILES
+        .iter()
+        .map(|percent| (format!("p{percent}"), json!(seen.times.value_at_percentile(*percent))))
+        .collect();
+    let value = json!({
+        "operation": args.target.operation(), "mode": if args.rate.is_some() { "open" } else { "closed" },
+        "connections": args.connections, "streams": args.streams, "rate": args.rate, "seconds": seconds,
+        "calls": count, "answered": answered, "per_second": count as f64 / seconds, "outcomes": seen.outcomes,
+        "latency_us": latency, "mean_us": seen.times.mean(),
+    });
+    output.result(&value, || {
+        let mut shown = table(&["", ""]);
+        shown.add_row(["calls", &count.to_string()]);
+        shown.add_row(["a second", &format!("{:.0}", count as f64 / seconds)]);
+        for (outcome, count) in &seen.outcomes {
+            shown.add_row([outcome, &count.to_string()]);
+        }
+        shown.add_row(["mean", &time(seen.times.mean() as u64)]);
+        for percent in PERCENTILES {
+            let name = if percent == 100.0 { "longest".to_owned() } else { format!("p{percent}") };
+            shown.add_row([name, time(seen.times.value_at_percentile(percent))]);
+        }
+        shown.to_string()
+    })?;
+    if answered > 0 { Ok(()) } else { Err(CliError::Failed("no call was answered".into())) }
+}
