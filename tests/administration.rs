@@ -5,6 +5,7 @@ mod support;
 
 use ndxp_gateway::config::Config;
 use ndxp_gateway::exchange_log::Kind;
+use ndxp_gateway::exchange_log::reader::Found;
 use ndxp_gateway::registry::{Page, Store};
 use ndxp_gateway::server::Gateway;
 use serde_json::json;
@@ -135,12 +136,11 @@ async fn connections_of_a_revoked_certificate_are_closed() {
     stage.folder.pki().revoke(&files(&stage.folder, "laptop").certificate).unwrap();
     let closed = tokio::time::timeout(Duration::from_secs(3), async { while let Ok(Some(_)) = stream.next().await {} });
     closed.await.expect("the connection stays open");
-    let (status, reason) = {
-        let found = stage.entries();
-        let one = found.iter().find(|one| one.entry.reason == "CERTIFICATE_REVOKED").expect("it is in the log").clone();
-        (one.entry.kind(), one.entry.status)
-    };
-    assert_eq!((status, reason), (Kind::Connection, Code::Unauthenticated as u32));
+    // Nobody waits for this entry: it is on disk a moment after.
+    let logged = |one: &Found| one.entry.reason == "CERTIFICATE_REVOKED" && one.entry.kind() == Kind::Connection;
+    support::until("it is in the log", Duration::from_secs(3), || stage.entries().iter().any(logged));
+    let entries = stage.entries();
+    assert_eq!(entries.iter().find(|one| logged(one)).unwrap().entry.status, Code::Unauthenticated as u32);
     other.call(UNIT, json!({ "unitCode": "1057000" })).await.ok();
     stage.verify();
 }
