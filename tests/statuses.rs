@@ -195,7 +195,7 @@ async fn sources_that_fail() {
 async fn a_source_that_keeps_failing_is_left_alone_and_then_tried_again() {
     let stage = Stage::prepared(&|folder| {
         edit(&folder.path.join("sources/business.toml"), |text| {
-            text + "\n[guard]\nbreaker_window = 4\nbreaker_open_ms = 4000\n"
+            text + "\n[guard]\nbreaker_window = 4\nbreaker_open_ms = 4000\nattempts = 1\n"
         });
     });
     let actor = stage.system("one-stop-shop");

@@ -8,7 +8,7 @@ use crate::contract::{Binding, ContractSet};
 use crate::drivers::connection::{Connection, XRoadIds, XRoadMember};
 use crate::drivers::credentials::{Credentials, HashedBasic, Lgsp, OAuth2, Session, UsernameToken};
 use crate::drivers::http::HttpEndpoint;
-use crate::guard::{BreakerSettings, GuardSettings};
+use crate::guard::{BreakerSettings, GuardSettings, RetrySettings};
 use crate::identity::tls;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -345,11 +345,19 @@ fn read_guard(table: &Table<'_>) -> GuardSettings {
         window: table.number("breaker_window", default.breaker.window as u64, 4..=10_000) as usize,
         failures_percent: table.number("breaker_failures_percent", default.breaker.failures_percent as u64, 1..=100)
             as usize,
+        slow: Duration::from_millis(table.number("breaker_slow_ms", 10_000, 10..=600_000)),
+        slow_percent: table.number("breaker_slow_percent", default.breaker.slow_percent as u64, 1..=100) as usize,
         open_for: Duration::from_millis(table.number("breaker_open_ms", 5_000, 100..=600_000)),
+    };
+    let retry = RetrySettings {
+        attempts: table.number("attempts", u64::from(default.retry.attempts), 1..=5) as u32,
+        backoff: Duration::from_millis(table.number("retry_backoff_ms", 50, 1..=10_000)),
+        budget_percent: table.number("retry_budget_percent", default.retry.budget_percent, 0..=100),
     };
     GuardSettings {
         concurrency: table.number("concurrency", default.concurrency as u64, 1..=100_000) as usize,
         queue: table.number("queue", default.queue as u64, 0..=1_000_000) as usize,
         breaker,
+        retry,
     }
 }

@@ -63,6 +63,16 @@ impl From<MapError> for SourceError {
 }
 
 impl SourceError {
+    /// Whether a read may be tried again, and when the source wants to be asked: it could not be reached, the connection
+    /// broke, or it said that it is busy.
+    pub fn retry(&self) -> Option<Option<Duration>> {
+        match self {
+            SourceError::Unavailable(_) => Some(None),
+            SourceError::Busy { retry_after, .. } => Some(*retry_after),
+            _ => None,
+        }
+    }
+
     /// Whether the source itself failed, rather than answering with a refusal: what a breaker counts.
     pub fn is_failure(&self) -> bool {
         matches!(

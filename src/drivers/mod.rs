@@ -41,7 +41,7 @@ pub struct Call {
     /// With what.
     pub request: SourceRequest,
     /// On whose behalf.
-    pub context: CallContext,
+    pub context: Arc<CallContext>,
 }
 
 /// The answer: messages of the contract, encoded.

@@ -53,7 +53,7 @@ impl Driver for RestDriver {
 struct Ask {
     operation: Arc<Operation>,
     message: DynamicMessage,
-    context: CallContext,
+    context: Arc<CallContext>,
 }
 
 impl Inner {

@@ -20,7 +20,7 @@ enum Form {
 /// The fields of `ndxp.log.v1.Entry`.
 const fn form(field: u64) -> Option<Form> {
     Some(match field {
-        1 | 20 => Form::Uint(32),
+        1 | 20 | 36 => Form::Uint(32),
         2 => Form::Enum,
         4 => Form::Int64,
         23..=28 | 33 | 35 => Form::Uint(64),
@@ -147,6 +147,7 @@ mod tests {
             suppressed: numbers[6],
             grant: text(0),
             grant_call: numbers[7],
+            attempts: numbers[0] as u32,
             ..Entry::default()
         }
     }

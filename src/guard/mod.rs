@@ -1,16 +1,19 @@
 //! The guard: one slow or broken source must not hurt the others. Per source: a bulkhead with a bounded queue, a
-//! breaker, and the deadline.
+//! breaker, a budget of retries, and the deadline.
 
 mod breaker;
+mod retry;
 
 use crate::status::{Reason, Refusal};
 use breaker::Breaker;
+use retry::Budget;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-pub use breaker::BreakerSettings;
+pub use breaker::{BreakerSettings, BreakerState};
+pub use retry::RetrySettings;
 
 /// Bounds of one source.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -21,13 +24,20 @@ pub struct GuardSettings {
     pub queue: usize,
     /// The breaker.
     pub breaker: BreakerSettings,
+    /// Retries of reads.
+    pub retry: RetrySettings,
 }
 
 impl Default for GuardSettings {
     /// 64 calls at once and 256 waiting: a source that answers in 100 ms then serves 640 a second, and a wait is at most
     /// half a second.
     fn default() -> Self {
-        GuardSettings { concurrency: 64, queue: 256, breaker: BreakerSettings::default() }
+        GuardSettings {
+            concurrency: 64,
+            queue: 256,
+            breaker: BreakerSettings::default(),
+            retry: RetrySettings::default(),
+        }
     }
 }
 
@@ -37,6 +47,7 @@ pub struct Guard {
     /// Places and queue together.
     admitted: Arc<Semaphore>,
     breaker: Breaker,
+    retries: Budget,
 }
 
 /// How a call to the source ended, as the breaker sees it.
@@ -58,12 +69,13 @@ pub struct Place {
 }
 
 impl Guard {
-    /// A guard with these bounds.
-    pub fn new(settings: GuardSettings) -> Arc<Self> {
+    /// A guard of a source, with these bounds.
+    pub fn new(source: &str, settings: GuardSettings) -> Arc<Self> {
         Arc::new(Guard {
             places: Arc::new(Semaphore::new(settings.concurrency)),
             admitted: Arc::new(Semaphore::new(settings.concurrency + settings.queue)),
-            breaker: Breaker::new(settings.breaker),
+            breaker: Breaker::new(source, settings.breaker),
+            retries: Budget::new(settings.retry),
         })
     }
 
@@ -76,15 +88,30 @@ impl Guard {
         // Asked last: a call that waited must not reach a source that failed meanwhile.
         let probe =
             self.breaker.ask(Instant::now()).map_err(|after| Refusal::retry(Reason::SourceCircuitOpen, after))?;
+        self.retries.call();
         Ok(Place { guard: self.clone(), probe, told: false, _place: place, _admitted: admitted })
+    }
+
+    /// How the breaker stands.
+    pub fn breaker_state(&self) -> BreakerState {
+        self.breaker.state()
     }
 }
 
 impl Place {
-    /// Tells the breaker how the call ended.
-    pub fn tell(&mut self, health: SourceHealth) {
+    /// Tells the breaker how an attempt ended, and how long it took.
+    pub fn tell(&mut self, health: SourceHealth, took: Duration) {
         self.told = true;
-        self.guard.breaker.tell(health == SourceHealth::Answered, self.probe, Instant::now());
+        self.guard.breaker.tell(health == SourceHealth::Answered, took, self.probe, Instant::now());
+    }
+
+    /// How long to wait before another attempt, after `attempts` have failed and the source has asked for so long; `None`
+    /// where there is to be none: no retry is left to the source, no time to the call, or the breaker has opened.
+    pub fn retry_in(&self, attempts: u32, asked: Option<Duration>, deadline: Instant) -> Option<Duration> {
+        if self.probe || self.guard.breaker.state() != BreakerState::Closed {
+            return None;
+        }
+        self.guard.retries.next(attempts, asked, deadline)
     }
 }
 
@@ -127,7 +154,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_source_queues_and_then_refuses() {
-        let guard = Guard::new(GuardSettings { concurrency: 1, queue: 1, ..GuardSettings::default() });
+        let guard = Guard::new("test", GuardSettings { concurrency: 1, queue: 1, ..GuardSettings::default() });
         let soon = Instant::now() + Duration::from_millis(30);
         let first = guard.admit(soon).await.unwrap();
         let (waits, refused) = tokio::join!(guard.admit(soon), async {

@@ -11,7 +11,7 @@ use super::stream;
 use crate::access::{self, Said};
 use crate::contract::fields::{self, Disclosed, Mask};
 use crate::contract::settings::CallContext;
-use crate::contract::{Shape, validate};
+use crate::contract::{Operation, Shape, validate};
 use crate::drivers::{Call, SourceAnswer, SourceError, SourceRequest};
 use crate::exchange_log::Kind;
 use crate::frame::FrameReader;
@@ -41,7 +41,7 @@ pub(super) struct Admitted {
     pub mask: Arc<Mask>,
     /// What it was admitted by, which may be taken away while it runs.
     pub standing: Standing,
-    pub context: CallContext,
+    pub context: Arc<CallContext>,
     /// When the first answer must be here.
     pub deadline: Instant,
     /// When the caller's own deadline passes, where it gave one.
@@ -110,13 +110,13 @@ impl Exchange {
         let asked = guard::grpc_timeout(&head.headers);
         let timeout = asked.map_or(route.operation.timeout, |asked| asked.min(route.operation.timeout));
         Ok(Admitted {
-            context: CallContext {
+            context: Arc::new(CallContext {
                 official: said.official,
                 agency: client.client.agency.clone(),
                 purpose: said.purpose,
                 exchange_id: id.to_owned(),
                 traceparent: traceparent(&head.headers),
-            },
+            }),
             route: route.clone(),
             standing: Standing::new(&self.shared, peer, token, grant, registry),
             mask,
@@ -217,7 +217,7 @@ pub(super) fn decode(descriptor: &prost_reflect::MessageDescriptor, bytes: &Byte
         .map_err(|_| Refusal::with(Reason::RequestMalformed, "the message is not one of the contract's"))
 }
 
-/// Asks the source, and tells its guard how it went.
+/// Asks the source, and tells its guard how it went. A read that did not reach it is tried again, within the guard's bounds.
 async fn ask(
     route: &Route,
     call: Call,
@@ -225,13 +225,50 @@ async fn ask(
     place: &mut Place,
     record: &mut Record,
 ) -> Result<SourceAnswer, Refusal> {
-    let asked = Instant::now();
-    let result = within(deadline, route.adapter.call(call)).await;
-    record.source_took(asked);
-    let result = result.unwrap_or(Err(SourceError::Timeout));
-    let failed = result.as_ref().err().is_some_and(SourceError::is_failure);
-    place.tell(if failed { SourceHealth::Failed } else { SourceHealth::Answered });
+    let began = Instant::now();
+    let mut again = Again::of(&call);
+    let (mut call, mut attempts) = (Some(call), 0);
+    let result = loop {
+        let Some(next) = call.take() else { break Err(SourceError::Unavailable("it could not be asked again")) };
+        let asked = Instant::now();
+        attempts += 1;
+        let result = within(deadline, route.adapter.call(next)).await.unwrap_or(Err(SourceError::Timeout));
+        let failed = result.as_ref().err().is_some_and(SourceError::is_failure);
+        place.tell(if failed { SourceHealth::Failed } else { SourceHealth::Answered }, asked.elapsed());
+        let wait = again.as_ref().zip(result.as_ref().err().and_then(SourceError::retry));
+        let Some(wait) = wait.and_then(|(_, asked)| place.retry_in(attempts, asked, deadline)) else { break result };
+        tokio::time::sleep(wait).await;
+        call = again.as_mut().and_then(Again::call);
+        if call.is_none() {
+            break result;
+        }
+    };
+    record.source_took(began);
+    record.attempts(attempts);
     result.map_err(Refusal::from)
+}
+
+/// A read, to be asked once more. Its message is decoded anew: most calls need it only once.
+struct Again {
+    operation: Arc<Operation>,
+    bytes: Bytes,
+    context: Arc<CallContext>,
+}
+
+impl Again {
+    /// Only of reads with one message: a write may have been done although its answer was lost.
+    fn of(call: &Call) -> Option<Self> {
+        let SourceRequest::One { bytes, .. } = &call.request else { return None };
+        let Call { operation, context, .. } = call;
+        let kept = || Again { operation: operation.clone(), bytes: bytes.clone(), context: context.clone() };
+        (!operation.writes).then(kept)
+    }
+
+    fn call(&mut self) -> Option<Call> {
+        let message = decode(&self.operation.request.message, &self.bytes).ok()?;
+        let request = SourceRequest::One { message, bytes: self.bytes.clone() };
+        Some(Call { operation: self.operation.clone(), request, context: self.context.clone() })
+    }
 }
 
 /// A refused call: its entry first, then its status.

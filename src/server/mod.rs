@@ -140,6 +140,7 @@ impl Gateway {
 
         let named = catalogue.files.clone();
         let served = Served::following(&Served::default(), catalogue);
+        shared.guards.store(Arc::new(served.guards.clone()));
         let (health, _) = tonic_health::server::health_reporter();
         let contracts = Arc::new(ArcSwap::from_pointee(served.catalogue.contracts.clone()));
         let door = StaffDoor::new(shared.registry.clone(), shared.log.clone(), &config.node);

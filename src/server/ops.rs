@@ -57,7 +57,7 @@ fn answer(path: &str, shared: &Shared) -> Response<Full<Bytes>> {
         "/healthz" => (StatusCode::OK, "alive\n".to_owned()),
         "/readyz" if shared.log.is_writable() => (StatusCode::OK, "ready\n".to_owned()),
         "/readyz" => (StatusCode::SERVICE_UNAVAILABLE, "the exchange log cannot be written\n".to_owned()),
-        "/metrics" => (StatusCode::OK, shared.metrics.text()),
+        "/metrics" => (StatusCode::OK, shared.metrics_text()),
         _ => (StatusCode::NOT_FOUND, "healthz, readyz or metrics\n".to_owned()),
     };
     let mut answer = Response::new(Full::new(Bytes::from(text)));

@@ -173,6 +173,11 @@ impl Record {
         self.entry.source_us = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
     }
 
+    /// How often the source was asked; once is not told.
+    pub fn attempts(&mut self, attempts: u32) {
+        self.entry.attempts = if attempts > 1 { attempts } else { 0 };
+    }
+
     /// The one answer, as it will leave.
     pub fn answer(&mut self, bytes: &Bytes) -> Result<(), Refusal> {
         self.entry.answer_commitment = commit(&self.salts()?.answer, bytes);

@@ -59,6 +59,7 @@ impl Reloader {
         self.contracts.store(Arc::new(served.catalogue.contracts.clone()));
         self.gate.send_replace(Arc::new(gate));
         self.infra.send_replace(Arc::new(infra));
+        self.shared.guards.store(Arc::new(served.guards.clone()));
         self.served.send_replace(Arc::new(served));
         tracing::info!("contracts, connections and certificates were loaded anew");
         Ok(())

@@ -40,6 +40,8 @@ pub struct Shared {
     pub masks: Masks,
     /// Counts.
     pub metrics: Metrics,
+    /// The guards of the sources, to be told of.
+    pub guards: ArcSwap<HashMap<String, Arc<Guard>>>,
     /// Largest request message in bytes.
     pub max_message: usize,
 }
@@ -58,8 +60,19 @@ impl Shared {
             pseudonyms,
             masks: Masks::default(),
             metrics: Metrics::default(),
+            guards: ArcSwap::default(),
             max_message: config.listen.max_message,
         }
+    }
+}
+
+impl Shared {
+    /// The metrics, with how the breakers stand at this moment.
+    pub fn metrics_text(&self) -> String {
+        for (source, guard) in self.guards.load().iter() {
+            self.metrics.breaker(source, guard.breaker_state() as i64);
+        }
+        self.metrics.text()
     }
 }
 
@@ -103,7 +116,7 @@ pub struct Served {
     /// Contracts and connections.
     pub catalogue: Catalogue,
     /// The guard of each source; one whose bounds did not change lives on, with its breaker's state.
-    guards: HashMap<String, Arc<Guard>>,
+    pub guards: HashMap<String, Arc<Guard>>,
 }
 
 impl Served {
@@ -112,7 +125,7 @@ impl Served {
         let same = |id: &str| before.catalogue.sources.get(id).map(|entry| entry.guard);
         let guards = catalogue.sources.iter().map(|(id, entry)| {
             let kept = before.guards.get(id).filter(|_| same(id) == Some(entry.guard)).cloned();
-            (id.clone(), kept.unwrap_or_else(|| Guard::new(entry.guard)))
+            (id.clone(), kept.unwrap_or_else(|| Guard::new(id, entry.guard)))
         });
         let guards = guards.collect();
         Served { catalogue, guards }

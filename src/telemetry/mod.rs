@@ -44,6 +44,7 @@ pub struct Metrics {
     seconds: Family<Source, Histogram>,
     source_seconds: Family<Source, Histogram>,
     certificates: Family<Certificate, Gauge>,
+    breakers: Family<Source, Gauge>,
 }
 
 /// From 0.25 ms to about a minute.
@@ -63,7 +64,13 @@ impl Default for Metrics {
         let certificates = Family::<Certificate, Gauge>::default();
         let help = "When a certificate ends, Unix time";
         registry.register("certificate_end_seconds", help, certificates.clone());
-        Metrics { registry, exchanges, seconds, source_seconds, certificates }
+        let breakers = Family::<Source, Gauge>::default();
+        registry.register(
+            "breaker_state",
+            "How a source's breaker stands: 0 closed, 1 half open, 2 open",
+            breakers.clone(),
+        );
+        Metrics { registry, exchanges, seconds, source_seconds, certificates, breakers }
     }
 }
 
@@ -84,6 +91,11 @@ impl Metrics {
     /// Tells when a file's certificate or revocation list ends, Unix time in seconds.
     pub fn ends(&self, file: &str, at: i64) {
         self.certificates.get_or_create(&Certificate { file: file.to_owned() }).set(at);
+    }
+
+    /// Tells how a source's breaker stands.
+    pub fn breaker(&self, source: &str, state: i64) {
+        self.breakers.get_or_create(&Source { source: source.to_owned() }).set(state);
     }
 
     /// The text that a Prometheus server reads.

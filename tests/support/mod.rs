@@ -413,3 +413,13 @@ impl Outside {
         Actor { caller, token: self.token.clone(), contracts: self.contracts.clone() }
     }
 }
+
+/// A page of the port with health and metrics.
+pub fn ops_text(stage: &Stage, path: &str) -> String {
+    use std::io::{Read, Write};
+    let mut stream = std::net::TcpStream::connect(stage.ops().trim_start_matches("http://")).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    text
+}

@@ -1,0 +1,172 @@
+//! One slow or broken source never hurts the others, and a passing trouble is not the caller's.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod support;
+
+use ndxp_gateway::sandbox::samples::samples;
+use ndxp_gateway::sandbox::{Fault, FaultKind};
+use serde_json::json;
+use std::time::{Duration, Instant};
+use support::{ENTERPRISE, OFFICIAL_OF, PROGRESS, Stage, UNIT, VERIFY, edit};
+use tonic::Code;
+
+fn guarded(stage: &[(&str, &str)]) -> Stage {
+    Stage::prepared(&|folder| {
+        for (source, keys) in stage {
+            edit(&folder.path.join(format!("sources/{source}.toml")), |text| format!("{text}\n[guard]\n{keys}\n"));
+        }
+    })
+}
+
+/// Breaks a source for so long.
+fn broken_for(stage: &Stage, source: &'static str, fault: Fault, time: Duration) -> impl Future<Output = ()> {
+    stage.sandbox.faults.set(source, fault);
+    let faults = stage.sandbox.faults.clone();
+    async move {
+        tokio::time::sleep(time).await;
+        faults.clear(source);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_that_did_not_reach_its_source_is_tried_again_on_every_protocol() {
+    let keys = "retry_backoff_ms = 400";
+    let stage = guarded(&[("business", keys), ("population", keys), ("budgetunit", keys), ("officials", keys)]);
+    let actor = stage.system("one-stop-shop");
+    let province = stage.sandbox.province.clone();
+    let (person, official) = (&province.people[0], &province.people[province.officials[0].person]);
+    let claim = json!({ "citizenId": person.citizen_id, "fullName": person.full_name(), "birthDate": { "year": person.birth.0 } });
+    let calls = [
+        ("business", ENTERPRISE, json!({ "enterpriseCode": province.enterprises[0].code })),
+        ("population", VERIFY, claim),
+        ("budgetunit", UNIT, json!({ "unitCode": "1057000" })),
+        ("officials", OFFICIAL_OF, json!({ "citizenId": official.citizen_id })),
+    ];
+    for (source, path, request) in calls {
+        let mended = broken_for(&stage, source, FaultKind::Close.into(), Duration::from_millis(100));
+        let (told, ()) = tokio::join!(actor.call(path, request), mended);
+        assert_eq!(told.code(), Code::Ok, "{source}: {:?}", told.answered.status);
+        assert_eq!(stage.entry(&told.exchange()).entry.attempts, 2, "{source}");
+    }
+    // One that is busy, too; and where nothing went wrong, nothing is told.
+    let busy = Fault { kind: FaultKind::Status, status: Some(503), ..Fault::default() };
+    let mended = broken_for(&stage, "business", busy, Duration::from_millis(100));
+    let call = actor.call(ENTERPRISE, json!({ "enterpriseCode": province.enterprises[1].code }));
+    let (told, ()) = tokio::join!(call, mended);
+    assert_eq!((told.code(), stage.entry(&told.exchange()).entry.attempts), (Code::Ok, 2));
+    let told = actor.call(UNIT, json!({ "unitCode": "1057000" })).await.ok();
+    assert_eq!(stage.entry(&told.exchange()).entry.attempts, 0);
+    stage.verify();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_is_never_sent_twice_and_a_deadline_is_kept() {
+    let stage =
+        guarded(&[("publicservice", "retry_backoff_ms = 100"), ("business", "retry_backoff_ms = 300\nattempts = 5")]);
+    let actor = stage.system("one-stop-shop");
+    let all = samples(&stage.sandbox.province);
+    let progress = &all.iter().find(|one| one.operation.ends_with("/UpdateProgress")).unwrap().requests[0];
+    stage.sandbox.faults.set("publicservice", FaultKind::ResetBody);
+    let message = actor.encode(PROGRESS, progress);
+    let told =
+        actor.raw(PROGRESS, &[("ndxp-purpose", "1.004222"), ("ndxp-official", "CB1")], vec![message]).await.unwrap();
+    assert_ne!(told.code(), Code::Ok);
+    assert_eq!(stage.entry(&told.exchange()).entry.attempts, 0, "{}", told.reason());
+    // Five attempts would take seconds; the caller has given less.
+    stage.sandbox.faults.set("business", FaultKind::Close);
+    let began = Instant::now();
+    let message = actor.encode(ENTERPRISE, &json!({ "enterpriseCode": "0100109106" }));
+    let metadata = [("ndxp-purpose", "1.004222"), ("ndxp-official", "CB1"), ("grpc-timeout", "500m")];
+    let told = actor.raw(ENTERPRISE, &metadata, vec![message]).await.unwrap();
+    assert_eq!(told.reason(), "SOURCE_UNAVAILABLE");
+    assert!(began.elapsed() < Duration::from_millis(900), "{:?}", began.elapsed());
+    let attempts = stage.entry(&told.exchange()).entry.attempts;
+    assert!((2..=3).contains(&attempts), "{attempts}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retries_are_a_share_of_the_calls_however_long_a_source_is_down() {
+    let stage = guarded(&[("business", "breaker_window = 10000\nretry_backoff_ms = 1\nattempts = 5")]);
+    let actor = stage.system("one-stop-shop");
+    stage.sandbox.faults.set("business", FaultKind::Close);
+    let mut attempts = 0;
+    for _ in 0..100 {
+        let told = actor.call(ENTERPRISE, json!({ "enterpriseCode": "0100109106" })).await;
+        assert_eq!(told.reason(), "SOURCE_UNAVAILABLE");
+        attempts += stage.entry(&told.exchange()).entry.attempts.max(1);
+    }
+    // Ten that were put by, and a tenth of the calls.
+    assert!((110..=121).contains(&attempts), "{attempts} attempts for 100 calls");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_source_is_left_alone_and_seen_in_the_metrics() {
+    let stage = guarded(&[("business", "breaker_window = 4\nbreaker_slow_ms = 100\nbreaker_open_ms = 60000")]);
+    let actor = stage.system("one-stop-shop");
+    let metrics = |state: i64| {
+        let text = support::ops_text(&stage, "/metrics");
+        assert!(text.contains(&format!("ndxp_breaker_state{{source=\"business\"}} {state}")), "{text}");
+    };
+    metrics(0);
+    stage.sandbox.faults.set("business", Fault { latency_ms: 200, ..Fault::default() });
+    let codes: Vec<String> = stage.sandbox.province.enterprises.iter().map(|one| one.code.clone()).collect();
+    for number in 0..4 {
+        actor.call(ENTERPRISE, json!({ "enterpriseCode": codes[number % codes.len()] })).await.ok();
+    }
+    let told = actor.call(ENTERPRISE, json!({ "enterpriseCode": codes[0] })).await;
+    assert_eq!(told.reason(), "SOURCE_CIRCUIT_OPEN");
+    metrics(2);
+    // The others do not feel it.
+    let began = Instant::now();
+    actor.call(UNIT, json!({ "unitCode": "1057000" })).await.ok();
+    assert!(began.elapsed() < Duration::from_secs(2));
+}
+
+/// While one source is at its worst, in ten ways, calls of another go on.
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_one_source_does_the_others_go_on() {
+    let stage = guarded(&[("business", "breaker_window = 10000\nconcurrency = 8\nqueue = 8")]);
+    let (actor, other) = (stage.system("one-stop-shop"), stage.actor("one-stop-shop"));
+    let kinds = [
+        FaultKind::Status,
+        FaultKind::Hang,
+        FaultKind::HangBody,
+        FaultKind::Drip,
+        FaultKind::Close,
+        FaultKind::ResetBody,
+        FaultKind::Garbage,
+        FaultKind::WrongType,
+        FaultKind::Huge,
+        FaultKind::CredentialsExpired,
+    ];
+    for kind in kinds {
+        stage.sandbox.faults.set("business", kind);
+        let crowd = futures_util::future::join_all((0..24).map(|_| async {
+            let message = actor.encode(ENTERPRISE, &json!({ "enterpriseCode": "0100109106" }));
+            let metadata = [("ndxp-purpose", "1.004222"), ("ndxp-official", "CB1"), ("grpc-timeout", "700m")];
+            actor.raw(ENTERPRISE, &metadata, vec![message]).await.unwrap().reason()
+        }));
+        let others = async {
+            let mut longest = Duration::ZERO;
+            for _ in 0..20 {
+                let began = Instant::now();
+                other.call(UNIT, json!({ "unitCode": "1057000" })).await.ok();
+                longest = longest.max(began.elapsed());
+            }
+            longest
+        };
+        let (reasons, longest) = tokio::join!(crowd, others);
+        stage.sandbox.faults.clear("business");
+        assert!(longest < Duration::from_millis(1_500), "{kind:?}: another source's call took {longest:?}");
+        let known = [
+            "",
+            "SOURCE_UNAVAILABLE",
+            "SOURCE_TIMEOUT",
+            "SOURCE_PROTOCOL_ERROR",
+            "GATEWAY_OVERLOADED",
+            "RECORD_NOT_FOUND",
+        ];
+        assert!(reasons.iter().all(|reason| known.contains(&reason.as_str())), "{kind:?}: {reasons:?}");
+    }
+    stage.verify();
+}
