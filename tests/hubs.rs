@@ -143,3 +143,77 @@ async fn an_x_road_member_without_access_is_told_as_our_credentials_refused() {
         json!({ "communeCode": parcel.place.commune, "mapSheet": parcel.sheet, "parcelNumber": parcel.number });
     assert_eq!(actor.call(support::PARCEL, request).await.reason(), "SOURCE_CREDENTIALS_REFUSED");
 }
+
+fn second(stage: &Stage, keys: &str) {
+    let entry = stage.folder.path.join("sources/business.toml");
+    edit(&entry, |_| format!("source = \"business\"\nhub = \"ndxp\"\n[second]\nhub = \"ndop\"\n{keys}\n"));
+    stage.gateway.as_ref().unwrap().reload().unwrap();
+}
+
+fn hubs(stage: &Stage, last: usize) -> Vec<String> {
+    stage.entries().iter().rev().take(last).map(|one| one.entry.hub.clone()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_go_to_the_second_hub_while_the_first_fails_and_come_back() {
+    let stage = Stage::start();
+    let actor = stage.system("one-stop-shop");
+    second(&stage, "mode = \"failover\"");
+    let request = json!({ "enterpriseCode": stage.sandbox.province.enterprises[0].code });
+    actor.call(ENTERPRISE, request.clone()).await.ok();
+    assert_eq!(hubs(&stage, 1), ["ndxp"]);
+    stage.sandbox.faults.set("ndxp", FaultKind::Close);
+    for _ in 0..10 {
+        actor.call(ENTERPRISE, request.clone()).await.ok();
+    }
+    assert_eq!(hubs(&stage, 10), vec!["ndop"; 10]);
+    // Once it is known to fail, it is not asked first each time.
+    let attempts: Vec<u32> = stage.entries().iter().rev().take(3).map(|one| one.entry.attempts).collect();
+    assert_eq!(attempts, [0, 0, 0]);
+    stage.sandbox.faults.clear("ndxp");
+    tokio::time::sleep(Duration::from_millis(5_200)).await;
+    actor.call(ENTERPRISE, request.clone()).await.ok();
+    actor.call(ENTERPRISE, request).await.ok();
+    assert_eq!(hubs(&stage, 2), ["ndxp", "ndxp"]);
+    stage.verify();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_share_of_the_calls_goes_to_the_second_hub() {
+    let stage = Stage::start();
+    let actor = stage.system("one-stop-shop");
+    second(&stage, "mode = \"share\"\nshare_percent = 30");
+    let request = json!({ "enterpriseCode": stage.sandbox.province.enterprises[0].code });
+    for _ in 0..200 {
+        actor.call(ENTERPRISE, request.clone()).await.ok();
+    }
+    let there = hubs(&stage, 200).iter().filter(|hub| *hub == "ndop").count();
+    assert!((35..=90).contains(&there), "{there} of 200 are not 30 of 100");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reads_are_shadowed_at_the_second_hub_and_counted() {
+    let stage = Stage::start();
+    let actor = stage.system("one-stop-shop");
+    second(&stage, "mode = \"shadow\"");
+    let request = json!({ "enterpriseCode": stage.sandbox.province.enterprises[0].code });
+    let counted = |result: &str, count: u32| {
+        let line =
+            format!("operation=\"ndxp.business.v1.BusinessService/GetEnterprise\",result=\"{result}\"}} {count}");
+        until(&line, Duration::from_secs(5), || support::ops_text(&stage, "/metrics").contains(&line));
+    };
+    for _ in 0..3 {
+        actor.call(ENTERPRISE, request.clone()).await.ok();
+    }
+    counted("same", 3);
+    let entry = stage.entries().pop().unwrap().entry;
+    assert_eq!((entry.hub.as_str(), entry.shadow_hub.as_str()), ("ndxp", "ndop"));
+    // What goes wrong there is not the caller's.
+    stage.sandbox.faults.set("ndop", FaultKind::Garbage);
+    actor.call(ENTERPRISE, request).await.ok();
+    counted("failed", 1);
+    let broken = "source = \"business\"\nhub = \"ndxp\"\n[second]\nhub = \"nowhere\"\nmode = \"mirror\"\n";
+    edit(&stage.folder.path.join("sources/business.toml"), |_| broken.into());
+    let told = stage.gateway.as_ref().unwrap().reload().unwrap_err().to_string();
+    assert!(told.contains("no hub \"nowhere\"") && told.contains("must be failover, share or shadow"), "{told}");
+}

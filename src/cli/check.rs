@@ -63,7 +63,8 @@ fn config_json(config: &Config, catalogue: &Catalogue) -> Value {
         .values()
         .map(|entry| {
             json!({
-                "source": entry.source, "hub": entry.hub, "address": entry.address,
+                "source": entry.source, "hub": entry.first.hub, "address": entry.first.address,
+                "second_hub": entry.second.as_ref().and_then(|(_, reach)| reach.hub.as_ref()),
                 "guard": {
                     "concurrency": entry.guard.concurrency, "queue": entry.guard.queue,
                     "breaker_window": entry.guard.breaker.window,

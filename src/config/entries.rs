@@ -18,36 +18,55 @@ use std::time::Duration;
 /// The sources that can be reached, by id.
 pub type Sources = HashMap<String, Arc<SourceEntry>>;
 
-/// Where and how one source is reached, checked. [`SourceEntry::connect`] makes connections from it.
-pub struct SourceEntry {
-    /// The source's id.
-    pub source: String,
+/// A way to a source.
+pub struct Reach {
     /// The hub's id; `None`: direct.
     pub hub: Option<String>,
-    /// Bounds.
-    pub guard: GuardSettings,
     /// Address of the hub or source, `https://host:port/prefix`.
     pub address: String,
     path: String,
     tls: rustls::ClientConfig,
     credentials: Arc<Credentials>,
+}
+
+/// What a second hub is for, while a source moves from one to the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SecondMode {
+    /// Calls go there while the first one fails.
+    Failover,
+    /// So many calls of a hundred go there.
+    Share(u32),
+    /// Reads go to both; callers get the first one's answer, and differences are counted by field.
+    Shadow,
+}
+
+/// Where and how one source is reached, checked. [`SourceEntry::connect`] makes connections from it.
+pub struct SourceEntry {
+    /// The source's id.
+    pub source: String,
+    /// The way to it.
+    pub first: Reach,
+    /// Another one.
+    pub second: Option<(SecondMode, Reach)>,
+    /// Bounds.
+    pub guard: GuardSettings,
     settings: Settings,
     xroad: Option<XRoadIds>,
     max_answer: usize,
 }
 
 impl SourceEntry {
-    /// A connection of its own, with its own pool; token or session are shared with all others of the hub.
-    pub fn connect(&self) -> Connection {
-        let hub = HttpEndpoint::new(&self.address, self.tls.clone(), self.max_answer);
+    /// A connection by one of its ways, with its own pool; token or session are shared with all others of the hub.
+    pub fn connect(&self, reach: &Reach) -> Connection {
+        let hub = HttpEndpoint::new(&reach.address, reach.tls.clone(), self.max_answer);
         Connection {
             source: self.source.clone(),
-            hub: self.hub.clone(),
-            endpoint: hub.below(&self.path),
+            hub: reach.hub.clone(),
+            endpoint: hub.below(&reach.path),
             login: hub,
-            address: self.address.clone(),
-            tls: self.tls.clone(),
-            credentials: self.credentials.clone(),
+            address: reach.address.clone(),
+            tls: reach.tls.clone(),
+            credentials: reach.credentials.clone(),
             settings: self.settings.clone(),
             xroad: self.xroad.clone(),
             max_answer: self.max_answer,
@@ -267,6 +286,12 @@ fn read_source(table: &Table<'_>, hubs: &HashMap<String, Hub>, contracts: &Contr
         .collect();
     let family = operations.first().map_or(Family::Rest, |operation| Family::of(operation));
     let own = table.table("credentials").map(|table| finished(&table).map(Arc::new));
+    let path = table.text("path").unwrap_or_default();
+    let second = table.table("second").map(|second| {
+        let read = read_second(&second, hubs, family, &path);
+        second.refuse_unknown();
+        read
+    });
     let reached = match table.text("hub") {
         Some(hub) => through_hub(table, &hub, hubs, family),
         None => {
@@ -292,13 +317,37 @@ fn read_source(table: &Table<'_>, hubs: &HashMap<String, Hub>, contracts: &Contr
         table.fault("xroad", "is missing: an X-Road source needs [xroad] with client and service");
     }
     let guard = table.section("guard", read_guard);
-    let path = table.text("path").unwrap_or_default();
     // An answer of the largest known catalogue has some megabytes.
     let max_answer = table.number("max_answer_bytes", 16 << 20, 1_024..=(1 << 30)) as usize;
     let (hub, address, tls, credentials) = reached?;
     let credentials = own.map_or(Some(credentials), |own| own)?;
     let xroad = xroad.map_or(Some(None), |xroad| xroad.map(Some))?;
-    Some(SourceEntry { source: source?, hub, guard, address, path, tls, credentials, settings, xroad, max_answer })
+    let second = second.map_or(Some(None), |second| second.map(Some))?;
+    let first = Reach { hub, address, path, tls, credentials };
+    Some(SourceEntry { source: source?, first, second, guard, settings, xroad, max_answer })
+}
+
+/// The second hub of a source that moves.
+fn read_second(
+    table: &Table<'_>,
+    hubs: &HashMap<String, Hub>,
+    family: Family,
+    path: &str,
+) -> Option<(SecondMode, Reach)> {
+    let reached = table.needed("hub", "ndop").and_then(|hub| through_hub(table, &hub, hubs, family));
+    let share = table.number("share_percent", 10, 1..=99) as u32;
+    let mode = table.parsed("mode", "failover", |text| match text {
+        "failover" => Ok(SecondMode::Failover),
+        "share" => Ok(SecondMode::Share(share)),
+        "shadow" => Ok(SecondMode::Shadow),
+        _ => Err("must be failover, share or shadow".to_owned()),
+    });
+    if table.has("share_percent") && !matches!(mode, Some(SecondMode::Share(_)) | None) {
+        table.fault("share_percent", "belongs to mode = \"share\"");
+    }
+    let path = table.text("path").unwrap_or_else(|| path.to_owned());
+    let (hub, address, tls, credentials) = reached?;
+    Some((mode?, Reach { hub, address, path, tls, credentials }))
 }
 
 type Reached = (Option<String>, String, rustls::ClientConfig, Arc<Credentials>);

@@ -11,7 +11,7 @@ use crate::identity::crl::CrlUrl;
 use crate::identity::tls::TlsFiles;
 use crate::issuer::{HsmSettings, MAX_LIFETIME};
 use crate::keyfile::Vault;
-pub use entries::{SourceEntry, Sources};
+pub use entries::{SecondMode, SourceEntry, Sources};
 pub use reader::{ConfigFault, Document, Table};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

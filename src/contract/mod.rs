@@ -5,6 +5,7 @@
 //! writes it in the source's words and reads the answer, [`fields`] keeps what is granted.
 
 pub mod compile;
+pub mod differences;
 pub mod fields;
 pub mod formats;
 pub mod map;

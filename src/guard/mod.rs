@@ -59,6 +59,27 @@ pub enum SourceHealth {
     Failed,
 }
 
+/// Whether a hub answers, where its sources have another one to go to.
+pub struct HubHealth(Breaker);
+
+impl HubHealth {
+    /// Of the hub of a source. It is left alone sooner than a source without another way: after three of five failures.
+    pub fn new(source: &str, hub: &str) -> Arc<Self> {
+        let settings = BreakerSettings { window: 5, failures_percent: 60, ..BreakerSettings::default() };
+        Arc::new(HubHealth(Breaker::new(&format!("{source} through {hub}"), settings)))
+    }
+
+    /// Whether to ask it now, and whether as its probe.
+    pub fn ask(&self) -> Option<bool> {
+        self.0.ask(Instant::now()).ok()
+    }
+
+    /// Tells how it went.
+    pub fn tell(&self, health: SourceHealth, took: Duration, probe: bool) {
+        self.0.tell(health == SourceHealth::Answered, took, probe, Instant::now());
+    }
+}
+
 /// A place at the source; freed when dropped. A call that is dropped before [`Place::tell`] counts as nothing.
 pub struct Place {
     guard: Arc<Guard>,

@@ -4,6 +4,7 @@
 //! keep the granted fields → exchange log (durable) → answer.
 
 use super::answer::{self, AnswerBody};
+use super::asking::ask;
 use super::record::Record;
 use super::shared::{Route, Routes, Shared};
 use super::standing::Standing;
@@ -11,11 +12,11 @@ use super::stream;
 use crate::access::{self, Said};
 use crate::contract::fields::{self, Disclosed, Mask};
 use crate::contract::settings::CallContext;
-use crate::contract::{Operation, Shape, validate};
-use crate::drivers::{Call, SourceAnswer, SourceError, SourceRequest};
+use crate::contract::{Shape, validate};
+use crate::drivers::{Call, SourceAnswer, SourceRequest};
 use crate::exchange_log::Kind;
 use crate::frame::FrameReader;
-use crate::guard::{self, Place, SourceHealth, within};
+use crate::guard::{self, within};
 use crate::identity::Peer;
 use crate::registry;
 use crate::status::{Reason, Refusal};
@@ -141,7 +142,7 @@ impl Exchange {
         }
         let call = Call { operation: operation.clone(), request, context };
         let result = tokio::select! {
-            result = ask(&route, call, deadline, &mut place, record) => result,
+            result = ask(&self.shared, &route, call, deadline, &mut place, record) => result,
             taken = standing.lost() => Err(taken),
         };
         if let Some(tally) = tally {
@@ -173,7 +174,7 @@ impl Exchange {
             record.note(Kind::Intent).await?;
         }
         let call = Call { operation: route.operation.clone(), request, context };
-        let messages = match ask(&route, call, deadline, &mut place, record).await? {
+        let messages = match ask(&self.shared, &route, call, deadline, &mut place, record).await? {
             SourceAnswer::Stream(messages) => messages,
             SourceAnswer::One(message) => Box::pin(futures_util::stream::once(async { Ok(message) })),
         };
@@ -215,60 +216,6 @@ const MAX_STREAM: Duration = Duration::from_secs(86_400);
 pub(super) fn decode(descriptor: &prost_reflect::MessageDescriptor, bytes: &Bytes) -> Result<DynamicMessage, Refusal> {
     DynamicMessage::decode(descriptor.clone(), bytes.clone())
         .map_err(|_| Refusal::with(Reason::RequestMalformed, "the message is not one of the contract's"))
-}
-
-/// Asks the source, and tells its guard how it went. A read that did not reach it is tried again, within the guard's bounds.
-async fn ask(
-    route: &Route,
-    call: Call,
-    deadline: Instant,
-    place: &mut Place,
-    record: &mut Record,
-) -> Result<SourceAnswer, Refusal> {
-    let began = Instant::now();
-    let mut again = Again::of(&call);
-    let (mut call, mut attempts) = (Some(call), 0);
-    let result = loop {
-        let Some(next) = call.take() else { break Err(SourceError::Unavailable("it could not be asked again")) };
-        let asked = Instant::now();
-        attempts += 1;
-        let result = within(deadline, route.adapter.call(next)).await.unwrap_or(Err(SourceError::Timeout));
-        let failed = result.as_ref().err().is_some_and(SourceError::is_failure);
-        place.tell(if failed { SourceHealth::Failed } else { SourceHealth::Answered }, asked.elapsed());
-        let wait = again.as_ref().zip(result.as_ref().err().and_then(SourceError::retry));
-        let Some(wait) = wait.and_then(|(_, asked)| place.retry_in(attempts, asked, deadline)) else { break result };
-        tokio::time::sleep(wait).await;
-        call = again.as_mut().and_then(Again::call);
-        if call.is_none() {
-            break result;
-        }
-    };
-    record.source_took(began);
-    record.attempts(attempts);
-    result.map_err(Refusal::from)
-}
-
-/// A read, to be asked once more. Its message is decoded anew: most calls need it only once.
-struct Again {
-    operation: Arc<Operation>,
-    bytes: Bytes,
-    context: Arc<CallContext>,
-}
-
-impl Again {
-    /// Only of reads with one message: a write may have been done although its answer was lost.
-    fn of(call: &Call) -> Option<Self> {
-        let SourceRequest::One { bytes, .. } = &call.request else { return None };
-        let Call { operation, context, .. } = call;
-        let kept = || Again { operation: operation.clone(), bytes: bytes.clone(), context: context.clone() };
-        (!operation.writes).then(kept)
-    }
-
-    fn call(&mut self) -> Option<Call> {
-        let message = decode(&self.operation.request.message, &self.bytes).ok()?;
-        let request = SourceRequest::One { message, bytes: self.bytes.clone() };
-        Some(Call { operation: self.operation.clone(), request, context: self.context.clone() })
-    }
 }
 
 /// A refused call: its entry first, then its status.

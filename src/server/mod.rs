@@ -1,6 +1,7 @@
 //! The server: listeners, the exchange stack, reload and drain. [`exchange`] is the way of one exchange.
 
 mod answer;
+mod asking;
 mod exchange;
 mod expiry;
 mod infra;

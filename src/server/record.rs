@@ -97,6 +97,17 @@ impl Record {
         hub.unwrap_or_default().clone_into(&mut self.entry.hub);
     }
 
+    /// The hub that it goes through.
+    pub fn hub(&mut self, hub: Option<&str>) {
+        hub.unwrap_or_default().clone_into(&mut self.entry.hub);
+    }
+
+    /// Another hub is asked the same; false where it has no name to be told by.
+    pub fn shadow(&mut self, hub: Option<&str>) -> bool {
+        hub.unwrap_or_default().clone_into(&mut self.entry.shadow_hub);
+        !self.entry.shadow_hub.is_empty()
+    }
+
     /// Why, and on whose behalf.
     pub fn said(&mut self, said: &Said) -> Result<(), Refusal> {
         self.entry.purpose = said.purpose.clone().unwrap_or_default();

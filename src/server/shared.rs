@@ -1,21 +1,22 @@
 //! What all calls share, and what each worker has of its own: data-plane state, read from snapshots that the control
 //! plane swaps as a whole.
 
+use super::asking::shadow_places;
 use crate::access::limits::Limits;
 use crate::access::token::TokenChecker;
-use crate::config::{Catalogue, Config};
+use crate::config::{Catalogue, Config, SecondMode, SourceEntry};
 use crate::contract::Operation;
 use crate::contract::fields::Mask;
 use crate::drivers::Adapter;
 use crate::exchange_log::ExchangeLog;
 use crate::exchange_log::pseudonym::Pseudonyms;
-use crate::guard::Guard;
+use crate::guard::{Guard, HubHealth};
 use crate::registry::{GrantView, Snapshot};
 use crate::telemetry::Metrics;
 use arc_swap::ArcSwap;
 use std::collections::HashMap;
 use std::sync::Arc;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 /// Masks that are kept: every operation of a few hundred grants. A miss costs some microseconds.
 const MAX_MASKS: usize = 10_000;
@@ -42,6 +43,8 @@ pub struct Shared {
     pub metrics: Metrics,
     /// The guards of the sources, to be told of.
     pub guards: ArcSwap<HashMap<String, Arc<Guard>>>,
+    /// Places for reads that a second hub is asked for, too.
+    pub shadowed: Arc<Semaphore>,
     /// Largest request message in bytes.
     pub max_message: usize,
 }
@@ -61,6 +64,7 @@ impl Shared {
             masks: Masks::default(),
             metrics: Metrics::default(),
             guards: ArcSwap::default(),
+            shadowed: shadow_places(),
             max_message: config.listen.max_message,
         }
     }
@@ -117,6 +121,8 @@ pub struct Served {
     pub catalogue: Catalogue,
     /// The guard of each source; one whose bounds did not change lives on, with its breaker's state.
     pub guards: HashMap<String, Arc<Guard>>,
+    /// Whether the first hub of a source that has two answers.
+    hubs: HashMap<String, Arc<HubHealth>>,
 }
 
 impl Served {
@@ -128,8 +134,26 @@ impl Served {
             (id.clone(), kept.unwrap_or_else(|| Guard::new(id, entry.guard)))
         });
         let guards = guards.collect();
-        Served { catalogue, guards }
+        let hub = |entry: &SourceEntry| entry.first.hub.clone().unwrap_or_default();
+        let hubs = catalogue.sources.iter().filter(|(_, entry)| entry.second.is_some()).map(|(id, entry)| {
+            let same = before.catalogue.sources.get(id).is_some_and(|other| hub(other) == hub(entry));
+            let kept = before.hubs.get(id).filter(|_| same).cloned();
+            (id.clone(), kept.unwrap_or_else(|| HubHealth::new(id, &hub(entry))))
+        });
+        let hubs = hubs.collect();
+        Served { catalogue, guards, hubs }
     }
+}
+
+/// The second way to a source.
+#[derive(Clone)]
+pub struct Second {
+    /// What it is for.
+    pub mode: SecondMode,
+    /// The way.
+    pub adapter: Arc<Adapter>,
+    /// Whether the first one's hub answers, as all workers have seen it.
+    pub first_health: Arc<HubHealth>,
 }
 
 /// One operation with the way to its source.
@@ -139,6 +163,8 @@ pub struct Route {
     pub operation: Arc<Operation>,
     /// The way to its source.
     pub adapter: Arc<Adapter>,
+    /// Another one, through a second hub.
+    pub second: Option<Second>,
     /// The source's guard, shared by all workers.
     pub guard: Arc<Guard>,
 }
@@ -150,19 +176,20 @@ pub struct Routes(HashMap<String, Route>);
 impl Routes {
     /// Routes for every operation whose source has a connection entry.
     pub fn new(served: &Served) -> Self {
-        let adapters: HashMap<&str, Arc<Adapter>> = served
-            .catalogue
-            .sources
-            .iter()
-            .map(|(id, entry)| (id.as_str(), Arc::new(Adapter::new(Arc::new(entry.connect())))))
-            .collect();
+        let ways = |id: &str, entry: &SourceEntry| {
+            let adapter = |reach| Arc::new(Adapter::new(Arc::new(entry.connect(reach))));
+            let second = entry.second.as_ref().and_then(|(mode, reach)| {
+                let first_health = served.hubs.get(id)?.clone();
+                Some(Second { mode: *mode, adapter: adapter(reach), first_health })
+            });
+            (adapter(&entry.first), second)
+        };
+        let adapters: HashMap<&str, (Arc<Adapter>, Option<Second>)> =
+            served.catalogue.sources.iter().map(|(id, entry)| (id.as_str(), ways(id, entry))).collect();
         let route = |operation: &Arc<Operation>| {
             let id = operation.source.id.as_str();
-            let route = Route {
-                operation: operation.clone(),
-                adapter: adapters.get(id)?.clone(),
-                guard: served.guards.get(id)?.clone(),
-            };
+            let (adapter, second) = adapters.get(id)?.clone();
+            let route = Route { operation: operation.clone(), adapter, second, guard: served.guards.get(id)?.clone() };
             Some((operation.path.clone(), route))
         };
         Routes(served.catalogue.contracts.operations().into_iter().filter_map(route).collect())

@@ -7,6 +7,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
+use std::collections::BTreeSet;
 use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 
@@ -33,6 +34,20 @@ struct Source {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Shadowed {
+    source: String,
+    operation: String,
+    result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Differing {
+    source: String,
+    operation: String,
+    field: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Certificate {
     file: String,
 }
@@ -45,6 +60,8 @@ pub struct Metrics {
     source_seconds: Family<Source, Histogram>,
     certificates: Family<Certificate, Gauge>,
     breakers: Family<Source, Gauge>,
+    shadowed: Family<Shadowed, Counter>,
+    shadow_differences: Family<Differing, Counter>,
 }
 
 /// From 0.25 ms to about a minute.
@@ -70,7 +87,12 @@ impl Default for Metrics {
             "How a source's breaker stands: 0 closed, 1 half open, 2 open",
             breakers.clone(),
         );
-        Metrics { registry, exchanges, seconds, source_seconds, certificates, breakers }
+        let shadowed = Family::<Shadowed, Counter>::default();
+        registry.register("shadowed_reads", "Reads that a second hub was asked for, by result", shadowed.clone());
+        let shadow_differences = Family::<Differing, Counter>::default();
+        let help = "Fields in which a second hub's answers differ from the first one's";
+        registry.register("shadow_differences", help, shadow_differences.clone());
+        Metrics { registry, exchanges, seconds, source_seconds, certificates, breakers, shadowed, shadow_differences }
     }
 }
 
@@ -91,6 +113,21 @@ impl Metrics {
     /// Tells when a file's certificate or revocation list ends, Unix time in seconds.
     pub fn ends(&self, file: &str, at: i64) {
         self.certificates.get_or_create(&Certificate { file: file.to_owned() }).set(at);
+    }
+
+    /// Counts a read that a second hub was asked for, too: in which fields its answer differs; `None` where it has none.
+    pub fn shadowed(&self, source: &str, operation: &str, differing: Option<&BTreeSet<String>>) {
+        let result = match differing {
+            None => "failed",
+            Some(none) if none.is_empty() => "same",
+            Some(_) => "different",
+        };
+        let (source, operation) = (source.to_owned(), operation.to_owned());
+        for field in differing.into_iter().flatten() {
+            let (source, operation, field) = (source.clone(), operation.clone(), field.clone());
+            self.shadow_differences.get_or_create(&Differing { source, operation, field }).inc();
+        }
+        self.shadowed.get_or_create(&Shadowed { source, operation, result }).inc();
     }
 
     /// Tells how a source's breaker stands.

@@ -221,7 +221,7 @@ fn to_json(found: &Found) -> Value {
         "answer_bytes": entry.answer_bytes, "request_messages": entry.request_messages,
         "answer_messages": entry.answer_messages, "actor": entry.actor, "act": entry.act, "object": entry.object,
         "suppressed": entry.suppressed, "grant": entry.grant, "grant_call": entry.grant_call,
-        "attempts": entry.attempts,
+        "attempts": entry.attempts, "shadow_hub": entry.shadow_hub,
     });
     let Value::Object(mut object) = whole else { return whole };
     object.retain(|name, value| {
