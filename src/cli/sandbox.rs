@@ -1,11 +1,15 @@
 //! `sandbox`: the ten sources on loopback.
 
+use super::call::encode;
 use super::output::{Output, print_json, table};
 use super::{CliError, serve};
+use crate::contract::ContractSet;
+use crate::hex::hex;
 use crate::sandbox::folder::DevFolder;
-use crate::sandbox::samples::samples;
+use crate::sandbox::samples::{Sample, samples};
 use crate::sandbox::{Province, Sandbox, SandboxConfig};
 use clap::{Args, Subcommand};
+use serde_json::Value;
 use std::path::{Path, PathBuf};
 
 #[derive(Args)]
@@ -90,11 +94,23 @@ pub fn describe(province: &Province) -> String {
     )
 }
 
+/// A sample with its requests as the bytes of their messages, too (`encoded`, in hexadecimal): for load generators.
+fn with_bytes(sample: &Sample) -> Result<Value, CliError> {
+    let contracts = ContractSet::embedded().map_err(|_| CliError::Failed("the contracts cannot be read".into()))?;
+    let operation = contracts.operation(&format!("/{}", sample.operation));
+    let operation = operation.ok_or_else(|| CliError::Failed(format!("no contract has {}", sample.operation)))?;
+    let encoded = |request| encode(&operation.request.message, request).map(|bytes| hex(&bytes));
+    let encoded: Result<Vec<String>, String> = sample.requests.iter().map(encoded).collect();
+    let mut value = serde_json::to_value(sample).map_err(|error| CliError::Failed(error.to_string()))?;
+    value["encoded"] = encoded.map_err(CliError::Failed)?.into();
+    Ok(value)
+}
+
 fn print_samples(config: &Path, output: Output) -> Result<(), CliError> {
     let config = SandboxConfig::load(config)?;
     let all = samples(&Province::new(config.seed, config.people));
     if output == Output::Json {
-        return print_json(&all);
+        return print_json(&all.iter().map(with_bytes).collect::<Result<Vec<_>, _>>()?);
     }
     for sample in &all {
         let data = sample.requests.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
