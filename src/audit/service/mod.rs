@@ -6,7 +6,7 @@ mod streams;
 use super::index::Index;
 use super::query::{Query, known_as};
 use super::search::{self, Page};
-use super::{AuditError, odd};
+use super::{AuditError, odd, statistics};
 use crate::access::staff::StaffDoor;
 use crate::contract::formats::{self, Format};
 use crate::contract::validate::Violation;
@@ -234,14 +234,16 @@ impl AuditService for Audit {
         self.auditor(&request, "audit.statistics").await?;
         let api::StatisticsRequest { query, bucket } = request.into_inner();
         let query = self.query(query.unwrap_or_default())?;
-        if query.names_somebody() || query.purpose.is_some() || query.scope.is_some() {
-            return Err(invalid("query", "client, agency, source, operation, outcome and time are counted"));
+        if !statistics::counts(&query) {
+            return Err(invalid(
+                "query",
+                "client, agency, source, operation, outcome and time in whole hours are counted",
+            ));
         }
         let days = bucket == api::Bucket::Day as i32;
         let data = self.data.clone();
         let counts = reading(move || {
-            let Some(index) = Index::read(&data)? else { return Ok(Vec::new()) };
-            super::statistics(&index, &query, days)
+            statistics::statistics(&LogReader::open(&data)?, Index::read(&data)?.as_ref(), &query, days)
         });
         let message = |one: super::index::Hour| api::Count {
             from: one.hour * 3_600,
@@ -264,9 +266,9 @@ impl AuditService for Audit {
             return Err(invalid("to_us", "must be after from_us, by at most 31 days"));
         }
         let data = self.data.clone();
-        let found = reading(move || match Index::read(&data)? {
-            Some(index) => odd::findings(&index, from_us, to_us),
-            None => Ok(Vec::new()),
+        let found = reading(move || {
+            let index = Index::read(&data)?;
+            index.map(|index| odd::findings(&index, from_us, to_us)).transpose()
         });
         let message = |one: odd::Finding| api::Finding {
             rule: one.rule.as_str().into(),
@@ -275,7 +277,10 @@ impl AuditService for Audit {
             entries: one.entries,
             count: one.count,
         };
-        Ok(Response::new(api::ListFindingsResponse { findings: found.await?.into_iter().map(message).collect() }))
+        let missing =
+            || refused(Refusal::with(Reason::ObjectUnknown, "this gateway keeps no search index (log.index)"));
+        let found = found.await?.ok_or_else(missing)?;
+        Ok(Response::new(api::ListFindingsResponse { findings: found.into_iter().map(message).collect() }))
     }
 
     async fn get_checkpoint(&self, request: Request<api::GetCheckpointRequest>) -> Told<api::GetCheckpointResponse> {

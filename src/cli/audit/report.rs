@@ -5,7 +5,7 @@ use crate::audit::index::{Hour, Index};
 use crate::audit::odd::{Finding, findings};
 use crate::audit::paper::{Head, subject_report};
 use crate::audit::query::{Query, outcome};
-use crate::audit::statistics;
+use crate::audit::statistics::statistics;
 use crate::cli::CliError;
 use crate::cli::output::{Output, cell, print_json, time};
 use crate::exchange_log::Kind;
@@ -90,20 +90,10 @@ fn method(operation: &Value) -> String {
 
 /// A period in numbers: from the counts by the hour where they can tell, otherwise from the entries.
 pub fn period(log: &Opened, query: &Query, days: bool, output: Output) -> Result<(), CliError> {
-    const HOUR_US: i64 = 3_600_000_000;
-    let whole = |time: Option<i64>| time.is_none_or(|time| time % HOUR_US == 0);
-    let counted = !query.names_somebody() && query.purpose.is_none() && query.scope.is_none();
-    let counts = match &log.index {
-        Some(index) if counted && whole(query.from_us) && whole(query.to_us) => {
-            let mut counts = statistics(index, query, days)?;
-            counts.extend(count(log, query, index.indexed()?)?);
-            counts
-        }
-        _ => count(log, query, 0)?,
-    };
+    let counts = statistics(&log.reader, log.index.as_ref(), query, days)?;
     let mut sums: BTreeMap<_, (u64, u64, u64)> = BTreeMap::new();
     for Hour { hour, client, source, operation, outcome, exchanges, total_us, answer_bytes, .. } in counts {
-        let day = if days { (hour + 7).div_euclid(24) * 24 - 7 } else { 0 };
+        let day = if days { hour } else { 0 };
         let sum = sums.entry((day, client, source, operation, outcome)).or_default();
         *sum = (sum.0 + exchanges, sum.1 + total_us, sum.2 + answer_bytes);
     }
@@ -162,37 +152,6 @@ fn show_odd(rows: &[Value], output: Output) -> Result<(), CliError> {
         let seen = [cell(&row["rule"]), cell(&row["client"]), cell(&row["explanation"])];
         seen.into_iter().chain([format!("{}{more}", entries.join(" "))]).collect()
     })
-}
-
-/// The same by going through the entries from an index on.
-fn count(log: &Opened, query: &Query, from: u64) -> Result<Vec<Hour>, CliError> {
-    let mut counts: BTreeMap<(i64, String, String, String), Hour> = BTreeMap::new();
-    log.each(query, |one| {
-        let entry = one.entry;
-        if one.index < from {
-            return false;
-        }
-        if entry.kind() == Kind::Exchange {
-            let (hour, outcome) = (entry.time_us.div_euclid(3_600_000_000), outcome(&entry).to_owned());
-            let key = (hour, entry.client.clone(), entry.operation.clone(), outcome.clone());
-            let sum = counts.entry(key).or_insert_with(|| Hour {
-                hour,
-                client: entry.client,
-                agency: entry.agency,
-                source: entry.source,
-                operation: entry.operation,
-                outcome,
-                exchanges: 0,
-                total_us: 0,
-                answer_bytes: 0,
-            });
-            sum.exchanges += 1;
-            sum.total_us += entry.total_us;
-            sum.answer_bytes += entry.answer_bytes;
-        }
-        true
-    })?;
-    Ok(counts.into_values().collect())
 }
 
 /// What is odd.
