@@ -69,14 +69,33 @@ impl HubHealth {
         Arc::new(HubHealth(Breaker::new(&format!("{source} through {hub}"), settings)))
     }
 
-    /// Whether to ask it now, and whether as its probe.
-    pub fn ask(&self) -> Option<bool> {
-        self.0.ask(Instant::now()).ok()
+    /// Leave to ask it now; `None` while it is left alone.
+    pub fn ask(self: &Arc<Self>) -> Option<HubAsked> {
+        let probe = self.0.ask(Instant::now()).ok()?;
+        Some(HubAsked { health: self.clone(), probe, told: false })
     }
+}
 
-    /// Tells how it went.
-    pub fn tell(&self, health: SourceHealth, took: Duration, probe: bool) {
-        self.0.tell(health == SourceHealth::Answered, took, probe, Instant::now());
+/// A call on its way through a hub. One that is dropped before [`HubAsked::tell`] counts as nothing.
+pub struct HubAsked {
+    health: Arc<HubHealth>,
+    probe: bool,
+    told: bool,
+}
+
+impl HubAsked {
+    /// Tells how it went, and how long it took.
+    pub fn tell(mut self, health: SourceHealth, took: Duration) {
+        self.told = true;
+        self.health.0.tell(health == SourceHealth::Answered, took, self.probe, Instant::now());
+    }
+}
+
+impl Drop for HubAsked {
+    fn drop(&mut self) {
+        if self.probe && !self.told {
+            self.health.0.forget_probe();
+        }
     }
 }
 
@@ -172,6 +191,22 @@ pub fn grpc_timeout(headers: &http::HeaderMap) -> Option<Duration> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_probe_that_goes_away_leaves_the_next_call_as_the_probe() {
+        let health = HubHealth::new("business", "ndxp");
+        for _ in 0..5 {
+            health.ask().unwrap().tell(SourceHealth::Failed, Duration::ZERO);
+        }
+        assert!(health.ask().is_none(), "left alone after five failures");
+        let later = Instant::now() + BreakerSettings::default().open_for;
+        assert_eq!(health.0.ask(later), Ok(true));
+        drop(HubAsked { health: health.clone(), probe: true, told: false });
+        let asked = health.ask().unwrap();
+        assert!(asked.probe && health.ask().is_none());
+        asked.tell(SourceHealth::Answered, Duration::ZERO);
+        assert!(health.ask().is_some_and(|asked| !asked.probe));
+    }
 
     #[tokio::test]
     async fn a_full_source_queues_and_then_refuses() {

@@ -8,7 +8,7 @@ use crate::contract::differences::differences;
 use crate::contract::settings::CallContext;
 use crate::contract::{Operation, Shape};
 use crate::drivers::{Adapter, Call, SourceAnswer, SourceError, SourceRequest};
-use crate::guard::{Place, SourceHealth, within};
+use crate::guard::{HubAsked, Place, SourceHealth, within};
 use crate::status::Refusal;
 use bytes::Bytes;
 use prost_reflect::DynamicMessage;
@@ -24,7 +24,7 @@ enum Way<'r> {
     /// The only one, or the first of two that are not watched.
     First,
     /// The first of two: if it fails, the second is there.
-    Watched(&'r Second, bool),
+    Watched(&'r Second, HubAsked),
     Second(&'r Second),
 }
 
@@ -35,7 +35,7 @@ impl<'r> Way<'r> {
             SecondMode::Share(percent) if fastrand::u32(0..100) < percent => Way::Second(second),
             SecondMode::Share(_) | SecondMode::Shadow => Way::First,
             SecondMode::Failover => match second.first_health.ask() {
-                Some(probe) => Way::Watched(second, probe),
+                Some(asked) => Way::Watched(second, asked),
                 None => Way::Second(second),
             },
         }
@@ -71,13 +71,16 @@ pub(super) async fn ask(
         let failed = result.as_ref().err().is_some_and(SourceError::is_failure);
         let health = if failed { SourceHealth::Failed } else { SourceHealth::Answered };
         let retry = result.as_ref().err().and_then(SourceError::retry);
-        if let Way::Watched(second, probe) = way {
-            second.first_health.tell(health, asked.elapsed(), probe);
-            // What one hub failed at does not count against the source as long as the other has not been asked.
-            if let (Some(again), Some(_)) = (&again, retry) {
-                (way, next) = (Way::Second(second), again.call());
-                continue;
+        match std::mem::replace(&mut way, Way::First) {
+            Way::Watched(second, hub) => {
+                hub.tell(health, asked.elapsed());
+                // What one hub failed at does not count against the source as long as the other has not been asked.
+                if let (Some(again), Some(_)) = (&again, retry) {
+                    (way, next) = (Way::Second(second), again.call());
+                    continue;
+                }
             }
+            other => way = other,
         }
         place.tell(health, asked.elapsed());
         let wait = again.as_ref().zip(retry).and_then(|(_, asked)| place.retry_in(attempts, asked, deadline));
