@@ -55,6 +55,15 @@ impl Sealer {
         let width = (size % TILE as u64) as usize;
         let bundle = if width == 0 { Vec::new() } else { read_bundle(&paths.tiles, size / TILE as u64, width)? };
         let signed_size = signed.as_ref().map_or(0, |signed| signed.size);
+        // It is always written first, so it can only be missing, or older, where somebody has put it there.
+        if signed_size < size {
+            let reason = format!(
+                "the last signed checkpoint is missing or older than the published one of {size} entries: put it back; if it \
+                 is lost, {} stands for it, but then a roll-back to before that is not noticed",
+                checkpoint_path(&paths.tiles).display()
+            );
+            return Err(LogError::corrupt(&paths.signed, 0, reason));
+        }
         if let (Some(signed), Some(checkpoint)) = (&signed, &checkpoint)
             && signed.size == checkpoint.size
             && signed.root != checkpoint.root

@@ -251,6 +251,8 @@ fn run_index(data: &Path, rebuild: bool, output: Output) -> Result<(), CliError>
     }
     let log = Opened::of(data)?;
     let indexed = log.index.as_ref().map_or(Ok(0), index::Index::indexed)?;
+    // The index may have gone on since the log was looked at.
+    let indexed = indexed.min(log.reader.sealed());
     let value = json!({ "indexed": indexed, "sealed": log.reader.sealed(), "entries": log.reader.size() });
     output.result(&value, || {
         format!("{indexed} of {} entries under the checkpoint are in the index", log.reader.sealed())
