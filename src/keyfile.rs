@@ -59,6 +59,22 @@ impl Vault {
         write_private(path, &[MAGIC, nonce.as_ref().as_slice(), &content].concat())
     }
 
+    /// Reads a secret file; where there is none yet, writes what `make` gives.
+    pub fn read_or_make(
+        &self,
+        path: &Path,
+        make: impl FnOnce() -> Option<Vec<u8>>,
+    ) -> std::io::Result<Zeroizing<Vec<u8>>> {
+        match self.read(path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let fresh = Zeroizing::new(make().ok_or_else(|| failed("no key could be made"))?);
+                self.write(path, &fresh)?;
+                Ok(fresh)
+            }
+            read => read,
+        }
+    }
+
     /// Reads a secret file. One that was written before there was a key is read as it is.
     pub fn read(&self, path: &Path) -> std::io::Result<Zeroizing<Vec<u8>>> {
         let bytes = Zeroizing::new(std::fs::read(path)?);

@@ -8,6 +8,7 @@ use ndxp_gateway::audit::query::Query;
 use ndxp_gateway::audit::retention::{Holds, archive, is_told, plan, prune};
 use ndxp_gateway::audit::search;
 use ndxp_gateway::exchange_log::checkpoint::LogSigner;
+use ndxp_gateway::exchange_log::entry::Pseudonym;
 use ndxp_gateway::exchange_log::reader::LogReader;
 use ndxp_gateway::exchange_log::receipt::Receipt;
 use ndxp_gateway::exchange_log::verify::{PRUNE_ACT, verify_data};
@@ -51,6 +52,16 @@ fn what_is_pruned_is_archived_told_of_and_still_proved() {
     // Five days are old enough; the second is held.
     let held = Query { client: Some("system-1".into()), ..Query::default() };
     assert_eq!(Holds::read(data).unwrap().place(data, &held, "12/TA", "cli:lan").unwrap(), 1);
+    // A hold that cannot be read whole stops every pruning: it must not come to hold less.
+    let person = Pseudonym { key: "2026-11".into(), value: vec![0xab; 16] };
+    let mut holds = Holds::read(data).unwrap();
+    let id = holds.place(data, &Query { subject: Some(vec![person]), ..Query::default() }, "13/TA", "cli:lan").unwrap();
+    let (file, good) = (data.join("state/holds.json"), std::fs::read_to_string(data.join("state/holds.json")).unwrap());
+    assert!(good.contains("2026-11:abab") && Holds::read(data).is_ok());
+    std::fs::write(&file, good.replace("2026-11:abab", "2026-11:xbab")).unwrap();
+    assert!(plan(data, i64::MAX, |_, _| {}).is_err());
+    std::fs::write(&file, good).unwrap();
+    assert!(holds.release(data, id).unwrap());
     let old = 1_700_000_000_000_000 + 5 * DAY_US;
     let first = plan(data, old, |_, _| {}).unwrap();
     assert_eq!((first.runs.as_slice(), first.held), ([0..=0, 2..=4].as_slice(), 1));

@@ -6,6 +6,7 @@
 use super::AuditError;
 use super::index::{Hour, Index};
 use super::query::Query;
+use super::statistics::HOUR_US;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Hours that a client's habits are taken from.
@@ -22,6 +23,8 @@ const CLIENTS: usize = 4;
 const PEOPLE: usize = 10;
 /// People whom one official asks about in a day.
 const BY_OFFICIAL: usize = 200;
+/// Longest period that is searched, in microseconds: rules about people look within a month.
+pub const LONGEST_US: i64 = 31 * 86_400_000_000;
 /// Entries that are shown with a finding.
 pub const SHOWN: usize = 100;
 
@@ -70,7 +73,6 @@ pub struct Finding {
 
 /// What is odd from one time until before another (Unix microseconds).
 pub fn findings(index: &Index, from_us: i64, to_us: i64) -> Result<Vec<Finding>, AuditError> {
-    const HOUR_US: i64 = 3_600_000_000;
     let (from, to) = (from_us.div_euclid(HOUR_US), to_us.saturating_add(HOUR_US - 1).div_euclid(HOUR_US));
     let mut found = Vec::new();
     let mut clients: BTreeMap<String, BTreeMap<i64, u64>> = BTreeMap::new();

@@ -3,9 +3,11 @@
 use crate::contract::formats::is_within;
 use crate::exchange_log::pseudonym::{PersonKind, Pseudonyms};
 use crate::exchange_log::{Entry, LogError, entry::Pseudonym};
+use serde::{Deserialize, Serialize};
 
 /// Which entries are meant; what is not said fits all.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Query {
     /// By client.
     pub client: Option<String>,
@@ -22,13 +24,40 @@ pub struct Query {
     /// By purpose: a procedure code or a dossier number, as it was given.
     pub purpose: Option<String>,
     /// By whom it was about: any of these pseudonyms.
+    #[serde(with = "people")]
     pub subject: Option<Vec<Pseudonym>>,
     /// By who asked, acting for the agency: any of these pseudonyms.
+    #[serde(with = "people")]
     pub official: Option<Vec<Pseudonym>>,
     /// From this time on, Unix microseconds.
     pub from_us: Option<i64>,
     /// Until before this time.
     pub to_us: Option<i64>,
+}
+
+/// Pseudonyms in a file, as `period:hexadecimal`. One that cannot be read is an error: a query must not lose whom it names.
+mod people {
+    use super::Pseudonym;
+    use crate::hex::{hex, unhex};
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    type People = Option<Vec<Pseudonym>>;
+
+    pub fn serialize<S: Serializer>(people: &People, to: S) -> Result<S::Ok, S::Error> {
+        let name = |one: &Pseudonym| format!("{}:{}", one.key, hex(&one.value));
+        people.as_ref().map(|people| people.iter().map(name).collect::<Vec<_>>()).serialize(to)
+    }
+
+    pub fn deserialize<'d, D: Deserializer<'d>>(from: D) -> Result<People, D::Error> {
+        let read = |name: String| {
+            let (key, value) = name.split_once(':')?;
+            Some(Pseudonym { key: key.to_owned(), value: unhex(value)? })
+        };
+        let Some(names) = Option::<Vec<String>>::deserialize(from)? else { return Ok(None) };
+        let people: Option<Vec<Pseudonym>> = names.into_iter().map(read).collect();
+        people.map(Some).ok_or_else(|| D::Error::custom("a pseudonym must be period:hexadecimal"))
+    }
 }
 
 /// How an entry ended: `OK`, or its reason.

@@ -7,20 +7,18 @@
 
 use super::AuditError;
 use super::query::Query;
-use crate::exchange_log::entry::Pseudonym;
 use crate::exchange_log::pruned::Pruned;
 use crate::exchange_log::reader::LogReader;
 use crate::exchange_log::tiles::{bundle_path, encode_bundle, read_tile};
 use crate::exchange_log::tree::{TILE, leaf_hash};
 use crate::exchange_log::verify::PRUNE_ACT;
-use crate::exchange_log::{Entry, LogError, crash_point, make_folder, sync_folder, write_atomically};
-use crate::hex::{hex, unhex};
+use crate::exchange_log::{Entry, LogError, crash_point, remove_file, sync_folder, write_atomically};
 use serde::{Deserialize, Serialize};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 /// Entries that must be kept, whatever their age, until the hold is released.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Hold {
     /// Its number.
@@ -31,48 +29,8 @@ pub struct Hold {
     pub by: String,
     /// When it was placed.
     pub since: i64,
-    client: Option<String>,
-    agency: Option<String>,
-    source: Option<String>,
-    operation: Option<String>,
-    scope: Option<String>,
-    outcome: Option<String>,
-    purpose: Option<String>,
-    /// Pseudonyms as `period:hexadecimal`.
-    subject: Option<Vec<String>>,
-    official: Option<Vec<String>>,
-    from_us: Option<i64>,
-    to_us: Option<i64>,
-}
-
-fn names(people: &Option<Vec<Pseudonym>>) -> Option<Vec<String>> {
-    people.as_ref().map(|people| people.iter().map(|one| format!("{}:{}", one.key, hex(&one.value))).collect())
-}
-
-fn people(names: &Option<Vec<String>>) -> Option<Vec<Pseudonym>> {
-    let read = |name: &String| {
-        let (key, value) = name.split_once(':')?;
-        Some(Pseudonym { key: key.to_owned(), value: unhex(value)? })
-    };
-    names.as_ref().map(|names| names.iter().filter_map(read).collect())
-}
-
-impl Hold {
-    fn query(&self) -> Query {
-        Query {
-            client: self.client.clone(),
-            agency: self.agency.clone(),
-            source: self.source.clone(),
-            operation: self.operation.clone(),
-            scope: self.scope.clone(),
-            outcome: self.outcome.clone(),
-            purpose: self.purpose.clone(),
-            subject: people(&self.subject),
-            official: people(&self.official),
-            from_us: self.from_us,
-            to_us: self.to_us,
-        }
-    }
+    /// What is held.
+    query: Query,
 }
 
 /// The holds of a data folder.
@@ -112,17 +70,7 @@ impl Holds {
             case: case.to_owned(),
             by: by.to_owned(),
             since: crate::registry::now(),
-            client: query.client.clone(),
-            agency: query.agency.clone(),
-            source: query.source.clone(),
-            operation: query.operation.clone(),
-            scope: query.scope.clone(),
-            outcome: query.outcome.clone(),
-            purpose: query.purpose.clone(),
-            subject: names(&query.subject),
-            official: names(&query.official),
-            from_us: query.from_us,
-            to_us: query.to_us,
+            query: query.clone(),
         });
         self.write(data)?;
         Ok(self.last)
@@ -168,7 +116,7 @@ impl Plan {
 /// Finds the bundles all of whose entries are older than `before_us` and none of them held.
 pub fn plan(data: &Path, before_us: i64, mut progress: impl FnMut(u64, u64)) -> Result<Plan, AuditError> {
     let reader = LogReader::sealed_only(data)?;
-    let holds: Vec<Query> = Holds::read(data)?.holds.iter().map(Hold::query).collect();
+    let holds = Holds::read(data)?.holds;
     let (mut plan, mut found, full) = (Plan::default(), Pruned::default(), reader.sealed() / TILE as u64);
     for bundle in 0..full {
         progress(bundle, full);
@@ -181,7 +129,7 @@ pub fn plan(data: &Path, before_us: i64, mut progress: impl FnMut(u64, u64)) -> 
             }
             continue;
         }
-        if entries.iter().any(|entry| holds.iter().any(|hold| hold.fits(entry))) {
+        if entries.iter().any(|entry| holds.iter().any(|hold| hold.query.fits(entry))) {
             plan.held += 1;
         } else if entries.iter().any(|entry| entry.act == PRUNE_ACT) {
             plan.telling += 1;
@@ -205,10 +153,10 @@ pub fn archive(data: &Path, plan: &Plan, archive: &Path, mut progress: impl FnMu
             let from = bundle_path(&reader.paths().tiles, bundle, TILE);
             return Err(LogError::corrupt(&from, 0, "the entries are not those of the hash tile").into());
         }
-        make_folder(path.parent().unwrap_or(archive))?;
-        write_atomically(&path, &encode_bundle(&entries))?;
+        let bytes = encode_bundle(&entries);
+        write_atomically(&path, &bytes)?;
         let kept = std::fs::read(&path).map_err(|error| LogError::io(&path, &error))?;
-        if kept != encode_bundle(&entries) {
+        if kept != bytes {
             return Err(LogError::corrupt(&path, 0, "the archive does not hold what was written to it").into());
         }
         folders.extend(path.ancestors().skip(1).take_while(|folder| folder.starts_with(archive)).map(Path::to_owned));
@@ -242,11 +190,8 @@ pub fn prune(data: &Path, plan: &Plan) -> Result<(), AuditError> {
     pruned.write(&tiles)?;
     crash_point("prune.listed");
     for bundle in plan.runs.iter().cloned().flatten() {
-        let path = bundle_path(&tiles, bundle, TILE);
-        match std::fs::remove_file(&path) {
-            Ok(()) => crash_point("prune.deleted"),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(LogError::io(&path, &error).into()),
+        if remove_file(&bundle_path(&tiles, bundle, TILE))? {
+            crash_point("prune.deleted");
         }
     }
     if super::index::index_path(data).exists() {

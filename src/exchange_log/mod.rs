@@ -155,6 +155,15 @@ pub(crate) fn make_folder(path: &Path) -> Result<(), LogError> {
     std::fs::create_dir_all(path).map_err(|error| LogError::io(path, &error))
 }
 
+/// Removes a file; false where there was none.
+pub(crate) fn remove_file(path: &Path) -> Result<bool, LogError> {
+    match std::fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(LogError::io(path, &error)),
+    }
+}
+
 /// Makes a folder's entries durable.
 pub(crate) fn sync_folder(path: &Path) -> Result<(), LogError> {
     let sync = || std::fs::File::open(path)?.sync_all();

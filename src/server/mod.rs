@@ -25,7 +25,7 @@ use crate::config::{Config, ConfigFault};
 use crate::exchange_log::checkpoint::LogSigner;
 use crate::exchange_log::pseudonym::{self, Pseudonyms};
 use crate::exchange_log::reader::POLICY_FILE;
-use crate::exchange_log::{ExchangeLog, LogError, LogPaths, write_atomically};
+use crate::exchange_log::{ExchangeLog, LogError, LogPaths, remove_file, write_atomically};
 use crate::identity::connections::Connections;
 use crate::identity::crl::{CrlError, CrlFetcher};
 use crate::identity::tls::{Gate, TlsFault};
@@ -96,16 +96,7 @@ pub fn registry_path(data: &Path) -> PathBuf {
 fn log_signer(config: &Config) -> Result<LogSigner, StartError> {
     let path = config.data.join("keys").join("log.key");
     let fail = |reason: String| StartError::LogKey(path.clone(), reason);
-    let bytes = match config.vault.read(&path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let fresh =
-                zeroize::Zeroizing::new(LogSigner::generate().ok_or_else(|| fail("no key could be made".into()))?);
-            config.vault.write(&path, &fresh).map_err(|error| fail(error.to_string()))?;
-            fresh
-        }
-        Err(error) => return Err(fail(error.to_string())),
-    };
+    let bytes = config.vault.read_or_make(&path, LogSigner::generate).map_err(|error| fail(error.to_string()))?;
     LogSigner::from_pkcs8(&config.log.origin, &bytes).ok_or_else(|| fail("is no Ed25519 key (PKCS#8)".into()))
 }
 
@@ -238,10 +229,9 @@ fn first_list(config: &Config) -> Result<Option<CrlFetcher>, StartError> {
 /// The policy of witnesses stands beside the log, so that whoever reads its files knows which checkpoints count.
 fn keep_policy(config: &Config) -> Result<(), LogError> {
     let path = LogPaths::new(&config.data).tiles.join(POLICY_FILE);
-    match (&config.log.policy_text, path.exists()) {
-        (Some(text), _) => write_atomically(&path, text.as_bytes()),
-        (None, true) => std::fs::remove_file(&path).map_err(|error| LogError::io(&path, &error)),
-        (None, false) => Ok(()),
+    match &config.log.policy_text {
+        Some(text) => write_atomically(&path, text.as_bytes()),
+        None => remove_file(&path).map(|_| ()),
     }
 }
 

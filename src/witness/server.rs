@@ -79,16 +79,7 @@ impl Witness {
         make_folder(&config.state)?;
         let path = config.state.join("witness.key");
         let fail = |reason: String| WitnessError::Key(path.clone(), reason);
-        let key = match config.vault.read(&path) {
-            Ok(key) => key,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let fresh = LogSigner::generate().ok_or_else(|| fail("no key could be made".into()))?;
-                let fresh = zeroize::Zeroizing::new(fresh);
-                config.vault.write(&path, &fresh).map_err(|error| fail(error.to_string()))?;
-                fresh
-            }
-            Err(error) => return Err(fail(error.to_string())),
-        };
+        let key = config.vault.read_or_make(&path, LogSigner::generate).map_err(|error| fail(error.to_string()))?;
         let cosigner =
             Cosigner::from_pkcs8(&config.name, &key).ok_or_else(|| fail("is no Ed25519 key (PKCS#8)".into()))?;
         write_atomically(&config.state.join(VKEY_FILE), cosigner.vkey().as_bytes())?;

@@ -2,14 +2,13 @@
 
 use super::{AuditError, BATCH, Index, MAX_NAMES, Name, Person, TABLES, VERSION, index_path};
 use crate::audit::query::outcome;
+use crate::audit::statistics::HOUR_US;
 use crate::exchange_log::reader::LogReader;
 use crate::exchange_log::tree::{TILE, leaf_hash};
-use crate::exchange_log::{Entry, Kind, LogError};
+use crate::exchange_log::{Entry, Kind, remove_file};
 use rusqlite::{Connection, OptionalExtension, params};
 use std::collections::HashMap;
 use std::path::Path;
-
-const HOUR_US: i64 = 3_600_000_000;
 
 /// How far the index is.
 struct State {
@@ -42,12 +41,7 @@ impl Index {
     pub fn remove(data: &Path) -> Result<(), AuditError> {
         let path = index_path(data);
         for ending in ["", "-wal", "-shm"] {
-            let file = path.with_file_name(format!("log.sqlite{ending}"));
-            match std::fs::remove_file(&file) {
-                Ok(()) => {}
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(error) => return Err(LogError::io(&file, &error).into()),
-            }
+            remove_file(&path.with_file_name(format!("log.sqlite{ending}")))?;
         }
         Ok(())
     }

@@ -40,8 +40,6 @@ const PAGE: (u32, u32) = (100, 1_000);
 const PATIENCE: Duration = Duration::from_millis(500);
 /// Longest wait until a new entry is under a checkpoint.
 const SEALED_WITHIN: Duration = Duration::from_secs(3);
-/// Longest period that is searched for what is odd, in microseconds.
-const MOST_ODD_US: i64 = 31 * 86_400_000_000;
 
 /// The service.
 #[derive(Clone)]
@@ -262,7 +260,7 @@ impl AuditService for Audit {
     async fn list_findings(&self, request: Request<api::ListFindingsRequest>) -> Told<api::ListFindingsResponse> {
         self.auditor(&request, "audit.findings").await?;
         let api::ListFindingsRequest { from_us, to_us } = request.into_inner();
-        if from_us >= to_us || to_us.saturating_sub(from_us) > MOST_ODD_US {
+        if from_us >= to_us || to_us.saturating_sub(from_us) > odd::LONGEST_US {
             return Err(invalid("to_us", "must be after from_us, by at most 31 days"));
         }
         let data = self.data.clone();

@@ -2,7 +2,7 @@
 
 use super::filter::Opened;
 use crate::audit::index::{Hour, Index};
-use crate::audit::odd::{Finding, findings};
+use crate::audit::odd::{Finding, LONGEST_US, findings};
 use crate::audit::paper::{Head, subject_report};
 use crate::audit::query::{Query, outcome};
 use crate::audit::statistics::statistics;
@@ -16,8 +16,6 @@ use std::path::Path;
 
 /// A week, in microseconds.
 const WEEK_US: i64 = 7 * 86_400_000_000;
-/// Longest period that is searched for what is odd, in microseconds.
-const MOST_ODD_US: i64 = 31 * 86_400_000_000;
 
 /// What was asked for on paper.
 pub struct Asked {
@@ -133,7 +131,7 @@ pub fn period(log: &Opened, query: &Query, days: bool, output: Output) -> Result
 /// What is odd in the period of a query, or in its last 31 days; of its client, where it names one.
 fn found_odd(index: &Index, query: &Query) -> Result<Vec<Value>, CliError> {
     let to = query.to_us.unwrap_or_else(|| jiff::Timestamp::now().as_microsecond());
-    let from = query.from_us.unwrap_or(i64::MIN).max(to - MOST_ODD_US);
+    let from = query.from_us.unwrap_or(i64::MIN).max(to - LONGEST_US);
     let mut found = if from < to { findings(index, from, to)? } else { Vec::new() };
     found.retain(|one| query.client.as_ref().is_none_or(|client| *client == one.client));
     Ok(found.into_iter().map(finding).collect())
@@ -158,7 +156,7 @@ fn show_odd(rows: &[Value], output: Output) -> Result<(), CliError> {
 pub fn odd(data: &Path, from: Option<i64>, to: Option<i64>, output: Output) -> Result<(), CliError> {
     let to = to.unwrap_or_else(|| jiff::Timestamp::now().as_microsecond());
     let from = from.unwrap_or(to - WEEK_US);
-    if from >= to || to - from > MOST_ODD_US {
+    if from >= to || to - from > LONGEST_US {
         return Err(CliError::Usage("--to must be after --from, by at most 31 days".into()));
     }
     let index = Index::read(data)?;

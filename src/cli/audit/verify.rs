@@ -59,6 +59,7 @@ pub struct VerifyArgs {
 
 pub fn run(args: &VerifyArgs, data: impl Fn() -> Result<PathBuf, CliError>, output: Output) -> Result<(), CliError> {
     let given = args.vkey.as_deref().map(parse).transpose()?;
+    let policy = args.policy.as_deref().map(read_policy).transpose()?;
     // The configuration is only asked where no key was given: a receipt is checked anywhere.
     let key = |folder: &dyn Fn() -> Result<PathBuf, CliError>| match &given {
         Some(key) => Ok(key.clone()),
@@ -66,13 +67,11 @@ pub fn run(args: &VerifyArgs, data: impl Fn() -> Result<PathBuf, CliError>, outp
     };
     let own = || Ok(data()?.join("log"));
     if let Some(file) = &args.receipt {
-        let policy = args.policy.as_deref().map(read_policy).transpose()?;
         return receipt::verify(file, &key(&own)?, policy.as_ref(), output);
     }
     if let Some(file) = &args.export {
         return export::verify(file, &key(&own)?, output);
     }
-    let policy = args.policy.as_deref().map(read_policy).transpose()?;
     let older = |key: &LogVerifier| {
         let read = |file: &Path| {
             let checked = key.check(&std::fs::read_to_string(file)?);
