@@ -101,7 +101,7 @@ fn a_checkpoint_counts_when_the_witnesses_of_its_policy_have_cosigned_it() {
     let size = || published().map_or(0, |published| published.size);
     exchange(&stage);
     let all = LogReader::open(&stage.data()).unwrap().size();
-    until("both have cosigned", Duration::from_secs(5), || size() >= all);
+    until("both have cosigned", Duration::from_secs(30), || size() >= all);
     let note = published().unwrap().note;
     assert!(policy.holds(&note) && policy.cosignatures(&note).len() == 2);
     let report = verify::verify_data(&stage.data(), None, None, Default::default(), |_, _| {}).unwrap();
@@ -120,7 +120,7 @@ fn a_checkpoint_counts_when_the_witnesses_of_its_policy_have_cosigned_it() {
     // It comes back where it was: the log resumes from the size that it tells.
     let port = policy.witnesses[1].url.as_ref().unwrap().rsplit(':').next().unwrap().parse().unwrap();
     let second = Running::start(of("w.example/dc3", port));
-    until("what waited is cosigned", Duration::from_secs(8), || size() >= reader.sealed());
+    until("what waited is cosigned", Duration::from_secs(30), || size() >= reader.sealed());
     let page = search::page(&reader, None, &Default::default(), None, 10, None).unwrap();
     assert!(page.found.iter().all(|one| one.entry.kind != 0));
 

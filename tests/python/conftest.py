@@ -43,6 +43,14 @@ def refusal(call):
     return error.value, info.reason
 
 
+def eventually(holds, what, seconds=30):
+    """Waits until something holds; a machine under load takes its time."""
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, f"not within {seconds} s: {what}"
+        time.sleep(0.05)
+
+
 class Stage:
     """The folder, the processes, and the command line."""
 
