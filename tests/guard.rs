@@ -170,3 +170,97 @@ async fn whatever_one_source_does_the_others_go_on() {
     }
     stage.verify();
 }
+
+/// Calls that begin at a steady rate, whatever becomes of those before: how each ended, and how long it took.
+async fn open_loop(actor: &support::Actor, code: &str, every: Duration, count: u32) -> Vec<(String, Duration)> {
+    let message = actor.encode(ENTERPRISE, &json!({ "enterpriseCode": code }));
+    let began = Instant::now();
+    let calls = (0..count).map(|number| {
+        let message = message.clone();
+        async move {
+            tokio::time::sleep_until((began + every * number).into()).await;
+            let sent = Instant::now();
+            let metadata = [("ndxp-purpose", "1.004222"), ("ndxp-official", "CB1")];
+            let told = actor.raw(ENTERPRISE, &metadata, vec![message]).await.unwrap();
+            (told.reason(), sent.elapsed())
+        }
+    });
+    futures_util::future::join_all(calls).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_times_what_a_source_can_do_is_refused_early_and_the_rest_goes_on() {
+    // Four at once, 200 ms each: 20 a second.
+    let stage = guarded(&[("business", "concurrency = 4\nqueue = 1000")]);
+    let actor = stage.system("one-stop-shop");
+    let other = stage.actor("one-stop-shop");
+    stage.sandbox.faults.set("business", Fault { latency_ms: 200, ..Fault::default() });
+    let code = stage.sandbox.province.enterprises[0].code.clone();
+    let others = async {
+        for _ in 0..10 {
+            let began = Instant::now();
+            other.call(UNIT, json!({ "unitCode": "1057000" })).await.ok();
+            let health = other.raw("/grpc.health.v1.Health/Check", &[], vec![bytes::Bytes::new()]).await.unwrap();
+            assert_eq!(health.code(), Code::Ok);
+            assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+    };
+    let (ended, ()) = tokio::join!(open_loop(&actor, &code, Duration::from_millis(5), 800), others);
+    let count = |reason: &str| ended.iter().filter(|(ended, _)| ended == reason).count();
+    assert_eq!(count("") + count("GATEWAY_OVERLOADED"), 800, "{ended:?}");
+    // Four seconds: 80 calls, and what waits at the end.
+    assert!(count("") >= 72, "only {} were answered", count(""));
+    let mut times: Vec<Duration> = ended.iter().filter(|(ended, _)| ended.is_empty()).map(|(_, time)| *time).collect();
+    times.sort_unstable();
+    // The first ones may be a burst; those who wait behind a queue that stands wait for about one call.
+    let late = times.iter().filter(|time| **time > Duration::from_millis(700)).count();
+    assert!(late <= times.len() / 4, "{times:?}");
+    stage.verify();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_beyond_the_gateway_s_own_capacity_is_turned_away_but_not_its_administrators() {
+    let stage = Stage::prepared(&|folder| {
+        edit(&folder.gateway_config(), |text| text.replacen("[listen]\n", "[listen]\nworkers = 1\n", 1));
+    });
+    let first = stage.system("one-stop-shop");
+    let crowd: Vec<_> = (0..12).map(|_| stage.with_token("one-stop-shop", &first.token)).collect();
+    let request = json!({ "unitCode": "1057000" });
+    let ends = Instant::now() + Duration::from_secs(4);
+    let callers = crowd.iter().flat_map(|actor| std::iter::repeat_n(actor, 100)).map(|actor| async {
+        let mut reasons = Vec::new();
+        while Instant::now() < ends {
+            let told = actor.call(UNIT, request.clone()).await;
+            assert_eq!(told.exchange().is_empty(), told.answered.metadata.get("ndxp-log-index").is_none());
+            reasons.push(told.reason());
+        }
+        reasons
+    });
+    let health = async {
+        let mut longest = Duration::ZERO;
+        while Instant::now() < ends {
+            let began = Instant::now();
+            let told = first.raw("/grpc.health.v1.Health/Check", &[], vec![bytes::Bytes::new()]).await.unwrap();
+            assert_eq!(told.code(), Code::Ok);
+            longest = longest.max(began.elapsed());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        longest
+    };
+    let (ended, longest) = tokio::join!(futures_util::future::join_all(callers), health);
+    let ended: Vec<String> = ended.into_iter().flatten().collect();
+    let count = |reason: &str| ended.iter().filter(|ended| *ended == reason).count();
+    assert_eq!(count("") + count("GATEWAY_OVERLOADED"), ended.len());
+    assert!(count("") > 100 && count("GATEWAY_OVERLOADED") > 100, "{} of {}", count(""), ended.len());
+    assert!(longest < Duration::from_secs(2), "a health check took {longest:?}");
+    // They are in the log: some as entries, the others as their number.
+    let shed =
+        |entry: &ndxp_gateway::exchange_log::Entry| entry.reason == "GATEWAY_OVERLOADED" && entry.source.is_empty();
+    first.call(UNIT, request.clone()).await.ok();
+    let entries = stage.entries();
+    let told: u64 = entries.iter().filter(|one| shed(&one.entry)).map(|one| 1 + one.entry.suppressed).sum();
+    assert!(told > 20 && entries.iter().any(|one| shed(&one.entry) && one.entry.suppressed > 0), "{told}");
+    assert!(support::ops_text(&stage, "/metrics").contains("ndxp_shed_calls_total "));
+    stage.verify();
+}

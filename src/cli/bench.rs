@@ -22,6 +22,10 @@ use tonic::Code;
 
 /// Longest time that is told apart, in microseconds: a minute.
 const LONGEST_US: u64 = 60_000_000;
+/// The outcome of a call that was answered.
+const OK: &str = "OK";
+/// The outcome of a call that was due, but for which no caller was free before the time was over.
+const NOT_BEGUN: &str = "not begun in time";
 /// Percentiles that are told.
 const PERCENTILES: [f64; 6] = [50.0, 90.0, 95.0, 99.0, 99.9, 100.0];
 
@@ -51,7 +55,10 @@ pub struct BenchArgs {
 
 /// What was seen so far.
 struct Seen {
+    /// Of all calls, from when they were due.
     times: Histogram<u64>,
+    /// Of those that were answered, from when they were sent.
+    answered: Histogram<u64>,
     outcomes: BTreeMap<String, u64>,
 }
 
@@ -59,11 +66,15 @@ impl Seen {
     fn new() -> Result<Self, CliError> {
         let times =
             Histogram::new_with_bounds(1, LONGEST_US, 3).map_err(|error| CliError::Failed(error.to_string()))?;
-        Ok(Seen { times, outcomes: BTreeMap::new() })
+        Ok(Seen { answered: times.clone(), times, outcomes: BTreeMap::new() })
     }
 
-    fn add(&mut self, took: Duration, outcome: String) {
-        self.times.saturating_record(u64::try_from(took.as_micros()).unwrap_or(LONGEST_US).max(1));
+    fn add(&mut self, due: Instant, sent: Instant, outcome: String) {
+        let us = |since: Instant| u64::try_from(since.elapsed().as_micros()).unwrap_or(LONGEST_US).max(1);
+        self.times.saturating_record(us(due));
+        if outcome == OK {
+            self.answered.saturating_record(us(sent));
+        }
         *self.outcomes.entry(outcome).or_default() += 1;
     }
 }
@@ -140,7 +151,7 @@ impl Load {
             let due = match self.between {
                 Some(between) => {
                     let due = self.begin + between.mul_f64(number as f64);
-                    tokio::time::sleep_until(due.into()).await;
+                    tokio::time::sleep_until(due.min(self.ends).into()).await;
                     due
                 }
                 None => Instant::now(),
@@ -148,14 +159,23 @@ impl Load {
             if due >= self.ends {
                 return Ok(());
             }
+            let sent = Instant::now();
+            let late = |end: Instant| due < end && sent >= end;
+            if late(self.counted_from) {
+                continue;
+            }
+            if late(self.ends) {
+                lock(&seen).add(due, sent, NOT_BEGUN.to_owned());
+                continue;
+            }
             let request = self.requests[(number % self.requests.len() as u64) as usize].clone();
             let answered = caller.call(&self.prepared.operation.path, &metadata, vec![request]).await?;
             if due >= self.counted_from {
                 let outcome = match answered.status.code() {
-                    Code::Ok => "OK".to_owned(),
+                    Code::Ok => OK.to_owned(),
                     code => format!("{code:?} {}", answered.reason()),
                 };
-                lock(&seen).add(due.elapsed(), outcome);
+                lock(&seen).add(due, sent, outcome);
             }
         }
         Ok(())
@@ -166,7 +186,9 @@ fn whole(shards: &[Arc<Mutex<Seen>>]) -> Result<Seen, CliError> {
     let mut all = Seen::new()?;
     for shard in shards {
         let shard = lock(shard);
-        all.times.add(&shard.times).map_err(|error| CliError::Failed(error.to_string()))?;
+        for (sum, one) in [(&mut all.times, &shard.times), (&mut all.answered, &shard.answered)] {
+            sum.add(one).map_err(|error| CliError::Failed(error.to_string()))?;
+        }
         for (outcome, count) in &shard.outcomes {
             *all.outcomes.entry(outcome.clone()).or_default() += count;
         }
@@ -182,7 +204,7 @@ async fn progress(load: Arc<Load>, shards: Vec<Arc<Mutex<Seen>>>) {
         tick.tick().await;
         let Ok(seen) = whole(&shards) else { return };
         let (count, left) = (seen.times.len(), load.ends.saturating_duration_since(Instant::now()));
-        let refused = count - seen.outcomes.get("OK").copied().unwrap_or(0);
+        let refused = count - seen.outcomes.get(OK).copied().unwrap_or(0);
         bar.set_message(format!(
             "{} a second, {count} calls, {refused} not answered, p50 {}, p99 {}; {} s left",
             count - before,
@@ -202,16 +224,17 @@ fn time(us: u64) -> String {
 
 fn tell(args: &BenchArgs, seen: &Seen, output: Output) -> Result<(), CliError> {
     let (count, seconds) = (seen.times.len(), args.time.as_secs_f64());
-    let answered = seen.outcomes.get("OK").copied().unwrap_or(0);
-    let latency: serde_json::Map<String, serde_json::Value> = PERCENTILES
-        .iter()
-        .map(|percent| (format!("p{percent}"), json!(seen.times.value_at_percentile(*percent))))
-        .collect();
+    let answered = seen.outcomes.get(OK).copied().unwrap_or(0);
+    let latency = |times: &Histogram<u64>| -> serde_json::Map<String, serde_json::Value> {
+        PERCENTILES.iter().map(|percent| (format!("p{percent}"), json!(times.value_at_percentile(*percent)))).collect()
+    };
     let value = json!({
         "operation": args.target.operation(), "mode": if args.rate.is_some() { "open" } else { "closed" },
         "connections": args.connections, "streams": args.streams, "rate": args.rate, "seconds": seconds,
-        "calls": count, "answered": answered, "per_second": count as f64 / seconds, "outcomes": seen.outcomes,
-        "latency_us": latency, "mean_us": seen.times.mean(),
+        "calls": count, "answered": answered, "per_second": count as f64 / seconds,
+        "answered_per_second": answered as f64 / seconds, "outcomes": seen.outcomes,
+        "latency_us": latency(&seen.times), "answered_since_sent_us": latency(&seen.answered),
+        "mean_us": seen.times.mean(),
     });
     output.result(&value, || {
         let mut shown = table(&["", ""]);
@@ -224,6 +247,12 @@ fn tell(args: &BenchArgs, seen: &Seen, output: Output) -> Result<(), CliError> {
         for percent in PERCENTILES {
             let name = if percent == 100.0 { "longest".to_owned() } else { format!("p{percent}") };
             shown.add_row([name, time(seen.times.value_at_percentile(percent))]);
+        }
+        if answered < count {
+            for percent in [50.0, 99.0] {
+                let name = format!("p{percent} of those answered, from sending");
+                shown.add_row([name, time(seen.answered.value_at_percentile(percent))]);
+            }
         }
         shown.to_string()
     })?;

@@ -1,17 +1,21 @@
 //! The guard: one slow or broken source must not hurt the others. Per source: a bulkhead with a bounded queue, a
-//! breaker, a budget of retries, and the deadline.
+//! breaker, a budget of retries, and the deadline. Per worker: admission.
 
+mod admission;
 mod breaker;
+mod queue;
 mod retry;
 
 use crate::status::{Reason, Refusal};
 use breaker::Breaker;
+use queue::Wait;
 use retry::Budget;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+pub use admission::{Admission, UnderWay};
 pub use breaker::{BreakerSettings, BreakerState};
 pub use retry::RetrySettings;
 
@@ -29,12 +33,12 @@ pub struct GuardSettings {
 }
 
 impl Default for GuardSettings {
-    /// 64 calls at once and 256 waiting: a source that answers in 100 ms then serves 640 a second, and a wait is at most
-    /// half a second.
+    /// 64 calls at once and 128 waiting: a source that answers in 100 ms then serves 640 a second, and a wait is at most
+    /// twice as long as a call.
     fn default() -> Self {
         GuardSettings {
             concurrency: 64,
-            queue: 256,
+            queue: 128,
             breaker: BreakerSettings::default(),
             retry: RetrySettings::default(),
         }
@@ -46,6 +50,8 @@ pub struct Guard {
     places: Arc<Semaphore>,
     /// Places and queue together.
     admitted: Arc<Semaphore>,
+    settings: GuardSettings,
+    wait: Wait,
     breaker: Breaker,
     retries: Budget,
 }
@@ -114,17 +120,34 @@ impl Guard {
         Arc::new(Guard {
             places: Arc::new(Semaphore::new(settings.concurrency)),
             admitted: Arc::new(Semaphore::new(settings.concurrency + settings.queue)),
+            settings,
+            wait: Wait::new(),
             breaker: Breaker::new(source, settings.breaker),
             retries: Budget::new(settings.retry),
         })
     }
 
-    /// Waits for a place at the source, at most until `deadline`.
+    /// Waits for a place at the source, at most until `deadline`; refused at once where the wait would be too long.
     pub async fn admit(self: &Arc<Self>, deadline: Instant) -> Result<Place, Refusal> {
-        let admitted = self.admitted.clone().try_acquire_owned();
-        let admitted = admitted.map_err(|_| Refusal::retry(Reason::GatewayOverloaded, Duration::from_millis(500)))?;
-        let place = within(deadline, self.places.clone().acquire_owned()).await?;
-        let place = place.map_err(|_| Refusal::from(Reason::GatewayOverloaded))?;
+        let busy = |after| Refusal::retry(Reason::GatewayOverloaded, after);
+        let admitted = self
+            .admitted
+            .clone()
+            .try_acquire_owned()
+            .map_err(|_| busy(self.wait.expected(self.settings.queue, self.settings.concurrency)))?;
+        let place = match self.places.clone().try_acquire_owned() {
+            Ok(place) => {
+                self.wait.none();
+                place
+            }
+            Err(_) => {
+                let places = self.settings.concurrency;
+                let ahead = (places + self.settings.queue - self.admitted.available_permits()).saturating_sub(places);
+                self.wait.admits(ahead, places, Instant::now()).map_err(busy)?;
+                let place = within(deadline, self.places.clone().acquire_owned()).await?;
+                place.map_err(|_| Refusal::from(Reason::GatewayOverloaded))?
+            }
+        };
         // Asked last: a call that waited must not reach a source that failed meanwhile.
         let probe =
             self.breaker.ask(Instant::now()).map_err(|after| Refusal::retry(Reason::SourceCircuitOpen, after))?;
@@ -142,6 +165,7 @@ impl Place {
     /// Tells the breaker how an attempt ended, and how long it took.
     pub fn tell(&mut self, health: SourceHealth, took: Duration) {
         self.told = true;
+        self.guard.wait.took(took);
         self.guard.breaker.tell(health == SourceHealth::Answered, took, self.probe, Instant::now());
     }
 

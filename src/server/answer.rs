@@ -112,9 +112,10 @@ pub fn one(mut answer: Response<AnswerBody>, message: &Bytes) -> Response<Answer
     answer
 }
 
-/// A refusal: a status alone.
+/// A refusal: a status alone. Its reason stays with it until it leaves.
 pub fn refused(refusal: &Refusal, exchange_id: &str) -> Response<AnswerBody> {
     let mut answer = head(exchange_id);
+    answer.extensions_mut().insert(refusal.reason);
     answer.headers_mut().extend(refusal_trailers(refusal, exchange_id));
     answer
 }

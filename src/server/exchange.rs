@@ -51,11 +51,11 @@ pub(super) struct Admitted {
 
 impl Exchange {
     /// One call. Whatever happens, an entry is durable before this returns an answer.
-    pub async fn serve(&self, peer: &Arc<Peer>, request: Request<Incoming>) -> Response<AnswerBody> {
-        let mut record = Record::arrive(&self.shared, peer);
+    pub async fn serve(&self, peer: &Arc<Peer>, request: Request<Incoming>, arrived: Instant) -> Response<AnswerBody> {
+        let mut record = Record::arrive(&self.shared, peer, arrived);
         let id = record.id();
         let (head, body) = request.into_parts();
-        let result = match self.admit(peer, &head, &id, &mut record) {
+        let result = match self.admit(peer, &head, arrived, &id, &mut record) {
             Ok(admitted) if admitted.route.operation.shape == Shape::ServerStream => {
                 return match self.open_stream(admitted, body, &mut record).await {
                     Ok(source) => stream::answer(source, record).await,
@@ -84,10 +84,10 @@ impl Exchange {
         &self,
         peer: &Arc<Peer>,
         head: &http::request::Parts,
+        arrived: Instant,
         id: &str,
         record: &mut Record,
     ) -> Result<Admitted, Refusal> {
-        let arrived = Instant::now();
         let now = registry::now();
         let registry = self.shared.registry.load_full();
         let routes = self.routes.load();
@@ -105,7 +105,7 @@ impl Exchange {
         let said = Said::read(&head.headers)?;
         record.said(&said)?;
         let grant = access::decide(&route.operation, &client, &token.scopes, &said, peer.address.ip(), now)?;
-        record.admitted(&grant, self.shared.limits.take(&grant, arrived, now)?);
+        record.admitted(&grant, self.shared.limits.take(&grant, Instant::now(), now)?);
         let mask = self.shared.masks.of(&grant, &route.operation);
 
         let asked = guard::grpc_timeout(&head.headers);

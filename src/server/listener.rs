@@ -1,17 +1,21 @@
 //! The gRPC port. Each worker is one thread with a listener of its own on the same port (SO_REUSEPORT) and connections
 //! of its own to the sources, so that a call runs to its end where it arrived.
 
+use super::answer::{self, AnswerBody};
+use super::backlog::Backlog;
 use super::exchange::Exchange;
 use super::infra::Infra;
 use super::refusals::Refusals;
 use super::shared::{Routes, Served, Shared};
 use super::{StartError, thread};
 use crate::config::Listen;
+use crate::guard::{Admission, grpc_timeout};
 use crate::identity::Peer;
 use crate::identity::connections::Connections;
 use crate::identity::tls::Gate;
 use crate::status::Reason;
 use arc_swap::ArcSwap;
+use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -19,7 +23,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
@@ -78,7 +82,8 @@ pub(super) fn spawn(
 ) -> Result<JoinHandle<()>, StartError> {
     thread::spawn(&format!("worker-{number}"), move || async move {
         let exchange = Arc::new(Exchange { shared, routes: ArcSwap::default() });
-        let worker = Worker { exchange, refusals, listen, control, open, connections: TaskTracker::new() };
+        let (admission, connections) = (Arc::default(), TaskTracker::new());
+        let worker = Worker { exchange, admission, refusals, listen, control, open, connections };
         worker.run(listener).await;
     })
 }
@@ -86,6 +91,7 @@ pub(super) fn spawn(
 #[derive(Clone)]
 struct Worker {
     exchange: Arc<Exchange>,
+    admission: Arc<Admission>,
     refusals: Arc<Refusals>,
     listen: Listen,
     control: Control,
@@ -146,8 +152,36 @@ impl Worker {
         self.listen.max_connection_age - tenth + tenth * 2 * random / 255
     }
 
+    /// One call, which arrived then on a connection that has had a backlog for so long. The gateway's own services are
+    /// there for those who must see to an overload.
+    async fn serve(
+        &self,
+        peer: &Arc<Peer>,
+        request: Request<Incoming>,
+        arrived: Instant,
+        stood: Duration,
+    ) -> Response<AnswerBody> {
+        if Infra::serves(request.uri().path()) {
+            let infra = self.control.infra.borrow().clone();
+            return infra.serve(&self.exchange.shared, peer, request).await;
+        }
+        let timeout = grpc_timeout(request.headers());
+        let answer = match self.admission.admit(Instant::now().saturating_duration_since(arrived), stood) {
+            Ok(_under_way) => self.exchange.serve(peer, request, arrived).await,
+            Err(refusal) => {
+                self.refusals.call(peer, &refusal);
+                answer::refused(&refusal, "")
+            }
+        };
+        if answer.extensions().get() == Some(&Reason::GatewayOverloaded) {
+            self.admission.hold(timeout).await;
+        }
+        answer
+    }
+
     async fn connection(&self, stream: TcpStream, address: SocketAddr) {
         let _ = stream.set_nodelay(true);
+        let (backlog, stream) = Backlog::of(stream);
         let mut gate = self.control.gate.clone();
         let acceptor = TlsAcceptor::from(gate.borrow_and_update().config.clone());
         let handshake = tokio::time::timeout(self.listen.handshake_timeout, acceptor.accept(stream)).await;
@@ -158,16 +192,13 @@ impl Worker {
         let Some(certificate) = chain.first() else {
             return self.refusals.connection(address, Reason::HandshakeFailed);
         };
-        let peer = Arc::new(Peer::new(certificate, address));
-        let (exchange, infra) = (self.exchange.clone(), self.control.infra.clone());
+        let caller = Arc::new((self.clone(), Arc::new(Peer::new(certificate, address))));
         let service = service_fn(move |request: http::Request<Incoming>| {
-            let (exchange, peer, infra) = (exchange.clone(), peer.clone(), infra.clone());
+            let (caller, arrived) = (caller.clone(), Instant::now());
+            let stood = backlog.stood(arrived);
             async move {
-                if Infra::serves(request.uri().path()) {
-                    let infra = infra.borrow().clone();
-                    return Ok::<_, Infallible>(infra.serve(&exchange.shared, &peer, request).await);
-                }
-                Ok(exchange.serve(&peer, request).await)
+                let (worker, peer) = &*caller;
+                Ok::<_, Infallible>(worker.serve(peer, request, arrived, stood).await)
             }
         });
         let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())

@@ -2,6 +2,7 @@
 
 mod answer;
 mod asking;
+mod backlog;
 mod exchange;
 mod expiry;
 mod infra;

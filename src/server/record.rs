@@ -49,7 +49,7 @@ fn now_us() -> i64 {
 
 impl Record {
     /// Begins with a call's arrival.
-    pub fn arrive(shared: &Arc<Shared>, peer: &Peer) -> Self {
+    pub fn arrive(shared: &Arc<Shared>, peer: &Peer, arrived: Instant) -> Self {
         let id = uuid::Uuid::now_v7();
         let entry = Entry {
             version: entry::VERSION,
@@ -64,7 +64,7 @@ impl Record {
             shared: shared.clone(),
             entry,
             id: id.into_bytes(),
-            arrived: Instant::now(),
+            arrived,
             keys: None,
             salts: None,
             answer: None,

@@ -9,7 +9,10 @@ where
     F: Future<Output = ()>,
 {
     let fail = |error: std::io::Error| StartError::Thread(error.to_string());
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(fail)?;
+    // What another thread wakes goes first: it is the log telling that an answer may leave. By tokio's default, only every
+    // 31st turn of a busy thread looks for it, and answers pile up that are long done.
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder.enable_all().global_queue_interval(1).build().map_err(fail)?;
     let run = move || runtime.block_on(async move { make().await });
     std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(fail)
 }

@@ -60,6 +60,7 @@ pub struct Metrics {
     source_seconds: Family<Source, Histogram>,
     certificates: Family<Certificate, Gauge>,
     breakers: Family<Source, Gauge>,
+    shed: Counter,
     shadowed: Family<Shadowed, Counter>,
     shadow_differences: Family<Differing, Counter>,
 }
@@ -87,12 +88,24 @@ impl Default for Metrics {
             "How a source's breaker stands: 0 closed, 1 half open, 2 open",
             breakers.clone(),
         );
+        let shed = Counter::default();
+        registry.register("shed_calls", "Calls that an overloaded gateway refused unseen", shed.clone());
         let shadowed = Family::<Shadowed, Counter>::default();
         registry.register("shadowed_reads", "Reads that a second hub was asked for, by result", shadowed.clone());
         let shadow_differences = Family::<Differing, Counter>::default();
         let help = "Fields in which a second hub's answers differ from the first one's";
         registry.register("shadow_differences", help, shadow_differences.clone());
-        Metrics { registry, exchanges, seconds, source_seconds, certificates, breakers, shadowed, shadow_differences }
+        Metrics {
+            registry,
+            exchanges,
+            seconds,
+            source_seconds,
+            certificates,
+            breakers,
+            shed,
+            shadowed,
+            shadow_differences,
+        }
     }
 }
 
@@ -108,6 +121,11 @@ impl Metrics {
         if entry.source_us > 0 {
             self.source_seconds.get_or_create(&source).observe(entry.source_us as f64 / 1e6);
         }
+    }
+
+    /// Counts a call that was refused before it was looked at.
+    pub fn shed(&self) {
+        self.shed.inc();
     }
 
     /// Tells when a file's certificate or revocation list ends, Unix time in seconds.

@@ -1,0 +1,211 @@
+//! Admission to a worker: how many calls it has under way at once. The measure is queue delay, as in CoDel (RFC 8289). A burst
+//! makes a delay that passes; a delay that never went away for a whole interval is a standing queue, which only makes every
+//! answer late. Calls queue in two places: between their arrival and the moment at which the worker gets to them, all
+//! together; and, before that, in the socket of their connection. The worker's connections take turns, so one that sends
+//! more than its share is refused for its own queue (as in FQ-CoDel, RFC 8290), and the others are not.
+
+use crate::status::{Reason, Refusal};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// A delay that is no trouble: a few dozen calls' work.
+const TARGET: Duration = Duration::from_millis(2);
+/// How long a delay must stand before anything is refused, and how often the bound is looked at.
+const INTERVAL: Duration = Duration::from_millis(50);
+/// How long a connection's socket may go without being read empty: longer than it takes to read a large message.
+const BACKLOG: Duration = Duration::from_millis(20);
+/// Calls that are always let in: enough to keep a core busy and the log's batches full.
+const FEWEST: usize = 64;
+/// Calls at once where no delay stands: the bound is memory (some 10 kB each).
+const MOST: usize = 16_384;
+/// How long the refusal of a call is held back, at least and at most: its stream stays taken meanwhile, so a caller who does
+/// not heed `RetryInfo` is slowed down by its own HTTP/2 stream limit (RFC 9113, section 5.1.2). Refusing costs nearly half
+/// as much as a call, so that without it, ten times the load would leave no time for calls.
+const HOLD: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(2));
+/// Refusals a second that are aimed at: the more are held, the longer each is.
+const REFUSALS: u64 = 2_000;
+/// Refusals that are held back at once (some 10 kB each); beyond them, they leave at once.
+const MOST_HELD: usize = 8_192;
+
+/// Admission to one worker.
+pub struct Admission {
+    under_way: AtomicUsize,
+    held: AtomicUsize,
+    window: Mutex<Window>,
+}
+
+struct Window {
+    began: Instant,
+    /// The smallest delay since.
+    least: Duration,
+    /// Whether the bound was met since.
+    met: bool,
+    bound: usize,
+}
+
+/// A call under way; another one may come when it is dropped.
+pub struct UnderWay(Arc<Admission>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.under_way.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+struct Held<'a>(&'a Admission);
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.held.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Default for Admission {
+    fn default() -> Self {
+        let window = Window { began: Instant::now(), least: Duration::MAX, met: false, bound: MOST };
+        Admission { under_way: AtomicUsize::new(0), held: AtomicUsize::new(0), window: Mutex::new(window) }
+    }
+}
+
+impl Admission {
+    /// Lets a call in that waited so long since it was read, on a connection whose backlog has stood for so long; or says
+    /// when to come again.
+    pub fn admit(self: &Arc<Self>, delay: Duration, backlog: Duration) -> Result<UnderWay, Refusal> {
+        self.admit_at(Instant::now(), delay, backlog)
+    }
+
+    fn admit_at(self: &Arc<Self>, now: Instant, delay: Duration, backlog: Duration) -> Result<UnderWay, Refusal> {
+        let under_way = self.under_way.load(Ordering::Relaxed);
+        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        window.look(now, delay, under_way);
+        let full = under_way >= window.bound;
+        window.met |= full;
+        if full || (backlog > BACKLOG && under_way >= FEWEST) {
+            return Err(Refusal::retry(Reason::GatewayOverloaded, self.held_for()));
+        }
+        drop(window);
+        self.under_way.fetch_add(1, Ordering::Relaxed);
+        Ok(UnderWay(self.clone()))
+    }
+
+    /// How long a refusal is held back now.
+    fn held_for(&self) -> Duration {
+        let held = self.held.load(Ordering::Relaxed) as u64;
+        Duration::from_millis(held * 1_000 / REFUSALS).clamp(HOLD.0, HOLD.1)
+    }
+
+    /// Holds a refusal back, where not too many are held already; for half of the caller's time at most, so that it hears
+    /// why.
+    pub async fn hold(&self, timeout: Option<Duration>) {
+        let hold = self.held_for().min(timeout.unwrap_or(HOLD.1) / 2);
+        let held = Held(self);
+        if self.held.fetch_add(1, Ordering::Relaxed) < MOST_HELD {
+            tokio::time::sleep(hold).await;
+        }
+        drop(held);
+    }
+}
+
+impl Window {
+    /// One more delay. At the end of an interval the bound follows: down by an eighth of what is under way where a delay
+    /// stood, up by an eighth where the bound was met without one.
+    fn look(&mut self, now: Instant, delay: Duration, under_way: usize) {
+        self.least = self.least.min(delay);
+        if now.saturating_duration_since(self.began) < INTERVAL {
+            return;
+        }
+        if self.least > TARGET {
+            self.bound = (under_way.min(self.bound) * 7 / 8).max(FEWEST);
+        } else if self.met {
+            self.bound = (self.bound + self.bound / 8).min(MOST);
+        }
+        (self.began, self.least, self.met) = (now, Duration::MAX, false);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// A worker that needs so long for each call, and calls that come at such a distance, for two seconds: which of them
+    /// are let in, and the longest delay of these in the second half.
+    fn run(work: Duration, distance: Duration) -> (usize, usize, Duration) {
+        let admission = Arc::new(Admission::default());
+        let start = Instant::now();
+        let (mut free_at, mut inside, mut let_in, mut refused, mut longest) = (start, Vec::new(), 0, 0, Duration::ZERO);
+        for number in 0..(Duration::from_secs(2).as_nanos() / distance.as_nanos()) as u32 {
+            let arrived = start + distance * number;
+            inside.retain(|(ends, _)| *ends > arrived);
+            let now = free_at.max(arrived);
+            match admission.admit_at(now, now - arrived, Duration::ZERO) {
+                Ok(place) => {
+                    let_in += 1;
+                    free_at = now + work;
+                    inside.push((free_at, place));
+                    if arrived > start + Duration::from_secs(1) {
+                        longest = longest.max(free_at - arrived);
+                    }
+                }
+                Err(refusal) => {
+                    assert_eq!(refusal.reason, Reason::GatewayOverloaded);
+                    refused += 1;
+                }
+            }
+        }
+        (let_in, refused, longest)
+    }
+
+    #[test]
+    fn below_the_capacity_nothing_is_refused() {
+        let (let_in, refused, longest) = run(Duration::from_micros(100), Duration::from_micros(110));
+        assert_eq!((let_in, refused), (18_181, 0));
+        assert!(longest < Duration::from_millis(1));
+    }
+
+    #[test]
+    fn at_ten_times_the_capacity_the_work_goes_on_and_nobody_waits_long() {
+        let (let_in, refused, longest) = run(Duration::from_micros(100), Duration::from_micros(10));
+        assert!(let_in >= 19_000, "the worker was idle: {let_in} of 20,000");
+        assert!(refused > 150_000);
+        assert!(longest <= Duration::from_micros(100) * (FEWEST as u32 + 8), "{longest:?}");
+    }
+
+    #[test]
+    fn a_burst_is_let_in_and_a_bound_that_is_too_low_rises_again() {
+        let admission = Arc::new(Admission::default());
+        let start = Instant::now();
+        let burst: Vec<_> =
+            (0..1_000).map(|_| admission.admit_at(start, Duration::from_millis(30), Duration::ZERO).unwrap()).collect();
+        // The same delay for an interval more: it stands.
+        let late = start + INTERVAL + Duration::from_millis(30);
+        assert!(admission.admit_at(late, late - start, Duration::ZERO).is_err());
+        drop(burst);
+        let mut now = late;
+        let mut most = 0;
+        for _ in 0..40 {
+            now += INTERVAL + Duration::from_millis(1);
+            let inside: Vec<_> = std::iter::from_fn(|| admission.admit_at(now, Duration::ZERO, Duration::ZERO).ok())
+                .take(2_000)
+                .collect();
+            most = inside.len();
+        }
+        assert_eq!(most, 2_000);
+    }
+
+    #[tokio::test]
+    async fn refusals_are_held_back_but_not_without_bound() {
+        let admission = Admission::default();
+        let began = Instant::now();
+        admission.hold(None).await;
+        assert!(began.elapsed() >= HOLD.0);
+        admission.hold(Some(Duration::from_millis(20))).await;
+        assert!(began.elapsed() < HOLD.0 * 2);
+        admission.held.store(MOST_HELD, Ordering::Relaxed);
+        admission.hold(None).await;
+        assert!(began.elapsed() < HOLD.0 * 2);
+        assert_eq!(admission.held_for(), HOLD.1);
+        assert_eq!(admission.held.load(Ordering::Relaxed), MOST_HELD);
+    }
+}

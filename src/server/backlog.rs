@@ -1,0 +1,109 @@
+//! How long a connection has had more to read than was read. Calls that wait in the socket are seen by nobody else: the
+//! connections take turns, so a caller that sends more than its share waits behind itself, not behind others.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+/// The backlog of one connection.
+#[derive(Clone)]
+pub(super) struct Backlog {
+    start: Instant,
+    /// Since when it has not been read empty, in microseconds after the start; 0: it is empty.
+    since: Arc<AtomicU64>,
+}
+
+impl Backlog {
+    /// Watches a connection's reads.
+    pub(super) fn of(stream: TcpStream) -> (Self, Watched) {
+        let backlog = Backlog { start: Instant::now(), since: Arc::default() };
+        (backlog.clone(), Watched { stream, backlog })
+    }
+
+    fn at(&self, now: Instant) -> u64 {
+        u64::try_from(now.saturating_duration_since(self.start).as_micros()).unwrap_or(u64::MAX).max(1)
+    }
+
+    /// How long it has stood.
+    pub(super) fn stood(&self, now: Instant) -> Duration {
+        match self.since.load(Ordering::Relaxed) {
+            0 => Duration::ZERO,
+            since => Duration::from_micros(self.at(now).saturating_sub(since)),
+        }
+    }
+}
+
+/// A connection that tells when it is read empty.
+pub(super) struct Watched {
+    stream: TcpStream,
+    backlog: Backlog,
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let read = Pin::new(&mut self.stream).poll_read(context, into);
+        if read.is_pending() {
+            // Not where the task has only used up its turn (tokio's cooperative scheduling).
+            if !tokio::task::coop::has_budget_remaining() {
+                return read;
+            }
+            self.backlog.since.store(0, Ordering::Relaxed);
+        } else if self.backlog.since.load(Ordering::Relaxed) == 0 {
+            self.backlog.since.store(self.backlog.at(Instant::now()), Ordering::Relaxed);
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    #[tokio::test]
+    async fn it_stands_until_it_is_read_empty() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut caller = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (backlog, mut watched) = Backlog::of(listener.accept().await.unwrap().0);
+        caller.write_all(&[7; 100]).await.unwrap();
+        let mut half = [0; 50];
+        watched.read_exact(&mut half).await.unwrap();
+        let later = Instant::now() + Duration::from_secs(1);
+        assert!(backlog.stood(later) >= Duration::from_secs(1));
+        let empty = tokio::time::timeout(Duration::from_millis(20), watched.read_exact(&mut [0; 51])).await;
+        assert!(empty.is_err());
+        assert_eq!(backlog.stood(later), Duration::ZERO);
+    }
+}
