@@ -63,13 +63,19 @@ fn config_json(config: &Config, catalogue: &Catalogue) -> Value {
         .values()
         .map(|entry| {
             json!({
-                "source": entry.source, "hub": entry.first.hub, "address": entry.first.address,
+                "source": entry.source, "hub": entry.first.hub, "address": entry.first.addresses,
                 "second_hub": entry.second.as_ref().and_then(|(_, reach)| reach.hub.as_ref()),
                 "guard": {
                     "concurrency": entry.guard.concurrency, "queue": entry.guard.queue,
                     "breaker_window": entry.guard.breaker.window,
                     "breaker_failures_percent": entry.guard.breaker.failures_percent,
                     "breaker_open_ms": entry.guard.breaker.open_for.as_millis() as u64,
+                    "breaker_slow_ms": entry.guard.breaker.slow.as_millis() as u64,
+                    "breaker_slow_percent": entry.guard.breaker.slow_percent,
+                    "attempts": entry.guard.retry.attempts,
+                    "retry_backoff_ms": entry.guard.retry.backoff.as_millis() as u64,
+                    "retry_budget_percent": entry.guard.retry.budget_percent,
+                    "hedge_ms": entry.guard.hedge.map(|after| after.as_millis() as u64),
                 },
             })
         })

@@ -22,10 +22,13 @@ pub type Sources = HashMap<String, Arc<SourceEntry>>;
 pub struct Reach {
     /// The hub's id; `None`: direct.
     pub hub: Option<String>,
-    /// Address of the hub or source, `https://host:port/prefix`.
-    pub address: String,
+    /// Addresses of the hub or source, `https://host:port/prefix`, at least one.
+    pub addresses: Vec<String>,
+    /// What health checks ask for; without it, they only shake hands.
+    pub health_path: Option<String>,
+    /// TLS towards it.
+    pub tls: rustls::ClientConfig,
     path: String,
-    tls: rustls::ClientConfig,
     credentials: Arc<Credentials>,
 }
 
@@ -56,15 +59,16 @@ pub struct SourceEntry {
 }
 
 impl SourceEntry {
-    /// A connection by one of its ways, with its own pool; token or session are shared with all others of the hub.
-    pub fn connect(&self, reach: &Reach) -> Connection {
-        let hub = HttpEndpoint::new(&reach.address, reach.tls.clone(), self.max_answer);
+    /// A connection to an address of one of its ways, with its own pool; token or session are shared with all others of the
+    /// hub.
+    pub fn connect(&self, reach: &Reach, address: &str) -> Connection {
+        let hub = HttpEndpoint::new(address, reach.tls.clone(), self.max_answer);
         Connection {
             source: self.source.clone(),
             hub: reach.hub.clone(),
             endpoint: hub.below(&reach.path),
             login: hub,
-            address: reach.address.clone(),
+            address: address.to_owned(),
             tls: reach.tls.clone(),
             credentials: reach.credentials.clone(),
             settings: self.settings.clone(),
@@ -106,7 +110,8 @@ impl Family {
 }
 
 struct Hub {
-    address: String,
+    addresses: Vec<String>,
+    health_path: Option<String>,
     tls: rustls::ClientConfig,
     credentials: [Option<Arc<Credentials>>; 4],
 }
@@ -172,6 +177,30 @@ fn https(text: &str) -> Result<String, String> {
     }
 }
 
+/// One address in quotes, or a list of them: calls go where the fewest are under way.
+fn read_addresses(table: &Table<'_>, example: &str) -> Option<Vec<String>> {
+    let given = table.text_or_texts("address", example)?;
+    let known = given.iter().map(|text| https(text)).collect::<Result<Vec<_>, _>>();
+    let known = known.map_err(|reason| table.fault("address", reason)).ok()?;
+    let mut distinct = known.clone();
+    distinct.sort_unstable();
+    distinct.dedup();
+    if known.is_empty() || distinct.len() < known.len() {
+        table.fault("address", "must be one address, or a list of different ones");
+        return None;
+    }
+    Some(known)
+}
+
+fn read_health_path(table: &Table<'_>) -> Option<String> {
+    let path = table.text("health_path")?;
+    let plain = path.starts_with('/') && path.parse::<http::uri::PathAndQuery>().is_ok();
+    if !plain {
+        table.fault("health_path", "must be a path, such as \"/health\"");
+    }
+    plain.then_some(path)
+}
+
 fn read_tls(table: &Table<'_>) -> Option<rustls::ClientConfig> {
     table.section("tls", |table| {
         let ca = table.needed_path("ca", "../pki/ca.pem");
@@ -191,13 +220,14 @@ fn read_tls(table: &Table<'_>) -> Option<rustls::ClientConfig> {
 
 fn read_hub(table: &Table<'_>) -> Option<(String, Hub)> {
     let id = table.needed("hub", "ndxp");
-    let address = table.parsed("address", "https://ndxp.example:443", https);
+    let addresses = read_addresses(table, "https://ndxp.example:443");
+    let health_path = read_health_path(table);
     let tls = read_tls(table);
     let credentials = table.section("credentials", |all| {
         let read = |family: Family| Some(Arc::new(all.table(family.key()).and_then(|table| finished(&table))?));
         Family::ALL.map(read)
     });
-    Some((id?, Hub { address: address?, tls: tls?, credentials }))
+    Some((id?, Hub { addresses: addresses?, health_path, tls: tls?, credentials }))
 }
 
 fn finished(table: &Table<'_>) -> Option<Credentials> {
@@ -293,11 +323,15 @@ fn read_source(table: &Table<'_>, hubs: &HashMap<String, Hub>, contracts: &Contr
         read
     });
     let reached = match table.text("hub") {
-        Some(hub) => through_hub(table, &hub, hubs, family),
+        Some(hub) => through_hub(table, &hub, hubs, family, &path),
         None => {
-            let address = table.parsed("address", "https://source.example:443", https);
-            let tls = read_tls(table);
-            address.zip(tls).map(|(address, tls)| (None, address, tls, Arc::new(Credentials::None)))
+            let addresses = read_addresses(table, "https://source.example:443");
+            let (health_path, tls) = (read_health_path(table), read_tls(table));
+            let reach = |(addresses, tls)| {
+                let credentials = Arc::new(Credentials::None);
+                Reach { hub: None, addresses, health_path, tls, credentials, path: path.clone() }
+            };
+            addresses.zip(tls).map(reach)
         }
     };
     let settings = table.section("settings", |settings| {
@@ -319,11 +353,12 @@ fn read_source(table: &Table<'_>, hubs: &HashMap<String, Hub>, contracts: &Contr
     let guard = table.section("guard", read_guard);
     // An answer of the largest known catalogue has some megabytes.
     let max_answer = table.number("max_answer_bytes", 16 << 20, 1_024..=(1 << 30)) as usize;
-    let (hub, address, tls, credentials) = reached?;
-    let credentials = own.map_or(Some(credentials), |own| own)?;
+    let mut first = reached?;
+    if let Some(own) = own {
+        first.credentials = own?;
+    }
     let xroad = xroad.map_or(Some(None), |xroad| xroad.map(Some))?;
     let second = second.map_or(Some(None), |second| second.map(Some))?;
-    let first = Reach { hub, address, path, tls, credentials };
     Some(SourceEntry { source: source?, first, second, guard, settings, xroad, max_answer })
 }
 
@@ -334,7 +369,8 @@ fn read_second(
     family: Family,
     path: &str,
 ) -> Option<(SecondMode, Reach)> {
-    let reached = table.needed("hub", "ndop").and_then(|hub| through_hub(table, &hub, hubs, family));
+    let path = table.text("path").unwrap_or_else(|| path.to_owned());
+    let reached = table.needed("hub", "ndop").and_then(|hub| through_hub(table, &hub, hubs, family, &path));
     let share = table.number("share_percent", 10, 1..=99) as u32;
     let mode = table.parsed("mode", "failover", |text| match text {
         "failover" => Ok(SecondMode::Failover),
@@ -345,14 +381,10 @@ fn read_second(
     if table.has("share_percent") && !matches!(mode, Some(SecondMode::Share(_)) | None) {
         table.fault("share_percent", "belongs to mode = \"share\"");
     }
-    let path = table.text("path").unwrap_or_else(|| path.to_owned());
-    let (hub, address, tls, credentials) = reached?;
-    Some((mode?, Reach { hub, address, path, tls, credentials }))
+    Some((mode?, reached?))
 }
 
-type Reached = (Option<String>, String, rustls::ClientConfig, Arc<Credentials>);
-
-fn through_hub(table: &Table<'_>, id: &str, hubs: &HashMap<String, Hub>, family: Family) -> Option<Reached> {
+fn through_hub(table: &Table<'_>, id: &str, hubs: &HashMap<String, Hub>, family: Family, path: &str) -> Option<Reach> {
     let Some(hub) = hubs.get(id) else {
         let mut known: Vec<&str> = hubs.keys().map(String::as_str).collect();
         known.sort_unstable();
@@ -363,7 +395,14 @@ fn through_hub(table: &Table<'_>, id: &str, hubs: &HashMap<String, Hub>, family:
         table.fault("hub", format!("hub {id:?} has no [credentials.{}], which this source needs", family.key()));
         return None;
     };
-    Some((Some(id.to_owned()), hub.address.clone(), hub.tls.clone(), credentials))
+    Some(Reach {
+        hub: Some(id.to_owned()),
+        addresses: hub.addresses.clone(),
+        health_path: hub.health_path.clone(),
+        tls: hub.tls.clone(),
+        credentials,
+        path: path.to_owned(),
+    })
 }
 
 fn wanted_settings<'c>(operations: &[&'c Arc<Operation>]) -> Vec<&'c str> {
@@ -403,7 +442,9 @@ fn read_guard(table: &Table<'_>) -> GuardSettings {
         backoff: Duration::from_millis(table.number("retry_backoff_ms", 50, 1..=10_000)),
         budget_percent: table.number("retry_budget_percent", default.retry.budget_percent, 0..=100),
     };
+    let hedge = table.has("hedge_ms").then(|| Duration::from_millis(table.number("hedge_ms", 1_000, 1..=60_000)));
     GuardSettings {
+        hedge,
         concurrency: table.number("concurrency", default.concurrency as u64, 1..=100_000) as usize,
         queue: table.number("queue", default.queue as u64, 0..=1_000_000) as usize,
         breaker,

@@ -160,6 +160,14 @@ impl<'d> Table<'d> {
         self.typed(key, "a list of texts", read).unwrap_or_default()
     }
 
+    /// One text, or a list of them, that must be given.
+    pub fn text_or_texts(&self, key: &str, example: &str) -> Option<Vec<String>> {
+        match self.get(key) {
+            Some(value) if value.get_ref().as_array().is_some() => Some(self.texts(key)),
+            _ => self.needed(key, example).map(|text| vec![text]),
+        }
+    }
+
     /// A path, from the file's own folder.
     pub fn path(&self, key: &str) -> Option<PathBuf> {
         self.text(key).map(|text| self.document.resolve(&text))

@@ -3,6 +3,7 @@
 
 mod admission;
 mod breaker;
+mod endpoints;
 mod queue;
 mod retry;
 
@@ -17,6 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub use admission::{Admission, UnderWay};
 pub use breaker::{BreakerSettings, BreakerState};
+pub use endpoints::{Endpoints, Picked};
 pub use retry::RetrySettings;
 
 /// Bounds of one source.
@@ -30,6 +32,8 @@ pub struct GuardSettings {
     pub breaker: BreakerSettings,
     /// Retries of reads.
     pub retry: RetrySettings,
+    /// After how long without an answer a read is asked of another endpoint as well; within the budget of retries.
+    pub hedge: Option<Duration>,
 }
 
 impl Default for GuardSettings {
@@ -41,6 +45,7 @@ impl Default for GuardSettings {
             queue: 128,
             breaker: BreakerSettings::default(),
             retry: RetrySettings::default(),
+            hedge: None,
         }
     }
 }
@@ -167,6 +172,16 @@ impl Place {
         self.told = true;
         self.guard.wait.took(took);
         self.guard.breaker.tell(health == SourceHealth::Answered, took, self.probe, Instant::now());
+    }
+
+    /// After how long a read may be asked of another endpoint as well.
+    pub fn hedge_after(&self) -> Option<Duration> {
+        self.guard.settings.hedge.filter(|_| !self.probe)
+    }
+
+    /// Whether a read may be asked of another endpoint as well, now.
+    pub fn may_hedge(&self) -> bool {
+        self.guard.breaker.state() == BreakerState::Closed && self.guard.retries.take()
     }
 
     /// How long to wait before another attempt, after `attempts` have failed and the source has asked for so long; `None`

@@ -58,8 +58,13 @@ impl Budget {
         if Instant::now() + wait >= deadline {
             return None;
         }
+        self.take().then_some(wait)
+    }
+
+    /// Takes one of what may be retried still.
+    pub(super) fn take(&self) -> bool {
         let take = |left: u64| left.checked_sub(WHOLE);
-        self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).ok().map(|_| wait)
+        self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
     }
 }
 

@@ -1,26 +1,28 @@
-//! Asking the source: by which of its hubs, again where a read did not reach it, and beside it where a hub is only shadowed.
+//! Asking the source: by which of its hubs and endpoints, again where a read did not reach it, at another endpoint as well where
+//! one is slow, and beside it where a hub is only shadowed.
 
 use super::exchange::decode;
 use super::record::Record;
-use super::shared::{Route, Second, Shared};
+use super::shared::{Route, Second, Shared, Way};
 use crate::config::SecondMode;
 use crate::contract::differences::differences;
 use crate::contract::settings::CallContext;
 use crate::contract::{Operation, Shape};
-use crate::drivers::{Adapter, Call, SourceAnswer, SourceError, SourceRequest};
-use crate::guard::{HubAsked, Place, SourceHealth, within};
+use crate::drivers::{Call, SourceAnswer, SourceError, SourceRequest};
+use crate::guard::{HubAsked, Picked, Place, SourceHealth, within};
 use crate::status::Refusal;
 use bytes::Bytes;
+use futures_util::future::{Either, select};
 use prost_reflect::DynamicMessage;
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Most reads that are shadowed at once; further ones are not.
 const MAX_SHADOWED: usize = 64;
 
 /// Which way an attempt goes.
-enum Way<'r> {
+enum Turn<'r> {
     /// The only one, or the first of two that are not watched.
     First,
     /// The first of two: if it fails, the second is there.
@@ -28,29 +30,87 @@ enum Way<'r> {
     Second(&'r Second),
 }
 
-impl<'r> Way<'r> {
+impl<'r> Turn<'r> {
     fn choose(route: &'r Route) -> Self {
-        let Some(second) = &route.second else { return Way::First };
+        let Some(second) = &route.second else { return Turn::First };
         match second.mode {
-            SecondMode::Share(percent) if fastrand::u32(0..100) < percent => Way::Second(second),
-            SecondMode::Share(_) | SecondMode::Shadow => Way::First,
+            SecondMode::Share(percent) if fastrand::u32(0..100) < percent => Turn::Second(second),
+            SecondMode::Share(_) | SecondMode::Shadow => Turn::First,
             SecondMode::Failover => match second.first_health.ask() {
-                Some(asked) => Way::Watched(second, asked),
-                None => Way::Second(second),
+                Some(asked) => Turn::Watched(second, asked),
+                None => Turn::Second(second),
             },
         }
     }
 
-    fn adapter(&self, route: &'r Route) -> &'r Arc<Adapter> {
+    fn way(&self, route: &'r Route) -> &'r Arc<Way> {
         match self {
-            Way::First | Way::Watched(..) => &route.adapter,
-            Way::Second(second) => &second.adapter,
+            Turn::First | Turn::Watched(..) => &route.way,
+            Turn::Second(second) => &second.way,
         }
     }
 }
 
+fn health(result: &Result<SourceAnswer, SourceError>) -> SourceHealth {
+    let failed = result.as_ref().err().is_some_and(SourceError::is_failure);
+    if failed { SourceHealth::Failed } else { SourceHealth::Answered }
+}
+
+impl Way {
+    /// Asks one endpoint, and notes how it went.
+    async fn ask(&self, picked: Picked, call: Call, deadline: Instant) -> Result<SourceAnswer, SourceError> {
+        let asked = within(deadline, self.adapters[picked.at()].call(call)).await;
+        let result = asked.unwrap_or(Err(SourceError::Timeout));
+        picked.tell(health(&result));
+        result
+    }
+}
+
+/// What was tried so far.
+#[derive(Default)]
+struct Tried {
+    attempts: u32,
+    /// The endpoint tried last, of the way tried last.
+    last: Option<usize>,
+}
+
+impl Tried {
+    fn pick(&mut self, way: &Way) -> Picked {
+        let picked = way.endpoints.pick(self.last);
+        self.attempts += 1;
+        self.last = Some(picked.at());
+        picked
+    }
+}
+
+/// One attempt. A read that is not answered in time is asked of another endpoint as well, if so configured; whichever answers
+/// first, counts.
+async fn attempt(
+    way: &Way,
+    call: Call,
+    again: Option<&Again>,
+    deadline: Instant,
+    place: &Place,
+    tried: &mut Tried,
+) -> Result<SourceAnswer, SourceError> {
+    let hedge = place.hedge_after().zip(again.filter(|again| again.operation.shape == Shape::Unary));
+    let first = std::pin::pin!(way.ask(tried.pick(way), call, deadline));
+    let Some((after, again)) = hedge else { return first.await };
+    let first = match select(first, std::pin::pin!(tokio::time::sleep(after))).await {
+        Either::Left((answered, _)) => return answered,
+        Either::Right(((), first)) => first,
+    };
+    let Some(call) = again.call().filter(|_| place.may_hedge()) else { return first.await };
+    let second = std::pin::pin!(way.ask(tried.pick(way), call, deadline));
+    match select(first, second).await {
+        Either::Left((Err(error), second)) if error.is_failure() => second.await,
+        Either::Right((Err(error), first)) if error.is_failure() => first.await,
+        Either::Left((result, _)) | Either::Right((result, _)) => result,
+    }
+}
+
 /// Asks the source, and tells its guard how it went. A read that did not reach it is tried again, within the guard's bounds,
-/// or at once by the other hub.
+/// or at once by another endpoint or the other hub.
 pub(super) async fn ask(
     shared: &Arc<Shared>,
     route: &Route,
@@ -61,40 +121,43 @@ pub(super) async fn ask(
 ) -> Result<SourceAnswer, Refusal> {
     let began = Instant::now();
     let again = Again::of(&call);
-    let (mut next, mut attempts, mut way) = (Some(call), 0, Way::choose(route));
+    let (mut next, mut turn, mut tried) = (Some(call), Turn::choose(route), Tried::default());
     let result = loop {
         let Some(call) = next.take() else { break Err(SourceError::Unavailable("it could not be asked again")) };
-        let (asked, adapter) = (Instant::now(), way.adapter(route));
-        record.hub(adapter.connection.hub.as_deref());
-        attempts += 1;
-        let result = within(deadline, adapter.call(call)).await.unwrap_or(Err(SourceError::Timeout));
-        let failed = result.as_ref().err().is_some_and(SourceError::is_failure);
-        let health = if failed { SourceHealth::Failed } else { SourceHealth::Answered };
+        let (asked, way) = (Instant::now(), turn.way(route));
+        record.hub(way.hub.as_deref());
+        let result = attempt(way, call, again.as_ref(), deadline, place, &mut tried).await;
+        let (health, took) = (health(&result), asked.elapsed());
         let retry = result.as_ref().err().and_then(SourceError::retry);
-        match std::mem::replace(&mut way, Way::First) {
-            Way::Watched(second, hub) => {
-                hub.tell(health, asked.elapsed());
+        match std::mem::replace(&mut turn, Turn::First) {
+            Turn::Watched(second, hub) => {
+                hub.tell(health, took);
                 // What one hub failed at does not count against the source as long as the other has not been asked.
                 if let (Some(again), Some(_)) = (&again, retry) {
-                    (way, next) = (Way::Second(second), again.call());
+                    (turn, next, tried.last) = (Turn::Second(second), again.call(), None);
                     continue;
                 }
             }
-            other => way = other,
+            other => turn = other,
         }
-        place.tell(health, asked.elapsed());
-        let wait = again.as_ref().zip(retry).and_then(|(_, asked)| place.retry_in(attempts, asked, deadline));
+        let other = tried.last.is_some_and(|last| way.endpoints.other_than(last));
+        // Neither does what one endpoint failed at, as long as another one stands.
+        if health == SourceHealth::Answered || !other {
+            place.tell(health, took);
+        }
+        let wait = again.as_ref().zip(retry).and_then(|(_, asked)| place.retry_in(tried.attempts, asked, deadline));
         let Some(wait) = wait else { break result };
-        tokio::time::sleep(wait).await;
+        tokio::time::sleep(if other { Duration::ZERO } else { wait }).await;
         next = again.as_ref().and_then(Again::call);
     };
+    let attempts = tried.attempts;
     record.source_took(began);
     record.attempts(attempts);
     if let (Some(second), Some(again), Ok(SourceAnswer::One(answer))) = (&route.second, again, &result)
         && second.mode == SecondMode::Shadow
-        && record.shadow(second.adapter.connection.hub.as_deref())
+        && record.shadow(second.way.hub.as_deref())
     {
-        shadow(shared, second.adapter.clone(), again, answer.clone());
+        shadow(shared, second.way.clone(), again, answer.clone());
     }
     result.map_err(Refusal::from)
 }
@@ -124,16 +187,16 @@ impl Again {
 
 /// Asks the second hub for what the first has answered, and counts how they differ: by field, never by value. Nobody waits
 /// for it.
-fn shadow(shared: &Arc<Shared>, adapter: Arc<Adapter>, again: Again, answer: Bytes) {
+fn shadow(shared: &Arc<Shared>, way: Arc<Way>, again: Again, answer: Bytes) {
     let operation = again.operation.clone();
     let Ok(place) = shared.shadowed.clone().try_acquire_owned() else { return };
     let Some(call) = again.call().filter(|_| operation.shape == Shape::Unary) else { return };
     let shared = shared.clone();
     tokio::spawn(async move {
         let _place = place;
-        let told = within(Instant::now() + operation.timeout, adapter.call(call)).await;
+        let told = way.ask(way.endpoints.pick(None), call, Instant::now() + operation.timeout).await;
         let differing = match told {
-            Ok(Ok(SourceAnswer::One(other))) => compare(&operation, &answer, &other),
+            Ok(SourceAnswer::One(other)) => compare(&operation, &answer, &other),
             _ => None,
         };
         shared.metrics.shadowed(&operation.source.id, &operation.full_name, differing.as_ref());

@@ -5,6 +5,7 @@ mod asking;
 mod backlog;
 mod exchange;
 mod expiry;
+mod health;
 mod infra;
 mod listener;
 mod ops;
@@ -132,8 +133,8 @@ impl Gateway {
         shared.registry.store(Arc::new(Snapshot::read(store.as_ref())?));
 
         let named = catalogue.files.clone();
-        let served = Served::following(&Served::default(), catalogue);
-        shared.guards.store(Arc::new(served.guards.clone()));
+        let served = Arc::new(Served::following(&Served::default(), catalogue));
+        shared.served.store(served.clone());
         let (health, _) = tonic_health::server::health_reporter();
         let contracts = Arc::new(ArcSwap::from_pointee(served.catalogue.contracts.clone()));
         let door = StaffDoor::new(shared.registry.clone(), shared.log.clone(), &config.node);
@@ -143,7 +144,7 @@ impl Gateway {
         let audit = Audit::new(&config.data, door, shared.registry.clone())?;
         let infra = Infra::new(&health, admin.clone(), audit.clone(), &served.catalogue.contracts)
             .ok_or(StartError::Reflection)?;
-        let (served_to, served) = watch::channel(Arc::new(served));
+        let (served_to, served) = watch::channel(served);
         let (infra_to, infra) = watch::channel(Arc::new(infra));
         let stop = CancellationToken::new();
         let control = Control { served, infra, gate: gate.clone(), stop: stop.clone() };

@@ -59,8 +59,9 @@ impl Reloader {
         self.contracts.store(Arc::new(served.catalogue.contracts.clone()));
         self.gate.send_replace(Arc::new(gate));
         self.infra.send_replace(Arc::new(infra));
-        self.shared.guards.store(Arc::new(served.guards.clone()));
-        self.served.send_replace(Arc::new(served));
+        let served = Arc::new(served);
+        self.shared.served.store(served.clone());
+        self.served.send_replace(served);
         tracing::info!("contracts, connections and certificates were loaded anew");
         Ok(())
     }
@@ -200,6 +201,7 @@ pub(super) fn spawn(
         if let Some(fetcher) = crl {
             tokio::spawn(follow_list(fetcher));
         }
+        tokio::spawn(super::health::check_endpoints(reloader.shared.clone()));
         if let Some(listener) = ops {
             tokio::spawn(super::ops::serve(listener, reloader.shared.clone()));
         }

@@ -4,13 +4,14 @@
 use super::asking::shadow_places;
 use crate::access::limits::Limits;
 use crate::access::token::TokenChecker;
+use crate::config::entries::Reach;
 use crate::config::{Catalogue, Config, SecondMode, SourceEntry};
 use crate::contract::Operation;
 use crate::contract::fields::Mask;
 use crate::drivers::Adapter;
 use crate::exchange_log::ExchangeLog;
 use crate::exchange_log::pseudonym::Pseudonyms;
-use crate::guard::{Guard, HubHealth};
+use crate::guard::{Endpoints, Guard, HubHealth};
 use crate::registry::{GrantView, Snapshot};
 use crate::telemetry::Metrics;
 use arc_swap::ArcSwap;
@@ -41,8 +42,8 @@ pub struct Shared {
     pub masks: Masks,
     /// Counts.
     pub metrics: Metrics,
-    /// The guards of the sources, to be told of.
-    pub guards: ArcSwap<HashMap<String, Arc<Guard>>>,
+    /// What is served, to be told of.
+    pub served: ArcSwap<Served>,
     /// Places for reads that a second hub is asked for, too.
     pub shadowed: Arc<Semaphore>,
     /// Largest request message in bytes.
@@ -63,7 +64,7 @@ impl Shared {
             pseudonyms,
             masks: Masks::default(),
             metrics: Metrics::default(),
-            guards: ArcSwap::default(),
+            served: ArcSwap::default(),
             shadowed: shadow_places(),
             max_message: config.listen.max_message,
         }
@@ -71,10 +72,14 @@ impl Shared {
 }
 
 impl Shared {
-    /// The metrics, with how the breakers stand at this moment.
+    /// The metrics, with how breakers and endpoints stand at this moment.
     pub fn metrics_text(&self) -> String {
-        for (source, guard) in self.guards.load().iter() {
+        let served = self.served.load();
+        for (source, guard) in &served.guards {
             self.metrics.breaker(source, guard.breaker_state() as i64);
+        }
+        for ((source, _), endpoints) in &served.endpoints {
+            endpoints.states().for_each(|(address, up)| self.metrics.endpoint(source, address, up));
         }
         self.metrics.text()
     }
@@ -123,6 +128,23 @@ pub struct Served {
     pub guards: HashMap<String, Arc<Guard>>,
     /// Whether the first hub of a source that has two answers.
     hubs: HashMap<String, Arc<HubHealth>>,
+    /// The endpoints of each source, by its first and its second way.
+    pub endpoints: HashMap<(String, Nth), Arc<Endpoints>>,
+}
+
+/// Which of a source's ways.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Nth {
+    /// The one, or the first.
+    First,
+    /// Through the second hub.
+    Second,
+}
+
+/// The ways of a source.
+fn ways(entry: &SourceEntry) -> impl Iterator<Item = (Nth, &Reach)> {
+    let second = entry.second.as_ref().map(|(_, reach)| (Nth::Second, reach));
+    std::iter::once((Nth::First, &entry.first)).chain(second)
 }
 
 impl Served {
@@ -141,8 +163,34 @@ impl Served {
             (id.clone(), kept.unwrap_or_else(|| HubHealth::new(id, &hub(entry))))
         });
         let hubs = hubs.collect();
-        Served { catalogue, guards, hubs }
+        let each =
+            catalogue.sources.values().flat_map(|entry| ways(entry).map(move |(nth, reach)| (entry, nth, reach)));
+        let endpoints = each.map(|(entry, nth, reach)| {
+            let key = (entry.source.clone(), nth);
+            let kept = before.endpoints.get(&key).filter(|kept| kept.are_at(&reach.addresses)).cloned();
+            (key, kept.unwrap_or_else(|| Endpoints::new(&entry.source, &reach.addresses)))
+        });
+        let endpoints = endpoints.collect();
+        Served { catalogue, guards, hubs, endpoints }
     }
+
+    /// The ways that have several endpoints, for health checks.
+    pub fn balanced(&self) -> impl Iterator<Item = (&Reach, &Arc<Endpoints>)> {
+        let each =
+            self.catalogue.sources.values().flat_map(|entry| ways(entry).map(move |(nth, reach)| (entry, nth, reach)));
+        let several = each.filter(|(_, _, reach)| reach.addresses.len() > 1);
+        several.filter_map(|(entry, nth, reach)| Some((reach, self.endpoints.get(&(entry.source.clone(), nth))?)))
+    }
+}
+
+/// A way to a source: its endpoints, with an adapter for each.
+pub struct Way {
+    /// The hub's id; `None`: direct.
+    pub hub: Option<String>,
+    /// Where calls may go, as all workers have seen it.
+    pub endpoints: Arc<Endpoints>,
+    /// This worker's adapters, in the order of the endpoints.
+    pub adapters: Vec<Adapter>,
 }
 
 /// The second way to a source.
@@ -151,7 +199,7 @@ pub struct Second {
     /// What it is for.
     pub mode: SecondMode,
     /// The way.
-    pub adapter: Arc<Adapter>,
+    pub way: Arc<Way>,
     /// Whether the first one's hub answers, as all workers have seen it.
     pub first_health: Arc<HubHealth>,
 }
@@ -162,7 +210,7 @@ pub struct Route {
     /// The operation.
     pub operation: Arc<Operation>,
     /// The way to its source.
-    pub adapter: Arc<Adapter>,
+    pub way: Arc<Way>,
     /// Another one, through a second hub.
     pub second: Option<Second>,
     /// The source's guard, shared by all workers.
@@ -176,20 +224,25 @@ pub struct Routes(HashMap<String, Route>);
 impl Routes {
     /// Routes for every operation whose source has a connection entry.
     pub fn new(served: &Served) -> Self {
-        let ways = |id: &str, entry: &SourceEntry| {
-            let adapter = |reach| Arc::new(Adapter::new(Arc::new(entry.connect(reach))));
+        let way = |entry: &SourceEntry, nth, reach: &Reach| {
+            let endpoints = served.endpoints.get(&(entry.source.clone(), nth))?.clone();
+            let adapter = |address: &String| Adapter::new(Arc::new(entry.connect(reach, address)));
+            let adapters = reach.addresses.iter().map(adapter).collect();
+            Some(Arc::new(Way { hub: reach.hub.clone(), endpoints, adapters }))
+        };
+        let both = |id: &str, entry: &SourceEntry| {
             let second = entry.second.as_ref().and_then(|(mode, reach)| {
                 let first_health = served.hubs.get(id)?.clone();
-                Some(Second { mode: *mode, adapter: adapter(reach), first_health })
+                Some(Second { mode: *mode, way: way(entry, Nth::Second, reach)?, first_health })
             });
-            (adapter(&entry.first), second)
+            Some((way(entry, Nth::First, &entry.first)?, second))
         };
-        let adapters: HashMap<&str, (Arc<Adapter>, Option<Second>)> =
-            served.catalogue.sources.iter().map(|(id, entry)| (id.as_str(), ways(id, entry))).collect();
+        let ways: HashMap<&str, (Arc<Way>, Option<Second>)> =
+            served.catalogue.sources.iter().filter_map(|(id, entry)| Some((id.as_str(), both(id, entry)?))).collect();
         let route = |operation: &Arc<Operation>| {
             let id = operation.source.id.as_str();
-            let (adapter, second) = adapters.get(id)?.clone();
-            let route = Route { operation: operation.clone(), adapter, second, guard: served.guards.get(id)?.clone() };
+            let (way, second) = ways.get(id)?.clone();
+            let route = Route { operation: operation.clone(), way, second, guard: served.guards.get(id)?.clone() };
             Some((operation.path.clone(), route))
         };
         Routes(served.catalogue.contracts.operations().into_iter().filter_map(route).collect())

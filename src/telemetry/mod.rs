@@ -34,6 +34,12 @@ struct Source {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Endpoint {
+    source: String,
+    address: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Shadowed {
     source: String,
     operation: String,
@@ -60,6 +66,7 @@ pub struct Metrics {
     source_seconds: Family<Source, Histogram>,
     certificates: Family<Certificate, Gauge>,
     breakers: Family<Source, Gauge>,
+    endpoints: Family<Endpoint, Gauge>,
     shed: Counter,
     shadowed: Family<Shadowed, Counter>,
     shadow_differences: Family<Differing, Counter>,
@@ -88,6 +95,12 @@ impl Default for Metrics {
             "How a source's breaker stands: 0 closed, 1 half open, 2 open",
             breakers.clone(),
         );
+        let endpoints = Family::<Endpoint, Gauge>::default();
+        registry.register(
+            "endpoint_up",
+            "Whether calls go to an endpoint of a source: 0 left alone, 1 up",
+            endpoints.clone(),
+        );
         let shed = Counter::default();
         registry.register("shed_calls", "Calls that an overloaded gateway refused unseen", shed.clone());
         let shadowed = Family::<Shadowed, Counter>::default();
@@ -102,6 +115,7 @@ impl Default for Metrics {
             source_seconds,
             certificates,
             breakers,
+            endpoints,
             shed,
             shadowed,
             shadow_differences,
@@ -121,6 +135,12 @@ impl Metrics {
         if entry.source_us > 0 {
             self.source_seconds.get_or_create(&source).observe(entry.source_us as f64 / 1e6);
         }
+    }
+
+    /// Tells whether calls go to an endpoint.
+    pub fn endpoint(&self, source: &str, address: &str, up: bool) {
+        let labels = Endpoint { source: source.to_owned(), address: address.to_owned() };
+        self.endpoints.get_or_create(&labels).set(i64::from(up));
     }
 
     /// Counts a call that was refused before it was looked at.
