@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use support::{ENTERPRISE, OFFICIAL_OF, PROGRESS, Stage, UNIT, VERIFY, edit};
 use tonic::Code;
 
+const SCHEMA: &str = "/ndxp.catalogue.v1.CatalogueService/GetSchema";
+
 fn guarded(stage: &[(&str, &str)]) -> Stage {
     Stage::prepared(&|folder| {
         for (source, keys) in stage {
@@ -262,5 +264,45 @@ async fn a_crowd_beyond_the_gateway_s_own_capacity_is_turned_away_but_not_its_ad
     let told: u64 = entries.iter().filter(|one| shed(&one.entry)).map(|one| 1 + one.entry.suppressed).sum();
     assert!(told > 20 && entries.iter().any(|one| shed(&one.entry) && one.entry.suppressed > 0), "{told}");
     assert!(support::ops_text(&stage, "/metrics").contains("ndxp_shed_calls_total "));
+    stage.verify();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn equal_requests_for_open_data_share_one_and_its_answer_is_used_for_as_long_as_the_source_says() {
+    let stage = Stage::prepared(&|folder| {
+        edit(&folder.gateway_config(), |text| text.replacen("[listen]\n", "[listen]\nworkers = 1\n", 1));
+    });
+    let actor = stage.system("one-stop-shop");
+    let asked = || stage.sandbox.faults.count("catalogue");
+    let schema = |code: &'static str| actor.call(SCHEMA, json!({ "code": code }));
+    stage.sandbox.faults.set("catalogue", Fault { latency_ms: 500, ..Fault::default() });
+    let all = futures_util::future::join_all((0..20).map(|_| schema("donvihanhchinhcap1"))).await;
+    let first = all[0].messages.clone();
+    assert!(all.into_iter().all(|told| told.ok().messages == first) && !first.is_empty());
+    assert_eq!(asked(), 1);
+    // For two seconds, it says; then it is asked, and says that nothing has changed.
+    assert_eq!(schema("donvihanhchinhcap1").await.ok().messages, first);
+    assert_eq!(asked(), 1);
+    tokio::time::sleep(Duration::from_millis(2_100)).await;
+    assert_eq!(schema("donvihanhchinhcap1").await.ok().messages, first);
+    assert_eq!(asked(), 2);
+    assert_eq!(schema("donvihanhchinhcap1").await.ok().messages, first);
+    assert_eq!(asked(), 2);
+    // Who gives up leaves the others their answer, and a failure is nobody's later.
+    let message = actor.encode(SCHEMA, &json!({ "code": "donvihanhchinhcap2" }));
+    let hasty = async {
+        let metadata = [("ndxp-purpose", "1.004222"), ("grpc-timeout", "100m")];
+        actor.raw(SCHEMA, &metadata, vec![message]).await.unwrap().code()
+    };
+    let (hasty, patient) = tokio::join!(hasty, schema("donvihanhchinhcap2"));
+    assert_eq!((hasty, patient.code(), asked()), (Code::DeadlineExceeded, Code::Ok, 3));
+    stage.sandbox.faults.set("catalogue", FaultKind::Garbage);
+    let failed = schema("mabuuchinhcap3").await;
+    assert_eq!(failed.reason(), "SOURCE_PROTOCOL_ERROR");
+    stage.sandbox.faults.clear("catalogue");
+    schema("mabuuchinhcap3").await.ok();
+    // Each of them is an exchange of its own in the log.
+    let logged = stage.entries().iter().filter(|one| one.entry.operation.ends_with("/GetSchema")).count();
+    assert_eq!(logged, 27);
     stage.verify();
 }

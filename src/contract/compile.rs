@@ -260,6 +260,10 @@ fn compile_method(
     }
     let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
     let binding = compile_binding(&said, &path).map_err(fail)?;
+    if matches!(&binding, Binding::Rest(rest) if rest.etag && (data_class != DataClass::Open || rest.method != http::Method::GET))
+    {
+        return Err(fail("keeps answers (etag), which is only for open data by get".into()));
+    }
     if shape == Shape::ClientStream && !matches!(binding, Binding::Grpc(_)) {
         return Err(fail("a client stream needs a grpc binding".into()));
     }
@@ -443,10 +447,15 @@ mod tests {
         let wrong = format!(
             "{head}service S {{\n option (ndxp.contract.v1.source) = {{ id: \"x\" }};\n rpc A(M) returns (M) {{\n  option (ndxp.contract.v1.operation) = {{ scope: \"y:read\" data_class: OPEN rest: {{ get: \"/a\" }} }};\n }}\n rpc B(M) returns (M);\n}}\nmessage M {{ string a = 1; }}\n"
         );
-        std::fs::write(folder.path().join("wrong.proto"), wrong).unwrap();
+        std::fs::write(folder.path().join("wrong.proto"), &wrong).unwrap();
         let faults = ContractSet::with_folder(folder.path()).unwrap_err();
         assert_eq!(faults.iter().map(|fault| fault.line).collect::<Vec<_>>(), [6, 9]);
         assert!(faults[0].reason.contains("scope") && faults[1].reason.contains("operation"), "{faults:?}");
+        let kept =
+            wrong.replace("\"y:read\" data_class: OPEN rest: {", "\"x:read\" data_class: SHARED rest: { etag: true");
+        std::fs::write(folder.path().join("wrong.proto"), kept).unwrap();
+        let faults = ContractSet::with_folder(folder.path()).unwrap_err();
+        assert!(faults[0].line == 6 && faults[0].reason.contains("open data"), "{faults:?}");
         std::fs::write(folder.path().join("wrong.proto"), format!("{head}message M {{ strin a = 1; }}\n")).unwrap();
         let faults = ContractSet::with_folder(folder.path()).unwrap_err();
         assert_eq!(faults[0].line, 4, "{faults:?}");

@@ -26,7 +26,7 @@ pub struct HttpEndpoint {
 }
 
 /// A whole answer.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct HttpAnswer {
     /// Status.
     pub status: StatusCode,

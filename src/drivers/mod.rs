@@ -6,6 +6,7 @@ pub mod credentials;
 mod error;
 pub mod grpc;
 pub mod http;
+mod open_data;
 pub mod reach;
 pub mod rest;
 pub mod soap;

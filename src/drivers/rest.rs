@@ -2,6 +2,7 @@
 
 use super::connection::Connection;
 use super::http::{HttpAnswer, status_error};
+use super::open_data::{Fresh, OpenData};
 use super::{Call, Driver, SourceAnswer, SourceError, SourceRequest, heed};
 use crate::contract::map::answer::{self, Start};
 use crate::contract::map::{self, outcome, request};
@@ -19,11 +20,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Most answers kept for revalidation, over all operations of a source.
-const MAX_KEPT: usize = 128;
-/// Largest answer kept for revalidation, in bytes.
-const MAX_KEPT_BYTES: usize = 4 << 20;
-
 /// REST/JSON towards one source.
 pub struct RestDriver {
     inner: Arc<Inner>,
@@ -31,14 +27,13 @@ pub struct RestDriver {
 
 struct Inner {
     connection: Arc<Connection>,
-    /// Open data with its ETag, by path.
-    kept: quick_cache::sync::Cache<String, (HeaderValue, Bytes)>,
+    open_data: OpenData,
 }
 
 impl RestDriver {
     /// A driver for a connection.
     pub fn new(connection: Arc<Connection>) -> Self {
-        RestDriver { inner: Arc::new(Inner { connection, kept: quick_cache::sync::Cache::new(MAX_KEPT) }) }
+        RestDriver { inner: Arc::new(Inner { connection, open_data: OpenData::new() }) }
     }
 }
 
@@ -74,13 +69,13 @@ impl Inner {
             (Shape::ServerStream, None, None) => {
                 let (document, fresh) = self.document(&ask, &[]).await?;
                 let messages = read_list(&ask.operation, &document)?;
-                self.keep(fresh);
+                self.open_data.keep(fresh);
                 Ok(SourceAnswer::Stream(stream::iter(messages.into_iter().map(Ok)).boxed()))
             }
             _ => {
                 let (document, fresh) = self.document(&ask, &[]).await?;
                 let message = read_one(&ask.operation, &document)?;
-                self.keep(fresh);
+                self.open_data.keep(fresh);
                 Ok(SourceAnswer::One(message.encode_to_vec().into()))
             }
         }
@@ -121,34 +116,16 @@ impl Inner {
             body.extend(proof.body.iter().cloned());
             Bytes::from(Value::Object(body).to_string())
         });
-        let kept = if binding.etag { self.kept.get(&wire.path) } else { None };
-        if let Some((etag, _)) = &kept {
-            wire.headers.insert(header::IF_NONE_MATCH, etag.clone());
-        }
+        let (method, path, body) = (binding.method.clone(), wire.path, body.unwrap_or_default());
         let endpoint = &self.connection.endpoint;
-        let mut answer =
-            endpoint.send(binding.method.clone(), &wire.path, wire.headers, body.unwrap_or_default()).await?;
-        let mut fresh = None;
-        match (answer.status.as_u16(), kept) {
-            (304, Some((_, body))) => {
-                answer.status = http::StatusCode::OK;
-                answer.body = body;
-            }
-            (304, None) => return Err(SourceError::Protocol("not modified, but nothing was kept".into())),
-            (200, _) if binding.etag && answer.body.len() <= MAX_KEPT_BYTES => {
-                let etag = answer.headers.get(header::ETAG).cloned();
-                fresh = etag.map(|etag| Fresh { path: wire.path, etag, body: answer.body.clone() });
-            }
-            _ => {}
+        if !binding.etag {
+            return Ok((endpoint.send(method, &path, wire.headers, body).await?, None));
         }
-        Ok((answer, fresh))
-    }
-
-    /// Keeps an answer for revalidation. Only one that was read whole: nonsense must not come back from here.
-    fn keep(&self, fresh: Option<Fresh>) {
-        if let Some(Fresh { path, etag, body }) = fresh {
-            self.kept.insert(path, (etag, body));
-        }
+        let send = |headers| {
+            let (endpoint, path) = (endpoint.clone(), path.clone());
+            async move { endpoint.send(method, &path, headers, body).await }
+        };
+        self.open_data.get(&path, wire.headers, send).await
     }
 
     async fn pages(self: Arc<Self>, ask: Ask, paging: Paging) -> Result<SourceAnswer, SourceError> {
@@ -211,13 +188,6 @@ impl Inner {
         });
         Ok(SourceAnswer::Stream(messages.boxed()))
     }
-}
-
-/// An answer that may be kept, once it was read.
-struct Fresh {
-    path: String,
-    etag: HeaderValue,
-    body: Bytes,
 }
 
 struct Page {

@@ -70,6 +70,8 @@ struct Inner {
     set: BTreeMap<String, Fault>,
     /// How often credentials were made to expire, by id.
     expired: BTreeMap<String, u64>,
+    /// How often each source or hub was asked.
+    asked: BTreeMap<String, u64>,
 }
 
 impl Faults {
@@ -90,6 +92,17 @@ impl Faults {
     /// Takes a fault back.
     pub fn clear(&self, id: &str) {
         self.inner().set.remove(id);
+    }
+
+    /// Counts that a source or hub is asked, and gives its fault.
+    pub fn asked(&self, id: &str) -> Fault {
+        *self.inner().asked.entry(id.to_owned()).or_default() += 1;
+        self.of(id)
+    }
+
+    /// How often it was asked.
+    pub fn count(&self, id: &str) -> u64 {
+        self.inner().asked.get(id).copied().unwrap_or_default()
     }
 
     /// The fault of a source or hub.

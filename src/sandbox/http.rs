@@ -103,7 +103,7 @@ pub async fn serve(listener: TcpListener, tls: Arc<rustls::ServerConfig>, site: 
         let (site, faults) = (site.clone(), faults.clone());
         async move {
             let ask = read(request).await?;
-            let fault = faults.of(&site.whose(&ask));
+            let fault = faults.asked(&site.whose(&ask));
             before(fault).await?;
             // Answered on a thread of its own: some answers are worked out from thousands of records.
             let reply = tokio::task::spawn_blocking(move || site.answer(&ask)).await.map_err(io::Error::other)?;

@@ -44,7 +44,10 @@ impl Source for Catalogues {
 
     fn answer(&self, ask: &Ask) -> Reply {
         let mut parts = ask.path.split('/').skip(3);
-        let document = match (parts.next(), parts.next().unwrap_or("")) {
+        let (kind, code) = (parts.next(), parts.next().unwrap_or(""));
+        // Properties hardly ever change; rows do.
+        let cache = if kind == Some("Metadata") { "max-age=2" } else { "max-age=0, must-revalidate" };
+        let document = match (kind, code) {
             (Some("AllCategory"), _) => {
                 ALL.iter().map(|(code, name, _)| json!({ "CategoryCode": code, "CategoryName": name })).collect()
             }
@@ -57,9 +60,7 @@ impl Source for Catalogues {
         if ask.header("if-none-match") == Some(&etag) {
             return Reply { status: 304, headers: Vec::new(), body: Vec::new() }.with("etag", etag);
         }
-        Reply::typed(200, "application/json", body)
-            .with("etag", etag)
-            .with("cache-control", "max-age=0, must-revalidate")
+        Reply::typed(200, "application/json", body).with("etag", etag).with("cache-control", cache)
     }
 }
 

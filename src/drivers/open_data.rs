@@ -1,0 +1,177 @@
+//! Open data: answers that may be kept. Equal requests at once share one; an answer is used again for as long as its source
+//! allows (`max-age`, RFC 9111, section 5.2.2.1), a minute at most, and revalidated by its ETag from then on.
+
+use super::SourceError;
+use super::http::HttpAnswer;
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared, WeakShared};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Most answers kept, over all operations of a source.
+const MAX_KEPT: usize = 128;
+/// Largest answer kept, in bytes.
+const MAX_KEPT_BYTES: usize = 4 << 20;
+/// Longest time for which an answer is used without asking.
+const MAX_FRESH: Duration = Duration::from_secs(60);
+
+type Answered = Result<HttpAnswer, SourceError>;
+type Flight = BoxFuture<'static, Answered>;
+
+/// What is kept of a source, by path.
+pub(super) struct OpenData {
+    kept: quick_cache::sync::Cache<String, Kept>,
+    flights: Mutex<HashMap<String, WeakShared<Flight>>>,
+}
+
+#[derive(Clone)]
+struct Kept {
+    etag: Option<HeaderValue>,
+    until: Instant,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+/// An answer that may be kept, once it was read whole: nonsense must not come back from here.
+pub(super) struct Fresh {
+    path: String,
+    kept: Kept,
+}
+
+impl OpenData {
+    pub(super) fn new() -> Self {
+        OpenData { kept: quick_cache::sync::Cache::new(MAX_KEPT), flights: Mutex::default() }
+    }
+
+    /// The answer for a path: kept, revalidated, or as `send` gets it, where nobody else has asked already.
+    pub(super) async fn get<F>(
+        &self,
+        path: &str,
+        mut headers: HeaderMap,
+        send: impl FnOnce(HeaderMap) -> F,
+    ) -> Result<(HttpAnswer, Option<Fresh>), SourceError>
+    where
+        F: Future<Output = Answered> + Send + 'static,
+    {
+        let kept = self.kept.get(path);
+        if let Some(kept) = kept.as_ref().filter(|kept| Instant::now() < kept.until) {
+            return Ok((kept.answer(), None));
+        }
+        if let Some(etag) = kept.as_ref().and_then(|kept| kept.etag.clone()) {
+            headers.insert(header::IF_NONE_MATCH, etag);
+        }
+        let answer = self.fly(path, || send(headers).boxed()).await?;
+        match (answer.status, kept) {
+            (StatusCode::NOT_MODIFIED, Some(kept)) => {
+                let again = kept.revalidated(&answer.headers);
+                let answer = again.answer();
+                Ok((answer, Some(Fresh { path: path.to_owned(), kept: again })))
+            }
+            (StatusCode::NOT_MODIFIED, None) => Err(SourceError::Protocol("not modified, but nothing was kept".into())),
+            (StatusCode::OK, _) if answer.body.len() <= MAX_KEPT_BYTES => {
+                let fresh = Fresh { path: path.to_owned(), kept: Kept::of(&answer) };
+                Ok((answer, Some(fresh)))
+            }
+            _ => Ok((answer, None)),
+        }
+    }
+
+    /// Keeps an answer that was read whole.
+    pub(super) fn keep(&self, fresh: Option<Fresh>) {
+        if let Some(Fresh { path, kept }) = fresh
+            && (kept.etag.is_some() || Instant::now() < kept.until)
+        {
+            self.kept.insert(path, kept);
+        }
+    }
+
+    /// Joins the request that is under way for the path, or sends one. It goes on as long as anybody waits for it.
+    async fn fly(&self, path: &str, send: impl FnOnce() -> Flight) -> Answered {
+        let flight: Shared<Flight> = {
+            let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+            match flights.get(path).and_then(WeakShared::upgrade).filter(|flight| flight.peek().is_none()) {
+                Some(flight) => flight,
+                None => {
+                    flights.retain(|_, flight| flight.upgrade().is_some());
+                    let flight = send().shared();
+                    flights.extend(flight.downgrade().map(|weak| (path.to_owned(), weak)));
+                    flight
+                }
+            }
+        };
+        flight.await
+    }
+}
+
+impl Kept {
+    fn of(answer: &HttpAnswer) -> Self {
+        Kept {
+            etag: answer.headers.get(header::ETAG).cloned(),
+            until: fresh_until(&answer.headers),
+            headers: answer.headers.clone(),
+            body: answer.body.clone(),
+        }
+    }
+
+    /// What a 304 says takes the place of what was said before; the rest stays (RFC 9111, section 3.2).
+    fn revalidated(mut self, headers: &HeaderMap) -> Self {
+        self.headers.remove(header::AGE);
+        for name in headers.keys().filter(|name| **name != header::CONTENT_LENGTH) {
+            self.headers.remove(name);
+            for value in headers.get_all(name) {
+                self.headers.append(name.clone(), value.clone());
+            }
+        }
+        Kept { until: fresh_until(&self.headers), etag: self.headers.get(header::ETAG).cloned(), ..self }
+    }
+
+    fn answer(&self) -> HttpAnswer {
+        HttpAnswer { status: StatusCode::OK, headers: self.headers.clone(), body: self.body.clone() }
+    }
+}
+
+/// Until when an answer may be used without asking: `max-age`, less the age it has already, where nothing forbids it.
+fn fresh_until(headers: &HeaderMap) -> Instant {
+    let now = Instant::now();
+    let directives: Vec<String> = headers
+        .get_all(header::CACHE_CONTROL)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(|directive| directive.trim().to_ascii_lowercase())
+        .collect();
+    if directives.iter().any(|one| one == "no-store" || one.starts_with("no-cache")) {
+        return now;
+    }
+    let max_age = directives.iter().find_map(|one| one.strip_prefix("max-age=")?.trim_matches('"').parse::<u64>().ok());
+    let age = headers.get(header::AGE).and_then(|value| value.to_str().ok()?.trim().parse::<u64>().ok());
+    now + Duration::from_secs(max_age.unwrap_or(0).saturating_sub(age.unwrap_or(0))).min(MAX_FRESH)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn fresh_for(headers: &[(&'static str, &str)]) -> u64 {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(*name, value.parse().unwrap());
+        }
+        (fresh_until(&map) - Instant::now()).as_secs_f64().round() as u64
+    }
+
+    #[test]
+    fn a_source_says_how_long_its_answer_may_be_used() {
+        assert_eq!(fresh_for(&[("cache-control", "public, Max-Age=30")]), 30);
+        assert_eq!(fresh_for(&[("cache-control", "max-age=30"), ("age", "10")]), 20);
+        assert_eq!(fresh_for(&[("cache-control", "max-age=30"), ("age", "100")]), 0);
+        assert_eq!(fresh_for(&[("cache-control", "max-age=86400")]), 60, "a minute at most");
+        for none in ["", "max-age=x", "no-cache, max-age=30", "max-age=30, no-store", "max-age=0, must-revalidate"] {
+            assert_eq!(fresh_for(&[("cache-control", none)]), 0, "{none}");
+        }
+    }
+}
