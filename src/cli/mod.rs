@@ -48,7 +48,7 @@ enum Command {
     /// Everything at once in a throw-away folder: PKI, sandbox, gateway, a call of every operation, refusals, the log.
     Demo(demo::DemoArgs),
     /// Run the gateway.
-    Serve(ConfigFile),
+    Serve(serve::ServeArgs),
     /// Run the ten sources on loopback, or lay a development folder for them.
     Sandbox(sandbox::SandboxArgs),
     /// A development CA: certificates for gateways, clients and sandbox (production brings its own).

@@ -1,12 +1,34 @@
 //! `serve`: the gateway, until a signal ends it.
 
 use super::{CliError, ConfigFile, runtime};
-use crate::server::Gateway;
+use crate::server::{Gateway, Sockets, take_over};
+use clap::Args;
+use sd_notify::NotifyState;
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
-pub fn run(args: &ConfigFile) -> Result<(), CliError> {
-    let config = args.load()?;
-    let gateway = Gateway::start(config)?;
+#[derive(Args)]
+pub struct ServeArgs {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// Takes over from the gateway that runs on the same data folder: opens its own sockets beside those, asks the other to
+    /// end, and serves when the other's last call has ended, after `drain_timeout_ms` at the latest. (Under systemd, a
+    /// restart of a socket-activated service does the same.)
+    #[arg(long)]
+    take_over: bool,
+}
+
+pub fn run(args: &ServeArgs) -> Result<(), CliError> {
+    let config = args.config.load()?;
+    let sockets = Sockets::handed_over(&config.listen, args.take_over)?;
+    if args.take_over {
+        // What would keep us from starting must show before the other one ends.
+        config.catalogue()?;
+        take_over(&config.data, config.listen.drain_timeout + Duration::from_secs(10))?;
+    }
+    let gateway = Gateway::start_at(config, sockets)?;
+    // Nobody to be told where systemd did not start us.
+    let _ = sd_notify::notify(&[NotifyState::Ready]);
     tracing::info!(address = %gateway.address, "the gateway answers");
     let https = gateway.https.map(|https| format!(", HTTPS on https://{https}")).unwrap_or_default();
     anstream::println!(
@@ -18,6 +40,7 @@ pub fn run(args: &ConfigFile) -> Result<(), CliError> {
         }
     );
     wait_for_end()?;
+    let _ = sd_notify::notify(&[NotifyState::Stopping]);
     tracing::info!("the gateway ends: calls under way finish");
     gateway.stop();
     Ok(())

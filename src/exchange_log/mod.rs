@@ -16,6 +16,7 @@ pub mod checkpoint;
 pub mod cosignature;
 mod crash;
 pub mod entry;
+mod holder;
 pub mod journal;
 pub mod proof;
 pub mod pruned;
@@ -36,6 +37,7 @@ use tokio::sync::oneshot;
 
 pub(crate) use crash::crash_point;
 pub use entry::{Entry, Kind};
+pub use holder::Holder;
 
 /// Why the log cannot be opened, written or read.
 #[derive(Debug, Clone, thiserror::Error)]

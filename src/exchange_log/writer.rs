@@ -67,12 +67,7 @@ pub(super) fn start(
     signer: LogSigner,
     wrap: impl FnOnce(Journal) -> Box<dyn Storage>,
 ) -> Result<(Arc<Shared>, Threads), LogError> {
-    super::make_folder(&paths.journal)?;
-    let lock_path = paths.journal.join("lock");
-    let lock_file = File::create(&lock_path).map_err(|error| LogError::io(&lock_path, &error))?;
-    if rustix::fs::flock(&lock_file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
-        return Err(LogError::Locked(lock_path));
-    }
+    let lock_file = super::holder::lock(&paths)?;
     let verifier_key = signer.verifier().to_string();
     let mut sealer = Sealer::open(paths.clone(), signer)?;
     super::write_atomically(&paths.tiles.join(super::reader::VKEY_FILE), verifier_key.as_bytes())?;

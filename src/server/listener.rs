@@ -15,6 +15,7 @@ use crate::identity::connections::Connections;
 use crate::identity::tls::Gate;
 use crate::status::Reason;
 use arc_swap::ArcSwap;
+use futures_util::FutureExt;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -30,8 +31,6 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Waiting connections that the kernel keeps for each worker.
-const BACKLOG: i32 = 1024;
 /// Window of one stream: a message of usual size without a pause.
 const STREAM_WINDOW: u32 = 1 << 20;
 /// Window of a connection: what one slow caller can make a gateway hold.
@@ -48,26 +47,6 @@ pub(super) struct Control {
     pub infra: watch::Receiver<Arc<Infra>>,
     pub gate: watch::Receiver<Arc<Gate>>,
     pub stop: CancellationToken,
-}
-
-/// Binds the port once for each worker; port 0 gives them all the same free one.
-pub(super) fn bind(listen: &Listen) -> Result<(SocketAddr, Vec<std::net::TcpListener>), StartError> {
-    let fail = |error: std::io::Error| StartError::Bind(listen.grpc, error.to_string());
-    let mut address = listen.grpc;
-    let mut listeners = Vec::new();
-    for _ in 0..listen.workers {
-        let domain = if address.is_ipv4() { socket2::Domain::IPV4 } else { socket2::Domain::IPV6 };
-        let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None).map_err(fail)?;
-        socket.set_reuse_address(true).map_err(fail)?;
-        socket.set_reuse_port(true).map_err(fail)?;
-        socket.set_nonblocking(true).map_err(fail)?;
-        socket.bind(&address.into()).map_err(fail)?;
-        socket.listen(BACKLOG).map_err(fail)?;
-        let listener = std::net::TcpListener::from(socket);
-        address = listener.local_addr().map_err(fail)?;
-        listeners.push(listener);
-    }
-    Ok((address, listeners))
 }
 
 /// Starts a worker's thread.
@@ -120,6 +99,10 @@ impl Worker {
                 changed = served.changed() => if changed.is_ok() { self.follow(&mut served) } else { break },
                 () = self.control.stop.cancelled() => break,
             }
+        }
+        // Who is through to our socket would be cut off with it.
+        while let Some(Ok((stream, address))) = listener.accept().now_or_never() {
+            self.admit(stream, address);
         }
         drop(listener);
         self.connections.close();

@@ -15,8 +15,10 @@ mod refusals;
 mod reload;
 mod retention;
 mod shared;
+mod sockets;
 mod standing;
 mod stream;
+mod takeover;
 mod thread;
 
 use crate::access::staff::StaffDoor;
@@ -50,6 +52,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 pub use answer::{ANSWER_SALT, EXCHANGE_ID, LOG_INDEX, REQUEST_SALT};
+pub use sockets::Sockets;
+pub use takeover::take_over;
 
 /// Why a gateway did not start.
 #[derive(Debug, thiserror::Error)]
@@ -78,6 +82,12 @@ pub enum StartError {
     /// The port.
     #[error("{0} cannot be listened on: {1}")]
     Bind(SocketAddr, String),
+    /// A socket that was handed over.
+    #[error("a socket that systemd handed over cannot be used: {0}")]
+    HandedOver(String),
+    /// The gateway that runs.
+    #[error("the gateway that runs cannot be taken over: {0}")]
+    TakeOver(String),
     /// A thread.
     #[error("a thread cannot be started: {0}")]
     Thread(String),
@@ -118,8 +128,14 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Starts a gateway; when this returns, it answers calls.
+    /// Starts a gateway at the ports that the configuration names; when this returns, it answers calls.
     pub fn start(config: Config) -> Result<Self, StartError> {
+        let sockets = Sockets::bind(&config.listen)?;
+        Self::start_at(config, sockets)
+    }
+
+    /// Starts a gateway at these sockets.
+    pub fn start_at(config: Config, sockets: Sockets) -> Result<Self, StartError> {
         let catalogue = config.catalogue()?;
         let crl = first_list(&config)?;
         let (gate_to, gate) = watch::channel(Arc::new(Gate::load(&config.tls)?));
@@ -149,7 +165,7 @@ impl Gateway {
         let stop = CancellationToken::new();
         let control = Control { served, infra, gate: gate.clone(), stop: stop.clone() };
 
-        let (address, listeners) = listener::bind(&config.listen)?;
+        let Sockets { grpc: listeners, https: https_listener, ops: ops_listener, address } = sockets;
         let refusals = Arc::new(Refusals::new(shared.clone()));
         let open = Connections::new(config.listen.max_connections, config.listen.max_connections_per_peer);
         let mut workers = Vec::new();
@@ -157,7 +173,6 @@ impl Gateway {
             let (listen, shared, refusals) = (config.listen.clone(), shared.clone(), refusals.clone());
             workers.push(listener::spawn(number, listener, listen, shared, refusals, open.clone(), control.clone())?);
         }
-        let https_listener = config.listen.https.map(ops::bind).transpose()?;
         let https = https_listener.as_ref().and_then(|listener| listener.local_addr().ok());
         if let Some(listener) = https_listener {
             let web = Web::new(config.clone(), store.clone(), shared.registry.clone(), shared.log.clone());
@@ -166,7 +181,6 @@ impl Gateway {
         }
         workers.extend(spawn_asker(&config, stop.clone())?);
         workers.extend(retention::spawn(&config, &shared, stop.clone())?);
-        let ops_listener = config.listen.ops.map(ops::bind).transpose()?;
         let ops = ops_listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let reloader = Arc::new(Reloader {
             files: Mutex::new(reload::stamp(&config, &named)),

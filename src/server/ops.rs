@@ -1,6 +1,5 @@
 //! Health and metrics for the operator: plain HTTP on loopback.
 
-use super::StartError;
 use super::shared::Shared;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -9,20 +8,12 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Requests that take longer to arrive are cut off.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Binds the port.
-pub(super) fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
-    let fail = |error: std::io::Error| StartError::Bind(address, error.to_string());
-    let listener = TcpListener::bind(address).map_err(fail)?;
-    listener.set_nonblocking(true).map_err(fail)?;
-    Ok(listener)
-}
 
 /// Serves until the control plane's runtime ends.
 pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) {

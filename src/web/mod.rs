@@ -16,6 +16,7 @@ use crate::identity::{Peer, connections::Connections};
 use crate::registry::{Snapshot, Store};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -29,6 +30,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 /// Largest request body: a token and some words.
 const MAX_BODY: usize = 32 << 10;
@@ -105,7 +107,7 @@ impl Web {
         })
     }
 
-    /// Serves until it is told to stop.
+    /// Serves until it is told to stop; then requests under way finish.
     pub async fn serve(
         self: Arc<Self>,
         listener: TcpListener,
@@ -114,26 +116,33 @@ impl Web {
     ) {
         let listen = &self.config.listen;
         let open = Connections::new(listen.max_connections, listen.max_connections_per_peer);
+        let connections = TaskTracker::new();
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => match listener.accept().now_or_never() {
+                    Some(waiting) => waiting,
+                    None => break,
+                },
             };
             let Ok((stream, address)) = accepted else {
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             };
             let Some(place) = open.take(address.ip()) else { continue };
-            let (web, mut gate) = (self.clone(), gate.clone());
+            let (web, mut gate, stop) = (self.clone(), gate.clone(), stop.clone());
             let acceptor = TlsAcceptor::from(gate.borrow_and_update().web.clone());
-            tokio::spawn(async move {
+            connections.spawn(async move {
                 let _ = stream.set_nodelay(true);
                 if let Ok(Ok(stream)) = tokio::time::timeout(PATIENCE, acceptor.accept(stream)).await {
-                    web.connection(stream, address, gate).await;
+                    web.connection(stream, address, gate, stop).await;
                 }
                 drop(place);
             });
         }
+        drop(listener);
+        connections.close();
+        let _ = tokio::time::timeout(self.config.listen.drain_timeout, connections.wait()).await;
     }
 
     async fn connection(
@@ -141,6 +150,7 @@ impl Web {
         stream: tokio_rustls::server::TlsStream<tokio::net::TcpStream>,
         address: SocketAddr,
         mut gate: watch::Receiver<Arc<Gate>>,
+        stop: CancellationToken,
     ) {
         let chain: Vec<_> = stream.get_ref().1.peer_certificates().unwrap_or_default().to_vec();
         let certificate = chain.first().cloned();
@@ -162,8 +172,13 @@ impl Web {
         builder.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE);
         builder.http2().timer(TokioTimer::new()).max_concurrent_streams(64);
         let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
+        let mut ending = false;
         loop {
             tokio::select! {
+                () = stop.cancelled(), if !ending => {
+                    ending = true;
+                    connection.as_mut().graceful_shutdown();
+                }
                 ended = connection.as_mut() => {
                     if let Err(error) = ended {
                         tracing::debug!(%error, "a connection of the HTTPS port ended");

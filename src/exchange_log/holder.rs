@@ -1,0 +1,78 @@
+//! Who has the log open for writing: the lock, and the process that holds it.
+
+use super::{LogError, LogPaths, make_folder};
+use rustix::fs::{FlockOperation, flock};
+use rustix::process::{Pid, Signal, kill_process};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::PathBuf;
+
+fn lock_path(paths: &LogPaths) -> PathBuf {
+    paths.journal.join("lock")
+}
+
+/// Locks the log for this process, for as long as the file is open; its process id stands in the file.
+pub(super) fn lock(paths: &LogPaths) -> Result<File, LogError> {
+    make_folder(&paths.journal)?;
+    let path = lock_path(paths);
+    let fail = |error: std::io::Error| LogError::io(&path, &error);
+    // Not cut before it is ours: the id in it may be another's.
+    let mut file = File::options().create(true).truncate(false).read(true).write(true).open(&path).map_err(fail)?;
+    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        return Err(LogError::Locked(path));
+    }
+    file.set_len(0).map_err(fail)?;
+    writeln!(file, "{}", std::process::id()).map_err(fail)?;
+    Ok(file)
+}
+
+/// A process that has the log open for writing.
+pub struct Holder(Pid);
+
+impl Holder {
+    /// The holder of a log's lock; `None` where nobody has it.
+    pub fn of(paths: &LogPaths) -> Result<Option<Self>, LogError> {
+        let path = lock_path(paths);
+        let mut file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(LogError::io(&path, &error)),
+        };
+        if flock(&file, FlockOperation::NonBlockingLockShared).is_ok() {
+            return Ok(None);
+        }
+        let mut text = String::new();
+        file.read_to_string(&mut text).map_err(|error| LogError::io(&path, &error))?;
+        let pid = text.trim().parse().ok().and_then(Pid::from_raw).ok_or(LogError::Locked(path))?;
+        Ok(Some(Holder(pid)))
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> i32 {
+        self.0.as_raw_nonzero().get()
+    }
+
+    /// Asks it to end, as an operator would (SIGTERM).
+    pub fn terminate(&self) -> Result<(), String> {
+        kill_process(self.0, Signal::TERM).map_err(|error| format!("process {} cannot be asked: {error}", self.pid()))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_holder_is_known_for_as_long_as_it_holds() {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = LogPaths::new(folder.path());
+        assert!(Holder::of(&paths).unwrap().is_none());
+        let held = lock(&paths).unwrap();
+        assert_eq!(Holder::of(&paths).unwrap().unwrap().pid(), std::process::id() as i32);
+        assert!(matches!(lock(&paths), Err(LogError::Locked(_))));
+        drop(held);
+        assert!(Holder::of(&paths).unwrap().is_none());
+        lock(&paths).unwrap();
+    }
+}
