@@ -15,6 +15,7 @@ pub mod canonical;
 pub mod checkpoint;
 pub mod cosignature;
 mod crash;
+mod desk;
 pub mod entry;
 mod holder;
 pub mod journal;
@@ -36,6 +37,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 pub(crate) use crash::crash_point;
+pub use desk::open_desk;
 pub use entry::{Entry, Kind};
 pub use holder::Holder;
 
@@ -132,7 +134,7 @@ impl ExchangeLog {
     /// Appends an entry; the index comes when the entry is on disk.
     pub async fn append(&self, entry: &Entry) -> Result<u64, LogError> {
         let (done, told) = oneshot::channel();
-        self.shared.push(entry.to_bytes(), Some(done))?;
+        self.shared.push(entry.to_bytes(), Some(desk::Waiting { desk: desk::here(), told: done }))?;
         told.await.map_err(|_| LogError::Closed)?
     }
 

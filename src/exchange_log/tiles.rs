@@ -167,15 +167,20 @@ pub fn subtree(
 /// Writes a file durably, whole or not at all, in place of one that stood there (its folder is synced by the caller,
 /// once for many files). Only one at a time below `root`: all begin under one name, so a crash leaves one file at most.
 pub fn write_file(root: &Path, path: &Path, bytes: &[u8]) -> Result<(), LogError> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    super::make_folder(folder)?;
     let fresh = root.join("unfinished");
     let write = || {
         let mut file = std::fs::File::create(&fresh)?;
         file.write_all(bytes)?;
         super::crash_point("seal.file");
         file.sync_data()?;
-        std::fs::rename(&fresh, path)
+        std::fs::rename(&fresh, path).or_else(|error| match (error.kind(), path.parent()) {
+            // Most files go into a folder that is there.
+            (std::io::ErrorKind::NotFound, Some(folder)) => {
+                std::fs::create_dir_all(folder)?;
+                std::fs::rename(&fresh, path)
+            }
+            _ => Err(error),
+        })
     };
     write().map_err(|error| LogError::io(path, &error))
 }

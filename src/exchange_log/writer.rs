@@ -1,6 +1,7 @@
 //! The two threads of the log: one writes batches to the journal, one seals.
 
 use super::checkpoint::LogSigner;
+use super::desk::{self, Waiting};
 use super::journal::{Journal, Recovered};
 use super::seal::Sealer;
 use super::storage::Storage;
@@ -10,7 +11,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
-use tokio::sync::oneshot;
 
 /// Most entries that wait to be written: half a second at 150,000 a second.
 const MAX_QUEUED: usize = 65_536;
@@ -21,11 +21,9 @@ const SEAL_EVERY: Duration = Duration::from_millis(400);
 /// Most entries between two sealings; beyond, the writer waits for the sealer.
 const MAX_UNSEALED: usize = 500_000;
 
-type Told = oneshot::Sender<Result<u64, LogError>>;
-
 struct Queued {
     bytes: Vec<u8>,
-    told: Option<Told>,
+    waiting: Option<Waiting>,
 }
 
 #[derive(Default)]
@@ -108,7 +106,7 @@ impl Shared {
         self.writable.load(Ordering::Relaxed)
     }
 
-    pub(super) fn push(&self, bytes: Vec<u8>, told: Option<Told>) -> Result<(), LogError> {
+    pub(super) fn push(&self, bytes: Vec<u8>, waiting: Option<Waiting>) -> Result<(), LogError> {
         if bytes.is_empty() || bytes.len() > entry::MAX_BYTES {
             return Err(LogError::Full);
         }
@@ -119,7 +117,7 @@ impl Shared {
         if queue.entries.len() >= MAX_QUEUED {
             return Err(LogError::Full);
         }
-        queue.entries.push(Queued { bytes, told });
+        queue.entries.push(Queued { bytes, waiting });
         let first = queue.entries.len() == 1;
         drop(queue);
         if first {
@@ -146,13 +144,13 @@ impl Shared {
         while self.take(&mut taken).is_some() {
             let mut rest = taken.drain(..).peekable();
             while rest.peek().is_some() {
-                let (mut batch, mut told, mut size) = (Vec::new(), Vec::new(), 0);
+                let (mut batch, mut waiting, mut size) = (Vec::new(), Vec::new(), 0);
                 while size < MAX_BATCH
                     && let Some(next) = rest.next()
                 {
                     size += next.bytes.len();
                     batch.push(next.bytes);
-                    told.push(next.told);
+                    waiting.push(next.waiting);
                 }
                 let result = storage.append(&batch);
                 self.writable.store(result.is_ok(), Ordering::Relaxed);
@@ -162,12 +160,7 @@ impl Shared {
                 if result.is_ok() {
                     self.hand_to_sealer(batch);
                 }
-                for (place, told) in told.into_iter().enumerate() {
-                    if let Some(told) = told {
-                        // A receiver that is gone has given up waiting; its entry stands all the same.
-                        let _ = told.send(result.clone().map(|first| first + place as u64));
-                    }
-                }
+                desk::tell(waiting, &result);
             }
         }
     }

@@ -9,6 +9,7 @@ use super::refusals::Refusals;
 use super::shared::{Routes, Served, Shared};
 use super::{StartError, thread};
 use crate::config::Listen;
+use crate::exchange_log::open_desk;
 use crate::guard::{Admission, grpc_timeout};
 use crate::identity::Peer;
 use crate::identity::connections::Connections;
@@ -60,6 +61,7 @@ pub(super) fn spawn(
     control: Control,
 ) -> Result<JoinHandle<()>, StartError> {
     thread::spawn(&format!("worker-{number}"), move || async move {
+        open_desk();
         let exchange = Arc::new(Exchange { shared, routes: ArcSwap::default() });
         let (admission, connections) = (Arc::default(), TaskTracker::new());
         let worker = Worker { exchange, admission, refusals, listen, control, open, connections };
