@@ -187,3 +187,20 @@ pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), LogError
     write().map_err(|error| LogError::io(path, &error))?;
     sync_folder(folder)
 }
+
+/// The same for a file that is replaced again and again: it and another one (`.new`) take turns, so that none is thrown away
+/// each time.
+pub(crate) fn replace_atomically(path: &Path, bytes: &[u8]) -> Result<(), LogError> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    let folder = path.parent().unwrap_or(Path::new("."));
+    make_folder(folder)?;
+    let fresh = path.with_extension("new");
+    let write = || {
+        std::fs::write(&fresh, bytes)?;
+        std::fs::File::open(&fresh)?.sync_all()?;
+        // Not on every file system, nor the first time.
+        renameat_with(CWD, &fresh, CWD, path, RenameFlags::EXCHANGE).or_else(|_| std::fs::rename(&fresh, path))
+    };
+    write().map_err(|error| LogError::io(path, &error))?;
+    sync_folder(folder)
+}

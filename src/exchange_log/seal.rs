@@ -8,7 +8,7 @@ use super::tiles::{
     bundle_path, checkpoint_path, edge_tiles, encode_bundle, read_bundle, read_tile, tile_path, write_file,
 };
 use super::tree::{Edge, FullTile, TILE, leaf_hash};
-use super::{LogError, LogPaths, crash_point, sync_folder, write_atomically};
+use super::{LogError, LogPaths, crash_point, replace_atomically, sync_folder};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -125,10 +125,10 @@ impl Sealer {
             let (found, path) = (edge.size, self.paths.tiles.clone());
             return Err(LogError::RolledBack { found, signed: self.signed_size, path });
         }
-        write_atomically(&self.paths.signed, note.as_bytes())?;
+        replace_atomically(&self.paths.signed, note.as_bytes())?;
         crash_point("seal.signed");
         self.signed_size = edge.size;
-        write_atomically(&checkpoint_path(&self.paths.tiles), note.as_bytes())?;
+        replace_atomically(&checkpoint_path(&self.paths.tiles), note.as_bytes())?;
         crash_point("seal.published");
         let new_edge = edge_files(&self.paths.tiles, edge.size);
         self.edge = edge;

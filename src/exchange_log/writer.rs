@@ -5,6 +5,7 @@ use super::desk::{self, Waiting};
 use super::journal::{Journal, Recovered};
 use super::seal::Sealer;
 use super::storage::Storage;
+use super::tree::TILE;
 use super::{LogError, LogPaths, entry};
 use std::fs::File;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,6 +19,8 @@ const MAX_QUEUED: usize = 65_536;
 const MAX_BATCH: usize = 1 << 20;
 /// Time between sealings: a checkpoint at least every second, with room for a slow disk.
 const SEAL_EVERY: Duration = Duration::from_millis(400);
+/// Entries that make it worth to seal whole bundles only.
+const MANY: usize = 2 * TILE;
 /// Most entries between two sealings; beyond, the writer waits for the sealer.
 const MAX_UNSEALED: usize = 500_000;
 
@@ -186,7 +189,7 @@ impl Shared {
             let idle = unsealed.is_empty();
             drop(unsealed);
             let closed = lock(&self.queue).closed;
-            if !idle && let Err(error) = self.seal() {
+            if !idle && let Err(error) = self.seal_most() {
                 tracing::error!(%error, "the exchange log cannot be sealed; its entries are safe in the journal");
             }
             if closed {
@@ -197,17 +200,33 @@ impl Shared {
 
     /// Seals what is durable. The entries stay in line until the checkpoint is published.
     pub(super) fn seal(&self) -> Result<u64, LogError> {
+        self.seal_part(|_, waiting| waiting)
+    }
+
+    /// Seals what is durable; where much is, whole bundles of it, and the rest (256 entries at most) the next time. Files of
+    /// the right edge are thrown away at the next sealing, and a file system that must make many new files is slow where many
+    /// were thrown away (ext4 leaves their inodes alone for a minute, and looks at each of them).
+    fn seal_most(&self) -> Result<u64, LogError> {
+        self.seal_part(
+            |size, waiting| if waiting < MANY { waiting } else { waiting - (size as usize + waiting) % TILE },
+        )
+    }
+
+    fn seal_part(&self, part: impl FnOnce(u64, usize) -> usize) -> Result<u64, LogError> {
         let mut sealer = lock(&self.sealer);
-        let entries = std::mem::take(&mut *lock(&self.unsealed));
+        let mut entries = std::mem::take(&mut *lock(&self.unsealed));
         if entries.is_empty() {
             return Ok(sealer.size());
         }
-        if let Err(error) = sealer.seal(&entries) {
+        let rest = entries.split_off(part(sealer.size(), entries.len()).min(entries.len()));
+        let sealed = sealer.seal(&entries);
+        let back = if sealed.is_ok() { rest } else { entries.into_iter().chain(rest).collect() };
+        if !back.is_empty() {
             let mut unsealed = lock(&self.unsealed);
-            let newer = std::mem::replace(&mut *unsealed, entries);
+            let newer = std::mem::replace(&mut *unsealed, back);
             unsealed.extend(newer);
-            return Err(error);
         }
+        sealed?;
         self.sealed_some.notify_all();
         Journal::forget(&self.paths.journal, sealer.size())?;
         Ok(sealer.size())
