@@ -1,0 +1,236 @@
+//! Floods: what a caller with a valid certificate, or anybody with a TCP connection, can send without end. Memory stays
+//! bounded, and the others' calls go on.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod support;
+
+use ndxp_gateway::identity::tls;
+use rustls_pki_types::ServerName;
+use serde_json::json;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use support::{Outside, Running, UNIT, files};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Frame types and flags (RFC 9113, section 6).
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const CONTINUATION: u8 = 9;
+const END_HEADERS: u8 = 4;
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let mut out = u32::try_from(payload.len()).unwrap().to_be_bytes()[1..].to_vec();
+    out.extend([kind, flags]);
+    out.extend(stream.to_be_bytes());
+    out.extend(payload);
+    out
+}
+
+/// A header as a literal without indexing or Huffman coding (RFC 7541, section 6.2.2).
+fn literal(name: &str, value: &str) -> Vec<u8> {
+    fn text(out: &mut Vec<u8>, text: &str) {
+        // A length of 127 and more is continued (section 5.1).
+        let mut rest = text.len();
+        if rest < 127 {
+            out.push(rest as u8);
+        } else {
+            out.push(127);
+            rest -= 127;
+            while rest >= 128 {
+                out.push((rest % 128) as u8 | 128);
+                rest /= 128;
+            }
+            out.push(rest as u8);
+        }
+        out.extend(text.as_bytes());
+    }
+    let mut out = vec![0];
+    text(&mut out, name);
+    text(&mut out, value);
+    out
+}
+
+/// The head of a call; static table: `:method POST` is 3, `:scheme https` 7 (RFC 7541, appendix A).
+fn head() -> Vec<u8> {
+    let mut out = vec![0x83, 0x87];
+    out.extend(literal(":path", UNIT));
+    out.extend(literal(":authority", "localhost"));
+    out.extend(literal("content-type", "application/grpc"));
+    out.extend(literal("te", "trailers"));
+    out
+}
+
+struct Attacked {
+    outside: Outside,
+    gateway: Running,
+    address: SocketAddr,
+}
+
+impl Attacked {
+    fn new() -> Self {
+        let outside = Outside::new();
+        support::edit(&outside.folder.gateway_config(), |text| {
+            text.replacen("[listen]\n", "[listen]\nworkers = 1\nhandshake_timeout_ms = 2000\n", 1)
+        });
+        let gateway = Running::start(&outside.folder, &[]);
+        let address = outside.config.listen.grpc;
+        Attacked { outside, gateway, address }
+    }
+
+    /// Resident memory in kB.
+    fn memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.gateway.0.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    /// A connection with the certificate of a registered client, the preface and settings sent.
+    async fn connect(&self) -> TlsStream<TcpStream> {
+        let files = files(&self.outside.folder, "one-stop-shop");
+        let config = tls::client_config(&files.ca, Some((&files.certificate, &files.key)), &[b"h2"]).unwrap();
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+        let mut stream = connector.connect(ServerName::try_from("localhost").unwrap(), stream).await.unwrap();
+        stream.write_all(PREFACE).await.unwrap();
+        stream.write_all(&frame(SETTINGS, 0, 0, &[])).await.unwrap();
+        stream
+    }
+
+    /// Sends what `make` makes, on four connections, for three seconds or until it is cut off, reading answers or not.
+    /// Meanwhile calls of another go on, and memory does not grow beyond `most_kb`.
+    async fn withstands(&self, what: &str, reads: bool, make: impl Fn(u32) -> Vec<u8>) {
+        let before = self.memory();
+        let end = tokio::time::Instant::now() + Duration::from_secs(3);
+        let flood = futures_util::future::join_all((0..4).map(|_| async {
+            let (mut from, mut to) = tokio::io::split(self.connect().await);
+            let reading = async {
+                let mut bytes = vec![0; 65_536];
+                while reads && from.read(&mut bytes).await.is_ok_and(|read| read > 0) {}
+                std::future::pending::<()>().await;
+            };
+            let writing = async {
+                for number in 0.. {
+                    if to.write_all(&make(number)).await.is_err() || to.flush().await.is_err() {
+                        break;
+                    }
+                }
+            };
+            tokio::select! {
+                () = reading => {}
+                () = writing => {}
+                () = tokio::time::sleep_until(end) => {}
+            }
+        }));
+        let actor = self.outside.actor();
+        let others = async {
+            let (mut longest, mut most) = (Duration::ZERO, 0);
+            while tokio::time::Instant::now() < end {
+                let began = Instant::now();
+                let told = actor.call(UNIT, json!({ "unitCode": "1057000" })).await;
+                assert!(["", "GATEWAY_OVERLOADED"].contains(&told.reason().as_str()), "{what}: {}", told.reason());
+                longest = longest.max(began.elapsed());
+                most = most.max(self.memory());
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            (longest, most)
+        };
+        let (_, (longest, most)) = tokio::join!(flood, others);
+        assert!(longest < Duration::from_secs(3), "{what}: another's call took {longest:?}");
+        assert!(most < before + 128 * 1_024, "{what}: memory grew from {before} to {most} kB");
+        // And afterwards all is as before.
+        self.outside.actor().call(UNIT, json!({ "unitCode": "1057000" })).await.ok();
+    }
+}
+
+fn stream_id(number: u32) -> u32 {
+    (number % 1_000_000) * 2 + 1
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn floods_of_frames_are_bounded() {
+    let attacked = Attacked::new();
+    // CVE-2023-44487.
+    let rapid_reset = |number| {
+        let mut out = frame(HEADERS, END_HEADERS, stream_id(number), &head());
+        out.extend(frame(RST_STREAM, 0, stream_id(number), &8u32.to_be_bytes()));
+        out
+    };
+    attacked.withstands("rapid reset", true, rapid_reset).await;
+    attacked.withstands("rapid reset, nothing read", false, rapid_reset).await;
+    // CVE-2024-27316 and its like: header blocks that never end.
+    let continuation = |number| match number {
+        0 => frame(HEADERS, 0, 1, &head()),
+        _ => frame(CONTINUATION, 0, 1, &literal("x-filler", &"a".repeat(8_000))),
+    };
+    attacked.withstands("continuation", true, continuation).await;
+    let empty = |number| match number {
+        0 => frame(HEADERS, 0, 1, &head()),
+        _ => frame(CONTINUATION, 0, 1, &[]),
+    };
+    attacked.withstands("empty continuation", true, empty).await;
+    // CVE-2019-9515, CVE-2019-9512: each wants an answer.
+    let settings = |_| frame(SETTINGS, 0, 0, &[]).repeat(100);
+    attacked.withstands("settings", false, settings).await;
+    attacked.withstands("ping", false, |_| frame(PING, 0, 0, &[7; 8]).repeat(100)).await;
+    // CVE-2019-9518.
+    let nothing = |number| match number {
+        0 => frame(HEADERS, END_HEADERS, 1, &head()),
+        _ => frame(DATA, 0, 1, &[]).repeat(100),
+    };
+    attacked.withstands("empty data", true, nothing).await;
+    // A header of 4,000 bytes, once said, then named by its index a thousand times in each call (HPACK bomb).
+    let bomb = |number| {
+        let mut block = head();
+        if number == 0 {
+            let mut indexed = literal("x-bomb", &"b".repeat(4_000));
+            indexed[0] = 0x40;
+            block.extend(indexed);
+        }
+        block.extend([0xbe; 1_000]);
+        frame(HEADERS, END_HEADERS, stream_id(number), &block)
+    };
+    attacked.withstands("header bomb", true, bomb).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_who_dawdle_hold_up_nobody() {
+    let attacked = Attacked::new();
+    let before = attacked.memory();
+    // Connections without a handshake, handshakes without a preface, calls without a message.
+    let mut half_open = Vec::new();
+    for _ in 0..700 {
+        half_open.push(TcpStream::connect(attacked.address).await.unwrap());
+    }
+    let mut slow = Vec::new();
+    for _ in 0..50 {
+        let mut stream = attacked.connect().await;
+        for number in 0..50 {
+            stream.write_all(&frame(HEADERS, END_HEADERS, stream_id(number), &head())).await.unwrap();
+            stream.write_all(&frame(DATA, 0, stream_id(number), &[0])).await.unwrap();
+        }
+        stream.flush().await.unwrap();
+        slow.push(stream);
+    }
+    let actor = attacked.outside.actor();
+    for _ in 0..20 {
+        let began = Instant::now();
+        actor.call(UNIT, json!({ "unitCode": "1057000" })).await.ok();
+        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    }
+    let after = attacked.memory();
+    assert!(after < before + 256 * 1_024, "memory grew from {before} to {after} kB");
+    // Half-open ones are cut off after the handshake's time.
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    let mut byte = [0];
+    for stream in &mut half_open {
+        let ended = tokio::time::timeout(Duration::from_secs(2), stream.read(&mut byte)).await.unwrap();
+        assert!(!matches!(ended, Ok(1..)), "{ended:?}");
+    }
+}
