@@ -1,0 +1,224 @@
+//! Streams: whoever is slow slows the other end down, memory stays bounded, and who goes away is gone at the source, too.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod support;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use futures_util::{StreamExt, stream};
+use http::{HeaderMap, Request, Response};
+use http_body_util::StreamBody;
+use hyper::body::{Frame, Incoming};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use ndxp_gateway::caller::Answering;
+use ndxp_gateway::config::Config;
+use ndxp_gateway::identity::tls;
+use ndxp_gateway::registry::sqlite::SqliteStore;
+use ndxp_gateway::server::registry_path;
+use serde_json::json;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use support::{Actor, Outside, Running, show, until};
+use tokio::net::TcpListener;
+use tonic::Code;
+
+const PULL: &str = "/ndxp.bulk.v1.BulkService/Pull";
+const WAIT: &str = "/ndxp.bulk.v1.BulkService/Wait";
+const CONTRACT: &str = r#"syntax = "proto3";
+package ndxp.bulk.v1;
+import "ndxp/contract/v1/contract.proto";
+service BulkService {
+  option (ndxp.contract.v1.source) = { id: "bulk" name: "Bulk" name_vi: "Khối" owner: "test" };
+  rpc Pull(Ask) returns (stream Part) {
+    option idempotency_level = NO_SIDE_EFFECTS;
+    option (ndxp.contract.v1.operation) = {
+      scope: "bulk:read" data_class: OPEN timeout_ms: 60000 grpc: {}
+    };
+  }
+  rpc Wait(Ask) returns (Part) {
+    option idempotency_level = NO_SIDE_EFFECTS;
+    option (ndxp.contract.v1.operation) = {
+      scope: "bulk:read" data_class: OPEN timeout_ms: 60000 grpc: {}
+    };
+  }
+}
+message Ask { uint32 parts = 1; }
+message Part { bytes data = 1; }
+"#;
+
+/// What the source saw.
+#[derive(Default)]
+struct Seen {
+    /// Messages that left.
+    sent: AtomicU64,
+    /// Calls whose caller went away before their end.
+    dropped: AtomicU64,
+}
+
+struct Call(Arc<Seen>, bool);
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.0.dropped.fetch_add(u64::from(!self.1), Ordering::Relaxed);
+    }
+}
+
+/// 64 KiB of a message.
+fn part() -> Bytes {
+    let mut message = BytesMut::new();
+    message.put_slice(&[0x0a, 0x80, 0x80, 0x04]);
+    message.put_slice(&[7; 65_536]);
+    let mut framed = BytesMut::new();
+    framed.put_u8(0);
+    framed.put_u32(u32::try_from(message.len()).unwrap());
+    framed.extend(message);
+    framed.freeze()
+}
+
+/// A gRPC source that streams as many parts as its caller takes, or never answers.
+async fn answer(
+    request: Request<Incoming>,
+    seen: Arc<Seen>,
+) -> Result<Response<StreamBody<stream::BoxStream<'static, Result<Frame<Bytes>, Infallible>>>>, Infallible> {
+    let call = Call(seen.clone(), false);
+    if request.uri().path() == WAIT {
+        std::future::pending::<()>().await;
+    }
+    let part = part();
+    let frames = stream::unfold((call, 0u32), move |(mut call, number)| {
+        let part = part.clone();
+        async move {
+            match number {
+                0..16_384 => {
+                    call.0.sent.fetch_add(1, Ordering::Relaxed);
+                    Some((Ok(Frame::data(part)), (call, number + 1)))
+                }
+                16_384 => {
+                    call.1 = true;
+                    let trailers = HeaderMap::from_iter([("grpc-status".parse().unwrap(), "0".parse().unwrap())]);
+                    Some((Ok(Frame::trailers(trailers)), (call, number + 1)))
+                }
+                _ => None,
+            }
+        }
+    });
+    let mut answer = Response::new(StreamBody::new(frames.boxed()));
+    answer.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
+    Ok(answer)
+}
+
+/// Serves the source with the sandbox's certificate; gives its port.
+async fn serve(stage: &Outside, seen: &Arc<Seen>) -> u16 {
+    let pki = stage.folder.path.join("pki");
+    let files = tls::TlsFiles {
+        certificate: pki.join("sandbox.pem"),
+        key: pki.join("sandbox.key"),
+        client_ca: pki.join("ca.pem"),
+        crl: None,
+        crl_url: None,
+        allow_tls12: false,
+    };
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls::server_config(&files).unwrap()));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (port, seen) = (listener.local_addr().unwrap().port(), seen.clone());
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let (acceptor, seen) = (acceptor.clone(), seen.clone());
+            tokio::spawn(async move {
+                let stream = acceptor.accept(stream).await.unwrap();
+                let service = hyper::service::service_fn(move |request| answer(request, seen.clone()));
+                let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+                let _ = builder.serve_connection(TokioIo::new(stream), service).await;
+            });
+        }
+    });
+    port
+}
+
+/// A gateway's process with the source `bulk`, and somebody who may call it.
+async fn running(seen: &Arc<Seen>) -> (Running, Actor, Outside) {
+    let outside = Outside::new();
+    let port = serve(&outside, seen).await;
+    let path = &outside.folder.path;
+    std::fs::create_dir_all(path.join("contracts/ndxp/bulk/v1")).unwrap();
+    std::fs::write(path.join("contracts/ndxp/bulk/v1/bulk.proto"), CONTRACT).unwrap();
+    let entry = std::fs::read_to_string(path.join("sources/officials.toml")).unwrap();
+    let address = entry.split('"').find(|part| part.starts_with("https://")).unwrap().to_owned();
+    let entry = entry.replace(&address, &format!("https://127.0.0.1:{port}")).replace("\"officials\"", "\"bulk\"");
+    std::fs::write(path.join("sources/bulk.toml"), entry).unwrap();
+    let config = Config::load(&outside.folder.gateway_config()).map_err(show).unwrap();
+    let contracts = config.catalogue().map_err(show).unwrap().contracts;
+    let store = SqliteStore::open(&registry_path(&config.data)).unwrap();
+    support::add_grant(&store, &contracts, "one-stop-shop", &["bulk:read"], |_| {});
+    let hour = Duration::from_secs(3_600);
+    let token = support::issue(&store, &config, &outside.folder, "one-stop-shop", hour, Duration::ZERO);
+    let gateway = Running::start(&outside.folder, &[]);
+    (gateway, Actor { contracts, token, ..outside.actor() }, outside)
+}
+
+/// A line of /proc/PID/status, in kB.
+fn memory(gateway: &Running, name: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.0.id())).unwrap();
+    status.lines().find(|line| line.starts_with(name)).unwrap().split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+async fn start(actor: &Actor, path: &str) -> Answering {
+    let bearer = format!("Bearer {}", actor.token);
+    let metadata = [("authorization", bearer.as_str())];
+    actor.caller.start(path, &metadata, vec![actor.encode(path, &json!({ "parts": 1 }))], None).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gigabyte_passes_through_64_megabytes_at_its_caller_s_pace() {
+    let seen = Arc::new(Seen::default());
+    let (gateway, actor, outside) = running(&seen).await;
+    let before = memory(&gateway, "VmRSS");
+    let mut answering = start(&actor, PULL).await;
+    assert_eq!(answering.next().await.unwrap().unwrap().len(), 65_540);
+    // A caller who takes no more stops the source: what has left it is in windows and buffers.
+    let mut last = u64::MAX;
+    until("the source pauses", Duration::from_secs(20), || {
+        std::thread::sleep(Duration::from_millis(300));
+        std::mem::replace(&mut last, seen.sent.load(Ordering::Relaxed)) == seen.sent.load(Ordering::Relaxed)
+    });
+    assert!(last < 512, "{last} parts of 64 KiB have left the source, and one was taken");
+    let mut parts = 1;
+    while let Some(part) = answering.next().await.unwrap() {
+        assert_eq!(part.len(), 65_540);
+        parts += 1;
+    }
+    assert_eq!((parts, answering.end().1.code()), (16_384, Code::Ok));
+    let most = memory(&gateway, "VmHWM");
+    assert!(most < before + 64 * 1_024, "memory grew from {before} to {most} kB");
+    drop(gateway);
+    let entries = support::entries(&outside.config.data);
+    let entry = &entries.last().unwrap().entry;
+    assert_eq!((entry.answer_messages, entry.answer_bytes), (16_384, 16_384 * 65_540));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_goes_away_is_gone_at_the_source() {
+    let seen = Arc::new(Seen::default());
+    let (gateway, actor, outside) = running(&seen).await;
+    let gone = |count: u64| {
+        until("the source was told", Duration::from_secs(10), || seen.dropped.load(Ordering::Relaxed) == count);
+    };
+    let mut answering = start(&actor, PULL).await;
+    answering.next().await.unwrap().unwrap();
+    drop(answering);
+    gone(1);
+    // A call that waits for its answer; and one whose own deadline passes.
+    let waiting = tokio::time::timeout(Duration::from_millis(500), start(&actor, WAIT)).await;
+    assert!(waiting.is_err());
+    gone(2);
+    let message = actor.encode(WAIT, &json!({ "parts": 1 }));
+    let told = actor.raw(WAIT, &[("grpc-timeout", "300m")], vec![message]).await.unwrap();
+    assert_eq!(told.code(), Code::DeadlineExceeded);
+    gone(3);
+    drop(gateway);
+    let reasons: Vec<String> = support::entries(&outside.config.data).into_iter().map(|one| one.entry.reason).collect();
+    assert_eq!(reasons.iter().filter(|reason| *reason == "CANCELLED_BY_CALLER").count(), 2, "{reasons:?}");
+    assert_eq!(reasons.iter().filter(|reason| *reason == "SOURCE_TIMEOUT").count(), 1, "{reasons:?}");
+}
