@@ -207,7 +207,8 @@ fn read_varint(bytes: &[u8]) -> Result<(u64, usize), Garbled> {
     Err(Garbled)
 }
 
-fn write_varint(out: &mut Vec<u8>, mut value: u64) {
+/// A number in the varint encoding.
+pub(super) fn write_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push((value as u8) | 0x80);
         value >>= 7;

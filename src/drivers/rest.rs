@@ -13,7 +13,6 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::{StreamExt, stream};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
-use prost::Message as _;
 use prost_reflect::DynamicMessage;
 use serde_json::Value;
 use std::collections::VecDeque;
@@ -76,7 +75,7 @@ impl Inner {
                 let (document, fresh) = self.document(&ask, &[]).await?;
                 let message = read_one(&ask.operation, &document)?;
                 self.open_data.keep(fresh);
-                Ok(SourceAnswer::One(message.encode_to_vec().into()))
+                Ok(SourceAnswer::One(message))
             }
         }
     }
@@ -181,8 +180,7 @@ impl Inner {
                 if seen.as_ref() != Some(&state) {
                     let ended = polling.until.contains(&state);
                     seen = Some(state);
-                    let bytes = Bytes::from(message.encode_to_vec());
-                    return Ok(Some((bytes, (inner, ask, polling, ready, seen, ended))));
+                    return Ok(Some((message, (inner, ask, polling, ready, seen, ended))));
                 }
             }
         });
@@ -196,8 +194,11 @@ struct Page {
 }
 
 /// The watched field as text: an enum by its value's name.
-fn watched(operation: &Operation, message: &DynamicMessage, name: &str) -> String {
+fn watched(operation: &Operation, message: &Bytes, name: &str) -> String {
     let Some(plan) = operation.answer.field(name) else { return String::new() };
+    let Ok(message) = DynamicMessage::decode(operation.answer.message.clone(), message.clone()) else {
+        return String::new();
+    };
     let value = message.get_field(&plan.field);
     match (&plan.kind, value.as_ref()) {
         (crate::contract::plan::FieldKind::Enum(values), prost_reflect::Value::EnumNumber(number)) => {
@@ -320,21 +321,20 @@ pub(super) fn parse_json(body: &[u8]) -> Result<Value, SourceError> {
 }
 
 /// Reads the one message of an answer.
-pub(super) fn read_one(operation: &Operation, document: &Value) -> Result<DynamicMessage, SourceError> {
+pub(super) fn read_one(operation: &Operation, document: &Value) -> Result<Bytes, SourceError> {
     match answer::start(document, &operation.answer_root) {
-        Start::At(place) => Ok(answer::read(&operation.answer, place, document)?),
+        Start::At(place) => Ok(answer::read(&operation.answer, place, document)?.into()),
         Start::Empty if operation.outcome.empty_is_not_found => Err(SourceError::NotFound("empty".into())),
         // An operation whose answer says nothing but that it succeeded.
-        Start::Empty => Ok(answer::read(&operation.answer, &Value::Object(serde_json::Map::new()), document)?),
+        Start::Empty => Ok(answer::read(&operation.answer, &Value::Object(serde_json::Map::new()), document)?.into()),
         Start::Missing => Err(missing(operation)),
     }
 }
 
 /// Reads the list that a server stream carries.
 fn read_list(operation: &Operation, document: &Value) -> Result<Vec<Bytes>, SourceError> {
-    let one = |place: &Value| -> Result<Bytes, SourceError> {
-        Ok(answer::read(&operation.answer, place, document)?.encode_to_vec().into())
-    };
+    let one =
+        |place: &Value| -> Result<Bytes, SourceError> { Ok(answer::read(&operation.answer, place, document)?.into()) };
     match answer::start(document, &operation.answer_root) {
         Start::At(Value::Array(items)) => items.iter().map(one).collect(),
         Start::At(single) => Ok(vec![one(single)?]),

@@ -12,7 +12,6 @@ use crate::contract::{Binding, Shape};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
-use prost::Message as _;
 use prost_reflect::DynamicMessage;
 use serde_json::{Map, Value};
 use std::sync::Arc;
@@ -182,7 +181,7 @@ pub(super) fn read_answer(
     let place = map::descend(&document, &operation.answer_root).unwrap_or(&document);
     heed(outcome::judge(&operation.outcome, &document, place))?;
     let message = super::rest::read_one(operation, &document)?;
-    Ok((message.encode_to_vec().into(), header))
+    Ok((message, header))
 }
 
 /// What a fault means: by the most special code that the contract knows, else by whose fault the code says it is

@@ -15,7 +15,6 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
-use prost::Message as _;
 use prost_reflect::DynamicMessage;
 use serde_json::Value;
 use std::sync::Arc;
@@ -189,7 +188,7 @@ impl Asked<'_> {
         let body = wire.body.map(|body| Bytes::from(Value::Object(body).to_string())).unwrap_or_default();
         let answer = self.connection.endpoint.send(binding.method.clone(), &path, headers, body).await?;
         let document = self.rest_document(answer, service)?;
-        Ok(SourceAnswer::One(super::rest::read_one(self.operation, &document)?.encode_to_vec().into()))
+        Ok(SourceAnswer::One(super::rest::read_one(self.operation, &document)?))
     }
 
     /// PR-REST, section 4.3.

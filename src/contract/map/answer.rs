@@ -1,23 +1,22 @@
 //! Reading the source's answer into the contract's message.
 
 use super::date::{Notation, Parts};
-use super::{MapError, WirePath, lookup, scalar_text};
+use super::{MapError, WirePath, encode, lookup, scalar_text};
 use crate::contract::plan::{FieldKind, FieldPlan, MessagePlan};
 use crate::contract::xml;
 use base64::Engine;
-use prost_reflect::{DynamicMessage, Kind, MapKey, Value as Message};
+use prost_reflect::Value as Message;
 use serde_json::Value;
-use std::collections::HashMap;
 
-/// Maps the document at `place` (below `root`) into a message.
-pub fn read(plan: &MessagePlan, place: &Value, root: &Value) -> Result<DynamicMessage, MapError> {
+/// Maps the document at `place` (below `root`) into a message, encoded.
+pub fn read(plan: &MessagePlan, place: &Value, root: &Value) -> Result<Vec<u8>, MapError> {
     // A message whose list is named "." is the list itself.
     let whole = plan.fields.iter().any(|field| field.list && field.names.iter().any(|name| name.parts.is_empty()));
     let place = if whole { place } else { single(place, "")? };
-    let mut message = DynamicMessage::new(plan.message.clone());
+    let mut message = Vec::with_capacity(128);
     for field in &plan.fields {
         if let Some(value) = read_field(plan, field, place, root)? {
-            message.set_field(&field.field, value);
+            encode::put(&mut message, &field.field, &value);
         }
     }
     Ok(message)
@@ -109,7 +108,7 @@ fn read_one(field: &FieldPlan, value: &Value, root: &Value, name: &WirePath) -> 
         if !value.is_object() && !value.is_array() {
             return Err(fail("a structure was expected"));
         }
-        return Ok(Some(Message::Message(read(plan, value, root)?)));
+        return Ok(Some(Message::Bytes(read(plan, value, root)?.into())));
     }
     let text = scalar_text(value).ok_or_else(|| fail("a single value was expected"))?;
     let text = text.trim();
@@ -176,7 +175,7 @@ fn read_date(
             }
             let text = scalar_text(value).ok_or_else(|| wrong(&path_text(name), "a date was expected"))?;
             if let Some(parts) = notation.read(text.trim()) {
-                return Ok(date_message(field, &parts).map(Message::Message));
+                return Ok(date_message(field, &parts).map(|bytes| Message::Bytes(bytes.into())));
             }
         }
     }
@@ -186,17 +185,15 @@ fn read_date(
     }
 }
 
-fn date_message(field: &FieldPlan, parts: &Parts) -> Option<DynamicMessage> {
-    let Kind::Message(descriptor) = field.field.kind() else { return None };
-    let mut message = DynamicMessage::new(descriptor);
+/// `google.protobuf.Timestamp` or `ndxp.type.v1.PartialDate`, encoded.
+fn date_message(field: &FieldPlan, parts: &Parts) -> Option<Vec<u8>> {
+    let mut message = Vec::new();
     if matches!(field.kind, FieldKind::Time(_)) {
-        message.set_field_by_number(1, Message::I64(parts.to_unix()?));
+        encode::number(&mut message, 1, parts.to_unix()?);
         return Some(message);
     }
-    for (number, part) in [(1, i32::from(parts.year)), (2, i32::from(parts.month)), (3, i32::from(parts.day))] {
-        if part != 0 {
-            message.set_field_by_number(number, Message::I32(part));
-        }
+    for (number, part) in [(1, i64::from(parts.year)), (2, i64::from(parts.month)), (3, i64::from(parts.day))] {
+        encode::number(&mut message, number, part);
     }
     Some(message)
 }
@@ -210,14 +207,17 @@ fn read_remaining(plan: &MessagePlan, place: &Value) -> Result<Message, MapError
             .flat_map(|field| &field.names)
             .any(|name| name.parts.first().is_some_and(|first| first == key))
     };
-    let mut rest = HashMap::new();
+    let mut rest = Vec::new();
     for (key, value) in object {
         if !named(key) && !is_absent(value) {
             let text = scalar_text(value).ok_or_else(|| wrong(key, "a single value was expected"))?;
-            rest.insert(MapKey::String(key.clone()), Message::String(text));
+            let mut entry = Vec::new();
+            encode::text(&mut entry, 1, key);
+            encode::text(&mut entry, 2, &text);
+            rest.push(Message::Bytes(entry.into()));
         }
     }
-    Ok(Message::Map(rest))
+    Ok(Message::List(rest))
 }
 
 /// Where an answer's message begins.

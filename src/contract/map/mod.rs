@@ -5,6 +5,7 @@
 
 pub mod answer;
 pub mod date;
+mod encode;
 pub mod outcome;
 pub mod request;
 
