@@ -24,9 +24,11 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic_health::server::HealthReporter;
 
-/// How often the registry is asked for its revision, and the files (a revocation list among them) are looked at: what is
-/// withdrawn or revoked is gone within a second.
+/// How often the registry is asked for its revision, and certificates and revocation lists are looked at: what is withdrawn or
+/// revoked is gone within a second.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// Every how-manieth time the other files are looked at: there may be thousands.
+const ALL_FILES: u64 = 5;
 
 /// Loads anew what can change while the gateway runs.
 pub(super) struct Reloader {
@@ -112,9 +114,14 @@ impl Reloader {
         }
     }
 
-    fn follow_files(&self) {
-        let now = stamp(&self.config, &self.served.borrow().catalogue.files);
+    fn follow_files(&self, all: bool) {
         let mut known = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut now = known.clone();
+        if all {
+            now = stamp(&self.config, &self.served.borrow().catalogue.files);
+        } else {
+            self.config.tls.files().iter().for_each(|file| note(file, &mut now));
+        }
         if *known != now {
             *known = now;
             drop(known);
@@ -149,8 +156,13 @@ pub(super) fn stamp(config: &Config, named: &[PathBuf]) -> Stamp {
 }
 
 fn note(path: &Path, found: &mut Stamp) {
-    if let Ok(data) = std::fs::metadata(path) {
-        found.insert(path.to_owned(), (data.len(), data.modified().ok()));
+    match std::fs::metadata(path) {
+        Ok(data) => {
+            found.insert(path.to_owned(), (data.len(), data.modified().ok()));
+        }
+        Err(_) => {
+            found.remove(path);
+        }
     }
 }
 
@@ -208,6 +220,7 @@ pub(super) fn spawn(
         let mut hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()).ok();
         let mut tick = tokio::time::interval(LOOK_EVERY);
         let mut expiry = Expiry::default();
+        let mut turn = 0;
         loop {
             let asked = async {
                 match &mut hangup {
@@ -220,8 +233,12 @@ pub(super) fn spawn(
                     reloader.follow_registry();
                     reloader.log_acts().await;
                     reloader.keep_usage();
-                    reloader.follow_files();
-                    expiry.look(&reloader.certificates(), &reloader.shared);
+                    turn += 1;
+                    let all = turn % ALL_FILES == 0;
+                    reloader.follow_files(all);
+                    if all || turn == 1 {
+                        expiry.look(&reloader.certificates(), &reloader.shared);
+                    }
                 }
                 _ = asked => reloader.reload_or_tell(),
                 () = stop.cancelled() => break,

@@ -1,0 +1,45 @@
+#!/bin/bash
+# One source at its worst, in ten ways; calls of another are made at a steady rate (open loop), and their latency is told beside
+# that without a fault. The gateway on core 0, sandbox and load on core 1. Builds nothing: `cargo build --release` first.
+# Usage: benches/faults.sh [business|population|budgetunit|officials] [seconds for each] [calls a second of the other]
+set -eu
+cd "$(dirname "$0")/.."
+source=${1:-business} secs=${2:-4} rate=${3:-1000}
+bin=$PWD/target/release/ndxp-gateway dir=$(mktemp -d) pids=()
+trap 'for p in "${pids[@]}"; do kill $p 2>/dev/null || true; done; wait 2>/dev/null; rm -rf "$dir"' EXIT
+"$bin" sandbox init --folder "$dir/dev" --free-ports > /dev/null
+cd "$dir/dev"
+sed -i "s/^\[listen\]/[listen]\nworkers = 1/" gateway.toml
+taskset -c 1 "$bin" sandbox --config sandbox.toml > sandbox.log 2>&1 & pids+=($!)
+NDXP_LOG=error taskset -c 0 "$bin" serve --config gateway.toml > gateway.log 2>&1 & pids+=($!)
+for _ in $(seq 100); do grep -q "^gRPC on" gateway.log && break; sleep 0.1; done
+port=$(sed -n 's/^gRPC on [0-9.]*:\([0-9]*\).*/\1/p' gateway.log) control=$(sed -n 's/^control = "\(.*\)"/\1/p' sandbox.toml)
+{
+  "$bin" keys rotate
+  "$bin" certs issue client --folder pki
+  "$bin" client add client --agency H49.12
+  "$bin" grant add --client client --scope '*' --purpose '*' --field '*' --rate 1000000 --burst 1000000 --legal-basis bench
+  "$bin" grant approve "$("$bin" --output json grant list | python3 -c 'import json,sys; print(json.load(sys.stdin)[0]["id"])')" --as second
+  "$bin" token issue --client client --certificate pki/client.pem --out pki/token.jwt
+} > setup.log 2>&1
+sleep 1
+sample() { "$bin" --output json sandbox samples | python3 -c '
+import json, sys
+one = next(one for one in json.load(sys.stdin) if one["operation"].endswith("/" + sys.argv[1]))
+print(one["operation"], json.dumps(one["requests"][0], ensure_ascii=False), sep="\t")' "$1"; }
+load() { taskset -c 1 "$bin" --output json bench --to "https://localhost:$port" --certificate pki/client.pem --token-file pki/token.jwt \
+  --purpose 1.004222 --official QN000001 --warmup 500ms "$@"; }
+case $source in business) of=GetEnterprise;; population) of=VerifyCitizen;; budgetunit) of=GetUnit;; officials) of=GetOfficial;; esac
+IFS=$'\t' read -r broken request < <(sample $of)
+IFS=$'\t' read -r other ask < <(sample GetProcedure)
+others() { load --time "${secs}s" --rate "$rate" --connections 8 --streams 16 "$other" -d "$ask" | python3 -c '
+import json, sys
+d = json.load(sys.stdin)
+print("%-20s answered %6.0f a second   p50 %6d   p99 %7d us   %s" % (sys.argv[1], d["answered_per_second"], d["latency_us"]["p50"], d["latency_us"]["p99"], d["outcomes"]))' "$1"; }
+for kind in none status hang hang-body drip close reset-body garbage wrong-type huge credentials-expired none; do
+  curl -sf -X PUT "http://$control/faults/$source" -d "{\"kind\": \"$kind\"}" > /dev/null
+  load --time "${secs}s" --rate 100 --connections 4 --streams 64 "$broken" -d "$request" > /dev/null 2>&1 & crowd=$!
+  others "$kind"
+  kill $crowd 2>/dev/null || true; wait $crowd 2>/dev/null || true
+  curl -sf -X DELETE "http://$control/faults/$source" > /dev/null
+done
