@@ -8,7 +8,7 @@ use ndxp_gateway::sandbox::samples::samples;
 use ndxp_gateway::sandbox::{Fault, FaultKind};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
-use support::{ENTERPRISE, OFFICIAL_OF, PROCEDURE, PROGRESS, Stage, UNIT, VERIFY, edit};
+use support::{CITIZEN, ENTERPRISE, OFFICIAL_OF, PROCEDURE, PROGRESS, Stage, UNIT, VERIFY, edit};
 use tonic::Code;
 
 const SCHEMA: &str = "/ndxp.catalogue.v1.CatalogueService/GetSchema";
@@ -203,6 +203,40 @@ async fn whatever_a_grpc_source_does_the_others_go_on() {
     let official =
         |province: &Province| json!({ "citizenId": province.people[province.officials[0].person].citizen_id });
     whatever_happens_to("officials", OFFICIAL_OF, official).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operation_with_a_guard_of_its_own_does_not_hold_up_its_source_s_others() {
+    let keys = "breaker_window = 10000\n[guard.GetCitizen]\nconcurrency = 1\nqueue = 0\nbreaker_window = 4";
+    let stage = guarded(&[("population", keys)]);
+    let actor = stage.system("one-stop-shop");
+    let person = stage.sandbox.province.people[0].clone();
+    let claim = json!({ "citizenId": person.citizen_id, "fullName": person.full_name(), "birthDate": { "year": person.birth.0 } });
+    stage.sandbox.faults.set("population", Fault { latency_ms: 800, ..Fault::default() });
+    let slow = actor.call(CITIZEN, claim.clone());
+    let (first, (second, other)) = tokio::join!(slow, async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        tokio::join!(actor.call(CITIZEN, claim.clone()), actor.call(VERIFY, claim.clone()))
+    });
+    assert_eq!((first.code(), second.reason().as_str(), other.code()), (Code::Ok, "GATEWAY_OVERLOADED", Code::Ok));
+    // Its breaker opens alone.
+    stage.sandbox.faults.set("population", FaultKind::Close);
+    for _ in 0..4 {
+        actor.call(CITIZEN, claim.clone()).await;
+    }
+    stage.sandbox.faults.clear("population");
+    assert_eq!(actor.call(CITIZEN, claim.clone()).await.reason(), "SOURCE_CIRCUIT_OPEN");
+    actor.call(VERIFY, claim).await.ok();
+    let metrics = support::ops_text(&stage, "/metrics");
+    for line in ["{source=\"population/GetCitizen\"} 2", "{source=\"population\"} 0"] {
+        assert!(metrics.contains(&format!("ndxp_breaker_state{line}")), "{metrics}");
+    }
+    // A name that is no operation's is told.
+    edit(&stage.folder.path.join("sources/population.toml"), |text| {
+        text.replace("guard.GetCitizen", "guard.GetCitizn")
+    });
+    let told = stage.gateway.as_ref().unwrap().reload().unwrap_err().to_string();
+    assert!(told.contains("did you mean GetCitizen?"), "{told}");
 }
 
 /// Calls that begin at a steady rate, whatever becomes of those before: how each ended, and how long it took.

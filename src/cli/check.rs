@@ -5,6 +5,7 @@ use super::{CliError, ConfigFile};
 use crate::config::{Catalogue, Config};
 use crate::contract::plan::{FieldKind, MessagePlan};
 use crate::contract::{ContractSet, Operation};
+use crate::guard::GuardSettings;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -56,6 +57,18 @@ pub fn run_config(args: ConfigArgs, output: Output) -> Result<(), CliError> {
     }
 }
 
+fn guard_json(guard: &GuardSettings) -> Value {
+    json!({
+        "concurrency": guard.concurrency, "queue": guard.queue,
+        "breaker_window": guard.breaker.window, "breaker_failures_percent": guard.breaker.failures_percent,
+        "breaker_open_ms": guard.breaker.open_for.as_millis() as u64,
+        "breaker_slow_ms": guard.breaker.slow.as_millis() as u64, "breaker_slow_percent": guard.breaker.slow_percent,
+        "attempts": guard.retry.attempts, "retry_backoff_ms": guard.retry.backoff.as_millis() as u64,
+        "retry_budget_percent": guard.retry.budget_percent,
+        "hedge_ms": guard.hedge.map(|after| after.as_millis() as u64),
+    })
+}
+
 fn config_json(config: &Config, catalogue: &Catalogue) -> Value {
     let listen = &config.listen;
     let mut sources: Vec<Value> = catalogue
@@ -65,18 +78,8 @@ fn config_json(config: &Config, catalogue: &Catalogue) -> Value {
             json!({
                 "source": entry.source, "hub": entry.first.hub, "address": entry.first.addresses,
                 "second_hub": entry.second.as_ref().and_then(|(_, reach)| reach.hub.as_ref()),
-                "guard": {
-                    "concurrency": entry.guard.concurrency, "queue": entry.guard.queue,
-                    "breaker_window": entry.guard.breaker.window,
-                    "breaker_failures_percent": entry.guard.breaker.failures_percent,
-                    "breaker_open_ms": entry.guard.breaker.open_for.as_millis() as u64,
-                    "breaker_slow_ms": entry.guard.breaker.slow.as_millis() as u64,
-                    "breaker_slow_percent": entry.guard.breaker.slow_percent,
-                    "attempts": entry.guard.retry.attempts,
-                    "retry_backoff_ms": entry.guard.retry.backoff.as_millis() as u64,
-                    "retry_budget_percent": entry.guard.retry.budget_percent,
-                    "hedge_ms": entry.guard.hedge.map(|after| after.as_millis() as u64),
-                },
+                "guard": guard_json(&entry.guard),
+                "own_guards": entry.own_guards.iter().map(|(name, guard)| (name.clone(), guard_json(guard))).collect::<serde_json::Map<_, _>>(),
             })
         })
         .collect();

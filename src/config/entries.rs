@@ -10,7 +10,7 @@ use crate::drivers::credentials::{Credentials, HashedBasic, Lgsp, OAuth2, Sessio
 use crate::drivers::http::HttpEndpoint;
 use crate::guard::{BreakerSettings, GuardSettings, RetrySettings};
 use crate::identity::tls;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,8 +51,10 @@ pub struct SourceEntry {
     pub first: Reach,
     /// Another one.
     pub second: Option<(SecondMode, Reach)>,
-    /// Bounds.
+    /// Bounds of its operations together, but for those that have their own.
     pub guard: GuardSettings,
+    /// Operations (`GetHousehold`) with bounds of their own.
+    pub own_guards: BTreeMap<String, GuardSettings>,
     settings: Settings,
     xroad: Option<XRoadIds>,
     max_answer: usize,
@@ -350,7 +352,7 @@ fn read_source(table: &Table<'_>, hubs: &HashMap<String, Hub>, contracts: &Contr
     if xroad.is_none() && family == Family::XRoad {
         table.fault("xroad", "is missing: an X-Road source needs [xroad] with client and service");
     }
-    let guard = table.section("guard", read_guard);
+    let (guard, own_guards) = table.section("guard", |table| read_guards(table, &operations));
     // An answer of the largest known catalogue has some megabytes.
     let max_answer = table.number("max_answer_bytes", 16 << 20, 1_024..=(1 << 30)) as usize;
     let mut first = reached?;
@@ -359,7 +361,7 @@ fn read_source(table: &Table<'_>, hubs: &HashMap<String, Hub>, contracts: &Contr
     }
     let xroad = xroad.map_or(Some(None), |xroad| xroad.map(Some))?;
     let second = second.map_or(Some(None), |second| second.map(Some))?;
-    Some(SourceEntry { source: source?, first, second, guard, settings, xroad, max_answer })
+    Some(SourceEntry { source: source?, first, second, guard, own_guards, settings, xroad, max_answer })
 }
 
 /// The second hub of a source that moves.
@@ -427,22 +429,38 @@ fn read_xroad(table: &Table<'_>) -> Option<XRoadIds> {
     Some(XRoadIds { client: client?, service: service?, user })
 }
 
-fn read_guard(table: &Table<'_>) -> GuardSettings {
-    let default = GuardSettings::default();
+/// The source's guard, and those of operations that have their own (`[guard.GetHousehold]`), which begin with what the
+/// source's says.
+fn read_guards(table: &Table<'_>, operations: &[&Arc<Operation>]) -> (GuardSettings, BTreeMap<String, GuardSettings>) {
+    let guard = read_guard(table, GuardSettings::default());
+    let own = |operation: &&Arc<Operation>| {
+        let own = table.table(&operation.name)?;
+        let read = read_guard(&own, guard);
+        own.refuse_unknown();
+        Some((operation.name.clone(), read))
+    };
+    (guard, operations.iter().filter_map(own).collect())
+}
+
+fn read_guard(table: &Table<'_>, default: GuardSettings) -> GuardSettings {
+    let ms = |key: &str, default: Duration, bounds| {
+        Duration::from_millis(table.number(key, u64::try_from(default.as_millis()).unwrap_or(u64::MAX), bounds))
+    };
     let breaker = BreakerSettings {
         window: table.number("breaker_window", default.breaker.window as u64, 4..=10_000) as usize,
         failures_percent: table.number("breaker_failures_percent", default.breaker.failures_percent as u64, 1..=100)
             as usize,
-        slow: Duration::from_millis(table.number("breaker_slow_ms", 10_000, 10..=600_000)),
+        slow: ms("breaker_slow_ms", default.breaker.slow, 10..=600_000),
         slow_percent: table.number("breaker_slow_percent", default.breaker.slow_percent as u64, 1..=100) as usize,
-        open_for: Duration::from_millis(table.number("breaker_open_ms", 5_000, 100..=600_000)),
+        open_for: ms("breaker_open_ms", default.breaker.open_for, 100..=600_000),
     };
     let retry = RetrySettings {
         attempts: table.number("attempts", u64::from(default.retry.attempts), 1..=5) as u32,
-        backoff: Duration::from_millis(table.number("retry_backoff_ms", 50, 1..=10_000)),
+        backoff: ms("retry_backoff_ms", default.retry.backoff, 1..=10_000),
         budget_percent: table.number("retry_budget_percent", default.retry.budget_percent, 0..=100),
     };
-    let hedge = table.has("hedge_ms").then(|| Duration::from_millis(table.number("hedge_ms", 1_000, 1..=60_000)));
+    let hedge =
+        if table.has("hedge_ms") { Some(ms("hedge_ms", Duration::from_secs(1), 1..=60_000)) } else { default.hedge };
     GuardSettings {
         hedge,
         concurrency: table.number("concurrency", default.concurrency as u64, 1..=100_000) as usize,

@@ -176,30 +176,27 @@ pub(crate) fn sync_folder(path: &Path) -> Result<(), LogError> {
 
 /// Writes a file whole or not at all: a new file, synced, renamed over the old one, the folder synced.
 pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), LogError> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    make_folder(folder)?;
-    let fresh = path.with_extension("new");
-    let write = || {
-        std::fs::write(&fresh, bytes)?;
-        std::fs::File::open(&fresh)?.sync_all()?;
-        std::fs::rename(&fresh, path)
-    };
-    write().map_err(|error| LogError::io(path, &error))?;
-    sync_folder(folder)
+    put_in_place(path, bytes, |fresh| std::fs::rename(fresh, path))
 }
 
 /// The same for a file that is replaced again and again: it and another one (`.new`) take turns, so that none is thrown away
 /// each time.
 pub(crate) fn replace_atomically(path: &Path, bytes: &[u8]) -> Result<(), LogError> {
     use rustix::fs::{CWD, RenameFlags, renameat_with};
+    put_in_place(path, bytes, |fresh| {
+        // Not on every file system, nor the first time.
+        renameat_with(CWD, fresh, CWD, path, RenameFlags::EXCHANGE).or_else(|_| std::fs::rename(fresh, path))
+    })
+}
+
+fn put_in_place(path: &Path, bytes: &[u8], put: impl FnOnce(&Path) -> std::io::Result<()>) -> Result<(), LogError> {
     let folder = path.parent().unwrap_or(Path::new("."));
     make_folder(folder)?;
     let fresh = path.with_extension("new");
     let write = || {
         std::fs::write(&fresh, bytes)?;
         std::fs::File::open(&fresh)?.sync_all()?;
-        // Not on every file system, nor the first time.
-        renameat_with(CWD, &fresh, CWD, path, RenameFlags::EXCHANGE).or_else(|_| std::fs::rename(&fresh, path))
+        put(&fresh)
     };
     write().map_err(|error| LogError::io(path, &error))?;
     sync_folder(folder)

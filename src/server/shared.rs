@@ -11,7 +11,7 @@ use crate::contract::fields::Mask;
 use crate::drivers::Adapter;
 use crate::exchange_log::ExchangeLog;
 use crate::exchange_log::pseudonym::Pseudonyms;
-use crate::guard::{Endpoints, Guard, HubHealth};
+use crate::guard::{Endpoints, Guard, GuardSettings, HubHealth};
 use crate::registry::{GrantView, Snapshot};
 use crate::telemetry::Metrics;
 use arc_swap::ArcSwap;
@@ -75,8 +75,8 @@ impl Shared {
     /// The metrics, with how breakers and endpoints stand at this moment.
     pub fn metrics_text(&self) -> String {
         let served = self.served.load();
-        for (source, guard) in &served.guards {
-            self.metrics.breaker(source, guard.breaker_state() as i64);
+        for (name, (_, guard)) in &served.guards {
+            self.metrics.breaker(name, guard.breaker_state() as i64);
         }
         for ((source, _), endpoints) in &served.endpoints {
             endpoints.states().for_each(|(address, up)| self.metrics.endpoint(source, address, up));
@@ -124,8 +124,9 @@ impl Masks {
 pub struct Served {
     /// Contracts and connections.
     pub catalogue: Catalogue,
-    /// The guard of each source; one whose bounds did not change lives on, with its breaker's state.
-    pub guards: HashMap<String, Arc<Guard>>,
+    /// The guard of each source, and of each operation that has its own (`population/GetHousehold`); one whose bounds did not
+    /// change lives on, with its breaker's state.
+    guards: HashMap<String, (GuardSettings, Arc<Guard>)>,
     /// Whether the first hub of a source that has two answers.
     hubs: HashMap<String, Arc<HubHealth>>,
     /// The endpoints of each source, by its first and its second way.
@@ -141,6 +142,11 @@ pub enum Nth {
     Second,
 }
 
+/// The name of the guard that an operation has of its own.
+fn own_guard(source: &str, operation: &str) -> String {
+    format!("{source}/{operation}")
+}
+
 /// The ways of a source.
 fn ways(entry: &SourceEntry) -> impl Iterator<Item = (Nth, &Reach)> {
     let second = entry.second.as_ref().map(|(_, reach)| (Nth::Second, reach));
@@ -150,10 +156,14 @@ fn ways(entry: &SourceEntry) -> impl Iterator<Item = (Nth, &Reach)> {
 impl Served {
     /// Follows `before` with a newly loaded catalogue.
     pub fn following(before: &Served, catalogue: Catalogue) -> Self {
-        let same = |id: &str| before.catalogue.sources.get(id).map(|entry| entry.guard);
-        let guards = catalogue.sources.iter().map(|(id, entry)| {
-            let kept = before.guards.get(id).filter(|_| same(id) == Some(entry.guard)).cloned();
-            (id.clone(), kept.unwrap_or_else(|| Guard::new(id, entry.guard)))
+        let named = |entry: &SourceEntry| {
+            let own = entry.own_guards.iter().map(|(operation, bounds)| (own_guard(&entry.source, operation), *bounds));
+            std::iter::once((entry.source.clone(), entry.guard)).chain(own).collect::<Vec<_>>()
+        };
+        let guards = catalogue.sources.values().flat_map(|entry| named(entry)).map(|(name, bounds)| {
+            let kept = before.guards.get(&name).filter(|(before, _)| *before == bounds).map(|(_, guard)| guard.clone());
+            let guard = kept.unwrap_or_else(|| Guard::new(&name, bounds));
+            (name, (bounds, guard))
         });
         let guards = guards.collect();
         let hub = |entry: &SourceEntry| entry.first.hub.clone().unwrap_or_default();
@@ -172,6 +182,12 @@ impl Served {
         });
         let endpoints = endpoints.collect();
         Served { catalogue, guards, hubs, endpoints }
+    }
+
+    /// The guard of an operation: its own, or its source's.
+    fn guard(&self, operation: &Operation) -> Option<Arc<Guard>> {
+        let own = self.guards.get(&own_guard(&operation.source.id, &operation.name));
+        own.or_else(|| self.guards.get(&operation.source.id)).map(|(_, guard)| guard.clone())
     }
 
     /// The ways that have several endpoints, for health checks.
@@ -213,7 +229,7 @@ pub struct Route {
     pub way: Arc<Way>,
     /// Another one, through a second hub.
     pub second: Option<Second>,
-    /// The source's guard, shared by all workers.
+    /// Its guard, or its source's, shared by all workers.
     pub guard: Arc<Guard>,
 }
 
@@ -242,7 +258,7 @@ impl Routes {
         let route = |operation: &Arc<Operation>| {
             let id = operation.source.id.as_str();
             let (way, second) = ways.get(id)?.clone();
-            let route = Route { operation: operation.clone(), way, second, guard: served.guards.get(id)?.clone() };
+            let route = Route { operation: operation.clone(), way, second, guard: served.guard(operation)? };
             Some((operation.path.clone(), route))
         };
         Routes(served.catalogue.contracts.operations().into_iter().filter_map(route).collect())
