@@ -63,6 +63,11 @@ impl HttpEndpoint {
         HttpEndpoint { base: format!("{}{}", self.base, path.trim_end_matches('/')), ..self.clone() }
     }
 
+    /// The base address.
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
     /// The path of the base address, without a trailing slash.
     pub fn base_path(&self) -> &str {
         self.base.split_once("://").and_then(|(_, rest)| rest.find('/').map(|at| &rest[at..])).unwrap_or("")

@@ -92,9 +92,7 @@ impl Inner {
             let answer = self.exchange(binding, wire, &proof, &ask.context).await;
             let result = answer.and_then(|(answer, fresh)| Ok((judged(&ask.operation, answer)?, fresh)));
             match result {
-                Err(SourceError::CredentialsRefused(_))
-                    if !last && self.connection.credentials.refused(&proof).await =>
-                {
+                Err(SourceError::CredentialsRefused(_)) if !last && self.connection.credentials.refused(&proof) => {
                     last = true;
                 }
                 other => return other,

@@ -64,9 +64,7 @@ async fn exchange(
         super::rest::add_trace(&mut headers, context);
         let answer = connection.endpoint.send(Method::POST, "", headers, Bytes::from(envelope)).await?;
         match read_answer(operation, soap, answer) {
-            Err(SourceError::CredentialsRefused(_)) if !last && connection.credentials.refused(&proof).await => {
-                last = true
-            }
+            Err(SourceError::CredentialsRefused(_)) if !last && connection.credentials.refused(&proof) => last = true,
             other => return Ok(SourceAnswer::One(other?.0)),
         }
     }

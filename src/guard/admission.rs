@@ -16,15 +16,15 @@ const INTERVAL: Duration = Duration::from_millis(50);
 /// How long a connection's socket may go without being read empty: longer than it takes to read a large message.
 const BACKLOG: Duration = Duration::from_millis(20);
 /// Calls that are always let in: enough to keep a core busy and the log's batches full.
-const FEWEST: usize = 64;
+const FEWEST: usize = 32;
 /// Calls at once where no delay stands: the bound is memory (some 10 kB each).
 const MOST: usize = 16_384;
 /// How long the refusal of a call is held back, at least and at most: its stream stays taken meanwhile, so a caller who does
 /// not heed `RetryInfo` is slowed down by its own HTTP/2 stream limit (RFC 9113, section 5.1.2). Refusing costs nearly half
 /// as much as a call, so that without it, ten times the load would leave no time for calls.
-const HOLD: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(2));
+const HOLD: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
 /// Refusals a second that are aimed at: the more are held, the longer each is.
-const REFUSALS: u64 = 2_000;
+const REFUSALS: u64 = 1_000;
 /// Refusals that are held back at once (some 10 kB each); beyond them, they leave at once.
 const MOST_HELD: usize = 8_192;
 

@@ -1,6 +1,7 @@
 //! Credentials towards a source or hub: each kind in its own file, all behind one enum.
 
 mod hashed_basic;
+mod kept;
 mod oauth2;
 mod session;
 mod wsse;
@@ -101,10 +102,10 @@ impl Credentials {
     }
 
     /// The source refused this proof. Drops what is kept; true where a new try makes sense.
-    pub async fn refused(&self, proof: &Proof) -> bool {
+    pub fn refused(&self, proof: &Proof) -> bool {
         match (self, proof.epoch) {
-            (Credentials::OAuth2(oauth2), Some(epoch)) => oauth2.drop_token(epoch).await,
-            (Credentials::Session(session), Some(epoch)) => session.drop_id(epoch).await,
+            (Credentials::OAuth2(oauth2), Some(epoch)) => oauth2.drop_token(epoch),
+            (Credentials::Session(session), Some(epoch)) => session.drop_id(epoch),
             _ => return false,
         }
         true

@@ -1,6 +1,7 @@
 //! OAuth2 client credentials (RFC 6749, section 4.4) as NDXP's token endpoint has them: one token for all sources of a
 //! hub, renewed ahead of its expiry, and once after a refusal.
 
+use super::kept::Kept;
 use super::{Secret, sensitive};
 use crate::drivers::SourceError;
 use crate::drivers::http::{HttpEndpoint, status_error};
@@ -9,8 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use serde::Deserialize;
-use std::time::{Duration, Instant};
-use tokio::sync::Mutex;
+use std::time::Duration;
 
 /// Lifetime where the endpoint does not say.
 const DEFAULT_LIFETIME: u64 = 3_600;
@@ -39,15 +39,7 @@ pub struct OAuth2 {
     key: String,
     secret: Secret,
     lgsp: Option<Lgsp>,
-    /// Held while a token is fetched, so that one request fetches it for all. It is an async lock on purpose: the
-    /// others wait for the same token.
-    kept: Mutex<Kept>,
-}
-
-#[derive(Debug, Default)]
-struct Kept {
-    token: Option<(Secret, Instant)>,
-    epoch: u64,
+    kept: Kept,
 }
 
 #[derive(Deserialize)]
@@ -59,30 +51,17 @@ struct Answer {
 impl OAuth2 {
     /// Credentials for the token endpoint at `token_path` of the hub's address.
     pub fn new(token_path: String, key: String, secret: Secret, lgsp: Option<Lgsp>) -> Self {
-        OAuth2 { token_path, key, secret, lgsp, kept: Mutex::default() }
+        OAuth2 { token_path, key, secret, lgsp, kept: Kept::default() }
     }
 
     /// A token that is good for a while yet, and its epoch.
     pub async fn token(&self, endpoint: &HttpEndpoint) -> Result<(Secret, u64), SourceError> {
-        let mut kept = self.kept.lock().await;
-        if let Some((token, renew_at)) = &kept.token
-            && Instant::now() < *renew_at
-        {
-            return Ok((token.clone(), kept.epoch));
-        }
-        let (token, lifetime) = self.fetch(endpoint).await?;
-        let ahead = (lifetime / RENEW_AHEAD).min(Duration::from_secs(60));
-        kept.token = Some((token.clone(), Instant::now() + lifetime - ahead));
-        kept.epoch += 1;
-        Ok((token, kept.epoch))
+        self.kept.get(endpoint.base(), || self.fetch(endpoint)).await
     }
 
     /// Forgets the token of this epoch; a newer one stays.
-    pub async fn drop_token(&self, epoch: u64) {
-        let mut kept = self.kept.lock().await;
-        if kept.epoch == epoch {
-            kept.token = None;
-        }
+    pub fn drop_token(&self, epoch: u64) {
+        self.kept.forget(epoch);
     }
 
     /// The LGSP header, where one stands in front.
@@ -93,7 +72,8 @@ impl OAuth2 {
         Ok(())
     }
 
-    async fn fetch(&self, endpoint: &HttpEndpoint) -> Result<(Secret, Duration), SourceError> {
+    /// A token, and for how long it is kept.
+    async fn fetch(&self, endpoint: &HttpEndpoint) -> Result<(Secret, Option<Duration>), SourceError> {
         let mut headers = HeaderMap::new();
         let basic = STANDARD.encode(format!("{}:{}", self.key, self.secret.reveal()));
         headers.insert(header::AUTHORIZATION, sensitive(&format!("Basic {basic}"))?);
@@ -110,7 +90,8 @@ impl OAuth2 {
         let answer: Answer = serde_json::from_slice(&answer.body)
             .map_err(|_| SourceError::Protocol("the token endpoint's answer has no access_token".into()))?;
         let lifetime = Duration::from_secs(answer.expires_in.unwrap_or(DEFAULT_LIFETIME).min(86_400));
-        Ok((Secret::new(answer.access_token), lifetime))
+        let ahead = (lifetime / RENEW_AHEAD).min(Duration::from_secs(60));
+        Ok((Secret::new(answer.access_token), Some(lifetime - ahead)))
     }
 }
 

@@ -2,11 +2,11 @@
 //! without notice, so a refusal means a new login, once.
 
 use super::Secret;
+use super::kept::Kept;
 use crate::drivers::SourceError;
 use crate::drivers::http::{HttpEndpoint, status_error};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, header};
-use tokio::sync::Mutex;
 
 /// The login, with the session that is kept.
 #[derive(Debug)]
@@ -15,20 +15,13 @@ pub struct Session {
     username: String,
     password: Secret,
     field: String,
-    /// Held while logging in, so that one request logs in for all.
-    kept: Mutex<Kept>,
-}
-
-#[derive(Debug, Default)]
-struct Kept {
-    id: Option<Secret>,
-    epoch: u64,
+    kept: Kept,
 }
 
 impl Session {
     /// A login at `login_path`; the id goes into the body's `field`.
     pub fn new(login_path: String, username: String, password: Secret, field: String) -> Self {
-        Session { login_path, username, password, field, kept: Mutex::default() }
+        Session { login_path, username, password, field, kept: Kept::default() }
     }
 
     /// The body field that takes the id.
@@ -38,22 +31,12 @@ impl Session {
 
     /// The session's id, logging in where there is none, and its epoch.
     pub async fn id(&self, endpoint: &HttpEndpoint) -> Result<(Secret, u64), SourceError> {
-        let mut kept = self.kept.lock().await;
-        if let Some(id) = &kept.id {
-            return Ok((id.clone(), kept.epoch));
-        }
-        let id = self.login(endpoint).await?;
-        kept.id = Some(id.clone());
-        kept.epoch += 1;
-        Ok((id, kept.epoch))
+        self.kept.get(endpoint.base(), || async { Ok((self.login(endpoint).await?, None)) }).await
     }
 
     /// Forgets the session of this epoch; a newer one stays.
-    pub async fn drop_id(&self, epoch: u64) {
-        let mut kept = self.kept.lock().await;
-        if kept.epoch == epoch {
-            kept.id = None;
-        }
+    pub fn drop_id(&self, epoch: u64) {
+        self.kept.forget(epoch);
     }
 
     async fn login(&self, endpoint: &HttpEndpoint) -> Result<Secret, SourceError> {
