@@ -28,6 +28,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio::task::coop::unconstrained;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -103,7 +104,7 @@ impl Worker {
             }
         }
         // Who is through to our socket would be cut off with it.
-        while let Some(Ok((stream, address))) = listener.accept().now_or_never() {
+        while let Some(Ok((stream, address))) = unconstrained(listener.accept()).now_or_never() {
             self.admit(stream, address);
         }
         drop(listener);

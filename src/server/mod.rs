@@ -130,12 +130,11 @@ pub struct Gateway {
 impl Gateway {
     /// Starts a gateway at the ports that the configuration names; when this returns, it answers calls.
     pub fn start(config: Config) -> Result<Self, StartError> {
-        let sockets = Sockets::bind(&config.listen)?;
-        Self::start_at(config, sockets)
+        Self::start_at(config, None)
     }
 
-    /// Starts a gateway at these sockets.
-    pub fn start_at(config: Config, sockets: Sockets) -> Result<Self, StartError> {
+    /// Starts a gateway at these sockets; without them, it binds its own when all else is ready.
+    pub fn start_at(config: Config, sockets: Option<Sockets>) -> Result<Self, StartError> {
         let catalogue = config.catalogue()?;
         let crl = first_list(&config)?;
         let (gate_to, gate) = watch::channel(Arc::new(Gate::load(&config.tls)?));
@@ -165,6 +164,7 @@ impl Gateway {
         let stop = CancellationToken::new();
         let control = Control { served, infra, gate: gate.clone(), stop: stop.clone() };
 
+        let sockets = sockets.map_or_else(|| Sockets::bind(&config.listen), Ok)?;
         let Sockets { grpc: listeners, https: https_listener, ops: ops_listener, address } = sockets;
         let refusals = Arc::new(Refusals::new(shared.clone()));
         let open = Connections::new(config.listen.max_connections, config.listen.max_connections_per_peer);

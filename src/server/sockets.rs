@@ -28,15 +28,18 @@ impl Sockets {
     }
 
     /// Takes what systemd hands over, told apart by their addresses, and binds the rest: `beside` another gateway, or only
-    /// where nobody listens yet.
-    pub fn handed_over(listen: &Listen, beside: bool) -> Result<Self, StartError> {
+    /// where nobody listens yet. `None` where nothing is handed over, and nobody is there to be beside of.
+    pub fn handed_over(listen: &Listen, beside: bool) -> Result<Option<Self>, StartError> {
         let mut handed = ListenFd::from_env();
         let mut found = Vec::new();
         for place in 0..handed.len() {
             let socket = handed.take_tcp_listener(place).map_err(|error| StartError::HandedOver(error.to_string()))?;
             found.extend(socket);
         }
-        Self::with(listen, found, beside)
+        if found.is_empty() && !beside {
+            return Ok(None);
+        }
+        Self::with(listen, found, beside).map(Some)
     }
 
     fn with(listen: &Listen, mut handed: Vec<TcpListener>, beside: bool) -> Result<Self, StartError> {
