@@ -21,6 +21,13 @@ fn guarded(stage: &[(&str, &str)]) -> Stage {
     })
 }
 
+/// A gateway whose calls all meet in one thread.
+fn one_worker() -> Stage {
+    Stage::prepared(&|folder| {
+        edit(&folder.gateway_config(), |text| text.replacen("[listen]\n", "[listen]\nworkers = 1\n", 1));
+    })
+}
+
 /// Breaks a source for so long.
 fn broken_for(stage: &Stage, source: &'static str, fault: Fault, time: Duration) -> impl Future<Output = ()> {
     stage.sandbox.faults.set(source, fault);
@@ -289,9 +296,7 @@ async fn ten_times_what_a_source_can_do_is_refused_early_and_the_rest_goes_on() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crowd_beyond_the_gateway_s_own_capacity_is_turned_away_but_not_its_administrators() {
-    let stage = Stage::prepared(&|folder| {
-        edit(&folder.gateway_config(), |text| text.replacen("[listen]\n", "[listen]\nworkers = 1\n", 1));
-    });
+    let stage = one_worker();
     let first = stage.system("one-stop-shop");
     let crowd: Vec<_> = (0..12).map(|_| stage.with_token("one-stop-shop", &first.token)).collect();
     let request = json!({ "unitCode": "1057000" });
@@ -335,9 +340,7 @@ async fn a_crowd_beyond_the_gateway_s_own_capacity_is_turned_away_but_not_its_ad
 
 #[tokio::test(flavor = "multi_thread")]
 async fn equal_requests_for_open_data_share_one_and_its_answer_is_used_for_as_long_as_the_source_says() {
-    let stage = Stage::prepared(&|folder| {
-        edit(&folder.gateway_config(), |text| text.replacen("[listen]\n", "[listen]\nworkers = 1\n", 1));
-    });
+    let stage = one_worker();
     let actor = stage.system("one-stop-shop");
     let asked = || stage.sandbox.faults.count("catalogue");
     let schema = |code: &'static str| actor.call(SCHEMA, json!({ "code": code }));

@@ -116,15 +116,16 @@ impl Reloader {
 
     fn follow_files(&self, all: bool) {
         let mut known = self.files.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut now = known.clone();
+        let mut changed = false;
         if all {
-            now = stamp(&self.config, &self.served.borrow().catalogue.files);
-        } else {
-            self.config.tls.files().iter().for_each(|file| note(file, &mut now));
-        }
-        if *known != now {
+            let now = stamp(&self.config, &self.served.borrow().catalogue.files);
+            changed = *known != now;
             *known = now;
-            drop(known);
+        } else {
+            self.config.tls.files().iter().for_each(|file| changed |= note(file, &mut known));
+        }
+        drop(known);
+        if changed {
             self.reload_or_tell();
         }
     }
@@ -151,18 +152,17 @@ pub(super) fn stamp(config: &Config, named: &[PathBuf]) -> Stamp {
         walk(folder, 0, &mut found);
     }
     // Secrets and certificates of sources and hubs too, wherever they are.
-    config.tls.files().iter().chain(named).for_each(|file| note(file, &mut found));
+    for file in config.tls.files().iter().chain(named) {
+        note(file, &mut found);
+    }
     found
 }
 
-fn note(path: &Path, found: &mut Stamp) {
-    match std::fs::metadata(path) {
-        Ok(data) => {
-            found.insert(path.to_owned(), (data.len(), data.modified().ok()));
-        }
-        Err(_) => {
-            found.remove(path);
-        }
+/// Notes what a file looks like; true where that is something new.
+fn note(path: &Path, found: &mut Stamp) -> bool {
+    match std::fs::metadata(path).map(|data| (data.len(), data.modified().ok())) {
+        Ok(seen) => found.insert(path.to_owned(), seen) != Some(seen),
+        Err(_) => found.remove(path).is_some(),
     }
 }
 

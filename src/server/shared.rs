@@ -147,10 +147,12 @@ fn own_guard(source: &str, operation: &str) -> String {
     format!("{source}/{operation}")
 }
 
-/// The ways of a source.
-fn ways(entry: &SourceEntry) -> impl Iterator<Item = (Nth, &Reach)> {
-    let second = entry.second.as_ref().map(|(_, reach)| (Nth::Second, reach));
-    std::iter::once((Nth::First, &entry.first)).chain(second)
+/// Every way of every source.
+fn ways(catalogue: &Catalogue) -> impl Iterator<Item = (&SourceEntry, Nth, &Reach)> {
+    catalogue.sources.values().flat_map(|entry| {
+        let second = entry.second.as_ref().map(|(_, reach)| (entry.as_ref(), Nth::Second, reach));
+        std::iter::once((entry.as_ref(), Nth::First, &entry.first)).chain(second)
+    })
 }
 
 impl Served {
@@ -173,9 +175,7 @@ impl Served {
             (id.clone(), kept.unwrap_or_else(|| HubHealth::new(id, &hub(entry))))
         });
         let hubs = hubs.collect();
-        let each =
-            catalogue.sources.values().flat_map(|entry| ways(entry).map(move |(nth, reach)| (entry, nth, reach)));
-        let endpoints = each.map(|(entry, nth, reach)| {
+        let endpoints = ways(&catalogue).map(|(entry, nth, reach)| {
             let key = (entry.source.clone(), nth);
             let kept = before.endpoints.get(&key).filter(|kept| kept.are_at(&reach.addresses)).cloned();
             (key, kept.unwrap_or_else(|| Endpoints::new(&entry.source, &reach.addresses)))
@@ -192,9 +192,7 @@ impl Served {
 
     /// The ways that have several endpoints, for health checks.
     pub fn balanced(&self) -> impl Iterator<Item = (&Reach, &Arc<Endpoints>)> {
-        let each =
-            self.catalogue.sources.values().flat_map(|entry| ways(entry).map(move |(nth, reach)| (entry, nth, reach)));
-        let several = each.filter(|(_, _, reach)| reach.addresses.len() > 1);
+        let several = ways(&self.catalogue).filter(|(_, _, reach)| reach.addresses.len() > 1);
         several.filter_map(|(entry, nth, reach)| Some((reach, self.endpoints.get(&(entry.source.clone(), nth))?)))
     }
 }

@@ -75,6 +75,17 @@ def ends_well(process):
     assert process.wait(timeout=40) == 0
 
 
+def calls_go_on(stage, process, replace):
+    """Under load, the process is replaced three times, and no call fails."""
+    with Load(stage) as load:
+        for _ in range(3):
+            load.goes_on()
+            process = replace(process)
+        load.goes_on()
+    assert not load.failed, load.failed[:5]
+    stage.cli("audit", "verify")
+
+
 def test_a_socket_activated_service_is_restarted(ready):
     """As systemd does it: its sockets stay open; the old process ends before the new one starts."""
     config = (ready.folder / "gateway.toml").read_text()
@@ -95,31 +106,25 @@ def test_a_socket_activated_service_is_restarted(ready):
         ready.processes.append(process)
         return process
 
-    process = start()
-    with Load(ready) as load:
-        for _ in range(3):
-            load.goes_on()
-            process.terminate()
-            ends_well(process)
-            process = start()
-        load.goes_on()
-    assert not load.failed, load.failed[:5]
-    ready.cli("audit", "verify")
+    def replace(process):
+        process.terminate()
+        ends_well(process)
+        return start()
+
+    calls_go_on(ready, start(), replace)
 
 
 def test_a_gateway_takes_over_from_the_one_that_runs(ready):
     """Without systemd: both have the ports (SO_REUSEPORT), the new one asks the old one to end."""
     process = ready.start("serve", "--config", "gateway.toml")
     ready.wait(ready.port)
-    with Load(ready) as load:
-        for _ in range(3):
-            load.goes_on()
-            following = ready.start("serve", "--config", "gateway.toml", "--take-over")
-            ends_well(process)
-            process = following
-        load.goes_on()
-    assert not load.failed, load.failed[:5]
-    ready.cli("audit", "verify")
+
+    def replace(process):
+        following = ready.start("serve", "--config", "gateway.toml", "--take-over")
+        ends_well(process)
+        return following
+
+    calls_go_on(ready, process, replace)
 
 
 def test_a_wrong_configuration_does_not_end_the_one_that_runs(ready):
