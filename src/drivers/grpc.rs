@@ -144,16 +144,18 @@ fn headers(context: &CallContext) -> Result<HeaderMap, SourceError> {
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    // Only a purpose comes again: the rest would but drive it out of HPACK's dynamic table (RFC 7541, section 6.2.3).
     let plain = [
-        ("ndxp-exchange-id", Some(context.exchange_id.as_str())),
-        ("ndxp-official", context.official.as_deref()),
-        ("ndxp-purpose", context.purpose.as_deref()),
-        ("traceparent", context.traceparent.as_deref()),
+        ("ndxp-exchange-id", Some(context.exchange_id.as_str()), true),
+        ("ndxp-official", context.official.as_deref(), true),
+        ("ndxp-purpose", context.purpose.as_deref(), false),
+        ("traceparent", context.traceparent.as_deref(), true),
     ];
-    for (name, value) in plain {
+    for (name, value, own) in plain {
         if let Some(value) = value {
-            let value = HeaderValue::from_str(value)
+            let mut value = HeaderValue::from_str(value)
                 .map_err(|_| SourceError::Unavailable("a value cannot stand in a header"))?;
+            value.set_sensitive(own);
             headers.insert(HeaderName::from_static(name), value);
         }
     }

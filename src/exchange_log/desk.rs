@@ -21,9 +21,9 @@ thread_local! {
     static HERE: RefCell<Option<Arc<Desk>>> = const { RefCell::new(None) };
 }
 
-/// Opens a desk for the calling thread, whose runtime runs all its tasks itself (`current_thread`). Without one, each
-/// waiting task is woken on its own.
-pub fn open_desk() {
+/// Opens a desk for the calling thread, whose runtime runs all its tasks itself. Without one, each waiting task is woken on
+/// its own.
+pub(super) fn open() {
     let desk = Arc::new(Desk::default());
     HERE.with_borrow_mut(|here| *here = Some(desk.clone()));
     tokio::spawn(async move {
@@ -77,7 +77,7 @@ mod tests {
     fn everybody_hears_it_at_a_desk_or_without() {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
-            open_desk();
+            open();
             let mut heard = Vec::new();
             let waiting = (0..20).map(|number| {
                 let (told, hear) = oneshot::channel();

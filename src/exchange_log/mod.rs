@@ -1,7 +1,7 @@
 //! The exchange log: append-only, Merkle-tree, tamper-evident.
 //!
-//! The life of an entry: [`ExchangeLog::append`] queues its canonical bytes → the writer thread gathers what is queued
-//! into one batch, writes it to the [`journal`] and calls `fdatasync` once → the appenders are told the index, and only
+//! The life of an entry: [`ExchangeLog::append`] puts its canonical bytes into the worker's outbox → the worker queues
+//! them with those of all calls that were ready with it → the writer thread gathers what is queued into one batch, writes it to the [`journal`] and calls `fdatasync` once → the appenders are told the index, and only
 //! then may their answers leave → at least every second the [`seal`]er moves the new entries into entry bundles and
 //! hash tiles (C2SP tlog-tiles), signs a [`checkpoint`] (C2SP tlog-checkpoint), and journal segments that are wholly in
 //! full bundles are deleted.
@@ -19,12 +19,14 @@ mod desk;
 pub mod entry;
 mod holder;
 pub mod journal;
+mod outbox;
 pub mod proof;
 pub mod pruned;
 pub mod pseudonym;
 pub mod reader;
 pub mod receipt;
 pub mod seal;
+mod spare;
 pub mod storage;
 pub mod tiles;
 pub mod tree;
@@ -35,11 +37,12 @@ use checkpoint::LogSigner;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::oneshot;
+use writer::Queued;
 
 pub(crate) use crash::crash_point;
-pub use desk::open_desk;
 pub use entry::{Entry, Kind};
 pub use holder::Holder;
+pub use outbox::open_desk;
 
 /// Why the log cannot be opened, written or read.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -134,13 +137,16 @@ impl ExchangeLog {
     /// Appends an entry; the index comes when the entry is on disk.
     pub async fn append(&self, entry: &Entry) -> Result<u64, LogError> {
         let (done, told) = oneshot::channel();
-        self.shared.push(entry.to_bytes(), Some(desk::Waiting { desk: desk::here(), told: done }))?;
+        let waiting = desk::Waiting { desk: desk::here(), told: done };
+        outbox::put(&self.shared, Queued::new(entry.to_bytes(), Some(waiting))?);
         told.await.map_err(|_| LogError::Closed)?
     }
 
-    /// Appends an entry that nobody waits for: the end of a call whose caller is gone.
+    /// Appends an entry that nobody waits for: the end of a call whose caller is gone. That it could not be written is told
+    /// in the program's log.
     pub fn append_unawaited(&self, entry: &Entry) -> Result<(), LogError> {
-        self.shared.push(entry.to_bytes(), None)
+        outbox::put(&self.shared, Queued::new(entry.to_bytes(), None)?);
+        Ok(())
     }
 
     /// Whether the last batch could be written. A log that could not is tried again with the next entry.

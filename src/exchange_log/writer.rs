@@ -1,9 +1,10 @@
-//! The two threads of the log: one writes batches to the journal, one seals.
+//! The threads of the log: one writes batches to the journal, one seals, one makes the journal's next segment ready.
 
 use super::checkpoint::LogSigner;
 use super::desk::{self, Waiting};
 use super::journal::{Journal, Recovered};
 use super::seal::Sealer;
+use super::spare::Spare;
 use super::storage::Storage;
 use super::tree::TILE;
 use super::{LogError, LogPaths, entry};
@@ -24,9 +25,18 @@ const MANY: usize = 2 * TILE;
 /// Most entries between two sealings; beyond, the writer waits for the sealer.
 const MAX_UNSEALED: usize = 500_000;
 
-struct Queued {
+/// An entry on its way to the journal, and who waits for it.
+pub(super) struct Queued {
     bytes: Vec<u8>,
     waiting: Option<Waiting>,
+}
+
+impl Queued {
+    /// Refused where no journal could hold it.
+    pub(super) fn new(bytes: Vec<u8>, waiting: Option<Waiting>) -> Result<Self, LogError> {
+        let fits = !bytes.is_empty() && bytes.len() <= entry::MAX_BYTES;
+        if fits { Ok(Queued { bytes, waiting }) } else { Err(LogError::Full) }
+    }
 }
 
 #[derive(Default)]
@@ -44,6 +54,7 @@ pub(super) struct Shared {
     wake_sealer: Condvar,
     sealed_some: Condvar,
     sealer: Mutex<Sealer>,
+    spare: Arc<Spare>,
     writable: AtomicBool,
     paths: LogPaths,
     /// Held so that no second process writes.
@@ -55,6 +66,7 @@ pub(super) struct Threads {
     shared: Arc<Shared>,
     writer: Option<JoinHandle<()>>,
     sealer: Option<JoinHandle<()>>,
+    spare: Option<JoinHandle<()>>,
 }
 
 /// A panic in one thread does not make the log's plain data wrong: every change to it is one statement.
@@ -89,6 +101,7 @@ pub(super) fn start(
         wake_sealer: Condvar::new(),
         sealed_some: Condvar::new(),
         sealer: Mutex::new(sealer),
+        spare: journal.spare(),
         paths,
         _lock: lock_file,
     });
@@ -96,11 +109,12 @@ pub(super) fn start(
         let failed = |error| LogError::io(&shared.paths.journal, &error);
         std::thread::Builder::new().name(name.into()).spawn(run).map_err(failed)
     };
-    let (for_writer, for_sealer) = (shared.clone(), shared.clone());
+    let (for_writer, for_sealer, for_spare) = (shared.clone(), shared.clone(), shared.spare.clone());
     let mut storage = wrap(journal);
     let writer = spawn("log-writer", Box::new(move || for_writer.write_batches(storage.as_mut())))?;
     let sealer = spawn("log-sealer", Box::new(move || for_sealer.seal_regularly()))?;
-    let threads = Threads { shared: shared.clone(), writer: Some(writer), sealer: Some(sealer) };
+    let spare = spawn("log-spare", Box::new(move || for_spare.fill_when_wanted()))?;
+    let threads = Threads { shared: shared.clone(), writer: Some(writer), sealer: Some(sealer), spare: Some(spare) };
     Ok((shared, threads))
 }
 
@@ -109,24 +123,31 @@ impl Shared {
         self.writable.load(Ordering::Relaxed)
     }
 
-    pub(super) fn push(&self, bytes: Vec<u8>, waiting: Option<Waiting>) -> Result<(), LogError> {
-        if bytes.is_empty() || bytes.len() > entry::MAX_BYTES {
-            return Err(LogError::Full);
-        }
+    /// Queues entries; those that find no place are told so.
+    pub(super) fn push_all(&self, entries: impl Iterator<Item = Queued>) {
+        let mut refused = Vec::new();
         let mut queue = lock(&self.queue);
-        if queue.closed {
-            return Err(LogError::Closed);
+        let was_empty = queue.entries.is_empty();
+        for entry in entries {
+            let closed = queue.closed;
+            if closed || queue.entries.len() >= MAX_QUEUED {
+                let error = if closed { LogError::Closed } else { LogError::Full };
+                refused.push((entry.waiting, error));
+            } else {
+                queue.entries.push(entry);
+            }
         }
-        if queue.entries.len() >= MAX_QUEUED {
-            return Err(LogError::Full);
-        }
-        queue.entries.push(Queued { bytes, waiting });
-        let first = queue.entries.len() == 1;
+        let wake = was_empty && !queue.entries.is_empty();
         drop(queue);
-        if first {
+        if wake {
             self.wake_writer.notify_one();
         }
-        Ok(())
+        for (waiting, error) in refused {
+            match waiting {
+                Some(waiting) => desk::tell(vec![Some(waiting)], &Err(error)),
+                None => tracing::error!(%error, "an entry that nobody waits for is not in the exchange log"),
+            }
+        }
     }
 
     /// Takes what is queued; `None` when the log is closed and nothing is left.
@@ -228,7 +249,7 @@ impl Shared {
         }
         sealed?;
         self.sealed_some.notify_all();
-        Journal::forget(&self.paths.journal, sealer.size())?;
+        Journal::forget(&self.paths.journal, sealer.size(), &self.spare)?;
         Ok(sealer.size())
     }
 }
@@ -247,6 +268,10 @@ impl Drop for Threads {
         }
         if let Err(error) = self.shared.seal() {
             tracing::error!(%error, "the exchange log cannot be sealed; its entries are safe in the journal");
+        }
+        self.shared.spare.close();
+        if let Some(spare) = self.spare.take() {
+            let _ = spare.join();
         }
     }
 }

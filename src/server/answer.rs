@@ -83,9 +83,11 @@ pub fn head(exchange_id: &str) -> Response<AnswerBody> {
     answer
 }
 
-/// Puts a value of the gateway's own making; one that could not stand in a header would be left out.
+/// Puts a value of the gateway's own making; one that could not stand in a header would be left out. Such values are this
+/// answer's own: in HPACK's dynamic table they would only drive out what comes again (RFC 7541, section 6.2.3).
 pub fn put(headers: &mut HeaderMap, name: &'static str, value: &str) {
-    if let Ok(value) = HeaderValue::from_str(value) {
+    if let Ok(mut value) = HeaderValue::from_str(value) {
+        value.set_sensitive(true);
         headers.insert(name, value);
     }
 }
