@@ -51,6 +51,9 @@ pub fn frame(message: &[u8]) -> Bytes {
 #[derive(Debug)]
 pub struct FrameReader<B> {
     body: B,
+    /// What came last and is not read yet: a message that lies wholly in it is not copied.
+    chunk: Bytes,
+    /// The beginning of a message that came in several chunks.
     buffer: BytesMut,
     limit: usize,
     trailers: Option<http::HeaderMap>,
@@ -63,7 +66,7 @@ where
 {
     /// Reads from `body` messages of at most `limit` bytes.
     pub fn new(body: B, limit: usize) -> Self {
-        FrameReader { body, buffer: BytesMut::new(), limit, trailers: None, ended: false }
+        FrameReader { body, chunk: Bytes::new(), buffer: BytesMut::new(), limit, trailers: None, ended: false }
     }
 
     /// The next message; `None` at the end of the stream.
@@ -73,7 +76,8 @@ where
                 return Ok(Some(message));
             }
             if self.ended {
-                return if self.buffer.is_empty() { Ok(None) } else { Err(FrameError::Broken) };
+                let empty = self.buffer.is_empty() && self.chunk.is_empty();
+                return if empty { Ok(None) } else { Err(FrameError::Broken) };
             }
             self.fill().await?;
         }
@@ -94,21 +98,25 @@ where
     }
 
     fn take(&mut self) -> Result<Option<Bytes>, FrameError> {
-        if self.buffer.len() < HEADER {
-            return Ok(None);
-        }
-        if self.buffer[0] != 0 {
+        let whole = if self.buffer.is_empty() { &self.chunk[..] } else { &self.buffer[..] };
+        let Some(head) = whole.first_chunk::<HEADER>() else { return Ok(None) };
+        if head[0] != 0 {
             return Err(FrameError::Compressed);
         }
-        let length = u32::from_be_bytes([self.buffer[1], self.buffer[2], self.buffer[3], self.buffer[4]]) as usize;
+        let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
         if length > self.limit {
             return Err(FrameError::TooLarge(self.limit));
         }
-        if self.buffer.len() < HEADER + length {
+        if whole.len() < HEADER + length {
             return Ok(None);
         }
-        self.buffer.advance(HEADER);
-        Ok(Some(self.buffer.split_to(length).freeze()))
+        Ok(Some(if self.buffer.is_empty() {
+            self.chunk.advance(HEADER);
+            self.chunk.split_to(length)
+        } else {
+            self.buffer.advance(HEADER);
+            self.buffer.split_to(length).freeze()
+        }))
     }
 
     async fn fill(&mut self) -> Result<(), FrameError> {
@@ -116,7 +124,11 @@ where
             None => self.ended = true,
             Some(Err(_)) => return Err(FrameError::Connection),
             Some(Ok(frame)) => match frame.into_data() {
-                Ok(data) => self.buffer.extend_from_slice(&data),
+                Ok(data) if self.buffer.is_empty() && self.chunk.is_empty() => self.chunk = data,
+                Ok(data) => {
+                    self.buffer.extend_from_slice(&std::mem::take(&mut self.chunk));
+                    self.buffer.extend_from_slice(&data);
+                }
                 Err(frame) => self.trailers = frame.into_trailers().ok(),
             },
         }
@@ -128,7 +140,22 @@ where
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use http_body_util::Full;
+    use http_body::Frame;
+    use http_body_util::{Full, StreamBody};
+
+    #[tokio::test]
+    async fn messages_are_the_same_however_they_are_cut() {
+        let messages: Vec<Bytes> = (0..6u8).map(|length| Bytes::from(vec![length; length.into()])).collect();
+        let bytes: Vec<u8> = messages.iter().flat_map(|message| frame(message)).collect();
+        for size in 1..=bytes.len() {
+            let chunks = bytes.chunks(size).map(|chunk| Ok::<_, ()>(Frame::data(Bytes::copy_from_slice(chunk))));
+            let mut reader = FrameReader::new(StreamBody::new(futures_util::stream::iter(chunks)), 8);
+            for message in &messages {
+                assert_eq!(reader.next().await.unwrap().as_ref(), Some(message), "in chunks of {size}");
+            }
+            assert_eq!(reader.next().await, Ok(None));
+        }
+    }
 
     async fn read(bytes: &[u8]) -> Result<Bytes, FrameError> {
         FrameReader::new(Full::new(Bytes::copy_from_slice(bytes)), 8).only().await

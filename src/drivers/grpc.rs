@@ -1,28 +1,22 @@
 //! gRPC over mTLS. Messages pass through as they are: nothing is decoded here.
 
 use super::connection::Connection;
-use super::http::connector;
+use super::http2::{AnswerBody, Http2};
 use super::{Call, Driver, SourceAnswer, SourceError, SourceRequest};
-use crate::contract::settings::CallContext;
 use crate::contract::{Binding, Shape};
 use crate::frame::{FrameError, FrameReader, frame};
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
-use futures_util::{StreamExt, TryStreamExt, stream};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, header};
-use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full, StreamBody};
-use hyper::body::{Frame, Incoming};
-use hyper_rustls::HttpsConnector;
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use futures_util::future::{BoxFuture, Either, select};
+use futures_util::stream::BoxStream;
+use futures_util::{StreamExt, stream};
+use h2::SendStream;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
+use std::future::poll_fn;
 use std::sync::Arc;
-use std::sync::Mutex;
-use std::time::Duration;
+use std::time::Instant;
 use tonic::Code;
 
-type Body = UnsyncBoxBody<Bytes, SourceError>;
+const TOO_LATE: SourceError = SourceError::Unavailable("the connection was closed");
 
 /// gRPC towards one source.
 pub struct GrpcDriver {
@@ -30,23 +24,16 @@ pub struct GrpcDriver {
 }
 
 struct Inner {
-    connection: Arc<Connection>,
-    client: Client<HttpsConnector<HttpConnector>, Body>,
+    /// Largest answer in bytes.
+    max_answer: usize,
+    http2: Http2,
 }
 
 impl GrpcDriver {
     /// A driver for a connection.
-    pub fn new(connection: Arc<Connection>) -> Self {
-        // One HTTP/2 connection carries all calls; pings notice a peer that is gone.
-        let client = Client::builder(TokioExecutor::new())
-            .http2_only(true)
-            .timer(TokioTimer::new())
-            .http2_initial_stream_window_size(1 << 20)
-            .http2_initial_connection_window_size(1 << 24)
-            .http2_keep_alive_interval(Duration::from_secs(20))
-            .http2_keep_alive_timeout(Duration::from_secs(10))
-            .build(connector(connection.tls.clone(), false));
-        GrpcDriver { inner: Arc::new(Inner { connection, client }) }
+    pub fn new(connection: &Connection) -> Self {
+        let http2 = Http2::new(connection.address.trim_end_matches('/'), connection.tls.clone());
+        GrpcDriver { inner: Arc::new(Inner { max_answer: connection.max_answer, http2 }) }
     }
 }
 
@@ -62,48 +49,33 @@ impl Inner {
         let Binding::Grpc(path) = &call.operation.binding else {
             return Err(SourceError::Protocol("no gRPC binding".into()));
         };
-        let uri: Uri = format!("{}{}", self.connection.address.trim_end_matches('/'), path.as_str())
-            .parse()
-            .map_err(|_| SourceError::Unavailable("its address and path make no URI"))?;
-        // What broke in the caller's stream is remembered: hyper would only say that the body failed.
-        let broken: Arc<Mutex<Option<SourceError>>> = Arc::default();
-        let body = match call.request {
-            SourceRequest::One { bytes, .. } => Full::new(frame(&bytes)).map_err(|never| match never {}).boxed_unsync(),
-            SourceRequest::Stream(messages) => {
-                let broken = broken.clone();
-                let frames = messages.map_ok(|message| Frame::data(frame(&message))).inspect_err(move |error| {
-                    if let Ok(mut slot) = broken.lock() {
-                        *slot = Some(error.clone());
-                    }
-                });
-                StreamBody::new(frames).boxed_unsync()
-            }
+        let shape = call.operation.shape;
+        let mut begun = self.http2.begin(path, headers(&call)?).await?;
+        let answer = async {
+            let answer = begun.answer.head().await?;
+            check_head(answer.status(), answer.headers())?;
+            if shape == Shape::ServerStream { self.stream(answer).await } else { self.one(answer).await }
         };
-        let mut request = Request::new(body);
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() = uri;
-        *request.version_mut() = http::Version::HTTP_2;
-        *request.headers_mut() = headers(&call.context)?;
-        let answer = self.client.request(request).await.map_err(|error| {
-            let ours = broken.lock().ok().and_then(|mut slot| slot.take());
-            ours.unwrap_or(SourceError::Unavailable(if error.is_connect() {
-                "no connection"
-            } else {
-                "the connection was closed"
-            }))
-        })?;
-        let broken = broken.lock().ok().and_then(|mut slot| slot.take());
-        match (broken, call.operation.shape) {
-            (Some(error), _) => Err(error),
-            (None, Shape::ServerStream) => self.stream(answer).await,
-            (None, _) => self.one(answer).await,
+        match call.request {
+            SourceRequest::One { bytes, .. } => {
+                begun.request.send_data(frame(&bytes), true).map_err(|_| TOO_LATE)?;
+                answer.await
+            }
+            SourceRequest::Stream(messages) => {
+                let sent = std::pin::pin!(send_all(&mut begun.request, messages));
+                // A source may answer before it has read everything, and need not read the rest then.
+                match select(std::pin::pin!(answer), sent).await {
+                    Either::Left((answer, _)) => answer,
+                    Either::Right((Ok(()), answer)) => answer.await,
+                    Either::Right((Err(error), _)) => Err(error),
+                }
+            }
         }
     }
 
-    async fn one(&self, answer: Response<Incoming>) -> Result<SourceAnswer, SourceError> {
+    async fn one(&self, answer: Response<AnswerBody>) -> Result<SourceAnswer, SourceError> {
         let (parts, body) = answer.into_parts();
-        check_head(parts.status, &parts.headers)?;
-        let mut reader = FrameReader::new(body, self.connection.max_answer);
+        let mut reader = FrameReader::new(body, self.max_answer);
         let first = reader.next().await.map_err(frame_error)?;
         let more = if first.is_some() { reader.next().await.map_err(frame_error)? } else { None };
         check_trailers(reader.trailers().as_ref().unwrap_or(&parts.headers))?;
@@ -113,10 +85,9 @@ impl Inner {
         }
     }
 
-    async fn stream(&self, answer: Response<Incoming>) -> Result<SourceAnswer, SourceError> {
+    async fn stream(&self, answer: Response<AnswerBody>) -> Result<SourceAnswer, SourceError> {
         let (parts, body) = answer.into_parts();
-        check_head(parts.status, &parts.headers)?;
-        let mut reader = FrameReader::new(body, self.connection.max_answer);
+        let mut reader = FrameReader::new(body, self.max_answer);
         // A failure before the first message is a plain status, not a broken stream.
         let first = reader.next().await.map_err(frame_error)?;
         if first.is_none() {
@@ -140,12 +111,33 @@ impl Inner {
     }
 }
 
-fn headers(context: &CallContext) -> Result<HeaderMap, SourceError> {
-    let mut headers = HeaderMap::new();
+/// Sends a caller's stream, at the pace at which the source takes it. Where it breaks, so does the call.
+async fn send_all(
+    request: &mut SendStream<Bytes>,
+    mut messages: BoxStream<'static, Result<Bytes, SourceError>>,
+) -> Result<(), SourceError> {
+    while let Some(message) = messages.next().await {
+        let mut left = frame(&message?);
+        while !left.is_empty() {
+            request.reserve_capacity(left.len());
+            let ready = poll_fn(|context| request.poll_capacity(context)).await;
+            let ready = ready.and_then(Result::ok).ok_or(TOO_LATE)?;
+            let part = left.split_to(ready.min(left.len()));
+            request.send_data(part, false).map_err(|_| TOO_LATE)?;
+        }
+    }
+    request.send_data(Bytes::new(), true).map_err(|_| TOO_LATE)
+}
+
+fn headers(call: &Call) -> Result<HeaderMap, SourceError> {
+    let context = &call.context;
+    let mut headers = HeaderMap::with_capacity(8);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    let left = call.until.map(timeout);
     // Only a purpose comes again: the rest would but drive it out of HPACK's dynamic table (RFC 7541, section 6.2.3).
     let plain = [
+        ("grpc-timeout", left.as_deref(), true),
         ("ndxp-exchange-id", Some(context.exchange_id.as_str()), true),
         ("ndxp-official", context.official.as_deref(), true),
         ("ndxp-purpose", context.purpose.as_deref(), false),
@@ -160,6 +152,12 @@ fn headers(context: &CallContext) -> Result<HeaderMap, SourceError> {
         }
     }
     Ok(headers)
+}
+
+/// What is left of the caller's time, as `grpc-timeout` says it: at most eight digits, so milliseconds up to a day.
+fn timeout(until: Instant) -> String {
+    let left = until.saturating_duration_since(Instant::now());
+    format!("{}m", left.as_millis().clamp(1, 86_400_000))
 }
 
 fn frame_error(error: FrameError) -> SourceError {
@@ -183,9 +181,11 @@ fn check_head(status: http::StatusCode, headers: &HeaderMap) -> Result<(), Sourc
 fn check_trailers(trailers: &HeaderMap) -> Result<(), SourceError> {
     let code = trailers.get("grpc-status").ok_or_else(|| SourceError::Protocol("no grpc-status".into()))?;
     let code = Code::from_bytes(code.as_bytes());
+    if code == Code::Ok {
+        return Ok(());
+    }
     let name = format!("{code:?}");
     match code {
-        Code::Ok => Ok(()),
         Code::NotFound => Err(SourceError::NotFound(name)),
         Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange | Code::AlreadyExists | Code::Aborted => {
             Err(SourceError::Rejected(name))

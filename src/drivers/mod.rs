@@ -6,6 +6,7 @@ pub mod credentials;
 mod error;
 pub mod grpc;
 pub mod http;
+mod http2;
 mod open_data;
 pub mod reach;
 pub mod rest;
@@ -22,6 +23,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use prost_reflect::DynamicMessage;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// The request on its way out.
 pub enum SourceRequest {
@@ -44,6 +46,8 @@ pub struct Call {
     pub request: SourceRequest,
     /// On whose behalf.
     pub context: Arc<CallContext>,
+    /// When nobody waits for the answer any more; a stream may have no end.
+    pub until: Option<Instant>,
 }
 
 /// The answer: messages of the contract, encoded.
@@ -77,7 +81,7 @@ impl Adapter {
             rest: rest::RestDriver::new(connection.clone()),
             soap: soap::SoapDriver::new(connection.clone()),
             xroad: xroad::XRoadDriver::new(connection.clone()),
-            grpc: grpc::GrpcDriver::new(connection.clone()),
+            grpc: grpc::GrpcDriver::new(&connection),
             connection,
         }
     }

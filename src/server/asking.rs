@@ -167,21 +167,24 @@ struct Again {
     operation: Arc<Operation>,
     bytes: Bytes,
     context: Arc<CallContext>,
+    until: Option<Instant>,
 }
 
 impl Again {
     /// Only of reads with one message: a write may have been done although its answer was lost.
     fn of(call: &Call) -> Option<Self> {
         let SourceRequest::One { bytes, .. } = &call.request else { return None };
-        let Call { operation, context, .. } = call;
-        let kept = || Again { operation: operation.clone(), bytes: bytes.clone(), context: context.clone() };
+        let Call { operation, context, until, .. } = call;
+        let kept =
+            || Again { operation: operation.clone(), bytes: bytes.clone(), context: context.clone(), until: *until };
         (!operation.writes).then(kept)
     }
 
     fn call(&self) -> Option<Call> {
         let message = decode(&self.operation.request.message, &self.bytes).ok()?;
         let request = SourceRequest::One { message, bytes: self.bytes.clone() };
-        Some(Call { operation: self.operation.clone(), request, context: self.context.clone() })
+        let (operation, context) = (self.operation.clone(), self.context.clone());
+        Some(Call { operation, request, context, until: self.until })
     }
 }
 

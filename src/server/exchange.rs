@@ -140,7 +140,7 @@ impl Exchange {
         if operation.writes {
             record.note(Kind::Intent).await?;
         }
-        let call = Call { operation: operation.clone(), request, context };
+        let call = Call { operation: operation.clone(), request, context, until: Some(deadline) };
         let result = tokio::select! {
             result = ask(&self.shared, &route, call, deadline, &mut place, record) => result,
             taken = standing.lost() => Err(taken),
@@ -173,7 +173,7 @@ impl Exchange {
         if route.operation.writes {
             record.note(Kind::Intent).await?;
         }
-        let call = Call { operation: route.operation.clone(), request, context };
+        let call = Call { operation: route.operation.clone(), request, context, until: caller_deadline };
         let messages = match ask(&self.shared, &route, call, deadline, &mut place, record).await? {
             SourceAnswer::Stream(messages) => messages,
             SourceAnswer::One(message) => Box::pin(futures_util::stream::once(async { Ok(message) })),

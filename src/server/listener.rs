@@ -182,10 +182,11 @@ impl Worker {
         let service = service_fn(move |request: http::Request<Incoming>| {
             let (caller, arrived) = (caller.clone(), Instant::now());
             let stood = backlog.stood(arrived);
-            async move {
+            // In a box at once: on its way into a task it would be copied several times over.
+            Box::pin(async move {
                 let (worker, peer) = &*caller;
                 Ok::<_, Infallible>(worker.serve(peer, request, arrived, stood).await)
-            }
+            })
         });
         let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())

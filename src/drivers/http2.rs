@@ -1,0 +1,260 @@
+//! HTTP/2 to a gRPC source: one connection for all calls of a worker, made when it is needed.
+//!
+//! On h2 itself, not on hyper's client: a call runs in its caller's task, where hyper has one task, two channels and a pool for each.
+
+use super::SourceError;
+use super::http::connector;
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared};
+use h2::client::{ResponseFuture, SendRequest};
+use h2::{Ping, PingPong, Reason, RecvStream, SendStream};
+use http::uri::{Parts, PathAndQuery};
+use http::{HeaderMap, Method, Request, Response, Uri};
+use http_body::{Body, Frame};
+use hyper_rustls::HttpsConnector;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioIo;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tower::ServiceExt;
+
+/// Window of one call's answer: a message of usual size without a pause.
+const STREAM_WINDOW: u32 = 1 << 20;
+/// Window of the connection, which all calls share.
+const CONNECTION_WINDOW: u32 = 1 << 24;
+/// Longest list of headers or trailers of an answer.
+const MAX_HEADERS: u32 = 64 << 10;
+/// Longest time for a connection with its handshakes.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often a source with calls under way is asked whether it is still there, and how long it may think about it.
+const PING: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
+
+const NO_CONNECTION: SourceError = SourceError::Unavailable("no connection");
+const CLOSED: SourceError = SourceError::Unavailable("the connection was closed");
+
+/// A gRPC source's address, with the connection to it.
+pub struct Http2 {
+    place: Arc<Place>,
+}
+
+struct Place {
+    /// Scheme and authority.
+    address: Option<Uri>,
+    connector: HttpsConnector<HttpConnector>,
+    state: Mutex<State>,
+}
+
+type Connecting = Shared<BoxFuture<'static, Option<Live>>>;
+
+enum State {
+    None,
+    Connecting(Connecting),
+    Live(Live),
+}
+
+#[derive(Clone)]
+struct Live {
+    send: SendRequest<Bytes>,
+    /// Calls under way. Each connection has its own, which tells it from others.
+    under_way: Arc<AtomicUsize>,
+}
+
+/// One of the calls under way.
+struct UnderWay(Arc<AtomicUsize>);
+
+impl UnderWay {
+    fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        UnderWay(count.clone())
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A call that was begun: its request can be sent, its answer awaited. Dropping both resets its stream.
+pub struct Begun {
+    /// Takes the request's messages.
+    pub request: SendStream<Bytes>,
+    /// Gives the answer.
+    pub answer: Answer,
+}
+
+/// An answer that is awaited.
+pub struct Answer {
+    response: ResponseFuture,
+    under_way: UnderWay,
+}
+
+impl Answer {
+    /// The head of the answer, and its body.
+    pub async fn head(self) -> Result<Response<AnswerBody>, SourceError> {
+        let response = self.response.await.map_err(|error| broken(&error))?;
+        Ok(response.map(|body| AnswerBody { body, ended: false, _under_way: self.under_way }))
+    }
+}
+
+/// The body of an answer.
+pub struct AnswerBody {
+    body: RecvStream,
+    /// Its data has ended, so trailers come, if anything.
+    ended: bool,
+    _under_way: UnderWay,
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = h2::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
+        if !self.ended {
+            match ready!(self.body.poll_data(context)) {
+                Some(Ok(data)) => {
+                    // What is read makes place for more.
+                    let _ = self.body.flow_control().release_capacity(data.len());
+                    return Poll::Ready(Some(Ok(Frame::data(data))));
+                }
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => self.ended = true,
+            }
+        }
+        let trailers = ready!(self.body.poll_trailers(context));
+        Poll::Ready(trailers.map(|trailers| trailers.map(Frame::trailers)).transpose())
+    }
+}
+
+impl Http2 {
+    /// HTTP/2 over TLS to `address` (`https://host:port`); connects with the first call.
+    pub fn new(address: &str, tls: rustls::ClientConfig) -> Self {
+        let address = address.parse().ok();
+        Http2 { place: Arc::new(Place { address, connector: connector(tls, false), state: Mutex::new(State::None) }) }
+    }
+
+    /// Begins a call. A connection that turns out to be closed is made anew, once: nothing has been sent by it then.
+    pub async fn begin(&self, path: &PathAndQuery, headers: HeaderMap) -> Result<Begun, SourceError> {
+        let mut parts: Parts = self.place.address.clone().ok_or(NO_CONNECTION)?.into_parts();
+        parts.path_and_query = Some(path.clone());
+        let uri = Uri::from_parts(parts).map_err(|_| NO_CONNECTION)?;
+        let mut request = Request::new(());
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = uri;
+        *request.headers_mut() = headers;
+        let first = self.place.live().await.ok_or(NO_CONNECTION)?;
+        if let Ok(begun) = first.begin(request.clone()).await {
+            return Ok(begun);
+        }
+        self.place.forget(&first);
+        self.place.live().await.ok_or(NO_CONNECTION)?.begin(request).await
+    }
+}
+
+impl Live {
+    async fn begin(&self, request: Request<()>) -> Result<Begun, SourceError> {
+        let mut send = self.send.clone().ready().await.map_err(|_| CLOSED)?;
+        let (response, request) = send.send_request(request, false).map_err(|_| CLOSED)?;
+        Ok(Begun { request, answer: Answer { response, under_way: UnderWay::new(&self.under_way) } })
+    }
+}
+
+impl Place {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The connection; where there is none, all who want one wait for the same.
+    async fn live(self: &Arc<Self>) -> Option<Live> {
+        let connecting = {
+            let mut state = self.state();
+            match &*state {
+                State::Live(live) => return Some(live.clone()),
+                State::Connecting(connecting) => connecting.clone(),
+                State::None => {
+                    let connecting = self.clone().connect_apart();
+                    *state = State::Connecting(connecting.clone());
+                    connecting
+                }
+            }
+        };
+        connecting.await
+    }
+
+    /// Connects in a task of its own: who began it may go away, others wait for it.
+    fn connect_apart(self: Arc<Self>) -> Connecting {
+        let task = tokio::spawn(async move {
+            let live = tokio::time::timeout(CONNECT_TIMEOUT, self.connect()).await.ok().flatten();
+            *self.state() = live.clone().map_or(State::None, State::Live);
+            live
+        });
+        async move { task.await.ok().flatten() }.boxed().shared()
+    }
+
+    async fn connect(self: &Arc<Self>) -> Option<Live> {
+        let stream = self.connector.clone().oneshot(self.address.clone()?).await.ok()?;
+        let builder = h2::client::Builder::new()
+            .initial_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_header_list_size(MAX_HEADERS)
+            .enable_push(false)
+            .handshake(TokioIo::new(stream));
+        let (send, mut connection) = builder.await.ok()?;
+        let live = Live { send, under_way: Arc::default() };
+        let (pings, place, this) = (connection.ping_pong(), Arc::downgrade(self), live.under_way.clone());
+        tokio::spawn(async move {
+            let silent = std::pin::pin!(silent(pings, &this));
+            // Whoever still waits on it is told when it is dropped.
+            futures_util::future::select(connection, silent).await;
+            if let Some(place) = place.upgrade() {
+                place.forget_if(&this);
+            }
+        });
+        Some(live)
+    }
+
+    fn forget(&self, live: &Live) {
+        self.forget_if(&live.under_way);
+    }
+
+    fn forget_if(&self, which: &Arc<AtomicUsize>) {
+        let mut state = self.state();
+        if matches!(&*state, State::Live(live) if Arc::ptr_eq(&live.under_way, which)) {
+            *state = State::None;
+        }
+    }
+}
+
+/// Ends when a peer with calls under way does not answer a ping. One without is left in peace: servers take pings for
+/// nothing amiss (gRPC's `too_many_pings`).
+async fn silent(pings: Option<PingPong>, under_way: &AtomicUsize) {
+    let Some(mut pings) = pings else { return std::future::pending().await };
+    loop {
+        tokio::time::sleep(PING.0).await;
+        if under_way.load(Ordering::Relaxed) == 0 {
+            continue;
+        }
+        match tokio::time::timeout(PING.1, pings.ping(Ping::opaque())).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(_)) | Err(_) => return,
+        }
+    }
+}
+
+/// What became of a call whose stream or connection broke.
+fn broken(error: &h2::Error) -> SourceError {
+    match error.reason() {
+        // It was not looked at (RFC 9113, section 8.7).
+        Some(Reason::REFUSED_STREAM | Reason::ENHANCE_YOUR_CALM) if error.is_remote() => {
+            SourceError::Busy { code: "REFUSED_STREAM".into(), retry_after: None }
+        }
+        _ => CLOSED,
+    }
+}
