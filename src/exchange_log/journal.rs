@@ -2,22 +2,18 @@
 //!
 //! A segment `journal/<first index>.seg` is a head of 16 bytes (magic, first index) and records: length (u32), CRC-32C
 //! (u32), index (u64), first index of its batch (u64), the entry; integers big-endian. It is allocated ahead and filled
-//! with zeros (by a [`Spare`] where many entries come), so `fdatasync` has only the entries to write. A batch is one
-//! `write`, then one `fdatasync`; the next batch starts only after that. So behind the first broken record there can be records of the same batch (torn, never
+//! with zeros, so `fdatasync` need not write the file's size. A batch is one `write`, then one `fdatasync`; the next
+//! batch starts only after that. So behind the first broken record there can be records of the same batch (torn, never
 //! acknowledged) but none of a later one; if there are, acknowledged entries were damaged, and that is never cut off.
 
 use super::LogError;
-use super::spare::Spare;
 use super::storage::Storage;
 use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 /// Size of a segment: some 100,000 entries.
 pub const SEGMENT_BYTES: u64 = 64 << 20;
-/// What a segment holds when the next one is made ready.
-const WANT_NEXT: u64 = SEGMENT_BYTES / 8;
 const MAGIC: &[u8; 8] = b"NDXPJNL1";
 const HEAD: usize = 16;
 const RECORD_HEAD: usize = 24;
@@ -36,7 +32,6 @@ pub struct Journal {
     folder: PathBuf,
     segment: Option<Segment>,
     next_index: u64,
-    spare: Arc<Spare>,
 }
 
 struct Segment {
@@ -171,8 +166,7 @@ impl Journal {
             next = next.max(reached);
             last = Some((path.clone(), end, reached));
         }
-        let mut journal =
-            Journal { folder: folder.to_owned(), segment: None, next_index: next, spare: Arc::new(Spare::of(folder)?) };
+        let mut journal = Journal { folder: folder.to_owned(), segment: None, next_index: next };
         if let Some((path, end, reached)) = last
             && reached == next
         {
@@ -186,27 +180,15 @@ impl Journal {
         self.next_index
     }
 
-    /// Its next segment.
-    pub(super) fn spare(&self) -> Arc<Spare> {
-        self.spare.clone()
-    }
-
-    /// Gives up segments of which every entry is below `sealed`.
-    pub(super) fn forget(folder: &Path, sealed: u64, spare: &Spare) -> Result<(), LogError> {
+    /// Deletes segments of which every entry is below `sealed`.
+    pub fn forget(folder: &Path, sealed: u64) -> Result<(), LogError> {
         let found = segments(folder)?;
         for pair in found.windows(2) {
             if pair[1].0 <= sealed {
-                spare.retire(&pair[0].1)?;
+                std::fs::remove_file(&pair[0].1).map_err(|error| LogError::io(&pair[0].1, &error))?;
             }
         }
         Ok(())
-    }
-
-    fn next_segment(&self) -> Result<Segment, LogError> {
-        match self.spare.take() {
-            Some((path, file)) => Segment::from_spare(&self.folder, self.next_index, &path, file),
-            None => Segment::create(&self.folder, self.next_index),
-        }
     }
 }
 
@@ -229,7 +211,7 @@ impl Storage for Journal {
         }
         if self.segment.as_ref().is_none_or(|segment| segment.end + out.len() as u64 > SEGMENT_BYTES) {
             self.segment = None;
-            self.segment = Some(self.next_segment()?);
+            self.segment = Some(Segment::create(&self.folder, first)?);
         }
         let Some(segment) = &mut self.segment else { return Err(LogError::Closed) };
         if let Err(error) = segment.write(&out) {
@@ -241,18 +223,9 @@ impl Storage for Journal {
             }
             return Err(LogError::io(&path, &error));
         }
-        if segment.end >= WANT_NEXT {
-            self.spare.want();
-        }
         self.next_index = first + batch.len() as u64;
         Ok(first)
     }
-}
-
-fn write_head(file: &mut File, first: u64) -> std::io::Result<()> {
-    let mut head = MAGIC.to_vec();
-    head.extend_from_slice(&first.to_be_bytes());
-    file.write_all(&head)
 }
 
 impl Segment {
@@ -268,25 +241,14 @@ impl Segment {
                     return Err(error.into());
                 }
             }
+            let mut head = MAGIC.to_vec();
+            head.extend_from_slice(&first.to_be_bytes());
             super::crash_point("journal.made");
-            write_head(&mut file, first)?;
+            file.write_all(&head)?;
             file.sync_all()?;
             Ok(file)
         };
         let file = make().map_err(|error: std::io::Error| LogError::io(&path, &error))?;
-        super::sync_folder(folder)?;
-        Ok(Segment { path, file, end: HEAD as u64 })
-    }
-
-    fn from_spare(folder: &Path, first: u64, spare: &Path, mut file: File) -> Result<Self, LogError> {
-        let path = segment_path(folder, first);
-        let mut make = || {
-            super::crash_point("journal.made");
-            write_head(&mut file, first)?;
-            file.sync_data()?;
-            std::fs::rename(spare, &path)
-        };
-        make().map_err(|error| LogError::io(&path, &error))?;
         super::sync_folder(folder)?;
         Ok(Segment { path, file, end: HEAD as u64 })
     }
@@ -303,7 +265,8 @@ impl Segment {
             if end == HEAD as u64 {
                 let first: u64 = path.file_stem().and_then(|name| name.to_str()?.parse().ok()).unwrap_or_default();
                 file.seek(SeekFrom::Start(0))?;
-                write_head(&mut file, first)?;
+                file.write_all(MAGIC)?;
+                file.write_all(&first.to_be_bytes())?;
             }
             file.sync_all()?;
             file.seek(SeekFrom::Start(end))?;

@@ -26,7 +26,6 @@ pub mod pseudonym;
 pub mod reader;
 pub mod receipt;
 pub mod seal;
-mod spare;
 pub mod storage;
 pub mod tiles;
 pub mod tree;
