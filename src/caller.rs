@@ -3,19 +3,13 @@
 
 use crate::drivers::http::connector;
 use crate::frame::{FrameError, FrameReader, frame};
+use crate::http2::{AnswerBody, Http2, Http2Error};
 use crate::identity::tls::{self, TlsFault};
 use bytes::Bytes;
-use futures_util::stream;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header};
-use http_body_util::StreamBody;
-use http_body_util::combinators::UnsyncBoxBody;
-use hyper::body::{Frame, Incoming};
-use hyper_rustls::HttpsConnector;
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
-use std::convert::Infallible;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 use tonic::Status;
 
@@ -54,14 +48,14 @@ pub struct CallerFiles {
 #[derive(Clone)]
 pub struct Caller {
     base: String,
-    client: Client<HttpsConnector<HttpConnector>, UnsyncBoxBody<Bytes, Infallible>>,
+    http2: Arc<Http2>,
 }
 
 /// An answer whose head has arrived.
 pub struct Answering {
     /// Metadata.
     pub headers: HeaderMap,
-    reader: FrameReader<Incoming>,
+    reader: FrameReader<AnswerBody>,
 }
 
 /// A whole answer.
@@ -97,13 +91,9 @@ impl Caller {
     /// The same, perhaps without a certificate of its own.
     pub fn with_identity(base: &str, ca: &Path, own: Option<(&Path, &Path)>) -> Result<Self, CallerError> {
         let tls = tls::client_config(ca, own, &[])?;
-        let client = Client::builder(TokioExecutor::new())
-            .http2_only(true)
-            .timer(TokioTimer::new())
-            .http2_initial_stream_window_size(1 << 20)
-            .http2_initial_connection_window_size(1 << 22)
-            .build(connector(tls, false));
-        Ok(Caller { base: base.trim_end_matches('/').to_owned(), client })
+        let base = base.trim_end_matches('/').to_owned();
+        let http2 = Arc::new(Http2::new(&base, connector(tls, false)));
+        Ok(Caller { base, http2 })
     }
 
     /// Sends messages and waits for the answer's head.
@@ -114,13 +104,8 @@ impl Caller {
         messages: Vec<Bytes>,
         timeout: Option<Duration>,
     ) -> Result<Answering, CallerError> {
-        let uri: Uri = format!("{}{path}", self.base).parse().map_err(|_| unfit("address", &self.base))?;
-        let frames = messages.into_iter().map(|message| Ok(Frame::data(frame(&message))));
-        let mut request = Request::new(UnsyncBoxBody::new(StreamBody::new(stream::iter(frames))));
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() = uri;
-        *request.version_mut() = http::Version::HTTP_2;
-        let headers = request.headers_mut();
+        let path: PathAndQuery = path.parse().map_err(|_| unfit("path", path))?;
+        let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
         if let Some(timeout) = timeout {
@@ -131,16 +116,10 @@ impl Caller {
             let name: HeaderName = name.parse().map_err(|_| unfit("metadata name", name))?;
             headers.append(name.clone(), HeaderValue::from_str(value).map_err(|_| unfit("value of", name.as_str()))?);
         }
-        let answer = self.client.request(request).await.map_err(|error| {
-            let mut reason = error.to_string();
-            let mut cause = std::error::Error::source(&error);
-            while let Some(next) = cause {
-                reason = next.to_string();
-                cause = next.source();
-            }
-            CallerError::Unreachable(self.base.clone(), reason)
-        })?;
-        let (head, body) = answer.into_parts();
+        let unreachable = |error: Http2Error| CallerError::Unreachable(self.base.clone(), error.to_string());
+        let mut begun = self.http2.begin(&path, headers).await.map_err(unreachable)?;
+        begun.request.whole(messages.iter().map(|message| frame(message)));
+        let (head, body) = begun.answer.head().await.map_err(unreachable)?.into_parts();
         Ok(Answering { headers: head.headers, reader: FrameReader::new(body, MAX_MESSAGE) })
     }
 

@@ -5,6 +5,7 @@
 mod support;
 
 use ndxp_gateway::identity::tls;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustls_pki_types::ServerName;
 use serde_json::json;
 use std::net::SocketAddr;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use support::{Outside, Running, UNIT, files};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::client::TlsStream;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -199,14 +200,23 @@ async fn floods_of_frames_are_bounded() {
     attacked.withstands("header bomb", true, bomb).await;
 }
 
+/// Connections that never speak.
+const HALF_OPEN: u64 = 4_000;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn callers_who_dawdle_hold_up_nobody() {
+    // This end needs them, too; the gateway's process sees to its own.
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).unwrap();
     let attacked = Attacked::new();
     let before = attacked.memory();
     // Connections without a handshake, handshakes without a preface, calls without a message.
     let mut half_open = Vec::new();
-    for _ in 0..700 {
-        half_open.push(TcpStream::connect(attacked.address).await.unwrap());
+    for number in 0..HALF_OPEN {
+        // From several addresses: one alone gets no more than 1,000.
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(format!("127.0.0.{}:0", 2 + number % 8).parse().unwrap()).unwrap();
+        half_open.push(socket.connect(attacked.address).await.unwrap());
     }
     let mut slow = Vec::new();
     for _ in 0..50 {

@@ -286,11 +286,12 @@ async fn ten_times_what_a_source_can_do_is_refused_early_and_the_rest_goes_on() 
     assert_eq!(count("") + count("GATEWAY_OVERLOADED"), 800, "{ended:?}");
     // Four seconds: 80 calls, and what waits at the end.
     assert!(count("") >= 72, "only {} were answered", count(""));
-    let mut times: Vec<Duration> = ended.iter().filter(|(ended, _)| ended.is_empty()).map(|(_, time)| *time).collect();
+    // The first ones may be a burst; of those who came after the first second, who waits waits for about one call.
+    let mut times: Vec<Duration> =
+        ended.iter().skip(200).filter(|(ended, _)| ended.is_empty()).map(|(_, time)| *time).collect();
     times.sort_unstable();
-    // The first ones may be a burst; those who wait behind a queue that stands wait for about one call.
     let late = times.iter().filter(|time| **time > Duration::from_millis(700)).count();
-    assert!(late <= times.len() / 4, "{times:?}");
+    assert!(times.len() > 20 && late <= times.len() / 10, "{times:?}");
     stage.verify();
 }
 

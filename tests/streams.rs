@@ -52,6 +52,8 @@ message Part { bytes data = 1; }
 struct Seen {
     /// Messages that left.
     sent: AtomicU64,
+    /// What `grpc-timeout` said last; 0 where nothing.
+    timeout_ms: AtomicU64,
     /// Calls whose caller went away before their end.
     dropped: AtomicU64,
 }
@@ -81,6 +83,9 @@ async fn answer(
     request: Request<Incoming>,
     seen: Arc<Seen>,
 ) -> Result<Response<StreamBody<stream::BoxStream<'static, Result<Frame<Bytes>, Infallible>>>>, Infallible> {
+    let timeout =
+        request.headers().get("grpc-timeout").and_then(|value| value.to_str().ok()?.strip_suffix('m')?.parse().ok());
+    seen.timeout_ms.store(timeout.unwrap_or(0), Ordering::Relaxed);
     let call = Call(seen.clone(), false);
     if request.uri().path() == WAIT {
         std::future::pending::<()>().await;
@@ -207,6 +212,7 @@ async fn who_goes_away_is_gone_at_the_source() {
     };
     let mut answering = start(&actor, PULL).await;
     answering.next().await.unwrap().unwrap();
+    assert_eq!(seen.timeout_ms.load(Ordering::Relaxed), 0, "a stream has no end that its caller did not set");
     drop(answering);
     gone(1);
     // A call that waits for its answer; and one whose own deadline passes.
@@ -216,6 +222,7 @@ async fn who_goes_away_is_gone_at_the_source() {
     let message = actor.encode(WAIT, &json!({ "parts": 1 }));
     let told = actor.raw(WAIT, &[("grpc-timeout", "300m")], vec![message]).await.unwrap();
     assert_eq!(told.code(), Code::DeadlineExceeded);
+    assert!((1..=300).contains(&seen.timeout_ms.load(Ordering::Relaxed)), "what is left of it goes with the call");
     gone(3);
     drop(gateway);
     let reasons: Vec<String> = support::entries(&outside.config.data).into_iter().map(|one| one.entry.reason).collect();

@@ -1,22 +1,19 @@
 //! gRPC over mTLS. Messages pass through as they are: nothing is decoded here.
 
 use super::connection::Connection;
-use super::http2::{AnswerBody, Http2};
+use super::http::connector;
 use super::{Call, Driver, SourceAnswer, SourceError, SourceRequest};
 use crate::contract::{Binding, Shape};
 use crate::frame::{FrameError, FrameReader, frame};
+use crate::http2::{AnswerBody, Begun, Http2, Http2Error, Outgoing};
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, Either, select};
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, stream};
-use h2::SendStream;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
-use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Instant;
 use tonic::Code;
-
-const TOO_LATE: SourceError = SourceError::Unavailable("the connection was closed");
 
 /// gRPC towards one source.
 pub struct GrpcDriver {
@@ -32,8 +29,18 @@ struct Inner {
 impl GrpcDriver {
     /// A driver for a connection.
     pub fn new(connection: &Connection) -> Self {
-        let http2 = Http2::new(connection.address.trim_end_matches('/'), connection.tls.clone());
+        let http2 = Http2::new(connection.address.trim_end_matches('/'), connector(connection.tls.clone(), false));
         GrpcDriver { inner: Arc::new(Inner { max_answer: connection.max_answer, http2 }) }
+    }
+}
+
+impl From<Http2Error> for SourceError {
+    fn from(error: Http2Error) -> Self {
+        match error {
+            Http2Error::NoConnection(_) => SourceError::Unavailable("no connection"),
+            Http2Error::Refused => SourceError::Busy { code: "REFUSED_STREAM".into(), retry_after: None },
+            Http2Error::Broken(_) => SourceError::Unavailable("the connection was closed"),
+        }
     }
 }
 
@@ -50,19 +57,19 @@ impl Inner {
             return Err(SourceError::Protocol("no gRPC binding".into()));
         };
         let shape = call.operation.shape;
-        let mut begun = self.http2.begin(path, headers(&call)?).await?;
+        let Begun { mut request, answer } = self.http2.begin(path, headers(&call)?).await?;
         let answer = async {
-            let answer = begun.answer.head().await?;
+            let answer = answer.head().await?;
             check_head(answer.status(), answer.headers())?;
             if shape == Shape::ServerStream { self.stream(answer).await } else { self.one(answer).await }
         };
         match call.request {
             SourceRequest::One { bytes, .. } => {
-                begun.request.send_data(frame(&bytes), true).map_err(|_| TOO_LATE)?;
+                request.whole([frame(&bytes)]);
                 answer.await
             }
             SourceRequest::Stream(messages) => {
-                let sent = std::pin::pin!(send_all(&mut begun.request, messages));
+                let sent = std::pin::pin!(send_all(&mut request, messages));
                 // A source may answer before it has read everything, and need not read the rest then.
                 match select(std::pin::pin!(answer), sent).await {
                     Either::Left((answer, _)) => answer,
@@ -113,20 +120,13 @@ impl Inner {
 
 /// Sends a caller's stream, at the pace at which the source takes it. Where it breaks, so does the call.
 async fn send_all(
-    request: &mut SendStream<Bytes>,
+    request: &mut Outgoing,
     mut messages: BoxStream<'static, Result<Bytes, SourceError>>,
 ) -> Result<(), SourceError> {
     while let Some(message) = messages.next().await {
-        let mut left = frame(&message?);
-        while !left.is_empty() {
-            request.reserve_capacity(left.len());
-            let ready = poll_fn(|context| request.poll_capacity(context)).await;
-            let ready = ready.and_then(Result::ok).ok_or(TOO_LATE)?;
-            let part = left.split_to(ready.min(left.len()));
-            request.send_data(part, false).map_err(|_| TOO_LATE)?;
-        }
+        request.part(frame(&message?)).await?;
     }
-    request.send_data(Bytes::new(), true).map_err(|_| TOO_LATE)
+    Ok(request.end()?)
 }
 
 fn headers(call: &Call) -> Result<HeaderMap, SourceError> {

@@ -6,7 +6,6 @@ pub mod credentials;
 mod error;
 pub mod grpc;
 pub mod http;
-mod http2;
 mod open_data;
 pub mod reach;
 pub mod rest;

@@ -5,6 +5,7 @@ mod asking;
 mod backlog;
 mod exchange;
 mod expiry;
+mod files;
 mod health;
 mod infra;
 mod listener;
@@ -164,6 +165,7 @@ impl Gateway {
         let stop = CancellationToken::new();
         let control = Control { served, infra, gate: gate.clone(), stop: stop.clone() };
 
+        files::allow_connections(&config.listen);
         let sockets = sockets.map_or_else(|| Sockets::bind(&config.listen), Ok)?;
         let Sockets { grpc: listeners, https: https_listener, ops: ops_listener, address } = sockets;
         let refusals = Arc::new(Refusals::new(shared.clone()));

@@ -1,9 +1,9 @@
-//! HTTP/2 to a gRPC source: one connection for all calls of a worker, made when it is needed.
+//! HTTP/2 as a client: one connection for all calls to an address, made when it is needed. Workers reach gRPC sources by it, and
+//! the command line reaches a gateway.
 //!
-//! On h2 itself, not on hyper's client: a call runs in its caller's task, where hyper has one task, two channels and a pool for each.
+//! On h2 itself, not on hyper's client: a call runs in its caller's task, where hyper has one task, two channels and a pool for
+//! each; and a call that meets a GOAWAY before it was sent goes by a new connection, where hyper lets it fail.
 
-use super::SourceError;
-use super::http::connector;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
@@ -15,6 +15,7 @@ use http_body::{Body, Frame};
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioIo;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -30,13 +31,31 @@ const CONNECTION_WINDOW: u32 = 1 << 24;
 const MAX_HEADERS: u32 = 64 << 10;
 /// Longest time for a connection with its handshakes.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often a source with calls under way is asked whether it is still there, and how long it may think about it.
+const NO_ADDRESS: &str = "its address and path make no URI";
+/// How often a peer with calls under way is asked whether it is still there, and how long it may think about it.
 const PING: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
 
-const NO_CONNECTION: SourceError = SourceError::Unavailable("no connection");
-const CLOSED: SourceError = SourceError::Unavailable("the connection was closed");
+/// Why a call got no answer.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Http2Error {
+    /// There is no connection, and why.
+    #[error("{0}")]
+    NoConnection(Arc<str>),
+    /// The peer did not look at the call (RFC 9113, section 8.7).
+    #[error("the peer refused the call")]
+    Refused,
+    /// The connection or the call's stream broke, and why.
+    #[error("{0}")]
+    Broken(String),
+}
 
-/// A gRPC source's address, with the connection to it.
+impl Http2Error {
+    fn ended() -> Self {
+        Http2Error::Broken("the stream has ended".into())
+    }
+}
+
+/// An address, with the connection to it.
 pub struct Http2 {
     place: Arc<Place>,
 }
@@ -48,7 +67,8 @@ struct Place {
     state: Mutex<State>,
 }
 
-type Connecting = Shared<BoxFuture<'static, Option<Live>>>;
+type Connected = Result<Live, Arc<str>>;
+type Connecting = Shared<BoxFuture<'static, Connected>>;
 
 enum State {
     None,
@@ -79,12 +99,47 @@ impl Drop for UnderWay {
     }
 }
 
-/// A call that was begun: its request can be sent, its answer awaited. Dropping both resets its stream.
+/// A call that was begun. Dropping both halves resets its stream.
 pub struct Begun {
     /// Takes the request's messages.
-    pub request: SendStream<Bytes>,
+    pub request: Outgoing,
     /// Gives the answer.
     pub answer: Answer,
+}
+
+/// A request on its way.
+pub struct Outgoing(SendStream<Bytes>);
+
+impl Outgoing {
+    /// Sends a request that is all there. Where its stream has ended already, the answer tells why.
+    pub fn whole(&mut self, data: impl IntoIterator<Item = Bytes>) {
+        let mut data = data.into_iter();
+        let mut part = data.next().unwrap_or_default();
+        loop {
+            let next = data.next();
+            let sent = self.0.send_data(part, next.is_none());
+            match next {
+                Some(next) if sent.is_ok() => part = next,
+                _ => return,
+            }
+        }
+    }
+
+    /// Sends a part of a request, at the pace at which the peer takes it.
+    pub async fn part(&mut self, mut data: Bytes) -> Result<(), Http2Error> {
+        while !data.is_empty() {
+            self.0.reserve_capacity(data.len());
+            let ready = poll_fn(|context| self.0.poll_capacity(context)).await.ok_or_else(Http2Error::ended)?;
+            let ready = ready.map_err(|error| broken(&error))?.min(data.len());
+            self.0.send_data(data.split_to(ready), false).map_err(|error| broken(&error))?;
+        }
+        Ok(())
+    }
+
+    /// Ends the request.
+    pub fn end(&mut self) -> Result<(), Http2Error> {
+        self.0.send_data(Bytes::new(), true).map_err(|error| broken(&error))
+    }
 }
 
 /// An answer that is awaited.
@@ -95,7 +150,7 @@ pub struct Answer {
 
 impl Answer {
     /// The head of the answer, and its body.
-    pub async fn head(self) -> Result<Response<AnswerBody>, SourceError> {
+    pub async fn head(self) -> Result<Response<AnswerBody>, Http2Error> {
         let response = self.response.await.map_err(|error| broken(&error))?;
         Ok(response.map(|body| AnswerBody { body, ended: false, _under_way: self.under_way }))
     }
@@ -134,35 +189,35 @@ impl Body for AnswerBody {
 }
 
 impl Http2 {
-    /// HTTP/2 over TLS to `address` (`https://host:port`); connects with the first call.
-    pub fn new(address: &str, tls: rustls::ClientConfig) -> Self {
+    /// HTTP/2 to `address` (`https://host:port`); connects with the first call.
+    pub fn new(address: &str, connector: HttpsConnector<HttpConnector>) -> Self {
         let address = address.parse().ok();
-        Http2 { place: Arc::new(Place { address, connector: connector(tls, false), state: Mutex::new(State::None) }) }
+        Http2 { place: Arc::new(Place { address, connector, state: Mutex::new(State::None) }) }
     }
 
     /// Begins a call. A connection that turns out to be closed is made anew, once: nothing has been sent by it then.
-    pub async fn begin(&self, path: &PathAndQuery, headers: HeaderMap) -> Result<Begun, SourceError> {
-        let mut parts: Parts = self.place.address.clone().ok_or(NO_CONNECTION)?.into_parts();
+    pub async fn begin(&self, path: &PathAndQuery, headers: HeaderMap) -> Result<Begun, Http2Error> {
+        let mut parts: Parts = self.place.address()?.into_parts();
         parts.path_and_query = Some(path.clone());
-        let uri = Uri::from_parts(parts).map_err(|_| NO_CONNECTION)?;
+        let uri = Uri::from_parts(parts).map_err(|_| Http2Error::NoConnection(NO_ADDRESS.into()))?;
         let mut request = Request::new(());
         *request.method_mut() = Method::POST;
         *request.uri_mut() = uri;
         *request.headers_mut() = headers;
-        let first = self.place.live().await.ok_or(NO_CONNECTION)?;
+        let first = self.place.live().await?;
         if let Ok(begun) = first.begin(request.clone()).await {
             return Ok(begun);
         }
         self.place.forget(&first);
-        self.place.live().await.ok_or(NO_CONNECTION)?.begin(request).await
+        self.place.live().await?.begin(request).await
     }
 }
 
 impl Live {
-    async fn begin(&self, request: Request<()>) -> Result<Begun, SourceError> {
-        let mut send = self.send.clone().ready().await.map_err(|_| CLOSED)?;
-        let (response, request) = send.send_request(request, false).map_err(|_| CLOSED)?;
-        Ok(Begun { request, answer: Answer { response, under_way: UnderWay::new(&self.under_way) } })
+    async fn begin(&self, request: Request<()>) -> Result<Begun, Http2Error> {
+        let mut send = self.send.clone().ready().await.map_err(|error| broken(&error))?;
+        let (response, request) = send.send_request(request, false).map_err(|error| broken(&error))?;
+        Ok(Begun { request: Outgoing(request), answer: Answer { response, under_way: UnderWay::new(&self.under_way) } })
     }
 }
 
@@ -171,12 +226,16 @@ impl Place {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn address(&self) -> Result<Uri, Http2Error> {
+        self.address.clone().ok_or_else(|| Http2Error::NoConnection(NO_ADDRESS.into()))
+    }
+
     /// The connection; where there is none, all who want one wait for the same.
-    async fn live(self: &Arc<Self>) -> Option<Live> {
+    async fn live(self: &Arc<Self>) -> Result<Live, Http2Error> {
         let connecting = {
             let mut state = self.state();
             match &*state {
-                State::Live(live) => return Some(live.clone()),
+                State::Live(live) => return Ok(live.clone()),
                 State::Connecting(connecting) => connecting.clone(),
                 State::None => {
                     let connecting = self.clone().connect_apart();
@@ -185,28 +244,30 @@ impl Place {
                 }
             }
         };
-        connecting.await
+        connecting.await.map_err(Http2Error::NoConnection)
     }
 
     /// Connects in a task of its own: who began it may go away, others wait for it.
     fn connect_apart(self: Arc<Self>) -> Connecting {
         let task = tokio::spawn(async move {
-            let live = tokio::time::timeout(CONNECT_TIMEOUT, self.connect()).await.ok().flatten();
-            *self.state() = live.clone().map_or(State::None, State::Live);
-            live
+            let connected = tokio::time::timeout(CONNECT_TIMEOUT, self.connect()).await;
+            let connected = connected.unwrap_or_else(|_| Err("no connection in time".into()));
+            *self.state() = connected.clone().map_or(State::None, State::Live);
+            connected
         });
-        async move { task.await.ok().flatten() }.boxed().shared()
+        async move { task.await.unwrap_or_else(|_| Err("the connection was given up".into())) }.boxed().shared()
     }
 
-    async fn connect(self: &Arc<Self>) -> Option<Live> {
-        let stream = self.connector.clone().oneshot(self.address.clone()?).await.ok()?;
+    async fn connect(self: &Arc<Self>) -> Connected {
+        let address = self.address().map_err(|error| Arc::from(error.to_string()))?;
+        let stream = self.connector.clone().oneshot(address).await.map_err(|error| Arc::from(innermost(&*error)))?;
         let builder = h2::client::Builder::new()
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_header_list_size(MAX_HEADERS)
             .enable_push(false)
             .handshake(TokioIo::new(stream));
-        let (send, mut connection) = builder.await.ok()?;
+        let (send, mut connection) = builder.await.map_err(|error| Arc::from(innermost(&error)))?;
         let live = Live { send, under_way: Arc::default() };
         let (pings, place, this) = (connection.ping_pong(), Arc::downgrade(self), live.under_way.clone());
         tokio::spawn(async move {
@@ -217,7 +278,7 @@ impl Place {
                 place.forget_if(&this);
             }
         });
-        Some(live)
+        Ok(live)
     }
 
     fn forget(&self, live: &Live) {
@@ -249,12 +310,18 @@ async fn silent(pings: Option<PingPong>, under_way: &AtomicUsize) {
 }
 
 /// What became of a call whose stream or connection broke.
-fn broken(error: &h2::Error) -> SourceError {
+fn broken(error: &h2::Error) -> Http2Error {
     match error.reason() {
-        // It was not looked at (RFC 9113, section 8.7).
-        Some(Reason::REFUSED_STREAM | Reason::ENHANCE_YOUR_CALM) if error.is_remote() => {
-            SourceError::Busy { code: "REFUSED_STREAM".into(), retry_after: None }
-        }
-        _ => CLOSED,
+        Some(Reason::REFUSED_STREAM | Reason::ENHANCE_YOUR_CALM) if error.is_remote() => Http2Error::Refused,
+        _ => Http2Error::Broken(innermost(error)),
     }
+}
+
+/// The cause behind all others: the outer ones only say that something failed.
+fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut cause = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    cause.to_string()
 }

@@ -1,0 +1,27 @@
+//! Open files: a connection is one, and the system's usual soft limit (1,024) is for programs that use `select`.
+
+use crate::config::Listen;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Files beside the connections: the log's, the registry's, connections to sources and their sockets' like.
+const OTHERS: u64 = 1_000;
+
+/// Takes as many open files as the system allows, and tells where that is not enough for the connections that may come.
+pub(super) fn allow_connections(listen: &Listen) {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if limit.current < limit.maximum.or(Some(u64::MAX))
+        && let Err(error) = setrlimit(Resource::Nofile, wanted)
+    {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
+    let needed = listen.max_connections as u64 + OTHERS;
+    if let Some(files) = getrlimit(Resource::Nofile).current.filter(|files| *files < needed) {
+        tracing::warn!(
+            files,
+            needed,
+            "not all connections of listen.max_connections will find a file: allow more open files (LimitNOFILE in the unit), \
+             or fewer connections"
+        );
+    }
+}
