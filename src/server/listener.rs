@@ -63,16 +63,15 @@ pub(super) fn spawn(
 ) -> Result<JoinHandle<()>, StartError> {
     thread::spawn(&format!("worker-{number}"), move || async move {
         open_desk();
-        let exchange = Arc::new(Exchange { shared, routes: ArcSwap::default() });
+        let exchange = Exchange { shared, routes: ArcSwap::default() };
         let (admission, connections) = (Arc::default(), TaskTracker::new());
         let worker = Worker { exchange, admission, refusals, listen, control, open, connections };
-        worker.run(listener).await;
+        Arc::new(worker).run(listener).await;
     })
 }
 
-#[derive(Clone)]
 struct Worker {
-    exchange: Arc<Exchange>,
+    exchange: Exchange,
     admission: Arc<Admission>,
     refusals: Arc<Refusals>,
     listen: Listen,
@@ -82,7 +81,7 @@ struct Worker {
 }
 
 impl Worker {
-    async fn run(self, listener: std::net::TcpListener) {
+    async fn run(self: Arc<Self>, listener: std::net::TcpListener) {
         let listener = match TcpListener::from_std(listener) {
             Ok(listener) => listener,
             Err(error) => return tracing::error!(%error, "a worker cannot use its listener"),
@@ -120,7 +119,7 @@ impl Worker {
         self.exchange.routes.store(Arc::new(Routes::new(&served)));
     }
 
-    fn admit(&self, stream: TcpStream, address: SocketAddr) {
+    fn admit(self: &Arc<Self>, stream: TcpStream, address: SocketAddr) {
         let Some(place) = self.open.take(address.ip()) else {
             return self.refusals.connection(address, Reason::GatewayOverloaded);
         };
@@ -165,13 +164,14 @@ impl Worker {
         answer
     }
 
-    async fn connection(&self, stream: TcpStream, address: SocketAddr) {
+    async fn connection(self: &Arc<Self>, stream: TcpStream, address: SocketAddr) {
         let _ = stream.set_nodelay(true);
         let (backlog, stream) = Backlog::of(stream);
         let mut gate = self.control.gate.clone();
         let acceptor = TlsAcceptor::from(gate.borrow_and_update().config.clone());
-        let handshake = tokio::time::timeout(self.listen.handshake_timeout, acceptor.accept(stream)).await;
-        let Ok(Ok(stream)) = handshake else {
+        // Handshake and connection are in boxes of their own: ten thousand idle ones hold what they need, not what they needed.
+        let handshake = Box::pin(tokio::time::timeout(self.listen.handshake_timeout, acceptor.accept(stream)));
+        let Ok(Ok(stream)) = handshake.await else {
             return self.refusals.connection(address, Reason::HandshakeFailed);
         };
         let chain: Vec<_> = stream.get_ref().1.peer_certificates().unwrap_or_default().to_vec();
@@ -197,7 +197,7 @@ impl Worker {
             .keep_alive_interval(PING.0)
             .keep_alive_timeout(PING.1)
             .serve_connection(TokioIo::new(stream), service);
-        let mut connection = std::pin::pin!(connection);
+        let mut connection = Box::pin(connection);
         let mut age = std::pin::pin!(tokio::time::sleep(self.age()));
         let mut ending = false;
         let result = loop {
