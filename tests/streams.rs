@@ -17,7 +17,7 @@ use ndxp_gateway::server::registry_path;
 use serde_json::json;
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use support::{Actor, Outside, Running, show, until};
 use tokio::net::TcpListener;
@@ -25,6 +25,7 @@ use tonic::Code;
 
 const PULL: &str = "/ndxp.bulk.v1.BulkService/Pull";
 const WAIT: &str = "/ndxp.bulk.v1.BulkService/Wait";
+const TOUCH: &str = "/ndxp.bulk.v1.BulkService/Touch";
 const CONTRACT: &str = r#"syntax = "proto3";
 package ndxp.bulk.v1;
 import "ndxp/contract/v1/contract.proto";
@@ -42,6 +43,11 @@ service BulkService {
       scope: "bulk:read" data_class: OPEN timeout_ms: 60000 grpc: {}
     };
   }
+  rpc Touch(Ask) returns (Part) {
+    option (ndxp.contract.v1.operation) = {
+      scope: "bulk:read" data_class: OPEN timeout_ms: 60000 grpc: {}
+    };
+  }
 }
 message Ask { uint32 parts = 1; }
 message Part { bytes data = 1; }
@@ -54,6 +60,9 @@ struct Seen {
     sent: AtomicU64,
     /// What `grpc-timeout` said last; 0 where nothing.
     timeout_ms: AtomicU64,
+    /// Whether it gives its connections up after 30 ms, and how many it has given up (GOAWAY; calls under way finish).
+    renews: AtomicBool,
+    renewed: AtomicU64,
     /// Calls whose caller went away before their end.
     dropped: AtomicU64,
 }
@@ -91,15 +100,16 @@ async fn answer(
         std::future::pending::<()>().await;
     }
     let part = part();
+    let last = if request.uri().path() == TOUCH { 1 } else { 16_384 };
     let frames = stream::unfold((call, 0u32), move |(mut call, number)| {
         let part = part.clone();
         async move {
             match number {
-                0..16_384 => {
+                _ if number < last => {
                     call.0.sent.fetch_add(1, Ordering::Relaxed);
                     Some((Ok(Frame::data(part)), (call, number + 1)))
                 }
-                16_384 => {
+                _ if number == last => {
                     call.1 = true;
                     let trailers = HeaderMap::from_iter([("grpc-status".parse().unwrap(), "0".parse().unwrap())]);
                     Some((Ok(Frame::trailers(trailers)), (call, number + 1)))
@@ -133,9 +143,22 @@ async fn serve(stage: &Outside, seen: &Arc<Seen>) -> u16 {
             let (acceptor, seen) = (acceptor.clone(), seen.clone());
             tokio::spawn(async move {
                 let stream = acceptor.accept(stream).await.unwrap();
-                let service = hyper::service::service_fn(move |request| answer(request, seen.clone()));
+                let for_calls = seen.clone();
+                let service = hyper::service::service_fn(move |request| answer(request, for_calls.clone()));
                 let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-                let _ = builder.serve_connection(TokioIo::new(stream), service).await;
+                let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
+                let renewed = async {
+                    tokio::time::sleep(Duration::from_millis(30)).await;
+                    if !seen.renews.load(Ordering::Relaxed) {
+                        std::future::pending().await
+                    }
+                };
+                tokio::select! {
+                    _ = connection.as_mut() => return,
+                    () = renewed => connection.as_mut().graceful_shutdown(),
+                }
+                seen.renewed.fetch_add(1, Ordering::Relaxed);
+                let _ = connection.await;
             });
         }
     });
@@ -228,4 +251,21 @@ async fn who_goes_away_is_gone_at_the_source() {
     let reasons: Vec<String> = support::entries(&outside.config.data).into_iter().map(|one| one.entry.reason).collect();
     assert_eq!(reasons.iter().filter(|reason| *reason == "CANCELLED_BY_CALLER").count(), 2, "{reasons:?}");
     assert_eq!(reasons.iter().filter(|reason| *reason == "SOURCE_TIMEOUT").count(), 1, "{reasons:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_renews_its_connections_fails_no_call() {
+    let seen = Arc::new(Seen::default());
+    seen.renews.store(true, Ordering::Relaxed);
+    let (_gateway, actor, _outside) = running(&seen).await;
+    let end = tokio::time::Instant::now() + Duration::from_secs(3);
+    // Not reads, so that no retry of the gateway's hides anything.
+    let callers = (0..8).map(|_| async {
+        while tokio::time::Instant::now() < end {
+            actor.call(TOUCH, json!({ "parts": 1 })).await.ok();
+        }
+    });
+    futures_util::future::join_all(callers).await;
+    let renewed = seen.renewed.load(Ordering::Relaxed);
+    assert!(renewed > 10, "only {renewed} connections were renewed");
 }
