@@ -2,18 +2,23 @@
 //!
 //! A segment `journal/<first index>.seg` is a head of 16 bytes (magic, first index) and records: length (u32), CRC-32C
 //! (u32), index (u64), first index of its batch (u64), the entry; integers big-endian. It is allocated ahead and filled
-//! with zeros, so `fdatasync` need not write the file's size. A batch is one `write`, then one `fdatasync`; the next
-//! batch starts only after that. So behind the first broken record there can be records of the same batch (torn, never
+//! with zeros (by a [`Spare`] where many entries come), so `fdatasync` has only the entries to write. A batch is one
+//! `write`, then one `fdatasync`; the next batch starts only after that. So behind the first broken record there can be records of the same batch (torn, never
 //! acknowledged) but none of a later one; if there are, acknowledged entries were damaged, and that is never cut off.
 
 use super::LogError;
+use super::blocks::Blocks;
+use super::spare::Spare;
 use super::storage::Storage;
-use std::fs::{File, OpenOptions};
-use std::io::{Seek, SeekFrom, Write};
+use std::fs::OpenOptions;
+use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Size of a segment: some 100,000 entries.
 pub const SEGMENT_BYTES: u64 = 64 << 20;
+/// What a segment holds when the next one is made ready.
+const WANT_NEXT: u64 = SEGMENT_BYTES / 8;
 const MAGIC: &[u8; 8] = b"NDXPJNL1";
 const HEAD: usize = 16;
 const RECORD_HEAD: usize = 24;
@@ -32,12 +37,12 @@ pub struct Journal {
     folder: PathBuf,
     segment: Option<Segment>,
     next_index: u64,
+    spare: Arc<Spare>,
 }
 
 struct Segment {
     path: PathBuf,
-    file: File,
-    end: u64,
+    blocks: Blocks,
 }
 
 /// What was found at start.
@@ -166,7 +171,8 @@ impl Journal {
             next = next.max(reached);
             last = Some((path.clone(), end, reached));
         }
-        let mut journal = Journal { folder: folder.to_owned(), segment: None, next_index: next };
+        let mut journal =
+            Journal { folder: folder.to_owned(), segment: None, next_index: next, spare: Arc::new(Spare::of(folder)?) };
         if let Some((path, end, reached)) = last
             && reached == next
         {
@@ -180,15 +186,27 @@ impl Journal {
         self.next_index
     }
 
-    /// Deletes segments of which every entry is below `sealed`.
-    pub fn forget(folder: &Path, sealed: u64) -> Result<(), LogError> {
+    /// Its next segment.
+    pub(super) fn spare(&self) -> Arc<Spare> {
+        self.spare.clone()
+    }
+
+    /// Gives up segments of which every entry is below `sealed`.
+    pub(super) fn forget(folder: &Path, sealed: u64, spare: &Spare) -> Result<(), LogError> {
         let found = segments(folder)?;
         for pair in found.windows(2) {
             if pair[1].0 <= sealed {
-                std::fs::remove_file(&pair[0].1).map_err(|error| LogError::io(&pair[0].1, &error))?;
+                spare.retire(&pair[0].1)?;
             }
         }
         Ok(())
+    }
+
+    fn next_segment(&self) -> Result<Segment, LogError> {
+        match self.spare.take() {
+            Some(path) => Segment::from_spare(&self.folder, self.next_index, &path),
+            None => Segment::create(&self.folder, self.next_index),
+        }
     }
 }
 
@@ -209,23 +227,32 @@ impl Storage for Journal {
             let sum = crc32c::crc32c(&out[start + 8..]);
             out[start + 4..start + 8].copy_from_slice(&sum.to_be_bytes());
         }
-        if self.segment.as_ref().is_none_or(|segment| segment.end + out.len() as u64 > SEGMENT_BYTES) {
+        if self.segment.as_ref().is_none_or(|segment| segment.blocks.end() + out.len() as u64 > SEGMENT_BYTES) {
             self.segment = None;
-            self.segment = Some(Segment::create(&self.folder, first)?);
+            self.segment = Some(self.next_segment()?);
         }
         let Some(segment) = &mut self.segment else { return Err(LogError::Closed) };
+        let end = segment.blocks.end();
         if let Err(error) = segment.write(&out) {
             let path = segment.path.clone();
-            let end = segment.end;
             if let Some(failed) = self.segment.take() {
                 // Best effort: recovery copes with what stays, since the next segment begins at this index.
-                let _ = failed.file.set_len(end);
+                let _ = failed.blocks.file().set_len(end);
             }
             return Err(LogError::io(&path, &error));
+        }
+        if segment.blocks.end() >= WANT_NEXT {
+            self.spare.want();
         }
         self.next_index = first + batch.len() as u64;
         Ok(first)
     }
+}
+
+fn head(first: u64) -> Vec<u8> {
+    let mut head = MAGIC.to_vec();
+    head.extend_from_slice(&first.to_be_bytes());
+    head
 }
 
 impl Segment {
@@ -241,16 +268,29 @@ impl Segment {
                     return Err(error.into());
                 }
             }
-            let mut head = MAGIC.to_vec();
-            head.extend_from_slice(&first.to_be_bytes());
             super::crash_point("journal.made");
-            file.write_all(&head)?;
+            file.write_all(&head(first))?;
             file.sync_all()?;
-            Ok(file)
+            Blocks::open(&path, HEAD as u64)
         };
-        let file = make().map_err(|error: std::io::Error| LogError::io(&path, &error))?;
+        let blocks = make().map_err(|error: std::io::Error| LogError::io(&path, &error))?;
         super::sync_folder(folder)?;
-        Ok(Segment { path, file, end: HEAD as u64 })
+        Ok(Segment { path, blocks })
+    }
+
+    fn from_spare(folder: &Path, first: u64, spare: &Path) -> Result<Self, LogError> {
+        let path = segment_path(folder, first);
+        let make = || {
+            super::crash_point("journal.made");
+            let mut file = OpenOptions::new().write(true).open(spare)?;
+            file.write_all(&head(first))?;
+            file.sync_data()?;
+            std::fs::rename(spare, &path)?;
+            Blocks::open(&path, HEAD as u64)
+        };
+        let blocks = make().map_err(|error| LogError::io(&path, &error))?;
+        super::sync_folder(folder)?;
+        Ok(Segment { path, blocks })
     }
 
     /// Opens a segment to go on at `end`; what stands behind is torn and is cut off.
@@ -263,30 +303,28 @@ impl Segment {
                 Ok(()) | Err(_) => {}
             }
             if end == HEAD as u64 {
-                let first: u64 = path.file_stem().and_then(|name| name.to_str()?.parse().ok()).unwrap_or_default();
-                file.seek(SeekFrom::Start(0))?;
-                file.write_all(MAGIC)?;
-                file.write_all(&first.to_be_bytes())?;
+                let first = path.file_stem().and_then(|name| name.to_str()?.parse().ok()).unwrap_or_default();
+                file.write_all(&head(first))?;
             }
             file.sync_all()?;
-            file.seek(SeekFrom::Start(end))?;
-            Ok(file)
+            Blocks::open(&path, end)
         };
-        let file = open().map_err(|error: std::io::Error| LogError::io(&path, &error))?;
-        Ok(Segment { path, file, end })
+        let blocks = open().map_err(|error: std::io::Error| LogError::io(&path, &error))?;
+        Ok(Segment { path, blocks })
     }
 
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         // In two, where a test wants to see a torn batch: it costs one more system call.
         let torn = if cfg!(debug_assertions) { bytes.len() / 2 } else { bytes.len() };
         let (first, rest) = bytes.split_at(torn);
-        self.file.write_all(first)?;
+        self.blocks.append(first)?;
         super::crash_point("journal.torn");
-        self.file.write_all(rest)?;
+        if !rest.is_empty() {
+            self.blocks.append(rest)?;
+        }
         super::crash_point("journal.written");
-        self.file.sync_data()?;
+        self.blocks.file().sync_data()?;
         super::crash_point("journal.synced");
-        self.end += bytes.len() as u64;
         Ok(())
     }
 }
@@ -326,6 +364,35 @@ mod tests {
         // The first record of the second batch is torn; the second one reached the disk.
         change(&path, HEAD + 2 * (RECORD_HEAD + 3) + RECORD_HEAD, 1);
         assert_eq!(Journal::recover(folder.path(), 0).unwrap().records.len(), 2);
+    }
+
+    #[test]
+    fn the_next_segment_is_the_spare_and_is_read_like_any_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut journal = Journal::recover(folder.path(), 0).unwrap().journal;
+        let spare = journal.spare();
+        let entries: Vec<Vec<u8>> = (0..40u8).map(|byte| vec![byte + 1; 60_000]).collect();
+        let mut written = 0;
+        std::thread::scope(|scope| {
+            scope.spawn(|| spare.fill_when_wanted());
+            // Into the second segment, once the spare is ready.
+            while segments(folder.path()).unwrap().len() < 2 {
+                let near = journal.segment.as_ref().is_some_and(|segment| segment.blocks.end() > SEGMENT_BYTES * 3 / 4);
+                while near && !journal.spare.is_ready() {
+                    std::thread::sleep(std::time::Duration::from_millis(20));
+                }
+                written = journal.append(&entries).unwrap() + entries.len() as u64;
+            }
+            spare.close();
+        });
+        assert!(!folder.path().join("spare").exists(), "it has become the second segment");
+        let second = segments(folder.path()).unwrap()[1].0;
+        journal.append(&[b"torn".to_vec()]).unwrap();
+        change(&segment_path(folder.path(), second), HEAD + 40 * (RECORD_HEAD + 60_000) + RECORD_HEAD, 1);
+        let recovered = Journal::recover(folder.path(), 0).unwrap();
+        assert_eq!(recovered.records.len() as u64, written);
+        assert_eq!(recovered.records[written as usize - 1].bytes, entries[39]);
+        assert_eq!(recovered.journal.next_index(), written);
     }
 
     #[test]

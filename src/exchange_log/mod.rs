@@ -11,6 +11,7 @@
 //! Cost, sketched: an entry is about 500 bytes; one batch is one `write` and one `fdatasync` (0.1 to 2 ms on the disks
 //! seen here) whatever it holds, so 256 appenders that wait share it. Queue: at most 65,536 entries, about 32 MB.
 
+mod blocks;
 pub mod canonical;
 pub mod checkpoint;
 pub mod cosignature;
@@ -26,6 +27,7 @@ pub mod pseudonym;
 pub mod reader;
 pub mod receipt;
 pub mod seal;
+mod spare;
 pub mod storage;
 pub mod tiles;
 pub mod tree;

@@ -129,11 +129,15 @@ impl LogReader {
             if before.is_some_and(|before| before <= sealed) {
                 continue;
             }
-            let (records, _) = read_segment(path, *first, before)?;
+            // Sealed and given up since the checkpoint was read, or while it was read: begin again with the newer one.
+            let moved_on = || LogError::Io { path: path.clone(), reason: "the journal has moved on".into() };
+            let (records, _) = read_segment(path, *first, before).map_err(|error| match error {
+                LogError::Corrupt { .. } if !path.exists() => moved_on(),
+                other => other,
+            })?;
             let next = sealed + tail.len() as u64;
             if *first > next {
-                // Sealed and deleted since the checkpoint was read: begin again with the newer one.
-                return Err(LogError::Io { path: path.clone(), reason: "the journal has moved on".into() });
+                return Err(moved_on());
             }
             tail.extend(records.into_iter().filter(|record| record.index >= next).map(|record| record.bytes));
         }

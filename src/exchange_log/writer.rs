@@ -1,9 +1,10 @@
-//! The two threads of the log: one writes batches to the journal, one seals.
+//! The threads of the log: one writes batches to the journal, one seals, one makes the journal's next segment ready.
 
 use super::checkpoint::LogSigner;
 use super::desk::{self, Waiting};
 use super::journal::{Journal, Recovered};
 use super::seal::Sealer;
+use super::spare::Spare;
 use super::storage::Storage;
 use super::tree::TILE;
 use super::{LogError, LogPaths, entry};
@@ -53,6 +54,7 @@ pub(super) struct Shared {
     wake_sealer: Condvar,
     sealed_some: Condvar,
     sealer: Mutex<Sealer>,
+    spare: Arc<Spare>,
     writable: AtomicBool,
     paths: LogPaths,
     /// Held so that no second process writes.
@@ -64,6 +66,7 @@ pub(super) struct Threads {
     shared: Arc<Shared>,
     writer: Option<JoinHandle<()>>,
     sealer: Option<JoinHandle<()>>,
+    spare: Option<JoinHandle<()>>,
 }
 
 /// A panic in one thread does not make the log's plain data wrong: every change to it is one statement.
@@ -98,6 +101,7 @@ pub(super) fn start(
         wake_sealer: Condvar::new(),
         sealed_some: Condvar::new(),
         sealer: Mutex::new(sealer),
+        spare: journal.spare(),
         paths,
         _lock: lock_file,
     });
@@ -105,11 +109,12 @@ pub(super) fn start(
         let failed = |error| LogError::io(&shared.paths.journal, &error);
         std::thread::Builder::new().name(name.into()).spawn(run).map_err(failed)
     };
-    let (for_writer, for_sealer) = (shared.clone(), shared.clone());
+    let (for_writer, for_sealer, for_spare) = (shared.clone(), shared.clone(), shared.spare.clone());
     let mut storage = wrap(journal);
     let writer = spawn("log-writer", Box::new(move || for_writer.write_batches(storage.as_mut())))?;
     let sealer = spawn("log-sealer", Box::new(move || for_sealer.seal_regularly()))?;
-    let threads = Threads { shared: shared.clone(), writer: Some(writer), sealer: Some(sealer) };
+    let spare = spawn("log-spare", Box::new(move || for_spare.fill_when_wanted()))?;
+    let threads = Threads { shared: shared.clone(), writer: Some(writer), sealer: Some(sealer), spare: Some(spare) };
     Ok((shared, threads))
 }
 
@@ -244,7 +249,7 @@ impl Shared {
         }
         sealed?;
         self.sealed_some.notify_all();
-        Journal::forget(&self.paths.journal, sealer.size())?;
+        Journal::forget(&self.paths.journal, sealer.size(), &self.spare)?;
         Ok(sealer.size())
     }
 }
@@ -263,6 +268,10 @@ impl Drop for Threads {
         }
         if let Err(error) = self.shared.seal() {
             tracing::error!(%error, "the exchange log cannot be sealed; its entries are safe in the journal");
+        }
+        self.shared.spare.close();
+        if let Some(spare) = self.spare.take() {
+            let _ = spare.join();
         }
     }
 }

@@ -1,0 +1,106 @@
+//! A file that grows by whole blocks, past the page cache (`O_DIRECT`).
+//!
+//! What is written once, synced at once and not read again has no use for the page cache: going through it costs a copy, and
+//! its pages are looked for, marked and waited for at each `fdatasync`. Direct writes are of whole blocks, so the last one,
+//! filled up with zeros, is written again with what comes next; its first part stays the same, byte for byte. File systems
+//! that know no direct writes get plain ones.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+
+/// What every device and file system in use takes as a block.
+const BLOCK: usize = 4_096;
+
+/// A file written block by block.
+pub(super) struct Blocks {
+    file: File,
+    direct: bool,
+    /// Bytes written.
+    end: u64,
+    /// Those of them in the last, unfilled block.
+    tail: Vec<u8>,
+    /// Holds what is being written, at a place that is a multiple of a block.
+    scratch: Vec<u8>,
+}
+
+fn open(path: &Path, direct: bool) -> io::Result<File> {
+    let flags = if direct { rustix::fs::OFlags::DIRECT.bits() as i32 } else { 0 };
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).custom_flags(flags).open(path)
+}
+
+impl Blocks {
+    /// Opens a file, or makes it, to go on at `end`.
+    pub fn open(path: &Path, end: u64) -> io::Result<Self> {
+        let (file, direct) = match open(path, true) {
+            Ok(file) => (file, true),
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => (open(path, false)?, false),
+            Err(error) => return Err(error),
+        };
+        let unfilled = end % BLOCK as u64;
+        let mut tail = vec![0; unfilled as usize];
+        open(path, false)?.read_exact_at(&mut tail, end - unfilled)?;
+        Ok(Blocks { file, direct, end, tail, scratch: Vec::new() })
+    }
+
+    /// The file, for what is done to it as a whole.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Bytes written.
+    pub fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// Writes behind what is there; it is on the disk after the next `fdatasync`. After an error, the file is not to be
+    /// written again.
+    pub fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if !self.direct {
+            self.file.write_all_at(bytes, self.end)?;
+            self.end += bytes.len() as u64;
+            return Ok(());
+        }
+        let from = self.end - self.tail.len() as u64;
+        let length = self.tail.len() + bytes.len();
+        self.scratch.clear();
+        self.scratch.resize(length.next_multiple_of(BLOCK) + BLOCK, 0);
+        let place = self.scratch.as_ptr().align_offset(BLOCK);
+        let whole = &mut self.scratch[place..place + length.next_multiple_of(BLOCK)];
+        whole[..self.tail.len()].copy_from_slice(&self.tail);
+        whole[self.tail.len()..length].copy_from_slice(bytes);
+        self.file.write_all_at(whole, from)?;
+        self.end += bytes.len() as u64;
+        self.tail.clear();
+        self.tail.extend_from_slice(&whole[length - length % BLOCK..length]);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_there_with_zeros_behind_it_and_goes_on_after_opening_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("blocks");
+        let mut written = Vec::new();
+        let mut blocks = Blocks::open(&path, 0).unwrap();
+        for (number, size) in [1, 4_095, 4_096, 10, 8_192, 5_000, 3_000, 0, 1].into_iter().enumerate() {
+            let part = vec![number as u8 + 1; size];
+            blocks.append(&part).unwrap();
+            written.extend(part);
+            assert_eq!(blocks.end(), written.len() as u64);
+            let there = std::fs::read(&path).unwrap();
+            assert_eq!(there[..written.len()], written);
+            assert!(there[written.len()..].iter().all(|byte| *byte == 0));
+            if number % 2 == 1 {
+                blocks = Blocks::open(&path, written.len() as u64).unwrap();
+            }
+        }
+        assert!(blocks.direct, "this file system knows direct writes");
+    }
+}
