@@ -12,11 +12,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Zeros that are written at once: some 0.2 ms of a disk's time.
-const PIECE: usize = 256 << 10;
-/// Pause between two pieces. A segment takes 1.3 s at least, so it is ready in time up to some 80,000 entries a second;
-/// beyond, segments are only reserved.
-const PAUSE: Duration = Duration::from_millis(5);
+/// Zeros that are written at once: less than 0.1 ms of a disk's time, which is what a call may have to wait for them.
+const PIECE: usize = 64 << 10;
+/// Pause between two pieces. A segment takes 2 to 3 s so, and is ready in time up to some 40,000 entries a second; beyond,
+/// segments are only reserved.
+const PAUSE: Duration = Duration::from_millis(2);
 
 #[derive(Default)]
 enum State {
