@@ -18,5 +18,5 @@ fuzz_target!(|bytes: &[u8]| {
     let _ = LogVerifier::parse(&text);
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(file.path(), bytes).expect("written");
-    let _ = read_segment(file.path(), 0, None);
+    let _ = read_segment(file.path(), 0, None, 0);
 });

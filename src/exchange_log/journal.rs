@@ -10,8 +10,8 @@ use super::LogError;
 use super::blocks::Blocks;
 use super::spare::Spare;
 use super::storage::Storage;
-use std::fs::OpenOptions;
-use std::io::Write;
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -74,12 +74,22 @@ pub fn segments(folder: &Path) -> Result<Vec<(u64, PathBuf)>, LogError> {
     Ok(found)
 }
 
-/// Reads a segment: its records up to `before`, and where the whole ones end.
-pub fn read_segment(path: &Path, first: u64, before: Option<u64>) -> Result<(Vec<Record>, u64), LogError> {
-    let bytes = std::fs::read(path).map_err(|error| LogError::io(path, &error))?;
+/// What was read of a segment.
+pub struct Segmented {
+    /// Its entries from the wanted one on.
+    pub records: Vec<Record>,
+    /// The index behind its last entry.
+    pub next: u64,
+    /// Where its whole records end.
+    pub end: u64,
+}
+
+/// Reads a segment up to the entry `before`, and keeps its entries from `from` on.
+pub fn read_segment(path: &Path, first: u64, before: Option<u64>, from: u64) -> Result<Segmented, LogError> {
+    let bytes = read_written(path).map_err(|error| LogError::io(path, &error))?;
     if bytes.len() < HEAD || bytes[..HEAD].iter().all(|byte| *byte == 0) {
         // Made, but nothing was written yet.
-        return Ok((Vec::new(), HEAD as u64));
+        return Ok(Segmented { records: Vec::new(), next: first, end: HEAD as u64 });
     }
     if &bytes[..8] != MAGIC || bytes[8..16] != first.to_be_bytes() {
         return Err(LogError::corrupt(path, 0, "not a journal segment of this index"));
@@ -89,10 +99,12 @@ pub fn read_segment(path: &Path, first: u64, before: Option<u64>) -> Result<(Vec
     let mut next = first;
     while before.is_none_or(|before| next < before) {
         match read_record(&bytes, at) {
-            Some((record, _, end)) if record.index == next => {
+            Some((index, _, body, end)) if index == next => {
+                if index >= from {
+                    records.push(Record { index, bytes: body.to_vec() });
+                }
                 next += 1;
                 at = end;
-                records.push(record);
             }
             _ => break,
         }
@@ -103,11 +115,30 @@ pub fn read_segment(path: &Path, first: u64, before: Option<u64>) -> Result<(Vec
     if before.is_some_and(|before| next < before) {
         return Err(LogError::corrupt(path, at as u64, format!("entry {next} is missing")));
     }
-    Ok((records, at as u64))
+    Ok(Segmented { records, next, end: at as u64 })
 }
 
-/// A whole record at an offset: record, first index of its batch, end.
-fn read_record(bytes: &[u8], at: usize) -> Option<(Record, u64, usize)> {
+/// A file without the zeros at its end: most of a segment is what it was filled with, and 64 MB that are read once stay with
+/// the process for long.
+fn read_written(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    let (mut written, mut zeros, mut piece) = (Vec::new(), 0, vec![0; 64 << 10]);
+    loop {
+        let read = file.read(&mut piece)?;
+        if read == 0 {
+            return Ok(written);
+        }
+        if piece[..read].iter().all(|byte| *byte == 0) {
+            zeros += read;
+        } else {
+            written.resize(written.len() + std::mem::take(&mut zeros), 0);
+            written.extend_from_slice(&piece[..read]);
+        }
+    }
+}
+
+/// A whole record at an offset: index, first index of its batch, the entry, end.
+fn read_record(bytes: &[u8], at: usize) -> Option<(u64, u64, &[u8], usize)> {
     let head = bytes.get(at..at + RECORD_HEAD)?;
     let number = |range: std::ops::Range<usize>| -> Option<u64> {
         Some(head[range].iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte)))
@@ -118,8 +149,7 @@ fn read_record(bytes: &[u8], at: usize) -> Option<(Record, u64, usize)> {
     if u64::from(crc32c::crc32c(body)) != number(4..8)? {
         return None;
     }
-    let record = Record { index: number(8..16)?, bytes: body[16..].to_vec() };
-    Some((record, number(16..24)?, end))
+    Some((number(8..16)?, number(16..24)?, &body[16..], end))
 }
 
 /// Whether a record of a later batch than the one at `next` stands behind `at`.
@@ -128,8 +158,8 @@ fn later_batch(bytes: &[u8], at: usize, next: u64) -> bool {
     while let Some(here) = next_byte(bytes, from) {
         // A length's first two bytes are zero for any entry, so a record can begin up to three bytes earlier.
         for start in here.saturating_sub(3).max(at)..=here {
-            if let Some((record, batch, _)) = read_record(bytes, start)
-                && record.index > next
+            if let Some((index, batch, ..)) = read_record(bytes, start)
+                && index > next
                 && batch > next
             {
                 return true;
@@ -165,11 +195,10 @@ impl Journal {
             if *first > next {
                 return Err(LogError::corrupt(path, 0, format!("entries {next} to {} are missing", first - 1)));
             }
-            let (read, end) = read_segment(path, *first, before)?;
-            let reached = *first + read.len() as u64;
-            records.extend(read.into_iter().filter(|record| record.index >= next));
-            next = next.max(reached);
-            last = Some((path.clone(), end, reached));
+            let read = read_segment(path, *first, before, next)?;
+            records.extend(read.records);
+            next = next.max(read.next);
+            last = Some((path.clone(), read.end, read.next));
         }
         let mut journal =
             Journal { folder: folder.to_owned(), segment: None, next_index: next, spare: Arc::new(Spare::of(folder)?) };

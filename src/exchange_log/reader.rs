@@ -131,15 +131,15 @@ impl LogReader {
             }
             // Sealed and given up since the checkpoint was read, or while it was read: begin again with the newer one.
             let moved_on = || LogError::Io { path: path.clone(), reason: "the journal has moved on".into() };
-            let (records, _) = read_segment(path, *first, before).map_err(|error| match error {
+            let next = sealed + tail.len() as u64;
+            let read = read_segment(path, *first, before, next).map_err(|error| match error {
                 LogError::Corrupt { .. } if !path.exists() => moved_on(),
                 other => other,
             })?;
-            let next = sealed + tail.len() as u64;
             if *first > next {
                 return Err(moved_on());
             }
-            tail.extend(records.into_iter().filter(|record| record.index >= next).map(|record| record.bytes));
+            tail.extend(read.records.into_iter().map(|record| record.bytes));
         }
         Ok(tail)
     }
