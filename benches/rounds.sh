@@ -8,7 +8,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 rounds=${1:-5} secs=${2:-5} source=${3:-officials} BENCH=$(realpath "${BENCH:-../shared/bench}")
-# A token as a system has it: with the scope it needs (some 560 bytes; the peers' has 513).
+# A token as a system has it: with the scope it needs (some 530 bytes; the peers' has 513).
 case $source in population) SCOPE=population:verify ;; *) SCOPE=$source:read ;; esac
 . benches/stage.sh
 # The source's sample, as a path and the message in hexadecimal.
