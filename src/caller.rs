@@ -3,11 +3,11 @@
 
 use crate::drivers::http::connector;
 use crate::frame::{FrameError, FrameReader, frame};
-use crate::http2::{AnswerBody, Http2, Http2Error};
+use crate::http2::{AnswerBody, Http2, Http2Error, grpc_head};
 use crate::identity::tls::{self, TlsFault};
 use bytes::Bytes;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -105,13 +105,7 @@ impl Caller {
         timeout: Option<Duration>,
     ) -> Result<Answering, CallerError> {
         let path: PathAndQuery = path.parse().map_err(|_| unfit("path", path))?;
-        let mut headers = HeaderMap::new();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        headers.insert(header::TE, HeaderValue::from_static("trailers"));
-        if let Some(timeout) = timeout {
-            let text = format!("{}m", timeout.as_millis().min(99_999_999));
-            headers.insert("grpc-timeout", HeaderValue::from_str(&text).map_err(|_| unfit("timeout", &text))?);
-        }
+        let mut headers = grpc_head(timeout);
         for (name, value) in metadata {
             let name: HeaderName = name.parse().map_err(|_| unfit("metadata name", name))?;
             headers.append(name.clone(), HeaderValue::from_str(value).map_err(|_| unfit("value of", name.as_str()))?);

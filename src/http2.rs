@@ -10,7 +10,7 @@ use futures_util::future::{BoxFuture, Shared};
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{Ping, PingPong, Reason, RecvStream, SendStream};
 use http::uri::{Parts, PathAndQuery};
-use http::{HeaderMap, Method, Request, Response, Uri};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header};
 use http_body::{Body, Frame};
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -53,6 +53,20 @@ impl Http2Error {
     fn ended() -> Self {
         Http2Error::Broken("the stream has ended".into())
     }
+}
+
+/// The head of a gRPC request; `grpc-timeout` in milliseconds, of which it takes eight digits (gRPC over HTTP/2, "Timeout").
+/// What is left of a deadline never comes again, so it stays out of HPACK's dynamic table (RFC 7541, section 6.2.3).
+pub fn grpc_head(timeout: Option<Duration>) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(8);
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    let timeout = timeout.map(|timeout| format!("{}m", timeout.as_millis().min(99_999_999)));
+    if let Some(Ok(mut value)) = timeout.map(HeaderValue::try_from) {
+        value.set_sensitive(true);
+        headers.insert("grpc-timeout", value);
+    }
+    headers
 }
 
 /// An address, with the connection to it.

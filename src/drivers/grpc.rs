@@ -5,14 +5,14 @@ use super::http::connector;
 use super::{Call, Driver, SourceAnswer, SourceError, SourceRequest};
 use crate::contract::{Binding, Shape};
 use crate::frame::{FrameError, FrameReader, frame};
-use crate::http2::{AnswerBody, Begun, Http2, Http2Error, Outgoing};
+use crate::http2::{AnswerBody, Begun, Http2, Http2Error, Outgoing, grpc_head};
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, Either, select};
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, stream};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tonic::Code;
 
 /// gRPC towards one source.
@@ -131,13 +131,11 @@ async fn send_all(
 
 fn headers(call: &Call) -> Result<HeaderMap, SourceError> {
     let context = &call.context;
-    let mut headers = HeaderMap::with_capacity(8);
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    headers.insert(header::TE, HeaderValue::from_static("trailers"));
-    let left = call.until.map(timeout);
+    // `0m` is no timeout that a source need take.
+    let left = call.until.map(|until| until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1)));
+    let mut headers = grpc_head(left);
     // Only a purpose comes again: the rest would but drive it out of HPACK's dynamic table (RFC 7541, section 6.2.3).
     let plain = [
-        ("grpc-timeout", left.as_deref(), true),
         ("ndxp-exchange-id", Some(context.exchange_id.as_str()), true),
         ("ndxp-official", context.official.as_deref(), true),
         ("ndxp-purpose", context.purpose.as_deref(), false),
@@ -152,12 +150,6 @@ fn headers(call: &Call) -> Result<HeaderMap, SourceError> {
         }
     }
     Ok(headers)
-}
-
-/// What is left of the caller's time, as `grpc-timeout` says it: at most eight digits, so milliseconds up to a day.
-fn timeout(until: Instant) -> String {
-    let left = until.saturating_duration_since(Instant::now());
-    format!("{}m", left.as_millis().clamp(1, 86_400_000))
 }
 
 fn frame_error(error: FrameError) -> SourceError {

@@ -40,7 +40,9 @@ impl Blocks {
         };
         let unfilled = end % BLOCK as u64;
         let mut tail = vec![0; unfilled as usize];
-        open(path, false)?.read_exact_at(&mut tail, end - unfilled)?;
+        if unfilled > 0 {
+            open(path, false)?.read_exact_at(&mut tail, end - unfilled)?;
+        }
         Ok(Blocks { file, direct, end, tail, scratch: Vec::new() })
     }
 

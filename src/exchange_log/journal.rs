@@ -10,8 +10,8 @@ use super::LogError;
 use super::blocks::Blocks;
 use super::spare::Spare;
 use super::storage::Storage;
-use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -288,9 +288,10 @@ impl Segment {
     fn create(folder: &Path, first: u64) -> Result<Self, LogError> {
         let path = segment_path(folder, first);
         let make = || {
-            let mut file = OpenOptions::new().create(true).write(true).truncate(true).open(&path)?;
+            let mut blocks = Blocks::open(&path, 0)?;
+            blocks.file().set_len(0)?;
             // Reserving the space now means that a full disk is noticed here, before anything is promised.
-            match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, SEGMENT_BYTES) {
+            match rustix::fs::fallocate(blocks.file(), rustix::fs::FallocateFlags::empty(), 0, SEGMENT_BYTES) {
                 Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => {}
                 Err(error) => {
                     drop(std::fs::remove_file(&path));
@@ -298,9 +299,9 @@ impl Segment {
                 }
             }
             super::crash_point("journal.made");
-            file.write_all(&head(first))?;
-            file.sync_all()?;
-            Blocks::open(&path, HEAD as u64)
+            blocks.append(&head(first))?;
+            blocks.file().sync_all()?;
+            Ok(blocks)
         };
         let blocks = make().map_err(|error: std::io::Error| LogError::io(&path, &error))?;
         super::sync_folder(folder)?;
@@ -311,13 +312,13 @@ impl Segment {
         let path = segment_path(folder, first);
         let make = || {
             super::crash_point("journal.made");
-            let mut file = OpenOptions::new().write(true).open(spare)?;
-            file.write_all(&head(first))?;
-            file.sync_data()?;
+            let mut blocks = Blocks::open(spare, 0)?;
+            blocks.append(&head(first))?;
+            blocks.file().sync_data()?;
             std::fs::rename(spare, &path)?;
-            Blocks::open(&path, HEAD as u64)
+            Ok(blocks)
         };
-        let blocks = make().map_err(|error| LogError::io(&path, &error))?;
+        let blocks = make().map_err(|error: std::io::Error| LogError::io(&path, &error))?;
         super::sync_folder(folder)?;
         Ok(Segment { path, blocks })
     }
@@ -325,18 +326,20 @@ impl Segment {
     /// Opens a segment to go on at `end`; what stands behind is torn and is cut off.
     fn reopen(path: PathBuf, end: u64) -> Result<Self, LogError> {
         let open = || {
-            let mut file = OpenOptions::new().write(true).open(&path)?;
-            file.set_len(end)?;
-            match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, SEGMENT_BYTES) {
+            // One without entries may lack its head.
+            let bare = end == HEAD as u64;
+            let mut blocks = Blocks::open(&path, if bare { 0 } else { end })?;
+            blocks.file().set_len(end)?;
+            match rustix::fs::fallocate(blocks.file(), rustix::fs::FallocateFlags::empty(), 0, SEGMENT_BYTES) {
                 // A full disk is met again, and told, when the next batch is written.
                 Ok(()) | Err(_) => {}
             }
-            if end == HEAD as u64 {
+            if bare {
                 let first = path.file_stem().and_then(|name| name.to_str()?.parse().ok()).unwrap_or_default();
-                file.write_all(&head(first))?;
+                blocks.append(&head(first))?;
             }
-            file.sync_all()?;
-            Blocks::open(&path, end)
+            blocks.file().sync_all()?;
+            Ok(blocks)
         };
         let blocks = open().map_err(|error: std::io::Error| LogError::io(&path, &error))?;
         Ok(Segment { path, blocks })

@@ -1,10 +1,10 @@
 //! The exchange log: append-only, Merkle-tree, tamper-evident.
 //!
 //! The life of an entry: [`ExchangeLog::append`] puts its canonical bytes into the worker's outbox → the worker queues
-//! them with those of all calls that were ready with it → the writer thread gathers what is queued into one batch, writes it to the [`journal`] and calls `fdatasync` once → the appenders are told the index, and only
-//! then may their answers leave → at least every second the [`seal`]er moves the new entries into entry bundles and
-//! hash tiles (C2SP tlog-tiles), signs a [`checkpoint`] (C2SP tlog-checkpoint), and journal segments that are wholly in
-//! full bundles are deleted.
+//! them with those of all calls that were ready with it → the writer thread gathers what is queued into one batch, writes
+//! it to the [`journal`] and calls `fdatasync` once → the appenders are told the index, and only then may their answers
+//! leave → at least every second the [`seal`]er moves the new entries into entry bundles and hash tiles (C2SP
+//! tlog-tiles), signs a [`checkpoint`] (C2SP tlog-checkpoint), and journal segments that are wholly sealed are given up.
 //!
 //! Durability: the contract is that of [`storage::Storage`].
 //!

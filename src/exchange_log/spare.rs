@@ -102,20 +102,19 @@ impl Spare {
                 State::Wanted => {
                     *state = State::Filling;
                     drop(state);
-                    let filled = self.fill();
-                    state = self.state();
-                    match filled {
-                        // Taken over by nobody meanwhile: only this thread leaves `Filling`, but for the end.
-                        Ok(true) if matches!(*state, State::Filling) => *state = State::Ready,
-                        Ok(_) => {}
+                    let next = match self.fill() {
+                        Ok(()) => State::Ready,
                         Err(error) => {
                             // No harm: the journal reserves its next segment itself. Most likely the disk is full.
                             tracing::debug!(%error, "no journal segment can be made ready ahead");
                             let _ = remove_file(&self.path);
-                            if matches!(*state, State::Filling) {
-                                *state = State::Empty;
-                            }
+                            State::Empty
                         }
+                    };
+                    state = self.state();
+                    // Unless the log was closed meanwhile.
+                    if matches!(*state, State::Filling) {
+                        *state = next;
                     }
                 }
                 _ => state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner),
@@ -123,8 +122,8 @@ impl Spare {
         }
     }
 
-    /// Fills the file with zeros; false where the log was closed meanwhile.
-    fn fill(&self) -> std::io::Result<bool> {
+    /// Fills the file with zeros; breaks off where the log is closed.
+    fn fill(&self) -> std::io::Result<()> {
         let mut blocks = Blocks::open(&self.path, 0)?;
         blocks.file().set_len(SEGMENT_BYTES)?;
         let zeros = vec![0; PIECE];
@@ -134,11 +133,10 @@ impl Spare {
             let wait = self.wake.wait_timeout_while(self.state(), PAUSE, open);
             let (state, _) = wait.unwrap_or_else(PoisonError::into_inner);
             if matches!(*state, State::Closed) {
-                return Ok(false);
+                return Ok(());
             }
         }
-        blocks.file().sync_all()?;
-        Ok(true)
+        blocks.file().sync_all()
     }
 
     /// Ends [`fill_when_wanted`](Self::fill_when_wanted), and leaves no spare behind.
