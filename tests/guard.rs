@@ -296,6 +296,38 @@ async fn ten_times_what_a_source_can_do_is_refused_early_and_the_rest_goes_on() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_can_do_less_at_once_than_is_configured_is_found_out_and_not_drowned() {
+    // Two at once, 60 ms each, so 33 a second; 64 places are configured.
+    let stage = guarded(&[]);
+    let actor = stage.system("one-stop-shop");
+    let places = || {
+        let text = support::ops_text(&stage, "/metrics");
+        let line = text.lines().find(|line| line.starts_with("ndxp_source_places{source=\"business\"}")).unwrap();
+        line.rsplit(' ').next().unwrap().parse::<usize>().unwrap()
+    };
+    let code = stage.sandbox.province.enterprises[0].code.clone();
+    stage.sandbox.faults.set("business", Fault { latency_ms: 60, at_once: Some(2), ..Fault::default() });
+    // A quiet time first, in which it is seen how long a call takes.
+    open_loop(&actor, &code, Duration::from_millis(70), 40).await;
+    assert_eq!(places(), 64);
+    // Eight seconds of ten times what it can do.
+    let ended = open_loop(&actor, &code, Duration::from_millis(3), 2_640).await;
+    let found = places();
+    assert!((4..=16).contains(&found), "{found} places");
+    let answered = ended.iter().filter(|(ended, _)| ended.is_empty()).count();
+    assert!(answered >= 240, "only {answered} of 264 were answered");
+    let refused = ended.iter().filter(|(ended, _)| ended == "GATEWAY_OVERLOADED").count();
+    assert_eq!(answered + refused, 2_640, "{ended:?}");
+    // Who is let in once it is found out waits for some calls' time, not for that of the 192 whom places and queue can hold.
+    let mut times: Vec<Duration> =
+        ended.iter().skip(1_800).filter(|(ended, _)| ended.is_empty()).map(|(_, time)| *time).collect();
+    times.sort_unstable();
+    let late = times.iter().filter(|time| **time > Duration::from_millis(900)).count();
+    assert!(times.len() > 40 && late <= times.len() / 20, "{times:?}");
+    stage.verify();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_crowd_beyond_the_gateway_s_own_capacity_is_turned_away_but_not_its_administrators() {
     let stage = one_worker();
     let first = stage.system("one-stop-shop");

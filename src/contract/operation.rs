@@ -182,6 +182,15 @@ pub struct Operation {
     pub answer_fields: FieldTree,
 }
 
+impl Operation {
+    /// Whether the time of its calls tells how busy the source is: not where the caller decides over it by a stream of
+    /// requests, nor where answers may have been kept.
+    pub fn time_tells(&self) -> bool {
+        let kept = matches!(&self.binding, Binding::Rest(binding) if binding.etag);
+        self.shape != Shape::ClientStream && !kept
+    }
+}
+
 /// A value that the caller does not give.
 #[derive(Debug)]
 pub struct FillPlan {

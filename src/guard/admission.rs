@@ -98,7 +98,8 @@ impl Admission {
     /// Holds a refusal back, where not too many are held already; for half of the caller's time at most, so that it hears
     /// why.
     pub async fn hold(&self, timeout: Option<Duration>) {
-        let hold = self.held_for().min(timeout.unwrap_or(HOLD.1) / 2);
+        // A quarter more or less: those that were refused together are not to come again together.
+        let hold = self.held_for().mul_f32(0.75 + fastrand::f32() / 2.0).min(timeout.unwrap_or(HOLD.1) / 2);
         let held = Held(self);
         if self.held.fetch_add(1, Ordering::Relaxed) < MOST_HELD {
             tokio::time::sleep(hold).await;
@@ -199,7 +200,7 @@ mod tests {
         let admission = Admission::default();
         let began = Instant::now();
         admission.hold(None).await;
-        assert!(began.elapsed() >= HOLD.0);
+        assert!(began.elapsed() >= HOLD.0 * 3 / 4);
         admission.hold(Some(Duration::from_millis(20))).await;
         assert!(began.elapsed() < HOLD.0 * 2);
         admission.held.store(MOST_HELD, Ordering::Relaxed);

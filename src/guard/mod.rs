@@ -1,20 +1,24 @@
-//! The guard: one slow or broken source must not hurt the others. Per source: a bulkhead with a bounded queue, a
-//! breaker, a budget of retries, and the deadline. Per worker: admission.
+//! The guard: one slow or broken source must not hurt the others. Per source: a bulkhead that finds its size by itself, with
+//! a bounded queue, a breaker, a budget of retries, and the deadline. Per worker: admission.
 
 mod admission;
+mod bound;
 mod breaker;
 mod endpoints;
+mod places;
 mod queue;
 mod retry;
 
 use crate::status::{Reason, Refusal};
+use bound::{Began, Pace};
 use breaker::Breaker;
+use places::Places;
 use queue::Wait;
 use retry::Budget;
+use std::collections::HashMap;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub use admission::{Admission, UnderWay};
 pub use breaker::{BreakerSettings, BreakerState};
@@ -24,7 +28,7 @@ pub use retry::RetrySettings;
 /// Bounds of one source.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct GuardSettings {
-    /// Calls at once.
+    /// Calls at once, at most.
     pub concurrency: usize,
     /// Calls that may wait for a place.
     pub queue: usize,
@@ -52,13 +56,21 @@ impl Default for GuardSettings {
 
 /// The guard of one source.
 pub struct Guard {
-    places: Arc<Semaphore>,
-    /// Places and queue together.
-    admitted: Arc<Semaphore>,
+    places: Places,
     settings: GuardSettings,
     wait: Wait,
     breaker: Breaker,
     retries: Budget,
+    /// Of each operation, by name.
+    paces: Mutex<HashMap<String, Arc<Pace>>>,
+}
+
+/// The guard of a source, as it stands before one of its operations.
+#[derive(Clone)]
+pub struct OperationGuard {
+    guard: Arc<Guard>,
+    /// `None` where the time of a call does not tell how busy the source is.
+    pace: Option<Arc<Pace>>,
 }
 
 /// How a call to the source ended, as the breaker sees it.
@@ -113,56 +125,69 @@ impl Drop for HubAsked {
 /// A place at the source; freed when dropped. A call that is dropped before [`Place::tell`] counts as nothing.
 pub struct Place {
     guard: Arc<Guard>,
+    pace: Option<Arc<Pace>>,
+    began: Began,
+    stream: bool,
     probe: bool,
     told: bool,
-    _place: OwnedSemaphorePermit,
-    _admitted: OwnedSemaphorePermit,
 }
 
 impl Guard {
     /// A guard of a source, with these bounds.
     pub fn new(source: &str, settings: GuardSettings) -> Arc<Self> {
         Arc::new(Guard {
-            places: Arc::new(Semaphore::new(settings.concurrency)),
-            admitted: Arc::new(Semaphore::new(settings.concurrency + settings.queue)),
+            places: Places::new(settings.concurrency),
             settings,
             wait: Wait::new(),
             breaker: Breaker::new(source, settings.breaker),
             retries: Budget::new(settings.retry),
+            paces: Mutex::default(),
         })
     }
 
-    /// Waits for a place at the source, at most until `deadline`; refused at once where the wait would be too long.
-    pub async fn admit(self: &Arc<Self>, deadline: Instant) -> Result<Place, Refusal> {
-        let busy = |after| Refusal::retry(Reason::GatewayOverloaded, after);
-        let admitted = self
-            .admitted
-            .clone()
-            .try_acquire_owned()
-            .map_err(|_| busy(self.wait.expected(self.settings.queue, self.settings.concurrency)))?;
-        let place = match self.places.clone().try_acquire_owned() {
-            Ok(place) => {
-                self.wait.none();
-                place
-            }
-            Err(_) => {
-                let places = self.settings.concurrency;
-                let ahead = (places + self.settings.queue - self.admitted.available_permits()).saturating_sub(places);
-                self.wait.admits(ahead, places, Instant::now()).map_err(busy)?;
-                let place = within(deadline, self.places.clone().acquire_owned()).await?;
-                place.map_err(|_| Refusal::from(Reason::GatewayOverloaded))?
-            }
-        };
-        // Asked last: a call that waited must not reach a source that failed meanwhile.
-        let probe =
-            self.breaker.ask(Instant::now()).map_err(|after| Refusal::retry(Reason::SourceCircuitOpen, after))?;
-        self.retries.call();
-        Ok(Place { guard: self.clone(), probe, told: false, _place: place, _admitted: admitted })
+    /// The guard before an operation; `judged`: whether the time of its calls tells how busy the source is.
+    pub fn before(self: &Arc<Self>, operation: &str, judged: bool) -> OperationGuard {
+        let mut paces = self.paces.lock().unwrap_or_else(PoisonError::into_inner);
+        let pace = judged.then(|| paces.entry(operation.to_owned()).or_default().clone());
+        OperationGuard { guard: self.clone(), pace }
     }
 
     /// How the breaker stands.
     pub fn breaker_state(&self) -> BreakerState {
         self.breaker.state()
+    }
+
+    /// Calls that the source is given at once, for now.
+    pub fn places(&self) -> usize {
+        self.places.size()
+    }
+}
+
+impl OperationGuard {
+    /// Waits for a place at the source, at most until `deadline`; refused at once where the wait would be too long.
+    pub async fn admit(&self, deadline: Instant) -> Result<Place, Refusal> {
+        let guard = &*self.guard;
+        let busy = |after| Refusal::retry(Reason::GatewayOverloaded, after);
+        if guard.places.take() {
+            guard.wait.waited(None, Instant::now());
+        } else {
+            let (longest, places) = (guard.settings.queue, guard.places.size());
+            let waiting = guard.places.queue(longest).ok_or_else(|| busy(guard.wait.expected(longest, places)))?;
+            let began = Instant::now();
+            guard.wait.admits(waiting.ahead, places, began).map_err(busy)?;
+            within(deadline, waiting.place()).await?;
+            let now = Instant::now();
+            guard.wait.waited(Some(now - began), now);
+        }
+        // From here on the place is given back, whatever happens.
+        let (guard, pace) = (self.guard.clone(), self.pace.clone());
+        let began = guard.places.begins();
+        let mut place = Place { guard, pace, began, stream: false, probe: false, told: false };
+        // Asked last: a call that waited must not reach a source that failed meanwhile.
+        let asked = place.guard.breaker.ask(Instant::now());
+        place.probe = asked.map_err(|after| Refusal::retry(Reason::SourceCircuitOpen, after))?;
+        place.guard.retries.call();
+        Ok(place)
     }
 }
 
@@ -171,7 +196,17 @@ impl Place {
     pub fn tell(&mut self, health: SourceHealth, took: Duration) {
         self.told = true;
         self.guard.wait.took(took);
+        if let (Some(pace), SourceHealth::Answered) = (&self.pace, health) {
+            self.guard.places.answered(pace, self.began, took);
+        }
         self.guard.breaker.tell(health == SourceHealth::Answered, took, self.probe, Instant::now());
+    }
+
+    /// The place becomes that of a stream, which may go on for long.
+    pub fn streams(mut self) -> Self {
+        self.stream = true;
+        self.guard.places.stream_begins();
+        self
     }
 
     /// After how long a read may be asked of another endpoint as well.
@@ -199,6 +234,10 @@ impl Drop for Place {
         if self.probe && !self.told {
             self.guard.breaker.forget_probe();
         }
+        if self.stream {
+            self.guard.places.stream_ends();
+        }
+        self.guard.places.give_back();
     }
 }
 
@@ -249,7 +288,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_source_queues_and_then_refuses() {
-        let guard = Guard::new("test", GuardSettings { concurrency: 1, queue: 1, ..GuardSettings::default() });
+        let settings = GuardSettings { concurrency: 1, queue: 1, ..GuardSettings::default() };
+        let guard = Guard::new("test", settings).before("Get", true);
         let soon = Instant::now() + Duration::from_millis(30);
         let first = guard.admit(soon).await.unwrap();
         let (waits, refused) = tokio::join!(guard.admit(soon), async {

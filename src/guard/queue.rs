@@ -1,14 +1,16 @@
-//! How long calls may wait for a place at a source. The queue is there for bursts: as long as it has been empty a moment ago, it
-//! may fill up. A queue that stands is of no use (CoDel, RFC 8289): it only makes every call late. Then calls that would wait
-//! longer than the source takes for one are refused at once, so that those that are let in take about twice as long as ever.
+//! How long calls may wait for a place at a source. The queue is there for bursts: it may fill up. A queue that stands is of no use
+//! (CoDel, RFC 8289): it only makes every call late. It stands when it has not been empty for an interval, or when calls have waited
+//! longer on average than the source takes for one: those that come and go in step leave it empty between them. Then calls that
+//! would wait longer than the source takes are refused at once, so that those that are let in take about twice as long as ever.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long a queue may stand.
 const INTERVAL: Duration = Duration::from_millis(100);
 /// A wait that is no trouble, however quick the source.
-const TARGET: Duration = Duration::from_millis(5);
+const TARGET: Duration = Duration::from_millis(1);
 /// Share of the newest call in the mean time, as a power of two: 1/16.
 const WEIGHT: u32 = 4;
 
@@ -19,22 +21,59 @@ pub(super) struct Wait {
     since: AtomicU64,
     /// How long the source takes for a call, in microseconds.
     mean: AtomicU64,
+    lately: Mutex<Lately>,
+    /// Whether calls waited long on average.
+    long: AtomicBool,
+}
+
+/// The calls of an interval that got a place.
+struct Lately {
+    began: Instant,
+    calls: u64,
+    /// How long they waited together, in microseconds.
+    waited: u64,
+    /// Others would have waited too long.
+    refused: bool,
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX >> 16)
 }
 
 impl Wait {
     pub(super) fn new() -> Self {
-        Wait { start: Instant::now(), since: AtomicU64::new(0), mean: AtomicU64::new(0) }
+        let start = Instant::now();
+        Wait {
+            start,
+            since: AtomicU64::new(0),
+            mean: AtomicU64::new(0),
+            lately: Mutex::new(Lately { began: start, calls: 0, waited: 0, refused: false }),
+            long: AtomicBool::new(false),
+        }
     }
 
-    /// A call has found a place without waiting.
-    pub(super) fn none(&self) {
-        self.since.store(0, Ordering::Relaxed);
+    /// A call has got a place after such a wait, or without one.
+    pub(super) fn waited(&self, wait: Option<Duration>, now: Instant) {
+        if wait.is_none() {
+            self.since.store(0, Ordering::Relaxed);
+        }
+        let mut lately = self.lately();
+        (lately.calls, lately.waited) = (lately.calls + 1, lately.waited + wait.map_or(0, micros));
+        if now.saturating_duration_since(lately.began) >= INTERVAL {
+            // As long as some are refused, the queue is short because of that.
+            let long = lately.refused || lately.waited / lately.calls > micros(self.longest());
+            self.long.store(long, Ordering::Relaxed);
+            *lately = Lately { began: now, calls: 0, waited: 0, refused: false };
+        }
+    }
+
+    fn lately(&self) -> MutexGuard<'_, Lately> {
+        self.lately.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The source took so long for a call.
     pub(super) fn took(&self, took: Duration) {
-        let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX >> WEIGHT);
-        let mean = self.mean.load(Ordering::Relaxed);
+        let (took, mean) = (micros(took), self.mean.load(Ordering::Relaxed));
         // What another thread adds at the same moment may be lost: it is a mean.
         let next = if mean == 0 { took } else { mean - (mean >> WEIGHT) + (took >> WEIGHT) };
         self.mean.store(next, Ordering::Relaxed);
@@ -46,23 +85,30 @@ impl Wait {
         Duration::from_micros(mean.saturating_mul(ahead as u64) / places.max(1) as u64)
     }
 
+    /// The longest wait in a queue that stands.
+    fn longest(&self) -> Duration {
+        TARGET.max(Duration::from_micros(self.mean.load(Ordering::Relaxed)))
+    }
+
     /// Whether a call may wait behind those ahead of it (itself among them); an error says when it is worth to come again.
     pub(super) fn admits(&self, ahead: usize, places: usize, now: Instant) -> Result<(), Duration> {
-        let at = u64::try_from(now.saturating_duration_since(self.start).as_micros()).unwrap_or(u64::MAX).max(1);
+        let at = micros(now.saturating_duration_since(self.start)).max(1);
         let since = self.since.load(Ordering::Relaxed);
         if since == 0 {
             self.since.store(at, Ordering::Relaxed);
-            return Ok(());
         }
-        let standing = at.saturating_sub(since);
+        let standing = if since == 0 { 0 } else { at.saturating_sub(since) };
         if self.mean.load(Ordering::Relaxed) == 0 {
             // No call has come back yet: it takes at least so long.
             self.mean.store(standing, Ordering::Relaxed);
         }
+        let stands = standing > micros(INTERVAL) || self.long.load(Ordering::Relaxed);
         let expected = self.expected(ahead, places);
-        let longest = TARGET.max(Duration::from_micros(self.mean.load(Ordering::Relaxed)));
-        let stands = standing > INTERVAL.as_micros() as u64;
-        if stands && expected > longest { Err(expected) } else { Ok(()) }
+        if !stands || expected <= self.longest() {
+            return Ok(());
+        }
+        self.lately().refused = true;
+        Err(expected)
     }
 }
 
@@ -83,10 +129,38 @@ mod tests {
         assert_eq!(wait.admits(40, 4, later), Err(Duration::from_millis(500)));
         assert_eq!(wait.admits(5, 4, later), Err(Duration::from_micros(62_500)));
         wait.admits(4, 4, later).unwrap();
-        // It ran empty: the next burst is let in.
-        wait.none();
-        wait.admits(40, 4, later).unwrap();
-        wait.admits(40, 4, later).unwrap();
+        // It ran empty, and nobody was refused for an interval: the next burst is let in.
+        wait.waited(None, later);
+        let then = later + INTERVAL;
+        wait.waited(None, then);
+        wait.admits(40, 4, then).unwrap();
+        wait.admits(40, 4, then).unwrap();
+    }
+
+    #[test]
+    fn calls_in_step_do_not_hide_a_queue_that_is_full_between_them() {
+        let wait = Wait::new();
+        (0..100).for_each(|_| wait.took(Duration::from_millis(2)));
+        let mut now = wait.start;
+        let mut round = |longest: u64| {
+            // A hundred come together, four at a time find a place; then it is empty.
+            now += Duration::from_millis(longest);
+            wait.waited(None, now);
+            (0..100).for_each(|call| wait.waited(Some(Duration::from_millis(longest * call / 100)), now));
+            wait.admits(50, 4, now)
+        };
+        assert_eq!(round(50), Ok(()), "a burst");
+        assert_eq!(round(50), Err(Duration::from_millis(25)));
+        // It has become short, but only because calls are refused.
+        (0..100).for_each(|_| assert!(round(3).is_err()));
+        // For an interval, nobody came who would have had to wait.
+        (0..100).for_each(|_| {
+            wait.waited(None, {
+                now += Duration::from_millis(2);
+                now
+            })
+        });
+        wait.admits(50, 4, now).unwrap();
     }
 
     #[test]

@@ -8,6 +8,7 @@ use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// What a source or hub does wrong.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +54,9 @@ pub struct Fault {
     pub status: Option<u16>,
     /// How much later every answer comes, in milliseconds.
     pub latency_ms: u64,
+    /// How many it works at at once, `latency_ms` each, while others wait there; as many as come unless said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at_once: Option<u16>,
 }
 
 impl From<FaultKind> for Fault {
@@ -72,6 +76,23 @@ struct Inner {
     expired: BTreeMap<String, u64>,
     /// How often each source or hub was asked.
     asked: BTreeMap<String, u64>,
+    /// When each of those that it works at at once will be done, by id.
+    busy: BTreeMap<String, Vec<Instant>>,
+}
+
+impl Inner {
+    /// How long a request that comes now takes, with its turn to wait for.
+    fn turn(&mut self, id: &str, fault: Fault, now: Instant) -> u64 {
+        let Some(at_once) = fault.at_once else { return fault.latency_ms };
+        let busy = self.busy.entry(id.to_owned()).or_default();
+        busy.retain(|until| *until > now);
+        busy.sort_unstable();
+        // Behind as many as are ahead, but for those that it works at with it.
+        let turn = busy.len().checked_sub(usize::from(at_once.max(1))).and_then(|ahead| busy.get(ahead));
+        let done = turn.copied().unwrap_or(now) + Duration::from_millis(fault.latency_ms);
+        busy.push(done);
+        u64::try_from((done - now).as_millis()).unwrap_or(u64::MAX)
+    }
 }
 
 impl Faults {
@@ -94,10 +115,12 @@ impl Faults {
         self.inner().set.remove(id);
     }
 
-    /// Counts that a source or hub is asked, and gives its fault.
+    /// Counts that a source or hub is asked, and gives its fault, with the latency of this request.
     pub fn asked(&self, id: &str) -> Fault {
-        *self.inner().asked.entry(id.to_owned()).or_default() += 1;
-        self.of(id)
+        let mut inner = self.inner();
+        *inner.asked.entry(id.to_owned()).or_default() += 1;
+        let fault = inner.set.get(id).copied().unwrap_or_default();
+        Fault { latency_ms: inner.turn(id, fault, Instant::now()), ..fault }
     }
 
     /// How often it was asked.
@@ -125,7 +148,7 @@ impl Faults {
 pub async fn control(listener: tokio::net::TcpListener, faults: Arc<Faults>) {
     loop {
         let Ok((stream, _)) = listener.accept().await else {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
             continue;
         };
         let faults = faults.clone();

@@ -183,7 +183,7 @@ impl Exchange {
             mask,
             standing,
             messages,
-            _place: place,
+            _place: place.streams(),
             until: caller_deadline,
         })
     }

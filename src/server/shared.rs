@@ -11,7 +11,7 @@ use crate::contract::fields::Mask;
 use crate::drivers::Adapter;
 use crate::exchange_log::ExchangeLog;
 use crate::exchange_log::pseudonym::Pseudonyms;
-use crate::guard::{Endpoints, Guard, GuardSettings, HubHealth};
+use crate::guard::{Endpoints, Guard, GuardSettings, HubHealth, OperationGuard};
 use crate::registry::{GrantView, Snapshot};
 use crate::telemetry::Metrics;
 use arc_swap::ArcSwap;
@@ -77,6 +77,7 @@ impl Shared {
         let served = self.served.load();
         for (name, (_, guard)) in &served.guards {
             self.metrics.breaker(name, guard.breaker_state() as i64);
+            self.metrics.places(name, guard.places() as i64);
         }
         for ((source, _), endpoints) in &served.endpoints {
             endpoints.states().for_each(|(address, up)| self.metrics.endpoint(source, address, up));
@@ -185,9 +186,10 @@ impl Served {
     }
 
     /// The guard of an operation: its own, or its source's.
-    fn guard(&self, operation: &Operation) -> Option<Arc<Guard>> {
+    fn guard(&self, operation: &Operation) -> Option<OperationGuard> {
         let own = self.guards.get(&own_guard(&operation.source.id, &operation.name));
-        own.or_else(|| self.guards.get(&operation.source.id)).map(|(_, guard)| guard.clone())
+        let (_, guard) = own.or_else(|| self.guards.get(&operation.source.id))?;
+        Some(guard.before(&operation.name, operation.time_tells()))
     }
 
     /// The ways that have several endpoints, for health checks.
@@ -228,7 +230,7 @@ pub struct Route {
     /// Another one, through a second hub.
     pub second: Option<Second>,
     /// Its guard, or its source's, shared by all workers.
-    pub guard: Arc<Guard>,
+    pub guard: OperationGuard,
 }
 
 /// A worker's routes, with connections of its own.

@@ -66,6 +66,7 @@ pub struct Metrics {
     source_seconds: Family<Source, Histogram>,
     certificates: Family<Certificate, Gauge>,
     breakers: Family<Source, Gauge>,
+    places: Family<Source, Gauge>,
     endpoints: Family<Endpoint, Gauge>,
     shed: Counter,
     shadowed: Family<Shadowed, Counter>,
@@ -95,6 +96,8 @@ impl Default for Metrics {
             "How a source's breaker stands: 0 closed, 1 half open, 2 open",
             breakers.clone(),
         );
+        let places = Family::<Source, Gauge>::default();
+        registry.register("source_places", "Calls that a source is given at once, for now", places.clone());
         let endpoints = Family::<Endpoint, Gauge>::default();
         registry.register(
             "endpoint_up",
@@ -115,6 +118,7 @@ impl Default for Metrics {
             source_seconds,
             certificates,
             breakers,
+            places,
             endpoints,
             shed,
             shadowed,
@@ -171,6 +175,11 @@ impl Metrics {
     /// Tells how a source's breaker stands.
     pub fn breaker(&self, source: &str, state: i64) {
         self.breakers.get_or_create(&Source { source: source.to_owned() }).set(state);
+    }
+
+    /// Tells how many calls a source is given at once.
+    pub fn places(&self, source: &str, places: i64) {
+        self.places.get_or_create(&Source { source: source.to_owned() }).set(places);
     }
 
     /// The text that a Prometheus server reads.

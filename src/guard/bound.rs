@@ -1,0 +1,239 @@
+//! How many calls a source should have under way at once. More than it can work at only wait for each other there: each takes
+//! longer, and no more are answered (Little's law). So where calls wait for a place, and those at the source take several times
+//! as long as they do when hardly any other is there, the bound goes down; it rises again as soon as they do not. (A gradient of
+//! latency, as in Envoy's adaptive concurrency and Netflix's concurrency-limits; but by operation, since a source's operations
+//! differ, and only as long as calls wait, since nothing is won otherwise.)
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Calls that are always let in at once; with no more than these under way, a call counts as undisturbed.
+pub(super) const FEWEST: usize = 4;
+/// How many times as long as undisturbed a call may take.
+const TOLERANCE: u64 = 3;
+/// How often the bound is looked at: not before so long, and not before so many calls that began since.
+const INTERVAL: Duration = Duration::from_millis(100);
+const CALLS: u64 = 16;
+/// After how many looks at a full source, none of which taught anything about undisturbed calls, room is made for some; and after
+/// how many where the bound is as low as it can be, which costs nothing then.
+const STALE: (u32, u32) = (200, 10);
+/// Undisturbed calls that are enough for it.
+const PROBES: u64 = 8;
+/// Share of the newest call in an operation's pace, as a power of two: 1/8.
+const WEIGHT: u32 = 3;
+
+/// How long an operation's call takes when hardly any other is under way at its source, in microseconds; 0: not known yet.
+#[derive(Debug, Default)]
+pub(super) struct Pace(AtomicU64);
+
+impl Pace {
+    fn learn(&self, took: u64) {
+        let pace = self.0.load(Ordering::Relaxed);
+        // What another thread adds at the same moment may be lost: it is a mean.
+        let next = if pace == 0 { took } else { pace - (pace >> WEIGHT) + (took >> WEIGHT) };
+        self.0.store(next.max(1), Ordering::Relaxed);
+    }
+}
+
+/// How a call began.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Began {
+    /// How many began before it.
+    pub(super) number: u64,
+    /// Hardly any other was under way.
+    pub(super) alone: bool,
+}
+
+/// The bound of one source.
+pub(super) struct Bound {
+    most: usize,
+    now: usize,
+    /// Of the calls that began since the last look: others tell of the bound before it.
+    since: Seen,
+    began: Instant,
+    first: u64,
+    /// Most calls were undisturbed before the last look.
+    quiet: bool,
+    /// Looks in a row at a full source that taught nothing about undisturbed calls.
+    stale: u32,
+    /// The bound to go back to when room was made for undisturbed calls.
+    probing: Option<usize>,
+}
+
+#[derive(Default)]
+struct Seen {
+    calls: u64,
+    /// Their time, and what it would have been undisturbed, in microseconds.
+    took: u64,
+    pace: u64,
+    undisturbed: u64,
+    /// Something was learnt of an operation's pace.
+    learnt: bool,
+    /// A call had to wait for a place.
+    waited: bool,
+}
+
+impl Bound {
+    pub(super) fn new(most: usize) -> Self {
+        let began = Instant::now();
+        Bound { most, now: most, since: Seen::default(), began, first: 0, quiet: true, stale: 0, probing: None }
+    }
+
+    /// Calls at once, for now.
+    pub(super) fn now(&self) -> usize {
+        self.now
+    }
+
+    #[cfg(test)]
+    pub(super) fn set(&mut self, now: usize) {
+        self.now = now;
+    }
+
+    /// A call has to wait.
+    pub(super) fn waits(&mut self) {
+        self.since.waited = true;
+    }
+
+    /// A call was answered, after so many others had begun in all.
+    pub(super) fn answered(&mut self, pace: &Pace, call: Began, took: Duration, others: u64, now: Instant) {
+        if call.number < self.first {
+            return;
+        }
+        let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX >> 16).max(1);
+        // Few were there when it came, and few came after it.
+        let undisturbed = call.alone && others.saturating_sub(call.number) <= 2 * FEWEST as u64;
+        self.since.undisturbed += u64::from(undisturbed);
+        // Among many others, a call that is alone is so because something held all of them up.
+        if undisturbed && ((self.quiet && !self.since.waited) || self.probing.is_some()) {
+            pace.learn(took);
+            self.since.learnt = true;
+        }
+        self.since.calls += 1;
+        let pace = pace.0.load(Ordering::Relaxed);
+        if pace > 0 {
+            self.since.took += took;
+            self.since.pace += pace;
+        }
+        let enough = match self.probing {
+            Some(_) => self.since.undisturbed >= PROBES || self.since.calls >= 8 * PROBES,
+            None => self.since.calls >= CALLS && now.saturating_duration_since(self.began) >= INTERVAL,
+        };
+        if enough {
+            self.look();
+            (self.since, self.began, self.first) = (Seen::default(), now, others);
+        }
+    }
+
+    fn look(&mut self) {
+        let seen = &self.since;
+        self.quiet = seen.undisturbed * 2 >= seen.calls;
+        if let Some(before) = self.probing.take() {
+            (self.now, self.stale) = (before, 0);
+            return;
+        }
+        self.stale = if seen.waited && !seen.learnt { self.stale + 1 } else { 0 };
+        let patience = if self.now > FEWEST { STALE.0 } else { STALE.1 };
+        if self.stale >= patience || (self.stale > 0 && seen.pace == 0) {
+            (self.probing, self.now) = (Some(self.now), FEWEST.min(self.now));
+            return;
+        }
+        let allowed = seen.pace * TOLERANCE;
+        if seen.waited && seen.took > allowed {
+            let scaled = u64::try_from(self.now).unwrap_or(u64::MAX).saturating_mul(allowed) / seen.took;
+            self.now = usize::try_from(scaled).unwrap_or(self.now).max(self.now / 4).max(FEWEST).min(self.now);
+        } else if !seen.waited || seen.took < allowed / 5 * 4 {
+            self.now = (self.now + self.now / 8 + 1).min(self.most);
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::collections::VecDeque;
+
+    /// A source that works at so many calls at once, each for so long; more than that wait there for their turn.
+    struct Source {
+        at_once: usize,
+        work: Duration,
+        bound: Bound,
+        pace: Pace,
+        now: Instant,
+        /// Calls under way, with the moment at which each will be answered.
+        there: VecDeque<(Began, Instant, Instant)>,
+        begun: u64,
+    }
+
+    impl Source {
+        fn new(at_once: usize, work: Duration) -> Self {
+            let bound = Bound::new(64);
+            let there = VecDeque::new();
+            Source { at_once, work, now: bound.began, bound, pace: Pace::default(), there, begun: 0 }
+        }
+
+        /// For so long, so many calls are there or wait for a place: how many were answered.
+        fn load(&mut self, calls: usize, time: Duration) -> usize {
+            let (ends, mut answered) = (self.now + time, 0);
+            while self.now < ends {
+                while self.there.len() < calls.min(self.bound.now()) {
+                    // Behind as many as are ahead, but for those that the source works at with it.
+                    let turn = self.there.len().checked_sub(self.at_once).map_or(self.now, |ahead| self.there[ahead].2);
+                    let began = Began { number: self.begun, alone: self.there.len() < FEWEST };
+                    self.there.push_back((began, self.now, turn + self.work));
+                    self.begun += 1;
+                }
+                if calls > self.there.len() {
+                    self.bound.waits();
+                }
+                let (began, at, done) = self.there.pop_front().unwrap();
+                self.now = self.now.max(done);
+                self.bound.answered(&self.pace, began, done - at, self.begun, self.now);
+                answered += 1;
+            }
+            answered
+        }
+    }
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_source_that_is_made_slow_by_many_gets_as_many_as_it_can_work_at() {
+        let mut source = Source::new(4, Duration::from_millis(1));
+        source.load(1, SECOND);
+        assert_eq!(source.bound.now(), 64);
+        source.load(500, SECOND);
+        let places = source.bound.now();
+        assert!((8..=14).contains(&places), "{places}");
+        assert!(source.load(500, SECOND) >= 3_990);
+        // When nobody waits any more, a burst may come again.
+        source.load(2, SECOND * 3);
+        assert_eq!(source.bound.now(), 64);
+    }
+
+    #[test]
+    fn a_source_that_many_do_not_slow_down_keeps_all_its_places() {
+        let mut source = Source::new(1_000, Duration::from_millis(300));
+        source.load(2, SECOND * 10);
+        // Less than two in a hundred for the looks at undisturbed calls.
+        let answered = source.load(500, SECOND * 300);
+        assert!(answered >= 64 * 1_000 * 98 / 100, "{answered}");
+        assert_eq!(source.bound.now(), 64);
+        // It becomes slower by itself, for all alike.
+        source.work = Duration::from_secs(2);
+        source.load(500, SECOND * 200);
+        assert!(source.load(500, SECOND * 200) >= 64 * 100 * 9 / 10);
+    }
+
+    #[test]
+    fn under_load_from_the_start_it_finds_out_what_an_undisturbed_call_takes() {
+        let mut source = Source::new(4, Duration::from_millis(1));
+        source.load(500, SECOND * 2);
+        let places = source.bound.now();
+        assert!((8..=14).contains(&places), "{places}");
+        // It becomes ten times as fast, and what was learnt is forgotten.
+        source.work = Duration::from_micros(100);
+        source.load(500, SECOND * 120);
+        assert!((8..=14).contains(&source.bound.now()), "{}", source.bound.now());
+    }
+}
