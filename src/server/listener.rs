@@ -2,7 +2,7 @@
 //! of its own to the sources, so that a call runs to its end where it arrived.
 
 use super::answer::{self, AnswerBody};
-use super::backlog::Backlog;
+use super::backlog::{Backlog, Watched};
 use super::exchange::Exchange;
 use super::infra::Infra;
 use super::refusals::Refusals;
@@ -17,12 +17,16 @@ use crate::identity::tls::Gate;
 use crate::status::Reason;
 use arc_swap::ArcSwap;
 use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use hyper::body::Incoming;
-use hyper::service::service_fn;
+use hyper::server::conn::http2;
+use hyper::service::Service;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls_pki_types::CertificateDer;
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -30,6 +34,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::coop::unconstrained;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -164,31 +169,21 @@ impl Worker {
         answer
     }
 
-    async fn connection(self: &Arc<Self>, stream: TcpStream, address: SocketAddr) {
+    /// The handshake, and the connection behind it with its caller's certificates; `None` where it failed.
+    async fn open(
+        self: &Arc<Self>,
+        config: Arc<rustls::ServerConfig>,
+        stream: TcpStream,
+        address: SocketAddr,
+    ) -> Option<(Vec<CertificateDer<'static>>, Pin<Box<Connection>>)> {
         let _ = stream.set_nodelay(true);
         let (backlog, stream) = Backlog::of(stream);
-        let mut gate = self.control.gate.clone();
-        let acceptor = TlsAcceptor::from(gate.borrow_and_update().config.clone());
-        // Handshake and connection are in boxes of their own: ten thousand idle ones hold what they need, not what they needed.
-        let handshake = Box::pin(tokio::time::timeout(self.listen.handshake_timeout, acceptor.accept(stream)));
-        let Ok(Ok(stream)) = handshake.await else {
-            return self.refusals.connection(address, Reason::HandshakeFailed);
-        };
-        let chain: Vec<_> = stream.get_ref().1.peer_certificates().unwrap_or_default().to_vec();
-        let Some(certificate) = chain.first() else {
-            return self.refusals.connection(address, Reason::HandshakeFailed);
-        };
-        let caller = Arc::new((self.clone(), Arc::new(Peer::new(certificate, address))));
-        let service = service_fn(move |request: http::Request<Incoming>| {
-            let (caller, arrived) = (caller.clone(), Instant::now());
-            let stood = backlog.stood(arrived);
-            // In a box at once: on its way into a task it would be copied several times over.
-            Box::pin(async move {
-                let (worker, peer) = &*caller;
-                Ok::<_, Infallible>(worker.serve(peer, request, arrived, stood).await)
-            })
-        });
-        let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+        let handshake = TlsAcceptor::from(config).accept(stream);
+        let stream = tokio::time::timeout(self.listen.handshake_timeout, handshake).await.ok()?.ok()?;
+        let chain = stream.get_ref().1.peer_certificates()?.to_vec();
+        let peer = Arc::new(Peer::new(chain.first()?, address));
+        let calls = Calls { caller: Arc::new(Caller { worker: self.clone(), peer }), backlog };
+        let connection = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
@@ -196,8 +191,17 @@ impl Worker {
             .max_header_list_size(MAX_HEADERS)
             .keep_alive_interval(PING.0)
             .keep_alive_timeout(PING.1)
-            .serve_connection(TokioIo::new(stream), service);
-        let mut connection = Box::pin(connection);
+            .serve_connection(TokioIo::new(stream), calls);
+        Some((chain, Box::pin(connection)))
+    }
+
+    async fn connection(self: &Arc<Self>, stream: TcpStream, address: SocketAddr) {
+        let mut gate = self.control.gate.clone();
+        let config = gate.borrow_and_update().config.clone();
+        // In a box of its own: ten thousand idle connections hold what they need, not what their handshake needed.
+        let Some((chain, mut connection)) = Box::pin(self.open(config, stream, address)).await else {
+            return self.refusals.connection(address, Reason::HandshakeFailed);
+        };
         let mut age = std::pin::pin!(tokio::time::sleep(self.age()));
         let mut ending = false;
         let result = loop {
@@ -223,6 +227,33 @@ impl Worker {
         if result.is_err_and(|error| not_http2(&error)) {
             self.refusals.connection(address, Reason::ProtocolUnsupported);
         }
+    }
+}
+
+/// A connection under way.
+type Connection = http2::Connection<TokioIo<TlsStream<Watched>>, Calls, TokioExecutor>;
+
+/// The calls of one connection.
+struct Calls {
+    caller: Arc<Caller>,
+    backlog: Backlog,
+}
+
+struct Caller {
+    worker: Arc<Worker>,
+    peer: Arc<Peer>,
+}
+
+impl Service<Request<Incoming>> for Calls {
+    type Response = Response<AnswerBody>;
+    type Error = Infallible;
+    // In a box at once: on its way into a task it would be copied several times over.
+    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let (caller, arrived) = (self.caller.clone(), Instant::now());
+        let stood = self.backlog.stood(arrived);
+        Box::pin(async move { Ok(caller.worker.serve(&caller.peer, request, arrived, stood).await) })
     }
 }
 
