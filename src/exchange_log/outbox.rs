@@ -7,14 +7,12 @@
 //! choose a delay.
 
 use super::desk;
-use super::writer::{Queued, Shared};
+use super::writer::{ENOUGH, Queued, Shared};
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
-/// As many entries as need not wait for more: each one's share of a turn is small then.
-const ENOUGH: usize = 64;
 /// How long the first of them waits at most on a worker that is never done: about what a turn takes of its time anyway.
 const MAX_WAIT: Duration = Duration::from_millis(1);
 

@@ -12,12 +12,19 @@ use std::fs::File;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Most entries that wait to be written: half a second at 150,000 a second.
 const MAX_QUEUED: usize = 65_536;
 /// Most bytes in a batch: a write of this size is as fast for each byte as any larger one.
 const MAX_BATCH: usize = 1 << 20;
+/// Entries for which it is worth to wait before another turn of the disk, where the last one had so many: they come fast then.
+const MANY_AT_ONCE: usize = 12;
+/// How long after the last turn's beginning. A turn costs some 90 µs of CPU whatever it carries, interrupts and changes between
+/// threads included: at 30,000 entries a second, a turn a millisecond instead of one after the other saves 2 of 30 µs a call.
+const PACE: Duration = Duration::from_millis(1);
+/// As many entries as need not wait for more: each one's share of a turn is small then.
+pub(super) const ENOUGH: usize = 64;
 /// Time between sealings: a checkpoint at least every second, with room for a slow disk.
 const SEAL_EVERY: Duration = Duration::from_millis(400);
 /// Entries that make it worth to seal whole bundles only.
@@ -43,6 +50,8 @@ impl Queued {
 struct Queue {
     entries: Vec<Queued>,
     closed: bool,
+    /// The writer waits for more than the first.
+    gathering: bool,
 }
 
 /// What appenders and the threads share.
@@ -127,7 +136,7 @@ impl Shared {
     pub(super) fn push_all(&self, entries: impl Iterator<Item = Queued>) {
         let mut refused = Vec::new();
         let mut queue = lock(&self.queue);
-        let was_empty = queue.entries.is_empty();
+        let before = queue.entries.len();
         for entry in entries {
             let closed = queue.closed;
             if closed || queue.entries.len() >= MAX_QUEUED {
@@ -137,7 +146,8 @@ impl Shared {
                 queue.entries.push(entry);
             }
         }
-        let wake = was_empty && !queue.entries.is_empty();
+        let worth = if queue.gathering { ENOUGH } else { 1 };
+        let wake = before < worth && queue.entries.len() >= worth;
         drop(queue);
         if wake {
             self.wake_writer.notify_one();
@@ -150,9 +160,18 @@ impl Shared {
         }
     }
 
-    /// Takes what is queued; `None` when the log is closed and nothing is left.
-    fn take(&self, left: &mut Vec<Queued>) -> Option<()> {
+    /// Takes what is queued, as soon as there is enough of it or it is time for the next turn; `None` when the log is closed and
+    /// nothing is left.
+    fn take(&self, left: &mut Vec<Queued>, next_turn: Option<Instant>) -> Option<()> {
         let mut queue = lock(&self.queue);
+        while let Some(wait) = next_turn.and_then(|at| at.checked_duration_since(Instant::now()))
+            && queue.entries.len() < ENOUGH
+            && !queue.closed
+        {
+            queue.gathering = true;
+            queue = self.wake_writer.wait_timeout(queue, wait).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        queue.gathering = false;
         while queue.entries.is_empty() {
             if queue.closed {
                 return None;
@@ -164,8 +183,9 @@ impl Shared {
     }
 
     fn write_batches(&self, storage: &mut dyn Storage) {
-        let mut taken = Vec::new();
-        while self.take(&mut taken).is_some() {
+        let (mut taken, mut next_turn) = (Vec::new(), None);
+        while self.take(&mut taken, next_turn).is_some() {
+            next_turn = (taken.len() >= MANY_AT_ONCE).then(|| Instant::now() + PACE);
             let mut rest = taken.drain(..).peekable();
             while rest.peek().is_some() {
                 let (mut batch, mut waiting, mut size) = (Vec::new(), Vec::new(), 0);
