@@ -111,7 +111,7 @@ impl Caller {
             headers.append(name.clone(), HeaderValue::from_str(value).map_err(|_| unfit("value of", name.as_str()))?);
         }
         let unreachable = |error: Http2Error| CallerError::Unreachable(self.base.clone(), error.to_string());
-        let mut begun = self.http2.begin(&path, headers).await.map_err(unreachable)?;
+        let mut begun = self.http2.begin(&path, || Ok(headers.clone())).await.map_err(unreachable)?;
         begun.request.whole(messages.iter().map(|message| frame(message)));
         let (head, body) = begun.answer.head().await.map_err(unreachable)?.into_parts();
         Ok(Answering { headers: head.headers, reader: FrameReader::new(body, MAX_MESSAGE) })

@@ -209,21 +209,20 @@ impl Http2 {
         Http2 { place: Arc::new(Place { address, connector, state: Mutex::new(State::None) }) }
     }
 
-    /// Begins a call. A connection that turns out to be closed is made anew, once: nothing has been sent by it then.
-    pub async fn begin(&self, path: &PathAndQuery, headers: HeaderMap) -> Result<Begun, Http2Error> {
-        let mut parts: Parts = self.place.address()?.into_parts();
-        parts.path_and_query = Some(path.clone());
-        let uri = Uri::from_parts(parts).map_err(|_| Http2Error::NoConnection(NO_ADDRESS.into()))?;
-        let mut request = Request::new(());
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() = uri;
-        *request.headers_mut() = headers;
+    /// Begins a call with this head. A connection that turns out to be closed is made anew, once: nothing has been sent by it
+    /// then, and the head is made anew, too.
+    pub async fn begin<E: From<Http2Error>>(
+        &self,
+        path: &PathAndQuery,
+        head: impl Fn() -> Result<HeaderMap, E>,
+    ) -> Result<Begun, E> {
         let first = self.place.live().await?;
-        if let Ok(begun) = first.begin(request.clone()).await {
+        if let Ok(begun) = first.begin(self.place.request(path, head()?)?).await {
             return Ok(begun);
         }
         self.place.forget(&first);
-        self.place.live().await?.begin(request).await
+        let next = self.place.live().await?;
+        Ok(next.begin(self.place.request(path, head()?)?).await?)
     }
 }
 
@@ -236,6 +235,17 @@ impl Live {
 }
 
 impl Place {
+    fn request(&self, path: &PathAndQuery, headers: HeaderMap) -> Result<Request<()>, Http2Error> {
+        let mut parts: Parts = self.address()?.into_parts();
+        parts.path_and_query = Some(path.clone());
+        let uri = Uri::from_parts(parts).map_err(|_| Http2Error::NoConnection(NO_ADDRESS.into()))?;
+        let mut request = Request::new(());
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = uri;
+        *request.headers_mut() = headers;
+        Ok(request)
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -3,6 +3,7 @@
 use super::connection::Connection;
 use super::http::connector;
 use super::{Call, Driver, SourceAnswer, SourceError, SourceRequest};
+use crate::contract::settings::CallContext;
 use crate::contract::{Binding, Shape};
 use crate::frame::{FrameError, FrameReader, frame};
 use crate::http2::{AnswerBody, Begun, Http2, Http2Error, Outgoing, grpc_head};
@@ -53,17 +54,18 @@ impl Driver for GrpcDriver {
 
 impl Inner {
     async fn call(&self, call: Call) -> Result<SourceAnswer, SourceError> {
-        let Binding::Grpc(path) = &call.operation.binding else {
+        let Call { operation, request: messages, context, until } = call;
+        let Binding::Grpc(path) = &operation.binding else {
             return Err(SourceError::Protocol("no gRPC binding".into()));
         };
-        let shape = call.operation.shape;
-        let Begun { mut request, answer } = self.http2.begin(path, headers(&call)?).await?;
+        let shape = operation.shape;
+        let Begun { mut request, answer } = self.http2.begin(path, || headers(&context, until)).await?;
         let answer = async {
             let answer = answer.head().await?;
             check_head(answer.status(), answer.headers())?;
             if shape == Shape::ServerStream { self.stream(answer).await } else { self.one(answer).await }
         };
-        match call.request {
+        match messages {
             SourceRequest::One { bytes, .. } => {
                 request.whole([frame(&bytes)]);
                 answer.await
@@ -129,10 +131,9 @@ async fn send_all(
     Ok(request.end()?)
 }
 
-fn headers(call: &Call) -> Result<HeaderMap, SourceError> {
-    let context = &call.context;
+fn headers(context: &CallContext, until: Option<Instant>) -> Result<HeaderMap, SourceError> {
     // `0m` is no timeout that a source need take.
-    let left = call.until.map(|until| until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1)));
+    let left = until.map(|until| until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1)));
     let mut headers = grpc_head(left);
     // Only a purpose comes again: the rest would but drive it out of HPACK's dynamic table (RFC 7541, section 6.2.3).
     let plain = [

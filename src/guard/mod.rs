@@ -168,15 +168,16 @@ impl OperationGuard {
     pub async fn admit(&self, deadline: Instant) -> Result<Place, Refusal> {
         let guard = &*self.guard;
         let busy = |after| Refusal::retry(Reason::GatewayOverloaded, after);
+        let mut now = Instant::now();
         if guard.places.take() {
-            guard.wait.waited(None, Instant::now());
+            guard.wait.waited(None, now);
         } else {
             let (longest, places) = (guard.settings.queue, guard.places.size());
             let waiting = guard.places.queue(longest).ok_or_else(|| busy(guard.wait.expected(longest, places)))?;
-            let began = Instant::now();
+            let began = now;
             guard.wait.admits(waiting.ahead, places, began).map_err(busy)?;
             within(deadline, waiting.place()).await?;
-            let now = Instant::now();
+            now = Instant::now();
             guard.wait.waited(Some(now - began), now);
         }
         // From here on the place is given back, whatever happens.
@@ -184,7 +185,7 @@ impl OperationGuard {
         let began = guard.places.begins();
         let mut place = Place { guard, pace, began, stream: false, probe: false, told: false };
         // Asked last: a call that waited must not reach a source that failed meanwhile.
-        let asked = place.guard.breaker.ask(Instant::now());
+        let asked = place.guard.breaker.ask(now);
         place.probe = asked.map_err(|after| Refusal::retry(Reason::SourceCircuitOpen, after))?;
         place.guard.retries.call();
         Ok(place)
@@ -192,14 +193,14 @@ impl OperationGuard {
 }
 
 impl Place {
-    /// Tells the breaker how an attempt ended, and how long it took.
-    pub fn tell(&mut self, health: SourceHealth, took: Duration) {
+    /// Tells the guard how an attempt ended, how long it took, and when that was.
+    pub fn tell(&mut self, health: SourceHealth, took: Duration, now: Instant) {
         self.told = true;
         self.guard.wait.took(took);
         if let (Some(pace), SourceHealth::Answered) = (&self.pace, health) {
-            self.guard.places.answered(pace, self.began, took);
+            self.guard.places.answered(pace, self.began, took, now);
         }
-        self.guard.breaker.tell(health == SourceHealth::Answered, took, self.probe, Instant::now());
+        self.guard.breaker.tell(health == SourceHealth::Answered, took, self.probe, now);
     }
 
     /// The place becomes that of a stream, which may go on for long.

@@ -91,9 +91,9 @@ impl Places {
     }
 
     /// A call was answered: the bound may change.
-    pub(super) fn answered(&self, pace: &Pace, call: Began, took: Duration) {
+    pub(super) fn answered(&self, pace: &Pace, call: Began, took: Duration, now: Instant) {
         let mut state = self.lock();
-        state.bound.answered(pace, call, took, self.calls.load(Ordering::Relaxed), Instant::now());
+        state.bound.answered(pace, call, took, self.calls.load(Ordering::Relaxed), now);
         self.resize(&state);
     }
 

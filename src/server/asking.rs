@@ -121,13 +121,16 @@ pub(super) async fn ask(
 ) -> Result<SourceAnswer, Refusal> {
     let began = Instant::now();
     let again = Again::of(&call);
+    let (mut asked, mut ended) = (began, began);
     let (mut next, mut turn, mut tried) = (Some(call), Turn::choose(route), Tried::default());
     let result = loop {
         let Some(call) = next.take() else { break Err(SourceError::Unavailable("it could not be asked again")) };
-        let (asked, way) = (Instant::now(), turn.way(route));
+        let way = turn.way(route);
         record.hub(way.hub.as_deref());
         let result = attempt(way, call, again.as_ref(), deadline, place, &mut tried).await;
-        let (health, took) = (health(&result), asked.elapsed());
+        ended = Instant::now();
+        let (health, took) = (health(&result), ended - asked);
+        asked = ended;
         let retry = result.as_ref().err().and_then(SourceError::retry);
         match std::mem::replace(&mut turn, Turn::First) {
             Turn::Watched(second, hub) => {
@@ -143,15 +146,16 @@ pub(super) async fn ask(
         let other = tried.last.is_some_and(|last| way.endpoints.other_than(last));
         // Neither does what one endpoint failed at, as long as another one stands.
         if health == SourceHealth::Answered || !other {
-            place.tell(health, took);
+            place.tell(health, took, ended);
         }
         let wait = again.as_ref().zip(retry).and_then(|(_, asked)| place.retry_in(tried.attempts, asked, deadline));
         let Some(wait) = wait else { break result };
         tokio::time::sleep(if other { Duration::ZERO } else { wait }).await;
+        asked = Instant::now();
         next = again.as_ref().and_then(Again::call);
     };
     let attempts = tried.attempts;
-    record.source_took(began);
+    record.source_took(ended - began);
     record.attempts(attempts);
     if let (Some(second), Some(again), Ok(SourceAnswer::One(answer))) = (&route.second, again, &result)
         && second.mode == SecondMode::Shadow

@@ -15,7 +15,7 @@ use crate::status::{Reason, Refusal};
 use bytes::Bytes;
 use prost_reflect::DynamicMessage;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Most subjects in one entry: about 30 kB of its 64.
 pub const MAX_SUBJECTS: usize = 1_000;
@@ -180,8 +180,8 @@ impl Record {
     }
 
     /// How long the source took.
-    pub fn source_took(&mut self, since: Instant) {
-        self.entry.source_us = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
+    pub fn source_took(&mut self, time: Duration) {
+        self.entry.source_us = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
     }
 
     /// How often the source was asked; once is not told.
