@@ -3,8 +3,8 @@
 //! The writer takes what is there and goes to the disk. If a worker hands its entries over one by one, the first of them
 //! sets the writer off, the others wait for the next turn of the disk, and each turn costs as much for one entry as for a
 //! hundred (on this project's machine 60 µs of CPU, and two changes between threads). So a worker hands over when it has
-//! gone through everything that was ready to run: one call alone goes at once, a hundred go together, and nobody has to
-//! choose a delay.
+//! gone through everything that was ready to run: one call alone goes at once, a hundred go together. (Where many come, the
+//! writer waits as well, so that a turn carries those of a millisecond.)
 
 use super::desk;
 use super::writer::{ENOUGH, Queued, Shared};

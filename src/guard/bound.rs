@@ -1,14 +1,17 @@
 //! How many calls a source should have under way at once. More than it can work at only wait for each other there: each takes
 //! longer, and no more are answered (Little's law). So where calls wait for a place, and those at the source take several times
-//! as long as they do when hardly any other is there, the bound goes down; it rises again as soon as they do not. (A gradient of
-//! latency, as in Envoy's adaptive concurrency and Netflix's concurrency-limits; but by operation, since a source's operations
-//! differ, and only as long as calls wait, since nothing is won otherwise.)
+//! as long as they do when hardly any other is there, the bound goes down; it rises again as soon as they do not. Where far fewer
+//! are answered after it went down, calls are slow for another reason: it goes up again, and their time is learnt anew. (A gradient
+//! of latency, as in Envoy's adaptive concurrency and Netflix's concurrency-limits; but by operation, since a source's operations
+//! differ, only as long as calls wait, since nothing is won otherwise, and with a look at what it did.)
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Calls that are always let in at once; with no more than these under way, a call counts as undisturbed.
+/// With no more than these under way, a call counts as undisturbed.
 pub(super) const FEWEST: usize = 4;
+/// A bound that went down was wrong if less than this many per cent of what was answered before is answered now.
+const KEPT: u64 = 60;
 /// How many times as long as undisturbed a call may take.
 const TOLERANCE: u64 = 3;
 /// How often the bound is looked at: not before so long, and not before so many calls that began since.
@@ -47,6 +50,7 @@ pub(super) struct Began {
 /// The bound of one source.
 pub(super) struct Bound {
     most: usize,
+    least: usize,
     now: usize,
     /// Of the calls that began since the last look: others tell of the bound before it.
     since: Seen,
@@ -58,6 +62,10 @@ pub(super) struct Bound {
     stale: u32,
     /// The bound to go back to when room was made for undisturbed calls.
     probing: Option<usize>,
+    /// The bound before it went down, and calls in a thousand seconds then.
+    lowered: Option<(usize, u64)>,
+    /// The paces are wrong: whatever is answered teaches them.
+    relearning: bool,
 }
 
 #[derive(Default)]
@@ -71,12 +79,26 @@ struct Seen {
     learnt: bool,
     /// A call had to wait for a place.
     waited: bool,
+    /// Calls that were answered, those that began before the last look among them.
+    answered: u64,
 }
 
 impl Bound {
-    pub(super) fn new(most: usize) -> Self {
+    pub(super) fn new(most: usize, least: usize) -> Self {
         let began = Instant::now();
-        Bound { most, now: most, since: Seen::default(), began, first: 0, quiet: true, stale: 0, probing: None }
+        Bound {
+            most,
+            least: least.min(most),
+            now: most,
+            since: Seen::default(),
+            began,
+            first: 0,
+            quiet: true,
+            stale: 0,
+            probing: None,
+            lowered: None,
+            relearning: false,
+        }
     }
 
     /// Calls at once, for now.
@@ -96,6 +118,7 @@ impl Bound {
 
     /// A call was answered, after so many others had begun in all.
     pub(super) fn answered(&mut self, pace: &Pace, call: Began, took: Duration, others: u64, now: Instant) {
+        self.since.answered += 1;
         if call.number < self.first {
             return;
         }
@@ -104,7 +127,8 @@ impl Bound {
         let undisturbed = call.alone && others.saturating_sub(call.number) <= 2 * FEWEST as u64;
         self.since.undisturbed += u64::from(undisturbed);
         // Among many others, a call that is alone is so because something held all of them up.
-        if undisturbed && ((self.quiet && !self.since.waited) || self.probing.is_some()) {
+        let tells = undisturbed && ((self.quiet && !self.since.waited) || self.probing.is_some());
+        if tells || self.relearning {
             pace.learn(took);
             self.since.learnt = true;
         }
@@ -119,28 +143,43 @@ impl Bound {
             None => self.since.calls >= CALLS && now.saturating_duration_since(self.began) >= INTERVAL,
         };
         if enough {
-            self.look();
+            self.look(now.saturating_duration_since(self.began));
             (self.since, self.began, self.first) = (Seen::default(), now, others);
         }
     }
 
-    fn look(&mut self) {
+    fn look(&mut self, time: Duration) {
         let seen = &self.since;
         self.quiet = seen.undisturbed * 2 >= seen.calls;
+        self.relearning = false;
         if let Some(before) = self.probing.take() {
             (self.now, self.stale) = (before, 0);
             return;
         }
         self.stale = if seen.waited && !seen.learnt { self.stale + 1 } else { 0 };
-        let patience = if self.now > FEWEST { STALE.0 } else { STALE.1 };
+        let patience = if self.now > FEWEST.max(self.least) { STALE.0 } else { STALE.1 };
+        if self.least == self.most {
+            return;
+        }
         if self.stale >= patience || (self.stale > 0 && seen.pace == 0) {
             (self.probing, self.now) = (Some(self.now), FEWEST.min(self.now));
+            return;
+        }
+        let rate = seen.answered * 1_000_000_000 / (time.as_micros() as u64).max(1);
+        if let Some((before, had)) = self.lowered.take()
+            && seen.waited
+            && rate * 100 < had * KEPT
+        {
+            // Fewer at once were not answered sooner: it is not the others that make a call slow.
+            (self.now, self.relearning) = (before, true);
             return;
         }
         let allowed = seen.pace * TOLERANCE;
         if seen.waited && seen.took > allowed {
             let scaled = u64::try_from(self.now).unwrap_or(u64::MAX).saturating_mul(allowed) / seen.took;
-            self.now = usize::try_from(scaled).unwrap_or(self.now).max(self.now / 4).max(FEWEST).min(self.now);
+            let lower = usize::try_from(scaled).unwrap_or(self.now).max(self.now / 4).max(self.least).min(self.now);
+            self.lowered = (lower < self.now).then_some((self.now, rate));
+            self.now = lower;
         } else if !seen.waited || seen.took < allowed / 5 * 4 {
             self.now = (self.now + self.now / 8 + 1).min(self.most);
         }
@@ -167,7 +206,7 @@ mod tests {
 
     impl Source {
         fn new(at_once: usize, work: Duration) -> Self {
-            let bound = Bound::new(64);
+            let bound = Bound::new(64, FEWEST);
             let there = VecDeque::new();
             Source { at_once, work, now: bound.began, bound, pace: Pace::default(), there, begun: 0 }
         }
@@ -219,10 +258,24 @@ mod tests {
         let answered = source.load(500, SECOND * 300);
         assert!(answered >= 64 * 1_000 * 98 / 100, "{answered}");
         assert_eq!(source.bound.now(), 64);
-        // It becomes slower by itself, for all alike.
+        // It becomes slower by itself, for all alike: that is soon understood.
         source.work = Duration::from_secs(2);
-        source.load(500, SECOND * 200);
-        assert!(source.load(500, SECOND * 200) >= 64 * 100 * 9 / 10);
+        let answered = source.load(500, SECOND * 200);
+        assert!(answered >= 64 * 100 * 85 / 100, "{answered}");
+        // And faster again.
+        source.work = Duration::from_millis(20);
+        let answered = source.load(500, SECOND * 30);
+        assert!(answered >= 64 * 1_500 * 85 / 100, "{answered}");
+    }
+
+    #[test]
+    fn one_that_is_always_to_have_all_its_places_has_them() {
+        let mut source = Source::new(4, Duration::from_millis(1));
+        source.bound = Bound::new(64, 100);
+        source.load(1, SECOND);
+        source.load(500, SECOND * 60);
+        assert_eq!(source.bound.now(), 64);
+        assert_eq!(source.there.len(), 63);
     }
 
     #[test]

@@ -30,6 +30,8 @@ pub use retry::RetrySettings;
 pub struct GuardSettings {
     /// Calls at once, at most.
     pub concurrency: usize,
+    /// Calls at once that it is always given; as many as `concurrency`, or more: never fewer than that.
+    pub least: usize,
     /// Calls that may wait for a place.
     pub queue: usize,
     /// The breaker.
@@ -46,6 +48,7 @@ impl Default for GuardSettings {
     fn default() -> Self {
         GuardSettings {
             concurrency: 64,
+            least: 4,
             queue: 128,
             breaker: BreakerSettings::default(),
             retry: RetrySettings::default(),
@@ -136,7 +139,7 @@ impl Guard {
     /// A guard of a source, with these bounds.
     pub fn new(source: &str, settings: GuardSettings) -> Arc<Self> {
         Arc::new(Guard {
-            places: Places::new(settings.concurrency),
+            places: Places::new(settings.concurrency, settings.least),
             settings,
             wait: Wait::new(),
             breaker: Breaker::new(source, settings.breaker),

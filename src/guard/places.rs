@@ -49,7 +49,7 @@ impl Waiting<'_> {
 }
 
 impl Places {
-    pub(super) fn new(most: usize) -> Self {
+    pub(super) fn new(most: usize, least: usize) -> Self {
         Places {
             most,
             free: Semaphore::new(most),
@@ -57,7 +57,7 @@ impl Places {
             owed: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
             calls: AtomicU64::new(0),
-            state: Mutex::new(State { bound: Bound::new(most), streams: 0 }),
+            state: Mutex::new(State { bound: Bound::new(most, least), streams: 0 }),
         }
     }
 
@@ -162,7 +162,7 @@ mod tests {
     proptest! {
         #[test]
         fn never_more_than_there_are_and_none_is_lost(steps in proptest::collection::vec(step(), 0..200)) {
-            let places = Places::new(8);
+            let places = Places::new(8, 1);
             let (mut calls, mut streams) = (0, 0);
             for step in steps {
                 let size = places.size();
@@ -201,7 +201,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_place_that_is_one_too_many_goes_to_nobody() {
-        let places = Places::new(2);
+        let places = Places::new(2, 1);
         assert!(places.take() && places.take() && !places.take());
         {
             let mut state = places.lock();
