@@ -10,8 +10,6 @@ use std::time::{Duration, Instant};
 
 /// With no more than these under way, a call counts as undisturbed.
 pub(super) const FEWEST: usize = 4;
-/// A bound that went down was wrong if less than this many per cent of what was answered before is answered now.
-const KEPT: u64 = 60;
 /// How many times as long as undisturbed a call may take.
 const TOLERANCE: u64 = 3;
 /// How often the bound is looked at: not before so long, and not before so many calls that began since.
@@ -62,10 +60,27 @@ pub(super) struct Bound {
     stale: u32,
     /// The bound to go back to when room was made for undisturbed calls.
     probing: Option<usize>,
-    /// The bound before it went down, and calls in a thousand seconds then.
-    lowered: Option<(usize, u64)>,
+    lowered: Option<Lowered>,
     /// The paces are wrong: whatever is answered teaches them.
     relearning: bool,
+}
+
+/// How it was before the bound began to go down.
+#[derive(Clone, Copy)]
+struct Lowered {
+    bound: usize,
+    /// Calls a second.
+    rate: f64,
+    /// The last look has shown far fewer. (It may have been a pause of the machine.)
+    suspected: bool,
+}
+
+impl Lowered {
+    /// Whether it did harm: what is answered fell with the bound. Where calls only wait for each other, it hardly does; where
+    /// they do not, it falls as much. Half way between (on a scale of ratios) lies the root.
+    fn harmed(&self, bound: usize, rate: f64) -> bool {
+        bound * 2 <= self.bound && rate < self.rate * (bound as f64 / self.bound as f64).sqrt()
+    }
 }
 
 #[derive(Default)]
@@ -165,23 +180,27 @@ impl Bound {
             (self.probing, self.now) = (Some(self.now), FEWEST.min(self.now));
             return;
         }
-        let rate = seen.answered * 1_000_000_000 / (time.as_micros() as u64).max(1);
-        if let Some((before, had)) = self.lowered.take()
-            && seen.waited
-            && rate * 100 < had * KEPT
-        {
-            // Fewer at once were not answered sooner: it is not the others that make a call slow.
-            (self.now, self.relearning) = (before, true);
+        let rate = seen.answered as f64 / time.as_secs_f64();
+        let before = self.lowered.filter(|_| seen.waited);
+        if let Some(before) = before.filter(|before| before.harmed(self.now, rate)) {
+            if before.suspected {
+                // It is not the others that make a call slow.
+                (self.now, self.relearning, self.lowered) = (before.bound, true, None);
+            } else {
+                self.lowered = Some(Lowered { suspected: true, ..before });
+            }
             return;
         }
+        self.lowered = before.map(|before| Lowered { suspected: false, ..before });
         let allowed = seen.pace * TOLERANCE;
         if seen.waited && seen.took > allowed {
             let scaled = u64::try_from(self.now).unwrap_or(u64::MAX).saturating_mul(allowed) / seen.took;
             let lower = usize::try_from(scaled).unwrap_or(self.now).max(self.now / 4).max(self.least).min(self.now);
-            self.lowered = (lower < self.now).then_some((self.now, rate));
+            self.lowered = before.or(Some(Lowered { bound: self.now, rate, suspected: false }));
             self.now = lower;
         } else if !seen.waited || seen.took < allowed / 5 * 4 {
             self.now = (self.now + self.now / 8 + 1).min(self.most);
+            self.lowered = self.lowered.filter(|before| before.bound > self.now);
         }
     }
 }
@@ -262,6 +281,10 @@ mod tests {
         source.work = Duration::from_secs(2);
         let answered = source.load(500, SECOND * 200);
         assert!(answered >= 64 * 100 * 85 / 100, "{answered}");
+        // Only somewhat slower, so that the bound goes down in small steps.
+        source.work = Duration::from_millis(7_000);
+        source.load(500, SECOND * 700);
+        assert!(source.bound.now() > 48, "{}", source.bound.now());
         // And faster again.
         source.work = Duration::from_millis(20);
         let answered = source.load(500, SECOND * 30);
