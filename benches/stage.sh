@@ -1,7 +1,7 @@
 # Sourced by the scripts beside it, at the repository's root: a development folder in $dir/dev, its sandbox on core 1 (or
 # SANDBOX_CORE), the gateway with one worker on core 0, and a client that may everything (pki/client.pem, pki/token.jwt). Sets bin,
-# dir, pids, gateway (its process), port. Builds nothing: `cargo build --release` first. INDEX=true keeps the search index, too; SCOPE: the token's scope, all
-# that are granted unless set.
+# dir, pids, gateway (its process), port. Builds nothing: `cargo build --release` first. INDEX=true keeps the search
+# index, too; SCOPE: the token's scope, all that are granted unless set.
 bin=$PWD/target/release/ndxp-gateway dir=$(mktemp -d) pids=()
 trap 'for p in "${pids[@]}"; do kill $p 2>/dev/null || true; done; wait 2>/dev/null; rm -rf "$dir"' EXIT
 "$bin" sandbox init --folder "$dir/dev" --free-ports > /dev/null

@@ -263,6 +263,13 @@ async fn open_loop(actor: &support::Actor, code: &str, every: Duration, count: u
     futures_util::future::join_all(calls).await
 }
 
+/// How long those took that were answered, in order.
+fn answered_in(ended: &[(String, Duration)]) -> Vec<Duration> {
+    let mut times: Vec<Duration> = ended.iter().filter(|(ended, _)| ended.is_empty()).map(|(_, time)| *time).collect();
+    times.sort_unstable();
+    times
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_times_what_a_source_can_do_is_refused_early_and_the_rest_goes_on() {
     // Four at once, 200 ms each: 20 a second.
@@ -287,9 +294,7 @@ async fn ten_times_what_a_source_can_do_is_refused_early_and_the_rest_goes_on() 
     // Four seconds: 80 calls, and what waits at the end.
     assert!(count("") >= 72, "only {} were answered", count(""));
     // The first ones may be a burst; of those who came after the first second, who waits waits for about one call.
-    let mut times: Vec<Duration> =
-        ended.iter().skip(200).filter(|(ended, _)| ended.is_empty()).map(|(_, time)| *time).collect();
-    times.sort_unstable();
+    let times = answered_in(&ended[200..]);
     let late = times.iter().filter(|time| **time > Duration::from_millis(700)).count();
     assert!(times.len() > 20 && late <= times.len() / 10, "{times:?}");
     stage.verify();
@@ -319,9 +324,7 @@ async fn a_source_that_can_do_less_at_once_than_is_configured_is_found_out_and_n
     let refused = ended.iter().filter(|(ended, _)| ended == "GATEWAY_OVERLOADED").count();
     assert_eq!(answered + refused, 2_640, "{ended:?}");
     // Who is let in once it is found out waits for some calls' time, not for that of the 192 whom places and queue can hold.
-    let mut times: Vec<Duration> =
-        ended.iter().skip(1_800).filter(|(ended, _)| ended.is_empty()).map(|(_, time)| *time).collect();
-    times.sort_unstable();
+    let times = answered_in(&ended[1_800..]);
     let late = times.iter().filter(|time| **time > Duration::from_millis(900)).count();
     assert!(times.len() > 40 && late <= times.len() / 20, "{times:?}");
     stage.verify();

@@ -118,23 +118,18 @@ pub(super) fn start(
         let failed = |error| LogError::io(&shared.paths.journal, &error);
         std::thread::Builder::new().name(name.into()).spawn(run).map_err(failed)
     };
+    let spawn_behind = |name: &str, run: Box<dyn FnOnce() + Send>| {
+        let behind = move || {
+            give_way();
+            run();
+        };
+        spawn(name, Box::new(behind))
+    };
     let (for_writer, for_sealer, for_spare) = (shared.clone(), shared.clone(), shared.spare.clone());
     let mut storage = wrap(journal);
     let writer = spawn("log-writer", Box::new(move || for_writer.write_batches(storage.as_mut())))?;
-    let sealer = spawn(
-        "log-sealer",
-        Box::new(move || {
-            give_way();
-            for_sealer.seal_regularly();
-        }),
-    )?;
-    let spare = spawn(
-        "log-spare",
-        Box::new(move || {
-            give_way();
-            for_spare.fill_when_wanted();
-        }),
-    )?;
+    let sealer = spawn_behind("log-sealer", Box::new(move || for_sealer.seal_regularly()))?;
+    let spare = spawn_behind("log-spare", Box::new(move || for_spare.fill_when_wanted()))?;
     let threads = Threads { shared: shared.clone(), writer: Some(writer), sealer: Some(sealer), spare: Some(spare) };
     Ok((shared, threads))
 }

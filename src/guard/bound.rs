@@ -5,7 +5,7 @@
 //! of latency, as in Envoy's adaptive concurrency and Netflix's concurrency-limits; but by operation, since a source's operations
 //! differ, only as long as calls wait, since nothing is won otherwise, and with a look at what it did.)
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use super::mean::{Mean, micros};
 use std::time::{Duration, Instant};
 
 /// With no more than these under way, a call counts as undisturbed.
@@ -20,21 +20,9 @@ const CALLS: u64 = 16;
 const STALE: (u32, u32) = (200, 10);
 /// Undisturbed calls that are enough for it.
 const PROBES: u64 = 8;
-/// Share of the newest call in an operation's pace, as a power of two: 1/8.
-const WEIGHT: u32 = 3;
 
-/// How long an operation's call takes when hardly any other is under way at its source, in microseconds; 0: not known yet.
-#[derive(Debug, Default)]
-pub(super) struct Pace(AtomicU64);
-
-impl Pace {
-    fn learn(&self, took: u64) {
-        let pace = self.0.load(Ordering::Relaxed);
-        // What another thread adds at the same moment may be lost: it is a mean.
-        let next = if pace == 0 { took } else { pace - (pace >> WEIGHT) + (took >> WEIGHT) };
-        self.0.store(next.max(1), Ordering::Relaxed);
-    }
-}
+/// How long an operation's call takes when hardly any other is under way at its source.
+pub(super) type Pace = Mean<3>;
 
 /// How a call began.
 #[derive(Debug, Clone, Copy)]
@@ -133,22 +121,25 @@ impl Bound {
 
     /// A call was answered, after so many others had begun in all.
     pub(super) fn answered(&mut self, pace: &Pace, call: Began, took: Duration, others: u64, now: Instant) {
+        if self.least == self.most {
+            return;
+        }
         self.since.answered += 1;
         if call.number < self.first {
             return;
         }
-        let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX >> 16).max(1);
+        let took = micros(took).max(1);
         // Few were there when it came, and few came after it.
         let undisturbed = call.alone && others.saturating_sub(call.number) <= 2 * FEWEST as u64;
         self.since.undisturbed += u64::from(undisturbed);
         // Among many others, a call that is alone is so because something held all of them up.
         let tells = undisturbed && ((self.quiet && !self.since.waited) || self.probing.is_some());
         if tells || self.relearning {
-            pace.learn(took);
+            pace.add(took);
             self.since.learnt = true;
         }
         self.since.calls += 1;
-        let pace = pace.0.load(Ordering::Relaxed);
+        let pace = pace.get();
         if pace > 0 {
             self.since.took += took;
             self.since.pace += pace;
@@ -173,9 +164,6 @@ impl Bound {
         }
         self.stale = if seen.waited && !seen.learnt { self.stale + 1 } else { 0 };
         let patience = if self.now > FEWEST.max(self.least) { STALE.0 } else { STALE.1 };
-        if self.least == self.most {
-            return;
-        }
         if self.stale >= patience || (self.stale > 0 && seen.pace == 0) {
             (self.probing, self.now) = (Some(self.now), FEWEST.min(self.now));
             return;

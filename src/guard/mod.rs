@@ -5,6 +5,7 @@ mod admission;
 mod bound;
 mod breaker;
 mod endpoints;
+mod mean;
 mod places;
 mod queue;
 mod retry;

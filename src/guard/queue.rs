@@ -3,6 +3,7 @@
 //! longer on average than the source takes for one: those that come and go in step leave it empty between them. Then calls that
 //! would wait longer than the source takes are refused at once, so that those that are let in take about twice as long as ever.
 
+use super::mean::{Mean, micros};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,16 +12,14 @@ use std::time::{Duration, Instant};
 const INTERVAL: Duration = Duration::from_millis(100);
 /// A wait that is no trouble, however quick the source.
 const TARGET: Duration = Duration::from_millis(1);
-/// Share of the newest call in the mean time, as a power of two: 1/16.
-const WEIGHT: u32 = 4;
 
 /// The wait of one source's calls.
 pub(super) struct Wait {
     start: Instant,
     /// Since when calls wait, in microseconds after the start; 0: none waits.
     since: AtomicU64,
-    /// How long the source takes for a call, in microseconds.
-    mean: AtomicU64,
+    /// How long the source takes for a call.
+    mean: Mean<4>,
     lately: Mutex<Lately>,
     /// Whether calls waited long on average.
     long: AtomicBool,
@@ -36,17 +35,13 @@ struct Lately {
     refused: bool,
 }
 
-fn micros(time: Duration) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(u64::MAX >> 16)
-}
-
 impl Wait {
     pub(super) fn new() -> Self {
         let start = Instant::now();
         Wait {
             start,
             since: AtomicU64::new(0),
-            mean: AtomicU64::new(0),
+            mean: Mean::default(),
             lately: Mutex::new(Lately { began: start, calls: 0, waited: 0, refused: false }),
             long: AtomicBool::new(false),
         }
@@ -73,21 +68,17 @@ impl Wait {
 
     /// The source took so long for a call.
     pub(super) fn took(&self, took: Duration) {
-        let (took, mean) = (micros(took), self.mean.load(Ordering::Relaxed));
-        // What another thread adds at the same moment may be lost: it is a mean.
-        let next = if mean == 0 { took } else { mean - (mean >> WEIGHT) + (took >> WEIGHT) };
-        self.mean.store(next, Ordering::Relaxed);
+        self.mean.add(micros(took));
     }
 
     /// How long the last of so many will wait for one of these places.
     pub(super) fn expected(&self, ahead: usize, places: usize) -> Duration {
-        let mean = self.mean.load(Ordering::Relaxed);
-        Duration::from_micros(mean.saturating_mul(ahead as u64) / places.max(1) as u64)
+        Duration::from_micros(self.mean.get().saturating_mul(ahead as u64) / places.max(1) as u64)
     }
 
     /// The longest wait in a queue that stands.
     fn longest(&self) -> Duration {
-        TARGET.max(Duration::from_micros(self.mean.load(Ordering::Relaxed)))
+        TARGET.max(Duration::from_micros(self.mean.get()))
     }
 
     /// Whether a call may wait behind those ahead of it (itself among them); an error says when it is worth to come again.
@@ -98,9 +89,9 @@ impl Wait {
             self.since.store(at, Ordering::Relaxed);
         }
         let standing = if since == 0 { 0 } else { at.saturating_sub(since) };
-        if self.mean.load(Ordering::Relaxed) == 0 {
+        if self.mean.get() == 0 {
             // No call has come back yet: it takes at least so long.
-            self.mean.store(standing, Ordering::Relaxed);
+            self.mean.assume(standing);
         }
         let stands = standing > micros(INTERVAL) || self.long.load(Ordering::Relaxed);
         let expected = self.expected(ahead, places);

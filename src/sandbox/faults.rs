@@ -81,6 +81,10 @@ struct Inner {
 }
 
 impl Inner {
+    fn of(&self, id: &str) -> Fault {
+        self.set.get(id).copied().unwrap_or_default()
+    }
+
     /// How long a request that comes now takes, with its turn to wait for.
     fn turn(&mut self, id: &str, fault: Fault, now: Instant) -> u64 {
         let Some(at_once) = fault.at_once else { return fault.latency_ms };
@@ -119,7 +123,7 @@ impl Faults {
     pub fn asked(&self, id: &str) -> Fault {
         let mut inner = self.inner();
         *inner.asked.entry(id.to_owned()).or_default() += 1;
-        let fault = inner.set.get(id).copied().unwrap_or_default();
+        let fault = inner.of(id);
         Fault { latency_ms: inner.turn(id, fault, Instant::now()), ..fault }
     }
 
@@ -130,7 +134,7 @@ impl Faults {
 
     /// The fault of a source or hub.
     pub fn of(&self, id: &str) -> Fault {
-        self.inner().set.get(id).copied().unwrap_or_default()
+        self.inner().of(id)
     }
 
     /// A number that grows each time that the credentials of this id are made to expire.

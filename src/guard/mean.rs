@@ -1,0 +1,31 @@
+//! Mean times of calls, in which the newest ones count most.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// A time in whole microseconds; one that cannot be is some years.
+pub(super) fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX >> 16)
+}
+
+/// A mean in microseconds; 0: nothing is known yet. The newest time's share in it is 1/2^`WEIGHT`.
+#[derive(Debug, Default)]
+pub(super) struct Mean<const WEIGHT: u32>(AtomicU64);
+
+impl<const WEIGHT: u32> Mean<WEIGHT> {
+    pub(super) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// What is taken for it, as long as nothing is known.
+    pub(super) fn assume(&self, time: u64) {
+        self.0.store(time, Ordering::Relaxed);
+    }
+
+    /// What another thread adds at the same moment may be lost: it is a mean.
+    pub(super) fn add(&self, time: u64) {
+        let mean = self.get();
+        let next = if mean == 0 { time } else { mean - (mean >> WEIGHT) + (time >> WEIGHT) };
+        self.0.store(next, Ordering::Relaxed);
+    }
+}
