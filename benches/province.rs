@@ -12,7 +12,7 @@ use ndxp_gateway::access::token::TokenChecker;
 use ndxp_gateway::access::{Said, decide};
 use ndxp_gateway::config::Config;
 use ndxp_gateway::contract::{ContractSet, Operation};
-use ndxp_gateway::identity::{Peer, Thumbprint, tls};
+use ndxp_gateway::identity::{Certificate, Peer, Thumbprint, tls};
 use ndxp_gateway::issuer::{IssueRequest, Issuer, KeyAlgorithm};
 use ndxp_gateway::pki::{Role, client_uri};
 use ndxp_gateway::registry::sqlite::SqliteStore;
@@ -100,12 +100,10 @@ fn decisions(store: &SqliteStore, config: &Config, clients: usize) {
             headers.insert("ndxp-official", http::HeaderValue::from_static("QN000001"));
             let scope = &view.grants[number % GRANTS].scopes[0];
             let operation = *operations.iter().find(|operation| operation.scope == *scope).unwrap();
+            let (x5t, names) = (thumbprint.base64url(), vec![client_uri(&id)]);
+            let certificate = Arc::new(Certificate { chain: vec![], thumbprint, x5t, names });
             let address = "10.20.30.40:1".parse().unwrap();
-            (
-                Peer { thumbprint, x5t: thumbprint.base64url(), names: vec![client_uri(&id)], address },
-                headers,
-                operation,
-            )
+            (Peer { certificate, address }, headers, operation)
         })
         .collect();
     let decision = |(peer, headers, operation): &(Peer, http::HeaderMap, &Arc<Operation>)| {

@@ -13,7 +13,7 @@ use ndxp_gateway::contract::settings::{CallContext, Settings};
 use ndxp_gateway::contract::{ContractSet, Operation, validate, xml};
 use ndxp_gateway::exchange_log::checkpoint::LogSigner;
 use ndxp_gateway::exchange_log::{Entry, ExchangeLog, Kind};
-use ndxp_gateway::identity::{Peer, Thumbprint, certificate_names};
+use ndxp_gateway::identity::{Certificate, Peer};
 use ndxp_gateway::issuer::{IssueRequest, Issuer, KeyAlgorithm};
 use ndxp_gateway::pki::{Role, client_uri};
 use ndxp_gateway::registry::sqlite::SqliteStore;
@@ -43,9 +43,9 @@ fn token(criterion: &mut Criterion) {
     let folder = DevFolder::with_free_ports(&dir.path().join("dev")).unwrap();
     let config = Config::load(&folder.gateway_config()).unwrap_or_else(|faults| panic!("{faults:?}"));
     let (file, _) = folder.pki().issue("shop", &Role::Client("shop".into()), 30).unwrap();
-    let der = ndxp_gateway::identity::tls::certificates(&file).unwrap().remove(0);
-    assert_eq!(certificate_names(&der), [client_uri("shop")]);
-    let peer = Peer::new(&der, "127.0.0.1:1".parse().unwrap());
+    let certificate = Certificate::of(&ndxp_gateway::identity::tls::certificates(&file).unwrap()).unwrap();
+    assert_eq!(certificate.names, [client_uri("shop")]);
+    let peer = Peer { certificate: Arc::new(certificate), address: "127.0.0.1:1".parse().unwrap() };
     let store = SqliteStore::open(&dir.path().join("registry.sqlite")).unwrap();
     let client = Client {
         id: "shop".into(),
@@ -75,7 +75,7 @@ fn token(criterion: &mut Criterion) {
     let snapshot = Snapshot::read(&store).unwrap();
     let request = IssueRequest {
         scopes: vec![],
-        certificate: Thumbprint::of(&der),
+        certificate: peer.certificate.thumbprint,
         lifetime: Duration::from_secs(3_600),
         starts_in: Duration::ZERO,
     };

@@ -3,7 +3,8 @@
 
 use crate::drivers::http::connector;
 use crate::frame::{FrameError, FrameReader, frame};
-use crate::http2::{AnswerBody, Http2, Http2Error, grpc_head};
+use crate::http2::client::{Http2, grpc_head};
+use crate::http2::{Http2Error, Incoming};
 use crate::identity::tls::{self, TlsFault};
 use bytes::Bytes;
 use http::uri::PathAndQuery;
@@ -55,7 +56,7 @@ pub struct Caller {
 pub struct Answering {
     /// Metadata.
     pub headers: HeaderMap,
-    reader: FrameReader<AnswerBody>,
+    reader: FrameReader<Incoming>,
 }
 
 /// A whole answer.

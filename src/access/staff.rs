@@ -24,7 +24,7 @@ impl StaffDoor {
 
     /// Who asks, where one of these roles is theirs.
     pub async fn admit(&self, peer: &Peer, act: &str, roles: &[Role]) -> Result<Arc<Staff>, Refusal> {
-        let staff = self.registry.load().staff_of(&peer.names).cloned();
+        let staff = self.registry.load().staff_of(&peer.certificate.names).cloned();
         let refusal = match &staff {
             Some(staff) if staff.roles.iter().any(|role| roles.contains(role)) => return Ok(staff.clone()),
             Some(_) => Refusal::from(Reason::RoleMissing),
@@ -42,7 +42,7 @@ impl StaffDoor {
     /// An entry about what somebody does here.
     pub fn act(&self, peer: &Peer, act: &str) -> Entry {
         Entry {
-            certificate: peer.thumbprint.0.to_vec(),
+            certificate: peer.certificate.thumbprint.0.to_vec(),
             peer: peer.address.to_string(),
             act: act.to_owned(),
             ..Entry::begin(Kind::Admin, &self.node)

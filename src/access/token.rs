@@ -110,7 +110,7 @@ impl TokenChecker {
     ) -> Result<(), Refusal> {
         self.check_dates(token, registry, now)?;
         // Another's token is told as such before anything else about it is.
-        if token.x5t != peer.x5t || token.client != client.client.id {
+        if token.x5t != peer.certificate.x5t || token.client != client.client.id {
             return Err(Reason::TokenNotBound.into());
         }
         if registry.is_revoked(&token.id, token.issued, &client.client) {

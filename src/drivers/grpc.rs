@@ -6,7 +6,8 @@ use super::{Call, Driver, SourceAnswer, SourceError, SourceRequest};
 use crate::contract::settings::CallContext;
 use crate::contract::{Binding, Shape};
 use crate::frame::{FrameError, FrameReader, frame};
-use crate::http2::{AnswerBody, Begun, Http2, Http2Error, Outgoing, grpc_head};
+use crate::http2::client::{Begun, Http2, grpc_head};
+use crate::http2::{Http2Error, Incoming, Outgoing};
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, Either, select};
 use futures_util::stream::BoxStream;
@@ -82,7 +83,7 @@ impl Inner {
         }
     }
 
-    async fn one(&self, answer: Response<AnswerBody>) -> Result<SourceAnswer, SourceError> {
+    async fn one(&self, answer: Response<Incoming>) -> Result<SourceAnswer, SourceError> {
         let (parts, body) = answer.into_parts();
         let mut reader = FrameReader::new(body, self.max_answer);
         let first = reader.next().await.map_err(frame_error)?;
@@ -94,7 +95,7 @@ impl Inner {
         }
     }
 
-    async fn stream(&self, answer: Response<AnswerBody>) -> Result<SourceAnswer, SourceError> {
+    async fn stream(&self, answer: Response<Incoming>) -> Result<SourceAnswer, SourceError> {
         let (parts, body) = answer.into_parts();
         let mut reader = FrameReader::new(body, self.max_answer);
         // A failure before the first message is a plain status, not a broken stream.

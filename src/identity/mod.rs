@@ -5,17 +5,19 @@ use crate::registry::{ClientView, Snapshot};
 use crate::status::{Reason, Refusal};
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
+use rustls_pki_types::CertificateDer;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+pub mod certificates;
 pub mod connections;
 pub mod crl;
 pub mod tls;
 
 /// SHA-256 of a certificate's DER.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Thumbprint(pub [u8; 32]);
 
 impl Thumbprint {
@@ -32,15 +34,34 @@ impl Thumbprint {
     }
 }
 
-/// Who is at the other end of a connection.
+/// A certificate that a handshake has checked, and what is read in it.
 #[derive(Debug)]
-pub struct Peer {
-    /// The certificate.
+pub struct Certificate {
+    /// The certificate and those above it, as the peer sent them.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// Of the certificate itself.
     pub thumbprint: Thumbprint,
     /// The same as `x5t#S256`.
     pub x5t: String,
-    /// URI and DNS names of the certificate.
+    /// Its URI and DNS names.
     pub names: Vec<String>,
+}
+
+impl Certificate {
+    /// Of a chain; `None` where that is empty.
+    pub fn of(chain: &[CertificateDer<'_>]) -> Option<Self> {
+        let own = chain.first()?;
+        let thumbprint = Thumbprint::of(own);
+        let chain = chain.iter().map(|der| der.clone().into_owned()).collect();
+        Some(Certificate { thumbprint, x5t: thumbprint.base64url(), names: certificate_names(own), chain })
+    }
+}
+
+/// Who is at the other end of a connection.
+#[derive(Debug)]
+pub struct Peer {
+    /// By which certificate.
+    pub certificate: Arc<Certificate>,
     /// Where the connection comes from.
     pub address: SocketAddr,
 }
@@ -57,15 +78,9 @@ pub fn certificate_names(der: &[u8]) -> Vec<String> {
 }
 
 impl Peer {
-    /// From the certificate that the handshake checked.
-    pub fn new(der: &[u8], address: SocketAddr) -> Self {
-        let thumbprint = Thumbprint::of(der);
-        Peer { thumbprint, x5t: thumbprint.base64url(), names: certificate_names(der), address }
-    }
-
     /// The registered client that this is.
     pub fn identify(&self, registry: &Snapshot) -> Result<Arc<ClientView>, Refusal> {
-        let view = registry.client_of(&self.names).ok_or(Reason::ClientUnknown)?;
+        let view = registry.client_of(&self.certificate.names).ok_or(Reason::ClientUnknown)?;
         if view.client.suspended {
             return Err(Reason::ClientSuspended.into());
         }

@@ -1,14 +1,16 @@
 //! Answers as they leave: gRPC over HTTP/2 (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md).
 
 use crate::frame::frame;
+use crate::http2::Http2Error;
+use crate::http2::server::Reply;
 use crate::status::Refusal;
 use bytes::Bytes;
+use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use http::{HeaderMap, HeaderValue, Response, header};
-use http_body::{Body, Frame, SizeHint};
+use http_body::{Body, Frame};
+use http_body_util::BodyStream;
 use std::convert::Infallible;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 
 /// Metadata that names the exchange.
 pub const EXCHANGE_ID: &str = "ndxp-exchange-id";
@@ -26,51 +28,26 @@ pub const QUOTA_LEFT: &str = "ndxp-quota-left";
 
 /// The body of an answer.
 pub enum AnswerBody {
-    /// One message and the trailers.
-    One {
-        /// The message with its frame; taken when sent.
-        data: Option<Bytes>,
-        /// The trailers; taken when sent.
-        trailers: Option<HeaderMap>,
-    },
-    /// A stream that ends with its trailers.
-    Stream(BoxStream<'static, Frame<Bytes>>),
-    /// The answer of a tonic service (health, reflection).
-    Tonic(tonic::body::Body),
     /// Nothing: a status alone, in the head.
     Empty,
+    /// One message with its frame, and the trailers.
+    One(Bytes, HeaderMap),
+    /// A stream that ends with its trailers.
+    Stream(BoxStream<'static, Frame<Bytes>>),
+    /// The answer of a tonic service (health, reflection, administration, audit).
+    Tonic(tonic::body::Body),
 }
 
-impl Body for AnswerBody {
-    type Data = Bytes;
-    type Error = tonic::Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        match &mut *self {
-            AnswerBody::One { data, trailers } => {
-                let next = data.take().map(Frame::data).or_else(|| trailers.take().map(Frame::trailers));
-                Poll::Ready(next.map(Ok))
-            }
-            AnswerBody::Stream(stream) => stream.as_mut().poll_next(context).map(|next| next.map(Ok)),
-            AnswerBody::Tonic(body) => Pin::new(body).poll_frame(context),
-            AnswerBody::Empty => Poll::Ready(None),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            AnswerBody::One { data, trailers } => data.is_none() && trailers.is_none(),
-            AnswerBody::Tonic(body) => body.is_end_stream(),
-            AnswerBody::Empty => true,
-            AnswerBody::Stream(_) => false,
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::default()
+/// Sends an answer. Its caller may be gone meanwhile, which is nobody's fault.
+pub(super) async fn send(answer: Response<AnswerBody>, reply: Reply) -> Result<(), Http2Error> {
+    let (head, body) = answer.into_parts();
+    let head = Response::from_parts(head, ());
+    match body {
+        AnswerBody::Empty => reply.head(head),
+        AnswerBody::One(message, trailers) => reply.begin(head)?.message(message, trailers),
+        AnswerBody::Stream(frames) => reply.begin(head)?.frames(frames.map(Ok::<_, Infallible>)).await,
+        AnswerBody::Tonic(body) if body.is_end_stream() => reply.head(head),
+        AnswerBody::Tonic(body) => reply.begin(head)?.frames(BodyStream::new(body)).await,
     }
 }
 
@@ -110,7 +87,7 @@ pub fn refusal_trailers(refusal: &Refusal, exchange_id: &str) -> HeaderMap {
 
 /// A unary answer.
 pub fn one(mut answer: Response<AnswerBody>, message: &Bytes) -> Response<AnswerBody> {
-    *answer.body_mut() = AnswerBody::One { data: Some(frame(message)), trailers: Some(ok_trailers()) };
+    *answer.body_mut() = AnswerBody::One(frame(message), ok_trailers());
     answer
 }
 

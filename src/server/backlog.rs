@@ -1,10 +1,10 @@
-//! How long a connection has had more to read than was read. Calls that wait in the socket are seen by nobody else: the
+//! What a connection's reads tell: whether its caller says anything, and how long it has had more to read than was read. Calls that wait in the socket are seen by nobody else: the
 //! connections take turns, so a caller that sends more than its share waits behind itself, not behind others.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -14,14 +14,21 @@ use tokio::net::TcpStream;
 #[derive(Clone)]
 pub(super) struct Backlog {
     start: Instant,
+    reads: Arc<Reads>,
+}
+
+#[derive(Default)]
+struct Reads {
     /// Since when it has not been read empty, in microseconds after the start; 0: it is empty.
-    since: Arc<AtomicU64>,
+    since: AtomicU64,
+    /// Whether anything was read.
+    any: AtomicBool,
 }
 
 impl Backlog {
     /// Watches a connection's reads.
     pub(super) fn of(stream: TcpStream) -> (Self, Watched) {
-        let backlog = Backlog { start: Instant::now(), since: Arc::default() };
+        let backlog = Backlog { start: Instant::now(), reads: Arc::default() };
         (backlog.clone(), Watched { stream, backlog })
     }
 
@@ -31,10 +38,15 @@ impl Backlog {
 
     /// How long it has stood.
     pub(super) fn stood(&self, now: Instant) -> Duration {
-        match self.since.load(Ordering::Relaxed) {
+        match self.reads.since.load(Ordering::Relaxed) {
             0 => Duration::ZERO,
             since => Duration::from_micros(self.at(now).saturating_sub(since)),
         }
+    }
+
+    /// Whether anything was read since this was asked last.
+    pub(super) fn heard(&self) -> bool {
+        self.reads.any.swap(false, Ordering::Relaxed)
     }
 }
 
@@ -52,9 +64,12 @@ impl AsyncRead for Watched {
             if !tokio::task::coop::has_budget_remaining() {
                 return read;
             }
-            self.backlog.since.store(0, Ordering::Relaxed);
-        } else if self.backlog.since.load(Ordering::Relaxed) == 0 {
-            self.backlog.since.store(self.backlog.at(Instant::now()), Ordering::Relaxed);
+            self.backlog.reads.since.store(0, Ordering::Relaxed);
+            return read;
+        }
+        self.backlog.reads.any.store(true, Ordering::Relaxed);
+        if self.backlog.reads.since.load(Ordering::Relaxed) == 0 {
+            self.backlog.reads.since.store(self.backlog.at(Instant::now()), Ordering::Relaxed);
         }
         read
     }
@@ -99,7 +114,9 @@ mod tests {
         let (backlog, mut watched) = Backlog::of(listener.accept().await.unwrap().0);
         caller.write_all(&[7; 100]).await.unwrap();
         let mut half = [0; 50];
+        assert!(!backlog.heard());
         watched.read_exact(&mut half).await.unwrap();
+        assert!(backlog.heard() && !backlog.heard());
         let later = Instant::now() + Duration::from_secs(1);
         assert!(backlog.stood(later) >= Duration::from_secs(1));
         let empty = tokio::time::timeout(Duration::from_millis(20), watched.read_exact(&mut [0; 51])).await;

@@ -6,9 +6,9 @@ use super::shared::Shared;
 use crate::admin::{Admin, AdminServiceServer};
 use crate::audit::service::{Audit, AuditServiceServer};
 use crate::contract::ContractSet;
+use crate::http2::Incoming;
 use crate::identity::Peer;
 use http::{Request, Response};
-use hyper::body::Incoming;
 use prost_types::FileDescriptorSet;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -76,7 +76,7 @@ impl Infra {
             &self.health
         } else {
             let registry = shared.registry.load();
-            if let (Err(refusal), None) = (peer.identify(&registry), registry.staff_of(&peer.names)) {
+            if let (Err(refusal), None) = (peer.identify(&registry), registry.staff_of(&peer.certificate.names)) {
                 return answer::refused(&refusal, "");
             }
             if path.starts_with("/grpc.reflection.v1alpha.") { &self.reflection_alpha } else { &self.reflection }

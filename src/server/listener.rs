@@ -11,22 +11,16 @@ use super::{StartError, thread};
 use crate::config::Listen;
 use crate::exchange_log::open_desk;
 use crate::guard::{Admission, grpc_timeout};
-use crate::identity::Peer;
+use crate::http2::Incoming;
+use crate::http2::server::{self, Pings, Reply};
 use crate::identity::connections::Connections;
 use crate::identity::tls::Gate;
+use crate::identity::{Certificate, Peer};
 use crate::status::Reason;
 use arc_swap::ArcSwap;
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::server::conn::http2;
-use hyper::service::Service;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use rustls_pki_types::CertificateDer;
-use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -37,15 +31,6 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-
-/// Window of one stream: a message of usual size without a pause.
-const STREAM_WINDOW: u32 = 1 << 20;
-/// Window of a connection: what one slow caller can make a gateway hold.
-const CONNECTION_WINDOW: u32 = 1 << 22;
-/// Longest list of headers: a token of 8 kB and as much again.
-const MAX_HEADERS: u32 = 16 << 10;
-/// How often a silent caller is asked whether it is still there, and how long it may think about it.
-const PING: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(20));
 
 /// What the workers are told by the control plane.
 #[derive(Clone)]
@@ -169,96 +154,108 @@ impl Worker {
         answer
     }
 
-    /// The handshake, and the connection behind it with its caller's certificates; `None` where it failed.
-    async fn open(
-        self: &Arc<Self>,
-        config: Arc<rustls::ServerConfig>,
-        stream: TcpStream,
-        address: SocketAddr,
-    ) -> Option<(Vec<CertificateDer<'static>>, Pin<Box<Connection>>)> {
+    /// The handshakes of TLS and HTTP/2.
+    async fn open(self: &Arc<Self>, stream: TcpStream, address: SocketAddr) -> Result<Opened, Reason> {
         let _ = stream.set_nodelay(true);
         let (backlog, stream) = Backlog::of(stream);
-        let handshake = TlsAcceptor::from(config).accept(stream);
-        let stream = tokio::time::timeout(self.listen.handshake_timeout, handshake).await.ok()?.ok()?;
-        let chain = stream.get_ref().1.peer_certificates()?.to_vec();
-        let peer = Arc::new(Peer::new(chain.first()?, address));
-        let calls = Calls { caller: Arc::new(Caller { worker: self.clone(), peer }), backlog };
-        let connection = http2::Builder::new(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_concurrent_streams(self.listen.max_streams)
-            .max_header_list_size(MAX_HEADERS)
-            .keep_alive_interval(PING.0)
-            .keep_alive_timeout(PING.1)
-            .serve_connection(TokioIo::new(stream), calls);
-        Some((chain, Box::pin(connection)))
+        let mut gate = self.control.gate.clone();
+        let config = gate.borrow_and_update().config.clone();
+        let stream = TlsAcceptor::from(config).accept(stream).await.map_err(|_| Reason::HandshakeFailed)?;
+        let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+        let certificate = self.exchange.shared.certificates.of(chain).ok_or(Reason::HandshakeFailed)?;
+        let opened = server::Connection::open(stream, self.listen.max_streams).await;
+        let (http2, pings) = opened.map_err(|error| not_http2(&error).unwrap_or(Reason::HandshakeFailed))?;
+        let peer = Arc::new(Peer { certificate, address });
+        let caller = Arc::new(Caller { worker: self.clone(), peer, backlog });
+        Ok(Opened { http2, pings, caller, gate })
     }
 
     async fn connection(self: &Arc<Self>, stream: TcpStream, address: SocketAddr) {
-        let mut gate = self.control.gate.clone();
-        let config = gate.borrow_and_update().config.clone();
-        // In a box of its own: ten thousand idle connections hold what they need, not what their handshake needed.
-        let Some((chain, mut connection)) = Box::pin(self.open(config, stream, address)).await else {
-            return self.refusals.connection(address, Reason::HandshakeFailed);
+        // In boxes of their own: ten thousand idle connections hold what they need, not what their handshake needed.
+        let opened = Box::pin(tokio::time::timeout(self.listen.handshake_timeout, self.open(stream, address))).await;
+        let result = match opened.unwrap_or(Err(Reason::HandshakeFailed)) {
+            Ok(opened) => Box::pin(self.calls(opened)).await,
+            Err(refused) => Err(refused),
         };
-        let mut age = std::pin::pin!(tokio::time::sleep(self.age()));
+        if let Err(reason) = result {
+            self.refusals.connection(address, reason);
+        }
+    }
+
+    /// The calls of a connection, until it ends.
+    async fn calls(&self, opened: Opened) -> Result<(), Reason> {
+        let Opened { mut http2, pings, caller, gate } = opened;
+        let mut silent = std::pin::pin!(pings.silent(|| caller.backlog.heard()));
+        let mut revoked = std::pin::pin!(revoked(gate, &caller.peer.certificate));
+        // With age, so that new certificates are really used.
+        let mut over = std::pin::pin!(tokio::time::timeout(self.age(), self.control.stop.cancelled()));
         let mut ending = false;
-        let result = loop {
+        loop {
             tokio::select! {
-                result = connection.as_mut() => break result,
-                // GOAWAY: calls under way finish, no new ones begin. With age, so that new certificates are really used.
-                () = &mut age, if !ending => {
+                biased;
+                call = http2.next() => match call {
+                    Some(Ok((request, reply))) => caller.begin(request, reply),
+                    Some(Err(error)) => return not_http2(&error).map_or(Ok(()), Err),
+                    None => return Ok(()),
+                },
+                _ = &mut over, if !ending => {
                     ending = true;
-                    connection.as_mut().graceful_shutdown();
+                    http2.wind_up();
                 }
-                () = self.control.stop.cancelled(), if !ending => {
-                    ending = true;
-                    connection.as_mut().graceful_shutdown();
-                }
-                changed = gate.changed() => {
-                    // Revoked or expired meanwhile: closed at once, with whatever is under way.
-                    if changed.is_ok() && !gate.borrow_and_update().still_admits(&chain) {
-                        return self.refusals.connection(address, Reason::CertificateRevoked);
-                    }
-                }
+                // Closed at once, with whatever is under way.
+                () = &mut revoked => return Err(Reason::CertificateRevoked),
+                () = &mut silent => return Ok(()),
             }
-        };
-        if result.is_err_and(|error| not_http2(&error)) {
-            self.refusals.connection(address, Reason::ProtocolUnsupported);
         }
     }
 }
 
-/// A connection under way.
-type Connection = http2::Connection<TokioIo<TlsStream<Watched>>, Calls, TokioExecutor>;
+/// Ends when the caller's certificate is good no more: revoked or expired meanwhile.
+async fn revoked(mut gate: watch::Receiver<Arc<Gate>>, certificate: &Certificate) {
+    while gate.changed().await.is_ok() {
+        if !gate.borrow_and_update().still_admits(&certificate.chain) {
+            return;
+        }
+    }
+    std::future::pending().await
+}
 
-/// The calls of one connection.
-struct Calls {
+/// A connection whose handshakes are done.
+struct Opened {
+    http2: server::Connection<TlsStream<Watched>>,
+    pings: Pings,
     caller: Arc<Caller>,
-    backlog: Backlog,
+    /// As it was when the connection was let in.
+    gate: watch::Receiver<Arc<Gate>>,
 }
 
 struct Caller {
     worker: Arc<Worker>,
     peer: Arc<Peer>,
+    backlog: Backlog,
 }
 
-impl Service<Request<Incoming>> for Calls {
-    type Response = Response<AnswerBody>;
-    type Error = Infallible;
-    // In a box at once: on its way into a task it would be copied several times over.
-    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
-
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let (caller, arrived) = (self.caller.clone(), Instant::now());
+impl Caller {
+    /// Begins a call, in a task of its own that ends when the answer is sent or wanted no more.
+    fn begin(self: &Arc<Self>, request: Request<Incoming>, mut reply: Reply) {
+        let (caller, arrived) = (self.clone(), Instant::now());
         let stood = self.backlog.stood(arrived);
-        Box::pin(async move { Ok(caller.worker.serve(&caller.peer, request, arrived, stood).await) })
+        // In a box at once: on its way into a task it would be copied several times over.
+        tokio::spawn(Box::pin(async move {
+            let answer = tokio::select! {
+                biased;
+                answer = caller.worker.serve(&caller.peer, request, arrived, stood) => answer,
+                () = reply.given_up() => return,
+            };
+            if let Err(error) = answer::send(answer, reply).await {
+                tracing::debug!(%error, "an answer did not reach its caller");
+            }
+        }));
     }
 }
 
-/// Whether a connection ended because its peer does not speak HTTP/2: found by us, or by what we sent it.
-fn not_http2(error: &hyper::Error) -> bool {
-    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<h2::Error>());
-    cause.is_some_and(|cause| cause.is_library() && cause.reason() == Some(h2::Reason::PROTOCOL_ERROR))
+/// Why a connection is refused that ended because its peer does not speak HTTP/2: found by us, or by what we sent it.
+fn not_http2(error: &h2::Error) -> Option<Reason> {
+    let unsupported = error.is_library() && error.reason() == Some(h2::Reason::PROTOCOL_ERROR);
+    unsupported.then_some(Reason::ProtocolUnsupported)
 }

@@ -56,7 +56,7 @@ impl Record {
             kind: Kind::Exchange as i32,
             exchange_id: id.as_bytes().to_vec(),
             node: shared.node.clone(),
-            certificate: peer.thumbprint.0.to_vec(),
+            certificate: peer.certificate.thumbprint.0.to_vec(),
             peer: peer.address.to_string(),
             ..Entry::default()
         };

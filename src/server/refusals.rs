@@ -51,7 +51,7 @@ impl Refusals {
         let Some(suppressed) = take(&self.calls, Instant::now()) else { return };
         self.log(Entry {
             peer: peer.address.to_string(),
-            certificate: peer.thumbprint.0.to_vec(),
+            certificate: peer.certificate.thumbprint.0.to_vec(),
             status: refusal.reason.code() as u32,
             reason: refusal.reason.as_str().to_owned(),
             suppressed,

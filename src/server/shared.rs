@@ -12,6 +12,7 @@ use crate::drivers::Adapter;
 use crate::exchange_log::ExchangeLog;
 use crate::exchange_log::pseudonym::Pseudonyms;
 use crate::guard::{Endpoints, Guard, GuardSettings, HubHealth, OperationGuard};
+use crate::identity::certificates::Certificates;
 use crate::registry::{GrantView, Snapshot};
 use crate::telemetry::Metrics;
 use arc_swap::ArcSwap;
@@ -32,6 +33,8 @@ pub struct Shared {
     pub registry_changed: watch::Sender<()>,
     /// Checks tokens.
     pub tokens: TokenChecker,
+    /// Certificates of open connections.
+    pub certificates: Certificates,
     /// Rates and quotas.
     pub limits: Limits,
     /// The exchange log.
@@ -59,6 +62,7 @@ impl Shared {
             registry: Arc::default(),
             registry_changed: watch::Sender::new(()),
             tokens: TokenChecker::new(&tokens.issuer, &tokens.audience, tokens.leeway_s),
+            certificates: Certificates::default(),
             limits: Limits::default(),
             log,
             pseudonyms,

@@ -15,13 +15,13 @@ use crate::exchange_log::{Entry, Kind};
 use crate::frame::{FrameReader, frame};
 use crate::guard::Place;
 use crate::hex::hex;
+use crate::http2::Incoming;
 use crate::status::{Reason, Refusal};
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream};
 use futures_util::{FutureExt, StreamExt};
 use http::{HeaderMap, Response};
 use http_body::Frame;
-use hyper::body::Incoming;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 

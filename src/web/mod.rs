@@ -12,7 +12,7 @@ use crate::access::staff::StaffDoor;
 use crate::config::Config;
 use crate::exchange_log::ExchangeLog;
 use crate::identity::tls::Gate;
-use crate::identity::{Peer, connections::Connections};
+use crate::identity::{Certificate, Peer, connections::Connections};
 use crate::registry::{Snapshot, Store};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -152,10 +152,10 @@ impl Web {
         mut gate: watch::Receiver<Arc<Gate>>,
         stop: CancellationToken,
     ) {
-        let chain: Vec<_> = stream.get_ref().1.peer_certificates().unwrap_or_default().to_vec();
-        let certificate = chain.first().cloned();
+        let certificate = stream.get_ref().1.peer_certificates().and_then(Certificate::of).map(Arc::new);
+        let known = certificate.clone();
         let service = service_fn(move |request: Request<Incoming>| {
-            let (web, certificate) = (self.clone(), certificate.clone());
+            let (web, peer) = (self.clone(), certificate.clone().map(|certificate| Peer { certificate, address }));
             async move {
                 let (head, body) = request.into_parts();
                 let Some(body) = whole(body).await else {
@@ -163,7 +163,6 @@ impl Web {
                     *answer.status_mut() = StatusCode::PAYLOAD_TOO_LARGE;
                     return Ok::<_, Infallible>(answer);
                 };
-                let peer = certificate.as_ref().map(|certificate| Peer::new(certificate, address));
                 let (path, body) = (head.uri.path().to_owned(), body);
                 Ok(web.answer(Asked { method: head.method, path, headers: head.headers, body, peer }).await)
             }
@@ -187,8 +186,8 @@ impl Web {
                 }
                 changed = gate.changed() => {
                     // Revoked or expired meanwhile: closed at once.
-                    let gone = changed.is_err() || !chain.is_empty() && !gate.borrow_and_update().still_admits(&chain);
-                    if gone {
+                    let refused = |known: &Arc<Certificate>| !gate.borrow_and_update().still_admits(&known.chain);
+                    if changed.is_err() || known.as_ref().is_some_and(refused) {
                         return tracing::info!(%address, "a connection of the HTTPS port was closed: its certificate is good no more");
                     }
                 }

@@ -99,7 +99,7 @@ impl Web {
             let entry = Entry {
                 client: known.as_ref().map(|view| view.client.id.clone()).unwrap_or_default(),
                 agency: known.map(|view| view.client.agency.clone()).unwrap_or_default(),
-                certificate: peer.thumbprint.0.to_vec(),
+                certificate: peer.certificate.thumbprint.0.to_vec(),
                 peer: peer.address.to_string(),
                 act: "token.fetch".into(),
                 status: tonic::Code::PermissionDenied as u32,
@@ -125,7 +125,7 @@ impl Web {
         let scopes = form.get("scope").map(String::as_str).unwrap_or("");
         let request = IssueRequest {
             scopes: scopes.split(' ').filter(|scope| !scope.is_empty()).map(str::to_owned).collect(),
-            certificate: peer.thumbprint,
+            certificate: peer.certificate.thumbprint,
             lifetime: self.config.tokens.lifetime,
             starts_in: Duration::ZERO,
         };
@@ -161,7 +161,7 @@ impl Web {
         Entry {
             client: client.client.id.clone(),
             agency: client.client.agency.clone(),
-            certificate: peer.thumbprint.0.to_vec(),
+            certificate: peer.certificate.thumbprint.0.to_vec(),
             token: token.to_owned(),
             peer: peer.address.to_string(),
             actor: format!("client:{}", client.client.id),

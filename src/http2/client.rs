@@ -1,25 +1,19 @@
 //! HTTP/2 as a client: one connection for all calls to an address, made when it is needed. Workers reach gRPC sources by it, and
-//! the command line reaches a gateway.
-//!
-//! On h2 itself, not on hyper's client: a call runs in its caller's task, where hyper has one task, two channels and a pool for
-//! each; and a call that meets a GOAWAY before it was sent goes by a new connection, where hyper lets it fail.
+//! the command line reaches a gateway. A call that meets a GOAWAY before it was sent goes by a new connection, where hyper's
+//! client lets it fail.
 
+use super::{Http2Error, Incoming, Outgoing, innermost, silent};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 use h2::client::{ResponseFuture, SendRequest};
-use h2::{Ping, PingPong, Reason, RecvStream, SendStream};
 use http::uri::{Parts, PathAndQuery};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header};
-use http_body::{Body, Frame};
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioIo;
-use std::future::poll_fn;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tower::ServiceExt;
 
@@ -32,28 +26,9 @@ const MAX_HEADERS: u32 = 64 << 10;
 /// Longest time for a connection with its handshakes.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const NO_ADDRESS: &str = "its address and path make no URI";
-/// How often a peer with calls under way is asked whether it is still there, and how long it may think about it.
+/// How often a peer with calls under way is asked whether it is still there, and how long it may think about it. One without
+/// is left in peace: servers take pings for nothing amiss (gRPC's `too_many_pings`).
 const PING: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
-
-/// Why a call got no answer.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum Http2Error {
-    /// There is no connection, and why.
-    #[error("{0}")]
-    NoConnection(Arc<str>),
-    /// The peer did not look at the call (RFC 9113, section 8.7).
-    #[error("the peer refused the call")]
-    Refused,
-    /// The connection or the call's stream broke, and why.
-    #[error("{0}")]
-    Broken(String),
-}
-
-impl Http2Error {
-    fn ended() -> Self {
-        Http2Error::Broken("the stream has ended".into())
-    }
-}
 
 /// The head of a gRPC request; `grpc-timeout` in milliseconds, of which it takes eight digits (gRPC over HTTP/2, "Timeout").
 /// What is left of a deadline never comes again, so it stays out of HPACK's dynamic table (RFC 7541, section 6.2.3).
@@ -98,7 +73,8 @@ struct Live {
 }
 
 /// One of the calls under way.
-struct UnderWay(Arc<AtomicUsize>);
+#[derive(Debug)]
+pub(super) struct UnderWay(Arc<AtomicUsize>);
 
 impl UnderWay {
     fn new(count: &Arc<AtomicUsize>) -> Self {
@@ -121,41 +97,6 @@ pub struct Begun {
     pub answer: Answer,
 }
 
-/// A request on its way.
-pub struct Outgoing(SendStream<Bytes>);
-
-impl Outgoing {
-    /// Sends a request that is all there. Where its stream has ended already, the answer tells why.
-    pub fn whole(&mut self, data: impl IntoIterator<Item = Bytes>) {
-        let mut data = data.into_iter();
-        let mut part = data.next().unwrap_or_default();
-        loop {
-            let next = data.next();
-            let sent = self.0.send_data(part, next.is_none());
-            match next {
-                Some(next) if sent.is_ok() => part = next,
-                _ => return,
-            }
-        }
-    }
-
-    /// Sends a part of a request, at the pace at which the peer takes it.
-    pub async fn part(&mut self, mut data: Bytes) -> Result<(), Http2Error> {
-        while !data.is_empty() {
-            self.0.reserve_capacity(data.len());
-            let ready = poll_fn(|context| self.0.poll_capacity(context)).await.ok_or_else(Http2Error::ended)?;
-            let ready = ready.map_err(|error| broken(&error))?.min(data.len());
-            self.0.send_data(data.split_to(ready), false).map_err(|error| broken(&error))?;
-        }
-        Ok(())
-    }
-
-    /// Ends the request.
-    pub fn end(&mut self) -> Result<(), Http2Error> {
-        self.0.send_data(Bytes::new(), true).map_err(|error| broken(&error))
-    }
-}
-
 /// An answer that is awaited.
 pub struct Answer {
     response: ResponseFuture,
@@ -164,41 +105,9 @@ pub struct Answer {
 
 impl Answer {
     /// The head of the answer, and its body.
-    pub async fn head(self) -> Result<Response<AnswerBody>, Http2Error> {
-        let response = self.response.await.map_err(|error| broken(&error))?;
-        Ok(response.map(|body| AnswerBody { body, ended: false, _under_way: self.under_way }))
-    }
-}
-
-/// The body of an answer.
-pub struct AnswerBody {
-    body: RecvStream,
-    /// Its data has ended, so trailers come, if anything.
-    ended: bool,
-    _under_way: UnderWay,
-}
-
-impl Body for AnswerBody {
-    type Data = Bytes;
-    type Error = h2::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
-        if !self.ended {
-            match ready!(self.body.poll_data(context)) {
-                Some(Ok(data)) => {
-                    // What is read makes place for more.
-                    let _ = self.body.flow_control().release_capacity(data.len());
-                    return Poll::Ready(Some(Ok(Frame::data(data))));
-                }
-                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
-                None => self.ended = true,
-            }
-        }
-        let trailers = ready!(self.body.poll_trailers(context));
-        Poll::Ready(trailers.map(|trailers| trailers.map(Frame::trailers)).transpose())
+    pub async fn head(self) -> Result<Response<Incoming>, Http2Error> {
+        let response = self.response.await?;
+        Ok(response.map(|body| Incoming::new(body, Some(self.under_way))))
     }
 }
 
@@ -228,8 +137,8 @@ impl Http2 {
 
 impl Live {
     async fn begin(&self, request: Request<()>) -> Result<Begun, Http2Error> {
-        let mut send = self.send.clone().ready().await.map_err(|error| broken(&error))?;
-        let (response, request) = send.send_request(request, false).map_err(|error| broken(&error))?;
+        let mut send = self.send.clone().ready().await?;
+        let (response, request) = send.send_request(request, false)?;
         Ok(Begun { request: Outgoing(request), answer: Answer { response, under_way: UnderWay::new(&self.under_way) } })
     }
 }
@@ -295,7 +204,7 @@ impl Place {
         let live = Live { send, under_way: Arc::default() };
         let (pings, place, this) = (connection.ping_pong(), Arc::downgrade(self), live.under_way.clone());
         tokio::spawn(async move {
-            let silent = std::pin::pin!(silent(pings, &this));
+            let silent = std::pin::pin!(silent(pings, PING, || this.load(Ordering::Relaxed) == 0));
             // Whoever still waits on it is told when it is dropped.
             futures_util::future::select(connection, silent).await;
             if let Some(place) = place.upgrade() {
@@ -315,37 +224,4 @@ impl Place {
             *state = State::None;
         }
     }
-}
-
-/// Ends when a peer with calls under way does not answer a ping. One without is left in peace: servers take pings for
-/// nothing amiss (gRPC's `too_many_pings`).
-async fn silent(pings: Option<PingPong>, under_way: &AtomicUsize) {
-    let Some(mut pings) = pings else { return std::future::pending().await };
-    loop {
-        tokio::time::sleep(PING.0).await;
-        if under_way.load(Ordering::Relaxed) == 0 {
-            continue;
-        }
-        match tokio::time::timeout(PING.1, pings.ping(Ping::opaque())).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(_)) | Err(_) => return,
-        }
-    }
-}
-
-/// What became of a call whose stream or connection broke.
-fn broken(error: &h2::Error) -> Http2Error {
-    match error.reason() {
-        Some(Reason::REFUSED_STREAM | Reason::ENHANCE_YOUR_CALM) if error.is_remote() => Http2Error::Refused,
-        _ => Http2Error::Broken(innermost(error)),
-    }
-}
-
-/// The cause behind all others: the outer ones only say that something failed.
-fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut cause = error;
-    while let Some(next) = cause.source() {
-        cause = next;
-    }
-    cause.to_string()
 }

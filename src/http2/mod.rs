@@ -1,0 +1,178 @@
+//! HTTP/2 (RFC 9113) on h2 itself, for both sides of an exchange: a [`server`] for callers, a [`client`] for gRPC sources and for
+//! the command line. Between them and h2 stands nothing: a call is read and answered in one task, where hyper has a second
+//! future, channels and a clock of its own for each.
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
+use h2::{Ping, PingPong, Reason, RecvStream, SendStream};
+use http::HeaderMap;
+use http_body::{Body, Frame};
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+pub mod client;
+pub mod server;
+
+/// Why a call got no answer, or its answer did not reach the caller.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Http2Error {
+    /// There is no connection, and why.
+    #[error("{0}")]
+    NoConnection(std::sync::Arc<str>),
+    /// The peer did not look at the call (RFC 9113, section 8.7).
+    #[error("the peer refused the call")]
+    Refused,
+    /// The connection or the call's stream broke, and why.
+    #[error("{0}")]
+    Broken(String),
+}
+
+impl From<h2::Error> for Http2Error {
+    fn from(error: h2::Error) -> Self {
+        match error.reason() {
+            Some(Reason::REFUSED_STREAM | Reason::ENHANCE_YOUR_CALM) if error.is_remote() => Http2Error::Refused,
+            _ => Http2Error::Broken(innermost(&error)),
+        }
+    }
+}
+
+fn ended() -> Http2Error {
+    Http2Error::Broken("the stream has ended".into())
+}
+
+/// What a peer sends in one stream: data, then trailers. What is read makes place for more.
+#[derive(Debug)]
+pub struct Incoming {
+    body: RecvStream,
+    /// Its data has ended, so trailers come, if anything.
+    ended: bool,
+    /// Counted as long as it is read, where it is the answer to a call of ours.
+    _under_way: Option<client::UnderWay>,
+}
+
+impl Incoming {
+    fn new(body: RecvStream, under_way: Option<client::UnderWay>) -> Self {
+        Incoming { body, ended: false, _under_way: under_way }
+    }
+}
+
+impl Body for Incoming {
+    type Data = Bytes;
+    type Error = h2::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
+        if !self.ended {
+            match ready!(self.body.poll_data(context)) {
+                Some(Ok(data)) => {
+                    let _ = self.body.flow_control().release_capacity(data.len());
+                    return Poll::Ready(Some(Ok(Frame::data(data))));
+                }
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => self.ended = true,
+            }
+        }
+        let trailers = ready!(self.body.poll_trailers(context));
+        Poll::Ready(trailers.map(|trailers| trailers.map(Frame::trailers)).transpose())
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+}
+
+/// What goes to a peer in one stream. Dropped before its end, it resets the stream.
+pub struct Outgoing(SendStream<Bytes>);
+
+impl Outgoing {
+    /// Sends what is all there. Where the stream has ended already, whoever waits for its answer is told why.
+    pub fn whole(&mut self, data: impl IntoIterator<Item = Bytes>) {
+        let mut data = data.into_iter();
+        let mut part = data.next().unwrap_or_default();
+        loop {
+            let next = data.next();
+            let sent = self.0.send_data(part, next.is_none());
+            match next {
+                Some(next) if sent.is_ok() => part = next,
+                _ => return,
+            }
+        }
+    }
+
+    /// Sends one message that is all there, and the trailers that end the stream.
+    pub fn message(&mut self, data: Bytes, trailers: HeaderMap) -> Result<(), Http2Error> {
+        self.0.send_data(data, false)?;
+        Ok(self.0.send_trailers(trailers)?)
+    }
+
+    /// Sends a part, at the pace at which the peer takes it.
+    pub async fn part(&mut self, mut data: Bytes) -> Result<(), Http2Error> {
+        while !data.is_empty() {
+            self.0.reserve_capacity(data.len());
+            let ready = poll_fn(|context| self.0.poll_capacity(context)).await.ok_or_else(ended)??.min(data.len());
+            self.0.send_data(data.split_to(ready), false)?;
+        }
+        Ok(())
+    }
+
+    /// Sends frames as they come, at the pace at which the peer takes them, until they or the peer's interest end.
+    pub async fn frames<E>(mut self, frames: impl Stream<Item = Result<Frame<Bytes>, E>>) -> Result<(), Http2Error> {
+        let mut frames = std::pin::pin!(frames);
+        loop {
+            let next = tokio::select! {
+                biased;
+                next = frames.next() => next,
+                reset = poll_fn(|context| self.0.poll_reset(context)) => return Err(h2::Error::from(reset?).into()),
+            };
+            match next {
+                None => return self.end(),
+                Some(Err(_)) => {
+                    self.0.send_reset(Reason::INTERNAL_ERROR);
+                    return Ok(());
+                }
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => self.part(data).await?,
+                    Err(frame) => {
+                        let trailers = frame.into_trailers().unwrap_or_default();
+                        return Ok(self.0.send_trailers(trailers)?);
+                    }
+                },
+            }
+        }
+    }
+
+    /// Ends the stream without trailers.
+    pub fn end(&mut self) -> Result<(), Http2Error> {
+        Ok(self.0.send_data(Bytes::new(), true)?)
+    }
+}
+
+/// Ends when a peer does not answer a ping. It is asked each `every`, unless it may be left `in_peace`, and may think
+/// about it for `patience`.
+async fn silent(pings: Option<PingPong>, (every, patience): (Duration, Duration), mut in_peace: impl FnMut() -> bool) {
+    let Some(mut pings) = pings else { return std::future::pending().await };
+    loop {
+        tokio::time::sleep(every).await;
+        if in_peace() {
+            continue;
+        }
+        match tokio::time::timeout(patience, pings.ping(Ping::opaque())).await {
+            // The answer is not to leave it in peace for another turn.
+            Ok(Ok(_)) => drop(in_peace()),
+            Ok(Err(_)) | Err(_) => return,
+        }
+    }
+}
+
+/// The cause behind all others: the outer ones only say that something failed.
+fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut cause = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    cause.to_string()
+}

@@ -1,0 +1,81 @@
+//! HTTP/2 as a server: one connection of a caller, and its calls.
+
+use super::{Http2Error, Incoming, Outgoing, silent};
+use bytes::Bytes;
+use h2::PingPong;
+use h2::server::{self, SendResponse};
+use http::{Request, Response};
+use std::future::poll_fn;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// Window of one call's request: a message of usual size without a pause.
+const STREAM_WINDOW: u32 = 1 << 20;
+/// Window of a connection: what one slow caller can make a gateway hold.
+const CONNECTION_WINDOW: u32 = 1 << 22;
+/// Longest list of headers: a token of 8 kB and as much again.
+const MAX_HEADERS: u32 = 16 << 10;
+/// How often a caller that says nothing is asked whether it is still there, and how long it may think about it.
+const PING: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(20));
+
+/// A connection.
+pub struct Connection<S> {
+    h2: server::Connection<S, Bytes>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    /// Begins one with its settings, and waits for the caller's preface. At most `max_streams` calls at once.
+    pub async fn open(stream: S, max_streams: u32) -> Result<(Self, Pings), h2::Error> {
+        let mut h2 = server::Builder::new()
+            .initial_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_concurrent_streams(max_streams)
+            .max_header_list_size(MAX_HEADERS)
+            .handshake(stream)
+            .await?;
+        let pings = Pings(h2.ping_pong());
+        Ok((Connection { h2 }, pings))
+    }
+
+    /// The next call; `None` when the connection has ended. Moves the connection's data, too, so it must be asked until then.
+    pub async fn next(&mut self) -> Option<Result<(Request<Incoming>, Reply), h2::Error>> {
+        let accepted = self.h2.accept().await?;
+        Some(accepted.map(|(request, reply)| (request.map(|body| Incoming::new(body, None)), Reply(reply))))
+    }
+
+    /// GOAWAY: calls under way finish, no new ones begin.
+    pub fn wind_up(&mut self) {
+        self.h2.graceful_shutdown();
+    }
+}
+
+/// The pings of a connection.
+pub struct Pings(Option<PingPong>);
+
+impl Pings {
+    /// Ends when the caller does not answer a ping; `heard` tells whether it has said anything since it was asked last.
+    pub async fn silent(self, heard: impl FnMut() -> bool) {
+        silent(self.0, PING, heard).await;
+    }
+}
+
+/// Takes the answer to a call. Dropped without one, it resets the call's stream.
+pub struct Reply(SendResponse<Bytes>);
+
+impl Reply {
+    /// Ends when the caller gives its call up, or the connection is gone.
+    pub async fn given_up(&mut self) {
+        let _ = poll_fn(|context| self.0.poll_reset(context)).await;
+    }
+
+    /// Sends an answer that is nothing but its head.
+    pub fn head(mut self, head: Response<()>) -> Result<(), Http2Error> {
+        self.0.send_response(head, true)?;
+        Ok(())
+    }
+
+    /// Sends the head of an answer; the rest goes by what this returns.
+    pub fn begin(mut self, head: Response<()>) -> Result<Outgoing, Http2Error> {
+        Ok(Outgoing(self.0.send_response(head, false)?))
+    }
+}
