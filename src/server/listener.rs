@@ -13,7 +13,7 @@ use crate::exchange_log::open_desk;
 use crate::guard::{Admission, grpc_timeout};
 use crate::http2::Incoming;
 use crate::http2::server::{self, Pings, Reply};
-use crate::identity::connections::Connections;
+use crate::identity::connections::{ConnectionPlace, Connections};
 use crate::identity::tls::Gate;
 use crate::identity::{Certificate, Peer};
 use crate::status::Reason;
@@ -113,11 +113,7 @@ impl Worker {
         let Some(place) = self.open.take(address.ip()) else {
             return self.refusals.connection(address, Reason::GatewayOverloaded);
         };
-        let worker = self.clone();
-        self.connections.spawn(async move {
-            worker.connection(stream, address).await;
-            drop(place);
-        });
+        self.connections.spawn(self.clone().handshake(stream, address, place));
     }
 
     /// How long a connection may live: a tenth more or less, so that not all that came together leave together.
@@ -154,8 +150,24 @@ impl Worker {
         answer
     }
 
-    /// The handshakes of TLS and HTTP/2.
-    async fn open(self: &Arc<Self>, stream: TcpStream, address: SocketAddr) -> Result<Opened, Reason> {
+    /// A new connection, up to its calls. They go on in a task of their own: ten thousand idle connections hold what they
+    /// need, not what their handshake needed.
+    async fn handshake(self: Arc<Self>, stream: TcpStream, address: SocketAddr, place: ConnectionPlace) {
+        let opened = self.clone().open(stream, address, place);
+        match tokio::time::timeout(self.listen.handshake_timeout, opened).await {
+            Ok(Ok(calls)) => drop(self.connections.spawn(calls)),
+            Ok(Err(reason)) => self.refusals.connection(address, reason),
+            Err(_) => self.refusals.connection(address, Reason::HandshakeFailed),
+        }
+    }
+
+    /// The handshakes of TLS and HTTP/2, and the calls behind them.
+    async fn open(
+        self: Arc<Self>,
+        stream: TcpStream,
+        address: SocketAddr,
+        place: ConnectionPlace,
+    ) -> Result<impl Future<Output = ()> + Send + 'static, Reason> {
         let _ = stream.set_nodelay(true);
         let (backlog, stream) = Backlog::of(stream);
         let mut gate = self.control.gate.clone();
@@ -166,47 +178,7 @@ impl Worker {
         let opened = server::Connection::open(stream, self.listen.max_streams).await;
         let (http2, pings) = opened.map_err(|error| not_http2(&error).unwrap_or(Reason::HandshakeFailed))?;
         let peer = Arc::new(Peer { certificate, address });
-        let caller = Arc::new(Caller { worker: self.clone(), peer, backlog });
-        Ok(Opened { http2, pings, caller, gate })
-    }
-
-    async fn connection(self: &Arc<Self>, stream: TcpStream, address: SocketAddr) {
-        // In boxes of their own: ten thousand idle connections hold what they need, not what their handshake needed.
-        let opened = Box::pin(tokio::time::timeout(self.listen.handshake_timeout, self.open(stream, address))).await;
-        let result = match opened.unwrap_or(Err(Reason::HandshakeFailed)) {
-            Ok(opened) => Box::pin(self.calls(opened)).await,
-            Err(refused) => Err(refused),
-        };
-        if let Err(reason) = result {
-            self.refusals.connection(address, reason);
-        }
-    }
-
-    /// The calls of a connection, until it ends.
-    async fn calls(&self, opened: Opened) -> Result<(), Reason> {
-        let Opened { mut http2, pings, caller, gate } = opened;
-        let mut silent = std::pin::pin!(pings.silent(|| caller.backlog.heard()));
-        let mut revoked = std::pin::pin!(revoked(gate, &caller.peer.certificate));
-        // With age, so that new certificates are really used.
-        let mut over = std::pin::pin!(tokio::time::timeout(self.age(), self.control.stop.cancelled()));
-        let mut ending = false;
-        loop {
-            tokio::select! {
-                biased;
-                call = http2.next() => match call {
-                    Some(Ok((request, reply))) => caller.begin(request, reply),
-                    Some(Err(error)) => return not_http2(&error).map_or(Ok(()), Err),
-                    None => return Ok(()),
-                },
-                _ = &mut over, if !ending => {
-                    ending = true;
-                    http2.wind_up();
-                }
-                // Closed at once, with whatever is under way.
-                () = &mut revoked => return Err(Reason::CertificateRevoked),
-                () = &mut silent => return Ok(()),
-            }
-        }
+        Ok(Arc::new(Caller { worker: self, peer, backlog, _place: place }).calls(http2, pings, gate))
     }
 }
 
@@ -220,22 +192,53 @@ async fn revoked(mut gate: watch::Receiver<Arc<Gate>>, certificate: &Certificate
     std::future::pending().await
 }
 
-/// A connection whose handshakes are done.
-struct Opened {
-    http2: server::Connection<TlsStream<Watched>>,
-    pings: Pings,
-    caller: Arc<Caller>,
-    /// As it was when the connection was let in.
-    gate: watch::Receiver<Arc<Gate>>,
-}
-
+/// Who calls, by one connection.
 struct Caller {
     worker: Arc<Worker>,
     peer: Arc<Peer>,
     backlog: Backlog,
+    _place: ConnectionPlace,
 }
 
 impl Caller {
+    /// The calls of a connection, until it ends; `gate` as it was when the connection was let in.
+    #[expect(clippy::manual_async_fn, reason = "an async fn has room for what it is given twice")]
+    fn calls(
+        self: Arc<Self>,
+        mut http2: server::Connection<TlsStream<Watched>>,
+        pings: Pings,
+        gate: watch::Receiver<Arc<Gate>>,
+    ) -> impl Future<Output = ()> + Send {
+        async move {
+            let worker = &self.worker;
+            let mut silent = std::pin::pin!(pings.silent(|| self.backlog.heard()));
+            let mut revoked = std::pin::pin!(revoked(gate, &self.peer.certificate));
+            // With age, so that new certificates are really used.
+            let mut over = std::pin::pin!(tokio::time::timeout(worker.age(), worker.control.stop.cancelled()));
+            let mut ending = false;
+            let refused = loop {
+                tokio::select! {
+                    biased;
+                    call = http2.next() => match call {
+                        Some(Ok((request, reply))) => self.begin(request, reply),
+                        Some(Err(error)) => break not_http2(&error),
+                        None => break None,
+                    },
+                    _ = &mut over, if !ending => {
+                        ending = true;
+                        http2.wind_up();
+                    }
+                    // Closed at once, with whatever is under way.
+                    () = &mut revoked => break Some(Reason::CertificateRevoked),
+                    () = &mut silent => break None,
+                }
+            };
+            if let Some(reason) = refused {
+                worker.refusals.connection(self.peer.address, reason);
+            }
+        }
+    }
+
     /// Begins a call, in a task of its own that ends when the answer is sent or wanted no more.
     fn begin(self: &Arc<Self>, request: Request<Incoming>, mut reply: Reply) {
         let (caller, arrived) = (self.clone(), Instant::now());
