@@ -1,6 +1,8 @@
 #!/bin/bash
-# What an overloaded gateway does: calls of GetCitizen (SOAP, a whole record), unloaded, at the peak of 64 callers, then at 50,000 a
-# second (open loop) over 1,280 and 5,120 streams, then at the peak again. Builds nothing: `cargo build --release` first.
+# What an overloaded gateway does, with calls of GetCitizen (SOAP, a whole record).
+# First where the machine is what is overloaded: unloaded (500 a second), at the peak of 64 callers, then at 50,000 a second (open loop)
+# over 1,280 and 5,120 streams, then at the peak again. Then where a source is, three times: one that works at so many calls at once, each
+# for so long; a tenth of what it can do, then ten times as much. Builds nothing: `cargo build --release` first.
 # Usage: benches/overload.sh [seconds of each]
 #   SANDBOX_CORE   0: the sandbox shares the gateway's core (default 1, the load's)
 set -eu
@@ -25,3 +27,13 @@ load --connections 8 --streams 8
 load --rate 50000 --connections 20 --streams 64
 load --rate 50000 --connections 20 --streams 256
 load --connections 8 --streams 8
+control=$(sed -n 's/^control = "\(.*\)"/\1/p' sandbox.toml)
+for source in "8 4" "32 10" "16 20"; do
+  read -r at_once latency <<< "$source"
+  capacity=$((at_once * 1000 / latency))
+  echo "A source that works at $at_once calls at once, each for $latency ms: $capacity a second"
+  curl -sf -X PUT "http://$control/faults/population" -d "{\"latency_ms\": $latency, \"at_once\": $at_once}" > /dev/null
+  load --rate $((capacity / 10)) --connections 8 --streams 8
+  load --rate $((capacity * 10)) --connections 20 --streams 64
+  load --rate $((capacity * 10)) --connections 20 --streams 256
+done

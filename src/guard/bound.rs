@@ -10,8 +10,12 @@ use std::time::{Duration, Instant};
 
 /// With no more than these under way, a call counts as undisturbed.
 pub(super) const FEWEST: usize = 4;
-/// How many times as long as undisturbed a call may take.
-const TOLERANCE: u64 = 3;
+/// How long a call may take at most, in times of an undisturbed one: with the wait for its place, which is as long as an
+/// undisturbed call at most (`queue.rs`), about three times. A quick source's calls may be disturbed for `ROOM` more, up to
+/// three times, since each costs less where many are under way.
+const TOLERANCE: (u64, u64) = (2, 3);
+/// A disturbance that is no trouble, in microseconds.
+const ROOM: u64 = 1_000;
 /// How often the bound is looked at: not before so long, and not before so many calls that began since.
 const INTERVAL: Duration = Duration::from_millis(100);
 const CALLS: u64 = 16;
@@ -180,7 +184,7 @@ impl Bound {
             return;
         }
         self.lowered = before.map(|before| Lowered { suspected: false, ..before });
-        let allowed = seen.pace * TOLERANCE;
+        let allowed = (seen.pace * TOLERANCE.0 + seen.calls * ROOM).min(seen.pace * TOLERANCE.1);
         if seen.waited && seen.took > allowed {
             let scaled = u64::try_from(self.now).unwrap_or(u64::MAX).saturating_mul(allowed) / seen.took;
             let lower = usize::try_from(scaled).unwrap_or(self.now).max(self.now / 4).max(self.least).min(self.now);
@@ -255,6 +259,16 @@ mod tests {
         // When nobody waits any more, a burst may come again.
         source.load(2, SECOND * 3);
         assert_eq!(source.bound.now(), 64);
+    }
+
+    #[test]
+    fn a_slow_source_s_calls_take_twice_as_long_at_most() {
+        let mut source = Source::new(4, Duration::from_millis(50));
+        source.load(1, SECOND * 2);
+        source.load(500, SECOND * 20);
+        let places = source.bound.now();
+        assert!((6..=9).contains(&places), "{places}");
+        assert!(source.load(500, SECOND * 10) >= 795);
     }
 
     #[test]

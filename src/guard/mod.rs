@@ -200,7 +200,7 @@ impl Place {
     /// Tells the guard how an attempt ended, how long it took, and when that was.
     pub fn tell(&mut self, health: SourceHealth, took: Duration, now: Instant) {
         self.told = true;
-        self.guard.wait.took(took);
+        self.guard.wait.took(took, self.pace.as_ref().map_or(0, |pace| pace.get()));
         if let (Some(pace), SourceHealth::Answered) = (&self.pace, health) {
             self.guard.places.answered(pace, self.began, took, now);
         }

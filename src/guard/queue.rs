@@ -1,7 +1,8 @@
 //! How long calls may wait for a place at a source. The queue is there for bursts: it may fill up. A queue that stands is of no use
 //! (CoDel, RFC 8289): it only makes every call late. It stands when it has not been empty for an interval, or when calls have waited
-//! longer on average than the source takes for one: those that come and go in step leave it empty between them. Then calls that
-//! would wait longer than the source takes are refused at once, so that those that are let in take about twice as long as ever.
+//! longer on average than half of what the source takes for an undisturbed one: those that come and go in step leave it empty between
+//! them. Then calls that would wait longer than that are refused at once. So those that are let in take that much longer than at the
+//! source.
 
 use super::mean::{Mean, micros};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -20,6 +21,8 @@ pub(super) struct Wait {
     since: AtomicU64,
     /// How long the source takes for a call.
     mean: Mean<4>,
+    /// How long it takes for one that no other disturbs.
+    undisturbed: Mean<4>,
     lately: Mutex<Lately>,
     /// Whether calls waited long on average.
     long: AtomicBool,
@@ -42,6 +45,7 @@ impl Wait {
             start,
             since: AtomicU64::new(0),
             mean: Mean::default(),
+            undisturbed: Mean::default(),
             lately: Mutex::new(Lately { began: start, calls: 0, waited: 0, refused: false }),
             long: AtomicBool::new(false),
         }
@@ -66,9 +70,11 @@ impl Wait {
         self.lately.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The source took so long for a call.
-    pub(super) fn took(&self, took: Duration) {
-        self.mean.add(micros(took));
+    /// The source took so long for a call, which takes so long there undisturbed, in microseconds.
+    pub(super) fn took(&self, took: Duration, undisturbed: u64) {
+        let took = micros(took);
+        self.mean.add(took);
+        self.undisturbed.add(if undisturbed > 0 { took.min(undisturbed) } else { took });
     }
 
     /// How long the last of so many will wait for one of these places.
@@ -76,9 +82,10 @@ impl Wait {
         Duration::from_micros(self.mean.get().saturating_mul(ahead as u64) / places.max(1) as u64)
     }
 
-    /// The longest wait in a queue that stands.
+    /// The longest wait in a queue that stands: half of what an undisturbed call takes. A place comes free at some moment of a
+    /// call, so some wait for that much longer than others.
     fn longest(&self) -> Duration {
-        TARGET.max(Duration::from_micros(self.mean.get()))
+        TARGET.max(Duration::from_micros(self.undisturbed.get() / 2))
     }
 
     /// Whether a call may wait behind those ahead of it (itself among them); an error says when it is worth to come again.
@@ -109,9 +116,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_burst_may_wait_and_a_standing_queue_is_cut_to_one_call_s_time() {
+    fn a_burst_may_wait_and_a_standing_queue_is_cut_to_half_a_call_s_time() {
         let wait = Wait::new();
-        (0..100).for_each(|_| wait.took(Duration::from_millis(50)));
+        (0..100).for_each(|_| wait.took(Duration::from_millis(50), 0));
         let start = wait.start;
         assert_eq!(wait.expected(8, 4), Duration::from_millis(100));
         // A burst: 40 calls for 4 places.
@@ -119,7 +126,7 @@ mod tests {
         let later = start + INTERVAL + Duration::from_millis(2);
         assert_eq!(wait.admits(40, 4, later), Err(Duration::from_millis(500)));
         assert_eq!(wait.admits(5, 4, later), Err(Duration::from_micros(62_500)));
-        wait.admits(4, 4, later).unwrap();
+        wait.admits(2, 4, later).unwrap();
         // It ran empty, and nobody was refused for an interval: the next burst is let in.
         wait.waited(None, later);
         let then = later + INTERVAL;
@@ -131,7 +138,7 @@ mod tests {
     #[test]
     fn calls_in_step_do_not_hide_a_queue_that_is_full_between_them() {
         let wait = Wait::new();
-        (0..100).for_each(|_| wait.took(Duration::from_millis(2)));
+        (0..100).for_each(|_| wait.took(Duration::from_millis(2), 0));
         let mut now = wait.start;
         let mut round = |longest: u64| {
             // A hundred come together, four at a time find a place; then it is empty.
@@ -157,9 +164,9 @@ mod tests {
     #[test]
     fn the_mean_follows_a_source_that_becomes_slow() {
         let wait = Wait::new();
-        wait.took(Duration::from_millis(10));
+        wait.took(Duration::from_millis(10), 0);
         assert_eq!(wait.expected(1, 1), Duration::from_millis(10));
-        (0..100).for_each(|_| wait.took(Duration::from_millis(100)));
+        (0..100).for_each(|_| wait.took(Duration::from_millis(100), 0));
         assert!(wait.expected(1, 1) > Duration::from_millis(95));
     }
 }
