@@ -5,6 +5,7 @@
 #   BENCH   a copy of ../shared/bench with its pki/ and target/ (its README says how)
 #   ONLY    other names to run beside it, e.g. "fast envoy-jwtcache" (default: all)
 #   INDEX   true: the gateway keeps the search index, too (default false)
+#   SERVE   another binary that serves, e.g. what deploy/optimise.sh makes
 set -eu
 cd "$(dirname "$0")/.."
 rounds=${1:-5} secs=${2:-5} source=${3:-officials} BENCH=$(realpath "${BENCH:-../shared/bench}")

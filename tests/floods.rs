@@ -92,13 +92,18 @@ impl Attacked {
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
-    /// A connection with the certificate of a registered client, the preface and settings sent.
-    async fn connect(&self) -> TlsStream<TcpStream> {
+    /// A connection with the certificate of a registered client.
+    async fn handshake(&self) -> TlsStream<TcpStream> {
         let files = files(&self.outside.folder, "one-stop-shop");
         let config = tls::client_config(&files.ca, Some((&files.certificate, &files.key)), &[b"h2"]).unwrap();
         let stream = TcpStream::connect(self.address).await.unwrap();
         let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-        let mut stream = connector.connect(ServerName::try_from("localhost").unwrap(), stream).await.unwrap();
+        connector.connect(ServerName::try_from("localhost").unwrap(), stream).await.unwrap()
+    }
+
+    /// The same, the preface and settings sent.
+    async fn connect(&self) -> TlsStream<TcpStream> {
+        let mut stream = self.handshake().await;
         stream.write_all(PREFACE).await.unwrap();
         stream.write_all(&frame(SETTINGS, 0, 0, &[])).await.unwrap();
         stream
@@ -218,6 +223,10 @@ async fn callers_who_dawdle_hold_up_nobody() {
         socket.bind(format!("127.0.0.{}:0", 2 + number % 8).parse().unwrap()).unwrap();
         half_open.push(socket.connect(attacked.address).await.unwrap());
     }
+    let mut without_preface = Vec::new();
+    for _ in 0..20 {
+        without_preface.push(attacked.handshake().await);
+    }
     let mut slow = Vec::new();
     for _ in 0..50 {
         let mut stream = attacked.connect().await;
@@ -236,9 +245,13 @@ async fn callers_who_dawdle_hold_up_nobody() {
     }
     let after = attacked.memory();
     assert!(after < before + 256 * 1_024, "memory grew from {before} to {after} kB");
-    // Half-open ones are cut off after the handshake's time.
+    // Half-open ones are cut off after the handshake's time, and so are those who send no preface.
     tokio::time::sleep(Duration::from_millis(2_500)).await;
     let mut byte = [0];
+    for stream in &mut without_preface {
+        let until_end = async { while let Ok(1..) = stream.read(&mut byte).await {} };
+        tokio::time::timeout(Duration::from_secs(2), until_end).await.unwrap();
+    }
     for stream in &mut half_open {
         let ended = tokio::time::timeout(Duration::from_secs(2), stream.read(&mut byte)).await.unwrap();
         assert!(!matches!(ended, Ok(1..)), "{ended:?}");

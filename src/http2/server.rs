@@ -79,3 +79,38 @@ impl Reply {
         Ok(Outgoing(self.0.send_response(head, false)?))
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::pin::pin;
+    use tokio::time::{Instant, sleep};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_that_answers_no_ping_is_given_up_and_one_that_does_is_not() {
+        let (here, there) = tokio::io::duplex(1 << 16);
+        let (opened, connected) = tokio::join!(Connection::open(here, 10), h2::client::handshake(there));
+        let ((mut connection, pings), (_send, caller)) = (opened.unwrap(), connected.unwrap());
+        tokio::spawn(async move { while connection.next().await.is_some() {} });
+        let (mut caller, mut silent) = (pin!(caller), pin!(pings.silent(|| false)));
+        tokio::select! {
+            _ = &mut caller => panic!("the connection ended"),
+            () = &mut silent => panic!("it answers"),
+            () = sleep(Duration::from_secs(3_600)) => {}
+        }
+        // It is still there, but does nothing any more.
+        let began = Instant::now();
+        silent.await;
+        assert!((PING.1..=PING.0 + PING.1).contains(&began.elapsed()), "{:?}", began.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_that_was_heard_is_not_asked() {
+        let (here, there) = tokio::io::duplex(1 << 16);
+        let (opened, connected) = tokio::join!(Connection::open(here, 10), h2::client::handshake(there));
+        let ((_connection, pings), _connected) = (opened.unwrap(), connected.unwrap());
+        // Nobody would answer.
+        assert!(tokio::time::timeout(Duration::from_secs(3_600), pings.silent(|| true)).await.is_err());
+    }
+}
