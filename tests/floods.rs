@@ -257,3 +257,20 @@ async fn callers_who_dawdle_hold_up_nobody() {
         assert!(!matches!(ended, Ok(1..)), "{ended:?}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_caller_is_closed_however_busy_it_keeps_the_gateway() {
+    let attacked = Attacked::new();
+    let (mut from, mut to) = tokio::io::split(attacked.connect().await);
+    tokio::spawn(async move {
+        let mut bytes = vec![0; 65_536];
+        while from.read(&mut bytes).await.is_ok_and(|read| read > 0) {}
+    });
+    let frames = frame(PING, 0, 0, &[7; 8]).repeat(1_000);
+    let mut writing = tokio::spawn(async move { while to.write_all(&frames).await.is_ok() {} });
+    let goes_on = tokio::time::timeout(Duration::from_secs(1), &mut writing).await;
+    assert!(goes_on.is_err(), "it was closed before");
+    let own = files(&attacked.outside.folder, "one-stop-shop").certificate;
+    attacked.outside.folder.pki().revoke(&own).unwrap();
+    tokio::time::timeout(Duration::from_secs(3), writing).await.expect("it goes on").unwrap();
+}

@@ -37,10 +37,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ok((Connection { h2 }, pings))
     }
 
-    /// The next call; `None` when the connection has ended. Moves the connection's data, too, so it must be asked until then.
-    pub async fn next(&mut self) -> Option<Result<(Request<Incoming>, Reply), h2::Error>> {
-        let accepted = self.h2.accept().await?;
-        Some(accepted.map(|(request, reply)| (request.map(|body| Incoming::new(body, None)), Reply(reply))))
+    /// Begins each call that comes, and moves the connection's data, until the connection ends. May be given up and taken up again.
+    pub async fn calls(&mut self, mut begin: impl FnMut(Request<Incoming>, Reply)) -> Result<(), h2::Error> {
+        while let Some(accepted) = self.h2.accept().await {
+            let (request, reply) = accepted?;
+            begin(request.map(|body| Incoming::new(body, None)), Reply(reply));
+        }
+        Ok(())
     }
 
     /// GOAWAY: calls under way finish, no new ones begin.
@@ -92,7 +95,7 @@ mod tests {
         let (here, there) = tokio::io::duplex(1 << 16);
         let (opened, connected) = tokio::join!(Connection::open(here, 10), h2::client::handshake(there));
         let ((mut connection, pings), (_send, caller)) = (opened.unwrap(), connected.unwrap());
-        tokio::spawn(async move { while connection.next().await.is_some() {} });
+        tokio::spawn(async move { connection.calls(|_, _| ()).await });
         let (mut caller, mut silent) = (pin!(caller), pin!(pings.silent(|| false)));
         tokio::select! {
             _ = &mut caller => panic!("the connection ended"),

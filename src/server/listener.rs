@@ -216,21 +216,20 @@ impl Caller {
             // With age, so that new certificates are really used.
             let mut over = std::pin::pin!(tokio::time::timeout(worker.age(), worker.control.stop.cancelled()));
             let mut ending = false;
+            // What ends it is looked at first: a caller who never lets up must not be heard for ever because of that.
             let refused = loop {
                 tokio::select! {
                     biased;
-                    call = http2.next() => match call {
-                        Some(Ok((request, reply))) => self.begin(request, reply),
-                        Some(Err(error)) => break not_http2(&error),
-                        None => break None,
-                    },
+                    // Closed at once, with whatever is under way.
+                    () = &mut revoked => break Some(Reason::CertificateRevoked),
+                    () = &mut silent => break None,
                     _ = &mut over, if !ending => {
                         ending = true;
                         http2.wind_up();
                     }
-                    // Closed at once, with whatever is under way.
-                    () = &mut revoked => break Some(Reason::CertificateRevoked),
-                    () = &mut silent => break None,
+                    ended = http2.calls(|request, reply| self.begin(request, reply)) => {
+                        break ended.err().and_then(|error| not_http2(&error));
+                    }
                 }
             };
             if let Some(reason) = refused {
