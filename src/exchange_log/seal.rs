@@ -5,7 +5,7 @@
 
 use super::checkpoint::{Checkpoint, LogSigner};
 use super::tiles::{
-    bundle_path, checkpoint_path, edge_tiles, encode_bundle, read_bundle, read_tile, tile_path, write_file,
+    bundle_bytes, bundle_path, checkpoint_path, decode_bundle, edge_tiles, put_entry, read_tile, tile_path, write_file,
 };
 use super::tree::{Edge, FullTile, TILE, leaf_hash};
 use super::{LogError, LogPaths, crash_point, replace_atomically, sync_folder};
@@ -17,8 +17,8 @@ pub struct Sealer {
     paths: LogPaths,
     signer: LogSigner,
     edge: Edge,
-    /// Entries of the bundle that is not full yet.
-    bundle: Vec<Vec<u8>>,
+    /// The bytes of the bundle that is not full yet.
+    bundle: Vec<u8>,
     signed_size: u64,
 }
 
@@ -53,7 +53,7 @@ impl Sealer {
             return Err(LogError::corrupt(&path, 0, "the tiles on the right edge do not have the checkpoint's root"));
         }
         let width = (size % TILE as u64) as usize;
-        let bundle = if width == 0 { Vec::new() } else { read_bundle(&paths.tiles, size / TILE as u64, width)? };
+        let bundle = if width == 0 { Vec::new() } else { load_bundle(&paths.tiles, size / TILE as u64, width)? };
         let signed_size = signed.as_ref().map_or(0, |signed| signed.size);
         // It is always written first, so it can only be missing, or older, where somebody has put it there.
         if signed_size < size {
@@ -93,18 +93,18 @@ impl Sealer {
         for entry in entries {
             let index = edge.size / TILE as u64;
             let full = edge.push(leaf_hash(entry));
-            bundle.push(entry.clone());
-            if bundle.len() == TILE {
-                files.write(bundle_path(&self.paths.tiles, index, TILE), &encode_bundle(&bundle))?;
+            put_entry(&mut bundle, entry);
+            if edge.size.is_multiple_of(TILE as u64) {
+                files.write(bundle_path(&self.paths.tiles, index, TILE), &bundle)?;
                 bundle.clear();
             }
             for FullTile { level, index, hashes } in full {
                 files.write(tile_path(&self.paths.tiles, level, index, TILE), hashes.as_flattened())?;
             }
         }
-        if !bundle.is_empty() {
-            let path = bundle_path(&self.paths.tiles, edge.size / TILE as u64, bundle.len());
-            files.write(path, &encode_bundle(&bundle))?;
+        let width = (edge.size % TILE as u64) as usize;
+        if width > 0 {
+            files.write(bundle_path(&self.paths.tiles, edge.size / TILE as u64, width), &bundle)?;
         }
         for (level, index, width) in edge_tiles(edge.size) {
             let hashes = edge.levels.get(level).filter(|hashes| hashes.len() == width);
@@ -162,6 +162,12 @@ impl Files {
     fn sync(&self) -> Result<(), LogError> {
         self.folders.iter().filter(|folder| folder.is_dir()).try_for_each(|folder| sync_folder(folder))
     }
+}
+
+fn load_bundle(root: &Path, index: u64, width: usize) -> Result<Vec<u8>, LogError> {
+    let bytes = bundle_bytes(root, index, width)?;
+    decode_bundle(&bytes, width, &bundle_path(root, index, width))?;
+    Ok(bytes)
 }
 
 fn load_edge(root: &Path, size: u64) -> Result<Edge, LogError> {

@@ -46,15 +46,17 @@ pub fn checkpoint_path(root: &Path) -> PathBuf {
     root.join("checkpoint")
 }
 
-/// A bundle's bytes: each entry after its 16-bit length.
+/// A bundle's bytes.
 pub fn encode_bundle<B: AsRef<[u8]>>(entries: &[B]) -> Vec<u8> {
-    let mut out = Vec::new();
-    for bytes in entries {
-        let bytes = bytes.as_ref();
-        out.extend_from_slice(&u16::try_from(bytes.len()).unwrap_or(u16::MAX).to_be_bytes());
-        out.extend_from_slice(bytes);
-    }
-    out
+    let mut bundle = Vec::new();
+    entries.iter().for_each(|entry| put_entry(&mut bundle, entry.as_ref()));
+    bundle
+}
+
+/// Puts an entry into a bundle, after its 16-bit length.
+pub fn put_entry(bundle: &mut Vec<u8>, entry: &[u8]) {
+    bundle.extend_from_slice(&u16::try_from(entry.len()).unwrap_or(u16::MAX).to_be_bytes());
+    bundle.extend_from_slice(entry);
 }
 
 /// The words of a line, where there are exactly so many.
