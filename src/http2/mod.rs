@@ -114,7 +114,10 @@ impl Outgoing {
         while !data.is_empty() {
             self.0.reserve_capacity(data.len());
             let ready = poll_fn(|context| self.0.poll_capacity(context)).await.ok_or_else(ended)??.min(data.len());
-            self.0.send_data(data.split_to(ready), false)?;
+            // What was given may be taken away again by a smaller window.
+            if ready > 0 {
+                self.0.send_data(data.split_to(ready), false)?;
+            }
         }
         Ok(())
     }
