@@ -6,11 +6,6 @@ set -eu
 cd "$(dirname "$0")/.."
 source=${1:-business} secs=${2:-4} rate=${3:-1000}
 . benches/stage.sh
-control=$(sed -n 's/^control = "\(.*\)"/\1/p' sandbox.toml)
-sample() { "$bin" --output json sandbox samples | python3 -c '
-import json, sys
-one = next(one for one in json.load(sys.stdin) if one["operation"].endswith("/" + sys.argv[1]))
-print(one["operation"], json.dumps(one["requests"][0], ensure_ascii=False), sep="\t")' "$1"; }
 load() { taskset -c 1 "$bin" --output json bench --to "https://localhost:$port" --certificate pki/client.pem --token-file pki/token.jwt \
   --purpose 1.004222 --official QN000001 --warmup 500ms "$@"; }
 case $source in business) of=GetEnterprise;; population) of=VerifyCitizen;; budgetunit) of=GetUnit;; officials) of=GetOfficial;; esac

@@ -27,7 +27,6 @@ load --connections 8 --streams 8
 load --rate 50000 --connections 20 --streams 64
 load --rate 50000 --connections 20 --streams 256
 load --connections 8 --streams 8
-control=$(sed -n 's/^control = "\(.*\)"/\1/p' sandbox.toml)
 for source in "8 4" "32 10" "16 20"; do
   read -r at_once latency <<< "$source"
   capacity=$((at_once * 1000 / latency))

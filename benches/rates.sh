@@ -31,10 +31,7 @@ sed -e "s#PKI#$BENCH/pki#g; s#RUN#$dir/run#g; s#THREADS#1#g; s#LOGGING##g; s/por
   -e 's#CACHE#jwt_cache_config: { jwt_cache_size: 1000 }#g' "$BENCH/peers/envoy.yaml" > "$dir/run/envoy.yaml"
 taskset -c 0 envoy -c "$dir/run/envoy.yaml" --concurrency 1 --log-level error --base-id 9 > "$dir/run/envoy.log" 2>&1 & pids+=($!)
 sleep 3
-sample() { "$bin" --output json sandbox samples | python3 -c '
-import json, sys
-print(json.dumps(next(one for one in json.load(sys.stdin) if one["operation"].endswith("/GetOfficial"))["requests"][0]))'; }
-official=$(sample)
+IFS=$'\t' read -r _ official < <(sample GetOfficial)
 filler='{"data": "'$(head -c 98 /dev/zero | base64 -w 0)'"}'
 load() { taskset -c 1 "$bin" --output json bench --connections 8 --streams 64 --time "${secs}s" "$@"; }
 told() { python3 -c '

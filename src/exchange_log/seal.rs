@@ -5,7 +5,7 @@
 
 use super::checkpoint::{Checkpoint, LogSigner};
 use super::tiles::{
-    bundle_bytes, bundle_path, checkpoint_path, decode_bundle, edge_tiles, put_entry, read_tile, tile_path, write_file,
+    bundle_path, checkpoint_path, edge_tiles, encode_bundle, put_entry, read_bundle, read_tile, tile_path, write_file,
 };
 use super::tree::{Edge, FullTile, TILE, leaf_hash};
 use super::{LogError, LogPaths, crash_point, replace_atomically, sync_folder};
@@ -53,7 +53,8 @@ impl Sealer {
             return Err(LogError::corrupt(&path, 0, "the tiles on the right edge do not have the checkpoint's root"));
         }
         let width = (size % TILE as u64) as usize;
-        let bundle = if width == 0 { Vec::new() } else { load_bundle(&paths.tiles, size / TILE as u64, width)? };
+        let bundle =
+            if width == 0 { Vec::new() } else { encode_bundle(&read_bundle(&paths.tiles, size / TILE as u64, width)?) };
         let signed_size = signed.as_ref().map_or(0, |signed| signed.size);
         // It is always written first, so it can only be missing, or older, where somebody has put it there.
         if signed_size < size {
@@ -162,12 +163,6 @@ impl Files {
     fn sync(&self) -> Result<(), LogError> {
         self.folders.iter().filter(|folder| folder.is_dir()).try_for_each(|folder| sync_folder(folder))
     }
-}
-
-fn load_bundle(root: &Path, index: u64, width: usize) -> Result<Vec<u8>, LogError> {
-    let bytes = bundle_bytes(root, index, width)?;
-    decode_bundle(&bytes, width, &bundle_path(root, index, width))?;
-    Ok(bytes)
 }
 
 fn load_edge(root: &Path, size: u64) -> Result<Edge, LogError> {

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 /// With no more than these under way, a call counts as undisturbed.
 pub(super) const FEWEST: usize = 4;
-/// How long a call may take at most, in times of an undisturbed one: with the wait for its place, which is as long as an
-/// undisturbed call at most (`queue.rs`), about three times. A quick source's calls may be disturbed for `ROOM` more, up to
+/// How long a call may take at most, in times of an undisturbed one: with the wait for its place, which is half of one
+/// at most (`queue.rs`), less than three times. A quick source's calls may be disturbed for `ROOM` more, up to
 /// three times, since each costs less where many are under way.
 const TOLERANCE: (u64, u64) = (2, 3);
 /// A disturbance that is no trouble, in microseconds.
