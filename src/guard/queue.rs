@@ -99,6 +99,7 @@ impl Wait {
         if self.mean.get() == 0 {
             // No call has come back yet: it takes at least so long.
             self.mean.assume(standing);
+            self.undisturbed.assume(standing);
         }
         let stands = standing > micros(INTERVAL) || self.long.load(Ordering::Relaxed);
         let expected = self.expected(ahead, places);
@@ -133,6 +134,15 @@ mod tests {
         wait.waited(None, then);
         wait.admits(40, 4, then).unwrap();
         wait.admits(40, 4, then).unwrap();
+    }
+
+    #[test]
+    fn before_the_first_answer_a_call_takes_as_long_as_has_been_waited() {
+        let wait = Wait::new();
+        wait.admits(1, 4, wait.start + Duration::from_millis(1)).unwrap();
+        let later = wait.start + Duration::from_millis(201);
+        wait.admits(2, 4, later).unwrap();
+        assert_eq!(wait.admits(3, 4, later), Err(Duration::from_millis(150)));
     }
 
     #[test]
