@@ -275,3 +275,40 @@ async fn a_revoked_caller_is_closed_however_busy_it_keeps_the_gateway() {
     attacked.outside.folder.pki().revoke(&own).unwrap();
     tokio::time::timeout(Duration::from_secs(3), writing).await.expect("it goes on").unwrap();
 }
+
+/// What the HTTPS port says on a new connection, after these bytes, until it closes it.
+async fn heard_until_the_end(attacked: &Attacked, protocol: &[u8], sent: &[u8]) -> Vec<u8> {
+    let files = files(&attacked.outside.folder, "one-stop-shop");
+    let config = tls::client_config(&files.ca, None, &[protocol]).unwrap();
+    let stream = TcpStream::connect(attacked.outside.config.listen.https.unwrap()).await.unwrap();
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let mut stream = connector.connect(ServerName::try_from("localhost").unwrap(), stream).await.unwrap();
+    stream.write_all(sent).await.unwrap();
+    stream.flush().await.unwrap();
+    let (mut heard, mut bytes) = (Vec::new(), [0; 4_096]);
+    let until_end = async {
+        while let Ok(read @ 1..) = stream.read(&mut bytes).await {
+            heard.extend_from_slice(&bytes[..read]);
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(25), until_end).await.expect("it is still open");
+    heard
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_dawdles_at_the_https_port_is_cut_off() {
+    let attacked = Attacked::new();
+    let began = b"POST /oauth2/token HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\ngrant_type=";
+    let settings = [PREFACE, &frame(SETTINGS, 0, 0, &[])].concat();
+    let (nothing, half_a_head, half_a_body, no_preface, no_request) = tokio::join!(
+        heard_until_the_end(&attacked, b"http/1.1", b""),
+        heard_until_the_end(&attacked, b"http/1.1", b"GET /oauth2/jw"),
+        heard_until_the_end(&attacked, b"http/1.1", began),
+        heard_until_the_end(&attacked, b"h2", b""),
+        heard_until_the_end(&attacked, b"h2", &settings),
+    );
+    assert_eq!((nothing.len(), half_a_head.len()), (0, 0));
+    assert!(half_a_body.starts_with(b"HTTP/1.1 408 "), "{}", String::from_utf8_lossy(&half_a_body));
+    // Settings of its own, if anything, and GOAWAY.
+    assert!(no_preface.len() < 100 && no_request.len() < 100);
+}

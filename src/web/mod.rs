@@ -25,6 +25,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -37,8 +38,10 @@ const MAX_BODY: usize = 32 << 10;
 /// Of a larger one, so much is read and thrown away: a connection that is closed while its client still writes may be
 /// reset before the client has read why (RFC 9112, section 9.6).
 const MAX_THROWN_AWAY: usize = 1 << 20;
-/// Longest handshake, and longest wait for a request's head.
+/// Longest handshake, and longest wait for a connection's first request, for a request's head, and for its body.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a connection may go without another request.
+const IDLE: Duration = Duration::from_secs(60);
 
 /// What the HTTPS port needs of the gateway.
 pub struct Web {
@@ -68,6 +71,25 @@ fn json(status: StatusCode, value: &serde_json::Value, cache: &'static str) -> R
     answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static(cache));
     answer
+}
+
+fn without_body(status: StatusCode) -> Response<Full<Bytes>> {
+    let mut answer = Response::new(Full::new(Bytes::new()));
+    *answer.status_mut() = status;
+    answer
+}
+
+/// Ends when a connection that has asked so often asks for nothing more.
+async fn unused(asked: &AtomicU64) {
+    let (mut before, mut wait) = (0, PATIENCE);
+    loop {
+        tokio::time::sleep(wait).await;
+        let now = asked.load(Ordering::Relaxed);
+        if std::mem::replace(&mut before, now) == now {
+            return;
+        }
+        wait = IDLE;
+    }
 }
 
 /// A request's body; `None` where it is too large or breaks off.
@@ -154,26 +176,29 @@ impl Web {
     ) {
         let certificate = stream.get_ref().1.peer_certificates().and_then(Certificate::of).map(Arc::new);
         let known = certificate.clone();
+        let asked = Arc::new(AtomicU64::new(0));
+        let count = asked.clone();
         let service = service_fn(move |request: Request<Incoming>| {
+            count.fetch_add(1, Ordering::Relaxed);
             let (web, peer) = (self.clone(), certificate.clone().map(|certificate| Peer { certificate, address }));
-            async move {
-                let (head, body) = request.into_parts();
-                let Some(body) = whole(body).await else {
-                    let mut answer = Response::new(Full::new(Bytes::new()));
-                    *answer.status_mut() = StatusCode::PAYLOAD_TOO_LARGE;
-                    return Ok::<_, Infallible>(answer);
-                };
-                let (path, body) = (head.uri.path().to_owned(), body);
-                Ok(web.answer(Asked { method: head.method, path, headers: head.headers, body, peer }).await)
-            }
+            async move { Ok::<_, Infallible>(web.request(request, peer).await) }
         });
         let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
         builder.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE);
         builder.http2().timer(TokioTimer::new()).max_concurrent_streams(64);
         let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
+        let mut unused = std::pin::pin!(unused(&asked));
         let mut ending = false;
         loop {
             tokio::select! {
+                () = &mut unused => {
+                    if asked.load(Ordering::Relaxed) > 0 {
+                        connection.as_mut().graceful_shutdown();
+                        // One that takes no answer does not go by itself.
+                        let _ = tokio::time::timeout(PATIENCE, connection).await;
+                    }
+                    return;
+                }
                 () = stop.cancelled(), if !ending => {
                     ending = true;
                     connection.as_mut().graceful_shutdown();
@@ -193,6 +218,17 @@ impl Web {
                 }
             }
         }
+    }
+
+    async fn request(&self, request: Request<Incoming>, peer: Option<Peer>) -> Response<Full<Bytes>> {
+        let (head, body) = request.into_parts();
+        let body = match tokio::time::timeout(PATIENCE, whole(body)).await {
+            Ok(Some(body)) => body,
+            Ok(None) => return without_body(StatusCode::PAYLOAD_TOO_LARGE),
+            Err(_) => return without_body(StatusCode::REQUEST_TIMEOUT),
+        };
+        let path = head.uri.path().to_owned();
+        self.answer(Asked { method: head.method, path, headers: head.headers, body, peer }).await
     }
 
     async fn answer(&self, asked: Asked) -> Response<Full<Bytes>> {
