@@ -5,6 +5,7 @@ mod support;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::{StreamExt, stream};
+use h2::client::SendRequest;
 use http::{HeaderMap, Request, Response};
 use http_body_util::StreamBody;
 use hyper::body::{Frame, Incoming};
@@ -16,11 +17,12 @@ use ndxp_gateway::registry::sqlite::SqliteStore;
 use ndxp_gateway::server::registry_path;
 use serde_json::json;
 use std::convert::Infallible;
+use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use support::{Actor, Outside, Running, show, until};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tonic::Code;
 
 const PULL: &str = "/ndxp.bulk.v1.BulkService/Pull";
@@ -167,7 +169,15 @@ async fn serve(stage: &Outside, seen: &Arc<Seen>) -> u16 {
 
 /// A gateway's process with the source `bulk`, and somebody who may call it.
 async fn running(seen: &Arc<Seen>) -> (Running, Actor, Outside) {
+    configured(seen, "", "").await
+}
+
+/// The same, with more in the configuration's `[listen]` and in the source's entry.
+async fn configured(seen: &Arc<Seen>, listen: &str, source: &str) -> (Running, Actor, Outside) {
     let outside = Outside::new();
+    support::edit(&outside.folder.gateway_config(), |text| {
+        text.replacen("[listen]\n", &format!("[listen]\n{listen}\n"), 1)
+    });
     let port = serve(&outside, seen).await;
     let path = &outside.folder.path;
     std::fs::create_dir_all(path.join("contracts/ndxp/bulk/v1")).unwrap();
@@ -175,7 +185,7 @@ async fn running(seen: &Arc<Seen>) -> (Running, Actor, Outside) {
     let entry = std::fs::read_to_string(path.join("sources/officials.toml")).unwrap();
     let address = entry.split('"').find(|part| part.starts_with("https://")).unwrap().to_owned();
     let entry = entry.replace(&address, &format!("https://127.0.0.1:{port}")).replace("\"officials\"", "\"bulk\"");
-    std::fs::write(path.join("sources/bulk.toml"), entry).unwrap();
+    std::fs::write(path.join("sources/bulk.toml"), format!("{entry}\n{source}\n")).unwrap();
     let config = Config::load(&outside.folder.gateway_config()).map_err(show).unwrap();
     let contracts = config.catalogue().map_err(show).unwrap().contracts;
     let store = SqliteStore::open(&registry_path(&config.data)).unwrap();
@@ -268,4 +278,117 @@ async fn a_source_that_renews_its_connections_fails_no_call() {
     futures_util::future::join_all(callers).await;
     let renewed = seen.renewed.load(Ordering::Relaxed);
     assert!(renewed > 10, "only {renewed} connections were renewed");
+}
+
+/// A gateway that waits for a second at most until a caller takes something, and one place at the source.
+async fn impatient(seen: &Arc<Seen>) -> (Running, Actor, Outside) {
+    configured(seen, "workers = 1\nsend_timeout_ms = 1000", "[guard]\nconcurrency = 1\nqueue = 0").await
+}
+
+/// A connection with such a window for each call, and a second handle of its socket.
+async fn with_window(
+    outside: &Outside,
+    window: u32,
+) -> (SendRequest<Bytes>, impl Future<Output = Result<(), h2::Error>> + use<>, std::net::TcpStream) {
+    let files = support::files(&outside.folder, "one-stop-shop");
+    let config = tls::client_config(&files.ca, Some((&files.certificate, &files.key)), &[b"h2"]).unwrap();
+    let stream = std::net::TcpStream::connect(outside.config.listen.grpc).unwrap();
+    let socket = stream.try_clone().unwrap();
+    stream.set_nonblocking(true).unwrap();
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let name = "localhost".try_into().unwrap();
+    let stream = connector.connect(name, TcpStream::from_std(stream).unwrap()).await.unwrap();
+    let builder = h2::client::Builder::new()
+        .initial_window_size(window)
+        .initial_connection_window_size((1 << 31) - 1)
+        .handshake(stream);
+    let (send, connection) = builder.await.unwrap();
+    (send, connection, socket)
+}
+
+/// Begins a call; its answer's head.
+async fn call(send: &SendRequest<Bytes>, actor: &Actor, path: &str) -> Response<h2::RecvStream> {
+    let request = Request::post(format!("https://localhost{path}"))
+        .header("content-type", "application/grpc")
+        .header("authorization", format!("Bearer {}", actor.token))
+        .body(())
+        .unwrap();
+    let mut send = send.clone().ready().await.unwrap();
+    let (answer, mut request) = send.send_request(request, false).unwrap();
+    request.send_data(ndxp_gateway::frame::frame(&actor.encode(path, &json!({ "parts": 1 }))), true).unwrap();
+    answer.await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_takes_nothing_of_a_stream_is_cut_off_and_its_place_given_back() {
+    let seen = Arc::new(Seen::default());
+    let (gateway, actor, outside) = impatient(&seen).await;
+    let mut answering = start(&actor, PULL).await;
+    answering.next().await.unwrap().unwrap();
+    assert_eq!(actor.call(TOUCH, json!({ "parts": 1 })).await.reason(), "GATEWAY_OVERLOADED");
+    until("the source was told", Duration::from_secs(10), || seen.dropped.load(Ordering::Relaxed) == 1);
+    actor.call(TOUCH, json!({ "parts": 1 })).await.ok();
+    while answering.next().await.is_ok_and(|part| part.is_some()) {}
+    // One who takes a little, slowly, goes on.
+    let mut answering = start(&actor, PULL).await;
+    for _ in 0..20 {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        answering.next().await.unwrap().unwrap();
+    }
+    drop((answering, gateway));
+    let entries = support::entries(&outside.config.data);
+    let cut_off = entries.iter().find(|one| one.entry.operation.ends_with("/Pull") && one.entry.answer_messages > 0);
+    let entry = &cut_off.unwrap().entry;
+    assert_eq!(entry.reason, "CANCELLED_BY_CALLER");
+    assert!(entry.answer_messages < 64, "{} messages have left", entry.answer_messages);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_opens_no_window_for_an_answer_does_not_make_the_gateway_keep_it() {
+    let seen = Arc::new(Seen::default());
+    let (_gateway, actor, outside) = impatient(&seen).await;
+    // Enough for a part of it.
+    let (send, connection, _socket) = with_window(&outside, 1_000).await;
+    tokio::spawn(connection);
+    let mut body = call(&send, &actor, TOUCH).await.into_body();
+    assert!(body.data().await.unwrap().is_ok_and(|data| data.len() == 1_000));
+    let reset = tokio::time::timeout(Duration::from_secs(5), body.data()).await.unwrap().unwrap().unwrap_err();
+    assert_eq!(reset.reason(), Some(h2::Reason::CANCEL));
+    // Its connection is as good as before.
+    let mut body = call(&send, &actor, TOUCH).await.into_body();
+    let mut bytes = 0;
+    while let Some(data) = body.data().await {
+        let data = data.unwrap();
+        bytes += data.len();
+        body.flow_control().release_capacity(data.len()).unwrap();
+    }
+    assert_eq!(bytes, part().len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_does_not_read_its_socket_is_cut_off() {
+    let seen = Arc::new(Seen::default());
+    let (_gateway, actor, outside) = impatient(&seen).await;
+    let (send, connection, mut socket) = with_window(&outside, (1 << 31) - 1).await;
+    let mut connection = std::pin::pin!(connection);
+    // The connection is moved until the answer begins, then no more.
+    tokio::select! {
+        _ = &mut connection => panic!("the connection ended"),
+        _ = call(&send, &actor, PULL) => {}
+    }
+    until("the source was told", Duration::from_secs(10), || seen.dropped.load(Ordering::Relaxed) == 1);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    // What was under way is still there; then the connection turns out to be gone.
+    socket.set_nonblocking(false).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let mut bytes = vec![0; 1 << 20];
+    let ended = loop {
+        match socket.read(&mut bytes) {
+            Ok(1..) => {}
+            ended => break ended,
+        }
+    };
+    let gone =
+        ended.as_ref().map_or_else(|error| error.kind() == std::io::ErrorKind::ConnectionReset, |read| *read == 0);
+    assert!(gone, "{ended:?}");
 }

@@ -93,6 +93,7 @@ fn config_json(config: &Config, catalogue: &Catalogue) -> Value {
             "max_connection_age_s": listen.max_connection_age.as_secs(),
             "max_streams_per_connection": listen.max_streams,
             "handshake_timeout_ms": listen.handshake_timeout.as_millis() as u64,
+            "send_timeout_ms": listen.send_timeout.as_millis() as u64,
             "drain_timeout_ms": listen.drain_timeout.as_millis() as u64,
         },
         "tls": {

@@ -69,6 +69,8 @@ pub struct Listen {
     pub max_connection_age: Duration,
     /// Longest TLS handshake.
     pub handshake_timeout: Duration,
+    /// How long a caller may take nothing of what is there for it.
+    pub send_timeout: Duration,
     /// Longest wait for calls under way when the gateway ends.
     pub drain_timeout: Duration,
 }
@@ -240,6 +242,7 @@ fn read_listen(table: &Table<'_>) -> Option<Listen> {
         max_connection_age: Duration::from_secs(table.number("max_connection_age_s", 3_600, 1..=86_400)),
         max_streams: table.number("max_streams_per_connection", 256, 1..=10_000) as u32,
         handshake_timeout: Duration::from_millis(table.number("handshake_timeout_ms", 10_000, 100..=60_000)),
+        send_timeout: Duration::from_millis(table.number("send_timeout_ms", 60_000, 1_000..=3_600_000)),
         drain_timeout: Duration::from_millis(table.number("drain_timeout_ms", 30_000, 0..=600_000)),
     };
     Some(listen)

@@ -139,7 +139,10 @@ impl Live {
     async fn begin(&self, request: Request<()>) -> Result<Begun, Http2Error> {
         let mut send = self.send.clone().ready().await?;
         let (response, request) = send.send_request(request, false)?;
-        Ok(Begun { request: Outgoing(request), answer: Answer { response, under_way: UnderWay::new(&self.under_way) } })
+        Ok(Begun {
+            request: Outgoing { stream: request, patience: None },
+            answer: Answer { response, under_way: UnderWay::new(&self.under_way) },
+        })
     }
 }
 

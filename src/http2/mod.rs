@@ -86,7 +86,11 @@ impl Body for Incoming {
 }
 
 /// What goes to a peer in one stream. Dropped before its end, it resets the stream.
-pub struct Outgoing(SendStream<Bytes>);
+pub struct Outgoing {
+    stream: SendStream<Bytes>,
+    /// How long the peer may take nothing; `None` where something else ends the call.
+    patience: Option<Duration>,
+}
 
 impl Outgoing {
     /// Sends what is all there. Where the stream has ended already, whoever waits for its answer is told why.
@@ -95,7 +99,7 @@ impl Outgoing {
         let mut part = data.next().unwrap_or_default();
         loop {
             let next = data.next();
-            let sent = self.0.send_data(part, next.is_none());
+            let sent = self.stream.send_data(part, next.is_none());
             match next {
                 Some(next) if sent.is_ok() => part = next,
                 _ => return,
@@ -104,22 +108,46 @@ impl Outgoing {
     }
 
     /// Sends one message that is all there, and the trailers that end the stream.
-    pub fn message(&mut self, data: Bytes, trailers: HeaderMap) -> Result<(), Http2Error> {
-        self.0.send_data(data, false)?;
-        Ok(self.0.send_trailers(trailers)?)
+    pub async fn message(&mut self, data: Bytes, trailers: HeaderMap) -> Result<(), Http2Error> {
+        self.stream.reserve_capacity(data.len());
+        // Nearly every answer fits the peer's window. One that does not is not left to the connection, which would keep it for as
+        // long as the peer likes.
+        if self.stream.capacity() >= data.len() {
+            self.stream.send_data(data, false)?;
+        } else {
+            self.part(data).await?;
+        }
+        Ok(self.stream.send_trailers(trailers)?)
     }
 
     /// Sends a part, at the pace at which the peer takes it.
     pub async fn part(&mut self, mut data: Bytes) -> Result<(), Http2Error> {
         while !data.is_empty() {
-            self.0.reserve_capacity(data.len());
-            let ready = poll_fn(|context| self.0.poll_capacity(context)).await.ok_or_else(ended)??.min(data.len());
+            self.stream.reserve_capacity(data.len());
+            let ready = self.capacity().await?.min(data.len());
             // What was given may be taken away again by a smaller window.
             if ready > 0 {
-                self.0.send_data(data.split_to(ready), false)?;
+                self.stream.send_data(data.split_to(ready), false)?;
             }
         }
         Ok(())
+    }
+
+    /// Waits until the peer takes something; one that takes nothing for too long gets no more (RFC 9113, section 10.5: a window
+    /// that is never opened makes the sender keep what it has).
+    async fn capacity(&mut self) -> Result<usize, Http2Error> {
+        let given = poll_fn(|context| self.stream.poll_capacity(context));
+        let given = match self.patience {
+            None => given.await,
+            Some(patience) => match tokio::time::timeout(patience, given).await {
+                Ok(given) => given,
+                Err(_) => {
+                    self.stream.send_reset(Reason::CANCEL);
+                    return Err(Http2Error::Broken(format!("the peer took nothing for {patience:?}")));
+                }
+            },
+        };
+        Ok(given.ok_or_else(ended)??)
     }
 
     /// Sends frames as they come, at the pace at which the peer takes them, until they or the peer's interest end.
@@ -129,19 +157,19 @@ impl Outgoing {
             let next = tokio::select! {
                 biased;
                 next = frames.next() => next,
-                reset = poll_fn(|context| self.0.poll_reset(context)) => return Err(h2::Error::from(reset?).into()),
+                reset = poll_fn(|context| self.stream.poll_reset(context)) => return Err(h2::Error::from(reset?).into()),
             };
             match next {
                 None => return self.end(),
                 Some(Err(_)) => {
-                    self.0.send_reset(Reason::INTERNAL_ERROR);
+                    self.stream.send_reset(Reason::INTERNAL_ERROR);
                     return Ok(());
                 }
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => self.part(data).await?,
                     Err(frame) => {
                         let trailers = frame.into_trailers().unwrap_or_default();
-                        return Ok(self.0.send_trailers(trailers)?);
+                        return Ok(self.stream.send_trailers(trailers)?);
                     }
                 },
             }
@@ -150,7 +178,7 @@ impl Outgoing {
 
     /// Ends the stream without trailers.
     pub fn end(&mut self) -> Result<(), Http2Error> {
-        Ok(self.0.send_data(Bytes::new(), true)?)
+        Ok(self.stream.send_data(Bytes::new(), true)?)
     }
 }
 

@@ -21,11 +21,13 @@ const PING: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs
 /// A connection.
 pub struct Connection<S> {
     h2: server::Connection<S, Bytes>,
+    patience: Duration,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
-    /// Begins one with its settings, and waits for the caller's preface. At most `max_streams` calls at once.
-    pub async fn open(stream: S, max_streams: u32) -> Result<(Self, Pings), h2::Error> {
+    /// Begins one with its settings, and waits for the caller's preface. At most `max_streams` calls at once; a caller that takes
+    /// nothing of an answer for as long as `patience` does not get the rest.
+    pub async fn open(stream: S, max_streams: u32, patience: Duration) -> Result<(Self, Pings), h2::Error> {
         let mut h2 = server::Builder::new()
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
@@ -34,14 +36,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             .handshake(stream)
             .await?;
         let pings = Pings(h2.ping_pong());
-        Ok((Connection { h2 }, pings))
+        Ok((Connection { h2, patience }, pings))
     }
 
     /// Begins each call that comes, and moves the connection's data, until the connection ends. May be given up and taken up again.
     pub async fn calls(&mut self, mut begin: impl FnMut(Request<Incoming>, Reply)) -> Result<(), h2::Error> {
         while let Some(accepted) = self.h2.accept().await {
             let (request, reply) = accepted?;
-            begin(request.map(|body| Incoming::new(body, None)), Reply(reply));
+            begin(request.map(|body| Incoming::new(body, None)), Reply { reply, patience: self.patience });
         }
         Ok(())
     }
@@ -63,23 +65,26 @@ impl Pings {
 }
 
 /// Takes the answer to a call. Dropped without one, it resets the call's stream.
-pub struct Reply(SendResponse<Bytes>);
+pub struct Reply {
+    reply: SendResponse<Bytes>,
+    patience: Duration,
+}
 
 impl Reply {
     /// Ends when the caller gives its call up, or the connection is gone.
     pub async fn given_up(&mut self) {
-        let _ = poll_fn(|context| self.0.poll_reset(context)).await;
+        let _ = poll_fn(|context| self.reply.poll_reset(context)).await;
     }
 
     /// Sends an answer that is nothing but its head.
     pub fn head(mut self, head: Response<()>) -> Result<(), Http2Error> {
-        self.0.send_response(head, true)?;
+        self.reply.send_response(head, true)?;
         Ok(())
     }
 
     /// Sends the head of an answer; the rest goes by what this returns.
     pub fn begin(mut self, head: Response<()>) -> Result<Outgoing, Http2Error> {
-        Ok(Outgoing(self.0.send_response(head, false)?))
+        Ok(Outgoing { stream: self.reply.send_response(head, false)?, patience: Some(self.patience) })
     }
 }
 
@@ -93,7 +98,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_caller_that_answers_no_ping_is_given_up_and_one_that_does_is_not() {
         let (here, there) = tokio::io::duplex(1 << 16);
-        let (opened, connected) = tokio::join!(Connection::open(here, 10), h2::client::handshake(there));
+        let (opened, connected) = tokio::join!(Connection::open(here, 10, PING.0), h2::client::handshake(there));
         let ((mut connection, pings), (_send, caller)) = (opened.unwrap(), connected.unwrap());
         tokio::spawn(async move { connection.calls(|_, _| ()).await });
         let (mut caller, mut silent) = (pin!(caller), pin!(pings.silent(|| false)));
@@ -111,7 +116,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_caller_that_was_heard_is_not_asked() {
         let (here, there) = tokio::io::duplex(1 << 16);
-        let (opened, connected) = tokio::join!(Connection::open(here, 10), h2::client::handshake(there));
+        let (opened, connected) = tokio::join!(Connection::open(here, 10, PING.0), h2::client::handshake(there));
         let ((_connection, pings), _connected) = (opened.unwrap(), connected.unwrap());
         // Nobody would answer.
         assert!(tokio::time::timeout(Duration::from_secs(3_600), pings.silent(|| true)).await.is_err());

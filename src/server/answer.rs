@@ -44,7 +44,7 @@ pub(super) async fn send(answer: Response<AnswerBody>, reply: Reply) -> Result<(
     let head = Response::from_parts(head, ());
     match body {
         AnswerBody::Empty => reply.head(head),
-        AnswerBody::One(message, trailers) => reply.begin(head)?.message(message, trailers),
+        AnswerBody::One(message, trailers) => reply.begin(head)?.message(message, trailers).await,
         AnswerBody::Stream(frames) => reply.begin(head)?.frames(frames.map(Ok::<_, Infallible>)).await,
         AnswerBody::Tonic(body) if body.is_end_stream() => reply.head(head),
         AnswerBody::Tonic(body) => reply.begin(head)?.frames(BodyStream::new(body)).await,

@@ -175,7 +175,7 @@ impl Worker {
         let stream = TlsAcceptor::from(config).accept(stream).await.map_err(|_| Reason::HandshakeFailed)?;
         let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let certificate = self.exchange.shared.certificates.of(chain).ok_or(Reason::HandshakeFailed)?;
-        let opened = server::Connection::open(stream, self.listen.max_streams).await;
+        let opened = server::Connection::open(stream, self.listen.max_streams, self.listen.send_timeout).await;
         let (http2, pings) = opened.map_err(|error| not_http2(&error).unwrap_or(Reason::HandshakeFailed))?;
         let peer = Arc::new(Peer { certificate, address });
         Ok(Arc::new(Caller { worker: self, peer, backlog, _place: place }).calls(http2, pings, gate))

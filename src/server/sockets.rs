@@ -6,6 +6,7 @@
 use super::StartError;
 use crate::config::Listen;
 use listenfd::ListenFd;
+use socket2::SockRef;
 use std::net::{SocketAddr, TcpListener};
 
 /// Waiting connections that the kernel keeps for each socket.
@@ -60,7 +61,12 @@ impl Sockets {
         }
         let sockets = grpc.iter().chain(https.iter()).chain(ops.iter());
         for socket in sockets {
-            socket.set_nonblocking(true).map_err(|error| StartError::HandedOver(error.to_string()))?;
+            let prepare = || {
+                socket.set_nonblocking(true)?;
+                // Its connections inherit it: a peer that reads nothing is given up by the kernel (RFC 5482).
+                SockRef::from(socket).set_tcp_user_timeout(Some(listen.send_timeout))
+            };
+            prepare().map_err(|error| StartError::HandedOver(error.to_string()))?;
         }
         let address = grpc.first().and_then(|one| one.local_addr().ok()).unwrap_or(listen.grpc);
         Ok(Sockets { grpc, https, ops, address })
