@@ -12,6 +12,7 @@ use ndxp_gateway::exchange_log::receipt::Receipt;
 use ndxp_gateway::exchange_log::tree::{Edge, Hash, leaf_hash};
 use ndxp_gateway::exchange_log::verify::Against;
 use ndxp_gateway::exchange_log::{checkpoint::LogSigner, proof, verify};
+use ndxp_gateway::identity::tls;
 use ndxp_gateway::keyfile::Vault;
 use ndxp_gateway::server::Gateway;
 use ndxp_gateway::witness::config::WitnessConfig;
@@ -22,6 +23,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use support::{Stage, UNIT, until};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
 
 fn config(name: &str, state: &Path, pki: &Path, logs: Vec<LogVerifier>, port: u16) -> WitnessConfig {
@@ -188,4 +190,28 @@ fn a_witness_signs_one_history_and_no_other() {
         file.map(|file| file.unwrap().path()).find(|file| file.extension().is_some_and(|end| end == "checkpoint"));
     support::edit(&file.unwrap(), |text| text.replacen('7', "8", 1));
     assert!(Witness::open(&config("w.example/x", state.path(), state.path(), vec![log.verifier()], 0)).is_err());
+}
+
+/// A witness asks nobody who he is, so silence must not keep its places.
+#[test]
+fn who_says_nothing_to_a_witness_is_cut_off() {
+    let (_dir, folder) = support::lay(&|_| {});
+    let (pki, state) = (folder.path.join("pki"), tempfile::tempdir().unwrap());
+    let witness = Running::start(config("w.example/dc2", state.path(), &pki, vec![], 0));
+    let silent = async |sent: &[u8]| {
+        let config = tls::client_config(&pki.join("ca.pem"), None, &[b"http/1.1"]).unwrap();
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+        let stream = tokio::net::TcpStream::connect(("127.0.0.1", witness.port)).await.unwrap();
+        let mut stream = connector.connect("localhost".try_into().unwrap(), stream).await.unwrap();
+        stream.write_all(sent).await.unwrap();
+        stream.flush().await.unwrap();
+        let until_end = async { while let Ok(1..) = stream.read(&mut [0; 1_024]).await {} };
+        tokio::time::timeout(Duration::from_secs(20), until_end).await.expect("it is still open");
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+        let http2 = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &settings].concat();
+        tokio::join!(silent(b""), silent(b"POST /add-che"), silent(&http2));
+    });
 }
