@@ -7,7 +7,7 @@ use ndxp_gateway::config::Config;
 use ndxp_gateway::sandbox::folder::DevFolder;
 use serde_json::json;
 use std::time::Duration;
-use support::{Actor, Stage, UNIT, show, until};
+use support::{Actor, Outside, Running, Stage, UNIT, show, until};
 
 const TIDE: &str = "/ndxp.tide.v1.TideService/GetTide";
 const WARNINGS: &str = "/ndxp.tide.v1.TideService/ListWarnings";
@@ -131,4 +131,28 @@ async fn soap_1_2_is_spoken_to_a_source_whose_contract_says_so() {
     }
     assert_eq!(reason, "SOURCE_CREDENTIALS_REFUSED");
     until("the log is whole", Duration::from_secs(1), || stage.verify() > 0);
+}
+
+/// Files change for years: a revocation list alone each hour.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_loaded_before_is_gone_after_a_reload() {
+    let outside = Outside::new();
+    let gateway = Running::start(&outside.folder, &[]);
+    let pid = rustix::process::Pid::from_raw(gateway.0.id().try_into().unwrap()).unwrap();
+    let actor = outside.actor();
+    let reload = async || {
+        rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        actor.call(UNIT, json!({ "unitCode": "1057000" })).await.ok();
+        support::memory(&gateway, "VmRSS")
+    };
+    for _ in 0..3 {
+        reload().await;
+    }
+    let before = reload().await;
+    for _ in 0..11 {
+        reload().await;
+    }
+    let after = reload().await;
+    assert!(after < before + 10_000, "memory grew from {before} to {after} kB");
 }

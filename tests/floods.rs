@@ -87,9 +87,7 @@ impl Attacked {
 
     /// Resident memory in kB.
     fn memory(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.gateway.0.id())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+        support::memory(&self.gateway, "VmRSS")
     }
 
     /// A connection with the certificate of a registered client.

@@ -21,7 +21,7 @@ use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
-use support::{Actor, Outside, Running, show, until};
+use support::{Actor, Outside, Running, memory, show, until};
 use tokio::net::{TcpListener, TcpStream};
 use tonic::Code;
 
@@ -194,12 +194,6 @@ async fn configured(seen: &Arc<Seen>, listen: &str, source: &str) -> (Running, A
     let token = support::issue(&store, &config, &outside.folder, "one-stop-shop", hour, Duration::ZERO);
     let gateway = Running::start(&outside.folder, &[]);
     (gateway, Actor { contracts, token, ..outside.actor() }, outside)
-}
-
-/// A line of /proc/PID/status, in kB.
-fn memory(gateway: &Running, name: &str) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.0.id())).unwrap();
-    status.lines().find(|line| line.starts_with(name)).unwrap().split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
 async fn start(actor: &Actor, path: &str) -> Answering {

@@ -106,7 +106,7 @@ impl Exchange {
         record.said(&said)?;
         let grant = access::decide(&route.operation, &client, &token.scopes, &said, peer.address.ip(), now)?;
         record.admitted(&grant, self.shared.limits.take(&grant, Instant::now(), now)?);
-        let mask = self.shared.masks.of(&grant, &route.operation);
+        let mask = routes.masks.of(&grant, &route.operation);
 
         let asked = guard::grpc_timeout(&head.headers);
         let timeout = asked.map_or(route.operation.timeout, |asked| asked.min(route.operation.timeout));

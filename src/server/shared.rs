@@ -41,8 +41,6 @@ pub struct Shared {
     pub log: ExchangeLog,
     /// Keys of pseudonyms and salts.
     pub pseudonyms: Pseudonyms,
-    /// Masks of grants.
-    pub masks: Masks,
     /// Counts.
     pub metrics: Metrics,
     /// What is served, to be told of.
@@ -66,7 +64,6 @@ impl Shared {
             limits: Limits::default(),
             log,
             pseudonyms,
-            masks: Masks::default(),
             metrics: Metrics::default(),
             served: ArcSwap::default(),
             shadowed: shadow_places(),
@@ -129,6 +126,8 @@ impl Masks {
 pub struct Served {
     /// Contracts and connections.
     pub catalogue: Catalogue,
+    /// Masks of grants over the contracts' operations; they go with these.
+    masks: Arc<Masks>,
     /// The guard of each source, and of each operation that has its own (`population/GetHousehold`); one whose bounds did not
     /// change lives on, with its breaker's state.
     guards: HashMap<String, (GuardSettings, Arc<Guard>)>,
@@ -186,7 +185,7 @@ impl Served {
             (key, kept.unwrap_or_else(|| Endpoints::new(&entry.source, &reach.addresses)))
         });
         let endpoints = endpoints.collect();
-        Served { catalogue, guards, hubs, endpoints }
+        Served { catalogue, masks: Arc::default(), guards, hubs, endpoints }
     }
 
     /// The guard of an operation: its own, or its source's.
@@ -239,7 +238,11 @@ pub struct Route {
 
 /// A worker's routes, with connections of its own.
 #[derive(Default)]
-pub struct Routes(HashMap<String, Route>);
+pub struct Routes {
+    by_path: HashMap<String, Route>,
+    /// Masks of grants over these routes' operations, shared by all workers.
+    pub masks: Arc<Masks>,
+}
 
 impl Routes {
     /// Routes for every operation whose source has a connection entry.
@@ -265,11 +268,12 @@ impl Routes {
             let route = Route { operation: operation.clone(), way, second, guard: served.guard(operation)? };
             Some((operation.path.clone(), route))
         };
-        Routes(served.catalogue.contracts.operations().into_iter().filter_map(route).collect())
+        let by_path = served.catalogue.contracts.operations().into_iter().filter_map(route).collect();
+        Routes { by_path, masks: served.masks.clone() }
     }
 
     /// The route of a gRPC path.
     pub fn find(&self, path: &str) -> Option<&Route> {
-        self.0.get(path)
+        self.by_path.get(path)
     }
 }

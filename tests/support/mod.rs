@@ -382,6 +382,12 @@ impl Drop for Running {
     }
 }
 
+/// A line of /proc/PID/status, in kB.
+pub fn memory(gateway: &Running, name: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.0.id())).unwrap();
+    status.lines().find(|line| line.starts_with(name)).unwrap().split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
 /// A gateway to be run as a process: folder, sandbox, a client with everything granted, and its token.
 pub struct Outside {
     pub folder: DevFolder,
