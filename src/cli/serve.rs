@@ -5,7 +5,7 @@ use crate::server::{Gateway, Sockets, take_over};
 use clap::Args;
 use sd_notify::NotifyState;
 use std::time::Duration;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 #[derive(Args)]
 pub struct ServeArgs {
@@ -26,6 +26,10 @@ pub fn run(args: &ServeArgs) -> Result<(), CliError> {
         config.catalogue()?;
         take_over(&config.data, config.listen.drain_timeout + Duration::from_secs(10))?;
     }
+    // Before anybody hears that it runs: a signal that nobody waits for would kill it.
+    let runtime = runtime()?;
+    let (mut ends, _reload) =
+        runtime.block_on(async { std::io::Result::Ok((Ends::listen()?, signal(SignalKind::hangup())?)) })?;
     let gateway = Gateway::start_at(config, sockets)?;
     // Nobody to be told where systemd did not start us.
     let _ = sd_notify::notify(&[NotifyState::Ready]);
@@ -39,11 +43,31 @@ pub fn run(args: &ServeArgs) -> Result<(), CliError> {
             None => String::new(),
         }
     );
-    wait_for_end()?;
+    runtime.block_on(ends.wait());
     let _ = sd_notify::notify(&[NotifyState::Stopping]);
     tracing::info!("the gateway ends: calls under way finish");
     gateway.stop();
     Ok(())
+}
+
+/// SIGINT and SIGTERM.
+struct Ends {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Ends {
+    /// From here on they are waited for; within a runtime.
+    fn listen() -> std::io::Result<Self> {
+        Ok(Ends { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 /// Waits for SIGINT or SIGTERM.
@@ -53,11 +77,6 @@ pub(super) fn wait_for_end() -> Result<(), CliError> {
 
 /// The same within a runtime.
 pub(super) async fn ended() -> Result<(), CliError> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+    Ends::listen()?.wait().await;
     Ok(())
 }
