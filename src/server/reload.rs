@@ -68,6 +68,13 @@ impl Reloader {
         Ok(())
     }
 
+    /// Reads what callers are let in by: connections to sources are kept when only a revocation list is new.
+    fn reload_gate(&self) -> Result<(), StartError> {
+        self.gate.send_replace(Arc::new(Gate::load(&self.config.tls)?));
+        tracing::info!("the gateway's certificate, CAs and revocation lists were loaded anew");
+        Ok(())
+    }
+
     fn follow_registry(&self) {
         match self.shared.registry.load().follow(self.store.as_ref()) {
             Ok(None) => {}
@@ -116,17 +123,24 @@ impl Reloader {
 
     fn follow_files(&self, all: bool) {
         let mut known = self.files.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut changed = false;
+        let named = self.served.borrow().catalogue.files.clone();
+        let (mut at_the_gate, mut behind) = (false, false);
+        for file in self.config.tls.files() {
+            let changed = note(&file, &mut known);
+            at_the_gate |= changed;
+            // The gateway may show sources the certificate that it shows callers.
+            behind |= changed && named.contains(&file);
+        }
         if all {
-            let now = stamp(&self.config, &self.served.borrow().catalogue.files);
-            changed = *known != now;
+            let now = stamp(&self.config, &named);
+            behind |= *known != now;
             *known = now;
-        } else {
-            self.config.tls.files().iter().for_each(|file| changed |= note(file, &mut known));
         }
         drop(known);
-        if changed {
-            self.reload_or_tell();
+        if behind {
+            self.reload_or_tell(Self::reload);
+        } else if at_the_gate {
+            self.reload_or_tell(Self::reload_gate);
         }
     }
 
@@ -137,8 +151,8 @@ impl Reloader {
         files
     }
 
-    fn reload_or_tell(&self) {
-        if let Err(error) = self.reload() {
+    fn reload_or_tell(&self, reload: impl FnOnce(&Self) -> Result<(), StartError>) {
+        if let Err(error) = reload(self) {
             tracing::error!(%error, "the configuration was not taken; what runs stays");
         }
     }
@@ -240,7 +254,7 @@ pub(super) fn spawn(
                         expiry.look(&reloader.certificates(), &reloader.shared);
                     }
                 }
-                _ = asked => reloader.reload_or_tell(),
+                _ = asked => reloader.reload_or_tell(Reloader::reload),
                 () = stop.cancelled() => break,
             }
         }
