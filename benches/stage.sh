@@ -1,14 +1,14 @@
 # Sourced by the scripts beside it, at the repository's root: a development folder in $dir/dev, its sandbox on core 1 (or
-# SANDBOX_CORE), the gateway with one worker on core 0, and a client that may everything (pki/client.pem, pki/token.jwt). Sets bin,
+# SANDBOX_CORE), the gateway with one worker on core 0 (or WORKERS, CORES), and a client that may everything (pki/client.pem, pki/token.jwt). Sets bin,
 # dir, pids, gateway (its process), port, control (the sandbox's faults), sample. Builds nothing: `cargo build --release` first. INDEX=true keeps the search
 # index, too; SCOPE: the token's scope, all that are granted unless set; SERVE: another binary that serves.
 bin=$PWD/target/release/ndxp-gateway dir=$(mktemp -d) pids=()
 trap 'for p in "${pids[@]}"; do kill $p 2>/dev/null || true; done; wait 2>/dev/null; rm -rf "$dir"' EXIT
 "$bin" sandbox init --folder "$dir/dev" --free-ports > /dev/null
 cd "$dir/dev"
-sed -i "s/^\[listen\]/[listen]\nworkers = 1/; s/^\[log\]/[log]\nindex = ${INDEX:-false}/" gateway.toml
+sed -i "s/^\[listen\]/[listen]\nworkers = ${WORKERS:-1}/; s/^\[log\]/[log]\nindex = ${INDEX:-false}/" gateway.toml
 taskset -c "${SANDBOX_CORE:-1}" "$bin" sandbox --config sandbox.toml > sandbox.log 2>&1 & pids+=($!)
-NDXP_LOG=error taskset -c 0 "${SERVE:-$bin}" serve --config gateway.toml > gateway.log 2>&1 & gateway=$!; pids+=($gateway)
+NDXP_LOG=error taskset -c "${CORES:-0}" "${SERVE:-$bin}" serve --config gateway.toml > gateway.log 2>&1 & gateway=$!; pids+=($gateway)
 for _ in $(seq 100); do grep -q "^gRPC on" gateway.log && break; sleep 0.1; done
 control=$(sed -n 's/^control = "\(.*\)"/\1/p' sandbox.toml)
 # The sandbox's example of an operation: its whole name, a tab, a request.
