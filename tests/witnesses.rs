@@ -198,11 +198,16 @@ fn who_says_nothing_to_a_witness_is_cut_off() {
     let (_dir, folder) = support::lay(&|_| {});
     let (pki, state) = (folder.path.join("pki"), tempfile::tempdir().unwrap());
     let witness = Running::start(config("w.example/dc2", state.path(), &pki, vec![], 0));
-    let silent = async |sent: &[u8]| {
+    let connect = async |from: &str| {
         let config = tls::client_config(&pki.join("ca.pem"), None, &[b"http/1.1"]).unwrap();
         let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-        let stream = tokio::net::TcpStream::connect(("127.0.0.1", witness.port)).await.unwrap();
-        let mut stream = connector.connect("localhost".try_into().unwrap(), stream).await.unwrap();
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(format!("{from}:0").parse().unwrap()).unwrap();
+        let stream = socket.connect(format!("127.0.0.1:{}", witness.port).parse().unwrap()).await.unwrap();
+        connector.connect("localhost".try_into().unwrap(), stream).await
+    };
+    let silent = async |sent: &[u8]| {
+        let mut stream = connect("127.0.0.1").await.unwrap();
         stream.write_all(sent).await.unwrap();
         stream.flush().await.unwrap();
         let until_end = async { while let Ok(1..) = stream.read(&mut [0; 1_024]).await {} };
@@ -213,5 +218,16 @@ fn who_says_nothing_to_a_witness_is_cut_off() {
         let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
         let http2 = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &settings].concat();
         tokio::join!(silent(b""), silent(b"POST /add-che"), silent(&http2));
+        // However many one address has, another one is served.
+        let mut kept = Vec::new();
+        while let Ok(stream) = connect("127.0.0.1").await {
+            kept.push(stream);
+        }
+        assert_eq!(kept.len(), 32);
+        let mut other = connect("127.0.0.2").await.unwrap();
+        other.write_all(b"GET / HTTP/1.1\r\nhost: w\r\n\r\n").await.unwrap();
+        let mut head = [0; 12];
+        other.read_exact(&mut head).await.unwrap();
+        assert_eq!(&head, b"HTTP/1.1 404");
     });
 }

@@ -7,6 +7,7 @@ use crate::exchange_log::cosignature::Cosigner;
 use crate::exchange_log::proof::is_consistent;
 use crate::exchange_log::{LogError, make_folder, write_atomically};
 use crate::hex::hex;
+use crate::identity::connections::Connections;
 use crate::identity::tls;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -20,14 +21,13 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 /// Largest request: 63 hashes and a note with some signatures.
 const MAX_BODY: usize = 64 << 10;
-/// Connections at once.
-const MAX_CONNECTIONS: usize = 256;
+/// Connections at once, in all and from one address: a witness asks nobody who he is.
+const MAX_CONNECTIONS: (usize, usize) = (256, 32);
 /// Longest handshake, wait for a request's head, and request.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The file with the witness's public key.
@@ -147,17 +147,17 @@ impl Witness {
         let listener = TcpListener::bind(config.listen).await;
         let listener = listener.map_err(|error| WitnessError::Bind(config.listen, error.to_string()))?;
         bound(listener.local_addr().unwrap_or(config.listen));
-        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let places = Connections::new(MAX_CONNECTIONS.0, MAX_CONNECTIONS.1);
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 () = stop.cancelled() => return Ok(()),
             };
-            let Ok((stream, _)) = accepted else {
+            let Ok((stream, address)) = accepted else {
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             };
-            let Ok(place) = places.clone().try_acquire_owned() else { continue };
+            let Some(place) = places.take(address.ip()) else { continue };
             let (witness, acceptor) = (self.clone(), acceptor.clone());
             tokio::spawn(async move {
                 let _place = place;
