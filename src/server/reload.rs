@@ -123,7 +123,8 @@ impl Reloader {
 
     fn follow_files(&self, all: bool) {
         let mut known = self.files.lock().unwrap_or_else(PoisonError::into_inner);
-        let named = self.served.borrow().catalogue.files.clone();
+        let served = self.served.borrow().clone();
+        let named = &served.catalogue.files;
         let (mut at_the_gate, mut behind) = (false, false);
         for file in self.config.tls.files() {
             let changed = note(&file, &mut known);
@@ -132,7 +133,7 @@ impl Reloader {
             behind |= changed && named.contains(&file);
         }
         if all {
-            let now = stamp(&self.config, &named);
+            let now = stamp(&self.config, named);
             behind |= *known != now;
             *known = now;
         }
