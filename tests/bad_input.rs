@@ -5,13 +5,12 @@ mod support;
 
 use bytes::Bytes;
 use ndxp_gateway::exchange_log::Kind;
-use ndxp_gateway::identity::tls;
 use ndxp_gateway::sandbox::FaultKind;
-use rustls_pki_types::ServerName;
 use serde_json::json;
-use std::sync::Arc;
 use std::time::Duration;
-use support::{Actor, CATALOGUE, ENTERPRISE, HOUSEHOLD, OFFICIAL_OF, PARCEL, Stage, UNIT, VERIFY, files, until};
+use support::{
+    Actor, CATALOGUE, ENTERPRISE, HOUSEHOLD, OFFICIAL_OF, PARCEL, Stage, UNIT, VERIFY, files, secured, until,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -94,10 +93,8 @@ async fn http_1_on_the_grpc_port_is_refused_and_logged() {
     let stage = Stage::start();
     let actor = stage.system("one-stop-shop");
     let own = files(&stage.folder, "one-stop-shop");
-    let config = tls::client_config(&own.ca, Some((&own.certificate, &own.key)), &[]).unwrap();
     let stream = TcpStream::connect(stage.gateway.as_ref().unwrap().address).await.unwrap();
-    let name = ServerName::try_from("localhost").unwrap();
-    let mut stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
+    let mut stream = secured(stream, &own.ca, Some((&own.certificate, &own.key)), &[]).await.unwrap();
     stream.write_all(b"POST /x HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n").await.unwrap();
     let mut answer = Vec::new();
     let _ = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut answer)).await.unwrap();

@@ -4,14 +4,11 @@
 
 mod support;
 
-use ndxp_gateway::identity::tls;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use rustls_pki_types::ServerName;
 use serde_json::json;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
-use support::{Outside, Running, UNIT, files};
+use support::{Outside, Running, UNIT, files, secured};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::client::TlsStream;
@@ -93,10 +90,8 @@ impl Attacked {
     /// A connection with the certificate of a registered client.
     async fn handshake(&self) -> TlsStream<TcpStream> {
         let files = files(&self.outside.folder, "one-stop-shop");
-        let config = tls::client_config(&files.ca, Some((&files.certificate, &files.key)), &[b"h2"]).unwrap();
         let stream = TcpStream::connect(self.address).await.unwrap();
-        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-        connector.connect(ServerName::try_from("localhost").unwrap(), stream).await.unwrap()
+        secured(stream, &files.ca, Some((&files.certificate, &files.key)), &[b"h2"]).await.unwrap()
     }
 
     /// The same, the preface and settings sent.
@@ -277,10 +272,8 @@ async fn a_revoked_caller_is_closed_however_busy_it_keeps_the_gateway() {
 /// What the HTTPS port says on a new connection, after these bytes, until it closes it.
 async fn heard_until_the_end(attacked: &Attacked, protocol: &[u8], sent: &[u8]) -> Vec<u8> {
     let files = files(&attacked.outside.folder, "one-stop-shop");
-    let config = tls::client_config(&files.ca, None, &[protocol]).unwrap();
     let stream = TcpStream::connect(attacked.outside.config.listen.https.unwrap()).await.unwrap();
-    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-    let mut stream = connector.connect(ServerName::try_from("localhost").unwrap(), stream).await.unwrap();
+    let mut stream = secured(stream, &files.ca, None, &[protocol]).await.unwrap();
     stream.write_all(sent).await.unwrap();
     stream.flush().await.unwrap();
     let (mut heard, mut bytes) = (Vec::new(), [0; 4_096]);

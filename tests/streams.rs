@@ -285,13 +285,11 @@ async fn with_window(
     window: u32,
 ) -> (SendRequest<Bytes>, impl Future<Output = Result<(), h2::Error>> + use<>, std::net::TcpStream) {
     let files = support::files(&outside.folder, "one-stop-shop");
-    let config = tls::client_config(&files.ca, Some((&files.certificate, &files.key)), &[b"h2"]).unwrap();
     let stream = std::net::TcpStream::connect(outside.config.listen.grpc).unwrap();
     let socket = stream.try_clone().unwrap();
     stream.set_nonblocking(true).unwrap();
-    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-    let name = "localhost".try_into().unwrap();
-    let stream = connector.connect(name, TcpStream::from_std(stream).unwrap()).await.unwrap();
+    let (stream, own) = (TcpStream::from_std(stream).unwrap(), Some((&*files.certificate, &*files.key)));
+    let stream = support::secured(stream, &files.ca, own, &[b"h2"]).await.unwrap();
     let builder = h2::client::Builder::new()
         .initial_window_size(window)
         .initial_connection_window_size((1 << 31) - 1)

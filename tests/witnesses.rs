@@ -12,7 +12,6 @@ use ndxp_gateway::exchange_log::receipt::Receipt;
 use ndxp_gateway::exchange_log::tree::{Edge, Hash, leaf_hash};
 use ndxp_gateway::exchange_log::verify::Against;
 use ndxp_gateway::exchange_log::{checkpoint::LogSigner, proof, verify};
-use ndxp_gateway::identity::tls;
 use ndxp_gateway::keyfile::Vault;
 use ndxp_gateway::server::Gateway;
 use ndxp_gateway::witness::config::WitnessConfig;
@@ -199,12 +198,10 @@ fn who_says_nothing_to_a_witness_is_cut_off() {
     let (pki, state) = (folder.path.join("pki"), tempfile::tempdir().unwrap());
     let witness = Running::start(config("w.example/dc2", state.path(), &pki, vec![], 0));
     let connect = async |from: &str| {
-        let config = tls::client_config(&pki.join("ca.pem"), None, &[b"http/1.1"]).unwrap();
-        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
         socket.bind(format!("{from}:0").parse().unwrap()).unwrap();
         let stream = socket.connect(format!("127.0.0.1:{}", witness.port).parse().unwrap()).await.unwrap();
-        connector.connect("localhost".try_into().unwrap(), stream).await
+        support::secured(stream, &pki.join("ca.pem"), None, &[b"http/1.1"]).await
     };
     let silent = async |sent: &[u8]| {
         let mut stream = connect("127.0.0.1").await.unwrap();

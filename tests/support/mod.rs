@@ -21,7 +21,10 @@ use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
 use tonic::Code;
 
 pub const PURPOSE: &str = "1.004222";
@@ -380,6 +383,18 @@ impl Drop for Running {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// TLS over a connection to the machine's own ports, with a certificate of its own or without.
+pub async fn secured(
+    stream: TcpStream,
+    ca: &Path,
+    own: Option<(&Path, &Path)>,
+    protocols: &[&[u8]],
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let config = tls::client_config(ca, own, protocols).unwrap();
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    connector.connect("localhost".try_into().unwrap(), stream).await
 }
 
 /// A line of /proc/PID/status, in kB.
