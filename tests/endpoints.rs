@@ -3,6 +3,7 @@
 
 mod support;
 
+use ndxp_gateway::sandbox::ports::Ports;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 /// A way to a hub's port through a port of its own, which can go away and come back.
 struct Relay {
+    port: Ports,
     address: SocketAddr,
     to: Option<SocketAddr>,
     connections: Arc<AtomicUsize>,
@@ -22,8 +24,8 @@ struct Relay {
 
 impl Relay {
     /// Passes everything on; or, where `to` is `None`, takes connections and says nothing.
-    async fn start(at: SocketAddr, to: Option<SocketAddr>) -> Self {
-        let listener = TcpListener::bind(at).await.unwrap();
+    async fn start(port: Ports, to: Option<SocketAddr>) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", port.iter().next().unwrap())).await.unwrap();
         let (address, connections) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
         let counted = connections.clone();
         let task = tokio::spawn(async move {
@@ -43,19 +45,15 @@ impl Relay {
                 });
             }
         });
-        Relay { address, to, connections, task }
+        Relay { port, address, to, connections, task }
     }
 
     /// The port refuses, and every connection ends.
-    async fn stop(self) -> (SocketAddr, Option<SocketAddr>) {
+    async fn stop(self) -> (Ports, Option<SocketAddr>) {
         self.task.abort();
         let _ = self.task.await;
-        (self.address, self.to)
+        (self.port, self.to)
     }
-}
-
-fn any() -> SocketAddr {
-    "127.0.0.1:0".parse().unwrap()
 }
 
 /// A stage whose hub NDXP is reached through two relays, the second one of which may hang; `guard` is for the source.
@@ -64,8 +62,8 @@ async fn balanced(guard: &str, hangs: bool) -> (Stage, Relay, Relay) {
     let file = stage.folder.path.join("hubs/ndxp.toml");
     let text = std::fs::read_to_string(&file).unwrap();
     let hub = text.split("https://").nth(1).unwrap().split('"').next().unwrap().parse().unwrap();
-    let one = Relay::start(any(), Some(hub)).await;
-    let other = Relay::start(any(), (!hangs).then_some(hub)).await;
+    let one = Relay::start(Ports::take(1).unwrap(), Some(hub)).await;
+    let other = Relay::start(Ports::take(1).unwrap(), (!hangs).then_some(hub)).await;
     let list = format!("[\"https://{}\", \"https://{}\"]", one.address, other.address);
     edit(&file, |text| text.replace(&format!("\"https://{hub}\""), &list));
     edit(&stage.folder.path.join("sources/business.toml"), |text| format!("{text}\n[guard]\n{guard}\n"));
@@ -92,7 +90,8 @@ async fn calls_are_spread_and_an_endpoint_that_is_gone_costs_no_read_and_comes_b
     assert!(one.connections.load(Ordering::Relaxed) > 0 && other.connections.load(Ordering::Relaxed) > 0);
     assert!(is_up(&stage, one.address, true) && is_up(&stage, other.address, true));
 
-    let (address, hub) = other.stop().await;
+    let address = other.address;
+    let (port, hub) = other.stop().await;
     let began = Instant::now();
     while !is_up(&stage, address, false) {
         calls(&actor, &request, 4).await;
@@ -104,7 +103,7 @@ async fn calls_are_spread_and_an_endpoint_that_is_gone_costs_no_read_and_comes_b
     assert!(entries.iter().rev().take(20).all(|one| one.entry.attempts == 0));
     assert!(entries.iter().any(|one| one.entry.attempts == 2));
 
-    let other = Relay::start(address, hub).await;
+    let other = Relay::start(port, hub).await;
     until("it is reached again", Duration::from_secs(20), || is_up(&stage, address, true));
     drop(other);
     stage.verify();

@@ -2,7 +2,7 @@
 
 use crate::keyfile::write_private;
 use crate::pki::{DEFAULT_DAYS, Pki, PkiError, Role};
-use std::net::TcpListener;
+use crate::sandbox::ports::Ports;
 use std::path::{Path, PathBuf};
 
 /// Every file of `seeds/` that a folder is laid from.
@@ -49,21 +49,25 @@ const PORTS: [u16; 12] = [7443, 8443, 9464, 9500, 9501, 9502, 9503, 9504, 9511, 
 pub struct DevFolder {
     /// Where it is.
     pub path: PathBuf,
+    _ports: Option<Ports>,
 }
 
 impl DevFolder {
     /// Lays a folder with the seeds' own ports.
     pub fn create(path: &Path) -> Result<Self, PkiError> {
-        Self::lay(path, &PORTS)
+        Self::lay(path, &PORTS, None)
     }
 
-    /// Lays a folder with ports that are free now, for demos and tests that run side by side.
+    /// Lays a folder with ports that are free now, and that no other folder is given while this value lives: for demos
+    /// and tests that run side by side.
     pub fn with_free_ports(path: &Path) -> Result<Self, PkiError> {
-        Self::lay(path, &free_ports(PORTS.len()).map_err(|error| PkiError::File(path.to_owned(), error.to_string()))?)
+        let taken = Ports::take(PORTS.len() as u16);
+        let taken = taken.map_err(|error| PkiError::File(path.to_owned(), error.to_string()))?;
+        Self::lay(path, &taken.iter().collect::<Vec<_>>(), Some(taken))
     }
 
-    fn lay(path: &Path, ports: &[u16]) -> Result<Self, PkiError> {
-        let folder = DevFolder { path: path.to_owned() };
+    fn lay(path: &Path, ports: &[u16], taken: Option<Ports>) -> Result<Self, PkiError> {
+        let folder = DevFolder { path: path.to_owned(), _ports: taken };
         if folder.gateway_config().exists() {
             return Err(PkiError::Exists(folder.gateway_config()));
         }
@@ -121,20 +125,4 @@ fn with_ports(text: &str, ports: &[u16]) -> String {
         rest = &after[digits..];
     }
     out + rest
-}
-
-/// Ports below those that the kernel gives to clients (32768 and up), so that no connection of a neighbour takes one
-/// between here and the server that will listen there.
-pub fn free_ports(count: usize) -> std::io::Result<Vec<u16>> {
-    let mut found: Vec<(u16, TcpListener)> = Vec::new();
-    for _ in 0..10_000 {
-        let port = 12_000 + (uuid::Uuid::new_v4().as_u128() % 20_000) as u16;
-        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
-            found.push((port, listener));
-        }
-        if found.len() == count {
-            return Ok(found.into_iter().map(|(port, _)| port).collect());
-        }
-    }
-    Err(std::io::Error::from(std::io::ErrorKind::AddrInUse))
 }

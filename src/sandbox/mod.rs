@@ -6,6 +6,7 @@ pub mod faults;
 pub mod folder;
 pub mod http;
 pub mod hub;
+pub mod ports;
 pub mod province;
 pub mod samples;
 pub mod sources;

@@ -67,30 +67,15 @@ impl Stage {
         Self::prepared(&|_| {})
     }
 
-    /// Tries again with other ports where one was taken meanwhile.
     pub fn prepared(prepare: &dyn Fn(&DevFolder)) -> Self {
-        let mut last = String::new();
-        for _ in 0..3 {
-            let (dir, folder) = lay(prepare);
-            let sandbox = match Sandbox::start(SandboxConfig::load(&folder.sandbox_config()).map_err(show).unwrap()) {
-                Ok(sandbox) => sandbox,
-                Err(error) => {
-                    last = error.to_string();
-                    continue;
-                }
-            };
-            let config = Config::load(&folder.gateway_config()).map_err(show).unwrap();
-            let contracts = config.catalogue().map_err(show).unwrap().contracts;
-            let store = SqliteStore::open(&registry_path(&config.data)).unwrap();
-            make_key(&store, &config);
-            match Gateway::start(config) {
-                Ok(gateway) => {
-                    return Stage { folder, sandbox, gateway: Some(gateway), contracts, store, _dir: dir };
-                }
-                Err(error) => last = error.to_string(),
-            }
-        }
-        panic!("the stage could not be set: {last}");
+        let (dir, folder) = lay(prepare);
+        let sandbox = Sandbox::start(SandboxConfig::load(&folder.sandbox_config()).map_err(show).unwrap()).unwrap();
+        let config = Config::load(&folder.gateway_config()).map_err(show).unwrap();
+        let contracts = config.catalogue().map_err(show).unwrap().contracts;
+        let store = SqliteStore::open(&registry_path(&config.data)).unwrap();
+        make_key(&store, &config);
+        let gateway = Some(Gateway::start(config).unwrap());
+        Stage { folder, sandbox, gateway, contracts, store, _dir: dir }
     }
 
     pub fn data(&self) -> PathBuf {

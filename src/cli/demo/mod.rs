@@ -50,9 +50,6 @@ impl Line {
     }
 }
 
-/// Tries to start with other ports, where one was taken between its choice and its use.
-const TRIES: usize = 3;
-
 struct Stage {
     folder: DevFolder,
     sandbox: Sandbox,
@@ -67,7 +64,7 @@ pub fn run(args: &DemoArgs, output: Output) -> Result<(), CliError> {
         }
     };
     let began = Instant::now();
-    let stage = set_up(args, TRIES)?;
+    let stage = set_up(args)?;
     say(&format!("sandbox: {}", sandbox::describe(&stage.sandbox.province)));
     say(&format!("gateway: https://{}, folder {}", stage.gateway.address, stage.folder.path.display()));
     let config = Config::load(&stage.folder.gateway_config())?;
@@ -127,29 +124,19 @@ pub fn run(args: &DemoArgs, output: Output) -> Result<(), CliError> {
     if misses == 0 { Ok(()) } else { Err(CliError::Failed(format!("{misses} of the demo's calls went otherwise"))) }
 }
 
-fn set_up(args: &DemoArgs, tries: usize) -> Result<Stage, CliError> {
-    let throw_away = match &args.folder {
-        Some(_) => None,
-        None => Some(tempfile::Builder::new().prefix("ndxp-demo-").tempdir()?),
+fn set_up(args: &DemoArgs) -> Result<Stage, CliError> {
+    let (folder, throw_away) = match &args.folder {
+        Some(path) => (DevFolder::create(path)?, None),
+        None => {
+            let made = tempfile::Builder::new().prefix("ndxp-demo-").tempdir()?;
+            (DevFolder::with_free_ports(made.path())?, Some(made))
+        }
     };
-    let path = match (&args.folder, &throw_away) {
-        (Some(folder), _) => folder.clone(),
-        (None, Some(folder)) => folder.path().to_owned(),
-        (None, None) => std::env::temp_dir(),
-    };
-    let folder = if args.folder.is_some() { DevFolder::create(&path)? } else { DevFolder::with_free_ports(&path)? };
-    let started = || -> Result<(Sandbox, Gateway), CliError> {
-        let sandbox = Sandbox::start(SandboxConfig::load(&folder.sandbox_config())?)?;
-        let mut config = Config::load(&folder.gateway_config())?;
-        // No skew is forgiven here, so that an expired token can be shown without waiting for half a minute.
-        config.tokens.leeway_s = 0;
-        Ok((sandbox, Gateway::start(config)?))
-    };
-    match started() {
-        Ok((sandbox, gateway)) => Ok(Stage { folder, sandbox, gateway, _throw_away: throw_away }),
-        Err(_) if throw_away.is_some() && tries > 1 => set_up(args, tries - 1),
-        Err(error) => Err(error),
-    }
+    let sandbox = Sandbox::start(SandboxConfig::load(&folder.sandbox_config())?)?;
+    let mut config = Config::load(&folder.gateway_config())?;
+    // No skew is forgiven here, so that an expired token can be shown without waiting for half a minute.
+    config.tokens.leeway_s = 0;
+    Ok(Stage { folder, sandbox, gateway: Gateway::start(config)?, _throw_away: throw_away })
 }
 
 async fn call(actor: &Actor, contracts: &ContractSet, sample: &Sample) -> Result<Line, CliError> {
