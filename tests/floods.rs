@@ -303,3 +303,39 @@ async fn who_dawdles_at_the_https_port_is_cut_off() {
     // Settings of its own, if anything, and GOAWAY.
     assert!(no_preface.len() < 100 && no_request.len() < 100);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_dawdles_at_the_gateway_s_own_services_is_answered_and_gone() {
+    let attacked = Attacked::new();
+    let (send, connection) = h2::client::handshake(attacked.handshake().await).await.unwrap();
+    tokio::spawn(connection);
+    // No message, half of one, one that says how long it would be.
+    let begun: [(&str, &[u8]); 4] = [
+        ("/grpc.health.v1.Health/Watch", b""),
+        ("/ndxp.admin.v1.AdminService/ListClients", b"\0\0"),
+        ("/ndxp.audit.v1.AuditService/Search", b"\0\0\x10\0\0"),
+        ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", b""),
+    ];
+    let statuses = begun.map(|(path, bytes)| {
+        let send = send.clone();
+        async move {
+            let request = http::Request::post(format!("https://localhost{path}"))
+                .header("content-type", "application/grpc")
+                .header("te", "trailers");
+            let mut send = send.ready().await.unwrap();
+            let (answer, mut body) = send.send_request(request.body(()).unwrap(), false).unwrap();
+            body.send_data(bytes::Bytes::from_static(bytes), false).unwrap();
+            let answer = answer.await.unwrap();
+            let in_head = answer.headers().get("grpc-status").cloned();
+            let mut answer = answer.into_body();
+            while let Some(data) = answer.data().await {
+                data.unwrap();
+            }
+            let trailers = answer.trailers().await.unwrap().unwrap_or_default();
+            in_head.or(trailers.get("grpc-status").cloned()).unwrap().to_str().unwrap().to_owned()
+        }
+    });
+    let statuses = tokio::time::timeout(Duration::from_secs(20), futures_util::future::join_all(statuses)).await;
+    // DEADLINE_EXCEEDED; a stream in which nothing more is asked for is over.
+    assert_eq!(statuses.expect("they are still there"), ["4", "4", "4", "0"]);
+}

@@ -1,5 +1,6 @@
 //! Health, reflection, administration and audit, beside the exchanges. Health and reflection disclose nobody's data and are not
-//! logged; health is for every certificate of the CA, reflection for registered clients and those who administer.
+//! logged; health is for every certificate of the CA, reflection for registered clients and those who administer. No deadline
+//! of an operation ends these calls, so none is begun before its message is there.
 
 use super::answer::{self, AnswerBody};
 use super::shared::Shared;
@@ -8,16 +9,26 @@ use crate::audit::service::{Audit, AuditServiceServer};
 use crate::contract::ContractSet;
 use crate::http2::Incoming;
 use crate::identity::Peer;
+use futures_util::{StreamExt, stream};
 use http::{Request, Response};
+use http_body_util::{BodyExt, BodyStream, Full, LengthLimitError, Limited, StreamBody};
 use prost_types::FileDescriptorSet;
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
+use tonic::Status;
+use tonic::body::Body;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
 use tower::util::BoxCloneSyncService;
 use tower::{Service, ServiceExt};
 
-type Boxed = BoxCloneSyncService<Request<Incoming>, Response<tonic::body::Body>, Infallible>;
+type Boxed = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
+
+/// How long a message may take to come, from the call's head, or from the message before it.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Longest message, with its frame's head: tonic's own bound.
+const LONGEST: usize = 5 + (4 << 20);
 
 /// Health and reflection over one set of contracts.
 pub struct Infra {
@@ -61,31 +72,64 @@ impl Infra {
     }
 
     /// Serves one call.
-    pub async fn serve(
-        &self,
-        shared: &Shared,
-        peer: &Arc<Peer>,
-        mut request: Request<Incoming>,
-    ) -> Response<AnswerBody> {
+    pub async fn serve(&self, shared: &Shared, peer: &Arc<Peer>, request: Request<Incoming>) -> Response<AnswerBody> {
         let path = request.uri().path();
-        let service = if path.starts_with("/ndxp.admin.") {
-            &self.admin
+        let (service, asks_once) = if path.starts_with("/ndxp.admin.") {
+            (&self.admin, true)
         } else if path.starts_with("/ndxp.audit.") {
-            &self.audit
+            (&self.audit, true)
         } else if path.starts_with("/grpc.health.") {
-            &self.health
+            (&self.health, true)
         } else {
             let registry = shared.registry.load();
             if let (Err(refusal), None) = (peer.identify(&registry), registry.staff_of(&peer.certificate.names)) {
                 return answer::refused(&refusal, "");
             }
-            if path.starts_with("/grpc.reflection.v1alpha.") { &self.reflection_alpha } else { &self.reflection }
+            (
+                if path.starts_with("/grpc.reflection.v1alpha.") { &self.reflection_alpha } else { &self.reflection },
+                false,
+            )
         };
         let mut service = service.clone();
-        request.extensions_mut().insert(peer.clone());
+        let (mut head, body) = request.into_parts();
+        let body = match asks_once {
+            true => whole(body).await,
+            false => Ok(in_time(body)),
+        };
+        let body = match body {
+            Ok(body) => body,
+            Err(status) => return answer::from_tonic(Ok(status.into_http())),
+        };
+        head.extensions.insert(peer.clone());
         match service.ready().await {
-            Ok(ready) => answer::from_tonic(ready.call(request).await),
+            Ok(ready) => answer::from_tonic(ready.call(Request::from_parts(head, body)).await),
             Err(never) => match never {},
         }
     }
+}
+
+/// A request of one message.
+async fn whole(body: Incoming) -> Result<Body, Status> {
+    match tokio::time::timeout(PATIENCE, Limited::new(body, LONGEST).collect()).await {
+        Ok(Ok(body)) => Ok(Body::new(Full::new(body.to_bytes()))),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            Err(Status::resource_exhausted(format!("the message is longer than {LONGEST} bytes")))
+        }
+        Ok(Err(_)) => Err(Status::cancelled("the call was given up")),
+        Err(_) => Err(Status::deadline_exceeded(format!("the message did not come within {PATIENCE:?}"))),
+    }
+}
+
+/// A stream of messages, over when the next one does not come in time.
+fn in_time(body: Incoming) -> Body {
+    let frames = stream::unfold(Some(BodyStream::new(body)), |body| async {
+        let mut body = body?;
+        match tokio::time::timeout(PATIENCE, body.next()).await {
+            Ok(None) => None,
+            Ok(Some(Ok(frame))) => Some((Ok(frame), Some(body))),
+            Ok(Some(Err(_))) => Some((Err(Status::cancelled("the call was given up")), None)),
+            Err(_) => Some((Err(Status::deadline_exceeded(format!("nothing was asked for {PATIENCE:?}"))), None)),
+        }
+    });
+    Body::new(StreamBody::new(frames))
 }
