@@ -62,7 +62,7 @@ reasons! {
     /// The operation needs `ndxp-official`.
     OfficialRequired, "OFFICIAL_REQUIRED", PermissionDenied, "Say who asks: metadata `ndxp-official` with the official's id.", "Cần nêu cán bộ thực hiện: `ndxp-official`.";
     /// More calls a second than granted.
-    RateLimited, "RATE_LIMITED", ResourceExhausted, "Too many calls: wait as RetryInfo says.", "Quá nhiều lượt gọi: chờ theo RetryInfo.";
+    RateLimited, "RATE_LIMITED", ResourceExhausted, "Too many calls, or streams at once: wait as RetryInfo says.", "Quá nhiều lượt gọi, hoặc quá nhiều luồng cùng lúc: chờ theo RetryInfo.";
     /// The day's quota is used up.
     QuotaExceeded, "QUOTA_EXCEEDED", ResourceExhausted, "The day's quota is used up.", "Đã dùng hết hạn mức trong ngày.";
     /// The request breaks its contract.

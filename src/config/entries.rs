@@ -466,6 +466,7 @@ fn read_guard(table: &Table<'_>, default: GuardSettings) -> GuardSettings {
         concurrency: table.number("concurrency", default.concurrency as u64, 1..=100_000) as usize,
         least: table.number("least", default.least as u64, 1..=100_000) as usize,
         queue: table.number("queue", default.queue as u64, 0..=1_000_000) as usize,
+        streams: table.number("streams", default.streams as u64, 1..=1_000_000) as usize,
         breaker,
         retry,
     }

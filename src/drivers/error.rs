@@ -49,6 +49,9 @@ pub enum SourceError {
     /// A message of the caller's stream breaks its contract.
     #[error("a message breaks its contract")]
     CallerMessage(Vec<Violation>),
+    /// A stream's further request was not let through to the source, and why.
+    #[error("the source was not asked again")]
+    NotAsked(Refusal),
 }
 
 impl From<MapError> for SourceError {
@@ -102,6 +105,7 @@ impl From<SourceError> for Refusal {
             SourceError::Caller(error) => error.into(),
             SourceError::CallerMessage(violations) => Refusal::fields(violations),
             SourceError::LogUnavailable => Reason::ExchangeLogUnavailable.into(),
+            SourceError::NotAsked(refusal) => refusal,
         }
     }
 }

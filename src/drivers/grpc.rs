@@ -55,7 +55,7 @@ impl Driver for GrpcDriver {
 
 impl Inner {
     async fn call(&self, call: Call) -> Result<SourceAnswer, SourceError> {
-        let Call { operation, request: messages, context, until } = call;
+        let Call { operation, request: messages, context, until, .. } = call;
         let Binding::Grpc(path) = &operation.binding else {
             return Err(SourceError::Protocol("no gRPC binding".into()));
         };

@@ -21,6 +21,7 @@ use error::{by_meaning, heed};
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use prost_reflect::DynamicMessage;
+use serde_json::Value;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -47,7 +48,19 @@ pub struct Call {
     pub context: Arc<CallContext>,
     /// When nobody waits for the answer any more; a stream may have no end.
     pub until: Option<Instant>,
+    /// Of a stream of answers: how it comes to its further requests.
+    pub turns: Option<Arc<dyn Turns>>,
 }
+
+/// The further requests of a stream of answers (a page, a look at what is watched): each waits for its turn at the source,
+/// as a call of its own would.
+pub trait Turns: Send + Sync {
+    /// Runs a request in its turn, within the operation's time. [`SourceError::NotAsked`] where it has none.
+    fn run<'a>(&'a self, request: Requested<'a>) -> Requested<'a>;
+}
+
+/// A request under way, up to its judged answer.
+pub type Requested<'a> = BoxFuture<'a, Result<Value, SourceError>>;
 
 /// The answer: messages of the contract, encoded.
 pub enum SourceAnswer {

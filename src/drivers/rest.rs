@@ -3,7 +3,7 @@
 use super::connection::Connection;
 use super::http::{HttpAnswer, status_error};
 use super::open_data::{Fresh, OpenData};
-use super::{Call, Driver, SourceAnswer, SourceError, SourceRequest, heed};
+use super::{Call, Driver, SourceAnswer, SourceError, SourceRequest, Turns, heed};
 use crate::contract::map::answer::{self, Start};
 use crate::contract::map::{self, outcome, request};
 use crate::contract::operation::{Operation, Paging, Polling, RestBinding, TemplatePart};
@@ -48,6 +48,7 @@ struct Ask {
     operation: Arc<Operation>,
     message: DynamicMessage,
     context: Arc<CallContext>,
+    turns: Option<Arc<dyn Turns>>,
 }
 
 impl Inner {
@@ -55,7 +56,7 @@ impl Inner {
         let SourceRequest::One { message, .. } = call.request else {
             return Err(SourceError::Protocol("REST takes no stream".into()));
         };
-        let ask = Ask { operation: call.operation, message, context: call.context };
+        let ask = Ask { operation: call.operation, message, context: call.context, turns: call.turns };
         match (ask.operation.shape, &ask.operation.polling, &ask.operation.paging) {
             (Shape::ServerStream, Some(polling), _) => {
                 let polling = polling.clone();
@@ -100,6 +101,15 @@ impl Inner {
         }
     }
 
+    /// A further request of a stream, in its turn.
+    async fn further(&self, ask: &Ask, extra: &[(&str, String)]) -> Result<Value, SourceError> {
+        let request = async { Ok(self.document(ask, extra).await?.0) };
+        match &ask.turns {
+            Some(turns) => turns.run(Box::pin(request)).await,
+            None => request.await,
+        }
+    }
+
     async fn exchange(
         &self,
         binding: &RestBinding,
@@ -127,7 +137,8 @@ impl Inner {
 
     async fn pages(self: Arc<Self>, ask: Ask, paging: Paging) -> Result<SourceAnswer, SourceError> {
         // The first page is fetched before the stream begins, so that a failure is a plain status.
-        let first = self.page(&ask, &paging, 0).await?;
+        let (document, _) = self.document(&ask, &window(&paging, 0)).await?;
+        let first = Page::read(&ask, &paging, &document)?;
         let state = (self, ask, paging, 1u32, first);
         let messages = stream::try_unfold(state, |(inner, ask, paging, mut next, mut page)| async move {
             loop {
@@ -137,23 +148,11 @@ impl Inner {
                 if page.last || next >= paging.max_pages {
                     return Ok(None);
                 }
-                let timeout = ask.operation.timeout;
-                page = tokio::time::timeout(timeout, inner.page(&ask, &paging, next))
-                    .await
-                    .map_err(|_| SourceError::Timeout)??;
+                page = Page::read(&ask, &paging, &inner.further(&ask, &window(&paging, next)).await?)?;
                 next += 1;
             }
         });
         Ok(SourceAnswer::Stream(messages.boxed()))
-    }
-
-    async fn page(&self, ask: &Ask, paging: &Paging, number: u32) -> Result<Page, SourceError> {
-        let offset = u64::from(number) * u64::from(paging.size);
-        let extra = [(paging.offset.as_str(), offset.to_string()), (paging.limit.as_str(), paging.size.to_string())];
-        let (document, _) = self.document(ask, &extra).await?;
-        let messages = read_list(&ask.operation, &document)?;
-        let last = messages.len() < paging.size as usize;
-        Ok(Page { messages: messages.into(), last })
     }
 
     async fn poll(self: Arc<Self>, ask: Ask, polling: Polling) -> Result<SourceAnswer, SourceError> {
@@ -170,8 +169,11 @@ impl Inner {
                     None if Instant::now() >= end => return Ok(None),
                     None => {
                         tokio::time::sleep(polling.interval).await;
-                        let document = tokio::time::timeout(ask.operation.timeout, inner.document(&ask, &[]));
-                        read_one(&ask.operation, &document.await.map_err(|_| SourceError::Timeout)??.0)?
+                        match inner.further(&ask, &[]).await {
+                            // A busy source is looked at again later: the next look tells all that this one would have.
+                            Err(SourceError::NotAsked(_)) => continue,
+                            document => read_one(&ask.operation, &document?)?,
+                        }
                     }
                 };
                 let state = watched(&ask.operation, &message, &polling.watch);
@@ -189,6 +191,19 @@ impl Inner {
 struct Page {
     messages: VecDeque<Bytes>,
     last: bool,
+}
+
+impl Page {
+    fn read(ask: &Ask, paging: &Paging, document: &Value) -> Result<Self, SourceError> {
+        let messages = read_list(&ask.operation, document)?;
+        Ok(Page { last: messages.len() < paging.size as usize, messages: messages.into() })
+    }
+}
+
+/// Which entries of a list a page is.
+fn window(paging: &Paging, page: u32) -> [(&str, String); 2] {
+    let offset = u64::from(page) * u64::from(paging.size);
+    [(&paging.offset, offset.to_string()), (&paging.limit, paging.size.to_string())]
 }
 
 /// The watched field as text: an enum by its value's name.

@@ -9,6 +9,7 @@ mod mean;
 mod places;
 mod queue;
 mod retry;
+mod streams;
 
 use crate::status::{Reason, Refusal};
 use bound::{Began, Pace};
@@ -20,11 +21,13 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use streams::Streams;
 
 pub use admission::{Admission, UnderWay};
 pub use breaker::{BreakerSettings, BreakerState};
 pub use endpoints::{Endpoints, Picked};
 pub use retry::RetrySettings;
+pub use streams::StreamPlace;
 
 /// Bounds of one source.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -35,6 +38,8 @@ pub struct GuardSettings {
     pub least: usize,
     /// Calls that may wait for a place.
     pub queue: usize,
+    /// Streams that may go on at once, beside the calls; one client may have half of them.
+    pub streams: usize,
     /// The breaker.
     pub breaker: BreakerSettings,
     /// Retries of reads.
@@ -51,6 +56,7 @@ impl Default for GuardSettings {
             concurrency: 64,
             least: 4,
             queue: 128,
+            streams: 256,
             breaker: BreakerSettings::default(),
             retry: RetrySettings::default(),
             hedge: None,
@@ -61,6 +67,7 @@ impl Default for GuardSettings {
 /// The guard of one source.
 pub struct Guard {
     places: Places,
+    streams: Arc<Streams>,
     settings: GuardSettings,
     wait: Wait,
     breaker: Breaker,
@@ -131,7 +138,6 @@ pub struct Place {
     guard: Arc<Guard>,
     pace: Option<Arc<Pace>>,
     began: Began,
-    stream: bool,
     probe: bool,
     told: bool,
 }
@@ -141,6 +147,7 @@ impl Guard {
     pub fn new(source: &str, settings: GuardSettings) -> Arc<Self> {
         Arc::new(Guard {
             places: Places::new(settings.concurrency, settings.least),
+            streams: Arc::new(Streams::new(settings.streams)),
             settings,
             wait: Wait::new(),
             breaker: Breaker::new(source, settings.breaker),
@@ -165,6 +172,11 @@ impl Guard {
     pub fn places(&self) -> usize {
         self.places.size()
     }
+
+    /// Streams that go on.
+    pub fn streams(&self) -> usize {
+        self.streams.count()
+    }
 }
 
 impl OperationGuard {
@@ -184,10 +196,29 @@ impl OperationGuard {
             now = Instant::now();
             guard.wait.waited(Some(now - began), now);
         }
+        self.begin(now)
+    }
+
+    /// Waits for a place for a further request of a stream that goes on, at most until `deadline`. It was let in when it
+    /// began, so it is not refused because others wait.
+    pub async fn admit_again(&self, deadline: Instant) -> Result<Place, Refusal> {
+        if !self.guard.places.take() {
+            within(deadline, self.guard.places.wait()).await?;
+        }
+        self.begin(Instant::now())
+    }
+
+    /// A place for a stream of this client, which may go on for long.
+    pub fn stream(&self, client: &str) -> Result<StreamPlace, Refusal> {
+        self.guard.streams.begin(client)
+    }
+
+    /// A call that has got its place.
+    fn begin(&self, now: Instant) -> Result<Place, Refusal> {
         // From here on the place is given back, whatever happens.
         let (guard, pace) = (self.guard.clone(), self.pace.clone());
         let began = guard.places.begins();
-        let mut place = Place { guard, pace, began, stream: false, probe: false, told: false };
+        let mut place = Place { guard, pace, began, probe: false, told: false };
         // Asked last: a call that waited must not reach a source that failed meanwhile.
         let asked = place.guard.breaker.ask(now);
         place.probe = asked.map_err(|after| Refusal::retry(Reason::SourceCircuitOpen, after))?;
@@ -205,13 +236,6 @@ impl Place {
             self.guard.places.answered(pace, self.began, took, now);
         }
         self.guard.breaker.tell(health == SourceHealth::Answered, took, self.probe, now);
-    }
-
-    /// The place becomes that of a stream, which may go on for long.
-    pub fn streams(mut self) -> Self {
-        self.stream = true;
-        self.guard.places.stream_begins();
-        self
     }
 
     /// After how long a read may be asked of another endpoint as well.
@@ -238,9 +262,6 @@ impl Drop for Place {
     fn drop(&mut self) {
         if self.probe && !self.told {
             self.guard.breaker.forget_probe();
-        }
-        if self.stream {
-            self.guard.places.stream_ends();
         }
         self.guard.places.give_back();
     }

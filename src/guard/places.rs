@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
 pub(super) struct Places {
-    most: usize,
     free: Semaphore,
     /// How many there are to be.
     size: AtomicUsize,
@@ -16,13 +15,7 @@ pub(super) struct Places {
     waiting: AtomicUsize,
     /// Calls that ever had a place.
     calls: AtomicU64,
-    state: Mutex<State>,
-}
-
-struct State {
-    bound: Bound,
-    /// Places of streams that go on. They do not count for the bound: it is about how long a source takes to answer.
-    streams: usize,
+    bound: Mutex<Bound>,
 }
 
 /// A place in the queue.
@@ -41,28 +34,24 @@ impl Drop for Waiting<'_> {
 impl Waiting<'_> {
     /// Waits for a place, which is to be given back.
     pub(super) async fn place(self) {
-        // The semaphore is never closed.
-        if let Ok(place) = self.places.free.acquire().await {
-            place.forget();
-        }
+        self.places.wait().await;
     }
 }
 
 impl Places {
     pub(super) fn new(most: usize, least: usize) -> Self {
         Places {
-            most,
             free: Semaphore::new(most),
             size: AtomicUsize::new(most),
             owed: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
             calls: AtomicU64::new(0),
-            state: Mutex::new(State { bound: Bound::new(most, least), streams: 0 }),
+            bound: Mutex::new(Bound::new(most, least)),
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Bound> {
+        self.bound.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many there are.
@@ -75,9 +64,17 @@ impl Places {
         self.free.try_acquire().map(tokio::sync::SemaphorePermit::forget).is_ok()
     }
 
+    /// Waits for a place, in no queue's count; it is to be given back.
+    pub(super) async fn wait(&self) {
+        // The semaphore is never closed.
+        if let Ok(place) = self.free.acquire().await {
+            place.forget();
+        }
+    }
+
     /// Gets into the queue, unless so many wait already.
     pub(super) fn queue(&self, longest: usize) -> Option<Waiting<'_>> {
-        self.lock().bound.waits();
+        self.lock().waits();
         let ahead = self.waiting.fetch_add(1, Ordering::Relaxed) + 1;
         let waiting = Waiting { places: self, ahead };
         (ahead <= longest).then_some(waiting)
@@ -92,23 +89,9 @@ impl Places {
 
     /// A call was answered: the bound may change.
     pub(super) fn answered(&self, pace: &Pace, call: Began, took: Duration, now: Instant) {
-        let mut state = self.lock();
-        state.bound.answered(pace, call, took, self.calls.load(Ordering::Relaxed), now);
-        self.resize(&state);
-    }
-
-    /// A place becomes that of a stream, which may go on for long.
-    pub(super) fn stream_begins(&self) {
-        let mut state = self.lock();
-        state.streams += 1;
-        self.resize(&state);
-    }
-
-    /// It has ended; its place is still to be given back.
-    pub(super) fn stream_ends(&self) {
-        let mut state = self.lock();
-        state.streams -= 1;
-        self.resize(&state);
+        let mut bound = self.lock();
+        bound.answered(pace, call, took, self.calls.load(Ordering::Relaxed), now);
+        self.resize(&bound);
     }
 
     /// Gives a place back.
@@ -119,8 +102,8 @@ impl Places {
     }
 
     /// As many places as the bound says. Those under way stay: what is too much goes when it is given back.
-    fn resize(&self, state: &State) {
-        let wanted = (state.bound.now() + state.streams).min(self.most);
+    fn resize(&self, bound: &Bound) {
+        let wanted = bound.now();
         let size = self.size.swap(wanted, Ordering::Relaxed);
         if wanted > size {
             (size..wanted).for_each(|_| self.give_back());
@@ -139,13 +122,11 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// What each of these makes of a source's places: calls that come and go, streams, and a bound that follows.
+    /// What each of these makes of a source's places: calls that come and go, and a bound that follows.
     #[derive(Debug, Clone, Copy)]
     enum Step {
         Comes,
         Goes,
-        StreamBegins,
-        StreamEnds,
         Bound(usize),
     }
 
@@ -153,8 +134,6 @@ mod tests {
         prop_oneof![
             4 => Just(Step::Comes),
             3 => Just(Step::Goes),
-            1 => Just(Step::StreamBegins),
-            1 => Just(Step::StreamEnds),
             1 => (1..=8usize).prop_map(Step::Bound),
         ]
     }
@@ -163,38 +142,29 @@ mod tests {
         #[test]
         fn never_more_than_there_are_and_none_is_lost(steps in proptest::collection::vec(step(), 0..200)) {
             let places = Places::new(8, 1);
-            let (mut calls, mut streams) = (0, 0);
+            let mut calls = 0;
             for step in steps {
                 let size = places.size();
                 match step {
                     Step::Comes => {
                         let taken = places.take();
-                        prop_assert_eq!(taken, calls + streams < size);
+                        prop_assert_eq!(taken, calls < size);
                         calls += usize::from(taken);
                     }
                     Step::Goes if calls > 0 => {
                         places.give_back();
                         calls -= 1;
                     }
-                    Step::StreamBegins if calls > 0 => {
-                        places.stream_begins();
-                        (calls, streams) = (calls - 1, streams + 1);
-                    }
-                    Step::StreamEnds if streams > 0 => {
-                        places.stream_ends();
-                        places.give_back();
-                        streams -= 1;
-                    }
                     Step::Bound(bound) => {
                         let mut state = places.lock();
-                        state.bound.set(bound);
+                        state.set(bound);
                         places.resize(&state);
-                        prop_assert_eq!(places.size(), (bound + streams).min(8));
+                        prop_assert_eq!(places.size(), bound);
                     }
                     _ => {}
                 }
             }
-            (0..calls + streams).for_each(|_| places.give_back());
+            (0..calls).for_each(|_| places.give_back());
             prop_assert_eq!(places.free.available_permits(), places.size());
         }
     }
@@ -205,7 +175,7 @@ mod tests {
         assert!(places.take() && places.take() && !places.take());
         {
             let mut state = places.lock();
-            state.bound.set(1);
+            state.set(1);
             places.resize(&state);
         }
         let waits = tokio::time::timeout(SECOND / 50, async {

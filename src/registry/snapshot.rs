@@ -118,6 +118,11 @@ impl Granted {
         client.grants.get(place)?;
         Some(Granted { client: client.clone(), place })
     }
+
+    /// The id of the client that it is granted to.
+    pub fn client(&self) -> &str {
+        &self.client.client.id
+    }
 }
 
 impl std::ops::Deref for Granted {

@@ -8,8 +8,8 @@ use crate::config::SecondMode;
 use crate::contract::differences::differences;
 use crate::contract::settings::CallContext;
 use crate::contract::{Operation, Shape};
-use crate::drivers::{Call, SourceAnswer, SourceError, SourceRequest};
-use crate::guard::{HubAsked, Picked, Place, SourceHealth, within};
+use crate::drivers::{Call, Requested, SourceAnswer, SourceError, SourceRequest, Turns};
+use crate::guard::{HubAsked, OperationGuard, Picked, Place, SourceHealth, within};
 use crate::status::Refusal;
 use bytes::Bytes;
 use futures_util::future::{Either, select};
@@ -51,7 +51,7 @@ impl<'r> Turn<'r> {
     }
 }
 
-fn health(result: &Result<SourceAnswer, SourceError>) -> SourceHealth {
+fn health<T>(result: &Result<T, SourceError>) -> SourceHealth {
     let failed = result.as_ref().err().is_some_and(SourceError::is_failure);
     if failed { SourceHealth::Failed } else { SourceHealth::Answered }
 }
@@ -172,15 +172,21 @@ struct Again {
     bytes: Bytes,
     context: Arc<CallContext>,
     until: Option<Instant>,
+    turns: Option<Arc<dyn Turns>>,
 }
 
 impl Again {
     /// Only of reads with one message: a write may have been done although its answer was lost.
     fn of(call: &Call) -> Option<Self> {
         let SourceRequest::One { bytes, .. } = &call.request else { return None };
-        let Call { operation, context, until, .. } = call;
-        let kept =
-            || Again { operation: operation.clone(), bytes: bytes.clone(), context: context.clone(), until: *until };
+        let Call { operation, context, until, turns, .. } = call;
+        let kept = || Again {
+            operation: operation.clone(),
+            bytes: bytes.clone(),
+            context: context.clone(),
+            until: *until,
+            turns: turns.clone(),
+        };
         (!operation.writes).then(kept)
     }
 
@@ -188,7 +194,28 @@ impl Again {
         let message = decode(&self.operation.request.message, &self.bytes).ok()?;
         let request = SourceRequest::One { message, bytes: self.bytes.clone() };
         let (operation, context) = (self.operation.clone(), self.context.clone());
-        Some(Call { operation, request, context, until: self.until })
+        Some(Call { operation, request, context, until: self.until, turns: self.turns.clone() })
+    }
+}
+
+/// The further requests of a stream, each of which the guard is asked for.
+pub(super) struct InTurn {
+    pub guard: OperationGuard,
+    /// How long one may take, the wait for its turn included.
+    pub timeout: Duration,
+}
+
+impl Turns for InTurn {
+    fn run<'a>(&'a self, request: Requested<'a>) -> Requested<'a> {
+        Box::pin(async move {
+            let deadline = Instant::now() + self.timeout;
+            let mut place = self.guard.admit_again(deadline).await.map_err(SourceError::NotAsked)?;
+            let began = Instant::now();
+            let result = within(deadline, request).await.unwrap_or(Err(SourceError::Timeout));
+            let ended = Instant::now();
+            place.tell(health(&result), ended - began, ended);
+            result
+        })
     }
 }
 

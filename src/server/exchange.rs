@@ -4,7 +4,7 @@
 //! keep the granted fields → exchange log (durable) → answer.
 
 use super::answer::{self, AnswerBody};
-use super::asking::ask;
+use super::asking::{InTurn, ask};
 use super::record::Record;
 use super::shared::{Route, Routes, Shared};
 use super::standing::Standing;
@@ -140,7 +140,7 @@ impl Exchange {
         if operation.writes {
             record.note(Kind::Intent).await?;
         }
-        let call = Call { operation: operation.clone(), request, context, until: Some(deadline) };
+        let call = Call { operation: operation.clone(), request, context, until: Some(deadline), turns: None };
         let result = tokio::select! {
             result = ask(&self.shared, &route, call, deadline, &mut place, record) => result,
             taken = standing.lost() => Err(taken),
@@ -169,11 +169,15 @@ impl Exchange {
     ) -> Result<stream::Opened, Refusal> {
         let Admitted { route, mask, standing, context, deadline, caller_deadline } = admitted;
         let request = self.read_one(&route, body, deadline, record).await?;
+        let stream_place = route.guard.stream(standing.client())?;
+        // A place among the calls is for its first request only; the others come to theirs as they go.
         let mut place = route.guard.admit(deadline).await?;
         if route.operation.writes {
             record.note(Kind::Intent).await?;
         }
-        let call = Call { operation: route.operation.clone(), request, context, until: caller_deadline };
+        let operation = route.operation.clone();
+        let turns = InTurn { guard: route.guard.clone(), timeout: operation.timeout };
+        let call = Call { operation, request, context, until: caller_deadline, turns: Some(Arc::new(turns)) };
         let messages = match ask(&self.shared, &route, call, deadline, &mut place, record).await? {
             SourceAnswer::Stream(messages) => messages,
             SourceAnswer::One(message) => Box::pin(futures_util::stream::once(async { Ok(message) })),
@@ -183,7 +187,7 @@ impl Exchange {
             mask,
             standing,
             messages,
-            _place: place.streams(),
+            _place: stream_place,
             until: caller_deadline,
         })
     }

@@ -79,6 +79,7 @@ impl Shared {
         for (name, (_, guard)) in &served.guards {
             self.metrics.breaker(name, guard.breaker_state() as i64);
             self.metrics.places(name, guard.places() as i64);
+            self.metrics.streams(name, guard.streams() as i64);
         }
         for ((source, _), endpoints) in &served.endpoints {
             endpoints.states().for_each(|(address, up)| self.metrics.endpoint(source, address, up));

@@ -33,6 +33,11 @@ impl Standing {
         Standing { shared: shared.clone(), peer: peer.clone(), token, grant, seen, changes }
     }
 
+    /// Whose call it is.
+    pub(super) fn client(&self) -> &str {
+        self.grant.client()
+    }
+
     /// Whether it holds now. Costs a comparison of two pointers as long as nothing changed in the registry.
     pub(super) fn check(&mut self) -> Result<(), Refusal> {
         let registry = self.shared.registry.load_full();

@@ -13,7 +13,7 @@ use crate::drivers::SourceError;
 use crate::exchange_log::pseudonym::{Commitment, PeriodKeys, PersonKind};
 use crate::exchange_log::{Entry, Kind};
 use crate::frame::{FrameReader, frame};
-use crate::guard::Place;
+use crate::guard::StreamPlace;
 use crate::hex::hex;
 use crate::http2::Incoming;
 use crate::status::{Reason, Refusal};
@@ -33,7 +33,7 @@ pub(super) struct Opened {
     pub standing: Standing,
     pub messages: BoxStream<'static, Result<Bytes, SourceError>>,
     /// Held as long as the stream lives.
-    pub _place: Place,
+    pub _place: StreamPlace,
     /// When the caller's own deadline passes.
     pub until: Option<Instant>,
 }

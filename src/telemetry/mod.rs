@@ -67,6 +67,7 @@ pub struct Metrics {
     certificates: Family<Certificate, Gauge>,
     breakers: Family<Source, Gauge>,
     places: Family<Source, Gauge>,
+    streams: Family<Source, Gauge>,
     endpoints: Family<Endpoint, Gauge>,
     shed: Counter,
     shadowed: Family<Shadowed, Counter>,
@@ -98,6 +99,8 @@ impl Default for Metrics {
         );
         let places = Family::<Source, Gauge>::default();
         registry.register("source_places", "Calls that a source is given at once, for now", places.clone());
+        let streams = Family::<Source, Gauge>::default();
+        registry.register("source_streams", "Streams that go on at a source", streams.clone());
         let endpoints = Family::<Endpoint, Gauge>::default();
         registry.register(
             "endpoint_up",
@@ -119,6 +122,7 @@ impl Default for Metrics {
             certificates,
             breakers,
             places,
+            streams,
             endpoints,
             shed,
             shadowed,
@@ -180,6 +184,11 @@ impl Metrics {
     /// Tells how many calls a source is given at once.
     pub fn places(&self, source: &str, places: i64) {
         self.places.get_or_create(&Source { source: source.to_owned() }).set(places);
+    }
+
+    /// Tells how many streams go on at a source.
+    pub fn streams(&self, source: &str, streams: i64) {
+        self.streams.get_or_create(&Source { source: source.to_owned() }).set(streams);
     }
 
     /// The text that a Prometheus server reads.

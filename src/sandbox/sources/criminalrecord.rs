@@ -36,13 +36,17 @@ fn refuse(status: u16, text: &str) -> Reply {
     Reply::json(&json!({ "STATUS": status, "DESCRIPTION": text, "ID": null, "DATA": null }))
 }
 
+/// How many requests there are at first.
+const REQUESTS: usize = 30;
+/// A request goes on each time that it is asked for; one that has been asked for so often does not.
+const STAYS: u8 = 128;
+
 impl CriminalRecord {
-    /// The source, with a request for some of the portal's dossiers.
+    /// The source, with a request for some of the portal's dossiers. The last of them stays in progress.
     pub fn new(province: &Arc<Province>) -> Self {
-        let requests = province.dossiers.iter().take(30).enumerate();
-        CriminalRecord {
-            requests: Mutex::new(requests.map(|(n, one)| (one.number.clone(), (n % 3) as u8 * 2)).collect()),
-        }
+        let requests = province.dossiers.iter().take(REQUESTS).enumerate();
+        let asked = |n| if n + 1 == REQUESTS { STAYS } else { (n % 3) as u8 * 2 };
+        CriminalRecord { requests: Mutex::new(requests.map(|(n, one)| (one.number.clone(), asked(n))).collect()) }
     }
 
     fn all(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, u8>> {
@@ -88,6 +92,7 @@ impl CriminalRecord {
 fn describe(number: &str, asked: u8) -> Value {
     let (state, approved, issued) = match asked {
         0 | 1 => (3, None, None),
+        STAYS.. => (4, None, None),
         2 => (4, Some("20/11/2026"), None),
         _ => (5, Some("20/11/2026"), Some("24/11/2026")),
     };

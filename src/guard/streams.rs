@@ -1,0 +1,101 @@
+//! Streams that go on at a source. A watched request may go on for an hour and a long list for as long as its reader
+//! likes, so they hold none of the places that calls share: those would be gone for everybody. They are bounded on their
+//! own, and no client may have more than half of them.
+
+use crate::status::{Reason, Refusal};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// When it is worth to ask again: a stream may end at any moment, or go on for long.
+const AGAIN: Duration = Duration::from_secs(2);
+
+/// The streams of one source.
+pub(super) struct Streams {
+    most: usize,
+    open: Mutex<Open>,
+}
+
+#[derive(Default)]
+struct Open {
+    all: usize,
+    of: HashMap<Arc<str>, usize>,
+}
+
+/// The place of a stream that goes on; freed when dropped.
+pub struct StreamPlace {
+    streams: Arc<Streams>,
+    client: Arc<str>,
+}
+
+impl Streams {
+    pub(super) fn new(most: usize) -> Self {
+        Streams { most, open: Mutex::default() }
+    }
+
+    fn open(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many go on.
+    pub(super) fn count(&self) -> usize {
+        self.open().all
+    }
+
+    /// How many of them one client may have.
+    fn share(&self) -> usize {
+        self.most.div_ceil(2)
+    }
+
+    /// One more, of this client.
+    pub(super) fn begin(self: &Arc<Self>, client: &str) -> Result<StreamPlace, Refusal> {
+        let client: Arc<str> = client.into();
+        let mut open = self.open();
+        let own = open.of.get(&client).copied().unwrap_or_default();
+        if own >= self.share() {
+            let detail = format!("{own} streams of this client go on at the source already");
+            return Err(Refusal { detail, ..Refusal::retry(Reason::RateLimited, AGAIN) });
+        }
+        if open.all >= self.most {
+            return Err(Refusal::retry(Reason::GatewayOverloaded, AGAIN));
+        }
+        open.all += 1;
+        open.of.insert(client.clone(), own + 1);
+        Ok(StreamPlace { streams: self.clone(), client })
+    }
+}
+
+impl Drop for StreamPlace {
+    fn drop(&mut self) {
+        let mut open = self.streams.open();
+        open.all -= 1;
+        if let Some(own) = open.of.get_mut(&self.client) {
+            *own -= 1;
+            if *own == 0 {
+                open.of.remove(&self.client);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_client_gets_half_of_them_and_all_are_given_back() {
+        let streams = Arc::new(Streams::new(5));
+        let begin = |client| streams.begin(client);
+        let reason = |refused: Result<StreamPlace, Refusal>| refused.err().unwrap().reason;
+        let first: Vec<_> = (0..3).map(|_| begin("one").unwrap()).collect();
+        assert_eq!(reason(begin("one")), Reason::RateLimited);
+        let second: Vec<_> = (0..2).map(|_| begin("other").unwrap()).collect();
+        assert_eq!(reason(begin("other")), Reason::GatewayOverloaded);
+        assert_eq!(streams.count(), 5);
+        drop(first);
+        begin("other").unwrap();
+        drop(second);
+        assert!(streams.count() == 0 && streams.open().of.is_empty());
+    }
+}
