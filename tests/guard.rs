@@ -3,19 +3,14 @@
 
 mod support;
 
-use ndxp_gateway::caller::{Answered, Answering};
 use ndxp_gateway::sandbox::province::Province;
 use ndxp_gateway::sandbox::samples::samples;
 use ndxp_gateway::sandbox::{Fault, FaultKind};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
-use support::{Actor, CITIZEN, ENTERPRISE, OFFICIAL_OF, PROCEDURE, PROGRESS, Stage, UNIT, VERIFY, edit, until};
+use support::{CITIZEN, ENTERPRISE, OFFICIAL_OF, PROCEDURE, PROGRESS, Stage, UNIT, VERIFY, edit};
 use tonic::Code;
-use tonic_types::StatusExt;
 
-const WATCH: &str = "/ndxp.criminalrecord.v1.CriminalRecordService/WatchRequest";
-const STATUS: &str = "/ndxp.criminalrecord.v1.CriminalRecordService/GetRequestStatus";
-const LIST: &str = "/ndxp.business.v1.BusinessService/ListRegistrations";
 const SCHEMA: &str = "/ndxp.catalogue.v1.CatalogueService/GetSchema";
 
 fn guarded(stage: &[(&str, &str)]) -> Stage {
@@ -415,71 +410,4 @@ async fn equal_requests_for_open_data_share_one_and_its_answer_is_used_for_as_lo
     let logged = stage.entries().iter().filter(|one| one.entry.operation.ends_with("/GetSchema")).count();
     assert_eq!(logged, 27);
     stage.verify();
-}
-
-/// Watches a request whose state stays as it is: the stream's head and first message, or its refusal.
-async fn watch(stage: &Stage, actor: &Actor) -> Result<Answering, String> {
-    let number = &stage.sandbox.province.dossiers[29].number;
-    let message = actor.encode(WATCH, &json!({ "dossierNumber": number }));
-    let bearer = format!("Bearer {}", actor.token);
-    let metadata = [("authorization", bearer.as_str()), ("ndxp-purpose", support::PURPOSE)];
-    let mut answering = actor.caller.start(WATCH, &metadata, vec![message], None).await.unwrap();
-    if answering.next().await.unwrap().is_some() {
-        return Ok(answering);
-    }
-    let (metadata, status) = answering.end();
-    assert!(status.get_details_retry_info().is_some());
-    Err(Answered { metadata, messages: vec![], status }.reason())
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn streams_that_go_on_keep_no_call_from_their_source_and_nobody_has_them_all() {
-    let stage = guarded(&[("criminalrecord", "concurrency = 1\nstreams = 6")]);
-    let (one, other) = (stage.system("one-stop-shop"), stage.system("land-office"));
-    let mut streams = Vec::new();
-    for _ in 0..3 {
-        streams.push(watch(&stage, &one).await.unwrap());
-    }
-    assert_eq!(watch(&stage, &one).await.err().unwrap(), "RATE_LIMITED");
-    for _ in 0..3 {
-        streams.push(watch(&stage, &other).await.unwrap());
-    }
-    let third = stage.system("justice");
-    assert_eq!(watch(&stage, &third).await.err().unwrap(), "GATEWAY_OVERLOADED");
-    let gauge = |count: usize| {
-        support::ops_text(&stage, "/metrics")
-            .contains(&format!("ndxp_source_streams{{source=\"criminalrecord\"}} {count}\n"))
-    };
-    assert!(gauge(6));
-    // They are looked at again twice a second meanwhile. (A source's requests are counted where it has a fault.)
-    stage.sandbox.faults.set("criminalrecord", Fault { latency_ms: 1, ..Fault::default() });
-    let looked = stage.sandbox.faults.count("criminalrecord");
-    for _ in 0..10 {
-        let number = &stage.sandbox.province.dossiers[29].number;
-        one.call(STATUS, json!({ "dossierNumber": number })).await.ok();
-        tokio::time::sleep(Duration::from_millis(150)).await;
-    }
-    let asked = stage.sandbox.faults.count("criminalrecord") - looked;
-    assert!(asked >= 10 + 6, "asked {asked} times");
-    drop(streams);
-    until("all have ended", Duration::from_secs(5), || gauge(0));
-    drop(watch(&stage, &one).await.unwrap());
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn each_page_of_a_long_list_waits_for_its_turn() {
-    let stage = guarded(&[("business", "concurrency = 1")]);
-    let actor = stage.system("one-stop-shop");
-    let latency = Duration::from_millis(100);
-    stage.sandbox.faults.set("business", Fault { latency_ms: 100, ..Fault::default() });
-    let day = |day: u8| json!({ "year": 2026, "month": 11, "day": day });
-    let request = json!({ "fromDate": day(3), "toDate": day(7) });
-    let from = stage.sandbox.faults.count("business");
-    let began = Instant::now();
-    let lists = (0..4).map(|_| actor.call(LIST, request.clone()));
-    for list in futures_util::future::join_all(lists).await {
-        assert!(list.ok().messages.len() > 100);
-    }
-    let pages = u32::try_from(stage.sandbox.faults.count("business") - from).unwrap();
-    assert!(pages >= 12 && began.elapsed() >= latency * pages, "{pages} pages took {:?}", began.elapsed());
 }

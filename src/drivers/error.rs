@@ -76,6 +76,11 @@ impl SourceError {
         }
     }
 
+    /// Whether it may be over by the next time that the source is asked.
+    pub fn passes(&self) -> bool {
+        self.retry().is_some() || matches!(self, SourceError::Timeout | SourceError::NotAsked(_))
+    }
+
     /// Whether the source itself failed, rather than answering with a refusal: what a breaker counts.
     pub fn is_failure(&self) -> bool {
         matches!(

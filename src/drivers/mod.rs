@@ -55,8 +55,9 @@ pub struct Call {
 /// The further requests of a stream of answers (a page, a look at what is watched): each waits for its turn at the source,
 /// as a call of its own would.
 pub trait Turns: Send + Sync {
-    /// Runs a request in its turn, within the operation's time. [`SourceError::NotAsked`] where it has none.
-    fn run<'a>(&'a self, request: Requested<'a>) -> Requested<'a>;
+    /// Runs a request in its turn, within the operation's time; again where it did not reach the source, as a call would be.
+    /// [`SourceError::NotAsked`] where it has none.
+    fn run<'a>(&'a self, request: &'a (dyn Fn() -> Requested<'a> + Sync)) -> Requested<'a>;
 }
 
 /// A request under way, up to its judged answer.

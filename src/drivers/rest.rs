@@ -3,7 +3,7 @@
 use super::connection::Connection;
 use super::http::{HttpAnswer, status_error};
 use super::open_data::{Fresh, OpenData};
-use super::{Call, Driver, SourceAnswer, SourceError, SourceRequest, Turns, heed};
+use super::{Call, Driver, Requested, SourceAnswer, SourceError, SourceRequest, Turns, heed};
 use crate::contract::map::answer::{self, Start};
 use crate::contract::map::{self, outcome, request};
 use crate::contract::operation::{Operation, Paging, Polling, RestBinding, TemplatePart};
@@ -17,7 +17,7 @@ use prost_reflect::DynamicMessage;
 use serde_json::Value;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// REST/JSON towards one source.
 pub struct RestDriver {
@@ -103,10 +103,10 @@ impl Inner {
 
     /// A further request of a stream, in its turn.
     async fn further(&self, ask: &Ask, extra: &[(&str, String)]) -> Result<Value, SourceError> {
-        let request = async { Ok(self.document(ask, extra).await?.0) };
+        let request = || -> Requested<'_> { Box::pin(async { Ok(self.document(ask, extra).await?.0) }) };
         match &ask.turns {
-            Some(turns) => turns.run(Box::pin(request)).await,
-            None => request.await,
+            Some(turns) => turns.run(&request).await,
+            None => request().await,
         }
     }
 
@@ -158,33 +158,62 @@ impl Inner {
     async fn poll(self: Arc<Self>, ask: Ask, polling: Polling) -> Result<SourceAnswer, SourceError> {
         let first = read_one(&ask.operation, &self.document(&ask, &[]).await?.0)?;
         let end = Instant::now() + polling.max;
-        let state = (self, ask, polling, Some(first), None::<String>, false);
-        let messages = stream::try_unfold(state, move |(inner, ask, polling, mut ready, mut seen, ended)| async move {
-            if ended {
-                return Ok(None);
-            }
-            loop {
-                let message = match ready.take() {
-                    Some(first) => first,
-                    None if Instant::now() >= end => return Ok(None),
-                    None => {
-                        tokio::time::sleep(polling.interval).await;
-                        match inner.further(&ask, &[]).await {
-                            // A busy source is looked at again later: the next look tells all that this one would have.
-                            Err(SourceError::NotAsked(_)) => continue,
-                            document => read_one(&ask.operation, &document?)?,
-                        }
-                    }
-                };
-                let state = watched(&ask.operation, &message, &polling.watch);
-                if seen.as_ref() != Some(&state) {
-                    let ended = polling.until.contains(&state);
-                    seen = Some(state);
-                    return Ok(Some((message, (inner, ask, polling, ready, seen, ended))));
-                }
-            }
+        let watch = Watch { inner: self, ask, polling, end, first: Some(first), seen: None, ended: false };
+        let messages = stream::try_unfold(watch, |mut watch| async move {
+            let next = watch.next().await?;
+            Ok(next.map(|message| (message, watch)))
         });
         Ok(SourceAnswer::Stream(messages.boxed()))
+    }
+}
+
+/// How long a source may be in trouble before those who watch something there are told.
+const TROUBLE: Duration = Duration::from_secs(30);
+
+/// Something that is watched: looked at again and again, and told where it has changed.
+struct Watch {
+    inner: Arc<Inner>,
+    ask: Ask,
+    polling: Polling,
+    end: Instant,
+    first: Option<Bytes>,
+    seen: Option<String>,
+    ended: bool,
+}
+
+impl Watch {
+    /// The next state; `None` at the end.
+    async fn next(&mut self) -> Result<Option<Bytes>, SourceError> {
+        while !self.ended {
+            let message = match self.first.take() {
+                Some(first) => first,
+                None => match self.look().await? {
+                    Some(message) => message,
+                    None => return Ok(None),
+                },
+            };
+            let state = watched(&self.ask.operation, &message, &self.polling.watch);
+            if self.seen.as_ref() != Some(&state) {
+                self.ended = self.polling.until.contains(&state);
+                self.seen = Some(state);
+                return Ok(Some(message));
+            }
+        }
+        Ok(None)
+    }
+
+    /// How it stands now; `None` when it has been watched for long enough. A look that fails is made up for by the next one.
+    async fn look(&self) -> Result<Option<Bytes>, SourceError> {
+        let began = Instant::now();
+        while Instant::now() < self.end {
+            tokio::time::sleep(self.polling.interval).await;
+            match self.inner.further(&self.ask, &[]).await {
+                Ok(document) => return read_one(&self.ask.operation, &document).map(Some),
+                Err(error) if error.passes() && began.elapsed() < TROUBLE => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
     }
 }
 

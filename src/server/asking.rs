@@ -201,20 +201,27 @@ impl Again {
 /// The further requests of a stream, each of which the guard is asked for.
 pub(super) struct InTurn {
     pub guard: OperationGuard,
-    /// How long one may take, the wait for its turn included.
-    pub timeout: Duration,
+    pub operation: Arc<Operation>,
 }
 
 impl Turns for InTurn {
-    fn run<'a>(&'a self, request: Requested<'a>) -> Requested<'a> {
+    fn run<'a>(&'a self, request: &'a (dyn Fn() -> Requested<'a> + Sync)) -> Requested<'a> {
         Box::pin(async move {
-            let deadline = Instant::now() + self.timeout;
+            let deadline = Instant::now() + self.operation.timeout;
             let mut place = self.guard.admit_again(deadline).await.map_err(SourceError::NotAsked)?;
-            let began = Instant::now();
-            let result = within(deadline, request).await.unwrap_or(Err(SourceError::Timeout));
-            let ended = Instant::now();
-            place.tell(health(&result), ended - began, ended);
-            result
+            let mut attempts = 0;
+            loop {
+                attempts += 1;
+                let began = Instant::now();
+                let result = within(deadline, request()).await.unwrap_or(Err(SourceError::Timeout));
+                let ended = Instant::now();
+                place.tell(health(&result), ended - began, ended);
+                let retry = result.as_ref().err().and_then(SourceError::retry).filter(|_| !self.operation.writes);
+                match retry.and_then(|asked| place.retry_in(attempts, asked, deadline)) {
+                    Some(wait) => tokio::time::sleep(wait).await,
+                    None => return result,
+                }
+            }
         })
     }
 }

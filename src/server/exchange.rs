@@ -176,7 +176,7 @@ impl Exchange {
             record.note(Kind::Intent).await?;
         }
         let operation = route.operation.clone();
-        let turns = InTurn { guard: route.guard.clone(), timeout: operation.timeout };
+        let turns = InTurn { guard: route.guard.clone(), operation: operation.clone() };
         let call = Call { operation, request, context, until: caller_deadline, turns: Some(Arc::new(turns)) };
         let messages = match ask(&self.shared, &route, call, deadline, &mut place, record).await? {
             SourceAnswer::Stream(messages) => messages,

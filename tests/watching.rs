@@ -1,0 +1,137 @@
+//! Streams that go on: watched requests and long lists. They keep no call from their source, and a passing trouble there is not
+//! their callers'.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod support;
+
+use ndxp_gateway::caller::{Answered, Answering};
+use ndxp_gateway::sandbox::{Fault, FaultKind};
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+use support::{Actor, Stage, edit, until};
+use tonic_types::StatusExt;
+
+const WATCH: &str = "/ndxp.criminalrecord.v1.CriminalRecordService/WatchRequest";
+const STATUS: &str = "/ndxp.criminalrecord.v1.CriminalRecordService/GetRequestStatus";
+const LIST: &str = "/ndxp.business.v1.BusinessService/ListRegistrations";
+/// The dossier whose request stays as it is.
+const STAYS: usize = 29;
+
+/// A stage with this in the guard of a source.
+fn guarded(source: &str, keys: &str) -> Stage {
+    Stage::prepared(&|folder| {
+        edit(&folder.path.join(format!("sources/{source}.toml")), |text| format!("{text}\n[guard]\n{keys}\n"));
+    })
+}
+
+/// The days whose registrations are some 160: four pages.
+fn days() -> Value {
+    let day = |day: u8| json!({ "year": 2026, "month": 11, "day": day });
+    json!({ "fromDate": day(3), "toDate": day(7) })
+}
+
+/// Watches the request of a dossier: the stream behind its first message, or its refusal.
+async fn watch(stage: &Stage, actor: &Actor, dossier: usize) -> Result<Answering, String> {
+    let number = &stage.sandbox.province.dossiers[dossier].number;
+    let message = actor.encode(WATCH, &json!({ "dossierNumber": number }));
+    let bearer = format!("Bearer {}", actor.token);
+    let metadata = [("authorization", bearer.as_str()), ("ndxp-purpose", support::PURPOSE)];
+    let mut answering = actor.caller.start(WATCH, &metadata, vec![message], None).await.unwrap();
+    if answering.next().await.unwrap().is_some() {
+        return Ok(answering);
+    }
+    let (metadata, status) = answering.end();
+    assert!(status.get_details_retry_info().is_some());
+    Err(Answered { metadata, messages: vec![], status }.reason())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_that_go_on_keep_no_call_from_their_source_and_nobody_has_them_all() {
+    let stage = guarded("criminalrecord", "concurrency = 1\nstreams = 6");
+    let (one, other) = (stage.system("one-stop-shop"), stage.system("land-office"));
+    let mut streams = Vec::new();
+    for _ in 0..3 {
+        streams.push(watch(&stage, &one, STAYS).await.unwrap());
+    }
+    assert_eq!(watch(&stage, &one, STAYS).await.err().unwrap(), "RATE_LIMITED");
+    for _ in 0..3 {
+        streams.push(watch(&stage, &other, STAYS).await.unwrap());
+    }
+    let third = stage.system("justice");
+    assert_eq!(watch(&stage, &third, STAYS).await.err().unwrap(), "GATEWAY_OVERLOADED");
+    let gauge = |count: usize| {
+        support::ops_text(&stage, "/metrics")
+            .contains(&format!("ndxp_source_streams{{source=\"criminalrecord\"}} {count}\n"))
+    };
+    assert!(gauge(6));
+    // They are looked at again twice a second meanwhile. (A source's requests are counted where it has a fault.)
+    stage.sandbox.faults.set("criminalrecord", Fault { latency_ms: 1, ..Fault::default() });
+    let looked = stage.sandbox.faults.count("criminalrecord");
+    for _ in 0..10 {
+        let number = &stage.sandbox.province.dossiers[STAYS].number;
+        one.call(STATUS, json!({ "dossierNumber": number })).await.ok();
+        tokio::time::sleep(Duration::from_millis(150)).await;
+    }
+    let asked = stage.sandbox.faults.count("criminalrecord") - looked;
+    assert!(asked >= 10 + 6, "asked {asked} times");
+    drop(streams);
+    until("all have ended", Duration::from_secs(5), || gauge(0));
+    drop(watch(&stage, &one, STAYS).await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_page_of_a_long_list_waits_for_its_turn() {
+    let stage = guarded("business", "concurrency = 1");
+    let actor = stage.system("one-stop-shop");
+    let latency = Duration::from_millis(100);
+    stage.sandbox.faults.set("business", Fault { latency_ms: 100, ..Fault::default() });
+    let from = stage.sandbox.faults.count("business");
+    let began = Instant::now();
+    let lists = (0..4).map(|_| actor.call(LIST, days()));
+    for list in futures_util::future::join_all(lists).await {
+        assert!(list.ok().messages.len() > 100);
+    }
+    let pages = u32::try_from(stage.sandbox.faults.count("business") - from).unwrap();
+    assert!(pages >= 12 && began.elapsed() >= latency * pages, "{pages} pages took {:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_outlasts_a_passing_trouble_of_its_source() {
+    let stage = Stage::start();
+    let actor = stage.system("one-stop-shop");
+    let mut watching = watch(&stage, &actor, 0).await.unwrap();
+    stage.sandbox.faults.set("criminalrecord", FaultKind::Close);
+    // Looks, and their retries, fail meanwhile.
+    until("it was looked at", Duration::from_secs(10), || stage.sandbox.faults.count("criminalrecord") >= 4);
+    stage.sandbox.faults.clear("criminalrecord");
+    let mut states = Vec::new();
+    while let Some(state) = watching.next().await.unwrap() {
+        states.push(actor.decode(WATCH, &state)["status"].clone());
+    }
+    assert_eq!(states, ["IN_PROGRESS", "CERTIFICATE_READY"]);
+    assert_eq!(watching.end().1.code(), tonic::Code::Ok);
+    stage.verify();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_that_did_not_reach_its_source_is_asked_for_again() {
+    let stage = guarded("business", "retry_backoff_ms = 600");
+    let actor = stage.system("one-stop-shop");
+    let slow = Fault { latency_ms: 200, ..Fault::default() };
+    stage.sandbox.faults.set("business", slow);
+    let whole = actor.call(LIST, days()).await.ok().messages;
+    let from = stage.sandbox.faults.count("business");
+    let trouble = async {
+        // Between the second page and the last.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        stage.sandbox.faults.set("business", FaultKind::Close);
+        let closed = stage.sandbox.faults.count("business") + 1;
+        while stage.sandbox.faults.count("business") < closed {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        stage.sandbox.faults.set("business", slow);
+    };
+    let (list, ()) = tokio::join!(actor.call(LIST, days()), trouble);
+    assert_eq!(list.ok().messages, whole);
+    assert_eq!(stage.sandbox.faults.count("business") - from, 5);
+}
