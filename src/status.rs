@@ -87,6 +87,8 @@ reasons! {
     SourceCircuitOpen, "SOURCE_CIRCUIT_OPEN", Unavailable, "The source has been failing and is left alone for a moment.", "Nguồn dữ liệu đang lỗi, tạm ngừng gọi.";
     /// Too many calls under way.
     GatewayOverloaded, "GATEWAY_OVERLOADED", Unavailable, "Too many calls to this source are under way.", "Quá nhiều lượt gọi đang chờ nguồn dữ liệu này.";
+    /// The gateway ends, and with it a stream that stands still.
+    GatewayEnding, "GATEWAY_ENDING", Unavailable, "The gateway ends, perhaps to start anew: ask again.", "Cổng đang dừng hoặc khởi động lại: hãy gọi lại.";
     /// The exchange log cannot be written: nothing leaves unlogged.
     ExchangeLogUnavailable, "EXCHANGE_LOG_UNAVAILABLE", Unavailable, "The exchange log cannot be written; nothing leaves unlogged.", "Không ghi được nhật ký; không dữ liệu nào rời cổng.";
     /// The source took too long.

@@ -4,6 +4,7 @@
 
 mod support;
 
+use bytes::Bytes;
 use ndxp_gateway::caller::{Answered, Answering};
 use ndxp_gateway::sandbox::{Fault, FaultKind};
 use serde_json::{Value, json};
@@ -134,4 +135,35 @@ async fn a_page_that_did_not_reach_its_source_is_asked_for_again() {
     let (list, ()) = tokio::join!(actor.call(LIST, days()), trouble);
     assert_eq!(list.ok().messages, whole);
     assert_eq!(stage.sandbox.faults.count("business") - from, 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_ends_does_not_wait_for_streams_that_stand_still() {
+    let mut stage = guarded("business", "concurrency = 1");
+    let actor = stage.system("one-stop-shop");
+    // The source answers slowly: a list goes on meanwhile.
+    stage.sandbox.faults.set("business", Fault { latency_ms: 600, ..Fault::default() });
+    let watching = watch(&stage, &actor, STAYS).await.unwrap();
+    let mut standing = actor.caller.start("/grpc.health.v1.Health/Watch", &[], vec![Bytes::new()], None).await.unwrap();
+    standing.next().await.unwrap().unwrap();
+    let list = actor.call(LIST, days());
+    let ends = async {
+        tokio::time::sleep(Duration::from_millis(900)).await;
+        let gateway = stage.gateway.take().unwrap();
+        let began = Instant::now();
+        tokio::task::spawn_blocking(move || gateway.stop()).await.unwrap();
+        began.elapsed()
+    };
+    let (list, took) = tokio::join!(list, ends);
+    assert!(list.ok().messages.len() > 100);
+    assert!(took < Duration::from_secs(15), "it took {took:?} to end");
+    for (mut stream, logged) in [(watching, true), (standing, false)] {
+        while stream.next().await.unwrap().is_some() {}
+        let (metadata, status) = stream.end();
+        assert_eq!((status.code(), metadata.contains_key("ndxp-log-index")), (tonic::Code::Unavailable, logged));
+        assert_eq!(status.get_details_error_info().unwrap().reason, "GATEWAY_ENDING");
+        assert!(status.get_details_retry_info().is_some());
+    }
+    assert!(stage.entries().iter().any(|one| one.entry.reason == "GATEWAY_ENDING"));
+    stage.verify();
 }

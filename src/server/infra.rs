@@ -11,6 +11,7 @@ use crate::http2::Incoming;
 use crate::identity::Peer;
 use futures_util::{StreamExt, stream};
 use http::{Request, Response};
+use http_body::{Body as _, Frame};
 use http_body_util::{BodyExt, BodyStream, Full, LengthLimitError, Limited, StreamBody};
 use prost_types::FileDescriptorSet;
 use std::convert::Infallible;
@@ -72,7 +73,12 @@ impl Infra {
     }
 
     /// Serves one call.
-    pub async fn serve(&self, shared: &Shared, peer: &Arc<Peer>, request: Request<Incoming>) -> Response<AnswerBody> {
+    pub async fn serve(
+        &self,
+        shared: &Arc<Shared>,
+        peer: &Arc<Peer>,
+        request: Request<Incoming>,
+    ) -> Response<AnswerBody> {
         let path = request.uri().path();
         let (service, asks_once) = if path.starts_with("/ndxp.admin.") {
             (&self.admin, true)
@@ -101,11 +107,27 @@ impl Infra {
             Err(status) => return answer::from_tonic(Ok(status.into_http())),
         };
         head.extensions.insert(peer.clone());
-        match service.ready().await {
-            Ok(ready) => answer::from_tonic(ready.call(Request::from_parts(head, body)).await),
+        let answer = match service.ready().await {
+            Ok(ready) => ready.call(Request::from_parts(head, body)).await,
             Err(never) => match never {},
-        }
+        };
+        answer::from_tonic(answer.map(|answer| answer.map(|body| until_the_end(shared.clone(), body))))
     }
+}
+
+/// An answer, as long as the gateway does not end.
+fn until_the_end(shared: Arc<Shared>, body: Body) -> Body {
+    if body.is_end_stream() {
+        return body;
+    }
+    let frames = stream::unfold(Some((shared, BodyStream::new(body))), |rest| async {
+        let (shared, mut body) = rest?;
+        match shared.unless_ending(body.next()).await {
+            Ok(next) => next.map(|frame| (frame, Some((shared, body)))),
+            Err(refusal) => Some((Ok(Frame::trailers(answer::refusal_trailers(&refusal, ""))), None)),
+        }
+    });
+    Body::new(StreamBody::new(frames))
 }
 
 /// A request of one message.

@@ -162,7 +162,7 @@ impl Gateway {
             .ok_or(StartError::Reflection)?;
         let (served_to, served) = watch::channel(served);
         let (infra_to, infra) = watch::channel(Arc::new(infra));
-        let stop = CancellationToken::new();
+        let stop = shared.stop.clone();
         let control = Control { served, infra, gate: gate.clone(), stop: stop.clone() };
 
         files::allow_connections(&config.listen);

@@ -48,6 +48,11 @@ fn now_us() -> i64 {
 }
 
 impl Record {
+    /// What all calls share.
+    pub fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
     /// Begins with a call's arrival.
     pub fn arrive(shared: &Arc<Shared>, peer: &Peer, arrived: Instant) -> Self {
         let id = uuid::Uuid::now_v7();

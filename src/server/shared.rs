@@ -14,11 +14,14 @@ use crate::exchange_log::pseudonym::Pseudonyms;
 use crate::guard::{Endpoints, Guard, GuardSettings, HubHealth, OperationGuard};
 use crate::identity::certificates::Certificates;
 use crate::registry::{GrantView, Snapshot};
+use crate::status::{Reason, Refusal};
 use crate::telemetry::Metrics;
 use arc_swap::ArcSwap;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
 
 /// Masks that are kept: every operation of a few hundred grants. A miss costs some microseconds.
 const MAX_MASKS: usize = 10_000;
@@ -49,7 +52,12 @@ pub struct Shared {
     pub shadowed: Arc<Semaphore>,
     /// Largest request message in bytes.
     pub max_message: usize,
+    /// Told when the gateway is to end.
+    pub stop: CancellationToken,
 }
+
+/// How long a stream may say nothing when the gateway ends.
+const SILENCE: Duration = Duration::from_secs(1);
 
 impl Shared {
     /// State for a configuration; the registry is put in by the control plane before the listeners open.
@@ -68,11 +76,26 @@ impl Shared {
             served: ArcSwap::default(),
             shadowed: shadow_places(),
             max_message: config.listen.max_message,
+            stop: CancellationToken::new(),
         }
     }
 }
 
 impl Shared {
+    /// Waits for a stream's next message until the gateway ends. Then it may take a moment longer: a list that is being read goes on,
+    /// but something that is watched, for an hour perhaps, must not keep a gateway from starting anew.
+    pub async fn unless_ending<T>(&self, next: impl Future<Output = T>) -> Result<T, Refusal> {
+        let ends = async {
+            self.stop.cancelled().await;
+            tokio::time::sleep(SILENCE).await;
+        };
+        tokio::select! {
+            biased;
+            next = next => Ok(next),
+            () = ends => Err(Refusal::retry(Reason::GatewayEnding, SILENCE)),
+        }
+    }
+
     /// The metrics, with how breakers and endpoints stand at this moment.
     pub fn metrics_text(&self) -> String {
         let served = self.served.load();

@@ -86,8 +86,9 @@ impl Flow {
     async fn next(&mut self) -> Result<Option<Bytes>, Refusal> {
         let Opened { messages, standing, until, .. } = &mut self.opened;
         let ends = standing.ends();
+        let shared = self.record.shared();
         let next = tokio::select! {
-            next = messages.next() => next,
+            next = shared.unless_ending(messages.next()) => next?,
             taken = standing.lost() => return Err(taken),
             () = tokio::time::sleep_until(ends.into()) => return Err(Reason::TokenExpired.into()),
             () = past(*until) => return Err(Reason::SourceTimeout.into()),
