@@ -27,6 +27,7 @@ use tonic::Code;
 
 const PULL: &str = "/ndxp.bulk.v1.BulkService/Pull";
 const WAIT: &str = "/ndxp.bulk.v1.BulkService/Wait";
+const PUSH: &str = "/ndxp.bulk.v1.BulkService/Push";
 const TOUCH: &str = "/ndxp.bulk.v1.BulkService/Touch";
 const CONTRACT: &str = r#"syntax = "proto3";
 package ndxp.bulk.v1;
@@ -41,6 +42,11 @@ service BulkService {
   }
   rpc Wait(Ask) returns (Part) {
     option idempotency_level = NO_SIDE_EFFECTS;
+    option (ndxp.contract.v1.operation) = {
+      scope: "bulk:read" data_class: OPEN timeout_ms: 60000 grpc: {}
+    };
+  }
+  rpc Push(stream Ask) returns (Part) {
     option (ndxp.contract.v1.operation) = {
       scope: "bulk:read" data_class: OPEN timeout_ms: 60000 grpc: {}
     };
@@ -98,7 +104,7 @@ async fn answer(
         request.headers().get("grpc-timeout").and_then(|value| value.to_str().ok()?.strip_suffix('m')?.parse().ok());
     seen.timeout_ms.store(timeout.unwrap_or(0), Ordering::Relaxed);
     let call = Call(seen.clone(), false);
-    if request.uri().path() == WAIT {
+    if [WAIT, PUSH].contains(&request.uri().path()) {
         std::future::pending::<()>().await;
     }
     let part = part();
@@ -299,8 +305,13 @@ async fn with_window(
     (send, connection, socket)
 }
 
-/// Begins a call; its answer's head.
-async fn call(send: &SendRequest<Bytes>, actor: &Actor, path: &str) -> Response<h2::RecvStream> {
+/// Begins a call with one message, which may go on.
+async fn begin(
+    send: &SendRequest<Bytes>,
+    actor: &Actor,
+    path: &str,
+    ends: bool,
+) -> (h2::client::ResponseFuture, h2::SendStream<Bytes>) {
     let request = Request::post(format!("https://localhost{path}"))
         .header("content-type", "application/grpc")
         .header("authorization", format!("Bearer {}", actor.token))
@@ -308,8 +319,13 @@ async fn call(send: &SendRequest<Bytes>, actor: &Actor, path: &str) -> Response<
         .unwrap();
     let mut send = send.clone().ready().await.unwrap();
     let (answer, mut request) = send.send_request(request, false).unwrap();
-    request.send_data(ndxp_gateway::frame::frame(&actor.encode(path, &json!({ "parts": 1 }))), true).unwrap();
-    answer.await.unwrap()
+    request.send_data(ndxp_gateway::frame::frame(&actor.encode(path, &json!({ "parts": 1 }))), ends).unwrap();
+    (answer, request)
+}
+
+/// Begins a call; its answer's head.
+async fn call(send: &SendRequest<Bytes>, actor: &Actor, path: &str) -> Response<h2::RecvStream> {
+    begin(send, actor, path, true).await.0.await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -384,4 +400,19 @@ async fn who_does_not_read_its_socket_is_cut_off() {
     let gone =
         ended.as_ref().map_or_else(|error| error.kind() == std::io::ErrorKind::ConnectionReset, |read| *read == 0);
     assert!(gone, "{ended:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_dawdles_with_a_stream_of_requests_keeps_no_call_from_its_source() {
+    let seen = Arc::new(Seen::default());
+    let (gateway, actor, outside) = impatient(&seen).await;
+    let (send, connection, _socket) = with_window(&outside, 65_535).await;
+    tokio::spawn(connection);
+    let (_answer, request) = begin(&send, &actor, PUSH, false).await;
+    until("it is at the source", Duration::from_secs(10), || seen.timeout_ms.load(Ordering::Relaxed) > 0);
+    actor.call(TOUCH, json!({ "parts": 1 })).await.ok();
+    assert_eq!(actor.call(PUSH, json!({ "parts": 1 })).await.reason(), "RATE_LIMITED");
+    drop((_answer, request));
+    until("the source was told", Duration::from_secs(10), || seen.dropped.load(Ordering::Relaxed) == 1);
+    drop(gateway);
 }

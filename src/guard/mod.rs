@@ -136,6 +136,8 @@ impl Drop for HubAsked {
 /// A place at the source; freed when dropped. A call that is dropped before [`Place::tell`] counts as nothing.
 pub struct Place {
     guard: Arc<Guard>,
+    /// Where it is a stream's, beside those of calls.
+    stream: Option<StreamPlace>,
     pace: Option<Arc<Pace>>,
     began: Began,
     probe: bool,
@@ -196,7 +198,7 @@ impl OperationGuard {
             now = Instant::now();
             guard.wait.waited(Some(now - began), now);
         }
-        self.begin(now)
+        self.begin(now, None)
     }
 
     /// Waits for a place for a further request of a stream that goes on, at most until `deadline`. It was let in when it
@@ -205,7 +207,12 @@ impl OperationGuard {
         if !self.guard.places.take() {
             within(deadline, self.guard.places.wait()).await?;
         }
-        self.begin(Instant::now())
+        self.begin(Instant::now(), None)
+    }
+
+    /// A place for a call whose request is a stream: how long it takes is up to its caller.
+    pub fn admit_stream(&self, client: &str) -> Result<Place, Refusal> {
+        self.begin(Instant::now(), Some(self.stream(client)?))
     }
 
     /// A place for a stream of this client, which may go on for long.
@@ -214,11 +221,11 @@ impl OperationGuard {
     }
 
     /// A call that has got its place.
-    fn begin(&self, now: Instant) -> Result<Place, Refusal> {
+    fn begin(&self, now: Instant, stream: Option<StreamPlace>) -> Result<Place, Refusal> {
         // From here on the place is given back, whatever happens.
         let (guard, pace) = (self.guard.clone(), self.pace.clone());
         let began = guard.places.begins();
-        let mut place = Place { guard, pace, began, probe: false, told: false };
+        let mut place = Place { guard, stream, pace, began, probe: false, told: false };
         // Asked last: a call that waited must not reach a source that failed meanwhile.
         let asked = place.guard.breaker.ask(now);
         place.probe = asked.map_err(|after| Refusal::retry(Reason::SourceCircuitOpen, after))?;
@@ -263,7 +270,9 @@ impl Drop for Place {
         if self.probe && !self.told {
             self.guard.breaker.forget_probe();
         }
-        self.guard.places.give_back();
+        if self.stream.is_none() {
+            self.guard.places.give_back();
+        }
     }
 }
 

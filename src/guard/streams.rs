@@ -1,6 +1,6 @@
-//! Streams that go on at a source. A watched request may go on for an hour and a long list for as long as its reader
-//! likes, so they hold none of the places that calls share: those would be gone for everybody. They are bounded on their
-//! own, and no client may have more than half of them.
+//! Streams that go on at a source. A watched request may go on for an hour, and a long list, or a stream of requests, for as
+//! long as its caller likes; so they hold none of the places that calls share: those would be gone for everybody. They are
+//! bounded on their own, and no client may have more than half of them.
 
 use crate::status::{Reason, Refusal};
 use std::collections::HashMap;

@@ -136,7 +136,10 @@ impl Exchange {
         } else {
             (self.read_one(&route, body, deadline, record).await?, None)
         };
-        let mut place = route.guard.admit(deadline).await?;
+        let mut place = match tally {
+            Some(_) => route.guard.admit_stream(standing.client())?,
+            None => route.guard.admit(deadline).await?,
+        };
         if operation.writes {
             record.note(Kind::Intent).await?;
         }
