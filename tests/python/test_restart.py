@@ -28,7 +28,7 @@ def ready(tmp_path):
 
 
 class Load:
-    """Calls on channels that live long, and on channels that are opened for one call."""
+    """Calls on channels that live long, and on channels that are opened for one call; beside them, one who watches the health."""
 
     def __init__(self, stage):
         samples = json.loads(stage.cli("--output", "json", "sandbox", "samples"))
@@ -38,6 +38,9 @@ class Load:
                          ("ndxp-purpose", "1.004222")]
         self.stage, self.over, self.answered, self.failed = stage, threading.Event(), 0, []
         self.threads = [threading.Thread(target=self.run, args=(number % 2 == 0,)) for number in range(6)]
+        self.watched_until = []
+        self.watcher = stage.channel("shop")
+        self.threads.append(threading.Thread(target=self.watch))
 
     def run(self, lasting):
         channel = self.stage.channel("shop")
@@ -52,6 +55,14 @@ class Load:
                 channel = self.stage.channel("shop")
         channel.close()
 
+    def watch(self):
+        while not self.over.is_set():
+            try:
+                for _ in self.watcher.unary_stream("/grpc.health.v1.Health/Watch")(b""):
+                    pass
+            except grpc.RpcError as error:
+                self.watched_until.append(f"{error.code().name}: {error.details()}")
+
     def __enter__(self):
         for thread in self.threads:
             thread.start()
@@ -59,6 +70,7 @@ class Load:
 
     def __exit__(self, *_):
         self.over.set()
+        self.watcher.close()
         for thread in self.threads:
             thread.join()
 
@@ -72,7 +84,8 @@ class Load:
 
 
 def ends_well(process):
-    assert process.wait(timeout=40) == 0
+    """It does not wait for who watches, who would never end."""
+    assert process.wait(timeout=15) == 0
 
 
 def calls_go_on(stage, process, replace):
@@ -83,6 +96,8 @@ def calls_go_on(stage, process, replace):
             process = replace(process)
         load.goes_on()
     assert not load.failed, load.failed[:5]
+    ended = [reason for reason in load.watched_until if "gateway ends" in reason]
+    assert len(ended) == 3 and all(reason.startswith("UNAVAILABLE") for reason in ended), load.watched_until
     stage.cli("audit", "verify")
 
 
