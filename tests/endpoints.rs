@@ -6,6 +6,7 @@ mod support;
 use ndxp_gateway::sandbox::ports::Ports;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -56,12 +57,18 @@ impl Relay {
     }
 }
 
-/// A stage whose hub NDXP is reached through two relays, the second one of which may hang; `guard` is for the source.
-async fn balanced(guard: &str, hangs: bool) -> (Stage, Relay, Relay) {
-    let stage = Stage::start();
+/// The entry of the hub NDXP, and where the hub is.
+fn hub_of(stage: &Stage) -> (PathBuf, SocketAddr) {
     let file = stage.folder.path.join("hubs/ndxp.toml");
     let text = std::fs::read_to_string(&file).unwrap();
     let hub = text.split("https://").nth(1).unwrap().split('"').next().unwrap().parse().unwrap();
+    (file, hub)
+}
+
+/// A stage whose hub NDXP is reached through two relays, the second one of which may hang; `guard` is for the source.
+async fn balanced(guard: &str, hangs: bool) -> (Stage, Relay, Relay) {
+    let stage = Stage::start();
+    let (file, hub) = hub_of(&stage);
     let one = Relay::start(Ports::take(1).unwrap(), Some(hub)).await;
     let other = Relay::start(Ports::take(1).unwrap(), (!hangs).then_some(hub)).await;
     let list = format!("[\"https://{}\", \"https://{}\"]", one.address, other.address);
@@ -146,4 +153,32 @@ async fn wrong_addresses_are_told_with_their_line() {
         let told = stage.gateway.as_ref().unwrap().reload().unwrap_err().to_string();
         assert!(told.contains("ndop.toml:3") && told.contains(reason), "{address}: {told}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_revocation_list_leaves_the_connections_to_sources_as_they_are() {
+    let stage = Stage::start();
+    let (file, hub) = hub_of(&stage);
+    let relay = Relay::start(Ports::take(1).unwrap(), Some(hub)).await;
+    edit(&file, |text| text.replace(&hub.to_string(), &relay.address.to_string()));
+    stage.gateway.as_ref().unwrap().reload().unwrap();
+    let (actor, other) = (stage.system("one-stop-shop"), stage.system("land-office"));
+    let request = json!({ "enterpriseCode": stage.sandbox.province.enterprises[0].code });
+    for actor in [&actor, &other, &actor] {
+        actor.call(ENTERPRISE, request.clone()).await.ok();
+    }
+    let opened = relay.connections.load(Ordering::Relaxed);
+    stage.folder.pki().revoke(&support::files(&stage.folder, "land-office").certificate).unwrap();
+    let message = other.encode(ENTERPRISE, &request);
+    let end = Instant::now() + Duration::from_secs(10);
+    while other.raw(ENTERPRISE, &[], vec![message.clone()]).await.is_ok() {
+        assert!(Instant::now() < end, "it is still let in");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    actor.call(ENTERPRISE, request.clone()).await.ok();
+    assert_eq!(relay.connections.load(Ordering::Relaxed), opened);
+    // As a reload of all would not.
+    stage.gateway.as_ref().unwrap().reload().unwrap();
+    actor.call(ENTERPRISE, request).await.ok();
+    assert!(relay.connections.load(Ordering::Relaxed) > opened);
 }
