@@ -15,6 +15,7 @@ use ndxp_gateway::config::Config;
 use ndxp_gateway::identity::tls;
 use ndxp_gateway::registry::sqlite::SqliteStore;
 use ndxp_gateway::server::registry_path;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use std::convert::Infallible;
 use std::io::Read;
@@ -415,4 +416,24 @@ async fn who_dawdles_with_a_stream_of_requests_keeps_no_call_from_its_source() {
     drop((_answer, request));
     until("the source was told", Duration::from_secs(10), || seen.dropped.load(Ordering::Relaxed) == 1);
     drop(gateway);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_takes_nothing_does_not_keep_a_gateway_from_ending() {
+    let seen = Arc::new(Seen::default());
+    let (mut gateway, actor, outside) = running(&seen).await;
+    let mut answering = start(&actor, PULL).await;
+    answering.next().await.unwrap().unwrap();
+    until("the source pauses", Duration::from_secs(20), || {
+        let before = seen.sent.load(Ordering::Relaxed);
+        std::thread::sleep(Duration::from_millis(300));
+        seen.sent.load(Ordering::Relaxed) == before
+    });
+    let began = std::time::Instant::now();
+    kill_process(Pid::from_child(&gateway.0), Signal::TERM).unwrap();
+    assert!(gateway.0.wait().unwrap().success());
+    assert!(began.elapsed() < Duration::from_secs(15), "it took {:?} to end", began.elapsed());
+    let entries = support::entries(&outside.config.data);
+    let last = &entries.iter().rfind(|one| one.entry.operation.ends_with("/Pull")).unwrap().entry;
+    assert_eq!(last.reason, "CANCELLED_BY_CALLER");
 }

@@ -9,8 +9,10 @@ use http::HeaderMap;
 use http_body::{Body, Frame};
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
 pub mod client;
 pub mod server;
@@ -20,7 +22,7 @@ pub mod server;
 pub enum Http2Error {
     /// There is no connection, and why.
     #[error("{0}")]
-    NoConnection(std::sync::Arc<str>),
+    NoConnection(Arc<str>),
     /// The peer did not look at the call (RFC 9113, section 8.7).
     #[error("the peer refused the call")]
     Refused,
@@ -88,8 +90,32 @@ impl Body for Incoming {
 /// What goes to a peer in one stream. Dropped before its end, it resets the stream.
 pub struct Outgoing {
     stream: SendStream<Bytes>,
-    /// How long the peer may take nothing; `None` where something else ends the call.
-    patience: Option<Duration>,
+    /// With a peer that takes nothing; `None` where something else ends the call.
+    patience: Option<Arc<Patience>>,
+}
+
+/// How long a peer may take nothing of what is there for it.
+#[derive(Debug)]
+pub struct Patience {
+    /// For so long.
+    pub usual: Duration,
+    /// When this end is to end, for so long at most: a peer that has stopped must not keep it.
+    pub hurried: Duration,
+    /// Whether it is to end.
+    pub ending: CancellationToken,
+}
+
+impl Patience {
+    /// Until it is at an end.
+    async fn lost(&self) {
+        tokio::select! {
+            () = tokio::time::sleep(self.usual) => {}
+            () = async {
+                self.ending.cancelled().await;
+                tokio::time::sleep(self.hurried).await;
+            } => {}
+        }
+    }
 }
 
 impl Outgoing {
@@ -136,18 +162,20 @@ impl Outgoing {
     /// Waits until the peer takes something; one that takes nothing for too long gets no more (RFC 9113, section 10.5: a window
     /// that is never opened makes the sender keep what it has).
     async fn capacity(&mut self) -> Result<usize, Http2Error> {
-        let given = poll_fn(|context| self.stream.poll_capacity(context));
-        let given = match self.patience {
-            None => given.await,
-            Some(patience) => match tokio::time::timeout(patience, given).await {
-                Ok(given) => given,
-                Err(_) => {
-                    self.stream.send_reset(Reason::CANCEL);
-                    return Err(Http2Error::Broken(format!("the peer took nothing for {patience:?}")));
-                }
-            },
+        let patience = self.patience.clone();
+        let lost = async {
+            match patience {
+                Some(patience) => patience.lost().await,
+                None => std::future::pending().await,
+            }
         };
-        Ok(given.ok_or_else(ended)??)
+        tokio::select! {
+            biased;
+            given = poll_fn(|context| self.stream.poll_capacity(context)) => return Ok(given.ok_or_else(ended)??),
+            () = lost => {}
+        }
+        self.stream.send_reset(Reason::CANCEL);
+        Err(Http2Error::Broken("the peer took nothing for too long".into()))
     }
 
     /// Sends frames as they come, at the pace at which the peer takes them, until they or the peer's interest end.

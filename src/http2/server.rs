@@ -1,11 +1,12 @@
 //! HTTP/2 as a server: one connection of a caller, and its calls.
 
-use super::{Http2Error, Incoming, Outgoing, silent};
+use super::{Http2Error, Incoming, Outgoing, Patience, silent};
 use bytes::Bytes;
 use h2::PingPong;
 use h2::server::{self, SendResponse};
 use http::{Request, Response};
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -21,13 +22,13 @@ const PING: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs
 /// A connection.
 pub struct Connection<S> {
     h2: server::Connection<S, Bytes>,
-    patience: Duration,
+    patience: Arc<Patience>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Begins one with its settings, and waits for the caller's preface. At most `max_streams` calls at once; a caller that takes
-    /// nothing of an answer for as long as `patience` does not get the rest.
-    pub async fn open(stream: S, max_streams: u32, patience: Duration) -> Result<(Self, Pings), h2::Error> {
+    /// nothing of an answer for as long as `patience` lasts does not get the rest.
+    pub async fn open(stream: S, max_streams: u32, patience: Arc<Patience>) -> Result<(Self, Pings), h2::Error> {
         let mut h2 = server::Builder::new()
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
@@ -43,7 +44,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     pub async fn calls(&mut self, mut begin: impl FnMut(Request<Incoming>, Reply)) -> Result<(), h2::Error> {
         while let Some(accepted) = self.h2.accept().await {
             let (request, reply) = accepted?;
-            begin(request.map(|body| Incoming::new(body, None)), Reply { reply, patience: self.patience });
+            begin(request.map(|body| Incoming::new(body, None)), Reply { reply, patience: self.patience.clone() });
         }
         Ok(())
     }
@@ -67,7 +68,7 @@ impl Pings {
 /// Takes the answer to a call. Dropped without one, it resets the call's stream.
 pub struct Reply {
     reply: SendResponse<Bytes>,
-    patience: Duration,
+    patience: Arc<Patience>,
 }
 
 impl Reply {
@@ -94,11 +95,16 @@ mod tests {
     use super::*;
     use std::pin::pin;
     use tokio::time::{Instant, sleep};
+    use tokio_util::sync::CancellationToken;
+
+    fn patience() -> Arc<Patience> {
+        Arc::new(Patience { usual: PING.0, hurried: PING.0, ending: CancellationToken::new() })
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_caller_that_answers_no_ping_is_given_up_and_one_that_does_is_not() {
         let (here, there) = tokio::io::duplex(1 << 16);
-        let (opened, connected) = tokio::join!(Connection::open(here, 10, PING.0), h2::client::handshake(there));
+        let (opened, connected) = tokio::join!(Connection::open(here, 10, patience()), h2::client::handshake(there));
         let ((mut connection, pings), (_send, caller)) = (opened.unwrap(), connected.unwrap());
         tokio::spawn(async move { connection.calls(|_, _| ()).await });
         let (mut caller, mut silent) = (pin!(caller), pin!(pings.silent(|| false)));
@@ -116,7 +122,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_caller_that_was_heard_is_not_asked() {
         let (here, there) = tokio::io::duplex(1 << 16);
-        let (opened, connected) = tokio::join!(Connection::open(here, 10, PING.0), h2::client::handshake(there));
+        let (opened, connected) = tokio::join!(Connection::open(here, 10, patience()), h2::client::handshake(there));
         let ((_connection, pings), _connected) = (opened.unwrap(), connected.unwrap());
         // Nobody would answer.
         assert!(tokio::time::timeout(Duration::from_secs(3_600), pings.silent(|| true)).await.is_err());

@@ -11,8 +11,8 @@ use super::{StartError, thread};
 use crate::config::Listen;
 use crate::exchange_log::open_desk;
 use crate::guard::{Admission, grpc_timeout};
-use crate::http2::Incoming;
 use crate::http2::server::{self, Pings, Reply};
+use crate::http2::{Incoming, Patience};
 use crate::identity::connections::{ConnectionPlace, Connections};
 use crate::identity::tls::Gate;
 use crate::identity::{Certificate, Peer};
@@ -55,7 +55,9 @@ pub(super) fn spawn(
         open_desk();
         let exchange = Exchange { shared, routes: ArcSwap::default() };
         let (admission, connections) = (Arc::default(), TaskTracker::new());
-        let worker = Worker { exchange, admission, refusals, listen, control, open, connections };
+        let (usual, ending) = (listen.send_timeout, control.stop.clone());
+        let patience = Arc::new(Patience { usual, hurried: HURRIED, ending });
+        let worker = Worker { exchange, admission, refusals, listen, control, open, connections, patience };
         Arc::new(worker).run(listener).await;
     })
 }
@@ -68,7 +70,11 @@ struct Worker {
     control: Control,
     open: Arc<Connections>,
     connections: TaskTracker,
+    patience: Arc<Patience>,
 }
+
+/// How long a caller may take nothing of its answer when the gateway ends.
+const HURRIED: Duration = Duration::from_secs(3);
 
 impl Worker {
     async fn run(self: Arc<Self>, listener: std::net::TcpListener) {
@@ -175,7 +181,7 @@ impl Worker {
         let stream = TlsAcceptor::from(config).accept(stream).await.map_err(|_| Reason::HandshakeFailed)?;
         let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let certificate = self.exchange.shared.certificates.of(chain).ok_or(Reason::HandshakeFailed)?;
-        let opened = server::Connection::open(stream, self.listen.max_streams, self.listen.send_timeout).await;
+        let opened = server::Connection::open(stream, self.listen.max_streams, self.patience.clone()).await;
         let (http2, pings) = opened.map_err(|error| not_http2(&error).unwrap_or(Reason::HandshakeFailed))?;
         let peer = Arc::new(Peer { certificate, address });
         Ok(Arc::new(Caller { worker: self, peer, backlog, _place: place }).calls(http2, pings, gate))
