@@ -121,15 +121,14 @@ pub fn read_segment(path: &Path, first: u64, before: Option<u64>, from: u64) -> 
 /// A file without the zeros at its end: most of a segment is what it was filled with, and 64 MB that are read once stay with
 /// the process for long.
 fn read_written(path: &Path) -> std::io::Result<Vec<u8>> {
-    static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
     let mut file = File::open(path)?;
-    let (mut written, mut zeros, mut piece) = (Vec::new(), 0, ZEROS.to_vec());
+    let (mut written, mut zeros, mut piece) = (Vec::new(), 0, vec![0; 64 << 10]);
     loop {
         let read = file.read(&mut piece)?;
         if read == 0 {
             return Ok(written);
         }
-        if piece[..read] == ZEROS[..read] {
+        if next_byte(&piece[..read], 0).is_none() {
             zeros += read;
         } else {
             written.resize(written.len() + std::mem::take(&mut zeros), 0);
