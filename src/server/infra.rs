@@ -98,10 +98,7 @@ impl Infra {
         };
         let mut service = service.clone();
         let (mut head, body) = request.into_parts();
-        let body = match asks_once {
-            true => whole(body).await,
-            false => Ok(in_time(body)),
-        };
+        let body = if asks_once { whole(body).await } else { Ok(in_time(body)) };
         let body = match body {
             Ok(body) => body,
             Err(status) => return answer::from_tonic(Ok(status.into_http())),

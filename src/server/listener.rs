@@ -29,7 +29,6 @@ use tokio::sync::watch;
 use tokio::task::coop::unconstrained;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// What the workers are told by the control plane.
@@ -38,7 +37,6 @@ pub(super) struct Control {
     pub served: watch::Receiver<Arc<Served>>,
     pub infra: watch::Receiver<Arc<Infra>>,
     pub gate: watch::Receiver<Arc<Gate>>,
-    pub stop: CancellationToken,
 }
 
 /// Starts a worker's thread.
@@ -55,7 +53,7 @@ pub(super) fn spawn(
         open_desk();
         let exchange = Exchange { shared, routes: ArcSwap::default() };
         let (admission, connections) = (Arc::default(), TaskTracker::new());
-        let (usual, ending) = (listen.send_timeout, control.stop.clone());
+        let (usual, ending) = (listen.send_timeout, exchange.shared.stop.clone());
         let patience = Arc::new(Patience { usual, hurried: HURRIED, ending });
         let worker = Worker { exchange, admission, refusals, listen, control, open, connections, patience };
         Arc::new(worker).run(listener).await;
@@ -95,7 +93,7 @@ impl Worker {
                     }
                 },
                 changed = served.changed() => if changed.is_ok() { self.follow(&mut served) } else { break },
-                () = self.control.stop.cancelled() => break,
+                () = self.exchange.shared.stop.cancelled() => break,
             }
         }
         // Who is through to our socket would be cut off with it.
@@ -220,7 +218,7 @@ impl Caller {
             let mut silent = std::pin::pin!(pings.silent(|| self.backlog.heard()));
             let mut revoked = std::pin::pin!(revoked(gate, &self.peer.certificate));
             // With age, so that new certificates are really used.
-            let mut over = std::pin::pin!(tokio::time::timeout(worker.age(), worker.control.stop.cancelled()));
+            let mut over = std::pin::pin!(tokio::time::timeout(worker.age(), worker.exchange.shared.stop.cancelled()));
             let mut ending = false;
             // What ends it is looked at first: a caller who never lets up must not be heard for ever because of that.
             let refused = loop {

@@ -163,7 +163,7 @@ impl Gateway {
         let (served_to, served) = watch::channel(served);
         let (infra_to, infra) = watch::channel(Arc::new(infra));
         let stop = shared.stop.clone();
-        let control = Control { served, infra, gate: gate.clone(), stop: stop.clone() };
+        let control = Control { served, infra, gate: gate.clone() };
 
         files::allow_connections(&config.listen);
         let sockets = sockets.map_or_else(|| Sockets::bind(&config.listen), Ok)?;
