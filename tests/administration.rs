@@ -48,10 +48,7 @@ async fn every_act_is_in_the_exchange_log_with_who_did_it() {
 async fn watching(stage: &Stage, actor: &Actor, number: usize) -> ndxp_gateway::caller::Answering {
     // Every third of the first dossiers has a request that was not asked for yet.
     let number = stage.sandbox.province.dossiers[3 * number].number.clone();
-    let message = actor.encode(WATCH, &json!({ "dossierNumber": number }));
-    let bearer = format!("Bearer {}", actor.token);
-    let metadata = [("authorization", bearer.as_str()), ("ndxp-purpose", support::PURPOSE)];
-    let mut answering = actor.caller.start(WATCH, &metadata, vec![message], None).await.unwrap();
+    let mut answering = actor.start(WATCH, json!({ "dossierNumber": number })).await;
     assert!(answering.next().await.unwrap().is_some());
     // The source hangs from now on: the stream is idle.
     stage.sandbox.faults.set("criminalrecord", ndxp_gateway::sandbox::FaultKind::Hang);

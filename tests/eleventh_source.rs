@@ -138,10 +138,9 @@ async fn soap_1_2_is_spoken_to_a_source_whose_contract_says_so() {
 async fn what_was_loaded_before_is_gone_after_a_reload() {
     let outside = Outside::new();
     let gateway = Running::start(&outside.folder, &[]);
-    let pid = rustix::process::Pid::from_raw(gateway.0.id().try_into().unwrap()).unwrap();
     let actor = outside.actor();
     let reload = async || {
-        rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
+        gateway.signal(rustix::process::Signal::HUP);
         tokio::time::sleep(Duration::from_millis(700)).await;
         actor.call(UNIT, json!({ "unitCode": "1057000" })).await.ok();
         support::memory(&gateway, "VmRSS")

@@ -13,14 +13,6 @@ use tonic::Code;
 
 const SCHEMA: &str = "/ndxp.catalogue.v1.CatalogueService/GetSchema";
 
-fn guarded(stage: &[(&str, &str)]) -> Stage {
-    Stage::prepared(&|folder| {
-        for (source, keys) in stage {
-            edit(&folder.path.join(format!("sources/{source}.toml")), |text| format!("{text}\n[guard]\n{keys}\n"));
-        }
-    })
-}
-
 /// A gateway whose calls all meet in one thread.
 fn one_worker() -> Stage {
     Stage::prepared(&|folder| {
@@ -41,7 +33,7 @@ fn broken_for(stage: &Stage, source: &'static str, fault: Fault, time: Duration)
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_that_did_not_reach_its_source_is_tried_again_on_every_protocol() {
     let keys = "retry_backoff_ms = 400";
-    let stage = guarded(&[("business", keys), ("population", keys), ("budgetunit", keys), ("officials", keys)]);
+    let stage = Stage::guarded(&[("business", keys), ("population", keys), ("budgetunit", keys), ("officials", keys)]);
     let actor = stage.system("one-stop-shop");
     let province = stage.sandbox.province.clone();
     let (person, official) = (&province.people[0], &province.people[province.officials[0].person]);
@@ -71,8 +63,10 @@ async fn a_read_that_did_not_reach_its_source_is_tried_again_on_every_protocol()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_write_is_never_sent_twice_and_a_deadline_is_kept() {
-    let stage =
-        guarded(&[("publicservice", "retry_backoff_ms = 100"), ("business", "retry_backoff_ms = 300\nattempts = 5")]);
+    let stage = Stage::guarded(&[
+        ("publicservice", "retry_backoff_ms = 100"),
+        ("business", "retry_backoff_ms = 300\nattempts = 5"),
+    ]);
     let actor = stage.system("one-stop-shop");
     let all = samples(&stage.sandbox.province);
     let progress = &all.iter().find(|one| one.operation.ends_with("/UpdateProgress")).unwrap().requests[0];
@@ -96,7 +90,7 @@ async fn a_write_is_never_sent_twice_and_a_deadline_is_kept() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn retries_are_a_share_of_the_calls_however_long_a_source_is_down() {
-    let stage = guarded(&[("business", "breaker_window = 10000\nretry_backoff_ms = 1\nattempts = 5")]);
+    let stage = Stage::guarded(&[("business", "breaker_window = 10000\nretry_backoff_ms = 1\nattempts = 5")]);
     let actor = stage.system("one-stop-shop");
     stage.sandbox.faults.set("business", FaultKind::Close);
     let mut attempts = 0;
@@ -111,7 +105,7 @@ async fn retries_are_a_share_of_the_calls_however_long_a_source_is_down() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_source_is_left_alone_and_seen_in_the_metrics() {
-    let stage = guarded(&[("business", "breaker_window = 4\nbreaker_slow_ms = 100\nbreaker_open_ms = 60000")]);
+    let stage = Stage::guarded(&[("business", "breaker_window = 4\nbreaker_slow_ms = 100\nbreaker_open_ms = 60000")]);
     let actor = stage.system("one-stop-shop");
     let metrics = |state: i64| {
         let text = support::ops_text(&stage, "/metrics");
@@ -134,7 +128,7 @@ async fn a_slow_source_is_left_alone_and_seen_in_the_metrics() {
 
 /// While one source is at its worst, in ten ways, calls of another go on.
 async fn whatever_happens_to(source: &str, path: &str, request: impl Fn(&Province) -> Value) {
-    let stage = guarded(&[(source, "breaker_window = 10000\nconcurrency = 8\nqueue = 8")]);
+    let stage = Stage::guarded(&[(source, "breaker_window = 10000\nconcurrency = 8\nqueue = 8")]);
     let (actor, other) = (stage.system("one-stop-shop"), stage.actor("one-stop-shop"));
     let message = actor.encode(path, &request(&stage.sandbox.province));
     let kinds = [
@@ -215,7 +209,7 @@ async fn whatever_a_grpc_source_does_the_others_go_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operation_with_a_guard_of_its_own_does_not_hold_up_its_source_s_others() {
     let keys = "breaker_window = 10000\n[guard.GetCitizen]\nconcurrency = 1\nqueue = 0\nbreaker_window = 4";
-    let stage = guarded(&[("population", keys)]);
+    let stage = Stage::guarded(&[("population", keys)]);
     let actor = stage.system("one-stop-shop");
     let person = stage.sandbox.province.people[0].clone();
     let claim = json!({ "citizenId": person.citizen_id, "fullName": person.full_name(), "birthDate": { "year": person.birth.0 } });
@@ -273,7 +267,7 @@ fn answered_in(ended: &[(String, Duration)]) -> Vec<Duration> {
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_times_what_a_source_can_do_is_refused_early_and_the_rest_goes_on() {
     // Four at once, 200 ms each: 20 a second.
-    let stage = guarded(&[("business", "concurrency = 4\nqueue = 1000")]);
+    let stage = Stage::guarded(&[("business", "concurrency = 4\nqueue = 1000")]);
     let actor = stage.system("one-stop-shop");
     let other = stage.actor("one-stop-shop");
     stage.sandbox.faults.set("business", Fault { latency_ms: 200, ..Fault::default() });
@@ -303,7 +297,7 @@ async fn ten_times_what_a_source_can_do_is_refused_early_and_the_rest_goes_on() 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_that_can_do_less_at_once_than_is_configured_is_found_out_and_not_drowned() {
     // Two at once, 60 ms each, so 33 a second; 64 places are configured.
-    let stage = guarded(&[]);
+    let stage = Stage::guarded(&[]);
     let actor = stage.system("one-stop-shop");
     let places = || {
         let text = support::ops_text(&stage, "/metrics");

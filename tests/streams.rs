@@ -15,7 +15,7 @@ use ndxp_gateway::config::Config;
 use ndxp_gateway::identity::tls;
 use ndxp_gateway::registry::sqlite::SqliteStore;
 use ndxp_gateway::server::registry_path;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::json;
 use std::convert::Infallible;
 use std::io::Read;
@@ -204,9 +204,7 @@ async fn configured(seen: &Arc<Seen>, listen: &str, source: &str) -> (Running, A
 }
 
 async fn start(actor: &Actor, path: &str) -> Answering {
-    let bearer = format!("Bearer {}", actor.token);
-    let metadata = [("authorization", bearer.as_str())];
-    actor.caller.start(path, &metadata, vec![actor.encode(path, &json!({ "parts": 1 }))], None).await.unwrap()
+    actor.start(path, json!({ "parts": 1 })).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -430,7 +428,7 @@ async fn who_takes_nothing_does_not_keep_a_gateway_from_ending() {
         seen.sent.load(Ordering::Relaxed) == before
     });
     let began = std::time::Instant::now();
-    kill_process(Pid::from_child(&gateway.0), Signal::TERM).unwrap();
+    gateway.signal(Signal::TERM);
     assert!(gateway.0.wait().unwrap().success());
     assert!(began.elapsed() < Duration::from_secs(15), "it took {:?} to end", began.elapsed());
     let entries = support::entries(&outside.config.data);

@@ -9,7 +9,7 @@ use ndxp_gateway::caller::{Answered, Answering};
 use ndxp_gateway::sandbox::{Fault, FaultKind};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
-use support::{Actor, Stage, edit, until};
+use support::{Actor, Stage, until};
 use tonic_types::StatusExt;
 
 const WATCH: &str = "/ndxp.criminalrecord.v1.CriminalRecordService/WatchRequest";
@@ -18,14 +18,7 @@ const LIST: &str = "/ndxp.business.v1.BusinessService/ListRegistrations";
 /// The dossier whose request stays as it is.
 const STAYS: usize = 29;
 
-/// A stage with this in the guard of a source.
-fn guarded(source: &str, keys: &str) -> Stage {
-    Stage::prepared(&|folder| {
-        edit(&folder.path.join(format!("sources/{source}.toml")), |text| format!("{text}\n[guard]\n{keys}\n"));
-    })
-}
-
-/// The days whose registrations are some 160: four pages.
+/// Days whose registrations take four requests.
 fn days() -> Value {
     let day = |day: u8| json!({ "year": 2026, "month": 11, "day": day });
     json!({ "fromDate": day(3), "toDate": day(7) })
@@ -34,10 +27,7 @@ fn days() -> Value {
 /// Watches the request of a dossier: the stream behind its first message, or its refusal.
 async fn watch(stage: &Stage, actor: &Actor, dossier: usize) -> Result<Answering, String> {
     let number = &stage.sandbox.province.dossiers[dossier].number;
-    let message = actor.encode(WATCH, &json!({ "dossierNumber": number }));
-    let bearer = format!("Bearer {}", actor.token);
-    let metadata = [("authorization", bearer.as_str()), ("ndxp-purpose", support::PURPOSE)];
-    let mut answering = actor.caller.start(WATCH, &metadata, vec![message], None).await.unwrap();
+    let mut answering = actor.start(WATCH, json!({ "dossierNumber": number })).await;
     if answering.next().await.unwrap().is_some() {
         return Ok(answering);
     }
@@ -48,7 +38,7 @@ async fn watch(stage: &Stage, actor: &Actor, dossier: usize) -> Result<Answering
 
 #[tokio::test(flavor = "multi_thread")]
 async fn streams_that_go_on_keep_no_call_from_their_source_and_nobody_has_them_all() {
-    let stage = guarded("criminalrecord", "concurrency = 1\nstreams = 6");
+    let stage = Stage::guarded(&[("criminalrecord", "concurrency = 1\nstreams = 6")]);
     let (one, other) = (stage.system("one-stop-shop"), stage.system("land-office"));
     let mut streams = Vec::new();
     for _ in 0..3 {
@@ -82,7 +72,7 @@ async fn streams_that_go_on_keep_no_call_from_their_source_and_nobody_has_them_a
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_page_of_a_long_list_waits_for_its_turn() {
-    let stage = guarded("business", "concurrency = 1");
+    let stage = Stage::guarded(&[("business", "concurrency = 1")]);
     let actor = stage.system("one-stop-shop");
     let latency = Duration::from_millis(100);
     stage.sandbox.faults.set("business", Fault { latency_ms: 100, ..Fault::default() });
@@ -116,7 +106,7 @@ async fn a_watch_outlasts_a_passing_trouble_of_its_source() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_that_did_not_reach_its_source_is_asked_for_again() {
-    let stage = guarded("business", "retry_backoff_ms = 600");
+    let stage = Stage::guarded(&[("business", "retry_backoff_ms = 600")]);
     let actor = stage.system("one-stop-shop");
     let slow = Fault { latency_ms: 200, ..Fault::default() };
     stage.sandbox.faults.set("business", slow);
@@ -139,7 +129,7 @@ async fn a_page_that_did_not_reach_its_source_is_asked_for_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_that_ends_does_not_wait_for_streams_that_stand_still() {
-    let mut stage = guarded("business", "concurrency = 1");
+    let mut stage = Stage::guarded(&[("business", "concurrency = 1")]);
     let actor = stage.system("one-stop-shop");
     // The source answers slowly: a list goes on meanwhile.
     stage.sandbox.faults.set("business", Fault { latency_ms: 600, ..Fault::default() });

@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each suite uses its own part")]
 
 use bytes::Bytes;
-use ndxp_gateway::caller::{Answered, Caller, CallerError, CallerFiles};
+use ndxp_gateway::caller::{Answered, Answering, Caller, CallerError, CallerFiles};
 use ndxp_gateway::config::Config;
 use ndxp_gateway::contract::ContractSet;
 use ndxp_gateway::exchange_log::reader::{Found, LogReader};
@@ -17,6 +17,7 @@ use ndxp_gateway::sandbox::{Sandbox, SandboxConfig};
 use ndxp_gateway::server::{Gateway, registry_path};
 use prost::Message;
 use prost_reflect::DynamicMessage;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -56,6 +57,28 @@ pub fn lay(prepare: &dyn Fn(&DevFolder)) -> (tempfile::TempDir, DevFolder) {
     (dir, folder)
 }
 
+/// What a gateway needs before it starts: a folder, the sandbox at work, and a registry with a signing key.
+struct Ready {
+    dir: tempfile::TempDir,
+    folder: DevFolder,
+    sandbox: Sandbox,
+    config: Config,
+    contracts: ContractSet,
+    store: SqliteStore,
+}
+
+impl Ready {
+    fn to_start(prepare: &dyn Fn(&DevFolder)) -> Self {
+        let (dir, folder) = lay(prepare);
+        let sandbox = Sandbox::start(SandboxConfig::load(&folder.sandbox_config()).map_err(show).unwrap()).unwrap();
+        let config = Config::load(&folder.gateway_config()).map_err(show).unwrap();
+        let contracts = config.catalogue().map_err(show).unwrap().contracts;
+        let store = SqliteStore::open(&registry_path(&config.data)).unwrap();
+        make_key(&store, &config);
+        Ready { dir, folder, sandbox, config, contracts, store }
+    }
+}
+
 /// Changes a file of the folder.
 pub fn edit(file: &Path, change: impl FnOnce(String) -> String) {
     let text = std::fs::read_to_string(file).unwrap();
@@ -68,14 +91,18 @@ impl Stage {
     }
 
     pub fn prepared(prepare: &dyn Fn(&DevFolder)) -> Self {
-        let (dir, folder) = lay(prepare);
-        let sandbox = Sandbox::start(SandboxConfig::load(&folder.sandbox_config()).map_err(show).unwrap()).unwrap();
-        let config = Config::load(&folder.gateway_config()).map_err(show).unwrap();
-        let contracts = config.catalogue().map_err(show).unwrap().contracts;
-        let store = SqliteStore::open(&registry_path(&config.data)).unwrap();
-        make_key(&store, &config);
+        let Ready { dir, folder, sandbox, config, contracts, store } = Ready::to_start(prepare);
         let gateway = Some(Gateway::start(config).unwrap());
         Stage { folder, sandbox, gateway, contracts, store, _dir: dir }
+    }
+
+    /// With these keys in the guards of sources.
+    pub fn guarded(sources: &[(&str, &str)]) -> Self {
+        Self::prepared(&|folder| {
+            for (source, keys) in sources {
+                edit(&folder.path.join(format!("sources/{source}.toml")), |text| format!("{text}\n[guard]\n{keys}\n"));
+            }
+        })
     }
 
     pub fn data(&self) -> PathBuf {
@@ -282,6 +309,13 @@ impl Told {
 }
 
 impl Actor {
+    /// Begins a call with the usual purpose, up to the head of its answer.
+    pub async fn start(&self, path: &str, request: Value) -> Answering {
+        let bearer = format!("Bearer {}", self.token);
+        let metadata = [("authorization", bearer.as_str()), ("ndxp-purpose", PURPOSE)];
+        self.caller.start(path, &metadata, vec![self.encode(path, &request)], None).await.unwrap()
+    }
+
     pub fn encode(&self, path: &str, request: &Value) -> Bytes {
         let operation = self.contracts.operation(path).unwrap_or_else(|| panic!("no operation {path}"));
         DynamicMessage::deserialize(operation.request.message.clone(), request).unwrap().encode_to_vec().into()
@@ -356,6 +390,11 @@ impl Running {
         line
     }
 
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.0), signal).unwrap();
+    }
+
     /// Kills it.
     pub fn kill(mut self) {
         self.0.kill().unwrap();
@@ -400,12 +439,7 @@ pub struct Outside {
 
 impl Outside {
     pub fn new() -> Self {
-        let (dir, folder) = lay(&|_| {});
-        let sandbox = Sandbox::start(SandboxConfig::load(&folder.sandbox_config()).map_err(show).unwrap()).unwrap();
-        let config = Config::load(&folder.gateway_config()).map_err(show).unwrap();
-        let contracts = config.catalogue().map_err(show).unwrap().contracts;
-        let store = SqliteStore::open(&registry_path(&config.data)).unwrap();
-        make_key(&store, &config);
+        let Ready { dir, folder, sandbox, config, contracts, store } = Ready::to_start(&|_| {});
         add_client(&store, &folder, "one-stop-shop");
         add_grant(&store, &contracts, "one-stop-shop", &["*"], |_| {});
         let token = issue(&store, &config, &folder, "one-stop-shop", Duration::from_secs(3_600), Duration::ZERO);
