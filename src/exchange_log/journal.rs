@@ -8,7 +8,7 @@
 
 use super::LogError;
 use super::blocks::Blocks;
-use super::spare::Spare;
+use super::spare::{Prepared, Spare};
 use super::storage::Storage;
 use std::fs::File;
 use std::io::Read;
@@ -233,7 +233,7 @@ impl Journal {
 
     fn next_segment(&self) -> Result<Segment, LogError> {
         match self.spare.take() {
-            Some(path) => Segment::from_spare(&self.folder, self.next_index, &path),
+            Some(prepared) => Segment::from_prepared(&self.folder, self.next_index, prepared),
             None => Segment::create(&self.folder, self.next_index),
         }
     }
@@ -308,14 +308,14 @@ impl Segment {
         Ok(Segment { path, blocks })
     }
 
-    fn from_spare(folder: &Path, first: u64, spare: &Path) -> Result<Self, LogError> {
+    fn from_prepared(folder: &Path, first: u64, prepared: Prepared<'_>) -> Result<Self, LogError> {
         let path = segment_path(folder, first);
         let make = || {
             super::crash_point("journal.made");
-            let mut blocks = Blocks::open(spare, 0)?;
+            let mut blocks = Blocks::open(prepared.path(), 0)?;
             blocks.append(&head(first))?;
             blocks.file().sync_data()?;
-            std::fs::rename(spare, &path)?;
+            prepared.rename(&path)?;
             Ok(blocks)
         };
         let blocks = make().map_err(|error: std::io::Error| LogError::io(&path, &error))?;

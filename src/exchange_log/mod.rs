@@ -78,6 +78,16 @@ pub enum LogError {
         /// The log's folder.
         path: PathBuf,
     },
+    /// The entries lead to another tree than the one that was signed: somebody has changed or invented some of them.
+    #[error(
+        "the entries do not lead to the tree of {signed} entries that was signed: the log was forked; restore {path} and the journal, or start a new log under a new origin"
+    )]
+    Forked {
+        /// Entries of the signed tree.
+        signed: u64,
+        /// The log's folder.
+        path: PathBuf,
+    },
     /// Too many entries wait to be written.
     #[error("the exchange log cannot keep up")]
     Full,

@@ -1,13 +1,14 @@
 //! Sealing: new entries into bundles and tiles, then a signed checkpoint.
 //!
 //! Order of durability: bundles and tiles, then the last-signed state (kept apart), then the checkpoint. So a published
-//! checkpoint always has its tiles, and a checkpoint is never signed for a smaller or another tree than the last one.
+//! checkpoint always has its tiles. A checkpoint is signed only for a tree that contains the last signed one: the root at
+//! that one's size is computed from the entries and compared before the signature is made, at start and at every sealing.
 
 use super::checkpoint::{Checkpoint, LogSigner};
 use super::tiles::{
     bundle_path, checkpoint_path, edge_tiles, encode_bundle, put_entry, read_bundle, read_tile, tile_path, write_file,
 };
-use super::tree::{Edge, FullTile, TILE, leaf_hash};
+use super::tree::{Edge, FullTile, Hash, TILE, leaf_hash};
 use super::{LogError, LogPaths, crash_point, replace_atomically, sync_folder};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -19,7 +20,8 @@ pub struct Sealer {
     edge: Edge,
     /// The bytes of the bundle that is not full yet.
     bundle: Vec<u8>,
-    signed_size: u64,
+    /// The last checkpoint that was signed; ahead of `edge` after a crash or a failure between signing and publishing.
+    signed: Option<Checkpoint>,
 }
 
 /// Reads the published checkpoint, where there is one.
@@ -52,9 +54,7 @@ impl Sealer {
             let path = checkpoint_path(&paths.tiles);
             return Err(LogError::corrupt(&path, 0, "the tiles on the right edge do not have the checkpoint's root"));
         }
-        let width = (size % TILE as u64) as usize;
-        let bundle =
-            if width == 0 { Vec::new() } else { encode_bundle(&read_bundle(&paths.tiles, size / TILE as u64, width)?) };
+        let bundle = load_bundle(&paths.tiles, &edge)?;
         let signed_size = signed.as_ref().map_or(0, |signed| signed.size);
         // It is always written first, so it can only be missing, or older, where somebody has put it there.
         if signed_size < size {
@@ -65,13 +65,9 @@ impl Sealer {
             );
             return Err(LogError::corrupt(&paths.signed, 0, reason));
         }
-        if let (Some(signed), Some(checkpoint)) = (&signed, &checkpoint)
-            && signed.size == checkpoint.size
-            && signed.root != checkpoint.root
-        {
-            return Err(LogError::corrupt(&paths.signed, 0, "another tree of this size was signed before"));
-        }
-        Ok(Sealer { paths, signer, edge, bundle, signed_size })
+        let sealer = Sealer { paths, signer, edge, bundle, signed };
+        sealer.extends(sealer.signed.as_ref(), &sealer.edge)?;
+        Ok(sealer)
     }
 
     /// Entries sealed so far.
@@ -81,12 +77,38 @@ impl Sealer {
 
     /// The size of the last checkpoint that was ever signed; entries up to it must come back from the journal.
     pub fn signed_size(&self) -> u64 {
-        self.signed_size
+        self.signed.as_ref().map_or(0, |signed| signed.size)
+    }
+
+    /// Compares a growing tree with a signed one where it has the size of that.
+    fn extends(&self, signed: Option<&Checkpoint>, edge: &Edge) -> Result<(), LogError> {
+        match signed {
+            Some(signed) if signed.size == edge.size && signed.root != edge.root() => {
+                Err(LogError::Forked { signed: signed.size, path: self.paths.tiles.clone() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The last checkpoint that was signed: as it is remembered here, and as it stands on the disk, where another process,
+    /// or a sealing that failed half way, may have signed a larger one. An older one there is a disk that was rolled back
+    /// under this process; the next sealing puts the newer one back.
+    fn last_signed(&self) -> Result<Option<Checkpoint>, LogError> {
+        let there = checkpoint_at(&self.paths.signed, &self.signer)?;
+        if let (Some(there), Some(known)) = (&there, &self.signed)
+            && (there.size, there.root == known.root) == (known.size, false)
+        {
+            return Err(LogError::Forked { signed: known.size, path: self.paths.tiles.clone() });
+        }
+        Ok(there.into_iter().chain(self.signed.clone()).max_by_key(|signed| signed.size))
     }
 
     /// Seals further entries and signs a checkpoint. On failure nothing has changed but files that the next try writes
-    /// again.
+    /// again. Fails with [`LogError::Forked`] where the entries do not lead to the last signed tree, and with
+    /// [`LogError::RolledBack`] where they end before it.
     pub fn seal(&mut self, entries: &[Vec<u8>]) -> Result<(), LogError> {
+        let signed = self.last_signed()?;
+        self.extends(signed.as_ref(), &self.edge)?;
         let old_edge = edge_files(&self.paths.tiles, self.edge.size);
         let mut edge = self.edge.clone();
         let mut bundle = self.bundle.clone();
@@ -94,6 +116,7 @@ impl Sealer {
         for entry in entries {
             let index = edge.size / TILE as u64;
             let full = edge.push(leaf_hash(entry));
+            self.extends(signed.as_ref(), &edge)?;
             put_entry(&mut bundle, entry);
             if edge.size.is_multiple_of(TILE as u64) {
                 files.write(bundle_path(&self.paths.tiles, index, TILE), &bundle)?;
@@ -120,15 +143,16 @@ impl Sealer {
         }
         crash_point("seal.files");
         files.sync()?;
-        let root = edge.root();
-        let note = self.signer.sign(edge.size, &root);
-        if edge.size < self.signed_size {
+        if let Some(signed) = signed.filter(|signed| edge.size < signed.size) {
             let (found, path) = (edge.size, self.paths.tiles.clone());
-            return Err(LogError::RolledBack { found, signed: self.signed_size, path });
+            return Err(LogError::RolledBack { found, signed: signed.size, path });
         }
+        let checkpoint = Checkpoint { origin: self.signer.origin().to_owned(), size: edge.size, root: edge.root() };
+        let note = self.signer.sign(checkpoint.size, &checkpoint.root);
+        // From here on it counts as signed, also where it does not reach the disk.
+        self.signed = Some(checkpoint);
         replace_atomically(&self.paths.signed, note.as_bytes())?;
         crash_point("seal.signed");
-        self.signed_size = edge.size;
         replace_atomically(&checkpoint_path(&self.paths.tiles), note.as_bytes())?;
         crash_point("seal.published");
         let new_edge = edge_files(&self.paths.tiles, edge.size);
@@ -178,6 +202,25 @@ fn load_edge(root: &Path, size: u64) -> Result<Edge, LogError> {
     Ok(edge)
 }
 
+/// The bytes of the bundle that is not full yet, each of its entries compared with its hash on the right edge: what is
+/// carried into the next bundle is what was signed.
+fn load_bundle(root: &Path, edge: &Edge) -> Result<Vec<u8>, LogError> {
+    let (index, width) = (edge.size / TILE as u64, (edge.size % TILE as u64) as usize);
+    if width == 0 {
+        return Ok(Vec::new());
+    }
+    let entries = read_bundle(root, index, width)?;
+    let hashes = edge.levels.first().map(Vec::as_slice).unwrap_or_default();
+    let wrong = |(entry, hash): (&Vec<u8>, &Hash)| leaf_hash(entry) != *hash;
+    match entries.iter().zip(hashes).position(wrong) {
+        None => Ok(encode_bundle(&entries)),
+        Some(at) => {
+            let reason = format!("entry {} is not the one whose hash is in its tile", index * TILE as u64 + at as u64);
+            Err(LogError::corrupt(&bundle_path(root, index, width), 0, reason))
+        }
+    }
+}
+
 fn edge_files(root: &Path, size: u64) -> BTreeSet<PathBuf> {
     let width = (size % TILE as u64) as usize;
     let bundle = (width > 0).then(|| bundle_path(root, size / TILE as u64, width));
@@ -194,13 +237,103 @@ mod tests {
     use super::*;
     use std::os::unix::fs::MetadataExt;
 
+    fn signer() -> LogSigner {
+        LogSigner::from_pkcs8("log.example", &LogSigner::generate().unwrap()).unwrap()
+    }
+
+    /// A log of 300 entries whose files were then put back to their state at 100, while the last signed state, kept apart,
+    /// was not.
+    fn rolled_back(folder: &Path) -> (LogPaths, LogSigner) {
+        let (paths, key) = (LogPaths::new(folder), LogSigner::generate().unwrap());
+        let signer = || LogSigner::from_pkcs8("log.example", &key).unwrap();
+        let mut sealer = Sealer::open(paths.clone(), signer()).unwrap();
+        sealer.seal(&entries(0..100)).unwrap();
+        let before = folder.join("before");
+        copy(&paths.tiles, &before);
+        sealer.seal(&entries(100..300)).unwrap();
+        std::fs::remove_dir_all(&paths.tiles).unwrap();
+        std::fs::rename(&before, &paths.tiles).unwrap();
+        (paths, signer())
+    }
+
+    fn copy(from: &Path, to: &Path) {
+        std::fs::create_dir_all(to).unwrap();
+        for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+            let target = to.join(entry.file_name());
+            if entry.path().is_dir() { copy(&entry.path(), &target) } else { drop(std::fs::copy(entry.path(), target)) }
+        }
+    }
+
+    fn entries(of: std::ops::Range<usize>) -> Vec<Vec<u8>> {
+        of.map(|number| format!("entry {number}").into_bytes()).collect()
+    }
+
+    #[test]
+    fn l2_a_tree_that_does_not_contain_the_last_signed_one_is_never_signed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (paths, signer) = rolled_back(folder.path());
+        let mut sealer = Sealer::open(paths.clone(), signer).unwrap();
+        assert_eq!((sealer.size(), sealer.signed_size()), (100, 300));
+        // More entries than were signed, one of them invented.
+        let mut invented = entries(100..400);
+        invented[150] = b"nobody looked".to_vec();
+        let signed = std::fs::read(&paths.signed).unwrap();
+        for _ in 0..2 {
+            let error = sealer.seal(&invented).unwrap_err();
+            assert!(matches!(error, LogError::Forked { signed: 300, .. }), "{error}");
+        }
+        assert_eq!(std::fs::read(&paths.signed).unwrap(), signed);
+        // Too few are no reason to sign either.
+        assert!(matches!(sealer.seal(&entries(100..299)), Err(LogError::RolledBack { found: 299, signed: 300, .. })));
+        // The same ones, as the journal has them after a crash between signing and publishing, are.
+        sealer.seal(&entries(100..400)).unwrap();
+        assert_eq!((sealer.size(), sealer.signed_size()), (400, 400));
+    }
+
+    #[test]
+    fn l2_what_was_signed_meanwhile_is_compared_at_every_sealing() {
+        let folder = tempfile::tempdir().unwrap();
+        let (paths, key) = (LogPaths::new(folder.path()), LogSigner::generate().unwrap());
+        let signer = || LogSigner::from_pkcs8("log.example", &key).unwrap();
+        let mut sealer = Sealer::open(paths.clone(), signer()).unwrap();
+        sealer.seal(&entries(0..10)).unwrap();
+        // Another tree of the same log was signed, by a process on a copy of this folder.
+        let elsewhere = LogPaths::new(&folder.path().join("copy"));
+        let mut other = Sealer::open(elsewhere.clone(), signer()).unwrap();
+        other.seal(&entries(50..70)).unwrap();
+        std::fs::copy(&elsewhere.signed, &paths.signed).unwrap();
+        assert!(matches!(sealer.seal(&entries(10..40)), Err(LogError::Forked { signed: 20, .. })));
+        // And of the size that is published already.
+        let mut other = Sealer::open(LogPaths::new(&folder.path().join("second")), signer()).unwrap();
+        other.seal(&entries(50..60)).unwrap();
+        std::fs::copy(folder.path().join("second/state/signed-checkpoint"), &paths.signed).unwrap();
+        assert!(matches!(sealer.seal(&entries(10..40)), Err(LogError::Forked { signed: 10, .. })));
+        assert!(matches!(Sealer::open(paths, signer()), Err(LogError::Forked { signed: 10, .. })));
+    }
+
+    #[test]
+    fn l9_a_bundle_that_is_not_what_was_signed_is_not_carried_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let (paths, key) = (LogPaths::new(folder.path()), LogSigner::generate().unwrap());
+        let signer = || LogSigner::from_pkcs8("log.example", &key).unwrap();
+        Sealer::open(paths.clone(), signer()).unwrap().seal(&entries(0..10)).unwrap();
+        let path = bundle_path(&paths.tiles, 0, 10);
+        let whole = std::fs::read(&path).unwrap();
+        let mut flipped = whole.clone();
+        flipped[20] ^= 1;
+        std::fs::write(&path, flipped).unwrap();
+        let error = Sealer::open(paths.clone(), signer()).err().unwrap();
+        assert!(error.to_string().contains("entry 2 is not the one"), "{error}");
+        std::fs::write(&path, whole).unwrap();
+        Sealer::open(paths, signer()).unwrap();
+    }
+
     /// What a published checkpoint needs is never written again, so that no crash can find it half written.
     #[test]
     fn a_tile_under_the_checkpoint_is_left_as_it_is() {
         let folder = tempfile::tempdir().unwrap();
         let paths = LogPaths::new(folder.path());
-        let signer = LogSigner::from_pkcs8("log.example", &LogSigner::generate().unwrap()).unwrap();
-        let mut sealer = Sealer::open(paths.clone(), signer).unwrap();
+        let mut sealer = Sealer::open(paths.clone(), signer()).unwrap();
         let entries = |count| vec![b"entry".to_vec(); count];
         sealer.seal(&entries(300)).unwrap();
         let tile = tile_path(&paths.tiles, 1, 0, 1);

@@ -18,18 +18,25 @@ const PIECE: usize = 64 << 10;
 /// segments are only reserved.
 const PAUSE: Duration = Duration::from_millis(2);
 
-#[derive(Default)]
-enum State {
-    /// No spare, and none wanted.
-    #[default]
-    Empty,
-    /// To be filled with zeros: a new file, or the one that is there.
+/// What the file `spare` is, and whose. Every change of owner is one of these transitions, under the lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum FileState {
+    /// There is no file, and none is wanted.
+    Absent,
+    /// The filling thread is to make it, or to fill the one that is there.
     Wanted,
-    /// Being filled.
+    /// The filling thread owns it.
     Filling,
+    /// It is whole, and nobody owns it.
     Ready,
+    /// A [`Prepared`] owns it, until that is renamed or dropped.
+    Taken,
+}
+
+struct State {
+    file: FileState,
     /// The log is closed.
-    Closed,
+    closed: bool,
 }
 
 /// The next segment of a journal.
@@ -39,12 +46,41 @@ pub(super) struct Spare {
     wake: Condvar,
 }
 
+/// A preallocated segment, which nobody else touches until it has its own name or is given up.
+pub(super) struct Prepared<'s> {
+    spare: &'s Spare,
+}
+
+impl Prepared<'_> {
+    /// Where it is until it is renamed.
+    pub fn path(&self) -> &Path {
+        &self.spare.path
+    }
+
+    /// Gives it the name of a segment. On an error it is given up.
+    pub fn rename(self, segment: &Path) -> std::io::Result<()> {
+        std::fs::rename(self.path(), segment)
+    }
+}
+
+impl Drop for Prepared<'_> {
+    /// Only now may another file take the name: before, it would be renamed over this one, and filled with zeros while the
+    /// journal writes to it.
+    fn drop(&mut self) {
+        let mut state = self.spare.state();
+        // After a rename there is none.
+        let _ = remove_file(&self.spare.path);
+        state.file = FileState::Absent;
+    }
+}
+
 impl Spare {
     /// Of the journal in a folder. What an earlier process left half filled is removed.
     pub fn of(folder: &Path) -> Result<Self, LogError> {
         let path = folder.join("spare");
         remove_file(&path)?;
-        Ok(Spare { path, state: Mutex::default(), wake: Condvar::new() })
+        let state = Mutex::new(State { file: FileState::Absent, closed: false });
+        Ok(Spare { path, state, wake: Condvar::new() })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -54,71 +90,66 @@ impl Spare {
     /// One will be wanted soon.
     pub fn want(&self) {
         let mut state = self.state();
-        if matches!(*state, State::Empty) {
-            *state = State::Wanted;
+        if state.file == FileState::Absent {
+            state.file = FileState::Wanted;
             self.wake.notify_all();
         }
     }
 
-    /// The spare, if one is ready; it is the caller's to rename.
-    pub fn take(&self) -> Option<PathBuf> {
+    /// The preallocated segment, if one is ready; it is the caller's until it is renamed or dropped.
+    pub fn take(&self) -> Option<Prepared<'_>> {
         let mut state = self.state();
-        match std::mem::take(&mut *state) {
-            State::Ready => Some(self.path.clone()),
-            other => {
-                *state = other;
-                None
-            }
+        if state.file != FileState::Ready {
+            return None;
         }
+        state.file = FileState::Taken;
+        Some(Prepared { spare: self })
     }
 
     /// Whether one can be taken.
     #[cfg(test)]
     pub fn is_ready(&self) -> bool {
-        matches!(*self.state(), State::Ready)
+        self.state().file == FileState::Ready
     }
 
-    /// A segment that is done with: the next spare, where there is none.
+    /// Reuses a segment whose entries are all sealed: it becomes the next one to fill where there is none, and is removed
+    /// otherwise.
     pub fn retire(&self, segment: &Path) -> Result<(), LogError> {
         let mut state = self.state();
-        if matches!(*state, State::Empty) {
+        if state.file == FileState::Absent {
             std::fs::rename(segment, &self.path).map_err(|error| LogError::io(segment, &error))?;
-            *state = State::Wanted;
+            state.file = FileState::Wanted;
             self.wake.notify_all();
             return Ok(());
         }
         remove_file(segment).map(drop)
     }
 
-    /// Fills spares until the log is closed.
+    /// Fills segments until the log is closed.
     pub fn fill_when_wanted(&self) {
         let mut state = self.state();
-        loop {
-            match *state {
-                State::Closed => {
-                    let _ = remove_file(&self.path);
-                    return;
-                }
-                State::Wanted => {
-                    *state = State::Filling;
-                    drop(state);
-                    let next = match self.fill() {
-                        Ok(()) => State::Ready,
-                        Err(error) => {
-                            // No harm: the journal reserves its next segment itself. Most likely the disk is full.
-                            tracing::debug!(%error, "no journal segment can be made ready ahead");
-                            let _ = remove_file(&self.path);
-                            State::Empty
-                        }
-                    };
-                    state = self.state();
-                    // Unless the log was closed meanwhile.
-                    if matches!(*state, State::Filling) {
-                        *state = next;
-                    }
-                }
-                _ => state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner),
+        while !state.closed {
+            if state.file != FileState::Wanted {
+                state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
             }
+            state.file = FileState::Filling;
+            drop(state);
+            let filled = self.fill();
+            state = self.state();
+            state.file = match filled {
+                Ok(()) => FileState::Ready,
+                Err(error) => {
+                    // No harm: the journal reserves its next segment itself. Most likely the disk is full.
+                    tracing::debug!(%error, "no journal segment can be made ready ahead");
+                    let _ = remove_file(&self.path);
+                    FileState::Absent
+                }
+            };
+        }
+        if state.file != FileState::Taken {
+            let _ = remove_file(&self.path);
+            state.file = FileState::Absent;
         }
     }
 
@@ -129,10 +160,10 @@ impl Spare {
         let zeros = vec![0; PIECE];
         for _ in 0..SEGMENT_BYTES / PIECE as u64 {
             blocks.append(&zeros)?;
-            let open = |state: &mut State| !matches!(state, State::Closed);
+            let open = |state: &mut State| !state.closed;
             let wait = self.wake.wait_timeout_while(self.state(), PAUSE, open);
             let (state, _) = wait.unwrap_or_else(PoisonError::into_inner);
-            if matches!(*state, State::Closed) {
+            if state.closed {
                 return Ok(());
             }
         }
@@ -141,7 +172,7 @@ impl Spare {
 
     /// Ends [`fill_when_wanted`](Self::fill_when_wanted), and leaves no spare behind.
     pub fn close(&self) {
-        *self.state() = State::Closed;
+        self.state().closed = true;
         self.wake.notify_all();
     }
 }
@@ -152,7 +183,7 @@ mod tests {
     use super::*;
     use std::time::Instant;
 
-    fn filled(spare: &Spare) -> PathBuf {
+    fn filled(spare: &Spare) -> Prepared<'_> {
         let began = Instant::now();
         loop {
             if let Some(taken) = spare.take() {
@@ -163,27 +194,85 @@ mod tests {
         }
     }
 
+    /// Runs a test beside the filling thread.
+    fn beside_filling(folder: &Path, test: impl FnOnce(&Spare)) {
+        let spare = Spare::of(folder).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| spare.fill_when_wanted());
+            test(&spare);
+            spare.close();
+        });
+        assert!(spare.take().is_none() && !folder.join("spare").exists());
+    }
+
     #[test]
     fn a_segment_that_is_done_with_comes_back_without_its_entries() {
         let folder = tempfile::tempdir().unwrap();
         let old = folder.path().join("00000000000000000000.seg");
         std::fs::write(&old, vec![7; 100_000]).unwrap();
         std::fs::write(folder.path().join("spare"), b"left by an earlier process").unwrap();
-        let spare = Spare::of(folder.path()).unwrap();
-        std::thread::scope(|scope| {
-            scope.spawn(|| spare.fill_when_wanted());
+        beside_filling(folder.path(), |spare| {
             assert!(spare.take().is_none());
             spare.retire(&old).unwrap();
-            let path = filled(&spare);
-            let bytes = std::fs::read(&path).unwrap();
+            let prepared = filled(spare);
+            let bytes = std::fs::read(prepared.path()).unwrap();
             assert!(!old.exists() && bytes.len() as u64 == SEGMENT_BYTES && bytes.iter().all(|byte| *byte == 0));
-            // A second one while there is one already is only removed.
-            std::fs::rename(&path, &old).unwrap();
+            prepared.rename(&old).unwrap();
+            // A second one while one is there already is only removed.
             spare.want();
             spare.retire(&old).unwrap();
             assert!(!old.exists());
-            spare.close();
         });
-        assert!(spare.take().is_none() && !folder.path().join("spare").exists());
+    }
+
+    /// The sealer retires a segment between the moment at which the journal takes the spare and its rename: the journal's
+    /// file stays its own, and what is written to it stays there.
+    #[test]
+    fn l1_a_retired_segment_never_takes_the_place_of_one_that_the_journal_has_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let [sealed, next] =
+            ["00000000000000000000.seg", "00000000000000000310.seg"].map(|name| folder.path().join(name));
+        std::fs::write(&sealed, b"entries that are sealed").unwrap();
+        beside_filling(folder.path(), |spare| {
+            spare.want();
+            let prepared = filled(spare);
+            let mut journal = Blocks::open(prepared.path(), 0).unwrap();
+            spare.retire(&sealed).unwrap();
+            spare.want();
+            journal.append(b"acknowledged").unwrap();
+            prepared.rename(&next).unwrap();
+            assert!(!sealed.exists(), "removed, since the place was taken");
+            // The next one is filled, and touches nothing of it.
+            spare.want();
+            drop(filled(spare));
+            let bytes = std::fs::read(&next).unwrap();
+            assert_eq!((&bytes[..12], bytes.len() as u64), (&b"acknowledged"[..], SEGMENT_BYTES));
+        });
+    }
+
+    #[test]
+    fn l1_a_segment_that_could_not_be_renamed_is_given_up_and_the_next_one_is_made() {
+        let folder = tempfile::tempdir().unwrap();
+        beside_filling(folder.path(), |spare| {
+            spare.want();
+            assert!(filled(spare).rename(&folder.path().join("no such folder/1.seg")).is_err());
+            assert!(!folder.path().join("spare").exists() && spare.take().is_none());
+            spare.want();
+            drop(filled(spare));
+        });
+    }
+
+    #[test]
+    fn l1_closing_leaves_a_taken_segment_to_its_owner() {
+        let folder = tempfile::tempdir().unwrap();
+        let spare = Spare::of(folder.path()).unwrap();
+        std::thread::scope(|scope| {
+            let filling = scope.spawn(|| spare.fill_when_wanted());
+            spare.want();
+            let prepared = filled(&spare);
+            spare.close();
+            filling.join().unwrap();
+            prepared.rename(&folder.path().join("00000000000000000310.seg")).unwrap();
+        });
     }
 }

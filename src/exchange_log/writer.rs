@@ -272,7 +272,10 @@ impl Shared {
         if entries.is_empty() {
             return Ok(sealer.size());
         }
-        let rest = entries.split_off(part(sealer.size(), entries.len()).min(entries.len()));
+        // Never fewer than were signed before: a sealing may have failed between signing and publishing.
+        let signed = usize::try_from(sealer.signed_size().saturating_sub(sealer.size())).unwrap_or(usize::MAX);
+        let part = part(sealer.size(), entries.len()).max(signed).min(entries.len());
+        let rest = entries.split_off(part);
         let sealed = sealer.seal(&entries);
         let back = if sealed.is_ok() { rest } else { entries.into_iter().chain(rest).collect() };
         if !back.is_empty() {
