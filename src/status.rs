@@ -51,6 +51,8 @@ reasons! {
     ClientSuspended, "CLIENT_SUSPENDED", Unauthenticated, "This client is suspended: ask the administrator.", "Hệ thống này đang bị tạm dừng: liên hệ quản trị viên.";
     /// The certificate names nobody who is registered.
     ClientUnknown, "CLIENT_UNKNOWN", Unauthenticated, "The client certificate names no registered client.", "Chứng thư số không thuộc hệ thống nào đã đăng ký.";
+    /// The certificate names more than one client or person.
+    CertificateAmbiguous, "CERTIFICATE_AMBIGUOUS", Unauthenticated, "The certificate names more than one registered client or person: use one that names only one.", "Chứng thư số nêu tên nhiều hơn một hệ thống hoặc cá nhân đã đăng ký: dùng chứng thư chỉ nêu một tên.";
     /// The token belongs to another certificate or client.
     TokenNotBound, "TOKEN_NOT_BOUND_TO_CERTIFICATE", Unauthenticated, "The access token belongs to another certificate.", "Mã truy cập thuộc về chứng thư số khác.";
     /// No grant in force for the operation's scope, or the token lacks it.

@@ -3,7 +3,7 @@
 
 use crate::exchange_log::{Entry, ExchangeLog, Kind};
 use crate::identity::Peer;
-use crate::registry::{Role, Snapshot, Staff};
+use crate::registry::{Holder, Role, Snapshot, Staff};
 use crate::status::{Reason, Refusal};
 use arc_swap::ArcSwap;
 use std::sync::Arc;
@@ -24,11 +24,11 @@ impl StaffDoor {
 
     /// Who asks, where one of these roles is theirs.
     pub async fn admit(&self, peer: &Peer, act: &str, roles: &[Role]) -> Result<Arc<Staff>, Refusal> {
-        let staff = self.registry.load().staff_of(&peer.certificate.names).cloned();
-        let refusal = match &staff {
-            Some(staff) if staff.roles.iter().any(|role| roles.contains(role)) => return Ok(staff.clone()),
-            Some(_) => Refusal::from(Reason::RoleMissing),
-            None => Reason::StaffUnknown.into(),
+        let (staff, refusal) = match self.registry.load().holder_of(&peer.certificate.names) {
+            Holder::Staff(staff) if staff.roles.iter().any(|role| roles.contains(role)) => return Ok(staff.clone()),
+            Holder::Staff(staff) => (Some(staff.clone()), Refusal::from(Reason::RoleMissing)),
+            Holder::Several => (None, Reason::CertificateAmbiguous.into()),
+            Holder::Nobody | Holder::Client(_) => (None, Reason::StaffUnknown.into()),
         };
         let entry = Entry {
             actor: staff.map(|staff| format!("staff:{}", staff.id)).unwrap_or_default(),

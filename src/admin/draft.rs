@@ -7,7 +7,8 @@ use crate::contract::formats::{Format, check, expectation};
 use crate::contract::options::DataClass;
 use crate::contract::validate::Violation;
 use crate::pki::{client_uri, staff_uri};
-use crate::registry::{Client, Grant, Network, Role, Staff, is_id, now};
+use crate::registry::name::{MAX_NAMES, is_name};
+use crate::registry::{Client, Grant, Network, Role, Staff, canonical_name, is_id, now};
 use crate::web::INTROSPECT;
 
 /// How long a grant is in force where nothing else is said: a year.
@@ -22,6 +23,18 @@ fn wrong(field: &str, description: impl Into<String>) -> Violation {
 fn check_id(id: &str) -> Result<(), Violation> {
     let expected = "must be 1 to 64 lower-case letters, digits, hyphens or dots";
     if is_id(id) { Ok(()) } else { Err(wrong("id", expected)) }
+}
+
+/// Checks certificate names; none stands for the usual one.
+fn check_names(names: Vec<String>, usual: String) -> Result<Vec<String>, Violation> {
+    let names = if names.is_empty() { vec![usual] } else { names };
+    if names.len() > MAX_NAMES {
+        return Err(wrong("names", format!("must be {MAX_NAMES} at most")));
+    }
+    match names.iter().find(|name| !is_name(name)) {
+        Some(_) => Err(wrong("names", "must be DNS names or URIs of at most 512 bytes, as in the certificate's SAN")),
+        None => Ok(names.iter().map(|name| canonical_name(name)).collect()),
+    }
 }
 
 /// A client as somebody registers it.
@@ -42,7 +55,7 @@ impl ClientDraft {
     pub fn check(self) -> Result<Client, Violation> {
         check_id(&self.id)?;
         check_agency(&self.agency)?;
-        let names = if self.names.is_empty() { vec![client_uri(&self.id)] } else { self.names };
+        let names = check_names(self.names, client_uri(&self.id))?;
         Ok(Client {
             id: self.id,
             agency: self.agency,
@@ -63,7 +76,7 @@ impl ClientDraft {
             client.contact = self.contact;
         }
         if !self.names.is_empty() {
-            client.names = self.names;
+            client.names = check_names(self.names, String::new())?;
         }
         Ok(client)
     }
@@ -92,7 +105,7 @@ impl StaffDraft {
         if self.roles.is_empty() {
             return Err(wrong("roles", "at least one is needed"));
         }
-        let names = if self.names.is_empty() { vec![staff_uri(&self.id)] } else { self.names };
+        let names = check_names(self.names, staff_uri(&self.id))?;
         Ok(Staff { id: self.id, roles: self.roles, names })
     }
 }

@@ -22,7 +22,9 @@ pub(super) fn violated(violation: Violation) -> Status {
 pub(super) fn failed(error: RegistryError) -> Status {
     refused(match error {
         RegistryError::Unknown(..) => Refusal::with(Reason::ObjectUnknown, error.to_string()),
-        RegistryError::Exists(..) => Refusal::with(Reason::ObjectExists, error.to_string()),
+        RegistryError::Exists(..) | RegistryError::NameTaken { .. } => {
+            Refusal::with(Reason::ObjectExists, error.to_string())
+        }
         RegistryError::Forbidden(rule) => Refusal::with(Reason::RoleMissing, rule),
         RegistryError::Store(_) => {
             tracing::error!(%error, "the registry failed");

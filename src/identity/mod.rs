@@ -1,7 +1,7 @@
 //! Identity: who is at the other end of a connection, from its certificate. The handshake has proved that the peer holds
 //! the certificate's key and that the province's CA signed it; here its names are read, once for each connection.
 
-use crate::registry::{ClientView, Snapshot};
+use crate::registry::{ClientView, Holder, Snapshot, canonical_name};
 use crate::status::{Reason, Refusal};
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
@@ -43,7 +43,7 @@ pub struct Certificate {
     pub thumbprint: Thumbprint,
     /// The same as `x5t#S256`.
     pub x5t: String,
-    /// Its URI and DNS names.
+    /// Its URI and DNS names, in canonical form, each once.
     pub names: Vec<String>,
 }
 
@@ -53,7 +53,10 @@ impl Certificate {
         let own = chain.first()?;
         let thumbprint = Thumbprint::of(own);
         let chain = chain.iter().map(|der| der.clone().into_owned()).collect();
-        Some(Certificate { thumbprint, x5t: thumbprint.base64url(), names: certificate_names(own), chain })
+        let mut names: Vec<String> = certificate_names(own).iter().map(|name| canonical_name(name)).collect();
+        names.sort_unstable();
+        names.dedup();
+        Some(Certificate { thumbprint, x5t: thumbprint.base64url(), names, chain })
     }
 }
 
@@ -78,9 +81,14 @@ pub fn certificate_names(der: &[u8]) -> Vec<String> {
 }
 
 impl Peer {
-    /// The registered client that this is.
+    /// The registered client that this is. A certificate of a person is no client's; one that names several identities
+    /// is nobody's, whichever of its names would do.
     pub fn identify(&self, registry: &Snapshot) -> Result<Arc<ClientView>, Refusal> {
-        let view = registry.client_of(&self.certificate.names).ok_or(Reason::ClientUnknown)?;
+        let view = match registry.holder_of(&self.certificate.names) {
+            Holder::Client(view) => view,
+            Holder::Several => return Err(Reason::CertificateAmbiguous.into()),
+            Holder::Nobody | Holder::Staff(_) => return Err(Reason::ClientUnknown.into()),
+        };
         if view.client.suspended {
             return Err(Reason::ClientSuspended.into());
         }

@@ -5,15 +5,17 @@
 //! what changed, not everything: with 100,000 clients and a million grants it is in force as soon as with ten.
 
 pub(crate) mod lists;
+pub mod name;
 mod network;
 pub mod snapshot;
 pub mod sqlite;
 pub mod usage;
 
+pub use name::canonical_name;
 pub use network::Network;
 use serde::{Deserialize, Serialize};
 
-pub use snapshot::{ClientView, GrantView, Granted, MAX_SKEW_S, Snapshot};
+pub use snapshot::{ClientView, GrantView, Granted, Holder, MAX_SKEW_S, Snapshot};
 
 /// Why the registry cannot do something.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +29,14 @@ pub enum RegistryError {
     /// It exists already.
     #[error("there is a {0} {1:?} already")]
     Exists(&'static str, String),
+    /// A certificate name belongs to somebody else.
+    #[error("the certificate name {name:?} belongs to {holder} already; a name has one holder")]
+    NameTaken {
+        /// Which name, in canonical form.
+        name: String,
+        /// Whose it is, as `kind:id`.
+        holder: String,
+    },
     /// A rule forbids it.
     #[error("{0}")]
     Forbidden(&'static str),

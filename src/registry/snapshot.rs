@@ -176,16 +176,62 @@ impl Keys {
     }
 }
 
+/// Whom a certificate names.
+#[derive(Debug, Clone, Copy)]
+pub enum Holder<'s> {
+    /// Nobody who is registered now.
+    Nobody,
+    /// One client.
+    Client(&'s Arc<ClientView>),
+    /// One person.
+    Staff(&'s Arc<Staff>),
+    /// More than one identity, a retired client among them or not: nobody can tell whose right is used.
+    Several,
+}
+
+/// Who holds one name.
+#[derive(Debug, Clone)]
+enum Named {
+    Client(Arc<ClientView>),
+    /// A retired client, by id: it may do nothing, and nobody may be it.
+    Retired(Arc<str>),
+    Staff(Arc<Staff>),
+    /// The store has it twice, which its own key forbids: its file was edited.
+    Contested,
+}
+
+impl Named {
+    fn is_same(&self, other: &Named) -> bool {
+        match (self, other) {
+            (Named::Client(one), Named::Client(other)) => one.client.id == other.client.id,
+            (Named::Retired(one), Named::Retired(other)) => one == other,
+            (Named::Staff(one), Named::Staff(other)) => one.id == other.id,
+            _ => false,
+        }
+    }
+
+    fn is_client(&self, id: &str) -> bool {
+        match self {
+            Named::Client(view) => view.client.id == id,
+            Named::Retired(retired) => **retired == *id,
+            Named::Staff(_) | Named::Contested => false,
+        }
+    }
+}
+
 /// The registry at one moment.
 #[derive(Default, Clone)]
 pub struct Snapshot {
     revision: u64,
     by_id: HashMap<Arc<str>, Arc<ClientView>>,
-    by_name: HashMap<Arc<str>, Arc<ClientView>>,
+    /// Holders of certificate names, in canonical form.
+    by_name: HashMap<Arc<str>, Named>,
+    /// Names of retired clients, by id.
+    retired: HashMap<Arc<str>, Vec<String>>,
     /// Revoked tokens, and when they would end.
     revoked: HashMap<String, i64>,
     keys: Arc<Keys>,
-    staff: Arc<HashMap<String, Arc<Staff>>>,
+    staff: Vec<Arc<Staff>>,
 }
 
 /// What was read so far.
@@ -239,18 +285,29 @@ impl Snapshot {
 
     fn put(&mut self, read: Read) {
         // All that go before any that come: a name may have passed from one changed client to another.
-        for before in read.clients.keys().filter_map(|id| self.by_id.remove(id.as_str())) {
-            before.client.names.iter().for_each(|name| drop(self.by_name.remove(name.as_str())));
+        for id in read.clients.keys() {
+            let names = self.by_id.remove(id.as_str()).map(|before| before.client.names.clone());
+            for name in names.or_else(|| self.retired.remove(id.as_str())).unwrap_or_default() {
+                if self.by_name.get(name.as_str()).is_some_and(|named| named.is_client(id)) {
+                    self.by_name.remove(name.as_str());
+                }
+            }
+        }
+        if read.staff.is_some() {
+            self.by_name.retain(|_, named| !matches!(named, Named::Staff(_)));
         }
         self.by_id.reserve(read.clients.len());
         self.by_name.reserve(read.clients.len());
         for (id, (client, grants)) in read.clients {
             if client.retired {
+                let id: Arc<str> = id.into();
+                client.names.iter().for_each(|name| self.name(name, Named::Retired(id.clone())));
+                self.retired.insert(id, client.names);
                 continue;
             }
             let view = Arc::new(ClientView::new(client, grants));
             for name in &view.client.names {
-                self.by_name.insert(name.as_str().into(), view.clone());
+                self.name(name, Named::Client(view.clone()));
             }
             self.by_id.insert(id.into(), view);
         }
@@ -259,11 +316,22 @@ impl Snapshot {
             self.keys = Arc::new(Keys::new(keys));
         }
         if let Some(staff) = read.staff {
-            let by_name = staff.into_iter().map(Arc::new).flat_map(|person| {
-                let names = person.names.clone();
-                names.into_iter().map(move |name| (name, person.clone()))
-            });
-            self.staff = Arc::new(by_name.collect());
+            self.staff = staff.into_iter().map(Arc::new).collect();
+            for person in self.staff.clone() {
+                person.names.iter().for_each(|name| self.name(name, Named::Staff(person.clone())));
+            }
+        }
+    }
+
+    /// Puts down who holds a name. One that somebody else holds already is nobody's.
+    fn name(&mut self, name: &str, holder: Named) {
+        match self.by_name.get_mut(name) {
+            Some(before) if !before.is_same(&holder) => {
+                tracing::error!(name, "the registry gives a certificate name to two holders: it is nobody's");
+                *before = Named::Contested;
+            }
+            Some(before) => *before = holder,
+            None => drop(self.by_name.insert(name.into(), holder)),
         }
     }
 
@@ -272,9 +340,27 @@ impl Snapshot {
         self.by_id.get(id)
     }
 
-    /// The client of the first of these certificate names that is registered.
+    /// Whom these certificate names (in canonical form) name. Names that nobody holds count for nothing.
+    pub fn holder_of(&self, names: &[String]) -> Holder<'_> {
+        let mut held = names.iter().filter_map(|name| self.by_name.get(name.as_str()));
+        let Some(first) = held.next() else { return Holder::Nobody };
+        if held.any(|other| !first.is_same(other)) {
+            return Holder::Several;
+        }
+        match first {
+            Named::Client(view) => Holder::Client(view),
+            Named::Staff(person) => Holder::Staff(person),
+            Named::Retired(_) => Holder::Nobody,
+            Named::Contested => Holder::Several,
+        }
+    }
+
+    /// The client that these certificate names name, if they name one client and nobody else.
     pub fn client_of(&self, names: &[String]) -> Option<&Arc<ClientView>> {
-        names.iter().find_map(|name| self.by_name.get(name.as_str()))
+        match self.holder_of(names) {
+            Holder::Client(view) => Some(view),
+            _ => None,
+        }
     }
 
     /// The key that tokens are signed with now.
@@ -287,9 +373,12 @@ impl Snapshot {
         self.keys.public.iter().filter(move |key| key.believed_until == 0 || now < key.believed_until)
     }
 
-    /// Who administers under one of these certificate names.
+    /// Who administers under these certificate names, if they name one person and nobody else.
     pub fn staff_of(&self, names: &[String]) -> Option<&Arc<Staff>> {
-        names.iter().find_map(|name| self.staff.get(name))
+        match self.holder_of(names) {
+            Holder::Staff(person) => Some(person),
+            _ => None,
+        }
     }
 
     /// Whether a token was revoked, by itself or with all of its client's.

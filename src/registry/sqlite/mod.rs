@@ -1,5 +1,6 @@
 //! The registry in SQLite: one file, nothing to install, shared by the gateway and the CLI.
 
+mod identities;
 mod read;
 mod rows;
 mod schema;
@@ -8,6 +9,7 @@ use super::lists::Lists;
 use super::{
     Act, Client, ClientView, Grant, Item, Network, Page, RegistryError, SigningKey, Staff, Store, TokenRecord, now,
 };
+use identities::Kind;
 use read::{keys, revision, staff};
 use rows::{list, read_act, read_client, read_grant, read_token};
 use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
@@ -156,6 +158,14 @@ fn paged<T>(
     Ok(fitting.collect::<Result<_, _>>()?)
 }
 
+/// Refuses an id that is taken: who holds it keeps their names.
+fn must_be_new(connection: &Connection, sql: &str, what: &'static str, id: &str) -> Result<(), RegistryError> {
+    match connection.query_row(sql, [id], |row| row.get(0))? {
+        true => Err(RegistryError::Exists(what, id.to_owned())),
+        false => Ok(()),
+    }
+}
+
 /// A key that is taken already is told as such, a client that does not exist too.
 fn constraint(error: rusqlite::Error, what: &'static str, id: &str, client: &str) -> RegistryError {
     match error.sqlite_error().map(|inner| inner.extended_code) {
@@ -163,15 +173,6 @@ fn constraint(error: rusqlite::Error, what: &'static str, id: &str, client: &str
         Some(rusqlite::ffi::SQLITE_CONSTRAINT_FOREIGNKEY) => RegistryError::Unknown("client", client.to_owned()),
         _ => error.into(),
     }
-}
-
-fn put_names(connection: &Connection, client: &Client) -> Result<(), RegistryError> {
-    connection.execute("DELETE FROM names WHERE client = ?1", [&client.id])?;
-    for name in &client.names {
-        let added = connection.execute("INSERT INTO names VALUES (?1, ?2)", params![name, client.id]);
-        added.map_err(|error| constraint(error, "client with the certificate name", name, ""))?;
-    }
-    Ok(())
 }
 
 impl SqliteStore {
@@ -226,12 +227,13 @@ impl Store for SqliteStore {
     fn add_client(&self, client: &Client) -> Result<(), RegistryError> {
         self.change("client.add", format!("client:{}", client.id), |connection| {
             let Client { id, agency, contact, names, suspended, created, .. } = client;
-            let row = params![id, agency, contact, list(names), suspended, created];
+            must_be_new(connection, "SELECT EXISTS (SELECT 1 FROM clients WHERE id = ?1)", "client", id)?;
+            let names = identities::hold(connection, Kind::Client, id, names)?;
+            let row = params![id, agency, contact, list(&names), suspended, created];
             let sql =
                 "INSERT INTO clients (id, agency, contact, names, suspended, created) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
             let added = connection.execute(sql, row);
             added.map_err(|error| constraint(error, "client", id, id))?;
-            put_names(connection, client)?;
             Ok(Touched::Client(id.clone()))
         })
     }
@@ -239,11 +241,11 @@ impl Store for SqliteStore {
     fn change_client(&self, client: &Client) -> Result<(), RegistryError> {
         self.change("client.change", format!("client:{}", client.id), |connection| {
             let sql = "UPDATE clients SET agency = ?2, contact = ?3, names = ?4 WHERE id = ?1 AND NOT retired";
-            let row = params![client.id, client.agency, client.contact, list(&client.names)];
+            let names = identities::hold(connection, Kind::Client, &client.id, &client.names)?;
+            let row = params![client.id, client.agency, client.contact, list(&names)];
             if connection.execute(sql, row)? == 0 {
                 return Err(RegistryError::Unknown("client", client.id.clone()));
             }
-            put_names(connection, client)?;
             Ok(Touched::Client(client.id.clone()))
         })
     }
@@ -426,7 +428,9 @@ impl Store for SqliteStore {
     fn add_staff(&self, staff: &Staff) -> Result<(), RegistryError> {
         self.change("staff.add", format!("staff:{}", staff.id), |connection| {
             let roles = serde_json::to_string(&staff.roles).map_err(|error| RegistryError::Store(error.to_string()))?;
-            let row = params![staff.id, roles, list(&staff.names)];
+            must_be_new(connection, "SELECT EXISTS (SELECT 1 FROM staff WHERE id = ?1)", "member of staff", &staff.id)?;
+            let names = identities::hold(connection, Kind::Staff, &staff.id, &staff.names)?;
+            let row = params![staff.id, roles, list(&names)];
             let added = connection.execute("INSERT INTO staff VALUES (?1, ?2, ?3)", row);
             added.map_err(|error| constraint(error, "member of staff", &staff.id, ""))?;
             Ok(Touched::Staff)

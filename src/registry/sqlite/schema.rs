@@ -1,19 +1,22 @@
 //! The tables, and how older files are brought up to them.
 
 use super::super::RegistryError;
+use super::identities;
 use rusqlite::Connection;
 use std::path::Path;
 use std::time::Duration;
 
 /// Version of the tables below: a file of a later one is refused rather than misread.
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 
 const REGISTRY: &str = "
     CREATE TABLE IF NOT EXISTS clients (
         id TEXT PRIMARY KEY, agency TEXT NOT NULL, contact TEXT NOT NULL, names TEXT NOT NULL,
         suspended INTEGER NOT NULL, created INTEGER NOT NULL, retired INTEGER NOT NULL DEFAULT 0,
         tokens_from INTEGER NOT NULL DEFAULT 0) STRICT;
-    CREATE TABLE IF NOT EXISTS names (name TEXT PRIMARY KEY, client TEXT NOT NULL) STRICT;
+    CREATE TABLE IF NOT EXISTS identities (
+        name TEXT PRIMARY KEY, kind TEXT NOT NULL CHECK (kind IN ('client', 'staff')), id TEXT NOT NULL) STRICT;
+    CREATE INDEX IF NOT EXISTS identities_of ON identities(kind, id);
     CREATE TABLE IF NOT EXISTS grants (
         id TEXT PRIMARY KEY, client TEXT NOT NULL REFERENCES clients(id), scopes TEXT NOT NULL, purposes TEXT NOT NULL,
         fields TEXT NOT NULL, rate INTEGER NOT NULL, burst INTEGER NOT NULL, daily_quota INTEGER NOT NULL,
@@ -32,12 +35,14 @@ const REGISTRY: &str = "
     CREATE TABLE IF NOT EXISTS changes (
         seq INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, id TEXT NOT NULL) STRICT;";
 
-/// From version 1, which knew no retired clients and looked for names in the clients.
+/// From version 1, which knew no retired clients.
 const FROM_1: &str = "
     ALTER TABLE clients ADD COLUMN retired INTEGER NOT NULL DEFAULT 0;
-    ALTER TABLE clients ADD COLUMN tokens_from INTEGER NOT NULL DEFAULT 0;
-    CREATE TABLE names (name TEXT PRIMARY KEY, client TEXT NOT NULL) STRICT;
-    INSERT OR IGNORE INTO names SELECT value, clients.id FROM clients, json_each(clients.names);";
+    ALTER TABLE clients ADD COLUMN tokens_from INTEGER NOT NULL DEFAULT 0;";
+
+/// From version 2, where only clients held names: without its table, a gateway of that version that still runs cannot
+/// register anybody beside the new one.
+const FROM_2: &str = "DROP TABLE IF EXISTS names;";
 
 /// Issued tokens stand in a file of their own: clients fetch them all the time.
 const ISSUED: &str = "
@@ -47,14 +52,26 @@ const ISSUED: &str = "
     CREATE INDEX IF NOT EXISTS tokens_of_client ON tokens(client, id);";
 
 pub(super) fn registry(path: &Path) -> Result<Connection, RegistryError> {
-    open(path, REGISTRY, FROM_1)
+    open(path, REGISTRY, |connection, from| {
+        if from == 1 {
+            connection.execute_batch(FROM_1)?;
+        }
+        connection.execute_batch(FROM_2)?;
+        connection.execute_batch(REGISTRY)?;
+        identities::adopt(connection)
+    })
 }
 
 pub(super) fn issued(path: &Path) -> Result<Connection, RegistryError> {
-    open(path, ISSUED, "")
+    open(path, ISSUED, |_, _| Ok(()))
 }
 
-fn open(path: &Path, schema: &str, from_1: &str) -> Result<Connection, RegistryError> {
+/// Opens a file and brings it up to this version, all of it or nothing; `upgrade` is told the version it comes from.
+fn open(
+    path: &Path,
+    schema: &str,
+    upgrade: impl FnOnce(&Connection, i64) -> Result<(), RegistryError>,
+) -> Result<Connection, RegistryError> {
     let mut connection = Connection::open(path)?;
     connection.busy_timeout(Duration::from_secs(5))?;
     // FULL: a change that was told as made survives a power cut.
@@ -64,7 +81,7 @@ fn open(path: &Path, schema: &str, from_1: &str) -> Result<Connection, RegistryE
         let whole = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
         match version(&whole)? {
             0 | VERSION => {}
-            1 => whole.execute_batch(from_1)?,
+            from @ 1..VERSION => upgrade(&whole, from)?,
             other => {
                 let told = format!("{} was made by a later version of the gateway (schema {other})", path.display());
                 return Err(RegistryError::Store(told));
@@ -80,6 +97,8 @@ fn open(path: &Path, schema: &str, from_1: &str) -> Result<Connection, RegistryE
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use super::super::super::Store;
+    use super::super::SqliteStore;
     use super::*;
 
     #[test]
@@ -90,17 +109,38 @@ mod tests {
         old.execute_batch(
             "CREATE TABLE clients (id TEXT PRIMARY KEY, agency TEXT NOT NULL, contact TEXT NOT NULL, names TEXT NOT NULL,
                  suspended INTEGER NOT NULL, created INTEGER NOT NULL) STRICT;
-             INSERT INTO clients VALUES ('shop', 'H49.12', '', '[\"a.example\"]', 1, 7);
+             INSERT INTO clients VALUES ('shop', 'H49.12', '', '[\"A.Example.\"]', 1, 7);
              PRAGMA user_version = 1;",
         )
         .unwrap();
-        let store = super::super::SqliteStore::open(&path).unwrap();
-        let client = super::super::Store::client(&store, "shop").unwrap();
+        let store = SqliteStore::open(&path).unwrap();
+        let client = store.client("shop").unwrap();
         assert!(client.suspended && !client.retired && client.names == ["a.example"]);
         let holder: String =
-            old.query_row("SELECT client FROM names WHERE name = 'a.example'", [], |row| row.get(0)).unwrap();
+            old.query_row("SELECT id FROM identities WHERE name = 'a.example'", [], |row| row.get(0)).unwrap();
         assert_eq!(holder, "shop");
-        old.pragma_update(None, "user_version", 3).unwrap();
-        assert!(super::super::SqliteStore::open(&path).is_err());
+        old.pragma_update(None, "user_version", VERSION + 1).unwrap();
+        assert!(SqliteStore::open(&path).is_err());
+    }
+
+    #[test]
+    fn t2_an_older_file_with_a_name_of_two_holders_is_refused_and_says_whose() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("registry.sqlite");
+        let old = Connection::open(&path).unwrap();
+        old.execute_batch(&format!(
+            "{REGISTRY} DROP TABLE identities; CREATE TABLE names (name TEXT PRIMARY KEY, client TEXT NOT NULL) STRICT;
+             INSERT INTO clients VALUES ('shop', 'H49.12', '', '[\"spiffe://a.vn/x\"]', 0, 7, 1, 0);
+             INSERT INTO staff VALUES ('lan', '[\"administrator\"]', '[\"spiffe://A.VN/x\"]');
+             PRAGMA user_version = 2;"
+        ))
+        .unwrap();
+        let refused = SqliteStore::open(&path).err().unwrap().to_string();
+        assert!(refused.contains("client:shop") && refused.contains("staff:lan"), "{refused}");
+        let version: i64 = old.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
+        assert_eq!(version, 2, "a refused file stays as it was");
+        old.execute("UPDATE staff SET names = '[\"spiffe://a.vn/y\"]'", []).unwrap();
+        let store = SqliteStore::open(&path).unwrap();
+        assert_eq!(store.staff().unwrap()[0].names, ["spiffe://a.vn/y"]);
     }
 }

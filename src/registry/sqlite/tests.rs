@@ -15,7 +15,7 @@ fn changes_of_another_process_are_noticed_and_constraints_are_told() {
     assert_eq!(gateway.clients(Page::ALL).unwrap(), std::slice::from_ref(&client));
     assert!(matches!(cli.add_client(&client), Err(RegistryError::Exists(..))));
     let other = Client { id: "other".into(), ..client.clone() };
-    assert!(matches!(cli.add_client(&other), Err(RegistryError::Exists("client with the certificate name", _))));
+    assert!(matches!(cli.add_client(&other), Err(RegistryError::NameTaken { .. })));
     assert!(matches!(cli.revoke_token("x"), Err(RegistryError::Unknown("token", _))));
     // What was done is noted with it, what was not is not.
     cli.acting_as("cli:lan").suspend_client("one-stop-shop", true).unwrap();
@@ -82,7 +82,7 @@ fn what_changed_is_followed_and_equals_what_is_read_anew() {
     assert!(one.unwrap().ends_with("[\"g2\"]") && two.is_none() && old.is_none() && new.as_deref() == Some("one"));
     assert!(matches!(store.add_grant(&grant("g4", "two")), Err(RegistryError::Unknown("client", _))));
     let again = Client { id: "three".into(), ..client("two") };
-    assert!(matches!(store.add_client(&again), Err(RegistryError::Exists(..))), "a retired client's name");
+    assert!(matches!(store.add_client(&again), Err(RegistryError::NameTaken { .. })), "a retired client's name");
 }
 
 #[test]

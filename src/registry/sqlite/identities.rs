@@ -1,0 +1,73 @@
+//! Who holds which certificate name: each name belongs to one client or one person, retired clients and removed people
+//! included. The key of the table says so for every writer, in whichever process.
+
+use super::super::RegistryError;
+use super::super::name::canonical_names;
+use super::all;
+use super::rows::{list, read_list};
+use rusqlite::{Connection, OptionalExtension, params};
+
+/// Whose names are put down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Client,
+    Staff,
+}
+
+impl Kind {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Kind::Client => "client",
+            Kind::Staff => "staff",
+        }
+    }
+}
+
+/// Puts down a holder's names in place of the ones before; gives them in canonical form. A name of anybody else is
+/// refused, and the change with it.
+pub(super) fn hold(
+    connection: &Connection,
+    kind: Kind,
+    id: &str,
+    names: &[String],
+) -> Result<Vec<String>, RegistryError> {
+    let names = canonical_names(names);
+    connection.execute("DELETE FROM identities WHERE kind = ?1 AND id = ?2", params![kind.as_str(), id])?;
+    for name in &names {
+        let sql = "INSERT INTO identities (name, kind, id) VALUES (?1, ?2, ?3) ON CONFLICT (name) DO NOTHING";
+        if connection.execute(sql, params![name, kind.as_str(), id])? == 0 {
+            let holder = holder(connection, name)?.unwrap_or_default();
+            return Err(RegistryError::NameTaken { name: name.clone(), holder });
+        }
+    }
+    Ok(names)
+}
+
+/// Who holds a canonical name, as `kind:id`.
+fn holder(connection: &Connection, name: &str) -> Result<Option<String>, RegistryError> {
+    let sql = "SELECT kind || ':' || id FROM identities WHERE name = ?1";
+    Ok(connection.query_row(sql, [name], |row| row.get(0)).optional()?)
+}
+
+/// Fills the table from clients and staff of an older file. A name that two of them have cannot be given to either
+/// without a person who decides: the file is refused and says whose name it is.
+pub(super) fn adopt(connection: &Connection) -> Result<(), RegistryError> {
+    for kind in [Kind::Client, Kind::Staff] {
+        let table = if kind == Kind::Client { "clients" } else { "staff" };
+        let sql = format!("SELECT id, names FROM {table} ORDER BY id");
+        let holders: Vec<(String, Vec<String>)> =
+            all(connection, &sql, [], |row| Ok((row.get("id")?, read_list(row, "names")?)))?;
+        for (id, names) in holders {
+            let names = hold(connection, kind, &id, &names).map_err(|error| match error {
+                RegistryError::NameTaken { name, holder } => RegistryError::Store(format!(
+                    "the certificate name {name} belongs to {holder} and to {}:{id}: whoever holds such a certificate \
+                     would be both; take it from one of them with the version that made this file",
+                    kind.as_str()
+                )),
+                other => other,
+            })?;
+            connection.execute(&format!("UPDATE {table} SET names = ?2 WHERE id = ?1"), params![id, list(&names)])?;
+        }
+    }
+    Ok(())
+}
