@@ -75,6 +75,10 @@ reasons! {
     MessageTooLarge, "MESSAGE_TOO_LARGE", ResourceExhausted, "The message is larger than this gateway takes.", "Thông điệp vượt quá kích thước cho phép.";
     /// Compressed messages are not taken.
     EncodingUnsupported, "ENCODING_UNSUPPORTED", Unimplemented, "Compressed messages are not taken: use grpc-encoding identity.", "Không nhận thông điệp nén: dùng grpc-encoding identity.";
+    /// A message is marked as compressed, and `grpc-encoding` names no compression.
+    CompressionFlagInvalid, "COMPRESSION_FLAG_INVALID", Internal, "The message is marked as compressed, but grpc-encoding names no compression.", "Thông điệp được đánh dấu là nén, nhưng grpc-encoding không nêu cách nén.";
+    /// The request did not arrive in time.
+    RequestTimeout, "REQUEST_TIMEOUT", DeadlineExceeded, "The request did not arrive in time: send it without a pause.", "Yêu cầu không đến kịp thời gian: hãy gửi liền mạch.";
     /// Not gRPC over HTTP/2.
     ProtocolUnsupported, "PROTOCOL_UNSUPPORTED", Unimplemented, "This port speaks gRPC over HTTP/2.", "Cổng này chỉ phục vụ gRPC trên HTTP/2.";
     /// The gateway serves no such method.

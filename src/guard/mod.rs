@@ -281,23 +281,31 @@ pub async fn within<T>(deadline: Instant, future: impl Future<Output = T>) -> Re
     tokio::time::timeout_at(deadline.into(), future).await.map_err(|_| Reason::SourceTimeout.into())
 }
 
+/// `grpc-timeout` is there, but says no time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("grpc-timeout is not one to eight digits and a unit")]
+pub struct TimeoutMalformed;
+
 /// Reads `grpc-timeout` (at most 8 digits and a unit: gRPC over HTTP/2, "Timeout").
-pub fn grpc_timeout(headers: &http::HeaderMap) -> Option<Duration> {
-    let text = headers.get("grpc-timeout")?.to_str().ok()?;
-    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+pub fn grpc_timeout(headers: &http::HeaderMap) -> Result<Option<Duration>, TimeoutMalformed> {
+    let mut values = headers.get_all("grpc-timeout").iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    let text = value.to_str().ok().filter(|_| values.next().is_none()).ok_or(TimeoutMalformed)?;
+    let at = text.len().checked_sub(1).ok_or(TimeoutMalformed)?;
+    let (digits, unit) = text.split_at_checked(at).ok_or(TimeoutMalformed)?;
     if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
+        return Err(TimeoutMalformed);
     }
-    let number: u64 = digits.parse().ok()?;
-    Some(match unit {
+    let number: u64 = digits.parse().map_err(|_| TimeoutMalformed)?;
+    Ok(Some(match unit {
         "H" => Duration::from_secs(number * 3600),
         "M" => Duration::from_secs(number * 60),
         "S" => Duration::from_secs(number),
         "m" => Duration::from_millis(number),
         "u" => Duration::from_micros(number),
         "n" => Duration::from_nanos(number),
-        _ => return None,
-    })
+        _ => return Err(TimeoutMalformed),
+    }))
 }
 
 #[cfg(test)]

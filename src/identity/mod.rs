@@ -14,6 +14,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 pub mod certificates;
 pub mod connections;
 pub mod crl;
+pub mod stream;
 pub mod tls;
 
 /// SHA-256 of a certificate's DER.

@@ -3,7 +3,7 @@
 use crate::frame::frame;
 use crate::http2::Http2Error;
 use crate::http2::server::Reply;
-use crate::status::Refusal;
+use crate::status::{Reason, Refusal};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
@@ -96,6 +96,10 @@ pub fn refused(refusal: &Refusal, exchange_id: &str) -> Response<AnswerBody> {
     let mut answer = head(exchange_id);
     answer.extensions_mut().insert(refusal.reason);
     answer.headers_mut().extend(refusal_trailers(refusal, exchange_id));
+    if refusal.reason == Reason::EncodingUnsupported {
+        // What is taken instead (gRPC's compression specification).
+        answer.headers_mut().insert("grpc-accept-encoding", HeaderValue::from_static("identity"));
+    }
     answer
 }
 

@@ -1,6 +1,7 @@
 //! What a connection's reads tell: whether its caller says anything, and how long it has had more to read than was read. Calls that wait in the socket are seen by nobody else: the
 //! connections take turns, so a caller that sends more than its share waits behind itself, not behind others.
 
+use crate::identity::stream::Transport;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -54,6 +55,12 @@ impl Backlog {
 pub(super) struct Watched {
     stream: TcpStream,
     backlog: Backlog,
+}
+
+impl Transport for Watched {
+    fn socket(&self) -> &TcpStream {
+        &self.stream
+    }
 }
 
 impl AsyncRead for Watched {

@@ -5,6 +5,7 @@
 
 use super::answer::{self, AnswerBody};
 use super::asking::{InTurn, ask};
+use super::protocol;
 use super::record::Record;
 use super::shared::{Route, Routes, Shared};
 use super::standing::Standing;
@@ -16,14 +17,14 @@ use crate::contract::{Shape, validate};
 use crate::drivers::{Call, SourceAnswer, SourceRequest};
 use crate::exchange_log::Kind;
 use crate::frame::FrameReader;
-use crate::guard::{self, within};
+use crate::guard::within;
 use crate::http2::Incoming;
 use crate::identity::Peer;
 use crate::registry;
 use crate::status::{Reason, Refusal};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, header};
+use http::{HeaderMap, Request, Response};
 use prost_reflect::DynamicMessage;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -59,7 +60,7 @@ impl Exchange {
             Ok(admitted) if admitted.route.operation.shape == Shape::ServerStream => {
                 return match self.open_stream(admitted, body, &mut record).await {
                     Ok(source) => stream::answer(source, record).await,
-                    Err(refusal) => refuse(refusal, &mut record).await,
+                    Err(refusal) => refuse(protocol::by_encoding(refusal, &head.headers), &mut record).await,
                 };
             }
             Ok(admitted) => self.call(admitted, body, &mut record).await,
@@ -67,7 +68,7 @@ impl Exchange {
         };
         let logged = match result {
             Ok(message) => record.close(None).await.map(|index| (index, message)),
-            Err(refusal) => return refuse(refusal, &mut record).await,
+            Err(refusal) => return refuse(protocol::by_encoding(refusal, &head.headers), &mut record).await,
         };
         match logged.and_then(|(index, message)| Ok((index, message, record.salts()?))) {
             Ok((index, message, salts)) => {
@@ -95,7 +96,7 @@ impl Exchange {
         if let Some(route) = route {
             record.operation(&route.operation, route.way.hub.as_deref());
         }
-        check_protocol(head)?;
+        let asked = protocol::check(&head.method, &head.headers)?;
 
         let client = peer.identify(&registry)?;
         record.client(&client);
@@ -108,7 +109,6 @@ impl Exchange {
         record.admitted(&grant, self.shared.limits.take(&grant, Instant::now(), now)?);
         let mask = routes.masks.of(&grant, &route.operation);
 
-        let asked = guard::grpc_timeout(&head.headers);
         let timeout = asked.map_or(route.operation.timeout, |asked| asked.min(route.operation.timeout));
         Ok(Admitted {
             context: Arc::new(CallContext {
@@ -236,15 +236,6 @@ async fn refuse(refusal: Refusal, record: &mut Record) -> Response<AnswerBody> {
         }
         Err(unlogged) => answer::refused(&unlogged, &id),
     }
-}
-
-fn check_protocol(head: &http::request::Parts) -> Result<(), Refusal> {
-    let kind = head.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
-    let grpc = kind == "application/grpc" || kind.starts_with("application/grpc+proto");
-    if head.method != Method::POST || !grpc {
-        return Err(Reason::ProtocolUnsupported.into());
-    }
-    Ok(())
 }
 
 /// The caller's trace, where it has the form of W3C Trace Context, section 3.2.

@@ -9,18 +9,20 @@ use crate::audit::service::{Audit, AuditServiceServer};
 use crate::contract::ContractSet;
 use crate::http2::Incoming;
 use crate::identity::Peer;
+use crate::status::{Reason, Refusal};
 use futures_util::{StreamExt, stream};
 use http::{Request, Response};
 use http_body::{Body as _, Frame};
 use http_body_util::{BodyExt, BodyStream, Full, LengthLimitError, Limited, StreamBody};
-use prost_types::FileDescriptorSet;
+use prost::Message;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
-use tonic::Status;
 use tonic::body::Body;
-use tonic_health::pb::health_server::HealthServer;
+use tonic_health::pb::{FILE_DESCRIPTOR_SET as HEALTH, health_server::HealthServer};
 use tonic_health::server::{HealthReporter, HealthService};
+use tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET as REFLECTION;
+use tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET as REFLECTION_ALPHA;
 use tower::util::BoxCloneSyncService;
 use tower::{Service, ServiceExt};
 
@@ -30,6 +32,22 @@ type Boxed = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Longest message, with its frame's head: tonic's own bound.
 const LONGEST: usize = 5 + (4 << 20);
+
+/// The gateway's own services, beside those of the contracts. Each is listed, so each is described.
+const OWN: [&str; 5] = [
+    "grpc.health.v1.Health",
+    "grpc.reflection.v1.ServerReflection",
+    "grpc.reflection.v1alpha.ServerReflection",
+    "ndxp.admin.v1.AdminService",
+    "ndxp.audit.v1.AuditService",
+];
+
+/// A `FileDescriptorSet` of files as they were compiled: as messages of `prost-types` they would lose the contracts' options.
+#[derive(Clone, PartialEq, prost::Message)]
+struct EncodedFiles {
+    #[prost(bytes = "vec", repeated, tag = "1")]
+    files: Vec<Vec<u8>>,
+}
 
 /// Health and reflection over one set of contracts.
 pub struct Infra {
@@ -53,13 +71,14 @@ impl Infra {
     /// The services for a set of contracts; `None` where its files cannot be described (they have been compiled, so
     /// they can).
     pub fn new(health: &HealthReporter, admin: Admin, audit: Audit, contracts: &ContractSet) -> Option<Self> {
-        let files = FileDescriptorSet {
-            file: contracts.files().iter().map(|file| file.file_descriptor_proto().clone()).collect(),
-        };
+        let files = contracts.files().iter().map(|file| file.encode_to_vec()).collect();
+        let files = EncodedFiles { files }.encode_to_vec();
         let configured = || {
-            let builder = tonic_reflection::server::Builder::configure().register_file_descriptor_set(files.clone());
-            let own = ["grpc.health.v1.Health", "ndxp.admin.v1.AdminService", "ndxp.audit.v1.AuditService"];
-            let builder = own.into_iter().fold(builder, |builder, name| builder.with_service_name(name));
+            let sets = [files.as_slice(), HEALTH, REFLECTION, REFLECTION_ALPHA];
+            let builder = tonic_reflection::server::Builder::configure().include_reflection_service(false);
+            let builder =
+                sets.into_iter().fold(builder, |builder, set| builder.register_encoded_file_descriptor_set(set));
+            let builder = OWN.iter().fold(builder, |builder, name| builder.with_service_name(*name));
             contracts.services().into_iter().fold(builder, |builder, name| builder.with_service_name(name))
         };
         let service = HealthService::from_health_reporter(health.clone());
@@ -101,7 +120,7 @@ impl Infra {
         let body = if asks_once { whole(body).await } else { Ok(in_time(body)) };
         let body = match body {
             Ok(body) => body,
-            Err(status) => return answer::from_tonic(Ok(status.into_http())),
+            Err(refusal) => return answer::refused(&refusal, ""),
         };
         head.extensions.insert(peer.clone());
         let answer = match service.ready().await {
@@ -128,15 +147,19 @@ fn until_the_end(shared: Arc<Shared>, body: Body) -> Body {
 }
 
 /// A request of one message.
-async fn whole(body: Incoming) -> Result<Body, Status> {
+async fn whole(body: Incoming) -> Result<Body, Refusal> {
     match tokio::time::timeout(PATIENCE, Limited::new(body, LONGEST).collect()).await {
         Ok(Ok(body)) => Ok(Body::new(Full::new(body.to_bytes()))),
         Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            Err(Status::resource_exhausted(format!("the message is longer than {LONGEST} bytes")))
+            Err(Refusal::with(Reason::MessageTooLarge, format!("more than {LONGEST} bytes")))
         }
-        Ok(Err(_)) => Err(Status::cancelled("the call was given up")),
-        Err(_) => Err(Status::deadline_exceeded(format!("the message did not come within {PATIENCE:?}"))),
+        Ok(Err(_)) => Err(Reason::Cancelled.into()),
+        Err(_) => Err(too_slow()),
     }
+}
+
+fn too_slow() -> Refusal {
+    Refusal::with(Reason::RequestTimeout, format!("longest wait: {PATIENCE:?}"))
 }
 
 /// A stream of messages, over when the next one does not come in time.
@@ -146,8 +169,8 @@ fn in_time(body: Incoming) -> Body {
         match tokio::time::timeout(PATIENCE, body.next()).await {
             Ok(None) => None,
             Ok(Some(Ok(frame))) => Some((Ok(frame), Some(body))),
-            Ok(Some(Err(_))) => Some((Err(Status::cancelled("the call was given up")), None)),
-            Err(_) => Some((Err(Status::deadline_exceeded(format!("nothing was asked for {PATIENCE:?}"))), None)),
+            Ok(Some(Err(_))) => Some((Err(Refusal::from(Reason::Cancelled).to_status("")), None)),
+            Err(_) => Some((Err(too_slow().to_status("")), None)),
         }
     });
     Body::new(StreamBody::new(frames))

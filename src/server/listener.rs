@@ -5,15 +5,17 @@ use super::answer::{self, AnswerBody};
 use super::backlog::{Backlog, Watched};
 use super::exchange::Exchange;
 use super::infra::Infra;
+use super::protocol;
 use super::refusals::Refusals;
 use super::shared::{Routes, Served, Shared};
 use super::{StartError, thread};
 use crate::config::Listen;
 use crate::exchange_log::open_desk;
-use crate::guard::{Admission, grpc_timeout};
+use crate::guard::Admission;
 use crate::http2::server::{self, Pings, Reply};
 use crate::http2::{Incoming, Patience};
 use crate::identity::connections::{ConnectionPlace, Connections};
+use crate::identity::stream::{ServerStream, turn_away};
 use crate::identity::tls::Gate;
 use crate::identity::{Certificate, Peer};
 use crate::status::Reason;
@@ -28,7 +30,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::coop::unconstrained;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 use tokio_util::task::TaskTracker;
 
 /// What the workers are told by the control plane.
@@ -115,6 +116,7 @@ impl Worker {
 
     fn admit(self: &Arc<Self>, stream: TcpStream, address: SocketAddr) {
         let Some(place) = self.open.take(address.ip()) else {
+            turn_away(stream);
             return self.refusals.connection(address, Reason::GatewayOverloaded);
         };
         self.connections.spawn(self.clone().handshake(stream, address, place));
@@ -136,11 +138,14 @@ impl Worker {
         arrived: Instant,
         stood: Duration,
     ) -> Response<AnswerBody> {
+        let call = protocol::check(request.method(), request.headers());
         if Infra::serves(request.uri().path()) {
             let infra = self.control.infra.borrow().clone();
-            return infra.serve(&self.exchange.shared, peer, request).await;
+            return match call {
+                Ok(_) => infra.serve(&self.exchange.shared, peer, request).await,
+                Err(unfit) => unfit.over_http(answer::refused(&unfit.into(), "")),
+            };
         }
-        let timeout = grpc_timeout(request.headers());
         let answer = match self.admission.admit(Instant::now().saturating_duration_since(arrived), stood) {
             Ok(_under_way) => self.exchange.serve(peer, request, arrived).await,
             Err(refusal) => {
@@ -149,9 +154,12 @@ impl Worker {
             }
         };
         if answer.extensions().get() == Some(&Reason::GatewayOverloaded) {
-            self.admission.hold(timeout).await;
+            self.admission.hold(call.ok().flatten()).await;
         }
-        answer
+        match call {
+            Ok(_) => answer,
+            Err(unfit) => unfit.over_http(answer),
+        }
     }
 
     /// A new connection, up to its calls. They go on in a task of their own: ten thousand idle connections hold what they
@@ -177,7 +185,12 @@ impl Worker {
         let mut gate = self.control.gate.clone();
         let config = gate.borrow_and_update().config.clone();
         let stream = TlsAcceptor::from(config).accept(stream).await.map_err(|_| Reason::HandshakeFailed)?;
-        let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+        let stream = ServerStream::new(stream);
+        // HTTP/2 over TLS is agreed on by ALPN, always (RFC 9113, section 3.2).
+        if stream.session().alpn_protocol() != Some(b"h2") {
+            return Err(Reason::ProtocolUnsupported);
+        }
+        let chain = stream.session().peer_certificates().unwrap_or_default();
         let certificate = self.exchange.shared.certificates.of(chain).ok_or(Reason::HandshakeFailed)?;
         let opened = server::Connection::open(stream, self.listen.max_streams, self.patience.clone()).await;
         let (http2, pings) = opened.map_err(|error| not_http2(&error).unwrap_or(Reason::HandshakeFailed))?;
@@ -209,7 +222,7 @@ impl Caller {
     #[expect(clippy::manual_async_fn, reason = "an async fn has room for what it is given twice")]
     fn calls(
         self: Arc<Self>,
-        mut http2: server::Connection<TlsStream<Watched>>,
+        mut http2: server::Connection<ServerStream<Watched>>,
         pings: Pings,
         gate: watch::Receiver<Arc<Gate>>,
     ) -> impl Future<Output = ()> + Send {

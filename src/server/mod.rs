@@ -10,6 +10,7 @@ mod health;
 mod infra;
 mod listener;
 mod ops;
+mod protocol;
 mod quota;
 mod record;
 mod refusals;

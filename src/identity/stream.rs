@@ -1,0 +1,116 @@
+//! The server's side of a TLS connection. However it ends, the peer gets `close_notify` (RFC 8446, section 6.1): it can tell
+//! the end of the data from data that somebody between has cut off.
+
+use rustls::ServerConnection;
+use std::io::{self, IoSlice, Write};
+use std::net::Shutdown;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
+
+/// Most bytes that are read and thrown away when a connection is closed. A socket that is closed with unread data sends a
+/// reset, which may overtake the goodbye.
+const MAX_DISCARDED: usize = 256 << 10;
+/// What a peer gets that is turned away before its handshake: `user_canceled`, then `close_notify` (RFC 8446, section 6.1), each
+/// a record of its own, in clear as all alerts before the keys are known.
+const TURNED_AWAY: [u8; 14] = [21, 3, 3, 0, 2, 1, 90, 21, 3, 3, 0, 2, 1, 0];
+
+/// The connection below TLS.
+pub trait Transport: AsyncRead + AsyncWrite + Unpin {
+    /// The socket itself.
+    fn socket(&self) -> &TcpStream;
+}
+
+impl Transport for TcpStream {
+    fn socket(&self) -> &TcpStream {
+        self
+    }
+}
+
+/// A TLS connection that sends `close_notify` when it is dropped, if it has not done so before.
+#[derive(Debug)]
+pub struct ServerStream<S: Transport>(TlsStream<S>);
+
+impl<S: Transport> ServerStream<S> {
+    /// Of a connection whose handshake is done.
+    pub fn new(stream: TlsStream<S>) -> Self {
+        ServerStream(stream)
+    }
+
+    /// What the handshake has agreed on.
+    pub fn session(&self) -> &ServerConnection {
+        self.0.get_ref().1
+    }
+}
+
+impl<S: Transport> Drop for ServerStream<S> {
+    /// Sends what the socket takes at once: a peer that takes nothing is not waited for.
+    fn drop(&mut self) {
+        let (transport, session) = self.0.get_mut();
+        let socket = transport.socket();
+        session.send_close_notify();
+        let mut out = Unwaited(socket);
+        while session.wants_write() && session.write_tls(&mut out).is_ok_and(|written| written > 0) {}
+        let (mut scratch, mut discarded) = ([0; 4_096], 0);
+        while discarded < MAX_DISCARDED {
+            match socket.try_read(&mut scratch) {
+                Ok(read @ 1..) => discarded += read,
+                _ => break,
+            }
+        }
+    }
+}
+
+/// A socket that is written to without waiting.
+struct Unwaited<'s>(&'s TcpStream);
+
+impl Write for Unwaited<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.try_write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Closes a connection before its handshake, with the alerts that say so.
+pub fn turn_away(stream: TcpStream) {
+    let socket = socket2::SockRef::from(&stream);
+    // It may be gone already, which comes to the same.
+    let _ = socket.send(&TURNED_AWAY).and_then(|_| socket.shutdown(Shutdown::Write));
+}
+
+impl<S: Transport> AsyncRead for ServerStream<S> {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(context, into)
+    }
+}
+
+impl<S: Transport> AsyncWrite for ServerStream<S> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write_vectored(context, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(context)
+    }
+}

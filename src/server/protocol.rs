@@ -1,0 +1,162 @@
+//! Whether a request on the gRPC port is a gRPC call at all (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md).
+
+use super::answer::AnswerBody;
+use crate::guard::grpc_timeout;
+use crate::status::{Reason, Refusal};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use mime::Mime;
+use std::time::Duration;
+
+/// Why a request is no gRPC call that this gateway takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unfit {
+    /// Every call is a POST.
+    Method,
+    /// Not `application/grpc`: the peer may know nothing of `grpc-status`, so HTTP's own status tells it.
+    MediaType,
+    /// gRPC, but with messages that are not Protobuf.
+    Messages,
+    /// `grpc-timeout` is not one to eight digits and a unit.
+    Timeout,
+}
+
+impl Unfit {
+    /// The HTTP status.
+    fn status(self) -> StatusCode {
+        match self {
+            Unfit::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Unfit::MediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Unfit::Messages | Unfit::Timeout => StatusCode::OK,
+        }
+    }
+
+    /// The answer as HTTP has it, where the peer may not know gRPC's. An answer that was given for another reason stays.
+    pub(super) fn over_http(self, mut answer: Response<AnswerBody>) -> Response<AnswerBody> {
+        if answer.extensions().get() != Some(&Refusal::from(self).reason) {
+            return answer;
+        }
+        *answer.status_mut() = self.status();
+        if self.status() != StatusCode::OK {
+            answer.headers_mut().remove(header::CONTENT_TYPE);
+        }
+        if self == Unfit::Method {
+            answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
+        }
+        answer
+    }
+}
+
+impl From<Unfit> for Refusal {
+    fn from(unfit: Unfit) -> Self {
+        let protocol = |detail: &str| Refusal::with(Reason::ProtocolUnsupported, detail);
+        match unfit {
+            Unfit::Method => protocol("every call is a POST"),
+            Unfit::MediaType => protocol("send content-type application/grpc"),
+            Unfit::Messages => {
+                protocol("messages must be Protobuf: send content-type application/grpc or application/grpc+proto")
+            }
+            Unfit::Timeout => Refusal::with(
+                Reason::RequestMalformed,
+                "grpc-timeout must be one to eight digits and a unit: H, M, S, m, u or n",
+            ),
+        }
+    }
+}
+
+/// The caller's deadline of a gRPC call, where it has one, or what the request lacks to be a call.
+pub(super) fn check(method: &Method, headers: &HeaderMap) -> Result<Option<Duration>, Unfit> {
+    if method != Method::POST {
+        return Err(Unfit::Method);
+    }
+    check_media_type(headers)?;
+    grpc_timeout(headers).map_err(|_| Unfit::Timeout)
+}
+
+/// A refusal of a compressed message, told apart: a message that is marked as compressed where `grpc-encoding` names no compression is
+/// a broken one (gRPC's compression specification, "Test cases"). Every other refusal stays what it is.
+pub(super) fn by_encoding(refusal: Refusal, headers: &HeaderMap) -> Refusal {
+    let named = headers.get("grpc-encoding").is_some_and(|encoding| encoding != "identity");
+    if refusal.reason == Reason::EncodingUnsupported && !named {
+        Reason::CompressionFlagInvalid.into()
+    } else {
+        refusal
+    }
+}
+
+fn check_media_type(headers: &HeaderMap) -> Result<(), Unfit> {
+    let mut values = headers.get_all(header::CONTENT_TYPE).iter();
+    let (Some(value), None) = (values.next(), values.next()) else { return Err(Unfit::MediaType) };
+    // Nearly all calls say it so.
+    if value == "application/grpc" {
+        return Ok(());
+    }
+    let kind: Option<Mime> = value.to_str().ok().and_then(|text| text.parse().ok());
+    let Some(kind) = kind.filter(|kind| kind.type_() == "application" && kind.subtype() == "grpc") else {
+        return Err(Unfit::MediaType);
+    };
+    match kind.suffix() {
+        None => Ok(()),
+        Some(suffix) if suffix == "proto" => Ok(()),
+        Some(_) => Err(Unfit::Messages),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn checked(method: &str, headers: &[(&str, &str)]) -> Result<Option<Duration>, Unfit> {
+        let request = headers
+            .iter()
+            .fold(http::Request::builder().method(method), |request, (name, value)| request.header(*name, *value));
+        let request = request.body(()).unwrap();
+        check(request.method(), request.headers())
+    }
+
+    #[test]
+    fn content_types_are_compared_as_media_types() {
+        for kind in [
+            "application/grpc",
+            "Application/GRPC",
+            "application/grpc+proto",
+            "application/grpc+Proto",
+            "application/grpc;charset=utf-8",
+            "application/grpc+proto; messageType=\"a.B\"",
+        ] {
+            assert_eq!(checked("POST", &[("content-type", kind)]), Ok(None), "{kind}");
+        }
+        for kind in ["application/grpc+json", "application/grpc+protobuf", "application/grpc+thrift; a=b"] {
+            assert_eq!(checked("POST", &[("content-type", kind)]), Err(Unfit::Messages), "{kind}");
+        }
+        for kind in [
+            "",
+            "application/json",
+            "application/grpc-web",
+            "application/grpc-web+proto",
+            "application/grpcx",
+            "text/grpc",
+            "application/grpc, application/grpc",
+            "grpc",
+        ] {
+            assert_eq!(checked("POST", &[("content-type", kind)]), Err(Unfit::MediaType), "{kind:?}");
+        }
+        assert_eq!(checked("POST", &[]), Err(Unfit::MediaType));
+        let twice = [("content-type", "application/grpc"), ("content-type", "application/json")];
+        assert_eq!(checked("POST", &twice), Err(Unfit::MediaType));
+        assert_eq!(checked("GET", &[("content-type", "application/grpc")]), Err(Unfit::Method));
+    }
+
+    #[test]
+    fn a_timeout_is_one_or_the_call_is_none() {
+        let with = |value| checked("POST", &[("content-type", "application/grpc"), ("grpc-timeout", value)]);
+        assert_eq!(with("1500m"), Ok(Some(Duration::from_millis(1_500))));
+        assert_eq!(with("99999999H"), Ok(Some(Duration::from_secs(99_999_999 * 3_600))));
+        assert_eq!(with("0n"), Ok(Some(Duration::ZERO)));
+        for malformed in ["", "5", "m", "5s", "-5S", "+5S", "1.5S", "123456789m", "5 S", "5S ", "5SS", "0x5S", "٣S"] {
+            assert_eq!(with(malformed), Err(Unfit::Timeout), "{malformed:?}");
+        }
+        let twice = [("content-type", "application/grpc"), ("grpc-timeout", "5S"), ("grpc-timeout", "6S")];
+        assert_eq!(checked("POST", &twice), Err(Unfit::Timeout));
+    }
+}
