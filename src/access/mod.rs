@@ -2,6 +2,7 @@
 //! plain function over values ([`decide`]), with rates and quotas beside it ([`limits`]).
 
 pub mod limits;
+pub mod reads;
 pub mod staff;
 pub mod token;
 

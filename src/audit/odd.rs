@@ -76,11 +76,12 @@ pub fn findings(index: &Index, from_us: i64, to_us: i64) -> Result<Vec<Finding>,
     let (from, to) = (from_us.div_euclid(HOUR_US), to_us.saturating_add(HOUR_US - 1).div_euclid(HOUR_US));
     let mut found = Vec::new();
     let mut clients: BTreeMap<String, BTreeMap<i64, u64>> = BTreeMap::new();
-    for Hour { hour, client, exchanges, .. } in index.hours(&Query::default(), from - BEFORE_H, to)? {
+    index.hours(&Query::default(), from - BEFORE_H, to, |Hour { hour, client, exchanges, .. }| {
         if !client.is_empty() {
             *clients.entry(client).or_default().entry(hour).or_default() += exchanges;
         }
-    }
+        true
+    })?;
     for (client, hours) in &clients {
         for (hour, (rule, explanation)) in unusual(hours, from) {
             let query = Query {

@@ -25,25 +25,29 @@ pub fn counts(query: &Query) -> bool {
 }
 
 /// Exchanges by the hour, or by the day of Ho Chi Minh City (told by its first hour), in the order of time: from the index's
-/// counts where they can tell, and from the entries for what is newer.
+/// counts where they can tell, and from the entries for what is newer. `None` where there are more than `most` counts.
 pub fn statistics(
     reader: &LogReader,
     index: Option<&Index>,
     query: &Query,
     days: bool,
-) -> Result<Vec<Hour>, AuditError> {
+    most: usize,
+) -> Result<Option<Vec<Hour>>, AuditError> {
     let mut sums = Sums { days, all: BTreeMap::new() };
     let newer_than = match index.filter(|_| counts(query)) {
         Some(index) => {
             let from = query.from_us.map_or(i64::MIN, |from| from.div_euclid(HOUR_US));
             let to = query.to_us.map_or(i64::MAX, |to| to.div_euclid(HOUR_US));
-            index.hours(query, from, to)?.into_iter().for_each(|one| sums.add(one));
+            index.hours(query, from, to, |one| {
+                sums.add(one);
+                sums.all.len() <= most
+            })?;
             index.indexed()?
         }
         None => 0,
     };
     let mut before = Some(u64::MAX);
-    while before.is_some_and(|before| before > newer_than) {
+    while before.is_some_and(|before| before > newer_than) && sums.all.len() <= most {
         let page = search::page(reader, index, query, before, PAGE, None)?;
         for one in page.found.iter().filter(|one| one.index >= newer_than && one.entry.kind() == Kind::Exchange) {
             sums.add(Hour {
@@ -60,7 +64,7 @@ pub fn statistics(
         }
         before = page.before;
     }
-    Ok(sums.all.into_values().collect())
+    Ok((sums.all.len() <= most).then(|| sums.all.into_values().collect()))
 }
 
 type Key = (i64, String, String, String, String, String);

@@ -37,7 +37,7 @@ mod writer;
 use checkpoint::LogSigner;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use writer::Queued;
 
 pub(crate) use crash::crash_point;
@@ -163,6 +163,16 @@ impl ExchangeLog {
     /// Whether the last batch could be written. A log that could not is tried again with the next entry.
     pub fn is_writable(&self) -> bool {
         self.shared.is_writable()
+    }
+
+    /// Entries that are durable, sealed or not: all whose appenders were told their index.
+    pub fn durable(&self) -> u64 {
+        self.shared.durable()
+    }
+
+    /// The number of sealed entries, as it grows: for whoever waits for an entry's checkpoint without reading files.
+    pub fn watch_sealed(&self) -> watch::Receiver<u64> {
+        self.shared.watch_sealed()
     }
 
     /// Seals what is there, signs a checkpoint, and returns its size.

@@ -9,10 +9,11 @@ use super::storage::Storage;
 use super::tree::TILE;
 use super::{LogError, LogPaths, entry};
 use std::fs::File;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
 
 /// Most entries that wait to be written: half a second at 150,000 a second.
 const MAX_QUEUED: usize = 65_536;
@@ -65,6 +66,10 @@ pub(super) struct Shared {
     sealer: Mutex<Sealer>,
     spare: Arc<Spare>,
     writable: AtomicBool,
+    /// Entries that are durable, sealed or not.
+    durable: AtomicU64,
+    /// Entries that are sealed.
+    sealed: watch::Sender<u64>,
     paths: LogPaths,
     /// Held so that no second process writes.
     _lock: File,
@@ -104,6 +109,8 @@ pub(super) fn start(
     }
     let shared = Arc::new(Shared {
         writable: AtomicBool::new(true),
+        durable: AtomicU64::new(journal.next_index()),
+        sealed: watch::Sender::new(sealer.size()),
         queue: Mutex::default(),
         wake_writer: Condvar::new(),
         unsealed: Mutex::default(),
@@ -143,6 +150,16 @@ fn give_way() {
 impl Shared {
     pub(super) fn is_writable(&self) -> bool {
         self.writable.load(Ordering::Relaxed)
+    }
+
+    /// Entries that are durable. Whoever was told the index of an entry finds it counted here.
+    pub(super) fn durable(&self) -> u64 {
+        self.durable.load(Ordering::Acquire)
+    }
+
+    /// The number of sealed entries, as it grows.
+    pub(super) fn watch_sealed(&self) -> watch::Receiver<u64> {
+        self.sealed.subscribe()
     }
 
     /// Queues entries; those that find no place are told so.
@@ -214,7 +231,8 @@ impl Shared {
                 if let Err(error) = &result {
                     tracing::error!(%error, entries = batch.len(), "the exchange log cannot be written");
                 }
-                if result.is_ok() {
+                if let Ok(first) = result {
+                    self.durable.store(first + batch.len() as u64, Ordering::Release);
                     self.hand_to_sealer(batch);
                 }
                 desk::tell(waiting, &result);
@@ -285,6 +303,7 @@ impl Shared {
         }
         sealed?;
         self.sealed_some.notify_all();
+        self.sealed.send_replace(sealer.size());
         Journal::forget(&self.paths.journal, sealer.size(), &self.spare)?;
         Ok(sealer.size())
     }

@@ -158,7 +158,7 @@ impl Gateway {
         let following = config.log.index.then(|| Following::start(&config.data)).transpose();
         let following = following.map_err(|error| StartError::Thread(error.to_string()))?;
         let admin = Admin::new(Arc::new(config.clone()), store.clone(), contracts.clone(), door.clone());
-        let audit = Audit::new(&config.data, door, shared.registry.clone())?;
+        let audit = Audit::new(&config.data, door, shared.registry.clone(), shared.log.clone())?;
         let infra = Infra::new(&health, admin.clone(), audit.clone(), &served.catalogue.contracts)
             .ok_or(StartError::Reflection)?;
         let (served_to, served) = watch::channel(served);

@@ -2,6 +2,7 @@
 //! of C2SP tlog-tiles, below `/log/`.
 
 use super::{Asked, Web, json};
+use crate::access::reads::Bounds;
 use crate::exchange_log::LogPaths;
 use crate::exchange_log::pruned::PRUNED_FILE;
 use crate::exchange_log::reader::published_file;
@@ -12,7 +13,10 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
 use serde_json::json;
+use std::path::Path;
 
+/// What auditors may read at once: as many requests as a connection carries, of files of some kilobytes (16 MB at most).
+pub(super) const READS: Bounds = Bounds { total: 256, per_holder: 64, per_second: 2_000, burst: 4_000, threads: 4 };
 /// Tiles and bundles never change.
 const FOR_EVER: &str = "private, max-age=31536000, immutable";
 
@@ -31,26 +35,15 @@ impl Web {
         let denied = || json(StatusCode::FORBIDDEN, &json!({ "error": "access_denied" }), "no-store");
         let missing = || json(StatusCode::NOT_FOUND, &json!({ "error": "not_found" }), "no-store");
         let Some(peer) = &asked.peer else { return denied() };
-        if self.door.admit(peer, "log.read", &[Role::Auditor]).await.is_err() {
-            return denied();
-        }
+        let Ok(staff) = self.door.admit(peer, "log.read", &[Role::Auditor]).await else { return denied() };
         let Some(file) = LogFile::parse(asked.path.strip_prefix("/log/").unwrap_or("")) else { return missing() };
+        let Ok(permit) = self.reads.begin(&staff.id) else { return busy() };
         let root = LogPaths::new(&self.config.data).tiles;
-        let plain = |name: &str| std::fs::read(root.join(name)).ok();
-        // The right edge of an older checkpoint is cut out of what took its place: it is there for as long as its reader
-        // needs.
-        let (bytes, kind, cache) = match file {
-            LogFile::Checkpoint => {
-                (published_file(&root).ok().and_then(plain), "text/plain; charset=utf-8", "no-cache")
-            }
-            LogFile::Pruned => (plain(PRUNED_FILE), "text/plain; charset=utf-8", "no-cache"),
-            LogFile::Tile { level, index, width } => {
-                (tile_bytes(&root, level, index, width).ok(), "application/octet-stream", FOR_EVER)
-            }
-            LogFile::Bundle { index, width } => {
-                (bundle_bytes(&root, index, width).ok(), "application/octet-stream", FOR_EVER)
-            }
+        let (kind, cache) = match file {
+            LogFile::Checkpoint | LogFile::Pruned => ("text/plain; charset=utf-8", "no-cache"),
+            LogFile::Tile { .. } | LogFile::Bundle { .. } => ("application/octet-stream", FOR_EVER),
         };
+        let bytes = permit.run(move || file.read(&root)).await.flatten();
         let Some(bytes) = bytes else { return missing() };
         let mut answer = Response::new(Full::new(Bytes::from(bytes)));
         answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
@@ -59,7 +52,26 @@ impl Web {
     }
 }
 
+/// Too many reads are under way, or begin too fast.
+fn busy() -> Response<Full<Bytes>> {
+    let mut answer = json(StatusCode::TOO_MANY_REQUESTS, &json!({ "error": "temporarily_unavailable" }), "no-store");
+    answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    answer
+}
+
 impl LogFile {
+    /// Its bytes. The right edge of an older checkpoint is cut out of what took its place: it is there for as long as its
+    /// reader needs.
+    fn read(self, root: &Path) -> Option<Vec<u8>> {
+        let plain = |name: &str| std::fs::read(root.join(name)).ok();
+        match self {
+            LogFile::Checkpoint => published_file(root).ok().and_then(plain),
+            LogFile::Pruned => plain(PRUNED_FILE),
+            LogFile::Tile { level, index, width } => tile_bytes(root, level, index, width).ok(),
+            LogFile::Bundle { index, width } => bundle_bytes(root, index, width).ok(),
+        }
+    }
+
     /// `tile/<level or entries>/<index>[.p/<width>]` and two names, nothing else: no other file can be reached.
     fn parse(name: &str) -> Option<Self> {
         match name {

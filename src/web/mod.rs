@@ -8,6 +8,7 @@ mod recorder;
 
 pub use oauth::INTROSPECT;
 
+use crate::access::reads::Reads;
 use crate::access::staff::StaffDoor;
 use crate::config::Config;
 use crate::exchange_log::ExchangeLog;
@@ -51,6 +52,7 @@ pub struct Web {
     tokens: crate::access::token::TokenChecker,
     log: ExchangeLog,
     door: StaffDoor,
+    reads: Arc<Reads>,
     recorder: recorder::Recorder,
     signer: oauth::CurrentSigner,
 }
@@ -120,6 +122,7 @@ impl Web {
         Ok(Web {
             tokens: crate::access::token::TokenChecker::new(&said.issuer, &said.audience, said.leeway_s),
             door: StaffDoor::new(registry.clone(), log.clone(), &config.node),
+            reads: Reads::new(log::READS),
             recorder: recorder::Recorder::start(store.clone())?,
             signer: oauth::CurrentSigner::default(),
             config,

@@ -34,9 +34,6 @@ pub struct Hour {
     pub answer_bytes: u64,
 }
 
-/// Exchanges by the hour.
-pub type Hours = Vec<Hour>;
-
 /// Conditions on a row, and their values.
 #[derive(Default)]
 struct Conditions {
@@ -101,9 +98,15 @@ impl Index {
         Ok(rows.map(|row| row.map(i64::unsigned_abs)).collect::<Result<_, _>>()?)
     }
 
-    /// Exchanges by the hour, from one hour (since 1970) until before another.
-    pub fn hours(&self, query: &Query, from: i64, to: i64) -> Result<Hours, AuditError> {
-        let Some(conditions) = self.conditions(query)? else { return Ok(Vec::new()) };
+    /// Exchanges by the hour, from one hour (since 1970) until before another, until `take` says stop.
+    pub fn hours(
+        &self,
+        query: &Query,
+        from: i64,
+        to: i64,
+        mut take: impl FnMut(Hour) -> bool,
+    ) -> Result<(), AuditError> {
+        let Some(conditions) = self.conditions(query)? else { return Ok(()) };
         let sql = format!(
             "SELECT hour, c.text, a.text, s.text, o.text, r.text, exchanges, total_us, answer_bytes FROM hours
              JOIN names c ON c.id = client JOIN names a ON a.id = agency JOIN names s ON s.id = source
@@ -128,7 +131,12 @@ impl Index {
                 answer_bytes: count(row, 8)?,
             })
         })?;
-        Ok(rows.collect::<Result<_, _>>()?)
+        for row in rows {
+            if !take(row?) {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// The places between which entries of a time must be. Entries stand in the order of their ends, but a clock may go

@@ -13,7 +13,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-pub use find::{Hour, Hours};
+pub use find::Hour;
 pub use thread::{Following, rebuild};
 
 /// Version of the tables: an index of another one is made anew.

@@ -1,24 +1,26 @@
 //! `ndxp.audit.v1`: for auditors, by the role of their certificate's name; and receipts for whoever made the exchange.
 //! Everything reads the log's files on a thread of its own, never on one that serves calls.
 
+mod receipts;
 mod streams;
 
 use super::index::Index;
 use super::query::{Query, known_as};
 use super::search::{self, Page};
 use super::{AuditError, odd, statistics};
+use crate::access::reads::{Bounds, ReadPermit, Reads};
 use crate::access::staff::StaffDoor;
 use crate::contract::formats::{self, Format};
 use crate::contract::validate::Violation;
 use crate::exchange_log::proof;
 use crate::exchange_log::pseudonym::{PersonKind, Pseudonyms};
 use crate::exchange_log::reader::{Found, LogReader};
-use crate::exchange_log::receipt::Receipt;
-use crate::exchange_log::{Entry, LogError};
+use crate::exchange_log::{Entry, ExchangeLog, LogError};
 use crate::identity::Peer;
 use crate::registry::{Role, Snapshot};
 use crate::status::{Reason, Refusal};
 use arc_swap::ArcSwap;
+use receipts::Of;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -38,8 +40,14 @@ const AUDITOR: &[Role] = &[Role::Auditor];
 const PAGE: (u32, u32) = (100, 1_000);
 /// Longest that a page takes to find.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// Longest wait until a new entry is under a checkpoint.
-const SEALED_WITHIN: Duration = Duration::from_secs(3);
+/// Most counts in one answer: a month of hours of a province's busy systems and operations.
+const MAX_COUNTS: usize = 100_000;
+/// What auditors may read at once, streams included. A page holds some megabytes at most.
+const BY_STAFF: Bounds = Bounds { total: 64, per_holder: 8, per_second: 50, burst: 200, threads: 8 };
+/// Streams of auditors at once: each holds a page, and goes on for as long as its reader likes.
+const STREAMS: Bounds = Bounds { total: 32, per_holder: 4, per_second: 5, burst: 20, threads: 4 };
+/// What clients may read at once, which is receipts. Threads of their own: clients never keep an auditor waiting.
+const BY_CLIENTS: Bounds = Bounds { total: 256, per_holder: 4, per_second: 50, burst: 100, threads: 4 };
 
 /// The service.
 #[derive(Clone)]
@@ -47,7 +55,11 @@ pub struct Audit {
     data: PathBuf,
     door: StaffDoor,
     registry: Arc<ArcSwap<Snapshot>>,
+    log: ExchangeLog,
     pseudonyms: Arc<Pseudonyms>,
+    reads: Arc<Reads>,
+    streams: Arc<Reads>,
+    receipts: Arc<Reads>,
 }
 
 type Told<T> = Result<Response<T>, Status>;
@@ -69,14 +81,13 @@ fn unknown() -> Status {
     refused(Refusal::with(Reason::ObjectUnknown, "the log has no such exchange"))
 }
 
-/// Off the threads that serve calls.
+/// Off the threads that serve calls, as soon as one of the few that read is free.
 async fn reading<T: Send + 'static>(
+    permit: &ReadPermit,
     read: impl FnOnce() -> Result<T, AuditError> + Send + 'static,
 ) -> Result<T, Status> {
-    match tokio::task::spawn_blocking(read).await {
-        Ok(read) => read.map_err(failed),
-        Err(_) => Err(refused(Reason::ExchangeLogUnavailable.into())),
-    }
+    let read = permit.run(read).await;
+    read.ok_or_else(|| refused(Reason::ExchangeLogUnavailable.into()))?.map_err(failed)
 }
 
 fn entry_message(found: Found) -> api::LogEntry {
@@ -87,38 +98,28 @@ fn exchange_id(text: &str) -> Result<[u8; 16], Status> {
     uuid::Uuid::parse_str(text).map(uuid::Uuid::into_bytes).map_err(|_| invalid("exchange_id", "must be a UUID"))
 }
 
-/// A receipt of the last entry of an exchange, or of the entry at an index; `None` where it is not under a checkpoint yet.
-fn receipt(data: &Path, of: &api::get_receipt_request::Of) -> Result<Option<(Receipt, Entry)>, AuditError> {
-    let reader = LogReader::open(data)?;
-    let found = match of {
-        api::get_receipt_request::Of::Index(index) if *index < reader.size() => {
-            reader.entry(*index)?.map(|entry| Found { index: *index, entry })
-        }
-        api::get_receipt_request::Of::Index(_) => None,
-        api::get_receipt_request::Of::ExchangeId(id) => {
-            let id = uuid::Uuid::parse_str(id).unwrap_or_default().into_bytes();
-            search::exchange(&reader, Index::read(data)?.as_ref(), &id)?.pop()
-        }
-    };
-    let Some(Found { index, entry }) = found else { return Ok(None) };
-    Ok(Receipt::make(&reader, index)?.map(|receipt| (receipt, entry)))
-}
-
 impl Audit {
     /// The service over a data folder.
-    pub fn new(data: &Path, door: StaffDoor, registry: Arc<ArcSwap<Snapshot>>) -> Result<Self, LogError> {
+    pub fn new(
+        data: &Path,
+        door: StaffDoor,
+        registry: Arc<ArcSwap<Snapshot>>,
+        log: ExchangeLog,
+    ) -> Result<Self, LogError> {
         let pseudonyms = Arc::new(Pseudonyms::open(&crate::exchange_log::pseudonym::folder(data))?);
-        Ok(Audit { data: data.to_owned(), door, registry, pseudonyms })
+        let (reads, streams, receipts) = (Reads::new(BY_STAFF), Reads::new(STREAMS), Reads::new(BY_CLIENTS));
+        Ok(Audit { data: data.to_owned(), door, registry, log, pseudonyms, reads, streams, receipts })
     }
 
     fn peer<T>(request: &Request<T>) -> Result<Arc<Peer>, Status> {
         request.extensions().get::<Arc<Peer>>().cloned().ok_or_else(|| refused(Reason::StaffUnknown.into()))
     }
 
-    /// Lets an auditor in.
-    async fn auditor<T>(&self, request: &Request<T>, act: &str) -> Result<(), Status> {
+    /// Lets an auditor in, to read.
+    async fn auditor<T>(&self, request: &Request<T>, act: &str) -> Result<ReadPermit, Status> {
         let peer = Self::peer(request)?;
-        self.door.admit(&peer, act, AUDITOR).await.map(|_| ()).map_err(refused)
+        let staff = self.door.admit(&peer, act, AUDITOR).await.map_err(refused)?;
+        self.reads.begin(&staff.id).map_err(refused)
     }
 
     /// Lets an auditor in with a query. One that names somebody is in the log, with its reason, before it is answered.
@@ -128,9 +129,11 @@ impl Audit {
         act: &str,
         query: Option<api::Query>,
         reason: &str,
-    ) -> Result<Query, Status> {
+        reads: &Arc<Reads>,
+    ) -> Result<(Query, ReadPermit), Status> {
         let peer = Self::peer(request)?;
         let staff = self.door.admit(&peer, act, AUDITOR).await.map_err(refused)?;
+        let permit = reads.begin(&staff.id).map_err(refused)?;
         let api::Query { subject, official, .. } = query.clone().unwrap_or_default();
         let read = self.query(query.unwrap_or_default())?;
         if read.names_somebody() {
@@ -151,7 +154,7 @@ impl Audit {
             };
             self.door.note(&entry).await.map_err(refused)?;
         }
-        Ok(read)
+        Ok((read, permit))
     }
 
     fn query(&self, query: api::Query) -> Result<Query, Status> {
@@ -175,32 +178,20 @@ impl Audit {
             to_us: time(query.to_us),
         })
     }
-
-    async fn receipt_of(&self, of: api::get_receipt_request::Of) -> Result<(Receipt, Entry), Status> {
-        let began = Instant::now();
-        loop {
-            let (data, of) = (self.data.clone(), of.clone());
-            match reading(move || receipt(&data, &of)).await? {
-                Some(found) => return Ok(found),
-                None if began.elapsed() < SEALED_WITHIN => tokio::time::sleep(Duration::from_millis(150)).await,
-                None => return Err(unknown()),
-            }
-        }
-    }
 }
 
 #[tonic::async_trait]
 impl AuditService for Audit {
     async fn search(&self, request: Request<api::SearchRequest>) -> Told<api::SearchResponse> {
         let api::SearchRequest { query, page_size, page_token, reason } = request.get_ref().clone();
-        let query = self.asked(&request, "audit.search", query, &reason).await?;
+        let (query, permit) = self.asked(&request, "audit.search", query, &reason, &self.reads).await?;
         let before = match page_token.as_str() {
             "" => None,
             token => Some(token.parse().map_err(|_| invalid("page_token", "must be one that this service gave"))?),
         };
         let limit = if page_size == 0 { PAGE.0 } else { page_size.min(PAGE.1) } as usize;
         let data = self.data.clone();
-        let page = reading(move || {
+        let page = reading(&permit, move || {
             let (reader, index) = (LogReader::open(&data)?, Index::read(&data)?);
             search::page(&reader, index.as_ref(), &query, before, limit, Some(Instant::now() + PATIENCE))
         });
@@ -212,10 +203,11 @@ impl AuditService for Audit {
     }
 
     async fn get(&self, request: Request<api::GetRequest>) -> Told<api::GetResponse> {
-        self.auditor(&request, "audit.get").await?;
+        let permit = self.auditor(&request, "audit.get").await?;
         let id = exchange_id(&request.get_ref().exchange_id)?;
         let data = self.data.clone();
-        let found = reading(move || search::exchange(&LogReader::open(&data)?, Index::read(&data)?.as_ref(), &id));
+        let found =
+            reading(&permit, move || search::exchange(&LogReader::open(&data)?, Index::read(&data)?.as_ref(), &id));
         let entries: Vec<_> = found.await?.into_iter().map(entry_message).collect();
         if entries.is_empty() { Err(unknown()) } else { Ok(Response::new(api::GetResponse { entries })) }
     }
@@ -224,12 +216,12 @@ impl AuditService for Audit {
 
     async fn tail(&self, request: Request<api::TailRequest>) -> Told<Self::TailStream> {
         let api::TailRequest { query, from_index, reason } = request.get_ref().clone();
-        let query = self.asked(&request, "audit.tail", query, &reason).await?;
-        Ok(Response::new(streams::tail(self.data.clone(), query, from_index)))
+        let (query, permit) = self.asked(&request, "audit.tail", query, &reason, &self.streams).await?;
+        Ok(Response::new(streams::tail(self.data.clone(), self.log.watch_sealed(), query, from_index, permit)))
     }
 
     async fn statistics(&self, request: Request<api::StatisticsRequest>) -> Told<api::StatisticsResponse> {
-        self.auditor(&request, "audit.statistics").await?;
+        let permit = self.auditor(&request, "audit.statistics").await?;
         let api::StatisticsRequest { query, bucket } = request.into_inner();
         let query = self.query(query.unwrap_or_default())?;
         if !statistics::counts(&query) {
@@ -240,9 +232,12 @@ impl AuditService for Audit {
         }
         let days = bucket == api::Bucket::Day as i32;
         let data = self.data.clone();
-        let counts = reading(move || {
-            statistics::statistics(&LogReader::open(&data)?, Index::read(&data)?.as_ref(), &query, days)
+        let counts = reading(&permit, move || {
+            let (reader, index) = (LogReader::open(&data)?, Index::read(&data)?);
+            statistics::statistics(&reader, index.as_ref(), &query, days, MAX_COUNTS)
         });
+        let too_many = "has too many counts: ask for less time, or for one client, source or operation";
+        let counts = counts.await?.ok_or_else(|| invalid("query", too_many))?;
         let message = |one: super::index::Hour| api::Count {
             from: one.hour * 3_600,
             client: one.client,
@@ -254,17 +249,17 @@ impl AuditService for Audit {
             total_us: one.total_us,
             answer_bytes: one.answer_bytes,
         };
-        Ok(Response::new(api::StatisticsResponse { counts: counts.await?.into_iter().map(message).collect() }))
+        Ok(Response::new(api::StatisticsResponse { counts: counts.into_iter().map(message).collect() }))
     }
 
     async fn list_findings(&self, request: Request<api::ListFindingsRequest>) -> Told<api::ListFindingsResponse> {
-        self.auditor(&request, "audit.findings").await?;
+        let permit = self.auditor(&request, "audit.findings").await?;
         let api::ListFindingsRequest { from_us, to_us } = request.into_inner();
         if from_us >= to_us || to_us.saturating_sub(from_us) > odd::LONGEST_US {
             return Err(invalid("to_us", "must be after from_us, by at most 31 days"));
         }
         let data = self.data.clone();
-        let found = reading(move || {
+        let found = reading(&permit, move || {
             let index = Index::read(&data)?;
             index.map(|index| odd::findings(&index, from_us, to_us)).transpose()
         });
@@ -282,9 +277,9 @@ impl AuditService for Audit {
     }
 
     async fn get_checkpoint(&self, request: Request<api::GetCheckpointRequest>) -> Told<api::GetCheckpointResponse> {
-        self.auditor(&request, "audit.checkpoint").await?;
+        let permit = self.auditor(&request, "audit.checkpoint").await?;
         let data = self.data.clone();
-        let reader = reading(move || Ok(LogReader::sealed_only(&data)?)).await?;
+        let reader = reading(&permit, move || Ok(LogReader::sealed_only(&data)?)).await?;
         let published = reader.published().map_err(|error| failed(error.into()))?;
         let (checkpoint, verifier_key) =
             (published.map(|one| one.note).unwrap_or_default(), reader.verifier().to_string());
@@ -295,17 +290,17 @@ impl AuditService for Audit {
         let peer = Self::peer(&request)?;
         // Whoever made an exchange gets its receipt; whoever else asks must be an auditor.
         let client = peer.identify(&self.registry.load()).ok();
-        if client.is_none() {
-            self.auditor(&request, "audit.receipt").await?;
-        }
-        let Some(of) = request.into_inner().of else { return Err(invalid("of", "must name an exchange or an index")) };
-        if let api::get_receipt_request::Of::ExchangeId(id) = &of {
-            exchange_id(id)?;
-        }
-        let (receipt, entry) = self.receipt_of(of).await?;
-        if client.is_some_and(|client| client.client.id != entry.client) {
-            return Err(unknown());
-        }
+        let permit = match &client {
+            Some(client) => self.receipts.begin(&client.client.id).map_err(refused)?,
+            None => self.auditor(&request, "audit.receipt").await?,
+        };
+        let of = match request.into_inner().of {
+            Some(api::get_receipt_request::Of::ExchangeId(id)) => Of::Exchange(exchange_id(&id)?),
+            Some(api::get_receipt_request::Of::Index(index)) => Of::Index(index),
+            None => return Err(invalid("of", "must name an exchange or an index")),
+        };
+        let client = client.as_ref().map(|client| client.client.id.as_str());
+        let receipt = self.receipt(of, client, &permit).await?;
         Ok(Response::new(api::GetReceiptResponse { index: receipt.index, receipt: receipt.to_text() }))
     }
 
@@ -313,15 +308,15 @@ impl AuditService for Audit {
         &self,
         request: Request<api::ProveConsistencyRequest>,
     ) -> Told<api::ProveConsistencyResponse> {
-        self.auditor(&request, "audit.consistency").await?;
+        let permit = self.auditor(&request, "audit.consistency").await?;
         let api::ProveConsistencyRequest { old_size, new_size } = request.into_inner();
         let data = self.data.clone();
-        let reader = reading(move || Ok(LogReader::sealed_only(&data)?)).await?;
+        let reader = reading(&permit, move || Ok(LogReader::sealed_only(&data)?)).await?;
         let new_size = if new_size == 0 { reader.sealed() } else { new_size };
         if old_size == 0 || old_size > new_size || new_size > reader.sealed() {
             return Err(invalid("old_size", "must be at least 1, at most new_size, and that at most the checkpoint's"));
         }
-        let proof = reading(move || {
+        let proof = reading(&permit, move || {
             let nodes = |level: u32, at: u64| reader.node(level, at);
             let path = proof::consistency(&nodes, old_size, new_size)?;
             Ok((path, proof::root(&nodes, old_size)?, proof::root(&nodes, new_size)?))
@@ -336,7 +331,7 @@ impl AuditService for Audit {
 
     async fn export(&self, request: Request<api::ExportRequest>) -> Told<Self::ExportStream> {
         let api::ExportRequest { query, reason } = request.get_ref().clone();
-        let query = self.asked(&request, "audit.export", query, &reason).await?;
-        Ok(Response::new(streams::export(self.data.clone(), query)))
+        let (query, permit) = self.asked(&request, "audit.export", query, &reason, &self.streams).await?;
+        Ok(Response::new(streams::export(self.data.clone(), query, permit)))
     }
 }

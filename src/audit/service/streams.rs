@@ -1,117 +1,115 @@
-//! Answers that are streams: read ahead by a few entries, no faster than the auditor takes them.
+//! Answers that are streams: a page is read when the auditor has taken the one before, on a thread that is free again
+//! before anything of it is sent. An auditor who takes nothing holds a page in memory, and no thread.
 
-use super::{api, entry_message, failed};
+use super::{api, entry_message, reading};
+use crate::access::reads::ReadPermit;
 use crate::audit::AuditError;
 use crate::audit::index::Index;
 use crate::audit::query::Query;
 use crate::audit::search;
+use crate::exchange_log::Entry;
 use crate::exchange_log::proof::inclusion;
 use crate::exchange_log::reader::{Found, LogReader, Published};
 use crate::exchange_log::tree::TILE;
-use futures_util::Stream;
+use futures_util::{Stream, TryStreamExt, stream};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::time::Duration;
-use tokio::sync::mpsc::{self, Receiver, Sender};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
 use tonic::Status;
 
 /// Parts of an answer.
 pub type Parts<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-/// Entries that are read ahead.
-const AHEAD: usize = 64;
-/// How often the log is looked at for more.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// Entries of an export that are found at once.
-const PAGE: usize = 1_000;
+/// Entries of an export that are found at once: 16 MB where each is as large as it may be, a tenth of a MB as a rule.
+const PAGE: usize = 256;
+/// Longest that a part takes to find.
+const PATIENCE: Duration = Duration::from_millis(500);
 
-fn parts<T: Send + 'static>(receiver: Receiver<Result<T, Status>>) -> Parts<T> {
-    Box::pin(futures_util::stream::unfold(receiver, |mut receiver| async move {
-        receiver.recv().await.map(|part| (part, receiver))
-    }))
-}
-
-/// The caller is gone, or the log cannot be read.
-enum End {
-    Gone,
-    Failed(AuditError),
-}
-
-impl<E: Into<AuditError>> From<E> for End {
-    fn from(error: E) -> Self {
-        End::Failed(error.into())
-    }
+/// A page of parts, one after the other.
+fn each<T>(page: Vec<T>) -> impl Stream<Item = Result<T, Status>> {
+    stream::iter(page.into_iter().map(Ok))
 }
 
 /// Entries from an index on (0: from the next one to come), as they come under the checkpoint.
-pub(super) fn tail(data: PathBuf, query: Query, from: u64) -> Parts<api::LogEntry> {
-    let (to, receiver) = mpsc::channel(AHEAD);
-    tokio::spawn(async move {
-        let mut next = (from > 0).then_some(from);
-        while !to.is_closed() {
-            let (step_data, step_query, step_to) = (data.clone(), query.clone(), to.clone());
-            let step = tokio::task::spawn_blocking(move || tail_step(&step_data, &step_query, next, &step_to)).await;
-            match step {
-                Ok(Ok(at)) => next = Some(at),
-                Ok(Err(End::Failed(error))) => return drop(to.send(Err(failed(error))).await),
-                Ok(Err(End::Gone)) | Err(_) => return,
-            }
-            tokio::time::sleep(LOOK_EVERY).await;
+pub(super) fn tail(
+    data: PathBuf,
+    sealed: watch::Receiver<u64>,
+    query: Query,
+    from: u64,
+    permit: ReadPermit,
+) -> Parts<api::LogEntry> {
+    let next = if from > 0 { from } else { *sealed.borrow() };
+    let state = (data, sealed, query, permit, next);
+    let pages = stream::try_unfold(state, |(data, mut sealed, query, permit, next)| async move {
+        // A log that is closed has no more.
+        if sealed.wait_for(|sealed| *sealed > next).await.is_err() {
+            return Ok::<_, Status>(None);
         }
+        let (page_data, page_query) = (data.clone(), query.clone());
+        let (page, next) = reading(&permit, move || tail_page(&page_data, &page_query, next)).await?;
+        Ok(Some((each(page), (data, sealed, query, permit, next))))
     });
-    parts(receiver)
+    Box::pin(pages.try_flatten())
 }
 
-fn tail_step(
-    data: &Path,
-    query: &Query,
-    next: Option<u64>,
-    to: &Sender<Result<api::LogEntry, Status>>,
-) -> Result<u64, End> {
-    let reader = LogReader::sealed_only(data)?;
-    let mut at = next.unwrap_or(reader.sealed());
-    while at < reader.sealed() {
+/// The entries that fit from an index on, of the first bundle that has any; and where to go on.
+fn tail_page(data: &Path, query: &Query, next: u64) -> Result<(Vec<api::LogEntry>, u64), AuditError> {
+    let (reader, until) = (LogReader::sealed_only(data)?, Instant::now() + PATIENCE);
+    let (mut at, mut page) = (next, Vec::new());
+    while at < reader.sealed() && page.is_empty() && Instant::now() < until {
         let bundle = at / TILE as u64;
         let first = bundle * TILE as u64;
         for (place, bytes) in reader.bundle(bundle)?.unwrap_or_default().iter().enumerate() {
             let index = first + place as u64;
-            let fits =
-                index >= at && crate::exchange_log::Entry::from_bytes(bytes).is_some_and(|entry| query.fits(&entry));
-            if let Some(entry) = fits.then(|| reader.entry(index)).transpose()?.flatten() {
-                to.blocking_send(Ok(entry_message(Found { index, entry }))).map_err(|_| End::Gone)?;
-            }
+            let entry = (index >= at).then(|| Entry::from_bytes(bytes)).flatten().filter(|entry| query.fits(entry));
+            page.extend(entry.map(|entry| entry_message(Found { index, entry })));
         }
         at = (first + TILE as u64).min(reader.sealed());
     }
-    Ok(at)
+    Ok((page, at))
 }
 
 /// Every entry that fits, with its proof under one checkpoint.
-pub(super) fn export(data: PathBuf, query: Query) -> Parts<api::ExportPart> {
-    let (to, receiver) = mpsc::channel(AHEAD);
-    tokio::task::spawn_blocking(move || {
-        if let Err(End::Failed(error)) = export_all(&data, &query, &to) {
-            let _ = to.blocking_send(Err(failed(error)));
-        }
+pub(super) fn export(data: PathBuf, query: Query, permit: ReadPermit) -> Parts<api::ExportPart> {
+    let pages = stream::try_unfold((Export::Begin(data, query), permit), |(export, permit)| async move {
+        let Some((page, export)) = reading(&permit, move || export.page()).await? else { return Ok::<_, Status>(None) };
+        Ok(Some((each(page), (export, permit))))
     });
-    parts(receiver)
+    Box::pin(pages.try_flatten())
 }
 
-fn export_all(data: &Path, query: &Query, to: &Sender<Result<api::ExportPart, Status>>) -> Result<(), End> {
-    let (reader, index) = (LogReader::sealed_only(data)?, Index::read(data)?);
-    let send = |part| to.blocking_send(Ok(part)).map_err(|_| End::Gone);
-    let Some(Published { size, note }) = reader.published()? else { return Ok(()) };
-    send(api::ExportPart { checkpoint: note, ..api::ExportPart::default() })?;
-    let mut before = Some(size);
-    while let Some(at) = before {
-        let page = search::page(&reader, index.as_ref(), query, Some(at), PAGE, None)?;
-        for found in page.found {
+/// Where an export stands.
+enum Export {
+    Begin(PathBuf, Query),
+    /// With the reader of the moment at which it began, the checkpoint's size, and what comes next.
+    Goes(Box<(LogReader, Option<Index>, Query)>, u64, Option<u64>),
+}
+
+impl Export {
+    /// The next page, which may be empty; `None` at the end.
+    fn page(self) -> Result<Option<(Vec<api::ExportPart>, Self)>, AuditError> {
+        let (log, size, before) = match self {
+            Export::Begin(data, query) => {
+                let (reader, index) = (LogReader::sealed_only(&data)?, Index::read(&data)?);
+                let Some(Published { size, note }) = reader.published()? else { return Ok(None) };
+                let head = api::ExportPart { checkpoint: note, ..api::ExportPart::default() };
+                return Ok(Some((vec![head], Export::Goes(Box::new((reader, index, query)), size, Some(size)))));
+            }
+            Export::Goes(log, size, before) => (log, size, before),
+        };
+        let Some(before) = before else { return Ok(None) };
+        let (reader, index, query) = log.as_ref();
+        let until = Some(Instant::now() + PATIENCE);
+        let found = search::page(reader, index.as_ref(), query, Some(before), PAGE, until)?;
+        let part = |found: Found| {
             let path = inclusion(&|level, at| reader.node(level, at), found.index, size)?;
             let path = path.into_iter().map(|hash| hash.to_vec()).collect();
             let (index, entry) = (found.index, found.entry.to_bytes());
-            send(api::ExportPart { checkpoint: String::new(), index, entry, path })?;
-        }
-        before = page.before;
+            Ok(api::ExportPart { checkpoint: String::new(), index, entry, path })
+        };
+        let page = found.found.into_iter().map(part).collect::<Result<Vec<_>, AuditError>>()?;
+        let before = found.before;
+        Ok(Some((page, Export::Goes(log, size, before))))
     }
-    Ok(())
 }

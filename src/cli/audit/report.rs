@@ -88,7 +88,7 @@ fn method(operation: &Value) -> String {
 
 /// A period in numbers: from the counts by the hour where they can tell, otherwise from the entries.
 pub fn period(log: &Opened, query: &Query, days: bool, output: Output) -> Result<(), CliError> {
-    let counts = statistics(&log.reader, log.index.as_ref(), query, days)?;
+    let counts = statistics(&log.reader, log.index.as_ref(), query, days, usize::MAX)?.unwrap_or_default();
     let mut sums: BTreeMap<_, (u64, u64, u64)> = BTreeMap::new();
     for Hour { hour, client, source, operation, outcome, exchanges, total_us, answer_bytes, .. } in counts {
         let day = if days { hour } else { 0 };

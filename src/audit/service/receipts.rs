@@ -1,0 +1,214 @@
+//! Receipts for whoever made the exchange, and for auditors. Any registered client may ask, without a token, so nothing
+//! here depends on what it asks for: an id is looked up in the index and in the few bundles that the index does not have
+//! yet, the journal is never read, and waiting for a checkpoint takes no thread.
+
+use super::{Audit, AuditError, failed, refused, unknown};
+use crate::access::reads::ReadPermit;
+use crate::audit::index::Index;
+use crate::exchange_log::reader::LogReader;
+use crate::exchange_log::receipt::Receipt;
+use crate::exchange_log::tree::TILE;
+use crate::exchange_log::{Entry, Kind};
+use crate::status::{Reason, Refusal};
+use std::path::Path;
+use std::time::{Duration, Instant};
+use tonic::Status;
+
+/// Longest wait until a new entry is sealed, and then cosigned.
+const SEALED_WITHIN: Duration = Duration::from_secs(3);
+/// How often a newer cosigned checkpoint is looked for, where the policy wants witnesses: some kilobytes are read.
+const COSIGNED_EVERY: Duration = Duration::from_millis(250);
+/// Most bundles that are read for an exchange that is not in the index yet: 20,000 entries, a second of the busiest log.
+const MAX_BUNDLES: u64 = 80;
+/// Clients are refused at multiples of this after their request, so that the time does not tell an unknown exchange from
+/// another's: reading an entry takes some hundred microseconds.
+const REFUSED_EVERY: Duration = Duration::from_millis(250);
+/// How far the clock of the machine that made an id may be ahead.
+const SKEW_MS: u64 = 60_000;
+
+/// What a receipt is wanted of.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Of {
+    /// The last entry of an exchange.
+    Exchange([u8; 16]),
+    /// The entry at an index.
+    Index(u64),
+}
+
+/// What was found among the sealed entries.
+enum Found {
+    /// The entry at an index.
+    Entry(u64, Box<Entry>),
+    /// There is none.
+    Missing,
+    /// Whether there is one is not known: the index is too far behind.
+    NotIndexed,
+}
+
+/// When an exchange id was made (RFC 9562, section 5.7), in milliseconds; `None` where it is no UUIDv7.
+fn made_ms(id: &[u8; 16]) -> Option<u64> {
+    let uuid = uuid::Uuid::from_bytes(*id);
+    let (seconds, nanos) = (uuid.get_version_num() == 7).then(|| uuid.get_timestamp())??.to_unix();
+    Some(seconds * 1_000 + u64::from(nanos) / 1_000_000)
+}
+
+/// Whether an exchange of this id can have been before now.
+fn may_exist(id: &[u8; 16]) -> bool {
+    let now = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0);
+    made_ms(id).is_some_and(|made| made <= now + SKEW_MS)
+}
+
+/// Whether an entry's bytes are of an exchange: its id stands behind version and kind, some bytes from the beginning.
+fn is_of(bytes: &[u8], id: &[u8; 16]) -> bool {
+    bytes.iter().take(32).enumerate().any(|(at, _)| bytes.get(at..at + 16) == Some(id))
+        && Entry::from_bytes(bytes).is_some_and(|entry| entry.exchange_id == id)
+}
+
+/// The last sealed entry of an exchange, or the sealed entry at an index.
+fn find(data: &Path, of: Of) -> Result<Found, AuditError> {
+    let reader = LogReader::sealed_only(data)?;
+    let id = match of {
+        Of::Index(index) if index < reader.sealed() => return Ok(at(index, reader.entry(index)?)),
+        Of::Index(_) => return Ok(Found::Missing),
+        Of::Exchange(id) => id,
+    };
+    let index = Index::read(data)?;
+    let indexed = index.as_ref().map_or(Ok(0), Index::indexed)?;
+    let mut before = reader.sealed();
+    // An entry is not written before its exchange has arrived.
+    let made_us = made_ms(&id).and_then(|made| i64::try_from(made.saturating_sub(SKEW_MS) * 1_000).ok()).unwrap_or(0);
+    for _ in 0..MAX_BUNDLES {
+        if before <= indexed {
+            break;
+        }
+        let bundle = (before - 1) / TILE as u64;
+        let first = bundle * TILE as u64;
+        let entries = reader.bundle(bundle)?.unwrap_or_default();
+        if let Some(place) = entries.iter().rposition(|bytes| is_of(bytes, &id)) {
+            let index = first + place as u64;
+            return Ok(at(index, reader.entry(index)?));
+        }
+        before = first;
+        let oldest = entries.first().and_then(|bytes| Entry::from_bytes(bytes)).map(|entry| entry.time_us);
+        if oldest.is_some_and(|oldest| oldest < made_us) {
+            break;
+        }
+        if before == 0 {
+            return Ok(Found::Missing);
+        }
+    }
+    if let Some(index) = &index
+        && let Some(place) = index.exchange(&id)?.pop()
+    {
+        // The index is not believed: what it names must be what was asked for.
+        let entry = reader.entry(place)?.filter(|entry| entry.exchange_id == id);
+        return Ok(at(place, entry));
+    }
+    Ok(if before <= indexed { Found::Missing } else { Found::NotIndexed })
+}
+
+fn at(index: u64, entry: Option<Entry>) -> Found {
+    entry.map_or(Found::Missing, |entry| Found::Entry(index, Box::new(entry)))
+}
+
+async fn read<T: Send + 'static>(
+    permit: &ReadPermit,
+    read: impl FnOnce() -> Result<T, AuditError> + Send + 'static,
+) -> Result<T, Status> {
+    let read = permit.run(read).await;
+    read.ok_or_else(|| refused(Reason::ExchangeLogUnavailable.into()))?.map_err(failed)
+}
+
+impl Audit {
+    /// The receipt of an entry: of any for an auditor, of its own for a client. A client is refused in the same words and
+    /// the same time whether an entry is not there or another's.
+    pub(super) async fn receipt(&self, of: Of, client: Option<&str>, permit: &ReadPermit) -> Result<Receipt, Status> {
+        let began = Instant::now();
+        let receipt = self.try_receipt(of, client, permit).await;
+        if client.is_some() && receipt.is_err() {
+            let turns = began.elapsed().as_millis() / REFUSED_EVERY.as_millis() + 1;
+            let at = began + REFUSED_EVERY * u32::try_from(turns).unwrap_or(u32::MAX);
+            tokio::time::sleep_until(at.into()).await;
+        }
+        receipt
+    }
+
+    async fn try_receipt(&self, of: Of, client: Option<&str>, permit: &ReadPermit) -> Result<Receipt, Status> {
+        // All whose caller was told their exchange are durable by now.
+        let durable = self.log.durable();
+        match of {
+            Of::Exchange(id) if !may_exist(&id) => return Err(unknown()),
+            Of::Index(index) if index >= durable => return Err(unknown()),
+            Of::Exchange(_) | Of::Index(_) => {}
+        }
+        let data = self.data.clone();
+        let mut found = read(permit, move || find(&data, of)).await?;
+        let own = |entry: &Entry| client.is_none_or(|client| entry.client == client);
+        // Only what has ended is the last of its exchange.
+        let whole = matches!(&found, Found::Entry(_, entry)
+            if own(entry) && (matches!(of, Of::Index(_)) || entry.kind() != Kind::Intent && entry.kind() != Kind::StreamOpened));
+        if !whole && self.sealed(durable).await {
+            let data = self.data.clone();
+            found = read(permit, move || find(&data, of)).await?;
+        }
+        match found {
+            Found::Entry(index, entry) if own(&entry) => self.proved(index, permit).await,
+            Found::Entry(..) | Found::Missing => Err(unknown()),
+            Found::NotIndexed => {
+                let detail = "the search index is behind or missing: ask by the entry's index (ndxp-log-index)";
+                Err(refused(Refusal::with(Reason::ExchangeLogUnavailable, detail)))
+            }
+        }
+    }
+
+    /// Waits until so many entries are sealed; false where that was so from the beginning, or does not come.
+    async fn sealed(&self, size: u64) -> bool {
+        let mut sealed = self.log.watch_sealed();
+        if *sealed.borrow_and_update() >= size {
+            return false;
+        }
+        let comes = sealed.wait_for(|sealed| *sealed >= size);
+        matches!(tokio::time::timeout(SEALED_WITHIN, comes).await, Ok(Ok(_)))
+    }
+
+    /// The receipt of a sealed entry, as soon as a checkpoint that counts covers it.
+    async fn proved(&self, index: u64, permit: &ReadPermit) -> Result<Receipt, Status> {
+        let began = Instant::now();
+        loop {
+            let data = self.data.clone();
+            let made = read(permit, move || Ok(Receipt::make(&LogReader::sealed_only(&data)?, index)?)).await?;
+            match made {
+                Some(receipt) => return Ok(receipt),
+                None if began.elapsed() < SEALED_WITHIN => tokio::time::sleep(COSIGNED_EVERY).await,
+                None => return Err(unknown()),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn d3_an_id_that_no_exchange_can_have_is_refused_unread() {
+        let now = uuid::Uuid::now_v7();
+        assert!(may_exist(now.as_bytes()));
+        let ahead = uuid::Timestamp::from_unix(uuid::NoContext, 4_000_000_000, 0);
+        for other in [uuid::Uuid::nil(), uuid::Uuid::new_v4(), uuid::Uuid::max(), uuid::Uuid::new_v7(ahead)] {
+            assert!(!may_exist(other.as_bytes()), "{other}");
+        }
+    }
+
+    #[test]
+    fn d3_an_entry_is_known_by_its_id_and_by_nothing_else() {
+        let entry = Entry::begin(Kind::Exchange, "dc1");
+        let id: [u8; 16] = entry.exchange_id.clone().try_into().unwrap();
+        assert!(is_of(&entry.to_bytes(), &id));
+        // The same bytes elsewhere are not its id.
+        let other =
+            Entry { certificate: id.to_vec(), node: String::new(), time_us: 0, ..Entry::begin(Kind::Exchange, "") };
+        assert!(!is_of(&other.to_bytes(), &id) && !is_of(&[], &id));
+    }
+}

@@ -1,0 +1,190 @@
+//! What one caller can take from all: nothing that it makes grow is without a bound, and each bound is reached here.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod support;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use ndxp_gateway::audit::service::api::{
+    GetReceiptRequest, GetReceiptResponse, SearchRequest, get_receipt_request::Of,
+};
+use ndxp_gateway::exchange_log::receipt::Receipt;
+use ndxp_gateway::pki::{DEFAULT_DAYS, Role as PkiRole, staff_uri};
+use ndxp_gateway::registry::sqlite::SqliteStore;
+use ndxp_gateway::registry::{Role, Staff, Store};
+use ndxp_gateway::server::registry_path;
+use prost::Message;
+use serde_json::json;
+use std::time::{Duration, Instant};
+use support::{Actor, Outside, Running, Stage, Told, UNIT, add_client, add_grant, files, issue};
+
+const RECEIPT: &str = "/ndxp.audit.v1.AuditService/GetReceipt";
+const SEARCH: &str = "/ndxp.audit.v1.AuditService/Search";
+
+async fn unit(actor: &Actor) -> Told {
+    actor.call(UNIT, json!({ "unitCode": "1057000" })).await
+}
+
+async fn receipt(actor: &Actor, of: Of) -> Told {
+    let request: Bytes = GetReceiptRequest { of: Some(of) }.encode_to_vec().into();
+    actor.raw(RECEIPT, &[], vec![request]).await.unwrap()
+}
+
+fn of(told: &Told) -> Of {
+    Of::ExchangeId(told.exchange())
+}
+
+fn parsed(told: &Told) -> Receipt {
+    let message = GetReceiptResponse::decode(told.answered.messages[0].clone()).unwrap();
+    Receipt::parse(&message.receipt).unwrap()
+}
+
+/// A registered auditor's connection, without a token.
+fn auditor(outside: &Outside, id: &str) -> Actor {
+    let store = SqliteStore::open(&registry_path(&outside.config.data)).unwrap();
+    outside.folder.pki().issue(id, &PkiRole::Staff(id.into()), DEFAULT_DAYS).unwrap();
+    store.add_staff(&Staff { id: id.into(), roles: vec![Role::Auditor], names: vec![staff_uri(id)] }).unwrap();
+    let base = format!("https://{}", outside.config.listen.grpc);
+    let caller = ndxp_gateway::caller::Caller::new(&base, &files(&outside.folder, id)).unwrap();
+    Actor { caller, token: String::new(), contracts: outside.contracts.clone() }
+}
+
+fn threads(gateway: &Running) -> usize {
+    std::fs::read_dir(format!("/proc/{}/task", gateway.0.id())).unwrap().count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn d3_whoever_made_an_exchange_gets_its_receipt_as_soon_as_it_is_sealed() {
+    let stage = Stage::start();
+    let (shop, _other) = (stage.system("shop"), stage.system("other"));
+    for _ in 0..5 {
+        let told = unit(&shop).await.ok();
+        let began = Instant::now();
+        let by_id = receipt(&shop, of(&told)).await.ok();
+        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+        let index: u64 = told.answered.text("ndxp-log-index").parse().unwrap();
+        assert_eq!(parsed(&by_id).index, index);
+        assert_eq!(parsed(&receipt(&shop, Of::Index(index)).await.ok()), parsed(&by_id));
+    }
+    // A refused one is an exchange, too.
+    let told = shop.raw(UNIT, &[], vec![Bytes::from_static(b"nonsense")]).await.unwrap();
+    assert_eq!(told.reason(), "REQUEST_MALFORMED");
+    receipt(&shop, of(&told)).await.ok();
+    stage.verify();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn d3_an_unknown_exchange_and_another_s_are_refused_alike() {
+    let stage = Stage::start();
+    let (shop, other) = (stage.system("shop"), stage.system("other"));
+    let told = unit(&other).await.ok();
+    receipt(&other, of(&told)).await.ok();
+    let unknown = Of::ExchangeId(uuid::Uuid::now_v7().to_string());
+    let index = told.answered.text("ndxp-log-index").parse().unwrap();
+    let mut seen = Vec::new();
+    for one in [of(&told), unknown, Of::Index(index), Of::Index(1 << 40), Of::ExchangeId(uuid::Uuid::nil().to_string())]
+    {
+        let began = Instant::now();
+        let told = receipt(&shop, one.clone()).await;
+        let took = began.elapsed();
+        seen.push((told.code(), told.reason(), told.answered.status.message().to_owned()));
+        // At the first multiple of a quarter second, and not before; a busy machine may be late.
+        assert!((Duration::from_millis(240)..Duration::from_millis(450)).contains(&took), "{one:?}: {took:?}");
+    }
+    assert_eq!(seen[0].1, "OBJECT_UNKNOWN");
+    assert!(seen.iter().all(|one| one == &seen[0]), "{seen:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn d3_a_client_that_asks_for_unknown_receipts_takes_neither_threads_nor_memory_nor_others_turn() {
+    let outside = Outside::new();
+    let lan = auditor(&outside, "lan");
+    let store = SqliteStore::open(&registry_path(&outside.config.data)).unwrap();
+    add_client(&store, &outside.folder, "other");
+    add_grant(&store, &outside.contracts, "other", &["*"], |_| {});
+    let token = issue(&store, &outside.config, &outside.folder, "other", Duration::from_secs(3_600), Duration::ZERO);
+    let gateway = Running::start(&outside.folder, &[]);
+    let actor = outside.actor();
+    let told = unit(&actor).await.ok();
+    receipt(&actor, of(&told)).await.ok();
+    let (memory, most_threads) = (support::memory(&gateway, "VmRSS"), threads(&gateway) + 24);
+    let end = Instant::now() + Duration::from_secs(3);
+    let flood = join_all((0..8).map(|_| async {
+        let actor = outside.actor();
+        let (mut limited, mut unknown) = (0, 0);
+        while Instant::now() < end {
+            let asked = (0..40).map(|_| receipt(&actor, Of::ExchangeId(uuid::Uuid::now_v7().to_string())));
+            for told in join_all(asked).await {
+                match told.reason().as_str() {
+                    "RATE_LIMITED" => limited += 1,
+                    "OBJECT_UNKNOWN" => unknown += 1,
+                    other => panic!("{other}"),
+                }
+            }
+        }
+        (limited, unknown)
+    }));
+    let base = format!("https://{}", outside.config.listen.grpc);
+    let caller = ndxp_gateway::caller::Caller::new(&base, &files(&outside.folder, "other")).unwrap();
+    let other = Actor { caller, token, contracts: outside.contracts.clone() };
+    let others = async {
+        while Instant::now() < end {
+            let began = Instant::now();
+            receipt(&other, of(&unit(&other).await.ok())).await.ok();
+            let search: Bytes = SearchRequest { page_size: 10, ..SearchRequest::default() }.encode_to_vec().into();
+            lan.raw(SEARCH, &[], vec![search]).await.unwrap().ok();
+            assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+            assert!(threads(&gateway) <= most_threads, "{} threads", threads(&gateway));
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    let (seen, ()) = tokio::join!(flood, others);
+    let (limited, unknown) = seen.iter().fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+    // Four at once, a quarter second each.
+    assert!(limited > 0 && (1..=4 * 16).contains(&unknown), "{limited} limited, {unknown} unknown");
+    let after = support::memory(&gateway, "VmRSS");
+    assert!(after < memory + 64 * 1_024, "memory grew from {memory} to {after} kB");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn d3_an_auditor_reads_within_bounds_and_streams_that_nobody_takes_hold_no_thread() {
+    let outside = Outside::new();
+    let (lan, hoa) = (auditor(&outside, "lan"), auditor(&outside, "hoa"));
+    let gateway = Running::start(&outside.folder, &[]);
+    let actor = outside.actor();
+    for _ in 0..20 {
+        unit(&actor).await.ok();
+    }
+    let before = threads(&gateway);
+    let open = |auditor: &Actor, path: &str| {
+        let (caller, path) = (auditor.caller.clone(), format!("/ndxp.audit.v1.AuditService/{path}"));
+        async move { caller.start(&path, &[], vec![Bytes::new()], None).await.unwrap() }
+    };
+    let mut held = Vec::new();
+    for number in 0..6 {
+        let mut stream = open(&lan, "Tail").await;
+        let first = tokio::time::timeout(Duration::from_millis(300), stream.next()).await;
+        if number < 4 {
+            assert!(!matches!(first, Ok(Err(_))), "stream {number} goes on");
+            held.push(stream);
+        } else {
+            assert!(matches!(first, Ok(Ok(None)) | Ok(Err(_))), "stream {number} is one too many");
+            use tonic_types::StatusExt;
+            assert_eq!(stream.end().1.get_details_error_info().unwrap().reason, "RATE_LIMITED");
+        }
+    }
+    // Another has its own share, and other reads go on.
+    let mut others = open(&hoa, "Export").await;
+    assert!(others.next().await.unwrap().is_some());
+    let search: Bytes = SearchRequest::default().encode_to_vec().into();
+    lan.raw(SEARCH, &[], vec![search]).await.unwrap().ok();
+    assert!(threads(&gateway) <= before + 8, "{} threads, {before} before", threads(&gateway));
+    // What ends gives its place back.
+    drop(held.pop());
+    drop(held.pop());
+    let freed = Instant::now();
+    while !open(&lan, "Export").await.next().await.is_ok_and(|first| first.is_some()) {
+        assert!(freed.elapsed() < Duration::from_secs(3), "its places do not come back");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
