@@ -21,18 +21,24 @@ fn main() -> Result<(), Failure> {
         set.file.retain(|file| names.contains(&file.name()));
         set
     };
+    // Clients are generated too: the command line works by them, from afar and in the process. No transport of tonic's own.
+    let services = || tonic_prost_build::configure().build_transport(false);
+    // Messages know their full names, by which the command line finds their descriptors.
+    let named = || {
+        let mut config = prost_build::Config::new();
+        config.enable_type_names();
+        config
+    };
     // First: entries are known here from their own module, and what is generated for them is written over below.
-    tonic_prost_build::configure()
-        .build_client(false)
+    services()
         .extern_path(".ndxp.log.v1", "crate::exchange_log::entry")
         .compile_fds(only(&["ndxp/log/v1/entry.proto", "ndxp/audit/v1/audit.proto"]))?;
     let options = ["ndxp/contract/v1/contract.proto", "ndxp/log/v1/entry.proto", "google/protobuf/descriptor.proto"];
     prost_build::Config::new().skip_debug(["ndxp.log.v1.Entry"]).compile_fds(only(&options))?;
     // A token must not be printed by accident.
-    tonic_prost_build::configure()
-        .build_client(false)
+    services()
         .skip_debug(["ndxp.admin.v1.IssueTokenResponse"])
-        .compile_fds(only(&["ndxp/admin/v1/admin.proto"]))?;
+        .compile_fds_with_config(only(&["ndxp/admin/v1/admin.proto"]), named())?;
     Ok(())
 }
 

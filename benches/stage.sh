@@ -20,9 +20,13 @@ port=$(sed -n 's/^gRPC on [0-9.]*:\([0-9]*\).*/\1/p' gateway.log)
 {
   "$bin" keys rotate
   "$bin" certs issue client --folder pki
+  "$bin" certs issue second --staff --folder pki
+  "$bin" staff add second --role approver
   "$bin" client add client --agency H49.12
   "$bin" grant add --client client --scope '*' --purpose '*' --field '*' --rate 1000000 --burst 1000000 --legal-basis bench
-  "$bin" grant approve "$("$bin" --output json grant list | python3 -c 'import json,sys; print(json.load(sys.stdin)[0]["id"])')" --as second
+  sleep 1
+  "$bin" grant approve "$("$bin" --output json grant list | python3 -c 'import json,sys; print(json.load(sys.stdin)[0]["id"])')" \
+    --remote "https://localhost:$port" --ca pki/ca.pem --certificate pki/second.pem
   "$bin" token issue --client client --certificate pki/client.pem ${SCOPE:+--scope "$SCOPE"} --out pki/token.jwt
 } > setup.log 2>&1
 sleep 1

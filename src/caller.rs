@@ -1,5 +1,8 @@
 //! A provincial system's side of the gateway: gRPC over mTLS with a token, messages by their contract. For `call`,
 //! `demo`, `bench` and tests; a system of another language does the same with its own gRPC library.
+//!
+//! A [`Caller`] is a `tower::Service` too, so that the generated clients of `ndxp.admin.v1` and `ndxp.audit.v1` work over
+//! the same connection.
 
 use crate::drivers::http::connector;
 use crate::frame::{FrameError, FrameReader, frame};
@@ -7,15 +10,23 @@ use crate::http2::client::{Http2, grpc_head};
 use crate::http2::{Http2Error, Incoming};
 use crate::identity::tls::{self, TlsFault};
 use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
+use http_body_util::BodyExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tonic::Status;
+use tonic::body::Body;
+use tower::Service;
 
-/// Largest answer message.
-const MAX_MESSAGE: usize = 64 << 20;
+/// Largest response message, in bytes.
+pub const MAX_MESSAGE: usize = 64 << 20;
+/// How long the service waits for the head of a response.
+const HEAD_WITHIN: Duration = Duration::from_secs(60);
 
 /// Why there was no answer.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +43,9 @@ pub enum CallerError {
     /// The connection broke in the middle of an answer.
     #[error("the answer broke off: {0}")]
     Broken(#[from] FrameError),
+    /// A request could not be encoded.
+    #[error("the request cannot be sent: {0}")]
+    Unsent(Box<Status>),
 }
 
 /// Files that say who calls.
@@ -132,6 +146,37 @@ impl Caller {
         }
         let (metadata, status) = answering.end();
         Ok(Answered { metadata, messages, status })
+    }
+}
+
+/// The transport of the generated clients. A request is sent when it is whole: no method of the services streams requests.
+impl Service<Request<Body>> for Caller {
+    type Response = Response<Body>;
+    type Error = CallerError;
+    type Future = BoxFuture<'static, Result<Response<Body>, CallerError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), CallerError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let caller = self.clone();
+        async move {
+            let (head, body) = request.into_parts();
+            let message = body.collect().await.map_err(|status| CallerError::Unsent(Box::new(status)))?.to_bytes();
+            let path = head.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+            let unreachable = |reason: String| CallerError::Unreachable(caller.base.clone(), reason);
+            let headers = || Ok::<_, Http2Error>(head.headers.clone());
+            let begun = caller.http2.begin(&path, headers).await;
+            let mut begun = begun.map_err(|error| unreachable(error.to_string()))?;
+            begun.request.whole([message]);
+            match tokio::time::timeout(HEAD_WITHIN, begun.answer.head()).await {
+                Ok(Ok(response)) => Ok(response.map(Body::new)),
+                Ok(Err(error)) => Err(unreachable(error.to_string())),
+                Err(_) => Err(unreachable(format!("no response within {} s", HEAD_WITHIN.as_secs()))),
+            }
+        }
+        .boxed()
     }
 }
 

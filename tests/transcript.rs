@@ -45,6 +45,7 @@ fn the_documented_administration_works_as_it_is_written() {
         .current_dir(&folder)
         .env("PATH", path)
         .env("NDXP_LOG", "warn")
+        .env("XDG_CONFIG_HOME", folder.path().join("config"))
         .output();
     let output = output.unwrap();
     let text = String::from_utf8_lossy(&output.stdout);

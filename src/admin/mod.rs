@@ -47,8 +47,13 @@ pub struct Admin {
     config: Arc<Config>,
     store: Arc<dyn Store>,
     contracts: Arc<ArcSwap<ContractSet>>,
-    door: StaffDoor,
+    door: Option<StaffDoor>,
 }
+
+/// Who acts in the process itself, as the owner of the data folder: `local:USER(UID)`. An extension of a request, which
+/// nobody can send from outside.
+#[derive(Debug, Clone)]
+pub struct LocalActor(pub String);
 
 impl Admin {
     /// The service over a gateway's parts.
@@ -58,7 +63,12 @@ impl Admin {
         contracts: Arc<ArcSwap<ContractSet>>,
         door: StaffDoor,
     ) -> Self {
-        Admin { config, store, contracts, door }
+        Admin { config, store, contracts, door: Some(door) }
+    }
+
+    /// The service for the owner of the data folder, in their own process: each request has its [`LocalActor`].
+    pub fn local(config: Arc<Config>, store: Arc<dyn Store>, contracts: Arc<ArcSwap<ContractSet>>) -> Self {
+        Admin { config, store, contracts, door: None }
     }
 
     /// The store in the name of who asks, where one of these roles is theirs.
@@ -68,10 +78,13 @@ impl Admin {
         act: &'static str,
         roles: &[Role],
     ) -> Result<Box<dyn Store>, Status> {
-        let Some(peer) = request.extensions().get::<Arc<Peer>>() else {
+        if let Some(LocalActor(name)) = request.extensions().get() {
+            return Ok(self.store.named(name));
+        }
+        let (Some(door), Some(peer)) = (&self.door, request.extensions().get::<Arc<Peer>>()) else {
             return Err(refused(Reason::StaffUnknown.into()));
         };
-        let staff = self.door.admit(peer, act, roles).await.map_err(refused)?;
+        let staff = door.admit(peer, act, roles).await.map_err(refused)?;
         Ok(self.store.named(&format!("staff:{}", staff.id)))
     }
 }
@@ -206,13 +219,14 @@ impl AdminService for Admin {
 
     async fn issue_token(&self, request: Request<api::IssueTokenRequest>) -> Told<api::IssueTokenResponse> {
         let store = self.acting(&request, "token.issue", ADMINISTRATOR).await?;
-        let api::IssueTokenRequest { client, certificate, scopes, lifetime_s } = request.into_inner();
+        let api::IssueTokenRequest { client, certificate, scopes, lifetime_s, starts_in_s } = request.into_inner();
         let der = CertificateDer::from_pem_slice(certificate.as_bytes())
             .map_err(|_| invalid("certificate", "must be a certificate (PEM)"))?;
         let view = store.view(&client).map_err(failed)?;
         let usual = self.config.tokens.lifetime;
         let lifetime = if lifetime_s == 0 { usual } else { Duration::from_secs(lifetime_s.into()) };
-        let request = IssueRequest { scopes, certificate: Thumbprint::of(&der), lifetime, starts_in: Duration::ZERO };
+        let starts_in = Duration::from_secs(starts_in_s.into());
+        let request = IssueRequest { scopes, certificate: Thumbprint::of(&der), lifetime, starts_in };
         let issuer = Issuer::new(store.as_ref(), &self.config);
         let (token, record) = issuer.issue(&view, request).map_err(issue_failed)?;
         told(api::IssueTokenResponse { token, record: Some(token_message(record)) })

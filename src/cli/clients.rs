@@ -1,17 +1,16 @@
-//! `client` and `grant`: who may call, and what they may do.
+//! `client`: who may call.
 
-use super::output::{Output, duration, time};
-use super::{CliError, ConfigFile};
-use crate::admin::{ClientDraft, GrantDraft};
-use crate::contract::formats::is_within;
-use crate::registry::{Client, ClientState, Grant, GrantState, Page, Store, now};
+use super::output::{Output, message_json, print_json, time};
+use super::session::{Connection, PAGE};
+use super::{CliError, grants};
+use crate::admin::api;
+use crate::registry::ClientState;
 use clap::{Args, Subcommand};
-use std::time::Duration;
 
 #[derive(Args)]
 pub struct ClientArgs {
     #[command(flatten)]
-    config: ConfigFile,
+    connection: Connection,
     #[command(subcommand)]
     command: ClientCommand,
 }
@@ -51,7 +50,7 @@ enum ClientCommand {
         /// Only those of this agency and the ones below it.
         #[arg(long)]
         agency: Option<String>,
-        /// Only those that stand there.
+        /// Only those in this state.
         #[arg(long, value_enum)]
         state: Option<ClientState>,
     },
@@ -77,244 +76,86 @@ enum ClientCommand {
     },
 }
 
-fn print_clients(clients: &[Client], output: Output) -> Result<(), CliError> {
-    output.records(clients, &["client", "agency", "state", "names", "contact", "since"], |client| {
-        let state = format!("{:?}", client.state()).to_lowercase();
-        let names = client.names.join("\n");
+fn state_text(client: &api::Client) -> &'static str {
+    match (client.retired, client.suspended) {
+        (true, _) => "retired",
+        (false, true) => "suspended",
+        (false, false) => "active",
+    }
+}
+
+fn state_number(state: ClientState) -> i32 {
+    let state = match state {
+        ClientState::Active => api::ClientState::Active,
+        ClientState::Suspended => api::ClientState::Suspended,
+        ClientState::Retired => api::ClientState::Retired,
+    };
+    state.into()
+}
+
+fn print_clients(clients: &[api::Client], output: Output) -> Result<(), CliError> {
+    output.messages(clients, &["client", "agency", "state", "names", "contact", "since"], |client| {
+        let (state, names) = (state_text(client).to_owned(), client.names.join("\n"));
         vec![client.id.clone(), client.agency.clone(), state, names, client.contact.clone(), time(client.created)]
     })
 }
 
-pub fn run_client(args: ClientArgs, output: Output) -> Result<(), CliError> {
-    let (_, store) = args.config.registry()?;
+pub fn run(args: ClientArgs, output: Output) -> Result<(), CliError> {
+    let session = args.connection.open()?;
     match args.command {
         ClientCommand::Add { id, agency, contact, names } => {
-            let client = ClientDraft { id, agency, contact, names }.check()?;
-            store.add_client(&client)?;
-            output.result(&client, || format!("registered {} ({})", client.id, client.names.join(", ")))
+            let request = api::AddClientRequest { id, agency, contact, names };
+            let client = session.change(session.admin().add_client(request))?;
+            output.message(&client, || format!("registered {} ({})", client.id, client.names.join(", ")))
         }
         ClientCommand::Change { id, agency, contact, names } => {
-            let before = store.client(&id)?;
-            let client = ClientDraft { id, agency, contact, names }.over(before)?;
-            store.change_client(&client)?;
-            output.result(&client, || format!("changed {} ({}, {})", client.id, client.agency, client.names.join(", ")))
+            let request = api::ChangeClientRequest { id, agency, contact, names };
+            let client = session.change(session.admin().change_client(request))?;
+            output
+                .message(&client, || format!("changed {} ({}, {})", client.id, client.agency, client.names.join(", ")))
         }
         ClientCommand::List { agency, state } => {
-            let fits = |client: &Client| {
-                agency.as_ref().is_none_or(|agency| is_within(agency, &client.agency))
-                    && state.is_none_or(|state| client.state() == state)
-            };
-            print_clients(&store.clients(Page { fits: &fits, ..Page::ALL })?, output)
+            let (agency, state) = (agency.unwrap_or_default(), state.map_or(0, state_number));
+            let clients = session.pages(
+                usize::MAX,
+                |_| true,
+                |page_token| {
+                    let mut admin = session.admin();
+                    let (agency, page_size) = (agency.clone(), PAGE);
+                    async move {
+                        let request = api::ListClientsRequest { agency, page_size, page_token, state };
+                        let page = admin.list_clients(request).await?.into_inner();
+                        Ok((page.clients, page.next_page_token))
+                    }
+                },
+            )?;
+            print_clients(&clients, output)
         }
         ClientCommand::Show { id } => {
-            let client = store.client(&id)?;
-            let grants = store.grants(Some(&id), Page::ALL)?;
+            let client = session.read(session.admin().get_client(api::ClientId { id: id.clone() }))?;
+            let grants = grants::list(&session, Some(id), None)?;
             match output {
                 Output::Human => {
                     print_clients(&[client], output)?;
-                    print_grants(&grants, output)
+                    grants::print_list(&grants, output)
                 }
-                Output::Json => super::output::print_json(&serde_json::json!({ "client": client, "grants": grants })),
+                Output::Json => {
+                    let grants = grants.iter().map(message_json).collect::<Result<Vec<_>, _>>()?;
+                    print_json(&serde_json::json!({ "client": message_json(&client)?, "grants": grants }))
+                }
             }
         }
         ClientCommand::Retire { id } => {
-            store.retire_client(&id)?;
-            output.result(&id, || format!("retired {id}: its grants are withdrawn, its tokens refused"))
+            let client = session.change(session.admin().retire_client(api::ClientId { id }))?;
+            output.message(&client, || format!("retired {}: its grants are withdrawn, its tokens refused", client.id))
         }
         ClientCommand::Suspend { id } => {
-            store.suspend_client(&id, true)?;
-            output.result(&id, || format!("suspended {id}"))
+            let client = session.change(session.admin().suspend_client(api::ClientId { id }))?;
+            output.message(&client, || format!("suspended {}", client.id))
         }
         ClientCommand::Resume { id } => {
-            store.suspend_client(&id, false)?;
-            output.result(&id, || format!("resumed {id}"))
+            let client = session.change(session.admin().resume_client(api::ClientId { id }))?;
+            output.message(&client, || format!("resumed {}", client.id))
         }
     }
-}
-
-#[derive(Args)]
-pub struct GrantArgs {
-    #[command(flatten)]
-    config: ConfigFile,
-    #[command(subcommand)]
-    command: GrantCommand,
-}
-
-#[derive(Subcommand)]
-enum GrantCommand {
-    /// Grant scopes, purposes and fields to a client.
-    Add(AddGrant),
-    /// Approve a grant on sensitive data; not by who asked for it.
-    Approve {
-        /// Its id.
-        id: String,
-    },
-    /// List grants, those that wait for approval and those withdrawn included.
-    List {
-        /// Whose.
-        #[arg(long)]
-        client: Option<String>,
-        /// Only those that stand there.
-        #[arg(long, value_enum)]
-        state: Option<GrantState>,
-    },
-    /// Show one grant: what it allows, who asked for it, who approved it.
-    Show {
-        /// Its id.
-        id: String,
-    },
-    /// Withdraw a grant: gone within a second.
-    Withdraw {
-        /// Its id.
-        id: String,
-    },
-}
-
-#[derive(Args)]
-struct AddGrant {
-    /// Whose.
-    #[arg(long)]
-    client: String,
-    /// A scope (`population:read`), `*` for every scope of every contract, or `gateway:introspect`.
-    #[arg(long = "scope", required = true)]
-    scopes: Vec<String>,
-    /// A purpose: `procedure:CODE`, `dossier:AGENCY`, or `*`.
-    #[arg(long = "purpose")]
-    purposes: Vec<String>,
-    /// An answer field by path (`name.given`), or `*` for all.
-    #[arg(long = "field", required = true)]
-    fields: Vec<String>,
-    /// Calls a second.
-    #[arg(long, default_value_t = 50)]
-    rate: u32,
-    /// Calls at once above that.
-    #[arg(long, default_value_t = 50)]
-    burst: u32,
-    /// Calls a day; 0: no quota.
-    #[arg(long, default_value_t = 0)]
-    daily_quota: u64,
-    /// How long from now it begins to be in force.
-    #[arg(long, default_value = "0s", value_parser = duration)]
-    starts_in: Duration,
-    /// How long it is in force.
-    #[arg(long, default_value = "365d", value_parser = duration)]
-    valid: Duration,
-    /// Legal basis (căn cứ pháp lý).
-    #[arg(long)]
-    legal_basis: String,
-    /// A network that calls may come from (`10.20.0.0/16`); any unless said.
-    #[arg(long = "network")]
-    networks: Vec<String>,
-}
-
-pub fn run_grant(args: GrantArgs, output: Output) -> Result<(), CliError> {
-    let (config, store) = args.config.registry()?;
-    match args.command {
-        GrantCommand::Add(add) => {
-            let contracts = config.catalogue()?.contracts;
-            let grant = add.draft().check(&contracts).map_err(CliError::Usage)?;
-            store.add_grant(&grant)?;
-            output.result(&grant, || {
-                let wait = if grant.needs_approval { "; it works when another person has approved it" } else { "" };
-                format!("granted {} to {}: {}{wait}", grant.id, grant.client, grant.scopes.join(" "))
-            })
-        }
-        GrantCommand::List { client, state } => {
-            let now = now();
-            let fits = |grant: &Grant| state.is_none_or(|state| grant.state(now) == state);
-            print_grants(&store.grants(client.as_deref(), Page { fits: &fits, ..Page::ALL })?, output)
-        }
-        GrantCommand::Show { id } => {
-            let grant = store.grant(&id)?;
-            output.result(&grant, || whole(&grant))
-        }
-        GrantCommand::Approve { id } => {
-            store.approve_grant(&id)?;
-            output.result(&id, || format!("approved {id}"))
-        }
-        GrantCommand::Withdraw { id } => {
-            store.withdraw_grant(&id)?;
-            output.result(&id, || format!("withdrew {id}"))
-        }
-    }
-}
-
-impl AddGrant {
-    fn draft(self) -> GrantDraft {
-        let seconds = |duration: Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
-        let from = now().saturating_add(seconds(self.starts_in));
-        let until = from.saturating_add(seconds(self.valid));
-        GrantDraft {
-            client: self.client,
-            scopes: self.scopes,
-            purposes: self.purposes,
-            fields: self.fields,
-            rate: self.rate,
-            burst: self.burst,
-            daily_quota: self.daily_quota,
-            not_before: from,
-            not_after: until,
-            legal_basis: self.legal_basis,
-            networks: self.networks,
-        }
-    }
-}
-
-fn state_text(grant: &Grant, now: i64) -> &'static str {
-    match grant.state(now) {
-        GrantState::Withdrawn => "withdrawn",
-        GrantState::Pending => "waits for approval",
-        GrantState::InForce => "in force",
-        GrantState::OutOfTime => "out of its time",
-    }
-}
-
-fn quota_text(grant: &Grant) -> String {
-    if grant.daily_quota == 0 { "no quota".to_owned() } else { grant.daily_quota.to_string() }
-}
-
-fn print_grants(grants: &[Grant], output: Output) -> Result<(), CliError> {
-    let header =
-        ["grant", "client", "state", "scopes", "purposes", "fields", "rate+burst", "a day", "until", "legal basis"];
-    let now = now();
-    output.records(grants, &header, |grant| {
-        vec![
-            grant.id.clone(),
-            grant.client.clone(),
-            state_text(grant, now).into(),
-            grant.scopes.join("\n"),
-            grant.purposes.join("\n"),
-            grant.fields.join("\n"),
-            format!("{}+{}", grant.rate, grant.burst),
-            quota_text(grant),
-            time(grant.not_after),
-            grant.legal_basis.clone(),
-        ]
-    })
-}
-
-/// Everything about one grant, a line each.
-fn whole(grant: &Grant) -> String {
-    let any = |texts: Vec<String>| if texts.is_empty() { "any".to_owned() } else { texts.join(", ") };
-    let approved = match (&grant.approved_by, grant.needs_approval) {
-        (Some(by), _) => by.clone(),
-        (None, true) => "nobody yet".to_owned(),
-        (None, false) => "needs no approval".to_owned(),
-    };
-    let lines = [
-        ("grant", grant.id.clone()),
-        ("client", grant.client.clone()),
-        ("state", state_text(grant, now()).to_owned()),
-        ("scopes", grant.scopes.join(", ")),
-        ("purposes", grant.purposes.join(", ")),
-        ("fields", grant.fields.join(", ")),
-        ("networks", any(grant.networks.iter().map(ToString::to_string).collect())),
-        ("calls a second", format!("{}, {} at once above that", grant.rate, grant.burst)),
-        ("calls a day", quota_text(grant)),
-        ("in force", format!("{} to {}", time(grant.not_before), time(grant.not_after))),
-        ("legal basis", grant.legal_basis.clone()),
-        ("asked for by", grant.requested_by.clone()),
-        ("approved by", approved),
-    ];
-    lines.map(|(name, value)| format!("{name:<15} {value}")).join("\n")
 }

@@ -7,9 +7,12 @@ mod certs;
 mod check;
 mod clients;
 mod demo;
+mod grants;
 mod output;
+mod profile;
 mod sandbox;
 mod serve;
+mod session;
 mod staff;
 mod tokens;
 mod witness;
@@ -21,9 +24,8 @@ use crate::exchange_log::LogError;
 use crate::issuer::IssueError;
 use crate::pki::PkiError;
 use crate::registry::RegistryError;
-use crate::registry::sqlite::SqliteStore;
 use crate::sandbox::SandboxError;
-use crate::server::{StartError, registry_path};
+use crate::server::StartError;
 use clap::{Args, Parser, Subcommand};
 use output::Output;
 use std::path::PathBuf;
@@ -57,13 +59,16 @@ enum Command {
     /// Provincial systems that may call.
     Client(clients::ClientArgs),
     /// What a client may do.
-    Grant(clients::GrantArgs),
+    Grant(grants::GrantArgs),
     /// The people who administer.
     Staff(staff::StaffArgs),
     /// Access tokens.
     Token(tokens::TokenArgs),
     /// Signing keys of access tokens.
     Keys(tokens::KeysArgs),
+    /// The gateways that you administer from afar, each with your certificate.
+    #[command(subcommand)]
+    Profile(profile::ProfileCommand),
     /// Call an operation as a provincial system, JSON in and out.
     Call(call::CallArgs),
     /// Put load on a gateway that runs, and tell throughput and latency.
@@ -84,26 +89,11 @@ struct ConfigFile {
     /// The gateway's configuration.
     #[arg(long, global = true, env = "NDXP_CONFIG", default_value = "gateway.toml", value_name = "FILE")]
     config: PathBuf,
-    /// Who acts, as the exchange log names them; the system's user unless said. (Whoever can write the data folder is
-    /// trusted here: people with roles of their own work through `ndxp.admin.v1`.)
-    #[arg(long = "as", global = true, env = "NDXP_ACTOR", value_name = "NAME")]
-    actor: Option<String>,
 }
 
 impl ConfigFile {
     fn load(&self) -> Result<Config, CliError> {
         Ok(Config::load(&self.config)?)
-    }
-
-    fn actor(&self) -> String {
-        let user = || ["SUDO_USER", "USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok());
-        format!("cli:{}", self.actor.clone().or_else(user).unwrap_or_else(|| "unknown".into()))
-    }
-
-    fn registry(&self) -> Result<(Config, SqliteStore), CliError> {
-        let config = self.load()?;
-        let store = SqliteStore::open(&registry_path(&config.data))?.acting_as(&self.actor());
-        Ok((config, store))
     }
 }
 
@@ -198,11 +188,12 @@ pub fn run() -> ExitCode {
         Command::Serve(args) => serve::run(&args),
         Command::Sandbox(args) => sandbox::run(args, cli.output),
         Command::Certs(command) => certs::run(command, cli.output),
-        Command::Client(args) => clients::run_client(args, cli.output),
-        Command::Grant(args) => clients::run_grant(args, cli.output),
+        Command::Client(args) => clients::run(args, cli.output),
+        Command::Grant(args) => grants::run(args, cli.output),
         Command::Staff(args) => staff::run(args, cli.output),
         Command::Token(args) => tokens::run_token(args, cli.output),
         Command::Keys(args) => tokens::run_keys(args, cli.output),
+        Command::Profile(command) => profile::run(command, cli.output),
         Command::Call(args) => call::run(args, cli.output),
         Command::Bench(args) => bench::run(&args, cli.output),
         Command::Witness(args) => witness::run(&args),

@@ -3,7 +3,11 @@
 use super::CliError;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{ContentArrangement, Table};
+use prost::{Message, Name};
+use prost_reflect::{DescriptorPool, DynamicMessage, Kind, ReflectMessage, Value as Field};
 use serde::Serialize;
+use serde_json::{Map, Value};
+use std::sync::OnceLock;
 
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -48,6 +52,30 @@ impl Output {
         }
     }
 
+    /// Prints messages of a service: as a table whose rows `row` makes, or as JSON.
+    pub fn messages<M: Message + Name>(
+        self,
+        messages: &[M],
+        header: &[&str],
+        row: impl Fn(&M) -> Vec<String>,
+    ) -> Result<(), CliError> {
+        match self {
+            Output::Json => print_json(&messages.iter().map(message_json).collect::<Result<Vec<_>, _>>()?),
+            Output::Human => {
+                let rows: Vec<Vec<String>> = messages.iter().map(row).collect();
+                self.records(&rows, header, Clone::clone)
+            }
+        }
+    }
+
+    /// Prints one message of a service: a sentence, or JSON.
+    pub fn message<M: Message + Name>(self, message: &M, sentence: impl FnOnce() -> String) -> Result<(), CliError> {
+        match self {
+            Output::Json => print_json(&message_json(message)?),
+            Output::Human => self.result(&(), sentence),
+        }
+    }
+
     /// Prints one result: a sentence, or JSON.
     pub fn result<T: Serialize>(self, value: &T, sentence: impl FnOnce() -> String) -> Result<(), CliError> {
         match self {
@@ -58,6 +86,61 @@ impl Output {
             }
         }
     }
+}
+
+/// The JSON form of a message: every field by its name in the contract, numbers as numbers, a value of an enum by its
+/// name in lower case.
+pub fn message_json<M: Message + Name>(message: &M) -> Result<Value, CliError> {
+    static CONTRACTS: OnceLock<Option<DescriptorPool>> = OnceLock::new();
+    let pool = CONTRACTS.get_or_init(|| DescriptorPool::decode(crate::contract::EMBEDDED).ok());
+    let descriptor = pool.as_ref().and_then(|pool| pool.get_message_by_name(&M::full_name()));
+    let dynamic = descriptor.and_then(|one| DynamicMessage::decode(one, message.encode_to_vec().as_slice()).ok());
+    let dynamic = dynamic.ok_or_else(|| CliError::Failed(format!("{} cannot be printed", M::full_name())))?;
+    Ok(object_json(&dynamic))
+}
+
+fn object_json(message: &DynamicMessage) -> Value {
+    let fields = message.descriptor();
+    let fields = fields.fields().filter(|field| !field.supports_presence() || message.has_field(field));
+    let named = |field: prost_reflect::FieldDescriptor| {
+        (field.name().to_owned(), field_json(&message.get_field(&field), &field.kind()))
+    };
+    Value::Object(fields.map(named).collect::<Map<String, Value>>())
+}
+
+fn field_json(value: &Field, kind: &Kind) -> Value {
+    match value {
+        Field::Bool(value) => Value::from(*value),
+        Field::I32(value) => Value::from(*value),
+        Field::I64(value) => Value::from(*value),
+        Field::U32(value) => Value::from(*value),
+        Field::U64(value) => Value::from(*value),
+        Field::F32(value) => Value::from(*value),
+        Field::F64(value) => Value::from(*value),
+        Field::String(value) => Value::from(value.as_str()),
+        Field::Bytes(value) => Value::from(crate::hex::hex(value)),
+        Field::EnumNumber(number) => Value::from(enum_text(*number, kind)),
+        Field::Message(message) => object_json(message),
+        Field::List(items) => items.iter().map(|item| field_json(item, kind)).collect(),
+        // No message of these services has a map.
+        Field::Map(_) => Value::Null,
+    }
+}
+
+/// `administrator` of `ROLE_ADMINISTRATOR` or `ADMINISTRATOR`.
+fn enum_text(number: i32, kind: &Kind) -> String {
+    let Kind::Enum(descriptor) = kind else { return number.to_string() };
+    let Some(value) = descriptor.get_value(number) else { return number.to_string() };
+    let mut prefix = String::new();
+    for (at, letter) in descriptor.name().char_indices() {
+        if at > 0 && letter.is_ascii_uppercase() {
+            prefix.push('_');
+        }
+        prefix.push(letter.to_ascii_uppercase());
+    }
+    let name = value.name();
+    let bare = name.strip_prefix(&prefix).and_then(|rest| rest.strip_prefix('_')).unwrap_or(name);
+    bare.to_ascii_lowercase()
 }
 
 /// A JSON value as a cell: texts as they are, lists joined by spaces.
@@ -111,4 +194,9 @@ pub fn duration(text: &str) -> Result<std::time::Duration, String> {
 /// At most 60 characters of a text.
 pub fn short(text: &str) -> String {
     if text.chars().count() <= 60 { text.to_owned() } else { text.chars().take(59).collect::<String>() + "…" }
+}
+
+/// Seconds of a duration, as the services take them.
+pub fn seconds(duration: std::time::Duration) -> u32 {
+    u32::try_from(duration.as_secs()).unwrap_or(u32::MAX)
 }

@@ -1,19 +1,20 @@
 //! `token` and `keys`.
 
-use super::output::{Output, duration, time};
-use super::{CliError, ConfigFile};
-use crate::identity::{Thumbprint, tls};
-use crate::issuer::{IssueRequest, Issuer, KeyAlgorithm};
+use super::CliError;
+use super::output::{Output, duration, seconds, time};
+use super::session::{Connection, PAGE};
+use crate::admin::api;
+use crate::issuer::KeyAlgorithm;
 use crate::keyfile::write_private;
-use crate::registry::{Page, Store, TokenRecord, TokenState, now};
+use crate::registry::{TokenState, now};
 use clap::{Args, Subcommand};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 #[derive(Args)]
 pub struct TokenArgs {
     #[command(flatten)]
-    config: ConfigFile,
+    connection: Connection,
     #[command(subcommand)]
     command: TokenCommand,
 }
@@ -21,32 +22,13 @@ pub struct TokenArgs {
 #[derive(Subcommand)]
 enum TokenCommand {
     /// Issue an access token, bound to a client's certificate.
-    Issue {
-        /// Whose.
-        #[arg(long)]
-        client: String,
-        /// The client's certificate (PEM): the token is good on connections with it only.
-        #[arg(long, value_name = "FILE")]
-        certificate: PathBuf,
-        /// Scopes to carry; all that are granted unless said.
-        #[arg(long = "scope")]
-        scopes: Vec<String>,
-        /// How long it lives, at most `tokens.max_lifetime_s`; `tokens.lifetime_s` unless said.
-        #[arg(long, value_parser = duration)]
-        lifetime: Option<Duration>,
-        /// How long from now it begins to be valid.
-        #[arg(long, default_value = "0s", value_parser = duration)]
-        starts_in: Duration,
-        /// File for the token (readable by its owner only); printed unless given.
-        #[arg(long, value_name = "FILE")]
-        out: Option<PathBuf>,
-    },
+    Issue(Box<IssueToken>),
     /// List issued tokens, newest first.
     List {
         /// Whose.
         #[arg(long)]
         client: Option<String>,
-        /// Only those that stand there.
+        /// Only those in this state.
         #[arg(long, value_enum)]
         state: Option<TokenState>,
         /// At most so many.
@@ -69,68 +51,126 @@ enum TokenCommand {
     },
 }
 
-fn state(token: &TokenRecord) -> &'static str {
-    match token.state(now()) {
+#[derive(Args)]
+struct IssueToken {
+    /// Whose.
+    #[arg(long)]
+    client: String,
+    /// The client's certificate (PEM): the token is good on connections with it only.
+    #[arg(id = "client_certificate", long = "certificate", value_name = "FILE")]
+    certificate: PathBuf,
+    /// With --remote: your own certificate (PEM), since --certificate is the client's here.
+    // The same argument as the connection's, under a name that is free here.
+    #[arg(id = "own_certificate", long = "own-certificate", value_name = "FILE", help_heading = HEADING)]
+    own: Option<PathBuf>,
+    /// Scopes to carry; all that are granted unless given.
+    #[arg(long = "scope")]
+    scopes: Vec<String>,
+    /// How long it lives, at most `tokens.max_lifetime_s`; `tokens.lifetime_s` unless given.
+    #[arg(long, value_parser = duration)]
+    lifetime: Option<Duration>,
+    /// How long from now it begins to be valid.
+    #[arg(long, default_value = "0s", value_parser = duration)]
+    starts_in: Duration,
+    /// File for the token (readable by its owner only); printed unless given.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+/// The heading of the connection's arguments.
+const HEADING: &str = "Which gateway, and who acts";
+
+fn state(token: &api::Token) -> TokenState {
+    match token {
+        api::Token { revoked: true, .. } => TokenState::Revoked,
+        token if token.expires <= now() => TokenState::Expired,
+        _ => TokenState::InForce,
+    }
+}
+
+fn state_text(token: &api::Token) -> &'static str {
+    match state(token) {
         TokenState::Revoked => "revoked",
         TokenState::Expired => "expired",
         TokenState::InForce => "in force",
     }
 }
 
-fn print_tokens(tokens: &[TokenRecord], output: Output) -> Result<(), CliError> {
-    output.records(tokens, &["token", "client", "state", "issued", "expires", "scopes"], |token| {
+fn print_tokens(tokens: &[api::Token], output: Output) -> Result<(), CliError> {
+    output.messages(tokens, &["token", "client", "state", "issued", "expires", "scopes"], |token| {
         let (issued, expires) = (time(token.issued), time(token.expires));
-        vec![token.id.clone(), token.client.clone(), state(token).into(), issued, expires, token.scopes.join("\n")]
+        let scopes = token.scopes.join("\n");
+        vec![token.id.clone(), token.client.clone(), state_text(token).into(), issued, expires, scopes]
     })
 }
 
 pub fn run_token(args: TokenArgs, output: Output) -> Result<(), CliError> {
-    let (config, store) = args.config.registry()?;
+    let session = args.connection.open()?;
     match args.command {
-        TokenCommand::Issue { client, certificate, scopes, lifetime, starts_in, out } => {
-            let chain = tls::certificates(&certificate).map_err(|fault| CliError::Usage(fault.to_string()))?;
-            let view = store.view(&client)?;
-            let issuer = Issuer::new(&store, &config);
-            let lifetime = lifetime.unwrap_or(config.tokens.lifetime);
-            let request = IssueRequest { scopes, certificate: Thumbprint::of(&chain[0]), lifetime, starts_in };
-            let (token, record) = issuer.issue(&view, request)?;
+        TokenCommand::Issue(issue) => {
+            let IssueToken { client, certificate, scopes, lifetime, starts_in, out, own: _ } = *issue;
+            let pem = |error: std::io::Error| CliError::Usage(format!("{}: {error}", certificate.display()));
+            let certificate = std::fs::read_to_string(&certificate).map_err(pem)?;
+            out.as_deref().map_or(Ok(()), writable)?;
+            let lifetime_s = lifetime.map_or(0, seconds);
+            let starts_in_s = seconds(starts_in);
+            let request = api::IssueTokenRequest { client, certificate, scopes, lifetime_s, starts_in_s };
+            let issued = session.change(session.admin().issue_token(request))?;
+            let record = issued.record.clone().unwrap_or_default();
             match out {
                 Some(file) => {
-                    write_private(&file, token.as_bytes())?;
-                    output.result(&record, || {
+                    write_private(&file, issued.token.as_bytes()).map_err(|error| {
+                        let (file, id) = (file.display(), &record.id);
+                        CliError::Failed(format!("{file}: {error}; the token is lost: ndxp-gateway token revoke {id}"))
+                    })?;
+                    output.message(&record, || {
                         format!("issued {} until {} to {}", record.id, time(record.expires), file.display())
                     })
                 }
-                None => {
-                    let whole = serde_json::json!({ "token": token, "record": record });
-                    output.result(&whole, || token.clone())
-                }
+                None => output.message(&issued, || issued.token.clone()),
             }
         }
-        TokenCommand::List { client, state, limit } => {
-            let now = now();
-            let fits = |token: &TokenRecord| state.is_none_or(|state| token.state(now) == state);
-            print_tokens(&store.tokens(client.as_deref(), Page { after: "", most: limit, fits: &fits })?, output)
+        TokenCommand::List { client, state: wanted, limit } => {
+            let (client, in_force) = (client.unwrap_or_default(), wanted == Some(TokenState::InForce));
+            let fits = |token: &api::Token| wanted.is_none_or(|wanted| state(token) == wanted);
+            let tokens = session.pages(limit, fits, |page_token| {
+                let mut admin = session.admin();
+                let (client, page_size) = (client.clone(), PAGE);
+                async move {
+                    let request = api::ListTokensRequest { client, in_force, page_size, page_token };
+                    let page = admin.list_tokens(request).await?.into_inner();
+                    Ok((page.tokens, page.next_page_token))
+                }
+            })?;
+            print_tokens(&tokens, output)
         }
-        TokenCommand::Show { id } => print_tokens(&[store.token(&id)?], output),
+        TokenCommand::Show { id } => {
+            print_tokens(&[session.read(session.admin().get_token(api::TokenId { id }))?], output)
+        }
         TokenCommand::Revoke { id: Some(id), .. } => {
-            store.revoke_token(&id)?;
-            output.result(&id, || format!("revoked {id}"))
+            let token = session.change(session.admin().revoke_token(api::TokenId { id }))?;
+            output.message(&token, || format!("revoked {}", token.id))
         }
         TokenCommand::Revoke { client, .. } => {
-            let client = client.unwrap_or_default();
-            let revoked = store.revoke_client_tokens(&client)?;
-            output.result(&serde_json::json!({ "client": client, "revoked": revoked }), || {
-                format!("revoked every token of {client}; {revoked} were in force")
-            })
+            let id = client.unwrap_or_default();
+            let request = api::ClientId { id: id.clone() };
+            let done = session.change(session.admin().revoke_client_tokens(request))?;
+            output.message(&done, || format!("revoked every token of {id}; {} were in force", done.revoked))
         }
     }
+}
+
+/// Whether a file can be written beside this path: asked before a token is issued, which would be lost otherwise.
+fn writable(file: &Path) -> Result<(), CliError> {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let tried = std::fs::create_dir_all(folder).and_then(|()| tempfile::tempfile_in(folder));
+    tried.map(drop).map_err(|error| CliError::Usage(format!("{}: {error}", folder.display())))
 }
 
 #[derive(Args)]
 pub struct KeysArgs {
     #[command(flatten)]
-    config: ConfigFile,
+    connection: Connection,
     #[command(subcommand)]
     command: KeysCommand,
 }
@@ -152,24 +192,31 @@ enum KeysCommand {
     },
 }
 
+fn key_state(key: &api::Key) -> String {
+    if key.believed_until == 0 { "signs now".to_owned() } else { time(key.believed_until) }
+}
+
 pub fn run_keys(args: KeysArgs, output: Output) -> Result<(), CliError> {
-    let (config, store) = args.config.registry()?;
+    let session = args.connection.open()?;
     match args.command {
         KeysCommand::List => {
-            let keys = store.keys()?;
-            output.records(&keys, &["key", "algorithm", "made", "tokens are believed until"], |key| {
-                let until = if key.believed_until == 0 { "signs now".to_owned() } else { time(key.believed_until) };
-                vec![key.kid.clone(), key.algorithm.clone(), time(key.created), until]
+            let keys = session.read(session.admin().list_keys(api::ListKeysRequest {}))?.keys;
+            output.messages(&keys, &["key", "algorithm", "made", "tokens are believed until"], |key| {
+                vec![key.kid.clone(), key.algorithm.clone(), time(key.created), key_state(key)]
             })
         }
         KeysCommand::Retire { kid } => {
-            store.retire_key(&kid)?;
-            output.result(&kid, || format!("retired {kid}: its tokens are refused from within a second on"))
+            let key = session.change(session.admin().retire_key(api::KeyId { kid }))?;
+            output.message(&key, || format!("retired {}: its tokens are refused from within a second on", key.kid))
         }
         KeysCommand::Rotate { algorithm } => {
-            let issuer = Issuer::new(&store, &config);
-            let key = issuer.rotate(algorithm)?;
-            output.result(&key, || format!("tokens are signed with {} from now on", key.kid))
+            let algorithm = match algorithm {
+                KeyAlgorithm::Es256 => "ES256",
+                KeyAlgorithm::Eddsa => "EdDSA",
+            };
+            let request = api::RotateKeyRequest { algorithm: algorithm.into() };
+            let key = session.change(session.admin().rotate_key(request))?;
+            output.message(&key, || format!("tokens are signed with {} from now on", key.kid))
         }
     }
 }

@@ -141,13 +141,18 @@ impl Config {
         Document::open(file).map_err(|fault| vec![fault])?.read(|table| read(file, table))
     }
 
-    /// Reads contracts, hubs and sources; read again at each reload.
-    pub fn catalogue(&self) -> Result<Catalogue, Vec<ConfigFault>> {
+    /// The contracts alone: what administration needs, whatever is wrong with a source's entry.
+    pub fn contracts(&self) -> Result<ContractSet, Vec<ConfigFault>> {
         let contracts = match &self.contracts_dir {
             Some(folder) => ContractSet::with_folder(folder),
             None => ContractSet::embedded(),
         };
-        let contracts = contracts.map_err(|faults| faults.into_iter().map(ConfigFault::from).collect::<Vec<_>>())?;
+        contracts.map_err(|faults| faults.into_iter().map(ConfigFault::from).collect())
+    }
+
+    /// Reads contracts, hubs and sources; read again at each reload.
+    pub fn catalogue(&self) -> Result<Catalogue, Vec<ConfigFault>> {
+        let contracts = self.contracts()?;
         let (sources, files) = entries::load(&self.hubs_dir, &self.sources_dir, &contracts)?;
         Ok(Catalogue { contracts, sources, files })
     }

@@ -66,6 +66,10 @@ class Stage:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
+    def remote(self, name):
+        """Arguments that make a command work from afar, with a person's certificate."""
+        return ("--remote", f"https://localhost:{self.port}", "--ca", "pki/ca.pem", "--certificate", f"pki/{name}.pem")
+
     def start(self, *args):
         log = open(self.folder / f"{args[0]}.log", "wb")
         process = subprocess.Popen([BINARY, *args], cwd=self.folder, stdout=log, stderr=subprocess.STDOUT)
@@ -105,10 +109,13 @@ def stage(tmp_path_factory):
         stage.cli("certs", "issue", "one-stop-shop", "--folder", "pki")
         stage.cli("keys", "rotate")
         stage.cli("client", "add", "one-stop-shop", "--agency", "H49.12")
+        stage.cli("certs", "issue", "approver", "--staff", "--folder", "pki")
+        stage.cli("staff", "add", "approver", "--role", "approver")
         grant = stage.cli("--output", "json", "grant", "add", "--client", "one-stop-shop", "--scope", "*", "--purpose",
                           "*", "--field", "*", "--rate", "1000", "--legal-basis", "test")
         # Some of these operations give sensitive data: a second person approves.
-        stage.cli("grant", "approve", json.loads(grant)["id"], "--as", "approver")
+        eventually(lambda: "approver" in stage.cli("staff", "list", *stage.remote("approver")), "the approver is known")
+        stage.cli("grant", "approve", json.loads(grant)["id"], *stage.remote("approver"))
         stage.cli("token", "issue", "--client", "one-stop-shop", "--certificate", "pki/one-stop-shop.pem",
                   "--out", "shop.jwt")
         time.sleep(1)

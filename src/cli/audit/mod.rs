@@ -8,6 +8,7 @@ mod retention;
 mod verify;
 
 use super::output::{Output, bar, cell, print_json};
+use super::session::local::owner;
 use super::{CliError, ConfigFile};
 use crate::audit::index;
 use crate::exchange_log::reader::Found;
@@ -117,7 +118,7 @@ pub fn run(args: AuditArgs, output: Output) -> Result<(), CliError> {
         Some(data) => Ok::<_, CliError>(data.clone()),
         None => Ok(config.load()?.data),
     };
-    let about_somebody = |data: &Path, act: &str, case: Option<&str>| note(data, &config.actor(), act, case);
+    let about_somebody = |data: &Path, act: &str, case: Option<&str>| note(data, act, case);
     match command {
         AuditCommand::Verify(args) => verify::run(&args, folder, output),
         AuditCommand::Search { filter, limit } => {
@@ -156,9 +157,14 @@ pub fn run(args: AuditArgs, output: Output) -> Result<(), CliError> {
         }
         AuditCommand::Show { exchange } => show(&Opened::of(&folder()?)?, &exchange),
         AuditCommand::Prove { exchange, out } => receipt::prove(&folder()?, &exchange, out.as_deref(), output),
-        AuditCommand::Prune(args) => retention::prune(&folder()?, &args, &config.registry()?.1, output),
+        AuditCommand::Prune(args) => {
+            let data = folder()?;
+            retention::prune(&data, &args, &registry(&data)?.0, output)
+        }
         AuditCommand::Hold(command) => {
-            retention::hold(&folder()?, &command, &config.registry()?.1, &config.actor(), output)
+            let data = folder()?;
+            let (store, actor) = registry(&data)?;
+            retention::hold(&data, &command, &store, &actor, output)
         }
         AuditCommand::Index { rebuild } => run_index(&folder()?, rebuild, output),
     }
@@ -166,12 +172,17 @@ pub fn run(args: AuditArgs, output: Output) -> Result<(), CliError> {
 
 /// Notes a search for somebody in the registry, from where it goes into the log. A copy of a log has no registry: what is
 /// done with it is noted where it was taken.
-fn note(data: &Path, actor: &str, act: &str, case: Option<&str>) -> Result<(), CliError> {
-    let (Some(case), path) = (case, registry_path(data)) else { return Ok(()) };
-    if path.exists() {
-        SqliteStore::open(&path)?.acting_as(actor).note(act, format!("reason:{case}"))?;
+fn note(data: &Path, act: &str, case: Option<&str>) -> Result<(), CliError> {
+    if let (Some(case), true) = (case, registry_path(data).exists()) {
+        registry(data)?.0.note(act, format!("reason:{case}"))?;
     }
     Ok(())
+}
+
+/// The registry beside a log, in the name of the folder's owner, and that name.
+fn registry(data: &Path) -> Result<(SqliteStore, String), CliError> {
+    let actor = format!("local:{}", owner(data)?);
+    Ok((SqliteStore::open(&registry_path(data))?.acting_as(&actor), actor))
 }
 
 fn kind_text(entry: &Entry) -> &'static str {

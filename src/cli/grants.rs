@@ -1,0 +1,217 @@
+//! `grant`: what a client may do.
+
+use super::CliError;
+use super::output::{Output, duration, time};
+use super::session::{Connection, PAGE, Session};
+use crate::admin::api;
+use crate::registry::{GrantState, now};
+use clap::{Args, Subcommand};
+use std::time::Duration;
+
+#[derive(Args)]
+pub struct GrantArgs {
+    #[command(flatten)]
+    connection: Connection,
+    #[command(subcommand)]
+    command: GrantCommand,
+}
+
+#[derive(Subcommand)]
+enum GrantCommand {
+    /// Grant scopes, purposes and fields to a client.
+    Add(Box<AddGrant>),
+    /// Approve a grant on sensitive data, from afar with your own certificate; not by who asked for it.
+    Approve {
+        /// Its id.
+        id: String,
+    },
+    /// List grants, those that wait for approval and those withdrawn included.
+    List {
+        /// Whose.
+        #[arg(long)]
+        client: Option<String>,
+        /// Only those in this state.
+        #[arg(long, value_enum)]
+        state: Option<GrantState>,
+    },
+    /// Show one grant: what it allows, who asked for it, who approved it.
+    Show {
+        /// Its id.
+        id: String,
+    },
+    /// Withdraw a grant: gone within a second.
+    Withdraw {
+        /// Its id.
+        id: String,
+    },
+}
+
+#[derive(Args)]
+struct AddGrant {
+    /// Whose.
+    #[arg(long)]
+    client: String,
+    /// A scope (`population:read`), `*` for every scope of every contract, or `gateway:introspect`.
+    #[arg(long = "scope", required = true)]
+    scopes: Vec<String>,
+    /// A purpose: `procedure:CODE`, `dossier:AGENCY`, or `*`.
+    #[arg(long = "purpose")]
+    purposes: Vec<String>,
+    /// An answer field by path (`name.given`), or `*` for all.
+    #[arg(long = "field", required = true)]
+    fields: Vec<String>,
+    /// Calls a second.
+    #[arg(long, default_value_t = 50)]
+    rate: u32,
+    /// Calls at once above that.
+    #[arg(long, default_value_t = 50)]
+    burst: u32,
+    /// Calls a day; 0: no quota.
+    #[arg(long, default_value_t = 0)]
+    daily_quota: u64,
+    /// How long from now it begins to be in force.
+    #[arg(long, default_value = "0s", value_parser = duration)]
+    starts_in: Duration,
+    /// How long it is in force.
+    #[arg(long, default_value = "365d", value_parser = duration)]
+    valid: Duration,
+    /// Legal basis (căn cứ pháp lý).
+    #[arg(long)]
+    legal_basis: String,
+    /// A network that calls may come from (`10.20.0.0/16`); any unless given.
+    #[arg(long = "network")]
+    networks: Vec<String>,
+}
+
+impl From<AddGrant> for api::AddGrantRequest {
+    fn from(add: AddGrant) -> Self {
+        let seconds = |duration: Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
+        let not_before = now().saturating_add(seconds(add.starts_in));
+        let not_after = not_before.saturating_add(seconds(add.valid));
+        let AddGrant { client, scopes, purposes, fields, rate, burst, daily_quota, legal_basis, networks, .. } = add;
+        api::AddGrantRequest {
+            client,
+            scopes,
+            purposes,
+            fields,
+            rate,
+            burst,
+            daily_quota,
+            not_before,
+            not_after,
+            legal_basis,
+            networks,
+        }
+    }
+}
+
+pub fn run(args: GrantArgs, output: Output) -> Result<(), CliError> {
+    let session = args.connection.open()?;
+    match args.command {
+        GrantCommand::Add(add) => {
+            let grant = session.change(session.admin().add_grant(api::AddGrantRequest::from(*add)))?;
+            output.message(&grant, || {
+                let wait = if state(&grant) == GrantState::Pending {
+                    "; it works when another person has approved it"
+                } else {
+                    ""
+                };
+                format!("granted {} to {}: {}{wait}", grant.id, grant.client, grant.scopes.join(" "))
+            })
+        }
+        GrantCommand::List { client, state } => print_list(&list(&session, client, state)?, output),
+        GrantCommand::Show { id } => {
+            let grant = session.read(session.admin().get_grant(api::GrantId { id }))?;
+            output.message(&grant, || whole(&grant))
+        }
+        GrantCommand::Approve { id } => {
+            let grant = session.change(session.admin().approve_grant(api::GrantId { id }))?;
+            output.message(&grant, || format!("approved {} of {}", grant.id, grant.client))
+        }
+        GrantCommand::Withdraw { id } => {
+            let grant = session.change(session.admin().withdraw_grant(api::GrantId { id }))?;
+            output.message(&grant, || format!("withdrew {} of {}", grant.id, grant.client))
+        }
+    }
+}
+
+/// Grants of one client or of all, in one state or in any.
+pub fn list(
+    session: &Session,
+    client: Option<String>,
+    wanted: Option<GrantState>,
+) -> Result<Vec<api::Grant>, CliError> {
+    let (client, pending) = (client.unwrap_or_default(), wanted == Some(GrantState::Pending));
+    let fits = |grant: &api::Grant| wanted.is_none_or(|wanted| state(grant) == wanted);
+    session.pages(usize::MAX, fits, |page_token| {
+        let mut admin = session.admin();
+        let (client, page_size) = (client.clone(), PAGE);
+        async move {
+            let request = api::ListGrantsRequest { client, pending, page_size, page_token };
+            let page = admin.list_grants(request).await?.into_inner();
+            Ok((page.grants, page.next_page_token))
+        }
+    })
+}
+
+fn state(grant: &api::Grant) -> GrantState {
+    match grant {
+        api::Grant { withdrawn: true, .. } => GrantState::Withdrawn,
+        grant if grant.needs_approval && grant.approved_by.is_empty() => GrantState::Pending,
+        grant if (grant.not_before..grant.not_after).contains(&now()) => GrantState::InForce,
+        _ => GrantState::OutOfTime,
+    }
+}
+
+fn state_text(grant: &api::Grant) -> &'static str {
+    match state(grant) {
+        GrantState::Withdrawn => "withdrawn",
+        GrantState::Pending => "waits for approval",
+        GrantState::InForce => "in force",
+        GrantState::OutOfTime => "out of its time",
+    }
+}
+
+fn quota_text(grant: &api::Grant) -> String {
+    if grant.daily_quota == 0 { "no quota".to_owned() } else { grant.daily_quota.to_string() }
+}
+
+/// Grants as a table that fits a terminal: `grant show` has the rest.
+pub fn print_list(grants: &[api::Grant], output: Output) -> Result<(), CliError> {
+    output.messages(grants, &["grant", "client", "state", "scopes", "purposes", "until"], |grant| {
+        vec![
+            grant.id.clone(),
+            grant.client.clone(),
+            state_text(grant).into(),
+            grant.scopes.join("\n"),
+            grant.purposes.join("\n"),
+            time(grant.not_after),
+        ]
+    })
+}
+
+/// Everything about one grant, a line each.
+fn whole(grant: &api::Grant) -> String {
+    let any = |texts: &[String]| if texts.is_empty() { "any".to_owned() } else { texts.join(", ") };
+    let approved = match (grant.approved_by.as_str(), grant.needs_approval) {
+        ("", true) => "nobody yet",
+        ("", false) => "needs no approval",
+        (by, _) => by,
+    };
+    let lines = [
+        ("grant", grant.id.clone()),
+        ("client", grant.client.clone()),
+        ("state", state_text(grant).to_owned()),
+        ("scopes", grant.scopes.join(", ")),
+        ("purposes", grant.purposes.join(", ")),
+        ("fields", grant.fields.join(", ")),
+        ("networks", any(&grant.networks)),
+        ("calls a second", format!("{}, {} at once above that", grant.rate, grant.burst)),
+        ("calls a day", quota_text(grant)),
+        ("in force", format!("{} to {}", time(grant.not_before), time(grant.not_after))),
+        ("legal basis", grant.legal_basis.clone()),
+        ("asked for by", grant.requested_by.clone()),
+        ("approved by", approved.to_owned()),
+    ];
+    lines.map(|(name, value)| format!("{name:<15} {value}")).join("\n")
+}

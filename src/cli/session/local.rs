@@ -1,0 +1,61 @@
+//! The local way: the services in the process itself, over the data folder, for bootstrapping and emergencies. Only the
+//! folder's owner takes it, and the log says that it was taken, and by which user of the system.
+
+use super::Transport;
+use crate::admin::{Admin, AdminServiceServer, LocalActor};
+use crate::cli::CliError;
+use crate::config::Config;
+use crate::registry::sqlite::SqliteStore;
+use crate::server::registry_path;
+use arc_swap::ArcSwap;
+use http::Request;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
+use tonic::body::Body;
+use tower::util::BoxCloneSyncService;
+use tower::{BoxError, ServiceExt};
+
+/// A user of the system, as the log names them: `root(0)`.
+fn user(uid: u32) -> String {
+    // A user whom the system does not name is told by the number alone.
+    let name = uzers::get_user_by_uid(uid).map(|user| user.name().to_string_lossy().into_owned());
+    format!("{}({uid})", name.unwrap_or_default())
+}
+
+/// Who acts here, where they own the folder. One that is not there yet belongs to the owner of the folder that it will be
+/// made in.
+pub fn owner(data: &Path) -> Result<String, CliError> {
+    let own = rustix::process::geteuid().as_raw();
+    let whole = std::path::absolute(data).unwrap_or_else(|_| data.to_owned());
+    let there = whole.ancestors().find_map(|path| Some((path, std::fs::metadata(path).ok()?)));
+    let Some((path, metadata)) = there else {
+        return Err(CliError::Usage(format!("{}: there is no such folder", data.display())));
+    };
+    if metadata.uid() != own {
+        return Err(CliError::Failed(format!(
+            "{} belongs to {}, and you are {}: work from afar with your own certificate (--profile or --remote), or, in \
+             an emergency, as its owner",
+            path.display(),
+            user(metadata.uid()),
+            user(own)
+        )));
+    }
+    Ok(user(own))
+}
+
+/// `ndxp.admin.v1` over the registry of this configuration, and who acts.
+pub fn admin(config: &Path) -> Result<(Transport, String), CliError> {
+    let config = Config::load(config)?;
+    let who = owner(&config.data)?;
+    let store = SqliteStore::open(&registry_path(&config.data))?;
+    let contracts = Arc::new(ArcSwap::from_pointee(config.contracts()?));
+    let service = AdminServiceServer::new(Admin::local(Arc::new(config), Arc::new(store), contracts));
+    let actor = LocalActor(format!("local:{who}"));
+    let acting = move |mut request: Request<Body>| {
+        request.extensions_mut().insert(actor.clone());
+        request
+    };
+    let transport = service.map_request(acting).map_err(|never| -> BoxError { match never {} });
+    Ok((BoxCloneSyncService::new(transport), who))
+}

@@ -1,0 +1,353 @@
+//! The command line from afar: two people, two certificates, one gateway; and the local way, for the folder's owner only.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod support;
+
+use ndxp_gateway::pki::{DEFAULT_DAYS, Pki, Role};
+use serde_json::Value;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::Path;
+use std::process::{Command, Output};
+use support::Stage;
+
+/// A folder with the profiles of the people who use the command line.
+struct Desk<'s> {
+    stage: &'s Stage,
+    home: tempfile::TempDir,
+}
+
+impl<'s> Desk<'s> {
+    /// With a certificate and a profile for each of these people, who have these roles.
+    fn with(stage: &'s Stage, people: &[(&str, &str)]) -> Self {
+        let desk = Desk { stage, home: tempfile::tempdir().unwrap() };
+        for (name, role) in people {
+            desk.certificate(name);
+            desk.local(&["staff", "add", name, "--role", role]).ok();
+            desk.profile(name).ok();
+        }
+        stage.settle();
+        desk
+    }
+
+    fn certificate(&self, name: &str) {
+        self.stage.folder.pki().issue(name, &Role::Staff(name.into()), DEFAULT_DAYS).unwrap();
+    }
+
+    fn profile(&self, name: &str) -> Told {
+        let certificate = format!("pki/{name}.pem");
+        let base = self.stage.base();
+        let files = ["--remote", &base, "--ca", "pki/ca.pem", "--certificate", &certificate];
+        self.run(&[&["profile", "add", name][..], &files].concat())
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ndxp-gateway"));
+        command.args(args).current_dir(&self.stage.folder.path).env("XDG_CONFIG_HOME", self.home.path());
+        for name in ["NDXP_CONFIG", "NDXP_PROFILE", "NDXP_REMOTE", "NDXP_CA", "NDXP_CERTIFICATE", "NDXP_KEY"] {
+            command.env_remove(name);
+        }
+        command.env("NDXP_LOG", "error");
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Told {
+        Told { args: args.join(" "), output: self.command(args).output().unwrap() }
+    }
+
+    /// As a person with a profile.
+    fn by(&self, name: &str, args: &[&str]) -> Told {
+        self.run(&[args, &["--profile", name]].concat())
+    }
+
+    fn local(&self, args: &[&str]) -> Told {
+        self.run(&[args, &["--config", "gateway.toml"]].concat())
+    }
+}
+
+struct Told {
+    args: String,
+    output: Output,
+}
+
+impl Told {
+    fn out(&self) -> String {
+        String::from_utf8_lossy(&self.output.stdout).into_owned()
+    }
+
+    fn err(&self) -> String {
+        String::from_utf8_lossy(&self.output.stderr).into_owned()
+    }
+
+    #[track_caller]
+    fn ok(&self) -> String {
+        assert!(self.output.status.success(), "{}: {}{}", self.args, self.out(), self.err());
+        self.out()
+    }
+
+    #[track_caller]
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.ok()).unwrap()
+    }
+
+    /// Failed with this code; what it said.
+    #[track_caller]
+    fn failed(&self, code: i32) -> String {
+        assert_eq!(self.output.status.code(), Some(code), "{}: {}{}", self.args, self.out(), self.err());
+        self.err()
+    }
+}
+
+#[test]
+fn two_people_with_two_certificates_do_what_one_cannot() {
+    let stage = Stage::start();
+    let desk = Desk::with(&stage, &[("lan", "administrator"), ("minh", "approver"), ("hoa", "auditor")]);
+    let shop = ["client", "add", "one-stop-shop", "--agency", "H49.12"];
+    // The auditor registers nobody; the administrator does, and no local act is spoken of.
+    assert!(desk.by("hoa", &shop).failed(1).contains("ROLE_MISSING"));
+    let added = desk.by("lan", &shop);
+    assert!(added.ok().contains("registered one-stop-shop") && !added.err().contains("local act"), "{}", added.err());
+    let add = [
+        "grant",
+        "add",
+        "--client",
+        "one-stop-shop",
+        "--purpose",
+        "*",
+        "--field",
+        "*",
+        "--legal-basis",
+        "Luật Hộ tịch",
+    ];
+    let sensitive = [&add[..], &["--scope", "civilstatus:record"]].concat();
+    let waiting = desk.by("lan", &[&["--output", "json"][..], &sensitive].concat()).json();
+    let id = waiting["id"].as_str().unwrap();
+    assert_eq!((&waiting["needs_approval"], &waiting["requested_by"]), (&Value::from(true), &Value::from("staff:lan")));
+    assert!(desk.by("hoa", &["grant", "list", "--state", "pending"]).ok().contains(id));
+    assert!(desk.by("lan", &["grant", "approve", id]).failed(1).contains("ROLE_MISSING"));
+    assert!(desk.by("minh", &["grant", "approve", id]).ok().contains("approved g-"));
+    let shown = desk.by("hoa", &["grant", "show", id]).ok();
+    assert!(shown.contains("asked for by    staff:lan") && shown.contains("approved by     staff:minh"), "{shown}");
+    assert_eq!(desk.by("hoa", &["grant", "list", "--state", "pending"]).ok().trim(), "none");
+
+    // A token, with the client's certificate; the file is the owner's alone.
+    stage.folder.pki().issue("one-stop-shop", &Role::Client("one-stop-shop".into()), DEFAULT_DAYS).unwrap();
+    let issue = ["token", "issue", "--client", "one-stop-shop", "--certificate", "pki/one-stop-shop.pem"];
+    assert!(desk.by("lan", &[&issue[..], &["--out", "shop.jwt"]].concat()).ok().contains("issued"));
+    let mode = std::fs::metadata(stage.folder.path.join("shop.jwt")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let base = stage.base();
+    let by_hand = ["--remote", &base, "--ca", "pki/ca.pem", "--own-certificate", "pki/lan.pem"];
+    let printed = desk.run(&[&issue[..], &by_hand, &["--lifetime", "60s"]].concat()).ok();
+    assert_eq!(printed.trim().split('.').count(), 3, "{printed}");
+    assert!(desk.by("lan", &[&issue[..], &["--scope", "land:read"]].concat()).failed(2).contains("land:read"));
+    assert!(desk.by("hoa", &["token", "list", "--state", "in-force"]).ok().contains("civilstatus:record"));
+    let revoked = desk.by("lan", &["token", "revoke", "--client", "one-stop-shop"]).ok();
+    assert!(revoked.contains("2 were in force"), "{revoked}");
+
+    // Keys, people, and the client's end.
+    assert!(desk.by("lan", &["keys", "rotate"]).ok().contains("tokens are signed with"));
+    assert_eq!(desk.by("hoa", &["--output", "json", "keys", "list"]).json().as_array().unwrap().len(), 2);
+    let people = desk.by("hoa", &["--output", "json", "staff", "list"]).json();
+    assert_eq!(people[0]["roles"], serde_json::json!(["auditor"]), "{people}");
+    assert!(desk.by("lan", &["client", "change", "one-stop-shop", "--contact", "02033"]).ok().contains("changed"));
+    assert!(desk.by("lan", &["client", "suspend", "one-stop-shop"]).ok().contains("suspended"));
+    assert!(desk.by("hoa", &["client", "list", "--state", "suspended"]).ok().contains("one-stop-shop"));
+    assert!(desk.by("lan", &["client", "resume", "one-stop-shop"]).ok().contains("resumed"));
+    assert!(desk.by("minh", &["grant", "withdraw", id]).ok().contains("withdrew"));
+    assert!(desk.by("lan", &["client", "retire", "one-stop-shop"]).ok().contains("retired"));
+    let shown = desk.by("hoa", &["--output", "json", "client", "show", "one-stop-shop"]).json();
+    assert_eq!((&shown["client"]["retired"], &shown["grants"][0]["withdrawn"]), (&true.into(), &true.into()));
+    // Wrong arguments are named, and told from refusals.
+    assert!(desk.by("lan", &["client", "add", "Größe", "--agency", "H49"]).failed(2).contains("id: must be"));
+    assert!(desk.by("lan", &["client", "show", "nobody"]).failed(1).contains("OBJECT_UNKNOWN"));
+    stage.verify();
+}
+
+#[test]
+fn the_same_shapes_come_from_afar_and_locally() {
+    let stage = Stage::start();
+    let desk = Desk::with(&stage, &[("lan", "administrator")]);
+    desk.by("lan", &["client", "add", "one-stop-shop", "--agency", "H49.12"]).ok();
+    for command in [
+        &["client", "list"][..],
+        &["client", "show", "one-stop-shop"],
+        &["grant", "list"],
+        &["keys", "list"],
+        &["staff", "list"],
+        &["token", "list"],
+    ] {
+        for output in ["json", "human"] {
+            let args = [&["--output", output][..], command].concat();
+            assert_eq!(desk.by("lan", &args).ok(), desk.local(&args).ok(), "{args:?}");
+        }
+    }
+}
+
+#[test]
+fn long_listings_come_whole() {
+    let stage = Stage::start();
+    let desk = Desk::with(&stage, &[("hoa", "auditor")]);
+    for number in 0..1_201 {
+        let client = ndxp_gateway::registry::Client {
+            id: format!("ward-{number:04}"),
+            agency: "H49.40".into(),
+            names: vec![ndxp_gateway::pki::client_uri(&format!("ward-{number:04}"))],
+            ..Default::default()
+        };
+        ndxp_gateway::registry::Store::add_client(&stage.store, &client).unwrap();
+    }
+    let all = desk.by("hoa", &["--output", "json", "client", "list", "--agency", "H49.40"]).json();
+    let ids: Vec<&str> = all.as_array().unwrap().iter().map(|one| one["id"].as_str().unwrap()).collect();
+    assert_eq!((ids.len(), ids[0], ids[1_200]), (1_201, "ward-0000", "ward-1200"));
+    assert!(ids.is_sorted());
+}
+
+#[test]
+fn whoever_the_certificate_does_not_name_is_refused_in_words() {
+    let stage = Stage::start();
+    stage.client("one-stop-shop");
+    let desk = Desk::with(&stage, &[("lan", "administrator")]);
+    let base = stage.base();
+    let with = |ca: &str, certificate: &str| {
+        desk.run(&["client", "list", "--remote", &base, "--ca", ca, "--certificate", certificate])
+    };
+    with("pki/ca.pem", "pki/lan.pem").ok();
+    // A provincial system's certificate, and a person's who is not registered.
+    desk.certificate("visitor");
+    for certificate in ["pki/one-stop-shop.pem", "pki/visitor.pem"] {
+        let told = with("pki/ca.pem", certificate).failed(1);
+        assert!(told.contains("STAFF_UNKNOWN") && told.contains(certificate) && told.contains("staff add"), "{told}");
+    }
+    // Another CA's certificate, and a revoked one.
+    let other = tempfile::tempdir().unwrap();
+    let pki = Pki::at(other.path());
+    pki.init().unwrap();
+    let (foreign, _) = pki.issue("lan", &Role::Staff("lan".into()), DEFAULT_DAYS).unwrap();
+    let told = with("pki/ca.pem", foreign.to_str().unwrap()).failed(1);
+    assert!(told.contains("refused the certificate"), "{told}");
+    // Another CA of the gateway's is not believed, and nothing is sent.
+    let told = with(pki.ca().to_str().unwrap(), "pki/lan.pem").failed(3);
+    assert!(told.contains("cannot be believed") && told.contains("--ca"), "{told}");
+    // Files that are not there, or are not what they must be, are named.
+    assert!(with("pki/ca.pem", "pki/nobody.pem").failed(2).contains("pki/nobody.pem"));
+    assert!(with("gateway.toml", "pki/lan.pem").failed(2).contains("gateway.toml"));
+    assert!(desk.run(&["client", "list", "--remote", &base, "--ca", "pki/ca.pem"]).failed(2).contains("--certificate"));
+}
+
+#[test]
+fn a_gateway_that_is_not_there_is_told_with_its_own_exit_code() {
+    let stage = Stage::start();
+    let desk = Desk::with(&stage, &[("lan", "administrator")]);
+    let with = |url: &str| {
+        desk.run(&["client", "list", "--remote", url, "--ca", "pki/ca.pem", "--certificate", "pki/lan.pem"])
+    };
+    let told = with("https://127.0.0.1:1").failed(3);
+    assert!(told.contains("https://127.0.0.1:1 cannot be reached") && told.contains("does it run"), "{told}");
+    for wrong in ["http://localhost:7443", "localhost:7443", "https://localhost/x"] {
+        assert!(with(wrong).failed(2).contains("write https://HOST:PORT"), "{wrong}");
+    }
+}
+
+#[test]
+fn only_the_owner_of_the_data_folder_works_locally() {
+    let stage = Stage::start();
+    let desk = Desk::with(&stage, &[("lan", "administrator"), ("hoa", "auditor")]);
+    let added = desk.local(&["client", "add", "one-stop-shop", "--agency", "H49.12"]);
+    added.ok();
+    assert!(added.err().contains("local act of "), "{}", added.err());
+    let read = desk.local(&["client", "list"]);
+    assert!(read.ok().contains("one-stop-shop") && read.err().is_empty(), "{}", read.err());
+    // The environment does not say who acts: the system does.
+    let uid = rustix::process::geteuid().as_raw();
+    let mut lying = desk.command(&["client", "suspend", "one-stop-shop", "--config", "gateway.toml"]);
+    lying.env("USER", "lan").env("SUDO_USER", "lan").env("LOGNAME", "lan");
+    assert!(lying.output().unwrap().status.success());
+    stage.settle();
+    let entries = stage.entries();
+    for act in ["client.add", "client.suspend"] {
+        let actor = &entries.iter().find(|one| one.entry.act == act).unwrap().entry.actor;
+        assert!(actor.starts_with("local:") && actor.ends_with(')') && !actor.contains("lan"), "{act}: {actor}");
+    }
+    // The old way to say who acts is gone, and says what to do.
+    assert!(desk.local(&["client", "list", "--as", "lan"]).failed(2).contains("--profile"));
+    let mut old = desk.command(&["client", "list", "--config", "gateway.toml"]);
+    let old = Told { args: "NDXP_ACTOR".into(), output: old.env("NDXP_ACTOR", "lan").output().unwrap() };
+    assert!(old.failed(2).contains("NDXP_ACTOR"));
+    if uid != 0 {
+        return;
+    }
+    // Even root is refused where the folder is another's; from afar it is as before.
+    let data = stage.data();
+    chown(&data, Some(12_345), None).unwrap();
+    for args in
+        [&["client", "list"][..], &["client", "suspend", "one-stop-shop"], &["token", "list"], &["keys", "rotate"]]
+    {
+        let told = desk.local(args).failed(1);
+        assert!(told.contains("belongs to ") && told.contains("(12345)") && told.contains("--profile"), "{told}");
+    }
+    assert!(desk.by("hoa", &["client", "list"]).ok().contains("one-stop-shop"));
+    chown(&data, Some(uid), None).unwrap();
+    desk.local(&["client", "list"]).ok();
+}
+
+#[test]
+fn profiles_are_made_used_shown_and_forgotten() {
+    let stage = Stage::start();
+    let desk = Desk::with(&stage, &[("lan", "administrator"), ("hoa", "auditor")]);
+    let file = desk.home.path().join("ndxp-gateway/profiles.toml");
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(desk.run(&["profile", "list"]).ok().contains("hoa"));
+    assert!(desk.run(&["profile", "show", "lan"]).ok().contains("/staff/lan"));
+    let listed = desk.run(&["--output", "json", "profile", "list"]).json();
+    assert_eq!(listed["profiles"]["lan"]["remote"], Value::from(stage.base()));
+    // Locally as long as none is in use; then by it, from any folder; what is named is stronger.
+    assert!(desk.run(&["client", "add", "a", "--agency", "H49"]).err().contains("local act of "));
+    desk.run(&["profile", "use", "hoa"]).ok();
+    let elsewhere = |args: &[&str]| {
+        let output = desk.command(args).current_dir(desk.home.path()).output().unwrap();
+        Told { args: args.join(" "), output }
+    };
+    assert!(elsewhere(&["client", "list"]).ok().contains("H49"));
+    assert!(elsewhere(&["client", "suspend", "a"]).failed(1).contains("ROLE_MISSING"));
+    assert!(elsewhere(&["client", "suspend", "a", "--profile", "lan"]).ok().contains("suspended"));
+    let mut other = desk.command(&["client", "resume", "a"]);
+    assert!(other.env("NDXP_PROFILE", "lan").output().unwrap().status.success());
+    assert!(desk.local(&["client", "suspend", "a"]).err().contains("local act of "));
+    let both = desk.run(&["client", "list", "--profile", "lan", "--config", "gateway.toml"]);
+    assert!(both.failed(2).contains("--profile and --config"));
+    assert!(elsewhere(&["client", "list", "--profile", "nobody"]).failed(2).contains("known: hoa, lan"));
+    assert!(desk.run(&["profile", "remove", "hoa"]).ok().contains("forgot"));
+    assert!(elsewhere(&["client", "list"]).failed(2).contains("gateway.toml"));
+    // What cannot work is not kept.
+    let base = stage.base();
+    let add = |certificate: &str, url: &str| {
+        desk.run(&["profile", "add", "x", "--remote", url, "--ca", "pki/ca.pem", "--certificate", certificate])
+    };
+    assert!(add("pki/nobody.pem", &base).failed(2).contains("pki/nobody.pem"));
+    assert!(add("pki/lan.pem", "http://localhost:1").failed(2).contains("https://HOST:PORT"));
+    assert!(desk.run(&["profile", "show", "x"]).failed(2).contains("there is no profile"));
+}
+
+#[test]
+fn a_wrong_file_of_profiles_is_told_whole_with_its_lines() {
+    let stage = Stage::start();
+    let desk = Desk::with(&stage, &[("lan", "administrator")]);
+    let file = desk.home.path().join("ndxp-gateway/profiles.toml");
+    support::edit(&file, |text| {
+        format!("{}\nsecret = \"x\"\n", text.replacen("remote = \"https", "remote = \"http", 1))
+    });
+    let told = desk.by("lan", &["client", "list"]).failed(2);
+    for part in
+        ["profiles.toml:2: profiles.lan.remote:", "write https://HOST:PORT", "profiles.lan.secret: is not known"]
+    {
+        assert!(told.contains(part), "{part:?} is not in {told}");
+    }
+    std::fs::write(&file, "default = \n").unwrap();
+    assert!(desk.run(&["client", "list"]).failed(2).contains("profiles.toml:1:"));
+    // A way that needs no profile does not look at them.
+    desk.local(&["client", "list"]).ok();
+    std::fs::write(&file, "").unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o666)).unwrap();
+    assert!(desk.run(&["profile", "list"]).failed(2).contains("chmod 600"));
+    assert!(Path::new(&file).exists());
+}
