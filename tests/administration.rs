@@ -21,7 +21,7 @@ async fn every_act_is_in_the_exchange_log_with_who_did_it() {
     stage.client("clerk");
     let grant = stage.grant("clerk", &["population:verify"], |_| {});
     stage.token("clerk", Duration::from_secs(60), Duration::ZERO);
-    let lan = stage.store.acting_as("cli:lan");
+    let lan = stage.store.acting_as(ndxp_gateway::registry::Actor::Local { uid: 1000, user: "lan".into() });
     lan.withdraw_grant(&grant).unwrap();
     lan.suspend_client("clerk", true).unwrap();
     lan.suspend_client("clerk", false).unwrap();
@@ -38,7 +38,7 @@ async fn every_act_is_in_the_exchange_log_with_who_did_it() {
     assert_eq!((acts[1].0, acts[1].2), ("client.add", "client:clerk"));
     assert_eq!(acts[2].0, "grant.add");
     assert_eq!(acts[3].0, "token.issue");
-    assert_eq!(acts[4], ("grant.withdraw", "cli:lan", format!("grant:{grant}").as_str()));
+    assert_eq!(acts[4], ("grant.withdraw", "local:lan(1000)", format!("grant:{grant}").as_str()));
     assert_eq!(acts[5..].iter().map(|act| act.0).collect::<Vec<_>>(), ["client.suspend", "client.resume"]);
     assert!(stage.store.acts().unwrap().is_empty());
     stage.verify();

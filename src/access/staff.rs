@@ -3,7 +3,7 @@
 
 use crate::exchange_log::{Entry, ExchangeLog, Kind};
 use crate::identity::Peer;
-use crate::registry::{Holder, Role, Snapshot, Staff};
+use crate::registry::{Actor, Holder, Role, Snapshot};
 use crate::status::{Reason, Refusal};
 use arc_swap::ArcSwap;
 use std::sync::Arc;
@@ -22,10 +22,12 @@ impl StaffDoor {
         StaffDoor { registry, log, node: node.to_owned() }
     }
 
-    /// Who asks, where one of these roles is theirs.
-    pub async fn admit(&self, peer: &Peer, act: &str, roles: &[Role]) -> Result<Arc<Staff>, Refusal> {
+    /// Who asks, with the certificate that they show, where one of these roles is theirs.
+    pub async fn admit(&self, peer: &Peer, act: &str, roles: &[Role]) -> Result<Actor, Refusal> {
         let (staff, refusal) = match self.registry.load().holder_of(&peer.certificate.names) {
-            Holder::Staff(staff) if staff.roles.iter().any(|role| roles.contains(role)) => return Ok(staff.clone()),
+            Holder::Staff(staff) if staff.roles.iter().any(|role| roles.contains(role)) => {
+                return Ok(peer.staff(&staff.id));
+            }
             Holder::Staff(staff) => (Some(staff.clone()), Refusal::from(Reason::RoleMissing)),
             Holder::Several => (None, Reason::CertificateAmbiguous.into()),
             Holder::Nobody | Holder::Client(_) => (None, Reason::StaffUnknown.into()),

@@ -2,6 +2,7 @@
 //! do by their roles; a change and the note of it, which goes into the exchange log, are made together or not at all.
 
 mod draft;
+mod justification;
 mod messages;
 
 use crate::access::staff::StaffDoor;
@@ -10,10 +11,11 @@ use crate::contract::ContractSet;
 use crate::contract::formats::is_within;
 use crate::identity::{Peer, Thumbprint};
 use crate::issuer::{IssueRequest, Issuer, KeyAlgorithm};
-use crate::registry::{self, GrantState, Page, RegistryError, Role, Store, TokenState, now};
+use crate::registry::{self, Actor, GrantState, Page, RegistryError, Role, Store, TokenState, now};
 use crate::status::Reason;
 use arc_swap::ArcSwap;
 pub use draft::{ClientDraft, GrantDraft, StaffDraft};
+use justification::justification;
 use messages::{
     client_message, client_state, failed, grant_message, invalid, issue_failed, key_message, refused, role,
     staff_message, token_message, violated,
@@ -50,11 +52,6 @@ pub struct Admin {
     door: Option<StaffDoor>,
 }
 
-/// Who acts in the process itself, as the owner of the data folder: `local:USER(UID)`. An extension of a request, which
-/// nobody can send from outside.
-#[derive(Debug, Clone)]
-pub struct LocalActor(pub String);
-
 impl Admin {
     /// The service over a gateway's parts.
     pub fn new(
@@ -66,26 +63,28 @@ impl Admin {
         Admin { config, store, contracts, door: Some(door) }
     }
 
-    /// The service for the owner of the data folder, in their own process: each request has its [`LocalActor`].
+    /// The service for the owner of the data folder, in their own process: each request has its [`Actor::Local`]
+    /// as an extension, which nobody can send from outside.
     pub fn local(config: Arc<Config>, store: Arc<dyn Store>, contracts: Arc<ArcSwap<ContractSet>>) -> Self {
         Admin { config, store, contracts, door: None }
     }
 
-    /// The store in the name of who asks, where one of these roles is theirs.
+    /// The store in the name of who asks and with their reason, where one of these roles is theirs.
     async fn acting<T>(
         &self,
         request: &Request<T>,
         act: &'static str,
         roles: &[Role],
     ) -> Result<Box<dyn Store>, Status> {
-        if let Some(LocalActor(name)) = request.extensions().get() {
-            return Ok(self.store.named(name));
+        let because = justification(request.metadata())?;
+        if let Some(local @ Actor::Local { .. }) = request.extensions().get() {
+            return self.store.named(local.clone(), &because).map_err(failed);
         }
         let (Some(door), Some(peer)) = (&self.door, request.extensions().get::<Arc<Peer>>()) else {
             return Err(refused(Reason::StaffUnknown.into()));
         };
         let staff = door.admit(peer, act, roles).await.map_err(refused)?;
-        Ok(self.store.named(&format!("staff:{}", staff.id)))
+        self.store.named(staff, &because).map_err(failed)
     }
 }
 

@@ -15,6 +15,8 @@ enum Form {
     Texts,
     Pseudonym,
     Pseudonyms,
+    /// A list of messages of three texts.
+    Changes,
 }
 
 /// The fields of `ndxp.log.v1.Entry`.
@@ -25,10 +27,11 @@ const fn form(field: u64) -> Option<Form> {
         4 => Form::Int64,
         23..=28 | 33 | 35 => Form::Uint(64),
         3 | 8 | 18 | 19 => Form::Bytes,
-        5..=7 | 9..=14 | 21 | 22 | 29..=32 | 34 | 37 => Form::Text,
+        5..=7 | 9..=14 | 21 | 22 | 29..=32 | 34 | 37..=39 => Form::Text,
         15 => Form::Pseudonyms,
         16 => Form::Pseudonym,
         17 => Form::Texts,
+        40 => Form::Changes,
         _ => return None,
     })
 }
@@ -62,7 +65,7 @@ pub fn kind(mut bytes: &[u8]) -> Option<i32> {
         let (key, rest) = varint(bytes)?;
         let (field, wire) = (key >> 3, key & 7);
         let form = form(field)?;
-        let repeated = matches!(form, Form::Texts | Form::Pseudonyms);
+        let repeated = matches!(form, Form::Texts | Form::Pseudonyms | Form::Changes);
         if field < last || field == last && !repeated {
             return None;
         }
@@ -83,12 +86,13 @@ pub fn kind(mut bytes: &[u8]) -> Option<i32> {
                 }
                 rest
             }
-            Form::Text | Form::Bytes | Form::Texts | Form::Pseudonym | Form::Pseudonyms => {
+            Form::Text | Form::Bytes | Form::Texts | Form::Pseudonym | Form::Pseudonyms | Form::Changes => {
                 let (inside, rest) = delimited(rest)?;
                 let holds = match form {
                     Form::Text => !inside.is_empty() && is_text(inside),
                     Form::Bytes => !inside.is_empty(),
                     Form::Texts => is_text(inside),
+                    Form::Changes => three_texts(inside).is_some(),
                     _ => pseudonym(inside).is_some(),
                 };
                 if wire != 2 || !holds {
@@ -120,12 +124,27 @@ fn pseudonym(mut bytes: &[u8]) -> Option<()> {
     Some(())
 }
 
+/// `object`, `before` and `after`, each where it is not empty.
+fn three_texts(mut bytes: &[u8]) -> Option<()> {
+    let mut last = 0;
+    while !bytes.is_empty() {
+        let (key, rest) = varint(bytes)?;
+        let (inside, rest) = delimited(rest)?;
+        let known = matches!(key >> 3, 1..=3) && key & 7 == 2;
+        if key <= last || !known || inside.is_empty() || !is_text(inside) {
+            return None;
+        }
+        (last, bytes) = (key, rest);
+    }
+    Some(())
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::exchange_log::Entry;
-    use crate::exchange_log::entry::Pseudonym;
+    use crate::exchange_log::entry::{Change, Pseudonym};
     use proptest::prelude::*;
 
     fn entry(numbers: [u64; 8], texts: &[String], blob: &[u8]) -> Entry {
@@ -149,6 +168,13 @@ mod tests {
             grant_call: numbers[7],
             attempts: numbers[0] as u32,
             shadow_hub: text(3),
+            approved_by: text(1),
+            justification: text(4),
+            changes: texts
+                .iter()
+                .skip(2)
+                .map(|one| Change { object: text(0), before: one.clone(), after: text(3) })
+                .collect(),
             ..Entry::default()
         }
     }

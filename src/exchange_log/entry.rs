@@ -7,7 +7,7 @@ mod generated {
     include!(concat!(env!("OUT_DIR"), "/ndxp.log.v1.rs"));
 }
 
-pub use generated::{Entry, Kind, Pseudonym};
+pub use generated::{Change, Entry, Kind, Pseudonym};
 
 /// The version of entries that this gateway writes.
 pub const VERSION: u32 = 1;

@@ -1,7 +1,7 @@
 //! Identity: who is at the other end of a connection, from its certificate. The handshake has proved that the peer holds
 //! the certificate's key and that the province's CA signed it; here its names are read, once for each connection.
 
-use crate::registry::{ClientView, Holder, Snapshot, canonical_name};
+use crate::registry::{Actor, ClientView, Digest, Holder, Snapshot, canonical_name};
 use crate::status::{Reason, Refusal};
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
@@ -44,6 +44,8 @@ pub struct Certificate {
     pub thumbprint: Thumbprint,
     /// The same as `x5t#S256`.
     pub x5t: String,
+    /// SHA-256 of its public key (SubjectPublicKeyInfo): the same after a renewal with the same key.
+    pub key: [u8; 32],
     /// Its URI and DNS names, in canonical form, each once.
     pub names: Vec<String>,
 }
@@ -57,7 +59,7 @@ impl Certificate {
         let mut names: Vec<String> = certificate_names(own).iter().map(|name| canonical_name(name)).collect();
         names.sort_unstable();
         names.dedup();
-        Some(Certificate { thumbprint, x5t: thumbprint.base64url(), names, chain })
+        Some(Certificate { thumbprint, x5t: thumbprint.base64url(), key: key_digest(own), names, chain })
     }
 }
 
@@ -68,6 +70,14 @@ pub struct Peer {
     pub certificate: Arc<Certificate>,
     /// Where the connection comes from.
     pub address: SocketAddr,
+}
+
+/// SHA-256 of a certificate's public key; of the certificate itself where that cannot be read, so that it is no other's.
+fn key_digest(der: &[u8]) -> [u8; 32] {
+    match X509Certificate::from_der(der) {
+        Ok((_, certificate)) => Thumbprint::of(certificate.public_key().raw).0,
+        Err(_) => Thumbprint::of(der).0,
+    }
 }
 
 /// URI and DNS names of a certificate, in its order.
@@ -82,6 +92,26 @@ pub fn certificate_names(der: &[u8]) -> Vec<String> {
 }
 
 impl Peer {
+    /// This peer as a person who administers, by the id that the registry knows them by.
+    pub fn staff(&self, id: &str) -> Actor {
+        Actor::Staff {
+            id: id.to_owned(),
+            thumbprint: Digest(self.certificate.thumbprint.0),
+            key: Digest(self.certificate.key),
+            names: self.certificate.names.clone(),
+            address: self.address.to_string(),
+        }
+    }
+
+    /// This peer as a client that acts for itself.
+    pub fn client(&self, id: &str) -> Actor {
+        Actor::Client {
+            id: id.to_owned(),
+            thumbprint: Digest(self.certificate.thumbprint.0),
+            address: self.address.to_string(),
+        }
+    }
+
     /// The registered client that this is. A certificate of a person is no client's; one that names several identities
     /// is nobody's, whichever of its names would do.
     pub fn identify(&self, registry: &Snapshot) -> Result<Arc<ClientView>, Refusal> {

@@ -4,6 +4,8 @@
 //! call sees one state from its beginning to its end, and looks nothing up in a database. A change is followed by reading
 //! what changed, not everything: with 100,000 clients and a million grants it is in force as soon as with ten.
 
+pub mod act;
+mod actor;
 pub(crate) mod lists;
 pub mod name;
 mod network;
@@ -11,6 +13,8 @@ pub mod snapshot;
 pub mod sqlite;
 pub mod usage;
 
+pub use act::{Act, Change};
+pub use actor::{Actor, Digest};
 pub use name::canonical_name;
 pub use network::Network;
 use serde::{Deserialize, Serialize};
@@ -92,6 +96,9 @@ pub struct Grant {
     pub networks: Vec<Network>,
     /// Who asked for it; set by the store.
     pub requested_by: String,
+    /// The same with certificate and address, by which the approver is known to be another person; set by the store.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub requester: Option<Actor>,
     /// Who approved it.
     pub approved_by: Option<String>,
     /// Whether it works only when a second person has approved it.
@@ -195,7 +202,7 @@ pub struct Staff {
 }
 
 /// A token that was issued.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct TokenRecord {
     /// `jti`.
     pub id: String,
@@ -228,21 +235,6 @@ pub struct SigningKey {
     pub created: i64,
     /// Tokens signed with it are believed until then; 0: no end set.
     pub believed_until: i64,
-}
-
-/// What somebody changed, on its way into the exchange log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Act {
-    /// UUIDv7: the id of its entry, so that one logged twice is seen to be one.
-    pub id: [u8; 16],
-    /// Unix time in microseconds.
-    pub time_us: i64,
-    /// Who did it: `cli:<user>`.
-    pub actor: String,
-    /// What was done (`grant.add`).
-    pub act: String,
-    /// To what, as `kind:id`.
-    pub object: String,
 }
 
 /// A part of a listing: what comes after `after`, as far as it fits, at most so many.
@@ -336,9 +328,10 @@ pub trait Store: Send + Sync {
     /// Removes a person.
     fn remove_staff(&self, id: &str) -> Result<(), RegistryError>;
 
-    /// The same store, for changes in another's name.
-    fn named(&self, actor: &str) -> Box<dyn Store>;
-    /// The oldest acts that are not in the exchange log yet, at most a thousand. Each change notes its act with itself.
+    /// The same store, for changes in another's name, with their reason (at most [`act::MAX_JUSTIFICATION`] characters,
+    /// or it is refused).
+    fn named(&self, actor: Actor, justification: &str) -> Result<Box<dyn Store>, RegistryError>;
+    /// The oldest acts that are not in the exchange log yet, at most some hundred. Each change notes its act with itself.
     fn acts(&self) -> Result<Vec<Act>, RegistryError>;
     /// Forgets an act that is in the exchange log now.
     fn forget_act(&self, id: &[u8; 16]) -> Result<(), RegistryError>;

@@ -9,11 +9,11 @@ use crate::admin::Admin;
 use crate::audit::service::Audit;
 use crate::config::Config;
 use crate::contract::ContractSet;
-use crate::exchange_log::{Entry, Kind};
+use crate::exchange_log::{Entry, Kind, entry};
 use crate::identity::crl::CrlFetcher;
 use crate::identity::tls::Gate;
-use crate::registry::Store;
 use crate::registry::usage::UsageStore;
+use crate::registry::{self, Store};
 use arc_swap::ArcSwap;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -45,6 +45,11 @@ pub(super) struct Reloader {
     pub contracts: Arc<ArcSwap<ContractSet>>,
     /// What the files looked like when they were last taken.
     pub files: Mutex<Stamp>,
+}
+
+/// A change as its entry has it.
+fn logged(change: registry::Change) -> entry::Change {
+    entry::Change { object: change.object, before: change.before, after: change.after }
 }
 
 /// What the files looked like: path, size, time of change.
@@ -100,6 +105,11 @@ impl Reloader {
                 actor: act.actor,
                 act: act.act,
                 object: act.object,
+                certificate: act.certificate,
+                peer: act.address,
+                approved_by: act.approved_by,
+                justification: act.justification,
+                changes: act.changes.into_iter().map(logged).collect(),
                 ..Entry::begin(Kind::Admin, &self.shared.node)
             };
             if let Err(error) = self.shared.log.append(&entry).await {

@@ -37,7 +37,7 @@ impl Web {
         let Some(peer) = &asked.peer else { return denied() };
         let Ok(staff) = self.door.admit(peer, "log.read", &[Role::Auditor]).await else { return denied() };
         let Some(file) = LogFile::parse(asked.path.strip_prefix("/log/").unwrap_or("")) else { return missing() };
-        let Ok(permit) = self.reads.begin(&staff.id) else { return busy() };
+        let Ok(permit) = self.reads.begin(staff.id()) else { return busy() };
         let root = LogPaths::new(&self.config.data).tiles;
         let (kind, cache) = match file {
             LogFile::Checkpoint | LogFile::Pruned => ("text/plain; charset=utf-8", "no-cache"),

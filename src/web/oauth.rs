@@ -202,8 +202,9 @@ impl Web {
             let caller = self.client(asked, &form)?;
             // An unknown token is as good as revoked (RFC 7009, section 2.2); another's is not the caller's to revoke.
             if let Some(token) = self.about(&form)?.filter(|token| token.client == caller.client.id) {
-                let store = self.store.named(&format!("client:{}", caller.client.id));
-                match store.revoke_token(&token.id) {
+                let Some(peer) = &asked.peer else { return Err(refuse("invalid_client", "no client certificate")) };
+                let store = self.store.named(peer.client(&caller.client.id), "");
+                match store.and_then(|store| store.revoke_token(&token.id)) {
                     Ok(()) | Err(crate::registry::RegistryError::Unknown(..)) => {}
                     Err(error) => {
                         tracing::error!(%error, "a token could not be revoked");

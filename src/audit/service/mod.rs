@@ -119,7 +119,7 @@ impl Audit {
     async fn auditor<T>(&self, request: &Request<T>, act: &str) -> Result<ReadPermit, Status> {
         let peer = Self::peer(request)?;
         let staff = self.door.admit(&peer, act, AUDITOR).await.map_err(refused)?;
-        self.reads.begin(&staff.id).map_err(refused)
+        self.reads.begin(staff.id()).map_err(refused)
     }
 
     /// Lets an auditor in with a query. One that names somebody is in the log, with its reason, before it is answered.
@@ -133,7 +133,7 @@ impl Audit {
     ) -> Result<(Query, ReadPermit), Status> {
         let peer = Self::peer(request)?;
         let staff = self.door.admit(&peer, act, AUDITOR).await.map_err(refused)?;
-        let permit = reads.begin(&staff.id).map_err(refused)?;
+        let permit = reads.begin(staff.id()).map_err(refused)?;
         let api::Query { subject, official, .. } = query.clone().unwrap_or_default();
         let read = self.query(query.unwrap_or_default())?;
         if read.names_somebody() {
@@ -146,7 +146,7 @@ impl Audit {
             let keys = keys.map_err(|error| failed(error.into()))?;
             let of = |kind, id: &str| (!id.is_empty()).then(|| keys.pseudonym(kind, id));
             let entry = Entry {
-                actor: format!("staff:{}", staff.id),
+                actor: staff.to_string(),
                 object: format!("reason:{reason}"),
                 subjects: of(PersonKind::Subject, &subject).into_iter().collect(),
                 official: of(PersonKind::Official, &official),

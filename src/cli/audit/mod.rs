@@ -181,8 +181,9 @@ fn note(data: &Path, act: &str, case: Option<&str>) -> Result<(), CliError> {
 
 /// The registry beside a log, in the name of the folder's owner, and that name.
 fn registry(data: &Path) -> Result<(SqliteStore, String), CliError> {
-    let actor = format!("local:{}", owner(data)?);
-    Ok((SqliteStore::open(&registry_path(data))?.acting_as(&actor), actor))
+    let actor = owner(data)?;
+    let name = actor.to_string();
+    Ok((SqliteStore::open(&registry_path(data))?.acting_as(actor), name))
 }
 
 fn kind_text(entry: &Entry) -> &'static str {
@@ -219,6 +220,9 @@ fn print_table(found: &[Found], output: Output) -> Result<(), CliError> {
 fn to_json(found: &Found) -> Value {
     let entry = &found.entry;
     let pseudonym = |one: &entry::Pseudonym| json!({ "key": one.key, "value": hex(&one.value) });
+    // Records as they are, not as text within text.
+    let record = |text: &str| serde_json::from_str(text).unwrap_or_else(|_| Value::from(text));
+    let change = |one: &entry::Change| json!({ "object": one.object, "before": record(&one.before), "after": record(&one.after) });
     let whole = json!({
         "index": found.index, "kind": kind_text(entry), "exchange": entry.id_text(), "time": entry.time_text(),
         "node": entry.node, "client": entry.client, "agency": entry.agency, "certificate": hex(&entry.certificate),
@@ -232,7 +236,8 @@ fn to_json(found: &Found) -> Value {
         "answer_bytes": entry.answer_bytes, "request_messages": entry.request_messages,
         "answer_messages": entry.answer_messages, "actor": entry.actor, "act": entry.act, "object": entry.object,
         "suppressed": entry.suppressed, "grant": entry.grant, "grant_call": entry.grant_call,
-        "attempts": entry.attempts, "shadow_hub": entry.shadow_hub,
+        "attempts": entry.attempts, "shadow_hub": entry.shadow_hub, "approved_by": entry.approved_by,
+        "justification": entry.justification, "changes": entry.changes.iter().map(change).collect::<Vec<_>>(),
     });
     let Value::Object(mut object) = whole else { return whole };
     object.retain(|name, value| {

@@ -10,7 +10,7 @@ use crate::issuer::{IssueRequest, Issuer, KeyAlgorithm};
 use crate::keyfile::write_private;
 use crate::pki::{DEFAULT_DAYS, Role, client_uri};
 use crate::registry::sqlite::SqliteStore;
-use crate::registry::{Client, Page, Store, now};
+use crate::registry::{self, Client, Page, Store, now};
 use crate::sandbox::folder::DevFolder;
 use crate::server::registry_path;
 use bytes::Bytes;
@@ -60,7 +60,7 @@ const PARTS: [Part; 5] = [
 impl<'c> Cast<'c> {
     /// Registers everybody, grants, and issues a token each.
     pub fn enter(config: &'c Config, folder: &DevFolder) -> Result<Self, CliError> {
-        let store = SqliteStore::open(&registry_path(&config.data))?.acting_as("cli:demo");
+        let store = SqliteStore::open(&registry_path(&config.data))?;
         let cast = Cast { folder: folder.clone(), config, store };
         cast.issuer().rotate(KeyAlgorithm::default())?;
         let contracts = config.catalogue()?.contracts;
@@ -102,7 +102,7 @@ impl<'c> Cast<'c> {
         let grant = draft.check(contracts).map_err(CliError::Failed)?;
         self.store.add_grant(&grant)?;
         if grant.needs_approval {
-            self.store.acting_as("cli:demo-approver").approve_grant(&grant.id)?;
+            self.store.acting_as(registry::Actor::System).approve_grant(&grant.id)?;
         }
         Ok(())
     }

@@ -2,9 +2,10 @@
 //! folder's owner takes it, and the log says that it was taken, and by which user of the system.
 
 use super::Transport;
-use crate::admin::{Admin, AdminServiceServer, LocalActor};
+use crate::admin::{Admin, AdminServiceServer};
 use crate::cli::CliError;
 use crate::config::Config;
+use crate::registry::Actor;
 use crate::registry::sqlite::SqliteStore;
 use crate::server::registry_path;
 use arc_swap::ArcSwap;
@@ -25,7 +26,7 @@ fn user(uid: u32) -> String {
 
 /// Who acts here, where they own the folder. One that is not there yet belongs to the owner of the folder that it will be
 /// made in.
-pub fn owner(data: &Path) -> Result<String, CliError> {
+pub fn owner(data: &Path) -> Result<Actor, CliError> {
     let own = rustix::process::geteuid().as_raw();
     let whole = std::path::absolute(data).unwrap_or_else(|_| data.to_owned());
     let there = whole.ancestors().find_map(|path| Some((path, std::fs::metadata(path).ok()?)));
@@ -41,21 +42,22 @@ pub fn owner(data: &Path) -> Result<String, CliError> {
             user(own)
         )));
     }
-    Ok(user(own))
+    Ok(Actor::local())
 }
 
 /// `ndxp.admin.v1` over the registry of this configuration, and who acts.
 pub fn admin(config: &Path) -> Result<(Transport, String), CliError> {
     let config = Config::load(config)?;
     let who = owner(&config.data)?;
-    let store = SqliteStore::open(&registry_path(&config.data))?;
+    let store = SqliteStore::open(&registry_path(&config.data))?.acting_as(who.clone());
     let contracts = Arc::new(ArcSwap::from_pointee(config.contracts()?));
     let service = AdminServiceServer::new(Admin::local(Arc::new(config), Arc::new(store), contracts));
-    let actor = LocalActor(format!("local:{who}"));
+    let actor = who.clone();
     let acting = move |mut request: Request<Body>| {
         request.extensions_mut().insert(actor.clone());
         request
     };
     let transport = service.map_request(acting).map_err(|never| -> BoxError { match never {} });
-    Ok((BoxCloneSyncService::new(transport), who))
+    let who = who.to_string();
+    Ok((BoxCloneSyncService::new(transport), who.strip_prefix("local:").unwrap_or(&who).to_owned()))
 }

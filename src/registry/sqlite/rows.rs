@@ -1,7 +1,7 @@
 //! Rows as what they stand for.
 
 use super::super::lists::Lists;
-use super::super::{Act, Client, Grant, GrantView, Network, SigningKey, Staff, TokenRecord};
+use super::super::{Client, Grant, GrantView, Network, SigningKey, Staff, TokenRecord};
 use rusqlite::Row;
 
 pub(super) fn list(texts: &[String]) -> String {
@@ -28,16 +28,6 @@ pub(super) fn read_client(row: &Row<'_>) -> rusqlite::Result<Client> {
 pub(super) fn read_staff(row: &Row<'_>) -> rusqlite::Result<Staff> {
     let roles = serde_json::from_str(&row.get::<_, String>("roles")?).unwrap_or_default();
     Ok(Staff { id: row.get("id")?, roles, names: read_list(row, "names")? })
-}
-
-pub(super) fn read_act(row: &Row<'_>) -> rusqlite::Result<Act> {
-    Ok(Act {
-        id: row.get("id")?,
-        time_us: row.get("time_us")?,
-        actor: row.get("actor")?,
-        act: row.get("act")?,
-        object: row.get("object")?,
-    })
 }
 
 /// The columns that [`read_view`] takes, in its order.
@@ -81,6 +71,7 @@ pub(super) fn read_grant(row: &Row<'_>) -> rusqlite::Result<Grant> {
         legal_basis: row.get("legal_basis")?,
         networks: read_list(row, "networks")?.iter().filter_map(|text| Network::parse(text).ok()).collect(),
         requested_by: row.get("requested_by")?,
+        requester: serde_json::from_str(&row.get::<_, String>("requester")?).ok(),
         approved_by: row.get("approved_by")?,
         needs_approval: row.get("needs_approval")?,
         withdrawn: row.get("withdrawn")?,

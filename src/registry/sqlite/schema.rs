@@ -1,13 +1,13 @@
 //! The tables, and how older files are brought up to them.
 
 use super::super::RegistryError;
-use super::identities;
+use super::{adopt, identities};
 use rusqlite::Connection;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Version of the tables below: a file of a later one is refused rather than misread.
-const VERSION: i64 = 3;
+const VERSION: i64 = 4;
 
 const REGISTRY: &str = "
     CREATE TABLE IF NOT EXISTS clients (
@@ -22,7 +22,7 @@ const REGISTRY: &str = "
         fields TEXT NOT NULL, rate INTEGER NOT NULL, burst INTEGER NOT NULL, daily_quota INTEGER NOT NULL,
         not_before INTEGER NOT NULL, not_after INTEGER NOT NULL, legal_basis TEXT NOT NULL, networks TEXT NOT NULL,
         requested_by TEXT NOT NULL, approved_by TEXT, needs_approval INTEGER NOT NULL,
-        withdrawn INTEGER NOT NULL) STRICT;
+        withdrawn INTEGER NOT NULL, requester TEXT NOT NULL DEFAULT '') STRICT;
     CREATE TABLE IF NOT EXISTS staff (id TEXT PRIMARY KEY, roles TEXT NOT NULL, names TEXT NOT NULL) STRICT;
     CREATE INDEX IF NOT EXISTS grants_client ON grants(client);
     CREATE TABLE IF NOT EXISTS revocations (token TEXT PRIMARY KEY, expires INTEGER NOT NULL) STRICT;
@@ -31,18 +31,44 @@ const REGISTRY: &str = "
         believed_until INTEGER NOT NULL) STRICT;
     CREATE TABLE IF NOT EXISTS acts (
         id BLOB PRIMARY KEY, time_us INTEGER NOT NULL, actor TEXT NOT NULL, act TEXT NOT NULL,
-        object TEXT NOT NULL) STRICT;
+        object TEXT NOT NULL, certificate BLOB NOT NULL DEFAULT x'', address TEXT NOT NULL DEFAULT '',
+        approved_by TEXT NOT NULL DEFAULT '', justification TEXT NOT NULL DEFAULT '',
+        changes TEXT NOT NULL DEFAULT '[]') STRICT;
+    CREATE TABLE IF NOT EXISTS pending (
+        id TEXT PRIMARY KEY, act TEXT NOT NULL, object TEXT NOT NULL, before TEXT NOT NULL, after TEXT NOT NULL,
+        requested_by TEXT NOT NULL, requester TEXT NOT NULL, justification TEXT NOT NULL, requested INTEGER NOT NULL,
+        ends INTEGER NOT NULL) STRICT;
     CREATE TABLE IF NOT EXISTS changes (
         seq INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, id TEXT NOT NULL) STRICT;";
 
-/// From version 1, which knew no retired clients.
-const FROM_1: &str = "
-    ALTER TABLE clients ADD COLUMN retired INTEGER NOT NULL DEFAULT 0;
-    ALTER TABLE clients ADD COLUMN tokens_from INTEGER NOT NULL DEFAULT 0;";
+/// Columns that older versions lack: table, column, what it is.
+const COLUMNS: [(&str, &str, &str); 8] = [
+    ("clients", "retired", "INTEGER NOT NULL DEFAULT 0"),
+    ("clients", "tokens_from", "INTEGER NOT NULL DEFAULT 0"),
+    ("grants", "requester", "TEXT NOT NULL DEFAULT ''"),
+    ("acts", "certificate", "BLOB NOT NULL DEFAULT x''"),
+    ("acts", "address", "TEXT NOT NULL DEFAULT ''"),
+    ("acts", "approved_by", "TEXT NOT NULL DEFAULT ''"),
+    ("acts", "justification", "TEXT NOT NULL DEFAULT ''"),
+    ("acts", "changes", "TEXT NOT NULL DEFAULT '[]'"),
+];
 
-/// From version 2, where only clients held names: without its table, a gateway of that version that still runs cannot
-/// register anybody beside the new one.
-const FROM_2: &str = "DROP TABLE IF EXISTS names;";
+/// Brings older tables up to those above.
+fn upgrade(connection: &Connection, path: &Path) -> Result<(), RegistryError> {
+    for (table, column, what) in COLUMNS {
+        let sql = "SELECT COUNT(*), COALESCE(SUM(name = ?2), 0) FROM pragma_table_info(?1)";
+        let found = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?));
+        if let (1.., 0) = connection.query_row(sql, [table, column], found)? {
+            connection.execute_batch(&format!("ALTER TABLE {table} ADD COLUMN {column} {what};"))?;
+        }
+    }
+    // Of version 2, where only clients held names: without it, a gateway of that version that still runs cannot register
+    // anybody beside the new one.
+    connection.execute_batch("DROP TABLE IF EXISTS names;")?;
+    connection.execute_batch(REGISTRY)?;
+    identities::adopt(connection)?;
+    adopt::restate(connection, &issued_path(path))
+}
 
 /// Issued tokens stand in a file of their own: clients fetch them all the time.
 const ISSUED: &str = "
@@ -52,25 +78,23 @@ const ISSUED: &str = "
     CREATE INDEX IF NOT EXISTS tokens_of_client ON tokens(client, id);";
 
 pub(super) fn registry(path: &Path) -> Result<Connection, RegistryError> {
-    open(path, REGISTRY, |connection, from| {
-        if from == 1 {
-            connection.execute_batch(FROM_1)?;
-        }
-        connection.execute_batch(FROM_2)?;
-        connection.execute_batch(REGISTRY)?;
-        identities::adopt(connection)
-    })
+    open(path, REGISTRY, |connection| upgrade(connection, path))
 }
 
-pub(super) fn issued(path: &Path) -> Result<Connection, RegistryError> {
-    open(path, ISSUED, |_, _| Ok(()))
+/// The file of issued tokens beside a registry.
+fn issued_path(registry: &Path) -> PathBuf {
+    registry.with_file_name("issued.sqlite")
 }
 
-/// Opens a file and brings it up to this version, all of it or nothing; `upgrade` is told the version it comes from.
+pub(super) fn issued(registry: &Path) -> Result<Connection, RegistryError> {
+    open(&issued_path(registry), ISSUED, |_| Ok(()))
+}
+
+/// Opens a file and brings it up to this version, all of it or nothing.
 fn open(
     path: &Path,
     schema: &str,
-    upgrade: impl FnOnce(&Connection, i64) -> Result<(), RegistryError>,
+    upgrade: impl FnOnce(&Connection) -> Result<(), RegistryError>,
 ) -> Result<Connection, RegistryError> {
     let mut connection = Connection::open(path)?;
     connection.busy_timeout(Duration::from_secs(5))?;
@@ -81,7 +105,7 @@ fn open(
         let whole = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
         match version(&whole)? {
             0 | VERSION => {}
-            from @ 1..VERSION => upgrade(&whole, from)?,
+            1..VERSION => upgrade(&whole)?,
             other => {
                 let told = format!("{} was made by a later version of the gateway (schema {other})", path.display());
                 return Err(RegistryError::Store(told));
@@ -132,6 +156,8 @@ mod tests {
             "{REGISTRY} DROP TABLE identities; CREATE TABLE names (name TEXT PRIMARY KEY, client TEXT NOT NULL) STRICT;
              INSERT INTO clients VALUES ('shop', 'H49.12', '', '[\"spiffe://a.vn/x\"]', 0, 7, 1, 0);
              INSERT INTO staff VALUES ('lan', '[\"administrator\"]', '[\"spiffe://A.VN/x\"]');
+             INSERT INTO grants VALUES ('g-1', 'shop', '[\"a:b\"]', '[]', '[]', 1, 1, 0, 0, 9, '', '[]', 'cli:x', NULL, 0, 0, '');
+             INSERT INTO revocations VALUES ('t-1', 99);
              PRAGMA user_version = 2;"
         ))
         .unwrap();
@@ -142,5 +168,13 @@ mod tests {
         old.execute("UPDATE staff SET names = '[\"spiffe://a.vn/y\"]'", []).unwrap();
         let store = SqliteStore::open(&path).unwrap();
         assert_eq!(store.staff().unwrap()[0].names, ["spiffe://a.vn/y"]);
+        // T4: the log alone can rebuild it from here on.
+        let acts = store.acts().unwrap();
+        assert!(acts.iter().all(|act| act.actor == "system" && act.act == "registry.adopt"));
+        let changes: Vec<_> = acts.iter().flat_map(|act| &act.changes).collect();
+        let objects: Vec<&str> = changes.iter().map(|change| change.object.as_str()).collect();
+        assert_eq!(objects, ["client:shop", "grant:g-1", "staff:lan", "token:t-1"]);
+        assert!(changes.iter().all(|change| change.before == "null" && change.after.starts_with('{')));
+        assert!(SqliteStore::open(&path).unwrap().acts().unwrap().len() == acts.len(), "once only");
     }
 }

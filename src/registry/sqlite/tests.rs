@@ -1,6 +1,6 @@
 //! The store, as the gateway and the command line use it side by side.
 
-use super::super::Snapshot;
+use super::super::{Digest, Snapshot};
 use super::*;
 
 #[test]
@@ -17,13 +17,26 @@ fn changes_of_another_process_are_noticed_and_constraints_are_told() {
     let other = Client { id: "other".into(), ..client.clone() };
     assert!(matches!(cli.add_client(&other), Err(RegistryError::NameTaken { .. })));
     assert!(matches!(cli.revoke_token("x"), Err(RegistryError::Unknown("token", _))));
+    let lan = Actor::Local { uid: 7, user: "lan".into() };
     // What was done is noted with it, what was not is not.
-    cli.acting_as("cli:lan").suspend_client("one-stop-shop", true).unwrap();
+    cli.acting_as(lan.clone()).suspend_client("one-stop-shop", true).unwrap();
     let acts = gateway.acts().unwrap();
     let noted: Vec<(&str, &str)> = acts.iter().map(|act| (act.actor.as_str(), act.act.as_str())).collect();
-    assert_eq!(noted, [("unnamed", "client.add"), ("cli:lan", "client.suspend")]);
+    assert_eq!(noted, [(Actor::local().to_string().as_str(), "client.add"), ("local:lan(7)", "client.suspend")]);
     acts.iter().for_each(|act| gateway.forget_act(&act.id).unwrap());
     assert!(cli.acts().unwrap().is_empty());
+}
+
+/// A person with a certificate of their own.
+fn staff(id: &str) -> Actor {
+    let digest = |salt: &str| {
+        let mut bytes = [0; 32];
+        bytes[..id.len()].copy_from_slice(id.as_bytes());
+        bytes[31] = salt.len() as u8;
+        Digest(bytes)
+    };
+    let names = vec![format!("{id}.example")];
+    Actor::Staff { id: id.into(), thumbprint: digest("a"), key: digest("bc"), names, address: "192.0.2.1:443".into() }
 }
 
 fn client(id: &str) -> Client {
@@ -55,7 +68,7 @@ fn what_changed_is_followed_and_equals_what_is_read_anew() {
         &|| store.add_grant(&grant("g1", "one")),
         &|| store.add_grant(&grant("g2", "one")),
         &|| store.add_grant(&Grant { needs_approval: true, ..grant("g3", "two") }),
-        &|| store.acting_as("another").approve_grant("g3"),
+        &|| store.acting_as(staff("minh")).approve_grant("g3"),
         &|| store.change_client(&Client { names: vec!["new.example".into()], ..client("one") }),
         &|| store.suspend_client("two", true),
         &|| store.withdraw_grant("g1"),
@@ -113,4 +126,90 @@ fn who_is_too_far_behind_learns_of_retired_clients_too() {
     let far = "INSERT INTO changes (seq, kind, id) VALUES (?1, 'staff', '')";
     store.connection().execute(far, [2 * REMEMBERED]).unwrap();
     assert!(before.follow(&store).unwrap().unwrap().client("one").is_none());
+}
+
+/// Every record as the acts leave it, by object.
+fn replayed(acts: &[Act]) -> std::collections::BTreeMap<String, String> {
+    let mut records = std::collections::BTreeMap::new();
+    for change in acts.iter().flat_map(|act| &act.changes) {
+        let before = records.remove(&change.object).unwrap_or_else(|| "null".to_owned());
+        assert_eq!(before, change.before, "{}", change.object);
+        if change.after != "null" {
+            records.insert(change.object.clone(), change.after.clone());
+        }
+    }
+    records
+}
+
+#[test]
+fn t4_the_registry_can_be_recomputed_from_its_acts() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(&folder.path().join("registry.sqlite")).unwrap().acting_as(staff("lan"));
+    let grant = |id: &str, client: &str, needs_approval| Grant {
+        id: id.into(),
+        client: client.into(),
+        scopes: vec!["population:read".into()],
+        networks: vec![super::super::Network::parse("10.0.0.0/8").unwrap()],
+        not_after: i64::MAX,
+        needs_approval,
+        ..Grant::default()
+    };
+    let key = |kid: &str| SigningKey {
+        kid: kid.into(),
+        algorithm: "ES256".into(),
+        public_pem: "pem".into(),
+        created: 1,
+        believed_until: 0,
+    };
+    let token = TokenRecord { id: "t-1".into(), client: "one".into(), expires: i64::MAX, ..TokenRecord::default() };
+    for id in ["one", "two"] {
+        store.add_client(&client(id)).unwrap();
+    }
+    store.change_client(&Client { names: vec!["New.example".into()], contact: "a".into(), ..client("one") }).unwrap();
+    store.suspend_client("one", true).unwrap();
+    store.suspend_client("one", false).unwrap();
+    for number in 0..300 {
+        store.add_grant(&grant(&format!("g-{number}"), "two", false)).unwrap();
+    }
+    store.add_grant(&grant("g-x", "one", true)).unwrap();
+    store.acting_as(staff("minh")).because("Công văn 7").unwrap().approve_grant("g-x").unwrap();
+    store.withdraw_grant("g-7").unwrap();
+    store.add_key(&key("k-1"), 0).unwrap();
+    store.add_key(&key("k-2"), 99).unwrap();
+    store.retire_key("k-1").unwrap();
+    store.add_token(&token).unwrap();
+    store.revoke_token("t-1").unwrap();
+    store.revoke_client_tokens("one").unwrap();
+    store.retire_client("two").unwrap();
+    let mut acts = Vec::new();
+    loop {
+        let some = store.acts().unwrap();
+        some.iter().for_each(|act| store.forget_act(&act.id).unwrap());
+        if some.is_empty() {
+            break;
+        }
+        acts.extend(some);
+    }
+    let records = replayed(&acts);
+    let canonical = |value: serde_json::Value| crate::registry::act::canonical_json(&value);
+    let mut expected = std::collections::BTreeMap::new();
+    for client in store.clients(Page::ALL).unwrap() {
+        expected.insert(format!("client:{}", client.id), canonical(serde_json::to_value(&client).unwrap()));
+    }
+    for grant in store.grants(None, Page::ALL).unwrap() {
+        expected.insert(format!("grant:{}", grant.id), canonical(serde_json::to_value(&grant).unwrap()));
+    }
+    for key in store.keys().unwrap() {
+        expected.insert(format!("key:{}", key.kid), canonical(serde_json::to_value(&key).unwrap()));
+    }
+    expected.insert("token:t-1".into(), canonical(serde_json::to_value(store.token("t-1").unwrap()).unwrap()));
+    assert_eq!(records, expected);
+    // Who, by which certificate, from where, approved by whom, why; and no act larger than an entry.
+    let approved = acts.iter().find(|act| act.act == "grant.approve").unwrap();
+    assert_eq!((approved.actor.as_str(), approved.approved_by.as_str()), ("staff:minh", "staff:minh"));
+    assert_eq!((approved.address.as_str(), approved.justification.as_str()), ("192.0.2.1:443", "Công văn 7"));
+    assert_eq!(approved.certificate, staff("minh").thumbprint());
+    assert!(acts.iter().filter(|act| act.act == "client.retire").count() > 1, "301 changes are several entries");
+    let size = |act: &Act| act.changes.iter().map(|one| one.before.len() + one.after.len()).sum::<usize>();
+    assert!(acts.iter().all(|act| size(act) < 48_000));
 }

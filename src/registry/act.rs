@@ -1,0 +1,159 @@
+//! Acts: what somebody changed in the registry, on its way into the exchange log, whole enough that the registry can be
+//! recomputed from the log alone.
+
+use super::RegistryError;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// One object's change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// `client:ID`, `grant:ID`, `staff:ID`, `key:KID`, `token:ID` or `change:ID`.
+    pub object: String,
+    /// The whole record before, as canonical JSON; `null`: it was not there.
+    pub before: String,
+    /// The whole record afterwards; `null`: it is gone.
+    pub after: String,
+}
+
+/// What somebody did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Act {
+    /// UUIDv7: the id of its entry, so that one logged twice is seen to be one.
+    pub id: [u8; 16],
+    /// Unix time in microseconds.
+    pub time_us: i64,
+    /// Who did it, as [`super::Actor`] prints.
+    pub actor: String,
+    /// SHA-256 of the certificate that it was done with; empty without one.
+    pub certificate: Vec<u8>,
+    /// Where it was done from, `ip:port`; empty where it was no connection.
+    pub address: String,
+    /// What was done (`grant.add`).
+    pub act: String,
+    /// To what, as `kind:id`.
+    pub object: String,
+    /// Who approved it, where that was needed.
+    pub approved_by: String,
+    /// Why, in the words of who did it.
+    pub justification: String,
+    /// Everything that it changed. An act with more changes than one entry holds is several acts.
+    pub changes: Vec<Change>,
+}
+
+/// Longest justification in characters.
+pub const MAX_JUSTIFICATION: usize = 500;
+/// Largest record (canonical JSON) that is taken from now on, in bytes: twice that and its frame fit into one entry.
+pub const MAX_RECORD_BYTES: usize = 20_000;
+/// Largest sum of changes in one act, in bytes.
+pub const MAX_CHANGES_BYTES: usize = 44_000;
+/// What stands for a record of an older version that no entry can hold.
+const TOO_LARGE: &str = "\"(larger than an entry)\"";
+
+impl Change {
+    /// A change of an object's record.
+    pub(super) fn new<T: Serialize>(
+        object: String,
+        before: Option<&T>,
+        after: Option<&T>,
+    ) -> Result<Self, RegistryError> {
+        let (before, after) = (record(before)?, record(after)?);
+        if after.len() > MAX_RECORD_BYTES && before.len() <= MAX_RECORD_BYTES {
+            return Err(RegistryError::Forbidden("a record is at most 20 kB: the exchange log holds all of it"));
+        }
+        // Records of older versions may be larger. What is taken away from them is logged nonetheless.
+        let fits = |text: String, most: usize| if text.len() > most { TOO_LARGE.to_owned() } else { text };
+        let before = fits(before, MAX_RECORD_BYTES);
+        Ok(Change { object, before, after: fits(after, MAX_CHANGES_BYTES - MAX_RECORD_BYTES) })
+    }
+
+    /// Its size in an entry, about.
+    pub(super) fn size(&self) -> usize {
+        self.object.len() + self.before.len() + self.after.len() + 16
+    }
+}
+
+/// A record as canonical JSON; `null` where there is none.
+fn record<T: Serialize>(record: Option<&T>) -> Result<String, RegistryError> {
+    let value = serde_json::to_value(record).map_err(|error| RegistryError::Store(error.to_string()))?;
+    Ok(canonical_json(&value))
+}
+
+/// JSON without white space, its names in order of their bytes (RFC 8785; the registry's numbers are all whole).
+pub fn canonical_json(value: &Value) -> String {
+    let mut text = String::new();
+    write(value, &mut text);
+    text
+}
+
+fn write(value: &Value, text: &mut String) {
+    match value {
+        Value::Object(fields) => {
+            let mut sorted: Vec<_> = fields.iter().collect();
+            sorted.sort_unstable_by_key(|(name, _)| *name);
+            text.push('{');
+            for (at, (name, value)) in sorted.into_iter().enumerate() {
+                if at > 0 {
+                    text.push(',');
+                }
+                text.push_str(&Value::from(name.as_str()).to_string());
+                text.push(':');
+                write(value, text);
+            }
+            text.push('}');
+        }
+        Value::Array(items) => {
+            text.push('[');
+            for (at, item) in items.iter().enumerate() {
+                if at > 0 {
+                    text.push(',');
+                }
+                write(item, text);
+            }
+            text.push(']');
+        }
+        plain => text.push_str(&plain.to_string()),
+    }
+}
+
+/// Changes in parts that an entry holds each; one part at least.
+pub(super) fn parts(changes: Vec<Change>) -> Vec<Vec<Change>> {
+    let (mut parts, mut size) = (vec![Vec::new()], 0);
+    for change in changes {
+        size += change.size();
+        if size > MAX_CHANGES_BYTES && parts.last().is_some_and(|part| !part.is_empty()) {
+            size = change.size();
+            parts.push(Vec::new());
+        }
+        if let Some(part) = parts.last_mut() {
+            part.push(change);
+        }
+    }
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn t4_records_are_written_in_one_way() {
+        let value = json!({ "b": [1, { "z": null, "a": "ệ\"" }], "a": true });
+        assert_eq!(canonical_json(&value), r#"{"a":true,"b":[1,{"a":"ệ\"","z":null}]}"#);
+    }
+
+    #[test]
+    fn t4_what_one_entry_cannot_hold_is_several_acts() {
+        let change =
+            |at: usize| Change { object: format!("grant:{at}"), before: "x".repeat(9_000), after: "null".into() };
+        let parts = parts((0..20).map(change).collect());
+        assert_eq!(parts.iter().map(Vec::len).collect::<Vec<_>>(), [4, 4, 4, 4, 4]);
+        assert_eq!(super::parts(Vec::new()), [Vec::new()]);
+        let long = "x".repeat(MAX_RECORD_BYTES);
+        assert!(Change::new("client:a".into(), None, Some(&long)).is_err());
+        let old = "x".repeat(MAX_CHANGES_BYTES);
+        let gone = Change::new("client:a".into(), Some(&old), Some(&old));
+        assert!(gone.is_ok_and(|change| change.size() < MAX_CHANGES_BYTES));
+    }
+}

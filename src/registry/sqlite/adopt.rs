@@ -1,0 +1,70 @@
+//! A registry of an older version, whose acts in the log did not hold what they changed: everything is restated once, so
+//! that the registry can be recomputed from the log alone from here on.
+
+use super::super::act::{Change, MAX_CHANGES_BYTES};
+use super::super::{Actor, RegistryError, TokenRecord};
+use super::changing::Note;
+use super::rows::{read_client, read_grant, read_key, read_staff, read_token};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row};
+use serde::Serialize;
+use std::path::Path;
+
+/// Acts under way: a registry of a million grants is never in memory as a whole.
+struct Restating<'c> {
+    connection: &'c Connection,
+    changes: Vec<Change>,
+    size: usize,
+}
+
+impl Restating<'_> {
+    fn table<T: Serialize>(
+        &mut self,
+        kind: &str,
+        sql: &str,
+        read: impl Fn(&Row<'_>) -> rusqlite::Result<(String, T)>,
+    ) -> Result<(), RegistryError> {
+        let mut statement = self.connection.prepare(sql)?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let (id, record) = read(row)?;
+            // As if it had been there before: a record of an older version may be larger than new ones.
+            let change = Change::new(format!("{kind}:{id}"), Some(&record), Some(&record))?;
+            let change = Change { before: "null".into(), ..change };
+            self.size += change.size();
+            if self.size > MAX_CHANGES_BYTES {
+                self.write()?;
+                self.size = change.size();
+            }
+            self.changes.push(change);
+        }
+        Ok(())
+    }
+
+    fn write(&mut self) -> Result<(), RegistryError> {
+        let changes = std::mem::take(&mut self.changes);
+        let note = Note { act: "registry.adopt", object: "registry", actor: &Actor::System, justification: "" };
+        if changes.is_empty() { Ok(()) } else { note.write(self.connection, changes, "") }
+    }
+}
+
+/// Restates everything, in acts of the gateway itself.
+pub(super) fn restate(connection: &Connection, issued: &Path) -> Result<(), RegistryError> {
+    let mut restating = Restating { connection, changes: Vec::new(), size: 0 };
+    restating.table("client", "SELECT * FROM clients ORDER BY id", |row| Ok((row.get("id")?, read_client(row)?)))?;
+    restating.table("grant", "SELECT * FROM grants ORDER BY id", |row| Ok((row.get("id")?, read_grant(row)?)))?;
+    restating.table("staff", "SELECT * FROM staff ORDER BY id", |row| Ok((row.get("id")?, read_staff(row)?)))?;
+    restating.table("key", "SELECT * FROM keys ORDER BY kid", |row| Ok((row.get("kid")?, read_key(row)?)))?;
+    let issued = Connection::open_with_flags(issued, OpenFlags::SQLITE_OPEN_READ_ONLY).ok();
+    let token = |id: &str| {
+        let mut read = issued.as_ref()?.prepare_cached("SELECT * FROM tokens WHERE id = ?1").ok()?;
+        read.query_row([id], read_token).optional().ok()?
+    };
+    restating.table("token", "SELECT token, expires FROM revocations ORDER BY token", |row| {
+        let (id, expires): (String, i64) = (row.get(0)?, row.get(1)?);
+        // Of one whose record is gone, what is known stands for it.
+        let unknown = || TokenRecord { id: id.clone(), expires, ..TokenRecord::default() };
+        let record = TokenRecord { revoked: true, ..token(&id).unwrap_or_else(unknown) };
+        Ok((id, record))
+    })?;
+    restating.write()
+}

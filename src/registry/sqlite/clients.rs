@@ -1,0 +1,90 @@
+//! Changes of clients.
+
+use super::super::{Client, Grant, RegistryError};
+use super::changing::{Changing, Touched};
+use super::identities::{self, Kind};
+use super::rows::{list, read_client, read_grant};
+use super::{CLIENT, SqliteStore, all, must_be_new, one};
+use rusqlite::params;
+
+/// A client as it is now, retired ones included.
+pub(super) fn read(changing: &Changing<'_>, id: &str) -> Result<Client, RegistryError> {
+    one(changing, CLIENT, "client", id, read_client)
+}
+
+/// A client that is not retired.
+pub(super) fn read_living(changing: &Changing<'_>, id: &str) -> Result<Client, RegistryError> {
+    match read(changing, id)? {
+        Client { retired: true, .. } => Err(RegistryError::Unknown("client", id.to_owned())),
+        client => Ok(client),
+    }
+}
+
+/// Notes what became of a client.
+fn changed(changing: &mut Changing<'_>, before: &Client) -> Result<(), RegistryError> {
+    let after = read(changing, &before.id)?;
+    changing.touch(Touched::Client(before.id.clone()));
+    changing.record("client", &before.id, Some(before), Some(&after))
+}
+
+pub(super) fn add(store: &SqliteStore, client: &Client) -> Result<(), RegistryError> {
+    let Client { id, agency, contact, names, suspended, created, .. } = client;
+    store.change("client.add", format!("client:{id}"), |changing| {
+        must_be_new(changing, "SELECT EXISTS (SELECT 1 FROM clients WHERE id = ?1)", "client", id)?;
+        let names = identities::hold(changing, Kind::Client, id, names)?;
+        let row = params![id, agency, contact, list(&names), suspended, created];
+        let sql =
+            "INSERT INTO clients (id, agency, contact, names, suspended, created) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+        changing.execute(sql, row)?;
+        changing.touch(Touched::Client(id.clone()));
+        let after = read(changing, id)?;
+        changing.record("client", id, None, Some(&after))
+    })
+}
+
+/// Puts agency, contact and names of a client in place of the ones before.
+pub(super) fn put(changing: &mut Changing<'_>, client: &Client) -> Result<(), RegistryError> {
+    let before = read_living(changing, &client.id)?;
+    let names = identities::hold(changing, Kind::Client, &client.id, &client.names)?;
+    let sql = "UPDATE clients SET agency = ?2, contact = ?3, names = ?4 WHERE id = ?1";
+    changing.execute(sql, params![client.id, client.agency, client.contact, list(&names)])?;
+    changed(changing, &before)
+}
+
+pub(super) fn change(store: &SqliteStore, client: &Client) -> Result<(), RegistryError> {
+    store.change("client.change", format!("client:{}", client.id), |changing| put(changing, client))
+}
+
+pub(super) fn suspend(store: &SqliteStore, id: &str, suspended: bool) -> Result<(), RegistryError> {
+    let act = if suspended { "client.suspend" } else { "client.resume" };
+    store.change(act, format!("client:{id}"), |changing| {
+        let before = read_living(changing, id)?;
+        changing.execute("UPDATE clients SET suspended = ?2 WHERE id = ?1", params![id, suspended])?;
+        changed(changing, &before)
+    })
+}
+
+pub(super) fn retire(store: &SqliteStore, id: &str) -> Result<(), RegistryError> {
+    store.change("client.retire", format!("client:{id}"), |changing| {
+        let before = read_living(changing, id)?;
+        changing.execute("UPDATE clients SET retired = 1 WHERE id = ?1", [id])?;
+        changed(changing, &before)?;
+        let sql = "SELECT * FROM grants WHERE client = ?1 AND NOT withdrawn ORDER BY id";
+        let grants: Vec<Grant> = all(changing, sql, [id], read_grant)?;
+        changing.execute("UPDATE grants SET withdrawn = 1 WHERE client = ?1", [id])?;
+        for before in grants {
+            let after = Grant { withdrawn: true, ..before.clone() };
+            changing.record("grant", &before.id, Some(&before), Some(&after))?;
+        }
+        Ok(())
+    })
+}
+
+/// Revokes what a client was issued before a time.
+pub(super) fn revoke_tokens(store: &SqliteStore, id: &str, issued_before: i64) -> Result<(), RegistryError> {
+    store.change("token.revoke", format!("client:{id}"), |changing| {
+        let before = read_living(changing, id)?;
+        changing.execute("UPDATE clients SET tokens_from = ?2 WHERE id = ?1", params![id, issued_before])?;
+        changed(changing, &before)
+    })
+}
