@@ -245,6 +245,10 @@ fn main() {
         println!("{clients} clients with {GRANTS} grants each");
         let dir = tempfile::tempdir().unwrap();
         let folder = DevFolder::with_free_ports(&dir.path().join("dev")).unwrap();
+        let text = std::fs::read_to_string(folder.gateway_config()).unwrap();
+        // One client fetches as fast as it can.
+        let text = text.replace("audience = ", "fetches_per_s = 100000\naudience = ");
+        std::fs::write(folder.gateway_config(), text).unwrap();
         folder.pki().issue(SYSTEM, &Role::Client(SYSTEM.into()), 30).unwrap();
         let config = Config::load(&folder.gateway_config()).unwrap_or_else(|faults| panic!("{faults:?}"));
         let store = fill(&config.data, clients);

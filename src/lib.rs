@@ -31,3 +31,4 @@ pub mod status;
 pub mod telemetry;
 pub mod web;
 pub mod witness;
+pub mod work;

@@ -113,6 +113,8 @@ reasons! {
     ObjectExists, "OBJECT_EXISTS", AlreadyExists, "It is there already.", "Đối tượng đã tồn tại.";
     /// The registry or its keys cannot be used.
     RegistryUnavailable, "REGISTRY_UNAVAILABLE", Unavailable, "The registry cannot be used: tell the operator.", "Không dùng được sổ đăng ký: báo người vận hành.";
+    /// Too much administrative work is under way, for this person or in all.
+    AdministrationBusy, "ADMINISTRATION_BUSY", ResourceExhausted, "Too many administrative calls are under way: wait for some to end.", "Quá nhiều thao tác quản trị đang chạy: chờ một số thao tác kết thúc.";
     /// The TLS handshake failed: the connection is refused before any call.
     HandshakeFailed, "HANDSHAKE_FAILED", Unauthenticated, "The TLS handshake failed: no certificate of the province's CA.", "Bắt tay TLS thất bại: không có chứng thư số của CA tỉnh.";
     /// The certificate of a connection under way was revoked, or has expired: the connection is closed.

@@ -1,5 +1,6 @@
 //! `ndxp.admin.v1`: what administrators, approvers and operators do. Who calls is told by the certificate, what they may
 //! do by their roles; a change and the note of it, which goes into the exchange log, are made together or not at all.
+//! No store is used on a thread that serves calls: see [`AdminWork`].
 
 mod draft;
 mod justification;
@@ -8,11 +9,13 @@ mod messages;
 use crate::access::staff::StaffDoor;
 use crate::config::Config;
 use crate::contract::ContractSet;
-use crate::contract::formats::is_within;
 use crate::identity::{Peer, Thumbprint};
 use crate::issuer::{IssueRequest, Issuer, KeyAlgorithm};
-use crate::registry::{self, Actor, GrantState, Page, RegistryError, Role, Store, TokenState, now};
+use crate::registry::{
+    Actor, ClientFilter, GrantFilter, GrantState, Listed, Page, RegistryError, Role, Store, TokenFilter, TokenState,
+};
 use crate::status::Reason;
+use crate::work::{WorkLimits, WorkMetrics, WorkPool};
 use arc_swap::ArcSwap;
 pub use draft::{ClientDraft, GrantDraft, StaffDraft};
 use justification::justification;
@@ -50,6 +53,34 @@ pub struct Admin {
     store: Arc<dyn Store>,
     contracts: Arc<ArcSwap<ContractSet>>,
     door: Option<StaffDoor>,
+    work: AdminWork,
+}
+
+/// Reads under way: a person may page through several listings at once, and four listings that take long leave no thread
+/// to the others only for as long as a page takes (about 40 ms).
+const READS: WorkLimits = WorkLimits { running: 4, all: 64, each: 8 };
+/// Changes under way, which never wait for reads: the store makes one at a time.
+const WRITES: WorkLimits = WorkLimits { running: 4, all: 64, each: 16 };
+
+/// Where the service's blocking work is done.
+#[derive(Clone)]
+pub struct AdminWork {
+    reads: WorkPool,
+    writes: WorkPool,
+}
+
+impl AdminWork {
+    /// Pools of their own for reads and for changes, counted there.
+    pub fn new(reads: WorkMetrics, writes: WorkMetrics) -> Self {
+        AdminWork { reads: WorkPool::new(READS, reads), writes: WorkPool::new(WRITES, writes) }
+    }
+}
+
+impl Default for AdminWork {
+    /// Pools that nobody counts.
+    fn default() -> Self {
+        AdminWork::new(WorkMetrics::default(), WorkMetrics::default())
+    }
 }
 
 impl Admin {
@@ -59,253 +90,309 @@ impl Admin {
         store: Arc<dyn Store>,
         contracts: Arc<ArcSwap<ContractSet>>,
         door: StaffDoor,
+        work: AdminWork,
     ) -> Self {
-        Admin { config, store, contracts, door: Some(door) }
+        Admin { config, store, contracts, door: Some(door), work }
     }
 
     /// The service for the owner of the data folder, in their own process: each request has its [`Actor::Local`]
     /// as an extension, which nobody can send from outside.
     pub fn local(config: Arc<Config>, store: Arc<dyn Store>, contracts: Arc<ArcSwap<ContractSet>>) -> Self {
-        Admin { config, store, contracts, door: None }
+        Admin { config, store, contracts, door: None, work: AdminWork::default() }
     }
 
-    /// The store in the name of who asks and with their reason, where one of these roles is theirs.
-    async fn acting<T>(
+    /// Reads for who asks, where one of these roles is theirs.
+    async fn read<T: Send + 'static, R: Send + 'static>(
         &self,
-        request: &Request<T>,
+        request: Request<T>,
         act: &'static str,
         roles: &[Role],
-    ) -> Result<Box<dyn Store>, Status> {
+        read: impl FnOnce(&Admin, &dyn Store, T) -> Result<R, Status> + Send + 'static,
+    ) -> Told<R> {
+        self.work(&self.work.reads, request, act, roles, read).await
+    }
+
+    /// Changes something in the name of who asks, where one of these roles is theirs.
+    async fn write<T: Send + 'static, R: Send + 'static>(
+        &self,
+        request: Request<T>,
+        act: &'static str,
+        roles: &[Role],
+        write: impl FnOnce(&Admin, &dyn Store, T) -> Result<R, Status> + Send + 'static,
+    ) -> Told<R> {
+        self.work(&self.work.writes, request, act, roles, write).await
+    }
+
+    /// Does blocking work off the thread that serves calls, with the store in the name of who asks.
+    async fn work<T: Send + 'static, R: Send + 'static>(
+        &self,
+        pool: &WorkPool,
+        request: Request<T>,
+        act: &'static str,
+        roles: &[Role],
+        work: impl FnOnce(&Admin, &dyn Store, T) -> Result<R, Status> + Send + 'static,
+    ) -> Told<R> {
         let because = justification(request.metadata())?;
+        let actor = self.actor(&request, act, roles).await?;
+        let owner = actor.id().to_owned();
+        let (admin, store) = (self.clone(), self.store.named(actor, &because).map_err(failed)?);
+        let run = move || work(&admin, store.as_ref(), request.into_inner());
+        pool.run(&owner, run).await.map_err(refused)?.map(Response::new)
+    }
+
+    /// Who asks, where one of these roles is theirs.
+    async fn actor<T>(&self, request: &Request<T>, act: &'static str, roles: &[Role]) -> Result<Actor, Status> {
         if let Some(local @ Actor::Local { .. }) = request.extensions().get() {
-            return self.store.named(local.clone(), &because).map_err(failed);
+            return Ok(local.clone());
         }
         let (Some(door), Some(peer)) = (&self.door, request.extensions().get::<Arc<Peer>>()) else {
             return Err(refused(Reason::StaffUnknown.into()));
         };
-        let staff = door.admit(peer, act, roles).await.map_err(refused)?;
-        self.store.named(staff, &because).map_err(failed)
+        door.admit(peer, act, roles).await.map_err(refused)
     }
 }
 
 type Told<T> = Result<Response<T>, Status>;
 
-fn told<T>(message: T) -> Told<T> {
-    Ok(Response::new(message))
-}
-
-/// How many records a page holds; one more is read, which tells whether another page follows.
+/// How many records a page holds.
 fn size(asked: u32) -> usize {
     if asked == 0 { PAGE.0 as usize } else { asked.min(PAGE.1) as usize }
-}
-
-/// The token of the next page: the last id of this one, so that pages hold still while records are added.
-fn next_page<T>(found: &mut Vec<T>, size: usize, id: impl Fn(&T) -> &str) -> String {
-    let more = found.len() > size;
-    found.truncate(size);
-    found.last().filter(|_| more).map(|last| id(last).to_owned()).unwrap_or_default()
 }
 
 #[tonic::async_trait]
 impl AdminService for Admin {
     async fn add_client(&self, request: Request<api::AddClientRequest>) -> Told<api::Client> {
-        let store = self.acting(&request, "client.add", ADMINISTRATOR).await?;
-        let api::AddClientRequest { id, agency, contact, names } = request.into_inner();
-        let client = ClientDraft { id, agency, contact, names }.check().map_err(violated)?;
-        store.add_client(&client).map_err(failed)?;
-        told(client_message(client))
+        self.write(request, "client.add", ADMINISTRATOR, |_, store, asked| {
+            let api::AddClientRequest { id, agency, contact, names } = asked;
+            let client = ClientDraft { id, agency, contact, names }.check().map_err(violated)?;
+            store.add_client(&client).map_err(failed)?;
+            Ok(client_message(client))
+        })
+        .await
     }
 
     async fn change_client(&self, request: Request<api::ChangeClientRequest>) -> Told<api::Client> {
-        let store = self.acting(&request, "client.change", ADMINISTRATOR).await?;
-        let api::ChangeClientRequest { id, agency, contact, names } = request.into_inner();
-        let before = store.client(&id).map_err(failed)?;
-        let client = ClientDraft { id, agency, contact, names }.over(before).map_err(violated)?;
-        store.change_client(&client).map_err(failed)?;
-        told(client_message(client))
+        self.write(request, "client.change", ADMINISTRATOR, |_, store, asked| {
+            let api::ChangeClientRequest { id, agency, contact, names } = asked;
+            let before = store.client(&id).map_err(failed)?;
+            let client = ClientDraft { id, agency, contact, names }.over(before).map_err(violated)?;
+            store.change_client(&client).map_err(failed)?;
+            Ok(client_message(client))
+        })
+        .await
     }
 
     async fn suspend_client(&self, request: Request<api::ClientId>) -> Told<api::Client> {
-        let store = self.acting(&request, "client.suspend", EMERGENCY).await?;
-        let id = request.into_inner().id;
-        store.suspend_client(&id, true).map_err(failed)?;
-        told(client_message(store.client(&id).map_err(failed)?))
+        self.write(request, "client.suspend", EMERGENCY, |_, store, asked| {
+            store.suspend_client(&asked.id, true).map_err(failed)?;
+            Ok(client_message(store.client(&asked.id).map_err(failed)?))
+        })
+        .await
     }
 
     async fn resume_client(&self, request: Request<api::ClientId>) -> Told<api::Client> {
-        let store = self.acting(&request, "client.resume", ADMINISTRATOR).await?;
-        let id = request.into_inner().id;
-        store.suspend_client(&id, false).map_err(failed)?;
-        told(client_message(store.client(&id).map_err(failed)?))
+        self.write(request, "client.resume", ADMINISTRATOR, |_, store, asked| {
+            store.suspend_client(&asked.id, false).map_err(failed)?;
+            Ok(client_message(store.client(&asked.id).map_err(failed)?))
+        })
+        .await
     }
 
     async fn retire_client(&self, request: Request<api::ClientId>) -> Told<api::Client> {
-        let store = self.acting(&request, "client.retire", ADMINISTRATOR).await?;
-        let id = request.into_inner().id;
-        store.retire_client(&id).map_err(failed)?;
-        told(client_message(store.client(&id).map_err(failed)?))
+        self.write(request, "client.retire", ADMINISTRATOR, |_, store, asked| {
+            store.retire_client(&asked.id).map_err(failed)?;
+            Ok(client_message(store.client(&asked.id).map_err(failed)?))
+        })
+        .await
     }
 
     async fn get_client(&self, request: Request<api::ClientId>) -> Told<api::Client> {
-        let store = self.acting(&request, "client.show", ANY).await?;
-        told(client_message(store.client(&request.into_inner().id).map_err(failed)?))
+        self.read(request, "client.show", ANY, |_, store, asked| {
+            Ok(client_message(store.client(&asked.id).map_err(failed)?))
+        })
+        .await
     }
 
     async fn list_clients(&self, request: Request<api::ListClientsRequest>) -> Told<api::ListClientsResponse> {
-        let store = self.acting(&request, "client.list", ANY).await?;
-        let api::ListClientsRequest { agency, page_size, page_token, state } = request.into_inner();
-        let (size, state) = (size(page_size), client_state(state)?);
-        let fits = |client: &registry::Client| {
-            (agency.is_empty() || is_within(&agency, &client.agency))
-                && state.is_none_or(|state| client.state() == state)
-        };
-        let page = Page { after: &page_token, most: size + 1, fits: &fits };
-        let mut found = store.clients(page).map_err(failed)?;
-        let next_page_token = next_page(&mut found, size, |client| &client.id);
-        told(api::ListClientsResponse { clients: found.into_iter().map(client_message).collect(), next_page_token })
+        self.read(request, "client.list", ANY, |_, store, asked| {
+            let api::ListClientsRequest { agency, page_size, page_token, state } = asked;
+            let filter = ClientFilter { agency: &agency, state: client_state(state)? };
+            let page = Page { after: &page_token, most: size(page_size), filter };
+            let Listed { records, next } = store.clients(page).map_err(failed)?;
+            let clients = records.into_iter().map(client_message).collect();
+            Ok(api::ListClientsResponse { clients, next_page_token: next })
+        })
+        .await
     }
 
     async fn add_grant(&self, request: Request<api::AddGrantRequest>) -> Told<api::Grant> {
-        let store = self.acting(&request, "grant.add", ADMINISTRATOR).await?;
-        let asked = request.into_inner();
-        let draft = GrantDraft {
-            client: asked.client,
-            scopes: asked.scopes,
-            purposes: asked.purposes,
-            fields: asked.fields,
-            rate: asked.rate,
-            burst: asked.burst,
-            daily_quota: asked.daily_quota,
-            not_before: asked.not_before,
-            not_after: asked.not_after,
-            legal_basis: asked.legal_basis,
-            networks: asked.networks,
-        };
-        let grant = draft.check(&self.contracts.load()).map_err(|wrong| invalid("grant", wrong))?;
-        store.add_grant(&grant).map_err(failed)?;
-        told(grant_message(store.grant(&grant.id).map_err(failed)?))
+        self.write(request, "grant.add", ADMINISTRATOR, |admin, store, asked| {
+            let draft = GrantDraft {
+                client: asked.client,
+                scopes: asked.scopes,
+                purposes: asked.purposes,
+                fields: asked.fields,
+                rate: asked.rate,
+                burst: asked.burst,
+                daily_quota: asked.daily_quota,
+                not_before: asked.not_before,
+                not_after: asked.not_after,
+                legal_basis: asked.legal_basis,
+                networks: asked.networks,
+            };
+            let grant = draft.check(&admin.contracts.load()).map_err(|wrong| invalid("grant", wrong))?;
+            store.add_grant(&grant).map_err(failed)?;
+            Ok(grant_message(store.grant(&grant.id).map_err(failed)?))
+        })
+        .await
     }
 
     async fn approve_grant(&self, request: Request<api::GrantId>) -> Told<api::Grant> {
-        let store = self.acting(&request, "grant.approve", &[Role::Approver]).await?;
-        let id = request.into_inner().id;
-        store.approve_grant(&id).map_err(failed)?;
-        told(grant_message(store.grant(&id).map_err(failed)?))
+        self.write(request, "grant.approve", &[Role::Approver], |_, store, asked| {
+            store.approve_grant(&asked.id).map_err(failed)?;
+            Ok(grant_message(store.grant(&asked.id).map_err(failed)?))
+        })
+        .await
     }
 
     async fn withdraw_grant(&self, request: Request<api::GrantId>) -> Told<api::Grant> {
-        let store = self.acting(&request, "grant.withdraw", &[Role::Administrator, Role::Approver]).await?;
-        let id = request.into_inner().id;
-        store.withdraw_grant(&id).map_err(failed)?;
-        told(grant_message(store.grant(&id).map_err(failed)?))
+        self.write(request, "grant.withdraw", &[Role::Administrator, Role::Approver], |_, store, asked| {
+            store.withdraw_grant(&asked.id).map_err(failed)?;
+            Ok(grant_message(store.grant(&asked.id).map_err(failed)?))
+        })
+        .await
     }
 
     async fn get_grant(&self, request: Request<api::GrantId>) -> Told<api::Grant> {
-        let store = self.acting(&request, "grant.show", ANY).await?;
-        told(grant_message(store.grant(&request.into_inner().id).map_err(failed)?))
+        self.read(request, "grant.show", ANY, |_, store, asked| {
+            Ok(grant_message(store.grant(&asked.id).map_err(failed)?))
+        })
+        .await
     }
 
     async fn list_grants(&self, request: Request<api::ListGrantsRequest>) -> Told<api::ListGrantsResponse> {
-        let store = self.acting(&request, "grant.list", ANY).await?;
-        let api::ListGrantsRequest { client, pending, page_size, page_token } = request.into_inner();
-        let (size, now) = (size(page_size), now());
-        let fits = |grant: &registry::Grant| !pending || grant.state(now) == GrantState::Pending;
-        let page = Page { after: &page_token, most: size + 1, fits: &fits };
-        let mut found = store.grants(named(&client), page).map_err(failed)?;
-        let next_page_token = next_page(&mut found, size, |grant| &grant.id);
-        told(api::ListGrantsResponse { grants: found.into_iter().map(grant_message).collect(), next_page_token })
+        self.read(request, "grant.list", ANY, |_, store, asked| {
+            let api::ListGrantsRequest { client, pending, page_size, page_token } = asked;
+            let filter = GrantFilter { state: pending.then_some(GrantState::Pending) };
+            let page = Page { after: &page_token, most: size(page_size), filter };
+            let Listed { records, next } = store.grants(named(&client), page).map_err(failed)?;
+            let grants = records.into_iter().map(grant_message).collect();
+            Ok(api::ListGrantsResponse { grants, next_page_token: next })
+        })
+        .await
     }
 
     async fn issue_token(&self, request: Request<api::IssueTokenRequest>) -> Told<api::IssueTokenResponse> {
-        let store = self.acting(&request, "token.issue", ADMINISTRATOR).await?;
-        let api::IssueTokenRequest { client, certificate, scopes, lifetime_s, starts_in_s } = request.into_inner();
-        let der = CertificateDer::from_pem_slice(certificate.as_bytes())
-            .map_err(|_| invalid("certificate", "must be a certificate (PEM)"))?;
-        let view = store.view(&client).map_err(failed)?;
-        let usual = self.config.tokens.lifetime;
-        let lifetime = if lifetime_s == 0 { usual } else { Duration::from_secs(lifetime_s.into()) };
-        let starts_in = Duration::from_secs(starts_in_s.into());
-        let request = IssueRequest { scopes, certificate: Thumbprint::of(&der), lifetime, starts_in };
-        let issuer = Issuer::new(store.as_ref(), &self.config);
-        let (token, record) = issuer.issue(&view, request).map_err(issue_failed)?;
-        told(api::IssueTokenResponse { token, record: Some(token_message(record)) })
+        self.write(request, "token.issue", ADMINISTRATOR, |admin, store, asked| {
+            let api::IssueTokenRequest { client, certificate, scopes, lifetime_s, starts_in_s } = asked;
+            let der = CertificateDer::from_pem_slice(certificate.as_bytes())
+                .map_err(|_| invalid("certificate", "must be a certificate (PEM)"))?;
+            let view = store.view(&client).map_err(failed)?;
+            let usual = admin.config.tokens.lifetime;
+            let lifetime = if lifetime_s == 0 { usual } else { Duration::from_secs(lifetime_s.into()) };
+            let starts_in = Duration::from_secs(starts_in_s.into());
+            let certificate = Thumbprint::of(&der);
+            let request = IssueRequest { scopes, certificate, lifetime, starts_in };
+            let issuer = Issuer::new(store, &admin.config);
+            let (token, record) = issuer.issue(&view, request).map_err(issue_failed)?;
+            Ok(api::IssueTokenResponse { token, record: Some(token_message(record)) })
+        })
+        .await
     }
 
     async fn revoke_token(&self, request: Request<api::TokenId>) -> Told<api::Token> {
-        let store = self.acting(&request, "token.revoke", EMERGENCY).await?;
-        let id = request.into_inner().id;
-        store.revoke_token(&id).map_err(failed)?;
-        told(token_message(store.token(&id).map_err(failed)?))
+        self.write(request, "token.revoke", EMERGENCY, |_, store, asked| {
+            store.revoke_token(&asked.id).map_err(failed)?;
+            Ok(token_message(store.token(&asked.id).map_err(failed)?))
+        })
+        .await
     }
 
     async fn revoke_client_tokens(&self, request: Request<api::ClientId>) -> Told<api::RevokeClientTokensResponse> {
-        let store = self.acting(&request, "token.revoke", EMERGENCY).await?;
-        let revoked = store.revoke_client_tokens(&request.into_inner().id).map_err(failed)?;
-        told(api::RevokeClientTokensResponse { revoked: u32::try_from(revoked).unwrap_or(u32::MAX) })
+        self.write(request, "token.revoke", EMERGENCY, |_, store, asked| {
+            let revoked = store.revoke_client_tokens(&asked.id).map_err(failed)?;
+            Ok(api::RevokeClientTokensResponse { revoked: u32::try_from(revoked).unwrap_or(u32::MAX) })
+        })
+        .await
     }
 
     async fn get_token(&self, request: Request<api::TokenId>) -> Told<api::Token> {
-        let store = self.acting(&request, "token.show", ANY).await?;
-        told(token_message(store.token(&request.into_inner().id).map_err(failed)?))
+        self.read(request, "token.show", ANY, |_, store, asked| {
+            Ok(token_message(store.token(&asked.id).map_err(failed)?))
+        })
+        .await
     }
 
     async fn list_tokens(&self, request: Request<api::ListTokensRequest>) -> Told<api::ListTokensResponse> {
-        let store = self.acting(&request, "token.list", ANY).await?;
-        let api::ListTokensRequest { client, in_force, page_size, page_token } = request.into_inner();
-        let (size, now) = (size(page_size), now());
-        let fits = |token: &registry::TokenRecord| !in_force || token.state(now) == TokenState::InForce;
-        let page = Page { after: &page_token, most: size + 1, fits: &fits };
-        let mut found = store.tokens(named(&client), page).map_err(failed)?;
-        let next_page_token = next_page(&mut found, size, |token| &token.id);
-        told(api::ListTokensResponse { tokens: found.into_iter().map(token_message).collect(), next_page_token })
+        self.read(request, "token.list", ANY, |_, store, asked| {
+            let api::ListTokensRequest { client, in_force, page_size, page_token } = asked;
+            let filter = TokenFilter { state: in_force.then_some(TokenState::InForce) };
+            let page = Page { after: &page_token, most: size(page_size), filter };
+            let Listed { records, next } = store.tokens(named(&client), page).map_err(failed)?;
+            let tokens = records.into_iter().map(token_message).collect();
+            Ok(api::ListTokensResponse { tokens, next_page_token: next })
+        })
+        .await
     }
 
     async fn rotate_key(&self, request: Request<api::RotateKeyRequest>) -> Told<api::Key> {
-        let store = self.acting(&request, "key.rotate", ADMINISTRATOR).await?;
-        let algorithm = match request.into_inner().algorithm.as_str() {
-            "" | "ES256" => KeyAlgorithm::Es256,
-            "EdDSA" => KeyAlgorithm::Eddsa,
-            _ => return Err(invalid("algorithm", "must be ES256 or EdDSA")),
-        };
-        let key = Issuer::new(store.as_ref(), &self.config).rotate(algorithm).map_err(issue_failed)?;
-        told(key_message(key))
+        self.write(request, "key.rotate", ADMINISTRATOR, |admin, store, asked| {
+            let algorithm = match asked.algorithm.as_str() {
+                "" | "ES256" => KeyAlgorithm::Es256,
+                "EdDSA" => KeyAlgorithm::Eddsa,
+                _ => return Err(invalid("algorithm", "must be ES256 or EdDSA")),
+            };
+            let key = Issuer::new(store, &admin.config).rotate(algorithm).map_err(issue_failed)?;
+            Ok(key_message(key))
+        })
+        .await
     }
 
     async fn retire_key(&self, request: Request<api::KeyId>) -> Told<api::Key> {
-        let store = self.acting(&request, "key.retire", ADMINISTRATOR).await?;
-        let kid = request.into_inner().kid;
-        store.retire_key(&kid).map_err(failed)?;
-        let found = store.keys().map_err(failed)?.into_iter().find(|key| key.kid == kid);
-        told(key_message(found.ok_or_else(|| failed(RegistryError::Unknown("key", kid)))?))
+        self.write(request, "key.retire", ADMINISTRATOR, |_, store, asked| {
+            let kid = asked.kid;
+            store.retire_key(&kid).map_err(failed)?;
+            let found = store.keys().map_err(failed)?.into_iter().find(|key| key.kid == kid);
+            Ok(key_message(found.ok_or_else(|| failed(RegistryError::Unknown("key", kid)))?))
+        })
+        .await
     }
 
     async fn list_keys(&self, request: Request<api::ListKeysRequest>) -> Told<api::ListKeysResponse> {
-        let store = self.acting(&request, "key.list", ANY).await?;
-        let keys = store.keys().map_err(failed)?;
-        told(api::ListKeysResponse { keys: keys.into_iter().map(key_message).collect() })
+        self.read(request, "key.list", ANY, |_, store, _| {
+            let keys = store.keys().map_err(failed)?;
+            Ok(api::ListKeysResponse { keys: keys.into_iter().map(key_message).collect() })
+        })
+        .await
     }
 
     async fn add_staff(&self, request: Request<api::AddStaffRequest>) -> Told<api::Staff> {
-        let store = self.acting(&request, "staff.add", ADMINISTRATOR).await?;
-        let api::AddStaffRequest { id, roles, names } = request.into_inner();
-        let roles: Vec<Role> = roles.into_iter().map(role).collect::<Result<_, _>>()?;
-        let staff = StaffDraft { id, roles, names }.check().map_err(violated)?;
-        store.add_staff(&staff).map_err(failed)?;
-        told(staff_message(staff))
+        self.write(request, "staff.add", ADMINISTRATOR, |_, store, asked| {
+            let api::AddStaffRequest { id, roles, names } = asked;
+            let roles: Vec<Role> = roles.into_iter().map(role).collect::<Result<_, _>>()?;
+            let staff = StaffDraft { id, roles, names }.check().map_err(violated)?;
+            store.add_staff(&staff).map_err(failed)?;
+            Ok(staff_message(staff))
+        })
+        .await
     }
 
     async fn remove_staff(&self, request: Request<api::StaffId>) -> Told<api::Staff> {
-        let store = self.acting(&request, "staff.remove", ADMINISTRATOR).await?;
-        let id = request.into_inner().id;
-        let found = store.staff().map_err(failed)?.into_iter().find(|staff| staff.id == id);
-        store.remove_staff(&id).map_err(failed)?;
-        told(staff_message(found.ok_or_else(|| failed(RegistryError::Unknown("member of staff", id)))?))
+        self.write(request, "staff.remove", ADMINISTRATOR, |_, store, asked| {
+            let id = asked.id;
+            let found = store.staff().map_err(failed)?.into_iter().find(|staff| staff.id == id);
+            store.remove_staff(&id).map_err(failed)?;
+            Ok(staff_message(found.ok_or_else(|| failed(RegistryError::Unknown("member of staff", id)))?))
+        })
+        .await
     }
 
     async fn list_staff(&self, request: Request<api::ListStaffRequest>) -> Told<api::ListStaffResponse> {
-        let store = self.acting(&request, "staff.list", ANY).await?;
-        let staff = store.staff().map_err(failed)?;
-        told(api::ListStaffResponse { staff: staff.into_iter().map(staff_message).collect() })
+        self.read(request, "staff.list", ANY, |_, store, _| {
+            let staff = store.staff().map_err(failed)?;
+            Ok(api::ListStaffResponse { staff: staff.into_iter().map(staff_message).collect() })
+        })
+        .await
     }
 }
 

@@ -116,6 +116,23 @@ pub struct Tokens {
     pub lifetime: Duration,
     /// Longest life of a token that an administrator issues.
     pub max_lifetime: Duration,
+    /// Days that an issued token stays on record after its end.
+    pub keep_ended_days: u32,
+    /// Tokens that ended which are kept at most: beyond, the oldest go before their days are over.
+    pub max_ended: u64,
+    /// How often one client may fetch a token, as a token bucket.
+    pub fetches: Rate,
+    /// How often one client may introspect and revoke tokens.
+    pub questions: Rate,
+}
+
+/// A token bucket: so many a second for ever, and so many at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// A second, sustained.
+    pub each_second: u32,
+    /// At once.
+    pub burst: u32,
 }
 
 /// What a gateway serves: contracts and the connections of their sources.
@@ -335,6 +352,12 @@ fn read_hsm(table: &Table<'_>) -> Option<HsmSettings> {
     Some(HsmSettings { module: module?, token: token?, pin: pin? })
 }
 
+/// A rate under its key, with a burst of four seconds' worth.
+fn read_rate(table: &Table<'_>, key: &str, default: u64) -> Rate {
+    let each_second = table.number(key, default, 1..=100_000) as u32;
+    Rate { each_second, burst: each_second.saturating_mul(4) }
+}
+
 fn read_tokens(table: &Table<'_>) -> Option<Tokens> {
     let issuer = table.needed("issuer", "https://ndxp.quangninh.gov.vn");
     let audience = table.needed("audience", "ndxp-gateway");
@@ -348,5 +371,10 @@ fn read_tokens(table: &Table<'_>) -> Option<Tokens> {
         leeway_s,
         lifetime: Duration::from_secs(lifetime),
         max_lifetime: Duration::from_secs(max_lifetime),
+        keep_ended_days: table.number("keep_ended_days", 30, 1..=3_650) as u32,
+        // About 2.5 GB.
+        max_ended: table.number("max_ended", 10_000_000, 1_000..=1_000_000_000),
+        fetches: read_rate(table, "fetches_per_s", 50),
+        questions: read_rate(table, "questions_per_s", 500),
     })
 }

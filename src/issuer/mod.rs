@@ -150,6 +150,13 @@ pub struct Signer {
     key: PrivateKey,
 }
 
+impl Signer {
+    /// Whether it signs within some tens of microseconds, and without waiting for a module.
+    pub fn is_quick(&self) -> bool {
+        matches!(self.key, PrivateKey::File(_))
+    }
+}
+
 enum PrivateKey {
     File(EncodingKey),
     #[cfg(feature = "pkcs11")]

@@ -9,6 +9,7 @@ mod actor;
 pub(crate) mod lists;
 pub mod name;
 mod network;
+mod page;
 pub mod snapshot;
 pub mod sqlite;
 pub mod usage;
@@ -17,6 +18,7 @@ pub use act::{Act, Change};
 pub use actor::{Actor, Digest};
 pub use name::canonical_name;
 pub use network::Network;
+pub use page::{ClientFilter, Every, GrantFilter, Listed, Page, TokenFilter};
 use serde::{Deserialize, Serialize};
 
 pub use snapshot::{ClientView, GrantView, Granted, Holder, MAX_SKEW_S, Snapshot};
@@ -237,21 +239,6 @@ pub struct SigningKey {
     pub believed_until: i64,
 }
 
-/// A part of a listing: what comes after `after`, as far as it fits, at most so many.
-pub struct Page<'q, T> {
-    /// The last id of the page before; empty: from the beginning.
-    pub after: &'q str,
-    /// At most so many.
-    pub most: usize,
-    /// What belongs to the listing.
-    pub fits: &'q dyn Fn(&T) -> bool,
-}
-
-impl<T: 'static> Page<'_, T> {
-    /// Everything.
-    pub const ALL: Page<'static, T> = Page { after: "", most: usize::MAX, fits: &|_| true };
-}
-
 /// Something that a gateway needs, as [`Store::read`] hands it over.
 pub enum Item<'r> {
     /// A client; its grants, as they now are, follow.
@@ -268,6 +255,9 @@ pub enum Item<'r> {
 
 /// Where the registry is kept. Every change is durable when its call returns, is seen by every read that begins later,
 /// in any process, and gives the registry a greater revision.
+///
+/// Calls block: none is made on a thread that serves calls. [`Store::revision`] and [`Store::read`], by which a gateway
+/// follows changes, wait for no other call; listings and single reads wait for no change.
 pub trait Store: Send + Sync {
     /// The revision: grows with every change that a gateway must follow.
     fn revision(&self) -> Result<u64, RegistryError>;
@@ -280,7 +270,7 @@ pub trait Store: Send + Sync {
     /// One client with the grants that may be in force, as a gateway sees it.
     fn view(&self, id: &str) -> Result<ClientView, RegistryError>;
     /// Clients by id.
-    fn clients(&self, page: Page<'_, Client>) -> Result<Vec<Client>, RegistryError>;
+    fn clients(&self, page: Page<'_, ClientFilter<'_>>) -> Result<Listed<Client>, RegistryError>;
     /// Adds a client.
     fn add_client(&self, client: &Client) -> Result<(), RegistryError>;
     /// Changes a client's agency, contact and names.
@@ -293,7 +283,7 @@ pub trait Store: Send + Sync {
     /// One grant.
     fn grant(&self, id: &str) -> Result<Grant, RegistryError>;
     /// Grants of one client or of all by id, those that wait for approval and those withdrawn included.
-    fn grants(&self, client: Option<&str>, page: Page<'_, Grant>) -> Result<Vec<Grant>, RegistryError>;
+    fn grants(&self, client: Option<&str>, page: Page<'_, GrantFilter>) -> Result<Listed<Grant>, RegistryError>;
     /// Adds a grant.
     fn add_grant(&self, grant: &Grant) -> Result<(), RegistryError>;
     /// Approves a grant that waits for it; not in the name of who asked for it.
@@ -304,7 +294,12 @@ pub trait Store: Send + Sync {
     /// One issued token.
     fn token(&self, id: &str) -> Result<TokenRecord, RegistryError>;
     /// Tokens of one client or of all, newest first.
-    fn tokens(&self, client: Option<&str>, page: Page<'_, TokenRecord>) -> Result<Vec<TokenRecord>, RegistryError>;
+    fn tokens(&self, client: Option<&str>, page: Page<'_, TokenFilter>) -> Result<Listed<TokenRecord>, RegistryError>;
+    /// How many tokens on record ended before a time (Unix time in seconds).
+    fn ended_tokens(&self, before: i64) -> Result<u64, RegistryError>;
+    /// Removes tokens that ended before a time (Unix time in seconds), the oldest first, with their revocations; at most
+    /// so many. Gives how many.
+    fn remove_ended_tokens(&self, before: i64, most: usize) -> Result<usize, RegistryError>;
     /// Records tokens that clients fetched; not an administrator's act.
     fn add_tokens(&self, tokens: &[TokenRecord]) -> Result<(), RegistryError>;
     /// Records a token that an administrator issued.

@@ -6,6 +6,7 @@ mod backlog;
 mod exchange;
 mod expiry;
 mod files;
+mod following;
 mod health;
 mod infra;
 mod listener;
@@ -24,7 +25,7 @@ mod takeover;
 mod thread;
 
 use crate::access::staff::StaffDoor;
-use crate::admin::Admin;
+use crate::admin::{Admin, AdminWork};
 use crate::audit::index::Following;
 use crate::audit::service::Audit;
 use crate::config::{Config, ConfigFault};
@@ -157,7 +158,8 @@ impl Gateway {
         let door = StaffDoor::new(shared.registry.clone(), shared.log.clone(), &config.node);
         let following = config.log.index.then(|| Following::start(&config.data)).transpose();
         let following = following.map_err(|error| StartError::Thread(error.to_string()))?;
-        let admin = Admin::new(Arc::new(config.clone()), store.clone(), contracts.clone(), door.clone());
+        let work = AdminWork::new(shared.metrics.work("admin_reads"), shared.metrics.work("admin_changes"));
+        let admin = Admin::new(Arc::new(config.clone()), store.clone(), contracts.clone(), door.clone(), work);
         let audit = Audit::new(&config.data, door, shared.registry.clone(), shared.log.clone())?;
         let infra = Infra::new(&health, admin.clone(), audit.clone(), &served.catalogue.contracts)
             .ok_or(StartError::Reflection)?;
@@ -178,7 +180,8 @@ impl Gateway {
         }
         let https = https_listener.as_ref().and_then(|listener| listener.local_addr().ok());
         if let Some(listener) = https_listener {
-            let web = Web::new(config.clone(), store.clone(), shared.registry.clone(), shared.log.clone());
+            let metrics = shared.metrics.oauth();
+            let web = Web::new(config.clone(), store.clone(), shared.registry.clone(), shared.log.clone(), metrics);
             let web = Arc::new(web.map_err(|error| StartError::Thread(error.to_string()))?);
             workers.push(spawn_web(web, listener, gate, stop.clone())?);
         }
@@ -199,6 +202,7 @@ impl Gateway {
             audit,
             contracts,
         });
+        workers.extend(following::spawn(&reloader, &stop)?);
         let control = reload::spawn(reloader.clone(), crl, ops_listener, stop.clone())?;
         Ok(Gateway { address, https, ops, stop, workers, reloader, control: Some(control), _following: following })
     }

@@ -26,7 +26,7 @@ use tonic_health::server::HealthReporter;
 
 /// How often the registry is asked for its revision, and certificates and revocation lists are looked at: what is withdrawn or
 /// revoked is gone within a second.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Every how-manieth time the other files are looked at: there may be thousands.
 const ALL_FILES: u64 = 5;
 
@@ -80,7 +80,7 @@ impl Reloader {
         Ok(())
     }
 
-    fn follow_registry(&self) {
+    pub(super) fn follow_registry(&self) {
         match self.shared.registry.load().follow(self.store.as_ref()) {
             Ok(None) => {}
             Ok(Some(next)) => {
@@ -93,7 +93,7 @@ impl Reloader {
 
     /// Takes what administrators did into the exchange log. An act is forgotten when its entry is on disk; one that was
     /// logged but not forgotten is logged again, under the same id.
-    async fn log_acts(&self) {
+    pub(super) async fn log_acts(&self) {
         let acts = match self.store.acts() {
             Ok(acts) => acts,
             Err(error) => return tracing::error!(%error, "the acts of administrators cannot be read"),
@@ -255,8 +255,6 @@ pub(super) fn spawn(
             };
             tokio::select! {
                 _ = tick.tick() => {
-                    reloader.follow_registry();
-                    reloader.log_acts().await;
                     reloader.keep_usage();
                     turn += 1;
                     let all = turn % ALL_FILES == 0;
@@ -269,7 +267,6 @@ pub(super) fn spawn(
                 () = stop.cancelled() => break,
             }
         }
-        reloader.log_acts().await;
         reloader.keep_usage();
     })
 }

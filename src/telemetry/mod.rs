@@ -1,6 +1,7 @@
 //! Logs and metrics. Neither ever holds a secret, a payload or anybody's data: labels are names of contracts.
 
 use crate::exchange_log::Entry;
+use crate::work::WorkMetrics;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -54,6 +55,31 @@ struct Differing {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Pool {
+    pool: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OAuthEndpoint {
+    endpoint: &'static str,
+}
+
+/// What is counted of the OAuth2 endpoints.
+#[derive(Debug, Clone, Default)]
+pub struct OAuthMetrics {
+    /// Their blocking work.
+    pub work: WorkMetrics,
+    limited: Family<OAuthEndpoint, Counter>,
+}
+
+impl OAuthMetrics {
+    /// Counts a request that was refused because its client asks too often.
+    pub fn limited(&self, endpoint: &'static str) {
+        self.limited.get_or_create(&OAuthEndpoint { endpoint }).inc();
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Certificate {
     file: String,
 }
@@ -72,6 +98,10 @@ pub struct Metrics {
     shed: Counter,
     shadowed: Family<Shadowed, Counter>,
     shadow_differences: Family<Differing, Counter>,
+    work_under_way: Family<Pool, Gauge>,
+    work_refused: Family<Pool, Counter>,
+    tokens_removed: Counter,
+    oauth_limited: Family<OAuthEndpoint, Counter>,
 }
 
 /// From 0.25 ms to about a minute.
@@ -114,6 +144,17 @@ impl Default for Metrics {
         let shadow_differences = Family::<Differing, Counter>::default();
         let help = "Fields in which a second hub's answers differ from the first one's";
         registry.register("shadow_differences", help, shadow_differences.clone());
+        let work_under_way = Family::<Pool, Gauge>::default();
+        let help = "Work of the control plane that runs or waits, by pool";
+        registry.register("control_work_under_way", help, work_under_way.clone());
+        let work_refused = Family::<Pool, Counter>::default();
+        let help = "Work of the control plane that was refused because too much was under way, by pool";
+        registry.register("control_work_refused", help, work_refused.clone());
+        let oauth_limited = Family::<OAuthEndpoint, Counter>::default();
+        let help = "Requests of OAuth2 that were refused because their client asks too often, by endpoint";
+        registry.register("oauth_limited", help, oauth_limited.clone());
+        let tokens_removed = Counter::default();
+        registry.register("tokens_removed", "Issued tokens that were removed after their end", tokens_removed.clone());
         Metrics {
             registry,
             exchanges,
@@ -127,6 +168,10 @@ impl Default for Metrics {
             shed,
             shadowed,
             shadow_differences,
+            work_under_way,
+            work_refused,
+            tokens_removed,
+            oauth_limited,
         }
     }
 }
@@ -174,6 +219,22 @@ impl Metrics {
             self.shadow_differences.get_or_create(&Differing { source, operation, field }).inc();
         }
         self.shadowed.get_or_create(&Shadowed { source, operation, result }).inc();
+    }
+
+    /// What is counted of the OAuth2 endpoints.
+    pub fn oauth(&self) -> OAuthMetrics {
+        OAuthMetrics { work: self.work("oauth"), limited: self.oauth_limited.clone() }
+    }
+
+    /// Counts issued tokens that were removed.
+    pub fn tokens_removed(&self, tokens: u64) {
+        self.tokens_removed.inc_by(tokens);
+    }
+
+    /// What is counted of a pool's work.
+    pub fn work(&self, pool: &'static str) -> WorkMetrics {
+        let under_way = self.work_under_way.get_or_create(&Pool { pool }).clone();
+        WorkMetrics { under_way, refused: self.work_refused.get_or_create(&Pool { pool }).clone() }
     }
 
     /// Tells how a source's breaker stands.

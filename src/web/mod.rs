@@ -4,6 +4,7 @@
 mod jwk;
 mod log;
 mod oauth;
+mod rates;
 mod recorder;
 
 pub use oauth::INTROSPECT;
@@ -15,6 +16,7 @@ use crate::exchange_log::ExchangeLog;
 use crate::identity::tls::Gate;
 use crate::identity::{Certificate, Peer, connections::Connections};
 use crate::registry::{Snapshot, Store};
+use crate::telemetry::OAuthMetrics;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -55,6 +57,7 @@ pub struct Web {
     reads: Arc<Reads>,
     recorder: recorder::Recorder,
     signer: oauth::CurrentSigner,
+    limits: oauth::Limits,
 }
 
 /// A request with its whole body, and who asks.
@@ -117,6 +120,7 @@ impl Web {
         store: Arc<dyn Store>,
         registry: Arc<ArcSwap<Snapshot>>,
         log: ExchangeLog,
+        metrics: OAuthMetrics,
     ) -> std::io::Result<Self> {
         let said = &config.tokens;
         Ok(Web {
@@ -125,6 +129,7 @@ impl Web {
             reads: Reads::new(log::READS),
             recorder: recorder::Recorder::start(store.clone())?,
             signer: oauth::CurrentSigner::default(),
+            limits: oauth::Limits::new(said, metrics),
             config,
             store,
             registry,
@@ -238,7 +243,7 @@ impl Web {
         match (asked.method.as_str(), asked.path.as_str()) {
             ("POST", "/oauth2/token") => self.token(&asked).await,
             ("POST", "/oauth2/introspect") => self.introspect(&asked),
-            ("POST", "/oauth2/revoke") => self.revoke(&asked),
+            ("POST", "/oauth2/revoke") => self.revoke(&asked).await,
             ("GET" | "HEAD", "/.well-known/oauth-authorization-server") => self.metadata(),
             ("GET" | "HEAD", "/oauth2/jwks.json") => self.jwks(),
             ("GET" | "HEAD", path) if path.starts_with("/log/") => self.log_file(&asked).await,

@@ -1,11 +1,16 @@
 //! OAuth2: client credentials with mutual TLS (RFC 6749, section 4.4; RFC 8705, section 2.1), introspection (RFC 7662),
 //! revocation (RFC 7009), metadata (RFC 8414) and keys.
 
+use super::rates::Rates;
 use super::{Asked, Web, json, jwk};
 use crate::access::token::Verified;
+use crate::config::{Rate, Tokens};
 use crate::exchange_log::{Entry, Kind};
 use crate::issuer::{IssueError, IssueRequest, Issuer, Signer};
-use crate::registry::{ClientView, Snapshot, now};
+use crate::registry::{ClientView, SigningKey, TokenRecord, now};
+use crate::status::{Reason, Refusal};
+use crate::telemetry::OAuthMetrics;
+use crate::work::{WorkLimits, WorkPool};
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use http::{Response, StatusCode, header};
@@ -13,7 +18,8 @@ use http_body_util::Full;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 type Answer = Response<Full<Bytes>>;
 
@@ -22,16 +28,18 @@ pub const INTROSPECT: &str = "gateway:introspect";
 /// How long public documents may be kept: a new key is announced this long before it can surprise anybody.
 const CACHE: &str = "public, max-age=300";
 
-/// The key that tokens are signed with, loaded once.
-#[derive(Default)]
-pub(super) struct CurrentSigner(ArcSwapOption<Signer>);
+/// The key that tokens are signed with, loaded once. Cheap to clone.
+#[derive(Default, Clone)]
+pub(super) struct CurrentSigner(Arc<ArcSwapOption<Signer>>);
 
 impl CurrentSigner {
-    fn get(&self, issuer: &Issuer<'_>, registry: &Snapshot) -> Result<Arc<Signer>, IssueError> {
-        let wanted = registry.signing().ok_or(IssueError::NoKey)?;
-        if let Some(kept) = self.0.load_full()
-            && kept.kid == wanted.kid
-        {
+    /// The signer of this key, where it is loaded.
+    fn kept(&self, wanted: &SigningKey) -> Option<Arc<Signer>> {
+        self.0.load_full().filter(|kept| kept.kid == wanted.kid)
+    }
+
+    fn load(&self, issuer: &Issuer<'_>, wanted: &SigningKey) -> Result<Arc<Signer>, IssueError> {
+        if let Some(kept) = self.kept(wanted) {
             return Ok(kept);
         }
         let fresh = Arc::new(issuer.signer(wanted)?);
@@ -40,28 +48,91 @@ impl CurrentSigner {
     }
 }
 
+/// Blocking work under way: signing keys that are loaded or are in a module, and revocations.
+const WORK: WorkLimits = WorkLimits { running: 4, all: 256, each: 16 };
+/// Entries about refusals, for one client, and for all who are not registered.
+const REFUSAL_ENTRIES: Rate = Rate { each_second: 2, burst: 20 };
+
+/// What bounds the endpoints.
+pub(super) struct Limits {
+    fetches: Rates,
+    questions: Rates,
+    refusal_entries: Rates,
+    /// Refusals without an entry since the last one with.
+    suppressed: AtomicU64,
+    work: WorkPool,
+    metrics: OAuthMetrics,
+}
+
+impl Limits {
+    pub(super) fn new(tokens: &Tokens, metrics: OAuthMetrics) -> Self {
+        Limits {
+            fetches: Rates::new(tokens.fetches),
+            questions: Rates::new(tokens.questions),
+            refusal_entries: Rates::new(REFUSAL_ENTRIES),
+            suppressed: AtomicU64::new(0),
+            work: WorkPool::new(WORK, metrics.work.clone()),
+            metrics,
+        }
+    }
+}
+
+/// Why no token was issued, in OAuth2's words.
+fn not_issued(error: IssueError) -> Refused {
+    match error {
+        IssueError::NotGranted { .. } => refuse("invalid_scope", error.to_string()),
+        IssueError::Suspended(_) => refuse("invalid_client", error.to_string()),
+        other => {
+            tracing::error!(error = %other, "no token could be issued");
+            refuse("server_error", "the operator was told")
+        }
+    }
+}
+
+/// Too much work is under way, or it broke off.
+fn busy(refusal: Refusal) -> Refused {
+    match refusal.reason {
+        Reason::AdministrationBusy => too_often(Duration::from_secs(1)),
+        _ => refuse("temporarily_unavailable", "try again"),
+    }
+}
+
 /// An error of RFC 6749, section 5.2.
 struct Refused {
     error: &'static str,
     description: String,
+    /// Set where the client asks too often: HTTP 429 (RFC 6585, section 4) with `Retry-After`.
+    wait: Option<Duration>,
 }
 
 fn refuse(error: &'static str, description: impl Into<String>) -> Refused {
-    Refused { error, description: description.into() }
+    Refused { error, description: description.into(), wait: None }
+}
+
+/// Who asks too often, and until when.
+fn too_often(wait: Duration) -> Refused {
+    Refused { wait: Some(wait), ..refuse("temporarily_unavailable", "too many requests: wait as Retry-After says") }
 }
 
 fn finished(result: Result<Value, Refused>) -> Answer {
-    let Refused { error, description } = match result {
+    let Refused { error, description, wait } = match result {
         Ok(body) => return json(StatusCode::OK, &body, "no-store"),
         Err(refused) => refused,
     };
     let status = match error {
+        _ if wait.is_some() => StatusCode::TOO_MANY_REQUESTS,
         "invalid_client" => StatusCode::UNAUTHORIZED,
         "temporarily_unavailable" => StatusCode::SERVICE_UNAVAILABLE,
         "server_error" => StatusCode::INTERNAL_SERVER_ERROR,
         _ => StatusCode::BAD_REQUEST,
     };
-    json(status, &json!({ "error": error, "error_description": description }), "no-store")
+    let mut answer = json(status, &json!({ "error": error, "error_description": description }), "no-store");
+    if let Some(wait) = wait {
+        // Whole seconds, so never too few.
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        answer.headers_mut().insert(header::RETRY_AFTER, seconds.max(1).into());
+    }
+    answer
 }
 
 /// Parameters of a form; one that stands twice is an error (RFC 6749, section 3.2).
@@ -94,28 +165,55 @@ impl Web {
     pub(super) async fn token(&self, asked: &Asked) -> Answer {
         let result = self.try_token(asked).await;
         // Who shows no certificate of the CA is anybody at all, and gets no entry.
-        if let (Err(refused), Some(peer)) = (&result, &asked.peer) {
-            let known = peer.identify(&self.registry.load()).ok();
-            let entry = Entry {
-                client: known.as_ref().map(|view| view.client.id.clone()).unwrap_or_default(),
-                agency: known.map(|view| view.client.agency.clone()).unwrap_or_default(),
-                certificate: peer.certificate.thumbprint.0.to_vec(),
-                peer: peer.address.to_string(),
-                act: "token.fetch".into(),
-                status: tonic::Code::PermissionDenied as u32,
-                reason: refused.error.to_ascii_uppercase(),
-                ..Entry::begin(Kind::Admin, &self.config.node)
-            };
-            if self.log.append(&entry).await.is_err() {
-                return finished(Err(refuse("temporarily_unavailable", "nothing leaves unlogged")));
-            }
+        let (Err(refused), Some(peer)) = (&result, &asked.peer) else { return finished(result) };
+        let known = peer.identify(&self.registry.load()).ok();
+        let client = known.as_ref().map(|view| view.client.id.clone()).unwrap_or_default();
+        // A refusal discloses nothing: entries about them are bounded, and the next one counts those left out.
+        if self.limits.refusal_entries.take(&client, Instant::now()).is_err() {
+            self.limits.suppressed.fetch_add(1, Ordering::Relaxed);
+            return finished(result);
+        }
+        let entry = Entry {
+            client,
+            agency: known.map(|view| view.client.agency.clone()).unwrap_or_default(),
+            certificate: peer.certificate.thumbprint.0.to_vec(),
+            peer: peer.address.to_string(),
+            act: "token.fetch".into(),
+            status: tonic::Code::PermissionDenied as u32,
+            reason: refused.error.to_ascii_uppercase(),
+            suppressed: self.limits.suppressed.swap(0, Ordering::Relaxed),
+            ..Entry::begin(Kind::Admin, &self.config.node)
+        };
+        if self.log.append(&entry).await.is_err() {
+            return finished(Err(refuse("temporarily_unavailable", "nothing leaves unlogged")));
         }
         finished(result)
     }
 
+    /// Takes one from a client's bucket; all who are not registered share one.
+    fn in_time(&self, rates: &Rates, endpoint: &'static str, client: &str) -> Result<(), Refused> {
+        rates.take(client, Instant::now()).map_err(|wait| {
+            self.limits.metrics.limited(endpoint);
+            too_often(wait)
+        })
+    }
+
+    /// A client that asks no more often than it may.
+    fn client_in_time(
+        &self,
+        rates: &Rates,
+        endpoint: &'static str,
+        asked: &Asked,
+        form: &HashMap<String, String>,
+    ) -> Result<Arc<ClientView>, Refused> {
+        let client = self.client(asked, form);
+        self.in_time(rates, endpoint, client.as_ref().map(|view| view.client.id.as_str()).unwrap_or_default())?;
+        client
+    }
+
     async fn try_token(&self, asked: &Asked) -> Result<Value, Refused> {
         let form = form(asked)?;
-        let client = self.client(asked, &form)?;
+        let client = self.client_in_time(&self.limits.fetches, "token", asked, &form)?;
         match form.get("grant_type").map(String::as_str) {
             Some("client_credentials") => {}
             Some(_) => return Err(refuse("unsupported_grant_type", "only client_credentials")),
@@ -130,24 +228,11 @@ impl Web {
             starts_in: Duration::ZERO,
         };
         let issuer = Issuer::new(self.store.as_ref(), &self.config);
-        let failed = |error: IssueError| match error {
-            IssueError::NotGranted { .. } => refuse("invalid_scope", error.to_string()),
-            IssueError::Suspended(_) => refuse("invalid_client", error.to_string()),
-            other => {
-                tracing::error!(error = %other, "no token could be issued");
-                refuse("server_error", "the operator was told")
-            }
-        };
-        let record = issuer.prepare(&client, request).map_err(failed)?;
+        let record = issuer.prepare(&client, request).map_err(not_issued)?;
         if record.scopes.is_empty() {
             return Err(refuse("invalid_scope", "this client has no grant in force"));
         }
-        let signer = self.signer.get(&issuer, &self.registry.load()).map_err(failed)?;
-        let token = issuer.sign(&signer, &record).map_err(|error| {
-            // A module's session may be gone: the next request looks for the key anew.
-            self.signer.0.store(None);
-            failed(error)
-        })?;
+        let (token, record) = self.sign(record).await?;
         let entry = self.entry(peer, &client, &record.id);
         let (scope, lifetime) = (record.scopes.join(" "), record.expires - record.issued);
         let (recorded, logged) = tokio::join!(self.recorder.record(record), self.log.append(&entry));
@@ -155,6 +240,27 @@ impl Web {
             return Err(refuse("temporarily_unavailable", "the token could not be recorded: nothing leaves unlogged"));
         }
         Ok(json!({ "access_token": token, "token_type": "Bearer", "expires_in": lifetime, "scope": scope }))
+    }
+
+    /// Signs what was prepared. A key that is not loaded yet, or is in a module, is used off this thread.
+    async fn sign(&self, record: TokenRecord) -> Result<(String, TokenRecord), Refused> {
+        let wanted = self.registry.load().signing().cloned().ok_or_else(|| not_issued(IssueError::NoKey))?;
+        if let Some(signer) = self.signer.kept(&wanted).filter(|signer| signer.is_quick()) {
+            let issuer = Issuer::new(self.store.as_ref(), &self.config);
+            return issuer.sign(&signer, &record).map(|token| (token, record)).map_err(not_issued);
+        }
+        let (store, config, signers) = (self.store.clone(), self.config.clone(), self.signer.clone());
+        let owner = record.client.clone();
+        let work = move || {
+            let issuer = Issuer::new(store.as_ref(), &config);
+            let signer = signers.load(&issuer, &wanted)?;
+            let token = issuer.sign(&signer, &record).inspect_err(|_| {
+                // A module's session may be gone: the next request looks for the key anew.
+                signers.0.store(None);
+            })?;
+            Ok((token, record))
+        };
+        self.limits.work.run(&owner, work).await.map_err(busy)?.map_err(not_issued)
     }
 
     fn entry(&self, peer: &crate::identity::Peer, client: &ClientView, token: &str) -> Entry {
@@ -180,7 +286,7 @@ impl Web {
     pub(super) fn introspect(&self, asked: &Asked) -> Answer {
         let told = || -> Result<Value, Refused> {
             let form = form(asked)?;
-            let caller = self.client(asked, &form)?;
+            let caller = self.client_in_time(&self.limits.questions, "introspect", asked, &form)?;
             let registry = self.registry.load();
             let inactive = json!({ "active": false });
             let Some(token) = self.about(&form)? else { return Ok(inactive) };
@@ -196,25 +302,28 @@ impl Web {
         finished(told())
     }
 
-    pub(super) fn revoke(&self, asked: &Asked) -> Answer {
-        let told = || -> Result<Value, Refused> {
-            let form = form(asked)?;
-            let caller = self.client(asked, &form)?;
-            // An unknown token is as good as revoked (RFC 7009, section 2.2); another's is not the caller's to revoke.
-            if let Some(token) = self.about(&form)?.filter(|token| token.client == caller.client.id) {
-                let Some(peer) = &asked.peer else { return Err(refuse("invalid_client", "no client certificate")) };
-                let store = self.store.named(peer.client(&caller.client.id), "");
-                match store.and_then(|store| store.revoke_token(&token.id)) {
-                    Ok(()) | Err(crate::registry::RegistryError::Unknown(..)) => {}
-                    Err(error) => {
-                        tracing::error!(%error, "a token could not be revoked");
-                        return Err(refuse("temporarily_unavailable", "try again"));
-                    }
+    pub(super) async fn revoke(&self, asked: &Asked) -> Answer {
+        finished(self.try_revoke(asked).await)
+    }
+
+    async fn try_revoke(&self, asked: &Asked) -> Result<Value, Refused> {
+        let form = form(asked)?;
+        let caller = self.client_in_time(&self.limits.questions, "revoke", asked, &form)?;
+        // An unknown token is as good as revoked (RFC 7009, section 2.2); another's is not the caller's to revoke.
+        if let Some(token) = self.about(&form)?.filter(|token| token.client == caller.client.id) {
+            let id = caller.client.id.clone();
+            let Some(peer) = &asked.peer else { return Err(refuse("invalid_client", "no client certificate")) };
+            let store = self.store.named(peer.client(&id), "");
+            let revoke = move || store.and_then(|store| store.revoke_token(&token.id));
+            match self.limits.work.run(&id, revoke).await.map_err(busy)? {
+                Ok(()) | Err(crate::registry::RegistryError::Unknown(..)) => {}
+                Err(error) => {
+                    tracing::error!(%error, "a token could not be revoked");
+                    return Err(refuse("temporarily_unavailable", "try again"));
                 }
             }
-            Ok(json!({}))
-        };
-        finished(told())
+        }
+        Ok(json!({}))
     }
 
     pub(super) fn metadata(&self) -> Answer {

@@ -56,7 +56,7 @@ pub(super) fn restate(connection: &Connection, issued: &Path) -> Result<(), Regi
     restating.table("key", "SELECT * FROM keys ORDER BY kid", |row| Ok((row.get("kid")?, read_key(row)?)))?;
     let issued = Connection::open_with_flags(issued, OpenFlags::SQLITE_OPEN_READ_ONLY).ok();
     let token = |id: &str| {
-        let mut read = issued.as_ref()?.prepare_cached("SELECT * FROM tokens WHERE id = ?1").ok()?;
+        let mut read = issued.as_ref()?.prepare_cached("SELECT *, 1 AS revoked FROM tokens WHERE id = ?1").ok()?;
         read.query_row([id], read_token).optional().ok()?
     };
     restating.table("token", "SELECT token, expires FROM revocations ORDER BY token", |row| {

@@ -6,28 +6,39 @@ mod clients;
 mod grants;
 mod identities;
 mod keys;
+mod list;
 mod people;
 mod read;
+mod readers;
 mod rows;
 mod schema;
 
 use super::lists::Lists;
 use super::{
-    Act, Actor, Client, ClientView, Grant, Item, Page, RegistryError, SigningKey, Staff, Store, TokenRecord, now,
+    Act, Actor, Client, ClientFilter, ClientView, Grant, GrantFilter, Item, Listed, MAX_SKEW_S, Page, RegistryError,
+    SigningKey, Staff, Store, TokenFilter, TokenRecord, now,
 };
 use changing::{REMEMBERED, Touched};
 use read::{keys, revision, staff};
+use readers::Readers;
 use rows::{list, read_client, read_grant, read_token};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The SQLite store, in the name of whoever changes something. Cheap to clone.
+///
+/// Who follows changes has a connection that nobody else takes, readers have theirs, and so has each file's writer: none
+/// waits for another (SQLite's write-ahead log lets readers and one writer work side by side).
 #[derive(Clone)]
 pub struct SqliteStore {
+    /// Writes the registry.
     connection: Arc<Mutex<Connection>>,
+    /// Writes issued tokens.
     issued: Arc<Mutex<Connection>>,
-    lists: Arc<Mutex<Lists>>,
+    readers: Arc<Readers>,
+    /// Reads what changed, with the lists of texts that it has seen.
+    follower: Arc<Mutex<(Connection, Lists)>>,
     actor: Arc<Actor>,
     /// Why, in the words of who changes something.
     justification: Arc<str>,
@@ -48,10 +59,13 @@ impl SqliteStore {
         }
         let connection = schema::registry(path)?;
         let issued = schema::issued(path)?;
+        let readers = Readers::new(path);
+        let follower = readers.open()?;
         Ok(SqliteStore {
             connection: Arc::new(Mutex::new(connection)),
             issued: Arc::new(Mutex::new(issued)),
-            lists: Arc::default(),
+            readers: Arc::new(readers),
+            follower: Arc::new(Mutex::new((follower, Lists::default()))),
             actor: Arc::new(Actor::local()),
             justification: "".into(),
         })
@@ -73,6 +87,10 @@ impl SqliteStore {
 
     fn issued(&self) -> MutexGuard<'_, Connection> {
         self.issued.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn follower(&self) -> MutexGuard<'_, (Connection, Lists)> {
+        self.follower.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn connection(&self) -> MutexGuard<'_, Connection> {
@@ -101,23 +119,6 @@ fn one<T>(
     found.ok_or_else(|| RegistryError::Unknown(what, id.to_owned()))
 }
 
-/// As much of a listing as a page holds; no row beyond it is read.
-fn paged<T>(
-    connection: &Connection,
-    sql: &str,
-    client: Option<&str>,
-    page: &Page<'_, T>,
-    read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
-) -> Result<Vec<T>, RegistryError> {
-    let mut statement = connection.prepare_cached(sql)?;
-    let rows = match client {
-        Some(client) => statement.query_map(params![page.after, client], read)?,
-        None => statement.query_map([page.after], read)?,
-    };
-    let fitting = rows.filter(|row| row.as_ref().map_or(true, page.fits)).take(page.most);
-    Ok(fitting.collect::<Result<_, _>>()?)
-}
-
 /// Refuses an id that is taken: who holds it keeps their names.
 fn must_be_new(connection: &Connection, sql: &str, what: &'static str, id: &str) -> Result<(), RegistryError> {
     match connection.query_row(sql, [id], |row| row.get(0))? {
@@ -135,53 +136,45 @@ fn constraint(error: rusqlite::Error, what: &'static str, id: &str, client: &str
     }
 }
 
-impl SqliteStore {
-    /// Whether an issued token was revoked, by itself or with all of its client's.
-    fn mark(&self, connection: &Connection, token: &mut TokenRecord) -> rusqlite::Result<()> {
-        let sql = "SELECT EXISTS (SELECT 1 FROM revocations WHERE token = ?1)
-                   OR EXISTS (SELECT 1 FROM clients WHERE id = ?2 AND (retired OR tokens_from > ?3))";
-        let mut statement = connection.prepare_cached(sql)?;
-        token.revoked = statement.query_row(params![token.id, token.client, token.issued], |row| row.get(0))?;
-        Ok(())
-    }
-}
-
 const CLIENT: &str = "SELECT * FROM clients WHERE id = ?1";
 
 impl Store for SqliteStore {
     fn revision(&self) -> Result<u64, RegistryError> {
-        Ok(revision(&self.connection())?.unsigned_abs())
+        Ok(revision(&self.follower().0)?.unsigned_abs())
     }
 
     fn read(&self, after: Option<u64>, take: &mut dyn FnMut(Item<'_>)) -> Result<u64, RegistryError> {
-        let mut connection = self.connection();
+        let mut follower = self.follower();
+        let (connection, lists) = &mut *follower;
         // One transaction: the parts belong to one moment.
         let moment = connection.transaction()?;
         let revision = revision(&moment)?;
         match after.map(|after| i64::try_from(after).unwrap_or(i64::MAX)) {
-            Some(after) if revision - after < REMEMBERED => self.read_changes(&moment, after, take)?,
-            _ => self.read_all(&moment, take)?,
+            Some(after) if revision - after < REMEMBERED => read::changes(&moment, after, lists, take)?,
+            _ => read::everything(&moment, lists, take)?,
         }
         Ok(revision.unsigned_abs())
     }
 
     fn client(&self, id: &str) -> Result<Client, RegistryError> {
-        one(&self.connection(), CLIENT, "client", id, read_client)
+        self.readers.read(|connection| one(connection, CLIENT, "client", id, read_client))
     }
 
     fn view(&self, id: &str) -> Result<ClientView, RegistryError> {
         let (mut client, mut grants) = (None, Vec::new());
-        self.read_client(&self.connection(), id, &mut |item| match item {
-            Item::Client(found) => client = Some(found),
-            Item::Grant(_, grant) => grants.push(grant),
-            _ => {}
+        self.readers.read(|connection| {
+            read::client(connection, id, &mut Lists::default(), &mut |item| match item {
+                Item::Client(found) => client = Some(found),
+                Item::Grant(_, grant) => grants.push(grant),
+                _ => {}
+            })
         })?;
-        let client = client.filter(|client| !client.retired);
+        let client = client.filter(|client: &Client| !client.retired);
         Ok(ClientView::new(client.ok_or_else(|| RegistryError::Unknown("client", id.to_owned()))?, grants))
     }
 
-    fn clients(&self, page: Page<'_, Client>) -> Result<Vec<Client>, RegistryError> {
-        paged(&self.connection(), "SELECT * FROM clients WHERE id > ?1 ORDER BY id", None, &page, read_client)
+    fn clients(&self, page: Page<'_, ClientFilter<'_>>) -> Result<Listed<Client>, RegistryError> {
+        self.readers.read(|connection| list::clients(connection, &page))
     }
 
     fn add_client(&self, client: &Client) -> Result<(), RegistryError> {
@@ -201,15 +194,12 @@ impl Store for SqliteStore {
     }
 
     fn grant(&self, id: &str) -> Result<Grant, RegistryError> {
-        one(&self.connection(), "SELECT * FROM grants WHERE id = ?1", "grant", id, read_grant)
+        let sql = "SELECT * FROM grants WHERE id = ?1";
+        self.readers.read(|connection| one(connection, sql, "grant", id, read_grant))
     }
 
-    fn grants(&self, client: Option<&str>, page: Page<'_, Grant>) -> Result<Vec<Grant>, RegistryError> {
-        let sql = match client {
-            Some(_) => "SELECT * FROM grants WHERE id > ?1 AND client = ?2 ORDER BY id",
-            None => "SELECT * FROM grants WHERE id > ?1 ORDER BY id",
-        };
-        paged(&self.connection(), sql, client, &page, read_grant)
+    fn grants(&self, client: Option<&str>, page: Page<'_, GrantFilter>) -> Result<Listed<Grant>, RegistryError> {
+        self.readers.read(|connection| list::grants(connection, client, &page))
     }
 
     fn add_grant(&self, grant: &Grant) -> Result<(), RegistryError> {
@@ -225,23 +215,31 @@ impl Store for SqliteStore {
     }
 
     fn token(&self, id: &str) -> Result<TokenRecord, RegistryError> {
-        let connection = self.connection();
-        let mut token = one(&self.issued(), "SELECT * FROM tokens WHERE id = ?1", "token", id, read_token)?;
-        self.mark(&connection, &mut token)?;
-        Ok(token)
+        let sql = format!("{} WHERE id = ?1", list::TOKENS);
+        self.readers.read(|connection| one(connection, &sql, "token", id, read_token))
     }
 
-    fn tokens(&self, client: Option<&str>, page: Page<'_, TokenRecord>) -> Result<Vec<TokenRecord>, RegistryError> {
-        let sql = match client {
-            Some(_) => "SELECT * FROM tokens WHERE (?1 = '' OR id < ?1) AND client = ?2 ORDER BY id DESC",
-            None => "SELECT * FROM tokens WHERE (?1 = '' OR id < ?1) ORDER BY id DESC",
-        };
-        let connection = self.connection();
-        paged(&self.issued(), sql, client, &page, |row| {
-            let mut token = read_token(row)?;
-            self.mark(&connection, &mut token)?;
-            Ok(token)
+    fn tokens(&self, client: Option<&str>, page: Page<'_, TokenFilter>) -> Result<Listed<TokenRecord>, RegistryError> {
+        self.readers.read(|connection| list::tokens(connection, client, &page))
+    }
+
+    fn ended_tokens(&self, before: i64) -> Result<u64, RegistryError> {
+        self.readers.read(|connection| {
+            let sql = "SELECT COUNT(*) FROM tokens WHERE expires < ?1";
+            Ok(connection.prepare_cached(sql)?.query_row([before], |row| row.get::<_, i64>(0))?.unsigned_abs())
         })
+    }
+
+    fn remove_ended_tokens(&self, before: i64, most: usize) -> Result<usize, RegistryError> {
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        let sql =
+            "DELETE FROM tokens WHERE rowid IN (SELECT rowid FROM tokens WHERE expires < ?1 ORDER BY expires LIMIT ?2)";
+        let removed = self.issued().prepare_cached(sql)?.execute(params![before, most])?;
+        // A token is not taken for some time after its end: until then its revocation must be known.
+        let before = before.min(now() - MAX_SKEW_S);
+        let sql = "DELETE FROM revocations WHERE rowid IN (SELECT rowid FROM revocations WHERE expires < ?1 ORDER BY expires LIMIT ?2)";
+        self.connection().prepare_cached(sql)?.execute(params![before, most])?;
+        Ok(removed)
     }
 
     fn add_tokens(&self, tokens: &[TokenRecord]) -> Result<(), RegistryError> {
@@ -276,16 +274,21 @@ impl Store for SqliteStore {
     }
 
     fn revoke_client_tokens(&self, client: &str) -> Result<u64, RegistryError> {
-        let in_force = |token: &TokenRecord| !token.revoked && token.expires > now();
-        let page = Page { fits: &in_force, ..Page::ALL };
-        let revoked = self.tokens(Some(client), page)?.len() as u64;
+        let before = self.client(client)?.tokens_from;
         // Those of this second too; one issued later in it begins with the next.
         clients::revoke_tokens(self, client, now() + 1)?;
-        Ok(revoked)
+        // Counted afterwards: a client may have a million, and the revocation does not wait for that.
+        let sql = "SELECT COUNT(*) FROM tokens WHERE client = ?1 AND issued >= ?2 AND expires > ?3
+                   AND NOT EXISTS (SELECT 1 FROM revocations WHERE token = tokens.id)";
+        let counted = self.readers.read(|connection| {
+            let mut statement = connection.prepare_cached(sql)?;
+            Ok(statement.query_row(params![client, before, now()], |row| row.get::<_, i64>(0))?)
+        });
+        Ok(counted?.unsigned_abs())
     }
 
     fn keys(&self) -> Result<Vec<SigningKey>, RegistryError> {
-        keys(&self.connection())
+        self.readers.read(keys)
     }
 
     fn add_key(&self, key: &SigningKey, others_until: i64) -> Result<(), RegistryError> {
@@ -297,7 +300,7 @@ impl Store for SqliteStore {
     }
 
     fn staff(&self) -> Result<Vec<Staff>, RegistryError> {
-        staff(&self.connection())
+        self.readers.read(staff)
     }
 
     fn add_staff(&self, staff: &Staff) -> Result<(), RegistryError> {
@@ -313,7 +316,7 @@ impl Store for SqliteStore {
     }
 
     fn acts(&self) -> Result<Vec<Act>, RegistryError> {
-        changing::acts(&self.connection())
+        self.readers.read(changing::acts)
     }
 
     fn forget_act(&self, id: &[u8; 16]) -> Result<(), RegistryError> {

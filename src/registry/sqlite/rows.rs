@@ -87,7 +87,7 @@ pub(super) fn read_token(row: &Row<'_>) -> rusqlite::Result<TokenRecord> {
         issued: row.get("issued")?,
         starts: row.get("starts")?,
         expires: row.get("expires")?,
-        revoked: false,
+        revoked: row.get("revoked")?,
     })
 }
 

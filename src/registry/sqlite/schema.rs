@@ -1,6 +1,7 @@
 //! The tables, and how older files are brought up to them.
 
 use super::super::RegistryError;
+use super::list::{ISSUED_INDEXES, REGISTRY_INDEXES};
 use super::{adopt, identities};
 use rusqlite::Connection;
 use std::path::{Path, PathBuf};
@@ -74,11 +75,10 @@ fn upgrade(connection: &Connection, path: &Path) -> Result<(), RegistryError> {
 const ISSUED: &str = "
     CREATE TABLE IF NOT EXISTS tokens (
         id TEXT PRIMARY KEY, client TEXT NOT NULL, scopes TEXT NOT NULL, certificate TEXT NOT NULL,
-        issued INTEGER NOT NULL, starts INTEGER NOT NULL, expires INTEGER NOT NULL) STRICT;
-    CREATE INDEX IF NOT EXISTS tokens_of_client ON tokens(client, id);";
+        issued INTEGER NOT NULL, starts INTEGER NOT NULL, expires INTEGER NOT NULL) STRICT;";
 
 pub(super) fn registry(path: &Path) -> Result<Connection, RegistryError> {
-    open(path, REGISTRY, |connection| upgrade(connection, path))
+    open(path, REGISTRY, REGISTRY_INDEXES, |connection| upgrade(connection, path))
 }
 
 /// The file of issued tokens beside a registry.
@@ -87,13 +87,14 @@ fn issued_path(registry: &Path) -> PathBuf {
 }
 
 pub(super) fn issued(registry: &Path) -> Result<Connection, RegistryError> {
-    open(&issued_path(registry), ISSUED, |_| Ok(()))
+    open(&issued_path(registry), ISSUED, ISSUED_INDEXES, |_| Ok(()))
 }
 
 /// Opens a file and brings it up to this version, all of it or nothing.
 fn open(
     path: &Path,
     schema: &str,
+    indexes: &str,
     upgrade: impl FnOnce(&Connection) -> Result<(), RegistryError>,
 ) -> Result<Connection, RegistryError> {
     let mut connection = Connection::open(path)?;
@@ -115,6 +116,8 @@ fn open(
         whole.pragma_update(None, "user_version", VERSION)?;
         whole.commit()?;
     }
+    // Where they are there already, this writes nothing.
+    connection.execute_batch(indexes)?;
     Ok(connection)
 }
 

@@ -1,0 +1,89 @@
+//! Listings: what is asked of one, and what a page of it holds. The store filters and cuts; nothing beyond a page leaves
+//! it.
+
+use super::{ClientState, GrantState, TokenState};
+
+/// A part of a listing: the records after `after` that the filter selects.
+#[derive(Debug, Clone, Copy)]
+pub struct Page<'q, F> {
+    /// Where the page before ended ([`Listed::next`]); empty: from the beginning.
+    pub after: &'q str,
+    /// Largest number of records. A page may hold fewer although more follow: a store looks at a bounded number of
+    /// records for each page. `usize::MAX`: the whole listing, however long that takes.
+    pub most: usize,
+    /// Which records belong to the listing.
+    pub filter: F,
+}
+
+/// A filter that selects every record.
+pub trait Every {
+    /// The filter.
+    const EVERY: Self;
+}
+
+impl<F: Every> Page<'static, F> {
+    /// The whole listing.
+    pub const ALL: Self = Page { after: "", most: usize::MAX, filter: F::EVERY };
+}
+
+/// Which clients belong to a listing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ClientFilter<'q> {
+    /// Only those of this agency and the agencies below it; empty: of any.
+    pub agency: &'q str,
+    /// Only those in this state.
+    pub state: Option<ClientState>,
+}
+
+impl Every for ClientFilter<'static> {
+    const EVERY: Self = ClientFilter { agency: "", state: None };
+}
+
+/// Which grants belong to a listing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct GrantFilter {
+    /// Only those in this state now.
+    pub state: Option<GrantState>,
+}
+
+impl Every for GrantFilter {
+    const EVERY: Self = GrantFilter { state: None };
+}
+
+/// Which tokens belong to a listing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct TokenFilter {
+    /// Only those in this state now.
+    pub state: Option<TokenState>,
+}
+
+impl Every for TokenFilter {
+    const EVERY: Self = TokenFilter { state: None };
+}
+
+/// A page of a listing. Reads like the list of its records.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed<T> {
+    /// The records.
+    pub records: Vec<T>,
+    /// Where the next page begins ([`Page::after`]); empty: this was the last page. There may be a next page although
+    /// this one is not full.
+    pub next: String,
+}
+
+impl<T> std::ops::Deref for Listed<T> {
+    type Target = Vec<T>;
+
+    fn deref(&self) -> &Vec<T> {
+        &self.records
+    }
+}
+
+impl<T> IntoIterator for Listed<T> {
+    type Item = T;
+    type IntoIter = std::vec::IntoIter<T>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.records.into_iter()
+    }
+}

@@ -1,0 +1,85 @@
+//! The registry's threads: one follows its changes, one takes administrators' acts into the exchange log, one removes
+//! tokens that ended long ago. None waits for another, nor for calls, nor for the reload of files: what is revoked or
+//! suspended is in force within a second whatever else the control plane does.
+
+use super::reload::{LOOK_EVERY, Reloader};
+use super::{StartError, thread};
+use crate::config::Tokens;
+use crate::registry::{RegistryError, Store, now};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// Tokens that are removed in one transaction: their recording waits for some milliseconds at most.
+const BATCH: usize = 500;
+/// Wait between two such transactions: 10,000 tokens a second are removed at most, more than can be issued.
+const BETWEEN: Duration = Duration::from_millis(50);
+/// How often tokens that ended are looked for.
+const EVERY: Duration = Duration::from_secs(60);
+
+/// Starts the threads.
+pub(super) fn spawn(reloader: &Arc<Reloader>, stop: &CancellationToken) -> Result<Vec<JoinHandle<()>>, StartError> {
+    let (of, end) = (reloader.clone(), stop.clone());
+    let follower = thread::spawn("registry", move || async move {
+        let mut tick = tokio::time::interval(LOOK_EVERY);
+        while end.run_until_cancelled(tick.tick()).await.is_some() {
+            of.follow_registry();
+        }
+    })?;
+    let (of, end) = (reloader.clone(), stop.clone());
+    let acts = thread::spawn("acts", move || async move {
+        let mut tick = tokio::time::interval(LOOK_EVERY);
+        while end.run_until_cancelled(tick.tick()).await.is_some() {
+            of.log_acts().await;
+        }
+        of.log_acts().await;
+    })?;
+    let (of, end) = (reloader.clone(), stop.clone());
+    let ended = thread::spawn("ended-tokens", move || async move {
+        let mut removal = Removal::default();
+        let mut wait = BETWEEN;
+        while end.run_until_cancelled(tokio::time::sleep(wait)).await.is_some() {
+            wait = match removal.step(&of.config.tokens, of.store.as_ref()) {
+                Ok(0) => EVERY,
+                Ok(removed) => {
+                    of.shared.metrics.tokens_removed(removed as u64);
+                    BETWEEN
+                }
+                Err(error) => {
+                    tracing::error!(%error, "tokens that ended are not removed; they stay where they are");
+                    EVERY
+                }
+            };
+        }
+    })?;
+    Ok(vec![follower, acts, ended])
+}
+
+/// The removal of tokens that ended.
+#[derive(Default)]
+struct Removal {
+    /// So many more than are kept, when it was last counted.
+    beyond: u64,
+}
+
+impl Removal {
+    /// Removes a batch: those whose days are over, then the oldest of those that are too many. Gives how many; none: there
+    /// is nothing to remove for now.
+    fn step(&mut self, tokens: &Tokens, store: &dyn Store) -> Result<usize, RegistryError> {
+        let now = now();
+        let removed = store.remove_ended_tokens(now - i64::from(tokens.keep_ended_days) * 86_400, BATCH)?;
+        if removed > 0 {
+            return Ok(removed);
+        }
+        if self.beyond == 0 {
+            self.beyond = store.ended_tokens(now)?.saturating_sub(tokens.max_ended);
+        }
+        if self.beyond == 0 {
+            return Ok(0);
+        }
+        let removed = store.remove_ended_tokens(now, BATCH.min(usize::try_from(self.beyond).unwrap_or(BATCH)))?;
+        self.beyond = self.beyond.saturating_sub(removed.max(1) as u64);
+        Ok(removed)
+    }
+}

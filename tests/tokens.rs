@@ -1,0 +1,252 @@
+//! Tokens: how many there may be, how fast they come, what listing them costs the others, and what is refused at issue.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod support;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http1::SendRequest;
+use hyper_util::rt::TokioIo;
+use ndxp_gateway::admin::api;
+use ndxp_gateway::caller::Caller;
+use ndxp_gateway::pki::{DEFAULT_DAYS, Role as Certificate, staff_uri};
+use ndxp_gateway::registry::{Page, Role, Staff, Store, TokenFilter, TokenRecord, TokenState, now};
+use prost::Message;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use support::{Stage, UNIT, edit, files, until};
+use tokio::net::TcpStream;
+
+/// Tokens issued by one client, some seconds apart, all of which ended so many days ago.
+fn ended(client: &str, count: usize, days: i64) -> Vec<TokenRecord> {
+    let issued = now() - days * 86_400 - 3_600;
+    (0..count)
+        .map(|number| {
+            let mut random = [0; 10];
+            random[2..].copy_from_slice(&(number as u64).to_be_bytes());
+            let id = uuid::Builder::from_unix_timestamp_millis((issued * 1_000).unsigned_abs(), &random);
+            TokenRecord {
+                id: id.into_uuid().to_string(),
+                client: client.into(),
+                scopes: vec!["budgetunit:read".into()],
+                certificate: String::new(),
+                issued,
+                starts: issued,
+                expires: issued + 3_600,
+                revoked: false,
+            }
+        })
+        .collect()
+}
+
+/// Somebody who works through `ndxp.admin.v1`.
+struct Person(Caller);
+
+impl Person {
+    fn new(stage: &Stage, id: &str, roles: &[Role]) -> Self {
+        stage.folder.pki().issue(id, &Certificate::Staff(id.into()), DEFAULT_DAYS).unwrap();
+        let staff = Staff { id: id.into(), roles: roles.to_vec(), names: vec![staff_uri(id)] };
+        stage.store.add_staff(&staff).unwrap();
+        stage.settle();
+        Person(Caller::new(&stage.base(), &files(&stage.folder, id)).unwrap())
+    }
+
+    async fn ask<A: Message + Default>(&self, method: &str, request: impl Message) -> Result<A, String> {
+        let path = format!("/ndxp.admin.v1.AdminService/{method}");
+        let answered = self.0.call(&path, &[], vec![request.encode_to_vec().into()]).await.unwrap();
+        match answered.messages.first() {
+            Some(message) if answered.status.code() == tonic::Code::Ok => Ok(A::decode(message.clone()).unwrap()),
+            _ => Err(format!("{} {}", answered.reason(), answered.status.message())),
+        }
+    }
+}
+
+/// A connection to the HTTPS port with a certificate.
+async fn web(stage: &Stage, id: &str) -> SendRequest<Full<Bytes>> {
+    let to = stage.gateway.as_ref().unwrap().https.unwrap();
+    let own = files(&stage.folder, id);
+    let stream = TcpStream::connect(to).await.unwrap();
+    let stream = support::secured(stream, &own.ca, Some((&own.certificate, &own.key)), &[b"http/1.1"]).await.unwrap();
+    let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    sender
+}
+
+/// The status, `Retry-After` and document that a form is answered with.
+async fn post(sender: &mut SendRequest<Full<Bytes>>, path: &str, form: &str) -> (u16, Option<u64>, Value) {
+    let request = http::Request::post(path)
+        .header("host", "localhost")
+        .header("content-type", "application/x-www-form-urlencoded")
+        .body(Full::new(Bytes::from(form.to_owned())))
+        .unwrap();
+    sender.ready().await.unwrap();
+    let answer = sender.send_request(request).await.unwrap();
+    let status = answer.status().as_u16();
+    let wait = answer.headers().get("retry-after").map(|wait| wait.to_str().unwrap().parse().unwrap());
+    let body = answer.into_body().collect().await.unwrap().to_bytes();
+    (status, wait, serde_json::from_slice(&body).unwrap_or(Value::Null))
+}
+
+const FETCH: &str = "grant_type=client_credentials";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d2_a_revocation_and_a_suspension_are_effective_within_a_second_while_tokens_are_listed_and_issued() {
+    let stage = Arc::new(Stage::prepared(&|folder| {
+        edit(&folder.gateway_config(), |text| text.replace("audience = ", "fetches_per_s = 5000\naudience = "));
+    }));
+    let (clerk, other, third) = (stage.system("clerk"), stage.system("other"), stage.system("third"));
+    stage.client("busy");
+    stage.grant("busy", &["budgetunit:read"], |_| {});
+    let person = Arc::new(Person::new(&stage, "lan", &[Role::Administrator]));
+    stage.store.add_tokens(&ended("busy", 100_000, 1)).unwrap();
+    let (stop, listed, issued) =
+        (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let mut load = tokio::task::JoinSet::new();
+    for (client, in_force) in [("", true), ("busy", true), ("busy", false), ("none", false)] {
+        let (person, stop, listed) = (person.clone(), stop.clone(), listed.clone());
+        load.spawn(async move {
+            let mut token = String::new();
+            while !stop.load(Ordering::Relaxed) {
+                let request =
+                    api::ListTokensRequest { client: client.into(), in_force, page_size: 1_000, page_token: token };
+                let page: api::ListTokensResponse = person.ask("ListTokens", request).await.unwrap();
+                token = page.next_page_token;
+                listed.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+    }
+    for _ in 0..8 {
+        let (stage, stop, issued) = (stage.clone(), stop.clone(), issued.clone());
+        load.spawn(async move {
+            let mut sender = web(&stage, "busy").await;
+            while !stop.load(Ordering::Relaxed) {
+                assert_eq!(post(&mut sender, "/oauth2/token", FETCH).await.0, 200);
+                issued.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+    }
+    while listed.load(Ordering::Relaxed) < 20 || issued.load(Ordering::Relaxed) < 50 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let ask = json!({ "unitCode": "1057000" });
+    third.call(UNIT, ask.clone()).await.ok();
+    let of = |id: &str| {
+        let page = Page { after: "", most: 1, filter: TokenFilter { state: Some(TokenState::InForce) } };
+        stage.store.tokens(Some(id), page).unwrap()[0].id.clone()
+    };
+    let token = of("clerk");
+    for (actor, reason) in [(&clerk, "TOKEN_REVOKED"), (&other, "CLIENT_SUSPENDED")] {
+        actor.call(UNIT, ask.clone()).await.ok();
+        if reason == "TOKEN_REVOKED" {
+            person.ask::<api::Token>("RevokeToken", api::TokenId { id: token.clone() }).await.unwrap();
+        } else {
+            person.ask::<api::Client>("SuspendClient", api::ClientId { id: "other".into() }).await.unwrap();
+        }
+        let began = Instant::now();
+        while actor.call(UNIT, ask.clone()).await.reason() != reason {
+            assert!(began.elapsed() < Duration::from_secs(1), "{reason} is not in force after a second");
+        }
+    }
+    // Meanwhile calls go on.
+    let began = Instant::now();
+    third.call(UNIT, ask).await.ok();
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    stop.store(true, Ordering::Relaxed);
+    load.join_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn d2_reads_calls_and_changes_wait_for_no_writer_of_the_other_kind() {
+    let stage = Stage::start();
+    let clerk = stage.system("clerk");
+    let person = Person::new(&stage, "lan", &[Role::Administrator]);
+    // Another process holds both files for writing, as a batch that takes long would.
+    let hold = |name: &str| {
+        let connection = rusqlite::Connection::open(stage.data().join(name)).unwrap();
+        connection.execute_batch("BEGIN IMMEDIATE").unwrap();
+        connection
+    };
+    let (registry, issued) = (hold("registry.sqlite"), hold("issued.sqlite"));
+    let began = Instant::now();
+    let page: api::ListTokensResponse = person.ask("ListTokens", api::ListTokensRequest::default()).await.unwrap();
+    assert_eq!(page.tokens.len(), 1);
+    person.ask::<api::Client>("GetClient", api::ClientId { id: "clerk".into() }).await.unwrap();
+    clerk.call(UNIT, json!({ "unitCode": "1057000" })).await.ok();
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    drop(registry);
+    // Tokens cannot be recorded, and yet a suspension is made and followed.
+    person.ask::<api::Client>("SuspendClient", api::ClientId { id: "clerk".into() }).await.unwrap();
+    until("the suspension is in force", Duration::from_secs(1), || {
+        let told = tokio::task::block_in_place(|| {
+            tokio::runtime::Handle::current().block_on(clerk.call(UNIT, json!({ "unitCode": "1057000" })))
+        });
+        told.reason() == "CLIENT_SUSPENDED"
+    });
+    drop(issued);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn d2_a_client_fetches_tokens_at_its_rate_and_no_faster() {
+    let stage = Stage::prepared(&|folder| {
+        edit(&folder.gateway_config(), |text| {
+            text.replace("audience = ", "fetches_per_s = 1\nquestions_per_s = 1\naudience = ")
+        });
+    });
+    for id in ["greedy", "modest"] {
+        stage.client(id);
+        stage.grant(id, &["budgetunit:read"], |_| {});
+    }
+    stage.settle();
+    let (mut greedy, mut modest) = (web(&stage, "greedy").await, web(&stage, "modest").await);
+    let mut statuses = Vec::new();
+    let mut last = Value::Null;
+    for _ in 0..100 {
+        let (status, wait, body) = post(&mut greedy, "/oauth2/token", FETCH).await;
+        if status == 429 {
+            assert_eq!(wait, Some(1), "Retry-After, in whole seconds");
+            assert_eq!(body["error"], "temporarily_unavailable");
+        }
+        statuses.push(status);
+        last = body;
+    }
+    let issued = statuses.iter().filter(|status| **status == 200).count();
+    assert!((4..20).contains(&issued) && statuses.iter().all(|status| [200, 429].contains(status)), "{statuses:?}");
+    assert!(last["access_token"].is_null());
+    assert_eq!(post(&mut modest, "/oauth2/token", FETCH).await.0, 200, "each client has its own bucket");
+    for path in ["/oauth2/introspect", "/oauth2/revoke"] {
+        let mut limited = 0;
+        for _ in 0..20 {
+            limited += usize::from(post(&mut greedy, path, "token=x").await.0 == 429);
+        }
+        assert!(limited >= 12, "{path}: {limited}");
+    }
+    // What was refused is counted, and its entries are bounded.
+    let entries = stage.entries();
+    let refused: Vec<_> = entries.iter().filter(|one| one.entry.reason == "TEMPORARILY_UNAVAILABLE").collect();
+    assert!(!refused.is_empty() && refused.len() <= 40, "{}", refused.len());
+    stage.verify();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn d2_tokens_that_ended_long_ago_are_removed_and_others_stay() {
+    let stage = Stage::prepared(&|folder| {
+        edit(&folder.gateway_config(), |text| text.replace("audience = ", "keep_ended_days = 3\naudience = "));
+    });
+    let clerk = stage.system("clerk");
+    let (old, young) = (ended("clerk", 1_200, 5), ended("clerk", 700, 2));
+    // The gateway that runs looks once a minute; one that starts looks at once.
+    let mut stage = stage;
+    tokio::task::block_in_place(|| stage.gateway.take().unwrap().stop());
+    stage.store.add_tokens(&old).unwrap();
+    stage.store.add_tokens(&young).unwrap();
+    stage.store.revoke_token(&old[0].id).unwrap();
+    stage.store.revoke_token(&young[0].id).unwrap();
+    let config = ndxp_gateway::config::Config::load(&stage.folder.gateway_config()).map_err(support::show).unwrap();
+    stage.gateway = Some(ndxp_gateway::server::Gateway::start(config).unwrap());
+    until("the old ones are gone", Duration::from_secs(10), || stage.store.token(&old[1_199].id).is_err());
+    until("all of them", Duration::from_secs(10), || stage.store.tokens(None, Page::ALL).unwrap().len() == 701);
+    assert!(stage.store.token(&old[0].id).is_err() && stage.store.token(&young[0].id).unwrap().revoked);
+    clerk.call(UNIT, json!({ "unitCode": "1057000" })).await.ok();
+}
