@@ -9,6 +9,7 @@ use ndxp_gateway::audit::service::api::{
     GetReceiptRequest, GetReceiptResponse, SearchRequest, get_receipt_request::Of,
 };
 use ndxp_gateway::exchange_log::receipt::Receipt;
+use ndxp_gateway::exchange_log::{Entry, Kind};
 use ndxp_gateway::pki::{DEFAULT_DAYS, Role as PkiRole, staff_uri};
 use ndxp_gateway::registry::sqlite::SqliteStore;
 use ndxp_gateway::registry::{Role, Staff, Store};
@@ -17,6 +18,7 @@ use prost::Message;
 use serde_json::json;
 use std::time::{Duration, Instant};
 use support::{Actor, Outside, Running, Stage, Told, UNIT, add_client, add_grant, files, issue};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const RECEIPT: &str = "/ndxp.audit.v1.AuditService/GetReceipt";
 const SEARCH: &str = "/ndxp.audit.v1.AuditService/Search";
@@ -187,4 +189,125 @@ async fn d3_an_auditor_reads_within_bounds_and_streams_that_nobody_takes_hold_no
         assert!(freed.elapsed() < Duration::from_secs(3), "its places do not come back");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+/// Makes so many calls, some at once, each of them refused for one of these reasons; one that a busy gateway does not look
+/// at comes again.
+async fn refused(actor: &Actor, path: &str, metadata: &[(&str, &str)], calls: usize, reasons: &[&str]) {
+    let mut done = 0;
+    while done < calls {
+        for told in join_all((0..20.min(calls - done)).map(|_| actor.raw(path, metadata, vec![Bytes::new()]))).await {
+            let reason = told.unwrap().reason();
+            if reason != "GATEWAY_OVERLOADED" {
+                assert!(reasons.contains(&reason.as_str()), "{reason}");
+                done += 1;
+            }
+        }
+    }
+}
+
+/// Entries that fit, and refusals that they tell of.
+fn told_of(stage: &Stage, fits: impl Fn(&Entry) -> bool) -> (usize, u64) {
+    let entries = stage.entries();
+    let fitting = entries.iter().filter(|one| fits(&one.entry));
+    fitting.fold((0, 0), |(entries, told), one| (entries + 1, told + 1 + one.entry.suppressed))
+}
+
+/// Entries that one identity may write in some seconds, and some at once; and what was left out, once.
+fn bounded(entries: usize, began: Instant) -> bool {
+    entries as u64 <= 60 + began.elapsed().as_secs() + 3
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn d1_refusals_of_one_identity_are_bounded_and_each_is_counted_and_granted_calls_are_whole() {
+    let mut stage = Stage::start();
+    let began = Instant::now();
+    // A certificate of the CA that nobody has registered; a client without a token; one without a grant for the
+    // operation; one that is beyond its rate.
+    stage.folder.pki().issue("stranger", &PkiRole::Client("stranger".into()), DEFAULT_DAYS).unwrap();
+    let stranger = stage.with_token("stranger", "");
+    stage.client("tokenless");
+    stage.client("narrow");
+    stage.grant("narrow", &["catalogue:read"], |_| {});
+    stage.client("fast");
+    stage.grant("fast", &["*"], |grant| (grant.rate, grant.burst) = (1, 1));
+    let (narrow, fast, shop) = (stage.actor("narrow"), stage.actor("fast"), stage.system("shop"));
+    let tokenless = stage.with_token("tokenless", "");
+    let purpose = [("ndxp-purpose", support::PURPOSE)];
+    refused(&stranger, UNIT, &purpose, 500, &["CLIENT_UNKNOWN"]).await;
+    refused(&stranger, "/no.Such/Operation", &purpose, 100, &["CLIENT_UNKNOWN"]).await;
+    refused(&tokenless, UNIT, &purpose, 500, &["TOKEN_MISSING"]).await;
+    refused(&narrow, UNIT, &purpose, 500, &["SCOPE_NOT_GRANTED"]).await;
+    refused(&fast, UNIT, &purpose, 500, &["RATE_LIMITED", "FIELD_INVALID"]).await;
+    // Admitted, though refused afterwards: none is left out.
+    refused(&shop, UNIT, &purpose, 500, &["FIELD_INVALID"]).await;
+    let metrics = support::ops_text(&stage, "/metrics");
+    let suppressed = metrics.lines().find(|line| line.starts_with("ndxp_refusals_suppressed_total{kind=\"exchange\"}"));
+    let suppressed: u64 = suppressed.unwrap().rsplit(' ').next().unwrap().parse().unwrap();
+    assert!(suppressed > 1_000, "{suppressed}");
+    drop(stage.gateway.take());
+    let of = |client: &'static str| move |entry: &Entry| entry.client == client && entry.kind() == Kind::Exchange;
+    let unknown = |entry: &Entry| entry.reason == "CLIENT_UNKNOWN";
+    let stranger = told_of(&stage, unknown);
+    assert!(bounded(stranger.0, began) && stranger.1 == 600, "{stranger:?}");
+    for client in ["tokenless", "narrow"] {
+        let told = told_of(&stage, of(client));
+        assert!(bounded(told.0, began) && told.1 == 500, "{client}: {told:?}");
+    }
+    let limited = told_of(&stage, |entry| of("fast")(entry) && entry.grant.is_empty());
+    let admitted = told_of(&stage, |entry| of("fast")(entry) && !entry.grant.is_empty());
+    assert!(bounded(limited.0, began) && limited.1 + admitted.1 == 500, "{limited:?} {admitted:?}");
+    assert_eq!(told_of(&stage, of("shop")), (500, 500));
+    stage.verify();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn d1_a_few_refusals_have_an_entry_each_also_while_another_s_are_left_out() {
+    let stage = Stage::start();
+    stage.client("tokenless");
+    stage.client("polite");
+    stage.settle();
+    let purpose = [("ndxp-purpose", support::PURPOSE)];
+    refused(&stage.with_token("tokenless", ""), UNIT, &purpose, 400, &["TOKEN_MISSING"]).await;
+    let polite = stage.with_token("polite", "nonsense");
+    for _ in 0..20 {
+        let told = polite.raw(UNIT, &purpose, vec![Bytes::new()]).await.unwrap();
+        let index: u64 = told.answered.text("ndxp-log-index").parse().unwrap();
+        let entry = stage.entry(&told.exchange());
+        assert_eq!((entry.index, entry.entry.reason.as_str()), (index, "TOKEN_MALFORMED"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn d1_refused_staff_and_refused_token_requests_are_bounded_too() {
+    let mut stage = Stage::start();
+    let began = Instant::now();
+    stage.client("shop");
+    stage.settle();
+    let shop = stage.with_token("shop", "");
+    refused(&shop, "/ndxp.admin.v1.AdminService/ListClients", &[], 300, &["STAFF_UNKNOWN"]).await;
+    refused(&shop, SEARCH, &[], 300, &["STAFF_UNKNOWN"]).await;
+    let own = files(&stage.folder, "shop");
+    let https = stage.gateway.as_ref().unwrap().https.unwrap();
+    let body = "grant_type=client_credentials&scope=land:read";
+    let request = format!(
+        "POST /oauth2/token HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/x-www-form-urlencoded\r\n\
+         content-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let stream = tokio::net::TcpStream::connect(https).await.unwrap();
+    let mut stream =
+        support::secured(stream, &own.ca, Some((&own.certificate, &own.key)), &[b"http/1.1"]).await.unwrap();
+    let mut bytes = vec![0; 65_536];
+    for _ in 0..300 {
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let read = stream.read(&mut bytes).await.unwrap();
+        assert!(String::from_utf8_lossy(&bytes[..read]).contains("invalid_scope"));
+    }
+    drop(stage.gateway.take());
+    let staff = told_of(&stage, |entry| entry.reason == "STAFF_UNKNOWN");
+    assert!(bounded(staff.0, began) && staff.1 == 600, "{staff:?}");
+    let tokens = told_of(&stage, |entry| entry.act == "token.fetch");
+    assert!(bounded(tokens.0, began) && tokens.1 == 300, "{tokens:?}");
+    stage.verify();
 }

@@ -3,6 +3,7 @@
 
 pub mod limits;
 pub mod reads;
+pub mod refusals;
 pub mod staff;
 pub mod token;
 

@@ -1,6 +1,7 @@
 //! Whether a person may do what they ask: by the roles that their certificate's name has. A refusal is in the exchange log
-//! before it is told.
+//! before it is told, within the bounds of [`super::refusals`].
 
+use super::refusals::{Identity, RefusalLog, Refused};
 use crate::exchange_log::{Entry, ExchangeLog, Kind};
 use crate::identity::Peer;
 use crate::registry::{Actor, Holder, Role, Snapshot};
@@ -13,13 +14,14 @@ use std::sync::Arc;
 pub struct StaffDoor {
     registry: Arc<ArcSwap<Snapshot>>,
     log: ExchangeLog,
+    refusals: Arc<RefusalLog>,
     node: String,
 }
 
 impl StaffDoor {
     /// A door of this gateway.
-    pub fn new(registry: Arc<ArcSwap<Snapshot>>, log: ExchangeLog, node: &str) -> Self {
-        StaffDoor { registry, log, node: node.to_owned() }
+    pub fn new(registry: Arc<ArcSwap<Snapshot>>, log: ExchangeLog, refusals: Arc<RefusalLog>, node: &str) -> Self {
+        StaffDoor { registry, log, refusals, node: node.to_owned() }
     }
 
     /// Who asks, with the certificate that they show, where one of these roles is theirs.
@@ -38,7 +40,11 @@ impl StaffDoor {
             reason: refusal.reason.as_str().to_owned(),
             ..self.act(peer, act)
         };
-        Err(self.note(&entry).await.err().unwrap_or(refusal))
+        let by = Identity::Certificate(peer.certificate.thumbprint);
+        match self.refusals.note(Refused::Staff, by, entry).await {
+            Ok(_) => Err(refusal),
+            Err(_) => Err(Reason::ExchangeLogUnavailable.into()),
+        }
     }
 
     /// An entry about what somebody does here.

@@ -225,13 +225,15 @@ pub(super) fn decode(descriptor: &prost_reflect::MessageDescriptor, bytes: &Byte
         .map_err(|_| Refusal::with(Reason::RequestMalformed, "the message is not one of the contract's"))
 }
 
-/// A refused call: its entry first, then its status.
+/// A refused call: its entry first, then its status. One that was refused before its grant was known may be left out.
 async fn refuse(refusal: Refusal, record: &mut Record) -> Response<AnswerBody> {
     let id = record.id();
-    match record.close(Some(&refusal)).await {
+    match record.refuse(&refusal).await {
         Ok(index) => {
             let mut answer = answer::refused(&refusal, &id);
-            answer::put(answer.headers_mut(), answer::LOG_INDEX, &index.to_string());
+            if let Some(index) = index {
+                answer::put(answer.headers_mut(), answer::LOG_INDEX, &index.to_string());
+            }
             answer
         }
         Err(unlogged) => answer::refused(&unlogged, &id),

@@ -155,7 +155,7 @@ impl Gateway {
         shared.served.store(served.clone());
         let (health, _) = tonic_health::server::health_reporter();
         let contracts = Arc::new(ArcSwap::from_pointee(served.catalogue.contracts.clone()));
-        let door = StaffDoor::new(shared.registry.clone(), shared.log.clone(), &config.node);
+        let door = StaffDoor::new(shared.registry.clone(), shared.log.clone(), shared.refusals.clone(), &config.node);
         let following = config.log.index.then(|| Following::start(&config.data)).transpose();
         let following = following.map_err(|error| StartError::Thread(error.to_string()))?;
         let work = AdminWork::new(shared.metrics.work("admin_reads"), shared.metrics.work("admin_changes"));
@@ -180,8 +180,8 @@ impl Gateway {
         }
         let https = https_listener.as_ref().and_then(|listener| listener.local_addr().ok());
         if let Some(listener) = https_listener {
-            let metrics = shared.metrics.oauth();
-            let web = Web::new(config.clone(), store.clone(), shared.registry.clone(), shared.log.clone(), metrics);
+            let (registry, log, refusals) = (shared.registry.clone(), shared.log.clone(), shared.refusals.clone());
+            let web = Web::new(config.clone(), store.clone(), registry, log, refusals, shared.metrics.oauth());
             let web = Arc::new(web.map_err(|error| StartError::Thread(error.to_string()))?);
             workers.push(spawn_web(web, listener, gate, stop.clone())?);
         }
@@ -225,6 +225,7 @@ impl Gateway {
         if let Some(control) = self.control.take() {
             let _ = control.join();
         }
+        self.reloader.shared.refusals.tell_left_out(true);
     }
 }
 

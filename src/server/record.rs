@@ -4,12 +4,13 @@
 use super::shared::Shared;
 use crate::access::Said;
 use crate::access::limits::Left;
+use crate::access::refusals::{Identity, Refused};
 use crate::access::token::Verified;
 use crate::contract::fields::Disclosed;
 use crate::contract::{Operation, validate};
 use crate::exchange_log::pseudonym::{Commitment, Direction, PeriodKeys, PersonKind, Salt, commit};
 use crate::exchange_log::{Entry, Kind, LogError, entry};
-use crate::identity::Peer;
+use crate::identity::{Peer, Thumbprint};
 use crate::registry::{ClientView, GrantView};
 use crate::status::{Reason, Refusal};
 use bytes::Bytes;
@@ -34,6 +35,7 @@ pub struct Record {
     shared: Arc<Shared>,
     entry: Entry,
     id: [u8; 16],
+    certificate: Thumbprint,
     arrived: Instant,
     keys: Option<Arc<PeriodKeys>>,
     salts: Option<Salts>,
@@ -69,6 +71,7 @@ impl Record {
             shared: shared.clone(),
             entry,
             id: id.into_bytes(),
+            certificate: peer.certificate.thumbprint,
             arrived,
             keys: None,
             salts: None,
@@ -241,13 +244,35 @@ impl Record {
         self.outcome(refusal);
         append(&self.shared, &self.entry).await
     }
+
+    /// Ends the record of a call that is refused; without an index where its entry was left out. An exchange that was
+    /// admitted under a grant has its entry always; what was refused before that is bounded for each identity.
+    pub async fn refuse(&mut self, refusal: &Refusal) -> Result<Option<u64>, Refusal> {
+        if !self.entry.grant.is_empty() {
+            return self.close(Some(refusal)).await.map(Some);
+        }
+        self.outcome(Some(refusal));
+        let noted = self.shared.refusals.note(Refused::Exchange, self.identity(), self.entry.clone()).await;
+        noted.map_err(|_| Reason::ExchangeLogUnavailable.into())
+    }
+
+    /// Whose refusals are counted with this one.
+    fn identity(&self) -> Identity {
+        if self.entry.client.is_empty() {
+            return Identity::Certificate(self.certificate);
+        }
+        Identity::Client(self.entry.client.as_str().into())
+    }
 }
 
 impl Drop for Record {
     fn drop(&mut self) {
         if !self.closed {
             self.outcome(Some(&Reason::Cancelled.into()));
-            if let Err(error) = self.shared.log.append_unawaited(&self.entry) {
+            if self.entry.grant.is_empty() {
+                let (by, entry) = (self.identity(), std::mem::take(&mut self.entry));
+                self.shared.refusals.note_unawaited(Refused::Exchange, by, entry);
+            } else if let Err(error) = self.shared.log.append_unawaited(&self.entry) {
                 tracing::error!(%error, "a cancelled exchange could not be logged");
             }
         }

@@ -259,6 +259,9 @@ pub(super) fn spawn(
                     turn += 1;
                     let all = turn % ALL_FILES == 0;
                     reloader.follow_files(all);
+                    if all {
+                        reloader.shared.refusals.tell_left_out(false);
+                    }
                     if all || turn == 1 {
                         expiry.look(&reloader.certificates(), &reloader.shared);
                     }

@@ -3,6 +3,7 @@
 
 use super::asking::shadow_places;
 use crate::access::limits::Limits;
+use crate::access::refusals::RefusalLog;
 use crate::access::token::TokenChecker;
 use crate::config::entries::Reach;
 use crate::config::{Catalogue, Config, SecondMode, SourceEntry};
@@ -45,7 +46,9 @@ pub struct Shared {
     /// Keys of pseudonyms and salts.
     pub pseudonyms: Pseudonyms,
     /// Counts.
-    pub metrics: Metrics,
+    pub metrics: Arc<Metrics>,
+    /// Logs what is refused before a right is found.
+    pub refusals: Arc<RefusalLog>,
     /// What is served, to be told of.
     pub served: ArcSwap<Served>,
     /// Places for reads that a second hub is asked for, too.
@@ -62,7 +65,7 @@ const SILENCE: Duration = Duration::from_secs(1);
 impl Shared {
     /// State for a configuration; the registry is put in by the control plane before the listeners open.
     pub fn new(config: &Config, log: ExchangeLog, pseudonyms: Pseudonyms) -> Self {
-        let tokens = &config.tokens;
+        let (tokens, metrics) = (&config.tokens, Arc::new(Metrics::default()));
         Shared {
             node: config.node.clone(),
             registry: Arc::default(),
@@ -70,9 +73,10 @@ impl Shared {
             tokens: TokenChecker::new(&tokens.issuer, &tokens.audience, tokens.leeway_s),
             certificates: Certificates::default(),
             limits: Limits::default(),
+            refusals: Arc::new(RefusalLog::new(log.clone(), metrics.clone())),
             log,
             pseudonyms,
-            metrics: Metrics::default(),
+            metrics,
             served: ArcSwap::default(),
             shadowed: shadow_places(),
             max_message: config.listen.max_message,

@@ -80,6 +80,11 @@ impl OAuthMetrics {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LeftOut {
+    kind: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Certificate {
     file: String,
 }
@@ -96,6 +101,7 @@ pub struct Metrics {
     streams: Family<Source, Gauge>,
     endpoints: Family<Endpoint, Gauge>,
     shed: Counter,
+    refusals_left_out: Family<LeftOut, Counter>,
     shadowed: Family<Shadowed, Counter>,
     shadow_differences: Family<Differing, Counter>,
     work_under_way: Family<Pool, Gauge>,
@@ -139,6 +145,9 @@ impl Default for Metrics {
         );
         let shed = Counter::default();
         registry.register("shed_calls", "Calls that an overloaded gateway refused unseen", shed.clone());
+        let refusals_left_out = Family::<LeftOut, Counter>::default();
+        let help = "Refusals without an entry of their own: counted in the next one of the same identity";
+        registry.register("refusals_suppressed", help, refusals_left_out.clone());
         let shadowed = Family::<Shadowed, Counter>::default();
         registry.register("shadowed_reads", "Reads that a second hub was asked for, by result", shadowed.clone());
         let shadow_differences = Family::<Differing, Counter>::default();
@@ -166,6 +175,7 @@ impl Default for Metrics {
             streams,
             endpoints,
             shed,
+            refusals_left_out,
             shadowed,
             shadow_differences,
             work_under_way,
@@ -199,6 +209,11 @@ impl Metrics {
     /// Counts a call that was refused before it was looked at.
     pub fn shed(&self) {
         self.shed.inc();
+    }
+
+    /// Counts a refusal that has no entry of its own.
+    pub fn refusal_left_out(&self, kind: &'static str) {
+        self.refusals_left_out.get_or_create(&LeftOut { kind }).inc();
     }
 
     /// Tells when a file's certificate or revocation list ends, Unix time in seconds.

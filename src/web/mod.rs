@@ -10,6 +10,7 @@ mod recorder;
 pub use oauth::INTROSPECT;
 
 use crate::access::reads::Reads;
+use crate::access::refusals::RefusalLog;
 use crate::access::staff::StaffDoor;
 use crate::config::Config;
 use crate::exchange_log::ExchangeLog;
@@ -53,6 +54,7 @@ pub struct Web {
     registry: Arc<ArcSwap<Snapshot>>,
     tokens: crate::access::token::TokenChecker,
     log: ExchangeLog,
+    refusals: Arc<RefusalLog>,
     door: StaffDoor,
     reads: Arc<Reads>,
     recorder: recorder::Recorder,
@@ -120,12 +122,13 @@ impl Web {
         store: Arc<dyn Store>,
         registry: Arc<ArcSwap<Snapshot>>,
         log: ExchangeLog,
+        refusals: Arc<RefusalLog>,
         metrics: OAuthMetrics,
     ) -> std::io::Result<Self> {
         let said = &config.tokens;
         Ok(Web {
             tokens: crate::access::token::TokenChecker::new(&said.issuer, &said.audience, said.leeway_s),
-            door: StaffDoor::new(registry.clone(), log.clone(), &config.node),
+            door: StaffDoor::new(registry.clone(), log.clone(), refusals.clone(), &config.node),
             reads: Reads::new(log::READS),
             recorder: recorder::Recorder::start(store.clone())?,
             signer: oauth::CurrentSigner::default(),
@@ -134,6 +137,7 @@ impl Web {
             store,
             registry,
             log,
+            refusals,
         })
     }
 

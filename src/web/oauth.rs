@@ -3,8 +3,9 @@
 
 use super::rates::Rates;
 use super::{Asked, Web, json, jwk};
+use crate::access::refusals::{self as access_refusals, Identity};
 use crate::access::token::Verified;
-use crate::config::{Rate, Tokens};
+use crate::config::Tokens;
 use crate::exchange_log::{Entry, Kind};
 use crate::issuer::{IssueError, IssueRequest, Issuer, Signer};
 use crate::registry::{ClientView, SigningKey, TokenRecord, now};
@@ -18,7 +19,6 @@ use http_body_util::Full;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 type Answer = Response<Full<Bytes>>;
@@ -50,16 +50,11 @@ impl CurrentSigner {
 
 /// Blocking work under way: signing keys that are loaded or are in a module, and revocations.
 const WORK: WorkLimits = WorkLimits { running: 4, all: 256, each: 16 };
-/// Entries about refusals, for one client, and for all who are not registered.
-const REFUSAL_ENTRIES: Rate = Rate { each_second: 2, burst: 20 };
 
 /// What bounds the endpoints.
 pub(super) struct Limits {
     fetches: Rates,
     questions: Rates,
-    refusal_entries: Rates,
-    /// Refusals without an entry since the last one with.
-    suppressed: AtomicU64,
     work: WorkPool,
     metrics: OAuthMetrics,
 }
@@ -69,8 +64,6 @@ impl Limits {
         Limits {
             fetches: Rates::new(tokens.fetches),
             questions: Rates::new(tokens.questions),
-            refusal_entries: Rates::new(REFUSAL_ENTRIES),
-            suppressed: AtomicU64::new(0),
             work: WorkPool::new(WORK, metrics.work.clone()),
             metrics,
         }
@@ -167,24 +160,22 @@ impl Web {
         // Who shows no certificate of the CA is anybody at all, and gets no entry.
         let (Err(refused), Some(peer)) = (&result, &asked.peer) else { return finished(result) };
         let known = peer.identify(&self.registry.load()).ok();
-        let client = known.as_ref().map(|view| view.client.id.clone()).unwrap_or_default();
-        // A refusal discloses nothing: entries about them are bounded, and the next one counts those left out.
-        if self.limits.refusal_entries.take(&client, Instant::now()).is_err() {
-            self.limits.suppressed.fetch_add(1, Ordering::Relaxed);
-            return finished(result);
-        }
+        let by = match &known {
+            Some(view) => Identity::Client(view.client.id.as_str().into()),
+            None => Identity::Certificate(peer.certificate.thumbprint),
+        };
         let entry = Entry {
-            client,
+            client: known.as_ref().map(|view| view.client.id.clone()).unwrap_or_default(),
             agency: known.map(|view| view.client.agency.clone()).unwrap_or_default(),
             certificate: peer.certificate.thumbprint.0.to_vec(),
             peer: peer.address.to_string(),
             act: "token.fetch".into(),
             status: tonic::Code::PermissionDenied as u32,
             reason: refused.error.to_ascii_uppercase(),
-            suppressed: self.limits.suppressed.swap(0, Ordering::Relaxed),
             ..Entry::begin(Kind::Admin, &self.config.node)
         };
-        if self.log.append(&entry).await.is_err() {
+        // A refusal discloses nothing: entries about them are bounded, and the next one counts those left out.
+        if self.refusals.note(access_refusals::Refused::Token, by, entry).await.is_err() {
             return finished(Err(refuse("temporarily_unavailable", "nothing leaves unlogged")));
         }
         finished(result)

@@ -1,0 +1,281 @@
+//! Entries of what was refused before a right was found. They cost whoever is refused nothing, and the gateway its disk: so
+//! each identity has a rate of them, and all together have one. What is beyond is counted, and told in the next entry of the
+//! same identity, or in one of its own within a minute. Whoever has a right (a grant, a role) writes whole entries: those
+//! are bounded by the right's own rate.
+//!
+//! Sketched: an entry is about 400 bytes; 20 a second of each kind are 700 MB a day, and one identity's one a second 35 MB.
+
+use crate::exchange_log::{Entry, ExchangeLog, LogError};
+use crate::identity::Thumbprint;
+use crate::telemetry::Metrics;
+use foldhash::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Entries a second of one identity, sustained, and at once above that.
+const OF_ONE: (f64, f64) = (1.0, 60.0);
+/// The same of all identities together, for each kind.
+const OF_ALL: (f64, f64) = (20.0, 400.0);
+/// Identities that are counted apart, for each kind; more share one count.
+const MAX_IDENTITIES: usize = 1_024;
+/// How long what was left out may wait for an entry that tells of it.
+const TOLD_WITHIN: Duration = Duration::from_secs(60);
+
+/// What was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// A connection, before any call.
+    Connection,
+    /// A call that an overloaded gateway did not look at.
+    Unseen,
+    /// An exchange, before it was admitted under a grant.
+    Exchange,
+    /// An act of somebody who administers, or would.
+    Staff,
+    /// A request at the token endpoint.
+    Token,
+}
+
+impl Refused {
+    /// As a metric's label.
+    fn as_str(self) -> &'static str {
+        match self {
+            Refused::Connection => "connection",
+            Refused::Unseen => "unseen",
+            Refused::Exchange => "exchange",
+            Refused::Staff => "staff",
+            Refused::Token => "token",
+        }
+    }
+}
+
+/// Whose refusals are counted together.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Identity {
+    /// A registered client, whichever its certificate.
+    Client(Box<str>),
+    /// The holder of a certificate that names no client.
+    Certificate(Thumbprint),
+    /// Who has shown no certificate, by address.
+    Address(IpAddr),
+}
+
+/// A token bucket.
+#[derive(Debug)]
+struct Bucket {
+    tokens: f64,
+    refilled: Instant,
+}
+
+impl Bucket {
+    fn full((_, burst): (f64, f64), now: Instant) -> Self {
+        Bucket { tokens: burst, refilled: now }
+    }
+
+    fn refill(&mut self, (rate, burst): (f64, f64), now: Instant) -> f64 {
+        let passed = now.saturating_duration_since(self.refilled).as_secs_f64();
+        self.tokens = (self.tokens + passed * rate).min(burst);
+        self.refilled = now;
+        self.tokens
+    }
+}
+
+/// Refusals of one identity.
+#[derive(Debug)]
+struct Window {
+    bucket: Bucket,
+    left_out: Option<LeftOut>,
+}
+
+/// What was left out since the last entry.
+#[derive(Debug)]
+struct LeftOut {
+    /// The first one, which tells of the others.
+    first: Entry,
+    /// How many more.
+    more: u64,
+    since: Instant,
+}
+
+impl Window {
+    fn new(now: Instant) -> Self {
+        Window { bucket: Bucket::full(OF_ONE, now), left_out: None }
+    }
+
+    fn is_at_rest(&mut self, now: Instant) -> bool {
+        self.left_out.is_none() && self.bucket.refill(OF_ONE, now) >= OF_ONE.1
+    }
+}
+
+/// Refusals of one kind.
+#[derive(Debug)]
+struct Windows {
+    all: Bucket,
+    by_identity: HashMap<Identity, Window>,
+    /// When those at rest were last forgotten.
+    swept: Instant,
+    /// Of those that found no place among the others.
+    rest: Window,
+}
+
+impl Windows {
+    fn new(now: Instant) -> Self {
+        Windows { all: Bucket::full(OF_ALL, now), by_identity: HashMap::default(), swept: now, rest: Window::new(now) }
+    }
+
+    /// The entry with the number of those left out before it, where it may be written; it is counted otherwise.
+    fn take(&mut self, by: Identity, mut entry: Entry, now: Instant) -> Option<Entry> {
+        // Not for each of many that come: it looks at all of them.
+        if self.by_identity.len() >= MAX_IDENTITIES && now.duration_since(self.swept) >= Duration::from_secs(1) {
+            self.swept = now;
+            self.by_identity.retain(|_, window| !window.is_at_rest(now));
+        }
+        let room = self.by_identity.len() < MAX_IDENTITIES || self.by_identity.contains_key(&by);
+        let window = if room { self.by_identity.entry(by).or_insert_with(|| Window::new(now)) } else { &mut self.rest };
+        if window.bucket.refill(OF_ONE, now) >= 1.0 && self.all.refill(OF_ALL, now) >= 1.0 {
+            window.bucket.tokens -= 1.0;
+            self.all.tokens -= 1.0;
+            // The first of those left out was one, too.
+            entry.suppressed = window.left_out.take().map_or(0, |left_out| left_out.more + 1);
+            return Some(entry);
+        }
+        match &mut window.left_out {
+            Some(left_out) => left_out.more += 1,
+            none => *none = Some(LeftOut { first: entry, more: 0, since: now }),
+        }
+        None
+    }
+
+    /// Entries for what was left out for so long without one.
+    fn due(&mut self, waited: Duration, now: Instant) -> Vec<Entry> {
+        let all = self.by_identity.values_mut().chain([&mut self.rest]);
+        let due = |left_out: &mut LeftOut| now.duration_since(left_out.since) >= waited;
+        let told = |LeftOut { first, more, .. }| Entry { suppressed: more, ..first };
+        all.filter_map(|window| window.left_out.take_if(due).map(told)).collect()
+    }
+}
+
+/// Logs refusals, within bounds.
+pub struct RefusalLog {
+    log: ExchangeLog,
+    metrics: Arc<Metrics>,
+    kinds: [Mutex<Windows>; 5],
+}
+
+impl RefusalLog {
+    /// For a gateway's log.
+    pub fn new(log: ExchangeLog, metrics: Arc<Metrics>) -> Self {
+        let now = Instant::now();
+        RefusalLog { log, metrics, kinds: std::array::from_fn(|_| Mutex::new(Windows::new(now))) }
+    }
+
+    fn windows(&self, kind: Refused) -> MutexGuard<'_, Windows> {
+        self.kinds[kind as usize].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self, kind: Refused, by: Identity, entry: Entry) -> Option<Entry> {
+        let taken = self.windows(kind).take(by, entry, Instant::now());
+        if taken.is_none() {
+            self.metrics.refusal_left_out(kind.as_str());
+        }
+        taken
+    }
+
+    /// Logs a refusal and waits until its entry is durable; gives its index, or `None` where it was only counted.
+    ///
+    /// # Errors
+    /// Where the log cannot be written.
+    pub async fn note(&self, kind: Refused, by: Identity, entry: Entry) -> Result<Option<u64>, LogError> {
+        match self.take(kind, by, entry) {
+            Some(entry) => self.log.append(&entry).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Logs a refusal that nobody waits for; false where it was only counted.
+    pub fn note_unawaited(&self, kind: Refused, by: Identity, entry: Entry) -> bool {
+        let Some(entry) = self.take(kind, by, entry) else { return false };
+        self.append(&entry);
+        true
+    }
+
+    /// Logs what was left out for a minute without an entry that tells of it; all of it when the gateway `ends`. To be
+    /// called each second or so.
+    pub fn tell_left_out(&self, ends: bool) {
+        let waited = if ends { Duration::ZERO } else { TOLD_WITHIN };
+        for kind in &self.kinds {
+            let due = kind.lock().unwrap_or_else(PoisonError::into_inner).due(waited, Instant::now());
+            due.iter().for_each(|entry| self.append(entry));
+        }
+    }
+
+    fn append(&self, entry: &Entry) {
+        if let Err(error) = self.log.append_unawaited(entry) {
+            tracing::error!(%error, "a refusal could not be logged");
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::exchange_log::Kind;
+
+    fn entry(reason: &str) -> Entry {
+        Entry { reason: reason.into(), ..Entry::begin(Kind::Exchange, "dc1") }
+    }
+
+    fn client(number: usize) -> Identity {
+        Identity::Client(format!("c{number}").into())
+    }
+
+    /// Entries written, and refusals that they tell of.
+    fn sum(entries: &[Entry]) -> (usize, u64) {
+        (entries.len(), entries.iter().map(|entry| 1 + entry.suppressed).sum())
+    }
+
+    #[test]
+    fn d1_one_identity_writes_its_rate_and_every_refusal_is_counted_once() {
+        let start = Instant::now();
+        let mut windows = Windows::new(start);
+        let mut written = Vec::new();
+        for ms in 0..10_000u64 {
+            let now = start + Duration::from_millis(ms);
+            written.extend(windows.take(client(1), entry("TOKEN_MISSING"), now));
+        }
+        assert!((69..=71).contains(&written.len()), "{}", written.len());
+        // Another's are not held up by it.
+        let other = windows.take(client(2), entry("TOKEN_EXPIRED"), start + Duration::from_secs(10)).unwrap();
+        assert_eq!(other.suppressed, 0);
+        assert!(windows.due(TOLD_WITHIN, start + Duration::from_secs(11)).is_empty());
+        written.extend(windows.due(TOLD_WITHIN, start + Duration::from_secs(71)));
+        assert_eq!(sum(&written).1, 10_000);
+        assert!(windows.due(Duration::ZERO, start + Duration::from_secs(72)).is_empty());
+    }
+
+    #[test]
+    fn d1_many_identities_share_what_all_may_write_and_memory_is_bounded() {
+        let start = Instant::now();
+        let mut windows = Windows::new(start);
+        let mut written = Vec::new();
+        for number in 0..200_000usize {
+            // Each comes once: 20,000 a second for ten seconds.
+            let now = start + Duration::from_micros(50 * number as u64);
+            written.extend(windows.take(client(number), entry("CLIENT_UNKNOWN"), now));
+        }
+        let (most, burst) = (10.0 * OF_ALL.0, OF_ALL.1);
+        assert!(written.len() as f64 <= most + burst + 1.0, "{}", written.len());
+        assert!(windows.by_identity.len() <= MAX_IDENTITIES);
+        let told = windows.due(Duration::ZERO, start + Duration::from_secs(10));
+        assert!(told.len() <= MAX_IDENTITIES + 1);
+        written.extend(told);
+        assert_eq!(sum(&written).1, 200_000);
+        // Identities at rest make room again.
+        let later = start + Duration::from_secs(200);
+        windows.take(client(0), entry("CLIENT_UNKNOWN"), later);
+        windows.take(client(300_000), entry("CLIENT_UNKNOWN"), later);
+        assert!(windows.by_identity.len() < 10, "{}", windows.by_identity.len());
+    }
+}
