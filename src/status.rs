@@ -70,7 +70,7 @@ reasons! {
     /// The request breaks its contract.
     FieldInvalid, "FIELD_INVALID", InvalidArgument, "The request breaks its contract: see the field violations.", "Dữ liệu yêu cầu không hợp lệ: xem chi tiết từng trường.";
     /// The request is no gRPC message of the contract.
-    RequestMalformed, "REQUEST_MALFORMED", InvalidArgument, "The request is not a well-formed gRPC message.", "Yêu cầu không phải thông điệp gRPC hợp lệ.";
+    RequestMalformed, "REQUEST_MALFORMED", InvalidArgument, "The request is not well-formed: see the message.", "Yêu cầu không đúng định dạng: xem thông báo.";
     /// A message is over the limit.
     MessageTooLarge, "MESSAGE_TOO_LARGE", ResourceExhausted, "The message is larger than this gateway takes.", "Thông điệp vượt quá kích thước cho phép.";
     /// Compressed messages are not taken.
@@ -107,6 +107,8 @@ reasons! {
     StaffUnknown, "STAFF_UNKNOWN", Unauthenticated, "The certificate names nobody who administers this gateway.", "Chứng thư số không thuộc người quản trị nào.";
     /// A role is missing, or a rule of separation forbids it.
     RoleMissing, "ROLE_MISSING", PermissionDenied, "This needs another role, or another person.", "Thao tác này cần vai trò khác hoặc người khác.";
+    /// The token endpoint gives tokens for client credentials only.
+    GrantTypeUnsupported, "GRANT_TYPE_UNSUPPORTED", Unimplemented, "Only the grant type client_credentials is taken.", "Chỉ nhận grant_type client_credentials.";
     /// No client, grant, token, key or person of this id.
     ObjectUnknown, "OBJECT_UNKNOWN", NotFound, "There is nothing of this id.", "Không có đối tượng với mã này.";
     /// It is there already.

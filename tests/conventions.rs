@@ -182,3 +182,33 @@ async fn c_connections_of_the_grpc_port_end_in_order() {
     revoked.expect("a revoked connection is cut off");
     drop(actor);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c_connections_of_the_https_port_end_in_order_and_speak_what_was_agreed_on() {
+    let stage = Stage::start();
+    let _actor = stage.system("one-stop-shop");
+    let https = stage.gateway.as_ref().unwrap().https.unwrap();
+    let get: &[u8] = b"GET /oauth2/jwks.json HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+    let preface: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    let (served, unnamed, not_h2, not_http1, idle_h2, idle_http1, half) = tokio::join!(
+        end(https, &stage, &[b"http/1.1"], get),
+        end(https, &stage, &[], get),
+        end(https, &stage, &[b"h2"], get),
+        end(https, &stage, &[b"http/1.1"], preface),
+        end(https, &stage, &[b"h2"], preface),
+        end(https, &stage, &[b"http/1.1"], b""),
+        end(https, &stage, &[b"http/1.1"], b"GET /oauth2/jw"),
+    );
+    // Each was closed in order, whatever else was wrong with it.
+    assert!(served.unwrap().starts_with(b"HTTP/1.1 200 "));
+    assert!(unnamed.unwrap().starts_with(b"HTTP/1.1 200 "), "without ALPN it is HTTP/1.1");
+    // Who agreed on one protocol and speaks the other is answered in the one that was agreed on.
+    assert!(!not_h2.unwrap().starts_with(b"HTTP/1.1"));
+    let told = not_http1.unwrap();
+    assert!(told.is_empty() || told.starts_with(b"HTTP/1.1 4"), "{told:?}");
+    for end in [idle_h2, idle_http1, half] {
+        end.unwrap();
+    }
+    let error = end(https, &stage, &[b"h3", b"spdy/3"], b"").await.unwrap_err();
+    assert!(error.to_string().contains("NoApplicationProtocol"), "{error}");
+}

@@ -1,7 +1,8 @@
 //! The exchange log over HTTPS, for auditors: checkpoint, hash tiles and entry bundles in the layout
 //! of C2SP tlog-tiles, below `/log/`.
 
-use super::{Asked, Web, json};
+use super::oauth::CERTIFICATE_CHALLENGE;
+use super::{Answer, Asked, Web, error};
 use crate::access::reads::Bounds;
 use crate::exchange_log::LogPaths;
 use crate::exchange_log::pruned::PRUNED_FILE;
@@ -12,7 +13,6 @@ use crate::registry::Role;
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
-use serde_json::json;
 use std::path::Path;
 
 /// What auditors may read at once: as many requests as a connection carries, of files of some kilobytes (16 MB at most).
@@ -31,10 +31,15 @@ enum LogFile {
 
 impl Web {
     /// A file of the log.
-    pub(super) async fn log_file(&self, asked: &Asked) -> Response<Full<Bytes>> {
-        let denied = || json(StatusCode::FORBIDDEN, &json!({ "error": "access_denied" }), "no-store");
-        let missing = || json(StatusCode::NOT_FOUND, &json!({ "error": "not_found" }), "no-store");
-        let Some(peer) = &asked.peer else { return denied() };
+    pub(super) async fn log_file(&self, asked: &Asked) -> Answer {
+        let denied = || error(StatusCode::FORBIDDEN, "access_denied");
+        let missing = || error(StatusCode::NOT_FOUND, "not_found");
+        let Some(peer) = &asked.peer else {
+            let mut answer = error(StatusCode::UNAUTHORIZED, "no_certificate");
+            let challenge = HeaderValue::from_static(CERTIFICATE_CHALLENGE);
+            answer.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+            return answer;
+        };
         let Ok(staff) = self.door.admit(peer, "log.read", &[Role::Auditor]).await else { return denied() };
         let Some(file) = LogFile::parse(asked.path.strip_prefix("/log/").unwrap_or("")) else { return missing() };
         let Ok(permit) = self.reads.begin(staff.id()) else { return busy() };
@@ -53,8 +58,8 @@ impl Web {
 }
 
 /// Too many reads are under way, or begin too fast.
-fn busy() -> Response<Full<Bytes>> {
-    let mut answer = json(StatusCode::TOO_MANY_REQUESTS, &json!({ "error": "temporarily_unavailable" }), "no-store");
+fn busy() -> Answer {
+    let mut answer = error(StatusCode::TOO_MANY_REQUESTS, "temporarily_unavailable");
     answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     answer
 }

@@ -2,7 +2,7 @@
 //! revocation (RFC 7009), metadata (RFC 8414) and keys.
 
 use super::rates::Rates;
-use super::{Asked, Web, json, jwk};
+use super::{Answer, Asked, Web, json, jwk};
 use crate::access::refusals::{self as access_refusals, Identity};
 use crate::access::token::Verified;
 use crate::config::Tokens;
@@ -13,15 +13,17 @@ use crate::status::{Reason, Refusal};
 use crate::telemetry::OAuthMetrics;
 use crate::work::{WorkLimits, WorkPool};
 use arc_swap::ArcSwapOption;
-use bytes::Bytes;
-use http::{Response, StatusCode, header};
-use http_body_util::Full;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http::{HeaderValue, StatusCode, header};
+use mime::Mime;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-type Answer = Response<Full<Bytes>>;
+/// The challenge of a 401: the certificate of the connection tells who asks. No registered scheme says so.
+pub(super) const CERTIFICATE_CHALLENGE: &str = "ClientCertificate realm=\"ndxp-gateway\"";
 
 /// Scope of clients that may introspect tokens of others; no contract's.
 pub const INTROSPECT: &str = "gateway:introspect";
@@ -94,21 +96,54 @@ fn busy(refusal: Refusal) -> Refused {
 struct Refused {
     error: &'static str,
     description: String,
+    /// What the log has, where it is another than the error's own.
+    reason: Option<Reason>,
     /// Set where the client asks too often: HTTP 429 (RFC 6585, section 4) with `Retry-After`.
     wait: Option<Duration>,
 }
 
 fn refuse(error: &'static str, description: impl Into<String>) -> Refused {
-    Refused { error, description: description.into(), wait: None }
+    Refused { error, description: description.into(), reason: None, wait: None }
 }
 
 /// Who asks too often, and until when.
 fn too_often(wait: Duration) -> Refused {
-    Refused { wait: Some(wait), ..refuse("temporarily_unavailable", "too many requests: wait as Retry-After says") }
+    Refused {
+        wait: Some(wait),
+        reason: Some(Reason::RateLimited),
+        ..refuse("temporarily_unavailable", "too many requests: wait as Retry-After says")
+    }
 }
 
-fn finished(result: Result<Value, Refused>) -> Answer {
-    let Refused { error, description, wait } = match result {
+impl Refused {
+    /// The same in the table of statuses, which knows every refusal of the gateway.
+    fn reason(&self) -> Reason {
+        self.reason.unwrap_or(match self.error {
+            "invalid_client" => Reason::ClientUnknown,
+            "invalid_scope" => Reason::ScopeNotGranted,
+            "unauthorized_client" => Reason::TokenNotBound,
+            "unsupported_grant_type" => Reason::GrantTypeUnsupported,
+            "temporarily_unavailable" | "server_error" => Reason::RegistryUnavailable,
+            _ => Reason::RequestMalformed,
+        })
+    }
+}
+
+/// A description in its character set: printable ASCII without quotation marks and backslashes (RFC 6749, section 5.2).
+fn in_charset(description: &str) -> String {
+    let fit = |c| match c {
+        '"' | '`' => '\'',
+        '\\' => '/',
+        ' '..='~' => c,
+        _ => '?',
+    };
+    description.chars().map(fit).collect()
+}
+
+/// The answer to a request, or its error. Who shows a password gets the challenge that belongs to it; everybody else the one that
+/// HTTP wants of a 401 (RFC 9110, section 11.6.1), which says how to authenticate here: by the certificate of the connection.
+fn finished(asked: &Asked, result: Result<Value, Refused>) -> Answer {
+    let Refused { error, description, wait, .. } = match result {
         Ok(body) => return json(StatusCode::OK, &body, "no-store"),
         Err(refused) => refused,
     };
@@ -119,19 +154,45 @@ fn finished(result: Result<Value, Refused>) -> Answer {
         "server_error" => StatusCode::INTERNAL_SERVER_ERROR,
         _ => StatusCode::BAD_REQUEST,
     };
-    let mut answer = json(status, &json!({ "error": error, "error_description": description }), "no-store");
+    let mut answer =
+        json(status, &json!({ "error": error, "error_description": in_charset(&description) }), "no-store");
     if let Some(wait) = wait {
         // Whole seconds, so never too few.
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
         answer.headers_mut().insert(header::RETRY_AFTER, seconds.max(1).into());
     }
+    if status == StatusCode::UNAUTHORIZED {
+        let basic = asked.headers.get(header::AUTHORIZATION).is_some_and(|value| scheme(value) == "basic");
+        let challenge = if basic { "Basic realm=\"ndxp-gateway\"" } else { CERTIFICATE_CHALLENGE };
+        answer.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+    }
     answer
 }
 
-/// Parameters of a form; one that stands twice is an error (RFC 6749, section 3.2).
+/// The scheme of an `Authorization` header, in lower case.
+fn scheme(value: &HeaderValue) -> String {
+    let text = value.to_str().unwrap_or("");
+    text.split(' ').next().unwrap_or("").to_ascii_lowercase()
+}
+
+/// The client id of an `Authorization` header (RFC 6749, section 2.3.1); the password is not looked at, since the certificate proves who asks.
+/// `None` where the header is no Basic credentials.
+fn basic_id(value: &HeaderValue) -> Option<String> {
+    let (_, encoded) = value.to_str().ok().filter(|_| scheme(value) == "basic")?.split_once(' ')?;
+    let decoded = String::from_utf8(STANDARD.decode(encoded.trim()).ok()?).ok()?;
+    let (id, _) = decoded.split_once(':')?;
+    // The id is form-encoded before it is Base64.
+    form_urlencoded::parse(id.as_bytes()).next().map(|(id, _)| id.into_owned())
+}
+
+/// Parameters of a form; one that stands twice is an error, and one without a value is none (RFC 6749, section 3.2).
 fn form(asked: &Asked) -> Result<HashMap<String, String>, Refused> {
-    let kind = asked.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
-    if !kind.starts_with("application/x-www-form-urlencoded") {
+    let mut kinds = asked.headers.get_all(header::CONTENT_TYPE).iter();
+    let kind: Option<Mime> = kinds.next().and_then(|value| value.to_str().ok()?.parse().ok());
+    let fits = |kind: &Mime| {
+        kind.type_() == mime::APPLICATION && kind.subtype() == mime::WWW_FORM_URLENCODED && kind.suffix().is_none()
+    };
+    if !kind.as_ref().is_some_and(fits) || kinds.next().is_some() {
         return Err(refuse("invalid_request", "send application/x-www-form-urlencoded"));
     }
     let mut found = HashMap::new();
@@ -140,6 +201,7 @@ fn form(asked: &Asked) -> Result<HashMap<String, String>, Refused> {
             return Err(refuse("invalid_request", format!("{name} stands twice")));
         }
     }
+    found.retain(|_, value| !value.is_empty());
     Ok(found)
 }
 
@@ -148,17 +210,31 @@ impl Web {
     fn client(&self, asked: &Asked, form: &HashMap<String, String>) -> Result<Arc<ClientView>, Refused> {
         let peer = asked.peer.as_ref().ok_or_else(|| refuse("invalid_client", "no client certificate"))?;
         let client = peer.identify(&self.registry.load());
-        let client = client.map_err(|refusal| refuse("invalid_client", refusal.reason.english()))?;
-        match form.get("client_id") {
-            Some(id) if *id != client.client.id => Err(refuse("invalid_client", "client_id is another's")),
-            _ => Ok(client),
+        let client = client.map_err(|refusal| Refused {
+            reason: Some(refusal.reason),
+            ..refuse("invalid_client", refusal.reason.english())
+        })?;
+        let another = |what: &str| Refused {
+            reason: Some(Reason::TokenNotBound),
+            ..refuse("invalid_client", format!("{what} of another client than the certificate's"))
+        };
+        if form.get("client_id").is_some_and(|id| *id != client.client.id) {
+            return Err(another("client_id"));
         }
+        let mut said = asked.headers.get_all(header::AUTHORIZATION).iter();
+        match said.next().map(basic_id) {
+            None => {}
+            Some(Some(id)) if id == client.client.id && said.next().is_none() => {}
+            Some(Some(_)) => return Err(another("credentials")),
+            Some(None) => return Err(refuse("invalid_client", "authenticate by the certificate of the connection")),
+        }
+        Ok(client)
     }
 
     pub(super) async fn token(&self, asked: &Asked) -> Answer {
         let result = self.try_token(asked).await;
         // Who shows no certificate of the CA is anybody at all, and gets no entry.
-        let (Err(refused), Some(peer)) = (&result, &asked.peer) else { return finished(result) };
+        let (Err(refused), Some(peer)) = (&result, &asked.peer) else { return finished(asked, result) };
         let known = peer.identify(&self.registry.load()).ok();
         let by = match &known {
             Some(view) => Identity::Client(view.client.id.as_str().into()),
@@ -170,15 +246,15 @@ impl Web {
             certificate: peer.certificate.thumbprint.0.to_vec(),
             peer: peer.address.to_string(),
             act: "token.fetch".into(),
-            status: tonic::Code::PermissionDenied as u32,
-            reason: refused.error.to_ascii_uppercase(),
+            status: refused.reason().code() as u32,
+            reason: refused.reason().as_str().to_owned(),
             ..Entry::begin(Kind::Admin, &self.config.node)
         };
         // A refusal discloses nothing: entries about them are bounded, and the next one counts those left out.
         if self.refusals.note(access_refusals::Refused::Token, by, entry).await.is_err() {
-            return finished(Err(refuse("temporarily_unavailable", "nothing leaves unlogged")));
+            return finished(asked, Err(refuse("temporarily_unavailable", "nothing leaves unlogged")));
         }
-        finished(result)
+        finished(asked, result)
     }
 
     /// Takes one from a client's bucket; all who are not registered share one.
@@ -290,18 +366,22 @@ impl Web {
             let told = (mine || others) && self.tokens.in_force(&token, &registry, now());
             Ok(if told { self.tokens.describe(&token) } else { inactive })
         };
-        finished(told())
+        finished(asked, told())
     }
 
     pub(super) async fn revoke(&self, asked: &Asked) -> Answer {
-        finished(self.try_revoke(asked).await)
+        finished(asked, self.try_revoke(asked).await)
     }
 
     async fn try_revoke(&self, asked: &Asked) -> Result<Value, Refused> {
         let form = form(asked)?;
         let caller = self.client_in_time(&self.limits.questions, "revoke", asked, &form)?;
-        // An unknown token is as good as revoked (RFC 7009, section 2.2); another's is not the caller's to revoke.
-        if let Some(token) = self.about(&form)?.filter(|token| token.client == caller.client.id) {
+        // An unknown token is as good as revoked (RFC 7009, section 2.2).
+        if let Some(token) = self.about(&form)? {
+            // Another's is not the caller's to revoke, and goes on: that is told (section 2.1).
+            if token.client != caller.client.id {
+                return Err(refuse("unauthorized_client", "the token was issued to another client"));
+            }
             let id = caller.client.id.clone();
             let Some(peer) = &asked.peer else { return Err(refuse("invalid_client", "no client certificate")) };
             let store = self.store.named(peer.client(&id), "");
@@ -326,7 +406,6 @@ impl Web {
             "revocation_endpoint": format!("{issuer}/oauth2/revoke"),
             "jwks_uri": format!("{issuer}/oauth2/jwks.json"),
             "grant_types_supported": ["client_credentials"],
-            "response_types_supported": [],
             "token_endpoint_auth_methods_supported": ["tls_client_auth"],
             "introspection_endpoint_auth_methods_supported": ["tls_client_auth"],
             "revocation_endpoint_auth_methods_supported": ["tls_client_auth"],

@@ -1,0 +1,150 @@
+//! The connections of the HTTPS port: TLS, the protocol that ALPN has agreed on, and an end in order.
+
+use super::Web;
+use crate::identity::stream::{ServerStream, turn_away};
+use crate::identity::tls::Gate;
+use crate::identity::{Certificate, Peer, connections::Connections};
+use axum::Router;
+use axum::body::Body;
+use futures_util::FutureExt;
+use http::Request;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
+
+/// Longest handshake, and longest wait for a connection's first request, for a request's head, and for its body.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a connection may go without another request.
+const IDLE: Duration = Duration::from_secs(60);
+/// Most requests at once on one connection of HTTP/2.
+const MAX_STREAMS: u32 = 64;
+
+/// Ends when a connection that has asked so often asks for nothing more.
+async fn unused(asked: &AtomicU64) {
+    let (mut before, mut wait) = (0, PATIENCE);
+    loop {
+        tokio::time::sleep(wait).await;
+        let now = asked.load(Ordering::Relaxed);
+        if std::mem::replace(&mut before, now) == now {
+            return;
+        }
+        wait = IDLE;
+    }
+}
+
+impl Web {
+    /// Serves until it is told to stop; then requests under way finish.
+    pub async fn serve(
+        self: Arc<Self>,
+        listener: TcpListener,
+        gate: watch::Receiver<Arc<Gate>>,
+        stop: CancellationToken,
+    ) {
+        let listen = &self.config.listen;
+        let router = self.clone().router();
+        let open = Connections::new(listen.max_connections, listen.max_connections_per_peer);
+        let connections = TaskTracker::new();
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = stop.cancelled() => match listener.accept().now_or_never() {
+                    Some(waiting) => waiting,
+                    None => break,
+                },
+            };
+            let Ok((stream, address)) = accepted else {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            };
+            // An IPv4 peer of an IPv6 socket is that IPv4 address, in limits, networks and the log.
+            let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+            let Some(place) = open.take(address.ip()) else {
+                turn_away(stream);
+                continue;
+            };
+            let (router, mut gate, stop) = (router.clone(), gate.clone(), stop.clone());
+            let acceptor = TlsAcceptor::from(gate.borrow_and_update().web.clone());
+            connections.spawn(async move {
+                let _ = stream.set_nodelay(true);
+                if let Ok(Ok(stream)) = tokio::time::timeout(PATIENCE, acceptor.accept(stream)).await {
+                    connection(router, ServerStream::new(stream), address, gate, stop).await;
+                }
+                drop(place);
+            });
+        }
+        drop(listener);
+        connections.close();
+        let _ = tokio::time::timeout(self.config.listen.drain_timeout, connections.wait()).await;
+    }
+}
+
+/// The requests of a connection, until it ends.
+async fn connection(
+    router: Router,
+    stream: ServerStream<TcpStream>,
+    address: SocketAddr,
+    mut gate: watch::Receiver<Arc<Gate>>,
+    stop: CancellationToken,
+) {
+    let certificate = stream.session().peer_certificates().and_then(Certificate::of).map(Arc::new);
+    let known = certificate.clone();
+    let peer = certificate.map(|certificate| Arc::new(Peer { certificate, address }));
+    let asked = Arc::new(AtomicU64::new(0));
+    let count = asked.clone();
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        count.fetch_add(1, Ordering::Relaxed);
+        if let Some(peer) = &peer {
+            request.extensions_mut().insert(peer.clone());
+        }
+        router.clone().oneshot(request.map(Body::new))
+    });
+    // What was agreed on is spoken, and nothing else; without ALPN that is HTTP/1.1.
+    let http2 = stream.session().alpn_protocol() == Some(b"h2");
+    let builder = Builder::new(TokioExecutor::new());
+    let mut builder = if http2 { builder.http2_only() } else { builder.http1_only() };
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS);
+    let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let mut unused = std::pin::pin!(unused(&asked));
+    let mut ending = false;
+    loop {
+        tokio::select! {
+            () = &mut unused => {
+                if asked.load(Ordering::Relaxed) > 0 {
+                    connection.as_mut().graceful_shutdown();
+                    // One that takes no answer does not go by itself.
+                    let _ = tokio::time::timeout(PATIENCE, connection).await;
+                }
+                return;
+            }
+            () = stop.cancelled(), if !ending => {
+                ending = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            ended = connection.as_mut() => {
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "a connection of the HTTPS port ended");
+                }
+                return;
+            }
+            changed = gate.changed() => {
+                // Revoked or expired meanwhile: closed at once.
+                let refused = |known: &Arc<Certificate>| !gate.borrow_and_update().still_admits(&known.chain);
+                if changed.is_err() || known.as_ref().is_some_and(refused) {
+                    return tracing::info!(%address, "a connection of the HTTPS port was closed: its certificate is good no more");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! A request with its whole body, and who asks. Each part of it has a bound.
+
+use super::port::PATIENCE;
+use crate::identity::Peer;
+use axum::body::Body;
+use axum::extract::{FromRequest, Request};
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use http_body_util::BodyExt;
+use std::sync::Arc;
+
+/// Largest request body: a token and some words.
+const MAX_BODY: usize = 32 << 10;
+/// Of a larger one, so much is read and thrown away: a connection that is closed while its client still writes may be
+/// reset before the client has read why (RFC 9112, section 9.6).
+const MAX_THROWN_AWAY: usize = 1 << 20;
+
+/// A request.
+pub(super) struct Asked {
+    pub path: String,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+    /// Who asks, where they have shown a certificate.
+    pub peer: Option<Arc<Peer>>,
+}
+
+impl<S: Sync> FromRequest<S> for Asked {
+    /// 413 where the body is too large or breaks off, 408 where it does not come in time.
+    type Rejection = StatusCode;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, StatusCode> {
+        let (mut head, body) = request.into_parts();
+        let body = match tokio::time::timeout(PATIENCE, whole(body)).await {
+            Ok(Some(body)) => body,
+            Ok(None) => return Err(StatusCode::PAYLOAD_TOO_LARGE),
+            Err(_) => return Err(StatusCode::REQUEST_TIMEOUT),
+        };
+        let peer = head.extensions.remove::<Arc<Peer>>();
+        Ok(Asked { path: head.uri.path().to_owned(), headers: head.headers, body, peer })
+    }
+}
+
+/// A request's body; `None` where it is too large or breaks off.
+async fn whole(mut body: Body) -> Option<Bytes> {
+    let (mut kept, mut size) = (Vec::new(), 0);
+    while let Some(frame) = body.frame().await {
+        let data = frame.ok()?.into_data().unwrap_or_default();
+        size += data.len();
+        if size > MAX_THROWN_AWAY {
+            return None;
+        }
+        if size <= MAX_BODY {
+            kept.extend_from_slice(&data);
+        }
+    }
+    (size <= MAX_BODY).then(|| kept.into())
+}
