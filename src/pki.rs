@@ -2,7 +2,7 @@
 //! certificates must look like is in `certs/README.md`.
 
 use crate::hex::hex;
-use crate::identity::{Thumbprint, certificate_names, tls};
+use crate::identity::{Thumbprint, certificate_names, list, tls};
 use crate::keyfile::write_private;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -166,6 +166,15 @@ impl Pki {
         Ok(info)
     }
 
+    /// The number of the list that is there.
+    fn last_number(&self) -> Option<u64> {
+        let number = list::read_file(&self.crl()).ok()?.pop()?.number?;
+        let start = 8_usize.checked_sub(number.len())?;
+        let mut bytes = [0; 8];
+        bytes[start..].copy_from_slice(&number);
+        Some(u64::from_be_bytes(bytes))
+    }
+
     fn write_crl(&self, serials: &[&str]) -> Result<(), PkiError> {
         let now = SystemTime::now();
         let bytes = |hex: &str| -> Vec<u8> {
@@ -177,7 +186,9 @@ impl Pki {
             reason_code: Some(RevocationReason::Unspecified),
             invalidity_date: None,
         });
-        let number = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        let seconds = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        // Numbers only rise (RFC 5280, section 5.2.3), even where two lists are made in one second.
+        let number = seconds.max(self.last_number().map_or(0, |last| last.saturating_add(1)));
         let params = CertificateRevocationListParams {
             this_update: now.into(),
             next_update: (now + days(CRL_DAYS)).into(),

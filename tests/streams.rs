@@ -139,8 +139,7 @@ async fn serve(stage: &Outside, seen: &Arc<Seen>) -> u16 {
         certificate: pki.join("sandbox.pem"),
         key: pki.join("sandbox.key"),
         client_ca: pki.join("ca.pem"),
-        crl: None,
-        crl_url: None,
+        revocation: tls::Revocation::Unchecked,
         allow_tls12: false,
     };
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls::server_config(&files).unwrap()));

@@ -6,6 +6,7 @@ use crate::config::{Catalogue, Config};
 use crate::contract::plan::{FieldKind, MessagePlan};
 use crate::contract::{ContractSet, Operation};
 use crate::guard::GuardSettings;
+use crate::identity::tls::Revocation;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -32,6 +33,11 @@ pub fn run_config(args: ConfigArgs, output: Output) -> Result<(), CliError> {
     let catalogue = config.catalogue()?;
     match args.command {
         ConfigCommand::Check => {
+            let gate = crate::server::check_tls(&config).map_err(|error| CliError::Usage(error.to_string()))?;
+            let faults = gate.faults(crate::registry::now());
+            if !faults.is_empty() {
+                return Err(CliError::Usage(faults.join("\n")));
+            }
             let (operations, sources) = (catalogue.contracts.operations().len(), catalogue.sources.len());
             let missing: Vec<&str> = catalogue
                 .contracts
@@ -71,6 +77,10 @@ fn guard_json(guard: &GuardSettings) -> Value {
 
 fn config_json(config: &Config, catalogue: &Catalogue) -> Value {
     let listen = &config.listen;
+    let lists = match &config.tls.revocation {
+        Revocation::Checked(sources) => Some(sources),
+        Revocation::Unchecked => None,
+    };
     let mut sources: Vec<Value> = catalogue
         .sources
         .values()
@@ -98,9 +108,10 @@ fn config_json(config: &Config, catalogue: &Catalogue) -> Value {
         },
         "tls": {
             "certificate": config.tls.certificate, "key": config.tls.key, "client_ca": config.tls.client_ca,
-            "crl": config.tls.crl_url.is_none().then_some(&config.tls.crl),
-            "crl_url": config.tls.crl_url.as_ref().map(|crl| crl.url.to_string()),
-            "crl_every_ms": config.tls.crl_url.as_ref().map_or(500, |crl| crl.every.as_millis()),
+            "revocation": lists.is_none().then_some("none"),
+            "crl": lists.map(|lists| &lists.files),
+            "crl_url": lists.map(|lists| lists.urls.iter().map(ToString::to_string).collect::<Vec<_>>()),
+            "crl_every_ms": lists.map(|lists| lists.every.as_millis() as u64),
             "allow_tls12": config.tls.allow_tls12,
         },
         "tokens": {

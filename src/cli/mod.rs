@@ -143,6 +143,7 @@ impl From<StartError> for CliError {
     fn from(error: StartError) -> Self {
         match error {
             StartError::Config(faults) => faults.into(),
+            StartError::Tls(fault) => CliError::Usage(fault.to_string()),
             other => CliError::Failed(other.to_string()),
         }
     }

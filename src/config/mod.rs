@@ -7,8 +7,7 @@ pub mod reader;
 
 use crate::contract::{ContractFault, ContractSet};
 use crate::exchange_log::cosignature::Policy;
-use crate::identity::crl::CrlUrl;
-use crate::identity::tls::TlsFiles;
+use crate::identity::tls::{CrlSources, Revocation, TlsFiles};
 use crate::issuer::{HsmSettings, MAX_LIFETIME};
 use crate::keyfile::Vault;
 pub use entries::{SecondMode, SourceEntry, Sources};
@@ -290,32 +289,62 @@ fn read_tls(table: &Table<'_>, data: Option<&Path>) -> Option<TlsFiles> {
     let certificate = table.needed_path("certificate", "pki/gateway.pem");
     let key = table.needed_path("key", "pki/gateway.key");
     let client_ca = table.needed_path("client_ca", "pki/ca.pem");
-    let crl = table.path("crl");
-    let crl_url = table.text("crl_url").map(|text| published(table, &text, crl.is_some()));
-    let every = Duration::from_millis(table.number("crl_every_ms", 500, 200..=3_600_000));
+    let revocation = read_revocation(table, data);
     let allow_tls12 = table.flag("allow_tls12", false);
-    let crl_url = crl_url.map_or(Some(None), |url| Some(Some(CrlUrl { url: url?, every })))?;
-    let mut files = TlsFiles { certificate: certificate?, key: key?, client_ca: client_ca?, crl, crl_url, allow_tls12 };
-    match crate::identity::tls::server_config(&files) {
-        Ok(_) => {
-            if files.crl_url.is_some() {
-                files.crl = Some(data?.join("state").join("fetched.crl"));
-            }
-            Some(files)
-        }
+    let files =
+        TlsFiles { certificate: certificate?, key: key?, client_ca: client_ca?, revocation: revocation?, allow_tls12 };
+    // Revocation lists are read by what uses them, `serve` and `config check`: an administrator must be able to suspend a
+    // client while a list is at fault.
+    let unchecked = TlsFiles { revocation: Revocation::Unchecked, ..files.clone() };
+    match crate::identity::tls::server_config(&unchecked) {
+        Ok(_) => Some(files),
         Err(fault) => {
-            table.fault("certificate", fault);
+            let key = if fault.path == files.client_ca {
+                "client_ca"
+            } else if fault.path == files.key {
+                "key"
+            } else {
+                "certificate"
+            };
+            table.fault(key, fault);
             None
         }
     }
 }
 
-/// The URL of a published revocation list.
-fn published(table: &Table<'_>, text: &str, has_file: bool) -> Option<http::Uri> {
-    if has_file {
-        table.fault("crl_url", "crl and crl_url exclude each other");
+/// How revocation is checked. That it is not must be said in words.
+fn read_revocation(table: &Table<'_>, data: Option<&Path>) -> Option<Revocation> {
+    let files = table.path_or_paths("crl", "pki/ca.crl");
+    let urls = if table.has("crl_url") { table.text_or_texts("crl_url", "http://host/ca.crl")? } else { Vec::new() };
+    let urls: Vec<Option<http::Uri>> = urls.iter().map(|text| published(table, text)).collect();
+    let every = Duration::from_millis(table.number("crl_every_ms", 500, 200..=3_600_000));
+    let none = match table.text("revocation").as_deref() {
+        None => false,
+        Some("none") => true,
+        Some(_) => {
+            table.fault("revocation", "must be \"none\", or left out where crl or crl_url name revocation lists");
+            return None;
+        }
+    };
+    if none && (table.has("crl") || table.has("crl_url")) {
+        table.fault("revocation", "\"none\" and revocation lists (crl, crl_url) exclude each other");
         return None;
     }
+    if none {
+        return Some(Revocation::Unchecked);
+    }
+    if files.is_empty() && urls.is_empty() {
+        let what = "is missing: add crl = \"pki/ca.crl\" or crl_url = \"http://…\" with the revocation lists of the CAs in \
+                    client_ca; or revocation = \"none\", if revoked certificates are to be let in";
+        table.fault("crl", what);
+        return None;
+    }
+    let kept = data?.join("state");
+    Some(Revocation::Checked(CrlSources { files, urls: urls.into_iter().collect::<Option<_>>()?, every, kept }))
+}
+
+/// The URL of published revocation lists.
+fn published(table: &Table<'_>, text: &str) -> Option<http::Uri> {
     match text.parse::<http::Uri>() {
         Ok(url) if matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some() => Some(url),
         _ => {

@@ -178,6 +178,12 @@ impl<'d> Table<'d> {
         self.needed(key, example).map(|text| self.document.resolve(&text))
     }
 
+    /// One path, or a list of them, from the file's own folder; empty where not given.
+    pub fn path_or_paths(&self, key: &str, example: &str) -> Vec<PathBuf> {
+        let texts = if self.has(key) { self.text_or_texts(key, example) } else { None };
+        texts.unwrap_or_default().iter().map(|text| self.document.resolve(text)).collect()
+    }
+
     /// A table below this one, where given.
     pub fn table(&self, key: &str) -> Option<Table<'d>> {
         let value = self.get(key)?;

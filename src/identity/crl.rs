@@ -1,13 +1,13 @@
-//! A revocation list that is published at a URL (RFC 5280, section 4.2.1.13): fetched again and again, checked, and kept
-//! in a file, which the gateway follows like any other. Plain HTTP will do, since the list is signed; one that is garbled,
-//! not signed by a CA of the clients, over, or older than the one at hand never takes its place.
+//! Revocation lists that are published at URLs (RFC 5280, section 4.2.1.13): fetched again and again, checked, and kept in
+//! files, one for each issuer, which the gateway loads like any other. Plain HTTP will do, since a list is signed; one that
+//! cannot be loaded, that no CA of the clients signed, that is over or from the future, or older than the one at hand, never
+//! takes its place, and stops no other of the same answer.
 
-use super::tls;
-use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA384_ASN1, ECDSA_P384_SHA256_ASN1, ECDSA_P384_SHA384_ASN1, ED25519,
-    RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512, UnparsedPublicKey,
-    VerificationAlgorithm,
-};
+use super::list::{List, split};
+use super::tls::{self, CrlSources};
+use super::trust::Trust;
+use crate::hex::hex;
+use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
 use http::{HeaderValue, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Empty, Limited};
@@ -15,26 +15,21 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use rustls_pki_types::CertificateRevocationListDer;
-use rustls_pki_types::pem::PemObject;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
-use x509_parser::prelude::{FromDer, X509Certificate};
-use x509_parser::revocation_list::CertificateRevocationList;
 
 /// Longest wait for an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Largest list: some hundred thousand revoked certificates.
+/// Largest answer: some hundred thousand revoked certificates.
 const MAX_BYTES: usize = 16 << 20;
+/// Most lists of one answer.
+const MAX_LISTS: usize = 64;
+/// How the names of kept files begin and end.
+const KEPT: (&str, &str) = ("fetched", ".crl");
 
-/// Where a revocation list is published, and how it is kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CrlUrl {
-    /// `http://…` or `https://…` (with a certificate of the clients' CA).
-    pub url: Uri,
-    /// How often it is asked for.
-    pub every: Duration,
-}
+/// One list is compared with the one at hand and kept at a time.
+static KEEPING: Mutex<()> = Mutex::new(());
 
 /// Why a published list was not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -44,54 +39,73 @@ pub struct CrlError {
     reason: String,
 }
 
-/// Fetches a list into a file.
+type Fetching = Client<HttpsConnector<HttpConnector>, Empty<Bytes>>;
+
+/// Fetches the lists of one URL.
 pub struct CrlFetcher {
-    source: CrlUrl,
-    file: PathBuf,
-    client_ca: PathBuf,
-    client: Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
+    url: Uri,
+    every: Duration,
+    keeper: Keeper,
+    client: Fetching,
+    /// What was kept of the last answer.
+    files: Vec<PathBuf>,
     etag: Option<HeaderValue>,
     modified: Option<HeaderValue>,
 }
 
 impl CrlFetcher {
-    /// Fetches from a URL into `file`; believes lists of the CAs in `client_ca`.
-    pub fn new(source: CrlUrl, file: &Path, client_ca: &Path) -> Result<Self, tls::TlsFault> {
-        let config = tls::client_config(client_ca, None, &[])?;
-        let connector = HttpsConnectorBuilder::new().with_tls_config(config).https_or_http().enable_http1().build();
-        let client = Client::builder(TokioExecutor::new()).build(connector);
-        let (file, client_ca) = (file.to_owned(), client_ca.to_owned());
-        Ok(CrlFetcher { source, file, client_ca, client, etag: None, modified: None })
+    /// A fetcher for each URL; lists of the CAs in `client_ca` are believed.
+    pub fn all(sources: &CrlSources, client_ca: &Path) -> Result<Vec<Self>, tls::TlsFault> {
+        let one = |url: &Uri| {
+            Ok(CrlFetcher {
+                url: url.clone(),
+                every: sources.every,
+                keeper: Keeper { folder: sources.kept.clone(), client_ca: client_ca.to_owned() },
+                client: client(client_ca)?,
+                files: Vec::new(),
+                etag: None,
+                modified: None,
+            })
+        };
+        sources.urls.iter().map(one).collect()
     }
 
     /// How often to fetch.
     pub fn every(&self) -> Duration {
-        self.source.every
+        self.every
     }
 
-    /// Whether there is a list from before.
-    pub fn has_one(&self) -> bool {
-        self.file.exists()
+    /// Where from.
+    pub fn url(&self) -> &Uri {
+        &self.url
     }
 
-    /// Fetches once; true where the file was replaced.
-    pub async fn fetch(&mut self) -> Result<bool, CrlError> {
+    /// Fetches once. Whether a list was kept that was not there before, and what was not taken.
+    pub async fn fetch(&mut self) -> (bool, Result<(), CrlError>) {
         let answer =
             tokio::time::timeout(PATIENCE, self.ask()).await.unwrap_or_else(|_| Err("no answer in time".into()));
-        let taken = answer.and_then(|fresh| fresh.map_or(Ok(false), |bytes| self.take(&bytes)));
+        let (replaced, taken) = match answer {
+            Ok(Some(bytes)) => self.take(bytes).await,
+            Ok(None) => (false, Ok(())),
+            Err(reason) => (false, Err(reason)),
+        };
         if taken.is_err() {
-            // What was not taken is asked for again: it may be right once the CA file is.
+            // What was not taken is asked for again: it may be right once the CA file is. So may the CA of the server be.
             (self.etag, self.modified) = (None, None);
+            if let Ok(fresh) = client(&self.keeper.client_ca) {
+                self.client = fresh;
+            }
         }
-        taken.map_err(|reason| CrlError { url: self.source.url.to_string(), reason })
+        (replaced, taken.map_err(|reason| CrlError { url: self.url.to_string(), reason }))
     }
 
-    /// The list's bytes, where they are others than last time.
+    /// The answer's bytes, where they are others than last time.
     async fn ask(&mut self) -> Result<Option<Bytes>, String> {
         let mut request = Request::new(Empty::new());
-        *request.uri_mut() = self.source.url.clone();
+        *request.uri_mut() = self.url.clone();
+        let at_hand = !self.files.is_empty() && self.files.iter().all(|file| file.exists());
         for (name, value) in [(header::IF_NONE_MATCH, &self.etag), (header::IF_MODIFIED_SINCE, &self.modified)] {
-            if let Some(value) = value.clone().filter(|_| self.has_one()) {
+            if let Some(value) = value.clone().filter(|_| at_hand) {
                 request.headers_mut().insert(name, value);
             }
         }
@@ -108,59 +122,113 @@ impl CrlFetcher {
         Ok(Some(body.to_bytes()))
     }
 
-    fn take(&self, bytes: &[u8]) -> Result<bool, String> {
-        let fresh = der(bytes).ok_or("it is no revocation list (DER or PEM)")?;
-        let before = std::fs::read(&self.file).ok().and_then(|bytes| der(&bytes));
-        if before.as_ref() == Some(&fresh) {
-            return Ok(false);
+    /// Takes an answer, on a thread of its own: a list may have hundreds of thousands of entries.
+    async fn take(&mut self, bytes: Bytes) -> (bool, Result<(), String>) {
+        let keeper = self.keeper.clone();
+        match tokio::task::spawn_blocking(move || keeper.take(&bytes)).await {
+            Ok(Ok(Kept { files, replaced, faults })) => {
+                self.files = files;
+                (replaced, if faults.is_empty() { Ok(()) } else { Err(faults.join("; ")) })
+            }
+            Ok(Err(reason)) => (false, Err(reason)),
+            Err(_) => (false, Err("it could not be read".into())),
         }
-        let (_, list) = CertificateRevocationList::from_der(&fresh).map_err(|error| error.to_string())?;
-        check_signature(&list, &self.client_ca)?;
-        if list.next_update().is_some_and(|next| next.timestamp() <= crate::registry::now()) {
-            return Err("its time is over".into());
-        }
-        if let Some(before) = &before
-            && let Ok((_, before)) = CertificateRevocationList::from_der(before)
-            && list.last_update().timestamp() < before.last_update().timestamp()
-        {
-            return Err("it is older than the one at hand".into());
-        }
-        let pem = crate::pki::pem("X509 CRL", &fresh);
-        crate::keyfile::write_private(&self.file, pem.as_bytes()).map_err(|error| error.to_string())?;
-        Ok(true)
     }
 }
 
-/// A list's DER, whichever way it came.
-fn der(bytes: &[u8]) -> Option<Vec<u8>> {
-    if bytes.first() == Some(&0x30) {
-        return Some(bytes.to_vec());
-    }
-    CertificateRevocationListDer::from_pem_slice(bytes).ok().map(|der| der.as_ref().to_vec())
+fn client(client_ca: &Path) -> Result<Fetching, tls::TlsFault> {
+    let config = tls::client_config(client_ca, None, &[])?;
+    let connector = HttpsConnectorBuilder::new().with_tls_config(config).https_or_http().enable_http1().build();
+    Ok(Client::builder(TokioExecutor::new()).build(connector))
 }
 
-/// Checks that one of the clients' CAs signed a list.
-fn check_signature(list: &CertificateRevocationList<'_>, client_ca: &Path) -> Result<(), String> {
-    let algorithms: &[&'static dyn VerificationAlgorithm] =
-        match list.signature_algorithm.algorithm.to_id_string().as_str() {
-            "1.2.840.10045.4.3.2" => &[&ECDSA_P256_SHA256_ASN1, &ECDSA_P384_SHA256_ASN1],
-            "1.2.840.10045.4.3.3" => &[&ECDSA_P384_SHA384_ASN1, &ECDSA_P256_SHA384_ASN1],
-            "1.2.840.113549.1.1.11" => &[&RSA_PKCS1_2048_8192_SHA256],
-            "1.2.840.113549.1.1.12" => &[&RSA_PKCS1_2048_8192_SHA384],
-            "1.2.840.113549.1.1.13" => &[&RSA_PKCS1_2048_8192_SHA512],
-            "1.3.101.112" => &[&ED25519],
-            other => return Err(format!("it is signed with an algorithm that is not known ({other})")),
+/// What became of an answer.
+struct Kept {
+    files: Vec<PathBuf>,
+    replaced: bool,
+    faults: Vec<String>,
+}
+
+/// Keeps lists, one file for each issuer and scope.
+#[derive(Clone)]
+struct Keeper {
+    folder: PathBuf,
+    client_ca: PathBuf,
+}
+
+impl Keeper {
+    /// Each list of an answer is taken, or not, for itself.
+    fn take(&self, bytes: &[u8]) -> Result<Kept, String> {
+        let lists = split(bytes).map_err(|fault| fault.to_string())?;
+        if lists.len() > MAX_LISTS {
+            return Err(format!("it holds more than {MAX_LISTS} lists"));
+        }
+        let trust = Trust::of_authorities(&self.client_ca).map_err(|fault| fault.to_string())?;
+        let _alone = KEEPING.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = Kept { files: Vec::new(), replaced: false, faults: Vec::new() };
+        for (at, der) in lists.iter().enumerate() {
+            match self.keep(der, &trust) {
+                Ok((file, new)) => {
+                    kept.files.push(file);
+                    kept.replaced |= new;
+                }
+                Err(reason) => kept.faults.push(format!("list {}: {reason}", at + 1)),
+            }
+        }
+        Ok(kept)
+    }
+
+    fn keep(&self, der: &[u8], trust: &Trust) -> Result<(PathBuf, bool), String> {
+        let list = List::parse(der).map_err(|fault| fault.to_string())?;
+        let issuer = super::refused::plain(&list.issuer, 200);
+        let Some(signer) = trust.signer(&list) else {
+            return Err(format!("no CA in client_ca signed it (its issuer is {issuer})"));
         };
-    for authority in tls::certificates(client_ca).map_err(|fault| fault.to_string())? {
-        let Ok((_, authority)) = X509Certificate::from_der(&authority) else { continue };
-        if authority.subject() != list.issuer() {
-            continue;
+        let now = crate::registry::now();
+        if list.is_over(now) {
+            return Err(format!("the time of the list of {issuer} is over"));
         }
-        let key = authority.public_key().subject_public_key.data.as_ref();
-        let (signed, signature) = (list.tbs_cert_list.as_ref(), list.signature_value.data.as_ref());
-        if algorithms.iter().any(|one| UnparsedPublicKey::new(*one, key).verify(signed, signature).is_ok()) {
-            return Ok(());
+        if list.is_ahead(now) {
+            return Err(format!("the list of {issuer} is from the future: compare the clocks"));
         }
+        let name = digest(&SHA256, &[signer.identity(), list.scope()].concat());
+        let file = self.folder.join(format!("{}-{}{}", KEPT.0, hex(&name.as_ref()[..16]), KEPT.1));
+        if let Some(before) = read_kept(&file) {
+            if before.der == list.der {
+                return Ok((file, false));
+            }
+            if list.goes_back(&before) {
+                return Err(format!("the list of {issuer} is older than the one at hand"));
+            }
+        }
+        let pem = crate::pki::pem("X509 CRL", &list.der);
+        crate::keyfile::write_private(&file, pem.as_bytes()).map_err(|error| error.to_string())?;
+        Ok((file, true))
     }
-    Err("no CA of the clients signed it".into())
+}
+
+/// A kept list. One that cannot be used any more counts as none: it must not keep a gateway from starting.
+fn read_kept(file: &Path) -> Option<List> {
+    let bytes = std::fs::read(file).ok()?;
+    let list = split(&bytes).map_err(|fault| fault.to_string()).and_then(|lists| match lists.as_slice() {
+        [one] => List::parse(one).map_err(|fault| fault.to_string()),
+        _ => Err("is not one list".into()),
+    });
+    list.inspect_err(|reason| tracing::warn!(file = %file.display(), reason, "a kept revocation list is passed over"))
+        .ok()
+}
+
+/// The lists that were fetched and kept, with their files.
+pub fn kept(sources: &CrlSources) -> Vec<(PathBuf, List)> {
+    if sources.urls.is_empty() {
+        return Vec::new();
+    }
+    let Ok(entries) = std::fs::read_dir(&sources.kept) else { return Vec::new() };
+    let is_list = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        name.starts_with(KEPT.0) && name.ends_with(KEPT.1)
+    };
+    let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(is_list).collect();
+    files.sort();
+    files.into_iter().filter_map(|file| read_kept(&file).map(|list| (file, list))).collect()
 }

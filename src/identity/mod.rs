@@ -14,8 +14,11 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 pub mod certificates;
 pub mod connections;
 pub mod crl;
+pub mod list;
+pub mod refused;
 pub mod stream;
 pub mod tls;
+pub mod trust;
 
 /// SHA-256 of a certificate's DER.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -1,14 +1,21 @@
 //! TLS on the gRPC port: client certificates required, TLS 1.3 (1.2 only by choice), X25519MLKEM768 offered first.
 
-use super::crl::CrlUrl;
-use rustls::RootCertStore;
+use super::refused::{Cause, Refused, is_weak};
+use super::trust::Trust;
+use http::Uri;
+use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::CryptoProvider;
-use rustls::server::WebPkiClientVerifier;
-use rustls::server::danger::ClientCertVerifier;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 /// What is wrong with a certificate, key or CRL file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -20,7 +27,7 @@ pub struct TlsFault {
     pub reason: String,
 }
 
-fn fault(path: &Path, reason: impl Into<String>) -> TlsFault {
+pub(super) fn fault(path: &Path, reason: impl Into<String>) -> TlsFault {
     TlsFault { path: path.to_owned(), reason: reason.into() }
 }
 
@@ -33,19 +40,57 @@ pub struct TlsFiles {
     pub key: PathBuf,
     /// CAs of the clients, PEM.
     pub client_ca: PathBuf,
-    /// CRLs, PEM; none: revocation is not checked.
-    pub crl: Option<PathBuf>,
-    /// Where the list is published; it is kept in the file `crl`.
-    pub crl_url: Option<CrlUrl>,
+    /// Whether, and from what, it is known which certificates are revoked.
+    pub revocation: Revocation,
     /// Whether TLS 1.2 is offered too.
     pub allow_tls12: bool,
 }
 
+/// How revocation is checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Revocation {
+    /// Not at all: the configuration says so in words.
+    Unchecked,
+    /// Against these lists. Each CA must have one.
+    Checked(CrlSources),
+}
+
+/// Where revocation lists come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CrlSources {
+    /// Files, PEM or DER.
+    pub files: Vec<PathBuf>,
+    /// Where lists are published: `http://…`, or `https://…` with a certificate of the clients' CA.
+    pub urls: Vec<Uri>,
+    /// How often they are asked for.
+    pub every: Duration,
+    /// The folder in which those that were fetched are kept.
+    pub kept: PathBuf,
+}
+
+impl CrlSources {
+    /// What is named where a list is missing.
+    pub(super) fn place(&self) -> PathBuf {
+        self.files.first().unwrap_or(&self.kept).clone()
+    }
+}
+
 impl TlsFiles {
-    /// All of them.
+    /// All of them. What is fetched is not among them: it is loaded when it comes.
     pub fn files(&self) -> Vec<PathBuf> {
-        let all = [Some(&self.certificate), Some(&self.key), Some(&self.client_ca), self.crl.as_ref()];
-        all.into_iter().flatten().cloned().collect()
+        let lists = match &self.revocation {
+            Revocation::Checked(sources) => sources.files.as_slice(),
+            Revocation::Unchecked => &[],
+        };
+        [&self.certificate, &self.key, &self.client_ca].into_iter().chain(lists).cloned().collect()
+    }
+
+    /// Where lists are published, if anywhere.
+    pub fn published(&self) -> Option<&CrlSources> {
+        match &self.revocation {
+            Revocation::Checked(sources) if !sources.urls.is_empty() => Some(sources),
+            _ => None,
+        }
     }
 }
 
@@ -70,8 +115,8 @@ pub fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsFault> {
 /// Reads CAs into a root store.
 pub fn roots(path: &Path) -> Result<RootCertStore, TlsFault> {
     let mut store = RootCertStore::empty();
-    for certificate in certificates(path)? {
-        store.add(certificate).map_err(|error| fault(path, error.to_string()))?;
+    for (at, certificate) in certificates(path)?.into_iter().enumerate() {
+        store.add(certificate).map_err(|error| fault(path, format!("certificate {}: {error}", at + 1)))?;
     }
     Ok(store)
 }
@@ -82,44 +127,133 @@ pub struct Gate {
     pub config: Arc<rustls::ServerConfig>,
     /// For the HTTPS port: a client certificate is asked for, not required.
     pub web: Arc<rustls::ServerConfig>,
-    verifier: Arc<dyn ClientCertVerifier>,
+    /// The CAs of the clients with their lists.
+    pub trust: Arc<Trust>,
 }
 
 impl Gate {
     /// Loads the files.
     pub fn load(files: &TlsFiles) -> Result<Self, TlsFault> {
-        let verifier = client_verifier(files, false)?;
-        let mut web = server_config_with(files, client_verifier(files, true)?)?;
+        Self::load_after(files, None)
+    }
+
+    /// Loads the files anew: revocation lists must not be older than those of this gate.
+    pub fn reload(&self, files: &TlsFiles) -> Result<Self, TlsFault> {
+        Self::load_after(files, Some(&self.trust))
+    }
+
+    fn load_after(files: &TlsFiles, before: Option<&Trust>) -> Result<Self, TlsFault> {
+        let trust = Arc::new(Trust::load(files, before)?);
+        let mut web = server_config_with(files, Verifier::new(&trust, false))?;
         web.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(Gate { config: Arc::new(server_config_with(files, verifier.clone())?), web: Arc::new(web), verifier })
+        let config = server_config_with(files, Verifier::new(&trust, true))?;
+        Ok(Gate { config: Arc::new(config), web: Arc::new(web), trust })
+    }
+
+    /// What cannot work, one reason each: it is refused, and readiness says so before anybody asks.
+    pub fn faults(&self, now: i64) -> Vec<String> {
+        self.trust.faults(now)
     }
 
     /// Whether a chain that was let in before would be let in now: it may have been revoked or have expired since.
     pub fn still_admits(&self, chain: &[CertificateDer<'_>]) -> bool {
         let Some((own, above)) = chain.split_first() else { return false };
-        self.verifier.verify_client_cert(own, above, UnixTime::now()).is_ok()
+        self.trust.verify(own, above, UnixTime::now()).is_ok()
     }
 }
 
-fn client_verifier(files: &TlsFiles, optional: bool) -> Result<Arc<dyn ClientCertVerifier>, TlsFault> {
-    let roots = Arc::new(roots(&files.client_ca)?);
-    let mut verifier = WebPkiClientVerifier::builder_with_provider(roots, provider());
-    if let Some(path) = &files.crl {
-        let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_file_iter(path)
-            .map_err(|error| fault(path, error.to_string()))?
-            .collect();
-        verifier = verifier.with_crls(lists.map_err(|error| fault(path, error.to_string()))?);
-        // An outdated list must not let a revoked certificate in.
-        verifier = verifier.enforce_revocation_expiration();
+tokio::task_local! {
+    /// Why the verifier refused the handshake that this task is at.
+    static NOTED: RefCell<Option<Refused>>;
+}
+
+/// A handshake as a server; where it is refused, with its cause. The peer is told by the alert that TLS has for it.
+pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
+    acceptor: TlsAcceptor,
+    stream: S,
+) -> Result<TlsStream<S>, Refused> {
+    let handshake = async {
+        match acceptor.accept(stream).await {
+            Ok(stream) => Ok(stream),
+            Err(error) => Err(Refused::of(&error, NOTED.with(RefCell::take))),
+        }
+    };
+    NOTED.scope(RefCell::default(), handshake).await
+}
+
+/// Asks [`Trust`] about each client, and notes why it was refused.
+#[derive(Debug)]
+struct Verifier {
+    trust: Arc<Trust>,
+    required: bool,
+    hints: Vec<DistinguishedName>,
+}
+
+impl Verifier {
+    fn new(trust: &Arc<Trust>, required: bool) -> Arc<Self> {
+        Arc::new(Verifier { trust: trust.clone(), required, hints: trust.hints() })
     }
-    let verifier = if optional { verifier.allow_unauthenticated() } else { verifier };
-    let built = verifier.build().map_err(|error| fault(&files.client_ca, error.to_string()))?;
-    Ok(built)
+
+    /// Refuses, so that [`accept`] knows why.
+    fn refuse(refused: Refused) -> rustls::Error {
+        let error = refused.error();
+        // Outside of `accept` nobody wants to know.
+        let _ = NOTED.try_with(|noted| noted.replace(Some(refused)));
+        error
+    }
+
+    fn unproved(certificate: &CertificateDer<'_>) -> rustls::Error {
+        let cause = if is_weak(certificate) { Cause::WeakKey } else { Cause::BadSignature };
+        Self::refuse(Refused::about(cause, certificate))
+    }
+}
+
+impl ClientCertVerifier for Verifier {
+    fn client_auth_mandatory(&self) -> bool {
+        self.required
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &self.hints
+    }
+
+    fn verify_client_cert(
+        &self,
+        own: &CertificateDer<'_>,
+        above: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        self.trust.verify(own, above, now).map(|()| ClientCertVerified::assertion()).map_err(Self::refuse)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(message, certificate, signed, &self.trust.algorithms)
+            .map_err(|_| Self::unproved(certificate))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, certificate, signed, &self.trust.algorithms)
+            .map_err(|_| Self::unproved(certificate))
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.trust.algorithms.supported_schemes()
+    }
 }
 
 /// The server's side of the gRPC port.
 pub fn server_config(files: &TlsFiles) -> Result<rustls::ServerConfig, TlsFault> {
-    server_config_with(files, client_verifier(files, false)?)
+    server_config_with(files, Verifier::new(&Arc::new(Trust::load(files, None)?), true))
 }
 
 fn server_config_with(
@@ -131,17 +265,30 @@ fn server_config_with(
     } else {
         &[&rustls::version::TLS13]
     };
+    let (chain, key) = (certificates(&files.certificate)?, private_key(&files.key)?);
     let mut config = rustls::ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(versions)
         .map_err(|error| fault(&files.certificate, error.to_string()))?
         .with_client_cert_verifier(verifier)
-        .with_single_cert(certificates(&files.certificate)?, private_key(&files.key)?)
-        .map_err(|error| fault(&files.certificate, error.to_string()))?;
+        .with_single_cert(chain, key)
+        .map_err(|error| unfit(files, &error))?;
     config.alpn_protocols = vec![b"h2".to_vec()];
     // No resumption: a session ticket must not outlive the revocation of the certificate that it stands for.
     config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Ok(config)
+}
+
+/// Which of certificate and key is at fault.
+fn unfit(files: &TlsFiles, error: &rustls::Error) -> TlsFault {
+    match error {
+        rustls::Error::InconsistentKeys(_) => {
+            fault(&files.key, format!("is not the key of the certificate {}", files.certificate.display()))
+        }
+        // The certificate was read before: this is about the key.
+        rustls::Error::General(reason) => fault(&files.key, reason.clone()),
+        error => fault(&files.certificate, error.to_string()),
+    }
 }
 
 /// The side of a server that asks for no certificate: the sandbox's sources.

@@ -107,8 +107,7 @@ impl Sandbox {
             certificate: config.certificate.clone(),
             key: config.key.clone(),
             client_ca: config.client_ca.clone(),
-            crl: None,
-            crl_url: None,
+            revocation: tls::Revocation::Unchecked,
             allow_tls12: true,
         };
         let mutual = Arc::new(tls::server_config(&mutual)?);

@@ -13,6 +13,7 @@ mod listener;
 mod ops;
 mod protocol;
 mod quota;
+mod readiness;
 mod record;
 mod refusals;
 mod reload;
@@ -34,8 +35,8 @@ use crate::exchange_log::pseudonym::{self, Pseudonyms};
 use crate::exchange_log::reader::POLICY_FILE;
 use crate::exchange_log::{ExchangeLog, LogError, LogPaths, remove_file, write_atomically};
 use crate::identity::connections::Connections;
-use crate::identity::crl::{CrlError, CrlFetcher};
-use crate::identity::tls::{Gate, TlsFault};
+use crate::identity::crl::CrlFetcher;
+use crate::identity::tls::{CrlSources, Gate, Revocation, TlsFault, TlsFiles};
 use crate::registry::sqlite::SqliteStore;
 use crate::registry::usage::UsageStore;
 use crate::registry::{RegistryError, Snapshot, Store};
@@ -67,9 +68,6 @@ pub enum StartError {
     /// Certificates or keys.
     #[error(transparent)]
     Tls(#[from] TlsFault),
-    /// The published revocation list.
-    #[error(transparent)]
-    Crl(#[from] CrlError),
     /// The exchange log.
     #[error("the exchange log: {0}")]
     Log(#[from] LogError),
@@ -139,8 +137,10 @@ impl Gateway {
     /// Starts a gateway at these sockets; without them, it binds its own when all else is ready.
     pub fn start_at(config: Config, sockets: Option<Sockets>) -> Result<Self, StartError> {
         let catalogue = config.catalogue()?;
-        let crl = first_list(&config)?;
-        let (gate_to, gate) = watch::channel(Arc::new(Gate::load(&config.tls)?));
+        // What changes from here on is loaded anew.
+        let files = reload::stamp(&config, &catalogue.files);
+        let (gate, crl) = first_gate(&config)?;
+        let (gate_to, gate) = watch::channel(Arc::new(gate));
         let log = ExchangeLog::open(&config.data, log_signer(&config)?)?;
         keep_policy(&config)?;
         let pseudonyms = Pseudonyms::open(&pseudonym::folder(&config.data))?;
@@ -150,7 +150,6 @@ impl Gateway {
         quota::restore(&shared, &usage, &config.data)?;
         shared.registry.store(Arc::new(Snapshot::read(store.as_ref())?));
 
-        let named = catalogue.files.clone();
         let served = Arc::new(Served::following(&Served::default(), catalogue));
         shared.served.store(served.clone());
         let (health, _) = tonic_health::server::health_reporter();
@@ -189,7 +188,8 @@ impl Gateway {
         workers.extend(retention::spawn(&config, &shared, stop.clone())?);
         let ops = ops_listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let reloader = Arc::new(Reloader {
-            files: Mutex::new(reload::stamp(&config, &named)),
+            files: Mutex::new(files),
+            loading: Mutex::default(),
             config,
             shared,
             store,
@@ -229,25 +229,39 @@ impl Gateway {
     }
 }
 
-/// The published revocation list, where there is one: fetched before the first connection. Where it cannot be, the one
-/// from before stays in force until its own time is over; without one, there is no start.
-fn first_list(config: &Config) -> Result<Option<CrlFetcher>, StartError> {
-    let (Some(source), Some(file)) = (&config.tls.crl_url, &config.tls.crl) else { return Ok(None) };
-    let mut fetcher = CrlFetcher::new(source.clone(), file, &config.tls.client_ca)?;
+/// What callers are let in by. Published revocation lists are fetched before the first connection; where that fails, those
+/// from before stay in force until their own time is over. A CA of the clients without a list: there is no start.
+fn first_gate(config: &Config) -> Result<(Gate, Vec<CrlFetcher>), StartError> {
+    let Some(sources) = config.tls.published() else { return Ok((Gate::load(&config.tls)?, Vec::new())) };
+    let mut fetchers = CrlFetcher::all(sources, &config.tls.client_ca)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| StartError::Thread(error.to_string()))?;
-    let fetched = std::thread::scope(|scope| {
-        let fetching = fetcher.fetch();
-        scope.spawn(move || runtime.block_on(fetching)).join()
-    });
-    match fetched {
-        Ok(Ok(_)) => {}
-        Ok(Err(error)) if fetcher.has_one() => tracing::warn!(%error, "the list from before stays in force"),
-        Ok(Err(error)) => return Err(error.into()),
-        Err(_) => return Err(StartError::Thread("revocation list".into())),
+    let fetching = futures_util::future::join_all(fetchers.iter_mut().map(CrlFetcher::fetch));
+    let fetched = std::thread::scope(|scope| scope.spawn(move || runtime.block_on(fetching)).join());
+    let fetched = fetched.map_err(|_| StartError::Thread("revocation lists".into()))?;
+    let faults: Vec<String> = fetched.into_iter().filter_map(|(_, taken)| Some(taken.err()?.to_string())).collect();
+    for error in &faults {
+        tracing::warn!(error, "the list from before stays in force");
     }
+    let gate = Gate::load(&config.tls).map_err(|fault| {
+        let reason = std::iter::once(fault.reason).chain(faults).collect::<Vec<_>>().join("; ");
+        TlsFault { path: fault.path, reason }
+    })?;
     // Connections belong to the runtime that ends here.
-    Ok(Some(CrlFetcher::new(source.clone(), file, &config.tls.client_ca)?))
+    Ok((gate, CrlFetcher::all(sources, &config.tls.client_ca)?))
+}
+
+/// Reads certificates, CAs and revocation lists as [`Gateway::start`] would, and keeps nothing: lists that are published and
+/// not kept yet are fetched for the occasion.
+pub fn check_tls(config: &Config) -> Result<Gate, StartError> {
+    let Some(sources) = config.tls.published() else { return Ok(Gate::load(&config.tls)?) };
+    if let Ok(gate) = Gate::load(&config.tls) {
+        return Ok(gate);
+    }
+    let folder = tempfile::tempdir().map_err(|error| StartError::Thread(error.to_string()))?;
+    let sources = CrlSources { kept: folder.path().to_owned(), ..sources.clone() };
+    let tls = TlsFiles { revocation: Revocation::Checked(sources), ..config.tls.clone() };
+    Ok(first_gate(&Config { tls, ..config.clone() })?.0)
 }
 
 /// The policy of witnesses stands beside the log, so that whoever reads its files knows which checkpoints count.

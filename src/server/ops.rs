@@ -46,12 +46,23 @@ pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
 fn answer(path: &str, shared: &Shared) -> Response<Full<Bytes>> {
     let (status, text) = match path {
         "/healthz" => (StatusCode::OK, "alive\n".to_owned()),
-        "/readyz" if shared.log.is_writable() => (StatusCode::OK, "ready\n".to_owned()),
-        "/readyz" => (StatusCode::SERVICE_UNAVAILABLE, "the exchange log cannot be written\n".to_owned()),
+        "/readyz" => ready(shared),
         "/metrics" => (StatusCode::OK, shared.metrics_text()),
         _ => (StatusCode::NOT_FOUND, "healthz, readyz or metrics\n".to_owned()),
     };
     let mut answer = Response::new(Full::new(Bytes::from(text)));
     *answer.status_mut() = status;
     answer
+}
+
+/// Whether the gateway can do its work; if not, why, one reason a line.
+fn ready(shared: &Shared) -> (StatusCode, String) {
+    let mut faults = shared.readiness.faults();
+    if !shared.log.is_writable() {
+        faults.push("the exchange log cannot be written".to_owned());
+    }
+    match faults.as_slice() {
+        [] => (StatusCode::OK, "ready\n".to_owned()),
+        faults => (StatusCode::SERVICE_UNAVAILABLE, faults.join("\n") + "\n"),
+    }
 }

@@ -3,6 +3,7 @@
 
 use super::expiry::Expiry;
 use super::infra::Infra;
+use super::readiness::Part;
 use super::shared::{Served, Shared};
 use super::{StartError, thread};
 use crate::admin::Admin;
@@ -29,6 +30,9 @@ use tonic_health::server::HealthReporter;
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Every how-manieth time the other files are looked at: there may be thousands.
 const ALL_FILES: u64 = 5;
+/// Every how-manieth time files of TLS that were not taken are tried again: what was wrong may have been a right to read, or
+/// the time.
+const TRY_AGAIN: u64 = 25;
 
 /// Loads anew what can change while the gateway runs.
 pub(super) struct Reloader {
@@ -45,6 +49,8 @@ pub(super) struct Reloader {
     pub contracts: Arc<ArcSwap<ContractSet>>,
     /// What the files looked like when they were last taken.
     pub files: Mutex<Stamp>,
+    /// Held while anything is loaded anew: one load at a time.
+    pub loading: Mutex<()>,
 }
 
 /// A change as its entry has it.
@@ -56,28 +62,61 @@ fn logged(change: registry::Change) -> entry::Change {
 pub(super) type Stamp = BTreeMap<PathBuf, (u64, Option<SystemTime>)>;
 
 impl Reloader {
-    /// Reads contracts, connections and certificates again.
+    /// Reads contracts, connections and certificates again. What callers are let in by does not wait for the rest to be in
+    /// order: a revocation counts even while the entry of a source is wrong.
     pub(super) fn reload(&self) -> Result<(), StartError> {
+        let _alone = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
+        let gate = self.load_gate();
+        let rest = self.load_catalogue();
+        if let (Err(_), Err(error)) = (&gate, &rest) {
+            tracing::error!(%error, "the configuration was not taken; what runs stays");
+        }
+        gate.and(rest)
+    }
+
+    fn load_catalogue(&self) -> Result<(), StartError> {
         let catalogue = self.config.catalogue()?;
-        let gate = Gate::load(&self.config.tls)?;
         let infra = Infra::new(&self.health, self.admin.clone(), self.audit.clone(), &catalogue.contracts)
             .ok_or(StartError::Reflection)?;
         let served = Served::following(&self.served.borrow(), catalogue);
         self.contracts.store(Arc::new(served.catalogue.contracts.clone()));
-        self.gate.send_replace(Arc::new(gate));
         self.infra.send_replace(Arc::new(infra));
         let served = Arc::new(served);
         self.shared.served.store(served.clone());
         self.served.send_replace(served);
-        tracing::info!("contracts, connections and certificates were loaded anew");
+        tracing::info!("contracts and connections were loaded anew");
         Ok(())
     }
 
     /// Reads what callers are let in by: connections to sources are kept when only a revocation list is new.
     fn reload_gate(&self) -> Result<(), StartError> {
-        self.gate.send_replace(Arc::new(Gate::load(&self.config.tls)?));
-        tracing::info!("the gateway's certificate, CAs and revocation lists were loaded anew");
-        Ok(())
+        let _alone = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
+        self.load_gate()
+    }
+
+    /// What cannot be read does not take the place of what was loaded last, and readiness says so.
+    fn load_gate(&self) -> Result<(), StartError> {
+        let before = self.gate.borrow().clone();
+        match before.reload(&self.config.tls) {
+            Ok(gate) => {
+                self.gate.send_replace(Arc::new(gate));
+                self.shared.readiness.set(Part::TlsFiles, Vec::new());
+                self.look_at_gate();
+                tracing::info!("the gateway's certificate, CAs and revocation lists were loaded anew");
+                Ok(())
+            }
+            Err(fault) => {
+                let reason = format!("{fault} (what was loaded before it stays in force)");
+                self.shared.readiness.set(Part::TlsFiles, vec![reason]);
+                Err(fault.into())
+            }
+        }
+    }
+
+    /// Says what of TLS cannot work, as it is in force now.
+    fn look_at_gate(&self) {
+        let faults = self.gate.borrow().faults(crate::registry::now());
+        self.shared.readiness.set(Part::Tls, faults);
     }
 
     pub(super) fn follow_registry(&self) {
@@ -131,7 +170,8 @@ impl Reloader {
         }
     }
 
-    fn follow_files(&self, all: bool) {
+    /// Which of the files are others than before.
+    fn changed_files(&self, all: bool) -> Option<Load> {
         let mut known = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         let served = self.served.borrow().clone();
         let named = &served.catalogue.files;
@@ -147,11 +187,10 @@ impl Reloader {
             behind |= *known != now;
             *known = now;
         }
-        drop(known);
-        if behind {
-            self.reload_or_tell(Self::reload);
-        } else if at_the_gate {
-            self.reload_or_tell(Self::reload_gate);
+        match (behind, at_the_gate) {
+            (true, _) => Some(Reloader::reload),
+            (false, true) => Some(Reloader::reload_gate),
+            (false, false) => None,
         }
     }
 
@@ -162,12 +201,22 @@ impl Reloader {
         files
     }
 
-    fn reload_or_tell(&self, reload: impl FnOnce(&Self) -> Result<(), StartError>) {
-        if let Err(error) = reload(self) {
+    fn reload_or_tell(&self, load: Load) {
+        if let Err(error) = load(self) {
             tracing::error!(%error, "the configuration was not taken; what runs stays");
         }
     }
+
+    /// Loads on a thread of its own: a revocation list may have hundreds of thousands of entries, and neither calls nor the
+    /// registry wait for it.
+    fn load_aside(self: &Arc<Self>, load: Load) {
+        let reloader = self.clone();
+        tokio::task::spawn_blocking(move || reloader.reload_or_tell(load));
+    }
 }
+
+/// What is loaded anew.
+type Load = fn(&Reloader) -> Result<(), StartError>;
 
 /// Looks at every file that a reload would read.
 pub(super) fn stamp(config: &Config, named: &[PathBuf]) -> Stamp {
@@ -203,20 +252,21 @@ fn walk(folder: &Path, depth: usize, found: &mut Stamp) {
     }
 }
 
-/// Fetches the published revocation list again and again; its file is followed like any other.
-async fn follow_list(mut fetcher: CrlFetcher) {
+/// Fetches the revocation lists of a URL again and again, and has them loaded.
+async fn follow_lists(mut fetcher: CrlFetcher, reloader: Arc<Reloader>) {
     let mut tick = tokio::time::interval(fetcher.every());
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut told = None;
     loop {
         tick.tick().await;
-        match fetcher.fetch().await {
-            Ok(replaced) => {
-                told = None;
-                if replaced {
-                    tracing::info!("a new revocation list was fetched");
-                }
-            }
+        let (replaced, taken) = fetcher.fetch().await;
+        reloader.shared.metrics.list_fetched(&fetcher.url().to_string(), taken.is_ok());
+        if replaced {
+            tracing::info!(url = %fetcher.url(), "a new revocation list was fetched");
+            reloader.load_aside(Reloader::reload_gate);
+        }
+        match taken {
+            Ok(()) => told = None,
             // Once for each kind of trouble, not twice a second.
             Err(error) if told.as_ref() == Some(&error) => {}
             Err(error) => {
@@ -230,13 +280,14 @@ async fn follow_list(mut fetcher: CrlFetcher) {
 /// Starts the control plane's thread: it never shares a thread with calls.
 pub(super) fn spawn(
     reloader: Arc<Reloader>,
-    crl: Option<CrlFetcher>,
+    lists: Vec<CrlFetcher>,
     ops: Option<std::net::TcpListener>,
     stop: CancellationToken,
 ) -> Result<JoinHandle<()>, StartError> {
     thread::spawn("control", move || async move {
-        if let Some(fetcher) = crl {
-            tokio::spawn(follow_list(fetcher));
+        reloader.look_at_gate();
+        for fetcher in lists {
+            tokio::spawn(follow_lists(fetcher, reloader.clone()));
         }
         tokio::spawn(super::health::check_endpoints(reloader.shared.clone()));
         if let Some(listener) = ops {
@@ -258,15 +309,24 @@ pub(super) fn spawn(
                     reloader.keep_usage();
                     turn += 1;
                     let all = turn % ALL_FILES == 0;
-                    reloader.follow_files(all);
+                    match reloader.changed_files(all) {
+                        Some(load) => reloader.load_aside(load),
+                        None if turn % TRY_AGAIN == 0 && reloader.shared.readiness.is_at_fault(Part::TlsFiles) => {
+                            let again = reloader.clone();
+                            // It is told once for each kind of trouble.
+                            tokio::task::spawn_blocking(move || again.reload_gate());
+                        }
+                        None => {}
+                    }
                     if all {
                         reloader.shared.refusals.tell_left_out(false);
                     }
                     if all || turn == 1 {
+                        reloader.look_at_gate();
                         expiry.look(&reloader.certificates(), &reloader.shared);
                     }
                 }
-                _ = asked => reloader.reload_or_tell(Reloader::reload),
+                _ = asked => reloader.load_aside(Reloader::reload),
                 () = stop.cancelled() => break,
             }
         }

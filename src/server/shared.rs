@@ -2,6 +2,7 @@
 //! plane swaps as a whole.
 
 use super::asking::shadow_places;
+use super::readiness::{Part, Readiness};
 use crate::access::limits::Limits;
 use crate::access::refusals::RefusalLog;
 use crate::access::token::TokenChecker;
@@ -49,6 +50,8 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// Logs what is refused before a right is found.
     pub refusals: Arc<RefusalLog>,
+    /// What keeps it from doing its work.
+    pub readiness: Readiness,
     /// What is served, to be told of.
     pub served: ArcSwap<Served>,
     /// Places for reads that a second hub is asked for, too.
@@ -77,6 +80,7 @@ impl Shared {
             log,
             pseudonyms,
             metrics,
+            readiness: Readiness::default(),
             served: ArcSwap::default(),
             shadowed: shadow_places(),
             max_message: config.listen.max_message,
@@ -103,6 +107,9 @@ impl Shared {
     /// The metrics, with how breakers and endpoints stand at this moment.
     pub fn metrics_text(&self) -> String {
         let served = self.served.load();
+        for part in Part::ALL {
+            self.metrics.faults(part.label(), self.readiness.count(part) as i64);
+        }
         for (name, (_, guard)) in &served.guards {
             self.metrics.breaker(name, guard.breaker_state() as i64);
             self.metrics.places(name, guard.places() as i64);

@@ -85,6 +85,16 @@ struct LeftOut {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Published {
+    url: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PartOf {
+    part: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Certificate {
     file: String,
 }
@@ -96,6 +106,8 @@ pub struct Metrics {
     seconds: Family<Source, Histogram>,
     source_seconds: Family<Source, Histogram>,
     certificates: Family<Certificate, Gauge>,
+    faults: Family<PartOf, Gauge>,
+    lists: Family<Published, Gauge>,
     breakers: Family<Source, Gauge>,
     places: Family<Source, Gauge>,
     streams: Family<Source, Gauge>,
@@ -127,6 +139,11 @@ impl Default for Metrics {
         let certificates = Family::<Certificate, Gauge>::default();
         let help = "When a certificate ends, Unix time";
         registry.register("certificate_end_seconds", help, certificates.clone());
+        let faults = Family::<PartOf, Gauge>::default();
+        registry.register("faults", "What keeps the gateway from being ready, by part", faults.clone());
+        let lists = Family::<Published, Gauge>::default();
+        let help = "Whether the last answer of a URL with revocation lists was taken";
+        registry.register("revocation_list_fetched", help, lists.clone());
         let breakers = Family::<Source, Gauge>::default();
         registry.register(
             "breaker_state",
@@ -170,6 +187,8 @@ impl Default for Metrics {
             seconds,
             source_seconds,
             certificates,
+            faults,
+            lists,
             breakers,
             places,
             streams,
@@ -250,6 +269,16 @@ impl Metrics {
     pub fn work(&self, pool: &'static str) -> WorkMetrics {
         let under_way = self.work_under_way.get_or_create(&Pool { pool }).clone();
         WorkMetrics { under_way, refused: self.work_refused.get_or_create(&Pool { pool }).clone() }
+    }
+
+    /// Counts what is wrong with a part of the gateway.
+    pub fn faults(&self, part: &'static str, count: i64) {
+        self.faults.get_or_create(&PartOf { part }).set(count);
+    }
+
+    /// Tells whether the last answer of a URL with revocation lists was taken.
+    pub fn list_fetched(&self, url: &str, taken: bool) {
+        self.lists.get_or_create(&Published { url: url.to_owned() }).set(i64::from(taken));
     }
 
     /// Tells how a source's breaker stands.

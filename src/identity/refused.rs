@@ -1,0 +1,217 @@
+//! Why a handshake is refused, and whose certificate it was: for the log, the entry and the metric.
+
+use super::Thumbprint;
+use crate::hex::hex;
+use rustls::CertificateError;
+use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::public_key::PublicKey;
+
+/// Most characters of a name that are written down: it is the peer's own text.
+const MAX_NAME: usize = 200;
+/// Most characters of a serial number: 20 bytes (RFC 5280, section 4.1.2.2) in hexadecimal, and some that break the rule.
+const MAX_SERIAL: usize = 64;
+/// Smallest RSA key in bits.
+const MIN_RSA_BITS: usize = 2_048;
+
+macro_rules! causes {
+    ($($(#[$doc:meta])* $name:ident, $label:literal, $text:literal;)*) => {
+        /// Why a handshake is refused. The labels are a fixed set.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Cause { $($(#[$doc])* $name,)* }
+
+        impl Cause {
+            /// Every cause.
+            pub const ALL: &[Cause] = &[$(Cause::$name,)*];
+
+            /// As it stands in the metric and in the entry.
+            pub fn label(self) -> &'static str { match self { $(Cause::$name => $label,)* } }
+
+            /// What is wrong, in words.
+            pub fn text(self) -> &'static str { match self { $(Cause::$name => $text,)* } }
+        }
+    };
+}
+
+causes! {
+    /// A certificate is required.
+    NoCertificate, "no_certificate", "the peer showed no certificate";
+    /// Its issuer is none of the CAs, or another key of the same name.
+    UnknownIssuer, "unknown_issuer", "no CA in client_ca has signed the certificate";
+    /// Its time is over, or its CA's.
+    Expired, "expired", "the certificate has expired";
+    /// Its time has not begun.
+    NotYetValid, "not_yet_valid", "the certificate is not valid yet";
+    /// It is on its issuer's list.
+    Revoked, "revoked", "the certificate is revoked";
+    /// Its issuer has no list here.
+    NoRevocationList, "no_revocation_list", "there is no revocation list of the certificate's issuer";
+    /// The list's time is over, or has not begun.
+    RevocationListOutOfDate, "revocation_list_out_of_date", "the revocation list of the certificate's issuer is out of date";
+    /// A key or a signature that is not believed.
+    WeakKey, "weak_key", "a key or a signature algorithm is too weak or not known";
+    /// It is for something else.
+    WrongUsage, "wrong_usage", "the certificate is not for a client, or its chain not for clients";
+    /// It cannot be read.
+    Malformed, "malformed_certificate", "the certificate cannot be read";
+    /// The peer does not hold the certificate's key.
+    BadSignature, "bad_signature", "the peer has not proved that it holds the certificate's key";
+    /// Another protocol.
+    NotTls, "not_tls", "the peer does not speak TLS";
+    /// No TLS version, cipher or group in common.
+    NoCommonVersion, "no_common_version", "the peer and the gateway have no TLS version, cipher or group in common";
+    /// No application protocol in common (ALPN).
+    NoCommonProtocol, "no_common_protocol", "the peer asks for no application protocol that is served here (ALPN)";
+    /// The peer ended it with an alert: it may not believe the gateway's certificate.
+    PeerAlert, "peer_alert", "the peer ended the handshake with an alert";
+    /// The peer went away.
+    Closed, "closed", "the peer closed the connection in the handshake";
+    /// It took too long.
+    Timeout, "timeout", "the handshake took too long";
+    /// TLS, but against its rules.
+    Protocol, "protocol_error", "the peer broke the rules of TLS";
+}
+
+/// A certificate that was shown, as its holder wrote it: nothing here is believed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shown {
+    /// Subject, bounded, without control characters.
+    pub subject: String,
+    /// Serial number, hexadecimal.
+    pub serial: String,
+    /// Issuer, bounded, without control characters.
+    pub issuer: String,
+    /// SHA-256.
+    pub thumbprint: Thumbprint,
+}
+
+impl Shown {
+    /// What can be read of a certificate.
+    pub fn of(der: &[u8]) -> Self {
+        let thumbprint = Thumbprint::of(der);
+        match X509Certificate::from_der(der) {
+            Ok((_, read)) => Shown {
+                subject: plain(&read.subject().to_string(), MAX_NAME),
+                serial: plain(&hex(read.raw_serial()), MAX_SERIAL),
+                issuer: plain(&read.issuer().to_string(), MAX_NAME),
+                thumbprint,
+            },
+            Err(_) => Shown { subject: String::new(), serial: String::new(), issuer: String::new(), thumbprint },
+        }
+    }
+}
+
+/// Foreign text for a log: bounded, and without characters that would end a line, steer a terminal or turn the text around.
+pub fn plain(text: &str, most: usize) -> String {
+    let steers = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+    };
+    let mut out: String = text.chars().take(most).map(|c| if steers(c) { '\u{fffd}' } else { c }).collect();
+    if text.chars().nth(most).is_some() {
+        out.push('…');
+    }
+    out
+}
+
+/// A refused handshake.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// Why.
+    pub cause: Cause,
+    /// The certificate that it is about, where one was shown: the peer's, or one above it.
+    pub shown: Option<Box<Shown>>,
+}
+
+impl Refused {
+    /// For this cause, without a certificate.
+    pub fn plain(cause: Cause) -> Self {
+        Refused { cause, shown: None }
+    }
+
+    /// For this cause, about this certificate.
+    pub fn about(cause: Cause, der: &[u8]) -> Self {
+        Refused { cause, shown: Some(Box::new(Shown::of(der))) }
+    }
+
+    /// The error that makes the peer see the right alert.
+    pub fn error(&self) -> rustls::Error {
+        let error = match self.cause {
+            Cause::UnknownIssuer => CertificateError::UnknownIssuer,
+            Cause::Expired => CertificateError::Expired,
+            Cause::NotYetValid => CertificateError::NotValidYet,
+            Cause::Revoked => CertificateError::Revoked,
+            Cause::NoRevocationList => CertificateError::UnknownRevocationStatus,
+            Cause::RevocationListOutOfDate => CertificateError::ExpiredRevocationList,
+            Cause::WeakKey | Cause::BadSignature => CertificateError::BadSignature,
+            Cause::WrongUsage => CertificateError::InvalidPurpose,
+            _ => CertificateError::BadEncoding,
+        };
+        rustls::Error::InvalidCertificate(error)
+    }
+
+    /// What an error of the handshake means; `shown` is what the verifier noted of the certificate, if it came so far.
+    pub fn of(error: &std::io::Error, noted: Option<Refused>) -> Self {
+        if let Some(noted) = noted {
+            return noted;
+        }
+        let Some(error) = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>()) else {
+            return Refused::plain(Cause::Closed);
+        };
+        Refused::plain(match error {
+            rustls::Error::NoCertificatesPresented => Cause::NoCertificate,
+            rustls::Error::InvalidMessage(
+                rustls::InvalidMessage::InvalidContentType
+                | rustls::InvalidMessage::UnknownProtocolVersion
+                | rustls::InvalidMessage::MessageTooLarge
+                | rustls::InvalidMessage::InvalidEmptyPayload,
+            ) => Cause::NotTls,
+            rustls::Error::PeerIncompatible(_) => Cause::NoCommonVersion,
+            rustls::Error::NoApplicationProtocol => Cause::NoCommonProtocol,
+            rustls::Error::AlertReceived(_) => Cause::PeerAlert,
+            rustls::Error::InvalidCertificate(_) => Cause::Malformed,
+            _ => Cause::Protocol,
+        })
+    }
+}
+
+/// Whether a certificate's key or signature is of a kind that is not believed, however valid.
+pub fn is_weak(der: &[u8]) -> bool {
+    let Ok((_, read)) = X509Certificate::from_der(der) else { return false };
+    // MD2, MD5 and SHA-1 with RSA; SHA-1 with ECDSA and DSA.
+    const OLD: [&str; 5] = [
+        "1.2.840.113549.1.1.2",
+        "1.2.840.113549.1.1.4",
+        "1.2.840.113549.1.1.5",
+        "1.2.840.10045.4.1",
+        "1.2.840.10040.4.3",
+    ];
+    let small = match read.public_key().parsed() {
+        Ok(PublicKey::RSA(key)) => key.key_size() < MIN_RSA_BITS,
+        Ok(PublicKey::DSA(_)) => true,
+        _ => false,
+    };
+    small || OLD.contains(&read.signature_algorithm.algorithm.to_id_string().as_str())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn t7_foreign_text_is_bounded_and_cannot_forge_a_line_of_the_log() {
+        assert_eq!(plain("CN=shop", 200), "CN=shop");
+        assert_eq!(
+            plain("a\nb\r\u{1b}[2Jc\u{202e}d\u{2028}e", 200),
+            "a\u{fffd}b\u{fffd}\u{fffd}[2Jc\u{fffd}d\u{fffd}e"
+        );
+        assert_eq!(plain(&"x".repeat(10_000), 200).chars().count(), 201);
+        assert_eq!(plain(&"ế".repeat(200), 200), "ế".repeat(200));
+    }
+
+    #[test]
+    fn t7_labels_are_told_apart() {
+        let labels: std::collections::BTreeSet<&str> = Cause::ALL.iter().map(|cause| cause.label()).collect();
+        assert_eq!(labels.len(), Cause::ALL.len());
+    }
+}

@@ -1,0 +1,63 @@
+//! What keeps a gateway from doing its work, by part: `/readyz` names it, the metric `ndxp_faults` counts it, and the log
+//! says so when it comes and when it goes.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+/// A part of the gateway that may be at fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// Certificates, CAs and revocation lists in force.
+    Tls,
+    /// Their files, which were not taken when they changed.
+    TlsFiles,
+}
+
+impl Part {
+    /// Every part.
+    pub const ALL: [Part; 2] = [Part::Tls, Part::TlsFiles];
+
+    /// Its name in the metric.
+    pub fn label(self) -> &'static str {
+        match self {
+            Part::Tls => "tls",
+            Part::TlsFiles => "tls_files",
+        }
+    }
+}
+
+/// What is wrong at this moment. Written by the control plane alone.
+#[derive(Debug, Default)]
+pub struct Readiness(Mutex<BTreeMap<Part, Vec<String>>>);
+
+impl Readiness {
+    /// Says what is wrong with a part; nothing: it is in order.
+    pub fn set(&self, part: Part, faults: Vec<String>) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = all.insert(part, faults.clone()).unwrap_or_default();
+        drop(all);
+        for fault in faults.iter().filter(|fault| !before.contains(fault)) {
+            tracing::error!(part = part.label(), "not ready: {fault}");
+        }
+        if faults.is_empty() && !before.is_empty() {
+            tracing::info!(part = part.label(), "in order again");
+        }
+    }
+
+    /// Everything that is wrong.
+    pub fn faults(&self) -> Vec<String> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.values().flatten().cloned().collect()
+    }
+
+    /// Whether a part is at fault.
+    pub fn is_at_fault(&self, part: Part) -> bool {
+        self.count(part) > 0
+    }
+
+    /// How much is wrong with a part.
+    pub fn count(&self, part: Part) -> usize {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.get(&part).map_or(0, Vec::len)
+    }
+}
