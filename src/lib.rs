@@ -14,6 +14,7 @@ pub mod caller;
 pub mod cli;
 pub mod config;
 pub mod contract;
+pub mod deadline;
 pub mod drivers;
 pub mod exchange_log;
 pub mod frame;

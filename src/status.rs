@@ -99,6 +99,8 @@ reasons! {
     ExchangeLogUnavailable, "EXCHANGE_LOG_UNAVAILABLE", Unavailable, "The exchange log cannot be written; nothing leaves unlogged.", "Không ghi được nhật ký; không dữ liệu nào rời cổng.";
     /// The source took too long.
     SourceTimeout, "SOURCE_TIMEOUT", DeadlineExceeded, "The source took too long.", "Nguồn dữ liệu trả lời quá chậm.";
+    /// The caller's own deadline passed; what became of the call at the source is not known.
+    CallerDeadline, "CALLER_DEADLINE", DeadlineExceeded, "Your own deadline passed before the source had the operation's time: give the call longer.", "Đã hết thời hạn do bên gọi đặt: hãy đặt thời hạn dài hơn.";
     /// The source's answer is not what its contract says.
     SourceProtocolError, "SOURCE_PROTOCOL_ERROR", Internal, "The source's answer is not what its contract says.", "Câu trả lời của nguồn không đúng hợp đồng.";
     /// The source refused the gateway's credentials.
@@ -125,11 +127,112 @@ reasons! {
     Cancelled, "CANCELLED_BY_CALLER", Cancelled, "The caller cancelled the call.", "Bên gọi đã hủy yêu cầu.";
 }
 
+/// Whose fault it is that an exchange did not succeed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Fault {
+    /// The caller's: who it is, what it may, what it sent, or how long it waited.
+    Caller,
+    /// The gateway's own, or that of its configuration and its operator.
+    Gateway,
+    /// The hub's, or the network's between here and the source.
+    Hub,
+    /// The source's.
+    Source,
+}
+
+impl Fault {
+    /// As it stands in `ErrorInfo`, log entry and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Fault::Caller => "caller",
+            Fault::Gateway => "gateway",
+            Fault::Hub => "hub",
+            Fault::Source => "source",
+        }
+    }
+}
+
+impl Reason {
+    /// Whose fault it is where nothing more is known. Of what happened at or on the way to a source, `drivers::SourceError::blame`
+    /// knows more.
+    pub fn fault(self) -> Fault {
+        match self {
+            Reason::TokenMissing
+            | Reason::TokenMalformed
+            | Reason::TokenInvalid
+            | Reason::TokenExpired
+            | Reason::TokenNotYetValid
+            | Reason::TokenRevoked
+            | Reason::ClientSuspended
+            | Reason::ClientUnknown
+            | Reason::GrantTypeUnsupported
+            | Reason::CertificateAmbiguous
+            | Reason::CompressionFlagInvalid
+            | Reason::RequestTimeout
+            | Reason::TokenNotBound
+            | Reason::ScopeNotGranted
+            | Reason::PurposeRequired
+            | Reason::PurposeNotGranted
+            | Reason::OfficialRequired
+            | Reason::RateLimited
+            | Reason::QuotaExceeded
+            | Reason::FieldInvalid
+            | Reason::RequestMalformed
+            | Reason::MessageTooLarge
+            | Reason::EncodingUnsupported
+            | Reason::ProtocolUnsupported
+            | Reason::OperationUnknown
+            | Reason::RecordNotFound
+            | Reason::SourceRejected
+            | Reason::CallerDeadline
+            | Reason::StaffUnknown
+            | Reason::RoleMissing
+            | Reason::ObjectUnknown
+            | Reason::ObjectExists
+            | Reason::HandshakeFailed
+            | Reason::CertificateRevoked
+            | Reason::Cancelled => Fault::Caller,
+            Reason::GatewayOverloaded
+            | Reason::AdministrationBusy
+            | Reason::GatewayEnding
+            | Reason::ExchangeLogUnavailable
+            | Reason::RegistryUnavailable
+            | Reason::SourceCredentialsRefused => Fault::Gateway,
+            Reason::SourceUnavailable
+            | Reason::SourceCircuitOpen
+            | Reason::SourceTimeout
+            | Reason::SourceProtocolError => Fault::Source,
+        }
+    }
+}
+
+/// What a call tells of the health of its source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SourceHealth {
+    /// It answered, be it with a refusal.
+    Answered,
+    /// It failed, or let the operation's own time pass: perhaps only at this operation.
+    Failed,
+    /// It cannot be reached, whatever is called.
+    Unreachable,
+    /// Nothing: the call ended by its caller, or in the gateway.
+    Unknown,
+}
+
+impl SourceHealth {
+    /// Whether it is ill.
+    pub fn is_ill(self) -> bool {
+        matches!(self, SourceHealth::Failed | SourceHealth::Unreachable)
+    }
+}
+
 /// A refusal or failure on its way to the caller. Never holds a secret or anybody's data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     /// Why.
     pub reason: Reason,
+    /// Whose fault it is.
+    pub fault: Fault,
     /// What more can be said, in English: field paths and rules, never values.
     pub detail: String,
     /// Violations by field, for `BadRequest`.
@@ -142,7 +245,8 @@ pub struct Refusal {
 
 impl From<Reason> for Refusal {
     fn from(reason: Reason) -> Self {
-        Refusal { reason, detail: String::new(), violations: Vec::new(), retry_after: None, source_code: None }
+        let fault = reason.fault();
+        Refusal { reason, fault, detail: String::new(), violations: Vec::new(), retry_after: None, source_code: None }
     }
 }
 
@@ -169,6 +273,7 @@ impl Refusal {
         if !exchange_id.is_empty() {
             metadata.insert("exchange_id".into(), exchange_id.into());
         }
+        metadata.insert("fault".into(), self.fault.as_str().into());
         if let Some(code) = &self.source_code {
             metadata.insert("source_code".into(), code.clone());
         }

@@ -173,7 +173,7 @@ async fn a_source_that_answers_nonsense_harms_nobody() {
             let metadata = [("ndxp-purpose", "1.004222"), ("ndxp-official", "CB1"), ("grpc-timeout", "400m")];
             let told = actor.raw(path, &metadata, vec![message]).await.unwrap();
             stage.sandbox.faults.clear(source);
-            assert_eq!(told.reason(), "SOURCE_TIMEOUT", "{source}, {kind:?}: {:?}", told.answered.status);
+            assert_eq!(told.reason(), "CALLER_DEADLINE", "{source}, {kind:?}: {:?}", told.answered.status);
         }
     }
     for (_, path, request) in &calls {

@@ -164,7 +164,7 @@ async fn whatever_happens_to(source: &str, path: &str, request: impl Fn(&Provinc
         let known = [
             "",
             "SOURCE_UNAVAILABLE",
-            "SOURCE_TIMEOUT",
+            "CALLER_DEADLINE",
             "SOURCE_PROTOCOL_ERROR",
             "GATEWAY_OVERLOADED",
             "RECORD_NOT_FOUND",

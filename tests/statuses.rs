@@ -186,7 +186,7 @@ async fn sources_that_fail() {
         tokio::time::sleep(Duration::from_millis(100)).await;
         actor.call(ENTERPRISE, code(&stage)).await
     });
-    refused(&stage, &slow.unwrap(), Reason::SourceTimeout);
+    refused(&stage, &slow.unwrap(), Reason::CallerDeadline);
     refused(&stage, &crowded, Reason::GatewayOverloaded);
     stage.verify();
 }

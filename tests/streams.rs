@@ -258,7 +258,7 @@ async fn who_goes_away_is_gone_at_the_source() {
     drop(gateway);
     let reasons: Vec<String> = support::entries(&outside.config.data).into_iter().map(|one| one.entry.reason).collect();
     assert_eq!(reasons.iter().filter(|reason| *reason == "CANCELLED_BY_CALLER").count(), 2, "{reasons:?}");
-    assert_eq!(reasons.iter().filter(|reason| *reason == "SOURCE_TIMEOUT").count(), 1, "{reasons:?}");
+    assert_eq!(reasons.iter().filter(|reason| *reason == "CALLER_DEADLINE").count(), 1, "{reasons:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

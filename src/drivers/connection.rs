@@ -78,6 +78,6 @@ pub struct Connection {
 impl Connection {
     /// The proof for one request to `path` below the endpoint.
     pub async fn prove(&self, path: &str) -> Result<Proof, SourceError> {
-        self.credentials.prove(&self.login, &self.endpoint, path).await
+        self.credentials.prove(&self.login, &self.endpoint, path).await.map_err(SourceError::of_the_hub)
     }
 }

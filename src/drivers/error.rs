@@ -5,15 +5,24 @@ use crate::contract::map::outcome::{Verdict, shorten};
 use crate::contract::options::Meaning;
 use crate::contract::validate::Violation;
 use crate::frame::FrameError;
-use crate::status::{Reason, Refusal};
+use crate::status::{Fault, Reason, Refusal, SourceHealth};
 use std::time::Duration;
 
 /// What went wrong at or on the way to a source. Never holds an answer's values.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum SourceError {
-    /// It cannot be reached, or the connection broke.
+    /// There is no connection to it.
     #[error("the source cannot be reached: {0}")]
+    Unreachable(&'static str),
+    /// The connection broke, or what lies on the way failed: this call, perhaps no other.
+    #[error("the way to the source failed: {0}")]
+    Broken(&'static str),
+    /// It answered that it failed.
+    #[error("the source failed: {0}")]
     Unavailable(&'static str),
+    /// Its connection entry, its contract or the gateway is at fault: it was not asked.
+    #[error("the source cannot be asked: {0}")]
+    Unasked(&'static str),
     /// It says that it is busy.
     #[error("the source is busy")]
     Busy {
@@ -22,12 +31,27 @@ pub enum SourceError {
         /// When it wants to be asked again.
         retry_after: Option<Duration>,
     },
-    /// It took too long.
+    /// It says that the gateway asks too much of it.
+    #[error("the source limits how much it is asked")]
+    Limited {
+        /// Its own code.
+        code: String,
+        /// When it wants to be asked again.
+        retry_after: Option<Duration>,
+    },
+    /// It let the operation's own time pass.
     #[error("the source took too long")]
     Timeout,
-    /// Its answer is not what the contract says.
+    /// The caller's own deadline passed before.
+    #[error("the caller's own deadline passed")]
+    CallerDeadline,
+    /// Its answer as a whole is not what the contract says.
     #[error("the source's answer is not what its contract says: {0}")]
     Protocol(String),
+    /// Its answer to this request is not what the contract says: one record, or a size; or the operation is not there. It answers
+    /// others.
+    #[error("the source's answer is not what its contract says: {0}")]
+    Unreadable(String),
     /// It refused our credentials.
     #[error("the source refused the gateway's credentials")]
     CredentialsRefused(String),
@@ -59,19 +83,67 @@ impl From<MapError> for SourceError {
         match error {
             MapError::Request { .. } => SourceError::Request(error),
             // A missing setting is ours to mend, but the caller can only know that the source is not to be had.
-            MapError::SettingMissing(_) => SourceError::Unavailable("its connection entry lacks a setting"),
-            MapError::Answer { .. } => SourceError::Protocol(error.to_string()),
+            MapError::SettingMissing(_) => SourceError::Unasked("its connection entry lacks a setting"),
+            MapError::Answer { .. } => SourceError::Unreadable(error.to_string()),
         }
     }
 }
 
+/// What an error means: the reason that the caller is told, whose fault it is, and what it tells of the source's health.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Blame {
+    /// What the caller is told.
+    pub reason: Reason,
+    /// Whose fault it is.
+    pub fault: Fault,
+    /// What breaker, bound, endpoints and hubs count.
+    pub health: SourceHealth,
+}
+
 impl SourceError {
+    /// The one place in which it is decided whose fault an error is, and whether it counts against the source. Ill health is: no
+    /// connection, a connection that breaks, the operation's own time used up, an answer that says that the source failed or is
+    /// busy, and one that is nothing of its contract as a whole.
+    pub fn blame(&self) -> Blame {
+        use SourceHealth::{Answered, Failed, Unknown, Unreachable};
+        let (reason, fault, health) = match self {
+            SourceError::Unreachable(_) => (Reason::SourceUnavailable, Fault::Hub, Unreachable),
+            SourceError::Broken(_) => (Reason::SourceUnavailable, Fault::Hub, Failed),
+            SourceError::Unavailable(_) | SourceError::Busy { .. } => {
+                (Reason::SourceUnavailable, Fault::Source, Failed)
+            }
+            // How much is asked is up to callers.
+            SourceError::Limited { .. } => (Reason::SourceUnavailable, Fault::Source, Answered),
+            SourceError::Unasked(_) => (Reason::SourceUnavailable, Fault::Gateway, Unknown),
+            SourceError::Timeout => (Reason::SourceTimeout, Fault::Source, Failed),
+            SourceError::CallerDeadline => (Reason::CallerDeadline, Fault::Caller, Unknown),
+            SourceError::Protocol(_) => (Reason::SourceProtocolError, Fault::Source, Failed),
+            SourceError::Unreadable(_) => (Reason::SourceProtocolError, Fault::Source, Answered),
+            SourceError::CredentialsRefused(_) => (Reason::SourceCredentialsRefused, Fault::Gateway, Answered),
+            SourceError::NotFound(_) => (Reason::RecordNotFound, Fault::Caller, Answered),
+            SourceError::Rejected(_) => (Reason::SourceRejected, Fault::Caller, Answered),
+            SourceError::Request(MapError::Request { .. }) | SourceError::CallerMessage(_) => {
+                (Reason::FieldInvalid, Fault::Caller, Unknown)
+            }
+            SourceError::Request(_) => (Reason::SourceUnavailable, Fault::Gateway, Unknown),
+            SourceError::Caller(error) => (Refusal::from(*error).reason, Fault::Caller, Unknown),
+            SourceError::LogUnavailable => (Reason::ExchangeLogUnavailable, Fault::Gateway, Unknown),
+            SourceError::NotAsked(refusal) => (refusal.reason, refusal.fault, Unknown),
+        };
+        Blame { reason, fault, health }
+    }
+
+    /// What a result tells of the source's health.
+    pub fn health<T>(result: &Result<T, SourceError>) -> SourceHealth {
+        result.as_ref().err().map_or(SourceHealth::Answered, |error| error.blame().health)
+    }
+
     /// Whether a read may be tried again, and when the source wants to be asked: it could not be reached, the connection
     /// broke, or it said that it is busy.
     pub fn retry(&self) -> Option<Option<Duration>> {
         match self {
-            SourceError::Unavailable(_) => Some(None),
-            SourceError::Busy { retry_after, .. } => Some(*retry_after),
+            SourceError::Unreachable(_) | SourceError::Broken(_) | SourceError::Unavailable(_) => Some(None),
+            SourceError::Busy { retry_after, .. } | SourceError::Limited { retry_after, .. } => Some(*retry_after),
             _ => None,
         }
     }
@@ -81,38 +153,46 @@ impl SourceError {
         self.retry().is_some() || matches!(self, SourceError::Timeout | SourceError::NotAsked(_))
     }
 
-    /// Whether the source itself failed, rather than answering with a refusal: what a breaker counts.
-    pub fn is_failure(&self) -> bool {
-        matches!(
-            self,
-            SourceError::Unavailable(_) | SourceError::Busy { .. } | SourceError::Timeout | SourceError::Protocol(_)
-        )
+    /// The same error where a hub gave it, at which credentials are fetched, and not the source.
+    pub(super) fn of_the_hub(self) -> Self {
+        match self {
+            SourceError::Unavailable(what) => SourceError::Broken(what),
+            other => other,
+        }
     }
 }
 
 impl From<SourceError> for Refusal {
     fn from(error: SourceError) -> Self {
-        let coded = |reason: Reason, code: String| Refusal { source_code: Some(code), ..reason.into() };
+        let Blame { reason, fault, .. } = error.blame();
+        let plain = Refusal { fault, ..reason.into() };
         match error {
-            SourceError::Unavailable(what) => Refusal::with(Reason::SourceUnavailable, what),
-            SourceError::Busy { code, retry_after } => {
-                Refusal { retry_after, ..coded(Reason::SourceUnavailable, code) }
+            SourceError::Unreachable(what)
+            | SourceError::Broken(what)
+            | SourceError::Unavailable(what)
+            | SourceError::Unasked(what) => Refusal { detail: what.to_owned(), ..plain },
+            SourceError::Busy { code, retry_after } | SourceError::Limited { code, retry_after } => {
+                Refusal { retry_after, source_code: Some(code), ..plain }
             }
-            SourceError::Timeout => Reason::SourceTimeout.into(),
-            SourceError::Protocol(what) => Refusal::with(Reason::SourceProtocolError, what),
-            SourceError::CredentialsRefused(code) => coded(Reason::SourceCredentialsRefused, code),
-            SourceError::NotFound(code) => coded(Reason::RecordNotFound, code),
-            SourceError::Rejected(code) => coded(Reason::SourceRejected, code),
+            SourceError::Protocol(what) | SourceError::Unreadable(what) => Refusal { detail: what, ..plain },
+            SourceError::CredentialsRefused(code) | SourceError::NotFound(code) | SourceError::Rejected(code) => {
+                Refusal { source_code: Some(code), ..plain }
+            }
             SourceError::Request(MapError::Request { path, reason }) => {
                 Refusal::fields(vec![Violation { field: path, description: reason.to_owned() }])
             }
-            SourceError::Request(other) => Refusal::with(Reason::SourceUnavailable, other.to_string()),
+            SourceError::Request(other) => Refusal { detail: other.to_string(), ..plain },
             SourceError::Caller(error) => error.into(),
             SourceError::CallerMessage(violations) => Refusal::fields(violations),
-            SourceError::LogUnavailable => Reason::ExchangeLogUnavailable.into(),
             SourceError::NotAsked(refusal) => refusal,
+            SourceError::Timeout | SourceError::CallerDeadline | SourceError::LogUnavailable => plain,
         }
     }
+}
+
+/// A value of the request that cannot be sent.
+pub(super) fn unfit(path: &str, reason: &'static str) -> SourceError {
+    SourceError::Request(MapError::Request { path: path.to_owned(), reason })
 }
 
 /// Turns a judged code into a result.

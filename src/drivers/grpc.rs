@@ -2,9 +2,10 @@
 
 use super::connection::Connection;
 use super::http::connector;
-use super::{Call, Driver, SourceAnswer, SourceError, SourceRequest};
+use super::{Call, Driver, SourceAnswer, SourceError, SourceRequest, unfit};
 use crate::contract::settings::CallContext;
 use crate::contract::{Binding, Shape};
+use crate::deadline::Whose;
 use crate::frame::{FrameError, FrameReader, frame};
 use crate::http2::client::{Begun, Http2, grpc_head};
 use crate::http2::{Http2Error, Incoming, Outgoing};
@@ -39,9 +40,9 @@ impl GrpcDriver {
 impl From<Http2Error> for SourceError {
     fn from(error: Http2Error) -> Self {
         match error {
-            Http2Error::NoConnection(_) => SourceError::Unavailable("no connection"),
+            Http2Error::NoConnection(_) => SourceError::Unreachable("no connection"),
             Http2Error::Refused => SourceError::Busy { code: "REFUSED_STREAM".into(), retry_after: None },
-            Http2Error::Broken(_) => SourceError::Unavailable("the connection was closed"),
+            Http2Error::Broken(_) => SourceError::Broken("the connection was closed"),
         }
     }
 }
@@ -60,13 +61,14 @@ impl Inner {
             return Err(SourceError::Protocol("no gRPC binding".into()));
         };
         let shape = operation.shape;
-        let Begun { mut request, answer } = self.http2.begin(path, || headers(&context, until)).await?;
+        let at = until.map(|until| until.at);
+        let Begun { mut request, answer } = self.http2.begin(path, || headers(&context, at)).await?;
         let answer = async {
             let answer = answer.head().await?;
             check_head(answer.status(), answer.headers())?;
             if shape == Shape::ServerStream { self.stream(answer).await } else { self.one(answer).await }
         };
-        match messages {
+        let result = match messages {
             SourceRequest::One { bytes, .. } => {
                 request.whole([frame(&bytes)]);
                 answer.await
@@ -80,7 +82,13 @@ impl Inner {
                     Either::Right((Err(error), _)) => Err(error),
                 }
             }
-        }
+        };
+        // It was told how long the caller waits, and says that this is over.
+        let hasty = until.is_some_and(|until| until.whose == Whose::Caller);
+        result.map_err(|error| match error {
+            SourceError::Timeout if hasty => SourceError::CallerDeadline,
+            other => other,
+        })
     }
 
     async fn one(&self, answer: Response<Incoming>) -> Result<SourceAnswer, SourceError> {
@@ -145,8 +153,7 @@ fn headers(context: &CallContext, until: Option<Instant>) -> Result<HeaderMap, S
     ];
     for (name, value, own) in plain {
         if let Some(value) = value {
-            let mut value = HeaderValue::from_str(value)
-                .map_err(|_| SourceError::Unavailable("a value cannot stand in a header"))?;
+            let mut value = HeaderValue::from_str(value).map_err(|_| unfit(name, "it cannot stand in a header"))?;
             value.set_sensitive(own);
             headers.insert(HeaderName::from_static(name), value);
         }
@@ -156,7 +163,9 @@ fn headers(context: &CallContext, until: Option<Instant>) -> Result<HeaderMap, S
 
 fn frame_error(error: FrameError) -> SourceError {
     match error {
-        FrameError::Connection => SourceError::Unavailable("the connection was closed in the middle of the answer"),
+        FrameError::Connection => SourceError::Broken("the connection was closed in the middle of the answer"),
+        // Others may be smaller.
+        FrameError::TooLarge(_) => SourceError::Unreadable(error.to_string()),
         other => SourceError::Protocol(other.to_string()),
     }
 }
@@ -185,7 +194,9 @@ fn check_trailers(trailers: &HeaderMap) -> Result<(), SourceError> {
             Err(SourceError::Rejected(name))
         }
         Code::Unauthenticated | Code::PermissionDenied => Err(SourceError::CredentialsRefused(name)),
-        Code::Unavailable | Code::ResourceExhausted => Err(SourceError::Busy { code: name, retry_after: None }),
+        Code::ResourceExhausted => Err(SourceError::Limited { code: name, retry_after: None }),
+        Code::Unimplemented => Err(SourceError::Unreadable(format!("gRPC status {name}"))),
+        Code::Unavailable => Err(SourceError::Busy { code: name, retry_after: None }),
         Code::DeadlineExceeded => Err(SourceError::Timeout),
         _ => Err(SourceError::Protocol(format!("gRPC status {name}"))),
     }

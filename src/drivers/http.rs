@@ -83,7 +83,7 @@ impl HttpEndpoint {
     ) -> Result<HttpAnswer, SourceError> {
         let uri: Uri = format!("{}{path}", self.base)
             .parse()
-            .map_err(|_| SourceError::Unavailable("its address and path make no URI"))?;
+            .map_err(|_| super::unfit("", "with it, the source's address makes no URI"))?;
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = method;
         *request.uri_mut() = uri;
@@ -97,7 +97,7 @@ impl HttpEndpoint {
 
 fn transport(error: &hyper_util::client::legacy::Error) -> SourceError {
     if error.is_connect() {
-        return SourceError::Unavailable("no connection");
+        return SourceError::Unreachable("no connection");
     }
     let parse = std::error::Error::source(error)
         .and_then(|cause| cause.downcast_ref::<hyper::Error>())
@@ -105,15 +105,16 @@ fn transport(error: &hyper_util::client::legacy::Error) -> SourceError {
     if parse {
         SourceError::Protocol("it does not speak HTTP".into())
     } else {
-        SourceError::Unavailable("the connection was closed")
+        SourceError::Broken("the connection was closed")
     }
 }
 
 fn body_error(error: &(dyn std::error::Error + 'static)) -> SourceError {
     if error.is::<http_body_util::LengthLimitError>() {
-        SourceError::Protocol("the answer is larger than the limit".into())
+        // Others may be smaller.
+        SourceError::Unreadable("the answer is larger than the limit".into())
     } else {
-        SourceError::Unavailable("the connection was closed in the middle of the answer")
+        SourceError::Broken("the connection was closed in the middle of the answer")
     }
 }
 
@@ -124,9 +125,12 @@ pub fn status_error(status: StatusCode, headers: &HeaderMap) -> Option<SourceErr
         200..=299 | 304 => None,
         401 | 403 => Some(SourceError::CredentialsRefused(code)),
         404 | 410 => Some(SourceError::NotFound(code)),
-        400 | 409 | 422 => Some(SourceError::Rejected(code)),
+        // The operation is not there: others may be.
+        405 | 501 => Some(SourceError::Unreadable(format!("HTTP status {code}"))),
+        400 | 409 | 411..=418 | 421..=426 | 428 | 431 => Some(SourceError::Rejected(code)),
         408 | 504 => Some(SourceError::Timeout),
-        429 | 503 => Some(SourceError::Busy { code, retry_after: retry_after(headers) }),
+        429 => Some(SourceError::Limited { code, retry_after: retry_after(headers) }),
+        503 => Some(SourceError::Busy { code, retry_after: retry_after(headers) }),
         500..=599 => Some(SourceError::Unavailable("it answered with a server error")),
         _ => Some(SourceError::Protocol(format!("HTTP status {code}"))),
     }

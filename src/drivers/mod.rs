@@ -14,16 +14,17 @@ pub mod xroad;
 
 use crate::contract::settings::CallContext;
 use crate::contract::{Binding, Operation};
+use crate::deadline::Deadline;
 use bytes::Bytes;
 use connection::Connection;
+pub use error::Blame;
 pub use error::SourceError;
-use error::{by_meaning, heed};
+use error::{by_meaning, heed, unfit};
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use prost_reflect::DynamicMessage;
 use serde_json::Value;
 use std::sync::Arc;
-use std::time::Instant;
 
 /// The request on its way out.
 pub enum SourceRequest {
@@ -46,8 +47,8 @@ pub struct Call {
     pub request: SourceRequest,
     /// On whose behalf.
     pub context: Arc<CallContext>,
-    /// When nobody waits for the answer any more; a stream may have no end.
-    pub until: Option<Instant>,
+    /// When nobody waits for the answer any more, by whose deadline; a stream may have no end.
+    pub until: Option<Deadline>,
     /// Of a stream of answers: how it comes to its further requests.
     pub turns: Option<Arc<dyn Turns>>,
 }

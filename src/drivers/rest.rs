@@ -3,7 +3,7 @@
 use super::connection::Connection;
 use super::http::{HttpAnswer, status_error};
 use super::open_data::{Fresh, OpenData};
-use super::{Call, Driver, Requested, SourceAnswer, SourceError, SourceRequest, Turns, heed};
+use super::{Call, Driver, Requested, SourceAnswer, SourceError, SourceRequest, Turns, heed, unfit};
 use crate::contract::map::answer::{self, Start};
 use crate::contract::map::{self, outcome, request};
 use crate::contract::operation::{Operation, Paging, Polling, RestBinding, TemplatePart};
@@ -293,9 +293,10 @@ pub(super) fn outgoing(
     let mut headers = HeaderMap::new();
     headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
     for (name, value) in &wire.headers {
-        let unfit = || SourceError::Unavailable("a value cannot stand in a header");
-        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| unfit())?;
-        headers.insert(name, HeaderValue::from_str(value).map_err(|_| unfit())?);
+        let name = HeaderName::from_bytes(name.as_bytes())
+            .map_err(|_| SourceError::Unasked("its contract names no header"))?;
+        let value = HeaderValue::from_str(value).map_err(|_| unfit(name.as_str(), "it cannot stand in a header"))?;
+        headers.insert(name, value);
     }
     let body = (!binding.query_by_default).then_some(wire.body);
     if body.is_some() {

@@ -72,7 +72,7 @@ async fn exchange(
 
 /// HTTP headers of a SOAP request: SOAP 1.1 has `SOAPAction` (quoted, section 6.1.1), SOAP 1.2 an action parameter.
 pub(super) fn headers(soap: &Soap) -> Result<HeaderMap, SourceError> {
-    let unfit = |_| SourceError::Unavailable("the SOAP action cannot stand in a header");
+    let unfit = |_| SourceError::Unasked("the SOAP action cannot stand in a header");
     let mut headers = HeaderMap::new();
     if is_12(soap) {
         let value = format!("application/soap+xml; charset=utf-8; action=\"{}\"", soap.action);

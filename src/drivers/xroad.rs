@@ -3,7 +3,7 @@
 use super::connection::{Connection, XRoadIds, XRoadMember};
 use super::http::{HttpAnswer, status_error};
 use super::soap;
-use super::{Call, Driver, SourceAnswer, SourceError, SourceRequest, by_meaning, heed};
+use super::{Call, Driver, SourceAnswer, SourceError, SourceRequest, by_meaning, heed, unfit};
 use crate::contract::map::{self, outcome};
 use crate::contract::operation::{Operation, RestBinding};
 use crate::contract::options::Soap;
@@ -45,8 +45,7 @@ impl Driver for XRoadDriver {
             let (SourceRequest::One { message, .. }, Shape::Unary) = (call.request, call.operation.shape) else {
                 return Err(SourceError::Protocol("X-Road takes one message and gives one".into()));
             };
-            let ids =
-                connection.xroad.as_ref().ok_or(SourceError::Unavailable("its connection entry has no [xroad]"))?;
+            let ids = connection.xroad.as_ref().ok_or(SourceError::Unasked("its connection entry has no [xroad]"))?;
             let asked = Asked {
                 connection: &connection,
                 ids,
@@ -202,8 +201,8 @@ impl Asked<'_> {
         ];
         for (name, value) in plain {
             if let Some(value) = value {
-                let value = HeaderValue::from_str(value)
-                    .map_err(|_| SourceError::Unavailable("a value cannot stand in an X-Road header"))?;
+                let value =
+                    HeaderValue::from_str(value).map_err(|_| unfit(name, "it cannot stand in an X-Road header"))?;
                 headers.insert(HeaderName::from_static(name), value);
             }
         }
@@ -218,7 +217,7 @@ impl Asked<'_> {
             return Err(match meaning {
                 Some(meaning) => by_meaning(meaning, code.to_owned()),
                 None if code.starts_with("Client") => SourceError::Rejected(outcome::shorten(code.to_owned())),
-                None => SourceError::Unavailable("X-Road could not reach the service"),
+                None => SourceError::Broken("X-Road could not reach the service"),
             });
         }
         let expected = [

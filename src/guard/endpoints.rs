@@ -1,7 +1,7 @@
 //! The endpoints of a source or hub that has several: calls go where the fewest are under way; an endpoint that keeps failing
 //! is left alone until a health check has reached it again.
 
-use super::SourceHealth;
+use crate::status::SourceHealth;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -127,7 +127,8 @@ impl Picked {
     /// Tells how the call ended. One that is dropped instead counts as nothing.
     pub fn tell(self, health: SourceHealth) {
         match health {
-            SourceHealth::Failed => self.endpoints.failed(self.at),
+            SourceHealth::Unknown => {}
+            SourceHealth::Failed | SourceHealth::Unreachable => self.endpoints.failed(self.at),
             SourceHealth::Answered => {
                 let one = &self.endpoints.each[self.at];
                 one.failures.store(0, Ordering::Relaxed);

@@ -1,24 +1,41 @@
 //! The guard: one slow or broken source must not hurt the others. Per source: a bulkhead that finds its size by itself, with
 //! a bounded queue, a breaker, a budget of retries, and the deadline. Per worker: admission.
+//!
+//! **What counts for a source.** Only what it did within the operation's own time, which begins when it is asked:
+//! - It answered, it failed, or it let that time pass: this counts, whoever called.
+//! - The caller's own deadline passed before, the caller went away, was shut out, or sent what cannot be sent on: this counts as
+//!   nothing ([`SourceHealth::Unknown`]), for breaker, hub, endpoint, bound, queue and metrics.
+//! - A call whose request is a stream goes at its caller's pace: it is neither probe, nor slow, nor a failure.
+//!
+//! So that callers cannot hide a source that never answers: where the last `SILENT_AFTER` calls were all left by their callers and
+//! nothing was answered in between, the gateway lets a read that is left go on at the source until the operation's own time is over,
+//! and what the source does then counts. One of a source at a time; it keeps its permit.
+//!
+//! **Probes** of a source whose breaker was open are the gateway's own choice: a read (which goes on in the same way when its caller
+//! leaves), or a write that has the operation's own time. A stream, a stream's further request, and a write with a shorter deadline
+//! never probe. They do not wait for somebody else's probe either, which may never come: once the breaker's time is over and no
+//! probe is under way, they pass beside it; an answer to one of them closes it, anything else counts as nothing.
 
 mod admission;
 mod bound;
 mod breaker;
 mod endpoints;
+mod health;
 mod mean;
 mod places;
 mod queue;
 mod retry;
 mod streams;
 
-use crate::status::{Reason, Refusal};
+use crate::deadline::{Deadline, Whose};
+use crate::status::{Reason, Refusal, SourceHealth};
 use bound::{Began, Pace};
-use breaker::Breaker;
+use breaker::{Breaker, Passage};
 use places::Places;
 use queue::Wait;
 use retry::Budget;
 use std::collections::HashMap;
-use std::future::Future;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use streams::Streams;
@@ -26,8 +43,12 @@ use streams::Streams;
 pub use admission::{Admission, UnderWay};
 pub use breaker::{BreakerSettings, BreakerState};
 pub use endpoints::{Endpoints, Picked};
+pub use health::{HubAsked, HubHealth, OperationHub};
 pub use retry::RetrySettings;
 pub use streams::StreamPlace;
+
+/// After how many calls in a row that were left by their callers one goes on, to see whether the source answers.
+const SILENT_AFTER: u32 = 4;
 
 /// Bounds of one source.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -72,6 +93,10 @@ pub struct Guard {
     wait: Wait,
     breaker: Breaker,
     retries: Budget,
+    /// Calls that their callers left since the source last answered, failed or timed out.
+    left: AtomicU32,
+    /// One of them goes on, or will.
+    goes_on: AtomicBool,
     /// Of each operation, by name.
     paces: Mutex<HashMap<String, Arc<Pace>>>,
 }
@@ -82,55 +107,8 @@ pub struct OperationGuard {
     guard: Arc<Guard>,
     /// `None` where the time of a call does not tell how busy the source is.
     pace: Option<Arc<Pace>>,
-}
-
-/// How a call to the source ended, as the breaker sees it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SourceHealth {
-    /// It answered, be it with a refusal.
-    Answered,
-    /// It failed or took too long.
-    Failed,
-}
-
-/// Whether a hub answers, where its sources have another one to go to.
-pub struct HubHealth(Breaker);
-
-impl HubHealth {
-    /// Of the hub of a source. It is left alone sooner than a source without another way: after three of five failures.
-    pub fn new(source: &str, hub: &str) -> Arc<Self> {
-        let settings = BreakerSettings { window: 5, failures_percent: 60, ..BreakerSettings::default() };
-        Arc::new(HubHealth(Breaker::new(&format!("{source} through {hub}"), settings)))
-    }
-
-    /// Leave to ask it now; `None` while it is left alone.
-    pub fn ask(self: &Arc<Self>) -> Option<HubAsked> {
-        let probe = self.0.ask(Instant::now()).ok()?;
-        Some(HubAsked { health: self.clone(), probe, told: false })
-    }
-}
-
-/// A call on its way through a hub. One that is dropped before [`HubAsked::tell`] counts as nothing.
-pub struct HubAsked {
-    health: Arc<HubHealth>,
-    probe: bool,
-    told: bool,
-}
-
-impl HubAsked {
-    /// Tells how it went, and how long it took.
-    pub fn tell(mut self, health: SourceHealth, took: Duration) {
-        self.told = true;
-        self.health.0.tell(health == SourceHealth::Answered, took, self.probe, Instant::now());
-    }
-}
-
-impl Drop for HubAsked {
-    fn drop(&mut self) {
-        if self.probe && !self.told {
-            self.health.0.forget_probe();
-        }
-    }
+    /// Its number at the breaker.
+    operation: usize,
 }
 
 /// A place at the source; freed when dropped. A call that is dropped before [`Place::tell`] counts as nothing.
@@ -140,7 +118,12 @@ pub struct Place {
     stream: Option<StreamPlace>,
     pace: Option<Arc<Pace>>,
     began: Began,
-    probe: bool,
+    operation: usize,
+    passage: Passage,
+    /// Whether how it goes counts: not where it goes at its caller's pace.
+    judged: bool,
+    /// It is the one of its source that goes on although its caller leaves.
+    goes_on: bool,
     told: bool,
 }
 
@@ -154,6 +137,8 @@ impl Guard {
             wait: Wait::new(),
             breaker: Breaker::new(source, settings.breaker),
             retries: Budget::new(settings.retry),
+            left: AtomicU32::new(0),
+            goes_on: AtomicBool::new(false),
             paces: Mutex::default(),
         })
     }
@@ -162,10 +147,10 @@ impl Guard {
     pub fn before(self: &Arc<Self>, operation: &str, judged: bool) -> OperationGuard {
         let mut paces = self.paces.lock().unwrap_or_else(PoisonError::into_inner);
         let pace = judged.then(|| paces.entry(operation.to_owned()).or_default().clone());
-        OperationGuard { guard: self.clone(), pace }
+        OperationGuard { guard: self.clone(), pace, operation: self.breaker.number(operation) }
     }
 
-    /// How the breaker stands.
+    /// How the breaker stands: for all, or for the operation that is worst off.
     pub fn breaker_state(&self) -> BreakerState {
         self.breaker.state()
     }
@@ -182,8 +167,9 @@ impl Guard {
 }
 
 impl OperationGuard {
-    /// Waits for a place at the source, at most until `deadline`; refused at once where the wait would be too long.
-    pub async fn admit(&self, deadline: Instant) -> Result<Place, Refusal> {
+    /// Waits for a place at the source, at most until `deadline`; refused at once where the wait would be too long. `may_probe`:
+    /// whether the call is one that the gateway may probe the source by.
+    pub async fn admit(&self, deadline: Deadline, may_probe: bool) -> Result<Place, Refusal> {
         let guard = &*self.guard;
         let busy = |after| Refusal::retry(Reason::GatewayOverloaded, after);
         let mut now = Instant::now();
@@ -194,25 +180,25 @@ impl OperationGuard {
             let waiting = guard.places.queue(longest).ok_or_else(|| busy(guard.wait.expected(longest, places)))?;
             let began = now;
             guard.wait.admits(waiting.ahead, places, began).map_err(busy)?;
-            within(deadline, waiting.place()).await?;
+            deadline.bound(waiting.place()).await.map_err(no_place)?;
             now = Instant::now();
             guard.wait.waited(Some(now - began), now);
         }
-        self.begin(now, None)
+        self.begin(now, may_probe, true, None)
     }
 
     /// Waits for a place for a further request of a stream that goes on, at most until `deadline`. It was let in when it
     /// began, so it is not refused because others wait.
-    pub async fn admit_again(&self, deadline: Instant) -> Result<Place, Refusal> {
+    pub async fn admit_again(&self, deadline: Deadline) -> Result<Place, Refusal> {
         if !self.guard.places.take() {
-            within(deadline, self.guard.places.wait()).await?;
+            deadline.bound(self.guard.places.wait()).await.map_err(no_place)?;
         }
-        self.begin(Instant::now(), None)
+        self.begin(Instant::now(), false, true, None)
     }
 
     /// A place for a call whose request is a stream: how long it takes is up to its caller.
     pub fn admit_stream(&self, client: &str) -> Result<Place, Refusal> {
-        self.begin(Instant::now(), Some(self.stream(client)?))
+        self.begin(Instant::now(), false, false, Some(self.stream(client)?))
     }
 
     /// A place for a stream of this client, which may go on for long.
@@ -221,14 +207,24 @@ impl OperationGuard {
     }
 
     /// A call that has got its place.
-    fn begin(&self, now: Instant, stream: Option<StreamPlace>) -> Result<Place, Refusal> {
+    fn begin(
+        &self,
+        now: Instant,
+        may_probe: bool,
+        judged: bool,
+        stream: Option<StreamPlace>,
+    ) -> Result<Place, Refusal> {
         // From here on the place is given back, whatever happens.
-        let (guard, pace) = (self.guard.clone(), self.pace.clone());
+        let (guard, pace, operation) = (self.guard.clone(), self.pace.clone(), self.operation);
         let began = guard.places.begins();
-        let mut place = Place { guard, stream, pace, began, probe: false, told: false };
+        let passage = Passage::USUAL;
+        let mut place = Place { guard, stream, pace, began, operation, passage, judged, goes_on: false, told: !judged };
         // Asked last: a call that waited must not reach a source that failed meanwhile.
-        let asked = place.guard.breaker.ask(now);
-        place.probe = asked.map_err(|after| Refusal::retry(Reason::SourceCircuitOpen, after))?;
+        let asked = place.guard.breaker.ask(operation, now, may_probe);
+        place.passage = asked.map_err(|after| {
+            place.told = true;
+            Refusal::retry(Reason::SourceCircuitOpen, after)
+        })?;
         place.guard.retries.call();
         Ok(place)
     }
@@ -237,28 +233,55 @@ impl OperationGuard {
 impl Place {
     /// Tells the guard how an attempt ended, how long it took, and when that was.
     pub fn tell(&mut self, health: SourceHealth, took: Duration, now: Instant) {
-        self.told = true;
-        self.guard.wait.took(took, self.pace.as_ref().map_or(0, |pace| pace.get()));
-        if let (Some(pace), SourceHealth::Answered) = (&self.pace, health) {
-            self.guard.places.answered(pace, self.began, took, now);
+        let guard = &self.guard;
+        if health == SourceHealth::Unknown {
+            return;
         }
-        self.guard.breaker.tell(health == SourceHealth::Answered, took, self.probe, now);
+        if !self.judged {
+            // At its caller's pace, however long it took.
+            if health == SourceHealth::Answered && self.passage.is_beside() {
+                guard.breaker.tell(self.operation, health, Duration::ZERO, self.passage, now);
+            }
+            return;
+        }
+        self.told = true;
+        if guard.left.load(Ordering::Relaxed) > 0 {
+            guard.left.store(0, Ordering::Relaxed);
+        }
+        guard.wait.took(took, self.pace.as_ref().map_or(0, |pace| pace.get()));
+        if let (Some(pace), SourceHealth::Answered) = (&self.pace, health) {
+            guard.places.answered(pace, self.began, took, now);
+        }
+        guard.breaker.tell(self.operation, health, took, self.passage, now);
+    }
+
+    /// Whether this call, a read, goes on at the source when its caller leaves: it probes, or nothing is known of the source but
+    /// that callers left it. Once it has said so, the source may be given the operation's own time.
+    pub fn goes_on(&mut self) -> bool {
+        if !self.judged || self.passage.is_beside() {
+            return false;
+        }
+        if !self.goes_on && !self.passage.probes() {
+            let silent = self.guard.left.load(Ordering::Relaxed) >= SILENT_AFTER;
+            self.goes_on = silent && !self.guard.goes_on.swap(true, Ordering::Relaxed);
+        }
+        self.goes_on || self.passage.probes()
     }
 
     /// After how long a read may be asked of another endpoint as well.
     pub fn hedge_after(&self) -> Option<Duration> {
-        self.guard.settings.hedge.filter(|_| !self.probe)
+        self.guard.settings.hedge.filter(|_| !self.passage.probes())
     }
 
     /// Whether a read may be asked of another endpoint as well, now.
     pub fn may_hedge(&self) -> bool {
-        self.guard.breaker.state() == BreakerState::Closed && self.guard.retries.take()
+        self.guard.breaker.is_closed(self.operation) && self.guard.retries.take()
     }
 
     /// How long to wait before another attempt, after `attempts` have failed and the source has asked for so long; `None`
     /// where there is to be none: no retry is left to the source, no time to the call, or the breaker has opened.
     pub fn retry_in(&self, attempts: u32, asked: Option<Duration>, deadline: Instant) -> Option<Duration> {
-        if self.probe || self.guard.breaker.state() != BreakerState::Closed {
+        if self.passage.probes() || !self.guard.breaker.is_closed(self.operation) {
             return None;
         }
         self.guard.retries.next(attempts, asked, deadline)
@@ -267,8 +290,14 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if self.probe && !self.told {
-            self.guard.breaker.forget_probe();
+        if !self.told {
+            self.guard.left.fetch_add(1, Ordering::Relaxed);
+            if self.passage.probes() {
+                self.guard.breaker.forget_probe(self.operation, self.passage);
+            }
+        }
+        if self.goes_on {
+            self.guard.goes_on.store(false, Ordering::Relaxed);
         }
         if self.stream.is_none() {
             self.guard.places.give_back();
@@ -276,9 +305,12 @@ impl Drop for Place {
     }
 }
 
-/// A future, until a deadline.
-pub async fn within<T>(deadline: Instant, future: impl Future<Output = T>) -> Result<T, Refusal> {
-    tokio::time::timeout_at(deadline.into(), future).await.map_err(|_| Reason::SourceTimeout.into())
+/// Why there was no place in time: the caller would not wait as long, or none came free.
+fn no_place(whose: Whose) -> Refusal {
+    match whose {
+        Whose::Caller => Reason::CallerDeadline.into(),
+        Whose::Operation => Reason::GatewayOverloaded.into(),
+    }
 }
 
 /// `grpc-timeout` is there, but says no time.
@@ -313,35 +345,20 @@ pub fn grpc_timeout(headers: &http::HeaderMap) -> Result<Option<Duration>, Timeo
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_probe_that_goes_away_leaves_the_next_call_as_the_probe() {
-        let health = HubHealth::new("business", "ndxp");
-        for _ in 0..5 {
-            health.ask().unwrap().tell(SourceHealth::Failed, Duration::ZERO);
-        }
-        assert!(health.ask().is_none(), "left alone after five failures");
-        let later = Instant::now() + BreakerSettings::default().open_for;
-        assert_eq!(health.0.ask(later), Ok(true));
-        drop(HubAsked { health: health.clone(), probe: true, told: false });
-        let asked = health.ask().unwrap();
-        assert!(asked.probe && health.ask().is_none());
-        asked.tell(SourceHealth::Answered, Duration::ZERO);
-        assert!(health.ask().is_some_and(|asked| !asked.probe));
-    }
-
     #[tokio::test]
     async fn a_full_source_queues_and_then_refuses() {
         let settings = GuardSettings { concurrency: 1, queue: 1, ..GuardSettings::default() };
         let guard = Guard::new("test", settings).before("Get", true);
-        let soon = Instant::now() + Duration::from_millis(30);
-        let first = guard.admit(soon).await.unwrap();
-        let (waits, refused) = tokio::join!(guard.admit(soon), async {
+        let soon = Deadline::own(Instant::now(), Duration::from_millis(30));
+        let first = guard.admit(soon, true).await.unwrap();
+        let hasty = Deadline { whose: Whose::Caller, ..soon };
+        let (waits, refused) = tokio::join!(guard.admit(hasty, true), async {
             tokio::task::yield_now().await;
-            guard.admit(soon).await.err().map(|refusal| refusal.reason)
+            guard.admit(soon, true).await.err().map(|refusal| refusal.reason)
         });
-        assert_eq!(waits.err().map(|refusal| refusal.reason), Some(Reason::SourceTimeout));
+        assert_eq!(waits.err().map(|refusal| refusal.reason), Some(Reason::CallerDeadline));
         assert_eq!(refused, Some(Reason::GatewayOverloaded));
         drop(first);
-        assert!(guard.admit(Instant::now() + Duration::from_secs(1)).await.is_ok());
+        assert!(guard.admit(Deadline::own(Instant::now(), Duration::from_secs(1)), true).await.is_ok());
     }
 }

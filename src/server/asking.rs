@@ -1,6 +1,7 @@
 //! Asking the source: by which of its hubs and endpoints, again where a read did not reach it, at another endpoint as well where
 //! one is slow, and beside it where a hub is only shadowed.
 
+use super::attempt::{Attempt, Flight};
 use super::exchange::decode;
 use super::record::Record;
 use super::shared::{Route, Second, Shared, Way};
@@ -8,8 +9,9 @@ use crate::config::SecondMode;
 use crate::contract::differences::differences;
 use crate::contract::settings::CallContext;
 use crate::contract::{Operation, Shape};
+use crate::deadline::{CallTime, Deadline, Whose};
 use crate::drivers::{Call, Requested, SourceAnswer, SourceError, SourceRequest, Turns};
-use crate::guard::{HubAsked, OperationGuard, Picked, Place, SourceHealth, within};
+use crate::guard::{HubAsked, OperationGuard, Picked, Place};
 use crate::status::Refusal;
 use bytes::Bytes;
 use futures_util::future::{Either, select};
@@ -26,19 +28,20 @@ enum Turn<'r> {
     /// The only one, or the first of two that are not watched.
     First,
     /// The first of two: if it fails, the second is there.
-    Watched(&'r Second, HubAsked),
+    Watched(&'r Second),
     Second(&'r Second),
 }
 
 impl<'r> Turn<'r> {
-    fn choose(route: &'r Route) -> Self {
-        let Some(second) = &route.second else { return Turn::First };
+    /// The way of a call, with the hub that is watched on it; `may_probe`: whether it is one that a hub may be probed by.
+    fn choose(route: &'r Route, may_probe: bool) -> (Self, Option<HubAsked>) {
+        let Some(second) = &route.second else { return (Turn::First, None) };
         match second.mode {
-            SecondMode::Share(percent) if fastrand::u32(0..100) < percent => Turn::Second(second),
-            SecondMode::Share(_) | SecondMode::Shadow => Turn::First,
-            SecondMode::Failover => match second.first_health.ask() {
-                Some(asked) => Turn::Watched(second, asked),
-                None => Turn::Second(second),
+            SecondMode::Share(percent) if fastrand::u32(0..100) < percent => (Turn::Second(second), None),
+            SecondMode::Share(_) | SecondMode::Shadow => (Turn::First, None),
+            SecondMode::Failover => match second.first_health.ask(may_probe) {
+                Some(asked) => (Turn::Watched(second), Some(asked)),
+                None => (Turn::Second(second), None),
             },
         }
     }
@@ -48,21 +51,6 @@ impl<'r> Turn<'r> {
             Turn::First | Turn::Watched(..) => &route.way,
             Turn::Second(second) => &second.way,
         }
-    }
-}
-
-fn health<T>(result: &Result<T, SourceError>) -> SourceHealth {
-    let failed = result.as_ref().err().is_some_and(SourceError::is_failure);
-    if failed { SourceHealth::Failed } else { SourceHealth::Answered }
-}
-
-impl Way {
-    /// Asks one endpoint, and notes how it went.
-    async fn ask(&self, picked: Picked, call: Call, deadline: Instant) -> Result<SourceAnswer, SourceError> {
-        let asked = within(deadline, self.adapters[picked.at()].call(call)).await;
-        let result = asked.unwrap_or(Err(SourceError::Timeout));
-        picked.tell(health(&result));
-        result
     }
 }
 
@@ -89,22 +77,29 @@ async fn attempt(
     way: &Way,
     call: Call,
     again: Option<&Again>,
-    deadline: Instant,
-    place: &Place,
+    deadline: Deadline,
+    flight: &mut Flight,
     tried: &mut Tried,
 ) -> Result<SourceAnswer, SourceError> {
-    let hedge = place.hedge_after().zip(again.filter(|again| again.operation.shape == Shape::Unary));
-    let first = std::pin::pin!(way.ask(tried.pick(way), call, deadline));
-    let Some((after, again)) = hedge else { return first.await };
-    let first = match select(first, std::pin::pin!(tokio::time::sleep(after))).await {
+    let hedge = flight.place().and_then(|place| place.hedge_after());
+    let hedge = hedge.zip(again.filter(|again| again.operation.shape == Shape::Unary));
+    let picked = tried.pick(way);
+    let first = flight.begins(Attempt::new(way, picked, call));
+    let Some((after, again)) = hedge else { return first.ended(deadline).await };
+    match select(std::pin::pin!(first.ended(deadline)), std::pin::pin!(tokio::time::sleep(after))).await {
         Either::Left((answered, _)) => return answered,
-        Either::Right(((), first)) => first,
+        Either::Right(((), _)) => {}
+    }
+    let hedged = flight.place().is_some_and(|place| place.may_hedge()).then(|| again.call()).flatten();
+    let mut second = hedged.map(|call| Attempt::new(way, tried.pick(way), call));
+    let (Some(first), Some(second)) = (&mut flight.first, &mut second) else {
+        let Some(first) = &mut flight.first else { return Err(SourceError::Unasked("it was not begun")) };
+        return first.ended(deadline).await;
     };
-    let Some(call) = again.call().filter(|_| place.may_hedge()) else { return first.await };
-    let second = std::pin::pin!(way.ask(tried.pick(way), call, deadline));
-    match select(first, second).await {
-        Either::Left((Err(error), second)) if error.is_failure() => second.await,
-        Either::Right((Err(error), first)) if error.is_failure() => first.await,
+    let ill = |error: &SourceError| error.blame().health.is_ill();
+    match select(std::pin::pin!(first.ended(deadline)), std::pin::pin!(second.ended(deadline))).await {
+        Either::Left((Err(error), second)) if ill(&error) => second.await,
+        Either::Right((Err(error), first)) if ill(&error) => first.await,
         Either::Left((result, _)) | Either::Right((result, _)) => result,
     }
 }
@@ -114,49 +109,66 @@ async fn attempt(
 pub(super) async fn ask(
     shared: &Arc<Shared>,
     route: &Route,
-    call: Call,
-    deadline: Instant,
-    place: &mut Place,
+    mut call: Call,
+    time: CallTime,
+    place: Place,
     record: &mut Record,
 ) -> Result<SourceAnswer, Refusal> {
     let began = Instant::now();
+    let deadline = time.source(began);
     let again = Again::of(&call);
+    let mut flight = Flight::new(place, again.as_ref().map(|_| time.whole(began)));
+    let (mut turn, watched) = Turn::choose(route, again.is_some());
+    flight.hub = watched;
+    let told = if deadline.whose == Whose::Caller { flight.whole().unwrap_or(deadline) } else { deadline };
+    call.until = match call.operation.shape {
+        // A stream may go on for as long as its caller likes, and its first answer has the operation's time.
+        Shape::ServerStream => time.caller().map(|at| match at > told.at {
+            true => Deadline { at, whose: Whose::Caller },
+            false => told,
+        }),
+        _ => Some(told),
+    };
+    let again = again.map(|again| Again { until: call.until, ..again });
     let (mut asked, mut ended) = (began, began);
-    let (mut next, mut turn, mut tried) = (Some(call), Turn::choose(route), Tried::default());
+    let (mut next, mut tried) = (Some(call), Tried::default());
     let result = loop {
-        let Some(call) = next.take() else { break Err(SourceError::Unavailable("it could not be asked again")) };
+        let Some(call) = next.take() else { break Err(SourceError::Unasked("it could not be asked again")) };
         let way = turn.way(route);
         record.hub(way.hub.as_deref());
-        let result = attempt(way, call, again.as_ref(), deadline, place, &mut tried).await;
+        let result = attempt(way, call, again.as_ref(), deadline, &mut flight, &mut tried).await;
         ended = Instant::now();
-        let (health, took) = (health(&result), ended - asked);
+        let (health, took) = (SourceError::health(&result), ended - asked);
         asked = ended;
         let retry = result.as_ref().err().and_then(SourceError::retry);
-        match std::mem::replace(&mut turn, Turn::First) {
-            Turn::Watched(second, hub) => {
-                hub.tell(health, took);
-                // What one hub failed at does not count against the source as long as the other has not been asked.
-                if let (Some(again), Some(_)) = (&again, retry) {
-                    (turn, next, tried.last) = (Turn::Second(second), again.call(), None);
-                    continue;
-                }
+        if matches!(result, Err(SourceError::CallerDeadline)) {
+            // The flight ends, or goes on without us.
+            break result;
+        }
+        flight.first = None;
+        if let (Some(hub), Turn::Watched(second)) = (flight.hub.take(), &turn) {
+            hub.tell(health, took);
+            // What one hub failed at does not count against the source as long as the other has not been asked.
+            if let (Some(again), Some(_)) = (&again, retry) {
+                (turn, next, tried.last) = (Turn::Second(second), again.call(), None);
+                continue;
             }
-            other => turn = other,
         }
         let other = tried.last.is_some_and(|last| way.endpoints.other_than(last));
+        let Some(place) = flight.place() else { break result };
         // Neither does what one endpoint failed at, as long as another one stands.
-        if health == SourceHealth::Answered || !other {
+        if !health.is_ill() || !other {
             place.tell(health, took, ended);
         }
-        let wait = again.as_ref().zip(retry).and_then(|(_, asked)| place.retry_in(tried.attempts, asked, deadline));
+        let wait = again.as_ref().zip(retry).and_then(|(_, asked)| place.retry_in(tried.attempts, asked, deadline.at));
         let Some(wait) = wait else { break result };
         tokio::time::sleep(if other { Duration::ZERO } else { wait }).await;
         asked = Instant::now();
         next = again.as_ref().and_then(Again::call);
     };
-    let attempts = tried.attempts;
+    drop(flight);
     record.source_took(ended - began);
-    record.attempts(attempts);
+    record.attempts(tried.attempts);
     if let (Some(second), Some(again), Ok(SourceAnswer::One(answer))) = (&route.second, again, &result)
         && second.mode == SecondMode::Shadow
         && record.shadow(second.way.hub.as_deref())
@@ -171,7 +183,7 @@ struct Again {
     operation: Arc<Operation>,
     bytes: Bytes,
     context: Arc<CallContext>,
-    until: Option<Instant>,
+    until: Option<Deadline>,
     turns: Option<Arc<dyn Turns>>,
 }
 
@@ -207,17 +219,18 @@ pub(super) struct InTurn {
 impl Turns for InTurn {
     fn run<'a>(&'a self, request: &'a (dyn Fn() -> Requested<'a> + Sync)) -> Requested<'a> {
         Box::pin(async move {
-            let deadline = Instant::now() + self.operation.timeout;
+            let deadline = Deadline::own(Instant::now(), self.operation.timeout);
             let mut place = self.guard.admit_again(deadline).await.map_err(SourceError::NotAsked)?;
+            let deadline = Deadline::own(Instant::now(), self.operation.timeout);
             let mut attempts = 0;
             loop {
                 attempts += 1;
                 let began = Instant::now();
-                let result = within(deadline, request()).await.unwrap_or(Err(SourceError::Timeout));
+                let result = deadline.bound(request()).await.unwrap_or(Err(SourceError::Timeout));
                 let ended = Instant::now();
-                place.tell(health(&result), ended - began, ended);
+                place.tell(SourceError::health(&result), ended - began, ended);
                 let retry = result.as_ref().err().and_then(SourceError::retry).filter(|_| !self.operation.writes);
-                match retry.and_then(|asked| place.retry_in(attempts, asked, deadline)) {
+                match retry.and_then(|asked| place.retry_in(attempts, asked, deadline.at)) {
                     Some(wait) => tokio::time::sleep(wait).await,
                     None => return result,
                 }
@@ -235,8 +248,10 @@ fn shadow(shared: &Arc<Shared>, way: Arc<Way>, again: Again, answer: Bytes) {
     let shared = shared.clone();
     tokio::spawn(async move {
         let _place = place;
-        let told = way.ask(way.endpoints.pick(None), call, Instant::now() + operation.timeout).await;
-        let differing = match told {
+        let deadline = Deadline::own(Instant::now(), operation.timeout);
+        let call = Call { until: Some(deadline), ..call };
+        let answered = Attempt::new(&way, way.endpoints.pick(None), call).ended(deadline).await;
+        let differing = match answered {
             Ok(SourceAnswer::One(other)) => compare(&operation, &answer, &other),
             _ => None,
         };

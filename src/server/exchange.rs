@@ -14,10 +14,11 @@ use crate::access::{self, Said};
 use crate::contract::fields::{self, Disclosed, Mask};
 use crate::contract::settings::CallContext;
 use crate::contract::{Shape, validate};
+use crate::deadline::{CallTime, Whose};
 use crate::drivers::{Call, SourceAnswer, SourceRequest};
 use crate::exchange_log::Kind;
 use crate::frame::FrameReader;
-use crate::guard::within;
+use crate::guard::Place;
 use crate::http2::Incoming;
 use crate::identity::Peer;
 use crate::registry;
@@ -44,10 +45,8 @@ pub(super) struct Admitted {
     /// What it was admitted by, which may be taken away while it runs.
     pub standing: Standing,
     pub context: Arc<CallContext>,
-    /// When the first answer must be here.
-    pub deadline: Instant,
-    /// When the caller's own deadline passes, where it gave one.
-    pub caller_deadline: Option<Instant>,
+    /// How long it may take, by its operation and by its caller.
+    pub time: CallTime,
 }
 
 impl Exchange {
@@ -109,7 +108,6 @@ impl Exchange {
         record.admitted(&grant, self.shared.limits.take(&grant, Instant::now(), now)?);
         let mask = routes.masks.of(&grant, &route.operation);
 
-        let timeout = asked.map_or(route.operation.timeout, |asked| asked.min(route.operation.timeout));
         Ok(Admitted {
             context: Arc::new(CallContext {
                 official: said.official,
@@ -121,36 +119,49 @@ impl Exchange {
             route: route.clone(),
             standing: Standing::new(&self.shared, peer, token, grant, registry),
             mask,
-            deadline: arrived + timeout,
-            caller_deadline: asked.map(|asked| arrived + asked.min(MAX_STREAM)),
+            time: CallTime::new(route.operation.timeout, asked.map(|asked| arrived + asked.min(MAX_STREAM))),
         })
     }
 
     /// A call with one answer.
     async fn call(&self, admitted: Admitted, body: Incoming, record: &mut Record) -> Result<Bytes, Refusal> {
-        let Admitted { route, mask, mut standing, context, deadline, .. } = admitted;
+        let Admitted { route, mask, mut standing, context, time } = admitted;
         let operation = route.operation.clone();
         let (request, tally) = if operation.shape == Shape::ClientStream {
             let (messages, tally) = stream::incoming(&self.shared, &operation, record, body)?;
             (SourceRequest::Stream(messages), Some(tally))
         } else {
-            (self.read_one(&route, body, deadline, record).await?, None)
+            (self.read_one(&route, body, time, record).await?, None)
         };
-        let mut place = match tally {
+        let place = match tally {
             Some(_) => route.guard.admit_stream(standing.client())?,
-            None => route.guard.admit(deadline).await?,
+            None => admit(&route, time).await?,
         };
+        in_time(time)?;
         if operation.writes {
             record.note(Kind::Intent).await?;
         }
-        let call = Call { operation: operation.clone(), request, context, until: Some(deadline), turns: None };
+        let call = Call { operation: operation.clone(), request, context, until: None, turns: None };
         let result = tokio::select! {
-            result = ask(&self.shared, &route, call, deadline, &mut place, record) => result,
+            result = ask(&self.shared, &route, call, time, place, record) => result,
             taken = standing.lost() => Err(taken),
         };
-        if let Some(tally) = tally {
-            record.request_stream(stream::taken(&tally));
-        }
+        let result = match tally {
+            Some(tally) => {
+                let tally = stream::taken(&tally);
+                let awaited = tally.awaited;
+                record.request_stream(tally);
+                // The time was used up by the caller, whose next message did not come.
+                result.map_err(|refusal| {
+                    if refusal.reason == Reason::SourceTimeout && awaited {
+                        not_here(Whose::Operation)
+                    } else {
+                        refusal
+                    }
+                })
+            }
+            None => result,
+        };
         let SourceAnswer::One(message) = result? else {
             return Err(Refusal::with(Reason::SourceProtocolError, "a stream where one message was expected"));
         };
@@ -170,18 +181,19 @@ impl Exchange {
         body: Incoming,
         record: &mut Record,
     ) -> Result<stream::Opened, Refusal> {
-        let Admitted { route, mask, standing, context, deadline, caller_deadline } = admitted;
-        let request = self.read_one(&route, body, deadline, record).await?;
+        let Admitted { route, mask, standing, context, time } = admitted;
+        let request = self.read_one(&route, body, time, record).await?;
         let stream_place = route.guard.stream(standing.client())?;
         // A place among the calls is for its first request only; the others come to theirs as they go.
-        let mut place = route.guard.admit(deadline).await?;
+        let place = admit(&route, time).await?;
+        in_time(time)?;
         if route.operation.writes {
             record.note(Kind::Intent).await?;
         }
         let operation = route.operation.clone();
         let turns = InTurn { guard: route.guard.clone(), operation: operation.clone() };
-        let call = Call { operation, request, context, until: caller_deadline, turns: Some(Arc::new(turns)) };
-        let messages = match ask(&self.shared, &route, call, deadline, &mut place, record).await? {
+        let call = Call { operation, request, context, until: None, turns: Some(Arc::new(turns)) };
+        let messages = match ask(&self.shared, &route, call, time, place, record).await? {
             SourceAnswer::Stream(messages) => messages,
             SourceAnswer::One(message) => Box::pin(futures_util::stream::once(async { Ok(message) })),
         };
@@ -191,7 +203,7 @@ impl Exchange {
             standing,
             messages,
             _place: stream_place,
-            until: caller_deadline,
+            until: time.caller(),
         })
     }
 
@@ -200,13 +212,12 @@ impl Exchange {
         &self,
         route: &Route,
         body: Incoming,
-        deadline: Instant,
+        time: CallTime,
         record: &mut Record,
     ) -> Result<SourceRequest, Refusal> {
         let operation = &route.operation;
-        let bytes = within(deadline, FrameReader::new(body, self.shared.max_message).only())
-            .await
-            .map_err(|_| Refusal::with(Reason::RequestMalformed, "the request did not arrive within the deadline"))??;
+        let mut request = FrameReader::new(body, self.shared.max_message);
+        let bytes = time.wait(Instant::now()).bound(request.only()).await.map_err(not_here)??;
         let message = decode(&operation.request.message, &bytes)?;
         record.request(operation, &message, &bytes)?;
         let violations = validate::check(&operation.request, &message);
@@ -214,6 +225,26 @@ impl Exchange {
             return Err(Refusal::fields(violations));
         }
         Ok(SourceRequest::One { message, bytes })
+    }
+}
+
+/// Waits for a permit at the source.
+async fn admit(route: &Route, time: CallTime) -> Result<Place, Refusal> {
+    let now = Instant::now();
+    // A write does not go on when its caller leaves, so it probes only where the source has its whole time.
+    let may_probe = !route.operation.writes || time.source(now).whose == Whose::Operation;
+    route.guard.admit(time.wait(now), may_probe).await
+}
+
+/// A call whose caller waits no more is not begun: nothing goes out, and a write has no intent.
+fn in_time(time: CallTime) -> Result<(), Refusal> {
+    if time.is_over(Instant::now()) { Err(Reason::CallerDeadline.into()) } else { Ok(()) }
+}
+
+fn not_here(whose: Whose) -> Refusal {
+    match whose {
+        Whose::Caller => Reason::CallerDeadline.into(),
+        Whose::Operation => Reason::RequestTimeout.into(),
     }
 }
 

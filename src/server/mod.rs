@@ -2,6 +2,7 @@
 
 mod answer;
 mod asking;
+mod attempt;
 mod backlog;
 mod exchange;
 mod expiry;

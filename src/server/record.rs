@@ -300,4 +300,6 @@ pub struct StreamTally {
     pub messages: u64,
     /// The commitment so far.
     pub commitment: Option<Commitment>,
+    /// Whether the caller's next message is waited for.
+    pub awaited: bool,
 }

@@ -13,7 +13,7 @@ use crate::contract::fields::Mask;
 use crate::drivers::Adapter;
 use crate::exchange_log::ExchangeLog;
 use crate::exchange_log::pseudonym::Pseudonyms;
-use crate::guard::{Endpoints, Guard, GuardSettings, HubHealth, OperationGuard};
+use crate::guard::{Endpoints, Guard, GuardSettings, HubHealth, OperationGuard, OperationHub};
 use crate::identity::certificates::Certificates;
 use crate::registry::{GrantView, Snapshot};
 use crate::status::{Reason, Refusal};
@@ -255,7 +255,7 @@ pub struct Second {
     /// The way.
     pub way: Arc<Way>,
     /// Whether the first one's hub answers, as all workers have seen it.
-    pub first_health: Arc<HubHealth>,
+    pub first_health: OperationHub,
 }
 
 /// One operation with the way to its source.
@@ -290,7 +290,7 @@ impl Routes {
         };
         let both = |id: &str, entry: &SourceEntry| {
             let second = entry.second.as_ref().and_then(|(mode, reach)| {
-                let first_health = served.hubs.get(id)?.clone();
+                let first_health = served.hubs.get(id)?.before("");
                 Some(Second { mode: *mode, way: way(entry, Nth::Second, reach)?, first_health })
             });
             Some((way(entry, Nth::First, &entry.first)?, second))
@@ -299,7 +299,10 @@ impl Routes {
             served.catalogue.sources.iter().filter_map(|(id, entry)| Some((id.as_str(), both(id, entry)?))).collect();
         let route = |operation: &Arc<Operation>| {
             let id = operation.source.id.as_str();
-            let (way, second) = ways.get(id)?.clone();
+            let (way, mut second) = ways.get(id)?.clone();
+            if let (Some(second), Some(hub)) = (&mut second, served.hubs.get(id)) {
+                second.first_health = hub.before(&operation.name);
+            }
             let route = Route { operation: operation.clone(), way, second, guard: served.guard(operation)? };
             Some((operation.path.clone(), route))
         };

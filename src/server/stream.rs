@@ -91,7 +91,7 @@ impl Flow {
             next = shared.unless_ending(messages.next()) => next?,
             taken = standing.lost() => return Err(taken),
             () = tokio::time::sleep_until(ends.into()) => return Err(Reason::TokenExpired.into()),
-            () = past(*until) => return Err(Reason::SourceTimeout.into()),
+            () = past(*until) => return Err(Reason::CallerDeadline.into()),
         };
         let Some(message) = next.transpose()? else { return Ok(None) };
         standing.check()?;
@@ -178,8 +178,15 @@ pub(super) fn incoming(
 }
 
 impl Requests {
+    fn awaits(&self, awaited: bool) {
+        self.tally.lock().unwrap_or_else(PoisonError::into_inner).awaited = awaited;
+    }
+
     async fn next(&mut self) -> Result<Option<Bytes>, SourceError> {
-        let Some(bytes) = self.reader.next().await.map_err(SourceError::Caller)? else { return Ok(None) };
+        self.awaits(true);
+        let next = self.reader.next().await;
+        self.awaits(false);
+        let Some(bytes) = next.map_err(SourceError::Caller)? else { return Ok(None) };
         let broken = |_| SourceError::Caller(crate::frame::FrameError::Broken);
         let message = decode(&self.operation.request.message, &bytes).map_err(broken)?;
         let mut violations = validate::check(&self.operation.request, &message);

@@ -1,0 +1,140 @@
+//! Whose time runs out. An operation has a time of its own, in its contract, which is the source's: it begins when the source is
+//! asked. A caller may give a call less (`grpc-timeout`, which begins when the call arrives). Only a source that had the
+//! operation's own time and let it pass has timed out; a caller's deadline that passes before says nothing about the source.
+
+use std::time::{Duration, Instant};
+
+/// The share of an operation's own time that the way to the source may take from a deadline which is as long: one twentieth. A
+/// caller that gives a call as long as the contract does has not shortened it.
+const ON_THE_WAY: u32 = 20;
+
+/// A moment before a deadline that is as good as the deadline.
+const NEAR: Duration = Duration::from_millis(5);
+
+/// Whose deadline it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    /// The operation's own time, from its contract.
+    Operation,
+    /// Shorter: what the caller gave the call.
+    Caller,
+}
+
+/// When something must have ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deadline {
+    /// When.
+    pub at: Instant,
+    /// By whom.
+    pub whose: Whose,
+}
+
+impl Deadline {
+    /// The operation's own time, from now on.
+    pub fn own(now: Instant, time: Duration) -> Self {
+        Deadline { at: now + time, whose: Whose::Operation }
+    }
+
+    /// Whether it is as good as over: `grpc-timeout` has whole milliseconds, and clocks differ a little.
+    pub fn is_near(&self) -> bool {
+        Instant::now() + NEAR >= self.at
+    }
+
+    /// A future, until then; an error says whose time has passed. After the deadline the future is not polled at all.
+    pub async fn bound<T>(self, future: impl Future<Output = T>) -> Result<T, Whose> {
+        if Instant::now() >= self.at {
+            return Err(self.whose);
+        }
+        tokio::time::timeout_at(self.at.into(), future).await.map_err(|_| self.whose)
+    }
+}
+
+/// The time of one call.
+#[derive(Debug, Clone, Copy)]
+pub struct CallTime {
+    /// The operation's own.
+    own: Duration,
+    /// When the caller's own deadline passes, where it gave one.
+    caller: Option<Instant>,
+}
+
+impl CallTime {
+    /// Of a call to an operation with such a time of its own.
+    pub fn new(own: Duration, caller: Option<Instant>) -> Self {
+        CallTime { own, caller }
+    }
+
+    /// When the caller's own deadline passes.
+    pub fn caller(&self) -> Option<Instant> {
+        self.caller
+    }
+
+    /// Whether the caller's own deadline has passed.
+    pub fn is_over(&self, now: Instant) -> bool {
+        self.caller.is_some_and(|caller| caller <= now)
+    }
+
+    /// Until when to wait, from now on, for what is not the source's: the request, a permit.
+    pub fn wait(&self, now: Instant) -> Deadline {
+        let own = Deadline::own(now, self.own);
+        match self.caller {
+            Some(caller) if caller < own.at => Deadline { at: caller, whose: Whose::Caller },
+            _ => own,
+        }
+    }
+
+    /// How long the source has that is asked now.
+    pub fn source(&self, now: Instant) -> Deadline {
+        let own = Deadline::own(now, self.own);
+        match self.caller {
+            Some(caller) if caller < own.at => {
+                let whole = caller + self.own / ON_THE_WAY >= own.at;
+                Deadline { at: caller, whose: if whole { Whose::Operation } else { Whose::Caller } }
+            }
+            _ => own,
+        }
+    }
+
+    /// The whole of the operation's own time, for a source that is asked now.
+    pub fn whole(&self, now: Instant) -> Deadline {
+        Deadline::own(now, self.own)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_deadline_as_long_as_the_operation_s_own_is_not_the_caller_s() {
+        let now = Instant::now();
+        let whose = |given: Duration, waited: Duration| {
+            CallTime::new(10 * SECOND, Some(now + given)).source(now + waited).whose
+        };
+        assert_eq!(whose(10 * SECOND, Duration::from_millis(3)), Whose::Operation);
+        assert_eq!(whose(60 * SECOND, SECOND), Whose::Operation);
+        assert_eq!(whose(9 * SECOND, Duration::ZERO), Whose::Caller);
+        // It sent its request so slowly that little is left.
+        assert_eq!(whose(10 * SECOND, 5 * SECOND), Whose::Caller);
+        assert_eq!(CallTime::new(SECOND, None).source(now), Deadline::own(now, SECOND));
+    }
+
+    proptest! {
+        #[test]
+        fn only_a_source_that_had_nearly_all_of_its_time_can_time_out(
+            own in 1u64..60_000, given in 0u64..120_000, waited in 0u64..120_000,
+        ) {
+            let (now, own) = (Instant::now(), Duration::from_millis(own));
+            let asked = now + Duration::from_millis(waited);
+            let time = CallTime::new(own, Some(now + Duration::from_millis(given)));
+            let deadline = time.source(asked);
+            prop_assert!(deadline.at <= asked + own && Some(deadline.at) <= time.caller().max(Some(asked + own)));
+            if deadline.whose == Whose::Operation {
+                prop_assert!(deadline.at - asked >= own - own / ON_THE_WAY);
+            }
+        }
+    }
+}
