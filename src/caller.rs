@@ -15,18 +15,26 @@ use futures_util::future::BoxFuture;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use http_body_util::BodyExt;
+use hyper_rustls::HttpsConnector;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioIo;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
+use tokio::io::AsyncReadExt;
 use tonic::Status;
 use tonic::body::Body;
-use tower::Service;
+use tower::{Service, ServiceExt};
 
 /// Largest response message, in bytes.
 pub const MAX_MESSAGE: usize = 64 << 20;
 /// How long the service waits for the head of a response.
 const HEAD_WITHIN: Duration = Duration::from_secs(60);
+/// How rustls reports an alert of the peer, before the alert's name.
+pub const ALERT: &str = "received fatal alert: ";
+/// How long an alert that refuses a certificate is waited for.
+const ALERT_WITHIN: Duration = Duration::from_secs(2);
 
 /// Why there was no answer.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +72,7 @@ pub struct CallerFiles {
 pub struct Caller {
     base: String,
     http2: Arc<Http2>,
+    connector: HttpsConnector<HttpConnector>,
 }
 
 /// An answer whose head has arrived.
@@ -107,8 +116,21 @@ impl Caller {
     pub fn with_identity(base: &str, ca: &Path, own: Option<(&Path, &Path)>) -> Result<Self, CallerError> {
         let tls = tls::client_config(ca, own, &[])?;
         let base = base.trim_end_matches('/').to_owned();
-        let http2 = Arc::new(Http2::new(&base, connector(tls, false)));
-        Ok(Caller { base, http2 })
+        let connector = connector(tls, false);
+        let http2 = Arc::new(Http2::new(&base, connector.clone()));
+        Ok(Caller { base, http2, connector })
+    }
+
+    /// Why there is no connection. In TLS 1.3 a client has sent its first bytes before it hears that its certificate was
+    /// refused, and the broken connection may hide the alert: it is heard on another one, by sending nothing.
+    async fn no_connection(&self, error: &Http2Error) -> CallerError {
+        let listened = async {
+            let stream = self.connector.clone().oneshot(self.base.parse().ok()?).await.ok()?;
+            let heard = TokioIo::new(stream).read_u8().await.err()?;
+            Some(heard.to_string()).filter(|reason| reason.contains(ALERT))
+        };
+        let alert = tokio::time::timeout(ALERT_WITHIN, listened).await.ok().flatten();
+        CallerError::Unreachable(self.base.clone(), alert.unwrap_or_else(|| error.to_string()))
     }
 
     /// Sends messages and waits for the answer's head.
@@ -165,15 +187,19 @@ impl Service<Request<Body>> for Caller {
             let (head, body) = request.into_parts();
             let message = body.collect().await.map_err(|status| CallerError::Unsent(Box::new(status)))?.to_bytes();
             let path = head.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
-            let unreachable = |reason: String| CallerError::Unreachable(caller.base.clone(), reason);
             let headers = || Ok::<_, Http2Error>(head.headers.clone());
-            let begun = caller.http2.begin(&path, headers).await;
-            let mut begun = begun.map_err(|error| unreachable(error.to_string()))?;
+            let mut begun = match caller.http2.begin(&path, headers).await {
+                Ok(begun) => begun,
+                Err(error) => return Err(caller.no_connection(&error).await),
+            };
             begun.request.whole([message]);
             match tokio::time::timeout(HEAD_WITHIN, begun.answer.head()).await {
                 Ok(Ok(response)) => Ok(response.map(Body::new)),
-                Ok(Err(error)) => Err(unreachable(error.to_string())),
-                Err(_) => Err(unreachable(format!("no response within {} s", HEAD_WITHIN.as_secs()))),
+                Ok(Err(error)) => Err(caller.no_connection(&error).await),
+                Err(_) => {
+                    let reason = format!("no response within {} s", HEAD_WITHIN.as_secs());
+                    Err(CallerError::Unreachable(caller.base, reason))
+                }
             }
         }
         .boxed()

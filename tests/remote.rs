@@ -3,11 +3,13 @@
 
 mod support;
 
+use ndxp_gateway::exchange_log::reader::LogReader;
 use ndxp_gateway::pki::{DEFAULT_DAYS, Pki, Role};
 use serde_json::Value;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 use std::process::{Command, Output};
+use std::time::Duration;
 use support::Stage;
 
 /// A folder with the profiles of the people who use the command line.
@@ -161,6 +163,141 @@ fn two_people_with_two_certificates_do_what_one_cannot() {
     assert!(desk.by("lan", &["client", "add", "Größe", "--agency", "H49"]).failed(2).contains("id: must be"));
     assert!(desk.by("lan", &["client", "show", "nobody"]).failed(1).contains("OBJECT_UNKNOWN"));
     stage.verify();
+}
+
+/// A command of `audit`, in JSON.
+fn json<'a>(args: &[&'a str]) -> Vec<&'a str> {
+    [&["--output", "json", "audit"][..], args].concat()
+}
+
+#[test]
+fn an_auditor_does_from_afar_what_the_owner_of_the_files_does() {
+    let stage = Stage::start();
+    let desk = Desk::with(&stage, &[("lan", "administrator"), ("hoa", "auditor")]);
+    let shop = stage.system("one-stop-shop");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let samples = ndxp_gateway::sandbox::samples::samples(&stage.sandbox.province);
+    let sample = samples.iter().find(|one| one.operation.ends_with("/VerifyCitizen")).unwrap();
+    let person = sample.requests[0]["citizenId"].as_str().unwrap();
+    let mut exchanges = Vec::new();
+    runtime.block_on(async {
+        for _ in 0..3 {
+            exchanges.push(shop.call(support::VERIFY, sample.requests[0].clone()).await.ok().exchange());
+            shop.call(support::UNIT, serde_json::json!({ "unitCode": "1057000" })).await.ok();
+        }
+    });
+    let sealed = || LogReader::open(&stage.data()).unwrap();
+    support::until("everything is sealed", Duration::from_secs(10), || sealed().sealed() == sealed().size());
+    // What was asked for from afar and locally is the same, for people and for scripts.
+    let shop_only = ["--client", "one-stop-shop"];
+    for command in [
+        [&["search"][..], &shop_only].concat(),
+        [&["search", "--limit", "2"][..], &shop_only].concat(),
+        vec!["show", &exchanges[0]],
+        vec!["show", "0"],
+        vec!["report", "--days", "--client", "one-stop-shop"],
+        // What the gateway does not count is counted from the entries.
+        vec!["report", "--scope", "population:verify"],
+        vec!["odd", "--to", "2030-01-01", "--from", "2029-12-20"],
+        vec!["prove", &exchanges[1]],
+    ] {
+        for args in [json(&command), [&["audit"][..], &command].concat()] {
+            assert_eq!(desk.by("hoa", &args).ok(), desk.local(&args).ok(), "{args:?}");
+        }
+    }
+    let report = desk.by("hoa", &json(&["report", "--scope", "population:verify"])).json();
+    assert_eq!((report["counts"].as_array().unwrap().len(), &report["counts"][0]["exchanges"]), (1, &Value::from(3)));
+    // A person's report says why, is in the log with who asked, and is on paper, too.
+    let asked = ["subject", person, "--case", "12/KN"];
+    let owed = desk.by("hoa", &json(&asked)).json();
+    assert_eq!((owed.as_array().unwrap().len(), &owed[0]["fields"]), (3, &serde_json::json!(["matched"])));
+    assert_eq!(desk.local(&json(&asked)).json(), owed);
+    let paper = [&["audit"][..], &asked, &["--pdf", "report.pdf"]].concat();
+    assert!(desk.by("hoa", &paper).ok().contains("3 entries in report.pdf"));
+    assert!(std::fs::read(stage.folder.path.join("report.pdf")).unwrap().starts_with(b"%PDF-"));
+    stage.settle();
+    let noted = |actor: &str| {
+        let entries = stage.entries();
+        let found = entries.iter().filter(|one| one.entry.act == "audit.search" && one.entry.object == "reason:12/KN");
+        found.filter(|one| one.entry.actor.starts_with(actor)).count()
+    };
+    assert_eq!((noted("staff:hoa"), noted("local:")), (2, 1));
+    assert!(desk.by("hoa", &["audit", "search", "--subject", person]).failed(2).contains("--case"));
+
+    // An export is checked as it comes, and can be checked by anybody; so can a receipt.
+    let out = ["audit", "export", "--client", "one-stop-shop", "--out"];
+    assert!(desk.by("hoa", &[&out[..], &["afar.jsonl"]].concat()).ok().contains("6 entries in afar.jsonl"));
+    desk.local(&[&out[..], &["here.jsonl"]].concat()).ok();
+    let read = |name: &str| std::fs::read_to_string(stage.folder.path.join(name)).unwrap();
+    assert_eq!(read("afar.jsonl"), read("here.jsonl"));
+    let indexes: Vec<u64> = read("afar.jsonl")
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["index"].as_u64().unwrap())
+        .collect();
+    assert!(indexes.is_sorted());
+    let vkey = read("data/log/vkey");
+    desk.run(&["audit", "verify", "--export", "afar.jsonl", "--vkey", &vkey]).ok();
+    desk.by("hoa", &["audit", "prove", &exchanges[2], "--out", "one.tlog-proof"]).ok();
+    desk.run(&["audit", "verify", "--receipt", "one.tlog-proof", "--vkey", &vkey]).ok();
+
+    // The whole log, by a profile that keeps the HTTPS port and the log's key; a key of another log is not believed.
+    let https = format!("https://{}", stage.gateway.as_ref().unwrap().https.unwrap());
+    let base = stage.base();
+    let keep = |name: &str, more: &[&str]| {
+        let files = ["--remote", &base, "--ca", "pki/ca.pem", "--certificate", "pki/hoa.pem"];
+        desk.run(&[&["profile", "add", name][..], &files, more].concat()).ok();
+    };
+    assert!(desk.by("hoa", &["audit", "verify", "--vkey", &vkey]).failed(2).contains("--log"));
+    keep("whole", &["--log", &https, "--vkey", &vkey]);
+    let told = desk.by("whole", &["audit", "verify"]).ok();
+    assert!(told.contains("verified") && !told.contains("give --vkey"), "{told}");
+    let other = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW";
+    keep("wrong", &["--log", &https, "--vkey", other]);
+    desk.by("wrong", &["audit", "verify"]).failed(1);
+    assert!(desk.by("wrong", &[&out[..], &["wrong.jsonl"]].concat()).failed(1).contains("not verified"));
+
+    // The log as it grows.
+    let from = stage.entries().len().to_string();
+    let mut tail = desk.command(
+        &[&json(&["tail", "--client", "one-stop-shop", "--from-index"])[..], &[&from, "--profile", "hoa"]].concat(),
+    );
+    let mut tail = tail.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let last = runtime.block_on(async {
+        shop.call(support::UNIT, serde_json::json!({ "unitCode": "1057000" })).await.ok().exchange()
+    });
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(tail.stdout.as_mut().unwrap()), &mut line).unwrap();
+    tail.kill().unwrap();
+    tail.wait().unwrap();
+    assert_eq!(serde_json::from_str::<Value>(&line).unwrap()["exchange"], Value::from(last));
+
+    // What needs the files themselves says so, and nobody but an auditor reads.
+    for local_only in [&["audit", "prune", "--archive", "archive"][..], &["audit", "hold", "list"], &["audit", "index"]]
+    {
+        assert!(desk.by("hoa", local_only).failed(2).contains("data folder itself"), "{local_only:?}");
+    }
+    assert!(desk.by("lan", &["audit", "search"]).failed(1).contains("ROLE_MISSING"));
+    assert!(
+        desk.by("hoa", &["audit", "show", "01a00000-0000-7000-8000-000000000000"]).failed(1).contains("OBJECT_UNKNOWN")
+    );
+    assert!(desk.by("hoa", &["audit", "show", "x"]).failed(2).contains("neither"));
+    stage.verify();
+}
+
+#[test]
+fn why_somebody_acts_stands_in_the_log_with_the_act() {
+    let stage = Stage::start();
+    let desk = Desk::with(&stage, &[("lan", "administrator")]);
+    desk.by("lan", &["client", "add", "a", "--agency", "H49", "--why", "Công văn 12/UBND-KSTT"]).ok();
+    desk.local(&["client", "suspend", "a", "--why", "sự cố ngoài giờ"]).ok();
+    desk.by("lan", &["client", "resume", "a"]).ok();
+    let long = "ạ".repeat(501);
+    assert!(desk.by("lan", &["client", "suspend", "a", "--why", &long]).failed(2).contains("500"));
+    stage.settle();
+    let entries = stage.entries();
+    let why = |act: &str| entries.iter().find(|one| one.entry.act == act).unwrap().entry.justification.clone();
+    assert_eq!(why("client.add"), "Công văn 12/UBND-KSTT");
+    assert_eq!((why("client.suspend").as_str(), why("client.resume").as_str()), ("sự cố ngoài giờ", ""));
 }
 
 #[test]

@@ -18,6 +18,7 @@ use crate::status::Reason;
 use crate::work::{WorkLimits, WorkMetrics, WorkPool};
 use arc_swap::ArcSwap;
 pub use draft::{ClientDraft, GrantDraft, StaffDraft};
+pub use justification::JUSTIFICATION;
 use justification::justification;
 use messages::{
     client_message, client_state, failed, grant_message, invalid, issue_failed, key_message, refused, role,

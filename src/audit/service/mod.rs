@@ -1,6 +1,7 @@
 //! `ndxp.audit.v1`: for auditors, by the role of their certificate's name; and receipts for whoever made the exchange.
 //! Everything reads the log's files on a thread of its own, never on one that serves calls.
 
+mod host;
 mod receipts;
 mod streams;
 
@@ -16,10 +17,11 @@ use crate::exchange_log::proof;
 use crate::exchange_log::pseudonym::{PersonKind, Pseudonyms};
 use crate::exchange_log::reader::{Found, LogReader};
 use crate::exchange_log::{Entry, ExchangeLog, LogError};
-use crate::identity::Peer;
+use crate::registry::sqlite::SqliteStore;
 use crate::registry::{Role, Snapshot};
 use crate::status::{Reason, Refusal};
 use arc_swap::ArcSwap;
+use host::Host;
 use receipts::Of;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -53,9 +55,7 @@ const BY_CLIENTS: Bounds = Bounds { total: 256, per_holder: 4, per_second: 50, b
 #[derive(Clone)]
 pub struct Audit {
     data: PathBuf,
-    door: StaffDoor,
-    registry: Arc<ArcSwap<Snapshot>>,
-    log: ExchangeLog,
+    host: Host,
     pseudonyms: Arc<Pseudonyms>,
     reads: Arc<Reads>,
     streams: Arc<Reads>,
@@ -94,6 +94,13 @@ fn entry_message(found: Found) -> api::LogEntry {
     api::LogEntry { index: found.index, entry: Some(found.entry) }
 }
 
+/// The entry at an index, where there is one.
+fn entry_at(data: &Path, index: u64) -> Result<Vec<Found>, AuditError> {
+    let reader = LogReader::open(data)?;
+    let entry = if index < reader.size() { reader.entry(index)? } else { None };
+    Ok(entry.map(|entry| Found { index, entry }).into_iter().collect())
+}
+
 fn exchange_id(text: &str) -> Result<[u8; 16], Status> {
     uuid::Uuid::parse_str(text).map(uuid::Uuid::into_bytes).map_err(|_| invalid("exchange_id", "must be a UUID"))
 }
@@ -106,20 +113,26 @@ impl Audit {
         registry: Arc<ArcSwap<Snapshot>>,
         log: ExchangeLog,
     ) -> Result<Self, LogError> {
-        let pseudonyms = Arc::new(Pseudonyms::open(&crate::exchange_log::pseudonym::folder(data))?);
-        let (reads, streams, receipts) = (Reads::new(BY_STAFF), Reads::new(STREAMS), Reads::new(BY_CLIENTS));
-        Ok(Audit { data: data.to_owned(), door, registry, log, pseudonyms, reads, streams, receipts })
+        Self::at(data, Host::Gateway { door, registry, log })
     }
 
-    fn peer<T>(request: &Request<T>) -> Result<Arc<Peer>, Status> {
-        request.extensions().get::<Arc<Peer>>().cloned().ok_or_else(|| refused(Reason::StaffUnknown.into()))
+    /// The service for the owner of a data folder, in their own process. What names somebody is noted in the registry, from
+    /// where it goes into the log; `None` for a copy of a log, which has none: what is done with it is noted where it was
+    /// taken.
+    pub fn local(data: &Path, notes: Option<SqliteStore>) -> Result<Self, LogError> {
+        Self::at(data, Host::owner(data, notes))
+    }
+
+    fn at(data: &Path, host: Host) -> Result<Self, LogError> {
+        let pseudonyms = Arc::new(Pseudonyms::open(&crate::exchange_log::pseudonym::folder(data))?);
+        let (reads, streams, receipts) = (Reads::new(BY_STAFF), Reads::new(STREAMS), Reads::new(BY_CLIENTS));
+        Ok(Audit { data: data.to_owned(), host, pseudonyms, reads, streams, receipts })
     }
 
     /// Lets an auditor in, to read.
     async fn auditor<T>(&self, request: &Request<T>, act: &str) -> Result<ReadPermit, Status> {
-        let peer = Self::peer(request)?;
-        let staff = self.door.admit(&peer, act, AUDITOR).await.map_err(refused)?;
-        self.reads.begin(staff.id()).map_err(refused)
+        let reader = self.host.admit(request, act).await?;
+        self.host.begin(&reader, &self.reads)
     }
 
     /// Lets an auditor in with a query. One that names somebody is in the log, with its reason, before it is answered.
@@ -131,9 +144,8 @@ impl Audit {
         reason: &str,
         reads: &Arc<Reads>,
     ) -> Result<(Query, ReadPermit), Status> {
-        let peer = Self::peer(request)?;
-        let staff = self.door.admit(&peer, act, AUDITOR).await.map_err(refused)?;
-        let permit = reads.begin(staff.id()).map_err(refused)?;
+        let reader = self.host.admit(request, act).await?;
+        let permit = self.host.begin(&reader, reads)?;
         let api::Query { subject, official, .. } = query.clone().unwrap_or_default();
         let read = self.query(query.unwrap_or_default())?;
         if read.names_somebody() {
@@ -145,14 +157,13 @@ impl Audit {
             let keys = self.pseudonyms.keys(jiff::Timestamp::now().as_microsecond());
             let keys = keys.map_err(|error| failed(error.into()))?;
             let of = |kind, id: &str| (!id.is_empty()).then(|| keys.pseudonym(kind, id));
-            let entry = Entry {
-                actor: staff.to_string(),
+            let about = Entry {
                 object: format!("reason:{reason}"),
                 subjects: of(PersonKind::Subject, &subject).into_iter().collect(),
                 official: of(PersonKind::Official, &official),
-                ..self.door.act(&peer, act)
+                ..Entry::default()
             };
-            self.door.note(&entry).await.map_err(refused)?;
+            self.host.note(&reader, act, about).await?;
         }
         Ok((read, permit))
     }
@@ -204,11 +215,17 @@ impl AuditService for Audit {
 
     async fn get(&self, request: Request<api::GetRequest>) -> Told<api::GetResponse> {
         let permit = self.auditor(&request, "audit.get").await?;
-        let id = exchange_id(&request.get_ref().exchange_id)?;
         let data = self.data.clone();
-        let found =
-            reading(&permit, move || search::exchange(&LogReader::open(&data)?, Index::read(&data)?.as_ref(), &id));
-        let entries: Vec<_> = found.await?.into_iter().map(entry_message).collect();
+        let api::GetRequest { exchange_id: id, index } = request.into_inner();
+        let found = match index {
+            None => {
+                let id = exchange_id(&id)?;
+                let whole = move || search::exchange(&LogReader::open(&data)?, Index::read(&data)?.as_ref(), &id);
+                reading(&permit, whole).await
+            }
+            Some(index) => reading(&permit, move || entry_at(&data, index)).await,
+        };
+        let entries: Vec<_> = found?.into_iter().map(entry_message).collect();
         if entries.is_empty() { Err(unknown()) } else { Ok(Response::new(api::GetResponse { entries })) }
     }
 
@@ -217,7 +234,7 @@ impl AuditService for Audit {
     async fn tail(&self, request: Request<api::TailRequest>) -> Told<Self::TailStream> {
         let api::TailRequest { query, from_index, reason } = request.get_ref().clone();
         let (query, permit) = self.asked(&request, "audit.tail", query, &reason, &self.streams).await?;
-        Ok(Response::new(streams::tail(self.data.clone(), self.log.watch_sealed(), query, from_index, permit)))
+        Ok(Response::new(streams::tail(self.data.clone(), self.host.watch_sealed(), query, from_index, permit)))
     }
 
     async fn statistics(&self, request: Request<api::StatisticsRequest>) -> Told<api::StatisticsResponse> {
@@ -287,9 +304,11 @@ impl AuditService for Audit {
     }
 
     async fn get_receipt(&self, request: Request<api::GetReceiptRequest>) -> Told<api::GetReceiptResponse> {
-        let peer = Self::peer(&request)?;
         // Whoever made an exchange gets its receipt; whoever else asks must be an auditor.
-        let client = peer.identify(&self.registry.load()).ok();
+        let client = match &self.host {
+            Host::Gateway { registry, .. } => host::peer(&request)?.identify(&registry.load()).ok(),
+            Host::Owner { .. } => None,
+        };
         let permit = match &client {
             Some(client) => self.receipts.begin(&client.client.id).map_err(refused)?,
             None => self.auditor(&request, "audit.receipt").await?,

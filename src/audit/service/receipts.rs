@@ -135,7 +135,7 @@ impl Audit {
 
     async fn try_receipt(&self, of: Of, client: Option<&str>, permit: &ReadPermit) -> Result<Receipt, Status> {
         // All whose caller was told their exchange are durable by now.
-        let durable = self.log.durable();
+        let durable = self.host.durable();
         match of {
             Of::Exchange(id) if !may_exist(&id) => return Err(unknown()),
             Of::Index(index) if index >= durable => return Err(unknown()),
@@ -163,7 +163,7 @@ impl Audit {
 
     /// Waits until so many entries are sealed; false where that was so from the beginning, or does not come.
     async fn sealed(&self, size: u64) -> bool {
-        let mut sealed = self.log.watch_sealed();
+        let mut sealed = self.host.watch_sealed();
         if *sealed.borrow_and_update() >= size {
             return false;
         }

@@ -3,15 +3,16 @@
 //! The file of proofs has one JSON document a line. The first holds the signed checkpoint; each other an entry's index, its
 //! canonical bytes and its inclusion path (RFC 9162, section 2.1.3), in the order of the export's rows.
 
-use super::filter::Opened;
+use super::filter::Filter;
 use super::to_json;
-use crate::audit::query::Query;
+use crate::audit::service::api;
 use crate::cli::CliError;
 use crate::cli::output::{Output, bar, cell};
+use crate::cli::session::Session;
 use crate::exchange_log::Entry;
 use crate::exchange_log::checkpoint::LogVerifier;
-use crate::exchange_log::proof::{inclusion, root_of};
-use crate::exchange_log::reader::{Found, Published};
+use crate::exchange_log::proof::root_of;
+use crate::exchange_log::reader::Found;
 use crate::exchange_log::tree::{Hash, leaf_hash};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -27,8 +28,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use tonic::Status;
 
 /// Columns of a table: every field of an entry that is a single value, and the lists joined.
 const COLUMNS: [&str; 32] = [
@@ -194,39 +197,119 @@ impl Parquet {
     }
 }
 
-/// Writes every entry under the published checkpoint that fits, oldest first, and the proofs.
-pub fn export(log: &Opened, query: &Query, out: &Path, output: Output) -> Result<(), CliError> {
-    let mut rows = Rows::create(out)?;
-    let nothing = || CliError::Failed("no checkpoint counts yet: is the gateway running, and its witnesses?".into());
-    let Published { size: sealed, note } = log.reader.published()?.ok_or_else(nothing)?;
-    // Places first, since they are found newest first: eight bytes for each.
-    let mut places = Vec::new();
-    log.each(query, |one| {
-        if one.index < sealed {
-            places.push(one.index);
+/// Entries as they were received, newest first: in a file without a name, since a log may be larger than memory.
+struct Received {
+    file: BufWriter<File>,
+    /// Where each begins: eight bytes for each.
+    begins: Vec<u64>,
+    end: u64,
+}
+
+impl Received {
+    fn beside(out: &Path) -> Result<Self, CliError> {
+        let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        Ok(Received { file: BufWriter::new(tempfile::tempfile_in(folder)?), begins: Vec::new(), end: 0 })
+    }
+
+    fn add(&mut self, line: &Line) -> Result<(), CliError> {
+        let text = serde_json::to_vec(line).map_err(failed)?;
+        self.file.write_all(&text)?;
+        self.begins.push(self.end);
+        self.end += text.len() as u64;
+        Ok(())
+    }
+
+    /// Hands the lines over, oldest first.
+    fn oldest_first(mut self, mut take: impl FnMut(Line) -> Result<(), CliError>) -> Result<(), CliError> {
+        self.file.flush()?;
+        let file = self.file.get_ref();
+        let mut end = self.end;
+        for begin in self.begins.iter().rev() {
+            let mut text = vec![0; usize::try_from(end - begin).unwrap_or(0)];
+            file.read_exact_at(&mut text, *begin)?;
+            take(serde_json::from_slice(&text).map_err(failed)?)?;
+            end = *begin;
         }
-        true
-    })?;
+        Ok(())
+    }
+}
+
+/// Takes every part of an export, and believes none that is not proved.
+async fn receive(
+    session: &Session,
+    filter: &Filter,
+    key: Option<LogVerifier>,
+    to: &mut Received,
+) -> Result<Result<String, CliError>, Status> {
+    let mut audit = session.audit();
+    let request = api::ExportRequest { query: Some(filter.request()), reason: filter.why() };
+    let mut parts = audit.export(request).await?.into_inner();
+    let key = match key {
+        Some(key) => key,
+        None => {
+            let got = audit.get_checkpoint(api::GetCheckpointRequest {}).await?.into_inner();
+            match LogVerifier::parse(&got.verifier_key) {
+                Ok(key) => key,
+                Err(error) => return Ok(Err(failed(error))),
+            }
+        }
+    };
+    let Some(api::ExportPart { checkpoint: note, .. }) = parts.message().await? else {
+        let nothing = "no checkpoint counts yet: is the gateway running, and its witnesses?";
+        return Ok(Err(CliError::Failed(nothing.into())));
+    };
+    let checkpoint = match key.check(&note) {
+        Ok(checkpoint) => checkpoint,
+        Err(error) => return Ok(Err(CliError::Failed(format!("not verified: the checkpoint: {error}")))),
+    };
+    let progress = match bar("receiving {spinner} {pos} entries, {per_sec}") {
+        Ok(progress) => progress,
+        Err(error) => return Ok(Err(error)),
+    };
+    let mut before = checkpoint.size;
+    while let Some(api::ExportPart { index, entry, path, .. }) = parts.message().await? {
+        let hashes: Option<Vec<Hash>> = path.iter().map(|hash| hash.as_slice().try_into().ok()).collect();
+        let root = hashes.and_then(|hashes| root_of(leaf_hash(&entry), index, checkpoint.size, &hashes));
+        if index >= before || root != Some(checkpoint.root) {
+            return Ok(Err(CliError::Failed(format!("not verified: entry {index} is not under the checkpoint"))));
+        }
+        before = index;
+        let path = path.iter().map(|hash| STANDARD.encode(hash)).collect();
+        if let Err(error) = to.add(&Line::Proof { index, entry: STANDARD.encode(entry), path }) {
+            return Ok(Err(error));
+        }
+        progress.inc(1);
+    }
+    progress.finish_and_clear();
+    Ok(Ok(note))
+}
+
+/// Writes every entry under the published checkpoint that fits, oldest first, and the proofs; each is checked as it is
+/// received.
+pub fn export(session: &Session, filter: &Filter, out: &Path, output: Output) -> Result<(), CliError> {
+    let mut rows = Rows::create(out)?;
+    let key = session.vkey.as_deref().map(LogVerifier::parse).transpose().map_err(failed)?;
+    let mut received = Received::beside(out)?;
+    let note = session.block_on(receive(session, filter, key, &mut received))??;
     let proofs = proofs_path(out);
     let mut file = BufWriter::new(File::create(&proofs)?);
     write_line(&mut file, &Line::Checkpoint { checkpoint: note })?;
-    let progress = bar("exporting {bar:40} {pos}/{len} entries, {per_sec}")?;
-    progress.set_length(places.len() as u64);
-    for index in places.iter().rev() {
-        let Some(entry) = log.reader.entry(*index)? else { continue };
-        let path = inclusion(&|level, at| log.reader.node(level, at), *index, sealed)?;
-        let path = path.iter().map(|hash| STANDARD.encode(hash)).collect();
-        write_line(&mut file, &Line::Proof { index: *index, entry: STANDARD.encode(entry.to_bytes()), path })?;
-        rows.add(&Found { index: *index, entry })?;
+    let count = received.begins.len();
+    let progress = bar("writing {bar:40} {pos}/{len} entries, {per_sec}")?;
+    progress.set_length(count as u64);
+    received.oldest_first(|line| {
+        write_line(&mut file, &line)?;
+        let Line::Proof { index, entry, .. } = &line else { return Ok(()) };
+        let bytes = STANDARD.decode(entry).map_err(failed)?;
+        let entry = Entry::from_bytes(&bytes).ok_or_else(|| failed(format!("entry {index} cannot be read")))?;
         progress.inc(1);
-    }
+        rows.add(&Found { index: *index, entry })
+    })?;
     rows.finish()?;
     file.flush()?;
     progress.finish_and_clear();
-    let value = json!({ "entries": places.len(), "file": out, "proofs": proofs });
-    output.result(&value, || {
-        format!("{} entries in {}, their proofs in {}", places.len(), out.display(), proofs.display())
-    })
+    let value = json!({ "entries": count, "file": out, "proofs": proofs });
+    output.result(&value, || format!("{count} entries in {}, their proofs in {}", out.display(), proofs.display()))
 }
 
 fn write_line(file: &mut impl Write, line: &Line) -> Result<(), CliError> {

@@ -1,16 +1,11 @@
 //! Which entries are meant.
 
-use crate::audit::index::Index;
 use crate::audit::query::{Query, known_as};
-use crate::audit::search::{self, Page};
+use crate::audit::service::api;
 use crate::cli::CliError;
 use crate::exchange_log::pseudonym::{self, PersonKind, Pseudonyms};
-use crate::exchange_log::reader::{Found, LogReader};
 use clap::Args;
 use std::path::Path;
-
-/// Entries that are found at once.
-const PAGE: usize = 1_000;
 
 /// Which entries are meant; what is not said fits all.
 #[derive(Args, Default)]
@@ -79,12 +74,30 @@ impl Filter {
         Filter { subject: Some(subject), case: Some(case), from, to, ..Filter::default() }
     }
 
-    /// Why somebody is searched for, where somebody is.
-    pub fn case(&self) -> Option<&str> {
-        self.case.as_deref().filter(|_| self.subject.is_some() || self.official.is_some())
+    /// As the services take it.
+    pub fn request(&self) -> api::Query {
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        api::Query {
+            client: text(&self.client),
+            agency: text(&self.agency),
+            source: text(&self.source),
+            operation: text(&self.operation),
+            scope: text(&self.scope),
+            outcome: text(&self.reason),
+            purpose: text(&self.purpose),
+            from_us: self.from.unwrap_or_default(),
+            to_us: self.to.unwrap_or_default(),
+            subject: text(&self.subject),
+            official: text(&self.official),
+        }
     }
 
-    /// As a query over the log of a data folder, with the keys of its pseudonyms.
+    /// Why somebody is searched for; empty where nobody is.
+    pub fn why(&self) -> String {
+        self.case.clone().filter(|_| self.subject.is_some() || self.official.is_some()).unwrap_or_default()
+    }
+
+    /// As a query over the log of a data folder, with the keys of its pseudonyms: what a hold keeps.
     pub fn query(&self, data: &Path) -> Result<Query, CliError> {
         let of = |kind, id: &Option<String>| {
             let Some(id) = id else { return Ok::<_, CliError>(None) };
@@ -103,43 +116,5 @@ impl Filter {
             from_us: self.from,
             to_us: self.to,
         })
-    }
-}
-
-/// A log with its index, where it has one.
-pub struct Opened {
-    pub reader: LogReader,
-    pub index: Option<Index>,
-}
-
-impl Opened {
-    pub fn of(data: &Path) -> Result<Self, CliError> {
-        Ok(Opened { reader: LogReader::open(data)?, index: Index::read(data)? })
-    }
-
-    /// Goes through all entries that fit, newest first, until `visit` says stop.
-    pub fn each(&self, query: &Query, mut visit: impl FnMut(Found) -> bool) -> Result<(), CliError> {
-        let mut before = Some(u64::MAX);
-        while before.is_some() {
-            let Page { found, before: next } =
-                search::page(&self.reader, self.index.as_ref(), query, before, PAGE, None)?;
-            before = next;
-            for one in found {
-                if !visit(one) {
-                    return Ok(());
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// The newest entries that fit.
-    pub fn newest(&self, query: &Query, most: usize) -> Result<Vec<Found>, CliError> {
-        let mut all = Vec::new();
-        self.each(query, |one| {
-            all.push(one);
-            all.len() < most
-        })?;
-        Ok(all)
     }
 }

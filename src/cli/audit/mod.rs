@@ -1,5 +1,7 @@
-//! `audit`: the exchange log, in its files, whether a gateway runs or not.
+//! `audit`: the exchange log, by `ndxp.audit.v1`: from afar as an auditor, or in its files as their owner, whether a gateway
+//! runs or not.
 
+mod entries;
 mod export;
 mod filter;
 mod receipt;
@@ -7,25 +9,26 @@ mod report;
 mod retention;
 mod verify;
 
+use super::CliError;
 use super::output::{Output, bar, cell, print_json};
+use super::session::Connection;
 use super::session::local::owner;
-use super::{CliError, ConfigFile};
 use crate::audit::index;
-use crate::exchange_log::reader::Found;
+use crate::exchange_log::reader::{Found, LogReader};
 use crate::exchange_log::{Entry, Kind, entry};
 use crate::hex::hex;
 use crate::registry::sqlite::SqliteStore;
 use crate::server::registry_path;
 use clap::{Args, Subcommand};
-use filter::{Filter, Opened};
+use filter::Filter;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
 #[derive(Args)]
 pub struct AuditArgs {
     #[command(flatten)]
-    config: ConfigFile,
-    /// The data folder, in place of the configuration's.
+    connection: Connection,
+    /// A data folder, or a copy of one, in place of the configuration's.
     #[arg(long, value_name = "DIR", global = true)]
     data: Option<PathBuf>,
     #[command(subcommand)]
@@ -41,6 +44,14 @@ enum AuditCommand {
         /// Most entries.
         #[arg(long, default_value_t = 50)]
         limit: usize,
+    },
+    /// Print entries as they come under the checkpoint, within a second, until Ctrl-C.
+    Tail {
+        #[command(flatten)]
+        filter: Box<Filter>,
+        /// Begin with this entry; with the next one to come unless given.
+        #[arg(long, value_name = "INDEX", default_value_t = 0, hide_default_value = true)]
+        from_index: u64,
     },
     /// What a citizen is owed: who asked for their data, when, for what purpose, and which fields they were told.
     Subject {
@@ -113,18 +124,13 @@ enum AuditCommand {
 }
 
 pub fn run(args: AuditArgs, output: Output) -> Result<(), CliError> {
-    let AuditArgs { config, data, command } = args;
-    let folder = || match &data {
-        Some(data) => Ok::<_, CliError>(data.clone()),
-        None => Ok(config.load()?.data),
-    };
-    let about_somebody = |data: &Path, act: &str, case: Option<&str>| note(data, act, case);
+    let AuditArgs { connection, data, command } = args;
+    let data = data.as_deref();
+    let open = || connection.open_audit(data);
     match command {
-        AuditCommand::Verify(args) => verify::run(&args, folder, output),
+        AuditCommand::Verify(args) => verify::run(&args, &connection, data, output),
         AuditCommand::Search { filter, limit } => {
-            let data = folder()?;
-            about_somebody(&data, "audit.search", filter.case())?;
-            let found = Opened::of(&data)?.newest(&filter.query(&data)?, limit)?;
+            let found = entries::newest(&open()?, &filter, limit, |_| true)?;
             match output {
                 Output::Json => {
                     found.iter().for_each(|found| anstream::println!("{}", to_json(found)));
@@ -133,50 +139,40 @@ pub fn run(args: AuditArgs, output: Output) -> Result<(), CliError> {
                 Output::Human => print_table(&found, output),
             }
         }
+        AuditCommand::Tail { filter, from_index } => {
+            entries::tail(&open()?, &filter, from_index, output == Output::Json)
+        }
         AuditCommand::Subject { id, case, from, to, pdf } => {
-            let data = folder()?;
-            let filter = Filter::about(id.clone(), case.clone(), from, to);
-            about_somebody(&data, "audit.subject", filter.case())?;
-            let log = Opened::of(&data)?;
-            let found = report::about(&log, &filter.query(&data)?)?;
+            let session = open()?;
+            let found = report::about(&session, &Filter::about(id.clone(), case.clone(), from, to))?;
             match pdf {
-                Some(file) => report::paper(&log, found, &report::Asked { id, case, from, to }, &file, output),
+                Some(file) => report::paper(&session, found, &report::Asked { id, case, from, to }, &file, output),
                 None => report::subject(&found, output),
             }
         }
-        AuditCommand::Report { filter, days } => {
-            let data = folder()?;
-            about_somebody(&data, "audit.report", filter.case())?;
-            report::period(&Opened::of(&data)?, &filter.query(&data)?, days, output)
+        AuditCommand::Report { filter, days } => report::period(&open()?, &filter, days, output),
+        AuditCommand::Odd { from, to } => report::odd(&open()?, from, to, output),
+        AuditCommand::Export { filter, out } => export::export(&open()?, &filter, &out, output),
+        AuditCommand::Show { exchange } => {
+            let found = entries::named(&open()?, &exchange)?;
+            print_json(&found.iter().map(to_json).collect::<Vec<_>>())
         }
-        AuditCommand::Odd { from, to } => report::odd(&folder()?, from, to, output),
-        AuditCommand::Export { filter, out } => {
-            let data = folder()?;
-            about_somebody(&data, "audit.export", filter.case())?;
-            export::export(&Opened::of(&data)?, &filter.query(&data)?, &out, output)
-        }
-        AuditCommand::Show { exchange } => show(&Opened::of(&folder()?)?, &exchange),
-        AuditCommand::Prove { exchange, out } => receipt::prove(&folder()?, &exchange, out.as_deref(), output),
+        AuditCommand::Prove { exchange, out } => receipt::prove(&open()?, &exchange, out.as_deref(), output),
         AuditCommand::Prune(args) => {
-            let data = folder()?;
+            let data = connection.data(data)?;
             retention::prune(&data, &args, &registry(&data)?.0, output)
         }
         AuditCommand::Hold(command) => {
-            let data = folder()?;
+            let data = connection.data(data)?;
             let (store, actor) = registry(&data)?;
             retention::hold(&data, &command, &store, &actor, output)
         }
-        AuditCommand::Index { rebuild } => run_index(&folder()?, rebuild, output),
+        AuditCommand::Index { rebuild } => {
+            let data = connection.data(data)?;
+            owner(&data)?;
+            run_index(&data, rebuild, output)
+        }
     }
-}
-
-/// Notes a search for somebody in the registry, from where it goes into the log. A copy of a log has no registry: what is
-/// done with it is noted where it was taken.
-fn note(data: &Path, act: &str, case: Option<&str>) -> Result<(), CliError> {
-    if let (Some(case), true) = (case, registry_path(data).exists()) {
-        registry(data)?.0.note(act, format!("reason:{case}"))?;
-    }
-    Ok(())
 }
 
 /// The registry beside a log, in the name of the folder's owner, and that name.
@@ -203,13 +199,8 @@ fn print_table(found: &[Found], output: Output) -> Result<(), CliError> {
     let rows: Vec<Value> = found.iter().map(to_json).collect();
     output.records(&rows, &header, |row| {
         let text = |name: &str| cell(&row[name]);
-        let outcome = if text("reason").is_empty() { "OK".to_owned() } else { text("reason") };
         // An administrator's act stands where a call's operation does.
-        let operation = match text("operation").rsplit('.').next() {
-            Some("") | None => format!("{} {}", text("act"), text("object")),
-            Some(name) => name.to_owned(),
-        };
-        let operation = super::output::short(&operation);
+        let (operation, outcome) = (entries::what(row), entries::outcome(row));
         let total = row["total_us"].as_u64().unwrap_or(0) as f64 / 1e3;
         let cells = [text("index"), text("time"), text("kind"), text("client"), operation, text("purpose"), outcome];
         cells.into_iter().chain([format!("{total:.1}"), text("exchange")]).collect()
@@ -247,14 +238,6 @@ fn to_json(found: &Found) -> Value {
     Value::Object(object)
 }
 
-fn show(log: &Opened, exchange: &str) -> Result<(), CliError> {
-    let found = receipt::named(log, exchange)?;
-    if found.is_empty() {
-        return Err(CliError::Failed(format!("the log has no exchange {exchange:?}")));
-    }
-    print_json(&found.iter().map(to_json).collect::<Vec<_>>())
-}
-
 fn run_index(data: &Path, rebuild: bool, output: Output) -> Result<(), CliError> {
     if rebuild {
         let progress = bar("indexing {bar:40} {pos}/{len} entries, {per_sec}")?;
@@ -265,12 +248,10 @@ fn run_index(data: &Path, rebuild: bool, output: Output) -> Result<(), CliError>
         progress.finish_and_clear();
         indexed?;
     }
-    let log = Opened::of(data)?;
-    let indexed = log.index.as_ref().map_or(Ok(0), index::Index::indexed)?;
+    let (reader, index) = (LogReader::open(data)?, index::Index::read(data)?);
+    let indexed = index.as_ref().map_or(Ok(0), index::Index::indexed)?;
     // The index may have gone on since the log was looked at.
-    let indexed = indexed.min(log.reader.sealed());
-    let value = json!({ "indexed": indexed, "sealed": log.reader.sealed(), "entries": log.reader.size() });
-    output.result(&value, || {
-        format!("{indexed} of {} entries under the checkpoint are in the index", log.reader.sealed())
-    })
+    let indexed = indexed.min(reader.sealed());
+    let value = json!({ "indexed": indexed, "sealed": reader.sealed(), "entries": reader.size() });
+    output.result(&value, || format!("{indexed} of {} entries under the checkpoint are in the index", reader.sealed()))
 }

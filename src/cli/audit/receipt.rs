@@ -1,59 +1,41 @@
 //! `audit prove` and `audit verify --receipt`.
 
-use super::filter::Opened;
-use super::to_json;
-use crate::audit::search;
+use super::{entries, to_json};
+use crate::audit::service::api;
 use crate::cli::CliError;
 use crate::cli::output::Output;
+use crate::cli::session::Session;
 use crate::exchange_log::checkpoint::LogVerifier;
 use crate::exchange_log::cosignature::Policy;
 use crate::exchange_log::reader::Found;
 use crate::exchange_log::receipt::Receipt;
 use serde_json::json;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use tonic::Code;
 
-/// Longest wait until a new entry is sealed: a checkpoint comes at least every second.
-const SEALED_WITHIN: Duration = Duration::from_secs(5);
-
-/// The entries of an exchange, oldest first; or the one at an index.
-pub fn named(log: &Opened, exchange: &str) -> Result<Vec<Found>, CliError> {
-    if let Ok(index) = exchange.parse::<u64>() {
-        if index >= log.reader.size() {
-            return Ok(Vec::new());
+pub fn prove(session: &Session, exchange: &str, out: Option<&Path>, output: Output) -> Result<(), CliError> {
+    let last = entries::named(session, exchange)?.pop();
+    let last = last.ok_or_else(|| CliError::Failed(format!("the log has no exchange {exchange:?}")))?;
+    let of = Some(api::get_receipt_request::Of::Index(last.index));
+    let request = api::GetReceiptRequest { of };
+    let receipt = session.block_on(async {
+        match session.audit().get_receipt(request).await {
+            Ok(got) => Ok(Some(got.into_inner())),
+            // The entry is there: what is missing is a checkpoint over it.
+            Err(status) if status.code() == Code::NotFound => Ok(None),
+            Err(status) => Err(status),
         }
-        let entry = log.reader.entry(index)?;
-        return Ok(entry.map(|entry| Found { index, entry }).into_iter().collect());
-    }
-    let id = uuid::Uuid::parse_str(exchange)
-        .map_err(|_| CliError::Usage(format!("{exchange:?} is neither an exchange's id nor an entry's index")))?;
-    Ok(search::exchange(&log.reader, log.index.as_ref(), id.as_bytes())?)
-}
-
-pub fn prove(data: &Path, exchange: &str, out: Option<&Path>, output: Output) -> Result<(), CliError> {
-    let began = Instant::now();
-    let receipt = loop {
-        let log = Opened::of(data)?;
-        let last = named(&log, exchange)?.pop();
-        let last = last.ok_or_else(|| CliError::Failed(format!("the log has no exchange {exchange:?}")))?;
-        match Receipt::make(&log.reader, last.index)? {
-            Some(receipt) => break receipt,
-            None if began.elapsed() < SEALED_WITHIN => std::thread::sleep(Duration::from_millis(200)),
-            None => {
-                return Err(CliError::Failed(
-                    "the entry is not under a checkpoint yet: is the gateway running?".into(),
-                ));
-            }
-        }
-    };
+    })?;
+    let waits = || CliError::Failed("the entry is not under a checkpoint yet: is the gateway running?".into());
+    let receipt = receipt.ok_or_else(waits)?;
     match out {
         Some(file) => {
-            std::fs::write(file, receipt.to_text())?;
+            std::fs::write(file, &receipt.receipt)?;
             let value = json!({ "index": receipt.index, "file": file });
             output.result(&value, || format!("receipt of entry {} in {}", receipt.index, file.display()))
         }
         None => {
-            anstream::print!("{}", receipt.to_text());
+            anstream::print!("{}", receipt.receipt);
             Ok(())
         }
     }

@@ -1,18 +1,21 @@
 //! `audit subject`, `audit report`, `audit odd`.
 
-use super::filter::Opened;
-use crate::audit::index::{Hour, Index};
-use crate::audit::odd::{Finding, LONGEST_US, findings};
+use super::entries;
+use super::filter::Filter;
+use crate::audit::odd::LONGEST_US;
 use crate::audit::paper::{Head, subject_report};
-use crate::audit::query::{Query, outcome};
-use crate::audit::statistics::statistics;
+use crate::audit::query::outcome;
+use crate::audit::service::api;
 use crate::cli::CliError;
 use crate::cli::output::{Output, cell, print_json, time};
+use crate::cli::session::Session;
 use crate::exchange_log::Kind;
+use crate::exchange_log::checkpoint::{Checkpoint, LogVerifier};
 use crate::exchange_log::reader::Found;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
+use tonic::Code;
 
 /// A week, in microseconds.
 const WEEK_US: i64 = 7 * 86_400_000_000;
@@ -26,14 +29,32 @@ pub struct Asked {
 }
 
 /// The exchanges about a person, newest first. Refused ones too: somebody tried.
-pub fn about(log: &Opened, query: &Query) -> Result<Vec<Found>, CliError> {
-    let mut found = log.newest(query, usize::MAX)?;
-    found.retain(|one| matches!(one.entry.kind(), Kind::Exchange | Kind::StreamPart));
-    Ok(found)
+pub fn about(session: &Session, filter: &Filter) -> Result<Vec<Found>, CliError> {
+    let exchange = |one: &Found| matches!(one.entry.kind(), Kind::Exchange | Kind::StreamPart);
+    entries::newest(session, filter, usize::MAX, exchange)
+}
+
+/// The published checkpoint, checked with the log's key; `None` where none counts yet.
+pub fn checkpoint(session: &Session) -> Result<Option<Checkpoint>, CliError> {
+    let got = session.read(session.audit().get_checkpoint(api::GetCheckpointRequest {}))?;
+    if got.checkpoint.is_empty() {
+        return Ok(None);
+    }
+    // The key that the person keeps, where they keep one.
+    let key = session.vkey.as_deref().unwrap_or(&got.verifier_key);
+    let key = LogVerifier::parse(key).map_err(|error| CliError::Failed(format!("the log's key: {error}")))?;
+    let checked = key.check(&got.checkpoint);
+    checked.map(Some).map_err(|error| CliError::Failed(format!("the checkpoint is not the log's: {error}")))
 }
 
 /// The report that a person is owed, as a PDF.
-pub fn paper(log: &Opened, mut found: Vec<Found>, asked: &Asked, file: &Path, output: Output) -> Result<(), CliError> {
+pub fn paper(
+    session: &Session,
+    mut found: Vec<Found>,
+    asked: &Asked,
+    file: &Path,
+    output: Output,
+) -> Result<(), CliError> {
     found.reverse();
     let day = |at: i64| time(at / 1_000_000);
     let period = match (asked.from, asked.to) {
@@ -42,7 +63,7 @@ pub fn paper(log: &Opened, mut found: Vec<Found>, asked: &Asked, file: &Path, ou
         (None, Some(to)) => format!("đến trước {}", day(to)),
         (Some(from), Some(to)) => format!("từ {} đến trước {}", day(from), day(to)),
     };
-    let checkpoint = log.reader.checkpoint.as_ref();
+    let checkpoint = checkpoint(session)?;
     let head = Head {
         id: asked.id.clone(),
         case: asked.case.clone(),
@@ -86,33 +107,74 @@ fn method(operation: &Value) -> String {
     cell(operation).rsplit('.').next().unwrap_or("").to_owned()
 }
 
-/// A period in numbers: from the counts by the hour where they can tell, otherwise from the entries.
-pub fn period(log: &Opened, query: &Query, days: bool, output: Output) -> Result<(), CliError> {
-    let counts = statistics(&log.reader, log.index.as_ref(), query, days, usize::MAX)?.unwrap_or_default();
-    let mut sums: BTreeMap<_, (u64, u64, u64)> = BTreeMap::new();
-    for Hour { hour, client, source, operation, outcome, exchanges, total_us, answer_bytes, .. } in counts {
-        let day = if days { hour } else { 0 };
-        let sum = sums.entry((day, client, source, operation, outcome)).or_default();
+type Key = (String, String, String, String, String);
+
+/// Sums of exchanges, their time and the bytes of their answers, by day, client, source, operation and outcome.
+#[derive(Default)]
+struct Sums(BTreeMap<Key, (u64, u64, u64)>);
+
+impl Sums {
+    fn add(&mut self, key: Key, exchanges: u64, total_us: u64, answer_bytes: u64) {
+        let sum = self.0.entry(key).or_default();
         *sum = (sum.0 + exchanges, sum.1 + total_us, sum.2 + answer_bytes);
     }
-    let rows: Vec<Value> = sums
-        .into_iter()
-        .map(|((day, client, source, operation, outcome), (exchanges, total_us, answer_bytes))| {
-            let mean_ms = total_us as f64 / exchanges as f64 / 1e3;
+}
+
+/// The day of Ho Chi Minh City, where days are told apart.
+fn day(days: bool, seconds: i64) -> String {
+    if days { time(seconds).chars().take(10).collect() } else { String::new() }
+}
+
+/// Counts of a period: those of the gateway where it counts by what is asked for, otherwise from the entries.
+fn counts(session: &Session, filter: &Filter, days: bool) -> Result<Sums, CliError> {
+    let mut sums = Sums::default();
+    let bucket = if days { api::Bucket::Day } else { api::Bucket::Hour };
+    let request = api::StatisticsRequest { query: Some(filter.request()), bucket: bucket.into() };
+    let counted = session.block_on(async {
+        match session.audit().statistics(request).await {
+            Ok(counted) => Ok(Some(counted.into_inner())),
+            Err(status) if status.code() == Code::InvalidArgument => Ok(None),
+            Err(status) => Err(status),
+        }
+    })?;
+    match counted {
+        Some(counted) => {
+            for api::Count { from, client, source, operation, outcome, exchanges, total_us, answer_bytes, .. } in
+                counted.counts
+            {
+                sums.add((day(days, from), client, source, operation, outcome), exchanges, total_us, answer_bytes);
+            }
+        }
+        None => {
+            for Found { entry, .. } in
+                entries::newest(session, filter, usize::MAX, |one| one.entry.kind() == Kind::Exchange)?
+            {
+                let outcome = outcome(&entry).to_owned();
+                let at = day(days, entry.time_us.div_euclid(1_000_000));
+                let (total_us, answer_bytes) = (entry.total_us, entry.answer_bytes);
+                sums.add((at, entry.client, entry.source, entry.operation, outcome), 1, total_us, answer_bytes);
+            }
+        }
+    }
+    Ok(sums)
+}
+
+/// A period in numbers, and what is odd in it.
+pub fn period(session: &Session, filter: &Filter, days: bool, output: Output) -> Result<(), CliError> {
+    let row =
+        |((day, client, source, operation, outcome), (exchanges, total_us, answer_bytes)): (Key, (u64, u64, u64))| {
+            let mean_ms = total_us as f64 / exchanges.max(1) as f64 / 1e3;
             let mut row = json!({
                 "client": client, "source": source, "operation": operation, "outcome": outcome, "exchanges": exchanges,
                 "mean_ms": mean_ms, "answer_bytes": answer_bytes,
             });
             if days {
-                row["day"] = Value::from(&time(day * 3_600)[..10]);
+                row["day"] = Value::from(day);
             }
             row
-        })
-        .collect();
-    let odd = match &log.index {
-        Some(index) => found_odd(index, query)?,
-        None => Vec::new(),
-    };
+        };
+    let rows: Vec<Value> = counts(session, filter, days)?.0.into_iter().map(row).collect();
+    let odd = found_odd(session, &filter.request())?;
     if output == Output::Json {
         return print_json(&json!({ "counts": rows, "findings": odd }));
     }
@@ -128,18 +190,29 @@ pub fn period(log: &Opened, query: &Query, days: bool, output: Output) -> Result
     show_odd(&odd, output)
 }
 
-/// What is odd in the period of a query, or in its last 31 days; of its client, where it names one.
-fn found_odd(index: &Index, query: &Query) -> Result<Vec<Value>, CliError> {
-    let to = query.to_us.unwrap_or_else(|| jiff::Timestamp::now().as_microsecond());
-    let from = query.from_us.unwrap_or(i64::MIN).max(to - LONGEST_US);
-    let mut found = if from < to { findings(index, from, to)? } else { Vec::new() };
-    found.retain(|one| query.client.as_ref().is_none_or(|client| *client == one.client));
-    Ok(found.into_iter().map(finding).collect())
+/// What is odd in the period of a query, or in its last 31 days; of its client, where it names one. Nothing where the
+/// gateway keeps no index.
+fn found_odd(session: &Session, query: &api::Query) -> Result<Vec<Value>, CliError> {
+    let to_us = if query.to_us == 0 { jiff::Timestamp::now().as_microsecond() } else { query.to_us };
+    let from_us = query.from_us.max(to_us - LONGEST_US);
+    if from_us >= to_us {
+        return Ok(Vec::new());
+    }
+    let request = api::ListFindingsRequest { from_us, to_us };
+    let found = session.block_on(async {
+        match session.audit().list_findings(request).await {
+            Ok(found) => Ok(found.into_inner().findings),
+            Err(status) if status.code() == Code::NotFound => Ok(Vec::new()),
+            Err(status) => Err(status),
+        }
+    })?;
+    let of_client = |one: &api::Finding| query.client.is_empty() || query.client == one.client;
+    Ok(found.into_iter().filter(of_client).map(finding).collect())
 }
 
-fn finding(found: Finding) -> Value {
-    let Finding { rule, explanation, client, entries, count } = found;
-    json!({ "rule": rule.as_str(), "client": client, "explanation": explanation, "count": count, "entries": entries })
+fn finding(found: api::Finding) -> Value {
+    let api::Finding { rule, explanation, client, entries, count } = found;
+    json!({ "rule": rule, "client": client, "explanation": explanation, "count": count, "entries": entries })
 }
 
 fn show_odd(rows: &[Value], output: Output) -> Result<(), CliError> {
@@ -153,14 +226,10 @@ fn show_odd(rows: &[Value], output: Output) -> Result<(), CliError> {
 }
 
 /// What is odd.
-pub fn odd(data: &Path, from: Option<i64>, to: Option<i64>, output: Output) -> Result<(), CliError> {
-    let to = to.unwrap_or_else(|| jiff::Timestamp::now().as_microsecond());
-    let from = from.unwrap_or(to - WEEK_US);
-    if from >= to || to - from > LONGEST_US {
-        return Err(CliError::Usage("--to must be after --from, by at most 31 days".into()));
-    }
-    let index = Index::read(data)?;
-    let index = index.ok_or_else(|| CliError::Failed("there is no index yet: audit index --rebuild".into()))?;
-    let rows: Vec<Value> = findings(&index, from, to)?.into_iter().map(finding).collect();
-    show_odd(&rows, output)
+pub fn odd(session: &Session, from: Option<i64>, to: Option<i64>, output: Output) -> Result<(), CliError> {
+    let to_us = to.unwrap_or_else(|| jiff::Timestamp::now().as_microsecond());
+    let from_us = from.unwrap_or(to_us - WEEK_US);
+    let request = api::ListFindingsRequest { from_us, to_us };
+    let found = session.read(session.audit().list_findings(request))?.findings;
+    show_odd(&found.into_iter().map(finding).collect::<Vec<_>>(), output)
 }

@@ -2,6 +2,7 @@
 
 use super::{export, receipt};
 use crate::cli::output::{Output, bar};
+use crate::cli::session::{self, Connection, Way};
 use crate::cli::{CliError, runtime};
 use crate::drivers::http::HttpEndpoint;
 use crate::exchange_log::LogError;
@@ -32,20 +33,8 @@ pub struct VerifyArgs {
     #[arg(long, value_name = "DIR", group = "what")]
     log: Option<PathBuf>,
     /// Folder with the bundles that were pruned: they are checked, too.
-    #[arg(long, value_name = "DIR", conflicts_with = "remote")]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["receipt", "export"])]
     archive: Option<PathBuf>,
-    /// Check the log of a gateway that runs, over its HTTPS port (`https://host:8443`), as an auditor.
-    #[arg(long, value_name = "URL", group = "what", requires = "certificate", requires = "vkey")]
-    remote: Option<String>,
-    /// CA of the gateway (PEM), for --remote.
-    #[arg(long, env = "NDXP_CA", default_value = "pki/ca.pem", value_name = "FILE")]
-    ca: PathBuf,
-    /// The auditor's certificate (PEM), for --remote.
-    #[arg(long, value_name = "FILE")]
-    certificate: Option<PathBuf>,
-    /// Its key (PEM); the certificate's path with `.key` unless said.
-    #[arg(long, value_name = "FILE")]
-    key: Option<PathBuf>,
     /// Which witnesses must have cosigned (C2SP tlog-policy); that beside the log unless said.
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
@@ -57,15 +46,46 @@ pub struct VerifyArgs {
     vkey: Option<String>,
 }
 
-pub fn run(args: &VerifyArgs, data: impl Fn() -> Result<PathBuf, CliError>, output: Output) -> Result<(), CliError> {
-    let given = args.vkey.as_deref().map(parse).transpose()?;
+/// A folder's log or another machine's.
+enum Whose {
+    /// Over the HTTPS port, with the auditor's certificate.
+    Remote(session::Remote, Option<String>),
+    Folder(PathBuf),
+}
+
+/// Whose log is meant where no copy is: by a profile, at an address, or of the data folder.
+fn whose(connection: &Connection, data: Option<&Path>) -> Result<Whose, CliError> {
+    if data.is_none()
+        && let Way::Remote(remote) = connection.way()?
+    {
+        // --remote names the HTTPS port here, since the log's files are there; a profile knows both.
+        let address = connection.named_remote().map(str::to_owned).or_else(|| remote.log.clone());
+        return Ok(Whose::Remote(remote, address));
+    }
+    Ok(Whose::Folder(connection.data(data)?))
+}
+
+pub fn run(args: &VerifyArgs, connection: &Connection, data: Option<&Path>, output: Output) -> Result<(), CliError> {
+    let file = args.receipt.is_some() || args.export.is_some() || args.log.is_some();
+    if file && connection.named_remote().is_some() {
+        return Err(CliError::Usage("--remote and a file or folder mean different logs: give one of them".into()));
+    }
+    // The configuration and profiles are only asked where no key is given: a receipt is checked anywhere.
+    let whose = if file && (args.vkey.is_some() || args.log.is_some()) { None } else { Some(whose(connection, data)?) };
+    let known = match &whose {
+        Some(Whose::Remote(remote, _)) => remote.vkey.as_deref(),
+        _ => None,
+    };
+    let given = args.vkey.as_deref().or(known).map(parse).transpose()?;
     let policy = args.policy.as_deref().map(read_policy).transpose()?;
-    // The configuration is only asked where no key was given: a receipt is checked anywhere.
     let key = |folder: &dyn Fn() -> Result<PathBuf, CliError>| match &given {
         Some(key) => Ok(key.clone()),
         None => parse(&std::fs::read_to_string(folder()?.join(VKEY_FILE))?),
     };
-    let own = || Ok(data()?.join("log"));
+    let own = || match &whose {
+        Some(Whose::Folder(data)) => Ok(data.join("log")),
+        _ => Err(CliError::Usage("give the log's key: --vkey, or keep it in the profile (profile add --vkey)".into())),
+    };
     if let Some(file) = &args.receipt {
         return receipt::verify(file, &key(&own)?, policy.as_ref(), output);
     }
@@ -91,10 +111,21 @@ pub fn run(args: &VerifyArgs, data: impl Fn() -> Result<PathBuf, CliError>, outp
     };
     let older = older(&key)?;
     let against = Against { policy: policy.as_ref(), older: older.as_ref() };
-    let report = match (&args.remote, &args.log) {
-        (Some(url), _) => verify(&Remote::new(url, args)?, &key, against, told),
-        (None, Some(folder)) => verify(&LogFolder::with(folder, archive), &key, against, told),
-        (None, None) => verify_data(&data()?, archive, Some(&key), against, told),
+    let report = match (&args.log, whose) {
+        (Some(folder), _) => verify(&LogFolder::with(folder, archive), &key, against, told),
+        (None, Some(Whose::Remote(_, _))) if archive.is_some() => {
+            return Err(CliError::Usage("--archive goes with a log on this machine".into()));
+        }
+        (None, Some(Whose::Remote(remote, address))) => {
+            let url = address.ok_or_else(|| {
+                let needed = "audit verify reads the log over the gateway's HTTPS port: name it with --remote, or keep it in \
+                              the profile (profile add --log)";
+                CliError::Usage(needed.into())
+            })?;
+            verify(&Remote::new(&url, &remote)?, &key, against, told)
+        }
+        (None, Some(Whose::Folder(data))) => verify_data(&data, archive, Some(&key), against, told),
+        (None, None) => return Err(CliError::Usage("say what to verify".into())),
     };
     progress.finish_and_clear();
     print(&report.map_err(|error| CliError::Failed(format!("not verified: {error}")))?, given.is_some(), output)
@@ -140,10 +171,9 @@ struct Remote {
 }
 
 impl Remote {
-    fn new(url: &str, args: &VerifyArgs) -> Result<Self, CliError> {
-        let certificate = args.certificate.clone().unwrap_or_default();
-        let key = args.key.clone().unwrap_or_else(|| certificate.with_extension("key"));
-        let tls = tls::client_config(&args.ca, Some((&certificate, &key)), &[])
+    fn new(url: &str, remote: &session::Remote) -> Result<Self, CliError> {
+        let files = &remote.files;
+        let tls = tls::client_config(&files.ca, Some((&files.certificate, &files.key)), &[])
             .map_err(|error| CliError::Usage(error.to_string()))?;
         let url = url.trim_end_matches('/').to_owned();
         Ok(Remote { endpoint: HttpEndpoint::new(&url, tls, MAX_FILE), url, runtime: runtime()? })

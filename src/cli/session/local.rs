@@ -3,6 +3,7 @@
 
 use super::Transport;
 use crate::admin::{Admin, AdminServiceServer};
+use crate::audit::service::{Audit, AuditServiceServer};
 use crate::cli::CliError;
 use crate::config::Config;
 use crate::registry::Actor;
@@ -58,6 +59,24 @@ pub fn admin(config: &Path) -> Result<(Transport, String), CliError> {
         request
     };
     let transport = service.map_request(acting).map_err(|never| -> BoxError { match never {} });
-    let who = who.to_string();
-    Ok((BoxCloneSyncService::new(transport), who.strip_prefix("local:").unwrap_or(&who).to_owned()))
+    Ok((BoxCloneSyncService::new(transport), named(&who)))
+}
+
+/// `ndxp.audit.v1` over a data folder, and who acts. What names somebody is noted in the registry beside the log, from
+/// where it goes into it; a copy of a log has none.
+pub fn audit(data: &Path) -> Result<(Transport, String), CliError> {
+    let who = owner(data)?;
+    let path = registry_path(data);
+    let notes = path.exists().then(|| SqliteStore::open(&path)).transpose()?;
+    let notes = notes.map(|store| store.acting_as(who.clone()));
+    let service = AuditServiceServer::new(Audit::local(data, notes)?);
+    let same = |request: Request<Body>| request;
+    let transport = service.map_request(same).map_err(|never| -> BoxError { match never {} });
+    Ok((BoxCloneSyncService::new(transport), named(&who)))
+}
+
+/// `USER(UID)`, as a person is told who they are here.
+fn named(actor: &Actor) -> String {
+    let whole = actor.to_string();
+    whole.strip_prefix("local:").unwrap_or(&whole).to_owned()
 }

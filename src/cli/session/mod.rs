@@ -8,16 +8,22 @@ mod refusal;
 
 use super::output::bar;
 use super::{CliError, runtime};
+use crate::admin::JUSTIFICATION;
 use crate::admin::api::admin_service_client::AdminServiceClient;
 use crate::audit::service::api::audit_service_client::AuditServiceClient;
 use crate::caller::{Caller, CallerError, CallerFiles, MAX_MESSAGE};
+use crate::config::Config;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
 use clap::Args;
-use http::{Request as HttpRequest, Response as HttpResponse};
+use http::{HeaderValue, Request as HttpRequest, Response as HttpResponse};
 pub use profiles::{Profile, Profiles, check_url};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use tokio::runtime::Runtime;
 use tonic::body::Body;
-use tonic::{Response, Status};
+use tonic::{Code, Response, Status};
+use tonic_types::StatusExt;
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, ServiceExt};
 
@@ -26,6 +32,9 @@ pub type Transport = BoxCloneSyncService<HttpRequest<Body>, HttpResponse<Body>, 
 
 /// Records that a page of a listing holds: as many as the services give.
 pub const PAGE: u32 = 1_000;
+/// Most times that a page is asked for again, and the longest wait before it.
+const MAX_WAITS: usize = 20;
+const MAX_WAIT: Duration = Duration::from_secs(5);
 /// The gateway's configuration where nothing names another.
 const CONFIG: &str = "gateway.toml";
 
@@ -141,15 +150,52 @@ impl Connection {
         Ok(Way::Remote(Remote { url: url.trim_end_matches('/').to_owned(), files, log: None, vkey: None }))
     }
 
-    /// Opens a session along the way.
+    /// A session with `ndxp.admin.v1`.
     pub fn open(&self) -> Result<Session, CliError> {
-        match self.way()? {
-            Way::Remote(remote) => Session::remote(&remote),
+        let session = match self.way()? {
+            Way::Remote(remote) => Session::remote(&remote)?,
             Way::Local(config) => {
                 let (transport, who) = local::admin(&config)?;
-                Ok(Session { runtime: runtime()?, transport, certificate: None, local: Some(who) })
+                Session::local(transport, who)?
             }
+        };
+        match self.why.as_deref() {
+            None | Some("") => Ok(session),
+            Some(why) => session.because(why),
         }
+    }
+
+    /// A session with `ndxp.audit.v1`; with a folder, over that folder.
+    pub fn open_audit(&self, data: Option<&Path>) -> Result<Session, CliError> {
+        let data = match (data, self.way()?) {
+            (None, Way::Remote(remote)) => return Session::remote(&remote),
+            (_, way) => data_of(data, way)?,
+        };
+        let (transport, who) = local::audit(&data)?;
+        Session::local(transport, who)
+    }
+
+    /// The data folder, for what is done to its files alone.
+    pub fn data(&self, data: Option<&Path>) -> Result<PathBuf, CliError> {
+        data_of(data, self.way()?)
+    }
+
+    /// The address that --remote names on the command line itself.
+    pub fn named_remote(&self) -> Option<&str> {
+        self.remote.as_deref()
+    }
+}
+
+/// The folder that is named, or that of the configuration.
+fn data_of(data: Option<&Path>, way: Way) -> Result<PathBuf, CliError> {
+    match (data, way) {
+        // A profile in use is meant for what can be done from afar.
+        (Some(data), _) => Ok(data.to_owned()),
+        (None, Way::Local(config)) => Ok(Config::load(&config)?.data),
+        (None, Way::Remote(_)) => Err(CliError::Usage(
+            "this works on the data folder itself: at the gateway's own host, as the folder's owner, with --config or --data"
+                .into(),
+        )),
     }
 }
 
@@ -161,6 +207,8 @@ pub struct Session {
     certificate: Option<PathBuf>,
     /// Who acts locally, as the log names them.
     local: Option<String>,
+    /// The log's key, where a profile keeps it.
+    pub vkey: Option<String>,
 }
 
 impl Session {
@@ -171,7 +219,23 @@ impl Session {
         })?;
         let transport = BoxCloneSyncService::new(caller.map_err(BoxError::from));
         let certificate = Some(remote.files.certificate.clone());
-        Ok(Session { runtime: runtime()?, transport, certificate, local: None })
+        Ok(Session { runtime: runtime()?, transport, certificate, local: None, vkey: remote.vkey.clone() })
+    }
+
+    fn local(transport: Transport, who: String) -> Result<Self, CliError> {
+        Ok(Session { runtime: runtime()?, transport, certificate: None, local: Some(who), vkey: None })
+    }
+
+    /// With a reason that goes along with each request.
+    fn because(self, why: &str) -> Result<Self, CliError> {
+        // Binary metadata is base64 (gRPC over HTTP/2, "Requests"): reasons are in Vietnamese.
+        let value = HeaderValue::try_from(STANDARD_NO_PAD.encode(why));
+        let value = value.map_err(|error| CliError::Usage(format!("--why: {error}")))?;
+        let with = move |mut request: HttpRequest<Body>| {
+            request.headers_mut().insert(JUSTIFICATION, value.clone());
+            request
+        };
+        Ok(Session { transport: BoxCloneSyncService::new(self.transport.map_request(with)), ..self })
     }
 
     /// A client of `ndxp.admin.v1`.
@@ -217,7 +281,7 @@ impl Session {
         let progress = bar("{spinner} {pos} found")?;
         let (mut found, mut token) = (Vec::new(), String::new());
         loop {
-            let (records, next) = self.block_on(page(token))?;
+            let (records, next) = self.block_on(patiently(|| page(token.clone())))?;
             found.extend(records.into_iter().filter(|one| fits(one)).take(limit - found.len()));
             progress.set_position(found.len() as u64);
             if next.is_empty() || found.len() >= limit {
@@ -228,6 +292,22 @@ impl Session {
         progress.finish_and_clear();
         Ok(found)
     }
+}
+
+/// Calls again when a bound of reads says when, as long as that is soon: whoever reads page after page meets it.
+async fn patiently<T, F: Future<Output = Result<T, Status>>>(call: impl Fn() -> F) -> Result<T, Status> {
+    for _ in 0..MAX_WAITS {
+        let status = match call().await {
+            Err(status) => status,
+            done => return done,
+        };
+        let wait = status.get_details_retry_info().and_then(|retry| retry.retry_delay);
+        match wait.filter(|wait| status.code() == Code::ResourceExhausted && *wait <= MAX_WAIT) {
+            Some(wait) => tokio::time::sleep(wait).await,
+            None => return Err(status),
+        }
+    }
+    call().await
 }
 
 /// A path as an error names it.

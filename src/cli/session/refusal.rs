@@ -1,15 +1,12 @@
 //! What a refusal of the services means for the person at the command line, and what to do about it.
 
 use super::shown;
-use crate::caller::CallerError;
+use crate::caller::{ALERT, CallerError};
 use crate::cli::CliError;
 use std::error::Error;
 use std::path::Path;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
-
-/// How rustls reports an alert of the peer, before the alert's name.
-const ALERT: &str = "received fatal alert: ";
 
 /// A status as an error of the command line, with what to do.
 pub fn explained(status: &Status, certificate: Option<&Path>) -> CliError {

@@ -1,0 +1,124 @@
+//! Where the service runs: in a gateway, for whoever their certificate names, or in the process of the data folder's
+//! owner, who reads their own files.
+
+use super::refused;
+use crate::access::reads::{Bounds, ReadPermit, Reads};
+use crate::access::staff::StaffDoor;
+use crate::exchange_log::reader::LogReader;
+use crate::exchange_log::{Entry, ExchangeLog};
+use crate::identity::Peer;
+use crate::registry::sqlite::SqliteStore;
+use crate::registry::{Actor, Snapshot};
+use crate::status::Reason;
+use arc_swap::ArcSwap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tonic::{Request, Status};
+
+/// Bounds for the owner: nobody else is kept waiting.
+const BY_OWNER: Bounds = Bounds { total: 64, per_holder: 64, per_second: 1_000_000, burst: 1_000_000, threads: 4 };
+/// How often the owner's process looks for a newer checkpoint.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// Where the service runs.
+#[derive(Clone)]
+pub(super) enum Host {
+    /// In a gateway.
+    Gateway { door: StaffDoor, registry: Arc<ArcSwap<Snapshot>>, log: ExchangeLog },
+    /// In the process of the folder's owner; with the registry that takes notes of what is done, which a copy of a log
+    /// does not have.
+    Owner { data: PathBuf, notes: Option<SqliteStore>, reads: Arc<Reads> },
+}
+
+/// Somebody who may read, as far as they are known.
+pub(super) enum Reader {
+    /// A person, at the other end of this connection.
+    Staff(Arc<Peer>, Actor),
+    /// The folder's owner.
+    Owner,
+}
+
+impl Host {
+    pub(super) fn owner(data: &Path, notes: Option<SqliteStore>) -> Self {
+        Host::Owner { data: data.to_owned(), notes, reads: Reads::new(BY_OWNER) }
+    }
+
+    /// Lets an auditor in, and the owner.
+    pub(super) async fn admit<T>(&self, request: &Request<T>, act: &str) -> Result<Reader, Status> {
+        match self {
+            Host::Owner { .. } => Ok(Reader::Owner),
+            Host::Gateway { door, .. } => {
+                let peer = peer(request)?;
+                let staff = door.admit(&peer, act, super::AUDITOR).await.map_err(refused)?;
+                Ok(Reader::Staff(peer, staff))
+            }
+        }
+    }
+
+    /// A permit to read; an auditor's is one of `reads`.
+    pub(super) fn begin(&self, reader: &Reader, of_staff: &Arc<Reads>) -> Result<ReadPermit, Status> {
+        let permit = match (self, reader) {
+            (Host::Owner { reads, .. }, _) => reads.begin("owner"),
+            (Host::Gateway { .. }, Reader::Staff(_, staff)) => of_staff.begin(staff.id()),
+            (Host::Gateway { .. }, Reader::Owner) => Err(Reason::StaffUnknown.into()),
+        };
+        permit.map_err(refused)
+    }
+
+    /// Puts what a reader does into the log: at once by the gateway, by way of the registry for the owner.
+    pub(super) async fn note(&self, reader: &Reader, act: &str, entry: Entry) -> Result<(), Status> {
+        match (self, reader) {
+            (Host::Gateway { door, .. }, Reader::Staff(peer, staff)) => {
+                let whole = door.act(peer, act);
+                let entry = Entry {
+                    actor: staff.to_string(),
+                    object: entry.object,
+                    subjects: entry.subjects,
+                    official: entry.official,
+                    ..whole
+                };
+                door.note(&entry).await.map(|_| ()).map_err(refused)
+            }
+            (Host::Owner { notes: Some(notes), .. }, _) => {
+                notes.note(act, entry.object).map_err(|_| refused(Reason::RegistryUnavailable.into()))
+            }
+            (Host::Owner { notes: None, .. }, _) => Ok(()),
+            (Host::Gateway { .. }, Reader::Owner) => Err(refused(Reason::StaffUnknown.into())),
+        }
+    }
+
+    /// How many entries are durable; what the owner finds in the files.
+    pub(super) fn durable(&self) -> u64 {
+        match self {
+            Host::Gateway { log, .. } => log.durable(),
+            Host::Owner { data, .. } => LogReader::open(data).map_or(0, |reader| reader.size()),
+        }
+    }
+
+    /// The number of sealed entries, as it grows.
+    pub(super) fn watch_sealed(&self) -> watch::Receiver<u64> {
+        let data = match self {
+            Host::Gateway { log, .. } => return log.watch_sealed(),
+            Host::Owner { data, .. } => data.clone(),
+        };
+        let sealed = |data: &Path| LogReader::sealed_only(data).map_or(0, |reader| reader.sealed());
+        let (to, receiver) = watch::channel(sealed(&data));
+        tokio::spawn(async move {
+            while !to.is_closed() {
+                tokio::time::sleep(LOOK_EVERY).await;
+                to.send_if_modified(|size| {
+                    let now = sealed(&data);
+                    now > std::mem::replace(size, now.max(*size))
+                });
+            }
+        });
+        receiver
+    }
+}
+
+/// Who is at the other end.
+pub(super) fn peer<T>(request: &Request<T>) -> Result<Arc<Peer>, Status> {
+    request.extensions().get::<Arc<Peer>>().cloned().ok_or_else(|| refused(Reason::StaffUnknown.into()))
+}
