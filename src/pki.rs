@@ -136,8 +136,13 @@ impl Pki {
         Ok(Issuer::new(ca_params(), KeyPair::from_pem(&pem)?))
     }
 
-    /// Makes a key and a certificate; gives their files.
+    /// Makes a key and a certificate that is good for so many days; gives their files.
     pub fn issue(&self, name: &str, role: &Role, valid: u64) -> Result<(PathBuf, PathBuf), PkiError> {
+        self.issue_for(name, role, days(valid))
+    }
+
+    /// The same for another time than whole days.
+    pub fn issue_for(&self, name: &str, role: &Role, valid: Duration) -> Result<(PathBuf, PathBuf), PkiError> {
         let plain = |c: char| c.is_ascii_alphanumeric() || "-.".contains(c);
         if !(1..=64).contains(&name.len()) || !name.chars().all(plain) || name.starts_with('.') {
             return Err(PkiError::Name(name.to_owned()));
@@ -216,7 +221,7 @@ fn ca_params() -> CertificateParams {
     params
 }
 
-fn leaf_params(name: &str, role: &Role, valid: u64) -> Result<CertificateParams, PkiError> {
+fn leaf_params(name: &str, role: &Role, valid: Duration) -> Result<CertificateParams, PkiError> {
     let mut params = match role {
         Role::Server(names) => CertificateParams::new(names.clone())?,
         Role::Client(id) => with_uri(client_uri(id))?,
@@ -236,7 +241,7 @@ fn leaf_params(name: &str, role: &Role, valid: u64) -> Result<CertificateParams,
     serial[0] = serial[0] & 0x7f | 0x40;
     params.serial_number = Some(SerialNumber::from_slice(&serial));
     params.not_before = (SystemTime::now() - Duration::from_secs(300)).into();
-    params.not_after = (SystemTime::now() + days(valid)).into();
+    params.not_after = (SystemTime::now() + valid).into();
     Ok(params)
 }
 

@@ -10,7 +10,7 @@ pub mod token;
 use crate::contract::Operation;
 use crate::contract::formats::{self, Format};
 use crate::contract::validate::Violation;
-use crate::registry::{ClientView, Granted};
+use crate::registry::{ClientView, GrantView, Granted};
 use crate::status::{Reason, Refusal};
 use http::HeaderName;
 use std::net::IpAddr;
@@ -87,6 +87,27 @@ pub fn decide(
     }
     let fitting = in_scope.find(|grant| said.purpose.as_deref().is_none_or(|purpose| covers(&grant.purposes, purpose)));
     fitting.ok_or_else(|| Reason::PurposeNotGranted.into())
+}
+
+/// Whether a grant by which a call was admitted still covers it: it may have ended, or have been changed.
+pub fn still_covers(
+    grant: &GrantView,
+    operation: &Operation,
+    purpose: Option<&str>,
+    from: IpAddr,
+    now: i64,
+) -> Result<(), Refusal> {
+    if !grant.in_force(now) {
+        return Err(Refusal::with(Reason::ScopeNotGranted, "the grant's time is over"));
+    }
+    let network = grant.networks.is_empty() || grant.networks.iter().any(|network| network.has(from));
+    if !network || !grant.scopes.contains(&operation.scope) {
+        return Err(Refusal::with(Reason::ScopeNotGranted, "the grant was changed"));
+    }
+    if !purpose.is_none_or(|purpose| covers(&grant.purposes, purpose)) {
+        return Err(Reason::PurposeNotGranted.into());
+    }
+    Ok(())
 }
 
 /// Whether a grant's purposes cover one.

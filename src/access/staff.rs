@@ -4,7 +4,7 @@
 use super::refusals::{Identity, RefusalLog, Refused};
 use crate::exchange_log::{Entry, ExchangeLog, Kind};
 use crate::identity::Peer;
-use crate::registry::{Actor, Holder, Role, Snapshot};
+use crate::registry::{Actor, Holder, Role, Snapshot, now};
 use crate::status::{Reason, Refusal};
 use arc_swap::ArcSwap;
 use std::sync::Arc;
@@ -26,6 +26,7 @@ impl StaffDoor {
 
     /// Who asks, with the certificate that they show, where one of these roles is theirs.
     pub async fn admit(&self, peer: &Peer, act: &str, roles: &[Role]) -> Result<Actor, Refusal> {
+        peer.check_time(now())?;
         let (staff, refusal) = match self.registry.load().holder_of(&peer.certificate.names) {
             Holder::Staff(staff) if staff.roles.iter().any(|role| roles.contains(role)) => {
                 return Ok(peer.staff(&staff.id));

@@ -155,6 +155,15 @@ impl TokenChecker {
         token.expires.saturating_add(self.leeway).saturating_sub(now)
     }
 
+    /// When the token's time, or the belief in its key, is over, Unix time in seconds; and which.
+    pub fn end(&self, token: &Verified, registry: &Snapshot) -> (i64, Reason) {
+        let own = token.expires.saturating_add(self.leeway);
+        match registry.key(&token.kid, 0).map(|key| key.believed_until) {
+            Some(key) if key != 0 && key < own => (key, Reason::TokenInvalid),
+            _ => (own, Reason::TokenExpired),
+        }
+    }
+
     /// Signature and form: everything that stays true as long as the key does.
     pub fn verify(&self, token: &str, registry: &Snapshot, now: i64) -> Result<Verified, Refusal> {
         let malformed = || Refusal::from(Reason::TokenMalformed);

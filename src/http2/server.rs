@@ -16,6 +16,8 @@ const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 1 << 22;
 /// Longest list of headers: a token of 8 kB and as much again.
 const MAX_HEADERS: u32 = 16 << 10;
+/// How long the last frames of a connection that is closed may take.
+const CLOSING: Duration = Duration::from_millis(500);
 /// How often a caller that says nothing is asked whether it is still there, and how long it may think about it.
 const PING: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(20));
 
@@ -47,6 +49,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             begin(request.map(|body| Incoming::new(body, None)), Reply { reply, patience: self.patience.clone() });
         }
         Ok(())
+    }
+
+    /// GOAWAY, and an end to whatever is under way. Takes half a second at most, however little the caller reads.
+    pub async fn close(&mut self) {
+        self.h2.abrupt_shutdown(h2::Reason::NO_ERROR);
+        let _ = tokio::time::timeout(CLOSING, poll_fn(|context| self.h2.poll_closed(context))).await;
     }
 
     /// GOAWAY: calls under way finish, no new ones begin.

@@ -14,6 +14,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 pub mod certificates;
 pub mod connections;
 pub mod crl;
+pub mod ends;
 pub mod list;
 pub mod refused;
 pub mod stream;
@@ -51,18 +52,42 @@ pub struct Certificate {
     pub key: [u8; 32],
     /// Its URI and DNS names, in canonical form, each once.
     pub names: Vec<String>,
+    /// From when on each certificate of the chain is over, Unix time in seconds; its own first.
+    ends: Vec<i64>,
+}
+
+/// From when on a certificate is over: it is good through its last second (RFC 5280, section 4.1.2.5). One that cannot be
+/// read is over.
+fn end_of(der: &[u8]) -> i64 {
+    X509Certificate::from_der(der).map_or(0, |(_, read)| read.validity().not_after.timestamp().saturating_add(1))
 }
 
 impl Certificate {
+    /// From when on it is over, Unix time in seconds.
+    pub fn end(&self) -> i64 {
+        self.ends.first().copied().unwrap_or(0)
+    }
+
+    /// Whether its time is over.
+    pub fn is_over(&self, now: i64) -> bool {
+        now >= self.end()
+    }
+
+    /// When the next certificate of its chain is over.
+    pub fn next_end(&self, now: i64) -> Option<i64> {
+        self.ends.iter().copied().filter(|end| *end > now).min()
+    }
+
     /// Of a chain; `None` where that is empty.
     pub fn of(chain: &[CertificateDer<'_>]) -> Option<Self> {
         let own = chain.first()?;
         let thumbprint = Thumbprint::of(own);
+        let ends = chain.iter().map(|der| end_of(der)).collect();
         let chain = chain.iter().map(|der| der.clone().into_owned()).collect();
         let mut names: Vec<String> = certificate_names(own).iter().map(|name| canonical_name(name)).collect();
         names.sort_unstable();
         names.dedup();
-        Some(Certificate { thumbprint, x5t: thumbprint.base64url(), key: key_digest(own), names, chain })
+        Some(Certificate { thumbprint, x5t: thumbprint.base64url(), key: key_digest(own), names, chain, ends })
     }
 }
 
@@ -95,6 +120,11 @@ pub fn certificate_names(der: &[u8]) -> Vec<String> {
 }
 
 impl Peer {
+    /// Refused when its certificate's time is over: a handshake of an hour ago says nothing of that.
+    pub fn check_time(&self, now: i64) -> Result<(), Refusal> {
+        if self.certificate.is_over(now) { Err(Reason::CertificateRevoked.into()) } else { Ok(()) }
+    }
+
     /// This peer as a person who administers, by the id that the registry knows them by.
     pub fn staff(&self, id: &str) -> Actor {
         Actor::Staff {

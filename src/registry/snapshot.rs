@@ -94,6 +94,11 @@ impl ClientView {
         grants.filter(move |granted| granted.scopes.iter().any(|one| one == scope))
     }
 
+    /// Its grant of this id, with the client.
+    pub fn granted_as(self: &Arc<Self>, id: &str) -> Option<Granted> {
+        Granted::new(self, self.grants.iter().position(|grant| *grant.id == *id)?)
+    }
+
     /// Its grant of this id.
     pub fn grant(&self, id: &str) -> Option<&GrantView> {
         self.grants.iter().find(|grant| *grant.id == *id)

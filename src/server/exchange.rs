@@ -8,10 +8,10 @@ use super::asking::{InTurn, ask};
 use super::protocol;
 use super::record::Record;
 use super::shared::{Route, Routes, Shared};
-use super::standing::Standing;
+use super::standing::{AdmittedBy, Standing};
 use super::stream;
 use crate::access::{self, Said};
-use crate::contract::fields::{self, Disclosed, Mask};
+use crate::contract::fields::{self, Disclosed};
 use crate::contract::settings::CallContext;
 use crate::contract::{Shape, validate};
 use crate::deadline::{CallTime, Whose};
@@ -41,8 +41,7 @@ pub struct Exchange {
 /// Everything known of a call once it may go to its source.
 pub(super) struct Admitted {
     pub route: Route,
-    pub mask: Arc<Mask>,
-    /// What it was admitted by, which may be taken away while it runs.
+    /// What it was admitted by, which may be taken away, or end, while it runs.
     pub standing: Standing,
     pub context: Arc<CallContext>,
     /// How long it may take, by its operation and by its caller.
@@ -97,6 +96,7 @@ impl Exchange {
         }
         let asked = protocol::check(&head.method, &head.headers)?;
 
+        peer.check_time(now)?;
         let client = peer.identify(&registry)?;
         record.client(&client);
         let token = self.shared.tokens.authenticate(&head.headers, peer, &client, &registry, now)?;
@@ -107,6 +107,8 @@ impl Exchange {
         let grant = access::decide(&route.operation, &client, &token.scopes, &said, peer.address.ip(), now)?;
         record.admitted(&grant, self.shared.limits.take(&grant, Instant::now(), now)?);
         let mask = routes.masks.of(&grant, &route.operation);
+        let (operation, purpose) = (route.operation.clone(), said.purpose.clone());
+        let admitted = AdmittedBy { peer: peer.clone(), token, grant, operation, purpose };
 
         Ok(Admitted {
             context: Arc::new(CallContext {
@@ -117,15 +119,14 @@ impl Exchange {
                 traceparent: traceparent(&head.headers),
             }),
             route: route.clone(),
-            standing: Standing::new(&self.shared, peer, token, grant, registry),
-            mask,
+            standing: Standing::new(&self.shared, admitted, mask, registry),
             time: CallTime::new(route.operation.timeout, asked.map(|asked| arrived + asked.min(MAX_STREAM))),
         })
     }
 
     /// A call with one answer.
     async fn call(&self, admitted: Admitted, body: Incoming, record: &mut Record) -> Result<Bytes, Refusal> {
-        let Admitted { route, mask, mut standing, context, time } = admitted;
+        let Admitted { route, mut standing, context, time } = admitted;
         let operation = route.operation.clone();
         let (request, tally) = if operation.shape == Shape::ClientStream {
             let (messages, tally) = stream::incoming(&self.shared, &operation, record, body)?;
@@ -137,14 +138,16 @@ impl Exchange {
             Some(_) => route.guard.admit_stream(standing.client())?,
             None => admit(&route, time).await?,
         };
+        // The message, or its turn, may have been long in coming.
         in_time(time)?;
+        standing.check()?;
         if operation.writes {
             record.note(Kind::Intent).await?;
         }
         let call = Call { operation: operation.clone(), request, context, until: None, turns: None };
         let result = tokio::select! {
             result = ask(&self.shared, &route, call, time, place, record) => result,
-            taken = standing.lost() => Err(taken),
+            taken = standing.lost(over_by(time)) => Err(taken),
         };
         let result = match tally {
             Some(tally) => {
@@ -166,9 +169,9 @@ impl Exchange {
             return Err(Refusal::with(Reason::SourceProtocolError, "a stream where one message was expected"));
         };
         let mut disclosed = Disclosed::default();
-        let kept = fields::keep(&operation.answer_fields, &mask, &message, &mut disclosed)
-            .map_err(|garbled| Refusal::with(Reason::SourceProtocolError, garbled.to_string()))?;
         standing.check()?;
+        let kept = fields::keep(&operation.answer_fields, standing.mask(), &message, &mut disclosed)
+            .map_err(|garbled| Refusal::with(Reason::SourceProtocolError, garbled.to_string()))?;
         record.disclosed(&operation, &disclosed);
         record.answer(&kept)?;
         Ok(kept)
@@ -181,25 +184,29 @@ impl Exchange {
         body: Incoming,
         record: &mut Record,
     ) -> Result<stream::Opened, Refusal> {
-        let Admitted { route, mask, standing, context, time } = admitted;
+        let Admitted { route, mut standing, context, time } = admitted;
         let request = self.read_one(&route, body, time, record).await?;
         let stream_place = route.guard.stream(standing.client())?;
         // A place among the calls is for its first request only; the others come to theirs as they go.
         let place = admit(&route, time).await?;
         in_time(time)?;
+        standing.check()?;
         if route.operation.writes {
             record.note(Kind::Intent).await?;
         }
         let operation = route.operation.clone();
         let turns = InTurn { guard: route.guard.clone(), operation: operation.clone() };
         let call = Call { operation, request, context, until: None, turns: Some(Arc::new(turns)) };
-        let messages = match ask(&self.shared, &route, call, time, place, record).await? {
+        let begun = tokio::select! {
+            begun = ask(&self.shared, &route, call, time, place, record) => begun?,
+            taken = standing.lost(over_by(time)) => return Err(taken),
+        };
+        let messages = match begun {
             SourceAnswer::Stream(messages) => messages,
             SourceAnswer::One(message) => Box::pin(futures_util::stream::once(async { Ok(message) })),
         };
         Ok(stream::Opened {
             operation: route.operation,
-            mask,
             standing,
             messages,
             _place: stream_place,
@@ -247,6 +254,14 @@ fn not_here(whose: Whose) -> Refusal {
         Whose::Operation => Reason::RequestTimeout.into(),
     }
 }
+
+/// When a call is over that asks its source now, its other tries included: a right that ends later needs no timer.
+fn over_by(time: CallTime) -> Option<Instant> {
+    Some(time.source(Instant::now()).at + OTHER_TRIES)
+}
+
+/// Longest that the tries after the first take beyond a call's time.
+const OTHER_TRIES: Duration = Duration::from_secs(60);
 
 /// Longest life of a stream, whatever the caller asks for: a day.
 const MAX_STREAM: Duration = Duration::from_secs(86_400);

@@ -4,11 +4,15 @@
 
 use super::answer::{self, AnswerBody};
 use super::shared::Shared;
+use crate::access::refusals::{Identity, Refused};
 use crate::admin::{Admin, AdminServiceServer};
 use crate::audit::service::{Audit, AuditServiceServer};
 use crate::contract::ContractSet;
+use crate::exchange_log::{Entry, Kind};
 use crate::http2::Incoming;
 use crate::identity::Peer;
+use crate::identity::ends::reached;
+use crate::registry::{Role, now};
 use crate::status::{Reason, Refusal};
 use futures_util::{StreamExt, stream};
 use http::{Request, Response};
@@ -18,6 +22,7 @@ use prost::Message;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 use tonic::body::Body;
 use tonic_health::pb::{FILE_DESCRIPTOR_SET as HEALTH, health_server::HealthServer};
 use tonic_health::server::{HealthReporter, HealthService};
@@ -98,16 +103,26 @@ impl Infra {
         peer: &Arc<Peer>,
         request: Request<Incoming>,
     ) -> Response<AnswerBody> {
+        if let Err(refusal) = peer.check_time(now()) {
+            return answer::refused(&refusal, "");
+        }
         let path = request.uri().path();
+        let mut right = Right {
+            shared: shared.clone(),
+            peer: peer.clone(),
+            changes: shared.registry_changed.subscribe(),
+            needs: Needs::Nothing,
+        };
         let (service, asks_once) = if path.starts_with("/ndxp.admin.") {
             (&self.admin, true)
         } else if path.starts_with("/ndxp.audit.") {
+            right.needs = Needs::Auditor;
             (&self.audit, true)
         } else if path.starts_with("/grpc.health.") {
             (&self.health, true)
         } else {
-            let registry = shared.registry.load();
-            if let (Err(refusal), None) = (peer.identify(&registry), registry.staff_of(&peer.certificate.names)) {
+            right.needs = Needs::Identity;
+            if let Err(refusal) = right.check() {
                 return answer::refused(&refusal, "");
             }
             (
@@ -127,19 +142,103 @@ impl Infra {
             Ok(ready) => ready.call(Request::from_parts(head, body)).await,
             Err(never) => match never {},
         };
-        answer::from_tonic(answer.map(|answer| answer.map(|body| until_the_end(shared.clone(), body))))
+        answer::from_tonic(answer.map(|answer| answer.map(|body| until_the_end(right, body))))
     }
 }
 
-/// An answer, as long as the gateway does not end.
-fn until_the_end(shared: Arc<Shared>, body: Body) -> Body {
+/// By which right a call is answered, which may be taken away, or end, while it goes on.
+struct Right {
+    shared: Arc<Shared>,
+    peer: Arc<Peer>,
+    changes: watch::Receiver<()>,
+    needs: Needs,
+}
+
+/// What it takes, beside a certificate of the CA.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Needs {
+    Nothing,
+    /// A registered client, or somebody who administers.
+    Identity,
+    /// The role. Receipts, which clients get too, are no stream.
+    Auditor,
+}
+
+impl Needs {
+    fn service(self) -> &'static str {
+        match self {
+            Needs::Nothing => "health",
+            Needs::Identity => "reflection",
+            Needs::Auditor => "audit",
+        }
+    }
+}
+
+impl Right {
+    fn check(&self) -> Result<(), Refusal> {
+        self.peer.check_time(now())?;
+        let registry = self.shared.registry.load();
+        let staff = registry.staff_of(&self.peer.certificate.names);
+        match (self.needs, staff) {
+            (Needs::Nothing, _) | (Needs::Identity, Some(_)) => Ok(()),
+            (Needs::Identity, None) => self.peer.identify(&registry).map(|_| ()),
+            (Needs::Auditor, Some(staff)) if staff.roles.contains(&Role::Auditor) => Ok(()),
+            (Needs::Auditor, Some(_)) => Err(Reason::RoleMissing.into()),
+            (Needs::Auditor, None) => {
+                self.peer.identify(&registry).map(|_| ()).map_err(|_| Reason::StaffUnknown.into())
+            }
+        }
+    }
+
+    /// Waits until it holds no more.
+    async fn lost(&mut self) -> Refusal {
+        loop {
+            tokio::select! {
+                changed = self.changes.changed() => if changed.is_err() {
+                    std::future::pending::<()>().await;
+                },
+                () = reached(self.peer.certificate.end()) => {}
+            }
+            if let Err(refusal) = self.check() {
+                return refusal;
+            }
+        }
+    }
+
+    /// An entry of a stream that ended so.
+    fn note(&self, refusal: &Refusal) {
+        let entry = Entry {
+            certificate: self.peer.certificate.thumbprint.0.to_vec(),
+            peer: self.peer.address.to_string(),
+            act: "stream.end".into(),
+            object: format!("service:{}", self.needs.service()),
+            status: refusal.reason.code() as u32,
+            reason: refusal.reason.as_str().to_owned(),
+            ..Entry::begin(Kind::Admin, &self.shared.node)
+        };
+        let by = Identity::Certificate(self.peer.certificate.thumbprint);
+        self.shared.refusals.note_unawaited(Refused::Staff, by, entry);
+    }
+}
+
+/// An answer, as long as its right lasts and the gateway does not end.
+fn until_the_end(right: Right, body: Body) -> Body {
     if body.is_end_stream() {
         return body;
     }
-    let frames = stream::unfold(Some((shared, BodyStream::new(body))), |rest| async {
-        let (shared, mut body) = rest?;
-        match shared.unless_ending(body.next()).await {
-            Ok(next) => next.map(|frame| (frame, Some((shared, body)))),
+    let frames = stream::unfold(Some((right, BodyStream::new(body))), |rest| async {
+        let (mut right, mut body) = rest?;
+        let shared = right.shared.clone();
+        let next = tokio::select! {
+            biased;
+            refusal = right.lost() => {
+                right.note(&refusal);
+                Err(refusal)
+            }
+            next = shared.unless_ending(body.next()) => next,
+        };
+        match next {
+            Ok(next) => next.map(|frame| (frame, Some((right, body)))),
             Err(refusal) => Some((Ok(Frame::trailers(answer::refusal_trailers(&refusal, ""))), None)),
         }
     });

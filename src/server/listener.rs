@@ -14,10 +14,11 @@ use crate::exchange_log::open_desk;
 use crate::guard::Admission;
 use crate::http2::server::{self, Pings, Reply};
 use crate::http2::{Incoming, Patience};
+use crate::identity::Peer;
 use crate::identity::connections::{ConnectionPlace, Connections};
+use crate::identity::ends::good_no_more;
 use crate::identity::stream::{ServerStream, turn_away};
 use crate::identity::tls::Gate;
-use crate::identity::{Certificate, Peer};
 use crate::status::Reason;
 use arc_swap::ArcSwap;
 use futures_util::FutureExt;
@@ -72,6 +73,8 @@ struct Worker {
     patience: Arc<Patience>,
 }
 
+/// How long the calls of a connection may take to end when its certificate's time is over: they know it by themselves.
+const LAST_WORDS: Duration = Duration::from_millis(300);
 /// How long a caller may take nothing of its answer when the gateway ends.
 const HURRIED: Duration = Duration::from_secs(3);
 
@@ -86,7 +89,7 @@ impl Worker {
         loop {
             tokio::select! {
                 accepted = listener.accept() => match accepted {
-                    Ok((stream, address)) => self.admit(stream, address),
+                    Ok((stream, address)) => self.admit(stream, plain(address)),
                     Err(error) => {
                         // Out of file descriptors, most likely: a busy loop would not bring them back.
                         tracing::warn!(%error, "a connection could not be accepted");
@@ -99,7 +102,7 @@ impl Worker {
         }
         // Who is through to our socket would be cut off with it.
         while let Some(Ok((stream, address))) = unconstrained(listener.accept()).now_or_never() {
-            self.admit(stream, address);
+            self.admit(stream, plain(address));
         }
         drop(listener);
         self.connections.close();
@@ -199,14 +202,9 @@ impl Worker {
     }
 }
 
-/// Ends when the caller's certificate is good no more: revoked or expired meanwhile.
-async fn revoked(mut gate: watch::Receiver<Arc<Gate>>, certificate: &Certificate) {
-    while gate.changed().await.is_ok() {
-        if !gate.borrow_and_update().still_admits(&certificate.chain) {
-            return;
-        }
-    }
-    std::future::pending().await
+/// An IPv4 peer of an IPv6 socket is that IPv4 address, in limits, networks and the log.
+fn plain(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 /// Who calls, by one connection.
@@ -229,7 +227,7 @@ impl Caller {
         async move {
             let worker = &self.worker;
             let mut silent = std::pin::pin!(pings.silent(|| self.backlog.heard()));
-            let mut revoked = std::pin::pin!(revoked(gate, &self.peer.certificate));
+            let mut revoked = std::pin::pin!(good_no_more(gate, &self.peer.certificate));
             // With age, so that new certificates are really used.
             let mut over = std::pin::pin!(tokio::time::timeout(worker.age(), worker.exchange.shared.stop.cancelled()));
             let mut ending = false;
@@ -237,8 +235,15 @@ impl Caller {
             let refused = loop {
                 tokio::select! {
                     biased;
-                    // Closed at once, with whatever is under way.
-                    () = &mut revoked => break Some(Reason::CertificateRevoked),
+                    over = &mut revoked => {
+                        if over {
+                            // What is under way ends now by itself, and tells why.
+                            http2.wind_up();
+                            let _ = tokio::time::timeout(LAST_WORDS, http2.calls(|request, reply| self.begin(request, reply))).await;
+                        }
+                        http2.close().await;
+                        break Some(Reason::CertificateRevoked);
+                    }
                     () = &mut silent => break None,
                     _ = &mut over, if !ending => {
                         ending = true;

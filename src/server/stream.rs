@@ -7,7 +7,7 @@ use super::record::{MAX_SUBJECTS, Record, Salts, StreamTally, append};
 use super::shared::Shared;
 use super::standing::Standing;
 use crate::access::limits::Left;
-use crate::contract::fields::{self, Disclosed, Mask};
+use crate::contract::fields::{self, Disclosed};
 use crate::contract::{Operation, validate};
 use crate::drivers::SourceError;
 use crate::exchange_log::pseudonym::{Commitment, PeriodKeys, PersonKind};
@@ -28,8 +28,7 @@ use std::time::Instant;
 /// A stream of answers whose source has begun to answer.
 pub(super) struct Opened {
     pub operation: Arc<Operation>,
-    pub mask: Arc<Mask>,
-    /// What it was admitted by, which may be taken away while it runs.
+    /// What it was admitted by, which may be taken away, or end, while it runs.
     pub standing: Standing,
     pub messages: BoxStream<'static, Result<Bytes, SourceError>>,
     /// Held as long as the stream lives.
@@ -85,18 +84,16 @@ impl Flow {
 
     async fn next(&mut self) -> Result<Option<Bytes>, Refusal> {
         let Opened { messages, standing, until, .. } = &mut self.opened;
-        let ends = standing.ends();
         let shared = self.record.shared();
         let next = tokio::select! {
             next = shared.unless_ending(messages.next()) => next?,
-            taken = standing.lost() => return Err(taken),
-            () = tokio::time::sleep_until(ends.into()) => return Err(Reason::TokenExpired.into()),
+            taken = standing.lost(None) => return Err(taken),
             () = past(*until) => return Err(Reason::CallerDeadline.into()),
         };
         let Some(message) = next.transpose()? else { return Ok(None) };
         standing.check()?;
         let tree = &self.opened.operation.answer_fields;
-        let kept = fields::keep(tree, &self.opened.mask, &message, &mut self.disclosed)
+        let kept = fields::keep(tree, self.opened.standing.mask(), &message, &mut self.disclosed)
             .map_err(|garbled| Refusal::with(Reason::SourceProtocolError, garbled.to_string()))?;
         self.record.answer_part(&kept)?;
         Ok(Some(kept))

@@ -1,6 +1,7 @@
 //! The connections of the HTTPS port: TLS, the protocol that ALPN has agreed on, and an end in order.
 
 use super::Web;
+use crate::identity::ends::good_no_more;
 use crate::identity::stream::{ServerStream, turn_away};
 use crate::identity::tls::Gate;
 use crate::identity::{Certificate, Peer, connections::Connections};
@@ -27,6 +28,8 @@ use tower::ServiceExt;
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a connection may go without another request.
 const IDLE: Duration = Duration::from_secs(60);
+/// How long the last answers of a connection may take whose certificate's time is over.
+const LAST_WORDS: Duration = Duration::from_millis(300);
 /// Most requests at once on one connection of HTTP/2.
 const MAX_STREAMS: u32 = 64;
 
@@ -94,7 +97,7 @@ async fn connection(
     router: Router,
     stream: ServerStream<TcpStream>,
     address: SocketAddr,
-    mut gate: watch::Receiver<Arc<Gate>>,
+    gate: watch::Receiver<Arc<Gate>>,
     stop: CancellationToken,
 ) {
     let certificate = stream.session().peer_certificates().and_then(Certificate::of).map(Arc::new);
@@ -117,6 +120,12 @@ async fn connection(
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS);
     let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
     let mut unused = std::pin::pin!(unused(&asked));
+    let mut over = std::pin::pin!(async {
+        match &known {
+            Some(known) => good_no_more(gate, known).await,
+            None => std::future::pending().await,
+        }
+    });
     let mut ending = false;
     loop {
         tokio::select! {
@@ -138,12 +147,13 @@ async fn connection(
                 }
                 return;
             }
-            changed = gate.changed() => {
-                // Revoked or expired meanwhile: closed at once.
-                let refused = |known: &Arc<Certificate>| !gate.borrow_and_update().still_admits(&known.chain);
-                if changed.is_err() || known.as_ref().is_some_and(refused) {
-                    return tracing::info!(%address, "a connection of the HTTPS port was closed: its certificate is good no more");
+            time = &mut over => {
+                if time {
+                    // No request of this certificate is taken any more; its last answers may leave.
+                    connection.as_mut().graceful_shutdown();
+                    let _ = tokio::time::timeout(LAST_WORDS, connection).await;
                 }
+                return tracing::info!(%address, "a connection of the HTTPS port was closed: its certificate is good no more");
             }
         }
     }

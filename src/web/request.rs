@@ -2,6 +2,7 @@
 
 use super::port::PATIENCE;
 use crate::identity::Peer;
+use crate::registry::now;
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
 use bytes::Bytes;
@@ -35,7 +36,8 @@ impl<S: Sync> FromRequest<S> for Asked {
             Ok(None) => return Err(StatusCode::PAYLOAD_TOO_LARGE),
             Err(_) => return Err(StatusCode::REQUEST_TIMEOUT),
         };
-        let peer = head.extensions.remove::<Arc<Peer>>();
+        // A certificate whose time is over is none, also while its connection is being closed.
+        let peer = head.extensions.remove::<Arc<Peer>>().filter(|peer| peer.check_time(now()).is_ok());
         Ok(Asked { path: head.uri.path().to_owned(), headers: head.headers, body, peer })
     }
 }

@@ -1,0 +1,65 @@
+//! Rights that end by time. What ends is waited for by a timer, on the wall clock: nobody looks again and again, and a
+//! clock that is set meanwhile is noticed soon.
+
+use super::Certificate;
+use super::tls::Gate;
+use crate::registry::now;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// Longest sleep before the wall clock is looked at again: it may be set, and a machine may have slept.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+
+/// How long until a Unix time in seconds; nothing where it is past.
+pub fn left_until(at: i64) -> Duration {
+    let now_ms = jiff::Timestamp::now().as_millisecond();
+    Duration::from_millis(at.saturating_mul(1_000).saturating_sub(now_ms).max(0).unsigned_abs())
+}
+
+/// Waits until a Unix time in seconds.
+pub async fn reached(at: i64) {
+    loop {
+        let left = left_until(at);
+        if left.is_zero() {
+            return;
+        }
+        tokio::time::sleep(left.min(LOOK_AGAIN)).await;
+    }
+}
+
+/// Waits until a certificate that was let in is good no more: revoked, no longer under a CA, or over; `gate` as it was when
+/// it was let in. True where its time is over.
+pub async fn good_no_more(mut gate: watch::Receiver<Arc<Gate>>, certificate: &Certificate) -> bool {
+    loop {
+        let next = certificate.next_end(now());
+        let over = async {
+            match next {
+                Some(at) => reached(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            changed = gate.changed() => if changed.is_err() {
+                std::future::pending::<()>().await;
+            },
+            () = over => {}
+        }
+        if !gate.borrow_and_update().still_admits(&certificate.chain) {
+            return certificate.is_over(now());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn t6_what_is_past_is_reached_at_once_and_what_is_to_come_is_not() {
+        reached(0).await;
+        reached(now()).await;
+        assert!(tokio::time::timeout(Duration::from_millis(300), reached(now() + 5)).await.is_err());
+        assert!(left_until(now() + 5) > Duration::from_secs(3) && left_until(i64::MIN).is_zero());
+    }
+}
