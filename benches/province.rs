@@ -83,7 +83,7 @@ fn decisions(store: &SqliteStore, config: &Config, clients: usize) {
     let contracts = ContractSet::embedded().unwrap();
     let operations = contracts.operations();
     let issuer = Issuer::new(store, config);
-    let signer = issuer.signer(snapshot.signing().unwrap()).unwrap();
+    let signer = issuer.signer(snapshot.signing(now()).unwrap()).unwrap();
     let tokens = TokenChecker::new(&config.tokens.issuer, &config.tokens.audience, 30);
     let limits = Limits::default();
     let calls: Vec<_> = (0..1_000)

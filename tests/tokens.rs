@@ -224,7 +224,8 @@ async fn d2_a_client_fetches_tokens_at_its_rate_and_no_faster() {
     }
     // What was refused is counted, and its entries are bounded.
     let entries = stage.entries();
-    let refused: Vec<_> = entries.iter().filter(|one| one.entry.reason == "TEMPORARILY_UNAVAILABLE").collect();
+    let refused: Vec<_> =
+        entries.iter().filter(|one| one.entry.act == "token.fetch" && one.entry.status != 0).collect();
     assert!(!refused.is_empty() && refused.len() <= 40, "{}", refused.len());
     stage.verify();
 }
@@ -249,4 +250,210 @@ async fn d2_tokens_that_ended_long_ago_are_removed_and_others_stay() {
     until("all of them", Duration::from_secs(10), || stage.store.tokens(None, Page::ALL).unwrap().len() == 701);
     assert!(stage.store.token(&old[0].id).is_err() && stage.store.token(&young[0].id).unwrap().revoked);
     clerk.call(UNIT, json!({ "unitCode": "1057000" })).await.ok();
+}
+
+/// The signing keys' states as an administrator sees them, oldest first.
+async fn states(person: &Person) -> Vec<api::KeyState> {
+    let listed: api::ListKeysResponse = person.ask("ListKeys", api::ListKeysRequest {}).await.unwrap();
+    listed.keys.iter().map(api::Key::state).collect()
+}
+
+/// The key that a token was signed with.
+fn kid(token: &str) -> String {
+    use base64::Engine;
+    let head = token.split('.').next().unwrap();
+    let head = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(head).unwrap();
+    serde_json::from_slice::<Value>(&head).unwrap()["kid"].as_str().unwrap().to_owned()
+}
+
+fn pem(stage: &Stage, id: &str) -> String {
+    std::fs::read_to_string(files(&stage.folder, id).certificate).unwrap()
+}
+
+fn issue(client: &str, certificate: String, scopes: &[&str]) -> api::IssueTokenRequest {
+    let scopes = scopes.iter().map(|scope| (*scope).to_owned()).collect();
+    api::IssueTokenRequest { client: client.into(), certificate, scopes, ..Default::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t8_a_token_that_would_not_work_is_refused_at_issue_and_says_what_to_do() {
+    let stage = Stage::start();
+    let person = Person::new(&stage, "lan", &[Role::Administrator]);
+    for id in ["waits", "later", "over", "works", "gone", "stopped", "none"] {
+        stage.client(id);
+    }
+    let waiting = stage.grant("waits", &["population:read"], |grant| grant.needs_approval = true);
+    let later = stage.grant("later", &["budgetunit:read"], |grant| grant.not_before = now() + 5_000);
+    let over = stage.grant("over", &["budgetunit:read"], |grant| grant.not_after = now() - 1);
+    for id in ["works", "gone", "stopped"] {
+        stage.grant(id, &["budgetunit:read"], |_| {});
+    }
+    let ask = async |client: &str, certificate: &str, scopes: &[&str]| {
+        let answer =
+            person.ask::<api::IssueTokenResponse>("IssueToken", issue(client, pem(&stage, certificate), scopes));
+        answer.await
+    };
+    for (client, scopes, grant, why) in [
+        ("waits", &[][..], waiting.as_str(), "waits for a second person's approval"),
+        ("waits", &["population:read"], &waiting, "waits for a second person's approval"),
+        ("later", &[], &later, "begins at 20"),
+        ("over", &[], &over, "ended at 20"),
+        ("none", &[], "", "no grant has it"),
+    ] {
+        let refused = ask(client, client, scopes).await.err().unwrap();
+        assert!(refused.contains(grant) && refused.contains(why), "{client}: {refused}");
+    }
+    // Another client's certificate, one of another CA, one that ended.
+    let refused = ask("works", "later", &[]).await.err().unwrap();
+    assert!(refused.contains("it is not client works's"), "{refused}");
+    let foreign = {
+        let mut params = rcgen::CertificateParams::default();
+        let uri = ndxp_gateway::pki::client_uri("works");
+        params.subject_alt_names = vec![rcgen::SanType::URI(uri.as_str().try_into().unwrap())];
+        params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().pem()
+    };
+    let refused =
+        person.ask::<api::IssueTokenResponse>("IssueToken", issue("works", foreign, &[])).await.err().unwrap();
+    assert!(refused.contains("connections with it are refused"), "{refused}");
+    // Whoever may not call gets none.
+    stage.store.suspend_client("stopped", true).unwrap();
+    stage.store.retire_client("gone").unwrap();
+    assert!(ask("stopped", "stopped", &[]).await.err().unwrap().contains("CLIENT_SUSPENDED"));
+    assert!(ask("gone", "gone", &[]).await.err().unwrap().contains("retired"));
+    assert!(stage.store.tokens(None, Page::ALL).unwrap().is_empty(), "nothing was recorded");
+    // And what works, works.
+    let issued = ask("works", "works", &["budgetunit:read"]).await.unwrap();
+    stage.settle();
+    stage.with_token("works", &issued.token).call(UNIT, json!({ "unitCode": "1057000" })).await.ok();
+    // `/oauth2/token` says it in its own words.
+    let (status, _, body) = post(&mut web(&stage, "waits").await, "/oauth2/token", FETCH).await;
+    assert_eq!((status, &body["error"]), (400, &json!("invalid_scope")));
+    assert!(body["error_description"].as_str().unwrap().contains("waits for a second person"), "{body}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t8_scopes_are_a_set_and_no_token_is_longer_than_calls_can_carry() {
+    let stage = Stage::start();
+    let person = Person::new(&stage, "lan", &[Role::Administrator]);
+    stage.client("clerk");
+    stage.grant("clerk", &["budgetunit:read", "business:read"], |_| {});
+    let many = vec!["budgetunit:read"; 1_500];
+    let request = issue("clerk", pem(&stage, "clerk"), &many);
+    let issued: api::IssueTokenResponse = person.ask("IssueToken", request).await.unwrap();
+    assert_eq!(issued.record.unwrap().scopes, ["budgetunit:read"]);
+    assert!(issued.token.len() < 1_000, "{}", issued.token.len());
+    stage.settle();
+    stage.with_token("clerk", &issued.token).call(UNIT, json!({ "unitCode": "1057000" })).await.ok();
+    let mut sender = web(&stage, "clerk").await;
+    let form = format!("{FETCH}&scope={}", many.join("+"));
+    let (status, _, body) = post(&mut sender, "/oauth2/token", &form).await;
+    assert_eq!((status, &body["scope"]), (200, &json!("budgetunit:read")));
+    // So many different ones that no call could carry the token.
+    let long: Vec<String> = (0..400).map(|number| format!("made-up-for-this-test:{number}")).collect();
+    stage.grant("clerk", &[], |grant| grant.scopes = long.clone());
+    let all = issue("clerk", pem(&stage, "clerk"), &[]);
+    let refused = person.ask::<api::IssueTokenResponse>("IssueToken", all).await.err().unwrap();
+    assert!(refused.contains("name fewer scopes"), "{refused}");
+    stage.settle();
+    let (status, _, body) = post(&mut sender, "/oauth2/token", FETCH).await;
+    assert_eq!((status, &body["error"]), (400, &json!("invalid_scope")), "{body}");
+    // The longest that is issued is taken by the gRPC port.
+    let mut most = 400;
+    let token = loop {
+        let scopes: Vec<&str> =
+            std::iter::once("budgetunit:read").chain(long[..most].iter().map(String::as_str)).collect();
+        match person.ask::<api::IssueTokenResponse>("IssueToken", issue("clerk", pem(&stage, "clerk"), &scopes)).await {
+            Ok(issued) => break issued.token,
+            Err(_) => most -= 5,
+        }
+    };
+    assert!(token.len() > 7_800, "{}", token.len());
+    stage.with_token("clerk", &token).call(UNIT, json!({ "unitCode": "1057000" })).await.ok();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t8_a_new_key_is_published_before_it_signs_and_a_retired_one_ends_at_once_for_kept_tokens_too() {
+    use api::KeyState::{KeyPublished, KeyReplaced, KeyRetired, KeySigning};
+    let stage = Stage::prepared(&|folder| {
+        edit(&folder.gateway_config(), |text| text.replace("audience = ", "jwks_max_age_s = 3\naudience = "));
+    });
+    let person = Person::new(&stage, "lan", &[Role::Administrator]);
+    let clerk = stage.system("clerk");
+    let mut sender = web(&stage, "clerk").await;
+    let fetch = async |sender: &mut SendRequest<Full<Bytes>>| {
+        let (status, _, body) = post(sender, "/oauth2/token", FETCH).await;
+        assert_eq!(status, 200, "{body}");
+        body["access_token"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(states(&person).await, [KeySigning], "the very first key signs at once");
+    let first = fetch(&mut sender).await;
+    clerk.call(UNIT, json!({ "unitCode": "1057000" })).await.ok();
+    let began = now();
+    let second: api::Key = person.ask("RotateKey", api::RotateKeyRequest::default()).await.unwrap();
+    assert!(second.signs_from >= began + 3 && second.state() == KeyPublished);
+    stage.settle();
+    assert_eq!(states(&person).await, [KeySigning, KeyPublished]);
+    let request = http::Request::get("/oauth2/jwks.json").header("host", "localhost").body(Full::default()).unwrap();
+    sender.ready().await.unwrap();
+    let answer = sender.send_request(request).await.unwrap();
+    assert_eq!(answer.headers()["cache-control"], "public, max-age=3");
+    let jwks: Value = serde_json::from_slice(&answer.into_body().collect().await.unwrap().to_bytes()).unwrap();
+    assert_eq!(jwks["keys"].as_array().unwrap().len(), 2, "it is published");
+    assert_eq!(kid(&first), kid(&fetch(&mut sender).await), "and signs nothing yet");
+    until("it signs", Duration::from_secs(20), || {
+        tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(fetch(&mut sender)).contains('.'))
+            && now() > second.signs_from
+    });
+    let fetched = fetch(&mut sender).await;
+    assert_eq!(kid(&fetched), second.kid);
+    assert_eq!(states(&person).await, [KeyReplaced, KeySigning]);
+    let later = stage.with_token("clerk", &fetched);
+    later.call(UNIT, json!({ "unitCode": "1057000" })).await.ok();
+    clerk.call(UNIT, json!({ "unitCode": "1057000" })).await.ok();
+    // In an emergency, the next one signs at once; the retired one's tokens are refused, kept as verified or not.
+    let third: api::Key =
+        person.ask("RotateKey", api::RotateKeyRequest { now: true, ..Default::default() }).await.unwrap();
+    assert_eq!(third.state(), KeySigning);
+    person.ask::<api::Key>("RetireKey", api::KeyId { kid: second.kid.clone() }).await.unwrap();
+    stage.settle();
+    assert_eq!(states(&person).await, [KeyReplaced, KeyRetired, KeySigning]);
+    assert_eq!(later.call(UNIT, json!({ "unitCode": "1057000" })).await.reason(), "TOKEN_INVALID");
+    assert_eq!(kid(&fetch(&mut sender).await), third.kid);
+    clerk.call(UNIT, json!({ "unitCode": "1057000" })).await.ok();
+    // A key whose time is over by itself ends as exactly: no change of the registry comes with it.
+    let sql = rusqlite::Connection::open(stage.data().join("registry.sqlite")).unwrap();
+    let ends = now() + 2;
+    let set = sql.execute("UPDATE keys SET believed_until = ?1 WHERE kid = ?2", (ends, kid(&clerk.token))).unwrap();
+    sql.execute("INSERT INTO changes (kind, id) VALUES ('keys', '')", []).unwrap();
+    assert_eq!(set, 1);
+    until("its tokens are refused", Duration::from_secs(5), || {
+        let told = tokio::task::block_in_place(|| {
+            tokio::runtime::Handle::current().block_on(clerk.call(UNIT, json!({ "unitCode": "1057000" })))
+        });
+        let refused = told.reason() == "TOKEN_INVALID";
+        assert!(!refused || now() >= ends);
+        refused
+    });
+    assert!(now() <= ends + 1, "within a second of its end");
+    assert!(states(&person).await.starts_with(&[KeyRetired]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t8_a_token_that_ends_is_refused_although_it_was_verified_before() {
+    let stage = Stage::prepared(&|folder| {
+        edit(&folder.gateway_config(), |text| text.replace("audience = ", "leeway_s = 0\naudience = "));
+    });
+    stage.client("clerk");
+    stage.grant("clerk", &["budgetunit:read"], |_| {});
+    stage.settle();
+    let ends = now() + 3;
+    let actor = stage.with_token("clerk", &stage.token("clerk", Duration::from_secs(3), Duration::ZERO));
+    actor.call(UNIT, json!({ "unitCode": "1057000" })).await.ok();
+    until("it is refused", Duration::from_secs(8), || {
+        let told = tokio::task::block_in_place(|| {
+            tokio::runtime::Handle::current().block_on(actor.call(UNIT, json!({ "unitCode": "1057000" })))
+        });
+        told.reason() == "TOKEN_EXPIRED"
+    });
+    assert!(now() <= ends + 1);
 }

@@ -1,7 +1,7 @@
 //! Access tokens: checked as RFC 8725 advises, bound to the connection's certificate (RFC 8705), kept when verified.
 
 use crate::identity::Peer;
-use crate::issuer::{Claims, MAX_LIFETIME};
+use crate::issuer::{Claims, MAX_LIFETIME, MAX_TOKEN};
 use crate::registry::lists::Lists;
 use crate::registry::{ClientView, Snapshot};
 use crate::status::{Reason, Refusal};
@@ -14,8 +14,6 @@ use quick_cache::UnitWeighter;
 use serde::Deserialize;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Longest token that is looked at, in bytes: ours have about 700.
-const MAX_TOKEN: usize = 8_192;
 /// Verified tokens that are kept: one for each client of a province, many times over.
 const MAX_KEPT: usize = 100_000;
 

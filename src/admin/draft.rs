@@ -146,7 +146,9 @@ impl GrantDraft {
         known.dedup();
         let every = known.clone();
         known.push(INTROSPECT.to_owned());
-        let scopes = if self.scopes.iter().any(|scope| scope == "*") { every } else { self.scopes };
+        let mut named = std::collections::HashSet::new();
+        let once = self.scopes.iter().filter(|scope| named.insert(*scope)).cloned().collect();
+        let scopes = if self.scopes.iter().any(|scope| scope == "*") { every } else { once };
         if scopes.is_empty() {
             return Err("a grant needs a scope".into());
         }

@@ -3,7 +3,7 @@
 use super::api;
 use crate::contract::validate::Violation;
 use crate::issuer::IssueError;
-use crate::registry::{self, ClientState, RegistryError, Role, Staff};
+use crate::registry::{self, ClientState, KeyState, RegistryError, Role, Staff};
 use crate::status::{Reason, Refusal};
 use tonic::Status;
 
@@ -64,9 +64,22 @@ pub(super) fn token_message(token: registry::TokenRecord) -> api::Token {
     api::Token { id, client, scopes, issued, starts, expires, revoked }
 }
 
-pub(super) fn key_message(key: registry::SigningKey) -> api::Key {
-    let registry::SigningKey { kid, algorithm, created, believed_until, .. } = key;
-    api::Key { kid, algorithm, created, believed_until }
+/// A key as it stands among all of them.
+pub(super) fn key_message(key: &registry::SigningKey, all: &[registry::SigningKey]) -> api::Key {
+    let state = match key.state(all, registry::now()) {
+        KeyState::Published => api::KeyState::KeyPublished,
+        KeyState::Signing => api::KeyState::KeySigning,
+        KeyState::Replaced => api::KeyState::KeyReplaced,
+        KeyState::Retired => api::KeyState::KeyRetired,
+    };
+    api::Key {
+        kid: key.kid.clone(),
+        algorithm: key.algorithm.clone(),
+        created: key.created,
+        believed_until: key.believed_until,
+        signs_from: key.signs_from,
+        state: state.into(),
+    }
 }
 
 pub(super) fn staff_message(staff: Staff) -> api::Staff {
@@ -92,8 +105,13 @@ pub(super) fn role(number: i32) -> Result<Role, Status> {
 pub(super) fn issue_failed(error: IssueError) -> Status {
     match error {
         IssueError::Registry(error) => failed(error),
-        IssueError::NotGranted { .. } | IssueError::TooLong(_) => invalid("scopes", error.to_string()),
+        IssueError::NotGranted { .. } | IssueError::NothingGranted { .. } | IssueError::TooLarge { .. } => {
+            invalid("scopes", error.to_string())
+        }
+        IssueError::TooLong(_) => invalid("lifetime_s", error.to_string()),
+        IssueError::Certificate(_) => invalid("certificate", error.to_string()),
         IssueError::Suspended(_) => refused(Reason::ClientSuspended.into()),
+        IssueError::Retired(_) => refused(Refusal::with(Reason::ObjectUnknown, error.to_string())),
         IssueError::NoKey | IssueError::Key { .. } => {
             tracing::error!(%error, "no token could be issued");
             refused(Refusal::with(Reason::RegistryUnavailable, "no signing key can be used"))

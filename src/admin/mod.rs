@@ -9,8 +9,8 @@ mod messages;
 use crate::access::staff::StaffDoor;
 use crate::config::Config;
 use crate::contract::ContractSet;
-use crate::identity::{Peer, Thumbprint};
-use crate::issuer::{IssueRequest, Issuer, KeyAlgorithm};
+use crate::identity::Peer;
+use crate::issuer::{HandIssue, Issuer, KeyAlgorithm};
 use crate::registry::{
     Actor, ClientFilter, GrantFilter, GrantState, Listed, Page, RegistryError, Role, Store, TokenFilter, TokenState,
 };
@@ -286,16 +286,15 @@ impl AdminService for Admin {
     async fn issue_token(&self, request: Request<api::IssueTokenRequest>) -> Told<api::IssueTokenResponse> {
         self.write(request, "token.issue", ADMINISTRATOR, |admin, store, asked| {
             let api::IssueTokenRequest { client, certificate, scopes, lifetime_s, starts_in_s } = asked;
-            let der = CertificateDer::from_pem_slice(certificate.as_bytes())
-                .map_err(|_| invalid("certificate", "must be a certificate (PEM)"))?;
-            let view = store.view(&client).map_err(failed)?;
+            let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificate.as_bytes()).collect();
+            let chain = read.ok().filter(|chain| !chain.is_empty());
+            let chain = chain.ok_or_else(|| invalid("certificate", "must be a certificate (PEM)"))?;
             let usual = admin.config.tokens.lifetime;
             let lifetime = if lifetime_s == 0 { usual } else { Duration::from_secs(lifetime_s.into()) };
             let starts_in = Duration::from_secs(starts_in_s.into());
-            let certificate = Thumbprint::of(&der);
-            let request = IssueRequest { scopes, certificate, lifetime, starts_in };
+            let hand = HandIssue { scopes, chain, lifetime, starts_in };
             let issuer = Issuer::new(store, &admin.config);
-            let (token, record) = issuer.issue(&view, request).map_err(issue_failed)?;
+            let (token, record) = issuer.issue_by_hand(&client, hand, &admin.config.tls).map_err(issue_failed)?;
             Ok(api::IssueTokenResponse { token, record: Some(token_message(record)) })
         })
         .await
@@ -343,8 +342,8 @@ impl AdminService for Admin {
                 "EdDSA" => KeyAlgorithm::Eddsa,
                 _ => return Err(invalid("algorithm", "must be ES256 or EdDSA")),
             };
-            let key = Issuer::new(store, &admin.config).rotate(algorithm).map_err(issue_failed)?;
-            Ok(key_message(key))
+            let key = Issuer::new(store, &admin.config).rotate_key(algorithm, asked.now).map_err(issue_failed)?;
+            Ok(key_message(&key, &store.keys().map_err(failed)?))
         })
         .await
     }
@@ -353,8 +352,9 @@ impl AdminService for Admin {
         self.write(request, "key.retire", ADMINISTRATOR, |_, store, asked| {
             let kid = asked.kid;
             store.retire_key(&kid).map_err(failed)?;
-            let found = store.keys().map_err(failed)?.into_iter().find(|key| key.kid == kid);
-            Ok(key_message(found.ok_or_else(|| failed(RegistryError::Unknown("key", kid)))?))
+            let keys = store.keys().map_err(failed)?;
+            let found = keys.iter().find(|key| key.kid == kid);
+            Ok(key_message(found.ok_or_else(|| failed(RegistryError::Unknown("key", kid)))?, &keys))
         })
         .await
     }
@@ -362,7 +362,7 @@ impl AdminService for Admin {
     async fn list_keys(&self, request: Request<api::ListKeysRequest>) -> Told<api::ListKeysResponse> {
         self.read(request, "key.list", ANY, |_, store, _| {
             let keys = store.keys().map_err(failed)?;
-            Ok(api::ListKeysResponse { keys: keys.into_iter().map(key_message).collect() })
+            Ok(api::ListKeysResponse { keys: keys.iter().map(|key| key_message(key, &keys)).collect() })
         })
         .await
     }

@@ -117,6 +117,7 @@ fn config_json(config: &Config, catalogue: &Catalogue) -> Value {
         "tokens": {
             "issuer": config.tokens.issuer, "audience": config.tokens.audience, "leeway_s": config.tokens.leeway_s,
             "lifetime_s": config.tokens.lifetime.as_secs(), "max_lifetime_s": config.tokens.max_lifetime.as_secs(),
+            "jwks_max_age_s": config.tokens.jwks_max_age.as_secs(),
             "keep_ended_days": config.tokens.keep_ended_days, "max_ended": config.tokens.max_ended,
             "fetches_per_s": config.tokens.fetches.each_second,
             "questions_per_s": config.tokens.questions.each_second,

@@ -189,11 +189,20 @@ enum KeysCommand {
         /// Algorithm of the new key.
         #[arg(long, value_enum, default_value_t)]
         algorithm: KeyAlgorithm,
+        /// Sign with it at once, in an emergency: whoever verifies tokens with cached keys refuses them until the keys
+        /// are fetched again. Without it, the new key is published first (`tokens.jwks_max_age_s`).
+        #[arg(long)]
+        now: bool,
     },
 }
 
 fn key_state(key: &api::Key) -> String {
-    if key.believed_until == 0 { "signs now".to_owned() } else { time(key.believed_until) }
+    match key.state() {
+        api::KeyState::KeyPublished => format!("published; signs from {}", time(key.signs_from)),
+        api::KeyState::KeySigning => "signs now".to_owned(),
+        api::KeyState::KeyReplaced => format!("replaced; its tokens are good until {}", time(key.believed_until)),
+        api::KeyState::KeyRetired | api::KeyState::Unspecified => "retired".to_owned(),
+    }
 }
 
 pub fn run_keys(args: KeysArgs, output: Output) -> Result<(), CliError> {
@@ -201,7 +210,7 @@ pub fn run_keys(args: KeysArgs, output: Output) -> Result<(), CliError> {
     match args.command {
         KeysCommand::List => {
             let keys = session.read(session.admin().list_keys(api::ListKeysRequest {}))?.keys;
-            output.messages(&keys, &["key", "algorithm", "made", "tokens are believed until"], |key| {
+            output.messages(&keys, &["key", "algorithm", "made", "state"], |key| {
                 vec![key.kid.clone(), key.algorithm.clone(), time(key.created), key_state(key)]
             })
         }
@@ -209,14 +218,24 @@ pub fn run_keys(args: KeysArgs, output: Output) -> Result<(), CliError> {
             let key = session.change(session.admin().retire_key(api::KeyId { kid }))?;
             output.message(&key, || format!("retired {}: its tokens are refused from within a second on", key.kid))
         }
-        KeysCommand::Rotate { algorithm } => {
+        KeysCommand::Rotate { algorithm, now } => {
             let algorithm = match algorithm {
                 KeyAlgorithm::Es256 => "ES256",
                 KeyAlgorithm::Eddsa => "EdDSA",
             };
-            let request = api::RotateKeyRequest { algorithm: algorithm.into() };
+            let request = api::RotateKeyRequest { algorithm: algorithm.into(), now };
             let key = session.change(session.admin().rotate_key(request))?;
-            output.message(&key, || format!("tokens are signed with {} from now on", key.kid))
+            if now {
+                anstream::eprintln!(
+                    "warning: whoever verifies tokens with cached keys refuses the new ones for a while"
+                );
+            }
+            output.message(&key, || match key.state() {
+                api::KeyState::KeyPublished => {
+                    format!("published {}: tokens are signed with it from {} on", key.kid, time(key.signs_from))
+                }
+                _ => format!("tokens are signed with {} from now on", key.kid),
+            })
         }
     }
 }

@@ -115,6 +115,8 @@ pub struct Tokens {
     pub lifetime: Duration,
     /// Longest life of a token that an administrator issues.
     pub max_lifetime: Duration,
+    /// How long JWKS may be cached; a new key signs that much later.
+    pub jwks_max_age: Duration,
     /// Days that an issued token stays on record after its end.
     pub keep_ended_days: u32,
     /// Tokens that ended which are kept at most: beyond, the oldest go before their days are over.
@@ -400,6 +402,7 @@ fn read_tokens(table: &Table<'_>) -> Option<Tokens> {
         leeway_s,
         lifetime: Duration::from_secs(lifetime),
         max_lifetime: Duration::from_secs(max_lifetime),
+        jwks_max_age: Duration::from_secs(table.number("jwks_max_age_s", 300, 0..=86_400)),
         keep_ended_days: table.number("keep_ended_days", 30, 1..=3_650) as u32,
         // About 2.5 GB.
         max_ended: table.number("max_ended", 10_000_000, 1_000..=1_000_000_000),

@@ -18,6 +18,8 @@ const CONNECTION_WINDOW: u32 = 1 << 22;
 const MAX_HEADERS: u32 = 16 << 10;
 /// How long the last frames of a connection that is closed may take.
 const CLOSING: Duration = Duration::from_millis(500);
+// A call has room for the longest token and as much beside it.
+const _: () = assert!(2 * crate::issuer::MAX_TOKEN <= MAX_HEADERS as usize);
 /// How often a caller that says nothing is asked whether it is still there, and how long it may think about it.
 const PING: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(20));
 

@@ -1,22 +1,34 @@
 //! The issuer: signing keys, and access tokens after RFC 9068 bound to a certificate after RFC 8705.
 
+mod check;
 #[cfg(feature = "pkcs11")]
 mod hsm;
+
+pub use check::HandIssue;
 
 use crate::config::Config;
 use crate::drivers::credentials::Secret;
 use crate::identity::Thumbprint;
 use crate::keyfile::Vault;
-use crate::registry::{ClientView, RegistryError, SigningKey, Store, TokenRecord, now};
+use crate::registry::{ClientView, RegistryError, SigningKey, Store, TokenRecord, now, signing_key};
 #[cfg(feature = "pkcs11")]
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
 /// The longest life of a token that any policy can allow, and so how long those of a replaced key are still believed.
 pub const MAX_LIFETIME: Duration = Duration::from_secs(24 * 3600);
+
+/// Longest token in bytes: calls carry no longer one (`crate::access::token`), and it fits the gRPC port's bound on a
+/// call's metadata ([`crate::http2::server`]) twice.
+pub const MAX_TOKEN: usize = 8_192;
+
+/// Between the rotation of a key and its first signature, beside the time that JWKS may be cached: the gateway has
+/// published it meanwhile.
+const PUBLISHED_WITHIN_S: i64 = 2;
 
 /// Why no token or key was made.
 #[derive(Debug, thiserror::Error)]
@@ -36,16 +48,40 @@ pub enum IssueError {
     #[error("there is no signing key yet: run `ndxp-gateway keys rotate`")]
     NoKey,
     /// A scope that no grant allows.
-    #[error("client {client:?} has no grant in force for the scope {scope:?}")]
+    #[error("client {client:?} has no grant in force for the scope {scope:?}: {why}")]
     NotGranted {
         /// Whose token.
         client: String,
         /// Which scope.
         scope: String,
+        /// Which grants wait, begin later, or are over.
+        why: String,
+    },
+    /// No scope at all.
+    #[error("client {client:?} has no grant in force: {why}")]
+    NothingGranted {
+        /// Whose token.
+        client: String,
+        /// Which grants wait, begin later, or are over.
+        why: String,
     },
     /// A suspended client.
     #[error("client {0:?} is suspended")]
     Suspended(String),
+    /// A retired client.
+    #[error("client {0:?} is retired")]
+    Retired(String),
+    /// A certificate on whose connections the token would not be taken.
+    #[error("the certificate: {0}")]
+    Certificate(String),
+    /// A token that no call could carry.
+    #[error("a token for these {scopes} scopes has {bytes} bytes, calls carry {MAX_TOKEN} at most: name fewer scopes")]
+    TooLarge {
+        /// Scopes.
+        scopes: usize,
+        /// Its size; at least so much, where it was not made.
+        bytes: usize,
+    },
     /// Too long a life.
     #[error("a token lives at most {} minutes by this gateway's policy, and begins within {} hours", .0.as_secs() / 60, MAX_LIFETIME.as_secs() / 3600)]
     TooLong(Duration),
@@ -140,6 +176,8 @@ pub struct Issuer<'s> {
     audience: String,
     /// Longest life of a token, by policy.
     longest: Duration,
+    /// How long JWKS may be cached.
+    jwks_max_age: Duration,
 }
 
 /// A signing key, loaded.
@@ -184,6 +222,7 @@ impl<'s> Issuer<'s> {
             issuer: config.tokens.issuer.clone(),
             audience: config.tokens.audience.clone(),
             longest: config.tokens.max_lifetime,
+            jwks_max_age: config.tokens.jwks_max_age,
         }
     }
 
@@ -191,8 +230,12 @@ impl<'s> Issuer<'s> {
         self.keys.join(format!("{kid}.pem"))
     }
 
-    /// Makes a new signing key. Tokens of the older ones are believed until the last of them has expired.
-    pub fn rotate(&self, algorithm: KeyAlgorithm) -> Result<SigningKey, IssueError> {
+    /// Makes a new signing key. It is published at once and signs when nobody can have cached JWKS without it any more, or
+    /// `at_once`; where no other key signs, at once too. Tokens of the older ones are believed until the last of them has
+    /// expired.
+    pub fn rotate_key(&self, algorithm: KeyAlgorithm, at_once: bool) -> Result<SigningKey, IssueError> {
+        let now = now();
+        let at_once = at_once || signing_key(&self.store.keys()?, now).is_none();
         let kid = uuid::Uuid::now_v7().simple().to_string();
         let name = match algorithm {
             KeyAlgorithm::Es256 => "ES256",
@@ -202,10 +245,17 @@ impl<'s> Issuer<'s> {
             Some(hsm) => self.make_in_hsm(hsm, &kid, algorithm)?,
             None => self.make_in_file(&kid, algorithm)?,
         };
-        let key = SigningKey { kid, algorithm: name.into(), public_pem, created: now(), believed_until: 0 };
-        // A token may begin a lifetime from now and live for one more.
-        self.store.add_key(&key, now() + 2 * MAX_LIFETIME.as_secs() as i64)?;
+        let published = self.jwks_max_age.as_secs() as i64 + PUBLISHED_WITHIN_S;
+        let signs_from = if at_once { now } else { now + published };
+        let key = SigningKey { kid, algorithm: name.into(), public_pem, created: now, signs_from, believed_until: 0 };
+        // The others sign until then; a token may begin a lifetime later and live for one more.
+        self.store.add_key(&key, signs_from + 2 * MAX_LIFETIME.as_secs() as i64)?;
         Ok(key)
+    }
+
+    /// [`Issuer::rotate_key`], not at once.
+    pub fn rotate(&self, algorithm: KeyAlgorithm) -> Result<SigningKey, IssueError> {
+        self.rotate_key(algorithm, false)
     }
 
     fn make_in_file(&self, kid: &str, algorithm: KeyAlgorithm) -> Result<String, IssueError> {
@@ -250,10 +300,23 @@ impl<'s> Issuer<'s> {
         let mut granted: Vec<&String> = in_force.flat_map(|grant| grant.scopes.iter()).collect();
         granted.sort();
         granted.dedup();
-        if let Some(scope) = scopes.iter().find(|scope| !granted.contains(scope)) {
-            return Err(IssueError::NotGranted { client: client.client.id.clone(), scope: scope.clone() });
+        // A set: one that is named twice is in the token once.
+        let mut named = HashSet::new();
+        let scopes: Vec<String> = scopes.into_iter().filter(|scope| named.insert(scope.clone())).collect();
+        if let Some(scope) = scopes.iter().find(|scope| granted.binary_search(scope).is_err()) {
+            let client = client.client.id.clone();
+            return Err(IssueError::NotGranted {
+                why: self.why_not(&client, Some(scope)),
+                client,
+                scope: scope.clone(),
+            });
         }
         let scopes: Vec<String> = if scopes.is_empty() { granted.into_iter().cloned().collect() } else { scopes };
+        // Base64 makes four bytes of three: no need to sign what cannot fit.
+        let bytes = scopes.iter().map(|scope| scope.len() + 1).sum::<usize>() * 4 / 3;
+        if bytes > MAX_TOKEN {
+            return Err(IssueError::TooLarge { scopes: scopes.len(), bytes });
+        }
         let starts = issued + starts_in.as_secs() as i64;
         Ok(TokenRecord {
             id: uuid::Uuid::now_v7().to_string(),
@@ -270,11 +333,16 @@ impl<'s> Issuer<'s> {
     /// Issues a token, as an administrator does.
     pub fn issue(&self, client: &ClientView, request: IssueRequest) -> Result<(String, TokenRecord), IssueError> {
         let record = self.prepare(client, request)?;
-        let keys = self.store.keys()?;
-        let key = keys.iter().rev().find(|key| key.believed_until == 0).ok_or(IssueError::NoKey)?;
-        let token = self.sign(&self.signer(key)?, &record)?;
+        let token = self.sign_now(&record)?;
         self.store.add_token(&record)?;
         Ok((token, record))
+    }
+
+    /// Signs with the key that signs now.
+    fn sign_now(&self, record: &TokenRecord) -> Result<String, IssueError> {
+        let keys = self.store.keys()?;
+        let key = signing_key(&keys, now()).ok_or(IssueError::NoKey)?;
+        self.sign(&self.signer(key)?, record)
     }
 
     /// Loads a signing key.
@@ -301,7 +369,18 @@ impl<'s> Issuer<'s> {
     }
 
     /// Signs what was prepared.
+    ///
+    /// # Errors
+    /// [`IssueError::TooLarge`] where no call could carry the token.
     pub fn sign(&self, signer: &Signer, record: &TokenRecord) -> Result<String, IssueError> {
+        let token = self.sign_any(signer, record)?;
+        if token.len() > MAX_TOKEN {
+            return Err(IssueError::TooLarge { scopes: record.scopes.len(), bytes: token.len() });
+        }
+        Ok(token)
+    }
+
+    fn sign_any(&self, signer: &Signer, record: &TokenRecord) -> Result<String, IssueError> {
         let mut header = Header::new(signer.algorithm);
         header.typ = Some("at+jwt".into());
         header.kid = Some(signer.kid.clone());

@@ -235,8 +235,49 @@ pub struct SigningKey {
     pub public_pem: String,
     /// Unix time in seconds.
     pub created: i64,
+    /// It is published before then, and signs from then on, Unix time in seconds.
+    pub signs_from: i64,
     /// Tokens signed with it are believed until then; 0: no end set.
     pub believed_until: i64,
+}
+
+/// Where a signing key stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyState {
+    /// It is in JWKS, and signs nothing yet.
+    Published,
+    /// Tokens are signed with it.
+    Signing,
+    /// A newer key signs; its tokens are believed until its end.
+    Replaced,
+    /// Its tokens are refused, and it is in JWKS no more.
+    Retired,
+}
+
+impl SigningKey {
+    /// Whether its tokens are believed.
+    pub fn is_believed(&self, now: i64) -> bool {
+        self.believed_until == 0 || now < self.believed_until
+    }
+
+    /// Where it stands among all keys.
+    pub fn state(&self, all: &[SigningKey], now: i64) -> KeyState {
+        if !self.is_believed(now) {
+            return KeyState::Retired;
+        }
+        match signing_key(all, now) {
+            Some(signing) if signing.kid == self.kid => KeyState::Signing,
+            _ if self.signs_from > now => KeyState::Published,
+            _ => KeyState::Replaced,
+        }
+    }
+}
+
+/// The key that signs: of those whose time has begun, the one made last. Where that was retired, the next one that is
+/// published signs before its time; one that was replaced never signs again. `all` are oldest first.
+pub fn signing_key(all: &[SigningKey], now: i64) -> Option<&SigningKey> {
+    let newest = all.iter().rposition(|key| key.signs_from <= now)?;
+    all.get(newest..)?.iter().find(|key| key.is_believed(now))
 }
 
 /// Something that a gateway needs, as [`Store::read`] hands it over.

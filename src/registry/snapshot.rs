@@ -1,6 +1,6 @@
 //! The registry as calls see it: plain maps, swapped as a whole.
 
-use super::{Client, Grant, Item, Network, RegistryError, SigningKey, Staff, Store, now};
+use super::{Client, Grant, Item, Network, RegistryError, SigningKey, Staff, Store, now, signing_key};
 // Seeded at random like std's, and several times faster on the short texts that every call looks up.
 use foldhash::HashMap;
 use jsonwebtoken::{Algorithm, DecodingKey};
@@ -153,7 +153,6 @@ pub struct VerifyingKey {
 #[derive(Default)]
 struct Keys {
     by_id: HashMap<String, VerifyingKey>,
-    signing: Option<SigningKey>,
     public: Vec<SigningKey>,
 }
 
@@ -171,9 +170,6 @@ impl Keys {
                 continue;
             };
             let believed_until = key.believed_until;
-            if believed_until == 0 {
-                keys.signing = Some(key.clone());
-            }
             keys.public.push(key.clone());
             keys.by_id.insert(key.kid, VerifyingKey { algorithm, key: decoding, believed_until });
         }
@@ -368,14 +364,14 @@ impl Snapshot {
         }
     }
 
-    /// The key that tokens are signed with now.
-    pub fn signing(&self) -> Option<&SigningKey> {
-        self.keys.signing.as_ref()
+    /// The key that tokens are signed with at a time.
+    pub fn signing(&self, now: i64) -> Option<&SigningKey> {
+        signing_key(&self.keys.public, now)
     }
 
-    /// The public keys whose tokens are believed, oldest first.
+    /// The public keys whose tokens are or will be believed, oldest first.
     pub fn public_keys(&self, now: i64) -> impl Iterator<Item = &SigningKey> {
-        self.keys.public.iter().filter(move |key| key.believed_until == 0 || now < key.believed_until)
+        self.keys.public.iter().filter(move |key| key.is_believed(now))
     }
 
     /// Who administers under these certificate names, if they name one person and nobody else.

@@ -27,7 +27,7 @@ pub(super) const CERTIFICATE_CHALLENGE: &str = "ClientCertificate realm=\"ndxp-g
 
 /// Scope of clients that may introspect tokens of others; no contract's.
 pub const INTROSPECT: &str = "gateway:introspect";
-/// How long public documents may be kept: a new key is announced this long before it can surprise anybody.
+/// How long the metadata may be kept.
 const CACHE: &str = "public, max-age=300";
 
 /// The key that tokens are signed with, loaded once. Cheap to clone.
@@ -75,8 +75,10 @@ impl Limits {
 /// Why no token was issued, in OAuth2's words.
 fn not_issued(error: IssueError) -> Refused {
     match error {
-        IssueError::NotGranted { .. } => refuse("invalid_scope", error.to_string()),
-        IssueError::Suspended(_) => refuse("invalid_client", error.to_string()),
+        IssueError::NotGranted { .. } | IssueError::NothingGranted { .. } | IssueError::TooLarge { .. } => {
+            refuse("invalid_scope", error.to_string())
+        }
+        IssueError::Suspended(_) | IssueError::Retired(_) => refuse("invalid_client", error.to_string()),
         other => {
             tracing::error!(error = %other, "no token could be issued");
             refuse("server_error", "the operator was told")
@@ -294,11 +296,7 @@ impl Web {
             lifetime: self.config.tokens.lifetime,
             starts_in: Duration::ZERO,
         };
-        let issuer = Issuer::new(self.store.as_ref(), &self.config);
-        let record = issuer.prepare(&client, request).map_err(not_issued)?;
-        if record.scopes.is_empty() {
-            return Err(refuse("invalid_scope", "this client has no grant in force"));
-        }
+        let record = self.prepare(&client, request).await?;
         let (token, record) = self.sign(record).await?;
         let entry = self.entry(peer, &client, &record.id);
         let (scope, lifetime) = (record.scopes.join(" "), record.expires - record.issued);
@@ -309,9 +307,31 @@ impl Web {
         Ok(json!({ "access_token": token, "token_type": "Bearer", "expires_in": lifetime, "scope": scope }))
     }
 
+    /// What the token is to say. Why nothing is granted is looked up off this thread.
+    async fn prepare(&self, client: &Arc<ClientView>, request: IssueRequest) -> Result<TokenRecord, Refused> {
+        let now = now();
+        let granted = |scope: &String| client.granted(scope).any(|grant| grant.in_force(now));
+        let any = client.grants.iter().any(|grant| grant.in_force(now) && !grant.scopes.is_empty());
+        if any && request.scopes.iter().all(granted) {
+            return Issuer::new(self.store.as_ref(), &self.config).prepare(client, request).map_err(not_issued);
+        }
+        let (store, config, client) = (self.store.clone(), self.config.clone(), client.clone());
+        let owner = client.client.id.clone();
+        let work = move || {
+            let issuer = Issuer::new(store.as_ref(), &config);
+            let record = issuer.prepare(&client, request)?;
+            if record.scopes.is_empty() {
+                let client = client.client.id.clone();
+                return Err(IssueError::NothingGranted { why: issuer.why_not(&client, None), client });
+            }
+            Ok(record)
+        };
+        self.limits.work.run(&owner, work).await.map_err(busy)?.map_err(not_issued)
+    }
+
     /// Signs what was prepared. A key that is not loaded yet, or is in a module, is used off this thread.
     async fn sign(&self, record: TokenRecord) -> Result<(String, TokenRecord), Refused> {
-        let wanted = self.registry.load().signing().cloned().ok_or_else(|| not_issued(IssueError::NoKey))?;
+        let wanted = self.registry.load().signing(now()).cloned().ok_or_else(|| not_issued(IssueError::NoKey))?;
         if let Some(signer) = self.signer.kept(&wanted).filter(|signer| signer.is_quick()) {
             let issuer = Issuer::new(self.store.as_ref(), &self.config);
             return issuer.sign(&signer, &record).map(|token| (token, record)).map_err(not_issued);
@@ -416,6 +436,12 @@ impl Web {
 
     pub(super) fn jwks(&self) -> Answer {
         let keys: Vec<Value> = self.registry.load().public_keys(now()).filter_map(jwk::jwk).collect();
-        json(StatusCode::OK, &json!({ "keys": keys }), CACHE)
+        let mut answer = json(StatusCode::OK, &json!({ "keys": keys }), CACHE);
+        // A new key signs when nobody can have a copy without it any more (`Issuer::rotate_key`).
+        let seconds = self.config.tokens.jwks_max_age.as_secs();
+        if let Ok(cache) = HeaderValue::from_str(&format!("public, max-age={seconds}")) {
+            answer.headers_mut().insert(header::CACHE_CONTROL, cache);
+        }
+        answer
     }
 }

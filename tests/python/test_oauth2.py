@@ -117,7 +117,7 @@ def test_introspection_and_revocation(stage, web, tls):
 
 def test_keys_rotate_with_overlap_and_eddsa_works(stage, web, tls):
     before = post(web, tls, "/oauth2/token", grant_type="client_credentials").json()["access_token"]
-    stage.cli("keys", "rotate", "--algorithm", "eddsa")
+    stage.cli("keys", "rotate", "--algorithm", "eddsa", "--now")
     time.sleep(1)
     after = post(web, tls, "/oauth2/token", grant_type="client_credentials").json()["access_token"]
     keys = requests.get(web + "/oauth2/jwks.json", verify=tls["verify"], timeout=5).json()["keys"]

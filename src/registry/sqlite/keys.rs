@@ -23,8 +23,9 @@ pub(super) fn add(store: &SqliteStore, key: &SigningKey, others_until: i64) -> R
         for before in super::keys(changing)?.iter().filter(|other| other.believed_until == 0) {
             end(changing, before, others_until)?;
         }
-        let row = params![key.kid, key.algorithm, key.public_pem, key.created, key.believed_until];
-        let sql = "INSERT INTO keys (kid, algorithm, public_pem, created, believed_until) VALUES (?1, ?2, ?3, ?4, ?5)";
+        let row = params![key.kid, key.algorithm, key.public_pem, key.created, key.believed_until, key.signs_from];
+        let sql = "INSERT INTO keys (kid, algorithm, public_pem, created, believed_until, signs_from)
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
         changing.execute(sql, row).map_err(|error| constraint(error, "key", &key.kid, ""))?;
         changing.touch(Touched::Keys);
         let after = read(changing, &key.kid)?;

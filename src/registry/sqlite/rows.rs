@@ -97,6 +97,7 @@ pub(super) fn read_key(row: &Row<'_>) -> rusqlite::Result<SigningKey> {
         algorithm: row.get("algorithm")?,
         public_pem: row.get("public_pem")?,
         created: row.get("created")?,
+        signs_from: row.get("signs_from")?,
         believed_until: row.get("believed_until")?,
     })
 }

@@ -29,7 +29,7 @@ const REGISTRY: &str = "
     CREATE TABLE IF NOT EXISTS revocations (token TEXT PRIMARY KEY, expires INTEGER NOT NULL) STRICT;
     CREATE TABLE IF NOT EXISTS keys (
         kid TEXT PRIMARY KEY, algorithm TEXT NOT NULL, public_pem TEXT NOT NULL, created INTEGER NOT NULL,
-        believed_until INTEGER NOT NULL) STRICT;
+        believed_until INTEGER NOT NULL, signs_from INTEGER NOT NULL DEFAULT 0) STRICT;
     CREATE TABLE IF NOT EXISTS acts (
         id BLOB PRIMARY KEY, time_us INTEGER NOT NULL, actor TEXT NOT NULL, act TEXT NOT NULL,
         object TEXT NOT NULL, certificate BLOB NOT NULL DEFAULT x'', address TEXT NOT NULL DEFAULT '',
@@ -43,7 +43,8 @@ const REGISTRY: &str = "
         seq INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, id TEXT NOT NULL) STRICT;";
 
 /// Columns that older versions lack: table, column, what it is.
-const COLUMNS: [(&str, &str, &str); 8] = [
+const COLUMNS: [(&str, &str, &str); 9] = [
+    ("keys", "signs_from", "INTEGER NOT NULL DEFAULT 0"),
     ("clients", "retired", "INTEGER NOT NULL DEFAULT 0"),
     ("clients", "tokens_from", "INTEGER NOT NULL DEFAULT 0"),
     ("grants", "requester", "TEXT NOT NULL DEFAULT ''"),
