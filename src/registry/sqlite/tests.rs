@@ -159,6 +159,7 @@ fn t4_the_registry_can_be_recomputed_from_its_acts() {
         algorithm: "ES256".into(),
         public_pem: "pem".into(),
         created: 1,
+        signs_from: 0,
         believed_until: 0,
     };
     let token = TokenRecord { id: "t-1".into(), client: "one".into(), expires: i64::MAX, ..TokenRecord::default() };
