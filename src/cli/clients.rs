@@ -94,7 +94,8 @@ fn state_number(state: ClientState) -> i32 {
 }
 
 fn print_clients(clients: &[api::Client], output: Output) -> Result<(), CliError> {
-    output.messages(clients, &["client", "agency", "state", "names", "contact", "since"], |client| {
+    let header = ["client", "agency", "state", "names", "contact", "since"];
+    output.messages_with(clients, &header, &["contact", "since"], |client| {
         let (state, names) = (state_text(client).to_owned(), client.names.join("\n"));
         vec![client.id.clone(), client.agency.clone(), state, names, client.contact.clone(), time(client.created)]
     })

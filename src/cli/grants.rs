@@ -178,7 +178,8 @@ fn quota_text(grant: &api::Grant) -> String {
 
 /// Grants as a table that fits a terminal: `grant show` has the rest.
 pub fn print_list(grants: &[api::Grant], output: Output) -> Result<(), CliError> {
-    output.messages(grants, &["grant", "client", "state", "scopes", "purposes", "until"], |grant| {
+    let header = ["grant", "client", "state", "scopes", "purposes", "until"];
+    output.messages_with(grants, &header, &["purposes", "until"], |grant| {
         vec![
             grant.id.clone(),
             grant.client.clone(),

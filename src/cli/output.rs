@@ -2,7 +2,7 @@
 
 use super::CliError;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
-use comfy_table::{ContentArrangement, Table};
+use comfy_table::{ColumnConstraint, ContentArrangement, Table};
 use prost::{Message, Name};
 use prost_reflect::{DescriptorPool, DynamicMessage, Kind, ReflectMessage, Value as Field};
 use serde::Serialize;
@@ -17,6 +17,9 @@ pub enum Output {
     /// JSON: one document, or one line for each record.
     Json,
 }
+
+/// Columns of a terminal from which on a table has all of its own.
+const WIDE: u16 = 120;
 
 /// A table with its header.
 pub fn table(header: &[&str]) -> Table {
@@ -35,6 +38,17 @@ impl Output {
         header: &[&str],
         row: impl Fn(&T) -> Vec<String>,
     ) -> Result<(), CliError> {
+        self.records_with(records, header, &[], row)
+    }
+
+    /// The same; the columns `wide` are left out where the terminal is narrower than 120 columns.
+    pub fn records_with<T: Serialize>(
+        self,
+        records: &[T],
+        header: &[&str],
+        wide: &[&str],
+        row: impl Fn(&T) -> Vec<String>,
+    ) -> Result<(), CliError> {
         match self {
             Output::Json => print_json(&records),
             Output::Human if records.is_empty() => {
@@ -42,9 +56,19 @@ impl Output {
                 Ok(())
             }
             Output::Human => {
-                let mut table = table(header);
+                let narrow = Table::new().width().is_some_and(|width| width < WIDE);
+                let shown = |at: &usize| !narrow || header.get(*at).is_none_or(|name| !wide.contains(name));
+                let keep = |cells: Vec<String>| {
+                    cells.into_iter().enumerate().filter(|(at, _)| shown(at)).map(|(_, cell)| cell).collect::<Vec<_>>()
+                };
+                let mut table = table(&[]);
+                table.set_header(keep(header.iter().map(|name| (*name).to_owned()).collect()));
                 for record in records {
-                    table.add_row(row(record));
+                    table.add_row(keep(row(record)));
+                }
+                // Ids are copied from here: they stay in one piece.
+                if let Some(first) = table.column_mut(0) {
+                    first.set_constraint(ColumnConstraint::ContentWidth);
                 }
                 anstream::println!("{table}");
                 Ok(())
@@ -59,11 +83,22 @@ impl Output {
         header: &[&str],
         row: impl Fn(&M) -> Vec<String>,
     ) -> Result<(), CliError> {
+        self.messages_with(messages, header, &[], row)
+    }
+
+    /// The same; the columns `wide` are left out where the terminal is narrower than 120 columns.
+    pub fn messages_with<M: Message + Name>(
+        self,
+        messages: &[M],
+        header: &[&str],
+        wide: &[&str],
+        row: impl Fn(&M) -> Vec<String>,
+    ) -> Result<(), CliError> {
         match self {
             Output::Json => print_json(&messages.iter().map(message_json).collect::<Result<Vec<_>, _>>()?),
             Output::Human => {
                 let rows: Vec<Vec<String>> = messages.iter().map(row).collect();
-                self.records(&rows, header, Clone::clone)
+                self.records_with(&rows, header, wide, Clone::clone)
             }
         }
     }

@@ -97,7 +97,8 @@ fn state_text(token: &api::Token) -> &'static str {
 }
 
 fn print_tokens(tokens: &[api::Token], output: Output) -> Result<(), CliError> {
-    output.messages(tokens, &["token", "client", "state", "issued", "expires", "scopes"], |token| {
+    let header = ["token", "client", "state", "issued", "expires", "scopes"];
+    output.messages_with(tokens, &header, &["issued", "scopes"], |token| {
         let (issued, expires) = (time(token.issued), time(token.expires));
         let scopes = token.scopes.join("\n");
         vec![token.id.clone(), token.client.clone(), state_text(token).into(), issued, expires, scopes]

@@ -82,6 +82,11 @@ pub fn what(row: &Value) -> String {
     }
 }
 
+/// The client of a call, or who administered.
+pub fn who(row: &Value) -> String {
+    [cell(&row["client"]), cell(&row["actor"])].into_iter().find(|text| !text.is_empty()).unwrap_or_default()
+}
+
 /// How it ended.
 pub fn outcome(row: &Value) -> String {
     let reason = cell(&row["reason"]);
@@ -89,15 +94,6 @@ pub fn outcome(row: &Value) -> String {
 }
 
 fn line(row: &Value) -> String {
-    let who = [cell(&row["client"]), cell(&row["actor"])].into_iter().find(|text| !text.is_empty());
     let text = |name: &str| cell(&row[name]);
-    format!(
-        "{} {} {} {} {} {}",
-        text("index"),
-        text("time"),
-        who.as_deref().unwrap_or("-"),
-        what(row),
-        outcome(row),
-        text("exchange")
-    )
+    format!("{} {} {} {} {} {}", text("index"), text("time"), who(row), what(row), outcome(row), text("exchange"))
 }

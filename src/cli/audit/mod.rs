@@ -195,15 +195,14 @@ fn kind_text(entry: &Entry) -> &'static str {
 }
 
 fn print_table(found: &[Found], output: Output) -> Result<(), CliError> {
-    let header = ["entry", "time", "kind", "client", "operation", "purpose", "outcome", "ms", "exchange"];
+    let header = ["entry", "time", "kind", "who", "what", "purpose", "outcome", "ms", "exchange"];
     let rows: Vec<Value> = found.iter().map(to_json).collect();
-    output.records(&rows, &header, |row| {
+    output.records_with(&rows, &header, &["kind", "purpose", "ms", "exchange"], |row| {
         let text = |name: &str| cell(&row[name]);
-        // An administrator's act stands where a call's operation does.
-        let (operation, outcome) = (entries::what(row), entries::outcome(row));
         let total = row["total_us"].as_u64().unwrap_or(0) as f64 / 1e3;
-        let cells = [text("index"), text("time"), text("kind"), text("client"), operation, text("purpose"), outcome];
-        cells.into_iter().chain([format!("{total:.1}"), text("exchange")]).collect()
+        let time = text("time").chars().take(19).collect::<String>().replace('T', " ");
+        let cells = [text("index"), time, text("kind"), entries::who(row), entries::what(row), text("purpose")];
+        cells.into_iter().chain([entries::outcome(row), format!("{total:.1}"), text("exchange")]).collect()
     })
 }
 

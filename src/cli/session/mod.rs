@@ -17,6 +17,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use clap::Args;
 use http::{HeaderValue, Request as HttpRequest, Response as HttpResponse};
+use indicatif::ProgressDrawTarget;
 pub use profiles::{Profile, Profiles, check_url};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -280,13 +281,16 @@ impl Session {
     {
         let progress = bar("{spinner} {pos} found")?;
         let (mut found, mut token) = (Vec::new(), String::new());
+        // A single page is there at once.
+        progress.set_draw_target(ProgressDrawTarget::hidden());
         loop {
             let (records, next) = self.block_on(patiently(|| page(token.clone())))?;
             found.extend(records.into_iter().filter(|one| fits(one)).take(limit - found.len()));
-            progress.set_position(found.len() as u64);
             if next.is_empty() || found.len() >= limit {
                 break;
             }
+            progress.set_draw_target(ProgressDrawTarget::stderr());
+            progress.set_position(found.len() as u64);
             token = next;
         }
         progress.finish_and_clear();
