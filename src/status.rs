@@ -73,6 +73,8 @@ reasons! {
     RequestMalformed, "REQUEST_MALFORMED", InvalidArgument, "The request is not well-formed: see the message.", "Yêu cầu không đúng định dạng: xem thông báo.";
     /// A message is over the limit.
     MessageTooLarge, "MESSAGE_TOO_LARGE", ResourceExhausted, "The message is larger than this gateway takes.", "Thông điệp vượt quá kích thước cho phép.";
+    /// The metadata is over the limit.
+    MetadataTooLarge, "METADATA_TOO_LARGE", ResourceExhausted, "The metadata is larger than this gateway takes (16 kB).", "Siêu dữ liệu vượt quá kích thước cho phép (16 kB).";
     /// Compressed messages are not taken.
     EncodingUnsupported, "ENCODING_UNSUPPORTED", Unimplemented, "Compressed messages are not taken: use grpc-encoding identity.", "Không nhận thông điệp nén: dùng grpc-encoding identity.";
     /// A message is marked as compressed, and `grpc-encoding` names no compression.
@@ -179,6 +181,7 @@ impl Reason {
             | Reason::FieldInvalid
             | Reason::RequestMalformed
             | Reason::MessageTooLarge
+            | Reason::MetadataTooLarge
             | Reason::EncodingUnsupported
             | Reason::ProtocolUnsupported
             | Reason::OperationUnknown
@@ -275,18 +278,28 @@ impl Refusal {
         }
         metadata.insert("fault".into(), self.fault.as_str().into());
         if let Some(code) = &self.source_code {
-            metadata.insert("source_code".into(), code.clone());
+            metadata.insert("source_code".into(), cut(code, MAX_TEXT));
         }
         let mut details = ErrorDetails::new();
         details.set_error_info(reason.as_str(), DOMAIN, metadata).set_localized_message("vi", reason.vietnamese());
-        for violation in &self.violations {
-            details.add_bad_request_violation(&violation.field, &violation.description);
+        let mut left = MAX_VIOLATIONS;
+        for (at, violation) in self.violations.iter().enumerate() {
+            let (field, description) = (cut(&violation.field, MAX_TEXT), cut(&violation.description, MAX_TEXT));
+            match left.checked_sub(field.len() + description.len() + VIOLATION) {
+                Some(rest) => left = rest,
+                None => {
+                    let more = format!("and {} more", self.violations.len() - at);
+                    details.add_bad_request_violation("…", more);
+                    break;
+                }
+            }
+            details.add_bad_request_violation(field, description);
         }
         if let Some(after) = self.retry_after {
             details.set_retry_info(Some(after));
         }
         if reason == Reason::QuotaExceeded {
-            details.add_quota_failure_violation("client", &self.detail);
+            details.add_quota_failure_violation("client", cut(&self.detail, MAX_TEXT));
         }
         let message = match (self.detail.as_str(), self.violations.first()) {
             ("", None) => reason.english().to_owned(),
@@ -297,13 +310,60 @@ impl Refusal {
             }
             (detail, _) => format!("{} ({detail})", reason.english().trim_end_matches('.')),
         };
-        tonic::Status::with_error_details(reason.code(), message, details)
+        tonic::Status::with_error_details(reason.code(), cut(&message, MAX_TEXT), details)
     }
 }
 
+/// Longest text in a status, in bytes: three times as long where it is not ASCII and goes percent-encoded.
+const MAX_TEXT: usize = 400;
+/// Most bytes of violations, and what one has beside its texts. With all else that a status may hold they make 6 kB on the
+/// wire at most, message and base64 included: common clients take no more than 8 kB of metadata.
+const MAX_VIOLATIONS: usize = 2_000;
+const VIOLATION: usize = 8;
+
+/// A text, cut to some bytes.
+fn cut(text: &str, most: usize) -> String {
+    if text.len() <= most {
+        return text.to_owned();
+    }
+    let end = (0..=most - '…'.len_utf8()).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    format!("{}…", &text[..end])
+}
+
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    /// Bytes of a status in its trailers.
+    fn on_the_wire(refusal: &Refusal) -> usize {
+        let mut headers = http::HeaderMap::new();
+        refusal.to_status("0199f3a0-0000-7000-8000-000000000000").add_header(&mut headers).unwrap();
+        headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum()
+    }
+
+    #[test]
+    fn d4_a_status_has_6_kb_at_most_and_tells_how_much_was_cut() {
+        let violation = |text: &str| Violation { field: text.into(), description: text.into() };
+        for text in ["citizens[3].name", &"á".repeat(2_000), &"x".repeat(300), &"ệ".repeat(133)] {
+            for reason in Reason::ALL {
+                let refusal = Refusal {
+                    violations: (0..500).map(|_| violation(text)).collect(),
+                    retry_after: Some(Duration::from_secs(86_400)),
+                    source_code: Some(text.repeat(20)),
+                    ..Refusal::with(*reason, text.repeat(20))
+                };
+                assert!(on_the_wire(&refusal) <= 6 << 10, "{reason:?}: {}", on_the_wire(&refusal));
+            }
+            let status = Refusal::fields((0..500).map(|_| violation(text)).collect()).to_status("");
+            let told = status.get_details_bad_request().unwrap().field_violations;
+            let more: usize = told.last().unwrap().description.split(' ').nth(1).unwrap().parse().unwrap();
+            assert_eq!(told.len() - 1 + more, 500);
+        }
+        // What fits is whole.
+        let status = Refusal::fields((0..10).map(|_| violation("dossier.number")).collect()).to_status("");
+        assert_eq!(status.get_details_bad_request().unwrap().field_violations.len(), 10);
+    }
 
     #[test]
     fn the_documented_table_is_the_one_in_force() {

@@ -311,3 +311,50 @@ async fn d1_refused_staff_and_refused_token_requests_are_bounded_too() {
     assert!(bounded(tokens.0, began) && tokens.1 == 300, "{tokens:?}");
     stage.verify();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn d4_metadata_beyond_the_limit_is_refused_as_grpc_does_and_is_in_the_log() {
+    let stage = Stage::start();
+    let shop = stage.system("shop");
+    let request = vec![shop.encode(UNIT, &json!({ "unitCode": "1057000" }))];
+    let with = |bytes: usize| {
+        let (shop, request) = (shop.clone(), request.clone());
+        async move {
+            let filler = "a".repeat(bytes / 4);
+            let mut metadata = vec![("ndxp-purpose", support::PURPOSE)];
+            metadata.extend(["x-one", "x-two", "x-three", "x-four"].map(|name| (name, filler.as_str())));
+            shop.raw(UNIT, &metadata, request).await.unwrap()
+        }
+    };
+    // With token and all else, 10 kB more are taken.
+    with(10 << 10).await.ok();
+    for kilobytes in [16, 40, 64, 100] {
+        let told = with(kilobytes << 10).await;
+        assert_eq!((told.code(), told.reason().as_str()), (tonic::Code::ResourceExhausted, "METADATA_TOO_LARGE"));
+        assert_eq!(stage.entry(&told.exchange()).entry.reason, "METADATA_TOO_LARGE");
+    }
+    // At the gateway's own services too, and the connection goes on.
+    let filler = "a".repeat(40 << 10);
+    let health = shop.raw("/grpc.health.v1.Health/Check", &[("x-one", &filler)], vec![Bytes::new()]).await.unwrap();
+    assert_eq!(health.reason(), "METADATA_TOO_LARGE");
+    with(0).await.ok();
+    stage.verify();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn d4_so_many_calls_with_large_metadata_are_bounded_in_memory() {
+    let outside = Outside::new();
+    let gateway = Running::start(&outside.folder, &[]);
+    let actor = outside.actor();
+    unit(&actor).await.ok();
+    let before = support::memory(&gateway, "VmRSS");
+    let filler = "a".repeat(30 << 10);
+    let metadata = ["x-one", "x-two", "x-three", "x-four"].map(|name| (name, filler.as_str()));
+    for _ in 0..3 {
+        for told in join_all((0..60).map(|_| actor.raw(UNIT, &metadata, vec![Bytes::new()]))).await {
+            assert_eq!(told.unwrap().reason(), "METADATA_TOO_LARGE");
+        }
+    }
+    let after = support::memory(&gateway, "VmRSS");
+    assert!(after < before + 96 * 1_024, "memory grew from {before} to {after} kB");
+}

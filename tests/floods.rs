@@ -351,3 +351,66 @@ async fn who_dawdles_at_the_gateway_s_own_services_is_answered_and_gone() {
     // DEADLINE_EXCEEDED; a stream in which nothing more is asked for is over.
     assert_eq!(statuses.expect("they are still there"), ["4", "4", "4", "0"]);
 }
+
+/// Frames of a connection until this one comes, or its end; gives their types, streams and payloads.
+async fn frames(stream: &mut TlsStream<TcpStream>, until: impl Fn(u8, u32) -> bool) -> Vec<(u8, u32, Vec<u8>)> {
+    let mut all = Vec::new();
+    let read = async {
+        let mut head = [0; 9];
+        while stream.read_exact(&mut head).await.is_ok() {
+            let mut payload = vec![0; usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2])];
+            stream.read_exact(&mut payload).await.unwrap();
+            let number = u32::from_be_bytes(head[5..9].try_into().unwrap());
+            all.push((head[3], number, payload));
+            if until(head[3], number) {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), read).await.expect("neither that frame nor an end");
+    all
+}
+
+/// Calls that are begun and given up at once, in one batch.
+fn given_up(calls: std::ops::Range<u32>) -> Vec<u8> {
+    let call = |number| {
+        let mut out = frame(HEADERS, END_HEADERS, stream_id(number), &head());
+        out.extend(frame(RST_STREAM, 0, stream_id(number), &8u32.to_be_bytes()));
+        out
+    };
+    calls.flat_map(call).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b3_all_calls_of_a_connection_may_be_given_up_at_once_and_another_on_it_goes_on() {
+    const GOAWAY: u8 = 7;
+    const END_STREAM: u8 = 1;
+    let attacked = Attacked::new();
+    let actor = attacked.outside.actor();
+    answered(&actor).await;
+    let message = actor.encode(UNIT, &json!({ "unitCode": "1057000" }));
+    let mut body = vec![0];
+    body.extend(u32::try_from(message.len()).unwrap().to_be_bytes());
+    body.extend(&message);
+    let mut block = head();
+    block.extend(literal("authorization", &format!("Bearer {}", actor.token)));
+    block.extend(literal("ndxp-purpose", support::PURPOSE));
+    for batch in [40, 255] {
+        let mut stream = attacked.connect().await;
+        let mut sent = frame(HEADERS, END_HEADERS, stream_id(0), &block);
+        sent.extend(given_up(1..batch + 1));
+        stream.write_all(&sent).await.unwrap();
+        stream.write_all(&frame(DATA, END_STREAM, stream_id(0), &body)).await.unwrap();
+        stream.flush().await.unwrap();
+        let seen = frames(&mut stream, |kind, number| kind == DATA && number == stream_id(0) || kind == GOAWAY).await;
+        let (kind, _, answer) = seen.last().unwrap();
+        assert!(*kind == DATA && answer.len() > 5, "{batch}: {:?}", seen.last());
+    }
+    // More than a connection may have at all, in one batch, is an attack, and ends it (ENHANCE_YOUR_CALM).
+    let mut stream = attacked.connect().await;
+    let _ = stream.write_all(&given_up(0..20_000)).await;
+    let seen = frames(&mut stream, |kind, _| kind == GOAWAY).await;
+    let (kind, _, payload) = seen.last().unwrap();
+    assert_eq!((*kind, payload.get(4..8)), (GOAWAY, Some([0, 0, 0, 0xb].as_slice())));
+    answered(&actor).await;
+}

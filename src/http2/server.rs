@@ -14,8 +14,14 @@ use tokio::io::{AsyncRead, AsyncWrite};
 const STREAM_WINDOW: u32 = 1 << 20;
 /// Window of a connection: what one slow caller can make a gateway hold.
 const CONNECTION_WINDOW: u32 = 1 << 22;
-/// Longest list of headers: a token of 8 kB and as much again.
-const MAX_HEADERS: u32 = 16 << 10;
+/// Longest list of headers that a call may bring ([`header_bytes`]): a token of 8 kB and as much again.
+pub const MAX_HEADERS: usize = 16 << 10;
+/// Longest list of headers that h2 hands over. What is longer it answers by itself, with HTTP 431, which gRPC does not know;
+/// between the two, a call is refused as gRPC does. At most `max_streams` of them are there at once, for a moment each.
+const MAX_HEADERS_READ: u32 = 128 << 10;
+/// Calls that are given up before they were looked at and that a connection may have at least. All calls of a connection may
+/// be given up at once; more than it may have are an attack (CVE-2023-44487), and end it.
+const GIVEN_UP_UNSEEN: u32 = 32;
 /// How long the last frames of a connection that is closed may take.
 const CLOSING: Duration = Duration::from_millis(500);
 // A call has room for the longest token and as much beside it.
@@ -37,7 +43,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_concurrent_streams(max_streams)
-            .max_header_list_size(MAX_HEADERS)
+            .max_header_list_size(MAX_HEADERS_READ)
+            .max_pending_accept_reset_streams(max_streams.max(GIVEN_UP_UNSEEN) as usize)
             .handshake(stream)
             .await?;
         let pings = Pings(h2.ping_pong());
@@ -63,6 +70,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     pub fn wind_up(&mut self) {
         self.h2.graceful_shutdown();
     }
+}
+
+/// The size of a call's headers as RFC 9113 counts it (section 6.5.2).
+pub fn header_bytes<T>(request: &Request<T>) -> usize {
+    const EACH: usize = 32;
+    let path = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
+    let authority = request.uri().authority().map_or(0, |authority| authority.as_str().len());
+    let headers = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + EACH);
+    path + authority + headers.sum::<usize>()
 }
 
 /// The pings of a connection.

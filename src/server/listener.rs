@@ -12,7 +12,7 @@ use super::{StartError, thread};
 use crate::config::Listen;
 use crate::exchange_log::open_desk;
 use crate::guard::Admission;
-use crate::http2::server::{self, Pings, Reply};
+use crate::http2::server::{self, MAX_HEADERS, Pings, Reply, header_bytes};
 use crate::http2::{Incoming, Patience};
 use crate::identity::Peer;
 use crate::identity::connections::{ConnectionPlace, Connections};
@@ -141,6 +141,11 @@ impl Worker {
         arrived: Instant,
         stood: Duration,
     ) -> Response<AnswerBody> {
+        if header_bytes(&request) > MAX_HEADERS {
+            let refusal = Reason::MetadataTooLarge.into();
+            let id = self.refusals.unread(peer, &refusal).await;
+            return answer::refused(&refusal, &id);
+        }
         let call = protocol::check(request.method(), request.headers());
         if Infra::serves(request.uri().path()) {
             let infra = self.control.infra.borrow().clone();

@@ -33,16 +33,31 @@ impl Refusals {
         }
     }
 
-    /// A call was refused unseen: neither its token nor its message were read, so only the certificate tells whose it was.
-    pub fn call(&self, peer: &Peer, refusal: &Refusal) {
-        self.shared.metrics.shed();
-        let entry = Entry {
+    /// A call was refused for what its head is: neither its token nor its message were read. Its entry, where it has one, is
+    /// durable when this returns; gives its exchange id.
+    pub async fn unread(&self, peer: &Peer, refusal: &Refusal) -> String {
+        let entry = self.entry(peer, refusal);
+        let (id, by) = (entry.id_text(), Identity::Certificate(peer.certificate.thumbprint));
+        if let Err(error) = self.shared.refusals.note(Refused::Exchange, by, entry).await {
+            tracing::error!(%error, "a refusal could not be logged");
+        }
+        id
+    }
+
+    fn entry(&self, peer: &Peer, refusal: &Refusal) -> Entry {
+        Entry {
             peer: peer.address.to_string(),
             certificate: peer.certificate.thumbprint.0.to_vec(),
             status: refusal.reason.code() as u32,
             reason: refusal.reason.as_str().to_owned(),
             ..Entry::begin(Kind::Exchange, &self.shared.node)
-        };
+        }
+    }
+
+    /// A call was refused unseen: neither its token nor its message were read, so only the certificate tells whose it was.
+    pub fn call(&self, peer: &Peer, refusal: &Refusal) {
+        self.shared.metrics.shed();
+        let entry = self.entry(peer, refusal);
         let by = Identity::Certificate(peer.certificate.thumbprint);
         self.shared.refusals.note_unawaited(Refused::Unseen, by, entry);
     }
