@@ -2,7 +2,8 @@
 //! certificates must look like is in `certs/README.md`.
 
 use crate::hex::hex;
-use crate::identity::{Thumbprint, certificate_names, list, tls};
+use crate::identity::list::{self, List, ListInfo};
+use crate::identity::{Thumbprint, certificate_names, tls};
 use crate::keyfile::write_private;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -10,12 +11,11 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevocationReason, RevokedCertParams, SanType, SerialNumber,
 };
+use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 use x509_parser::prelude::{FromDer, X509Certificate};
-use x509_parser::revocation_list::CertificateRevocationList;
 
 /// Name of the CA.
 const CA_NAME: &str = "NDXP gateway development CA";
@@ -265,7 +265,7 @@ pub(crate) fn pem(label: &str, der: &[u8]) -> String {
 /// Days ahead of its end at which a certificate is warned of.
 pub const WARN_DAYS: i64 = 30;
 /// The same of a revocation list, which is renewed every few hours or days.
-const WARN_CRL_DAYS: i64 = 2;
+pub const WARN_CRL_DAYS: i64 = 2;
 
 /// Something that ends.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -276,31 +276,34 @@ pub struct Ending {
     pub at: i64,
     /// Days ahead at which it is warned of.
     pub warn_days: i64,
+    /// Of a revocation list, what else there is to say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub list: Option<ListInfo>,
 }
 
 impl Ending {
+    /// The end of a revocation list.
+    pub fn of_list(list: &List) -> Self {
+        let info = ListInfo::from(list);
+        let what = format!("the revocation list of {}", info.issuer);
+        Ending { what, at: list.next_update, warn_days: WARN_CRL_DAYS, list: Some(info) }
+    }
+
     /// Whether it ends soon, or has ended.
     pub fn is_near(&self, now: i64) -> bool {
         self.at - now < self.warn_days * 86_400
     }
 }
 
-/// What ends in a file: every certificate and revocation list (PEM); nothing where it holds a key or a secret.
+/// The certificates (PEM) that end in a file; nothing where it holds a key or a secret.
 pub fn endings(file: &Path) -> Vec<Ending> {
     let Ok(bytes) = std::fs::read(file) else { return Vec::new() };
     let certificate = |der: CertificateDer<'_>| {
         let (_, read) = X509Certificate::from_der(&der).ok()?;
         let at = read.validity().not_after.timestamp();
-        Some(Ending { what: read.subject().to_string(), at, warn_days: WARN_DAYS })
+        Some(Ending { what: read.subject().to_string(), at, warn_days: WARN_DAYS, list: None })
     };
-    let list = |der: CertificateRevocationListDer<'_>| {
-        let (_, read) = CertificateRevocationList::from_der(&der).ok()?;
-        let what = format!("the revocation list of {}", read.issuer());
-        Some(Ending { what, at: read.next_update()?.timestamp(), warn_days: WARN_CRL_DAYS })
-    };
-    let certificates = CertificateDer::pem_slice_iter(&bytes).filter_map(|der| certificate(der.ok()?));
-    let lists = CertificateRevocationListDer::pem_slice_iter(&bytes).filter_map(|der| list(der.ok()?));
-    certificates.chain(lists).collect()
+    CertificateDer::pem_slice_iter(&bytes).filter_map(|der| certificate(der.ok()?)).collect()
 }
 
 /// Reads a certificate.

@@ -140,6 +140,7 @@ async fn serve(stage: &Outside, seen: &Arc<Seen>) -> u16 {
         key: pki.join("sandbox.key"),
         client_ca: pki.join("ca.pem"),
         revocation: tls::Revocation::Unchecked,
+        names: Vec::new(),
         allow_tls12: false,
     };
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls::server_config(&files).unwrap()));

@@ -1,6 +1,7 @@
 //! Access: may this client make this call? A token is verified once and then kept ([`token`]); the decision itself is a
 //! plain function over values ([`decide`]), with rates and quotas beside it ([`limits`]).
 
+pub mod handshakes;
 pub mod limits;
 pub mod reads;
 pub mod refusals;

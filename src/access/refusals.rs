@@ -159,7 +159,7 @@ impl Windows {
 /// Logs refusals, within bounds.
 pub struct RefusalLog {
     log: ExchangeLog,
-    metrics: Arc<Metrics>,
+    pub(super) metrics: Arc<Metrics>,
     kinds: [Mutex<Windows>; 5],
 }
 

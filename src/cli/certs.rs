@@ -3,7 +3,9 @@
 use super::output::{Output, time};
 use super::{CliError, ConfigFile, output};
 use crate::config::Config;
-use crate::pki::{self, DEFAULT_DAYS, Ending, Pki, Role, WARN_DAYS};
+use crate::identity::crl;
+use crate::identity::list::{self, FileFault, ListInfo};
+use crate::pki::{self, CertificateInfo, DEFAULT_DAYS, Ending, Pki, Role, WARN_CRL_DAYS, WARN_DAYS};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
@@ -30,7 +32,7 @@ pub enum CertsCommand {
     /// Tell of certificates: names, end, serial, thumbprint; without files, of everything that the gateway's configuration
     /// names (its own, the sources' and hubs', CAs and revocation lists) when it ends.
     Show {
-        /// Certificates (PEM).
+        /// Certificates (PEM) and revocation lists (PEM or DER).
         files: Vec<PathBuf>,
         #[command(flatten)]
         config: ConfigFile,
@@ -60,16 +62,74 @@ struct End {
     soon: bool,
 }
 
+/// What ends, in words: of a list, what tells it from another.
+fn what(ending: &Ending) -> String {
+    match &ending.list {
+        None => ending.what.clone(),
+        Some(list) => {
+            let ListInfo { number, entries, this_update, .. } = list;
+            format!("{}\nnumber {number}, {entries} revoked, of {}", ending.what, time(*this_update))
+        }
+    }
+}
+
+/// One row of `certs show` with files.
+#[derive(serde::Serialize)]
+#[serde(untagged)]
+enum Shown {
+    Certificate(CertificateInfo),
+    List {
+        file: PathBuf,
+        #[serde(flatten)]
+        list: ListInfo,
+    },
+}
+
+/// A file's certificate, or its revocation lists.
+fn shown(file: &PathBuf) -> Result<Vec<Shown>, CliError> {
+    match list::read_file(file) {
+        Err(FileFault::Empty | FileFault::Section(..) | FileFault::File(_)) => {
+            Ok(vec![Shown::Certificate(pki::show(file)?)])
+        }
+        Err(fault) => Err(CliError::Usage(format!("{}: {fault}", file.display()))),
+        Ok(lists) => Ok(lists.iter().map(|list| Shown::List { file: file.clone(), list: list.into() }).collect()),
+    }
+}
+
+fn cells(row: &Shown, now: i64) -> Vec<String> {
+    let end = |at: i64, warn_days: i64| match (at - now).div_euclid(86_400) {
+        ..0 => format!("{} (expired)", time(at)),
+        left if left < warn_days => format!("{} ({left} days left)", time(at)),
+        _ => time(at),
+    };
+    match row {
+        Shown::Certificate(info) => {
+            let (names, serial) = (info.names.join("\n"), info.serial.clone());
+            let until = end(info.not_after, WARN_DAYS);
+            vec![info.file.display().to_string(), info.subject.clone(), names, until, serial, info.thumbprint.clone()]
+        }
+        Shown::List { file, list } => {
+            let what = format!("revocation list of {}", list.issuer);
+            let made = format!("{} revoked, of {}", list.entries, time(list.this_update));
+            let until = end(list.next_update, WARN_CRL_DAYS);
+            vec![file.display().to_string(), what, made, until, format!("number {}", list.number), String::new()]
+        }
+    }
+}
+
 fn show_ends(config: &Config, output: Output) -> Result<(), CliError> {
     let mut files = config.tls.files();
+    files.extend(config.tls.published().map(crl::kept).into_iter().flatten().map(|list| list.file));
     files.extend(config.catalogue()?.files);
     // One file may be named along several ways.
     let mut files: Vec<PathBuf> = files.into_iter().map(|file| file.canonicalize().unwrap_or(file)).collect();
     files.sort();
     files.dedup();
     let now = crate::registry::now();
+    let lists = |file: &PathBuf| list::read_file(file).unwrap_or_default();
     let ends = |file: PathBuf| {
-        let endings = pki::endings(&file);
+        let endings =
+            pki::endings(&file).into_iter().chain(lists(&file).iter().map(Ending::of_list)).collect::<Vec<_>>();
         endings.into_iter().map(move |ending| End { file: file.clone(), soon: ending.is_near(now), ending })
     };
     let mut all: Vec<End> = files.into_iter().flat_map(ends).collect();
@@ -77,7 +137,7 @@ fn show_ends(config: &Config, output: Output) -> Result<(), CliError> {
     output.records(&all, &["ends", "days left", "what", "file"], |end| {
         let days = (end.ending.at - now).div_euclid(86_400);
         let left = if end.soon { format!("{days}: renew it") } else { days.to_string() };
-        vec![time(end.ending.at), left, end.ending.what.clone(), end.file.display().to_string()]
+        vec![time(end.ending.at), left, what(&end.ending), end.file.display().to_string()]
     })
 }
 
@@ -101,19 +161,11 @@ pub fn run(command: CertsCommand, output: Output) -> Result<(), CliError> {
         }
         CertsCommand::Show { files, config } if files.is_empty() => show_ends(&config.load()?, output),
         CertsCommand::Show { files, .. } => {
-            let infos: Vec<_> = files.iter().map(|file| pki::show(file)).collect::<Result<_, _>>()?;
+            let rows: Vec<Vec<Shown>> = files.iter().map(shown).collect::<Result<_, _>>()?;
+            let rows: Vec<Shown> = rows.into_iter().flatten().collect();
             let now = crate::registry::now();
-            output.records(&infos, &["file", "subject", "names", "valid until", "serial", "thumbprint"], |info| {
-                let left = (info.not_after - now) / 86_400;
-                let end = match left {
-                    ..0 => format!("{} (expired)", time(info.not_after)),
-                    left if left < WARN_DAYS => format!("{} ({left} days left)", time(info.not_after)),
-                    _ => time(info.not_after),
-                };
-                let file = info.file.display().to_string();
-                let names = info.names.join("\n");
-                vec![file, info.subject.clone(), names, end, info.serial.clone(), info.thumbprint.clone()]
-            })
+            let header = ["file", "subject", "names", "valid until", "serial", "thumbprint"];
+            output.records(&rows, &header, |row| cells(row, now))
         }
         CertsCommand::Revoke { folder, file } => {
             let info = Pki::at(&folder.folder).revoke(&file)?;

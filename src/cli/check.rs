@@ -34,7 +34,8 @@ pub fn run_config(args: ConfigArgs, output: Output) -> Result<(), CliError> {
     match args.command {
         ConfigCommand::Check => {
             let gate = crate::server::check_tls(&config).map_err(|error| CliError::Usage(error.to_string()))?;
-            let faults = gate.faults(crate::registry::now());
+            let now = crate::registry::now();
+            let faults = [gate.faults(now), gate.trust.leftovers(now)].concat();
             if !faults.is_empty() {
                 return Err(CliError::Usage(faults.join("\n")));
             }
@@ -108,6 +109,7 @@ fn config_json(config: &Config, catalogue: &Catalogue) -> Value {
         },
         "tls": {
             "certificate": config.tls.certificate, "key": config.tls.key, "client_ca": config.tls.client_ca,
+            "names": config.tls.names,
             "revocation": lists.is_none().then_some("none"),
             "crl": lists.map(|lists| &lists.files),
             "crl_url": lists.map(|lists| lists.urls.iter().map(ToString::to_string).collect::<Vec<_>>()),

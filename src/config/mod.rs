@@ -182,6 +182,9 @@ fn read(file: &Path, table: &Table<'_>) -> Option<Config> {
     let listen = table.section("listen", read_listen);
     let tls = table.section("tls", |tls| read_tls(tls, data.as_deref()));
     let tokens = table.section("tokens", read_tokens);
+    let named = table.table("tls").is_some_and(|tls| tls.has("names"));
+    let called_by = called_by(listen.as_ref(), tokens.as_ref());
+    let tls = tls.map(|tls| if named { tls } else { TlsFiles { names: called_by, ..tls } });
     let (vault, hsm) = table.section("keys", |keys| {
         let vault = if keys.has("encryption_secret") { read_vault(keys) } else { Some(Vault::default()) };
         let hsm = if keys.has("pkcs11") { keys.section("pkcs11", read_hsm).map(Some) } else { Some(None) };
@@ -287,14 +290,31 @@ fn loopback(table: &Table<'_>, key: &str) -> Option<Option<SocketAddr>> {
     }
 }
 
+/// The names by which clients call the gateway, where the configuration does not say: they fetch its metadata at the host of
+/// `tokens.issuer` (RFC 8414, section 3).
+fn called_by(listen: Option<&Listen>, tokens: Option<&Tokens>) -> Vec<String> {
+    let https = listen.is_some_and(|listen| listen.https.is_some());
+    let issuer = tokens.filter(|_| https).and_then(|tokens| tokens.issuer.parse::<http::Uri>().ok());
+    let issuer = issuer.filter(|uri| uri.scheme_str() == Some("https"));
+    let host = |uri: http::Uri| uri.host().map(|host| host.trim_matches(['[', ']']).to_owned());
+    issuer.and_then(host).into_iter().collect()
+}
+
 fn read_tls(table: &Table<'_>, data: Option<&Path>) -> Option<TlsFiles> {
     let certificate = table.needed_path("certificate", "pki/gateway.pem");
     let key = table.needed_path("key", "pki/gateway.key");
     let client_ca = table.needed_path("client_ca", "pki/ca.pem");
     let revocation = read_revocation(table, data);
     let allow_tls12 = table.flag("allow_tls12", false);
-    let files =
-        TlsFiles { certificate: certificate?, key: key?, client_ca: client_ca?, revocation: revocation?, allow_tls12 };
+    let names = table.texts("names");
+    let files = TlsFiles {
+        certificate: certificate?,
+        key: key?,
+        client_ca: client_ca?,
+        revocation: revocation?,
+        names,
+        allow_tls12,
+    };
     // Revocation lists are read by what uses them, `serve` and `config check`: an administrator must be able to suspend a
     // client while a list is at fault.
     let unchecked = TlsFiles { revocation: Revocation::Unchecked, ..files.clone() };

@@ -218,8 +218,8 @@ fn read_kept(file: &Path) -> Option<List> {
         .ok()
 }
 
-/// The lists that were fetched and kept, with their files.
-pub fn kept(sources: &CrlSources) -> Vec<(PathBuf, List)> {
+/// The lists that were fetched and kept.
+pub fn kept(sources: &CrlSources) -> Vec<List> {
     if sources.urls.is_empty() {
         return Vec::new();
     }
@@ -230,5 +230,10 @@ pub fn kept(sources: &CrlSources) -> Vec<(PathBuf, List)> {
     };
     let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(is_list).collect();
     files.sort();
-    files.into_iter().filter_map(|file| read_kept(&file).map(|list| (file, list))).collect()
+    let with_file = |file: PathBuf| {
+        let mut list = read_kept(&file)?;
+        list.file = file;
+        Some(list)
+    };
+    files.into_iter().filter_map(with_file).collect()
 }

@@ -54,6 +54,8 @@ pub struct List {
     pub this_update: i64,
     /// Until when it counts, Unix time in seconds.
     pub next_update: i64,
+    /// The file that it was read from; empty where from none.
+    pub file: PathBuf,
     /// Its DER.
     pub der: Vec<u8>,
     issuer_der: Vec<u8>,
@@ -98,6 +100,7 @@ impl List {
             number,
             this_update: read.last_update().timestamp(),
             next_update: next_update.timestamp(),
+            file: PathBuf::new(),
             der: der.to_vec(),
             issuer_der: read.issuer().as_raw().to_vec(),
             serials,
@@ -263,9 +266,10 @@ pub enum FileFault {
 /// Reads every list of a file; one that cannot be used, and anything that begins like one but is none, is a fault.
 pub fn read_file(path: &Path) -> Result<Vec<List>, FileFault> {
     let bytes = std::fs::read(path).map_err(|error| FileFault::File(error.to_string()))?;
-    let lists = split(&bytes)?;
-    let parsed =
-        lists.iter().enumerate().map(|(at, der)| List::parse(der).map_err(|fault| FileFault::List(at + 1, fault)));
+    let parsed = split(&bytes)?.into_iter().enumerate().map(|(at, der)| match List::parse(&der) {
+        Ok(list) => Ok(List { file: path.to_owned(), ..list }),
+        Err(fault) => Err(FileFault::List(at + 1, fault)),
+    });
     parsed.collect()
 }
 
@@ -300,11 +304,9 @@ fn is_marker(line: &[u8]) -> bool {
     line.starts_with(b"--") && (has(b"BEGIN") || has(b"END"))
 }
 
-/// A list as it lies in a file, for people.
+/// What a list is, for people.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct ListInfo {
-    /// The file.
-    pub file: PathBuf,
     /// The issuer's name.
     pub issuer: String,
     /// CRL number, hexadecimal.
@@ -317,17 +319,16 @@ pub struct ListInfo {
     pub entries: usize,
 }
 
-/// The lists of a file, for people.
-pub fn show(file: &Path) -> Result<Vec<ListInfo>, FileFault> {
-    let info = |list: List| ListInfo {
-        file: file.to_owned(),
-        number: list.number_text(),
-        this_update: list.this_update,
-        next_update: list.next_update,
-        entries: list.entries(),
-        issuer: list.issuer,
-    };
-    Ok(read_file(file)?.into_iter().map(info).collect())
+impl From<&List> for ListInfo {
+    fn from(list: &List) -> Self {
+        ListInfo {
+            issuer: super::refused::plain(&list.issuer, 200),
+            number: list.number_text(),
+            this_update: list.this_update,
+            next_update: list.next_update,
+            entries: list.entries(),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ pub mod connections;
 pub mod crl;
 pub mod ends;
 pub mod list;
+mod own;
 pub mod refused;
 pub mod stream;
 pub mod tls;

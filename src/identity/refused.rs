@@ -61,6 +61,8 @@ causes! {
     NoCommonVersion, "no_common_version", "the peer and the gateway have no TLS version, cipher or group in common";
     /// No application protocol in common (ALPN).
     NoCommonProtocol, "no_common_protocol", "the peer asks for no application protocol that is served here (ALPN)";
+    /// Its protocol was agreed on, and not spoken.
+    NotHttp2, "not_http2", "the peer does not speak HTTP/2";
     /// The peer ended it with an alert: it may not believe the gateway's certificate.
     PeerAlert, "peer_alert", "the peer ended the handshake with an alert";
     /// The peer went away.

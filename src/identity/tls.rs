@@ -1,5 +1,6 @@
 //! TLS on the gRPC port: client certificates required, TLS 1.3 (1.2 only by choice), X25519MLKEM768 offered first.
 
+use super::own::Own;
 use super::refused::{Cause, Refused, is_weak};
 use super::trust::Trust;
 use http::Uri;
@@ -42,6 +43,8 @@ pub struct TlsFiles {
     pub client_ca: PathBuf,
     /// Whether, and from what, it is known which certificates are revoked.
     pub revocation: Revocation,
+    /// The names (DNS or address) by which clients call the gateway: its certificate must be for each.
+    pub names: Vec<String>,
     /// Whether TLS 1.2 is offered too.
     pub allow_tls12: bool,
 }
@@ -129,6 +132,8 @@ pub struct Gate {
     pub web: Arc<rustls::ServerConfig>,
     /// The CAs of the clients with their lists.
     pub trust: Arc<Trust>,
+    /// The gateway's own certificate.
+    own: Own,
 }
 
 impl Gate {
@@ -147,12 +152,12 @@ impl Gate {
         let mut web = server_config_with(files, Verifier::new(&trust, false))?;
         web.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         let config = server_config_with(files, Verifier::new(&trust, true))?;
-        Ok(Gate { config: Arc::new(config), web: Arc::new(web), trust })
+        Ok(Gate { config: Arc::new(config), web: Arc::new(web), trust, own: Own::load(files)? })
     }
 
     /// What cannot work, one reason each: it is refused, and readiness says so before anybody asks.
     pub fn faults(&self, now: i64) -> Vec<String> {
-        self.trust.faults(now)
+        [self.own.faults(now), self.trust.faults(now)].concat()
     }
 
     /// Whether a chain that was let in before would be let in now: it may have been revoked or have expired since.

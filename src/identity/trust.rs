@@ -17,7 +17,7 @@ use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use webpki::{Cert, EndEntityCert, KeyUsage, VerifiedPath};
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -71,6 +71,14 @@ impl Authority {
         self.identity() == other.identity()
     }
 
+    /// Whether a certificate names this CA as its issuer.
+    fn is_named_in(&self, certificate: &CertificateDer<'_>) -> bool {
+        match (X509Certificate::from_der(&self.der), X509Certificate::from_der(certificate)) {
+            (Ok((_, own)), Ok((_, other))) => own.subject().as_raw() == other.issuer().as_raw(),
+            _ => false,
+        }
+    }
+
     /// Takes a list of its own, where it is newer than what it has of that scope.
     fn take(&mut self, list: &Arc<List>) {
         match self.lists.iter_mut().find(|one| one.has_scope_of(list)) {
@@ -86,6 +94,8 @@ impl Authority {
 pub struct Trust {
     /// The CAs, in the order of the file.
     pub authorities: Vec<Authority>,
+    /// Their file.
+    client_ca: PathBuf,
     /// Their anchors, in the same order.
     anchors: Vec<TrustAnchor<'static>>,
     /// How certificates may be signed.
@@ -106,19 +116,13 @@ impl Trust {
         let mut trust = Self::of_authorities(&files.client_ca)?;
         let Revocation::Checked(sources) = &files.revocation else { return Ok(trust) };
         trust.checked = true;
-        let mut found = 0;
+        let mut lists = Vec::new();
         for file in &sources.files {
-            for (at, list) in
-                list::read_file(file).map_err(|error| fault(file, error.to_string()))?.into_iter().enumerate()
-            {
-                found += 1;
-                trust.sort_in(list, &|| format!("{}, list {}", file.display(), at + 1));
-            }
+            lists.extend(list::read_file(file).map_err(|error| fault(file, error.to_string()))?);
         }
-        for (file, list) in crl::kept(sources) {
-            found += 1;
-            trust.sort_in(list, &|| file.display().to_string());
-        }
+        lists.extend(crl::kept(sources));
+        let found = lists.len();
+        lists.into_iter().for_each(|list| trust.sort_in(list));
         let place = sources.place();
         if found == 0 {
             return Err(fault(&place, "has no revocation list (PEM or DER): nobody could be let in"));
@@ -149,6 +153,7 @@ impl Trust {
         let algorithms = provider().signature_verification_algorithms;
         Ok(Trust {
             authorities,
+            client_ca: client_ca.to_owned(),
             anchors,
             algorithms,
             checked: false,
@@ -158,7 +163,7 @@ impl Trust {
     }
 
     /// Gives a list to the CA that signed it; one that nobody here signed is told of, and stops no other.
-    fn sort_in(&mut self, list: List, place: &dyn Fn() -> String) {
+    fn sort_in(&mut self, list: List) {
         let list = Arc::new(list);
         let mut signed = false;
         for authority in &mut self.authorities {
@@ -169,7 +174,8 @@ impl Trust {
         }
         if !signed {
             tracing::warn!(
-                list = place(),
+                file = %list.file.display(),
+                number = list.number_text(),
                 issuer = %super::refused::plain(&list.issuer, 200),
                 "no CA in client_ca signed this revocation list: it counts for a CA below one of them at most"
             );
@@ -201,7 +207,7 @@ impl Trust {
     pub fn faults(&self, now: i64) -> Vec<String> {
         let mut faults = Vec::new();
         if self.authorities.iter().all(|one| one.is_over(now)) {
-            faults.push("every CA in client_ca has expired: nobody is let in".to_owned());
+            faults.push(format!("{}: every CA has expired: nobody is let in", self.client_ca.display()));
         }
         for authority in self.authorities.iter().filter(|one| self.checked && !one.is_over(now)) {
             for list in &authority.lists {
@@ -212,10 +218,27 @@ impl Trust {
                     (false, false) => continue,
                 };
                 let name = super::refused::plain(&authority.name, 200);
-                faults.push(format!("the revocation list of {name} {what}: nobody whom it certifies is let in"));
+                faults.push(format!(
+                    "{}: the revocation list of {name} {what}: nobody whom it certifies is let in",
+                    list.file.display()
+                ));
             }
         }
         faults
+    }
+
+    /// Every list that counts for a CA.
+    pub fn lists(&self) -> impl Iterator<Item = &Arc<List>> {
+        self.authorities.iter().flat_map(|authority| &authority.lists)
+    }
+
+    /// CAs that let nobody in any more, beside others that do.
+    pub fn leftovers(&self, now: i64) -> Vec<String> {
+        let file = self.client_ca.display();
+        let said = |one: &Authority| {
+            format!("{file}: the CA {} has expired: take it out", super::refused::plain(&one.name, 200))
+        };
+        self.authorities.iter().filter(|one| one.is_over(now)).map(said).collect()
     }
 
     /// The CA that signed a list.
@@ -241,7 +264,7 @@ impl Trust {
         let usage = KeyUsage::client_auth();
         match read.verify_for_usage(self.algorithms.all, &self.anchors, above, now, usage, None, Some(&check)) {
             Ok(_) => Ok(()),
-            Err(error) => Err(found.take().unwrap_or_else(|| explain(&error, own, above, now))),
+            Err(error) => Err(found.take().unwrap_or_else(|| self.explain(&error, own, above, now))),
         }
     }
 
@@ -303,6 +326,49 @@ impl Trust {
     }
 }
 
+impl Trust {
+    /// What webpki's error means, and which certificate it is about.
+    fn explain(
+        &self,
+        error: &webpki::Error,
+        own: &CertificateDer<'_>,
+        above: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Refused {
+        use webpki::Error;
+        let all = || std::iter::once(own).chain(above);
+        // An anchor of that name may be too weak itself.
+        let weak_issuer =
+            || self.authorities.iter().any(|one| is_weak(&one.der) && all().any(|der| one.is_named_in(der)));
+        let cause = match error {
+            Error::CertExpired { .. } | Error::InvalidCertValidity => Cause::Expired,
+            Error::CertNotValidYet { .. } => Cause::NotYetValid,
+            Error::UnknownIssuer => Cause::UnknownIssuer,
+            Error::InvalidSignatureForPublicKey if all().any(|one| is_weak(one)) || weak_issuer() => Cause::WeakKey,
+            // A CA has that name, but not that key.
+            Error::InvalidSignatureForPublicKey => Cause::UnknownIssuer,
+            Error::UnsupportedSignatureAlgorithmContext(_)
+            | Error::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => Cause::WeakKey,
+            Error::RequiredEkuNotFoundContext(_)
+            | Error::EmptyEkuExtension
+            | Error::CaUsedAsEndEntity
+            | Error::EndEntityUsedAsCa
+            | Error::PathLenConstraintViolated
+            | Error::NameConstraintViolation
+            | Error::MaximumPathDepthExceeded => Cause::WrongUsage,
+            _ => Cause::Malformed,
+        };
+        let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+        let at_fault = |der: &&CertificateDer<'_>| match (cause, X509Certificate::from_der(der)) {
+            (Cause::Expired, Ok((_, read))) => read.validity().not_after.timestamp() < now,
+            (Cause::NotYetValid, Ok((_, read))) => read.validity().not_before.timestamp() > now,
+            (Cause::WeakKey, _) => is_weak(der),
+            _ => true,
+        };
+        Refused::about(cause, all().find(at_fault).unwrap_or(own))
+    }
+}
+
 /// Looks a certificate up in its issuer's lists.
 fn look_up(certificate: &Cert<'_>, lists: &[Arc<List>], now: i64) -> Result<(), (Refused, webpki::Error)> {
     let der = certificate.der();
@@ -322,35 +388,26 @@ fn look_up(certificate: &Cert<'_>, lists: &[Arc<List>], now: i64) -> Result<(), 
     }
 }
 
-/// What webpki's error means, and which certificate it is about.
-fn explain(error: &webpki::Error, own: &CertificateDer<'_>, above: &[CertificateDer<'_>], now: UnixTime) -> Refused {
-    use webpki::Error;
-    let all = || std::iter::once(own).chain(above);
-    let cause = match error {
-        Error::CertExpired { .. } | Error::InvalidCertValidity => Cause::Expired,
-        Error::CertNotValidYet { .. } => Cause::NotYetValid,
-        Error::UnknownIssuer => Cause::UnknownIssuer,
-        Error::InvalidSignatureForPublicKey if all().any(|one| is_weak(one)) => Cause::WeakKey,
-        // A CA has that name, but not that key.
-        Error::InvalidSignatureForPublicKey => Cause::UnknownIssuer,
-        Error::UnsupportedSignatureAlgorithmContext(_) | Error::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => {
-            Cause::WeakKey
-        }
-        Error::RequiredEkuNotFoundContext(_)
-        | Error::EmptyEkuExtension
-        | Error::CaUsedAsEndEntity
-        | Error::EndEntityUsedAsCa
-        | Error::PathLenConstraintViolated
-        | Error::NameConstraintViolation
-        | Error::MaximumPathDepthExceeded => Cause::WrongUsage,
-        _ => Cause::Malformed,
-    };
-    let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-    let at_fault = |der: &&CertificateDer<'_>| match (cause, X509Certificate::from_der(der)) {
-        (Cause::Expired, Ok((_, read))) => read.validity().not_after.timestamp() < now,
-        (Cause::NotYetValid, Ok((_, read))) => read.validity().not_before.timestamp() > now,
-        (Cause::WeakKey, _) => is_weak(der),
-        _ => true,
-    };
-    Refused::about(cause, all().find(at_fault).unwrap_or(own))
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use rustls_pki_types::pem::PemObject;
+
+    #[test]
+    fn t7_a_signature_by_a_key_that_is_too_short_is_weak_and_not_unknown() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/weak");
+        let weak = Trust::of_authorities(&folder.join("ca.pem")).unwrap();
+        let leaf = CertificateDer::from_pem_file(folder.join("leaf.pem")).unwrap();
+        let refused = weak.verify(&leaf, &[], UnixTime::now()).unwrap_err();
+        assert_eq!(refused.cause, Cause::WeakKey);
+        assert_eq!(refused.shown.unwrap().subject, "CN=of the weak CA");
+        let pki = tempfile::tempdir().unwrap();
+        let pki = crate::pki::Pki::at(pki.path());
+        pki.init().unwrap();
+        let other = Trust::of_authorities(&pki.ca()).unwrap();
+        assert_eq!(other.verify(&leaf, &[], UnixTime::now()).unwrap_err().cause, Cause::UnknownIssuer);
+        let garbage = CertificateDer::from(vec![0x30, 1, 0]);
+        assert_eq!(other.verify(&garbage, &[], UnixTime::now()).unwrap_err().cause, Cause::Malformed);
+    }
 }

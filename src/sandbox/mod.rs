@@ -108,6 +108,7 @@ impl Sandbox {
             key: config.key.clone(),
             client_ca: config.client_ca.clone(),
             revocation: tls::Revocation::Unchecked,
+            names: Vec::new(),
             allow_tls12: true,
         };
         let mutual = Arc::new(tls::server_config(&mutual)?);

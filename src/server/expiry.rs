@@ -1,10 +1,13 @@
-//! Certificates and revocation lists that end soon are told of: in the log once a day, and as a metric all the time.
+//! Certificates and revocation lists that end soon are told of: in the log once a day, each by its own clock, and as a
+//! metric all the time.
 
 use super::shared::Shared;
+use crate::identity::tls::Gate;
 use crate::pki::{self, Ending};
 use crate::registry::now;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How often the files are looked at.
@@ -12,33 +15,88 @@ const EVERY: Duration = Duration::from_secs(600);
 /// How often the same warning is repeated.
 const REPEAT: Duration = Duration::from_secs(86_400);
 
-/// When the files were looked at, and when it was warned.
+/// When the files were looked at, and when it was warned of what.
 #[derive(Default)]
 pub(super) struct Expiry {
-    looked: Option<(Instant, BTreeSet<PathBuf>)>,
-    warned: Option<Instant>,
+    looked: Option<(Instant, BTreeSet<PathBuf>, Arc<Gate>)>,
+    warned: BTreeMap<(PathBuf, String), Instant>,
 }
 
 impl Expiry {
-    /// Looks at the files where it is time to, or where they are others than before.
-    pub(super) fn look(&mut self, files: &[PathBuf], shared: &Shared) {
+    /// Looks at the files where it is time to, or where they are others than before. Lists are those in force.
+    pub(super) fn look(&mut self, files: &[PathBuf], gate: &Arc<Gate>, shared: &Shared) {
         let at = Instant::now();
         let files: BTreeSet<PathBuf> = files.iter().cloned().collect();
-        if self.looked.as_ref().is_some_and(|(last, known)| at.duration_since(*last) < EVERY && *known == files) {
+        let same = |(last, known, before): &(Instant, BTreeSet<PathBuf>, Arc<Gate>)| {
+            at.duration_since(*last) < EVERY && *known == files && Arc::ptr_eq(before, gate)
+        };
+        if self.looked.as_ref().is_some_and(same) {
             return;
         }
-        let warn = self.warned.is_none_or(|last| at.duration_since(last) >= REPEAT);
-        for file in &files {
-            // A file that is no certificate is a key or a secret; one that cannot be read was told of when it was loaded.
-            let Some(first) = pki::endings(file).into_iter().min_by_key(|ending| ending.at) else { continue };
-            shared.metrics.ends(&file.display().to_string(), first.at);
-            if first.is_near(now()) && warn {
-                self.warned = Some(at);
-                let Ending { what, at, .. } = first;
-                let days = (at - now()).div_euclid(86_400);
-                tracing::warn!(file = %file.display(), days, "{what} ends soon: renew it");
+        // A file that is no certificate is a key or a secret; one that cannot be read was told of when it was loaded.
+        let of_file =
+            |file: &PathBuf| pki::endings(file).into_iter().map(|ending| (file.clone(), ending)).collect::<Vec<_>>();
+        let mut all: Vec<(PathBuf, Ending)> = files.iter().flat_map(of_file).collect();
+        all.extend(gate.trust.lists().map(|list| (list.file.clone(), Ending::of_list(list))));
+        let mut first: BTreeMap<&PathBuf, i64> = BTreeMap::new();
+        for (file, ending) in &all {
+            let known = first.entry(file).or_insert(ending.at);
+            *known = ending.at.min(*known);
+        }
+        shared.metrics.ends(first.into_iter().map(|(file, at)| (file.as_path(), at)));
+        let now = now();
+        for (file, ending) in self.due(&all, now, at) {
+            let days = (ending.at - now).div_euclid(86_400);
+            let what = &ending.what;
+            match ending.at <= now {
+                true => tracing::warn!(file = %file.display(), days, "{what} has ended: renew it"),
+                false => tracing::warn!(file = %file.display(), days, "{what} ends soon: renew it"),
             }
         }
-        self.looked = Some((at, files));
+        self.looked = Some((at, files, gate.clone()));
+    }
+
+    /// What is to be warned of: each that is near its end, once a day.
+    fn due<'e>(&mut self, all: &'e [(PathBuf, Ending)], now: i64, at: Instant) -> Vec<&'e (PathBuf, Ending)> {
+        let key = |(file, ending): &(PathBuf, Ending)| (file.clone(), format!("{} {}", ending.what, ending.at));
+        let near: Vec<_> = all.iter().filter(|(_, ending)| ending.is_near(now)).collect();
+        let keys: BTreeSet<(PathBuf, String)> = near.iter().map(|one| key(one)).collect();
+        self.warned.retain(|known, _| keys.contains(known));
+        let mut is_due = |one: &&(PathBuf, Ending)| {
+            let key = key(one);
+            let due = self.warned.get(&key).is_none_or(|last| at.duration_since(*last) >= REPEAT);
+            if due {
+                self.warned.insert(key, at);
+            }
+            due
+        };
+        near.into_iter().filter(|one| is_due(one)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ending(file: &str, what: &str, at: i64) -> (PathBuf, Ending) {
+        (file.into(), Ending { what: what.into(), at, warn_days: 30, list: None })
+    }
+
+    #[test]
+    fn t7_each_file_has_a_clock_of_its_own() {
+        let (mut expiry, start, day) = (Expiry::default(), Instant::now(), 86_400);
+        let mut told = |all: &[(PathBuf, Ending)], hours: u64| {
+            let at = start + Duration::from_secs(hours * 3_600);
+            expiry.due(all, 0, at).iter().map(|(file, _)| file.display().to_string()).collect::<Vec<_>>()
+        };
+        let (a, b, far) = (ending("a", "CN=a", day), ending("b", "CN=b", day), ending("c", "CN=c", 90 * day));
+        assert_eq!(told(&[a.clone(), far.clone()], 0), ["a"]);
+        // What comes later does not wait for the first one's day to be over.
+        assert_eq!(told(&[a.clone(), b.clone(), far.clone()], 1), ["b"]);
+        assert!(told(&[a.clone(), b.clone()], 23).is_empty());
+        assert_eq!(told(&[a.clone(), b.clone()], 24), ["a"]);
+        assert_eq!(told(&[a.clone(), b.clone()], 25), ["b"]);
+        // Two in one file, and one that was renewed for too short a time.
+        assert_eq!(told(&[a.clone(), ending("a", "CN=other", day), ending("b", "CN=b", 2 * day)], 26), ["a", "b"]);
     }
 }

@@ -6,7 +6,7 @@ use super::backlog::{Backlog, Watched};
 use super::exchange::Exchange;
 use super::infra::Infra;
 use super::protocol;
-use super::refusals::Refusals;
+use super::refusals::{Refusals, Unopened};
 use super::shared::{Routes, Served, Shared};
 use super::{StartError, thread};
 use crate::config::Listen;
@@ -17,8 +17,9 @@ use crate::http2::{Incoming, Patience};
 use crate::identity::Peer;
 use crate::identity::connections::{ConnectionPlace, Connections};
 use crate::identity::ends::good_no_more;
+use crate::identity::refused::Cause;
 use crate::identity::stream::{ServerStream, turn_away};
-use crate::identity::tls::Gate;
+use crate::identity::tls::{self, Gate};
 use crate::status::Reason;
 use arc_swap::ArcSwap;
 use futures_util::FutureExt;
@@ -176,8 +177,8 @@ impl Worker {
         let opened = self.clone().open(stream, address, place);
         match tokio::time::timeout(self.listen.handshake_timeout, opened).await {
             Ok(Ok(calls)) => drop(self.connections.spawn(calls)),
-            Ok(Err(reason)) => self.refusals.connection(address, reason),
-            Err(_) => self.refusals.connection(address, Reason::HandshakeFailed),
+            Ok(Err(unopened)) => self.refusals.handshake(address, &unopened),
+            Err(_) => self.refusals.handshake(address, &Cause::Timeout.into()),
         }
     }
 
@@ -187,21 +188,24 @@ impl Worker {
         stream: TcpStream,
         address: SocketAddr,
         place: ConnectionPlace,
-    ) -> Result<impl Future<Output = ()> + Send + 'static, Reason> {
+    ) -> Result<impl Future<Output = ()> + Send + 'static, Unopened> {
         let _ = stream.set_nodelay(true);
         let (backlog, stream) = Backlog::of(stream);
         let mut gate = self.control.gate.clone();
         let config = gate.borrow_and_update().config.clone();
-        let stream = TlsAcceptor::from(config).accept(stream).await.map_err(|_| Reason::HandshakeFailed)?;
+        let stream = tls::accept(TlsAcceptor::from(config), stream).await?;
         let stream = ServerStream::new(stream);
         // HTTP/2 over TLS is agreed on by ALPN, always (RFC 9113, section 3.2).
         if stream.session().alpn_protocol() != Some(b"h2") {
-            return Err(Reason::ProtocolUnsupported);
+            return Err(Unopened::protocol(Cause::NoCommonProtocol));
         }
         let chain = stream.session().peer_certificates().unwrap_or_default();
-        let certificate = self.exchange.shared.certificates.of(chain).ok_or(Reason::HandshakeFailed)?;
+        let certificate = self.exchange.shared.certificates.of(chain).ok_or(Cause::NoCertificate)?;
         let opened = server::Connection::open(stream, self.listen.max_streams, self.patience.clone()).await;
-        let (http2, pings) = opened.map_err(|error| not_http2(&error).unwrap_or(Reason::HandshakeFailed))?;
+        let (http2, pings) = opened.map_err(|error| match not_http2(&error) {
+            Some(_) => Unopened::protocol(Cause::NotHttp2),
+            None => Cause::Closed.into(),
+        })?;
         let peer = Arc::new(Peer { certificate, address });
         Ok(Arc::new(Caller { worker: self, peer, backlog, _place: place }).calls(http2, pings, gate))
     }

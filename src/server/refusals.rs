@@ -4,10 +4,37 @@
 use super::shared::Shared;
 use crate::access::refusals::{Identity, Refused};
 use crate::exchange_log::{Entry, Kind};
-use crate::identity::Peer;
+use crate::identity::refused::Cause;
+use crate::identity::{self, Peer};
 use crate::status::{Reason, Refusal};
 use std::net::SocketAddr;
 use std::sync::Arc;
+
+/// Why a connection did not come to its calls.
+#[derive(Debug)]
+pub struct Unopened {
+    reason: Reason,
+    why: identity::refused::Refused,
+}
+
+impl Unopened {
+    /// Because of another protocol than HTTP/2 over TLS.
+    pub fn protocol(cause: Cause) -> Self {
+        Unopened { reason: Reason::ProtocolUnsupported, why: identity::refused::Refused::plain(cause) }
+    }
+}
+
+impl From<identity::refused::Refused> for Unopened {
+    fn from(why: identity::refused::Refused) -> Self {
+        Unopened { reason: Reason::HandshakeFailed, why }
+    }
+}
+
+impl From<Cause> for Unopened {
+    fn from(cause: Cause) -> Self {
+        identity::refused::Refused::plain(cause).into()
+    }
+}
 
 /// Logs refused connections and calls.
 pub struct Refusals {
@@ -31,6 +58,12 @@ impl Refusals {
         if self.shared.refusals.note_unawaited(Refused::Connection, Identity::Address(address.ip()), entry) {
             tracing::info!(%address, reason = reason.as_str(), "a connection was refused");
         }
+    }
+
+    /// A connection was refused before its first call, and it is known why.
+    pub fn handshake(&self, address: SocketAddr, unopened: &Unopened) {
+        let Unopened { reason, why } = unopened;
+        self.shared.refusals.handshake(&self.shared.node, "grpc", address, *reason, why);
     }
 
     /// A call was refused for what its head is: neither its token nor its message were read. Its entry, where it has one, is

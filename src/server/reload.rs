@@ -323,7 +323,8 @@ pub(super) fn spawn(
                     }
                     if all || turn == 1 {
                         reloader.look_at_gate();
-                        expiry.look(&reloader.certificates(), &reloader.shared);
+                        let gate = reloader.gate.borrow().clone();
+                        expiry.look(&reloader.certificates(), &gate, &reloader.shared);
                     }
                 }
                 _ = asked => reloader.load_aside(Reloader::reload),

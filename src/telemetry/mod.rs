@@ -85,6 +85,11 @@ struct LeftOut {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Caused {
+    cause: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Published {
     url: String,
 }
@@ -108,6 +113,7 @@ pub struct Metrics {
     certificates: Family<Certificate, Gauge>,
     faults: Family<PartOf, Gauge>,
     lists: Family<Published, Gauge>,
+    handshakes: Family<Caused, Counter>,
     breakers: Family<Source, Gauge>,
     places: Family<Source, Gauge>,
     streams: Family<Source, Gauge>,
@@ -141,6 +147,9 @@ impl Default for Metrics {
         registry.register("certificate_end_seconds", help, certificates.clone());
         let faults = Family::<PartOf, Gauge>::default();
         registry.register("faults", "What keeps the gateway from being ready, by part", faults.clone());
+        let handshakes = Family::<Caused, Counter>::default();
+        let help = "Connections that were refused before their first request, by cause";
+        registry.register("handshakes_refused", help, handshakes.clone());
         let lists = Family::<Published, Gauge>::default();
         let help = "Whether the last answer of a URL with revocation lists was taken";
         registry.register("revocation_list_fetched", help, lists.clone());
@@ -189,6 +198,7 @@ impl Default for Metrics {
             certificates,
             faults,
             lists,
+            handshakes,
             breakers,
             places,
             streams,
@@ -235,9 +245,12 @@ impl Metrics {
         self.refusals_left_out.get_or_create(&LeftOut { kind }).inc();
     }
 
-    /// Tells when a file's certificate or revocation list ends, Unix time in seconds.
-    pub fn ends(&self, file: &str, at: i64) {
-        self.certificates.get_or_create(&Certificate { file: file.to_owned() }).set(at);
+    /// Tells when the first of each file's certificates and revocation lists ends, Unix time in seconds.
+    pub fn ends<'f>(&self, files: impl Iterator<Item = (&'f std::path::Path, i64)>) {
+        self.certificates.clear();
+        for (file, at) in files {
+            self.certificates.get_or_create(&Certificate { file: file.display().to_string() }).set(at);
+        }
     }
 
     /// Counts a read that a second hub was asked for, too: in which fields its answer differs; `None` where it has none.
@@ -274,6 +287,11 @@ impl Metrics {
     /// Counts what is wrong with a part of the gateway.
     pub fn faults(&self, part: &'static str, count: i64) {
         self.faults.get_or_create(&PartOf { part }).set(count);
+    }
+
+    /// Counts a connection that was refused before its first request.
+    pub fn handshake_refused(&self, cause: &'static str) {
+        self.handshakes.get_or_create(&Caused { cause }).inc();
     }
 
     /// Tells whether the last answer of a URL with revocation lists was taken.

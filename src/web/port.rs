@@ -2,9 +2,11 @@
 
 use super::Web;
 use crate::identity::ends::good_no_more;
+use crate::identity::refused::{Cause, Refused};
 use crate::identity::stream::{ServerStream, turn_away};
-use crate::identity::tls::Gate;
+use crate::identity::tls::{self, Gate};
 use crate::identity::{Certificate, Peer, connections::Connections};
+use crate::status::Reason;
 use axum::Router;
 use axum::body::Body;
 use futures_util::FutureExt;
@@ -77,11 +79,16 @@ impl Web {
                 continue;
             };
             let (router, mut gate, stop) = (router.clone(), gate.clone(), stop.clone());
+            let (refusals, node) = (self.refusals.clone(), self.config.node.clone());
             let acceptor = TlsAcceptor::from(gate.borrow_and_update().web.clone());
             connections.spawn(async move {
                 let _ = stream.set_nodelay(true);
-                if let Ok(Ok(stream)) = tokio::time::timeout(PATIENCE, acceptor.accept(stream)).await {
-                    connection(router, ServerStream::new(stream), address, gate, stop).await;
+                let accepted = tokio::time::timeout(PATIENCE, tls::accept(acceptor, stream)).await;
+                match accepted.unwrap_or_else(|_| Err(Refused::plain(Cause::Timeout))) {
+                    Ok(stream) => connection(router, ServerStream::new(stream), address, gate, stop).await,
+                    Err(why) => {
+                        refusals.handshake(&node, "https", address, Reason::HandshakeFailed, &why);
+                    }
                 }
                 drop(place);
             });

@@ -229,7 +229,15 @@ fn to_json(found: &Found) -> Value {
         "attempts": entry.attempts, "shadow_hub": entry.shadow_hub, "approved_by": entry.approved_by,
         "justification": entry.justification, "changes": entry.changes.iter().map(change).collect::<Vec<_>>(),
     });
+    let refused = [
+        ("cause", &entry.cause),
+        ("certificate_subject", &entry.certificate_subject),
+        ("certificate_serial", &entry.certificate_serial),
+        ("certificate_issuer", &entry.certificate_issuer),
+        ("listener", &entry.listener),
+    ];
     let Value::Object(mut object) = whole else { return whole };
+    object.extend(refused.map(|(name, text)| (name.to_owned(), Value::from(text.as_str()))));
     object.retain(|name, value| {
         let empty = value.is_null() || *value == json!("") || *value == json!([]) || *value == json!(0);
         !empty || name == "index"

@@ -1,0 +1,49 @@
+//! Handshakes that are refused: with their cause, and the certificate that they are about, in the log, in an entry (bounded
+//! like every refusal) and in the metric.
+
+use super::refusals::{Identity, RefusalLog, Refused};
+use crate::exchange_log::{Entry, Kind};
+use crate::identity::refused;
+use crate::status::Reason;
+use std::net::SocketAddr;
+
+impl RefusalLog {
+    /// A connection to a port (`grpc`, `https`) of this node was refused before its first request.
+    pub fn handshake(
+        &self,
+        node: &str,
+        port: &'static str,
+        address: SocketAddr,
+        reason: Reason,
+        why: &refused::Refused,
+    ) {
+        let cause = why.cause.label();
+        self.metrics.handshake_refused(cause);
+        let mut entry = Entry {
+            peer: address.to_string(),
+            status: reason.code() as u32,
+            reason: reason.as_str().to_owned(),
+            cause: cause.to_owned(),
+            listener: port.to_owned(),
+            ..Entry::begin(Kind::Connection, node)
+        };
+        if let Some(shown) = &why.shown {
+            entry.certificate = shown.thumbprint.0.to_vec();
+            entry.certificate_subject.clone_from(&shown.subject);
+            entry.certificate_serial.clone_from(&shown.serial);
+            entry.certificate_issuer.clone_from(&shown.issuer);
+        }
+        if !self.note_unawaited(Refused::Connection, Identity::Address(address.ip()), entry) {
+            return;
+        }
+        let text = why.cause.text();
+        match &why.shown {
+            Some(shown) => tracing::info!(
+                %address, port, cause, reason = reason.as_str(),
+                subject = shown.subject, serial = shown.serial, issuer = shown.issuer,
+                "a connection was refused: {text}"
+            ),
+            None => tracing::info!(%address, port, cause, reason = reason.as_str(), "a connection was refused: {text}"),
+        }
+    }
+}
