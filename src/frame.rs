@@ -5,6 +5,7 @@ use crate::status::{Reason, Refusal};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http_body::Body;
 use http_body_util::BodyExt;
+use std::io::Read;
 
 /// Bytes before each message.
 pub const HEADER: usize = 5;
@@ -58,6 +59,8 @@ pub struct FrameReader<B> {
     limit: usize,
     trailers: Option<http::HeaderMap>,
     ended: bool,
+    /// Messages that are marked as compressed are gzip.
+    gzip: bool,
 }
 
 impl<B> FrameReader<B>
@@ -66,7 +69,20 @@ where
 {
     /// Reads from `body` messages of at most `limit` bytes.
     pub fn new(body: B, limit: usize) -> Self {
-        FrameReader { body, chunk: Bytes::new(), buffer: BytesMut::new(), limit, trailers: None, ended: false }
+        FrameReader {
+            body,
+            chunk: Bytes::new(),
+            buffer: BytesMut::new(),
+            limit,
+            trailers: None,
+            ended: false,
+            gzip: false,
+        }
+    }
+
+    /// The same, of a peer that may compress its messages with gzip; `limit` holds for both sizes of a message.
+    pub fn gzip(self, gzip: bool) -> Self {
+        FrameReader { gzip, ..self }
     }
 
     /// The next message; `None` at the end of the stream.
@@ -100,9 +116,11 @@ where
     fn take(&mut self) -> Result<Option<Bytes>, FrameError> {
         let whole = if self.buffer.is_empty() { &self.chunk[..] } else { &self.buffer[..] };
         let Some(head) = whole.first_chunk::<HEADER>() else { return Ok(None) };
-        if head[0] != 0 {
-            return Err(FrameError::Compressed);
-        }
+        let compressed = match head[0] {
+            0 => false,
+            1 if self.gzip => true,
+            _ => return Err(FrameError::Compressed),
+        };
         let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
         if length > self.limit {
             return Err(FrameError::TooLarge(self.limit));
@@ -110,13 +128,14 @@ where
         if whole.len() < HEADER + length {
             return Ok(None);
         }
-        Ok(Some(if self.buffer.is_empty() {
+        let message = if self.buffer.is_empty() {
             self.chunk.advance(HEADER);
             self.chunk.split_to(length)
         } else {
             self.buffer.advance(HEADER);
             self.buffer.split_to(length).freeze()
-        }))
+        };
+        if compressed { unzip(&message, self.limit).map(Some) } else { Ok(Some(message)) }
     }
 
     async fn fill(&mut self) -> Result<(), FrameError> {
@@ -133,6 +152,18 @@ where
             },
         }
         Ok(())
+    }
+}
+
+/// A message that was compressed; never more than `limit` bytes of it are made.
+fn unzip(compressed: &[u8], limit: usize) -> Result<Bytes, FrameError> {
+    let mut message = Vec::new();
+    let most = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
+    let read = flate2::read::MultiGzDecoder::new(compressed).take(most).read_to_end(&mut message);
+    match read {
+        Ok(length) if length > limit => Err(FrameError::TooLarge(limit)),
+        Ok(_) => Ok(message.into()),
+        Err(_) => Err(FrameError::Broken),
     }
 }
 
@@ -159,6 +190,25 @@ mod tests {
 
     async fn read(bytes: &[u8]) -> Result<Bytes, FrameError> {
         FrameReader::new(Full::new(Bytes::copy_from_slice(bytes)), 8).only().await
+    }
+
+    #[tokio::test]
+    async fn b5_a_compressed_message_is_read_and_one_that_swells_is_not() {
+        let zipped = |message: &[u8]| {
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+            std::io::Write::write_all(&mut encoder, message).unwrap();
+            let mut framed = frame(&encoder.finish().unwrap()).to_vec();
+            framed[0] = 1;
+            Full::new(Bytes::from(framed))
+        };
+        let read = |message: &[u8]| FrameReader::new(zipped(message), 1_000).gzip(true);
+        assert_eq!(read(b"abc").only().await.unwrap(), "abc");
+        assert_eq!(read(&[7; 1_000]).only().await.unwrap().len(), 1_000);
+        assert_eq!(read(&[7; 1_001]).only().await, Err(FrameError::TooLarge(1_000)));
+        assert_eq!(read(&[7; 400_000]).only().await, Err(FrameError::TooLarge(1_000)));
+        assert_eq!(FrameReader::new(zipped(b"abc"), 1_000).only().await, Err(FrameError::Compressed));
+        let garbled = Full::new(Bytes::from_static(&[1, 0, 0, 0, 3, 1, 2, 3]));
+        assert_eq!(FrameReader::new(garbled, 1_000).gzip(true).only().await, Err(FrameError::Broken));
     }
 
     #[tokio::test]

@@ -89,6 +89,16 @@ reasons! {
     RecordNotFound, "RECORD_NOT_FOUND", NotFound, "The source has no such record.", "Nguồn dữ liệu không có bản ghi này.";
     /// The source did not take the request.
     SourceRejected, "SOURCE_REJECTED", InvalidArgument, "The source did not take the request: see its code.", "Nguồn dữ liệu từ chối yêu cầu: xem mã lỗi.";
+    /// Something else happened at the source meanwhile.
+    SourceAborted, "SOURCE_ABORTED", Aborted, "The source ended the operation because of another one: read anew, then repeat it as a whole.", "Nguồn dữ liệu hủy thao tác do xung đột với thao tác khác: đọc lại rồi thực hiện lại từ đầu.";
+    /// It is there already, at the source.
+    SourceAlreadyExists, "SOURCE_ALREADY_EXISTS", AlreadyExists, "It is there already, says the source.", "Nguồn dữ liệu báo đối tượng đã tồn tại.";
+    /// The source's state does not allow the operation.
+    SourcePreconditionFailed, "SOURCE_PRECONDITION_FAILED", FailedPrecondition, "The source's state does not allow this: change that first, repeating does not help.", "Trạng thái ở nguồn dữ liệu không cho phép thao tác này: xử lý trạng thái trước, gọi lại không có tác dụng.";
+    /// Beyond what the source has.
+    SourceOutOfRange, "SOURCE_OUT_OF_RANGE", OutOfRange, "That is beyond what the source has.", "Vượt quá phạm vi dữ liệu của nguồn.";
+    /// The source limits how much it is asked.
+    SourceExhausted, "SOURCE_EXHAUSTED", ResourceExhausted, "The source limits how much it is asked: wait as RetryInfo says, or ask for less.", "Nguồn dữ liệu giới hạn lượng yêu cầu: chờ theo RetryInfo hoặc yêu cầu ít hơn.";
     /// The source cannot be reached, or says that it is busy.
     SourceUnavailable, "SOURCE_UNAVAILABLE", Unavailable, "The source cannot be reached or is busy.", "Không kết nối được nguồn dữ liệu hoặc nguồn đang bận.";
     /// The breaker is open.
@@ -187,6 +197,10 @@ impl Reason {
             | Reason::OperationUnknown
             | Reason::RecordNotFound
             | Reason::SourceRejected
+            | Reason::SourceAborted
+            | Reason::SourceAlreadyExists
+            | Reason::SourcePreconditionFailed
+            | Reason::SourceOutOfRange
             | Reason::CallerDeadline
             | Reason::StaffUnknown
             | Reason::RoleMissing
@@ -203,6 +217,7 @@ impl Reason {
             | Reason::SourceCredentialsRefused => Fault::Gateway,
             Reason::SourceUnavailable
             | Reason::SourceCircuitOpen
+            | Reason::SourceExhausted
             | Reason::SourceTimeout
             | Reason::SourceProtocolError => Fault::Source,
         }
@@ -244,12 +259,32 @@ pub struct Refusal {
     pub retry_after: Option<Duration>,
     /// The source's own code.
     pub source_code: Option<String>,
+    /// What else a gRPC source said with its status.
+    pub source_status: Option<Box<SourceStatus>>,
+}
+
+/// What a gRPC source says with its status, beside its code. Its message is free text, in which there may be anybody's data: it is
+/// neither handed on nor logged.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SourceStatus {
+    /// `ErrorInfo.reason` and `ErrorInfo.domain`, as `domain/REASON`, where both have the form that google.rpc gives them.
+    pub reason: String,
+    /// What was not handed on: `message`, and the types of details.
+    pub dropped: Vec<String>,
 }
 
 impl From<Reason> for Refusal {
     fn from(reason: Reason) -> Self {
         let fault = reason.fault();
-        Refusal { reason, fault, detail: String::new(), violations: Vec::new(), retry_after: None, source_code: None }
+        Refusal {
+            reason,
+            fault,
+            detail: String::new(),
+            violations: Vec::new(),
+            retry_after: None,
+            source_code: None,
+            source_status: None,
+        }
     }
 }
 
@@ -279,6 +314,9 @@ impl Refusal {
         metadata.insert("fault".into(), self.fault.as_str().into());
         if let Some(code) = &self.source_code {
             metadata.insert("source_code".into(), cut(code, MAX_TEXT));
+        }
+        if let Some(status) = self.source_status.as_ref().filter(|status| !status.reason.is_empty()) {
+            metadata.insert("source_reason".into(), status.reason.clone());
         }
         let mut details = ErrorDetails::new();
         details.set_error_info(reason.as_str(), DOMAIN, metadata).set_localized_message("vi", reason.vietnamese());

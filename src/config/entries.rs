@@ -9,6 +9,7 @@ use crate::drivers::connection::{Connection, XRoadIds, XRoadMember};
 use crate::drivers::credentials::{Credentials, HashedBasic, Lgsp, OAuth2, Session, UsernameToken};
 use crate::drivers::http::HttpEndpoint;
 use crate::guard::{BreakerSettings, GuardSettings, RetrySettings};
+use crate::http2::client::Keepalive;
 use crate::identity::tls;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -26,6 +27,8 @@ pub struct Reach {
     pub addresses: Vec<String>,
     /// What health checks ask for; without it, they only shake hands.
     pub health_path: Option<String>,
+    /// Pings towards it, where it speaks gRPC.
+    pub keepalive: Keepalive,
     /// TLS towards it.
     pub tls: rustls::ClientConfig,
     path: String,
@@ -71,6 +74,7 @@ impl SourceEntry {
             endpoint: hub.below(&reach.path),
             login: hub,
             address: address.to_owned(),
+            keepalive: reach.keepalive,
             tls: reach.tls.clone(),
             credentials: reach.credentials.clone(),
             settings: self.settings.clone(),
@@ -114,6 +118,7 @@ impl Family {
 struct Hub {
     addresses: Vec<String>,
     health_path: Option<String>,
+    keepalive: Keepalive,
     tls: rustls::ClientConfig,
     credentials: [Option<Arc<Credentials>>; 4],
 }
@@ -203,6 +208,16 @@ fn read_health_path(table: &Table<'_>) -> Option<String> {
     plain.then_some(path)
 }
 
+/// How often a gRPC source or hub is pinged: at least 10 s apart (gRFC A8), at most two hours.
+fn read_keepalive(table: &Table<'_>) -> Keepalive {
+    let usual = Keepalive::default();
+    table.section("keepalive", |table| Keepalive {
+        time: Duration::from_secs(table.number("time_s", usual.time.as_secs(), 10..=7_200)),
+        timeout: Duration::from_secs(table.number("timeout_s", usual.timeout.as_secs(), 1..=300)),
+        without_calls: table.flag("without_calls", usual.without_calls),
+    })
+}
+
 fn read_tls(table: &Table<'_>) -> Option<rustls::ClientConfig> {
     table.section("tls", |table| {
         let ca = table.needed_path("ca", "../pki/ca.pem");
@@ -224,12 +239,13 @@ fn read_hub(table: &Table<'_>) -> Option<(String, Hub)> {
     let id = table.needed("hub", "ndxp");
     let addresses = read_addresses(table, "https://ndxp.example:443");
     let health_path = read_health_path(table);
+    let keepalive = read_keepalive(table);
     let tls = read_tls(table);
     let credentials = table.section("credentials", |all| {
         let read = |family: Family| Some(Arc::new(all.table(family.key()).and_then(|table| finished(&table))?));
         Family::ALL.map(read)
     });
-    Some((id?, Hub { addresses: addresses?, health_path, tls: tls?, credentials }))
+    Some((id?, Hub { addresses: addresses?, health_path, keepalive, tls: tls?, credentials }))
 }
 
 fn finished(table: &Table<'_>) -> Option<Credentials> {
@@ -328,10 +344,10 @@ fn read_source(table: &Table<'_>, hubs: &HashMap<String, Hub>, contracts: &Contr
         Some(hub) => through_hub(table, &hub, hubs, family, &path),
         None => {
             let addresses = read_addresses(table, "https://source.example:443");
-            let (health_path, tls) = (read_health_path(table), read_tls(table));
+            let (health_path, keepalive, tls) = (read_health_path(table), read_keepalive(table), read_tls(table));
             let reach = |(addresses, tls)| {
                 let credentials = Arc::new(Credentials::None);
-                Reach { hub: None, addresses, health_path, tls, credentials, path: path.clone() }
+                Reach { hub: None, addresses, health_path, keepalive, tls, credentials, path: path.clone() }
             };
             addresses.zip(tls).map(reach)
         }
@@ -401,6 +417,7 @@ fn through_hub(table: &Table<'_>, id: &str, hubs: &HashMap<String, Hub>, family:
         hub: Some(id.to_owned()),
         addresses: hub.addresses.clone(),
         health_path: hub.health_path.clone(),
+        keepalive: hub.keepalive,
         tls: hub.tls.clone(),
         credentials,
         path: path.to_owned(),

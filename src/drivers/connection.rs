@@ -4,6 +4,7 @@ use super::SourceError;
 use super::credentials::{Credentials, Proof};
 use super::http::HttpEndpoint;
 use crate::contract::settings::Settings;
+use crate::http2::client::Keepalive;
 use std::sync::Arc;
 
 /// An X-Road identifier of a subsystem: instance, member class, member code, subsystem.
@@ -63,6 +64,8 @@ pub struct Connection {
     pub login: HttpEndpoint,
     /// Address for gRPC.
     pub address: String,
+    /// Pings towards a gRPC source.
+    pub keepalive: Keepalive,
     /// TLS towards the source.
     pub tls: rustls::ClientConfig,
     /// Credentials: the source's own, or the hub's, which one token serves for all its sources.

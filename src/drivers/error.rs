@@ -5,8 +5,9 @@ use crate::contract::map::outcome::{Verdict, shorten};
 use crate::contract::options::Meaning;
 use crate::contract::validate::Violation;
 use crate::frame::FrameError;
-use crate::status::{Fault, Reason, Refusal, SourceHealth};
+use crate::status::{Fault, Reason, Refusal, SourceHealth, SourceStatus};
 use std::time::Duration;
+use tonic::Code;
 
 /// What went wrong at or on the way to a source. Never holds an answer's values.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -61,6 +62,9 @@ pub enum SourceError {
     /// It did not take the request.
     #[error("the source did not take the request")]
     Rejected(String),
+    /// A gRPC source's status, but for those that have an error of their own.
+    #[error("the source's gRPC status is {:?}", .0.code)]
+    Status(Box<GrpcStatus>),
     /// The request cannot be said in its words.
     #[error(transparent)]
     Request(MapError),
@@ -76,6 +80,43 @@ pub enum SourceError {
     /// A stream's further request was not let through to the source, and why.
     #[error("the source was not asked again")]
     NotAsked(Refusal),
+}
+
+/// A gRPC source's status that is not OK.
+#[derive(Debug, Clone)]
+pub struct GrpcStatus {
+    /// Its code.
+    pub code: Code,
+    /// When it wants to be asked again (`RetryInfo`).
+    pub retry_after: Option<Duration>,
+    /// What else it says.
+    pub status: SourceStatus,
+}
+
+impl GrpcStatus {
+    /// A code is kept where it means the same to the caller.
+    fn blame(&self) -> (Reason, Fault, SourceHealth) {
+        use SourceHealth::{Answered, Failed};
+        match self.code {
+            Code::NotFound => (Reason::RecordNotFound, Fault::Caller, Answered),
+            Code::InvalidArgument => (Reason::SourceRejected, Fault::Caller, Answered),
+            Code::Aborted => (Reason::SourceAborted, Fault::Caller, Answered),
+            Code::AlreadyExists => (Reason::SourceAlreadyExists, Fault::Caller, Answered),
+            Code::FailedPrecondition => (Reason::SourcePreconditionFailed, Fault::Caller, Answered),
+            Code::OutOfRange => (Reason::SourceOutOfRange, Fault::Caller, Answered),
+            // How much is asked, and how large it is, is up to callers.
+            Code::ResourceExhausted => (Reason::SourceExhausted, Fault::Source, Answered),
+            // To the source it is the gateway that calls.
+            Code::Unauthenticated | Code::PermissionDenied => {
+                (Reason::SourceCredentialsRefused, Fault::Gateway, Answered)
+            }
+            Code::Unavailable => (Reason::SourceUnavailable, Fault::Source, Failed),
+            Code::DeadlineExceeded => (Reason::SourceTimeout, Fault::Source, Failed),
+            // One operation is not there: the contract and the source are not of the same version.
+            Code::Unimplemented => (Reason::SourceProtocolError, Fault::Source, Answered),
+            _ => (Reason::SourceProtocolError, Fault::Source, Failed),
+        }
+    }
 }
 
 impl From<MapError> for SourceError {
@@ -122,6 +163,7 @@ impl SourceError {
             SourceError::CredentialsRefused(_) => (Reason::SourceCredentialsRefused, Fault::Gateway, Answered),
             SourceError::NotFound(_) => (Reason::RecordNotFound, Fault::Caller, Answered),
             SourceError::Rejected(_) => (Reason::SourceRejected, Fault::Caller, Answered),
+            SourceError::Status(status) => status.blame(),
             SourceError::Request(MapError::Request { .. }) | SourceError::CallerMessage(_) => {
                 (Reason::FieldInvalid, Fault::Caller, Unknown)
             }
@@ -144,6 +186,12 @@ impl SourceError {
         match self {
             SourceError::Unreachable(_) | SourceError::Broken(_) | SourceError::Unavailable(_) => Some(None),
             SourceError::Busy { retry_after, .. } | SourceError::Limited { retry_after, .. } => Some(*retry_after),
+            SourceError::Status(status) => match status.code {
+                Code::Unavailable => Some(status.retry_after),
+                // Only where it says when.
+                Code::ResourceExhausted => status.retry_after.map(Some),
+                _ => None,
+            },
             _ => None,
         }
     }
@@ -177,6 +225,15 @@ impl From<SourceError> for Refusal {
             SourceError::Protocol(what) | SourceError::Unreadable(what) => Refusal { detail: what, ..plain },
             SourceError::CredentialsRefused(code) | SourceError::NotFound(code) | SourceError::Rejected(code) => {
                 Refusal { source_code: Some(code), ..plain }
+            }
+            SourceError::Status(status) => {
+                let GrpcStatus { code, retry_after, status } = *status;
+                let detail = match reason {
+                    Reason::SourceProtocolError => format!("gRPC status {code:?}"),
+                    _ => String::new(),
+                };
+                let (source_code, source_status) = (Some(format!("{code:?}")), Some(Box::new(status)));
+                Refusal { detail, retry_after, source_code, source_status, ..plain }
             }
             SourceError::Request(MapError::Request { path, reason }) => {
                 Refusal::fields(vec![Violation { field: path, description: reason.to_owned() }])

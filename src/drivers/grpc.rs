@@ -1,17 +1,16 @@
 //! gRPC over mTLS. Messages pass through as they are: nothing is decoded here.
 
 use super::connection::Connection;
+use super::grpc_messages::Messages;
 use super::http::connector;
-use super::{Call, Driver, SourceAnswer, SourceError, SourceRequest, unfit};
+use super::{Call, Driver, SourceAnswer, SourceError, unfit};
 use crate::contract::settings::CallContext;
 use crate::contract::{Binding, Shape};
 use crate::deadline::Whose;
 use crate::frame::{FrameError, FrameReader, frame};
-use crate::http2::client::{Begun, Http2, grpc_head};
+use crate::http2::client::{Answer, Begun, Http2, grpc_head};
 use crate::http2::{Http2Error, Incoming, Outgoing};
-use bytes::Bytes;
 use futures_util::future::{BoxFuture, Either, select};
-use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, stream};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
 use std::sync::Arc;
@@ -32,8 +31,46 @@ struct Inner {
 impl GrpcDriver {
     /// A driver for a connection.
     pub fn new(connection: &Connection) -> Self {
-        let http2 = Http2::new(connection.address.trim_end_matches('/'), connector(connection.tls.clone(), false));
+        let address = connection.address.trim_end_matches('/');
+        let http2 = Http2::kept_alive(address, connector(connection.tls.clone(), false), connection.keepalive);
         GrpcDriver { inner: Arc::new(Inner { max_answer: connection.max_answer, http2 }) }
+    }
+}
+
+/// How often a call that the source has not processed is placed again: by the connection that follows a GOAWAY, and once more.
+const PLACED_AGAIN: u32 = 2;
+
+/// How an exchange on one stream failed.
+pub(super) enum Failed {
+    /// The source has certainly not processed it.
+    Unprocessed,
+    /// The request could not be sent any more.
+    Unsent,
+    Otherwise(SourceError),
+}
+
+impl From<Http2Error> for Failed {
+    fn from(error: Http2Error) -> Self {
+        match error {
+            Http2Error::Unprocessed => Failed::Unprocessed,
+            other => Failed::Otherwise(other.into()),
+        }
+    }
+}
+
+impl From<SourceError> for Failed {
+    fn from(error: SourceError) -> Self {
+        Failed::Otherwise(error)
+    }
+}
+
+impl From<Failed> for SourceError {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::Unprocessed => Http2Error::Unprocessed.into(),
+            Failed::Unsent => SourceError::Broken("the source takes no more of the request"),
+            Failed::Otherwise(error) => error,
+        }
     }
 }
 
@@ -41,7 +78,8 @@ impl From<Http2Error> for SourceError {
     fn from(error: Http2Error) -> Self {
         match error {
             Http2Error::NoConnection(_) => SourceError::Unreachable("no connection"),
-            Http2Error::Refused => SourceError::Busy { code: "REFUSED_STREAM".into(), retry_after: None },
+            Http2Error::Unprocessed => SourceError::Busy { code: "REFUSED_STREAM".into(), retry_after: None },
+            Http2Error::Calm => SourceError::Limited { code: "ENHANCE_YOUR_CALM".into(), retry_after: None },
             Http2Error::Broken(_) => SourceError::Broken("the connection was closed"),
         }
     }
@@ -62,38 +100,61 @@ impl Inner {
         };
         let shape = operation.shape;
         let at = until.map(|until| until.at);
-        let Begun { mut request, answer } = self.http2.begin(path, || headers(&context, at)).await?;
-        let answer = async {
-            let answer = answer.head().await?;
-            check_head(answer.status(), answer.headers())?;
-            if shape == Shape::ServerStream { self.stream(answer).await } else { self.one(answer).await }
-        };
-        let result = match messages {
-            SourceRequest::One { bytes, .. } => {
-                request.whole([frame(&bytes)]);
-                answer.await
-            }
-            SourceRequest::Stream(messages) => {
-                let sent = std::pin::pin!(send_all(&mut request, messages));
-                // A source may answer before it has read everything, and need not read the rest then.
-                match select(std::pin::pin!(answer), sent).await {
-                    Either::Left((answer, _)) => answer,
-                    Either::Right((Ok(()), answer)) => answer.await,
-                    Either::Right((Err(error), _)) => Err(error),
-                }
+        let mut messages = Messages::new(messages);
+        let mut left = PLACED_AGAIN;
+        let result = loop {
+            let Begun { mut request, answer } = self.http2.begin(path, || headers(&context, at)).await?;
+            match self.exchange(&mut request, answer, &mut messages, shape).await {
+                // The source has certainly not looked at it, so this is no second attempt, and a write may go again.
+                Err(Failed::Unprocessed) if left > 0 && messages.again() => left -= 1,
+                other => break other.map_err(SourceError::from),
             }
         };
         // It was told how long the caller waits, and says that this is over.
         let hasty = until.is_some_and(|until| until.whose == Whose::Caller);
         result.map_err(|error| match error {
-            SourceError::Timeout if hasty => SourceError::CallerDeadline,
+            SourceError::Status(status) if hasty && status.code == Code::DeadlineExceeded => {
+                SourceError::CallerDeadline
+            }
             other => other,
         })
     }
 
+    /// Sends the messages on one stream, and reads the answer.
+    async fn exchange(
+        &self,
+        request: &mut Outgoing,
+        answer: Answer,
+        messages: &mut Messages,
+        shape: Shape,
+    ) -> Result<SourceAnswer, Failed> {
+        let answer = async {
+            let answer = answer.head().await?;
+            check_head(answer.status(), answer.headers())?;
+            Ok(if shape == Shape::ServerStream { self.stream(answer).await? } else { self.one(answer).await? })
+        };
+        if let Messages::One(bytes) = messages {
+            request.whole([frame(bytes)]);
+            return answer.await;
+        }
+        let sent = std::pin::pin!(messages.send(request));
+        // A source may answer before it has read everything, and need not read the rest then.
+        match select(std::pin::pin!(answer), sent).await {
+            Either::Left((answer, _)) => answer,
+            // The answer tells why nothing more can be sent.
+            Either::Right((Ok(()) | Err(Failed::Unsent), answer)) => answer.await,
+            Either::Right((Err(error), _)) => Err(error),
+        }
+    }
+
+    fn reader(&self, head: &HeaderMap, body: Incoming) -> FrameReader<Incoming> {
+        let gzip = head.get("grpc-encoding").is_some_and(|encoding| encoding == "gzip");
+        FrameReader::new(body, self.max_answer).gzip(gzip)
+    }
+
     async fn one(&self, answer: Response<Incoming>) -> Result<SourceAnswer, SourceError> {
         let (parts, body) = answer.into_parts();
-        let mut reader = FrameReader::new(body, self.max_answer);
+        let mut reader = self.reader(&parts.headers, body);
         let first = reader.next().await.map_err(frame_error)?;
         let more = if first.is_some() { reader.next().await.map_err(frame_error)? } else { None };
         check_trailers(reader.trailers().as_ref().unwrap_or(&parts.headers))?;
@@ -105,7 +166,7 @@ impl Inner {
 
     async fn stream(&self, answer: Response<Incoming>) -> Result<SourceAnswer, SourceError> {
         let (parts, body) = answer.into_parts();
-        let mut reader = FrameReader::new(body, self.max_answer);
+        let mut reader = self.reader(&parts.headers, body);
         // A failure before the first message is a plain status, not a broken stream.
         let first = reader.next().await.map_err(frame_error)?;
         if first.is_none() {
@@ -129,21 +190,11 @@ impl Inner {
     }
 }
 
-/// Sends a caller's stream, at the pace at which the source takes it. Where it breaks, so does the call.
-async fn send_all(
-    request: &mut Outgoing,
-    mut messages: BoxStream<'static, Result<Bytes, SourceError>>,
-) -> Result<(), SourceError> {
-    while let Some(message) = messages.next().await {
-        request.part(frame(&message?)).await?;
-    }
-    Ok(request.end()?)
-}
-
 fn headers(context: &CallContext, until: Option<Instant>) -> Result<HeaderMap, SourceError> {
     // `0m` is no timeout that a source need take.
     let left = until.map(|until| until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1)));
     let mut headers = grpc_head(left);
+    headers.insert("grpc-accept-encoding", HeaderValue::from_static("identity,gzip"));
     // Only a purpose comes again: the rest would but drive it out of HPACK's dynamic table (RFC 7541, section 6.2.3).
     let plain = [
         ("ndxp-exchange-id", Some(context.exchange_id.as_str()), true),
@@ -183,21 +234,8 @@ fn check_head(status: http::StatusCode, headers: &HeaderMap) -> Result<(), Sourc
 
 fn check_trailers(trailers: &HeaderMap) -> Result<(), SourceError> {
     let code = trailers.get("grpc-status").ok_or_else(|| SourceError::Protocol("no grpc-status".into()))?;
-    let code = Code::from_bytes(code.as_bytes());
-    if code == Code::Ok {
-        return Ok(());
-    }
-    let name = format!("{code:?}");
-    match code {
-        Code::NotFound => Err(SourceError::NotFound(name)),
-        Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange | Code::AlreadyExists | Code::Aborted => {
-            Err(SourceError::Rejected(name))
-        }
-        Code::Unauthenticated | Code::PermissionDenied => Err(SourceError::CredentialsRefused(name)),
-        Code::ResourceExhausted => Err(SourceError::Limited { code: name, retry_after: None }),
-        Code::Unimplemented => Err(SourceError::Unreadable(format!("gRPC status {name}"))),
-        Code::Unavailable => Err(SourceError::Busy { code: name, retry_after: None }),
-        Code::DeadlineExceeded => Err(SourceError::Timeout),
-        _ => Err(SourceError::Protocol(format!("gRPC status {name}"))),
+    match Code::from_bytes(code.as_bytes()) {
+        Code::Ok => Ok(()),
+        code => Err(super::grpc_status::read(code, trailers)),
     }
 }

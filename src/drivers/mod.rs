@@ -5,6 +5,8 @@ pub mod connection;
 pub mod credentials;
 mod error;
 pub mod grpc;
+mod grpc_messages;
+mod grpc_status;
 pub mod http;
 mod open_data;
 pub mod reach;

@@ -27,10 +27,10 @@ const fn form(field: u64) -> Option<Form> {
         4 => Form::Int64,
         23..=28 | 33 | 35 => Form::Uint(64),
         3 | 8 | 18 | 19 => Form::Bytes,
-        5..=7 | 9..=14 | 21 | 22 | 29..=32 | 34 | 37..=39 | 45..=49 => Form::Text,
+        5..=7 | 9..=14 | 21 | 22 | 29..=32 | 34 | 37..=39 | 45..=49 | 55 | 56 => Form::Text,
         15 => Form::Pseudonyms,
         16 => Form::Pseudonym,
-        17 => Form::Texts,
+        17 | 57 => Form::Texts,
         40 => Form::Changes,
         _ => return None,
     })
@@ -170,6 +170,9 @@ mod tests {
             shadow_hub: text(3),
             approved_by: text(1),
             justification: text(4),
+            fault: text(2),
+            source_reason: text(1),
+            source_dropped: texts.to_vec(),
             changes: texts
                 .iter()
                 .skip(2)

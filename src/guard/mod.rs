@@ -344,6 +344,85 @@ pub fn grpc_timeout(headers: &http::HeaderMap) -> Result<Option<Duration>, Timeo
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use futures_util::FutureExt;
+    use proptest::prelude::*;
+
+    /// What callers can do to a call.
+    #[derive(Debug, Clone, Copy)]
+    enum ByCaller {
+        Leaves,
+        RunsOut,
+        SendsWhatCannotBeSent,
+        /// An upload, however it ends.
+        Uploads(SourceHealth),
+        /// A call that the gateway might have let go on.
+        LeavesLate,
+    }
+
+    fn by_caller() -> impl Strategy<Value = ByCaller> {
+        use SourceHealth::{Answered, Failed, Unknown, Unreachable};
+        prop_oneof![
+            Just(ByCaller::Leaves),
+            Just(ByCaller::RunsOut),
+            Just(ByCaller::SendsWhatCannotBeSent),
+            Just(ByCaller::LeavesLate),
+            prop::sample::select(vec![Answered, Failed, Unknown, Unreachable]).prop_map(ByCaller::Uploads),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_that_callers_do_changes_what_is_thought_of_a_source(
+            steps in prop::collection::vec((0usize..2, by_caller()), 0..100), ill in any::<bool>(),
+        ) {
+            let guard = Guard::new("test", GuardSettings::default());
+            let operations = [guard.before("Get", true), guard.before("List", true)];
+            let now = Instant::now();
+            let far = Deadline::own(now, Duration::from_secs(60));
+            let admit = |at: usize| operations[at].admit(far, true).now_or_never().unwrap();
+            if ill {
+                (0..20).for_each(|_| admit(0).unwrap().tell(SourceHealth::Unreachable, Duration::ZERO, now));
+            }
+            let thought = || (guard.breaker_state(), guard.places(), guard.wait.expected(100, 1), guard.streams());
+            let before = thought();
+            for (at, step) in steps {
+                // Where the breaker is open, nobody gets in.
+                let (late, unknown) = (Duration::from_secs(59), SourceHealth::Unknown);
+                match step {
+                    ByCaller::Leaves => drop(admit(at)),
+                    ByCaller::RunsOut => admit(at).iter_mut().for_each(|place| place.tell(unknown, late, now)),
+                    ByCaller::SendsWhatCannotBeSent => {
+                        admit(at).iter_mut().for_each(|place| place.tell(unknown, Duration::ZERO, now));
+                    }
+                    ByCaller::LeavesLate => admit(at).iter_mut().for_each(|place| {
+                        place.goes_on();
+                    }),
+                    ByCaller::Uploads(health) => {
+                        operations[at].admit_stream("one").iter_mut().for_each(|place| place.tell(health, late, now));
+                    }
+                }
+                prop_assert_eq!(thought(), before);
+            }
+            prop_assert!(!guard.goes_on.load(Ordering::Relaxed));
+        }
+    }
+
+    #[test]
+    fn one_call_at_a_time_goes_on_where_callers_left_all() {
+        let guard = Guard::new("test", GuardSettings::default());
+        let operation = guard.before("Get", true);
+        let far = Deadline::own(Instant::now(), Duration::from_secs(60));
+        let admit = || operation.admit(far, true).now_or_never().unwrap().unwrap();
+        for _ in 0..SILENT_AFTER {
+            assert!(!admit().goes_on());
+        }
+        let (mut first, mut second) = (admit(), admit());
+        assert!(first.goes_on() && first.goes_on() && !second.goes_on());
+        first.tell(SourceHealth::Answered, Duration::from_millis(1), Instant::now());
+        drop((first, second));
+        // It answers, so callers are only in a hurry.
+        assert!(!admit().goes_on());
+    }
 
     #[tokio::test]
     async fn a_full_source_queues_and_then_refuses() {

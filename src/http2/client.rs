@@ -2,18 +2,19 @@
 //! the command line reaches a gateway. A call that meets a GOAWAY before it was sent goes by a new connection, where hyper's
 //! client lets it fail.
 
-use super::{Http2Error, Incoming, Outgoing, innermost, silent};
+use super::{Http2Error, Incoming, Outgoing, innermost};
 use bytes::Bytes;
 use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, Shared};
+use futures_util::future::{BoxFuture, Either, Shared};
 use h2::client::{ResponseFuture, SendRequest};
+use h2::{Ping, PingPong, Reason};
 use http::uri::{Parts, PathAndQuery};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header};
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioIo;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use tower::ServiceExt;
 
@@ -26,9 +27,27 @@ const MAX_HEADERS: u32 = 64 << 10;
 /// Longest time for a connection with its handshakes.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const NO_ADDRESS: &str = "its address and path make no URI";
-/// How often a peer with calls under way is asked whether it is still there, and how long it may think about it. One without
-/// is left in peace: servers take pings for nothing amiss (gRPC's `too_many_pings`).
-const PING: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
+/// Longest interval between pings, however often a peer asked for calm.
+const MAX_KEEPALIVE: Duration = Duration::from_secs(7_200);
+
+/// How it is found out that a peer is gone (gRPC's keepalive guide, gRFC A8). Servers take pings amiss: gRPC's own close a connection
+/// that brings more than one in five minutes without data, so that is how often one is sent unless something else is configured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keepalive {
+    /// How often a peer is pinged. Twice as long after each GOAWAY that says `too_many_pings`.
+    pub time: Duration,
+    /// How long the answer to a ping may take.
+    pub timeout: Duration,
+    /// Whether a peer without a call under way is pinged, too.
+    pub without_calls: bool,
+}
+
+impl Default for Keepalive {
+    /// Somewhat more than five minutes, so that no two pings arrive within them; 20 s for an answer; only with calls under way.
+    fn default() -> Self {
+        Keepalive { time: Duration::from_secs(330), timeout: Duration::from_secs(20), without_calls: false }
+    }
+}
 
 /// The head of a gRPC request; `grpc-timeout` in milliseconds, of which it takes eight digits (gRPC over HTTP/2, "Timeout").
 /// What is left of a deadline never comes again, so it stays out of HPACK's dynamic table (RFC 7541, section 6.2.3).
@@ -54,6 +73,9 @@ struct Place {
     address: Option<Uri>,
     connector: HttpsConnector<HttpConnector>,
     state: Mutex<State>,
+    keepalive: Keepalive,
+    /// How often the peer is pinged, in milliseconds.
+    ping_ms: AtomicU64,
 }
 
 type Connected = Result<Live, Arc<str>>;
@@ -114,8 +136,14 @@ impl Answer {
 impl Http2 {
     /// HTTP/2 to `address` (`https://host:port`); connects with the first call.
     pub fn new(address: &str, connector: HttpsConnector<HttpConnector>) -> Self {
-        let address = address.parse().ok();
-        Http2 { place: Arc::new(Place { address, connector, state: Mutex::new(State::None) }) }
+        Http2::kept_alive(address, connector, Keepalive::default())
+    }
+
+    /// The same, with pings of its own.
+    pub fn kept_alive(address: &str, connector: HttpsConnector<HttpConnector>, keepalive: Keepalive) -> Self {
+        let (address, state) = (address.parse().ok(), Mutex::new(State::None));
+        let ping_ms = AtomicU64::new(u64::try_from(keepalive.time.as_millis()).unwrap_or(u64::MAX));
+        Http2 { place: Arc::new(Place { address, connector, state, keepalive, ping_ms }) }
     }
 
     /// Begins a call with this head. A connection that turns out to be closed is made anew, once: nothing has been sent by it
@@ -207,14 +235,37 @@ impl Place {
         let live = Live { send, under_way: Arc::default() };
         let (pings, place, this) = (connection.ping_pong(), Arc::downgrade(self), live.under_way.clone());
         tokio::spawn(async move {
-            let silent = std::pin::pin!(silent(pings, PING, || this.load(Ordering::Relaxed) == 0));
+            let silent = std::pin::pin!(silent(pings, place.clone(), || this.load(Ordering::Relaxed) == 0));
             // Whoever still waits on it is told when it is dropped.
-            futures_util::future::select(connection, silent).await;
-            if let Some(place) = place.upgrade() {
-                place.forget_if(&this);
+            let ended = futures_util::future::select(connection, silent).await;
+            let Some(place) = place.upgrade() else { return };
+            if let Either::Left((Err(error), _)) = &ended
+                && error.is_go_away()
+                && error.is_remote()
+                && error.reason() == Some(Reason::ENHANCE_YOUR_CALM)
+                && error.to_string().contains("too_many_pings")
+            {
+                place.calm();
             }
+            place.forget_if(&this);
         });
         Ok(live)
+    }
+
+    fn ping_every(&self) -> Duration {
+        Duration::from_millis(self.ping_ms.load(Ordering::Relaxed))
+    }
+
+    /// The peer took pings amiss: half as many from now on.
+    fn calm(&self) {
+        let next = (self.ping_every() * 2).min(MAX_KEEPALIVE);
+        self.ping_ms.store(u64::try_from(next.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        let peer = self.address.as_ref().map(Uri::to_string).unwrap_or_default();
+        tracing::warn!(
+            peer,
+            every_s = next.as_secs(),
+            "a peer says that it is pinged too often: half as often from now on"
+        );
     }
 
     fn forget(&self, live: &Live) {
@@ -226,5 +277,45 @@ impl Place {
         if matches!(&*state, State::Live(live) if Arc::ptr_eq(&live.under_way, which)) {
             *state = State::None;
         }
+    }
+}
+
+/// Ends when the peer does not answer a ping in time.
+async fn silent(pings: Option<PingPong>, place: Weak<Place>, idle: impl Fn() -> bool) {
+    let Some(mut pings) = pings else { return std::future::pending().await };
+    loop {
+        let Some((every, keepalive)) = place.upgrade().map(|place| (place.ping_every(), place.keepalive)) else {
+            // Nobody begins a call any more; those under way end by their deadlines.
+            return std::future::pending().await;
+        };
+        tokio::time::sleep(every).await;
+        if idle() && !keepalive.without_calls {
+            continue;
+        }
+        match tokio::time::timeout(keepalive.timeout, pings.ping(Ping::opaque())).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(_)) | Err(_) => return,
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn b4_a_peer_that_takes_pings_amiss_gets_half_as_many_each_time() {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let roots = rustls::RootCertStore::empty();
+        let tls = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        let http2 = Http2::new("https://127.0.0.1:1", crate::drivers::http::connector(tls, false));
+        let usual = Keepalive::default().time;
+        assert!(usual > Duration::from_secs(300), "gRPC's servers take one in five minutes");
+        for times in [1, 2, 4, 8, 16] {
+            assert_eq!(http2.place.ping_every(), usual * times);
+            http2.place.calm();
+        }
+        assert_eq!(http2.place.ping_every(), MAX_KEEPALIVE);
     }
 }

@@ -23,9 +23,13 @@ pub enum Http2Error {
     /// There is no connection, and why.
     #[error("{0}")]
     NoConnection(Arc<str>),
-    /// The peer did not look at the call (RFC 9113, section 8.7).
-    #[error("the peer refused the call")]
-    Refused,
+    /// The peer has certainly not looked at the call: it refused the stream, or its GOAWAY left it out (RFC 9113, sections 6.8 and
+    /// 8.7). It may be sent again.
+    #[error("the peer did not process the call")]
+    Unprocessed,
+    /// The peer ended the call because too much is asked of it; it may have looked at it.
+    #[error("the peer asks for calm")]
+    Calm,
     /// The connection or the call's stream broke, and why.
     #[error("{0}")]
     Broken(String),
@@ -34,7 +38,10 @@ pub enum Http2Error {
 impl From<h2::Error> for Http2Error {
     fn from(error: h2::Error) -> Self {
         match error.reason() {
-            Some(Reason::REFUSED_STREAM | Reason::ENHANCE_YOUR_CALM) if error.is_remote() => Http2Error::Refused,
+            // h2 gives this error only to streams above the GOAWAY's last one; others go on, and break with the connection.
+            _ if error.is_go_away() && error.is_remote() => Http2Error::Unprocessed,
+            Some(Reason::REFUSED_STREAM) if error.is_remote() => Http2Error::Unprocessed,
+            Some(Reason::ENHANCE_YOUR_CALM) if error.is_remote() => Http2Error::Calm,
             _ => Http2Error::Broken(innermost(&error)),
         }
     }

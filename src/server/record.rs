@@ -235,6 +235,11 @@ impl Record {
             self.entry.status = refusal.reason.code() as u32;
             self.entry.reason = refusal.reason.as_str().to_owned();
             self.entry.source_code = refusal.source_code.clone().unwrap_or_default();
+            refusal.fault.as_str().clone_into(&mut self.entry.fault);
+            if let Some(status) = &refusal.source_status {
+                self.entry.source_reason.clone_from(&status.reason);
+                self.entry.source_dropped.clone_from(&status.dropped);
+            }
         }
         self.shared.metrics.count(&self.entry);
     }

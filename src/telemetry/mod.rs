@@ -30,6 +30,12 @@ struct Outcome {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Faulty {
+    source: String,
+    fault: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Source {
     source: String,
 }
@@ -108,6 +114,7 @@ struct Certificate {
 pub struct Metrics {
     registry: Registry,
     exchanges: Family<Outcome, Counter>,
+    blamed: Family<Faulty, Counter>,
     seconds: Family<Source, Histogram>,
     source_seconds: Family<Source, Histogram>,
     certificates: Family<Certificate, Gauge>,
@@ -140,6 +147,9 @@ impl Default for Metrics {
         let seconds = Family::<Source, Histogram>::new_with_constructor(times as fn() -> Histogram);
         let source_seconds = Family::<Source, Histogram>::new_with_constructor(times as fn() -> Histogram);
         registry.register("exchanges", "Exchanges by operation and reason (OK: succeeded)", exchanges.clone());
+        let blamed = Family::<Faulty, Counter>::default();
+        let help = "Exchanges that did not succeed, by whose fault it is: caller, gateway, hub, source";
+        registry.register("exchange_faults", help, blamed.clone());
         registry.register("exchange_seconds", "Time from arrival to the durable entry", seconds.clone());
         registry.register("source_seconds", "Time of these at the source", source_seconds.clone());
         let certificates = Family::<Certificate, Gauge>::default();
@@ -193,6 +203,7 @@ impl Default for Metrics {
         Metrics {
             registry,
             exchanges,
+            blamed,
             seconds,
             source_seconds,
             certificates,
@@ -224,7 +235,13 @@ impl Metrics {
             .get_or_create(&Outcome { source: entry.source.clone(), operation: entry.operation.clone(), reason })
             .inc();
         self.seconds.get_or_create(&source).observe(entry.total_us as f64 / 1e6);
-        if entry.source_us > 0 {
+        if !entry.fault.is_empty() {
+            let labels = Faulty { source: entry.source.clone(), fault: entry.fault.clone() };
+            self.blamed.get_or_create(&labels).inc();
+        }
+        // What its caller cut short, or sent at its own pace, tells nothing of the source's time.
+        let callers = entry.reason == "CALLER_DEADLINE" || entry.request_messages > 1;
+        if entry.source_us > 0 && !callers {
             self.source_seconds.get_or_create(&source).observe(entry.source_us as f64 / 1e6);
         }
     }

@@ -238,6 +238,9 @@ fn to_json(found: &Found) -> Value {
     ];
     let Value::Object(mut object) = whole else { return whole };
     object.extend(refused.map(|(name, text)| (name.to_owned(), Value::from(text.as_str()))));
+    object.insert("fault".to_owned(), json!(entry.fault));
+    object.insert("source_reason".to_owned(), json!(entry.source_reason));
+    object.insert("source_dropped".to_owned(), json!(entry.source_dropped));
     object.retain(|name, value| {
         let empty = value.is_null() || *value == json!("") || *value == json!([]) || *value == json!(0);
         !empty || name == "index"

@@ -1,0 +1,64 @@
+//! The messages of a request to a gRPC source, which may have to be sent again on another connection.
+
+use super::grpc::Failed;
+use super::{SourceError, SourceRequest};
+use crate::frame::frame;
+use crate::http2::Outgoing;
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+
+/// How much of a stream is kept until the source answers, in bytes, so that it can be sent again.
+const MAX_KEPT: usize = 64 << 10;
+
+/// The messages of one call.
+pub(super) enum Messages {
+    /// The one.
+    One(Bytes),
+    /// A stream of the caller's.
+    Stream {
+        /// Those to come.
+        messages: BoxStream<'static, Result<Bytes, SourceError>>,
+        /// Those that were sent, as long as they are few.
+        kept: Vec<Bytes>,
+        /// Their bytes; more than [`MAX_KEPT`] where they are not all kept any more.
+        bytes: usize,
+    },
+}
+
+impl Messages {
+    pub(super) fn new(request: SourceRequest) -> Self {
+        match request {
+            SourceRequest::One { bytes, .. } => Messages::One(bytes),
+            SourceRequest::Stream(messages) => Messages::Stream { messages, kept: Vec::new(), bytes: 0 },
+        }
+    }
+
+    /// Whether all that was sent can be sent again.
+    pub(super) fn again(&self) -> bool {
+        match self {
+            Messages::One(_) => true,
+            Messages::Stream { bytes, .. } => *bytes <= MAX_KEPT,
+        }
+    }
+
+    /// Sends a stream, at the pace at which the source takes it: what was sent before, then what comes. Where the caller's stream
+    /// breaks, so does the call.
+    pub(super) async fn send(&mut self, request: &mut Outgoing) -> Result<(), Failed> {
+        let Messages::Stream { messages, kept, bytes } = self else { return Ok(()) };
+        for message in kept.iter() {
+            request.part(frame(message)).await.map_err(|_| Failed::Unsent)?;
+        }
+        while let Some(message) = messages.next().await {
+            let message = message?;
+            *bytes = bytes.saturating_add(message.len());
+            if *bytes <= MAX_KEPT {
+                kept.push(message.clone());
+            } else {
+                kept.clear();
+            }
+            request.part(frame(&message)).await.map_err(|_| Failed::Unsent)?;
+        }
+        request.end().map_err(|_| Failed::Unsent)
+    }
+}
