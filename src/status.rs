@@ -127,6 +127,10 @@ reasons! {
     ObjectUnknown, "OBJECT_UNKNOWN", NotFound, "There is nothing of this id.", "Không có đối tượng với mã này.";
     /// It is there already.
     ObjectExists, "OBJECT_EXISTS", AlreadyExists, "It is there already.", "Đối tượng đã tồn tại.";
+    /// What an approval was asked on has changed since.
+    ChangeOutdated, "CHANGE_OUTDATED", FailedPrecondition, "What is to be changed is no longer as it was when the change was asked for: ask for it anew.", "Đối tượng đã thay đổi kể từ khi đề nghị: hãy đề nghị lại.";
+    /// Too many changes wait for approval.
+    ChangesFull, "CHANGES_FULL", ResourceExhausted, "Too many changes wait for approval: have some approved or rejected first.", "Quá nhiều thay đổi đang chờ phê duyệt: hãy xử lý bớt trước.";
     /// The registry or its keys cannot be used.
     RegistryUnavailable, "REGISTRY_UNAVAILABLE", Unavailable, "The registry cannot be used: tell the operator.", "Không dùng được sổ đăng ký: báo người vận hành.";
     /// Too much administrative work is under way, for this person or in all.
@@ -206,6 +210,8 @@ impl Reason {
             | Reason::RoleMissing
             | Reason::ObjectUnknown
             | Reason::ObjectExists
+            | Reason::ChangeOutdated
+            | Reason::ChangesFull
             | Reason::HandshakeFailed
             | Reason::CertificateRevoked
             | Reason::Cancelled => Fault::Caller,

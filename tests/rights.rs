@@ -8,7 +8,9 @@ use ndxp_gateway::admin::api;
 use ndxp_gateway::caller::{Caller, CallerFiles};
 use ndxp_gateway::pki::{client_uri, staff_uri};
 use ndxp_gateway::registry::sqlite::SqliteStore;
-use ndxp_gateway::registry::{Client, Page, RegistryError, Role, Staff, Store};
+use ndxp_gateway::registry::{
+    Actor as RegistryActor, Client, Digest, Grant, Outcome, Page, RegistryError, Role, Staff, Store, now,
+};
 use ndxp_gateway::server::registry_path;
 use prost::Message;
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair, KeyUsagePurpose, SanType};
@@ -59,8 +61,23 @@ fn person(stage: &Stage, file: &str, names: &[String]) -> Person {
     Person { caller: Caller::new(&stage.base(), &certificate(stage, file, names)).unwrap() }
 }
 
-fn register(stage: &Stage, id: &str, roles: &[Role]) {
-    stage.store.add_staff(&Staff { id: id.into(), roles: roles.to_vec(), names: vec![staff_uri(id)] }).unwrap();
+/// Registers lan, who administers, and minh, who approves; both with certificates.
+fn appoint(stage: &Stage) -> (Person, Person) {
+    stage.store.bootstrap(&staff("lan", &[]), &staff("minh", &[])).unwrap();
+    stage.settle();
+    (person(stage, "lan", &[staff_uri("lan")]), person(stage, "minh", &[staff_uri("minh")]))
+}
+
+fn staff(id: &str, roles: &[Role]) -> Staff {
+    Staff { id: id.into(), roles: roles.to_vec(), names: vec![staff_uri(id)] }
+}
+
+/// A person with a certificate that nobody else has, as the store sees them.
+fn actor(id: &str) -> RegistryActor {
+    let mut bytes = [7; 32];
+    bytes[..id.len()].copy_from_slice(id.as_bytes());
+    let (thumbprint, key) = (Digest(bytes), Digest(bytes.map(|byte| byte ^ 1)));
+    RegistryActor::Staff { id: id.into(), thumbprint, key, names: vec![staff_uri(id)], address: "192.0.2.1:1".into() }
 }
 
 fn named(id: &str, names: &[&str]) -> Client {
@@ -78,21 +95,24 @@ fn t2_a_certificate_name_has_one_holder_however_it_is_spelled() {
         Err(RegistryError::NameTaken { holder, .. }) => assert_eq!(holder, whose),
         other => panic!("{other:?}"),
     };
+    let super_staff = staff("y", &[]);
     for name in ["shop.example.vn", "SHOP.example.VN", "shop.example.vn.", "SPIFFE://a.VN/client/shop"] {
         taken(store.add_client(&named("other", &["other.vn", name])), "client:shop");
         let staff = Staff { id: "x".into(), roles: vec![Role::Approver], names: vec![name.into()] };
-        taken(store.add_staff(&staff), "client:shop");
+        taken(store.add_staff(&staff).map(drop), "client:shop");
+        taken(store.bootstrap(&staff, &super_staff), "client:shop");
     }
     // What was refused has left nothing behind; a path is another in other letters, and a free name may be had.
     store.add_client(&named("other", &["other.vn", "spiffe://a.vn/client/SHOP"])).unwrap();
-    store.add_staff(&Staff { id: "x".into(), roles: vec![Role::Approver], names: vec!["x.vn".into()] }).unwrap();
-    taken(store.change_client(&named("other", &["x.vn"])), "staff:x");
+    let x = Staff { id: "x".into(), roles: vec![], names: vec!["x.vn".into()] };
+    store.bootstrap(&x, &super_staff).unwrap();
+    taken(store.change_client(&named("other", &["x.vn"])).map(drop), "staff:x");
     assert_eq!(store.client("other").unwrap().names, ["other.vn", "spiffe://a.vn/client/SHOP"]);
     // Who changes names gives the old ones up; who is retired keeps them, so that nobody can pass for it.
     store.change_client(&named("shop", &["new.vn"])).unwrap();
     store.change_client(&named("other", &["shop.example.vn"])).unwrap();
     store.retire_client("other").unwrap();
-    taken(store.change_client(&named("shop", &["shop.example.vn"])), "client:other");
+    taken(store.change_client(&named("shop", &["shop.example.vn"])).map(drop), "client:other");
 }
 
 #[test]
@@ -134,8 +154,7 @@ async fn t3_a_certificate_of_several_identities_is_nobody_and_one_of_a_person_ca
     let clerk = stage.system("clerk");
     stage.client("gone");
     stage.store.retire_client("gone").unwrap();
-    register(&stage, "lan", &[Role::Administrator, Role::Auditor]);
-    stage.settle();
+    let (lan, _) = appoint(&stage);
     let ask = json!({ "unitCode": "1057000" });
     let caller = |file: &str, names: &[String]| Actor {
         caller: Caller::new(&stage.base(), &certificate(&stage, file, names)).unwrap(),
@@ -155,10 +174,11 @@ async fn t3_a_certificate_of_several_identities_is_nobody_and_one_of_a_person_ca
         assert!(refused.unwrap_err().starts_with("CERTIFICATE_AMBIGUOUS"));
     }
     // A person's certificate administers and calls nothing; a client's calls and administers nothing.
-    let names = [staff_uri("lan")];
-    let lan = person(&stage, "lan", &names);
     assert_eq!(lan.ask::<api::ListClientsResponse>("ListClients", list()).await.unwrap().clients.len(), 2);
-    assert_eq!(caller("lan", &names).call(UNIT, ask.clone()).await.reason(), "CLIENT_UNKNOWN");
+    assert_eq!(
+        Actor { caller: lan.caller.clone(), ..clerk.clone() }.call(UNIT, ask.clone()).await.reason(),
+        "CLIENT_UNKNOWN"
+    );
     let refused = Person { caller: clerk.caller.clone() }.ask::<api::ListClientsResponse>("ListClients", list()).await;
     assert!(refused.unwrap_err().starts_with("STAFF_UNKNOWN"));
     clerk.call(UNIT, ask).await.ok();
@@ -181,4 +201,311 @@ fn t2_another_process_cannot_take_a_name_either() {
     assert!(!passed && told.contains("client:shop"), "{told}");
     assert!(run("other", "other.vn").0);
     assert!(matches!(store.add_client(&named("third", &["other.vn"])), Err(RegistryError::NameTaken { .. })));
+}
+
+fn waits(outcome: Outcome) -> String {
+    match outcome {
+        Outcome::Waits(pending) => pending.id,
+        Outcome::Done => panic!("it was made at once"),
+    }
+}
+
+/// A grant that needs a second person.
+fn sensitive(client: &str) -> api::AddGrantRequest {
+    api::AddGrantRequest {
+        client: client.into(),
+        scopes: vec!["civilstatus:record".into()],
+        purposes: vec!["*".into()],
+        fields: vec!["*".into()],
+        legal_basis: "test".into(),
+        ..Default::default()
+    }
+}
+
+fn id(id: &str) -> api::ApproveChangeRequest {
+    api::ApproveChangeRequest { id: id.into() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t2_one_administrator_with_one_certificate_cannot_be_the_second_person() {
+    let stage = Stage::start();
+    let (lan, minh) = appoint(&stage);
+    stage.client("shop");
+    // The attack: staff x, an approver, with lan's own name. A name has one holder.
+    let approver = api::Role::Approver.into();
+    let x = |names: &[String]| api::AddStaffRequest { id: "x".into(), roles: vec![approver], names: names.to_vec() };
+    let refused = lan.ask::<api::Staff>("AddStaff", x(&[staff_uri("lan")])).await.unwrap_err();
+    assert!(refused.contains("OBJECT_EXISTS") && refused.contains("staff:lan"), "{refused}");
+    // With a name that is free, x waits; and lan approves neither that nor the own grant.
+    let asked: api::Staff = lan.ask("AddStaff", x(&[])).await.unwrap();
+    assert!(asked.pending_change.starts_with("c-"), "{asked:?}");
+    let more = api::ChangeStaffRequest { id: "lan".into(), roles: vec![1, 2], names: vec![] };
+    let own: api::Staff = lan.ask("ChangeStaff", more).await.unwrap();
+    assert_eq!((own.roles.len(), own.pending_change.is_empty()), (1, false), "a role waits");
+    let grant: api::Grant = lan.ask("AddGrant", sensitive("shop")).await.unwrap();
+    for change in [&asked.pending_change, &own.pending_change, &grant.id] {
+        let refused = lan.ask::<api::ApproveChangeResponse>("ApproveChange", id(change)).await.unwrap_err();
+        assert!(refused.starts_with("ROLE_MISSING"), "{refused}");
+    }
+    // The approver sees the whole change: what, who asked, with which certificate, from where.
+    let listed: api::ListPendingChangesResponse =
+        minh.ask("ListPendingChanges", api::ListPendingChangesRequest::default()).await.unwrap();
+    assert_eq!(listed.changes.len(), 3);
+    let seen = &listed.changes[0];
+    assert_eq!((seen.act.as_str(), seen.object.as_str(), seen.before.as_str()), ("staff.add", "staff:x", "null"));
+    assert!(seen.after.contains(&staff_uri("x")) && seen.requested_by == "staff:lan", "{seen:?}");
+    assert!(seen.requester_certificate.len() == 64 && seen.requester_address.starts_with("127.0.0.1:"), "{seen:?}");
+    assert_eq!(listed.changes[2].client.as_ref().unwrap().names, [client_uri("shop")]);
+    // Both roles at last, approved by minh: still nobody approves what they asked for, with a new certificate neither.
+    minh.ask::<api::ApproveChangeResponse>("ApproveChange", id(&own.pending_change)).await.unwrap();
+    stage.settle();
+    let renewed = person(&stage, "lan-renewed", &[staff_uri("lan")]);
+    for lan in [&lan, &renewed] {
+        for change in [&asked.pending_change, &grant.id] {
+            let refused = lan.ask::<api::ApproveChangeResponse>("ApproveChange", id(change)).await.unwrap_err();
+            assert!(refused.contains("another person"), "{refused}");
+        }
+    }
+    // The opposite: another person approves, with a renewed certificate too.
+    let renewed = person(&stage, "minh-renewed", &[staff_uri("minh")]);
+    renewed.ask::<api::ApproveChangeResponse>("ApproveChange", id(&grant.id)).await.unwrap();
+    minh.ask::<api::ApproveChangeResponse>("ApproveChange", id(&asked.pending_change)).await.unwrap();
+    let people: api::ListStaffResponse = lan.ask("ListStaff", api::ListStaffRequest {}).await.unwrap();
+    assert_eq!(people.staff.iter().map(|one| one.id.as_str()).collect::<Vec<_>>(), ["lan", "minh", "x"]);
+    stage.verify();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t3_who_holds_a_clients_names_is_part_of_what_was_approved() {
+    let stage = Stage::start();
+    let (lan, minh) = appoint(&stage);
+    let names = |id: &str, names: &[String]| api::ChangeClientRequest {
+        id: id.into(),
+        names: names.to_vec(),
+        ..Default::default()
+    };
+    for client in ["approved", "pending", "plain", "retired"] {
+        stage.client(client);
+    }
+    let grant: api::Grant = lan.ask("AddGrant", sensitive("approved")).await.unwrap();
+    minh.ask::<api::Grant>("ApproveGrant", api::GrantId { id: grant.id }).await.unwrap();
+    lan.ask::<api::Grant>("AddGrant", sensitive("pending")).await.unwrap();
+    stage.store.retire_client("retired").unwrap();
+    // The attack: the own name into a client; and the name of one that is retired.
+    for client in ["approved", "pending", "plain"] {
+        for (name, holder) in [(staff_uri("lan"), "staff:lan"), (client_uri("retired"), "client:retired")] {
+            let told = lan.ask::<api::Client>("ChangeClient", names(client, &[name])).await.unwrap_err();
+            assert!(told.contains(holder), "{told}");
+        }
+    }
+    // A certificate that nobody knows yet, into a client with a sensitive grant, approved or pending: it waits.
+    let mine = "laptop.lan.vn".to_owned();
+    for client in ["approved", "pending"] {
+        let all = [client_uri(client), format!("{client}.{mine}")];
+        let told: api::Client = lan.ask("ChangeClient", names(client, &all)).await.unwrap();
+        assert_eq!((told.names, told.pending_change.is_empty()), (vec![client_uri(client)], false));
+        let refused = lan.ask::<api::ApproveChangeResponse>("ApproveChange", id(&told.pending_change)).await;
+        assert!(refused.unwrap_err().starts_with("ROLE_MISSING"));
+        minh.ask::<api::ApproveChangeResponse>("ApproveChange", id(&told.pending_change)).await.unwrap();
+        assert_eq!(stage.store.client(client).unwrap().names, all);
+        // What is taken away is taken at once, and what is no name too.
+        let told: api::Client = lan.ask("ChangeClient", names(client, &all[..1])).await.unwrap();
+        assert_eq!((told.names.as_slice(), told.pending_change.as_str()), (&all[..1], ""));
+        let contact = api::ChangeClientRequest { id: client.into(), contact: "0203".into(), ..Default::default() };
+        assert_eq!(lan.ask::<api::Client>("ChangeClient", contact).await.unwrap().contact, "0203");
+    }
+    // A client without sensitive grants changes at once.
+    let told: api::Client = lan.ask("ChangeClient", names("plain", &[mine.clone()])).await.unwrap();
+    assert_eq!((told.names, told.pending_change.as_str()), (vec![mine], ""));
+    // Nobody issues a token for their own certificate.
+    let certificate = std::fs::read_to_string(files(&stage.folder, "lan").certificate).unwrap();
+    let issue = api::IssueTokenRequest { client: "approved".into(), certificate, ..Default::default() };
+    assert!(lan.ask::<api::IssueTokenResponse>("IssueToken", issue).await.is_err());
+    stage.verify();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t3_a_wider_grant_waits_and_a_narrower_one_does_not() {
+    let stage = Stage::start();
+    let (lan, minh) = appoint(&stage);
+    stage.client("shop");
+    let grant: api::Grant = lan.ask("AddGrant", sensitive("shop")).await.unwrap();
+    let grant: api::Grant = minh.ask("ApproveGrant", api::GrantId { id: grant.id }).await.unwrap();
+    let change = || api::ChangeGrantRequest { id: grant.id.clone(), ..Default::default() };
+    let networks = api::ChangeGrantRequest { networks: vec!["10.0.0.0/8".into()], ..change() };
+    let told: api::Grant = lan.ask("ChangeGrant", networks).await.unwrap();
+    assert_eq!((told.networks.len(), told.pending_change.as_str(), told.approved_by.as_str()), (1, "", "staff:minh"));
+    let wider = api::ChangeGrantRequest { any_network: true, rate: Some(51), ..change() };
+    let told: api::Grant = lan.ask("ChangeGrant", wider.clone()).await.unwrap();
+    assert!(told.networks.len() == 1 && told.rate == 50 && !told.pending_change.is_empty(), "{told:?}");
+    minh.ask::<api::ApproveChangeResponse>("ApproveChange", id(&told.pending_change)).await.unwrap();
+    let told: api::Grant = lan.ask("GetGrant", api::GrantId { id: grant.id.clone() }).await.unwrap();
+    assert_eq!((told.networks.len(), told.rate, told.approved_by.as_str()), (0, 51, "staff:minh"));
+    // A plain grant becomes a sensitive one only so, too; as long as it is plain it changes at once.
+    let plain = api::AddGrantRequest { scopes: vec!["budgetunit:read".into()], ..sensitive("shop") };
+    let plain: api::Grant = lan.ask("AddGrant", plain).await.unwrap();
+    let change = api::ChangeGrantRequest { id: plain.id.clone(), rate: Some(70), ..Default::default() };
+    assert_eq!(lan.ask::<api::Grant>("ChangeGrant", change.clone()).await.unwrap().rate, 70);
+    let more = api::ChangeGrantRequest { scopes: vec!["civilstatus:record".into()], rate: None, ..change };
+    let told: api::Grant = lan.ask("ChangeGrant", more).await.unwrap();
+    assert!(!told.needs_approval && !told.pending_change.is_empty(), "{told:?}");
+    // Rejected: nothing is made, and nobody can approve it any more.
+    let reject = api::RejectChangeRequest { id: told.pending_change.clone() };
+    minh.ask::<api::RejectChangeResponse>("RejectChange", reject).await.unwrap();
+    let refused = minh.ask::<api::ApproveChangeResponse>("ApproveChange", id(&told.pending_change)).await;
+    assert!(refused.unwrap_err().starts_with("OBJECT_UNKNOWN"));
+    // T4: the entry of the approval holds all of it.
+    support::until("the acts are in the log", Duration::from_secs(5), || stage.store.acts().unwrap().is_empty());
+    let entries = stage.entries();
+    let approved = entries.iter().find(|one| one.entry.act == "change.approve").unwrap();
+    let entry = &approved.entry;
+    assert_eq!((entry.actor.as_str(), entry.approved_by.as_str()), ("staff:minh", "staff:minh"));
+    assert!(entry.certificate.len() == 32 && entry.peer.starts_with("127.0.0.1:"));
+    let objects: Vec<&str> = entry.changes.iter().map(|one| one.object.split(':').next().unwrap()).collect();
+    assert_eq!(objects, ["grant", "change"]);
+    assert!(entry.changes[0].before.contains("\"rate\":50") && entry.changes[0].after.contains("\"rate\":51"));
+    stage.verify();
+}
+
+/// A store with lan and minh in it, in lan's name and in minh's.
+fn two_people(folder: &std::path::Path) -> (SqliteStore, SqliteStore) {
+    let store = SqliteStore::open(&folder.join("registry.sqlite")).unwrap();
+    store.bootstrap(&staff("lan", &[]), &staff("minh", &[])).unwrap();
+    (store.acting_as(actor("lan")), store.acting_as(actor("minh")))
+}
+
+#[test]
+fn t2_the_first_two_people_are_two_and_registered_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(&folder.path().join("registry.sqlite")).unwrap();
+    assert!(matches!(store.bootstrap(&staff("lan", &[]), &staff("lan", &[])), Err(RegistryError::Forbidden(_))));
+    let same = Staff { id: "x".into(), ..staff("lan", &[]) };
+    assert!(matches!(store.bootstrap(&staff("lan", &[]), &same), Err(RegistryError::NameTaken { .. })));
+    assert!(store.staff().unwrap().is_empty(), "nothing is left of what was refused");
+    store.bootstrap(&staff("lan", &[Role::Approver]), &staff("minh", &[])).unwrap();
+    let people = store.staff().unwrap();
+    assert_eq!(people, [staff("lan", &[Role::Administrator]), staff("minh", &[Role::Approver])]);
+    assert!(matches!(store.bootstrap(&staff("a", &[]), &staff("b", &[])), Err(RegistryError::Forbidden(_))));
+    // The last of each stays: nothing could be given again.
+    for last in ["lan", "minh"] {
+        assert!(matches!(store.remove_staff(last), Err(RegistryError::Forbidden(_))), "{last}");
+    }
+    let less = Staff { roles: vec![Role::Auditor], ..staff("minh", &[]) };
+    let (lan, minh) = (store.acting_as(actor("lan")), store.acting_as(actor("minh")));
+    let waiting = waits(lan.change_staff(&less).unwrap());
+    assert!(matches!(minh.approve_change(&waiting), Err(RegistryError::Forbidden(_))));
+    // With another approver, minh may go; the name stays taken.
+    minh.approve_change(&lan.add_staff(&staff("hoa", &[Role::Approver])).unwrap().id).unwrap();
+    store.remove_staff("minh").unwrap();
+    let taken = store.add_client(&named("shop", &[&staff_uri("minh")]));
+    assert!(matches!(taken, Err(RegistryError::NameTaken { .. })));
+}
+
+#[test]
+fn t2_only_another_person_with_a_certificate_and_the_role_approves() {
+    let folder = tempfile::tempdir().unwrap();
+    let (lan, minh) = two_people(folder.path());
+    let asked = lan.add_staff(&staff("hoa", &[Role::Auditor])).unwrap().id;
+    let RegistryActor::Staff { thumbprint, key, .. } = actor("lan") else { unreachable!() };
+    let other = |thumbprint, key, names| RegistryActor::Staff {
+        id: "minh".into(),
+        thumbprint,
+        key,
+        names,
+        address: "192.0.2.9:1".into(),
+    };
+    let zero = Digest([0; 32]);
+    for same in [
+        other(thumbprint, zero, vec![]),
+        other(zero, key, vec![]),
+        other(zero, zero, vec![staff_uri("lan")]),
+        actor("lan"),
+        actor("hoa"),
+        RegistryActor::local(),
+        RegistryActor::System,
+    ] {
+        let refused = lan.acting_as(same.clone()).approve_change(&asked);
+        assert!(matches!(refused, Err(RegistryError::Forbidden(_))), "{same:?}");
+    }
+    // Locally one asks and takes back.
+    let local = lan.acting_as(RegistryActor::local());
+    let other = local.add_staff(&staff("dung", &[Role::Operator])).unwrap().id;
+    local.reject_change(&other).unwrap();
+    assert!(matches!(lan.acting_as(actor("dung")).reject_change(&asked), Err(RegistryError::Forbidden(_))));
+    minh.approve_change(&asked).unwrap();
+    assert_eq!(lan.staff().unwrap().len(), 3);
+}
+
+#[test]
+fn t3_an_approval_is_bound_to_what_it_was_asked_on_and_counts_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let (lan, minh) = two_people(folder.path());
+    let grant = Grant {
+        id: "g-1".into(),
+        client: "shop".into(),
+        needs_approval: true,
+        not_after: i64::MAX,
+        ..Grant::default()
+    };
+    lan.add_client(&named("shop", &["shop.vn"])).unwrap();
+    lan.add_grant(&grant).unwrap();
+    let asked = waits(lan.change_client(&named("shop", &["shop.vn", "new.vn"])).unwrap());
+    lan.suspend_client("shop", true).unwrap();
+    assert!(matches!(minh.approve_change(&asked), Err(RegistryError::Outdated)));
+    lan.suspend_client("shop", false).unwrap();
+    // A name that was taken meanwhile is not given twice.
+    lan.add_client(&named("other", &["new.vn"])).unwrap();
+    assert!(matches!(minh.approve_change(&asked), Err(RegistryError::NameTaken { .. })));
+    lan.change_client(&named("other", &["other.vn"])).unwrap();
+    // Two approvals at once, from two connections: one is made.
+    let path = folder.path().join("registry.sqlite");
+    let made: usize = std::thread::scope(|scope| {
+        let approve = || SqliteStore::open(&path).unwrap().acting_as(actor("minh")).approve_change(&asked).is_ok();
+        let all: Vec<_> = (0..4).map(|_| scope.spawn(approve)).collect();
+        all.into_iter().filter(|_| true).map(|one| usize::from(one.join().unwrap())).sum()
+    });
+    assert_eq!((made, lan.client("shop").unwrap().names.len()), (1, 2));
+}
+
+#[test]
+fn t2_changes_that_wait_are_bounded_and_end_by_themselves() {
+    let folder = tempfile::tempdir().unwrap();
+    let (lan, minh) = two_people(folder.path());
+    let ask = |store: &SqliteStore, number: usize| store.add_staff(&staff(&format!("p-{number}"), &[Role::Auditor]));
+    for number in 0..50 {
+        ask(&lan, number).unwrap();
+    }
+    assert!(matches!(ask(&lan, 50), Err(RegistryError::Full(_))), "of one person");
+    let first = lan.pending_changes("", 1).unwrap().remove(0);
+    minh.reject_change(&first.id).unwrap();
+    ask(&lan, 50).unwrap();
+    // Of others too, up to the bound in all.
+    let others = (0..19).flat_map(|other| (0..50).map(move |number| (other, 100 + 50 * other + number)));
+    for (other, number) in others {
+        ask(&lan.acting_as(actor(&format!("o-{other}"))), number).unwrap();
+    }
+    assert!(matches!(ask(&minh, 9_999), Err(RegistryError::Full(_))), "in all");
+    // Time passes.
+    let file = rusqlite::Connection::open(folder.path().join("registry.sqlite")).unwrap();
+    file.execute("UPDATE pending SET ends = ?1", [now()]).unwrap();
+    let next = lan.pending_changes("", usize::MAX).unwrap();
+    assert!(next.is_empty());
+    assert!(matches!(minh.approve_change(&first.id), Err(RegistryError::Unknown(..))));
+    let acts = |store: &SqliteStore| {
+        let mut found = Vec::new();
+        loop {
+            let some = store.acts().unwrap();
+            some.iter().for_each(|act| store.forget_act(&act.id).unwrap());
+            if some.is_empty() {
+                return found;
+            }
+            found.extend(some);
+        }
+    };
+    acts(&lan);
+    assert_eq!((lan.end_pending_changes().unwrap(), lan.end_pending_changes().unwrap()), (1_000, 0));
+    let ended = acts(&lan);
+    assert!(ended.iter().all(|act| act.act == "change.end" && act.actor == "system"));
+    assert_eq!(ended.iter().map(|act| act.changes.len()).sum::<usize>(), 1_000);
+    ask(&lan, 1).unwrap();
 }

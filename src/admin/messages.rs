@@ -26,6 +26,9 @@ pub(super) fn failed(error: RegistryError) -> Status {
             Refusal::with(Reason::ObjectExists, error.to_string())
         }
         RegistryError::Forbidden(rule) => Refusal::with(Reason::RoleMissing, rule),
+        RegistryError::Invalid(rule) => return invalid("record", rule),
+        RegistryError::Outdated => Reason::ChangeOutdated.into(),
+        RegistryError::Full(what) => Refusal::with(Reason::ChangesFull, what),
         RegistryError::Store(_) => {
             tracing::error!(%error, "the registry failed");
             Reason::RegistryUnavailable.into()
@@ -35,7 +38,7 @@ pub(super) fn failed(error: RegistryError) -> Status {
 
 pub(super) fn client_message(client: registry::Client) -> api::Client {
     let registry::Client { id, agency, contact, names, suspended, created, retired, .. } = client;
-    api::Client { id, agency, contact, names, suspended, created, retired }
+    api::Client { id, agency, contact, names, suspended, created, retired, pending_change: String::new() }
 }
 
 pub(super) fn grant_message(grant: registry::Grant) -> api::Grant {
@@ -56,6 +59,7 @@ pub(super) fn grant_message(grant: registry::Grant) -> api::Grant {
         approved_by: grant.approved_by.unwrap_or_default(),
         needs_approval: grant.needs_approval,
         withdrawn: grant.withdrawn,
+        pending_change: String::new(),
     }
 }
 
@@ -89,7 +93,8 @@ pub(super) fn staff_message(staff: Staff) -> api::Staff {
         Role::Auditor => api::Role::Auditor as i32,
         Role::Operator => api::Role::Operator as i32,
     };
-    api::Staff { roles: staff.roles.iter().map(role).collect(), id: staff.id, names: staff.names }
+    let roles = staff.roles.iter().map(role).collect();
+    api::Staff { roles, id: staff.id, names: staff.names, pending_change: String::new() }
 }
 
 pub(super) fn role(number: i32) -> Result<Role, Status> {

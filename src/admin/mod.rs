@@ -2,6 +2,7 @@
 //! do by their roles; a change and the note of it, which goes into the exchange log, are made together or not at all.
 //! No store is used on a thread that serves calls: see [`AdminWork`].
 
+mod changes;
 mod draft;
 mod justification;
 mod messages;
@@ -17,12 +18,13 @@ use crate::registry::{
 use crate::status::Reason;
 use crate::work::{WorkLimits, WorkMetrics, WorkPool};
 use arc_swap::ArcSwap;
+pub use changes::{BootstrapError, bootstrap};
 pub use draft::{ClientDraft, GrantDraft, StaffDraft};
 pub use justification::JUSTIFICATION;
 use justification::justification;
 use messages::{
-    client_message, client_state, failed, grant_message, invalid, issue_failed, key_message, refused, role,
-    staff_message, token_message, violated,
+    client_message, client_state, failed, grant_message, invalid, issue_failed, key_message, refused, staff_message,
+    token_message, violated,
 };
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
@@ -44,6 +46,7 @@ const PAGE: (u32, u32) = (100, 1_000);
 /// Everybody who may read.
 const ANY: &[Role] = &[Role::Administrator, Role::Approver, Role::Auditor, Role::Operator];
 const ADMINISTRATOR: &[Role] = &[Role::Administrator];
+const APPROVER: &[Role] = &[Role::Approver];
 /// Who may take away in an emergency.
 const EMERGENCY: &[Role] = &[Role::Administrator, Role::Operator];
 
@@ -177,8 +180,9 @@ impl AdminService for Admin {
             let api::ChangeClientRequest { id, agency, contact, names } = asked;
             let before = store.client(&id).map_err(failed)?;
             let client = ClientDraft { id, agency, contact, names }.over(before).map_err(violated)?;
-            store.change_client(&client).map_err(failed)?;
-            Ok(client_message(client))
+            let outcome = store.change_client(&client).map_err(failed)?;
+            let now = store.client(&client.id).map_err(failed)?;
+            Ok(api::Client { pending_change: changes::waits(&outcome), ..client_message(now) })
         })
         .await
     }
@@ -248,8 +252,14 @@ impl AdminService for Admin {
         .await
     }
 
+    async fn change_grant(&self, request: Request<api::ChangeGrantRequest>) -> Told<api::Grant> {
+        let change =
+            |admin: &Admin, store: &dyn Store, asked| changes::change_grant(store, &admin.contracts.load(), asked);
+        self.write(request, "grant.change", ADMINISTRATOR, change).await
+    }
+
     async fn approve_grant(&self, request: Request<api::GrantId>) -> Told<api::Grant> {
-        self.write(request, "grant.approve", &[Role::Approver], |_, store, asked| {
+        self.write(request, "grant.approve", APPROVER, |_, store, asked| {
             store.approve_grant(&asked.id).map_err(failed)?;
             Ok(grant_message(store.grant(&asked.id).map_err(failed)?))
         })
@@ -289,6 +299,7 @@ impl AdminService for Admin {
             let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificate.as_bytes()).collect();
             let chain = read.ok().filter(|chain| !chain.is_empty());
             let chain = chain.ok_or_else(|| invalid("certificate", "must be a certificate (PEM)"))?;
+            changes::must_be_anothers(store.actor(), &chain)?;
             let usual = admin.config.tokens.lifetime;
             let lifetime = if lifetime_s == 0 { usual } else { Duration::from_secs(lifetime_s.into()) };
             let starts_in = Duration::from_secs(starts_in_s.into());
@@ -368,14 +379,27 @@ impl AdminService for Admin {
     }
 
     async fn add_staff(&self, request: Request<api::AddStaffRequest>) -> Told<api::Staff> {
-        self.write(request, "staff.add", ADMINISTRATOR, |_, store, asked| {
-            let api::AddStaffRequest { id, roles, names } = asked;
-            let roles: Vec<Role> = roles.into_iter().map(role).collect::<Result<_, _>>()?;
-            let staff = StaffDraft { id, roles, names }.check().map_err(violated)?;
-            store.add_staff(&staff).map_err(failed)?;
-            Ok(staff_message(staff))
-        })
-        .await
+        self.write(request, "staff.add", ADMINISTRATOR, |_, store, asked| changes::add_staff(store, asked)).await
+    }
+
+    async fn change_staff(&self, request: Request<api::ChangeStaffRequest>) -> Told<api::Staff> {
+        self.write(request, "staff.change", ADMINISTRATOR, |_, store, asked| changes::change_staff(store, asked)).await
+    }
+
+    async fn list_pending_changes(
+        &self,
+        request: Request<api::ListPendingChangesRequest>,
+    ) -> Told<api::ListPendingChangesResponse> {
+        self.read(request, "change.list", ANY, |_, store, asked| changes::list(store, &asked)).await
+    }
+
+    async fn approve_change(&self, request: Request<api::ApproveChangeRequest>) -> Told<api::ApproveChangeResponse> {
+        self.write(request, "change.approve", APPROVER, |_, store, asked| changes::approve(store, &asked.id)).await
+    }
+
+    async fn reject_change(&self, request: Request<api::RejectChangeRequest>) -> Told<api::RejectChangeResponse> {
+        let roles = &[Role::Approver, Role::Administrator];
+        self.write(request, "change.reject", roles, |_, store, asked| changes::reject(store, &asked.id)).await
     }
 
     async fn remove_staff(&self, request: Request<api::StaffId>) -> Told<api::Staff> {

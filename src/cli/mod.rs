@@ -4,6 +4,7 @@ mod audit;
 mod bench;
 mod call;
 mod certs;
+mod changes;
 mod check;
 mod clients;
 mod demo;
@@ -62,6 +63,8 @@ enum Command {
     Grant(grants::GrantArgs),
     /// The people who administer.
     Staff(staff::StaffArgs),
+    /// What waits for a second person.
+    Change(changes::ChangeArgs),
     /// Access tokens.
     Token(tokens::TokenArgs),
     /// Signing keys of access tokens.
@@ -192,6 +195,7 @@ pub fn run() -> ExitCode {
         Command::Client(args) => clients::run(args, cli.output),
         Command::Grant(args) => grants::run(args, cli.output),
         Command::Staff(args) => staff::run(args, cli.output),
+        Command::Change(args) => changes::run(args, cli.output),
         Command::Token(args) => tokens::run_token(args, cli.output),
         Command::Keys(args) => tokens::run_keys(args, cli.output),
         Command::Profile(command) => profile::run(command, cli.output),

@@ -2,9 +2,9 @@
 
 use super::CliError;
 use super::output::Output;
-use super::session::Connection;
-use crate::admin::api;
-use crate::registry::Role;
+use super::session::{Connection, local};
+use crate::admin::{StaffDraft, api};
+use crate::registry::{Role, Staff};
 use clap::{Args, Subcommand};
 
 #[derive(Args)]
@@ -17,7 +17,22 @@ pub struct StaffArgs {
 
 #[derive(Subcommand)]
 enum StaffCommand {
-    /// Register a person with their roles; they work with their own certificate.
+    /// Register the first administrator and the first approver, two people: once, on the gateway's own host.
+    Bootstrap {
+        /// The administrator's id.
+        #[arg(long, value_name = "ID")]
+        administrator: String,
+        /// A name in the administrator's certificate; `spiffe://…/staff/<id>` unless given.
+        #[arg(long = "administrator-name", value_name = "URI|DNS")]
+        administrator_names: Vec<String>,
+        /// The approver's id.
+        #[arg(long, value_name = "ID")]
+        approver: String,
+        /// A name in the approver's certificate; `spiffe://…/staff/<id>` unless given.
+        #[arg(long = "approver-name", value_name = "URI|DNS")]
+        approver_names: Vec<String>,
+    },
+    /// Ask for a person to be registered with their roles: an approver approves, then they work with their own certificate.
     Add {
         /// Their id: lower-case letters, digits, hyphens, dots.
         id: String,
@@ -56,12 +71,29 @@ fn described(staff: &api::Staff) -> String {
 }
 
 pub fn run(args: StaffArgs, output: Output) -> Result<(), CliError> {
+    if let StaffCommand::Bootstrap { administrator, administrator_names, approver, approver_names } = args.command {
+        let draft = |id, names| StaffDraft { id, names, roles: Vec::new() };
+        let (administrator, approver) = (draft(administrator, administrator_names), draft(approver, approver_names));
+        let people = local::bootstrap(&args.connection, administrator, approver)?;
+        let shown = |staff: &Staff| format!("{} ({})", staff.id, staff.names.join(", "));
+        return output.result(&people, || {
+            format!("registered the administrator {} and the approver {}", shown(&people[0]), shown(&people[1]))
+        });
+    }
     let session = args.connection.open()?;
     match args.command {
+        // Returned from above.
+        StaffCommand::Bootstrap { .. } => Ok(()),
         StaffCommand::Add { id, roles, names } => {
             let request = api::AddStaffRequest { id, roles: roles.iter().map(role).collect(), names };
             let staff = session.change(session.admin().add_staff(request))?;
-            output.message(&staff, || format!("registered {}", described(&staff)))
+            output.message(&staff, || {
+                format!(
+                    "asked for {}\nan approver approves it: change approve {}",
+                    described(&staff),
+                    staff.pending_change
+                )
+            })
         }
         StaffCommand::List => {
             let staff = session.read(session.admin().list_staff(api::ListStaffRequest {}))?.staff;

@@ -59,7 +59,7 @@ impl Change {
     ) -> Result<Self, RegistryError> {
         let (before, after) = (record(before)?, record(after)?);
         if after.len() > MAX_RECORD_BYTES && before.len() <= MAX_RECORD_BYTES {
-            return Err(RegistryError::Forbidden("a record is at most 20 kB: the exchange log holds all of it"));
+            return Err(RegistryError::Invalid("a record is at most 20 kB: the exchange log holds all of it"));
         }
         // Records of older versions may be larger. What is taken away from them is logged nonetheless.
         let fits = |text: String, most: usize| if text.len() > most { TOO_LARGE.to_owned() } else { text };

@@ -10,6 +10,7 @@ pub(crate) mod lists;
 pub mod name;
 mod network;
 mod page;
+pub mod pending;
 pub mod snapshot;
 pub mod sqlite;
 pub mod usage;
@@ -19,6 +20,7 @@ pub use actor::{Actor, Digest};
 pub use name::canonical_name;
 pub use network::Network;
 pub use page::{ClientFilter, Every, GrantFilter, Listed, Page, TokenFilter};
+pub use pending::{Outcome, PendingChange};
 use serde::{Deserialize, Serialize};
 
 pub use snapshot::{ClientView, GrantView, Granted, Holder, MAX_SKEW_S, Snapshot};
@@ -43,13 +45,22 @@ pub enum RegistryError {
         /// Whose it is, as `kind:id`.
         holder: String,
     },
+    /// The object is no longer as it was when the change was asked for.
+    #[error("it is no longer as it was when the change was asked for: ask for it anew")]
+    Outdated,
+    /// A bound is reached.
+    #[error("too many {0}")]
+    Full(&'static str),
+    /// A record or a text that the registry does not take.
+    #[error("{0}")]
+    Invalid(&'static str),
     /// A rule forbids it.
     #[error("{0}")]
     Forbidden(&'static str),
 }
 
 /// A registered provincial system.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Client {
     /// Id: lower-case letters, digits, hyphens.
     pub id: String,
@@ -70,7 +81,7 @@ pub struct Client {
 }
 
 /// What an administrator allows a client.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Grant {
     /// Id.
     pub id: String,
@@ -193,7 +204,7 @@ pub enum Role {
 }
 
 /// A person who administers the gateway.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Staff {
     /// Id.
     pub id: String,
@@ -314,8 +325,9 @@ pub trait Store: Send + Sync {
     fn clients(&self, page: Page<'_, ClientFilter<'_>>) -> Result<Listed<Client>, RegistryError>;
     /// Adds a client.
     fn add_client(&self, client: &Client) -> Result<(), RegistryError>;
-    /// Changes a client's agency, contact and names.
-    fn change_client(&self, client: &Client) -> Result<(), RegistryError>;
+    /// Changes a client's agency, contact and names. A name that it did not have waits for a second person while it has a
+    /// grant, approved or not, that needs approval.
+    fn change_client(&self, client: &Client) -> Result<Outcome, RegistryError>;
     /// Suspends or resumes a client.
     fn suspend_client(&self, id: &str, suspended: bool) -> Result<(), RegistryError>;
     /// Ends a client for good, with its grants.
@@ -329,6 +341,9 @@ pub trait Store: Send + Sync {
     fn add_grant(&self, grant: &Grant) -> Result<(), RegistryError>;
     /// Approves a grant that waits for it; not in the name of who asked for it.
     fn approve_grant(&self, id: &str) -> Result<(), RegistryError>;
+    /// Puts a grant in place of the one of this id. What it would allow and did not waits for a second person, where
+    /// either of them needs approval.
+    fn change_grant(&self, grant: &Grant) -> Result<Outcome, RegistryError>;
     /// Withdraws a grant.
     fn withdraw_grant(&self, id: &str) -> Result<(), RegistryError>;
 
@@ -359,11 +374,26 @@ pub trait Store: Send + Sync {
 
     /// All who administer.
     fn staff(&self) -> Result<Vec<Staff>, RegistryError>;
-    /// Registers a person.
-    fn add_staff(&self, staff: &Staff) -> Result<(), RegistryError>;
-    /// Removes a person.
+    /// Registers the first administrator and the first approver, two people, while there is no approver yet.
+    fn bootstrap(&self, administrator: &Staff, approver: &Staff) -> Result<(), RegistryError>;
+    /// Asks for a person to be registered: a second person approves.
+    fn add_staff(&self, staff: &Staff) -> Result<PendingChange, RegistryError>;
+    /// Puts a person's roles and names in place of the ones before. One that they did not have waits for a second person.
+    fn change_staff(&self, staff: &Staff) -> Result<Outcome, RegistryError>;
+    /// Removes a person; not the last administrator or approver. Their names stay theirs.
     fn remove_staff(&self, id: &str) -> Result<(), RegistryError>;
 
+    /// Changes that wait for a second person, oldest first: those after an id, at most so many.
+    fn pending_changes(&self, after: &str, most: usize) -> Result<Vec<PendingChange>, RegistryError>;
+    /// Makes a change that waits, in the name of another person than who asked for it, if its object is still as it was.
+    fn approve_change(&self, id: &str) -> Result<PendingChange, RegistryError>;
+    /// Ends a change that waits.
+    fn reject_change(&self, id: &str) -> Result<PendingChange, RegistryError>;
+    /// Ends the changes whose time is over; gives how many.
+    fn end_pending_changes(&self) -> Result<usize, RegistryError>;
+
+    /// In whose name changes are made.
+    fn actor(&self) -> &Actor;
     /// The same store, for changes in another's name, with their reason (at most [`act::MAX_JUSTIFICATION`] characters,
     /// or it is refused).
     fn named(&self, actor: Actor, justification: &str) -> Result<Box<dyn Store>, RegistryError>;

@@ -1,6 +1,6 @@
 //! Networks in CIDR notation (RFC 4632, RFC 4291).
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::net::IpAddr;
 
 /// A network, `10.20.0.0/16` or `2001:db8::/32`.
@@ -22,6 +22,12 @@ impl Network {
             return Err(wrong());
         }
         Ok(Network { address, bits })
+    }
+
+    /// Whether all of another network is in it.
+    pub fn contains(&self, other: &Network) -> bool {
+        // As IPv4, an address within ::ffff:0:0/96 has fewer bits: such notations are not compared across families.
+        self.address.is_ipv4() == other.address.is_ipv4() && self.bits <= other.bits && self.has(other.address)
     }
 
     /// Whether an address is in it. An IPv4 address written as IPv6 (`::ffff:…`) counts as the IPv4 one.
@@ -47,6 +53,12 @@ impl std::fmt::Display for Network {
 impl Serialize for Network {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Network {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Network::parse(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
     }
 }
 

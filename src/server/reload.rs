@@ -160,6 +160,13 @@ impl Reloader {
         }
     }
 
+    /// Ends changes that nobody approved in time.
+    fn end_pending(&self) {
+        if let Err(error) = self.store.end_pending_changes() {
+            tracing::error!(%error, "changes whose time is over are still listed; nobody can approve them");
+        }
+    }
+
     /// Keeps what was used of rates and quotas, for the next start.
     fn keep_usage(&self) {
         // Taken before the counts are: what is counted after it may be in them, what was counted before it is.
@@ -325,6 +332,7 @@ pub(super) fn spawn(
                         reloader.look_at_gate();
                         let gate = reloader.gate.borrow().clone();
                         expiry.look(&reloader.certificates(), &gate, &reloader.shared);
+                        reloader.end_pending();
                     }
                 }
                 _ = asked => reloader.load_aside(Reloader::reload),

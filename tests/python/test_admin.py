@@ -14,8 +14,7 @@ STAFF = {"lan": ["administrator"], "minh": ["approver"], "hoa": ["auditor"], "du
 @pytest.fixture(scope="module")
 def people(stage):
     for name, roles in STAFF.items():
-        stage.cli("certs", "issue", name, "--staff", "--folder", "pki")
-        stage.cli("staff", "add", name, *(word for role in roles for word in ("--role", role)))
+        stage.staff(name, *roles)
     time.sleep(1)
     return {name: Service(stage, name, SERVICE) for name in STAFF}
 

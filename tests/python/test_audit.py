@@ -20,8 +20,7 @@ def auditor(stage, name):
 
 @pytest.fixture(scope="module")
 def hoa(stage):
-    stage.cli("certs", "issue", "hoa-audit", "--staff", "--folder", "pki")
-    stage.cli("staff", "add", "hoa-audit", "--role", "auditor")
+    stage.staff("hoa-audit", "auditor")
     time.sleep(1)
     return auditor(stage, "hoa-audit")
 
@@ -100,8 +99,7 @@ def test_only_auditors_search_and_only_own_receipts_are_given(stage, hoa, shop, 
     for call in (lambda: shop.Search(query={}), lambda: shop.GetCheckpoint(), lambda: shop.Statistics(bucket="DAY"),
                 lambda: list(shop.Export(query={})), lambda: list(shop.Tail(query={}))):
         assert refused(call) == "STAFF_UNKNOWN"
-    stage.cli("certs", "issue", "dung-op", "--staff", "--folder", "pki")
-    stage.cli("staff", "add", "dung-op", "--role", "operator")
+    stage.staff("dung-op", "operator")
     time.sleep(1)
     assert refused(lambda: auditor(stage, "dung-op").Search(query={})) == "ROLE_MISSING"
     own = shop.GetReceipt(exchange_id=ask())

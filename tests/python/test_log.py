@@ -15,8 +15,7 @@ def vkey(stage):
 
 @pytest.fixture(scope="module")
 def auditor(stage):
-    stage.cli("certs", "issue", "auditor", "--staff", "--folder", "pki")
-    stage.cli("staff", "add", "auditor", "--role", "auditor")
+    stage.staff("auditor", "auditor")
     time.sleep(1)
     return fetcher(stage, "auditor")
 

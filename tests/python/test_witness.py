@@ -34,8 +34,7 @@ def witnessed(tmp_path_factory):
             "[log]\n", '[log]\nwitness_policy = "policy"\nwitness_ca = "pki/ca.pem"\n'))
         stage.start("serve", "--config", "gateway.toml")
         stage.wait(stage.port)
-        stage.cli("certs", "issue", "hoa", "--staff", "--folder", "pki")
-        stage.cli("staff", "add", "hoa", "--role", "auditor")
+        stage.staff("hoa", "auditor")
         yield stage
     finally:
         stage.stop()

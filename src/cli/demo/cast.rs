@@ -1,21 +1,21 @@
 //! The demo's provincial systems: their certificates, grants and tokens.
 
-use crate::admin::GrantDraft;
+use crate::admin::{self, StaffDraft, api};
 use crate::caller::{Answered, Caller, CallerFiles};
 use crate::cli::CliError;
+use crate::cli::session::{Remote, Session};
 use crate::config::Config;
-use crate::contract::ContractSet;
 use crate::identity::{Thumbprint, tls};
 use crate::issuer::{IssueRequest, Issuer, KeyAlgorithm};
 use crate::keyfile::write_private;
-use crate::pki::{DEFAULT_DAYS, Role, client_uri};
+use crate::pki::{DEFAULT_DAYS, Role};
 use crate::registry::sqlite::SqliteStore;
-use crate::registry::{self, Client, Page, Store, now};
+use crate::registry::{Page, Store};
 use crate::sandbox::folder::DevFolder;
 use crate::server::registry_path;
 use bytes::Bytes;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Registered systems, and where their files are.
 pub struct Cast<'c> {
@@ -57,15 +57,56 @@ const PARTS: [Part; 5] = [
     Part { id: "left-alone", scopes: &["catalogue:read"], purposes: &[], rate: 100, burst: 100, daily_quota: 0 },
 ];
 
+/// The two people who give rights: one asks, the other approves, each with a certificate of their own.
+struct People {
+    administrator: Session,
+    approver: Session,
+}
+
+/// How long the gateway may take to know of the two people.
+const KNOWN_WITHIN: Duration = Duration::from_secs(5);
+
+impl People {
+    fn appoint(folder: &DevFolder, store: &SqliteStore, base: &str) -> Result<Self, CliError> {
+        let (administrator, approver) = ("lan", "minh");
+        let draft = |id: &str| StaffDraft { id: id.to_owned(), ..StaffDraft::default() };
+        admin::bootstrap(store, draft(administrator), draft(approver))
+            .map_err(|error| CliError::Failed(error.to_string()))?;
+        let session = |id: &str| {
+            let (certificate, key) = folder.pki().issue(id, &Role::Staff(id.into()), DEFAULT_DAYS)?;
+            let files = CallerFiles { ca: folder.pki().ca(), certificate, key };
+            Session::remote(&Remote { url: base.to_owned(), files, log: None, vkey: None })
+        };
+        let people = People { administrator: session(administrator)?, approver: session(approver)? };
+        let began = Instant::now();
+        while let Err(error) = people.approver.read(people.approver.admin().list_staff(api::ListStaffRequest {})) {
+            if began.elapsed() > KNOWN_WITHIN {
+                return Err(error);
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        Ok(people)
+    }
+
+    fn grant(&self, request: api::AddGrantRequest) -> Result<(), CliError> {
+        let grant = self.administrator.change(self.administrator.admin().add_grant(request))?;
+        if grant.needs_approval {
+            let id = api::GrantId { id: grant.id };
+            self.approver.change(self.approver.admin().approve_grant(id))?;
+        }
+        Ok(())
+    }
+}
+
 impl<'c> Cast<'c> {
-    /// Registers everybody, grants, and issues a token each.
-    pub fn enter(config: &'c Config, folder: &DevFolder) -> Result<Self, CliError> {
+    /// Appoints those who give rights, registers everybody, grants, and issues a token each.
+    pub fn enter(config: &'c Config, folder: &DevFolder, base: &str) -> Result<Self, CliError> {
         let store = SqliteStore::open(&registry_path(&config.data))?;
+        let people = People::appoint(folder, &store, base)?;
         let cast = Cast { folder: folder.clone(), config, store };
         cast.issuer().rotate(KeyAlgorithm::default())?;
-        let contracts = config.catalogue()?.contracts;
         for part in &PARTS {
-            cast.register(part, &contracts)?;
+            cast.register(part, &people)?;
             let token = cast.token(part.id, Duration::from_secs(3_600), Duration::ZERO)?;
             write_private(&cast.token_file(part.id), token.as_bytes())?;
         }
@@ -77,18 +118,13 @@ impl<'c> Cast<'c> {
         Issuer::new(&self.store, self.config)
     }
 
-    fn register(&self, part: &Part, contracts: &ContractSet) -> Result<(), CliError> {
+    fn register(&self, part: &Part, people: &People) -> Result<(), CliError> {
         self.folder.pki().issue(part.id, &Role::Client(part.id.into()), DEFAULT_DAYS)?;
-        self.store.add_client(&Client {
-            id: part.id.into(),
-            agency: "H49.12".into(),
-            contact: "hotro@quangninh.gov.vn".into(),
-            names: vec![client_uri(part.id)],
-            created: now(),
-            ..Client::default()
-        })?;
+        let contact = "hotro@quangninh.gov.vn".to_owned();
+        let client = api::AddClientRequest { id: part.id.into(), agency: "H49.12".into(), contact, names: vec![] };
+        people.administrator.change(people.administrator.admin().add_client(client))?;
         let texts = |all: &[&str]| all.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
-        let draft = GrantDraft {
+        people.grant(api::AddGrantRequest {
             client: part.id.into(),
             scopes: texts(part.scopes),
             purposes: texts(part.purposes),
@@ -97,14 +133,8 @@ impl<'c> Cast<'c> {
             burst: part.burst,
             daily_quota: part.daily_quota,
             legal_basis: LEGAL_BASIS.into(),
-            ..GrantDraft::default()
-        };
-        let grant = draft.check(contracts).map_err(CliError::Failed)?;
-        self.store.add_grant(&grant)?;
-        if grant.needs_approval {
-            self.store.acting_as(registry::Actor::System).approve_grant(&grant.id)?;
-        }
-        Ok(())
+            ..api::AddGrantRequest::default()
+        })
     }
 
     fn certificate(&self, id: &str) -> PathBuf {

@@ -68,13 +68,13 @@ pub fn run(args: &DemoArgs, output: Output) -> Result<(), CliError> {
     say(&format!("sandbox: {}", sandbox::describe(&stage.sandbox.province)));
     say(&format!("gateway: https://{}, folder {}", stage.gateway.address, stage.folder.path.display()));
     let config = Config::load(&stage.folder.gateway_config())?;
-    let cast = Cast::enter(&config, &stage.folder)?;
+    let base = format!("https://{}", stage.gateway.address);
+    let cast = Cast::enter(&config, &stage.folder, &base)?;
     let contracts = config.catalogue()?.contracts;
     // The gateway takes changes of the registry over within 200 ms.
     std::thread::sleep(Duration::from_millis(600));
 
     let (operations, refusals) = runtime()?.block_on(async {
-        let base = format!("https://{}", stage.gateway.address);
         let shop = cast.actor(&base, "one-stop-shop")?;
         let all = samples(&stage.sandbox.province);
         let mut lines = Vec::new();

@@ -1,13 +1,13 @@
 //! The local way: the services in the process itself, over the data folder, for bootstrapping and emergencies. Only the
 //! folder's owner takes it, and the log says that it was taken, and by which user of the system.
 
-use super::Transport;
-use crate::admin::{Admin, AdminServiceServer};
+use super::{Connection, Transport, Way};
+use crate::admin::{self, Admin, AdminServiceServer, BootstrapError, StaffDraft};
 use crate::audit::service::{Audit, AuditServiceServer};
 use crate::cli::CliError;
 use crate::config::Config;
-use crate::registry::Actor;
 use crate::registry::sqlite::SqliteStore;
+use crate::registry::{Actor, Staff};
 use crate::server::registry_path;
 use arc_swap::ArcSwap;
 use http::Request;
@@ -46,8 +46,27 @@ pub fn owner(data: &Path) -> Result<Actor, CliError> {
     Ok(Actor::local())
 }
 
+/// Registers the first administrator and approver, where the way is the local one.
+pub fn bootstrap(
+    connection: &Connection,
+    administrator: StaffDraft,
+    approver: StaffDraft,
+) -> Result<[Staff; 2], CliError> {
+    let Way::Local(config) = connection.way()? else {
+        let told = "the first people are registered on the gateway's own host: give its --config";
+        return Err(CliError::Usage(told.into()));
+    };
+    let config = Config::load(&config)?;
+    let who = owner(&config.data)?;
+    let store = SqliteStore::open(&registry_path(&config.data))?.acting_as(who);
+    admin::bootstrap(&store, administrator, approver).map_err(|error| match error {
+        BootstrapError::Invalid(violation) => violation.into(),
+        BootstrapError::Registry(error) => error.into(),
+    })
+}
+
 /// `ndxp.admin.v1` over the registry of this configuration, and who acts.
-pub fn admin(config: &Path) -> Result<(Transport, String), CliError> {
+pub fn service(config: &Path) -> Result<(Transport, String), CliError> {
     let config = Config::load(config)?;
     let who = owner(&config.data)?;
     let store = SqliteStore::open(&registry_path(&config.data))?.acting_as(who.clone());

@@ -156,7 +156,7 @@ impl Connection {
         let session = match self.way()? {
             Way::Remote(remote) => Session::remote(&remote)?,
             Way::Local(config) => {
-                let (transport, who) = local::admin(&config)?;
+                let (transport, who) = local::service(&config)?;
                 Session::local(transport, who)?
             }
         };
@@ -213,7 +213,8 @@ pub struct Session {
 }
 
 impl Session {
-    fn remote(remote: &Remote) -> Result<Self, CliError> {
+    /// A session from afar.
+    pub fn remote(remote: &Remote) -> Result<Self, CliError> {
         let caller = Caller::new(&remote.url, &remote.files).map_err(|error| match error {
             CallerError::Tls(fault) => CliError::Usage(fault.to_string()),
             other => other.into(),

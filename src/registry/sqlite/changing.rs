@@ -30,6 +30,8 @@ pub(super) struct Changing<'c> {
     connection: &'c Connection,
     /// Who makes it.
     pub(super) actor: &'c Actor,
+    /// Why, in their words.
+    pub(super) justification: &'c str,
     changes: Vec<Change>,
     touched: HashSet<Touched>,
     approved_by: String,
@@ -80,6 +82,7 @@ impl SqliteStore {
         let mut changing = Changing {
             connection: &whole,
             actor: &self.actor,
+            justification: &self.justification,
             changes: Vec::new(),
             touched: HashSet::new(),
             approved_by: String::new(),

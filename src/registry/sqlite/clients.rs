@@ -1,10 +1,12 @@
 //! Changes of clients.
 
-use super::super::{Client, Grant, RegistryError};
+use super::super::name::canonical_names;
+use super::super::pending::client_gains;
+use super::super::{Client, Grant, Outcome, RegistryError};
 use super::changing::{Changing, Touched};
 use super::identities::{self, Kind};
 use super::rows::{list, read_client, read_grant};
-use super::{CLIENT, SqliteStore, all, must_be_new, one};
+use super::{CLIENT, SqliteStore, all, must_be_new, one, pending};
 use rusqlite::params;
 
 /// A client as it is now, retired ones included.
@@ -51,8 +53,26 @@ pub(super) fn put(changing: &mut Changing<'_>, client: &Client) -> Result<(), Re
     changed(changing, &before)
 }
 
-pub(super) fn change(store: &SqliteStore, client: &Client) -> Result<(), RegistryError> {
-    store.change("client.change", format!("client:{}", client.id), |changing| put(changing, client))
+/// Whether a client has a grant, approved or not, that needs approval: what was approved, or is to be, is who holds it.
+fn is_sensitive(changing: &Changing<'_>, id: &str) -> Result<bool, RegistryError> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM grants WHERE client = ?1 AND NOT withdrawn AND needs_approval)";
+    Ok(changing.query_row(sql, [id], |row| row.get(0))?)
+}
+
+pub(super) fn change(store: &SqliteStore, client: &Client) -> Result<Outcome, RegistryError> {
+    let object = format!("client:{}", client.id);
+    store.change("client.change", object.clone(), |changing| {
+        let before = read_living(changing, &client.id)?;
+        let names = canonical_names(&client.names);
+        let (agency, contact) = (client.agency.clone(), client.contact.clone());
+        let after = Client { names, agency, contact, ..before.clone() };
+        if client_gains(&before, &after) && is_sensitive(changing, &client.id)? {
+            identities::must_be_free(changing, Kind::Client, &client.id, &after.names)?;
+            return pending::ask(changing, "client.change", &object, Some(&before), &after);
+        }
+        put(changing, &after)?;
+        Ok(Outcome::Done)
+    })
 }
 
 pub(super) fn suspend(store: &SqliteStore, id: &str, suspended: bool) -> Result<(), RegistryError> {

@@ -43,6 +43,22 @@ pub(super) fn hold(
     Ok(names)
 }
 
+/// Refuses names that anybody else holds now: a change that waits could never be made.
+pub(super) fn must_be_free(
+    connection: &Connection,
+    kind: Kind,
+    id: &str,
+    names: &[String],
+) -> Result<(), RegistryError> {
+    let own = format!("{}:{id}", kind.as_str());
+    for name in names {
+        if let Some(holder) = holder(connection, name)?.filter(|holder| *holder != own) {
+            return Err(RegistryError::NameTaken { name: name.clone(), holder });
+        }
+    }
+    Ok(())
+}
+
 /// Who holds a canonical name, as `kind:id`.
 fn holder(connection: &Connection, name: &str) -> Result<Option<String>, RegistryError> {
     let sql = "SELECT kind || ':' || id FROM identities WHERE name = ?1";

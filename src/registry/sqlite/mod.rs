@@ -7,6 +7,7 @@ mod grants;
 mod identities;
 mod keys;
 mod list;
+mod pending;
 mod people;
 mod read;
 mod readers;
@@ -15,8 +16,8 @@ mod schema;
 
 use super::lists::Lists;
 use super::{
-    Act, Actor, Client, ClientFilter, ClientView, Grant, GrantFilter, Item, Listed, MAX_SKEW_S, Page, RegistryError,
-    SigningKey, Staff, Store, TokenFilter, TokenRecord, now,
+    Act, Actor, Client, ClientFilter, ClientView, Grant, GrantFilter, Item, Listed, MAX_SKEW_S, Outcome, Page,
+    PendingChange, RegistryError, SigningKey, Staff, Store, TokenFilter, TokenRecord, now,
 };
 use changing::{REMEMBERED, Touched};
 use read::{keys, revision, staff};
@@ -80,7 +81,7 @@ impl SqliteStore {
     /// [`super::act::MAX_JUSTIFICATION`] characters.
     pub fn because(&self, justification: &str) -> Result<Self, RegistryError> {
         if justification.chars().count() > super::act::MAX_JUSTIFICATION {
-            return Err(RegistryError::Forbidden("a justification has at most 500 characters"));
+            return Err(RegistryError::Invalid("a justification has at most 500 characters"));
         }
         Ok(SqliteStore { justification: justification.into(), ..self.clone() })
     }
@@ -181,7 +182,7 @@ impl Store for SqliteStore {
         clients::add(self, client)
     }
 
-    fn change_client(&self, client: &Client) -> Result<(), RegistryError> {
+    fn change_client(&self, client: &Client) -> Result<Outcome, RegistryError> {
         clients::change(self, client)
     }
 
@@ -208,6 +209,10 @@ impl Store for SqliteStore {
 
     fn approve_grant(&self, id: &str) -> Result<(), RegistryError> {
         grants::approve(self, id)
+    }
+
+    fn change_grant(&self, grant: &Grant) -> Result<Outcome, RegistryError> {
+        grants::change(self, grant)
     }
 
     fn withdraw_grant(&self, id: &str) -> Result<(), RegistryError> {
@@ -303,12 +308,40 @@ impl Store for SqliteStore {
         self.readers.read(staff)
     }
 
-    fn add_staff(&self, staff: &Staff) -> Result<(), RegistryError> {
+    fn bootstrap(&self, administrator: &Staff, approver: &Staff) -> Result<(), RegistryError> {
+        pending::bootstrap(self, administrator, approver)
+    }
+
+    fn add_staff(&self, staff: &Staff) -> Result<PendingChange, RegistryError> {
         people::add(self, staff)
+    }
+
+    fn change_staff(&self, staff: &Staff) -> Result<Outcome, RegistryError> {
+        people::change(self, staff)
     }
 
     fn remove_staff(&self, id: &str) -> Result<(), RegistryError> {
         people::remove(self, id)
+    }
+
+    fn pending_changes(&self, after: &str, most: usize) -> Result<Vec<PendingChange>, RegistryError> {
+        self.readers.read(|connection| pending::list(connection, after, most))
+    }
+
+    fn approve_change(&self, id: &str) -> Result<PendingChange, RegistryError> {
+        pending::approve(self, id)
+    }
+
+    fn reject_change(&self, id: &str) -> Result<PendingChange, RegistryError> {
+        pending::reject(self, id)
+    }
+
+    fn end_pending_changes(&self) -> Result<usize, RegistryError> {
+        pending::end(self)
+    }
+
+    fn actor(&self) -> &Actor {
+        &self.actor
     }
 
     fn named(&self, actor: Actor, justification: &str) -> Result<Box<dyn Store>, RegistryError> {

@@ -1,10 +1,12 @@
 //! Changes of those who administer.
 
-use super::super::{RegistryError, Staff};
+use super::super::name::canonical_names;
+use super::super::pending::staff_gains;
+use super::super::{Outcome, PendingChange, RegistryError, Role, Staff};
 use super::changing::{Changing, Touched};
 use super::identities::{self, Kind};
 use super::rows::{list, read_staff};
-use super::{SqliteStore, must_be_new, one};
+use super::{SqliteStore, must_be_new, one, pending};
 use rusqlite::params;
 
 const WHAT: &str = "member of staff";
@@ -28,8 +30,58 @@ pub(super) fn put_new(changing: &mut Changing<'_>, staff: &Staff) -> Result<(), 
     changing.record("staff", &staff.id, None, Some(&after))
 }
 
-pub(super) fn add(store: &SqliteStore, staff: &Staff) -> Result<(), RegistryError> {
-    store.change("staff.add", format!("staff:{}", staff.id), |changing| put_new(changing, staff))
+/// Puts a person's roles and names in place of the ones before.
+pub(super) fn put(changing: &mut Changing<'_>, staff: &Staff) -> Result<(), RegistryError> {
+    let before = read(changing, &staff.id)?;
+    let names = identities::hold(changing, Kind::Staff, &staff.id, &staff.names)?;
+    let sql = "UPDATE staff SET roles = ?2, names = ?3 WHERE id = ?1";
+    changing.execute(sql, params![staff.id, roles(staff)?, list(&names)])?;
+    must_be_kept(changing, &before)?;
+    changing.touch(Touched::Staff);
+    let after = read(changing, &staff.id)?;
+    changing.record("staff", &staff.id, Some(&before), Some(&after))
+}
+
+/// Refuses to leave nobody who administers, or nobody who approves: nothing could ever be given again.
+fn must_be_kept(changing: &Changing<'_>, before: &Staff) -> Result<(), RegistryError> {
+    let left = super::staff(changing)?;
+    for (role, rule) in [
+        (Role::Administrator, "the last administrator stays: have another one registered first"),
+        (Role::Approver, "the last approver stays: have another one registered first"),
+    ] {
+        if before.roles.contains(&role) && !left.iter().any(|person| person.roles.contains(&role)) {
+            return Err(RegistryError::Forbidden(rule));
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn add(store: &SqliteStore, staff: &Staff) -> Result<PendingChange, RegistryError> {
+    let object = format!("staff:{}", staff.id);
+    let outcome = store.change("staff.add", object.clone(), |changing| {
+        must_be_new(changing, "SELECT EXISTS (SELECT 1 FROM staff WHERE id = ?1)", WHAT, &staff.id)?;
+        let staff = Staff { names: canonical_names(&staff.names), ..staff.clone() };
+        identities::must_be_free(changing, Kind::Staff, &staff.id, &staff.names)?;
+        pending::ask(changing, "staff.add", &object, None, &staff)
+    })?;
+    match outcome {
+        Outcome::Waits(pending) => Ok(*pending),
+        Outcome::Done => Err(RegistryError::Store("a person was registered without approval".into())),
+    }
+}
+
+pub(super) fn change(store: &SqliteStore, staff: &Staff) -> Result<Outcome, RegistryError> {
+    let object = format!("staff:{}", staff.id);
+    store.change("staff.change", object.clone(), |changing| {
+        let before = read(changing, &staff.id)?;
+        let after = Staff { names: canonical_names(&staff.names), ..staff.clone() };
+        if staff_gains(&before, &after) {
+            identities::must_be_free(changing, Kind::Staff, &staff.id, &after.names)?;
+            return pending::ask(changing, "staff.change", &object, Some(&before), &after);
+        }
+        put(changing, &after)?;
+        Ok(Outcome::Done)
+    })
 }
 
 pub(super) fn remove(store: &SqliteStore, id: &str) -> Result<(), RegistryError> {
@@ -37,6 +89,7 @@ pub(super) fn remove(store: &SqliteStore, id: &str) -> Result<(), RegistryError>
         let before = read(changing, id)?;
         // The names stay theirs: whoever still has the certificate is nobody else.
         changing.execute("DELETE FROM staff WHERE id = ?1", [id])?;
+        must_be_kept(changing, &before)?;
         changing.touch(Touched::Staff);
         changing.record("staff", id, Some(&before), None)
     })

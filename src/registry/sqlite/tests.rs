@@ -1,6 +1,6 @@
 //! The store, as the gateway and the command line use it side by side.
 
-use super::super::{Digest, Snapshot};
+use super::super::{Digest, Role, Snapshot};
 use super::*;
 
 #[test]
@@ -39,6 +39,12 @@ fn staff(id: &str) -> Actor {
     Actor::Staff { id: id.into(), thumbprint: digest("a"), key: digest("bc"), names, address: "192.0.2.1:443".into() }
 }
 
+/// Registers lan, who administers, and minh, who approves.
+fn bootstrap(store: &SqliteStore) {
+    let person = |id: &str| Staff { id: id.into(), roles: vec![], names: vec![format!("{id}.example")] };
+    store.bootstrap(&person("lan"), &person("minh")).unwrap();
+}
+
 fn client(id: &str) -> Client {
     Client {
         id: id.into(),
@@ -60,6 +66,8 @@ fn what_changed_is_followed_and_equals_what_is_read_anew() {
         not_after: i64::MAX,
         ..Grant::default()
     };
+    bootstrap(&store);
+    let change = |client: &Client| store.change_client(client).map(drop);
     let mut followed = Snapshot::read(&store).unwrap();
     type Step<'s> = &'s dyn Fn() -> Result<(), RegistryError>;
     let steps: &[Step<'_>] = &[
@@ -69,7 +77,7 @@ fn what_changed_is_followed_and_equals_what_is_read_anew() {
         &|| store.add_grant(&grant("g2", "one")),
         &|| store.add_grant(&Grant { needs_approval: true, ..grant("g3", "two") }),
         &|| store.acting_as(staff("minh")).approve_grant("g3"),
-        &|| store.change_client(&Client { names: vec!["new.example".into()], ..client("one") }),
+        &|| change(&Client { names: vec!["new.example".into()], ..client("one") }),
         &|| store.suspend_client("two", true),
         &|| store.withdraw_grant("g1"),
         &|| store.revoke_client_tokens("one").map(drop),
@@ -163,6 +171,7 @@ fn t4_the_registry_can_be_recomputed_from_its_acts() {
         believed_until: 0,
     };
     let token = TokenRecord { id: "t-1".into(), client: "one".into(), expires: i64::MAX, ..TokenRecord::default() };
+    bootstrap(&store);
     for id in ["one", "two"] {
         store.add_client(&client(id)).unwrap();
     }
@@ -173,6 +182,30 @@ fn t4_the_registry_can_be_recomputed_from_its_acts() {
         store.add_grant(&grant(&format!("g-{number}"), "two", false)).unwrap();
     }
     store.add_grant(&grant("g-x", "one", true)).unwrap();
+    // What waits, is approved, is rejected: changes too.
+    let minh = store.acting_as(staff("minh"));
+    let names = Client { names: vec!["newer.example".into()], ..store.client("one").unwrap() };
+    for rejected in [true, false] {
+        let Outcome::Waits(waits) = store.change_client(&names).unwrap() else { panic!("a name does not wait") };
+        if rejected {
+            minh.reject_change(&waits.id).unwrap()
+        } else {
+            minh.approve_change(&waits.id).unwrap()
+        };
+    }
+    let wider = Grant { rate: 7, ..store.grant("g-x").unwrap() };
+    let Outcome::Waits(waits) = store.change_grant(&wider).unwrap() else { panic!("a rate does not wait") };
+    minh.approve_change(&waits.id).unwrap();
+    let person = Staff { id: "hoa".into(), roles: vec![Role::Auditor], names: vec!["hoa.example".into()] };
+    minh.approve_change(&store.add_staff(&person).unwrap().id).unwrap();
+    let more = Staff { roles: vec![Role::Auditor, Role::Operator], ..person.clone() };
+    let Outcome::Waits(waits) = store.change_staff(&more).unwrap() else { panic!("a role does not wait") };
+    minh.approve_change(&waits.id).unwrap();
+    store.change_staff(&person).unwrap();
+    let left = Staff { id: "gone".into(), names: vec!["gone.example".into()], ..person.clone() };
+    minh.approve_change(&store.add_staff(&left).unwrap().id).unwrap();
+    store.remove_staff("gone").unwrap();
+    store.add_staff(&Staff { id: "later".into(), names: vec!["later.example".into()], ..person }).unwrap();
     store.acting_as(staff("minh")).because("Công văn 7").unwrap().approve_grant("g-x").unwrap();
     store.withdraw_grant("g-7").unwrap();
     store.add_key(&key("k-1"), 0).unwrap();
@@ -202,6 +235,12 @@ fn t4_the_registry_can_be_recomputed_from_its_acts() {
     }
     for key in store.keys().unwrap() {
         expected.insert(format!("key:{}", key.kid), canonical(serde_json::to_value(&key).unwrap()));
+    }
+    for person in store.staff().unwrap() {
+        expected.insert(format!("staff:{}", person.id), canonical(serde_json::to_value(&person).unwrap()));
+    }
+    for pending in store.pending_changes("", 9).unwrap() {
+        expected.insert(format!("change:{}", pending.id), canonical(serde_json::to_value(&pending).unwrap()));
     }
     expected.insert("token:t-1".into(), canonical(serde_json::to_value(store.token("t-1").unwrap()).unwrap()));
     assert_eq!(records, expected);

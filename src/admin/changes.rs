@@ -1,0 +1,221 @@
+//! What waits for a second person: listed with all that an approver must see, approved, rejected; and the changes that may
+//! have to wait.
+
+use super::api;
+use super::draft::{GrantDraft, StaffDraft};
+use super::messages::{client_message, failed, grant_message, invalid, refused, role, staff_message, violated};
+use super::size;
+use crate::contract::ContractSet;
+use crate::contract::validate::Violation;
+use crate::hex::hex;
+use crate::identity::Certificate;
+use crate::registry::act::canonical_json;
+use crate::registry::{
+    Actor, Client, Grant, GrantFilter, GrantState, Listed, Outcome, Page, PendingChange, RegistryError, Role, Staff,
+    Store, now,
+};
+use crate::status::{Reason, Refusal};
+use rustls_pki_types::CertificateDer;
+use tonic::Status;
+
+/// Why the first people were not registered.
+#[derive(Debug, thiserror::Error)]
+pub enum BootstrapError {
+    /// An id or a name.
+    #[error("{} {}", .0.field, .0.description)]
+    Invalid(Violation),
+    /// The registry.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+}
+
+/// Registers the first administrator and the first approver, two different people, in one act: afterwards people are
+/// registered by one of them asking and the other approving. Only for the gateway's own host, and only while there is no
+/// approver; gives both as they are registered. The drafts' roles do not count.
+///
+/// # Errors
+/// Where an id or a name is malformed or taken, where both are one person, or where there is an approver already.
+pub fn bootstrap(
+    store: &dyn Store,
+    administrator: StaffDraft,
+    approver: StaffDraft,
+) -> Result<[Staff; 2], BootstrapError> {
+    let with = |draft: StaffDraft, role| StaffDraft { roles: vec![role], ..draft }.check();
+    let administrator = with(administrator, Role::Administrator).map_err(BootstrapError::Invalid)?;
+    let approver = with(approver, Role::Approver).map_err(BootstrapError::Invalid)?;
+    store.bootstrap(&administrator, &approver)?;
+    Ok([administrator, approver])
+}
+
+/// The id of the change that waits; empty where it is made.
+pub(super) fn waits(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Done => String::new(),
+        Outcome::Waits(pending) => pending.id.clone(),
+    }
+}
+
+/// The client that an object is about: what an approver must see is whose certificate names get the right.
+fn client_of(store: &dyn Store, pending: &PendingChange) -> Option<Client> {
+    let id = match pending.object.split_once(':')? {
+        ("client", id) => id,
+        ("grant", _) => pending.after.get("client")?.as_str()?,
+        _ => return None,
+    };
+    store.client(id).ok()
+}
+
+fn message(store: &dyn Store, pending: PendingChange) -> api::PendingChange {
+    let client = client_of(store, &pending).map(client_message);
+    let requester = pending.requester.as_ref();
+    api::PendingChange {
+        id: pending.id,
+        act: pending.act,
+        object: pending.object,
+        before: canonical_json(&pending.before),
+        after: canonical_json(&pending.after),
+        requested_by: pending.requested_by,
+        requester_certificate: requester.map(|actor| hex(actor.thumbprint())).unwrap_or_default(),
+        requester_address: requester.map(|actor| actor.address().to_owned()).unwrap_or_default(),
+        justification: pending.justification,
+        requested: pending.requested,
+        ends: pending.ends,
+        client,
+    }
+}
+
+/// A grant that waits, told as the other changes are.
+fn of_grant(grant: Grant) -> Result<PendingChange, Status> {
+    let after = serde_json::to_value(&grant).map_err(|error| failed(RegistryError::Store(error.to_string())))?;
+    Ok(PendingChange {
+        object: format!("grant:{}", grant.id),
+        id: grant.id,
+        act: "grant.add".into(),
+        before: serde_json::Value::Null,
+        after,
+        requested_by: grant.requested_by,
+        requester: grant.requester,
+        justification: String::new(),
+        requested: 0,
+        ends: grant.not_after,
+    })
+}
+
+/// Whether an id is a grant's.
+fn is_grant(id: &str) -> bool {
+    id.starts_with("g-")
+}
+
+/// Everything that waits, by id: changes first, then grants, the oldest of each first.
+pub(super) fn list(
+    store: &dyn Store,
+    request: &api::ListPendingChangesRequest,
+) -> Result<api::ListPendingChangesResponse, Status> {
+    let (size, after) = (size(request.page_size), request.page_token.as_str());
+    let mut found = if is_grant(after) { Vec::new() } else { store.pending_changes(after, size).map_err(failed)? };
+    let mut next_page_token = found.last().map(|last| last.id.clone()).unwrap_or_default();
+    if found.len() < size {
+        let after = if is_grant(after) { after } else { "" };
+        let filter = GrantFilter { state: Some(GrantState::Pending) };
+        let page = Page { after, most: size - found.len(), filter };
+        let Listed { records, next } = store.grants(None, page).map_err(failed)?;
+        let now = now();
+        for grant in records.into_iter().filter(|grant| grant.not_after > now) {
+            found.push(of_grant(grant)?);
+        }
+        next_page_token = next;
+    }
+    let changes = found.into_iter().map(|pending| message(store, pending)).collect();
+    Ok(api::ListPendingChangesResponse { changes, next_page_token })
+}
+
+/// Approves a change, or a grant by its own id.
+pub(super) fn approve(store: &dyn Store, id: &str) -> Result<api::ApproveChangeResponse, Status> {
+    let approved = if is_grant(id) {
+        store.approve_grant(id).map_err(failed)?;
+        of_grant(store.grant(id).map_err(failed)?)?
+    } else {
+        store.approve_change(id).map_err(failed)?
+    };
+    Ok(api::ApproveChangeResponse { change: Some(message(store, approved)) })
+}
+
+/// Rejects a change; a grant that waits is withdrawn.
+pub(super) fn reject(store: &dyn Store, id: &str) -> Result<api::RejectChangeResponse, Status> {
+    let rejected = if is_grant(id) {
+        let grant = store.grant(id).map_err(failed)?;
+        if grant.state(now()) != GrantState::Pending {
+            return Err(failed(RegistryError::Unknown("change that waits for approval", id.to_owned())));
+        }
+        store.withdraw_grant(id).map_err(failed)?;
+        of_grant(grant)?
+    } else {
+        store.reject_change(id).map_err(failed)?
+    };
+    Ok(api::RejectChangeResponse { change: Some(message(store, rejected)) })
+}
+
+/// Changes a grant; what is not said stays.
+pub(super) fn change_grant(
+    store: &dyn Store,
+    contracts: &ContractSet,
+    asked: api::ChangeGrantRequest,
+) -> Result<api::Grant, Status> {
+    let before = store.grant(&asked.id).map_err(failed)?;
+    let or = |said: Vec<String>, before: Vec<String>| if said.is_empty() { before } else { said };
+    let networks = before.networks.iter().map(ToString::to_string).collect();
+    let draft = GrantDraft {
+        client: before.client,
+        scopes: or(asked.scopes, before.scopes),
+        purposes: or(asked.purposes, before.purposes),
+        fields: or(asked.fields, before.fields),
+        rate: asked.rate.unwrap_or(before.rate),
+        burst: asked.burst.unwrap_or(before.burst),
+        daily_quota: asked.daily_quota.unwrap_or(before.daily_quota),
+        not_before: asked.not_before.unwrap_or(before.not_before),
+        not_after: asked.not_after.unwrap_or(before.not_after),
+        legal_basis: asked.legal_basis.unwrap_or(before.legal_basis),
+        networks: if asked.any_network { asked.networks } else { or(asked.networks, networks) },
+    };
+    let grant = draft.check(contracts).map_err(|wrong| invalid("grant", wrong))?;
+    let outcome = store.change_grant(&Grant { id: asked.id, ..grant.clone() }).map_err(failed)?;
+    let now = store.grant(&before.id).map_err(failed)?;
+    Ok(api::Grant { pending_change: waits(&outcome), ..grant_message(now) })
+}
+
+/// Asks for a person to be registered.
+pub(super) fn add_staff(store: &dyn Store, asked: api::AddStaffRequest) -> Result<api::Staff, Status> {
+    let api::AddStaffRequest { id, roles, names } = asked;
+    let roles: Vec<Role> = roles.into_iter().map(role).collect::<Result<_, _>>()?;
+    let staff = StaffDraft { id, roles, names }.check().map_err(violated)?;
+    let pending = store.add_staff(&staff).map_err(failed)?;
+    Ok(api::Staff { pending_change: pending.id, ..staff_message(staff) })
+}
+
+/// Changes a person's roles or names; what is empty stays.
+pub(super) fn change_staff(store: &dyn Store, asked: api::ChangeStaffRequest) -> Result<api::Staff, Status> {
+    let api::ChangeStaffRequest { id, roles, names } = asked;
+    let before = person(store, &id)?;
+    let roles: Vec<Role> = roles.into_iter().map(role).collect::<Result<_, _>>()?;
+    let draft = StaffDraft {
+        id: id.clone(),
+        roles: if roles.is_empty() { before.roles } else { roles },
+        names: if names.is_empty() { before.names } else { names },
+    };
+    let outcome = store.change_staff(&draft.check().map_err(violated)?).map_err(failed)?;
+    Ok(api::Staff { pending_change: waits(&outcome), ..staff_message(person(store, &id)?) })
+}
+
+fn person(store: &dyn Store, id: &str) -> Result<Staff, Status> {
+    let found = store.staff().map_err(failed)?.into_iter().find(|staff| staff.id == id);
+    found.ok_or_else(|| failed(RegistryError::Unknown("member of staff", id.to_owned())))
+}
+
+/// Refuses a token for the certificate of the very person who issues it: nobody reads what they let others read.
+pub(super) fn must_be_anothers(actor: &Actor, chain: &[CertificateDer<'_>]) -> Result<(), Status> {
+    let Actor::Staff { thumbprint, key, names, .. } = actor else { return Ok(()) };
+    let Some(of) = Certificate::of(chain) else { return Ok(()) };
+    let own = of.thumbprint.0 == thumbprint.0 || of.key == key.0 || of.names.iter().any(|name| names.contains(name));
+    let rule = "nobody issues a token for their own certificate";
+    if own { Err(refused(Refusal::with(Reason::RoleMissing, rule))) } else { Ok(()) }
+}
