@@ -4,6 +4,7 @@
 
 use crate::status::{Reason, Refusal};
 use foldhash::HashMap;
+use prometheus_client::metrics::counter::Counter;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
@@ -34,6 +35,7 @@ pub struct Reads {
     bounds: Bounds,
     threads: Arc<Semaphore>,
     holders: Mutex<Holders>,
+    refused: Counter,
 }
 
 #[derive(Debug, Default)]
@@ -62,7 +64,13 @@ struct Held {
 impl Reads {
     /// Reads within these bounds.
     pub fn new(bounds: Bounds) -> Arc<Self> {
-        Arc::new(Reads { bounds, threads: Arc::new(Semaphore::new(bounds.threads)), holders: Mutex::default() })
+        Self::counted(bounds, Counter::default())
+    }
+
+    /// The same; `refused` counts those that were not let through.
+    pub fn counted(bounds: Bounds, refused: Counter) -> Arc<Self> {
+        let threads = Arc::new(Semaphore::new(bounds.threads));
+        Arc::new(Reads { bounds, threads, holders: Mutex::default(), refused })
     }
 
     /// A permit for a holder, by the id of a client or a person.
@@ -71,7 +79,9 @@ impl Reads {
     /// `RATE_LIMITED` where the holder has too many reads under way or begins them too fast, `GATEWAY_OVERLOADED` where
     /// all holders together have too many; both say when to try again.
     pub fn begin(self: &Arc<Self>, holder: &str) -> Result<ReadPermit, Refusal> {
-        self.begin_at(holder, Instant::now())
+        self.begin_at(holder, Instant::now()).inspect_err(|_| {
+            self.refused.inc();
+        })
     }
 
     fn begin_at(self: &Arc<Self>, id: &str, now: Instant) -> Result<ReadPermit, Refusal> {

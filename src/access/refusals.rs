@@ -9,6 +9,7 @@ use crate::exchange_log::{Entry, ExchangeLog, LogError};
 use crate::identity::Thumbprint;
 use crate::telemetry::Metrics;
 use foldhash::HashMap;
+use prometheus_client::metrics::counter::Counter;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -198,6 +199,16 @@ impl RefusalLog {
         let Some(entry) = self.take(kind, by, entry) else { return false };
         self.append(&entry);
         true
+    }
+
+    /// Counts a connection that was closed without a byte: it has no entry.
+    pub fn probe(&self) {
+        self.metrics.probe();
+    }
+
+    /// Counts refused reads of the log's files, by kind.
+    pub fn reads_refused(&self, kind: &'static str) -> Counter {
+        self.metrics.reads_refused(kind)
     }
 
     /// Logs what was left out for a minute without an entry that tells of it; all of it when the gateway `ends`. To be

@@ -7,6 +7,7 @@ use crate::identity::Peer;
 use crate::registry::{Actor, Holder, Role, Snapshot, now};
 use crate::status::{Reason, Refusal};
 use arc_swap::ArcSwap;
+use prometheus_client::metrics::counter::Counter;
 use std::sync::Arc;
 
 /// Lets people in by their roles.
@@ -56,6 +57,11 @@ impl StaffDoor {
             act: act.to_owned(),
             ..Entry::begin(Kind::Admin, &self.node)
         }
+    }
+
+    /// Counts refused reads of the log's files, by kind.
+    pub fn reads_refused(&self, kind: &'static str) -> Counter {
+        self.refusals.reads_refused(kind)
     }
 
     /// Puts an entry into the log.

@@ -10,6 +10,7 @@ use crate::exchange_log::cosignature::Policy;
 use crate::identity::tls::{CrlSources, Revocation, TlsFiles};
 use crate::issuer::{HsmSettings, MAX_LIFETIME};
 use crate::keyfile::Vault;
+use crate::registry::Network;
 pub use entries::{SecondMode, SourceEntry, Sources};
 pub use reader::{ConfigFault, Document, Table};
 use std::net::SocketAddr;
@@ -52,6 +53,8 @@ pub struct Listen {
     pub grpc: SocketAddr,
     /// The HTTPS port: OAuth2, JWKS.
     pub https: Option<SocketAddr>,
+    /// Networks of balancers: connections from there, and only from there, begin with a PROXY header (version 2).
+    pub proxies: Vec<Network>,
     /// Health and metrics, plain HTTP: on loopback only.
     pub ops: Option<SocketAddr>,
     /// Threads that serve calls, each with its own connections; by default one a core.
@@ -87,6 +90,8 @@ pub struct LogSettings {
     pub witness_ca: Option<PathBuf>,
     /// Whether this gateway keeps the search index.
     pub index: bool,
+    /// Warned of when the data folder's disk is full in fewer days.
+    pub disk_warn_days: u32,
     /// What is archived and pruned; without it, nothing ever is.
     pub retention: Option<Retention>,
 }
@@ -201,12 +206,13 @@ fn read(file: &Path, table: &Table<'_>) -> Option<Config> {
         let index = log.flag("index", true);
         // Two years online by default (design.md; level-3 systems after Decree 85/2016).
         let days = log.number("keep_days", 730, 1..=36_500) as u32;
+        let disk_warn_days = log.number("disk_warn_days", 14, 0..=3_650) as u32;
         let every = Duration::from_secs(log.number("prune_every_s", 86_400, 1..=31_536_000));
         let retention = log.path("archive").map(|archive| Retention { archive, days, every });
         if retention.is_none() && log.has("keep_days") {
             log.fault("keep_days", "needs a folder to archive to: archive = \"archive\"");
         }
-        Some(LogSettings { origin: origin?, policy, policy_text, witness_ca, index, retention })
+        Some(LogSettings { origin: origin?, policy, policy_text, witness_ca, index, disk_warn_days, retention })
     });
     let contracts_dir = table.path("contracts_dir");
     let hubs_dir = table.needed_path("hubs_dir", "hubs");
@@ -255,12 +261,16 @@ fn read_listen(table: &Table<'_>) -> Option<Listen> {
         None => Some(None),
     };
     let ops = loopback(table, "ops");
+    let proxies = table.texts("proxy_protocol_from");
+    let proxies = proxies.iter().map(|text| Network::parse(text)).collect::<Result<Vec<_>, _>>();
+    let proxies = proxies.map_err(|reason| table.fault("proxy_protocol_from", reason)).ok();
     // 4 MiB is gRPC's own default; the largest known request is a batch of 100 dossiers of some kilobytes.
     let max_message = table.number("max_message_bytes", 4 << 20, 1_024..=(64 << 20)) as usize;
     let listen = Listen {
         grpc: grpc?,
         https: https?,
         ops: ops?,
+        proxies: proxies?,
         workers: table.number("workers", cores, 1..=256) as usize,
         max_message,
         max_connections: table.number("max_connections", 20_000, 1..=1_000_000) as usize,

@@ -22,7 +22,8 @@ struct Open {
 #[derive(Debug)]
 pub struct ConnectionPlace {
     connections: Arc<Connections>,
-    peer: IpAddr,
+    /// `None` where it is not known yet where it comes from.
+    peer: Option<IpAddr>,
 }
 
 impl Connections {
@@ -40,7 +41,34 @@ impl Connections {
         }
         open.all += 1;
         open.by_peer.insert(peer, here + 1);
-        Some(ConnectionPlace { connections: self.clone(), peer })
+        Some(ConnectionPlace { connections: self.clone(), peer: Some(peer) })
+    }
+
+    /// A place for a connection that will say where it comes from ([`ConnectionPlace::assign`]), where there is one.
+    pub fn take_unassigned(self: &Arc<Self>) -> Option<ConnectionPlace> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if open.all >= self.most {
+            return None;
+        }
+        open.all += 1;
+        Some(ConnectionPlace { connections: self.clone(), peer: None })
+    }
+}
+
+impl ConnectionPlace {
+    /// Counts an unassigned place for an address; false where that has as many as it may.
+    pub fn assign(&mut self, peer: IpAddr) -> bool {
+        if self.peer.is_some() {
+            return true;
+        }
+        let mut open = self.connections.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let here = open.by_peer.entry(peer).or_insert(0);
+        if *here >= self.connections.most_per_peer {
+            return false;
+        }
+        *here += 1;
+        self.peer = Some(peer);
+        true
     }
 }
 
@@ -48,9 +76,10 @@ impl Drop for ConnectionPlace {
     fn drop(&mut self) {
         let mut open = self.connections.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.all -= 1;
-        match open.by_peer.get_mut(&self.peer) {
+        let Some(peer) = self.peer else { return };
+        match open.by_peer.get_mut(&peer) {
             Some(here) if *here > 1 => *here -= 1,
-            _ => drop(open.by_peer.remove(&self.peer)),
+            _ => drop(open.by_peer.remove(&peer)),
         }
     }
 }
@@ -71,5 +100,19 @@ mod tests {
         assert!(connections.take(two).is_none(), "three in all");
         drop(first);
         assert!(connections.take(two).is_some());
+    }
+
+    #[test]
+    fn d5_a_place_behind_a_balancer_counts_for_the_real_peer() {
+        let connections = Connections::new(3, 1);
+        let peer: IpAddr = "10.0.0.1".parse().unwrap();
+        let (mut first, mut second) = (connections.take_unassigned().unwrap(), connections.take_unassigned().unwrap());
+        let _third = connections.take_unassigned().unwrap();
+        assert!(connections.take_unassigned().is_none(), "three in all");
+        assert!(first.assign(peer) && first.assign(peer) && !second.assign(peer));
+        drop(first);
+        assert!(second.assign(peer));
+        drop(second);
+        assert!(connections.open.lock().unwrap().by_peer.is_empty());
     }
 }

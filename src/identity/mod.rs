@@ -11,12 +11,14 @@ use std::sync::Arc;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+pub mod arrival;
 pub mod certificates;
 pub mod connections;
 pub mod crl;
 pub mod ends;
 pub mod list;
 mod own;
+pub mod proxy;
 pub mod refused;
 pub mod stream;
 pub mod tls;

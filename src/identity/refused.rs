@@ -55,6 +55,8 @@ causes! {
     Malformed, "malformed_certificate", "the certificate cannot be read";
     /// The peer does not hold the certificate's key.
     BadSignature, "bad_signature", "the peer has not proved that it holds the certificate's key";
+    /// It comes from a balancer, which has not said from where.
+    ProxyHeader, "proxy_header", "the connection comes from a balancer and does not begin with a PROXY header of version 2";
     /// Another protocol.
     NotTls, "not_tls", "the peer does not speak TLS";
     /// No TLS version, cipher or group in common.

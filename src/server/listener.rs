@@ -15,6 +15,7 @@ use crate::guard::Admission;
 use crate::http2::server::{self, MAX_HEADERS, Pings, Reply, header_bytes};
 use crate::http2::{Incoming, Patience};
 use crate::identity::Peer;
+use crate::identity::arrival::{Unarrived, arrive, is_proxied, plain};
 use crate::identity::connections::{ConnectionPlace, Connections};
 use crate::identity::ends::good_no_more;
 use crate::identity::refused::Cause;
@@ -119,11 +120,13 @@ impl Worker {
     }
 
     fn admit(self: &Arc<Self>, stream: TcpStream, address: SocketAddr) {
-        let Some(place) = self.open.take(address.ip()) else {
+        let proxied = is_proxied(&self.listen.proxies, address);
+        let place = if proxied { self.open.take_unassigned() } else { self.open.take(address.ip()) };
+        let Some(place) = place else {
             turn_away(stream);
             return self.refusals.connection(address, Reason::GatewayOverloaded);
         };
-        self.connections.spawn(self.clone().handshake(stream, address, place));
+        self.connections.spawn(self.clone().handshake(stream, address, proxied, place));
     }
 
     /// How long a connection may live: a tenth more or less, so that not all that came together leave together.
@@ -173,7 +176,27 @@ impl Worker {
 
     /// A new connection, up to its calls. They go on in a task of their own: ten thousand idle connections hold what they
     /// need, not what their handshake needed.
-    async fn handshake(self: Arc<Self>, stream: TcpStream, address: SocketAddr, place: ConnectionPlace) {
+    async fn handshake(
+        self: Arc<Self>,
+        mut stream: TcpStream,
+        address: SocketAddr,
+        proxied: bool,
+        mut place: ConnectionPlace,
+    ) {
+        let arrived = tokio::time::timeout(self.listen.handshake_timeout, arrive(&mut stream, address, proxied));
+        let address = match arrived.await {
+            Ok(Ok(peer)) => peer,
+            Ok(Err(Unarrived::Probe)) => return self.exchange.shared.metrics.probe(),
+            Ok(Err(Unarrived::Header(error))) => {
+                tracing::debug!(%address, %error, "a connection is no balancer's");
+                return self.refusals.handshake(address, &Cause::ProxyHeader.into());
+            }
+            Err(_) => return self.refusals.handshake(address, &Cause::Timeout.into()),
+        };
+        if !place.assign(address.ip()) {
+            turn_away(stream);
+            return self.refusals.connection(address, Reason::GatewayOverloaded);
+        }
         let opened = self.clone().open(stream, address, place);
         match tokio::time::timeout(self.listen.handshake_timeout, opened).await {
             Ok(Ok(calls)) => drop(self.connections.spawn(calls)),
@@ -209,11 +232,6 @@ impl Worker {
         let peer = Arc::new(Peer { certificate, address });
         Ok(Arc::new(Caller { worker: self, peer, backlog, _place: place }).calls(http2, pings, gate))
     }
-}
-
-/// An IPv4 peer of an IPv6 socket is that IPv4 address, in limits, networks and the log.
-fn plain(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 /// Who calls, by one connection.

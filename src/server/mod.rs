@@ -4,6 +4,7 @@ mod answer;
 mod asking;
 mod attempt;
 mod backlog;
+mod disk;
 mod exchange;
 mod expiry;
 mod files;

@@ -62,7 +62,8 @@ fn ready(shared: &Shared) -> (StatusCode, String) {
         faults.push("the exchange log cannot be written".to_owned());
     }
     match faults.as_slice() {
-        [] => (StatusCode::OK, "ready\n".to_owned()),
+        // Told, and no fault yet: it is one when the log cannot be written.
+        [] => (StatusCode::OK, "ready\n".to_owned() + &shared.days_left.line().unwrap_or_default()),
         faults => (StatusCode::SERVICE_UNAVAILABLE, faults.join("\n") + "\n"),
     }
 }

@@ -1,6 +1,7 @@
 //! The control plane: watches the registry and the configuration's files, and swaps what the workers see. Whatever is
 //! wrong is told, and what runs stays.
 
+use super::disk::Disk;
 use super::expiry::Expiry;
 use super::infra::Infra;
 use super::readiness::Part;
@@ -302,7 +303,7 @@ pub(super) fn spawn(
         }
         let mut hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()).ok();
         let mut tick = tokio::time::interval(LOOK_EVERY);
-        let mut expiry = Expiry::default();
+        let (mut expiry, mut disk) = (Expiry::default(), Disk::default());
         let mut turn = 0;
         loop {
             let asked = async {
@@ -327,6 +328,8 @@ pub(super) fn spawn(
                     }
                     if all {
                         reloader.shared.refusals.tell_left_out(false);
+                        let config = &reloader.config;
+                        disk.look(&config.data, config.log.disk_warn_days, &reloader.shared);
                     }
                     if all || turn == 1 {
                         reloader.look_at_gate();

@@ -2,6 +2,7 @@
 //! plane swaps as a whole.
 
 use super::asking::shadow_places;
+use super::disk::DaysLeft;
 use super::readiness::{Part, Readiness};
 use crate::access::limits::Limits;
 use crate::access::refusals::RefusalLog;
@@ -48,6 +49,8 @@ pub struct Shared {
     pub pseudonyms: Pseudonyms,
     /// Counts.
     pub metrics: Arc<Metrics>,
+    /// Days until the disk is full, where they are few.
+    pub days_left: DaysLeft,
     /// Logs what is refused before a right is found.
     pub refusals: Arc<RefusalLog>,
     /// What keeps it from doing its work.
@@ -76,6 +79,7 @@ impl Shared {
             tokens: TokenChecker::new(&tokens.issuer, &tokens.audience, tokens.leeway_s),
             certificates: Certificates::default(),
             limits: Limits::default(),
+            days_left: DaysLeft::default(),
             refusals: Arc::new(RefusalLog::new(log.clone(), metrics.clone())),
             log,
             pseudonyms,

@@ -10,6 +10,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use std::collections::BTreeSet;
 use std::io::IsTerminal;
+use std::sync::atomic::AtomicU64;
 use tracing_subscriber::EnvFilter;
 
 /// Starts logging to standard error: for people on a terminal, as JSON lines elsewhere. `NDXP_LOG` filters
@@ -127,6 +128,10 @@ pub struct Metrics {
     endpoints: Family<Endpoint, Gauge>,
     shed: Counter,
     refusals_left_out: Family<LeftOut, Counter>,
+    probes: Counter,
+    reads_refused: Family<LeftOut, Counter>,
+    disk_free: Gauge,
+    disk_days: Gauge<f64, AtomicU64>,
     shadowed: Family<Shadowed, Counter>,
     shadow_differences: Family<Differing, Counter>,
     work_under_way: Family<Pool, Gauge>,
@@ -181,6 +186,15 @@ impl Default for Metrics {
         );
         let shed = Counter::default();
         registry.register("shed_calls", "Calls that an overloaded gateway refused unseen", shed.clone());
+        let probes = Counter::default();
+        registry.register("probes", "Connections that were closed without a byte", probes.clone());
+        let reads_refused = Family::<LeftOut, Counter>::default();
+        let help = "Reads of the log's files that were refused: too many, or too fast";
+        registry.register("log_reads_refused", help, reads_refused.clone());
+        let (disk_free, disk_days) = (Gauge::default(), Gauge::<f64, AtomicU64>::default());
+        registry.register("disk_free_bytes", "Free space on the data folder's disk", disk_free.clone());
+        let help = "Days until the data folder's disk is full, by its growth; 3650 where it does not fill";
+        registry.register("disk_days_left", help, disk_days.clone());
         let refusals_left_out = Family::<LeftOut, Counter>::default();
         let help = "Refusals without an entry of their own: counted in the next one of the same identity";
         registry.register("refusals_suppressed", help, refusals_left_out.clone());
@@ -216,6 +230,10 @@ impl Default for Metrics {
             endpoints,
             shed,
             refusals_left_out,
+            probes,
+            reads_refused,
+            disk_free,
+            disk_days,
             shadowed,
             shadow_differences,
             work_under_way,
@@ -255,6 +273,22 @@ impl Metrics {
     /// Counts a call that was refused before it was looked at.
     pub fn shed(&self) {
         self.shed.inc();
+    }
+
+    /// Counts a connection that was closed without a byte.
+    pub fn probe(&self) {
+        self.probes.inc();
+    }
+
+    /// Counts refused reads of the log's files, by kind.
+    pub fn reads_refused(&self, kind: &'static str) -> Counter {
+        self.reads_refused.get_or_create_owned(&LeftOut { kind })
+    }
+
+    /// Tells how much of the data folder's disk is free, and for how many days.
+    pub fn disk(&self, free: u64, days: f64) {
+        self.disk_free.set(i64::try_from(free).unwrap_or(i64::MAX));
+        self.disk_days.set(days);
     }
 
     /// Counts a refusal that has no entry of its own.

@@ -74,7 +74,7 @@ impl Web {
         Ok(Web {
             tokens: crate::access::token::TokenChecker::new(&said.issuer, &said.audience, said.leeway_s),
             door: StaffDoor::new(registry.clone(), log.clone(), refusals.clone(), &config.node),
-            reads: Reads::new(log::READS),
+            reads: Reads::counted(log::READS, refusals.reads_refused("tiles")),
             recorder: recorder::Recorder::start(store.clone())?,
             signer: oauth::CurrentSigner::default(),
             limits: oauth::Limits::new(said, metrics),

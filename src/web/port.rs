@@ -1,6 +1,7 @@
 //! The connections of the HTTPS port: TLS, the protocol that ALPN has agreed on, and an end in order.
 
 use super::Web;
+use crate::identity::arrival::{Unarrived, arrive, is_proxied, plain};
 use crate::identity::ends::good_no_more;
 use crate::identity::refused::{Cause, Refused};
 use crate::identity::stream::{ServerStream, turn_away};
@@ -68,21 +69,28 @@ impl Web {
                     None => break,
                 },
             };
-            let Ok((stream, address)) = accepted else {
+            let Ok((mut stream, address)) = accepted else {
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             };
             // An IPv4 peer of an IPv6 socket is that IPv4 address, in limits, networks and the log.
-            let address = SocketAddr::new(address.ip().to_canonical(), address.port());
-            let Some(place) = open.take(address.ip()) else {
+            let address = plain(address);
+            let proxied = is_proxied(&listen.proxies, address);
+            let place = if proxied { open.take_unassigned() } else { open.take(address.ip()) };
+            let Some(mut place) = place else {
                 turn_away(stream);
                 continue;
             };
             let (router, mut gate, stop) = (router.clone(), gate.clone(), stop.clone());
             let (refusals, node) = (self.refusals.clone(), self.config.node.clone());
             let acceptor = TlsAcceptor::from(gate.borrow_and_update().web.clone());
+            let web = self.clone();
             connections.spawn(async move {
                 let _ = stream.set_nodelay(true);
+                let Some(address) = web.arrived(&mut stream, address, proxied).await else { return };
+                if !place.assign(address.ip()) {
+                    return turn_away(stream);
+                }
                 let accepted = tokio::time::timeout(PATIENCE, tls::accept(acceptor, stream)).await;
                 match accepted.unwrap_or_else(|_| Err(Refused::plain(Cause::Timeout))) {
                     Ok(stream) => connection(router, ServerStream::new(stream), address, gate, stop).await,
@@ -96,6 +104,27 @@ impl Web {
         drop(listener);
         connections.close();
         let _ = tokio::time::timeout(self.config.listen.drain_timeout, connections.wait()).await;
+    }
+}
+
+impl Web {
+    /// Where a connection comes from, as soon as it has begun; `None` where it never does.
+    async fn arrived(&self, stream: &mut TcpStream, address: SocketAddr, proxied: bool) -> Option<SocketAddr> {
+        let cause = match tokio::time::timeout(PATIENCE, arrive(stream, address, proxied)).await {
+            Ok(Ok(peer)) => return Some(peer),
+            Ok(Err(Unarrived::Probe)) => {
+                self.refusals.probe();
+                return None;
+            }
+            Ok(Err(Unarrived::Header(error))) => {
+                tracing::debug!(%address, %error, "a connection is no balancer's");
+                Cause::ProxyHeader
+            }
+            Err(_) => Cause::Timeout,
+        };
+        let why = Refused::plain(cause);
+        self.refusals.handshake(&self.config.node, "https", address, Reason::HandshakeFailed, &why);
+        None
     }
 }
 

@@ -113,7 +113,10 @@ impl Audit {
         registry: Arc<ArcSwap<Snapshot>>,
         log: ExchangeLog,
     ) -> Result<Self, LogError> {
-        Self::at(data, Host::Gateway { door, registry, log })
+        let [reads, streams, receipts] = ["staff", "streams", "receipts"].map(|kind| door.reads_refused(kind));
+        let (reads, streams) = (Reads::counted(BY_STAFF, reads), Reads::counted(STREAMS, streams));
+        let receipts = Reads::counted(BY_CLIENTS, receipts);
+        Ok(Audit { reads, streams, receipts, ..Self::at(data, Host::Gateway { door, registry, log })? })
     }
 
     /// The service for the owner of a data folder, in their own process. What names somebody is noted in the registry, from

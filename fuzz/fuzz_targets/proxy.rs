@@ -1,0 +1,11 @@
+//! PROXY headers: never a panic, and what is taken names a peer.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use ndxp_gateway::identity::proxy::{Said, parse};
+
+fuzz_target!(|bytes: &[u8]| {
+    if let Ok(Said::From(peer)) = parse(bytes) {
+        assert!(!peer.ip().is_unspecified() && peer.port() > 0 && peer.ip() == peer.ip().to_canonical());
+    }
+});
