@@ -5,14 +5,81 @@
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
 use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt};
+use std::fs::{DirBuilder, File, Permissions};
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use zeroize::Zeroizing;
 
 const MAGIC: &[u8; 9] = b"NDXPSEAL1";
 const NONCE: usize = 12;
+
+/// A file that a person asked for: an export, a receipt, a report, a token. Only its owner may read it, whatever the umask; it
+/// is there whole or not at all; and it takes no other file's place unless that was asked for.
+pub struct NewFile {
+    fresh: tempfile::NamedTempFile,
+    path: PathBuf,
+    force: bool,
+}
+
+impl NewFile {
+    /// Begins the file; `force`: one of that name may go for it.
+    ///
+    /// # Errors
+    /// There is one already, or the folder cannot be written to.
+    pub fn create(path: &Path, force: bool) -> std::io::Result<Self> {
+        if !force && path.symlink_metadata().is_ok() {
+            return Err(there_already(path));
+        }
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let fresh =
+            tempfile::Builder::new().prefix(".ndxp-").permissions(Permissions::from_mode(0o600)).tempfile_in(folder)?;
+        Ok(NewFile { fresh, path: path.to_owned(), force })
+    }
+
+    /// What is written to.
+    pub fn file(&self) -> std::io::Result<File> {
+        self.fresh.as_file().try_clone()
+    }
+
+    /// Puts it in its place, with all that was written.
+    pub fn keep(self) -> std::io::Result<()> {
+        self.fresh.as_file().sync_all()?;
+        let kept = if self.force { self.fresh.persist(&self.path) } else { self.fresh.persist_noclobber(&self.path) };
+        kept.map(drop).map_err(|error| match error.error.kind() {
+            std::io::ErrorKind::AlreadyExists => there_already(&self.path),
+            _ => error.error,
+        })
+    }
+
+    /// A file of these bytes.
+    pub fn write(path: &Path, bytes: &[u8], force: bool) -> std::io::Result<()> {
+        let new = NewFile::create(path, force)?;
+        new.file()?.write_all(bytes)?;
+        new.keep()
+    }
+}
+
+fn there_already(path: &Path) -> std::io::Error {
+    let reason = format!("{} is there already: choose another name, or add --force", path.display());
+    std::io::Error::new(std::io::ErrorKind::AlreadyExists, reason)
+}
+
+/// Makes a folder that only its owner may enter (mode 0700), whatever the umask. One that is there already and lets others in is
+/// closed to them, and that is logged: what lies in it was never meant for them.
+///
+/// # Errors
+/// It cannot be made, or is another's and open.
+pub fn private_folder(path: &Path) -> std::io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    let mode = std::fs::metadata(path)?.permissions().mode();
+    if mode & 0o077 != 0 {
+        std::fs::set_permissions(path, Permissions::from_mode(0o700))?;
+        tracing::warn!(folder = %path.display(), mode = format!("{:o}", mode & 0o7777), "the folder let others in: closed to them (0700)");
+    }
+    Ok(())
+}
 
 /// Writes a new file that only its owner may read (mode 0600), durably, whole or not at all.
 pub fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
@@ -98,6 +165,45 @@ fn name(path: &Path) -> Aad<Vec<u8>> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_new_file_is_its_owner_s_and_takes_no_other_s_place_unasked() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("receipt.txt");
+        NewFile::write(&path, b"one", false).unwrap();
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+        assert_eq!(mode(&path), 0o600);
+        let error = NewFile::write(&path, b"two", false).unwrap_err();
+        assert!(error.to_string().contains("--force"), "{error}");
+        // Also one that came meanwhile, and a link that leads nowhere.
+        let late = folder.path().join("late");
+        let new = NewFile::create(&late, false).unwrap();
+        std::fs::write(&late, b"another's").unwrap();
+        assert!(new.keep().is_err());
+        assert_eq!(std::fs::read(&late).unwrap(), b"another's");
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink("/nowhere", &link).unwrap();
+        assert!(NewFile::create(&link, false).is_err());
+        // With leave it goes, with its wider mode.
+        std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        NewFile::write(&path, b"three", true).unwrap();
+        assert_eq!((std::fs::read(&path).unwrap().as_slice(), mode(&path)), (b"three".as_slice(), 0o600));
+        // What is given up leaves nothing behind.
+        drop(NewFile::create(&folder.path().join("never"), false).unwrap());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3);
+    }
+
+    #[test]
+    fn a_private_folder_is_closed_to_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+        let (fresh, wide) = (folder.path().join("a/data"), folder.path().join("wide"));
+        private_folder(&fresh).unwrap();
+        std::fs::create_dir(&wide).unwrap();
+        std::fs::set_permissions(&wide, Permissions::from_mode(0o755)).unwrap();
+        private_folder(&wide).unwrap();
+        assert_eq!((mode(&fresh), mode(&wide)), (0o700, 0o700));
+    }
 
     #[test]
     fn a_sealed_file_opens_with_its_secret_and_under_its_name_only() {

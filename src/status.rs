@@ -265,6 +265,8 @@ pub struct Refusal {
     pub retry_after: Option<Duration>,
     /// The source's own code.
     pub source_code: Option<String>,
+    /// The rule of the grants that refused it: for the log and those who administer, never for the caller.
+    pub rule: Option<String>,
     /// What else a gRPC source said with its status.
     pub source_status: Option<Box<SourceStatus>>,
 }
@@ -290,6 +292,7 @@ impl From<Reason> for Refusal {
             retry_after: None,
             source_code: None,
             source_status: None,
+            rule: None,
         }
     }
 }

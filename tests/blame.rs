@@ -372,6 +372,7 @@ async fn with_source(keys: &str) -> (Stage, Arc<Source>, Actor) {
         client_ca: pki.join("ca.pem"),
         revocation: tls::Revocation::Unchecked,
         allow_tls12: false,
+        names: Vec::new(),
     };
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls::server_config(&files).unwrap()));
     let source = Arc::new(Source::default());

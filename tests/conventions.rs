@@ -6,7 +6,8 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode};
 use ndxp_gateway::frame::frame;
 use serde_json::json;
-use support::{Actor, ENTERPRISE, PURPOSE, Stage, files, secured};
+use std::os::unix::fs::PermissionsExt;
+use support::{Actor, CITIZEN, ENTERPRISE, PURPOSE, Running, Stage, edit, files, lay, ops_text, secured, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -211,4 +212,92 @@ async fn c_connections_of_the_https_port_end_in_order_and_speak_what_was_agreed_
     }
     let error = end(https, &stage, &[b"h3", b"spdy/3"], b"").await.unwrap_err();
     assert!(error.to_string().contains("NoApplicationProtocol"), "{error}");
+}
+
+fn network(text: &str) -> ndxp_gateway::registry::Network {
+    ndxp_gateway::registry::Network::parse(text).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c_the_entry_has_the_rule_that_refused_and_the_caller_is_told_no_more() {
+    let stage = Stage::start();
+    let named = |stage: &Stage, client: &str, change: &dyn Fn(&mut ndxp_gateway::registry::Grant)| {
+        stage.client(client);
+        let grant = stage.grant(client, &["business:read"], change);
+        (grant, stage.actor(client))
+    };
+    let (elsewhere, far) = named(&stage, "far", &|grant| grant.networks = vec![network("10.20.0.0/16")]);
+    let (here, near) = named(&stage, "near", &|grant| grant.networks = vec![network("127.0.0.0/8")]);
+    let (other, purpose) = named(&stage, "purpose", &|grant| grant.purposes = vec!["procedure:9.999999".into()]);
+    let code = json!({ "enterpriseCode": stage.sandbox.province.enterprises[0].code });
+    let told = far.call(ENTERPRISE, code.clone()).await;
+    assert_eq!(told.reason(), "SCOPE_NOT_GRANTED");
+    assert!(
+        !told.answered.status.message().contains("network") && !told.answered.status.message().contains(&elsewhere)
+    );
+    assert_eq!(stage.entry(&told.exchange()).entry.rule, format!("network {elsewhere}"));
+    let told = near.call(ENTERPRISE, code.clone()).await.ok();
+    let entry = stage.entry(&told.exchange()).entry;
+    assert_eq!((entry.grant, entry.rule), (here, String::new()));
+    let told = purpose.call(ENTERPRISE, code.clone()).await;
+    assert_eq!(told.reason(), "PURPOSE_NOT_GRANTED");
+    assert_eq!(stage.entry(&told.exchange()).entry.rule, format!("purpose {other}"));
+    // The token lacks it, whatever the grants have.
+    let told = near.call(CITIZEN, json!({ "citizenId": stage.sandbox.province.people[0].citizen_id })).await;
+    assert_eq!(
+        (told.reason().as_str(), stage.entry(&told.exchange()).entry.rule.as_str()),
+        ("SCOPE_NOT_GRANTED", "token-scope")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c_metrics_and_health_say_what_they_are() {
+    let stage = Stage::start();
+    let metrics = ops_text(&stage, "/metrics").to_ascii_lowercase();
+    assert!(
+        metrics.contains("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8\r\n"),
+        "{metrics}"
+    );
+    assert!(metrics.trim_end().ends_with("# eof"));
+    assert!(ops_text(&stage, "/healthz").to_ascii_lowercase().contains("content-type: text/plain; charset=utf-8\r\n"));
+}
+
+fn mode(path: &std::path::Path) -> u32 {
+    std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+#[test]
+fn c_the_data_folder_is_its_owner_s_whatever_the_umask() {
+    let (_dir, folder) = lay(&|folder| {
+        edit(&folder.gateway_config(), |text| text.replace("data = \"data\"", "data = \"data\"\n"));
+    });
+    let data = folder.path.join("data");
+    // One that was made wide is closed; nothing in it is for others, though the shell would have it so.
+    std::fs::create_dir_all(&data).unwrap();
+    std::fs::set_permissions(&data, std::fs::Permissions::from_mode(0o777)).unwrap();
+    let mut gateway = Running(
+        std::process::Command::new("sh")
+            .args(["-c", "umask 000; exec \"$0\" serve --config \"$1\"", env!("CARGO_BIN_EXE_ndxp-gateway")])
+            .arg(folder.gateway_config())
+            .env("NDXP_LOG", "warn")
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap(),
+    );
+    assert!(gateway.first_line().starts_with("gRPC on"));
+    assert_eq!(mode(&data), 0o700);
+    let mut seen = 0;
+    until("files in the folder", std::time::Duration::from_secs(10), || data.join("registry.sqlite").exists());
+    let mut folders = vec![data];
+    while let Some(folder) = folders.pop() {
+        for one in std::fs::read_dir(folder).unwrap() {
+            let path = one.unwrap().path();
+            assert_eq!(mode(&path) & 0o077, 0, "{}: {:o}", path.display(), mode(&path));
+            seen += 1;
+            if path.is_dir() {
+                folders.push(path);
+            }
+        }
+    }
+    assert!(seen >= 5, "only {seen} files");
 }

@@ -59,6 +59,80 @@ impl Said {
     }
 }
 
+/// The rules of a decision, in their order. The one that refuses stands in the entry; the caller is told less where that would tell
+/// them what others are granted, or from where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rule {
+    /// The token carries the operation's scope.
+    TokenScope,
+    /// A grant has the operation's scope.
+    Scope,
+    /// One of those is in force.
+    Period,
+    /// One of those may be used from the caller's address.
+    Network,
+    /// The operation wants a purpose, and has one.
+    PurposeGiven,
+    /// The operation wants the acting official's id, and has one.
+    OfficialGiven,
+    /// One of those grants covers the purpose.
+    Purpose,
+}
+
+impl Rule {
+    /// As it stands in the entry.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Rule::TokenScope => "token-scope",
+            Rule::Scope => "scope",
+            Rule::Period => "period",
+            Rule::Network => "network",
+            Rule::PurposeGiven => "purpose-given",
+            Rule::OfficialGiven => "official-given",
+            Rule::Purpose => "purpose",
+        }
+    }
+
+    /// What the caller is told.
+    pub fn reason(self) -> Reason {
+        match self {
+            Rule::TokenScope | Rule::Scope | Rule::Period | Rule::Network => Reason::ScopeNotGranted,
+            Rule::PurposeGiven => Reason::PurposeRequired,
+            Rule::OfficialGiven => Reason::OfficialRequired,
+            Rule::Purpose => Reason::PurposeNotGranted,
+        }
+    }
+}
+
+/// Most grants that a refusal names.
+const MAX_NAMED: usize = 3;
+
+/// A decision against a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Denied {
+    /// The first rule that no grant passes.
+    pub rule: Rule,
+    /// The grants that passed every rule before, three at most.
+    pub grants: Vec<String>,
+}
+
+impl Denied {
+    fn by<'g>(rule: Rule, grants: impl IntoIterator<Item = &'g Granted>) -> Self {
+        Denied { rule, grants: grants.into_iter().take(MAX_NAMED).map(|grant| grant.id.to_string()).collect() }
+    }
+
+    /// The refusal that the caller gets, with the rule for the log.
+    fn refusal(self, scope: &str) -> Refusal {
+        let detail = match self.rule {
+            Rule::TokenScope => format!("the token lacks {scope}"),
+            Rule::Scope | Rule::Period | Rule::Network => scope.to_owned(),
+            Rule::PurposeGiven | Rule::OfficialGiven | Rule::Purpose => String::new(),
+        };
+        let rule = [self.rule.as_str().to_owned()].into_iter().chain(self.grants).collect::<Vec<_>>().join(" ");
+        Refusal { rule: Some(rule), ..Refusal::with(self.rule.reason(), detail) }
+    }
+}
+
 /// Finds the grant that allows the call: in force, for the operation's scope, from its networks, and for the purpose.
 /// `token_scopes` are what the token carries: both must allow it.
 pub fn decide(
@@ -70,24 +144,60 @@ pub fn decide(
     now: i64,
 ) -> Result<Granted, Refusal> {
     if !token_scopes.contains(&operation.scope) {
-        return Err(Refusal::with(Reason::ScopeNotGranted, format!("the token lacks {}", operation.scope)));
+        return Err(Denied::by(Rule::TokenScope, []).refusal(&operation.scope));
     }
-    let mut in_scope = client
-        .granted(&operation.scope)
-        .filter(|grant| grant.in_force(now))
-        .filter(|grant| grant.networks.is_empty() || grant.networks.iter().any(|network| network.has(from)))
-        .peekable();
-    if in_scope.peek().is_none() {
-        return Err(Refusal::with(Reason::ScopeNotGranted, operation.scope.clone()));
+    // Nearly every call is allowed by the first grant that is looked at.
+    let mut fitting = client.granted(&operation.scope).filter(|grant| fits(grant, operation, said, Some(from), now));
+    match fitting.next() {
+        Some(grant) => Ok(grant),
+        None => explain(operation, client, said, Some(from), now).map_err(|denied| denied.refusal(&operation.scope)),
     }
-    if operation.purpose_required && said.purpose.is_none() {
-        return Err(Reason::PurposeRequired.into());
+}
+
+fn fits(grant: &Granted, operation: &Operation, said: &Said, from: Option<IpAddr>, now: i64) -> bool {
+    let given = !(operation.purpose_required && said.purpose.is_none()
+        || operation.official_required && said.official.is_none());
+    grant.in_force(now) && is_within(grant, from) && given && is_for(grant, said)
+}
+
+fn is_within(grant: &Granted, from: Option<IpAddr>) -> bool {
+    grant.networks.is_empty() || from.is_none_or(|from| grant.networks.iter().any(|network| network.has(from)))
+}
+
+fn is_for(grant: &Granted, said: &Said) -> bool {
+    said.purpose.as_deref().is_none_or(|purpose| covers(&grant.purposes, purpose))
+}
+
+/// The same decision, a rule at a time, for whoever wants to know why. Without an address, every network will do.
+///
+/// # Errors
+/// The first rule that no grant passes, with the grants that passed those before it.
+pub fn explain(
+    operation: &Operation,
+    client: &Arc<ClientView>,
+    said: &Said,
+    from: Option<IpAddr>,
+    now: i64,
+) -> Result<Granted, Denied> {
+    let mut grants: Vec<Granted> = client.granted(&operation.scope).collect();
+    if grants.is_empty() {
+        return Err(Denied::by(Rule::Scope, []));
     }
-    if operation.official_required && said.official.is_none() {
-        return Err(Reason::OfficialRequired.into());
+    narrow(&mut grants, Rule::Period, |grant| grant.in_force(now))?;
+    narrow(&mut grants, Rule::Network, |grant| is_within(grant, from))?;
+    narrow(&mut grants, Rule::PurposeGiven, |_| !operation.purpose_required || said.purpose.is_some())?;
+    narrow(&mut grants, Rule::OfficialGiven, |_| !operation.official_required || said.official.is_some())?;
+    narrow(&mut grants, Rule::Purpose, |grant| is_for(grant, said))?;
+    grants.into_iter().next().ok_or(Denied { rule: Rule::Scope, grants: Vec::new() })
+}
+
+/// Keeps the grants that pass a rule; an error where none does.
+fn narrow(grants: &mut Vec<Granted>, rule: Rule, passes: impl Fn(&Granted) -> bool) -> Result<(), Denied> {
+    if !grants.iter().any(&passes) {
+        return Err(Denied::by(rule, grants.iter()));
     }
-    let fitting = in_scope.find(|grant| said.purpose.as_deref().is_none_or(|purpose| covers(&grant.purposes, purpose)));
-    fitting.ok_or_else(|| Reason::PurposeNotGranted.into())
+    grants.retain(passes);
+    Ok(())
 }
 
 /// Whether a grant by which a call was admitted still covers it: it may have ended, or have been changed.

@@ -2,6 +2,7 @@
 //! do by their roles; a change and the note of it, which goes into the exchange log, are made together or not at all.
 //! No store is used on a thread that serves calls: see [`AdminWork`].
 
+mod can;
 mod changes;
 mod draft;
 mod justification;
@@ -410,6 +411,11 @@ impl AdminService for Admin {
             Ok(staff_message(found.ok_or_else(|| failed(RegistryError::Unknown("member of staff", id)))?))
         })
         .await
+    }
+
+    async fn can_i(&self, request: Request<api::CanIRequest>) -> Told<api::CanIResponse> {
+        self.read(request, "client.can", ANY, |admin, store, asked| can::can_i(&admin.contracts.load(), store, asked))
+            .await
     }
 
     async fn list_staff(&self, request: Request<api::ListStaffRequest>) -> Told<api::ListStaffResponse> {

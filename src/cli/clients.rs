@@ -59,6 +59,22 @@ enum ClientCommand {
         /// Its id.
         id: String,
     },
+    /// Whether a client's call would be admitted now; if not, by which rule, and what to do. Exit code 1 where it would not.
+    CanI {
+        /// Its id.
+        id: String,
+        /// The operation: `ndxp.population.v1.PopulationService/GetCitizen`.
+        operation: String,
+        /// With this purpose (`ndxp-purpose`).
+        #[arg(long, default_value = "", hide_default_value = true)]
+        purpose: String,
+        /// On behalf of this official (`ndxp-official`).
+        #[arg(long, default_value = "", hide_default_value = true)]
+        official: String,
+        /// From this address; the grants' networks are not looked at unless given.
+        #[arg(long = "from", value_name = "ADDRESS", default_value = "", hide_default_value = true)]
+        address: String,
+    },
     /// Suspend a client: none of its calls passes from within a second on.
     Suspend {
         /// Its id.
@@ -131,6 +147,16 @@ pub fn run(args: ClientArgs, output: Output) -> Result<(), CliError> {
                 },
             )?;
             print_clients(&clients, output)
+        }
+        ClientCommand::CanI { id, operation, purpose, official, address } => {
+            let request = api::CanIRequest { client: id, operation, purpose, official, address, at: 0 };
+            let told = session.read(session.admin().can_i(request))?;
+            output.message(&told, || match told.allowed {
+                true => format!("yes: {}", told.explanation),
+                false => format!("no ({}, rule {}): {}", told.reason, told.rule, told.explanation),
+            })?;
+            // Said already; scripts see it by the code.
+            if told.allowed { Ok(()) } else { Err(CliError::Failed(String::new())) }
         }
         ClientCommand::Show { id } => {
             let client = session.read(session.admin().get_client(api::ClientId { id: id.clone() }))?;

@@ -185,6 +185,8 @@ failures!(RegistryError, IssueError, PkiError, LogError, std::io::Error);
 /// Parses the command line, runs the command, and gives the exit code.
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
+    // Nothing that is written here is for others, whatever the umask was.
+    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     let quiet = matches!(cli.command, Command::Demo(_));
     crate::telemetry::start_logging(if quiet { "warn" } else { "info" });
     let result = match cli.command {

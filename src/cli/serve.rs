@@ -33,6 +33,7 @@ pub fn run(args: &ServeArgs) -> Result<(), CliError> {
     let gateway = Gateway::start_at(config, sockets)?;
     // Nobody to be told where systemd did not start us.
     let _ = sd_notify::notify(&[NotifyState::Ready]);
+    crate::server::watch(gateway.life_signs())?;
     tracing::info!(address = %gateway.address, "the gateway answers");
     let https = gateway.https.map(|https| format!(", HTTPS on https://{https}")).unwrap_or_default();
     anstream::println!(

@@ -5,9 +5,10 @@ use super::output::{Output, duration, seconds, time};
 use super::session::{Connection, PAGE};
 use crate::admin::api;
 use crate::issuer::KeyAlgorithm;
-use crate::keyfile::write_private;
+use crate::keyfile::NewFile;
 use crate::registry::{TokenState, now};
 use clap::{Args, Subcommand};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -75,6 +76,9 @@ struct IssueToken {
     /// File for the token (readable by its owner only); printed unless given.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+    /// A file of that name may go for it.
+    #[arg(long, requires = "out")]
+    force: bool,
 }
 
 /// The heading of the connection's arguments.
@@ -109,18 +113,19 @@ pub fn run_token(args: TokenArgs, output: Output) -> Result<(), CliError> {
     let session = args.connection.open()?;
     match args.command {
         TokenCommand::Issue(issue) => {
-            let IssueToken { client, certificate, scopes, lifetime, starts_in, out, own: _ } = *issue;
+            let IssueToken { client, certificate, scopes, lifetime, starts_in, out, force, own: _ } = *issue;
             let pem = |error: std::io::Error| CliError::Usage(format!("{}: {error}", certificate.display()));
             let certificate = std::fs::read_to_string(&certificate).map_err(pem)?;
-            out.as_deref().map_or(Ok(()), writable)?;
+            let out = out.map(|file| begin(&file, force).map(|new| (file, new))).transpose()?;
             let lifetime_s = lifetime.map_or(0, seconds);
             let starts_in_s = seconds(starts_in);
             let request = api::IssueTokenRequest { client, certificate, scopes, lifetime_s, starts_in_s };
             let issued = session.change(session.admin().issue_token(request))?;
             let record = issued.record.clone().unwrap_or_default();
             match out {
-                Some(file) => {
-                    write_private(&file, issued.token.as_bytes()).map_err(|error| {
+                Some((file, new)) => {
+                    let write = || new.file()?.write_all(issued.token.as_bytes());
+                    write().and_then(|()| new.keep()).map_err(|error| {
                         let (file, id) = (file.display(), &record.id);
                         CliError::Failed(format!("{file}: {error}; the token is lost: ndxp-gateway token revoke {id}"))
                     })?;
@@ -161,11 +166,11 @@ pub fn run_token(args: TokenArgs, output: Output) -> Result<(), CliError> {
     }
 }
 
-/// Whether a file can be written beside this path: asked before a token is issued, which would be lost otherwise.
-fn writable(file: &Path) -> Result<(), CliError> {
+/// Begins a token's file: what could not be written to must show before there is a token.
+fn begin(file: &Path, force: bool) -> Result<NewFile, CliError> {
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let tried = std::fs::create_dir_all(folder).and_then(|()| tempfile::tempfile_in(folder));
-    tried.map(drop).map_err(|error| CliError::Usage(format!("{}: {error}", folder.display())))
+    let begun = std::fs::create_dir_all(folder).and_then(|()| NewFile::create(file, force));
+    begun.map_err(|error| CliError::Usage(format!("{}: {error}", file.display())))
 }
 
 #[derive(Args)]

@@ -4,6 +4,7 @@ use super::fields::FieldTree;
 use super::operation::{Binding, FillPlan, Operation, Paging, Polling, RestBinding, Shape, SourceInfo, TemplatePart};
 use super::options::{self, DataClass};
 use super::plan::WirePath;
+use miette::Diagnostic;
 use prost_reflect::{DescriptorPool, ExtensionDescriptor, FileDescriptor, MethodDescriptor, ServiceDescriptor};
 use protox::file::{ChainFileResolver, DescriptorSetFileResolver, GoogleFileResolver, IncludeFileResolver};
 use std::collections::HashMap;
@@ -84,7 +85,7 @@ impl ContractSet {
                 self.files.push(file);
             }
         }
-        if faults.is_empty() { Ok(()) } else { Err(faults) }
+        if faults.is_empty() { Ok(()) } else { Err(in_order(faults)) }
     }
 
     fn add_service(
@@ -100,7 +101,7 @@ impl ContractSet {
                 Ok(operation) => {
                     self.operations.insert(operation.path.clone(), Arc::new(operation));
                 }
-                Err(fault) => faults.push(fault),
+                Err(found) => faults.extend(found),
             }
         }
     }
@@ -168,21 +169,39 @@ fn compile_folder(folder: &Path, names: &[String]) -> Result<DescriptorPool, Vec
     let mut faults = Vec::new();
     for name in names {
         if let Err(error) = compiler.open_file(name) {
-            faults.push(compile_fault(folder, name, &error));
+            faults.extend(compile_faults(folder, name, &error));
         }
     }
-    if faults.is_empty() { Ok(compiler.descriptor_pool()) } else { Err(faults) }
+    if faults.is_empty() { Ok(compiler.descriptor_pool()) } else { Err(in_order(faults)) }
 }
 
-/// protox says where by an offset; people want a line.
-fn compile_fault(folder: &Path, name: &str, error: &protox::Error) -> ContractFault {
+/// By file and line, each once: two operations may have the message that is wrong.
+fn in_order(mut faults: Vec<ContractFault>) -> Vec<ContractFault> {
+    faults.sort_by(|a, b| (&a.file, a.line, &a.reason).cmp(&(&b.file, b.line, &b.reason)));
+    faults.dedup();
+    faults
+}
+
+/// All that protox has found in a file. It says where by an offset; people want a line.
+fn compile_faults(folder: &Path, name: &str, error: &protox::Error) -> Vec<ContractFault> {
+    let name = error.file().unwrap_or(name);
     let detailed = format!("{error:?}");
     let line = detailed
         .split_once(&format!("{name}:"))
         .and_then(|(_, rest)| rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok())
         .unwrap_or(0);
-    let file = folder.join(error.file().unwrap_or(name)).display().to_string();
-    ContractFault { file, line, reason: error.to_string() }
+    let path = folder.join(name);
+    let text = std::fs::read(&path).unwrap_or_default();
+    let file = path.display().to_string();
+    let mut faults = vec![ContractFault { file: file.clone(), line, reason: error.to_string() }];
+    for further in error.related().into_iter().flatten() {
+        let offset = further.labels().and_then(|mut labels| labels.next()).map(|label| label.offset());
+        let before = offset.and_then(|offset| text.get(..offset));
+        let line = before.map_or(0, |before| 1 + before.iter().filter(|byte| **byte == b'\n').count());
+        let line = u32::try_from(line).unwrap_or(0);
+        faults.push(ContractFault { file: file.clone(), line, reason: further.to_string() });
+    }
+    faults
 }
 
 /// Where a fault is: a file, and the path of the declaration in it.
@@ -227,53 +246,45 @@ fn source_info(source: &options::Source, service: &ServiceDescriptor) -> Result<
     }))
 }
 
+/// What was worked out, or `None` with its faults put to the others.
+fn take<T>(result: Result<T, Vec<ContractFault>>, faults: &mut Vec<ContractFault>) -> Option<T> {
+    result.map_err(|found| faults.extend(found)).ok()
+}
+
 fn compile_method(
     pool: &DescriptorPool,
     method: &MethodDescriptor,
     source: &options::Source,
     info: &Arc<SourceInfo>,
-) -> Result<Operation, ContractFault> {
+) -> Result<Operation, Vec<ContractFault>> {
     let place = Place { file: method.parent_file(), path: method.path().to_vec() };
-    let fail = |reason: String| place.fault(format!("{}: {reason}", method.full_name()));
-    let said: options::Operation = option(pool, method.options(), "operation")
-        .ok_or_else(|| fail("has no (ndxp.contract.v1.operation) option".into()))?;
-    let request = message::plan(pool, &method.input(), 0)?;
-    let answer = message::plan(pool, &method.output(), 0)?;
-    let shape = match (method.is_client_streaming(), method.is_server_streaming()) {
-        (false, false) => Shape::Unary,
-        (false, true) => Shape::ServerStream,
-        (true, false) => Shape::ClientStream,
-        (true, true) => return Err(fail("streams both ways: no source needs that".into())),
+    let fail = |reason: String| vec![place.fault(format!("{}: {reason}", method.full_name()))];
+    let mut faults = Vec::new();
+    let request = take(message::plan(pool, &method.input(), 0), &mut faults);
+    let answer = take(message::plan(pool, &method.output(), 0), &mut faults);
+    let Some(said) = option::<options::Operation>(pool, method.options(), "operation") else {
+        faults.extend(fail("has no (ndxp.contract.v1.operation) option".into()));
+        return Err(faults);
     };
-    let data_class = said.data_class();
-    if data_class == DataClass::Unspecified {
-        return Err(fail("must say its data_class".into()));
-    }
-    if data_class >= DataClass::Personal && !said.purpose_required {
-        return Err(fail("gives personal data, so purpose_required must be true".into()));
-    }
-    if !said.scope.strip_prefix(&source.id).and_then(|rest| rest.strip_prefix(':')).is_some_and(is_group) {
-        return Err(fail(format!("scope {:?} must be \"{}:group\"", said.scope, source.id)));
-    }
-    if said.timeout_ms > MAX_TIMEOUT_MS {
-        return Err(fail(format!("timeout_ms is more than {MAX_TIMEOUT_MS}")));
-    }
     let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
-    let binding = compile_binding(&said, &path).map_err(fail)?;
-    if matches!(&binding, Binding::Rest(rest) if rest.etag && (data_class != DataClass::Open || rest.method != http::Method::GET))
-    {
-        return Err(fail("keeps answers (etag), which is only for open data by get".into()));
-    }
-    if shape == Shape::ClientStream && !matches!(binding, Binding::Grpc(_)) {
-        return Err(fail("a client stream needs a grpc binding".into()));
-    }
-    if (said.paging.is_some() || said.polling.is_some()) && shape != Shape::ServerStream {
-        return Err(fail("paging and polling are for server streams".into()));
-    }
-    let subject = subject_paths(&said, method).map_err(fail)?;
+    let shape = take(shape(method).map_err(fail), &mut faults);
+    let binding = take(compile_binding(&said, &path).map_err(fail), &mut faults);
+    faults.extend(wrong(&said, source, shape, binding.as_ref()).into_iter().flat_map(fail));
+    let subject = take(subject_paths(&said, method).map_err(fail), &mut faults);
+    let fills = take(fills(&said).map_err(fail), &mut faults);
+    let polling = match (&said.polling, &answer) {
+        (Some(polling), Some(answer)) => take(compile_polling(polling, answer).map_err(fail), &mut faults),
+        _ => None,
+    };
+    let (Some(request), Some(answer), Some(shape), Some(binding), Some(subject), Some(fills), true) =
+        (request, answer, shape, binding, subject, fills, faults.is_empty())
+    else {
+        return Err(faults);
+    };
     let level = method.method_descriptor_proto().options.as_ref().map(|options| options.idempotency_level());
     let level = level.unwrap_or(prost_types::method_options::IdempotencyLevel::IdempotencyUnknown);
     use prost_types::method_options::IdempotencyLevel::{IdempotencyUnknown, NoSideEffects};
+    let timeout_ms = if said.timeout_ms == 0 { DEFAULT_TIMEOUT_MS } else { said.timeout_ms };
     Ok(Operation {
         full_name: path[1..].to_owned(),
         path,
@@ -281,28 +292,64 @@ fn compile_method(
         source: info.clone(),
         method: method.clone(),
         scope: said.scope.clone(),
-        data_class,
+        data_class: said.data_class(),
         purpose_required: said.purpose_required,
-        official_required: said.official_required || data_class == DataClass::Sensitive,
+        official_required: said.official_required || said.data_class() == DataClass::Sensitive,
         writes: level != NoSideEffects,
         repeatable: level != IdempotencyUnknown,
         subject,
-        timeout: Duration::from_millis(u64::from(if said.timeout_ms == 0 {
-            DEFAULT_TIMEOUT_MS
-        } else {
-            said.timeout_ms
-        })),
+        timeout: Duration::from_millis(u64::from(timeout_ms)),
         shape,
-        fills: fills(&said).map_err(fail)?,
+        fills,
         answer_root: WirePath::parse(&said.answer_root).parts,
         outcome: said.outcome.clone().or_else(|| source.outcome.clone()).unwrap_or_default(),
         paging: said.paging.as_ref().map(paging),
-        polling: said.polling.as_ref().map(|polling| compile_polling(polling, &answer)).transpose().map_err(fail)?,
+        polling,
         binding,
         answer_fields: FieldTree::new(&answer),
         request,
         answer,
     })
+}
+
+fn shape(method: &MethodDescriptor) -> Result<Shape, String> {
+    match (method.is_client_streaming(), method.is_server_streaming()) {
+        (false, false) => Ok(Shape::Unary),
+        (false, true) => Ok(Shape::ServerStream),
+        (true, false) => Ok(Shape::ClientStream),
+        (true, true) => Err("streams both ways: no source needs that".into()),
+    }
+}
+
+/// What is wrong with what an operation says of itself; what could not be worked out is left to its own fault.
+fn wrong(
+    said: &options::Operation,
+    source: &options::Source,
+    shape: Option<Shape>,
+    binding: Option<&Binding>,
+) -> Vec<String> {
+    let data_class = said.data_class();
+    let kept = matches!(binding, Some(Binding::Rest(rest)) if rest.etag && (data_class != DataClass::Open || rest.method != http::Method::GET));
+    let in_group = said.scope.strip_prefix(&source.id).and_then(|rest| rest.strip_prefix(':')).is_some_and(is_group);
+    let other_client_stream =
+        shape == Some(Shape::ClientStream) && binding.is_some_and(|binding| !matches!(binding, Binding::Grpc(_)));
+    let no_server_stream = shape.is_some_and(|shape| shape != Shape::ServerStream);
+    let rules = [
+        (data_class == DataClass::Unspecified, "must say its data_class".to_owned()),
+        (
+            data_class >= DataClass::Personal && !said.purpose_required,
+            "gives personal data, so purpose_required must be true".to_owned(),
+        ),
+        (!in_group, format!("scope {:?} must be \"{}:group\"", said.scope, source.id)),
+        (said.timeout_ms > MAX_TIMEOUT_MS, format!("timeout_ms is more than {MAX_TIMEOUT_MS}")),
+        (kept, "keeps answers (etag), which is only for open data by get".to_owned()),
+        (other_client_stream, "a client stream needs a grpc binding".to_owned()),
+        (
+            (said.paging.is_some() || said.polling.is_some()) && no_server_stream,
+            "paging and polling are for server streams".to_owned(),
+        ),
+    ];
+    rules.into_iter().filter_map(|(broken, reason)| broken.then_some(reason)).collect()
 }
 
 fn is_group(text: &str) -> bool {
@@ -448,8 +495,9 @@ mod tests {
             "{head}service S {{\n option (ndxp.contract.v1.source) = {{ id: \"x\" }};\n rpc A(M) returns (M) {{\n  option (ndxp.contract.v1.operation) = {{ scope: \"y:read\" data_class: OPEN rest: {{ get: \"/a\" }} }};\n }}\n rpc B(M) returns (M);\n}}\nmessage M {{ string a = 1; }}\n"
         );
         std::fs::write(folder.path().join("wrong.proto"), &wrong).unwrap();
+        let lines = |faults: &[ContractFault]| faults.iter().map(|fault| fault.line).collect::<Vec<_>>();
         let faults = ContractSet::with_folder(folder.path()).unwrap_err();
-        assert_eq!(faults.iter().map(|fault| fault.line).collect::<Vec<_>>(), [6, 9]);
+        assert_eq!(lines(&faults), [6, 9]);
         assert!(faults[0].reason.contains("scope") && faults[1].reason.contains("operation"), "{faults:?}");
         let kept =
             wrong.replace("\"y:read\" data_class: OPEN rest: {", "\"x:read\" data_class: SHARED rest: { etag: true");
@@ -462,5 +510,18 @@ mod tests {
         std::fs::write(folder.path().join("wrong.proto"), format!("{head}message M {{ string a = ; }}\n")).unwrap();
         let faults = ContractSet::with_folder(folder.path()).unwrap_err();
         assert_eq!(faults[0].line, 4, "{faults:?}");
+        // All that is wrong with one operation, its messages' fields included; a message of two operations once.
+        let more = wrong.replace("data_class: OPEN", "data_class: PERSONAL timeout_ms: 700000").replace(
+            "string a = 1;",
+            "string a = 1;\n int32 b = 2 [(ndxp.contract.v1.field).format = CITIZEN_ID];\n map<string, int32> c = 3;",
+        );
+        std::fs::write(folder.path().join("wrong.proto"), more).unwrap();
+        let faults = ContractSet::with_folder(folder.path()).unwrap_err();
+        assert_eq!(lines(&faults), [6, 6, 6, 9, 12, 13], "{faults:?}");
+        // Two that the compiler finds.
+        let text = format!("{head}message M {{ strin a = 1; }}\nmessage N {{ Nothing b = 1; }}\n");
+        std::fs::write(folder.path().join("wrong.proto"), text).unwrap();
+        let faults = ContractSet::with_folder(folder.path()).unwrap_err();
+        assert_eq!(lines(&faults), [4, 5], "{faults:?}");
     }
 }

@@ -27,7 +27,7 @@ const fn form(field: u64) -> Option<Form> {
         4 => Form::Int64,
         23..=28 | 33 | 35 => Form::Uint(64),
         3 | 8 | 18 | 19 => Form::Bytes,
-        5..=7 | 9..=14 | 21 | 22 | 29..=32 | 34 | 37..=39 | 45..=49 | 55 | 56 => Form::Text,
+        5..=7 | 9..=14 | 21 | 22 | 29..=32 | 34 | 37..=39 | 44..=49 | 55 | 56 => Form::Text,
         15 => Form::Pseudonyms,
         16 => Form::Pseudonym,
         17 | 57 => Form::Texts,

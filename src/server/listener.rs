@@ -54,6 +54,7 @@ pub(super) fn spawn(
     control: Control,
 ) -> Result<JoinHandle<()>, StartError> {
     thread::spawn(&format!("worker-{number}"), move || async move {
+        shared.life.beat(&format!("worker-{number}"));
         open_desk();
         let exchange = Exchange { shared, routes: ArcSwap::default() };
         let (admission, connections) = (Arc::default(), TaskTracker::new());

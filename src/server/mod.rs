@@ -11,6 +11,7 @@ mod files;
 mod following;
 mod health;
 mod infra;
+mod life;
 mod listener;
 mod ops;
 mod protocol;
@@ -39,6 +40,7 @@ use crate::exchange_log::{ExchangeLog, LogError, LogPaths, remove_file, write_at
 use crate::identity::connections::Connections;
 use crate::identity::crl::CrlFetcher;
 use crate::identity::tls::{CrlSources, Gate, Revocation, TlsFault, TlsFiles};
+use crate::keyfile::private_folder;
 use crate::registry::sqlite::SqliteStore;
 use crate::registry::usage::UsageStore;
 use crate::registry::{RegistryError, Snapshot, Store};
@@ -58,6 +60,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 pub use answer::{ANSWER_SALT, EXCHANGE_ID, LOG_INDEX, REQUEST_SALT};
+pub use life::{LifeSigns, watch};
 pub use sockets::Sockets;
 pub use takeover::take_over;
 
@@ -70,6 +73,9 @@ pub enum StartError {
     /// Certificates or keys.
     #[error(transparent)]
     Tls(#[from] TlsFault),
+    /// The data folder.
+    #[error("the data folder {0} cannot be made its owner's only (0700): {1}")]
+    Folder(PathBuf, String),
     /// The exchange log.
     #[error("the exchange log: {0}")]
     Log(#[from] LogError),
@@ -138,6 +144,8 @@ impl Gateway {
 
     /// Starts a gateway at these sockets; without them, it binds its own when all else is ready.
     pub fn start_at(config: Config, sockets: Option<Sockets>) -> Result<Self, StartError> {
+        let folder = |error: std::io::Error| StartError::Folder(config.data.clone(), error.to_string());
+        private_folder(&config.data).map_err(folder)?;
         let catalogue = config.catalogue()?;
         // What changes from here on is loaded anew.
         let files = reload::stamp(&config, &catalogue.files);
@@ -212,6 +220,11 @@ impl Gateway {
     /// Reads contracts, connections and certificates again. On a fault nothing changes.
     pub fn reload(&self) -> Result<(), StartError> {
         self.reloader.reload()
+    }
+
+    /// Which workers turn, for the watchdog.
+    pub fn life_signs(&self) -> LifeSigns {
+        self.reloader.shared.life.clone()
     }
 
     /// Stops accepting, lets calls under way finish, seals the log.

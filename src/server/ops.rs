@@ -2,7 +2,7 @@
 
 use super::shared::Shared;
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -28,7 +28,7 @@ pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
         };
         let shared = shared.clone();
         let service = service_fn(move |request: Request<Incoming>| {
-            let answer = answer(request.uri().path(), &shared);
+            let answer = answer(request.method(), request.uri().path(), &shared);
             async move { Ok::<_, Infallible>(answer) }
         });
         tokio::spawn(async move {
@@ -43,15 +43,30 @@ pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-fn answer(path: &str, shared: &Shared) -> Response<Full<Bytes>> {
-    let (status, text) = match path {
-        "/healthz" => (StatusCode::OK, "alive\n".to_owned()),
-        "/readyz" => ready(shared),
-        "/metrics" => (StatusCode::OK, shared.metrics_text()),
-        _ => (StatusCode::NOT_FOUND, "healthz, readyz or metrics\n".to_owned()),
+/// What `/metrics` is: Prometheus 3 takes no page that does not say so.
+const METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+const TEXT: &str = "text/plain; charset=utf-8";
+
+fn answer(method: &Method, path: &str, shared: &Shared) -> Response<Full<Bytes>> {
+    let readable = method == Method::GET || method == Method::HEAD;
+    let (status, kind, text) = match path {
+        "/healthz" | "/readyz" | "/metrics" if !readable => {
+            (StatusCode::METHOD_NOT_ALLOWED, TEXT, "GET or HEAD\n".to_owned())
+        }
+        "/healthz" => (StatusCode::OK, TEXT, "alive\n".to_owned()),
+        "/readyz" => {
+            let (status, text) = ready(shared);
+            (status, TEXT, text)
+        }
+        "/metrics" => (StatusCode::OK, METRICS, shared.metrics_text()),
+        _ => (StatusCode::NOT_FOUND, TEXT, "healthz, readyz or metrics\n".to_owned()),
     };
     let mut answer = Response::new(Full::new(Bytes::from(text)));
     *answer.status_mut() = status;
+    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+    }
     answer
 }
 

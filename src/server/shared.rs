@@ -3,6 +3,7 @@
 
 use super::asking::shadow_places;
 use super::disk::DaysLeft;
+use super::life::LifeSigns;
 use super::readiness::{Part, Readiness};
 use crate::access::limits::Limits;
 use crate::access::refusals::RefusalLog;
@@ -31,6 +32,8 @@ const MAX_MASKS: usize = 10_000;
 
 /// What all calls of a gateway share.
 pub struct Shared {
+    /// Which workers turn.
+    pub life: LifeSigns,
     /// This gateway's name in the log.
     pub node: String,
     /// The registry as calls see it.
@@ -73,6 +76,7 @@ impl Shared {
     pub fn new(config: &Config, log: ExchangeLog, pseudonyms: Pseudonyms) -> Self {
         let (tokens, metrics) = (&config.tokens, Arc::new(Metrics::default()));
         Shared {
+            life: LifeSigns::default(),
             node: config.node.clone(),
             registry: Arc::default(),
             registry_changed: watch::Sender::new(()),

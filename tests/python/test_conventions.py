@@ -1,14 +1,26 @@
 """What HTTP, OAuth2 and gRPC ask of a server, looked at by clients that others wrote."""
 import base64
+import json
+import os
+import pathlib
 import re
+import shutil
 import socket
 import ssl
+import stat
+import subprocess
 
+import grpc
 import httpx
+import pyarrow
+import pyarrow.parquet
 import pytest
 import requests
+from google.protobuf.descriptor_pool import DescriptorPool
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
-from conftest import ROOT
+from conftest import BINARY, ROOT, Service, refusal
 from test_oauth2 import post, tls, web  # noqa: F401 (fixtures)
 
 DESCRIPTION = re.compile(r'[\x20-\x21\x23-\x5b\x5d-\x7e]*')
@@ -125,3 +137,155 @@ def test_c_python_s_tls_sees_a_connection_end_in_order(web, tls, protocol):
             stream.sendall(b"nonsense\r\n\r\n")
             while stream.recv(4096):
                 pass
+
+
+def mode(path):
+    return stat.S_IMODE(os.stat(path).st_mode)
+
+
+def refused_cli(stage, *args):
+    done = subprocess.run([BINARY, *args], cwd=stage.folder, capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0, done.stdout
+    return done.stderr
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv", "parquet"])
+def test_c_exports_are_their_owner_s_and_overwrite_nothing(stage, form):
+    before = os.umask(0)
+    try:
+        stage.cli("audit", "export", "--out", f"out.{form}")
+    finally:
+        os.umask(before)
+    for name in (f"out.{form}", f"out.{form}.proofs"):
+        assert mode(stage.folder / name) == 0o600
+    kept = (stage.folder / f"out.{form}").read_bytes()
+    assert "--force" in refused_cli(stage, "audit", "export", "--out", f"out.{form}")
+    assert (stage.folder / f"out.{form}").read_bytes() == kept
+    # The proofs of another export would be of no use with these entries.
+    os.rename(stage.folder / f"out.{form}", stage.folder / f"moved.{form}")
+    assert "--force" in refused_cli(stage, "audit", "export", "--out", f"out.{form}")
+    assert not (stage.folder / f"out.{form}").exists()
+    stage.cli("audit", "export", "--out", f"out.{form}", "--force")
+    assert "verified" in stage.cli("audit", "verify", "--export", f"out.{form}")
+
+
+def test_c_receipts_reports_and_tokens_are_their_owner_s_and_overwrite_nothing(stage):
+    index = str(json.loads(stage.cli("--output", "json", "audit", "search", "--limit", "1").splitlines()[0])["index"])
+    issue = ("token", "issue", "--client", "one-stop-shop", "--certificate", "pki/one-stop-shop.pem")
+    for name, command in {
+        "receipt.txt": ("audit", "prove", index, "--out", "receipt.txt"),
+        "report.pdf": ("audit", "subject", "022199000123", "--case", "12/2026", "--pdf", "report.pdf"),
+        "one.jwt": (*issue, "--out", "one.jwt"),
+    }.items():
+        stage.cli(*command)
+        assert mode(stage.folder / name) == 0o600, name
+        kept = (stage.folder / name).read_bytes()
+        assert "--force" in refused_cli(stage, *command), name
+        assert (stage.folder / name).read_bytes() == kept
+        stage.cli(*command, "--force")
+        assert mode(stage.folder / name) == 0o600, name
+
+
+def test_c_parquet_columns_have_their_types(stage):
+    stage.cli("audit", "export", "--out", "typed.parquet", "--force")
+    table = pyarrow.parquet.read_table(stage.folder / "typed.parquet")
+    kinds = {field.name: field.type for field in table.schema}
+    assert kinds["time"] == pyarrow.timestamp("us", tz="UTC")
+    assert kinds["index"] == kinds["total_us"] == pyarrow.int64()
+    assert kinds["fields"].equals(pyarrow.list_(kinds["fields"].value_field)) and kinds["fields"].value_type == pyarrow.string()
+    assert kinds["client"] == pyarrow.string() and kinds["entry"] == pyarrow.binary()
+    rows = table.to_pylist()
+    lines = [json.loads(line) for line in stage.cli("--output", "json", "audit", "search", "--limit", "100000").splitlines()]
+    by_index = {line["index"]: line for line in lines}
+    assert rows
+    for row in rows:
+        line = by_index[row["index"]]
+        assert row["fields"] == line.get("fields", []) and row["client"] == line.get("client", "")
+        assert row["time"].tzinfo is not None and row["total_us"] == line.get("total_us", 0)
+
+
+def test_c_reflection_describes_every_service_that_it_lists(stage):
+    with stage.channel("one-stop-shop") as channel:
+        database = ProtoReflectionDescriptorDatabase(channel)
+        names = list(database.get_services())
+        own = {"grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection",
+               "ndxp.admin.v1.AdminService", "ndxp.audit.v1.AuditService"}
+        assert own < set(names) and len(names) >= 15
+        pool = DescriptorPool(database)
+        for name in names:
+            assert pool.FindServiceByName(name).methods, name
+        # With the contract's options: what a caller must know of an operation.
+        stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+        ask = reflection_pb2.ServerReflectionRequest(file_containing_symbol="ndxp.business.v1.BusinessService")
+        answer = next(stub.ServerReflectionInfo(iter([ask])))
+        assert b"business:" in b"".join(answer.file_descriptor_response.file_descriptor_proto)
+
+
+def buf():
+    """buf, as .ci/run installs it from npm."""
+    path = ROOT / "target/npm/node_modules/.bin/buf"
+    if not path.exists():
+        pytest.skip("buf is installed by .ci/run: npm install --prefix target/npm --no-save @bufbuild/buf")
+    return str(path)
+
+
+def test_c_buf_lists_every_method_of_every_service(stage):
+    pki = stage.folder / "pki"
+    listed = subprocess.run(
+        [buf(), "curl", "--list-methods", "--protocol", "grpc", "--cacert", str(pki / "ca.pem"), "--cert", str(pki / "one-stop-shop.pem"), "--key",
+         str(pki / "one-stop-shop.key"), f"https://localhost:{stage.port}"], capture_output=True, text=True, timeout=60)
+    assert listed.returncode == 0, listed.stderr
+    methods = listed.stdout.split()
+    for method in ("grpc.health.v1.Health/Check", "ndxp.admin.v1.AdminService/ListClients", "ndxp.audit.v1.AuditService/Search",
+                   "ndxp.business.v1.BusinessService/GetEnterprise"):
+        assert method in methods, method
+
+
+def test_c_can_i_names_the_rule(stage):
+    operation = "ndxp.business.v1.BusinessService/GetEnterprise"
+
+    def can_i(*args, client="asker", operation=operation):
+        done = subprocess.run([BINARY, "--output", "json", "client", "can-i", client, operation, *args], cwd=stage.folder,
+                              capture_output=True, text=True, timeout=60)
+        told = json.loads(done.stdout)
+        assert done.returncode == (0 if told.get("allowed") else 1), done.stderr
+        return told
+
+    stage.cli("client", "add", "asker", "--agency", "H49.5")
+    told = can_i()
+    assert (told["reason"], told["rule"]) == ("SCOPE_NOT_GRANTED", "scope") and "grant add" in told["explanation"]
+    grant = json.loads(stage.cli("--output", "json", "grant", "add", "--client", "asker", "--scope", "business:read", "--purpose",
+                                 "procedure:1.004222", "--field", "*", "--network", "10.20.0.0/16", "--legal-basis", "test"))
+    grant = (grant.get("grant") or grant)["id"]
+    told = can_i("--purpose", "1.004222", "--from", "10.20.3.4")
+    assert told["allowed"] and told["grants"] == [grant]
+    assert can_i("--purpose", "1.004222", "--from", "::ffff:10.20.3.4")["allowed"]
+    # Without an address, the networks are not the question.
+    assert can_i("--purpose", "1.004222")["allowed"]
+    told = can_i("--purpose", "1.004222", "--from", "192.0.2.1")
+    assert (told["reason"], told["rule"], told["grants"]) == ("SCOPE_NOT_GRANTED", "network", [grant])
+    told = can_i("--purpose", "9.999999", "--from", "10.20.3.4")
+    assert (told["reason"], told["rule"]) == ("PURPOSE_NOT_GRANTED", "purpose")
+    stage.cli("client", "suspend", "asker")
+    assert can_i("--purpose", "1.004222")["rule"] == "client"
+    assert "nobody" in refused_cli(stage, "client", "can-i", "nobody", operation)
+    assert refused_cli(stage, "client", "can-i", "asker", "ndxp.business.v1.BusinessService/Nothing")
+    assert refused_cli(stage, "client", "can-i", "asker", operation, "--from", "not-an-address")
+
+
+def test_c_the_unit_of_systemd_is_valid_and_hardened(tmp_path):
+    if not shutil.which("systemd-analyze"):
+        pytest.skip("systemd-analyze is installed by .ci/run")
+    for name in ("ndxp-gateway.service", "ndxp-gateway.socket"):
+        text = (ROOT / "deploy/systemd" / name).read_text()
+        (tmp_path / name).write_text(text.replace("/usr/bin/ndxp-gateway", BINARY))
+    done = subprocess.run(["systemd-analyze", "verify", *map(str, tmp_path.iterdir())], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "ndxp-gateway" not in done.stderr, done.stderr
+    told = subprocess.run(["systemd-analyze", "security", "--offline=true", "--threshold=15", str(tmp_path / "ndxp-gateway.service")],
+                          capture_output=True, text=True, timeout=60)
+    assert told.returncode == 0, told.stdout
+    for setting in ("ProtectClock", "ProtectKernelLogs", "ProtectHostname", "RestrictSUIDSGID", "RestrictRealtime", "RemoveIPC",
+                    "ProtectProc", "PrivateUsers"):
+        assert re.search(rf"✓ {setting}=", told.stdout), setting
+    unit = (ROOT / "deploy/systemd/ndxp-gateway.service").read_text()
+    assert "LimitCORE=0" in unit and "WatchdogSec=" in unit and "StartLimitIntervalSec=0" in unit

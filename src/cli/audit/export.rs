@@ -3,6 +3,8 @@
 //! The file of proofs has one JSON document a line. The first holds the signed checkpoint; each other an entry's index, its
 //! canonical bytes and its inclusion path (RFC 9162, section 2.1.3), in the order of the export's rows.
 
+mod parquet;
+
 use super::filter::Filter;
 use super::to_json;
 use crate::audit::service::api;
@@ -14,63 +16,73 @@ use crate::exchange_log::checkpoint::LogVerifier;
 use crate::exchange_log::proof::root_of;
 use crate::exchange_log::reader::Found;
 use crate::exchange_log::tree::{Hash, leaf_hash};
+use crate::keyfile::NewFile;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use parquet::basic::{Compression, ZstdLevel};
-use parquet::data_type::{ByteArray, ByteArrayType, Int64Type};
-use parquet::errors::ParquetError;
-use parquet::file::properties::WriterProperties;
-use parquet::file::reader::SerializedFileReader;
-use parquet::file::writer::SerializedFileWriter;
-use parquet::record::RowAccessor;
-use parquet::schema::parser::parse_message_type;
+use parquet::{Parquet, Row};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use tonic::Status;
 
-/// Columns of a table: every field of an entry that is a single value, and the lists joined.
-const COLUMNS: [&str; 32] = [
-    "index",
-    "time",
-    "kind",
-    "exchange",
-    "node",
-    "client",
-    "agency",
-    "certificate",
-    "token",
-    "peer",
-    "source",
-    "hub",
-    "operation",
-    "scope",
-    "purpose",
-    "fields",
-    "status",
-    "reason",
-    "source_code",
-    "total_us",
-    "source_us",
-    "request_bytes",
-    "answer_bytes",
-    "request_messages",
-    "answer_messages",
-    "request_commitment",
-    "answer_commitment",
-    "actor",
-    "act",
-    "object",
-    "grant",
-    "grant_call",
-];
-/// Rows of a Parquet file that are written at once.
-const ROW_GROUP: usize = 50_000;
+/// What a column holds. CSV has text in every column; Parquet has a type for each kind.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Text,
+    /// A number that is never negative.
+    Number,
+    /// A point in time, in microseconds.
+    Time,
+    /// Several texts.
+    List,
+}
 
+use Kind::{List, Number, Text, Time};
+
+/// Columns of a table: every field of an entry that is a single value or a list of texts.
+const COLUMNS: [(&str, Kind); 38] = [
+    ("index", Number),
+    ("time", Time),
+    ("kind", Text),
+    ("exchange", Text),
+    ("node", Text),
+    ("client", Text),
+    ("agency", Text),
+    ("certificate", Text),
+    ("token", Text),
+    ("peer", Text),
+    ("source", Text),
+    ("hub", Text),
+    ("operation", Text),
+    ("scope", Text),
+    ("purpose", Text),
+    ("fields", List),
+    ("status", Text),
+    ("reason", Text),
+    ("source_code", Text),
+    ("total_us", Number),
+    ("source_us", Number),
+    ("request_bytes", Number),
+    ("answer_bytes", Number),
+    ("request_messages", Number),
+    ("answer_messages", Number),
+    ("request_commitment", Text),
+    ("answer_commitment", Text),
+    ("actor", Text),
+    ("act", Text),
+    ("object", Text),
+    ("grant", Text),
+    ("grant_call", Number),
+    ("attempts", Number),
+    ("suppressed", Number),
+    ("shadow_hub", Text),
+    ("approved_by", Text),
+    ("justification", Text),
+    ("rule", Text),
+];
 /// A line of the proofs.
 #[derive(Serialize, Deserialize)]
 #[serde(untagged, deny_unknown_fields)]
@@ -79,17 +91,29 @@ enum Line {
     Proof { index: u64, entry: String, path: Vec<String> },
 }
 
+/// The form of an export, by its file's ending.
+#[derive(Clone, Copy)]
+enum Form {
+    Lines,
+    Csv,
+    Parquet,
+}
+
+impl Form {
+    fn of(out: &Path) -> Result<Self, CliError> {
+        match out.extension().and_then(|ending| ending.to_str()) {
+            Some("jsonl") => Ok(Form::Lines),
+            Some("csv") => Ok(Form::Csv),
+            Some("parquet") => Ok(Form::Parquet),
+            _ => Err(CliError::Usage("an export ends in .jsonl, .csv or .parquet".into())),
+        }
+    }
+}
+
 fn proofs_path(out: &Path) -> PathBuf {
     let mut name = out.as_os_str().to_owned();
     name.push(".proofs");
     PathBuf::from(name)
-}
-
-fn is_number(column: &str) -> bool {
-    ["index", "grant_call"].contains(&column)
-        || column.ends_with("_us")
-        || column.ends_with("_bytes")
-        || column.ends_with("_messages")
 }
 
 /// Where the rows go.
@@ -100,16 +124,15 @@ enum Rows {
 }
 
 impl Rows {
-    fn create(out: &Path) -> Result<Self, CliError> {
-        match out.extension().and_then(|ending| ending.to_str()) {
-            Some("jsonl") => Ok(Rows::Lines(BufWriter::new(File::create(out)?))),
-            Some("csv") => {
-                let mut file = csv::Writer::from_writer(File::create(out)?);
-                file.write_record(COLUMNS).map_err(failed)?;
+    fn begin(form: Form, out: File) -> Result<Self, CliError> {
+        match form {
+            Form::Lines => Ok(Rows::Lines(BufWriter::new(out))),
+            Form::Csv => {
+                let mut file = csv::Writer::from_writer(out);
+                file.write_record(COLUMNS.map(|(name, _)| name)).map_err(failed)?;
                 Ok(Rows::Csv(Box::new(file)))
             }
-            Some("parquet") => Ok(Rows::Parquet(Box::new(Parquet::create(out).map_err(failed)?))),
-            _ => Err(CliError::Usage("--out must end in .jsonl, .csv or .parquet".into())),
+            Form::Parquet => Ok(Rows::Parquet(Box::new(Parquet::begin(out).map_err(failed)?))),
         }
     }
 
@@ -118,7 +141,7 @@ impl Rows {
         match self {
             Rows::Lines(file) => Ok(writeln!(file, "{row}")?),
             Rows::Csv(file) => file.write_record(cells(&row)).map_err(failed),
-            Rows::Parquet(file) => file.add(row, found.entry.to_bytes()).map_err(failed),
+            Rows::Parquet(file) => file.add(Row::of(&row, &found.entry)).map_err(failed),
         }
     }
 
@@ -136,65 +159,7 @@ fn failed(error: impl std::fmt::Display) -> CliError {
 }
 
 fn cells(row: &Value) -> impl Iterator<Item = String> {
-    COLUMNS.iter().map(|name| cell(&row[*name]))
-}
-
-/// A Parquet file: the columns above, numbers as numbers, and each entry's canonical bytes; zstd.
-struct Parquet {
-    writer: SerializedFileWriter<File>,
-    rows: Vec<(Value, Vec<u8>)>,
-}
-
-impl Parquet {
-    fn create(out: &Path) -> Result<Self, ParquetError> {
-        let columns: String = COLUMNS
-            .iter()
-            .map(|name| {
-                let kind = if is_number(name) { format!("INT64 {name}") } else { format!("BINARY {name} (UTF8)") };
-                format!("REQUIRED {kind};\n")
-            })
-            .collect();
-        let schema = parse_message_type(&format!("message entries {{ {columns} REQUIRED BINARY entry; }}"))?;
-        let compression = Compression::ZSTD(ZstdLevel::default());
-        let properties = WriterProperties::builder().set_compression(compression).build();
-        let writer = SerializedFileWriter::new(File::create(out)?, Arc::new(schema), Arc::new(properties))?;
-        Ok(Parquet { writer, rows: Vec::new() })
-    }
-
-    fn add(&mut self, row: Value, entry: Vec<u8>) -> Result<(), ParquetError> {
-        self.rows.push((row, entry));
-        if self.rows.len() >= ROW_GROUP { self.group() } else { Ok(()) }
-    }
-
-    fn group(&mut self) -> Result<(), ParquetError> {
-        let rows = std::mem::take(&mut self.rows);
-        let mut group = self.writer.next_row_group()?;
-        for name in COLUMNS {
-            let Some(mut column) = group.next_column()? else { break };
-            if is_number(name) {
-                let values: Vec<i64> = rows.iter().map(|(row, _)| row[name].as_i64().unwrap_or(0)).collect();
-                column.typed::<Int64Type>().write_batch(&values, None, None)?;
-            } else {
-                let values: Vec<ByteArray> = rows.iter().map(|(row, _)| cell(&row[name]).into_bytes().into()).collect();
-                column.typed::<ByteArrayType>().write_batch(&values, None, None)?;
-            }
-            column.close()?;
-        }
-        if let Some(mut column) = group.next_column()? {
-            let values: Vec<ByteArray> = rows.into_iter().map(|(_, entry)| entry.into()).collect();
-            column.typed::<ByteArrayType>().write_batch(&values, None, None)?;
-            column.close()?;
-        }
-        group.close()?;
-        Ok(())
-    }
-
-    fn finish(mut self) -> Result<(), ParquetError> {
-        if !self.rows.is_empty() {
-            self.group()?;
-        }
-        self.writer.close().map(|_| ())
-    }
+    COLUMNS.iter().map(|(name, _)| cell(&row[*name]))
 }
 
 /// Entries as they were received, newest first: in a file without a name, since a log may be larger than memory.
@@ -286,13 +251,14 @@ async fn receive(
 
 /// Writes every entry under the published checkpoint that fits, oldest first, and the proofs; each is checked as it is
 /// received.
-pub fn export(session: &Session, filter: &Filter, out: &Path, output: Output) -> Result<(), CliError> {
-    let mut rows = Rows::create(out)?;
+pub fn export(session: &Session, filter: &Filter, (out, force): (&Path, bool), output: Output) -> Result<(), CliError> {
+    let (form, proofs) = (Form::of(out)?, proofs_path(out));
+    let (new, new_proofs) = (NewFile::create(out, force)?, NewFile::create(&proofs, force)?);
+    let mut rows = Rows::begin(form, new.file()?)?;
     let key = session.vkey.as_deref().map(LogVerifier::parse).transpose().map_err(failed)?;
     let mut received = Received::beside(out)?;
     let note = session.block_on(receive(session, filter, key, &mut received))??;
-    let proofs = proofs_path(out);
-    let mut file = BufWriter::new(File::create(&proofs)?);
+    let mut file = BufWriter::new(new_proofs.file()?);
     write_line(&mut file, &Line::Checkpoint { checkpoint: note })?;
     let count = received.begins.len();
     let progress = bar("writing {bar:40} {pos}/{len} entries, {per_sec}")?;
@@ -307,6 +273,8 @@ pub fn export(session: &Session, filter: &Filter, out: &Path, output: Output) ->
     })?;
     rows.finish()?;
     file.flush()?;
+    new_proofs.keep()?;
+    new.keep()?;
     progress.finish_and_clear();
     let value = json!({ "entries": count, "file": out, "proofs": proofs });
     output.result(&value, || format!("{count} entries in {}, their proofs in {}", out.display(), proofs.display()))
@@ -347,7 +315,7 @@ pub fn verify(out: &Path, verifier: &LogVerifier, output: Output) -> Result<(), 
         }
         let entry = Entry::from_bytes(&bytes).ok_or_else(|| wrong(count, "the entry is not canonical"))?;
         let row = rows.next().ok_or_else(|| wrong(count, "is missing"))?.map_err(|reason| wrong(count, &reason))?;
-        if row != rendered(out, &Found { index, entry }) {
+        if row != rendered(out, &Found { index, entry })? {
             return Err(wrong(count, "is not what the log has"));
         }
     }
@@ -366,52 +334,30 @@ pub fn verify(out: &Path, verifier: &LogVerifier, output: Output) -> Result<(), 
 type ReadRows = Box<dyn Iterator<Item = Result<Vec<String>, String>>>;
 
 /// A row as it must read, in the form of the file.
-fn rendered(out: &Path, found: &Found) -> Vec<String> {
+fn rendered(out: &Path, found: &Found) -> Result<Vec<String>, CliError> {
     let row = to_json(found);
-    match out.extension().and_then(|ending| ending.to_str()) {
-        Some("jsonl") => vec![row.to_string()],
-        Some("csv") => cells(&row).collect(),
-        _ => {
-            let zero =
-                |(name, text): (&&str, String)| if is_number(name) && text.is_empty() { "0".into() } else { text };
-            let whole = STANDARD.encode(found.entry.to_bytes());
-            COLUMNS.iter().zip(cells(&row)).map(zero).chain([whole]).collect()
-        }
-    }
+    Ok(match Form::of(out)? {
+        Form::Lines => vec![row.to_string()],
+        Form::Csv => cells(&row).collect(),
+        Form::Parquet => Row::of(&row, &found.entry).texts(),
+    })
 }
 
 fn read_rows(out: &Path) -> Result<ReadRows, CliError> {
     let file = File::open(out)?;
-    match out.extension().and_then(|ending| ending.to_str()) {
-        Some("jsonl") => {
+    Ok(match Form::of(out)? {
+        Form::Lines => {
             let lines = BufReader::new(file).lines();
-            Ok(Box::new(lines.map(|line| line.map(|line| vec![line]).map_err(|error| error.to_string()))))
+            Box::new(lines.map(|line| line.map(|line| vec![line]).map_err(|error| error.to_string())))
         }
-        Some("csv") => {
+        Form::Csv => {
             let rows = csv::Reader::from_reader(file).into_records();
             let texts = |row: csv::StringRecord| row.iter().map(str::to_owned).collect();
-            Ok(Box::new(rows.map(move |row| row.map(texts).map_err(|error| error.to_string()))))
+            Box::new(rows.map(move |row| row.map(texts).map_err(|error| error.to_string())))
         }
-        Some("parquet") => {
-            let reader = SerializedFileReader::new(file).map_err(failed)?;
-            let rows = reader.into_iter().map(|row| {
-                let row = row.map_err(|error| error.to_string())?;
-                let cell = |(at, name): (usize, &&str)| {
-                    if is_number(name) {
-                        row.get_long(at).map(|number| number.to_string())
-                    } else {
-                        row.get_string(at).cloned()
-                    }
-                };
-                let cells = COLUMNS.iter().enumerate().map(cell).collect::<Result<Vec<_>, _>>();
-                let whole = row.get_bytes(COLUMNS.len()).map(|bytes| STANDARD.encode(bytes.data()));
-                let (mut cells, whole) =
-                    (cells.map_err(|error| error.to_string())?, whole.map_err(|error| error.to_string())?);
-                cells.push(whole);
-                Ok(cells)
-            });
-            Ok(Box::new(rows.collect::<Vec<_>>().into_iter()))
+        Form::Parquet => {
+            let rows = parquet::read(file).map_err(failed)?;
+            Box::new(rows.into_iter().map(|row| row.map(|row| row.texts())))
         }
-        _ => Err(CliError::Usage("an export ends in .jsonl, .csv or .parquet".into())),
-    }
+    })
 }

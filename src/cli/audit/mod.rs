@@ -69,6 +69,9 @@ enum AuditCommand {
         /// Write it to a PDF in Vietnamese, to be signed and handed over.
         #[arg(long, value_name = "FILE")]
         pdf: Option<PathBuf>,
+        /// A file of that name may go for it.
+        #[arg(long, requires = "pdf")]
+        force: bool,
     },
     /// A period in numbers: by client, source, operation and outcome; and what is odd in it.
     Report {
@@ -94,6 +97,9 @@ enum AuditCommand {
         /// The file; its ending says the form: `.jsonl`, `.csv` or `.parquet`. The proofs go to FILE.proofs.
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
+        /// Files of those names may go for them.
+        #[arg(long)]
+        force: bool,
     },
     /// Show every entry of one exchange, whole.
     Show {
@@ -109,6 +115,9 @@ enum AuditCommand {
         /// File for the receipt; printed unless given.
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
+        /// A file of that name may go for it.
+        #[arg(long, requires = "out")]
+        force: bool,
     },
     /// Archive entries that are old enough, then delete them here; hashes and checkpoints stay, so every proof still holds.
     Prune(retention::PruneArgs),
@@ -142,22 +151,26 @@ pub fn run(args: AuditArgs, output: Output) -> Result<(), CliError> {
         AuditCommand::Tail { filter, from_index } => {
             entries::tail(&open()?, &filter, from_index, output == Output::Json)
         }
-        AuditCommand::Subject { id, case, from, to, pdf } => {
+        AuditCommand::Subject { id, case, from, to, pdf, force } => {
             let session = open()?;
             let found = report::about(&session, &Filter::about(id.clone(), case.clone(), from, to))?;
             match pdf {
-                Some(file) => report::paper(&session, found, &report::Asked { id, case, from, to }, &file, output),
+                Some(file) => {
+                    report::paper(&session, found, &report::Asked { id, case, from, to }, (&file, force), output)
+                }
                 None => report::subject(&found, output),
             }
         }
         AuditCommand::Report { filter, days } => report::period(&open()?, &filter, days, output),
         AuditCommand::Odd { from, to } => report::odd(&open()?, from, to, output),
-        AuditCommand::Export { filter, out } => export::export(&open()?, &filter, &out, output),
+        AuditCommand::Export { filter, out, force } => export::export(&open()?, &filter, (&out, force), output),
         AuditCommand::Show { exchange } => {
             let found = entries::named(&open()?, &exchange)?;
             print_json(&found.iter().map(to_json).collect::<Vec<_>>())
         }
-        AuditCommand::Prove { exchange, out } => receipt::prove(&open()?, &exchange, out.as_deref(), output),
+        AuditCommand::Prove { exchange, out, force } => {
+            receipt::prove(&open()?, &exchange, out.as_deref().map(|out| (out, force)), output)
+        }
         AuditCommand::Prune(args) => {
             let data = connection.data(data)?;
             retention::prune(&data, &args, &registry(&data)?.0, output)
@@ -227,7 +240,7 @@ fn to_json(found: &Found) -> Value {
         "answer_messages": entry.answer_messages, "actor": entry.actor, "act": entry.act, "object": entry.object,
         "suppressed": entry.suppressed, "grant": entry.grant, "grant_call": entry.grant_call,
         "attempts": entry.attempts, "shadow_hub": entry.shadow_hub, "approved_by": entry.approved_by,
-        "justification": entry.justification, "changes": entry.changes.iter().map(change).collect::<Vec<_>>(),
+        "rule": entry.rule, "justification": entry.justification, "changes": entry.changes.iter().map(change).collect::<Vec<_>>(),
     });
     let refused = [
         ("cause", &entry.cause),

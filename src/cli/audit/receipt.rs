@@ -9,11 +9,12 @@ use crate::exchange_log::checkpoint::LogVerifier;
 use crate::exchange_log::cosignature::Policy;
 use crate::exchange_log::reader::Found;
 use crate::exchange_log::receipt::Receipt;
+use crate::keyfile::NewFile;
 use serde_json::json;
 use std::path::Path;
 use tonic::Code;
 
-pub fn prove(session: &Session, exchange: &str, out: Option<&Path>, output: Output) -> Result<(), CliError> {
+pub fn prove(session: &Session, exchange: &str, out: Option<(&Path, bool)>, output: Output) -> Result<(), CliError> {
     let last = entries::named(session, exchange)?.pop();
     let last = last.ok_or_else(|| CliError::Failed(format!("the log has no exchange {exchange:?}")))?;
     let of = Some(api::get_receipt_request::Of::Index(last.index));
@@ -29,8 +30,8 @@ pub fn prove(session: &Session, exchange: &str, out: Option<&Path>, output: Outp
     let waits = || CliError::Failed("the entry is not under a checkpoint yet: is the gateway running?".into());
     let receipt = receipt.ok_or_else(waits)?;
     match out {
-        Some(file) => {
-            std::fs::write(file, &receipt.receipt)?;
+        Some((file, force)) => {
+            NewFile::write(file, receipt.receipt.as_ref(), force)?;
             let value = json!({ "index": receipt.index, "file": file });
             output.result(&value, || format!("receipt of entry {} in {}", receipt.index, file.display()))
         }

@@ -52,7 +52,7 @@ pub fn paper(
     session: &Session,
     mut found: Vec<Found>,
     asked: &Asked,
-    file: &Path,
+    (file, force): (&Path, bool),
     output: Output,
 ) -> Result<(), CliError> {
     found.reverse();
@@ -75,7 +75,7 @@ pub fn paper(
     };
     let bytes = subject_report(&head, &found).map_err(|error| CliError::Failed(error.to_string()))?;
     // Somebody's report is nobody else's to read.
-    crate::keyfile::write_private(file, &bytes)?;
+    crate::keyfile::NewFile::write(file, &bytes, force)?;
     let value = json!({ "entries": found.len(), "file": file });
     output.result(&value, || format!("{} entries in {}", found.len(), file.display()))
 }

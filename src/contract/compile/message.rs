@@ -14,18 +14,23 @@ pub(super) fn plan(
     pool: &DescriptorPool,
     message: &MessageDescriptor,
     depth: usize,
-) -> Result<Arc<MessagePlan>, ContractFault> {
+) -> Result<Arc<MessagePlan>, Vec<ContractFault>> {
     let place = Place { file: message.parent_file(), path: message.path().to_vec() };
     if depth > MAX_NESTING {
-        return Err(place.fault(format!(
+        return Err(vec![place.fault(format!(
             "{}: messages are nested deeper than {MAX_NESTING}, or in themselves",
             message.full_name()
-        )));
+        ))]);
     }
-    let mut groups = Vec::new();
-    let mut fields = Vec::new();
+    let (mut groups, mut fields, mut faults) = (Vec::new(), Vec::new(), Vec::new());
     for field in message.fields() {
-        fields.push(plan_field(pool, &field, depth, &mut groups)?);
+        match plan_field(pool, &field, depth, &mut groups) {
+            Ok(field) => fields.push(field),
+            Err(found) => faults.extend(found),
+        }
+    }
+    if !faults.is_empty() {
+        return Err(faults);
     }
     Ok(Arc::new(MessagePlan { message: message.clone(), fields, groups }))
 }
@@ -35,21 +40,30 @@ fn plan_field(
     field: &FieldDescriptor,
     depth: usize,
     groups: &mut Vec<String>,
-) -> Result<FieldPlan, ContractFault> {
+) -> Result<FieldPlan, Vec<ContractFault>> {
     let place = Place { file: field.parent_message().parent_file(), path: field.path().to_vec() };
     let fail = |reason: String| place.fault(format!("{}: {reason}", field.full_name()));
     let said: options::Field = option(pool, field.options(), "field").unwrap_or_default();
-    let kind = field_kind(pool, field, &said, depth, &fail)?;
-    let text = matches!(kind, FieldKind::Text);
-    if said.format() != Format::Unspecified && !text {
-        return Err(fail("only a string has a format".into()));
-    }
-    if !said.separator.is_empty() && !field.is_list() {
-        return Err(fail("only a list has a separator".into()));
-    }
-    if said.embedded.as_ref().is_some_and(|embedded| embedded.xml_root.is_empty()) {
-        return Err(fail("embedded must name its xml_root".into()));
-    }
+    let kind = field_kind(pool, field, &said, depth, &fail);
+    let other = kind.as_ref().is_ok_and(|kind| !matches!(kind, FieldKind::Text));
+    let rules = [
+        (said.format() != Format::Unspecified && other, "only a string has a format"),
+        (!said.separator.is_empty() && !field.is_list(), "only a list has a separator"),
+        (
+            said.embedded.as_ref().is_some_and(|embedded| embedded.xml_root.is_empty()),
+            "embedded must name its xml_root",
+        ),
+    ];
+    let mut faults: Vec<_> =
+        rules.into_iter().filter_map(|(broken, reason)| broken.then(|| fail(reason.into()))).collect();
+    let kind = match kind {
+        Ok(kind) if faults.is_empty() => kind,
+        Ok(_) => return Err(faults),
+        Err(found) => {
+            faults.extend(found);
+            return Err(faults);
+        }
+    };
     let group = (!said.one_of.is_empty()).then(|| {
         groups.iter().position(|group| *group == said.one_of).unwrap_or_else(|| {
             groups.push(said.one_of.clone());
@@ -85,7 +99,7 @@ fn field_kind(
     said: &options::Field,
     depth: usize,
     fail: Fail<'_>,
-) -> Result<FieldKind, ContractFault> {
+) -> Result<FieldKind, Vec<ContractFault>> {
     if field.is_map() {
         let texts = field.kind().as_message().is_some_and(|entry| {
             matches!(
@@ -95,9 +109,10 @@ fn field_kind(
         });
         return match (said.remaining, texts) {
             (true, true) => Ok(FieldKind::Remaining),
-            _ => Err(fail("a map must be map<string, string> with `remaining: true`".into())),
+            _ => Err(vec![fail("a map must be map<string, string> with `remaining: true`".into())]),
         };
     }
+    let one = |fault| vec![fault];
     let given = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
     Ok(match field.kind() {
         Kind::String => FieldKind::Text,
@@ -109,10 +124,10 @@ fn field_kind(
         Kind::Double => FieldKind::Double,
         Kind::Float => FieldKind::Float,
         Kind::Bool => FieldKind::Bool { yes: given(&said.yes), no: given(&said.no) },
-        Kind::Enum(descriptor) => FieldKind::Enum(enum_plan(pool, &descriptor, said, fail)?),
+        Kind::Enum(descriptor) => FieldKind::Enum(enum_plan(pool, &descriptor, said, fail).map_err(one)?),
         Kind::Message(message) => match message.full_name() {
-            "ndxp.type.v1.PartialDate" => FieldKind::Date(notations(said, false, fail)?),
-            "google.protobuf.Timestamp" => FieldKind::Time(notations(said, true, fail)?),
+            "ndxp.type.v1.PartialDate" => FieldKind::Date(notations(said, false, fail).map_err(one)?),
+            "google.protobuf.Timestamp" => FieldKind::Time(notations(said, true, fail).map_err(one)?),
             _ => FieldKind::Message(super::message::plan(pool, &message, depth + 1)?),
         },
     })

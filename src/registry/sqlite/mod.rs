@@ -55,7 +55,7 @@ impl SqliteStore {
     /// Opens or makes the file.
     pub fn open(path: &Path) -> Result<Self, RegistryError> {
         if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder)
+            crate::keyfile::private_folder(folder)
                 .map_err(|error| RegistryError::Store(format!("{}: {error}", folder.display())))?;
         }
         let connection = schema::registry(path)?;

@@ -1,0 +1,109 @@
+//! `CanI`: whether a call would be admitted, and if not, by which rule. The decision is [`access::explain`], the same that a call
+//! meets; here it gets its words.
+
+use super::api;
+use super::messages::{failed, invalid, refused};
+use crate::access::{self, Denied, Rule, Said};
+use crate::contract::{ContractSet, Operation};
+use crate::registry::{GrantFilter, GrantState, Page, Store, now};
+use crate::status::Reason;
+use http::{HeaderMap, HeaderValue};
+use std::net::IpAddr;
+use std::sync::Arc;
+use tonic::Status;
+
+/// Most pending grants that are looked through for one that would do.
+const MAX_PENDING: usize = 1_000;
+
+/// Answers the question.
+///
+/// # Errors
+/// No such client or operation, or a purpose, official or address without its form.
+pub(super) fn can_i(
+    contracts: &ContractSet,
+    store: &dyn Store,
+    asked: api::CanIRequest,
+) -> Result<api::CanIResponse, Status> {
+    let operation = asked.operation.trim_start_matches('/');
+    let operation = contracts.operation(&format!("/{operation}"));
+    let operation = operation.ok_or_else(|| refused(Reason::OperationUnknown.into()))?;
+    let said = Said::read(&metadata(&asked)?).map_err(refused)?;
+    let from = address(&asked.address)?;
+    let view = Arc::new(store.view(&asked.client).map_err(failed)?);
+    if view.client.suspended {
+        let explanation = "the client is suspended: client resume".to_owned();
+        return Ok(denied(Reason::ClientSuspended, "client", Vec::new(), explanation));
+    }
+    let at = if asked.at == 0 { now() } else { asked.at };
+    match access::explain(operation, &view, &said, from, at) {
+        Ok(grant) => {
+            let explanation = format!("admitted by {}, with a token of the scope {}", grant.id, operation.scope);
+            Ok(api::CanIResponse {
+                allowed: true,
+                grants: vec![grant.id.to_string()],
+                explanation,
+                ..Default::default()
+            })
+        }
+        Err(why) => {
+            let (reason, rule) = (why.rule.reason(), why.rule.as_str());
+            let explanation = explanation(operation, store, &asked, &why)?;
+            Ok(denied(reason, rule, why.grants, explanation))
+        }
+    }
+}
+
+fn denied(reason: Reason, rule: &str, grants: Vec<String>, explanation: String) -> api::CanIResponse {
+    let (reason, rule) = (reason.as_str().to_owned(), rule.to_owned());
+    api::CanIResponse { allowed: false, reason, rule, grants, explanation }
+}
+
+/// What the caller would send.
+fn metadata(asked: &api::CanIRequest) -> Result<HeaderMap, Status> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in [("ndxp-purpose", &asked.purpose), ("ndxp-official", &asked.official)] {
+        if !value.is_empty() {
+            let value =
+                HeaderValue::from_str(value).map_err(|_| invalid(name, "has characters that metadata cannot have"))?;
+            headers.insert(name, value);
+        }
+    }
+    Ok(headers)
+}
+
+fn address(text: &str) -> Result<Option<IpAddr>, Status> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let address: IpAddr = text.parse().map_err(|_| invalid("address", "must be an IP address"))?;
+    Ok(Some(address.to_canonical()))
+}
+
+fn explanation(
+    operation: &Operation,
+    store: &dyn Store,
+    asked: &api::CanIRequest,
+    denied: &Denied,
+) -> Result<String, Status> {
+    let (scope, grants) = (&operation.scope, denied.grants.join(", "));
+    Ok(match denied.rule {
+        Rule::TokenScope => format!("the token lacks {scope}"),
+        Rule::Scope => match pending(store, &asked.client, scope)? {
+            Some(grant) => format!("{grant} has {scope}, and waits for approval by a second person"),
+            None => format!("no grant has {scope}: grant add"),
+        },
+        Rule::Period => format!("{grants}: not in force at that time"),
+        Rule::Network => format!("{grants}: {} is in none of its networks", asked.address),
+        Rule::PurposeGiven => "the operation wants a purpose: metadata ndxp-purpose".to_owned(),
+        Rule::OfficialGiven => "the operation wants the acting official: metadata ndxp-official".to_owned(),
+        Rule::Purpose => format!("{grants}: does not cover the purpose {}", asked.purpose),
+    })
+}
+
+/// A grant of this scope that waits for approval.
+fn pending(store: &dyn Store, client: &str, scope: &str) -> Result<Option<String>, Status> {
+    let filter = GrantFilter { state: Some(GrantState::Pending) };
+    let page = Page { after: "", most: MAX_PENDING, filter };
+    let waiting = store.grants(Some(client), page).map_err(failed)?.records;
+    Ok(waiting.into_iter().find(|grant| grant.scopes.iter().any(|one| one == scope)).map(|grant| grant.id))
+}
