@@ -310,6 +310,20 @@ async fn t1_text_between_lists_does_no_harm_and_a_ca_without_a_list_lets_nobody_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn t1_a_revocation_does_not_wait_for_the_rest_of_the_configuration_to_be_in_order() {
+    let ca = Ca::root("one");
+    let stage = stage(&[&ca], &ca.list(1, &[]));
+    let (seven, eight) = (ca.client(&stage.folder, "seven", 7, ""), ca.client(&stage.folder, "eight", 8, ""));
+    assert!(passes(&stage, &seven).await && passes(&stage, &eight).await);
+    std::fs::write(stage.folder.path.join("sources/land.toml"), "what = is this").unwrap();
+    std::fs::write(crl(&stage.folder), ca.list(2, &[7])).unwrap();
+    let told = stage.gateway.as_ref().unwrap().reload().unwrap_err().to_string();
+    assert!(told.contains("land.toml"), "{told}");
+    assert!(!passes(&stage, &seven).await && passes(&stage, &eight).await);
+    ready(&stage);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn t5_the_newest_list_of_an_issuer_counts_in_any_order_and_any_file() {
     let ca = Ca::root("one");
     let (old, new) = (ca.list(255, &[]), ca.list(256, &[7]));

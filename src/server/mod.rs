@@ -247,6 +247,9 @@ impl Gateway {
 /// What callers are let in by. Published revocation lists are fetched before the first connection; where that fails, those
 /// from before stay in force until their own time is over. A CA of the clients without a list: there is no start.
 fn first_gate(config: &Config) -> Result<(Gate, Vec<CrlFetcher>), StartError> {
+    if config.tls.revocation == Revocation::Unchecked {
+        tracing::warn!("revoked certificates are let in: the configuration says revocation = \"none\"");
+    }
     let Some(sources) = config.tls.published() else { return Ok((Gate::load(&config.tls)?, Vec::new())) };
     let mut fetchers = CrlFetcher::all(sources, &config.tls.client_ca)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
