@@ -21,7 +21,7 @@ port=$(sed -n 's/^gRPC on [0-9.]*:\([0-9]*\).*/\1/p' gateway.log)
   "$bin" keys rotate
   "$bin" certs issue client --folder pki
   "$bin" certs issue second --staff --folder pki
-  "$bin" staff add second --role approver
+  "$bin" staff bootstrap --administrator first --approver second
   "$bin" client add client --agency H49.12
   "$bin" grant add --client client --scope '*' --purpose '*' --field '*' --rate 1000000 --burst 1000000 --legal-basis bench
   sleep 1

@@ -140,6 +140,23 @@ fn two_people_with_two_certificates_do_what_one_cannot() {
     assert!(shown.contains("asked for by    staff:lan") && shown.contains("approved by     staff:minh"), "{shown}");
     assert_eq!(desk.by("hoa", &["grant", "list", "--state", "pending"]).ok().trim(), "none");
 
+    // What widens it, or gives it to another certificate, waits; the second person sees all of it.
+    assert!(!desk.by("lan", &["grant", "change", id, "--rate", "5"]).ok().contains("waits"));
+    for (change, seen) in [
+        (&["grant", "change", id, "--rate", "500"][..], "+ rate: 500"),
+        (&["client", "change", "one-stop-shop", "--name", "shop.halong.gov.vn"], "shop.halong.gov.vn"),
+    ] {
+        let asked = desk.by("lan", &[&["--output", "json"][..], change, &["--why", "new server"]].concat()).json();
+        let waiting = asked["pending_change"].as_str().unwrap();
+        assert!(desk.by("hoa", &["change", "list"]).ok().contains(waiting));
+        let shown = desk.by("minh", &["change", "show", waiting]).ok();
+        assert!(shown.contains(seen) && shown.contains("staff:lan") && shown.contains("new server"), "{shown}");
+        desk.by("lan", &["change", "approve", waiting]).failed(1);
+        desk.local(&["change", "approve", waiting]).failed(1);
+        assert!(desk.by("minh", &["change", "reject", waiting]).ok().contains("rejected"));
+        assert!(desk.by("minh", &["change", "show", waiting]).failed(1).contains("OBJECT_UNKNOWN"));
+    }
+
     // A token, with the client's certificate; the file is the owner's alone.
     stage.folder.pki().issue("one-stop-shop", &Role::Client("one-stop-shop".into()), DEFAULT_DAYS).unwrap();
     let issue = ["token", "issue", "--client", "one-stop-shop", "--certificate", "pki/one-stop-shop.pem"];
@@ -461,7 +478,7 @@ fn profiles_are_made_used_shown_and_forgotten() {
     assert!(desk.local(&["client", "suspend", "a"]).err().contains("local act of "));
     let both = desk.run(&["client", "list", "--profile", "lan", "--config", "gateway.toml"]);
     assert!(both.failed(2).contains("--profile and --config"));
-    assert!(elsewhere(&["client", "list", "--profile", "nobody"]).failed(2).contains("known: hoa, lan"));
+    assert!(elsewhere(&["client", "list", "--profile", "nobody"]).failed(2).contains("hoa, lan"));
     assert!(desk.run(&["profile", "remove", "hoa"]).ok().contains("forgot"));
     assert!(elsewhere(&["client", "list"]).failed(2).contains("gateway.toml"));
     // What cannot work is not kept.

@@ -28,13 +28,18 @@ fn the_documented_administration_works_as_it_is_written() {
     for (number, (command, _)) in steps.iter().enumerate() {
         // The documented ports may be another's here: free ones, and the gateway's told by its configuration.
         let command = command.replace("sandbox init --folder dev", "sandbox init --folder dev --free-ports");
+        let command =
+            command.replace("https://localhost:7443", "$NDXP_GATEWAY").replace("https://localhost:8443", "$HTTPS");
         script.push_str(&format!("echo '@@{number}'\n"));
         match command.strip_suffix(" &") {
             Some(server) => script.push_str(&format!("{server} > server{number}.log 2>&1 &\nsleep 1.5\n")),
             None => script.push_str(&format!("{command}\n")),
         }
         if number == 0 {
-            script.push_str("export NDXP_GATEWAY=https://$(sed -n 's/^grpc = \"\\(.*\\)\"/\\1/p' dev/gateway.toml)\n");
+            for (name, key) in [("NDXP_GATEWAY", "grpc"), ("HTTPS", "https")] {
+                let address = format!("sed -n 's/^{key} = \"127.0.0.1\\(.*\\)\"/\\1/p' dev/gateway.toml");
+                script.push_str(&format!("export {name}=https://localhost$({address})\n"));
+            }
         }
     }
     let binary = Path::new(env!("CARGO_BIN_EXE_ndxp-gateway")).parent().unwrap();

@@ -20,6 +20,11 @@ pub struct ChangeArgs {
 enum ChangeCommand {
     /// List what waits for a second person, grants included, and what would be different.
     List,
+    /// Show one, whole: what is to be different, who asked, from where and why.
+    Show {
+        /// Its id (`c-…` or `g-…`).
+        id: String,
+    },
     /// Approve a change or a grant that another person asked for; with your own certificate only.
     Approve {
         /// Its id (`c-…` or `g-…`).
@@ -36,8 +41,14 @@ pub fn run(args: ChangeArgs, output: Output) -> Result<(), CliError> {
     let session = args.connection.open()?;
     match args.command {
         ChangeCommand::List => {
-            let header = ["change", "what", "of", "from", "to", "asked for by", "from where", "why", "ends"];
-            output.messages(&list(&session)?, &header, row)
+            let header = ["change", "what", "of", "asked for by", "ends", "from where", "why", "from", "to"];
+            let wide = ["ends", "from where", "why", "from", "to"];
+            output.messages_with(&list(&session)?, &header, &wide, row)
+        }
+        ChangeCommand::Show { id } => {
+            let change = list(&session)?.into_iter().find(|change| change.id == id);
+            let change = change.ok_or_else(|| CliError::Failed(format!("OBJECT_UNKNOWN: nothing waits as {id:?}")))?;
+            output.message(&change, || whole(&change))
         }
         ChangeCommand::Approve { id } => {
             let approved = session.change(session.admin().approve_change(api::ApproveChangeRequest { id }))?;
@@ -77,7 +88,40 @@ fn row(change: &api::PendingChange) -> Vec<String> {
     };
     let (why, ends) = (change.justification.clone(), time(change.ends));
     let who = change.requested_by.clone();
-    vec![change.id.clone(), change.act.clone(), object, before, after, who, change.requester_address.clone(), why, ends]
+    vec![change.id.clone(), change.act.clone(), object, who, ends, change.requester_address.clone(), why, before, after]
+}
+
+/// Everything about one change, a line each, then what is different.
+fn whole(change: &api::PendingChange) -> String {
+    let holder = change.client.as_ref().map(|client| {
+        let names = client.names.join(", ");
+        format!("{} of {}, by the certificate of {names}", client.id, client.agency)
+    });
+    let address = Some(change.requester_address.clone()).filter(|address| !address.is_empty());
+    let lines = [
+        ("change", Some(change.id.clone())),
+        ("what", Some(format!("{} {}", change.act, change.object))),
+        ("whose right", holder),
+        ("asked for by", Some(change.requested_by.clone())),
+        ("from", address.or_else(|| Some("the gateway's own host".to_owned()))),
+        ("certificate", Some(change.requester_certificate.clone()).filter(|text| !text.is_empty())),
+        ("why", Some(change.justification.clone()).filter(|text| !text.is_empty())),
+        ("ends", Some(time(change.ends))),
+    ];
+    let lines = lines.into_iter().filter_map(|(name, value)| value.map(|value| format!("{name:<13} {value}")));
+    let (before, after) = differences(&change.before, &change.after);
+    let part = |mark: &'static str, text: &str| -> Vec<String> {
+        text.lines().filter(|line| !line.is_empty()).map(|line| format!("{mark} {line}")).collect()
+    };
+    lines.chain(part("-", &before)).chain(part("+", &after)).collect::<Vec<_>>().join("\n")
+}
+
+/// What is said where a change waits; nothing where it is made.
+pub fn waits(pending_change: &str) -> String {
+    if pending_change.is_empty() {
+        return String::new();
+    }
+    format!("; what gives more waits for another person: change approve {pending_change}")
 }
 
 /// The fields in which two records differ, as they were and as they are to be.

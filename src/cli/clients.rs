@@ -128,8 +128,10 @@ pub fn run(args: ClientArgs, output: Output) -> Result<(), CliError> {
         ClientCommand::Change { id, agency, contact, names } => {
             let request = api::ChangeClientRequest { id, agency, contact, names };
             let client = session.change(session.admin().change_client(request))?;
-            output
-                .message(&client, || format!("changed {} ({}, {})", client.id, client.agency, client.names.join(", ")))
+            output.message(&client, || match client.pending_change.as_str() {
+                "" => format!("changed {} ({}, {})", client.id, client.agency, client.names.join(", ")),
+                waiting => format!("the change of {} waits for another person: change approve {waiting}", client.id),
+            })
         }
         ClientCommand::List { agency, state } => {
             let (agency, state) = (agency.unwrap_or_default(), state.map_or(0, state_number));

@@ -1,6 +1,7 @@
 //! `grant`: what a client may do.
 
 use super::CliError;
+use super::changes::waits;
 use super::output::{Output, duration, time};
 use super::session::{Connection, PAGE, Session};
 use crate::admin::api;
@@ -39,6 +40,9 @@ enum GrantCommand {
         /// Its id.
         id: String,
     },
+    /// Change a grant; what is not given stays. What takes away is in force at once; what gives more on sensitive data
+    /// waits for an approver.
+    Change(Box<ChangeGrant>),
     /// Withdraw a grant: gone within a second.
     Withdraw {
         /// Its id.
@@ -81,6 +85,65 @@ struct AddGrant {
     /// A network that calls may come from (`10.20.0.0/16`); any unless given.
     #[arg(long = "network")]
     networks: Vec<String>,
+}
+
+#[derive(Args)]
+struct ChangeGrant {
+    /// Its id.
+    id: String,
+    /// A scope, in place of the ones before.
+    #[arg(long = "scope")]
+    scopes: Vec<String>,
+    /// A purpose, in place of the ones before.
+    #[arg(long = "purpose")]
+    purposes: Vec<String>,
+    /// An answer field by path, in place of the ones before.
+    #[arg(long = "field")]
+    fields: Vec<String>,
+    /// Calls a second.
+    #[arg(long)]
+    rate: Option<u32>,
+    /// Calls at once above that.
+    #[arg(long)]
+    burst: Option<u32>,
+    /// Calls a day; 0: no quota.
+    #[arg(long)]
+    daily_quota: Option<u64>,
+    /// How long from now it begins to be in force.
+    #[arg(long, value_parser = duration)]
+    starts_in: Option<Duration>,
+    /// How long from now it is in force.
+    #[arg(long, value_parser = duration)]
+    valid: Option<Duration>,
+    /// Legal basis (căn cứ pháp lý).
+    #[arg(long)]
+    legal_basis: Option<String>,
+    /// A network that calls may come from, in place of the ones before.
+    #[arg(long = "network")]
+    networks: Vec<String>,
+    /// Calls may come from anywhere.
+    #[arg(long, conflicts_with = "networks")]
+    any_network: bool,
+}
+
+impl From<ChangeGrant> for api::ChangeGrantRequest {
+    fn from(change: ChangeGrant) -> Self {
+        let from_now = |duration: Duration| now().saturating_add(i64::try_from(duration.as_secs()).unwrap_or(i64::MAX));
+        api::ChangeGrantRequest {
+            id: change.id,
+            scopes: change.scopes,
+            purposes: change.purposes,
+            fields: change.fields,
+            rate: change.rate,
+            burst: change.burst,
+            daily_quota: change.daily_quota,
+            not_before: change.starts_in.map(from_now),
+            not_after: change.valid.map(from_now),
+            legal_basis: change.legal_basis,
+            networks: change.networks,
+            any_network: change.any_network,
+        }
+    }
 }
 
 impl From<AddGrant> for api::AddGrantRequest {
@@ -127,6 +190,11 @@ pub fn run(args: GrantArgs, output: Output) -> Result<(), CliError> {
         GrantCommand::Approve { id } => {
             let grant = session.change(session.admin().approve_grant(api::GrantId { id }))?;
             output.message(&grant, || format!("approved {} of {}", grant.id, grant.client))
+        }
+        GrantCommand::Change(change) => {
+            let grant = session.change(session.admin().change_grant(api::ChangeGrantRequest::from(*change)))?;
+            let waits = waits(&grant.pending_change);
+            output.message(&grant, || format!("changed {} of {}{waits}", grant.id, grant.client))
         }
         GrantCommand::Withdraw { id } => {
             let grant = session.change(session.admin().withdraw_grant(api::GrantId { id }))?;

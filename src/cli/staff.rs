@@ -1,6 +1,7 @@
 //! `staff`: the people who administer.
 
 use super::CliError;
+use super::changes::waits;
 use super::output::Output;
 use super::session::{Connection, local};
 use crate::admin::{StaffDraft, api};
@@ -40,6 +41,18 @@ enum StaffCommand {
         #[arg(long = "role", required = true, value_enum)]
         roles: Vec<Role>,
         /// Names in their certificate; `spiffe://…/staff/<id>` unless given.
+        #[arg(long = "name", value_name = "URI|DNS")]
+        names: Vec<String>,
+    },
+    /// Change a person's roles or certificate names; what is not given stays. A role or name that they did not have waits
+    /// for an approver.
+    Change {
+        /// Their id.
+        id: String,
+        /// A role, in place of the ones before.
+        #[arg(long = "role", value_enum)]
+        roles: Vec<Role>,
+        /// A name in their certificate, in place of the ones before.
         #[arg(long = "name", value_name = "URI|DNS")]
         names: Vec<String>,
     },
@@ -94,6 +107,11 @@ pub fn run(args: StaffArgs, output: Output) -> Result<(), CliError> {
                     staff.pending_change
                 )
             })
+        }
+        StaffCommand::Change { id, roles, names } => {
+            let request = api::ChangeStaffRequest { id, roles: roles.iter().map(role).collect(), names };
+            let staff = session.change(session.admin().change_staff(request))?;
+            output.message(&staff, || format!("changed {}{}", described(&staff), waits(&staff.pending_change)))
         }
         StaffCommand::List => {
             let staff = session.read(session.admin().list_staff(api::ListStaffRequest {}))?.staff;
