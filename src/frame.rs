@@ -6,9 +6,33 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http_body::Body;
 use http_body_util::BodyExt;
 use std::io::Read;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Bytes before each message.
 pub const HEADER: usize = 5;
+
+/// Longest message that needs no room of its own, in bytes.
+const SMALL: usize = 64 << 10;
+/// When to send a large message again that found no room.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Memory for large messages while they come, which many callers share: one that dawdles holds no more than this of it.
+#[derive(Debug, Clone)]
+pub struct Room(Arc<Semaphore>);
+
+impl Room {
+    /// So many bytes.
+    pub fn of(bytes: usize) -> Self {
+        Room(Arc::new(Semaphore::new(bytes >> 10)))
+    }
+
+    fn take(&self, bytes: usize) -> Result<OwnedSemaphorePermit, FrameError> {
+        let kilobytes = u32::try_from(bytes.div_ceil(1 << 10)).map_err(|_| FrameError::NoRoom)?;
+        self.0.clone().try_acquire_many_owned(kilobytes).map_err(|_| FrameError::NoRoom)
+    }
+}
 
 /// Why no message could be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -25,6 +49,9 @@ pub enum FrameError {
     /// The connection failed.
     #[error("the connection failed")]
     Connection,
+    /// Too many large messages are on their way at once.
+    #[error("too many large messages are on their way")]
+    NoRoom,
 }
 
 impl From<FrameError> for Refusal {
@@ -34,6 +61,9 @@ impl From<FrameError> for Refusal {
             FrameError::Compressed => Reason::EncodingUnsupported.into(),
             FrameError::TooLarge(_) => Refusal::with(Reason::MessageTooLarge, error.to_string()),
             FrameError::Connection => Reason::Cancelled.into(),
+            FrameError::NoRoom => {
+                Refusal { retry_after: Some(RETRY), ..Refusal::with(Reason::GatewayOverloaded, error.to_string()) }
+            }
         }
     }
 }
@@ -61,6 +91,9 @@ pub struct FrameReader<B> {
     ended: bool,
     /// Messages that are marked as compressed are gzip.
     gzip: bool,
+    /// Room that large messages need while they come, and what is held of it.
+    room: Option<Room>,
+    held: Option<OwnedSemaphorePermit>,
 }
 
 impl<B> FrameReader<B>
@@ -77,12 +110,19 @@ where
             trailers: None,
             ended: false,
             gzip: false,
+            room: None,
+            held: None,
         }
     }
 
     /// The same, of a peer that may compress its messages with gzip; `limit` holds for both sizes of a message.
     pub fn gzip(self, gzip: bool) -> Self {
         FrameReader { gzip, ..self }
+    }
+
+    /// The same, with room for large messages that is shared with others.
+    pub fn within(self, room: Room) -> Self {
+        FrameReader { room: Some(room), ..self }
     }
 
     /// The next message; `None` at the end of the stream.
@@ -126,8 +166,12 @@ where
             return Err(FrameError::TooLarge(self.limit));
         }
         if whole.len() < HEADER + length {
+            if let Some(room) = self.room.as_ref().filter(|_| length > SMALL && self.held.is_none()) {
+                self.held = Some(room.take(length)?);
+            }
             return Ok(None);
         }
+        self.held = None;
         let message = if self.buffer.is_empty() {
             self.chunk.advance(HEADER);
             self.chunk.split_to(length)
@@ -186,6 +230,31 @@ mod tests {
             }
             assert_eq!(reader.next().await, Ok(None));
         }
+    }
+
+    #[tokio::test]
+    async fn d3_large_messages_that_dawdle_share_their_room_and_small_ones_need_none() {
+        let room = Room::of(300 << 10);
+        let begun = |length: u32, sent: usize| {
+            let mut bytes = vec![0];
+            bytes.extend(length.to_be_bytes());
+            bytes.resize(HEADER + sent, 7);
+            let parts = futures_util::stream::iter([Ok::<_, ()>(Frame::data(Bytes::from(bytes)))]);
+            let parts = futures_util::StreamExt::chain(parts, futures_util::stream::pending());
+            FrameReader::new(StreamBody::new(parts), 1 << 20).within(room.clone())
+        };
+        let soon = Duration::from_millis(20);
+        let mut held = Vec::new();
+        for _ in 0..3 {
+            let mut reader = begun(100 << 10, 10);
+            assert!(tokio::time::timeout(soon, reader.next()).await.is_err(), "it has room and waits");
+            held.push(reader);
+        }
+        assert_eq!(begun(100 << 10, 10).next().await, Err(FrameError::NoRoom));
+        assert!(tokio::time::timeout(soon, begun(60 << 10, 10).next()).await.is_err(), "a small one waits");
+        assert!(begun(100 << 10, 100 << 10).next().await.is_ok(), "a whole one needs none");
+        held.pop();
+        assert!(tokio::time::timeout(soon, begun(100 << 10, 10).next()).await.is_err(), "its room came back");
     }
 
     async fn read(bytes: &[u8]) -> Result<Bytes, FrameError> {

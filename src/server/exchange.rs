@@ -223,7 +223,7 @@ impl Exchange {
         record: &mut Record,
     ) -> Result<SourceRequest, Refusal> {
         let operation = &route.operation;
-        let mut request = FrameReader::new(body, self.shared.max_message);
+        let mut request = FrameReader::new(body, self.shared.max_message).within(self.shared.room.clone());
         let bytes = time.wait(Instant::now()).bound(request.only()).await.map_err(not_here)??;
         let message = decode(&operation.request.message, &bytes)?;
         record.request(operation, &message, &bytes)?;

@@ -11,7 +11,11 @@ use std::convert::Infallible;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Semaphore;
 
+/// Connections at once, and how long each may last: whoever scrapes opens another.
+const MAX_CONNECTIONS: usize = 32;
+const LONGEST: Duration = Duration::from_secs(300);
 /// Requests that take longer to arrive are cut off.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -21,7 +25,10 @@ pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "health and metrics cannot be served"),
     };
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
+        // The others wait in the socket's own queue.
+        let Ok(place) = places.clone().acquire_owned().await else { return };
         let Ok((stream, _)) = listener.accept().await else {
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
@@ -36,9 +43,10 @@ pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEAD_TIMEOUT)
                 .serve_connection(TokioIo::new(stream), service);
-            if let Err(error) = served.await {
+            if let Ok(Err(error)) = tokio::time::timeout(LONGEST, served).await {
                 tracing::debug!(%error, "a request for health or metrics failed");
             }
+            drop(place);
         });
     }
 }

@@ -15,6 +15,7 @@ use crate::contract::fields::Mask;
 use crate::drivers::Adapter;
 use crate::exchange_log::ExchangeLog;
 use crate::exchange_log::pseudonym::Pseudonyms;
+use crate::frame::Room;
 use crate::guard::{Endpoints, Guard, GuardSettings, HubHealth, OperationGuard, OperationHub};
 use crate::identity::certificates::Certificates;
 use crate::registry::{GrantView, Snapshot};
@@ -29,6 +30,10 @@ use tokio_util::sync::CancellationToken;
 
 /// Masks that are kept: every operation of a few hundred grants. A miss costs some microseconds.
 const MAX_MASKS: usize = 10_000;
+
+/// Memory for large request messages (over 64 kB) while they come: 64 of the largest by default. More are refused
+/// (`GATEWAY_OVERLOADED`).
+const LARGE_MESSAGES: usize = 256 << 20;
 
 /// What all calls of a gateway share.
 pub struct Shared {
@@ -62,6 +67,8 @@ pub struct Shared {
     pub served: ArcSwap<Served>,
     /// Places for reads that a second hub is asked for, too.
     pub shadowed: Arc<Semaphore>,
+    /// Room for large request messages while they come.
+    pub room: Room,
     /// Largest request message in bytes.
     pub max_message: usize,
     /// Told when the gateway is to end.
@@ -91,6 +98,7 @@ impl Shared {
             readiness: Readiness::default(),
             served: ArcSwap::default(),
             shadowed: shadow_places(),
+            room: Room::of(LARGE_MESSAGES.max(4 * config.listen.max_message)),
             max_message: config.listen.max_message,
             stop: CancellationToken::new(),
         }

@@ -160,7 +160,7 @@ pub(super) fn incoming(
     let commitment = Some(Commitment::new(&record.salts()?.request));
     let tally: Tally = Arc::new(Mutex::new(StreamTally { commitment, ..StreamTally::default() }));
     let requests = Requests {
-        reader: FrameReader::new(body, shared.max_message),
+        reader: FrameReader::new(body, shared.max_message).within(shared.room.clone()),
         operation: operation.clone(),
         shared: shared.clone(),
         keys,

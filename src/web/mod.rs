@@ -41,6 +41,7 @@ pub struct Web {
     refusals: Arc<RefusalLog>,
     door: StaffDoor,
     reads: Arc<Reads>,
+    bodies: request::Bodies,
     recorder: recorder::Recorder,
     signer: oauth::CurrentSigner,
     limits: oauth::Limits,
@@ -74,6 +75,7 @@ impl Web {
         Ok(Web {
             tokens: crate::access::token::TokenChecker::new(&said.issuer, &said.audience, said.leeway_s),
             door: StaffDoor::new(registry.clone(), log.clone(), refusals.clone(), &config.node),
+            bodies: request::Bodies::default(),
             reads: Reads::counted(log::READS, refusals.reads_refused("tiles")),
             recorder: recorder::Recorder::start(store.clone())?,
             signer: oauth::CurrentSigner::default(),

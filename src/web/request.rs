@@ -1,5 +1,6 @@
 //! A request with its whole body, and who asks. Each part of it has a bound.
 
+use super::Web;
 use super::port::PATIENCE;
 use crate::identity::Peer;
 use crate::registry::now;
@@ -9,6 +10,7 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use http_body_util::BodyExt;
 use std::sync::Arc;
+use tokio::sync::Semaphore;
 
 /// Largest request body: a token and some words.
 const MAX_BODY: usize = 32 << 10;
@@ -25,12 +27,30 @@ pub(super) struct Asked {
     pub peer: Option<Arc<Peer>>,
 }
 
-impl<S: Sync> FromRequest<S> for Asked {
-    /// 413 where the body is too large or breaks off, 408 where it does not come in time.
+/// Bodies that are read at once, of those who have shown a certificate and of all others: 32 kB each.
+const MAX_AT_ONCE: (usize, usize) = (4_096, 1_024);
+
+/// How many bodies may be read at once.
+pub(super) struct Bodies {
+    known: Semaphore,
+    unknown: Semaphore,
+}
+
+impl Default for Bodies {
+    fn default() -> Self {
+        Bodies { known: Semaphore::new(MAX_AT_ONCE.0), unknown: Semaphore::new(MAX_AT_ONCE.1) }
+    }
+}
+
+impl FromRequest<Arc<Web>> for Asked {
+    /// 413 where the body is too large or breaks off, 408 where it does not come in time, 503 where too many others are read.
     type Rejection = StatusCode;
 
-    async fn from_request(request: Request, _: &S) -> Result<Self, StatusCode> {
+    async fn from_request(request: Request, web: &Arc<Web>) -> Result<Self, StatusCode> {
         let (mut head, body) = request.into_parts();
+        let known = head.extensions.get::<Arc<Peer>>().is_some();
+        let bodies = if known { &web.bodies.known } else { &web.bodies.unknown };
+        let _place = bodies.try_acquire().map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
         let body = match tokio::time::timeout(PATIENCE, whole(body)).await {
             Ok(Some(body)) => body,
             Ok(None) => return Err(StatusCode::PAYLOAD_TOO_LARGE),
