@@ -190,6 +190,45 @@ async fn b2_a_write_whose_time_is_over_leaves_no_intent() {
     stage.verify();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn b2_a_write_that_runs_out_while_it_waits_for_a_permit_leaves_no_intent() {
+    let stage = Stage::guarded(&[("publicservice", "concurrency = 1")]);
+    let actor = stage.system("one-stop-shop");
+    let all = ndxp_gateway::sandbox::samples::samples(&stage.sandbox.province);
+    let progress = &all.iter().find(|one| one.operation.ends_with("/UpdateProgress")).unwrap().requests[0];
+    stage.sandbox.faults.set("publicservice", FaultKind::Hang);
+    let asked = stage.sandbox.faults.count("publicservice");
+    let procedure = json!({ "procedureCode": "1.004222" });
+    let holder = hasty(&actor, support::PROCEDURE, &procedure, "4S");
+    let waits = async {
+        while stage.sandbox.faults.count("publicservice") == asked {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        hasty(&actor, PROGRESS, progress, "300m").await
+    };
+    let (_, told) = tokio::join!(holder, waits);
+    assert_eq!(told.reason(), "CALLER_DEADLINE");
+    assert!(stage.entries().iter().all(|one| one.entry.kind != 2), "an intent was written");
+    assert_eq!(stage.sandbox.faults.count("publicservice"), asked + 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b1_callers_who_go_away_open_no_breaker_and_mark_no_endpoint() {
+    let stage = Stage::guarded(&[("business", "breaker_window = 4\nattempts = 1")]);
+    let actor = stage.system("one-stop-shop");
+    let request = enterprise(&stage);
+    actor.call(ENTERPRISE, request.clone()).await.ok();
+    stage.sandbox.faults.set("business", Fault { latency_ms: 200, ..Fault::default() });
+    for _ in 0..20 {
+        let gone = tokio::time::timeout(Duration::from_millis(40), actor.call(ENTERPRISE, request.clone())).await;
+        assert!(gone.is_err());
+    }
+    assert_eq!(breaker(&stage, "business"), 0);
+    let metrics = support::ops_text(&stage, "/metrics");
+    assert!(!metrics.contains("fault=\"source\"") && !metrics.contains("fault=\"hub\""), "{metrics}");
+    actor.call(ENTERPRISE, request).await.ok();
+}
+
 const CONTRACT: &str = r#"syntax = "proto3";
 package ndxp.bulk.v1;
 import "ndxp/contract/v1/contract.proto";
@@ -371,6 +410,7 @@ async fn with_source(keys: &str) -> (Stage, Arc<Source>, Actor) {
         key: pki.join("sandbox.key"),
         client_ca: pki.join("ca.pem"),
         revocation: tls::Revocation::Unchecked,
+        names: Vec::new(),
         allow_tls12: false,
         names: Vec::new(),
     };

@@ -271,3 +271,68 @@ pub(super) fn by_meaning(meaning: Meaning, code: String) -> SourceError {
         Meaning::Rejected | Meaning::Unspecified => SourceError::Rejected(code),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::FrameError;
+
+    #[test]
+    fn b1_nothing_of_a_caller_s_is_ill_health_and_nothing_of_one_record_either() {
+        let code = || "X".to_owned();
+        let map = |path: &str| MapError::Answer { path: path.to_owned(), reason: "is no date" };
+        let answers = [
+            SourceError::from(map("list/3/date")),
+            SourceError::Limited { code: code(), retry_after: None },
+            SourceError::NotFound(code()),
+            SourceError::Rejected(code()),
+            SourceError::CredentialsRefused(code()),
+        ];
+        for error in answers {
+            assert_eq!(error.blame().health, SourceHealth::Answered, "{error}");
+        }
+        let callers = [
+            SourceError::CallerDeadline,
+            SourceError::Caller(FrameError::Broken),
+            SourceError::Caller(FrameError::Connection),
+            SourceError::CallerMessage(Vec::new()),
+            unfit("full_name", "it cannot stand in a header"),
+            SourceError::NotAsked(Reason::RateLimited.into()),
+        ];
+        for error in callers {
+            let Blame { fault, health, .. } = error.blame();
+            assert_eq!((fault, health), (Fault::Caller, SourceHealth::Unknown), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_has_the_reason_and_the_fault_that_its_error_is_blamed_for() {
+        let code = || "X".to_owned();
+        let all = [
+            SourceError::Unreachable("no connection"),
+            SourceError::Broken("closed"),
+            SourceError::Unavailable("500"),
+            SourceError::Unasked("no setting"),
+            SourceError::Busy { code: code(), retry_after: None },
+            SourceError::Limited { code: code(), retry_after: None },
+            SourceError::Timeout,
+            SourceError::CallerDeadline,
+            SourceError::Protocol(code()),
+            SourceError::Unreadable(code()),
+            SourceError::CredentialsRefused(code()),
+            SourceError::NotFound(code()),
+            SourceError::Rejected(code()),
+            unfit("a", "b"),
+            SourceError::Request(MapError::SettingMissing(code())),
+            SourceError::Caller(FrameError::TooLarge(1)),
+            SourceError::CallerMessage(Vec::new()),
+            SourceError::LogUnavailable,
+            SourceError::NotAsked(Reason::SourceCircuitOpen.into()),
+        ];
+        for error in all {
+            let Blame { reason, fault, .. } = error.blame();
+            let refusal = Refusal::from(error);
+            assert_eq!((refusal.reason, refusal.fault), (reason, fault));
+        }
+    }
+}
