@@ -6,8 +6,8 @@ mod support;
 use bytes::Bytes;
 use ndxp_gateway::caller::{Answering, Caller};
 use ndxp_gateway::exchange_log::Kind;
-use ndxp_gateway::pki::{DEFAULT_DAYS, Role as PkiRole, client_uri, staff_uri};
-use ndxp_gateway::registry::{Client, Grant, Role, Staff, Store, now};
+use ndxp_gateway::pki::{DEFAULT_DAYS, Role as PkiRole, client_uri};
+use ndxp_gateway::registry::{Client, Grant, Store, now};
 use ndxp_gateway::sandbox::{Fault, FaultKind};
 use serde_json::json;
 use std::time::{Duration, Instant};
@@ -156,8 +156,7 @@ async fn t6_an_auditor_s_stream_ends_with_the_role_or_the_certificate() {
         stage.folder.pki().issue(id, &PkiRole::Staff(id.into()), DEFAULT_DAYS).unwrap();
     }
     for id in ["lan", "minh", "hoa"] {
-        let names = vec![staff_uri(id)];
-        stage.store.add_staff(&Staff { id: id.into(), roles: vec![Role::Auditor], names }).unwrap();
+        support::add_auditor(&stage.store, id);
     }
     stage.settle();
     let tail = |id: &str| {

@@ -463,3 +463,22 @@ pub fn ops_text(stage: &Stage, path: &str) -> String {
     stream.read_to_string(&mut text).unwrap();
     text
 }
+
+/// Registers an auditor of this id, whom one person asks for and another approves. The first two persons are made with the
+/// first auditor.
+pub fn add_auditor(store: &SqliteStore, id: &str) {
+    use ndxp_gateway::pki::staff_uri;
+    use ndxp_gateway::registry::{Actor, Digest, Role, Staff};
+    let person = |id: &str, roles: &[Role]| Staff { id: id.into(), roles: roles.to_vec(), names: vec![staff_uri(id)] };
+    let acting = |id: &str, mark: u8| {
+        let (thumbprint, key) = (Digest([mark; 32]), Digest([mark + 1; 32]));
+        let names = vec![staff_uri(id)];
+        store.acting_as(Actor::Staff { id: id.into(), thumbprint, key, names, address: "192.0.2.1:1".into() })
+    };
+    let (first, second) = ("first-administrator", "first-approver");
+    if store.staff().unwrap().is_empty() {
+        store.bootstrap(&person(first, &[]), &person(second, &[])).unwrap();
+    }
+    let asked = acting(first, 10).add_staff(&person(id, &[Role::Auditor])).unwrap();
+    acting(second, 20).approve_change(&asked.id).unwrap();
+}
