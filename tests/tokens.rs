@@ -47,8 +47,9 @@ struct Person(Caller);
 impl Person {
     fn new(stage: &Stage, id: &str, roles: &[Role]) -> Self {
         stage.folder.pki().issue(id, &Certificate::Staff(id.into()), DEFAULT_DAYS).unwrap();
-        let staff = Staff { id: id.into(), roles: roles.to_vec(), names: vec![staff_uri(id)] };
-        stage.store.add_staff(&staff).unwrap();
+        let staff =
+            |id: &str, roles: &[Role]| Staff { id: id.into(), roles: roles.to_vec(), names: vec![staff_uri(id)] };
+        stage.store.bootstrap(&staff(id, roles), &staff("minh", &[])).unwrap();
         stage.settle();
         Person(Caller::new(&stage.base(), &files(&stage.folder, id)).unwrap())
     }

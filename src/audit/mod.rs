@@ -5,6 +5,7 @@ pub mod index;
 pub mod odd;
 pub mod paper;
 pub mod query;
+pub mod replay;
 pub mod retention;
 pub mod search;
 pub mod service;
@@ -18,6 +19,9 @@ pub enum AuditError {
     /// The log.
     #[error(transparent)]
     Log(#[from] LogError),
+    /// The registry.
+    #[error(transparent)]
+    Registry(#[from] crate::registry::RegistryError),
     /// The index, which can be made anew from the log.
     #[error("the search index: {0} (audit index --rebuild makes it anew)")]
     Index(#[from] rusqlite::Error),

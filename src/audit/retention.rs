@@ -7,12 +7,14 @@
 
 use super::AuditError;
 use super::query::Query;
+use super::replay::Replay;
 use crate::exchange_log::pruned::Pruned;
 use crate::exchange_log::reader::LogReader;
 use crate::exchange_log::tiles::{bundle_path, encode_bundle, read_tile};
 use crate::exchange_log::tree::{TILE, leaf_hash};
 use crate::exchange_log::verify::PRUNE_ACT;
 use crate::exchange_log::{Entry, LogError, crash_point, remove_file, sync_folder, write_atomically};
+use crate::registry::sqlite::SqliteStore;
 use serde::{Deserialize, Serialize};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -180,6 +182,29 @@ pub fn is_told(data: &Path, plan: &Plan) -> Result<bool, AuditError> {
         left > 0 && !missing.is_empty()
     })?;
     Ok(missing.is_empty())
+}
+
+/// Objects that are restated in one transaction: other changes wait for some milliseconds at most.
+const RESTATED_AT_ONCE: usize = 100;
+
+/// Restates every object of the registry whose last change stands in the plan's bundles, so that the registry can still be
+/// recomputed from the log when they are gone; gives how many. [`is_restated`] tells when the log has it.
+pub fn restate(data: &Path, plan: &Plan, store: &SqliteStore) -> Result<usize, AuditError> {
+    let mut replay = Replay::default();
+    replay.advance(data, |_, _| true)?;
+    let objects = replay.within(&plan.runs);
+    for some in objects.chunks(RESTATED_AT_ONCE) {
+        store.restate(some)?;
+    }
+    Ok(objects.len())
+}
+
+/// Whether no object's last change stands in the plan's bundles any more. Where one of the log is not in the registry's
+/// file, it never is: what tells of it is kept.
+pub fn is_restated(data: &Path, plan: &Plan) -> Result<bool, AuditError> {
+    let mut replay = Replay::default();
+    replay.advance(data, |_, _| true)?;
+    Ok(replay.within(&plan.runs).is_empty())
 }
 
 /// Lists the plan's bundles as pruned and deletes them.

@@ -4,6 +4,7 @@ mod answer;
 mod asking;
 mod attempt;
 mod backlog;
+mod compare;
 mod disk;
 mod exchange;
 mod expiry;
@@ -154,7 +155,8 @@ impl Gateway {
         let log = ExchangeLog::open(&config.data, log_signer(&config)?)?;
         keep_policy(&config)?;
         let pseudonyms = Pseudonyms::open(&pseudonym::folder(&config.data))?;
-        let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&registry_path(&config.data))?);
+        let registry = SqliteStore::open(&registry_path(&config.data))?;
+        let store: Arc<dyn Store> = Arc::new(registry.clone());
         let shared = Arc::new(Shared::new(&config, log, pseudonyms));
         let usage = UsageStore::open(&config.data.join("usage.sqlite"))?;
         quota::restore(&shared, &usage, &config.data)?;
@@ -195,7 +197,7 @@ impl Gateway {
             workers.push(spawn_web(web, listener, gate, stop.clone())?);
         }
         workers.extend(spawn_asker(&config, stop.clone())?);
-        workers.extend(retention::spawn(&config, &shared, stop.clone())?);
+        workers.extend(retention::spawn(&config, &shared, &registry, stop.clone())?);
         let ops = ops_listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let reloader = Arc::new(Reloader {
             files: Mutex::new(files),
@@ -212,6 +214,7 @@ impl Gateway {
             audit,
             contracts,
         });
+        workers.push(compare::spawn(&reloader.config.data, &reloader.shared, stop.clone())?);
         workers.extend(following::spawn(&reloader, &stop)?);
         let control = reload::spawn(reloader.clone(), crl, ops_listener, stop.clone())?;
         Ok(Gateway { address, https, ops, stop, workers, reloader, control: Some(control), _following: following })

@@ -84,9 +84,19 @@ fn ready(shared: &Shared) -> (StatusCode, String) {
     if !shared.log.is_writable() {
         faults.push("the exchange log cannot be written".to_owned());
     }
+    // The gateway can do its work, and yet somebody must look: the alarm is in the text, and in the metrics.
+    let differing = shared.registry_differences.load();
+    let detail = match differing.first() {
+        None => String::new(),
+        Some(first) => format!(
+            "the registry is not what the exchange log says: {} and {} more (audit verify --registry)\n",
+            first.object,
+            differing.len() - 1
+        ),
+    };
     match faults.as_slice() {
         // Told, and no fault yet: it is one when the log cannot be written.
-        [] => (StatusCode::OK, "ready\n".to_owned() + &shared.days_left.line().unwrap_or_default()),
+        [] => (StatusCode::OK, format!("ready\n{detail}") + &shared.days_left.line().unwrap_or_default()),
         faults => (StatusCode::SERVICE_UNAVAILABLE, faults.join("\n") + "\n"),
     }
 }

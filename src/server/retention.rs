@@ -3,28 +3,32 @@
 use super::shared::Shared;
 use super::{StartError, thread};
 use crate::audit::AuditError;
-use crate::audit::retention::{archive, is_told, plan, prune};
+use crate::audit::retention::{archive, is_restated, is_told, plan, prune, restate};
 use crate::config::{Config, Retention};
 use crate::exchange_log::verify::PRUNE_ACT;
 use crate::exchange_log::{Entry, Kind};
+use crate::registry::sqlite::SqliteStore;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 /// The first time a while after the start, so that a gateway that is started again and again does not look each time.
 const FIRST: Duration = Duration::from_secs(600);
+/// Longest wait until what was restated is in the log: 2,000 records a second are.
+const RESTATED_WITHIN: Duration = Duration::from_secs(600);
 const DAY_US: i64 = 86_400_000_000;
 
 /// The thread that does it, where the configuration wants it.
 pub(super) fn spawn(
     config: &Config,
     shared: &Arc<Shared>,
+    store: &SqliteStore,
     stop: CancellationToken,
 ) -> Result<Option<JoinHandle<()>>, StartError> {
     let Some(Retention { archive: folder, days, every }) = config.log.retention.clone() else { return Ok(None) };
-    let (data, shared) = (config.data.clone(), shared.clone());
+    let (data, shared, store) = (config.data.clone(), shared.clone(), store.clone());
     let run = move || async move {
         let mut wait = FIRST.min(every);
         loop {
@@ -32,7 +36,7 @@ pub(super) fn spawn(
                 () = tokio::time::sleep(wait) => wait = every,
                 () = stop.cancelled() => return,
             }
-            match keep(&data, &folder, days, &shared).await {
+            match keep(&data, &folder, days, &shared, &store).await {
                 Ok(0) => {}
                 Ok(entries) => tracing::info!(entries, "old entries were archived and pruned"),
                 Err(error) => tracing::error!(%error, "old entries are not pruned; they stay where they are"),
@@ -43,13 +47,22 @@ pub(super) fn spawn(
 }
 
 /// Archives and prunes what is old enough; gives how many entries.
-async fn keep(data: &Path, folder: &Path, days: u32, shared: &Shared) -> Result<u64, AuditError> {
+async fn keep(data: &Path, folder: &Path, days: u32, shared: &Shared, store: &SqliteStore) -> Result<u64, AuditError> {
     let before = jiff::Timestamp::now().as_microsecond() - i64::from(days) * DAY_US;
     let plan = plan(data, before, |_, _| {})?;
     if plan.runs.is_empty() {
         return Ok(0);
     }
     archive(data, &plan, folder, |_| {})?;
+    let restated = restate(data, &plan, store)?;
+    let began = Instant::now();
+    while restated > 0 && !is_restated(data, &plan)? {
+        if began.elapsed() > RESTATED_WITHIN {
+            tracing::error!("what is to be pruned tells of records that are not in the registry: nothing is pruned");
+            return Ok(0);
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
     for object in plan.objects() {
         let entry =
             Entry { actor: "gateway".into(), act: PRUNE_ACT.into(), object, ..Entry::begin(Kind::Admin, &shared.node) };

@@ -71,6 +71,8 @@ pub struct Shared {
     pub room: Room,
     /// Largest request message in bytes.
     pub max_message: usize,
+    /// Where the registry's file is not what the exchange log says.
+    pub registry_differences: ArcSwap<Vec<crate::audit::replay::Difference>>,
     /// Told when the gateway is to end.
     pub stop: CancellationToken,
 }
@@ -100,6 +102,7 @@ impl Shared {
             shadowed: shadow_places(),
             room: Room::of(LARGE_MESSAGES.max(4 * config.listen.max_message)),
             max_message: config.listen.max_message,
+            registry_differences: ArcSwap::default(),
             stop: CancellationToken::new(),
         }
     }

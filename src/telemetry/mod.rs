@@ -137,6 +137,7 @@ pub struct Metrics {
     work_under_way: Family<Pool, Gauge>,
     work_refused: Family<Pool, Counter>,
     tokens_removed: Counter,
+    registry_differences: Gauge,
     oauth_limited: Family<OAuthEndpoint, Counter>,
 }
 
@@ -212,6 +213,9 @@ impl Default for Metrics {
         let oauth_limited = Family::<OAuthEndpoint, Counter>::default();
         let help = "Requests of OAuth2 that were refused because their client asks too often, by endpoint";
         registry.register("oauth_limited", help, oauth_limited.clone());
+        let registry_differences = Gauge::default();
+        let help = "Records of the registry that are not what the exchange log says";
+        registry.register("registry_differences", help, registry_differences.clone());
         let tokens_removed = Counter::default();
         registry.register("tokens_removed", "Issued tokens that were removed after their end", tokens_removed.clone());
         Metrics {
@@ -239,6 +243,7 @@ impl Default for Metrics {
             work_under_way,
             work_refused,
             tokens_removed,
+            registry_differences,
             oauth_limited,
         }
     }
@@ -322,6 +327,11 @@ impl Metrics {
     /// What is counted of the OAuth2 endpoints.
     pub fn oauth(&self) -> OAuthMetrics {
         OAuthMetrics { work: self.work("oauth"), limited: self.oauth_limited.clone() }
+    }
+
+    /// Tells in how many places the registry is not what the exchange log says.
+    pub fn registry_differences(&self, differences: usize) {
+        self.registry_differences.set(i64::try_from(differences).unwrap_or(i64::MAX));
     }
 
     /// Counts issued tokens that were removed.

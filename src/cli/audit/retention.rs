@@ -66,9 +66,10 @@ pub fn prune(data: &Path, args: &PruneArgs, store: &SqliteStore, output: Output)
     let archived = retention::archive(data, &plan, &args.archive, |done| progress.inc(done));
     progress.finish_and_clear();
     archived?;
+    retention::restate(data, &plan, store)?;
     plan.objects().try_for_each(|object| store.note(PRUNE_ACT, object))?;
     let began = Instant::now();
-    while !retention::is_told(data, &plan)? {
+    while !retention::is_told(data, &plan)? || !retention::is_restated(data, &plan)? {
         if began.elapsed() > TOLD_WITHIN {
             let why = "nothing was pruned: the log does not tell of it yet. Is the gateway running? The archive is whole; try again";
             return Err(CliError::Failed(why.into()));

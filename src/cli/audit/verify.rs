@@ -1,6 +1,7 @@
 //! `audit verify`: a data folder, a copy of a log, another machine's log, an export, or a receipt.
 
 use super::{export, receipt};
+use crate::audit::replay::Replay;
 use crate::cli::output::{Output, bar};
 use crate::cli::session::{self, Connection, Way};
 use crate::cli::{CliError, runtime};
@@ -11,11 +12,13 @@ use crate::exchange_log::cosignature::Policy;
 use crate::exchange_log::reader::VKEY_FILE;
 use crate::exchange_log::verify::{Against, LogFiles, LogFolder, Report, verify, verify_data};
 use crate::identity::tls;
+use crate::server::registry_path;
 use bytes::Bytes;
 use clap::Args;
 use http::{HeaderMap, Method, StatusCode};
 use serde_json::json;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use tokio::runtime::Runtime;
 
 /// Largest file of a log: a bundle of 256 entries of 64 kB.
@@ -35,6 +38,10 @@ pub struct VerifyArgs {
     /// Folder with the bundles that were pruned: they are checked, too.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["receipt", "export"])]
     archive: Option<PathBuf>,
+    /// Check the registry, too: recompute clients, grants, people, certificate names, keys and revocations from the log alone,
+    /// and compare them with the registry's file.
+    #[arg(long, conflicts_with_all = ["receipt", "export", "log"])]
+    registry: bool,
     /// Which witnesses must have cosigned (C2SP tlog-policy); that beside the log unless said.
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
@@ -110,6 +117,15 @@ pub fn run(args: &VerifyArgs, connection: &Connection, data: Option<&Path>, outp
         None => key(&own)?,
     };
     let older = older(&key)?;
+    let registry = match (&whose, args.registry) {
+        (_, false) => None,
+        (Some(Whose::Folder(data)), true) => Some(data.clone()),
+        _ => {
+            return Err(CliError::Usage(
+                "--registry reads the registry's file: on the gateway's own machine, or in a copy".into(),
+            ));
+        }
+    };
     let against = Against { policy: policy.as_ref(), older: older.as_ref() };
     let report = match (&args.log, whose) {
         (Some(folder), _) => verify(&LogFolder::with(folder, archive), &key, against, told),
@@ -128,7 +144,32 @@ pub fn run(args: &VerifyArgs, connection: &Connection, data: Option<&Path>, outp
         (None, None) => return Err(CliError::Usage("say what to verify".into())),
     };
     progress.finish_and_clear();
-    print(&report.map_err(|error| CliError::Failed(format!("not verified: {error}")))?, given.is_some(), output)
+    let report = report.map_err(|error| CliError::Failed(format!("not verified: {error}")))?;
+    let objects = registry.map(|data| compare(&data)).transpose()?;
+    print(&report, objects, given.is_some(), output)
+}
+
+/// Recomputes the registry from a folder's log and compares it with its file; gives how many objects there are.
+fn compare(data: &Path) -> Result<usize, CliError> {
+    let failed = |error: &dyn std::fmt::Display| CliError::Failed(format!("the registry is not verified: {error}"));
+    let progress = bar("recomputing the registry {bar:40} {pos}/{len} entries, {per_sec}")?;
+    let mut replay = Replay::default();
+    let advanced = replay.advance(data, |done, of| {
+        progress.set_length(of);
+        progress.set_position(done);
+        true
+    });
+    progress.finish_and_clear();
+    advanced.map_err(|error| failed(&error))?;
+    let pause = || std::thread::sleep(Duration::from_secs(1));
+    let found = replay.confirmed_differences(data, &registry_path(data), pause).map_err(|error| failed(&error))?;
+    match found.first() {
+        None => Ok(replay.objects()),
+        Some(first) => {
+            let more = if found.len() > 1 { format!(" ({} more)", found.len() - 1) } else { String::new() };
+            Err(CliError::Failed(format!("the registry is not what the log says: {first}{more}")))
+        }
+    }
 }
 
 fn parse(vkey: &str) -> Result<LogVerifier, CliError> {
@@ -140,14 +181,18 @@ fn read_policy(file: &Path) -> Result<Policy, CliError> {
     Policy::parse(&text).map_err(|(line, reason)| CliError::Usage(format!("{}:{line}: {reason}", file.display())))
 }
 
-fn print(report: &Report, given: bool, output: Output) -> Result<(), CliError> {
+fn print(report: &Report, objects: Option<usize>, given: bool, output: Output) -> Result<(), CliError> {
     let value = json!({
         "verified": true, "origin": report.origin, "sealed": report.sealed, "pruned": report.pruned,
-        "tail": report.tail, "witnesses": report.witnesses, "root": report.root,
+        "tail": report.tail, "witnesses": report.witnesses, "root": report.root, "registry_objects": objects,
     });
     output.result(&value, || {
         let whose =
             if given { "" } else { " (with the key in the log's own folder: give --vkey to check against yours)" };
+        let registry = match objects {
+            None => String::new(),
+            Some(objects) => format!("the registry is what the log says: {objects} objects\n"),
+        };
         let pruned = match report.pruned {
             0 => String::new(),
             some => format!("; {some} of them pruned, and told of in the log"),
@@ -157,7 +202,7 @@ fn print(report: &Report, given: bool, output: Output) -> Result<(), CliError> {
             some => format!(", cosigned by {}", some.join(", ")),
         };
         format!(
-            "verified: {} entries of {} under the checkpoint, root {}{witnesses}{pruned}; {} more in the journal{whose}",
+            "{registry}verified: {} entries of {} under the checkpoint, root {}{witnesses}{pruned}; {} more in the journal{whose}",
             report.sealed, report.origin, report.root, report.tail
         )
     })

@@ -154,7 +154,17 @@ impl Note<'_> {
 /// Acts that are handed over at once: each may be as large as an entry.
 const HANDED_OVER: i64 = 200;
 
+/// The oldest acts that are not in the exchange log yet.
 pub(super) fn acts(connection: &Connection) -> Result<Vec<Act>, RegistryError> {
+    read_acts(connection, HANDED_OVER)
+}
+
+/// All of them.
+pub(super) fn all_acts(connection: &Connection) -> Result<Vec<Act>, RegistryError> {
+    read_acts(connection, i64::MAX)
+}
+
+fn read_acts(connection: &Connection, most: i64) -> Result<Vec<Act>, RegistryError> {
     let read = |row: &rusqlite::Row<'_>| {
         let changes: String = row.get("changes")?;
         let act = Act {
@@ -171,7 +181,8 @@ pub(super) fn acts(connection: &Connection) -> Result<Vec<Act>, RegistryError> {
         };
         Ok((act, changes))
     };
-    let rows = all(connection, &format!("SELECT * FROM acts ORDER BY id LIMIT {HANDED_OVER}"), [], read)?;
+    // In the order in which they were committed, whatever the clocks of two processes say.
+    let rows = all(connection, "SELECT * FROM acts ORDER BY rowid LIMIT ?1", [most], read)?;
     let whole = |(act, changes): (Act, String)| {
         let changes = serde_json::from_str(&changes)
             .map_err(|error| RegistryError::Store(format!("an act of {} cannot be read: {error}", act.actor)))?;

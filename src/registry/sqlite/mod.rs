@@ -11,6 +11,7 @@ mod pending;
 mod people;
 mod read;
 mod readers;
+mod records;
 mod rows;
 mod schema;
 
@@ -22,6 +23,7 @@ use super::{
 use changing::{REMEMBERED, Touched};
 use read::{keys, revision, staff};
 use readers::Readers;
+pub use records::{FileRecord, RESTATE_ACT, RegistryFile};
 use rows::{list, read_client, read_grant, read_token};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use std::path::Path;

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 const WHAT: &str = "change that waits for approval";
 
-fn read_pending(row: &Row<'_>) -> rusqlite::Result<PendingChange> {
+pub(super) fn read_pending(row: &Row<'_>) -> rusqlite::Result<PendingChange> {
     // A record that cannot be read equals no state of the registry, and so is never approved.
     let value = |text: String| serde_json::from_str(&text).unwrap_or_else(|_| Value::from(text));
     Ok(PendingChange {

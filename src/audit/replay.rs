@@ -1,0 +1,403 @@
+//! The registry recomputed from the exchange log alone, and compared with its file. The log is the truth: whatever is in
+//! the file and did not come from acts in the log was put there by somebody who left no entry.
+//!
+//! For each object the replay remembers where its last change stands and a hash of the record, some 100 bytes, so a
+//! registry of a million grants takes about 100 MB while it is compared.
+
+use super::AuditError;
+use crate::exchange_log::reader::LogReader;
+use crate::exchange_log::tree::TILE;
+use crate::exchange_log::{Entry, Kind};
+use crate::identity::Thumbprint;
+use crate::registry::sqlite::{FileRecord, RegistryFile};
+use crate::registry::{Change, MAX_SKEW_S, RegistryError, now};
+use foldhash::HashMap;
+use serde_json::Value;
+use std::collections::VecDeque;
+use std::ops::RangeInclusive;
+use std::path::Path;
+
+/// Ids of acts that are remembered, to tell which of the file's notes are in the log already.
+const MAX_RECENT: usize = 20_000;
+/// Differences that are looked for at most: the first ones tell what happened.
+pub const MAX_DIFFERENCES: usize = 100;
+/// What stands in the log for a record of an older version that no entry could hold.
+const TOO_LARGE: &str = "\"(larger than an entry)\"";
+
+/// Where the log and the file differ.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize)]
+pub struct Difference {
+    /// Of what: `kind:id`.
+    pub object: String,
+    /// Which field of it; empty: the whole record.
+    pub field: String,
+    /// What the log says; `null`: nothing.
+    pub in_log: String,
+    /// What the file says; `null`: nothing.
+    pub in_file: String,
+}
+
+impl std::fmt::Display for Difference {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Difference { object, field, in_log, in_file } = self;
+        let field = if field.is_empty() { String::new() } else { format!(" {field}") };
+        write!(f, "{object}{field}: in the log {in_log}, in the file {in_file}")
+    }
+}
+
+/// An object's last change.
+#[derive(Debug, Clone, Copy)]
+struct Last {
+    /// Which entry, and which of its changes.
+    entry: u64,
+    nth: u32,
+    hash: Hash,
+    /// For a revoked token: when it would end. For a change that waits: when it ends by itself.
+    ends: i64,
+}
+
+/// The registry as the log tells it.
+#[derive(Default)]
+pub struct Replay {
+    /// The next entry to be looked at.
+    next: u64,
+    objects: HashMap<Box<str>, Last>,
+    recent: VecDeque<[u8; 16]>,
+}
+
+/// Half a SHA-256.
+type Hash = [u8; 16];
+
+/// Records are compared by this first; where it differs, by their text. Whoever edits the file must not find another
+/// record with the same.
+fn hash(text: &str) -> Hash {
+    let mut half = Hash::default();
+    half.copy_from_slice(&Thumbprint::of(text.as_bytes()).0[..16]);
+    half
+}
+
+/// The kind of an entry, from its first bytes: most entries are exchanges, and are not decoded.
+fn kind(bytes: &[u8]) -> Option<u8> {
+    // Field 1 (version, below 128 in every version there is), then field 2.
+    match bytes {
+        [0x08, version, 0x10, kind, ..] if *version < 0x80 => Some(*kind),
+        _ => None,
+    }
+}
+
+/// What an object's record says of its end.
+fn ends(record: &str) -> i64 {
+    let value: Value = serde_json::from_str(record).unwrap_or_default();
+    ["expires", "ends"].iter().find_map(|name| value.get(name)?.as_i64()).unwrap_or_default()
+}
+
+impl Replay {
+    /// Takes in the entries of a data folder that are new since the last time. Calls `progress` with how many were looked at,
+    /// and of how many; where it says no, the rest is left for the next time.
+    pub fn advance(&mut self, data: &Path, mut progress: impl FnMut(u64, u64) -> bool) -> Result<(), AuditError> {
+        let reader = LogReader::open(data)?;
+        while self.next < reader.sealed() {
+            let bundle = self.next / TILE as u64;
+            let first = bundle * TILE as u64;
+            if let Some(entries) = reader.bundle(bundle)? {
+                let skip = usize::try_from(self.next - first).unwrap_or_default();
+                for (place, bytes) in entries.iter().enumerate().skip(skip) {
+                    self.take(first + place as u64, bytes);
+                }
+            }
+            self.next = (first + TILE as u64).min(reader.sealed());
+            if !progress(self.next, reader.size()) {
+                return Ok(());
+            }
+        }
+        let behind = usize::try_from(self.next - reader.sealed()).unwrap_or(usize::MAX);
+        for bytes in reader.tail().iter().skip(behind) {
+            self.take(self.next, bytes);
+            self.next += 1;
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, index: u64, bytes: &[u8]) {
+        if kind(bytes) != Some(Kind::Admin as u8) {
+            return;
+        }
+        let Some(entry) = Entry::from_bytes(bytes).filter(|entry| !entry.changes.is_empty()) else { return };
+        if let Ok(id) = entry.exchange_id.as_slice().try_into() {
+            self.recent.push_back(id);
+            if self.recent.len() > MAX_RECENT {
+                self.recent.pop_front();
+            }
+        }
+        for (nth, change) in (0u32..).zip(&entry.changes) {
+            if !is_kept(&change.object, &change.after) {
+                self.objects.remove(change.object.as_str());
+                continue;
+            }
+            let (entry, hash) = (index, hash(&change.after));
+            let timed = change.object.starts_with("token:") || change.object.starts_with("change:");
+            let ends = if timed { ends(&change.after) } else { 0 };
+            self.objects.insert(change.object.as_str().into(), Last { entry, nth, hash, ends });
+        }
+    }
+
+    /// How many objects the log tells of.
+    pub fn objects(&self) -> usize {
+        self.objects.len()
+    }
+
+    /// What the log has of an object; `null` where it has nothing.
+    fn text(reader: &LogReader, last: &Last) -> Result<String, AuditError> {
+        let entry = reader.entry(last.entry)?;
+        let change = entry.and_then(|entry| entry.changes.into_iter().nth(last.nth as usize));
+        Ok(change.map_or_else(|| "null".to_owned(), |change| change.after))
+    }
+
+    /// The objects whose last change stands in these bundles: what must be restated before they are pruned. A revocation
+    /// whose token has ended long ago matters to nobody.
+    pub fn within(&self, bundles: &[RangeInclusive<u64>]) -> Vec<String> {
+        let now = now();
+        let inside = |last: &Last| bundles.iter().any(|run| run.contains(&(last.entry / TILE as u64)));
+        let over = |last: &Last| last.ends != 0 && last.ends < now - MAX_SKEW_S;
+        let found = self.objects.iter().filter(|(_, last)| inside(last) && !over(last));
+        found.map(|(object, _)| object.to_string()).collect()
+    }
+
+    /// Compares the registry's file with the log, after taking in what is new in it. While a gateway runs, a change may be in
+    /// one and not yet in the other: see [`Replay::confirmed_differences`].
+    pub fn differences(&mut self, data: &Path, registry: &Path) -> Result<Vec<Difference>, CompareError> {
+        // The file first: whatever is in it at this moment and not among its notes is in the log.
+        let file = RegistryFile::open(registry)?;
+        let notes = file.acts()?;
+        self.advance(data, |_, _| true)?;
+        let mut noted: HashMap<&str, &Change> = HashMap::default();
+        for act in notes.iter().filter(|act| !self.recent.contains(&act.id)) {
+            noted.extend(act.changes.iter().map(|change| (change.object.as_str(), change)));
+        }
+        let reader = LogReader::open(data).map_err(AuditError::from)?;
+        let mut compare =
+            Compare { replay: self, noted, reader, found: Vec::new(), failed: None, names: Names::default() };
+        let mut seen: HashMap<String, ()> = HashMap::default();
+        file.records(&mut |record| {
+            if let Some(object) = compare.record(&record) {
+                seen.insert(object, ());
+            }
+        })?;
+        let Compare { failed, .. } = &mut compare;
+        if let Some(error) = failed.take() {
+            return Err(error.into());
+        }
+        compare.missing(&seen)?;
+        compare.names();
+        let mut found = compare.found;
+        found.sort_by(|one, other| (&one.object, &one.field).cmp(&(&other.object, &other.field)));
+        Ok(found)
+    }
+
+    /// The same while changes are made: what differs once and not a moment later was a change on its way.
+    pub fn confirmed_differences(
+        &mut self,
+        data: &Path,
+        registry: &Path,
+        mut pause: impl FnMut(),
+    ) -> Result<Vec<Difference>, CompareError> {
+        let mut found = self.differences(data, registry)?;
+        for _ in 0..2 {
+            if found.is_empty() {
+                break;
+            }
+            pause();
+            let again = self.differences(data, registry)?;
+            found.retain(|one| again.contains(one));
+        }
+        Ok(found)
+    }
+}
+
+/// Why the registry and the log could not be compared.
+#[derive(Debug, thiserror::Error)]
+pub enum CompareError {
+    /// The log.
+    #[error(transparent)]
+    Log(#[from] AuditError),
+    /// The registry's file.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+}
+
+/// Whether a record is one that the file has, too: tokens only where they are revoked.
+fn is_kept(object: &str, after: &str) -> bool {
+    let revoked = || {
+        let value: Value = serde_json::from_str(after).unwrap_or_default();
+        value.get("revoked").and_then(Value::as_bool).unwrap_or_default()
+    };
+    after != "null" && (!object.starts_with("token:") || revoked())
+}
+
+/// Who holds the certificate names, by the records and by the file's own table.
+#[derive(Default)]
+struct Names {
+    by_record: HashMap<String, String>,
+    by_table: HashMap<String, String>,
+}
+
+/// A comparison under way.
+struct Compare<'c> {
+    replay: &'c Replay,
+    /// Changes that are noted in the file and not in the log yet.
+    noted: HashMap<&'c str, &'c Change>,
+    reader: LogReader,
+    found: Vec<Difference>,
+    failed: Option<AuditError>,
+    names: Names,
+}
+
+impl Compare<'_> {
+    fn push(&mut self, object: &str, field: &str, in_log: String, in_file: String) {
+        if self.found.len() < MAX_DIFFERENCES {
+            self.found.push(Difference { object: object.into(), field: field.into(), in_log, in_file });
+        }
+    }
+
+    /// The record that the log has, with what is on its way into it.
+    fn in_log(&mut self, object: &str) -> Option<String> {
+        if let Some(change) = self.noted.get(object) {
+            return is_kept(object, &change.after).then(|| change.after.clone());
+        }
+        let last = *self.replay.objects.get(object)?;
+        match Replay::text(&self.reader, &last) {
+            Ok(text) => Some(text),
+            Err(error) => {
+                self.failed.get_or_insert(error);
+                None
+            }
+        }
+    }
+
+    /// Compares one record; gives the object where it is one of the log's kinds.
+    fn record(&mut self, record: &FileRecord) -> Option<String> {
+        match record {
+            FileRecord::Whole(object, in_file) => {
+                self.note_names(object, in_file);
+                let same = !self.noted.contains_key(object.as_str())
+                    && self.replay.objects.get(object.as_str()).is_some_and(|last| last.hash == hash(in_file));
+                if !same {
+                    match self.in_log(object) {
+                        None => self.push(object, "", "null".into(), in_file.clone()),
+                        Some(in_log) => self.fields(object, &in_log, in_file),
+                    }
+                }
+                Some(object.clone())
+            }
+            FileRecord::Revoked(object, expires) => {
+                let in_log = self.in_log(object);
+                match in_log.as_deref().map(ends) {
+                    None => self.push(object, "", "null".into(), format!("revoked, ends {expires}")),
+                    Some(ends) if ends != *expires => {
+                        self.push(object, "expires", ends.to_string(), expires.to_string());
+                    }
+                    Some(_) => {}
+                }
+                Some(object.clone())
+            }
+            FileRecord::Name(name, holder) => {
+                self.names.by_table.insert(name.clone(), holder.clone());
+                None
+            }
+        }
+    }
+
+    fn note_names(&mut self, object: &str, record: &str) {
+        if !object.starts_with("client:") && !object.starts_with("staff:") {
+            return;
+        }
+        let value: Value = serde_json::from_str(record).unwrap_or_default();
+        for name in value.get("names").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
+            self.names.by_record.insert(name.to_owned(), object.to_owned());
+        }
+    }
+
+    /// Finds the fields that differ. A field that an older version did not write has its default.
+    fn fields(&mut self, object: &str, in_log: &str, in_file: &str) {
+        if in_log == TOO_LARGE || in_log == in_file {
+            return;
+        }
+        let read = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_default();
+        let (log, file) = (read(in_log), read(in_file));
+        let (Some(log_fields), Some(file_fields)) = (log.as_object(), file.as_object()) else {
+            return self.push(object, "", in_log.to_owned(), in_file.to_owned());
+        };
+        let is_default = |value: &Value| match value {
+            Value::Null => true,
+            Value::Bool(flag) => !flag,
+            Value::Number(number) => number.as_i64() == Some(0),
+            Value::String(text) => text.is_empty(),
+            Value::Array(items) => items.is_empty(),
+            Value::Object(fields) => fields.is_empty(),
+        };
+        let mut names: Vec<&String> = log_fields.keys().chain(file_fields.keys()).collect();
+        names.sort();
+        names.dedup();
+        for name in names {
+            let (one, other) = (log_fields.get(name), file_fields.get(name));
+            let same = match (one, other) {
+                (Some(one), Some(other)) => one == other,
+                (Some(only), None) | (None, Some(only)) => is_default(only),
+                (None, None) => true,
+            };
+            if !same {
+                let text = |value: Option<&Value>| value.map_or_else(|| "null".to_owned(), Value::to_string);
+                self.push(object, name, text(one), text(other));
+            }
+        }
+    }
+
+    /// What the log has and the file does not.
+    fn missing(&mut self, seen: &HashMap<String, ()>) -> Result<(), AuditError> {
+        let now = now();
+        let replay = self.replay;
+        for (object, last) in &replay.objects {
+            // Revocations of tokens that ended are removed with them; what waited goes at its end.
+            let over = last.ends != 0 && last.ends < now - MAX_SKEW_S;
+            if over || seen.contains_key(object.as_ref()) || self.noted.contains_key(object.as_ref()) {
+                continue;
+            }
+            if self.found.len() >= MAX_DIFFERENCES {
+                break;
+            }
+            let in_log = Replay::text(&self.reader, last)?;
+            self.push(object, "", in_log, "null".into());
+        }
+        let noted: Vec<(&str, &Change)> = self.noted.iter().map(|(object, change)| (*object, *change)).collect();
+        for (object, change) in noted {
+            let ends = if object.starts_with("token:") { ends(&change.after) } else { 0 };
+            let over = ends != 0 && ends < now - MAX_SKEW_S;
+            if is_kept(object, &change.after) && !over && !seen.contains_key(object) {
+                self.push(object, "", change.after.clone(), "null".into());
+            }
+        }
+        Ok(())
+    }
+
+    /// The table of certificate names holds those of the records, and of people who were removed.
+    fn names(&mut self) {
+        let Names { by_record, by_table } = std::mem::take(&mut self.names);
+        for (name, holder) in &by_record {
+            if by_table.get(name) != Some(holder) {
+                let in_file = by_table.get(name).cloned().unwrap_or_else(|| "null".into());
+                self.push(holder, &format!("the certificate name {name}"), holder.clone(), in_file);
+            }
+        }
+        for (name, holder) in by_table {
+            // A person who was removed keeps their names; a client keeps its record.
+            let there = match self.noted.get(holder.as_str()) {
+                Some(change) => is_kept(&holder, &change.after),
+                None => self.replay.objects.contains_key(holder.as_str()),
+            };
+            let gone = holder.starts_with("staff:") && !there;
+            if !by_record.contains_key(&name) && !gone {
+                self.push(&holder, &format!("the certificate name {name}"), "null".into(), holder.clone());
+            }
+        }
+    }
+}
