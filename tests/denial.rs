@@ -134,7 +134,7 @@ async fn d3_a_client_that_asks_for_unknown_receipts_takes_neither_threads_nor_me
             receipt(&other, of(&unit(&other).await.ok())).await.ok();
             let search: Bytes = SearchRequest { page_size: 10, ..SearchRequest::default() }.encode_to_vec().into();
             lan.raw(SEARCH, &[], vec![search]).await.unwrap().ok();
-            assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+            assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
             assert!(threads(&gateway) <= most_threads, "{} threads", threads(&gateway));
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
