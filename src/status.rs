@@ -266,7 +266,7 @@ pub struct Refusal {
     /// The source's own code.
     pub source_code: Option<String>,
     /// The rule of the grants that refused it: for the log and those who administer, never for the caller.
-    pub rule: Option<String>,
+    pub rule: Option<Box<str>>,
     /// What else a gRPC source said with its status.
     pub source_status: Option<Box<SourceStatus>>,
 }

@@ -129,7 +129,7 @@ impl Denied {
             Rule::PurposeGiven | Rule::OfficialGiven | Rule::Purpose => String::new(),
         };
         let rule = [self.rule.as_str().to_owned()].into_iter().chain(self.grants).collect::<Vec<_>>().join(" ");
-        Refusal { rule: Some(rule), ..Refusal::with(self.rule.reason(), detail) }
+        Refusal { rule: Some(rule.into()), ..Refusal::with(self.rule.reason(), detail) }
     }
 }
 

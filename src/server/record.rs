@@ -240,7 +240,7 @@ impl Record {
                 self.entry.source_reason.clone_from(&status.reason);
                 self.entry.source_dropped.clone_from(&status.dropped);
             }
-            self.entry.rule = refusal.rule.clone().unwrap_or_default();
+            refusal.rule.as_deref().unwrap_or_default().clone_into(&mut self.entry.rule);
         }
         self.shared.metrics.count(&self.entry);
     }

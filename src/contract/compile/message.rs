@@ -55,7 +55,7 @@ fn plan_field(
         ),
     ];
     let mut faults: Vec<_> =
-        rules.into_iter().filter_map(|(broken, reason)| broken.then(|| fail(reason.into()))).collect();
+        rules.into_iter().filter(|(broken, _)| *broken).map(|(_, reason)| fail(reason.into())).collect();
     let kind = match kind {
         Ok(kind) if faults.is_empty() => kind,
         Ok(_) => return Err(faults),

@@ -126,13 +126,13 @@ impl Parquet {
     fn group(&mut self) -> Result<(), ParquetError> {
         let rows = std::mem::take(&mut self.rows);
         let mut group = self.writer.next_row_group()?;
-        for at in 0..COLUMNS.len() {
+        for (at, (_, kind)) in COLUMNS.iter().enumerate() {
             let Some(mut column) = group.next_column()? else { break };
             let cells = rows.iter().filter_map(|row| row.cells.get(at));
-            if COLUMNS[at].1 == Kind::List {
+            if *kind == Kind::List {
                 let (values, definitions, repetitions) = list(cells);
                 column.typed::<ByteArrayType>().write_batch(&values, Some(&definitions), Some(&repetitions))?;
-            } else if COLUMNS[at].1 == Kind::Text {
+            } else if *kind == Kind::Text {
                 let text = |cell: &Cell| match cell {
                     Cell::Text(text) => ByteArray::from(text.as_str()),
                     _ => ByteArray::from(""),
