@@ -62,7 +62,7 @@ pub fn check_url(text: &str) -> Result<String, String> {
     let wrong = || format!("{text:?} is no address: write https://HOST:PORT");
     let uri: http::Uri = text.parse().map_err(|_| wrong())?;
     let whole = uri.scheme_str() == Some("https") && uri.host().is_some_and(|host| !host.is_empty());
-    if !whole || uri.path().trim_end_matches('/') != "" || uri.query().is_some() {
+    if !whole || !uri.path().trim_end_matches('/').is_empty() || uri.query().is_some() {
         return Err(wrong());
     }
     Ok(text.trim_end_matches('/').to_owned())
