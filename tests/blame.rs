@@ -412,7 +412,6 @@ async fn with_source(keys: &str) -> (Stage, Arc<Source>, Actor) {
         revocation: tls::Revocation::Unchecked,
         names: Vec::new(),
         allow_tls12: false,
-        names: Vec::new(),
     };
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls::server_config(&files).unwrap()));
     let source = Arc::new(Source::default());
