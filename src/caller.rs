@@ -31,6 +31,8 @@ use tower::{Service, ServiceExt};
 pub const MAX_MESSAGE: usize = 64 << 20;
 /// How long the service waits for the head of a response.
 const HEAD_WITHIN: Duration = Duration::from_secs(60);
+/// How often a request that was certainly not processed is sent again.
+const TRANSPARENT_RETRIES: u32 = 2;
 /// How rustls reports an alert of the peer, before the alert's name.
 pub const ALERT: &str = "received fatal alert: ";
 /// How long an alert that refuses a certificate is waited for.
@@ -133,6 +135,26 @@ impl Caller {
         CallerError::Unreachable(self.base.clone(), alert.unwrap_or_else(|| error.to_string()))
     }
 
+    /// Sends a whole request and waits for the head of its response. A request that the gateway has certainly not processed
+    /// (it ends, or renews its connections) is sent again by a new connection, as gRPC libraries do (gRFC A6, transparent
+    /// retries).
+    async fn respond(
+        &self,
+        path: &PathAndQuery,
+        headers: &HeaderMap,
+        framed: &[Bytes],
+    ) -> Result<Response<Incoming>, Http2Error> {
+        let mut left = TRANSPARENT_RETRIES;
+        loop {
+            let mut begun = self.http2.begin(path, || Ok::<_, Http2Error>(headers.clone())).await?;
+            begun.request.whole(framed.iter().cloned());
+            match begun.answer.head().await {
+                Err(Http2Error::Unprocessed) if left > 0 => left -= 1,
+                response => return response,
+            }
+        }
+    }
+
     /// Sends messages and waits for the answer's head.
     pub async fn start(
         &self,
@@ -148,9 +170,8 @@ impl Caller {
             headers.append(name.clone(), HeaderValue::from_str(value).map_err(|_| unfit("value of", name.as_str()))?);
         }
         let unreachable = |error: Http2Error| CallerError::Unreachable(self.base.clone(), error.to_string());
-        let mut begun = self.http2.begin(&path, || Ok(headers.clone())).await.map_err(unreachable)?;
-        begun.request.whole(messages.iter().map(|message| frame(message)));
-        let (head, body) = begun.answer.head().await.map_err(unreachable)?.into_parts();
+        let framed: Vec<Bytes> = messages.iter().map(|message| frame(message)).collect();
+        let (head, body) = self.respond(&path, &headers, &framed).await.map_err(unreachable)?.into_parts();
         Ok(Answering { headers: head.headers, reader: FrameReader::new(body, MAX_MESSAGE) })
     }
 
@@ -187,13 +208,8 @@ impl Service<Request<Body>> for Caller {
             let (head, body) = request.into_parts();
             let message = body.collect().await.map_err(|status| CallerError::Unsent(Box::new(status)))?.to_bytes();
             let path = head.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
-            let headers = || Ok::<_, Http2Error>(head.headers.clone());
-            let mut begun = match caller.http2.begin(&path, headers).await {
-                Ok(begun) => begun,
-                Err(error) => return Err(caller.no_connection(&error).await),
-            };
-            begun.request.whole([message]);
-            match tokio::time::timeout(HEAD_WITHIN, begun.answer.head()).await {
+            let framed = [message];
+            match tokio::time::timeout(HEAD_WITHIN, caller.respond(&path, &head.headers, &framed)).await {
                 Ok(Ok(response)) => Ok(response.map(Body::new)),
                 Ok(Err(error)) => Err(caller.no_connection(&error).await),
                 Err(_) => {

@@ -7,7 +7,7 @@ use crate::identity::crl;
 use crate::identity::list::{self, FileFault, ListInfo};
 use crate::pki::{self, CertificateInfo, DEFAULT_DAYS, Ending, Pki, Role, WARN_CRL_DAYS, WARN_DAYS};
 use clap::{Args, Subcommand};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[derive(Subcommand)]
 pub enum CertsCommand {
@@ -86,13 +86,13 @@ enum Shown {
 }
 
 /// A file's certificate, or its revocation lists.
-fn shown(file: &PathBuf) -> Result<Vec<Shown>, CliError> {
+fn shown(file: &Path) -> Result<Vec<Shown>, CliError> {
     match list::read_file(file) {
         Err(FileFault::Empty | FileFault::Section(..) | FileFault::File(_)) => {
             Ok(vec![Shown::Certificate(pki::show(file)?)])
         }
         Err(fault) => Err(CliError::Usage(format!("{}: {fault}", file.display()))),
-        Ok(lists) => Ok(lists.iter().map(|list| Shown::List { file: file.clone(), list: list.into() }).collect()),
+        Ok(lists) => Ok(lists.iter().map(|list| Shown::List { file: file.to_owned(), list: list.into() }).collect()),
     }
 }
 

@@ -67,6 +67,9 @@ impl Reloader {
     /// order: a revocation counts even while the entry of a source is wrong.
     pub(super) fn reload(&self) -> Result<(), StartError> {
         let _alone = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
+        // Taken before they are read: what changes meanwhile is read once more, what is read now is not.
+        let seen = stamp(&self.config, &self.served.borrow().catalogue.files);
+        *self.files.lock().unwrap_or_else(PoisonError::into_inner) = seen;
         let gate = self.load_gate();
         let rest = self.load_catalogue();
         if let (Err(_), Err(error)) = (&gate, &rest) {

@@ -72,7 +72,7 @@ fn tail_page(data: &Path, query: &Query, next: u64) -> Result<(Vec<api::LogEntry
 
 /// Every entry that fits, with its proof under one checkpoint.
 pub(super) fn export(data: PathBuf, query: Query, permit: ReadPermit) -> Parts<api::ExportPart> {
-    let pages = stream::try_unfold((Export::Begin(data, query), permit), |(export, permit)| async move {
+    let pages = stream::try_unfold((Export::Begin(Box::new((data, query))), permit), |(export, permit)| async move {
         let Some((page, export)) = reading(&permit, move || export.page()).await? else { return Ok::<_, Status>(None) };
         Ok(Some((each(page), (export, permit))))
     });
@@ -81,7 +81,7 @@ pub(super) fn export(data: PathBuf, query: Query, permit: ReadPermit) -> Parts<a
 
 /// Where an export stands.
 enum Export {
-    Begin(PathBuf, Query),
+    Begin(Box<(PathBuf, Query)>),
     /// With the reader of the moment at which it began, the checkpoint's size, and what comes next.
     Goes(Box<(LogReader, Option<Index>, Query)>, u64, Option<u64>),
 }
@@ -90,7 +90,8 @@ impl Export {
     /// The next page, which may be empty; `None` at the end.
     fn page(self) -> Result<Option<(Vec<api::ExportPart>, Self)>, AuditError> {
         let (log, size, before) = match self {
-            Export::Begin(data, query) => {
+            Export::Begin(begin) => {
+                let (data, query) = *begin;
                 let (reader, index) = (LogReader::sealed_only(&data)?, Index::read(&data)?);
                 let Some(Published { size, note }) = reader.published()? else { return Ok(None) };
                 let head = api::ExportPart { checkpoint: note, ..api::ExportPart::default() };
