@@ -161,7 +161,7 @@ pub fn run(command: CertsCommand, output: Output) -> Result<(), CliError> {
         }
         CertsCommand::Show { files, config } if files.is_empty() => show_ends(&config.load()?, output),
         CertsCommand::Show { files, .. } => {
-            let rows: Vec<Vec<Shown>> = files.iter().map(shown).collect::<Result<_, _>>()?;
+            let rows: Vec<Vec<Shown>> = files.iter().map(|file| shown(file)).collect::<Result<_, _>>()?;
             let rows: Vec<Shown> = rows.into_iter().flatten().collect();
             let now = crate::registry::now();
             let header = ["file", "subject", "names", "valid until", "serial", "thumbprint"];
