@@ -101,7 +101,8 @@ fn decisions(store: &SqliteStore, config: &Config, clients: usize) {
             let scope = &view.grants[number % GRANTS].scopes[0];
             let operation = *operations.iter().find(|operation| operation.scope == *scope).unwrap();
             let (x5t, names) = (thumbprint.base64url(), vec![client_uri(&id)]);
-            let certificate = Arc::new(Certificate { chain: vec![], thumbprint, key: [0; 32], x5t, names });
+            let (chain, key, ends) = (vec![], [0; 32], vec![i64::MAX]);
+            let certificate = Arc::new(Certificate { chain, thumbprint, key, x5t, names, ends });
             let address = "10.20.30.40:1".parse().unwrap();
             (Peer { certificate, address }, headers, operation)
         })

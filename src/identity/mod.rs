@@ -56,7 +56,7 @@ pub struct Certificate {
     /// Its URI and DNS names, in canonical form, each once.
     pub names: Vec<String>,
     /// From when on each certificate of the chain is over, Unix time in seconds; its own first.
-    ends: Vec<i64>,
+    pub ends: Vec<i64>,
 }
 
 /// From when on a certificate is over: it is good through its last second (RFC 5280, section 4.1.2.5). One that cannot be
