@@ -315,7 +315,7 @@ async fn t3_who_holds_a_clients_names_is_part_of_what_was_approved() {
         assert_eq!(lan.ask::<api::Client>("ChangeClient", contact).await.unwrap().contact, "0203");
     }
     // A client without sensitive grants changes at once.
-    let told: api::Client = lan.ask("ChangeClient", names("plain", &[mine.clone()])).await.unwrap();
+    let told: api::Client = lan.ask("ChangeClient", names("plain", std::slice::from_ref(&mine))).await.unwrap();
     assert_eq!((told.names, told.pending_change.as_str()), (vec![mine], ""));
     // Nobody issues a token for their own certificate.
     let certificate = std::fs::read_to_string(files(&stage.folder, "lan").certificate).unwrap();
