@@ -1,4 +1,5 @@
 //! The conventions of the protocols that the gateway speaks: gRPC, HTTP, TLS.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod support;
 
