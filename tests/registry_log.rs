@@ -11,10 +11,11 @@ use ndxp_gateway::issuer::{Issuer, KeyAlgorithm};
 use ndxp_gateway::registry::sqlite::SqliteStore;
 use ndxp_gateway::registry::{Actor, Client, Digest, Grant, Page, Role, Staff, Store, TokenRecord, now};
 use ndxp_gateway::server::{Gateway, registry_path};
+use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
-use support::{Stage, show, until};
+use support::{Stage, UNIT, show, until};
 
 fn config(stage: &Stage) -> Config {
     Config::load(&stage.folder.gateway_config()).map_err(show).unwrap()
@@ -265,6 +266,36 @@ async fn t4_an_edited_registry_is_found_by_object_and_field() {
     sql.execute("UPDATE grants SET fields = '[\"name\"]' WHERE id = ?1", [&grant]).unwrap();
     until("the alarm is over", Duration::from_secs(90), || alarm("ndxp_registry_differences 0"));
     assert!(!get(&ops, "/readyz").contains("grant:"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t4_a_row_that_nobody_understands_stops_no_suspension_and_is_told_of() {
+    let stage = Stage::start();
+    let clerk = stage.system("clerk");
+    let ask = json!({ "unitCode": "1057000" });
+    clerk.call(UNIT, ask.clone()).await.ok();
+    let sql = rusqlite::Connection::open(registry_path(&stage.data())).unwrap();
+    // Before the suspension: whoever reads changes one by one gets no further.
+    sql.execute("INSERT INTO changes (kind, id) VALUES ('nonsense', 'x')", []).unwrap();
+    stage.store.suspend_client("clerk", true).unwrap();
+    let end = std::time::Instant::now() + Duration::from_secs(10);
+    while clerk.call(UNIT, ask.clone()).await.reason() != "CLIENT_SUSPENDED" {
+        assert!(std::time::Instant::now() < end, "a suspension does not come into force");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    // An act that cannot be read keeps all later ones out of the log: the gateway is not ready, and says why.
+    let ops = stage.ops();
+    assert!(get(&ops, "/readyz").starts_with("HTTP/1.1 200"));
+    let act = "INSERT INTO acts (id, time_us, actor, act, object, changes) VALUES (x'00', 0, 'x', 'x', 'x', 'no list')";
+    sql.execute(act, []).unwrap();
+    let ready = |status: &str, says: &str| {
+        let told = get(&ops, "/readyz");
+        told.starts_with(&format!("HTTP/1.1 {status}")) && told.contains(says)
+    };
+    until("it says so", Duration::from_secs(10), || ready("503", "acts of administrators cannot be read"));
+    assert!(get(&ops, "/metrics").lines().any(|line| line == "ndxp_faults{part=\"acts\"} 1"));
+    sql.execute("DELETE FROM acts WHERE id = x'00'", []).unwrap();
+    until("it is in order again", Duration::from_secs(10), || ready("200", ""));
 }
 
 /// What the port of health and metrics answers.

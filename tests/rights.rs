@@ -15,7 +15,7 @@ use ndxp_gateway::server::registry_path;
 use prost::Message;
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair, KeyUsagePurpose, SanType};
 use serde_json::json;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 use support::{Actor, Stage, UNIT, files};
 
 /// Somebody who works through `ndxp.admin.v1` with a certificate of their own.
@@ -322,6 +322,69 @@ async fn t3_who_holds_a_clients_names_is_part_of_what_was_approved() {
     let issue = api::IssueTokenRequest { client: "approved".into(), certificate, ..Default::default() };
     assert!(lan.ask::<api::IssueTokenResponse>("IssueToken", issue).await.is_err());
     stage.verify();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t3_who_holds_the_names_is_fixed_while_an_ordinary_grant_waits_to_become_sensitive() {
+    let stage = Stage::start();
+    let (lan, minh) = appoint(&stage);
+    stage.client("shop");
+    let ordinary =
+        api::AddGrantRequest { scopes: vec!["budgetunit:read".into()], purposes: Vec::new(), ..sensitive("shop") };
+    let grant: api::Grant = lan.ask("AddGrant", ordinary).await.unwrap();
+    assert!(!grant.needs_approval);
+    let change = |name: &str| api::ChangeClientRequest {
+        id: "shop".into(),
+        names: vec![client_uri("shop"), name.into()],
+        ..Default::default()
+    };
+    // Before anything waits, a name is changed at once: the approver will see it.
+    let told: api::Client = lan.ask("ChangeClient", change("one.shop.vn")).await.unwrap();
+    assert!(told.pending_change.is_empty());
+    let wider = sensitive("shop");
+    let wider = api::ChangeGrantRequest {
+        id: grant.id,
+        scopes: wider.scopes,
+        purposes: wider.purposes,
+        fields: wider.fields,
+        ..Default::default()
+    };
+    let told: api::Grant = lan.ask("ChangeGrant", wider).await.unwrap();
+    assert!(!told.pending_change.is_empty());
+    // Now it is part of what is looked at.
+    let told: api::Client = lan.ask("ChangeClient", change("laptop.lan.vn")).await.unwrap();
+    assert!(!told.pending_change.is_empty());
+    assert_eq!(told.names, [client_uri("shop"), "one.shop.vn".to_owned()]);
+    let agency = api::ChangeClientRequest { id: "shop".into(), agency: "H49.13".into(), ..Default::default() };
+    let told: api::Client = lan.ask("ChangeClient", agency).await.unwrap();
+    assert_eq!((told.agency.as_str(), told.pending_change.is_empty()), ("H49.12", false), "nor another agency");
+    minh.ask::<api::ApproveChangeResponse>("ApproveChange", id(&told.pending_change)).await.unwrap();
+    assert_eq!(stage.store.client("shop").unwrap().agency, "H49.13");
+    stage.verify();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t3_a_grant_whose_networks_cannot_be_read_is_not_in_force() {
+    let stage = Stage::start();
+    let clerk = stage.system("clerk");
+    let ask = json!({ "unitCode": "1057000" });
+    clerk.call(UNIT, ask.clone()).await.ok();
+    let file = rusqlite::Connection::open(stage.data().join("registry.sqlite")).unwrap();
+    for networks in ["x", "[\"10.0.0.0/8 \"]", "[]x"] {
+        file.execute("UPDATE grants SET networks = ?1", [networks]).unwrap();
+        file.execute("INSERT INTO changes (kind, id) VALUES ('client', 'clerk')", []).unwrap();
+        let end = Instant::now() + Duration::from_secs(10);
+        while clerk.call(UNIT, ask.clone()).await.reason() != "SCOPE_NOT_GRANTED" {
+            assert!(Instant::now() < end, "{networks} means every network");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        file.execute("UPDATE grants SET networks = '[]'", []).unwrap();
+        file.execute("INSERT INTO changes (kind, id) VALUES ('client', 'clerk')", []).unwrap();
+        while clerk.call(UNIT, ask.clone()).await.reason() != "" {
+            assert!(Instant::now() < end, "it does not come back");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

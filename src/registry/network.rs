@@ -3,7 +3,10 @@
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::net::IpAddr;
 
-/// A network, `10.20.0.0/16` or `2001:db8::/32`.
+/// Bits of the prefix `::ffff:0:0/96`, below which IPv6 notation has IPv4 addresses.
+const MAPPED_BITS: u8 = 96;
+
+/// A network, `10.20.0.0/16` or `2001:db8::/32`. One in IPv4-mapped notation is the IPv4 network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Network {
     address: IpAddr,
@@ -21,22 +24,28 @@ impl Network {
         if bits > most {
             return Err(wrong());
         }
-        Ok(Network { address, bits })
+        let IpAddr::V6(six) = address else { return Ok(Network { address, bits }) };
+        match six.to_ipv4_mapped() {
+            None => Ok(Network { address, bits }),
+            // An IPv4 network in IPv6 notation is that network (RFC 4291, section 2.5.5.2), or all of it would be compared
+            // with 32 bits of an address. A shorter prefix holds more than IPv4, and says nothing that anybody means.
+            Some(four) if bits >= MAPPED_BITS => Ok(Network { address: four.into(), bits: bits - MAPPED_BITS }),
+            Some(_) => Err(wrong()),
+        }
     }
 
     /// Whether all of another network is in it.
     pub fn contains(&self, other: &Network) -> bool {
-        // As IPv4, an address within ::ffff:0:0/96 has fewer bits: such notations are not compared across families.
         self.address.is_ipv4() == other.address.is_ipv4() && self.bits <= other.bits && self.has(other.address)
     }
 
     /// Whether an address is in it. An IPv4 address written as IPv6 (`::ffff:…`) counts as the IPv4 one.
     pub fn has(&self, address: IpAddr) -> bool {
         let same = |own: u128, other: u128, width: u32| {
-            let shift = width - u32::from(self.bits);
+            let shift = width.saturating_sub(u32::from(self.bits));
             shift >= width || own >> shift == other >> shift
         };
-        match (self.address.to_canonical(), address.to_canonical()) {
+        match (self.address, address.to_canonical()) {
             (IpAddr::V4(own), IpAddr::V4(other)) => same(own.to_bits().into(), other.to_bits().into(), 32),
             (IpAddr::V6(own), IpAddr::V6(other)) => same(own.to_bits(), other.to_bits(), 128),
             _ => false,
@@ -66,6 +75,21 @@ impl<'de> Deserialize<'de> for Network {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn t3_a_network_in_mapped_notation_is_the_ipv4_network_and_no_more() {
+        let parse = |text: &str| Network::parse(text).unwrap();
+        let one = parse("::ffff:10.20.0.5");
+        assert_eq!((one, one.to_string().as_str()), (parse("10.20.0.5/32"), "10.20.0.5/32"));
+        assert!(one.has("10.20.0.5".parse().unwrap()) && one.has("::ffff:10.20.0.5".parse().unwrap()));
+        assert!(!one.has("203.0.113.9".parse().unwrap()) && !one.has("10.20.0.6".parse().unwrap()));
+        let wide = parse("::ffff:10.0.0.0/104");
+        assert!(wide == parse("10.0.0.0/8") && !wide.has("11.0.0.1".parse().unwrap()));
+        assert!(wide.contains(&one) && !one.contains(&wide) && !parse("10.20.0.0/24").contains(&wide));
+        for wrong in ["::ffff:10.0.0.0/95", "::ffff:10.0.0.0/8", "::ffff:0.0.0.0/0", "::ffff:10.0.0.1/129"] {
+            assert!(Network::parse(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn a_network_has_its_own_addresses_only() {

@@ -45,9 +45,10 @@ pub enum Outcome {
     Waits(Box<PendingChange>),
 }
 
-/// Whether a client would get a certificate name that it did not have.
+/// Whether a client would get a certificate name that it did not have, or ask in another agency's name: sources and the log
+/// know it by that.
 pub fn client_gains(before: &Client, after: &Client) -> bool {
-    after.names.iter().any(|name| !before.names.contains(name))
+    after.agency != before.agency || after.names.iter().any(|name| !before.names.contains(name))
 }
 
 /// Whether a person would get a role or a certificate name that they did not have.

@@ -1,6 +1,7 @@
 //! At every start, the registry is recomputed from the exchange log and compared with its file, beside everything else: a
 //! thread of its own, at a bounded rate. A difference is an alarm that stays until there is none any more.
 
+use super::readiness::Part;
 use super::shared::Shared;
 use super::{StartError, registry_path, thread};
 use crate::audit::replay::{CompareError, Difference, Replay};
@@ -26,13 +27,15 @@ pub(super) fn spawn(data: &Path, shared: &Arc<Shared>, stop: CancellationToken) 
         loop {
             match compare(&mut replay, &data, &stop) {
                 Ok(found) => {
+                    shared.readiness.set(Part::Comparison, Vec::new());
                     report(&shared, &found);
                     if found.is_empty() {
                         return;
                     }
                 }
                 Err(error) => {
-                    tracing::error!(%error, "the registry cannot be compared with the exchange log");
+                    let fault = format!("the registry cannot be compared with the exchange log: {error}");
+                    shared.readiness.set(Part::Comparison, vec![fault]);
                     // What was taken in may be of a log that moved on meanwhile.
                     replay = Replay::default();
                 }

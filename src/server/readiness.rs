@@ -11,22 +11,31 @@ pub enum Part {
     Tls,
     /// Their files, which were not taken when they changed.
     TlsFiles,
+    /// The registry, whose changes cannot be followed: what is revoked or suspended does not come into force.
+    Registry,
+    /// The acts of administrators, which do not get into the exchange log.
+    Acts,
+    /// The comparison of the registry with the log, which fails: nobody can say whether its file was edited.
+    Comparison,
 }
 
 impl Part {
     /// Every part.
-    pub const ALL: [Part; 2] = [Part::Tls, Part::TlsFiles];
+    pub const ALL: [Part; 5] = [Part::Tls, Part::TlsFiles, Part::Registry, Part::Acts, Part::Comparison];
 
     /// Its name in the metric.
     pub fn label(self) -> &'static str {
         match self {
             Part::Tls => "tls",
             Part::TlsFiles => "tls_files",
+            Part::Registry => "registry",
+            Part::Acts => "acts",
+            Part::Comparison => "registry_comparison",
         }
     }
 }
 
-/// What is wrong at this moment. Written by the control plane alone.
+/// What is wrong at this moment. Written by the threads of the control plane, each its own parts.
 #[derive(Debug, Default)]
 pub struct Readiness(Mutex<BTreeMap<Part, Vec<String>>>);
 

@@ -15,7 +15,7 @@ use crate::exchange_log::{Entry, Kind, entry};
 use crate::identity::crl::CrlFetcher;
 use crate::identity::tls::Gate;
 use crate::registry::usage::UsageStore;
-use crate::registry::{self, Store};
+use crate::registry::{self, Snapshot, Store};
 use arc_swap::ArcSwap;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -123,24 +123,37 @@ impl Reloader {
         self.shared.readiness.set(Part::Tls, faults);
     }
 
+    /// Takes over what changed in the registry. Where that cannot be followed, all of it is read anew: one row that nobody
+    /// understands must not keep a revocation from coming into force. What fails then is said by readiness.
     pub(super) fn follow_registry(&self) {
-        match self.shared.registry.load().follow(self.store.as_ref()) {
-            Ok(None) => {}
+        let known = self.shared.registry.load();
+        let next = known.follow(self.store.as_ref()).or_else(|error| {
+            tracing::warn!(%error, "changes of the registry cannot be followed: all of it is read anew");
+            Snapshot::read(self.store.as_ref()).map(Some)
+        });
+        let fault = match next {
+            Ok(None) => None,
             Ok(Some(next)) => {
                 self.shared.registry.store(Arc::new(next));
                 self.shared.registry_changed.send_replace(());
+                None
             }
-            Err(error) => tracing::error!(%error, "the registry cannot be read; what was read last stays in force"),
-        }
+            Err(error) => {
+                Some(format!("{error}; what was read last stays in force, revocations since then do not count"))
+            }
+        };
+        self.shared.readiness.set(Part::Registry, fault.into_iter().collect());
     }
 
     /// Takes what administrators did into the exchange log. An act is forgotten when its entry is on disk; one that was
     /// logged but not forgotten is logged again, under the same id.
     pub(super) async fn log_acts(&self) {
-        let acts = match self.store.acts() {
-            Ok(acts) => acts,
-            Err(error) => return tracing::error!(%error, "the acts of administrators cannot be read"),
-        };
+        let fault = self.try_log_acts().await.err();
+        self.shared.readiness.set(Part::Acts, fault.into_iter().collect());
+    }
+
+    async fn try_log_acts(&self) -> Result<(), String> {
+        let acts = self.store.acts().map_err(|error| format!("the acts of administrators cannot be read: {error}"))?;
         for act in acts {
             let entry = Entry {
                 exchange_id: act.id.to_vec(),
@@ -155,13 +168,12 @@ impl Reloader {
                 changes: act.changes.into_iter().map(logged).collect(),
                 ..Entry::begin(Kind::Admin, &self.shared.node)
             };
-            if let Err(error) = self.shared.log.append(&entry).await {
-                return tracing::error!(%error, "an administrator's act is not in the log yet");
-            }
-            if let Err(error) = self.store.forget_act(&act.id) {
-                return tracing::error!(%error, "an administrator's act will be logged again");
-            }
+            let logged = self.shared.log.append(&entry).await;
+            logged.map_err(|error| format!("an administrator's act is not in the exchange log yet: {error}"))?;
+            let forgotten = self.store.forget_act(&act.id);
+            forgotten.map_err(|error| format!("an administrator's act will be logged again: {error}"))?;
         }
+        Ok(())
     }
 
     /// Ends changes that nobody approved in time.

@@ -2,7 +2,7 @@
 
 use super::super::name::canonical_names;
 use super::super::pending::client_gains;
-use super::super::{Client, Grant, Outcome, RegistryError};
+use super::super::{Client, Grant, Outcome, RegistryError, now};
 use super::changing::{Changing, Touched};
 use super::identities::{self, Kind};
 use super::rows::{list, read_client, read_grant};
@@ -53,10 +53,13 @@ pub(super) fn put(changing: &mut Changing<'_>, client: &Client) -> Result<(), Re
     changed(changing, &before)
 }
 
-/// Whether a client has a grant, approved or not, that needs approval: what was approved, or is to be, is who holds it.
+/// Whether a client has a grant, approved or not, that needs approval, or a change of a grant that waits for it: what was
+/// approved, or is to be, is who holds it.
 fn is_sensitive(changing: &Changing<'_>, id: &str) -> Result<bool, RegistryError> {
-    let sql = "SELECT EXISTS (SELECT 1 FROM grants WHERE client = ?1 AND NOT withdrawn AND needs_approval)";
-    Ok(changing.query_row(sql, [id], |row| row.get(0))?)
+    let sql = "SELECT EXISTS (SELECT 1 FROM grants WHERE client = ?1 AND NOT withdrawn AND needs_approval)
+               OR EXISTS (SELECT 1 FROM pending JOIN grants ON pending.object = 'grant:' || grants.id
+                          WHERE grants.client = ?1 AND pending.ends > ?2)";
+    Ok(changing.query_row(sql, params![id, now()], |row| row.get(0))?)
 }
 
 pub(super) fn change(store: &SqliteStore, client: &Client) -> Result<Outcome, RegistryError> {
@@ -104,7 +107,10 @@ pub(super) fn retire(store: &SqliteStore, id: &str) -> Result<(), RegistryError>
 pub(super) fn revoke_tokens(store: &SqliteStore, id: &str, issued_before: i64) -> Result<(), RegistryError> {
     store.change("token.revoke", format!("client:{id}"), |changing| {
         let before = read_living(changing, id)?;
-        changing.execute("UPDATE clients SET tokens_from = ?2 WHERE id = ?1", params![id, issued_before])?;
+        changing.execute(
+            "UPDATE clients SET tokens_from = MAX(tokens_from, ?2) WHERE id = ?1",
+            params![id, issued_before],
+        )?;
         changed(changing, &before)
     })
 }

@@ -34,29 +34,44 @@ pub(super) fn read_staff(row: &Row<'_>) -> rusqlite::Result<Staff> {
 pub(super) const VIEW: &str =
     "client, id, scopes, purposes, fields, networks, rate, burst, daily_quota, not_before, not_after";
 
+/// When a grant ends that must not work.
+const NEVER: i64 = 0;
+
+/// A grant's networks; `None` where one of them cannot be read. No network at all means any, so what cannot be read must not
+/// be left out.
+fn networks(texts: &[String]) -> Option<Vec<Network>> {
+    texts.iter().map(|text| Network::parse(text).ok()).collect()
+}
+
 /// A grant as calls see it, and whose it is. By place, and without a copy of what is known: a million of them are read.
 pub(super) fn read_view<'r>(row: &'r Row<'_>, lists: &mut Lists) -> rusqlite::Result<(&'r str, GrantView)> {
     let text = |at: usize| Ok::<_, rusqlite::Error>(row.get_ref(at)?.as_str()?);
     let networks = match text(5)? {
-        "[]" => Vec::new(),
-        some => lists.of(some).iter().filter_map(|text| Network::parse(text).ok()).collect(),
+        "[]" => Some(Vec::new()),
+        some => Some(lists.of(some)).filter(|texts| !texts.is_empty()).and_then(|texts| networks(&texts)),
     };
+    let not_after = if networks.is_some() { row.get(10)? } else { NEVER };
+    if networks.is_none() {
+        tracing::error!(grant = text(1)?, "a grant's networks cannot be read: it is not in force");
+    }
     let view = GrantView {
         id: text(1)?.into(),
         scopes: lists.of(text(2)?),
         purposes: lists.of(text(3)?),
         fields: lists.of(text(4)?),
-        networks,
+        networks: networks.unwrap_or_default(),
         rate: row.get(6)?,
         burst: row.get(7)?,
         daily_quota: row.get::<_, i64>(8)?.unsigned_abs(),
         not_before: row.get(9)?,
-        not_after: row.get(10)?,
+        not_after,
     };
     Ok((text(0)?, view))
 }
 
 pub(super) fn read_grant(row: &Row<'_>) -> rusqlite::Result<Grant> {
+    let texts: Option<Vec<String>> = serde_json::from_str(&row.get::<_, String>("networks")?).ok();
+    let networks = texts.and_then(|texts| networks(&texts));
     Ok(Grant {
         id: row.get("id")?,
         client: row.get("client")?,
@@ -69,12 +84,13 @@ pub(super) fn read_grant(row: &Row<'_>) -> rusqlite::Result<Grant> {
         not_before: row.get("not_before")?,
         not_after: row.get("not_after")?,
         legal_basis: row.get("legal_basis")?,
-        networks: read_list(row, "networks")?.iter().filter_map(|text| Network::parse(text).ok()).collect(),
         requested_by: row.get("requested_by")?,
         requester: serde_json::from_str(&row.get::<_, String>("requester")?).ok(),
         approved_by: row.get("approved_by")?,
         needs_approval: row.get("needs_approval")?,
-        withdrawn: row.get("withdrawn")?,
+        // As good as withdrawn where nobody can tell from where it may be used.
+        withdrawn: row.get("withdrawn")? || networks.is_none(),
+        networks: networks.unwrap_or_default(),
     })
 }
 
