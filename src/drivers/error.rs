@@ -201,10 +201,16 @@ impl SourceError {
         self.retry().is_some() || matches!(self, SourceError::Timeout | SourceError::NotAsked(_))
     }
 
-    /// The same error where a hub gave it, at which credentials are fetched, and not the source.
+    /// The same error where a token endpoint or a login gave it, of a hub most likely, and not the operation's own exchange
+    /// with the source: what it says is about credentials, never about a record, a request or the source's health.
     pub(super) fn of_the_hub(self) -> Self {
         match self {
             SourceError::Unavailable(what) => SourceError::Broken(what),
+            SourceError::Timeout => SourceError::Broken("no credentials came in time"),
+            SourceError::Protocol(_) | SourceError::Unreadable(_) => {
+                SourceError::Broken("what credentials are fetched from gave something else")
+            }
+            SourceError::NotFound(code) | SourceError::Rejected(code) => SourceError::CredentialsRefused(code),
             other => other,
         }
     }
@@ -276,6 +282,25 @@ pub(super) fn by_meaning(meaning: Meaning, code: String) -> SourceError {
 mod tests {
     use super::*;
     use crate::frame::FrameError;
+
+    #[test]
+    fn b1_what_credentials_are_fetched_from_says_nothing_of_records_requests_or_the_source() {
+        for error in [
+            SourceError::NotFound("404".into()),
+            SourceError::Rejected("400".into()),
+            SourceError::Protocol("no JSON".into()),
+            SourceError::Unreadable("too large".into()),
+            SourceError::Unavailable("410"),
+            SourceError::Timeout,
+        ] {
+            let blame = error.of_the_hub().blame();
+            assert!(!matches!(blame.reason, Reason::RecordNotFound | Reason::SourceRejected), "{:?}", blame.reason);
+            assert!(!matches!(blame.reason, Reason::SourceTimeout | Reason::SourceProtocolError), "{:?}", blame.reason);
+            assert_ne!(blame.fault, Fault::Caller, "{:?}", blame.reason);
+        }
+        let refused = SourceError::NotFound("404".into()).of_the_hub();
+        assert!(matches!(refused, SourceError::CredentialsRefused(code) if code == "404"));
+    }
 
     #[test]
     fn b1_nothing_of_a_caller_s_is_ill_health_and_nothing_of_one_record_either() {

@@ -55,6 +55,13 @@ pub struct Call {
     pub turns: Option<Arc<dyn Turns>>,
 }
 
+impl Call {
+    /// Whether its request comes at its caller's pace: how long it takes is no matter of the source's then.
+    pub fn is_paced(&self) -> bool {
+        matches!(self.request, SourceRequest::Stream(_))
+    }
+}
+
 /// The further requests of a stream of answers (a page, a look at what is watched): each waits for its turn at the source,
 /// as a call of its own would.
 pub trait Turns: Send + Sync {

@@ -1,7 +1,7 @@
 //! Asking the source: by which of its hubs and endpoints, again where a read did not reach it, at another endpoint as well where
 //! one is slow, and beside it where a hub is only shadowed.
 
-use super::attempt::{Attempt, Flight};
+use super::attempt::{self, Attempt, Flight};
 use super::exchange::decode;
 use super::record::Record;
 use super::shared::{Route, Second, Shared, Way};
@@ -118,7 +118,10 @@ pub(super) async fn ask(
     let deadline = time.source(began);
     let again = Again::of(&call);
     let mut flight = Flight::new(place, again.as_ref().map(|_| time.whole(began)));
-    let (mut turn, watched) = Turn::choose(route, again.is_some());
+    let paced = call.is_paced();
+    // A hub is probed by a read, or by a write that has the operation's whole time; never at a caller's pace.
+    let may_probe = again.is_some() || !paced && deadline.whose == Whose::Operation;
+    let (mut turn, watched) = Turn::choose(route, may_probe);
     flight.hub = watched;
     let told = if deadline.whose == Whose::Caller { flight.whole().unwrap_or(deadline) } else { deadline };
     call.until = match call.operation.shape {
@@ -138,7 +141,7 @@ pub(super) async fn ask(
         record.hub(way.hub.as_deref());
         let result = attempt(way, call, again.as_ref(), deadline, &mut flight, &mut tried).await;
         ended = Instant::now();
-        let (health, took) = (SourceError::health(&result), ended - asked);
+        let (health, took) = (attempt::health(&result, paced), ended - asked);
         asked = ended;
         let retry = result.as_ref().err().and_then(SourceError::retry);
         if matches!(result, Err(SourceError::CallerDeadline)) {
@@ -147,7 +150,7 @@ pub(super) async fn ask(
         }
         flight.first = None;
         if let (Some(hub), Turn::Watched(second)) = (flight.hub.take(), &turn) {
-            hub.tell(health, took);
+            hub.tell(health, if paced { Duration::ZERO } else { took });
             // What one hub failed at does not count against the source as long as the other has not been asked.
             if let (Some(again), Some(_)) = (&again, retry) {
                 (turn, next, tried.last) = (Turn::Second(second), again.call(), None);

@@ -4,6 +4,7 @@ use super::shared::Way;
 use crate::deadline::{Deadline, Whose};
 use crate::drivers::{Call, SourceAnswer, SourceError};
 use crate::guard::{HubAsked, Picked, Place};
+use crate::status::SourceHealth;
 use futures_util::future::BoxFuture;
 use std::time::Instant;
 use tokio::runtime::Handle;
@@ -13,12 +14,23 @@ pub(super) struct Attempt {
     request: BoxFuture<'static, Result<SourceAnswer, SourceError>>,
     /// Until it has ended.
     picked: Option<Picked>,
+    /// Whether its request comes at its caller's pace.
+    paced: bool,
+}
+
+/// How a call says that its source is. How long one takes whose request comes at its caller's pace says nothing of it.
+pub(super) fn health<T>(result: &Result<T, SourceError>, paced: bool) -> SourceHealth {
+    match result {
+        Err(SourceError::Timeout) if paced => SourceHealth::Unknown,
+        result => SourceError::health(result),
+    }
 }
 
 impl Attempt {
     /// Begins with a call at one endpoint of a way.
     pub(super) fn new(way: &Way, picked: Picked, call: Call) -> Self {
-        Attempt { request: way.adapters[picked.at()].call(call), picked: Some(picked) }
+        let paced = call.is_paced();
+        Attempt { request: way.adapters[picked.at()].call(call), picked: Some(picked), paced }
     }
 
     /// Waits for its end, which is told to the endpoint. After a deadline of the caller's it has not ended, and may be waited for
@@ -36,7 +48,7 @@ impl Attempt {
             Ok(result) => result,
         };
         if let Some(picked) = self.picked.take() {
-            picked.tell(SourceError::health(&result));
+            picked.tell(health(&result, self.paced));
         }
         result
     }
@@ -102,5 +114,19 @@ impl Drop for Flight {
         if let (Some(place), Ok(runtime)) = (self.place.take(), Handle::try_current()) {
             runtime.spawn(Flight::go_on(attempt, place, self.hub.take(), until, self.asked));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn b1_how_long_a_paced_request_takes_says_nothing_of_its_source() {
+        let timeout = || Err::<(), _>(SourceError::Timeout);
+        assert_eq!(health(&timeout(), true), SourceHealth::Unknown);
+        assert!(health(&timeout(), false).is_ill());
+        let unreachable = Err::<(), _>(SourceError::Unreachable("no connection"));
+        assert!(health(&unreachable, true).is_ill() && !health(&Ok::<_, SourceError>(()), true).is_ill());
     }
 }

@@ -2,15 +2,16 @@
 
 use super::Web;
 use super::port::PATIENCE;
-use crate::identity::Peer;
+use crate::identity::{Peer, Thumbprint};
 use crate::registry::now;
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use http_body_util::BodyExt;
-use std::sync::Arc;
-use tokio::sync::Semaphore;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// Largest request body: a token and some words.
 const MAX_BODY: usize = 32 << 10;
@@ -30,27 +31,74 @@ pub(super) struct Asked {
 /// Bodies that are read at once, of those who have shown a certificate and of all others: 32 kB each.
 const MAX_AT_ONCE: (usize, usize) = (4_096, 1_024);
 
+/// Of these, by one certificate: as many as a connection has streams.
+const MAX_OF_ONE: usize = 64;
+
 /// How many bodies may be read at once.
 pub(super) struct Bodies {
     known: Semaphore,
     unknown: Semaphore,
+    /// Bodies that are being read, by certificate.
+    of: Mutex<HashMap<Thumbprint, usize>>,
 }
 
 impl Default for Bodies {
     fn default() -> Self {
-        Bodies { known: Semaphore::new(MAX_AT_ONCE.0), unknown: Semaphore::new(MAX_AT_ONCE.1) }
+        let (known, unknown) = (Semaphore::new(MAX_AT_ONCE.0), Semaphore::new(MAX_AT_ONCE.1));
+        Bodies { known, unknown, of: Mutex::default() }
+    }
+}
+
+/// A body that is being read.
+struct BodyPermit<'b> {
+    bodies: &'b Bodies,
+    of: Option<Thumbprint>,
+    _permit: SemaphorePermit<'b>,
+}
+
+impl Bodies {
+    fn of(&self) -> MutexGuard<'_, HashMap<Thumbprint, usize>> {
+        self.of.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One more body, of who shows this certificate: 429 where they have too many under way, 503 where all together have.
+    fn begin(&self, of: Option<Thumbprint>) -> Result<BodyPermit<'_>, StatusCode> {
+        let all = if of.is_some() { &self.known } else { &self.unknown };
+        let permit = all.try_acquire().map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
+        if let Some(of) = of {
+            let mut counts = self.of();
+            let own = counts.entry(of).or_default();
+            if *own >= MAX_OF_ONE {
+                return Err(StatusCode::TOO_MANY_REQUESTS);
+            }
+            *own += 1;
+        }
+        Ok(BodyPermit { bodies: self, of, _permit: permit })
+    }
+}
+
+impl Drop for BodyPermit<'_> {
+    fn drop(&mut self) {
+        let Some(of) = self.of else { return };
+        let mut counts = self.bodies.of();
+        if let Some(own) = counts.get_mut(&of) {
+            *own -= 1;
+            if *own == 0 {
+                counts.remove(&of);
+            }
+        }
     }
 }
 
 impl FromRequest<Arc<Web>> for Asked {
-    /// 413 where the body is too large or breaks off, 408 where it does not come in time, 503 where too many others are read.
+    /// 413 where the body is too large or breaks off, 408 where it does not come in time, 429 where too many of the same
+    /// certificate are read, 503 where too many in all are.
     type Rejection = StatusCode;
 
     async fn from_request(request: Request, web: &Arc<Web>) -> Result<Self, StatusCode> {
         let (mut head, body) = request.into_parts();
-        let known = head.extensions.get::<Arc<Peer>>().is_some();
-        let bodies = if known { &web.bodies.known } else { &web.bodies.unknown };
-        let _place = bodies.try_acquire().map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
+        let of = head.extensions.get::<Arc<Peer>>().map(|peer| peer.certificate.thumbprint);
+        let _permit = web.bodies.begin(of)?;
         let body = match tokio::time::timeout(PATIENCE, whole(body)).await {
             Ok(Some(body)) => body,
             Ok(None) => return Err(StatusCode::PAYLOAD_TOO_LARGE),
@@ -76,4 +124,28 @@ async fn whole(mut body: Body) -> Option<Bytes> {
         }
     }
     (size <= MAX_BODY).then(|| kept.into())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn d1_one_certificate_s_bodies_leave_room_for_the_others() {
+        let bodies = Bodies::default();
+        let (one, other) = (Thumbprint::of(b"one"), Thumbprint::of(b"other"));
+        let mut held: Vec<_> = (0..MAX_OF_ONE).map(|_| bodies.begin(Some(one)).unwrap()).collect();
+        assert_eq!(bodies.begin(Some(one)).err(), Some(StatusCode::TOO_MANY_REQUESTS));
+        assert!(bodies.begin(Some(other)).is_ok() && bodies.begin(None).is_ok());
+        held.pop();
+        assert!(bodies.begin(Some(one)).is_ok());
+        drop(held);
+        assert!(bodies.of().is_empty());
+        assert_eq!(bodies.known.available_permits(), MAX_AT_ONCE.0);
+        let unknown: Vec<_> = (0..MAX_AT_ONCE.1).map(|_| bodies.begin(None).unwrap()).collect();
+        assert_eq!(bodies.begin(None).err(), Some(StatusCode::SERVICE_UNAVAILABLE));
+        assert!(bodies.begin(Some(one)).is_ok(), "who shows a certificate has room of their own");
+        drop(unknown);
+    }
 }
