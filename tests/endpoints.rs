@@ -122,7 +122,11 @@ async fn a_read_that_is_not_answered_in_time_is_asked_of_the_other_endpoint_as_w
     let actor = stage.system("one-stop-shop");
     let request = json!({ "enterpriseCode": stage.sandbox.province.enterprises[0].code });
     let mut hedged = 0;
-    for _ in 0..6 {
+    // Which endpoint is picked is chance: one of so many meets the one that hangs.
+    for _ in 0..40 {
+        if hedged > 0 {
+            break;
+        }
         let began = Instant::now();
         let told = actor.call(ENTERPRISE, request.clone()).await.ok();
         assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
