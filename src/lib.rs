@@ -28,6 +28,7 @@ pub mod pki;
 pub mod registry;
 pub mod sandbox;
 pub mod server;
+pub mod shares;
 pub mod status;
 pub mod telemetry;
 pub mod web;

@@ -65,6 +65,8 @@ reasons! {
     OfficialRequired, "OFFICIAL_REQUIRED", PermissionDenied, "Say who asks: metadata `ndxp-official` with the official's id.", "Cần nêu cán bộ thực hiện: `ndxp-official`.";
     /// More calls a second than granted.
     RateLimited, "RATE_LIMITED", ResourceExhausted, "Too many calls, or streams at once: wait as RetryInfo says.", "Quá nhiều lượt gọi, hoặc quá nhiều luồng cùng lúc: chờ theo RetryInfo.";
+    /// More health watches of one certificate than it may have.
+    TooManyWatches, "TOO_MANY_WATCHES", ResourceExhausted, "Too many health watches of this certificate are open: end one first.", "Quá nhiều luồng theo dõi trạng thái đang mở với chứng thư số này: hãy đóng bớt trước.";
     /// The day's quota is used up.
     QuotaExceeded, "QUOTA_EXCEEDED", ResourceExhausted, "The day's quota is used up.", "Đã dùng hết hạn mức trong ngày.";
     /// The request breaks its contract.
@@ -192,6 +194,7 @@ impl Reason {
             | Reason::OfficialRequired
             | Reason::RateLimited
             | Reason::QuotaExceeded
+            | Reason::TooManyWatches
             | Reason::FieldInvalid
             | Reason::RequestMalformed
             | Reason::MessageTooLarge

@@ -2,10 +2,10 @@
 //! begin. Reads run on threads of their own, at most so many; a read whose caller is gone keeps its permit until its
 //! thread is free again, so giving calls up gains nothing.
 
+use crate::shares::{Rate, Share, ShareError, ShareLimits, ShareMetrics, Shares};
 use crate::status::{Reason, Refusal};
-use foldhash::HashMap;
 use prometheus_client::metrics::counter::Counter;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
@@ -24,31 +24,14 @@ pub struct Bounds {
     pub threads: usize,
 }
 
-/// Holders that are remembered before those at rest are forgotten.
-const MAX_AT_REST: usize = 1_024;
 /// When a holder with too many reads under way may try again.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// Hands out permits for reads. A lock for each beginning and end of a read, never over an await.
+/// Hands out permits for reads.
 #[derive(Debug)]
 pub struct Reads {
-    bounds: Bounds,
+    shares: Arc<Shares<String>>,
     threads: Arc<Semaphore>,
-    holders: Mutex<Holders>,
-    refused: Counter,
-}
-
-#[derive(Debug, Default)]
-struct Holders {
-    under_way: usize,
-    by_id: HashMap<String, Holder>,
-}
-
-#[derive(Debug)]
-struct Holder {
-    under_way: usize,
-    tokens: f64,
-    refilled: Instant,
 }
 
 /// Leave for one call to read; given back when the last clone is dropped.
@@ -57,8 +40,8 @@ pub struct ReadPermit(Arc<Held>);
 
 #[derive(Debug)]
 struct Held {
-    reads: Arc<Reads>,
-    holder: String,
+    threads: Arc<Semaphore>,
+    _share: Share<String>,
 }
 
 impl Reads {
@@ -69,8 +52,10 @@ impl Reads {
 
     /// The same; `refused` counts those that were not let through.
     pub fn counted(bounds: Bounds, refused: Counter) -> Arc<Self> {
-        let threads = Arc::new(Semaphore::new(bounds.threads));
-        Arc::new(Reads { bounds, threads, holders: Mutex::default(), refused })
+        let Bounds { total, per_holder, per_second, burst, threads } = bounds;
+        let limits = ShareLimits { total, per_holder, ample: 0, rate: Some(Rate { per_second, burst }) };
+        let shares = Shares::new(limits, ShareMetrics { refused, ..ShareMetrics::default() });
+        Arc::new(Reads { shares, threads: Arc::new(Semaphore::new(threads)) })
     }
 
     /// A permit for a holder, by the id of a client or a person.
@@ -79,51 +64,24 @@ impl Reads {
     /// `RATE_LIMITED` where the holder has too many reads under way or begins them too fast, `GATEWAY_OVERLOADED` where
     /// all holders together have too many; both say when to try again.
     pub fn begin(self: &Arc<Self>, holder: &str) -> Result<ReadPermit, Refusal> {
-        self.begin_at(holder, Instant::now()).inspect_err(|_| {
-            self.refused.inc();
-        })
+        self.begin_at(holder, Instant::now())
     }
 
-    fn begin_at(self: &Arc<Self>, id: &str, now: Instant) -> Result<ReadPermit, Refusal> {
-        let Bounds { total, per_holder, per_second, burst, .. } = self.bounds;
-        let most = f64::from(per_second) + f64::from(burst);
-        let mut holders = self.lock();
-        let free = holders.under_way < total;
-        if holders.by_id.len() >= MAX_AT_REST && !holders.by_id.contains_key(id) {
-            // One that is at rest and has its whole rate is as good as unknown.
-            let rest = Duration::from_secs_f64(most / f64::from(per_second.max(1)));
-            holders.by_id.retain(|_, one| one.under_way > 0 || now.duration_since(one.refilled) < rest);
-        }
-        let holder = holders.by_id.entry(id.to_owned());
-        let holder = holder.or_insert_with(|| Holder { under_way: 0, tokens: most, refilled: now });
-        let passed = now.saturating_duration_since(holder.refilled).as_secs_f64();
-        holder.tokens = (holder.tokens + passed * f64::from(per_second)).min(most);
-        holder.refilled = now;
-        if holder.under_way >= per_holder {
-            let detail = format!("{per_holder} reads at once");
-            return Err(Refusal { retry_after: Some(RETRY), ..Refusal::with(Reason::RateLimited, detail) });
-        }
-        if holder.tokens < 1.0 {
-            let wait = Duration::from_secs_f64((1.0 - holder.tokens) / f64::from(per_second.max(1)));
-            return Err(Refusal::retry(Reason::RateLimited, wait));
-        }
-        if !free {
-            let detail = "too many reads of the log are under way";
-            return Err(Refusal { retry_after: Some(RETRY), ..Refusal::with(Reason::GatewayOverloaded, detail) });
-        }
-        holder.tokens -= 1.0;
-        holder.under_way += 1;
-        holders.under_way += 1;
-        Ok(ReadPermit(Arc::new(Held { reads: self.clone(), holder: id.to_owned() })))
+    fn begin_at(self: &Arc<Self>, holder: &str, now: Instant) -> Result<ReadPermit, Refusal> {
+        let share = self.shares.take_at(&holder.to_owned(), 1, now).map_err(|error| {
+            let (reason, wait) = match error {
+                ShareError::HolderFull(_) => (Reason::RateLimited, RETRY),
+                ShareError::TooFast(wait) => (Reason::RateLimited, wait),
+                ShareError::Full(_) => (Reason::GatewayOverloaded, RETRY),
+            };
+            Refusal { retry_after: Some(wait), ..Refusal::with(reason, format!("reads of the log: {error}")) }
+        })?;
+        Ok(ReadPermit(Arc::new(Held { threads: self.threads.clone(), _share: share })))
     }
 
     /// Reads under way, those that wait for a thread included.
     pub fn under_way(&self) -> usize {
-        self.lock().under_way
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Holders> {
-        self.holders.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shares.held()
     }
 }
 
@@ -131,7 +89,7 @@ impl ReadPermit {
     /// Reads on a thread of the blocking pool, as soon as one of this kind is free; `None` where the read panicked or the
     /// runtime ends.
     pub async fn run<T: Send + 'static>(&self, read: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-        let thread = self.0.reads.threads.clone().acquire_owned().await.ok()?;
+        let thread = self.0.threads.clone().acquire_owned().await.ok()?;
         let permit = self.clone();
         let read = move || {
             let read = read();
@@ -139,16 +97,6 @@ impl ReadPermit {
             read
         };
         tokio::task::spawn_blocking(read).await.ok()
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        let mut holders = self.reads.lock();
-        holders.under_way -= 1;
-        if let Some(holder) = holders.by_id.get_mut(&self.holder) {
-            holder.under_way -= 1;
-        }
     }
 }
 
@@ -176,18 +124,12 @@ mod tests {
     }
 
     #[test]
-    fn d3_a_rate_is_each_holder_s_own_and_holders_at_rest_are_forgotten() {
+    fn d3_reads_that_begin_too_fast_are_told_when_to_come_again() {
         let (reads, start) = (Reads::new(bounds()), Instant::now());
         assert_eq!((0..40).filter(|_| reads.begin_at("a", start).is_ok()).count(), 15);
         let refusal = reads.begin_at("a", start).unwrap_err();
         assert_eq!((refusal.reason, refusal.retry_after), (Reason::RateLimited, Some(Duration::from_millis(100))));
         assert!(reads.begin_at("b", start).is_ok());
-        assert!(reads.begin_at("a", start + Duration::from_millis(101)).is_ok());
-        for number in 0..10_000u64 {
-            let at = start + Duration::from_millis(10 * number);
-            assert!(reads.begin_at(&format!("c{number}"), at).is_ok());
-        }
-        assert!(reads.lock().by_id.len() <= MAX_AT_REST + 1);
     }
 
     #[tokio::test]

@@ -10,6 +10,17 @@ use arc_swap::ArcSwap;
 use prometheus_client::metrics::counter::Counter;
 use std::sync::Arc;
 
+/// What a method needs of who calls it.
+#[derive(Debug, Clone, Copy)]
+pub struct Rule {
+    /// The method's name.
+    pub method: &'static str,
+    /// What the call is in the log.
+    pub act: &'static str,
+    /// The roles, one of which must be the caller's.
+    pub roles: &'static [Role],
+}
+
 /// Lets people in by their roles.
 #[derive(Clone)]
 pub struct StaffDoor {
@@ -25,8 +36,13 @@ impl StaffDoor {
         StaffDoor { registry, log, refusals, node: node.to_owned() }
     }
 
-    /// Who asks, with the certificate that they show, where one of these roles is theirs.
-    pub async fn admit(&self, peer: &Peer, act: &str, roles: &[Role]) -> Result<Actor, Refusal> {
+    /// Who calls, with the certificate that they show, where one of the rule's roles is theirs.
+    ///
+    /// # Errors
+    /// `STAFF_UNKNOWN`, `CERTIFICATE_AMBIGUOUS` or `ROLE_MISSING`, with an entry within the bounds of refusals;
+    /// `EXCHANGE_LOG_UNAVAILABLE` where that cannot be written.
+    pub async fn admit(&self, peer: &Peer, rule: &Rule) -> Result<Actor, Refusal> {
+        let Rule { act, roles, .. } = *rule;
         peer.check_time(now())?;
         let (staff, refusal) = match self.registry.load().holder_of(&peer.certificate.names) {
             Holder::Staff(staff) if staff.roles.iter().any(|role| roles.contains(role)) => {

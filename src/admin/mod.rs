@@ -7,16 +7,17 @@ mod changes;
 mod draft;
 mod justification;
 mod messages;
+mod rules;
 
-use crate::access::staff::StaffDoor;
+use crate::access::staff::{Rule, StaffDoor};
 use crate::config::Config;
 use crate::contract::ContractSet;
 use crate::identity::Peer;
 use crate::issuer::{HandIssue, Issuer, KeyAlgorithm};
 use crate::registry::{
-    Actor, ClientFilter, GrantFilter, GrantState, Listed, Page, RegistryError, Role, Store, TokenFilter, TokenState,
+    Actor, ClientFilter, GrantFilter, GrantState, Listed, Page, RegistryError, Store, TokenFilter, TokenState,
 };
-use crate::status::Reason;
+use crate::status::{Reason, Refusal};
 use crate::work::{WorkLimits, WorkMetrics, WorkPool};
 use arc_swap::ArcSwap;
 pub use changes::{BootstrapError, bootstrap};
@@ -44,13 +45,6 @@ pub use api::admin_service_server::AdminServiceServer;
 
 /// Records on a page where nothing else is said, and at most.
 const PAGE: (u32, u32) = (100, 1_000);
-/// Everybody who may read.
-const ANY: &[Role] = &[Role::Administrator, Role::Approver, Role::Auditor, Role::Operator];
-const ADMINISTRATOR: &[Role] = &[Role::Administrator];
-const APPROVER: &[Role] = &[Role::Approver];
-/// Who may take away in an emergency.
-const EMERGENCY: &[Role] = &[Role::Administrator, Role::Operator];
-
 /// The service.
 #[derive(Clone)]
 pub struct Admin {
@@ -106,26 +100,24 @@ impl Admin {
         Admin { config, store, contracts, door: None, work: AdminWork::default() }
     }
 
-    /// Reads for who asks, where one of these roles is theirs.
+    /// Reads for who asks, where one of the rule's roles is theirs.
     async fn read<T: Send + 'static, R: Send + 'static>(
         &self,
         request: Request<T>,
-        act: &'static str,
-        roles: &[Role],
+        rule: &'static Rule,
         read: impl FnOnce(&Admin, &dyn Store, T) -> Result<R, Status> + Send + 'static,
     ) -> Told<R> {
-        self.work(&self.work.reads, request, act, roles, read).await
+        self.work(&self.work.reads, request, rule, read).await
     }
 
-    /// Changes something in the name of who asks, where one of these roles is theirs.
+    /// Changes something in the name of who asks, where one of the rule's roles is theirs.
     async fn write<T: Send + 'static, R: Send + 'static>(
         &self,
         request: Request<T>,
-        act: &'static str,
-        roles: &[Role],
+        rule: &'static Rule,
         write: impl FnOnce(&Admin, &dyn Store, T) -> Result<R, Status> + Send + 'static,
     ) -> Told<R> {
-        self.work(&self.work.writes, request, act, roles, write).await
+        self.work(&self.work.writes, request, rule, write).await
     }
 
     /// Does blocking work off the thread that serves calls, with the store in the name of who asks.
@@ -133,20 +125,31 @@ impl Admin {
         &self,
         pool: &WorkPool,
         request: Request<T>,
-        act: &'static str,
-        roles: &[Role],
+        rule: &'static Rule,
         work: impl FnOnce(&Admin, &dyn Store, T) -> Result<R, Status> + Send + 'static,
     ) -> Told<R> {
         let because = justification(request.metadata())?;
-        let actor = self.actor(&request, act, roles).await?;
+        let actor = self.actor(&request, rule).await?;
         let owner = actor.id().to_owned();
         let (admin, store) = (self.clone(), self.store.named(actor, &because).map_err(failed)?);
         let run = move || work(&admin, store.as_ref(), request.into_inner());
         pool.run(&owner, run).await.map_err(refused)?.map(Response::new)
     }
 
-    /// Who asks, where one of these roles is theirs.
-    async fn actor<T>(&self, request: &Request<T>, act: &'static str, roles: &[Role]) -> Result<Actor, Status> {
+    /// Whether a caller may call a method, before its message is read.
+    ///
+    /// # Errors
+    /// As [`StaffDoor::admit`]; `OPERATION_UNKNOWN` where there is no such method.
+    pub async fn may_call(&self, peer: &Peer, method: &str) -> Result<(), Refusal> {
+        let rule = rules::of(method).ok_or(Reason::OperationUnknown)?;
+        match &self.door {
+            Some(door) => door.admit(peer, rule).await.map(|_| ()),
+            None => Err(Reason::StaffUnknown.into()),
+        }
+    }
+
+    /// Who asks, where one of the rule's roles is theirs.
+    async fn actor<T>(&self, request: &Request<T>, rule: &Rule) -> Result<Actor, Status> {
         // Never at a gateway's port, whatever a request brings along: only in the process of the folder's owner.
         if let (None, Some(local @ Actor::Local { .. })) = (&self.door, request.extensions().get()) {
             return Ok(local.clone());
@@ -154,7 +157,7 @@ impl Admin {
         let (Some(door), Some(peer)) = (&self.door, request.extensions().get::<Arc<Peer>>()) else {
             return Err(refused(Reason::StaffUnknown.into()));
         };
-        door.admit(peer, act, roles).await.map_err(refused)
+        door.admit(peer, rule).await.map_err(refused)
     }
 }
 
@@ -168,7 +171,7 @@ fn size(asked: u32) -> usize {
 #[tonic::async_trait]
 impl AdminService for Admin {
     async fn add_client(&self, request: Request<api::AddClientRequest>) -> Told<api::Client> {
-        self.write(request, "client.add", ADMINISTRATOR, |_, store, asked| {
+        self.write(request, &rules::ADD_CLIENT, |_, store, asked| {
             let api::AddClientRequest { id, agency, contact, names } = asked;
             let client = ClientDraft { id, agency, contact, names }.check().map_err(violated)?;
             store.add_client(&client).map_err(failed)?;
@@ -178,7 +181,7 @@ impl AdminService for Admin {
     }
 
     async fn change_client(&self, request: Request<api::ChangeClientRequest>) -> Told<api::Client> {
-        self.write(request, "client.change", ADMINISTRATOR, |_, store, asked| {
+        self.write(request, &rules::CHANGE_CLIENT, |_, store, asked| {
             let api::ChangeClientRequest { id, agency, contact, names } = asked;
             let before = store.client(&id).map_err(failed)?;
             let client = ClientDraft { id, agency, contact, names }.over(before).map_err(violated)?;
@@ -190,7 +193,7 @@ impl AdminService for Admin {
     }
 
     async fn suspend_client(&self, request: Request<api::ClientId>) -> Told<api::Client> {
-        self.write(request, "client.suspend", EMERGENCY, |_, store, asked| {
+        self.write(request, &rules::SUSPEND_CLIENT, |_, store, asked| {
             store.suspend_client(&asked.id, true).map_err(failed)?;
             Ok(client_message(store.client(&asked.id).map_err(failed)?))
         })
@@ -198,7 +201,7 @@ impl AdminService for Admin {
     }
 
     async fn resume_client(&self, request: Request<api::ClientId>) -> Told<api::Client> {
-        self.write(request, "client.resume", ADMINISTRATOR, |_, store, asked| {
+        self.write(request, &rules::RESUME_CLIENT, |_, store, asked| {
             store.suspend_client(&asked.id, false).map_err(failed)?;
             Ok(client_message(store.client(&asked.id).map_err(failed)?))
         })
@@ -206,7 +209,7 @@ impl AdminService for Admin {
     }
 
     async fn retire_client(&self, request: Request<api::ClientId>) -> Told<api::Client> {
-        self.write(request, "client.retire", ADMINISTRATOR, |_, store, asked| {
+        self.write(request, &rules::RETIRE_CLIENT, |_, store, asked| {
             store.retire_client(&asked.id).map_err(failed)?;
             Ok(client_message(store.client(&asked.id).map_err(failed)?))
         })
@@ -214,14 +217,14 @@ impl AdminService for Admin {
     }
 
     async fn get_client(&self, request: Request<api::ClientId>) -> Told<api::Client> {
-        self.read(request, "client.show", ANY, |_, store, asked| {
+        self.read(request, &rules::GET_CLIENT, |_, store, asked| {
             Ok(client_message(store.client(&asked.id).map_err(failed)?))
         })
         .await
     }
 
     async fn list_clients(&self, request: Request<api::ListClientsRequest>) -> Told<api::ListClientsResponse> {
-        self.read(request, "client.list", ANY, |_, store, asked| {
+        self.read(request, &rules::LIST_CLIENTS, |_, store, asked| {
             let api::ListClientsRequest { agency, page_size, page_token, state } = asked;
             let filter = ClientFilter { agency: &agency, state: client_state(state)? };
             let page = Page { after: &page_token, most: size(page_size), filter };
@@ -233,7 +236,7 @@ impl AdminService for Admin {
     }
 
     async fn add_grant(&self, request: Request<api::AddGrantRequest>) -> Told<api::Grant> {
-        self.write(request, "grant.add", ADMINISTRATOR, |admin, store, asked| {
+        self.write(request, &rules::ADD_GRANT, |admin, store, asked| {
             let draft = GrantDraft {
                 client: asked.client,
                 scopes: asked.scopes,
@@ -257,11 +260,11 @@ impl AdminService for Admin {
     async fn change_grant(&self, request: Request<api::ChangeGrantRequest>) -> Told<api::Grant> {
         let change =
             |admin: &Admin, store: &dyn Store, asked| changes::change_grant(store, &admin.contracts.load(), asked);
-        self.write(request, "grant.change", ADMINISTRATOR, change).await
+        self.write(request, &rules::CHANGE_GRANT, change).await
     }
 
     async fn approve_grant(&self, request: Request<api::GrantId>) -> Told<api::Grant> {
-        self.write(request, "grant.approve", APPROVER, |_, store, asked| {
+        self.write(request, &rules::APPROVE_GRANT, |_, store, asked| {
             store.approve_grant(&asked.id).map_err(failed)?;
             Ok(grant_message(store.grant(&asked.id).map_err(failed)?))
         })
@@ -269,7 +272,7 @@ impl AdminService for Admin {
     }
 
     async fn withdraw_grant(&self, request: Request<api::GrantId>) -> Told<api::Grant> {
-        self.write(request, "grant.withdraw", &[Role::Administrator, Role::Approver], |_, store, asked| {
+        self.write(request, &rules::WITHDRAW_GRANT, |_, store, asked| {
             store.withdraw_grant(&asked.id).map_err(failed)?;
             Ok(grant_message(store.grant(&asked.id).map_err(failed)?))
         })
@@ -277,14 +280,14 @@ impl AdminService for Admin {
     }
 
     async fn get_grant(&self, request: Request<api::GrantId>) -> Told<api::Grant> {
-        self.read(request, "grant.show", ANY, |_, store, asked| {
+        self.read(request, &rules::GET_GRANT, |_, store, asked| {
             Ok(grant_message(store.grant(&asked.id).map_err(failed)?))
         })
         .await
     }
 
     async fn list_grants(&self, request: Request<api::ListGrantsRequest>) -> Told<api::ListGrantsResponse> {
-        self.read(request, "grant.list", ANY, |_, store, asked| {
+        self.read(request, &rules::LIST_GRANTS, |_, store, asked| {
             let api::ListGrantsRequest { client, pending, page_size, page_token } = asked;
             let filter = GrantFilter { state: pending.then_some(GrantState::Pending) };
             let page = Page { after: &page_token, most: size(page_size), filter };
@@ -296,7 +299,7 @@ impl AdminService for Admin {
     }
 
     async fn issue_token(&self, request: Request<api::IssueTokenRequest>) -> Told<api::IssueTokenResponse> {
-        self.write(request, "token.issue", ADMINISTRATOR, |admin, store, asked| {
+        self.write(request, &rules::ISSUE_TOKEN, |admin, store, asked| {
             let api::IssueTokenRequest { client, certificate, scopes, lifetime_s, starts_in_s } = asked;
             let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificate.as_bytes()).collect();
             let chain = read.ok().filter(|chain| !chain.is_empty());
@@ -314,7 +317,7 @@ impl AdminService for Admin {
     }
 
     async fn revoke_token(&self, request: Request<api::TokenId>) -> Told<api::Token> {
-        self.write(request, "token.revoke", EMERGENCY, |_, store, asked| {
+        self.write(request, &rules::REVOKE_TOKEN, |_, store, asked| {
             store.revoke_token(&asked.id).map_err(failed)?;
             Ok(token_message(store.token(&asked.id).map_err(failed)?))
         })
@@ -322,7 +325,7 @@ impl AdminService for Admin {
     }
 
     async fn revoke_client_tokens(&self, request: Request<api::ClientId>) -> Told<api::RevokeClientTokensResponse> {
-        self.write(request, "token.revoke", EMERGENCY, |_, store, asked| {
+        self.write(request, &rules::REVOKE_CLIENT_TOKENS, |_, store, asked| {
             let revoked = store.revoke_client_tokens(&asked.id).map_err(failed)?;
             Ok(api::RevokeClientTokensResponse { revoked: u32::try_from(revoked).unwrap_or(u32::MAX) })
         })
@@ -330,14 +333,14 @@ impl AdminService for Admin {
     }
 
     async fn get_token(&self, request: Request<api::TokenId>) -> Told<api::Token> {
-        self.read(request, "token.show", ANY, |_, store, asked| {
+        self.read(request, &rules::GET_TOKEN, |_, store, asked| {
             Ok(token_message(store.token(&asked.id).map_err(failed)?))
         })
         .await
     }
 
     async fn list_tokens(&self, request: Request<api::ListTokensRequest>) -> Told<api::ListTokensResponse> {
-        self.read(request, "token.list", ANY, |_, store, asked| {
+        self.read(request, &rules::LIST_TOKENS, |_, store, asked| {
             let api::ListTokensRequest { client, in_force, page_size, page_token } = asked;
             let filter = TokenFilter { state: in_force.then_some(TokenState::InForce) };
             let page = Page { after: &page_token, most: size(page_size), filter };
@@ -349,7 +352,7 @@ impl AdminService for Admin {
     }
 
     async fn rotate_key(&self, request: Request<api::RotateKeyRequest>) -> Told<api::Key> {
-        self.write(request, "key.rotate", ADMINISTRATOR, |admin, store, asked| {
+        self.write(request, &rules::ROTATE_KEY, |admin, store, asked| {
             let algorithm = match asked.algorithm.as_str() {
                 "" | "ES256" => KeyAlgorithm::Es256,
                 "EdDSA" => KeyAlgorithm::Eddsa,
@@ -362,7 +365,7 @@ impl AdminService for Admin {
     }
 
     async fn retire_key(&self, request: Request<api::KeyId>) -> Told<api::Key> {
-        self.write(request, "key.retire", ADMINISTRATOR, |_, store, asked| {
+        self.write(request, &rules::RETIRE_KEY, |_, store, asked| {
             let kid = asked.kid;
             store.retire_key(&kid).map_err(failed)?;
             let keys = store.keys().map_err(failed)?;
@@ -373,7 +376,7 @@ impl AdminService for Admin {
     }
 
     async fn list_keys(&self, request: Request<api::ListKeysRequest>) -> Told<api::ListKeysResponse> {
-        self.read(request, "key.list", ANY, |_, store, _| {
+        self.read(request, &rules::LIST_KEYS, |_, store, _| {
             let keys = store.keys().map_err(failed)?;
             Ok(api::ListKeysResponse { keys: keys.iter().map(|key| key_message(key, &keys)).collect() })
         })
@@ -381,31 +384,30 @@ impl AdminService for Admin {
     }
 
     async fn add_staff(&self, request: Request<api::AddStaffRequest>) -> Told<api::Staff> {
-        self.write(request, "staff.add", ADMINISTRATOR, |_, store, asked| changes::add_staff(store, asked)).await
+        self.write(request, &rules::ADD_STAFF, |_, store, asked| changes::add_staff(store, asked)).await
     }
 
     async fn change_staff(&self, request: Request<api::ChangeStaffRequest>) -> Told<api::Staff> {
-        self.write(request, "staff.change", ADMINISTRATOR, |_, store, asked| changes::change_staff(store, asked)).await
+        self.write(request, &rules::CHANGE_STAFF, |_, store, asked| changes::change_staff(store, asked)).await
     }
 
     async fn list_pending_changes(
         &self,
         request: Request<api::ListPendingChangesRequest>,
     ) -> Told<api::ListPendingChangesResponse> {
-        self.read(request, "change.list", ANY, |_, store, asked| changes::list(store, &asked)).await
+        self.read(request, &rules::LIST_PENDING_CHANGES, |_, store, asked| changes::list(store, &asked)).await
     }
 
     async fn approve_change(&self, request: Request<api::ApproveChangeRequest>) -> Told<api::ApproveChangeResponse> {
-        self.write(request, "change.approve", APPROVER, |_, store, asked| changes::approve(store, &asked.id)).await
+        self.write(request, &rules::APPROVE_CHANGE, |_, store, asked| changes::approve(store, &asked.id)).await
     }
 
     async fn reject_change(&self, request: Request<api::RejectChangeRequest>) -> Told<api::RejectChangeResponse> {
-        let roles = &[Role::Approver, Role::Administrator];
-        self.write(request, "change.reject", roles, |_, store, asked| changes::reject(store, &asked.id)).await
+        self.write(request, &rules::REJECT_CHANGE, |_, store, asked| changes::reject(store, &asked.id)).await
     }
 
     async fn remove_staff(&self, request: Request<api::StaffId>) -> Told<api::Staff> {
-        self.write(request, "staff.remove", ADMINISTRATOR, |_, store, asked| {
+        self.write(request, &rules::REMOVE_STAFF, |_, store, asked| {
             let id = asked.id;
             let found = store.staff().map_err(failed)?.into_iter().find(|staff| staff.id == id);
             store.remove_staff(&id).map_err(failed)?;
@@ -415,12 +417,11 @@ impl AdminService for Admin {
     }
 
     async fn can_i(&self, request: Request<api::CanIRequest>) -> Told<api::CanIResponse> {
-        self.read(request, "client.can", ANY, |admin, store, asked| can::can_i(&admin.contracts.load(), store, asked))
-            .await
+        self.read(request, &rules::CAN_I, |admin, store, asked| can::can_i(&admin.contracts.load(), store, asked)).await
     }
 
     async fn list_staff(&self, request: Request<api::ListStaffRequest>) -> Told<api::ListStaffResponse> {
-        self.read(request, "staff.list", ANY, |_, store, _| {
+        self.read(request, &rules::LIST_STAFF, |_, store, _| {
             let staff = store.staff().map_err(failed)?;
             Ok(api::ListStaffResponse { staff: staff.into_iter().map(staff_message).collect() })
         })

@@ -28,6 +28,10 @@ const REFUSALS: u64 = 1_000;
 /// Refusals that are held back at once (some 10 kB each); beyond them, they leave at once.
 const MOST_HELD: usize = 8_192;
 
+/// Calls of the gateway's own services that a worker takes a second while a delay stands: some percent of its time. They are
+/// for those who must see to an overload, so they never wait for exchanges; and exchanges not for them.
+const OWN_UNDER_DELAY: f64 = 500.0;
+
 /// Admission to one worker.
 pub struct Admission {
     under_way: AtomicUsize,
@@ -42,6 +46,11 @@ struct Window {
     /// Whether the bound was met since.
     met: bool,
     bound: usize,
+    /// Whether a delay stood when the last interval ended.
+    standing: bool,
+    /// Calls of the gateway's own services that may come at once while it does.
+    own: f64,
+    own_filled: Instant,
 }
 
 /// A call under way; another one may come when it is dropped.
@@ -63,7 +72,16 @@ impl Drop for Held<'_> {
 
 impl Default for Admission {
     fn default() -> Self {
-        let window = Window { began: Instant::now(), least: Duration::MAX, met: false, bound: MOST };
+        let began = Instant::now();
+        let window = Window {
+            began,
+            least: Duration::MAX,
+            met: false,
+            bound: MOST,
+            standing: false,
+            own: OWN_UNDER_DELAY,
+            own_filled: began,
+        };
         Admission { under_way: AtomicUsize::new(0), held: AtomicUsize::new(0), window: Mutex::new(window) }
     }
 }
@@ -87,6 +105,29 @@ impl Admission {
         drop(window);
         self.under_way.fetch_add(1, Ordering::Relaxed);
         Ok(UnderWay(self.clone()))
+    }
+
+    /// Lets a call of one of the gateway's own services in, as [`Admission::admit`] does, but from a share that exchanges
+    /// cannot take.
+    ///
+    /// # Errors
+    /// `GATEWAY_OVERLOADED` where a delay stands and these calls have had their share of this second.
+    pub fn admit_own(&self, delay: Duration) -> Result<(), Refusal> {
+        self.admit_own_at(Instant::now(), delay)
+    }
+
+    fn admit_own_at(&self, now: Instant, delay: Duration) -> Result<(), Refusal> {
+        let under_way = self.under_way.load(Ordering::Relaxed);
+        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        window.look(now, delay, under_way);
+        let passed = now.saturating_duration_since(window.own_filled).as_secs_f64();
+        window.own = (window.own + passed * OWN_UNDER_DELAY).min(OWN_UNDER_DELAY);
+        window.own_filled = now;
+        if window.standing && window.own < 1.0 {
+            return Err(Refusal::retry(Reason::GatewayOverloaded, self.held_for()));
+        }
+        window.own = (window.own - 1.0).max(0.0);
+        Ok(())
     }
 
     /// How long a refusal is held back now.
@@ -116,7 +157,8 @@ impl Window {
         if now.saturating_duration_since(self.began) < INTERVAL {
             return;
         }
-        if self.least > TARGET {
+        self.standing = self.least > TARGET;
+        if self.standing {
             self.bound = (under_way.min(self.bound) * 7 / 8).max(FEWEST);
         } else if self.met {
             self.bound = (self.bound + self.bound / 8).min(MOST);
@@ -193,6 +235,30 @@ mod tests {
             most = inside.len();
         }
         assert_eq!(most, 2_000);
+    }
+
+    #[test]
+    fn d1_own_services_have_a_share_under_overload_and_no_bound_without_one() {
+        let admission = Arc::new(Admission::default());
+        let start = Instant::now();
+        let own = |at: Instant, delay: Duration| admission.admit_own_at(at, delay).is_ok();
+        assert!((0..10_000).all(|_| own(start, Duration::ZERO)), "no delay, no bound");
+        // A delay that stands shuts exchanges out, as far as they are many, and leaves these their share.
+        let delay = Duration::from_millis(30);
+        let mut now = start + Duration::from_secs(2);
+        let mut inside: Vec<_> = (0..FEWEST).map(|_| admission.admit_at(now, delay, Duration::ZERO).unwrap()).collect();
+        while let Ok(place) = admission.admit_at(now, delay, Duration::ZERO) {
+            inside.push(place);
+            now += INTERVAL / 20;
+        }
+        assert!(own(now, delay), "operators are not locked out");
+        let later = now + Duration::from_secs(1);
+        let let_in = (0..10_000u32).filter(|number| own(later + Duration::from_micros(100) * *number, delay)).count();
+        assert!((900..=1_100).contains(&let_in), "{let_in} in a second: what was saved up, and a second's share");
+        // It is over.
+        let over = later + Duration::from_secs(5);
+        assert!(own(over, Duration::ZERO));
+        assert!((0..10_000).all(|_| own(over + 2 * INTERVAL, Duration::ZERO)));
     }
 
     #[tokio::test]

@@ -3,12 +3,14 @@
 //! of an operation ends these calls, so none is begun before its message is there.
 
 use super::answer::{self, AnswerBody};
+use super::own_calls::{OwnCall, OwnService};
 use super::shared::Shared;
 use crate::access::refusals::{Identity, Refused};
 use crate::admin::{Admin, AdminServiceServer};
 use crate::audit::service::{Audit, AuditServiceServer};
 use crate::contract::ContractSet;
 use crate::exchange_log::{Entry, Kind};
+use crate::frame::HEADER;
 use crate::http2::Incoming;
 use crate::identity::Peer;
 use crate::identity::ends::reached;
@@ -35,8 +37,6 @@ type Boxed = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
 
 /// How long a message may take to come, from the call's head, or from the message before it.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Longest message, with its frame's head: tonic's own bound.
-const LONGEST: usize = 5 + (4 << 20);
 
 /// The gateway's own services, beside those of the contracts. Each is listed, so each is described.
 const OWN: [&str; 5] = [
@@ -62,17 +62,10 @@ pub struct Infra {
     reflection_alpha: Boxed,
     admin: Boxed,
     audit: Boxed,
+    roles: Roles,
 }
 
 impl Infra {
-    /// Whether a path is one of these services'.
-    pub fn serves(path: &str) -> bool {
-        path.starts_with("/grpc.health.v1.Health/")
-            || path.starts_with("/grpc.reflection.")
-            || path.starts_with("/ndxp.admin.v1.AdminService/")
-            || path.starts_with("/ndxp.audit.v1.AuditService/")
-    }
-
     /// The services for a set of contracts; `None` where its files cannot be described (they have been compiled, so
     /// they can).
     pub fn new(health: &HealthReporter, admin: Admin, audit: Audit, contracts: &ContractSet) -> Option<Self> {
@@ -87,62 +80,92 @@ impl Infra {
             contracts.services().into_iter().fold(builder, |builder, name| builder.with_service_name(name))
         };
         let service = HealthService::from_health_reporter(health.clone());
+        let [for_health, for_reflection, for_admin, for_audit] =
+            [OwnService::Health, OwnService::Reflection, OwnService::Administration, OwnService::Audit]
+                .map(OwnService::max_message);
+        let admin_server = AdminServiceServer::new(admin.clone()).max_decoding_message_size(for_admin);
+        let audit_server = AuditServiceServer::new(audit.clone()).max_decoding_message_size(for_audit);
+        let reflection = configured().build_v1().ok()?.max_decoding_message_size(for_reflection);
+        let reflection_alpha = configured().build_v1alpha().ok()?.max_decoding_message_size(for_reflection);
         Some(Infra {
-            health: BoxCloneSyncService::new(HealthServer::new(service)),
-            admin: BoxCloneSyncService::new(AdminServiceServer::new(admin)),
-            audit: BoxCloneSyncService::new(AuditServiceServer::new(audit)),
-            reflection: BoxCloneSyncService::new(configured().build_v1().ok()?),
-            reflection_alpha: BoxCloneSyncService::new(configured().build_v1alpha().ok()?),
+            health: BoxCloneSyncService::new(HealthServer::new(service).max_decoding_message_size(for_health)),
+            admin: BoxCloneSyncService::new(admin_server),
+            audit: BoxCloneSyncService::new(audit_server),
+            reflection: BoxCloneSyncService::new(reflection),
+            reflection_alpha: BoxCloneSyncService::new(reflection_alpha),
+            roles: Roles { admin, audit },
         })
     }
 
-    /// Serves one call.
-    pub async fn serve(
+    /// Serves one call of a service, which has this place among them.
+    pub(super) async fn serve(
         &self,
         shared: &Arc<Shared>,
         peer: &Arc<Peer>,
         request: Request<Incoming>,
+        (service, call): (OwnService, OwnCall),
     ) -> Response<AnswerBody> {
-        if let Err(refusal) = peer.check_time(now()) {
-            return answer::refused(&refusal, "");
-        }
-        let path = request.uri().path();
-        let mut right = Right {
+        let right = Right {
             shared: shared.clone(),
             peer: peer.clone(),
             changes: shared.registry_changed.subscribe(),
-            needs: Needs::Nothing,
+            needs: Needs::of(service),
+            _call: call,
         };
-        let (service, asks_once) = if path.starts_with("/ndxp.admin.") {
-            (&self.admin, true)
-        } else if path.starts_with("/ndxp.audit.") {
-            right.needs = Needs::Auditor;
-            (&self.audit, true)
-        } else if path.starts_with("/grpc.health.") {
-            (&self.health, true)
-        } else {
-            right.needs = Needs::Identity;
-            if let Err(refusal) = right.check() {
-                return answer::refused(&refusal, "");
-            }
-            (
-                if path.starts_with("/grpc.reflection.v1alpha.") { &self.reflection_alpha } else { &self.reflection },
-                false,
-            )
-        };
-        let mut service = service.clone();
+        match self.begin(&right, request, service).await {
+            Ok(answer) => answer::from_tonic(Ok(answer.map(|body| until_the_end(right, body)))),
+            Err(refusal) => answer::refused(&refusal, ""),
+        }
+    }
+
+    /// Who calls is looked at first: nobody sends a message who may not.
+    async fn begin(
+        &self,
+        right: &Right,
+        request: Request<Incoming>,
+        service: OwnService,
+    ) -> Result<Response<Body>, Refusal> {
+        right.peer.check_time(now())?;
         let (mut head, body) = request.into_parts();
-        let body = if asks_once { whole(body).await } else { Ok(in_time(body)) };
-        let body = match body {
-            Ok(body) => body,
-            Err(refusal) => return answer::refused(&refusal, ""),
+        let path = head.uri.path();
+        self.roles.may_call(right, service, path.rsplit('/').next().unwrap_or_default()).await?;
+        let mut tonic = match service {
+            OwnService::Administration => &self.admin,
+            OwnService::Audit | OwnService::Receipts => &self.audit,
+            OwnService::Health | OwnService::HealthWatch => &self.health,
+            OwnService::Reflection if path.starts_with("/grpc.reflection.v1alpha.") => &self.reflection_alpha,
+            OwnService::Reflection => &self.reflection,
+        }
+        .clone();
+        let body = match service {
+            OwnService::Reflection => in_time(body),
+            one_message => whole(body, one_message.max_message()).await?,
         };
-        head.extensions.insert(peer.clone());
-        let answer = match service.ready().await {
-            Ok(ready) => ready.call(Request::from_parts(head, body)).await,
+        head.extensions.insert(right.peer.clone());
+        match tonic.ready().await {
+            Ok(ready) => match ready.call(Request::from_parts(head, body)).await {
+                Ok(answer) => Ok(answer),
+                Err(never) => match never {},
+            },
             Err(never) => match never {},
-        };
-        answer::from_tonic(answer.map(|answer| answer.map(|body| until_the_end(right, body))))
+        }
+    }
+}
+
+/// Who may call what.
+struct Roles {
+    admin: Admin,
+    audit: Audit,
+}
+
+impl Roles {
+    async fn may_call(&self, right: &Right, service: OwnService, method: &str) -> Result<(), Refusal> {
+        match service {
+            OwnService::Health | OwnService::HealthWatch => Ok(()),
+            OwnService::Reflection => right.check(),
+            OwnService::Administration => self.admin.may_call(&right.peer, method).await,
+            OwnService::Audit | OwnService::Receipts => self.audit.may_call(&right.peer, method).await,
+        }
     }
 }
 
@@ -152,6 +175,8 @@ struct Right {
     peer: Arc<Peer>,
     changes: watch::Receiver<()>,
     needs: Needs,
+    /// As long as it is answered.
+    _call: OwnCall,
 }
 
 /// What it takes, beside a certificate of the CA.
@@ -165,6 +190,14 @@ enum Needs {
 }
 
 impl Needs {
+    fn of(service: OwnService) -> Self {
+        match service {
+            OwnService::Health | OwnService::HealthWatch | OwnService::Administration => Needs::Nothing,
+            OwnService::Reflection => Needs::Identity,
+            OwnService::Audit | OwnService::Receipts => Needs::Auditor,
+        }
+    }
+
     fn service(self) -> &'static str {
         match self {
             Needs::Nothing => "health",
@@ -245,12 +278,12 @@ fn until_the_end(right: Right, body: Body) -> Body {
     Body::new(StreamBody::new(frames))
 }
 
-/// A request of one message.
-async fn whole(body: Incoming) -> Result<Body, Refusal> {
-    match tokio::time::timeout(PATIENCE, Limited::new(body, LONGEST).collect()).await {
+/// A request of one message of at most `limit` bytes.
+async fn whole(body: Incoming, limit: usize) -> Result<Body, Refusal> {
+    match tokio::time::timeout(PATIENCE, Limited::new(body, HEADER + limit).collect()).await {
         Ok(Ok(body)) => Ok(Body::new(Full::new(body.to_bytes()))),
         Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            Err(Refusal::with(Reason::MessageTooLarge, format!("more than {LONGEST} bytes")))
+            Err(Refusal::with(Reason::MessageTooLarge, format!("more than {limit} bytes")))
         }
         Ok(Err(_)) => Err(Reason::Cancelled.into()),
         Err(_) => Err(too_slow()),

@@ -5,6 +5,7 @@ use super::answer::{self, AnswerBody};
 use super::backlog::{Backlog, Watched};
 use super::exchange::Exchange;
 use super::infra::Infra;
+use super::own_calls::OwnService;
 use super::protocol;
 use super::refusals::{Refusals, Unopened};
 use super::shared::{Routes, Served, Shared};
@@ -137,8 +138,8 @@ impl Worker {
         self.listen.max_connection_age - tenth + tenth * 2 * random / 255
     }
 
-    /// One call, which arrived then on a connection that has had a backlog for so long. The gateway's own services are
-    /// there for those who must see to an overload.
+    /// One call, which arrived then on a connection that has had a backlog for so long. Nothing of it is read before it is
+    /// admitted.
     async fn serve(
         &self,
         peer: &Arc<Peer>,
@@ -146,32 +147,50 @@ impl Worker {
         arrived: Instant,
         stood: Duration,
     ) -> Response<AnswerBody> {
-        if header_bytes(&request) > MAX_HEADERS {
-            let refusal = Reason::MetadataTooLarge.into();
-            let id = self.refusals.unread(peer, &refusal).await;
-            return answer::refused(&refusal, &id);
-        }
         let call = protocol::check(request.method(), request.headers());
-        if Infra::serves(request.uri().path()) {
-            let infra = self.control.infra.borrow().clone();
-            return match call {
-                Ok(_) => infra.serve(&self.exchange.shared, peer, request).await,
-                Err(unfit) => unfit.over_http(answer::refused(&unfit.into(), "")),
-            };
-        }
-        let answer = match self.admission.admit(Instant::now().saturating_duration_since(arrived), stood) {
-            Ok(_under_way) => self.exchange.serve(peer, request, arrived).await,
-            Err(refusal) => {
+        let own = OwnService::of(request.uri().path());
+        let delay = Instant::now().saturating_duration_since(arrived);
+        let admitted = match own {
+            Some(_) => self.admission.admit_own(delay).map(|()| None),
+            None => self.admission.admit(delay, stood).map(Some),
+        };
+        let answer = match (admitted, own) {
+            (Err(refusal), _) => {
                 self.refusals.call(peer, &refusal);
                 answer::refused(&refusal, "")
             }
+            (Ok(_under_way), _) if header_bytes(&request) > MAX_HEADERS => {
+                let refusal = Reason::MetadataTooLarge.into();
+                let id = self.refusals.unread(peer, &refusal).await;
+                answer::refused(&refusal, &id)
+            }
+            (Ok(_), Some(service)) => match call {
+                Ok(_) => self.serve_own(peer, request, service).await,
+                Err(unfit) => answer::refused(&unfit.into(), ""),
+            },
+            (Ok(_under_way), None) => self.exchange.serve(peer, request, arrived).await,
         };
-        if answer.extensions().get() == Some(&Reason::GatewayOverloaded) {
+        if is_held_back(&answer, own) {
             self.admission.hold(call.ok().flatten()).await;
         }
         match call {
             Ok(_) => answer,
             Err(unfit) => unfit.over_http(answer),
+        }
+    }
+
+    /// A call of one of the gateway's own services.
+    async fn serve_own(
+        &self,
+        peer: &Arc<Peer>,
+        request: Request<Incoming>,
+        service: OwnService,
+    ) -> Response<AnswerBody> {
+        let shared = &self.exchange.shared;
+        let infra = self.control.infra.borrow().clone();
+        match shared.own_calls.begin(service, &peer.certificate.thumbprint) {
+            Ok(call) => infra.serve(shared, peer, request, (service, call)).await,
+            Err(refusal) => answer::refused(&refusal, ""),
         }
     }
 
@@ -303,6 +322,16 @@ impl Caller {
                 tracing::debug!(%error, "an answer did not reach its caller");
             }
         }));
+    }
+}
+
+/// Whether a refusal leaves later, so that a caller who does not heed it is slowed down by its own streams. Rates of
+/// exchanges are not meant: what a grant allows is refused at once beyond it.
+fn is_held_back(answer: &Response<AnswerBody>, own: Option<OwnService>) -> bool {
+    match answer.extensions().get() {
+        Some(Reason::GatewayOverloaded) => true,
+        Some(Reason::RateLimited | Reason::TooManyWatches) => own.is_some(),
+        _ => false,
     }
 }
 

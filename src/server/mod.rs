@@ -15,6 +15,7 @@ mod infra;
 mod life;
 mod listener;
 mod ops;
+mod own_calls;
 mod protocol;
 mod quota;
 mod readiness;

@@ -4,6 +4,7 @@
 use super::asking::shadow_places;
 use super::disk::DaysLeft;
 use super::life::LifeSigns;
+use super::own_calls::OwnCalls;
 use super::readiness::{Part, Readiness};
 use crate::access::limits::Limits;
 use crate::access::refusals::RefusalLog;
@@ -69,6 +70,8 @@ pub struct Shared {
     pub shadowed: Arc<Semaphore>,
     /// Room for large request messages while they come.
     pub room: Room,
+    /// Places of calls of the gateway's own services.
+    pub(super) own_calls: OwnCalls,
     /// Largest request message in bytes.
     pub max_message: usize,
     /// Where the registry's file is not what the exchange log says.
@@ -94,6 +97,7 @@ impl Shared {
             limits: Limits::default(),
             days_left: DaysLeft::default(),
             refusals: Arc::new(RefusalLog::new(log.clone(), metrics.clone())),
+            own_calls: OwnCalls::new(&metrics),
             log,
             pseudonyms,
             metrics,

@@ -1,6 +1,7 @@
 //! Logs and metrics. Neither ever holds a secret, a payload or anybody's data: labels are names of contracts.
 
 use crate::exchange_log::Entry;
+use crate::shares::ShareMetrics;
 use crate::work::WorkMetrics;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -64,6 +65,11 @@ struct Differing {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Pool {
     pool: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OwnService {
+    service: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -136,6 +142,8 @@ pub struct Metrics {
     shadow_differences: Family<Differing, Counter>,
     work_under_way: Family<Pool, Gauge>,
     work_refused: Family<Pool, Counter>,
+    own_calls: Family<OwnService, Gauge>,
+    own_calls_refused: Family<OwnService, Counter>,
     tokens_removed: Counter,
     registry_differences: Gauge,
     oauth_limited: Family<OAuthEndpoint, Counter>,
@@ -210,6 +218,12 @@ impl Default for Metrics {
         let work_refused = Family::<Pool, Counter>::default();
         let help = "Work of the control plane that was refused because too much was under way, by pool";
         registry.register("control_work_refused", help, work_refused.clone());
+        let own_calls = Family::<OwnService, Gauge>::default();
+        let help = "Calls of the gateway's own services that are under way, by service";
+        registry.register("own_calls", help, own_calls.clone());
+        let own_calls_refused = Family::<OwnService, Counter>::default();
+        let help = "Calls of the gateway's own services that were refused: too many, or too fast";
+        registry.register("own_calls_refused", help, own_calls_refused.clone());
         let oauth_limited = Family::<OAuthEndpoint, Counter>::default();
         let help = "Requests of OAuth2 that were refused because their client asks too often, by endpoint";
         registry.register("oauth_limited", help, oauth_limited.clone());
@@ -242,6 +256,8 @@ impl Default for Metrics {
             shadow_differences,
             work_under_way,
             work_refused,
+            own_calls,
+            own_calls_refused,
             tokens_removed,
             registry_differences,
             oauth_limited,
@@ -343,6 +359,13 @@ impl Metrics {
     pub fn work(&self, pool: &'static str) -> WorkMetrics {
         let under_way = self.work_under_way.get_or_create(&Pool { pool }).clone();
         WorkMetrics { under_way, refused: self.work_refused.get_or_create(&Pool { pool }).clone() }
+    }
+
+    /// What is counted of the calls of one of the gateway's own services.
+    pub fn own_calls(&self, service: &'static str) -> ShareMetrics {
+        let labels = OwnService { service };
+        let held = self.own_calls.get_or_create_owned(&labels);
+        ShareMetrics { held, refused: self.own_calls_refused.get_or_create_owned(&labels) }
     }
 
     /// Counts what is wrong with a part of the gateway.

@@ -4,6 +4,7 @@
 use super::oauth::CERTIFICATE_CHALLENGE;
 use super::{Answer, Asked, Web, error};
 use crate::access::reads::Bounds;
+use crate::access::staff::Rule;
 use crate::exchange_log::LogPaths;
 use crate::exchange_log::pruned::PRUNED_FILE;
 use crate::exchange_log::reader::published_file;
@@ -17,6 +18,8 @@ use std::path::Path;
 
 /// What auditors may read at once: as many requests as a connection carries, of files of some kilobytes (16 MB at most).
 pub(super) const READS: Bounds = Bounds { total: 256, per_holder: 64, per_second: 2_000, burst: 4_000, threads: 4 };
+/// Who may read them.
+const READ: Rule = Rule { method: "log", act: "log.read", roles: &[Role::Auditor] };
 /// Tiles and bundles never change.
 const FOR_EVER: &str = "private, max-age=31536000, immutable";
 
@@ -40,7 +43,7 @@ impl Web {
             answer.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
             return answer;
         };
-        let Ok(staff) = self.door.admit(peer, "log.read", &[Role::Auditor]).await else { return denied() };
+        let Ok(staff) = self.door.admit(peer, &READ).await else { return denied() };
         let Some(file) = LogFile::parse(asked.path.strip_prefix("/log/").unwrap_or("")) else { return missing() };
         let Ok(permit) = self.reads.begin(staff.id()) else { return busy() };
         let root = LogPaths::new(&self.config.data).tiles;

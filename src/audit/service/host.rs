@@ -3,7 +3,7 @@
 
 use super::refused;
 use crate::access::reads::{Bounds, ReadPermit, Reads};
-use crate::access::staff::StaffDoor;
+use crate::access::staff::{Rule, StaffDoor};
 use crate::exchange_log::reader::LogReader;
 use crate::exchange_log::{Entry, ExchangeLog};
 use crate::identity::Peer;
@@ -46,12 +46,12 @@ impl Host {
     }
 
     /// Lets an auditor in, and the owner.
-    pub(super) async fn admit<T>(&self, request: &Request<T>, act: &str) -> Result<Reader, Status> {
+    pub(super) async fn admit<T>(&self, request: &Request<T>, rule: &Rule) -> Result<Reader, Status> {
         match self {
             Host::Owner { .. } => Ok(Reader::Owner),
             Host::Gateway { door, .. } => {
                 let peer = peer(request)?;
-                let staff = door.admit(&peer, act, super::AUDITOR).await.map_err(refused)?;
+                let staff = door.admit(&peer, rule).await.map_err(refused)?;
                 Ok(Reader::Staff(peer, staff))
             }
         }

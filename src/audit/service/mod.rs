@@ -3,6 +3,7 @@
 
 mod host;
 mod receipts;
+mod rules;
 mod streams;
 
 use super::index::Index;
@@ -10,15 +11,16 @@ use super::query::{Query, known_as};
 use super::search::{self, Page};
 use super::{AuditError, odd, statistics};
 use crate::access::reads::{Bounds, ReadPermit, Reads};
-use crate::access::staff::StaffDoor;
+use crate::access::staff::{Rule, StaffDoor};
 use crate::contract::formats::{self, Format};
 use crate::contract::validate::Violation;
 use crate::exchange_log::proof;
 use crate::exchange_log::pseudonym::{PersonKind, Pseudonyms};
 use crate::exchange_log::reader::{Found, LogReader};
 use crate::exchange_log::{Entry, ExchangeLog, LogError};
+use crate::identity::Peer;
 use crate::registry::sqlite::SqliteStore;
-use crate::registry::{Role, Snapshot};
+use crate::registry::{Snapshot, now};
 use crate::status::{Reason, Refusal};
 use arc_swap::ArcSwap;
 use host::Host;
@@ -37,7 +39,6 @@ pub mod api {
 use api::audit_service_server::AuditService;
 pub use api::audit_service_server::AuditServiceServer;
 
-const AUDITOR: &[Role] = &[Role::Auditor];
 /// Entries on a page where nothing else is said, and at most.
 const PAGE: (u32, u32) = (100, 1_000);
 /// Longest that a page takes to find.
@@ -132,9 +133,26 @@ impl Audit {
         Ok(Audit { data: data.to_owned(), host, pseudonyms, reads, streams, receipts })
     }
 
+    /// Whether a caller may call a method, before its message is read.
+    ///
+    /// # Errors
+    /// As [`StaffDoor::admit`]; `OPERATION_UNKNOWN` where there is no such method.
+    pub async fn may_call(&self, peer: &Peer, method: &str) -> Result<(), Refusal> {
+        let rule = rules::of(method).ok_or(Reason::OperationUnknown)?;
+        match &self.host {
+            Host::Gateway { registry, .. }
+                if method == rules::GET_RECEIPT.method && peer.identify(&registry.load()).is_ok() =>
+            {
+                peer.check_time(now())
+            }
+            Host::Gateway { door, .. } => door.admit(peer, rule).await.map(|_| ()),
+            Host::Owner { .. } => Err(Reason::StaffUnknown.into()),
+        }
+    }
+
     /// Lets an auditor in, to read.
-    async fn auditor<T>(&self, request: &Request<T>, act: &str) -> Result<ReadPermit, Status> {
-        let reader = self.host.admit(request, act).await?;
+    async fn auditor<T>(&self, request: &Request<T>, rule: &Rule) -> Result<ReadPermit, Status> {
+        let reader = self.host.admit(request, rule).await?;
         self.host.begin(&reader, &self.reads)
     }
 
@@ -142,12 +160,12 @@ impl Audit {
     async fn asked<T>(
         &self,
         request: &Request<T>,
-        act: &str,
+        rule: &Rule,
         query: Option<api::Query>,
         reason: &str,
         reads: &Arc<Reads>,
     ) -> Result<(Query, ReadPermit), Status> {
-        let reader = self.host.admit(request, act).await?;
+        let reader = self.host.admit(request, rule).await?;
         let permit = self.host.begin(&reader, reads)?;
         let api::Query { subject, official, .. } = query.clone().unwrap_or_default();
         let read = self.query(query.unwrap_or_default())?;
@@ -166,7 +184,7 @@ impl Audit {
                 official: of(PersonKind::Official, &official),
                 ..Entry::default()
             };
-            self.host.note(&reader, act, about).await?;
+            self.host.note(&reader, rule.act, about).await?;
         }
         Ok((read, permit))
     }
@@ -198,7 +216,7 @@ impl Audit {
 impl AuditService for Audit {
     async fn search(&self, request: Request<api::SearchRequest>) -> Told<api::SearchResponse> {
         let api::SearchRequest { query, page_size, page_token, reason } = request.get_ref().clone();
-        let (query, permit) = self.asked(&request, "audit.search", query, &reason, &self.reads).await?;
+        let (query, permit) = self.asked(&request, &rules::SEARCH, query, &reason, &self.reads).await?;
         let before = match page_token.as_str() {
             "" => None,
             token => Some(token.parse().map_err(|_| invalid("page_token", "must be one that this service gave"))?),
@@ -217,7 +235,7 @@ impl AuditService for Audit {
     }
 
     async fn get(&self, request: Request<api::GetRequest>) -> Told<api::GetResponse> {
-        let permit = self.auditor(&request, "audit.get").await?;
+        let permit = self.auditor(&request, &rules::GET).await?;
         let data = self.data.clone();
         let api::GetRequest { exchange_id: id, index } = request.into_inner();
         let found = match index {
@@ -236,12 +254,12 @@ impl AuditService for Audit {
 
     async fn tail(&self, request: Request<api::TailRequest>) -> Told<Self::TailStream> {
         let api::TailRequest { query, from_index, reason } = request.get_ref().clone();
-        let (query, permit) = self.asked(&request, "audit.tail", query, &reason, &self.streams).await?;
+        let (query, permit) = self.asked(&request, &rules::TAIL, query, &reason, &self.streams).await?;
         Ok(Response::new(streams::tail(self.data.clone(), self.host.watch_sealed(), query, from_index, permit)))
     }
 
     async fn statistics(&self, request: Request<api::StatisticsRequest>) -> Told<api::StatisticsResponse> {
-        let permit = self.auditor(&request, "audit.statistics").await?;
+        let permit = self.auditor(&request, &rules::STATISTICS).await?;
         let api::StatisticsRequest { query, bucket } = request.into_inner();
         let query = self.query(query.unwrap_or_default())?;
         if !statistics::counts(&query) {
@@ -273,7 +291,7 @@ impl AuditService for Audit {
     }
 
     async fn list_findings(&self, request: Request<api::ListFindingsRequest>) -> Told<api::ListFindingsResponse> {
-        let permit = self.auditor(&request, "audit.findings").await?;
+        let permit = self.auditor(&request, &rules::LIST_FINDINGS).await?;
         let api::ListFindingsRequest { from_us, to_us } = request.into_inner();
         if from_us >= to_us || to_us.saturating_sub(from_us) > odd::LONGEST_US {
             return Err(invalid("to_us", "must be after from_us, by at most 31 days"));
@@ -297,7 +315,7 @@ impl AuditService for Audit {
     }
 
     async fn get_checkpoint(&self, request: Request<api::GetCheckpointRequest>) -> Told<api::GetCheckpointResponse> {
-        let permit = self.auditor(&request, "audit.checkpoint").await?;
+        let permit = self.auditor(&request, &rules::GET_CHECKPOINT).await?;
         let data = self.data.clone();
         let reader = reading(&permit, move || Ok(LogReader::sealed_only(&data)?)).await?;
         let published = reader.published().map_err(|error| failed(error.into()))?;
@@ -314,7 +332,7 @@ impl AuditService for Audit {
         };
         let permit = match &client {
             Some(client) => self.receipts.begin(&client.client.id).map_err(refused)?,
-            None => self.auditor(&request, "audit.receipt").await?,
+            None => self.auditor(&request, &rules::GET_RECEIPT).await?,
         };
         let of = match request.into_inner().of {
             Some(api::get_receipt_request::Of::ExchangeId(id)) => Of::Exchange(exchange_id(&id)?),
@@ -330,7 +348,7 @@ impl AuditService for Audit {
         &self,
         request: Request<api::ProveConsistencyRequest>,
     ) -> Told<api::ProveConsistencyResponse> {
-        let permit = self.auditor(&request, "audit.consistency").await?;
+        let permit = self.auditor(&request, &rules::PROVE_CONSISTENCY).await?;
         let api::ProveConsistencyRequest { old_size, new_size } = request.into_inner();
         let data = self.data.clone();
         let reader = reading(&permit, move || Ok(LogReader::sealed_only(&data)?)).await?;
@@ -353,7 +371,7 @@ impl AuditService for Audit {
 
     async fn export(&self, request: Request<api::ExportRequest>) -> Told<Self::ExportStream> {
         let api::ExportRequest { query, reason } = request.get_ref().clone();
-        let (query, permit) = self.asked(&request, "audit.export", query, &reason, &self.streams).await?;
+        let (query, permit) = self.asked(&request, &rules::EXPORT, query, &reason, &self.streams).await?;
         Ok(Response::new(streams::export(self.data.clone(), query, permit)))
     }
 }

@@ -1,0 +1,183 @@
+//! Bounds of the calls of the gateway's own services (health, reflection, administration, audit). They are admitted beside
+//! the exchanges ([`crate::guard::Admission::admit_own`]), so each kind of them has a share of its own here, by certificate
+//! and in all: an answer that its caller does not take holds its place until the caller is given up.
+
+use crate::identity::Thumbprint;
+use crate::shares::{Rate, Share, ShareError, ShareLimits, Shares};
+use crate::status::{Reason, Refusal};
+use crate::telemetry::Metrics;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Kinds of calls whose bounds are their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OwnService {
+    /// `grpc.health.v1.Health`, but for `Watch`.
+    Health,
+    /// `grpc.health.v1.Health/Watch`: a stream without an end.
+    HealthWatch,
+    /// Both versions of it.
+    Reflection,
+    /// `ndxp.admin.v1`.
+    Administration,
+    /// `ndxp.audit.v1`, but for receipts.
+    Audit,
+    /// `GetReceipt`, which every client may call: they take no place of the auditors.
+    Receipts,
+}
+
+/// When a caller with too many calls under way may try again.
+const RETRY: Duration = Duration::from_millis(500);
+
+impl OwnService {
+    const ALL: [OwnService; 6] = [
+        OwnService::Health,
+        OwnService::HealthWatch,
+        OwnService::Reflection,
+        OwnService::Administration,
+        OwnService::Audit,
+        OwnService::Receipts,
+    ];
+
+    /// Whose path it is; `None`: not one of these services'.
+    pub(super) fn of(path: &str) -> Option<Self> {
+        let (service, method) = path.strip_prefix('/')?.split_once('/')?;
+        match (service, method) {
+            ("grpc.health.v1.Health", "Watch") => Some(OwnService::HealthWatch),
+            ("grpc.health.v1.Health", _) => Some(OwnService::Health),
+            ("ndxp.admin.v1.AdminService", _) => Some(OwnService::Administration),
+            ("ndxp.audit.v1.AuditService", "GetReceipt") => Some(OwnService::Receipts),
+            ("ndxp.audit.v1.AuditService", _) => Some(OwnService::Audit),
+            (other, _) if other.starts_with("grpc.reflection.") => Some(OwnService::Reflection),
+            _ => None,
+        }
+    }
+
+    /// Longest message of a request, in bytes: its names and lists at their own bounds, and as much again.
+    pub(super) fn max_message(self) -> usize {
+        match self {
+            OwnService::Health | OwnService::HealthWatch | OwnService::Receipts => 1 << 10,
+            OwnService::Reflection => 4 << 10,
+            OwnService::Audit => 16 << 10,
+            OwnService::Administration => 128 << 10,
+        }
+    }
+
+    /// Its calls under way, from the head to the end of the answer.
+    fn limits(self) -> ShareLimits {
+        let limits = |total, per_holder, per_second, burst| ShareLimits {
+            total,
+            per_holder,
+            ample: 0,
+            rate: Some(Rate { per_second, burst }),
+        };
+        match self {
+            OwnService::Health => limits(1_024, 64, 200, 400),
+            OwnService::HealthWatch => limits(256, 4, 20, 100),
+            OwnService::Reflection => limits(64, 4, 20, 100),
+            OwnService::Administration => limits(256, 32, 500, 1_000),
+            OwnService::Audit => limits(256, 32, 200, 400),
+            OwnService::Receipts => limits(256, 8, 200, 400),
+        }
+    }
+
+    fn label(self) -> &'static str {
+        match self {
+            OwnService::Health => "health",
+            OwnService::HealthWatch => "watch",
+            OwnService::Reflection => "reflection",
+            OwnService::Administration => "admin",
+            OwnService::Audit => "audit",
+            OwnService::Receipts => "receipts",
+        }
+    }
+}
+
+/// A call's place; given back when dropped.
+pub(super) type OwnCall = Share<Thumbprint>;
+
+/// Places of the calls of the gateway's own services, by certificate, for all workers.
+#[derive(Debug)]
+pub(super) struct OwnCalls([Arc<Shares<Thumbprint>>; OwnService::ALL.len()]);
+
+impl OwnCalls {
+    /// Places that are counted there.
+    pub(super) fn new(metrics: &Metrics) -> Self {
+        OwnCalls(OwnService::ALL.map(|service| Shares::new(service.limits(), metrics.own_calls(service.label()))))
+    }
+
+    /// A place for one call of a certificate's.
+    ///
+    /// # Errors
+    /// `TOO_MANY_WATCHES` or `RATE_LIMITED` where the certificate has too many or makes them too fast, `GATEWAY_OVERLOADED`
+    /// where all together have too many; each says when to try again.
+    pub(super) fn begin(&self, service: OwnService, by: &Thumbprint) -> Result<OwnCall, Refusal> {
+        self.0[service as usize].take(by, 1).map_err(|error| {
+            let (reason, wait) = match error {
+                ShareError::HolderFull(_) if service == OwnService::HealthWatch => (Reason::TooManyWatches, RETRY),
+                ShareError::HolderFull(_) => (Reason::RateLimited, RETRY),
+                ShareError::TooFast(wait) => (Reason::RateLimited, wait),
+                ShareError::Full(_) => (Reason::GatewayOverloaded, RETRY),
+            };
+            let detail = format!("calls of the service {}: {error}", service.label());
+            Refusal { retry_after: Some(wait), ..Refusal::with(reason, detail) }
+        })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn d1_paths_belong_to_one_service_or_to_none() {
+        for (path, service) in [
+            ("/grpc.health.v1.Health/Check", Some(OwnService::Health)),
+            ("/grpc.health.v1.Health/Watch", Some(OwnService::HealthWatch)),
+            ("/grpc.health.v1.Health/watch", Some(OwnService::Health)),
+            ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Some(OwnService::Reflection)),
+            ("/ndxp.audit.v1.AuditService/GetReceipt", Some(OwnService::Receipts)),
+            ("/ndxp.audit.v1.AuditService/GetReceipts", Some(OwnService::Audit)),
+            ("/ndxp.admin.v1.AdminService/", Some(OwnService::Administration)),
+            ("/ndxp.admin.v1.AdminService", None),
+            ("ndxp.admin.v1.AdminService/AddClient", None),
+            ("/ndxp.land.v1.LandService/GetParcel", None),
+        ] {
+            assert_eq!(OwnService::of(path), service, "{path}");
+        }
+        for (place, service) in OwnService::ALL.into_iter().enumerate() {
+            assert_eq!(service as usize, place);
+        }
+    }
+
+    #[test]
+    fn d1_a_certificate_s_watches_and_all_together_are_bounded_and_other_calls_go_on() {
+        let metrics = Metrics::default();
+        let calls = OwnCalls::new(&metrics);
+        let by = |number: usize| Thumbprint::of(&number.to_be_bytes());
+        let mut held: Vec<_> = (0..4).map(|_| calls.begin(OwnService::HealthWatch, &by(0)).unwrap()).collect();
+        let refusal = calls.begin(OwnService::HealthWatch, &by(0)).unwrap_err();
+        assert_eq!((refusal.reason, refusal.retry_after), (Reason::TooManyWatches, Some(RETRY)));
+        assert!(calls.begin(OwnService::Health, &by(0)).is_ok());
+        held.pop();
+        held.push(calls.begin(OwnService::HealthWatch, &by(0)).unwrap());
+        held.extend((4..256).map(|number| calls.begin(OwnService::HealthWatch, &by(number / 4)).unwrap()));
+        assert_eq!(calls.begin(OwnService::HealthWatch, &by(1_000)).unwrap_err().reason, Reason::GatewayOverloaded);
+        let text = metrics.text();
+        assert!(text.contains("ndxp_own_calls{service=\"watch\"} 256"), "{text}");
+        assert!(text.contains("ndxp_own_calls_refused_total{service=\"watch\"} 2"), "{text}");
+        drop(held);
+        assert!(calls.begin(OwnService::HealthWatch, &by(1_000)).is_ok());
+    }
+
+    #[test]
+    fn d1_clients_receipts_take_no_place_of_the_auditors() {
+        let calls = OwnCalls::new(&Metrics::default());
+        let by = |number: usize| Thumbprint::of(&number.to_be_bytes());
+        let _receipts: Vec<_> =
+            (0..256).map(|number| calls.begin(OwnService::Receipts, &by(number / 8)).unwrap()).collect();
+        assert_eq!(calls.begin(OwnService::Receipts, &by(99)).unwrap_err().reason, Reason::GatewayOverloaded);
+        assert!(calls.begin(OwnService::Audit, &by(99)).is_ok() && calls.begin(OwnService::Audit, &by(0)).is_ok());
+    }
+}
