@@ -142,6 +142,41 @@ impl Vault {
         }
     }
 
+    /// Reads a secret file that must be of this vault's own making: where there is a key, one that lies open is none
+    /// (`NotFound`), since whoever may write to the folder could have put it there.
+    pub fn read_own(&self, path: &Path) -> std::io::Result<Zeroizing<Vec<u8>>> {
+        if self.0.is_some() && !std::fs::read(path)?.starts_with(MAGIC) {
+            tracing::warn!(file = %path.display(), "is not sealed although keys.encryption_secret is configured: not used");
+            return Err(std::io::ErrorKind::NotFound.into());
+        }
+        self.read(path)
+    }
+
+    /// The same; where there is none, writes what `make` gives. Of several processes that do so at once, all get one file.
+    pub fn read_own_or_make(
+        &self,
+        path: &Path,
+        make: impl FnOnce() -> Option<Vec<u8>>,
+    ) -> std::io::Result<Zeroizing<Vec<u8>>> {
+        match self.read_own(path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            read => return read,
+        }
+        let folder = path.parent().unwrap_or(Path::new("."));
+        std::fs::create_dir_all(folder)?;
+        // One process at a time looks again and makes it.
+        let lock = File::create(folder.join(".making"))?;
+        lock.lock()?;
+        match self.read_own(path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let fresh = Zeroizing::new(make().ok_or_else(|| failed("no key could be made"))?);
+                self.write(path, &fresh)?;
+                Ok(fresh)
+            }
+            read => read,
+        }
+    }
+
     /// Reads a secret file. One that was written before there was a key is read as it is.
     pub fn read(&self, path: &Path) -> std::io::Result<Zeroizing<Vec<u8>>> {
         let bytes = Zeroizing::new(std::fs::read(path)?);

@@ -7,6 +7,7 @@ pub mod paper;
 pub mod query;
 pub mod replay;
 pub mod retention;
+pub mod scan;
 pub mod search;
 pub mod service;
 pub mod statistics;
@@ -22,6 +23,12 @@ pub enum AuditError {
     /// The registry.
     #[error(transparent)]
     Registry(#[from] crate::registry::RegistryError),
+    /// The registry's file was edited.
+    #[error(
+        "the registry's file is not what the log says ({0} and {1} more): nothing is pruned, so that the log can still tell who \
+         changed what; audit verify --registry names the differences, undo each or do it by a command"
+    )]
+    Differs(String, usize),
     /// The index, which can be made anew from the log.
     #[error("the search index: {0} (audit index --rebuild makes it anew)")]
     Index(#[from] rusqlite::Error),

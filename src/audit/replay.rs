@@ -5,12 +5,14 @@
 //! registry of a million grants takes about 100 MB while it is compared.
 
 use super::AuditError;
+use super::scan;
+use crate::exchange_log::Entry;
 use crate::exchange_log::reader::LogReader;
 use crate::exchange_log::tree::TILE;
-use crate::exchange_log::{Entry, Kind};
 use crate::identity::Thumbprint;
-use crate::registry::sqlite::{FileRecord, RegistryFile};
-use crate::registry::{Change, MAX_SKEW_S, RegistryError, now};
+use crate::keyfile::Vault;
+use crate::registry::sqlite::{ADOPT_ACT, FileRecord, RegistryFile};
+use crate::registry::{ActKey, Change, MAX_SKEW_S, Noted, Refused, RegistryError, now};
 use foldhash::HashMap;
 use serde_json::Value;
 use std::collections::VecDeque;
@@ -59,10 +61,18 @@ struct Last {
 /// The registry as the log tells it.
 #[derive(Default)]
 pub struct Replay {
+    /// The key that vouches for acts on their way into the log; without it, the one that lies open beside the registry.
+    key: Option<ActKey>,
     /// The next entry to be looked at.
     next: u64,
     objects: HashMap<Box<str>, Last>,
     recent: VecDeque<[u8; 16]>,
+    /// The last place in the sequence of acts.
+    sequence: u64,
+    /// The object of the acts by which an older version's registry was stated.
+    adopted: Option<String>,
+    /// Whether any other act tells of the registry.
+    began: bool,
 }
 
 /// Half a SHA-256.
@@ -76,15 +86,6 @@ fn hash(text: &str) -> Hash {
     half
 }
 
-/// The kind of an entry, from its first bytes: most entries are exchanges, and are not decoded.
-fn kind(bytes: &[u8]) -> Option<u8> {
-    // Field 1 (version, below 128 in every version there is), then field 2.
-    match bytes {
-        [0x08, version, 0x10, kind, ..] if *version < 0x80 => Some(*kind),
-        _ => None,
-    }
-}
-
 /// What an object's record says of its end.
 fn ends(record: &str) -> i64 {
     let value: Value = serde_json::from_str(record).unwrap_or_default();
@@ -94,40 +95,33 @@ fn ends(record: &str) -> i64 {
 impl Replay {
     /// Takes in the entries of a data folder that are new since the last time. Calls `progress` with how many were looked at,
     /// and of how many; where it says no, the rest is left for the next time.
-    pub fn advance(&mut self, data: &Path, mut progress: impl FnMut(u64, u64) -> bool) -> Result<(), AuditError> {
-        let reader = LogReader::open(data)?;
-        while self.next < reader.sealed() {
-            let bundle = self.next / TILE as u64;
-            let first = bundle * TILE as u64;
-            if let Some(entries) = reader.bundle(bundle)? {
-                let skip = usize::try_from(self.next - first).unwrap_or_default();
-                for (place, bytes) in entries.iter().enumerate().skip(skip) {
-                    self.take(first + place as u64, bytes);
-                }
-            }
-            self.next = (first + TILE as u64).min(reader.sealed());
-            if !progress(self.next, reader.size()) {
-                return Ok(());
-            }
-        }
-        let behind = usize::try_from(self.next - reader.sealed()).unwrap_or(usize::MAX);
-        for bytes in reader.tail().iter().skip(behind) {
-            self.take(self.next, bytes);
-            self.next += 1;
-        }
-        Ok(())
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    pub fn advance(&mut self, data: &Path, progress: impl FnMut(u64, u64) -> bool) -> Result<(), AuditError> {
+        let mut next = self.next;
+        let read = scan::administrative(data, &mut next, progress, |index, entry| self.take(index, &entry));
+        self.next = next;
+        read
     }
 
-    fn take(&mut self, index: u64, bytes: &[u8]) {
-        if kind(bytes) != Some(Kind::Admin as u8) {
+    fn take(&mut self, index: u64, entry: &Entry) {
+        // The gateway logs none twice; one that is there nonetheless changes nothing.
+        if entry.act_sequence != 0 && entry.act_sequence <= self.sequence {
             return;
         }
-        let Some(entry) = Entry::from_bytes(bytes).filter(|entry| !entry.changes.is_empty()) else { return };
+        self.sequence = self.sequence.max(entry.act_sequence);
         if let Ok(id) = entry.exchange_id.as_slice().try_into() {
             self.recent.push_back(id);
             if self.recent.len() > MAX_RECENT {
                 self.recent.pop_front();
             }
+        }
+        match entry.act.as_str() {
+            _ if entry.changes.is_empty() => return,
+            ADOPT_ACT if self.adopted.is_none() => self.adopted = Some(entry.object.clone()),
+            ADOPT_ACT => {}
+            _ => self.began = true,
         }
         for (nth, change) in (0u32..).zip(&entry.changes) {
             if !is_kept(&change.object, &change.after) {
@@ -138,6 +132,36 @@ impl Replay {
             let timed = change.object.starts_with("token:") || change.object.starts_with("change:");
             let ends = if timed { ends(&change.after) } else { 0 };
             self.objects.insert(change.object.as_str().into(), Last { entry, nth, hash, ends });
+        }
+    }
+
+    /// A replay that believes acts on their way into the log by this key.
+    pub fn with_key(key: ActKey) -> Self {
+        Replay { key: Some(key), ..Replay::default() }
+    }
+
+    /// Whether the log leaves room for an older version's registry to be stated by acts of this object: it has nothing of a
+    /// registry yet but by the same acts. What a file says of its own age proves nothing.
+    pub fn may_adopt(&self, object: &str) -> bool {
+        !self.began && self.adopted.as_ref().is_none_or(|adopted| adopted == object)
+    }
+
+    /// Whether a row among the acts is on its way into the log: what it changed counts as if it were there.
+    fn is_on_its_way(&self, noted: &Noted) -> bool {
+        match noted {
+            Noted::Act(act) if act.act == ADOPT_ACT => act.sequence > self.sequence && self.may_adopt(&act.object),
+            Noted::Act(act) => act.sequence > self.sequence,
+            Noted::Upgraded(act) => self.sequence == 0 && !self.recent.contains(&act.id),
+            Noted::Refused(_) => false,
+        }
+    }
+
+    /// Whether a row is the act that the log ends with: it is about to be forgotten.
+    fn is_last(&self, noted: &Noted) -> bool {
+        match noted {
+            Noted::Act(act) => act.sequence == self.sequence && self.recent.contains(&act.id),
+            Noted::Upgraded(act) => self.recent.contains(&act.id),
+            Noted::Refused(_) => false,
         }
     }
 
@@ -163,16 +187,45 @@ impl Replay {
         found.map(|(object, _)| object.to_string()).collect()
     }
 
+    /// What the log says of the registry's objects whose last change stands in these bundles, with their records.
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    pub fn records_within(
+        &self,
+        data: &Path,
+        bundles: &[RangeInclusive<u64>],
+    ) -> Result<Vec<(String, String)>, AuditError> {
+        let reader = LogReader::open(data)?;
+        let record = |object: String| {
+            let last = self.objects.get(object.as_str());
+            let text = last.map_or_else(|| Ok("null".to_owned()), |last| Replay::text(&reader, last));
+            text.map(|text| (object, text))
+        };
+        self.within(bundles).into_iter().map(record).collect()
+    }
+
     /// Compares the registry's file with the log, after taking in what is new in it. While a gateway runs, a change may be in
     /// one and not yet in the other: see [`Replay::confirmed_differences`].
     pub fn differences(&mut self, data: &Path, registry: &Path) -> Result<Vec<Difference>, CompareError> {
         // The file first: whatever is in it at this moment and not among its notes is in the log.
         let file = RegistryFile::open(registry)?;
-        let notes = file.acts()?;
+        // Without the key, nothing that waits is believed.
+        let beside = || ActKey::read(registry, &Vault::default()).unwrap_or_default();
+        let key = self.key.clone().or_else(beside);
+        let notes = file.acts(key.as_ref())?;
         self.advance(data, |_, _| true)?;
         let mut noted: HashMap<&str, &Change> = HashMap::default();
-        for act in notes.iter().filter(|act| !self.recent.contains(&act.id)) {
-            noted.extend(act.changes.iter().map(|change| (change.object.as_str(), change)));
+        let mut refused = Vec::new();
+        for note in &notes {
+            match note {
+                Noted::Act(act) | Noted::Upgraded(act) if self.is_on_its_way(note) => {
+                    noted.extend(act.changes.iter().map(|change| (change.object.as_str(), change)));
+                }
+                _ if self.is_last(note) => {}
+                Noted::Act(act) | Noted::Upgraded(act) => refused.push(Refused::from(act)),
+                Noted::Refused(row) => refused.push(row.clone()),
+            }
         }
         let reader = LogReader::open(data).map_err(AuditError::from)?;
         let mut compare =
@@ -189,6 +242,9 @@ impl Replay {
         }
         compare.missing(&seen)?;
         compare.names();
+        for Refused { sequence, claim } in refused {
+            compare.push(&format!("act:{sequence}"), "", "null".into(), format!("{claim} (not noted by this gateway)"));
+        }
         let mut found = compare.found;
         found.sort_by(|one, other| (&one.object, &one.field).cmp(&(&other.object, &other.field)));
         Ok(found)

@@ -7,7 +7,7 @@
 
 use super::AuditError;
 use super::query::Query;
-use super::replay::Replay;
+use super::replay::{CompareError, Replay};
 use crate::exchange_log::pruned::Pruned;
 use crate::exchange_log::reader::LogReader;
 use crate::exchange_log::tiles::{bundle_path, encode_bundle, read_tile};
@@ -18,6 +18,7 @@ use crate::registry::sqlite::SqliteStore;
 use serde::{Deserialize, Serialize};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Entries that must be kept, whatever their age, until the hold is released.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -184,19 +185,33 @@ pub fn is_told(data: &Path, plan: &Plan) -> Result<bool, AuditError> {
     Ok(missing.is_empty())
 }
 
+/// How long a change may be on its way from the file into the log.
+const PAUSE: Duration = Duration::from_secs(1);
 /// Objects that are restated in one transaction: other changes wait for some milliseconds at most.
 const RESTATED_AT_ONCE: usize = 100;
 
 /// Restates every object of the registry whose last change stands in the plan's bundles, so that the registry can still be
-/// recomputed from the log when they are gone; gives how many. [`is_restated`] tells when the log has it.
+/// recomputed from the log when they are gone; gives how many. [`is_restated`] tells when the log has it. The records are the
+/// log's, not the file's.
+///
+/// # Errors
+/// The registry's file is not what the log says: who edited it is to be found out while the log has everything. Or either
+/// cannot be read or written.
 pub fn restate(data: &Path, plan: &Plan, store: &SqliteStore) -> Result<usize, AuditError> {
-    let mut replay = Replay::default();
-    replay.advance(data, |_, _| true)?;
-    let objects = replay.within(&plan.runs);
-    for some in objects.chunks(RESTATED_AT_ONCE) {
-        store.restate(some)?;
+    let mut replay = Replay::with_key(store.key().clone());
+    let pause = || std::thread::sleep(PAUSE);
+    let found = replay.confirmed_differences(data, store.path(), pause).map_err(|error| match error {
+        CompareError::Log(error) => error,
+        CompareError::Registry(error) => error.into(),
+    })?;
+    if let Some(first) = found.first() {
+        return Err(AuditError::Differs(first.object.clone(), found.len() - 1));
     }
-    Ok(objects.len())
+    let records = replay.records_within(data, &plan.runs)?;
+    for some in records.chunks(RESTATED_AT_ONCE) {
+        store.restate(some.to_vec())?;
+    }
+    Ok(records.len())
 }
 
 /// Whether no object's last change stands in the plan's bundles any more. Where one of the log is not in the registry's

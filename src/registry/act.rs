@@ -19,6 +19,8 @@ pub struct Change {
 /// What somebody did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Act {
+    /// Its place in the order in which acts were noted, from 1, without a gap: one that is missing was removed.
+    pub sequence: u64,
     /// UUIDv7: the id of its entry, so that one logged twice is seen to be one.
     pub id: [u8; 16],
     /// Unix time in microseconds.
@@ -39,6 +41,53 @@ pub struct Act {
     pub justification: String,
     /// Everything that it changed. An act with more changes than one entry holds is several acts.
     pub changes: Vec<Change>,
+}
+
+/// A row of the acts that wait for the exchange log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Noted {
+    /// An act that was noted with its change.
+    Act(Act),
+    /// An act that was noted by an older version, which authenticated none, and taken over when its file was upgraded.
+    Upgraded(Act),
+    /// A row that nobody can vouch for: invented, changed, moved or damaged.
+    Refused(Refused),
+}
+
+impl Noted {
+    /// Its place in the sequence.
+    pub fn sequence(&self) -> u64 {
+        match self {
+            Noted::Act(act) | Noted::Upgraded(act) => act.sequence,
+            Noted::Refused(refused) => refused.sequence,
+        }
+    }
+}
+
+/// A row among the acts that is not believed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// The place in the sequence that it claims.
+    pub sequence: u64,
+    /// What it claims to be, at most [`MAX_CLAIM`] characters: nobody vouches for it.
+    pub claim: String,
+}
+
+/// Longest claim of a refused row in characters.
+pub const MAX_CLAIM: usize = 200;
+
+impl Refused {
+    /// A refused row that claims this.
+    pub(super) fn new(sequence: u64, claim: &str) -> Self {
+        let plain = |c: char| if c.is_control() { '\u{FFFD}' } else { c };
+        Refused { sequence, claim: claim.chars().take(MAX_CLAIM).map(plain).collect() }
+    }
+}
+
+impl From<&Act> for Refused {
+    fn from(act: &Act) -> Self {
+        Refused::new(act.sequence, &format!("{} of {} by {}", act.act, act.object, act.actor))
+    }
 }
 
 /// Longest justification in characters.

@@ -5,6 +5,7 @@
 //! what changed, not everything: with 100,000 clients and a million grants it is in force as soon as with ten.
 
 pub mod act;
+mod actkey;
 mod actor;
 pub(crate) mod lists;
 pub mod name;
@@ -15,7 +16,8 @@ pub mod snapshot;
 pub mod sqlite;
 pub mod usage;
 
-pub use act::{Act, Change};
+pub use act::{Act, Change, Noted, Refused};
+pub use actkey::ActKey;
 pub use actor::{Actor, Digest};
 pub use name::canonical_name;
 pub use network::Network;
@@ -397,8 +399,22 @@ pub trait Store: Send + Sync {
     /// The same store, for changes in another's name, with their reason (at most [`act::MAX_JUSTIFICATION`] characters,
     /// or it is refused).
     fn named(&self, actor: Actor, justification: &str) -> Result<Box<dyn Store>, RegistryError>;
-    /// The oldest acts that are not in the exchange log yet, at most some hundred. Each change notes its act with itself.
-    fn acts(&self) -> Result<Vec<Act>, RegistryError>;
+    /// The oldest acts that are not in the exchange log yet, at most some hundred. Each change notes its act with itself. Rows
+    /// that nobody can vouch for are left out.
+    fn acts(&self) -> Result<Vec<Act>, RegistryError> {
+        let acts = self.noted_acts(0)?.into_iter().filter_map(|noted| match noted {
+            Noted::Act(act) | Noted::Upgraded(act) => Some(act),
+            Noted::Refused(_) => None,
+        });
+        Ok(acts.collect())
+    }
+    /// The oldest rows of acts behind a place in their sequence, at most some hundred, each with whether it is believed.
+    fn noted_acts(&self, after: u64) -> Result<Vec<Noted>, RegistryError>;
+    /// How many rows of acts are left up to a place in their sequence, and the first of them: what is in the log is forgotten, so
+    /// these are not what was noted there.
+    fn left_acts(&self, until: u64) -> Result<(u64, Option<Noted>), RegistryError>;
+    /// Has the next act noted behind this place in the sequence at least: the log has gone that far.
+    fn note_acts_after(&self, sequence: u64) -> Result<(), RegistryError>;
     /// Forgets an act that is in the exchange log now.
     fn forget_act(&self, id: &[u8; 16]) -> Result<(), RegistryError>;
 }

@@ -1,14 +1,17 @@
-//! At every start, the registry is recomputed from the exchange log and compared with its file, beside everything else: a
-//! thread of its own, at a bounded rate. A difference is an alarm that stays until there is none any more.
+//! The registry is recomputed from the exchange log and compared with its file: at every start, and again whenever anybody has
+//! written to the file, on a thread of its own, at a bounded rate. A difference is an alarm that stays until there is none any
+//! more.
 
 use super::readiness::Part;
 use super::shared::Shared;
 use super::{StartError, registry_path, thread};
 use crate::audit::replay::{CompareError, Difference, Replay};
+use crate::registry::ActKey;
+use crate::registry::sqlite::FileMark;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 /// Wait after each bundle of 256 entries: 250,000 entries a second at most, so that ten million take some 40 s and a tenth
@@ -16,35 +19,56 @@ use tokio_util::sync::CancellationToken;
 const BETWEEN: Duration = Duration::from_millis(1);
 /// How long a change may be on its way from the file into the log.
 const PAUSE: Duration = Duration::from_secs(1);
-/// How often it is looked again while there is a difference, or while the comparison fails.
-const AGAIN: Duration = Duration::from_secs(30);
+/// How often it is looked whether anybody has written to the file, and how long it rests after a comparison at least.
+const EVERY: Duration = Duration::from_secs(5);
+/// It rests for so many times as long as a comparison took: a fifth of a core at most, however large the registry is.
+const REST: u32 = 4;
 
 /// Starts the thread.
-pub(super) fn spawn(data: &Path, shared: &Arc<Shared>, stop: CancellationToken) -> Result<JoinHandle<()>, StartError> {
-    let (data, shared) = (data.to_owned(), shared.clone());
+pub(super) fn spawn(
+    data: &Path,
+    key: &ActKey,
+    shared: &Arc<Shared>,
+    stop: CancellationToken,
+) -> Result<JoinHandle<()>, StartError> {
+    let (data, key, shared) = (data.to_owned(), key.clone(), shared.clone());
     thread::spawn("registry-compare", move || async move {
-        let mut replay = Replay::default();
+        let registry = registry_path(&data);
+        let fresh = || Replay::with_key(key.clone());
+        let mut replay = fresh();
+        // What the file looked like when nothing differed.
+        let mut alike: Option<FileMark> = None;
         loop {
-            match compare(&mut replay, &data, &stop) {
-                Ok(found) => {
-                    shared.readiness.set(Part::Comparison, Vec::new());
-                    report(&shared, &found);
-                    if found.is_empty() {
-                        return;
+            // Taken before the comparison: what is written meanwhile is compared once more.
+            let began = Instant::now();
+            let mark = FileMark::of(&registry, alike.take());
+            match mark {
+                Ok((mark, true)) => alike = Some(mark),
+                Ok((mark, false)) => match compare(&mut replay, &data, &stop) {
+                    Ok(found) => {
+                        shared.readiness.set(Part::Comparison, Vec::new());
+                        report(&shared, &found);
+                        alike = found.is_empty().then_some(mark);
                     }
-                }
-                Err(error) => {
-                    let fault = format!("the registry cannot be compared with the exchange log: {error}");
-                    shared.readiness.set(Part::Comparison, vec![fault]);
-                    // What was taken in may be of a log that moved on meanwhile.
-                    replay = Replay::default();
-                }
+                    Err(error) => {
+                        fail(&shared, &error);
+                        // What was taken in may be of a log that moved on meanwhile.
+                        replay = fresh();
+                    }
+                },
+                Err(error) => fail(&shared, &error.into()),
             }
-            if stop.run_until_cancelled(tokio::time::sleep(AGAIN)).await.is_none() {
+            let rest = EVERY.max(began.elapsed() * REST);
+            if stop.run_until_cancelled(tokio::time::sleep(rest)).await.is_none() {
                 return;
             }
         }
     })
+}
+
+fn fail(shared: &Shared, error: &CompareError) {
+    let fault = format!("the registry cannot be compared with the exchange log: {error}");
+    shared.readiness.set(Part::Comparison, vec![fault]);
 }
 
 fn compare(replay: &mut Replay, data: &Path, stop: &CancellationToken) -> Result<Vec<Difference>, CompareError> {

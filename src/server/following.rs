@@ -2,10 +2,12 @@
 //! tokens that ended long ago. None waits for another, nor for calls, nor for the reload of files: what is revoked or
 //! suspended is in force within a second whatever else the control plane does.
 
+use super::acts::ActLog;
+use super::readiness::Part;
 use super::reload::{LOOK_EVERY, Reloader};
 use super::{StartError, thread};
 use crate::config::Tokens;
-use crate::registry::{RegistryError, Store, now};
+use crate::registry::{ActKey, RegistryError, Store, now};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -19,7 +21,11 @@ const BETWEEN: Duration = Duration::from_millis(50);
 const EVERY: Duration = Duration::from_secs(60);
 
 /// Starts the threads.
-pub(super) fn spawn(reloader: &Arc<Reloader>, stop: &CancellationToken) -> Result<Vec<JoinHandle<()>>, StartError> {
+pub(super) fn spawn(
+    reloader: &Arc<Reloader>,
+    key: &ActKey,
+    stop: &CancellationToken,
+) -> Result<Vec<JoinHandle<()>>, StartError> {
     let (of, end) = (reloader.clone(), stop.clone());
     let follower = thread::spawn("registry", move || async move {
         let mut tick = tokio::time::interval(LOOK_EVERY);
@@ -28,12 +34,18 @@ pub(super) fn spawn(reloader: &Arc<Reloader>, stop: &CancellationToken) -> Resul
         }
     })?;
     let (of, end) = (reloader.clone(), stop.clone());
+    let mut acts = ActLog::new(of.config.data.clone(), key.clone(), of.store.clone(), of.shared.clone());
     let acts = thread::spawn("acts", move || async move {
         let mut tick = tokio::time::interval(LOOK_EVERY);
+        let mut take_in = async || {
+            let fault = acts.take_in().await.err();
+            of.shared.readiness.set(Part::Acts, fault.into_iter().collect());
+        };
         while end.run_until_cancelled(tick.tick()).await.is_some() {
-            of.log_acts().await;
+            take_in().await;
         }
-        of.log_acts().await;
+        take_in().await;
+        acts.keep();
     })?;
     let (of, end) = (reloader.clone(), stop.clone());
     let ended = thread::spawn("ended-tokens", move || async move {

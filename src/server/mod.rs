@@ -1,5 +1,6 @@
 //! The server: listeners, the exchange stack, reload and drain. [`exchange`] is the way of one exchange.
 
+mod acts;
 mod answer;
 mod asking;
 mod attempt;
@@ -156,7 +157,7 @@ impl Gateway {
         let log = ExchangeLog::open(&config.data, log_signer(&config)?)?;
         keep_policy(&config)?;
         let pseudonyms = Pseudonyms::open(&pseudonym::folder(&config.data))?;
-        let registry = SqliteStore::open(&registry_path(&config.data))?;
+        let registry = SqliteStore::open_with(&registry_path(&config.data), &config.vault)?;
         let store: Arc<dyn Store> = Arc::new(registry.clone());
         let shared = Arc::new(Shared::new(&config, log, pseudonyms));
         let usage = UsageStore::open(&config.data.join("usage.sqlite"))?;
@@ -215,8 +216,8 @@ impl Gateway {
             audit,
             contracts,
         });
-        workers.push(compare::spawn(&reloader.config.data, &reloader.shared, stop.clone())?);
-        workers.extend(following::spawn(&reloader, &stop)?);
+        workers.push(compare::spawn(&reloader.config.data, registry.key(), &reloader.shared, stop.clone())?);
+        workers.extend(following::spawn(&reloader, registry.key(), &stop)?);
         let control = reload::spawn(reloader.clone(), crl, ops_listener, stop.clone())?;
         Ok(Gateway { address, https, ops, stop, workers, reloader, control: Some(control), _following: following })
     }

@@ -96,7 +96,10 @@ fn ready(shared: &Shared) -> (StatusCode, String) {
     };
     match faults.as_slice() {
         // Told, and no fault yet: it is one when the log cannot be written.
-        [] => (StatusCode::OK, format!("ready\n{detail}") + &shared.days_left.line().unwrap_or_default()),
+        [] => (
+            StatusCode::OK,
+            format!("ready\n{detail}{}", shared.act_alarm.load()) + &shared.days_left.line().unwrap_or_default(),
+        ),
         faults => (StatusCode::SERVICE_UNAVAILABLE, faults.join("\n") + "\n"),
     }
 }

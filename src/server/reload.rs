@@ -11,11 +11,10 @@ use crate::admin::Admin;
 use crate::audit::service::Audit;
 use crate::config::Config;
 use crate::contract::ContractSet;
-use crate::exchange_log::{Entry, Kind, entry};
 use crate::identity::crl::CrlFetcher;
 use crate::identity::tls::Gate;
 use crate::registry::usage::UsageStore;
-use crate::registry::{self, Snapshot, Store};
+use crate::registry::{Snapshot, Store};
 use arc_swap::ArcSwap;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -52,11 +51,6 @@ pub(super) struct Reloader {
     pub files: Mutex<Stamp>,
     /// Held while anything is loaded anew: one load at a time.
     pub loading: Mutex<()>,
-}
-
-/// A change as its entry has it.
-fn logged(change: registry::Change) -> entry::Change {
-    entry::Change { object: change.object, before: change.before, after: change.after }
 }
 
 /// What the files looked like: path, size, time of change.
@@ -143,37 +137,6 @@ impl Reloader {
             }
         };
         self.shared.readiness.set(Part::Registry, fault.into_iter().collect());
-    }
-
-    /// Takes what administrators did into the exchange log. An act is forgotten when its entry is on disk; one that was
-    /// logged but not forgotten is logged again, under the same id.
-    pub(super) async fn log_acts(&self) {
-        let fault = self.try_log_acts().await.err();
-        self.shared.readiness.set(Part::Acts, fault.into_iter().collect());
-    }
-
-    async fn try_log_acts(&self) -> Result<(), String> {
-        let acts = self.store.acts().map_err(|error| format!("the acts of administrators cannot be read: {error}"))?;
-        for act in acts {
-            let entry = Entry {
-                exchange_id: act.id.to_vec(),
-                time_us: act.time_us,
-                actor: act.actor,
-                act: act.act,
-                object: act.object,
-                certificate: act.certificate,
-                peer: act.address,
-                approved_by: act.approved_by,
-                justification: act.justification,
-                changes: act.changes.into_iter().map(logged).collect(),
-                ..Entry::begin(Kind::Admin, &self.shared.node)
-            };
-            let logged = self.shared.log.append(&entry).await;
-            logged.map_err(|error| format!("an administrator's act is not in the exchange log yet: {error}"))?;
-            let forgotten = self.store.forget_act(&act.id);
-            forgotten.map_err(|error| format!("an administrator's act will be logged again: {error}"))?;
-        }
-        Ok(())
     }
 
     /// Ends changes that nobody approved in time.

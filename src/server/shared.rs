@@ -76,6 +76,8 @@ pub struct Shared {
     pub max_message: usize,
     /// Where the registry's file is not what the exchange log says.
     pub registry_differences: ArcSwap<Vec<crate::audit::replay::Difference>>,
+    /// What is wrong with acts in the registry's file, a line each.
+    pub act_alarm: ArcSwap<String>,
     /// Told when the gateway is to end.
     pub stop: CancellationToken,
 }
@@ -107,6 +109,7 @@ impl Shared {
             room: Room::of(LARGE_MESSAGES.max(4 * config.listen.max_message)),
             max_message: config.listen.max_message,
             registry_differences: ArcSwap::default(),
+            act_alarm: ArcSwap::default(),
             stop: CancellationToken::new(),
         }
     }

@@ -146,6 +146,8 @@ pub struct Metrics {
     own_calls_refused: Family<OwnService, Counter>,
     tokens_removed: Counter,
     registry_differences: Gauge,
+    acts_refused: Gauge,
+    acts_missing: Counter,
     oauth_limited: Family<OAuthEndpoint, Counter>,
 }
 
@@ -230,6 +232,12 @@ impl Default for Metrics {
         let registry_differences = Gauge::default();
         let help = "Records of the registry that are not what the exchange log says";
         registry.register("registry_differences", help, registry_differences.clone());
+        let acts_refused = Gauge::default();
+        let help = "Rows among the acts in the registry's file that this gateway did not note";
+        registry.register("acts_refused", help, acts_refused.clone());
+        let acts_missing = Counter::default();
+        let help = "Acts that were removed from the registry's file before they were in the exchange log";
+        registry.register("acts_missing", help, acts_missing.clone());
         let tokens_removed = Counter::default();
         registry.register("tokens_removed", "Issued tokens that were removed after their end", tokens_removed.clone());
         Metrics {
@@ -260,6 +268,8 @@ impl Default for Metrics {
             own_calls_refused,
             tokens_removed,
             registry_differences,
+            acts_refused,
+            acts_missing,
             oauth_limited,
         }
     }
@@ -348,6 +358,16 @@ impl Metrics {
     /// Tells in how many places the registry is not what the exchange log says.
     pub fn registry_differences(&self, differences: usize) {
         self.registry_differences.set(i64::try_from(differences).unwrap_or(i64::MAX));
+    }
+
+    /// Tells how many rows among the acts are not what this gateway noted.
+    pub fn acts_refused(&self, rows: u64) {
+        self.acts_refused.set(i64::try_from(rows).unwrap_or(i64::MAX));
+    }
+
+    /// Counts acts that were removed before they were logged.
+    pub fn acts_missing(&self, acts: u64) {
+        self.acts_missing.inc_by(acts);
     }
 
     /// Counts issued tokens that were removed.

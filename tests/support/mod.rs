@@ -357,6 +357,16 @@ pub fn until(what: &str, most: Duration, mut holds: impl FnMut() -> bool) {
     }
 }
 
+/// What the port of health and metrics answers.
+pub fn get(address: &str, path: &str) -> String {
+    use std::io::{Read, Write};
+    let mut socket = std::net::TcpStream::connect(address).unwrap();
+    write!(socket, "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").unwrap();
+    let mut text = String::new();
+    socket.read_to_string(&mut text).unwrap();
+    text
+}
+
 /// The gateway's binary, until it is dropped.
 pub struct Running(pub Child);
 

@@ -17,6 +17,7 @@ use crate::audit::index;
 use crate::exchange_log::reader::{Found, LogReader};
 use crate::exchange_log::{Entry, Kind, entry};
 use crate::hex::hex;
+use crate::keyfile::Vault;
 use crate::registry::sqlite::SqliteStore;
 use crate::server::registry_path;
 use clap::{Args, Subcommand};
@@ -173,11 +174,11 @@ pub fn run(args: AuditArgs, output: Output) -> Result<(), CliError> {
         }
         AuditCommand::Prune(args) => {
             let data = connection.data(data)?;
-            retention::prune(&data, &args, &registry(&data)?.0, output)
+            retention::prune(&data, &args, &registry(&data, &connection.vault(&data))?.0, output)
         }
         AuditCommand::Hold(command) => {
             let data = connection.data(data)?;
-            let (store, actor) = registry(&data)?;
+            let (store, actor) = registry(&data, &connection.vault(&data))?;
             retention::hold(&data, &command, &store, &actor, output)
         }
         AuditCommand::Index { rebuild } => {
@@ -189,10 +190,10 @@ pub fn run(args: AuditArgs, output: Output) -> Result<(), CliError> {
 }
 
 /// The registry beside a log, in the name of the folder's owner, and that name.
-fn registry(data: &Path) -> Result<(SqliteStore, String), CliError> {
+fn registry(data: &Path, vault: &Vault) -> Result<(SqliteStore, String), CliError> {
     let actor = owner(data)?;
     let name = actor.to_string();
-    Ok((SqliteStore::open(&registry_path(data))?.acting_as(actor), name))
+    Ok((SqliteStore::open_with(&registry_path(data), vault)?.acting_as(actor), name))
 }
 
 fn kind_text(entry: &Entry) -> &'static str {
@@ -251,6 +252,7 @@ fn to_json(found: &Found) -> Value {
     ];
     let Value::Object(mut object) = whole else { return whole };
     object.extend(refused.map(|(name, text)| (name.to_owned(), Value::from(text.as_str()))));
+    object.insert("act_sequence".to_owned(), json!(entry.act_sequence));
     object.insert("fault".to_owned(), json!(entry.fault));
     object.insert("source_reason".to_owned(), json!(entry.source_reason));
     object.insert("source_dropped".to_owned(), json!(entry.source_dropped));

@@ -12,6 +12,8 @@ use crate::exchange_log::cosignature::Policy;
 use crate::exchange_log::reader::VKEY_FILE;
 use crate::exchange_log::verify::{Against, LogFiles, LogFolder, Report, verify, verify_data};
 use crate::identity::tls;
+use crate::keyfile::Vault;
+use crate::registry::ActKey;
 use crate::server::registry_path;
 use bytes::Bytes;
 use clap::Args;
@@ -145,15 +147,16 @@ pub fn run(args: &VerifyArgs, connection: &Connection, data: Option<&Path>, outp
     };
     progress.finish_and_clear();
     let report = report.map_err(|error| CliError::Failed(format!("not verified: {error}")))?;
-    let objects = registry.map(|data| compare(&data)).transpose()?;
+    let objects = registry.map(|data| compare(&data, &connection.vault(&data))).transpose()?;
     print(&report, objects, given.is_some(), output)
 }
 
 /// Recomputes the registry from a folder's log and compares it with its file; gives how many objects there are.
-fn compare(data: &Path) -> Result<usize, CliError> {
+fn compare(data: &Path, vault: &Vault) -> Result<usize, CliError> {
     let failed = |error: &dyn std::fmt::Display| CliError::Failed(format!("the registry is not verified: {error}"));
     let progress = bar("recomputing the registry {bar:40} {pos}/{len} entries, {per_sec}")?;
-    let mut replay = Replay::default();
+    let key = ActKey::read(&registry_path(data), vault).map_err(|error| failed(&error))?;
+    let mut replay = key.map(Replay::with_key).unwrap_or_default();
     let advanced = replay.advance(data, |done, of| {
         progress.set_length(of);
         progress.set_position(done);

@@ -101,7 +101,7 @@ impl People {
 impl<'c> Cast<'c> {
     /// Appoints those who give rights, registers everybody, grants, and issues a token each.
     pub fn enter(config: &'c Config, folder: &DevFolder, base: &str) -> Result<Self, CliError> {
-        let store = SqliteStore::open(&registry_path(&config.data))?;
+        let store = SqliteStore::open_with(&registry_path(&config.data), &config.vault)?;
         let people = People::appoint(folder, &store, base)?;
         let cast = Cast { folder: folder.clone(), config, store };
         cast.issuer().rotate(KeyAlgorithm::default())?;

@@ -6,6 +6,7 @@ use crate::admin::{self, Admin, AdminServiceServer, BootstrapError, StaffDraft};
 use crate::audit::service::{Audit, AuditServiceServer};
 use crate::cli::CliError;
 use crate::config::Config;
+use crate::keyfile::Vault;
 use crate::registry::sqlite::SqliteStore;
 use crate::registry::{Actor, Staff};
 use crate::server::registry_path;
@@ -58,7 +59,7 @@ pub fn bootstrap(
     };
     let config = Config::load(&config)?;
     let who = owner(&config.data)?;
-    let store = SqliteStore::open(&registry_path(&config.data))?.acting_as(who);
+    let store = SqliteStore::open_with(&registry_path(&config.data), &config.vault)?.acting_as(who);
     admin::bootstrap(&store, administrator, approver).map_err(|error| match error {
         BootstrapError::Invalid(violation) => violation.into(),
         BootstrapError::Registry(error) => error.into(),
@@ -69,7 +70,7 @@ pub fn bootstrap(
 pub fn service(config: &Path) -> Result<(Transport, String), CliError> {
     let config = Config::load(config)?;
     let who = owner(&config.data)?;
-    let store = SqliteStore::open(&registry_path(&config.data))?.acting_as(who.clone());
+    let store = SqliteStore::open_with(&registry_path(&config.data), &config.vault)?.acting_as(who.clone());
     let contracts = Arc::new(ArcSwap::from_pointee(config.contracts()?));
     let service = AdminServiceServer::new(Admin::local(Arc::new(config), Arc::new(store), contracts));
     let actor = who.clone();
@@ -83,10 +84,10 @@ pub fn service(config: &Path) -> Result<(Transport, String), CliError> {
 
 /// `ndxp.audit.v1` over a data folder, and who acts. What names somebody is noted in the registry beside the log, from
 /// where it goes into it; a copy of a log has none.
-pub fn audit(data: &Path) -> Result<(Transport, String), CliError> {
+pub fn audit(data: &Path, vault: &Vault) -> Result<(Transport, String), CliError> {
     let who = owner(data)?;
     let path = registry_path(data);
-    let notes = path.exists().then(|| SqliteStore::open(&path)).transpose()?;
+    let notes = path.exists().then(|| SqliteStore::open_with(&path, vault)).transpose()?;
     let notes = notes.map(|store| store.acting_as(who.clone()));
     let service = AuditServiceServer::new(Audit::local(data, notes)?);
     let same = |request: Request<Body>| request;

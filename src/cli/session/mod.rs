@@ -13,6 +13,7 @@ use crate::admin::api::admin_service_client::AdminServiceClient;
 use crate::audit::service::api::audit_service_client::AuditServiceClient;
 use crate::caller::{Caller, CallerError, CallerFiles, MAX_MESSAGE};
 use crate::config::Config;
+use crate::keyfile::Vault;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use clap::Args;
@@ -172,13 +173,20 @@ impl Connection {
             (None, Way::Remote(remote)) => return Session::remote(&remote),
             (_, way) => data_of(data, way)?,
         };
-        let (transport, who) = local::audit(&data)?;
+        let (transport, who) = local::audit(&data, &self.vault(&data))?;
         Session::local(transport, who)
     }
 
     /// The data folder, for what is done to its files alone.
     pub fn data(&self, data: Option<&Path>) -> Result<PathBuf, CliError> {
         data_of(data, self.way()?)
+    }
+
+    /// What seals the keys of a data folder: the secret of the configuration, where that is this folder's.
+    pub fn vault(&self, data: &Path) -> Vault {
+        let Ok(Way::Local(config)) = self.way() else { return Vault::default() };
+        let same = |one: &Path| std::fs::canonicalize(one).ok() == std::fs::canonicalize(data).ok();
+        Config::load(&config).ok().filter(|config| same(&config.data)).map(|config| config.vault).unwrap_or_default()
     }
 
     /// The address that --remote names on the command line itself.

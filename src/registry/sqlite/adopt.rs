@@ -1,17 +1,24 @@
 //! A registry of an older version, whose acts in the log did not hold what they changed: everything is restated once, so
-//! that the registry can be recomputed from the log alone from here on.
+//! that the registry can be recomputed from the log alone from here on. The gateway takes this into the log only where the log
+//! has nothing of a registry yet.
 
 use super::super::act::{Change, MAX_CHANGES_BYTES};
-use super::super::{Actor, RegistryError, TokenRecord};
-use super::changing::Note;
+use super::super::{ActKey, Actor, RegistryError, TokenRecord};
+use super::acts::Note;
 use super::rows::{read_client, read_grant, read_key, read_staff, read_token};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row};
 use serde::Serialize;
 use std::path::Path;
 
+/// The act that states an older version's registry as a whole, once in the life of a log.
+pub const ADOPT_ACT: &str = "registry.adopt";
+
 /// Acts under way: a registry of a million grants is never in memory as a whole.
 struct Restating<'c> {
     connection: &'c Connection,
+    key: &'c ActKey,
+    /// The object of all its acts, by which they are known to belong together.
+    object: String,
     changes: Vec<Change>,
     size: usize,
 }
@@ -42,14 +49,16 @@ impl Restating<'_> {
 
     fn write(&mut self) -> Result<(), RegistryError> {
         let changes = std::mem::take(&mut self.changes);
-        let note = Note { act: "registry.adopt", object: "registry", actor: &Actor::System, justification: "" };
+        let (key, object) = (self.key, self.object.as_str());
+        let note = Note { key, act: ADOPT_ACT, object, actor: &Actor::System, justification: "" };
         if changes.is_empty() { Ok(()) } else { note.write(self.connection, changes, "") }
     }
 }
 
 /// Restates everything, in acts of the gateway itself.
-pub(super) fn restate(connection: &Connection, issued: &Path) -> Result<(), RegistryError> {
-    let mut restating = Restating { connection, changes: Vec::new(), size: 0 };
+pub(super) fn restate(connection: &Connection, issued: &Path, key: &ActKey) -> Result<(), RegistryError> {
+    let object = format!("registry:{}", uuid::Uuid::now_v7().simple());
+    let mut restating = Restating { connection, key, object, changes: Vec::new(), size: 0 };
     restating.table("client", "SELECT * FROM clients ORDER BY id", |row| Ok((row.get("id")?, read_client(row)?)))?;
     restating.table("grant", "SELECT * FROM grants ORDER BY id", |row| Ok((row.get("id")?, read_grant(row)?)))?;
     restating.table("staff", "SELECT * FROM staff ORDER BY id", |row| Ok((row.get("id")?, read_staff(row)?)))?;

@@ -1,9 +1,10 @@
 //! One change of the registry: what it does to the tables, what gateways must read again, and the note of it for the
 //! exchange log, all of it or nothing.
 
-use super::super::act::{Change, parts};
-use super::super::{Act, Actor, RegistryError};
-use super::{SqliteStore, all};
+use super::super::act::Change;
+use super::super::{Actor, RegistryError};
+use super::SqliteStore;
+use super::acts::Note;
 use rusqlite::{Connection, TransactionBehavior, params};
 use serde::Serialize;
 use std::collections::HashSet;
@@ -101,7 +102,8 @@ impl SqliteStore {
         if !touched.is_empty() {
             whole.execute("DELETE FROM changes WHERE seq <= ?1", [whole.last_insert_rowid() - REMEMBERED])?;
         }
-        let note = Note { act, object: &object.into(), actor: &self.actor, justification: &self.justification };
+        let (actor, justification) = (&self.actor, &self.justification);
+        let note = Note { key: &self.key, act, object: &object.into(), actor, justification };
         note.write(&whole, changes, &approved_by)?;
         whole.commit()?;
         Ok(done)
@@ -111,82 +113,4 @@ impl SqliteStore {
     pub fn note(&self, act: &str, object: String) -> Result<(), RegistryError> {
         self.change(act, object, |_| Ok(()))
     }
-}
-
-/// What is noted of an act beside its changes.
-pub(super) struct Note<'n> {
-    pub(super) act: &'n str,
-    pub(super) object: &'n str,
-    pub(super) actor: &'n Actor,
-    pub(super) justification: &'n str,
-}
-
-impl Note<'_> {
-    /// Writes the act, in as many rows as there must be entries.
-    pub(super) fn write(
-        &self,
-        connection: &Connection,
-        changes: Vec<Change>,
-        approved_by: &str,
-    ) -> Result<(), RegistryError> {
-        let sql = "INSERT INTO acts (id, time_us, actor, act, object, certificate, address, approved_by, justification,
-                   changes) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
-        let mut insert = connection.prepare_cached(sql)?;
-        for part in parts(changes) {
-            let changes = serde_json::to_string(&part).map_err(|error| RegistryError::Store(error.to_string()))?;
-            insert.execute(params![
-                uuid::Uuid::now_v7().as_bytes().as_slice(),
-                jiff::Timestamp::now().as_microsecond(),
-                self.actor.to_string(),
-                self.act,
-                self.object,
-                self.actor.thumbprint(),
-                self.actor.address(),
-                approved_by,
-                self.justification,
-                changes,
-            ])?;
-        }
-        Ok(())
-    }
-}
-
-/// Acts that are handed over at once: each may be as large as an entry.
-const HANDED_OVER: i64 = 200;
-
-/// The oldest acts that are not in the exchange log yet.
-pub(super) fn acts(connection: &Connection) -> Result<Vec<Act>, RegistryError> {
-    read_acts(connection, HANDED_OVER)
-}
-
-/// All of them.
-pub(super) fn all_acts(connection: &Connection) -> Result<Vec<Act>, RegistryError> {
-    read_acts(connection, i64::MAX)
-}
-
-fn read_acts(connection: &Connection, most: i64) -> Result<Vec<Act>, RegistryError> {
-    let read = |row: &rusqlite::Row<'_>| {
-        let changes: String = row.get("changes")?;
-        let act = Act {
-            id: row.get("id")?,
-            time_us: row.get("time_us")?,
-            actor: row.get("actor")?,
-            certificate: row.get("certificate")?,
-            address: row.get("address")?,
-            act: row.get("act")?,
-            object: row.get("object")?,
-            approved_by: row.get("approved_by")?,
-            justification: row.get("justification")?,
-            changes: Vec::new(),
-        };
-        Ok((act, changes))
-    };
-    // In the order in which they were committed, whatever the clocks of two processes say.
-    let rows = all(connection, "SELECT * FROM acts ORDER BY rowid LIMIT ?1", [most], read)?;
-    let whole = |(act, changes): (Act, String)| {
-        let changes = serde_json::from_str(&changes)
-            .map_err(|error| RegistryError::Store(format!("an act of {} cannot be read: {error}", act.actor)))?;
-        Ok(Act { changes, ..act })
-    };
-    rows.into_iter().map(whole).collect()
 }

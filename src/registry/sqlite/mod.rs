@@ -1,5 +1,6 @@
 //! The registry in SQLite: one file, nothing to install, shared by the gateway and the CLI.
 
+mod acts;
 mod adopt;
 mod changing;
 mod clients;
@@ -17,15 +18,17 @@ mod schema;
 
 use super::lists::Lists;
 use super::{
-    Act, Actor, Client, ClientFilter, ClientView, Grant, GrantFilter, Item, Listed, MAX_SKEW_S, Outcome, Page,
-    PendingChange, RegistryError, SigningKey, Staff, Store, TokenFilter, TokenRecord, now,
+    ActKey, Actor, Client, ClientFilter, ClientView, Grant, GrantFilter, Item, Listed, MAX_SKEW_S, Noted, Outcome,
+    Page, PendingChange, RegistryError, SigningKey, Staff, Store, TokenFilter, TokenRecord, now,
 };
+use crate::keyfile::Vault;
+pub use adopt::ADOPT_ACT;
 use changing::{REMEMBERED, Touched};
 use read::{keys, revision, staff};
 use readers::Readers;
-pub use records::{FileRecord, RESTATE_ACT, RegistryFile};
+pub use records::{FileMark, FileRecord, RESTATE_ACT, RegistryFile};
 use rows::{list, read_client, read_grant, read_token};
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -35,6 +38,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// waits for another (SQLite's write-ahead log lets readers and one writer work side by side).
 #[derive(Clone)]
 pub struct SqliteStore {
+    path: Arc<Path>,
+    /// Vouches for acts on their way into the log.
+    key: ActKey,
     /// Writes the registry.
     connection: Arc<Mutex<Connection>>,
     /// Writes issued tokens.
@@ -54,17 +60,31 @@ impl From<rusqlite::Error> for RegistryError {
 }
 
 impl SqliteStore {
-    /// Opens or makes the file.
+    /// Opens or makes the file, where no secret seals the keys.
+    ///
+    /// # Errors
+    /// As for [`SqliteStore::open_with`].
     pub fn open(path: &Path) -> Result<Self, RegistryError> {
+        Self::open_with(path, &Vault::default())
+    }
+
+    /// Opens or makes the file. The key of acts beside it is sealed by this vault.
+    ///
+    /// # Errors
+    /// The file or the key cannot be used, or the file is of a later version.
+    pub fn open_with(path: &Path, vault: &Vault) -> Result<Self, RegistryError> {
         if let Some(folder) = path.parent() {
             crate::keyfile::private_folder(folder)
                 .map_err(|error| RegistryError::Store(format!("{}: {error}", folder.display())))?;
         }
-        let connection = schema::registry(path)?;
+        let key = ActKey::open(path, vault)?;
+        let connection = schema::registry(path, &key)?;
         let issued = schema::issued(path)?;
         let readers = Readers::new(path);
         let follower = readers.open()?;
         Ok(SqliteStore {
+            path: path.into(),
+            key,
             connection: Arc::new(Mutex::new(connection)),
             issued: Arc::new(Mutex::new(issued)),
             readers: Arc::new(readers),
@@ -72,6 +92,16 @@ impl SqliteStore {
             actor: Arc::new(Actor::local()),
             justification: "".into(),
         })
+    }
+
+    /// The registry's file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The key that vouches for its acts.
+    pub fn key(&self) -> &ActKey {
+        &self.key
     }
 
     /// The same store, for changes in another's name.
@@ -350,8 +380,20 @@ impl Store for SqliteStore {
         Ok(Box::new(self.acting_as(actor).because(justification)?))
     }
 
-    fn acts(&self) -> Result<Vec<Act>, RegistryError> {
-        self.readers.read(changing::acts)
+    fn noted_acts(&self, after: u64) -> Result<Vec<Noted>, RegistryError> {
+        self.readers.read(|connection| acts::noted(connection, &self.key, after))
+    }
+
+    fn left_acts(&self, until: u64) -> Result<(u64, Option<Noted>), RegistryError> {
+        self.readers.read(|connection| acts::left(connection, &self.key, until))
+    }
+
+    fn note_acts_after(&self, sequence: u64) -> Result<(), RegistryError> {
+        let mut connection = self.connection();
+        let whole = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        acts::note_after(&whole, sequence)?;
+        whole.commit()?;
+        Ok(())
     }
 
     fn forget_act(&self, id: &[u8; 16]) -> Result<(), RegistryError> {

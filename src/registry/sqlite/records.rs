@@ -1,18 +1,49 @@
 //! The registry's file as records in their canonical form, at one moment: what is compared with the exchange log.
 
 use super::super::act::{Change, canonical_json};
-use super::super::{Act, Actor, RegistryError};
-use super::changing::Note;
+use super::super::{ActKey, Actor, Noted, RegistryError};
+use super::acts::{self, Note};
 use super::pending::read_pending;
-use super::rows::{read_client, read_grant, read_key, read_staff, read_token};
-use super::{SqliteStore, all, changing};
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, TransactionBehavior, params};
+use super::rows::{read_client, read_grant, read_key, read_staff};
+use super::{SqliteStore, all};
+use rusqlite::{Connection, OpenFlags, Row, TransactionBehavior};
 use serde::Serialize;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
 /// A registry's file at one moment; nothing is written to it.
 pub struct RegistryFile(Connection);
+
+/// What a registry's file looks like, as far as it takes to know that nobody has written to it: which file it is, and how often
+/// it was written to, which SQLite counts for each connection. It may go back to what it was, and counts all the same.
+pub struct FileMark {
+    connection: Connection,
+    file: (u64, u64),
+    version: i64,
+}
+
+impl FileMark {
+    /// How a file looks now, and whether that is as it did before.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn of(path: &Path, before: Option<FileMark>) -> Result<(Self, bool), RegistryError> {
+        let file = std::fs::metadata(path).map(|file| (file.dev(), file.ino()));
+        let file = file.map_err(|error| RegistryError::Store(format!("{}: {error}", path.display())))?;
+        let version =
+            |connection: &Connection| connection.query_row("PRAGMA data_version", [], |row| row.get::<_, i64>(0));
+        if let Some(before) = before.filter(|before| before.file == file) {
+            let now = version(&before.connection)?;
+            let same = now == before.version;
+            return Ok((FileMark { version: now, ..before }, same));
+        }
+        let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        connection.busy_timeout(Duration::from_secs(5))?;
+        let version = version(&connection)?;
+        Ok((FileMark { connection, file, version }, false))
+    }
+}
 
 /// What the file says.
 #[derive(Debug, PartialEq, Eq)]
@@ -61,9 +92,13 @@ impl RegistryFile {
         Ok(RegistryFile(connection))
     }
 
-    /// Acts that are not in the exchange log yet, in the order in which they were done.
-    pub fn acts(&self) -> Result<Vec<Act>, RegistryError> {
-        changing::all_acts(&self.0)
+    /// Acts that are not in the exchange log yet, in the order in which they were done. Without the key that vouches for them,
+    /// none is believed.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn acts(&self, key: Option<&ActKey>) -> Result<Vec<Noted>, RegistryError> {
+        acts::all_noted(&self.0, key)
     }
 
     /// Hands over everything that the file says.
@@ -92,44 +127,20 @@ impl RegistryFile {
 pub const RESTATE_ACT: &str = "registry.restate";
 
 impl SqliteStore {
-    /// Restates these objects (`kind:id`) as they are now: acts of the gateway itself, which go into the exchange log like
-    /// every act. One that is not there is left out.
-    pub fn restate(&self, objects: &[String]) -> Result<(), RegistryError> {
+    /// Restates objects (`kind:id`) with their records as the exchange log has them: acts of the gateway itself, which go into
+    /// the log like every act. Nothing of it comes from the file.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn restate(&self, objects: Vec<(String, String)>) -> Result<(), RegistryError> {
+        let change = |(object, after)| Change { object, before: "null".into(), after };
+        let changes = objects.into_iter().map(change).collect();
         let mut connection = self.connection();
-        let now = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut changes = Vec::new();
-        for object in objects {
-            let Some((kind, id)) = object.split_once(':') else { continue };
-            let after = match TABLES.iter().find(|(table, _)| *table == kind) {
-                Some((_, sql)) => {
-                    let key = if kind == "key" { "kid" } else { "id" };
-                    let mut statement = now.prepare_cached(&format!("{sql} WHERE {key} = ?1"))?;
-                    let mut rows = statement.query([id])?;
-                    rows.next()?.map(|row| whole(kind, row)).transpose()?.map(|(_, record)| record)
-                }
-                None if kind == "token" => self.revoked(&now, id)?,
-                None => None,
-            };
-            if let Some(after) = after {
-                changes.push(Change { object: object.clone(), before: "null".into(), after });
-            }
-        }
-        let note = Note { act: RESTATE_ACT, object: "registry", actor: &Actor::System, justification: "" };
-        note.write(&now, changes, "")?;
-        now.commit()?;
+        let whole = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let note =
+            Note { key: self.key(), act: RESTATE_ACT, object: "registry", actor: &Actor::System, justification: "" };
+        note.write(&whole, changes, "")?;
+        whole.commit()?;
         Ok(())
-    }
-
-    /// The record of a revoked token; of one whose own record was removed, what is known stands for it.
-    fn revoked(&self, now: &Connection, id: &str) -> Result<Option<String>, RegistryError> {
-        let sql = "SELECT expires FROM revocations WHERE token = ?1";
-        let Some(expires) = now.query_row(sql, params![id], |row| row.get::<_, i64>(0)).optional()? else {
-            return Ok(None);
-        };
-        let sql = "SELECT *, 1 AS revoked FROM tokens WHERE id = ?1";
-        let known = self.issued().query_row(sql, [id], read_token).optional()?;
-        let unknown = || super::super::TokenRecord { id: id.to_owned(), expires, ..Default::default() };
-        let record = known.unwrap_or_else(unknown);
-        Ok(Some(json(&super::super::TokenRecord { revoked: true, ..record })?))
     }
 }

@@ -1,14 +1,16 @@
 //! The tables, and how older files are brought up to them.
 
-use super::super::RegistryError;
+use super::super::{ActKey, RegistryError};
 use super::list::{ISSUED_INDEXES, REGISTRY_INDEXES};
-use super::{adopt, identities};
+use super::{acts, adopt, identities};
 use rusqlite::Connection;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Version of the tables below: a file of a later one is refused rather than misread.
-const VERSION: i64 = 4;
+const VERSION: i64 = 5;
+/// From this version on, acts hold everything that they change: older files are restated as a whole.
+const WHOLE_ACTS: i64 = 4;
 
 const REGISTRY: &str = "
     CREATE TABLE IF NOT EXISTS clients (
@@ -31,10 +33,10 @@ const REGISTRY: &str = "
         kid TEXT PRIMARY KEY, algorithm TEXT NOT NULL, public_pem TEXT NOT NULL, created INTEGER NOT NULL,
         believed_until INTEGER NOT NULL, signs_from INTEGER NOT NULL DEFAULT 0) STRICT;
     CREATE TABLE IF NOT EXISTS acts (
-        id BLOB PRIMARY KEY, time_us INTEGER NOT NULL, actor TEXT NOT NULL, act TEXT NOT NULL,
-        object TEXT NOT NULL, certificate BLOB NOT NULL DEFAULT x'', address TEXT NOT NULL DEFAULT '',
-        approved_by TEXT NOT NULL DEFAULT '', justification TEXT NOT NULL DEFAULT '',
-        changes TEXT NOT NULL DEFAULT '[]') STRICT;
+        seq INTEGER PRIMARY KEY AUTOINCREMENT, id BLOB NOT NULL UNIQUE, time_us INTEGER NOT NULL, actor TEXT NOT NULL,
+        act TEXT NOT NULL, object TEXT NOT NULL, certificate BLOB NOT NULL DEFAULT x'',
+        address TEXT NOT NULL DEFAULT '', approved_by TEXT NOT NULL DEFAULT '', justification TEXT NOT NULL DEFAULT '',
+        changes TEXT NOT NULL DEFAULT '[]', code BLOB NOT NULL DEFAULT x'') STRICT;
     CREATE TABLE IF NOT EXISTS pending (
         id TEXT PRIMARY KEY, act TEXT NOT NULL, object TEXT NOT NULL, before TEXT NOT NULL, after TEXT NOT NULL,
         requested_by TEXT NOT NULL, requester TEXT NOT NULL, justification TEXT NOT NULL, requested INTEGER NOT NULL,
@@ -55,21 +57,45 @@ const COLUMNS: [(&str, &str, &str); 9] = [
     ("acts", "changes", "TEXT NOT NULL DEFAULT '[]'"),
 ];
 
+/// Whether there is this table, and without this column.
+fn lacks(connection: &Connection, table: &str, column: &str) -> Result<bool, RegistryError> {
+    let sql = "SELECT COUNT(*), COALESCE(SUM(name = ?2), 0) FROM pragma_table_info(?1)";
+    let found = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?));
+    Ok(matches!(connection.query_row(sql, [table, column], found)?, (1.., 0)))
+}
+
+/// Acts of versions before 5 have no place in a sequence.
+const NUMBER_ACTS: &str = "
+    INSERT INTO acts (id, time_us, actor, act, object, certificate, address, approved_by, justification, changes)
+        SELECT id, time_us, actor, act, object, certificate, address, approved_by, justification, changes
+        FROM acts_before ORDER BY rowid;
+    DROP TABLE acts_before;";
+
 /// Brings older tables up to those above.
-fn upgrade(connection: &Connection, path: &Path) -> Result<(), RegistryError> {
+///
+/// What is restated or taken over here goes into the exchange log only where the log has nothing of this registry yet
+/// (`server/acts.rs`): a number in the file is no proof of its age.
+fn upgrade(connection: &Connection, path: &Path, version: i64, key: &ActKey) -> Result<(), RegistryError> {
     for (table, column, what) in COLUMNS {
-        let sql = "SELECT COUNT(*), COALESCE(SUM(name = ?2), 0) FROM pragma_table_info(?1)";
-        let found = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?));
-        if let (1.., 0) = connection.query_row(sql, [table, column], found)? {
+        if lacks(connection, table, column)? {
             connection.execute_batch(&format!("ALTER TABLE {table} ADD COLUMN {column} {what};"))?;
         }
+    }
+    if lacks(connection, "acts", "seq")? {
+        connection.execute_batch("ALTER TABLE acts RENAME TO acts_before;")?;
+        connection.execute_batch(REGISTRY)?;
+        connection.execute_batch(NUMBER_ACTS)?;
+        acts::adopt(connection, key)?;
     }
     // Of version 2, where only clients held names: without it, a gateway of that version that still runs cannot register
     // anybody beside the new one.
     connection.execute_batch("DROP TABLE IF EXISTS names;")?;
     connection.execute_batch(REGISTRY)?;
+    if version >= WHOLE_ACTS {
+        return Ok(());
+    }
     identities::adopt(connection)?;
-    adopt::restate(connection, &issued_path(path))
+    adopt::restate(connection, &issued_path(path), key)
 }
 
 /// Issued tokens stand in a file of their own: clients fetch them all the time.
@@ -78,8 +104,8 @@ const ISSUED: &str = "
         id TEXT PRIMARY KEY, client TEXT NOT NULL, scopes TEXT NOT NULL, certificate TEXT NOT NULL,
         issued INTEGER NOT NULL, starts INTEGER NOT NULL, expires INTEGER NOT NULL) STRICT;";
 
-pub(super) fn registry(path: &Path) -> Result<Connection, RegistryError> {
-    open(path, REGISTRY, REGISTRY_INDEXES, |connection| upgrade(connection, path))
+pub(super) fn registry(path: &Path, key: &ActKey) -> Result<Connection, RegistryError> {
+    open(path, REGISTRY, REGISTRY_INDEXES, |connection, version| upgrade(connection, path, version, key))
 }
 
 /// The file of issued tokens beside a registry.
@@ -88,7 +114,7 @@ fn issued_path(registry: &Path) -> PathBuf {
 }
 
 pub(super) fn issued(registry: &Path) -> Result<Connection, RegistryError> {
-    open(&issued_path(registry), ISSUED, ISSUED_INDEXES, |_| Ok(()))
+    open(&issued_path(registry), ISSUED, ISSUED_INDEXES, |_, _| Ok(()))
 }
 
 /// Opens a file and brings it up to this version, all of it or nothing.
@@ -96,7 +122,7 @@ fn open(
     path: &Path,
     schema: &str,
     indexes: &str,
-    upgrade: impl FnOnce(&Connection) -> Result<(), RegistryError>,
+    upgrade: impl FnOnce(&Connection, i64) -> Result<(), RegistryError>,
 ) -> Result<Connection, RegistryError> {
     let mut connection = Connection::open(path)?;
     connection.busy_timeout(Duration::from_secs(5))?;
@@ -107,7 +133,7 @@ fn open(
         let whole = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
         match version(&whole)? {
             0 | VERSION => {}
-            1..VERSION => upgrade(&whole)?,
+            older @ 1..VERSION => upgrade(&whole, older)?,
             other => {
                 let told = format!("{} was made by a later version of the gateway (schema {other})", path.display());
                 return Err(RegistryError::Store(told));

@@ -1,6 +1,6 @@
 //! The store, as the gateway and the command line use it side by side.
 
-use super::super::{Digest, Role, Snapshot};
+use super::super::{Act, Digest, Role, Snapshot};
 use super::*;
 
 #[test]

@@ -1,0 +1,135 @@
+//! Administrative entries of the log in order, without decoding the exchanges between them; and the last act that is among them.
+
+use super::AuditError;
+use crate::exchange_log::reader::LogReader;
+use crate::exchange_log::tree::TILE;
+use crate::exchange_log::{Entry, Kind, write_atomically};
+use crate::registry::ActKey;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// The kind of an entry, from its first bytes: most entries are exchanges, and are not decoded.
+fn kind(bytes: &[u8]) -> Option<u8> {
+    // Field 1 (version, below 128 in every version there is), then field 2.
+    match bytes {
+        [0x08, version, 0x10, kind, ..] if *version < 0x80 => Some(*kind),
+        _ => None,
+    }
+}
+
+/// Hands over the administrative entries of a data folder's log from `next` on, oldest first, and moves `next` behind them.
+/// Calls `progress` with how many entries were looked at, and of how many; where it says no, the rest is left for the next time.
+///
+/// # Errors
+/// The log cannot be read.
+pub fn administrative(
+    data: &Path,
+    next: &mut u64,
+    mut progress: impl FnMut(u64, u64) -> bool,
+    mut visit: impl FnMut(u64, Entry),
+) -> Result<(), AuditError> {
+    let mut take = |index: u64, bytes: &[u8]| {
+        if kind(bytes) == Some(Kind::Admin as u8)
+            && let Some(entry) = Entry::from_bytes(bytes)
+        {
+            visit(index, entry);
+        }
+    };
+    let reader = LogReader::open(data)?;
+    while *next < reader.sealed() {
+        let bundle = *next / TILE as u64;
+        let first = bundle * TILE as u64;
+        if let Some(entries) = reader.bundle(bundle)? {
+            let skip = usize::try_from(*next - first).unwrap_or_default();
+            for (place, bytes) in entries.iter().enumerate().skip(skip) {
+                take(first + place as u64, bytes);
+            }
+        }
+        *next = (first + TILE as u64).min(reader.sealed());
+        if !progress(*next, reader.size()) {
+            return Ok(());
+        }
+    }
+    let behind = usize::try_from(*next - reader.sealed()).unwrap_or(usize::MAX);
+    for bytes in reader.tail().iter().skip(behind) {
+        take(*next, bytes);
+        *next += 1;
+    }
+    Ok(())
+}
+
+/// The last act that is in the log, by its place in the sequence of acts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LastAct {
+    /// Its place; 0: there is none.
+    pub sequence: u64,
+    /// Its id.
+    pub id: [u8; 16],
+}
+
+/// What is kept of it, so that not all of the log is looked through at each start. Its code is the gateway's: an older one that
+/// is put back costs time, and an invented one counts for nothing.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    sequence: u64,
+    id: String,
+    /// The entries that were looked at.
+    entries: u64,
+    code: String,
+}
+
+impl Kept {
+    fn text(&self) -> String {
+        format!("last act {} {} of {} entries", self.sequence, self.id, self.entries)
+    }
+}
+
+fn path(data: &Path) -> PathBuf {
+    data.join("state").join("acts.json")
+}
+
+impl LastAct {
+    /// Finds it in the log of a data folder, which nobody appends to meanwhile. `None` where `go_on` said no.
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    pub fn find(data: &Path, key: &ActKey, mut go_on: impl FnMut() -> bool) -> Result<Option<Self>, AuditError> {
+        let kept = std::fs::read(path(data)).ok().and_then(|bytes| serde_json::from_slice::<Kept>(&bytes).ok());
+        let kept = kept.filter(|kept| key.is_code_of_text(&kept.text(), &kept.code));
+        let (mut last, mut next) = (LastAct::default(), 0);
+        if let Some(kept) = kept
+            && kept.entries <= LogReader::open(data)?.size()
+            && let Some(id) = crate::hex::unhex(&kept.id).and_then(|id| id.try_into().ok())
+        {
+            (last, next) = (LastAct { sequence: kept.sequence, id }, kept.entries);
+        }
+        let mut stopped = false;
+        let progress = |_, _| {
+            stopped = !go_on();
+            !stopped
+        };
+        administrative(data, &mut next, progress, |_, entry| last.see(&entry))?;
+        Ok((!stopped).then_some(last))
+    }
+
+    fn see(&mut self, entry: &Entry) {
+        if entry.act_sequence > self.sequence
+            && let Ok(id) = entry.exchange_id.as_slice().try_into()
+        {
+            *self = LastAct { sequence: entry.act_sequence, id };
+        }
+    }
+
+    /// Keeps that it is the last one of so many entries.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn keep(&self, data: &Path, entries: u64, key: &ActKey) -> Result<(), AuditError> {
+        let (id, code) = (crate::hex::hex(&self.id), String::new());
+        let mut kept = Kept { sequence: self.sequence, id, entries, code };
+        kept.code = key.code_of_text(&kept.text());
+        let bytes =
+            serde_json::to_vec(&kept).map_err(|error| crate::registry::RegistryError::Store(error.to_string()))?;
+        Ok(write_atomically(&path(data), &bytes)?)
+    }
+}

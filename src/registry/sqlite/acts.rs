@@ -1,0 +1,176 @@
+//! Acts on their way into the exchange log: each is noted with its change in one transaction, with its place in the sequence
+//! of all acts and a code over both, and is believed only with that code.
+
+use super::super::act::{Change, parts};
+use super::super::actkey::{ActKey, Origin};
+use super::super::{Act, Actor, Noted, Refused, RegistryError};
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, Row, params};
+
+/// What is noted of an act beside its changes.
+pub(super) struct Note<'n> {
+    pub(super) key: &'n ActKey,
+    pub(super) act: &'n str,
+    pub(super) object: &'n str,
+    pub(super) actor: &'n Actor,
+    pub(super) justification: &'n str,
+}
+
+impl Note<'_> {
+    /// Writes the act, in as many rows as there must be entries. Within a transaction that nobody else writes beside.
+    pub(super) fn write(
+        &self,
+        connection: &Connection,
+        changes: Vec<Change>,
+        approved_by: &str,
+    ) -> Result<(), RegistryError> {
+        for part in parts(changes) {
+            let changes = serde_json::to_string(&part).map_err(|error| RegistryError::Store(error.to_string()))?;
+            let act = Act {
+                sequence: last(connection)? + 1,
+                id: *uuid::Uuid::now_v7().as_bytes(),
+                time_us: jiff::Timestamp::now().as_microsecond(),
+                actor: self.actor.to_string(),
+                certificate: self.actor.thumbprint().to_vec(),
+                address: self.actor.address().to_owned(),
+                act: self.act.to_owned(),
+                object: self.object.to_owned(),
+                approved_by: approved_by.to_owned(),
+                justification: self.justification.to_owned(),
+                changes: part,
+            };
+            let code = self.key.code(Origin::Noted, &act, &changes);
+            let sql = "INSERT INTO acts (seq, id, time_us, actor, act, object, certificate, address, approved_by,
+                       justification, changes, code) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
+            connection.prepare_cached(sql)?.execute(params![
+                number(act.sequence),
+                act.id.as_slice(),
+                act.time_us,
+                act.actor,
+                act.act,
+                act.object,
+                act.certificate,
+                act.address,
+                act.approved_by,
+                act.justification,
+                changes,
+                code.as_slice(),
+            ])?;
+        }
+        Ok(())
+    }
+}
+
+fn number(sequence: u64) -> i64 {
+    i64::try_from(sequence).unwrap_or(i64::MAX)
+}
+
+/// The last place in the sequence that was given to any act, whether it is still here or not.
+fn last(connection: &Connection) -> Result<u64, RegistryError> {
+    let sql = "SELECT COALESCE(MAX(seq), 0) FROM (SELECT seq FROM sqlite_sequence WHERE name = 'acts'
+               UNION ALL SELECT MAX(seq) FROM acts)";
+    let last: i64 = connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?;
+    Ok(last.unsigned_abs())
+}
+
+/// Has the next act noted behind this place at least.
+pub(super) fn note_after(connection: &Connection, sequence: u64) -> Result<(), RegistryError> {
+    if last(connection)? < sequence {
+        let sequence = number(sequence);
+        if connection.execute("UPDATE sqlite_sequence SET seq = ?1 WHERE name = 'acts'", [sequence])? == 0 {
+            connection.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('acts', ?1)", [sequence])?;
+        }
+    }
+    Ok(())
+}
+
+/// Vouches for the acts of an older version's file, which is brought up to this one.
+pub(super) fn adopt(connection: &Connection, key: &ActKey) -> Result<(), RegistryError> {
+    let rows = read(connection, "SELECT * FROM acts ORDER BY seq", [], |row| {
+        Ok((row.get::<_, i64>("seq")?, whole(row).map(|(act, changes, _)| (act, changes))))
+    })?;
+    for (sequence, row) in rows {
+        // One that cannot be read is refused later, and told of.
+        if let Some((act, changes)) = row {
+            let code = key.code(Origin::Upgraded, &act, &changes);
+            connection.execute("UPDATE acts SET code = ?2 WHERE seq = ?1", params![sequence, code.as_slice()])?;
+        }
+    }
+    Ok(())
+}
+
+/// Rows that are handed over at once: each may be as large as an entry.
+const HANDED_OVER: i64 = 200;
+/// Rows of acts that a comparison reads. More of them wait only where no gateway runs; what they changed counts as not logged.
+const COMPARED: i64 = 100_000;
+
+/// The oldest rows behind a place in the sequence.
+pub(super) fn noted(connection: &Connection, key: &ActKey, after: u64) -> Result<Vec<Noted>, RegistryError> {
+    let sql = "SELECT * FROM acts WHERE seq > ?1 ORDER BY seq LIMIT ?2";
+    read(connection, sql, [number(after), HANDED_OVER], |row| checked(row, Some(key)))
+}
+
+/// All rows. Without the key, none is believed.
+pub(super) fn all_noted(connection: &Connection, key: Option<&ActKey>) -> Result<Vec<Noted>, RegistryError> {
+    read(connection, "SELECT * FROM acts ORDER BY seq LIMIT ?1", [COMPARED], |row| checked(row, key))
+}
+
+/// How many rows there are up to a place in the sequence, and the first of them.
+pub(super) fn left(connection: &Connection, key: &ActKey, until: u64) -> Result<(u64, Option<Noted>), RegistryError> {
+    let count = "SELECT COUNT(*) FROM acts WHERE seq <= ?1";
+    let count: i64 = connection.prepare_cached(count)?.query_row([number(until)], |row| row.get(0))?;
+    let sql = "SELECT * FROM acts WHERE seq <= ?1 ORDER BY seq LIMIT 1";
+    let first = read(connection, sql, [number(until)], |row| checked(row, Some(key)))?;
+    Ok((count.unsigned_abs(), first.into_iter().next()))
+}
+
+fn read<T>(
+    connection: &Connection,
+    sql: &str,
+    params: impl rusqlite::Params,
+    read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+) -> Result<Vec<T>, RegistryError> {
+    super::all(connection, sql, params, read)
+}
+
+/// A row as an act, the text of its changes, and its code; `None` where it cannot be read as one.
+fn whole(row: &Row<'_>) -> Option<(Act, String, Vec<u8>)> {
+    let changes: String = row.get("changes").ok()?;
+    let act = Act {
+        sequence: row.get::<_, i64>("seq").ok()?.try_into().ok()?,
+        id: row.get("id").ok()?,
+        time_us: row.get("time_us").ok()?,
+        actor: row.get("actor").ok()?,
+        certificate: row.get("certificate").ok()?,
+        address: row.get("address").ok()?,
+        act: row.get("act").ok()?,
+        object: row.get("object").ok()?,
+        approved_by: row.get("approved_by").ok()?,
+        justification: row.get("justification").ok()?,
+        changes: serde_json::from_str(&changes).ok()?,
+    };
+    Some((act, changes, row.get("code").ok()?))
+}
+
+/// A row, and whether it is believed.
+fn checked(row: &Row<'_>, key: Option<&ActKey>) -> rusqlite::Result<Noted> {
+    let Some((act, changes, code)) = whole(row) else { return Ok(Noted::Refused(unreadable(row)?)) };
+    Ok(match key.and_then(|key| key.origin(&act, &changes, &code)) {
+        Some(Origin::Noted) => Noted::Act(act),
+        Some(Origin::Upgraded) => Noted::Upgraded(act),
+        None => Noted::Refused(Refused::from(&act)),
+    })
+}
+
+/// What can be said of a row that is no act.
+fn unreadable(row: &Row<'_>) -> rusqlite::Result<Refused> {
+    let text = |column: &str| match row.get_ref(column) {
+        Ok(ValueRef::Text(text)) => String::from_utf8_lossy(text).into_owned(),
+        _ => "?".to_owned(),
+    };
+    let sequence = row.get::<_, i64>("seq")?.try_into().unwrap_or_default();
+    Ok(Refused::new(
+        sequence,
+        &format!("{} of {} by {}, which cannot be read", text("act"), text("object"), text("actor")),
+    ))
+}
