@@ -1,6 +1,7 @@
 //! gRPC's length-prefixed messages (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md): five bytes, one
 //! flag and the length, before each message. Used on both sides, so that bytes can pass through undecoded.
 
+use crate::shares::{Share, ShareError, ShareLimits, ShareMetrics, Shares};
 use crate::status::{Reason, Refusal};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http_body::Body;
@@ -8,7 +9,6 @@ use http_body_util::BodyExt;
 use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Bytes before each message.
 pub const HEADER: usize = 5;
@@ -18,19 +18,37 @@ const SMALL: usize = 64 << 10;
 /// When to send a large message again that found no room.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Memory for large messages while they come, which many callers share: one that dawdles holds no more than this of it.
+/// Memory for large messages while they come, which many callers share: one that dawdles holds no more than this of it. One
+/// caller has a quarter of it at most, unless the half of it is free.
 #[derive(Debug, Clone)]
-pub struct Room(Arc<Semaphore>);
+pub struct Room(Arc<Shares<String>>);
+
+/// One caller's part of a [`Room`].
+#[derive(Debug)]
+pub struct CallerRoom {
+    room: Room,
+    caller: String,
+}
 
 impl Room {
-    /// So many bytes.
-    pub fn of(bytes: usize) -> Self {
-        Room(Arc::new(Semaphore::new(bytes >> 10)))
+    /// So many bytes, counted there.
+    pub fn of(bytes: usize, metrics: ShareMetrics) -> Self {
+        let limits = ShareLimits { total: bytes, per_holder: bytes / 4, ample: bytes / 2, rate: None };
+        Room(Shares::new(limits, metrics))
     }
 
-    fn take(&self, bytes: usize) -> Result<OwnedSemaphorePermit, FrameError> {
-        let kilobytes = u32::try_from(bytes.div_ceil(1 << 10)).map_err(|_| FrameError::NoRoom)?;
-        self.0.clone().try_acquire_many_owned(kilobytes).map_err(|_| FrameError::NoRoom)
+    /// For messages of one caller.
+    pub fn caller(&self, caller: &str) -> CallerRoom {
+        CallerRoom { room: self.clone(), caller: caller.to_owned() }
+    }
+}
+
+impl CallerRoom {
+    fn take(&self, bytes: usize) -> Result<Share<String>, FrameError> {
+        self.room.0.take(&self.caller, bytes).map_err(|error| match error {
+            ShareError::HolderFull(bytes) => FrameError::TooMany(bytes),
+            ShareError::TooFast(_) | ShareError::Full(_) => FrameError::NoRoom,
+        })
     }
 }
 
@@ -52,6 +70,9 @@ pub enum FrameError {
     /// Too many large messages are on their way at once.
     #[error("too many large messages are on their way")]
     NoRoom,
+    /// Too many of this caller's are, which may have so many bytes of them.
+    #[error("large messages of one caller may have {0} bytes together while they are on their way")]
+    TooMany(usize),
 }
 
 impl From<FrameError> for Refusal {
@@ -63,6 +84,9 @@ impl From<FrameError> for Refusal {
             FrameError::Connection => Reason::Cancelled.into(),
             FrameError::NoRoom => {
                 Refusal { retry_after: Some(RETRY), ..Refusal::with(Reason::GatewayOverloaded, error.to_string()) }
+            }
+            FrameError::TooMany(_) => {
+                Refusal { retry_after: Some(RETRY), ..Refusal::with(Reason::RateLimited, error.to_string()) }
             }
         }
     }
@@ -92,8 +116,8 @@ pub struct FrameReader<B> {
     /// Messages that are marked as compressed are gzip.
     gzip: bool,
     /// Room that large messages need while they come, and what is held of it.
-    room: Option<Room>,
-    held: Option<OwnedSemaphorePermit>,
+    room: Option<CallerRoom>,
+    held: Option<Share<String>>,
 }
 
 impl<B> FrameReader<B>
@@ -121,7 +145,7 @@ where
     }
 
     /// The same, with room for large messages that is shared with others.
-    pub fn within(self, room: Room) -> Self {
+    pub fn within(self, room: CallerRoom) -> Self {
         FrameReader { room: Some(room), ..self }
     }
 
@@ -234,27 +258,40 @@ mod tests {
 
     #[tokio::test]
     async fn d3_large_messages_that_dawdle_share_their_room_and_small_ones_need_none() {
-        let room = Room::of(300 << 10);
-        let begun = |length: u32, sent: usize| {
+        let metrics = ShareMetrics::default();
+        let room = Room::of(800 << 10, metrics.clone());
+        let begun = |caller: &str, length: u32, sent: usize| {
             let mut bytes = vec![0];
             bytes.extend(length.to_be_bytes());
             bytes.resize(HEADER + sent, 7);
             let parts = futures_util::stream::iter([Ok::<_, ()>(Frame::data(Bytes::from(bytes)))]);
             let parts = futures_util::StreamExt::chain(parts, futures_util::stream::pending());
-            FrameReader::new(StreamBody::new(parts), 1 << 20).within(room.clone())
+            FrameReader::new(StreamBody::new(parts), 1 << 20).within(room.caller(caller))
         };
-        let soon = Duration::from_millis(20);
+        let soon = Duration::from_millis(5);
         let mut held = Vec::new();
-        for _ in 0..3 {
-            let mut reader = begun(100 << 10, 10);
-            assert!(tokio::time::timeout(soon, reader.next()).await.is_err(), "it has room and waits");
+        // One alone has half of it, three others what is left for each of them; then it is full.
+        for (caller, kilobytes, fits) in [
+            ("shop", 200, Ok(())),
+            ("shop", 200, Ok(())),
+            ("shop", 100, Err(FrameError::TooMany(200 << 10))),
+            ("other", 100, Ok(())),
+            ("other", 100, Ok(())),
+            ("other", 100, Err(FrameError::TooMany(200 << 10))),
+            ("third", 150, Ok(())),
+            ("fourth", 100, Err(FrameError::NoRoom)),
+        ] {
+            let mut reader = begun(caller, kilobytes << 10, 10);
+            let read = tokio::time::timeout(soon, reader.next()).await;
+            assert_eq!(read.map_or(Ok(()), |read| read.map(|_| ())), fits, "{caller}");
             held.push(reader);
         }
-        assert_eq!(begun(100 << 10, 10).next().await, Err(FrameError::NoRoom));
-        assert!(tokio::time::timeout(soon, begun(60 << 10, 10).next()).await.is_err(), "a small one waits");
-        assert!(begun(100 << 10, 100 << 10).next().await.is_ok(), "a whole one needs none");
-        held.pop();
-        assert!(tokio::time::timeout(soon, begun(100 << 10, 10).next()).await.is_err(), "its room came back");
+        assert_eq!((metrics.held.get(), metrics.refused.get()), (750 << 10, 3));
+        assert!(tokio::time::timeout(soon, begun("shop", 60 << 10, 10).next()).await.is_err(), "a small one waits");
+        assert!(begun("shop", 100 << 10, 100 << 10).next().await.is_ok(), "a whole one needs none");
+        drop(held);
+        assert_eq!(metrics.held.get(), 0);
+        assert!(tokio::time::timeout(soon, begun("fourth", 100 << 10, 10).next()).await.is_err(), "room came back");
     }
 
     async fn read(bytes: &[u8]) -> Result<Bytes, FrameError> {

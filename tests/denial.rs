@@ -359,133 +359,64 @@ async fn d4_so_many_calls_with_large_metadata_are_bounded_in_memory() {
     assert!(after < before + 96 * 1_024, "memory grew from {before} to {after} kB");
 }
 
-/// A PROXY header (version 2) of TCP over IPv4 from this peer.
-fn proxy_header(peer: [u8; 4], port: u16) -> Vec<u8> {
-    let mut header = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c".to_vec();
-    header.extend(peer);
-    header.extend([127, 0, 0, 1]);
-    header.extend(port.to_be_bytes());
-    header.extend(7_443u16.to_be_bytes());
-    header
-}
+type Dawdling = (h2::client::ResponseFuture, h2::SendStream<Bytes>);
 
-/// A connection from one of the machine's own addresses, which begins with these bytes.
-async fn from(own: &str, to: std::net::SocketAddr, begin: &[u8]) -> tokio::net::TcpStream {
-    let socket = tokio::net::TcpSocket::new_v4().unwrap();
-    socket.bind(format!("{own}:0").parse().unwrap()).unwrap();
-    let mut stream = socket.connect(to).await.unwrap();
-    stream.write_all(begin).await.unwrap();
-    stream
-}
-
-/// A call on a connection; its status and exchange id, or `None` where the connection came to nothing.
-async fn call_on(stage: &Stage, actor: &Actor, id: &str, stream: tokio::net::TcpStream) -> Option<(String, String)> {
-    let own = files(&stage.folder, id);
-    let stream = support::secured(stream, &own.ca, Some((&own.certificate, &own.key)), &[b"h2"]).await.ok()?;
-    let (mut send, connection) = h2::client::handshake(stream).await.ok()?;
-    tokio::spawn(connection);
+/// A call's head and the first bytes of a large message, of which the rest does not come.
+async fn dawdle(send: &mut h2::client::SendRequest<Bytes>, actor: &Actor) -> Dawdling {
     let request = http::Request::post(format!("https://localhost{UNIT}"))
         .header("content-type", "application/grpc")
         .header("te", "trailers")
         .header("ndxp-purpose", support::PURPOSE)
         .header("authorization", format!("Bearer {}", actor.token));
-    let (answer, mut body) = send.send_request(request.body(()).unwrap(), false).ok()?;
-    let message = actor.encode(UNIT, &json!({ "unitCode": "1057000" }));
-    let mut framed = vec![0];
-    framed.extend(u32::try_from(message.len()).unwrap().to_be_bytes());
-    framed.extend(&message);
-    body.send_data(framed.into(), true).ok()?;
-    let answer = answer.await.ok()?;
-    let text = |headers: &http::HeaderMap, name: &str| {
-        headers.get(name).map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default()
-    };
-    let (exchange, in_head) = (text(answer.headers(), "ndxp-exchange-id"), text(answer.headers(), "grpc-status"));
-    let mut answer = answer.into_body();
-    while let Some(data) = answer.data().await {
-        let _ = answer.flow_control().release_capacity(data.ok()?.len());
-    }
-    let trailers = answer.trailers().await.ok()?.unwrap_or_default();
-    Some((in_head + &text(&trailers, "grpc-status"), exchange))
+    *send = send.clone().ready().await.unwrap();
+    let (answer, mut body) = send.send_request(request.body(()).unwrap(), false).unwrap();
+    let four_megabytes = [&[0][..], &(4u32 << 20).to_be_bytes()].concat();
+    body.send_data(four_megabytes.into(), false).unwrap();
+    (answer, body)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn d5_behind_a_balancer_limits_networks_and_the_log_see_the_real_peer() {
-    let stage = Stage::prepared(&|folder| {
-        support::edit(&folder.gateway_config(), |text| {
-            text.replacen(
-                "[listen]\n",
-                "[listen]\nproxy_protocol_from = [\"127.0.0.2\"]\nmax_connections_per_peer = 3\n",
-                1,
-            )
-        });
-    });
-    stage.client("shop");
-    let network = ndxp_gateway::registry::Network::parse("10.20.0.0/16").unwrap();
-    stage.grant("shop", &["*"], |grant| grant.networks = vec![network]);
-    let shop = stage.actor("shop");
-    let grpc = stage.gateway.as_ref().unwrap().address;
-    let header = proxy_header([10, 20, 0, 7], 50_000);
-    let (status, exchange) = call_on(&stage, &shop, "shop", from("127.0.0.2", grpc, &header).await).await.unwrap();
-    assert_eq!(status, "0");
-    assert_eq!(stage.entry(&exchange).entry.peer, "10.20.0.7:50000");
-    // From another network, as the balancer says, and directly: no grant; the log has the real peer.
-    let other = from("127.0.0.2", grpc, &proxy_header([10, 21, 0, 7], 50_000)).await;
-    let (status, exchange) = call_on(&stage, &shop, "shop", other).await.unwrap();
-    assert_eq!((status.as_str(), stage.entry(&exchange).entry.peer.as_str()), ("7", "10.21.0.7:50000"));
-    let (status, exchange) = call_on(&stage, &shop, "shop", from("127.0.0.1", grpc, b"").await).await.unwrap();
-    assert!(status == "7" && stage.entry(&exchange).entry.peer.starts_with("127.0.0.1:"));
-    // Required from the balancer, refused from others, and of version 2 alone.
-    assert!(call_on(&stage, &shop, "shop", from("127.0.0.2", grpc, b"").await).await.is_none());
-    assert!(call_on(&stage, &shop, "shop", from("127.0.0.1", grpc, &header).await).await.is_none());
-    let first = b"PROXY TCP4 10.20.0.7 127.0.0.1 50000 7443\r\n";
-    assert!(call_on(&stage, &shop, "shop", from("127.0.0.2", grpc, first).await).await.is_none());
-    // Connections are bounded for the real peer: three of one, and another's come beside them.
-    let mut open = Vec::new();
-    for _ in 0..3 {
-        let own = files(&stage.folder, "shop");
-        let stream = from("127.0.0.2", grpc, &proxy_header([10, 20, 9, 9], 50_000)).await;
-        open.push(support::secured(stream, &own.ca, Some((&own.certificate, &own.key)), &[b"h2"]).await.unwrap());
-    }
-    let fourth = from("127.0.0.2", grpc, &proxy_header([10, 20, 9, 9], 50_000)).await;
-    assert!(call_on(&stage, &shop, "shop", fourth).await.is_none());
-    let header = proxy_header([10, 20, 9, 8], 50_000);
-    assert!(call_on(&stage, &shop, "shop", from("127.0.0.2", grpc, &header).await).await.is_some());
-    // The HTTPS port as well.
-    let https = stage.gateway.as_ref().unwrap().https.unwrap();
-    for (begin, answered) in [(header.as_slice(), true), (b"", false)] {
-        let own = files(&stage.folder, "shop");
-        let stream = from("127.0.0.2", https, begin).await;
-        let stream = support::secured(stream, &own.ca, Some((&own.certificate, &own.key)), &[b"http/1.1"]).await;
-        assert_eq!(stream.is_ok(), answered);
-    }
-    stage.verify();
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn d5_probes_are_counted_and_not_logged() {
-    let stage = Stage::prepared(&|folder| {
-        support::edit(&folder.gateway_config(), |text| {
-            text.replacen("[listen]\n", "[listen]\nproxy_protocol_from = [\"127.0.0.2\"]\n", 1)
-        });
-    });
-    let grpc = stage.gateway.as_ref().unwrap().address;
-    let https = stage.gateway.as_ref().unwrap().https.unwrap();
-    let local = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
-    for _ in 0..20 {
-        drop(from("127.0.0.1", grpc, b"").await);
-        drop(from("127.0.0.2", grpc, local).await);
-        drop(from("127.0.0.1", https, b"").await);
-    }
-    let probes = || {
-        let text = support::ops_text(&stage, "/metrics");
-        let line = text.lines().find(|line| line.starts_with("ndxp_probes_total ")).unwrap().to_owned();
-        line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()
+async fn d3_one_client_s_large_messages_leave_room_for_another_s() {
+    let stage = Stage::start();
+    let (shop, other) = (stage.system("shop"), stage.system("other"));
+    let connect = |id: &'static str| {
+        let (own, address) = (files(&stage.folder, id), stage.gateway.as_ref().unwrap().address);
+        async move {
+            let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+            let own_files = Some((own.certificate.as_path(), own.key.as_path()));
+            let stream = support::secured(stream, &own.ca, own_files, &[b"h2"]).await.unwrap();
+            let (send, connection) = h2::client::handshake(stream).await.unwrap();
+            tokio::spawn(connection);
+            send
+        }
     };
-    support::until("all probes counted", Duration::from_secs(3), || probes() == 60);
-    assert!(!stage.entries().iter().any(|one| one.entry.kind() == Kind::Connection), "a probe is in the log");
-    support::until("the disk looked at", Duration::from_secs(5), || {
+    let held = || {
         let text = support::ops_text(&stage, "/metrics");
-        text.contains("ndxp_disk_days_left 3650") && !text.contains("ndxp_disk_free_bytes 0\n")
-    });
-    assert!(support::ops_text(&stage, "/readyz").contains("200 OK"));
+        let line = text.lines().find_map(|line| line.strip_prefix("ndxp_large_message_bytes ")).unwrap().to_owned();
+        line.parse::<usize>().unwrap() >> 20
+    };
+    // Alone it may have half of the room, which is 256 MB; the sixty-fourth part is one message.
+    let mut first = connect("shop").await;
+    let mut answers = Vec::new();
+    for _ in 0..32 {
+        answers.push(dawdle(&mut first, &shop).await);
+    }
+    support::until("half of the room taken", Duration::from_secs(5), || held() == 128);
+    let (beyond, _body) = dawdle(&mut first, &shop).await;
+    let beyond = beyond.await.unwrap();
+    let status = tonic::Status::from_header_map(beyond.headers()).unwrap();
+    use tonic_types::StatusExt;
+    assert_eq!(status.get_details_error_info().unwrap().reason, "RATE_LIMITED");
+    assert!(status.get_details_retry_info().is_some());
+    // Small calls of the same client, and another's large ones, go on.
+    unit(&shop).await.ok();
+    let mut second = connect("other").await;
+    for _ in 0..16 {
+        answers.push(dawdle(&mut second, &other).await);
+    }
+    support::until("a quarter more", Duration::from_secs(5), || held() == 192);
+    assert_eq!(stage.entry(beyond.headers()["ndxp-exchange-id"].to_str().unwrap()).entry.reason, "RATE_LIMITED");
+    // Who gives up gives back.
+    drop((first, second, answers, _body, beyond));
+    support::until("all of it back", Duration::from_secs(5), || held() == 0);
 }

@@ -1,17 +1,50 @@
 //! A connection's first moment, before TLS: where it comes from, and whether it is one at all.
 
+use super::connections::ConnectionPlace;
 use super::proxy::{self, ProxyError, Said};
+use super::refused::Cause;
 use crate::registry::Network;
 use std::net::SocketAddr;
+use std::time::Duration;
 use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+/// A connection that has come to nothing before its first byte of TLS.
+#[derive(Debug)]
+pub struct Unarrived {
+    /// Where it comes from, as far as is known by then: a balancer, or the peer that it has named.
+    pub address: SocketAddr,
+    /// Why.
+    pub why: Nothing,
+}
 
 /// Why a connection has come to nothing before its first byte of TLS.
-#[derive(Debug)]
-pub enum Unarrived {
+#[derive(Debug, thiserror::Error)]
+pub enum Nothing {
     /// Closed without a byte: somebody looks whether the port is open.
+    #[error("it was closed without a byte")]
     Probe,
     /// It comes from a balancer, and does not begin with a header that says where it really comes from.
-    Header(ProxyError),
+    #[error(transparent)]
+    Header(#[from] ProxyError),
+    /// The peer that its balancer has named has as many connections as it may.
+    #[error("its peer has too many connections")]
+    TooMany,
+    /// Header, or first byte, did not come in time.
+    #[error("nothing came in time")]
+    Timeout,
+}
+
+impl Nothing {
+    /// As the log and the metric have it; `None` for a probe, which is no fault.
+    pub fn cause(&self) -> Option<Cause> {
+        match self {
+            Nothing::Probe => None,
+            Nothing::Header(_) => Some(Cause::ProxyHeader),
+            Nothing::TooMany => Some(Cause::TooMany),
+            Nothing::Timeout => Some(Cause::Timeout),
+        }
+    }
 }
 
 /// An IPv4 peer of an IPv6 socket as that IPv4 address, in limits, networks and the log.
@@ -24,19 +57,44 @@ pub fn is_proxied(proxies: &[Network], address: SocketAddr) -> bool {
     proxies.iter().any(|network| network.has(address.ip()))
 }
 
-/// Waits for the first byte of TLS; gives where the connection comes from. Has no time limit of its own.
-pub async fn arrive(stream: &mut TcpStream, address: SocketAddr, proxied: bool) -> Result<SocketAddr, Unarrived> {
-    let from = match proxied.then_some(proxy::read(stream)) {
-        None => address,
-        Some(header) => match header.await {
-            Ok(Said::From(peer)) => peer,
-            Ok(Said::Local) => address,
-            Err(ProxyError::Silent) => return Err(Unarrived::Probe),
-            Err(error) => return Err(Unarrived::Header(error)),
-        },
-    };
+/// Brings a connection to its first byte of TLS, within this time; gives where it comes from. Its peer's place is taken as soon
+/// as a balancer has named the peer, so that those that say nothing behind it are counted for whoever opened them.
+///
+/// # Errors
+/// Where it does not come so far.
+pub async fn arrive(
+    stream: &mut TcpStream,
+    (address, proxied): (SocketAddr, bool),
+    place: &mut ConnectionPlace,
+    within: Duration,
+) -> Result<SocketAddr, Unarrived> {
+    let until = Instant::now() + within;
+    let failed = |address| move |why| Unarrived { address, why };
+    let peer = if proxied { in_time(until, origin(stream, address)).await.map_err(failed(address))? } else { address };
+    if !place.assign(peer.ip()) {
+        return Err(Unarrived { address: peer, why: Nothing::TooMany });
+    }
+    in_time(until, first_byte(stream)).await.map_err(failed(peer))?;
+    Ok(peer)
+}
+
+async fn in_time<T>(until: Instant, waits: impl Future<Output = Result<T, Nothing>>) -> Result<T, Nothing> {
+    tokio::time::timeout_at(until, waits).await.unwrap_or(Err(Nothing::Timeout))
+}
+
+/// Where a balancer's connection comes from.
+async fn origin(stream: &mut TcpStream, balancer: SocketAddr) -> Result<SocketAddr, Nothing> {
+    match proxy::read(stream).await {
+        Ok(Said::From(peer)) => Ok(peer),
+        Ok(Said::Local) => Ok(balancer),
+        Err(ProxyError::Silent) => Err(Nothing::Probe),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn first_byte(stream: &TcpStream) -> Result<(), Nothing> {
     match stream.peek(&mut [0]).await {
-        Ok(1..) => Ok(from),
-        Ok(0) | Err(_) => Err(Unarrived::Probe),
+        Ok(1..) => Ok(()),
+        Ok(0) | Err(_) => Err(Nothing::Probe),
     }
 }

@@ -2,7 +2,11 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Connections of one balancer, at least, that may not have said yet where they come from: it says so with their first
+/// bytes, so these are those of a moment.
+const MIN_UNASSIGNED: usize = 64;
 
 /// Counts open connections. A lock for each opening and closing, none for a call.
 #[derive(Debug)]
@@ -16,14 +20,23 @@ pub struct Connections {
 struct Open {
     all: usize,
     by_peer: HashMap<IpAddr, usize>,
+    /// Those that have not said yet where they come from, by balancer.
+    unassigned: HashMap<IpAddr, usize>,
+}
+
+/// For whom a connection counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum CountedFor {
+    Peer(IpAddr),
+    /// A balancer that has not said yet where it comes from.
+    Balancer(IpAddr),
 }
 
 /// A place for one connection; given back when dropped.
 #[derive(Debug)]
 pub struct ConnectionPlace {
     connections: Arc<Connections>,
-    /// `None` where it is not known yet where it comes from.
-    peer: Option<IpAddr>,
+    counted_for: CountedFor,
 }
 
 impl Connections {
@@ -34,53 +47,83 @@ impl Connections {
 
     /// A place, where there is one.
     pub fn take(self: &Arc<Self>, peer: IpAddr) -> Option<ConnectionPlace> {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let here = open.by_peer.get(&peer).copied().unwrap_or(0);
-        if open.all >= self.most || here >= self.most_per_peer {
-            return None;
-        }
-        open.all += 1;
-        open.by_peer.insert(peer, here + 1);
-        Some(ConnectionPlace { connections: self.clone(), peer: Some(peer) })
+        self.take_for(CountedFor::Peer(peer))
     }
 
-    /// A place for a connection that will say where it comes from ([`ConnectionPlace::assign`]), where there is one.
-    pub fn take_unassigned(self: &Arc<Self>) -> Option<ConnectionPlace> {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if open.all >= self.most {
+    /// A place for a connection of a balancer, which will say where it comes from ([`ConnectionPlace::assign`]), where there is
+    /// one. Until then it counts for the balancer.
+    pub fn take_unassigned(self: &Arc<Self>, balancer: IpAddr) -> Option<ConnectionPlace> {
+        self.take_for(CountedFor::Balancer(balancer))
+    }
+
+    fn take_for(self: &Arc<Self>, counted_for: CountedFor) -> Option<ConnectionPlace> {
+        let mut open = self.lock();
+        if open.all >= self.most || !open.count(counted_for, self.most_per_peer) {
             return None;
         }
         open.all += 1;
-        Some(ConnectionPlace { connections: self.clone(), peer: None })
+        Some(ConnectionPlace { connections: self.clone(), counted_for })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Open {
+    fn counts(&mut self, counted_for: CountedFor) -> (&mut HashMap<IpAddr, usize>, IpAddr) {
+        match counted_for {
+            CountedFor::Peer(peer) => (&mut self.by_peer, peer),
+            CountedFor::Balancer(balancer) => (&mut self.unassigned, balancer),
+        }
+    }
+
+    /// Counts one more, where it may be.
+    fn count(&mut self, counted_for: CountedFor, most_per_peer: usize) -> bool {
+        let most = match counted_for {
+            CountedFor::Peer(_) => most_per_peer,
+            CountedFor::Balancer(_) => most_per_peer.max(MIN_UNASSIGNED),
+        };
+        let (counts, address) = self.counts(counted_for);
+        let here = counts.get(&address).copied().unwrap_or(0);
+        if here >= most {
+            return false;
+        }
+        counts.insert(address, here + 1);
+        true
+    }
+
+    fn uncount(&mut self, counted_for: CountedFor) {
+        let (counts, address) = self.counts(counted_for);
+        match counts.get_mut(&address) {
+            Some(here) if *here > 1 => *here -= 1,
+            _ => drop(counts.remove(&address)),
+        }
     }
 }
 
 impl ConnectionPlace {
-    /// Counts an unassigned place for an address; false where that has as many as it may.
+    /// Counts a place for the peer that its balancer has named; false where that peer has as many as it may: the place counts for
+    /// the balancer then, until it is dropped. One that has been counted for a peer stays so.
     pub fn assign(&mut self, peer: IpAddr) -> bool {
-        if self.peer.is_some() {
+        if let CountedFor::Peer(_) = self.counted_for {
             return true;
         }
-        let mut open = self.connections.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let here = open.by_peer.entry(peer).or_insert(0);
-        if *here >= self.connections.most_per_peer {
+        let mut open = self.connections.lock();
+        if !open.count(CountedFor::Peer(peer), self.connections.most_per_peer) {
             return false;
         }
-        *here += 1;
-        self.peer = Some(peer);
+        open.uncount(self.counted_for);
+        self.counted_for = CountedFor::Peer(peer);
         true
     }
 }
 
 impl Drop for ConnectionPlace {
     fn drop(&mut self) {
-        let mut open = self.connections.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.connections.lock();
         open.all -= 1;
-        let Some(peer) = self.peer else { return };
-        match open.by_peer.get_mut(&peer) {
-            Some(here) if *here > 1 => *here -= 1,
-            _ => drop(open.by_peer.remove(&peer)),
-        }
+        open.uncount(self.counted_for);
     }
 }
 
@@ -105,14 +148,31 @@ mod tests {
     #[test]
     fn d5_a_place_behind_a_balancer_counts_for_the_real_peer() {
         let connections = Connections::new(3, 1);
-        let peer: IpAddr = "10.0.0.1".parse().unwrap();
-        let (mut first, mut second) = (connections.take_unassigned().unwrap(), connections.take_unassigned().unwrap());
-        let _third = connections.take_unassigned().unwrap();
-        assert!(connections.take_unassigned().is_none(), "three in all");
+        let (peer, balancer): (IpAddr, IpAddr) = ("10.0.0.1".parse().unwrap(), "10.9.9.9".parse().unwrap());
+        let take = || connections.take_unassigned(balancer);
+        let (mut first, mut second) = (take().unwrap(), take().unwrap());
+        let _third = take().unwrap();
+        assert!(take().is_none(), "three in all");
         assert!(first.assign(peer) && first.assign(peer) && !second.assign(peer));
         drop(first);
         assert!(second.assign(peer));
-        drop(second);
-        assert!(connections.open.lock().unwrap().by_peer.is_empty());
+        drop((second, _third));
+        let open = connections.lock();
+        assert!(open.by_peer.is_empty() && open.unassigned.is_empty() && open.all == 0);
+    }
+
+    #[test]
+    fn d5_connections_that_do_not_say_where_they_come_from_count_for_their_balancer() {
+        let connections = Connections::new(1_000, 2);
+        let (one, other): (IpAddr, IpAddr) = ("10.9.9.9".parse().unwrap(), "10.9.9.8".parse().unwrap());
+        let mut held: Vec<_> = (0..MIN_UNASSIGNED).map(|_| connections.take_unassigned(one).unwrap()).collect();
+        assert!(connections.take_unassigned(one).is_none());
+        assert!(connections.take_unassigned(other).is_some() && connections.take(one).is_some());
+        // One that has said so makes room for the next.
+        assert!(held[0].assign("10.0.0.1".parse().unwrap()));
+        held.push(connections.take_unassigned(one).unwrap());
+        assert!(connections.take_unassigned(one).is_none());
+        // Health probes of the balancer itself count for it as a peer.
+        assert!(held[1].assign(one) && held[2].assign(one) && !held[3].assign(one));
     }
 }

@@ -57,6 +57,8 @@ causes! {
     BadSignature, "bad_signature", "the peer has not proved that it holds the certificate's key";
     /// It comes from a balancer, which has not said from where.
     ProxyHeader, "proxy_header", "the connection comes from a balancer and does not begin with a PROXY header of version 2";
+    /// There are as many as there may be, from there or in all.
+    TooMany, "too_many", "there are too many connections, from this address or in all";
     /// Another protocol.
     NotTls, "not_tls", "the peer does not speak TLS";
     /// No TLS version, cipher or group in common.

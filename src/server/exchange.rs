@@ -129,10 +129,10 @@ impl Exchange {
         let Admitted { route, mut standing, context, time } = admitted;
         let operation = route.operation.clone();
         let (request, tally) = if operation.shape == Shape::ClientStream {
-            let (messages, tally) = stream::incoming(&self.shared, &operation, record, body)?;
+            let (messages, tally) = stream::incoming(&self.shared, &operation, record, (standing.client(), body))?;
             (SourceRequest::Stream(messages), Some(tally))
         } else {
-            (self.read_one(&route, body, time, record).await?, None)
+            (self.read_one(&route, (standing.client(), body), time, record).await?, None)
         };
         let place = match tally {
             Some(_) => route.guard.admit_stream(standing.client())?,
@@ -185,7 +185,7 @@ impl Exchange {
         record: &mut Record,
     ) -> Result<stream::Opened, Refusal> {
         let Admitted { route, mut standing, context, time } = admitted;
-        let request = self.read_one(&route, body, time, record).await?;
+        let request = self.read_one(&route, (standing.client(), body), time, record).await?;
         let stream_place = route.guard.stream(standing.client())?;
         // A place among the calls is for its first request only; the others come to theirs as they go.
         let place = admit(&route, time).await?;
@@ -218,12 +218,12 @@ impl Exchange {
     async fn read_one(
         &self,
         route: &Route,
-        body: Incoming,
+        (client, body): (&str, Incoming),
         time: CallTime,
         record: &mut Record,
     ) -> Result<SourceRequest, Refusal> {
         let operation = &route.operation;
-        let mut request = FrameReader::new(body, self.shared.max_message).within(self.shared.room.clone());
+        let mut request = FrameReader::new(body, self.shared.max_message).within(self.shared.room.caller(client));
         let bytes = time.wait(Instant::now()).bound(request.only()).await.map_err(not_here)??;
         let message = decode(&operation.request.message, &bytes)?;
         record.request(operation, &message, &bytes)?;

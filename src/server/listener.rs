@@ -16,7 +16,7 @@ use crate::guard::Admission;
 use crate::http2::server::{self, MAX_HEADERS, Pings, Reply, header_bytes};
 use crate::http2::{Incoming, Patience};
 use crate::identity::Peer;
-use crate::identity::arrival::{Unarrived, arrive, is_proxied, plain};
+use crate::identity::arrival::{Nothing, Unarrived, arrive, is_proxied, plain};
 use crate::identity::connections::{ConnectionPlace, Connections};
 use crate::identity::ends::good_no_more;
 use crate::identity::refused::Cause;
@@ -123,10 +123,11 @@ impl Worker {
 
     fn admit(self: &Arc<Self>, stream: TcpStream, address: SocketAddr) {
         let proxied = is_proxied(&self.listen.proxies, address);
-        let place = if proxied { self.open.take_unassigned() } else { self.open.take(address.ip()) };
+        let ip = address.ip();
+        let place = if proxied { self.open.take_unassigned(ip) } else { self.open.take(ip) };
         let Some(place) = place else {
             turn_away(stream);
-            return self.refusals.connection(address, Reason::GatewayOverloaded);
+            return self.refusals.too_many(address);
         };
         self.connections.spawn(self.clone().handshake(stream, address, proxied, place));
     }
@@ -203,25 +204,31 @@ impl Worker {
         proxied: bool,
         mut place: ConnectionPlace,
     ) {
-        let arrived = tokio::time::timeout(self.listen.handshake_timeout, arrive(&mut stream, address, proxied));
-        let address = match arrived.await {
-            Ok(Ok(peer)) => peer,
-            Ok(Err(Unarrived::Probe)) => return self.exchange.shared.metrics.probe(),
-            Ok(Err(Unarrived::Header(error))) => {
-                tracing::debug!(%address, %error, "a connection is no balancer's");
-                return self.refusals.handshake(address, &Cause::ProxyHeader.into());
-            }
-            Err(_) => return self.refusals.handshake(address, &Cause::Timeout.into()),
+        let arrived = arrive(&mut stream, (address, proxied), &mut place, self.listen.handshake_timeout).await;
+        let address = match arrived {
+            Ok(peer) => peer,
+            Err(Unarrived { address, why }) => return self.came_to_nothing(stream, address, &why),
         };
-        if !place.assign(address.ip()) {
-            turn_away(stream);
-            return self.refusals.connection(address, Reason::GatewayOverloaded);
-        }
         let opened = self.clone().open(stream, address, place);
         match tokio::time::timeout(self.listen.handshake_timeout, opened).await {
             Ok(Ok(calls)) => drop(self.connections.spawn(calls)),
             Ok(Err(unopened)) => self.refusals.handshake(address, &unopened),
             Err(_) => self.refusals.handshake(address, &Cause::Timeout.into()),
+        }
+    }
+
+    /// A connection that did not come to its first byte of TLS.
+    fn came_to_nothing(&self, stream: TcpStream, address: SocketAddr, why: &Nothing) {
+        match why.cause() {
+            None => self.exchange.shared.metrics.probe(),
+            Some(Cause::TooMany) => {
+                turn_away(stream);
+                self.refusals.too_many(address);
+            }
+            Some(cause) => {
+                tracing::debug!(%address, error = %why, "a connection came to nothing");
+                self.refusals.handshake(address, &cause.into());
+            }
         }
     }
 

@@ -60,6 +60,12 @@ impl Refusals {
         }
     }
 
+    /// A connection was refused because there are too many.
+    pub fn too_many(&self, address: SocketAddr) {
+        let why = identity::refused::Refused::plain(Cause::TooMany);
+        self.handshake(address, &Unopened { reason: Reason::GatewayOverloaded, why });
+    }
+
     /// A connection was refused before its first call, and it is known why.
     pub fn handshake(&self, address: SocketAddr, unopened: &Unopened) {
         let Unopened { reason, why } = unopened;

@@ -33,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 const MAX_MASKS: usize = 10_000;
 
 /// Memory for large request messages (over 64 kB) while they come: 64 of the largest by default. More are refused
-/// (`GATEWAY_OVERLOADED`).
+/// (`GATEWAY_OVERLOADED`; `RATE_LIMITED` where it is one client that has too many).
 const LARGE_MESSAGES: usize = 256 << 20;
 
 /// What all calls of a gateway share.
@@ -99,6 +99,7 @@ impl Shared {
             limits: Limits::default(),
             days_left: DaysLeft::default(),
             refusals: Arc::new(RefusalLog::new(log.clone(), metrics.clone())),
+            room: Room::of(LARGE_MESSAGES.max(4 * config.listen.max_message), metrics.large_messages()),
             own_calls: OwnCalls::new(&metrics),
             log,
             pseudonyms,
@@ -106,7 +107,6 @@ impl Shared {
             readiness: Readiness::default(),
             served: ArcSwap::default(),
             shadowed: shadow_places(),
-            room: Room::of(LARGE_MESSAGES.max(4 * config.listen.max_message)),
             max_message: config.listen.max_message,
             registry_differences: ArcSwap::default(),
             act_alarm: ArcSwap::default(),

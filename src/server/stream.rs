@@ -154,13 +154,13 @@ pub(super) fn incoming(
     shared: &Arc<Shared>,
     operation: &Arc<Operation>,
     record: &mut Record,
-    body: Incoming,
+    (client, body): (&str, Incoming),
 ) -> Result<(BoxStream<'static, Result<Bytes, SourceError>>, Tally), Refusal> {
     let keys = record.keys()?;
     let commitment = Some(Commitment::new(&record.salts()?.request));
     let tally: Tally = Arc::new(Mutex::new(StreamTally { commitment, ..StreamTally::default() }));
     let requests = Requests {
-        reader: FrameReader::new(body, shared.max_message).within(shared.room.clone()),
+        reader: FrameReader::new(body, shared.max_message).within(shared.room.caller(client)),
         operation: operation.clone(),
         shared: shared.clone(),
         keys,

@@ -143,6 +143,7 @@ pub struct Metrics {
     work_under_way: Family<Pool, Gauge>,
     work_refused: Family<Pool, Counter>,
     own_calls: Family<OwnService, Gauge>,
+    large_messages: ShareMetrics,
     own_calls_refused: Family<OwnService, Counter>,
     tokens_removed: Counter,
     registry_differences: Gauge,
@@ -223,6 +224,11 @@ impl Default for Metrics {
         let own_calls = Family::<OwnService, Gauge>::default();
         let help = "Calls of the gateway's own services that are under way, by service";
         registry.register("own_calls", help, own_calls.clone());
+        let large_messages = ShareMetrics::default();
+        let help = "Memory that is held for large requests while they arrive";
+        registry.register("large_message_bytes", help, large_messages.held.clone());
+        let help = "Large requests that were refused because there was no room for them";
+        registry.register("large_messages_refused", help, large_messages.refused.clone());
         let own_calls_refused = Family::<OwnService, Counter>::default();
         let help = "Calls of the gateway's own services that were refused: too many, or too fast";
         registry.register("own_calls_refused", help, own_calls_refused.clone());
@@ -265,6 +271,7 @@ impl Default for Metrics {
             work_under_way,
             work_refused,
             own_calls,
+            large_messages,
             own_calls_refused,
             tokens_removed,
             registry_differences,
@@ -379,6 +386,11 @@ impl Metrics {
     pub fn work(&self, pool: &'static str) -> WorkMetrics {
         let under_way = self.work_under_way.get_or_create(&Pool { pool }).clone();
         WorkMetrics { under_way, refused: self.work_refused.get_or_create(&Pool { pool }).clone() }
+    }
+
+    /// What is counted of large requests while they arrive.
+    pub fn large_messages(&self) -> ShareMetrics {
+        self.large_messages.clone()
     }
 
     /// What is counted of the calls of one of the gateway's own services.

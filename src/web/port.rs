@@ -1,7 +1,7 @@
 //! The connections of the HTTPS port: TLS, the protocol that ALPN has agreed on, and an end in order.
 
 use super::Web;
-use crate::identity::arrival::{Unarrived, arrive, is_proxied, plain};
+use crate::identity::arrival::{Nothing, Unarrived, arrive, is_proxied, plain};
 use crate::identity::ends::good_no_more;
 use crate::identity::refused::{Cause, Refused};
 use crate::identity::stream::{ServerStream, turn_away};
@@ -76,9 +76,10 @@ impl Web {
             // An IPv4 peer of an IPv6 socket is that IPv4 address, in limits, networks and the log.
             let address = plain(address);
             let proxied = is_proxied(&listen.proxies, address);
-            let place = if proxied { open.take_unassigned() } else { open.take(address.ip()) };
+            let ip = address.ip();
+            let place = if proxied { open.take_unassigned(ip) } else { open.take(ip) };
             let Some(mut place) = place else {
-                turn_away(stream);
+                self.turned_away(stream, address);
                 continue;
             };
             let (router, mut gate, stop) = (router.clone(), gate.clone(), stop.clone());
@@ -87,10 +88,10 @@ impl Web {
             let web = self.clone();
             connections.spawn(async move {
                 let _ = stream.set_nodelay(true);
-                let Some(address) = web.arrived(&mut stream, address, proxied).await else { return };
-                if !place.assign(address.ip()) {
-                    return turn_away(stream);
-                }
+                let address = match arrive(&mut stream, (address, proxied), &mut place, PATIENCE).await {
+                    Ok(peer) => peer,
+                    Err(Unarrived { address, why }) => return web.came_to_nothing(stream, address, &why),
+                };
                 let accepted = tokio::time::timeout(PATIENCE, tls::accept(acceptor, stream)).await;
                 match accepted.unwrap_or_else(|_| Err(Refused::plain(Cause::Timeout))) {
                     Ok(stream) => connection(router, ServerStream::new(stream), address, gate, stop).await,
@@ -108,23 +109,26 @@ impl Web {
 }
 
 impl Web {
-    /// Where a connection comes from, as soon as it has begun; `None` where it never does.
-    async fn arrived(&self, stream: &mut TcpStream, address: SocketAddr, proxied: bool) -> Option<SocketAddr> {
-        let cause = match tokio::time::timeout(PATIENCE, arrive(stream, address, proxied)).await {
-            Ok(Ok(peer)) => return Some(peer),
-            Ok(Err(Unarrived::Probe)) => {
-                self.refusals.probe();
-                return None;
+    /// A connection that did not come to its first byte of TLS.
+    fn came_to_nothing(&self, stream: TcpStream, address: SocketAddr, why: &Nothing) {
+        match why.cause() {
+            None => self.refusals.probe(),
+            Some(Cause::TooMany) => self.turned_away(stream, address),
+            Some(cause) => {
+                tracing::debug!(%address, error = %why, "a connection came to nothing");
+                self.refused(address, Reason::HandshakeFailed, cause);
             }
-            Ok(Err(Unarrived::Header(error))) => {
-                tracing::debug!(%address, %error, "a connection is no balancer's");
-                Cause::ProxyHeader
-            }
-            Err(_) => Cause::Timeout,
-        };
-        let why = Refused::plain(cause);
-        self.refusals.handshake(&self.config.node, "https", address, Reason::HandshakeFailed, &why);
-        None
+        }
+    }
+
+    /// A connection that is one too many.
+    fn turned_away(&self, stream: TcpStream, address: SocketAddr) {
+        turn_away(stream);
+        self.refused(address, Reason::GatewayOverloaded, Cause::TooMany);
+    }
+
+    fn refused(&self, address: SocketAddr, reason: Reason, cause: Cause) {
+        self.refusals.handshake(&self.config.node, "https", address, reason, &Refused::plain(cause));
     }
 }
 
