@@ -4,55 +4,19 @@
 
 mod support;
 
-use ndxp_gateway::caller::CallerFiles;
-use ndxp_gateway::pki::client_uri;
-use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    SanType,
-};
+use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair, SanType};
 use serde_json::json;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
+use support::ca::{Ca, ca_params, publish};
 use support::{Actor, Stage, UNIT, files, until};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
-fn ca_params(name: &str) -> CertificateParams {
-    let mut params = CertificateParams::default();
-    params.distinguished_name.push(DnType::CommonName, name);
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-    params
-}
-
-/// The stage's own CA.
-fn ca(stage: &Stage) -> Issuer<'static, KeyPair> {
-    let pem = std::fs::read_to_string(stage.folder.path.join("pki/ca.key")).unwrap();
-    Issuer::new(ca_params("NDXP gateway development CA"), KeyPair::from_pem(&pem).unwrap())
-}
-
 /// A client's certificate that is in order, but for what `change` does; `above` follows it in the chain.
-fn made(
-    stage: &Stage,
-    name: &str,
-    by: &Issuer<'static, KeyPair>,
-    above: &str,
-    change: impl FnOnce(&mut CertificateParams),
-) -> CallerFiles {
-    let mut params = CertificateParams::default();
-    params.subject_alt_names = vec![SanType::URI(client_uri("clerk").try_into().unwrap())];
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.not_before = (SystemTime::now() - DAY).into();
-    params.not_after = (SystemTime::now() + DAY).into();
-    change(&mut params);
-    let pair = KeyPair::generate().unwrap();
-    let pem = params.signed_by(&pair, by).unwrap().pem() + above;
-    let place = files(&stage.folder, name);
-    std::fs::write(&place.certificate, pem).unwrap();
-    std::fs::write(&place.key, pair.serialize_pem()).unwrap();
-    place
+fn made(stage: &Stage, name: &str, by: &Ca, above: &str, change: impl FnOnce(&mut CertificateParams)) {
+    by.client_with(&stage.folder, name, 7, above, change);
 }
 
 async fn handshake_fails(stage: &Stage, token: &str, name: &str) {
@@ -68,28 +32,31 @@ async fn handshake_fails(stage: &Stage, token: &str, name: &str) {
 async fn certificates_that_are_not_in_order_are_refused_at_the_handshake_and_logged() {
     let stage = Stage::start();
     let actor = stage.system("clerk");
-    let own = ca(&stage);
+    let own = Ca::of_folder(&stage.folder);
     // The maker works: a certificate in order connects, and is told apart from the one that the token is bound to.
     made(&stage, "in-order", &own, "", |_| {});
     let told = stage.with_token("in-order", &actor.token).call(UNIT, json!({ "unitCode": "1057000" })).await;
     assert_eq!(told.reason(), "TOKEN_NOT_BOUND_TO_CERTIFICATE");
 
-    made(&stage, "expired", &own, "", |params| params.not_after = (SystemTime::now() - DAY / 2).into());
-    made(&stage, "not-yet-valid", &own, "", |params| params.not_before = (SystemTime::now() + DAY / 2).into());
+    made(&stage, "expired", &own, "", |params| {
+        params.not_before = (SystemTime::now() - DAY).into();
+        params.not_after = (SystemTime::now() - DAY / 2).into();
+    });
+    made(&stage, "not-yet-valid", &own, "", |params| {
+        params.not_before = (SystemTime::now() + DAY / 2).into();
+        params.not_after = (SystemTime::now() + DAY).into();
+    });
     made(&stage, "a-server", &own, "", |params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth]);
-    let stranger = Issuer::new(ca_params("NDXP gateway development CA"), KeyPair::generate().unwrap());
+    let stranger = Ca::root("NDXP gateway development CA");
     made(&stage, "of-another-ca", &stranger, "", |_| {});
     // The CA allows no CA below it (path length 0).
-    let middle_pair = KeyPair::generate().unwrap();
-    let middle = ca_params("in the middle").signed_by(&middle_pair, &own).unwrap().pem();
-    made(&stage, "chain-too-long", &Issuer::new(ca_params("in the middle"), middle_pair), &middle, |_| {});
+    let middle = own.below("in the middle", 8);
+    made(&stage, "chain-too-long", &middle, &middle.pem, |_| {});
     // A client that signs as if it were a CA.
     let clerk = KeyPair::from_pem(&std::fs::read_to_string(files(&stage.folder, "clerk").key).unwrap()).unwrap();
     let chain = std::fs::read_to_string(files(&stage.folder, "clerk").certificate).unwrap();
-    let mut as_clerk = ca_params("unused");
-    as_clerk.distinguished_name = rcgen::DistinguishedName::new();
-    as_clerk.distinguished_name.push(DnType::CommonName, "clerk");
-    made(&stage, "of-a-client", &Issuer::new(as_clerk, clerk), &chain, |_| {});
+    let as_clerk = Ca { issuer: Issuer::new(ca_params("clerk"), clerk), pem: chain };
+    made(&stage, "of-a-client", &as_clerk, &as_clerk.pem, |_| {});
     for name in ["expired", "not-yet-valid", "a-server", "of-another-ca", "chain-too-long", "of-a-client"] {
         handshake_fails(&stage, &actor.token, name).await;
     }
@@ -110,35 +77,14 @@ async fn a_certificate_whose_name_is_not_registered_is_refused_at_the_call_and_l
         ("other-domain", SanType::URI("spiffe://elsewhere/client/clerk".try_into().unwrap())),
         ("as-dns", SanType::DnsName("clerk".try_into().unwrap())),
     ] {
-        made(&stage, name, &ca(&stage), "", |params| params.subject_alt_names = vec![san]);
+        made(&stage, name, &Ca::of_folder(&stage.folder), "", |params| params.subject_alt_names = vec![san]);
         let told = stage.with_token(name, &actor.token).call(UNIT, json!({ "unitCode": "1057000" })).await;
         assert_eq!(told.reason(), "CLIENT_UNKNOWN", "{name}");
         assert_eq!(stage.entry(&told.exchange()).entry.reason, "CLIENT_UNKNOWN");
     }
-    made(&stage, "nameless", &ca(&stage), "", |params| params.subject_alt_names = vec![]);
+    made(&stage, "nameless", &Ca::of_folder(&stage.folder), "", |params| params.subject_alt_names = vec![]);
     let nameless: Actor = stage.with_token("nameless", &actor.token);
     assert_eq!(nameless.call(UNIT, json!({ "unitCode": "1057000" })).await.reason(), "CLIENT_UNKNOWN");
-}
-
-/// Publishes whatever is in the slot, and counts how often it is asked for.
-async fn publish(slot: Arc<Mutex<Vec<u8>>>) -> (String, Arc<AtomicUsize>) {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}/ca.crl", listener.local_addr().unwrap());
-    let asked = Arc::new(AtomicUsize::new(0));
-    let count = asked.clone();
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let (slot, count) = (slot.clone(), count.clone());
-            let service = hyper::service::service_fn(move |_| {
-                count.fetch_add(1, Ordering::Relaxed);
-                let body = http_body_util::Full::new(bytes::Bytes::from(slot.lock().unwrap().clone()));
-                async move { Ok::<_, std::convert::Infallible>(http::Response::new(body)) }
-            });
-            let io = hyper_util::rt::TokioIo::new(stream);
-            tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(io, service));
-        }
-    });
-    (url, asked)
 }
 
 #[tokio::test(flavor = "multi_thread")]

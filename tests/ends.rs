@@ -4,13 +4,14 @@
 mod support;
 
 use bytes::Bytes;
-use ndxp_gateway::caller::{Answering, Caller};
+use ndxp_gateway::caller::{Answering, Caller, CallerFiles};
 use ndxp_gateway::exchange_log::Kind;
 use ndxp_gateway::pki::{DEFAULT_DAYS, Role as PkiRole, client_uri};
 use ndxp_gateway::registry::{Client, Grant, Store, now};
 use ndxp_gateway::sandbox::{Fault, FaultKind};
 use serde_json::json;
 use std::time::{Duration, Instant};
+use support::ca::{Ca, crl, lay_cas};
 use support::{Actor, Stage, UNIT, files};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tonic_types::StatusExt;
@@ -136,14 +137,86 @@ async fn t6_a_certificate_s_end_closes_its_connections_and_ends_what_is_under_wa
     // GOAWAY is frame type 7 on stream 0.
     assert!(heard.windows(6).any(|frame| frame[0] == 7 && frame[2..6] == [0; 4]), "no GOAWAY: {heard:?}");
     assert!(answer.starts_with(b"HTTP/1.1 200"));
-    // Each of its gRPC connections has an entry; another's goes on.
+    // Each of its connections has an entry; another's goes on.
     support::until("entries of the closed connections", Duration::from_secs(2), || {
         let closed = |one: &&ndxp_gateway::exchange_log::reader::Found| {
             one.entry.kind() == Kind::Connection && one.entry.reason == "CERTIFICATE_REVOKED"
         };
-        stage.entries().iter().filter(closed).count() == 2
+        stage.entries().iter().filter(closed).count() == 3
     });
     long.call(UNIT, json!({ "unitCode": "1057000" })).await.ok();
+}
+
+/// A connection that says nothing after its beginning, until it is closed; gives when (Unix milliseconds).
+async fn until_closed(stage: &Stage, own: &CallerFiles, port: &str) -> impl Future<Output = i64> + use<> {
+    let gateway = stage.gateway.as_ref().unwrap();
+    let (address, alpn, begin): (_, &[u8], &[u8]) = match port {
+        "grpc" => (gateway.address, b"h2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0"),
+        _ => (gateway.https.unwrap(), b"http/1.1", b"GET /oauth2/jwks.json HTTP/1.1\r\nhost: localhost\r\n\r\n"),
+    };
+    let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let mut stream = support::secured(stream, &own.ca, Some((&own.certificate, &own.key)), &[alpn]).await.unwrap();
+    stream.write_all(begin).await.unwrap();
+    // The gateway has spoken: the handshake is through.
+    assert!(stream.read(&mut [0; 1]).await.unwrap() > 0, "refused at {port}");
+    async move {
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+        jiff::Timestamp::now().as_millisecond()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t6_open_connections_end_with_a_ca_above_or_with_the_list_that_tells_of_them() {
+    let end = now() + 9;
+    let at_end = std::time::UNIX_EPOCH + Duration::from_secs(end.unsigned_abs());
+    // A CA is good through its last second.
+    let last = at_end - Duration::from_secs(1);
+    let ending = Ca::root_with("ending", |params| params.not_after = last.into());
+    let [listed, renewed, root] = ["listed", "renewed", "root"].map(Ca::root);
+    let brief = root.below_with("brief", 40, |params| params.not_after = last.into());
+    let below = root.below("below", 41);
+    let short = |ca: &Ca| ca.list_with(1, &[], |params| params.next_update = at_end.into());
+    let others = [ending.list(1, &[]), short(&listed), root.list(1, &[]), brief.list(1, &[]), short(&below)].concat();
+    let stage = Stage::prepared(&|folder| {
+        lay_cas(folder, &[&ending, &listed, &renewed, &root], &(others.clone() + &short(&renewed)));
+    });
+    let cases = [
+        ("of-ending", &ending, "", "expired"),
+        ("of-listed", &listed, "", "revocation_list_out_of_date"),
+        ("of-brief", &brief, brief.pem.as_str(), "expired"),
+        ("of-below", &below, below.pem.as_str(), "revocation_list_out_of_date"),
+        ("of-renewed", &renewed, "", ""),
+        ("of-root", &root, "", ""),
+    ];
+    let (mut closing, mut staying) = (Vec::new(), Vec::new());
+    for (serial, (name, ca, above, cause)) in (1..).zip(cases) {
+        let own = ca.client(&stage.folder, name, serial, above);
+        for port in ["grpc", "https"] {
+            let closed = Box::pin(until_closed(&stage, &own, port).await);
+            if cause.is_empty() { staying.push((name, closed)) } else { closing.push((name, port, cause, closed)) }
+        }
+    }
+    assert!(now() < end - 1, "too slow to begin");
+    std::fs::write(crl(&stage.folder), others + &renewed.list(2, &[])).unwrap();
+    let mut expected = Vec::new();
+    for (name, port, cause, closed) in closing {
+        let at = tokio::time::timeout(Duration::from_secs(15), closed).await.unwrap_or_else(|_| panic!("{name} stays"));
+        assert!((0..1_300).contains(&(at - end * 1_000)), "{name} at {port}: {} ms after the end", at - end * 1_000);
+        expected.push((port.to_owned(), cause.to_owned()));
+    }
+    let staying = staying.into_iter().map(|(name, closed)| async move {
+        assert!(tokio::time::timeout(Duration::from_millis(500), closed).await.is_err(), "{name} was closed");
+    });
+    futures_util::future::join_all(staying).await;
+    expected.sort();
+    let told = || {
+        let entries = stage.entries().into_iter().map(|one| one.entry);
+        let closed = entries.filter(|entry| entry.reason == "CERTIFICATE_REVOKED");
+        let mut told: Vec<_> = closed.map(|entry| (entry.listener, entry.cause)).collect();
+        told.sort();
+        told
+    };
+    support::until("an entry of each", Duration::from_secs(3), || told() == expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,106 +6,36 @@ mod support;
 
 use ndxp_gateway::exchange_log::Entry;
 use ndxp_gateway::identity::tls;
-use ndxp_gateway::pki::{Role, client_uri};
+use ndxp_gateway::pki::Role;
 use ndxp_gateway::sandbox::folder::DevFolder;
-use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber,
-};
+use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair, SanType};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
+use support::ca::{Ca, HOUR, MOMENT, check, lay_cas, over, unready};
 use support::{Stage, edit, ops_text, secured, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-const HOUR: Duration = Duration::from_secs(3_600);
-const MOMENT: Duration = Duration::from_secs(8);
-
 /// Two CAs of clients, one of them with a list that is over, and one below the first that has no list.
 struct Cas {
-    good: Issuer<'static, KeyPair>,
-    late: Issuer<'static, KeyPair>,
-    unlisted: Issuer<'static, KeyPair>,
-    unlisted_pem: String,
-    clients: String,
-    lists: String,
-}
-
-fn ca_params(name: &str) -> CertificateParams {
-    let mut params = CertificateParams::default();
-    params.distinguished_name = rcgen::DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, name);
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    params
-}
-
-fn list(by: &Issuer<'static, KeyPair>, revoked: &[u64], next_update: SystemTime) -> String {
-    let revoked = revoked.iter().map(|serial| RevokedCertParams {
-        serial_number: SerialNumber::from(*serial),
-        revocation_time: SystemTime::now().into(),
-        reason_code: None,
-        invalidity_date: None,
-    });
-    let params = CertificateRevocationListParams {
-        this_update: (SystemTime::now() - HOUR).into(),
-        next_update: next_update.into(),
-        crl_number: SerialNumber::from(1),
-        issuing_distribution_point: None,
-        revoked_certs: revoked.collect(),
-        key_identifier_method: KeyIdMethod::Sha256,
-    };
-    params.signed_by(by).unwrap().pem().unwrap()
+    good: Ca,
+    late: Ca,
+    unlisted: Ca,
 }
 
 impl Cas {
     fn new() -> Self {
-        let make = |name: &str| {
-            let pair = KeyPair::generate().unwrap();
-            let pem = ca_params(name).self_signed(&pair).unwrap().pem();
-            (Issuer::new(ca_params(name), pair), pem)
-        };
-        let ((good, good_pem), (late, late_pem)) = (make("good CA"), make("late CA"));
-        let pair = KeyPair::generate().unwrap();
-        let unlisted_pem = ca_params("unlisted CA").signed_by(&pair, &good).unwrap().pem();
-        let unlisted = Issuer::new(ca_params("unlisted CA"), pair);
-        let now = SystemTime::now();
-        let lists = list(&good, &[13], now + HOUR) + &list(&late, &[], now - HOUR / 2);
-        Cas { good, late, unlisted, unlisted_pem, clients: good_pem + &late_pem, lists }
+        let (good, late) = (Ca::root("good CA"), Ca::root("late CA"));
+        let unlisted = good.below("unlisted CA", 5);
+        Cas { good, late, unlisted }
     }
 
     fn lay(&self, folder: &DevFolder) {
-        std::fs::write(folder.path.join("pki/clients.pem"), &self.clients).unwrap();
-        std::fs::write(folder.path.join("pki/ca.crl"), &self.lists).unwrap();
-        edit(&folder.gateway_config(), |text| {
-            text.replace("client_ca = \"pki/ca.pem\"", "client_ca = \"pki/clients.pem\"")
-                .replace("[listen]\n", "[listen]\nhandshake_timeout_ms = 1000\n")
-        });
+        lay_cas(folder, &[&self.good, &self.late], &(self.good.list(1, &[13]) + &self.late.list_with(1, &[], over)));
+        edit(&folder.gateway_config(), |text| text.replace("[listen]\n", "[listen]\nhandshake_timeout_ms = 1000\n"));
     }
-}
-
-/// A client's certificate with this serial number, changed.
-fn client(
-    folder: &DevFolder,
-    by: &Issuer<'static, KeyPair>,
-    (name, serial, above): (&str, u64, &str),
-    change: impl FnOnce(&mut CertificateParams),
-) {
-    let mut params = CertificateParams::default();
-    params.distinguished_name = rcgen::DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, name);
-    params.subject_alt_names = vec![SanType::URI(client_uri("clerk").try_into().unwrap())];
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-    params.serial_number = Some(serial.into());
-    params.not_before = (SystemTime::now() - HOUR).into();
-    params.not_after = (SystemTime::now() + HOUR).into();
-    change(&mut params);
-    let pair = KeyPair::generate().unwrap();
-    let files = support::files(folder, name);
-    std::fs::write(&files.certificate, params.signed_by(&pair, by).unwrap().pem() + above).unwrap();
-    std::fs::write(&files.key, pair.serialize_pem()).unwrap();
 }
 
 /// Where a stage listens, by the entry's name of the port.
@@ -156,20 +86,20 @@ fn entry(stage: &Stage, cause: &str, port: &str, counted_before: u64) -> Entry {
 async fn t7_each_refused_certificate_is_told_of_with_its_cause_on_both_ports() {
     let cas = Cas::new();
     let stage = Stage::prepared(&|folder| cas.lay(folder));
-    let stranger = Issuer::new(ca_params("good CA"), KeyPair::generate().unwrap());
+    let stranger = Ca::root("good CA");
     let folder = &stage.folder;
     let past = |params: &mut CertificateParams| params.not_after = (SystemTime::now() - HOUR / 2).into();
     let ahead = |params: &mut CertificateParams| params.not_before = (SystemTime::now() + HOUR / 2).into();
     let server =
         |params: &mut CertificateParams| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-    client(folder, &cas.good, ("in-order", 1, ""), |_| {});
-    client(folder, &stranger, ("foreign", 2, ""), |_| {});
-    client(folder, &cas.good, ("over", 3, ""), past);
-    client(folder, &cas.good, ("early", 4, ""), ahead);
-    client(folder, &cas.good, ("revoked", 13, ""), |_| {});
-    client(folder, &cas.unlisted, ("unlisted", 6, &cas.unlisted_pem), |_| {});
-    client(folder, &cas.late, ("late", 7, ""), |_| {});
-    client(folder, &cas.good, ("server", 8, ""), server);
+    cas.good.client_with(folder, "in-order", 1, "", |_| {});
+    stranger.client_with(folder, "foreign", 2, "", |_| {});
+    cas.good.client_with(folder, "over", 3, "", past);
+    cas.good.client_with(folder, "early", 4, "", ahead);
+    cas.good.client_with(folder, "revoked", 13, "", |_| {});
+    cas.unlisted.client_with(folder, "unlisted", 6, &cas.unlisted.pem, |_| {});
+    cas.late.client_with(folder, "late", 7, "", |_| {});
+    cas.good.client_with(folder, "server", 8, "", server);
     let issuer_of = |name: &str| match name {
         "unlisted" => "CN=unlisted CA",
         "late" => "CN=late CA",
@@ -211,7 +141,7 @@ async fn t7_each_refused_certificate_is_told_of_with_its_cause_on_both_ports() {
 async fn t7_handshakes_that_come_to_no_certificate_are_told_apart() {
     let cas = Cas::new();
     let stage = Stage::prepared(&|folder| cas.lay(folder));
-    client(&stage.folder, &cas.good, ("in-order", 1, ""), |_| {});
+    cas.good.client_with(&stage.folder, "in-order", 1, "", |_| {});
     let [(_, grpc, _), (_, https, _)] = ports(&stage);
     for (port, at) in [("grpc", grpc), ("https", https)] {
         let before = counted(&stage, "not_tls");
@@ -253,9 +183,9 @@ async fn t7_text_in_a_certificate_that_steers_is_told_of_safely() {
     let stage = Stage::start();
     let [(_, grpc, h2), _] = ports(&stage);
     // A stranger writes what they like into a certificate of their own.
-    let stranger = Issuer::new(ca_params("x\ny"), KeyPair::generate().unwrap());
+    let stranger = Ca::root("x\ny");
     let name = format!("shop\n\u{1b}[2J{}", "ế".repeat(3_000));
-    client(&stage.folder, &stranger, ("steering", 1, ""), |params| {
+    stranger.client_with(&stage.folder, "steering", 1, "", |params| {
         params.distinguished_name.push(DnType::OrganizationName, name);
     });
     alert(&stage, grpc, Some("steering"), h2).await;
@@ -266,34 +196,18 @@ async fn t7_text_in_a_certificate_that_steers_is_told_of_safely() {
     assert!(found.certificate_subject.contains("shop"));
 }
 
-fn check(folder: &DevFolder) -> (i32, String) {
-    let config = folder.gateway_config();
-    let done = Command::new(env!("CARGO_BIN_EXE_ndxp-gateway"))
-        .args(["config", "check", "--config"])
-        .arg(config)
-        .output()
-        .unwrap();
-    (done.status.code().unwrap(), String::from_utf8_lossy(&done.stderr).into_owned())
-}
-
 /// Gives the gateway another certificate of its own.
 fn own(folder: &DevFolder, change: impl FnOnce(&mut CertificateParams)) {
     let pki = folder.path.join("pki");
-    let by = std::fs::read_to_string(pki.join("ca.key")).unwrap();
-    let by = Issuer::new(ca_params("NDXP gateway development CA"), KeyPair::from_pem(&by).unwrap());
+    let by = Ca::of_folder(folder);
     let mut params = CertificateParams::new(vec!["localhost".into(), "127.0.0.1".into()]).unwrap();
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     params.not_before = (SystemTime::now() - HOUR).into();
     params.not_after = (SystemTime::now() + HOUR).into();
     change(&mut params);
     let pair = KeyPair::generate().unwrap();
-    std::fs::write(pki.join("gateway.pem"), params.signed_by(&pair, &by).unwrap().pem()).unwrap();
+    std::fs::write(pki.join("gateway.pem"), params.signed_by(&pair, &by.issuer).unwrap().pem()).unwrap();
     std::fs::write(pki.join("gateway.key"), pair.serialize_pem()).unwrap();
-}
-
-fn unready(stage: &Stage, reason: &str) {
-    until(reason, MOMENT, || ops_text(stage, "/readyz").contains(reason));
-    assert!(ops_text(stage, "/readyz").starts_with("HTTP/1.1 503"), "{}", ops_text(stage, "/readyz"));
 }
 
 #[test]
@@ -350,10 +264,7 @@ fn t7_the_file_that_is_at_fault_is_the_one_named() {
     spoilt("gateway.key", &|path| std::fs::write(path, "").unwrap(), "tls.key");
     spoilt("ca.crl", &|path| std::fs::write(path, "").unwrap(), "no revocation list");
     // A CA whose time is over, beside the one that works.
-    let pair = KeyPair::generate().unwrap();
-    let mut params = ca_params("bygone");
-    params.not_after = (SystemTime::now() - HOUR).into();
-    let bygone = params.self_signed(&pair).unwrap().pem();
+    let bygone = Ca::root_with("bygone", |params| params.not_after = (SystemTime::now() - HOUR).into()).pem;
     spoilt("ca.pem", &|path| edit(path, |text| text + &bygone), "");
     assert_eq!(check(&folder).0, 0, "{}", check(&folder).1);
     std::fs::write(pki.join("clients.pem"), &bygone).unwrap();

@@ -6,134 +6,19 @@ mod support;
 
 use ndxp_gateway::caller::CallerFiles;
 use ndxp_gateway::config::Config;
-use ndxp_gateway::pki::client_uri;
 use ndxp_gateway::sandbox::folder::DevFolder;
 use ndxp_gateway::server::Gateway;
-use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, CrlDistributionPoint,
-    CrlIssuingDistributionPoint, CrlScope, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair,
-    KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber,
-};
+use rcgen::{CrlDistributionPoint, CrlIssuingDistributionPoint, CrlScope};
 use serde_json::json;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
+use support::ca::{Ca, HOUR, MOMENT, check, clients, crl, lay_cas, over, publish, ready, unready};
 use support::{Stage, UNIT, edit, ops_text, until};
 
-const HOUR: Duration = Duration::from_secs(3_600);
-const MOMENT: Duration = Duration::from_secs(8);
-
-/// A CA of clients.
-struct Ca {
-    issuer: Issuer<'static, KeyPair>,
-    pem: String,
-}
-
-fn ca_params(name: &str) -> CertificateParams {
-    let mut params = CertificateParams::default();
-    params.distinguished_name = rcgen::DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, name);
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    params
-}
-
-impl Ca {
-    /// A root. Two of one name have different keys.
-    fn root(name: &str) -> Self {
-        let pair = KeyPair::generate().unwrap();
-        let pem = ca_params(name).self_signed(&pair).unwrap().pem();
-        Ca { issuer: Issuer::new(ca_params(name), pair), pem }
-    }
-
-    /// A CA below this one.
-    fn below(&self, name: &str, serial: u64) -> Self {
-        let pair = KeyPair::generate().unwrap();
-        let mut params = ca_params(name);
-        params.serial_number = Some(serial.into());
-        let pem = params.signed_by(&pair, &self.issuer).unwrap().pem();
-        Ca { issuer: Issuer::new(ca_params(name), pair), pem }
-    }
-
-    /// A client's certificate; `above` follows it in the chain.
-    fn client(&self, folder: &DevFolder, name: &str, serial: u64, above: &str) -> CallerFiles {
-        let mut params = CertificateParams::default();
-        params.subject_alt_names = vec![SanType::URI(client_uri("clerk").try_into().unwrap())];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        params.serial_number = Some(serial.into());
-        params.not_before = (SystemTime::now() - HOUR).into();
-        params.not_after = (SystemTime::now() + HOUR).into();
-        let pair = KeyPair::generate().unwrap();
-        let files = support::files(folder, name);
-        std::fs::write(&files.certificate, params.signed_by(&pair, &self.issuer).unwrap().pem() + above).unwrap();
-        std::fs::write(&files.key, pair.serialize_pem()).unwrap();
-        files
-    }
-
-    /// A list with this number that revokes these serial numbers.
-    fn list(&self, number: u64, revoked: &[u64]) -> String {
-        self.list_with(number, revoked, |_| {})
-    }
-
-    fn list_with(
-        &self,
-        number: u64,
-        revoked: &[u64],
-        change: impl FnOnce(&mut CertificateRevocationListParams),
-    ) -> String {
-        self.list_made(number, revoked, change).pem().unwrap()
-    }
-
-    fn list_made(
-        &self,
-        number: u64,
-        revoked: &[u64],
-        change: impl FnOnce(&mut CertificateRevocationListParams),
-    ) -> rcgen::CertificateRevocationList {
-        let revoked = revoked.iter().map(|serial| RevokedCertParams {
-            serial_number: SerialNumber::from(*serial),
-            revocation_time: SystemTime::now().into(),
-            reason_code: None,
-            invalidity_date: None,
-        });
-        let mut params = CertificateRevocationListParams {
-            this_update: (SystemTime::now() - HOUR).into(),
-            next_update: (SystemTime::now() + 24 * HOUR).into(),
-            crl_number: SerialNumber::from(number),
-            issuing_distribution_point: None,
-            revoked_certs: revoked.collect(),
-            key_identifier_method: KeyIdMethod::Sha256,
-        };
-        change(&mut params);
-        params.signed_by(&self.issuer).unwrap()
-    }
-}
-
-fn over(params: &mut CertificateRevocationListParams) {
-    params.next_update = (SystemTime::now() - HOUR / 2).into();
-}
-
-/// The folder's clients come from these CAs, and their lists stand in `pki/ca.crl`.
-fn lay(folder: &DevFolder, cas: &[&Ca], lists: &str) {
-    std::fs::write(clients(folder), cas.iter().map(|ca| ca.pem.as_str()).collect::<String>()).unwrap();
-    edit(&folder.gateway_config(), |text| {
-        text.replace("client_ca = \"pki/ca.pem\"", "client_ca = \"pki/clients.pem\"")
-    });
-    std::fs::write(crl(folder), lists).unwrap();
-}
-
-fn clients(folder: &DevFolder) -> PathBuf {
-    folder.path.join("pki/clients.pem")
-}
-
-fn crl(folder: &DevFolder) -> PathBuf {
-    folder.path.join("pki/ca.crl")
-}
-
 fn stage(cas: &[&Ca], lists: &str) -> Stage {
-    Stage::prepared(&|folder| lay(folder, cas, lists))
+    Stage::prepared(&|folder| lay_cas(folder, cas, lists))
 }
 
 /// Whether a client's handshake passes: then it is refused for want of a token.
@@ -157,26 +42,6 @@ async fn becomes(stage: &Stage, files: &CallerFiles, passing: bool) {
         assert!(tokio::time::Instant::now() < end, "{}: passes is not {passing}", files.certificate.display());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-}
-
-fn unready(stage: &Stage, reason: &str) {
-    until(reason, MOMENT, || ops_text(stage, "/readyz").contains(reason));
-    assert!(ops_text(stage, "/readyz").starts_with("HTTP/1.1 503"), "{}", ops_text(stage, "/readyz"));
-}
-
-fn ready(stage: &Stage) {
-    until("ready", MOMENT, || ops_text(stage, "/readyz").starts_with("HTTP/1.1 200"));
-}
-
-/// `config check` on a folder: its exit code and what it says.
-fn check(folder: &DevFolder) -> (i32, String) {
-    let config = folder.gateway_config();
-    let done = Command::new(env!("CARGO_BIN_EXE_ndxp-gateway"))
-        .args(["config", "check", "--config"])
-        .arg(config)
-        .output()
-        .unwrap();
-    (done.status.code().unwrap(), String::from_utf8_lossy(&done.stderr).into_owned())
 }
 
 fn starts(folder: &DevFolder) -> Result<Gateway, String> {
@@ -230,7 +95,7 @@ async fn t1_lists_that_cannot_be_read_keep_those_before_and_are_told_of() {
 fn t1_without_a_list_for_each_ca_there_is_no_start_and_check_says_so() {
     let (one, other, stranger) = (Ca::root("one"), Ca::root("other"), Ca::root("stranger"));
     let both = format!("{}{}", one.list(1, &[]), other.list(1, &[]));
-    let (_dir, folder) = support::lay(&|folder| lay(folder, &[&one, &other], &both));
+    let (_dir, folder) = support::lay(&|folder| lay_cas(folder, &[&one, &other], &both));
     assert_eq!(check(&folder).0, 0, "{}", check(&folder).1);
     for (text, reason) in [
         (String::new(), "no revocation list"),
@@ -257,7 +122,7 @@ fn t1_without_a_list_for_each_ca_there_is_no_start_and_check_says_so() {
 #[tokio::test(flavor = "multi_thread")]
 async fn t1_that_revocation_is_not_checked_must_be_said_in_words() {
     let ca = Ca::root("one");
-    let (_dir, folder) = support::lay(&|folder| lay(folder, &[&ca], &ca.list(1, &[7])));
+    let (_dir, folder) = support::lay(&|folder| lay_cas(folder, &[&ca], &ca.list(1, &[7])));
     let set = |text: &str| edit(&folder.gateway_config(), |all| all.replace("crl = \"pki/ca.crl\"", text));
     set("");
     let told = starts(&folder).err().unwrap();
@@ -276,7 +141,7 @@ async fn t1_that_revocation_is_not_checked_must_be_said_in_words() {
         assert!(told.contains(reason), "{text}: {told}");
     }
     let stage = Stage::prepared(&|folder| {
-        lay(folder, &[&ca], "");
+        lay_cas(folder, &[&ca], "");
         edit(&folder.gateway_config(), |all| all.replace("crl = \"pki/ca.crl\"", "revocation = \"none\""));
     });
     assert!(passes(&stage, &ca.client(&stage.folder, "seven", 7, "")).await);
@@ -335,7 +200,7 @@ async fn t5_the_newest_list_of_an_issuer_counts_in_any_order_and_any_file() {
     // In two files, one of them DER, and by time where the numbers are the same.
     let der = ca.list_made(256, &[8], |params| params.this_update = (SystemTime::now() - HOUR / 2).into());
     let stage = Stage::prepared(&|folder| {
-        lay(folder, &[&ca], &new);
+        lay_cas(folder, &[&ca], &new);
         std::fs::write(folder.path.join("pki/second.crl"), der.der()).unwrap();
         edit(&folder.gateway_config(), |all| {
             all.replace("crl = \"pki/ca.crl\"", "crl = [\"pki/ca.crl\", \"pki/second.crl\"]")
@@ -432,10 +297,112 @@ async fn t5_parts_of_lists_and_lists_out_of_date_are_refused_by_name() {
         unready(&stage, reason);
         assert!(!passes(&stage, &seven).await && passes(&stage, &eight).await, "{reason}");
     }
-    // A complete list with its distribution point is one like any other.
-    std::fs::write(crl(&stage.folder), ca.list_with(3, &[8], |params| params.issuing_distribution_point = point(None)))
-        .unwrap();
+    // A complete list with its distribution point is one like any other, if it takes nothing back.
+    let part = |number, revoked: &[u64]| {
+        ca.list_with(number, revoked, |params| params.issuing_distribution_point = point(None))
+    };
+    std::fs::write(crl(&stage.folder), part(2, &[8])).unwrap();
+    unready(&stage, "cover other certificates");
+    assert!(!passes(&stage, &seven).await && passes(&stage, &eight).await);
+    std::fs::write(crl(&stage.folder), part(3, &[7, 8])).unwrap();
     becomes(&stage, &eight, false).await;
+    assert!(!passes(&stage, &seven).await);
+    ready(&stage);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t5_lists_of_cas_below_an_anchor_go_neither_back_nor_away() {
+    let root = Ca::root("root");
+    let (issuing, quiet) = (root.below("issuing", 40), root.below("quiet", 41));
+    let lists = |root: &str, issuing: &str, quiet: &str| format!("{root}{issuing}{quiet}");
+    let (of_root, good, of_quiet) = (root.list(1, &[]), issuing.list(5, &[7]), quiet.list(9, &[3]));
+    let stage = stage(&[&root], &lists(&of_root, &good, &of_quiet));
+    let [seven, eight] = [7, 8].map(|serial| issuing.client(&stage.folder, &serial.to_string(), serial, &issuing.pem));
+    assert!(!passes(&stage, &seven).await && passes(&stage, &eight).await);
+    let part = issuing.list_with(6, &[], |params| {
+        let distribution_point = CrlDistributionPoint { uris: vec!["http://ca/part.crl".into()] };
+        params.issuing_distribution_point = Some(CrlIssuingDistributionPoint { distribution_point, scope: None });
+    });
+    for (text, reason) in [
+        (lists(&of_root, &issuing.list(4, &[]), &of_quiet), "CN=issuing (number 04) is older"),
+        (lists(&of_root, &issuing.list_with(6, &[], over), &of_quiet), "CN=issuing (number 06) is out of date"),
+        (lists(&of_root, &part, &of_quiet), "cover other certificates"),
+        (lists(&of_root, "", &of_quiet), "clients come under that CA"),
+        // A newer one by another key of that name is none of its.
+        (lists(&of_root, &root.below("issuing", 42).list(9, &[]), &of_quiet), "clients come under that CA"),
+        // Nobody has come under this one yet.
+        (lists(&of_root, &good, &quiet.list(8, &[])), "CN=quiet (number 08) is older"),
+    ] {
+        std::fs::write(crl(&stage.folder), text).unwrap();
+        unready(&stage, reason);
+        assert!(!passes(&stage, &seven).await && passes(&stage, &eight).await, "{reason}");
+    }
+    // A newer one is taken, and one under which nobody came may go.
+    std::fs::write(crl(&stage.folder), lists(&of_root, &issuing.list(6, &[7, 8]), "")).unwrap();
+    becomes(&stage, &eight, false).await;
+    ready(&stage);
+    // So may that of a CA that is one no more.
+    std::fs::write(crl(&stage.folder), root.list(2, &[40])).unwrap();
+    ready(&stage);
+    until("taken", MOMENT, || ops_text(&stage, "/metrics").contains("ndxp_faults{part=\"tls_files\"} 0"));
+    assert!(stage.gateway.as_ref().unwrap().reload().is_ok());
+    let nine = issuing.client(&stage.folder, "9", 9, &issuing.pem);
+    assert!(!passes(&stage, &nine).await);
+    assert_eq!(check(&stage.folder).0, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t5_a_start_with_lists_that_went_back_or_away_is_told_of() {
+    let root = Ca::root("root");
+    let issuing = root.below("issuing", 40);
+    let mut stage = stage(&[&root], &format!("{}{}", root.list(5, &[]), issuing.list(5, &[7])));
+    let record = stage.folder.path.join("data/state/revocation.json");
+    let recorded = |name: &str| std::fs::read_to_string(&record).is_ok_and(|text| text.contains(name));
+    until("the record", MOMENT, || recorded("CN=root"));
+    assert!(!recorded("CN=issuing"));
+    let eight = issuing.client(&stage.folder, "eight", 8, &issuing.pem);
+    assert!(passes(&stage, &eight).await);
+    until("the record of a CA that a client came under", MOMENT, || recorded("CN=issuing"));
+    for (lists, reason) in [
+        (format!("{}{}", root.list(4, &[]), issuing.list(5, &[7])), "CN=root (number 04) is older"),
+        (format!("{}{}", root.list(5, &[]), issuing.list(4, &[])), "CN=issuing (number 04) is older"),
+        (root.list(6, &[]), "CN=issuing is missing"),
+        (format!("{}{}", root.list(6, &[]), issuing.list_with(6, &[7], over)), "CN=issuing is out of date"),
+    ] {
+        stage.gateway.take().unwrap().stop();
+        std::fs::write(crl(&stage.folder), lists).unwrap();
+        let (code, told) = check(&stage.folder);
+        assert!(code == 2 && told.contains(reason), "{reason}: {code} {told}");
+        stage.gateway = Some(starts(&stage.folder).unwrap());
+        unready(&stage, reason);
+    }
+    std::fs::write(crl(&stage.folder), format!("{}{}", root.list(7, &[]), issuing.list(7, &[7]))).unwrap();
+    ready(&stage);
+    assert_eq!(check(&stage.folder).0, 0);
+    // What its CA means to go back is taken once somebody says so.
+    stage.gateway.take().unwrap().stop();
+    std::fs::write(crl(&stage.folder), format!("{}{}", root.list(1, &[]), issuing.list(7, &[7]))).unwrap();
+    stage.gateway = Some(starts(&stage.folder).unwrap());
+    unready(&stage, "CN=root (number 01) is older");
+    std::fs::remove_file(&record).unwrap();
+    ready(&stage);
+    until("a new record", MOMENT, || recorded("CN=root"));
+    stage.gateway.take().unwrap().stop();
+    std::fs::write(&record, "spoilt").unwrap();
+    assert!(check(&stage.folder).1.contains("revocation.json: cannot be read"));
+    stage.gateway = Some(starts(&stage.folder).unwrap());
+    unready(&stage, "nobody knows whether revocation lists went back");
+}
+
+#[test]
+fn d_lists_that_no_ca_of_the_clients_signed_are_bounded_in_number() {
+    let (root, other) = (Ca::root("root"), Ca::root("other"));
+    let lists = |count| (0..count).map(|number| other.list(number, &[])).collect::<String>();
+    let (_dir, folder) = support::lay(&|folder| lay_cas(folder, &[&root], &(root.list(1, &[]) + &lists(256))));
+    assert_eq!(check(&folder).0, 0, "{}", check(&folder).1);
+    edit(&crl(&folder), |text| text + &other.list(999, &[]));
+    let (code, told) = check(&folder);
+    assert!(code == 2 && told.contains("more than 256 revocation lists"), "{told}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -455,27 +422,6 @@ async fn t5_a_list_that_is_out_of_date_lets_nobody_of_its_ca_in_and_check_and_re
     assert_eq!(check(&stage.folder).0, 0);
 }
 
-/// Publishes whatever is in the slot, and counts how often it is asked for.
-async fn publish(slot: Arc<Mutex<Vec<u8>>>) -> (String, Arc<AtomicUsize>) {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}/ca.crl", listener.local_addr().unwrap());
-    let asked = Arc::new(AtomicUsize::new(0));
-    let count = asked.clone();
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let (slot, count) = (slot.clone(), count.clone());
-            let service = hyper::service::service_fn(move |_| {
-                count.fetch_add(1, Ordering::Relaxed);
-                let body = http_body_util::Full::new(bytes::Bytes::from(slot.lock().unwrap().clone()));
-                async move { Ok::<_, std::convert::Infallible>(http::Response::new(body)) }
-            });
-            let io = hyper_util::rt::TokioIo::new(stream);
-            tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(io, service));
-        }
-    });
-    (url, asked)
-}
-
 fn by_urls(folder: &DevFolder, urls: &[&str]) {
     edit(&folder.gateway_config(), |all| all.replace("crl = \"pki/ca.crl\"", &format!("crl_url = {urls:?}")));
 }
@@ -492,7 +438,7 @@ async fn t5_several_urls_are_followed_and_only_what_loads_is_taken_and_kept() {
     let (first, asked) = publish(slots[0].clone()).await;
     let (second, _) = publish(slots[1].clone()).await;
     let mut stage = Stage::prepared(&|folder| {
-        lay(folder, &[&one, &other], "");
+        lay_cas(folder, &[&one, &other], "");
         by_urls(folder, &[&first, &second]);
     });
     let [seven, eight] = [7, 8].map(|serial| one.client(&stage.folder, &format!("one-{serial}"), serial, ""));

@@ -1,5 +1,5 @@
-//! Handshakes that are refused: with their cause, and the certificate that they are about, in the log, in an entry (bounded
-//! like every refusal) and in the metric.
+//! Handshakes that are refused, and connections that are closed for what a handshake would be refused for: with their cause and
+//! the certificate that they are about, in the log, in an entry (bounded like every refusal) and, the former, in the metric.
 
 use super::refusals::{Identity, RefusalLog, Refused};
 use crate::exchange_log::{Entry, Kind};
@@ -17,8 +17,24 @@ impl RefusalLog {
         reason: Reason,
         why: &refused::Refused,
     ) {
+        self.metrics.handshake_refused(why.cause.label());
+        self.connection(node, port, (address, reason), why, "a connection was refused");
+    }
+
+    /// An open connection to a port was closed: a handshake with its certificate would be refused by now.
+    pub fn closed(&self, node: &str, port: &'static str, address: SocketAddr, why: &refused::Refused) {
+        self.connection(node, port, (address, Reason::CertificateRevoked), why, "a connection was closed");
+    }
+
+    fn connection(
+        &self,
+        node: &str,
+        port: &'static str,
+        (address, reason): (SocketAddr, Reason),
+        why: &refused::Refused,
+        what: &str,
+    ) {
         let cause = why.cause.label();
-        self.metrics.handshake_refused(cause);
         let mut entry = Entry {
             peer: address.to_string(),
             status: reason.code() as u32,
@@ -36,14 +52,14 @@ impl RefusalLog {
         if !self.note_unawaited(Refused::Connection, Identity::Address(address.ip()), entry) {
             return;
         }
-        let text = why.cause.text();
+        let (text, reason) = (why.cause.text(), reason.as_str());
         match &why.shown {
             Some(shown) => tracing::info!(
-                %address, port, cause, reason = reason.as_str(),
+                %address, port, cause, reason,
                 subject = shown.subject, serial = shown.serial, issuer = shown.issuer,
-                "a connection was refused: {text}"
+                "{what}: {text}"
             ),
-            None => tracing::info!(%address, port, cause, reason = reason.as_str(), "a connection was refused: {text}"),
+            None => tracing::info!(%address, port, cause, reason, "{what}: {text}"),
         }
     }
 }

@@ -372,7 +372,8 @@ fn read_revocation(table: &Table<'_>, data: Option<&Path>) -> Option<Revocation>
         return None;
     }
     let kept = data?.join("state");
-    Some(Revocation::Checked(CrlSources { files, urls: urls.into_iter().collect::<Option<_>>()?, every, kept }))
+    let (record, urls) = (kept.join("revocation.json"), urls.into_iter().collect::<Option<_>>()?);
+    Some(Revocation::Checked(CrlSources { files, urls, every, kept, record }))
 }
 
 /// The URL of published revocation lists.

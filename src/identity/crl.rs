@@ -191,7 +191,7 @@ impl Keeper {
         if list.is_ahead(now) {
             return Err(format!("the list of {issuer} is from the future: compare the clocks"));
         }
-        let name = digest(&SHA256, &[signer.identity(), list.scope()].concat());
+        let name = digest(&SHA256, &[signer.identity(), list.scope().as_bytes()].concat());
         let file = self.folder.join(format!("{}-{}{}", KEPT.0, hex(&name.as_ref()[..16]), KEPT.1));
         if let Some(before) = read_kept(&file) {
             if before.der == list.der {

@@ -2,6 +2,7 @@
 //! clock that is set meanwhile is noticed soon.
 
 use super::Certificate;
+use super::refused::Refused;
 use super::tls::Gate;
 use crate::registry::now;
 use std::sync::Arc;
@@ -28,25 +29,22 @@ pub async fn reached(at: i64) {
     }
 }
 
-/// Waits until a certificate that was let in is good no more: revoked, no longer under a CA, or over; `gate` as it was when
-/// it was let in. True where its time is over.
-pub async fn good_no_more(mut gate: watch::Receiver<Arc<Gate>>, certificate: &Certificate) -> bool {
+/// Waits until a certificate that was let in is good no more, and says why: it is over or revoked, no longer under a CA, a CA
+/// above it is over, or a list that tells of it is out of date. `gate` as it was when it was let in, until `until` at most
+/// (Unix time in seconds).
+pub async fn good_no_more(mut gate: watch::Receiver<Arc<Gate>>, certificate: &Certificate, mut until: i64) -> Refused {
     loop {
-        let next = certificate.next_end(now());
-        let over = async {
-            match next {
-                Some(at) => reached(at).await,
-                None => std::future::pending().await,
-            }
-        };
+        let next = certificate.next_end(now()).map_or(until, |end| end.min(until));
         tokio::select! {
             changed = gate.changed() => if changed.is_err() {
                 std::future::pending::<()>().await;
             },
-            () = over => {}
+            () = reached(next) => {}
         }
-        if !gate.borrow_and_update().still_admits(&certificate.chain) {
-            return certificate.is_over(now());
+        let admitted = gate.borrow_and_update().still_admits(&certificate.chain);
+        match admitted {
+            Ok(again) => until = again,
+            Err(refused) => return refused,
         }
     }
 }

@@ -17,7 +17,7 @@ use webpki::BorrowedCertRevocationList;
 use x509_parser::extensions::{DistributionPointName, GeneralName, IssuingDistributionPoint, ParsedExtension};
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::revocation_list::CertificateRevocationList;
-use x509_parser::x509::SubjectPublicKeyInfo;
+use x509_parser::x509::{AlgorithmIdentifier, SubjectPublicKeyInfo};
 
 /// Clock skew that is forgiven where a list's `thisUpdate` lies ahead, in seconds.
 pub const SKEW_S: i64 = 300;
@@ -59,6 +59,8 @@ pub struct List {
     /// Its DER.
     pub der: Vec<u8>,
     issuer_der: Vec<u8>,
+    /// Its authority key identifier (RFC 5280, section 5.2.1), DER; empty where it has none.
+    authority_key: Vec<u8>,
     serials: HashSet<Box<[u8]>>,
     /// The URIs of its issuing distribution point: it covers the certificates that name one of them. `None`: all of its
     /// issuer's.
@@ -73,9 +75,10 @@ impl List {
         if !rest.is_empty() {
             return Err(ListFault::Unreadable("something follows it".into()));
         }
-        let mut points = None;
+        let (mut points, mut authority_key) = (None, Vec::new());
         for extension in read.extensions() {
             match extension.parsed_extension() {
+                _ if extension.oid.to_id_string() == "2.5.29.35" => authority_key = extension.value.to_vec(),
                 _ if extension.oid.to_id_string() == "2.5.29.27" => return Err(ListFault::Delta),
                 ParsedExtension::IssuingDistributionPoint(point) => points = Some(uris(point)?),
                 _ if extension.oid.to_id_string() == "2.5.29.28" => {
@@ -103,6 +106,7 @@ impl List {
             file: PathBuf::new(),
             der: der.to_vec(),
             issuer_der: read.issuer().as_raw().to_vec(),
+            authority_key,
             serials,
             points,
         })
@@ -111,6 +115,16 @@ impl List {
     /// The issuer's name, DER.
     pub fn issuer_der(&self) -> &[u8] {
         &self.issuer_der
+    }
+
+    /// Its authority key identifier, DER; empty where it has none.
+    pub fn authority_key(&self) -> &[u8] {
+        &self.authority_key
+    }
+
+    /// The serial numbers that it revokes (the content of their DER `INTEGER`).
+    pub fn serials(&self) -> impl Iterator<Item = &[u8]> {
+        self.serials.iter().map(|serial| serial.as_ref())
     }
 
     /// How many certificates it revokes.
@@ -160,9 +174,9 @@ impl List {
         self.points == other.points
     }
 
-    /// What tells lists of different scopes apart.
-    pub fn scope(&self) -> Vec<u8> {
-        self.points.as_ref().map(|points| points.join("\n").into_bytes()).unwrap_or_default()
+    /// What tells lists of different scopes apart; empty: all of its issuer's certificates.
+    pub fn scope(&self) -> String {
+        self.points.as_ref().map(|points| format!("points\n{}", points.join("\n"))).unwrap_or_default()
     }
 
     /// Which of two lists of one issuer and scope is the newer one: by number, then by `thisUpdate`, then the one that
@@ -188,24 +202,31 @@ impl List {
     /// Whether the holder of this key signed it.
     pub fn is_signed_by(&self, key: &SubjectPublicKeyInfo<'_>) -> bool {
         let Ok((_, read)) = CertificateRevocationList::from_der(&self.der) else { return false };
-        let algorithms: &[&'static dyn VerificationAlgorithm] =
-            match read.signature_algorithm.algorithm.to_id_string().as_str() {
-                "1.2.840.10045.4.3.2" => &[&ECDSA_P256_SHA256_ASN1, &ECDSA_P384_SHA256_ASN1],
-                "1.2.840.10045.4.3.3" => &[&ECDSA_P384_SHA384_ASN1, &ECDSA_P256_SHA384_ASN1],
-                "1.2.840.10045.4.3.4" => &[&ECDSA_P521_SHA512_ASN1],
-                "1.2.840.113549.1.1.10" => {
-                    &[&RSA_PSS_2048_8192_SHA256, &RSA_PSS_2048_8192_SHA384, &RSA_PSS_2048_8192_SHA512]
-                }
-                "1.2.840.113549.1.1.11" => &[&RSA_PKCS1_2048_8192_SHA256],
-                "1.2.840.113549.1.1.12" => &[&RSA_PKCS1_2048_8192_SHA384],
-                "1.2.840.113549.1.1.13" => &[&RSA_PKCS1_2048_8192_SHA512],
-                "1.3.101.112" => &[&ED25519],
-                _ => return false,
-            };
-        let key = key.subject_public_key.data.as_ref();
-        let (signed, signature) = (read.tbs_cert_list.as_ref(), read.signature_value.data.as_ref());
-        algorithms.iter().any(|one| UnparsedPublicKey::new(*one, key).verify(signed, signature).is_ok())
+        let signature = read.signature_value.data.as_ref();
+        is_signed(&read.signature_algorithm, key, read.tbs_cert_list.as_ref(), signature)
     }
+}
+
+/// Whether the holder of this key made a signature, by an algorithm that is believed.
+pub(super) fn is_signed(
+    algorithm: &AlgorithmIdentifier<'_>,
+    key: &SubjectPublicKeyInfo<'_>,
+    signed: &[u8],
+    signature: &[u8],
+) -> bool {
+    let algorithms: &[&'static dyn VerificationAlgorithm] = match algorithm.algorithm.to_id_string().as_str() {
+        "1.2.840.10045.4.3.2" => &[&ECDSA_P256_SHA256_ASN1, &ECDSA_P384_SHA256_ASN1],
+        "1.2.840.10045.4.3.3" => &[&ECDSA_P384_SHA384_ASN1, &ECDSA_P256_SHA384_ASN1],
+        "1.2.840.10045.4.3.4" => &[&ECDSA_P521_SHA512_ASN1],
+        "1.2.840.113549.1.1.10" => &[&RSA_PSS_2048_8192_SHA256, &RSA_PSS_2048_8192_SHA384, &RSA_PSS_2048_8192_SHA512],
+        "1.2.840.113549.1.1.11" => &[&RSA_PKCS1_2048_8192_SHA256],
+        "1.2.840.113549.1.1.12" => &[&RSA_PKCS1_2048_8192_SHA384],
+        "1.2.840.113549.1.1.13" => &[&RSA_PKCS1_2048_8192_SHA512],
+        "1.3.101.112" => &[&ED25519],
+        _ => return false,
+    };
+    let key = key.subject_public_key.data.as_ref();
+    algorithms.iter().any(|one| UnparsedPublicKey::new(*one, key).verify(signed, signature).is_ok())
 }
 
 impl std::fmt::Debug for List {

@@ -12,6 +12,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 pub mod arrival;
+pub mod authority;
 pub mod certificates;
 pub mod connections;
 pub mod crl;
@@ -19,8 +20,10 @@ pub mod ends;
 pub mod list;
 mod own;
 pub mod proxy;
+mod record;
 pub mod refused;
 pub mod stream;
+mod succession;
 pub mod tls;
 pub mod trust;
 

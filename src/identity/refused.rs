@@ -128,6 +128,12 @@ pub struct Refused {
     pub shown: Option<Box<Shown>>,
 }
 
+impl From<Cause> for Refused {
+    fn from(cause: Cause) -> Self {
+        Refused::plain(cause)
+    }
+}
+
 impl Refused {
     /// For this cause, without a certificate.
     pub fn plain(cause: Cause) -> Self {

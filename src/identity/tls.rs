@@ -69,6 +69,8 @@ pub struct CrlSources {
     pub every: Duration,
     /// The folder in which those that were fetched are kept.
     pub kept: PathBuf,
+    /// The file that tells which lists were in force when the gateway last ran.
+    pub record: PathBuf,
 }
 
 impl CrlSources {
@@ -152,7 +154,9 @@ impl Gate {
         let mut web = server_config_with(files, Verifier::new(&trust, false))?;
         web.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         let config = server_config_with(files, Verifier::new(&trust, true))?;
-        Ok(Gate { config: Arc::new(config), web: Arc::new(web), trust, own: Own::load(files)? })
+        let own = Own::load(files)?;
+        trust.prune();
+        Ok(Gate { config: Arc::new(config), web: Arc::new(web), trust, own })
     }
 
     /// What cannot work, one reason each: it is refused, and readiness says so before anybody asks.
@@ -160,27 +164,30 @@ impl Gate {
         [self.own.faults(now), self.trust.faults(now)].concat()
     }
 
-    /// Whether a chain that was let in before would be let in now: it may have been revoked or have expired since.
-    pub fn still_admits(&self, chain: &[CertificateDer<'_>]) -> bool {
-        let Some((own, above)) = chain.split_first() else { return false };
-        self.trust.verify(own, above, UnixTime::now()).is_ok()
+    /// Whether a chain that was let in before would be let in now, and until when at most; what it rests on may have been
+    /// revoked, have expired or be out of date since.
+    pub fn still_admits(&self, chain: &[CertificateDer<'_>]) -> Result<i64, Refused> {
+        let Some((own, above)) = chain.split_first() else { return Err(Cause::NoCertificate.into()) };
+        self.trust.verify(own, above, UnixTime::now())
     }
 }
 
 tokio::task_local! {
-    /// Why the verifier refused the handshake that this task is at.
-    static NOTED: RefCell<Option<Refused>>;
+    /// What the verifier found at the handshake that this task is at: until when the peer is let in, or why not.
+    static NOTED: RefCell<Option<Result<i64, Refused>>>;
 }
 
-/// A handshake as a server; where it is refused, with its cause. The peer is told by the alert that TLS has for it.
+/// A handshake as a server, and until when its peer is let in at most (Unix time in seconds; always, where it showed no
+/// certificate); where it is refused, with its cause. The peer is told by the alert that TLS has for it.
 pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
     acceptor: TlsAcceptor,
     stream: S,
-) -> Result<TlsStream<S>, Refused> {
+) -> Result<(TlsStream<S>, i64), Refused> {
     let handshake = async {
-        match acceptor.accept(stream).await {
-            Ok(stream) => Ok(stream),
-            Err(error) => Err(Refused::of(&error, NOTED.with(RefCell::take))),
+        let stream = acceptor.accept(stream).await;
+        match (stream, NOTED.with(RefCell::take)) {
+            (Ok(stream), noted) => Ok((stream, noted.and_then(Result::ok).unwrap_or(i64::MAX))),
+            (Err(error), noted) => Err(Refused::of(&error, noted.and_then(Result::err))),
         }
     };
     NOTED.scope(RefCell::default(), handshake).await
@@ -202,9 +209,13 @@ impl Verifier {
     /// Refuses, so that [`accept`] knows why.
     fn refuse(refused: Refused) -> rustls::Error {
         let error = refused.error();
-        // Outside of `accept` nobody wants to know.
-        let _ = NOTED.try_with(|noted| noted.replace(Some(refused)));
+        Self::note(Err(refused));
         error
+    }
+
+    /// Outside of `accept` nobody wants to know.
+    fn note(found: Result<i64, Refused>) {
+        let _ = NOTED.try_with(|noted| noted.replace(Some(found)));
     }
 
     fn unproved(certificate: &CertificateDer<'_>) -> rustls::Error {
@@ -228,7 +239,9 @@ impl ClientCertVerifier for Verifier {
         above: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        self.trust.verify(own, above, now).map(|()| ClientCertVerified::assertion()).map_err(Self::refuse)
+        let until = self.trust.verify(own, above, now).map_err(Self::refuse)?;
+        Self::note(Ok(until));
+        Ok(ClientCertVerified::assertion())
     }
 
     fn verify_tls12_signature(

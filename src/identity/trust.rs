@@ -9,91 +9,32 @@
 //!
 //! A CA in `client_ca` is an anchor: it need not be self-signed, and what stands above it is not looked at.
 
+use super::authority::Authority;
 use super::list::{self, List};
-use super::refused::{Cause, Refused, is_weak};
-use super::tls::{CrlSources, Revocation, TlsFault, TlsFiles, certificates, fault, provider};
+use super::record::{Record, key};
+use super::refused::{Cause, Refused, is_weak, plain};
+use super::succession::{by_issuer, setback};
+use super::tls::{Revocation, TlsFault, TlsFiles, certificates, fault, provider};
 use super::{Thumbprint, crl};
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use webpki::{Cert, EndEntityCert, KeyUsage, VerifiedPath};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-/// Most CAs below an anchor whose lists are remembered: each is a genuine one.
+/// Most lists of CAs below an anchor. Each such CA that is remembered has one.
 const MAX_BELOW: usize = 256;
-
-/// A CA of the clients.
-#[derive(Debug)]
-pub struct Authority {
-    /// Its subject.
-    pub name: String,
-    /// When its time begins, Unix time in seconds.
-    pub not_before: i64,
-    /// When it ends.
-    pub not_after: i64,
-    /// Its lists in force: one for each scope, the newest.
-    pub lists: Vec<Arc<List>>,
-    der: CertificateDer<'static>,
-}
-
-impl Authority {
-    fn of(der: CertificateDer<'static>) -> Result<Self, String> {
-        let (_, read) = X509Certificate::from_der(&der).map_err(|error| error.to_string())?;
-        let (name, validity) = (read.subject().to_string(), read.validity());
-        let (not_before, not_after) = (validity.not_before.timestamp(), validity.not_after.timestamp());
-        Ok(Authority { name, not_before, not_after, lists: Vec::new(), der })
-    }
-
-    /// Whether its time is over.
-    pub fn is_over(&self, now: i64) -> bool {
-        self.not_after < now
-    }
-
-    /// What tells this CA from any other, whatever its certificate: name and key.
-    pub(super) fn identity(&self) -> Vec<u8> {
-        match X509Certificate::from_der(&self.der) {
-            Ok((_, read)) => [read.subject().as_raw(), read.public_key().raw].concat(),
-            Err(_) => self.der.to_vec(),
-        }
-    }
-
-    /// Whether this CA signed a list.
-    fn signed(&self, list: &List) -> bool {
-        let Ok((_, read)) = X509Certificate::from_der(&self.der) else { return false };
-        read.subject().as_raw() == list.issuer_der() && list.is_signed_by(read.public_key())
-    }
-
-    /// Whether both are one CA: a renewed certificate has the same name and key.
-    fn is(&self, other: &Authority) -> bool {
-        self.identity() == other.identity()
-    }
-
-    /// Whether a certificate names this CA as its issuer.
-    fn is_named_in(&self, certificate: &CertificateDer<'_>) -> bool {
-        match (X509Certificate::from_der(&self.der), X509Certificate::from_der(certificate)) {
-            (Ok((_, own)), Ok((_, other))) => own.subject().as_raw() == other.issuer().as_raw(),
-            _ => false,
-        }
-    }
-
-    /// Takes a list of its own, where it is newer than what it has of that scope.
-    fn take(&mut self, list: &Arc<List>) {
-        match self.lists.iter_mut().find(|one| one.has_scope_of(list)) {
-            Some(one) if one.age(list).is_lt() => *one = list.clone(),
-            Some(_) => {}
-            None => self.lists.push(list.clone()),
-        }
-    }
-}
+/// Most CAs between a certificate and its anchor that are followed.
+const MAX_DEPTH: usize = 6;
 
 /// The CAs of the clients with their lists.
 #[derive(Debug)]
 pub struct Trust {
     /// The CAs, in the order of the file.
-    pub authorities: Vec<Authority>,
+    pub authorities: Vec<Arc<Authority>>,
     /// Their file.
     client_ca: PathBuf,
     /// Their anchors, in the same order.
@@ -104,8 +45,14 @@ pub struct Trust {
     checked: bool,
     /// Lists that no CA in `client_ca` signed, by the issuer's name: of CAs below those, perhaps.
     below: HashMap<Vec<u8>, Vec<Arc<List>>>,
-    /// What was found in `below` for a CA, by its certificate.
-    resolved: Mutex<HashMap<Thumbprint, Arc<[Arc<List>]>>>,
+    /// The CAs below an anchor, with what was found in `below`, by their certificate.
+    resolved: Mutex<HashMap<Thumbprint, Arc<Authority>>>,
+    /// What is named where a list is missing.
+    place: PathBuf,
+    /// What was in force before, and under which CAs below an anchor clients came.
+    record: Arc<Record>,
+    /// The CAs whose lists followed, in this process, lists that had not gone back: theirs are in order, whatever the record has.
+    followed: HashSet<String>,
 }
 
 impl Trust {
@@ -115,7 +62,8 @@ impl Trust {
         let now = crate::registry::now();
         let mut trust = Self::of_authorities(&files.client_ca)?;
         let Revocation::Checked(sources) = &files.revocation else { return Ok(trust) };
-        trust.checked = true;
+        (trust.checked, trust.place) = (true, sources.place());
+        trust.record = before.map_or_else(|| Arc::new(Record::load(&sources.record)), |before| before.record.clone());
         let mut lists = Vec::new();
         for file in &sources.files {
             lists.extend(list::read_file(file).map_err(|error| fault(file, error.to_string()))?);
@@ -135,8 +83,17 @@ impl Trust {
             );
             return Err(fault(&place, reason));
         }
+        if trust.below.values().map(Vec::len).sum::<usize>() > MAX_BELOW {
+            let reason = format!("has more than {MAX_BELOW} revocation lists that no CA in client_ca signed");
+            return Err(fault(&place, reason));
+        }
+        if let Some(reason) = before.and_then(|before| trust.setback(before, now)) {
+            return Err(fault(&place, reason));
+        }
         if let Some(before) = before {
-            trust.must_follow(before, sources, now)?;
+            let all = before.with_their_lists().into_iter();
+            trust.followed =
+                all.filter(|(ca, lists)| before.setbacks(ca, lists).is_empty()).map(|(ca, _)| key(&ca)).collect();
         }
         Ok(trust)
     }
@@ -148,7 +105,7 @@ impl Trust {
             let wrong = |reason: String| fault(client_ca, format!("certificate {}: is no CA: {reason}", at + 1));
             anchors
                 .push(webpki::anchor_from_trusted_cert(&der).map_err(|error| wrong(format!("{error:?}")))?.to_owned());
-            authorities.push(Authority::of(der).map_err(wrong)?);
+            authorities.push(Arc::new(Authority::of(der).map_err(wrong)?));
         }
         let algorithms = provider().signature_verification_algorithms;
         Ok(Trust {
@@ -159,6 +116,9 @@ impl Trust {
             checked: false,
             below: HashMap::new(),
             resolved: Mutex::default(),
+            place: client_ca.to_owned(),
+            record: Arc::default(),
+            followed: HashSet::new(),
         })
     }
 
@@ -168,7 +128,7 @@ impl Trust {
         let mut signed = false;
         for authority in &mut self.authorities {
             if authority.signed(&list) {
-                authority.take(&list);
+                Arc::make_mut(authority).take(&list);
                 signed = true;
             }
         }
@@ -176,31 +136,70 @@ impl Trust {
             tracing::warn!(
                 file = %list.file.display(),
                 number = list.number_text(),
-                issuer = %super::refused::plain(&list.issuer, 200),
+                issuer = %plain(&list.issuer, 200),
                 "no CA in client_ca signed this revocation list: it counts for a CA below one of them at most"
             );
             self.below.entry(list.issuer_der().to_vec()).or_default().push(list);
         }
     }
 
-    fn must_follow(&self, before: &Trust, sources: &CrlSources, now: i64) -> Result<(), TlsFault> {
-        for authority in &self.authorities {
-            let Some(other) = before.authorities.iter().find(|other| other.is(authority)) else { continue };
-            for list in &authority.lists {
-                let Some(last) = other.lists.iter().find(|last| last.has_scope_of(list)) else { continue };
-                let reason = if list.goes_back(last) {
-                    "is older than the one in force"
-                } else if (list.is_over(now) || list.is_ahead(now)) && !last.is_over(now) {
-                    "is out of date, or from the future, and the one in force is not"
-                } else {
-                    continue;
-                };
-                let what =
-                    format!("the revocation list of {} (number {}) {reason}", authority.name, list.number_text());
-                return Err(fault(&sources.place(), what));
+    /// Why this must not take the place of `before`: a list went back, or away.
+    fn setback(&self, before: &Trust, now: i64) -> Option<String> {
+        let of_anchor = |ca: &Arc<Authority>| {
+            let other = before.authorities.iter().find(|other| other.is(ca))?;
+            setback(&ca.name, &other.lists, &ca.lists, now)
+        };
+        let of_below = |ca: Arc<Authority>| {
+            let stands = self.stands(&ca, now, 0);
+            let lists = |trust: &Trust| trust.find_below(&ca.der).map(|ca| ca.lists.clone()).unwrap_or_default();
+            stands.then(|| setback(&ca.name, &lists(before), &lists(self), now)).flatten()
+        };
+        // Of CAs that nobody has come under yet, as far as can be told without their keys. They may go.
+        let of_unseen = || {
+            let (last, next) = (by_issuer(before.below.values().flatten()), by_issuer(self.below.values().flatten()));
+            next.iter().find_map(|(issuer, lists)| setback(&lists.first()?.issuer, last.get(issuer)?, lists, now))
+        };
+        let anchors = self.authorities.iter().filter(|one| !one.is_over(now));
+        anchors
+            .filter_map(of_anchor)
+            .next()
+            .or_else(|| self.record.below().into_iter().find_map(of_below))
+            .or_else(of_unseen)
+    }
+
+    /// Whether a CA below an anchor still is one: certified by one that counts, not revoked, and not over.
+    fn stands(&self, ca: &Authority, now: i64, depth: usize) -> bool {
+        if ca.is_over(now) || depth == MAX_DEPTH {
+            return false;
+        }
+        let mut anchors = self.authorities.iter().filter(|one| !one.is_over(now));
+        anchors.any(|one| one.certifies(ca, &one.lists))
+            || self.record.below().iter().any(|one| {
+                !one.is(ca)
+                    && one.certifies(ca, &self.with_lists(&one.der).map(|one| one.lists.clone()).unwrap_or_default())
+                    && self.stands(one, now, depth + 1)
+            })
+    }
+
+    /// Forgets CAs below an anchor that are none any more, once this is in force.
+    pub(super) fn prune(&self) {
+        let now = crate::registry::now();
+        self.record.keep_below(|ca| self.stands(ca, now, 0));
+    }
+
+    /// Notes what is in force, for the next start.
+    pub fn remember(&self) -> std::io::Result<()> {
+        if !self.checked {
+            return Ok(());
+        }
+        self.record.follow_removal();
+        for (ca, lists) in self.with_their_lists() {
+            if self.setbacks(&ca, &lists).is_empty() {
+                self.record.take(&ca, &lists);
             }
         }
-        Ok(())
+        self.record.keep(&self.authorities);
+        self.record.save()
     }
 
     /// What of CAs and lists cannot work at this moment.
@@ -209,22 +208,50 @@ impl Trust {
         if self.authorities.iter().all(|one| one.is_over(now)) {
             faults.push(format!("{}: every CA has expired: nobody is let in", self.client_ca.display()));
         }
-        for authority in self.authorities.iter().filter(|one| self.checked && !one.is_over(now)) {
-            for list in &authority.lists {
-                let (over, ahead) = (list.is_over(now), list.is_ahead(now));
-                let what = match (over, ahead) {
-                    (true, _) => "is out of date",
-                    (false, true) => "is from the future (compare the clocks)",
-                    (false, false) => continue,
-                };
-                let name = super::refused::plain(&authority.name, 200);
-                faults.push(format!(
-                    "{}: the revocation list of {name} {what}: nobody whom it certifies is let in",
-                    list.file.display()
-                ));
-            }
+        if !self.checked {
+            return faults;
+        }
+        faults.extend(self.record.fault());
+        for (ca, lists) in self.with_their_lists().iter().filter(|(ca, _)| !ca.is_over(now)) {
+            self.faults_of(ca, lists, now, &mut faults);
         }
         faults
+    }
+
+    /// Every CA that clients come under.
+    fn with_their_lists(&self) -> Vec<(Arc<Authority>, Vec<Arc<List>>)> {
+        let of_below = |ca: Arc<Authority>| {
+            let lists = self.with_lists(&ca.der).map(|found| found.lists.clone()).unwrap_or_default();
+            (ca, lists)
+        };
+        let anchors = self.authorities.iter().map(|ca| (ca.clone(), ca.lists.clone()));
+        anchors.chain(self.record.below().into_iter().map(of_below)).collect()
+    }
+
+    /// What of a CA's lists is older than when the gateway last ran.
+    fn setbacks(&self, ca: &Authority, lists: &[Arc<List>]) -> Vec<String> {
+        if self.followed.contains(&key(ca)) { Vec::new() } else { self.record.setbacks(ca, lists) }
+    }
+
+    /// What of a CA's lists is missing, over, to come or older than before.
+    fn faults_of(&self, ca: &Authority, lists: &[Arc<List>], now: i64, faults: &mut Vec<String>) {
+        let (name, before) = (plain(&ca.name, 200), faults.len());
+        for list in lists {
+            let what = match (list.is_over(now), list.is_ahead(now)) {
+                (true, _) => "is out of date",
+                (false, true) => "is from the future (compare the clocks)",
+                (false, false) => continue,
+            };
+            let file = list.file.display();
+            faults.push(format!("{file}: the revocation list of {name} {what}: nobody whom it certifies is let in"));
+        }
+        let place = lists.first().map_or(&self.place, |list| &list.file).display();
+        faults.extend(self.setbacks(ca, lists).into_iter().map(|setback| format!("{place}: {setback}")));
+        if lists.is_empty() && faults.len() == before {
+            faults.push(format!(
+                "{place}: no revocation list of {name} is there, under which clients come: they are not let in"
+            ));
+        }
     }
 
     /// Every list that counts for a CA.
@@ -235,15 +262,13 @@ impl Trust {
     /// CAs that let nobody in any more, beside others that do.
     pub fn leftovers(&self, now: i64) -> Vec<String> {
         let file = self.client_ca.display();
-        let said = |one: &Authority| {
-            format!("{file}: the CA {} has expired: take it out", super::refused::plain(&one.name, 200))
-        };
+        let said = |one: &Arc<Authority>| format!("{file}: the CA {} has expired: take it out", plain(&one.name, 200));
         self.authorities.iter().filter(|one| one.is_over(now)).map(said).collect()
     }
 
     /// The CA that signed a list.
     pub fn signer(&self, list: &List) -> Option<&Authority> {
-        self.authorities.iter().find(|one| one.signed(list))
+        self.authorities.iter().map(AsRef::as_ref).find(|one: &&Authority| one.signed(list))
     }
 
     /// The subjects of the CAs, as a server names them to its clients.
@@ -251,78 +276,105 @@ impl Trust {
         self.anchors.iter().map(|anchor| rustls::DistinguishedName::in_sequence(&anchor.subject)).collect()
     }
 
-    /// Whether a client with this certificate, and these above it, is let in at this moment.
-    pub fn verify(&self, own: &CertificateDer<'_>, above: &[CertificateDer<'_>], now: UnixTime) -> Result<(), Refused> {
+    /// Whether a client with this certificate, and these above it, is let in at this moment; and until when at most, as far as
+    /// its CAs and their lists go (Unix time in seconds).
+    pub fn verify(
+        &self,
+        own: &CertificateDer<'_>,
+        above: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<i64, Refused> {
         let read = EndEntityCert::try_from(own).map_err(|_| Refused::about(Cause::Malformed, own))?;
-        let found = RefCell::new(None);
-        let check = |path: &VerifiedPath<'_>| {
-            self.check(path, now).map_err(|(refused, error)| {
-                found.replace(Some(refused));
-                error
-            })
+        let found = RefCell::new(Err(None));
+        let check = |path: &VerifiedPath<'_>| match self.check(path, now) {
+            Ok(until) => {
+                *found.borrow_mut() = Ok(until);
+                Ok(())
+            }
+            Err((refused, error)) => {
+                *found.borrow_mut() = Err(Some(refused));
+                Err(error)
+            }
         };
         let usage = KeyUsage::client_auth();
-        match read.verify_for_usage(self.algorithms.all, &self.anchors, above, now, usage, None, Some(&check)) {
-            Ok(_) => Ok(()),
-            Err(error) => Err(found.take().unwrap_or_else(|| self.explain(&error, own, above, now))),
+        let verified = read.verify_for_usage(self.algorithms.all, &self.anchors, above, now, usage, None, Some(&check));
+        match (verified, found.into_inner()) {
+            (Ok(_), Ok(until)) => Ok(until),
+            (_, Err(Some(refused))) => Err(refused),
+            (Err(error), _) => Err(self.explain(&error, own, above, now)),
+            (Ok(_), Err(None)) => Err(Refused::about(Cause::Malformed, own)),
         }
     }
 
-    /// The anchor's time, and every other certificate's revocation.
-    fn check(&self, path: &VerifiedPath<'_>, now: UnixTime) -> Result<(), (Refused, webpki::Error)> {
+    /// The anchor's time, and every other certificate's revocation; until when both stay as they are.
+    fn check(&self, path: &VerifiedPath<'_>, now: UnixTime) -> Result<i64, (Refused, webpki::Error)> {
         let seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-        let of_path = |(anchor, _): &(&TrustAnchor<'_>, &Authority)| **anchor == *path.anchor();
+        let of_path = |(anchor, _): &(&TrustAnchor<'_>, &Arc<Authority>)| **anchor == *path.anchor();
         let mut same = self.anchors.iter().zip(&self.authorities).filter(of_path).map(|(_, authority)| authority);
         // A renewed certificate of a CA may stand beside the one whose time is over.
         let Some(authority) = same.clone().find(|one| !one.is_over(seconds)) else {
             let der = same.next().map(|one| one.der.as_ref()).unwrap_or_default();
             return Err((Refused::about(Cause::Expired, der), webpki::Error::InvalidCertValidity));
         };
+        let mut until = authority.end();
         if !self.checked {
-            return Ok(());
+            return Ok(until);
         }
         let own: &Cert<'_> = path.end_entity();
-        let mut certificate = own;
+        let (mut certificate, mut below) = (own, Vec::new());
         for issuer in path.intermediate_certificates() {
-            look_up(certificate, &self.lists_below(issuer), seconds)?;
+            let found = self.with_lists(&issuer.der());
+            let lists = found.as_ref().map(|found| found.lists.as_slice()).unwrap_or_default();
+            until = until.min(look_up(certificate, lists, seconds)?);
+            below.extend(found);
             certificate = issuer;
         }
-        look_up(certificate, &authority.lists, seconds)
+        until = until.min(look_up(certificate, &authority.lists, seconds)?);
+        below.iter().for_each(|ca| self.note(ca));
+        Ok(until)
     }
 
-    /// The lists of a CA below an anchor, whose certificate the client sent.
-    fn lists_below(&self, issuer: &Cert<'_>) -> Arc<[Arc<List>]> {
-        let der = issuer.der();
-        let thumbprint = Thumbprint::of(&der);
-        let mut resolved = self.resolved.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(lists) = resolved.get(&thumbprint) {
-            return lists.clone();
+    /// A client came under a CA below an anchor. There is room for each that has lists.
+    fn note(&self, ca: &Authority) {
+        if self.authorities.iter().any(|one| one.is(ca)) {
+            return;
         }
-        let lists: Arc<[Arc<List>]> = self.find_below(&der).into();
+        if self.record.len() >= MAX_BELOW {
+            self.record.keep_below(|one| self.with_lists(&one.der).is_some_and(|found| !found.lists.is_empty()));
+        }
+        self.record.note(ca);
+    }
+
+    /// A CA below an anchor, by its certificate, with its lists.
+    fn with_lists(&self, der: &CertificateDer<'_>) -> Option<Arc<Authority>> {
+        let thumbprint = Thumbprint::of(der);
+        let mut resolved = self.resolved.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = resolved.get(&thumbprint) {
+            return Some(known.clone());
+        }
+        let found = Arc::new(self.find_below(der)?);
         if resolved.len() >= MAX_BELOW {
             resolved.clear();
         }
-        resolved.insert(thumbprint, lists.clone());
-        lists
+        resolved.insert(thumbprint, found.clone());
+        Some(found)
     }
 
-    fn find_below(&self, der: &CertificateDer<'_>) -> Vec<Arc<List>> {
-        let Ok((_, read)) = X509Certificate::from_der(der) else { return Vec::new() };
-        // Without the extension, a key may be used for anything (as webpki has it).
-        let may_sign = read.key_usage().is_ok_and(|usage| usage.is_none_or(|usage| usage.value.crl_sign()));
-        let Ok(mut issuer) = Authority::of(der.clone().into_owned()) else { return Vec::new() };
-        if !may_sign {
-            return Vec::new();
+    fn find_below(&self, der: &CertificateDer<'_>) -> Option<Authority> {
+        let mut issuer = Authority::of(der.clone().into_owned()).ok()?;
+        if !issuer.may_sign_lists() {
+            return Some(issuer);
         }
         if let Some(same) = self.authorities.iter().find(|one| one.is(&issuer)) {
-            return same.lists.clone();
+            issuer.lists.clone_from(&same.lists);
+            return Some(issuer);
         }
-        for list in self.below.get(read.subject().as_raw()).into_iter().flatten() {
-            if list.is_signed_by(read.public_key()) {
+        for list in self.below.get(issuer.subject_der()).into_iter().flatten() {
+            if issuer.signed(list) {
                 issuer.take(list);
             }
         }
-        issuer.lists
+        Some(issuer)
     }
 }
 
@@ -369,22 +421,23 @@ impl Trust {
     }
 }
 
-/// Looks a certificate up in its issuer's lists.
-fn look_up(certificate: &Cert<'_>, lists: &[Arc<List>], now: i64) -> Result<(), (Refused, webpki::Error)> {
+/// Looks a certificate up in its issuer's lists; gives until when they count.
+fn look_up(certificate: &Cert<'_>, lists: &[Arc<List>], now: i64) -> Result<i64, (Refused, webpki::Error)> {
     let der = certificate.der();
     let refuse = |cause, error| Err((Refused::about(cause, &der), error));
-    let (mut known, mut out_of_date) = (false, false);
+    let (mut known, mut out_of_date, mut until) = (false, false, i64::MAX);
     for list in lists.iter().filter(|list| list.covers(&der)) {
         if list.revokes(certificate.serial()) {
             return refuse(Cause::Revoked, webpki::Error::CertRevoked);
         }
         known = true;
+        until = until.min(list.next_update);
         out_of_date |= list.is_over(now) || list.is_ahead(now);
     }
     match (known, out_of_date) {
         (false, _) => refuse(Cause::NoRevocationList, webpki::Error::UnknownRevocationStatus),
         (true, true) => refuse(Cause::RevocationListOutOfDate, webpki::Error::UnknownRevocationStatus),
-        (true, false) => Ok(()),
+        (true, false) => Ok(until),
     }
 }
 

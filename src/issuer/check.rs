@@ -101,7 +101,7 @@ fn check_certificate(client: &Client, chain: &[CertificateDer<'static>], tls: &T
     };
     let Some((own, above)) = chain.split_first() else { return refuse("there is none".into()) };
     match trust.verify(own, above, UnixTime::now()) {
-        Ok(()) => Ok(()),
+        Ok(_) => Ok(()),
         Err(refused) => refuse(format!("connections with it are refused: {}", refused.cause.text())),
     }
 }

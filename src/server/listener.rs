@@ -22,6 +22,7 @@ use crate::identity::ends::good_no_more;
 use crate::identity::refused::Cause;
 use crate::identity::stream::{ServerStream, turn_away};
 use crate::identity::tls::{self, Gate};
+use crate::registry::now;
 use crate::status::Reason;
 use arc_swap::ArcSwap;
 use futures_util::FutureExt;
@@ -243,7 +244,7 @@ impl Worker {
         let (backlog, stream) = Backlog::of(stream);
         let mut gate = self.control.gate.clone();
         let config = gate.borrow_and_update().config.clone();
-        let stream = tls::accept(TlsAcceptor::from(config), stream).await?;
+        let (stream, until) = tls::accept(TlsAcceptor::from(config), stream).await?;
         let stream = ServerStream::new(stream);
         // HTTP/2 over TLS is agreed on by ALPN, always (RFC 9113, section 3.2).
         if stream.session().alpn_protocol() != Some(b"h2") {
@@ -257,7 +258,7 @@ impl Worker {
             None => Cause::Closed.into(),
         })?;
         let peer = Arc::new(Peer { certificate, address });
-        Ok(Arc::new(Caller { worker: self, peer, backlog, _place: place }).calls(http2, pings, gate))
+        Ok(Arc::new(Caller { worker: self, peer, backlog, _place: place }).calls(http2, pings, gate, until))
     }
 }
 
@@ -270,46 +271,47 @@ struct Caller {
 }
 
 impl Caller {
-    /// The calls of a connection, until it ends; `gate` as it was when the connection was let in.
+    /// The calls of a connection, until it ends; `gate` as it was when the connection was let in, until then at most.
     #[expect(clippy::manual_async_fn, reason = "an async fn has room for what it is given twice")]
     fn calls(
         self: Arc<Self>,
         mut http2: server::Connection<ServerStream<Watched>>,
         pings: Pings,
         gate: watch::Receiver<Arc<Gate>>,
+        until: i64,
     ) -> impl Future<Output = ()> + Send {
         async move {
             let worker = &self.worker;
             let mut silent = std::pin::pin!(pings.silent(|| self.backlog.heard()));
-            let mut revoked = std::pin::pin!(good_no_more(gate, &self.peer.certificate));
+            let mut revoked = std::pin::pin!(good_no_more(gate, &self.peer.certificate, until));
             // With age, so that new certificates are really used.
             let mut over = std::pin::pin!(tokio::time::timeout(worker.age(), worker.exchange.shared.stop.cancelled()));
             let mut ending = false;
             // What ends it is looked at first: a caller who never lets up must not be heard for ever because of that.
-            let refused = loop {
+            loop {
                 tokio::select! {
                     biased;
-                    over = &mut revoked => {
-                        if over {
+                    why = &mut revoked => {
+                        if self.peer.certificate.is_over(now()) {
                             // What is under way ends now by itself, and tells why.
                             http2.wind_up();
                             let _ = tokio::time::timeout(LAST_WORDS, http2.calls(|request, reply| self.begin(request, reply))).await;
                         }
                         http2.close().await;
-                        break Some(Reason::CertificateRevoked);
+                        break worker.refusals.closed(self.peer.address, &why);
                     }
-                    () = &mut silent => break None,
+                    () = &mut silent => break,
                     _ = &mut over, if !ending => {
                         ending = true;
                         http2.wind_up();
                     }
                     ended = http2.calls(|request, reply| self.begin(request, reply)) => {
-                        break ended.err().and_then(|error| not_http2(&error));
+                        if let Some(reason) = ended.err().and_then(|error| not_http2(&error)) {
+                            worker.refusals.connection(self.peer.address, reason);
+                        }
+                        break;
                     }
                 }
-            };
-            if let Some(reason) = refused {
-                worker.refusals.connection(self.peer.address, reason);
             }
         }
     }

@@ -72,6 +72,11 @@ impl Refusals {
         self.shared.refusals.handshake(&self.shared.node, "grpc", address, *reason, why);
     }
 
+    /// An open connection was closed: its certificate is good no more.
+    pub fn closed(&self, address: SocketAddr, why: &identity::refused::Refused) {
+        self.shared.refusals.closed(&self.shared.node, "grpc", address, why);
+    }
+
     /// A call was refused for what its head is: neither its token nor its message were read. Its entry, where it has one, is
     /// durable when this returns; gives its exchange id.
     pub async fn unread(&self, peer: &Peer, refusal: &Refusal) -> String {

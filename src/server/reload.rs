@@ -111,9 +111,13 @@ impl Reloader {
         }
     }
 
-    /// Says what of TLS cannot work, as it is in force now.
+    /// Says what of TLS cannot work, as it is in force now, and notes its lists for the next start.
     fn look_at_gate(&self) {
-        let faults = self.gate.borrow().faults(crate::registry::now());
+        let gate = self.gate.borrow().clone();
+        let mut faults = gate.faults(crate::registry::now());
+        if let Err(error) = gate.trust.remember() {
+            faults.push(format!("which revocation lists are in force cannot be noted for the next start: {error}"));
+        }
         self.shared.readiness.set(Part::Tls, faults);
     }
 

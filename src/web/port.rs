@@ -7,6 +7,7 @@ use crate::identity::refused::{Cause, Refused};
 use crate::identity::stream::{ServerStream, turn_away};
 use crate::identity::tls::{self, Gate};
 use crate::identity::{Certificate, Peer, connections::Connections};
+use crate::registry::now;
 use crate::status::Reason;
 use axum::Router;
 use axum::body::Body;
@@ -94,7 +95,12 @@ impl Web {
                 };
                 let accepted = tokio::time::timeout(PATIENCE, tls::accept(acceptor, stream)).await;
                 match accepted.unwrap_or_else(|_| Err(Refused::plain(Cause::Timeout))) {
-                    Ok(stream) => connection(router, ServerStream::new(stream), address, gate, stop).await,
+                    Ok((stream, until)) => {
+                        let stream = ServerStream::new(stream);
+                        if let Some(why) = connection(router, stream, address, (gate, until), stop).await {
+                            refusals.closed(&node, "https", address, &why);
+                        }
+                    }
                     Err(why) => {
                         refusals.handshake(&node, "https", address, Reason::HandshakeFailed, &why);
                     }
@@ -132,14 +138,15 @@ impl Web {
     }
 }
 
-/// The requests of a connection, until it ends.
+/// The requests of a connection, until it ends; `gate` as it was when the connection was let in, until then at most. Gives why
+/// its certificate is good no more, where that ended it.
 async fn connection(
     router: Router,
     stream: ServerStream<TcpStream>,
     address: SocketAddr,
-    gate: watch::Receiver<Arc<Gate>>,
+    (gate, until): (watch::Receiver<Arc<Gate>>, i64),
     stop: CancellationToken,
-) {
+) -> Option<Refused> {
     let certificate = stream.session().peer_certificates().and_then(Certificate::of).map(Arc::new);
     let known = certificate.clone();
     let peer = certificate.map(|certificate| Arc::new(Peer { certificate, address }));
@@ -162,7 +169,7 @@ async fn connection(
     let mut unused = std::pin::pin!(unused(&asked));
     let mut over = std::pin::pin!(async {
         match &known {
-            Some(known) => good_no_more(gate, known).await,
+            Some(known) => (good_no_more(gate, known, until).await, known.is_over(now())),
             None => std::future::pending().await,
         }
     });
@@ -175,7 +182,7 @@ async fn connection(
                     // One that takes no answer does not go by itself.
                     let _ = tokio::time::timeout(PATIENCE, connection).await;
                 }
-                return;
+                return None;
             }
             () = stop.cancelled(), if !ending => {
                 ending = true;
@@ -185,15 +192,15 @@ async fn connection(
                 if let Err(error) = ended {
                     tracing::debug!(%error, "a connection of the HTTPS port ended");
                 }
-                return;
+                return None;
             }
-            time = &mut over => {
-                if time {
+            (why, in_time) = &mut over => {
+                if in_time {
                     // No request of this certificate is taken any more; its last answers may leave.
                     connection.as_mut().graceful_shutdown();
                     let _ = tokio::time::timeout(LAST_WORDS, connection).await;
                 }
-                return tracing::info!(%address, "a connection of the HTTPS port was closed: its certificate is good no more");
+                return Some(why);
             }
         }
     }

@@ -1,6 +1,8 @@
 //! A stage for tests: a development folder of its own, the sandbox, a gateway, and provincial systems.
 #![allow(dead_code, reason = "each suite uses its own part")]
 
+pub mod ca;
+
 use bytes::Bytes;
 use ndxp_gateway::caller::{Answered, Answering, Caller, CallerError, CallerFiles};
 use ndxp_gateway::config::Config;

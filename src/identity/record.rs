@@ -1,0 +1,204 @@
+//! What was in force when the gateway last ran, in a file: the CAs below an anchor that clients came under, and of each CA the
+//! age of its lists. A restart must not take a revocation back without a word: a list that is older than the one before it, or
+//! has gone, is a fault until a newer one is there.
+
+use super::authority::Authority;
+use super::list::List;
+use super::refused::plain;
+use crate::hex::hex;
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// How old the list of a scope was.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Mark {
+    scope: String,
+    number: String,
+    this_update: i64,
+}
+
+impl Mark {
+    fn of(list: &List) -> Self {
+        Mark { scope: list.scope(), number: list.number_text(), this_update: list.this_update }
+    }
+
+    /// Its age, to be compared: by number, then by time.
+    fn age(&self) -> (usize, &str, i64) {
+        (self.number.len(), &self.number, self.this_update)
+    }
+}
+
+/// A CA as it stands in the file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Recorded {
+    name: String,
+    /// Of a CA below an anchor: its certificate, DER in base64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    certificate: Option<String>,
+    lists: Vec<Mark>,
+}
+
+/// By SHA-256 of name and key, in hexadecimal.
+type Marks = BTreeMap<String, Recorded>;
+
+#[derive(Debug, Default)]
+struct State {
+    marks: Marks,
+    /// The CAs below an anchor that clients came under.
+    below: BTreeMap<String, Arc<Authority>>,
+    /// What is in the file.
+    saved: Marks,
+    /// Why the file cannot be read.
+    unreadable: Option<String>,
+}
+
+/// The record. One for all that is loaded by a process, one after the other.
+#[derive(Debug, Default)]
+pub(super) struct Record {
+    file: PathBuf,
+    state: Mutex<State>,
+}
+
+/// What a CA is called in the record: SHA-256 of name and key, in hexadecimal.
+pub(super) fn key(ca: &Authority) -> String {
+    hex(digest(&SHA256, ca.identity()).as_ref())
+}
+
+/// The CAs below anchors of a file's content.
+fn below(marks: &Marks) -> Result<BTreeMap<String, Arc<Authority>>, String> {
+    let mut below = BTreeMap::new();
+    for certificate in marks.values().filter_map(|one| one.certificate.as_ref()) {
+        let der = STANDARD.decode(certificate).map_err(|error| error.to_string())?;
+        let ca = Authority::of(der.into())?;
+        below.insert(key(&ca), Arc::new(ca));
+    }
+    Ok(below)
+}
+
+impl Record {
+    /// Reads the file; where there is none yet, nothing was in force before.
+    pub(super) fn load(file: &Path) -> Self {
+        let read = match std::fs::read(file) {
+            Ok(bytes) => serde_json::from_slice::<Marks>(&bytes)
+                .map_err(|error| error.to_string())
+                .and_then(|marks| Ok((below(&marks)?, marks))),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Default::default()),
+            Err(error) => Err(error.to_string()),
+        };
+        let state = match read {
+            Ok((below, marks)) => State { below, saved: marks.clone(), marks, unreadable: None },
+            Err(error) => State { unreadable: Some(error), ..State::default() },
+        };
+        Record { file: file.to_owned(), state: Mutex::new(state) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The CAs below an anchor that clients came under.
+    pub(super) fn below(&self) -> Vec<Arc<Authority>> {
+        self.state().below.values().cloned().collect()
+    }
+
+    /// How many those are.
+    pub(super) fn len(&self) -> usize {
+        self.state().below.len()
+    }
+
+    /// A client came under a CA below an anchor.
+    pub(super) fn note(&self, ca: &Authority) {
+        let key = key(ca);
+        let mut state = self.state();
+        if !state.below.contains_key(&key)
+            && let Ok(ca) = Authority::of(ca.der.clone())
+        {
+            state.below.insert(key, Arc::new(ca));
+        }
+    }
+
+    /// Forgets CAs below an anchor that are none any more.
+    pub(super) fn keep_below(&self, stays: impl Fn(&Authority) -> bool) {
+        let gone: Vec<_> = self.below().into_iter().filter(|ca| !stays(ca)).collect();
+        let mut state = self.state();
+        for key in gone.iter().map(|ca| key(ca)) {
+            state.below.remove(&key);
+            state.marks.remove(&key);
+        }
+    }
+
+    /// What is older than it was, or has gone, of a CA with these lists.
+    pub(super) fn setbacks(&self, ca: &Authority, lists: &[Arc<List>]) -> Vec<String> {
+        let state = self.state();
+        let marks = state.marks.get(&key(ca)).map(|one| one.lists.as_slice()).unwrap_or_default();
+        let now: Vec<Mark> = lists.iter().map(|list| Mark::of(list)).collect();
+        let name = plain(&ca.name, 200);
+        let setback = |last: &Mark| {
+            let what = match now.iter().find(|mark| mark.scope == last.scope) {
+                Some(mark) if mark.age() < last.age() => format!("(number {}) is older than", mark.number),
+                Some(_) => return None,
+                None if now.is_empty() => "is missing:".to_owned(),
+                None => "covers other certificates (issuing distribution point) than".to_owned(),
+            };
+            Some(format!(
+                "the revocation list of {name} {what} the one that was in force before (number {}): bring the newer one, or \
+                 remove {} if the CA means it",
+                last.number,
+                self.file.display()
+            ))
+        };
+        marks.iter().filter_map(setback).collect()
+    }
+
+    /// What is wrong with the file.
+    pub(super) fn fault(&self) -> Option<String> {
+        let reason = self.state().unreadable.clone()?;
+        let file = self.file.display();
+        Some(format!("{file}: cannot be read, so that nobody knows whether revocation lists went back: {reason}"))
+    }
+
+    /// Takes what is in force of a CA.
+    pub(super) fn take(&self, ca: &Authority, lists: &[Arc<List>]) {
+        let (key, mut state) = (key(ca), self.state());
+        let certificate = state.below.get(&key).map(|ca| STANDARD.encode(&ca.der));
+        let lists = lists.iter().map(|list| Mark::of(list)).collect();
+        state.marks.insert(key, Recorded { name: ca.name.clone(), certificate, lists });
+    }
+
+    /// Forgets CAs that are none of these, nor below an anchor.
+    pub(super) fn keep(&self, anchors: &[Arc<Authority>]) {
+        let anchors: Vec<String> = anchors.iter().map(|ca| key(ca)).collect();
+        let mut state = self.state();
+        let State { marks, below, .. } = &mut *state;
+        marks.retain(|key, _| below.contains_key(key) || anchors.contains(key));
+    }
+
+    /// Begins anew where somebody has removed the file.
+    pub(super) fn follow_removal(&self) {
+        let mut state = self.state();
+        if (state.unreadable.is_some() || !state.saved.is_empty()) && !self.file.exists() {
+            tracing::warn!(file = %self.file.display(), "removed: the revocation lists in force now are the first");
+            let below = std::mem::take(&mut state.below);
+            *state = State { below, ..State::default() };
+        }
+    }
+
+    /// Writes the file, where something in it is new. One that cannot be read is left alone.
+    pub(super) fn save(&self) -> std::io::Result<()> {
+        let marks = {
+            let state = self.state();
+            if state.unreadable.is_some() || state.marks == state.saved {
+                return Ok(());
+            }
+            state.marks.clone()
+        };
+        crate::keyfile::write_private(&self.file, &serde_json::to_vec_pretty(&marks)?)?;
+        self.state().saved = marks;
+        Ok(())
+    }
+}

@@ -1,0 +1,54 @@
+//! Which lists of a CA may follow which: what was revoked stays revoked, until the CA itself says otherwise in a newer list.
+
+use super::list::List;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Takes a list where it is newer than what is there of its scope.
+pub(super) fn take_newest(lists: &mut Vec<Arc<List>>, list: &Arc<List>) {
+    match lists.iter_mut().find(|one| one.has_scope_of(list)) {
+        Some(one) if one.age(list).is_lt() => *one = list.clone(),
+        Some(_) => {}
+        None => lists.push(list.clone()),
+    }
+}
+
+/// Why `after` must not take the place of `before`, both of one CA and one list for each scope; `None` where it may.
+///
+/// A scope may go only where nothing that its list revokes comes back by that: a complete list is followed by one of some
+/// distribution points only if that revokes all that the complete one did.
+pub(super) fn setback(ca: &str, before: &[Arc<List>], after: &[Arc<List>], now: i64) -> Option<String> {
+    let ca = super::refused::plain(ca, 200);
+    let about = |list: &List, what| Some(format!("the revocation list of {ca} (number {}) {what}", list.number_text()));
+    for last in before {
+        match after.iter().find(|list| list.has_scope_of(last)) {
+            Some(list) if list.goes_back(last) => return about(list, "is older than the one in force"),
+            Some(list) if (list.is_over(now) || list.is_ahead(now)) && !last.is_over(now) => {
+                return about(list, "is out of date, or from the future, and the one in force is not");
+            }
+            Some(_) => {}
+            None if after.is_empty() => return about(last, "has gone, and clients come under that CA"),
+            None if last.serials().all(|serial| after.iter().any(|list| list.revokes(serial))) => {}
+            None => {
+                return about(
+                    last,
+                    "has gone: those in its place cover other certificates (issuing distribution point), and do not \
+                     revoke all that it revokes",
+                );
+            }
+        }
+    }
+    None
+}
+
+/// Lists whose issuer's key is not known, by what they say of it: its name and its authority key identifier; of each scope the
+/// newest.
+pub(super) fn by_issuer<'l>(
+    lists: impl Iterator<Item = &'l Arc<List>>,
+) -> HashMap<(&'l [u8], &'l [u8]), Vec<Arc<List>>> {
+    let mut groups: HashMap<_, Vec<Arc<List>>> = HashMap::new();
+    for list in lists {
+        take_newest(groups.entry((list.issuer_der(), list.authority_key())).or_default(), list);
+    }
+    groups
+}
