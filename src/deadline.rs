@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 /// caller that gives a call as long as the contract does has not shortened it.
 const ON_THE_WAY: u32 = 20;
 
-/// A moment before a deadline that is as good as the deadline.
-const NEAR: Duration = Duration::from_millis(5);
+/// What is left of a deadline that is as good as over: so much, or a quarter of the time that there was.
+const NEAR: (Duration, u32) = (Duration::from_millis(5), 4);
 
 /// Whose deadline it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,9 +35,11 @@ impl Deadline {
         Deadline { at: now + time, whose: Whose::Operation }
     }
 
-    /// Whether it is as good as over: `grpc-timeout` has whole milliseconds, and clocks differ a little.
-    pub fn is_near(&self) -> bool {
-        Instant::now() + NEAR >= self.at
+    /// Whether it is as good as over for what began at such a moment: `grpc-timeout` has whole milliseconds, clocks differ a little, and
+    /// each hop takes something off what it hands on.
+    pub fn is_near(&self, began: Instant) -> bool {
+        let whole = self.at.saturating_duration_since(began);
+        Instant::now() + NEAR.0.max(whole / NEAR.1) >= self.at
     }
 
     /// A future, until then; an error says whose time has passed. After the deadline the future is not polled at all.

@@ -14,6 +14,7 @@ use crate::identity::tls;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 /// The sources that can be reached, by id.
@@ -65,8 +66,8 @@ pub struct SourceEntry {
 
 impl SourceEntry {
     /// A connection to an address of one of its ways, with its own pool; token or session are shared with all others of the
-    /// hub.
-    pub fn connect(&self, reach: &Reach, address: &str) -> Connection {
+    /// hub. `open` counts the connections to gRPC sources.
+    pub fn connect(&self, reach: &Reach, address: &str, open: &Arc<AtomicUsize>) -> Connection {
         let hub = HttpEndpoint::new(address, reach.tls.clone(), self.max_answer);
         Connection {
             source: self.source.clone(),
@@ -75,6 +76,7 @@ impl SourceEntry {
             login: hub,
             address: address.to_owned(),
             keepalive: reach.keepalive,
+            open: open.clone(),
             tls: reach.tls.clone(),
             credentials: reach.credentials.clone(),
             settings: self.settings.clone(),

@@ -6,6 +6,7 @@ use super::http::HttpEndpoint;
 use crate::contract::settings::Settings;
 use crate::http2::client::Keepalive;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 /// An X-Road identifier of a subsystem: instance, member class, member code, subsystem.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,6 +67,8 @@ pub struct Connection {
     pub address: String,
     /// Pings towards a gRPC source.
     pub keepalive: Keepalive,
+    /// Counts the connections to a gRPC source that are open.
+    pub open: Arc<AtomicUsize>,
     /// TLS towards the source.
     pub tls: rustls::ClientConfig,
     /// Credentials: the source's own, or the hub's, which one token serves for all its sources.

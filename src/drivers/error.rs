@@ -9,6 +9,9 @@ use crate::status::{Fault, Reason, Refusal, SourceHealth, SourceStatus};
 use std::time::Duration;
 use tonic::Code;
 
+/// When it is worth to come again where no stream to a source came free.
+const STREAM_AGAIN: Duration = Duration::from_secs(1);
+
 /// What went wrong at or on the way to a source. Never holds an answer's values.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum SourceError {
@@ -43,6 +46,12 @@ pub enum SourceError {
     /// It let the operation's own time pass.
     #[error("the source took too long")]
     Timeout,
+    /// All connections to it had as many calls as it takes on them until the time was over: it was not asked.
+    #[error("no stream to the source came free in time")]
+    NoStream,
+    /// It was asked late, because no stream came free before, and did not answer in what was left of the time.
+    #[error("the source was asked late")]
+    Late,
     /// The caller's own deadline passed before.
     #[error("the caller's own deadline passed")]
     CallerDeadline,
@@ -65,6 +74,9 @@ pub enum SourceError {
     /// A gRPC source's status, but for those that have an error of their own.
     #[error("the source's gRPC status is {:?}", .0.code)]
     Status(Box<GrpcStatus>),
+    /// The same, where a token endpoint or a login gave it.
+    #[error("where credentials are fetched: {0}")]
+    AtHub(Box<SourceError>),
     /// The request cannot be said in its words.
     #[error(transparent)]
     Request(MapError),
@@ -157,6 +169,8 @@ impl SourceError {
             SourceError::Limited { .. } => (Reason::SourceUnavailable, Fault::Source, Answered),
             SourceError::Unasked(_) => (Reason::SourceUnavailable, Fault::Gateway, Unknown),
             SourceError::Timeout => (Reason::SourceTimeout, Fault::Source, Failed),
+            SourceError::NoStream => (Reason::GatewayOverloaded, Fault::Gateway, Unknown),
+            SourceError::Late => (Reason::SourceTimeout, Fault::Gateway, Unknown),
             SourceError::CallerDeadline => (Reason::CallerDeadline, Fault::Caller, Unknown),
             SourceError::Protocol(_) => (Reason::SourceProtocolError, Fault::Source, Failed),
             SourceError::Unreadable(_) => (Reason::SourceProtocolError, Fault::Source, Answered),
@@ -164,6 +178,10 @@ impl SourceError {
             SourceError::NotFound(_) => (Reason::RecordNotFound, Fault::Caller, Answered),
             SourceError::Rejected(_) => (Reason::SourceRejected, Fault::Caller, Answered),
             SourceError::Status(status) => status.blame(),
+            SourceError::AtHub(error) => {
+                let Blame { reason, fault, health } = error.blame();
+                (reason, if fault == Fault::Source { Fault::Hub } else { fault }, health)
+            }
             SourceError::Request(MapError::Request { .. }) | SourceError::CallerMessage(_) => {
                 (Reason::FieldInvalid, Fault::Caller, Unknown)
             }
@@ -192,13 +210,18 @@ impl SourceError {
                 Code::ResourceExhausted => status.retry_after.map(Some),
                 _ => None,
             },
+            SourceError::AtHub(error) => error.retry(),
             _ => None,
         }
     }
 
     /// Whether it may be over by the next time that the source is asked.
     pub fn passes(&self) -> bool {
-        self.retry().is_some() || matches!(self, SourceError::Timeout | SourceError::NotAsked(_))
+        self.retry().is_some()
+            || matches!(
+                self,
+                SourceError::Timeout | SourceError::NoStream | SourceError::Late | SourceError::NotAsked(_)
+            )
     }
 
     /// The same error where a token endpoint or a login gave it, of a hub most likely, and not the operation's own exchange
@@ -208,6 +231,10 @@ impl SourceError {
             SourceError::Unavailable(what) => SourceError::Broken(what),
             SourceError::Timeout => SourceError::Broken("no credentials came in time"),
             SourceError::NotFound(code) | SourceError::Rejected(code) => SourceError::CredentialsRefused(code),
+            SourceError::Busy { .. }
+            | SourceError::Limited { .. }
+            | SourceError::Protocol(_)
+            | SourceError::Unreadable(_) => SourceError::AtHub(Box::new(self)),
             other => other,
         }
     }
@@ -245,7 +272,11 @@ impl From<SourceError> for Refusal {
             SourceError::Caller(error) => error.into(),
             SourceError::CallerMessage(violations) => Refusal::fields(violations),
             SourceError::NotAsked(refusal) => refusal,
-            SourceError::Timeout | SourceError::CallerDeadline | SourceError::LogUnavailable => plain,
+            SourceError::AtHub(error) => Refusal { fault, ..(*error).into() },
+            SourceError::NoStream => Refusal { retry_after: Some(STREAM_AGAIN), detail: error.to_string(), ..plain },
+            SourceError::Timeout | SourceError::Late | SourceError::CallerDeadline | SourceError::LogUnavailable => {
+                plain
+            }
         }
     }
 }

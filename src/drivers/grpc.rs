@@ -8,7 +8,7 @@ use crate::contract::settings::CallContext;
 use crate::contract::{Binding, Shape};
 use crate::deadline::Whose;
 use crate::frame::{FrameError, FrameReader, frame};
-use crate::http2::client::{Answer, Begun, Http2, grpc_head};
+use crate::http2::client::{Answer, Begun, Http2, Limits, grpc_head};
 use crate::http2::{Http2Error, Incoming, Outgoing};
 use futures_util::future::{BoxFuture, Either, select};
 use futures_util::{StreamExt, stream};
@@ -25,15 +25,29 @@ pub struct GrpcDriver {
 struct Inner {
     /// Largest answer in bytes.
     max_answer: usize,
-    http2: Http2,
+    /// Connections of each shape: lists are read, and uploads are sent, at their callers' pace, and are to take neither streams nor
+    /// windows from calls, nor from each other.
+    calls: Http2,
+    lists: Http2,
+    uploads: Http2,
 }
+
+/// Connections for calls and uploads. With fewer than 8 of them, a source that takes few streams on each would serve one call of a few
+/// at a time; more than 100 resets in 30 s are not sent by one, since servers that count them (Netty: 200, Envoy: 500) close it.
+const CALLS: Limits = Limits { connections: 8, streams: 1_024, window: 1 << 20, resets: 100 };
+/// Connections for lists: a window of 256 kB keeps a list going at 25 MB/s over 10 ms, and is all that a list costs which nobody reads.
+const LISTS: Limits = Limits { streams: 4_096, window: 256 << 10, ..CALLS };
 
 impl GrpcDriver {
     /// A driver for a connection.
     pub fn new(connection: &Connection) -> Self {
         let address = connection.address.trim_end_matches('/');
-        let http2 = Http2::kept_alive(address, connector(connection.tls.clone(), false), connection.keepalive);
-        GrpcDriver { inner: Arc::new(Inner { max_answer: connection.max_answer, http2 }) }
+        let http2 = |limits| {
+            let (connector, open) = (connector(connection.tls.clone(), false), connection.open.clone());
+            Http2::pooled(address, connector, connection.keepalive, limits, open)
+        };
+        let (calls, lists, uploads) = (http2(CALLS), http2(LISTS), http2(CALLS));
+        GrpcDriver { inner: Arc::new(Inner { max_answer: connection.max_answer, calls, lists, uploads }) }
     }
 }
 
@@ -94,30 +108,34 @@ impl Driver for GrpcDriver {
 
 impl Inner {
     async fn call(&self, call: Call) -> Result<SourceAnswer, SourceError> {
-        let Call { operation, request: messages, context, until, .. } = call;
+        let Call { operation, request: messages, context, until, stream_wait, .. } = call;
         let Binding::Grpc(path) = &operation.binding else {
             return Err(SourceError::Protocol("no gRPC binding".into()));
         };
         let shape = operation.shape;
         let at = until.map(|until| until.at);
         let mut messages = Messages::new(messages);
+        let http2 = match shape {
+            Shape::ServerStream => &self.lists,
+            Shape::ClientStream => &self.uploads,
+            Shape::Unary => &self.calls,
+        };
         let mut left = PLACED_AGAIN;
         let result = loop {
-            let Begun { mut request, answer } = self.http2.begin(path, || headers(&context, at)).await?;
+            let begun = http2.begin_with(path, || headers(&context, at), stream_wait.as_deref()).await?;
+            let Begun { mut request, answer, connection } = begun;
             match self.exchange(&mut request, answer, &mut messages, shape).await {
                 // The source has certainly not looked at it, so this is no second attempt, and a write may go again.
                 Err(Failed::Unprocessed) if left > 0 && messages.again() => left -= 1,
+                // It ended with the connection, because of what others did on it.
+                Err(Failed::Otherwise(SourceError::Broken(_))) if connection.asked_for_calm() => {
+                    break Err(Http2Error::Calm.into());
+                }
                 other => break other.map_err(SourceError::from),
             }
         };
-        // It was told how long the caller waits, and says that this is over.
         let hasty = until.is_some_and(|until| until.whose == Whose::Caller);
-        result.map_err(|error| match error {
-            SourceError::Status(status) if hasty && status.code == Code::DeadlineExceeded => {
-                SourceError::CallerDeadline
-            }
-            other => other,
-        })
+        result.map_err(|error| if hasty { hurried(error) } else { error })
     }
 
     /// Sends the messages on one stream, and reads the answer.
@@ -188,6 +206,17 @@ impl Inner {
         });
         Ok(SourceAnswer::Stream(rest.boxed()))
     }
+}
+
+/// The error of a call whose source, or what lies on the way to it, was told how long the caller waits: what says that this time is
+/// over, or that the call was ended, comes from the caller's deadline.
+fn hurried(error: SourceError) -> SourceError {
+    let by_deadline = match &error {
+        SourceError::Status(status) => matches!(status.code, Code::DeadlineExceeded | Code::Cancelled),
+        SourceError::Timeout => true,
+        _ => false,
+    };
+    if by_deadline { SourceError::CallerDeadline } else { error }
 }
 
 fn headers(context: &CallContext, until: Option<Instant>) -> Result<HeaderMap, SourceError> {

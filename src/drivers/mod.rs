@@ -17,6 +17,7 @@ pub mod xroad;
 use crate::contract::settings::CallContext;
 use crate::contract::{Binding, Operation};
 use crate::deadline::Deadline;
+use crate::http2::client::StreamWait;
 use bytes::Bytes;
 use connection::Connection;
 pub use error::Blame;
@@ -53,13 +54,8 @@ pub struct Call {
     pub until: Option<Deadline>,
     /// Of a stream of answers: how it comes to its further requests.
     pub turns: Option<Arc<dyn Turns>>,
-}
-
-impl Call {
-    /// Whether its request comes at its caller's pace: how long it takes is no matter of the source's then.
-    pub fn is_paced(&self) -> bool {
-        matches!(self.request, SourceRequest::Stream(_))
-    }
+    /// Where the driver says whether the call waits for a stream on the gateway's own connections.
+    pub stream_wait: Option<Arc<StreamWait>>,
 }
 
 /// The further requests of a stream of answers (a page, a look at what is watched): each waits for its turn at the source,

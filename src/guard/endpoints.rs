@@ -17,6 +17,8 @@ pub struct Endpoints {
     name: String,
     start: Instant,
     each: Vec<Endpoint>,
+    /// HTTP/2 connections to them that are open.
+    connections: Arc<AtomicUsize>,
 }
 
 struct Endpoint {
@@ -53,7 +55,17 @@ impl Endpoints {
             times: AtomicU32::new(0),
             until: AtomicU64::new(0),
         });
-        Arc::new(Endpoints { name: name.to_owned(), start: Instant::now(), each: each.collect() })
+        Arc::new(Endpoints {
+            name: name.to_owned(),
+            start: Instant::now(),
+            each: each.collect(),
+            connections: Arc::default(),
+        })
+    }
+
+    /// Counts the HTTP/2 connections to them that are open, of all workers.
+    pub fn connections(&self) -> &Arc<AtomicUsize> {
+        &self.connections
     }
 
     /// Whether they are at these addresses.

@@ -5,11 +5,15 @@
 //! - It answered, it failed, or it let that time pass: this counts, whoever called.
 //! - The caller's own deadline passed before, the caller went away, was shut out, or sent what cannot be sent on: this counts as
 //!   nothing ([`SourceHealth::Unknown`]), for breaker, hub, endpoint, bound, queue and metrics.
-//! - A call whose request is a stream goes at its caller's pace: it is neither probe, nor slow, nor a failure.
+//! - A call whose request is a stream goes at its caller's pace ([`Place::is_paced`]): it is neither probe, nor slow, nor a failure.
 //!
 //! So that callers cannot hide a source that never answers: where the last `SILENT_AFTER` calls were all left by their callers and
-//! nothing was answered in between, the gateway lets a read that is left go on at the source until the operation's own time is over,
-//! and what the source does then counts. One of a source at a time; it keeps its permit.
+//! nothing was answered in between, the gateway lets a call that is left go on at the source until the operation's own time is over,
+//! and what the source does then counts. One of a source at a time; it keeps its permit. (A write's source is told no later deadline
+//! than its caller's: a write is not done because of this which would not have been done without it.)
+//!
+//! **Shares.** Nothing that one client does takes a source from the others: places, queue and retries are shared among those that
+//! want them (`places.rs`, `retry.rs`), streams by halves (`streams.rs`).
 //!
 //! **Probes** of a source whose breaker was open are the gateway's own choice: a read (which goes on in the same way when its caller
 //! leaves), or a write that has the operation's own time. A stream, a stream's further request, and a write with a shorter deadline
@@ -29,9 +33,9 @@ mod streams;
 
 use crate::deadline::{Deadline, Whose};
 use crate::status::{Reason, Refusal, SourceHealth};
-use bound::{Began, Pace};
+use bound::Pace;
 use breaker::{Breaker, Passage};
-use places::Places;
+use places::{Entered, Places, Taken};
 use queue::Wait;
 use retry::Budget;
 use std::collections::HashMap;
@@ -117,11 +121,12 @@ pub struct Place {
     /// Where it is a stream's, beside those of calls.
     stream: Option<StreamPlace>,
     pace: Option<Arc<Pace>>,
-    began: Began,
+    /// A call's place among the others'; none where it is a stream's.
+    taken: Option<Taken>,
     operation: usize,
     passage: Passage,
-    /// Whether how it goes counts: not where it goes at its caller's pace.
-    judged: bool,
+    /// Whether the call was one that the gateway may probe by when it began.
+    may_probe: bool,
     /// It is the one of its source that goes on although its caller leaves.
     goes_on: bool,
     told: bool,
@@ -131,7 +136,7 @@ impl Guard {
     /// A guard of a source, with these bounds.
     pub fn new(source: &str, settings: GuardSettings) -> Arc<Self> {
         Arc::new(Guard {
-            places: Places::new(settings.concurrency, settings.least),
+            places: Places::new(settings.concurrency, settings.least, settings.queue),
             streams: Arc::new(Streams::new(settings.streams)),
             settings,
             wait: Wait::new(),
@@ -160,6 +165,11 @@ impl Guard {
         self.places.size()
     }
 
+    /// Calls that wait for a place.
+    pub fn queued(&self) -> usize {
+        self.places.queued()
+    }
+
     /// Streams that go on.
     pub fn streams(&self) -> usize {
         self.streams.count()
@@ -167,38 +177,50 @@ impl Guard {
 }
 
 impl OperationGuard {
-    /// Waits for a place at the source, at most until `deadline`; refused at once where the wait would be too long. `may_probe`:
-    /// whether the call is one that the gateway may probe the source by.
-    pub async fn admit(&self, deadline: Deadline, may_probe: bool) -> Result<Place, Refusal> {
+    /// Waits for a place at the source for a client's call, at most until `deadline`; refused at once where the wait would be too
+    /// long, or as soon as the call has to give way to another client's. `may_probe`: whether the call, when it begins, is one that
+    /// the gateway may probe the source by.
+    pub async fn admit(
+        &self,
+        client: &str,
+        deadline: Deadline,
+        may_probe: impl FnOnce(Instant) -> bool,
+    ) -> Result<Place, Refusal> {
         let guard = &*self.guard;
-        let busy = |after| Refusal::retry(Reason::GatewayOverloaded, after);
-        let mut now = Instant::now();
-        if guard.places.take() {
-            guard.wait.waited(None, now);
-        } else {
-            let (longest, places) = (guard.settings.queue, guard.places.size());
-            let waiting = guard.places.queue(longest).ok_or_else(|| busy(guard.wait.expected(longest, places)))?;
-            let began = now;
-            guard.wait.admits(waiting.ahead, places, began).map_err(busy)?;
-            deadline.bound(waiting.place()).await.map_err(no_place)?;
-            now = Instant::now();
-            guard.wait.waited(Some(now - began), now);
-        }
-        self.begin(now, may_probe, true, None)
+        let began = Instant::now();
+        let taken = match guard.places.enter(client, &guard.wait, &guard.retries, began) {
+            Entered::Place(taken) => {
+                guard.wait.waited(None, began);
+                taken
+            }
+            Entered::Waits(waiting) => {
+                let taken = deadline.bound(waiting.place()).await.map_err(no_place)?;
+                let taken = taken.ok_or_else(|| crowds(guard.wait.expected(1, guard.places.size())))?;
+                let now = Instant::now();
+                guard.wait.waited(Some(now - began), now);
+                taken
+            }
+            Entered::Refused(full) if full.crowds => return Err(crowds(full.after)),
+            Entered::Refused(full) => return Err(Refusal::retry(Reason::GatewayOverloaded, full.after)),
+        };
+        self.begin(Permit::Call(taken), may_probe)
     }
 
-    /// Waits for a place for a further request of a stream that goes on, at most until `deadline`. It was let in when it
+    /// Waits for a place for a further request of a client's stream that goes on, at most until `deadline`. It was let in when it
     /// began, so it is not refused because others wait.
-    pub async fn admit_again(&self, deadline: Deadline) -> Result<Place, Refusal> {
-        if !self.guard.places.take() {
-            deadline.bound(self.guard.places.wait()).await.map_err(no_place)?;
-        }
-        self.begin(Instant::now(), false, true, None)
+    pub async fn admit_again(&self, client: &str, deadline: Deadline) -> Result<Place, Refusal> {
+        let taken = match self.guard.places.enter_again(client, &self.guard.retries) {
+            Entered::Place(taken) => Some(taken),
+            Entered::Waits(waiting) => deadline.bound(waiting.place()).await.map_err(no_place)?,
+            Entered::Refused(_) => None,
+        };
+        let taken = taken.ok_or(Reason::GatewayOverloaded)?;
+        self.begin(Permit::Call(taken), |_| false)
     }
 
     /// A place for a call whose request is a stream: how long it takes is up to its caller.
     pub fn admit_stream(&self, client: &str) -> Result<Place, Refusal> {
-        self.begin(Instant::now(), false, false, Some(self.stream(client)?))
+        self.begin(Permit::Stream(self.stream(client)?), |_| false)
     }
 
     /// A place for a stream of this client, which may go on for long.
@@ -207,58 +229,77 @@ impl OperationGuard {
     }
 
     /// A call that has got its place.
-    fn begin(
-        &self,
-        now: Instant,
-        may_probe: bool,
-        judged: bool,
-        stream: Option<StreamPlace>,
-    ) -> Result<Place, Refusal> {
+    fn begin(&self, permit: Permit, may_probe: impl FnOnce(Instant) -> bool) -> Result<Place, Refusal> {
+        let now = Instant::now();
         // From here on the place is given back, whatever happens.
         let (guard, pace, operation) = (self.guard.clone(), self.pace.clone(), self.operation);
-        let began = guard.places.begins();
-        let passage = Passage::USUAL;
-        let mut place = Place { guard, stream, pace, began, operation, passage, judged, goes_on: false, told: !judged };
+        let (taken, stream) = match permit {
+            Permit::Call(taken) => (Some(taken), None),
+            Permit::Stream(stream) => (None, Some(stream)),
+        };
+        let (passage, may_probe) = (Passage::USUAL, may_probe(now));
+        let told = stream.is_some();
+        let mut place = Place { guard, stream, pace, taken, operation, passage, may_probe, goes_on: false, told };
         // Asked last: a call that waited must not reach a source that failed meanwhile.
         let asked = place.guard.breaker.ask(operation, now, may_probe);
         place.passage = asked.map_err(|after| {
             place.told = true;
             Refusal::retry(Reason::SourceCircuitOpen, after)
         })?;
-        place.guard.retries.call();
         Ok(place)
     }
 }
 
+/// What a call holds at a source.
+enum Permit {
+    Call(Taken),
+    Stream(StreamPlace),
+}
+
 impl Place {
+    /// Whether the call's request is a stream, which comes at its caller's pace. How long such a call takes says nothing of its source.
+    /// This is the one place in which that is decided.
+    pub fn is_paced(&self) -> bool {
+        self.stream.is_some()
+    }
+
+    /// Whether the call is one that the gateway may probe a source or a hub by.
+    pub fn may_probe(&self) -> bool {
+        self.may_probe
+    }
+
     /// Tells the guard how an attempt ended, how long it took, and when that was.
     pub fn tell(&mut self, health: SourceHealth, took: Duration, now: Instant) {
         let guard = &self.guard;
         if health == SourceHealth::Unknown {
             return;
         }
-        if !self.judged {
+        let Some(taken) = self.taken else {
             // At its caller's pace, however long it took.
             if health == SourceHealth::Answered && self.passage.is_beside() {
                 guard.breaker.tell(self.operation, health, Duration::ZERO, self.passage, now);
             }
             return;
-        }
+        };
         self.told = true;
         if guard.left.load(Ordering::Relaxed) > 0 {
             guard.left.store(0, Ordering::Relaxed);
         }
         guard.wait.took(took, self.pace.as_ref().map_or(0, |pace| pace.get()));
         if let (Some(pace), SourceHealth::Answered) = (&self.pace, health) {
-            guard.places.answered(pace, self.began, took, now);
+            guard.places.answered(pace, taken.began, took, now);
         }
         guard.breaker.tell(self.operation, health, took, self.passage, now);
     }
 
-    /// Whether this call, a read, goes on at the source when its caller leaves: it probes, or nothing is known of the source but
-    /// that callers left it. Once it has said so, the source may be given the operation's own time.
+    fn take_retry(&self) -> bool {
+        self.taken.is_some_and(|taken| self.guard.places.retry(taken.share, &self.guard.retries))
+    }
+
+    /// Whether this call goes on at the source when its caller leaves: it probes, or nothing is known of the source but that callers
+    /// left it. Once it has said so, the source may be given the operation's own time.
     pub fn goes_on(&mut self) -> bool {
-        if !self.judged || self.passage.is_beside() {
+        if self.is_paced() || self.passage.is_beside() {
             return false;
         }
         if !self.goes_on && !self.passage.probes() {
@@ -275,7 +316,7 @@ impl Place {
 
     /// Whether a read may be asked of another endpoint as well, now.
     pub fn may_hedge(&self) -> bool {
-        self.guard.breaker.is_closed(self.operation) && self.guard.retries.take()
+        self.guard.breaker.is_closed(self.operation) && self.take_retry()
     }
 
     /// How long to wait before another attempt, after `attempts` have failed and the source has asked for so long; `None`
@@ -284,7 +325,7 @@ impl Place {
         if self.passage.probes() || !self.guard.breaker.is_closed(self.operation) {
             return None;
         }
-        self.guard.retries.next(attempts, asked, deadline)
+        self.guard.retries.next(attempts, asked, deadline, || self.take_retry())
     }
 }
 
@@ -299,10 +340,16 @@ impl Drop for Place {
         if self.goes_on {
             self.guard.goes_on.store(false, Ordering::Relaxed);
         }
-        if self.stream.is_none() {
-            self.guard.places.give_back();
+        if let Some(taken) = self.taken {
+            self.guard.places.give_back(taken.share);
         }
     }
+}
+
+/// A call of a client that has most of those that wait.
+fn crowds(after: Duration) -> Refusal {
+    let detail = "most calls that wait at the source are this client's".to_owned();
+    Refusal { detail, ..Refusal::retry(Reason::RateLimited, after) }
 }
 
 /// Why there was no place in time: the caller would not wait as long, or none came free.
@@ -379,7 +426,7 @@ mod tests {
             let operations = [guard.before("Get", true), guard.before("List", true)];
             let now = Instant::now();
             let far = Deadline::own(now, Duration::from_secs(60));
-            let admit = |at: usize| operations[at].admit(far, true).now_or_never().unwrap();
+            let admit = |at: usize| operations[at].admit("one", far, |_| true).now_or_never().unwrap();
             if ill {
                 (0..20).for_each(|_| admit(0).unwrap().tell(SourceHealth::Unreachable, Duration::ZERO, now));
             }
@@ -412,7 +459,7 @@ mod tests {
         let guard = Guard::new("test", GuardSettings::default());
         let operation = guard.before("Get", true);
         let far = Deadline::own(Instant::now(), Duration::from_secs(60));
-        let admit = || operation.admit(far, true).now_or_never().unwrap().unwrap();
+        let admit = || operation.admit("one", far, |_| true).now_or_never().unwrap().unwrap();
         for _ in 0..SILENT_AFTER {
             assert!(!admit().goes_on());
         }
@@ -429,15 +476,15 @@ mod tests {
         let settings = GuardSettings { concurrency: 1, queue: 1, ..GuardSettings::default() };
         let guard = Guard::new("test", settings).before("Get", true);
         let soon = Deadline::own(Instant::now(), Duration::from_millis(30));
-        let first = guard.admit(soon, true).await.unwrap();
+        let first = guard.admit("one", soon, |_| true).await.unwrap();
         let hasty = Deadline { whose: Whose::Caller, ..soon };
-        let (waits, refused) = tokio::join!(guard.admit(hasty, true), async {
+        let (waits, refused) = tokio::join!(guard.admit("one", hasty, |_| true), async {
             tokio::task::yield_now().await;
-            guard.admit(soon, true).await.err().map(|refusal| refusal.reason)
+            guard.admit("one", soon, |_| true).await.err().map(|refusal| refusal.reason)
         });
         assert_eq!(waits.err().map(|refusal| refusal.reason), Some(Reason::CallerDeadline));
         assert_eq!(refused, Some(Reason::GatewayOverloaded));
         drop(first);
-        assert!(guard.admit(Deadline::own(Instant::now(), Duration::from_secs(1)), true).await.is_ok());
+        assert!(guard.admit("one", Deadline::own(Instant::now(), Duration::from_secs(1)), |_| true).await.is_ok());
     }
 }

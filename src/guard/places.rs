@@ -1,193 +1,527 @@
-//! The places at a source: as many as its bound says, and a queue for them.
+//! The places at a source: as many as its bound says, and a queue for them, shared among clients.
+//!
+//! A client that is alone may have all places and the whole queue. Where clients wait for places, each place that comes free goes to
+//! the one that holds the fewest, in turn where they hold as many, so that none keeps more than its share (max-min fairness). Where
+//! the queue is too long, the client with the most waiting calls gives way: its newest one is refused, and a call of a client with
+//! fewer takes its place in the queue (the longest queue is cut, as in FQ-CoDel, RFC 8290, section 4.1).
 
 use super::bound::{Began, Bound, FEWEST, Pace};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use super::queue::Wait;
+use super::retry::{self, Budget};
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::Semaphore;
+use tokio::sync::oneshot;
+
+/// Clients that are remembered at most, beyond those that have calls here: all of a province's systems.
+const MAX_SHARES: usize = 1_024;
 
 pub(super) struct Places {
-    free: Semaphore,
-    /// How many there are to be.
-    size: AtomicUsize,
-    /// Places that are taken although they are one too many: they go when they are given back.
-    owed: AtomicUsize,
-    waiting: AtomicUsize,
-    /// Calls that ever had a place.
-    calls: AtomicU64,
-    bound: Mutex<Bound>,
+    /// Calls that may wait.
+    longest: usize,
+    state: Mutex<State>,
 }
 
-/// A place in the queue.
+struct State {
+    bound: Bound,
+    /// Places that are taken. More than there are, where the bound has gone down: what is too much goes when it is given back.
+    held: usize,
+    /// Calls that wait in the queue.
+    queued: usize,
+    /// Those, and further requests of streams, which wait beside the queue.
+    waiting: usize,
+    /// Calls that ever had a place.
+    calls: u64,
+    shares: Vec<Share>,
+    by_client: HashMap<String, usize>,
+    /// The share that is served first among equals.
+    turn: usize,
+    /// The number of the next call that waits.
+    next: u64,
+}
+
+/// What one client has of a source.
+struct Share {
+    client: String,
+    held: usize,
+    queued: usize,
+    waiting: VecDeque<Waiter>,
+    /// Thousandths of a retry.
+    retries: u64,
+}
+
+struct Waiter {
+    number: u64,
+    /// In the queue, so it may have to give way.
+    queued: bool,
+    told: oneshot::Sender<Told>,
+}
+
+/// What a waiting call is told.
+enum Told {
+    Place(Taken),
+    /// It gives way to another client's.
+    GivesWay,
+}
+
+/// A place that was taken, and is to be given back.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Taken {
+    pub(super) began: Began,
+    /// Whose it is.
+    pub(super) share: usize,
+}
+
+/// What a call finds that wants a place.
+pub(super) enum Entered<'p> {
+    Place(Taken),
+    Waits(Waiting<'p>),
+    Refused(Full),
+}
+
+/// Why a call may not wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Full {
+    /// Its client has more than half of all that wait, and others wait as well.
+    pub(super) crowds: bool,
+    /// When it is worth to come again.
+    pub(super) after: Duration,
+}
+
+/// A call that waits for a place.
 pub(super) struct Waiting<'p> {
     places: &'p Places,
-    /// How many wait, with this one.
-    pub(super) ahead: usize,
+    share: usize,
+    number: u64,
+    told: oneshot::Receiver<Told>,
+    over: bool,
+}
+
+impl Waiting<'_> {
+    /// Waits for the place, which is to be given back; `None` where the call has to give way.
+    pub(super) async fn place(mut self) -> Option<Taken> {
+        let told = (&mut self.told).await;
+        self.over = true;
+        match told {
+            Ok(Told::Place(taken)) => Some(taken),
+            Ok(Told::GivesWay) | Err(_) => None,
+        }
+    }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.places.waiting.fetch_sub(1, Ordering::Relaxed);
+        if self.over || self.places.lock().leaves(self.share, self.number) {
+            return;
+        }
+        if let Ok(Told::Place(taken)) = self.told.try_recv() {
+            self.places.give_back(taken.share);
+        }
     }
 }
 
-impl Waiting<'_> {
-    /// Waits for a place, which is to be given back.
-    pub(super) async fn place(self) {
-        self.places.wait().await;
+impl State {
+    fn share(&mut self, client: &str) -> usize {
+        if let Some(at) = self.by_client.get(client) {
+            return *at;
+        }
+        let share =
+            Share { client: client.to_owned(), held: 0, queued: 0, waiting: VecDeque::new(), retries: retry::SHARE };
+        let idle = || self.shares.iter().position(|one| one.held == 0 && one.waiting.is_empty());
+        let at = match (self.shares.len() >= MAX_SHARES).then(idle).flatten() {
+            Some(at) => {
+                self.by_client.remove(&self.shares[at].client);
+                self.shares[at] = share;
+                at
+            }
+            None => {
+                self.shares.push(share);
+                self.shares.len() - 1
+            }
+        };
+        self.by_client.insert(client.to_owned(), at);
+        at
+    }
+
+    fn size(&self) -> usize {
+        self.bound.now()
+    }
+
+    fn take(&mut self, share: usize) -> Taken {
+        self.held += 1;
+        self.shares[share].held += 1;
+        let began = Began { number: self.calls, alone: self.held <= FEWEST };
+        self.calls += 1;
+        Taken { began, share }
+    }
+
+    fn wait(&mut self, share: usize, queued: bool) -> (u64, oneshot::Receiver<Told>) {
+        let (told, heard) = oneshot::channel();
+        let number = self.next;
+        self.next += 1;
+        self.waiting += 1;
+        self.queued += usize::from(queued);
+        let one = &mut self.shares[share];
+        one.queued += usize::from(queued);
+        one.waiting.push_back(Waiter { number, queued, told });
+        (number, heard)
+    }
+
+    fn remove(&mut self, share: usize, at: usize) -> Option<Waiter> {
+        let one = &mut self.shares[share];
+        let waiter = one.waiting.remove(at)?;
+        one.queued -= usize::from(waiter.queued);
+        self.queued -= usize::from(waiter.queued);
+        self.waiting -= 1;
+        Some(waiter)
+    }
+
+    /// A call waits no more; false where it waits no more already.
+    fn leaves(&mut self, share: usize, number: u64) -> bool {
+        let at = self.shares[share].waiting.iter().position(|waiter| waiter.number == number);
+        at.and_then(|at| self.remove(share, at)).is_some()
+    }
+
+    /// Gives the places that are free to those who wait.
+    fn serve(&mut self) {
+        while self.waiting > 0 && self.held < self.size() {
+            let (count, turn) = (self.shares.len(), self.turn);
+            let waits = (0..count).map(|step| (turn + step) % count).filter(|at| !self.shares[*at].waiting.is_empty());
+            let Some(share) = waits.min_by_key(|at| self.shares[*at].held) else { return };
+            let Some(waiter) = self.remove(share, 0) else { return };
+            self.turn = share + 1;
+            let taken = self.take(share);
+            if waiter.told.send(Told::Place(taken)).is_err() {
+                self.gives(share);
+            }
+        }
+    }
+
+    fn gives(&mut self, share: usize) {
+        self.held -= 1;
+        self.shares[share].held -= 1;
+    }
+
+    /// Calls that get their places before the next one of a client does, with that one: as many of each other client's, at most.
+    fn ahead(&self, share: usize) -> usize {
+        let own = self.shares[share].waiting.len() + 1;
+        let others = self.shares.iter().enumerate().filter(|(at, _)| *at != share);
+        own + others.map(|(_, one)| one.waiting.len().min(own)).sum::<usize>()
+    }
+
+    /// Makes room in the queue for one more call of a client: the newest that waits of the client with the most calls here gives way,
+    /// where it has more than this one would have then.
+    fn makes_room(&mut self, share: usize) -> bool {
+        let all = |one: &Share| one.held + one.queued;
+        let own = all(&self.shares[share]) + 1;
+        let queued = (0..self.shares.len()).filter(|at| *at != share && self.shares[*at].queued > 0);
+        let most = queued.max_by_key(|at| all(&self.shares[*at]));
+        let Some(most) = most.filter(|at| all(&self.shares[*at]) > own) else { return false };
+        let newest = self.shares[most].waiting.iter().rposition(|waiter| waiter.queued);
+        let Some(waiter) = newest.and_then(|at| self.remove(most, at)) else { return false };
+        let _ = waiter.told.send(Told::GivesWay);
+        true
+    }
+
+    /// Whether a client that has no call here may wait although the queue stands: for about one call's time, where another client
+    /// has several.
+    fn has_none(&self, share: usize) -> bool {
+        let own = &self.shares[share];
+        let several = |(at, one): (usize, &Share)| at != share && one.held + one.queued > 1;
+        own.held == 0
+            && own.waiting.is_empty()
+            && self.queued < self.size()
+            && self.shares.iter().enumerate().any(several)
+    }
+
+    /// Whether a client has more than half of all that wait, with one more, while others wait.
+    fn crowds(&self, share: usize) -> bool {
+        let own = self.shares[share].queued;
+        self.queued > own && (own + 1) * 2 > self.queued + 1
     }
 }
 
 impl Places {
-    pub(super) fn new(most: usize, least: usize) -> Self {
-        Places {
-            free: Semaphore::new(most),
-            size: AtomicUsize::new(most),
-            owed: AtomicUsize::new(0),
-            waiting: AtomicUsize::new(0),
-            calls: AtomicU64::new(0),
-            bound: Mutex::new(Bound::new(most, least)),
-        }
+    pub(super) fn new(most: usize, least: usize, longest: usize) -> Self {
+        let state = State {
+            bound: Bound::new(most, least),
+            held: 0,
+            queued: 0,
+            waiting: 0,
+            calls: 0,
+            shares: Vec::new(),
+            by_client: HashMap::new(),
+            turn: 0,
+            next: 0,
+        };
+        Places { longest, state: Mutex::new(state) }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Bound> {
-        self.bound.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many there are.
     pub(super) fn size(&self) -> usize {
-        self.size.load(Ordering::Relaxed)
+        self.lock().size()
     }
 
-    /// Takes a place that is free, which is to be given back.
-    pub(super) fn take(&self) -> bool {
-        self.free.try_acquire().map(tokio::sync::SemaphorePermit::forget).is_ok()
+    /// How many calls wait in the queue.
+    pub(super) fn queued(&self) -> usize {
+        self.lock().queued
     }
 
-    /// Waits for a place, in no queue's count; it is to be given back.
-    pub(super) async fn wait(&self) {
-        // The semaphore is never closed.
-        if let Ok(place) = self.free.acquire().await {
-            place.forget();
+    /// A call of a client wants a place: it has one, or waits for one, unless the queue is too long for it.
+    pub(super) fn enter(&self, client: &str, wait: &Wait, retries: &Budget, now: Instant) -> Entered<'_> {
+        let mut state = self.lock();
+        let share = state.share(client);
+        retries.call(&mut state.shares[share].retries);
+        if state.held < state.size() {
+            return Entered::Place(state.take(share));
         }
+        state.bound.waits();
+        let (ahead, size) = (state.ahead(share), state.size());
+        let fits = state.queued < self.longest;
+        let admitted = fits && (wait.admits(ahead, size, now).is_ok() || state.has_none(share));
+        if !admitted && !state.makes_room(share) {
+            let after = wait.expected(ahead.max(state.queued), size);
+            return Entered::Refused(Full { crowds: state.crowds(share), after });
+        }
+        let (number, told) = state.wait(share, true);
+        Entered::Waits(Waiting { places: self, share, number, told, over: false })
     }
 
-    /// Gets into the queue, unless so many wait already.
-    pub(super) fn queue(&self, longest: usize) -> Option<Waiting<'_>> {
-        self.lock().waits();
-        let ahead = self.waiting.fetch_add(1, Ordering::Relaxed) + 1;
-        let waiting = Waiting { places: self, ahead };
-        (ahead <= longest).then_some(waiting)
+    /// A further request of a client's stream wants a place: it waits beside the queue.
+    pub(super) fn enter_again(&self, client: &str, retries: &Budget) -> Entered<'_> {
+        let mut state = self.lock();
+        let share = state.share(client);
+        retries.call(&mut state.shares[share].retries);
+        if state.held < state.size() {
+            return Entered::Place(state.take(share));
+        }
+        let (number, told) = state.wait(share, false);
+        Entered::Waits(Waiting { places: self, share, number, told, over: false })
     }
 
-    /// How a call begins that has just got its place.
-    pub(super) fn begins(&self) -> Began {
-        let there = self.size() + self.owed.load(Ordering::Relaxed);
-        let alone = there.saturating_sub(self.free.available_permits()) <= FEWEST;
-        Began { number: self.calls.fetch_add(1, Ordering::Relaxed), alone }
+    /// Takes one of what may be retried still, for a client that has a place.
+    pub(super) fn retry(&self, share: usize, retries: &Budget) -> bool {
+        retries.take(&mut self.lock().shares[share].retries)
     }
 
     /// A call was answered: the bound may change.
     pub(super) fn answered(&self, pace: &Pace, call: Began, took: Duration, now: Instant) {
-        let mut bound = self.lock();
-        bound.answered(pace, call, took, self.calls.load(Ordering::Relaxed), now);
-        self.resize(&bound);
+        let mut state = self.lock();
+        let calls = state.calls;
+        state.bound.answered(pace, call, took, calls, now);
+        state.serve();
     }
 
-    /// Gives a place back.
-    pub(super) fn give_back(&self) {
-        if self.owed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |owed| owed.checked_sub(1)).is_err() {
-            self.free.add_permits(1);
-        }
-    }
-
-    /// As many places as the bound says. Those under way stay: what is too much goes when it is given back.
-    fn resize(&self, bound: &Bound) {
-        let wanted = bound.now();
-        let size = self.size.swap(wanted, Ordering::Relaxed);
-        if wanted > size {
-            (size..wanted).for_each(|_| self.give_back());
-        } else if wanted < size {
-            let gone = self.free.forget_permits(size - wanted);
-            self.owed.fetch_add(size - wanted - gone, Ordering::Relaxed);
-        }
+    /// Gives a client's place back.
+    pub(super) fn give_back(&self, share: usize) {
+        let mut state = self.lock();
+        state.gives(share);
+        state.serve();
     }
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use super::super::retry::RetrySettings;
     use super::*;
+    use futures_util::FutureExt;
     use proptest::prelude::*;
 
-    const SECOND: Duration = Duration::from_secs(1);
+    struct Source {
+        places: Places,
+        wait: Wait,
+        retries: Budget,
+    }
 
-    /// What each of these makes of a source's places: calls that come and go, and a bound that follows.
+    impl Source {
+        fn new(most: usize, longest: usize) -> Self {
+            let retries = Budget::new(RetrySettings::default());
+            Source { places: Places::new(most, 1, longest), wait: Wait::new(), retries }
+        }
+
+        fn enter(&self, client: &str) -> Entered<'_> {
+            self.places.enter(client, &self.wait, &self.retries, Instant::now())
+        }
+
+        fn taken(&self, client: &str) -> Taken {
+            match self.enter(client) {
+                Entered::Place(taken) => taken,
+                _ => panic!("{client} has no place"),
+            }
+        }
+
+        fn waits(&self, client: &str) -> Waiting<'_> {
+            match self.enter(client) {
+                Entered::Waits(waiting) => waiting,
+                _ => panic!("{client} does not wait"),
+            }
+        }
+
+        fn refused(&self, client: &str) -> Full {
+            match self.enter(client) {
+                Entered::Refused(full) => full,
+                _ => panic!("{client} is not refused"),
+            }
+        }
+
+        fn bound(&self, now: usize) {
+            let mut state = self.places.lock();
+            state.bound.set(now);
+            state.serve();
+        }
+
+        fn held(&self, client: &str) -> usize {
+            let mut state = self.places.lock();
+            let share = state.share(client);
+            state.shares[share].held
+        }
+    }
+
+    /// What a client does at a source, and a bound that follows.
     #[derive(Debug, Clone, Copy)]
     enum Step {
-        Comes,
-        Goes,
+        Comes(usize),
+        Goes(usize),
+        LeavesTheQueue(usize),
         Bound(usize),
     }
 
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
-            4 => Just(Step::Comes),
-            3 => Just(Step::Goes),
+            5 => (0..4usize).prop_map(Step::Comes),
+            3 => any::<prop::sample::Index>().prop_map(|at| Step::Goes(at.index(64))),
+            2 => any::<prop::sample::Index>().prop_map(|at| Step::LeavesTheQueue(at.index(64))),
             1 => (1..=8usize).prop_map(Step::Bound),
         ]
     }
 
     proptest! {
         #[test]
-        fn never_more_than_there_are_and_none_is_lost(steps in proptest::collection::vec(step(), 0..200)) {
-            let places = Places::new(8, 1);
-            let mut calls = 0;
+        fn never_more_than_there_are_and_none_is_lost(steps in proptest::collection::vec(step(), 0..300)) {
+            let source = Source::new(8, 16);
+            let (mut held, mut waiting): (Vec<Taken>, Vec<Waiting<'_>>) = Default::default();
             for step in steps {
-                let size = places.size();
                 match step {
-                    Step::Comes => {
-                        let taken = places.take();
-                        prop_assert_eq!(taken, calls < size);
-                        calls += usize::from(taken);
+                    Step::Comes(client) => match source.enter(["a", "b", "c", "d"][client]) {
+                        Entered::Place(taken) => {
+                            prop_assert!(held.len() < source.places.size());
+                            held.push(taken);
+                        }
+                        Entered::Waits(one) => waiting.push(one),
+                        Entered::Refused(_) => {}
+                    },
+                    Step::Goes(at) if !held.is_empty() => {
+                        let taken = held.swap_remove(at % held.len());
+                        source.places.give_back(taken.share);
                     }
-                    Step::Goes if calls > 0 => {
-                        places.give_back();
-                        calls -= 1;
-                    }
-                    Step::Bound(bound) => {
-                        let mut state = places.lock();
-                        state.set(bound);
-                        places.resize(&state);
-                        prop_assert_eq!(places.size(), bound);
-                    }
+                    Step::LeavesTheQueue(at) if !waiting.is_empty() => drop(waiting.remove(at % waiting.len())),
+                    Step::Bound(bound) => source.bound(bound),
                     _ => {}
                 }
+                let mut still = Vec::new();
+                for mut one in waiting {
+                    match one.told.try_recv() {
+                        Ok(Told::Place(taken)) => {
+                            one.over = true;
+                            held.push(taken);
+                        }
+                        Ok(Told::GivesWay) => one.over = true,
+                        Err(_) => still.push(one),
+                    }
+                }
+                waiting = still;
+                let state = source.places.lock();
+                prop_assert_eq!((state.held, state.queued), (held.len(), waiting.len()));
+                prop_assert!(waiting.len() <= 16 && (waiting.is_empty() || state.held >= state.size()));
             }
-            (0..calls).for_each(|_| places.give_back());
-            prop_assert_eq!(places.free.available_permits(), places.size());
+            drop(waiting);
+            held.iter().for_each(|taken| source.places.give_back(taken.share));
+            let state = source.places.lock();
+            prop_assert_eq!((state.held, state.queued, state.waiting), (0, 0, 0));
+            prop_assert!(state.shares.iter().all(|one| one.held == 0 && one.queued == 0 && one.waiting.is_empty()));
         }
     }
 
-    #[tokio::test]
-    async fn a_place_that_is_one_too_many_goes_to_nobody() {
-        let places = Places::new(2, 1);
-        assert!(places.take() && places.take() && !places.take());
-        {
-            let mut state = places.lock();
-            state.set(1);
-            places.resize(&state);
+    #[test]
+    fn a_place_that_is_one_too_many_goes_to_nobody() {
+        let source = Source::new(2, 4);
+        let held = [source.taken("a"), source.taken("a")];
+        source.bound(1);
+        let mut waits = std::pin::pin!(source.waits("a").place());
+        source.places.give_back(held[0].share);
+        assert!(waits.as_mut().now_or_never().is_none());
+        source.places.give_back(held[1].share);
+        assert!(waits.now_or_never().unwrap().is_some());
+    }
+
+    #[test]
+    fn a_client_alone_has_everything_and_shares_places_as_soon_as_another_waits() {
+        let source = Source::new(4, 8);
+        let first: Vec<Taken> = (0..4).map(|_| source.taken("crowd")).collect();
+        let mut queue: Vec<_> = (0..8).map(|_| Box::pin(source.waits("crowd").place())).collect();
+        assert!(!source.refused("crowd").crowds, "alone, it fills the source");
+        // The other's calls take the queue's newest places.
+        let other: Vec<_> = (0..2).map(|_| Box::pin(source.waits("other").place())).collect();
+        let gave_way: Vec<_> = queue.iter_mut().map(|one| one.now_or_never()).collect();
+        assert!(gave_way[..6].iter().all(Option::is_none) && gave_way[6..].iter().all(|one| matches!(one, Some(None))));
+        assert!(source.refused("crowd").crowds);
+        // Two of four places come free: they are the other's.
+        first[..2].iter().for_each(|taken| source.places.give_back(taken.share));
+        assert!(other.into_iter().all(|one| one.now_or_never().unwrap().is_some()));
+        assert_eq!((source.held("crowd"), source.held("other")), (2, 2));
+    }
+
+    #[test]
+    fn the_queue_is_shared_evenly_and_a_small_client_is_not_told_that_it_crowds() {
+        let source = Source::new(1, 9);
+        let _held = source.taken("a");
+        let queued = |client: &str| {
+            let mut state = source.places.lock();
+            let share = state.share(client);
+            state.shares[share].queued
+        };
+        let _a: Vec<_> = (0..9).map(|_| source.waits("a")).collect();
+        let _b: Vec<_> = (0..5).map(|_| source.waits("b")).collect();
+        // a has five with its place, and so has b: one more of b would not make them more even.
+        assert!(source.refused("b").crowds && !source.refused("a").crowds);
+        let _c: Vec<_> = (0..3).map(|_| source.waits("c")).collect();
+        assert_eq!((queued("a") + queued("b"), queued("c")), (6, 3));
+        assert!(!source.refused("c").crowds && source.places.queued() == 9);
+    }
+
+    #[test]
+    fn a_client_without_a_call_may_wait_behind_a_crowd_that_may_not() {
+        let source = Source::new(1, 1_000);
+        (0..100).for_each(|_| source.wait.took(Duration::from_millis(50), 0));
+        let start = Instant::now();
+        let enter =
+            |client: &str, after: Duration| source.places.enter(client, &source.wait, &source.retries, start + after);
+        assert!(matches!(enter("crowd", Duration::ZERO), Entered::Place(_)));
+        let mut queue = enter("crowd", Duration::from_millis(1));
+        let later = Duration::from_millis(500);
+        assert!(matches!(enter("crowd", later), Entered::Refused(_)), "a queue that stands");
+        let _other = enter("other", later);
+        assert!(matches!(_other, Entered::Waits(_)));
+        let Entered::Waits(newest) = &mut queue else { panic!("it waited") };
+        assert!(matches!(newest.told.try_recv(), Ok(Told::GivesWay)));
+        assert!(matches!(enter("other", later), Entered::Refused(Full { crowds: false, .. })));
+    }
+
+    #[test]
+    fn clients_that_come_and_go_are_not_remembered_without_end() {
+        let source = Source::new(1, 4);
+        let taken = source.taken("holder");
+        for number in 0..2 * MAX_SHARES {
+            drop(source.waits(&format!("client-{number}")));
         }
-        let waits = tokio::time::timeout(SECOND / 50, async {
-            places.give_back();
-            places.queue(1).unwrap().place().await;
-        });
-        assert!(waits.await.is_err());
-        assert!(places.queue(0).is_none());
-        let waits = tokio::time::timeout(SECOND, async {
-            places.give_back();
-            places.queue(1).unwrap().place().await;
-        });
-        waits.await.unwrap();
+        assert!(source.places.lock().shares.len() <= MAX_SHARES);
+        assert_eq!(source.held("holder"), 1);
+        source.places.give_back(taken.share);
+        assert_eq!(source.held("holder"), 0);
     }
 }

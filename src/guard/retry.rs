@@ -1,5 +1,6 @@
 //! Retries of reads: few, spread out, and never more than a share of all calls, so that a source in trouble does not get the
-//! load that would keep it there.
+//! load that would keep it there. Each client has put by a share of them by its own calls: what others have put by is theirs, but for
+//! the half beyond which nobody misses any.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -8,6 +9,8 @@ use std::time::{Duration, Instant};
 const WHOLE: u64 = 1_000;
 /// Retries that are put by at most, and at the beginning: a quiet source's first failures may be tried again.
 const MOST: u64 = 10 * WHOLE;
+/// What one client puts by at most, and has at the beginning.
+pub(super) const SHARE: u64 = MOST / 2;
 /// Longest wait that a source may ask for; a longer one is the caller's to wait.
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
@@ -40,31 +43,44 @@ impl Budget {
         Budget { settings, left: AtomicU64::new(MOST) }
     }
 
-    /// A call begins: a share of a retry is put by.
-    pub(super) fn call(&self) {
+    /// A call begins: a share of a retry is put by, for all and for its client (`own`).
+    pub(super) fn call(&self, own: &mut u64) {
         let share = self.settings.budget_percent * WHOLE / 100;
+        *own = (*own + share).min(SHARE);
         let put = |left: u64| (left < MOST).then(|| (left + share).min(MOST));
         let _ = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, put);
     }
 
-    /// How long to wait before the next attempt, after `attempts` have failed; `None` where there is to be none.
-    pub(super) fn next(&self, attempts: u32, asked: Option<Duration>, deadline: Instant) -> Option<Duration> {
+    /// How long to wait before the next attempt, after `attempts` have failed; `None` where there is to be none. `take` takes one of
+    /// what may be retried still.
+    pub(super) fn next(
+        &self,
+        attempts: u32,
+        asked: Option<Duration>,
+        deadline: Instant,
+        take: impl FnOnce() -> bool,
+    ) -> Option<Duration> {
         if attempts >= self.settings.attempts || asked.is_some_and(|asked| asked > LONGEST_WAIT) {
             return None;
         }
-        let whole = self.settings.backoff * 2u32.saturating_pow(attempts - 1);
+        let whole = self.settings.backoff * 2u32.saturating_pow(attempts.saturating_sub(1));
         // Between half and one and a half of it, so that callers do not come back together.
         let wait = whole.mul_f64(0.5 + fastrand::f64()).max(asked.unwrap_or_default());
         if Instant::now() + wait >= deadline {
             return None;
         }
-        self.take().then_some(wait)
+        take().then_some(wait)
     }
 
-    /// Takes one of what may be retried still.
-    pub(super) fn take(&self) -> bool {
-        let take = |left: u64| left.checked_sub(WHOLE);
-        self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
+    /// Takes one of what may be retried still, for a client that has put by so much itself (`own`).
+    pub(super) fn take(&self, own: &mut u64) -> bool {
+        let has = *own >= WHOLE;
+        let take = |left: u64| if has || left > SHARE { left.checked_sub(WHOLE) } else { None };
+        let taken = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok();
+        if taken {
+            *own = own.saturating_sub(WHOLE);
+        }
+        taken
     }
 }
 
@@ -75,17 +91,45 @@ mod tests {
     #[test]
     fn retries_are_a_share_of_the_calls_and_end_with_the_deadline() {
         let budget = Budget::new(RetrySettings::default());
+        let own = std::cell::Cell::new(SHARE);
+        let take = || {
+            let mut now = own.get();
+            let taken = budget.take(&mut now);
+            own.set(now);
+            taken
+        };
+        let call = || {
+            let mut now = own.get();
+            budget.call(&mut now);
+            own.set(now);
+        };
         let far = Instant::now() + Duration::from_secs(60);
-        assert_eq!((0..100).filter(|_| budget.next(1, None, far).is_some()).count(), 10);
-        (0..50).for_each(|_| budget.call());
-        assert_eq!((0..100).filter(|_| budget.next(1, None, far).is_some()).count(), 5);
-        (0..1_000).for_each(|_| budget.call());
-        assert_eq!(budget.next(2, None, far), None, "two attempts are all");
-        assert_eq!(budget.next(1, None, Instant::now() + Duration::from_millis(10)), None, "no time is left");
-        assert_eq!(budget.next(1, Some(Duration::from_secs(3)), far), None, "the source wants to be left alone");
-        assert!(budget.next(1, Some(Duration::from_secs(1)), far).is_some_and(|wait| wait >= Duration::from_secs(1)));
-        let waits: Vec<Duration> = (0..5).filter_map(|_| budget.next(1, None, far)).collect();
+        let next = |attempts, asked, deadline| budget.next(attempts, asked, deadline, take);
+        assert_eq!((0..100).filter(|_| next(1, None, far).is_some()).count(), 5);
+        (0..50).for_each(|_| call());
+        assert_eq!((0..100).filter(|_| next(1, None, far).is_some()).count(), 5);
+        (0..1_000).for_each(|_| call());
+        assert_eq!(next(2, None, far), None, "two attempts are all");
+        assert_eq!(next(1, None, Instant::now() + Duration::from_millis(10)), None, "no time is left");
+        assert_eq!(next(1, Some(Duration::from_secs(3)), far), None, "the source wants to be left alone");
+        assert!(next(1, Some(Duration::from_secs(1)), far).is_some_and(|wait| wait >= Duration::from_secs(1)));
+        let waits: Vec<Duration> = (0..4).filter_map(|_| next(1, None, far)).collect();
         assert!(waits.iter().all(|wait| (25..=75).contains(&wait.as_millis())), "{waits:?}");
         assert!(waits.windows(2).any(|pair| pair[0] != pair[1]));
+    }
+
+    #[test]
+    fn what_one_client_has_put_by_is_not_another_s() {
+        let budget = Budget::new(RetrySettings::default());
+        let (mut crowd, mut other) = (SHARE, SHARE);
+        assert_eq!((0..100).filter(|_| budget.take(&mut crowd)).count(), 5, "half of what there is");
+        assert_eq!((0..100).filter(|_| budget.take(&mut other)).count(), 5, "the other half is there still");
+        // What the other puts by now is the other's.
+        (0..50).for_each(|_| budget.call(&mut other));
+        assert!(!budget.take(&mut crowd));
+        assert_eq!((0..100).filter(|_| budget.take(&mut other)).count(), 5);
+        // Alone, one has all of its own.
+        (0..30).for_each(|_| budget.call(&mut crowd));
+        assert_eq!((0..100).filter(|_| budget.take(&mut crowd)).count(), 3);
     }
 }

@@ -1,31 +1,30 @@
-//! HTTP/2 as a client: one connection for all calls to an address, made when it is needed. Workers reach gRPC sources by it, and
-//! the command line reaches a gateway. A call that meets a GOAWAY before it was sent goes by a new connection, where hyper's
-//! client lets it fail.
+//! HTTP/2 as a client: a pool of connections to one address, made when they are needed. Workers reach gRPC sources by it, and the
+//! command line reaches a gateway. A call that meets a GOAWAY before it was sent goes by a new connection, where hyper's client
+//! lets it fail.
+//!
+//! Calls share a connection as long as the peer takes more streams on it (SETTINGS_MAX_CONCURRENT_STREAMS); then another one is made,
+//! up to a bound (as in gRFC A105 and in Envoy's pools); then they wait for a stream, which is our own doing and not the peer's:
+//! [`StreamWait`]. The window of a connection is as large as those of all its streams together, so that a stream which nobody reads
+//! takes no window from others (grpc-go comes to the same by opening the connection's window whether or not a stream is read).
 
-use super::{Http2Error, Incoming, Outgoing, innermost};
-use bytes::Bytes;
+use super::connection::{Live, Shared as Connection, UnderWay, connect};
+use super::{Http2Error, Incoming, Outgoing};
 use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, Either, Shared};
-use h2::client::{ResponseFuture, SendRequest};
-use h2::{Ping, PingPong, Reason};
+use futures_util::future::{BoxFuture, Shared, select};
+use h2::client::ResponseFuture;
 use http::uri::{Parts, PathAndQuery};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header};
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioIo;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
-use tower::ServiceExt;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
 
-/// Window of one call's answer: a message of usual size without a pause.
-const STREAM_WINDOW: u32 = 1 << 20;
-/// Window of the connection, which all calls share.
-const CONNECTION_WINDOW: u32 = 1 << 24;
-/// Longest list of headers or trailers of an answer.
-const MAX_HEADERS: u32 = 64 << 10;
 /// Longest time for a connection with its handshakes.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long no further connection is tried after one could not be made, where others are there.
+const GROW_AGAIN: Duration = Duration::from_secs(1);
 const NO_ADDRESS: &str = "its address and path make no URI";
 /// Longest interval between pings, however often a peer asked for calm.
 const MAX_KEEPALIVE: Duration = Duration::from_secs(7_200);
@@ -49,6 +48,24 @@ impl Default for Keepalive {
     }
 }
 
+/// Bounds of a pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections at most.
+    pub connections: usize,
+    /// Streams of a connection at most; fewer where the peer takes fewer.
+    pub streams: usize,
+    /// Window of a stream, in bytes: a message of usual size without a pause. A connection's is `streams` times as large.
+    pub window: u32,
+    /// Resets within 30 s after which a connection begins no more calls.
+    pub resets: u32,
+}
+
+impl Limits {
+    /// One connection, which ends with its peer or its owner.
+    pub const SINGLE: Self = Limits { connections: 1, streams: 1_024, window: 1 << 20, resets: u32::MAX };
+}
+
 /// The head of a gRPC request; `grpc-timeout` in milliseconds, of which it takes eight digits (gRPC over HTTP/2, "Timeout").
 /// What is left of a deadline never comes again, so it stays out of HPACK's dynamic table (RFC 7541, section 6.2.3).
 pub fn grpc_head(timeout: Option<Duration>) -> HeaderMap {
@@ -63,52 +80,81 @@ pub fn grpc_head(timeout: Option<Duration>) -> HeaderMap {
     headers
 }
 
-/// An address, with the connection to it.
-pub struct Http2 {
-    place: Arc<Place>,
+/// Whether a call waits for a stream, because all connections have as many as their peer takes, and how long it has waited for one.
+#[derive(Debug, Default)]
+pub struct StreamWait {
+    waits: AtomicBool,
+    waited_us: AtomicU64,
 }
 
-struct Place {
+impl StreamWait {
+    /// Whether it waits now.
+    pub fn waits(&self) -> bool {
+        self.waits.load(Ordering::Relaxed)
+    }
+
+    /// How long it has waited, but for the wait that goes on.
+    pub fn waited(&self) -> Duration {
+        Duration::from_micros(self.waited_us.load(Ordering::Relaxed))
+    }
+
+    fn begin(&self) -> Waiting<'_> {
+        self.waits.store(true, Ordering::Relaxed);
+        Waiting { wait: self, since: Instant::now() }
+    }
+}
+
+/// A wait that ends when this is dropped: with the stream, or with an error. Where the call is given up, it is waiting still.
+struct Waiting<'w> {
+    wait: &'w StreamWait,
+    since: Instant,
+}
+
+impl Waiting<'_> {
+    fn end(self) {
+        let waited = u64::try_from(self.since.elapsed().as_micros()).unwrap_or(u64::MAX >> 16);
+        self.wait.waited_us.fetch_add(waited, Ordering::Relaxed);
+        self.wait.waits.store(false, Ordering::Relaxed);
+    }
+}
+
+/// An address, with the connections to it.
+pub struct Http2 {
+    pool: Arc<Pool>,
+}
+
+/// The connections to an address.
+pub(super) struct Pool {
     /// Scheme and authority.
     address: Option<Uri>,
     connector: HttpsConnector<HttpConnector>,
-    state: Mutex<State>,
+    limits: Limits,
     keepalive: Keepalive,
     /// How often the peer is pinged, in milliseconds.
     ping_ms: AtomicU64,
+    state: Mutex<State>,
+    /// Notified when a stream may have come free.
+    freed: Arc<Notify>,
+    open: Arc<AtomicUsize>,
 }
 
-type Connected = Result<Live, Arc<str>>;
-type Connecting = Shared<BoxFuture<'static, Connected>>;
+type Connecting = Shared<BoxFuture<'static, Result<(), Arc<str>>>>;
 
-enum State {
-    None,
-    Connecting(Connecting),
-    Live(Live),
+#[derive(Default)]
+struct State {
+    live: Vec<Live>,
+    connecting: Option<Connecting>,
+    /// When another connection may be tried beside those that are there.
+    grow_after: Option<Instant>,
 }
 
-#[derive(Clone)]
-struct Live {
-    send: SendRequest<Bytes>,
-    /// Calls under way. Each connection has its own, which tells it from others.
-    under_way: Arc<AtomicUsize>,
-}
-
-/// One of the calls under way.
-#[derive(Debug)]
-pub(super) struct UnderWay(Arc<AtomicUsize>);
-
-impl UnderWay {
-    fn new(count: &Arc<AtomicUsize>) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        UnderWay(count.clone())
-    }
-}
-
-impl Drop for UnderWay {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
+/// What a call finds that looks for a stream.
+enum Found {
+    Stream(Live, UnderWay),
+    /// A connection is being made; `only`: there is no other.
+    Connecting(Connecting, bool),
+    /// There are as many streams as there can be, until this moment at least.
+    Full(Option<Instant>),
 }
 
 /// A call that was begun. Dropping both halves resets its stream.
@@ -117,6 +163,31 @@ pub struct Begun {
     pub request: Outgoing,
     /// Gives the answer.
     pub answer: Answer,
+    /// Its connection.
+    pub connection: BegunOn,
+}
+
+/// The connection of a call.
+#[derive(Debug, Clone)]
+pub struct BegunOn(Arc<Connection>);
+
+impl BegunOn {
+    /// Whether the peer ended the connection because too much was asked of it (GOAWAY with ENHANCE_YOUR_CALM).
+    pub fn asked_for_calm(&self) -> bool {
+        self.0.asked_for_calm()
+    }
+}
+
+impl Begun {
+    pub(super) fn new(
+        request: h2::SendStream<bytes::Bytes>,
+        response: ResponseFuture,
+        under_way: UnderWay,
+        connection: Arc<Connection>,
+    ) -> Self {
+        let request = Outgoing { stream: request, patience: None };
+        Begun { request, answer: Answer { response, under_way }, connection: BegunOn(connection) }
+    }
 }
 
 /// An answer that is awaited.
@@ -127,54 +198,89 @@ pub struct Answer {
 
 impl Answer {
     /// The head of the answer, and its body.
-    pub async fn head(self) -> Result<Response<Incoming>, Http2Error> {
-        let response = self.response.await?;
-        Ok(response.map(|body| Incoming::new(body, Some(self.under_way))))
+    pub async fn head(mut self) -> Result<Response<Incoming>, Http2Error> {
+        match self.response.await {
+            Ok(response) => Ok(response.map(|body| Incoming::new(body, Some(self.under_way)))),
+            Err(error) => {
+                self.under_way.ended();
+                Err(error.into())
+            }
+        }
     }
 }
 
 impl Http2 {
-    /// HTTP/2 to `address` (`https://host:port`); connects with the first call.
+    /// HTTP/2 to `address` (`https://host:port`) by one connection; connects with the first call.
     pub fn new(address: &str, connector: HttpsConnector<HttpConnector>) -> Self {
-        Http2::kept_alive(address, connector, Keepalive::default())
+        Http2::pooled(address, connector, Keepalive::default(), Limits::SINGLE, Arc::default())
     }
 
-    /// The same, with pings of its own.
-    pub fn kept_alive(address: &str, connector: HttpsConnector<HttpConnector>, keepalive: Keepalive) -> Self {
-        let (address, state) = (address.parse().ok(), Mutex::new(State::None));
+    /// The same by several connections, with pings of its own; `open` counts those that are open.
+    pub fn pooled(
+        address: &str,
+        connector: HttpsConnector<HttpConnector>,
+        keepalive: Keepalive,
+        limits: Limits,
+        open: Arc<AtomicUsize>,
+    ) -> Self {
         let ping_ms = AtomicU64::new(u64::try_from(keepalive.time.as_millis()).unwrap_or(u64::MAX));
-        Http2 { place: Arc::new(Place { address, connector, state, keepalive, ping_ms }) }
+        let (address, state, freed) = (address.parse().ok(), Mutex::default(), Arc::default());
+        Http2 { pool: Arc::new(Pool { address, connector, limits, keepalive, ping_ms, state, freed, open }) }
     }
 
-    /// Begins a call with this head. A connection that turns out to be closed is made anew, once: nothing has been sent by it
-    /// then, and the head is made anew, too.
+    /// Begins a call with this head. A connection that turns out to be closed is given up, and the call goes by another: nothing has
+    /// been sent then, and the head is made anew, too.
     pub async fn begin<E: From<Http2Error>>(
         &self,
         path: &PathAndQuery,
         head: impl Fn() -> Result<HeaderMap, E>,
     ) -> Result<Begun, E> {
-        let first = self.place.live().await?;
-        if let Ok(begun) = first.begin(self.place.request(path, head()?)?).await {
-            return Ok(begun);
+        self.begin_with(path, head, None).await
+    }
+
+    /// The same, where it is to be known whether the call waits for a stream.
+    pub async fn begin_with<E: From<Http2Error>>(
+        &self,
+        path: &PathAndQuery,
+        head: impl Fn() -> Result<HeaderMap, E>,
+        wait: Option<&StreamWait>,
+    ) -> Result<Begun, E> {
+        // Each of those that are there may be closed, and what is made then is new.
+        let mut left = self.pool.limits.connections;
+        loop {
+            let (live, under_way) = self.pool.stream(wait).await?;
+            let connection = live.shared.clone();
+            match live.begin(self.pool.request(path, head()?)?, under_way).await {
+                Ok(begun) => return Ok(begun),
+                Err(error) if left == 0 => return Err(error.into()),
+                Err(_) => left -= 1,
+            }
+            self.pool.forget(&connection);
         }
-        self.place.forget(&first);
-        let next = self.place.live().await?;
-        Ok(next.begin(self.place.request(path, head()?)?).await?)
     }
 }
 
-impl Live {
-    async fn begin(&self, request: Request<()>) -> Result<Begun, Http2Error> {
-        let mut send = self.send.clone().ready().await?;
-        let (response, request) = send.send_request(request, false)?;
-        Ok(Begun {
-            request: Outgoing { stream: request, patience: None },
-            answer: Answer { response, under_way: UnderWay::new(&self.under_way) },
-        })
+impl Pool {
+    pub(super) fn limits(&self) -> Limits {
+        self.limits
     }
-}
 
-impl Place {
+    pub(super) fn connector(&self) -> HttpsConnector<HttpConnector> {
+        self.connector.clone()
+    }
+
+    pub(super) fn keepalive(&self) -> Keepalive {
+        self.keepalive
+    }
+
+    pub(super) fn freed(&self) -> Arc<Notify> {
+        self.freed.clone()
+    }
+
+    pub(super) fn open(&self) -> Arc<AtomicUsize> {
+        self.open.clone()
+    }
+
     fn request(&self, path: &PathAndQuery, headers: HeaderMap) -> Result<Request<()>, Http2Error> {
         let mut parts: Parts = self.address()?.into_parts();
         parts.path_and_query = Some(path.clone());
@@ -194,70 +300,93 @@ impl Place {
         self.address.clone().ok_or_else(|| Http2Error::NoConnection(NO_ADDRESS.into()))
     }
 
-    /// The connection; where there is none, all who want one wait for the same.
-    async fn live(self: &Arc<Self>) -> Result<Live, Http2Error> {
-        let connecting = {
-            let mut state = self.state();
-            match &*state {
-                State::Live(live) => return Ok(live.clone()),
-                State::Connecting(connecting) => connecting.clone(),
-                State::None => {
-                    let connecting = self.clone().connect_apart();
-                    *state = State::Connecting(connecting.clone());
-                    connecting
+    /// A stream on one of the connections. Where there is none, all who want one wait for the same connection; where all are full,
+    /// for a stream.
+    async fn stream(self: &Arc<Self>, wait: Option<&StreamWait>) -> Result<(Live, UnderWay), Http2Error> {
+        let mut waiting = None;
+        loop {
+            // Made before the look, so that what comes free between the two is not missed.
+            let freed = std::pin::pin!(self.freed.notified());
+            match self.find() {
+                Found::Stream(live, under_way) => {
+                    waiting.map(Waiting::end);
+                    return Ok((live, under_way));
+                }
+                Found::Connecting(connecting, true) => {
+                    // From here on it is the peer's time.
+                    waiting.take().map(Waiting::end);
+                    connecting.await.map_err(Http2Error::NoConnection)?;
+                }
+                Found::Connecting(connecting, false) => {
+                    waiting = waiting.or_else(|| wait.map(StreamWait::begin));
+                    select(connecting, freed).await;
+                }
+                Found::Full(until) => {
+                    waiting = waiting.or_else(|| wait.map(StreamWait::begin));
+                    let until = async {
+                        match until {
+                            Some(until) => tokio::time::sleep_until(until.into()).await,
+                            None => std::future::pending().await,
+                        }
+                    };
+                    select(std::pin::pin!(until), freed).await;
                 }
             }
-        };
-        connecting.await.map_err(Http2Error::NoConnection)
+        }
+    }
+
+    /// Looks for a stream on the connection that has the fewest.
+    fn find(self: &Arc<Self>) -> Found {
+        let mut state = self.state();
+        state.live.retain(|live| !live.is_retired());
+        let free = state.live.iter().filter(|live| live.has_room(self.limits.streams));
+        if let Some(live) = free.min_by_key(|live| live.shared.under_way()) {
+            return Found::Stream(live.clone(), UnderWay::new(&live.shared));
+        }
+        let only = state.live.is_empty();
+        if let Some(connecting) = state.connecting.as_ref().filter(|connecting| connecting.peek().is_none()) {
+            return Found::Connecting(connecting.clone(), only);
+        }
+        let later = state.grow_after.filter(|after| !only && Instant::now() < *after);
+        if state.live.len() >= self.limits.connections || later.is_some() {
+            return Found::Full(later);
+        }
+        let connecting = self.clone().connect_apart();
+        state.connecting = Some(connecting.clone());
+        Found::Connecting(connecting, only)
     }
 
     /// Connects in a task of its own: who began it may go away, others wait for it.
     fn connect_apart(self: Arc<Self>) -> Connecting {
         let task = tokio::spawn(async move {
-            let connected = tokio::time::timeout(CONNECT_TIMEOUT, self.connect()).await;
+            let connecting = async {
+                let address = self.address().map_err(|error| Arc::from(error.to_string()))?;
+                connect(&self, address).await
+            };
+            let connected = tokio::time::timeout(CONNECT_TIMEOUT, connecting).await;
             let connected = connected.unwrap_or_else(|_| Err("no connection in time".into()));
-            *self.state() = connected.clone().map_or(State::None, State::Live);
-            connected
+            let mut state = self.state();
+            state.connecting = None;
+            match connected {
+                Ok(live) => {
+                    state.live.push(live);
+                    Ok(())
+                }
+                Err(why) => {
+                    state.grow_after = Some(Instant::now() + GROW_AGAIN);
+                    Err(why)
+                }
+            }
         });
         async move { task.await.unwrap_or_else(|_| Err("the connection was given up".into())) }.boxed().shared()
     }
 
-    async fn connect(self: &Arc<Self>) -> Connected {
-        let address = self.address().map_err(|error| Arc::from(error.to_string()))?;
-        let stream = self.connector.clone().oneshot(address).await.map_err(|error| Arc::from(innermost(&*error)))?;
-        let builder = h2::client::Builder::new()
-            .initial_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_header_list_size(MAX_HEADERS)
-            .enable_push(false)
-            .handshake(TokioIo::new(stream));
-        let (send, mut connection) = builder.await.map_err(|error| Arc::from(innermost(&error)))?;
-        let live = Live { send, under_way: Arc::default() };
-        let (pings, place, this) = (connection.ping_pong(), Arc::downgrade(self), live.under_way.clone());
-        tokio::spawn(async move {
-            let silent = std::pin::pin!(silent(pings, place.clone(), || this.load(Ordering::Relaxed) == 0));
-            // Whoever still waits on it is told when it is dropped.
-            let ended = futures_util::future::select(connection, silent).await;
-            let Some(place) = place.upgrade() else { return };
-            if let Either::Left((Err(error), _)) = &ended
-                && error.is_go_away()
-                && error.is_remote()
-                && error.reason() == Some(Reason::ENHANCE_YOUR_CALM)
-                && error.to_string().contains("too_many_pings")
-            {
-                place.calm();
-            }
-            place.forget_if(&this);
-        });
-        Ok(live)
-    }
-
-    fn ping_every(&self) -> Duration {
+    pub(super) fn ping_every(&self) -> Duration {
         Duration::from_millis(self.ping_ms.load(Ordering::Relaxed))
     }
 
     /// The peer took pings amiss: half as many from now on.
-    fn calm(&self) {
+    pub(super) fn calm(&self) {
         let next = (self.ping_every() * 2).min(MAX_KEEPALIVE);
         self.ping_ms.store(u64::try_from(next.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
         let peer = self.address.as_ref().map(Uri::to_string).unwrap_or_default();
@@ -268,34 +397,10 @@ impl Place {
         );
     }
 
-    fn forget(&self, live: &Live) {
-        self.forget_if(&live.under_way);
-    }
-
-    fn forget_if(&self, which: &Arc<AtomicUsize>) {
-        let mut state = self.state();
-        if matches!(&*state, State::Live(live) if Arc::ptr_eq(&live.under_way, which)) {
-            *state = State::None;
-        }
-    }
-}
-
-/// Ends when the peer does not answer a ping in time.
-async fn silent(pings: Option<PingPong>, place: Weak<Place>, idle: impl Fn() -> bool) {
-    let Some(mut pings) = pings else { return std::future::pending().await };
-    loop {
-        let Some((every, keepalive)) = place.upgrade().map(|place| (place.ping_every(), place.keepalive)) else {
-            // Nobody begins a call any more; those under way end by their deadlines.
-            return std::future::pending().await;
-        };
-        tokio::time::sleep(every).await;
-        if idle() && !keepalive.without_calls {
-            continue;
-        }
-        match tokio::time::timeout(keepalive.timeout, pings.ping(Ping::opaque())).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(_)) | Err(_) => return,
-        }
+    /// Begins no more calls on a connection.
+    pub(super) fn forget(&self, which: &Arc<Connection>) {
+        self.state().live.retain(|live| !Arc::ptr_eq(&live.shared, which));
+        self.freed.notify_waiters();
     }
 }
 
@@ -313,9 +418,9 @@ mod tests {
         let usual = Keepalive::default().time;
         assert!(usual > Duration::from_secs(300), "gRPC's servers take one in five minutes");
         for times in [1, 2, 4, 8, 16] {
-            assert_eq!(http2.place.ping_every(), usual * times);
-            http2.place.calm();
+            assert_eq!(http2.pool.ping_every(), usual * times);
+            http2.pool.calm();
         }
-        assert_eq!(http2.place.ping_every(), MAX_KEEPALIVE);
+        assert_eq!(http2.pool.ping_every(), MAX_KEEPALIVE);
     }
 }

@@ -15,6 +15,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 pub mod client;
+mod connection;
 pub mod server;
 
 /// Why a call got no answer, or its answer did not reach the caller.
@@ -58,12 +59,21 @@ pub struct Incoming {
     /// Its data has ended, so trailers come, if anything.
     ended: bool,
     /// Counted as long as it is read, where it is the answer to a call of ours.
-    _under_way: Option<client::UnderWay>,
+    under_way: Option<connection::UnderWay>,
 }
 
 impl Incoming {
-    fn new(body: RecvStream, under_way: Option<client::UnderWay>) -> Self {
-        Incoming { body, ended: false, _under_way: under_way }
+    fn new(body: RecvStream, under_way: Option<connection::UnderWay>) -> Self {
+        let mut incoming = Incoming { body, ended: false, under_way };
+        if incoming.body.is_end_stream() {
+            incoming.by_peer();
+        }
+        incoming
+    }
+
+    /// The peer has ended the stream.
+    fn by_peer(&mut self) {
+        self.under_way.iter_mut().for_each(connection::UnderWay::ended);
     }
 }
 
@@ -81,11 +91,15 @@ impl Body for Incoming {
                     let _ = self.body.flow_control().release_capacity(data.len());
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
-                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                Some(Err(error)) => {
+                    self.by_peer();
+                    return Poll::Ready(Some(Err(error)));
+                }
                 None => self.ended = true,
             }
         }
         let trailers = ready!(self.body.poll_trailers(context));
+        self.by_peer();
         Poll::Ready(trailers.map(|trailers| trailers.map(Frame::trailers)).transpose())
     }
 

@@ -1,7 +1,7 @@
 //! Asking the source: by which of its hubs and endpoints, again where a read did not reach it, at another endpoint as well where
 //! one is slow, and beside it where a hub is only shadowed.
 
-use super::attempt::{self, Attempt, Flight};
+use super::attempt::{Attempt, Flight, Seen};
 use super::exchange::decode;
 use super::record::Record;
 use super::shared::{Route, Second, Shared, Way};
@@ -84,14 +84,14 @@ async fn attempt(
     let hedge = flight.place().and_then(|place| place.hedge_after());
     let hedge = hedge.zip(again.filter(|again| again.operation.shape == Shape::Unary));
     let picked = tried.pick(way);
-    let first = flight.begins(Attempt::new(way, picked, call));
+    let first = flight.begins(way, picked, call);
     let Some((after, again)) = hedge else { return first.ended(deadline).await };
     match select(std::pin::pin!(first.ended(deadline)), std::pin::pin!(tokio::time::sleep(after))).await {
         Either::Left((answered, _)) => return answered,
         Either::Right(((), _)) => {}
     }
     let hedged = flight.place().is_some_and(|place| place.may_hedge()).then(|| again.call()).flatten();
-    let mut second = hedged.map(|call| Attempt::new(way, tried.pick(way), call));
+    let mut second = hedged.map(|call| Attempt::new(way, tried.pick(way), call, false));
     let (Some(first), Some(second)) = (&mut flight.first, &mut second) else {
         let Some(first) = &mut flight.first else { return Err(SourceError::Unasked("it was not begun")) };
         return first.ended(deadline).await;
@@ -117,13 +117,14 @@ pub(super) async fn ask(
     let began = Instant::now();
     let deadline = time.source(began);
     let again = Again::of(&call);
-    let mut flight = Flight::new(place, again.as_ref().map(|_| time.whole(began)));
-    let paced = call.is_paced();
-    // A hub is probed by a read, or by a write that has the operation's whole time; never at a caller's pace.
-    let may_probe = again.is_some() || !paced && deadline.whose == Whose::Operation;
-    let (mut turn, watched) = Turn::choose(route, may_probe);
+    // A hub is probed by what a source is probed by.
+    let (mut turn, watched) = Turn::choose(route, place.may_probe());
+    let mut flight = Flight::new(place, time.whole(began));
     flight.hub = watched;
-    let told = if deadline.whose == Whose::Caller { flight.whole().unwrap_or(deadline) } else { deadline };
+    let told = match deadline.whose {
+        Whose::Caller if again.is_some() => flight.whole().unwrap_or(deadline),
+        _ => deadline,
+    };
     call.until = match call.operation.shape {
         // A stream may go on for as long as its caller likes, and its first answer has the operation's time.
         Shape::ServerStream => time.caller().map(|at| match at > told.at {
@@ -133,7 +134,7 @@ pub(super) async fn ask(
         _ => Some(told),
     };
     let again = again.map(|again| Again { until: call.until, ..again });
-    let (mut asked, mut ended) = (began, began);
+    let mut ended = began;
     let (mut next, mut tried) = (Some(call), Tried::default());
     let result = loop {
         let Some(call) = next.take() else { break Err(SourceError::Unasked("it could not be asked again")) };
@@ -141,16 +142,14 @@ pub(super) async fn ask(
         record.hub(way.hub.as_deref());
         let result = attempt(way, call, again.as_ref(), deadline, &mut flight, &mut tried).await;
         ended = Instant::now();
-        let (health, took) = (attempt::health(&result, paced), ended - asked);
-        asked = ended;
-        let retry = result.as_ref().err().and_then(SourceError::retry);
         if matches!(result, Err(SourceError::CallerDeadline)) {
             // The flight ends, or goes on without us.
             break result;
         }
-        flight.first = None;
+        let Seen { health, took } = flight.over(&result, ended);
+        let retry = result.as_ref().err().and_then(SourceError::retry);
         if let (Some(hub), Turn::Watched(second)) = (flight.hub.take(), &turn) {
-            hub.tell(health, if paced { Duration::ZERO } else { took });
+            hub.tell(health, took);
             // What one hub failed at does not count against the source as long as the other has not been asked.
             if let (Some(again), Some(_)) = (&again, retry) {
                 (turn, next, tried.last) = (Turn::Second(second), again.call(), None);
@@ -159,14 +158,19 @@ pub(super) async fn ask(
         }
         let other = tried.last.is_some_and(|last| way.endpoints.other_than(last));
         let Some(place) = flight.place() else { break result };
-        // Neither does what one endpoint failed at, as long as another one stands.
-        if !health.is_ill() || !other {
+        // Neither does what one endpoint failed at, where another one is asked next.
+        let spared = health.is_ill() && other;
+        if !spared {
             place.tell(health, took, ended);
         }
         let wait = again.as_ref().zip(retry).and_then(|(_, asked)| place.retry_in(tried.attempts, asked, deadline.at));
-        let Some(wait) = wait else { break result };
+        let Some(wait) = wait else {
+            if spared {
+                place.tell(health, took, ended);
+            }
+            break result;
+        };
         tokio::time::sleep(if other { Duration::ZERO } else { wait }).await;
-        asked = Instant::now();
         next = again.as_ref().and_then(Again::call);
     };
     drop(flight);
@@ -209,13 +213,14 @@ impl Again {
         let message = decode(&self.operation.request.message, &self.bytes).ok()?;
         let request = SourceRequest::One { message, bytes: self.bytes.clone() };
         let (operation, context) = (self.operation.clone(), self.context.clone());
-        Some(Call { operation, request, context, until: self.until, turns: self.turns.clone() })
+        Some(Call { operation, request, context, until: self.until, turns: self.turns.clone(), stream_wait: None })
     }
 }
 
 /// The further requests of a stream, each of which the guard is asked for.
 pub(super) struct InTurn {
     pub guard: OperationGuard,
+    pub client: Arc<str>,
     pub operation: Arc<Operation>,
 }
 
@@ -223,7 +228,7 @@ impl Turns for InTurn {
     fn run<'a>(&'a self, request: &'a (dyn Fn() -> Requested<'a> + Sync)) -> Requested<'a> {
         Box::pin(async move {
             let deadline = Deadline::own(Instant::now(), self.operation.timeout);
-            let mut place = self.guard.admit_again(deadline).await.map_err(SourceError::NotAsked)?;
+            let mut place = self.guard.admit_again(&self.client, deadline).await.map_err(SourceError::NotAsked)?;
             let deadline = Deadline::own(Instant::now(), self.operation.timeout);
             let mut attempts = 0;
             loop {
@@ -253,7 +258,7 @@ fn shadow(shared: &Arc<Shared>, way: Arc<Way>, again: Again, answer: Bytes) {
         let _place = place;
         let deadline = Deadline::own(Instant::now(), operation.timeout);
         let call = Call { until: Some(deadline), ..call };
-        let answered = Attempt::new(&way, way.endpoints.pick(None), call).ended(deadline).await;
+        let answered = Attempt::new(&way, way.endpoints.pick(None), call, false).ended(deadline).await;
         let differing = match answered {
             Ok(SourceAnswer::One(other)) => compare(&operation, &answer, &other),
             _ => None,

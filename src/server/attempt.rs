@@ -1,13 +1,20 @@
 //! One attempt at an endpoint of a source, and what becomes of it when its caller leaves.
 
 use super::shared::Way;
+use crate::contract::Binding;
 use crate::deadline::{Deadline, Whose};
 use crate::drivers::{Call, SourceAnswer, SourceError};
 use crate::guard::{HubAsked, Picked, Place};
+use crate::http2::client::StreamWait;
 use crate::status::SourceHealth;
 use futures_util::future::BoxFuture;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
+
+/// The share of an operation's own time that a call may wait for a stream and still leave the source its time: one twentieth, as on the
+/// way of a deadline (`deadline.rs`).
+const WAIT_SHARE: u32 = 20;
 
 /// A request that is on its way to an endpoint.
 pub(super) struct Attempt {
@@ -16,21 +23,40 @@ pub(super) struct Attempt {
     picked: Option<Picked>,
     /// Whether its request comes at its caller's pace.
     paced: bool,
+    began: Instant,
+    /// Until when the source was told that its answer is waited for.
+    until: Option<Deadline>,
+    /// Of a gRPC source, where it may have to wait for a stream.
+    stream_wait: Option<Arc<StreamWait>>,
 }
 
-/// How a call says that its source is. How long one takes whose request comes at its caller's pace says nothing of it.
-pub(super) fn health<T>(result: &Result<T, SourceError>, paced: bool) -> SourceHealth {
-    match result {
-        Err(SourceError::Timeout) if paced => SourceHealth::Unknown,
-        result => SourceError::health(result),
+/// What the end of an attempt says about its source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Seen {
+    pub health: SourceHealth,
+    /// How long the source took.
+    pub took: Duration,
+}
+
+impl Seen {
+    /// What a result after such a time says. How long a call takes whose request comes at its caller's pace says nothing.
+    fn of<T>(result: &Result<T, SourceError>, took: Duration, paced: bool) -> Self {
+        match result {
+            Err(SourceError::Timeout) if paced => Seen { health: SourceHealth::Unknown, took: Duration::ZERO },
+            result => Seen { health: SourceError::health(result), took: if paced { Duration::ZERO } else { took } },
+        }
     }
 }
 
 impl Attempt {
     /// Begins with a call at one endpoint of a way.
-    pub(super) fn new(way: &Way, picked: Picked, call: Call) -> Self {
-        let paced = call.is_paced();
-        Attempt { request: way.adapters[picked.at()].call(call), picked: Some(picked), paced }
+    pub(super) fn new(way: &Way, picked: Picked, mut call: Call, paced: bool) -> Self {
+        if let Binding::Grpc(_) = call.operation.binding {
+            call.stream_wait = Some(Arc::default());
+        }
+        let (until, stream_wait) = (call.until, call.stream_wait.clone());
+        let request = way.adapters[picked.at()].call(call);
+        Attempt { request, picked: Some(picked), paced, began: Instant::now(), until, stream_wait }
     }
 
     /// Waits for its end, which is told to the endpoint. After a deadline of the caller's it has not ended, and may be waited for
@@ -38,19 +64,41 @@ impl Attempt {
     pub(super) async fn ended(&mut self, deadline: Deadline) -> Result<SourceAnswer, SourceError> {
         let result = match deadline.bound(&mut self.request).await {
             Err(Whose::Caller) => return Err(SourceError::CallerDeadline),
-            Err(Whose::Operation) => Err(SourceError::Timeout),
-            // What fails in the last moment may fail because of it: a source that knows the deadline ends the call, too.
-            Ok(Err(error))
-                if deadline.whose == Whose::Caller && error.blame().health.is_ill() && deadline.is_near() =>
-            {
-                Err(SourceError::CallerDeadline)
-            }
+            Err(Whose::Operation) => Err(self.not_in_time(deadline)),
+            Ok(Err(error)) if self.is_by_deadline(&error, deadline) => Err(SourceError::CallerDeadline),
             Ok(result) => result,
         };
+        let seen = self.seen(&result, Instant::now());
         if let Some(picked) = self.picked.take() {
-            picked.tell(health(&result, self.paced));
+            picked.tell(seen.health);
         }
         result
+    }
+
+    /// What its end says about the source.
+    fn seen(&self, result: &Result<SourceAnswer, SourceError>, ended: Instant) -> Seen {
+        let waited = self.stream_wait.as_ref().map_or(Duration::ZERO, |wait| wait.waited());
+        Seen::of(result, ended.saturating_duration_since(self.began).saturating_sub(waited), self.paced)
+    }
+
+    /// Why there is no answer when the operation's own time is over.
+    fn not_in_time(&self, deadline: Deadline) -> SourceError {
+        let whole = deadline.at.saturating_duration_since(self.began);
+        match &self.stream_wait {
+            Some(wait) if wait.waits() => SourceError::NoStream,
+            Some(wait) if wait.waited() > whole / WAIT_SHARE => SourceError::Late,
+            _ => SourceError::Timeout,
+        }
+    }
+
+    /// Whether what failed may have failed because of the caller's deadline: a source that was told it ends the call too, and so does
+    /// what lies on the way, each a little sooner than the next.
+    fn is_by_deadline(&self, error: &SourceError, deadline: Deadline) -> bool {
+        let hurried = |one: Deadline| one.whose == Whose::Caller;
+        hurried(deadline)
+            && self.until.is_some_and(hurried)
+            && error.blame().health.is_ill()
+            && deadline.is_near(self.began)
     }
 
     fn goes_on(&self) -> bool {
@@ -67,15 +115,16 @@ pub(super) struct Flight {
     pub hub: Option<HubAsked>,
     /// Under way, or ended.
     pub first: Option<Attempt>,
-    /// A read that may go on, and until when.
+    /// Until when it may go on.
     until: Option<Deadline>,
-    asked: Instant,
+    paced: bool,
 }
 
 impl Flight {
-    /// A call to a source, which is asked now; `whole`: for a read, when the operation's own time is over.
-    pub(super) fn new(place: Place, whole: Option<Deadline>) -> Self {
-        Flight { place: Some(place), hub: None, first: None, until: whole, asked: Instant::now() }
+    /// A call to a source, which is asked now; `whole`: when the operation's own time is over.
+    pub(super) fn new(place: Place, whole: Deadline) -> Self {
+        let paced = place.is_paced();
+        Flight { place: Some(place), hub: None, first: None, until: (!paced).then_some(whole), paced }
     }
 
     /// Its permit.
@@ -83,10 +132,16 @@ impl Flight {
         self.place.as_mut()
     }
 
-    /// An attempt begins.
-    pub(super) fn begins(&mut self, attempt: Attempt) -> &mut Attempt {
-        self.asked = Instant::now();
+    /// An attempt begins at an endpoint of a way.
+    pub(super) fn begins(&mut self, way: &Way, picked: Picked, call: Call) -> &mut Attempt {
+        let attempt = Attempt::new(way, picked, call, self.paced);
         self.first.insert(attempt)
+    }
+
+    /// What the attempt's end says about the source, and ends it.
+    pub(super) fn over(&mut self, result: &Result<SourceAnswer, SourceError>, ended: Instant) -> Seen {
+        let first = self.first.take();
+        first.map_or(Seen::of(result, Duration::ZERO, self.paced), |first| first.seen(result, ended))
     }
 
     /// The operation's own time, where the source is to have it whatever the caller's deadline is.
@@ -97,13 +152,14 @@ impl Flight {
     }
 
     /// Goes on with the call that its caller left.
-    async fn go_on(mut attempt: Attempt, mut place: Place, hub: Option<HubAsked>, until: Deadline, asked: Instant) {
+    async fn go_on(mut attempt: Attempt, mut place: Place, hub: Option<HubAsked>, until: Deadline) {
         let result = attempt.ended(until).await;
-        let (health, ended) = (SourceError::health(&result), Instant::now());
+        let ended = Instant::now();
+        let seen = attempt.seen(&result, ended);
         if let Some(hub) = hub {
-            hub.tell(health, ended - asked);
+            hub.tell(seen.health, seen.took);
         }
-        place.tell(health, ended - asked, ended);
+        place.tell(seen.health, seen.took, ended);
     }
 }
 
@@ -112,7 +168,7 @@ impl Drop for Flight {
         let Some(attempt) = self.first.take().filter(Attempt::goes_on) else { return };
         let Some(until) = self.whole() else { return };
         if let (Some(place), Ok(runtime)) = (self.place.take(), Handle::try_current()) {
-            runtime.spawn(Flight::go_on(attempt, place, self.hub.take(), until, self.asked));
+            runtime.spawn(Flight::go_on(attempt, place, self.hub.take(), until));
         }
     }
 }
@@ -123,10 +179,12 @@ mod tests {
 
     #[test]
     fn b1_how_long_a_paced_request_takes_says_nothing_of_its_source() {
-        let timeout = || Err::<(), _>(SourceError::Timeout);
-        assert_eq!(health(&timeout(), true), SourceHealth::Unknown);
-        assert!(health(&timeout(), false).is_ill());
-        let unreachable = Err::<(), _>(SourceError::Unreachable("no connection"));
-        assert!(health(&unreachable, true).is_ill() && !health(&Ok::<_, SourceError>(()), true).is_ill());
+        let long = Duration::from_secs(20);
+        let seen = |result: Result<(), SourceError>, paced| Seen::of(&result, long, paced);
+        let timeout = || Err(SourceError::Timeout);
+        assert_eq!(seen(timeout(), true).health, SourceHealth::Unknown);
+        assert!(seen(timeout(), false).health.is_ill() && seen(timeout(), false).took == long);
+        assert!(seen(Err(SourceError::Unreachable("no connection")), true).health.is_ill());
+        assert_eq!(seen(Ok(()), true), Seen { health: SourceHealth::Answered, took: Duration::ZERO });
     }
 }

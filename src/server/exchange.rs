@@ -15,7 +15,7 @@ use crate::contract::fields::{self, Disclosed};
 use crate::contract::settings::CallContext;
 use crate::contract::{Shape, validate};
 use crate::deadline::{CallTime, Whose};
-use crate::drivers::{Call, SourceAnswer, SourceRequest};
+use crate::drivers::{Call, SourceAnswer, SourceRequest, Turns};
 use crate::exchange_log::Kind;
 use crate::frame::FrameReader;
 use crate::guard::Place;
@@ -136,7 +136,7 @@ impl Exchange {
         };
         let place = match tally {
             Some(_) => route.guard.admit_stream(standing.client())?,
-            None => admit(&route, time).await?,
+            None => admit(&route, standing.client(), time).await?,
         };
         // The message, or its turn, may have been long in coming.
         in_time(time)?;
@@ -144,7 +144,7 @@ impl Exchange {
         if operation.writes {
             record.note(Kind::Intent).await?;
         }
-        let call = Call { operation: operation.clone(), request, context, until: None, turns: None };
+        let call = Call { operation: operation.clone(), request, context, until: None, turns: None, stream_wait: None };
         let result = tokio::select! {
             result = ask(&self.shared, &route, call, time, place, record) => result,
             taken = standing.lost(over_by(time)) => Err(taken),
@@ -188,15 +188,17 @@ impl Exchange {
         let request = self.read_one(&route, (standing.client(), body), time, record).await?;
         let stream_place = route.guard.stream(standing.client())?;
         // A place among the calls is for its first request only; the others come to theirs as they go.
-        let place = admit(&route, time).await?;
+        let place = admit(&route, standing.client(), time).await?;
         in_time(time)?;
         standing.check()?;
         if route.operation.writes {
             record.note(Kind::Intent).await?;
         }
         let operation = route.operation.clone();
-        let turns = InTurn { guard: route.guard.clone(), operation: operation.clone() };
-        let call = Call { operation, request, context, until: None, turns: Some(Arc::new(turns)) };
+        let turns =
+            InTurn { guard: route.guard.clone(), client: standing.client().into(), operation: operation.clone() };
+        let turns: Option<Arc<dyn Turns>> = Some(Arc::new(turns));
+        let call = Call { operation, request, context, until: None, turns, stream_wait: None };
         let begun = tokio::select! {
             begun = ask(&self.shared, &route, call, time, place, record) => begun?,
             taken = standing.lost(over_by(time)) => return Err(taken),
@@ -236,11 +238,10 @@ impl Exchange {
 }
 
 /// Waits for a permit at the source.
-async fn admit(route: &Route, time: CallTime) -> Result<Place, Refusal> {
-    let now = Instant::now();
-    // A write does not go on when its caller leaves, so it probes only where the source has its whole time.
-    let may_probe = !route.operation.writes || time.source(now).whose == Whose::Operation;
-    route.guard.admit(time.wait(now), may_probe).await
+async fn admit(route: &Route, client: &str, time: CallTime) -> Result<Place, Refusal> {
+    // Where a write's caller gives it less than the operation's time, its source would have less as well: it does not probe.
+    let may_probe = |now| !route.operation.writes || time.source(now).whose == Whose::Operation;
+    route.guard.admit(client, time.wait(Instant::now()), may_probe).await
 }
 
 /// A call whose caller waits no more is not begun: nothing goes out, and a write has no intent.

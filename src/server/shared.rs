@@ -25,6 +25,7 @@ use crate::telemetry::Metrics;
 use arc_swap::ArcSwap;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -139,7 +140,13 @@ impl Shared {
         for (name, (_, guard)) in &served.guards {
             self.metrics.breaker(name, guard.breaker_state() as i64);
             self.metrics.places(name, guard.places() as i64);
+            self.metrics.queued(name, guard.queued() as i64);
             self.metrics.streams(name, guard.streams() as i64);
+        }
+        for source in served.catalogue.sources.keys() {
+            let ways = [Nth::First, Nth::Second].map(|nth| served.endpoints.get(&(source.clone(), nth)));
+            let open = |way: &Arc<Endpoints>| way.connections().load(Ordering::Relaxed) as i64;
+            self.metrics.connections(source, ways.into_iter().flatten().map(open).sum());
         }
         for ((source, _), endpoints) in &served.endpoints {
             endpoints.states().for_each(|(address, up)| self.metrics.endpoint(source, address, up));
@@ -310,7 +317,8 @@ impl Routes {
     pub fn new(served: &Served) -> Self {
         let way = |entry: &SourceEntry, nth, reach: &Reach| {
             let endpoints = served.endpoints.get(&(entry.source.clone(), nth))?.clone();
-            let adapter = |address: &String| Adapter::new(Arc::new(entry.connect(reach, address)));
+            let adapter =
+                |address: &String| Adapter::new(Arc::new(entry.connect(reach, address, endpoints.connections())));
             let adapters = reach.addresses.iter().map(adapter).collect();
             Some(Arc::new(Way { hub: reach.hub.clone(), endpoints, adapters }))
         };

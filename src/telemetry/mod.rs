@@ -130,6 +130,8 @@ pub struct Metrics {
     handshakes: Family<Caused, Counter>,
     breakers: Family<Source, Gauge>,
     places: Family<Source, Gauge>,
+    queued: Family<Source, Gauge>,
+    connections: Family<Source, Gauge>,
     streams: Family<Source, Gauge>,
     endpoints: Family<Endpoint, Gauge>,
     shed: Counter,
@@ -188,6 +190,10 @@ impl Default for Metrics {
         );
         let places = Family::<Source, Gauge>::default();
         registry.register("source_places", "Calls that a source is given at once, for now", places.clone());
+        let queued = Family::<Source, Gauge>::default();
+        registry.register("source_queued", "Calls that wait for a place at a source", queued.clone());
+        let connections = Family::<Source, Gauge>::default();
+        registry.register("source_connections", "HTTP/2 connections to a gRPC source", connections.clone());
         let streams = Family::<Source, Gauge>::default();
         registry.register("source_streams", "Streams that go on at a source", streams.clone());
         let endpoints = Family::<Endpoint, Gauge>::default();
@@ -258,6 +264,8 @@ impl Default for Metrics {
             handshakes,
             breakers,
             places,
+            queued,
+            connections,
             streams,
             endpoints,
             shed,
@@ -423,6 +431,16 @@ impl Metrics {
     /// Tells how many calls a source is given at once.
     pub fn places(&self, source: &str, places: i64) {
         self.places.get_or_create(&Source { source: source.to_owned() }).set(places);
+    }
+
+    /// Tells how many calls wait for a place at a source.
+    pub fn queued(&self, source: &str, queued: i64) {
+        self.queued.get_or_create(&Source { source: source.to_owned() }).set(queued);
+    }
+
+    /// Tells how many HTTP/2 connections to a gRPC source are open.
+    pub fn connections(&self, source: &str, open: i64) {
+        self.connections.get_or_create(&Source { source: source.to_owned() }).set(open);
     }
 
     /// Tells how many streams go on at a source.

@@ -494,3 +494,18 @@ pub fn add_auditor(store: &SqliteStore, id: &str) {
     let asked = acting(first, 10).add_staff(&person(id, &[Role::Auditor])).unwrap();
     acting(second, 20).approve_change(&asked.id).unwrap();
 }
+
+/// A call with a deadline of its own.
+pub async fn hasty(actor: &Actor, path: &str, request: &Value, timeout: &str) -> Told {
+    let message = actor.encode(path, request);
+    let metadata = [("ndxp-purpose", PURPOSE), ("ndxp-official", OFFICIAL), ("grpc-timeout", timeout)];
+    actor.raw(path, &metadata, vec![message]).await.unwrap()
+}
+
+/// How a source's breaker stands: 0 closed, 1 half open, 2 open.
+pub fn breaker(stage: &Stage, source: &str) -> u8 {
+    let text = ops_text(stage, "/metrics");
+    let name = format!("ndxp_breaker_state{{source=\"{source}\"}} ");
+    let line = text.lines().find(|line| line.starts_with(&name)).unwrap();
+    line[name.len()..].parse().unwrap()
+}

@@ -1,0 +1,258 @@
+//! One HTTP/2 connection of a [`super::client`]: how it is made, how many streams it has, how it is found to be dead, and when it is
+//! retired.
+
+use super::Http2Error;
+use super::client::{Begun, Keepalive, Limits, Pool};
+use super::innermost;
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::{Either, select};
+use h2::client::SendRequest;
+use h2::{Ping, PingPong, Reason};
+use http::{Request, Uri};
+use hyper_util::rt::TokioIo;
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+use tower::ServiceExt;
+
+/// Largest list of headers or trailers of a response, in bytes.
+const MAX_HEADERS: u32 = 64 << 10;
+/// Largest window of a connection (RFC 9113, section 6.9.1), in bytes.
+const MAX_WINDOW: u64 = (1 << 31) - 1;
+/// The time in which the resets of a connection are counted. Servers that count them look at as long a time (Netty: 200 in 30 s).
+const RESETS_WITHIN: Duration = Duration::from_secs(30);
+
+/// A connection on which calls can begin.
+#[derive(Clone)]
+pub(super) struct Live {
+    send: SendRequest<Bytes>,
+    pub(super) shared: Arc<Shared>,
+}
+
+/// What the pool, the calls and the connection's own task know of one connection.
+#[derive(Debug)]
+pub(super) struct Shared {
+    under_way: AtomicUsize,
+    /// Streams that the peer takes at once (SETTINGS_MAX_CONCURRENT_STREAMS).
+    peer_takes: AtomicUsize,
+    /// The peer ended the connection because too much was asked of it.
+    calm: AtomicBool,
+    /// Begins no more calls: those under way end on it.
+    retired: AtomicBool,
+    resets: Mutex<(Instant, u32)>,
+    max_resets: u32,
+    /// Notified when a stream comes free.
+    freed: Arc<Notify>,
+    /// Connections that are open, this one among them.
+    open: Arc<AtomicUsize>,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Shared {
+    fn new(limits: &Limits, freed: Arc<Notify>, open: Arc<AtomicUsize>) -> Arc<Self> {
+        open.fetch_add(1, Ordering::Relaxed);
+        Arc::new(Shared {
+            under_way: AtomicUsize::new(0),
+            peer_takes: AtomicUsize::new(0),
+            calm: AtomicBool::new(false),
+            retired: AtomicBool::new(false),
+            resets: Mutex::new((Instant::now(), 0)),
+            max_resets: limits.resets,
+            freed,
+            open,
+        })
+    }
+
+    pub(super) fn under_way(&self) -> usize {
+        self.under_way.load(Ordering::Relaxed)
+    }
+
+    /// Whether the peer ended the connection because too much was asked of it.
+    pub(super) fn asked_for_calm(&self) -> bool {
+        self.calm.load(Ordering::Relaxed)
+    }
+
+    /// One more reset. With too many in a short time the connection begins no more calls, before the peer ends it together with
+    /// those of others.
+    fn reset(&self) {
+        let mut resets = self.resets.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        if now.saturating_duration_since(resets.0) > RESETS_WITHIN {
+            *resets = (now, 0);
+        }
+        resets.1 = resets.1.saturating_add(1);
+        if resets.1 >= self.max_resets {
+            self.retired.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// One of the calls under way. Dropped before [`UnderWay::ended`], it counts as a reset.
+#[derive(Debug)]
+pub(crate) struct UnderWay {
+    connection: Arc<Shared>,
+    ended: bool,
+}
+
+impl UnderWay {
+    pub(super) fn new(connection: &Arc<Shared>) -> Self {
+        connection.under_way.fetch_add(1, Ordering::Relaxed);
+        UnderWay { connection: connection.clone(), ended: false }
+    }
+
+    /// The peer has ended the stream.
+    pub(super) fn ended(&mut self) {
+        self.ended = true;
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.connection.reset();
+        }
+        self.connection.under_way.fetch_sub(1, Ordering::Relaxed);
+        self.connection.freed.notify_one();
+    }
+}
+
+impl Live {
+    /// Whether another call may begin: where the peer takes one more stream, and so do we.
+    pub(super) fn has_room(&self, streams: usize) -> bool {
+        self.shared.under_way() < self.shared.peer_takes.load(Ordering::Relaxed).min(streams)
+    }
+
+    pub(super) fn is_retired(&self) -> bool {
+        self.shared.retired.load(Ordering::Relaxed)
+    }
+
+    /// Begins a call that is counted already.
+    pub(super) async fn begin(self, request: Request<()>, mut under_way: UnderWay) -> Result<Begun, Http2Error> {
+        let begun = async {
+            let mut send = self.send.ready().await?;
+            send.send_request(request, false)
+        };
+        match begun.await {
+            Ok((response, request)) => Ok(Begun::new(request, response, under_way, self.shared)),
+            Err(error) => {
+                under_way.ended();
+                Err(error.into())
+            }
+        }
+    }
+}
+
+/// Connects. A peer that ends the connection in good order before it has taken a call (it renews its connections, or ends) gets
+/// another one, once.
+pub(super) async fn connect(pool: &Arc<Pool>, address: Uri) -> Result<Live, Arc<str>> {
+    match connect_once(pool, address.clone()).await? {
+        Some(live) => Ok(live),
+        None => connect_once(pool, address).await?.ok_or_else(|| Arc::from("the peer ended the connection")),
+    }
+}
+
+/// Connects; `None` where the peer ended the connection in good order. It is there when the peer's SETTINGS are, which say how many
+/// streams it takes.
+async fn connect_once(pool: &Arc<Pool>, address: Uri) -> Result<Option<Live>, Arc<str>> {
+    let connector = pool.connector();
+    let stream = connector.oneshot(address).await.map_err(|error| Arc::<str>::from(innermost(&*error)))?;
+    let limits = pool.limits();
+    let window = u64::from(limits.window).saturating_mul(limits.streams as u64).min(MAX_WINDOW);
+    let (send, mut connection) = h2::client::Builder::new()
+        .initial_window_size(limits.window)
+        .initial_connection_window_size(u32::try_from(window).unwrap_or(u32::MAX >> 1))
+        .max_header_list_size(MAX_HEADERS)
+        .initial_max_send_streams(0)
+        .enable_push(false)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| Arc::<str>::from(innermost(&error)))?;
+    let settled = poll_fn(|context| match connection.poll_unpin(context) {
+        Poll::Ready(Err(error)) if error.is_go_away() && error.reason() == Some(Reason::NO_ERROR) => {
+            Poll::Ready(Ok(false))
+        }
+        Poll::Ready(Err(error)) => Poll::Ready(Err(Arc::<str>::from(innermost(&error)))),
+        Poll::Ready(Ok(())) => Poll::Ready(Ok(false)),
+        Poll::Pending if connection.max_concurrent_send_streams() > 0 => Poll::Ready(Ok(true)),
+        Poll::Pending => Poll::Pending,
+    });
+    if !settled.await? {
+        return Ok(None);
+    }
+    let shared = Shared::new(&limits, pool.freed(), pool.open());
+    shared.peer_takes.store(connection.max_concurrent_send_streams(), Ordering::Relaxed);
+    let pings = connection.ping_pong();
+    tokio::spawn(run(connection, pings, Arc::downgrade(pool), shared.clone()));
+    Ok(Some(Live { send, shared }))
+}
+
+/// Keeps a connection going until it ends or the peer is found to be gone.
+async fn run<T>(
+    mut connection: h2::client::Connection<T, Bytes>,
+    pings: Option<PingPong>,
+    pool: Weak<Pool>,
+    shared: Arc<Shared>,
+) where
+    T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+{
+    let driven = poll_fn(|context| {
+        let polled = connection.poll_unpin(context);
+        match &polled {
+            // Known before those who wait for their responses are told that the connection ended: they are polled after this.
+            Poll::Ready(Err(error)) if is_calm(error) => shared.calm.store(true, Ordering::Relaxed),
+            Poll::Ready(_) => {}
+            Poll::Pending => {
+                let takes = connection.max_concurrent_send_streams();
+                if shared.peer_takes.swap(takes, Ordering::Relaxed) < takes {
+                    shared.freed.notify_waiters();
+                }
+            }
+        }
+        polled
+    });
+    let silent = std::pin::pin!(silent(pings, pool.clone(), || shared.under_way() == 0));
+    // Whoever still waits on it is told when it is dropped.
+    let ended = select(driven, silent).await;
+    let Some(pool) = pool.upgrade() else { return };
+    if let Either::Left((Err(error), _)) = &ended
+        && is_calm(error)
+        && error.to_string().contains("too_many_pings")
+    {
+        pool.calm();
+    }
+    pool.forget(&shared);
+}
+
+/// Whether a peer ended the connection because too much was asked of it.
+fn is_calm(error: &h2::Error) -> bool {
+    error.is_go_away() && error.is_remote() && error.reason() == Some(Reason::ENHANCE_YOUR_CALM)
+}
+
+/// Ends when the peer does not answer a ping in time.
+async fn silent(pings: Option<PingPong>, pool: Weak<Pool>, idle: impl Fn() -> bool) {
+    let Some(mut pings) = pings else { return std::future::pending().await };
+    loop {
+        let Some((every, keepalive)) = pool.upgrade().map(|pool| (pool.ping_every(), pool.keepalive())) else {
+            // Nobody begins a call any more; those under way end by their deadlines.
+            return std::future::pending().await;
+        };
+        tokio::time::sleep(every).await;
+        if idle() && !keepalive.without_calls {
+            continue;
+        }
+        let Keepalive { timeout, .. } = keepalive;
+        match tokio::time::timeout(timeout, pings.ping(Ping::opaque())).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(_)) | Err(_) => return,
+        }
+    }
+}

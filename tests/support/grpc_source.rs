@@ -1,0 +1,338 @@
+//! A gRPC source of the tests' own, with its contract: it does what a plan says with the calls that come.
+#![allow(dead_code, reason = "each suite uses its own part")]
+
+use crate::support::{self, Actor, Stage};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
+use bytes::Bytes;
+use ndxp_gateway::frame::frame;
+use ndxp_gateway::identity::tls;
+use std::io::Write;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::server::TlsStream;
+
+const CONTRACT: &str = r#"syntax = "proto3";
+package ndxp.bulk.v1;
+import "ndxp/contract/v1/contract.proto";
+service BulkService {
+  option (ndxp.contract.v1.source) = { id: "bulk" name: "Bulk" name_vi: "Khối" owner: "test" };
+  rpc Read(Ask) returns (Part) {
+    option idempotency_level = NO_SIDE_EFFECTS;
+    option (ndxp.contract.v1.operation) = { scope: "bulk:read" data_class: OPEN timeout_ms: 60000 grpc: {} };
+  }
+  rpc Write(Ask) returns (Part) {
+    option (ndxp.contract.v1.operation) = { scope: "bulk:read" data_class: OPEN timeout_ms: 60000 grpc: {} };
+  }
+  rpc Brief(Ask) returns (Part) {
+    option idempotency_level = NO_SIDE_EFFECTS;
+    option (ndxp.contract.v1.operation) = { scope: "bulk:read" data_class: OPEN timeout_ms: 1000 grpc: {} };
+  }
+  rpc BriefWrite(Ask) returns (Part) {
+    option (ndxp.contract.v1.operation) = { scope: "bulk:read" data_class: OPEN timeout_ms: 1000 grpc: {} };
+  }
+  rpc List(Ask) returns (stream Part) {
+    option idempotency_level = NO_SIDE_EFFECTS;
+    option (ndxp.contract.v1.operation) = { scope: "bulk:read" data_class: OPEN timeout_ms: 60000 grpc: {} };
+  }
+  rpc Push(stream Ask) returns (Part) {
+    option (ndxp.contract.v1.operation) = { scope: "bulk:read" data_class: OPEN timeout_ms: 60000 grpc: {} };
+  }
+}
+message Ask { uint32 parts = 1; }
+message Part { bytes data = 1; }
+"#;
+pub const READ: &str = "/ndxp.bulk.v1.BulkService/Read";
+pub const WRITE: &str = "/ndxp.bulk.v1.BulkService/Write";
+pub const BRIEF: &str = "/ndxp.bulk.v1.BulkService/Brief";
+pub const BRIEF_WRITE: &str = "/ndxp.bulk.v1.BulkService/BriefWrite";
+pub const LIST: &str = "/ndxp.bulk.v1.BulkService/List";
+pub const PUSH: &str = "/ndxp.bulk.v1.BulkService/Push";
+
+/// What a gRPC source does with the calls that come.
+#[derive(Debug, Clone, Default)]
+pub enum Plan {
+    #[default]
+    Answers,
+    /// `RST_STREAM` with this reason, so many times; then it answers.
+    Resets(h2::Reason, u32),
+    /// GOAWAY that leaves out all streams, at the first call of so many connections; then it answers.
+    LeavesOut(u32),
+    /// A status with this code and `google.rpc.Status`.
+    Status(i32, Vec<u8>),
+    /// A compressed message.
+    Gzip,
+    /// Says nothing; counts pings.
+    Silent,
+    /// Answers when the request has ended.
+    Reads,
+    /// Answers after so long.
+    After(Duration),
+    /// Never answers.
+    Hangs,
+    /// As a server that counts resets: with so many in one connection, it ends that with GOAWAY `ENHANCE_YOUR_CALM`. Answers after so
+    /// long.
+    CountsResets(u32, Duration),
+}
+
+/// How large each message of a list is.
+const LISTED: usize = 64 << 10;
+
+#[derive(Default)]
+pub struct Source {
+    plan: Mutex<Plan>,
+    /// Calls and pings that came.
+    calls: AtomicU32,
+    pub pings: AtomicU32,
+    /// Calls under way, and the most that ever were on one connection.
+    under_way: AtomicU32,
+    pub most_on_one: AtomicU32,
+    /// Connections that ever came, and those that were ended for their resets.
+    pub connections: AtomicU32,
+    pub calmed: AtomicU32,
+    /// Calls that were reset before they were answered.
+    pub resets: AtomicU32,
+    /// SETTINGS_MAX_CONCURRENT_STREAMS, where there is to be one.
+    max_streams: Option<u32>,
+    pub encodings: Mutex<String>,
+}
+
+impl Source {
+    pub fn plan(&self, plan: Plan) {
+        *self.plan.lock().unwrap() = plan;
+    }
+
+    pub fn calls(&self) -> u32 {
+        self.calls.load(Ordering::Relaxed)
+    }
+
+    /// HTTP/2 by hand: where a GOAWAY's last stream, or pings, matter.
+    async fn by_hand(&self, mut stream: TlsStream<TcpStream>, leave_out: bool) {
+        let mut preface = [0; 24];
+        stream.read_exact(&mut preface).await.unwrap();
+        stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
+        loop {
+            let mut head = [0; 9];
+            if stream.read_exact(&mut head).await.is_err() {
+                return;
+            }
+            let mut body = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+            stream.read_exact(&mut body).await.unwrap();
+            match (head[3], head[4]) {
+                (1, _) => {
+                    self.calls.fetch_add(1, Ordering::Relaxed);
+                    if leave_out {
+                        let goaway = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+                        stream.write_all(&goaway).await.unwrap();
+                    }
+                }
+                (6, 0) => {
+                    self.pings.fetch_add(1, Ordering::Relaxed);
+                    stream.write_all(&[0, 0, 8, 6, 1, 0, 0, 0, 0]).await.unwrap();
+                    stream.write_all(&body).await.unwrap();
+                }
+                _ => {}
+            }
+        }
+    }
+
+    async fn connection(self: Arc<Self>, stream: TlsStream<TcpStream>) {
+        let by_hand = match &mut *self.plan.lock().unwrap() {
+            Plan::LeavesOut(left) if *left > 0 => {
+                *left -= 1;
+                Some(true)
+            }
+            Plan::Silent => Some(false),
+            _ => None,
+        };
+        if let Some(leave_out) = by_hand {
+            return self.by_hand(stream, leave_out).await;
+        }
+        self.connections.fetch_add(1, Ordering::Relaxed);
+        let mut builder = h2::server::Builder::new();
+        builder.max_pending_accept_reset_streams(10_000);
+        if let Some(most) = self.max_streams {
+            builder.max_concurrent_streams(most);
+        }
+        let mut connection = builder.handshake(stream).await.unwrap();
+        let (here, resets) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+        let most_resets = match &*self.plan.lock().unwrap() {
+            Plan::CountsResets(most, _) => *most,
+            _ => u32::MAX,
+        };
+        loop {
+            let next = tokio::time::timeout(Duration::from_millis(20), connection.accept()).await;
+            if resets.load(Ordering::Relaxed) >= most_resets {
+                self.calmed.fetch_add(1, Ordering::Relaxed);
+                connection.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
+                while connection.accept().await.is_some() {}
+                return;
+            }
+            match next {
+                Err(_) => {}
+                Ok(Some(Ok((request, respond)))) => {
+                    self.calls.fetch_add(1, Ordering::Relaxed);
+                    self.most_on_one.fetch_max(here.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+                    self.under_way.fetch_add(1, Ordering::Relaxed);
+                    let (source, here, resets) = (self.clone(), here.clone(), resets.clone());
+                    tokio::spawn(async move {
+                        if !source.clone().answer(request, respond).await {
+                            resets.fetch_add(1, Ordering::Relaxed);
+                            source.resets.fetch_add(1, Ordering::Relaxed);
+                        }
+                        here.fetch_sub(1, Ordering::Relaxed);
+                        source.under_way.fetch_sub(1, Ordering::Relaxed);
+                    });
+                }
+                Ok(_) => return,
+            }
+        }
+    }
+
+    /// Calls that are under way now.
+    pub fn under_way(&self) -> u32 {
+        self.under_way.load(Ordering::Relaxed)
+    }
+
+    /// Answers a call; false where it was reset meanwhile.
+    async fn answer(
+        self: Arc<Self>,
+        request: http::Request<h2::RecvStream>,
+        mut respond: h2::server::SendResponse<Bytes>,
+    ) -> bool {
+        let list = request.uri().path() == LIST;
+        let encodings = request.headers().get("grpc-accept-encoding").map(|value| value.to_str().unwrap().to_owned());
+        *self.encodings.lock().unwrap() = encodings.unwrap_or_default();
+        let mut body = request.into_body();
+        let (mut trailers, mut message, mut gzip) = (http::HeaderMap::new(), b"\x0a\x03abc".to_vec(), false);
+        trailers.insert("grpc-status", "0".parse().unwrap());
+        let plan = {
+            let mut plan = self.plan.lock().unwrap();
+            let now = plan.clone();
+            if let Plan::Resets(_, left) = &mut *plan {
+                *left = left.saturating_sub(1);
+            }
+            now
+        };
+        match plan {
+            Plan::Resets(reason, left) if left > 0 => {
+                respond.send_reset(reason);
+                return true;
+            }
+            Plan::After(time) | Plan::CountsResets(_, time) => tokio::select! {
+                () = tokio::time::sleep(time) => {}
+                _ = std::future::poll_fn(|context| respond.poll_reset(context)) => return false,
+            },
+            Plan::Hangs => {
+                let _ = std::future::poll_fn(|context| respond.poll_reset(context)).await;
+                return false;
+            }
+            Plan::Status(code, details) => {
+                trailers.insert("grpc-status", code.to_string().parse().unwrap());
+                trailers.insert("grpc-message", "Nguyen Van A is on leave".parse().unwrap());
+                trailers.insert("grpc-status-details-bin", STANDARD_NO_PAD.encode(details).parse().unwrap());
+                message.clear();
+            }
+            Plan::Gzip => {
+                let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+                encoder.write_all(&message).unwrap();
+                (message, gzip) = (encoder.finish().unwrap(), true);
+            }
+            Plan::Reads => {
+                while let Some(Ok(data)) = body.data().await {
+                    body.flow_control().release_capacity(data.len()).unwrap();
+                }
+            }
+            _ => {}
+        }
+        let mut head = http::Response::new(());
+        head.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
+        if gzip {
+            head.headers_mut().insert("grpc-encoding", "gzip".parse().unwrap());
+        }
+        let Ok(mut out) = respond.send_response(head, false) else { return false };
+        if list {
+            return Source::list(out).await;
+        }
+        if !message.is_empty() {
+            let mut framed = frame(&message).to_vec();
+            framed[0] = u8::from(gzip);
+            out.send_data(framed.into(), false).unwrap();
+        }
+        out.send_trailers(trailers).is_ok()
+    }
+
+    /// A list without end, as fast as it is taken.
+    async fn list(mut out: h2::SendStream<Bytes>) -> bool {
+        let mut message = vec![0x0a];
+        prost::encoding::encode_varint(LISTED as u64, &mut message);
+        message.resize(message.len() + LISTED, b'x');
+        let framed = frame(&message);
+        loop {
+            let mut rest = framed.clone();
+            while !rest.is_empty() {
+                out.reserve_capacity(rest.len());
+                match std::future::poll_fn(|context| out.poll_capacity(context)).await {
+                    Some(Ok(ready)) => {
+                        let part = rest.split_to(ready.min(rest.len()));
+                        if out.send_data(part, false).is_err() {
+                            return false;
+                        }
+                    }
+                    _ => return false,
+                }
+            }
+        }
+    }
+}
+
+/// A stage with the source `bulk`, whose entry has these keys, too.
+pub async fn with_source(keys: &str) -> (Stage, Arc<Source>, Actor) {
+    with_streams(keys, None, "").await
+}
+
+/// The same, where the source takes so many streams on a connection, and the gateway's `[listen]` has these keys.
+pub async fn with_streams(keys: &str, max_streams: Option<u32>, listen: &str) -> (Stage, Arc<Source>, Actor) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let stage = Stage::prepared(&|folder| {
+        let path = &folder.path;
+        support::edit(&folder.gateway_config(), |text| {
+            text.replacen("[listen]\n", &format!("[listen]\n{listen}\n"), 1)
+        });
+        std::fs::create_dir_all(path.join("contracts/ndxp/bulk/v1")).unwrap();
+        std::fs::write(path.join("contracts/ndxp/bulk/v1/bulk.proto"), CONTRACT).unwrap();
+        let entry = std::fs::read_to_string(path.join("sources/officials.toml")).unwrap();
+        let before = entry.split('"').find(|part| part.starts_with("https://")).unwrap().to_owned();
+        let entry = entry.replace(&before, &format!("https://{address}")).replace("\"officials\"", "\"bulk\"");
+        std::fs::write(path.join("sources/bulk.toml"), format!("{entry}\n{keys}\n")).unwrap();
+    });
+    let pki = stage.folder.path.join("pki");
+    let files = tls::TlsFiles {
+        certificate: pki.join("sandbox.pem"),
+        key: pki.join("sandbox.key"),
+        client_ca: pki.join("ca.pem"),
+        revocation: tls::Revocation::Unchecked,
+        names: Vec::new(),
+        allow_tls12: false,
+    };
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls::server_config(&files).unwrap()));
+    let source = Arc::new(Source { max_streams, ..Source::default() });
+    let served = source.clone();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let (acceptor, source) = (acceptor.clone(), served.clone());
+            tokio::spawn(async move {
+                if let Ok(stream) = acceptor.accept(stream).await {
+                    source.connection(stream).await;
+                }
+            });
+        }
+    });
+    let actor = stage.system("one-stop-shop");
+    (stage, source, actor)
+}
