@@ -4,7 +4,9 @@
 use libfuzzer_sys::fuzz_target;
 use ndxp_gateway::exchange_log::Entry;
 use ndxp_gateway::exchange_log::checkpoint::LogVerifier;
+use ndxp_gateway::exchange_log::disk::LocalDisk;
 use ndxp_gateway::exchange_log::journal::read_segment;
+use ndxp_gateway::exchange_log::segment::Reading;
 
 fuzz_target!(|bytes: &[u8]| {
     if let Some(entry) = Entry::from_bytes(bytes) {
@@ -18,5 +20,5 @@ fuzz_target!(|bytes: &[u8]| {
     let _ = LogVerifier::parse(&text);
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(file.path(), bytes).expect("written");
-    let _ = read_segment(file.path(), 0, None, 0);
+    let _ = read_segment(&LocalDisk, file.path(), Reading { first: 0, before: None, from: 0, key: None });
 });

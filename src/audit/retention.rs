@@ -8,12 +8,11 @@
 use super::AuditError;
 use super::query::Query;
 use super::replay::{CompareError, Replay};
-use crate::exchange_log::pruned::Pruned;
+use crate::exchange_log::pruned::{self, Pruned};
 use crate::exchange_log::reader::LogReader;
-use crate::exchange_log::tiles::{bundle_path, encode_bundle, read_tile};
-use crate::exchange_log::tree::{TILE, leaf_hash};
+use crate::exchange_log::tree::TILE;
 use crate::exchange_log::verify::PRUNE_ACT;
-use crate::exchange_log::{Entry, LogError, crash_point, remove_file, sync_folder, write_atomically};
+use crate::exchange_log::{Entry, LogError, LogPaths, write_atomically};
 use crate::registry::sqlite::SqliteStore;
 use serde::{Deserialize, Serialize};
 use std::ops::RangeInclusive;
@@ -147,26 +146,7 @@ pub fn plan(data: &Path, before_us: i64, mut progress: impl FnMut(u64, u64)) -> 
 /// Copies the plan's bundles below `archive`, synced and compared with their hash tiles.
 pub fn archive(data: &Path, plan: &Plan, archive: &Path, mut progress: impl FnMut(u64)) -> Result<(), AuditError> {
     let reader = LogReader::sealed_only(data)?;
-    let mut folders = std::collections::BTreeSet::new();
-    for bundle in plan.runs.iter().cloned().flatten() {
-        let Some(entries) = reader.bundle(bundle)? else { continue };
-        let path = bundle_path(archive, bundle, TILE);
-        let hashes: Vec<_> = entries.iter().map(|entry| leaf_hash(entry)).collect();
-        if hashes != read_tile(&reader.paths().tiles, 0, bundle, TILE)? {
-            let from = bundle_path(&reader.paths().tiles, bundle, TILE);
-            return Err(LogError::corrupt(&from, 0, "the entries are not those of the hash tile").into());
-        }
-        let bytes = encode_bundle(&entries);
-        write_atomically(&path, &bytes)?;
-        let kept = std::fs::read(&path).map_err(|error| LogError::io(&path, &error))?;
-        if kept != bytes {
-            return Err(LogError::corrupt(&path, 0, "the archive does not hold what was written to it").into());
-        }
-        folders.extend(path.ancestors().skip(1).take_while(|folder| folder.starts_with(archive)).map(Path::to_owned));
-        progress(1);
-    }
-    folders.iter().try_for_each(|folder| sync_folder(folder))?;
-    Ok(())
+    Ok(pruned::archive(&reader, plan.runs.iter().cloned().flatten(), archive, &mut progress)?)
 }
 
 /// Whether the log tells of the plan's pruning, under its checkpoint.
@@ -224,16 +204,7 @@ pub fn is_restated(data: &Path, plan: &Plan) -> Result<bool, AuditError> {
 
 /// Lists the plan's bundles as pruned and deletes them.
 pub fn prune(data: &Path, plan: &Plan) -> Result<(), AuditError> {
-    let tiles = LogReader::sealed_only(data)?.paths().tiles.clone();
-    let mut pruned = Pruned::read(&tiles)?;
-    plan.runs.iter().cloned().for_each(|run| pruned.add(run));
-    pruned.write(&tiles)?;
-    crash_point("prune.listed");
-    for bundle in plan.runs.iter().cloned().flatten() {
-        if remove_file(&bundle_path(&tiles, bundle, TILE))? {
-            crash_point("prune.deleted");
-        }
-    }
+    pruned::prune(&LogPaths::new(data), &plan.runs)?;
     if super::index::index_path(data).exists() {
         let mut index = super::index::Index::follow(data)?;
         for run in &plan.runs {

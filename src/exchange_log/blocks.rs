@@ -5,18 +5,13 @@
 //! filled up with zeros, is written again with what comes next; its first part stays the same, byte for byte. File systems
 //! that know no direct writes get plain ones.
 
-use std::fs::{File, OpenOptions};
+use super::disk::{Disk, DiskFile, Open};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
-
-/// What every device and file system in use takes as a block.
-const BLOCK: usize = 4_096;
 
 /// A file written block by block.
 pub(super) struct Blocks {
-    file: File,
-    direct: bool,
+    file: Box<dyn DiskFile>,
     /// Bytes written.
     end: u64,
     /// Those of them in the last, unfilled block.
@@ -25,30 +20,21 @@ pub(super) struct Blocks {
     scratch: Vec<u8>,
 }
 
-fn open(path: &Path, direct: bool) -> io::Result<File> {
-    let flags = if direct { rustix::fs::OFlags::DIRECT.bits() as i32 } else { 0 };
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).custom_flags(flags).open(path)
-}
-
 impl Blocks {
     /// Opens a file, or makes it, to go on at `end`.
-    pub fn open(path: &Path, end: u64) -> io::Result<Self> {
-        let (file, direct) = match open(path, true) {
-            Ok(file) => (file, true),
-            Err(error) if error.kind() == io::ErrorKind::InvalidInput => (open(path, false)?, false),
-            Err(error) => return Err(error),
-        };
-        let unfilled = end % BLOCK as u64;
+    pub fn open(disk: &dyn Disk, path: &Path, end: u64) -> io::Result<Self> {
+        let file = disk.open(path, Open::Direct)?;
+        let unfilled = end % file.block() as u64;
         let mut tail = vec![0; unfilled as usize];
-        if unfilled > 0 {
-            open(path, false)?.read_exact_at(&mut tail, end - unfilled)?;
+        if unfilled > 0 && disk.open(path, Open::Read)?.read_at(&mut tail, end - unfilled)? < tail.len() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        Ok(Blocks { file, direct, end, tail, scratch: Vec::new() })
+        Ok(Blocks { file, end, tail, scratch: Vec::new() })
     }
 
     /// The file, for what is done to it as a whole.
-    pub fn file(&self) -> &File {
-        &self.file
+    pub fn file(&self) -> &dyn DiskFile {
+        &*self.file
     }
 
     /// Bytes written.
@@ -59,23 +45,24 @@ impl Blocks {
     /// Writes behind what is there; it is on the disk after the next `fdatasync`. After an error, the file is not to be
     /// written again.
     pub fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if !self.direct {
-            self.file.write_all_at(bytes, self.end)?;
+        let block = self.file.block();
+        if block == 1 {
+            self.file.write_at(bytes, self.end)?;
             self.end += bytes.len() as u64;
             return Ok(());
         }
         let from = self.end - self.tail.len() as u64;
         let length = self.tail.len() + bytes.len();
         self.scratch.clear();
-        self.scratch.resize(length.next_multiple_of(BLOCK) + BLOCK, 0);
-        let place = self.scratch.as_ptr().align_offset(BLOCK);
-        let whole = &mut self.scratch[place..place + length.next_multiple_of(BLOCK)];
+        self.scratch.resize(length.next_multiple_of(block) + block, 0);
+        let place = self.scratch.as_ptr().align_offset(block);
+        let whole = &mut self.scratch[place..place + length.next_multiple_of(block)];
         whole[..self.tail.len()].copy_from_slice(&self.tail);
         whole[self.tail.len()..length].copy_from_slice(bytes);
-        self.file.write_all_at(whole, from)?;
+        self.file.write_at(whole, from)?;
         self.end += bytes.len() as u64;
         self.tail.clear();
-        self.tail.extend_from_slice(&whole[length - length % BLOCK..length]);
+        self.tail.extend_from_slice(&whole[length - length % block..length]);
         Ok(())
     }
 }
@@ -84,13 +71,14 @@ impl Blocks {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::exchange_log::disk::LocalDisk;
 
     #[test]
     fn what_is_written_is_there_with_zeros_behind_it_and_goes_on_after_opening_again() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("blocks");
         let mut written = Vec::new();
-        let mut blocks = Blocks::open(&path, 0).unwrap();
+        let mut blocks = Blocks::open(&LocalDisk, &path, 0).unwrap();
         for (number, size) in [1, 4_095, 4_096, 10, 8_192, 5_000, 3_000, 0, 1].into_iter().enumerate() {
             let part = vec![number as u8 + 1; size];
             blocks.append(&part).unwrap();
@@ -100,9 +88,9 @@ mod tests {
             assert_eq!(there[..written.len()], written);
             assert!(there[written.len()..].iter().all(|byte| *byte == 0));
             if number % 2 == 1 {
-                blocks = Blocks::open(&path, written.len() as u64).unwrap();
+                blocks = Blocks::open(&LocalDisk, &path, written.len() as u64).unwrap();
             }
         }
-        assert!(blocks.direct, "this file system knows direct writes");
+        assert!(blocks.file.block() > 1, "this file system knows direct writes");
     }
 }

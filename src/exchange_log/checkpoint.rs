@@ -1,6 +1,7 @@
 //! Checkpoints: C2SP tlog-checkpoint in a signed note (https://c2sp.org/tlog-checkpoint, https://c2sp.org/signed-note),
 //! Ed25519.
 
+use super::segment::ChainKey;
 use super::tree::Hash;
 use crate::hex::hex;
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
@@ -94,6 +95,14 @@ impl LogSigner {
     /// What others need to check signatures.
     pub fn verifier(&self) -> LogVerifier {
         LogVerifier { origin: self.origin.clone(), key: self.pair.public_key().as_ref().to_vec() }
+    }
+
+    /// The key of the journal's chain. Only who has the signing key can make it: it is derived from a signature (which
+    /// Ed25519 makes the same each time) that never leaves here.
+    pub(super) fn chain_key(&self) -> ChainKey {
+        let text = [b"ndxp journal chain 1\0", self.origin.as_bytes()].concat();
+        let secret = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, self.pair.sign(&text).as_ref());
+        ChainKey::new(secret.as_ref())
     }
 
     /// A signed checkpoint.

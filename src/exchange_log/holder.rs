@@ -4,7 +4,8 @@ use super::{LogError, LogPaths, make_folder};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Read;
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 fn lock_path(paths: &LogPaths) -> PathBuf {
@@ -17,12 +18,15 @@ pub(super) fn lock(paths: &LogPaths) -> Result<File, LogError> {
     let path = lock_path(paths);
     let fail = |error: std::io::Error| LogError::io(&path, &error);
     // Not cut before it is ours: the id in it may be another's.
-    let mut file = File::options().create(true).truncate(false).read(true).write(true).open(&path).map_err(fail)?;
+    let file = File::options().create(true).truncate(false).read(true).write(true).open(&path).map_err(fail)?;
     if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
         return Err(LogError::Locked(path));
     }
-    file.set_len(0).map_err(fail)?;
-    writeln!(file, "{}", std::process::id()).map_err(fail)?;
+    // In its own place, which needs no space. It is for whoever asks the holder to end; the lock holds without it.
+    let id = format!("{}\n", std::process::id());
+    if let Err(error) = file.write_all_at(id.as_bytes(), 0).and_then(|()| file.set_len(id.len() as u64)) {
+        tracing::warn!(%error, path = %path.display(), "the lock's file cannot be written");
+    }
     Ok(file)
 }
 

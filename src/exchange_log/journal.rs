@@ -1,42 +1,35 @@
 //! The journal: where entries become durable, in the order of their indexes.
 //!
-//! A segment `journal/<first index>.seg` is a head of 16 bytes (magic, first index) and records: length (u32), CRC-32C
-//! (u32), index (u64), first index of its batch (u64), the entry; integers big-endian. It is allocated ahead and filled
-//! with zeros (by a [`Spare`] where many entries come), so `fdatasync` has only the entries to write. A batch is one
-//! `write`, then one `fdatasync`; the next batch starts only after that. So behind the first broken record there can be records of the same batch (torn, never
-//! acknowledged) but none of a later one; if there are, acknowledged entries were damaged, and that is never cut off.
+//! A segment `journal/<first index>.seg` has the form that [`segment`](super::segment) says. It is allocated ahead and filled
+//! with zeros (by a [`Spare`] where many entries come), so `fdatasync` has only the entries to write. It gets its name when
+//! its head is on the disk, so one without a head is no crash's work. A batch is one `write`, then one `fdatasync`; the next
+//! batch starts only after that. After a failure the next batch goes into a new segment.
 
-use super::LogError;
 use super::blocks::Blocks;
+use super::disk::{Disk, Open, remove, sync_folder};
+use super::segment::{self, BATCH_HEAD, ChainKey, Reading, Record, Segmented, Tag};
 use super::spare::{Prepared, Spare};
 use super::storage::Storage;
-use std::fs::File;
-use std::io::Read;
+use super::{LogError, LogPaths, segment_v1};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Size of a segment: some 100,000 entries.
-pub const SEGMENT_BYTES: u64 = 64 << 20;
+/// Size of a segment: some 100,000 entries. The simulator's are smaller, so that it sees many.
+pub const SEGMENT_BYTES: u64 = if cfg!(simulator) { 16 << 10 } else { 64 << 20 };
 /// What a segment holds when the next one is made ready.
 const WANT_NEXT: u64 = SEGMENT_BYTES / 8;
-const MAGIC: &[u8; 8] = b"NDXPJNL1";
-const HEAD: usize = 16;
-const RECORD_HEAD: usize = 24;
-
-/// An entry with its index.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Record {
-    /// Place in the log, from 0.
-    pub index: u64,
-    /// The entry's bytes.
-    pub bytes: Vec<u8>,
-}
+/// Zeros that end a file and are kept: an entry may end in zeros, none is longer.
+const KEPT_ZEROS: usize = 64 << 10;
 
 /// A segment open for writing.
 pub struct Journal {
-    folder: PathBuf,
+    paths: LogPaths,
+    key: ChainKey,
     segment: Option<Segment>,
     next_index: u64,
+    /// The tag of the last batch that was acknowledged or found.
+    tag: Tag,
     spare: Arc<Spare>,
 }
 
@@ -58,77 +51,48 @@ fn segment_path(folder: &Path, first: u64) -> PathBuf {
 }
 
 /// The segments of a folder: first index and path, in order.
-pub fn segments(folder: &Path) -> Result<Vec<(u64, PathBuf)>, LogError> {
-    let mut found = Vec::new();
-    let entries = match std::fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(found),
+pub fn segments(disk: &dyn Disk, folder: &Path) -> Result<Vec<(u64, PathBuf)>, LogError> {
+    let files = match disk.list(folder) {
+        Ok(files) => files,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(LogError::io(folder, &error)),
     };
-    for entry in entries {
-        let path = entry.map_err(|error| LogError::io(folder, &error))?.path();
-        let first = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".seg")?.parse().ok());
-        found.extend(first.map(|first| (first, path)));
-    }
+    let first = |path: &Path| path.file_name().and_then(|name| name.to_str()?.strip_suffix(".seg")?.parse().ok());
+    let mut found: Vec<(u64, PathBuf)> =
+        files.into_iter().filter_map(|path| first(&path).map(|first| (first, path))).collect();
     found.sort();
     Ok(found)
 }
 
-/// What was read of a segment.
-pub struct Segmented {
-    /// Its entries from the wanted one on.
-    pub records: Vec<Record>,
-    /// The index behind its last entry.
-    pub next: u64,
-    /// Where its whole records end.
-    pub end: u64,
+/// Reads a segment.
+///
+/// # Errors
+/// It cannot be read, or is not what was written to it, or what a crash leaves of that: told with file and offset.
+pub fn read_segment(disk: &dyn Disk, path: &Path, reading: Reading<'_>) -> Result<Segmented, LogError> {
+    let (bytes, length) = read_written(disk, path).map_err(|error| LogError::io(path, &error))?;
+    if segment_v1::is_form_of(&bytes) {
+        segment_v1::parse(path, &bytes, reading)
+    } else if reading.before.is_none() && length < SEGMENT_BYTES {
+        // It had its whole length before it had its name.
+        Err(LogError::corrupt(path, length, "the segment was cut off here: no crash leaves it so"))
+    } else {
+        segment::parse(path, &bytes, reading)
+    }
 }
 
-/// Reads a segment up to the entry `before`, and keeps its entries from `from` on.
-pub fn read_segment(path: &Path, first: u64, before: Option<u64>, from: u64) -> Result<Segmented, LogError> {
-    let bytes = read_written(path).map_err(|error| LogError::io(path, &error))?;
-    if bytes.len() < HEAD || bytes[..HEAD].iter().all(|byte| *byte == 0) {
-        // Made, but nothing was written yet.
-        return Ok(Segmented { records: Vec::new(), next: first, end: HEAD as u64 });
-    }
-    if &bytes[..8] != MAGIC || bytes[8..16] != first.to_be_bytes() {
-        return Err(LogError::corrupt(path, 0, "not a journal segment of this index"));
-    }
-    let mut records = Vec::new();
-    let mut at = HEAD;
-    let mut next = first;
-    while before.is_none_or(|before| next < before) {
-        match read_record(&bytes, at) {
-            Some((index, _, body, end)) if index == next => {
-                if index >= from {
-                    records.push(Record { index, bytes: body.to_vec() });
-                }
-                next += 1;
-                at = end;
-            }
-            _ => break,
-        }
-    }
-    if before.is_none() && later_batch(&bytes, at, next) {
-        return Err(LogError::corrupt(path, at as u64, format!("the record of entry {next} is damaged")));
-    }
-    if before.is_some_and(|before| next < before) {
-        return Err(LogError::corrupt(path, at as u64, format!("entry {next} is missing")));
-    }
-    Ok(Segmented { records, next, end: at as u64 })
-}
-
-/// A file without the zeros at its end: most of a segment is what it was filled with, and 64 MB that are read once stay with
-/// the process for long.
-fn read_written(path: &Path) -> std::io::Result<Vec<u8>> {
-    let mut file = File::open(path)?;
-    let (mut written, mut zeros, mut piece) = (Vec::new(), 0, vec![0; 64 << 10]);
+/// A file's bytes and length, without most of the zeros at its end: most of a segment is what it was filled with, and 64 MB that are read once
+/// stay with the process for long.
+fn read_written(disk: &dyn Disk, path: &Path) -> std::io::Result<(Vec<u8>, u64)> {
+    let file = disk.open(path, Open::Read)?;
+    let (mut written, mut zeros, mut at, mut piece) = (Vec::new(), 0, 0, vec![0; PIECE]);
     loop {
-        let read = file.read(&mut piece)?;
+        let read = file.read_at(&mut piece, at)?;
         if read == 0 {
-            return Ok(written);
+            written.resize(written.len() + zeros.min(KEPT_ZEROS), 0);
+            return Ok((written, at));
         }
-        if next_byte(&piece[..read], 0).is_none() {
+        at += read as u64;
+        if piece[..read] == ZEROS[..read] {
             zeros += read;
         } else {
             written.resize(written.len() + std::mem::take(&mut zeros), 0);
@@ -137,56 +101,26 @@ fn read_written(path: &Path) -> std::io::Result<Vec<u8>> {
     }
 }
 
-/// A whole record at an offset: index, first index of its batch, the entry, end.
-fn read_record(bytes: &[u8], at: usize) -> Option<(u64, u64, &[u8], usize)> {
-    let head = bytes.get(at..at + RECORD_HEAD)?;
-    let number = |range: std::ops::Range<usize>| -> Option<u64> {
-        Some(head[range].iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte)))
-    };
-    let length = usize::try_from(number(0..4)?).ok().filter(|length| (1..=super::entry::MAX_BYTES).contains(length))?;
-    let end = at + RECORD_HEAD + length;
-    let body = bytes.get(at + 8..end)?;
-    if u64::from(crc32c::crc32c(body)) != number(4..8)? {
-        return None;
-    }
-    Some((number(8..16)?, number(16..24)?, &body[16..], end))
-}
-
-/// Whether a record of a later batch than the one at `next` stands behind `at`.
-fn later_batch(bytes: &[u8], at: usize, next: u64) -> bool {
-    let mut from = at;
-    while let Some(here) = next_byte(bytes, from) {
-        // A length's first two bytes are zero for any entry, so a record can begin up to three bytes earlier.
-        for start in here.saturating_sub(3).max(at)..=here {
-            if let Some((index, batch, ..)) = read_record(bytes, start)
-                && index > next
-                && batch > next
-            {
-                return true;
-            }
-        }
-        from = here + 1;
-    }
-    false
-}
-
-/// The next byte that is not zero. Most of a segment is the zeros that it was filled with: they are passed by blocks.
-fn next_byte(bytes: &[u8], mut from: usize) -> Option<usize> {
-    const ZEROS: [u8; 4_096] = [0; 4_096];
-    while bytes.get(from..from + ZEROS.len()) == Some(&ZEROS) {
-        from += ZEROS.len();
-    }
-    Some(from + bytes.get(from..)?.iter().position(|byte| *byte != 0)?)
-}
+const ZEROS: [u8; PIECE] = [0; PIECE];
+/// Bytes that are read at once.
+const PIECE: usize = if cfg!(simulator) { 4 << 10 } else { 64 << 10 };
 
 impl Journal {
-    /// Opens the journal and reads the entries from index `from` (the sealed size) on.
-    pub fn recover(folder: &Path, from: u64) -> Result<Recovered, LogError> {
-        super::make_folder(folder)?;
-        let found = segments(folder)?;
-        let mut records: Vec<Record> = Vec::new();
-        let mut next = from;
-        let mut last = None;
+    /// Opens the journal and reads the entries from index `from` (the sealed size) on. Needs no free space.
+    ///
+    /// # Errors
+    /// Entries are missing or damaged, or were not written by the log of this key.
+    pub fn recover(paths: &LogPaths, key: ChainKey, from: u64) -> Result<Recovered, LogError> {
+        let disk = &*paths.disk;
+        disk.create_folder(&paths.journal).map_err(|error| LogError::io(&paths.journal, &error))?;
+        let found = segments(disk, &paths.journal)?;
+        if from > 0 && found.is_empty() {
+            let reason =
+                format!("there is no journal segment, where {from} entries were sealed: no crash leaves it so");
+            return Err(LogError::corrupt(&paths.journal, 0, reason));
+        }
+        let (mut records, mut next, mut last): (Vec<Record>, _, Option<(&PathBuf, Segmented)>) =
+            (Vec::new(), from, None);
         for (position, (first, path)) in found.iter().enumerate() {
             let before = found.get(position + 1).map(|(next, _)| *next);
             if before.is_some_and(|before| before <= from) {
@@ -195,17 +129,25 @@ impl Journal {
             if *first > next {
                 return Err(LogError::corrupt(path, 0, format!("entries {next} to {} are missing", first - 1)));
             }
-            let read = read_segment(path, *first, before, next)?;
-            records.extend(read.records);
+            let mut read = read_segment(disk, path, Reading { first: *first, before, from: next, key: Some(&key) })?;
+            if let (Some(after), Some((_, earlier))) = (&read.after, &last)
+                && *after != earlier.tag
+            {
+                return Err(LogError::corrupt(path, 16, "it does not follow the segment before it"));
+            }
+            records.append(&mut read.records);
             next = next.max(read.next);
-            last = Some((path.clone(), read.end, read.next));
+            last = Some((path, read));
         }
-        let mut journal =
-            Journal { folder: folder.to_owned(), segment: None, next_index: next, spare: Arc::new(Spare::of(folder)?) };
-        if let Some((path, end, reached)) = last
-            && reached == next
+        let spare = Arc::new(Spare::of(paths)?);
+        let (paths, tag) = (paths.clone(), last.as_ref().map_or(Tag::default(), |(_, read)| read.tag));
+        let mut journal = Journal { paths, key, segment: None, next_index: next, tag, spare };
+        if let Some((path, read)) = last
+            && read.next == next
+            && read.after.is_some()
         {
-            journal.segment = Some(Segment::reopen(path, end)?);
+            // Where it cannot be gone on with, the next batch gets a segment of its own.
+            journal.segment = Segment::reopen(&*journal.paths.disk, path, &read).ok();
         }
         Ok(Recovered { journal, records })
     }
@@ -221,20 +163,15 @@ impl Journal {
     }
 
     /// Gives up segments of which every entry is below `sealed`.
-    pub(super) fn forget(folder: &Path, sealed: u64, spare: &Spare) -> Result<(), LogError> {
-        let found = segments(folder)?;
-        for pair in found.windows(2) {
-            if pair[1].0 <= sealed {
-                spare.retire(&pair[0].1)?;
-            }
-        }
-        Ok(())
+    pub(super) fn forget(paths: &LogPaths, sealed: u64, spare: &Spare) -> Result<(), LogError> {
+        let found = segments(&*paths.disk, &paths.journal)?;
+        found.windows(2).filter(|pair| pair[1].0 <= sealed).try_for_each(|pair| spare.retire(&pair[0].1))
     }
 
     fn next_segment(&self) -> Result<Segment, LogError> {
         match self.spare.take() {
-            Some(prepared) => Segment::from_prepared(&self.folder, self.next_index, prepared),
-            None => Segment::create(&self.folder, self.next_index),
+            Some(prepared) => Segment::from_prepared(&self.paths, self.next_index, &self.tag, prepared),
+            None => Segment::create(&self.paths, self.next_index, &self.tag),
         }
     }
 }
@@ -244,105 +181,81 @@ impl Storage for Journal {
     /// sync the old file's pages can no longer be trusted.
     fn append(&mut self, batch: &[Vec<u8>]) -> Result<u64, LogError> {
         let first = self.next_index;
-        let mut out = Vec::with_capacity(batch.iter().map(|bytes| bytes.len() + RECORD_HEAD).sum());
-        for (index, bytes) in (first..).zip(batch) {
-            let start = out.len();
-            out.extend_from_slice(&u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_be_bytes());
-            // Filled in when what it covers stands behind it.
-            out.extend_from_slice(&[0; 4]);
-            out.extend_from_slice(&index.to_be_bytes());
-            out.extend_from_slice(&first.to_be_bytes());
-            out.extend_from_slice(bytes);
-            let sum = crc32c::crc32c(&out[start + 8..]);
-            out[start + 4..start + 8].copy_from_slice(&sum.to_be_bytes());
-        }
+        let mut out = Vec::with_capacity(BATCH_HEAD + batch.iter().map(|bytes| bytes.len() + 2).sum::<usize>());
+        let tag = segment::put_batch(&mut out, &self.key, &self.tag, first, batch);
         if self.segment.as_ref().is_none_or(|segment| segment.blocks.end() + out.len() as u64 > SEGMENT_BYTES) {
             self.segment = None;
             self.segment = Some(self.next_segment()?);
         }
         let Some(segment) = &mut self.segment else { return Err(LogError::Closed) };
-        let end = segment.blocks.end();
         if let Err(error) = segment.write(&out) {
-            let path = segment.path.clone();
-            if let Some(failed) = self.segment.take() {
-                // Best effort: recovery copes with what stays, since the next segment begins at this index.
-                let _ = failed.blocks.file().set_len(end);
-            }
-            return Err(LogError::io(&path, &error));
+            let error = LogError::io(&segment.path, &error);
+            // What stays of the batch does not count, since the next segment begins at this index.
+            self.segment = None;
+            return Err(error);
         }
         if segment.blocks.end() >= WANT_NEXT {
             self.spare.want();
         }
+        self.tag = tag;
         self.next_index = first + batch.len() as u64;
         Ok(first)
     }
 }
 
-fn head(first: u64) -> Vec<u8> {
-    let mut head = MAGIC.to_vec();
-    head.extend_from_slice(&first.to_be_bytes());
-    head
-}
-
 impl Segment {
-    fn create(folder: &Path, first: u64) -> Result<Self, LogError> {
-        let path = segment_path(folder, first);
+    fn create(paths: &LogPaths, first: u64, after: &Tag) -> Result<Self, LogError> {
+        let (disk, fresh) = (&*paths.disk, paths.journal.join(UNNAMED));
+        // Never one that is there: after a crash, it may have other names.
+        remove(disk, &fresh)?;
         let make = || {
-            let mut blocks = Blocks::open(&path, 0)?;
-            blocks.file().set_len(0)?;
+            let blocks = Blocks::open(disk, &fresh, 0)?;
             // Reserving the space now means that a full disk is noticed here, before anything is promised.
-            match rustix::fs::fallocate(blocks.file(), rustix::fs::FallocateFlags::empty(), 0, SEGMENT_BYTES) {
-                Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => {}
-                Err(error) => {
-                    drop(std::fs::remove_file(&path));
-                    return Err(error.into());
-                }
+            if let Err(error) = blocks.file().allocate(SEGMENT_BYTES) {
+                let _ = disk.remove(&fresh);
+                return Err(error);
             }
             super::crash_point("journal.made");
-            blocks.append(&head(first))?;
-            blocks.file().sync_all()?;
             Ok(blocks)
         };
-        let blocks = make().map_err(|error: std::io::Error| LogError::io(&path, &error))?;
-        super::sync_folder(folder)?;
+        let blocks = make().map_err(|error: std::io::Error| LogError::io(&fresh, &error))?;
+        Self::named(paths, first, after, blocks, |path| disk.rename(&fresh, path))
+    }
+
+    fn from_prepared(paths: &LogPaths, first: u64, after: &Tag, prepared: Prepared<'_>) -> Result<Self, LogError> {
+        super::crash_point("journal.made");
+        let blocks = Blocks::open(&*paths.disk, prepared.path(), 0);
+        let blocks = blocks.map_err(|error| LogError::io(prepared.path(), &error))?;
+        Self::named(paths, first, after, blocks, |path| prepared.rename(path))
+    }
+
+    /// Gives a file its name when its head is on the disk.
+    fn named(
+        paths: &LogPaths,
+        first: u64,
+        after: &Tag,
+        mut blocks: Blocks,
+        rename: impl FnOnce(&Path) -> std::io::Result<()>,
+    ) -> Result<Self, LogError> {
+        let path = segment_path(&paths.journal, first);
+        let head = blocks.append(&segment::head(first, after));
+        let made = head.and_then(|()| blocks.file().sync()).and_then(|()| rename(&path));
+        made.map_err(|error| LogError::io(&path, &error))?;
+        sync_folder(&*paths.disk, &paths.journal)?;
         Ok(Segment { path, blocks })
     }
 
-    fn from_prepared(folder: &Path, first: u64, prepared: Prepared<'_>) -> Result<Self, LogError> {
-        let path = segment_path(folder, first);
-        let make = || {
-            super::crash_point("journal.made");
-            let mut blocks = Blocks::open(prepared.path(), 0)?;
-            blocks.append(&head(first))?;
-            blocks.file().sync_data()?;
-            prepared.rename(&path)?;
-            Ok(blocks)
-        };
-        let blocks = make().map_err(|error: std::io::Error| LogError::io(&path, &error))?;
-        super::sync_folder(folder)?;
-        Ok(Segment { path, blocks })
-    }
-
-    /// Opens a segment to go on at `end`; what stands behind is torn and is cut off.
-    fn reopen(path: PathBuf, end: u64) -> Result<Self, LogError> {
-        let open = || {
-            // One without entries may lack its head.
-            let bare = end == HEAD as u64;
-            let mut blocks = Blocks::open(&path, if bare { 0 } else { end })?;
-            blocks.file().set_len(end)?;
-            match rustix::fs::fallocate(blocks.file(), rustix::fs::FallocateFlags::empty(), 0, SEGMENT_BYTES) {
-                // A full disk is met again, and told, when the next batch is written.
-                Ok(()) | Err(_) => {}
-            }
-            if bare {
-                let first = path.file_stem().and_then(|name| name.to_str()?.parse().ok()).unwrap_or_default();
-                blocks.append(&head(first))?;
-            }
-            blocks.file().sync_all()?;
-            Ok(blocks)
-        };
-        let blocks = open().map_err(|error: std::io::Error| LogError::io(&path, &error))?;
-        Ok(Segment { path, blocks })
+    /// Opens a segment to go on behind its last whole batch. What a crash left behind is written over with zeros, in its
+    /// own place.
+    fn reopen(disk: &dyn Disk, path: &Path, read: &Segmented) -> std::io::Result<Self> {
+        let mut blocks = Blocks::open(disk, path, read.end)?;
+        if read.written > read.end {
+            blocks.append(&vec![0; usize::try_from(read.written - read.end).unwrap_or_default()])?;
+        }
+        // Copied files may have holes. A full disk is met again, and told, when the next batch is written.
+        let _ = blocks.file().allocate(SEGMENT_BYTES);
+        blocks.file().sync()?;
+        Ok(Segment { path: path.to_owned(), blocks: Blocks::open(disk, path, read.end)? })
     }
 
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
@@ -355,60 +268,84 @@ impl Segment {
             self.blocks.append(rest)?;
         }
         super::crash_point("journal.written");
-        self.blocks.file().sync_data()?;
+        self.blocks.file().sync()?;
         super::crash_point("journal.synced");
         Ok(())
     }
 }
 
+/// A segment until it has its head and its name.
+pub(super) const UNNAMED: &str = "unnamed";
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::exchange_log::disk::LocalDisk;
+    use crate::exchange_log::segment::HEAD;
+
+    fn recover(folder: &Path, from: u64) -> Result<Recovered, LogError> {
+        let paths = LogPaths { journal: folder.to_owned(), ..LogPaths::new(folder) };
+        Journal::recover(&paths, ChainKey::new(b"secret"), from)
+    }
 
     fn filled(folder: &Path) -> PathBuf {
-        let mut journal = Journal::recover(folder, 0).unwrap().journal;
+        let mut journal = recover(folder, 0).unwrap().journal;
         journal.append(&[b"one".to_vec(), b"two".to_vec()]).unwrap();
         journal.append(&[b"three".to_vec(), b"four".to_vec()]).unwrap();
         segment_path(folder, 0)
     }
 
-    fn change(path: &Path, offset: usize, byte: u8) {
+    /// Where the second batch of [`filled`] begins.
+    const SECOND: usize = HEAD + BATCH_HEAD + 2 * (2 + 3);
+
+    fn change(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
         let mut bytes = std::fs::read(path).unwrap();
-        bytes[offset] ^= byte;
+        change(&mut bytes);
         std::fs::write(path, bytes).unwrap();
+    }
+
+    fn refused(folder: &Path, from: u64) -> String {
+        recover(folder, from).err().unwrap().to_string()
     }
 
     #[test]
     fn what_was_acknowledged_is_read_again_and_appending_goes_on() {
         let folder = tempfile::tempdir().unwrap();
         filled(folder.path());
-        let mut recovered = Journal::recover(folder.path(), 1).unwrap();
+        let mut recovered = recover(folder.path(), 1).unwrap();
         assert_eq!(recovered.records.iter().map(|r| r.index).collect::<Vec<_>>(), [1, 2, 3]);
         assert_eq!(recovered.journal.append(&[b"five".to_vec()]).unwrap(), 4);
-        assert_eq!(Journal::recover(folder.path(), 0).unwrap().records.len(), 5);
+        assert_eq!(recover(folder.path(), 0).unwrap().records.len(), 5);
     }
 
     #[test]
     fn a_torn_last_batch_is_cut_off() {
         let folder = tempfile::tempdir().unwrap();
         let path = filled(folder.path());
-        // The first record of the second batch is torn; the second one reached the disk.
-        change(&path, HEAD + 2 * (RECORD_HEAD + 3) + RECORD_HEAD, 1);
-        assert_eq!(Journal::recover(folder.path(), 0).unwrap().records.len(), 2);
+        // Its sector never reached the disk; and what follows may have any length.
+        change(&path, |bytes| bytes[SECOND..SECOND + 60].fill(0));
+        change(&path, |bytes| bytes[SECOND + 60..SECOND + 101].fill(0));
+        let mut recovered = recover(folder.path(), 0).unwrap();
+        assert_eq!(recovered.records.len(), 2);
+        assert_eq!(recovered.journal.append(&[vec![7; 5_000]]).unwrap(), 2);
+        // Cut short in the middle of several sectors: written over when it is opened.
+        change(&path, |bytes| bytes[SECOND + 600..SECOND + 3_000].fill(0));
+        assert_eq!(recover(folder.path(), 0).unwrap().records.len(), 2);
+        assert!(std::fs::read(&path).unwrap()[SECOND..].iter().all(|byte| *byte == 0));
     }
 
     #[test]
     fn the_next_segment_is_the_spare_and_is_read_like_any_other() {
         let folder = tempfile::tempdir().unwrap();
-        let mut journal = Journal::recover(folder.path(), 0).unwrap().journal;
+        let mut journal = recover(folder.path(), 0).unwrap().journal;
         let spare = journal.spare();
         let entries: Vec<Vec<u8>> = (0..40u8).map(|byte| vec![byte + 1; 60_000]).collect();
         let mut written = 0;
         std::thread::scope(|scope| {
             scope.spawn(|| spare.fill_when_wanted());
             // Into the second segment, once the spare is ready.
-            while segments(folder.path()).unwrap().len() < 2 {
+            while segments(&LocalDisk, folder.path()).unwrap().len() < 2 {
                 let near = journal.segment.as_ref().is_some_and(|segment| segment.blocks.end() > SEGMENT_BYTES * 3 / 4);
                 while near && !journal.spare.is_ready() {
                     std::thread::sleep(std::time::Duration::from_millis(20));
@@ -418,10 +355,11 @@ mod tests {
             spare.close();
         });
         assert!(!folder.path().join("spare").exists(), "it has become the second segment");
-        let second = segments(folder.path()).unwrap()[1].0;
+        let second = segments(&LocalDisk, folder.path()).unwrap()[1].0;
         journal.append(&[b"torn".to_vec()]).unwrap();
-        change(&segment_path(folder.path(), second), HEAD + 40 * (RECORD_HEAD + 60_000) + RECORD_HEAD, 1);
-        let recovered = Journal::recover(folder.path(), 0).unwrap();
+        let torn = HEAD + BATCH_HEAD + 40 * (60_000 + 2);
+        change(&segment_path(folder.path(), second), |bytes| bytes[torn..torn + 100].fill(0));
+        let recovered = recover(folder.path(), 0).unwrap();
         assert_eq!(recovered.records.len() as u64, written);
         assert_eq!(recovered.records[written as usize - 1].bytes, entries[39]);
         assert_eq!(recovered.journal.next_index(), written);
@@ -431,8 +369,64 @@ mod tests {
     fn a_damaged_acknowledged_entry_is_never_cut_off() {
         let folder = tempfile::tempdir().unwrap();
         let path = filled(folder.path());
-        change(&path, HEAD + RECORD_HEAD, 1);
-        let error = Journal::recover(folder.path(), 0).err().unwrap();
-        assert!(matches!(error, LogError::Corrupt { offset, .. } if offset == HEAD as u64), "{error}");
+        for (place, batch) in [(HEAD + BATCH_HEAD + 2, HEAD), (SECOND + BATCH_HEAD + 2, SECOND), (20, 0)] {
+            change(&path, |bytes| bytes[place] ^= 1);
+            assert!(refused(folder.path(), 0).contains(&format!("at byte {batch}:")), "{}", refused(folder.path(), 0));
+            change(&path, |bytes| bytes[place] ^= 1);
+        }
+        assert_eq!(recover(folder.path(), 0).unwrap().records.len(), 4);
+    }
+
+    #[test]
+    fn l3_a_segment_that_is_empty_or_cut_or_gone_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = filled(folder.path());
+        let whole = std::fs::read(&path).unwrap();
+        for (damaged, told) in [
+            (Vec::new(), "at byte 0: the segment was cut off here"),
+            (vec![0; whole.len()], "at byte 0: is no journal segment"),
+            ([vec![0; 512], whole[512..].to_vec()].concat(), "at byte 0: is no journal segment"),
+            (whole[..5_000].to_vec(), "at byte 5000: the segment was cut off here"),
+        ] {
+            std::fs::write(&path, damaged).unwrap();
+            let error = refused(folder.path(), 0);
+            assert!(error.contains(told) && error.contains(".seg"), "{error}");
+        }
+        std::fs::remove_file(&path).unwrap();
+        assert!(refused(folder.path(), 4).contains("no journal segment, where 4 entries"));
+        // A segment gets its name with its head; what a crash leaves before has another.
+        std::fs::write(folder.path().join(UNNAMED), b"").unwrap();
+        assert_eq!(recover(folder.path(), 0).unwrap().journal.next_index(), 0);
+        assert!(!folder.path().join(UNNAMED).exists());
+    }
+
+    #[test]
+    fn another_logs_batches_are_not_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        filled(folder.path());
+        let paths = LogPaths { journal: folder.path().to_owned(), ..LogPaths::new(folder.path()) };
+        let error = Journal::recover(&paths, ChainKey::new(b"another"), 0).err().unwrap().to_string();
+        assert!(error.contains("entry 0 was not written by this log"), "{error}");
+    }
+
+    #[test]
+    fn a_journal_of_an_earlier_version_is_read_and_gone_on_with_in_a_new_segment() {
+        let folder = tempfile::tempdir().unwrap();
+        let old = segment_path(folder.path(), 0);
+        let mut written = segment_v1::written(0, &[&[b"one", b"two"], &[b"three"], &[b"torn", b"torn too"]]);
+        let torn = written.len() - 1;
+        written[torn] ^= 1;
+        written.resize(100_000, 0);
+        std::fs::write(&old, &written).unwrap();
+        for appended in [0, 1] {
+            let mut recovered = recover(folder.path(), 0).unwrap();
+            assert_eq!(recovered.records.len(), 4 + appended);
+            assert_eq!(recovered.journal.append(&[b"five".to_vec()]).unwrap(), 4 + appended as u64);
+        }
+        assert_eq!(segments(&LocalDisk, folder.path()).unwrap().len(), 2);
+        // Damage in it is told.
+        written[20] ^= 1;
+        std::fs::write(&old, &written).unwrap();
+        assert!(recover(folder.path(), 0).is_err());
     }
 }

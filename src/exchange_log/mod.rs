@@ -17,24 +17,30 @@ pub mod checkpoint;
 pub mod cosignature;
 mod crash;
 mod desk;
+pub mod disk;
 pub mod entry;
 mod holder;
 pub mod journal;
 mod outbox;
+mod pipeline;
 pub mod proof;
 pub mod pruned;
 pub mod pseudonym;
 pub mod reader;
 pub mod receipt;
 pub mod seal;
+pub mod segment;
+mod segment_v1;
 mod spare;
 pub mod storage;
+mod sync;
 pub mod tiles;
 pub mod tree;
 pub mod verify;
 mod writer;
 
 use checkpoint::LogSigner;
+use disk::{Disk, LocalDisk};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::{oneshot, watch};
@@ -44,6 +50,7 @@ pub(crate) use crash::crash_point;
 pub use entry::{Entry, Kind};
 pub use holder::Holder;
 pub use outbox::open_desk;
+pub use pipeline::{Health, Pipeline};
 
 /// Why the log cannot be opened, written or read.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -118,12 +125,20 @@ pub struct LogPaths {
     pub journal: PathBuf,
     /// The last signed checkpoint, kept apart so that a rolled-back log is noticed.
     pub signed: PathBuf,
+    /// What they are on.
+    pub disk: Arc<dyn Disk>,
 }
 
 impl LogPaths {
     /// Below a data folder.
     pub fn new(data: &Path) -> Self {
+        Self::on(disk::local(), data)
+    }
+
+    /// The same on a disk of its own.
+    pub fn on(disk: Arc<dyn Disk>, data: &Path) -> Self {
         LogPaths {
+            disk,
             tiles: data.join("log"),
             journal: data.join("journal"),
             signed: data.join("state").join("signed-checkpoint"),
@@ -167,17 +182,22 @@ impl ExchangeLog {
 
     /// Entries that are durable, sealed or not: all whose appenders were told their index.
     pub fn durable(&self) -> u64 {
-        self.shared.durable()
+        self.shared.pipeline.durable()
     }
 
     /// The number of sealed entries, as it grows: for whoever waits for an entry's checkpoint without reading files.
     pub fn watch_sealed(&self) -> watch::Receiver<u64> {
-        self.shared.watch_sealed()
+        self.shared.pipeline.watch_sealed()
+    }
+
+    /// How the log is: what waits to be sealed, how old the checkpoint is, how long the disk takes.
+    pub fn health(&self) -> Health {
+        self.shared.pipeline.health()
     }
 
     /// Seals what is there, signs a checkpoint, and returns its size.
     pub fn seal_now(&self) -> Result<u64, LogError> {
-        self.shared.seal()
+        self.shared.pipeline.seal()
     }
 }
 
@@ -188,43 +208,15 @@ pub(crate) fn make_folder(path: &Path) -> Result<(), LogError> {
 
 /// Removes a file; false where there was none.
 pub(crate) fn remove_file(path: &Path) -> Result<bool, LogError> {
-    match std::fs::remove_file(path) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(LogError::io(path, &error)),
-    }
+    disk::remove(&LocalDisk, path)
 }
 
 /// Makes a folder's entries durable.
 pub(crate) fn sync_folder(path: &Path) -> Result<(), LogError> {
-    let sync = || std::fs::File::open(path)?.sync_all();
-    sync().map_err(|error| LogError::io(path, &error))
+    disk::sync_folder(&LocalDisk, path)
 }
 
 /// Writes a file whole or not at all: a new file, synced, renamed over the old one, the folder synced.
 pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), LogError> {
-    put_in_place(path, bytes, |fresh| std::fs::rename(fresh, path))
-}
-
-/// The same for a file that is replaced again and again: it and another one (`.new`) take turns, so that none is thrown away
-/// each time.
-pub(crate) fn replace_atomically(path: &Path, bytes: &[u8]) -> Result<(), LogError> {
-    use rustix::fs::{CWD, RenameFlags, renameat_with};
-    put_in_place(path, bytes, |fresh| {
-        // Not on every file system, nor the first time.
-        renameat_with(CWD, fresh, CWD, path, RenameFlags::EXCHANGE).or_else(|_| std::fs::rename(fresh, path))
-    })
-}
-
-fn put_in_place(path: &Path, bytes: &[u8], put: impl FnOnce(&Path) -> std::io::Result<()>) -> Result<(), LogError> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    make_folder(folder)?;
-    let fresh = path.with_extension("new");
-    let write = || {
-        std::fs::write(&fresh, bytes)?;
-        std::fs::File::open(&fresh)?.sync_all()?;
-        put(&fresh)
-    };
-    write().map_err(|error| LogError::io(path, &error))?;
-    sync_folder(folder)
+    disk::write_atomically(&LocalDisk, path, bytes)
 }

@@ -1,7 +1,11 @@
 //! Which entry bundles were archived and deleted. Their hash tiles stay, so every proof about what they held still holds.
 
-use super::tiles::split_words;
-use super::{LogError, write_atomically};
+use super::disk::{Disk, read, read_text, remove, sync_folder, write_atomically};
+use super::reader::LogReader;
+use super::tiles::{bundle_path, encode_bundle, read_tile, split_words};
+use super::tree::{TILE, leaf_hash};
+use super::{LogError, LogPaths, crash_point};
+use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::path::Path;
 
@@ -14,13 +18,11 @@ pub struct Pruned(Vec<RangeInclusive<u64>>);
 
 impl Pruned {
     /// Reads the file of a log; a log without one has pruned nothing.
-    pub fn read(tiles: &Path) -> Result<Self, LogError> {
+    pub fn read(disk: &dyn Disk, tiles: &Path) -> Result<Self, LogError> {
         let path = tiles.join(PRUNED_FILE);
-        match std::fs::read_to_string(&path) {
-            Ok(text) => Self::parse(&text).ok_or_else(|| LogError::corrupt(&path, 0, "is no list of bundles")),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Pruned::default()),
-            Err(error) => Err(LogError::io(&path, &error)),
-        }
+        let parse =
+            |text: String| Self::parse(&text).ok_or_else(|| LogError::corrupt(&path, 0, "is no list of bundles"));
+        read_text(disk, &path)?.map_or(Ok(Pruned::default()), parse)
     }
 
     /// Reads the text of the file.
@@ -38,9 +40,9 @@ impl Pruned {
     }
 
     /// Writes the file.
-    pub fn write(&self, tiles: &Path) -> Result<(), LogError> {
+    pub fn write(&self, disk: &dyn Disk, tiles: &Path) -> Result<(), LogError> {
         let lines: String = self.0.iter().map(|run| format!("{} {}\n", run.start(), run.end())).collect();
-        write_atomically(&tiles.join(PRUNED_FILE), lines.as_bytes())
+        write_atomically(disk, &tiles.join(PRUNED_FILE), lines.as_bytes())
     }
 
     /// Whether a bundle was pruned.
@@ -70,10 +72,55 @@ impl Pruned {
     }
 }
 
+/// Copies sealed bundles below `archive`, synced and compared with their hash tiles; what was pruned is passed over.
+///
+/// # Errors
+/// A bundle is not that of its hash tile, or the archive does not hold what was written to it.
+pub fn archive(
+    reader: &LogReader,
+    bundles: impl Iterator<Item = u64>,
+    archive: &Path,
+    progress: &mut dyn FnMut(u64),
+) -> Result<(), LogError> {
+    let (disk, tiles) = (&*reader.paths().disk, &reader.paths().tiles);
+    let mut folders = BTreeSet::new();
+    for bundle in bundles {
+        let Some(entries) = reader.bundle(bundle)? else { continue };
+        let hashes: Vec<_> = entries.iter().map(|entry| leaf_hash(entry)).collect();
+        if hashes != read_tile(disk, tiles, 0, bundle, TILE)? {
+            let from = bundle_path(tiles, bundle, TILE);
+            return Err(LogError::corrupt(&from, 0, "the entries are not those of the hash tile"));
+        }
+        let (path, bytes) = (bundle_path(archive, bundle, TILE), encode_bundle(&entries));
+        write_atomically(disk, &path, &bytes)?;
+        if read(disk, &path).map_err(|error| LogError::io(&path, &error))? != bytes {
+            return Err(LogError::corrupt(&path, 0, "the archive does not hold what was written to it"));
+        }
+        folders.extend(path.ancestors().skip(1).take_while(|folder| folder.starts_with(archive)).map(Path::to_owned));
+        progress(1);
+    }
+    folders.iter().try_for_each(|folder| sync_folder(disk, folder))
+}
+
+/// Lists bundles as pruned, then deletes them. They are archived, and the log tells of it under its checkpoint.
+pub fn prune(paths: &LogPaths, runs: &[RangeInclusive<u64>]) -> Result<(), LogError> {
+    let mut pruned = Pruned::read(&*paths.disk, &paths.tiles)?;
+    runs.iter().cloned().for_each(|run| pruned.add(run));
+    pruned.write(&*paths.disk, &paths.tiles)?;
+    crash_point("prune.listed");
+    for bundle in runs.iter().cloned().flatten() {
+        if remove(&*paths.disk, &bundle_path(&paths.tiles, bundle, TILE))? {
+            crash_point("prune.deleted");
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::exchange_log::disk::LocalDisk;
 
     #[test]
     fn runs_are_merged_and_read_again() {
@@ -83,8 +130,8 @@ mod tests {
             pruned.add(run);
         }
         assert_eq!(pruned.runs(), [0..=2, 5..=7, 9..=9]);
-        pruned.write(folder.path()).unwrap();
-        assert_eq!(Pruned::read(folder.path()).unwrap(), pruned);
+        pruned.write(&LocalDisk, folder.path()).unwrap();
+        assert_eq!(Pruned::read(&LocalDisk, folder.path()).unwrap(), pruned);
         assert!(pruned.has(6) && !pruned.has(8));
         for bad in ["x 1", "3 2", "1", "1 2 3"] {
             assert!(Pruned::parse(bad).is_none(), "{bad}");

@@ -2,8 +2,10 @@
 
 use super::checkpoint::{Checkpoint, LogVerifier};
 use super::cosignature::Policy;
+use super::disk::{Disk, Open, read_text};
 use super::journal::{read_segment, segments};
 use super::pruned::Pruned;
+use super::segment::Reading;
 use super::tiles::{checkpoint_path, read_bundle, read_tile, subtree};
 use super::tree::{Hash, TILE};
 use super::{Entry, LogError, LogPaths};
@@ -19,8 +21,8 @@ pub struct Found {
 }
 
 /// The file with the newest checkpoint that counts.
-pub fn published_file(tiles: &Path) -> Result<&'static str, LogError> {
-    Ok(if policy(tiles)?.needs_witnesses() { COSIGNED_FILE } else { "checkpoint" })
+pub fn published_file(disk: &dyn Disk, tiles: &Path) -> Result<&'static str, LogError> {
+    Ok(if policy(disk, tiles)?.needs_witnesses() { COSIGNED_FILE } else { "checkpoint" })
 }
 
 /// A view of the log at one moment.
@@ -57,63 +59,71 @@ pub struct Published {
 }
 
 /// The policy of a log; one without its file wants no witnesses.
-pub fn policy(tiles: &Path) -> Result<Policy, LogError> {
+pub fn policy(disk: &dyn Disk, tiles: &Path) -> Result<Policy, LogError> {
     let path = tiles.join(POLICY_FILE);
-    match std::fs::read_to_string(&path) {
-        Ok(text) => {
-            Policy::parse(&text).map_err(|(line, reason)| LogError::corrupt(&path, 0, format!("line {line}: {reason}")))
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Policy::default()),
-        Err(error) => Err(LogError::io(&path, &error)),
+    let parse = |text: String| {
+        Policy::parse(&text).map_err(|(line, reason)| LogError::corrupt(&path, 0, format!("line {line}: {reason}")))
+    };
+    read_text(disk, &path)?.map_or(Ok(Policy::default()), parse)
+}
+
+/// Between two tries. Simulated time passes at once.
+fn pause() {
+    if !cfg!(simulator) {
+        std::thread::sleep(std::time::Duration::from_millis(50));
     }
 }
 
 impl LogReader {
     /// Opens the log below `data`. A gateway that seals at the same moment is waited for by trying again.
     pub fn open(data: &Path) -> Result<Self, LogError> {
-        Self::persist(data, true)
+        Self::persist(&LogPaths::new(data), true)
+    }
+
+    /// The same of a log whose folders are known.
+    pub fn open_at(paths: &LogPaths) -> Result<Self, LogError> {
+        Self::persist(paths, true)
     }
 
     /// The same without what is not under the checkpoint yet.
     pub fn sealed_only(data: &Path) -> Result<Self, LogError> {
-        Self::persist(data, false)
+        Self::persist(&LogPaths::new(data), false)
     }
 
-    fn persist(data: &Path, with_tail: bool) -> Result<Self, LogError> {
-        let mut last = LogError::Closed;
+    fn persist(paths: &LogPaths, with_tail: bool) -> Result<Self, LogError> {
+        let (mut last, mut corrupt) = (LogError::Closed, 0);
         for _ in 0..20 {
-            match Self::try_open(data, with_tail) {
+            match Self::try_open(paths, with_tail) {
                 Ok(reader) => return Ok(reader),
                 Err(error @ LogError::Io { .. }) => last = error,
+                // A batch that is being written may be seen in part.
+                Err(error @ LogError::Corrupt { .. }) if corrupt < 2 => (last, corrupt) = (error, corrupt + 1),
                 Err(other) => return Err(other),
             }
-            std::thread::sleep(std::time::Duration::from_millis(50));
+            pause();
         }
         Err(last)
     }
 
-    fn try_open(data: &Path, with_tail: bool) -> Result<Self, LogError> {
-        let paths = LogPaths::new(data);
+    fn try_open(paths: &LogPaths, with_tail: bool) -> Result<Self, LogError> {
+        let (paths, disk) = (paths.clone(), &*paths.disk);
         let vkey_path = paths.tiles.join(VKEY_FILE);
-        let vkey = std::fs::read_to_string(&vkey_path).map_err(|error| LogError::io(&vkey_path, &error))?;
+        let missing = || LogError::Io { path: vkey_path.clone(), reason: "is missing".into() };
+        let vkey = read_text(disk, &vkey_path)?.ok_or_else(missing)?;
         let verifier =
             LogVerifier::parse(&vkey).map_err(|error| LogError::corrupt(&vkey_path, 0, error.to_string()))?;
         let path = checkpoint_path(&paths.tiles);
-        let note = match std::fs::read_to_string(&path) {
-            Ok(note) => note,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-            Err(error) => return Err(LogError::io(&path, &error)),
-        };
+        let note = read_text(disk, &path)?.unwrap_or_default();
         let check = |note: &str| verifier.check(note).map_err(|error| LogError::corrupt(&path, 0, error.to_string()));
         let checkpoint = if note.is_empty() { None } else { Some(check(&note)?) };
         let sealed = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.size);
-        let pruned = Pruned::read(&paths.tiles)?;
+        let pruned = Pruned::read(disk, &paths.tiles)?;
         let mut reader =
             LogReader { paths, checkpoint, verifier, note, pruned, tail: Vec::new(), last_bundle: Vec::new() };
         // At once: the next sealing deletes this file.
         if sealed % TILE as u64 != 0 {
             let width = (sealed % TILE as u64) as usize;
-            reader.last_bundle = read_bundle(&reader.paths.tiles, sealed / TILE as u64, width)?;
+            reader.last_bundle = read_bundle(disk, &reader.paths.tiles, sealed / TILE as u64, width)?;
         }
         if with_tail {
             reader.tail = reader.journal_after(sealed)?;
@@ -122,7 +132,8 @@ impl LogReader {
     }
 
     fn journal_after(&self, sealed: u64) -> Result<Vec<Vec<u8>>, LogError> {
-        let found = segments(&self.paths.journal)?;
+        let disk = &*self.paths.disk;
+        let found = segments(disk, &self.paths.journal)?;
         let mut tail = Vec::new();
         for (position, (first, path)) in found.iter().enumerate() {
             let before = found.get(position + 1).map(|(next, _)| *next);
@@ -132,8 +143,9 @@ impl LogReader {
             // Sealed and given up since the checkpoint was read, or while it was read: begin again with the newer one.
             let moved_on = || LogError::Io { path: path.clone(), reason: "the journal has moved on".into() };
             let next = sealed + tail.len() as u64;
-            let read = read_segment(path, *first, before, next).map_err(|error| match error {
-                LogError::Corrupt { .. } if !path.exists() => moved_on(),
+            let reading = Reading { first: *first, before, from: next, key: None };
+            let read = read_segment(disk, path, reading).map_err(|error| match error {
+                LogError::Corrupt { .. } if disk.open(path, Open::Read).is_err() => moved_on(),
                 other => other,
             })?;
             if *first > next {
@@ -162,9 +174,9 @@ impl LogReader {
         if self.pruned.has(index) {
             return Ok(None);
         }
-        match read_bundle(&self.paths.tiles, index, TILE) {
+        match read_bundle(&*self.paths.disk, &self.paths.tiles, index, TILE) {
             // Pruned since this reader was opened.
-            Err(LogError::Io { .. }) if Pruned::read(&self.paths.tiles)?.has(index) => Ok(None),
+            Err(LogError::Io { .. }) if Pruned::read(&*self.paths.disk, &self.paths.tiles)?.has(index) => Ok(None),
             read => read.map(Some),
         }
     }
@@ -186,17 +198,13 @@ impl LogReader {
 
     /// The newest checkpoint that counts by the log's policy; `None` where there is none yet.
     pub fn published(&self) -> Result<Option<Published>, LogError> {
-        let file = published_file(&self.paths.tiles)?;
+        let file = published_file(&*self.paths.disk, &self.paths.tiles)?;
         if file != COSIGNED_FILE {
             let own = || Published { size: self.sealed(), note: self.note.clone() };
             return Ok(self.checkpoint.as_ref().map(|_| own()));
         }
         let path = self.paths.tiles.join(file);
-        let note = match std::fs::read_to_string(&path) {
-            Ok(note) => note,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(LogError::io(&path, &error)),
-        };
+        let Some(note) = read_text(&*self.paths.disk, &path)? else { return Ok(None) };
         let checkpoint = self.verifier.check(&note);
         let size = checkpoint.map_err(|error| LogError::corrupt(&path, 0, error.to_string()))?.size;
         // A newer one than this reader knows is not of its moment.
@@ -232,7 +240,7 @@ impl LogReader {
 
     /// The hash of a complete sealed subtree of 2^`level` leaves.
     pub fn node(&self, level: u32, index: u64) -> Result<Hash, LogError> {
-        let read = |tiles, tile, width| read_tile(&self.paths.tiles, tiles, tile, width);
+        let read = |tiles, tile, width| read_tile(&*self.paths.disk, &self.paths.tiles, tiles, tile, width);
         subtree(&read, self.sealed(), level, index)
             .and_then(|hash| hash.ok_or_else(|| LogError::corrupt(&self.paths.tiles, 0, "a subtree is not complete")))
     }

@@ -5,11 +5,12 @@
 //! that one's size is computed from the entries and compared before the signature is made, at start and at every sealing.
 
 use super::checkpoint::{Checkpoint, LogSigner};
+use super::disk::{Disk, read_text, replace_atomically, sync_folder};
 use super::tiles::{
     bundle_path, checkpoint_path, edge_tiles, encode_bundle, put_entry, read_bundle, read_tile, tile_path, write_file,
 };
 use super::tree::{Edge, FullTile, Hash, TILE, leaf_hash};
-use super::{LogError, LogPaths, crash_point, replace_atomically, sync_folder};
+use super::{LogError, LogPaths, crash_point};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -26,35 +27,30 @@ pub struct Sealer {
 
 /// Reads the published checkpoint, where there is one.
 pub fn published(paths: &LogPaths, signer: &LogSigner) -> Result<Option<Checkpoint>, LogError> {
-    checkpoint_at(&checkpoint_path(&paths.tiles), signer)
+    checkpoint_at(&*paths.disk, &checkpoint_path(&paths.tiles), signer)
 }
 
-fn checkpoint_at(path: &Path, signer: &LogSigner) -> Result<Option<Checkpoint>, LogError> {
-    match std::fs::read_to_string(path) {
-        Ok(note) => {
-            let checked = signer.verifier().check(&note);
-            Ok(Some(checked.map_err(|error| LogError::corrupt(path, 0, error.to_string()))?))
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(LogError::io(path, &error)),
-    }
+fn checkpoint_at(disk: &dyn Disk, path: &Path, signer: &LogSigner) -> Result<Option<Checkpoint>, LogError> {
+    let check = |note: String| signer.verifier().check(&note);
+    let checked = read_text(disk, path)?.map(check).transpose();
+    checked.map_err(|error| LogError::corrupt(path, 0, error.to_string()))
 }
 
 impl Sealer {
     /// Loads the right edge of what is published, and checks it against the checkpoint and the last signed one.
     pub fn open(paths: LogPaths, signer: LogSigner) -> Result<Self, LogError> {
-        super::make_folder(&paths.tiles)?;
+        paths.disk.create_folder(&paths.tiles).map_err(|error| LogError::io(&paths.tiles, &error))?;
         let checkpoint = published(&paths, &signer)?;
         let size = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.size);
-        let signed = checkpoint_at(&paths.signed, &signer)?;
-        let edge = load_edge(&paths.tiles, size)?;
+        let signed = checkpoint_at(&*paths.disk, &paths.signed, &signer)?;
+        let edge = load_edge(&*paths.disk, &paths.tiles, size)?;
         if let Some(checkpoint) = &checkpoint
             && edge.root() != checkpoint.root
         {
             let path = checkpoint_path(&paths.tiles);
             return Err(LogError::corrupt(&path, 0, "the tiles on the right edge do not have the checkpoint's root"));
         }
-        let bundle = load_bundle(&paths.tiles, &edge)?;
+        let bundle = load_bundle(&*paths.disk, &paths.tiles, &edge)?;
         let signed_size = signed.as_ref().map_or(0, |signed| signed.size);
         // It is always written first, so it can only be missing, or older, where somebody has put it there.
         if signed_size < size {
@@ -80,6 +76,22 @@ impl Sealer {
         self.signed.as_ref().map_or(0, |signed| signed.size)
     }
 
+    /// Whether entries that follow what is published lead to the last signed tree; writes nothing.
+    ///
+    /// # Errors
+    /// They do not ([`LogError::Forked`]), or end before it ([`LogError::RolledBack`]).
+    pub fn check(&self, entries: &[Vec<u8>]) -> Result<(), LogError> {
+        let Some(signed) = &self.signed else { return Ok(()) };
+        let mut edge = self.edge.clone();
+        let more = usize::try_from(signed.size.saturating_sub(edge.size)).unwrap_or(usize::MAX);
+        entries.iter().take(more).for_each(|entry| drop(edge.push(leaf_hash(entry))));
+        if edge.size < signed.size {
+            let (found, path) = (edge.size, self.paths.tiles.clone());
+            return Err(LogError::RolledBack { found, signed: signed.size, path });
+        }
+        self.extends(Some(signed), &edge)
+    }
+
     /// Compares a growing tree with a signed one where it has the size of that.
     fn extends(&self, signed: Option<&Checkpoint>, edge: &Edge) -> Result<(), LogError> {
         match signed {
@@ -94,7 +106,7 @@ impl Sealer {
     /// or a sealing that failed half way, may have signed a larger one. An older one there is a disk that was rolled back
     /// under this process; the next sealing puts the newer one back.
     fn last_signed(&self) -> Result<Option<Checkpoint>, LogError> {
-        let there = checkpoint_at(&self.paths.signed, &self.signer)?;
+        let there = checkpoint_at(&*self.paths.disk, &self.paths.signed, &self.signer)?;
         if let (Some(there), Some(known)) = (&there, &self.signed)
             && (there.size, there.root == known.root) == (known.size, false)
         {
@@ -112,7 +124,7 @@ impl Sealer {
         let old_edge = edge_files(&self.paths.tiles, self.edge.size);
         let mut edge = self.edge.clone();
         let mut bundle = self.bundle.clone();
-        let mut files = Files { root: self.paths.tiles.clone(), folders: BTreeSet::new() };
+        let mut files = Files { paths: &self.paths, folders: BTreeSet::new() };
         for entry in entries {
             let index = edge.size / TILE as u64;
             let full = edge.push(leaf_hash(entry));
@@ -151,19 +163,19 @@ impl Sealer {
         let note = self.signer.sign(checkpoint.size, &checkpoint.root);
         // From here on it counts as signed, also where it does not reach the disk.
         self.signed = Some(checkpoint);
-        replace_atomically(&self.paths.signed, note.as_bytes())?;
+        replace_atomically(&*self.paths.disk, &self.paths.signed, note.as_bytes())?;
         crash_point("seal.signed");
-        replace_atomically(&checkpoint_path(&self.paths.tiles), note.as_bytes())?;
+        replace_atomically(&*self.paths.disk, &checkpoint_path(&self.paths.tiles), note.as_bytes())?;
         crash_point("seal.published");
         let new_edge = edge_files(&self.paths.tiles, edge.size);
         self.edge = edge;
         self.bundle = bundle;
         for path in old_edge.difference(&new_edge) {
             // Partial files of an older size: what they held stands in the newer ones. A leftover does no harm.
-            let _ = std::fs::remove_file(path);
+            let _ = self.paths.disk.remove(path);
             crash_point("seal.removed");
             if let Some(folder) = path.parent() {
-                let _ = std::fs::remove_dir(folder);
+                let _ = self.paths.disk.remove_folder(folder);
             }
         }
         Ok(())
@@ -171,25 +183,26 @@ impl Sealer {
 }
 
 /// Files written in one sealing, and the folders that must be synced for them.
-struct Files {
-    root: PathBuf,
+struct Files<'p> {
+    paths: &'p LogPaths,
     folders: BTreeSet<PathBuf>,
 }
 
-impl Files {
+impl Files<'_> {
     fn write(&mut self, path: PathBuf, bytes: &[u8]) -> Result<(), LogError> {
-        write_file(&self.root, &path, bytes)?;
+        write_file(&*self.paths.disk, &self.paths.tiles, &path, bytes)?;
         // A new folder's own entry stands in its parent, up to the log's root.
-        self.folders.extend(path.ancestors().skip(1).take(4).map(Path::to_owned));
+        let folders = path.ancestors().skip(1).take_while(|folder| folder.starts_with(&self.paths.tiles));
+        self.folders.extend(folders.map(Path::to_owned));
         Ok(())
     }
 
     fn sync(&self) -> Result<(), LogError> {
-        self.folders.iter().filter(|folder| folder.is_dir()).try_for_each(|folder| sync_folder(folder))
+        self.folders.iter().try_for_each(|folder| sync_folder(&*self.paths.disk, folder))
     }
 }
 
-fn load_edge(root: &Path, size: u64) -> Result<Edge, LogError> {
+fn load_edge(disk: &dyn Disk, root: &Path, size: u64) -> Result<Edge, LogError> {
     let mut edge = Edge { size, levels: Vec::new() };
     for level in 0..8 {
         if size >> (8 * level) > 0 {
@@ -197,19 +210,19 @@ fn load_edge(root: &Path, size: u64) -> Result<Edge, LogError> {
         }
     }
     for (level, index, width) in edge_tiles(size) {
-        edge.levels[level] = read_tile(root, level, index, width)?;
+        edge.levels[level] = read_tile(disk, root, level, index, width)?;
     }
     Ok(edge)
 }
 
 /// The bytes of the bundle that is not full yet, each of its entries compared with its hash on the right edge: what is
 /// carried into the next bundle is what was signed.
-fn load_bundle(root: &Path, edge: &Edge) -> Result<Vec<u8>, LogError> {
+fn load_bundle(disk: &dyn Disk, root: &Path, edge: &Edge) -> Result<Vec<u8>, LogError> {
     let (index, width) = (edge.size / TILE as u64, (edge.size % TILE as u64) as usize);
     if width == 0 {
         return Ok(Vec::new());
     }
-    let entries = read_bundle(root, index, width)?;
+    let entries = read_bundle(disk, root, index, width)?;
     let hashes = edge.levels.first().map(Vec::as_slice).unwrap_or_default();
     let wrong = |(entry, hash): (&Vec<u8>, &Hash)| leaf_hash(entry) != *hash;
     match entries.iter().zip(hashes).position(wrong) {

@@ -6,14 +6,16 @@
 //! spare, which also leaves nothing of its entries on the disk.
 
 use super::blocks::Blocks;
-use super::journal::SEGMENT_BYTES;
-use super::{LogError, remove_file};
+use super::disk::{Disk, remove};
+use super::journal::{SEGMENT_BYTES, UNNAMED};
+use super::sync::{Condvar, Mutex, MutexGuard, lock, pause, wait};
+use super::{LogError, LogPaths};
 use std::path::{Path, PathBuf};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Zeros that are written at once: less than 0.1 ms of a disk's time, which is what a call may have to wait for them.
-const PIECE: usize = 64 << 10;
+const PIECE: usize = if cfg!(simulator) { 8 << 10 } else { 64 << 10 };
 /// Pause between two pieces. A segment takes 2 to 3 s so, and is ready in time up to some 40,000 entries a second; beyond,
 /// segments are only reserved.
 const PAUSE: Duration = Duration::from_millis(2);
@@ -41,6 +43,7 @@ struct State {
 
 /// The next segment of a journal.
 pub(super) struct Spare {
+    disk: Arc<dyn Disk>,
     path: PathBuf,
     state: Mutex<State>,
     wake: Condvar,
@@ -59,7 +62,7 @@ impl Prepared<'_> {
 
     /// Gives it the name of a segment. On an error it is given up.
     pub fn rename(self, segment: &Path) -> std::io::Result<()> {
-        std::fs::rename(self.path(), segment)
+        self.spare.disk.rename(self.path(), segment)
     }
 }
 
@@ -69,22 +72,23 @@ impl Drop for Prepared<'_> {
     fn drop(&mut self) {
         let mut state = self.spare.state();
         // After a rename there is none.
-        let _ = remove_file(&self.spare.path);
+        let _ = remove(&*self.spare.disk, &self.spare.path);
         state.file = FileState::Absent;
     }
 }
 
 impl Spare {
-    /// Of the journal in a folder. What an earlier process left half filled is removed.
-    pub fn of(folder: &Path) -> Result<Self, LogError> {
-        let path = folder.join("spare");
-        remove_file(&path)?;
+    /// Of a journal. What an earlier process left half made is removed.
+    pub fn of(paths: &LogPaths) -> Result<Self, LogError> {
+        let (disk, path) = (paths.disk.clone(), paths.journal.join("spare"));
+        remove(&*disk, &path)?;
+        remove(&*disk, &paths.journal.join(UNNAMED))?;
         let state = Mutex::new(State { file: FileState::Absent, closed: false });
-        Ok(Spare { path, state, wake: Condvar::new() })
+        Ok(Spare { disk, path, state, wake: Condvar::new() })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// One will be wanted soon.
@@ -117,12 +121,12 @@ impl Spare {
     pub fn retire(&self, segment: &Path) -> Result<(), LogError> {
         let mut state = self.state();
         if state.file == FileState::Absent {
-            std::fs::rename(segment, &self.path).map_err(|error| LogError::io(segment, &error))?;
+            self.disk.rename(segment, &self.path).map_err(|error| LogError::io(segment, &error))?;
             state.file = FileState::Wanted;
             self.wake.notify_all();
             return Ok(());
         }
-        remove_file(segment).map(drop)
+        remove(&*self.disk, segment).map(drop)
     }
 
     /// Fills segments until the log is closed.
@@ -130,7 +134,7 @@ impl Spare {
         let mut state = self.state();
         while !state.closed {
             if state.file != FileState::Wanted {
-                state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+                state = wait(&self.wake, state);
                 continue;
             }
             state.file = FileState::Filling;
@@ -142,32 +146,29 @@ impl Spare {
                 Err(error) => {
                     // No harm: the journal reserves its next segment itself. Most likely the disk is full.
                     tracing::debug!(%error, "no journal segment can be made ready ahead");
-                    let _ = remove_file(&self.path);
+                    let _ = remove(&*self.disk, &self.path);
                     FileState::Absent
                 }
             };
         }
         if state.file != FileState::Taken {
-            let _ = remove_file(&self.path);
+            let _ = remove(&*self.disk, &self.path);
             state.file = FileState::Absent;
         }
     }
 
     /// Fills the file with zeros; breaks off where the log is closed.
     fn fill(&self) -> std::io::Result<()> {
-        let mut blocks = Blocks::open(&self.path, 0)?;
+        let mut blocks = Blocks::open(&*self.disk, &self.path, 0)?;
         blocks.file().set_len(SEGMENT_BYTES)?;
         let zeros = vec![0; PIECE];
         for _ in 0..SEGMENT_BYTES / PIECE as u64 {
             blocks.append(&zeros)?;
-            let open = |state: &mut State| !state.closed;
-            let wait = self.wake.wait_timeout_while(self.state(), PAUSE, open);
-            let (state, _) = wait.unwrap_or_else(PoisonError::into_inner);
-            if state.closed {
+            if pause(&self.wake, self.state(), PAUSE, |state| !state.closed).closed {
                 return Ok(());
             }
         }
-        blocks.file().sync_all()
+        blocks.file().sync()
     }
 
     /// Ends [`fill_when_wanted`](Self::fill_when_wanted), and leaves no spare behind.
@@ -181,7 +182,12 @@ impl Spare {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::exchange_log::disk::LocalDisk;
     use std::time::Instant;
+
+    fn paths(folder: &Path) -> LogPaths {
+        LogPaths { journal: folder.to_owned(), ..LogPaths::new(folder) }
+    }
 
     fn filled(spare: &Spare) -> Prepared<'_> {
         let began = Instant::now();
@@ -196,7 +202,7 @@ mod tests {
 
     /// Runs a test beside the filling thread.
     fn beside_filling(folder: &Path, test: impl FnOnce(&Spare)) {
-        let spare = Spare::of(folder).unwrap();
+        let spare = Spare::of(&paths(folder)).unwrap();
         std::thread::scope(|scope| {
             scope.spawn(|| spare.fill_when_wanted());
             test(&spare);
@@ -236,7 +242,7 @@ mod tests {
         beside_filling(folder.path(), |spare| {
             spare.want();
             let prepared = filled(spare);
-            let mut journal = Blocks::open(prepared.path(), 0).unwrap();
+            let mut journal = Blocks::open(&LocalDisk, prepared.path(), 0).unwrap();
             spare.retire(&sealed).unwrap();
             spare.want();
             journal.append(b"acknowledged").unwrap();
@@ -265,7 +271,7 @@ mod tests {
     #[test]
     fn l1_closing_leaves_a_taken_segment_to_its_owner() {
         let folder = tempfile::tempdir().unwrap();
-        let spare = Spare::of(folder.path()).unwrap();
+        let spare = Spare::of(&paths(folder.path())).unwrap();
         std::thread::scope(|scope| {
             let filling = scope.spawn(|| spare.fill_when_wanted());
             spare.want();

@@ -1,9 +1,9 @@
 //! Files of the log in the C2SP tlog-tiles layout: `tile/<level>/<index>` and `tile/entries/<index>`, with `.p/<width>`
 //! for what is not full yet (https://c2sp.org/tlog-tiles).
 
+use super::disk::{Disk, Open, read};
 use super::tree::{Hash, TILE, tree_hash};
 use super::{LogError, entry};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// `x001/x234/067` for 1234067.
@@ -96,22 +96,27 @@ type Cut<'c> = &'c dyn Fn(Vec<u8>, usize, &Path) -> Result<Vec<u8>, LogError>;
 
 /// Reads a file of the right edge. The next sealing deletes it, but not before a wider one, or the full one, holds all that
 /// it held: `cut` takes this width out of that.
-fn read_edge(path_of: &dyn Fn(usize) -> PathBuf, width: usize, cut: Cut<'_>) -> Result<Vec<u8>, LogError> {
+fn read_edge(
+    disk: &dyn Disk,
+    path_of: &dyn Fn(usize) -> PathBuf,
+    width: usize,
+    cut: Cut<'_>,
+) -> Result<Vec<u8>, LogError> {
     let exact = path_of(width);
     let mut last = None;
     for _ in 0..3 {
-        match std::fs::read(&exact) {
+        match read(disk, &exact) {
             Ok(bytes) => return Ok(bytes),
             Err(error) => last = Some(LogError::io(&exact, &error)),
         }
         if width == TILE {
             break;
         }
-        let wider = exact.parent().and_then(|folder| std::fs::read_dir(folder).ok()).into_iter().flatten();
-        let wider = wider.filter_map(|file| file.ok()?.file_name().to_str()?.parse::<usize>().ok());
+        let wider = exact.parent().and_then(|folder| disk.list(folder).ok()).unwrap_or_default();
+        let wider = wider.iter().filter_map(|file| file.file_name()?.to_str()?.parse::<usize>().ok());
         for at in wider.filter(|other| *other > width).chain([TILE]) {
             let path = path_of(at);
-            if let Ok(bytes) = std::fs::read(&path) {
+            if let Ok(bytes) = read(disk, &path) {
                 return cut(bytes, at, &path);
             }
         }
@@ -120,29 +125,29 @@ fn read_edge(path_of: &dyn Fn(usize) -> PathBuf, width: usize, cut: Cut<'_>) -> 
 }
 
 /// The bytes of a bundle of `width` entries.
-pub fn bundle_bytes(root: &Path, index: u64, width: usize) -> Result<Vec<u8>, LogError> {
-    read_edge(&|width| bundle_path(root, index, width), width, &|bytes, wide, path| {
+pub fn bundle_bytes(disk: &dyn Disk, root: &Path, index: u64, width: usize) -> Result<Vec<u8>, LogError> {
+    read_edge(disk, &|width| bundle_path(root, index, width), width, &|bytes, wide, path| {
         Ok(encode_bundle(&decode_bundle(&bytes, wide, path)?[..width]))
     })
 }
 
 /// The bytes of a hash tile of `width` hashes.
-pub fn tile_bytes(root: &Path, level: usize, index: u64, width: usize) -> Result<Vec<u8>, LogError> {
-    read_edge(&|width| tile_path(root, level, index, width), width, &|bytes, wide, path| {
+pub fn tile_bytes(disk: &dyn Disk, root: &Path, level: usize, index: u64, width: usize) -> Result<Vec<u8>, LogError> {
+    read_edge(disk, &|width| tile_path(root, level, index, width), width, &|bytes, wide, path| {
         Ok(decode_tile(&bytes, wide, path)?[..width].as_flattened().to_vec())
     })
 }
 
 /// Reads a bundle of `width` entries.
-pub fn read_bundle(root: &Path, index: u64, width: usize) -> Result<Vec<Vec<u8>>, LogError> {
-    let bytes = bundle_bytes(root, index, width)?;
+pub fn read_bundle(disk: &dyn Disk, root: &Path, index: u64, width: usize) -> Result<Vec<Vec<u8>>, LogError> {
+    let bytes = bundle_bytes(disk, root, index, width)?;
     let entries = decode_bundle(&bytes, width, &bundle_path(root, index, width))?;
     Ok(entries.into_iter().map(<[u8]>::to_vec).collect())
 }
 
 /// Reads a hash tile of `width` hashes.
-pub fn read_tile(root: &Path, level: usize, index: u64, width: usize) -> Result<Vec<Hash>, LogError> {
-    let bytes = tile_bytes(root, level, index, width)?;
+pub fn read_tile(disk: &dyn Disk, root: &Path, level: usize, index: u64, width: usize) -> Result<Vec<Hash>, LogError> {
+    let bytes = tile_bytes(disk, root, level, index, width)?;
     Ok(decode_tile(&bytes, width, &tile_path(root, level, index, width))?.to_vec())
 }
 
@@ -168,23 +173,27 @@ pub fn subtree(
 
 /// Writes a file durably, whole or not at all, in place of one that stood there (its folder is synced by the caller,
 /// once for many files). Only one at a time below `root`: all begin under one name, so a crash leaves one file at most.
-pub fn write_file(root: &Path, path: &Path, bytes: &[u8]) -> Result<(), LogError> {
+pub fn write_file(disk: &dyn Disk, root: &Path, path: &Path, bytes: &[u8]) -> Result<(), LogError> {
     let fresh = root.join("unfinished");
     let write = || {
-        let mut file = std::fs::File::create(&fresh)?;
-        file.write_all(bytes)?;
+        let file = disk.open(&fresh, Open::Empty)?;
+        file.write_at(bytes, 0)?;
         super::crash_point("seal.file");
-        file.sync_data()?;
-        std::fs::rename(&fresh, path).or_else(|error| match (error.kind(), path.parent()) {
+        file.sync()?;
+        disk.rename(&fresh, path).or_else(|error| match (error.kind(), path.parent()) {
             // Most files go into a folder that is there.
             (std::io::ErrorKind::NotFound, Some(folder)) => {
-                std::fs::create_dir_all(folder)?;
-                std::fs::rename(&fresh, path)
+                disk.create_folder(folder)?;
+                disk.rename(&fresh, path)
             }
             _ => Err(error),
         })
     };
-    write().map_err(|error| LogError::io(path, &error))
+    write().map_err(|error: std::io::Error| {
+        // What it took of a full disk is given back.
+        let _ = disk.remove(&fresh);
+        LogError::io(path, &error)
+    })
 }
 
 /// The widths of the tiles on the right edge of a tree of `size` leaves: level, index, width.

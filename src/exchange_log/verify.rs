@@ -2,16 +2,16 @@
 
 use super::checkpoint::{Checkpoint, LogVerifier};
 use super::cosignature::Policy;
+use super::disk::{self, Disk};
 use super::pruned::{PRUNED_FILE, Pruned};
 use super::reader::{COSIGNED_FILE, POLICY_FILE};
 use super::tiles::{bundle_bytes, bundle_name, decode_bundle, decode_tile, subtree, tile_bytes, tile_name};
 use super::tree::{Edge, Hash, TILE, leaf_hash, tree_hash};
-use super::{Entry, Kind, LogError, canonical, proof};
+use super::{Entry, Kind, LogError, LogPaths, canonical, proof};
 use crate::hex::hex;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The act in the log that tells of pruned bundles; its object is `bundles:first-last`.
 pub const PRUNE_ACT: &str = "log.prune";
@@ -45,6 +45,7 @@ pub trait LogFiles: Sync {
 
 /// The folder of a log: the one with `checkpoint` and `tile`; and that of its archive, where pruned bundles are.
 pub struct LogFolder {
+    disk: Arc<dyn Disk>,
     root: PathBuf,
     archive: Option<PathBuf>,
 }
@@ -52,14 +53,19 @@ pub struct LogFolder {
 impl LogFolder {
     /// A log, perhaps with its archive.
     pub fn with(root: &Path, archive: Option<&Path>) -> Self {
-        LogFolder { root: root.to_owned(), archive: archive.map(Path::to_owned) }
+        LogFolder { disk: disk::local(), root: root.to_owned(), archive: archive.map(Path::to_owned) }
+    }
+
+    /// The log of these folders.
+    pub fn on(paths: &LogPaths, archive: Option<&Path>) -> Self {
+        LogFolder { disk: paths.disk.clone(), ..Self::with(&paths.tiles, archive) }
     }
 }
 
 impl LogFiles for LogFolder {
     fn read(&self, name: &str) -> Result<Option<Vec<u8>>, LogError> {
         let path = self.path(name);
-        match std::fs::read(&path) {
+        match disk::read(&*self.disk, &path) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(LogError::io(&path, &error)),
@@ -67,15 +73,15 @@ impl LogFiles for LogFolder {
     }
 
     fn tile(&self, level: usize, index: u64, width: usize) -> Result<Vec<u8>, LogError> {
-        tile_bytes(&self.root, level, index, width)
+        tile_bytes(&*self.disk, &self.root, level, index, width)
     }
 
     fn bundle(&self, index: u64, width: usize) -> Result<Vec<u8>, LogError> {
-        bundle_bytes(&self.root, index, width)
+        bundle_bytes(&*self.disk, &self.root, index, width)
     }
 
     fn archived(&self, index: u64) -> Result<Option<Vec<u8>>, LogError> {
-        self.archive.as_ref().map(|archive| bundle_bytes(archive, index, TILE)).transpose()
+        self.archive.as_ref().map(|archive| bundle_bytes(&*self.disk, archive, index, TILE)).transpose()
     }
 
     fn path(&self, name: &str) -> PathBuf {

@@ -2,21 +2,18 @@
 
 use super::checkpoint::LogSigner;
 use super::desk::{self, Waiting};
-use super::journal::{Journal, Recovered};
-use super::seal::Sealer;
-use super::spare::Spare;
+use super::journal::Journal;
+use super::pipeline::Pipeline;
 use super::storage::Storage;
-use super::tree::TILE;
 use super::{LogError, LogPaths, entry};
 use std::fs::File;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use tokio::sync::watch;
 
-/// Most entries that wait to be written: half a second at 150,000 a second.
-const MAX_QUEUED: usize = 65_536;
+/// Most bytes of entries that wait to be written: half a second at 150,000 a second.
+const MAX_QUEUED: usize = 32 << 20;
 /// Most bytes in a batch: a write of this size is as fast for each byte as any larger one.
 const MAX_BATCH: usize = 1 << 20;
 /// Entries for which it is worth to wait before another turn of the disk, where the last one had so many: they come fast then.
@@ -28,11 +25,6 @@ const PACE: Duration = Duration::from_millis(1);
 pub(super) const ENOUGH: usize = 64;
 /// Time between sealings: a checkpoint at least every second, with room for a slow disk.
 const SEAL_EVERY: Duration = Duration::from_millis(400);
-/// Entries that make it worth to seal whole bundles only.
-const MANY: usize = 2 * TILE;
-/// Most entries between two sealings; beyond, the writer waits for the sealer.
-const MAX_UNSEALED: usize = 500_000;
-
 /// An entry on its way to the journal, and who waits for it.
 pub(super) struct Queued {
     bytes: Vec<u8>,
@@ -50,6 +42,8 @@ impl Queued {
 #[derive(Default)]
 struct Queue {
     entries: Vec<Queued>,
+    /// Their bytes.
+    bytes: usize,
     closed: bool,
     /// The writer waits for more than the first.
     gathering: bool,
@@ -59,18 +53,9 @@ struct Queue {
 pub(super) struct Shared {
     queue: Mutex<Queue>,
     wake_writer: Condvar,
-    /// Durable entries that are not sealed yet, in order.
-    unsealed: Mutex<Vec<Vec<u8>>>,
     wake_sealer: Condvar,
-    sealed_some: Condvar,
-    sealer: Mutex<Sealer>,
-    spare: Arc<Spare>,
+    pub(super) pipeline: Arc<Pipeline>,
     writable: AtomicBool,
-    /// Entries that are durable, sealed or not.
-    durable: AtomicU64,
-    /// Entries that are sealed.
-    sealed: watch::Sender<u64>,
-    paths: LogPaths,
     /// Held so that no second process writes.
     _lock: File,
 }
@@ -95,34 +80,17 @@ pub(super) fn start(
     wrap: impl FnOnce(Journal) -> Box<dyn Storage>,
 ) -> Result<(Arc<Shared>, Threads), LogError> {
     let lock_file = super::holder::lock(&paths)?;
-    let verifier_key = signer.verifier().to_string();
-    let mut sealer = Sealer::open(paths.clone(), signer)?;
-    super::write_atomically(&paths.tiles.join(super::reader::VKEY_FILE), verifier_key.as_bytes())?;
-    let Recovered { journal, records } = Journal::recover(&paths.journal, sealer.size())?;
-    if journal.next_index() < sealer.signed_size() {
-        let (found, signed) = (journal.next_index(), sealer.signed_size());
-        return Err(LogError::RolledBack { found, signed, path: paths.tiles });
-    }
-    let entries: Vec<Vec<u8>> = records.into_iter().map(|record| record.bytes).collect();
-    if !entries.is_empty() || sealer.size() == 0 {
-        sealer.seal(&entries)?;
-    }
+    let (pipeline, journal) = Pipeline::open(paths, signer)?;
     let shared = Arc::new(Shared {
-        writable: AtomicBool::new(true),
-        durable: AtomicU64::new(journal.next_index()),
-        sealed: watch::Sender::new(sealer.size()),
         queue: Mutex::default(),
         wake_writer: Condvar::new(),
-        unsealed: Mutex::default(),
         wake_sealer: Condvar::new(),
-        sealed_some: Condvar::new(),
-        sealer: Mutex::new(sealer),
-        spare: journal.spare(),
-        paths,
+        pipeline: pipeline.clone(),
+        writable: AtomicBool::new(true),
         _lock: lock_file,
     });
     let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
-        let failed = |error| LogError::io(&shared.paths.journal, &error);
+        let failed = |error| LogError::io(&shared.pipeline.paths().journal, &error);
         std::thread::Builder::new().name(name.into()).spawn(run).map_err(failed)
     };
     let spawn_behind = |name: &str, run: Box<dyn FnOnce() + Send>| {
@@ -132,11 +100,11 @@ pub(super) fn start(
         };
         spawn(name, Box::new(behind))
     };
-    let (for_writer, for_sealer, for_spare) = (shared.clone(), shared.clone(), shared.spare.clone());
+    let (for_writer, for_sealer) = (shared.clone(), shared.clone());
     let mut storage = wrap(journal);
     let writer = spawn("log-writer", Box::new(move || for_writer.write_batches(storage.as_mut())))?;
     let sealer = spawn_behind("log-sealer", Box::new(move || for_sealer.seal_regularly()))?;
-    let spare = spawn_behind("log-spare", Box::new(move || for_spare.fill_when_wanted()))?;
+    let spare = spawn_behind("log-spare", Box::new(move || pipeline.prepare_segments()))?;
     let threads = Threads { shared: shared.clone(), writer: Some(writer), sealer: Some(sealer), spare: Some(spare) };
     Ok((shared, threads))
 }
@@ -152,27 +120,18 @@ impl Shared {
         self.writable.load(Ordering::Relaxed)
     }
 
-    /// Entries that are durable. Whoever was told the index of an entry finds it counted here.
-    pub(super) fn durable(&self) -> u64 {
-        self.durable.load(Ordering::Acquire)
-    }
-
-    /// The number of sealed entries, as it grows.
-    pub(super) fn watch_sealed(&self) -> watch::Receiver<u64> {
-        self.sealed.subscribe()
-    }
-
-    /// Queues entries; those that find no place are told so.
+    /// Queues entries; those that find no place, in line or behind what waits to be sealed, are told so.
     pub(super) fn push_all(&self, entries: impl Iterator<Item = Queued>) {
-        let mut refused = Vec::new();
+        let (mut refused, full) = (Vec::new(), self.pipeline.is_full());
         let mut queue = lock(&self.queue);
         let before = queue.entries.len();
         for entry in entries {
             let closed = queue.closed;
-            if closed || queue.entries.len() >= MAX_QUEUED {
+            if closed || full || queue.bytes >= MAX_QUEUED {
                 let error = if closed { LogError::Closed } else { LogError::Full };
                 refused.push((entry.waiting, error));
             } else {
+                queue.bytes += entry.bytes.len();
                 queue.entries.push(entry);
             }
         }
@@ -209,6 +168,7 @@ impl Shared {
             queue = self.wake_writer.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
         std::mem::swap(left, &mut queue.entries);
+        queue.bytes = 0;
         Some(())
     }
 
@@ -226,86 +186,32 @@ impl Shared {
                     batch.push(next.bytes);
                     waiting.push(next.waiting);
                 }
-                let result = storage.append(&batch);
+                let entries = batch.len();
+                let result = self.pipeline.write(storage, batch);
                 self.writable.store(result.is_ok(), Ordering::Relaxed);
                 if let Err(error) = &result {
-                    tracing::error!(%error, entries = batch.len(), "the exchange log cannot be written");
-                }
-                if let Ok(first) = result {
-                    self.durable.store(first + batch.len() as u64, Ordering::Release);
-                    self.hand_to_sealer(batch);
+                    tracing::error!(%error, entries, "the exchange log cannot be written");
                 }
                 desk::tell(waiting, &result);
             }
         }
     }
 
-    fn hand_to_sealer(&self, batch: Vec<Vec<u8>>) {
-        let mut unsealed = lock(&self.unsealed);
-        while unsealed.len() >= MAX_UNSEALED {
-            self.wake_sealer.notify_one();
-            let (guard, _) = self
-                .sealed_some
-                .wait_timeout(unsealed, Duration::from_millis(100))
-                .unwrap_or_else(PoisonError::into_inner);
-            unsealed = guard;
-        }
-        unsealed.extend(batch);
-    }
-
     fn seal_regularly(&self) {
         loop {
-            let unsealed = lock(&self.unsealed);
-            let (unsealed, _) =
-                self.wake_sealer.wait_timeout(unsealed, SEAL_EVERY).unwrap_or_else(PoisonError::into_inner);
-            let idle = unsealed.is_empty();
-            drop(unsealed);
-            let closed = lock(&self.queue).closed;
-            if !idle && let Err(error) = self.seal_most() {
+            let queue = lock(&self.queue);
+            let open = |queue: &mut Queue| !queue.closed;
+            let waited = self.wake_sealer.wait_timeout_while(queue, SEAL_EVERY, open);
+            let closed = waited.unwrap_or_else(PoisonError::into_inner).0.closed;
+            if !self.pipeline.is_idle()
+                && let Err(error) = self.pipeline.seal_most()
+            {
                 tracing::error!(%error, "the exchange log cannot be sealed; its entries are safe in the journal");
             }
             if closed {
                 return;
             }
         }
-    }
-
-    /// Seals what is durable. The entries stay in line until the checkpoint is published.
-    pub(super) fn seal(&self) -> Result<u64, LogError> {
-        self.seal_part(|_, waiting| waiting)
-    }
-
-    /// Seals what is durable; where much is, whole bundles of it, and the rest (256 entries at most) the next time. Files of
-    /// the right edge are thrown away at the next sealing, and a file system that must make many new files is slow where many
-    /// were thrown away (ext4 leaves their inodes alone for a minute, and looks at each of them).
-    fn seal_most(&self) -> Result<u64, LogError> {
-        self.seal_part(
-            |size, waiting| if waiting < MANY { waiting } else { waiting - (size as usize + waiting) % TILE },
-        )
-    }
-
-    fn seal_part(&self, part: impl FnOnce(u64, usize) -> usize) -> Result<u64, LogError> {
-        let mut sealer = lock(&self.sealer);
-        let mut entries = std::mem::take(&mut *lock(&self.unsealed));
-        if entries.is_empty() {
-            return Ok(sealer.size());
-        }
-        // Never fewer than were signed before: a sealing may have failed between signing and publishing.
-        let signed = usize::try_from(sealer.signed_size().saturating_sub(sealer.size())).unwrap_or(usize::MAX);
-        let part = part(sealer.size(), entries.len()).max(signed).min(entries.len());
-        let rest = entries.split_off(part);
-        let sealed = sealer.seal(&entries);
-        let back = if sealed.is_ok() { rest } else { entries.into_iter().chain(rest).collect() };
-        if !back.is_empty() {
-            let mut unsealed = lock(&self.unsealed);
-            let newer = std::mem::replace(&mut *unsealed, back);
-            unsealed.extend(newer);
-        }
-        sealed?;
-        self.sealed_some.notify_all();
-        self.sealed.send_replace(sealer.size());
-        Journal::forget(&self.paths.journal, sealer.size(), &self.spare)?;
-        Ok(sealer.size())
     }
 }
 
@@ -321,10 +227,10 @@ impl Drop for Threads {
         if let Some(sealer) = self.sealer.take() {
             let _ = sealer.join();
         }
-        if let Err(error) = self.shared.seal() {
+        if let Err(error) = self.shared.pipeline.seal() {
             tracing::error!(%error, "the exchange log cannot be sealed; its entries are safe in the journal");
         }
-        self.shared.spare.close();
+        self.shared.pipeline.close();
         if let Some(spare) = self.spare.take() {
             let _ = spare.join();
         }

@@ -6,6 +6,7 @@ use super::{Answer, Asked, Web, error};
 use crate::access::reads::Bounds;
 use crate::access::staff::Rule;
 use crate::exchange_log::LogPaths;
+use crate::exchange_log::disk::LocalDisk;
 use crate::exchange_log::pruned::PRUNED_FILE;
 use crate::exchange_log::reader::published_file;
 use crate::exchange_log::tiles::{bundle_bytes, bundle_name, tile_bytes, tile_name};
@@ -73,10 +74,10 @@ impl LogFile {
     fn read(self, root: &Path) -> Option<Vec<u8>> {
         let plain = |name: &str| std::fs::read(root.join(name)).ok();
         match self {
-            LogFile::Checkpoint => published_file(root).ok().and_then(plain),
+            LogFile::Checkpoint => published_file(&LocalDisk, root).ok().and_then(plain),
             LogFile::Pruned => plain(PRUNED_FILE),
-            LogFile::Tile { level, index, width } => tile_bytes(root, level, index, width).ok(),
-            LogFile::Bundle { index, width } => bundle_bytes(root, index, width).ok(),
+            LogFile::Tile { level, index, width } => tile_bytes(&LocalDisk, root, level, index, width).ok(),
+            LogFile::Bundle { index, width } => bundle_bytes(&LocalDisk, root, index, width).ok(),
         }
     }
 

@@ -1,0 +1,473 @@
+//! A disk that crashes.
+//!
+//! What was written stands in memory (`now`) until it is synced (`durable`). A crash keeps of what was not synced any sectors
+//! of any writes, any lengths, and any changes of names, or none; a name's changes keep their order among themselves, and a
+//! rename is whole. A sync that fails keeps some of it, and what it lost is not tried again, as Linux does. Every call is a
+//! point at which the scheduler may go to another thread, a fault may come, or the machine may die.
+
+use crate::exchange_log::disk::{Disk, DiskFile, Open};
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+const BLOCK: usize = 4_096;
+/// The least that is kept or lost.
+pub const SECTOR: usize = 512;
+
+/// What may go wrong until the next crash. Nothing, by default.
+#[derive(Debug, Clone, Default)]
+pub struct Faults {
+    /// The machine dies at this call.
+    pub crash_at: Option<u64>,
+    /// One call in so many fails with EIO; 0: none.
+    pub errors: u32,
+    /// Bytes that are left; `None`: plenty.
+    pub room: Option<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Inode {
+    now: Vec<u8>,
+    durable: Vec<u8>,
+    pending: Vec<Pending>,
+}
+
+#[derive(Debug)]
+enum Pending {
+    Write(usize, Vec<u8>),
+    Length(usize),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Node {
+    Folder,
+    File(usize),
+}
+
+type Names = BTreeMap<PathBuf, Node>;
+/// What one call does to names; `None`: gone.
+type Change = Vec<(PathBuf, Option<Node>)>;
+
+#[derive(Debug)]
+struct State {
+    rng: fastrand::Rng,
+    inodes: Vec<Inode>,
+    now: Names,
+    durable: Names,
+    changes: Vec<Change>,
+    faults: Faults,
+    calls: u64,
+    dead: bool,
+    /// No faults, and no other thread in between: whoever checks.
+    quiet: bool,
+    notes: Vec<Vec<u8>>,
+    trace: Option<Vec<String>>,
+}
+
+/// The disk; its clones are one disk.
+#[derive(Debug, Clone)]
+pub struct SimDisk(Arc<Mutex<State>>);
+
+struct SimFile {
+    disk: SimDisk,
+    inode: usize,
+    path: PathBuf,
+}
+
+fn full() -> io::Error {
+    io::Error::from_raw_os_error(28)
+}
+
+fn broken() -> io::Error {
+    io::Error::from_raw_os_error(5)
+}
+
+fn missing() -> io::Error {
+    io::Error::from_raw_os_error(2)
+}
+
+impl SimDisk {
+    /// An empty disk with a root folder `/`.
+    pub fn new(seed: u64, trace: bool) -> Self {
+        let root: Names = [(PathBuf::from("/"), Node::Folder)].into();
+        SimDisk(Arc::new(Mutex::new(State {
+            rng: fastrand::Rng::with_seed(seed),
+            inodes: Vec::new(),
+            now: root.clone(),
+            durable: root,
+            changes: Vec::new(),
+            faults: Faults::default(),
+            calls: 0,
+            dead: false,
+            quiet: false,
+            notes: Vec::new(),
+            trace: trace.then(Vec::new),
+        })))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets what may go wrong from the next call on.
+    pub fn set_faults(&self, mut faults: Faults) {
+        let mut state = self.state();
+        faults.crash_at = faults.crash_at.map(|calls| state.calls + calls);
+        state.faults = faults;
+    }
+
+    /// Whether the machine has died.
+    pub fn is_dead(&self) -> bool {
+        self.state().dead
+    }
+
+    /// Runs a check: no faults, no other thread.
+    pub fn quietly<T>(&self, check: impl FnOnce() -> T) -> T {
+        self.state().quiet = true;
+        let checked = check();
+        self.state().quiet = false;
+        checked
+    }
+
+    /// What was written to files that hold checkpoints, since this was asked last.
+    pub fn take_notes(&self) -> Vec<Vec<u8>> {
+        std::mem::take(&mut self.state().notes)
+    }
+
+    /// Adds a line to the trace.
+    pub fn note(&self, line: impl FnOnce() -> String) {
+        if let Some(trace) = &mut self.state().trace {
+            trace.push(line());
+        }
+    }
+
+    /// Everything that was done.
+    pub fn trace(&self) -> Vec<String> {
+        self.state().trace.clone().unwrap_or_default()
+    }
+
+    /// The power goes and comes again: what was not synced is kept or lost, piece by piece.
+    pub fn restart(&self) {
+        let state = &mut *self.state();
+        let (keep, ordered) = (state.rng.choice([0, 10, 50, 90, 100]).unwrap_or_default(), state.rng.bool());
+        for inode in &mut state.inodes {
+            inode.settle(&mut state.rng, keep);
+        }
+        let cut = state.rng.usize(..=state.changes.len());
+        let kept = |rng: &mut fastrand::Rng, at: usize| if ordered { at < cut } else { rng.u32(..100) < keep };
+        let wanted: Vec<bool> = (0..state.changes.len()).map(|at| kept(&mut state.rng, at)).collect();
+        state.apply(|at, _| wanted[at]);
+        state.changes.clear();
+        // What is in a folder that did not come back is not there either.
+        let durable = state.durable.clone();
+        state.durable.retain(|path, _| path.ancestors().all(|above| durable.contains_key(above)));
+        state.now = state.durable.clone();
+        (state.dead, state.faults) = (false, Faults::default());
+        if let Some(trace) = &mut state.trace {
+            trace.push(format!("-- restart: keep {keep} % of what was not synced, names in order: {ordered}"));
+        }
+    }
+
+    /// The files below a folder.
+    pub fn files(&self, below: &Path) -> Vec<PathBuf> {
+        let state = self.state();
+        let files = state.now.iter().filter(|(path, node)| path.starts_with(below) && **node != Node::Folder);
+        files.map(|(path, _)| path.clone()).collect()
+    }
+
+    /// Changes a file's bytes behind everybody's back.
+    pub fn damage(&self, path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+        let mut state = self.state();
+        if let Some(Node::File(inode)) = state.now.get(path).copied() {
+            let inode = &mut state.inodes[inode];
+            change(&mut inode.now);
+            inode.durable = inode.now.clone();
+        }
+    }
+
+    /// Begins a call: another thread may go first, the machine may die, the call may fail.
+    fn call(&self, name: &str, path: &dyn Debug) -> io::Result<MutexGuard<'_, State>> {
+        if !self.state().quiet {
+            shuttle::thread::yield_now();
+        }
+        let mut state = self.state();
+        if state.quiet {
+            return Ok(state);
+        }
+        state.calls += 1;
+        state.dead |= state.faults.crash_at.is_some_and(|at| state.calls >= at);
+        let odds = state.faults.errors;
+        let failed = state.dead || odds > 0 && state.rng.u32(..odds) == 0;
+        let calls = state.calls;
+        if let Some(trace) = &mut state.trace
+            && trace.len() < 100_000
+        {
+            let how = if failed { " FAILS" } else { "" };
+            let task = usize::from(shuttle::current::me());
+            trace.push(format!("{calls:6} task {task} {name} {path:?}{how}"));
+        }
+        if failed { Err(broken()) } else { Ok(state) }
+    }
+}
+
+impl State {
+    /// Applies the wanted changes of names, and those before them that they build on, in order; the others stay.
+    fn apply(&mut self, wanted: impl Fn(usize, &Change) -> bool) {
+        let mut paths: Vec<PathBuf> = Vec::new();
+        let mut taken = vec![false; self.changes.len()];
+        for (at, change) in self.changes.iter().enumerate().rev() {
+            let above = |path: &Path| path.parent().is_some_and(|parent| paths.iter().any(|other| other == parent));
+            let builds = change.iter().any(|(path, _)| paths.contains(path) || above(path));
+            if builds || wanted(at, change) {
+                taken[at] = true;
+                // What is in a removed folder was removed before.
+                paths.extend(change.iter().map(|(path, _)| path.clone()));
+            }
+        }
+        let mut left = Vec::new();
+        for (change, taken) in std::mem::take(&mut self.changes).into_iter().zip(taken) {
+            if taken { edit(&mut self.durable, &change) } else { left.push(change) }
+        }
+        self.changes = left;
+    }
+
+    fn change(&mut self, change: Change) {
+        edit(&mut self.now, &change);
+        self.changes.push(change);
+    }
+
+    fn file(&self, path: &Path) -> io::Result<usize> {
+        match self.now.get(path) {
+            Some(Node::File(inode)) => Ok(*inode),
+            _ => Err(missing()),
+        }
+    }
+
+    fn folder_of(&self, path: &Path) -> io::Result<()> {
+        let there = path.parent().is_some_and(|parent| self.now.get(parent) == Some(&Node::Folder));
+        if there { Ok(()) } else { Err(missing()) }
+    }
+
+    /// Takes space, where there is some.
+    fn take(&mut self, bytes: u64) -> io::Result<()> {
+        if let Some(room) = self.faults.room.as_mut().filter(|_| !self.quiet) {
+            *room = room.checked_sub(bytes).ok_or_else(full)?;
+        }
+        Ok(())
+    }
+
+    fn give_back(&mut self, inode: usize) {
+        if let Some(room) = &mut self.faults.room {
+            *room += self.inodes[inode].now.len() as u64;
+        }
+    }
+
+    fn resize(&mut self, inode: usize, length: usize) -> io::Result<()> {
+        let more = length.saturating_sub(self.inodes[inode].now.len());
+        self.take(more as u64)?;
+        self.inodes[inode].now.resize(length, 0);
+        self.inodes[inode].pending.push(Pending::Length(length));
+        Ok(())
+    }
+}
+
+fn edit(names: &mut Names, change: &Change) {
+    for (path, node) in change {
+        match node {
+            Some(node) => drop(names.insert(path.clone(), *node)),
+            None => drop(names.remove(path)),
+        }
+    }
+}
+
+fn put(bytes: &mut Vec<u8>, at: usize, new: &[u8]) {
+    if bytes.len() < at + new.len() {
+        bytes.resize(at + new.len(), 0);
+    }
+    bytes[at..at + new.len()].copy_from_slice(new);
+}
+
+fn sectors(range: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    let Range { start, end } = range;
+    (start / SECTOR..end.div_ceil(SECTOR)).map(move |one| (one * SECTOR).max(start)..((one + 1) * SECTOR).min(end))
+}
+
+impl Inode {
+    fn sync(&mut self) {
+        for pending in self.pending.drain(..) {
+            match pending {
+                Pending::Length(length) => self.durable.resize(length, 0),
+                Pending::Write(at, bytes) => put(&mut self.durable, at, &bytes),
+            }
+        }
+    }
+
+    /// Keeps so many of a hundred pieces of what was not synced, and forgets the rest.
+    fn settle(&mut self, rng: &mut fastrand::Rng, keep: u32) {
+        let length = self.durable.len();
+        let same_length = rng.u32(..100) >= keep;
+        for pending in self.pending.drain(..) {
+            match pending {
+                Pending::Length(length) if rng.u32(..100) < keep => self.durable.resize(length, 0),
+                Pending::Length(_) => {}
+                Pending::Write(at, bytes) => {
+                    for sector in sectors(at..at + bytes.len()).filter(|_| rng.u32(..100) < keep) {
+                        put(&mut self.durable, sector.start, &bytes[sector.start - at..sector.end - at]);
+                    }
+                }
+            }
+        }
+        if same_length {
+            self.durable.resize(length, 0);
+        }
+        self.now = self.durable.clone();
+    }
+}
+
+impl Disk for SimDisk {
+    fn open(&self, path: &Path, how: Open) -> io::Result<Box<dyn DiskFile>> {
+        let mut state = self.call(if how == Open::Read { "open" } else { "open to write" }, &path)?;
+        let inode = match (state.file(path), how) {
+            (Ok(inode), Open::Empty) => {
+                state.give_back(inode);
+                state.resize(inode, 0)?;
+                inode
+            }
+            (Ok(inode), _) => inode,
+            (Err(error), Open::Read) => return Err(error),
+            (Err(_), _) => {
+                state.folder_of(path)?;
+                state.take(1)?;
+                state.inodes.push(Inode::default());
+                let inode = state.inodes.len() - 1;
+                state.change(vec![(path.to_owned(), Some(Node::File(inode)))]);
+                inode
+            }
+        };
+        drop(state);
+        Ok(Box::new(SimFile { disk: self.clone(), inode, path: path.to_owned() }))
+    }
+
+    fn list(&self, folder: &Path) -> io::Result<Vec<PathBuf>> {
+        let state = self.call("list", &folder)?;
+        if state.now.get(folder) != Some(&Node::Folder) {
+            return Err(missing());
+        }
+        Ok(state.now.keys().filter(|path| path.parent() == Some(folder)).cloned().collect())
+    }
+
+    fn create_folder(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.call("create folder", &path)?;
+        let mut folders: Vec<&Path> = path.ancestors().filter(|path| !state.now.contains_key(*path)).collect();
+        while let Some(folder) = folders.pop() {
+            state.take(1)?;
+            state.change(vec![(folder.to_owned(), Some(Node::Folder))]);
+        }
+        Ok(())
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut state = self.call("rename", &(from, to))?;
+        let inode = state.file(from)?;
+        state.folder_of(to)?;
+        state.change(vec![(to.to_owned(), Some(Node::File(inode))), (from.to_owned(), None)]);
+        Ok(())
+    }
+
+    fn exchange(&self, one: &Path, other: &Path) -> io::Result<()> {
+        let mut state = self.call("exchange", &(one, other))?;
+        let (first, second) = (state.file(one)?, state.file(other)?);
+        let change = [(one, second), (other, first)];
+        state.change(change.map(|(path, inode)| (path.to_owned(), Some(Node::File(inode)))).into());
+        Ok(())
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.call("remove", &path)?;
+        let inode = state.file(path)?;
+        state.give_back(inode);
+        state.change(vec![(path.to_owned(), None)]);
+        Ok(())
+    }
+
+    fn remove_folder(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.call("remove folder", &path)?;
+        if state.now.keys().any(|other| other.parent() == Some(path)) {
+            return Err(io::ErrorKind::DirectoryNotEmpty.into());
+        }
+        state.change(vec![(path.to_owned(), None)]);
+        Ok(())
+    }
+
+    fn sync_folder(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.call("sync folder", &path)?;
+        if state.now.get(path) != Some(&Node::Folder) {
+            return Err(missing());
+        }
+        state.apply(|_, change| change.iter().any(|(name, _)| name.parent() == Some(path)));
+        Ok(())
+    }
+}
+
+impl DiskFile for SimFile {
+    fn block(&self) -> usize {
+        BLOCK
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.disk.state().inodes[self.inode].now.len() as u64)
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let state = self.disk.call("read", &self.path)?;
+        let there = state.inodes[self.inode].now.get(offset as usize..).unwrap_or_default();
+        let length = there.len().min(buffer.len());
+        buffer[..length].copy_from_slice(&there[..length]);
+        Ok(length)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let mut state = self.disk.call("write", &(&self.path, offset, bytes.len()))?;
+        let at = offset as usize;
+        let more = (at + bytes.len()).saturating_sub(state.inodes[self.inode].now.len());
+        state.take(more as u64)?;
+        if self.path.ends_with("signed-checkpoint.new") {
+            state.notes.push(bytes.to_vec());
+        }
+        put(&mut state.inodes[self.inode].now, at, bytes);
+        state.inodes[self.inode].pending.push(Pending::Write(at, bytes.to_vec()));
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.disk.call("set length", &(&self.path, len))?.resize(self.inode, len as usize)
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        let mut state = self.disk.call("allocate", &(&self.path, len))?;
+        let length = state.inodes[self.inode].now.len().max(len as usize);
+        state.resize(self.inode, length)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        match self.disk.call("sync", &self.path) {
+            Ok(mut state) => {
+                state.inodes[self.inode].sync();
+                Ok(())
+            }
+            Err(error) => {
+                let state = &mut *self.disk.state();
+                if !state.dead {
+                    // It was reported once; what did not reach the disk is no longer tried.
+                    let now = state.inodes[self.inode].now.clone();
+                    state.inodes[self.inode].settle(&mut state.rng, 50);
+                    state.inodes[self.inode].now = now;
+                }
+                Err(error)
+            }
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! What must be true of the log, whatever happened: docs/exchange-log.md, "What is promised", by number.
+
+use crate::exchange_log::checkpoint::LogVerifier;
+use crate::exchange_log::reader::LogReader;
+use crate::exchange_log::tiles::{bundle_bytes, decode_bundle};
+use crate::exchange_log::tree::{Edge, TILE, leaf_hash};
+use crate::exchange_log::verify::{Against, LogFolder, Report, verify};
+use crate::exchange_log::{LogError, LogPaths};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+/// Why a run is wrong: the invariant's number, and what was seen.
+pub type Violation = String;
+
+/// Everything that was promised to somebody.
+#[derive(Debug, Default)]
+pub struct Model {
+    /// By index: what was acknowledged, or read back after a crash.
+    pub acknowledged: Vec<Vec<u8>>,
+    /// Whatever was ever given to the log to write.
+    pub attempted: BTreeSet<Vec<u8>>,
+    /// By size: the root of every tree that was signed, in base64.
+    pub signed: BTreeMap<u64, String>,
+    /// The tree of what was compared.
+    edge: Edge,
+    /// Bundles that may be gone.
+    pub pruned: BTreeSet<u64>,
+    /// The first index of the last batch that was acknowledged.
+    pub last_batch: u64,
+}
+
+impl Model {
+    /// A batch was acknowledged.
+    pub fn acknowledge(&mut self, first: u64, batch: Vec<Vec<u8>>) -> Result<(), Violation> {
+        if first != self.acknowledged.len() as u64 {
+            let there = self.acknowledged.len();
+            return Err(format!("2: index {first} was given, where {there} entries are acknowledged"));
+        }
+        self.last_batch = first;
+        self.acknowledged.extend(batch);
+        Ok(())
+    }
+
+    /// A checkpoint was signed.
+    pub fn sign(&mut self, note: &[u8]) -> Result<(), Violation> {
+        let text = String::from_utf8_lossy(note);
+        let mut lines = text.lines().skip(1);
+        let size = lines.next().and_then(|size| size.parse().ok()).ok_or("3: a note without a size was signed")?;
+        let root = lines.next().unwrap_or_default();
+        if self.signed.last_key_value().is_some_and(|(last, _)| size < *last) {
+            return Err(format!("3: a tree of {size} entries was signed after a larger one"));
+        }
+        match self.signed.insert(size, root.to_owned()) {
+            Some(other) if other != root => Err(format!("3: two trees of {size} entries were signed")),
+            _ => Ok(()),
+        }
+    }
+
+    /// The entries that a reader finds, pruned ones from the archive.
+    fn entries(&self, paths: &LogPaths, archive: &Path) -> Result<Vec<Vec<u8>>, Found> {
+        let reader = LogReader::open_at(paths)?;
+        let mut all = Vec::with_capacity(self.acknowledged.len());
+        for bundle in 0..reader.sealed().div_ceil(TILE as u64) {
+            match reader.bundle(bundle)? {
+                Some(entries) => all.extend(entries),
+                None if !self.pruned.contains(&bundle) => {
+                    return Err(Found::Wrong(format!("1: bundle {bundle} is said to be pruned, and never was")));
+                }
+                None => {
+                    let bytes = bundle_bytes(&*paths.disk, archive, bundle, TILE)?;
+                    all.extend(decode_bundle(&bytes, TILE, archive)?.into_iter().map(<[u8]>::to_vec));
+                }
+            }
+        }
+        all.extend_from_slice(reader.tail());
+        Ok(all)
+    }
+
+    /// Compares what is there with what was promised; what is there beyond is promised from now on.
+    pub fn check(&mut self, paths: &LogPaths, archive: &Path) -> Result<(), Found> {
+        let found = self.entries(paths, archive)?;
+        let promised = self.acknowledged.len();
+        if found.len() < promised {
+            return Err(Found::Wrong(format!("1: {} entries are there, {promised} were acknowledged", found.len())));
+        }
+        if let Some(at) = found.iter().zip(&self.acknowledged).position(|(found, promised)| found != promised) {
+            return Err(Found::Wrong(format!("1: entry {at} is not the one that was acknowledged")));
+        }
+        if let Some(at) = (promised..found.len()).find(|at| !self.attempted.contains(&found[*at])) {
+            return Err(Found::Wrong(format!("4: entry {at} was never written by anybody")));
+        }
+        let signed = self.signed.range(self.edge.size.max(1)..).map(|(size, root)| (*size, root));
+        for (size, root) in signed.collect::<Vec<_>>() {
+            if size > found.len() as u64 {
+                return Err(Found::Wrong(format!("3: {size} entries were signed, {} are there", found.len())));
+            }
+            let more = &found[self.edge.size as usize..size as usize];
+            more.iter().for_each(|entry| drop(self.edge.push(leaf_hash(entry))));
+            if *root != STANDARD.encode(self.edge.root()) {
+                return Err(Found::Wrong(format!("3: what was signed of {size} entries is no beginning")));
+            }
+        }
+        self.acknowledged = found;
+        Ok(())
+    }
+}
+
+/// Why a check ended: the log says so itself, or it does not.
+#[derive(Debug)]
+pub enum Found {
+    /// The log told it.
+    Told(LogError),
+    /// Nobody told it.
+    Wrong(Violation),
+}
+
+impl From<LogError> for Found {
+    fn from(error: LogError) -> Self {
+        Found::Told(error)
+    }
+}
+
+/// `audit verify`, as an auditor runs it.
+pub fn audit(paths: &LogPaths, archive: &Path, verifier: &LogVerifier) -> Result<Report, LogError> {
+    verify(&LogFolder::on(paths, Some(archive)), verifier, Against::default(), |_, _| {})
+}

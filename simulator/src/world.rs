@@ -1,0 +1,349 @@
+//! One run: some lives of a gateway's log on one disk, each with its threads and its faults, a crash between them, and at
+//! the end a time without faults in which everything must be there and go on.
+
+use crate::disk::{Faults, SECTOR, SimDisk};
+use crate::exchange_log::checkpoint::LogSigner;
+use crate::exchange_log::journal::Journal;
+use crate::exchange_log::pruned::{archive, prune};
+use crate::exchange_log::reader::LogReader;
+use crate::exchange_log::tree::TILE;
+use crate::exchange_log::verify::PRUNE_ACT;
+use crate::exchange_log::{Entry, Kind, LogError, LogPaths, Pipeline};
+use crate::model::{Found, Model, Violation, audit};
+use shuttle::thread;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+const DATA: &str = "/data";
+const ARCHIVE: &str = "/archive";
+
+/// What goes wrong in a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trouble {
+    /// Nothing.
+    None,
+    /// The machine dies.
+    Crash,
+    /// Calls fail with EIO, and the machine dies.
+    Errors,
+    /// The disk is full, and has room again.
+    Full,
+    /// A file is changed, cut, swapped or taken away behind the log's back.
+    Damage,
+}
+
+/// A run.
+struct World {
+    rng: fastrand::Rng,
+    disk: SimDisk,
+    paths: LogPaths,
+    key: Arc<Vec<u8>>,
+    model: Model,
+    trouble: Trouble,
+    faults: Faults,
+    written: u64,
+}
+
+/// Runs a seed; gives what was wrong.
+pub fn run(seed: u64, key: &Arc<Vec<u8>>, trace: bool) -> Result<(), (Violation, Vec<String>)> {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let disk = SimDisk::new(rng.u64(..), trace);
+    let troubles = [
+        Trouble::None,
+        Trouble::Crash,
+        Trouble::Crash,
+        Trouble::Crash,
+        Trouble::Errors,
+        Trouble::Errors,
+        Trouble::Full,
+        Trouble::Full,
+        Trouble::Damage,
+        Trouble::Damage,
+    ];
+    let trouble = rng.choice(troubles).unwrap_or(Trouble::None);
+    let paths = LogPaths::on(Arc::new(disk.clone()), Path::new(DATA));
+    let (model, faults, key) = (Model::default(), Faults::default(), key.clone());
+    let mut world = World { rng, disk, paths, key, model, trouble, faults, written: 0 };
+    let lived = world.live();
+    lived.map_err(|violation| (format!("{trouble:?}: {violation}"), world.disk.trace()))
+}
+
+impl World {
+    fn live(&mut self) -> Result<(), Violation> {
+        let made = self.disk.quietly(|| {
+            [DATA, ARCHIVE].iter().try_for_each(|folder| self.paths.disk.create_folder(Path::new(folder)))?;
+            self.paths.disk.sync_folder(Path::new("/"))
+        });
+        made.map_err(|error| error.to_string())?;
+        for _ in 0..self.rng.usize(1..4) {
+            self.faults = self.some_faults();
+            self.disk.note(|| format!("-- a life with {:?}", self.faults));
+            self.one_life()?;
+        }
+        self.faults = Faults::default();
+        self.disk.note(|| "-- no more faults".into());
+        self.one_life()?;
+        if self.trouble == Trouble::Damage {
+            return self.damage();
+        }
+        let report = self.disk.quietly(|| audit(&self.paths, Path::new(ARCHIVE), &self.signer().verifier()));
+        report.map(drop).map_err(|error| format!("5: verification fails: {error}"))
+    }
+
+    fn signer(&self) -> LogSigner {
+        LogSigner::from_pkcs8("log.example/simulated", &self.key).expect("a key")
+    }
+
+    fn some_faults(&mut self) -> Faults {
+        let rng = &mut self.rng;
+        let crash = |rng: &mut fastrand::Rng| rng.bool().then(|| 1 << rng.u64(0..11)).map(|most| rng.u64(1..=most));
+        match self.trouble {
+            Trouble::None | Trouble::Damage => Faults::default(),
+            Trouble::Crash => Faults { crash_at: crash(rng), ..Faults::default() },
+            Trouble::Errors => Faults { crash_at: crash(rng), errors: rng.u32(3..300), ..Faults::default() },
+            Trouble::Full => Faults { room: Some(rng.u64(0..60_000)), ..Faults::default() },
+        }
+    }
+
+    /// From a start to a crash, or to an end with a loss of power behind it.
+    fn one_life(&mut self) -> Result<(), Violation> {
+        let known = !self.model.signed.is_empty();
+        self.disk.set_faults(self.faults.clone());
+        let opened = Pipeline::open(self.paths.clone(), self.signer());
+        self.take_notes()?;
+        match opened {
+            Ok((pipeline, journal)) => {
+                self.check("after the start")?;
+                self.run_threads(&pipeline, journal)?;
+            }
+            // Without a fault, and on a full disk that served before, it starts.
+            Err(error @ LogError::Io { .. }) if self.may_fail() && !(known && self.trouble == Trouble::Full) => {
+                self.disk.note(|| format!("-- no start: {error}"));
+            }
+            Err(error) => return Err(format!("5: no start: {error}")),
+        }
+        self.disk.restart();
+        Ok(())
+    }
+
+    fn may_fail(&self) -> bool {
+        self.disk.is_dead() || self.faults.errors > 0 || self.faults.room.is_some()
+    }
+
+    fn run_threads(&mut self, pipeline: &Arc<Pipeline>, mut journal: Journal) -> Result<(), Violation> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let sealer = {
+            let (pipeline, stop, strict) = (pipeline.clone(), stop.clone(), !self.may_fail() && self.faults.crash_at.is_none());
+            let mut rng = self.rng.fork();
+            thread::spawn(move || -> Result<(), Violation> {
+                while !stop.load(Ordering::Relaxed) {
+                    thread::yield_now();
+                    if rng.u32(..16) > 0 {
+                        continue;
+                    }
+                    match pipeline.seal_most() {
+                        Err(error) if strict => return Err(format!("5: sealing fails: {error}")),
+                        Err(error) if !matches!(error, LogError::Io { .. }) => return Err(format!("3: {error}")),
+                        _ => {}
+                    }
+                }
+                Ok(())
+            })
+        };
+        let spare = {
+            let pipeline = pipeline.clone();
+            thread::spawn(move || pipeline.prepare_segments())
+        };
+        let mut done = Ok(());
+        for _ in 0..self.rng.usize(1..30) {
+            done = self.step(pipeline, &mut journal);
+            if done.is_err() || self.disk.is_dead() {
+                break;
+            }
+        }
+        if done.is_ok() && !self.disk.is_dead() && self.may_fail() && self.rng.bool() {
+            done = self.recovers(pipeline, &mut journal);
+        }
+        stop.store(true, Ordering::Relaxed);
+        pipeline.close();
+        let sealed = sealer.join().unwrap_or_else(|_| Err("a panic in the sealer".into()));
+        spare.join().map_err(|_| "a panic in the thread that makes segments ready")?;
+        self.take_notes()?;
+        done.and(sealed)
+    }
+
+    /// One thing that the gateway does.
+    fn step(&mut self, pipeline: &Pipeline, journal: &mut Journal) -> Result<(), Violation> {
+        let did = match self.rng.u32(..20) {
+            0 => pipeline.seal().map(drop),
+            1 => self.prune(pipeline, journal)?,
+            2 => LogReader::open_at(&self.paths).map(drop),
+            _ => {
+                let batch = self.batch();
+                self.write(pipeline, journal, batch)?
+            }
+        };
+        match did {
+            Err(error) if !self.may_fail() => Err(format!("5: refused without a fault: {error}")),
+            Err(error @ (LogError::Corrupt { .. } | LogError::Forked { .. } | LogError::RolledBack { .. })) => {
+                Err(format!("5: {error}"))
+            }
+            _ => self.take_notes(),
+        }
+    }
+
+    fn batch(&mut self) -> Vec<Vec<u8>> {
+        let most = self.rng.choice([2, 2, 8, 8, 8, 8, 120]).unwrap_or(2);
+        (0..self.rng.usize(1..most)).map(|_| self.entry(String::new(), String::new())).collect()
+    }
+
+    fn entry(&mut self, act: String, object: String) -> Vec<u8> {
+        self.written += 1;
+        let kind = if act.is_empty() { Kind::Exchange } else { Kind::Admin } as i32;
+        let purpose = "p".repeat(self.rng.usize(..200));
+        Entry { version: 1, kind, client: self.written.to_string(), purpose, act, object, ..Entry::default() }.to_bytes()
+    }
+
+    fn write(
+        &mut self,
+        pipeline: &Pipeline,
+        journal: &mut Journal,
+        batch: Vec<Vec<u8>>,
+    ) -> Result<Result<(), LogError>, Violation> {
+        self.model.attempted.extend(batch.iter().cloned());
+        match pipeline.write(journal, batch.clone()) {
+            Ok(first) => self.model.acknowledge(first, batch).map(Ok),
+            Err(error) => Ok(Err(error)),
+        }
+    }
+
+    /// Archives and prunes a bundle, as the gateway does.
+    fn prune(&mut self, pipeline: &Pipeline, journal: &mut Journal) -> Result<Result<(), LogError>, Violation> {
+        let full = *pipeline.watch_sealed().borrow() / TILE as u64;
+        if full == 0 {
+            return Ok(Ok(()));
+        }
+        let bundle = self.rng.u64(..full);
+        let entries = &self.model.acknowledged[bundle as usize * TILE..][..TILE];
+        let tells = |bytes: &Vec<u8>| Entry::from_bytes(bytes).is_some_and(|entry| entry.act == PRUNE_ACT);
+        if self.model.pruned.contains(&bundle) || entries.iter().any(tells) {
+            return Ok(Ok(()));
+        }
+        let archived = LogReader::open_at(&self.paths)
+            .and_then(|reader| archive(&reader, std::iter::once(bundle), Path::new(ARCHIVE), &mut |_| {}));
+        if archived.is_err() {
+            return Ok(archived);
+        }
+        let telling = self.entry(PRUNE_ACT.into(), format!("bundles:{bundle}-{bundle}"));
+        if let Err(error) = self.write(pipeline, journal, vec![telling])?.and_then(|()| pipeline.seal().map(drop)) {
+            return Ok(Err(error));
+        }
+        self.model.pruned.insert(bundle);
+        Ok(prune(&self.paths, &[bundle..=bundle]))
+    }
+
+    /// The faults are over: the next batch is written, and everything is sealed.
+    fn recovers(&mut self, pipeline: &Pipeline, journal: &mut Journal) -> Result<(), Violation> {
+        self.faults = Faults::default();
+        self.disk.set_faults(Faults::default());
+        self.disk.note(|| "-- the faults are over".into());
+        let batch = self.batch();
+        self.write(pipeline, journal, batch)?.map_err(|error| format!("6: writing does not go on: {error}"))?;
+        let sealed = pipeline.seal().map_err(|error| format!("6: sealing does not go on: {error}"))?;
+        let all = self.model.acknowledged.len() as u64;
+        if sealed < all { Err(format!("6: {sealed} of {all} entries are sealed")) } else { Ok(()) }
+    }
+
+    fn take_notes(&mut self) -> Result<(), Violation> {
+        self.disk.take_notes().iter().try_for_each(|note| self.model.sign(note))
+    }
+
+    fn check(&mut self, when: &str) -> Result<(), Violation> {
+        let disk = self.disk.clone();
+        let checked = disk.quietly(|| self.model.check(&self.paths, Path::new(ARCHIVE)));
+        checked.map_err(|found| match found {
+            Found::Told(error) => format!("5: {when}: {error}"),
+            Found::Wrong(violation) => format!("{violation} ({when})"),
+        })
+    }
+
+    /// Changes one file of the log, which must then be told of, or not matter.
+    fn damage(&mut self) -> Result<(), Violation> {
+        let Some((what, like_a_crash)) = self.change_a_file() else { return Ok(()) };
+        self.disk.note(|| format!("-- {what}"));
+        let before = self.model.acknowledged.len() as u64;
+        let (paths, archive, signer, disk) = (self.paths.clone(), Path::new(ARCHIVE), self.signer(), self.disk.clone());
+        let verifier = signer.verifier();
+        let checked = disk.quietly(|| {
+            let audited = || audit(&paths, archive, &verifier);
+            Pipeline::open(paths.clone(), signer).map_err(Found::Told)?;
+            match self.model.check(&paths, archive) {
+                Err(Found::Wrong(violation)) => audited().map_err(Found::Told).and(Err(Found::Wrong(violation))),
+                checked => checked,
+            }
+        });
+        match checked {
+            Ok(()) => Ok(()),
+            Err(Found::Told(error)) if error.to_string().contains(DATA) || error.to_string().contains(ARCHIVE) => Ok(()),
+            Err(Found::Told(error)) => Err(format!("4: {what}: no file is named: {error}")),
+            // The last write, lost sectors of it, is what a crash leaves of one that nobody was told of.
+            Err(Found::Wrong(_)) if like_a_crash && self.model.last_batch < before => Ok(()),
+            Err(Found::Wrong(violation)) => Err(format!("4: {what}, and nobody tells: {violation}")),
+        }
+    }
+
+    /// What was done, and whether it may look like a last write that was cut short.
+    fn change_a_file(&mut self) -> Option<(String, bool)> {
+        let files = self.disk.files(Path::new(DATA));
+        let path = self.rng.choice(&files)?.clone();
+        let other = self.rng.choice(&files)?.clone();
+        let bytes = self.disk.quietly(|| crate::exchange_log::disk::read(&*self.paths.disk, &path).ok())?;
+        let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        let journal = path.extension().is_some_and(|end| end == "seg");
+        let (place, bit) = (self.rng.usize(..used.max(1)), 1 << self.rng.u32(..8));
+        let sector = place / SECTOR * SECTOR..((place / SECTOR + 1) * SECTOR).min(bytes.len());
+        let what = match self.rng.u32(..5) {
+            0 if used > 0 => {
+                self.disk.damage(&path, |bytes| bytes[place] ^= bit);
+                format!("{}: bit {bit} of byte {place} turned", path.display())
+            }
+            1 if used > 0 => {
+                self.disk.damage(&path, |bytes| bytes[sector.clone()].fill(0));
+                let last = self.rest_is_last_batch(&bytes, sector.start, journal);
+                return Some((format!("{}: bytes {sector:?} lost", path.display()), last));
+            }
+            2 => {
+                self.disk.damage(&path, |bytes| bytes.truncate(place));
+                format!("{}: cut to {place} bytes", path.display())
+            }
+            3 if !self.is_newest_segment(&path) => {
+                self.disk.quietly(|| self.paths.disk.remove(&path)).ok()?;
+                format!("{}: removed", path.display())
+            }
+            _ => {
+                let from = self.disk.quietly(|| crate::exchange_log::disk::read(&*self.paths.disk, &other).ok())?;
+                let stray = from.get(sector.clone()).unwrap_or_default().to_vec();
+                self.disk.damage(&path, |bytes| bytes[sector.start..sector.start + stray.len()].copy_from_slice(&stray));
+                let zeros = stray.iter().all(|byte| *byte == 0);
+                let last = zeros && self.rest_is_last_batch(&bytes, sector.start, journal);
+                return Some((format!("{}: bytes {sector:?} of {} written there", path.display(), other.display()), last));
+            }
+        };
+        Some((what, false))
+    }
+
+    /// Whether no batch of a journal segment begins behind the sector at `start`.
+    fn rest_is_last_batch(&self, bytes: &[u8], start: usize, journal: bool) -> bool {
+        let next = self.model.acknowledged.len() as u64;
+        let first = |at: usize| Some(u64::from_be_bytes(bytes.get(at + 8..at + 16)?.try_into().ok()?));
+        let sum = |at: usize| Some(crc32c::crc32c(bytes.get(at..at + 84)?).to_be_bytes() == bytes.get(at + 84..at + 88)?);
+        let begins = |at: usize| first(at).is_some_and(|first| first < next) && sum(at) == Some(true);
+        journal && !(start + SECTOR..bytes.len()).any(begins)
+    }
+
+    fn is_newest_segment(&self, path: &Path) -> bool {
+        let newest = self.disk.files(&self.paths.journal).into_iter().filter(|file| file.extension().is_some()).max();
+        newest.as_deref() == Some(path)
+    }
+}

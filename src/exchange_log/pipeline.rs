@@ -1,0 +1,258 @@
+//! What is durable, what of it is sealed, and how entries get from the one to the other. The threads of
+//! [`writer`](super::writer) drive it; so does the simulator.
+
+use super::checkpoint::LogSigner;
+use super::disk::{read_text, write_atomically};
+use super::journal::{Journal, Recovered};
+use super::seal::Sealer;
+use super::spare::Spare;
+use super::storage::Storage;
+use super::sync::{Mutex, lock};
+use super::tree::TILE;
+use super::{LogError, LogPaths};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// Entries that make it worth to seal whole bundles only.
+const MANY: usize = 2 * TILE;
+/// Most entries that are sealed at once, about 8 MB: where little space comes back, some get on.
+const PART: usize = if cfg!(simulator) { TILE / 2 } else { 64 * TILE };
+/// Most bytes of entries that wait to be sealed; beyond, new entries are refused at once. Half an hour of a province's calls.
+pub const MAX_UNSEALED_BYTES: u64 = 256 << 20;
+
+/// Durable entries that are not sealed yet, in order.
+#[derive(Default)]
+struct Unsealed {
+    entries: Vec<Vec<u8>>,
+    /// Since when there have been some.
+    since: Option<Instant>,
+}
+
+/// How the log is.
+#[derive(Debug, Clone, Default)]
+pub struct Health {
+    /// Entries that are durable and not sealed.
+    pub unsealed_entries: u64,
+    /// Their bytes.
+    pub unsealed_bytes: u64,
+    /// How long the oldest of them has waited at most.
+    pub unsealed_age: Duration,
+    /// Since the last checkpoint was signed, or the log was opened.
+    pub checkpoint_age: Duration,
+    /// How long the last batch took to become durable; zero before the first.
+    pub last_sync: Duration,
+    /// Why the last sealing failed.
+    pub seal_error: Option<LogError>,
+}
+
+/// The log below its threads.
+pub struct Pipeline {
+    unsealed: Mutex<Unsealed>,
+    unsealed_bytes: AtomicU64,
+    sealer: Mutex<Sealer>,
+    spare: Arc<Spare>,
+    /// Entries that are durable, sealed or not.
+    durable: AtomicU64,
+    /// Entries that are sealed.
+    sealed: watch::Sender<u64>,
+    /// How the last sealing went, and when the last one succeeded.
+    last_sealing: Mutex<(Instant, Option<LogError>)>,
+    last_sync_us: AtomicU64,
+    paths: LogPaths,
+}
+
+impl Pipeline {
+    /// Opens the log and recovers what a crash left. What can be read is served also where nothing can be written: entries
+    /// that cannot be sealed now stay in the journal.
+    ///
+    /// # Errors
+    /// Whatever of the log is not what was written and signed, with file and offset; folders that cannot be made or read.
+    pub fn open(paths: LogPaths, signer: LogSigner) -> Result<(Arc<Self>, Journal), LogError> {
+        for folder in [&paths.journal, &paths.tiles, paths.signed.parent().unwrap_or(&paths.tiles)] {
+            make_folder(&paths, folder)?;
+        }
+        let (key, verifier_key) = (signer.chain_key(), signer.verifier().to_string());
+        let sealer = Sealer::open(paths.clone(), signer)?;
+        let vkey = paths.tiles.join(super::reader::VKEY_FILE);
+        if read_text(&*paths.disk, &vkey)?.as_ref() != Some(&verifier_key) {
+            write_atomically(&*paths.disk, &vkey, verifier_key.as_bytes())?;
+        }
+        let Recovered { journal, records } = Journal::recover(&paths, key, sealer.size())?;
+        let entries: Vec<Vec<u8>> = records.into_iter().map(|record| record.bytes).collect();
+        sealer.check(&entries)?;
+        let empty = sealer.size() == 0 && entries.is_empty();
+        let pipeline = Pipeline {
+            durable: AtomicU64::new(journal.next_index()),
+            sealed: watch::Sender::new(sealer.size()),
+            unsealed: Mutex::default(),
+            unsealed_bytes: AtomicU64::new(0),
+            sealer: Mutex::new(sealer),
+            spare: journal.spare(),
+            last_sealing: Mutex::new((Instant::now(), None)),
+            last_sync_us: AtomicU64::new(0),
+            paths,
+        };
+        pipeline.add(entries);
+        let sealed = if empty { lock(&pipeline.sealer).seal(&[]) } else { pipeline.seal().map(drop) };
+        match sealed {
+            Err(error @ LogError::Io { .. }) => {
+                tracing::error!(%error, "the exchange log cannot be sealed; its entries are safe in the journal");
+                lock(&pipeline.last_sealing).1 = Some(error);
+            }
+            other => other?,
+        }
+        Ok((Arc::new(pipeline), journal))
+    }
+
+    /// Makes a batch durable, and puts it in line to be sealed; gives the index of its first entry. Never waits for sealing.
+    pub fn write(&self, storage: &mut dyn Storage, batch: Vec<Vec<u8>>) -> Result<u64, LogError> {
+        let began = Instant::now();
+        let first = storage.append(&batch)?;
+        let took = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.last_sync_us.store(took.max(1), Ordering::Relaxed);
+        let durable = first + batch.len() as u64;
+        self.add(batch);
+        self.durable.store(durable, Ordering::Release);
+        Ok(first)
+    }
+
+    fn add(&self, batch: Vec<Vec<u8>>) {
+        let bytes = size(&batch);
+        let mut unsealed = lock(&self.unsealed);
+        if !batch.is_empty() {
+            unsealed.since.get_or_insert_with(Instant::now);
+        }
+        unsealed.entries.extend(batch);
+        self.unsealed_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Whether so much waits to be sealed that no more is taken.
+    pub fn is_full(&self) -> bool {
+        self.unsealed_bytes.load(Ordering::Relaxed) >= MAX_UNSEALED_BYTES
+    }
+
+    /// Entries that are durable. Whoever was told the index of an entry finds it counted here.
+    pub fn durable(&self) -> u64 {
+        self.durable.load(Ordering::Acquire)
+    }
+
+    /// The number of sealed entries, as it grows.
+    pub fn watch_sealed(&self) -> watch::Receiver<u64> {
+        self.sealed.subscribe()
+    }
+
+    /// How the log is now.
+    pub fn health(&self) -> Health {
+        let (unsealed_entries, since) = {
+            let unsealed = lock(&self.unsealed);
+            (unsealed.entries.len() as u64, unsealed.since)
+        };
+        let (sealed_at, seal_error) = lock(&self.last_sealing).clone();
+        Health {
+            unsealed_entries,
+            unsealed_bytes: self.unsealed_bytes.load(Ordering::Relaxed),
+            unsealed_age: since.map_or(Duration::ZERO, |since| since.elapsed()),
+            checkpoint_age: sealed_at.elapsed(),
+            last_sync: Duration::from_micros(self.last_sync_us.load(Ordering::Relaxed)),
+            seal_error,
+        }
+    }
+
+    /// Makes segments ready until the log is closed.
+    pub fn prepare_segments(&self) {
+        self.spare.fill_when_wanted();
+    }
+
+    /// Ends [`prepare_segments`](Self::prepare_segments).
+    pub fn close(&self) {
+        self.spare.close();
+    }
+
+    /// The log's folders.
+    pub fn paths(&self) -> &LogPaths {
+        &self.paths
+    }
+
+    /// Seals what is durable now, in parts; gives the number of sealed entries. What could not be sealed stays in line.
+    pub fn seal(&self) -> Result<u64, LogError> {
+        let all = self.durable();
+        loop {
+            let size = self.seal_part(|_, waiting| waiting)?;
+            // Where another thread has them in hand, it goes on when that is done.
+            if size >= all {
+                return Ok(size);
+            }
+        }
+    }
+
+    /// Seals what is durable; where much is, whole bundles of it, and the rest (256 entries at most) the next time. Files of
+    /// the right edge are thrown away at the next sealing, and a file system that must make many new files is slow where many
+    /// were thrown away (ext4 leaves their inodes alone for a minute, and looks at each of them).
+    pub fn seal_most(&self) -> Result<u64, LogError> {
+        loop {
+            let most = |size: u64, waiting: usize| {
+                if waiting < MANY { waiting } else { waiting - (size as usize + waiting) % TILE }
+            };
+            let size = self.seal_part(most)?;
+            if lock(&self.unsealed).entries.len() < MANY {
+                return Ok(size);
+            }
+        }
+    }
+
+    /// Whether nothing waits to be sealed.
+    pub fn is_idle(&self) -> bool {
+        lock(&self.unsealed).entries.is_empty()
+    }
+
+    /// Seals some of what is durable. The entries stay in line until the checkpoint is published.
+    fn seal_part(&self, part: impl FnOnce(u64, usize) -> usize) -> Result<u64, LogError> {
+        let mut sealer = lock(&self.sealer);
+        let mut entries = std::mem::take(&mut lock(&self.unsealed).entries);
+        if entries.is_empty() {
+            return Ok(sealer.size());
+        }
+        // Never fewer than were signed before: a sealing may have failed between signing and publishing.
+        let signed = usize::try_from(sealer.signed_size().saturating_sub(sealer.size())).unwrap_or(usize::MAX);
+        let part = part(sealer.size(), entries.len()).min(PART).max(signed).min(entries.len());
+        let rest = entries.split_off(part);
+        let sealed = sealer.seal(&entries);
+        let (done, back) = match &sealed {
+            Ok(()) => (size(&entries), rest),
+            Err(_) => (0, entries.into_iter().chain(rest).collect()),
+        };
+        {
+            let mut unsealed = lock(&self.unsealed);
+            let newer = std::mem::replace(&mut unsealed.entries, back);
+            unsealed.entries.extend(newer);
+            if sealed.is_ok() {
+                // The oldest that is left came since the one before: at the latest now.
+                unsealed.since = (!unsealed.entries.is_empty()).then(Instant::now);
+            }
+            self.unsealed_bytes.fetch_sub(done, Ordering::Relaxed);
+        }
+        {
+            let mut last = lock(&self.last_sealing);
+            *last = (if sealed.is_ok() { Instant::now() } else { last.0 }, sealed.clone().err());
+        }
+        sealed?;
+        self.sealed.send_replace(sealer.size());
+        if let Err(error) = Journal::forget(&self.paths, sealer.size(), &self.spare) {
+            // No harm, but its space: the next sealing tries again.
+            tracing::warn!(%error, "a journal segment that is sealed cannot be given up");
+        }
+        Ok(sealer.size())
+    }
+}
+
+fn size(entries: &[Vec<u8>]) -> u64 {
+    entries.iter().map(|entry| entry.len() as u64).sum()
+}
+
+/// Makes a folder whose name survives a crash.
+fn make_folder(paths: &LogPaths, folder: &std::path::Path) -> Result<(), LogError> {
+    paths.disk.create_folder(folder).map_err(|error| LogError::io(folder, &error))?;
+    folder.parent().map_or(Ok(()), |parent| super::disk::sync_folder(&*paths.disk, parent))
+}

@@ -1,0 +1,300 @@
+//! The form of a journal segment.
+//!
+//! A head of 64 bytes (magic, first index, the tag of the batch before, CRC-32C of these), then batches, integers big-endian.
+//! A batch is its head (length of its body, number of entries, first index, tag of the batch before, its own tag, CRC-32C of
+//! the body, CRC-32C of the head) and its body: each entry after its length of 16 bits. The **tag** is an HMAC-SHA-256 under
+//! a key that only the log's signing key gives, over the tag before and the batch: so an invented, moved or repeated batch is
+//! told from a written one. Readers without the key check that each batch names the tag before it.
+//!
+//! A batch is one write that is synced before the next begins, into space that reads as zeros. So a crash can leave of the
+//! last one only some of its sectors, the others being zero. Whatever else does not read is damage: of entries that were
+//! acknowledged, perhaps, and so it is never cut off.
+
+use super::LogError;
+use super::tiles::put_entry;
+use aws_lc_rs::hmac;
+use std::path::Path;
+
+/// The batch before: 32 zeros where there is none.
+pub(super) type Tag = [u8; 32];
+
+/// Bytes before the first batch.
+pub const HEAD: usize = 64;
+/// Bytes before the entries of a batch.
+pub(super) const BATCH_HEAD: usize = 88;
+const MAGIC: &[u8; 8] = b"NDXPJNL2";
+/// The least that a disk writes or loses.
+const SECTOR: usize = 512;
+
+/// An entry with its index.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Place in the log, from 0.
+    pub index: u64,
+    /// The entry's bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// What was read of a segment.
+pub struct Segmented {
+    /// Its entries from the wanted one on.
+    pub records: Vec<Record>,
+    /// The index behind its last entry.
+    pub next: u64,
+    /// Where its last whole batch ends.
+    pub end: u64,
+    /// Where the last byte that is not zero ends: beyond `end`, a batch that a crash cut short.
+    pub written: u64,
+    /// The tag that its first batch must name, where the form has one.
+    pub(super) after: Option<Tag>,
+    /// The tag of its last batch.
+    pub(super) tag: Tag,
+}
+
+/// How a segment is read.
+#[derive(Clone, Copy)]
+pub struct Reading<'r> {
+    /// Its first index, by its name.
+    pub first: u64,
+    /// The first index of the segment behind it; `None`: it is the last one.
+    pub before: Option<u64>,
+    /// Entries below are left out.
+    pub from: u64,
+    /// With the key, each batch's tag is checked.
+    pub key: Option<&'r ChainKey>,
+}
+
+/// Makes and checks the tags of batches.
+#[derive(Clone)]
+pub struct ChainKey(hmac::Key);
+
+impl ChainKey {
+    /// From a secret.
+    pub fn new(secret: &[u8]) -> Self {
+        ChainKey(hmac::Key::new(hmac::HMAC_SHA256, secret))
+    }
+
+    fn tag(&self, covered: &[u8], body: &[u8]) -> Tag {
+        let mut context = hmac::Context::with_key(&self.0);
+        context.update(covered);
+        context.update(body);
+        let mut tag = Tag::default();
+        tag.copy_from_slice(context.sign().as_ref());
+        tag
+    }
+}
+
+fn number<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
+    bytes.get(at..at + N)?.try_into().ok()
+}
+
+/// The head of a segment.
+pub(super) fn head(first: u64, after: &Tag) -> Vec<u8> {
+    let mut head = [MAGIC.as_slice(), &first.to_be_bytes(), after, &[0; 12]].concat();
+    let sum = crc32c::crc32c(&head);
+    head.extend_from_slice(&sum.to_be_bytes());
+    head
+}
+
+/// Writes a batch after the one of tag `after`; gives its own.
+pub(super) fn put_batch(out: &mut Vec<u8>, key: &ChainKey, after: &Tag, first: u64, entries: &[Vec<u8>]) -> Tag {
+    let start = out.len();
+    out.resize(start + BATCH_HEAD, 0);
+    entries.iter().for_each(|entry| put_entry(out, entry));
+    let (head, body) = out[start..].split_at_mut(BATCH_HEAD);
+    // Both fit: a batch is some megabytes.
+    head[..4].copy_from_slice(&u32::try_from(body.len()).unwrap_or(u32::MAX).to_be_bytes());
+    head[4..8].copy_from_slice(&u32::try_from(entries.len()).unwrap_or(u32::MAX).to_be_bytes());
+    head[8..16].copy_from_slice(&first.to_be_bytes());
+    head[16..48].copy_from_slice(after);
+    let tag = key.tag(&head[..48], body);
+    head[48..80].copy_from_slice(&tag);
+    head[80..84].copy_from_slice(&crc32c::crc32c(body).to_be_bytes());
+    let sum = crc32c::crc32c(&head[..84]);
+    head[84..88].copy_from_slice(&sum.to_be_bytes());
+    tag
+}
+
+/// The head of a batch.
+struct BatchHead {
+    first: u64,
+    count: u32,
+    after: Tag,
+    tag: Tag,
+    sum: u32,
+    /// Where its body begins, and ends.
+    body: std::ops::Range<usize>,
+}
+
+fn batch_head(bytes: &[u8], at: usize) -> Option<BatchHead> {
+    let head: [u8; BATCH_HEAD] = number(bytes, at)?;
+    if crc32c::crc32c(&head[..84]).to_be_bytes() != head[84..] {
+        return None;
+    }
+    let length = u32::from_be_bytes(number(&head, 0)?);
+    let start = at + BATCH_HEAD;
+    Some(BatchHead {
+        first: u64::from_be_bytes(number(&head, 8)?),
+        count: u32::from_be_bytes(number(&head, 4)?),
+        after: number(&head, 16)?,
+        tag: number(&head, 48)?,
+        sum: u32::from_be_bytes(number(&head, 80)?),
+        body: start..start + usize::try_from(length).ok()?,
+    })
+}
+
+/// Reads a segment's bytes (zeros at the end may be left out) up to the entry `before`.
+pub(super) fn parse(path: &Path, bytes: &[u8], reading: Reading<'_>) -> Result<Segmented, LogError> {
+    let wrong = |at: usize, reason: String| LogError::corrupt(path, at as u64, reason);
+    let mut first = [0; HEAD];
+    // Zeros that were left out.
+    let there = bytes.len().min(HEAD);
+    first[..there].copy_from_slice(&bytes[..there]);
+    let after: Tag = number(&first, 16).unwrap_or_default();
+    if first != *head(reading.first, &after) {
+        // A segment gets its name when its head is on the disk.
+        return Err(wrong(0, "is no journal segment of this index: no crash leaves it so".into()));
+    }
+    let mut read =
+        Segmented { records: Vec::new(), next: reading.first, end: 0, written: 0, after: Some(after), tag: after };
+    let mut at = HEAD;
+    while reading.before.is_none_or(|before| read.next < before) {
+        let whole = batch_head(bytes, at).and_then(|head| Some((bytes.get(head.body.clone())?, head)));
+        let Some((body, batch)) = whole.filter(|(body, head)| crc32c::crc32c(body) == head.sum) else { break };
+        if batch.first != read.next || batch.after != read.tag {
+            return Err(wrong(at, format!("the batch here does not follow the one before it (entry {})", read.next)));
+        }
+        if reading.key.is_some_and(|key| key.tag(&bytes[at..at + 48], body) != batch.tag) {
+            return Err(wrong(at, format!("the batch of entry {} was not written by this log", read.next)));
+        }
+        let entries = super::tiles::decode_bundle(body, batch.count as usize, path)?;
+        for (index, entry) in (batch.first..).zip(entries) {
+            if index >= reading.from {
+                read.records.push(Record { index, bytes: entry.to_vec() });
+            }
+        }
+        read.next += u64::from(batch.count);
+        read.tag = batch.tag;
+        at = batch.body.end;
+    }
+    match reading.before {
+        Some(before) if read.next != before => return Err(wrong(at, format!("entry {} is missing", read.next))),
+        Some(_) => {}
+        None if cut_short(bytes, at, read.next) => {}
+        None => return Err(wrong(at, format!("the batch of entry {} is damaged", read.next))),
+    }
+    read.end = at as u64;
+    read.written = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last as u64 + 1).max(read.end);
+    Ok(read)
+}
+
+/// Whether what stands from `at` on, which is no whole batch, is nothing, or the rest of a last write: some of its sectors
+/// never reached the disk, and nothing stands behind it.
+fn cut_short(bytes: &[u8], at: usize, next: u64) -> bool {
+    let rest = bytes.get(at..).unwrap_or_default();
+    let zeros = |bytes: &[u8]| bytes.iter().all(|byte| *byte == 0);
+    if zeros(rest) {
+        return true;
+    }
+    // Where its head stands, it says how far it went; where it does not, a sector of the head must be missing.
+    let (must_miss, end) = match batch_head(bytes, at) {
+        Some(head) => (head.body.end, head.body.end),
+        None => (at + BATCH_HEAD, bytes.len()),
+    };
+    let missing = sectors(at, must_miss).any(|sector| bytes.get(sector).is_none_or(|sector| zeros(sector)));
+    missing && zeros(bytes.get(end..).unwrap_or_default()) && !later_batch(bytes, at + 1, next)
+}
+
+/// The parts of a range that lie in one sector each.
+fn sectors(from: usize, end: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
+    let first = from / SECTOR;
+    (first..end.div_ceil(SECTOR)).map(move |one| (one * SECTOR).max(from)..((one + 1) * SECTOR).min(end))
+}
+
+/// Whether the head of a batch that comes after entry `next` stands anywhere from `from` on.
+fn later_batch(bytes: &[u8], from: usize, next: u64) -> bool {
+    // The index passes most places by; then the sum decides.
+    let later = |at: usize| number(bytes, at + 8).is_some_and(|first| u64::from_be_bytes(first) > next);
+    (from..bytes.len()).any(|at| bytes[at] == 0 && later(at) && batch_head(bytes, at).is_some())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn key() -> ChainKey {
+        ChainKey::new(b"secret")
+    }
+
+    /// Three batches; where each begins.
+    fn segment() -> (Vec<u8>, Vec<usize>) {
+        let (mut bytes, mut tag, mut at) = (head(7, &[9; 32]), [9; 32], Vec::new());
+        for (first, size) in [(7, 100), (9, 3_000), (11, 2_000)] {
+            at.push(bytes.len());
+            tag = put_batch(&mut bytes, &key(), &tag, first, &[vec![1; size], vec![2; size]]);
+        }
+        (bytes, at)
+    }
+
+    fn read(bytes: &[u8], key: Option<&ChainKey>) -> Result<Segmented, LogError> {
+        parse(Path::new("7.seg"), bytes, Reading { first: 7, before: None, from: 0, key })
+    }
+
+    fn refused(bytes: &[u8]) -> String {
+        read(bytes, Some(&key())).err().unwrap().to_string()
+    }
+
+    #[test]
+    fn whole_batches_are_read_and_a_write_that_a_crash_cut_short_is_not() {
+        let (bytes, at) = segment();
+        assert_eq!(read(&bytes, Some(&key())).unwrap().records.len(), 6);
+        // Any one sector of the last write is missing, its head's among them.
+        for sector in sectors(at[2], bytes.len()) {
+            let mut torn = bytes.clone();
+            torn[sector].fill(0);
+            assert_eq!(read(&torn, Some(&key())).unwrap().next, 11);
+        }
+        let mut made = head(7, &[0; 32]);
+        made.resize(10_000, 0);
+        assert_eq!(read(&made, Some(&key())).unwrap().records, []);
+    }
+
+    #[test]
+    fn l3_what_no_crash_leaves_is_refused_with_its_place() {
+        let (bytes, at) = segment();
+        for empty in [Vec::new(), vec![0; 10_000], [vec![0; 64], bytes[64..].to_vec()].concat()] {
+            assert!(refused(&empty).contains("at byte 0: is no journal segment"));
+        }
+        // A missing sector, or one bit, in a batch that has another behind it; one bit in the last.
+        for place in [at[0] + 2, at[0] + 120, at[1] + 2, at[1] + 1_000, at[2] + 2, at[2] + 90, bytes.len() - 1] {
+            let mut damaged = bytes.clone();
+            damaged[place] ^= 4;
+            let batch = at.iter().rev().find(|at| **at <= place).unwrap();
+            assert!(refused(&damaged).contains(&format!("at byte {batch}:")), "{place}: {}", refused(&damaged));
+        }
+        let mut lost = bytes.clone();
+        lost[1_024..1_536].fill(0);
+        assert!(refused(&lost).contains("damaged"));
+        // Something behind a write that was cut short.
+        let mut behind = bytes.clone();
+        behind[at[2] + 1_000..at[2] + 2_200].fill(0);
+        behind.extend([0, 1]);
+        assert!(refused(&behind).contains("damaged"));
+    }
+
+    #[test]
+    fn a_batch_that_was_invented_moved_or_repeated_is_told_from_a_written_one() {
+        let (bytes, at) = segment();
+        let tag: Tag = bytes[at[2] + 48..at[2] + 80].try_into().unwrap();
+        let mut invented = bytes.clone();
+        put_batch(&mut invented, &ChainKey::new(b"guessed"), &tag, 13, &[b"nobody looked".to_vec()]);
+        assert!(refused(&invented).contains("entry 13 was not written by this log"));
+        // Without the key it cannot be known; a wrong link can.
+        assert_eq!(read(&invented, None).unwrap().next, 14);
+        let moved = [&bytes[..at[1]], &bytes[at[2]..]].concat();
+        assert!(read(&moved, None).is_err() && refused(&moved).contains("does not follow"));
+        let repeated = [&bytes[..], &bytes[at[2]..]].concat();
+        assert!(read(&repeated, None).is_err());
+    }
+}

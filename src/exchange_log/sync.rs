@@ -1,0 +1,31 @@
+//! The locks of the log's threads: the standard library's, or those of `shuttle`, which the simulator schedules by seed.
+
+#[cfg(simulator)]
+pub(super) use shuttle::sync::{Condvar, Mutex, MutexGuard};
+use std::sync::PoisonError;
+#[cfg(not(simulator))]
+pub(super) use std::sync::{Condvar, Mutex, MutexGuard};
+use std::time::Duration;
+
+/// Locks. A panic in one thread does not make the log's plain data wrong: every change to it is one statement.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Waits to be woken.
+pub(super) fn wait<'g, T>(wake: &Condvar, guard: MutexGuard<'g, T>) -> MutexGuard<'g, T> {
+    wake.wait(guard).unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Waits for some time as long as a condition holds. Simulated time passes at once.
+pub(super) fn pause<'g, T>(
+    wake: &Condvar,
+    guard: MutexGuard<'g, T>,
+    time: Duration,
+    condition: impl FnMut(&mut T) -> bool,
+) -> MutexGuard<'g, T> {
+    if cfg!(simulator) {
+        return guard;
+    }
+    wake.wait_timeout_while(guard, time, condition).unwrap_or_else(PoisonError::into_inner).0
+}
