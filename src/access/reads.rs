@@ -1,61 +1,37 @@
 //! How many reads of the log's files may be under way: in all and by person or client, and how many a second each may
-//! begin. Reads run on threads of their own, at most so many; a read whose caller is gone keeps its permit until its
-//! thread is free again, so giving calls up gains nothing.
+//! begin. Reads run on threads of their own ([`WorkPool`]).
 
-use crate::shares::{Rate, Share, ShareError, ShareLimits, ShareMetrics, Shares};
+use crate::shares::{Rate, ShareError, ShareMetrics};
 use crate::status::{Reason, Refusal};
+use crate::work::{WorkLimits, WorkPermit, WorkPool};
 use prometheus_client::metrics::counter::Counter;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::Semaphore;
-
-/// The bounds of one kind of reads.
-#[derive(Debug, Clone, Copy)]
-pub struct Bounds {
-    /// Reads under way in all, those that wait for a thread included.
-    pub total: usize,
-    /// The same of one holder.
-    pub per_holder: usize,
-    /// Reads that one holder may begin a second, sustained.
-    pub per_second: u32,
-    /// Reads that one holder may begin at once above that.
-    pub burst: u32,
-    /// Threads that read at once.
-    pub threads: usize,
-}
 
 /// When a holder with too many reads under way may try again.
 const RETRY: Duration = Duration::from_millis(500);
 
+/// The limits of one kind of reads, by the rate at which one holder may begin them.
+pub const fn limits(running: usize, all: usize, each: usize, per_second: u32, burst: u32) -> WorkLimits {
+    WorkLimits { running, all, each, rate: Some(Rate { per_second, burst }) }
+}
+
 /// Hands out permits for reads.
 #[derive(Debug)]
-pub struct Reads {
-    shares: Arc<Shares<String>>,
-    threads: Arc<Semaphore>,
-}
+pub struct Reads(WorkPool);
 
-/// Leave for one call to read; given back when the last clone is dropped.
-#[derive(Debug, Clone)]
-pub struct ReadPermit(Arc<Held>);
-
-#[derive(Debug)]
-struct Held {
-    threads: Arc<Semaphore>,
-    _share: Share<String>,
-}
+/// Leave for one call to read.
+pub type ReadPermit = WorkPermit;
 
 impl Reads {
-    /// Reads within these bounds.
-    pub fn new(bounds: Bounds) -> Arc<Self> {
-        Self::counted(bounds, Counter::default())
+    /// Reads within these limits.
+    pub fn new(limits: WorkLimits) -> Arc<Self> {
+        Self::counted(limits, Counter::default())
     }
 
     /// The same; `refused` counts those that were not let through.
-    pub fn counted(bounds: Bounds, refused: Counter) -> Arc<Self> {
-        let Bounds { total, per_holder, per_second, burst, threads } = bounds;
-        let limits = ShareLimits { total, per_holder, ample: 0, rate: Some(Rate { per_second, burst }) };
-        let shares = Shares::new(limits, ShareMetrics { refused, ..ShareMetrics::default() });
-        Arc::new(Reads { shares, threads: Arc::new(Semaphore::new(threads)) })
+    pub fn counted(limits: WorkLimits, refused: Counter) -> Arc<Self> {
+        Arc::new(Reads(WorkPool::new(limits, ShareMetrics { refused, ..ShareMetrics::default() })))
     }
 
     /// A permit for a holder, by the id of a client or a person.
@@ -63,40 +39,24 @@ impl Reads {
     /// # Errors
     /// `RATE_LIMITED` where the holder has too many reads under way or begins them too fast, `GATEWAY_OVERLOADED` where
     /// all holders together have too many; both say when to try again.
-    pub fn begin(self: &Arc<Self>, holder: &str) -> Result<ReadPermit, Refusal> {
+    pub fn begin(&self, holder: &str) -> Result<ReadPermit, Refusal> {
         self.begin_at(holder, Instant::now())
     }
 
-    fn begin_at(self: &Arc<Self>, holder: &str, now: Instant) -> Result<ReadPermit, Refusal> {
-        let share = self.shares.take_at(&holder.to_owned(), 1, now).map_err(|error| {
+    fn begin_at(&self, holder: &str, now: Instant) -> Result<ReadPermit, Refusal> {
+        self.0.begin_at(holder, now).map_err(|error| {
             let (reason, wait) = match error {
                 ShareError::HolderFull(_) => (Reason::RateLimited, RETRY),
                 ShareError::TooFast(wait) => (Reason::RateLimited, wait),
                 ShareError::Full(_) => (Reason::GatewayOverloaded, RETRY),
             };
             Refusal { retry_after: Some(wait), ..Refusal::with(reason, format!("reads of the log: {error}")) }
-        })?;
-        Ok(ReadPermit(Arc::new(Held { threads: self.threads.clone(), _share: share })))
+        })
     }
 
     /// Reads under way, those that wait for a thread included.
     pub fn under_way(&self) -> usize {
-        self.shares.held()
-    }
-}
-
-impl ReadPermit {
-    /// Reads on a thread of the blocking pool, as soon as one of this kind is free; `None` where the read panicked or the
-    /// runtime ends.
-    pub async fn run<T: Send + 'static>(&self, read: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-        let thread = self.0.threads.clone().acquire_owned().await.ok()?;
-        let permit = self.clone();
-        let read = move || {
-            let read = read();
-            drop((thread, permit));
-            read
-        };
-        tokio::task::spawn_blocking(read).await.ok()
+        self.0.under_way()
     }
 }
 
@@ -105,8 +65,8 @@ impl ReadPermit {
 mod tests {
     use super::*;
 
-    fn bounds() -> Bounds {
-        Bounds { total: 3, per_holder: 2, per_second: 10, burst: 5, threads: 1 }
+    fn bounds() -> WorkLimits {
+        limits(1, 3, 2, 10, 5)
     }
 
     #[test]

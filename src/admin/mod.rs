@@ -17,8 +17,9 @@ use crate::issuer::{HandIssue, Issuer, KeyAlgorithm};
 use crate::registry::{
     Actor, ClientFilter, GrantFilter, GrantState, Listed, Page, RegistryError, Store, TokenFilter, TokenState,
 };
+use crate::shares::ShareMetrics;
 use crate::status::{Reason, Refusal};
-use crate::work::{WorkLimits, WorkMetrics, WorkPool};
+use crate::work::{WorkLimits, WorkPool};
 use arc_swap::ArcSwap;
 pub use changes::{BootstrapError, bootstrap};
 pub use draft::{ClientDraft, GrantDraft, StaffDraft};
@@ -55,11 +56,11 @@ pub struct Admin {
     work: AdminWork,
 }
 
-/// Reads under way: a person may page through several listings at once, and four listings that take long leave no thread
-/// to the others only for as long as a page takes (about 40 ms).
-const READS: WorkLimits = WorkLimits { running: 4, all: 64, each: 8 };
+/// Reads under way: a person may page through several listings at once, of which two run, each for as long as a page
+/// takes (about 40 ms); the other threads are there for others.
+const READS: WorkLimits = WorkLimits { running: 4, all: 64, each: 8, rate: None };
 /// Changes under way, which never wait for reads: the store makes one at a time.
-const WRITES: WorkLimits = WorkLimits { running: 4, all: 64, each: 16 };
+const WRITES: WorkLimits = WorkLimits { running: 4, all: 64, each: 16, rate: None };
 
 /// Where the service's blocking work is done.
 #[derive(Clone)]
@@ -70,7 +71,7 @@ pub struct AdminWork {
 
 impl AdminWork {
     /// Pools of their own for reads and for changes, counted there.
-    pub fn new(reads: WorkMetrics, writes: WorkMetrics) -> Self {
+    pub fn new(reads: ShareMetrics, writes: ShareMetrics) -> Self {
         AdminWork { reads: WorkPool::new(READS, reads), writes: WorkPool::new(WRITES, writes) }
     }
 }
@@ -78,7 +79,7 @@ impl AdminWork {
 impl Default for AdminWork {
     /// Pools that nobody counts.
     fn default() -> Self {
-        AdminWork::new(WorkMetrics::default(), WorkMetrics::default())
+        AdminWork::new(ShareMetrics::default(), ShareMetrics::default())
     }
 }
 

@@ -2,7 +2,6 @@
 
 use crate::exchange_log::Entry;
 use crate::shares::ShareMetrics;
-use crate::work::WorkMetrics;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -81,7 +80,7 @@ struct OAuthEndpoint {
 #[derive(Debug, Clone, Default)]
 pub struct OAuthMetrics {
     /// Their blocking work.
-    pub work: WorkMetrics,
+    pub work: ShareMetrics,
     limited: Family<OAuthEndpoint, Counter>,
 }
 
@@ -391,9 +390,9 @@ impl Metrics {
     }
 
     /// What is counted of a pool's work.
-    pub fn work(&self, pool: &'static str) -> WorkMetrics {
-        let under_way = self.work_under_way.get_or_create(&Pool { pool }).clone();
-        WorkMetrics { under_way, refused: self.work_refused.get_or_create(&Pool { pool }).clone() }
+    pub fn work(&self, pool: &'static str) -> ShareMetrics {
+        let held = self.work_under_way.get_or_create(&Pool { pool }).clone();
+        ShareMetrics { held, refused: self.work_refused.get_or_create(&Pool { pool }).clone() }
     }
 
     /// What is counted of large requests while they arrive.

@@ -3,7 +3,7 @@
 
 use super::oauth::CERTIFICATE_CHALLENGE;
 use super::{Answer, Asked, Web, error};
-use crate::access::reads::Bounds;
+use crate::access::reads::limits;
 use crate::access::staff::Rule;
 use crate::exchange_log::LogPaths;
 use crate::exchange_log::disk::LocalDisk;
@@ -12,13 +12,14 @@ use crate::exchange_log::reader::published_file;
 use crate::exchange_log::tiles::{bundle_bytes, bundle_name, tile_bytes, tile_name};
 use crate::exchange_log::tree::TILE;
 use crate::registry::Role;
+use crate::work::WorkLimits;
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
 use std::path::Path;
 
 /// What auditors may read at once: as many requests as a connection carries, of files of some kilobytes (16 MB at most).
-pub(super) const READS: Bounds = Bounds { total: 256, per_holder: 64, per_second: 2_000, burst: 4_000, threads: 4 };
+pub(super) const READS: WorkLimits = limits(4, 256, 64, 2_000, 4_000);
 /// Who may read them.
 const READ: Rule = Rule { method: "log", act: "log.read", roles: &[Role::Auditor] };
 /// Tiles and bundles never change.

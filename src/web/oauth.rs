@@ -51,7 +51,7 @@ impl CurrentSigner {
 }
 
 /// Blocking work under way: signing keys that are loaded or are in a module, and revocations.
-const WORK: WorkLimits = WorkLimits { running: 4, all: 256, each: 16 };
+const WORK: WorkLimits = WorkLimits { running: 4, all: 256, each: 16, rate: None };
 
 /// What bounds the endpoints.
 pub(super) struct Limits {

@@ -2,7 +2,7 @@
 //! owner, who reads their own files.
 
 use super::refused;
-use crate::access::reads::{Bounds, ReadPermit, Reads};
+use crate::access::reads::{ReadPermit, Reads, limits};
 use crate::access::staff::{Rule, StaffDoor};
 use crate::exchange_log::reader::LogReader;
 use crate::exchange_log::{Entry, ExchangeLog};
@@ -10,6 +10,7 @@ use crate::identity::Peer;
 use crate::registry::sqlite::SqliteStore;
 use crate::registry::{Actor, Snapshot};
 use crate::status::Reason;
+use crate::work::WorkLimits;
 use arc_swap::ArcSwap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use tokio::sync::watch;
 use tonic::{Request, Status};
 
 /// Bounds for the owner: nobody else is kept waiting.
-const BY_OWNER: Bounds = Bounds { total: 64, per_holder: 64, per_second: 1_000_000, burst: 1_000_000, threads: 4 };
+const BY_OWNER: WorkLimits = limits(8, 64, 64, 1_000_000, 1_000_000);
 /// How often the owner's process looks for a newer checkpoint.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 

@@ -10,7 +10,7 @@ use super::index::Index;
 use super::query::{Query, known_as};
 use super::search::{self, Page};
 use super::{AuditError, odd, statistics};
-use crate::access::reads::{Bounds, ReadPermit, Reads};
+use crate::access::reads::{ReadPermit, Reads, limits};
 use crate::access::staff::{Rule, StaffDoor};
 use crate::contract::formats::{self, Format};
 use crate::contract::validate::Violation;
@@ -22,6 +22,7 @@ use crate::identity::Peer;
 use crate::registry::sqlite::SqliteStore;
 use crate::registry::{Snapshot, now};
 use crate::status::{Reason, Refusal};
+use crate::work::WorkLimits;
 use arc_swap::ArcSwap;
 use host::Host;
 use receipts::Of;
@@ -46,11 +47,11 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// Most counts in one answer: a month of hours of a province's busy systems and operations.
 const MAX_COUNTS: usize = 100_000;
 /// What auditors may read at once, streams included. A page holds some megabytes at most.
-const BY_STAFF: Bounds = Bounds { total: 64, per_holder: 8, per_second: 50, burst: 200, threads: 8 };
+const BY_STAFF: WorkLimits = limits(8, 64, 8, 50, 200);
 /// Streams of auditors at once: each holds a page, and goes on for as long as its reader likes.
-const STREAMS: Bounds = Bounds { total: 32, per_holder: 4, per_second: 5, burst: 20, threads: 4 };
+const STREAMS: WorkLimits = limits(4, 32, 4, 5, 20);
 /// What clients may read at once, which is receipts. Threads of their own: clients never keep an auditor waiting.
-const BY_CLIENTS: Bounds = Bounds { total: 256, per_holder: 4, per_second: 50, burst: 100, threads: 4 };
+const BY_CLIENTS: WorkLimits = limits(4, 256, 4, 50, 100);
 
 /// The service.
 #[derive(Clone)]
