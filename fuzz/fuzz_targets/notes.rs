@@ -4,6 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use ndxp_gateway::exchange_log::cosignature::{Policy, WitnessKey};
+use ndxp_gateway::exchange_log::note::{Note, signature_line};
 use ndxp_gateway::exchange_log::pruned::Pruned;
 use ndxp_gateway::exchange_log::receipt::Receipt;
 use ndxp_gateway::exchange_log::tiles::{decode_bundle, decode_tile};
@@ -18,7 +19,11 @@ fuzz_target!(|bytes: &[u8]| {
     let _ = decode_tile(bytes, width, Path::new("tile"));
     let text = String::from_utf8_lossy(bytes);
     if let Ok(policy) = Policy::parse(&text) {
-        let _ = policy.holds(&text);
+        let _ = policy.quorum(&text, &(1..=u64::MAX));
+    }
+    if let Ok(note) = Note::parse(&text) {
+        let lines: String = note.signatures.iter().map(|one| signature_line(one.name, one.id, &one.bytes)).collect();
+        assert_eq!(format!("{}\n{lines}", note.text), text, "a note has one form");
     }
     let _ = WitnessKey::parse(&text);
     let _ = Receipt::parse(&text);

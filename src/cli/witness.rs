@@ -13,7 +13,8 @@ pub struct WitnessArgs {
     /// The witness's configuration.
     #[arg(long, env = "NDXP_WITNESS_CONFIG", default_value = "witness.toml", value_name = "FILE")]
     config: PathBuf,
-    /// Only print the witness's public key, for the policies of the logs that it witnesses.
+    /// Make the witness's keys where there are none yet, and print the public ones, for the policies of the logs that it
+    /// witnesses: one of them a log, the first (ML-DSA-44) where the log knows it.
     #[arg(long)]
     key: bool,
 }
@@ -21,9 +22,12 @@ pub struct WitnessArgs {
 pub fn run(args: &WitnessArgs) -> Result<(), CliError> {
     let config = WitnessConfig::load(&args.config)?;
     let failed = |error: crate::witness::server::WitnessError| CliError::Failed(error.to_string());
+    if args.key {
+        Witness::make_keys(&config).map_err(failed)?;
+    }
     let witness = Arc::new(Witness::open(&config).map_err(failed)?);
     if args.key {
-        anstream::println!("{}", witness.vkey());
+        witness.vkeys().iter().for_each(|key| anstream::println!("{key}"));
         return Ok(());
     }
     let stop = CancellationToken::new();

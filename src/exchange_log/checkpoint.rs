@@ -1,9 +1,9 @@
 //! Checkpoints: C2SP tlog-checkpoint in a signed note (https://c2sp.org/tlog-checkpoint, https://c2sp.org/signed-note),
 //! Ed25519.
 
+use super::note::{self, Note, NoteError, VerifierKey};
 use super::segment::ChainKey;
 use super::tree::Hash;
-use crate::hex::hex;
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -47,33 +47,7 @@ pub struct LogSigner {
 
 /// Checks a log's signatures.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LogVerifier {
-    origin: String,
-    key: Vec<u8>,
-}
-
-/// A key's id in signed notes.
-pub(super) fn key_id(name: &str, algorithm: u8, key: &[u8]) -> [u8; 4] {
-    let text = [name.as_bytes(), b"\n", &[algorithm], key].concat();
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &text);
-    let mut id = [0; 4];
-    id.copy_from_slice(&digest.as_ref()[..4]);
-    id
-}
-
-/// Name and key of `name+hash+key`, for a key of this type.
-pub(super) fn open_vkey(vkey: &str, of: u8) -> Result<(String, Vec<u8>), CheckpointError> {
-    let mut parts = vkey.trim().splitn(3, '+');
-    let (Some(name), Some(hash), Some(key)) = (parts.next(), parts.next(), parts.next()) else {
-        return Err(CheckpointError::BadKey);
-    };
-    let bytes = STANDARD.decode(key).map_err(|_| CheckpointError::BadKey)?;
-    let (algorithm, key) = bytes.split_first().ok_or(CheckpointError::BadKey)?;
-    if *algorithm != of || key.len() != 32 || hex(&key_id(name, of, key)) != hash {
-        return Err(CheckpointError::BadKey);
-    }
-    Ok((name.to_owned(), key.to_vec()))
-}
+pub struct LogVerifier(VerifierKey);
 
 impl LogSigner {
     /// A signer from a PKCS#8 key.
@@ -94,7 +68,8 @@ impl LogSigner {
 
     /// What others need to check signatures.
     pub fn verifier(&self) -> LogVerifier {
-        LogVerifier { origin: self.origin.clone(), key: self.pair.public_key().as_ref().to_vec() }
+        let key = self.pair.public_key().as_ref().to_vec();
+        LogVerifier(VerifierKey { name: self.origin.clone(), signature_type: ALGORITHM_ED25519, key })
     }
 
     /// The key of the journal's chain. Only who has the signing key can make it: it is derived from a signature (which
@@ -108,71 +83,90 @@ impl LogSigner {
     /// A signed checkpoint.
     pub fn sign(&self, size: u64, root: &Hash) -> String {
         let text = format!("{}\n{size}\n{}\n", self.origin, STANDARD.encode(root));
-        let id = key_id(&self.origin, ALGORITHM_ED25519, self.pair.public_key().as_ref());
-        let signature = self.pair.sign(text.as_bytes());
-        let line = STANDARD.encode([id.as_slice(), signature.as_ref()].concat());
-        format!("{text}\n— {} {line}\n", self.origin)
+        let id = note::key_id(&self.origin, ALGORITHM_ED25519, self.pair.public_key().as_ref());
+        let line = note::signature_line(&self.origin, id, self.pair.sign(text.as_bytes()).as_ref());
+        format!("{text}\n{line}")
     }
 }
 
 impl LogVerifier {
     /// Reads `name+hash+key`.
+    ///
+    /// # Errors
+    /// [`CheckpointError::BadKey`].
     pub fn parse(vkey: &str) -> Result<Self, CheckpointError> {
-        let (origin, key) = open_vkey(vkey, ALGORITHM_ED25519)?;
-        Ok(LogVerifier { origin, key })
+        let key = VerifierKey::parse(vkey).filter(|key| key.signature_type == ALGORITHM_ED25519 && key.key.len() == 32);
+        key.map(LogVerifier).ok_or(CheckpointError::BadKey)
     }
 
     /// The log's name.
     pub fn origin(&self) -> &str {
-        &self.origin
+        &self.0.name
     }
 
-    /// Checks a signed checkpoint.
+    /// Checks a signed checkpoint: its form, its origin, and every signature under this key.
+    ///
+    /// # Errors
+    /// Every kind but [`CheckpointError::BadKey`].
     pub fn check(&self, note: &str) -> Result<Checkpoint, CheckpointError> {
-        let (text, signatures) = note.split_once("\n\n").ok_or(CheckpointError::Malformed)?;
-        let text = format!("{text}\n");
-        let checkpoint = parse(&text)?;
-        if checkpoint.origin != self.origin {
+        let note = Note::parse(note)?;
+        let checkpoint = Checkpoint::parse(note.text)?;
+        if checkpoint.origin != self.origin() || self.signatures(&note)?.is_empty() {
             return Err(CheckpointError::NoSignature);
         }
-        for line in signatures.lines() {
-            let Some((name, signature)) = line.strip_prefix("— ").and_then(|rest| rest.split_once(' ')) else {
-                return Err(CheckpointError::Malformed);
-            };
-            let bytes = STANDARD.decode(signature).map_err(|_| CheckpointError::Malformed)?;
-            if name != self.origin || !bytes.starts_with(&key_id(&self.origin, ALGORITHM_ED25519, &self.key)) {
-                continue;
-            }
-            return UnparsedPublicKey::new(&ED25519, &self.key)
-                .verify(text.as_bytes(), &bytes[4..])
-                .map(|()| checkpoint.clone())
-                .map_err(|_| CheckpointError::BadSignature);
-        }
-        Err(CheckpointError::NoSignature)
+        Ok(checkpoint)
+    }
+
+    /// The lines of a note that are signatures by this key.
+    ///
+    /// # Errors
+    /// [`CheckpointError::BadSignature`] where one of them does not verify.
+    pub fn signatures<'n>(&self, note: &Note<'n>) -> Result<Vec<&'n str>, CheckpointError> {
+        let key = UnparsedPublicKey::new(&ED25519, &self.0.key);
+        let verify = |one: &note::Signature<'_>| key.verify(note.text.as_bytes(), &one.bytes).is_ok();
+        Ok(note.signed_by(&self.0.name, self.0.id(), verify)?.into_iter().map(|one| one.line).collect())
     }
 }
 
 impl std::fmt::Display for LogVerifier {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let id = hex(&key_id(&self.origin, ALGORITHM_ED25519, &self.key));
-        let key = STANDARD.encode([&[ALGORITHM_ED25519], self.key.as_slice()].concat());
-        write!(f, "{}+{id}+{key}", self.origin)
+        self.0.fmt(f)
     }
 }
 
-/// Reads a checkpoint's text, without its signatures.
-fn parse(text: &str) -> Result<Checkpoint, CheckpointError> {
-    let mut lines = text.lines();
-    let (Some(origin), Some(size), Some(root)) = (lines.next(), lines.next(), lines.next()) else {
-        return Err(CheckpointError::Malformed);
-    };
-    let plain = size == "0" || !size.starts_with('0') && size.bytes().all(|byte| byte.is_ascii_digit());
-    let size = size.parse().ok().filter(|_| plain).ok_or(CheckpointError::Malformed)?;
-    let root = STANDARD.decode(root).ok().and_then(|root| root.try_into().ok()).ok_or(CheckpointError::Malformed)?;
-    if origin.is_empty() {
-        return Err(CheckpointError::Malformed);
+impl From<NoteError> for CheckpointError {
+    fn from(error: NoteError) -> Self {
+        match error {
+            NoteError::Malformed => CheckpointError::Malformed,
+            NoteError::BadSignature => CheckpointError::BadSignature,
+        }
     }
-    Ok(Checkpoint { origin: origin.to_owned(), size, root })
+}
+
+impl Checkpoint {
+    /// Reads a checkpoint's text, without its signatures: three lines, and extension lines that are not empty.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Malformed`].
+    pub fn parse(text: &str) -> Result<Self, CheckpointError> {
+        read_text(text).ok_or(CheckpointError::Malformed)
+    }
+}
+
+fn read_text(text: &str) -> Option<Checkpoint> {
+    let mut lines = text.strip_suffix('\n')?.split('\n');
+    let (origin, size, root) = (lines.next()?, lines.next()?, lines.next()?);
+    if origin.is_empty() || lines.any(str::is_empty) {
+        return None;
+    }
+    let root = STANDARD.decode(root).ok()?.try_into().ok()?;
+    Some(Checkpoint { origin: origin.to_owned(), size: decimal(size)?, root })
+}
+
+/// A number as the specifications of transparency logs write it: ASCII digits, no leading zero, below 2^63.
+pub fn decimal(text: &str) -> Option<u64> {
+    let plain = text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
+    text.parse().ok().filter(|number| plain && *number <= i64::MAX.unsigned_abs())
 }
 
 #[cfg(test)]
@@ -199,5 +193,26 @@ mod tests {
         let other = LogSigner::from_pkcs8("log.test/a", &LogSigner::generate().unwrap()).unwrap();
         assert_eq!(other.verifier().check(&note), Err(CheckpointError::NoSignature));
         assert_eq!(verifier.check("x"), Err(CheckpointError::Malformed));
+    }
+
+    #[test]
+    fn w_a_checkpoint_is_read_to_the_letter() {
+        let root = STANDARD.encode([7; 32]);
+        let read = |text: &str| Checkpoint::parse(text).map(|checkpoint| checkpoint.size);
+        assert_eq!(read(&format!("a\n0\n{root}\n")), Ok(0));
+        assert_eq!(read(&format!("a\n5\n{root}\nmore\n")), Ok(5));
+        for text in [
+            format!("a\n5\n{root}"),
+            format!("a\n5\n{root}\n\nmore\n"),
+            format!("\n5\n{root}\n"),
+            format!("a\n+5\n{root}\n"),
+            format!("a\n5 \n{root}\n"),
+            format!("a\n9223372036854775808\n{root}\n"),
+            format!("a\n5\n{}\n", STANDARD.encode([7; 31])),
+            format!("a\n5\n{}\n", root.trim_end_matches('=')),
+            "a\n5\n".to_owned(),
+        ] {
+            assert_eq!(read(&text), Err(CheckpointError::Malformed), "{text:?}");
+        }
     }
 }

@@ -1,7 +1,8 @@
 //! Receipts: an entry, its inclusion proof and the checkpoint that covers it, verifiable offline. The form is C2SP
 //! tlog-proof (https://c2sp.org/tlog-proof), with the entry itself as its extra data.
 
-use super::checkpoint::{Checkpoint, CheckpointError, LogVerifier};
+use super::checkpoint::{Checkpoint, CheckpointError, LogVerifier, decimal};
+use super::note::MAX_NOTE;
 use super::proof::{inclusion, root_of};
 use super::reader::{LogReader, Published};
 use super::tree::{Hash, leaf_hash};
@@ -13,6 +14,8 @@ use base64::engine::general_purpose::STANDARD;
 const MAGIC: &str = "c2sp.org/tlog-proof@v1";
 /// Longest path: that of a tree of 2^63 leaves.
 const MAX_PATH: usize = 63;
+/// Largest receipt, in bytes: an entry of 64 kB in base64, a path, a checkpoint.
+const MAX_RECEIPT: usize = (96 << 10) + MAX_NOTE;
 
 /// Why a receipt is not believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -62,21 +65,12 @@ impl Receipt {
         format!("{text}\n{}", self.checkpoint)
     }
 
-    /// Reads a file.
+    /// Reads a file, to the letter of C2SP tlog-proof.
+    ///
+    /// # Errors
+    /// [`ReceiptError::Malformed`] where it has another form, or is larger than an entry with its proof can be.
     pub fn parse(text: &str) -> Result<Self, ReceiptError> {
-        let (head, checkpoint) = text.split_once("\n\n").ok_or(ReceiptError::Malformed)?;
-        let mut lines = head.lines();
-        let mut next = |name: &str| lines.next().and_then(|line| line.strip_prefix(name));
-        if next(MAGIC) != Some("") {
-            return Err(ReceiptError::Malformed);
-        }
-        let entry = next("extra ").and_then(|text| STANDARD.decode(text).ok()).ok_or(ReceiptError::Malformed)?;
-        let index = next("index ").ok_or(ReceiptError::Malformed)?;
-        let plain = index == "0" || !index.starts_with('0') && index.bytes().all(|byte| byte.is_ascii_digit());
-        let index = index.parse().ok().filter(|_| plain).ok_or(ReceiptError::Malformed)?;
-        let path: Option<Vec<Hash>> = lines.map(|line| STANDARD.decode(line).ok()?.try_into().ok()).collect();
-        let path = path.filter(|path| path.len() <= MAX_PATH).ok_or(ReceiptError::Malformed)?;
-        Ok(Receipt { entry, index, path, checkpoint: checkpoint.to_owned() })
+        read(text).ok_or(ReceiptError::Malformed)
     }
 
     /// Checks signature, path and form; gives the entry and the checkpoint.
@@ -88,5 +82,39 @@ impl Receipt {
         }
         let entry = Entry::from_bytes(&self.entry).ok_or(ReceiptError::Malformed)?;
         Ok((entry, checkpoint))
+    }
+}
+
+fn read(text: &str) -> Option<Receipt> {
+    let (head, checkpoint) = text.split_once("\n\n").filter(|_| text.len() <= MAX_RECEIPT)?;
+    let mut lines = head.split('\n');
+    lines.next().filter(|line| *line == MAGIC)?;
+    let entry = STANDARD.decode(lines.next()?.strip_prefix("extra ")?).ok()?;
+    let index = decimal(lines.next()?.strip_prefix("index ")?)?;
+    let path = lines.map(|line| STANDARD.decode(line).ok()?.try_into().ok()).collect::<Option<Vec<Hash>>>()?;
+    (path.len() <= MAX_PATH).then(|| Receipt { entry, index, path, checkpoint: checkpoint.to_owned() })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn w_a_receipt_is_read_to_the_letter() {
+        let receipt = Receipt { entry: vec![1, 2], index: 7, path: vec![[9; 32]], checkpoint: "a\n8\nb\n".into() };
+        let text = receipt.to_text();
+        assert_eq!(Receipt::parse(&text).unwrap(), receipt);
+        for wrong in [
+            text.replace('\n', "\r\n"),
+            text.replace("index 7", "index 07"),
+            text.replace("index 7", "index +7"),
+            text.replace("extra ", "extra  "),
+            text.replace(MAGIC, "c2sp.org/tlog-proof@v2"),
+            format!(" {text}"),
+            "x".repeat(MAX_RECEIPT + 1),
+        ] {
+            assert_eq!(Receipt::parse(&wrong), Err(ReceiptError::Malformed), "{wrong:?}");
+        }
     }
 }

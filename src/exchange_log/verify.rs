@@ -1,17 +1,18 @@
 //! Verification: every hash of the log recomputed from its entries, on all cores; the first that is wrong is named.
 
 use super::checkpoint::{Checkpoint, LogVerifier};
-use super::cosignature::Policy;
+use super::cosignature::{Policy, plausible_times};
 use super::disk::{self, Disk};
 use super::pruned::{PRUNED_FILE, Pruned};
-use super::reader::{COSIGNED_FILE, POLICY_FILE};
+use super::reader::{COSIGNED_FILE, LogReader, POLICY_FILE};
 use super::tiles::{bundle_bytes, bundle_name, decode_bundle, decode_tile, subtree, tile_bytes, tile_name};
-use super::tree::{Edge, Hash, TILE, leaf_hash, tree_hash};
+use super::tree::{Edge, Hash, TILE, leaf_hash, node_hash, tree_hash};
 use super::{Entry, Kind, LogError, LogPaths, canonical, proof};
 use crate::hex::hex;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 /// The act in the log that tells of pruned bundles; its object is `bundles:first-last`.
 pub const PRUNE_ACT: &str = "log.prune";
@@ -100,11 +101,27 @@ pub struct Report {
     pub pruned: u64,
     /// Entries behind it, whole in the journal; 0 where only the log was looked at.
     pub tail: u64,
-    /// The witnesses whose cosignatures the published checkpoint has.
-    pub witnesses: Vec<String>,
     /// The root, in hexadecimal.
     pub root: String,
+    /// What witnesses have cosigned; `None` where the policy wants none.
+    pub cosigned: Option<Cosigned>,
 }
+
+/// The newest checkpoint that enough witnesses have cosigned. What is behind it is signed by the log alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cosigned {
+    /// Entries under it.
+    pub size: u64,
+    /// Its root, in hexadecimal.
+    pub root: String,
+    /// The witnesses that count.
+    pub witnesses: Vec<String>,
+    /// When the first of them cosigned it, in Unix seconds.
+    pub time: u64,
+}
+
+/// How long entries may wait for a cosignature unless said: an hour.
+pub const MAX_LAG: Duration = Duration::from_secs(3_600);
 
 /// What a log is verified against, beside its key.
 #[derive(Debug, Clone, Copy, Default)]
@@ -113,6 +130,8 @@ pub struct Against<'a> {
     pub policy: Option<&'a Policy>,
     /// A checkpoint of this log from before: its tree must be the beginning of what is there now.
     pub older: Option<&'a Checkpoint>,
+    /// How much older than the newest sealed entry the oldest one without a cosignature may be; [`MAX_LAG`] where not said.
+    pub max_lag: Option<Duration>,
 }
 
 /// Verifies a log, telling progress as entries done of all.
@@ -127,7 +146,7 @@ pub fn verify(
     loop {
         tries -= 1;
         match (Verification { files, progress: &progress }).run(verifier, against) {
-            Err(LogError::Io { .. }) if tries > 0 => std::thread::sleep(std::time::Duration::from_millis(100)),
+            Err(LogError::Io { .. }) if tries > 0 => std::thread::sleep(Duration::from_millis(100)),
             other => return other,
         }
     }
@@ -166,9 +185,12 @@ impl<P: Fn(u64, u64) + Sync> Verification<'_, P> {
             let reason = format!("the checkpoint of {} entries from before is not of this tree", older.size);
             return Err(LogError::corrupt(&path, 0, reason));
         }
-        let witnesses = self.cosigned(verifier, against.policy, &checkpoint, &note)?;
+        let cosigned = self.cosigned(verifier, against.policy, &checkpoint, &note)?;
+        if let Some(cosigned) = &cosigned {
+            self.check_lag(cosigned.size, checkpoint.size, against.max_lag.unwrap_or(MAX_LAG))?;
+        }
         let Checkpoint { origin, size, .. } = checkpoint;
-        Ok(Report { origin, sealed: size, pruned, tail: 0, witnesses, root: hex(&root) })
+        Ok(Report { origin, sealed: size, pruned, tail: 0, root: hex(&root), cosigned })
     }
 
     /// The cosigned checkpoint: it has what the policy wants, and is of this very tree. Over HTTPS it is the only one.
@@ -178,7 +200,7 @@ impl<P: Fn(u64, u64) + Sync> Verification<'_, P> {
         policy: Option<&Policy>,
         checkpoint: &Checkpoint,
         note: &str,
-    ) -> Result<Vec<String>, LogError> {
+    ) -> Result<Option<Cosigned>, LogError> {
         let own = match policy {
             Some(policy) => policy.clone(),
             None => {
@@ -190,20 +212,62 @@ impl<P: Fn(u64, u64) + Sync> Verification<'_, P> {
             }
         };
         if !own.needs_witnesses() {
-            return Ok(Vec::new());
+            return Ok(None);
         }
         let path = self.files.path(COSIGNED_FILE);
         let cosigned =
             self.files.read(COSIGNED_FILE)?.map_or(note.to_owned(), |bytes| String::from_utf8_lossy(&bytes).into());
         let wrong = |reason: &str| LogError::corrupt(&path, 0, reason);
         let counted = verifier.check(&cosigned).map_err(|error| wrong(&error.to_string()))?;
-        if !own.holds(&cosigned) {
-            return Err(wrong("it lacks cosignatures that the policy of witnesses wants"));
-        }
         if !self.begins_with(checkpoint, &counted)? {
             return Err(wrong("it is of another tree"));
         }
-        Ok(own.cosignatures(&cosigned).into_iter().map(|(name, _, _)| name.to_owned()).collect())
+        let newest = match counted.size.checked_sub(1) {
+            Some(last) => self.entry_time_us(last, checkpoint.size)?.unwrap_or(0),
+            None => 0,
+        };
+        let quorum = own.quorum(&cosigned, &plausible_times(newest, crate::registry::now()));
+        let found = quorum.map_err(|error| wrong(&error.to_string()))?;
+        let found = found.ok_or_else(|| {
+            wrong("it lacks cosignatures that the policy of witnesses wants, or they are from before its entries or from the future")
+        })?;
+        Ok(Some(Cosigned {
+            size: counted.size,
+            root: hex(&counted.root),
+            time: found.iter().map(|one| one.time).min().unwrap_or(0),
+            witnesses: found.into_iter().map(|one| one.witness).collect(),
+        }))
+    }
+
+    /// What no witness has seen yet must be young: else whoever has the log's key could still write it anew.
+    fn check_lag(&self, cosigned: u64, sealed: u64, most: Duration) -> Result<(), LogError> {
+        let Some(last) = sealed.checked_sub(1).filter(|last| *last >= cosigned) else { return Ok(()) };
+        let times = (self.entry_time_us(cosigned, sealed)?, self.entry_time_us(last, sealed)?);
+        let (Some(oldest), Some(newest)) = times else { return Ok(()) };
+        let lag = Duration::from_micros(u64::try_from(newest.saturating_sub(oldest)).unwrap_or(0));
+        if lag <= most {
+            return Ok(());
+        }
+        let reason = format!(
+            "witnesses have cosigned {cosigned} of {sealed} entries; the others, signed by the log alone, go back {} s: \
+             see to the witnesses, or allow more with --max-lag",
+            lag.as_secs()
+        );
+        Err(LogError::corrupt(&self.files.path(COSIGNED_FILE), 0, reason))
+    }
+
+    /// When a sealed entry was made; `None` where it was pruned.
+    fn entry_time_us(&self, index: u64, sealed: u64) -> Result<Option<i64>, LogError> {
+        let (bundle, place) = (index / TILE as u64, (index % TILE as u64) as usize);
+        let width = usize::try_from(sealed - bundle * TILE as u64).map_or(TILE, |width| width.min(TILE));
+        let path = self.files.path(&bundle_name(bundle, width));
+        let bytes = match self.files.bundle(bundle, width) {
+            Ok(bytes) => bytes,
+            Err(LogError::Io { .. }) if width == TILE => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let entries = decode_bundle(&bytes, width, &path)?;
+        Ok(entries.get(place).and_then(|bytes| Entry::from_bytes(bytes)).map(|entry| entry.time_us))
     }
 
     /// Whether an older checkpoint's tree is the beginning of this one's, by hash tiles that were verified.
@@ -372,7 +436,7 @@ pub fn verify_data(
     against: Against<'_>,
     progress: impl Fn(u64, u64) + Sync,
 ) -> Result<Report, LogError> {
-    let reader = super::reader::LogReader::open(data)?;
+    let reader = LogReader::open(data)?;
     let verifier = vkey.unwrap_or_else(|| reader.verifier());
     let report = verify(&LogFolder::with(&reader.paths().tiles, archive), verifier, against, progress)?;
     // Behind what was sealed when the reader was opened; the verification may have seen more.
@@ -383,5 +447,60 @@ pub fn verify_data(
             return Err(LogError::corrupt(&reader.paths().journal, 0, reason));
         }
     }
+    check_signed(data, verifier)?;
     Ok(Report { tail: reader.size().saturating_sub(report.sealed), ..report })
+}
+
+/// The last checkpoint that was ever signed, kept apart from the log, must be the beginning of what is there: else the files
+/// were put back to an older state, or are another tree's.
+fn check_signed(data: &Path, verifier: &LogVerifier) -> Result<(), LogError> {
+    let mut tries = 5;
+    loop {
+        tries -= 1;
+        match signed_is_contained(data, verifier) {
+            // A gateway that runs may have signed more than the reader had seen.
+            Err(LogError::RolledBack { .. } | LogError::Io { .. }) if tries > 0 => {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            other => return other,
+        }
+    }
+}
+
+fn signed_is_contained(data: &Path, verifier: &LogVerifier) -> Result<(), LogError> {
+    let reader = LogReader::open(data)?;
+    let path = &reader.paths().signed;
+    let note = match std::fs::read_to_string(path) {
+        Ok(note) => note,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && reader.sealed() == 0 => return Ok(()),
+        Err(error) => return Err(LogError::io(path, &error)),
+    };
+    let signed = verifier.check(&note).map_err(|error| LogError::corrupt(path, 0, error.to_string()))?;
+    let folder = || reader.paths().tiles.clone();
+    if signed.size > reader.size() {
+        return Err(LogError::RolledBack { found: reader.size(), signed: signed.size, path: folder() });
+    }
+    // A crash between signing and publishing leaves a signed tree that ends in the journal.
+    if signed.size > 0 && proof::root(&|level, at| node(&reader, level, at), signed.size)? != signed.root {
+        return Err(LogError::Forked { signed: signed.size, path: folder() });
+    }
+    if signed.size < reader.sealed() {
+        return Err(LogError::corrupt(path, 0, "the last signed checkpoint is older than the published one"));
+    }
+    Ok(())
+}
+
+/// The hash of a complete subtree, sealed or in the journal.
+fn node(reader: &LogReader, level: u32, index: u64) -> Result<Hash, LogError> {
+    if (index + 1) << level <= reader.sealed() {
+        return reader.node(level, index);
+    }
+    match level.checked_sub(1) {
+        Some(below) => Ok(node_hash(&node(reader, below, 2 * index)?, &node(reader, below, 2 * index + 1)?)),
+        None => {
+            let place = usize::try_from(index - reader.sealed()).unwrap_or(usize::MAX);
+            let missing = || LogError::corrupt(&reader.paths().journal, 0, format!("entry {index} is missing"));
+            Ok(leaf_hash(reader.tail().get(place).ok_or_else(missing)?))
+        }
+    }
 }

@@ -47,6 +47,7 @@ use crate::keyfile::private_folder;
 use crate::registry::sqlite::SqliteStore;
 use crate::registry::usage::UsageStore;
 use crate::registry::{RegistryError, Snapshot, Store};
+use crate::telemetry::WitnessMetrics;
 use crate::web::Web;
 use crate::witness::asker::Asker;
 use arc_swap::ArcSwap;
@@ -198,7 +199,7 @@ impl Gateway {
             let web = Arc::new(web.map_err(|error| StartError::Thread(error.to_string()))?);
             workers.push(spawn_web(web, listener, gate, stop.clone())?);
         }
-        workers.extend(spawn_asker(&config, stop.clone())?);
+        workers.extend(spawn_asker(&config, shared.metrics.witnesses.clone(), stop.clone())?);
         workers.extend(retention::spawn(&config, &shared, &registry, stop.clone())?);
         let ops = ops_listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let reloader = Arc::new(Reloader {
@@ -297,13 +298,17 @@ fn keep_policy(config: &Config) -> Result<(), LogError> {
 }
 
 /// The thread that asks the witnesses, where the policy names any.
-fn spawn_asker(config: &Config, stop: CancellationToken) -> Result<Option<JoinHandle<()>>, StartError> {
+fn spawn_asker(
+    config: &Config,
+    metrics: WitnessMetrics,
+    stop: CancellationToken,
+) -> Result<Option<JoinHandle<()>>, StartError> {
     if !config.log.policy.needs_witnesses() {
         return Ok(None);
     }
     let ca = config.log.witness_ca.as_ref().unwrap_or(&config.tls.client_ca);
     let tls = crate::identity::tls::client_config(ca, None, &[])?;
-    let asker = Asker::new(&config.data, config.log.policy.clone(), &tls);
+    let asker = Asker::new(&config.data, config.log.policy.clone(), &tls, metrics);
     let run = move || async move {
         tokio::select! {
             () = asker.run() => {}

@@ -1,6 +1,7 @@
 //! Health and metrics for the operator: plain HTTP on loopback.
 
 use super::shared::Shared;
+use crate::witness::alarm;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
@@ -93,6 +94,10 @@ fn ready(shared: &Shared) -> (StatusCode, String) {
             first.object,
             differing.len() - 1
         ),
+    };
+    let detail = match alarm::read(&shared.data) {
+        None => detail,
+        Some(alarm) => format!("{detail}{alarm} (audit acknowledge)\n"),
     };
     match faults.as_slice() {
         // Told, and no fault yet: it is one when the log cannot be written.

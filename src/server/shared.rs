@@ -22,8 +22,10 @@ use crate::identity::certificates::Certificates;
 use crate::registry::{GrantView, Snapshot};
 use crate::status::{Reason, Refusal};
 use crate::telemetry::Metrics;
+use crate::witness::alarm;
 use arc_swap::ArcSwap;
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -43,6 +45,8 @@ pub struct Shared {
     pub life: LifeSigns,
     /// This gateway's name in the log.
     pub node: String,
+    /// The data folder.
+    pub data: PathBuf,
     /// The registry as calls see it.
     pub registry: Arc<ArcSwap<Snapshot>>,
     /// Told after each change of the registry.
@@ -93,6 +97,7 @@ impl Shared {
         Shared {
             life: LifeSigns::default(),
             node: config.node.clone(),
+            data: config.data.clone(),
             registry: Arc::default(),
             registry_changed: watch::Sender::new(()),
             tokens: TokenChecker::new(&tokens.issuer, &tokens.audience, tokens.leeway_s),
@@ -134,6 +139,7 @@ impl Shared {
     /// The metrics, with how breakers and endpoints stand at this moment.
     pub fn metrics_text(&self) -> String {
         let served = self.served.load();
+        self.metrics.fork_alarm(alarm::read(&self.data).is_some());
         for part in Part::ALL {
             self.metrics.faults(part.label(), self.readiness.count(part) as i64);
         }

@@ -92,6 +92,47 @@ impl OAuthMetrics {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WitnessOf {
+    witness: String,
+}
+
+/// What is counted of the log's witnesses.
+#[derive(Debug, Clone, Default)]
+pub struct WitnessMetrics {
+    up: Family<WitnessOf, Gauge>,
+    failures: Family<WitnessOf, Counter>,
+    entries: Gauge,
+    time: Gauge,
+}
+
+impl WitnessMetrics {
+    /// Counts an answer of a witness.
+    pub fn answered(&self, witness: &str, cosigned: bool) {
+        let of = WitnessOf { witness: witness.to_owned() };
+        self.up.get_or_create(&of).set(cosigned.into());
+        if !cosigned {
+            self.failures.get_or_create(&of).inc();
+        }
+    }
+
+    /// Tells how many entries are under the newest checkpoint with enough cosignatures, and when it came (Unix seconds).
+    pub fn cosigned(&self, entries: u64, time: i64) {
+        self.entries.set(i64::try_from(entries).unwrap_or(i64::MAX));
+        self.time.set(time);
+    }
+
+    fn register(&self, registry: &mut Registry) {
+        registry.register("witness_up", "1 where the witness has cosigned when it was asked last", self.up.clone());
+        let help = "Requests to a witness that brought no cosignature";
+        registry.register("witness_failures", help, self.failures.clone());
+        let help = "Entries under the newest checkpoint with the cosignatures that the policy wants";
+        registry.register("log_cosigned_entries", help, self.entries.clone());
+        let help = "When that checkpoint was published, in Unix seconds";
+        registry.register("log_cosigned_timestamp_seconds", help, self.time.clone());
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct LeftOut {
     kind: &'static str,
 }
@@ -150,6 +191,9 @@ pub struct Metrics {
     registry_differences: Gauge,
     acts_refused: Gauge,
     acts_missing: Counter,
+    fork_alarm: Gauge,
+    /// Of the log's witnesses.
+    pub witnesses: WitnessMetrics,
     oauth_limited: Family<OAuthEndpoint, Counter>,
 }
 
@@ -249,6 +293,11 @@ impl Default for Metrics {
         let acts_missing = Counter::default();
         let help = "Acts that were removed from the registry's file before they were in the exchange log";
         registry.register("acts_missing", help, acts_missing.clone());
+        let fork_alarm = Gauge::default();
+        let help = "1 while a witness's report of another history of the exchange log is not acknowledged";
+        registry.register("log_fork_alarm", help, fork_alarm.clone());
+        let witnesses = WitnessMetrics::default();
+        witnesses.register(&mut registry);
         let tokens_removed = Counter::default();
         registry.register("tokens_removed", "Issued tokens that were removed after their end", tokens_removed.clone());
         Metrics {
@@ -285,11 +334,18 @@ impl Default for Metrics {
             acts_refused,
             acts_missing,
             oauth_limited,
+            fork_alarm,
+            witnesses,
         }
     }
 }
 
 impl Metrics {
+    /// Says whether a fork alarm stands.
+    pub fn fork_alarm(&self, stands: bool) {
+        self.fork_alarm.set(stands.into());
+    }
+
     /// Counts an exchange that has ended.
     pub fn count(&self, entry: &Entry) {
         let reason = if entry.reason.is_empty() { "OK".to_owned() } else { entry.reason.clone() };

@@ -3,40 +3,52 @@
 //! A checkpoint of the log is in `log/checkpoint` as soon as it is signed, since recovery needs it; where the policy wants
 //! witnesses, `log/cosigned` is the one that counts: auditors and receipts get that one.
 
-use super::request::AddCheckpoint;
+use super::alarm::{self, ForkAlarm};
+use super::request::{AddCheckpoint, checkpoint_path};
 use crate::drivers::http::HttpEndpoint;
-use crate::exchange_log::cosignature::{Policy, Witness};
-use crate::exchange_log::proof;
+use crate::exchange_log::checkpoint::{Checkpoint, decimal};
+use crate::exchange_log::cosignature::{Policy, Witness, plausible_times};
+use crate::exchange_log::note::{MAX_NOTE, Note};
 use crate::exchange_log::reader::{COSIGNED_FILE, LogReader};
-use crate::exchange_log::{LogError, write_atomically};
+use crate::exchange_log::{LogError, proof, write_atomically};
+use crate::telemetry::WitnessMetrics;
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How often the log is looked at for a new checkpoint.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Longest wait for a witness.
-const PATIENCE: Duration = Duration::from_secs(3);
-/// Largest answer.
-const MAX_ANSWER: usize = 64 << 10;
+const TIMEOUT: Duration = Duration::from_secs(3);
+/// Pause after a failure, doubled with each further one up to the longest.
+const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// Failures in a row that say "another history" before a witness's word alone raises the alarm: one wrong answer does not.
+const CLAIMS: u32 = 3;
 
 /// A witness that is asked.
-struct Asked {
+struct Peer {
     witness: Witness,
     endpoint: HttpEndpoint,
-    /// The size that it has signed last, as far as is known.
+    /// The size that it has cosigned last for this process; never what it merely says.
     size: u64,
-    /// Whether it was told that it fails.
-    failing: bool,
+    /// Its line for that size.
+    line: String,
+    /// Failures in a row, and those of them that say that it has another history.
+    failures: u32,
+    claims: u32,
+    /// Not asked before this.
+    next: Instant,
 }
 
 /// Asks the witnesses of a policy.
 pub struct Asker {
     data: PathBuf,
     policy: Policy,
-    witnesses: Vec<Asked>,
-    published: u64,
+    peers: Vec<Peer>,
+    /// Entries and cosignatures of what was published last.
+    published: (u64, usize),
+    metrics: WitnessMetrics,
 }
 
 /// Why a witness gave no cosignature.
@@ -48,32 +60,46 @@ enum AskError {
     Unreachable(String),
     #[error("it answered {0}")]
     Refused(StatusCode),
-    #[error("it has signed {0} entries, more than the log has: the log was rolled back, or forked")]
+    #[error("it says that it has cosigned {0} entries, more than the log has: the log was rolled back, or forked")]
     Ahead(u64),
+    #[error(
+        "it says that the log's tree does not contain the one of {0} entries that it has cosigned: the log was forked"
+    )]
+    Inconsistent(u64),
     #[error("its answer holds no cosignature by its key")]
     NoCosignature,
+    #[error("its cosignature is of {0} (Unix seconds): its clock or this machine's is wrong")]
+    Time(u64),
+}
+
+impl AskError {
+    /// Whether the witness says that it has seen another history.
+    fn is_claim(&self) -> bool {
+        matches!(self, AskError::Ahead(_) | AskError::Inconsistent(_))
+    }
 }
 
 impl Asker {
     /// For the log below a data folder; witnesses without a URL are not asked.
-    pub fn new(data: &Path, policy: Policy, tls: &rustls::ClientConfig) -> Self {
-        let asked = |witness: &Witness| {
-            let endpoint = HttpEndpoint::new(witness.url.as_deref()?, tls.clone(), MAX_ANSWER);
-            Some(Asked { witness: witness.clone(), endpoint, size: 0, failing: false })
+    pub fn new(data: &Path, policy: Policy, tls: &rustls::ClientConfig, metrics: WitnessMetrics) -> Self {
+        let peer = |witness: &Witness| {
+            let endpoint = HttpEndpoint::new(witness.url.as_deref()?, tls.clone(), MAX_NOTE);
+            let (witness, next) = (witness.clone(), Instant::now());
+            Some(Peer { witness, endpoint, size: 0, line: String::new(), failures: 0, claims: 0, next })
         };
-        let witnesses = policy.witnesses.iter().filter_map(asked).collect();
-        Asker { data: data.to_owned(), policy, witnesses, published: 0 }
+        let peers = policy.witnesses.iter().filter_map(peer).collect();
+        Asker { data: data.to_owned(), policy, peers, published: (0, 0), metrics }
     }
 
     /// Asks for ever.
     pub async fn run(mut self) {
-        let mut told = false;
+        let mut reported = false;
         loop {
             match self.step().await {
-                Ok(()) => told = false,
-                Err(error) if !told => {
+                Ok(()) => reported = false,
+                Err(error) if !reported => {
                     tracing::error!(%error, "the log's checkpoints are not cosigned");
-                    told = true;
+                    reported = true;
                 }
                 Err(_) => {}
             }
@@ -81,68 +107,139 @@ impl Asker {
         }
     }
 
-    /// Has the newest checkpoint cosigned, where there is a newer one than was published.
+    /// Has the newest checkpoint cosigned by those who have not done so and are due, and publishes it where they are enough.
     async fn step(&mut self) -> Result<(), LogError> {
         let data = self.data.clone();
         let opened = tokio::task::spawn_blocking(move || LogReader::sealed_only(&data)).await;
         let reader = opened.map_err(|_| LogError::Closed)??;
-        if reader.sealed() <= self.published {
+        let (sealed, now) = (reader.sealed(), Instant::now());
+        if sealed == 0 || sealed == self.published.0 && self.peers.iter().all(|peer| peer.size == sealed) {
             return Ok(());
         }
-        let mut note = reader.note().to_owned();
-        let asking = self.witnesses.iter_mut().map(|one| async {
-            let told = tokio::time::timeout(PATIENCE, one.ask(&reader)).await;
-            let told = told.unwrap_or_else(|_| Err(AskError::Unreachable("no answer in time".into())));
-            match &told {
-                Ok(_) => one.failing = false,
-                Err(error) if !one.failing => {
-                    tracing::warn!(witness = one.witness.name, %error, "a witness did not cosign");
-                    one.failing = true;
-                }
-                Err(_) => {}
-            }
-            told.ok()
+        let (data, metrics) = (&self.data, &self.metrics);
+        let due = self.peers.iter_mut().filter(|peer| peer.size != sealed && peer.next <= now);
+        let asked = due.map(|peer| async {
+            let answered = tokio::time::timeout(TIMEOUT, peer.ask(&reader)).await;
+            let answered = answered.unwrap_or_else(|_| Err(AskError::Unreachable("no answer in time".into())));
+            peer.settle(answered, &reader, data, metrics).await
         });
-        for line in futures_util::future::join_all(asking).await.into_iter().flatten() {
-            note.push_str(&line);
+        let settled = futures_util::future::join_all(asked).await;
+        self.publish(&reader)?;
+        settled.into_iter().collect()
+    }
+
+    /// Publishes the checkpoint where it has enough cosignatures; once more where some came later.
+    fn publish(&mut self, reader: &LogReader) -> Result<(), LogError> {
+        let sealed = reader.sealed();
+        let lines: Vec<_> =
+            self.peers.iter().filter(|peer| peer.size == sealed).map(|peer| peer.line.as_str()).collect();
+        if self.published == (sealed, lines.len()) {
+            return Ok(());
         }
-        if self.policy.holds(&note) {
-            write_atomically(&reader.paths().tiles.join(COSIGNED_FILE), note.as_bytes())?;
-            self.published = reader.sealed();
+        let note = format!("{}{}", reader.note(), lines.concat());
+        let counts = self.policy.quorum(&note, &plausible_times(0, crate::registry::now()));
+        let path = reader.paths().tiles.join(COSIGNED_FILE);
+        if counts.map_err(|error| LogError::corrupt(&path, 0, error.to_string()))?.is_some() {
+            write_atomically(&path, note.as_bytes())?;
+            self.published = (sealed, lines.len());
+            self.metrics.cosigned(sealed, crate::registry::now());
         }
         Ok(())
     }
 }
 
-impl Asked {
-    /// The witness's line for the newest checkpoint. Where it has signed another size than was believed, it says so, and
+impl Peer {
+    /// Takes note of how it went: a failure puts the next attempt off; one that says "another history" is looked into.
+    async fn settle(
+        &mut self,
+        answered: Result<(), AskError>,
+        reader: &LogReader,
+        data: &Path,
+        metrics: &WitnessMetrics,
+    ) -> Result<(), LogError> {
+        let name = &self.witness.name;
+        metrics.answered(name, answered.is_ok());
+        let Err(error) = answered else {
+            if self.failures > 0 {
+                tracing::info!(witness = name, "a witness cosigns again");
+            }
+            (self.failures, self.claims) = (0, 0);
+            return Ok(());
+        };
+        let pause = BACKOFF.0 * 2_u32.saturating_pow(self.failures.min(16));
+        self.next = Instant::now() + pause.min(BACKOFF.1);
+        if self.failures == 0 || error.is_claim() {
+            tracing::warn!(witness = name, %error, "a witness did not cosign");
+        }
+        self.failures = self.failures.saturating_add(1);
+        if !error.is_claim() {
+            self.claims = 0;
+            return Ok(());
+        }
+        self.claims += 1;
+        let evidence = tokio::time::timeout(TIMEOUT, self.evidence(reader)).await.ok().flatten();
+        if evidence.is_none() && self.claims < CLAIMS {
+            return Ok(());
+        }
+        let (witness, time) = (self.witness.name.clone(), crate::registry::now());
+        let raised = ForkAlarm { witness, time, detail: error.to_string(), evidence };
+        tracing::error!("{raised}");
+        alarm::raise(data, &raised)
+    }
+
+    /// The checkpoint that the witness shows to monitors, where it is signed by the log's key and is not of this tree.
+    async fn evidence(&self, reader: &LogReader) -> Option<String> {
+        let path = checkpoint_path(reader.verifier().origin());
+        let response = self.endpoint.send(Method::GET, &path, HeaderMap::new(), Bytes::new()).await.ok()?;
+        let note = String::from_utf8(response.body.to_vec()).ok().filter(|_| response.status == StatusCode::OK)?;
+        let Checkpoint { size, root, .. } = reader.verifier().check(&note).ok()?;
+        let here = (1..=reader.sealed()).contains(&size);
+        let own = here.then(|| proof::root(&|level, at| reader.node(level, at), size)).transpose().ok()?;
+        (size > 0 && own != Some(root)).then_some(note)
+    }
+
+    /// Gets the witness's line for the newest checkpoint. Where it has cosigned another size than was believed, it says so, and
     /// is asked once more.
-    async fn ask(&mut self, reader: &LogReader) -> Result<String, AskError> {
+    async fn ask(&mut self, reader: &LogReader) -> Result<(), AskError> {
+        let (mut old, size) = (self.size, reader.sealed());
         for _ in 0..2 {
-            let (old, size) = (self.size, reader.sealed());
             if old > size {
                 return Err(AskError::Ahead(old));
             }
             let proof = proof::consistency(&|level, at| reader.node(level, at), old, size)?;
             let request = AddCheckpoint { old, proof, note: reader.note().to_owned() };
             let body = Bytes::from(request.to_text());
-            let answer = self.endpoint.send(Method::POST, "/add-checkpoint", HeaderMap::new(), body).await;
-            let answer = answer.map_err(|error| AskError::Unreachable(error.to_string()))?;
-            let text = String::from_utf8_lossy(&answer.body).into_owned();
-            match answer.status {
+            let response = self.endpoint.send(Method::POST, "/add-checkpoint", HeaderMap::new(), body).await;
+            let response = response.map_err(|error| AskError::Unreachable(error.to_string()))?;
+            let text = String::from_utf8(response.body.to_vec()).map_err(|_| AskError::NoCosignature)?;
+            match response.status {
                 StatusCode::OK => {
+                    self.line = self.own_line(reader, &text)?;
                     self.size = size;
-                    let body = reader.note().split_once("\n\n").map_or("", |(text, _)| text);
-                    let found = self.witness.key.find(&format!("{body}\n"), &text);
-                    return found.map(|(line, _)| format!("{line}\n")).ok_or(AskError::NoCosignature);
+                    return Ok(());
                 }
-                StatusCode::CONFLICT => match text.trim().parse::<u64>() {
-                    Ok(other) if other != old => self.size = other,
-                    _ => return Err(AskError::Refused(answer.status)),
+                StatusCode::UNPROCESSABLE_ENTITY => return Err(AskError::Inconsistent(old)),
+                StatusCode::CONFLICT => match text.strip_suffix('\n').and_then(decimal) {
+                    Some(other) if other != old => old = other,
+                    _ => return Err(AskError::Refused(response.status)),
                 },
                 other => return Err(AskError::Refused(other)),
             }
         }
         Err(AskError::Refused(StatusCode::CONFLICT))
+    }
+
+    /// The line of an answer that is this witness's cosignature, of this moment.
+    fn own_line(&self, reader: &LogReader, lines: &str) -> Result<String, AskError> {
+        let whole = format!("{}{lines}", reader.note());
+        let note = Note::parse(&whole).map_err(|_| AskError::NoCosignature)?;
+        let checkpoint = Checkpoint::parse(note.text).map_err(|_| AskError::NoCosignature)?;
+        let found = self.witness.key.find(&note, &checkpoint).map_err(|_| AskError::NoCosignature)?;
+        let now = crate::registry::now();
+        let times = plausible_times(now.saturating_mul(1_000_000), now);
+        match found.iter().find(|(_, time)| times.contains(time)) {
+            Some((line, _)) => Ok((*line).to_owned()),
+            None => Err(found.first().map_or(AskError::NoCosignature, |(_, time)| AskError::Time(*time))),
+        }
     }
 }

@@ -18,7 +18,7 @@ pub struct WitnessConfig {
     pub certificate: PathBuf,
     /// Its key (PEM).
     pub key: PathBuf,
-    /// The logs that it signs for.
+    /// The keys of the logs that it signs for; a log that changes its key has several of the same origin.
     pub logs: Vec<LogVerifier>,
     /// Reads and writes its signing key.
     pub vault: Vault,
@@ -51,6 +51,9 @@ fn read(table: &Table<'_>) -> Option<WitnessConfig> {
             Ok(log) => logs.push(log),
             Err(error) => table.fault("logs", format!("{vkey:?}: {error}")),
         }
+    }
+    if let Some((_, twice)) = logs.iter().enumerate().find(|(at, log)| logs[..*at].contains(log)) {
+        table.fault("logs", format!("{twice} is listed twice"));
     }
     Some(WitnessConfig {
         name: name?,

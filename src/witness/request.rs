@@ -1,6 +1,8 @@
 //! The body of `add-checkpoint`.
 
+use crate::exchange_log::checkpoint::decimal;
 use crate::exchange_log::tree::Hash;
+use crate::hex::hex;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
@@ -28,13 +30,17 @@ impl AddCheckpoint {
     /// As it is received; `None` where it has another form.
     pub fn parse(text: &str) -> Option<Self> {
         let (head, note) = text.split_once("\n\n")?;
-        let mut lines = head.lines();
-        let old = lines.next()?.strip_prefix("old ")?;
-        let plain = old == "0" || !old.starts_with('0') && old.bytes().all(|byte| byte.is_ascii_digit());
-        let old = old.parse().ok().filter(|_| plain)?;
+        let mut lines = head.split('\n');
+        let old = decimal(lines.next()?.strip_prefix("old ")?)?;
         let proof = lines.map(|line| STANDARD.decode(line).ok()?.try_into().ok()).collect::<Option<Vec<Hash>>>()?;
         (proof.len() <= MAX_PROOF).then(|| AddCheckpoint { old, proof, note: note.to_owned() })
     }
+}
+
+/// Where a witness shows monitors its newest checkpoint of the log with this origin, below its monitoring prefix.
+pub fn checkpoint_path(origin: &str) -> String {
+    let name = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, origin.as_bytes());
+    format!("/{}/checkpoint", hex(name.as_ref()))
 }
 
 #[cfg(test)]
@@ -48,7 +54,9 @@ mod tests {
         assert_eq!(AddCheckpoint::parse(&request.to_text()).unwrap(), request);
         let first = AddCheckpoint { old: 0, proof: vec![], ..request };
         assert_eq!(AddCheckpoint::parse(&first.to_text()).unwrap(), first);
-        for bad in ["", "old 1", "old 01\n\na", "old x\n\na", "new 1\n\na", "old 1\nAAA\n\na", "old -1\n\na"] {
+        for bad in
+            ["", "old 1", "old 01\n\na", "old x\n\na", "new 1\n\na", "old 1\nAAA\n\na", "old -1\n\na", "old 1\r\n\n\na"]
+        {
             assert_eq!(AddCheckpoint::parse(bad), None, "{bad}");
         }
     }

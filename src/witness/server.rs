@@ -1,12 +1,13 @@
 //! A small witness. What it has signed is on its disk before its signature leaves, so no crash makes it sign two histories.
 
 use super::config::WitnessConfig;
-use super::request::AddCheckpoint;
-use crate::exchange_log::checkpoint::{Checkpoint, CheckpointError, LogSigner, LogVerifier};
-use crate::exchange_log::cosignature::Cosigner;
+use super::request::{AddCheckpoint, checkpoint_path};
+use crate::exchange_log::checkpoint::{Checkpoint, LogVerifier};
+use crate::exchange_log::cosignature::{Algorithm, Cosigner};
+use crate::exchange_log::note::{MAX_NOTE, Note};
 use crate::exchange_log::proof::is_consistent;
+use crate::exchange_log::tree::empty_root;
 use crate::exchange_log::{LogError, make_folder, write_atomically};
-use crate::hex::hex;
 use crate::identity::connections::Connections;
 use crate::identity::tls;
 use bytes::Bytes;
@@ -17,20 +18,20 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-/// Largest request: 63 hashes and a note with some signatures.
-const MAX_BODY: usize = 64 << 10;
+/// Largest request: 63 hashes and a note.
+const MAX_BODY: usize = MAX_NOTE + (4 << 10);
 /// Connections at once, in all and from one address: a witness asks nobody who he is.
 const MAX_CONNECTIONS: (usize, usize) = (256, 32);
 /// Longest handshake, wait for a request's head, and request.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// The file with the witness's public key.
+/// The file with the witness's public keys, one a line.
 pub const VKEY_FILE: &str = "vkey";
 
 /// Why a witness did not start.
@@ -42,9 +43,12 @@ pub enum WitnessError {
     /// Its certificate.
     #[error(transparent)]
     Tls(#[from] tls::TlsFault),
-    /// Its signing key.
+    /// A signing key.
     #[error("{0}: {1}")]
     Key(PathBuf, String),
+    /// No signing key.
+    #[error("{0} holds no key: make it with ndxp-gateway witness --key, or bring back the one that was there")]
+    NoKey(PathBuf),
     /// Its port.
     #[error("{0} cannot be listened on: {1}")]
     Bind(std::net::SocketAddr, String),
@@ -52,21 +56,31 @@ pub enum WitnessError {
 
 /// A log, and the last of its checkpoints that was signed here.
 struct Known {
-    verifier: LogVerifier,
+    /// The keys that the log signs with.
+    verifiers: Vec<LogVerifier>,
+    /// Where the last checkpoint is kept, with the log's signatures and the cosignatures.
     file: PathBuf,
-    last: Mutex<Option<Checkpoint>>,
+    /// Where a checkpoint is kept that proves a fork.
+    fork_file: PathBuf,
+    last: Mutex<Option<Last>>,
+}
+
+struct Last {
+    checkpoint: Checkpoint,
+    /// With the log's signatures and the cosignatures.
+    note: String,
 }
 
 /// A witness.
 pub struct Witness {
-    cosigner: Cosigner,
+    cosigners: Vec<Cosigner>,
     logs: Vec<Known>,
 }
 
 /// What a witness answers: its status, and a body where there is one.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Told {
-    /// The cosignature's line.
+    /// The cosignatures' lines.
     Cosigned(String),
     /// Another size was signed last.
     Conflict(u64),
@@ -74,64 +88,122 @@ pub enum Told {
     Refused(StatusCode, &'static str),
 }
 
+const NO_FORM: Told = Told::Refused(StatusCode::BAD_REQUEST, "not in the form of c2sp.org/tlog-witness");
+
+fn key_file(state: &Path, algorithm: Algorithm) -> PathBuf {
+    state.join(match algorithm {
+        Algorithm::Ed25519 => "witness.key",
+        Algorithm::MlDsa44 => "witness-mldsa44.key",
+    })
+}
+
 impl Witness {
-    /// Loads key and state; the key is made at the first start.
-    pub fn open(config: &WitnessConfig) -> Result<Self, WitnessError> {
+    /// Makes the keys that are not there yet.
+    ///
+    /// # Errors
+    /// They cannot be made or written.
+    pub fn make_keys(config: &WitnessConfig) -> Result<(), WitnessError> {
         make_folder(&config.state)?;
-        let path = config.state.join("witness.key");
-        let fail = |reason: String| WitnessError::Key(path.clone(), reason);
-        let key = config.vault.read_or_make(&path, LogSigner::generate).map_err(|error| fail(error.to_string()))?;
-        let cosigner =
-            Cosigner::from_pkcs8(&config.name, &key).ok_or_else(|| fail("is no Ed25519 key (PKCS#8)".into()))?;
-        write_atomically(&config.state.join(VKEY_FILE), cosigner.vkey().as_bytes())?;
-        let logs = config.logs.iter().map(|verifier| Known::open(config, verifier)).collect::<Result<_, _>>()?;
-        Ok(Witness { cosigner, logs })
+        for algorithm in Algorithm::ALL {
+            let path = key_file(&config.state, algorithm);
+            let made = config.vault.read_or_make(&path, || algorithm.generate());
+            made.map_err(|error| WitnessError::Key(path, error.to_string()))?;
+        }
+        Ok(())
     }
 
-    /// Its public key, as `name+hash+key`.
-    pub fn vkey(&self) -> String {
-        self.cosigner.vkey()
+    /// Loads keys and state.
+    ///
+    /// # Errors
+    /// There is no key, or one cannot be read; what was signed before cannot be read.
+    pub fn open(config: &WitnessConfig) -> Result<Self, WitnessError> {
+        make_folder(&config.state)?;
+        let mut cosigners = Vec::new();
+        for algorithm in Algorithm::ALL {
+            let path = key_file(&config.state, algorithm);
+            let fail = |reason: String| WitnessError::Key(path.clone(), reason);
+            let key = match config.vault.read(&path) {
+                Ok(key) => key,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(fail(error.to_string())),
+            };
+            let cosigner = Cosigner::from_pkcs8(&config.name, algorithm, &key);
+            cosigners.push(cosigner.ok_or_else(|| fail(format!("is no {algorithm:?} key (PKCS#8)")))?);
+        }
+        if cosigners.is_empty() {
+            return Err(WitnessError::NoKey(config.state.clone()));
+        }
+        let mut witness = Witness { cosigners, logs: Vec::new() };
+        write_atomically(&config.state.join(VKEY_FILE), format!("{}\n", witness.vkeys().join("\n")).as_bytes())?;
+        for verifier in &config.logs {
+            match witness.logs.iter_mut().find(|known| known.verifiers[0].origin() == verifier.origin()) {
+                Some(known) => known.verifiers.push(verifier.clone()),
+                None => witness.logs.push(Known::new(&config.state, verifier)),
+            }
+        }
+        for known in &witness.logs {
+            known.load(&witness)?;
+        }
+        Ok(witness)
+    }
+
+    /// Its public keys, as `name+hash+key`; that for new deployments first.
+    pub fn vkeys(&self) -> Vec<String> {
+        self.cosigners.iter().map(|cosigner| cosigner.key().to_string()).collect()
     }
 
     /// Answers `add-checkpoint`, at this time (Unix seconds).
     pub fn add_checkpoint(&self, body: &[u8], time: u64) -> Told {
         let request = std::str::from_utf8(body).ok().and_then(AddCheckpoint::parse);
-        let Some(AddCheckpoint { old, proof, note }) = request else {
-            return Told::Refused(StatusCode::BAD_REQUEST, "not in the form of c2sp.org/tlog-witness");
-        };
-        let origin = note.lines().next().unwrap_or("");
-        let Some(known) = self.logs.iter().find(|known| known.verifier.origin() == origin) else {
+        let Some(AddCheckpoint { old, proof, note }) = request else { return NO_FORM };
+        let Ok(note) = Note::parse(&note) else { return NO_FORM };
+        let Ok(checkpoint) = Checkpoint::parse(note.text) else { return NO_FORM };
+        let known = self.logs.iter().find(|known| known.verifiers[0].origin() == checkpoint.origin);
+        let Some(known) = known else {
             return Told::Refused(StatusCode::NOT_FOUND, "this log is not witnessed here");
         };
-        let checkpoint = match known.verifier.check(&note) {
-            Ok(checkpoint) => checkpoint,
-            Err(CheckpointError::Malformed) => return Told::Refused(StatusCode::BAD_REQUEST, "no checkpoint"),
-            Err(_) => return Told::Refused(StatusCode::FORBIDDEN, "no signature by the log's key"),
+        let Some(signatures) = known.signatures(&note) else {
+            return Told::Refused(StatusCode::FORBIDDEN, "no signature by the log's key, or one that does not verify");
         };
         if old > checkpoint.size {
             return Told::Refused(StatusCode::BAD_REQUEST, "the old size is larger than the new one");
         }
         // Held until the new state is on disk: looking and keeping are one.
         let mut last = known.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let size = last.as_ref().map_or(0, |last| last.size);
+        let (size, root) = last.as_ref().map_or((0, empty_root()), |last| (last.checkpoint.size, last.checkpoint.root));
         if old != size {
             return Told::Conflict(size);
         }
-        if last.as_ref().is_some_and(|last| last.size == checkpoint.size && last.root != checkpoint.root) {
-            tracing::error!(origin, size, "the log has signed two trees of this size");
-            return Told::Conflict(size);
+        if checkpoint.size == size && checkpoint.root != root {
+            if size > 0 {
+                known.keep_evidence(&note, &signatures);
+            }
+            return Told::Refused(StatusCode::UNPROCESSABLE_ENTITY, "the root is not the one of this size");
         }
-        let old_tree = (size, last.as_ref().map_or([0; 32], |last| last.root));
-        if !is_consistent(old_tree, (checkpoint.size, checkpoint.root), &proof) {
+        if !is_consistent((size, root), (checkpoint.size, checkpoint.root), &proof) {
             return Told::Refused(StatusCode::UNPROCESSABLE_ENTITY, "the proof does not hold");
         }
-        if let Err(error) = write_atomically(&known.file, note.as_bytes()) {
+        let Some(lines) = self.cosign(&note, &checkpoint, time) else {
+            return Told::Refused(StatusCode::BAD_REQUEST, "the origin is too long to be cosigned");
+        };
+        let cosigned = format!("{}\n{}{lines}", note.text, signatures.concat());
+        if let Err(error) = write_atomically(&known.file, cosigned.as_bytes()) {
             tracing::error!(%error, "a checkpoint could not be kept, and is not signed");
             return Told::Refused(StatusCode::SERVICE_UNAVAILABLE, "the checkpoint could not be kept");
         }
-        *last = Some(checkpoint);
-        let text = format!("{}\n", note.split_once("\n\n").map_or("", |(text, _)| text));
-        Told::Cosigned(self.cosigner.cosign(&text, time))
+        *last = Some(Last { checkpoint, note: cosigned });
+        Told::Cosigned(lines)
+    }
+
+    fn cosign(&self, note: &Note<'_>, checkpoint: &Checkpoint, time: u64) -> Option<String> {
+        self.cosigners.iter().map(|cosigner| cosigner.cosign(note.text, checkpoint, time)).collect()
+    }
+
+    /// The newest checkpoint that was cosigned of the log with this path, for monitors.
+    fn newest(&self, path: &str) -> Option<String> {
+        let known = self.logs.iter().find(|known| checkpoint_path(known.verifiers[0].origin()) == path)?;
+        let last = known.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.as_ref().map(|last| last.note.clone())
     }
 
     /// Serves until it is told to stop.
@@ -175,42 +247,96 @@ impl Witness {
     }
 
     async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
-        if request.uri().path() != "/add-checkpoint" {
-            return Ok(reply(StatusCode::NOT_FOUND, "text/plain", "POST /add-checkpoint (c2sp.org/tlog-witness)\n"));
-        }
-        if request.method() != Method::POST {
-            return Ok(reply(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "POST\n"));
+        const ADD: &str = "/add-checkpoint";
+        let path = request.uri().path();
+        match (request.method(), path) {
+            (&Method::POST, ADD) => {}
+            (_, ADD) => return Ok(not_allowed("POST")),
+            (&Method::GET | &Method::HEAD, _) => {
+                let found = self.newest(path);
+                let missing = "no checkpoint of such a log was cosigned here (c2sp.org/tlog-witness)\n";
+                return Ok(match found {
+                    Some(note) => reply(StatusCode::OK, TEXT, &note),
+                    None => reply(StatusCode::NOT_FOUND, TEXT, missing),
+                });
+            }
+            (_, path) if self.logs.iter().any(|known| checkpoint_path(known.verifiers[0].origin()) == path) => {
+                return Ok(not_allowed("GET, HEAD"));
+            }
+            _ => return Ok(reply(StatusCode::NOT_FOUND, TEXT, "POST /add-checkpoint (c2sp.org/tlog-witness)\n")),
         }
         let body = tokio::time::timeout(PATIENCE, Limited::new(request.into_body(), MAX_BODY).collect()).await;
         let Ok(Ok(body)) = body else {
-            return Ok(reply(StatusCode::PAYLOAD_TOO_LARGE, "text/plain", "too large, or too slow\n"));
+            return Ok(reply(StatusCode::PAYLOAD_TOO_LARGE, TEXT, "too large, or too slow\n"));
         };
         let time = crate::registry::now().unsigned_abs();
         let told = tokio::task::spawn_blocking(move || self.add_checkpoint(&body.to_bytes(), time)).await;
         Ok(match told {
-            Ok(Told::Cosigned(line)) => reply(StatusCode::OK, "text/plain; charset=utf-8", &line),
+            Ok(Told::Cosigned(lines)) => reply(StatusCode::OK, TEXT, &lines),
             Ok(Told::Conflict(size)) => reply(StatusCode::CONFLICT, "text/x.tlog.size", &format!("{size}\n")),
-            Ok(Told::Refused(status, why)) => reply(status, "text/plain", &format!("{why}\n")),
-            Err(_) => reply(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", "\n"),
+            Ok(Told::Refused(status, why)) => reply(status, TEXT, &format!("{why}\n")),
+            Err(_) => reply(StatusCode::INTERNAL_SERVER_ERROR, TEXT, "\n"),
         })
     }
 }
 
 impl Known {
-    /// What was signed before. A state that cannot be read stops the witness: it must not begin anew by itself.
-    fn open(config: &WitnessConfig, verifier: &LogVerifier) -> Result<Self, WitnessError> {
-        let name = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, verifier.origin().as_bytes());
-        let file = config.state.join(format!("{}.checkpoint", hex(name.as_ref())));
-        let last = match std::fs::read_to_string(&file) {
-            Ok(note) => {
-                let checked = verifier.check(&note);
-                Some(checked.map_err(|error| LogError::corrupt(&file, 0, error.to_string()))?)
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-            Err(error) => return Err(LogError::io(&file, &error).into()),
-        };
-        Ok(Known { verifier: verifier.clone(), file, last: Mutex::new(last) })
+    fn new(state: &Path, verifier: &LogVerifier) -> Self {
+        let path = checkpoint_path(verifier.origin());
+        let name = path.split('/').nth(1).unwrap_or_default();
+        Known {
+            verifiers: vec![verifier.clone()],
+            file: state.join(format!("{name}.checkpoint")),
+            fork_file: state.join(format!("{name}.fork")),
+            last: Mutex::new(None),
+        }
     }
+
+    /// Reads what was signed before. A state that cannot be read stops the witness: it must not begin anew by itself.
+    fn load(&self, witness: &Witness) -> Result<(), LogError> {
+        let text = match std::fs::read_to_string(&self.file) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(LogError::io(&self.file, &error)),
+        };
+        let wrong = |reason: &str| LogError::corrupt(&self.file, 0, reason);
+        let note = Note::parse(&text).map_err(|error| wrong(&error.to_string()))?;
+        let checkpoint = Checkpoint::parse(note.text).map_err(|error| wrong(&error.to_string()))?;
+        let signatures = self.signatures(&note).filter(|_| checkpoint.origin == self.verifiers[0].origin());
+        let signatures = signatures.ok_or_else(|| wrong("it is not signed by a key of this log"))?;
+        // A key that came later has not signed what is kept.
+        let now = crate::registry::now().unsigned_abs();
+        let lines = witness.cosign(&note, &checkpoint, now).ok_or_else(|| wrong("its origin is too long"))?;
+        let note = format!("{}\n{}{lines}", note.text, signatures.concat());
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(Last { checkpoint, note });
+        Ok(())
+    }
+
+    /// The lines by the log's keys; `None` where there is none, or one does not verify.
+    fn signatures<'n>(&self, note: &Note<'n>) -> Option<Vec<&'n str>> {
+        let found: Result<Vec<_>, _> = self.verifiers.iter().map(|key| key.signatures(note)).collect();
+        found.ok().map(|lines| lines.concat()).filter(|lines| !lines.is_empty())
+    }
+
+    /// Keeps the first checkpoint that proves that the log has signed two trees of one size.
+    fn keep_evidence(&self, note: &Note<'_>, signatures: &[&str]) {
+        let origin = self.verifiers[0].origin();
+        tracing::error!(origin, file = %self.fork_file.display(), "the log has signed two trees of one size");
+        if !self.fork_file.exists()
+            && let Err(error) =
+                write_atomically(&self.fork_file, format!("{}\n{}", note.text, signatures.concat()).as_bytes())
+        {
+            tracing::error!(%error, "the proof could not be kept");
+        }
+    }
+}
+
+const TEXT: &str = "text/plain; charset=utf-8";
+
+fn not_allowed(methods: &'static str) -> Response<Full<Bytes>> {
+    let mut response = reply(StatusCode::METHOD_NOT_ALLOWED, TEXT, &format!("{methods}\n"));
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(methods));
+    response
 }
 
 fn reply(status: StatusCode, kind: &'static str, body: &str) -> Response<Full<Bytes>> {

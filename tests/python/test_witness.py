@@ -24,7 +24,8 @@ def witnessed(tmp_path_factory):
             (stage.folder / f"{name}.toml").write_text(
                 f'name = "w.example/{name}"\nlisten = "127.0.0.1:{port}"\nstate = "{name}"\nlogs = ["{log}"]\n'
                 '[tls]\ncertificate = "pki/gateway.pem"\nkey = "pki/gateway.key"\n')
-            stage.keys.append(stage.cli("witness", "--config", f"{name}.toml", "--key").strip())
+            # One is known by its ML-DSA-44 key, the other by its Ed25519 key.
+            stage.keys.append(stage.cli("witness", "--config", f"{name}.toml", "--key").splitlines()[number])
             policy += f"witness {name} {stage.keys[-1]} https://127.0.0.1:{port}\n"
             stage.start("witness", "--config", f"{name}.toml")
             stage.wait(port)

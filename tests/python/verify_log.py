@@ -14,6 +14,7 @@ import urllib.request
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PublicKey
 
 TILE = 256
 
@@ -69,7 +70,7 @@ def cosigned_at(vkey, note):
     """When a witness cosigned a checkpoint (C2SP tlog-cosignature), in seconds; None where it did not."""
     name, key_hash, key = vkey.strip().split("+", 2)
     key = base64.b64decode(key)
-    if key[0] != 4 or hashlib.sha256(name.encode() + b"\n" + key).digest()[:4].hex() != key_hash:
+    if key[0] not in (4, 6) or hashlib.sha256(name.encode() + b"\n" + key).digest()[:4].hex() != key_hash:
         raise Wrong("the witness's key")
     text, signatures = note.split("\n\n", 1)
     for line in signatures.splitlines():
@@ -78,8 +79,15 @@ def cosigned_at(vkey, note):
         if signer == name and signature[:4].hex() == key_hash:
             time = int.from_bytes(signature[4:12], "big")
             try:
-                signed = f"cosignature/v1\ntime {time}\n{text}\n".encode()
-                Ed25519PublicKey.from_public_bytes(key[1:]).verify(signature[12:], signed)
+                if key[0] == 4:
+                    signed = f"cosignature/v1\ntime {time}\n{text}\n".encode()
+                    Ed25519PublicKey.from_public_bytes(key[1:]).verify(signature[12:], signed)
+                else:
+                    origin, size, root = text.splitlines()
+                    short = lambda words: bytes([len(words.encode())]) + words.encode()
+                    signed = (b"subtree/v1\n\0" + short(name) + signature[4:12] + short(origin) + bytes(8)
+                              + int(size).to_bytes(8, "big") + base64.b64decode(root))
+                    MLDSA44PublicKey.from_public_bytes(key[1:]).verify(signature[12:], signed)
             except InvalidSignature:
                 raise Wrong("the witness's cosignature") from None
             return time

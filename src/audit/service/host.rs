@@ -78,12 +78,14 @@ impl Host {
                     object: entry.object,
                     subjects: entry.subjects,
                     official: entry.official,
+                    justification: entry.justification,
                     ..whole
                 };
                 door.note(&entry).await.map(|_| ()).map_err(refused)
             }
             (Host::Owner { notes: Some(notes), .. }, _) => {
-                notes.note(act, entry.object).map_err(|_| refused(Reason::RegistryUnavailable.into()))
+                let noted = notes.because(&entry.justification).and_then(|notes| notes.note(act, entry.object));
+                noted.map_err(|_| refused(Reason::RegistryUnavailable.into()))
             }
             (Host::Owner { notes: None, .. }, _) => Ok(()),
             (Host::Gateway { .. }, Reader::Owner) => Err(refused(Reason::StaffUnknown.into())),

@@ -4,6 +4,7 @@
 mod host;
 mod receipts;
 mod rules;
+mod status;
 mod streams;
 
 use super::index::Index;
@@ -374,5 +375,17 @@ impl AuditService for Audit {
         let api::ExportRequest { query, reason } = request.get_ref().clone();
         let (query, permit) = self.asked(&request, &rules::EXPORT, query, &reason, &self.streams).await?;
         Ok(Response::new(streams::export(self.data.clone(), query, permit)))
+    }
+
+    async fn get_status(&self, request: Request<api::GetStatusRequest>) -> Told<api::GetStatusResponse> {
+        let permit = self.auditor(&request, &rules::GET_STATUS).await?;
+        self.status(&permit).await
+    }
+
+    async fn acknowledge_alarm(
+        &self,
+        request: Request<api::AcknowledgeAlarmRequest>,
+    ) -> Told<api::AcknowledgeAlarmResponse> {
+        self.acknowledge(&request).await
     }
 }

@@ -22,6 +22,8 @@ rules! {
     GET_RECEIPT: "GetReceipt", "audit.receipt";
     PROVE_CONSISTENCY: "ProveConsistency", "audit.consistency";
     EXPORT: "Export", "audit.export";
+    GET_STATUS: "GetStatus", "audit.status";
+    ACKNOWLEDGE_ALARM: "AcknowledgeAlarm", "audit.acknowledge";
 }
 
 /// What a method of the service needs; `None` where there is none of this name.

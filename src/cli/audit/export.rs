@@ -13,6 +13,7 @@ use crate::cli::output::{Output, bar, cell};
 use crate::cli::session::Session;
 use crate::exchange_log::Entry;
 use crate::exchange_log::checkpoint::LogVerifier;
+use crate::exchange_log::cosignature::Policy;
 use crate::exchange_log::proof::root_of;
 use crate::exchange_log::reader::Found;
 use crate::exchange_log::tree::{Hash, leaf_hash};
@@ -286,7 +287,7 @@ fn write_line(file: &mut impl Write, line: &Line) -> Result<(), CliError> {
 }
 
 /// Checks each entry of an export against its proof, and the rows against the entries.
-pub fn verify(out: &Path, verifier: &LogVerifier, output: Output) -> Result<(), CliError> {
+pub fn verify(out: &Path, verifier: &LogVerifier, policy: Option<&Policy>, output: Output) -> Result<(), CliError> {
     let path = proofs_path(out);
     let wrong =
         |row: usize, reason: &str| CliError::Failed(format!("not verified: {}: row {row}: {reason}", out.display()));
@@ -295,9 +296,10 @@ pub fn verify(out: &Path, verifier: &LogVerifier, output: Output) -> Result<(), 
     let Ok(Line::Checkpoint { checkpoint }) = serde_json::from_str(&first) else {
         return Err(wrong(0, "the proofs do not begin with a checkpoint"));
     };
-    let checkpoint = verifier.check(&checkpoint).map_err(|error| wrong(0, &error.to_string()))?;
+    let note = checkpoint;
+    let checkpoint = verifier.check(&note).map_err(|error| wrong(0, &error.to_string()))?;
     let mut rows = read_rows(out)?;
-    let (mut count, mut last) = (0usize, None);
+    let (mut count, mut last, mut newest) = (0usize, None, 0);
     for line in lines {
         count += 1;
         let Ok(Line::Proof { index, entry, path }) = serde_json::from_str(&line?) else {
@@ -314,6 +316,7 @@ pub fn verify(out: &Path, verifier: &LogVerifier, output: Output) -> Result<(), 
             return Err(wrong(count, "the entry is not under the checkpoint"));
         }
         let entry = Entry::from_bytes(&bytes).ok_or_else(|| wrong(count, "the entry is not canonical"))?;
+        newest = newest.max(entry.time_us);
         let row = rows.next().ok_or_else(|| wrong(count, "is missing"))?.map_err(|reason| wrong(count, &reason))?;
         if row != rendered(out, &Found { index, entry })? {
             return Err(wrong(count, "is not what the log has"));
@@ -321,6 +324,9 @@ pub fn verify(out: &Path, verifier: &LogVerifier, output: Output) -> Result<(), 
     }
     if rows.next().is_some() {
         return Err(wrong(count + 1, "has no proof"));
+    }
+    if let Some(policy) = policy {
+        super::receipt::check_quorum(policy, &note, newest).map_err(|reason| wrong(0, &reason))?;
     }
     let value = json!({ "verified": true, "origin": checkpoint.origin, "entries": count, "size": checkpoint.size });
     output.result(&value, || {

@@ -7,6 +7,7 @@ mod filter;
 mod receipt;
 mod report;
 mod retention;
+mod status;
 mod verify;
 
 use super::CliError;
@@ -107,6 +108,16 @@ enum AuditCommand {
         /// Its id, or an entry's index.
         exchange: String,
     },
+    /// How far the log, its checkpoint and its cosignatures are, and the alarms that stand.
+    Status,
+    /// Acknowledge an alarm, in your own name: the reason is in the log before the alarm goes.
+    Acknowledge {
+        /// The alarm's id, as `audit status` tells it.
+        alarm: String,
+        /// What was found out and done.
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+    },
     /// Recompute every hash of the log from its entries, and check the signed checkpoint.
     Verify(verify::VerifyArgs),
     /// Make an entry's receipt: with it, whoever has the log's key can check offline that the entry is in the log.
@@ -136,8 +147,21 @@ enum AuditCommand {
 pub fn run(args: AuditArgs, output: Output) -> Result<(), CliError> {
     let AuditArgs { connection, data, command } = args;
     let data = data.as_deref();
-    let open = || connection.open_audit(data);
+    let open = || {
+        let session = connection.open_audit(data)?;
+        status::warn_of_alarms(&session)?;
+        Ok::<_, CliError>(session)
+    };
+    let folder = || {
+        let data = connection.data(data)?;
+        status::warn_of_folder(&data);
+        Ok::<_, CliError>(data)
+    };
     match command {
+        AuditCommand::Status => status::show(&connection.open_audit(data)?, output),
+        AuditCommand::Acknowledge { alarm, reason } => {
+            status::acknowledge(&connection.open_audit(data)?, alarm, reason, output)
+        }
         AuditCommand::Verify(args) => verify::run(&args, &connection, data, output),
         AuditCommand::Search { filter, limit } => {
             let found = entries::newest(&open()?, &filter, limit, |_| true)?;
@@ -173,16 +197,16 @@ pub fn run(args: AuditArgs, output: Output) -> Result<(), CliError> {
             receipt::prove(&open()?, &exchange, out.as_deref().map(|out| (out, force)), output)
         }
         AuditCommand::Prune(args) => {
-            let data = connection.data(data)?;
+            let data = folder()?;
             retention::prune(&data, &args, &registry(&data, &connection.vault(&data))?.0, output)
         }
         AuditCommand::Hold(command) => {
-            let data = connection.data(data)?;
+            let data = folder()?;
             let (store, actor) = registry(&data, &connection.vault(&data))?;
             retention::hold(&data, &command, &store, &actor, output)
         }
         AuditCommand::Index { rebuild } => {
-            let data = connection.data(data)?;
+            let data = folder()?;
             owner(&data)?;
             run_index(&data, rebuild, output)
         }

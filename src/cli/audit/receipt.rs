@@ -6,7 +6,7 @@ use crate::cli::CliError;
 use crate::cli::output::Output;
 use crate::cli::session::Session;
 use crate::exchange_log::checkpoint::LogVerifier;
-use crate::exchange_log::cosignature::Policy;
+use crate::exchange_log::cosignature::{Policy, plausible_times};
 use crate::exchange_log::reader::Found;
 use crate::exchange_log::receipt::Receipt;
 use crate::keyfile::NewFile;
@@ -46,11 +46,25 @@ pub fn verify(file: &Path, verifier: &LogVerifier, policy: Option<&Policy>, outp
     let failed = |reason: String| CliError::Failed(format!("not verified: {}: {reason}", file.display()));
     let receipt = Receipt::parse(&std::fs::read_to_string(file)?).map_err(|error| failed(error.to_string()))?;
     let (entry, checkpoint) = receipt.verify(verifier).map_err(|error| failed(error.to_string()))?;
-    if policy.is_some_and(|policy| !policy.holds(&receipt.checkpoint)) {
-        return Err(failed("its checkpoint lacks cosignatures that the policy of witnesses wants".into()));
+    if let Some(policy) = policy {
+        check_quorum(policy, &receipt.checkpoint, entry.time_us).map_err(failed)?;
     }
     let entry = to_json(&Found { index: receipt.index, entry });
     let value = json!({ "verified": true, "origin": checkpoint.origin, "size": checkpoint.size, "entry": entry });
     let head = format!("verified: entry {} of {} entries of {}", receipt.index, checkpoint.size, checkpoint.origin);
     output.result(&value, || format!("{head}\n{entry:#}"))
+}
+
+/// Whether a checkpoint over an entry of this time has the cosignatures that a policy wants; says why not.
+pub fn check_quorum(policy: &Policy, checkpoint: &str, entry_time_us: i64) -> Result<(), String> {
+    let times = plausible_times(entry_time_us, crate::registry::now());
+    match policy.quorum(checkpoint, &times) {
+        Ok(Some(_)) => Ok(()),
+        Ok(None) => {
+            Err("its checkpoint lacks cosignatures that the policy of witnesses wants, or they are from before the \
+                         entry or from the future"
+                .into())
+        }
+        Err(error) => Err(format!("its checkpoint: {error}")),
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::{export, receipt};
 use crate::audit::replay::Replay;
-use crate::cli::output::{Output, bar};
+use crate::cli::output::{Output, bar, duration, time};
 use crate::cli::session::{self, Connection, Way};
 use crate::cli::{CliError, runtime};
 use crate::drivers::http::HttpEndpoint;
@@ -17,8 +17,11 @@ use crate::registry::ActKey;
 use crate::server::registry_path;
 use bytes::Bytes;
 use clap::Args;
-use http::{HeaderMap, Method, StatusCode};
+use flate2::read::MultiGzDecoder;
+use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use serde_json::json;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::runtime::Runtime;
@@ -50,6 +53,9 @@ pub struct VerifyArgs {
     /// A checkpoint of this log that you kept: the log must still begin with its tree.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["receipt", "export"])]
     since: Option<PathBuf>,
+    /// How long entries may wait for a cosignature (s, m, h, d).
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = duration, conflicts_with_all = ["receipt", "export"])]
+    max_lag: Duration,
     /// The log's key (`name+hash+key`), from somewhere that the log's operator cannot change.
     #[arg(long, value_name = "KEY")]
     vkey: Option<String>,
@@ -99,7 +105,7 @@ pub fn run(args: &VerifyArgs, connection: &Connection, data: Option<&Path>, outp
         return receipt::verify(file, &key(&own)?, policy.as_ref(), output);
     }
     if let Some(file) = &args.export {
-        return export::verify(file, &key(&own)?, output);
+        return export::verify(file, &key(&own)?, policy.as_ref(), output);
     }
     let older = |key: &LogVerifier| {
         let read = |file: &Path| {
@@ -128,7 +134,7 @@ pub fn run(args: &VerifyArgs, connection: &Connection, data: Option<&Path>, outp
             ));
         }
     };
-    let against = Against { policy: policy.as_ref(), older: older.as_ref() };
+    let against = Against { policy: policy.as_ref(), older: older.as_ref(), max_lag: Some(args.max_lag) };
     let report = match (&args.log, whose) {
         (Some(folder), _) => verify(&LogFolder::with(folder, archive), &key, against, told),
         (None, Some(Whose::Remote(_, _))) if archive.is_some() => {
@@ -142,7 +148,10 @@ pub fn run(args: &VerifyArgs, connection: &Connection, data: Option<&Path>, outp
             })?;
             verify(&Remote::new(&url, &remote)?, &key, against, told)
         }
-        (None, Some(Whose::Folder(data))) => verify_data(&data, archive, Some(&key), against, told),
+        (None, Some(Whose::Folder(data))) => {
+            super::status::warn_of_folder(&data);
+            verify_data(&data, archive, Some(&key), against, told)
+        }
         (None, None) => return Err(CliError::Usage("say what to verify".into())),
     };
     progress.finish_and_clear();
@@ -187,7 +196,11 @@ fn read_policy(file: &Path) -> Result<Policy, CliError> {
 fn print(report: &Report, objects: Option<usize>, given: bool, output: Output) -> Result<(), CliError> {
     let value = json!({
         "verified": true, "origin": report.origin, "sealed": report.sealed, "pruned": report.pruned,
-        "tail": report.tail, "witnesses": report.witnesses, "root": report.root, "registry_objects": objects,
+        "tail": report.tail, "root": report.root, "registry_objects": objects,
+        "cosigned": report.cosigned.as_ref().map(|cosigned| json!({
+            "size": cosigned.size, "root": cosigned.root, "witnesses": cosigned.witnesses,
+            "time": time(i64::try_from(cosigned.time).unwrap_or(i64::MAX)),
+        })),
     });
     output.result(&value, || {
         let whose =
@@ -200,12 +213,18 @@ fn print(report: &Report, objects: Option<usize>, given: bool, output: Output) -
             0 => String::new(),
             some => format!("; {some} of them pruned, and told of in the log"),
         };
-        let witnesses = match report.witnesses.as_slice() {
-            [] => String::new(),
-            some => format!(", cosigned by {}", some.join(", ")),
+        let cosigned = match &report.cosigned {
+            None => String::new(),
+            Some(cosigned) => format!(
+                "\ncosigned by {}: {} entries, root {}; {} more are signed by the log alone",
+                cosigned.witnesses.join(", "),
+                cosigned.size,
+                cosigned.root,
+                report.sealed - cosigned.size
+            ),
         };
         format!(
-            "{registry}verified: {} entries of {} under the checkpoint, root {}{witnesses}{pruned}; {} more in the journal{whose}",
+            "{registry}verified: {} entries of {} under the checkpoint, root {}{pruned}; {} more in the journal{whose}{cosigned}",
             report.sealed, report.origin, report.root, report.tail
         )
     })
@@ -231,12 +250,17 @@ impl Remote {
 impl LogFiles for Remote {
     fn read(&self, name: &str) -> Result<Option<Vec<u8>>, LogError> {
         let path = format!("/log/{name}");
-        let asked = self.endpoint.send(Method::GET, &path, HeaderMap::new(), Bytes::new());
+        let accept = HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static("gzip, identity"))]);
+        let asked = self.endpoint.send(Method::GET, &path, accept, Bytes::new());
         let answer = self.runtime.block_on(asked);
         let failed = |reason: String| LogError::Io { path: self.path(name), reason };
         let answer = answer.map_err(|error| failed(error.to_string()))?;
         match answer.status {
-            StatusCode::OK => Ok(Some(answer.body.to_vec())),
+            StatusCode::OK => match answer.headers.get(CONTENT_ENCODING).map(HeaderValue::as_bytes) {
+                None | Some(b"identity") => Ok(Some(answer.body.to_vec())),
+                Some(b"gzip") => unpack(&answer.body).map(Some).map_err(|error| failed(error.to_string())),
+                Some(_) => Err(failed("its content encoding is neither gzip nor identity".into())),
+            },
             StatusCode::NOT_FOUND => Ok(None),
             other => Err(failed(format!("the answer was {other}"))),
         }
@@ -244,5 +268,32 @@ impl LogFiles for Remote {
 
     fn path(&self, name: &str) -> PathBuf {
         Path::new(&self.url).join("log").join(name)
+    }
+}
+
+/// What gzip holds (C2SP tlog-tiles lets a log compress its bundles), at most [`MAX_FILE`] bytes.
+fn unpack(packed: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut plain = Vec::new();
+    MultiGzDecoder::new(packed).take(MAX_FILE as u64 + 1).read_to_end(&mut plain)?;
+    if plain.len() > MAX_FILE { Err(std::io::Error::other("it is too large")) } else { Ok(plain) }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn w_gzip_is_unpacked_up_to_a_bound() {
+        let pack = |bytes: &[u8]| {
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            encoder.write_all(bytes).unwrap();
+            encoder.finish().unwrap()
+        };
+        assert_eq!(unpack(&pack(b"bundle")).unwrap(), b"bundle");
+        assert_eq!(unpack(&pack(&vec![0; MAX_FILE])).unwrap().len(), MAX_FILE);
+        assert!(unpack(&pack(&vec![0; MAX_FILE + 1])).is_err());
+        assert!(unpack(&pack(b"bundle")[..20]).is_err() && unpack(b"bundle").is_err());
     }
 }

@@ -1,0 +1,69 @@
+//! How far the log is, and the alarms that a person must acknowledge.
+
+use super::{Audit, AuditError, api, invalid, reading, refused, rules};
+use crate::access::reads::ReadPermit;
+use crate::exchange_log::Entry;
+use crate::exchange_log::disk::LocalDisk;
+use crate::exchange_log::reader::{self, LogReader};
+use crate::registry::act::MAX_JUSTIFICATION;
+use crate::status::{Reason, Refusal};
+use crate::witness::alarm::{self, ForkAlarm};
+use std::path::Path;
+use tonic::{Request, Response, Status};
+
+/// What an alarm is acknowledged by: another one has another id.
+fn id(alarm: &ForkAlarm) -> String {
+    format!("fork-{}-{}", alarm.witness, alarm.time)
+}
+
+fn status(data: &Path) -> Result<api::GetStatusResponse, AuditError> {
+    let reader = LogReader::open(data)?;
+    let alarm = |alarm: ForkAlarm| api::Alarm {
+        id: id(&alarm),
+        text: alarm.to_string(),
+        evidence: alarm.evidence.unwrap_or_default(),
+    };
+    let needs_witnesses = reader::policy(&LocalDisk, &reader.paths().tiles)?.needs_witnesses();
+    let published = if needs_witnesses { reader.published()? } else { None };
+    Ok(api::GetStatusResponse {
+        entries: reader.size(),
+        sealed: reader.sealed(),
+        needs_witnesses,
+        cosigned: published.map_or(0, |published| published.size),
+        alarms: alarm::read(data).map(alarm).into_iter().collect(),
+    })
+}
+
+impl Audit {
+    pub(super) async fn status(&self, permit: &ReadPermit) -> Result<Response<api::GetStatusResponse>, Status> {
+        let data = self.data.clone();
+        reading(permit, move || status(&data)).await.map(Response::new)
+    }
+
+    /// The entry is in the log before the alarm is gone: an alarm that nobody acknowledged cannot disappear.
+    pub(super) async fn acknowledge(
+        &self,
+        request: &Request<api::AcknowledgeAlarmRequest>,
+    ) -> Result<Response<api::AcknowledgeAlarmResponse>, Status> {
+        let rule = &rules::ACKNOWLEDGE_ALARM;
+        let reader = self.host.admit(request, rule).await?;
+        let permit = self.host.begin(&reader, &self.reads)?;
+        let api::AcknowledgeAlarmRequest { id: wanted, reason } = request.get_ref();
+        let reason = reason.trim();
+        if reason.is_empty() || reason.chars().count() > MAX_JUSTIFICATION || reason.chars().any(char::is_control) {
+            let expected = format!("must say what was found out: 1 to {MAX_JUSTIFICATION} characters, no controls");
+            return Err(invalid("reason", &expected));
+        }
+        let data = self.data.clone();
+        let standing = reading(&permit, move || Ok(alarm::read(&data))).await?;
+        if standing.as_ref().map(id).as_ref() != Some(wanted) {
+            return Err(refused(Refusal::with(Reason::ObjectUnknown, "no alarm of this id stands")));
+        }
+        let object = format!("alarm:{wanted}");
+        let about = Entry { object, justification: reason.to_owned(), ..Entry::default() };
+        self.host.note(&reader, rule.act, about).await?;
+        let data = self.data.clone();
+        reading(&permit, move || Ok(alarm::clear(&data)?)).await?;
+        Ok(Response::new(api::AcknowledgeAlarmResponse {}))
+    }
+}

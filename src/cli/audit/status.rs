@@ -1,0 +1,71 @@
+//! `audit status` and `audit acknowledge`; and the alarm that every `audit` command tells first.
+
+use crate::audit::service::api;
+use crate::cli::CliError;
+use crate::cli::output::Output;
+use crate::cli::session::Session;
+use crate::witness::alarm;
+use serde_json::json;
+use std::path::Path;
+use tonic::{Code, Status};
+
+async fn status(session: &Session) -> Result<Option<api::GetStatusResponse>, Status> {
+    match session.audit().get_status(api::GetStatusRequest {}).await {
+        Ok(got) => Ok(Some(got.into_inner())),
+        // A gateway from before there was a status.
+        Err(status) if status.code() == Code::Unimplemented => Ok(None),
+        Err(status) => Err(status),
+    }
+}
+
+fn warn(text: &str) {
+    anstream::eprintln!("WARNING: {text}\n(audit status tells the alarm's id, audit acknowledge ends it)");
+}
+
+/// Tells the alarms that stand, before a command's own output.
+pub fn warn_of_alarms(session: &Session) -> Result<(), CliError> {
+    let status = session.block_on(status(session))?;
+    status.iter().flat_map(|status| &status.alarms).for_each(|alarm| warn(&alarm.text));
+    Ok(())
+}
+
+/// The same for what is done to a data folder itself.
+pub fn warn_of_folder(data: &Path) {
+    alarm::read(data).iter().for_each(|alarm| warn(&alarm.to_string()));
+}
+
+pub fn show(session: &Session, output: Output) -> Result<(), CliError> {
+    let status = session.block_on(status(session))?;
+    let status = status.ok_or_else(|| CliError::Failed("this gateway is too old to tell its status".into()))?;
+    let alarm = |one: &api::Alarm| json!({ "id": one.id, "text": one.text, "evidence": one.evidence });
+    let value = json!({
+        "entries": status.entries, "sealed": status.sealed,
+        "cosigned": status.needs_witnesses.then_some(status.cosigned),
+        "alarms": status.alarms.iter().map(alarm).collect::<Vec<_>>(),
+    });
+    output.result(&value, || {
+        let cosigned = if status.needs_witnesses {
+            format!("{} of them cosigned by enough witnesses", status.cosigned)
+        } else {
+            "no witnesses are wanted".to_owned()
+        };
+        let mut lines =
+            vec![format!("{} entries, {} under the signed checkpoint, {cosigned}", status.entries, status.sealed)];
+        if status.alarms.is_empty() {
+            lines.push("no alarm stands".into());
+        }
+        for api::Alarm { id, text, evidence } in &status.alarms {
+            lines.push(format!("{id}: {text}"));
+            if !evidence.is_empty() {
+                lines.push(format!("evidence:\n{evidence}"));
+            }
+        }
+        lines.join("\n")
+    })
+}
+
+pub fn acknowledge(session: &Session, id: String, reason: String, output: Output) -> Result<(), CliError> {
+    let request = api::AcknowledgeAlarmRequest { id: id.clone(), reason };
+    session.change(async { session.audit().acknowledge_alarm(request).await })?;
+    output.result(&json!({ "acknowledged": id }), || format!("acknowledged: {id}"))
+}
