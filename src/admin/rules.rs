@@ -70,7 +70,8 @@ mod tests {
         let service = pool.get_service_by_name("ndxp.admin.v1.AdminService").unwrap();
         let mut methods: Vec<_> = service.methods().map(|method| method.name().to_owned()).collect();
         let mut ruled: Vec<_> = ALL.iter().map(|rule| rule.method.to_owned()).collect();
-        (methods.sort(), ruled.sort());
+        methods.sort();
+        ruled.sort();
         assert_eq!(ruled, methods);
         assert!(of("AddClient").is_some_and(|rule| rule.roles == ADMINISTRATOR) && of("Nothing").is_none());
     }
