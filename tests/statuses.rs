@@ -238,7 +238,10 @@ async fn without_its_log_the_gateway_refuses_and_then_serves_again_by_itself() {
         actor.call(ENTERPRISE, code(&stage)).await,
         actor.call(SYNC, json!({ "updating": false, "dossiers": [dossier] })).await,
     );
-    for told in [&read, &write] {
+    let list = actor.call(support::CATALOGUE, json!({ "code": "mabuuchinhcap3" })).await;
+    let metrics = support::ops_text(&stage, "/metrics");
+    assert!(!metrics.contains("CANCELLED_BY_CALLER"), "nobody went away: {metrics}");
+    for told in [&read, &write, &list] {
         assert_eq!((told.code(), told.reason().as_str()), (Code::Unavailable, "EXCHANGE_LOG_UNAVAILABLE"));
         assert!(told.messages.is_empty(), "nothing leaves unlogged");
     }

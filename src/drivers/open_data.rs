@@ -15,16 +15,24 @@ use std::time::{Duration, Instant};
 const MAX_KEPT: usize = 128;
 /// Largest answer kept, in bytes.
 const MAX_KEPT_BYTES: usize = 4 << 20;
+/// How long others may join a request that is under way. One that hangs must not be waited for by all who come after.
+const MAX_JOINED: Duration = Duration::from_secs(2);
 /// Longest time for which an answer is used without asking.
 const MAX_FRESH: Duration = Duration::from_secs(60);
 
 type Answered = Result<HttpAnswer, SourceError>;
 type Flight = BoxFuture<'static, Answered>;
 
-/// What is kept of a source, by path.
+/// What is kept of a source, by path and the headers that the request has by its contract.
 pub(super) struct OpenData {
     kept: quick_cache::sync::Cache<String, Kept>,
-    flights: Mutex<HashMap<String, WeakShared<Flight>>>,
+    flights: Mutex<HashMap<String, UnderWay>>,
+}
+
+/// A request that is under way.
+struct UnderWay {
+    began: Instant,
+    flight: WeakShared<Flight>,
 }
 
 #[derive(Clone)]
@@ -37,8 +45,20 @@ struct Kept {
 
 /// An answer that may be kept, once it was read whole: nonsense must not come back from here.
 pub(super) struct Fresh {
-    path: String,
+    key: String,
     kept: Kept,
+}
+
+/// What tells equal requests from others: the path with its query, and the headers before credentials and trace are added.
+pub(super) fn key(path: &str, headers: &HeaderMap) -> String {
+    let mut named: Vec<(&str, &[u8])> = headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
+    named.sort_unstable();
+    let mut key = path.to_owned();
+    for (name, value) in named {
+        // Neither a path nor a name has spaces or line feeds, and a value has no line feeds.
+        key.push_str(&format!("\n{name} {}", value.escape_ascii()));
+    }
+    key
 }
 
 impl OpenData {
@@ -46,33 +66,33 @@ impl OpenData {
         OpenData { kept: quick_cache::sync::Cache::new(MAX_KEPT), flights: Mutex::default() }
     }
 
-    /// The answer for a path: kept, revalidated, or as `send` gets it, where nobody else has asked already.
+    /// The answer to a request of this [`key`]: kept, revalidated, or as `send` gets it, where nobody else has asked already.
     pub(super) async fn get<F>(
         &self,
-        path: &str,
+        key: &str,
         mut headers: HeaderMap,
         send: impl FnOnce(HeaderMap) -> F,
     ) -> Result<(HttpAnswer, Option<Fresh>), SourceError>
     where
         F: Future<Output = Answered> + Send + 'static,
     {
-        let kept = self.kept.get(path);
+        let kept = self.kept.get(key);
         if let Some(kept) = kept.as_ref().filter(|kept| Instant::now() < kept.until) {
             return Ok((kept.answer(), None));
         }
         if let Some(etag) = kept.as_ref().and_then(|kept| kept.etag.clone()) {
             headers.insert(header::IF_NONE_MATCH, etag);
         }
-        let answer = self.fly(path, || send(headers).boxed()).await?;
+        let answer = self.fly(key, || send(headers).boxed()).await?;
         match (answer.status, kept) {
             (StatusCode::NOT_MODIFIED, Some(kept)) => {
                 let again = kept.revalidated(&answer.headers);
                 let answer = again.answer();
-                Ok((answer, Some(Fresh { path: path.to_owned(), kept: again })))
+                Ok((answer, Some(Fresh { key: key.to_owned(), kept: again })))
             }
             (StatusCode::NOT_MODIFIED, None) => Err(SourceError::Protocol("not modified, but nothing was kept".into())),
             (StatusCode::OK, _) if answer.body.len() <= MAX_KEPT_BYTES => {
-                let fresh = Fresh { path: path.to_owned(), kept: Kept::of(&answer) };
+                let fresh = Fresh { key: key.to_owned(), kept: Kept::of(&answer) };
                 Ok((answer, Some(fresh)))
             }
             _ => Ok((answer, None)),
@@ -81,23 +101,28 @@ impl OpenData {
 
     /// Keeps an answer that was read whole.
     pub(super) fn keep(&self, fresh: Option<Fresh>) {
-        if let Some(Fresh { path, kept }) = fresh
+        if let Some(Fresh { key, kept }) = fresh
             && (kept.etag.is_some() || Instant::now() < kept.until)
         {
-            self.kept.insert(path, kept);
+            self.kept.insert(key, kept);
         }
     }
 
-    /// Joins the request that is under way for the path, or sends one. It goes on as long as anybody waits for it.
-    async fn fly(&self, path: &str, send: impl FnOnce() -> Flight) -> Answered {
+    /// Joins the equal request that is under way, unless it has been so for long, or sends one. It goes on as long as anybody waits
+    /// for it.
+    async fn fly(&self, key: &str, send: impl FnOnce() -> Flight) -> Answered {
         let flight: Shared<Flight> = {
             let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
-            match flights.get(path).and_then(WeakShared::upgrade).filter(|flight| flight.peek().is_none()) {
+            let now = Instant::now();
+            let young = |one: &&UnderWay| now.saturating_duration_since(one.began) < MAX_JOINED;
+            let joined = flights.get(key).filter(young).and_then(|one| one.flight.upgrade());
+            match joined.filter(|flight| flight.peek().is_none()) {
                 Some(flight) => flight,
                 None => {
-                    flights.retain(|_, flight| flight.upgrade().is_some());
+                    flights.retain(|_, one| one.flight.upgrade().is_some());
                     let flight = send().shared();
-                    flights.extend(flight.downgrade().map(|weak| (path.to_owned(), weak)));
+                    let under_way = flight.downgrade().map(|flight| UnderWay { began: now, flight });
+                    flights.extend(under_way.map(|under_way| (key.to_owned(), under_way)));
                     flight
                 }
             }
@@ -173,5 +198,34 @@ mod tests {
         for none in ["", "max-age=x", "no-cache, max-age=30", "max-age=30, no-store", "max-age=0, must-revalidate"] {
             assert_eq!(fresh_for(&[("cache-control", none)]), 0, "{none}");
         }
+    }
+
+    fn answered() -> Answered {
+        Ok(HttpAnswer { status: StatusCode::OK, headers: HeaderMap::new(), body: Bytes::new() })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn b1_a_request_that_hangs_is_joined_by_those_who_come_at_once_and_by_nobody_later() {
+        let open_data = OpenData::new();
+        let get = |answers: bool| {
+            let send = move |_| async move { if answers { answered() } else { std::future::pending().await } };
+            tokio::time::timeout(Duration::from_secs(1), open_data.get("/a", HeaderMap::new(), send))
+        };
+        let (first, joined) = tokio::join!(get(false), get(true));
+        assert!(first.is_err() && joined.is_err(), "equal requests at once share one");
+        // As long as somebody waits for it, it hangs on.
+        let waits = open_data.get("/a", HeaderMap::new(), |_| std::future::pending::<Answered>());
+        let mut waits = Box::pin(waits);
+        assert!(futures_util::poll!(&mut waits).is_pending());
+        open_data.flights.lock().unwrap().get_mut("/a").unwrap().began -= MAX_JOINED;
+        assert!(get(true).await.is_ok_and(|answer| answer.is_ok()));
+    }
+
+    #[test]
+    fn requests_that_differ_in_a_header_of_their_contract_are_not_equal() {
+        let headers = |value: &str| HeaderMap::from_iter([(header::ACCEPT_LANGUAGE, value.parse().unwrap())]);
+        assert_eq!(key("/a", &headers("vi")), key("/a", &headers("vi")));
+        assert_ne!(key("/a", &headers("vi")), key("/a", &headers("en")));
+        assert_ne!(key("/a", &headers("vi")), key("/a", &HeaderMap::new()));
     }
 }

@@ -2,7 +2,7 @@
 
 use super::connection::Connection;
 use super::http::{HttpAnswer, status_error};
-use super::open_data::{Fresh, OpenData};
+use super::open_data::{self, Fresh, OpenData};
 use super::{Call, Driver, Requested, SourceAnswer, SourceError, SourceRequest, Turns, heed, unfit};
 use crate::contract::map::answer::{self, Start};
 use crate::contract::map::{self, outcome, request};
@@ -117,6 +117,7 @@ impl Inner {
         proof: &super::credentials::Proof,
         context: &CallContext,
     ) -> Result<(HttpAnswer, Option<Fresh>), SourceError> {
+        let key = binding.etag.then(|| open_data::key(&wire.path, &wire.headers));
         wire.headers.extend(proof.headers.clone());
         add_trace(&mut wire.headers, context);
         let body = wire.body.take().map(|mut body| {
@@ -125,14 +126,14 @@ impl Inner {
         });
         let (method, path, body) = (binding.method.clone(), wire.path, body.unwrap_or_default());
         let endpoint = &self.connection.endpoint;
-        if !binding.etag {
+        let Some(key) = key else {
             return Ok((endpoint.send(method, &path, wire.headers, body).await?, None));
-        }
+        };
         let send = |headers| {
             let (endpoint, path) = (endpoint.clone(), path.clone());
             async move { endpoint.send(method, &path, headers, body).await }
         };
-        self.open_data.get(&path, wire.headers, send).await
+        self.open_data.get(&key, wire.headers, send).await
     }
 
     async fn pages(self: Arc<Self>, ask: Ask, paging: Paging) -> Result<SourceAnswer, SourceError> {

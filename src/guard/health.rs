@@ -1,12 +1,31 @@
 //! Whether the hub of a source that has two answers.
+//!
+//! A hub that was left alone is probed by a call that may probe. Operations that have none (uploads, which go at their callers' pace,
+//! and writes whose callers never give them their time) would stay with the other hub for ever: of these, one goes by the first hub now
+//! and then, beside the open circuit. It holds nobody up, however long it takes; an answer closes the circuit.
 
 use super::breaker::{Breaker, BreakerSettings, Passage};
 use crate::status::SourceHealth;
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+/// Longest time between two calls of an operation that go beside the open circuit: twice as long after each that did not answer. Each of
+/// them may fail, since it cannot be sent again by the other hub.
+const LONGEST_BESIDE: Duration = Duration::from_secs(300);
+
 /// Whether a hub answers, where its sources have another one to go to.
-pub struct HubHealth(Breaker);
+pub struct HubHealth {
+    breaker: Breaker,
+    beside: Mutex<HashMap<usize, Beside>>,
+}
+
+/// The calls of an operation that went beside the open circuit.
+struct Beside {
+    last: Instant,
+    /// How long until the next.
+    wait: Duration,
+}
 
 /// The same, as it stands before one operation.
 #[derive(Clone)]
@@ -19,20 +38,44 @@ impl HubHealth {
     /// Of the hub of a source. It is left alone sooner than a source without another way: after three of five failures.
     pub fn new(source: &str, hub: &str) -> Arc<Self> {
         let settings = BreakerSettings { window: 5, failures_percent: 60, ..BreakerSettings::default() };
-        Arc::new(HubHealth(Breaker::new(&format!("{source} through {hub}"), settings)))
+        let breaker = Breaker::new(&format!("{source} through {hub}"), settings);
+        Arc::new(HubHealth { breaker, beside: Mutex::default() })
     }
 
     /// As it stands before an operation.
     pub fn before(self: &Arc<Self>, operation: &str) -> OperationHub {
-        OperationHub { health: self.clone(), operation: self.0.number(operation) }
+        OperationHub { health: self.clone(), operation: self.breaker.number(operation) }
+    }
+
+    /// Whether it is the turn of one of an operation's calls to go beside the open circuit.
+    fn turn(&self, operation: usize, now: Instant) -> bool {
+        let usual = BreakerSettings::default().open_for;
+        let mut beside = self.beside.lock().unwrap_or_else(PoisonError::into_inner);
+        let wait = match beside.get(&operation).map(|one| (now.saturating_duration_since(one.last), one.wait)) {
+            Some((since, wait)) if since < wait => return false,
+            // It went again and again without an answer.
+            Some((since, wait)) if since < 2 * LONGEST_BESIDE => (wait * 2).min(LONGEST_BESIDE),
+            _ => usual,
+        };
+        beside.insert(operation, Beside { last: now, wait });
+        true
+    }
+
+    fn answered_beside(&self, operation: usize) {
+        self.beside.lock().unwrap_or_else(PoisonError::into_inner).remove(&operation);
     }
 }
 
 impl OperationHub {
-    /// A call by it now; `None` while it is left alone. One that may not probe is for the other hub until another has.
+    /// A call by it now; `None` while it is left alone. Most of those that may not probe are for the other hub until another has.
     pub fn ask(&self, may_probe: bool) -> Option<HubAsked> {
-        let passage = self.health.0.ask(self.operation, Instant::now(), may_probe).ok()?;
-        (!passage.is_beside()).then(|| HubAsked { hub: self.clone(), passage, told: false })
+        self.ask_at(Instant::now(), may_probe)
+    }
+
+    fn ask_at(&self, now: Instant, may_probe: bool) -> Option<HubAsked> {
+        let passage = self.health.breaker.ask(self.operation, now, may_probe).ok()?;
+        let goes = !passage.is_beside() || self.health.turn(self.operation, now);
+        goes.then(|| HubAsked { hub: self.clone(), passage, told: false })
     }
 }
 
@@ -53,7 +96,10 @@ impl HubAsked {
     pub fn tell(mut self, health: SourceHealth, took: Duration) {
         if health != SourceHealth::Unknown {
             self.told = true;
-            self.hub.health.0.tell(self.hub.operation, health, took, self.passage, Instant::now());
+            if health == SourceHealth::Answered && self.passage.is_beside() {
+                self.hub.health.answered_beside(self.hub.operation);
+            }
+            self.hub.health.breaker.tell(self.hub.operation, health, took, self.passage, Instant::now());
         }
     }
 }
@@ -61,7 +107,7 @@ impl HubAsked {
 impl Drop for HubAsked {
     fn drop(&mut self) {
         if self.passage.probes() && !self.told {
-            self.hub.health.0.forget_probe(self.hub.operation, self.passage);
+            self.hub.health.breaker.forget_probe(self.hub.operation, self.passage);
         }
     }
 }
@@ -80,14 +126,40 @@ mod tests {
         }
         assert!(hub.ask(true).is_none(), "left alone after five failures");
         let later = Instant::now() + BreakerSettings::default().open_for;
-        let passage = health.0.ask(0, later, true).unwrap();
+        let passage = health.breaker.ask(0, later, true).unwrap();
         assert!(passage.probes());
         drop(HubAsked { hub: hub.clone(), passage, told: false });
-        assert!(hub.ask(false).is_none(), "what may not probe goes by the other one");
+        assert!(hub.ask(false).is_some_and(|asked| !asked.probes()), "one that may not probe goes beside");
         let asked = hub.ask(true).unwrap();
         assert!(asked.probes() && hub.ask(true).is_none());
         asked.tell(SourceHealth::Unknown, Duration::ZERO);
         hub.ask(true).unwrap().tell(SourceHealth::Answered, Duration::ZERO);
         assert!(hub.ask(true).is_some_and(|asked| !asked.probes()));
+    }
+    #[test]
+    fn b1_an_operation_of_uploads_alone_comes_back_to_its_hub() {
+        let health = HubHealth::new("business", "ndxp");
+        let (upload, read) = (health.before("Upload"), health.before("Get"));
+        (0..5).for_each(|_| upload.ask(false).unwrap().tell(SourceHealth::Failed, Duration::ZERO));
+        let start = Instant::now() + BreakerSettings::default().open_for;
+        // One at a time goes by it, less and less often as long as none is answered; it holds up nobody's probe.
+        let mut went = Vec::new();
+        for second in 0..200 {
+            if let Some(asked) = upload.ask_at(start + Duration::from_secs(second), false) {
+                assert!(!asked.probes());
+                asked.tell(SourceHealth::Failed, Duration::ZERO);
+                went.push(second);
+            }
+        }
+        assert_eq!(went, [0, 5, 15, 35, 75, 155]);
+        assert!(read.ask(true).is_some(), "another operation's calls go on");
+        let later = start + Duration::from_secs(400);
+        let dawdles = upload.ask_at(later, false).unwrap();
+        let probe = upload.ask_at(later, true).unwrap();
+        assert!(probe.probes());
+        drop(probe);
+        assert!(upload.ask_at(later + Duration::from_secs(1), false).is_none());
+        dawdles.tell(SourceHealth::Answered, Duration::ZERO);
+        assert!(upload.ask(false).is_some_and(|asked| !asked.passage.is_beside()), "it is closed");
     }
 }

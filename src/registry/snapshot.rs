@@ -341,6 +341,11 @@ impl Snapshot {
         self.by_id.get(id)
     }
 
+    /// The registry's revision that it shows.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
     /// Whom these certificate names (in canonical form) name. Names that nobody holds count for nothing.
     pub fn holder_of(&self, names: &[String]) -> Holder<'_> {
         let mut held = names.iter().filter_map(|name| self.by_name.get(name.as_str()));

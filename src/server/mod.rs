@@ -228,6 +228,11 @@ impl Gateway {
         self.reloader.reload()
     }
 
+    /// The revision of the registry by which calls are decided now.
+    pub fn registry_revision(&self) -> u64 {
+        self.reloader.shared.registry.load().revision()
+    }
+
     /// Which workers turn, for the watchdog.
     pub fn life_signs(&self) -> LifeSigns {
         self.reloader.shared.life.clone()

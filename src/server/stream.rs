@@ -56,7 +56,11 @@ pub(super) async fn answer(opened: Opened, mut record: Record) -> Response<Answe
     let opening = record.note(Kind::StreamOpened).await.and_then(|index| Ok((index, record.salts()?)));
     let (index, salts) = match opening {
         Ok(both) => both,
-        Err(refusal) => return answer::refused(&refusal, &id),
+        Err(refusal) => {
+            // The caller is still there: the exchange ends with what it is told, in the counts and, where it can be, in the log.
+            let unlogged = record.refuse(&refusal).await.err();
+            return answer::refused(unlogged.as_ref().unwrap_or(&refusal), &id);
+        }
     };
     let mut head = answer::head(&id);
     tell(head.headers_mut(), index, &salts, record.left);

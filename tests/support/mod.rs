@@ -149,7 +149,9 @@ impl Stage {
     /// A client's connection, with a fresh token; what was changed for it is in force when this returns.
     pub fn actor(&self, id: &str) -> Actor {
         let token = self.token(id, Duration::from_secs(3_600), Duration::ZERO);
-        self.settle();
+        let revision = self.store.revision().unwrap();
+        let follows = || self.gateway.as_ref().is_none_or(|gateway| gateway.registry_revision() >= revision);
+        until("the gateway follows the registry", Duration::from_secs(10), follows);
         self.with_token(id, &token)
     }
 
