@@ -324,6 +324,22 @@ mod tests {
             assert_ne!(blame.reason, Reason::SourceTimeout);
             assert_ne!(blame.fault, Fault::Caller, "{:?}", blame.reason);
         }
+        // Busy, limited, or nonsense there: the hub's, and when it wants to be asked again is kept.
+        let again = Some(Duration::from_secs(7));
+        let busy = SourceError::Busy { code: "503".into(), retry_after: again }.of_the_hub();
+        let limited = SourceError::Limited { code: "429".into(), retry_after: again }.of_the_hub();
+        assert_eq!((busy.blame().health, limited.blame().health), (SourceHealth::Failed, SourceHealth::Answered));
+        for (error, code) in [(busy, "503"), (limited, "429")] {
+            assert_eq!((error.blame().fault, error.retry()), (Fault::Hub, Some(again)));
+            let refusal = Refusal::from(error);
+            assert_eq!(
+                (refusal.fault, refusal.retry_after, refusal.source_code.as_deref()),
+                (Fault::Hub, again, Some(code))
+            );
+        }
+        assert_eq!(SourceError::Protocol("no token".into()).of_the_hub().blame().fault, Fault::Hub);
+        let own = SourceError::Busy { code: "503".into(), retry_after: again };
+        assert_eq!(own.blame().fault, Fault::Source, "the source's own exchange");
         let refused = SourceError::NotFound("404".into()).of_the_hub();
         assert!(matches!(refused, SourceError::CredentialsRefused(code) if code == "404"));
     }
