@@ -317,6 +317,54 @@ async fn who_dawdles_at_the_https_port_is_cut_off() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn d1_heads_at_the_https_port_are_bounded() {
+    let attacked = Attacked::new();
+    let head = |bytes: usize| {
+        let filler = "a".repeat(bytes);
+        format!("GET /nothing HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\nx: {filler}").into_bytes()
+    };
+    // Its end never comes, and is not waited for.
+    let endless = heard_until_the_end(&attacked, b"http/1.1", &head(64 << 10)).await;
+    assert!(endless.starts_with(b"HTTP/1.1 431 "), "{}", String::from_utf8_lossy(&endless));
+    let whole = [head(16 << 10), b"\r\n\r\n".to_vec()].concat();
+    let answered = heard_until_the_end(&attacked, b"http/1.1", &whole).await;
+    assert!(answered.starts_with(b"HTTP/1.1 404 "), "{}", String::from_utf8_lossy(&answered));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn d1_connections_to_health_and_metrics_are_bounded_and_make_room() {
+    let attacked = Attacked::new();
+    let ops = attacked.outside.config.listen.ops.unwrap();
+    let connect = || async move { TcpStream::connect(ops).await.unwrap() };
+    let ask = |mut stream: TcpStream, within: u64| async move {
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+        let mut bytes = [0; 64];
+        let read = tokio::time::timeout(Duration::from_millis(within), stream.read(&mut bytes)).await;
+        (stream, read.is_ok_and(|read| bytes[..read.unwrap()].starts_with(b"HTTP/1.1 200")))
+    };
+    let mut held = Vec::new();
+    for _ in 0..32 {
+        // Answered, and kept open.
+        let (stream, answered) = ask(connect().await, 2_000).await;
+        assert!(answered);
+        held.push(stream);
+    }
+    let (waiting, answered) = ask(connect().await, 300).await;
+    assert!(!answered, "the thirty-third waits");
+    held.pop();
+    let mut bytes = [0; 64];
+    let mut waiting = waiting;
+    let read = tokio::time::timeout(Duration::from_secs(2), waiting.read(&mut bytes)).await.unwrap().unwrap();
+    assert!(bytes[..read].starts_with(b"HTTP/1.1 200"));
+    // Those that ask for nothing are closed in time.
+    let began = Instant::now();
+    let mut last = held.pop().unwrap();
+    let closed = async { while last.read(&mut bytes).await.is_ok_and(|read| read > 0) {} };
+    tokio::time::timeout(Duration::from_secs(20), closed).await.expect("it stays open");
+    assert!(began.elapsed() < Duration::from_secs(15));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_dawdles_at_the_gateway_s_own_services_is_answered_and_gone() {
     let attacked = Attacked::new();
     let (send, connection) = h2::client::handshake(attacked.handshake().await).await.unwrap();

@@ -450,7 +450,9 @@ async fn t5_several_urls_are_followed_and_only_what_loads_is_taken_and_kept() {
         params.issuing_distribution_point =
             Some(CrlIssuingDistributionPoint { distribution_point, scope: Some(CrlScope::UserCertsOnly) });
     });
-    for bad in [part, one.list(4, &[]), one.list_with(9, &[], over), Ca::root("one").list(9, &[]), "garbage".into()] {
+    let (large, many) = (one.list(9, &[]) + &"\n".repeat(16 << 20), one.list(9, &[]).repeat(65));
+    let foreign = Ca::root("one").list(9, &[]);
+    for bad in [part, one.list(4, &[]), one.list_with(9, &[], over), foreign, "garbage".into(), large, many] {
         let before = asked.load(Ordering::Relaxed);
         *slots[0].lock().unwrap() = bad.into_bytes();
         until("asked again", MOMENT, || asked.load(Ordering::Relaxed) > before + 1);
@@ -458,7 +460,8 @@ async fn t5_several_urls_are_followed_and_only_what_loads_is_taken_and_kept() {
         until("told", MOMENT, || ops_text(&stage, "/metrics").contains(&format!("list_fetched{{url=\"{first}\"}} 0")));
     }
     *slots[0].lock().unwrap() =
-        format!("{}{}{}", one.list(4, &[]), Ca::root("x").list(1, &[]), other.list(6, &[9])).into_bytes();
+        format!("{}{}{}{}", one.list(4, &[]), Ca::root("x").list(1, &[]), "\n".repeat(1 << 20), other.list(6, &[9]))
+            .into_bytes();
     becomes(&stage, &nine, false).await;
     assert!(!passes(&stage, &seven).await);
     // What is kept starts a gateway while nobody answers, and a file that was spoilt does not keep it from starting.

@@ -253,6 +253,25 @@ async fn d2_tokens_that_ended_long_ago_are_removed_and_others_stay() {
     clerk.call(UNIT, json!({ "unitCode": "1057000" })).await.ok();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn d2_more_ended_tokens_than_are_kept_go_oldest_first_and_those_in_force_stay() {
+    let mut stage = Stage::prepared(&|folder| {
+        edit(&folder.gateway_config(), |text| text.replace("audience = ", "max_ended = 1000\naudience = "));
+    });
+    let clerk = stage.system("clerk");
+    tokio::task::block_in_place(|| stage.gateway.take().unwrap().stop());
+    let (older, younger) = (ended("clerk", 700, 2), ended("clerk", 900, 1));
+    stage.store.add_tokens(&older).unwrap();
+    stage.store.add_tokens(&younger).unwrap();
+    let config = ndxp_gateway::config::Config::load(&stage.folder.gateway_config()).map_err(support::show).unwrap();
+    stage.gateway = Some(ndxp_gateway::server::Gateway::start(config).unwrap());
+    let kept = || stage.store.tokens(None, Page::ALL).unwrap();
+    until("a thousand ended ones are left", Duration::from_secs(10), || kept().len() == 1_001);
+    let left = |some: &[TokenRecord]| some.iter().filter(|one| stage.store.token(&one.id).is_ok()).count();
+    assert_eq!((left(&older), left(&younger)), (100, 900));
+    clerk.call(UNIT, json!({ "unitCode": "1057000" })).await.ok();
+}
+
 /// The signing keys' states as an administrator sees them, oldest first.
 async fn states(person: &Person) -> Vec<api::KeyState> {
     let listed: api::ListKeysResponse = person.ask("ListKeys", api::ListKeysRequest {}).await.unwrap();

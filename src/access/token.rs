@@ -10,12 +10,33 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use foldhash::quality::RandomState;
 use jsonwebtoken::Validation;
 use jsonwebtoken::errors::ErrorKind;
-use quick_cache::UnitWeighter;
+use quick_cache::Weighter;
 use serde::Deserialize;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Verified tokens that are kept: one for each client of a province, many times over.
+/// Verified tokens that are kept, about: one for each client of a province, many times over.
 const MAX_KEPT: usize = 100_000;
+/// Memory for them in bytes: 100,000 of usual size. A token may be ten times as long, and a client may have many.
+const MAX_KEPT_BYTES: u64 = 128 << 20;
+/// What a kept token takes beside its text, in bytes.
+const BESIDE: u64 = 512;
+
+/// Verified tokens by their text, bounded by their size.
+type KeptTokens = quick_cache::sync::Cache<String, Arc<Verified>, BySize, RandomState>;
+
+/// Weighs tokens in bytes.
+#[derive(Debug, Clone)]
+struct BySize;
+
+impl Weighter<String, Arc<Verified>> for BySize {
+    fn weight(&self, token: &String, _: &Arc<Verified>) -> u64 {
+        token.len() as u64 + BESIDE
+    }
+}
+
+fn kept_tokens(bytes: u64) -> KeptTokens {
+    quick_cache::sync::Cache::with(MAX_KEPT, bytes, BySize, RandomState::default(), Default::default())
+}
 
 /// A token whose signature and form were checked. What changes with time is checked at each call.
 #[derive(Debug)]
@@ -52,7 +73,7 @@ pub struct TokenChecker {
     audience: String,
     /// Clock skew that is forgiven, in seconds.
     leeway: i64,
-    kept: quick_cache::sync::Cache<String, Arc<Verified>, UnitWeighter, RandomState>,
+    kept: KeptTokens,
     /// Scopes of tokens: few different lists.
     scopes: Mutex<Lists>,
 }
@@ -64,13 +85,7 @@ impl TokenChecker {
             issuer: issuer.into(),
             audience: audience.into(),
             leeway: i64::from(leeway_s),
-            kept: quick_cache::sync::Cache::with(
-                MAX_KEPT,
-                MAX_KEPT as u64,
-                UnitWeighter,
-                RandomState::default(),
-                Default::default(),
-            ),
+            kept: kept_tokens(MAX_KEPT_BYTES),
             scopes: Mutex::default(),
         }
     }
@@ -234,4 +249,36 @@ fn bearer(headers: &http::HeaderMap) -> Result<&str, Refusal> {
         return Err(Reason::TokenMalformed.into());
     }
     Ok(token)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn d1_verified_tokens_are_bounded_by_their_size_and_number() {
+        let verified = |number: usize| {
+            Arc::new(Verified {
+                id: number.to_string(),
+                client: "shop".into(),
+                scopes: Arc::default(),
+                kid: String::new(),
+                x5t: String::new(),
+                issued: 0,
+                not_before: 0,
+                expires: 0,
+            })
+        };
+        let fill = |count: usize, length: usize| {
+            let kept = kept_tokens(8 << 20);
+            for number in 0..count {
+                kept.insert(format!("{number:0length$}"), verified(number));
+            }
+            assert!(kept.weight() <= 8 << 20, "{} bytes", kept.weight());
+            kept.len()
+        };
+        // Large ones are few, usual ones are many.
+        let (large, usual) = (fill(5_000, 8_000), fill(50_000, 700));
+        assert!((500..=1_000).contains(&large) && (3_500..=7_000).contains(&usual), "{large}, {usual}");
+    }
 }

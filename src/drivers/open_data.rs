@@ -17,6 +17,8 @@ const MAX_KEPT: usize = 128;
 const MAX_KEPT_BYTES: usize = 4 << 20;
 /// How long others may join a request that is under way. One that hangs must not be waited for by all who come after.
 const MAX_JOINED: Duration = Duration::from_secs(2);
+/// Memory for the answers kept, in bytes.
+const MAX_KEPT_IN_ALL: u64 = 64 << 20;
 /// Longest time for which an answer is used without asking.
 const MAX_FRESH: Duration = Duration::from_secs(60);
 
@@ -25,7 +27,7 @@ type Flight = BoxFuture<'static, Answered>;
 
 /// What is kept of a source, by path and the headers that the request has by its contract.
 pub(super) struct OpenData {
-    kept: quick_cache::sync::Cache<String, Kept>,
+    kept: quick_cache::sync::Cache<String, Kept, BySize>,
     flights: Mutex<HashMap<String, UnderWay>>,
 }
 
@@ -33,6 +35,16 @@ pub(super) struct OpenData {
 struct UnderWay {
     began: Instant,
     flight: WeakShared<Flight>,
+}
+
+/// Weighs answers in bytes.
+#[derive(Debug, Clone)]
+struct BySize;
+
+impl quick_cache::Weighter<String, Kept> for BySize {
+    fn weight(&self, path: &String, kept: &Kept) -> u64 {
+        (path.len() + kept.body.len()) as u64 + 1_024
+    }
 }
 
 #[derive(Clone)]
@@ -63,7 +75,8 @@ pub(super) fn key(path: &str, headers: &HeaderMap) -> String {
 
 impl OpenData {
     pub(super) fn new() -> Self {
-        OpenData { kept: quick_cache::sync::Cache::new(MAX_KEPT), flights: Mutex::default() }
+        let kept = quick_cache::sync::Cache::with_weighter(MAX_KEPT, MAX_KEPT_IN_ALL, BySize);
+        OpenData { kept, flights: Mutex::default() }
     }
 
     /// The answer to a request of this [`key`]: kept, revalidated, or as `send` gets it, where nobody else has asked already.
@@ -187,6 +200,18 @@ mod tests {
             map.append(*name, value.parse().unwrap());
         }
         (fresh_until(&map) - Instant::now()).as_secs_f64().round() as u64
+    }
+
+    #[test]
+    fn d1_answers_that_are_kept_are_bounded_by_their_size() {
+        let (open_data, body) = (OpenData::new(), Bytes::from(vec![7; MAX_KEPT_BYTES]));
+        let until = Instant::now() + MAX_FRESH;
+        for number in 0..100 {
+            let kept = Kept { etag: None, until, headers: HeaderMap::new(), body: body.clone() };
+            open_data.keep(Some(Fresh { key: format!("/{number}"), kept }));
+        }
+        assert!(open_data.kept.weight() <= MAX_KEPT_IN_ALL, "{}", open_data.kept.weight());
+        assert!((8..=15).contains(&open_data.kept.len()), "{}", open_data.kept.len());
     }
 
     #[test]

@@ -158,10 +158,13 @@ impl Worker {
         };
         let answer = match (admitted, own) {
             (Err(refusal), _) => {
+                // Its head is not held back with it.
+                drop(request);
                 self.refusals.call(peer, &refusal);
                 answer::refused(&refusal, "")
             }
             (Ok(_under_way), _) if header_bytes(&request) > MAX_HEADERS => {
+                drop(request);
                 let refusal = Reason::MetadataTooLarge.into();
                 let id = self.refusals.unread(peer, &refusal).await;
                 answer::refused(&refusal, &id)

@@ -35,7 +35,7 @@ use tokio_util::sync::CancellationToken;
 /// Masks that are kept: every operation of a few hundred grants. A miss costs some microseconds.
 const MAX_MASKS: usize = 10_000;
 
-/// Memory for large request messages (over 64 kB) while they come: 64 of the largest by default. More are refused
+/// Memory for large request messages (over 16 kB) while they come: 64 of the largest by default. More are refused
 /// (`GATEWAY_OVERLOADED`; `RATE_LIMITED` where it is one client that has too many).
 const LARGE_MESSAGES: usize = 256 << 20;
 

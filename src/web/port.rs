@@ -37,6 +37,12 @@ const LAST_WORDS: Duration = Duration::from_millis(300);
 /// Most requests at once on one connection of HTTP/2.
 const MAX_STREAMS: u32 = 64;
 
+/// Longest head of a request, and what is read ahead of a connection of HTTP/1.1, in bytes.
+const MAX_HEAD: usize = 32 << 10;
+/// What is read ahead of one request and of one connection of HTTP/2, and what waits to be sent, in bytes. Anybody may open
+/// connections here: a thousand of one address hold 256 MB at most.
+const WINDOW: (u32, u32) = (64 << 10, 256 << 10);
+
 /// Ends when a connection that has asked so often asks for nothing more.
 async fn unused(asked: &AtomicU64) {
     let (mut before, mut wait) = (0, PATIENCE);
@@ -163,8 +169,15 @@ async fn connection(
     let http2 = stream.session().alpn_protocol() == Some(b"h2");
     let builder = Builder::new(TokioExecutor::new());
     let mut builder = if http2 { builder.http2_only() } else { builder.http1_only() };
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE);
-    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_buf_size(MAX_HEAD);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(MAX_HEAD as u32)
+        .initial_stream_window_size(WINDOW.0)
+        .initial_connection_window_size(WINDOW.1)
+        .max_send_buf_size(WINDOW.0 as usize);
     let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
     let mut unused = std::pin::pin!(unused(&asked));
     let mut over = std::pin::pin!(async {

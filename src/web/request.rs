@@ -147,5 +147,12 @@ mod tests {
         assert_eq!(bodies.begin(None).err(), Some(StatusCode::SERVICE_UNAVAILABLE));
         assert!(bodies.begin(Some(one)).is_ok(), "who shows a certificate has room of their own");
         drop(unknown);
+        // All places of those who show one: 64 certificates that take all that each may.
+        let by = |number: usize| Some(Thumbprint::of(&(number / MAX_OF_ONE).to_be_bytes()));
+        let known: Vec<_> = (0..MAX_AT_ONCE.0).map(|number| bodies.begin(by(number)).unwrap()).collect();
+        assert_eq!(bodies.begin(Some(other)).err(), Some(StatusCode::SERVICE_UNAVAILABLE));
+        assert!(bodies.begin(None).is_ok(), "who shows none has room of their own, too");
+        drop(known);
+        assert!(bodies.begin(Some(other)).is_ok());
     }
 }
