@@ -7,10 +7,10 @@
 
 use crate::exchange_log::{Entry, ExchangeLog, LogError};
 use crate::identity::Thumbprint;
+use crate::identity::connections::PeerNetwork;
 use crate::telemetry::Metrics;
 use foldhash::HashMap;
 use prometheus_client::metrics::counter::Counter;
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -58,8 +58,8 @@ pub enum Identity {
     Client(Box<str>),
     /// The holder of a certificate that names no client.
     Certificate(Thumbprint),
-    /// Who has shown no certificate, by address.
-    Address(IpAddr),
+    /// Who has shown no certificate, by where they come from.
+    Address(PeerNetwork),
 }
 
 /// A token bucket.

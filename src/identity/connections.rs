@@ -1,8 +1,22 @@
-//! How many connections there may be, in all and from one address. Counted across all workers.
+//! How many connections there may be, in all and from one peer. Counted across all workers.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The addresses that one peer has: an IPv4 address, or the /64 network of an IPv6 address, of which a host may use as many
+/// addresses as it likes (RFC 4291, section 2.5.1; RFC 8981). Bounds by single addresses would be none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PeerNetwork(IpAddr);
+
+impl From<IpAddr> for PeerNetwork {
+    fn from(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(address) => PeerNetwork(address.into()),
+            IpAddr::V6(address) => PeerNetwork(Ipv6Addr::from_bits(address.to_bits() & (!0 << 64)).into()),
+        }
+    }
+}
 
 /// Connections of one balancer, at least, that may not have said yet where they come from: it says so with their first
 /// bytes, so these are those of a moment.
@@ -19,17 +33,17 @@ pub struct Connections {
 #[derive(Debug, Default)]
 struct Open {
     all: usize,
-    by_peer: HashMap<IpAddr, usize>,
+    by_peer: HashMap<PeerNetwork, usize>,
     /// Those that have not said yet where they come from, by balancer.
-    unassigned: HashMap<IpAddr, usize>,
+    unassigned: HashMap<PeerNetwork, usize>,
 }
 
 /// For whom a connection counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum CountedFor {
-    Peer(IpAddr),
+    Peer(PeerNetwork),
     /// A balancer that has not said yet where it comes from.
-    Balancer(IpAddr),
+    Balancer(PeerNetwork),
 }
 
 /// A place for one connection; given back when dropped.
@@ -47,13 +61,13 @@ impl Connections {
 
     /// A place, where there is one.
     pub fn take(self: &Arc<Self>, peer: IpAddr) -> Option<ConnectionPlace> {
-        self.take_for(CountedFor::Peer(peer))
+        self.take_for(CountedFor::Peer(peer.into()))
     }
 
     /// A place for a connection of a balancer, which will say where it comes from ([`ConnectionPlace::assign`]), where there is
     /// one. Until then it counts for the balancer.
     pub fn take_unassigned(self: &Arc<Self>, balancer: IpAddr) -> Option<ConnectionPlace> {
-        self.take_for(CountedFor::Balancer(balancer))
+        self.take_for(CountedFor::Balancer(balancer.into()))
     }
 
     fn take_for(self: &Arc<Self>, counted_for: CountedFor) -> Option<ConnectionPlace> {
@@ -71,7 +85,7 @@ impl Connections {
 }
 
 impl Open {
-    fn counts(&mut self, counted_for: CountedFor) -> (&mut HashMap<IpAddr, usize>, IpAddr) {
+    fn counts(&mut self, counted_for: CountedFor) -> (&mut HashMap<PeerNetwork, usize>, PeerNetwork) {
         match counted_for {
             CountedFor::Peer(peer) => (&mut self.by_peer, peer),
             CountedFor::Balancer(balancer) => (&mut self.unassigned, balancer),
@@ -109,7 +123,7 @@ impl ConnectionPlace {
         if let CountedFor::Peer(_) = self.counted_for {
             return true;
         }
-        let mut open = self.connections.lock();
+        let (mut open, peer) = (self.connections.lock(), peer.into());
         if !open.count(CountedFor::Peer(peer), self.connections.most_per_peer) {
             return false;
         }
@@ -143,6 +157,20 @@ mod tests {
         assert!(connections.take(two).is_none(), "three in all");
         drop(first);
         assert!(connections.take(two).is_some());
+    }
+
+    #[test]
+    fn d5_addresses_of_one_ipv6_network_are_one_peer_and_ipv4_addresses_are_not() {
+        let of = |text: &str| PeerNetwork::from(text.parse::<IpAddr>().unwrap());
+        assert_eq!(of("2001:db8:1:2::1"), of("2001:db8:1:2:ffff:ffff:ffff:ffff"));
+        assert_ne!(of("2001:db8:1:2::1"), of("2001:db8:1:3::1"));
+        assert_ne!(of("10.0.0.1"), of("10.0.0.2"));
+        assert_eq!(of("::ffff:10.0.0.1"), of("10.0.0.1"));
+        let connections = Connections::new(100, 2);
+        let take = |host: u16| connections.take(format!("2001:db8:1:2::{host:x}").parse().unwrap());
+        let _held: Vec<_> = (1..=2).map(|host| take(host).unwrap()).collect();
+        assert!(take(3).is_none(), "another address of the same host");
+        assert!(connections.take("2001:db8:1:3::1".parse().unwrap()).is_some(), "another network");
     }
 
     #[test]

@@ -55,7 +55,7 @@ impl Refusals {
             reason: reason.as_str().to_owned(),
             ..Entry::begin(Kind::Connection, &self.shared.node)
         };
-        if self.shared.refusals.note_unawaited(Refused::Connection, Identity::Address(address.ip()), entry) {
+        if self.shared.refusals.note_unawaited(Refused::Connection, Identity::Address(address.ip().into()), entry) {
             tracing::info!(%address, reason = reason.as_str(), "a connection was refused");
         }
     }
