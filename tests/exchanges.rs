@@ -7,7 +7,7 @@ use ndxp_gateway::contract::options::DataClass;
 use ndxp_gateway::exchange_log::Kind;
 use ndxp_gateway::sandbox::samples::{holds, samples};
 use serde_json::json;
-use support::{CITIZEN, Stage, VERIFY};
+use support::{CITIZEN, Stage, VERIFY, approved_grant};
 use tonic::Code;
 
 fn citizen(stage: &Stage) -> serde_json::Value {
@@ -18,7 +18,9 @@ fn citizen(stage: &Stage) -> serde_json::Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_operation_of_every_source_answers_with_the_seeded_records_and_is_in_the_log() {
     let stage = Stage::start();
-    let actor = stage.system("one-stop-shop");
+    stage.client("one-stop-shop");
+    approved_grant(&stage, "one-stop-shop", &["*"]);
+    let actor = stage.actor("one-stop-shop");
     let all = samples(&stage.sandbox.province);
     for operation in stage.contracts.operations() {
         assert!(all.iter().any(|one| one.operation == operation.full_name), "{} has no sample", operation.full_name);

@@ -7,7 +7,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use ndxp_gateway::sandbox::samples::samples;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use support::Stage;
+use support::{Stage, approved_grant};
 
 fn files(folder: &Path, found: &mut Vec<PathBuf>) {
     for path in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
@@ -18,7 +18,9 @@ fn files(folder: &Path, found: &mut Vec<PathBuf>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_personal_is_in_the_data_folder_in_clear_or_guessable() {
     let mut stage = Stage::start();
-    let actor = stage.system("one-stop-shop");
+    stage.client("one-stop-shop");
+    approved_grant(&stage, "one-stop-shop", &["*"]);
+    let actor = stage.actor("one-stop-shop");
     for sample in samples(&stage.sandbox.province) {
         let path = format!("/{}", sample.operation);
         let metadata = [("ndxp-purpose", sample.purpose.as_str()), ("ndxp-official", sample.official.as_str())];

@@ -13,7 +13,7 @@ use ndxp_gateway::server::{Gateway, registry_path};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
-use support::{Stage, entries, get, show, until};
+use support::{Stage, entries, ops_text, show, until};
 
 fn logged(stage: &Stage) {
     until("the acts are in the log", Duration::from_secs(60), || stage.store.acts().unwrap().is_empty());
@@ -49,7 +49,7 @@ fn acts(stage: &Stage) -> Vec<Entry> {
 }
 
 fn has_line(stage: &Stage, line: &str) -> bool {
-    get(&stage.ops(), "/metrics").lines().any(|one| one == line)
+    ops_text(stage, "/metrics").lines().any(|one| one == line)
 }
 
 /// A client whose act is in the log.
@@ -81,7 +81,7 @@ async fn t4_a_file_that_says_it_is_of_an_older_version_launders_nothing() {
         );
         start(&mut stage);
         until("both are found", Duration::from_secs(30), || has_line(&stage, "ndxp_registry_differences 2"));
-        let ready = get(&stage.ops(), "/readyz");
+        let ready = ops_text(&stage, "/readyz");
         assert_eq!(ready.contains("says that an older version made it"), version < 4, "{ready}");
         assert!(ready.starts_with("HTTP/1.1 200") && ready.contains("client:mine"), "{ready}");
         stop(&mut stage);
@@ -141,7 +141,7 @@ async fn t4_the_file_of_an_older_build_is_taken_over_once() {
     assert_eq!(differences(&stage.data()), []);
     assert_eq!((adopted(&stage), noted(&stage)), (1, 1));
     until("it was compared", Duration::from_secs(20), || has_line(&stage, "ndxp_registry_differences 0"));
-    assert!(!get(&stage.ops(), "/readyz").contains("older version"));
+    assert!(!ops_text(&stage, "/readyz").contains("older version"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -152,7 +152,7 @@ async fn t4_an_invented_act_is_nobodys_and_keeps_no_other_from_the_log() {
         (randomblob(16), 5, 'staff:minh', 'client.resume', 'client:shop', '[]', randomblob(32))";
     sql.execute(invent, []).unwrap();
     until("it is reported", Duration::from_secs(10), || {
-        get(&stage.ops(), "/readyz").contains("has 1 acts that this gateway did not note")
+        ops_text(&stage, "/readyz").contains("has 1 acts that this gateway did not note")
     });
     assert!(has_line(&stage, "ndxp_acts_refused 1"));
     stage.store.note("test.note", "number:1".into()).unwrap();
@@ -172,7 +172,7 @@ async fn t4_an_invented_act_is_nobodys_and_keeps_no_other_from_the_log() {
     until("it is reported again", Duration::from_secs(10), || has_line(&stage, "ndxp_acts_refused 1"));
     sql.execute("DELETE FROM acts WHERE actor = 'staff:minh'", []).unwrap();
     until("it is gone", Duration::from_secs(10), || has_line(&stage, "ndxp_acts_refused 0"));
-    assert!(!get(&stage.ops(), "/readyz").contains("did not note"));
+    assert!(!ops_text(&stage, "/readyz").contains("did not note"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -220,9 +220,7 @@ async fn t4_an_act_that_is_changed_put_back_or_removed_before_it_is_logged_is_no
     start(&mut stage);
     stage.store.note("test.note", "number:1".into()).unwrap();
     until("the gap is noticed", Duration::from_secs(10), || has_line(&stage, "ndxp_acts_missing_total 1"));
-    until("readiness says so", Duration::from_secs(10), || {
-        get(&stage.ops(), "/readyz").contains("1 acts were removed")
-    });
+    until("readiness says so", Duration::from_secs(10), || ops_text(&stage, "/readyz").contains("1 acts were removed"));
     assert_eq!(objects(&stage.data()), ["client:shop"]);
 }
 
@@ -242,7 +240,7 @@ async fn t4_an_edit_while_the_gateway_runs_is_found_and_nothing_is_pruned_until_
     sql.execute("UPDATE grants SET fields = '[\"*\"]'", []).unwrap();
     // In a file that nobody changes otherwise.
     until("the edit is found", Duration::from_secs(60), || has_line(&stage, "ndxp_registry_differences 1"));
-    assert!(get(&stage.ops(), "/readyz").contains("grant:"));
+    assert!(ops_text(&stage, "/readyz").contains("grant:"));
     let plan = retention::plan(&data, later, |_, _| {}).unwrap();
     let refused = retention::restate(&data, &plan, &stage.store).unwrap_err().to_string();
     assert!(refused.contains("grant:") && refused.contains("nothing is pruned"), "{refused}");

@@ -15,7 +15,7 @@ use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
-use support::{Stage, UNIT, get, show, until};
+use support::{Stage, UNIT, ops_text, show, until};
 
 fn config(stage: &Stage) -> Config {
     Config::load(&stage.folder.gateway_config()).map_err(show).unwrap()
@@ -255,17 +255,16 @@ async fn t4_an_edited_registry_is_found_by_object_and_field() {
     assert_eq!(refused.status.code(), Some(1), "{refused:?}");
     assert!(text.contains(&format!("grant:{grant} fields: in the log [\"name\"], in the file [\"*\"]")), "{text}");
     stage.gateway = Some(Gateway::start(config(&stage)).unwrap());
-    let ops = stage.ops();
     let alarm = |line: &str| {
-        let text = get(&ops, "/metrics");
+        let text = ops_text(&stage, "/metrics");
         text.lines().any(|one| one == line)
     };
     until("the alarm is raised", Duration::from_secs(20), || alarm("ndxp_registry_differences 1"));
-    let ready = get(&ops, "/readyz");
+    let ready = ops_text(&stage, "/readyz");
     assert!(ready.starts_with("HTTP/1.1 200") && ready.contains(&format!("grant:{grant}")), "{ready}");
     sql.execute("UPDATE grants SET fields = '[\"name\"]' WHERE id = ?1", [&grant]).unwrap();
     until("the alarm is over", Duration::from_secs(90), || alarm("ndxp_registry_differences 0"));
-    assert!(!get(&ops, "/readyz").contains("grant:"));
+    assert!(!ops_text(&stage, "/readyz").contains("grant:"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -284,16 +283,15 @@ async fn t4_a_row_that_nobody_understands_stops_no_suspension_and_is_told_of() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     // A row among the acts that cannot be read is nobody's act: it is reported, and keeps no other one out of the log.
-    let ops = stage.ops();
-    assert!(get(&ops, "/readyz").starts_with("HTTP/1.1 200"));
+    assert!(ops_text(&stage, "/readyz").starts_with("HTTP/1.1 200"));
     let act = "INSERT INTO acts (id, time_us, actor, act, object, changes) VALUES (x'00', 0, 'x', 'x', 'x', 'no list')";
     sql.execute(act, []).unwrap();
     let ready = |status: &str, says: &str| {
-        let told = get(&ops, "/readyz");
+        let told = ops_text(&stage, "/readyz");
         told.starts_with(&format!("HTTP/1.1 {status}")) && told.contains(says)
     };
     until("it says so", Duration::from_secs(10), || ready("200", "1 acts that this gateway did not note"));
-    assert!(get(&ops, "/metrics").lines().any(|line| line == "ndxp_acts_refused 1"));
+    assert!(ops_text(&stage, "/metrics").lines().any(|line| line == "ndxp_acts_refused 1"));
     stage.store.suspend_client("clerk", false).unwrap();
     until("the next act is in the log", Duration::from_secs(10), || stage.store.acts().unwrap().is_empty());
     sql.execute("DELETE FROM acts WHERE id = x'00'", []).unwrap();

@@ -182,7 +182,12 @@ fn two_people_with_two_certificates_do_what_one_cannot() {
     assert!(desk.by("lan", &["client", "change", "one-stop-shop", "--contact", "02033"]).ok().contains("changed"));
     assert!(desk.by("lan", &["client", "suspend", "one-stop-shop"]).ok().contains("suspended"));
     assert!(desk.by("hoa", &["client", "list", "--state", "suspended"]).ok().contains("one-stop-shop"));
-    assert!(desk.by("lan", &["client", "resume", "one-stop-shop"]).ok().contains("resumed"));
+    let waits = desk.by("lan", &["client", "resume", "one-stop-shop"]).ok();
+    assert!(waits.contains("one-stop-shop stays suspended until another person agrees"), "{waits}");
+    let change = waits.split_whitespace().find(|word| word.starts_with("c-")).unwrap().to_owned();
+    desk.by("lan", &["change", "approve", &change]).failed(1);
+    desk.by("minh", &["change", "approve", &change]).ok();
+    assert!(!desk.by("hoa", &["client", "list", "--state", "suspended"]).ok().contains("one-stop-shop"));
     assert!(desk.by("minh", &["grant", "withdraw", id]).ok().contains("withdrew"));
     assert!(desk.by("lan", &["client", "retire", "one-stop-shop"]).ok().contains("retired"));
     let shown = desk.by("hoa", &["--output", "json", "client", "show", "one-stop-shop"]).json();

@@ -174,6 +174,13 @@ async fn t3_a_certificate_of_several_identities_is_nobody_and_one_of_a_person_ca
         assert_eq!(stage.entry(&told.exchange()).entry.reason, "CERTIFICATE_AMBIGUOUS");
         let refused = person(&stage, &file, &names).ask::<api::ListClientsResponse>("ListClients", list()).await;
         assert!(refused.unwrap_err().starts_with("CERTIFICATE_AMBIGUOUS"));
+        // T8: nor is a token issued that no call could use.
+        let pem = std::fs::read_to_string(files(&stage.folder, &file).certificate).unwrap();
+        let hand =
+            api::IssueTokenRequest { client: "clerk".into(), certificate: pem, lifetime_s: 60, ..Default::default() };
+        let refused = lan.ask::<api::IssueTokenResponse>("IssueToken", hand).await.err().unwrap();
+        let why = ["nobody issues a token for their own certificate", "it names client:gone, too"][number];
+        assert!(refused.contains(why), "{refused}");
     }
     // A person's certificate administers and calls nothing; a client's calls and administers nothing.
     assert_eq!(lan.ask::<api::ListClientsResponse>("ListClients", list()).await.unwrap().clients.len(), 2);

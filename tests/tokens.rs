@@ -477,3 +477,51 @@ async fn t8_a_token_that_ends_is_refused_although_it_was_verified_before() {
     });
     assert!(now() <= ends + 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t8_introspection_and_revocation_say_what_is_so() {
+    let stage = Stage::start();
+    stage.client("clerk");
+    let grant = stage.grant("clerk", &["budgetunit:read"], |_| {});
+    let other = stage.grant("clerk", &["land:read"], |_| {});
+    let clerk = stage.actor("clerk");
+    let ask = || json!({ "unitCode": "1057000" });
+    clerk.call(UNIT, ask()).await.ok();
+    let mut sender = web(&stage, "clerk").await;
+    let form = format!("token={}", clerk.token);
+    let scopes = async |sender: &mut SendRequest<Full<Bytes>>| {
+        let (status, _, told) = post(sender, "/oauth2/introspect", &form).await;
+        assert_eq!(status, 200);
+        if told["active"] == json!(true) { told["scope"].as_str().unwrap().to_owned() } else { String::new() }
+    };
+    assert_eq!(scopes(&mut sender).await, "budgetunit:read land:read");
+    // A scope whose grant is over is not the token's any more; without any, it opens nothing.
+    stage.store.withdraw_grant(&other).unwrap();
+    stage.settle();
+    assert_eq!(scopes(&mut sender).await, "budgetunit:read");
+    stage.store.withdraw_grant(&grant).unwrap();
+    stage.settle();
+    assert_eq!(scopes(&mut sender).await, "");
+    stage.grant("clerk", &["budgetunit:read"], |_| {});
+    stage.settle();
+    clerk.call(UNIT, ask()).await.ok();
+    // A token whose record was lost is revoked all the same: it works, and its owner shows it.
+    let issued = rusqlite::Connection::open(stage.data().join("issued.sqlite")).unwrap();
+    issued.execute("DELETE FROM tokens", []).unwrap();
+    assert_eq!(post(&mut sender, "/oauth2/revoke", &form).await.0, 200);
+    stage.settle();
+    assert_eq!(clerk.call(UNIT, ask()).await.reason(), "TOKEN_REVOKED");
+    // What nobody issued is as good as revoked.
+    assert_eq!(post(&mut sender, "/oauth2/revoke", "token=a.b.c").await.0, 200);
+    // While the registry cannot be followed, nobody can tell what is unknown: it is not said that it was revoked.
+    let registry = rusqlite::Connection::open(ndxp_gateway::server::registry_path(&stage.data())).unwrap();
+    registry
+        .execute_batch("UPDATE grants SET rate = -1; INSERT INTO changes (kind, id) VALUES ('nonsense', 'x')")
+        .unwrap();
+    let (status, _, told) = post(&mut sender, "/oauth2/revoke", "token=a.b.c").await;
+    assert!(status >= 400 && told["error"] == json!("temporarily_unavailable"), "{status} {told}");
+    registry.execute_batch("UPDATE grants SET rate = 1").unwrap();
+    until("it is followed again", Duration::from_secs(40), || {
+        support::ops_text(&stage, "/readyz").starts_with("HTTP/1.1 200")
+    });
+}

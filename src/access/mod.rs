@@ -9,7 +9,9 @@ pub mod staff;
 pub mod token;
 
 use crate::contract::Operation;
+use crate::contract::fields::Mask;
 use crate::contract::formats::{self, Format};
+use crate::contract::options::DataClass;
 use crate::contract::validate::Violation;
 use crate::registry::{ClientView, GrantView, Granted};
 use crate::status::{Reason, Refusal};
@@ -67,6 +69,8 @@ pub enum Rule {
     TokenScope,
     /// A grant has the operation's scope.
     Scope,
+    /// Where the operation is sensitive: a second person approved one of those.
+    Approval,
     /// One of those is in force.
     Period,
     /// One of those may be used from the caller's address.
@@ -85,6 +89,7 @@ impl Rule {
         match self {
             Rule::TokenScope => "token-scope",
             Rule::Scope => "scope",
+            Rule::Approval => "approval",
             Rule::Period => "period",
             Rule::Network => "network",
             Rule::PurposeGiven => "purpose-given",
@@ -96,7 +101,7 @@ impl Rule {
     /// What the caller is told.
     pub fn reason(self) -> Reason {
         match self {
-            Rule::TokenScope | Rule::Scope | Rule::Period | Rule::Network => Reason::ScopeNotGranted,
+            Rule::TokenScope | Rule::Scope | Rule::Approval | Rule::Period | Rule::Network => Reason::ScopeNotGranted,
             Rule::PurposeGiven => Reason::PurposeRequired,
             Rule::OfficialGiven => Reason::OfficialRequired,
             Rule::Purpose => Reason::PurposeNotGranted,
@@ -125,7 +130,7 @@ impl Denied {
     fn refusal(self, scope: &str) -> Refusal {
         let detail = match self.rule {
             Rule::TokenScope => format!("the token lacks {scope}"),
-            Rule::Scope | Rule::Period | Rule::Network => scope.to_owned(),
+            Rule::Scope | Rule::Approval | Rule::Period | Rule::Network => scope.to_owned(),
             Rule::PurposeGiven | Rule::OfficialGiven | Rule::Purpose => String::new(),
         };
         let rule = [self.rule.as_str().to_owned()].into_iter().chain(self.grants).collect::<Vec<_>>().join(" ");
@@ -157,7 +162,19 @@ pub fn decide(
 fn fits(grant: &Granted, operation: &Operation, said: &Said, from: Option<IpAddr>, now: i64) -> bool {
     let given = !(operation.purpose_required && said.purpose.is_none()
         || operation.official_required && said.official.is_none());
-    grant.in_force(now) && is_within(grant, from) && given && is_for(grant, said)
+    grant.in_force(now) && is_approved(grant, operation) && is_within(grant, from) && given && is_for(grant, said)
+}
+
+/// A grant that nobody approved was given when the contract did not call the operation sensitive.
+fn is_approved(grant: &GrantView, operation: &Operation) -> bool {
+    grant.approved || operation.data_class < DataClass::Sensitive
+}
+
+/// The fields of an operation's answer that a grant lets through: those that it names; the sensitive ones among them only where
+/// a second person approved it.
+pub fn mask(grant: &GrantView, operation: &Operation) -> Mask {
+    let named = operation.answer_fields.mask(&grant.fields);
+    if grant.approved { named } else { operation.answer_fields.without_sensitive(named) }
 }
 
 fn is_within(grant: &Granted, from: Option<IpAddr>) -> bool {
@@ -183,6 +200,7 @@ pub fn explain(
     if grants.is_empty() {
         return Err(Denied::by(Rule::Scope, []));
     }
+    narrow(&mut grants, Rule::Approval, |grant| is_approved(grant, operation))?;
     narrow(&mut grants, Rule::Period, |grant| grant.in_force(now))?;
     narrow(&mut grants, Rule::Network, |grant| is_within(grant, from))?;
     narrow(&mut grants, Rule::PurposeGiven, |_| !operation.purpose_required || said.purpose.is_some())?;
@@ -210,6 +228,9 @@ pub fn still_covers(
 ) -> Result<(), Refusal> {
     if !grant.in_force(now) {
         return Err(Refusal::with(Reason::ScopeNotGranted, "the grant's time is over"));
+    }
+    if !is_approved(grant, operation) {
+        return Err(Refusal::with(Reason::ScopeNotGranted, "the grant was changed"));
     }
     let network = grant.networks.is_empty() || grant.networks.iter().any(|network| network.has(from));
     if !network || !grant.scopes.contains(&operation.scope) {

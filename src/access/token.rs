@@ -3,7 +3,7 @@
 use crate::identity::Peer;
 use crate::issuer::{Claims, MAX_LIFETIME, MAX_TOKEN};
 use crate::registry::lists::Lists;
-use crate::registry::{ClientView, Snapshot};
+use crate::registry::{ClientView, Snapshot, TokenRecord};
 use crate::status::{Reason, Refusal};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -52,6 +52,22 @@ pub struct Verified {
     issued: i64,
     not_before: i64,
     expires: i64,
+}
+
+impl Verified {
+    /// What it says of itself, as a record of the registry.
+    pub fn record(&self) -> TokenRecord {
+        TokenRecord {
+            id: self.id.clone(),
+            client: self.client.clone(),
+            scopes: self.scopes.to_vec(),
+            certificate: self.x5t.clone(),
+            issued: self.issued,
+            starts: self.not_before,
+            expires: self.expires,
+            revoked: false,
+        }
+    }
 }
 
 /// The header of a token. Anything that could name another key is refused (RFC 8725, section 3.10).
@@ -145,19 +161,24 @@ impl TokenChecker {
         Ok(())
     }
 
-    /// Whether a verified token would be taken now, from its owner on its own connection.
-    pub fn in_force(&self, token: &Verified, registry: &Snapshot, now: i64) -> bool {
+    /// The scopes with which a verified token would be taken now, from its owner on its own connection: those that a grant in
+    /// force has. None: it opens nothing.
+    pub fn scopes_in_force<'t>(&self, token: &'t Verified, registry: &Snapshot, now: i64) -> Vec<&'t str> {
         let owner = registry.client(&token.client).filter(|owner| !owner.client.suspended);
-        owner.is_some_and(|owner| {
-            self.check_dates(token, registry, now).is_ok()
-                && !registry.is_revoked(&token.id, token.issued, &owner.client)
-        })
+        let Some(owner) = owner else { return Vec::new() };
+        if self.check_dates(token, registry, now).is_err()
+            || registry.is_revoked(&token.id, token.issued, &owner.client)
+        {
+            return Vec::new();
+        }
+        let granted = |scope: &&str| owner.granted(scope).any(|grant| grant.in_force(now));
+        token.scopes.iter().map(String::as_str).filter(granted).collect()
     }
 
-    /// An active token as introspection tells of it (RFC 7662, section 2.2).
-    pub fn describe(&self, token: &Verified) -> serde_json::Value {
+    /// An active token as introspection tells of it (RFC 7662, section 2.2), with the scopes that it has now.
+    pub fn describe(&self, token: &Verified, scopes: &[&str]) -> serde_json::Value {
         serde_json::json!({
-            "active": true, "scope": token.scopes.join(" "), "client_id": token.client, "sub": token.client,
+            "active": true, "scope": scopes.join(" "), "client_id": token.client, "sub": token.client,
             "aud": self.audience, "iss": self.issuer, "jti": token.id, "iat": token.issued, "nbf": token.not_before,
             "exp": token.expires, "token_type": "Bearer", "cnf": { "x5t#S256": token.x5t },
         })

@@ -37,7 +37,15 @@ pub(super) fn can_i(
     let at = if asked.at == 0 { now() } else { asked.at };
     match access::explain(operation, &view, &said, from, at) {
         Ok(grant) => {
-            let explanation = format!("admitted by {}, with a token of the scope {}", grant.id, operation.scope);
+            let withheld = operation.answer_fields.tells_sensitive(&operation.answer_fields.mask(&grant.fields));
+            let withheld = match withheld && !grant.approved {
+                true => {
+                    "; without the answer's sensitive fields, since nobody approved the grant: grant change asks for that"
+                }
+                false => "",
+            };
+            let explanation =
+                format!("admitted by {}, with a token of the scope {}{withheld}", grant.id, operation.scope);
             Ok(api::CanIResponse {
                 allowed: true,
                 grants: vec![grant.id.to_string()],
@@ -92,6 +100,11 @@ fn explanation(
             Some(grant) => format!("{grant} has {scope}, and waits for approval by a second person"),
             None => format!("no grant has {scope}: grant add"),
         },
+        Rule::Approval => format!(
+            "{grants}: nobody approved it, and by now the contract calls the operation sensitive: grant change {}, as it is, asks \
+             for the approval",
+            denied.grants.first().map_or("GRANT", String::as_str)
+        ),
         Rule::Period => format!("{grants}: not in force at that time"),
         Rule::Network => format!("{grants}: {} is in none of its networks", asked.address),
         Rule::PurposeGiven => "the operation wants a purpose: metadata ndxp-purpose".to_owned(),

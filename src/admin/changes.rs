@@ -86,6 +86,7 @@ fn message(store: &dyn Store, pending: PendingChange) -> api::PendingChange {
 
 /// A grant that waits, told as the other changes are.
 fn of_grant(grant: Grant) -> Result<PendingChange, Status> {
+    let ends = grant.pending_until();
     let after = serde_json::to_value(&grant).map_err(|error| failed(RegistryError::Store(error.to_string())))?;
     Ok(PendingChange {
         object: format!("grant:{}", grant.id),
@@ -97,7 +98,7 @@ fn of_grant(grant: Grant) -> Result<PendingChange, Status> {
         requester: grant.requester,
         justification: String::new(),
         requested: 0,
-        ends: grant.not_after,
+        ends,
     })
 }
 
@@ -120,7 +121,7 @@ pub(super) fn list(
         let page = Page { after, most: size - found.len(), filter };
         let Listed { records, next } = store.grants(None, page).map_err(failed)?;
         let now = now();
-        for grant in records.into_iter().filter(|grant| grant.not_after > now) {
+        for grant in records.into_iter().filter(|grant| grant.pending_until() > now) {
             found.push(of_grant(grant)?);
         }
         next_page_token = next;

@@ -203,8 +203,9 @@ impl AdminService for Admin {
 
     async fn resume_client(&self, request: Request<api::ClientId>) -> Told<api::Client> {
         self.write(request, &rules::RESUME_CLIENT, |_, store, asked| {
-            store.suspend_client(&asked.id, false).map_err(failed)?;
-            Ok(client_message(store.client(&asked.id).map_err(failed)?))
+            let outcome = store.resume_client(&asked.id).map_err(failed)?;
+            let now = store.client(&asked.id).map_err(failed)?;
+            Ok(api::Client { pending_change: changes::waits(&outcome), ..client_message(now) })
         })
         .await
     }

@@ -11,6 +11,7 @@ use crate::exchange_log::reader::LogReader;
 use crate::exchange_log::tree::TILE;
 use crate::identity::Thumbprint;
 use crate::keyfile::Vault;
+use crate::registry::act::too_large;
 use crate::registry::sqlite::{ADOPT_ACT, FileRecord, RegistryFile};
 use crate::registry::{ActKey, Change, MAX_SKEW_S, Noted, Refused, RegistryError, now};
 use foldhash::HashMap;
@@ -23,7 +24,7 @@ use std::path::Path;
 const MAX_RECENT: usize = 20_000;
 /// Differences that are looked for at most: the first ones tell what happened.
 pub const MAX_DIFFERENCES: usize = 100;
-/// What stands in the log for a record of an older version that no entry could hold.
+/// What stood in the log for a record that no entry could hold before its digest stood with it: it cannot be compared.
 const TOO_LARGE: &str = "\"(larger than an entry)\"";
 
 /// Where the log and the file differ.
@@ -375,7 +376,7 @@ impl Compare<'_> {
 
     /// Finds the fields that differ. A field that an older version did not write has its default.
     fn fields(&mut self, object: &str, in_log: &str, in_file: &str) {
-        if in_log == TOO_LARGE || in_log == in_file {
+        if in_log == TOO_LARGE || in_log == in_file || in_log == too_large(in_file) {
             return;
         }
         let read = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_default();

@@ -80,7 +80,7 @@ enum ClientCommand {
         /// Its id.
         id: String,
     },
-    /// Let a suspended client call again.
+    /// Let a suspended client call again. Where it has a grant on sensitive data, another person approves that.
     Resume {
         /// Its id.
         id: String,
@@ -184,7 +184,12 @@ pub fn run(args: ClientArgs, output: Output) -> Result<(), CliError> {
         }
         ClientCommand::Resume { id } => {
             let client = session.change(session.admin().resume_client(api::ClientId { id }))?;
-            output.message(&client, || format!("resumed {}", client.id))
+            output.message(&client, || match client.pending_change.as_str() {
+                "" => format!("resumed {}", client.id),
+                waiting => {
+                    format!("{} stays suspended until another person agrees: change approve {waiting}", client.id)
+                }
+            })
         }
     }
 }

@@ -77,6 +77,21 @@ impl FieldTree {
         Mask { whole: allowed.iter().all(|flag| *flag), allowed }
     }
 
+    /// The same mask without any field that is sensitive, nor what stands within one.
+    pub fn without_sensitive(&self, mask: Mask) -> Mask {
+        let Mask { mut allowed, .. } = mask;
+        let mut withheld = vec![false; self.nodes.len()];
+        // Whatever stands within a node comes after it.
+        for (index, node) in self.nodes.iter().enumerate() {
+            if withheld[index] || node.sensitive {
+                withheld[index] = true;
+                allowed[index] = false;
+                node.children.iter().for_each(|(_, child)| withheld[*child] = true);
+            }
+        }
+        Mask { whole: allowed.iter().all(|flag| *flag), allowed }
+    }
+
     /// Whether a mask of this tree lets a sensitive field through.
     pub fn tells_sensitive(&self, mask: &Mask) -> bool {
         self.nodes.iter().zip(&mask.allowed).any(|(node, allowed)| *allowed && node.sensitive)

@@ -48,9 +48,24 @@ impl Issuer<'_> {
             return Err(IssueError::NothingGranted { client: client.to_owned(), why: self.why_not(client, None) });
         }
         check_certificate(&registered, &chain, tls)?;
+        self.must_name_nobody_else(client, &chain)?;
         let token = self.sign_now(&record)?;
         self.store.add_token(&record)?;
         Ok((token, record))
+    }
+
+    /// Refuses a certificate that names somebody else, too: calls with it are nobody's.
+    fn must_name_nobody_else(&self, client: &str, chain: &[CertificateDer<'_>]) -> Result<(), IssueError> {
+        let names = Certificate::of(chain).map(|certificate| certificate.names.clone()).unwrap_or_default();
+        let own = format!("client:{client}");
+        let others: Vec<String> = self.store.holders(&names)?.into_iter().filter(|holder| *holder != own).collect();
+        if others.is_empty() {
+            return Ok(());
+        }
+        let others = others.join(", ");
+        Err(IssueError::Certificate(format!(
+            "it names {others}, too: calls with it are refused (CERTIFICATE_AMBIGUOUS)"
+        )))
     }
 
     /// Why no grant of a client's is in force for a scope, or for any: which grant waits, begins, or is over, and when.

@@ -96,8 +96,11 @@ pub const MAX_JUSTIFICATION: usize = 500;
 pub const MAX_RECORD_BYTES: usize = 20_000;
 /// Largest sum of changes in one act, in bytes.
 pub const MAX_CHANGES_BYTES: usize = 44_000;
-/// What stands for a record of an older version that no entry can hold.
-const TOO_LARGE: &str = "\"(larger than an entry)\"";
+/// What stands for a record of an older version that no entry can hold: its SHA-256 tells whether the file still has it.
+pub(crate) fn too_large(record: &str) -> String {
+    let digest = crate::hex::hex(&crate::identity::Thumbprint::of(record.as_bytes()).0);
+    format!("\"(larger than an entry, SHA-256 {digest})\"")
+}
 
 impl Change {
     /// A change of an object's record.
@@ -111,7 +114,7 @@ impl Change {
             return Err(RegistryError::Invalid("a record is at most 20 kB: the exchange log holds all of it"));
         }
         // Records of older versions may be larger. What is taken away from them is logged nonetheless.
-        let fits = |text: String, most: usize| if text.len() > most { TOO_LARGE.to_owned() } else { text };
+        let fits = |text: String, most: usize| if text.len() > most { too_large(&text) } else { text };
         let before = fits(before, MAX_RECORD_BYTES);
         Ok(Change { object, before, after: fits(after, MAX_CHANGES_BYTES - MAX_RECORD_BYTES) })
     }
@@ -203,6 +206,9 @@ mod tests {
         assert!(Change::new("client:a".into(), None, Some(&long)).is_err());
         let old = "x".repeat(MAX_CHANGES_BYTES);
         let gone = Change::new("client:a".into(), Some(&old), Some(&old));
-        assert!(gone.is_ok_and(|change| change.size() < MAX_CHANGES_BYTES));
+        // What no entry can hold is told by its digest: another record has another.
+        let told = too_large(&Value::from(old.as_str()).to_string());
+        assert!(gone.is_ok_and(|change| change.size() < MAX_CHANGES_BYTES && change.after == told));
+        assert!(told != too_large("other") && serde_json::from_str::<Value>(&told).is_ok());
     }
 }

@@ -136,6 +136,14 @@ pub enum GrantState {
 }
 
 impl Grant {
+    /// When it ends by itself while it waits for approval, Unix time in seconds: a week after it was asked for, which its id
+    /// tells, or at its own end.
+    pub fn pending_until(&self) -> i64 {
+        let asked = self.id.strip_prefix("g-").and_then(|id| uuid::Uuid::try_parse(id).ok()?.get_timestamp());
+        let asked = asked.and_then(|time| i64::try_from(time.to_unix().0).ok());
+        asked.map_or(self.not_after, |asked| self.not_after.min(asked.saturating_add(pending::PENDING_S)))
+    }
+
     /// Where it stands.
     pub fn state(&self, now: i64) -> GrantState {
         match self {
@@ -330,8 +338,10 @@ pub trait Store: Send + Sync {
     /// Changes a client's agency, contact and names. A name that it did not have waits for a second person while it has a
     /// grant, approved or not, that needs approval.
     fn change_client(&self, client: &Client) -> Result<Outcome, RegistryError>;
-    /// Suspends or resumes a client.
+    /// Suspends a client, or resumes it as [`Store::resume_client`] does.
     fn suspend_client(&self, id: &str, suspended: bool) -> Result<(), RegistryError>;
+    /// Lets a suspended client call again. While it has an approved grant that needed approval, that waits for a second person.
+    fn resume_client(&self, id: &str) -> Result<Outcome, RegistryError>;
     /// Ends a client for good, with its grants.
     fn retire_client(&self, id: &str) -> Result<(), RegistryError>;
 
@@ -364,6 +374,10 @@ pub trait Store: Send + Sync {
     fn add_token(&self, token: &TokenRecord) -> Result<(), RegistryError>;
     /// Revokes a token.
     fn revoke_token(&self, id: &str) -> Result<(), RegistryError>;
+    /// Revokes a token that its owner shows, also where its record was lost: then what the token says stands for it.
+    fn revoke_shown_token(&self, shown: &TokenRecord) -> Result<(), RegistryError>;
+    /// Who holds certificate names (in canonical form) now, as `kind:id`: clients, retired ones included, and staff.
+    fn holders(&self, names: &[String]) -> Result<Vec<String>, RegistryError>;
     /// Revokes every token that a client has; gives how many were in force.
     fn revoke_client_tokens(&self, client: &str) -> Result<u64, RegistryError>;
 
@@ -391,8 +405,10 @@ pub trait Store: Send + Sync {
     fn approve_change(&self, id: &str) -> Result<PendingChange, RegistryError>;
     /// Ends a change that waits.
     fn reject_change(&self, id: &str) -> Result<PendingChange, RegistryError>;
-    /// Ends the changes whose time is over; gives how many.
+    /// Ends the changes whose time is over, and withdraws grants that nobody approved in time; gives how many.
     fn end_pending_changes(&self) -> Result<usize, RegistryError>;
+    /// How many changes and grants wait for a second person; at most [`pending::MAX_PENDING`].
+    fn count_pending(&self) -> Result<u64, RegistryError>;
 
     /// In whose name changes are made.
     fn actor(&self) -> &Actor;

@@ -16,7 +16,7 @@ pub const MAX_PENDING_OF_ONE: i64 = 50;
 pub struct PendingChange {
     /// Id, `c-…`; in order of age.
     pub id: String,
-    /// What is to be done: `client.change`, `grant.change`, `staff.add` or `staff.change`.
+    /// What is to be done: `client.change`, `client.resume`, `grant.change`, `staff.add` or `staff.change`.
     pub act: String,
     /// To what, as `kind:id`.
     pub object: String,

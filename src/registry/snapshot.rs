@@ -34,6 +34,9 @@ pub struct GrantView {
     pub not_before: i64,
     /// In force until.
     pub not_after: i64,
+    /// Whether a second person approved it: without that, it opens nothing that a contract calls sensitive, also where the
+    /// contract did not when it was granted.
+    pub approved: bool,
 }
 
 impl GrantView {
@@ -56,6 +59,7 @@ impl From<&Grant> for GrantView {
             daily_quota: grant.daily_quota,
             not_before: grant.not_before,
             not_after: grant.not_after,
+            approved: grant.approved_by.is_some(),
         }
     }
 }

@@ -4,7 +4,7 @@
 
 use super::acts::ActLog;
 use super::readiness::Part;
-use super::reload::{LOOK_EVERY, Reloader};
+use super::reload::{LOOK_EVERY, Pause, Reloader};
 use super::{StartError, thread};
 use crate::config::Tokens;
 use crate::registry::{ActKey, RegistryError, Store, now};
@@ -28,9 +28,9 @@ pub(super) fn spawn(
 ) -> Result<Vec<JoinHandle<()>>, StartError> {
     let (of, end) = (reloader.clone(), stop.clone());
     let follower = thread::spawn("registry", move || async move {
-        let mut tick = tokio::time::interval(LOOK_EVERY);
+        let (mut tick, mut pause) = (tokio::time::interval(LOOK_EVERY), Pause::default());
         while end.run_until_cancelled(tick.tick()).await.is_some() {
-            of.follow_registry();
+            of.follow_registry(&mut pause);
         }
     })?;
     let (of, end) = (reloader.clone(), stop.clone());

@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic_health::server::HealthReporter;
@@ -51,6 +51,29 @@ pub(super) struct Reloader {
     pub files: Mutex<Stamp>,
     /// Held while anything is loaded anew: one load at a time.
     pub loading: Mutex<()>,
+}
+
+/// A pause between attempts, which doubles with each that fails: from [`LOOK_EVERY`] to [`LONGEST_PAUSE`].
+#[derive(Debug, Default)]
+pub(super) struct Pause {
+    length: Duration,
+    until: Option<Instant>,
+}
+
+/// Longest pause between two attempts to read the whole registry.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+impl Pause {
+    /// Whether it is not over yet.
+    fn lasts(&self) -> bool {
+        self.until.is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Begins anew, twice as long.
+    fn grow(&mut self) {
+        self.length = (2 * self.length).clamp(LOOK_EVERY, LONGEST_PAUSE);
+        self.until = Some(Instant::now() + self.length);
+    }
 }
 
 /// What the files looked like: path, size, time of change.
@@ -122,21 +145,29 @@ impl Reloader {
     }
 
     /// Takes over what changed in the registry. Where that cannot be followed, all of it is read anew: one row that nobody
-    /// understands must not keep a revocation from coming into force. What fails then is said by readiness.
-    pub(super) fn follow_registry(&self) {
+    /// understands must not keep a revocation from coming into force. What fails then is said by readiness, and tried again
+    /// after a pause that grows: reading everything takes a while.
+    pub(super) fn follow_registry(&self, pause: &mut Pause) {
         let known = self.shared.registry.load();
-        let next = known.follow(self.store.as_ref()).or_else(|error| {
-            tracing::warn!(%error, "changes of the registry cannot be followed: all of it is read anew");
-            Snapshot::read(self.store.as_ref()).map(Some)
-        });
+        let next = match known.follow(self.store.as_ref()) {
+            Ok(next) => Ok(next),
+            Err(_) if pause.lasts() => return,
+            Err(error) => {
+                tracing::warn!(%error, "changes of the registry cannot be followed: all of it is read anew");
+                Snapshot::read(self.store.as_ref()).map(Some)
+            }
+        };
         let fault = match next {
-            Ok(None) => None,
-            Ok(Some(next)) => {
-                self.shared.registry.store(Arc::new(next));
-                self.shared.registry_changed.send_replace(());
+            Ok(next) => {
+                *pause = Pause::default();
+                if let Some(next) = next {
+                    self.shared.registry.store(Arc::new(next));
+                    self.shared.registry_changed.send_replace(());
+                }
                 None
             }
             Err(error) => {
+                pause.grow();
                 Some(format!("{error}; what was read last stays in force, revocations since then do not count"))
             }
         };
@@ -147,6 +178,10 @@ impl Reloader {
     fn end_pending(&self) {
         if let Err(error) = self.store.end_pending_changes() {
             tracing::error!(%error, "changes whose time is over are still listed; nobody can approve them");
+        }
+        match self.store.count_pending() {
+            Ok(waiting) => self.shared.metrics.pending_changes(waiting),
+            Err(error) => tracing::warn!(%error, "changes that wait for a second person cannot be counted"),
         }
     }
 
@@ -326,4 +361,23 @@ pub(super) fn spawn(
         }
         reloader.keep_usage();
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_doubles_and_has_a_longest() {
+        let mut pause = Pause::default();
+        assert!(!pause.lasts(), "the first attempt is at once");
+        let mut lengths = Vec::new();
+        for _ in 0..10 {
+            pause.grow();
+            assert!(pause.lasts());
+            lengths.push(pause.length);
+        }
+        assert_eq!(lengths[..3], [LOOK_EVERY, 2 * LOOK_EVERY, 4 * LOOK_EVERY]);
+        assert_eq!(lengths.last(), Some(&LONGEST_PAUSE));
+    }
 }

@@ -6,6 +6,7 @@ use super::disk::DaysLeft;
 use super::life::LifeSigns;
 use super::own_calls::OwnCalls;
 use super::readiness::{Part, Readiness};
+use crate::access;
 use crate::access::limits::Limits;
 use crate::access::refusals::RefusalLog;
 use crate::access::token::TokenChecker;
@@ -163,7 +164,7 @@ impl Shared {
 
 /// Masks of granted fields over operations, worked out once. The key is two addresses: each kept mask holds both owners,
 /// so an address cannot be another's while it stands here. Grants of equal fields have one list, and so one mask.
-pub struct Masks(quick_cache::sync::Cache<(usize, usize), Kept>);
+pub struct Masks(quick_cache::sync::Cache<(usize, usize, bool), Kept>);
 
 #[derive(Clone)]
 struct Kept {
@@ -181,14 +182,15 @@ impl Default for Masks {
 impl Masks {
     /// The mask of a grant over an operation's answer.
     pub fn of(&self, grant: &GrantView, operation: &Arc<Operation>) -> Arc<Mask> {
-        let key = (Arc::as_ptr(&grant.fields).cast::<String>() as usize, Arc::as_ptr(operation) as usize);
+        let fields = Arc::as_ptr(&grant.fields).cast::<String>() as usize;
+        let key = (fields, Arc::as_ptr(operation) as usize, grant.approved);
         if let Some(kept) = self.0.get(&key)
             && Arc::ptr_eq(&kept.fields, &grant.fields)
             && Arc::ptr_eq(&kept.operation, operation)
         {
             return kept.mask;
         }
-        let mask = Arc::new(operation.answer_fields.mask(&grant.fields));
+        let mask = Arc::new(access::mask(grant, operation));
         let kept = Kept { fields: grant.fields.clone(), operation: operation.clone(), mask: mask.clone() };
         self.0.insert(key, kept);
         mask

@@ -83,8 +83,8 @@ impl Standing {
         let withdrawn = || Refusal::with(Reason::ScopeNotGranted, "the grant was withdrawn");
         let fresh = client.granted_as(&grant.id).ok_or_else(withdrawn)?;
         access::still_covers(&fresh, operation, purpose.as_deref(), peer.address.ip(), now)?;
-        if fresh.fields != grant.fields {
-            self.mask = Arc::new(operation.answer_fields.mask(&fresh.fields));
+        if fresh.fields != grant.fields || fresh.approved != grant.approved {
+            self.mask = Arc::new(access::mask(&fresh, operation));
         }
         *grant = fresh;
         self.end = self.admitted.end(&self.shared, &registry);

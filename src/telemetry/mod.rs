@@ -190,6 +190,7 @@ pub struct Metrics {
     tokens_removed: Counter,
     registry_differences: Gauge,
     acts_refused: Gauge,
+    pending_changes: Gauge,
     acts_missing: Counter,
     fork_alarm: Gauge,
     /// Of the log's witnesses.
@@ -290,6 +291,9 @@ impl Default for Metrics {
         let acts_refused = Gauge::default();
         let help = "Rows among the acts in the registry's file that this gateway did not note";
         registry.register("acts_refused", help, acts_refused.clone());
+        let pending_changes = Gauge::default();
+        let help = "Changes and grants that wait for a second person, at most 1,000";
+        registry.register("pending_changes", help, pending_changes.clone());
         let acts_missing = Counter::default();
         let help = "Acts that were removed from the registry's file before they were in the exchange log";
         registry.register("acts_missing", help, acts_missing.clone());
@@ -332,6 +336,7 @@ impl Default for Metrics {
             tokens_removed,
             registry_differences,
             acts_refused,
+            pending_changes,
             acts_missing,
             oauth_limited,
             fork_alarm,
@@ -433,6 +438,11 @@ impl Metrics {
     /// Tells how many rows among the acts are not what this gateway noted.
     pub fn acts_refused(&self, rows: u64) {
         self.acts_refused.set(i64::try_from(rows).unwrap_or(i64::MAX));
+    }
+
+    /// Tells how many changes and grants wait for a second person.
+    pub fn pending_changes(&self, waiting: u64) {
+        self.pending_changes.set(i64::try_from(waiting).unwrap_or(i64::MAX));
     }
 
     /// Counts acts that were removed before they were logged.

@@ -25,6 +25,8 @@ use std::time::{Duration, Instant};
 /// The challenge of a 401: the certificate of the connection tells who asks. No registered scheme says so.
 pub(super) const CERTIFICATE_CHALLENGE: &str = "ClientCertificate realm=\"ndxp-gateway\"";
 
+/// How long a revocation waits until this port has followed the registry.
+const FOLLOWED_WITHIN: std::time::Duration = std::time::Duration::from_secs(2);
 /// Scope of clients that may introspect tokens of others; no contract's.
 pub const INTROSPECT: &str = "gateway:introspect";
 /// How long the metadata may be kept.
@@ -383,8 +385,11 @@ impl Web {
                 .any(|grant| grant.in_force(now()) && grant.scopes.iter().any(|scope| scope == INTROSPECT));
             // A token of another tells nothing to who may not ask (RFC 7662, section 2.2).
             let mine = token.client == caller.client.id;
-            let told = (mine || others) && self.tokens.in_force(&token, &registry, now());
-            Ok(if told { self.tokens.describe(&token) } else { inactive })
+            let scopes = match mine || others {
+                true => self.tokens.scopes_in_force(&token, &registry, now()),
+                false => Vec::new(),
+            };
+            Ok(if scopes.is_empty() { inactive } else { self.tokens.describe(&token, &scopes) })
         };
         finished(asked, told())
     }
@@ -396,8 +401,15 @@ impl Web {
     async fn try_revoke(&self, asked: &Asked) -> Result<Value, Refused> {
         let form = form(asked)?;
         let caller = self.client_in_time(&self.limits.questions, "revoke", asked, &form)?;
-        // An unknown token is as good as revoked (RFC 7009, section 2.2).
-        if let Some(token) = self.about(&form)? {
+        // An unknown token is as good as revoked (RFC 7009, section 2.2); whether it is unknown, the newest state says.
+        let token = match self.about(&form)? {
+            Some(token) => Some(token),
+            None => {
+                self.must_follow(&caller.client.id).await?;
+                self.about(&form)?
+            }
+        };
+        if let Some(token) = token {
             // Another's is not the caller's to revoke, and goes on: that is told (section 2.1).
             if token.client != caller.client.id {
                 return Err(refuse("unauthorized_client", "the token was issued to another client"));
@@ -405,9 +417,9 @@ impl Web {
             let id = caller.client.id.clone();
             let Some(peer) = &asked.peer else { return Err(refuse("invalid_client", "no client certificate")) };
             let store = self.store.named(peer.client(&id), "");
-            let revoke = move || store.and_then(|store| store.revoke_token(&token.id));
+            let revoke = move || store.and_then(|store| store.revoke_shown_token(&token.record()));
             match self.limits.work.run(&id, revoke).await.map_err(busy)? {
-                Ok(()) | Err(crate::registry::RegistryError::Unknown(..)) => {}
+                Ok(()) => {}
                 Err(error) => {
                     tracing::error!(%error, "a token could not be revoked");
                     return Err(refuse("temporarily_unavailable", "try again"));
@@ -415,6 +427,24 @@ impl Web {
             }
         }
         Ok(json!({}))
+    }
+
+    /// Waits until this port knows the registry as it was when it was asked: a key of a moment ago, say.
+    async fn must_follow(&self, client: &str) -> Result<(), Refused> {
+        let store = self.store.named(crate::registry::Actor::System, "");
+        let revision = self.limits.work.run(client, move || store.and_then(|store| store.revision()));
+        let revision = revision.await.map_err(busy)?.map_err(|error| {
+            tracing::error!(%error, "nobody can tell whether a token is known");
+            refuse("temporarily_unavailable", "try again")
+        })?;
+        let end = tokio::time::Instant::now() + FOLLOWED_WITHIN;
+        while self.registry.load().revision() < revision {
+            if tokio::time::Instant::now() > end {
+                return Err(refuse("temporarily_unavailable", "try again"));
+            }
+            tokio::time::sleep(FOLLOWED_WITHIN / 20).await;
+        }
+        Ok(())
     }
 
     pub(super) fn metadata(&self) -> Answer {

@@ -361,16 +361,6 @@ pub fn until(what: &str, most: Duration, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// What the port of health and metrics answers.
-pub fn get(address: &str, path: &str) -> String {
-    use std::io::{Read, Write};
-    let mut socket = std::net::TcpStream::connect(address).unwrap();
-    write!(socket, "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").unwrap();
-    let mut text = String::new();
-    socket.read_to_string(&mut text).unwrap();
-    text
-}
-
 /// The gateway's binary, until it is dropped.
 pub struct Running(pub Child);
 
@@ -478,23 +468,41 @@ pub fn ops_text(stage: &Stage, path: &str) -> String {
     text
 }
 
+/// A person with a certificate of their own, as the store sees them.
+fn acting(store: &SqliteStore, id: &str, mark: u8) -> SqliteStore {
+    use ndxp_gateway::registry::{Actor, Digest};
+    let (thumbprint, key) = (Digest([mark; 32]), Digest([mark + 1; 32]));
+    let names = vec![ndxp_gateway::pki::staff_uri(id)];
+    store.acting_as(Actor::Staff { id: id.into(), thumbprint, key, names, address: "192.0.2.1:1".into() })
+}
+
+/// The first two persons, made where there are none yet: who asks and who approves.
+fn two_persons(store: &SqliteStore) -> (SqliteStore, SqliteStore) {
+    use ndxp_gateway::registry::Staff;
+    let person = |id: &str| Staff { id: id.into(), roles: vec![], names: vec![ndxp_gateway::pki::staff_uri(id)] };
+    let (first, second) = ("first-administrator", "first-approver");
+    if store.staff().unwrap().is_empty() {
+        store.bootstrap(&person(first), &person(second)).unwrap();
+    }
+    (acting(store, first, 10), acting(store, second, 20))
+}
+
+/// A grant that one person asks for and another approves: it opens what is sensitive, too.
+pub fn approved_grant(stage: &Stage, client: &str, scopes: &[&str]) -> String {
+    let (first, second) = two_persons(&stage.store);
+    let id = add_grant(&first, &stage.contracts, client, scopes, |grant| grant.needs_approval = true);
+    second.approve_grant(&id).unwrap();
+    id
+}
+
 /// Registers an auditor of this id, whom one person asks for and another approves. The first two persons are made with the
 /// first auditor.
 pub fn add_auditor(store: &SqliteStore, id: &str) {
-    use ndxp_gateway::pki::staff_uri;
-    use ndxp_gateway::registry::{Actor, Digest, Role, Staff};
-    let person = |id: &str, roles: &[Role]| Staff { id: id.into(), roles: roles.to_vec(), names: vec![staff_uri(id)] };
-    let acting = |id: &str, mark: u8| {
-        let (thumbprint, key) = (Digest([mark; 32]), Digest([mark + 1; 32]));
-        let names = vec![staff_uri(id)];
-        store.acting_as(Actor::Staff { id: id.into(), thumbprint, key, names, address: "192.0.2.1:1".into() })
-    };
-    let (first, second) = ("first-administrator", "first-approver");
-    if store.staff().unwrap().is_empty() {
-        store.bootstrap(&person(first, &[]), &person(second, &[])).unwrap();
-    }
-    let asked = acting(first, 10).add_staff(&person(id, &[Role::Auditor])).unwrap();
-    acting(second, 20).approve_change(&asked.id).unwrap();
+    use ndxp_gateway::registry::{Role, Staff};
+    let (first, second) = two_persons(store);
+    let auditor = Staff { id: id.into(), roles: vec![Role::Auditor], names: vec![ndxp_gateway::pki::staff_uri(id)] };
+    let asked = first.add_staff(&auditor).unwrap();
+    second.approve_change(&asked.id).unwrap();
 }
 
 /// A call with a deadline of its own.

@@ -78,13 +78,35 @@ pub(super) fn change(store: &SqliteStore, client: &Client) -> Result<Outcome, Re
     })
 }
 
-pub(super) fn suspend(store: &SqliteStore, id: &str, suspended: bool) -> Result<(), RegistryError> {
-    let act = if suspended { "client.suspend" } else { "client.resume" };
-    store.change(act, format!("client:{id}"), |changing| {
+pub(super) fn suspend(store: &SqliteStore, id: &str) -> Result<(), RegistryError> {
+    store.change("client.suspend", format!("client:{id}"), |changing| put_suspended(changing, id, true))
+}
+
+/// Whether a client would have a right on sensitive data again as soon as it may call.
+fn has_approved(changing: &Changing<'_>, id: &str) -> Result<bool, RegistryError> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM grants WHERE client = ?1 AND NOT withdrawn AND needs_approval
+               AND approved_by IS NOT NULL AND not_after > ?2)";
+    Ok(changing.query_row(sql, params![id, now()], |row| row.get(0))?)
+}
+
+pub(super) fn resume(store: &SqliteStore, id: &str) -> Result<Outcome, RegistryError> {
+    let object = format!("client:{id}");
+    store.change("client.resume", object.clone(), |changing| {
         let before = read_living(changing, id)?;
-        changing.execute("UPDATE clients SET suspended = ?2 WHERE id = ?1", params![id, suspended])?;
-        changed(changing, &before)
+        if before.suspended && has_approved(changing, id)? {
+            let after = Client { suspended: false, ..before.clone() };
+            return pending::ask(changing, "client.resume", &object, Some(&before), &after);
+        }
+        put_suspended(changing, id, false)?;
+        Ok(Outcome::Done)
     })
+}
+
+/// Suspends or resumes a client.
+pub(super) fn put_suspended(changing: &mut Changing<'_>, id: &str, suspended: bool) -> Result<(), RegistryError> {
+    let before = read_living(changing, id)?;
+    changing.execute("UPDATE clients SET suspended = ?2 WHERE id = ?1", params![id, suspended])?;
+    changed(changing, &before)
 }
 
 pub(super) fn retire(store: &SqliteStore, id: &str) -> Result<(), RegistryError> {

@@ -1,13 +1,14 @@
 //! Changes of grants.
 
 use super::super::pending::grant_widens;
-use super::super::{Actor, Grant, Network, Outcome, PendingChange, RegistryError};
+use super::super::{Actor, Grant, Network, Outcome, PendingChange, RegistryError, now};
 use super::changing::{Changing, Touched};
 use super::clients::read_living;
 use super::pending::{self, must_be_another};
 use super::rows::{list, read_grant};
 use super::{SqliteStore, constraint, one};
-use rusqlite::params;
+use rusqlite::types::Value;
+use rusqlite::{ToSql, params};
 
 pub(super) fn read(changing: &Changing<'_>, id: &str) -> Result<Grant, RegistryError> {
     one(changing, "SELECT * FROM grants WHERE id = ?1", "grant", id, read_grant)
@@ -25,31 +26,66 @@ pub(super) fn requester(actor: &Actor) -> Result<String, RegistryError> {
     serde_json::to_string(actor).map_err(|error| RegistryError::Store(error.to_string()))
 }
 
+/// The columns of what a grant allows.
+const TERMS: [&str; 11] = [
+    "scopes",
+    "purposes",
+    "fields",
+    "rate",
+    "burst",
+    "daily_quota",
+    "not_before",
+    "not_after",
+    "legal_basis",
+    "networks",
+    "needs_approval",
+];
+
+/// The values of those columns, and the id, each with its parameter's name.
+fn terms(grant: &Grant) -> Vec<(&'static str, Value)> {
+    let networks: Vec<String> = grant.networks.iter().map(Network::to_string).collect();
+    vec![
+        (":id", grant.id.clone().into()),
+        (":scopes", list(&grant.scopes).into()),
+        (":purposes", list(&grant.purposes).into()),
+        (":fields", list(&grant.fields).into()),
+        (":rate", grant.rate.into()),
+        (":burst", grant.burst.into()),
+        (":daily_quota", i64::try_from(grant.daily_quota).unwrap_or(i64::MAX).into()),
+        (":not_before", grant.not_before.into()),
+        (":not_after", grant.not_after.into()),
+        (":legal_basis", grant.legal_basis.clone().into()),
+        (":networks", list(&networks).into()),
+        (":needs_approval", grant.needs_approval.into()),
+    ]
+}
+
+fn execute(changing: &Changing<'_>, sql: &str, row: Vec<(&'static str, Value)>) -> rusqlite::Result<usize> {
+    let row: Vec<(&str, &dyn ToSql)> = row.iter().map(|(name, value)| (*name, value as &dyn ToSql)).collect();
+    changing.prepare_cached(sql)?.execute(row.as_slice())
+}
+
 pub(super) fn add(store: &SqliteStore, grant: &Grant) -> Result<(), RegistryError> {
     store.change("grant.add", format!("grant:{}", grant.id), |changing| {
         read_living(changing, &grant.client)?;
-        let row = params![
-            grant.id,
-            grant.client,
-            list(&grant.scopes),
-            list(&grant.purposes),
-            list(&grant.fields),
-            grant.rate,
-            grant.burst,
-            i64::try_from(grant.daily_quota).unwrap_or(i64::MAX),
-            grant.not_before,
-            grant.not_after,
-            grant.legal_basis,
-            list(&grant.networks.iter().map(Network::to_string).collect::<Vec<_>>()),
-            changing.actor.to_string(),
-            grant.needs_approval,
-            grant.withdrawn,
-            requester(changing.actor)?,
-        ];
-        let sql = "INSERT INTO grants (id, client, scopes, purposes, fields, rate, burst, daily_quota, not_before,
-                   not_after, legal_basis, networks, requested_by, needs_approval, withdrawn, requester)
-                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)";
-        let added = changing.execute(sql, row);
+        if grant.needs_approval {
+            pending::must_have_room(changing)?;
+        }
+        let (by, requester) = (changing.actor.to_string(), requester(changing.actor)?);
+        let sql = format!(
+            "INSERT INTO grants (id, client, requested_by, requester, withdrawn, {}) VALUES (:id, :client, :by, :requester,
+             :withdrawn, {})",
+            TERMS.join(", "),
+            TERMS.map(|column| format!(":{column}")).join(", ")
+        );
+        let mut row = terms(grant);
+        row.extend([
+            (":client", grant.client.clone().into()),
+            (":by", by.into()),
+            (":requester", requester.into()),
+            (":withdrawn", grant.withdrawn.into()),
+        ]);
+        let added = execute(changing, &sql, row);
         added.map_err(|error| constraint(error, "grant", &grant.id, &grant.client))?;
         changed(changing, None, &grant.id)
     })
@@ -58,7 +94,8 @@ pub(super) fn add(store: &SqliteStore, grant: &Grant) -> Result<(), RegistryErro
 pub(super) fn approve(store: &SqliteStore, id: &str) -> Result<(), RegistryError> {
     store.change("grant.approve", format!("grant:{id}"), |changing| {
         let before = read(changing, id)?;
-        if before.withdrawn || !before.needs_approval || before.approved_by.is_some() {
+        let waits = !before.withdrawn && before.needs_approval && before.approved_by.is_none();
+        if !waits || before.pending_until() <= now() {
             return Err(RegistryError::Unknown("grant that waits for approval", id.to_owned()));
         }
         must_be_another(changing, before.requester.as_ref())?;
@@ -89,27 +126,13 @@ pub(super) fn put(
             (before.requested_by.clone(), requester, before.approved_by.clone())
         }
     };
-    let sql = "UPDATE grants SET scopes = ?2, purposes = ?3, fields = ?4, rate = ?5, burst = ?6, daily_quota = ?7,
-               not_before = ?8, not_after = ?9, legal_basis = ?10, networks = ?11, needs_approval = ?12,
-               requested_by = ?13, requester = ?14, approved_by = ?15 WHERE id = ?1";
-    let row = params![
-        grant.id,
-        list(&grant.scopes),
-        list(&grant.purposes),
-        list(&grant.fields),
-        grant.rate,
-        grant.burst,
-        i64::try_from(grant.daily_quota).unwrap_or(i64::MAX),
-        grant.not_before,
-        grant.not_after,
-        grant.legal_basis,
-        list(&grant.networks.iter().map(Network::to_string).collect::<Vec<_>>()),
-        grant.needs_approval,
-        by,
-        requester,
-        approved_by,
-    ];
-    changing.execute(sql, row)?;
+    let sql = format!(
+        "UPDATE grants SET requested_by = :by, requester = :requester, approved_by = :approved_by, {} WHERE id = :id",
+        TERMS.map(|column| format!("{column} = :{column}")).join(", ")
+    );
+    let mut row = terms(grant);
+    row.extend([(":by", by.into()), (":requester", requester.into()), (":approved_by", approved_by.into())]);
+    execute(changing, &sql, row)?;
     changed(changing, Some(&before), &grant.id)
 }
 
@@ -140,9 +163,12 @@ pub(super) fn change(store: &SqliteStore, grant: &Grant) -> Result<Outcome, Regi
 }
 
 pub(super) fn withdraw(store: &SqliteStore, id: &str) -> Result<(), RegistryError> {
-    store.change("grant.withdraw", format!("grant:{id}"), |changing| {
-        let before = read(changing, id)?;
-        changing.execute("UPDATE grants SET withdrawn = 1 WHERE id = ?1", [id])?;
-        changed(changing, Some(&before), id)
-    })
+    store.change("grant.withdraw", format!("grant:{id}"), |changing| put_withdrawn(changing, id))
+}
+
+/// Withdraws a grant.
+pub(super) fn put_withdrawn(changing: &mut Changing<'_>, id: &str) -> Result<(), RegistryError> {
+    let before = read(changing, id)?;
+    changing.execute("UPDATE grants SET withdrawn = 1 WHERE id = ?1", [id])?;
+    changed(changing, Some(&before), id)
 }

@@ -65,6 +65,25 @@ fn holder(connection: &Connection, name: &str) -> Result<Option<String>, Registr
     Ok(connection.query_row(sql, [name], |row| row.get(0)).optional()?)
 }
 
+/// Who holds these canonical names now, each holder once. People who were removed hold none.
+pub(super) fn holders(connection: &Connection, names: &[String]) -> Result<Vec<String>, RegistryError> {
+    let mut holders = Vec::new();
+    for name in names {
+        let Some(holder) = holder(connection, name)? else { continue };
+        let gone = match holder.strip_prefix("staff:") {
+            Some(id) => {
+                let sql = "SELECT NOT EXISTS (SELECT 1 FROM staff WHERE id = ?1)";
+                connection.query_row(sql, [id], |row| row.get::<_, bool>(0))?
+            }
+            None => false,
+        };
+        if !gone && !holders.contains(&holder) {
+            holders.push(holder);
+        }
+    }
+    Ok(holders)
+}
+
 /// Fills the table from clients and staff of an older file. A name that two of them have cannot be given to either
 /// without a person who decides: the file is refused and says whose name it is.
 pub(super) fn adopt(connection: &Connection) -> Result<(), RegistryError> {

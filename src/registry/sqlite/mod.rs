@@ -15,19 +15,20 @@ mod readers;
 mod records;
 mod rows;
 mod schema;
+mod tokens;
 
 use super::lists::Lists;
 use super::{
-    ActKey, Actor, Client, ClientFilter, ClientView, Grant, GrantFilter, Item, Listed, MAX_SKEW_S, Noted, Outcome,
-    Page, PendingChange, RegistryError, SigningKey, Staff, Store, TokenFilter, TokenRecord, now,
+    ActKey, Actor, Client, ClientFilter, ClientView, Grant, GrantFilter, Item, Listed, Noted, Outcome, Page,
+    PendingChange, RegistryError, SigningKey, Staff, Store, TokenFilter, TokenRecord, now,
 };
 use crate::keyfile::Vault;
 pub use adopt::ADOPT_ACT;
-use changing::{REMEMBERED, Touched};
+use changing::REMEMBERED;
 use read::{keys, revision, staff};
 use readers::Readers;
 pub use records::{FileMark, FileRecord, RESTATE_ACT, RegistryFile};
-use rows::{list, read_client, read_grant, read_token};
+use rows::{read_client, read_grant, read_token};
 use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -219,7 +220,11 @@ impl Store for SqliteStore {
     }
 
     fn suspend_client(&self, id: &str, suspended: bool) -> Result<(), RegistryError> {
-        clients::suspend(self, id, suspended)
+        if suspended { clients::suspend(self, id) } else { self.resume_client(id).map(drop) }
+    }
+
+    fn resume_client(&self, id: &str) -> Result<Outcome, RegistryError> {
+        clients::resume(self, id)
     }
 
     fn retire_client(&self, id: &str) -> Result<(), RegistryError> {
@@ -268,28 +273,11 @@ impl Store for SqliteStore {
     }
 
     fn remove_ended_tokens(&self, before: i64, most: usize) -> Result<usize, RegistryError> {
-        let most = i64::try_from(most).unwrap_or(i64::MAX);
-        let sql =
-            "DELETE FROM tokens WHERE rowid IN (SELECT rowid FROM tokens WHERE expires < ?1 ORDER BY expires LIMIT ?2)";
-        let removed = self.issued().prepare_cached(sql)?.execute(params![before, most])?;
-        // A token is not taken for some time after its end: until then its revocation must be known.
-        let before = before.min(now() - MAX_SKEW_S);
-        let sql = "DELETE FROM revocations WHERE rowid IN (SELECT rowid FROM revocations WHERE expires < ?1 ORDER BY expires LIMIT ?2)";
-        self.connection().prepare_cached(sql)?.execute(params![before, most])?;
-        Ok(removed)
+        tokens::remove_ended(self, before, most)
     }
 
     fn add_tokens(&self, tokens: &[TokenRecord]) -> Result<(), RegistryError> {
-        let mut issued = self.issued();
-        let whole = issued.transaction()?;
-        for token in tokens {
-            let (scopes, certificate) = (list(&token.scopes), &token.certificate);
-            let row = params![token.id, token.client, scopes, certificate, token.issued, token.starts, token.expires];
-            let added = whole.prepare_cached("INSERT INTO tokens VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?.execute(row);
-            added.map_err(|error| constraint(error, "token", &token.id, &token.client))?;
-        }
-        whole.commit()?;
-        Ok(())
+        tokens::add(self, tokens)
     }
 
     fn add_token(&self, token: &TokenRecord) -> Result<(), RegistryError> {
@@ -300,14 +288,19 @@ impl Store for SqliteStore {
     }
 
     fn revoke_token(&self, id: &str) -> Result<(), RegistryError> {
-        let before = self.token(id)?;
-        self.change("token.revoke", format!("token:{id}"), |changing| {
-            let sql = "INSERT OR IGNORE INTO revocations VALUES (?1, ?2)";
-            changing.execute(sql, params![id, before.expires])?;
-            changing.touch(Touched::Token(id.to_owned()));
-            let after = TokenRecord { revoked: true, ..before.clone() };
-            changing.record("token", id, Some(&before), Some(&after))
-        })
+        tokens::revoke(self, &self.token(id)?)
+    }
+
+    fn revoke_shown_token(&self, shown: &TokenRecord) -> Result<(), RegistryError> {
+        match self.token(&shown.id) {
+            Ok(known) => tokens::revoke(self, &known),
+            Err(RegistryError::Unknown(..)) => tokens::revoke(self, shown),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn holders(&self, names: &[String]) -> Result<Vec<String>, RegistryError> {
+        self.readers.read(|connection| identities::holders(connection, names))
     }
 
     fn revoke_client_tokens(&self, client: &str) -> Result<u64, RegistryError> {
@@ -370,6 +363,10 @@ impl Store for SqliteStore {
 
     fn end_pending_changes(&self) -> Result<usize, RegistryError> {
         pending::end(self)
+    }
+
+    fn count_pending(&self) -> Result<u64, RegistryError> {
+        self.readers.read(pending::count)
     }
 
     fn actor(&self) -> &Actor {

@@ -4,6 +4,7 @@ use super::super::act::canonical_json;
 use super::super::pending::{MAX_PENDING, MAX_PENDING_OF_ONE, PENDING_S};
 use super::super::{Actor, Client, Grant, Outcome, PendingChange, RegistryError, Role, Staff, now};
 use super::changing::{Changing, Touched};
+use super::rows::read_grant;
 use super::{SqliteStore, all, clients, grants, one, people};
 use rusqlite::{Connection, Row, params};
 use serde::{Serialize, de::DeserializeOwned};
@@ -43,6 +44,29 @@ fn record<T: DeserializeOwned>(value: &Value) -> Result<T, RegistryError> {
         .map_err(|error| RegistryError::Store(format!("a change that waits cannot be read: {error}")))
 }
 
+/// Changes and grants that wait, of one requester or of all.
+const COUNT: &str = "SELECT (SELECT COUNT(*) FROM pending WHERE ends > ?2 AND (?1 = '' OR requested_by = ?1))
+    + (SELECT COUNT(*) FROM grants WHERE NOT withdrawn AND needs_approval AND approved_by IS NULL AND not_after > ?2
+       AND (?1 = '' OR requested_by = ?1))";
+
+fn count_of(connection: &Connection, requester: &str) -> Result<i64, RegistryError> {
+    Ok(connection.prepare_cached(COUNT)?.query_row(params![requester, now()], |row| row.get(0))?)
+}
+
+/// How many changes and grants wait.
+pub(super) fn count(connection: &Connection) -> Result<u64, RegistryError> {
+    Ok(count_of(connection, "")?.unsigned_abs())
+}
+
+/// Refuses to have more wait for a second person than the bounds allow.
+pub(super) fn must_have_room(changing: &Changing<'_>) -> Result<(), RegistryError> {
+    let own = count_of(changing, &changing.actor.to_string())?;
+    if own >= MAX_PENDING_OF_ONE || count_of(changing, "")? >= MAX_PENDING {
+        return Err(RegistryError::Full("changes wait for approval: have some approved or rejected first"));
+    }
+    Ok(())
+}
+
 /// Puts a change down to wait for a second person.
 pub(super) fn ask<T: Serialize>(
     changing: &mut Changing<'_>,
@@ -52,12 +76,7 @@ pub(super) fn ask<T: Serialize>(
     after: &T,
 ) -> Result<Outcome, RegistryError> {
     let by = changing.actor.to_string();
-    let count = |sql: &str| changing.query_row(sql, params![by, now()], |row| row.get::<_, i64>(0));
-    let own = count("SELECT COUNT(*) FROM pending WHERE requested_by = ?1 AND ends > ?2")?;
-    let every = count("SELECT COUNT(*) FROM pending WHERE ?1 != '' AND ends > ?2")?;
-    if own >= MAX_PENDING_OF_ONE || every >= MAX_PENDING {
-        return Err(RegistryError::Full("changes wait for approval: have some approved or rejected first"));
-    }
+    must_have_room(changing)?;
     let pending = PendingChange {
         id: format!("c-{}", uuid::Uuid::now_v7().simple()),
         act: act.to_owned(),
@@ -142,7 +161,7 @@ pub(super) fn approve(store: &SqliteStore, id: &str) -> Result<PendingChange, Re
         must_be_another(changing, pending.requester.as_ref())?;
         let object = pending.object.split_once(':').map_or("", |(_, id)| id);
         let now = match pending.act.as_str() {
-            "client.change" => current(clients::read(changing, object))?,
+            "client.change" | "client.resume" => current(clients::read(changing, object))?,
             "grant.change" => current(grants::read(changing, object))?,
             _ => current(people::read(changing, object))?,
         };
@@ -151,6 +170,7 @@ pub(super) fn approve(store: &SqliteStore, id: &str) -> Result<PendingChange, Re
         }
         match pending.act.as_str() {
             "client.change" => clients::put(changing, &record::<Client>(&pending.after)?)?,
+            "client.resume" => clients::put_suspended(changing, object, false)?,
             "grant.change" => grants::put(changing, &record::<Grant>(&pending.after)?, Some(&pending))?,
             "staff.add" => people::put_new(changing, &record::<Staff>(&pending.after)?)?,
             "staff.change" => people::put(changing, &record::<Staff>(&pending.after)?)?,
@@ -180,18 +200,30 @@ pub(super) fn reject(store: &SqliteStore, id: &str) -> Result<PendingChange, Reg
     })
 }
 
+/// Grants that wait for longer than they may, by their ids, which begin with their time (UUIDv7).
+fn overdue(connection: &Connection) -> Result<Vec<Grant>, RegistryError> {
+    let before_ms = u64::try_from((now() - PENDING_S).max(0)).unwrap_or_default() * 1_000;
+    let sql = "SELECT * FROM grants WHERE NOT withdrawn AND needs_approval AND approved_by IS NULL
+               AND id >= 'g-0' AND id < ?1 AND length(id) = 34 ORDER BY id";
+    let grants = all(connection, sql, [format!("g-{before_ms:012x}")], read_grant)?;
+    let now = now();
+    Ok(grants.into_iter().filter(|grant| grant.pending_until() <= now).collect())
+}
+
 /// Ends those whose time is over; gives how many.
 pub(super) fn end(store: &SqliteStore) -> Result<usize, RegistryError> {
     let sql = "SELECT * FROM pending WHERE ends <= ?1 ORDER BY id";
     // Looked at first: nothing is written where nothing ended.
-    let over = |connection: &Connection| all(connection, sql, [now()], read_pending);
-    if store.readers.read(over)?.is_empty() {
+    let over = |connection: &Connection| Ok((all(connection, sql, [now()], read_pending)?, overdue(connection)?));
+    let (changes, grants) = store.readers.read(over)?;
+    if changes.is_empty() && grants.is_empty() {
         return Ok(0);
     }
     store.acting_as(Actor::System).change("change.end", "changes", |changing| {
-        let ended = over(changing)?;
-        ended.iter().try_for_each(|pending| settle(changing, pending))?;
-        Ok(ended.len())
+        let (changes, grants) = over(changing)?;
+        changes.iter().try_for_each(|pending| settle(changing, pending))?;
+        grants.iter().try_for_each(|grant| grants::put_withdrawn(changing, &grant.id))?;
+        Ok(changes.len() + grants.len())
     })
 }
 

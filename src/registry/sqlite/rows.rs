@@ -32,7 +32,8 @@ pub(super) fn read_staff(row: &Row<'_>) -> rusqlite::Result<Staff> {
 
 /// The columns that [`read_view`] takes, in its order.
 pub(super) const VIEW: &str =
-    "client, id, scopes, purposes, fields, networks, rate, burst, daily_quota, not_before, not_after";
+    "client, id, scopes, purposes, fields, networks, rate, burst, daily_quota, not_before, not_after,
+     approved_by IS NOT NULL";
 
 /// When a grant ends that must not work.
 const NEVER: i64 = 0;
@@ -65,6 +66,7 @@ pub(super) fn read_view<'r>(row: &'r Row<'_>, lists: &mut Lists) -> rusqlite::Re
         daily_quota: row.get::<_, i64>(8)?.unsigned_abs(),
         not_before: row.get(9)?,
         not_after,
+        approved: row.get(11)?,
     };
     Ok((text(0)?, view))
 }

@@ -1,0 +1,46 @@
+//! Issued tokens and their revocations.
+
+use super::super::{MAX_SKEW_S, RegistryError, TokenRecord, now};
+use super::changing::Touched;
+use super::rows::list;
+use super::{SqliteStore, constraint};
+use rusqlite::params;
+
+/// Records tokens in the file of issued ones.
+pub(super) fn add(store: &SqliteStore, tokens: &[TokenRecord]) -> Result<(), RegistryError> {
+    let mut issued = store.issued();
+    let whole = issued.transaction()?;
+    for token in tokens {
+        let (scopes, certificate) = (list(&token.scopes), &token.certificate);
+        let row = params![token.id, token.client, scopes, certificate, token.issued, token.starts, token.expires];
+        let added = whole.prepare_cached("INSERT INTO tokens VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?.execute(row);
+        added.map_err(|error| constraint(error, "token", &token.id, &token.client))?;
+    }
+    whole.commit()?;
+    Ok(())
+}
+
+/// Removes tokens that ended before a time, with their revocations, at most so many; gives how many.
+pub(super) fn remove_ended(store: &SqliteStore, before: i64, most: usize) -> Result<usize, RegistryError> {
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
+    let sql =
+        "DELETE FROM tokens WHERE rowid IN (SELECT rowid FROM tokens WHERE expires < ?1 ORDER BY expires LIMIT ?2)";
+    let removed = store.issued().prepare_cached(sql)?.execute(params![before, most])?;
+    // A token is not taken for some time after its end: until then its revocation must be known.
+    let before = before.min(now() - MAX_SKEW_S);
+    let sql = "DELETE FROM revocations WHERE rowid IN (SELECT rowid FROM revocations WHERE expires < ?1 ORDER BY expires LIMIT ?2)";
+    store.connection().prepare_cached(sql)?.execute(params![before, most])?;
+    Ok(removed)
+}
+
+/// Revokes a token.
+pub(super) fn revoke(store: &SqliteStore, before: &TokenRecord) -> Result<(), RegistryError> {
+    let id = before.id.as_str();
+    store.change("token.revoke", format!("token:{id}"), |changing| {
+        let sql = "INSERT OR IGNORE INTO revocations VALUES (?1, ?2)";
+        changing.execute(sql, params![id, before.expires])?;
+        changing.touch(Touched::Token(id.to_owned()));
+        let after = TokenRecord { revoked: true, ..before.clone() };
+        changing.record("token", id, Some(before), Some(&after))
+    })
+}
