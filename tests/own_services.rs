@@ -234,3 +234,44 @@ async fn d1_calls_whose_messages_never_come_take_no_place_of_others() {
         support::until("their places back", Duration::from_secs(5), || metric(&stage, &gauge) == 0);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c_reflection_goes_on_after_an_unknown_symbol_and_ends_after_so_many() {
+    let stage = staged();
+    let mut send = connect(&stage, "shop").await;
+    // `file_containing_symbol` is field 4, an error in an answer field 7.
+    let asked = |symbol: &str| framed(&[&[0x22, symbol.len() as u8][..], symbol.as_bytes()].concat());
+    for path in [REFLECT, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"] {
+        let (answer, mut body) = begin(&mut send, path).await;
+        for symbol in ["no.Such", "ndxp.admin.v1.AdminService", "no.Such"] {
+            body.send_data(asked(symbol), false).unwrap();
+        }
+        body.send_data(asked("grpc.health.v1.Health"), true).unwrap();
+        let mut answer = soon(path, answer).await.unwrap().into_body();
+        let mut bytes = Vec::new();
+        while let Some(data) = soon("its answers", answer.data()).await {
+            let data = data.unwrap();
+            answer.flow_control().release_capacity(data.len()).unwrap();
+            bytes.extend_from_slice(&data);
+        }
+        let trailers = soon("its end", answer.trailers()).await.unwrap().unwrap();
+        assert_eq!(trailers["grpc-status"], "0");
+        let mut sizes = Vec::new();
+        while bytes.len() >= 5 {
+            let length = u32::from_be_bytes(bytes[1..5].try_into().unwrap()) as usize;
+            sizes.push(length);
+            bytes.drain(..5 + length);
+        }
+        assert_eq!(sizes.len(), 4, "{sizes:?}");
+        assert!(sizes[0] < 100 && sizes[1] > 1_000 && sizes[2] == sizes[0] && sizes[3] > 500, "{sizes:?}");
+    }
+    let (answer, mut body) = begin(&mut send, REFLECT).await;
+    body.send_data(asked("no.Such").repeat(1_030).into(), true).unwrap();
+    let mut answer = soon("many", answer).await.unwrap().into_body();
+    while let Some(data) = soon("its answers", answer.data()).await {
+        let length = data.unwrap().len();
+        answer.flow_control().release_capacity(length).unwrap();
+    }
+    let trailers = soon("its end", answer.trailers()).await.unwrap().unwrap();
+    assert_eq!(reason(&Status::from_header_map(&trailers).unwrap()), "RATE_LIMITED");
+}

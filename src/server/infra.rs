@@ -4,6 +4,7 @@
 
 use super::answer::{self, AnswerBody};
 use super::own_calls::{OwnCall, OwnService};
+use super::reflection::{Described, Reflection};
 use super::shared::Shared;
 use crate::access::refusals::{Identity, Refused};
 use crate::admin::{Admin, AdminServiceServer};
@@ -17,10 +18,9 @@ use crate::identity::ends::reached;
 use crate::registry::{Role, now};
 use crate::status::{Reason, Refusal};
 use futures_util::{StreamExt, stream};
-use http::{Request, Response};
+use http::{Request, Response, Uri};
 use http_body::{Body as _, Frame};
 use http_body_util::{BodyExt, BodyStream, Full, LengthLimitError, Limited, StreamBody};
-use prost::Message;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,19 +47,10 @@ const OWN: [&str; 5] = [
     "ndxp.audit.v1.AuditService",
 ];
 
-/// A `FileDescriptorSet` of files as they were compiled: as messages of `prost-types` they would lose the contracts' options.
-#[derive(Clone, PartialEq, prost::Message)]
-struct EncodedFiles {
-    #[prost(bytes = "vec", repeated, tag = "1")]
-    files: Vec<Vec<u8>>,
-}
-
 /// Health and reflection over one set of contracts.
 pub struct Infra {
     health: Boxed,
     reflection: Boxed,
-    /// Older clients (grpcio-reflection among them) ask for v1alpha.
-    reflection_alpha: Boxed,
     admin: Boxed,
     audit: Boxed,
     roles: Roles,
@@ -69,30 +60,23 @@ impl Infra {
     /// The services for a set of contracts; `None` where its files cannot be described (they have been compiled, so
     /// they can).
     pub fn new(health: &HealthReporter, admin: Admin, audit: Audit, contracts: &ContractSet) -> Option<Self> {
-        let files = contracts.files().iter().map(|file| file.encode_to_vec()).collect();
-        let files = EncodedFiles { files }.encode_to_vec();
-        let configured = || {
-            let sets = [files.as_slice(), HEALTH, REFLECTION, REFLECTION_ALPHA];
-            let builder = tonic_reflection::server::Builder::configure().include_reflection_service(false);
-            let builder =
-                sets.into_iter().fold(builder, |builder, set| builder.register_encoded_file_descriptor_set(set));
-            let builder = OWN.iter().fold(builder, |builder, name| builder.with_service_name(*name));
-            contracts.services().into_iter().fold(builder, |builder, name| builder.with_service_name(name))
-        };
+        let services = OWN.iter().map(|name| (*name).to_owned()).chain(contracts.services());
+        let described = contracts
+            .files()
+            .iter()
+            .map(|file| file.encode_to_vec())
+            .try_fold(Described::new(services), Described::file)?;
+        let described = [HEALTH, REFLECTION, REFLECTION_ALPHA].into_iter().try_fold(described, Described::set)?;
         let service = HealthService::from_health_reporter(health.clone());
-        let [for_health, for_reflection, for_admin, for_audit] =
-            [OwnService::Health, OwnService::Reflection, OwnService::Administration, OwnService::Audit]
-                .map(OwnService::max_message);
+        let [for_health, for_admin, for_audit] =
+            [OwnService::Health, OwnService::Administration, OwnService::Audit].map(OwnService::max_message);
         let admin_server = AdminServiceServer::new(admin.clone()).max_decoding_message_size(for_admin);
         let audit_server = AuditServiceServer::new(audit.clone()).max_decoding_message_size(for_audit);
-        let reflection = configured().build_v1().ok()?.max_decoding_message_size(for_reflection);
-        let reflection_alpha = configured().build_v1alpha().ok()?.max_decoding_message_size(for_reflection);
         Some(Infra {
             health: BoxCloneSyncService::new(HealthServer::new(service).max_decoding_message_size(for_health)),
             admin: BoxCloneSyncService::new(admin_server),
             audit: BoxCloneSyncService::new(audit_server),
-            reflection: BoxCloneSyncService::new(reflection),
-            reflection_alpha: BoxCloneSyncService::new(reflection_alpha),
+            reflection: BoxCloneSyncService::new(Reflection::server(described)),
             roles: Roles { admin, audit },
         })
     }
@@ -133,7 +117,6 @@ impl Infra {
             OwnService::Administration => &self.admin,
             OwnService::Audit | OwnService::Receipts => &self.audit,
             OwnService::Health | OwnService::HealthWatch => &self.health,
-            OwnService::Reflection if path.starts_with("/grpc.reflection.v1alpha.") => &self.reflection_alpha,
             OwnService::Reflection => &self.reflection,
         }
         .clone();
@@ -141,6 +124,10 @@ impl Infra {
             OwnService::Reflection => in_time(body),
             one_message => whole(body, one_message.max_message()).await?,
         };
+        if service == OwnService::Reflection {
+            // Older clients (grpcio-reflection among them) ask for v1alpha, whose messages are the same.
+            head.uri = reflection_path(head.uri);
+        }
         head.extensions.insert(right.peer.clone());
         match tonic.ready().await {
             Ok(ready) => match ready.call(Request::from_parts(head, body)).await {
@@ -149,6 +136,16 @@ impl Infra {
             },
             Err(never) => match never {},
         }
+    }
+}
+
+/// A path of either version of reflection as one of the newer.
+fn reflection_path(uri: Uri) -> Uri {
+    match uri.path() {
+        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo" => {
+            Uri::from_static("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")
+        }
+        _ => uri,
     }
 }
 
@@ -302,7 +299,8 @@ fn in_time(body: Incoming) -> Body {
             Ok(None) => None,
             Ok(Some(Ok(frame))) => Some((Ok(frame), Some(body))),
             Ok(Some(Err(_))) => Some((Err(Refusal::from(Reason::Cancelled).to_status("")), None)),
-            Err(_) => Some((Err(too_slow().to_status("")), None)),
+            // Nothing more is asked for.
+            Err(_) => None,
         }
     });
     Body::new(StreamBody::new(frames))

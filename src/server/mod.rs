@@ -21,6 +21,7 @@ mod protocol;
 mod quota;
 mod readiness;
 mod record;
+mod reflection;
 mod refusals;
 mod reload;
 mod retention;
