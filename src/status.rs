@@ -129,6 +129,8 @@ reasons! {
     ObjectUnknown, "OBJECT_UNKNOWN", NotFound, "There is nothing of this id.", "Không có đối tượng với mã này.";
     /// It is there already.
     ObjectExists, "OBJECT_EXISTS", AlreadyExists, "It is there already.", "Đối tượng đã tồn tại.";
+    /// A search for somebody covers a period whose key is gone.
+    PseudonymKeyMissing, "PSEUDONYM_KEY_MISSING", FailedPrecondition, "The pseudonym key of a period is gone, so nobody can tell what was asked about a person then: bring it back, or search outside that period.", "Khóa bút danh của một kỳ không còn nên không thể cho biết trong kỳ đó đã tra cứu gì về một người: khôi phục khóa, hoặc tìm ngoài kỳ đó.";
     /// What an approval was asked on has changed since.
     ChangeOutdated, "CHANGE_OUTDATED", FailedPrecondition, "What is to be changed is no longer as it was when the change was asked for: ask for it anew.", "Đối tượng đã thay đổi kể từ khi đề nghị: hãy đề nghị lại.";
     /// Too many changes wait for approval.
@@ -214,6 +216,7 @@ impl Reason {
             | Reason::ObjectUnknown
             | Reason::ObjectExists
             | Reason::ChangeOutdated
+            | Reason::PseudonymKeyMissing
             | Reason::ChangesFull
             | Reason::HandshakeFailed
             | Reason::CertificateRevoked

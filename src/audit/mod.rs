@@ -4,6 +4,7 @@
 pub mod index;
 pub mod odd;
 pub mod paper;
+pub mod periods;
 pub mod query;
 pub mod replay;
 pub mod retention;

@@ -23,7 +23,7 @@ pub struct Query {
     pub outcome: Option<String>,
     /// By purpose: a procedure code or a dossier number, as it was given.
     pub purpose: Option<String>,
-    /// By whom it was about: any of these pseudonyms.
+    /// By whom its request or its answer names: any of these pseudonyms.
     #[serde(with = "people")]
     pub subject: Option<Vec<Pseudonym>>,
     /// By who asked, acting for the agency: any of these pseudonyms.
@@ -88,7 +88,10 @@ impl Query {
             && self.operation.as_ref().is_none_or(|part| entry.operation.contains(part.as_str()))
             && self.from_us.is_none_or(|from| entry.time_us >= from)
             && self.to_us.is_none_or(|to| entry.time_us < to)
-            && self.subject.as_ref().is_none_or(|ids| entry.subjects.iter().any(|one| ids.contains(one)))
+            && self
+                .subject
+                .as_ref()
+                .is_none_or(|ids| entry.subjects.iter().chain(&entry.answer_subjects).any(|one| ids.contains(one)))
             && self.official.as_ref().is_none_or(|ids| entry.official.iter().any(|one| ids.contains(one)))
     }
 }

@@ -18,6 +18,9 @@ mod message;
 const MAX_TIMEOUT_MS: u32 = 600_000;
 /// Timeout where the contract does not say.
 const DEFAULT_TIMEOUT_MS: u32 = 10_000;
+/// People and enterprises of an answer that an entry names, where the contract says nothing, and at most: 15 kB of its 64.
+const DEFAULT_ANSWER_SUBJECTS: usize = 100;
+const MAX_ANSWER_SUBJECTS: usize = 500;
 
 /// What is wrong with a contract, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -247,6 +250,10 @@ fn compile_method(
         polling,
         binding,
         answer_fields: FieldTree::new(&answer),
+        max_answer_subjects: match said.max_answer_subjects {
+            0 => DEFAULT_ANSWER_SUBJECTS,
+            most => most as usize,
+        },
         request,
         answer,
     })
@@ -279,6 +286,10 @@ fn wrong(
         (
             data_class >= DataClass::Personal && !said.purpose_required,
             "gives personal data, so purpose_required must be true".to_owned(),
+        ),
+        (
+            said.max_answer_subjects as usize > MAX_ANSWER_SUBJECTS,
+            format!("max_answer_subjects is more than {MAX_ANSWER_SUBJECTS}"),
         ),
         (!in_group, format!("scope {:?} must be \"{}:group\"", said.scope, source.id)),
         (said.timeout_ms > MAX_TIMEOUT_MS, format!("timeout_ms is more than {MAX_TIMEOUT_MS}")),

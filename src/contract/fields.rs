@@ -6,6 +6,7 @@ use super::formats::is_within;
 use super::options::DataClass;
 use super::plan::{FieldKind, MessagePlan};
 use bytes::Bytes;
+use std::collections::BTreeSet;
 
 /// Every field of an answer, as a tree of nodes; node 0 is the message itself.
 #[derive(Debug, Default)]
@@ -22,6 +23,8 @@ struct Node {
     message: bool,
     /// Whether the field's own data class is sensitive.
     sensitive: bool,
+    /// Whether its text names a person or an enterprise.
+    subject: bool,
 }
 
 impl FieldTree {
@@ -42,7 +45,8 @@ impl FieldTree {
             let index = self.nodes.len();
             let inner = if let FieldKind::Message(inner) = &field.kind { Some(inner) } else { None };
             let sensitive = field.data_class >= DataClass::Sensitive;
-            self.nodes.push(Node { path, children: Vec::new(), message: inner.is_some(), sensitive });
+            let (message, subject) = (inner.is_some(), field.subject);
+            self.nodes.push(Node { path, children: Vec::new(), message, sensitive, subject });
             children.push((field.field.number(), index));
             if let Some(inner) = inner {
                 self.add(index, inner);
@@ -92,6 +96,14 @@ impl FieldTree {
         Mask { whole: allowed.iter().all(|flag| *flag), allowed }
     }
 
+    /// What a mask lets through, by path; a message whose own fields are listed is not listed itself.
+    pub fn allowed(&self, mask: &Mask) -> Vec<String> {
+        let mut told = mask.allowed.clone();
+        // The message itself is no field.
+        told[0] = false;
+        Disclosed { told, ..Disclosed::up_to(0) }.paths(self)
+    }
+
     /// Whether a mask of this tree lets a sensitive field through.
     pub fn tells_sensitive(&self, mask: &Mask) -> bool {
         self.nodes.iter().zip(&mask.allowed).any(|(node, allowed)| *allowed && node.sensitive)
@@ -112,14 +124,45 @@ impl Mask {
     }
 }
 
-/// The fields disclosed by the messages of one exchange.
-#[derive(Debug, Default, Clone)]
-pub struct Disclosed(Vec<bool>);
+/// What was disclosed by the messages of one exchange: fields, and the people and enterprises that they name.
+#[derive(Debug, Clone)]
+pub struct Disclosed {
+    told: Vec<bool>,
+    subjects: BTreeSet<String>,
+    most: usize,
+    omitted: u64,
+}
 
 impl Disclosed {
+    /// Nothing yet; at most so many different subjects are remembered, and the others counted.
+    pub fn up_to(most: usize) -> Self {
+        Disclosed { told: Vec::new(), subjects: BTreeSet::new(), most, omitted: 0 }
+    }
+
+    /// Ids of people and enterprises, each once.
+    pub fn subjects(&self) -> impl Iterator<Item = &str> {
+        self.subjects.iter().map(String::as_str)
+    }
+
+    /// How many ids were told beyond these.
+    pub fn omitted(&self) -> u64 {
+        self.omitted
+    }
+
+    fn names(&mut self, id: &str) {
+        if id.is_empty() || self.subjects.contains(id) {
+            return;
+        }
+        if self.subjects.len() < self.most {
+            self.subjects.insert(id.to_owned());
+        } else {
+            self.omitted += 1;
+        }
+    }
+
     /// Their paths, sorted as the contract has them; a message whose own fields are listed is not listed itself.
     pub fn paths(&self, tree: &FieldTree) -> Vec<String> {
-        let told = |index: usize| self.0.get(index).copied().unwrap_or(false);
+        let told = |index: usize| self.told.get(index).copied().unwrap_or(false);
         let shown = |node: &&Node| !node.children.iter().any(|(_, child)| told(*child));
         let nodes = tree.nodes.iter().enumerate().filter(|(index, _)| told(*index)).map(|(_, node)| node);
         nodes.filter(shown).map(|node| node.path.clone()).collect()
@@ -133,7 +176,7 @@ pub struct Garbled;
 
 /// Keeps what the mask allows. Where that is everything, the bytes are handed on as they are.
 pub fn keep(tree: &FieldTree, mask: &Mask, message: &Bytes, disclosed: &mut Disclosed) -> Result<Bytes, Garbled> {
-    disclosed.0.resize(tree.nodes.len(), false);
+    disclosed.told.resize(tree.nodes.len(), false);
     let mut walk = Walk { tree, mask, disclosed, dropped: false };
     let mut out = Vec::new();
     walk.message(0, message, &mut out)?;
@@ -161,7 +204,12 @@ impl Walk<'_> {
                 self.dropped = true;
                 continue;
             };
-            self.disclosed.0[child] = true;
+            self.disclosed.told[child] = true;
+            if self.tree.nodes[child].subject {
+                // Told as it is, and named as it is: with blanks around it, it is the same id.
+                let id = std::str::from_utf8(field.content.ok_or(Garbled)?).map_err(|_| Garbled)?;
+                self.disclosed.names(id.trim());
+            }
             if !self.tree.nodes[child].message {
                 out.extend_from_slice(whole);
                 continue;
@@ -263,7 +311,7 @@ mod tests {
         let operation = citizen();
         let bytes = Bytes::from(sample(&operation).encode_to_vec());
         let tree = &operation.answer_fields;
-        let mut disclosed = Disclosed::default();
+        let mut disclosed = Disclosed::up_to(10);
         let kept = keep(tree, &tree.mask(&["citizen_id", "name.given"]), &bytes, &mut disclosed).unwrap();
         let message = DynamicMessage::decode(operation.answer.message.clone(), kept).unwrap();
         assert!(!message.has_field_by_name("blood_type"));
@@ -271,6 +319,30 @@ mod tests {
         let name = name.as_message().unwrap();
         assert!(name.has_field_by_name("given") && !name.has_field_by_name("family"));
         assert_eq!(disclosed.paths(tree), ["citizen_id", "name.given"]);
+    }
+
+    #[test]
+    fn l6_people_in_an_answer_are_named_where_their_ids_are_disclosed_up_to_a_bound() {
+        let operation = citizen();
+        let tree = &operation.answer_fields;
+        let person = |field: &str, id: &str| {
+            let mut message = DynamicMessage::new(operation.answer.message.clone());
+            let field = operation.answer.message.get_field_by_name(field).unwrap();
+            let mut inner = DynamicMessage::new(field.kind().as_message().unwrap().clone());
+            inner.set_field_by_name("citizen_id", Value::String(id.into()));
+            message.set_field(&field, Value::Message(inner));
+            message.encode_to_vec()
+        };
+        let answer = [person("mother", "022199000001"), person("father", " 022199000002 ")].concat();
+        let named = |granted: &[&str], most: usize| {
+            let mut disclosed = Disclosed::up_to(most);
+            keep(tree, &tree.mask(granted), &Bytes::from(answer.clone()), &mut disclosed).unwrap();
+            (disclosed.subjects().map(str::to_owned).collect::<Vec<_>>(), disclosed.omitted())
+        };
+        assert_eq!(named(&["*"], 10), (vec!["022199000001".into(), "022199000002".into()], 0));
+        assert_eq!(named(&["father"], 10), (vec!["022199000002".into()], 0), "who is withheld is not named");
+        assert_eq!(named(&["name"], 10), (vec![], 0));
+        assert_eq!(named(&["*"], 1), (vec!["022199000001".into()], 1));
     }
 
     #[test]
@@ -282,7 +354,7 @@ mod tests {
         bytes.extend_from_slice(&[0xfa, 0x7f, 3, b'x', b'y', b'z']);
         let mask = tree.mask(&["*"]);
         assert!(mask.is_whole());
-        let kept = keep(tree, &mask, &Bytes::from(bytes), &mut Disclosed::default()).unwrap();
+        let kept = keep(tree, &mask, &Bytes::from(bytes), &mut Disclosed::up_to(10)).unwrap();
         assert_eq!(kept, clean);
     }
 
@@ -292,7 +364,7 @@ mod tests {
         let tree = &operation.answer_fields;
         let bytes = Bytes::from(sample(&operation).encode_to_vec());
         let none: [&str; 0] = [];
-        assert!(keep(tree, &tree.mask(&none), &bytes, &mut Disclosed::default()).unwrap().is_empty());
+        assert!(keep(tree, &tree.mask(&none), &bytes, &mut Disclosed::up_to(10)).unwrap().is_empty());
     }
 
     proptest! {
@@ -300,7 +372,7 @@ mod tests {
         fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
             let operation = citizen();
             let tree = &operation.answer_fields;
-            let _ = keep(tree, &tree.mask(&["name"]), &Bytes::from(bytes), &mut Disclosed::default());
+            let _ = keep(tree, &tree.mask(&["name"]), &Bytes::from(bytes), &mut Disclosed::up_to(10));
         }
     }
 }

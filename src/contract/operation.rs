@@ -180,6 +180,8 @@ pub struct Operation {
     pub answer: Arc<MessagePlan>,
     /// Every field of the answer, for grants.
     pub answer_fields: FieldTree,
+    /// Most people and enterprises of an answer that the entry names.
+    pub max_answer_subjects: usize,
 }
 
 impl Operation {

@@ -75,6 +75,8 @@ pub struct FieldPlan {
     pub embedded: Option<options::Embedded>,
     /// Data class, where higher than the operation's.
     pub data_class: options::DataClass,
+    /// Whether it names a person or an enterprise.
+    pub subject: bool,
 }
 
 /// What a field holds.

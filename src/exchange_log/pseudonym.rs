@@ -83,20 +83,43 @@ impl Pseudonyms {
 
     /// The keys of every period that still has them, for searches by id.
     pub fn all(&self) -> Result<Vec<PeriodKeys>, LogError> {
+        self.periods()?.iter().map(|period| self.load_or_make(period)).collect()
+    }
+
+    /// The periods that still have keys, in order.
+    pub fn periods(&self) -> Result<Vec<String>, LogError> {
         let entries = std::fs::read_dir(&self.folder).map_err(|error| LogError::io(&self.folder, &error))?;
         let mut periods: Vec<String> = entries
             .filter_map(|entry| entry.ok()?.file_name().to_str()?.strip_suffix(".key").map(str::to_owned))
             .collect();
         periods.sort();
-        periods.iter().map(|period| self.load_or_make(period)).collect()
+        Ok(periods)
     }
 
     fn load_or_make(&self, period: &str) -> Result<PeriodKeys, LogError> {
         let path = self.folder.join(format!("{period}.key"));
         let fail = |error: std::io::Error| LogError::io(&path, &error);
+        // That there was a key of this period: a second one in its place would make the first one's entries unfindable,
+        // and nobody would be told.
+        let made = self.folder.join(format!("{period}.made"));
+        let mark = || super::write_atomically(&made, b"");
         let bytes = match std::fs::read(&path) {
-            Ok(bytes) => Zeroizing::new(bytes),
+            Ok(bytes) => {
+                if !made.exists() {
+                    mark()?;
+                }
+                Zeroizing::new(bytes)
+            }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                if made.exists() {
+                    let reason = format!(
+                        "the key of this period was made before and is gone: bring it back, or, where it was destroyed on \
+                         purpose and the period is not over, remove {} to begin another",
+                        made.display()
+                    );
+                    return Err(LogError::corrupt(&path, 0, reason));
+                }
+                mark()?;
                 let mut fresh = Zeroizing::new(vec![0; 64]);
                 aws_lc_rs::rand::fill(&mut fresh).map_err(|_| LogError::corrupt(&path, 0, "no random numbers"))?;
                 crate::keyfile::write_private(&path, &fresh).map_err(fail)?;

@@ -168,11 +168,11 @@ impl Exchange {
         let SourceAnswer::One(message) = result? else {
             return Err(Refusal::with(Reason::SourceProtocolError, "a stream where one message was expected"));
         };
-        let mut disclosed = Disclosed::default();
+        let mut disclosed = Disclosed::up_to(operation.max_answer_subjects);
         standing.check()?;
         let kept = fields::keep(&operation.answer_fields, standing.mask(), &message, &mut disclosed)
             .map_err(|garbled| Refusal::with(Reason::SourceProtocolError, garbled.to_string()))?;
-        record.disclosed(&operation, &disclosed);
+        record.disclosed(&operation, &disclosed)?;
         record.answer(&kept)?;
         Ok(kept)
     }

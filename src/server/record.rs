@@ -41,6 +41,8 @@ pub struct Record {
     salts: Option<Salts>,
     answer: Option<Commitment>,
     closed: bool,
+    /// Whom the request names.
+    named: Vec<String>,
     /// What is left of the grant's rate and quota, for the caller.
     pub left: Option<Left>,
 }
@@ -77,6 +79,7 @@ impl Record {
             salts: None,
             answer: None,
             closed: false,
+            named: Vec::new(),
             left: None,
         }
     }
@@ -131,6 +134,7 @@ impl Record {
         let named = validate::subjects(&operation.subject, message);
         self.entry.subjects =
             named.iter().take(MAX_SUBJECTS).map(|id| keys.pseudonym(PersonKind::Subject, id)).collect();
+        self.named = named;
         self.entry.request_commitment = commit(&self.salts()?.request, bytes);
         self.entry.request_bytes = bytes.len() as u64;
         self.entry.request_messages = 1;
@@ -215,9 +219,22 @@ impl Record {
         Ok(())
     }
 
-    /// Which fields were disclosed.
-    pub fn disclosed(&mut self, operation: &Operation, disclosed: &Disclosed) {
+    /// Which fields were disclosed, and whom they name beside those whom the request names.
+    pub fn disclosed(&mut self, operation: &Operation, disclosed: &Disclosed) -> Result<(), Refusal> {
         self.entry.fields = disclosed.paths(&operation.answer_fields);
+        self.entry.answer_subjects_omitted = disclosed.omitted();
+        let others = disclosed.subjects().any(|id| !self.named.iter().any(|named| named == id));
+        if others {
+            let keys = self.keys()?;
+            let others = disclosed.subjects().filter(|id| !self.named.iter().any(|named| named == id));
+            self.entry.answer_subjects = others.map(|id| keys.pseudonym(PersonKind::Subject, id)).collect();
+        }
+        Ok(())
+    }
+
+    /// Which fields a stream may disclose: they stand in its opening, since a crash leaves no other entry.
+    pub fn may_disclose(&mut self, fields: Vec<String>) {
+        self.entry.fields = fields;
     }
 
     fn elapsed_us(&self) -> u64 {

@@ -23,7 +23,7 @@ use futures_util::{FutureExt, StreamExt};
 use http::{HeaderMap, Response};
 use http_body::Frame;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A stream of answers whose source has begun to answer.
 pub(super) struct Opened {
@@ -53,6 +53,8 @@ pub(super) fn tell(headers: &mut HeaderMap, index: u64, salts: &Salts, left: Opt
 /// The answer to a server stream: its opening is durable before the first message leaves, its end before the trailers.
 pub(super) async fn answer(opened: Opened, mut record: Record) -> Response<AnswerBody> {
     let id = record.id();
+    let tree = &opened.operation.answer_fields;
+    record.may_disclose(tree.allowed(opened.standing.mask()));
     let opening = record.note(Kind::StreamOpened).await.and_then(|index| Ok((index, record.salts()?)));
     let (index, salts) = match opening {
         Ok(both) => both,
@@ -64,7 +66,8 @@ pub(super) async fn answer(opened: Opened, mut record: Record) -> Response<Answe
     };
     let mut head = answer::head(&id);
     tell(head.headers_mut(), index, &salts, record.left);
-    let flow = Flow { opened, record, disclosed: Disclosed::default() };
+    let disclosed = Disclosed::up_to(opened.operation.max_answer_subjects);
+    let flow = Flow { opened, record, disclosed, parts: Parts::begin(Instant::now()) };
     *head.body_mut() = AnswerBody::Stream(stream::unfold(Some(flow), Flow::step).boxed());
     head
 }
@@ -73,6 +76,32 @@ struct Flow {
     opened: Opened,
     record: Record,
     disclosed: Disclosed,
+    parts: Parts,
+}
+
+/// When what a stream has disclosed so far is logged before its end: after so many messages, or so long.
+struct Parts {
+    messages: u32,
+    last: Instant,
+}
+
+impl Parts {
+    const MESSAGES: u32 = 1_000;
+    const TIME: Duration = Duration::from_secs(60);
+
+    fn begin(now: Instant) -> Self {
+        Parts { messages: 0, last: now }
+    }
+
+    /// Counts a message that is about to leave; true where a part is due before it.
+    fn is_due(&mut self, now: Instant) -> bool {
+        self.messages += 1;
+        let due = self.messages > Self::MESSAGES || now.duration_since(self.last) > Self::TIME;
+        if due {
+            *self = Parts { messages: 1, last: now };
+        }
+        due
+    }
 }
 
 impl Flow {
@@ -100,12 +129,16 @@ impl Flow {
         let kept = fields::keep(tree, self.opened.standing.mask(), &message, &mut self.disclosed)
             .map_err(|garbled| Refusal::with(Reason::SourceProtocolError, garbled.to_string()))?;
         self.record.answer_part(&kept)?;
+        if self.parts.is_due(Instant::now()) {
+            self.record.disclosed(&self.opened.operation, &self.disclosed)?;
+            self.record.note(Kind::StreamPart).await?;
+        }
         Ok(Some(kept))
     }
 
     async fn end(&mut self, refusal: Option<Refusal>) -> HeaderMap {
         let id = self.record.id();
-        self.record.disclosed(&self.opened.operation, &self.disclosed);
+        self.record_disclosed();
         match self.record.close(refusal.as_ref()).await {
             Ok(index) => {
                 let mut trailers = match &refusal {
@@ -116,6 +149,14 @@ impl Flow {
                 trailers
             }
             Err(unlogged) => answer::refusal_trailers(&unlogged, &id),
+        }
+    }
+}
+
+impl Flow {
+    fn record_disclosed(&mut self) {
+        if let Err(refusal) = self.record.disclosed(&self.opened.operation, &self.disclosed) {
+            tracing::error!(reason = refusal.reason.as_str(), "whom a stream named cannot be told");
         }
     }
 }
@@ -131,7 +172,7 @@ async fn past(time: Option<Instant>) {
 impl Drop for Flow {
     fn drop(&mut self) {
         // A stream that its caller left: what was disclosed until then belongs into its entry.
-        self.record.disclosed(&self.opened.operation, &self.disclosed);
+        self.record_disclosed();
     }
 }
 
@@ -227,5 +268,22 @@ impl Requests {
             append(&self.shared, &part).map(|logged| logged.map_err(|_| SourceError::LogUnavailable)).await?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn l5_a_part_is_due_after_so_many_messages_or_so_long() {
+        let start = Instant::now();
+        let mut parts = Parts::begin(start);
+        let due: Vec<u32> = (1..=3_000).filter(|_| parts.is_due(start)).collect();
+        assert_eq!(due, [1_001, 2_001]);
+        let mut parts = Parts::begin(start);
+        assert!(!parts.is_due(start + Parts::TIME));
+        assert!(parts.is_due(start + Parts::TIME + Duration::from_millis(1)));
+        assert!(!parts.is_due(start + Parts::TIME + Duration::from_millis(2)));
     }
 }

@@ -48,10 +48,12 @@ impl Conditions {
         self.values.extend(numbers.into_iter().map(Value::Integer));
     }
 
-    fn person(&mut self, role: Person, ids: &[Pseudonym]) {
+    fn person(&mut self, roles: &[Person], ids: &[Pseudonym]) {
         let places = vec!["?"; ids.len()].join(", ");
-        let role = role as i64;
-        self.sql.push_str(&format!(" AND idx IN (SELECT idx FROM people WHERE role = {role} AND value IN ({places}))"));
+        let roles: Vec<String> = roles.iter().map(|role| (*role as i64).to_string()).collect();
+        let roles = roles.join(", ");
+        self.sql
+            .push_str(&format!(" AND idx IN (SELECT idx FROM people WHERE role IN ({roles}) AND value IN ({places}))"));
         self.values.extend(ids.iter().map(|id| Value::Blob(id.value.clone())));
     }
 }
@@ -192,10 +194,10 @@ impl Index {
             all.one_of(column, numbers);
         }
         if let Some(ids) = &query.subject {
-            all.person(Person::Subject, ids);
+            all.person(&[Person::Subject, Person::Answered], ids);
         }
         if let Some(ids) = &query.official {
-            all.person(Person::Official, ids);
+            all.person(&[Person::Official], ids);
         }
         Ok(Some(all))
     }

@@ -163,6 +163,9 @@ impl Index {
         for subject in &entry.subjects {
             person.execute(params![place, Person::Subject as i64, subject.value])?;
         }
+        for subject in &entry.answer_subjects {
+            person.execute(params![place, Person::Answered as i64, subject.value])?;
+        }
         if let Some(official) = &entry.official {
             person.execute(params![place, Person::Official as i64, official.value])?;
         }

@@ -67,8 +67,11 @@ enum Name {
 /// Whom a pseudonym stands for.
 #[derive(Debug, Clone, Copy)]
 enum Person {
+    /// Whom the request names.
     Subject = 0,
     Official = 1,
+    /// Whom the answer names beside them: found like them, and left out of the rules about who asks about whom.
+    Answered = 2,
 }
 
 /// The index, for reading or for following the log.
@@ -132,6 +135,7 @@ mod tests {
             reason: if some(8, 4) == 0 { "FIELD_INVALID".into() } else { String::new() },
             status: if some(8, 4) == 0 { 3 } else { 0 },
             subjects: (0..some(9, 4)).map(|at| person(some(10 + at, 8))).collect(),
+            answer_subjects: (0..some(30, 4)).map(|at| person(some(31 + at, 8))).collect(),
             official: (some(20, 2) == 0).then(|| person(some(21, 4))),
             ..Entry::begin(Kind::Exchange, "dc1")
         }

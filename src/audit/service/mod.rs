@@ -10,7 +10,7 @@ mod streams;
 use super::index::Index;
 use super::query::{Query, known_as};
 use super::search::{self, Page};
-use super::{AuditError, odd, statistics};
+use super::{AuditError, odd, periods, statistics};
 use crate::access::reads::{ReadPermit, Reads, limits};
 use crate::access::staff::{Rule, StaffDoor};
 use crate::contract::formats::{self, Format};
@@ -43,8 +43,12 @@ pub use api::audit_service_server::AuditServiceServer;
 
 /// Entries on a page where nothing else is said, and at most.
 const PAGE: (u32, u32) = (100, 1_000);
+/// Most other ids of a person who is searched for.
+const MAX_OTHER_IDS: usize = 15;
 /// Longest that a page takes to find.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// Longest that a period without its key is looked through.
+const KEY_PATIENCE: Duration = Duration::from_secs(5);
 /// Most counts in one answer: a month of hours of a province's busy systems and operations.
 const MAX_COUNTS: usize = 100_000;
 /// What auditors may read at once, streams included. A page holds some megabytes at most.
@@ -169,7 +173,7 @@ impl Audit {
     ) -> Result<(Query, ReadPermit), Status> {
         let reader = self.host.admit(request, rule).await?;
         let permit = self.host.begin(&reader, reads)?;
-        let api::Query { subject, official, .. } = query.clone().unwrap_or_default();
+        let api::Query { subject, official, other_subjects, .. } = query.clone().unwrap_or_default();
         let read = self.query(query.unwrap_or_default())?;
         if read.names_somebody() {
             if reason.len() > 64 || formats::check(Format::Code, reason).is_err() {
@@ -177,12 +181,17 @@ impl Audit {
                     "must say why a person is searched for: a document or case number of letters, digits and . - _ /";
                 return Err(invalid("reason", expected));
             }
+            // Before a key may be made: one that is gone must not be replaced unnoticed.
+            self.check_keys(&permit, &read).await?;
             let keys = self.pseudonyms.keys(jiff::Timestamp::now().as_microsecond());
             let keys = keys.map_err(|error| failed(error.into()))?;
             let of = |kind, id: &str| (!id.is_empty()).then(|| keys.pseudonym(kind, id));
             let about = Entry {
                 object: format!("reason:{reason}"),
-                subjects: of(PersonKind::Subject, &subject).into_iter().collect(),
+                subjects: std::iter::once(&subject)
+                    .chain(&other_subjects)
+                    .filter_map(|id| of(PersonKind::Subject, id))
+                    .collect(),
                 official: of(PersonKind::Official, &official),
                 ..Entry::default()
             };
@@ -191,13 +200,33 @@ impl Audit {
         Ok((read, permit))
     }
 
+    /// A search for somebody over a period whose key is gone would find nothing, and pass for an answer.
+    async fn check_keys(&self, permit: &ReadPermit, query: &Query) -> Result<(), Status> {
+        let (data, keys, times) = (self.data.clone(), self.pseudonyms.clone(), (query.from_us, query.to_us));
+        let missing = reading(permit, move || {
+            let (reader, index) = (LogReader::open(&data)?, Index::read(&data)?);
+            periods::without_key(&reader, index.as_ref(), &keys, times, Instant::now() + KEY_PATIENCE)
+        });
+        match missing.await?.as_slice() {
+            [] => Ok(()),
+            some => Err(refused(Refusal::with(Reason::PseudonymKeyMissing, format!("no key of {}", some.join(", "))))),
+        }
+    }
+
     fn query(&self, query: api::Query) -> Result<Query, Status> {
         let text = |text: String| (!text.is_empty()).then_some(text);
         let time = |time: i64| (time != 0).then_some(time);
-        let people = |kind, id: String| {
-            let known = (!id.is_empty()).then(|| known_as(&self.pseudonyms, kind, &id)).transpose();
-            known.map_err(|error| failed(error.into()))
+        if query.other_subjects.len() > MAX_OTHER_IDS || query.other_subjects.iter().any(String::is_empty) {
+            return Err(invalid("other_subjects", "must be at most 15 ids, none empty"));
+        }
+        let people = |kind, ids: Vec<String>| {
+            let mut known = Vec::new();
+            for id in ids.iter().filter(|id| !id.is_empty()) {
+                known.extend(known_as(&self.pseudonyms, kind, id).map_err(|error| failed(error.into()))?);
+            }
+            Ok::<_, Status>(Some(known).filter(|_| ids.iter().any(|id| !id.is_empty())))
         };
+        let subjects = std::iter::once(query.subject).chain(query.other_subjects).collect();
         Ok(Query {
             client: text(query.client),
             agency: text(query.agency),
@@ -206,8 +235,8 @@ impl Audit {
             scope: text(query.scope),
             outcome: text(query.outcome),
             purpose: text(query.purpose),
-            subject: people(PersonKind::Subject, query.subject)?,
-            official: people(PersonKind::Official, query.official)?,
+            subject: people(PersonKind::Subject, subjects)?,
+            official: people(PersonKind::Official, vec![query.official])?,
             from_us: time(query.from_us),
             to_us: time(query.to_us),
         })

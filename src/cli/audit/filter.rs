@@ -34,6 +34,9 @@ pub struct Filter {
     /// By the person or enterprise that it was about: their id is turned into its pseudonyms.
     #[arg(long, value_name = "ID", requires = "case")]
     subject: Option<String>,
+    /// Another id of the same person or enterprise; may be given several times.
+    #[arg(long = "or-subject", value_name = "ID", requires = "subject")]
+    other_subjects: Vec<String>,
     /// By the official who asked.
     #[arg(long, value_name = "ID", requires = "case")]
     official: Option<String>,
@@ -70,8 +73,10 @@ pub fn case_number(text: &str) -> Result<String, String> {
 
 impl Filter {
     /// Everything about one person or enterprise in a period.
-    pub fn about(subject: String, case: String, from: Option<i64>, to: Option<i64>) -> Self {
-        Filter { subject: Some(subject), case: Some(case), from, to, ..Filter::default() }
+    /// Several ids are those of one person or enterprise.
+    pub fn about(ids: &[String], case: String, from: Option<i64>, to: Option<i64>) -> Self {
+        let mut ids = ids.iter().cloned();
+        Filter { subject: ids.next(), other_subjects: ids.collect(), case: Some(case), from, to, ..Filter::default() }
     }
 
     /// As the services take it.
@@ -89,6 +94,7 @@ impl Filter {
             to_us: self.to.unwrap_or_default(),
             subject: text(&self.subject),
             official: text(&self.official),
+            other_subjects: self.other_subjects.clone(),
         }
     }
 
@@ -99,9 +105,11 @@ impl Filter {
 
     /// As a query over the log of a data folder, with the keys of its pseudonyms: what a hold keeps.
     pub fn query(&self, data: &Path) -> Result<Query, CliError> {
-        let of = |kind, id: &Option<String>| {
+        let of = |kind, id: &Option<String>, others: &[String]| {
             let Some(id) = id else { return Ok::<_, CliError>(None) };
-            Ok(Some(known_as(&Pseudonyms::open(&pseudonym::folder(data))?, kind, id)?))
+            let keys = Pseudonyms::open(&pseudonym::folder(data))?;
+            let known = std::iter::once(id).chain(others).map(|id| known_as(&keys, kind, id));
+            Ok(Some(known.collect::<Result<Vec<_>, _>>()?.concat()))
         };
         Ok(Query {
             client: self.client.clone(),
@@ -111,8 +119,8 @@ impl Filter {
             scope: self.scope.clone(),
             outcome: self.reason.clone(),
             purpose: self.purpose.clone(),
-            subject: of(PersonKind::Subject, &self.subject)?,
-            official: of(PersonKind::Official, &self.official)?,
+            subject: of(PersonKind::Subject, &self.subject, &self.other_subjects)?,
+            official: of(PersonKind::Official, &self.official, &[])?,
             from_us: self.from,
             to_us: self.to,
         })

@@ -57,8 +57,10 @@ enum AuditCommand {
     },
     /// What a citizen is owed: who asked for their data, when, for what purpose, and which fields they were told.
     Subject {
-        /// Their id (citizen id, tax code, social-insurance number…).
-        id: String,
+        /// Their ids (citizen id, old identity number, tax code, social-insurance number…): all that are known, since look-ups by
+        /// another id are found by that one alone.
+        #[arg(required = true, num_args = 1..=16, value_name = "ID")]
+        ids: Vec<String>,
         /// Why: the number of their request. The search and this number go into the log.
         #[arg(long, value_name = "NUMBER", value_parser = filter::case_number)]
         case: String,
@@ -176,12 +178,12 @@ pub fn run(args: AuditArgs, output: Output) -> Result<(), CliError> {
         AuditCommand::Tail { filter, from_index } => {
             entries::tail(&open()?, &filter, from_index, output == Output::Json)
         }
-        AuditCommand::Subject { id, case, from, to, pdf, force } => {
+        AuditCommand::Subject { ids, case, from, to, pdf, force } => {
             let session = open()?;
-            let found = report::about(&session, &Filter::about(id.clone(), case.clone(), from, to))?;
+            let found = report::about(&session, &Filter::about(&ids, case.clone(), from, to))?;
             match pdf {
                 Some(file) => {
-                    report::paper(&session, found, &report::Asked { id, case, from, to }, (&file, force), output)
+                    report::paper(&session, found, &report::Asked { ids, case, from, to }, (&file, force), output)
                 }
                 None => report::subject(&found, output),
             }
@@ -277,6 +279,9 @@ fn to_json(found: &Found) -> Value {
     let Value::Object(mut object) = whole else { return whole };
     object.extend(refused.map(|(name, text)| (name.to_owned(), Value::from(text.as_str()))));
     object.insert("act_sequence".to_owned(), json!(entry.act_sequence));
+    let answered: Vec<_> = entry.answer_subjects.iter().map(pseudonym).collect();
+    object.insert("answer_subjects".to_owned(), json!(answered));
+    object.insert("answer_subjects_omitted".to_owned(), json!(entry.answer_subjects_omitted));
     object.insert("fault".to_owned(), json!(entry.fault));
     object.insert("source_reason".to_owned(), json!(entry.source_reason));
     object.insert("source_dropped".to_owned(), json!(entry.source_dropped));

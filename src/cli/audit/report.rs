@@ -22,7 +22,7 @@ const WEEK_US: i64 = 7 * 86_400_000_000;
 
 /// What was asked for on paper.
 pub struct Asked {
-    pub id: String,
+    pub ids: Vec<String>,
     pub case: String,
     pub from: Option<i64>,
     pub to: Option<i64>,
@@ -65,7 +65,7 @@ pub fn paper(
     };
     let checkpoint = checkpoint(session)?;
     let head = Head {
-        id: asked.id.clone(),
+        id: asked.ids.join(", "),
         case: asked.case.clone(),
         period,
         made: time(crate::registry::now()),

@@ -88,6 +88,7 @@ fn plan_field(
         group,
         embedded: said.embedded.clone(),
         data_class: DataClass::try_from(said.data_class).unwrap_or(DataClass::Unspecified),
+        subject: said.subject,
     })
 }
 
@@ -100,6 +101,9 @@ fn field_kind(
     depth: usize,
     fail: Fail<'_>,
 ) -> Result<FieldKind, Vec<ContractFault>> {
+    if said.subject && (field.kind() != Kind::String || field.is_map()) {
+        return Err(vec![fail("only a text can be a `subject`".into())]);
+    }
     if field.is_map() {
         let texts = field.kind().as_message().is_some_and(|entry| {
             matches!(

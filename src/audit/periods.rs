@@ -1,0 +1,108 @@
+//! Periods whose pseudonym key is gone: what they hold about a person cannot be found any more, and a search that covers
+//! them must say so rather than find nothing.
+
+use super::AuditError;
+use super::index::Index;
+use super::query::Query;
+use super::search;
+use crate::contract::map::date::HO_CHI_MINH;
+use crate::exchange_log::Entry;
+use crate::exchange_log::pseudonym::{Pseudonyms, period_of};
+use crate::exchange_log::reader::LogReader;
+use crate::exchange_log::tree::TILE;
+use jiff::ToSpan;
+use std::collections::HashSet;
+use std::time::Instant;
+
+/// Most months that are looked at: a century.
+const MAX_PERIODS: usize = 1_200;
+/// Entries that are looked at at once.
+const PAGE: usize = 256;
+
+/// The periods from `from_us` until before `to_us` (Unix microseconds; `None`: the log's beginning, now) in which the log
+/// names people by a key that is not there. One that could not be looked through until `patience` counts as such.
+///
+/// # Errors
+/// The log, its index or the keys' folder cannot be read.
+pub fn without_key(
+    reader: &LogReader,
+    index: Option<&Index>,
+    keys: &Pseudonyms,
+    (from_us, to_us): (Option<i64>, Option<i64>),
+    patience: Instant,
+) -> Result<Vec<String>, AuditError> {
+    let known: HashSet<String> = keys.periods()?.into_iter().collect();
+    let Some(first) = first_time_us(reader)? else { return Ok(Vec::new()) };
+    let end = to_us.unwrap_or_else(|| jiff::Timestamp::now().as_microsecond());
+    let (mut at, mut missing) = (from_us.unwrap_or(first).max(first), Vec::new());
+    for _ in 0..MAX_PERIODS {
+        if at >= end {
+            break;
+        }
+        let period = period_of(at);
+        let Some(next) = next_period_us(&period) else { break };
+        let query = Query { from_us: Some(at), to_us: Some(next.min(end)), ..Query::default() };
+        if !known.contains(&period) && names_people(reader, index, &query, &period, patience)? {
+            missing.push(period);
+        }
+        at = next;
+    }
+    Ok(missing)
+}
+
+/// When the oldest entry that is still here was made; `None` where there is none.
+fn first_time_us(reader: &LogReader) -> Result<Option<i64>, AuditError> {
+    let mut index = 0;
+    while index < reader.size() {
+        if let Some(entry) = reader.entry(index)? {
+            return Ok(Some(entry.time_us));
+        }
+        index += TILE as u64;
+    }
+    Ok(None)
+}
+
+/// When the period after `yyyy-MM` begins.
+fn next_period_us(period: &str) -> Option<i64> {
+    let first: jiff::civil::Date = format!("{period}-01").parse().ok()?;
+    let next = first.checked_add(1.month()).ok()?.at(0, 0, 0, 0);
+    Some(HO_CHI_MINH.to_timestamp(next).ok()?.as_microsecond())
+}
+
+fn names_people(
+    reader: &LogReader,
+    index: Option<&Index>,
+    query: &Query,
+    period: &str,
+    patience: Instant,
+) -> Result<bool, AuditError> {
+    let of_period = |entry: &Entry| {
+        let named = entry.subjects.iter().chain(&entry.answer_subjects).chain(&entry.official);
+        named.into_iter().any(|one| one.key == period)
+    };
+    let mut before = None;
+    loop {
+        let page = search::page(reader, index, query, before, PAGE, Some(patience))?;
+        if page.found.iter().any(|one| of_period(&one.entry)) {
+            return Ok(true);
+        }
+        match page.before {
+            None => return Ok(false),
+            Some(_) if Instant::now() >= patience => return Ok(true),
+            next => before = next,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn periods_follow_each_other_in_local_time() {
+        let december = next_period_us("2026-11").unwrap();
+        assert_eq!((period_of(december), period_of(december - 1)), ("2026-12".into(), "2026-11".into()));
+        assert_eq!(period_of(next_period_us("2026-12").unwrap()), "2027-01");
+        assert_eq!(next_period_us("x"), None);
+    }
+}
