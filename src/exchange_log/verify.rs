@@ -226,7 +226,7 @@ impl<P: Fn(u64, u64) + Sync> Verification<'_, P> {
             Some(last) => self.entry_time_us(last, checkpoint.size)?.unwrap_or(0),
             None => 0,
         };
-        let quorum = own.quorum(&cosigned, &plausible_times(newest, crate::registry::now()));
+        let quorum = own.quorum(&cosigned, &plausible_times(newest, jiff::Timestamp::now().as_second()));
         let found = quorum.map_err(|error| wrong(&error.to_string()))?;
         let found = found.ok_or_else(|| {
             wrong("it lacks cosignatures that the policy of witnesses wants, or they are from before its entries or from the future")
