@@ -62,7 +62,7 @@ async fn certificates_that_are_not_in_order_are_refused_at_the_handshake_and_log
     }
     stage.client("lost-laptop");
     stage.folder.pki().revoke(&files(&stage.folder, "lost-laptop").certificate).unwrap();
-    stage.settle();
+    stage.gateway.as_ref().unwrap().reload().unwrap();
     handshake_fails(&stage, &actor.token, "lost-laptop").await;
     actor.call(UNIT, json!({ "unitCode": "1057000" })).await.ok();
     stage.verify();

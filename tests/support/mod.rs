@@ -163,9 +163,12 @@ impl Stage {
         }
     }
 
-    /// Waits until the gateway has taken over what was changed in the registry.
+    /// Waits until what was changed in the registry is in force in the gateway, and in its log.
     pub fn settle(&self) {
-        std::thread::sleep(Duration::from_millis(700));
+        let Some(gateway) = &self.gateway else { return };
+        let changed = self.store.revision().unwrap();
+        until("the registry is followed", Duration::from_secs(20), || gateway.registry_revision() >= changed);
+        until("acts are in the log", Duration::from_secs(20), || self.store.acts().unwrap().is_empty());
     }
 
     /// Every entry, oldest first.
