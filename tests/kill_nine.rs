@@ -8,7 +8,7 @@ use ndxp_gateway::exchange_log::{Kind, verify};
 use serde_json::json;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use support::{Outside, PROCEDURE, Running, UNIT};
 use tonic::Code;
 
@@ -47,7 +47,21 @@ fn an_answered_exchange_survives_kill_nine_a_hundred_times() {
             })
             .collect();
         // At any moment: while starting to answer, in the middle of a batch, of a sealing.
-        std::thread::sleep(Duration::from_millis(60 + (round as u64 * 37) % 440));
+        let before = answered.lock().unwrap().len();
+        let answers = |number: usize| {
+            let end = Instant::now() + Duration::from_secs(10);
+            while answered.lock().unwrap().len() < before + number && Instant::now() < end {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        };
+        match round % 5 {
+            0 => std::thread::sleep(Duration::from_millis(10 + (round as u64 * 37) % 110)),
+            1 => {
+                answers(1);
+                std::thread::sleep(Duration::from_millis(330 + (round as u64 * 37) % 140));
+            }
+            _ => answers(1 + (round * 7) % 60),
+        }
         gateway.kill();
         runtime.block_on(async {
             for caller in callers {

@@ -3,6 +3,7 @@
 
 mod support;
 
+use ndxp_gateway::exchange_log::reader::LogReader;
 use ndxp_gateway::registry::{Page, Store, now};
 use ndxp_gateway::sandbox::{Fault, FaultKind};
 use ndxp_gateway::status::Reason;
@@ -217,15 +218,13 @@ async fn a_source_that_keeps_failing_is_left_alone_and_then_tried_again() {
 async fn without_its_log_the_gateway_refuses_and_then_serves_again_by_itself() {
     let mut stage = Stage::start();
     let actor = stage.system("one-stop-shop");
-    // Ended, everything is sealed and the journal's segments hold nothing more: without them, the next entry needs a new
-    // segment, and without the journal's folder it cannot be made.
+    // Ended, everything is sealed. Behind an empty segment of an earlier version, which is never gone on with, the next entry
+    // needs a new segment, and without the journal's folder it cannot be made.
     tokio::task::block_in_place(|| stage.gateway.take().unwrap().stop());
     let (journal, away) = (stage.data().join("journal"), stage.data().join("journal-away"));
-    for file in std::fs::read_dir(&journal).unwrap().map(|file| file.unwrap().path()) {
-        if file.extension().is_some_and(|extension| extension == "seg") {
-            std::fs::remove_file(file).unwrap();
-        }
-    }
+    let sealed = LogReader::open(&stage.data()).unwrap().sealed();
+    let head = [b"NDXPJNL1".as_slice(), &sealed.to_be_bytes()].concat();
+    std::fs::write(journal.join(format!("{sealed:020}.seg")), head).unwrap();
     let config = ndxp_gateway::config::Config::load(&stage.folder.gateway_config()).map_err(support::show).unwrap();
     stage.gateway = Some(ndxp_gateway::server::Gateway::start(config).unwrap());
     std::fs::rename(&journal, &away).unwrap();

@@ -259,9 +259,10 @@ impl Segment {
     }
 
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
-        // In two, where a test wants to see a torn batch: it costs one more system call.
-        let torn = if cfg!(debug_assertions) { bytes.len() / 2 } else { bytes.len() };
-        let (first, rest) = bytes.split_at(torn);
+        // In two, where a test wants to see a torn batch: it costs one more system call. No disk tears a sector.
+        let middle = segment::sector_after(self.blocks.end() + bytes.len() as u64 / 2) - self.blocks.end();
+        let torn = usize::try_from(middle).ok().filter(|middle| cfg!(debug_assertions) && *middle < bytes.len());
+        let (first, rest) = bytes.split_at(torn.unwrap_or(bytes.len()));
         self.blocks.append(first)?;
         super::crash_point("journal.torn");
         if !rest.is_empty() {

@@ -205,6 +205,11 @@ fn cut_short(bytes: &[u8], at: usize, next: u64) -> bool {
     missing && zeros(bytes.get(end..).unwrap_or_default()) && !later_batch(bytes, at + 1, next)
 }
 
+/// Where the first sector at or behind a place in a segment begins.
+pub(super) fn sector_after(place: u64) -> u64 {
+    place.next_multiple_of(SECTOR as u64)
+}
+
 /// The parts of a range that lie in one sector each.
 fn sectors(from: usize, end: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
     let first = from / SECTOR;
