@@ -47,6 +47,15 @@ enum Node {
     File(usize),
 }
 
+impl Node {
+    fn inode(self) -> Option<usize> {
+        if let Node::File(inode) = self { Some(inode) } else { None }
+    }
+}
+
+/// Files and their bytes.
+pub type Snapshot = BTreeMap<PathBuf, Vec<u8>>;
+
 type Names = BTreeMap<PathBuf, Node>;
 /// What one call does to names; `None`: gone.
 type Change = Vec<(PathBuf, Option<Node>)>;
@@ -186,6 +195,28 @@ impl SimDisk {
             change(&mut inode.now);
             inode.durable = inode.now.clone();
         }
+    }
+
+    /// The bytes of all files below a folder.
+    pub fn snapshot(&self, below: &Path) -> Snapshot {
+        let state = self.state();
+        let files = state.now.iter().filter(|(path, _)| path.starts_with(below));
+        files.filter_map(|(path, node)| Some((path.clone(), state.inodes[node.inode()?].now.clone()))).collect()
+    }
+
+    /// Puts the files below a folder back to what they were. Folders stay.
+    pub fn put_back(&self, below: &Path, snapshot: &Snapshot) {
+        let state = &mut *self.state();
+        state.now.retain(|path, node| *node == Node::Folder || !path.starts_with(below));
+        for (path, bytes) in snapshot {
+            state.inodes.push(Inode { now: bytes.clone(), durable: bytes.clone(), pending: Vec::new() });
+            state.now.insert(path.clone(), Node::File(state.inodes.len() - 1));
+            for above in path.ancestors().skip(1) {
+                state.now.insert(above.to_owned(), Node::Folder);
+            }
+        }
+        state.durable = state.now.clone();
+        state.changes.clear();
     }
 
     /// Begins a call: another thread may go first, the machine may die, the call may fail.

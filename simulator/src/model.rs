@@ -27,8 +27,6 @@ pub struct Model {
     edge: Edge,
     /// Bundles that may be gone.
     pub pruned: BTreeSet<u64>,
-    /// The first index of the last batch that was acknowledged.
-    pub last_batch: u64,
 }
 
 impl Model {
@@ -38,7 +36,6 @@ impl Model {
             let there = self.acknowledged.len();
             return Err(format!("2: index {first} was given, where {there} entries are acknowledged"));
         }
-        self.last_batch = first;
         self.acknowledged.extend(batch);
         Ok(())
     }

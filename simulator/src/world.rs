@@ -6,11 +6,13 @@ use crate::exchange_log::checkpoint::LogSigner;
 use crate::exchange_log::journal::Journal;
 use crate::exchange_log::pruned::{archive, prune};
 use crate::exchange_log::reader::LogReader;
+use crate::exchange_log::segment::HEAD;
 use crate::exchange_log::tree::TILE;
 use crate::exchange_log::verify::PRUNE_ACT;
 use crate::exchange_log::{Entry, Kind, LogError, LogPaths, Pipeline};
 use crate::model::{Found, Model, Violation, audit};
 use shuttle::thread;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,6 +33,8 @@ enum Trouble {
     Full,
     /// A file is changed, cut, swapped or taken away behind the log's back.
     Damage,
+    /// The files are put back to what they were, and refilled with other entries by somebody who has the keys.
+    Forged,
 }
 
 /// A run.
@@ -60,6 +64,7 @@ pub fn run(seed: u64, key: &Arc<Vec<u8>>, trace: bool) -> Result<(), (Violation,
         Trouble::Full,
         Trouble::Damage,
         Trouble::Damage,
+        Trouble::Forged,
     ];
     let trouble = rng.choice(troubles).unwrap_or(Trouble::None);
     let paths = LogPaths::on(Arc::new(disk.clone()), Path::new(DATA));
@@ -84,8 +89,10 @@ impl World {
         self.faults = Faults::default();
         self.disk.note(|| "-- no more faults".into());
         self.one_life()?;
-        if self.trouble == Trouble::Damage {
-            return self.damage();
+        match self.trouble {
+            Trouble::Damage => return self.damage(),
+            Trouble::Forged => return self.forge(),
+            _ => {}
         }
         let report = self.disk.quietly(|| audit(&self.paths, Path::new(ARCHIVE), &self.signer().verifier()));
         report.map(drop).map_err(|error| format!("5: verification fails: {error}"))
@@ -99,7 +106,7 @@ impl World {
         let rng = &mut self.rng;
         let crash = |rng: &mut fastrand::Rng| rng.bool().then(|| 1 << rng.u64(0..11)).map(|most| rng.u64(1..=most));
         match self.trouble {
-            Trouble::None | Trouble::Damage => Faults::default(),
+            Trouble::None | Trouble::Damage | Trouble::Forged => Faults::default(),
             Trouble::Crash => Faults { crash_at: crash(rng), ..Faults::default() },
             Trouble::Errors => Faults { crash_at: crash(rng), errors: rng.u32(3..300), ..Faults::default() },
             Trouble::Full => Faults { room: Some(rng.u64(0..60_000)), ..Faults::default() },
@@ -134,7 +141,8 @@ impl World {
     fn run_threads(&mut self, pipeline: &Arc<Pipeline>, mut journal: Journal) -> Result<(), Violation> {
         let stop = Arc::new(AtomicBool::new(false));
         let sealer = {
-            let (pipeline, stop, strict) = (pipeline.clone(), stop.clone(), !self.may_fail() && self.faults.crash_at.is_none());
+            let (pipeline, stop, strict) =
+                (pipeline.clone(), stop.clone(), !self.may_fail() && self.faults.crash_at.is_none());
             let mut rng = self.rng.fork();
             thread::spawn(move || -> Result<(), Violation> {
                 while !stop.load(Ordering::Relaxed) {
@@ -202,7 +210,8 @@ impl World {
         self.written += 1;
         let kind = if act.is_empty() { Kind::Exchange } else { Kind::Admin } as i32;
         let purpose = "p".repeat(self.rng.usize(..200));
-        Entry { version: 1, kind, client: self.written.to_string(), purpose, act, object, ..Entry::default() }.to_bytes()
+        Entry { version: 1, kind, client: self.written.to_string(), purpose, act, object, ..Entry::default() }
+            .to_bytes()
     }
 
     fn write(
@@ -268,11 +277,42 @@ impl World {
         })
     }
 
+    /// Puts the log back to a time before its last entries, writes others in their place, and puts the last signed state,
+    /// which is kept apart, where it was: no tree may be signed that does not contain the one that it names.
+    fn forge(&mut self) -> Result<(), Violation> {
+        let (before, disk, paths) = (self.disk.snapshot(Path::new(DATA)), self.disk.clone(), self.paths.clone());
+        let size = self.model.acknowledged.len();
+        self.one_life()?;
+        let real = self.model.acknowledged.len() - size;
+        let state = paths.signed.parent().unwrap_or(&paths.signed);
+        let signed = disk.snapshot(state);
+        if self.model.signed.last_key_value().is_none_or(|(signed, _)| *signed <= size as u64) {
+            return Ok(());
+        }
+        disk.put_back(Path::new(DATA), &before);
+        let (more, seal) = (self.rng.usize(1..=2 * real.max(1)), self.rng.bool());
+        let other: Vec<Vec<u8>> = (0..more).map(|_| self.entry(String::new(), "forged".into())).collect();
+        disk.note(|| format!("-- put back to {size} entries; {more} others, sealed: {seal}"));
+        let opened = disk.quietly(|| {
+            let (pipeline, mut journal) = Pipeline::open(paths.clone(), self.signer())?;
+            pipeline.write(&mut journal, other)?;
+            if seal { pipeline.seal().map(drop) } else { Ok(()) }?;
+            pipeline.close();
+            drop((pipeline, journal));
+            disk.put_back(state, &signed);
+            Pipeline::open(paths.clone(), self.signer())
+        });
+        match opened {
+            Err(LogError::Forked { .. } | LogError::RolledBack { .. } | LogError::Corrupt { .. }) => Ok(()),
+            Err(error) => Err(format!("3: a forged log is not called so: {error}")),
+            Ok(_) => Err("3: a forged log is opened".into()),
+        }
+    }
+
     /// Changes one file of the log, which must then be told of, or not matter.
     fn damage(&mut self) -> Result<(), Violation> {
         let Some((what, like_a_crash)) = self.change_a_file() else { return Ok(()) };
         self.disk.note(|| format!("-- {what}"));
-        let before = self.model.acknowledged.len() as u64;
         let (paths, archive, signer, disk) = (self.paths.clone(), Path::new(ARCHIVE), self.signer(), self.disk.clone());
         let verifier = signer.verifier();
         let checked = disk.quietly(|| {
@@ -285,10 +325,12 @@ impl World {
         });
         match checked {
             Ok(()) => Ok(()),
-            Err(Found::Told(error)) if error.to_string().contains(DATA) || error.to_string().contains(ARCHIVE) => Ok(()),
+            Err(Found::Told(error)) if error.to_string().contains(DATA) || error.to_string().contains(ARCHIVE) => {
+                Ok(())
+            }
             Err(Found::Told(error)) => Err(format!("4: {what}: no file is named: {error}")),
             // The last write, lost sectors of it, is what a crash leaves of one that nobody was told of.
-            Err(Found::Wrong(_)) if like_a_crash && self.model.last_batch < before => Ok(()),
+            Err(Found::Wrong(_)) if like_a_crash => Ok(()),
             Err(Found::Wrong(violation)) => Err(format!("4: {what}, and nobody tells: {violation}")),
         }
     }
@@ -296,7 +338,10 @@ impl World {
     /// What was done, and whether it may look like a last write that was cut short.
     fn change_a_file(&mut self) -> Option<(String, bool)> {
         let files = self.disk.files(Path::new(DATA));
-        let path = self.rng.choice(&files)?.clone();
+        // Half of the time the newest segment, whose entries are nowhere else.
+        let newest = files.iter().find(|path| self.is_newest_segment(path));
+        let newest = if self.rng.bool() { newest } else { None };
+        let path = newest.or(self.rng.choice(&files))?.clone();
         let other = self.rng.choice(&files)?.clone();
         let bytes = self.disk.quietly(|| crate::exchange_log::disk::read(&*self.paths.disk, &path).ok())?;
         let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
@@ -310,12 +355,13 @@ impl World {
             }
             1 if used > 0 => {
                 self.disk.damage(&path, |bytes| bytes[sector.clone()].fill(0));
-                let last = self.rest_is_last_batch(&bytes, sector.start, journal);
+                let last = journal && Self::like_a_crash(&bytes, &sector);
                 return Some((format!("{}: bytes {sector:?} lost", path.display()), last));
             }
             2 => {
-                self.disk.damage(&path, |bytes| bytes.truncate(place));
-                format!("{}: cut to {place} bytes", path.display())
+                let length = if bit == 1 { 0 } else { place };
+                self.disk.damage(&path, |bytes| bytes.truncate(length));
+                format!("{}: cut to {length} bytes", path.display())
             }
             3 if !self.is_newest_segment(&path) => {
                 self.disk.quietly(|| self.paths.disk.remove(&path)).ok()?;
@@ -324,22 +370,29 @@ impl World {
             _ => {
                 let from = self.disk.quietly(|| crate::exchange_log::disk::read(&*self.paths.disk, &other).ok())?;
                 let stray = from.get(sector.clone()).unwrap_or_default().to_vec();
-                self.disk.damage(&path, |bytes| bytes[sector.start..sector.start + stray.len()].copy_from_slice(&stray));
+                self.disk
+                    .damage(&path, |bytes| bytes[sector.start..sector.start + stray.len()].copy_from_slice(&stray));
                 let zeros = stray.iter().all(|byte| *byte == 0);
-                let last = zeros && self.rest_is_last_batch(&bytes, sector.start, journal);
-                return Some((format!("{}: bytes {sector:?} of {} written there", path.display(), other.display()), last));
+                let last = zeros && journal && Self::like_a_crash(&bytes, &sector);
+                return Some((
+                    format!("{}: bytes {sector:?} of {} written there", path.display(), other.display()),
+                    last,
+                ));
             }
         };
         Some((what, false))
     }
 
-    /// Whether no batch of a journal segment begins behind the sector at `start`.
-    fn rest_is_last_batch(&self, bytes: &[u8], start: usize, journal: bool) -> bool {
-        let next = self.model.acknowledged.len() as u64;
-        let first = |at: usize| Some(u64::from_be_bytes(bytes.get(at + 8..at + 16)?.try_into().ok()?));
-        let sum = |at: usize| Some(crc32c::crc32c(bytes.get(at..at + 84)?).to_be_bytes() == bytes.get(at + 84..at + 88)?);
-        let begins = |at: usize| first(at).is_some_and(|first| first < next) && sum(at) == Some(true);
-        journal && !(start + SECTOR..bytes.len()).any(begins)
+    /// Whether a journal segment that lost a sector looks like one whose last write was cut short: the batch in it has
+    /// nothing behind.
+    fn like_a_crash(bytes: &[u8], sector: &Range<usize>) -> bool {
+        let mut end = HEAD;
+        while end <= sector.start {
+            let Some(length) = bytes.get(end..end + 4).and_then(|length| length.try_into().ok()) else { return false };
+            end += 88 + u32::from_be_bytes(length) as usize;
+        }
+        let behind = bytes.get(end.max(sector.end)..).unwrap_or_default();
+        sector.start >= HEAD && behind.iter().all(|byte| *byte == 0)
     }
 
     fn is_newest_segment(&self, path: &Path) -> bool {

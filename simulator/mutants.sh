@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Puts known faults back, one by one, and sees that the simulator finds each within 10,000 seeds.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export CARGO_TARGET_DIR="$PWD/target/simulator"
+for patch in simulator/mutants/*.patch; do
+    name=$(basename "$patch" .patch)
+    copy=target/mutants
+    rm -rf "$copy" && mkdir -p "$copy"
+    cp -r src proto simulator "$copy/"
+    patch --quiet --strip 1 --directory "$copy" < "$patch"
+    cargo build --quiet --release --manifest-path "$copy/simulator/Cargo.toml"
+    if found=$("$CARGO_TARGET_DIR/release/ndxp-log-simulator" "${1:-10000}"); then
+        echo "$name: not found"
+        exit 1
+    fi
+    echo "$name: $(grep '^seed' <<< "$found")"
+done
