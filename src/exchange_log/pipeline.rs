@@ -20,7 +20,8 @@ const MANY: usize = 2 * TILE;
 /// Most entries that are sealed at once, about 8 MB: where little space comes back, some get on.
 const PART: usize = if cfg!(simulator) { TILE / 2 } else { 64 * TILE };
 /// Most bytes of entries that wait to be sealed; beyond, new entries are refused at once. Half an hour of a province's calls.
-pub const MAX_UNSEALED_BYTES: u64 = 256 << 20;
+/// (Tests reach it sooner.)
+pub const MAX_UNSEALED_BYTES: u64 = if cfg!(test) { 8 << 20 } else { 256 << 20 };
 
 /// Durable entries that are not sealed yet, in order.
 #[derive(Default)]
@@ -45,6 +46,26 @@ pub struct Health {
     pub last_sync: Duration,
     /// Why the last sealing failed.
     pub seal_error: Option<LogError>,
+    /// So much waits to be sealed that no more is taken.
+    pub is_full: bool,
+}
+
+/// Entries are sealed at least every second: after so long, something is wrong.
+const BEHIND: Duration = Duration::from_secs(60);
+
+impl Health {
+    /// Whether sealing does not get on.
+    pub fn is_behind(&self) -> bool {
+        self.unsealed_age > BEHIND || self.seal_error.is_some()
+    }
+}
+
+impl std::fmt::Display for Health {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (entries, age) = (self.unsealed_entries, self.unsealed_age.as_secs());
+        write!(f, "the exchange log is not sealed: {entries} entries wait, for {age} s")?;
+        self.seal_error.as_ref().map_or(Ok(()), |error| write!(f, ": {error}"))
+    }
 }
 
 /// The log below its threads.
@@ -157,6 +178,7 @@ impl Pipeline {
             checkpoint_age: sealed_at.elapsed(),
             last_sync: Duration::from_micros(self.last_sync_us.load(Ordering::Relaxed)),
             seal_error,
+            is_full: self.is_full(),
         }
     }
 
@@ -255,4 +277,77 @@ fn size(entries: &[Vec<u8>]) -> u64 {
 fn make_folder(paths: &LogPaths, folder: &std::path::Path) -> Result<(), LogError> {
     paths.disk.create_folder(folder).map_err(|error| LogError::io(folder, &error))?;
     folder.parent().map_or(Ok(()), |parent| super::disk::sync_folder(&*paths.disk, parent))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::exchange_log::{Entry, ExchangeLog, Kind};
+
+    fn signer(key: &[u8]) -> LogSigner {
+        LogSigner::from_pkcs8("log.example/pipeline", key).unwrap()
+    }
+
+    fn entry(bytes: usize) -> Entry {
+        Entry { purpose: "p".repeat(bytes), ..Entry::begin(Kind::Exchange, "dc1") }
+    }
+
+    #[test]
+    fn l4_l11_a_log_that_cannot_be_sealed_says_so_starts_and_goes_on_by_itself() {
+        let (folder, key) = (tempfile::tempdir().unwrap(), LogSigner::generate().unwrap());
+        let paths = LogPaths::new(folder.path());
+        let open = || Pipeline::open(paths.clone(), signer(&key)).unwrap();
+        let (pipeline, mut journal) = open();
+        // Nothing can be made where the tiles belong.
+        let tiles = paths.tiles.join("tile");
+        std::fs::write(&tiles, b"in the way").unwrap();
+        for first in 0..3 {
+            assert_eq!(pipeline.write(&mut journal, vec![entry(10).to_bytes()]).unwrap(), first);
+            assert!(pipeline.seal().is_err());
+        }
+        let health = pipeline.health();
+        assert!(health.is_behind() && health.unsealed_entries == 3 && health.unsealed_bytes > 100);
+        assert!(health.last_sync > Duration::ZERO && health.to_string().contains("3 entries wait"), "{health}");
+        drop((pipeline, journal));
+        let (pipeline, mut journal) = open();
+        assert!(pipeline.health().is_behind() && pipeline.durable() == 3);
+        std::fs::remove_file(&tiles).unwrap();
+        assert_eq!(pipeline.write(&mut journal, vec![entry(10).to_bytes()]).unwrap(), 3);
+        assert_eq!(pipeline.seal().unwrap(), 4);
+        let health = pipeline.health();
+        assert!(!health.is_behind() && (health.unsealed_entries, health.unsealed_bytes) == (0, 0), "{health:?}");
+    }
+
+    #[test]
+    fn l4_beyond_the_bound_entries_are_refused_at_once_until_some_are_sealed() {
+        let (folder, key) = (tempfile::tempdir().unwrap(), LogSigner::generate().unwrap());
+        let log = ExchangeLog::open(folder.path(), signer(&key)).unwrap();
+        let tiles = folder.path().join("log/tile");
+        std::fs::remove_dir_all(&tiles).or_else(|_| std::fs::write(&tiles, b"in the way")).unwrap();
+        std::fs::write(&tiles, b"in the way").unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let (mut taken, large) = (0, entry(60_000));
+        let refused = loop {
+            match runtime.block_on(log.append(&large)) {
+                Ok(_) => taken += 1,
+                Err(error) => break error,
+            }
+            assert!(taken < 200, "there is no bound");
+        };
+        assert!(matches!(refused, LogError::Full) && taken > 130 && log.health().is_full, "{refused} after {taken}");
+        std::fs::remove_file(&tiles).unwrap();
+        assert_eq!(log.seal_now().unwrap(), taken);
+        assert_eq!(runtime.block_on(log.append(&large)).unwrap(), taken);
+    }
+
+    #[test]
+    fn sealing_goes_in_parts() {
+        let (folder, key) = (tempfile::tempdir().unwrap(), LogSigner::generate().unwrap());
+        let (pipeline, mut journal) = Pipeline::open(LogPaths::new(folder.path()), signer(&key)).unwrap();
+        let entries = vec![entry(1).to_bytes(); PART + 10];
+        pipeline.write(&mut journal, entries).unwrap();
+        assert_eq!(pipeline.seal_part(|_, waiting| waiting).unwrap(), PART as u64);
+        assert_eq!(pipeline.seal().unwrap(), PART as u64 + 10);
+    }
 }

@@ -85,6 +85,11 @@ fn ready(shared: &Shared) -> (StatusCode, String) {
     if !shared.log.is_writable() {
         faults.push("the exchange log cannot be written".to_owned());
     }
+    let health = shared.log.health();
+    if health.is_full {
+        faults.push("the exchange log takes no more entries: too many wait to be sealed".to_owned());
+    }
+    let unsealed = if health.is_behind() { format!("{health}\n") } else { String::new() };
     // The gateway can do its work, and yet somebody must look: the alarm is in the text, and in the metrics.
     let differing = shared.registry_differences.load();
     let detail = match differing.first() {
@@ -103,8 +108,9 @@ fn ready(shared: &Shared) -> (StatusCode, String) {
         // Told, and no fault yet: it is one when the log cannot be written.
         [] => (
             StatusCode::OK,
-            format!("ready\n{detail}{}", shared.act_alarm.load()) + &shared.days_left.line().unwrap_or_default(),
+            format!("ready\n{unsealed}{detail}{}", shared.act_alarm.load())
+                + &shared.days_left.line().unwrap_or_default(),
         ),
-        faults => (StatusCode::SERVICE_UNAVAILABLE, faults.join("\n") + "\n"),
+        faults => (StatusCode::SERVICE_UNAVAILABLE, faults.join("\n") + "\n" + &unsealed),
     }
 }

@@ -158,6 +158,7 @@ impl Shared {
         for ((source, _), endpoints) in &served.endpoints {
             endpoints.states().for_each(|(address, up)| self.metrics.endpoint(source, address, up));
         }
+        self.metrics.log(&self.log.health());
         self.metrics.text()
     }
 }

@@ -1,7 +1,10 @@
 //! Logs and metrics. Neither ever holds a secret, a payload or anybody's data: labels are names of contracts.
 
-use crate::exchange_log::Entry;
+mod log;
+
+use crate::exchange_log::{Entry, Health};
 use crate::shares::ShareMetrics;
+use log::LogGauges;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -180,6 +183,7 @@ pub struct Metrics {
     reads_refused: Family<LeftOut, Counter>,
     disk_free: Gauge,
     disk_days: Gauge<f64, AtomicU64>,
+    log: LogGauges,
     shadowed: Family<Shadowed, Counter>,
     shadow_differences: Family<Differing, Counter>,
     work_under_way: Family<Pool, Gauge>,
@@ -257,6 +261,7 @@ impl Default for Metrics {
         registry.register("disk_free_bytes", "Free space on the data folder's disk", disk_free.clone());
         let help = "Days until the data folder's disk is full, by its growth; 3650 where it does not fill";
         registry.register("disk_days_left", help, disk_days.clone());
+        let log = LogGauges::registered(&mut registry);
         let refusals_left_out = Family::<LeftOut, Counter>::default();
         let help = "Refusals without an entry of their own: counted in the next one of the same identity";
         registry.register("refusals_suppressed", help, refusals_left_out.clone());
@@ -326,6 +331,7 @@ impl Default for Metrics {
             reads_refused,
             disk_free,
             disk_days,
+            log,
             shadowed,
             shadow_differences,
             work_under_way,
@@ -395,6 +401,16 @@ impl Metrics {
     pub fn disk(&self, free: u64, days: f64) {
         self.disk_free.set(i64::try_from(free).unwrap_or(i64::MAX));
         self.disk_days.set(days);
+    }
+
+    /// Tells how the exchange log is.
+    pub fn log(&self, health: &Health) {
+        let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        self.log.unsealed_entries.set(whole(health.unsealed_entries));
+        self.log.unsealed_bytes.set(whole(health.unsealed_bytes));
+        self.log.unsealed_age.set(health.unsealed_age.as_secs_f64());
+        self.log.checkpoint_age.set(health.checkpoint_age.as_secs_f64());
+        self.log.last_sync.set(health.last_sync.as_secs_f64());
     }
 
     /// Counts a refusal that has no entry of its own.
