@@ -448,7 +448,7 @@ impl DiskFile for SimFile {
         BLOCK
     }
 
-    fn len(&self) -> io::Result<u64> {
+    fn size(&self) -> io::Result<u64> {
         Ok(self.disk.state().inodes[self.inode].now.len() as u64)
     }
 

@@ -48,7 +48,7 @@ pub trait DiskFile: Send {
     /// What offsets and lengths of writes must be multiples of.
     fn block(&self) -> usize;
     /// Bytes in it.
-    fn len(&self) -> io::Result<u64>;
+    fn size(&self) -> io::Result<u64>;
     /// Reads into a buffer; gives how many bytes, fewer than wanted only at the end.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
     /// Writes all bytes.
@@ -126,7 +126,7 @@ impl DiskFile for LocalFile {
         if self.direct { BLOCK } else { 1 }
     }
 
-    fn len(&self) -> io::Result<u64> {
+    fn size(&self) -> io::Result<u64> {
         Ok(self.file.metadata()?.len())
     }
 
@@ -153,7 +153,7 @@ impl DiskFile for LocalFile {
 
     fn allocate(&self, len: u64) -> io::Result<()> {
         match rustix::fs::fallocate(&self.file, rustix::fs::FallocateFlags::empty(), 0, len) {
-            Err(rustix::io::Errno::OPNOTSUPP) if self.len()? < len => self.set_len(len),
+            Err(rustix::io::Errno::OPNOTSUPP) if self.size()? < len => self.set_len(len),
             Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
             other => Ok(other?),
         }
@@ -172,7 +172,7 @@ pub fn local() -> Arc<dyn Disk> {
 /// Reads a whole file.
 pub fn read(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
     let file = disk.open(path, Open::Read)?;
-    let mut bytes = vec![0; usize::try_from(file.len()?).map_err(io::Error::other)?];
+    let mut bytes = vec![0; usize::try_from(file.size()?).map_err(io::Error::other)?];
     let read = file.read_at(&mut bytes, 0)?;
     bytes.truncate(read);
     Ok(bytes)

@@ -101,7 +101,7 @@ fn read_written(disk: &dyn Disk, path: &Path) -> std::io::Result<(Vec<u8>, u64)>
     }
 }
 
-const ZEROS: [u8; PIECE] = [0; PIECE];
+static ZEROS: [u8; PIECE] = [0; PIECE];
 /// Bytes that are read at once.
 const PIECE: usize = if cfg!(simulator) { 4 << 10 } else { 64 << 10 };
 

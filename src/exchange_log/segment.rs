@@ -201,7 +201,7 @@ fn cut_short(bytes: &[u8], at: usize, next: u64) -> bool {
         Some(head) => (head.body.end, head.body.end),
         None => (at + BATCH_HEAD, bytes.len()),
     };
-    let missing = sectors(at, must_miss).any(|sector| bytes.get(sector).is_none_or(|sector| zeros(sector)));
+    let missing = sectors(at, must_miss).any(|sector| bytes.get(sector).is_none_or(zeros));
     missing && zeros(bytes.get(end..).unwrap_or_default()) && !later_batch(bytes, at + 1, next)
 }
 

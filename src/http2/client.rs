@@ -303,18 +303,22 @@ impl Pool {
     /// A stream on one of the connections. Where there is none, all who want one wait for the same connection; where all are full,
     /// for a stream.
     async fn stream(self: &Arc<Self>, wait: Option<&StreamWait>) -> Result<(Live, UnderWay), Http2Error> {
-        let mut waiting = None;
+        let mut waiting: Option<Waiting> = None;
         loop {
             // Made before the look, so that what comes free between the two is not missed.
             let freed = std::pin::pin!(self.freed.notified());
             match self.find() {
                 Found::Stream(live, under_way) => {
-                    waiting.map(Waiting::end);
+                    if let Some(waiting) = waiting {
+                        waiting.end();
+                    }
                     return Ok((live, under_way));
                 }
                 Found::Connecting(connecting, true) => {
                     // From here on it is the peer's time.
-                    waiting.take().map(Waiting::end);
+                    if let Some(waiting) = waiting.take() {
+                        waiting.end();
+                    }
                     connecting.await.map_err(Http2Error::NoConnection)?;
                 }
                 Found::Connecting(connecting, false) => {
