@@ -9,7 +9,7 @@
 //! Durability: the contract is that of [`storage::Storage`].
 //!
 //! Cost, sketched: an entry is about 500 bytes; one batch is one `write` and one `fdatasync` (0.1 to 2 ms on the disks
-//! seen here) whatever it holds, so 256 appenders that wait share it. Queue: at most 65,536 entries, about 32 MB.
+//! seen here) whatever it holds, so 256 appenders that wait share it. Queue: at most 32 MB.
 
 mod blocks;
 pub mod canonical;
