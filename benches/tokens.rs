@@ -16,7 +16,7 @@ use ndxp_gateway::config::Config;
 use ndxp_gateway::contract::ContractSet;
 use ndxp_gateway::pki::{DEFAULT_DAYS, Role as Certificate, staff_uri};
 use ndxp_gateway::registry::sqlite::SqliteStore;
-use ndxp_gateway::registry::{Page, Role, Staff, Store, TokenFilter, TokenRecord, TokenState, now};
+use ndxp_gateway::registry::{Page, Role, Staff, Store, TokenFilter, TokenState};
 use ndxp_gateway::sandbox::folder::DevFolder;
 use ndxp_gateway::sandbox::{Sandbox, SandboxConfig};
 use ndxp_gateway::server::registry_path;
@@ -25,6 +25,7 @@ use serde_json::json;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+use support::tokens::ended;
 use support::{Actor, Running, UNIT, add_client, add_grant, edit, files, issue, lay, make_key, show};
 use tokio::net::TcpStream;
 
@@ -36,27 +37,6 @@ const CHANGES: usize = 10;
 const ENDED: &str = "archive";
 const BUSY: &str = "busy";
 const PERSON: &str = "lan";
-
-fn ended(from: usize, count: usize) -> Vec<TokenRecord> {
-    let issued = now() - 86_400;
-    (from..from + count)
-        .map(|number| {
-            let mut random = [0; 10];
-            random[2..].copy_from_slice(&(number as u64).to_be_bytes());
-            let id = uuid::Builder::from_unix_timestamp_millis((issued * 1_000).unsigned_abs(), &random);
-            TokenRecord {
-                id: id.into_uuid().to_string(),
-                client: ENDED.into(),
-                scopes: vec!["budgetunit:read".into()],
-                certificate: String::new(),
-                issued,
-                starts: issued,
-                expires: issued + 3_600,
-                revoked: false,
-            }
-        })
-        .collect()
-}
 
 /// A folder with systems whose tokens are to be revoked (`r-N`) and that are to be suspended (`s-N`).
 struct Setup {
@@ -88,7 +68,7 @@ impl Setup {
         store.bootstrap(&staff(PERSON), &Staff { roles: vec![], ..staff("minh") }).unwrap();
         let began = Instant::now();
         for from in (0..count).step_by(20_000) {
-            store.add_tokens(&ended(from, (count - from).min(20_000))).unwrap();
+            store.add_tokens(&ended(ENDED, from..count.min(from + 20_000), 1)).unwrap();
         }
         println!("{count} ended tokens were recorded in {:.1?}", began.elapsed());
         Setup { folder, config, contracts, store, _sandbox: sandbox, _dir: dir }

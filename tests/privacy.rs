@@ -11,7 +11,7 @@ use ndxp_gateway::sandbox::samples::samples;
 use serde_json::Value;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use support::{CITIZEN, Stage, approved_grant};
+use support::{CITIZEN, Stage, approved_grant, audit_cli};
 
 fn files(folder: &Path, found: &mut Vec<PathBuf>) {
     for path in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
@@ -136,18 +136,6 @@ async fn l6_everybody_whom_an_answer_names_is_in_its_entry() {
     assert!(others > 5, "spouses, households and owners are named: {others}");
 }
 
-/// `audit` on the folder of a stage: whether it succeeded, and what it printed.
-fn audit(stage: &Stage, arguments: &[&str]) -> (bool, String, String) {
-    let data = stage.data();
-    let output = std::process::Command::new(env!("CARGO_BIN_EXE_ndxp-gateway"))
-        .args(["--output", "json", "audit", "--data", data.to_str().unwrap()])
-        .args(arguments)
-        .output()
-        .unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (output.status.success(), text(output.stdout), text(output.stderr))
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn l6_a_person_s_report_has_whoever_was_told_of_them_by_any_of_their_ids() {
     let stage = Stage::start();
@@ -176,7 +164,7 @@ async fn l6_a_person_s_report_has_whoever_was_told_of_them_by_any_of_their_ids()
     let old = person.old_id.clone().unwrap();
     let by_old_id = narrow.call(CITIZEN, ask("oldCitizenId", &old)).await.ok().exchange();
     let found = |ids: &[&str]| {
-        let (ok, told, error) = audit(&stage, &[&["subject"], ids, &["--case", "1/CV-2026"]].concat());
+        let (ok, told, error) = audit_cli(&stage, &[&["subject"], ids, &["--case", "1/CV-2026"]].concat());
         assert!(ok, "{error}");
         let rows: Value = serde_json::from_str(&told).unwrap();
         let mut all: Vec<_> =
@@ -202,7 +190,7 @@ async fn l6_a_person_s_report_has_whoever_was_told_of_them_by_any_of_their_ids()
     let period = file.file_stem().unwrap().to_str().unwrap().to_owned();
     let kept = std::fs::read(&file).unwrap();
     std::fs::remove_file(&file).unwrap();
-    let (ok, _, error) = audit(&stage, &["subject", &spouse.citizen_id, "--case", "1/CV-2026"]);
+    let (ok, _, error) = audit_cli(&stage, &["subject", &spouse.citizen_id, "--case", "1/CV-2026"]);
     assert!(!ok && error.contains("PSEUDONYM_KEY_MISSING") && error.contains(&period), "{error}");
     assert!(!file.exists(), "nobody puts another key in its place");
     std::fs::write(&file, kept).unwrap();

@@ -16,30 +16,9 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+use support::tokens::ended;
 use support::{Stage, UNIT, edit, files, until};
 use tokio::net::TcpStream;
-
-/// Tokens issued by one client, some seconds apart, all of which ended so many days ago.
-fn ended(client: &str, count: usize, days: i64) -> Vec<TokenRecord> {
-    let issued = now() - days * 86_400 - 3_600;
-    (0..count)
-        .map(|number| {
-            let mut random = [0; 10];
-            random[2..].copy_from_slice(&(number as u64).to_be_bytes());
-            let id = uuid::Builder::from_unix_timestamp_millis((issued * 1_000).unsigned_abs(), &random);
-            TokenRecord {
-                id: id.into_uuid().to_string(),
-                client: client.into(),
-                scopes: vec!["budgetunit:read".into()],
-                certificate: String::new(),
-                issued,
-                starts: issued,
-                expires: issued + 3_600,
-                revoked: false,
-            }
-        })
-        .collect()
-}
 
 /// Somebody who works through `ndxp.admin.v1`.
 struct Person(Caller);
@@ -101,7 +80,7 @@ async fn d2_a_revocation_and_a_suspension_are_effective_within_a_second_while_to
     stage.client("busy");
     stage.grant("busy", &["budgetunit:read"], |_| {});
     let person = Arc::new(Person::new(&stage, "lan", &[Role::Administrator]));
-    stage.store.add_tokens(&ended("busy", 100_000, 1)).unwrap();
+    stage.store.add_tokens(&ended("busy", 0..100_000, 1)).unwrap();
     let (stop, listed, issued) =
         (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let mut load = tokio::task::JoinSet::new();
@@ -237,7 +216,7 @@ async fn d2_tokens_that_ended_long_ago_are_removed_and_others_stay() {
         edit(&folder.gateway_config(), |text| text.replace("audience = ", "keep_ended_days = 3\naudience = "));
     });
     let clerk = stage.system("clerk");
-    let (old, young) = (ended("clerk", 1_200, 5), ended("clerk", 700, 2));
+    let (old, young) = (ended("clerk", 0..1_200, 5), ended("clerk", 0..700, 2));
     // The gateway that runs looks once a minute; one that starts looks at once.
     let mut stage = stage;
     tokio::task::block_in_place(|| stage.gateway.take().unwrap().stop());
@@ -260,7 +239,7 @@ async fn d2_more_ended_tokens_than_are_kept_go_oldest_first_and_those_in_force_s
     });
     let clerk = stage.system("clerk");
     tokio::task::block_in_place(|| stage.gateway.take().unwrap().stop());
-    let (older, younger) = (ended("clerk", 700, 2), ended("clerk", 900, 1));
+    let (older, younger) = (ended("clerk", 0..700, 2), ended("clerk", 0..900, 1));
     stage.store.add_tokens(&older).unwrap();
     stage.store.add_tokens(&younger).unwrap();
     let config = ndxp_gateway::config::Config::load(&stage.folder.gateway_config()).map_err(support::show).unwrap();

@@ -26,7 +26,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use support::{Stage, UNIT, until};
+use support::{Stage, UNIT, audit_cli, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
 
@@ -298,15 +298,7 @@ fn w_a_fork_that_a_witness_has_seen_is_an_alarm_until_a_person_acknowledges_it()
     // It outlives a restart, and every audit command tells it.
     drop(stage.gateway.take());
     drop(witness);
-    let audit = |arguments: &[&str]| {
-        let data = stage.data();
-        let output = std::process::Command::new(env!("CARGO_BIN_EXE_ndxp-gateway"))
-            .args(["--output", "json", "audit", "--data", data.to_str().unwrap()])
-            .args(arguments)
-            .output()
-            .unwrap();
-        (output.status.success(), String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
-    };
+    let audit = |arguments: &[&str]| audit_cli(&stage, arguments);
     for command in [&["search"][..], &["show", "0"], &["verify"], &["index"]] {
         let (_, _, told) = audit(command);
         assert!(told.contains("FORK"), "{command:?}: {told}");

@@ -32,6 +32,7 @@ pub mod receipt;
 pub mod seal;
 pub mod segment;
 mod segment_v1;
+mod signed;
 mod spare;
 pub mod storage;
 mod sync;

@@ -1,6 +1,7 @@
 //! Logs and metrics. Neither ever holds a secret, a payload or anybody's data: labels are names of contracts.
 
 mod log;
+mod witnesses;
 
 use crate::exchange_log::{Entry, Health};
 use crate::shares::ShareMetrics;
@@ -15,6 +16,8 @@ use std::collections::BTreeSet;
 use std::io::IsTerminal;
 use std::sync::atomic::AtomicU64;
 use tracing_subscriber::EnvFilter;
+
+pub use witnesses::WitnessMetrics;
 
 /// Starts logging to standard error: for people on a terminal, as JSON lines elsewhere. `NDXP_LOG` filters
 /// (`ndxp_gateway=debug`); without it, `level` counts.
@@ -91,47 +94,6 @@ impl OAuthMetrics {
     /// Counts a request that was refused because its client asks too often.
     pub fn limited(&self, endpoint: &'static str) {
         self.limited.get_or_create(&OAuthEndpoint { endpoint }).inc();
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct WitnessOf {
-    witness: String,
-}
-
-/// What is counted of the log's witnesses.
-#[derive(Debug, Clone, Default)]
-pub struct WitnessMetrics {
-    up: Family<WitnessOf, Gauge>,
-    failures: Family<WitnessOf, Counter>,
-    entries: Gauge,
-    time: Gauge,
-}
-
-impl WitnessMetrics {
-    /// Counts an answer of a witness.
-    pub fn answered(&self, witness: &str, cosigned: bool) {
-        let of = WitnessOf { witness: witness.to_owned() };
-        self.up.get_or_create(&of).set(cosigned.into());
-        if !cosigned {
-            self.failures.get_or_create(&of).inc();
-        }
-    }
-
-    /// Tells how many entries are under the newest checkpoint with enough cosignatures, and when it came (Unix seconds).
-    pub fn cosigned(&self, entries: u64, time: i64) {
-        self.entries.set(i64::try_from(entries).unwrap_or(i64::MAX));
-        self.time.set(time);
-    }
-
-    fn register(&self, registry: &mut Registry) {
-        registry.register("witness_up", "1 where the witness has cosigned when it was asked last", self.up.clone());
-        let help = "Requests to a witness that brought no cosignature";
-        registry.register("witness_failures", help, self.failures.clone());
-        let help = "Entries under the newest checkpoint with the cosignatures that the policy wants";
-        registry.register("log_cosigned_entries", help, self.entries.clone());
-        let help = "When that checkpoint was published, in Unix seconds";
-        registry.register("log_cosigned_timestamp_seconds", help, self.time.clone());
     }
 }
 

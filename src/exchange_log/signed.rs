@@ -1,0 +1,65 @@
+//! The last checkpoint that was ever signed, kept apart from the log: where the log does not contain its tree, the files were put
+//! back to an older state, or are another tree's.
+
+use super::checkpoint::LogVerifier;
+use super::reader::LogReader;
+use super::tree::{Hash, leaf_hash, node_hash};
+use super::{LogError, proof};
+use std::path::Path;
+use std::time::Duration;
+
+/// Checks that the last signed checkpoint is the beginning of what is there.
+///
+/// # Errors
+/// [`LogError::RolledBack`] or [`LogError::Forked`] where it is not; it is missing, or older than the published one.
+pub(super) fn check(data: &Path, verifier: &LogVerifier) -> Result<(), LogError> {
+    let mut tries = 5;
+    loop {
+        tries -= 1;
+        match is_contained(data, verifier) {
+            // A gateway that runs may have signed more than the reader had seen.
+            Err(LogError::RolledBack { .. } | LogError::Io { .. }) if tries > 0 => {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            other => return other,
+        }
+    }
+}
+
+fn is_contained(data: &Path, verifier: &LogVerifier) -> Result<(), LogError> {
+    let reader = LogReader::open(data)?;
+    let path = &reader.paths().signed;
+    let note = match std::fs::read_to_string(path) {
+        Ok(note) => note,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && reader.sealed() == 0 => return Ok(()),
+        Err(error) => return Err(LogError::io(path, &error)),
+    };
+    let signed = verifier.check(&note).map_err(|error| LogError::corrupt(path, 0, error.to_string()))?;
+    let folder = || reader.paths().tiles.clone();
+    if signed.size > reader.size() {
+        return Err(LogError::RolledBack { found: reader.size(), signed: signed.size, path: folder() });
+    }
+    // A crash between signing and publishing leaves a signed tree that ends in the journal.
+    if signed.size > 0 && proof::root(&|level, at| node(&reader, level, at), signed.size)? != signed.root {
+        return Err(LogError::Forked { signed: signed.size, path: folder() });
+    }
+    if signed.size < reader.sealed() {
+        return Err(LogError::corrupt(path, 0, "the last signed checkpoint is older than the published one"));
+    }
+    Ok(())
+}
+
+/// The hash of a complete subtree, sealed or in the journal.
+fn node(reader: &LogReader, level: u32, index: u64) -> Result<Hash, LogError> {
+    if (index + 1) << level <= reader.sealed() {
+        return reader.node(level, index);
+    }
+    match level.checked_sub(1) {
+        Some(below) => Ok(node_hash(&node(reader, below, 2 * index)?, &node(reader, below, 2 * index + 1)?)),
+        None => {
+            let place = usize::try_from(index - reader.sealed()).unwrap_or(usize::MAX);
+            let missing = || LogError::corrupt(&reader.paths().journal, 0, format!("entry {index} is missing"));
+            Ok(leaf_hash(reader.tail().get(place).ok_or_else(missing)?))
+        }
+    }
+}

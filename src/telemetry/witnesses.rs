@@ -1,0 +1,48 @@
+//! What is counted of the log's witnesses.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WitnessOf {
+    witness: String,
+}
+
+/// What is counted of the log's witnesses.
+#[derive(Debug, Clone, Default)]
+pub struct WitnessMetrics {
+    up: Family<WitnessOf, Gauge>,
+    failures: Family<WitnessOf, Counter>,
+    entries: Gauge,
+    time: Gauge,
+}
+
+impl WitnessMetrics {
+    /// Counts an answer of a witness.
+    pub fn answered(&self, witness: &str, cosigned: bool) {
+        let of = WitnessOf { witness: witness.to_owned() };
+        self.up.get_or_create(&of).set(cosigned.into());
+        if !cosigned {
+            self.failures.get_or_create(&of).inc();
+        }
+    }
+
+    /// Tells how many entries are under the newest checkpoint with enough cosignatures, and when it came (Unix seconds).
+    pub fn cosigned(&self, entries: u64, time: i64) {
+        self.entries.set(i64::try_from(entries).unwrap_or(i64::MAX));
+        self.time.set(time);
+    }
+
+    pub(super) fn register(&self, registry: &mut Registry) {
+        registry.register("witness_up", "1 where the witness has cosigned when it was asked last", self.up.clone());
+        let help = "Requests to a witness that brought no cosignature";
+        registry.register("witness_failures", help, self.failures.clone());
+        let help = "Entries under the newest checkpoint with the cosignatures that the policy wants";
+        registry.register("log_cosigned_entries", help, self.entries.clone());
+        let help = "When that checkpoint was published, in Unix seconds";
+        registry.register("log_cosigned_timestamp_seconds", help, self.time.clone());
+    }
+}

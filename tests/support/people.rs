@@ -1,0 +1,42 @@
+//! People who administer: one asks, another approves.
+
+use super::{Stage, add_grant};
+use ndxp_gateway::registry::Store;
+use ndxp_gateway::registry::sqlite::SqliteStore;
+
+/// A person with a certificate of their own, as the store sees them.
+fn acting(store: &SqliteStore, id: &str, mark: u8) -> SqliteStore {
+    use ndxp_gateway::registry::{Actor, Digest};
+    let (thumbprint, key) = (Digest([mark; 32]), Digest([mark + 1; 32]));
+    let names = vec![ndxp_gateway::pki::staff_uri(id)];
+    store.acting_as(Actor::Staff { id: id.into(), thumbprint, key, names, address: "192.0.2.1:1".into() })
+}
+
+/// The first two persons, made where there are none yet: who asks and who approves.
+fn two_persons(store: &SqliteStore) -> (SqliteStore, SqliteStore) {
+    use ndxp_gateway::registry::Staff;
+    let person = |id: &str| Staff { id: id.into(), roles: vec![], names: vec![ndxp_gateway::pki::staff_uri(id)] };
+    let (first, second) = ("first-administrator", "first-approver");
+    if store.staff().unwrap().is_empty() {
+        store.bootstrap(&person(first), &person(second)).unwrap();
+    }
+    (acting(store, first, 10), acting(store, second, 20))
+}
+
+/// A grant that one person asks for and another approves: it opens what is sensitive, too.
+pub fn approved_grant(stage: &Stage, client: &str, scopes: &[&str]) -> String {
+    let (first, second) = two_persons(&stage.store);
+    let id = add_grant(&first, &stage.contracts, client, scopes, |grant| grant.needs_approval = true);
+    second.approve_grant(&id).unwrap();
+    id
+}
+
+/// Registers an auditor of this id, whom one person asks for and another approves. The first two persons are made with the
+/// first auditor.
+pub fn add_auditor(store: &SqliteStore, id: &str) {
+    use ndxp_gateway::registry::{Role, Staff};
+    let (first, second) = two_persons(store);
+    let auditor = Staff { id: id.into(), roles: vec![Role::Auditor], names: vec![ndxp_gateway::pki::staff_uri(id)] };
+    let asked = first.add_staff(&auditor).unwrap();
+    second.approve_change(&asked.id).unwrap();
+}
