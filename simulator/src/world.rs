@@ -383,13 +383,14 @@ impl World {
         Some((what, false))
     }
 
-    /// Whether a journal segment that lost a sector looks like one whose last write was cut short: the batch in it has
-    /// nothing behind.
+    /// Whether a journal segment that lost a sector looks like one whose last write was cut short: nothing stands behind the
+    /// first batch in the sector; or, where its length is lost, too, behind the last batch that begins in the sector.
     fn like_a_crash(bytes: &[u8], sector: &Range<usize>) -> bool {
-        let mut end = HEAD;
-        while end <= sector.start {
-            let Some(length) = bytes.get(end..end + 4).and_then(|length| length.try_into().ok()) else { return false };
-            end += 88 + u32::from_be_bytes(length) as usize;
+        let (mut start, mut end) = (HEAD, HEAD);
+        while end <= sector.start || start + 4 > sector.start && end < sector.end {
+            let length = bytes.get(end..end + 4).and_then(|length| length.try_into().ok()).map(u32::from_be_bytes);
+            let Some(length) = length.filter(|length| *length > 0) else { break };
+            (start, end) = (end, end + 88 + length as usize);
         }
         let behind = bytes.get(end.max(sector.end)..).unwrap_or_default();
         sector.start >= HEAD && behind.iter().all(|byte| *byte == 0)

@@ -196,13 +196,43 @@ fn cut_short(bytes: &[u8], at: usize, next: u64) -> bool {
     if zeros(rest) {
         return true;
     }
-    // Where its head stands, it says how far it went; where it does not, a sector of the head must be missing.
+    // Where its head stands, it says how far it went; where it does not, a sector of the head must be missing, and what is
+    // left of it may say how far.
     let (must_miss, end) = match batch_head(bytes, at) {
-        Some(head) => (head.body.end, head.body.end),
-        None => (at + BATCH_HEAD, bytes.len()),
+        Some(head) => (head.body.clone(), head.body.end),
+        None => {
+            let end = length_left(bytes, at).map_or(bytes.len(), |length| at + BATCH_HEAD + length);
+            (at..at + BATCH_HEAD, end)
+        }
     };
-    let missing = sectors(at, must_miss).any(|sector| bytes.get(sector).is_none_or(zeros));
+    // A byte or two of zeros may be what was written there: then its loss explains nothing.
+    let explains = |sector: std::ops::Range<usize>| {
+        bytes.get(must_miss.clone()).is_none() || sector.len() > 2 || reads_with(bytes, at, &must_miss, sector)
+    };
+    let missing = sectors(must_miss.start, must_miss.end)
+        .any(|sector| bytes.get(sector.clone()).is_none_or(zeros) && explains(sector));
     missing && zeros(bytes.get(end..).unwrap_or_default()) && !later_batch(bytes, at + 1, next)
+}
+
+/// Whether a head (`part` begins at `at`) or a body reads with some other bytes in one or two of its places.
+fn reads_with(bytes: &[u8], at: usize, part: &std::ops::Range<usize>, places: std::ops::Range<usize>) -> bool {
+    let sum = batch_head(bytes, at).map(|head| head.sum);
+    let mut whole = bytes.get(part.clone()).unwrap_or_default().to_vec();
+    let (from, count) = (places.start - part.start, places.len());
+    (1..=u16::MAX >> (8 * (2 - count))).any(|value| {
+        whole[from..from + count].copy_from_slice(&value.to_be_bytes()[2 - count..]);
+        match sum {
+            Some(sum) => crc32c::crc32c(&whole) == sum,
+            None => batch_head(&whole, 0).is_some(),
+        }
+    })
+}
+
+/// The length of a batch's body, where the sector that it stands in is there, if not all of the head.
+fn length_left(bytes: &[u8], at: usize) -> Option<usize> {
+    let in_one_sector = at / SECTOR == (at + 3) / SECTOR;
+    let length = usize::try_from(u32::from_be_bytes(number(bytes, at)?)).ok()?;
+    (in_one_sector && length > 0).then_some(length)
 }
 
 /// Where the first sector at or behind a place in a segment begins.
@@ -278,6 +308,29 @@ mod tests {
             let batch = at.iter().rev().find(|at| **at <= place).unwrap();
             assert!(refused(&damaged).contains(&format!("at byte {batch}:")), "{place}: {}", refused(&damaged));
         }
+        // One bit of a last batch that begins a byte or two before a sector: its zeros there are what was written.
+        for early in [1, 2] {
+            let mut close = head(7, &[9; 32]);
+            let tag = put_batch(&mut close, &key(), &[9; 32], 7, &[vec![1; SECTOR - HEAD - BATCH_HEAD - 2 - early]]);
+            assert_eq!(close.len(), SECTOR - early);
+            put_batch(&mut close, &key(), &tag, 8, &[vec![2; 700]]);
+            let whole = close.clone();
+            for place in [SECTOR + 20, SECTOR + 300] {
+                close[place] ^= 4;
+                assert!(refused(&close).contains("entry 8 is damaged"), "{early} {place}");
+                close[place] ^= 4;
+            }
+            close[SECTOR..2 * SECTOR].fill(0);
+            assert_eq!(read(&close, Some(&key())).unwrap().next, 8, "a lost sector is a crash's");
+            assert_eq!(read(&whole, Some(&key())).unwrap().next, 9);
+        }
+        // A sector with the end of a batch's head and the whole head of the next: what is left of the first says how far it went.
+        let (mut two, mut tag) = (head(7, &[9; 32]), [9; 32]);
+        for (first, size) in [(7, 300), (8, 40), (9, 900)] {
+            tag = put_batch(&mut two, &key(), &tag, first, &[vec![1; size]]);
+        }
+        two[SECTOR..2 * SECTOR].fill(0);
+        assert!(refused(&two).contains("entry 8 is damaged"), "{}", refused(&two));
         let mut lost = bytes.clone();
         lost[1_024..1_536].fill(0);
         assert!(refused(&lost).contains("damaged"));
