@@ -12,7 +12,6 @@ use hyper::body::{Frame, Incoming};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use ndxp_gateway::caller::Answering;
 use ndxp_gateway::config::Config;
-use ndxp_gateway::identity::tls;
 use ndxp_gateway::registry::sqlite::SqliteStore;
 use ndxp_gateway::server::registry_path;
 use rustix::process::Signal;
@@ -134,16 +133,7 @@ async fn answer(
 
 /// Serves the source with the sandbox's certificate; gives its port.
 async fn serve(stage: &Outside, seen: &Arc<Seen>) -> u16 {
-    let pki = stage.folder.path.join("pki");
-    let files = tls::TlsFiles {
-        certificate: pki.join("sandbox.pem"),
-        key: pki.join("sandbox.key"),
-        client_ca: pki.join("ca.pem"),
-        revocation: tls::Revocation::Unchecked,
-        names: Vec::new(),
-        allow_tls12: false,
-    };
-    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls::server_config(&files).unwrap()));
+    let acceptor = support::sandbox_acceptor(&stage.folder.path.join("pki"));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (port, seen) = (listener.local_addr().unwrap().port(), seen.clone());
     tokio::spawn(async move {

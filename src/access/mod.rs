@@ -5,6 +5,7 @@ pub mod handshakes;
 pub mod limits;
 pub mod reads;
 pub mod refusals;
+pub(crate) mod rules;
 pub mod staff;
 pub mod token;
 

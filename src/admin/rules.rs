@@ -1,5 +1,6 @@
 //! What each method needs: known before its message is read, so that nobody sends one who may not.
 
+use crate::access::rules::rules;
 use crate::access::staff::Rule;
 use crate::registry::Role;
 
@@ -10,15 +11,6 @@ const APPROVER: &[Role] = &[Role::Approver];
 const EITHER: &[Role] = &[Role::Administrator, Role::Approver];
 /// Who may take away in an emergency.
 const EMERGENCY: &[Role] = &[Role::Administrator, Role::Operator];
-
-macro_rules! rules {
-    ($($name:ident: $method:literal, $act:literal, $roles:ident;)*) => {
-        $(pub(super) const $name: Rule = Rule { method: $method, act: $act, roles: $roles };)*
-
-        /// Every method's.
-        const ALL: &[Rule] = &[$($name,)*];
-    };
-}
 
 rules! {
     ADD_CLIENT: "AddClient", "client.add", ADMINISTRATOR;
@@ -52,27 +44,13 @@ rules! {
     LIST_STAFF: "ListStaff", "staff.list", ANY;
 }
 
-/// What a method of the service needs; `None` where there is none of this name.
-pub(super) fn of(method: &str) -> Option<&'static Rule> {
-    ALL.iter().find(|rule| rule.method == method)
-}
-
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::contract::EMBEDDED;
-    use prost_reflect::DescriptorPool;
 
     #[test]
     fn d1_every_method_has_one_rule() {
-        let pool = DescriptorPool::decode(EMBEDDED).unwrap();
-        let service = pool.get_service_by_name("ndxp.admin.v1.AdminService").unwrap();
-        let mut methods: Vec<_> = service.methods().map(|method| method.name().to_owned()).collect();
-        let mut ruled: Vec<_> = ALL.iter().map(|rule| rule.method.to_owned()).collect();
-        methods.sort();
-        ruled.sort();
-        assert_eq!(ruled, methods);
+        crate::access::rules::assert_complete("ndxp.admin.v1.AdminService", ALL);
         assert!(of("AddClient").is_some_and(|rule| rule.roles == ADMINISTRATOR) && of("Nothing").is_none());
     }
 }

@@ -6,7 +6,6 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use bytes::Bytes;
 use ndxp_gateway::frame::frame;
-use ndxp_gateway::identity::tls;
 use std::io::Write;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -310,16 +309,7 @@ pub async fn with_streams(keys: &str, max_streams: Option<u32>, listen: &str) ->
         let entry = entry.replace(&before, &format!("https://{address}")).replace("\"officials\"", "\"bulk\"");
         std::fs::write(path.join("sources/bulk.toml"), format!("{entry}\n{keys}\n")).unwrap();
     });
-    let pki = stage.folder.path.join("pki");
-    let files = tls::TlsFiles {
-        certificate: pki.join("sandbox.pem"),
-        key: pki.join("sandbox.key"),
-        client_ca: pki.join("ca.pem"),
-        revocation: tls::Revocation::Unchecked,
-        names: Vec::new(),
-        allow_tls12: false,
-    };
-    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls::server_config(&files).unwrap()));
+    let acceptor = support::sandbox_acceptor(&stage.folder.path.join("pki"));
     let source = Arc::new(Source { max_streams, ..Source::default() });
     let served = source.clone();
     tokio::spawn(async move {

@@ -3,6 +3,7 @@
 
 pub mod ca;
 mod people;
+mod secured;
 pub mod tokens;
 
 use bytes::Bytes;
@@ -26,14 +27,13 @@ use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::net::TcpStream;
-use tokio_rustls::client::TlsStream;
 use tonic::Code;
 
 #[allow(unused_imports, reason = "each suite uses its own part")]
 pub use people::{add_auditor, approved_grant};
+#[allow(unused_imports, reason = "each suite uses its own part")]
+pub use secured::{sandbox_acceptor, secured};
 
 pub const PURPOSE: &str = "1.004222";
 pub const VERIFY: &str = "/ndxp.population.v1.PopulationService/VerifyCitizen";
@@ -419,18 +419,6 @@ impl Drop for Running {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
-}
-
-/// TLS over a connection to the machine's own ports, with a certificate of its own or without.
-pub async fn secured(
-    stream: TcpStream,
-    ca: &Path,
-    own: Option<(&Path, &Path)>,
-    protocols: &[&[u8]],
-) -> std::io::Result<TlsStream<TcpStream>> {
-    let config = tls::client_config(ca, own, protocols).unwrap();
-    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-    connector.connect("localhost".try_into().unwrap(), stream).await
 }
 
 /// A line of /proc/PID/status, in kB.

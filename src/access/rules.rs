@@ -1,0 +1,31 @@
+//! The rules of a service's methods, written as a table.
+
+/// Makes a constant [`Rule`](crate::access::staff::Rule) for each line, `ALL` of them, and `of`, which finds one by its method.
+macro_rules! rules {
+    ($($name:ident: $method:literal, $act:literal, $roles:ident;)*) => {
+        $(pub(super) const $name: Rule = Rule { method: $method, act: $act, roles: $roles };)*
+
+        /// Every method's.
+        const ALL: &[Rule] = &[$($name,)*];
+
+        /// What a method of the service needs; `None` where there is none of this name.
+        pub(super) fn of(method: &str) -> Option<&'static Rule> {
+            ALL.iter().find(|rule| rule.method == method)
+        }
+    };
+}
+
+pub(crate) use rules;
+
+/// Checks that every method of a service of the protos has one rule, and nothing else has.
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+pub(crate) fn assert_complete(service: &str, rules: &[super::staff::Rule]) {
+    let pool = prost_reflect::DescriptorPool::decode(crate::contract::EMBEDDED).unwrap();
+    let service = pool.get_service_by_name(service).unwrap();
+    let mut methods: Vec<_> = service.methods().map(|method| method.name().to_owned()).collect();
+    let mut ruled: Vec<_> = rules.iter().map(|rule| rule.method.to_owned()).collect();
+    methods.sort();
+    ruled.sort();
+    assert_eq!(ruled, methods);
+}

@@ -1,0 +1,33 @@
+//! TLS ends of the tests' own.
+
+use ndxp_gateway::identity::tls;
+use std::path::Path;
+use std::sync::Arc;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::client::TlsStream;
+
+/// TLS over a connection to the machine's own ports, with a certificate of its own or without.
+pub async fn secured(
+    stream: TcpStream,
+    ca: &Path,
+    own: Option<(&Path, &Path)>,
+    protocols: &[&[u8]],
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let config = tls::client_config(ca, own, protocols).unwrap();
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    connector.connect("localhost".try_into().unwrap(), stream).await
+}
+
+/// Takes connections as the sandbox does: with its certificate, from the gateway.
+pub fn sandbox_acceptor(pki: &Path) -> TlsAcceptor {
+    let files = tls::TlsFiles {
+        certificate: pki.join("sandbox.pem"),
+        key: pki.join("sandbox.key"),
+        client_ca: pki.join("ca.pem"),
+        revocation: tls::Revocation::Unchecked,
+        names: Vec::new(),
+        allow_tls12: false,
+    };
+    TlsAcceptor::from(Arc::new(tls::server_config(&files).unwrap()))
+}
