@@ -1,4 +1,4 @@
-//! Places at which tests let the process die, to see what a crash leaves there (`tests/log_faults.rs`). Builds without
+//! Places at which tests let the process die, to see what a crash leaves there (`tests/log/log_faults.rs`). Builds without
 //! debug assertions have none.
 
 /// Dies here where `NDXP_CRASH_AT` says so: the name of the place, and perhaps the how-manieth time (`journal.written:3`).

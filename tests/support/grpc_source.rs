@@ -1,7 +1,7 @@
 //! A gRPC source of the tests' own, with its contract: it does what a plan says with the calls that come.
 #![allow(dead_code, reason = "each suite uses its own part")]
 
-use crate::support::{self, Actor, Stage};
+use super::{Actor, Stage};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use bytes::Bytes;
@@ -299,9 +299,7 @@ pub async fn with_streams(keys: &str, max_streams: Option<u32>, listen: &str) ->
     let address = listener.local_addr().unwrap();
     let stage = Stage::prepared(&|folder| {
         let path = &folder.path;
-        support::edit(&folder.gateway_config(), |text| {
-            text.replacen("[listen]\n", &format!("[listen]\n{listen}\n"), 1)
-        });
+        super::edit(&folder.gateway_config(), |text| text.replacen("[listen]\n", &format!("[listen]\n{listen}\n"), 1));
         std::fs::create_dir_all(path.join("contracts/ndxp/bulk/v1")).unwrap();
         std::fs::write(path.join("contracts/ndxp/bulk/v1/bulk.proto"), CONTRACT).unwrap();
         let entry = std::fs::read_to_string(path.join("sources/officials.toml")).unwrap();
@@ -309,7 +307,7 @@ pub async fn with_streams(keys: &str, max_streams: Option<u32>, listen: &str) ->
         let entry = entry.replace(&before, &format!("https://{address}")).replace("\"officials\"", "\"bulk\"");
         std::fs::write(path.join("sources/bulk.toml"), format!("{entry}\n{keys}\n")).unwrap();
     });
-    let acceptor = support::sandbox_acceptor(&stage.folder.path.join("pki"));
+    let acceptor = super::sandbox_acceptor(&stage.folder.path.join("pki"));
     let source = Arc::new(Source { max_streams, ..Source::default() });
     let served = source.clone();
     tokio::spawn(async move {

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each suite uses its own part")]
 
 pub mod ca;
+pub mod grpc_source;
 mod people;
 mod secured;
 pub mod tokens;

@@ -1,0 +1,15 @@
+//! What administrators and auditors do, from the command line and from afar.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod administration;
+mod command_line;
+mod registry_edits;
+mod registry_log;
+mod remote;
+mod rights;
+mod second_person;
+mod transcript;
+mod watching;

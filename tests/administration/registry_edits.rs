@@ -1,0 +1,262 @@
+//! What somebody does to the registry's file with a tool of SQLite becomes nobody's act, and nothing that the log says.
+
+use crate::support::{Stage, entries, ops_text, show, until};
+use ndxp_gateway::audit::replay::{Difference, Replay};
+use ndxp_gateway::audit::retention;
+use ndxp_gateway::config::Config;
+use ndxp_gateway::exchange_log::Entry;
+use ndxp_gateway::registry::sqlite::SqliteStore;
+use ndxp_gateway::registry::{Client, Store};
+use ndxp_gateway::server::{Gateway, registry_path};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+fn logged(stage: &Stage) {
+    until("the acts are in the log", Duration::from_secs(60), || stage.store.acts().unwrap().is_empty());
+}
+
+fn differences(data: &Path) -> Vec<Difference> {
+    let pause = || std::thread::sleep(Duration::from_millis(500));
+    Replay::default().confirmed_differences(data, &registry_path(data), pause).unwrap()
+}
+
+fn objects(data: &Path) -> Vec<String> {
+    let mut objects: Vec<String> = differences(data).into_iter().map(|one| one.object).collect();
+    objects.dedup();
+    objects
+}
+
+fn sqlite(stage: &Stage) -> rusqlite::Connection {
+    rusqlite::Connection::open(registry_path(&stage.data())).unwrap()
+}
+
+fn stop(stage: &mut Stage) {
+    tokio::task::block_in_place(|| stage.gateway.take().unwrap().stop());
+}
+
+fn start(stage: &mut Stage) {
+    let config = Config::load(&stage.folder.gateway_config()).map_err(show).unwrap();
+    stage.gateway = Some(Gateway::start(config).unwrap());
+}
+
+/// The administrative entries.
+fn acts(stage: &Stage) -> Vec<Entry> {
+    entries(&stage.data()).into_iter().map(|found| found.entry).filter(|entry| !entry.act.is_empty()).collect()
+}
+
+fn has_line(stage: &Stage, line: &str) -> bool {
+    ops_text(stage, "/metrics").lines().any(|one| one == line)
+}
+
+/// A client whose act is in the log.
+fn registered(id: &str) -> Stage {
+    let stage = Stage::start();
+    stage.client(id);
+    stage.grant(id, &["budgetunit:read"], |grant| grant.fields = vec!["name".into()]);
+    logged(&stage);
+    stage
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t4_a_file_that_says_it_is_of_an_older_version_launders_nothing() {
+    let mut stage = registered("shop");
+    stop(&mut stage);
+    let before = acts(&stage).len();
+    for version in [3, 1, 4] {
+        let edit = format!(
+            "PRAGMA user_version = {version}; UPDATE grants SET fields = '[\"*\"]';
+             INSERT OR IGNORE INTO clients (id, agency, contact, names, suspended, created) VALUES ('mine', 'H49', '', '[]', 0, 1);"
+        );
+        sqlite(&stage).execute_batch(&edit).unwrap();
+        // By the command line, too, which brings the file up to date.
+        drop(SqliteStore::open(&registry_path(&stage.data())).unwrap());
+        let found = objects(&stage.data());
+        assert!(
+            found.contains(&"client:mine".into()) && found.iter().any(|one| one.starts_with("grant:")),
+            "{found:?}"
+        );
+        start(&mut stage);
+        until("both are found", Duration::from_secs(30), || has_line(&stage, "ndxp_registry_differences 2"));
+        let ready = ops_text(&stage, "/readyz");
+        assert_eq!(ready.contains("says that an older version made it"), version < 4, "{ready}");
+        assert!(ready.starts_with("HTTP/1.1 200") && ready.contains("client:mine"), "{ready}");
+        stop(&mut stage);
+        assert_eq!(acts(&stage).len(), before, "nothing of it is in the log");
+    }
+    // The number alone changes nothing.
+    let undo =
+        "PRAGMA user_version = 2; UPDATE grants SET fields = '[\"name\"]'; DELETE FROM clients WHERE id = 'mine'";
+    sqlite(&stage).execute_batch(undo).unwrap();
+    start(&mut stage);
+    until("nothing differs", Duration::from_secs(30), || differences(&stage.data()).is_empty());
+}
+
+/// The registry as build 1d63a09 made it, whose entries did not hold what an act changed.
+const OLD: &str = "
+    CREATE TABLE clients (id TEXT PRIMARY KEY, agency TEXT NOT NULL, contact TEXT NOT NULL, names TEXT NOT NULL,
+        suspended INTEGER NOT NULL, created INTEGER NOT NULL, retired INTEGER NOT NULL DEFAULT 0,
+        tokens_from INTEGER NOT NULL DEFAULT 0) STRICT;
+    CREATE TABLE names (name TEXT PRIMARY KEY, client TEXT NOT NULL) STRICT;
+    CREATE TABLE grants (id TEXT PRIMARY KEY, client TEXT NOT NULL REFERENCES clients(id), scopes TEXT NOT NULL,
+        purposes TEXT NOT NULL, fields TEXT NOT NULL, rate INTEGER NOT NULL, burst INTEGER NOT NULL,
+        daily_quota INTEGER NOT NULL, not_before INTEGER NOT NULL, not_after INTEGER NOT NULL, legal_basis TEXT NOT NULL,
+        networks TEXT NOT NULL, requested_by TEXT NOT NULL, approved_by TEXT, needs_approval INTEGER NOT NULL,
+        withdrawn INTEGER NOT NULL) STRICT;
+    CREATE TABLE staff (id TEXT PRIMARY KEY, roles TEXT NOT NULL, names TEXT NOT NULL) STRICT;
+    CREATE TABLE revocations (token TEXT PRIMARY KEY, expires INTEGER NOT NULL) STRICT;
+    CREATE TABLE keys (kid TEXT PRIMARY KEY, algorithm TEXT NOT NULL, public_pem TEXT NOT NULL, created INTEGER NOT NULL,
+        believed_until INTEGER NOT NULL) STRICT;
+    CREATE TABLE acts (id BLOB PRIMARY KEY, time_us INTEGER NOT NULL, actor TEXT NOT NULL, act TEXT NOT NULL,
+        object TEXT NOT NULL) STRICT;
+    CREATE TABLE changes (seq INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, id TEXT NOT NULL) STRICT;
+    INSERT INTO clients VALUES ('shop', 'H49.12', '', '[\"shop.example\"]', 0, 7, 0, 0);
+    INSERT INTO names VALUES ('shop.example', 'shop');
+    INSERT INTO grants VALUES ('g-1', 'shop', '[\"budgetunit:read\"]', '[\"*\"]', '[\"*\"]', 9, 9, 0, 0, 4000000000, 'x', '[]',
+        'cli:lan', NULL, 0, 0);
+    INSERT INTO staff VALUES ('lan', '[\"administrator\"]', '[\"lan.example\"]');
+    INSERT INTO revocations VALUES ('t-1', 4000000000);
+    INSERT INTO acts VALUES (x'0123456789abcdef0123456789abcdef', 5, 'cli:lan', 'client.add', 'client:shop');
+    PRAGMA user_version = 2;";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t4_the_file_of_an_older_build_is_taken_over_once() {
+    let mut stage = Stage::prepared(&|folder| {
+        std::fs::create_dir_all(folder.path.join("data")).unwrap();
+        let old = rusqlite::Connection::open(registry_path(&folder.path.join("data"))).unwrap();
+        old.execute_batch(OLD).unwrap();
+    });
+    logged(&stage);
+    assert_eq!(differences(&stage.data()), []);
+    let adopted = |stage: &Stage| acts(stage).iter().filter(|entry| entry.act == "registry.adopt").count();
+    let noted = |stage: &Stage| acts(stage).iter().filter(|entry| entry.actor == "cli:lan").count();
+    assert_eq!((adopted(&stage), noted(&stage)), (1, 1), "also what waited for the log");
+    stage.store.suspend_client("shop", true).unwrap();
+    logged(&stage);
+    stop(&mut stage);
+    start(&mut stage);
+    assert_eq!(differences(&stage.data()), []);
+    assert_eq!((adopted(&stage), noted(&stage)), (1, 1));
+    until("it was compared", Duration::from_secs(20), || has_line(&stage, "ndxp_registry_differences 0"));
+    assert!(!ops_text(&stage, "/readyz").contains("older version"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t4_an_invented_act_is_nobodys_and_keeps_no_other_from_the_log() {
+    let mut stage = registered("shop");
+    let sql = sqlite(&stage);
+    let invent = "INSERT INTO acts (id, time_us, actor, act, object, changes, code) VALUES
+        (randomblob(16), 5, 'staff:minh', 'client.resume', 'client:shop', '[]', randomblob(32))";
+    sql.execute(invent, []).unwrap();
+    until("it is reported", Duration::from_secs(10), || {
+        ops_text(&stage, "/readyz").contains("has 1 acts that this gateway did not note")
+    });
+    assert!(has_line(&stage, "ndxp_acts_refused 1"));
+    stage.store.note("test.note", "number:1".into()).unwrap();
+    logged(&stage);
+    assert!(acts(&stage).iter().any(|entry| entry.act == "test.note"));
+    assert!(!acts(&stage).iter().any(|entry| entry.actor == "staff:minh"));
+    let output = Command::new(env!("CARGO_BIN_EXE_ndxp-gateway"))
+        .args(["audit", "verify", "--registry"])
+        .current_dir(&stage.folder.path)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(text.contains("act:") && text.contains("client.resume of client:shop by staff:minh"), "{text}");
+    // It stays what it is through a restart, until somebody has looked into it.
+    stop(&mut stage);
+    start(&mut stage);
+    until("it is reported again", Duration::from_secs(10), || has_line(&stage, "ndxp_acts_refused 1"));
+    sql.execute("DELETE FROM acts WHERE actor = 'staff:minh'", []).unwrap();
+    until("it is gone", Duration::from_secs(10), || has_line(&stage, "ndxp_acts_refused 0"));
+    assert!(!ops_text(&stage, "/readyz").contains("did not note"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t4_an_act_that_is_changed_put_back_or_removed_before_it_is_logged_is_noticed() {
+    let mut stage = registered("shop");
+    stop(&mut stage);
+    // Noted while no gateway runs: whose it is cannot be changed.
+    stage.store.suspend_client("shop", true).unwrap();
+    let sql = sqlite(&stage);
+    sql.execute_batch("CREATE TABLE stolen AS SELECT * FROM acts; UPDATE acts SET actor = 'staff:minh'").unwrap();
+    start(&mut stage);
+    until("it is refused", Duration::from_secs(10), || has_line(&stage, "ndxp_acts_refused 1"));
+    until("its effect is found", Duration::from_secs(20), || objects(&stage.data()).contains(&"client:shop".into()));
+    stop(&mut stage);
+    sql.execute_batch("DELETE FROM acts; INSERT INTO acts SELECT * FROM stolen").unwrap();
+    start(&mut stage);
+    until("as it was, it is logged", Duration::from_secs(10), || stage.store.acts().unwrap().is_empty());
+    let suspended = |stage: &Stage| acts(stage).iter().filter(|entry| entry.act == "client.suspend").count();
+    assert_eq!((suspended(&stage), differences(&stage.data()).len()), (1, 0));
+    // Put back, with the state that it made, after another act.
+    stage.store.suspend_client("shop", false).unwrap();
+    logged(&stage);
+    for restart in [false, true] {
+        if restart {
+            stop(&mut stage);
+        }
+        sql.execute_batch(
+            "INSERT OR IGNORE INTO acts SELECT * FROM stolen; UPDATE clients SET suspended = 1 WHERE id = 'shop'",
+        )
+        .unwrap();
+        if restart {
+            // Also where the gateway must search the whole log for its last act.
+            std::fs::remove_file(stage.data().join("state/acts.json")).unwrap();
+            start(&mut stage);
+        }
+        until("it is refused", Duration::from_secs(10), || has_line(&stage, "ndxp_acts_refused 1"));
+        assert_eq!(suspended(&stage), 1);
+        assert!(objects(&stage.data()).contains(&"client:shop".into()));
+    }
+    sql.execute_batch("DELETE FROM acts; UPDATE clients SET suspended = 0 WHERE id = 'shop'").unwrap();
+    // Removed before it was logged: a gap in the sequence, and its effect is a difference.
+    stop(&mut stage);
+    stage.store.change_client(&Client { contact: "x".into(), ..stage.store.client("shop").unwrap() }).unwrap();
+    sql.execute_batch("DELETE FROM acts").unwrap();
+    start(&mut stage);
+    stage.store.note("test.note", "number:1".into()).unwrap();
+    until("the gap is noticed", Duration::from_secs(10), || has_line(&stage, "ndxp_acts_missing_total 1"));
+    until("readiness says so", Duration::from_secs(10), || ops_text(&stage, "/readyz").contains("1 acts were removed"));
+    assert_eq!(objects(&stage.data()), ["client:shop"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t4_an_edit_while_the_gateway_runs_is_found_and_nothing_is_pruned_until_it_is_undone() {
+    let stage = registered("shop");
+    until("it was compared", Duration::from_secs(20), || has_line(&stage, "ndxp_registry_differences 0"));
+    for number in 0..300 {
+        stage.store.note("test.note", format!("number:{number}")).unwrap();
+    }
+    logged(&stage);
+    let (data, later) = (stage.data(), jiff::Timestamp::now().as_microsecond() + 1);
+    until("there is something to prune", Duration::from_secs(30), || {
+        retention::plan(&data, later, |_, _| {}).unwrap().bundles() >= 1
+    });
+    let sql = sqlite(&stage);
+    sql.execute("UPDATE grants SET fields = '[\"*\"]'", []).unwrap();
+    // In a file that nobody changes otherwise.
+    until("the edit is found", Duration::from_secs(60), || has_line(&stage, "ndxp_registry_differences 1"));
+    assert!(ops_text(&stage, "/readyz").contains("grant:"));
+    let plan = retention::plan(&data, later, |_, _| {}).unwrap();
+    let refused = retention::restate(&data, &plan, &stage.store).unwrap_err().to_string();
+    assert!(refused.contains("grant:") && refused.contains("nothing is pruned"), "{refused}");
+    let run = |args: &[&str]| {
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_ndxp-gateway")).args(args).current_dir(&stage.folder.path).output();
+        let output = output.unwrap();
+        (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+    };
+    let (code, text) = run(&["audit", "prune", "--keep", "0d", "--archive", "archive"]);
+    assert!(code == Some(1) && text.contains("nothing is pruned"), "{code:?} {text}");
+    // Undone: what is restated is the log's own.
+    sql.execute("UPDATE grants SET fields = '[\"name\"]'", []).unwrap();
+    until("the alarm is over", Duration::from_secs(60), || has_line(&stage, "ndxp_registry_differences 0"));
+    assert!(retention::restate(&data, &plan, &stage.store).unwrap() > 0);
+    logged(&stage);
+    let restated = acts(&stage);
+    let restated = restated.iter().filter(|entry| entry.act == "registry.restate").flat_map(|entry| &entry.changes);
+    let grant = restated.into_iter().find(|change| change.object.starts_with("grant:")).unwrap();
+    assert!(grant.after.contains("\"fields\":[\"name\"]"), "{}", grant.after);
+    assert_eq!(differences(&data), []);
+}

@@ -1,0 +1,458 @@
+//! The command line from afar: two people, two certificates, one gateway; and the local way, for the folder's owner only.
+
+mod profiles;
+
+use crate::support::Stage;
+use ndxp_gateway::exchange_log::reader::LogReader;
+use ndxp_gateway::pki::{DEFAULT_DAYS, Pki, Role};
+use serde_json::Value;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::Duration;
+
+/// A folder with the profiles of the people who use the command line.
+struct Desk<'s> {
+    stage: &'s Stage,
+    home: tempfile::TempDir,
+}
+
+impl<'s> Desk<'s> {
+    /// With a certificate and a profile for each of these people, who have these roles.
+    fn with(stage: &'s Stage, people: &[(&str, &str)]) -> Self {
+        let desk = Desk { stage, home: tempfile::tempdir().unwrap() };
+        for name in ["chief", "second"] {
+            desk.certificate(name);
+        }
+        desk.local(&["staff", "bootstrap", "--administrator", "chief", "--approver", "second"]).ok();
+        stage.settle();
+        for (name, role) in people {
+            desk.certificate(name);
+            let asked = desk.local(&["--output", "json", "staff", "add", name, "--role", role]).json();
+            let base = stage.base();
+            let second = ["--remote", &base, "--ca", "pki/ca.pem", "--certificate", "pki/second.pem"];
+            let approve = ["change", "approve", asked["pending_change"].as_str().unwrap()];
+            desk.run(&[&approve[..], &second].concat()).ok();
+            desk.profile(name).ok();
+        }
+        stage.settle();
+        desk
+    }
+
+    fn certificate(&self, name: &str) {
+        self.stage.folder.pki().issue(name, &Role::Staff(name.into()), DEFAULT_DAYS).unwrap();
+    }
+
+    fn profile(&self, name: &str) -> Told {
+        let certificate = format!("pki/{name}.pem");
+        let base = self.stage.base();
+        let files = ["--remote", &base, "--ca", "pki/ca.pem", "--certificate", &certificate];
+        self.run(&[&["profile", "add", name][..], &files].concat())
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ndxp-gateway"));
+        command.args(args).current_dir(&self.stage.folder.path).env("XDG_CONFIG_HOME", self.home.path());
+        for name in ["NDXP_CONFIG", "NDXP_PROFILE", "NDXP_REMOTE", "NDXP_CA", "NDXP_CERTIFICATE", "NDXP_KEY"] {
+            command.env_remove(name);
+        }
+        command.env("NDXP_LOG", "error");
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Told {
+        Told { args: args.join(" "), output: self.command(args).output().unwrap() }
+    }
+
+    /// As a person with a profile.
+    fn by(&self, name: &str, args: &[&str]) -> Told {
+        self.run(&[args, &["--profile", name]].concat())
+    }
+
+    fn local(&self, args: &[&str]) -> Told {
+        self.run(&[args, &["--config", "gateway.toml"]].concat())
+    }
+}
+
+struct Told {
+    args: String,
+    output: Output,
+}
+
+impl Told {
+    fn out(&self) -> String {
+        String::from_utf8_lossy(&self.output.stdout).into_owned()
+    }
+
+    fn err(&self) -> String {
+        String::from_utf8_lossy(&self.output.stderr).into_owned()
+    }
+
+    #[track_caller]
+    fn ok(&self) -> String {
+        assert!(self.output.status.success(), "{}: {}{}", self.args, self.out(), self.err());
+        self.out()
+    }
+
+    #[track_caller]
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.ok()).unwrap()
+    }
+
+    /// Failed with this code; what it said.
+    #[track_caller]
+    fn failed(&self, code: i32) -> String {
+        assert_eq!(self.output.status.code(), Some(code), "{}: {}{}", self.args, self.out(), self.err());
+        self.err()
+    }
+}
+
+#[test]
+fn two_people_with_two_certificates_do_what_one_cannot() {
+    let stage = Stage::start();
+    let desk = Desk::with(&stage, &[("lan", "administrator"), ("minh", "approver"), ("hoa", "auditor")]);
+    let shop = ["client", "add", "one-stop-shop", "--agency", "H49.12"];
+    // The auditor registers nobody; the administrator does, and no local act is spoken of.
+    assert!(desk.by("hoa", &shop).failed(1).contains("ROLE_MISSING"));
+    let added = desk.by("lan", &shop);
+    assert!(added.ok().contains("registered one-stop-shop") && !added.err().contains("local act"), "{}", added.err());
+    let add = [
+        "grant",
+        "add",
+        "--client",
+        "one-stop-shop",
+        "--purpose",
+        "*",
+        "--field",
+        "*",
+        "--legal-basis",
+        "Luật Hộ tịch",
+    ];
+    let sensitive = [&add[..], &["--scope", "civilstatus:record"]].concat();
+    let waiting = desk.by("lan", &[&["--output", "json"][..], &sensitive].concat()).json();
+    let id = waiting["id"].as_str().unwrap();
+    assert_eq!((&waiting["needs_approval"], &waiting["requested_by"]), (&Value::from(true), &Value::from("staff:lan")));
+    assert!(desk.by("hoa", &["grant", "list", "--state", "pending"]).ok().contains(id));
+    assert!(desk.by("lan", &["grant", "approve", id]).failed(1).contains("ROLE_MISSING"));
+    assert!(desk.by("minh", &["grant", "approve", id]).ok().contains("approved g-"));
+    let shown = desk.by("hoa", &["grant", "show", id]).ok();
+    assert!(shown.contains("asked for by    staff:lan") && shown.contains("approved by     staff:minh"), "{shown}");
+    assert_eq!(desk.by("hoa", &["grant", "list", "--state", "pending"]).ok().trim(), "none");
+
+    // What widens it, or gives it to another certificate, waits; the second person sees all of it.
+    assert!(!desk.by("lan", &["grant", "change", id, "--rate", "5"]).ok().contains("waits"));
+    for (change, seen) in [
+        (&["grant", "change", id, "--rate", "500"][..], "+ rate: 500"),
+        (&["client", "change", "one-stop-shop", "--name", "shop.halong.gov.vn"], "shop.halong.gov.vn"),
+    ] {
+        let asked = desk.by("lan", &[&["--output", "json"][..], change, &["--why", "new server"]].concat()).json();
+        let waiting = asked["pending_change"].as_str().unwrap();
+        assert!(desk.by("hoa", &["change", "list"]).ok().contains(waiting));
+        let shown = desk.by("minh", &["change", "show", waiting]).ok();
+        assert!(shown.contains(seen) && shown.contains("staff:lan") && shown.contains("new server"), "{shown}");
+        desk.by("lan", &["change", "approve", waiting]).failed(1);
+        desk.local(&["change", "approve", waiting]).failed(1);
+        assert!(desk.by("minh", &["change", "reject", waiting]).ok().contains("rejected"));
+        assert!(desk.by("minh", &["change", "show", waiting]).failed(1).contains("OBJECT_UNKNOWN"));
+    }
+
+    // A token, with the client's certificate; the file is the owner's alone.
+    stage.folder.pki().issue("one-stop-shop", &Role::Client("one-stop-shop".into()), DEFAULT_DAYS).unwrap();
+    let issue = ["token", "issue", "--client", "one-stop-shop", "--certificate", "pki/one-stop-shop.pem"];
+    assert!(desk.by("lan", &[&issue[..], &["--out", "shop.jwt"]].concat()).ok().contains("issued"));
+    let mode = std::fs::metadata(stage.folder.path.join("shop.jwt")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let base = stage.base();
+    let by_hand = ["--remote", &base, "--ca", "pki/ca.pem", "--own-certificate", "pki/lan.pem"];
+    let printed = desk.run(&[&issue[..], &by_hand, &["--lifetime", "60s"]].concat()).ok();
+    assert_eq!(printed.trim().split('.').count(), 3, "{printed}");
+    assert!(desk.by("lan", &[&issue[..], &["--scope", "land:read"]].concat()).failed(2).contains("land:read"));
+    assert!(desk.by("hoa", &["token", "list", "--state", "in-force"]).ok().contains("civilstatus:record"));
+    let revoked = desk.by("lan", &["token", "revoke", "--client", "one-stop-shop"]).ok();
+    assert!(revoked.contains("2 were in force"), "{revoked}");
+
+    // Keys, people, and the client's end.
+    assert!(desk.by("lan", &["keys", "rotate"]).ok().contains("tokens are signed with"));
+    assert_eq!(desk.by("hoa", &["--output", "json", "keys", "list"]).json().as_array().unwrap().len(), 2);
+    let people = desk.by("hoa", &["--output", "json", "staff", "list"]).json();
+    assert_eq!((&people[1]["id"], &people[1]["roles"]), (&"hoa".into(), &serde_json::json!(["auditor"])), "{people}");
+    assert!(desk.by("lan", &["client", "change", "one-stop-shop", "--contact", "02033"]).ok().contains("changed"));
+    assert!(desk.by("lan", &["client", "suspend", "one-stop-shop"]).ok().contains("suspended"));
+    assert!(desk.by("hoa", &["client", "list", "--state", "suspended"]).ok().contains("one-stop-shop"));
+    let waits = desk.by("lan", &["client", "resume", "one-stop-shop"]).ok();
+    assert!(waits.contains("one-stop-shop stays suspended until another person agrees"), "{waits}");
+    let change = waits.split_whitespace().find(|word| word.starts_with("c-")).unwrap().to_owned();
+    desk.by("lan", &["change", "approve", &change]).failed(1);
+    desk.by("minh", &["change", "approve", &change]).ok();
+    assert!(!desk.by("hoa", &["client", "list", "--state", "suspended"]).ok().contains("one-stop-shop"));
+    assert!(desk.by("minh", &["grant", "withdraw", id]).ok().contains("withdrew"));
+    assert!(desk.by("lan", &["client", "retire", "one-stop-shop"]).ok().contains("retired"));
+    let shown = desk.by("hoa", &["--output", "json", "client", "show", "one-stop-shop"]).json();
+    assert_eq!((&shown["client"]["retired"], &shown["grants"][0]["withdrawn"]), (&true.into(), &true.into()));
+    // Wrong arguments are named, and told from refusals.
+    assert!(desk.by("lan", &["client", "add", "Größe", "--agency", "H49"]).failed(2).contains("id: must be"));
+    assert!(desk.by("lan", &["client", "show", "nobody"]).failed(1).contains("OBJECT_UNKNOWN"));
+    stage.verify();
+}
+
+/// A command of `audit`, in JSON.
+fn json<'a>(args: &[&'a str]) -> Vec<&'a str> {
+    [&["--output", "json", "audit"][..], args].concat()
+}
+
+#[test]
+fn an_auditor_does_from_afar_what_the_owner_of_the_files_does() {
+    let stage = Stage::start();
+    let desk = Desk::with(&stage, &[("lan", "administrator"), ("hoa", "auditor")]);
+    let shop = stage.system("one-stop-shop");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let samples = ndxp_gateway::sandbox::samples::samples(&stage.sandbox.province);
+    let sample = samples.iter().find(|one| one.operation.ends_with("/VerifyCitizen")).unwrap();
+    let person = sample.requests[0]["citizenId"].as_str().unwrap();
+    let mut exchanges = Vec::new();
+    runtime.block_on(async {
+        for _ in 0..3 {
+            exchanges.push(shop.call(crate::support::VERIFY, sample.requests[0].clone()).await.ok().exchange());
+            shop.call(crate::support::UNIT, serde_json::json!({ "unitCode": "1057000" })).await.ok();
+        }
+    });
+    let sealed = || LogReader::open(&stage.data()).unwrap();
+    crate::support::until("everything is sealed", Duration::from_secs(10), || sealed().sealed() == sealed().size());
+    // What was asked for from afar and locally is the same, for people and for scripts.
+    let shop_only = ["--client", "one-stop-shop"];
+    for command in [
+        [&["search"][..], &shop_only].concat(),
+        [&["search", "--limit", "2"][..], &shop_only].concat(),
+        vec!["show", &exchanges[0]],
+        vec!["show", "0"],
+        vec!["report", "--days", "--client", "one-stop-shop"],
+        // What the gateway does not count is counted from the entries.
+        vec!["report", "--scope", "population:verify"],
+        vec!["odd", "--to", "2030-01-01", "--from", "2029-12-20"],
+        vec!["prove", &exchanges[1]],
+    ] {
+        for args in [json(&command), [&["audit"][..], &command].concat()] {
+            assert_eq!(desk.by("hoa", &args).ok(), desk.local(&args).ok(), "{args:?}");
+        }
+    }
+    let report = desk.by("hoa", &json(&["report", "--scope", "population:verify"])).json();
+    assert_eq!((report["counts"].as_array().unwrap().len(), &report["counts"][0]["exchanges"]), (1, &Value::from(3)));
+    // A person's report says why, is in the log with who asked, and is on paper, too.
+    let asked = ["subject", person, "--case", "12/KN"];
+    let owed = desk.by("hoa", &json(&asked)).json();
+    assert_eq!((owed.as_array().unwrap().len(), &owed[0]["fields"]), (3, &serde_json::json!(["matched"])));
+    assert_eq!(desk.local(&json(&asked)).json(), owed);
+    let paper = [&["audit"][..], &asked, &["--pdf", "report.pdf"]].concat();
+    assert!(desk.by("hoa", &paper).ok().contains("3 entries in report.pdf"));
+    assert!(std::fs::read(stage.folder.path.join("report.pdf")).unwrap().starts_with(b"%PDF-"));
+    stage.settle();
+    let noted = |actor: &str| {
+        let entries = stage.entries();
+        let found = entries.iter().filter(|one| one.entry.act == "audit.search" && one.entry.object == "reason:12/KN");
+        found.filter(|one| one.entry.actor.starts_with(actor)).count()
+    };
+    assert_eq!((noted("staff:hoa"), noted("local:")), (2, 1));
+    assert!(desk.by("hoa", &["audit", "search", "--subject", person]).failed(2).contains("--case"));
+
+    // An export is checked as it comes, and can be checked by anybody; so can a receipt.
+    let out = ["audit", "export", "--client", "one-stop-shop", "--out"];
+    assert!(desk.by("hoa", &[&out[..], &["afar.jsonl"]].concat()).ok().contains("6 entries in afar.jsonl"));
+    desk.local(&[&out[..], &["here.jsonl"]].concat()).ok();
+    let read = |name: &str| std::fs::read_to_string(stage.folder.path.join(name)).unwrap();
+    assert_eq!(read("afar.jsonl"), read("here.jsonl"));
+    let indexes: Vec<u64> = read("afar.jsonl")
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["index"].as_u64().unwrap())
+        .collect();
+    assert!(indexes.is_sorted());
+    let vkey = read("data/log/vkey");
+    desk.run(&["audit", "verify", "--export", "afar.jsonl", "--vkey", &vkey]).ok();
+    desk.by("hoa", &["audit", "prove", &exchanges[2], "--out", "one.tlog-proof"]).ok();
+    desk.run(&["audit", "verify", "--receipt", "one.tlog-proof", "--vkey", &vkey]).ok();
+
+    // The whole log, by a profile that keeps the HTTPS port and the log's key; a key of another log is not believed.
+    let https = format!("https://{}", stage.gateway.as_ref().unwrap().https.unwrap());
+    let base = stage.base();
+    let keep = |name: &str, more: &[&str]| {
+        let files = ["--remote", &base, "--ca", "pki/ca.pem", "--certificate", "pki/hoa.pem"];
+        desk.run(&[&["profile", "add", name][..], &files, more].concat()).ok();
+    };
+    assert!(desk.by("hoa", &["audit", "verify", "--vkey", &vkey]).failed(2).contains("--log"));
+    keep("whole", &["--log", &https, "--vkey", &vkey]);
+    let told = desk.by("whole", &["audit", "verify"]).ok();
+    assert!(told.contains("verified") && !told.contains("give --vkey"), "{told}");
+    let other = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW";
+    keep("wrong", &["--log", &https, "--vkey", other]);
+    desk.by("wrong", &["audit", "verify"]).failed(1);
+    assert!(desk.by("wrong", &[&out[..], &["wrong.jsonl"]].concat()).failed(1).contains("not verified"));
+
+    // The log as it grows.
+    let from = stage.entries().len().to_string();
+    let mut tail = desk.command(
+        &[&json(&["tail", "--client", "one-stop-shop", "--from-index"])[..], &[&from, "--profile", "hoa"]].concat(),
+    );
+    let mut tail = tail.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let last = runtime.block_on(async {
+        shop.call(crate::support::UNIT, serde_json::json!({ "unitCode": "1057000" })).await.ok().exchange()
+    });
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(tail.stdout.as_mut().unwrap()), &mut line).unwrap();
+    tail.kill().unwrap();
+    tail.wait().unwrap();
+    assert_eq!(serde_json::from_str::<Value>(&line).unwrap()["exchange"], Value::from(last));
+
+    // What needs the files themselves says so, and nobody but an auditor reads.
+    for local_only in [&["audit", "prune", "--archive", "archive"][..], &["audit", "hold", "list"], &["audit", "index"]]
+    {
+        assert!(desk.by("hoa", local_only).failed(2).contains("data folder itself"), "{local_only:?}");
+    }
+    assert!(desk.by("lan", &["audit", "search"]).failed(1).contains("ROLE_MISSING"));
+    assert!(
+        desk.by("hoa", &["audit", "show", "01a00000-0000-7000-8000-000000000000"]).failed(1).contains("OBJECT_UNKNOWN")
+    );
+    assert!(desk.by("hoa", &["audit", "show", "x"]).failed(2).contains("neither"));
+    stage.verify();
+}
+
+#[test]
+fn why_somebody_acts_stands_in_the_log_with_the_act() {
+    let stage = Stage::start();
+    let desk = Desk::with(&stage, &[("lan", "administrator")]);
+    desk.by("lan", &["client", "add", "a", "--agency", "H49", "--why", "Công văn 12/UBND-KSTT"]).ok();
+    desk.local(&["client", "suspend", "a", "--why", "sự cố ngoài giờ"]).ok();
+    desk.by("lan", &["client", "resume", "a"]).ok();
+    let long = "ạ".repeat(501);
+    assert!(desk.by("lan", &["client", "suspend", "a", "--why", &long]).failed(2).contains("500"));
+    stage.settle();
+    let entries = stage.entries();
+    let why = |act: &str| entries.iter().find(|one| one.entry.act == act).unwrap().entry.justification.clone();
+    assert_eq!(why("client.add"), "Công văn 12/UBND-KSTT");
+    assert_eq!((why("client.suspend").as_str(), why("client.resume").as_str()), ("sự cố ngoài giờ", ""));
+}
+
+#[test]
+fn the_same_shapes_come_from_afar_and_locally() {
+    let stage = Stage::start();
+    let desk = Desk::with(&stage, &[("lan", "administrator")]);
+    desk.by("lan", &["client", "add", "one-stop-shop", "--agency", "H49.12"]).ok();
+    for command in [
+        &["client", "list"][..],
+        &["client", "show", "one-stop-shop"],
+        &["grant", "list"],
+        &["keys", "list"],
+        &["staff", "list"],
+        &["token", "list"],
+    ] {
+        for output in ["json", "human"] {
+            let args = [&["--output", output][..], command].concat();
+            assert_eq!(desk.by("lan", &args).ok(), desk.local(&args).ok(), "{args:?}");
+        }
+    }
+}
+
+#[test]
+fn long_listings_come_whole() {
+    let stage = Stage::start();
+    let desk = Desk::with(&stage, &[("hoa", "auditor")]);
+    for number in 0..1_201 {
+        let client = ndxp_gateway::registry::Client {
+            id: format!("ward-{number:04}"),
+            agency: "H49.40".into(),
+            names: vec![ndxp_gateway::pki::client_uri(&format!("ward-{number:04}"))],
+            ..Default::default()
+        };
+        ndxp_gateway::registry::Store::add_client(&stage.store, &client).unwrap();
+    }
+    let all = desk.by("hoa", &["--output", "json", "client", "list", "--agency", "H49.40"]).json();
+    let ids: Vec<&str> = all.as_array().unwrap().iter().map(|one| one["id"].as_str().unwrap()).collect();
+    assert_eq!((ids.len(), ids[0], ids[1_200]), (1_201, "ward-0000", "ward-1200"));
+    assert!(ids.is_sorted());
+}
+
+#[test]
+fn whoever_the_certificate_does_not_name_is_refused_in_words() {
+    let stage = Stage::start();
+    stage.client("one-stop-shop");
+    let desk = Desk::with(&stage, &[("lan", "administrator")]);
+    let base = stage.base();
+    let with = |ca: &str, certificate: &str| {
+        desk.run(&["client", "list", "--remote", &base, "--ca", ca, "--certificate", certificate])
+    };
+    with("pki/ca.pem", "pki/lan.pem").ok();
+    // A provincial system's certificate, and a person's who is not registered.
+    desk.certificate("visitor");
+    for certificate in ["pki/one-stop-shop.pem", "pki/visitor.pem"] {
+        let told = with("pki/ca.pem", certificate).failed(1);
+        assert!(told.contains("STAFF_UNKNOWN") && told.contains(certificate) && told.contains("staff add"), "{told}");
+    }
+    // Another CA's certificate, and a revoked one.
+    let other = tempfile::tempdir().unwrap();
+    let pki = Pki::at(other.path());
+    pki.init().unwrap();
+    let (foreign, _) = pki.issue("lan", &Role::Staff("lan".into()), DEFAULT_DAYS).unwrap();
+    let told = with("pki/ca.pem", foreign.to_str().unwrap()).failed(1);
+    assert!(told.contains("refused the certificate"), "{told}");
+    // Another CA of the gateway's is not believed, and nothing is sent.
+    let told = with(pki.ca().to_str().unwrap(), "pki/lan.pem").failed(3);
+    assert!(told.contains("cannot be believed") && told.contains("--ca"), "{told}");
+    // Files that are not there, or are not what they must be, are named.
+    assert!(with("pki/ca.pem", "pki/nobody.pem").failed(2).contains("pki/nobody.pem"));
+    assert!(with("gateway.toml", "pki/lan.pem").failed(2).contains("gateway.toml"));
+    assert!(desk.run(&["client", "list", "--remote", &base, "--ca", "pki/ca.pem"]).failed(2).contains("--certificate"));
+}
+
+#[test]
+fn a_gateway_that_is_not_there_is_told_with_its_own_exit_code() {
+    let stage = Stage::start();
+    let desk = Desk::with(&stage, &[("lan", "administrator")]);
+    let with = |url: &str| {
+        desk.run(&["client", "list", "--remote", url, "--ca", "pki/ca.pem", "--certificate", "pki/lan.pem"])
+    };
+    let told = with("https://127.0.0.1:1").failed(3);
+    assert!(told.contains("https://127.0.0.1:1 cannot be reached") && told.contains("does it run"), "{told}");
+    for wrong in ["http://localhost:7443", "localhost:7443", "https://localhost/x"] {
+        assert!(with(wrong).failed(2).contains("write https://HOST:PORT"), "{wrong}");
+    }
+}
+
+#[test]
+fn only_the_owner_of_the_data_folder_works_locally() {
+    let stage = Stage::start();
+    let desk = Desk::with(&stage, &[("lan", "administrator"), ("hoa", "auditor")]);
+    let added = desk.local(&["client", "add", "one-stop-shop", "--agency", "H49.12"]);
+    added.ok();
+    assert!(added.err().contains("local act of "), "{}", added.err());
+    let read = desk.local(&["client", "list"]);
+    assert!(read.ok().contains("one-stop-shop") && read.err().is_empty(), "{}", read.err());
+    // The environment does not say who acts: the system does.
+    let uid = rustix::process::geteuid().as_raw();
+    let mut lying = desk.command(&["client", "suspend", "one-stop-shop", "--config", "gateway.toml"]);
+    lying.env("USER", "lan").env("SUDO_USER", "lan").env("LOGNAME", "lan");
+    assert!(lying.output().unwrap().status.success());
+    stage.settle();
+    let entries = stage.entries();
+    for act in ["client.add", "client.suspend"] {
+        let actor = &entries.iter().find(|one| one.entry.act == act).unwrap().entry.actor;
+        assert!(actor.starts_with("local:") && actor.ends_with(')') && !actor.contains("lan"), "{act}: {actor}");
+    }
+    // The old way to say who acts is gone, and says what to do.
+    assert!(desk.local(&["client", "list", "--as", "lan"]).failed(2).contains("--profile"));
+    let mut old = desk.command(&["client", "list", "--config", "gateway.toml"]);
+    let old = Told { args: "NDXP_ACTOR".into(), output: old.env("NDXP_ACTOR", "lan").output().unwrap() };
+    assert!(old.failed(2).contains("NDXP_ACTOR"));
+    if uid != 0 {
+        return;
+    }
+    // Even root is refused where the folder is another's; from afar it is as before.
+    let data = stage.data();
+    chown(&data, Some(12_345), None).unwrap();
+    for args in
+        [&["client", "list"][..], &["client", "suspend", "one-stop-shop"], &["token", "list"], &["keys", "rotate"]]
+    {
+        let told = desk.local(args).failed(1);
+        assert!(told.contains("belongs to ") && told.contains("(12345)") && told.contains("--profile"), "{told}");
+    }
+    assert!(desk.by("hoa", &["client", "list"]).ok().contains("one-stop-shop"));
+    chown(&data, Some(uid), None).unwrap();
+    desk.local(&["client", "list"]).ok();
+}

@@ -1,0 +1,274 @@
+//! The gateway's own services at its port (health, reflection, administration, audit): who may not call is refused by the head
+//! alone, messages and calls are bounded, and none of them takes what others need.
+
+use crate::support::{Stage, files};
+use bytes::Bytes;
+use futures_util::future::join_all;
+use h2::client::{ResponseFuture, SendRequest};
+use h2::{RecvStream, SendStream};
+use ndxp_gateway::pki::{DEFAULT_DAYS, Role as PkiRole};
+use std::time::{Duration, Instant};
+use tonic::Status;
+use tonic_types::StatusExt;
+
+const CHECK: &str = "/grpc.health.v1.Health/Check";
+const WATCH: &str = "/grpc.health.v1.Health/Watch";
+const ADD_CLIENT: &str = "/ndxp.admin.v1.AdminService/AddClient";
+const SEARCH: &str = "/ndxp.audit.v1.AuditService/Search";
+const REFLECT: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+
+/// A connection with somebody's certificate.
+async fn connect(stage: &Stage, id: &str) -> SendRequest<Bytes> {
+    let own = files(&stage.folder, id);
+    let stream = tokio::net::TcpStream::connect(stage.gateway.as_ref().unwrap().address).await.unwrap();
+    let stream = crate::support::secured(stream, &own.ca, Some((&own.certificate, &own.key)), &[b"h2"]).await.unwrap();
+    let (send, connection) = h2::client::handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    send.ready().await.unwrap()
+}
+
+/// The head of a call, its message still to come.
+async fn begin(send: &mut SendRequest<Bytes>, path: &str) -> (ResponseFuture, SendStream<Bytes>) {
+    let request = http::Request::post(format!("https://localhost{path}"))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers");
+    *send = send.clone().ready().await.unwrap();
+    send.send_request(request.body(()).unwrap(), false).unwrap()
+}
+
+fn framed(message: &[u8]) -> Bytes {
+    let mut bytes = vec![0];
+    bytes.extend(u32::try_from(message.len()).unwrap().to_be_bytes());
+    bytes.extend(message);
+    bytes.into()
+}
+
+/// The status that stands in an answer's head alone; OK where there is none.
+fn status(answer: &http::Response<RecvStream>) -> Status {
+    Status::from_header_map(answer.headers()).unwrap_or_else(|| Status::ok(""))
+}
+
+fn reason(status: &Status) -> String {
+    status.get_details_error_info().map(|info| info.reason).unwrap_or_default()
+}
+
+async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(5), future).await.unwrap_or_else(|_| panic!("{what} does not come"))
+}
+
+/// The reason by which a call ends whose message never comes.
+async fn head_alone(stage: &Stage, id: &str, path: &str) -> String {
+    let mut send = connect(stage, id).await;
+    let (answer, _body) = begin(&mut send, path).await;
+    reason(&status(&soon(path, answer).await.unwrap()))
+}
+
+/// Whether a whole call with this message is let through: its reason otherwise.
+async fn whole(send: &mut SendRequest<Bytes>, path: &str, message: Bytes) -> Status {
+    let (answer, mut body) = begin(send, path).await;
+    let _ = body.send_data(message, true);
+    status(&soon(path, answer).await.unwrap())
+}
+
+fn staged() -> Stage {
+    let stage = Stage::start();
+    stage.client("shop");
+    stage.client("other");
+    for id in ["lan", "hoa"] {
+        stage.folder.pki().issue(id, &PkiRole::Staff(id.into()), DEFAULT_DAYS).unwrap();
+        crate::support::add_auditor(&stage.store, id);
+    }
+    let first = "first-administrator";
+    stage.folder.pki().issue(first, &PkiRole::Staff(first.into()), DEFAULT_DAYS).unwrap();
+    stage.folder.pki().issue("stranger", &PkiRole::Client("stranger".into()), DEFAULT_DAYS).unwrap();
+    stage.settle();
+    stage
+}
+
+fn metric(stage: &Stage, line: &str) -> u64 {
+    let text = crate::support::ops_text(stage, "/metrics");
+    let found = text.lines().find_map(|one| one.strip_prefix(line)).map(|value| value.trim().parse().unwrap());
+    found.unwrap_or_else(|| panic!("no {line} in {text}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn d1_who_may_not_call_is_refused_by_the_head_alone_and_who_may_is_waited_for() {
+    let stage = staged();
+    for (id, path, expected) in [
+        ("shop", ADD_CLIENT, "STAFF_UNKNOWN"),
+        ("stranger", ADD_CLIENT, "STAFF_UNKNOWN"),
+        ("lan", ADD_CLIENT, "ROLE_MISSING"),
+        ("shop", SEARCH, "STAFF_UNKNOWN"),
+        ("first-administrator", SEARCH, "ROLE_MISSING"),
+        ("stranger", "/ndxp.audit.v1.AuditService/GetReceipt", "STAFF_UNKNOWN"),
+        ("stranger", REFLECT, "CLIENT_UNKNOWN"),
+        ("first-administrator", "/ndxp.admin.v1.AdminService/Nothing", "OPERATION_UNKNOWN"),
+    ] {
+        assert_eq!(head_alone(&stage, id, path).await, expected, "{id} {path}");
+    }
+    let entries = stage.entries();
+    let refused = |act: &str| entries.iter().filter(|one| one.entry.act == act && one.entry.status != 0).count();
+    assert_eq!((refused("client.add"), refused("audit.search"), refused("audit.receipt")), (3, 2, 1));
+    // Who may call is heard, however long the message takes to come.
+    for (id, path) in [
+        ("first-administrator", "/ndxp.admin.v1.AdminService/ListClients"),
+        ("lan", "/ndxp.admin.v1.AdminService/ListClients"),
+        ("lan", SEARCH),
+        ("stranger", CHECK),
+    ] {
+        let mut send = connect(&stage, id).await;
+        let (mut answer, mut body) = begin(&mut send, path).await;
+        assert!(tokio::time::timeout(Duration::from_millis(200), &mut answer).await.is_err(), "{id} {path}");
+        body.send_data(framed(b""), true).unwrap();
+        let answer = soon(path, answer).await.unwrap();
+        assert_eq!(status(&answer).code(), tonic::Code::Ok, "{id} {path}: {:?}", status(&answer));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn d1_messages_of_own_services_have_the_size_that_they_need() {
+    let stage = staged();
+    // A service's name, and the frame of a message that says to be longer than it is allowed to be.
+    let named = |length: usize| {
+        let mut message = vec![0x0a];
+        prost::encoding::encode_varint(length as u64, &mut message);
+        message.resize(message.len() + length, b'a');
+        framed(&message)
+    };
+    for (id, path, fits, beyond) in [
+        ("stranger", CHECK, 1_000, 1_100),
+        ("stranger", WATCH, 1_000, 1_100),
+        ("lan", SEARCH, 16_000, 17_000),
+        ("first-administrator", ADD_CLIENT, 130_000, 132_000),
+    ] {
+        let mut send = connect(&stage, id).await;
+        let told = whole(&mut send, path, named(fits)).await;
+        assert_ne!(reason(&told), "MESSAGE_TOO_LARGE", "{path}");
+        // The message of a search is no query, and the client has no name of such a length.
+        assert!(
+            [tonic::Code::NotFound, tonic::Code::InvalidArgument, tonic::Code::Internal].contains(&told.code()),
+            "{told:?}"
+        );
+        let (answer, mut body) = begin(&mut send, path).await;
+        // It is refused before its end has come.
+        body.send_data(named(beyond), false).unwrap();
+        assert_eq!(reason(&status(&soon(path, answer).await.unwrap())), "MESSAGE_TOO_LARGE", "{path}");
+    }
+    // A name that would come back twice in each answer.
+    let mut send = connect(&stage, "shop").await;
+    let (answer, mut body) = begin(&mut send, REFLECT).await;
+    body.send_data(named(5_000), false).unwrap();
+    let mut answer = soon("reflection", answer).await.unwrap().into_body();
+    let data = soon("its end", answer.data()).await;
+    assert!(!matches!(data, Some(Ok(data)) if data.len() > 1_000));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn d1_watches_are_bounded_for_each_certificate_and_other_calls_go_on() {
+    let stage = staged();
+    let mut send = connect(&stage, "stranger").await;
+    let mut held = Vec::new();
+    for _ in 0..4 {
+        let (answer, mut body) = begin(&mut send, WATCH).await;
+        body.send_data(framed(b""), true).unwrap();
+        let mut answer = soon("a watch", answer).await.unwrap();
+        assert!(soon("its first state", answer.body_mut().data()).await.unwrap().is_ok());
+        held.push(answer);
+    }
+    let beyond = whole(&mut send, WATCH, framed(b"")).await;
+    assert_eq!((beyond.code(), reason(&beyond).as_str()), (tonic::Code::ResourceExhausted, "TOO_MANY_WATCHES"));
+    assert!(beyond.get_details_retry_info().is_some());
+    // On another connection of the same certificate, too; not for another, and not for another call.
+    let mut again = connect(&stage, "stranger").await;
+    assert_eq!(reason(&whole(&mut again, WATCH, framed(b"")).await), "TOO_MANY_WATCHES");
+    assert_eq!(whole(&mut again, CHECK, framed(b"")).await.code(), tonic::Code::Ok);
+    let mut other = connect(&stage, "shop").await;
+    assert_eq!(whole(&mut other, WATCH, framed(b"")).await.code(), tonic::Code::Ok);
+    assert_eq!(metric(&stage, "ndxp_own_calls_refused_total{service=\"watch\"}"), 2);
+    // One that ends makes room.
+    drop(held.pop());
+    let freed = Instant::now();
+    while whole(&mut send, WATCH, framed(b"")).await.code() != tonic::Code::Ok {
+        assert!(freed.elapsed() < Duration::from_secs(5), "its place does not come back");
+    }
+    drop((send, again, other, held));
+    crate::support::until("all places back", Duration::from_secs(5), || {
+        metric(&stage, "ndxp_own_calls{service=\"watch\"}") == 0
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn d1_calls_whose_messages_never_come_take_no_place_of_others() {
+    let stage = staged();
+    for (service, id, other, path, places) in [
+        ("audit", "lan", "hoa", SEARCH, 32),
+        ("health", "shop", "other", CHECK, 64),
+        ("admin", "hoa", "first-administrator", "/ndxp.admin.v1.AdminService/ListStaff", 32),
+        ("reflection", "shop", "other", REFLECT, 4),
+    ] {
+        let mut send = connect(&stage, id).await;
+        let mut held = Vec::new();
+        for _ in 0..places {
+            held.push(begin(&mut send, path).await);
+        }
+        let gauge = format!("ndxp_own_calls{{service=\"{service}\"}}");
+        crate::support::until("all of them under way", Duration::from_secs(5), || metric(&stage, &gauge) == places);
+        // Five are refused, and not at once: who does not heed it is slowed down.
+        let began = Instant::now();
+        let mut more = connect(&stage, id).await;
+        let mut refused = Vec::new();
+        for _ in 0..5 {
+            refused.push(begin(&mut more, path).await);
+        }
+        for answer in join_all(refused.into_iter().map(|(answer, _body)| answer)).await {
+            assert_eq!(reason(&status(&answer.unwrap())), "RATE_LIMITED", "{service}");
+        }
+        assert!(began.elapsed() >= Duration::from_millis(300), "{:?}", began.elapsed());
+        let mut others = connect(&stage, other).await;
+        assert_eq!(whole(&mut others, path, framed(b"")).await.code(), tonic::Code::Ok, "{service}");
+        // They are given up with their connection.
+        drop((held, send, more));
+        crate::support::until("their places back", Duration::from_secs(5), || metric(&stage, &gauge) == 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c_reflection_goes_on_after_an_unknown_symbol_and_ends_after_so_many() {
+    let stage = staged();
+    let mut send = connect(&stage, "shop").await;
+    // `file_containing_symbol` is field 4, an error in an answer field 7.
+    let asked = |symbol: &str| framed(&[&[0x22, symbol.len() as u8][..], symbol.as_bytes()].concat());
+    for path in [REFLECT, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"] {
+        let (answer, mut body) = begin(&mut send, path).await;
+        for symbol in ["no.Such", "ndxp.admin.v1.AdminService", "no.Such"] {
+            body.send_data(asked(symbol), false).unwrap();
+        }
+        body.send_data(asked("grpc.health.v1.Health"), true).unwrap();
+        let mut answer = soon(path, answer).await.unwrap().into_body();
+        let mut bytes = Vec::new();
+        while let Some(data) = soon("its answers", answer.data()).await {
+            let data = data.unwrap();
+            answer.flow_control().release_capacity(data.len()).unwrap();
+            bytes.extend_from_slice(&data);
+        }
+        let trailers = soon("its end", answer.trailers()).await.unwrap().unwrap();
+        assert_eq!(trailers["grpc-status"], "0");
+        let mut sizes = Vec::new();
+        while bytes.len() >= 5 {
+            let length = u32::from_be_bytes(bytes[1..5].try_into().unwrap()) as usize;
+            sizes.push(length);
+            bytes.drain(..5 + length);
+        }
+        assert_eq!(sizes.len(), 4, "{sizes:?}");
+        assert!(sizes[0] < 100 && sizes[1] > 1_000 && sizes[2] == sizes[0] && sizes[3] > 500, "{sizes:?}");
+    }
+    let (answer, mut body) = begin(&mut send, REFLECT).await;
+    body.send_data(asked("no.Such").repeat(1_030).into(), true).unwrap();
+    let mut answer = soon("many", answer).await.unwrap().into_body();
+    while let Some(data) = soon("its answers", answer.data()).await {
+        let length = data.unwrap().len();
+        answer.flow_control().release_capacity(length).unwrap();
+    }
+    let trailers = soon("its end", answer.trailers()).await.unwrap().unwrap();
+    assert_eq!(reason(&Status::from_header_map(&trailers).unwrap()), "RATE_LIMITED");
+}

@@ -1,0 +1,140 @@
+//! The main job: every operation of every source, end to end, and what a grant lets through.
+
+use crate::support::{CITIZEN, Stage, VERIFY, approved_grant};
+use ndxp_gateway::contract::options::DataClass;
+use ndxp_gateway::exchange_log::Kind;
+use ndxp_gateway::sandbox::samples::{holds, samples};
+use serde_json::json;
+use tonic::Code;
+
+fn citizen(stage: &Stage) -> serde_json::Value {
+    samples(&stage.sandbox.province).into_iter().find(|one| one.operation.ends_with("GetCitizen")).unwrap().requests[0]
+        .clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_operation_of_every_source_answers_with_the_seeded_records_and_is_in_the_log() {
+    let stage = Stage::start();
+    stage.client("one-stop-shop");
+    approved_grant(&stage, "one-stop-shop", &["*"]);
+    let actor = stage.actor("one-stop-shop");
+    let all = samples(&stage.sandbox.province);
+    for operation in stage.contracts.operations() {
+        assert!(all.iter().any(|one| one.operation == operation.full_name), "{} has no sample", operation.full_name);
+    }
+    for sample in &all {
+        let path = format!("/{}", sample.operation);
+        let operation = stage.contracts.operation(&path).unwrap();
+        let metadata = [("ndxp-purpose", sample.purpose.as_str()), ("ndxp-official", sample.official.as_str())];
+        let requests: Vec<_> = sample.requests.iter().map(|one| actor.encode(&path, one)).collect();
+        let told = actor.raw(&path, &metadata, requests).await.unwrap().ok();
+        assert!(told.messages.len() >= sample.messages, "{path}: {} messages", told.messages.len());
+        assert!(holds(&told.messages[0], &sample.expect), "{path}: {} lacks {}", told.messages[0], sample.expect);
+        // The entry is there before the answer: no waiting here.
+        let entry = stage.entry(&told.exchange()).entry;
+        assert_eq!(
+            (entry.kind(), entry.status, entry.operation.as_str()),
+            (Kind::Exchange, 0, operation.full_name.as_str())
+        );
+        assert_eq!((entry.client.as_str(), entry.agency.as_str()), ("one-stop-shop", "H49.12"));
+        assert_eq!(entry.purpose, sample.purpose);
+        assert_eq!(entry.subjects.is_empty(), operation.subject.is_empty(), "{path}");
+        assert_eq!(entry.answer_messages as usize, told.messages.len());
+        let intents = stage
+            .entries()
+            .iter()
+            .filter(|one| one.entry.id_text() == told.exchange() && one.entry.kind() == Kind::Intent)
+            .count();
+        assert_eq!(intents, usize::from(operation.writes), "{path}");
+        if operation.data_class >= DataClass::Personal {
+            assert!(!entry.fields.is_empty() || told.messages[0] == json!({}), "{path} tells no fields");
+        }
+    }
+    stage.verify();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_granted_fields_leave_and_the_entry_names_them() {
+    let stage = Stage::start();
+    stage.client("clerk");
+    stage.grant("clerk", &["population:read"], |grant| {
+        grant.fields = vec!["citizen_id".into(), "name.given".into(), "household_head.name".into()];
+    });
+    let told = stage.actor("clerk").call(CITIZEN, citizen(&stage)).await.ok();
+    let answer = told.messages[0].as_object().unwrap();
+    assert_eq!(answer.keys().collect::<Vec<_>>(), ["citizenId", "name", "householdHead"]);
+    assert!(answer["name"].as_object().unwrap().keys().all(|key| key == "given"), "{answer:?}");
+    assert!(answer["householdHead"].as_object().unwrap().keys().all(|key| key == "name"), "{answer:?}");
+    let fields = stage.entry(&told.exchange()).entry.fields;
+    assert!(
+        fields.iter().all(|field| {
+            ["citizen_id", "name.given"].contains(&field.as_str()) || field.starts_with("household_head.name")
+        }),
+        "{fields:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_withheld_field_is_cut_out_of_a_grpc_source_too() {
+    let stage = Stage::start();
+    stage.client("payroll");
+    stage.grant("payroll", &["officials:read"], |grant| grant.fields = vec!["full_name".into()]);
+    let official = &stage.sandbox.province.officials[0];
+    let id = &stage.sandbox.province.people[official.person].citizen_id;
+    let told = stage.actor("payroll").call(crate::support::OFFICIAL_OF, json!({ "citizenId": id })).await.ok();
+    assert_eq!(told.messages[0].as_object().unwrap().keys().collect::<Vec<_>>(), ["fullName"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_withdrawn_grant_and_a_revoked_token_are_gone_within_a_second() {
+    let stage = Stage::start();
+    stage.client("clerk");
+    let grant = stage.grant("clerk", &["population:verify"], |_| {});
+    let actor = stage.actor("clerk");
+    let claim = citizen(&stage);
+    actor.call(VERIFY, claim.clone()).await.ok();
+    use ndxp_gateway::registry::{Page, Store};
+    stage.store.withdraw_grant(&grant).unwrap();
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    assert_eq!(actor.call(VERIFY, claim.clone()).await.reason(), "SCOPE_NOT_GRANTED");
+    let token = stage.store.tokens(Some("clerk"), Page::ALL).unwrap()[0].id.clone();
+    stage.store.revoke_token(&token).unwrap();
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    assert_eq!(actor.call(VERIFY, claim).await.reason(), "TOKEN_REVOKED");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_metadata_proves_what_was_asked_and_answered() {
+    let stage = Stage::start();
+    let actor = stage.system("one-stop-shop");
+    let request = actor.encode(CITIZEN, &citizen(&stage));
+    let told = actor
+        .raw(CITIZEN, &[("ndxp-purpose", "1.004222"), ("ndxp-official", "CB1")], vec![request.clone()])
+        .await
+        .unwrap()
+        .ok();
+    let found = stage.entry(&told.exchange());
+    assert_eq!(told.answered.text("ndxp-log-index"), found.index.to_string());
+    let salt = |name: &str| -> [u8; 16] {
+        let hex = told.answered.text(name);
+        let bytes: Vec<u8> = (0..16).map(|i| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).unwrap()).collect();
+        bytes.try_into().unwrap()
+    };
+    use ndxp_gateway::exchange_log::pseudonym::commit;
+    assert_eq!(found.entry.request_commitment, commit(&salt("ndxp-request-salt"), &request));
+    assert_eq!(found.entry.answer_commitment, commit(&salt("ndxp-answer-salt"), &told.answered.messages[0]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_its_caller_leaves_is_in_the_log_as_cancelled() {
+    let stage = Stage::start();
+    let actor = stage.system("one-stop-shop");
+    stage.sandbox.faults.set("business", ndxp_gateway::sandbox::FaultKind::Hang);
+    let code = stage.sandbox.province.enterprises[0].code.clone();
+    let call = actor.call(crate::support::ENTERPRISE, json!({ "enterpriseCode": code }));
+    assert!(tokio::time::timeout(std::time::Duration::from_millis(500), call).await.is_err());
+    crate::support::until("the cancelled exchange", std::time::Duration::from_secs(5), || {
+        stage.entries().iter().any(|one| one.entry.reason == "CANCELLED_BY_CALLER" && one.entry.source == "business")
+    });
+    assert_eq!(stage.entries().last().unwrap().entry.status, Code::Cancelled as u32);
+}

@@ -1,0 +1,13 @@
+//! The way of one exchange, as provincial systems see it.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod bad_input;
+mod conventions;
+mod eleventh_source;
+mod exchanges;
+mod privacy;
+mod statuses;
+mod streams;

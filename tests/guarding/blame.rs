@@ -1,0 +1,196 @@
+//! Blame: nothing that a caller does counts against a source, and nothing that one operation does counts against another.
+
+use crate::support::{ENTERPRISE, OFFICIAL_OF, PROGRESS, Stage, breaker, hasty, until};
+use ndxp_gateway::sandbox::{Fault, FaultKind};
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+use tonic::Code;
+
+const STATUS: &str = "/ndxp.business.v1.BusinessService/VerifyEnterprise";
+
+fn enterprise(stage: &Stage) -> Value {
+    json!({ "enterpriseCode": stage.sandbox.province.enterprises[0].code })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b1_callers_in_a_hurry_open_no_breaker_on_any_protocol() {
+    let keys = "breaker_window = 4\nattempts = 1";
+    let stage = Stage::guarded(&[("business", keys), ("officials", keys), ("population", keys)]);
+    let actor = stage.system("one-stop-shop");
+    let province = stage.sandbox.province.clone();
+    let person = &province.people[0];
+    let calls = [
+        ("business", ENTERPRISE, enterprise(&stage)),
+        ("officials", OFFICIAL_OF, json!({ "citizenId": province.people[province.officials[0].person].citizen_id })),
+        (
+            "population",
+            crate::support::VERIFY,
+            json!({ "citizenId": person.citizen_id, "fullName": person.full_name(), "birthDate": { "year": person.birth.0 } }),
+        ),
+    ];
+    for (source, path, request) in calls {
+        // So that connections and tokens are there.
+        actor.call(path, request.clone()).await.ok();
+        stage.sandbox.faults.set(source, Fault { latency_ms: 120, ..Fault::default() });
+        for number in 0..20 {
+            let told = hasty(&actor, path, &request, "40m").await;
+            assert_eq!(
+                (told.code(), told.reason().as_str()),
+                (Code::DeadlineExceeded, "CALLER_DEADLINE"),
+                "{source} {number}"
+            );
+            assert_eq!(stage.entry(&told.exchange()).entry.reason, "CALLER_DEADLINE");
+        }
+        assert_eq!(breaker(&stage, source), 0, "{source}");
+        actor.call(path, request).await.ok();
+    }
+    stage.verify();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b1_a_source_that_lets_the_operation_s_own_time_pass_is_left_alone() {
+    let stage = Stage::guarded(&[("officials", "breaker_window = 4\nattempts = 1\nbreaker_open_ms = 60000")]);
+    let actor = stage.system("one-stop-shop");
+    let official = &stage.sandbox.province.people[stage.sandbox.province.officials[0].person];
+    let request = json!({ "citizenId": official.citizen_id });
+    stage.sandbox.faults.set("officials", FaultKind::Hang);
+    // One whose caller gives none, and one that gives as much as the contract.
+    let own = || actor.call(OFFICIAL_OF, request.clone());
+    let given = || hasty(&actor, OFFICIAL_OF, &request, "5S");
+    let all = tokio::join!(own(), own(), given(), given());
+    for told in [all.0, all.1, all.2, all.3] {
+        assert_eq!(told.reason(), "SOURCE_TIMEOUT");
+    }
+    assert_eq!(breaker(&stage, "officials"), 2);
+    assert_eq!(actor.call(OFFICIAL_OF, request).await.reason(), "SOURCE_CIRCUIT_OPEN");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b1_a_source_that_never_answers_is_noticed_though_all_callers_are_in_a_hurry() {
+    let stage = Stage::guarded(&[("officials", "breaker_window = 4\nattempts = 1\nbreaker_open_ms = 60000")]);
+    let actor = stage.system("one-stop-shop");
+    let official = &stage.sandbox.province.people[stage.sandbox.province.officials[0].person];
+    let request = json!({ "citizenId": official.citizen_id });
+    actor.call(OFFICIAL_OF, request.clone()).await.ok();
+    stage.sandbox.faults.set("officials", FaultKind::Hang);
+    let end = Instant::now() + Duration::from_secs(40);
+    while breaker(&stage, "officials") == 0 {
+        assert!(Instant::now() < end, "nobody noticed");
+        let told = hasty(&actor, OFFICIAL_OF, &request, "50m").await;
+        assert!(["CALLER_DEADLINE", "SOURCE_CIRCUIT_OPEN"].contains(&told.reason().as_str()), "{}", told.reason());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(actor.call(OFFICIAL_OF, request).await.reason(), "SOURCE_CIRCUIT_OPEN");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b1_a_hurried_probe_goes_on_without_its_caller_and_closes_the_breaker() {
+    let stage = Stage::guarded(&[("business", "breaker_window = 4\nattempts = 1\nbreaker_open_ms = 300")]);
+    let actor = stage.system("one-stop-shop");
+    let request = enterprise(&stage);
+    stage.sandbox.faults.set("business", FaultKind::Close);
+    for _ in 0..4 {
+        assert_eq!(actor.call(ENTERPRISE, request.clone()).await.reason(), "SOURCE_UNAVAILABLE");
+    }
+    assert_eq!(breaker(&stage, "business"), 2);
+    stage.sandbox.faults.set("business", Fault { latency_ms: 150, ..Fault::default() });
+    tokio::time::sleep(Duration::from_millis(350)).await;
+    // All that comes waits for less than the source takes.
+    assert_eq!(hasty(&actor, ENTERPRISE, &request, "40m").await.reason(), "CALLER_DEADLINE");
+    until("the probe has shown that it answers", Duration::from_secs(5), || breaker(&stage, "business") == 0);
+    actor.call(ENTERPRISE, request).await.ok();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b1_one_operation_that_always_fails_shuts_itself_and_no_other() {
+    let stage = Stage::guarded(&[("business", "breaker_window = 4\nattempts = 1\nbreaker_open_ms = 60000")]);
+    let actor = stage.system("one-stop-shop");
+    let request = enterprise(&stage);
+    let failing = Fault { kind: FaultKind::Status, status: Some(500), ..Fault::default() };
+    stage.sandbox.faults.set("business", failing);
+    for _ in 0..4 {
+        assert_eq!(actor.call(ENTERPRISE, request.clone()).await.reason(), "SOURCE_UNAVAILABLE");
+    }
+    assert_eq!(actor.call(ENTERPRISE, request.clone()).await.reason(), "SOURCE_CIRCUIT_OPEN");
+    stage.sandbox.faults.clear("business");
+    assert_ne!(actor.call(STATUS, request).await.reason(), "SOURCE_CIRCUIT_OPEN");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b1_a_source_that_cannot_be_reached_is_shut_for_all_operations() {
+    let stage = Stage::guarded(&[("business", "breaker_window = 4\nattempts = 1\nbreaker_open_ms = 60000")]);
+    let actor = stage.system("one-stop-shop");
+    let request = enterprise(&stage);
+    crate::support::edit(&stage.folder.path.join("hubs/ndxp.toml"), |text| {
+        let hub = text.split("https://").nth(1).unwrap().split('"').next().unwrap().to_owned();
+        text.replace(&hub, "127.0.0.1:1")
+    });
+    stage.gateway.as_ref().unwrap().reload().unwrap();
+    for _ in 0..4 {
+        let told = actor.call(ENTERPRISE, request.clone()).await;
+        assert_eq!(told.reason(), "SOURCE_UNAVAILABLE");
+    }
+    assert_eq!(actor.call(STATUS, request).await.reason(), "SOURCE_CIRCUIT_OPEN");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b2_a_write_whose_time_is_over_leaves_no_intent() {
+    let stage = Stage::start();
+    let actor = stage.system("one-stop-shop");
+    let all = ndxp_gateway::sandbox::samples::samples(&stage.sandbox.province);
+    let progress = &all.iter().find(|one| one.operation.ends_with("/UpdateProgress")).unwrap().requests[0];
+    let asked = stage.sandbox.faults.count("publicservice");
+    for timeout in ["0m", "1n", "10u"] {
+        let told = hasty(&actor, PROGRESS, progress, timeout).await;
+        assert_eq!(told.reason(), "CALLER_DEADLINE", "{timeout}");
+    }
+    assert_eq!(stage.sandbox.faults.count("publicservice"), asked);
+    let kinds = |stage: &Stage| {
+        let written = stage.entries().into_iter().filter(|one| one.entry.operation.ends_with("/UpdateProgress"));
+        written.map(|one| one.entry.kind).collect::<Vec<_>>()
+    };
+    assert_eq!(kinds(&stage), [1, 1, 1], "no intent");
+    // One that has time has one.
+    hasty(&actor, PROGRESS, progress, "10S").await;
+    assert_eq!(kinds(&stage), [1, 1, 1, 2, 1]);
+    stage.verify();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b2_a_write_that_runs_out_while_it_waits_for_a_permit_leaves_no_intent() {
+    let stage = Stage::guarded(&[("publicservice", "concurrency = 1")]);
+    let actor = stage.system("one-stop-shop");
+    let all = ndxp_gateway::sandbox::samples::samples(&stage.sandbox.province);
+    let progress = &all.iter().find(|one| one.operation.ends_with("/UpdateProgress")).unwrap().requests[0];
+    stage.sandbox.faults.set("publicservice", FaultKind::Hang);
+    let asked = stage.sandbox.faults.count("publicservice");
+    let procedure = json!({ "procedureCode": "1.004222" });
+    let holder = hasty(&actor, crate::support::PROCEDURE, &procedure, "4S");
+    let waits = async {
+        while stage.sandbox.faults.count("publicservice") == asked {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        hasty(&actor, PROGRESS, progress, "300m").await
+    };
+    let (_, told) = tokio::join!(holder, waits);
+    assert_eq!(told.reason(), "CALLER_DEADLINE");
+    assert!(stage.entries().iter().all(|one| one.entry.kind != 2), "an intent was written");
+    assert_eq!(stage.sandbox.faults.count("publicservice"), asked + 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b1_callers_who_go_away_open_no_breaker_and_mark_no_endpoint() {
+    let stage = Stage::guarded(&[("business", "breaker_window = 4\nattempts = 1")]);
+    let actor = stage.system("one-stop-shop");
+    let request = enterprise(&stage);
+    actor.call(ENTERPRISE, request.clone()).await.ok();
+    stage.sandbox.faults.set("business", Fault { latency_ms: 200, ..Fault::default() });
+    for _ in 0..20 {
+        let gone = tokio::time::timeout(Duration::from_millis(40), actor.call(ENTERPRISE, request.clone())).await;
+        assert!(gone.is_err());
+    }
+    assert_eq!(breaker(&stage, "business"), 0);
+    let metrics = crate::support::ops_text(&stage, "/metrics");
+    assert!(!metrics.contains("fault=\"source\"") && !metrics.contains("fault=\"hub\""), "{metrics}");
+    actor.call(ENTERPRISE, request).await.ok();
+}

@@ -1,0 +1,397 @@
+//! gRPC sources: what callers do on connections that they share, GOAWAY and refused streams, statuses.
+
+use crate::support::grpc_source;
+
+use crate::support::{Actor, Stage, Told, breaker, hasty, until};
+use futures_util::future::join_all;
+use grpc_source::{BRIEF, BRIEF_WRITE, LIST, PUSH, Plan, READ, Source, WRITE, with_source, with_streams};
+use ndxp_gateway::drivers::http::connector;
+use ndxp_gateway::frame::{FrameReader, frame};
+use ndxp_gateway::http2::Http2Error;
+use ndxp_gateway::http2::client::{Begun, Http2, grpc_head};
+use ndxp_gateway::identity::tls;
+use prost::Message;
+use serde_json::json;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+use tonic::Code;
+use tonic_types::{StatusExt, pb};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b4_a_goaway_loses_no_call_that_the_source_left_out_writes_and_uploads_included() {
+    let (stage, source, actor) = with_source("[guard]\nattempts = 1").await;
+    for (path, messages) in [(READ, 1), (WRITE, 1), (PUSH, 3)] {
+        source.plan(Plan::LeavesOut(1));
+        let before = source.calls();
+        let told = actor.raw(path, &[], vec![actor.encode(path, &json!({ "parts": 1 })); messages]).await.unwrap();
+        assert_eq!(told.code(), Code::Ok, "{path}: {:?}", told.answered.status);
+        assert_eq!(source.calls() - before, 2, "{path}");
+        assert_eq!(stage.entry(&told.exchange()).entry.attempts, 0, "no attempt of the gateway's own");
+        // The next one has a connection to leave, too.
+        crate::support::edit(&stage.folder.path.join("sources/bulk.toml"), |text| format!("{text}# {path}\n"));
+        stage.gateway.as_ref().unwrap().reload().unwrap();
+    }
+    stage.verify();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b4_a_refused_stream_is_placed_again_and_one_that_may_have_been_processed_is_not() {
+    let (_stage, source, actor) = with_source("[guard]\nattempts = 1").await;
+    let write = || async { actor.call(WRITE, json!({ "parts": 1 })).await };
+    source.plan(Plan::Resets(h2::Reason::REFUSED_STREAM, 1));
+    assert_eq!((write().await.code(), source.calls()), (Code::Ok, 2));
+    // Not for ever.
+    source.plan(Plan::Resets(h2::Reason::REFUSED_STREAM, 100));
+    assert_eq!((write().await.reason().as_str(), source.calls()), ("SOURCE_UNAVAILABLE", 5));
+    for reason in [h2::Reason::INTERNAL_ERROR, h2::Reason::ENHANCE_YOUR_CALM, h2::Reason::CANCEL] {
+        source.plan(Plan::Resets(reason, 1));
+        let before = source.calls();
+        assert_ne!(write().await.code(), Code::Ok, "{reason:?}");
+        assert_eq!(source.calls() - before, 1, "{reason:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b4_a_quiet_call_is_pinged_as_configured_and_not_sooner_than_grpc_allows_otherwise() {
+    let quiet = |keys: &'static str| async move {
+        let (stage, source, actor) = with_source(keys).await;
+        source.plan(Plan::Silent);
+        let told = hasty(&actor, READ, &json!({ "parts": 1 }), "11S").await;
+        assert_eq!((told.reason().as_str(), source.calls()), ("CALLER_DEADLINE", 1));
+        drop(stage);
+        source.pings.load(Ordering::Relaxed)
+    };
+    assert_eq!(tokio::join!(quiet(""), quiet("[keepalive]\ntime_s = 10")), (0, 1));
+}
+
+#[tokio::test]
+async fn b4_pings_that_no_server_would_take_are_refused_at_load() {
+    let stage = Stage::start();
+    for (keys, told) in
+        [("time_s = 9", "from 10 to 7200"), ("timeout_s = 0", "from 1 to 300"), ("tme_s = 10", "time_s")]
+    {
+        let file = stage.folder.path.join("sources/officials.toml");
+        let before = std::fs::read_to_string(&file).unwrap();
+        std::fs::write(&file, format!("{before}\n[keepalive]\n{keys}\n")).unwrap();
+        let fault = stage.gateway.as_ref().unwrap().reload().unwrap_err().to_string();
+        assert!(fault.contains(told), "{keys}: {fault}");
+        std::fs::write(&file, before).unwrap();
+    }
+}
+
+/// A `google.rpc.Status` with these details.
+fn details(details: &[(&str, Vec<u8>)]) -> Vec<u8> {
+    let any = |(kind, value): &(&str, Vec<u8>)| prost_types::Any {
+        type_url: format!("type.googleapis.com/google.rpc.{kind}"),
+        value: value.clone(),
+    };
+    let details = details.iter().map(any).collect();
+    pb::Status { code: 9, message: "Nguyen Van A".into(), details }.encode_to_vec()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b5_a_source_s_code_is_kept_where_it_means_the_same() {
+    let (stage, source, actor) = with_source("[guard]\nattempts = 1\nbreaker_window = 4").await;
+    let info = pb::ErrorInfo { reason: "ON_LEAVE".into(), domain: "officials.example".into(), ..Default::default() };
+    let free = pb::DebugInfo { detail: "Nguyen Van A".into(), ..Default::default() };
+    let retry = pb::RetryInfo { retry_delay: Some(prost_types::Duration { seconds: 7, nanos: 0 }) };
+    let said = details(&[
+        ("ErrorInfo", info.encode_to_vec()),
+        ("RetryInfo", retry.encode_to_vec()),
+        ("DebugInfo", free.encode_to_vec()),
+    ]);
+    let kept = [
+        (3, Code::InvalidArgument, "SOURCE_REJECTED", "caller"),
+        (5, Code::NotFound, "RECORD_NOT_FOUND", "caller"),
+        (6, Code::AlreadyExists, "SOURCE_ALREADY_EXISTS", "caller"),
+        (8, Code::ResourceExhausted, "SOURCE_EXHAUSTED", "source"),
+        (9, Code::FailedPrecondition, "SOURCE_PRECONDITION_FAILED", "caller"),
+        (10, Code::Aborted, "SOURCE_ABORTED", "caller"),
+        (11, Code::OutOfRange, "SOURCE_OUT_OF_RANGE", "caller"),
+        (7, Code::FailedPrecondition, "SOURCE_CREDENTIALS_REFUSED", "gateway"),
+        (12, Code::Internal, "SOURCE_PROTOCOL_ERROR", "source"),
+    ];
+    for (sent, code, reason, fault) in kept {
+        source.plan(Plan::Status(sent, said.clone()));
+        // Each is an answer, however often it comes.
+        for _ in 0..4 {
+            let told = actor.call(WRITE, json!({ "parts": 1 })).await;
+            assert_eq!((told.code(), told.reason().as_str()), (code, reason));
+            let status = &told.answered.status;
+            let info = status.get_details_error_info().unwrap();
+            assert_eq!(
+                (info.metadata["source_reason"].as_str(), info.metadata["fault"].as_str()),
+                ("officials.example/ON_LEAVE", fault)
+            );
+            assert_eq!(status.get_details_retry_info().unwrap().retry_delay, Some(Duration::from_secs(7)));
+            assert!(!format!("{status:?}").contains("Nguyen"), "{status:?}");
+            let entry = stage.entry(&told.exchange()).entry;
+            assert_eq!((entry.source_reason.as_str(), entry.fault.as_str()), ("officials.example/ON_LEAVE", fault));
+            assert_eq!(entry.source_dropped, ["message", "google.rpc.DebugInfo"]);
+        }
+    }
+    assert_eq!(breaker(&stage, "bulk"), 0);
+    // What says that the source is ill counts.
+    source.plan(Plan::Status(14, said));
+    for _ in 0..2 {
+        assert_eq!(actor.call(WRITE, json!({ "parts": 1 })).await.reason(), "SOURCE_UNAVAILABLE");
+    }
+    assert_eq!(breaker(&stage, "bulk"), 2);
+    let faults = crate::support::ops_text(&stage, "/metrics");
+    assert!(faults.contains("ndxp_exchange_faults_total{source=\"bulk\",fault=\"source\"} 10"), "{faults}");
+    stage.verify();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b5_a_compressed_answer_is_read() {
+    let (_stage, source, actor) = with_source("").await;
+    source.plan(Plan::Gzip);
+    let told = actor.call(READ, json!({ "parts": 1 })).await.ok();
+    assert_eq!(told.messages, [json!({ "data": "YWJj" })]);
+    assert_eq!(*source.encodings.lock().unwrap(), "identity,gzip");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b1_an_upload_at_its_caller_s_pace_neither_probes_nor_is_slow() {
+    let keys = "[guard]\nattempts = 1\nbreaker_window = 4\nbreaker_slow_ms = 100\nbreaker_open_ms = 400";
+    let (stage, source, actor) = with_source(keys).await;
+    source.plan(Plan::Reads);
+    let message = frame(&actor.encode(PUSH, &json!({ "parts": 1 })));
+    let files = crate::support::files(&stage.folder, "one-stop-shop");
+    let config = tls::client_config(&files.ca, Some((&files.certificate, &files.key)), &[]).unwrap();
+    let http2 = Http2::new(&stage.base(), connector(config, false));
+    let upload = || {
+        let mut head = grpc_head(None);
+        head.insert("authorization", format!("Bearer {}", actor.token).parse().unwrap());
+        let (http2, path) = (&http2, PUSH.parse().unwrap());
+        async move { http2.begin(&path, || Ok::<_, Http2Error>(head.clone())).await.unwrap() }
+    };
+    // Each takes three times as long as a call that is slow.
+    for _ in 0..5 {
+        let Begun { mut request, answer, .. } = upload().await;
+        for _ in 0..3 {
+            request.part(message.clone()).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        request.end().unwrap();
+        let mut reader = FrameReader::new(answer.head().await.unwrap().into_body(), 1_000);
+        while reader.next().await.unwrap().is_some() {}
+        assert_eq!(reader.trailers().unwrap()["grpc-status"], "0");
+    }
+    assert_eq!(breaker(&stage, "bulk"), 0);
+    // Its breaker opens, by reads; an upload that dawdles is not its probe.
+    source.plan(Plan::Status(14, Vec::new()));
+    for _ in 0..4 {
+        actor.call(READ, json!({ "parts": 1 })).await;
+    }
+    assert_eq!(breaker(&stage, "bulk"), 2);
+    source.plan(Plan::Reads);
+    tokio::time::sleep(Duration::from_millis(450)).await;
+    let Begun { mut request, answer: _answer, .. } = upload().await;
+    request.part(message.clone()).await.unwrap();
+    until("it is at the source", Duration::from_secs(5), || source.calls() == 10);
+    actor.call(READ, json!({ "parts": 1 })).await.ok();
+    assert_eq!(breaker(&stage, "bulk"), 0);
+}
+
+/// Reads so many lists up to their first message, and then no further.
+async fn stalled_lists(actor: &Actor, count: usize) -> Vec<ndxp_gateway::caller::Answering> {
+    let mut lists = Vec::new();
+    for _ in 0..count {
+        let mut list = actor.start(LIST, json!({ "parts": 1 })).await;
+        list.next().await.unwrap().unwrap();
+        lists.push(list);
+    }
+    lists
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s1_lists_that_nobody_reads_take_nothing_from_calls_and_from_other_lists() {
+    // As many lists as the source takes streams on a connection, and more than a connection's window was large enough for.
+    for max_streams in [None, Some(60)] {
+        let (stage, source, crowd) =
+            with_streams("[guard]\nbreaker_window = 4\nattempts = 1", max_streams, "workers = 1").await;
+        let other = stage.system("other");
+        let lists = stalled_lists(&crowd, 60).await;
+        assert_eq!(source.under_way(), 60);
+        let began = Instant::now();
+        for _ in 0..20 {
+            assert_eq!(hasty(&other, READ, &json!({ "parts": 1 }), "5S").await.code(), Code::Ok);
+        }
+        assert_eq!(hasty(&other, PUSH, &json!({ "parts": 1 }), "5S").await.code(), Code::Ok);
+        let mut list = other.start(LIST, json!({ "parts": 1 })).await;
+        for _ in 0..100 {
+            list.next().await.unwrap().unwrap();
+        }
+        assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+        assert_eq!(breaker(&stage, "bulk"), 0);
+        drop((lists, list));
+        until("the source is told that nobody reads", Duration::from_secs(5), || source.under_way() == 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s2_a_source_that_takes_few_streams_gets_more_connections_up_to_a_bound() {
+    let (stage, source, actor) = with_streams("[guard]\nbreaker_window = 4", Some(2), "workers = 1").await;
+    source.plan(Plan::After(Duration::from_millis(30)));
+    join_all((0..64).map(|_| async {
+        // A busy machine's gateway may turn some of them away.
+        while actor.call(READ, json!({ "parts": 1 })).await.reason() == "GATEWAY_OVERLOADED" {}
+    }))
+    .await;
+    assert_eq!(source.calls(), 64, "each was answered");
+    assert!(source.most_on_one.load(Ordering::Relaxed) <= 2);
+    assert_eq!(source.connections.load(Ordering::Relaxed), 8, "a bound");
+    let metrics = crate::support::ops_text(&stage, "/metrics");
+    assert!(metrics.contains("ndxp_source_connections{source=\"bulk\"} 8\n"), "{metrics}");
+    assert_eq!(breaker(&stage, "bulk"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s2_calls_one_after_another_have_one_connection() {
+    let (_stage, source, actor) = with_streams("", Some(1), "workers = 1").await;
+    for _ in 0..20 {
+        actor.call(READ, json!({ "parts": 1 })).await.ok();
+    }
+    assert_eq!((source.calls(), source.connections.load(Ordering::Relaxed)), (20, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s2_a_call_that_was_never_sent_is_the_gateway_s_fault() {
+    let keys = "[guard]\nbreaker_window = 9\nattempts = 1\nbreaker_open_ms = 60000";
+    let (stage, source, actor) = with_streams(keys, Some(1), "workers = 1").await;
+    source.plan(Plan::Hangs);
+    let told = join_all((0..20).map(|_| actor.call(BRIEF, json!({ "parts": 1 })))).await;
+    // Eight have their streams until the time is over; whoever comes by one then has no time left to wait for an answer.
+    let by = |fault: &str| told.iter().filter(|told| stage.entry(&told.exchange()).entry.fault == fault).count();
+    let (source_s, gateway_s) = (by("source"), by("gateway"));
+    assert!((1..=8).contains(&source_s) && source_s + gateway_s == 20, "{source_s} and {gateway_s}");
+    let reasons = |told: &Told| ["SOURCE_TIMEOUT", "GATEWAY_OVERLOADED"].contains(&told.reason().as_str());
+    assert!(told.iter().all(reasons));
+    assert_eq!(breaker(&stage, "bulk"), 0, "eight at most have failed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b1_resets_of_callers_in_a_hurry_end_nobody_else_s_calls() {
+    // As Netty counts them; our connections begin no more calls before that.
+    let (stage, source, actor) = with_streams("[guard]\nbreaker_window = 4\nattempts = 1", None, "workers = 1").await;
+    source.plan(Plan::CountsResets(200, Duration::from_secs(4)));
+    let patient = actor.call(READ, json!({ "parts": 1 }));
+    let part = json!({ "parts": 1 });
+    let hurried = async {
+        until_at(&source, 1).await;
+        while source.resets.load(Ordering::Relaxed) < 250 {
+            join_all((0..25).map(|_| hasty(&actor, READ, &part, "40m"))).await;
+        }
+    };
+    let (told, ()) = tokio::join!(patient, hurried);
+    assert_eq!((told.code(), source.calmed.load(Ordering::Relaxed)), (Code::Ok, 0), "{:?}", told.answered.status);
+    assert!(source.connections.load(Ordering::Relaxed) >= 3);
+    assert_eq!(breaker(&stage, "bulk"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b1_a_connection_that_is_ended_for_resets_is_not_the_source_s_failure() {
+    let (stage, source, actor) = with_streams("[guard]\nbreaker_window = 4\nattempts = 1", None, "workers = 1").await;
+    source.plan(Plan::CountsResets(3, Duration::from_millis(1_500)));
+    for _ in 0..4 {
+        let before = source.calls();
+        let patient = actor.call(WRITE, json!({ "parts": 1 }));
+        let part = json!({ "parts": 1 });
+        let hurried = async {
+            until_at(&source, before + 1).await;
+            join_all((0..3).map(|_| hasty(&actor, READ, &part, "40m"))).await;
+        };
+        let (told, ()) = tokio::join!(patient, hurried);
+        assert_eq!(told.reason(), "SOURCE_UNAVAILABLE");
+        assert_eq!(told.answered.status.get_details_error_info().unwrap().metadata["source_code"], "ENHANCE_YOUR_CALM");
+    }
+    assert_eq!((breaker(&stage, "bulk"), source.calmed.load(Ordering::Relaxed)), (0, 4));
+}
+
+/// Waits until so many calls have come to a source.
+async fn until_at(source: &Source, calls: u32) {
+    while source.calls() < calls {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b1_what_ends_because_of_a_caller_s_deadline_is_not_the_source_s_whatever_it_is_called() {
+    let (stage, source, actor) =
+        with_source("[guard]\nbreaker_window = 4\nattempts = 1\nbreaker_open_ms = 60000").await;
+    // Cancelled, or too late, at any moment of a call that was given less than its time.
+    for code in [1, 4] {
+        source.plan(Plan::Status(code, Vec::new()));
+        for _ in 0..4 {
+            assert_eq!(hasty(&actor, READ, &json!({ "parts": 1 }), "2S").await.reason(), "CALLER_DEADLINE");
+        }
+        // A fifth one in a row would be given the source's whole time, to see whether it answers at all.
+        source.plan(Plan::Answers);
+        actor.call(READ, json!({ "parts": 1 })).await.ok();
+    }
+    assert_eq!(breaker(&stage, "bulk"), 0);
+    // Where the caller gave it its time, it is the source that cancels.
+    source.plan(Plan::Status(1, Vec::new()));
+    for _ in 0..2 {
+        assert_eq!(actor.call(READ, json!({ "parts": 1 })).await.reason(), "SOURCE_PROTOCOL_ERROR");
+    }
+    assert_eq!(breaker(&stage, "bulk"), 2);
+    // And one that is not to be had says so at once, however long its caller waits.
+    source.plan(Plan::Status(14, Vec::new()));
+    // The other operation failed: with this one it is the source.
+    assert_eq!(hasty(&actor, WRITE, &json!({ "parts": 1 }), "2S").await.reason(), "SOURCE_UNAVAILABLE");
+    assert_eq!(hasty(&actor, WRITE, &json!({ "parts": 1 }), "2S").await.reason(), "SOURCE_CIRCUIT_OPEN");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b1_a_source_of_writes_that_never_answers_is_noticed_though_all_callers_are_in_a_hurry() {
+    let keys = "[guard]\nattempts = 1\nbreaker_window = 4\nbreaker_open_ms = 60000";
+    let (stage, source, actor) = with_source(keys).await;
+    source.plan(Plan::Hangs);
+    let write = || async { hasty(&actor, BRIEF_WRITE, &json!({ "parts": 1 }), "30m").await.reason() };
+    let end = Instant::now() + Duration::from_secs(30);
+    while breaker(&stage, "bulk") == 0 {
+        assert!(Instant::now() < end, "nobody noticed");
+        assert_eq!(write().await, "CALLER_DEADLINE");
+    }
+    assert_eq!(write().await, "SOURCE_CIRCUIT_OPEN");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s3_a_client_that_fills_a_source_leaves_others_their_share() {
+    let (stage, source, crowd) = with_streams("[guard]\nconcurrency = 4\nleast = 4\nqueue = 16", None, "").await;
+    let other = stage.system("other");
+    source.plan(Plan::After(Duration::from_millis(100)));
+    let stop = tokio_util::sync::CancellationToken::new();
+    // Alone, it may have all places and the whole queue: it asks for far more than that, and again at once.
+    let crowding = join_all((0..40).map(|_| async {
+        let mut reasons = Vec::new();
+        while !stop.is_cancelled() {
+            let reason = crowd.call(READ, json!({ "parts": 1 })).await.reason();
+            if !reason.is_empty() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            reasons.push(reason);
+        }
+        reasons
+    }));
+    let calm = async {
+        until_at(&source, 12).await;
+        let mut reasons = Vec::new();
+        for _ in 0..20 {
+            reasons.push(other.call(READ, json!({ "parts": 1 })).await.reason());
+        }
+        stop.cancel();
+        reasons
+    };
+    let (crowd, calm) = tokio::join!(crowding, calm);
+    assert!(calm.iter().all(String::is_empty), "{calm:?}");
+    let count = |reason: &str| crowd.iter().flatten().filter(|one| *one == reason).count();
+    // It goes on in what is left, and hears that it is the one that asks too much.
+    assert!(count("") > 20 && count("RATE_LIMITED") > 0, "{} and {}", count(""), count("RATE_LIMITED"));
+    let entries = stage.entries();
+    let limited = entries.iter().find(|one| one.entry.reason == "RATE_LIMITED").unwrap();
+    assert_eq!((limited.entry.client.as_str(), limited.entry.fault.as_str()), ("one-stop-shop", "caller"));
+    assert!(crate::support::ops_text(&stage, "/metrics").contains("ndxp_source_queued{source=\"bulk\"} 0\n"));
+}

@@ -1,0 +1,11 @@
+//! Sources, hubs and endpoints under trouble: whose fault it is, and who is kept from harm.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod blame;
+mod endpoints;
+mod grpc_sources;
+mod guard;
+mod hubs;

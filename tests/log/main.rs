@@ -1,0 +1,10 @@
+//! The exchange log through crashes, failing disks, pruning and its witnesses.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod kill_nine;
+mod log_faults;
+mod retention;
+mod witnesses;

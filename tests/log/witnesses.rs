@@ -1,0 +1,502 @@
+//! Witnesses in other data centres: a checkpoint counts when enough of them have signed that the log only grew.
+
+use crate::support::{Stage, UNIT, audit_cli, until};
+use http::StatusCode;
+use http_body_util::{BodyExt, Full};
+use ndxp_gateway::audit::search;
+use ndxp_gateway::exchange_log::checkpoint::LogVerifier;
+use ndxp_gateway::exchange_log::cosignature::{Policy, plausible_times};
+use ndxp_gateway::exchange_log::reader::LogReader;
+use ndxp_gateway::exchange_log::receipt::Receipt;
+use ndxp_gateway::exchange_log::tree::{Edge, Hash, leaf_hash};
+use ndxp_gateway::exchange_log::verify::Against;
+use ndxp_gateway::exchange_log::{checkpoint::LogSigner, proof, verify};
+use ndxp_gateway::identity::tls;
+use ndxp_gateway::keyfile::Vault;
+use ndxp_gateway::registry::now;
+use ndxp_gateway::server::Gateway;
+use ndxp_gateway::witness::alarm;
+use ndxp_gateway::witness::config::WitnessConfig;
+use ndxp_gateway::witness::request::AddCheckpoint;
+use ndxp_gateway::witness::server::{Told, Witness};
+use serde_json::json;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_util::sync::CancellationToken;
+
+fn config(name: &str, state: &Path, pki: &Path, logs: Vec<LogVerifier>, port: u16) -> WitnessConfig {
+    WitnessConfig {
+        name: name.into(),
+        listen: format!("127.0.0.1:{port}").parse().unwrap(),
+        state: state.to_owned(),
+        certificate: pki.join("gateway.pem"),
+        key: pki.join("gateway.key"),
+        logs,
+        vault: Vault::default(),
+    }
+}
+
+/// A witness that runs until it is dropped.
+struct Running {
+    stop: CancellationToken,
+    thread: Option<std::thread::JoinHandle<()>>,
+    port: u16,
+}
+
+impl Running {
+    fn start(config: WitnessConfig) -> Self {
+        let (stop, (told, bound)) = (CancellationToken::new(), std::sync::mpsc::channel());
+        let stopped = stop.clone();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            Witness::make_keys(&config).unwrap();
+            let witness = Arc::new(Witness::open(&config).unwrap());
+            let serve = witness.serve(&config, stopped, move |address| told.send(address.port()).unwrap());
+            runtime.block_on(serve).unwrap();
+        });
+        Running { stop, port: bound.recv_timeout(Duration::from_secs(10)).unwrap(), thread: Some(thread) }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        self.thread.take().unwrap().join().unwrap();
+    }
+}
+
+fn exchange(stage: &Stage) {
+    let actor = stage.actor("one-stop-shop");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async { actor.call(UNIT, json!({ "unitCode": "1057000" })).await.ok() });
+}
+
+#[test]
+fn a_checkpoint_counts_when_the_witnesses_of_its_policy_have_cosigned_it() {
+    // The log's key is made at the first start: witnesses are set up with it, and then the policy with theirs.
+    let mut stage = Stage::start();
+    stage.system("one-stop-shop");
+    drop(stage.gateway.take());
+    let log = stage.data().join("log");
+    let key = LogVerifier::parse(&std::fs::read_to_string(log.join("vkey")).unwrap()).unwrap();
+    let (pki, states) = (stage.folder.path.join("pki"), tempfile::tempdir().unwrap());
+    let of = |name: &str, port| config(name, &states.path().join(name), &pki, vec![key.clone()], port);
+    let first = Running::start(of("w.example/dc2", 0));
+    let second = Running::start(of("w.example/dc3", 0));
+    // One is known by its ML-DSA-44 key, the other by its Ed25519 key.
+    let vkey = |name: &str| {
+        let keys = std::fs::read_to_string(states.path().join(name).join("vkey")).unwrap();
+        keys.lines().nth(usize::from(name.ends_with('3'))).unwrap().to_owned()
+    };
+    let policy = format!(
+        "log {key}\nwitness dc2 {} https://127.0.0.1:{}\nwitness dc3 {} https://127.0.0.1:{}\ngroup both all dc2 dc3\nquorum both\n",
+        vkey("w.example/dc2"),
+        first.port,
+        vkey("w.example/dc3"),
+        second.port
+    );
+    with_policy(&mut stage, &policy);
+    let policy = Policy::parse(&policy).unwrap();
+    let published = || LogReader::open(&stage.data()).unwrap().published().unwrap();
+    let size = || published().map_or(0, |published| published.size);
+    exchange(&stage);
+    let all = LogReader::open(&stage.data()).unwrap().size();
+    until("both have cosigned", Duration::from_secs(30), || size() >= all);
+    let note = published().unwrap().note;
+    let times = plausible_times(0, ndxp_gateway::registry::now());
+    assert_eq!(policy.quorum(&note, &times).unwrap().unwrap().len(), 2);
+    let report = verify::verify_data(&stage.data(), None, None, Default::default(), |_, _| {}).unwrap();
+    let cosigned = report.cosigned.unwrap();
+    assert_eq!(cosigned.witnesses, ["dc2", "dc3"]);
+    assert_eq!(cosigned.size, size());
+
+    // Without one of them the log goes on, but nothing newer counts, and no receipt is made of it.
+    drop(second);
+    exchange(&stage);
+    std::thread::sleep(Duration::from_millis(1_500));
+    let reader = LogReader::open(&stage.data()).unwrap();
+    assert!(reader.sealed() > size());
+    assert!(Receipt::make(&reader, reader.sealed() - 1).unwrap().is_none());
+    let before = Receipt::make(&reader, 0).unwrap().unwrap();
+    assert!(policy.quorum(&before.checkpoint, &times).unwrap().is_some() && before.verify(&key).is_ok());
+
+    // It comes back where it was: the log resumes from the size that it tells.
+    let port = policy.witnesses[1].url.as_ref().unwrap().rsplit(':').next().unwrap().parse().unwrap();
+    let second = Running::start(of("w.example/dc3", port));
+    until("what waited is cosigned", Duration::from_secs(30), || size() >= reader.sealed());
+    let page = search::page(&reader, None, &Default::default(), None, 10, None).unwrap();
+    assert!(page.found.iter().all(|one| one.entry.kind != 0));
+
+    // A copy of the log without its cosignatures does not verify under the policy.
+    std::fs::write(log.join("cosigned"), reader.note()).unwrap();
+    let error = verify::verify_data(
+        &stage.data(),
+        None,
+        Some(&key),
+        Against { policy: Some(&policy), ..Against::default() },
+        |_, _| {},
+    )
+    .unwrap_err();
+    assert!(error.to_string().contains("cosignatures"), "{error}");
+    drop((first, second));
+}
+
+/// A log of so many entries: its checkpoint, and the hashes of its leaves.
+fn tree(salt: u8, size: u64) -> (Hash, Vec<Hash>) {
+    let leaves: Vec<Hash> =
+        (0..size).map(|leaf| leaf_hash(&[&[salt], leaf.to_be_bytes().as_slice()].concat())).collect();
+    let mut edge = Edge::default();
+    leaves.iter().for_each(|leaf| drop(edge.push(*leaf)));
+    (edge.root(), leaves)
+}
+
+#[test]
+fn a_witness_signs_one_history_and_no_other() {
+    let state = tempfile::tempdir().unwrap();
+    let signer = |origin: &str| LogSigner::from_pkcs8(origin, &LogSigner::generate().unwrap()).unwrap();
+    let (log, stranger) = (signer("log.example/a"), signer("log.example/b"));
+    let of = || config("w.example/x", state.path(), state.path(), vec![log.verifier()], 0);
+    let error = Witness::open(&of()).err().unwrap().to_string();
+    assert!(error.contains("witness --key"), "a key is made by the command for it: {error}");
+    Witness::make_keys(&of()).unwrap();
+    let open = || Witness::open(&of()).unwrap();
+    let witness = open();
+    let ask = |witness: &Witness, signer: &LogSigner, salt: u8, old: u64, size: u64| {
+        let (root, leaves) = tree(salt, size);
+        let nodes = |level: u32, at: u64| {
+            let (from, to) = ((at << level) as usize, ((at + 1) << level) as usize);
+            Ok(ndxp_gateway::exchange_log::tree::tree_hash(&leaves[from..to]))
+        };
+        let proof = if old <= size { proof::consistency(&nodes, old, size).unwrap() } else { vec![] };
+        let request = AddCheckpoint { old, proof, note: signer.sign(size, &root) };
+        witness.add_checkpoint(request.to_text().as_bytes(), 1_000)
+    };
+    let refused = |told: Told| match told {
+        Told::Refused(status, _) => status,
+        other => panic!("{other:?}"),
+    };
+    assert!(matches!(ask(&witness, &log, 0, 0, 5), Told::Cosigned(_)));
+    assert!(matches!(ask(&witness, &log, 0, 5, 9), Told::Cosigned(_)));
+    // The same again is signed again: the answer may have been lost.
+    assert!(matches!(ask(&witness, &log, 0, 9, 9), Told::Cosigned(_)));
+    // Back, another tree of the same size, a fork, an unknown log, another's key, a larger old size.
+    assert_eq!(ask(&witness, &log, 0, 5, 9), Told::Conflict(9));
+    assert_eq!(refused(ask(&witness, &log, 1, 9, 9)), StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(refused(ask(&witness, &log, 1, 9, 20)), StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(refused(ask(&witness, &stranger, 0, 0, 3)), StatusCode::NOT_FOUND);
+    assert_eq!(refused(ask(&witness, &signer("log.example/a"), 0, 9, 20)), StatusCode::FORBIDDEN);
+    assert_eq!(refused(ask(&witness, &log, 0, 21, 20)), StatusCode::BAD_REQUEST);
+    assert_eq!(refused(witness.add_checkpoint(b"\xff", 0)), StatusCode::BAD_REQUEST);
+    // It knows after a restart; and it does not begin anew where it cannot read what it signed.
+    let (witness, file) = (open(), std::fs::read_dir(state.path()).unwrap());
+    assert_eq!(ask(&witness, &log, 1, 0, 9), Told::Conflict(9));
+    assert!(matches!(ask(&witness, &log, 0, 9, 700), Told::Cosigned(_)));
+    let file =
+        file.map(|file| file.unwrap().path()).find(|file| file.extension().is_some_and(|end| end == "checkpoint"));
+    crate::support::edit(&file.unwrap(), |text| text.replacen('7', "8", 1));
+    assert!(Witness::open(&of()).is_err());
+}
+
+#[test]
+fn w_a_witness_keeps_to_the_letter_of_the_specification() {
+    let state = tempfile::tempdir().unwrap();
+    let signer = |origin: &str| LogSigner::from_pkcs8(origin, &LogSigner::generate().unwrap()).unwrap();
+    // Two keys of one log, as while it changes its key; and one whose empty tree is witnessed.
+    let (old, new, empty) = (signer("log.example/a"), signer("log.example/a"), signer("log.example/empty"));
+    let logs = [&old, &new, &empty].map(LogSigner::verifier).into();
+    let of = config("w.example/x", state.path(), state.path(), logs, 0);
+    Witness::make_keys(&of).unwrap();
+    let witness = Witness::open(&of).unwrap();
+    let ask = |old: u64, proof: Vec<Hash>, note: String| {
+        witness.add_checkpoint(AddCheckpoint { old, proof, note }.to_text().as_bytes(), 1_000)
+    };
+    let status = |told: Told| match told {
+        Told::Refused(status, _) => status.as_u16(),
+        Told::Conflict(_) => 409,
+        Told::Cosigned(lines) => {
+            assert_eq!(lines.lines().count(), 2, "ML-DSA-44 and Ed25519");
+            200
+        }
+    };
+    let zeros = |size| ask(0, vec![], empty.sign(size, &[0; 32]));
+    assert_eq!(status(zeros(0)), 422, "a root of zeros is no empty tree");
+    let none = Edge::default().root();
+    assert_eq!(status(ask(0, vec![[1; 32]], empty.sign(0, &none))), 422, "a proof from nothing is empty");
+    assert_eq!(status(ask(0, vec![], empty.sign(0, &none))), 200);
+    assert_eq!(status(ask(0, vec![], empty.sign(3, &tree(0, 3).0))), 200);
+    // Either key of the origin, and both.
+    let root = tree(0, 5).0;
+    assert_eq!(status(ask(0, vec![], new.sign(5, &root))), 200);
+    assert_eq!(status(ask(5, vec![], old.sign(5, &root))), 200);
+    let both = format!("{}{}", old.sign(5, &root), new.sign(5, &root).rsplit_once("\n\n").unwrap().1);
+    assert_eq!(status(ask(5, vec![], both.clone())), 200);
+    // A line under a known key that does not verify spoils the whole.
+    let other = new.sign(6, &root);
+    let spoiled = format!("{}{}", old.sign(5, &root), other.rsplit_once("\n\n").unwrap().1);
+    assert_eq!(status(ask(5, vec![], spoiled)), 403);
+    assert_eq!(status(ask(5, vec![], both.trim_end().to_owned())), 400, "without its final newline it is no note");
+    assert_eq!(status(ask(5, vec![], both.replace('\n', "\r\n"))), 400);
+    // Two trees of one size: refused, and the proof is kept.
+    assert_eq!(status(ask(5, vec![], old.sign(5, &[9; 32]))), 422);
+    let forks = std::fs::read_dir(state.path()).unwrap().filter_map(Result::ok);
+    let forks: Vec<_> = forks.filter(|file| file.path().extension().is_some_and(|end| end == "fork")).collect();
+    assert_eq!(forks.len(), 1);
+    assert!(old.verifier().check(&std::fs::read_to_string(forks[0].path()).unwrap()).is_ok());
+}
+
+/// The log's key of a stage whose gateway is stopped.
+fn log_signer(stage: &Stage) -> LogSigner {
+    let key = Vault::default().read(&stage.data().join("keys/log.key")).unwrap();
+    let vkey = std::fs::read_to_string(stage.data().join("log/vkey")).unwrap();
+    LogSigner::from_pkcs8(LogVerifier::parse(&vkey).unwrap().origin(), &key).unwrap()
+}
+
+/// Starts a stage's gateway anew with this policy.
+fn with_policy(stage: &mut Stage, policy: &str) {
+    std::fs::write(stage.folder.path.join("witnesses.policy"), policy).unwrap();
+    const SETTINGS: &str = "[log]\nwitness_policy = \"witnesses.policy\"\nwitness_ca = \"pki/ca.pem\"\n";
+    crate::support::edit(&stage.folder.gateway_config(), |text| match text.contains(SETTINGS) {
+        true => text,
+        false => text.replacen("[log]\n", SETTINGS, 1),
+    });
+    let loaded =
+        ndxp_gateway::config::Config::load(&stage.folder.gateway_config()).map_err(crate::support::show).unwrap();
+    stage.gateway = Some(Gateway::start(loaded).unwrap());
+}
+
+#[test]
+fn w_a_fork_that_a_witness_has_seen_is_an_alarm_until_a_person_acknowledges_it() {
+    let mut stage = Stage::start();
+    stage.system("one-stop-shop");
+    exchange(&stage);
+    drop(stage.gateway.take());
+    let signer = log_signer(&stage);
+    let state = tempfile::tempdir().unwrap();
+    let of = config("w.example/dc2", state.path(), &stage.folder.path.join("pki"), vec![signer.verifier()], 0);
+    // The log's key signs another tree of two entries for the witness: what a forked copy of the gateway would do.
+    Witness::make_keys(&of).unwrap();
+    let other = AddCheckpoint { old: 0, proof: vec![], note: signer.sign(2, &tree(7, 2).0) };
+    let told = Witness::open(&of).unwrap().add_checkpoint(other.to_text().as_bytes(), now().unsigned_abs());
+    assert!(matches!(told, Told::Cosigned(_)), "{told:?}");
+    let witness = Running::start(of);
+    let vkey = std::fs::read_to_string(state.path().join("vkey")).unwrap();
+    let vkey = vkey.lines().next().unwrap();
+    with_policy(&mut stage, &format!("witness dc2 {vkey} https://127.0.0.1:{}\nquorum dc2\n", witness.port));
+    until("the alarm stands", Duration::from_secs(20), || alarm::read(&stage.data()).is_some());
+    let standing = alarm::read(&stage.data()).unwrap();
+    assert_eq!(standing.witness, "dc2");
+    let evidence = standing.evidence.expect("the witness shows what it has cosigned");
+    assert_eq!(signer.verifier().check(&evidence).unwrap().size, 2);
+    let ready = crate::support::ops_text(&stage, "/readyz");
+    assert!(ready.starts_with("HTTP/1.1 200") && ready.contains("FORK") && ready.contains("dc2"), "{ready}");
+    assert!(crate::support::ops_text(&stage, "/metrics").contains("ndxp_log_fork_alarm 1"));
+    // It outlives a restart, and every audit command tells it.
+    drop(stage.gateway.take());
+    drop(witness);
+    let audit = |arguments: &[&str]| audit_cli(&stage, arguments);
+    for command in [&["search"][..], &["show", "0"], &["verify"], &["index"]] {
+        let (_, _, told) = audit(command);
+        assert!(told.contains("FORK"), "{command:?}: {told}");
+    }
+    let (_, status, _) = audit(&["status"]);
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    let id = status["alarms"][0]["id"].as_str().unwrap().to_owned();
+    assert_eq!(status["alarms"][0]["evidence"], evidence);
+    assert!(!audit(&["acknowledge", "fork-dc2-1", "--reason", "x"]).0, "another alarm's id");
+    assert!(!audit(&["acknowledge", &id, "--reason", " "]).0, "without a reason");
+    assert!(alarm::read(&stage.data()).is_some());
+    assert!(audit(&["acknowledge", &id, "--reason", "bản sao thử nghiệm đã ký nhầm"]).0);
+    assert!(alarm::read(&stage.data()).is_none());
+    assert!(!audit(&["search"]).2.contains("FORK"));
+    // The reason is in the log with the next start.
+    with_policy(&mut stage, "quorum none\n");
+    let acknowledged = || stage.entries().into_iter().find(|one| one.entry.act == "audit.acknowledge");
+    until("it is in the log", Duration::from_secs(10), || acknowledged().is_some());
+    let entry = acknowledged().unwrap().entry;
+    assert!(entry.object.contains(&id) && entry.justification == "bản sao thử nghiệm đã ký nhầm", "{entry:?}");
+}
+
+/// A witness that answers by a script: the how-manieth request, its body, and what a real witness would say.
+struct Scripted {
+    port: u16,
+    asked: Arc<AtomicUsize>,
+}
+
+impl Scripted {
+    fn start(
+        real: Witness,
+        pki: &Path,
+        clock: Option<u64>,
+        answer: impl Fn(usize, Told) -> (StatusCode, String) + Send + Sync + 'static,
+    ) -> Self {
+        let config = tls::plain_server_config(&pki.join("gateway.pem"), &pki.join("gateway.key")).unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let (port, asked) = (listener.local_addr().unwrap().port(), Arc::new(AtomicUsize::new(0)));
+        let (count, real, answer) = (asked.clone(), Arc::new(real), Arc::new(answer));
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async move {
+                let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+                while let Ok((stream, _)) = listener.accept().await {
+                    let Ok(stream) = acceptor.accept(stream).await else { continue };
+                    let (count, real, answer) = (count.clone(), real.clone(), answer.clone());
+                    let service = hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
+                        let (count, real, answer) = (count.clone(), real.clone(), answer.clone());
+                        async move {
+                            if request.method() == http::Method::GET {
+                                let none = Full::new(bytes::Bytes::new());
+                                return http::Response::builder().status(404).body(none);
+                            }
+                            let body = request.into_body().collect().await.unwrap().to_bytes();
+                            let number = count.fetch_add(1, Ordering::SeqCst);
+                            let time = clock.unwrap_or(now().unsigned_abs());
+                            let (status, text) = answer(number, real.add_checkpoint(&body, time));
+                            http::Response::builder().status(status).body(Full::new(text.into()))
+                        }
+                    });
+                    let served = hyper::server::conn::http1::Builder::new()
+                        .serve_connection(hyper_util::rt::TokioIo::new(stream), service);
+                    tokio::spawn(served);
+                }
+            });
+        });
+        Scripted { port, asked }
+    }
+}
+
+fn plain(told: Told) -> (StatusCode, String) {
+    match told {
+        Told::Cosigned(lines) => (StatusCode::OK, lines),
+        Told::Conflict(size) => (StatusCode::CONFLICT, format!("{size}\n")),
+        Told::Refused(status, why) => (status, why.into()),
+    }
+}
+
+/// A stage whose only witness answers by this script.
+fn scripted(answer: impl Fn(usize, Told) -> (StatusCode, String) + Send + Sync + 'static) -> (Stage, Scripted) {
+    scripted_at(None, answer)
+}
+
+/// The same; the witness's clock stands at this time.
+fn scripted_at(
+    clock: Option<u64>,
+    answer: impl Fn(usize, Told) -> (StatusCode, String) + Send + Sync + 'static,
+) -> (Stage, Scripted) {
+    let mut stage = Stage::start();
+    stage.system("one-stop-shop");
+    exchange(&stage);
+    drop(stage.gateway.take());
+    let pki = stage.folder.path.join("pki");
+    let of = config("w.example/x", &stage.folder.path.join("witness"), &pki, vec![log_signer(&stage).verifier()], 0);
+    Witness::make_keys(&of).unwrap();
+    let real = Witness::open(&of).unwrap();
+    let vkey = real.vkeys().remove(0);
+    let scripted = Scripted::start(real, &pki, clock, answer);
+    with_policy(&mut stage, &format!("witness x {vkey} https://127.0.0.1:{}\nquorum x\n", scripted.port));
+    (stage, scripted)
+}
+
+fn cosigned(stage: &Stage) -> u64 {
+    LogReader::open(&stage.data()).unwrap().published().unwrap().map_or(0, |published| published.size)
+}
+
+#[test]
+fn w_one_wrong_answer_does_not_end_a_witness_and_one_that_fails_is_not_asked_five_times_a_second() {
+    // First sizes that the witness has never cosigned, then a refusal; in the end it does its work.
+    let wrong = |number: usize, told: Told| match number {
+        0 => (StatusCode::CONFLICT, "18446744073709551615\n".into()),
+        1 => (StatusCode::CONFLICT, "999999999\n".into()),
+        2 => (StatusCode::INTERNAL_SERVER_ERROR, String::new()),
+        _ => plain(told),
+    };
+    let (stage, witness) = scripted(wrong);
+    let began = std::time::Instant::now();
+    until("it cosigns", Duration::from_secs(30), || cosigned(&stage) > 0);
+    // Three failures, each with a longer pause behind it: 1, 2 and 4 s.
+    assert!(began.elapsed() > Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(witness.asked.load(Ordering::SeqCst) <= 8, "{:?}", witness.asked);
+    assert!(alarm::read(&stage.data()).is_none(), "one claim is no alarm");
+    let metrics = crate::support::ops_text(&stage, "/metrics");
+    assert!(metrics.contains("ndxp_witness_up{witness=\"x\"} 1"), "{metrics}");
+    assert!(metrics.contains("ndxp_witness_failures_total{witness=\"x\"} 3"), "{metrics}");
+}
+
+#[test]
+fn w_a_cosignature_of_another_time_does_not_count() {
+    // The witness's clock stands at 1,000 seconds after 1970.
+    let (stage, witness) = scripted_at(Some(1_000), |_, told| plain(told));
+    until("it was asked", Duration::from_secs(20), || witness.asked.load(Ordering::SeqCst) > 1);
+    assert_eq!(cosigned(&stage), 0);
+    let report = verify::verify_data(&stage.data(), None, None, Default::default(), |_, _| {});
+    assert!(report.unwrap_err().to_string().contains("cosignatures"));
+}
+
+#[test]
+fn l8_what_is_cosigned_is_told_apart_from_what_is_only_signed_and_may_not_lag() {
+    let (stage, _witness) = scripted(|number, told| match number {
+        0 => plain(told),
+        _ => (StatusCode::SERVICE_UNAVAILABLE, String::new()),
+    });
+    until("it cosigns", Duration::from_secs(20), || cosigned(&stage) > 0);
+    let first = cosigned(&stage);
+    std::thread::sleep(Duration::from_secs(2));
+    exchange(&stage);
+    until("more is sealed", Duration::from_secs(10), || LogReader::open(&stage.data()).unwrap().sealed() > first);
+    let verify = |most: Duration| {
+        let against = Against { max_lag: Some(most), ..Against::default() };
+        verify::verify_data(&stage.data(), None, None, against, |_, _| {})
+    };
+    let report = verify(Duration::from_secs(3_600)).unwrap();
+    let cosigned = report.cosigned.unwrap();
+    assert_eq!(cosigned.size, first);
+    assert!(report.sealed > first && cosigned.root != report.root);
+    exchange(&stage);
+    std::thread::sleep(Duration::from_secs(2));
+    exchange(&stage);
+    until("a lag is a failure", Duration::from_secs(10), || {
+        verify(Duration::from_secs(1)).is_err_and(|error| error.to_string().contains("--max-lag"))
+    });
+}
+
+/// A witness asks nobody who he is, so silence must not keep its places.
+#[test]
+fn who_says_nothing_to_a_witness_is_cut_off() {
+    let (_dir, folder) = crate::support::lay(&|_| {});
+    let (pki, state) = (folder.path.join("pki"), tempfile::tempdir().unwrap());
+    let witness = Running::start(config("w.example/dc2", state.path(), &pki, vec![], 0));
+    let connect = async |from: &str| {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(format!("{from}:0").parse().unwrap()).unwrap();
+        let stream = socket.connect(format!("127.0.0.1:{}", witness.port).parse().unwrap()).await.unwrap();
+        crate::support::secured(stream, &pki.join("ca.pem"), None, &[b"http/1.1"]).await
+    };
+    let silent = async |sent: &[u8]| {
+        let mut stream = connect("127.0.0.1").await.unwrap();
+        stream.write_all(sent).await.unwrap();
+        stream.flush().await.unwrap();
+        let until_end = async { while let Ok(1..) = stream.read(&mut [0; 1_024]).await {} };
+        tokio::time::timeout(Duration::from_secs(20), until_end).await.expect("it is still open");
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+        let http2 = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &settings].concat();
+        tokio::join!(silent(b""), silent(b"POST /add-che"), silent(&http2));
+        // However many one address has, another one is served.
+        let mut kept = Vec::new();
+        while let Ok(stream) = connect("127.0.0.1").await {
+            kept.push(stream);
+        }
+        assert_eq!(kept.len(), 32);
+        let mut other = connect("127.0.0.2").await.unwrap();
+        other.write_all(b"GET / HTTP/1.1\r\nhost: w\r\n\r\n").await.unwrap();
+        let mut head = [0; 12];
+        other.read_exact(&mut head).await.unwrap();
+        assert_eq!(&head, b"HTTP/1.1 404");
+    });
+}
