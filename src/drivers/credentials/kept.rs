@@ -1,16 +1,25 @@
-//! What is got once and kept: a hub's token, a source's session. One request gets it for all; and where a hub has several
-//! endpoints, one that hangs holds up nobody who can get it from another.
+//! What is got once and kept: a hub's token, a source's session. It is fetched once for all who need it, in a task of its own: callers
+//! in a hurry who leave it do not end it, so that they keep it from nobody else. Where a hub has several endpoints, one that hangs holds
+//! up nobody who can get it from another.
 
 use super::Secret;
 use crate::drivers::SourceError;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
+/// Longest fetch.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// A secret that is kept until its time is over, or it is forgotten.
 #[derive(Debug, Default)]
-pub(super) struct Kept {
+pub(super) struct Kept(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
     state: Mutex<State>,
     arrived: Notify,
 }
@@ -20,64 +29,101 @@ struct State {
     secret: Option<(Secret, Option<Instant>)>,
     /// Grows with each new one.
     epoch: u64,
-    /// Whoever holds an address's turn gets the secret there; the others wait.
-    turns: HashMap<String, Arc<tokio::sync::Mutex<()>>>,
+    /// Fetches under way, by address: at most one at each endpoint.
+    fetches: HashMap<String, Fetch>,
+}
+
+/// The secret with its epoch.
+type Fetched = Result<(Secret, u64), SourceError>;
+type Fetch = Shared<BoxFuture<'static, Fetched>>;
+
+/// What a caller finds who needs the secret.
+enum Joined {
+    /// It is kept.
+    Kept(Secret, u64),
+    /// It is being fetched.
+    Fetch(Fetch),
+}
+
+impl State {
+    /// What is kept and good for now.
+    fn good(&self) -> Option<(Secret, u64)> {
+        let (secret, until) = self.secret.as_ref()?;
+        until.is_none_or(|until| Instant::now() < until).then(|| (secret.clone(), self.epoch))
+    }
 }
 
 impl Kept {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// What is kept and good for now.
-    fn good(&self) -> Option<(Secret, u64)> {
-        let state = self.state();
-        let (secret, until) = state.secret.as_ref()?;
-        until.is_none_or(|until| Instant::now() < until).then(|| (secret.clone(), state.epoch))
-    }
-
-    /// The secret and its epoch: kept, or got by `get` from this address, with how long it is good, or as another address has
-    /// given it meanwhile.
-    pub(super) async fn get<F>(&self, address: &str, get: impl FnOnce() -> F) -> Result<(Secret, u64), SourceError>
+    /// The secret and its epoch: kept, or fetched by `fetch` from this address, with how long it is good, or as another address has
+    /// given it meanwhile. A fetch ends by itself after 10 s.
+    pub(super) async fn get<F>(&self, address: &str, fetch: impl FnOnce() -> F) -> Fetched
     where
-        F: Future<Output = Result<(Secret, Option<Duration>), SourceError>>,
+        F: Future<Output = Result<(Secret, Option<Duration>), SourceError>> + Send + 'static,
     {
-        let got = async {
-            let turn = self.state().turns.entry(address.to_owned()).or_default().clone();
-            let _turn = turn.lock().await;
-            match self.good() {
-                Some(good) => Ok(good),
-                None => get().await.map(|(secret, good_for)| self.keep(secret, good_for)),
-            }
+        let mut fetched = match self.0.join(address, fetch) {
+            Joined::Kept(secret, epoch) => return Ok((secret, epoch)),
+            Joined::Fetch(fetch) => fetch,
         };
-        let mut got = std::pin::pin!(got);
         loop {
             // Made before the look, so that what comes between the two is not missed.
-            let arrived = self.arrived.notified();
-            if let Some(good) = self.good() {
+            let arrived = self.0.arrived.notified();
+            if let Some(good) = self.0.state().good() {
                 return Ok(good);
             }
             tokio::select! {
-                got = got.as_mut() => return got,
+                fetched = &mut fetched => return fetched,
                 () = arrived => {}
             }
         }
     }
 
-    fn keep(&self, secret: Secret, good_for: Option<Duration>) -> (Secret, u64) {
-        let mut state = self.state();
-        state.secret = Some((secret.clone(), good_for.map(|time| Instant::now() + time)));
-        state.epoch += 1;
-        self.arrived.notify_waiters();
-        (secret, state.epoch)
-    }
-
     /// Forgets the secret of this epoch; a newer one stays.
     pub(super) fn forget(&self, epoch: u64) {
-        let mut state = self.state();
+        let mut state = self.0.state();
         if state.epoch == epoch {
             state.secret = None;
         }
+    }
+}
+
+impl Inner {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is kept and good; else joins the fetch that is under way at an address, or begins one.
+    fn join<F>(self: &Arc<Self>, address: &str, fetch: impl FnOnce() -> F) -> Joined
+    where
+        F: Future<Output = Result<(Secret, Option<Duration>), SourceError>> + Send + 'static,
+    {
+        let mut state = self.state();
+        if let Some((secret, epoch)) = state.good() {
+            return Joined::Kept(secret, epoch);
+        }
+        if let Some(under_way) = state.fetches.get(address).filter(|fetch| fetch.peek().is_none()) {
+            return Joined::Fetch(under_way.clone());
+        }
+        let (inner, at, fetch) = (self.clone(), address.to_owned(), fetch());
+        let task = tokio::spawn(async move {
+            let fetched = tokio::time::timeout(FETCH_TIMEOUT, fetch).await.unwrap_or(Err(SourceError::Timeout));
+            inner.ended(&at, fetched)
+        });
+        let ended = || Err(SourceError::Unasked("the fetch of its credentials was given up"));
+        let fetch = async move { task.await.unwrap_or_else(|_| ended()) }.boxed().shared();
+        state.fetches.insert(address.to_owned(), fetch.clone());
+        Joined::Fetch(fetch)
+    }
+
+    /// A fetch at an address is over. In one step, so that whoever comes from now on finds what it has brought or begins another one,
+    /// and never joins one whose secret was forgotten meanwhile.
+    fn ended(&self, address: &str, fetched: Result<(Secret, Option<Duration>), SourceError>) -> Fetched {
+        let mut state = self.state();
+        state.fetches.remove(address);
+        let (secret, good_for) = fetched?;
+        state.epoch += 1;
+        state.secret = Some((secret.clone(), good_for.map(|good_for| Instant::now() + good_for)));
+        self.arrived.notify_waiters();
+        Ok((secret, state.epoch))
     }
 }
 
@@ -111,5 +157,41 @@ mod tests {
         kept.forget(2);
         assert!(kept.get("a", || async { Err(SourceError::Timeout) }).await.is_err());
         assert_eq!(kept.get("a", || gives("newer".into())).await.unwrap().1, 3);
+    }
+
+    #[tokio::test]
+    async fn b1_callers_in_a_hurry_end_no_fetch_and_the_next_one_has_it() {
+        let kept = Kept::default();
+        for number in 0..3 {
+            let hurried = kept.get("a", || gives(number.to_string()));
+            assert!(tokio::time::timeout(Duration::from_millis(5), hurried).await.is_err());
+        }
+        // The first one's, though nobody waited for it to its end; and there was no other.
+        let (secret, epoch) = kept.get("a", || gives("late".into())).await.unwrap();
+        assert_eq!((secret.reveal(), epoch), ("0", 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_fetch_that_hangs_ends_and_another_one_begins() {
+        let kept = Kept::default();
+        assert!(matches!(kept.get("a", std::future::pending).await, Err(SourceError::Timeout)));
+        assert_eq!(kept.get("a", || gives("new".into())).await.unwrap().0.reveal(), "new");
+    }
+
+    #[tokio::test]
+    async fn what_was_brought_and_forgotten_is_not_brought_again() {
+        let kept = Kept::default();
+        // Nobody takes what the fetch returns: all find what it has brought.
+        let hurried = kept.get("a", || gives("old".into()));
+        assert!(tokio::time::timeout(Duration::from_millis(5), hurried).await.is_err());
+        tokio::time::timeout(Duration::from_secs(5), async {
+            while kept.0.state().good().is_none() {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+        .unwrap();
+        kept.forget(1);
+        assert_eq!(kept.get("a", || gives("new".into())).await.unwrap().0.reveal(), "new");
     }
 }

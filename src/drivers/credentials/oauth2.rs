@@ -10,6 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use serde::Deserialize;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Lifetime where the endpoint does not say.
@@ -35,11 +36,17 @@ pub struct Lgsp {
 /// The credentials of one hub, with the token that is kept.
 #[derive(Debug)]
 pub struct OAuth2 {
+    client: Arc<Client>,
+    kept: Kept,
+}
+
+/// Who we are at the token endpoint, and where that is.
+#[derive(Debug)]
+struct Client {
     token_path: String,
     key: String,
     secret: Secret,
     lgsp: Option<Lgsp>,
-    kept: Kept,
 }
 
 #[derive(Deserialize)]
@@ -51,12 +58,16 @@ struct Answer {
 impl OAuth2 {
     /// Credentials for the token endpoint at `token_path` of the hub's address.
     pub fn new(token_path: String, key: String, secret: Secret, lgsp: Option<Lgsp>) -> Self {
-        OAuth2 { token_path, key, secret, lgsp, kept: Kept::default() }
+        OAuth2 { client: Arc::new(Client { token_path, key, secret, lgsp }), kept: Kept::default() }
     }
 
     /// A token that is good for a while yet, and its epoch.
     pub async fn token(&self, endpoint: &HttpEndpoint) -> Result<(Secret, u64), SourceError> {
-        self.kept.get(endpoint.base(), || self.fetch(endpoint)).await
+        let fetch = || {
+            let (client, endpoint) = (self.client.clone(), endpoint.clone());
+            async move { client.fetch(&endpoint).await }
+        };
+        self.kept.get(endpoint.base(), fetch).await
     }
 
     /// Forgets the token of this epoch; a newer one stays.
@@ -66,6 +77,12 @@ impl OAuth2 {
 
     /// The LGSP header, where one stands in front.
     pub fn lgsp_header(&self, headers: &mut HeaderMap) -> Result<(), SourceError> {
+        self.client.lgsp_header(headers)
+    }
+}
+
+impl Client {
+    fn lgsp_header(&self, headers: &mut HeaderMap) -> Result<(), SourceError> {
         if let Some(lgsp) = &self.lgsp {
             headers.insert(HeaderName::from_static("lgspaccesstoken"), lgsp.header()?);
         }

@@ -7,21 +7,28 @@ use crate::drivers::SourceError;
 use crate::drivers::http::{HttpEndpoint, status_error};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, header};
+use std::sync::Arc;
 
 /// The login, with the session that is kept.
 #[derive(Debug)]
 pub struct Session {
+    account: Arc<Account>,
+    field: String,
+    kept: Kept,
+}
+
+/// Who logs in, and where.
+#[derive(Debug)]
+struct Account {
     login_path: String,
     username: String,
     password: Secret,
-    field: String,
-    kept: Kept,
 }
 
 impl Session {
     /// A login at `login_path`; the id goes into the body's `field`.
     pub fn new(login_path: String, username: String, password: Secret, field: String) -> Self {
-        Session { login_path, username, password, field, kept: Kept::default() }
+        Session { account: Arc::new(Account { login_path, username, password }), field, kept: Kept::default() }
     }
 
     /// The body field that takes the id.
@@ -31,14 +38,20 @@ impl Session {
 
     /// The session's id, logging in where there is none, and its epoch.
     pub async fn id(&self, endpoint: &HttpEndpoint) -> Result<(Secret, u64), SourceError> {
-        self.kept.get(endpoint.base(), || async { Ok((self.login(endpoint).await?, None)) }).await
+        let login = || {
+            let (account, endpoint) = (self.account.clone(), endpoint.clone());
+            async move { Ok((account.login(&endpoint).await?, None)) }
+        };
+        self.kept.get(endpoint.base(), login).await
     }
 
     /// Forgets the session of this epoch; a newer one stays.
     pub fn drop_id(&self, epoch: u64) {
         self.kept.forget(epoch);
     }
+}
 
+impl Account {
     async fn login(&self, endpoint: &HttpEndpoint) -> Result<Secret, SourceError> {
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
