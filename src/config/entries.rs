@@ -357,6 +357,12 @@ fn read_source(table: &Table<'_>, hubs: &HashMap<String, Hub>, contracts: &Contr
     let settings = table.section("settings", |settings| {
         settings.keys().into_iter().filter_map(|key| Some((key.clone(), settings.text(&key)?))).collect::<Settings>()
     });
+    for name in operations.iter().flat_map(|one| &one.request.fields).filter_map(|field| field.letters_setting.as_ref())
+    {
+        if settings.get(name).is_some_and(|text| crate::contract::map::request::letters_named(text).is_none()) {
+            table.fault("settings", format!("{name} must be \"as-given\", \"upper\" or \"folded\""));
+        }
+    }
     for name in wanted_settings(&operations) {
         if !settings.contains_key(name) {
             table.fault("settings", format!("the contract needs {name}: add it"));
@@ -433,7 +439,9 @@ fn wanted_settings<'c>(operations: &[&'c Arc<Operation>]) -> Vec<&'c str> {
     };
     let mut names: Vec<&str> = operations
         .iter()
-        .flat_map(|operation| operation.fills.iter().filter_map(|fill| setting(&fill.value)))
+        .flat_map(|operation| {
+            operation.fills.iter().filter(|fill| !fill.optional).filter_map(|fill| setting(&fill.value))
+        })
         .collect();
     names.sort_unstable();
     names.dedup();

@@ -214,7 +214,7 @@ fn compile_method(
     let binding = take(compile_binding(&said, &path).map_err(fail), &mut faults);
     faults.extend(wrong(&said, source, shape, binding.as_ref()).into_iter().flat_map(fail));
     let subject = take(subject_paths(&said, method).map_err(fail), &mut faults);
-    let fills = take(fills(&said).map_err(fail), &mut faults);
+    let fills = take(fills(&said, method).map_err(fail), &mut faults);
     let polling = match (&said.polling, &answer) {
         (Some(polling), Some(answer)) => take(compile_polling(polling, answer).map_err(fail), &mut faults),
         _ => None,
@@ -332,30 +332,42 @@ fn compile_polling(said: &options::Polling, answer: &super::plan::MessagePlan) -
     })
 }
 
-fn fills(said: &options::Operation) -> Result<Vec<FillPlan>, String> {
+fn fills(said: &options::Operation, method: &MethodDescriptor) -> Result<Vec<FillPlan>, String> {
     let one = |fill: &options::Fill| {
         let value = fill.value.clone().ok_or_else(|| format!("fill {:?} has no value", fill.name))?;
         if fill.name.is_empty() {
             return Err("a fill has no name".to_owned());
         }
-        Ok(FillPlan { name: WirePath::parse(&fill.name), place: fill.place(), value })
+        if let options::fill::Value::Field(path) = &value {
+            request_path(path, method).map_err(|reason| format!("fill {:?}: {reason}", fill.name))?;
+        }
+        Ok(FillPlan {
+            name: WirePath::parse(&fill.name),
+            place: fill.place(),
+            value,
+            format: Some(fill.format()).filter(|format| *format != options::Format::Unspecified),
+            max_length: (fill.max_length > 0).then_some(fill.max_length as usize),
+            otherwise: Some(fill.otherwise.clone()).filter(|text| !text.is_empty()),
+            optional: fill.optional,
+        })
     };
     said.fill.iter().map(one).collect()
 }
 
 fn subject_paths(said: &options::Operation, method: &MethodDescriptor) -> Result<Vec<Vec<String>>, String> {
-    let mut paths = Vec::new();
-    for text in &said.subject {
-        let parts: Vec<String> = text.split('.').map(str::to_owned).collect();
-        let mut message = Some(method.input());
-        for part in &parts {
-            let field = message.as_ref().and_then(|message| message.get_field_by_name(part));
-            let field = field.ok_or_else(|| format!("subject {text:?} is no field of {}", method.input().name()))?;
-            message = field.kind().as_message().cloned();
-        }
-        paths.push(parts);
+    said.subject.iter().map(|text| request_path(text, method).map_err(|reason| format!("subject: {reason}"))).collect()
+}
+
+/// The path of a request field, in its parts.
+fn request_path(text: &str, method: &MethodDescriptor) -> Result<Vec<String>, String> {
+    let parts: Vec<String> = text.split('.').map(str::to_owned).collect();
+    let mut message = Some(method.input());
+    for part in &parts {
+        let field = message.as_ref().and_then(|message| message.get_field_by_name(part));
+        let field = field.ok_or_else(|| format!("{text:?} is no field of {}", method.input().name()))?;
+        message = field.kind().as_message().cloned();
     }
-    Ok(paths)
+    Ok(parts)
 }
 
 fn compile_binding(said: &options::Operation, path: &str) -> Result<Binding, String> {
@@ -474,5 +486,15 @@ mod tests {
         std::fs::write(folder.path().join("wrong.proto"), text).unwrap();
         let faults = ContractSet::with_folder(folder.path()).unwrap_err();
         assert_eq!(lines(&faults), [4, 5], "{faults:?}");
+        // A fill takes a field that is there.
+        let fills = |field: &str| {
+            let text = wrong.replace("\"y:read\"", "\"x:read\"").replace(" rpc B(M) returns (M);\n", "");
+            text.replace("get: \"/a\" }", &format!("get: \"/a\" }} fill: {{ name: \"b\" field: \"{field}\" }}"))
+        };
+        std::fs::write(folder.path().join("wrong.proto"), fills("nothing")).unwrap();
+        let faults = ContractSet::with_folder(folder.path()).unwrap_err();
+        assert!(faults[0].line == 6 && faults[0].reason.contains("\"nothing\" is no field"), "{faults:?}");
+        std::fs::write(folder.path().join("wrong.proto"), fills("a")).unwrap();
+        ContractSet::with_folder(folder.path()).unwrap();
     }
 }

@@ -1,4 +1,4 @@
-//! Formats that are checked before anything goes out. `docs/formats.md` lists each rule with its source.
+//! Formats that are checked before anything goes out. Each function names the rule's source.
 
 use super::options;
 
@@ -80,7 +80,7 @@ pub fn check(format: Format, text: &str) -> Result<(), &'static str> {
         Format::CitizenId => citizen_id(text),
         Format::OldCitizenId => digits(text, 9),
         Format::TaxCode => tax_code(text),
-        Format::SocialInsuranceNumber => digits(text, 10),
+        Format::SocialInsuranceNumber => digits(text, 10) || citizen_id(text),
         Format::AgencyCode => agency_code(text),
         Format::DossierNumber => dossier_number(text),
         Format::ProvinceCode => PROVINCES.iter().any(|(code, _)| *code == text),
@@ -93,6 +93,7 @@ pub fn check(format: Format, text: &str) -> Result<(), &'static str> {
         Format::PhoneNumber => phone_number(text),
         Format::Email => email(text),
         Format::Code => code(text),
+        Format::ParcelId => parcel_id(text),
     };
     if holds { Ok(()) } else { Err(expectation(format)) }
 }
@@ -105,8 +106,10 @@ pub fn expectation(format: Format) -> &'static str {
             "12 digits: province of registration, century and sex, year of birth, 6 digits (số định danh cá nhân)"
         }
         Format::OldCitizenId => "9 digits (số chứng minh nhân dân)",
-        Format::TaxCode => "10 digits of which the last is a check digit, or 13 with a branch (mã số thuế)",
-        Format::SocialInsuranceNumber => "10 digits (mã số bảo hiểm xã hội)",
+        Format::TaxCode => {
+            "10 digits of which the last is a check digit, 13 with a branch, or 12 of a citizen id (mã số thuế)"
+        }
+        Format::SocialInsuranceNumber => "10 digits, or 12 of a citizen id (mã số bảo hiểm xã hội)",
         Format::AgencyCode => "an agency code such as H49, H49.12 or 000.00.12.H49 (mã định danh)",
         Format::DossierNumber => "agency-yymmdd-serial, such as H49.12-251103-0001 (mã số hồ sơ)",
         Format::ProvinceCode => "2 digits of a province in force since 2025-07-01 (mã tỉnh)",
@@ -119,6 +122,7 @@ pub fn expectation(format: Format) -> &'static str {
         Format::PhoneNumber => "a telephone number: 9 to 15 digits, with or without a leading +",
         Format::Email => "an e-mail address",
         Format::Code => "letters, digits and . - _ / only",
+        Format::ParcelId => "12 characters of 0-9 and b-z without i, l, o (mã định danh thửa đất)",
     }
 }
 
@@ -130,8 +134,11 @@ fn citizen_id(text: &str) -> bool {
     digits(text, 12) && text.starts_with('0') && OLD_PROVINCES.contains(&&text[1..3])
 }
 
+/// An enterprise's code with its check digit, or, since 2025-07-01, the citizen id of an individual or of a household business's owner
+/// (Circular 86/2024/TT-BTC, article 5).
 fn tax_code(text: &str) -> bool {
     let (head, branch) = match text.len() {
+        12 => return citizen_id(text),
         10 => (text, ""),
         13 => text.split_at_checked(10).unwrap_or((text, "")),
         14 if text.as_bytes()[10] == b'-' => (text.get(..10).unwrap_or(""), text.get(11..).unwrap_or("")),
@@ -146,16 +153,18 @@ fn agency_head(part: &str) -> bool {
     part.len() == 3 && part.as_bytes()[0].is_ascii_uppercase() && part.as_bytes()[1..].iter().all(u8::is_ascii_digit)
 }
 
-/// `H49`, `H49.12`, `H49.12.3` (Decision 20/2020/QĐ-TTg), or the older 13 characters `000.00.12.H49` (QCVN
-/// 102:2016/BTTTT).
+/// Groups of digits and capitals joined by dots, at most 35 characters (Decision 20/2020/QĐ-TTg): `H49`, `H21.129`, `H37.DN.001`,
+/// `00.22.W00`, and the older `000.00.12.H49` (QCVN 102:2016/BTTTT). One group names the ministry or province; an enterprise has its own
+/// code instead.
 fn agency_code(text: &str) -> bool {
-    let parts: Vec<&str> = text.split('.').collect();
-    if text.len() == 13 && parts.len() == 4 && agency_head(parts[3]) {
-        return digits(parts[0], 3) && digits(parts[1], 2) && digits(parts[2], 2);
-    }
-    agency_head(parts[0])
-        && parts.len() <= 4
-        && parts[1..].iter().all(|part| (1..=3).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit()))
+    let plain = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit() || b.is_ascii_uppercase());
+    let groups = || text.split('.');
+    (text.len() <= 35 && groups().all(plain) && groups().any(agency_head)) || (text.len() != 12 && tax_code(text))
+}
+
+/// GeoHash (WGS84) of a point inside the parcel (Circular 09/2024/TT-BTNMT).
+fn parcel_id(text: &str) -> bool {
+    text.len() == 12 && text.bytes().all(|b| b.is_ascii_digit() || (b'b'..=b'z').contains(&b) && !b"ilo".contains(&b))
 }
 
 /// `agency-yymmdd-serial` (Decree 61/2018/NĐ-CP as guided by Circular 01/2018/TT-VPCP).
@@ -226,18 +235,41 @@ mod tests {
             // 5700101080 is worked out by hand: 5·31+7·29+1·19+1·13+8·3 … see tax_check_digit.
             (
                 Format::TaxCode,
-                &["0100109106", "0100109106001", "0100109106-001"],
-                &["0100109107", "010010910", "0100109106-01", "0100109106x001"],
+                &["0100109106", "0100109106001", "0100109106-001", "022176990141"],
+                &["0100109107", "010010910", "0100109106-01", "0100109106x001", "003176990141"],
             ),
-            (Format::SocialInsuranceNumber, &["2212345678"], &["221234567"]),
+            (
+                Format::SocialInsuranceNumber,
+                &["2212345678", "022197990187"],
+                &["221234567", "003197990187", "22123456789"],
+            ),
             (
                 Format::AgencyCode,
-                &["H49", "H49.12", "G01.2.3", "000.00.12.H49"],
-                &["H4", "h49", "H49.", "H49.1234", "000.0.12.H49", "H49.1.2.3.4"],
+                &[
+                    "H49",
+                    "H49.12",
+                    "G01.2.3",
+                    "000.00.12.H49",
+                    "H21.129",
+                    "H37.DN.001",
+                    "00.22.W00",
+                    "0100109106",
+                    "H49.12.345.678.901.234.567.890.AB",
+                ],
+                &[
+                    "H4",
+                    "h49",
+                    "H49.",
+                    "H49..1",
+                    "H49.a",
+                    "12.34",
+                    "022176990141",
+                    "H49.12.345.678.901.234.567.890.ABCDE",
+                ],
             ),
             (
                 Format::DossierNumber,
-                &["H49.12-251103-0001", "000.00.12.H49-251103-00012"],
+                &["H49.12-251103-0001", "000.00.12.H49-251103-00012", "G22.99.9-261109-9021", "H49.129-261109-9021"],
                 &["H49.12-251303-0001", "H49.12-251132-1", "H49.12-251103", "-251103-1"],
             ),
             (Format::ProvinceCode, &["22", "79"], &["30", "2", "99"]),
@@ -247,6 +279,7 @@ mod tests {
             (Format::PhoneNumber, &["0912345678", "+84912345678"], &["123", "09123 45678"]),
             (Format::Email, &["a.b@quangninh.gov.vn"], &["a@b", "@b.c", "a b@c.d", "a@b..c"]),
             (Format::Code, &["A1/2-3_4.5"], &["", "a b", "../../etc", "a&b"]),
+            (Format::ParcelId, &["w7sp5y3vp3bx"], &["w7sp5y3vp3ax", "w7sp5y3vp3ix", "w7sp5y3vp3b", "W7SP5Y3VP3BX"]),
         ];
         for (format, right, wrong) in cases {
             for text in *right {

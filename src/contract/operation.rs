@@ -1,6 +1,7 @@
 //! An operation, ready to be served.
 
 use super::fields::FieldTree;
+use super::formats::Format;
 use super::options;
 use super::plan::MessagePlan;
 use prost_reflect::MethodDescriptor;
@@ -202,4 +203,12 @@ pub struct FillPlan {
     pub place: options::Place,
     /// What it is.
     pub value: options::fill::Value,
+    /// The format that it must have.
+    pub format: Option<Format>,
+    /// Longest text in characters.
+    pub max_length: Option<usize>,
+    /// Written in place of a value that is absent or does not fit.
+    pub otherwise: Option<String>,
+    /// Whether its setting may be missing.
+    pub optional: bool,
 }

@@ -65,8 +65,12 @@ pub struct FieldPlan {
     pub max_length: usize,
     /// How scalars are written.
     pub wire: options::Wire,
-    /// Written in upper case.
-    pub upper: bool,
+    /// With which letters a text is written.
+    pub letters: options::Letters,
+    /// The setting of the connection entry that may choose other letters.
+    pub letters_setting: Option<String>,
+    /// The name under which each item of a list stands in a structure of its own.
+    pub item: Option<String>,
     /// Where it stands in the request.
     pub place: options::Place,
     /// The `one_of` group, as an index into [`MessagePlan::groups`].

@@ -121,8 +121,11 @@ impl Inner {
         wire.headers.extend(proof.headers.clone());
         add_trace(&mut wire.headers, context);
         let body = wire.body.take().map(|mut body| {
-            body.extend(proof.body.iter().cloned());
-            Bytes::from(Value::Object(body).to_string())
+            // A bare list has no place for what goes into the body: its credentials are headers.
+            if let Value::Object(fields) = &mut body {
+                fields.extend(proof.body.iter().cloned());
+            }
+            Bytes::from(body.to_string())
         });
         let (method, path, body) = (binding.method.clone(), wire.path, body.unwrap_or_default());
         let endpoint = &self.connection.endpoint;
@@ -255,7 +258,7 @@ fn watched(operation: &Operation, message: &Bytes, name: &str) -> String {
 pub(super) struct Outgoing {
     pub path: String,
     pub headers: HeaderMap,
-    pub body: Option<serde_json::Map<String, Value>>,
+    pub body: Option<Value>,
 }
 
 fn wire_request(
@@ -299,7 +302,7 @@ pub(super) fn outgoing(
         let value = HeaderValue::from_str(value).map_err(|_| unfit(name.as_str(), "it cannot stand in a header"))?;
         headers.insert(name, value);
     }
-    let body = (!binding.query_by_default).then_some(wire.body);
+    let body = (!binding.query_by_default).then(|| wire.whole.take().unwrap_or(Value::Object(wire.body)));
     if body.is_some() {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
     }

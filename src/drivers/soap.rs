@@ -78,7 +78,9 @@ pub(super) fn headers(soap: &Soap) -> Result<HeaderMap, SourceError> {
         let value = format!("application/soap+xml; charset=utf-8; action=\"{}\"", soap.action);
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_str(&value).map_err(unfit)?);
     } else {
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/xml; charset=utf-8"));
+        let kind = if soap.content_type.is_empty() { "text/xml" } else { soap.content_type.as_str() };
+        let value = HeaderValue::from_str(&format!("{kind}; charset=utf-8")).map_err(unfit)?;
+        headers.insert(header::CONTENT_TYPE, value);
         let action = HeaderValue::from_str(&format!("\"{}\"", soap.action)).map_err(unfit)?;
         headers.insert(HeaderName::from_static("soapaction"), action);
     }

@@ -184,7 +184,7 @@ impl Asked<'_> {
         headers.extend(proof.headers);
         self.rest_headers(&mut headers)?;
         super::rest::add_trace(&mut headers, self.context);
-        let body = wire.body.map(|body| Bytes::from(Value::Object(body).to_string())).unwrap_or_default();
+        let body = wire.body.map(|body| Bytes::from(body.to_string())).unwrap_or_default();
         let answer = self.connection.endpoint.send(binding.method.clone(), &path, headers, body).await?;
         let document = self.rest_document(answer, service)?;
         Ok(SourceAnswer::One(super::rest::read_one(self.operation, &document)?))

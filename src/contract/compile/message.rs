@@ -2,7 +2,7 @@
 
 use super::{ContractFault, Place, option};
 use crate::contract::map::date::{Notation, Precision};
-use crate::contract::options::{self, DataClass, Format, Wire};
+use crate::contract::options::{self, DataClass, Format, Letters, Wire};
 use crate::contract::plan::{
     DEFAULT_LIST_LENGTH, DEFAULT_TEXT_LENGTH, EnumPlan, FieldKind, FieldPlan, MAX_NESTING, MessagePlan, WirePath,
 };
@@ -50,8 +50,12 @@ fn plan_field(
         (said.format() != Format::Unspecified && other, "only a string has a format"),
         (!said.separator.is_empty() && !field.is_list(), "only a list has a separator"),
         (
-            said.embedded.as_ref().is_some_and(|embedded| embedded.xml_root.is_empty()),
-            "embedded must name its xml_root",
+            !said.item.is_empty() && (!field.is_list() || !said.separator.is_empty()),
+            "only a list of structures has an item",
+        ),
+        (
+            said.embedded.as_ref().is_some_and(|embedded| embedded.xml_root.is_empty() != embedded.json),
+            "embedded must name its xml_root, or say json",
         ),
     ];
     let mut faults: Vec<_> =
@@ -83,7 +87,9 @@ fn plan_field(
         required: said.required,
         max_length: if said.max_length == 0 { default_length } else { said.max_length as usize },
         wire: said.wire(),
-        upper: said.upper,
+        letters: if said.upper { Letters::Upper } else { said.letters() },
+        letters_setting: Some(said.letters_setting.clone()).filter(|setting| !setting.is_empty()),
+        item: Some(said.item.clone()).filter(|item| !item.is_empty()),
         place: said.place(),
         group,
         embedded: said.embedded.clone(),
@@ -144,6 +150,11 @@ fn notations(said: &options::Field, time: bool, fail: Fail<'_>) -> Result<Vec<No
         if (notation.precision == Precision::Time) != time {
             return Err(fail(format!("{:?}: a Timestamp needs a time of day, a PartialDate has none", date.pattern)));
         }
+        notation.kept = match date.precision() {
+            options::Precision::OfPattern => None,
+            options::Precision::Year => Some(Precision::Year),
+            options::Precision::Month => Some(Precision::Month),
+        };
         notation.name = Some(date.name.as_str()).filter(|name| !name.is_empty()).map(WirePath::parse);
         notation.marker =
             (!date.marker_name.is_empty()).then(|| (WirePath::parse(&date.marker_name), date.marker.clone()));

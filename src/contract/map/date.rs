@@ -58,6 +58,8 @@ pub struct Notation {
     pub name: Option<super::WirePath>,
     /// The field that tells which notation is used, and its value for this one.
     pub marker: Option<(super::WirePath, String)>,
+    /// How much of what is read counts, where that is less than the pattern has; such a notation is never written.
+    pub kept: Option<Precision>,
 }
 
 impl Notation {
@@ -99,7 +101,7 @@ impl Notation {
             (true, false, false, false) => Precision::Year,
             _ => return Err(format!("{pattern:?} must have yyyy, then MM, then dd, then HH as it grows more precise")),
         };
-        Ok(Notation { tokens, precision, name: None, marker: None })
+        Ok(Notation { tokens, precision, name: None, marker: None, kept: None })
     }
 
     /// Writes what is known; the caller has chosen the notation by precision.
@@ -152,7 +154,12 @@ impl Notation {
         if self.precision == Precision::Time {
             parts.time = Some(time);
         }
-        (rest.is_empty() && parts.is_valid(self.precision)).then_some(parts)
+        match self.kept {
+            Some(Precision::Year) => (parts.month, parts.day) = (0, 0),
+            Some(Precision::Month) => parts.day = 0,
+            Some(Precision::Day | Precision::Time) | None => {}
+        }
+        (rest.is_empty() && parts.is_valid(self.kept.unwrap_or(self.precision))).then_some(parts)
     }
 }
 

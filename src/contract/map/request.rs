@@ -2,8 +2,9 @@
 
 use super::date::{Notation, Parts};
 use super::{MapError, place_at};
+use crate::contract::formats;
 use crate::contract::operation::{FillPlan, Operation};
-use crate::contract::options::{self, Generated, Place, Wire, fill};
+use crate::contract::options::{self, Generated, Letters, Place, Wire, fill};
 use crate::contract::plan::{FieldKind, FieldPlan, MessagePlan};
 use crate::contract::settings::{CallContext, Settings};
 use crate::contract::xml;
@@ -11,12 +12,16 @@ use base64::Engine;
 use prost_reflect::{DynamicMessage, ReflectMessage, Value as Message};
 use serde_json::{Map, Value};
 use std::borrow::Cow;
+use unicode_normalization::UnicodeNormalization;
+use unicode_normalization::char::is_combining_mark;
 
 /// A request as the source wants it.
 #[derive(Debug, Default)]
 pub struct WireRequest {
     /// The body's document.
     pub body: Map<String, Value>,
+    /// The body, where one request field (named ".") is the whole of it.
+    pub whole: Option<Value>,
     /// Query parameters, in order.
     pub query: Vec<(String, String)>,
     /// Headers from fields and fills.
@@ -45,20 +50,73 @@ pub fn write(
     settings: &Settings,
 ) -> Result<WireRequest, MapError> {
     let mut out = WireRequest::default();
+    let mut writer = Writer { settings, inside: Vec::new() };
     for fill in &operation.fills {
-        if let Some(value) = fill_value(fill, context, settings)? {
+        let value = fitted(fill, fill_value(&writer, operation, message, fill, context)?)?;
+        let Some(value) = value else { continue };
+        if leads_inside(&operation.request, &fill.name) {
+            writer.inside.push((&fill.name.parts, value));
+        } else {
             settle(&mut out, layout, &fill.name, fill.place, value);
         }
     }
     let mut fields = Vec::new();
-    write_fields(&operation.request, message, "", &mut fields)?;
+    writer.fields(&operation.request, message, "", &mut fields)?;
     for (name, place, value) in fields {
         settle(&mut out, layout, &name, place, value);
     }
     Ok(out)
 }
 
+/// Whether a fill's path leads into a document that stands in a text.
+fn leads_inside(plan: &MessagePlan, name: &super::WirePath) -> bool {
+    plan.fields.iter().any(|field| {
+        field.embedded.is_some()
+            && field
+                .names
+                .first()
+                .is_some_and(|outer| name.parts.len() > outer.parts.len() && name.parts.starts_with(&outer.parts))
+    })
+}
+
+/// A fill's value as its format and length allow, or what is written otherwise.
+fn fitted(fill: &FillPlan, value: Option<Value>) -> Result<Option<Value>, MapError> {
+    let otherwise = || fill.otherwise.clone().map(Value::from);
+    let Some(value) = value else { return Ok(otherwise()) };
+    let text = super::scalar_text(&value).unwrap_or_default();
+    let long = fill.max_length.is_some_and(|most| text.chars().count() > most);
+    let wrong = fill.format.filter(|format| formats::check(*format, &text).is_err());
+    let reason = match (wrong, long) {
+        (Some(format), _) => formats::expectation(format),
+        (None, true) => "is longer than the source takes",
+        (None, false) => return Ok(Some(value)),
+    };
+    match otherwise() {
+        Some(text) => Ok(Some(text)),
+        None => Err(MapError::Request { path: origin(&fill.value).to_owned(), reason }),
+    }
+}
+
+/// Where a fill's value comes from, as the caller knows it.
+fn origin(value: &fill::Value) -> &str {
+    match value {
+        fill::Value::Context(kind) => match options::Context::try_from(*kind) {
+            Ok(options::Context::Official) => "ndxp-official",
+            Ok(options::Context::Purpose) => "ndxp-purpose",
+            Ok(options::Context::Agency) => "the client's agency code",
+            Ok(options::Context::ExchangeId | options::Context::Unspecified) | Err(_) => "the call's context",
+        },
+        fill::Value::Field(path) => path,
+        fill::Value::Setting(name) => name,
+        fill::Value::Text(_) | fill::Value::Number(_) | fill::Value::Generated(_) => "the contract",
+    }
+}
+
 fn settle(out: &mut WireRequest, layout: Layout<'_>, name: &super::WirePath, place: Place, value: Value) {
+    if name.parts.is_empty() {
+        out.whole = Some(value);
+        return;
+    }
     if let [only] = name.parts.as_slice() {
         let text = |value: &Value| super::scalar_text(value).unwrap_or_default();
         if layout.path_names.contains(&only.as_str()) {
@@ -80,7 +138,13 @@ fn settle(out: &mut WireRequest, layout: Layout<'_>, name: &super::WirePath, pla
     }
 }
 
-fn fill_value(fill: &FillPlan, context: &CallContext, settings: &Settings) -> Result<Option<Value>, MapError> {
+fn fill_value(
+    writer: &Writer<'_>,
+    operation: &Operation,
+    message: &DynamicMessage,
+    fill: &FillPlan,
+    context: &CallContext,
+) -> Result<Option<Value>, MapError> {
     Ok(match &fill.value {
         fill::Value::Text(text) => Some(Value::from(text.clone())),
         fill::Value::Number(number) => Some(Value::from(*number)),
@@ -92,8 +156,13 @@ fn fill_value(fill: &FillPlan, context: &CallContext, settings: &Settings) -> Re
             Ok(options::Context::ExchangeId) => Some(Value::from(context.exchange_id.clone())),
             Ok(options::Context::Unspecified) | Err(_) => None,
         },
+        fill::Value::Field(path) => writer.at(&operation.request, message, path)?,
         fill::Value::Setting(name) => {
-            let text = settings.get(name).ok_or_else(|| MapError::SettingMissing(name.clone()))?;
+            let text = match writer.settings.get(name) {
+                Some(text) => text,
+                None if fill.optional => return Ok(None),
+                None => return Err(MapError::SettingMissing(name.clone())),
+            };
             // `number:57` in a connection entry stands for a JSON number: many codes must be numbers at the source.
             match text.strip_prefix("number:").and_then(|digits| digits.parse::<i64>().ok()) {
                 Some(number) => Some(Value::from(number)),
@@ -117,116 +186,203 @@ fn generate(kind: Generated) -> Option<String> {
 
 type Written<'p> = Vec<(Cow<'p, super::WirePath>, Place, Value)>;
 
-fn write_fields<'p>(
-    plan: &'p MessagePlan,
-    message: &DynamicMessage,
-    path: &str,
-    out: &mut Written<'p>,
-) -> Result<(), MapError> {
-    for field in &plan.fields {
-        if !field.list && !matches!(field.kind, FieldKind::Bool { .. }) && !message.has_field(&field.field) {
-            continue;
-        }
+/// Writes messages, with what the connection entry and the fills have to do with their fields.
+struct Writer<'a> {
+    settings: &'a Settings,
+    /// Fills that stand inside a document in a text, by their whole path.
+    inside: Vec<(&'a [String], Value)>,
+}
+
+impl Writer<'_> {
+    /// The value of a request field, by path, as the source has it; `None` where it is not given.
+    fn at(&self, plan: &MessagePlan, message: &DynamicMessage, path: &str) -> Result<Option<Value>, MapError> {
+        let (head, rest) = path.split_once('.').map_or((path, None), |(head, rest)| (head, Some(rest)));
+        let Some(field) = plan.field(head).filter(|field| message.has_field(&field.field)) else { return Ok(None) };
         let value = message.get_field(&field.field);
-        let here = || if path.is_empty() { field.name.clone() } else { format!("{path}.{}", field.name) };
-        write_field(field, &value, &here, out)?;
+        match (rest, &field.kind, value.as_ref()) {
+            (Some(rest), FieldKind::Message(inner), Message::Message(message)) => self.at(inner, message, rest),
+            (None, _, value) => self.one(field, value, &|| path.to_owned()).map(Some),
+            (Some(_), _, _) => Ok(None),
+        }
     }
-    Ok(())
-}
 
-fn write_field<'p>(
-    field: &'p FieldPlan,
-    value: &Message,
-    here: &dyn Fn() -> String,
-    out: &mut Written<'p>,
-) -> Result<(), MapError> {
-    let Some(name) = field.names.first() else { return Ok(()) };
-    match (&field.kind, value) {
-        (FieldKind::Date(notations) | FieldKind::Time(notations), Message::Message(date)) => {
-            return write_date(field, notations, date, here, out);
-        }
-        (_, Message::List(items)) => {
-            if items.is_empty() && field.separator.is_some() {
-                return Ok(());
+    fn fields<'p>(
+        &self,
+        plan: &'p MessagePlan,
+        message: &DynamicMessage,
+        path: &str,
+        out: &mut Written<'p>,
+    ) -> Result<(), MapError> {
+        for field in &plan.fields {
+            if !field.list && !matches!(field.kind, FieldKind::Bool { .. }) && !message.has_field(&field.field) {
+                continue;
             }
-            let written: Result<Vec<Value>, MapError> = items.iter().map(|item| write_one(field, item, here)).collect();
-            let value = match &field.separator {
-                Some(separator) => {
-                    let texts: Vec<String> = written?.iter().filter_map(super::scalar_text).collect();
-                    Value::from(texts.join(separator))
-                }
-                None => Value::Array(written?),
-            };
-            out.push((Cow::Borrowed(name), field.place, value));
+            let value = message.get_field(&field.field);
+            let here = || if path.is_empty() { field.name.clone() } else { format!("{path}.{}", field.name) };
+            self.field(field, &value, &here, out)?;
         }
-        (FieldKind::Remaining, Message::Map(entries)) => {
-            for (key, item) in entries {
-                if let (Some(key), Some(text)) = (key.as_str(), item.as_str()) {
-                    let name = super::WirePath { absolute: false, parts: vec![key.to_owned()] };
-                    out.push((Cow::Owned(name), field.place, Value::from(text)));
-                }
-            }
-        }
-        _ => out.push((Cow::Borrowed(name), field.place, write_one(field, value, here)?)),
+        Ok(())
     }
-    Ok(())
-}
 
-fn write_one(field: &FieldPlan, value: &Message, here: &dyn Fn() -> String) -> Result<Value, MapError> {
-    let number_or_text =
-        |text: String, number: Value| if field.wire == Wire::Text { Value::from(text) } else { number };
-    Ok(match (&field.kind, value) {
-        (FieldKind::Message(plan), Message::Message(inner)) => {
-            let mut fields = Vec::new();
-            write_fields(plan, inner, &here(), &mut fields)?;
-            let mut object = Map::new();
-            for (name, _, value) in fields {
-                place_at(&mut object, &name.parts, value);
+    fn field<'p>(
+        &self,
+        field: &'p FieldPlan,
+        value: &Message,
+        here: &dyn Fn() -> String,
+        out: &mut Written<'p>,
+    ) -> Result<(), MapError> {
+        let Some(name) = field.names.first() else { return Ok(()) };
+        match (&field.kind, value) {
+            (FieldKind::Date(notations) | FieldKind::Time(notations), Message::Message(date)) => {
+                return write_date(field, notations, date, here, out);
             }
-            match &field.embedded {
-                Some(embedded) => {
-                    let mut text = String::from(xml::DECLARATION);
-                    let space = Some(embedded.xml_namespace.as_str()).filter(|space| !space.is_empty());
-                    xml::write_root(&mut text, &embedded.xml_root, space, &Value::Object(object));
-                    Value::from(text)
+            (_, Message::List(items)) => {
+                if items.is_empty() && field.separator.is_some() {
+                    return Ok(());
                 }
-                None => Value::Object(object),
+                let written: Result<Vec<Value>, MapError> =
+                    items.iter().map(|item| Ok(in_item(field, self.one(field, item, here)?))).collect();
+                let value = match &field.separator {
+                    Some(separator) => {
+                        let texts: Vec<String> = written?.iter().filter_map(super::scalar_text).collect();
+                        Value::from(texts.join(separator))
+                    }
+                    None => Value::Array(written?),
+                };
+                out.push((Cow::Borrowed(name), field.place, value));
+            }
+            (FieldKind::Remaining, Message::Map(entries)) => {
+                for (key, item) in entries {
+                    if let (Some(key), Some(text)) = (key.as_str(), item.as_str()) {
+                        let name = super::WirePath { absolute: false, parts: vec![key.to_owned()] };
+                        // A property without a value is null at the source, as it is in what the source answers.
+                        let value = if text.is_empty() { Value::Null } else { Value::from(text) };
+                        out.push((Cow::Owned(name), field.place, value));
+                    }
+                }
+            }
+            _ => out.push((Cow::Borrowed(name), field.place, self.one(field, value, here)?)),
+        }
+        Ok(())
+    }
+
+    /// A message, or the document that stands for it in a text.
+    fn message(
+        &self,
+        field: &FieldPlan,
+        plan: &MessagePlan,
+        inner: &DynamicMessage,
+        here: &dyn Fn() -> String,
+    ) -> Result<Value, MapError> {
+        let mut object = Map::new();
+        if field.embedded.is_some()
+            && let Some(outer) = field.names.first()
+        {
+            for (path, value) in &self.inside {
+                if let Some(rest) = path.strip_prefix(outer.parts.as_slice()) {
+                    place_at(&mut object, rest, value.clone());
+                }
             }
         }
-        (FieldKind::Bool { yes, no }, Message::Bool(flag)) => match if *flag { yes } else { no } {
-            Some(text) if field.wire == Wire::Number => {
-                text_as_number(text).unwrap_or_else(|| Value::from(text.clone()))
-            }
-            Some(text) => Value::from(text.clone()),
-            None => Value::from(*flag),
-        },
-        (FieldKind::Enum(values), Message::EnumNumber(number)) => {
-            let known = values.iter().find(|value| value.number == *number).and_then(|value| value.texts.first());
-            let text =
-                known.ok_or_else(|| MapError::Request { path: here(), reason: "the source has no such value" })?;
-            if field.wire == Wire::Number {
-                text_as_number(text).unwrap_or_else(|| Value::from(text.clone()))
-            } else {
-                Value::from(text.clone())
-            }
+        let mut fields = Vec::new();
+        self.fields(plan, inner, &here(), &mut fields)?;
+        for (name, _, value) in fields {
+            place_at(&mut object, &name.parts, value);
         }
-        (_, Message::String(text)) => {
-            let text = if field.upper { text.to_uppercase() } else { text.clone() };
-            if field.wire == Wire::Number {
-                text_as_number(&text).ok_or_else(|| MapError::Request { path: here(), reason: "must be a number" })?
-            } else {
+        let value = Value::Object(object);
+        Ok(match &field.embedded {
+            Some(embedded) if embedded.json => Value::from(value.to_string()),
+            Some(embedded) => {
+                // No declaration: the text's encoding is that of the document around it.
+                let mut text = String::new();
+                let space = Some(embedded.xml_namespace.as_str()).filter(|space| !space.is_empty());
+                xml::write_root(&mut text, &embedded.xml_root, space, &value);
                 Value::from(text)
             }
-        }
-        (_, Message::I32(number)) => number_or_text(number.to_string(), Value::from(*number)),
-        (_, Message::I64(number)) => number_or_text(number.to_string(), Value::from(*number)),
-        (_, Message::U32(number)) => number_or_text(number.to_string(), Value::from(*number)),
-        (_, Message::U64(number)) => number_or_text(number.to_string(), Value::from(*number)),
-        (_, Message::F32(number)) => number_or_text(number.to_string(), Value::from(*number)),
-        (_, Message::F64(number)) => number_or_text(number.to_string(), Value::from(*number)),
-        (_, Message::Bytes(bytes)) => Value::from(base64::engine::general_purpose::STANDARD.encode(bytes)),
-        _ => return Err(MapError::Request { path: here(), reason: "is of another type than the contract's" }),
-    })
+            None => value,
+        })
+    }
+
+    fn one(&self, field: &FieldPlan, value: &Message, here: &dyn Fn() -> String) -> Result<Value, MapError> {
+        let number_or_text =
+            |text: String, number: Value| if field.wire == Wire::Text { Value::from(text) } else { number };
+        Ok(match (&field.kind, value) {
+            (FieldKind::Message(plan), Message::Message(inner)) => self.message(field, plan, inner, here)?,
+            (FieldKind::Bool { yes, no }, Message::Bool(flag)) => match if *flag { yes } else { no } {
+                Some(text) if field.wire == Wire::Number => {
+                    text_as_number(text).unwrap_or_else(|| Value::from(text.clone()))
+                }
+                Some(text) => Value::from(text.clone()),
+                None => Value::from(*flag),
+            },
+            (FieldKind::Enum(values), Message::EnumNumber(number)) => {
+                let known = values.iter().find(|value| value.number == *number).and_then(|value| value.texts.first());
+                let text =
+                    known.ok_or_else(|| MapError::Request { path: here(), reason: "the source has no such value" })?;
+                if field.wire == Wire::Number {
+                    text_as_number(text).unwrap_or_else(|| Value::from(text.clone()))
+                } else {
+                    Value::from(text.clone())
+                }
+            }
+            (_, Message::String(text)) => {
+                let text = lettered(self.letters(field), text);
+                if field.wire == Wire::Number {
+                    text_as_number(&text)
+                        .ok_or_else(|| MapError::Request { path: here(), reason: "must be a number" })?
+                } else {
+                    Value::from(text)
+                }
+            }
+            (_, Message::I32(number)) => number_or_text(number.to_string(), Value::from(*number)),
+            (_, Message::I64(number)) => number_or_text(number.to_string(), Value::from(*number)),
+            (_, Message::U32(number)) => number_or_text(number.to_string(), Value::from(*number)),
+            (_, Message::U64(number)) => number_or_text(number.to_string(), Value::from(*number)),
+            (_, Message::F32(number)) => number_or_text(number.to_string(), Value::from(*number)),
+            (_, Message::F64(number)) => number_or_text(number.to_string(), Value::from(*number)),
+            (_, Message::Bytes(bytes)) => Value::from(base64::engine::general_purpose::STANDARD.encode(bytes)),
+            _ => return Err(MapError::Request { path: here(), reason: "is of another type than the contract's" }),
+        })
+    }
+
+    /// The contract's letters, or those that the connection entry has chosen.
+    fn letters(&self, field: &FieldPlan) -> Letters {
+        let chosen = field.letters_setting.as_ref().and_then(|name| self.settings.get(name));
+        chosen.and_then(|name| letters_named(name)).unwrap_or(field.letters)
+    }
+}
+
+/// The letters that a connection entry chooses by this name.
+pub fn letters_named(name: &str) -> Option<Letters> {
+    match name {
+        "as-given" => Some(Letters::AsGiven),
+        "upper" => Some(Letters::Upper),
+        "folded" => Some(Letters::Folded),
+        _ => None,
+    }
+}
+
+/// A text with the letters that the source wants.
+fn lettered(letters: Letters, text: &str) -> String {
+    match letters {
+        Letters::AsGiven => text.to_owned(),
+        Letters::Upper => text.to_uppercase(),
+        Letters::Folded => folded(text),
+    }
+}
+
+/// Upper case, without diacritics and blanks; Đ, which has no decomposition, becomes D.
+pub fn folded(text: &str) -> String {
+    let plain = text.nfd().filter(|c| !is_combining_mark(*c) && !c.is_whitespace());
+    plain.flat_map(char::to_uppercase).map(|c| if c == 'Đ' { 'D' } else { c }).collect()
+}
+
+/// A list's item in the structure of its own that the source wants.
+fn in_item(field: &FieldPlan, value: Value) -> Value {
+    match &field.item {
+        Some(name) => Value::Object(Map::from_iter([(name.clone(), value)])),
+        None => value,
+    }
 }
 
 fn text_as_number(text: &str) -> Option<Value> {
@@ -271,4 +427,50 @@ pub fn date_parts(kind: &FieldKind, date: &DynamicMessage) -> Option<Parts> {
     // A day without its month tells nothing.
     let whole = parts.month != 0 || parts.day == 0;
     (whole && parts.is_valid(parts.precision())).then_some(parts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_folded_as_clients_of_the_population_database_do() {
+        for (name, wanted) in [
+            ("Vũ Quang Thắng", "VUQUANGTHANG"),
+            ("Đỗ Văn Sơn", "DOVANSON"),
+            ("đặng thị ái", "DANGTHIAI"),
+            // Decomposed letters, and another kind of blank.
+            ("Vu\u{303} Quang\u{a0}Tha\u{306}\u{301}ng", "VUQUANGTHANG"),
+            ("Y'Hoa", "Y'HOA"),
+        ] {
+            assert_eq!(folded(name), wanted);
+        }
+        assert_eq!(lettered(Letters::Upper, "Đỗ Sơn"), "ĐỖ SƠN");
+        assert_eq!(lettered(Letters::AsGiven, "Đỗ Sơn"), "Đỗ Sơn");
+    }
+
+    #[test]
+    fn a_fill_that_does_not_fit_is_replaced_or_refused_with_its_origin() {
+        let official = fill::Value::Context(options::Context::Official.into());
+        let plan = |otherwise: Option<&str>, format, max_length| FillPlan {
+            name: crate::contract::plan::WirePath::parse("MaDVC"),
+            place: Place::Default,
+            value: official.clone(),
+            format,
+            max_length,
+            otherwise: otherwise.map(str::to_owned),
+            optional: false,
+        };
+        let procedure = plan(Some("VPCP"), Some(options::Format::ProcedureCode), Some(20));
+        let fit = |plan: &FillPlan, text: &str| fitted(plan, Some(Value::from(text)));
+        assert_eq!(fit(&procedure, "1.004222"), Ok(Some(Value::from("1.004222"))));
+        assert_eq!(fit(&procedure, "H49.12-261103-9051"), Ok(Some(Value::from("VPCP"))));
+        assert_eq!(fit(&procedure, "1.004222.000.00.00.H49"), Ok(Some(Value::from("VPCP"))), "longer than 20");
+        assert_eq!(fitted(&procedure, None), Ok(Some(Value::from("VPCP"))));
+        let citizen = plan(None, Some(options::Format::CitizenId), None);
+        let refused = fit(&citizen, "QN000001");
+        assert!(matches!(refused, Err(MapError::Request { ref path, .. }) if path == "ndxp-official"), "{refused:?}");
+        assert_eq!(fitted(&citizen, None), Ok(None), "what is absent is another rule's");
+        assert!(fit(&plan(None, None, Some(3)), "long").is_err());
+    }
 }
