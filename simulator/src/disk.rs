@@ -6,39 +6,28 @@
 //! point at which the scheduler may go to another thread, a fault may come, or the machine may die.
 
 use crate::exchange_log::disk::{Disk, DiskFile, Open};
+use crate::inode::{Inode, Pending, put};
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::io;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 const BLOCK: usize = 4_096;
-/// The least that is kept or lost.
-pub const SECTOR: usize = 512;
 
 /// What may go wrong until the next crash. Nothing, by default.
 #[derive(Debug, Clone, Default)]
 pub struct Faults {
-    /// The machine dies at this call.
-    pub crash_at: Option<u64>,
+    /// The machine dies after so many calls.
+    pub crash_in: Option<u64>,
+    /// It dies so many calls after the first one that failed: what a failure leaves half done is best seen then.
+    pub crash_after_error: Option<u64>,
     /// One call in so many fails with EIO; 0: none.
     pub errors: u32,
+    /// Only calls below this folder count.
+    pub place: Option<&'static str>,
     /// Bytes that are left; `None`: plenty.
     pub room: Option<u64>,
-}
-
-#[derive(Debug, Default)]
-struct Inode {
-    now: Vec<u8>,
-    durable: Vec<u8>,
-    pending: Vec<Pending>,
-}
-
-#[derive(Debug)]
-enum Pending {
-    Write(usize, Vec<u8>),
-    Length(usize),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,10 +111,8 @@ impl SimDisk {
     }
 
     /// Sets what may go wrong from the next call on.
-    pub fn set_faults(&self, mut faults: Faults) {
-        let mut state = self.state();
-        faults.crash_at = faults.crash_at.map(|calls| state.calls + calls);
-        state.faults = faults;
+    pub fn set_faults(&self, faults: Faults) {
+        self.state().faults = faults;
     }
 
     /// Whether the machine has died.
@@ -153,6 +140,15 @@ impl SimDisk {
         }
     }
 
+    /// The process dies, the machine does not: all that was written is there, synced or not.
+    pub fn kill(&self) {
+        let state = &mut *self.state();
+        (state.dead, state.faults) = (false, Faults::default());
+        if let Some(trace) = &mut state.trace {
+            trace.push("-- killed: the machine goes on".into());
+        }
+    }
+
     /// Everything that was done.
     pub fn trace(&self) -> Vec<String> {
         self.state().trace.clone().unwrap_or_default()
@@ -161,12 +157,14 @@ impl SimDisk {
     /// The power goes and comes again: what was not synced is kept or lost, piece by piece.
     pub fn restart(&self) {
         let state = &mut *self.state();
-        let (keep, ordered) = (state.rng.choice([0, 10, 50, 90, 100]).unwrap_or_default(), state.rng.bool());
+        // Of bytes, and of names.
+        let [keep, keep_names] = [(); 2].map(|()| state.rng.choice([0, 10, 50, 90, 100]).unwrap_or_default());
+        let ordered = state.rng.bool();
         for inode in &mut state.inodes {
             inode.settle(&mut state.rng, keep);
         }
         let cut = state.rng.usize(..=state.changes.len());
-        let kept = |rng: &mut fastrand::Rng, at: usize| if ordered { at < cut } else { rng.u32(..100) < keep };
+        let kept = |rng: &mut fastrand::Rng, at: usize| if ordered { at < cut } else { rng.u32(..100) < keep_names };
         let wanted: Vec<bool> = (0..state.changes.len()).map(|at| kept(&mut state.rng, at)).collect();
         state.apply(|at, _| wanted[at]);
         state.changes.clear();
@@ -176,7 +174,7 @@ impl SimDisk {
         state.now = state.durable.clone();
         (state.dead, state.faults) = (false, Faults::default());
         if let Some(trace) = &mut state.trace {
-            trace.push(format!("-- restart: keep {keep} % of what was not synced, names in order: {ordered}"));
+            trace.push(format!("-- restart: {keep} % of bytes kept, {keep_names} % of names, in order: {ordered}"));
         }
     }
 
@@ -220,7 +218,7 @@ impl SimDisk {
     }
 
     /// Begins a call: another thread may go first, the machine may die, the call may fail.
-    fn call(&self, name: &str, path: &dyn Debug) -> io::Result<MutexGuard<'_, State>> {
+    fn call(&self, name: &str, path: &Path, more: &dyn Debug) -> io::Result<MutexGuard<'_, State>> {
         if !self.state().quiet {
             shuttle::thread::yield_now();
         }
@@ -229,16 +227,24 @@ impl SimDisk {
             return Ok(state);
         }
         state.calls += 1;
-        state.dead |= state.faults.crash_at.is_some_and(|at| state.calls >= at);
-        let odds = state.faults.errors;
+        let counts = state.faults.place.is_none_or(|place| path.starts_with(place));
+        if counts && let Some(left) = &mut state.faults.crash_in {
+            *left = left.saturating_sub(1);
+            let over = *left == 0;
+            state.dead |= over;
+        }
+        let odds = if counts { state.faults.errors } else { 0 };
         let failed = state.dead || odds > 0 && state.rng.u32(..odds) == 0;
+        if failed && let Some(after) = state.faults.crash_after_error.take() {
+            state.faults.crash_in = Some(after);
+        }
         let calls = state.calls;
         if let Some(trace) = &mut state.trace
             && trace.len() < 100_000
         {
             let how = if failed { " FAILS" } else { "" };
             let task = usize::from(shuttle::current::me());
-            trace.push(format!("{calls:6} task {task} {name} {path:?}{how}"));
+            trace.push(format!("{calls:6} task {task} {name} {path:?} {more:?}{how}"));
         }
         if failed { Err(broken()) } else { Ok(state) }
     }
@@ -314,53 +320,9 @@ fn edit(names: &mut Names, change: &Change) {
     }
 }
 
-fn put(bytes: &mut Vec<u8>, at: usize, new: &[u8]) {
-    if bytes.len() < at + new.len() {
-        bytes.resize(at + new.len(), 0);
-    }
-    bytes[at..at + new.len()].copy_from_slice(new);
-}
-
-fn sectors(range: Range<usize>) -> impl Iterator<Item = Range<usize>> {
-    let Range { start, end } = range;
-    (start / SECTOR..end.div_ceil(SECTOR)).map(move |one| (one * SECTOR).max(start)..((one + 1) * SECTOR).min(end))
-}
-
-impl Inode {
-    fn sync(&mut self) {
-        for pending in self.pending.drain(..) {
-            match pending {
-                Pending::Length(length) => self.durable.resize(length, 0),
-                Pending::Write(at, bytes) => put(&mut self.durable, at, &bytes),
-            }
-        }
-    }
-
-    /// Keeps so many of a hundred pieces of what was not synced, and forgets the rest.
-    fn settle(&mut self, rng: &mut fastrand::Rng, keep: u32) {
-        let length = self.durable.len();
-        let same_length = rng.u32(..100) >= keep;
-        for pending in self.pending.drain(..) {
-            match pending {
-                Pending::Length(length) if rng.u32(..100) < keep => self.durable.resize(length, 0),
-                Pending::Length(_) => {}
-                Pending::Write(at, bytes) => {
-                    for sector in sectors(at..at + bytes.len()).filter(|_| rng.u32(..100) < keep) {
-                        put(&mut self.durable, sector.start, &bytes[sector.start - at..sector.end - at]);
-                    }
-                }
-            }
-        }
-        if same_length {
-            self.durable.resize(length, 0);
-        }
-        self.now = self.durable.clone();
-    }
-}
-
 impl Disk for SimDisk {
     fn open(&self, path: &Path, how: Open) -> io::Result<Box<dyn DiskFile>> {
-        let mut state = self.call(if how == Open::Read { "open" } else { "open to write" }, &path)?;
+        let mut state = self.call(if how == Open::Read { "open" } else { "open to write" }, path, &())?;
         let inode = match (state.file(path), how) {
             (Ok(inode), Open::Empty) => {
                 state.give_back(inode);
@@ -383,7 +345,7 @@ impl Disk for SimDisk {
     }
 
     fn list(&self, folder: &Path) -> io::Result<Vec<PathBuf>> {
-        let state = self.call("list", &folder)?;
+        let state = self.call("list", folder, &())?;
         if state.now.get(folder) != Some(&Node::Folder) {
             return Err(missing());
         }
@@ -391,7 +353,7 @@ impl Disk for SimDisk {
     }
 
     fn create_folder(&self, path: &Path) -> io::Result<()> {
-        let mut state = self.call("create folder", &path)?;
+        let mut state = self.call("create folder", path, &())?;
         let mut folders: Vec<&Path> = path.ancestors().filter(|path| !state.now.contains_key(*path)).collect();
         while let Some(folder) = folders.pop() {
             state.take(1)?;
@@ -401,7 +363,7 @@ impl Disk for SimDisk {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let mut state = self.call("rename", &(from, to))?;
+        let mut state = self.call("rename", from, &to)?;
         let inode = state.file(from)?;
         state.folder_of(to)?;
         state.change(vec![(to.to_owned(), Some(Node::File(inode))), (from.to_owned(), None)]);
@@ -409,7 +371,7 @@ impl Disk for SimDisk {
     }
 
     fn exchange(&self, one: &Path, other: &Path) -> io::Result<()> {
-        let mut state = self.call("exchange", &(one, other))?;
+        let mut state = self.call("exchange", one, &other)?;
         let (first, second) = (state.file(one)?, state.file(other)?);
         let change = [(one, second), (other, first)];
         state.change(change.map(|(path, inode)| (path.to_owned(), Some(Node::File(inode)))).into());
@@ -417,7 +379,7 @@ impl Disk for SimDisk {
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        let mut state = self.call("remove", &path)?;
+        let mut state = self.call("remove", path, &())?;
         let inode = state.file(path)?;
         state.give_back(inode);
         state.change(vec![(path.to_owned(), None)]);
@@ -425,7 +387,7 @@ impl Disk for SimDisk {
     }
 
     fn remove_folder(&self, path: &Path) -> io::Result<()> {
-        let mut state = self.call("remove folder", &path)?;
+        let mut state = self.call("remove folder", path, &())?;
         if state.now.keys().any(|other| other.parent() == Some(path)) {
             return Err(io::ErrorKind::DirectoryNotEmpty.into());
         }
@@ -434,7 +396,7 @@ impl Disk for SimDisk {
     }
 
     fn sync_folder(&self, path: &Path) -> io::Result<()> {
-        let mut state = self.call("sync folder", &path)?;
+        let mut state = self.call("sync folder", path, &())?;
         if state.now.get(path) != Some(&Node::Folder) {
             return Err(missing());
         }
@@ -453,7 +415,7 @@ impl DiskFile for SimFile {
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let state = self.disk.call("read", &self.path)?;
+        let state = self.disk.call("read", &self.path, &())?;
         let there = state.inodes[self.inode].now.get(offset as usize..).unwrap_or_default();
         let length = there.len().min(buffer.len());
         buffer[..length].copy_from_slice(&there[..length]);
@@ -461,7 +423,7 @@ impl DiskFile for SimFile {
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        let mut state = self.disk.call("write", &(&self.path, offset, bytes.len()))?;
+        let mut state = self.disk.call("write", &self.path, &(offset, bytes.len()))?;
         let at = offset as usize;
         let more = (at + bytes.len()).saturating_sub(state.inodes[self.inode].now.len());
         state.take(more as u64)?;
@@ -474,17 +436,17 @@ impl DiskFile for SimFile {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.disk.call("set length", &(&self.path, len))?.resize(self.inode, len as usize)
+        self.disk.call("set length", &self.path, &len)?.resize(self.inode, len as usize)
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {
-        let mut state = self.disk.call("allocate", &(&self.path, len))?;
+        let mut state = self.disk.call("allocate", &self.path, &len)?;
         let length = state.inodes[self.inode].now.len().max(len as usize);
         state.resize(self.inode, length)
     }
 
     fn sync(&self) -> io::Result<()> {
-        match self.disk.call("sync", &self.path) {
+        match self.disk.call("sync", &self.path, &()) {
             Ok(mut state) => {
                 state.inodes[self.inode].sync();
                 Ok(())

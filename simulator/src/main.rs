@@ -3,6 +3,7 @@
 #![allow(clippy::expect_used)]
 
 mod disk;
+mod inode;
 mod model;
 mod schedule;
 mod world;

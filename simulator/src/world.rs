@@ -1,7 +1,7 @@
 //! One run: some lives of a gateway's log on one disk, each with its threads and its faults, a crash between them, and at
 //! the end a time without faults in which everything must be there and go on.
 
-use crate::disk::{Faults, SECTOR, SimDisk};
+use crate::disk::{Faults, SimDisk};
 use crate::exchange_log::checkpoint::LogSigner;
 use crate::exchange_log::journal::Journal;
 use crate::exchange_log::pruned::{archive, prune};
@@ -10,6 +10,7 @@ use crate::exchange_log::segment::HEAD;
 use crate::exchange_log::tree::TILE;
 use crate::exchange_log::verify::PRUNE_ACT;
 use crate::exchange_log::{Entry, Kind, LogError, LogPaths, Pipeline};
+use crate::inode::SECTOR;
 use crate::model::{Found, Model, Violation, audit};
 use shuttle::thread;
 use std::ops::Range;
@@ -46,6 +47,8 @@ struct World {
     model: Model,
     trouble: Trouble,
     faults: Faults,
+    /// So many of twenty things that are done are sealings.
+    seals: u32,
     written: u64,
 }
 
@@ -60,6 +63,7 @@ pub fn run(seed: u64, key: &Arc<Vec<u8>>, trace: bool) -> Result<(), (Violation,
         Trouble::Crash,
         Trouble::Errors,
         Trouble::Errors,
+        Trouble::Errors,
         Trouble::Full,
         Trouble::Full,
         Trouble::Damage,
@@ -69,7 +73,7 @@ pub fn run(seed: u64, key: &Arc<Vec<u8>>, trace: bool) -> Result<(), (Violation,
     let trouble = rng.choice(troubles).unwrap_or(Trouble::None);
     let paths = LogPaths::on(Arc::new(disk.clone()), Path::new(DATA));
     let (model, faults, key) = (Model::default(), Faults::default(), key.clone());
-    let mut world = World { rng, disk, paths, key, model, trouble, faults, written: 0 };
+    let mut world = World { rng, disk, paths, key, model, trouble, faults, seals: 1, written: 0 };
     let lived = world.live();
     lived.map_err(|violation| (format!("{trouble:?}: {violation}"), world.disk.trace()))
 }
@@ -83,6 +87,7 @@ impl World {
         made.map_err(|error| error.to_string())?;
         for _ in 0..self.rng.usize(1..4) {
             self.faults = self.some_faults();
+            self.seals = self.rng.choice([1, 1, 1, 10]).unwrap_or(1);
             self.disk.note(|| format!("-- a life with {:?}", self.faults));
             self.one_life()?;
         }
@@ -104,11 +109,26 @@ impl World {
 
     fn some_faults(&mut self) -> Faults {
         let rng = &mut self.rng;
-        let crash = |rng: &mut fastrand::Rng| rng.bool().then(|| 1 << rng.u64(0..11)).map(|most| rng.u64(1..=most));
+        let soon = |rng: &mut fastrand::Rng, most: u64| {
+            rng.bool().then(|| 1 << rng.u64(0..most)).map(|most| rng.u64(1..=most))
+        };
+        let crash = |rng: &mut fastrand::Rng| soon(rng, 11);
         match self.trouble {
             Trouble::None | Trouble::Damage | Trouble::Forged => Faults::default(),
-            Trouble::Crash => Faults { crash_at: crash(rng), ..Faults::default() },
-            Trouble::Errors => Faults { crash_at: crash(rng), errors: rng.u32(3..300), ..Faults::default() },
+            Trouble::Crash => Faults { crash_in: crash(rng), ..Faults::default() },
+            Trouble::Errors if rng.bool() => Faults {
+                crash_in: crash(rng),
+                crash_after_error: soon(rng, 6),
+                errors: rng.u32(3..300),
+                ..Faults::default()
+            },
+            // One place fails often, and the machine dies while something is done there.
+            Trouble::Errors => Faults {
+                crash_in: soon(rng, 6),
+                errors: rng.u32(2..20),
+                place: rng.choice(["/data/state", "/data/journal", "/data/log"]),
+                ..Faults::default()
+            },
             Trouble::Full => Faults { room: Some(rng.u64(0..60_000)), ..Faults::default() },
         }
     }
@@ -130,7 +150,11 @@ impl World {
             }
             Err(error) => return Err(format!("5: no start: {error}")),
         }
-        self.disk.restart();
+        if matches!(self.trouble, Trouble::Crash | Trouble::Errors) && self.rng.bool() {
+            self.disk.kill();
+        } else {
+            self.disk.restart();
+        }
         Ok(())
     }
 
@@ -142,7 +166,7 @@ impl World {
         let stop = Arc::new(AtomicBool::new(false));
         let sealer = {
             let (pipeline, stop, strict) =
-                (pipeline.clone(), stop.clone(), !self.may_fail() && self.faults.crash_at.is_none());
+                (pipeline.clone(), stop.clone(), !self.may_fail() && self.faults.crash_in.is_none());
             let mut rng = self.rng.fork();
             thread::spawn(move || -> Result<(), Violation> {
                 while !stop.load(Ordering::Relaxed) {
@@ -184,7 +208,7 @@ impl World {
     /// One thing that the gateway does.
     fn step(&mut self, pipeline: &Pipeline, journal: &mut Journal) -> Result<(), Violation> {
         let did = match self.rng.u32(..20) {
-            0 => pipeline.seal().map(drop),
+            turn if turn >= 20 - self.seals => pipeline.seal().map(drop),
             1 => self.prune(pipeline, journal)?,
             2 => LogReader::open_at(&self.paths).map(drop),
             _ => {

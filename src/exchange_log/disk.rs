@@ -209,11 +209,42 @@ pub(super) fn write_atomically(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> Re
     put_in_place(disk, path, bytes, |fresh| disk.rename(fresh, path))
 }
 
-/// The same for a file that is replaced again and again: it and another one (`.new`) take turns, so that none is thrown away
-/// each time.
-pub(super) fn replace_atomically(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> Result<(), LogError> {
-    // Not on every file system, nor the first time.
-    put_in_place(disk, path, bytes, |fresh| disk.exchange(fresh, path).or_else(|_| disk.rename(fresh, path)))
+/// A file that is replaced again and again: it and another one (`.new`) take turns, so that none is thrown away each time.
+///
+/// The other one holds the content before, and may be written again only when the folder's sync said that it no longer has
+/// the file's name: until then a crash may give it that name back, with whatever it holds by then.
+pub(super) struct ReplacedFile {
+    path: PathBuf,
+    /// The other one is nobody's; not so at the start, since an earlier process may have left off before its sync.
+    is_other_free: bool,
+}
+
+impl ReplacedFile {
+    /// The file at a path, whether there is one or not.
+    pub fn new(path: PathBuf) -> Self {
+        ReplacedFile { path, is_other_free: false }
+    }
+
+    /// Replaces the content, whole or not at all; it is durable on return.
+    pub fn replace(&mut self, disk: &dyn Disk, bytes: &[u8]) -> Result<(), LogError> {
+        let path = &self.path;
+        if !self.is_other_free {
+            // The name goes, the file stays for as long as a crash may need it.
+            remove(disk, &path.with_extension("new"))?;
+        }
+        self.is_other_free = false;
+        put_in_place(disk, path, bytes, |fresh| match disk.exchange(fresh, path) {
+            // The first time, and on file systems that cannot.
+            Err(error) if cannot_exchange(&error) => disk.rename(fresh, path),
+            exchanged => exchanged,
+        })?;
+        self.is_other_free = true;
+        Ok(())
+    }
+}
+
+fn cannot_exchange(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidInput | ErrorKind::Unsupported)
 }
 
 fn put_in_place(
@@ -233,4 +264,68 @@ fn put_in_place(
     };
     write().map_err(|error| LogError::io(path, &error))?;
     sync_folder(disk, folder)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    /// The local disk, whose folders cannot be synced for a while.
+    #[derive(Debug, Default)]
+    struct NoFolderSync(AtomicBool);
+
+    impl Disk for NoFolderSync {
+        fn open(&self, path: &Path, how: Open) -> io::Result<Box<dyn DiskFile>> {
+            LocalDisk.open(path, how)
+        }
+        fn list(&self, folder: &Path) -> io::Result<Vec<PathBuf>> {
+            LocalDisk.list(folder)
+        }
+        fn create_folder(&self, path: &Path) -> io::Result<()> {
+            LocalDisk.create_folder(path)
+        }
+        fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+            LocalDisk.rename(from, to)
+        }
+        fn exchange(&self, one: &Path, other: &Path) -> io::Result<()> {
+            LocalDisk.exchange(one, other)
+        }
+        fn remove(&self, path: &Path) -> io::Result<()> {
+            LocalDisk.remove(path)
+        }
+        fn remove_folder(&self, path: &Path) -> io::Result<()> {
+            LocalDisk.remove_folder(path)
+        }
+        fn sync_folder(&self, path: &Path) -> io::Result<()> {
+            if self.0.load(Ordering::Relaxed) { Err(io::ErrorKind::Other.into()) } else { LocalDisk.sync_folder(path) }
+        }
+    }
+
+    #[test]
+    fn a_file_that_a_crash_may_bring_back_is_never_written_to() {
+        let (folder, disk) = (tempfile::tempdir().unwrap(), NoFolderSync::default());
+        let [path, before] = ["state", "before"].map(|name| folder.path().join(name));
+        let read = |path: &Path| std::fs::read_to_string(path).unwrap();
+        std::fs::write(&path, "one").unwrap();
+        // Holds on to what the name stands for until the folder is synced.
+        std::fs::hard_link(&path, &before).unwrap();
+        disk.0.store(true, Ordering::Relaxed);
+        // Twice, and by a process that starts anew in between.
+        let mut file = ReplacedFile::new(path.clone());
+        assert!(file.replace(&disk, b"two").is_err() && file.replace(&disk, b"three").is_err());
+        assert!(ReplacedFile::new(path.clone()).replace(&disk, b"four").is_err());
+        assert_eq!((read(&before), read(&path)), ("one".into(), "four".into()));
+        disk.0.store(false, Ordering::Relaxed);
+        file.replace(&disk, b"five").unwrap();
+        assert_eq!((read(&before), read(&path)), ("one".into(), "five".into()));
+        // Once a sync has said that the other one is nobody's, the two take turns.
+        file.replace(&disk, b"six").unwrap();
+        std::fs::remove_file(&before).unwrap();
+        std::fs::hard_link(&path, &before).unwrap();
+        file.replace(&disk, b"seven").unwrap();
+        file.replace(&disk, b"eight").unwrap();
+        assert_eq!((read(&before), read(&path)), ("eight".into(), "eight".into()));
+    }
 }

@@ -113,6 +113,8 @@ impl Journal {
     pub fn recover(paths: &LogPaths, key: ChainKey, from: u64) -> Result<Recovered, LogError> {
         let disk = &*paths.disk;
         disk.create_folder(&paths.journal).map_err(|error| LogError::io(&paths.journal, &error))?;
+        // A process that was killed may have left a name that a loss of power would still take back.
+        sync_folder(disk, &paths.journal)?;
         let found = segments(disk, &paths.journal)?;
         if from > 0 && found.is_empty() {
             let reason =
@@ -146,8 +148,12 @@ impl Journal {
             && read.next == next
             && read.after.is_some()
         {
-            // Where it cannot be gone on with, the next batch gets a segment of its own.
-            journal.segment = Segment::reopen(&*journal.paths.disk, path, &read).ok();
+            journal.segment = match Segment::reopen(&*journal.paths.disk, path, &read) {
+                Ok(segment) => Some(segment),
+                // A full disk is not written to, and stops no start; the next batch gets a segment of its own.
+                Err(error) if error.kind() == ErrorKind::StorageFull => None,
+                Err(error) => return Err(LogError::io(path, &error)),
+            };
         }
         Ok(Recovered { journal, records })
     }
@@ -245,13 +251,18 @@ impl Segment {
         Ok(Segment { path, blocks })
     }
 
-    /// Opens a segment to go on behind its last whole batch. What a crash left behind is written over with zeros, in its
-    /// own place.
+    /// Opens a segment to go on behind its last whole batch. That one is written once more, in its own place: a process that
+    /// was killed may have left it unsynced, or its sync may have failed, after which the next sync says nothing of pages
+    /// that were lost. What a crash left behind it is written over with zeros.
     fn reopen(disk: &dyn Disk, path: &Path, read: &Segmented) -> std::io::Result<Self> {
-        let mut blocks = Blocks::open(disk, path, read.end)?;
-        if read.written > read.end {
-            blocks.append(&vec![0; usize::try_from(read.written - read.end).unwrap_or_default()])?;
+        let length = |from: u64, end: u64| usize::try_from(end - from).map_err(std::io::Error::other);
+        let mut rest = vec![0; length(read.last, read.written)?];
+        let batch = &mut rest[..length(read.last, read.end)?];
+        if disk.open(path, Open::Read)?.read_at(batch, read.last)? < batch.len() {
+            return Err(ErrorKind::UnexpectedEof.into());
         }
+        let mut blocks = Blocks::open(disk, path, read.last)?;
+        blocks.append(&rest)?;
         // Copied files may have holes. A full disk is met again, and told, when the next batch is written.
         let _ = blocks.file().allocate(SEGMENT_BYTES);
         blocks.file().sync()?;

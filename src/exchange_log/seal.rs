@@ -5,7 +5,7 @@
 //! that one's size is computed from the entries and compared before the signature is made, at start and at every sealing.
 
 use super::checkpoint::{Checkpoint, LogSigner};
-use super::disk::{Disk, read_text, replace_atomically, sync_folder};
+use super::disk::{Disk, ReplacedFile, read_text, sync_folder};
 use super::tiles::{
     bundle_path, checkpoint_path, edge_tiles, encode_bundle, put_entry, read_bundle, read_tile, tile_path, write_file,
 };
@@ -23,6 +23,8 @@ pub struct Sealer {
     bundle: Vec<u8>,
     /// The last checkpoint that was signed; ahead of `edge` after a crash or a failure between signing and publishing.
     signed: Option<Checkpoint>,
+    signed_file: ReplacedFile,
+    published_file: ReplacedFile,
 }
 
 /// Reads the published checkpoint, where there is one.
@@ -40,6 +42,13 @@ impl Sealer {
     /// Loads the right edge of what is published, and checks it against the checkpoint and the last signed one.
     pub fn open(paths: LogPaths, signer: LogSigner) -> Result<Self, LogError> {
         paths.disk.create_folder(&paths.tiles).map_err(|error| LogError::io(&paths.tiles, &error))?;
+        // A process that was killed may have left names that a loss of power would still take back.
+        for folder in [Some(paths.tiles.as_path()), paths.signed.parent()].into_iter().flatten() {
+            match paths.disk.sync_folder(folder) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(LogError::io(folder, &error)),
+                _ => {}
+            }
+        }
         let checkpoint = published(&paths, &signer)?;
         let size = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.size);
         let signed = checkpoint_at(&*paths.disk, &paths.signed, &signer)?;
@@ -61,7 +70,9 @@ impl Sealer {
             );
             return Err(LogError::corrupt(&paths.signed, 0, reason));
         }
-        let sealer = Sealer { paths, signer, edge, bundle, signed };
+        let signed_file = ReplacedFile::new(paths.signed.clone());
+        let published_file = ReplacedFile::new(checkpoint_path(&paths.tiles));
+        let sealer = Sealer { paths, signer, edge, bundle, signed, signed_file, published_file };
         sealer.extends(sealer.signed.as_ref(), &sealer.edge)?;
         Ok(sealer)
     }
@@ -163,9 +174,9 @@ impl Sealer {
         let note = self.signer.sign(checkpoint.size, &checkpoint.root);
         // From here on it counts as signed, also where it does not reach the disk.
         self.signed = Some(checkpoint);
-        replace_atomically(&*self.paths.disk, &self.paths.signed, note.as_bytes())?;
+        self.signed_file.replace(&*self.paths.disk, note.as_bytes())?;
         crash_point("seal.signed");
-        replace_atomically(&*self.paths.disk, &checkpoint_path(&self.paths.tiles), note.as_bytes())?;
+        self.published_file.replace(&*self.paths.disk, note.as_bytes())?;
         crash_point("seal.published");
         let new_edge = edge_files(&self.paths.tiles, edge.size);
         self.edge = edge;

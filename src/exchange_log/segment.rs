@@ -41,7 +41,9 @@ pub struct Segmented {
     pub records: Vec<Record>,
     /// The index behind its last entry.
     pub next: u64,
-    /// Where its last whole batch ends.
+    /// Where its last whole batch begins, and ends; both the same where there is none.
+    pub last: u64,
+    /// See `last`.
     pub end: u64,
     /// Where the last byte that is not zero ends: beyond `end`, a batch that a crash cut short.
     pub written: u64,
@@ -155,8 +157,15 @@ pub(super) fn parse(path: &Path, bytes: &[u8], reading: Reading<'_>) -> Result<S
         // A segment gets its name when its head is on the disk.
         return Err(wrong(0, "is no journal segment of this index: no crash leaves it so".into()));
     }
-    let mut read =
-        Segmented { records: Vec::new(), next: reading.first, end: 0, written: 0, after: Some(after), tag: after };
+    let mut read = Segmented {
+        records: Vec::new(),
+        next: reading.first,
+        last: HEAD as u64,
+        end: 0,
+        written: 0,
+        after: Some(after),
+        tag: after,
+    };
     let mut at = HEAD;
     while reading.before.is_none_or(|before| read.next < before) {
         let whole = batch_head(bytes, at).and_then(|head| Some((bytes.get(head.body.clone())?, head)));
@@ -175,6 +184,7 @@ pub(super) fn parse(path: &Path, bytes: &[u8], reading: Reading<'_>) -> Result<S
         }
         read.next += u64::from(batch.count);
         read.tag = batch.tag;
+        read.last = at as u64;
         at = batch.body.end;
     }
     match reading.before {

@@ -48,7 +48,8 @@ pub(super) fn parse(path: &Path, bytes: &[u8], reading: Reading<'_>) -> Result<S
     if before.is_some_and(|before| next < before) {
         return Err(LogError::corrupt(path, at as u64, format!("entry {next} is missing")));
     }
-    Ok(Segmented { records, next, end: at as u64, written: at as u64, after: None, tag: Default::default() })
+    let end = at as u64;
+    Ok(Segmented { records, next, last: end, end, written: end, after: None, tag: Default::default() })
 }
 
 /// A whole record at an offset: index, first index of its batch, the entry, end.
