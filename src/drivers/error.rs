@@ -180,6 +180,8 @@ impl SourceError {
             SourceError::Status(status) => status.blame(),
             SourceError::AtHub(error) => {
                 let Blame { reason, fault, health } = error.blame();
+                // Without credentials, nothing can be asked for, whatever it is.
+                let health = if health.is_ill() { Unreachable } else { health };
                 (reason, if fault == Fault::Source { Fault::Hub } else { fault }, health)
             }
             SourceError::Request(MapError::Request { .. }) | SourceError::CallerMessage(_) => {
@@ -225,11 +227,12 @@ impl SourceError {
     }
 
     /// The same error where a token endpoint or a login gave it, of a hub most likely, and not the operation's own exchange
-    /// with the source: what it says is about credentials, never about a record, a request or the source's health.
+    /// with the source: what it says is about credentials, never about a record or a request. No client's request brings it about,
+    /// and without credentials none can be sent: ill health there is that the source is not to be reached.
     pub(super) fn of_the_hub(self) -> Self {
         match self {
-            SourceError::Unavailable(what) => SourceError::Broken(what),
-            SourceError::Timeout => SourceError::Broken("no credentials came in time"),
+            SourceError::Unavailable(what) | SourceError::Broken(what) => SourceError::Unreachable(what),
+            SourceError::Timeout => SourceError::Unreachable("no credentials came in time"),
             SourceError::NotFound(code) | SourceError::Rejected(code) => SourceError::CredentialsRefused(code),
             SourceError::Busy { .. }
             | SourceError::Limited { .. }
@@ -328,7 +331,7 @@ mod tests {
         let again = Some(Duration::from_secs(7));
         let busy = SourceError::Busy { code: "503".into(), retry_after: again }.of_the_hub();
         let limited = SourceError::Limited { code: "429".into(), retry_after: again }.of_the_hub();
-        assert_eq!((busy.blame().health, limited.blame().health), (SourceHealth::Failed, SourceHealth::Answered));
+        assert_eq!((busy.blame().health, limited.blame().health), (SourceHealth::Unreachable, SourceHealth::Answered));
         for (error, code) in [(busy, "503"), (limited, "429")] {
             assert_eq!((error.blame().fault, error.retry()), (Fault::Hub, Some(again)));
             let refusal = Refusal::from(error);

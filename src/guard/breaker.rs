@@ -3,7 +3,12 @@
 //! There is one circuit for the source and one for each of its operations. What fails at one operation alone opens that
 //! operation's circuit only. The source's opens when it cannot be reached, or when calls keep failing even without those of the
 //! operation that fails most.
+//!
+//! Likewise by client: a circuit opens for the one client whose calls alone fail, and for all when calls fail without those of any
+//! one client (`evidence.rs`). How a circuit stands for all and for single clients is drawn in `circuit.rs`.
 
+use super::circuit::{Change, Circuit, Pass, Shut};
+use super::evidence::{ClientKey, Outcome, Recent};
 use crate::status::SourceHealth;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -47,30 +52,24 @@ pub enum BreakerState {
     Open,
 }
 
-/// When it is worth to come again while another call probes.
-const WHILE_PROBED: Duration = Duration::from_millis(500);
-
-/// How a call passes one circuit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Pass {
-    /// It is closed.
-    Usual,
-    /// The call probes.
-    Probe,
-    /// It has been open for long enough and waits for a call that may probe.
-    Beside,
-}
-
-/// How a call passes both circuits.
+/// How a client's call passes both circuits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Passage {
+    client: ClientKey,
     whole: Pass,
     operation: Pass,
 }
 
 impl Passage {
     /// Through closed circuits.
-    pub(super) const USUAL: Self = Passage { whole: Pass::Usual, operation: Pass::Usual };
+    pub(super) fn usual(client: ClientKey) -> Self {
+        Passage { client, whole: Pass::Usual, operation: Pass::Usual }
+    }
+
+    /// Whose call it is.
+    pub(super) fn client(self) -> ClientKey {
+        self.client
+    }
 
     /// Whether the call probes.
     pub(super) fn probes(self) -> bool {
@@ -83,28 +82,6 @@ impl Passage {
     }
 }
 
-/// How one call went.
-#[derive(Debug, Clone, Copy, Default)]
-struct Went {
-    operation: usize,
-    failed: bool,
-    unreachable: bool,
-    slow: bool,
-}
-
-/// The last calls.
-#[derive(Default)]
-struct Recent {
-    calls: Vec<Went>,
-    next: usize,
-}
-
-enum Circuit {
-    Closed(Recent),
-    Open { until: Instant },
-    HalfOpen { probing: bool },
-}
-
 struct Circuits {
     whole: Circuit,
     /// By number, with the operation's name.
@@ -115,78 +92,6 @@ pub(super) struct Breaker {
     source: String,
     settings: BreakerSettings,
     circuits: Mutex<Circuits>,
-}
-
-impl Recent {
-    fn add(&mut self, went: Went, window: usize) {
-        if self.calls.len() < window {
-            self.calls.push(went);
-        } else if let Some(oldest) = self.calls.get_mut(self.next) {
-            *oldest = went;
-            self.next = (self.next + 1) % window;
-        }
-    }
-
-    fn count(&self, which: impl Fn(&Went) -> bool) -> usize {
-        self.calls.iter().filter(|went| which(went)).count()
-    }
-
-    /// Whether so many calls of these are bad, in one of the two ways.
-    fn much(&self, settings: &BreakerSettings, among: impl Fn(&Went) -> bool) -> bool {
-        let calls = self.count(&among);
-        let failed = self.count(|went| among(went) && went.failed);
-        let slow = self.count(|went| among(went) && went.slow);
-        failed * 100 >= calls * settings.failures_percent || slow * 100 >= calls * settings.slow_percent
-    }
-
-    /// Whether it is the source that fails, and not one operation: it cannot be reached; or enough calls of others are left
-    /// (a quarter), and they fail, too.
-    fn is_the_source(&self, settings: &BreakerSettings) -> bool {
-        let unreachable = self.count(|went| went.unreachable);
-        if unreachable * 100 >= settings.window * settings.failures_percent {
-            return true;
-        }
-        let bad = |operation: usize| self.count(|went| went.operation == operation && (went.failed || went.slow));
-        let worst = self.calls.iter().map(|went| went.operation).max_by_key(|operation| bad(*operation));
-        let other = |went: &Went| Some(went.operation) != worst;
-        self.count(other) * 4 >= settings.window && self.much(settings, other)
-    }
-}
-
-impl Circuit {
-    fn closed() -> Self {
-        Circuit::Closed(Recent::default())
-    }
-
-    fn state(&self) -> BreakerState {
-        match self {
-            Circuit::Closed(_) => BreakerState::Closed,
-            Circuit::HalfOpen { .. } => BreakerState::HalfOpen,
-            Circuit::Open { .. } => BreakerState::Open,
-        }
-    }
-
-    /// How a call may pass; an error says how long to wait.
-    fn pass(&self, now: Instant, may_probe: bool) -> Result<Pass, Duration> {
-        match self {
-            Circuit::Closed(_) => Ok(Pass::Usual),
-            Circuit::Open { until } if now < *until => Err(*until - now),
-            Circuit::HalfOpen { probing: true } => Err(WHILE_PROBED),
-            Circuit::Open { .. } | Circuit::HalfOpen { .. } => Ok(if may_probe { Pass::Probe } else { Pass::Beside }),
-        }
-    }
-
-    fn passed(&mut self, pass: Pass) {
-        if pass == Pass::Probe {
-            *self = Circuit::HalfOpen { probing: true };
-        }
-    }
-
-    fn forget_probe(&mut self, pass: Pass) {
-        if let (Pass::Probe, Circuit::HalfOpen { probing }) = (pass, self) {
-            *probing = false;
-        }
-    }
 }
 
 impl Breaker {
@@ -208,104 +113,103 @@ impl Breaker {
         })
     }
 
-    /// How it stands: as the source's circuit, or the worst of its operations'.
+    /// How it stands for all: as the source's circuit, or the worst of its operations'.
     pub(super) fn state(&self) -> BreakerState {
-        let circuits = self.lock();
-        let all = std::iter::once(&circuits.whole).chain(circuits.operations.iter().map(|(_, circuit)| circuit));
-        all.map(Circuit::state).max().unwrap_or(BreakerState::Closed)
+        self.lock().all().map(Circuit::state).max().unwrap_or(BreakerState::Closed)
     }
 
-    /// Whether calls of an operation go as usual.
-    pub(super) fn is_closed(&self, operation: usize) -> bool {
-        let circuits = self.lock();
-        let own = circuits.operations.get(operation).map(|(_, circuit)| circuit.state());
-        circuits.whole.state() == BreakerState::Closed && own.is_none_or(|state| state == BreakerState::Closed)
+    /// Circuits that are open for one client alone, of the source and its operations together.
+    pub(super) fn clients(&self) -> usize {
+        self.lock().all().map(Circuit::clients).sum()
     }
 
-    /// May a call go, and how? An error says how long to wait. One that may not probe, since its caller could spin it out or take
-    /// it away, is not kept waiting for one that may: it goes beside the open circuit.
-    pub(super) fn ask(&self, operation: usize, now: Instant, may_probe: bool) -> Result<Passage, Duration> {
+    /// Whether a client's calls of an operation go as usual.
+    pub(super) fn is_closed(&self, operation: usize, client: ClientKey) -> bool {
+        let circuits = self.lock();
+        let own = circuits.operations.get(operation);
+        circuits.whole.is_closed(client) && own.is_none_or(|(_, own)| own.is_closed(client))
+    }
+
+    /// May a client's call go, and how? An error says how long to wait. One that may not probe, since its caller could spin it out or
+    /// take it away, is not kept waiting for one that may: it goes beside the open circuit.
+    pub(super) fn ask(
+        &self,
+        operation: usize,
+        client: ClientKey,
+        now: Instant,
+        may_probe: bool,
+    ) -> Result<Passage, Shut> {
         let Circuits { whole, operations } = &mut *self.lock();
         let own = operations.get_mut(operation).map(|(_, circuit)| circuit);
-        let of_own = own.as_ref().map_or(Ok(Pass::Usual), |own| own.pass(now, may_probe))?;
-        let passage = Passage { whole: whole.pass(now, may_probe)?, operation: of_own };
-        whole.passed(passage.whole);
+        let of_own = own.as_ref().map_or(Ok(Pass::Usual), |own| own.pass(client, now, may_probe))?;
+        let passage = Passage { client, whole: whole.pass(client, now, may_probe)?, operation: of_own };
+        whole.passed(client, passage.whole);
         if let Some(own) = own {
-            own.passed(passage.operation);
+            own.passed(client, passage.operation);
         }
         Ok(passage)
     }
 
-    /// Takes down how a call went.
-    pub(super) fn tell(&self, operation: usize, health: SourceHealth, took: Duration, passage: Passage, now: Instant) {
+    /// Takes down how a call of the client of this name ended.
+    pub(super) fn tell(
+        &self,
+        operation: usize,
+        (client, passage): (&str, Passage),
+        health: SourceHealth,
+        took: Duration,
+        now: Instant,
+    ) {
         let unreachable = health == SourceHealth::Unreachable;
-        let failed = unreachable || health == SourceHealth::Failed;
-        let went = Went { operation, failed, unreachable, slow: took > self.settings.slow };
+        let (failed, slow) = (unreachable || health == SourceHealth::Failed, took > self.settings.slow);
+        let (settings, key) = (&self.settings, passage.client);
+        let outcome = Outcome { operation, client: key, failed, unreachable, slow };
         let Circuits { whole, operations } = &mut *self.lock();
         if let Some((name, own)) = operations.get_mut(operation) {
             // Whatever failed, it failed for this operation.
-            let bad = went.failed || went.slow;
-            self.change(own, name, went, passage.operation, bad, now, |_| true);
+            let pass = (passage.operation, !outcome.is_good());
+            let verdict = |recent: &Recent, another| recent.of_operation(settings, key, another);
+            self.log(own.ended(settings, outcome, pass, now, verdict), name, client);
         }
-        self.change(whole, "", went, passage.whole, went.unreachable, now, |recent| {
-            recent.is_the_source(&self.settings)
-        });
+        // One operation's failure: another call may show that the source is well.
+        let pass = (passage.whole, unreachable);
+        let verdict = |recent: &Recent, another| recent.of_source(settings, key, another);
+        self.log(whole.ended(settings, outcome, pass, now, verdict), "", client);
     }
 
-    /// Takes down in one circuit how a call went: whether it was `bad` as a probe, and whether the last calls, where many are bad,
-    /// are a reason to open it.
-    #[allow(
-        clippy::too_many_arguments,
-        reason = "one circuit, one call, and the two rules in which the circuits differ"
-    )]
-    fn change(
-        &self,
-        circuit: &mut Circuit,
-        operation: &str,
-        went: Went,
-        pass: Pass,
-        bad: bool,
-        now: Instant,
-        opens: impl Fn(&Recent) -> bool,
-    ) {
-        let open = Circuit::Open { until: now + self.settings.open_for };
-        let good = !went.failed && !went.slow;
-        match (&mut *circuit, pass) {
-            (Circuit::Open { .. } | Circuit::HalfOpen { .. }, Pass::Probe | Pass::Beside) if good => {
-                tracing::info!(source = self.source, operation, "a source answers again: its breaker closes");
-                *circuit = Circuit::closed();
+    fn log(&self, change: Change, operation: &str, client: &str) {
+        let (source, of) = (&self.source, self.settings.window);
+        match change {
+            Change::Nothing => {}
+            Change::OpensForAll { failed, slow } => {
+                let what = "a source keeps failing or is slow: its breaker opens";
+                tracing::warn!(source, operation, failed, slow, of, "{what}");
             }
-            (Circuit::HalfOpen { .. }, Pass::Probe) if bad => *circuit = open,
-            // One operation's failure: another call may show that the source is well.
-            (Circuit::HalfOpen { .. }, Pass::Probe) => circuit.forget_probe(pass),
-            (Circuit::Closed(recent), Pass::Usual) => {
-                recent.add(went, self.settings.window);
-                let full = recent.calls.len() == self.settings.window;
-                if full && recent.much(&self.settings, |_| true) && opens(recent) {
-                    let (failed, slow) = (recent.count(|went| went.failed), recent.count(|went| went.slow));
-                    let (source, of) = (&self.source, self.settings.window);
-                    tracing::warn!(
-                        source,
-                        operation,
-                        failed,
-                        slow,
-                        of,
-                        "a source keeps failing or is slow: its breaker opens"
-                    );
-                    *circuit = open;
-                }
+            Change::OpensForClient => {
+                let what = "a source keeps failing or is slow for one client alone: its breaker opens for this client";
+                tracing::warn!(source, operation, client, "{what}");
             }
-            _ => {}
+            Change::ClosesForAll => {
+                tracing::info!(source, operation, "a source answers again: its breaker closes");
+            }
+            Change::ClosesForClient => {
+                tracing::info!(source, operation, client, "a source answers a client again: its breaker closes");
+            }
         }
     }
 
     /// A probe went away without an answer: the next call is the probe.
     pub(super) fn forget_probe(&self, operation: usize, passage: Passage) {
         let Circuits { whole, operations } = &mut *self.lock();
-        whole.forget_probe(passage.whole);
+        whole.forget_probe(passage.client, passage.whole);
         if let Some((_, own)) = operations.get_mut(operation) {
-            own.forget_probe(passage.operation);
+            own.forget_probe(passage.client, passage.operation);
         }
+    }
+}
+
+impl Circuits {
+    fn all(&self) -> impl Iterator<Item = &Circuit> {
+        std::iter::once(&self.whole).chain(self.operations.iter().map(|(_, circuit)| circuit))
     }
 }
 
@@ -314,6 +218,7 @@ impl Breaker {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::cell::Cell;
 
     const QUICK: Duration = Duration::from_millis(1);
     const SLOW: Duration = Duration::from_secs(11);
@@ -325,9 +230,24 @@ mod tests {
         breaker
     }
 
+    /// Of one of three clients, in turn.
     fn told(breaker: &Breaker, operation: usize, health: SourceHealth, took: Duration, now: Instant) {
-        let passage = breaker.ask(operation, now, true).unwrap();
-        breaker.tell(operation, health, took, passage, now);
+        thread_local!(static TURN: Cell<usize> = const { Cell::new(0) });
+        let name = ["a", "b", "c"][TURN.replace(TURN.get() + 1) % 3];
+        let passage = breaker.ask(operation, ClientKey::of(name), now, true).unwrap();
+        breaker.tell(operation, (name, passage), health, took, now);
+    }
+
+    fn ask(breaker: &Breaker, operation: usize, now: Instant, may_probe: bool) -> Result<Passage, Duration> {
+        breaker.ask(operation, ClientKey::of("a"), now, may_probe).map_err(|shut| shut.after)
+    }
+
+    fn is_closed(breaker: &Breaker, operation: usize) -> bool {
+        breaker.is_closed(operation, ClientKey::of("a"))
+    }
+
+    fn usual() -> Passage {
+        Passage::usual(ClientKey::of("a"))
     }
 
     #[test]
@@ -335,20 +255,20 @@ mod tests {
         let (breaker, start) = (breaker(), Instant::now());
         for health in [SourceHealth::Answered, SourceHealth::Answered, SourceHealth::Unreachable] {
             told(&breaker, 0, health, QUICK, start);
-            assert_eq!(breaker.ask(0, start, true), Ok(Passage::USUAL));
+            assert_eq!(ask(&breaker, 0, start, true), Ok(usual()));
         }
         told(&breaker, 0, SourceHealth::Unreachable, QUICK, start);
-        assert_eq!(breaker.ask(1, start, true), Err(Duration::from_secs(5)));
+        assert_eq!(ask(&breaker, 1, start, true), Err(Duration::from_secs(5)));
         let later = start + Duration::from_secs(5);
-        let probe = breaker.ask(1, later, true).unwrap();
-        assert!(probe.probes() && breaker.ask(1, later, true).is_err(), "only one probe at a time");
-        breaker.tell(1, SourceHealth::Unreachable, QUICK, probe, later);
+        let probe = ask(&breaker, 1, later, true).unwrap();
+        assert!(probe.probes() && ask(&breaker, 1, later, true).is_err(), "only one probe at a time");
+        breaker.tell(1, ("a", probe), SourceHealth::Unreachable, QUICK, later);
         let again = later + Duration::from_secs(5);
-        assert!(breaker.ask(1, later, true).is_err());
-        let probe = breaker.ask(1, again, true).unwrap();
+        assert!(ask(&breaker, 1, later, true).is_err());
+        let probe = ask(&breaker, 1, again, true).unwrap();
         breaker.forget_probe(1, probe);
         told(&breaker, 0, SourceHealth::Answered, QUICK, again);
-        assert_eq!((breaker.ask(0, again, true), breaker.state()), (Ok(Passage::USUAL), BreakerState::Closed));
+        assert_eq!((ask(&breaker, 0, again, true), breaker.state()), (Ok(usual()), BreakerState::Closed));
     }
 
     #[test]
@@ -357,23 +277,43 @@ mod tests {
         for took in [SLOW, QUICK, SLOW, SLOW] {
             told(&breaker, 0, SourceHealth::Answered, took, start);
         }
-        assert!(breaker.is_closed(0), "three of four are not four fifths");
+        assert!(is_closed(&breaker, 0), "three of four are not four fifths");
         told(&breaker, 0, SourceHealth::Answered, SLOW, start);
         told(&breaker, 0, SourceHealth::Answered, SLOW, start);
         assert_eq!(breaker.state(), BreakerState::Open);
-        told(&breaker, 0, SourceHealth::Answered, SLOW, start + Duration::from_secs(5));
-        assert_eq!(breaker.state(), BreakerState::Open);
+        let later = start + Duration::from_secs(5);
+        told(&breaker, 0, SourceHealth::Answered, SLOW, later);
+        assert_eq!((breaker.state(), breaker.clients()), (BreakerState::HalfOpen, 1), "one client's says so");
+        told(&breaker, 0, SourceHealth::Answered, SLOW, later);
+        assert_eq!((breaker.state(), breaker.clients()), (BreakerState::Open, 0));
     }
 
     #[test]
     fn one_operation_that_always_fails_shuts_itself_and_no_other() {
         let (breaker, start) = (breaker(), Instant::now());
         (0..4).for_each(|_| told(&breaker, 0, SourceHealth::Failed, QUICK, start));
-        assert!(breaker.ask(0, start, true).is_err() && breaker.is_closed(1));
+        assert!(ask(&breaker, 0, start, true).is_err() && is_closed(&breaker, 1));
         told(&breaker, 1, SourceHealth::Answered, QUICK, start);
-        // Where the others fail as well, it is the source.
-        told(&breaker, 1, SourceHealth::Failed, QUICK, start);
-        assert!(breaker.number("Sync") == 2 && breaker.ask(2, start, true).is_err());
+        assert!(ask(&breaker, 0, start, true).is_err() && is_closed(&breaker, 1));
+    }
+
+    #[test]
+    fn where_operations_and_clients_fail_alike_it_is_the_source() {
+        let start = Instant::now();
+        let failing = |names: &[&str]| {
+            let breaker = breaker();
+            for (number, name) in names.iter().enumerate() {
+                let passage = breaker.ask(number % 2, ClientKey::of(name), start, true).unwrap();
+                breaker.tell(number % 2, (name, passage), SourceHealth::Failed, QUICK, start);
+            }
+            assert_eq!(breaker.number("Sync"), 2);
+            breaker
+        };
+        let breaker = failing(&["a", "a", "b", "b"]);
+        assert!(ask(&breaker, 2, start, true).is_err() && !breaker.is_closed(2, ClientKey::of("c")));
+        // One client alone: for it alone.
+        let breaker = failing(&["a", "a", "a", "a"]);
+        assert!(ask(&breaker, 2, start, true).is_err() && breaker.is_closed(2, ClientKey::of("c")));
     }
 
     #[test]
@@ -383,23 +323,23 @@ mod tests {
         let later = start + Duration::from_secs(5);
         told(&breaker, 0, SourceHealth::Failed, QUICK, later);
         told(&breaker, 1, SourceHealth::Answered, QUICK, later);
-        assert!(breaker.is_closed(0) && breaker.is_closed(1));
+        assert!(is_closed(&breaker, 0) && is_closed(&breaker, 1));
     }
 
     #[test]
     fn what_may_not_probe_passes_beside_and_only_an_answer_to_it_counts() {
         let (breaker, start) = (breaker(), Instant::now());
         (0..4).for_each(|_| told(&breaker, 0, SourceHealth::Unreachable, QUICK, start));
-        assert!(breaker.ask(0, start, false).is_err(), "not before its time is over");
+        assert!(ask(&breaker, 0, start, false).is_err(), "not before its time is over");
         let later = start + Duration::from_secs(5);
-        let beside = breaker.ask(0, later, false).unwrap();
+        let beside = ask(&breaker, 0, later, false).unwrap();
         assert!(beside.is_beside() && !beside.probes());
-        breaker.tell(0, SourceHealth::Failed, QUICK, beside, later);
-        let probe = breaker.ask(0, later, true).unwrap();
-        assert!(probe.probes() && breaker.ask(0, later, false).is_err(), "it is being probed");
+        breaker.tell(0, ("a", beside), SourceHealth::Failed, QUICK, later);
+        let probe = ask(&breaker, 0, later, true).unwrap();
+        assert!(probe.probes() && ask(&breaker, 0, later, false).is_err(), "it is being probed");
         breaker.forget_probe(0, probe);
-        breaker.tell(0, SourceHealth::Answered, QUICK, beside, later);
-        assert!(breaker.is_closed(0));
+        breaker.tell(0, ("a", beside), SourceHealth::Answered, QUICK, later);
+        assert!(is_closed(&breaker, 0));
     }
 
     proptest! {
@@ -409,10 +349,10 @@ mod tests {
             (0..4).for_each(|_| told(&breaker, 0, SourceHealth::Unreachable, QUICK, start));
             let later = start + Duration::from_secs(5);
             for (operation, may_probe) in leaves {
-                let passage = breaker.ask(operation, later, may_probe).unwrap();
+                let passage = ask(&breaker, operation, later, may_probe).unwrap();
                 breaker.forget_probe(operation, passage);
             }
-            prop_assert!(breaker.ask(1, later, true).unwrap().probes());
+            prop_assert!(ask(&breaker, 1, later, true).unwrap().probes());
         }
     }
 }

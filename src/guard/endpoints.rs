@@ -1,9 +1,20 @@
 //! The endpoints of a source or hub that has several: calls go where the fewest are under way; an endpoint that keeps failing
 //! is left alone until a health check has reached it again.
+//!
+//! Failures count in a row: an answer to anybody ends the row. Where all failures of a row are of one client's calls, which may have
+//! brought them about, the endpoint is left alone by this client only. It is by all as soon as another client's call fails there, too,
+//! or nobody can connect to it ([`SourceHealth::Unreachable`], or a health check):
+//!
+//! ```text
+//!   Nobody --a fails--> One(a) --b fails, or no connection--> Several
+//!     ^                                                          |
+//!     +------ an answer, or left alone and reached again --------+
+//! ```
 
+use super::evidence::ClientKey;
 use crate::status::SourceHealth;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Failures in a row after which an endpoint is left alone.
@@ -15,7 +26,6 @@ const LEFT_ALONE: (Duration, Duration) = (Duration::from_secs(2), Duration::from
 pub struct Endpoints {
     /// Of what, for the log.
     name: String,
-    start: Instant,
     each: Vec<Endpoint>,
     /// HTTP/2 connections to them that are open.
     connections: Arc<AtomicUsize>,
@@ -24,18 +34,70 @@ pub struct Endpoints {
 struct Endpoint {
     address: String,
     under_way: AtomicUsize,
-    failures: AtomicU32,
+    /// Whether anybody leaves it alone: who, stands in its record. Read before each call, without a lock.
     out: AtomicBool,
-    /// How often it was left alone since it last answered.
-    times: AtomicU32,
-    /// Until when it is left alone at least, in milliseconds after the start.
-    until: AtomicU64,
+    record: Mutex<FailureRecord>,
 }
 
-/// A call on its way to one endpoint.
+/// Failures in a row at one endpoint.
+#[derive(Debug)]
+struct FailureRecord {
+    failures: u32,
+    by: FailedFor,
+    /// How often it was left alone since it last answered.
+    times: u32,
+    /// Until when it is left alone at least.
+    until: Instant,
+}
+
+/// Whose calls failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum FailedFor {
+    Nobody,
+    /// This client's alone.
+    One(ClientKey),
+    /// Several clients', or whoever would call.
+    Several,
+}
+
+impl FailedFor {
+    /// With a further failure, of a client's call; `None`: whoever would have called.
+    fn and(self, client: Option<ClientKey>) -> Self {
+        match (self, client) {
+            (FailedFor::Nobody, Some(client)) => FailedFor::One(client),
+            (FailedFor::One(before), Some(client)) if before == client => self,
+            _ => FailedFor::Several,
+        }
+    }
+}
+
+impl Endpoint {
+    fn new(address: &str) -> Self {
+        let record = FailureRecord { failures: 0, by: FailedFor::Nobody, times: 0, until: Instant::now() };
+        let (under_way, out) = (AtomicUsize::new(0), AtomicBool::new(false));
+        Endpoint { address: address.to_owned(), under_way, out, record: Mutex::new(record) }
+    }
+
+    fn record(&self) -> MutexGuard<'_, FailureRecord> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a client leaves it alone; `None`: whether all do.
+    fn is_left_by(&self, client: Option<ClientKey>) -> bool {
+        self.out.load(Ordering::Relaxed)
+            && match self.record().by {
+                FailedFor::Nobody => false,
+                FailedFor::One(one) => Some(one) == client,
+                FailedFor::Several => true,
+            }
+    }
+}
+
+/// A client's call on its way to one endpoint.
 pub struct Picked {
     endpoints: Arc<Endpoints>,
     at: usize,
+    client: ClientKey,
 }
 
 impl Drop for Picked {
@@ -47,20 +109,8 @@ impl Drop for Picked {
 impl Endpoints {
     /// Of these addresses, at least one.
     pub fn new(name: &str, addresses: &[String]) -> Arc<Self> {
-        let each = addresses.iter().map(|address| Endpoint {
-            address: address.clone(),
-            under_way: AtomicUsize::new(0),
-            failures: AtomicU32::new(0),
-            out: AtomicBool::new(false),
-            times: AtomicU32::new(0),
-            until: AtomicU64::new(0),
-        });
-        Arc::new(Endpoints {
-            name: name.to_owned(),
-            start: Instant::now(),
-            each: each.collect(),
-            connections: Arc::default(),
-        })
+        let each = addresses.iter().map(|address| Endpoint::new(address)).collect();
+        Arc::new(Endpoints { name: name.to_owned(), each, connections: Arc::default() })
     }
 
     /// Counts the HTTP/2 connections to them that are open, of all workers.
@@ -73,60 +123,77 @@ impl Endpoints {
         self.each.iter().map(|one| &one.address).eq(addresses)
     }
 
-    /// Each address, and whether calls go there.
+    /// Each address, and whether calls go there, but for those of a client that leaves it alone by itself.
     pub fn states(&self) -> impl Iterator<Item = (&str, bool)> {
-        self.each.iter().map(|one| (one.address.as_str(), !one.out.load(Ordering::Relaxed)))
+        self.each.iter().map(|one| (one.address.as_str(), !one.is_left_by(None)))
     }
 
-    /// The endpoint with the fewest calls under way, but for the one just tried; where none is left, it comes second. Where
-    /// all are left alone, they are all asked: better a try than none.
-    pub fn pick(self: &Arc<Self>, tried: Option<usize>) -> Picked {
+    /// For a client's call, the endpoint with the fewest calls under way, but for the one just tried; where none is left, it comes
+    /// second. Where all are left alone, they are all asked: better a try than none.
+    pub fn pick(self: &Arc<Self>, client: ClientKey, tried: Option<usize>) -> Picked {
         let count = self.each.len();
         let from = if count > 1 { fastrand::usize(0..count) } else { 0 };
         let rank = |at: &usize| {
             let one = &self.each[*at];
-            (one.out.load(Ordering::Relaxed), Some(*at) == tried, one.under_way.load(Ordering::Relaxed))
+            (one.is_left_by(Some(client)), Some(*at) == tried, one.under_way.load(Ordering::Relaxed))
         };
         let at = (0..count).map(|step| (from + step) % count).min_by_key(rank).unwrap_or(0);
         self.each[at].under_way.fetch_add(1, Ordering::Relaxed);
-        Picked { endpoints: self.clone(), at }
+        Picked { endpoints: self.clone(), at, client }
     }
 
-    /// Whether there is another one to go to.
-    pub fn other_than(&self, at: usize) -> bool {
-        self.each.iter().enumerate().any(|(other, one)| other != at && !one.out.load(Ordering::Relaxed))
+    /// Whether there is another one for a client's call to go to.
+    pub fn other_than(&self, client: ClientKey, at: usize) -> bool {
+        self.each.iter().enumerate().any(|(other, one)| other != at && !one.is_left_by(Some(client)))
     }
 
     /// Takes down what a health check of an address has found.
     pub fn checked(&self, address: &str, reached: bool) {
         let Some(at) = self.each.iter().position(|one| one.address == address) else { return };
-        let one = &self.each[at];
         if !reached {
-            return self.failed(at);
+            return self.failed(at, None);
         }
-        let now = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
-        if one.out.load(Ordering::Relaxed) && now >= one.until.load(Ordering::Relaxed) {
-            one.failures.store(0, Ordering::Relaxed);
+        let one = &self.each[at];
+        let mut record = one.record();
+        if one.out.load(Ordering::Relaxed) && Instant::now() >= record.until {
+            (record.failures, record.by) = (0, FailedFor::Nobody);
             one.out.store(false, Ordering::Relaxed);
             tracing::info!(of = self.name, address, "an endpoint is reached again: calls go there");
         }
     }
 
-    fn failed(&self, at: usize) {
+    /// A client's call failed at an endpoint; `None`: whoever would have called.
+    fn failed(&self, at: usize, client: Option<ClientKey>) {
         let one = &self.each[at];
-        let failures = one.failures.fetch_add(1, Ordering::Relaxed) + 1;
-        if self.each.len() > 1 && failures >= FAILURES && !one.out.swap(true, Ordering::Relaxed) {
-            let times = one.times.fetch_add(1, Ordering::Relaxed).min(5);
-            let alone = (LEFT_ALONE.0 * 2u32.pow(times)).min(LEFT_ALONE.1);
-            let until = u64::try_from((self.start.elapsed() + alone).as_millis()).unwrap_or(u64::MAX);
-            one.until.store(until, Ordering::Relaxed);
-            tracing::warn!(
-                of = self.name,
-                address = one.address,
-                failures,
-                "an endpoint keeps failing: it is left alone"
-            );
+        let mut record = one.record();
+        record.failures = record.failures.saturating_add(1);
+        let before = record.by;
+        record.by = before.and(client);
+        if self.each.len() < 2 || record.failures < FAILURES {
+            return;
         }
+        let left = one.out.swap(true, Ordering::Relaxed);
+        if left && before == record.by {
+            return;
+        }
+        let alone = (LEFT_ALONE.0 * 2u32.pow(record.times.min(5))).min(LEFT_ALONE.1);
+        record.times = record.times.saturating_add(1);
+        record.until = Instant::now() + alone;
+        let for_all = record.by == FailedFor::Several;
+        let (of, address, failures) = (&self.name, &one.address, record.failures);
+        tracing::warn!(of, address, failures, for_all, "an endpoint keeps failing: it is left alone");
+    }
+
+    fn answered(&self, at: usize) {
+        let one = &self.each[at];
+        let mut record = one.record();
+        (record.failures, record.times) = (0, 0);
+        if record.by == FailedFor::Several && one.out.load(Ordering::Relaxed) {
+            // A call that was under way: a health check says when others go there again.
+            return;
+        }
+        record.by = FailedFor::Nobody;
+        one.out.store(false, Ordering::Relaxed);
     }
 }
 
@@ -140,12 +207,9 @@ impl Picked {
     pub fn tell(self, health: SourceHealth) {
         match health {
             SourceHealth::Unknown => {}
-            SourceHealth::Failed | SourceHealth::Unreachable => self.endpoints.failed(self.at),
-            SourceHealth::Answered => {
-                let one = &self.endpoints.each[self.at];
-                one.failures.store(0, Ordering::Relaxed);
-                one.times.store(0, Ordering::Relaxed);
-            }
+            SourceHealth::Failed => self.endpoints.failed(self.at, Some(self.client)),
+            SourceHealth::Unreachable => self.endpoints.failed(self.at, None),
+            SourceHealth::Answered => self.endpoints.answered(self.at),
         }
     }
 }
@@ -155,6 +219,10 @@ impl Picked {
 mod tests {
     use super::*;
 
+    fn a() -> ClientKey {
+        ClientKey::of("a")
+    }
+
     fn three() -> Arc<Endpoints> {
         Endpoints::new("business", &["https://a", "https://b", "https://c"].map(str::to_owned))
     }
@@ -162,14 +230,14 @@ mod tests {
     #[test]
     fn calls_go_where_the_fewest_are_and_not_where_one_was_just_tried() {
         let endpoints = three();
-        let first: Vec<Picked> = (0..3).map(|_| endpoints.pick(None)).collect();
+        let first: Vec<Picked> = (0..3).map(|_| endpoints.pick(a(), None)).collect();
         let mut places: Vec<usize> = first.iter().map(Picked::at).collect();
         places.sort_unstable();
         assert_eq!(places, [0, 1, 2]);
         let free = first.into_iter().find(|one| one.at() == 1);
         free.into_iter().for_each(|one| one.tell(SourceHealth::Answered));
-        assert!((0..20).all(|_| endpoints.pick(None).at() != 3));
-        let held = [endpoints.pick(Some(0)), endpoints.pick(Some(0))];
+        assert!((0..20).all(|_| endpoints.pick(a(), None).at() != 3));
+        let held = [endpoints.pick(a(), Some(0)), endpoints.pick(a(), Some(0))];
         assert!(held.iter().all(|one| one.at() != 0));
     }
 
@@ -180,16 +248,16 @@ mod tests {
             endpoints.states().filter(|(_, up)| !up).map(|(a, _)| a.to_owned()).collect::<Vec<_>>()
         };
         for _ in 0..FAILURES {
-            let picked = std::iter::repeat_with(|| endpoints.pick(None)).find(|one| one.at() == 2).unwrap();
-            picked.tell(SourceHealth::Failed);
+            let picked = std::iter::repeat_with(|| endpoints.pick(a(), None)).find(|one| one.at() == 2).unwrap();
+            picked.tell(SourceHealth::Unreachable);
         }
         assert_eq!(out(&endpoints), ["https://c"]);
-        assert!((0..50).all(|_| endpoints.pick(None).at() != 2));
-        assert!(endpoints.other_than(0) && endpoints.other_than(2));
+        assert!((0..50).all(|_| endpoints.pick(a(), None).at() != 2));
+        assert!(endpoints.other_than(a(), 0) && endpoints.other_than(a(), 2));
         // Reached too soon: it failed a moment ago.
         endpoints.checked("https://c", true);
         assert_eq!(out(&endpoints), ["https://c"]);
-        endpoints.each[2].until.store(0, Ordering::Relaxed);
+        endpoints.each[2].record().until = Instant::now();
         endpoints.checked("https://c", true);
         assert!(out(&endpoints).is_empty());
         // Checks alone find a dead one, too; and where all are dead, they are asked all the same.
@@ -197,13 +265,38 @@ mod tests {
             (0..FAILURES).for_each(|_| endpoints.checked(address, false));
         }
         assert_eq!(out(&endpoints).len(), 3);
-        assert!(endpoints.pick(Some(1)).at() != 1 && !endpoints.other_than(0));
+        assert!(endpoints.pick(a(), Some(1)).at() != 1 && !endpoints.other_than(a(), 0));
+    }
+
+    #[test]
+    fn b1_one_client_s_failures_mark_an_endpoint_for_this_client_alone() {
+        let (endpoints, b) = (three(), ClientKey::of("b"));
+        let fails = |client| {
+            let picked = std::iter::repeat_with(|| endpoints.pick(client, None)).take(1_000).find(|one| one.at() == 2);
+            picked.unwrap().tell(SourceHealth::Failed);
+        };
+        let (all_up, goes) = (
+            || endpoints.states().all(|(_, up)| up),
+            |client| std::iter::repeat_with(|| endpoints.pick(client, None).at()).take(100).any(|at| at == 2),
+        );
+        (0..FAILURES).for_each(|_| fails(a()));
+        assert!(all_up() && !goes(a()) && goes(b));
+        // An answer to another one shows that it works.
+        std::iter::repeat_with(|| endpoints.pick(b, None))
+            .find(|one| one.at() == 2)
+            .unwrap()
+            .tell(SourceHealth::Answered);
+        assert!(goes(a()));
+        // Another one's failure shows that it does not.
+        (0..FAILURES).for_each(|_| fails(a()));
+        fails(b);
+        assert!(!all_up() && !goes(a()) && !goes(b) && !goes(ClientKey::of("c")));
     }
 
     #[test]
     fn a_single_one_is_never_left_alone() {
         let one = Endpoints::new("business", &["https://a".to_owned()]);
-        (0..10).for_each(|_| one.pick(None).tell(SourceHealth::Failed));
+        (0..10).for_each(|_| one.pick(a(), None).tell(SourceHealth::Failed));
         assert!(one.states().all(|(_, up)| up));
     }
 }

@@ -5,6 +5,7 @@
 //! and then, beside the open circuit. It holds nobody up, however long it takes; an answer closes the circuit.
 
 use super::breaker::{Breaker, BreakerSettings, Passage};
+use super::evidence::ClientKey;
 use crate::status::SourceHealth;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -67,21 +68,23 @@ impl HubHealth {
 }
 
 impl OperationHub {
-    /// A call by it now; `None` while it is left alone. Most of those that may not probe are for the other hub until another has.
-    pub fn ask(&self, may_probe: bool) -> Option<HubAsked> {
-        self.ask_at(Instant::now(), may_probe)
+    /// A client's call by it now; `None` while it is left alone, by all or by this client. Most of those that may not probe are for the
+    /// other hub until another has.
+    pub fn ask(&self, client: &Arc<str>, may_probe: bool) -> Option<HubAsked> {
+        self.ask_at(client, Instant::now(), may_probe)
     }
 
-    fn ask_at(&self, now: Instant, may_probe: bool) -> Option<HubAsked> {
-        let passage = self.health.breaker.ask(self.operation, now, may_probe).ok()?;
+    fn ask_at(&self, client: &Arc<str>, now: Instant, may_probe: bool) -> Option<HubAsked> {
+        let passage = self.health.breaker.ask(self.operation, ClientKey::of(client), now, may_probe).ok()?;
         let goes = !passage.is_beside() || self.health.turn(self.operation, now);
-        goes.then(|| HubAsked { hub: self.clone(), passage, told: false })
+        goes.then(|| HubAsked { hub: self.clone(), client: client.clone(), passage, told: false })
     }
 }
 
 /// A call on its way through a hub. One that is dropped before [`HubAsked::tell`] counts as nothing.
 pub struct HubAsked {
     hub: OperationHub,
+    client: Arc<str>,
     passage: Passage,
     told: bool,
 }
@@ -99,7 +102,8 @@ impl HubAsked {
             if health == SourceHealth::Answered && self.passage.is_beside() {
                 self.hub.health.answered_beside(self.hub.operation);
             }
-            self.hub.health.breaker.tell(self.hub.operation, health, took, self.passage, Instant::now());
+            let by = (&*self.client, self.passage);
+            self.hub.health.breaker.tell(self.hub.operation, by, health, took, Instant::now());
         }
     }
 }
@@ -117,49 +121,68 @@ impl Drop for HubAsked {
 mod tests {
     use super::*;
 
+    fn a() -> Arc<str> {
+        Arc::from("a")
+    }
+
     #[test]
     fn a_probe_that_goes_away_leaves_the_next_call_as_the_probe() {
         let health = HubHealth::new("business", "ndxp");
         let hub = health.before("GetEnterprise");
         for _ in 0..5 {
-            hub.ask(true).unwrap().tell(SourceHealth::Unreachable, Duration::ZERO);
+            hub.ask(&a(), true).unwrap().tell(SourceHealth::Unreachable, Duration::ZERO);
         }
-        assert!(hub.ask(true).is_none(), "left alone after five failures");
+        assert!(hub.ask(&a(), true).is_none(), "left alone after five failures");
         let later = Instant::now() + BreakerSettings::default().open_for;
-        let passage = health.breaker.ask(0, later, true).unwrap();
+        let passage = health.breaker.ask(0, ClientKey::of("a"), later, true).unwrap();
         assert!(passage.probes());
-        drop(HubAsked { hub: hub.clone(), passage, told: false });
-        assert!(hub.ask(false).is_some_and(|asked| !asked.probes()), "one that may not probe goes beside");
-        let asked = hub.ask(true).unwrap();
-        assert!(asked.probes() && hub.ask(true).is_none());
+        drop(HubAsked { hub: hub.clone(), client: a(), passage, told: false });
+        assert!(hub.ask(&a(), false).is_some_and(|asked| !asked.probes()), "one that may not probe goes beside");
+        let asked = hub.ask(&a(), true).unwrap();
+        assert!(asked.probes() && hub.ask(&a(), true).is_none());
         asked.tell(SourceHealth::Unknown, Duration::ZERO);
-        hub.ask(true).unwrap().tell(SourceHealth::Answered, Duration::ZERO);
-        assert!(hub.ask(true).is_some_and(|asked| !asked.probes()));
+        hub.ask(&a(), true).unwrap().tell(SourceHealth::Answered, Duration::ZERO);
+        assert!(hub.ask(&a(), true).is_some_and(|asked| !asked.probes()));
     }
+
+    #[test]
+    fn b1_one_client_s_failures_move_this_client_alone() {
+        let health = HubHealth::new("business", "ndxp");
+        let (hub, b) = (health.before("GetEnterprise"), Arc::from("b"));
+        (0..5).for_each(|_| hub.ask(&a(), true).unwrap().tell(SourceHealth::Failed, Duration::ZERO));
+        assert!(hub.ask(&a(), true).is_none());
+        let other = hub.ask(&b, true).unwrap();
+        assert!(!other.probes());
+        other.tell(SourceHealth::Failed, Duration::ZERO);
+        // Two clients' calls fail: for a third one, too.
+        (0..4).for_each(|_| hub.ask(&b, true).unwrap().tell(SourceHealth::Failed, Duration::ZERO));
+        assert!(hub.ask(&Arc::from("c"), true).is_none());
+    }
+
     #[test]
     fn b1_an_operation_of_uploads_alone_comes_back_to_its_hub() {
         let health = HubHealth::new("business", "ndxp");
         let (upload, read) = (health.before("Upload"), health.before("Get"));
-        (0..5).for_each(|_| upload.ask(false).unwrap().tell(SourceHealth::Failed, Duration::ZERO));
+        (0..5).for_each(|_| upload.ask(&a(), false).unwrap().tell(SourceHealth::Failed, Duration::ZERO));
         let start = Instant::now() + BreakerSettings::default().open_for;
         // One at a time goes by it, less and less often as long as none is answered; it holds up nobody's probe.
         let mut went = Vec::new();
         for second in 0..200 {
-            if let Some(asked) = upload.ask_at(start + Duration::from_secs(second), false) {
+            if let Some(asked) = upload.ask_at(&a(), start + Duration::from_secs(second), false) {
                 assert!(!asked.probes());
                 asked.tell(SourceHealth::Failed, Duration::ZERO);
                 went.push(second);
             }
         }
         assert_eq!(went, [0, 5, 15, 35, 75, 155]);
-        assert!(read.ask(true).is_some(), "another operation's calls go on");
+        assert!(read.ask(&a(), true).is_some(), "another operation's calls go on");
         let later = start + Duration::from_secs(400);
-        let dawdles = upload.ask_at(later, false).unwrap();
-        let probe = upload.ask_at(later, true).unwrap();
+        let dawdles = upload.ask_at(&a(), later, false).unwrap();
+        let probe = upload.ask_at(&a(), later, true).unwrap();
         assert!(probe.probes());
         drop(probe);
-        assert!(upload.ask_at(later + Duration::from_secs(1), false).is_none());
+        assert!(upload.ask_at(&a(), later + Duration::from_secs(1), false).is_none());
         dawdles.tell(SourceHealth::Answered, Duration::ZERO);
-        assert!(upload.ask(false).is_some_and(|asked| !asked.passage.is_beside()), "it is closed");
+        assert!(upload.ask(&a(), false).is_some_and(|asked| !asked.passage.is_beside()), "it is closed");
     }
 }

@@ -12,6 +12,10 @@
 //! and what the source does then counts. One of a source at a time; it keeps its permit. (A write's source is told no later deadline
 //! than its caller's: a write is not done because of this which would not have been done without it.)
 //!
+//! **By client.** What one client asks may make a source fail. So ill health that one client's calls alone show counts for this client
+//! alone, for breaker (`evidence.rs`, `circuit.rs`), hub and endpoint (`endpoints.rs`): for all it counts as soon as other clients'
+//! calls show it, too, or where the gateway finds no connection, which no request can bring about.
+//!
 //! **Shares.** Nothing that one client does takes a source from the others: places, queue and retries are shared among those that
 //! want them (`places.rs`, `retry.rs`), streams by halves (`streams.rs`).
 //!
@@ -23,7 +27,9 @@
 mod admission;
 mod bound;
 mod breaker;
+mod circuit;
 mod endpoints;
+mod evidence;
 mod health;
 mod mean;
 mod places;
@@ -47,6 +53,7 @@ use streams::Streams;
 pub use admission::{Admission, UnderWay};
 pub use breaker::{BreakerSettings, BreakerState};
 pub use endpoints::{Endpoints, Picked};
+pub use evidence::ClientKey;
 pub use health::{HubAsked, HubHealth, OperationHub};
 pub use retry::RetrySettings;
 pub use streams::StreamPlace;
@@ -118,6 +125,7 @@ pub struct OperationGuard {
 /// A place at the source; freed when dropped. A call that is dropped before [`Place::tell`] counts as nothing.
 pub struct Place {
     guard: Arc<Guard>,
+    client: Arc<str>,
     /// Where it is a stream's, beside those of calls.
     stream: Option<StreamPlace>,
     pace: Option<Arc<Pace>>,
@@ -155,9 +163,14 @@ impl Guard {
         OperationGuard { guard: self.clone(), pace, operation: self.breaker.number(operation) }
     }
 
-    /// How the breaker stands: for all, or for the operation that is worst off.
+    /// How the breaker stands for all clients: for all operations, or for the one that is worst off.
     pub fn breaker_state(&self) -> BreakerState {
         self.breaker.state()
+    }
+
+    /// Circuits that are open for one client alone, of all operations together.
+    pub fn breaker_clients(&self) -> usize {
+        self.breaker.clients()
     }
 
     /// Calls that the source is given at once, for now.
@@ -203,7 +216,7 @@ impl OperationGuard {
             Entered::Refused(full) if full.crowds => return Err(crowds(full.after)),
             Entered::Refused(full) => return Err(Refusal::retry(Reason::GatewayOverloaded, full.after)),
         };
-        self.begin(Permit::Call(taken), may_probe)
+        self.begin(client, Permit::Call(taken), may_probe)
     }
 
     /// Waits for a place for a further request of a client's stream that goes on, at most until `deadline`. It was let in when it
@@ -215,12 +228,12 @@ impl OperationGuard {
             Entered::Refused(_) => None,
         };
         let taken = taken.ok_or(Reason::GatewayOverloaded)?;
-        self.begin(Permit::Call(taken), |_| false)
+        self.begin(client, Permit::Call(taken), |_| false)
     }
 
     /// A place for a call whose request is a stream: how long it takes is up to its caller.
     pub fn admit_stream(&self, client: &str) -> Result<Place, Refusal> {
-        self.begin(Permit::Stream(self.stream(client)?), |_| false)
+        self.begin(client, Permit::Stream(self.stream(client)?), |_| false)
     }
 
     /// A place for a stream of this client, which may go on for long.
@@ -229,7 +242,7 @@ impl OperationGuard {
     }
 
     /// A call that has got its place.
-    fn begin(&self, permit: Permit, may_probe: impl FnOnce(Instant) -> bool) -> Result<Place, Refusal> {
+    fn begin(&self, client: &str, permit: Permit, may_probe: impl FnOnce(Instant) -> bool) -> Result<Place, Refusal> {
         let now = Instant::now();
         // From here on the place is given back, whatever happens.
         let (guard, pace, operation) = (self.guard.clone(), self.pace.clone(), self.operation);
@@ -237,14 +250,17 @@ impl OperationGuard {
             Permit::Call(taken) => (Some(taken), None),
             Permit::Stream(stream) => (None, Some(stream)),
         };
-        let (passage, may_probe) = (Passage::USUAL, may_probe(now));
-        let told = stream.is_some();
-        let mut place = Place { guard, stream, pace, taken, operation, passage, may_probe, goes_on: false, told };
+        let (key, client, may_probe) = (ClientKey::of(client), Arc::from(client), may_probe(now));
+        let (passage, told) = (Passage::usual(key), stream.is_some());
+        let mut place =
+            Place { guard, client, stream, pace, taken, operation, passage, may_probe, goes_on: false, told };
         // Asked last: a call that waited must not reach a source that failed meanwhile.
-        let asked = place.guard.breaker.ask(operation, now, may_probe);
-        place.passage = asked.map_err(|after| {
+        let asked = place.guard.breaker.ask(operation, key, now, may_probe);
+        place.passage = asked.map_err(|shut| {
             place.told = true;
-            Refusal::retry(Reason::SourceCircuitOpen, after)
+            let refusal = Refusal::retry(Reason::SourceCircuitOpen, shut.after);
+            let detail = if shut.for_client { "the source fails at this client's calls" } else { "" };
+            Refusal { detail: detail.to_owned(), ..refusal }
         })?;
         Ok(place)
     }
@@ -263,6 +279,16 @@ impl Place {
         self.stream.is_some()
     }
 
+    /// Whose call it is.
+    pub fn client(&self) -> &Arc<str> {
+        &self.client
+    }
+
+    /// The same, as evidence is counted.
+    pub fn client_key(&self) -> ClientKey {
+        self.passage.client()
+    }
+
     /// Whether the call is one that the gateway may probe a source or a hub by.
     pub fn may_probe(&self) -> bool {
         self.may_probe
@@ -277,7 +303,7 @@ impl Place {
         let Some(taken) = self.taken else {
             // At its caller's pace, however long it took.
             if health == SourceHealth::Answered && self.passage.is_beside() {
-                guard.breaker.tell(self.operation, health, Duration::ZERO, self.passage, now);
+                guard.breaker.tell(self.operation, (&self.client, self.passage), health, Duration::ZERO, now);
             }
             return;
         };
@@ -289,7 +315,7 @@ impl Place {
         if let (Some(pace), SourceHealth::Answered) = (&self.pace, health) {
             guard.places.answered(pace, taken.began, took, now);
         }
-        guard.breaker.tell(self.operation, health, took, self.passage, now);
+        guard.breaker.tell(self.operation, (&self.client, self.passage), health, took, now);
     }
 
     fn take_retry(&self) -> bool {
@@ -316,13 +342,13 @@ impl Place {
 
     /// Whether a read may be asked of another endpoint as well, now.
     pub fn may_hedge(&self) -> bool {
-        self.guard.breaker.is_closed(self.operation) && self.take_retry()
+        self.guard.breaker.is_closed(self.operation, self.client_key()) && self.take_retry()
     }
 
     /// How long to wait before another attempt, after `attempts` have failed and the source has asked for so long; `None`
     /// where there is to be none: no retry is left to the source, no time to the call, or the breaker has opened.
     pub fn retry_in(&self, attempts: u32, asked: Option<Duration>, deadline: Instant) -> Option<Duration> {
-        if self.passage.probes() || !self.guard.breaker.is_closed(self.operation) {
+        if self.passage.probes() || !self.guard.breaker.is_closed(self.operation, self.client_key()) {
             return None;
         }
         self.guard.retries.next(attempts, asked, deadline, || self.take_retry())

@@ -11,7 +11,7 @@ use crate::contract::settings::CallContext;
 use crate::contract::{Operation, Shape};
 use crate::deadline::{CallTime, Deadline, Whose};
 use crate::drivers::{Call, Requested, SourceAnswer, SourceError, SourceRequest, Turns};
-use crate::guard::{HubAsked, OperationGuard, Picked, Place};
+use crate::guard::{ClientKey, HubAsked, OperationGuard, Picked, Place};
 use crate::status::Refusal;
 use bytes::Bytes;
 use futures_util::future::{Either, select};
@@ -33,13 +33,13 @@ enum Turn<'r> {
 }
 
 impl<'r> Turn<'r> {
-    /// The way of a call, with the hub that is watched on it; `may_probe`: whether it is one that a hub may be probed by.
-    fn choose(route: &'r Route, may_probe: bool) -> (Self, Option<HubAsked>) {
+    /// The way of a call, with the hub that is watched on it. A hub is probed by what a source is probed by.
+    fn choose(route: &'r Route, place: &Place) -> (Self, Option<HubAsked>) {
         let Some(second) = &route.second else { return (Turn::First, None) };
         match second.mode {
             SecondMode::Share(percent) if fastrand::u32(0..100) < percent => (Turn::Second(second), None),
             SecondMode::Share(_) | SecondMode::Shadow => (Turn::First, None),
-            SecondMode::Failover => match second.first_health.ask(may_probe) {
+            SecondMode::Failover => match second.first_health.ask(place.client(), place.may_probe()) {
                 Some(asked) => (Turn::Watched(second), Some(asked)),
                 None => (Turn::Second(second), None),
             },
@@ -55,8 +55,9 @@ impl<'r> Turn<'r> {
 }
 
 /// What was tried so far.
-#[derive(Default)]
 struct Tried {
+    /// Whose call it is.
+    client: ClientKey,
     attempts: u32,
     /// The endpoint tried last, of the way tried last.
     last: Option<usize>,
@@ -64,7 +65,7 @@ struct Tried {
 
 impl Tried {
     fn pick(&mut self, way: &Way) -> Picked {
-        let picked = way.endpoints.pick(self.last);
+        let picked = way.endpoints.pick(self.client, self.last);
         self.attempts += 1;
         self.last = Some(picked.at());
         picked
@@ -117,8 +118,7 @@ pub(super) async fn ask(
     let began = Instant::now();
     let deadline = time.source(began);
     let again = Again::of(&call);
-    // A hub is probed by what a source is probed by.
-    let (mut turn, watched) = Turn::choose(route, place.may_probe());
+    let (client, (mut turn, watched)) = (place.client_key(), Turn::choose(route, &place));
     let mut flight = Flight::new(place, time.whole(began));
     flight.hub = watched;
     let told = match deadline.whose {
@@ -135,7 +135,7 @@ pub(super) async fn ask(
     };
     let again = again.map(|again| Again { until: call.until, ..again });
     let mut ended = began;
-    let (mut next, mut tried) = (Some(call), Tried::default());
+    let (mut next, mut tried) = (Some(call), Tried { client, attempts: 0, last: None });
     let result = loop {
         let Some(call) = next.take() else { break Err(SourceError::Unasked("it could not be asked again")) };
         let way = turn.way(route);
@@ -156,7 +156,7 @@ pub(super) async fn ask(
                 continue;
             }
         }
-        let other = tried.last.is_some_and(|last| way.endpoints.other_than(last));
+        let other = tried.last.is_some_and(|last| way.endpoints.other_than(client, last));
         let Some(place) = flight.place() else { break result };
         // Neither does what one endpoint failed at, where another one is asked next.
         let spared = health.is_ill() && other;
@@ -180,7 +180,7 @@ pub(super) async fn ask(
         && second.mode == SecondMode::Shadow
         && record.shadow(second.way.hub.as_deref())
     {
-        shadow(shared, second.way.clone(), again, answer.clone());
+        shadow(shared, second.way.clone(), (client, again), answer.clone());
     }
     result.map_err(Refusal::from)
 }
@@ -249,7 +249,7 @@ impl Turns for InTurn {
 
 /// Asks the second hub for what the first has answered, and counts how they differ: by field, never by value. Nobody waits
 /// for it.
-fn shadow(shared: &Arc<Shared>, way: Arc<Way>, again: Again, answer: Bytes) {
+fn shadow(shared: &Arc<Shared>, way: Arc<Way>, (client, again): (ClientKey, Again), answer: Bytes) {
     let operation = again.operation.clone();
     let Ok(place) = shared.shadowed.clone().try_acquire_owned() else { return };
     let Some(call) = again.call().filter(|_| operation.shape == Shape::Unary) else { return };
@@ -258,7 +258,7 @@ fn shadow(shared: &Arc<Shared>, way: Arc<Way>, again: Again, answer: Bytes) {
         let _place = place;
         let deadline = Deadline::own(Instant::now(), operation.timeout);
         let call = Call { until: Some(deadline), ..call };
-        let answered = Attempt::new(&way, way.endpoints.pick(None), call, false).ended(deadline).await;
+        let answered = Attempt::new(&way, way.endpoints.pick(client, None), call, false).ended(deadline).await;
         let differing = match answered {
             Ok(SourceAnswer::One(other)) => compare(&operation, &answer, &other),
             _ => None,

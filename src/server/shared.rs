@@ -145,18 +145,15 @@ impl Shared {
             self.metrics.faults(part.label(), self.readiness.count(part) as i64);
         }
         for (name, (_, guard)) in &served.guards {
-            self.metrics.breaker(name, guard.breaker_state() as i64);
-            self.metrics.places(name, guard.places() as i64);
-            self.metrics.queued(name, guard.queued() as i64);
-            self.metrics.streams(name, guard.streams() as i64);
+            self.metrics.sources.guard(name, guard);
         }
         for source in served.catalogue.sources.keys() {
             let ways = [Nth::First, Nth::Second].map(|nth| served.endpoints.get(&(source.clone(), nth)));
-            let open = |way: &Arc<Endpoints>| way.connections().load(Ordering::Relaxed) as i64;
-            self.metrics.connections(source, ways.into_iter().flatten().map(open).sum());
+            let open = |way: &Arc<Endpoints>| way.connections().load(Ordering::Relaxed);
+            self.metrics.sources.connections(source, ways.into_iter().flatten().map(open).sum());
         }
         for ((source, _), endpoints) in &served.endpoints {
-            endpoints.states().for_each(|(address, up)| self.metrics.endpoint(source, address, up));
+            endpoints.states().for_each(|(address, up)| self.metrics.sources.endpoint(source, address, up));
         }
         self.metrics.log(&self.log.health());
         self.metrics.text()

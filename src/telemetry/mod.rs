@@ -1,6 +1,7 @@
 //! Logs and metrics. Neither ever holds a secret, a payload or anybody's data: labels are names of contracts.
 
 mod log;
+mod sources;
 mod witnesses;
 
 use crate::exchange_log::{Entry, Health};
@@ -17,6 +18,7 @@ use std::io::IsTerminal;
 use std::sync::atomic::AtomicU64;
 use tracing_subscriber::EnvFilter;
 
+pub use sources::SourceGauges;
 pub use witnesses::WitnessMetrics;
 
 /// Starts logging to standard error: for people on a terminal, as JSON lines elsewhere. `NDXP_LOG` filters
@@ -45,12 +47,6 @@ struct Faulty {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Source {
     source: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Endpoint {
-    source: String,
-    address: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -133,12 +129,6 @@ pub struct Metrics {
     faults: Family<PartOf, Gauge>,
     lists: Family<Published, Gauge>,
     handshakes: Family<Caused, Counter>,
-    breakers: Family<Source, Gauge>,
-    places: Family<Source, Gauge>,
-    queued: Family<Source, Gauge>,
-    connections: Family<Source, Gauge>,
-    streams: Family<Source, Gauge>,
-    endpoints: Family<Endpoint, Gauge>,
     shed: Counter,
     refusals_left_out: Family<LeftOut, Counter>,
     probes: Counter,
@@ -159,6 +149,8 @@ pub struct Metrics {
     pending_changes: Gauge,
     acts_missing: Counter,
     fork_alarm: Gauge,
+    /// How sources stand.
+    pub sources: SourceGauges,
     /// Of the log's witnesses.
     pub witnesses: WitnessMetrics,
     oauth_limited: Family<OAuthEndpoint, Counter>,
@@ -192,26 +184,8 @@ impl Default for Metrics {
         let lists = Family::<Published, Gauge>::default();
         let help = "Whether the last answer of a URL with revocation lists was taken";
         registry.register("revocation_list_fetched", help, lists.clone());
-        let breakers = Family::<Source, Gauge>::default();
-        registry.register(
-            "breaker_state",
-            "How a source's breaker stands: 0 closed, 1 half open, 2 open",
-            breakers.clone(),
-        );
-        let places = Family::<Source, Gauge>::default();
-        registry.register("source_places", "Calls that a source is given at once, for now", places.clone());
-        let queued = Family::<Source, Gauge>::default();
-        registry.register("source_queued", "Calls that wait for a place at a source", queued.clone());
-        let connections = Family::<Source, Gauge>::default();
-        registry.register("source_connections", "HTTP/2 connections to a gRPC source", connections.clone());
-        let streams = Family::<Source, Gauge>::default();
-        registry.register("source_streams", "Streams that go on at a source", streams.clone());
-        let endpoints = Family::<Endpoint, Gauge>::default();
-        registry.register(
-            "endpoint_up",
-            "Whether calls go to an endpoint of a source: 0 left alone, 1 up",
-            endpoints.clone(),
-        );
+        let sources = SourceGauges::default();
+        sources.register(&mut registry);
         let shed = Counter::default();
         registry.register("shed_calls", "Calls that an overloaded gateway refused unseen", shed.clone());
         let probes = Counter::default();
@@ -281,12 +255,6 @@ impl Default for Metrics {
             faults,
             lists,
             handshakes,
-            breakers,
-            places,
-            queued,
-            connections,
-            streams,
-            endpoints,
             shed,
             refusals_left_out,
             probes,
@@ -308,6 +276,7 @@ impl Default for Metrics {
             acts_missing,
             oauth_limited,
             fork_alarm,
+            sources,
             witnesses,
         }
     }
@@ -336,12 +305,6 @@ impl Metrics {
         if entry.source_us > 0 && !callers {
             self.source_seconds.get_or_create(&source).observe(entry.source_us as f64 / 1e6);
         }
-    }
-
-    /// Tells whether calls go to an endpoint.
-    pub fn endpoint(&self, source: &str, address: &str, up: bool) {
-        let labels = Endpoint { source: source.to_owned(), address: address.to_owned() };
-        self.endpoints.get_or_create(&labels).set(i64::from(up));
     }
 
     /// Counts a call that was refused before it was looked at.
@@ -464,31 +427,6 @@ impl Metrics {
     /// Tells whether the last answer of a URL with revocation lists was taken.
     pub fn list_fetched(&self, url: &str, taken: bool) {
         self.lists.get_or_create(&Published { url: url.to_owned() }).set(i64::from(taken));
-    }
-
-    /// Tells how a source's breaker stands.
-    pub fn breaker(&self, source: &str, state: i64) {
-        self.breakers.get_or_create(&Source { source: source.to_owned() }).set(state);
-    }
-
-    /// Tells how many calls a source is given at once.
-    pub fn places(&self, source: &str, places: i64) {
-        self.places.get_or_create(&Source { source: source.to_owned() }).set(places);
-    }
-
-    /// Tells how many calls wait for a place at a source.
-    pub fn queued(&self, source: &str, queued: i64) {
-        self.queued.get_or_create(&Source { source: source.to_owned() }).set(queued);
-    }
-
-    /// Tells how many HTTP/2 connections to a gRPC source are open.
-    pub fn connections(&self, source: &str, open: i64) {
-        self.connections.get_or_create(&Source { source: source.to_owned() }).set(open);
-    }
-
-    /// Tells how many streams go on at a source.
-    pub fn streams(&self, source: &str, streams: i64) {
-        self.streams.get_or_create(&Source { source: source.to_owned() }).set(streams);
     }
 
     /// The text that a Prometheus server reads.

@@ -1,6 +1,8 @@
 //! Blame: nothing that a caller does counts against a source, and nothing that one operation does counts against another.
 
-use crate::support::{ENTERPRISE, OFFICIAL_OF, PROGRESS, Stage, breaker, hasty, until};
+use crate::support::{
+    Actor, ENTERPRISE, OFFICIAL_OF, PROGRESS, Stage, breaker, breaker_clients, breaker_for_all, hasty, until,
+};
 use ndxp_gateway::sandbox::{Fault, FaultKind};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -130,7 +132,79 @@ async fn b1_a_source_that_cannot_be_reached_is_shut_for_all_operations() {
         let told = actor.call(ENTERPRISE, request.clone()).await;
         assert_eq!(told.reason(), "SOURCE_UNAVAILABLE");
     }
-    assert_eq!(actor.call(STATUS, request).await.reason(), "SOURCE_CIRCUIT_OPEN");
+    // Nobody's request brings that about, so it counts for whoever comes.
+    assert_eq!(breaker_for_all(&stage, "business"), 2);
+    let other = stage.system("other");
+    for actor in [&actor, &other] {
+        assert_eq!(actor.call(STATUS, request.clone()).await.reason(), "SOURCE_CIRCUIT_OPEN");
+    }
+}
+
+/// A request of this client meets a fault at the source, as if it were made for that.
+async fn crafted(stage: &Stage, client: &Actor, source: &str, fault: impl Into<Fault>, request: &Value) -> String {
+    stage.sandbox.faults.set(source, fault);
+    let told = client.call(ENTERPRISE, request.clone()).await;
+    stage.sandbox.faults.clear(source);
+    told.reason()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b1_requests_that_make_a_source_fail_shut_out_their_client_and_nobody_else() {
+    for kind in [FaultKind::Status, FaultKind::Garbage, FaultKind::ResetBody] {
+        let stage = Stage::guarded(&[("business", "breaker_window = 4\nattempts = 1\nbreaker_open_ms = 60000")]);
+        let (crafty, other) = (stage.system("crafty"), stage.system("other"));
+        let request = enterprise(&stage);
+        let fault = || Fault { kind, status: (kind == FaultKind::Status).then_some(500), ..Fault::default() };
+        let mut reasons = Vec::new();
+        for _ in 0..12 {
+            reasons.push(crafted(&stage, &crafty, "business", fault(), &request).await);
+            // Another client's calls go on, also where they are few, and those of the same operation.
+            other.call(ENTERPRISE, request.clone()).await.ok();
+        }
+        assert_eq!(reasons.last().map(String::as_str), Some("SOURCE_CIRCUIT_OPEN"), "{kind:?}: {reasons:?}");
+        assert_eq!((breaker_for_all(&stage, "business"), breaker_clients(&stage, "business")), (0, 1), "{kind:?}");
+        // The client itself is refused at once, though the source is well.
+        let told = crafty.call(ENTERPRISE, request.clone()).await;
+        assert_eq!((told.code(), told.reason().as_str()), (Code::Unavailable, "SOURCE_CIRCUIT_OPEN"));
+        assert!(told.answered.status.message().contains("this client"), "{:?}", told.answered.status);
+        stage.verify();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b1_requests_that_make_a_source_hang_shut_out_their_client_and_nobody_else() {
+    let keys = "breaker_window = 4\nattempts = 1\nbreaker_open_ms = 60000";
+    let stage = Stage::guarded(&[("officials", keys)]);
+    let (crafty, other) = (stage.system("crafty"), stage.system("other"));
+    let official = &stage.sandbox.province.people[stage.sandbox.province.officials[0].person];
+    let request = json!({ "citizenId": official.citizen_id });
+    stage.sandbox.faults.set("officials", FaultKind::Hang);
+    let hung = futures_util::future::join_all((0..4).map(|_| crafty.call(OFFICIAL_OF, request.clone()))).await;
+    stage.sandbox.faults.clear("officials");
+    assert!(hung.iter().all(|told| told.reason() == "SOURCE_TIMEOUT"));
+    assert_eq!(crafty.call(OFFICIAL_OF, request.clone()).await.reason(), "SOURCE_CIRCUIT_OPEN");
+    other.call(OFFICIAL_OF, request).await.ok();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b1_a_source_that_fails_for_two_clients_is_shut_for_all_and_one_of_them_cannot_keep_it_so() {
+    let stage = Stage::guarded(&[("business", "breaker_window = 4\nattempts = 1\nbreaker_open_ms = 500")]);
+    let (one, two, third) = (stage.system("one"), stage.system("two"), stage.system("third"));
+    let request = enterprise(&stage);
+    let fault = || Fault { kind: FaultKind::Status, status: Some(500), ..Fault::default() };
+    let reopened = || until("its time is over", Duration::from_secs(5), || breaker_for_all(&stage, "business") != 2);
+    for client in [&one, &two, &one, &two] {
+        assert_eq!(crafted(&stage, client, "business", fault(), &request).await, "SOURCE_UNAVAILABLE");
+    }
+    assert_eq!(third.call(ENTERPRISE, request.clone()).await.reason(), "SOURCE_CIRCUIT_OPEN");
+    assert_eq!(breaker_for_all(&stage, "business"), 2);
+    tokio::time::sleep(Duration::from_millis(550)).await;
+    // Its probe fails: this shows nothing of the others'.
+    assert_eq!(crafted(&stage, &one, "business", fault(), &request).await, "SOURCE_UNAVAILABLE");
+    reopened();
+    third.call(ENTERPRISE, request.clone()).await.ok();
+    assert_eq!(breaker_for_all(&stage, "business"), 0);
+    two.call(ENTERPRISE, request).await.ok();
 }
 
 #[tokio::test(flavor = "multi_thread")]

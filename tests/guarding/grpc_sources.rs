@@ -347,7 +347,7 @@ async fn b1_what_ends_because_of_a_caller_s_deadline_is_not_the_source_s_whateve
 #[tokio::test(flavor = "multi_thread")]
 async fn b1_a_source_of_writes_that_never_answers_is_noticed_though_all_callers_are_in_a_hurry() {
     let keys = "[guard]\nattempts = 1\nbreaker_window = 4\nbreaker_open_ms = 60000";
-    let (stage, source, actor) = with_source(keys).await;
+    let (_stage, source, actor) = with_source(keys).await;
     source.plan(Plan::Hangs);
     let write = || async { hasty(&actor, BRIEF_WRITE, &json!({ "parts": 1 }), "30m").await.reason() };
     let end = Instant::now() + Duration::from_secs(30);
@@ -380,7 +380,6 @@ async fn s3_a_client_that_fills_a_source_leaves_others_their_share() {
     // The other asks for half of the places, one call after another.
     let calm = async {
         until_at(&source, 12).await;
-        let began = Instant::now();
         let calls = || async {
             let mut reasons = Vec::new();
             for _ in 0..20 {
@@ -390,14 +389,15 @@ async fn s3_a_client_that_fills_a_source_leaves_others_their_share() {
         };
         let (one, two) = tokio::join!(calls(), calls());
         stop.cancel();
-        ([one, two].concat(), began.elapsed())
+        [one, two].concat()
     };
-    let (crowd, (calm, took)) = tokio::join!(crowding, calm);
+    let (crowd, calm) = tokio::join!(crowding, calm);
     assert!(calm.iter().all(String::is_empty), "{calm:?}");
-    // 100 ms at the source, and as long again at most for a place.
-    assert!(took < Duration::from_secs(6), "{took:?}");
     let count = |reason: &str| crowd.iter().flatten().filter(|one| *one == reason).count();
     // It goes on in what is left, and hears that it is the one that asks too much.
+    // The other has half of the places, and one call more of the crowd is served for each of its own; where all were served as they
+    // come, it would be eight.
+    assert!(count("") <= 3 * calm.len(), "{} and {}", count(""), calm.len());
     assert!(count("") > 20 && count("RATE_LIMITED") > 0, "{} and {}", count(""), count("RATE_LIMITED"));
     let entries = stage.entries();
     let limited = entries.iter().find(|one| one.entry.reason == "RATE_LIMITED").unwrap();

@@ -107,9 +107,9 @@ async fn retries_are_a_share_of_the_calls_however_long_a_source_is_down() {
 async fn a_slow_source_is_left_alone_and_seen_in_the_metrics() {
     let stage = Stage::guarded(&[("business", "breaker_window = 4\nbreaker_slow_ms = 100\nbreaker_open_ms = 60000")]);
     let actor = stage.system("one-stop-shop");
-    let metrics = |state: i64| {
+    let metrics = |clients: i64| {
         let text = crate::support::ops_text(&stage, "/metrics");
-        assert!(text.contains(&format!("ndxp_breaker_state{{source=\"business\"}} {state}")), "{text}");
+        assert!(text.contains(&format!("ndxp_breaker_clients{{source=\"business\"}} {clients}")), "{text}");
     };
     metrics(0);
     stage.sandbox.faults.set("business", Fault { latency_ms: 200, ..Fault::default() });
@@ -119,7 +119,7 @@ async fn a_slow_source_is_left_alone_and_seen_in_the_metrics() {
     }
     let told = actor.call(ENTERPRISE, json!({ "enterpriseCode": codes[0] })).await;
     assert_eq!(told.reason(), "SOURCE_CIRCUIT_OPEN");
-    metrics(2);
+    metrics(1);
     // The others do not feel it.
     let began = Instant::now();
     actor.call(UNIT, json!({ "unitCode": "1057000" })).await.ok();
@@ -229,8 +229,8 @@ async fn an_operation_with_a_guard_of_its_own_does_not_hold_up_its_source_s_othe
     assert_eq!(actor.call(CITIZEN, claim.clone()).await.reason(), "SOURCE_CIRCUIT_OPEN");
     actor.call(VERIFY, claim).await.ok();
     let metrics = crate::support::ops_text(&stage, "/metrics");
-    for line in ["{source=\"population/GetCitizen\"} 2", "{source=\"population\"} 0"] {
-        assert!(metrics.contains(&format!("ndxp_breaker_state{line}")), "{metrics}");
+    for line in ["{source=\"population/GetCitizen\"} 1", "{source=\"population\"} 0"] {
+        assert!(metrics.contains(&format!("ndxp_breaker_clients{line}")), "{metrics}");
     }
     // A name that is no operation's is told.
     edit(&stage.folder.path.join("sources/population.toml"), |text| {

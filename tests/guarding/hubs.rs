@@ -176,6 +176,34 @@ async fn calls_go_to_the_second_hub_while_the_first_fails_and_come_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn b1_one_client_s_requests_move_no_other_client_to_the_second_hub() {
+    let stage = Stage::start();
+    let (crafty, other) = (stage.system("crafty"), stage.system("other"));
+    second(&stage, "mode = \"failover\"");
+    let request = json!({ "enterpriseCode": stage.sandbox.province.enterprises[0].code });
+    for _ in 0..10 {
+        // What this client asks breaks the connection, as if the hub were at fault.
+        stage.sandbox.faults.set("ndxp", FaultKind::ResetBody);
+        crafty.call(ENTERPRISE, request.clone()).await.ok();
+        stage.sandbox.faults.clear("ndxp");
+        other.call(ENTERPRISE, request.clone()).await.ok();
+        assert_eq!(hubs(&stage, 2), ["ndxp", "ndop"]);
+    }
+    // It is not asked by the first one's way any more, so that it fails no longer; the other is.
+    let attempts: Vec<u32> = stage.entries().iter().rev().take(2).map(|one| one.entry.attempts).collect();
+    assert_eq!(attempts, [0, 0]);
+    // Both fail: a third one is not sent there first.
+    stage.sandbox.faults.set("ndxp", FaultKind::ResetBody);
+    for _ in 0..5 {
+        other.call(ENTERPRISE, request.clone()).await.ok();
+    }
+    stage.system("third").call(ENTERPRISE, request).await.ok();
+    let third = stage.entries().pop().unwrap().entry;
+    assert_eq!((third.hub.as_str(), third.attempts), ("ndop", 0));
+    stage.verify();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_share_of_the_calls_goes_to_the_second_hub() {
     let stage = Stage::start();
     let actor = stage.system("one-stop-shop");

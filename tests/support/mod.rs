@@ -483,10 +483,24 @@ pub async fn hasty(actor: &Actor, path: &str, request: &Value, timeout: &str) ->
     actor.raw(path, &metadata, vec![message]).await.unwrap()
 }
 
-/// How a source's breaker stands: 0 closed, 1 half open, 2 open.
+/// How a source's breaker stands: 0 closed, 1 half open, 2 open, be it for all or for one client alone.
 pub fn breaker(stage: &Stage, source: &str) -> u8 {
+    if breaker_clients(stage, source) > 0 { 2 } else { breaker_for_all(stage, source) }
+}
+
+/// How a source's breaker stands for all clients.
+pub fn breaker_for_all(stage: &Stage, source: &str) -> u8 {
+    source_gauge(stage, "breaker_state", source)
+}
+
+/// Circuits of a source that are open for one client alone.
+pub fn breaker_clients(stage: &Stage, source: &str) -> u8 {
+    source_gauge(stage, "breaker_clients", source)
+}
+
+fn source_gauge(stage: &Stage, name: &str, source: &str) -> u8 {
     let text = ops_text(stage, "/metrics");
-    let name = format!("ndxp_breaker_state{{source=\"{source}\"}} ");
+    let name = format!("ndxp_{name}{{source=\"{source}\"}} ");
     let line = text.lines().find(|line| line.starts_with(&name)).unwrap();
     line[name.len()..].parse().unwrap()
 }

@@ -1,0 +1,407 @@
+//! One circuit of a breaker: of a source, or of one of its operations.
+//!
+//! It may be open for everybody, or for single clients whose calls alone fail (`evidence.rs` says which). For everybody:
+//!
+//! ```text
+//!             bad without any one client,               `open_for` is over: one call of
+//!             or no connection                          a client, of two clients at most
+//!   Closed ------------------------------> Open -----------------------------------------> HalfOpen
+//!     ^                                     ^                                               |  |  |
+//!     |                                     +------ no connection, or probes of two --------+  |  |
+//!     |                                             clients failed                             |  |
+//!     |                                                                                        |  |
+//!     |            a probe failed that one client may have brought about:  ClientOpen <--------+  |
+//!     |            the next probe is another client's                                             |
+//!     +------------------------------------ an answer to anybody ---------------------------------+
+//! ```
+//!
+//! For one client, beside `Closed` and `HalfOpen`:
+//!
+//! ```text
+//!               bad by its calls alone                  `open_for` is over: one call
+//!   (no entry) ------------------------> ClientOpen -----------------------------------> ClientHalfOpen
+//!       ^                                    ^                                               |  |
+//!       |                                    +------------------- it failed -----------------+  |
+//!       +------------------------------------ an answer to the client --------------------------+
+//! ```
+//!
+//! A source with one client is protected by that client's circuit, which is the same to it. At most [`MAX_CLIENTS`] circuits of
+//! clients are kept: of more, the one that has been open for longest is closed.
+
+use super::breaker::{BreakerSettings, BreakerState};
+use super::evidence::{ClientKey, Outcome, Recent, Verdict};
+use std::time::{Duration, Instant};
+
+/// When it is worth to come again while another call probes.
+const WHILE_PROBED: Duration = Duration::from_millis(500);
+/// Clients that probe at once: a probe that hangs, because its client made it hang, keeps no other client from probing.
+const MAX_PROBES: usize = 2;
+/// Clients of a circuit for which alone it is open, at most.
+pub(super) const MAX_CLIENTS: usize = 32;
+
+/// How a call passes one circuit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pass {
+    /// It is closed.
+    Usual,
+    /// The call probes.
+    Probe,
+    /// It has been open for long enough and waits for a call that may probe.
+    Beside,
+}
+
+/// A call does not pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Shut {
+    /// When it is worth to come again.
+    pub(super) after: Duration,
+    /// Only the client's own calls are refused.
+    pub(super) for_client: bool,
+}
+
+/// What has changed by a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Change {
+    Nothing,
+    /// It opens for all: so many of the last calls failed, so many were slow.
+    OpensForAll {
+        failed: usize,
+        slow: usize,
+    },
+    OpensForClient,
+    ClosesForAll,
+    ClosesForClient,
+}
+
+#[derive(Debug)]
+pub(super) struct Circuit {
+    all: State,
+    clients: Vec<ClientCircuit>,
+}
+
+/// How it stands for all.
+#[derive(Debug)]
+enum State {
+    Closed(Recent),
+    Open {
+        until: Instant,
+    },
+    HalfOpen {
+        /// Whose calls probe.
+        probing: Vec<ClientKey>,
+    },
+}
+
+/// A client for which it is open.
+#[derive(Debug)]
+struct ClientCircuit {
+    client: ClientKey,
+    until: Instant,
+    /// One of its calls probes.
+    probing: bool,
+}
+
+impl Circuit {
+    pub(super) fn closed() -> Self {
+        Circuit { all: State::Closed(Recent::default()), clients: Vec::new() }
+    }
+
+    /// How it stands for all.
+    pub(super) fn state(&self) -> BreakerState {
+        match self.all {
+            State::Closed(_) => BreakerState::Closed,
+            State::HalfOpen { .. } => BreakerState::HalfOpen,
+            State::Open { .. } => BreakerState::Open,
+        }
+    }
+
+    /// Clients for which alone it is not closed.
+    pub(super) fn clients(&self) -> usize {
+        self.clients.len()
+    }
+
+    /// Whether a client's calls go as usual.
+    pub(super) fn is_closed(&self, client: ClientKey) -> bool {
+        matches!(self.all, State::Closed(_)) && self.clients.iter().all(|one| one.client != client)
+    }
+
+    fn of_client(&mut self, client: ClientKey) -> Option<&mut ClientCircuit> {
+        self.clients.iter_mut().find(|one| one.client == client)
+    }
+
+    /// How a client's call may pass.
+    pub(super) fn pass(&self, client: ClientKey, now: Instant, may_probe: bool) -> Result<Pass, Shut> {
+        let own = self.clients.iter().find(|one| one.client == client);
+        match &self.all {
+            State::Open { until } if now < *until => return Err(Shut { after: *until - now, for_client: false }),
+            State::HalfOpen { probing } if probing.len() >= MAX_PROBES || probing.contains(&client) => {
+                return Err(Shut { after: WHILE_PROBED, for_client: false });
+            }
+            State::Open { .. } | State::HalfOpen { .. } | State::Closed(_) => {}
+        }
+        match own {
+            Some(own) if now < own.until => Err(Shut { after: own.until - now, for_client: true }),
+            Some(own) if own.probing => Err(Shut { after: WHILE_PROBED, for_client: true }),
+            None if matches!(self.all, State::Closed(_)) => Ok(Pass::Usual),
+            _ => Ok(if may_probe { Pass::Probe } else { Pass::Beside }),
+        }
+    }
+
+    /// A client's call has passed.
+    pub(super) fn passed(&mut self, client: ClientKey, pass: Pass) {
+        if pass != Pass::Probe {
+            return;
+        }
+        match &mut self.all {
+            State::HalfOpen { probing } => probing.push(client),
+            State::Open { .. } => self.all = State::HalfOpen { probing: vec![client] },
+            State::Closed(_) => {}
+        }
+        if let Some(own) = self.of_client(client) {
+            own.probing = true;
+        }
+    }
+
+    /// A probe ended without showing anything: the next call may probe.
+    pub(super) fn forget_probe(&mut self, client: ClientKey, pass: Pass) {
+        if pass != Pass::Probe {
+            return;
+        }
+        if let State::HalfOpen { probing } = &mut self.all {
+            probing.retain(|one| *one != client);
+        }
+        if let Some(own) = self.of_client(client) {
+            own.probing = false;
+        }
+    }
+
+    /// Takes down how a call ended that passed so; `bad`: whether it is, as a probe; `verdict`: what the last calls show, given
+    /// whether the circuit is open for another client.
+    pub(super) fn ended(
+        &mut self,
+        settings: &BreakerSettings,
+        outcome: Outcome,
+        (pass, bad): (Pass, bool),
+        now: Instant,
+        verdict: impl FnOnce(&Recent, bool) -> Verdict,
+    ) -> Change {
+        self.forget_probe(outcome.client, pass);
+        if pass != Pass::Usual && outcome.is_good() {
+            return self.answered(outcome.client);
+        }
+        let another = self.clients.iter().any(|one| one.client != outcome.client);
+        let own = self.clients.iter().any(|one| one.client == outcome.client);
+        let until = now + settings.open_for;
+        match &mut self.all {
+            State::Closed(recent) if pass == Pass::Usual => {
+                recent.add(outcome, settings.window);
+                match verdict(recent, another) {
+                    Verdict::Stay => Change::Nothing,
+                    Verdict::OpenForClient => self.open_for(outcome.client, until),
+                    Verdict::OpenForAll => {
+                        let (failed, slow) = (recent.count(|one| one.failed), recent.count(|one| one.slow));
+                        self.open(until);
+                        Change::OpensForAll { failed, slow }
+                    }
+                }
+            }
+            State::HalfOpen { .. } if pass == Pass::Probe && bad && (another || outcome.unreachable) => {
+                self.open(until);
+                Change::Nothing
+            }
+            State::HalfOpen { .. } if pass == Pass::Probe && bad => self.open_for(outcome.client, until),
+            State::Closed(_) if pass == Pass::Probe && bad && own => {
+                self.open_for(outcome.client, until);
+                Change::Nothing
+            }
+            _ => Change::Nothing,
+        }
+    }
+
+    fn answered(&mut self, client: ClientKey) -> Change {
+        self.clients.retain(|one| one.client != client);
+        match self.all {
+            State::Closed(_) => Change::ClosesForClient,
+            State::Open { .. } | State::HalfOpen { .. } => {
+                self.all = State::Closed(Recent::default());
+                Change::ClosesForAll
+            }
+        }
+    }
+
+    fn open(&mut self, until: Instant) {
+        self.all = State::Open { until };
+        self.clients.clear();
+    }
+
+    fn open_for(&mut self, client: ClientKey, until: Instant) -> Change {
+        if let State::Closed(recent) = &mut self.all {
+            recent.forget(client);
+        }
+        self.clients.retain(|one| one.client != client);
+        if self.clients.len() >= MAX_CLIENTS {
+            // They stand in the order in which they opened last.
+            self.clients.remove(0);
+        }
+        self.clients.push(ClientCircuit { client, until, probing: false });
+        Change::OpensForClient
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const SETTINGS: BreakerSettings = BreakerSettings {
+        window: 8,
+        failures_percent: 50,
+        slow: Duration::from_secs(1),
+        slow_percent: 80,
+        open_for: Duration::from_secs(5),
+    };
+
+    /// How one client's call goes.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    enum Goes {
+        Well,
+        Fails,
+        IsSlow,
+        Unreachable,
+        /// It is under way for ever, or is left.
+        Hangs,
+        IsLeft,
+    }
+
+    fn ends(circuit: &mut Circuit, client: ClientKey, pass: Pass, goes: Goes, now: Instant) {
+        let (unreachable, slow) = (goes == Goes::Unreachable, goes == Goes::IsSlow);
+        let outcome = Outcome { operation: 0, client, failed: goes == Goes::Fails || unreachable, unreachable, slow };
+        match goes {
+            Goes::Hangs => {}
+            Goes::IsLeft => circuit.forget_probe(client, pass),
+            _ => {
+                let bad = !outcome.is_good();
+                circuit.ended(&SETTINGS, outcome, (pass, bad), now, |recent, another| {
+                    recent.of_operation(&SETTINGS, client, another)
+                });
+            }
+        }
+    }
+
+    /// A client's call, where it passes.
+    fn call(circuit: &mut Circuit, client: ClientKey, goes: Goes, now: Instant) -> Result<Pass, Shut> {
+        let pass = circuit.pass(client, now, true)?;
+        circuit.passed(client, pass);
+        ends(circuit, client, pass, goes, now);
+        Ok(pass)
+    }
+
+    fn client(number: usize) -> ClientKey {
+        ClientKey::of(&format!("c{number}"))
+    }
+
+    /// Fails for two clients until it is open for all.
+    fn opened(now: Instant) -> Circuit {
+        let mut circuit = Circuit::closed();
+        (0..SETTINGS.window).for_each(|number| {
+            call(&mut circuit, client(number % 2), Goes::Fails, now).ok();
+        });
+        assert_eq!(circuit.state(), BreakerState::Open);
+        circuit
+    }
+
+    #[test]
+    fn b1_a_client_whose_calls_alone_fail_is_shut_out_alone_and_comes_back() {
+        let (mut circuit, now) = (Circuit::closed(), Instant::now());
+        (0..8).for_each(|_| assert_eq!(call(&mut circuit, client(0), Goes::Fails, now), Ok(Pass::Usual)));
+        let shut = Shut { after: SETTINGS.open_for, for_client: true };
+        assert_eq!(call(&mut circuit, client(0), Goes::Fails, now), Err(shut));
+        assert_eq!((circuit.state(), circuit.clients()), (BreakerState::Closed, 1));
+        assert_eq!(call(&mut circuit, client(1), Goes::Well, now), Ok(Pass::Usual));
+        // It probes for itself, and what it finds is its own.
+        let later = now + SETTINGS.open_for;
+        assert_eq!(call(&mut circuit, client(0), Goes::Fails, later), Ok(Pass::Probe));
+        assert_eq!(call(&mut circuit, client(0), Goes::Fails, later), Err(shut));
+        assert_eq!(call(&mut circuit, client(1), Goes::Well, later), Ok(Pass::Usual));
+        assert_eq!(call(&mut circuit, client(0), Goes::Well, later + SETTINGS.open_for), Ok(Pass::Probe));
+        assert!(circuit.is_closed(client(0)) && circuit.clients() == 0);
+    }
+
+    #[test]
+    fn b1_one_client_s_probe_neither_reopens_a_circuit_for_all_nor_holds_it() {
+        let now = Instant::now();
+        let later = now + SETTINGS.open_for;
+        // One that fails: the next probe is another client's, whose answer closes it.
+        let mut circuit = opened(now);
+        assert_eq!(call(&mut circuit, client(0), Goes::Fails, later), Ok(Pass::Probe));
+        assert!(call(&mut circuit, client(0), Goes::Fails, later).is_err_and(|shut| shut.for_client));
+        assert_eq!(call(&mut circuit, client(1), Goes::Well, later), Ok(Pass::Probe));
+        assert_eq!(call(&mut circuit, client(2), Goes::Well, later), Ok(Pass::Usual));
+        // One that hangs.
+        let mut circuit = opened(now);
+        assert_eq!(call(&mut circuit, client(0), Goes::Hangs, later), Ok(Pass::Probe));
+        assert!(call(&mut circuit, client(0), Goes::Well, later).is_err());
+        assert_eq!(call(&mut circuit, client(1), Goes::Well, later), Ok(Pass::Probe));
+        assert_eq!(circuit.state(), BreakerState::Closed);
+        // Two that fail, or one that finds no connection: it opens again.
+        let mut circuit = opened(now);
+        assert!(call(&mut circuit, client(0), Goes::Fails, later).is_ok());
+        assert!(call(&mut circuit, client(1), Goes::IsSlow, later).is_ok());
+        assert_eq!((circuit.state(), circuit.clients()), (BreakerState::Open, 0));
+        let mut circuit = opened(now);
+        assert!(call(&mut circuit, client(0), Goes::Unreachable, later).is_ok());
+        assert_eq!(circuit.state(), BreakerState::Open);
+    }
+
+    #[test]
+    fn b1_circuits_of_clients_are_bounded() {
+        let (mut circuit, now) = (Circuit::closed(), Instant::now());
+        for number in 0..2 * MAX_CLIENTS {
+            let fails = client(number + 1);
+            // Others are answered meanwhile, so each failing client is alone with it.
+            for _ in 0..SETTINGS.window {
+                call(&mut circuit, client(0), Goes::Well, now).ok();
+                call(&mut circuit, fails, Goes::Fails, now).ok();
+            }
+            assert!(!circuit.is_closed(fails) && circuit.is_closed(client(0)));
+        }
+        assert_eq!((circuit.state(), circuit.clients()), (BreakerState::Closed, MAX_CLIENTS));
+        assert!(circuit.is_closed(client(1)) && !circuit.is_closed(client(2 * MAX_CLIENTS)));
+    }
+
+    fn goes() -> impl Strategy<Value = Goes> {
+        prop::sample::select(vec![Goes::Well, Goes::Fails, Goes::Fails, Goes::IsSlow, Goes::Hangs, Goes::IsLeft])
+    }
+
+    proptest! {
+        /// Whatever one client's calls do, others who are answered are never refused.
+        #[test]
+        fn b1_nothing_that_one_client_does_shuts_others_out(
+            steps in prop::collection::vec((0usize..5, goes(), 0u64..3_000), 0..300),
+        ) {
+            let (mut circuit, mut now) = (Circuit::closed(), Instant::now());
+            for (number, goes, wait_ms) in steps {
+                now += Duration::from_millis(wait_ms);
+                if number == 0 {
+                    call(&mut circuit, client(0), goes, now).ok();
+                } else {
+                    prop_assert_eq!(call(&mut circuit, client(number), Goes::Well, now), Ok(Pass::Usual));
+                }
+                prop_assert_eq!(circuit.state(), BreakerState::Closed);
+            }
+        }
+
+        /// A source that fails for everybody, is slow for everybody, or cannot be reached, is soon asked by nobody.
+        #[test]
+        fn b1_a_source_that_fails_for_all_is_shut_for_all(
+            calls in prop::collection::vec(0usize..4, 100),
+            goes in prop::sample::select(vec![Goes::Fails, Goes::IsSlow, Goes::Unreachable]),
+        ) {
+            let (mut circuit, now) = (Circuit::closed(), Instant::now());
+            for number in &calls {
+                call(&mut circuit, client(*number), goes, now).ok();
+            }
+            prop_assert!(calls.iter().all(|number| call(&mut circuit, client(*number), Goes::Well, now).is_err()));
+        }
+    }
+}

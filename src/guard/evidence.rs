@@ -1,0 +1,213 @@
+//! What the last calls of one circuit show of its source, and against whom it counts.
+//!
+//! A failure may be the source's, or may be brought about by what one client asks: a request that makes a source answer 500, or keeps
+//! it busy for a minute. The gateway cannot tell these apart by one client's calls alone. So failures are counted by client:
+//! - Failures of one client's calls alone count against that client ([`Verdict::OpenForClient`]).
+//! - They count against the source ([`Verdict::OpenForAll`]) where enough calls are bad without those of the client that has most bad
+//!   ones; or where that client makes nearly all calls, and another one's circuit is open already.
+//! - That there is no connection is the gateway's own finding, which no request brings about: it counts whoever called.
+
+use super::breaker::BreakerSettings;
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::OnceLock;
+
+/// Which share of the last calls must be left, as one of so many, when those of one operation or of one client are left out: fewer
+/// show nothing.
+const ENOUGH: usize = 4;
+
+/// A client, as evidence is counted: a keyed hash of its id. Two clients are taken for one with a chance of 1 in 2^64.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ClientKey(u64);
+
+impl ClientKey {
+    /// The key of a client's id, within this process.
+    pub fn of(client: &str) -> Self {
+        static SEED: OnceLock<RandomState> = OnceLock::new();
+        ClientKey(SEED.get_or_init(RandomState::new).hash_one(client))
+    }
+}
+
+/// How one call ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Outcome {
+    pub(super) operation: usize,
+    pub(super) client: ClientKey,
+    pub(super) failed: bool,
+    /// There was no connection, whatever was called by whom.
+    pub(super) unreachable: bool,
+    pub(super) slow: bool,
+}
+
+impl Outcome {
+    pub(super) fn is_good(&self) -> bool {
+        !self.failed && !self.slow
+    }
+
+    /// Whether its client may have brought it about that it is bad.
+    fn is_bad_by_client(&self) -> bool {
+        !self.is_good() && !self.unreachable
+    }
+}
+
+/// For whom a circuit is to open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// For nobody.
+    Stay,
+    /// For the client whose call has just ended.
+    OpenForClient,
+    /// For everybody.
+    OpenForAll,
+}
+
+/// The last calls, oldest first: as many as the window of the settings.
+#[derive(Debug, Default)]
+pub(super) struct Recent(VecDeque<Outcome>);
+
+impl Recent {
+    pub(super) fn add(&mut self, outcome: Outcome, window: usize) {
+        if self.0.len() >= window {
+            self.0.pop_front();
+        }
+        self.0.push_back(outcome);
+    }
+
+    /// Forgets a client's calls: its circuit is open, and they are evidence no more.
+    pub(super) fn forget(&mut self, client: ClientKey) {
+        self.0.retain(|one| one.client != client || one.unreachable);
+    }
+
+    pub(super) fn count(&self, which: impl Fn(&Outcome) -> bool) -> usize {
+        self.0.iter().filter(|one| which(one)).count()
+    }
+
+    /// Whether so many calls of these are bad, in one of the two ways.
+    fn is_bad(&self, settings: &BreakerSettings, among: impl Fn(&Outcome) -> bool) -> bool {
+        let calls = self.count(&among);
+        let failed = self.count(|one| among(one) && one.failed);
+        let slow = self.count(|one| among(one) && one.slow);
+        calls > 0 && (failed * 100 >= calls * settings.failures_percent || slow * 100 >= calls * settings.slow_percent)
+    }
+
+    /// Whether the window is full and its calls are bad: only then is there anything to find.
+    fn is_full_and_bad(&self, settings: &BreakerSettings) -> bool {
+        self.0.len() >= settings.window && self.is_bad(settings, |_| true)
+    }
+
+    /// The one of these calls' keys that has the most bad ones.
+    fn worst<K: std::hash::Hash + Eq + Copy>(
+        &self,
+        bad: impl Fn(&Outcome) -> bool,
+        key: impl Fn(&Outcome) -> K,
+    ) -> Option<K> {
+        let mut counts = HashMap::new();
+        self.0.iter().filter(|one| bad(one)).for_each(|one| *counts.entry(key(one)).or_insert(0) += 1);
+        counts.into_iter().max_by_key(|(_, count)| *count).map(|(key, _)| key)
+    }
+
+    /// For whom the circuit of one operation is to open, at the end of a call of `client`; `another`: whether it is open for another
+    /// client.
+    pub(super) fn of_operation(&self, settings: &BreakerSettings, client: ClientKey, another: bool) -> Verdict {
+        match self.is_full_and_bad(settings) {
+            true => self.by_client(settings, client, another, |_| true),
+            false => Verdict::Stay,
+        }
+    }
+
+    /// The same of the circuit of the source as a whole: it cannot be reached; or enough calls are left without the operation that
+    /// fails most, and they fail, too.
+    pub(super) fn of_source(&self, settings: &BreakerSettings, client: ClientKey, another: bool) -> Verdict {
+        if !self.is_full_and_bad(settings) {
+            return Verdict::Stay;
+        }
+        if self.count(|one| one.unreachable) * 100 >= settings.window * settings.failures_percent {
+            return Verdict::OpenForAll;
+        }
+        let worst = self.worst(|one| !one.is_good(), |one| one.operation);
+        let rest = |one: &Outcome| Some(one.operation) != worst;
+        match self.count(rest) * ENOUGH >= settings.window && self.is_bad(settings, rest) {
+            true => self.by_client(settings, client, another, rest),
+            false => Verdict::Stay,
+        }
+    }
+
+    /// Against whom calls count that are bad.
+    fn by_client(
+        &self,
+        settings: &BreakerSettings,
+        client: ClientKey,
+        another: bool,
+        among: impl Fn(&Outcome) -> bool,
+    ) -> Verdict {
+        let worst = self.worst(|one| among(one) && one.is_bad_by_client(), |one| one.client);
+        let Some(worst) = worst else { return Verdict::OpenForAll };
+        let of_worst = |one: &Outcome| among(one) && one.client == worst && !one.unreachable;
+        let others = |one: &Outcome| among(one) && (one.client != worst || one.unreachable);
+        match self.count(others) * ENOUGH >= self.count(&among) {
+            true if self.is_bad(settings, others) => Verdict::OpenForAll,
+            false if another && self.is_bad(settings, of_worst) => Verdict::OpenForAll,
+            _ if client == worst && self.is_bad(settings, of_worst) => Verdict::OpenForClient,
+            _ => Verdict::Stay,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SETTINGS: BreakerSettings = BreakerSettings {
+        window: 8,
+        failures_percent: 50,
+        slow: std::time::Duration::from_secs(1),
+        slow_percent: 80,
+        open_for: std::time::Duration::from_secs(5),
+    };
+
+    /// Calls by letter: its client, in capitals where the call failed; `!` before it where there was no connection.
+    fn of_operation(calls: &str, another: bool) -> Verdict {
+        let (mut recent, mut unreachable, mut last) = (Recent::default(), false, None);
+        for letter in calls.chars() {
+            if letter == '!' {
+                unreachable = true;
+                continue;
+            }
+            let client = ClientKey::of(&letter.to_lowercase().to_string());
+            let failed = letter.is_uppercase() || unreachable;
+            recent.add(Outcome { operation: 0, client, failed, unreachable, slow: false }, SETTINGS.window);
+            (unreachable, last) = (false, Some(client));
+        }
+        last.map_or(Verdict::Stay, |last| recent.of_operation(&SETTINGS, last, another))
+    }
+
+    #[test]
+    fn b1_one_client_s_failures_count_for_it_and_two_clients_for_all() {
+        for (calls, another, verdict) in [
+            // Too few, too good.
+            ("AAAAAAA", false, Verdict::Stay),
+            ("aaaaaAAA", false, Verdict::Stay),
+            // A client alone; beside others that are answered; however often it calls.
+            ("AAAAAAAA", false, Verdict::OpenForClient),
+            ("bAbAbAbA", false, Verdict::OpenForClient),
+            ("bbbbAAAA", false, Verdict::OpenForClient),
+            ("AAAAAAbA", false, Verdict::OpenForClient),
+            // Its own failures count for it when one of its own ends, not when another's does.
+            ("AAAAAAAb", false, Verdict::Stay),
+            // One that failed for a reason of its own does not shut the others out with it.
+            ("AbAcAbAB", false, Verdict::Stay),
+            ("AbAcABcA", false, Verdict::OpenForClient),
+            // Two of them, three of them.
+            ("AAAAABBB", false, Verdict::OpenForAll),
+            ("AbAcBcCB", false, Verdict::OpenForAll),
+            // One makes nearly all calls: it counts with another for which it is open.
+            ("AAAAAAAA", true, Verdict::OpenForAll),
+            ("bAbAbAbA", true, Verdict::OpenForClient),
+            // No connection: whoever called.
+            ("!a!a!a!aaaaa", false, Verdict::OpenForAll),
+            ("!aA!aA!aA!aA", false, Verdict::OpenForAll),
+        ] {
+            assert_eq!(of_operation(calls, another), verdict, "{calls}");
+        }
+    }
+}
