@@ -91,6 +91,12 @@ reasons! {
     RecordNotFound, "RECORD_NOT_FOUND", NotFound, "The source has no such record.", "Nguồn dữ liệu không có bản ghi này.";
     /// The source did not take the request.
     SourceRejected, "SOURCE_REJECTED", InvalidArgument, "The source did not take the request: see its code.", "Nguồn dữ liệu từ chối yêu cầu: xem mã lỗi.";
+    /// It is there already, as the contract tells it of the source's answer.
+    RecordExists, "RECORD_EXISTS", AlreadyExists, "The source has this record already.", "Nguồn dữ liệu đã có bản ghi này.";
+    /// The source says that it failed, by a code.
+    SourceFailed, "SOURCE_FAILED", Internal, "The source says that it failed: see its code.", "Nguồn dữ liệu báo lỗi: xem mã lỗi.";
+    /// It is not finished yet at the source.
+    SourceNotReady, "SOURCE_NOT_READY", FailedPrecondition, "It is not finished at the source yet: ask again later.", "Nguồn dữ liệu chưa xử lý xong: hãy hỏi lại sau.";
     /// Something else happened at the source meanwhile.
     SourceAborted, "SOURCE_ABORTED", Aborted, "The source ended the operation because of another one: read anew, then repeat it as a whole.", "Nguồn dữ liệu hủy thao tác do xung đột với thao tác khác: đọc lại rồi thực hiện lại từ đầu.";
     /// It is there already, at the source.
@@ -206,6 +212,7 @@ impl Reason {
             | Reason::OperationUnknown
             | Reason::RecordNotFound
             | Reason::SourceRejected
+            | Reason::RecordExists
             | Reason::SourceAborted
             | Reason::SourceAlreadyExists
             | Reason::SourcePreconditionFailed
@@ -231,6 +238,8 @@ impl Reason {
             | Reason::SourceCircuitOpen
             | Reason::SourceExhausted
             | Reason::SourceTimeout
+            | Reason::SourceFailed
+            | Reason::SourceNotReady
             | Reason::SourceProtocolError => Fault::Source,
         }
     }

@@ -1,6 +1,7 @@
 //! Compiling contracts: the embedded ones, and those of a folder, checked as a whole.
 
 use super::fields::FieldTree;
+use super::map::outcome::Rules;
 use super::operation::{Binding, FillPlan, Operation, Paging, Polling, RestBinding, Shape, SourceInfo, TemplatePart};
 use super::options::{self, DataClass};
 use super::plan::WirePath;
@@ -215,12 +216,14 @@ fn compile_method(
     faults.extend(wrong(&said, source, shape, binding.as_ref()).into_iter().flat_map(fail));
     let subject = take(subject_paths(&said, method).map_err(fail), &mut faults);
     let fills = take(fills(&said, method).map_err(fail), &mut faults);
+    let outcome = said.outcome.as_ref().or(source.outcome.as_ref());
+    let outcome = take(Rules::compile(outcome).map_err(fail), &mut faults);
     let polling = match (&said.polling, &answer) {
         (Some(polling), Some(answer)) => take(compile_polling(polling, answer).map_err(fail), &mut faults),
         _ => None,
     };
-    let (Some(request), Some(answer), Some(shape), Some(binding), Some(subject), Some(fills), true) =
-        (request, answer, shape, binding, subject, fills, faults.is_empty())
+    let (Some(request), Some(answer), Some(shape), Some(binding), Some(subject), Some(fills), Some(outcome), true) =
+        (request, answer, shape, binding, subject, fills, outcome, faults.is_empty())
     else {
         return Err(faults);
     };
@@ -244,8 +247,11 @@ fn compile_method(
         timeout: Duration::from_millis(u64::from(timeout_ms)),
         shape,
         fills,
-        answer_root: WirePath::parse(&said.answer_root).parts,
-        outcome: said.outcome.clone().or_else(|| source.outcome.clone()).unwrap_or_default(),
+        answer_root: match said.answer_root.as_slice() {
+            [] => vec![Vec::new()],
+            roots => roots.iter().map(|root| WirePath::parse(root).parts).collect(),
+        },
+        outcome,
         paging: said.paging.as_ref().map(paging),
         polling,
         binding,
@@ -399,7 +405,7 @@ fn compile_binding(said: &options::Operation, path: &str) -> Result<Binding, Str
 }
 
 fn check_soap(soap: &options::Soap) -> Result<options::Soap, String> {
-    if soap.request.is_empty() || soap.answer.is_empty() || soap.namespace.is_empty() {
+    if soap.request.is_empty() || soap.answer.iter().all(String::is_empty) || soap.namespace.is_empty() {
         return Err("soap must name its request, answer and namespace".into());
     }
     Ok(soap.clone())

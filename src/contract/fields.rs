@@ -25,6 +25,8 @@ struct Node {
     sensitive: bool,
     /// Whether its text names a person or an enterprise.
     subject: bool,
+    /// The node with which it is granted.
+    beside: Option<usize>,
 }
 
 impl FieldTree {
@@ -46,10 +48,16 @@ impl FieldTree {
             let inner = if let FieldKind::Message(inner) = &field.kind { Some(inner) } else { None };
             let sensitive = field.data_class >= DataClass::Sensitive;
             let (message, subject) = (inner.is_some(), field.subject);
-            self.nodes.push(Node { path, children: Vec::new(), message, sensitive, subject });
+            self.nodes.push(Node { path, children: Vec::new(), message, sensitive, subject, beside: None });
             children.push((field.field.number(), index));
             if let Some(inner) = inner {
                 self.add(index, inner);
+            }
+        }
+        for field in &plan.fields {
+            let node = |number: u32| children.iter().find(|(one, _)| *one == number).map(|(_, node)| *node);
+            if let (Some(node), Some(main)) = (node(field.field.number()), field.beside.and_then(node)) {
+                self.nodes[node].beside = Some(main);
             }
         }
         children.sort_unstable();
@@ -78,6 +86,9 @@ impl FieldTree {
                     node.path.is_empty() || is_within(path, &node.path) || is_within(&node.path, path)
                 });
         }
+        for (index, node) in self.nodes.iter().enumerate() {
+            allowed[index] |= node.beside.is_some_and(|main| allowed[main]);
+        }
         Mask { whole: allowed.iter().all(|flag| *flag), allowed }
     }
 
@@ -102,6 +113,11 @@ impl FieldTree {
         // The message itself is no field.
         told[0] = false;
         Disclosed { told, ..Disclosed::up_to(0) }.paths(self)
+    }
+
+    /// Whether a mask lets a path through.
+    pub fn lets(&self, mask: &Mask, path: &str) -> bool {
+        self.nodes.iter().zip(&mask.allowed).skip(1).any(|(node, allowed)| *allowed && node.path == path)
     }
 
     /// Whether a mask of this tree lets a sensitive field through.

@@ -8,10 +8,13 @@ pub mod compile;
 pub mod differences;
 pub mod fields;
 pub mod formats;
+pub mod json;
 pub mod map;
+pub mod notes;
 pub mod operation;
 pub mod plan;
 pub mod settings;
+pub mod text;
 pub mod validate;
 pub mod xml;
 

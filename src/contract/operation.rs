@@ -2,6 +2,7 @@
 
 use super::fields::FieldTree;
 use super::formats::Format;
+use super::map::outcome::Rules;
 use super::options;
 use super::plan::MessagePlan;
 use prost_reflect::MethodDescriptor;
@@ -99,13 +100,6 @@ pub enum TemplatePart {
     Name(String),
 }
 
-/// How answers tell success from failure.
-#[derive(Debug, Default, Clone)]
-pub struct OutcomeRules {
-    /// As the contract has it.
-    pub rules: options::Outcome,
-}
-
 /// Paging of a server stream.
 #[derive(Debug, Clone)]
 pub struct Paging {
@@ -167,10 +161,10 @@ pub struct Operation {
     pub binding: Binding,
     /// Values that the caller does not give.
     pub fills: Vec<FillPlan>,
-    /// Wrappers to go through in the answer.
-    pub answer_root: Vec<String>,
+    /// Wrappers to go through in the answer: the first way that is in the document counts. Never empty; a way may be.
+    pub answer_root: Vec<Vec<String>>,
     /// Success and failure.
-    pub outcome: options::Outcome,
+    pub outcome: Rules,
     /// Paging, for server streams.
     pub paging: Option<Paging>,
     /// Polling, for server streams.

@@ -3,7 +3,9 @@
 use super::formats::Format;
 use super::map::date::Notation;
 use super::options;
+use super::text::{nfc, whole};
 use prost_reflect::{FieldDescriptor, MessageDescriptor};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// Longest text where the contract does not say, in characters.
@@ -40,6 +42,8 @@ pub struct MessagePlan {
     pub fields: Vec<FieldPlan>,
     /// Names of the `one_of` groups.
     pub groups: Vec<String>,
+    /// What a structure of the source has that is of this message: the first names of its fields' ways.
+    pub known: HashSet<String>,
 }
 
 /// Everything about one field.
@@ -81,6 +85,45 @@ pub struct FieldPlan {
     pub data_class: options::DataClass,
     /// Whether it names a person or an enterprise.
     pub subject: bool,
+    /// In an answer: the field beside that takes the source's text where this one cannot be read.
+    pub unread_into: Option<FieldDescriptor>,
+    /// Whether it is such a field beside: it has no place of its own at the source, and is granted with the field of this number.
+    pub beside: Option<u32>,
+    /// In an answer: digits of a code that may have become a number; 0: it is none.
+    pub digits: usize,
+    /// In an answer: whether an unknown code of an enum is an error.
+    pub strict: bool,
+    /// Texts at the source that mean that there is nothing.
+    pub absent: Vec<Absent>,
+    /// In an answer: whether a value that cannot be read costs this field only.
+    pub omit: bool,
+}
+
+/// A text at the source that means that there is nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Absent {
+    /// This text.
+    Text(String),
+    /// Every text that begins so.
+    Prefix(String),
+}
+
+impl Absent {
+    /// Reads `text` or `prefix*`.
+    pub fn parse(text: &str) -> Self {
+        match text.strip_suffix('*') {
+            Some(prefix) => Absent::Prefix(nfc(prefix).into_owned()),
+            None => Absent::Text(nfc(text).into_owned()),
+        }
+    }
+
+    /// Whether a text (trimmed, in form C) is one.
+    pub fn is(&self, text: &str) -> bool {
+        match self {
+            Absent::Text(absent) => absent == text,
+            Absent::Prefix(prefix) => text.starts_with(prefix.as_str()),
+        }
+    }
 }
 
 /// What a field holds.
@@ -128,8 +171,27 @@ pub struct EnumPlan {
     pub number: i32,
     /// Name in the contract.
     pub name: String,
-    /// Texts at the source.
+    /// Texts at the source, in form C.
     pub texts: Vec<String>,
+}
+
+impl EnumPlan {
+    /// The number of the value that a code (trimmed, in form C) stands for. Digits may have lost their leading zeros, or become a
+    /// decimal number, where exactly one value fits then.
+    pub fn find(values: &[EnumPlan], code: &str) -> Option<i32> {
+        if let Some(known) = values.iter().find(|value| value.texts.iter().any(|text| text == code)) {
+            return Some(known.number);
+        }
+        let number = whole(code)?;
+        let fits = |value: &&EnumPlan| {
+            value.texts.iter().any(|text| text.bytes().all(|byte| byte.is_ascii_digit()) && whole(text) == Some(number))
+        };
+        let mut fitting = values.iter().filter(fits);
+        match (fitting.next(), fitting.next()) {
+            (Some(one), None) => Some(one.number),
+            _ => None,
+        }
+    }
 }
 
 impl MessagePlan {

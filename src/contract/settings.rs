@@ -1,6 +1,8 @@
 //! What a call brings beside its message, for the contract's fills.
 
+use super::notes::Observed;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// The context of one call, as a contract's fills see it.
 #[derive(Debug, Clone, Default)]
@@ -15,6 +17,8 @@ pub struct CallContext {
     pub exchange_id: String,
     /// W3C trace context to hand on, where the caller sent one.
     pub traceparent: Option<String>,
+    /// What is noticed while its answers are read.
+    pub observed: Arc<Observed>,
 }
 
 /// The connection entry's `[settings]`.

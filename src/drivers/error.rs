@@ -71,6 +71,23 @@ pub enum SourceError {
     /// It did not take the request.
     #[error("the source did not take the request")]
     Rejected(String),
+    /// It has the record already.
+    #[error("the source has it already")]
+    Exists(String),
+    /// It says that it failed, or says a code that the contract does not know.
+    #[error("the source says that it failed")]
+    Failed(String),
+    /// What was asked for is not finished there yet.
+    #[error("the source has not finished it yet")]
+    NotReady(String),
+    /// An error whose own words are not the source's, with the source's code.
+    #[error("{error}")]
+    Coded {
+        /// Its own code.
+        code: String,
+        /// What it means.
+        error: Box<SourceError>,
+    },
     /// A gRPC source's status, but for those that have an error of their own.
     #[error("the source's gRPC status is {:?}", .0.code)]
     Status(Box<GrpcStatus>),
@@ -177,6 +194,10 @@ impl SourceError {
             SourceError::CredentialsRefused(_) => (Reason::SourceCredentialsRefused, Fault::Gateway, Answered),
             SourceError::NotFound(_) => (Reason::RecordNotFound, Fault::Caller, Answered),
             SourceError::Rejected(_) => (Reason::SourceRejected, Fault::Caller, Answered),
+            SourceError::Exists(_) => (Reason::RecordExists, Fault::Caller, Answered),
+            SourceError::Failed(_) => (Reason::SourceFailed, Fault::Source, Answered),
+            SourceError::NotReady(_) => (Reason::SourceNotReady, Fault::Source, Answered),
+            SourceError::Coded { error, .. } => return error.blame(),
             SourceError::Status(status) => status.blame(),
             SourceError::AtHub(error) => {
                 let Blame { reason, fault, health } = error.blame();
@@ -212,7 +233,7 @@ impl SourceError {
                 Code::ResourceExhausted => status.retry_after.map(Some),
                 _ => None,
             },
-            SourceError::AtHub(error) => error.retry(),
+            SourceError::AtHub(error) | SourceError::Coded { error, .. } => error.retry(),
             _ => None,
         }
     }
@@ -233,8 +254,13 @@ impl SourceError {
         match self {
             SourceError::Unavailable(what) | SourceError::Broken(what) => SourceError::Unreachable(what),
             SourceError::Timeout => SourceError::Unreachable("no credentials came in time"),
-            SourceError::NotFound(code) | SourceError::Rejected(code) => SourceError::CredentialsRefused(code),
-            SourceError::Busy { .. }
+            SourceError::NotFound(code)
+            | SourceError::Rejected(code)
+            | SourceError::Exists(code)
+            | SourceError::NotReady(code) => SourceError::CredentialsRefused(code),
+            SourceError::Coded { code, error } => SourceError::Coded { code, error: Box::new(error.of_the_hub()) },
+            SourceError::Failed(_)
+            | SourceError::Busy { .. }
             | SourceError::Limited { .. }
             | SourceError::Protocol(_)
             | SourceError::Unreadable(_) => SourceError::AtHub(Box::new(self)),
@@ -256,9 +282,13 @@ impl From<SourceError> for Refusal {
                 Refusal { retry_after, source_code: Some(code), ..plain }
             }
             SourceError::Protocol(what) | SourceError::Unreadable(what) => Refusal { detail: what, ..plain },
-            SourceError::CredentialsRefused(code) | SourceError::NotFound(code) | SourceError::Rejected(code) => {
-                Refusal { source_code: Some(code), ..plain }
-            }
+            SourceError::CredentialsRefused(code)
+            | SourceError::NotFound(code)
+            | SourceError::Rejected(code)
+            | SourceError::Exists(code)
+            | SourceError::Failed(code)
+            | SourceError::NotReady(code) => Refusal { source_code: Some(code), ..plain },
+            SourceError::Coded { code, error } => Refusal { source_code: Some(code), ..(*error).into() },
             SourceError::Status(status) => {
                 let GrpcStatus { code, retry_after, status } = *status;
                 let detail = match reason {
@@ -289,10 +319,10 @@ pub(super) fn unfit(path: &str, reason: &'static str) -> SourceError {
     SourceError::Request(MapError::Request { path: path.to_owned(), reason })
 }
 
-/// Turns a judged code into a result.
-pub(super) fn heed(verdict: Verdict) -> Result<(), SourceError> {
+/// Turns a judged code into a result: whether a code said that it succeeded.
+pub(super) fn heed(verdict: Verdict) -> Result<bool, SourceError> {
     match verdict {
-        Verdict::Success => Ok(()),
+        Verdict::Success { coded } => Ok(coded),
         Verdict::NoCode => Err(SourceError::Protocol("the answer has no code of success or failure".into())),
         Verdict::Failure(meaning, code) => Err(by_meaning(meaning, code)),
     }
@@ -305,7 +335,10 @@ pub(super) fn by_meaning(meaning: Meaning, code: String) -> SourceError {
         Meaning::NotFound => SourceError::NotFound(code),
         Meaning::Credentials => SourceError::CredentialsRefused(code),
         Meaning::Busy => SourceError::Busy { code, retry_after: None },
-        Meaning::Rejected | Meaning::Unspecified => SourceError::Rejected(code),
+        Meaning::Rejected => SourceError::Rejected(code),
+        Meaning::Exists => SourceError::Exists(code),
+        Meaning::NotReady => SourceError::NotReady(code),
+        Meaning::Failed | Meaning::Unspecified => SourceError::Failed(code),
     }
 }
 

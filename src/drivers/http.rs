@@ -122,11 +122,13 @@ fn body_error(error: &(dyn std::error::Error + 'static)) -> SourceError {
 pub fn status_error(status: StatusCode, headers: &HeaderMap) -> Option<SourceError> {
     let code = status.as_str().to_owned();
     match status.as_u16() {
-        200..=299 | 304 => None,
+        200 | 201 | 203 | 204 => None,
         401 | 403 => Some(SourceError::CredentialsRefused(code)),
-        404 | 410 => Some(SourceError::NotFound(code)),
-        // The operation is not there: others may be.
-        405 | 501 => Some(SourceError::Unreadable(format!("HTTP status {code}"))),
+        // The operation is not there, or something in between does not know the way: others may be. Never: there is no such record.
+        404 | 405 | 410 | 501 => {
+            let error = Box::new(SourceError::Unreadable(format!("HTTP status {code}")));
+            Some(SourceError::Coded { code, error })
+        }
         400 | 409 | 411..=418 | 421..=426 | 428 | 431 => Some(SourceError::Rejected(code)),
         408 | 504 => Some(SourceError::Timeout),
         429 => Some(SourceError::Limited { code, retry_after: retry_after(headers) }),

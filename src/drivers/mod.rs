@@ -10,6 +10,7 @@ mod grpc_status;
 pub mod http;
 mod open_data;
 pub mod reach;
+mod reading;
 pub mod rest;
 pub mod soap;
 pub mod xroad;
@@ -22,11 +23,11 @@ use bytes::Bytes;
 use connection::Connection;
 pub use error::Blame;
 pub use error::SourceError;
-use error::{by_meaning, heed, unfit};
+use error::{by_meaning, unfit};
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use prost_reflect::DynamicMessage;
-use serde_json::Value;
+pub use reading::Judged;
 use std::sync::Arc;
 
 /// The request on its way out.
@@ -67,7 +68,7 @@ pub trait Turns: Send + Sync {
 }
 
 /// A request under way, up to its judged answer.
-pub type Requested<'a> = BoxFuture<'a, Result<Value, SourceError>>;
+pub type Requested<'a> = BoxFuture<'a, Result<Judged, SourceError>>;
 
 /// The answer: messages of the contract, encoded.
 pub enum SourceAnswer {

@@ -3,8 +3,9 @@
 use super::connection::Connection;
 use super::http::{HttpAnswer, status_error};
 use super::open_data::{self, Fresh, OpenData};
-use super::{Call, Driver, Requested, SourceAnswer, SourceError, SourceRequest, Turns, heed, unfit};
-use crate::contract::map::answer::{self, Start};
+use super::reading::{Judged, judge, read_list, read_one};
+use super::{Call, Driver, Requested, SourceAnswer, SourceError, SourceRequest, Turns, by_meaning, unfit};
+use crate::contract::json;
 use crate::contract::map::{self, outcome, request};
 use crate::contract::operation::{Operation, Paging, Polling, RestBinding, TemplatePart};
 use crate::contract::settings::CallContext;
@@ -12,7 +13,7 @@ use crate::contract::{Binding, Shape};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::{StreamExt, stream};
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use prost_reflect::DynamicMessage;
 use serde_json::Value;
 use std::collections::VecDeque;
@@ -67,14 +68,14 @@ impl Inner {
                 self.pages(ask, paging).await
             }
             (Shape::ServerStream, None, None) => {
-                let (document, fresh) = self.document(&ask, &[]).await?;
-                let messages = read_list(&ask.operation, &document)?;
+                let (judged, fresh) = self.document(&ask, &[]).await?;
+                let messages = read_list(&ask.operation, &judged, &ask.context.observed)?;
                 self.open_data.keep(fresh);
                 Ok(SourceAnswer::Stream(stream::iter(messages.into_iter().map(Ok)).boxed()))
             }
             _ => {
-                let (document, fresh) = self.document(&ask, &[]).await?;
-                let message = read_one(&ask.operation, &document)?;
+                let (judged, fresh) = self.document(&ask, &[]).await?;
+                let message = read_one(&ask.operation, &judged, &ask.context.observed)?;
                 self.open_data.keep(fresh);
                 Ok(SourceAnswer::One(message))
             }
@@ -82,7 +83,7 @@ impl Inner {
     }
 
     /// One request and its judged answer, with fresh credentials once if they are refused.
-    async fn document(&self, ask: &Ask, extra: &[(&str, String)]) -> Result<(Value, Option<Fresh>), SourceError> {
+    async fn document(&self, ask: &Ask, extra: &[(&str, String)]) -> Result<(Judged, Option<Fresh>), SourceError> {
         let Binding::Rest(binding) = &ask.operation.binding else {
             return Err(SourceError::Protocol("no REST binding".into()));
         };
@@ -102,7 +103,7 @@ impl Inner {
     }
 
     /// A further request of a stream, in its turn.
-    async fn further(&self, ask: &Ask, extra: &[(&str, String)]) -> Result<Value, SourceError> {
+    async fn further(&self, ask: &Ask, extra: &[(&str, String)]) -> Result<Judged, SourceError> {
         let request = || -> Requested<'_> { Box::pin(async { Ok(self.document(ask, extra).await?.0) }) };
         match &ask.turns {
             Some(turns) => turns.run(&request).await,
@@ -141,8 +142,8 @@ impl Inner {
 
     async fn pages(self: Arc<Self>, ask: Ask, paging: Paging) -> Result<SourceAnswer, SourceError> {
         // The first page is fetched before the stream begins, so that a failure is a plain status.
-        let (document, _) = self.document(&ask, &window(&paging, 0)).await?;
-        let first = Page::read(&ask, &paging, &document)?;
+        let (judged, _) = self.document(&ask, &window(&paging, 0)).await?;
+        let first = Page::read(&ask, &paging, &judged)?;
         let state = (self, ask, paging, 1u32, first);
         let messages = stream::try_unfold(state, |(inner, ask, paging, mut next, mut page)| async move {
             loop {
@@ -160,7 +161,7 @@ impl Inner {
     }
 
     async fn poll(self: Arc<Self>, ask: Ask, polling: Polling) -> Result<SourceAnswer, SourceError> {
-        let first = read_one(&ask.operation, &self.document(&ask, &[]).await?.0)?;
+        let first = read_one(&ask.operation, &self.document(&ask, &[]).await?.0, &ask.context.observed)?;
         let end = Instant::now() + polling.max;
         let watch = Watch { inner: self, ask, polling, end, first: Some(first), seen: None, ended: false };
         let messages = stream::try_unfold(watch, |mut watch| async move {
@@ -212,7 +213,7 @@ impl Watch {
         while Instant::now() < self.end {
             tokio::time::sleep(self.polling.interval).await;
             match self.inner.further(&self.ask, &[]).await {
-                Ok(document) => return read_one(&self.ask.operation, &document).map(Some),
+                Ok(judged) => return read_one(&self.ask.operation, &judged, &self.ask.context.observed).map(Some),
                 Err(error) if error.passes() && began.elapsed() < TROUBLE => {}
                 Err(error) => return Err(error),
             }
@@ -227,8 +228,8 @@ struct Page {
 }
 
 impl Page {
-    fn read(ask: &Ask, paging: &Paging, document: &Value) -> Result<Self, SourceError> {
-        let messages = read_list(&ask.operation, document)?;
+    fn read(ask: &Ask, paging: &Paging, judged: &Judged) -> Result<Self, SourceError> {
+        let messages = read_list(&ask.operation, judged, &ask.context.observed)?;
         Ok(Page { last: messages.len() < paging.size as usize, messages: messages.into() })
     }
 }
@@ -348,49 +349,33 @@ pub(super) fn add_trace(headers: &mut HeaderMap, context: &CallContext) {
     }
 }
 
-fn judged(operation: &Operation, answer: HttpAnswer) -> Result<Value, SourceError> {
-    if let Some(error) = status_error(answer.status, &answer.headers) {
-        return Err(error);
+/// Judges an answer. HTTP's meaning comes first (RFC 9110, section 15); where that leaves open whether the source itself answered, a
+/// failure code of its contract's does.
+pub(super) fn judged(operation: &Operation, answer: HttpAnswer) -> Result<Judged, SourceError> {
+    let Some(error) = status_error(answer.status, &answer.headers) else {
+        return judge(operation, parse_json(operation, &answer)?, None);
+    };
+    if matches!(answer.status.as_u16(), 400 | 404 | 409 | 410 | 422 | 500)
+        && let Ok(document) = json::parse(&answer.body)
+        && let Some((meaning, code)) = outcome::named_failure(&operation.outcome, &document)
+    {
+        return Err(by_meaning(meaning, code));
     }
-    let document = parse_json(&answer.body)?;
-    let place = map::descend(&document, &operation.answer_root).unwrap_or(&document);
-    heed(outcome::judge(&operation.outcome, &document, place))?;
-    Ok(document)
+    Err(error)
 }
 
-/// Reads a JSON answer; an empty body is an empty document.
-pub(super) fn parse_json(body: &[u8]) -> Result<Value, SourceError> {
-    if body.iter().all(u8::is_ascii_whitespace) {
+/// Reads a JSON answer. An empty body is an answer only where the status says that there is none to expect, and the contract expects
+/// none.
+fn parse_json(operation: &Operation, answer: &HttpAnswer) -> Result<Value, SourceError> {
+    let empty = answer.body.iter().all(u8::is_ascii_whitespace);
+    if empty && answer.status == StatusCode::NO_CONTENT && operation.answer.fields.is_empty() {
         return Ok(Value::Object(serde_json::Map::new()));
     }
-    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
-    serde_json::from_slice(body).map_err(|_| SourceError::Protocol("the answer is no JSON".into()))
-}
-
-/// Reads the one message of an answer.
-pub(super) fn read_one(operation: &Operation, document: &Value) -> Result<Bytes, SourceError> {
-    match answer::start(document, &operation.answer_root) {
-        Start::At(place) => Ok(answer::read(&operation.answer, place, document)?.into()),
-        Start::Empty if operation.outcome.empty_is_not_found => Err(SourceError::NotFound("empty".into())),
-        // An operation whose answer says nothing but that it succeeded.
-        Start::Empty => Ok(answer::read(&operation.answer, &Value::Object(serde_json::Map::new()), document)?.into()),
-        Start::Missing => Err(missing(operation)),
+    if empty {
+        return Err(SourceError::Protocol("the answer is empty".into()));
     }
-}
-
-/// Reads the list that a server stream carries.
-fn read_list(operation: &Operation, document: &Value) -> Result<Vec<Bytes>, SourceError> {
-    let one =
-        |place: &Value| -> Result<Bytes, SourceError> { Ok(answer::read(&operation.answer, place, document)?.into()) };
-    match answer::start(document, &operation.answer_root) {
-        Start::At(Value::Array(items)) => items.iter().map(one).collect(),
-        Start::At(single) => Ok(vec![one(single)?]),
-        Start::Empty if operation.outcome.empty_is_not_found => Err(SourceError::NotFound("empty".into())),
-        Start::Empty => Ok(Vec::new()),
-        Start::Missing => Err(missing(operation)),
-    }
-}
-
-fn missing(operation: &Operation) -> SourceError {
-    SourceError::Protocol(format!("the answer has no {}", operation.answer_root.join("/")))
+    json::parse(&answer.body).map_err(|error| match error {
+        json::JsonError::Malformed => SourceError::Protocol("the answer is no JSON".into()),
+        other => SourceError::Protocol(other.to_string()),
+    })
 }

@@ -2,8 +2,10 @@
 
 use super::connection::Connection;
 use super::http::{HttpAnswer, status_error};
-use super::{Call, Driver, SourceAnswer, SourceError, SourceRequest, by_meaning, heed};
-use crate::contract::map::{self, outcome, request};
+use super::reading::{judge, read_one};
+use super::{Call, Driver, SourceAnswer, SourceError, SourceRequest, by_meaning};
+use crate::contract::map::{outcome, request};
+use crate::contract::notes::Observed;
 use crate::contract::operation::Operation;
 use crate::contract::options::{Meaning, Soap, SoapVersion};
 use crate::contract::settings::CallContext;
@@ -63,7 +65,7 @@ async fn exchange(
         headers.extend(proof.headers.clone());
         super::rest::add_trace(&mut headers, context);
         let answer = connection.endpoint.send(Method::POST, "", headers, Bytes::from(envelope)).await?;
-        match read_answer(operation, soap, answer) {
+        match read_answer(operation, soap, answer, &context.observed) {
             Err(SourceError::CredentialsRefused(_)) if !last && connection.credentials.refused(&proof) => last = true,
             other => return Ok(SourceAnswer::One(other?.0)),
         }
@@ -141,6 +143,7 @@ pub(super) fn read_answer(
     operation: &Operation,
     soap: &Soap,
     answer: HttpAnswer,
+    observed: &Observed,
 ) -> Result<(Bytes, Option<Element>), SourceError> {
     let wrong = |reason: &str| SourceError::Protocol(reason.to_owned());
     let status = status_error(answer.status, &answer.headers);
@@ -165,22 +168,27 @@ pub(super) fn read_answer(
     let content =
         body.and_then(|body| body.children.into_iter().next()).ok_or_else(|| wrong("the envelope's body is empty"))?;
     if content.name == "Fault" && content.namespace == space {
-        return Err(fault(operation, &content, is_12(soap)));
+        // HTTP's meaning comes first where it says what a fault cannot (RFC 9110, section 15): when to come again, or who is asked.
+        let http_first = matches!(answer.status.as_u16(), 401 | 403 | 408 | 429 | 502..=504);
+        let fault = || fault(operation, &content, is_12(soap));
+        return Err(status.filter(|_| http_first).unwrap_or_else(fault));
     }
     if let Some(error) = status {
         return Err(error);
     }
-    if content.name != soap.answer || (!soap.answer_namespace.is_empty() && content.namespace != soap.answer_namespace)
-    {
+    let named = soap.answer.contains(&content.name);
+    if !named || (!soap.answer_namespace.is_empty() && content.namespace != soap.answer_namespace) {
         return Err(wrong("the body's element is not the contract's"));
     }
+    let element = content.name.clone();
     let document = match content.into_value() {
         Value::Object(object) => Value::Object(object),
+        // Text in place of a structure, which an answer element may hold alone.
+        Value::String(text) if !text.trim().is_empty() => Value::String(text),
         _ => Value::Object(Map::new()),
     };
-    let place = map::descend(&document, &operation.answer_root).unwrap_or(&document);
-    heed(outcome::judge(&operation.outcome, &document, place))?;
-    let message = super::rest::read_one(operation, &document)?;
+    let judged = judge(operation, document, Some(&element))?;
+    let message = read_one(operation, &judged, observed)?;
     Ok((message, header))
 }
 

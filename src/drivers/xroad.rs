@@ -1,10 +1,11 @@
 //! X-Road: SOAP message protocol 4.0 (X-Road PR-MESS) and REST `/r1/…` (X-Road PR-REST).
 
 use super::connection::{Connection, XRoadIds, XRoadMember};
-use super::http::{HttpAnswer, status_error};
+use super::http::HttpAnswer;
+use super::reading::{Judged, read_one};
 use super::soap;
-use super::{Call, Driver, SourceAnswer, SourceError, SourceRequest, by_meaning, heed, unfit};
-use crate::contract::map::{self, outcome};
+use super::{Call, Driver, SourceAnswer, SourceError, SourceRequest, by_meaning, unfit};
+use crate::contract::map::outcome;
 use crate::contract::operation::{Operation, RestBinding};
 use crate::contract::options::Soap;
 use crate::contract::settings::CallContext;
@@ -89,7 +90,7 @@ impl Asked<'_> {
         headers.extend(proof.headers);
         super::rest::add_trace(&mut headers, self.context);
         let answer = self.connection.endpoint.send(Method::POST, "", headers, Bytes::from(envelope)).await?;
-        let (message, header) = soap::read_answer(self.operation, soap, answer)?;
+        let (message, header) = soap::read_answer(self.operation, soap, answer, &self.context.observed)?;
         let header = header.ok_or_else(|| SourceError::Protocol("the answer has no X-Road header".into()))?;
         self.check_echo(&header, service, version, &request_hash)?;
         Ok(SourceAnswer::One(message))
@@ -186,8 +187,8 @@ impl Asked<'_> {
         super::rest::add_trace(&mut headers, self.context);
         let body = wire.body.map(|body| Bytes::from(body.to_string())).unwrap_or_default();
         let answer = self.connection.endpoint.send(binding.method.clone(), &path, headers, body).await?;
-        let document = self.rest_document(answer, service)?;
-        Ok(SourceAnswer::One(super::rest::read_one(self.operation, &document)?))
+        let judged = self.rest_document(answer, service)?;
+        Ok(SourceAnswer::One(read_one(self.operation, &judged, &self.context.observed)?))
     }
 
     /// PR-REST, section 4.3.
@@ -209,7 +210,7 @@ impl Asked<'_> {
         Ok(())
     }
 
-    fn rest_document(&self, answer: HttpAnswer, service: &str) -> Result<Value, SourceError> {
+    fn rest_document(&self, answer: HttpAnswer, service: &str) -> Result<Judged, SourceError> {
         let text = |name: &str| answer.headers.get(name).and_then(|value| value.to_str().ok());
         // X-Road's own errors are told apart from the service's by this header (PR-REST, section 4.6).
         if let Some(code) = text("x-road-error") {
@@ -230,12 +231,6 @@ impl Asked<'_> {
                 return Err(SourceError::Protocol(format!("the answer's {name} is not the request's")));
             }
         }
-        if let Some(error) = status_error(answer.status, &answer.headers) {
-            return Err(error);
-        }
-        let document = super::rest::parse_json(&answer.body)?;
-        let place = map::descend(&document, &self.operation.answer_root).unwrap_or(&document);
-        heed(outcome::judge(&self.operation.outcome, &document, place))?;
-        Ok(document)
+        super::rest::judged(self.operation, answer)
     }
 }

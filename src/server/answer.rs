@@ -1,5 +1,6 @@
 //! Answers as they leave: gRPC over HTTP/2 (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md).
 
+use crate::contract::notes::Notes;
 use crate::frame::frame;
 use crate::http2::Http2Error;
 use crate::http2::server::Reply;
@@ -20,6 +21,10 @@ pub const LOG_INDEX: &str = "ndxp-log-index";
 pub const REQUEST_SALT: &str = "ndxp-request-salt";
 /// Metadata with the salt of the answer's commitment, in hexadecimal.
 pub const ANSWER_SALT: &str = "ndxp-answer-salt";
+/// Metadata with the fields that were left out because the source's value could not be read, by path, separated by commas.
+pub const DROPPED_FIELDS: &str = "ndxp-dropped-fields";
+/// Metadata with the codes that the contract does not know, as `path=code`, separated by commas; a code is percent-encoded.
+pub const UNKNOWN_CODES: &str = "ndxp-unknown-codes";
 
 /// Metadata with the calls that may be made at once now.
 pub const RATE_LEFT: &str = "ndxp-rate-left";
@@ -67,6 +72,32 @@ pub fn put(headers: &mut HeaderMap, name: &'static str, value: &str) {
         value.set_sensitive(true);
         headers.insert(name, value);
     }
+}
+
+/// Puts what was noticed while an answer was read: of the fields that the caller may see.
+pub fn put_notes(headers: &mut HeaderMap, notes: &Notes, shown: impl Fn(&str) -> bool) {
+    let dropped: Vec<&str> = notes.dropped_fields.iter().map(String::as_str).filter(|path| shown(path)).collect();
+    if !dropped.is_empty() {
+        put(headers, DROPPED_FIELDS, &dropped.join(","));
+    }
+    let codes = notes.unknown_codes.iter().filter(|(path, _)| shown(path));
+    let codes: Vec<String> =
+        codes.filter_map(|(path, code)| Some(format!("{path}={}", percent(code.as_ref()?)))).collect();
+    if !codes.is_empty() {
+        put(headers, UNKNOWN_CODES, &codes.join(","));
+    }
+}
+
+/// Everything but RFC 3986's unreserved characters, percent-encoded.
+fn percent(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            plain if plain.is_ascii_alphanumeric() || b"-._~".contains(&plain) => out.push(char::from(plain)),
+            other => out.push_str(&format!("%{other:02X}")),
+        }
+    }
+    out
 }
 
 /// `grpc-status: 0`.

@@ -257,7 +257,9 @@ fn shadow(shared: &Arc<Shared>, way: Arc<Way>, (client, again): (ClientKey, Agai
     tokio::spawn(async move {
         let _place = place;
         let deadline = Deadline::own(Instant::now(), operation.timeout);
-        let call = Call { until: Some(deadline), ..call };
+        // What is noticed there is not the exchange's.
+        let context = Arc::new(CallContext { observed: Arc::default(), ..(*call.context).clone() });
+        let call = Call { until: Some(deadline), context, ..call };
         let answered = Attempt::new(&way, way.endpoints.pick(client, None), call, false).ended(deadline).await;
         let differing = match answered {
             Ok(SourceAnswer::One(other)) => compare(&operation, &answer, &other),

@@ -72,6 +72,7 @@ impl Exchange {
             Ok((index, message, salts)) => {
                 let mut head = answer::head(&id);
                 stream::tell(head.headers_mut(), index, &salts, record.left);
+                head.headers_mut().extend(std::mem::take(&mut record.notices));
                 answer::one(head, &message)
             }
             Err(refusal) => answer::refused(&refusal, &id),
@@ -117,6 +118,7 @@ impl Exchange {
                 purpose: said.purpose,
                 exchange_id: id.to_owned(),
                 traceparent: traceparent(&head.headers),
+                observed: Arc::default(),
             }),
             route: route.clone(),
             standing: Standing::new(&self.shared, admitted, mask, registry),
@@ -144,11 +146,14 @@ impl Exchange {
         if operation.writes {
             record.note(Kind::Intent).await?;
         }
+        let observed = context.observed.clone();
         let call = Call { operation: operation.clone(), request, context, until: None, turns: None, stream_wait: None };
         let result = tokio::select! {
             result = ask(&self.shared, &route, call, time, place, record) => result,
             taken = standing.lost(over_by(time)) => Err(taken),
         };
+        let notes = observed.so_far();
+        record.noticed(&notes);
         let result = match tally {
             Some(tally) => {
                 let tally = stream::taken(&tally);
@@ -173,6 +178,8 @@ impl Exchange {
         let kept = fields::keep(&operation.answer_fields, standing.mask(), &message, &mut disclosed)
             .map_err(|garbled| Refusal::with(Reason::SourceProtocolError, garbled.to_string()))?;
         record.disclosed(&operation, &disclosed)?;
+        let shown = |path: &str| operation.answer_fields.lets(standing.mask(), path);
+        answer::put_notes(&mut record.notices, &notes, shown);
         record.answer(&kept)?;
         Ok(kept)
     }
@@ -195,6 +202,7 @@ impl Exchange {
             record.note(Kind::Intent).await?;
         }
         let operation = route.operation.clone();
+        let observed = context.observed.clone();
         let turns =
             InTurn { guard: route.guard.clone(), client: standing.client().into(), operation: operation.clone() };
         let turns: Option<Arc<dyn Turns>> = Some(Arc::new(turns));
@@ -211,6 +219,7 @@ impl Exchange {
             operation: route.operation,
             standing,
             messages,
+            observed,
             _place: stream_place,
             until: time.caller(),
         })

@@ -7,6 +7,7 @@ use crate::access::limits::Left;
 use crate::access::refusals::{Identity, Refused};
 use crate::access::token::Verified;
 use crate::contract::fields::Disclosed;
+use crate::contract::notes::Notes;
 use crate::contract::{Operation, validate};
 use crate::exchange_log::pseudonym::{Commitment, Direction, PeriodKeys, PersonKind, Salt, commit};
 use crate::exchange_log::{Entry, Kind, LogError, entry};
@@ -14,6 +15,7 @@ use crate::identity::{Peer, Thumbprint};
 use crate::registry::{ClientView, GrantView};
 use crate::status::{Reason, Refusal};
 use bytes::Bytes;
+use http::HeaderMap;
 use prost_reflect::DynamicMessage;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -45,6 +47,8 @@ pub struct Record {
     named: Vec<String>,
     /// What is left of the grant's rate and quota, for the caller.
     pub left: Option<Left>,
+    /// What was noticed while its answer was read, for the caller.
+    pub notices: HeaderMap,
 }
 
 fn now_us() -> i64 {
@@ -81,6 +85,7 @@ impl Record {
             closed: false,
             named: Vec::new(),
             left: None,
+            notices: HeaderMap::new(),
         }
     }
 
@@ -235,6 +240,13 @@ impl Record {
     /// Which fields a stream may disclose: they stand in its opening, since a crash leaves no other entry.
     pub fn may_disclose(&mut self, fields: Vec<String>) {
         self.entry.fields = fields;
+    }
+
+    /// What was noticed while its answers were read; paths only.
+    pub fn noticed(&mut self, notes: &Notes) {
+        self.entry.dropped_fields.clone_from(&notes.dropped_fields);
+        self.entry.unknown_codes = notes.unknown_codes.iter().map(|(path, _)| path.clone()).collect();
+        self.entry.unknown_codes.dedup();
     }
 
     fn elapsed_us(&self) -> u64 {

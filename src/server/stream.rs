@@ -8,6 +8,7 @@ use super::shared::Shared;
 use super::standing::Standing;
 use crate::access::limits::Left;
 use crate::contract::fields::{self, Disclosed};
+use crate::contract::notes::Observed;
 use crate::contract::{Operation, validate};
 use crate::drivers::SourceError;
 use crate::exchange_log::pseudonym::{Commitment, PeriodKeys, PersonKind};
@@ -31,6 +32,8 @@ pub(super) struct Opened {
     /// What it was admitted by, which may be taken away, or end, while it runs.
     pub standing: Standing,
     pub messages: BoxStream<'static, Result<Bytes, SourceError>>,
+    /// What is noticed while they are read.
+    pub observed: Arc<Observed>,
     /// Held as long as the stream lives.
     pub _place: StreamPlace,
     /// When the caller's own deadline passes.
@@ -139,6 +142,8 @@ impl Flow {
     async fn end(&mut self, refusal: Option<Refusal>) -> HeaderMap {
         let id = self.record.id();
         self.record_disclosed();
+        let notes = self.opened.observed.so_far();
+        self.record.noticed(&notes);
         match self.record.close(refusal.as_ref()).await {
             Ok(index) => {
                 let mut trailers = match &refusal {
@@ -146,6 +151,8 @@ impl Flow {
                     None => answer::ok_trailers(),
                 };
                 answer::put(&mut trailers, answer::LOG_INDEX, &index.to_string());
+                let (tree, mask) = (&self.opened.operation.answer_fields, self.opened.standing.mask());
+                answer::put_notes(&mut trailers, &notes, |path| tree.lets(mask, path));
                 trailers
             }
             Err(unlogged) => answer::refusal_trailers(&unlogged, &id),

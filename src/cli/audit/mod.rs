@@ -282,6 +282,8 @@ fn to_json(found: &Found) -> Value {
     let answered: Vec<_> = entry.answer_subjects.iter().map(pseudonym).collect();
     object.insert("answer_subjects".to_owned(), json!(answered));
     object.insert("answer_subjects_omitted".to_owned(), json!(entry.answer_subjects_omitted));
+    object.insert("dropped_fields".to_owned(), json!(entry.dropped_fields));
+    object.insert("unknown_codes".to_owned(), json!(entry.unknown_codes));
     object.insert("fault".to_owned(), json!(entry.fault));
     object.insert("source_reason".to_owned(), json!(entry.source_reason));
     object.insert("source_dropped".to_owned(), json!(entry.source_dropped));

@@ -2,10 +2,12 @@
 
 use super::{ContractFault, Place, option};
 use crate::contract::map::date::{Notation, Precision};
-use crate::contract::options::{self, DataClass, Format, Letters, Wire};
+use crate::contract::options::{self, DataClass, Format, Letters, OnBad, Wire};
 use crate::contract::plan::{
-    DEFAULT_LIST_LENGTH, DEFAULT_TEXT_LENGTH, EnumPlan, FieldKind, FieldPlan, MAX_NESTING, MessagePlan, WirePath,
+    Absent, DEFAULT_LIST_LENGTH, DEFAULT_TEXT_LENGTH, EnumPlan, FieldKind, FieldPlan, MAX_NESTING, MessagePlan,
+    WirePath,
 };
+use crate::contract::text::code;
 use prost_reflect::{DescriptorPool, EnumDescriptor, FieldDescriptor, Kind, MessageDescriptor};
 use std::sync::Arc;
 
@@ -32,7 +34,53 @@ pub(super) fn plan(
     if !faults.is_empty() {
         return Err(faults);
     }
-    Ok(Arc::new(MessagePlan { message: message.clone(), fields, groups }))
+    link_unread(message, &mut fields).map_err(|reason| vec![place.fault(reason)])?;
+    let known = known(&fields);
+    Ok(Arc::new(MessagePlan { message: message.clone(), fields, groups, known }))
+}
+
+/// Finds the field beside that takes what another one cannot read.
+fn link_unread(message: &MessageDescriptor, fields: &mut [FieldPlan]) -> Result<(), String> {
+    let both = |field: &FieldPlan| Some((field.unread_into.clone()?, field.field.number(), field.data_class));
+    let pairs: Vec<_> = fields.iter().filter_map(both).collect();
+    for (beside, number, data_class) in pairs {
+        let taker =
+            fields.iter_mut().find(|field| field.field.number() == beside.number() && number != beside.number());
+        match taker.filter(|taker| matches!(taker.kind, FieldKind::Text) && !taker.list && taker.beside.is_none()) {
+            Some(taker) => {
+                taker.beside = Some(number);
+                taker.data_class = taker.data_class.max(data_class);
+            }
+            None => {
+                let name = beside.name();
+                return Err(format!(
+                    "{}.{name}: unread_into needs a single text field of its own",
+                    message.full_name()
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The first names of all ways to the fields.
+fn known(fields: &[FieldPlan]) -> std::collections::HashSet<String> {
+    let own = fields.iter().filter(|field| field.beside.is_none()).flat_map(|field| field.names.iter());
+    let mut known: std::collections::HashSet<String> = own.filter_map(|name| name.parts.first().cloned()).collect();
+    for field in fields {
+        if let FieldKind::Date(notations) | FieldKind::Time(notations) = &field.kind {
+            known.extend(notations.iter().flat_map(Notation::places).filter_map(|name| name.parts.first().cloned()));
+        }
+    }
+    // Flat properties that are grouped in a message of their own.
+    for field in fields {
+        if let FieldKind::Message(inner) = &field.kind
+            && field.names.iter().any(|name| name.parts.is_empty())
+        {
+            known.extend(inner.known.iter().cloned());
+        }
+    }
+    known
 }
 
 fn plan_field(
@@ -49,6 +97,13 @@ fn plan_field(
     let rules = [
         (said.format() != Format::Unspecified && other, "only a string has a format"),
         (!said.separator.is_empty() && !field.is_list(), "only a list has a separator"),
+        (!said.unread_into.is_empty() && (field.is_list() || field.is_map()), "unread_into is for a single value"),
+        (said.digits > 0 && other, "only a string has digits"),
+        (said.digits > 38, "digits are 38 at most"),
+        (said.strict && !matches!(field.kind(), Kind::Enum(_)), "only an enum is strict"),
+        (said.strict && !said.unread_into.is_empty(), "a strict field is read or refused: it has no unread_into"),
+        (said.required && !said.unread_into.is_empty(), "a required field has no unread_into"),
+        (said.required && said.on_bad() == OnBad::Omit, "a required field is not left out"),
         (
             !said.item.is_empty() && (!field.is_list() || !said.separator.is_empty()),
             "only a list of structures has an item",
@@ -95,6 +150,18 @@ fn plan_field(
         embedded: said.embedded.clone(),
         data_class: DataClass::try_from(said.data_class).unwrap_or(DataClass::Unspecified),
         subject: said.subject,
+        unread_into: match said.unread_into.as_str() {
+            "" => None,
+            name => match field.parent_message().get_field_by_name(name) {
+                Some(beside) => Some(beside),
+                None => return Err(vec![fail(format!("unread_into names no field {name:?} of the message"))]),
+            },
+        },
+        beside: None,
+        digits: said.digits as usize,
+        strict: said.strict,
+        absent: said.absent.iter().map(|text| Absent::parse(text)).collect(),
+        omit: said.on_bad() == OnBad::Omit,
     })
 }
 
@@ -146,6 +213,13 @@ fn field_kind(
 fn notations(said: &options::Field, time: bool, fail: Fail<'_>) -> Result<Vec<Notation>, ContractFault> {
     let mut all = Vec::new();
     for date in &said.date {
+        if !date.year_name.is_empty() {
+            if time || !date.pattern.is_empty() {
+                return Err(fail("a date in parts is a PartialDate, without a pattern".into()));
+            }
+            all.push(Notation::in_parts(&date.year_name, &date.month_name, &date.day_name));
+            continue;
+        }
         let mut notation = Notation::parse(&date.pattern).map_err(fail)?;
         if (notation.precision == Precision::Time) != time {
             return Err(fail(format!("{:?}: a Timestamp needs a time of day, a PartialDate has none", date.pattern)));
@@ -189,6 +263,7 @@ fn enum_plan(
             } else {
                 texts
             };
+        let texts = texts.iter().map(|text| code(text).into_owned()).collect();
         values.push(EnumPlan { number: value.number(), name: value.name().to_owned(), texts });
     }
     Ok(values)

@@ -2,24 +2,57 @@
 
 use super::date::{Notation, Parts};
 use super::{MapError, WirePath, encode, lookup, scalar_text};
-use crate::contract::plan::{FieldKind, FieldPlan, MessagePlan};
+use crate::contract::json;
+use crate::contract::notes::{Notes, Trail};
+use crate::contract::plan::{EnumPlan, FieldKind, FieldPlan, MessagePlan};
+use crate::contract::text;
 use crate::contract::xml;
 use base64::Engine;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use prost_reflect::Value as Message;
-use serde_json::Value;
+use serde_json::{Map, Value};
+
+/// What the message at a place came to.
+#[derive(Debug)]
+pub struct Read {
+    /// The message, encoded.
+    pub message: Vec<u8>,
+    /// How much of the contract was there.
+    pub found: Found,
+}
+
+/// How much of a contract's message was found in a document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Found {
+    /// No name of the contract's.
+    Nothing,
+    /// Names of the contract's, all without a value.
+    Names,
+    /// The name of a list, which is empty.
+    EmptyList,
+    /// A value.
+    Value,
+}
 
 /// Maps the document at `place` (below `root`) into a message, encoded.
 pub fn read(plan: &MessagePlan, place: &Value, root: &Value) -> Result<Vec<u8>, MapError> {
-    // A message whose list is named "." is the list itself.
-    let whole = plan.fields.iter().any(|field| field.list && field.names.iter().any(|name| name.parts.is_empty()));
-    let place = if whole { place } else { single(place, "")? };
-    let mut message = Vec::with_capacity(128);
-    for field in &plan.fields {
-        if let Some(value) = read_field(plan, field, place, root)? {
-            encode::put(&mut message, &field.field, &value);
-        }
-    }
-    Ok(message)
+    Ok(read_noted(plan, place, root, &mut Notes::default())?.message)
+}
+
+/// The same, with what was found, and what was noticed on the way.
+pub fn read_noted(plan: &MessagePlan, place: &Value, root: &Value, notes: &mut Notes) -> Result<Read, MapError> {
+    Reader { root, notes }.message(plan, place, None)
+}
+
+/// What stands beside the contract's names in a structure, and says something; `ours`: names that the contract reads elsewhere.
+pub fn leftovers<'v>(
+    plan: &MessagePlan,
+    place: &'v Value,
+    ours: impl Fn(&str) -> bool,
+) -> impl Iterator<Item = &'v Value> {
+    let object = if let Value::Object(object) = only(place) { Some(object) } else { None };
+    let others = object.into_iter().flatten().filter(move |(name, _)| !plan.known.contains(*name) && !ours(name));
+    others.map(|(_, value)| value).filter(|value| !is_absent(value))
 }
 
 /// One-or-many, where one is wanted.
@@ -33,6 +66,14 @@ fn single<'v>(value: &'v Value, path: &str) -> Result<&'v Value, MapError> {
     }
 }
 
+/// The one item of a list that has one.
+pub(super) fn only(value: &Value) -> &Value {
+    match value {
+        Value::Array(items) if items.len() == 1 => &items[0],
+        other => other,
+    }
+}
+
 fn wrong(path: &str, reason: &'static str) -> MapError {
     MapError::Answer { path: path.to_owned(), reason }
 }
@@ -41,41 +82,8 @@ fn path_text(path: &WirePath) -> String {
     if path.parts.is_empty() { ".".to_owned() } else { path.parts.join("/") }
 }
 
-fn read_field(plan: &MessagePlan, field: &FieldPlan, place: &Value, root: &Value) -> Result<Option<Message>, MapError> {
-    if let FieldKind::Date(notations) | FieldKind::Time(notations) = &field.kind {
-        return read_date(field, notations, place, root);
-    }
-    if matches!(field.kind, FieldKind::Remaining) {
-        return read_remaining(plan, place).map(Some);
-    }
-    let found = field.names.iter().find_map(|name| Some((name, lookup(place, root, name)?)));
-    let Some((name, value)) = found else { return Ok(None) };
-    if is_absent(value) {
-        return Ok(None);
-    }
-    if !field.list {
-        return read_one(field, single(value, &path_text(name))?, root, name);
-    }
-    let mut items = Vec::new();
-    match (&field.separator, value) {
-        (Some(separator), Value::String(text)) => {
-            for part in text.split(separator.trim_end()).map(str::trim).filter(|part| !part.is_empty()) {
-                items.extend(read_one(field, &Value::from(part), root, name)?);
-            }
-        }
-        (_, Value::Array(values)) => {
-            for value in values {
-                items.extend(read_one(field, value, root, name)?);
-            }
-        }
-        // An object when one, a list when several.
-        (_, one) => items.extend(read_one(field, one, root, name)?),
-    }
-    Ok((!items.is_empty()).then_some(Message::List(items)))
-}
-
 /// Empty elements, texts and objects mean absent.
-fn is_absent(value: &Value) -> bool {
+pub fn is_absent(value: &Value) -> bool {
     match value {
         Value::Null => true,
         Value::String(text) => text.trim().is_empty(),
@@ -85,53 +93,299 @@ fn is_absent(value: &Value) -> bool {
     }
 }
 
-fn read_one(field: &FieldPlan, value: &Value, root: &Value, name: &WirePath) -> Result<Option<Message>, MapError> {
-    let fail = |reason| wrong(&path_text(name), reason);
-    if is_absent(value) {
-        return Ok(None);
+/// The items of a list: an array, the numbered properties of an object as PHP writes it, or a single one.
+pub fn items(value: &Value) -> Vec<&Value> {
+    match value {
+        Value::Array(items) => items.iter().collect(),
+        Value::Object(object) if is_numbered(object) => object.values().collect(),
+        one => vec![one],
     }
-    if let FieldKind::Message(plan) = &field.kind {
-        let embedded;
-        let value = match &field.embedded {
+}
+
+fn is_numbered(object: &Map<String, Value>) -> bool {
+    !object.is_empty() && object.keys().enumerate().all(|(at, name)| *name == at.to_string())
+}
+
+/// Base64 (RFC 4648, section 4), with or without padding.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &base64::alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+struct Reader<'v, 'n> {
+    root: &'v Value,
+    notes: &'n mut Notes,
+}
+
+impl<'v> Reader<'v, '_> {
+    fn message(&mut self, plan: &MessagePlan, place: &'v Value, above: Option<&Trail<'_>>) -> Result<Read, MapError> {
+        // A message whose list is named "." is the list itself.
+        let whole = plan.fields.iter().any(|field| field.list && field.names.iter().any(|name| name.parts.is_empty()));
+        let place = if whole { place } else { single(place, "")? };
+        let mut message = Vec::with_capacity(128);
+        let mut found = Found::Nothing;
+        for field in plan.fields.iter().filter(|field| field.beside.is_none()) {
+            let trail = Trail::below(above, &field.name);
+            match self.field(plan, field, place, &trail) {
+                Ok((Some(value), _)) => {
+                    found = Found::Value;
+                    encode::put(&mut message, &field.field, &value);
+                }
+                Ok((None, here)) => {
+                    found = found.max(here);
+                    if field.required {
+                        return Err(wrong(&field_path(field), "it is required, and absent"));
+                    }
+                }
+                Err(MapError::Answer { .. }) if field.unread_into.is_some() || field.omit => {
+                    found = Found::Value;
+                    self.unread(field, place, &trail, &mut message);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Read { message, found })
+    }
+
+    /// A value that cannot be read costs its field only; its text goes to the field beside, where there is one.
+    fn unread(&mut self, field: &FieldPlan, place: &Value, trail: &Trail<'_>, message: &mut Vec<u8>) {
+        let text = self.present(field, place).and_then(|(_, value)| scalar_text(value));
+        match (&field.unread_into, text) {
+            (Some(beside), Some(text)) => {
+                encode::put(message, beside, &Message::String(text.trim().to_owned()));
+                if matches!(field.kind, FieldKind::Enum(_)) {
+                    self.notes.unknown_code(trail.path(), None);
+                }
+            }
+            _ => self.notes.dropped(trail.path()),
+        }
+    }
+
+    /// The first place of a field's own that has something.
+    fn present<'f>(&self, field: &'f FieldPlan, place: &'v Value) -> Option<(&'f WirePath, &'v Value)> {
+        let here = |name: &&'f WirePath| {
+            // A text named "." is the place itself where that is a text, and not a structure.
+            !name.parts.is_empty() || field.list || matches!(field.kind, FieldKind::Message(_)) || !place.is_object()
+        };
+        field.names.iter().filter(here).find_map(|name| Some((name, lookup(place, self.root, name)?)))
+    }
+
+    /// A field's value; without one, whether its name is there at least.
+    fn field(
+        &mut self,
+        plan: &MessagePlan,
+        field: &FieldPlan,
+        place: &'v Value,
+        trail: &Trail<'_>,
+    ) -> Result<(Option<Message>, Found), MapError> {
+        if let FieldKind::Date(notations) | FieldKind::Time(notations) = &field.kind {
+            return self.date(field, notations, place);
+        }
+        if matches!(field.kind, FieldKind::Remaining) {
+            let value = read_remaining(plan, place)?;
+            return Ok((value, Found::Nothing));
+        }
+        let Some((name, value)) = self.present(field, place) else {
+            // Null is not looked up: its name is there all the same.
+            let named = field.names.iter().any(|name| is_named(place, name));
+            let empty = if field.list { Found::EmptyList } else { Found::Names };
+            return Ok((None, if named { empty } else { Found::Nothing }));
+        };
+        // The place itself is no name of the contract's.
+        let named = if name.parts.is_empty() { Found::Nothing } else { Found::Names };
+        if is_absent(value) {
+            return Ok((None, if field.list { Found::EmptyList } else { named }));
+        }
+        if !field.list {
+            let value = self.one(field, single(value, &path_text(name))?, name, trail)?;
+            return Ok((value, named));
+        }
+        let mut all = Vec::new();
+        match (&field.separator, value) {
+            (Some(separator), Value::String(text)) => {
+                for part in text.split(separator.trim_end()).map(str::trim).filter(|part| !part.is_empty()) {
+                    all.extend(scalar(field, part, name, trail, self.notes)?);
+                }
+            }
+            // An object when one, a list when several.
+            (_, value) => {
+                for value in items(value) {
+                    all.extend(self.one(field, value, name, trail)?);
+                }
+            }
+        }
+        Ok(((!all.is_empty()).then_some(Message::List(all)), Found::EmptyList))
+    }
+
+    fn one(
+        &mut self,
+        field: &FieldPlan,
+        value: &'v Value,
+        name: &WirePath,
+        trail: &Trail<'_>,
+    ) -> Result<Option<Message>, MapError> {
+        let fail = |reason| wrong(&path_text(name), reason);
+        let value = match &field.item {
+            // The structure in which each item stands.
+            Some(item) if !is_absent(value) => {
+                value.get(item).ok_or_else(|| fail("an item has no value of its own"))?
+            }
+            _ => value,
+        };
+        if is_absent(value) {
+            return Ok(None);
+        }
+        let FieldKind::Message(plan) = &field.kind else {
+            let text = scalar_text(value).ok_or_else(|| fail("a single value was expected"))?;
+            return scalar(field, &text, name, trail, self.notes);
+        };
+        let read = match &field.embedded {
             Some(expected) => {
                 let text = value.as_str().ok_or_else(|| fail("a document in a text was expected"))?;
-                let element =
-                    xml::parse(text.as_bytes()).map_err(|_| fail("the embedded document is not well-formed"))?;
-                if element.name != expected.xml_root {
-                    return Err(fail("the embedded document has another root element"));
-                }
-                embedded = element.into_value();
-                &embedded
+                let malformed = "the embedded document is not well-formed";
+                let document = if expected.json {
+                    json::parse(text.as_bytes()).map_err(|_| fail(malformed))?
+                } else {
+                    let element = xml::parse(text.as_bytes()).map_err(|_| fail(malformed))?;
+                    if element.name != expected.xml_root {
+                        return Err(fail("the embedded document has another root element"));
+                    }
+                    element.into_value()
+                };
+                // Absolute places are still those of the outer document.
+                Reader { root: self.root, notes: &mut *self.notes }.message(plan, &document, Some(trail))?
             }
-            None => value,
+            None => {
+                let takes_text =
+                    || plan.fields.iter().any(|field| field.names.iter().any(|name| name.parts.is_empty()));
+                if !value.is_object() && !value.is_array() && !takes_text() {
+                    return Err(fail("a structure was expected"));
+                }
+                self.message(plan, value, Some(trail))?
+            }
         };
-        if !value.is_object() && !value.is_array() {
-            return Err(fail("a structure was expected"));
+        match read.found {
+            // Flat properties that are grouped in a message of their own: none of them is there.
+            Found::Nothing | Found::Names if name.parts.is_empty() && !field.list => Ok(None),
+            Found::Nothing if !plan.fields.is_empty() => Err(fail(NOTHING)),
+            Found::Names if leftovers(plan, value, |_| false).next().is_some() => Err(fail(NOTHING)),
+            _ => Ok(Some(Message::Bytes(read.message.into()))),
         }
-        return Ok(Some(Message::Bytes(read(plan, value, root)?.into())));
     }
-    let text = scalar_text(value).ok_or_else(|| fail("a single value was expected"))?;
-    let text = text.trim();
-    let number = |reason| fail(reason);
+
+    fn date(
+        &mut self,
+        field: &FieldPlan,
+        notations: &[Notation],
+        place: &Value,
+    ) -> Result<(Option<Message>, Found), MapError> {
+        let mut seen: Option<&WirePath> = None;
+        for notation in notations {
+            if let Some(places) = &notation.in_parts {
+                let part = |at: usize| places[at].as_ref().and_then(|way| lookup(place, self.root, way));
+                match Parts::of_texts([part(0), part(1), part(2)].map(|part| part.and_then(scalar_text))) {
+                    Some(Ok(parts)) => return Ok((date_message(field, &parts), Found::Names)),
+                    Some(Err(())) => seen = seen.or(places[0].as_ref()),
+                    None => {}
+                }
+                continue;
+            }
+            let own = if notation.name.is_some() { [].iter() } else { field.names.iter() };
+            for name in notation.name.iter().chain(own) {
+                let Some(value) = lookup(place, self.root, name).filter(|value| !is_absent(value)) else { continue };
+                let text = scalar_text(value).ok_or_else(|| wrong(&path_text(name), "a date was expected"))?;
+                let text = text::code(&text);
+                if field.absent.iter().any(|absent| absent.is(&text)) {
+                    return Ok((None, Found::Names));
+                }
+                seen = Some(name);
+                if let Some((marker, wanted)) = &notation.marker
+                    && lookup(place, self.root, marker).and_then(scalar_text).as_deref().map(str::trim) != Some(wanted)
+                {
+                    continue;
+                }
+                if let Some(parts) = notation.read(&text) {
+                    if parts.is_sentinel() {
+                        return Err(wrong(
+                            &path_text(name),
+                            "it is a date that stands for none, and the contract does not say so",
+                        ));
+                    }
+                    let message = date_message(field, &parts);
+                    let message =
+                        message.ok_or_else(|| wrong(&path_text(name), "the time is beyond the years 1 to 9999"))?;
+                    return Ok((Some(message), Found::Names));
+                }
+            }
+        }
+        match seen {
+            Some(name) => Err(wrong(&path_text(name), "a date in one of the contract's notations was expected")),
+            None => {
+                let own = field.names.iter().chain(notations.iter().flat_map(Notation::places));
+                let named = own.into_iter().any(|name| is_named(place, name));
+                Ok((None, if named { Found::Names } else { Found::Nothing }))
+            }
+        }
+    }
+}
+
+/// Why a document is not believed.
+pub const NOTHING: &str = "nothing of the contract is found there";
+
+fn field_path(field: &FieldPlan) -> String {
+    field.names.first().map_or_else(|| field.name.clone(), path_text)
+}
+
+/// Whether the first name of a way is in the structure at a place.
+fn is_named(place: &Value, name: &WirePath) -> bool {
+    !name.absolute && name.parts.first().is_some_and(|first| only(place).get(first).is_some())
+}
+
+/// A single value from its text.
+fn scalar(
+    field: &FieldPlan,
+    raw: &str,
+    name: &WirePath,
+    trail: &Trail<'_>,
+    notes: &mut Notes,
+) -> Result<Option<Message>, MapError> {
+    let fail = |reason| wrong(&path_text(name), reason);
+    let text = raw.trim();
+    if !field.absent.is_empty() {
+        let code = text::nfc(text);
+        if field.absent.iter().any(|absent| absent.is(&code)) {
+            return Ok(None);
+        }
+    }
     Ok(Some(match &field.kind {
+        FieldKind::Text if field.digits > 0 => Message::String(text::digits(text, field.digits).into_owned()),
         FieldKind::Text => Message::String(text.to_owned()),
         FieldKind::Bytes => {
-            let bytes =
-                base64::engine::general_purpose::STANDARD.decode(text).map_err(|_| fail("base64 was expected"))?;
-            Message::Bytes(bytes.into())
+            // In lines, as MIME writes it (RFC 2045, section 6.8).
+            let plain: Vec<u8> = text.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
+            Message::Bytes(BASE64.decode(plain).map_err(|_| fail("base64 was expected"))?.into())
         }
-        FieldKind::Int32 => Message::I32(text.parse().map_err(|_| number("a whole number was expected"))?),
-        FieldKind::Int64 => Message::I64(text.parse().map_err(|_| number("a whole number was expected"))?),
-        FieldKind::Uint32 => Message::U32(text.parse().map_err(|_| number("a whole number was expected"))?),
-        FieldKind::Uint64 => Message::U64(text.parse().map_err(|_| number("a whole number was expected"))?),
-        FieldKind::Double => Message::F64(finite(text).ok_or_else(|| number("a number was expected"))?),
-        FieldKind::Float => Message::F32(finite(text).ok_or_else(|| number("a number was expected"))? as f32),
+        FieldKind::Int32 => Message::I32(integer(text).ok_or_else(|| fail(WHOLE))?),
+        FieldKind::Int64 => Message::I64(integer(text).ok_or_else(|| fail(WHOLE))?),
+        FieldKind::Uint32 => Message::U32(integer(text).ok_or_else(|| fail(WHOLE))?),
+        FieldKind::Uint64 => Message::U64(integer(text).ok_or_else(|| fail(WHOLE))?),
+        FieldKind::Double => Message::F64(finite(text).ok_or_else(|| fail("a number was expected"))?),
+        FieldKind::Float => Message::F32(finite(text).ok_or_else(|| fail("a number was expected"))? as f32),
         FieldKind::Bool { yes, no } => {
             Message::Bool(read_bool(text, yes, no).ok_or_else(|| fail("yes or no was expected"))?)
         }
         FieldKind::Enum(values) => {
-            let known = values.iter().find(|value| value.texts.iter().any(|known| known == text));
-            Message::EnumNumber(known.ok_or_else(|| fail("a value that the contract does not know"))?.number)
+            let code = text::nfc(text);
+            match EnumPlan::find(values, &code) {
+                Some(number) => Message::EnumNumber(number),
+                None if field.strict || field.unread_into.is_some() => {
+                    return Err(fail("a value that the contract does not know"));
+                }
+                None => {
+                    notes.unknown_code(trail.path(), Some(&code));
+                    Message::EnumNumber(0)
+                }
+            }
         }
         FieldKind::Message(_) | FieldKind::Date(_) | FieldKind::Time(_) | FieldKind::Remaining => {
             return Err(fail("a single value was expected"));
@@ -139,15 +393,23 @@ fn read_one(field: &FieldPlan, value: &Value, root: &Value, name: &WirePath) -> 
     }))
 }
 
+const WHOLE: &str = "a whole number was expected";
+
+/// A whole number of a field's own size.
+fn integer<T: std::str::FromStr + TryFrom<i128>>(text: &str) -> Option<T> {
+    text.parse().ok().or_else(|| T::try_from(text::whole(text)?).ok())
+}
+
 fn finite(text: &str) -> Option<f64> {
     text.parse::<f64>().ok().filter(|number| number.is_finite())
 }
 
 fn read_bool(text: &str, yes: &Option<String>, no: &Option<String>) -> Option<bool> {
-    if yes.as_deref() == Some(text) {
+    let is = |known: &Option<String>| known.as_deref().is_some_and(|known| text::nfc(known) == text::nfc(text));
+    if is(yes) {
         return Some(true);
     }
-    if no.as_deref() == Some(text) {
+    if is(no) {
         return Some(false);
     }
     match text.to_ascii_lowercase().as_str() {
@@ -157,59 +419,24 @@ fn read_bool(text: &str, yes: &Option<String>, no: &Option<String>) -> Option<bo
     }
 }
 
-fn read_date(
-    field: &FieldPlan,
-    notations: &[Notation],
-    place: &Value,
-    root: &Value,
-) -> Result<Option<Message>, MapError> {
-    let mut seen: Option<&WirePath> = None;
-    for notation in notations {
-        for name in notation.name.iter().chain(if notation.name.is_some() { [].iter() } else { field.names.iter() }) {
-            let Some(value) = lookup(place, root, name).filter(|value| !is_absent(value)) else { continue };
-            seen = Some(name);
-            if let Some((marker, wanted)) = &notation.marker
-                && lookup(place, root, marker).and_then(scalar_text).as_ref() != Some(wanted)
-            {
-                continue;
-            }
-            let text = scalar_text(value).ok_or_else(|| wrong(&path_text(name), "a date was expected"))?;
-            if let Some(parts) = notation.read(text.trim()) {
-                return Ok(date_message(field, &parts).map(|bytes| Message::Bytes(bytes.into())));
-            }
-        }
-    }
-    match seen {
-        Some(name) => Err(wrong(&path_text(name), "a date in one of the contract's notations was expected")),
-        None => Ok(None),
-    }
-}
-
-/// `google.protobuf.Timestamp` or `ndxp.type.v1.PartialDate`, encoded.
-fn date_message(field: &FieldPlan, parts: &Parts) -> Option<Vec<u8>> {
+/// `google.protobuf.Timestamp` or `ndxp.type.v1.PartialDate`, encoded; `None` for a time that the first cannot hold.
+fn date_message(field: &FieldPlan, parts: &Parts) -> Option<Message> {
     let mut message = Vec::new();
     if matches!(field.kind, FieldKind::Time(_)) {
         encode::number(&mut message, 1, parts.to_unix()?);
-        return Some(message);
+    } else {
+        for (number, part) in [(1, i64::from(parts.year)), (2, i64::from(parts.month)), (3, i64::from(parts.day))] {
+            encode::number(&mut message, number, part);
+        }
     }
-    for (number, part) in [(1, i64::from(parts.year)), (2, i64::from(parts.month)), (3, i64::from(parts.day))] {
-        encode::number(&mut message, number, part);
-    }
-    Some(message)
+    Some(Message::Bytes(message.into()))
 }
 
-fn read_remaining(plan: &MessagePlan, place: &Value) -> Result<Message, MapError> {
+fn read_remaining(plan: &MessagePlan, place: &Value) -> Result<Option<Message>, MapError> {
     let Value::Object(object) = place else { return Err(wrong(".", "a structure was expected")) };
-    let named = |key: &str| {
-        plan.fields
-            .iter()
-            .filter(|field| !matches!(field.kind, FieldKind::Remaining))
-            .flat_map(|field| &field.names)
-            .any(|name| name.parts.first().is_some_and(|first| first == key))
-    };
     let mut rest = Vec::new();
     for (key, value) in object {
-        if !named(key) && !is_absent(value) {
+        if !plan.known.contains(key) && !is_absent(value) {
             let text = scalar_text(value).ok_or_else(|| wrong(key, "a single value was expected"))?;
             let mut entry = Vec::new();
             encode::text(&mut entry, 1, key);
@@ -217,7 +444,7 @@ fn read_remaining(plan: &MessagePlan, place: &Value) -> Result<Message, MapError
             rest.push(Message::Bytes(entry.into()));
         }
     }
-    Ok(Message::List(rest))
+    Ok((!rest.is_empty()).then_some(Message::List(rest)))
 }
 
 /// Where an answer's message begins.
@@ -225,30 +452,39 @@ fn read_remaining(plan: &MessagePlan, place: &Value) -> Result<Message, MapError
 pub enum Start<'v> {
     /// Here.
     At(&'v Value),
-    /// The way to it ends in something empty: the source has no such record.
+    /// The way to it ends in something empty that is there by its name.
     Empty,
     /// The way to it is not in the document: the source answered something else.
     Missing,
 }
 
-/// Goes through the wrappers to the place at which the answer's message begins.
-pub fn start<'v>(document: &'v Value, answer_root: &[String]) -> Start<'v> {
+/// Goes through the wrappers to the place at which the answer's message begins: by the first way that is in the document.
+pub fn start<'v>(document: &'v Value, answer_root: &[Vec<String>]) -> Start<'v> {
+    let all = answer_root.iter().map(|way| start_by(document, way));
+    all.fold(Start::Missing, |best, one| match (best, one) {
+        (Start::At(_), _) => best,
+        (Start::Empty, Start::At(_)) | (Start::Missing, _) => one,
+        (Start::Empty, _) => best,
+    })
+}
+
+fn start_by<'v>(document: &'v Value, way: &[String]) -> Start<'v> {
     let mut here = document;
-    for part in answer_root {
-        if is_absent(here) {
-            return Start::Empty;
-        }
-        if let Value::Array(items) = here
-            && let [one] = items.as_slice()
-        {
-            here = one;
-        }
-        match here.get(part) {
+    for (depth, part) in way.iter().enumerate() {
+        match only(here).get(part) {
             Some(next) => here = next,
+            // What is on the way must be there by its name.
+            None if depth > 0 && is_absent(here) => return Start::Empty,
             None => return Start::Missing,
         }
     }
-    if is_absent(here) { Start::Empty } else { Start::At(here) }
+    match here {
+        // The document itself: an empty list is one, an empty structure or text is nothing.
+        Value::Array(items) if items.is_empty() => Start::Empty,
+        here if way.is_empty() => Start::At(here),
+        here if is_absent(here) => Start::Empty,
+        here => Start::At(here),
+    }
 }
 
 #[cfg(test)]
@@ -258,13 +494,20 @@ mod tests {
 
     #[test]
     fn an_empty_answer_is_told_from_another_one() {
-        let root = ["Data".to_owned(), "Main".to_owned()];
+        let root = [vec!["Data".to_owned(), "Main".to_owned()], vec!["Rows".to_owned()]];
         assert_eq!(start(&json!({ "Data": { "Main": { "a": 1 } } }), &root), Start::At(&json!({ "a": 1 })));
         assert_eq!(start(&json!({ "Data": [{ "Main": [1] }] }), &root), Start::At(&json!([1])));
-        for empty in [json!({ "Data": null }), json!({ "Data": "" }), json!({ "Data": { "Main": {} } }), json!({})] {
+        assert_eq!(
+            start(&json!({ "Data": null, "Rows": [1] }), &root),
+            Start::At(&json!([1])),
+            "by the way that leads there"
+        );
+        for empty in
+            [json!({ "Data": null, "x": 1 }), json!({ "Data": "", "x": 1 }), json!({ "Data": { "Main": {} }, "x": 1 })]
+        {
             assert_eq!(start(&empty, &root), Start::Empty, "{empty}");
         }
-        for other in [json!({ "x": 1 }), json!([1, 2]), json!("text"), json!({ "Data": { "x": 1 } })] {
+        for other in [json!({}), json!({ "x": 1 }), json!([1, 2]), json!("text"), json!({ "Data": { "x": 1 } })] {
             assert_eq!(start(&other, &root), Start::Missing, "{other}");
         }
     }

@@ -1,10 +1,15 @@
 //! Dates and times in the sources' notations.
 
+use crate::contract::text;
 use jiff::civil;
 use jiff::tz::Offset;
 
 /// Asia/Ho_Chi_Minh: UTC+7 without summer time since 1975, so no time-zone database is needed.
 pub const HO_CHI_MINH: Offset = Offset::constant(7);
+
+/// The times that a protobuf timestamp holds: 0001-01-01T00:00:00Z to 9999-12-31T23:59:59Z.
+const MIN_UNIX: i64 = -62_135_596_800;
+const MAX_UNIX: i64 = 253_402_300_799;
 
 /// What is known of a date or time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -60,6 +65,8 @@ pub struct Notation {
     pub marker: Option<(super::WirePath, String)>,
     /// How much of what is read counts, where that is less than the pattern has; such a notation is never written.
     pub kept: Option<Precision>,
+    /// Places of year, month and day, where each stands for itself.
+    pub in_parts: Option<[Option<super::WirePath>; 3]>,
 }
 
 impl Notation {
@@ -101,7 +108,20 @@ impl Notation {
             (true, false, false, false) => Precision::Year,
             _ => return Err(format!("{pattern:?} must have yyyy, then MM, then dd, then HH as it grows more precise")),
         };
-        Ok(Notation { tokens, precision, name: None, marker: None, kept: None })
+        Ok(Notation { tokens, precision, name: None, marker: None, kept: None, in_parts: None })
+    }
+
+    /// A date whose parts stand in places of their own; an empty name is a part that is never known.
+    pub fn in_parts(year: &str, month: &str, day: &str) -> Self {
+        let place = |name: &str| (!name.is_empty()).then(|| super::WirePath::parse(name));
+        let in_parts = Some([place(year), place(month), place(day)]);
+        Notation { tokens: Vec::new(), precision: Precision::Day, name: None, marker: None, kept: None, in_parts }
+    }
+
+    /// Every place at the source that this notation looks at, beside the field's own.
+    pub fn places(&self) -> Vec<&super::WirePath> {
+        let parts = self.in_parts.iter().flatten().flatten();
+        self.name.iter().chain(self.marker.iter().map(|(marker, _)| marker)).chain(parts).collect()
     }
 
     /// Writes what is known; the caller has chosen the notation by precision.
@@ -199,11 +219,39 @@ impl Parts {
         parts.is_valid(Precision::Time).then_some(parts)
     }
 
-    /// Unix time in seconds of this local time.
+    /// Unix time in seconds of this local time; `None` where that is outside the years 1 to 9999, in which protobuf's timestamps
+    /// are.
     pub fn to_unix(self) -> Option<i64> {
         let (hour, minute, second) = self.time.unwrap_or_default();
-        let local = civil::DateTime::new(self.year, self.month, self.day, hour, minute, second, 0).ok()?;
-        Some(HO_CHI_MINH.to_timestamp(local).ok()?.as_second())
+        let date = civil::Date::new(self.year, self.month, self.day).ok()?;
+        let days = date.duration_since(civil::date(1970, 1, 1)).as_secs() / 86_400;
+        let of_day = i64::from(hour) * 3_600 + i64::from(minute) * 60 + i64::from(second);
+        let seconds = days * 86_400 + of_day - i64::from(HO_CHI_MINH.seconds());
+        (MIN_UNIX..=MAX_UNIX).contains(&seconds).then_some(seconds)
+    }
+
+    /// Whether it is one of the dates that systems write where there is none: the first or the last day that they know.
+    pub fn is_sentinel(&self) -> bool {
+        matches!((self.year, self.month, self.day), (1, 1, 1) | (9999, 12, 31))
+    }
+
+    /// A date of which each part stands for itself; empty or 0 is not known. `None` where nothing is.
+    pub fn of_texts(parts: [Option<String>; 3]) -> Option<Result<Self, ()>> {
+        let number = |part: &Option<String>| match part.as_deref().map(str::trim) {
+            None | Some("") => Some(0),
+            Some(text) => text::whole(text).and_then(|number| i16::try_from(number).ok()),
+        };
+        let [Some(year), Some(month), Some(day)] = [number(&parts[0]), number(&parts[1]), number(&parts[2])] else {
+            return Some(Err(()));
+        };
+        if (year, month, day) == (0, 0, 0) {
+            return None;
+        }
+        let (Ok(month), Ok(day)) = (i8::try_from(month), i8::try_from(day)) else { return Some(Err(())) };
+        let parts = Parts { year, month, day, time: None };
+        // A day without its month tells nothing.
+        let known = (month != 0 || day == 0) && parts.is_valid(parts.precision());
+        Some(if known { Ok(parts) } else { Err(()) })
     }
 }
 

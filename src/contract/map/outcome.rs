@@ -1,39 +1,218 @@
-//! Success or failure of an answer, as the contract tells them apart.
+//! Success, failure and absence in an answer, as the contract tells them apart. What it does not name is none of them.
 
-use super::{WirePath, lookup, scalar_text};
-use crate::contract::options::{Meaning, Outcome};
+use super::{WirePath, answer, lookup, scalar_text};
+use crate::contract::options::{self, Meaning};
+use crate::contract::text;
 use serde_json::Value;
+
+/// A contract's outcome rules, made ready once.
+#[derive(Debug, Default)]
+pub struct Rules {
+    /// Places of the code: the first that has one counts.
+    pub code: Vec<WirePath>,
+    success: Vec<String>,
+    /// Those with words first.
+    failure: Vec<Rule>,
+    absent_is_success: bool,
+    /// Whether an empty place where the answer should begin says that there is no such record.
+    pub empty_is_not_found: bool,
+    no_record: Vec<Sign>,
+    otherwise: Meaning,
+}
+
+#[derive(Debug)]
+struct Rule {
+    codes: Vec<String>,
+    meaning: Meaning,
+    words: Option<Words>,
+}
+
+#[derive(Debug)]
+struct Words {
+    at: WirePath,
+    /// In form C and lower case.
+    any: Vec<String>,
+}
+
+#[derive(Debug)]
+struct Sign {
+    way: Vec<String>,
+    missing: bool,
+    texts: Vec<String>,
+}
 
 /// What an answer's code says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// A success.
-    Success,
+    /// A success; whether a code said so.
+    Success {
+        /// A code of the contract's was read, or none is needed.
+        coded: bool,
+    },
     /// A failure of this meaning, with the source's code.
     Failure(Meaning, String),
     /// No code where one is required.
     NoCode,
 }
 
+impl Rules {
+    /// Makes the rules ready; says what is wrong with them.
+    pub fn compile(said: Option<&options::Outcome>) -> Result<Self, String> {
+        let Some(said) = said else { return Ok(Rules::default()) };
+        let codes = |codes: &[String]| codes.iter().map(|code| text::code(code).into_owned()).collect();
+        let mut failure = Vec::new();
+        for rule in &said.failure {
+            let words = match (rule.words_at.as_str(), rule.words.as_slice()) {
+                ("", []) => None,
+                ("", _) | (_, []) => return Err("a failure with words needs words and words_at".into()),
+                (at, words) => {
+                    Some(Words { at: WirePath::parse(at), any: words.iter().map(|word| folded(word)).collect() })
+                }
+            };
+            if rule.codes.is_empty() && words.is_none() {
+                return Err("a failure needs codes or words".into());
+            }
+            failure.push(Rule { codes: codes(&rule.codes), meaning: rule.meaning(), words });
+        }
+        failure.sort_by_key(|rule| rule.words.is_none());
+        let sign = |sign: &options::NoRecord| match WirePath::parse(&sign.path).parts {
+            way if way.is_empty() => Err("no_record needs a path".to_owned()),
+            _ if sign.missing && !sign.text.is_empty() => Err("no_record has either missing or text".to_owned()),
+            way => Ok(Sign { way, missing: sign.missing, texts: codes(&sign.text) }),
+        };
+        Ok(Rules {
+            code: said.code.iter().map(|path| WirePath::parse(path)).collect(),
+            success: codes(&said.success),
+            failure,
+            absent_is_success: said.absent_is_success,
+            empty_is_not_found: said.empty_is_not_found,
+            no_record: said.no_record.iter().map(sign).collect::<Result<_, _>>()?,
+            otherwise: match said.otherwise() {
+                Meaning::Unspecified => Meaning::Failed,
+                meaning => meaning,
+            },
+        })
+    }
+
+    /// Whether any sign tells absence from nonsense.
+    pub fn knows_absence(&self) -> bool {
+        let code = || self.failure.iter().any(|rule| rule.meaning == Meaning::NotFound);
+        self.empty_is_not_found || !self.no_record.is_empty() || self.otherwise == Meaning::NotFound || code()
+    }
+
+    /// Whether success is said by a code.
+    pub fn has_code(&self) -> bool {
+        !self.code.is_empty()
+    }
+
+    /// Whether the document says, by a sign of the contract's, that there is no such record. `element`: the name of the body element
+    /// that the document is the content of.
+    pub fn says_no_record(&self, document: &Value, element: Option<&str>) -> bool {
+        self.no_record.iter().any(|sign| {
+            let inside = match (element, sign.way.split_first()) {
+                (Some(element), Some((first, rest))) if element == first => sign.is(document, rest),
+                _ => false,
+            };
+            inside || sign.is(document, &sign.way)
+        })
+    }
+}
+
+impl Sign {
+    fn is(&self, document: &Value, way: &[String]) -> bool {
+        let Some((last, above)) = way.split_last() else {
+            return !self.missing && self.texts.is_empty() && answer::is_absent(document);
+        };
+        let mut here = document;
+        for part in above {
+            match answer::only(here).get(part) {
+                Some(next) => here = next,
+                None => return false,
+            }
+        }
+        let Value::Object(object) = answer::only(here) else { return false };
+        match object.get(last) {
+            None => self.missing && object.values().any(|value| !answer::is_absent(value)),
+            Some(_) if self.missing => false,
+            Some(value) if self.texts.is_empty() => answer::is_absent(value),
+            Some(value) => {
+                scalar_text(value).is_some_and(|found| self.texts.iter().any(|one| *one == *text::code(&found)))
+            }
+        }
+    }
+}
+
+impl Words {
+    fn stand_in(&self, document: &Value, place: &Value) -> bool {
+        let text = lookup(place, document, &self.at).and_then(scalar_text);
+        text.map(|text| folded(&text)).is_some_and(|text| self.any.iter().any(|word| text.contains(word.as_str())))
+    }
+}
+
+fn folded(text: &str) -> String {
+    text::nfc(text).to_lowercase()
+}
+
+/// The code in a document: trimmed, in form C. An empty one is none.
+fn code(rules: &Rules, document: &Value, place: &Value) -> Option<String> {
+    rules.code.iter().find_map(|path| {
+        let code = lookup(place, document, path).and_then(scalar_text)?;
+        let code = text::code(&code);
+        (!code.is_empty()).then(|| code.into_owned())
+    })
+}
+
+/// Whether a place of the code is there, and empty.
+fn has_empty_code(rules: &Rules, document: &Value, place: &Value) -> bool {
+    rules.code.iter().any(|path| {
+        let Some((last, above)) = path.parts.split_last() else { return false };
+        let above = WirePath { absolute: path.absolute, parts: above.to_vec() };
+        lookup(place, document, &above)
+            .is_some_and(|above| answer::only(above).get(last).is_some_and(answer::is_absent))
+    })
+}
+
 /// Reads the code and judges it.
-pub fn judge(rules: &Outcome, document: &Value, place: &Value) -> Verdict {
-    let code = rules.code.iter().find_map(|path| lookup(place, document, &WirePath::parse(path)).and_then(scalar_text));
+pub fn judge(rules: &Rules, document: &Value, place: &Value) -> Verdict {
+    let code = code(rules, document, place);
+    for rule in &rules.failure {
+        if let Some(words) = &rule.words
+            && (rule.codes.is_empty() || code.as_ref().is_some_and(|code| rule.codes.contains(code)))
+            && words.stand_in(document, place)
+        {
+            return Verdict::Failure(rule.meaning, shorten(code.unwrap_or_default()));
+        }
+    }
     match code {
-        Some(code) if rules.success.contains(&code) => Verdict::Success,
-        Some(code) => Verdict::Failure(meaning_of(rules, &code).unwrap_or(Meaning::Rejected), shorten(code)),
-        None if rules.absent_is_success || rules.code.is_empty() => Verdict::Success,
+        Some(code) if rules.success.contains(&code) => Verdict::Success { coded: true },
+        Some(code) => Verdict::Failure(meaning_of(rules, &code).unwrap_or(rules.otherwise), shorten(code)),
+        // An empty code is none, unless the contract says that it is one.
+        None if rules.success.iter().any(String::is_empty) && has_empty_code(rules, document, place) => {
+            Verdict::Success { coded: true }
+        }
+        None if rules.absent_is_success || rules.code.is_empty() => Verdict::Success { coded: false },
         None => Verdict::NoCode,
     }
 }
 
+/// The failure that a document names by a code in a rule of the contract's; words count as well.
+pub fn named_failure(rules: &Rules, document: &Value) -> Option<(Meaning, String)> {
+    let code = code(rules, document, document)?;
+    match judge(rules, document, document) {
+        Verdict::Failure(meaning, shown) if meaning_of(rules, &code).is_some() || meaning != rules.otherwise => {
+            Some((meaning, shown))
+        }
+        _ => None,
+    }
+}
+
 /// What a code means, where the contract says. `Client` stands for `Client.Anything` as well, unless that is named.
-pub fn meaning_of(rules: &Outcome, code: &str) -> Option<Meaning> {
-    let exact = rules.failure.iter().find(|failure| failure.codes.iter().any(|known| known == code));
-    let family = || {
-        let head = code.split('.').next()?;
-        rules.failure.iter().find(|failure| failure.codes.iter().any(|known| known == head))
+pub fn meaning_of(rules: &Rules, code: &str) -> Option<Meaning> {
+    let code = text::code(code);
+    let named = |wanted: &str| {
+        rules.failure.iter().find(|rule| rule.words.is_none() && rule.codes.iter().any(|known| known == wanted))
     };
-    exact.or_else(family).and_then(|failure| Meaning::try_from(failure.meaning).ok())
+    named(&code).or_else(|| named(code.split('.').next()?)).map(|rule| rule.meaning)
 }
 
 /// Codes are short by nature: a longer one is no code, and might hold anything.

@@ -1,0 +1,113 @@
+//! What is noticed while an answer is read: codes that the contract does not know, fields that were left out. Paths, and of unknown
+//! codes their text, which is the caller's alone.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Most notes of each kind that one exchange has: more help nobody, and metadata is bounded.
+pub const MAX_NOTES: usize = 20;
+/// Longest unknown code that is handed on, in bytes.
+const MAX_CODE: usize = 64;
+
+/// What was noticed in the answers of one exchange.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Notes {
+    /// Enum fields with a code that the contract does not know, by path, and the code where no field beside takes it.
+    pub unknown_codes: Vec<(String, Option<String>)>,
+    /// Fields that were left out because their value could not be read, by path.
+    pub dropped_fields: Vec<String>,
+}
+
+impl Notes {
+    /// An unknown code at a path.
+    pub fn unknown_code(&mut self, path: String, code: Option<&str>) {
+        let note = (path, code.filter(|code| code.len() <= MAX_CODE).map(str::to_owned));
+        if self.unknown_codes.len() < MAX_NOTES && !self.unknown_codes.contains(&note) {
+            self.unknown_codes.push(note);
+        }
+    }
+
+    /// A field that was left out.
+    pub fn dropped(&mut self, path: String) {
+        if self.dropped_fields.len() < MAX_NOTES && !self.dropped_fields.contains(&path) {
+            self.dropped_fields.push(path);
+        }
+    }
+
+    /// Whether nothing was noticed.
+    pub fn is_empty(&self) -> bool {
+        *self == Notes::default()
+    }
+
+    fn add(&mut self, more: Notes) {
+        for (path, code) in more.unknown_codes {
+            self.unknown_code(path, code.as_deref());
+        }
+        more.dropped_fields.into_iter().for_each(|path| self.dropped(path));
+    }
+}
+
+/// The notes of one exchange, written where answers are read and taken by who logs it.
+#[derive(Debug, Default)]
+pub struct Observed(Mutex<Notes>);
+
+impl Observed {
+    fn notes(&self) -> MutexGuard<'_, Notes> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds what was noticed in one message.
+    pub fn add(&self, notes: Notes) {
+        if !notes.is_empty() {
+            self.notes().add(notes);
+        }
+    }
+
+    /// What was noticed so far.
+    pub fn so_far(&self) -> Notes {
+        self.notes().clone()
+    }
+}
+
+/// The path of a field, known while its message is read.
+#[derive(Clone, Copy)]
+pub struct Trail<'t> {
+    above: Option<&'t Trail<'t>>,
+    name: &'t str,
+}
+
+impl<'t> Trail<'t> {
+    /// A field below another.
+    pub fn below(above: Option<&'t Trail<'t>>, name: &'t str) -> Self {
+        Trail { above, name }
+    }
+
+    /// As grants name it: `household_head.name`.
+    pub fn path(&self) -> String {
+        match self.above {
+            Some(above) => format!("{}.{}", above.path(), self.name),
+            None => self.name.to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notes_are_bounded_and_each_stands_once() {
+        let observed = Observed::default();
+        for number in 0..100 {
+            let mut notes = Notes::default();
+            notes.unknown_code(format!("a.b{number}"), Some("7"));
+            notes.unknown_code("a.b0".into(), Some("7"));
+            notes.dropped(format!("c{}", number % 3));
+            observed.add(notes);
+        }
+        let notes = observed.so_far();
+        assert_eq!((notes.unknown_codes.len(), notes.dropped_fields.len()), (MAX_NOTES, 3));
+        let mut long = Notes::default();
+        long.unknown_code("a".into(), Some(&"x".repeat(MAX_CODE + 1)));
+        assert_eq!(long.unknown_codes, [("a".to_owned(), None)], "a long text is no code");
+    }
+}
