@@ -93,7 +93,7 @@ impl Exchange {
         let routes = self.routes.load();
         let route = routes.find(head.uri.path());
         if let Some(route) = route {
-            record.operation(&route.operation, route.way.hub.as_deref());
+            record.operation(route);
         }
         let asked = protocol::check(&head.method, &head.headers)?;
 

@@ -119,7 +119,7 @@ impl Worker {
     /// New contracts or connections: calls under way keep what they began with.
     fn follow(&self, served: &mut watch::Receiver<Arc<Served>>) {
         let served = served.borrow_and_update().clone();
-        self.exchange.routes.store(Arc::new(Routes::new(&served)));
+        self.exchange.routes.store(Arc::new(Routes::new(&served, &self.exchange.shared.metrics.exchanges)));
     }
 
     fn admit(self: &Arc<Self>, stream: TcpStream, address: SocketAddr) {

@@ -1,7 +1,7 @@
 //! The record of one exchange: its entry, from arrival to the moment it is durable. Whatever becomes of a call, its
 //! record is written: by [`Record::close`], which the answer waits for, or, where the caller is gone, when it is dropped.
 
-use super::shared::Shared;
+use super::shared::{Route, Shared};
 use crate::access::Said;
 use crate::access::limits::Left;
 use crate::access::refusals::{Identity, Refused};
@@ -14,6 +14,7 @@ use crate::exchange_log::{Entry, Kind, LogError, entry};
 use crate::identity::{Peer, Thumbprint};
 use crate::registry::{ClientView, GrantView};
 use crate::status::{Reason, Refusal};
+use crate::telemetry::OperationMetrics;
 use bytes::Bytes;
 use http::HeaderMap;
 use prost_reflect::DynamicMessage;
@@ -45,6 +46,8 @@ pub struct Record {
     closed: bool,
     /// Whom the request names.
     named: Vec<String>,
+    /// Of the operation that is called.
+    metrics: Option<Arc<OperationMetrics>>,
     /// What is left of the grant's rate and quota, for the caller.
     pub left: Option<Left>,
     /// What was noticed while its answer was read, for the caller.
@@ -84,6 +87,7 @@ impl Record {
             answer: None,
             closed: false,
             named: Vec::new(),
+            metrics: None,
             left: None,
             notices: HeaderMap::new(),
         }
@@ -106,11 +110,13 @@ impl Record {
     }
 
     /// What is called. Only an operation of a contract is named: a path of the caller's own might hold anything.
-    pub fn operation(&mut self, operation: &Operation, hub: Option<&str>) {
+    pub fn operation(&mut self, route: &Route) {
+        let operation = &route.operation;
+        self.metrics = Some(route.metrics.clone());
         self.entry.source.clone_from(&operation.source.id);
         self.entry.operation.clone_from(&operation.full_name);
         self.entry.scope.clone_from(&operation.scope);
-        hub.unwrap_or_default().clone_into(&mut self.entry.hub);
+        self.hub(route.way.hub.as_deref());
     }
 
     /// The hub that it goes through.
@@ -271,7 +277,10 @@ impl Record {
             }
             refusal.rule.as_deref().unwrap_or_default().clone_into(&mut self.entry.rule);
         }
-        self.shared.metrics.count(&self.entry);
+        match &self.metrics {
+            Some(metrics) => metrics.count(&self.entry),
+            None => self.shared.metrics.exchanges.of("", "").count(&self.entry),
+        }
     }
 
     /// Ends the record; its index comes when it is durable. Only then may the answer leave.

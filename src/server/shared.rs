@@ -22,7 +22,7 @@ use crate::guard::{Endpoints, Guard, GuardSettings, HubHealth, OperationGuard, O
 use crate::identity::certificates::Certificates;
 use crate::registry::{GrantView, Snapshot};
 use crate::status::{Reason, Refusal};
-use crate::telemetry::Metrics;
+use crate::telemetry::{ExchangeMetrics, Metrics, OperationMetrics};
 use crate::witness::alarm;
 use arc_swap::ArcSwap;
 use std::collections::HashMap;
@@ -308,6 +308,8 @@ pub struct Route {
     pub second: Option<Second>,
     /// Its guard, or its source's, shared by all workers.
     pub guard: OperationGuard,
+    /// Its metrics.
+    pub metrics: Arc<OperationMetrics>,
 }
 
 /// A worker's routes, with connections of its own.
@@ -320,7 +322,7 @@ pub struct Routes {
 
 impl Routes {
     /// Routes for every operation whose source has a connection entry.
-    pub fn new(served: &Served) -> Self {
+    pub fn new(served: &Served, metrics: &ExchangeMetrics) -> Self {
         let way = |entry: &SourceEntry, nth, reach: &Reach| {
             let endpoints = served.endpoints.get(&(entry.source.clone(), nth))?.clone();
             let adapter =
@@ -343,7 +345,9 @@ impl Routes {
             if let (Some(second), Some(hub)) = (&mut second, served.hubs.get(id)) {
                 second.first_health = hub.before(&operation.name);
             }
-            let route = Route { operation: operation.clone(), way, second, guard: served.guard(operation)? };
+            let guard = served.guard(operation)?;
+            let metrics = Arc::new(metrics.of(id, &operation.full_name));
+            let route = Route { operation: operation.clone(), way, second, guard, metrics };
             Some((operation.path.clone(), route))
         };
         let by_path = served.catalogue.contracts.operations().into_iter().filter_map(route).collect();

@@ -1,10 +1,11 @@
 //! Logs and metrics. Neither ever holds a secret, a payload or anybody's data: labels are names of contracts.
 
+mod exchanges;
 mod log;
 mod sources;
 mod witnesses;
 
-use crate::exchange_log::{Entry, Health};
+use crate::exchange_log::Health;
 use crate::shares::ShareMetrics;
 use log::LogGauges;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -18,6 +19,7 @@ use std::io::IsTerminal;
 use std::sync::atomic::AtomicU64;
 use tracing_subscriber::EnvFilter;
 
+pub use exchanges::{ExchangeMetrics, OperationMetrics};
 pub use sources::SourceGauges;
 pub use witnesses::WitnessMetrics;
 
@@ -29,19 +31,6 @@ pub fn start_logging(level: &str) {
     // A second start in one process (tests) changes nothing.
     let _ =
         if std::io::stderr().is_terminal() { builder.with_target(false).try_init() } else { builder.json().try_init() };
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Outcome {
-    source: String,
-    operation: String,
-    reason: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Faulty {
-    source: String,
-    fault: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -121,10 +110,8 @@ struct Certificate {
 /// The gateway's metrics, in the text format of Prometheus.
 pub struct Metrics {
     registry: Registry,
-    exchanges: Family<Outcome, Counter>,
-    blamed: Family<Faulty, Counter>,
-    seconds: Family<Source, Histogram>,
-    source_seconds: Family<Source, Histogram>,
+    /// Of exchanges.
+    pub exchanges: ExchangeMetrics,
     certificates: Family<Certificate, Gauge>,
     faults: Family<PartOf, Gauge>,
     lists: Family<Published, Gauge>,
@@ -164,15 +151,7 @@ fn times() -> Histogram {
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("ndxp");
-        let exchanges = Family::<Outcome, Counter>::default();
-        let seconds = Family::<Source, Histogram>::new_with_constructor(times as fn() -> Histogram);
-        let source_seconds = Family::<Source, Histogram>::new_with_constructor(times as fn() -> Histogram);
-        registry.register("exchanges", "Exchanges by operation and reason (OK: succeeded)", exchanges.clone());
-        let blamed = Family::<Faulty, Counter>::default();
-        let help = "Exchanges that did not succeed, by whose fault it is: caller, gateway, hub, source";
-        registry.register("exchange_faults", help, blamed.clone());
-        registry.register("exchange_seconds", "Time from arrival to the durable entry", seconds.clone());
-        registry.register("source_seconds", "Time of these at the source", source_seconds.clone());
+        let exchanges = ExchangeMetrics::register(&mut registry);
         let certificates = Family::<Certificate, Gauge>::default();
         let help = "When a certificate ends, Unix time";
         registry.register("certificate_end_seconds", help, certificates.clone());
@@ -248,9 +227,6 @@ impl Default for Metrics {
         Metrics {
             registry,
             exchanges,
-            blamed,
-            seconds,
-            source_seconds,
             certificates,
             faults,
             lists,
@@ -286,25 +262,6 @@ impl Metrics {
     /// Says whether a fork alarm stands.
     pub fn fork_alarm(&self, stands: bool) {
         self.fork_alarm.set(stands.into());
-    }
-
-    /// Counts an exchange that has ended.
-    pub fn count(&self, entry: &Entry) {
-        let reason = if entry.reason.is_empty() { "OK".to_owned() } else { entry.reason.clone() };
-        let source = Source { source: entry.source.clone() };
-        self.exchanges
-            .get_or_create(&Outcome { source: entry.source.clone(), operation: entry.operation.clone(), reason })
-            .inc();
-        self.seconds.get_or_create(&source).observe(entry.total_us as f64 / 1e6);
-        if !entry.fault.is_empty() {
-            let labels = Faulty { source: entry.source.clone(), fault: entry.fault.clone() };
-            self.blamed.get_or_create(&labels).inc();
-        }
-        // What its caller cut short, or sent at its own pace, tells nothing of the source's time.
-        let callers = entry.reason == "CALLER_DEADLINE" || entry.request_messages > 1;
-        if entry.source_us > 0 && !callers {
-            self.source_seconds.get_or_create(&source).observe(entry.source_us as f64 / 1e6);
-        }
     }
 
     /// Counts a call that was refused before it was looked at.

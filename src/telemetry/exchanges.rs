@@ -1,0 +1,98 @@
+//! Metrics of exchanges: how many ended how, by whose fault, and how long they took. A route holds the handles of its
+//! operation's usual outcome, so that a call looks up no label.
+
+use super::{Source, times};
+use crate::exchange_log::Entry;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    source: String,
+    operation: String,
+    reason: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Faulty {
+    source: String,
+    fault: String,
+}
+
+type Seconds = Family<Source, Histogram>;
+
+/// The families, shared by all operations.
+#[derive(Debug, Clone)]
+pub struct ExchangeMetrics {
+    ended: Family<Outcome, Counter>,
+    faults: Family<Faulty, Counter>,
+    seconds: Seconds,
+    source_seconds: Seconds,
+}
+
+impl ExchangeMetrics {
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        let seconds = || Seconds::new_with_constructor(times as fn() -> Histogram);
+        let all = ExchangeMetrics {
+            ended: Family::default(),
+            faults: Family::default(),
+            seconds: seconds(),
+            source_seconds: seconds(),
+        };
+        registry.register("exchanges", "Exchanges by operation and reason (OK: succeeded)", all.ended.clone());
+        let help = "Exchanges that did not succeed, by whose fault it is: caller, gateway, hub, source";
+        registry.register("exchange_faults", help, all.faults.clone());
+        registry.register("exchange_seconds", "Time from arrival to the durable entry", all.seconds.clone());
+        registry.register("source_seconds", "Time of these at the source", all.source_seconds.clone());
+        all
+    }
+
+    /// The handles of one operation; empty names stand for calls of no known operation.
+    pub fn of(&self, source: &str, operation: &str) -> OperationMetrics {
+        let label = Source { source: source.to_owned() };
+        OperationMetrics {
+            succeeded: self.ended.get_or_create_owned(&outcome(source, operation, "OK")),
+            seconds: self.seconds.get_or_create_owned(&label),
+            source_seconds: self.source_seconds.get_or_create_owned(&label),
+            families: self.clone(),
+        }
+    }
+}
+
+fn outcome(source: &str, operation: &str, reason: &str) -> Outcome {
+    Outcome { source: source.to_owned(), operation: operation.to_owned(), reason: reason.to_owned() }
+}
+
+/// The metrics of one operation's exchanges.
+#[derive(Debug, Clone)]
+pub struct OperationMetrics {
+    succeeded: Counter,
+    seconds: Histogram,
+    source_seconds: Histogram,
+    families: ExchangeMetrics,
+}
+
+impl OperationMetrics {
+    /// Counts an exchange of this operation that has ended.
+    pub fn count(&self, entry: &Entry) {
+        if entry.reason.is_empty() {
+            self.succeeded.inc();
+        } else {
+            let outcome = outcome(&entry.source, &entry.operation, &entry.reason);
+            self.families.ended.get_or_create(&outcome).inc();
+        }
+        self.seconds.observe(entry.total_us as f64 / 1e6);
+        if !entry.fault.is_empty() {
+            let labels = Faulty { source: entry.source.clone(), fault: entry.fault.clone() };
+            self.families.faults.get_or_create(&labels).inc();
+        }
+        // What its caller cut short, or sent at its own pace, tells nothing of the source's time.
+        let callers = entry.reason == "CALLER_DEADLINE" || entry.request_messages > 1;
+        if entry.source_us > 0 && !callers {
+            self.source_seconds.observe(entry.source_us as f64 / 1e6);
+        }
+    }
+}
