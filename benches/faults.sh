@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 source=${1:-business} secs=${2:-4} rate=${3:-1000}
 . benches/stage.sh
 load() { taskset -c 1 "$bin" --output json bench --to "https://localhost:$port" --certificate pki/client.pem --token-file pki/token.jwt \
-  --purpose 1.004222 --official QN000001 --warmup 500ms "$@"; }
+  --purpose 1.004222 --official 022080990129 --warmup 500ms "$@"; }
 case $source in business) of=GetEnterprise;; population) of=VerifyCitizen;; budgetunit) of=GetUnit;; officials) of=GetOfficial;; esac
 IFS=$'\t' read -r broken request < <(sample $of)
 IFS=$'\t' read -r other ask < <(sample GetProcedure)

@@ -13,7 +13,7 @@ body='{"citizenId": "022055356620", "fullName": "Nguyễn Quang Thành", "birthD
 load() {
   printf '%-44s ' "$*"
   taskset -c 1 "$bin" --output json bench --to "https://localhost:$port" --certificate pki/client.pem --token-file pki/token.jwt \
-    --purpose 1.004222 --official QN000001 --time "${secs}s" "$@" PopulationService/GetCitizen -d "$body" | python3 -c '
+    --purpose 1.004222 --official 022080990129 --time "${secs}s" "$@" PopulationService/GetCitizen -d "$body" | python3 -c '
 import json, sys
 of = json.load(sys.stdin)
 since, outcomes = of["answered_since_sent_us"], of["outcomes"]

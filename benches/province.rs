@@ -97,7 +97,7 @@ fn decisions(store: &SqliteStore, config: &Config, clients: usize) {
             let mut headers = http::HeaderMap::new();
             headers.insert("authorization", format!("Bearer {token}").parse().unwrap());
             headers.insert("ndxp-purpose", http::HeaderValue::from_static("1.004222"));
-            headers.insert("ndxp-official", http::HeaderValue::from_static("QN000001"));
+            headers.insert("ndxp-official", http::HeaderValue::from_static("022080990129"));
             let scope = &view.grants[number % GRANTS].scopes[0];
             let operation = *operations.iter().find(|operation| operation.scope == *scope).unwrap();
             let (x5t, names) = (thumbprint.base64url(), vec![client_uri(&id)]);

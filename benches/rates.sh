@@ -43,5 +43,5 @@ for rate in "${@:-10000 20000}"; do for one in $rate; do for _ in $(seq "$rounds
   load --to https://localhost:7104 --ca "$BENCH/pki/ca.pem" --certificate "$BENCH/pki/client.pem" --token-file "$BENCH/pki/token.jwt" \
     --contracts "$dir/echo" --rate "$one" Echo/Call -d "$filler" | told envoy-jwtcache "$one"
   load --to "https://localhost:$port" --certificate pki/client.pem --token-file pki/token.jwt --purpose 1.004222 \
-    --official QN000001 --rate "$one" OfficialsService/GetOfficial -d "$official" | told ndxp "$one"
+    --official 022080990129 --rate "$one" OfficialsService/GetOfficial -d "$official" | told ndxp "$one"
 done; done; done

@@ -19,5 +19,5 @@ wanted = {"officials": "GetOfficial", "budgetunit": "GetUnit", "business": "GetE
 one = next(one for one in json.load(sys.stdin) if one["operation"].endswith("/" + wanted))
 print("/" + one["operation"], one["encoded"][0])' "$source")
 export GATEWAY="ndxp-$source $port $gateway"
-export GATEWAY_ARGS="--path $path --body $body --token-file $dir/dev/pki/token.jwt --pki $dir/dev/pki --header ndxp-purpose=1.004222 --header ndxp-official=QN000001"
+export GATEWAY_ARGS="--path $path --body $body --token-file $dir/dev/pki/token.jwt --pki $dir/dev/pki --header ndxp-purpose=1.004222 --header ndxp-official=022080990129"
 cd "$BENCH" && bash ./run.sh "$rounds" "$secs"

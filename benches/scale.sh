@@ -22,7 +22,7 @@ for _ in $(seq "$rounds"); do for workers in 1 2; do (
   IFS=$'\t' read -r operation body < <(sample GetOfficial)
   before=$(ticks "$gateway")
   "$bin" --output json bench --to "https://localhost:$port" --certificate pki/client.pem --token-file pki/token.jwt --purpose 1.004222 \
-    --official QN000001 --connections $((16 * workers)) --streams 16 --time "${secs}s" "$operation" -d "$body" > "$dir/told.json"
+    --official 022080990129 --connections $((16 * workers)) --streams 16 --time "${secs}s" "$operation" -d "$body" > "$dir/told.json"
   python3 - "$dir/told.json" "$workers" $(($(ticks "$gateway") - before)) <<'PY'
 import json, sys
 of, workers, ticks = json.load(open(sys.argv[1])), sys.argv[2], int(sys.argv[3])

@@ -100,7 +100,7 @@ fn token(criterion: &mut Criterion) {
 
 fn contract(criterion: &mut Criterion) {
     let context = CallContext {
-        official: Some("QN000001".into()),
+        official: Some("022080990129".into()),
         agency: "H49.12".into(),
         purpose: Some("1.004222".into()),
         exchange_id: "01a21081-fbac-73f2-b933-ebdca9ae0778".into(),

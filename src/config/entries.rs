@@ -51,6 +51,8 @@ pub enum SecondMode {
 pub struct SourceEntry {
     /// The source's id.
     pub source: String,
+    /// Which version of its contract it speaks ("v1").
+    pub contract: String,
     /// The way to it.
     pub first: Reach,
     /// Another one.
@@ -329,10 +331,20 @@ fn read_source(table: &Table<'_>, hubs: &HashMap<String, Hub>, contracts: &Contr
         let known = contracts.sources().iter().any(|known| known.id == text);
         if known { Ok(text.to_owned()) } else { Err(format!("no contract serves a source {text:?}")) }
     });
+    let versions = source.as_ref().map(|source| contracts.versions(source)).unwrap_or_default();
+    let contract = match table.text("contract") {
+        Some(chosen) if versions.contains(&chosen.as_str()) => Some(chosen),
+        Some(chosen) => {
+            table.fault("contract", format!("there is no contract {chosen:?} of it: {}", versions.join(", ")));
+            None
+        }
+        None => versions.first().map(|first| (*first).to_owned()),
+    };
     let operations: Vec<&Arc<Operation>> = contracts
         .operations()
         .into_iter()
         .filter(|operation| source.as_ref().is_some_and(|source| operation.source.id == *source))
+        .filter(|operation| contract.as_ref().is_some_and(|contract| operation.source.version == *contract))
         .collect();
     let family = operations.first().map_or(Family::Rest, |operation| Family::of(operation));
     let own = table.table("credentials").map(|table| finished(&table).map(Arc::new));
@@ -385,7 +397,8 @@ fn read_source(table: &Table<'_>, hubs: &HashMap<String, Hub>, contracts: &Contr
     }
     let xroad = xroad.map_or(Some(None), |xroad| xroad.map(Some))?;
     let second = second.map_or(Some(None), |second| second.map(Some))?;
-    Some(SourceEntry { source: source?, first, second, guard, own_guards, settings, xroad, max_answer })
+    let (source, contract) = (source?, contract?);
+    Some(SourceEntry { source, contract, first, second, guard, own_guards, settings, xroad, max_answer })
 }
 
 /// The second hub of a source that moves.

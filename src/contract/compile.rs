@@ -75,8 +75,13 @@ impl ContractSet {
                 continue;
             }
             let here = Place { file: service.parent_file(), path: service.path().to_vec() };
-            if let Some(other) = self.operations.values().find(|known| known.source.id == source.id) {
-                faults.push(here.fault(format!("source {:?} is served by {} already", source.id, other.source.file)));
+            let version = version(&service);
+            let same = |known: &&Arc<Operation>| known.source.id == source.id && known.source.version == version;
+            if let Some(other) = self.operations.values().find(same) {
+                let file = &other.source.file;
+                faults.push(
+                    here.fault(format!("source {:?} is served by {file} already, in version {version}", source.id)),
+                );
                 continue;
             }
             match source_info(&source, &service) {
@@ -118,14 +123,24 @@ impl ContractSet {
     /// All operations, by source and then as the contract has them.
     pub fn operations(&self) -> Vec<&Arc<Operation>> {
         let mut all: Vec<_> = self.operations.values().collect();
-        all.sort_by_key(|operation| (operation.source.id.clone(), operation.method.index()));
+        let place = |one: &Arc<Operation>| (one.source.id.clone(), one.source.version.clone(), one.method.index());
+        all.sort_by_key(|operation| place(operation));
         all
     }
 
-    /// All sources, by id.
+    /// The versions of a source's contract, in order.
+    pub fn versions(&self, source: &str) -> Vec<&str> {
+        let of = self.operations.values().filter(|operation| operation.source.id == source);
+        let mut all: Vec<&str> = of.map(|operation| operation.source.version.as_str()).collect();
+        all.sort_unstable_by_key(|version| (version.len(), *version));
+        all.dedup();
+        all
+    }
+
+    /// All sources, by id; of several contracts of one source, the first version's.
     pub fn sources(&self) -> Vec<&Arc<SourceInfo>> {
         let mut all: Vec<_> = self.operations.values().map(|operation| &operation.source).collect();
-        all.sort_by(|a, b| a.id.cmp(&b.id));
+        all.sort_by_key(|source| (source.id.clone(), source.version.len(), source.version.clone()));
         all.dedup_by(|a, b| a.id == b.id);
         all
     }
@@ -187,7 +202,15 @@ fn source_info(source: &options::Source, service: &ServiceDescriptor) -> Result<
         name_vi: source.name_vi.clone(),
         owner: source.owner.clone(),
         file: service.parent_file().name().to_owned(),
+        version: version(service),
     }))
+}
+
+/// The last part of a service's package, where it is a version; "v1" otherwise.
+fn version(service: &ServiceDescriptor) -> String {
+    let last = service.package_name().rsplit('.').next().unwrap_or("");
+    let is_version = last.strip_prefix('v').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+    if is_version { last.to_owned() } else { "v1".to_owned() }
 }
 
 /// What was worked out, or `None` with its faults put to the others.
@@ -453,7 +476,7 @@ mod tests {
     fn the_embedded_contracts_serve_every_operation_of_the_ten_sources() {
         let set = ContractSet::embedded().unwrap();
         assert_eq!(set.sources().len(), 10);
-        assert_eq!(set.operations().len(), 33);
+        assert_eq!(set.operations().len(), 41);
     }
 
     #[test]

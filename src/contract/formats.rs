@@ -94,6 +94,7 @@ pub fn check(format: Format, text: &str) -> Result<(), &'static str> {
         Format::Email => email(text),
         Format::Code => code(text),
         Format::ParcelId => parcel_id(text),
+        Format::TimeOfDay => time_of_day(text),
     };
     if holds { Ok(()) } else { Err(expectation(format)) }
 }
@@ -123,6 +124,7 @@ pub fn expectation(format: Format) -> &'static str {
         Format::Email => "an e-mail address",
         Format::Code => "letters, digits and . - _ / only",
         Format::ParcelId => "12 characters of 0-9 and b-z without i, l, o (mã định danh thửa đất)",
+        Format::TimeOfDay => "a time of day: HH:mm",
     }
 }
 
@@ -160,6 +162,11 @@ fn agency_code(text: &str) -> bool {
     let plain = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit() || b.is_ascii_uppercase());
     let groups = || text.split('.');
     (text.len() <= 35 && groups().all(plain) && groups().any(agency_head)) || (text.len() != 12 && tax_code(text))
+}
+
+fn time_of_day(text: &str) -> bool {
+    let below = |part: &str, end: u32| digits(part, 2) && part.parse::<u32>().is_ok_and(|number| number < end);
+    text.split_once(':').is_some_and(|(hours, minutes)| below(hours, 24) && below(minutes, 60))
 }
 
 /// GeoHash (WGS84) of a point inside the parcel (Circular 09/2024/TT-BTNMT).
@@ -279,6 +286,7 @@ mod tests {
             (Format::PhoneNumber, &["0912345678", "+84912345678"], &["123", "09123 45678"]),
             (Format::Email, &["a.b@quangninh.gov.vn"], &["a@b", "@b.c", "a b@c.d", "a@b..c"]),
             (Format::Code, &["A1/2-3_4.5"], &["", "a b", "../../etc", "a&b"]),
+            (Format::TimeOfDay, &["00:00", "23:59"], &["24:00", "8:30", "08:60", "08:30:00"]),
             (Format::ParcelId, &["w7sp5y3vp3bx"], &["w7sp5y3vp3ax", "w7sp5y3vp3ix", "w7sp5y3vp3b", "W7SP5Y3VP3BX"]),
         ];
         for (format, right, wrong) in cases {

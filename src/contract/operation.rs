@@ -22,6 +22,8 @@ pub struct SourceInfo {
     pub owner: String,
     /// The `.proto` file that it came from.
     pub file: String,
+    /// The contract's version, the last part of its package ("v1"). Of several, the connection entry chooses one.
+    pub version: String,
 }
 
 /// How messages flow.

@@ -30,7 +30,7 @@ const fn form(field: u64) -> Option<Form> {
         5..=7 | 9..=14 | 21 | 22 | 29..=32 | 34 | 37..=39 | 44..=49 | 55 | 56 => Form::Text,
         15 | 58 => Form::Pseudonyms,
         16 => Form::Pseudonym,
-        17 | 57 => Form::Texts,
+        17 | 57 | 60 | 61 => Form::Texts,
         40 => Form::Changes,
         _ => return None,
     })
@@ -174,6 +174,8 @@ mod tests {
             fault: text(2),
             source_reason: text(1),
             source_dropped: texts.to_vec(),
+            dropped_fields: texts.to_vec(),
+            unknown_codes: texts.to_vec(),
             changes: texts
                 .iter()
                 .skip(2)

@@ -26,7 +26,7 @@ pub struct SandboxConfig {
     pub hubs: Vec<(String, SocketAddr, Keys)>,
     /// The portal's address, and who may log in.
     pub publicservice: (SocketAddr, (String, String)),
-    /// The catalogues' address and API key.
+    /// The catalogues' address and the value of `Authorization`.
     pub catalogue: (SocketAddr, String),
     /// The officials' address.
     pub officials: SocketAddr,
@@ -81,8 +81,8 @@ fn read(table: &Table<'_>) -> Option<SandboxConfig> {
         let population = sources.section("population", account);
         let catalogue = sources.section("catalogue", |source| {
             let listen = address(source, "listen", "127.0.0.1:9512");
-            let key = secret(source, "api_key");
-            Some((listen?, key?))
+            let basic = secret(source, "basic");
+            Some((listen?, basic?))
         });
         let officials = sources.section("officials", |source| address(source, "listen", "127.0.0.1:9513"));
         Some((publicservice?, population?, catalogue?, officials?))

@@ -41,6 +41,89 @@ pub enum FaultKind {
     CredentialsRefused,
     /// Has forgotten the tokens and sessions given out before this was switched on.
     CredentialsExpired,
+    /// A web server before the source answers 404 with a page of its own.
+    NotFoundPage,
+    /// Answers 200 with no body at all.
+    EmptyBody,
+    /// An API gateway before the source answers 200 with an error document of its own.
+    GatewayFault,
+    /// Answers as it should, with the HTTP status `status`, 206 unless said (202, 304, 404, 500…).
+    OtherStatus,
+    /// Is busy, and says until when as a date (`Retry-After`).
+    BusyUntil,
+    /// Compresses what nobody asked to be compressed.
+    UnaskedGzip,
+    /// Gives an error with status 200 in place of a token (a hub's fault).
+    TokenError,
+    /// Gives a token's lifetime as a text with decimals, after a byte order mark (a hub's fault).
+    TokenOdd,
+    /// Puts a byte order mark before the document.
+    ByteOrderMark,
+    /// Writes XML in UTF-16.
+    Utf16,
+    /// Writes a member of a JSON object twice, with two values.
+    DuplicateNames,
+    /// Names everything otherwise.
+    OtherNames,
+    /// Leaves out the field that holds the verdict or the sign of success.
+    NoVerdict,
+    /// Writes codes that no list has (sex, marital status, states).
+    UnknownCodes,
+    /// Puts blanks and line breaks around each text.
+    Blanks,
+    /// Writes letters and their marks apart (Unicode NFD).
+    Decomposed,
+    /// Writes codes as numbers, which lose their leading zeros.
+    LostZeros,
+    /// Writes the end of all days (9999-12-31) in place of each date.
+    Sentinels,
+    /// Leaves out the second half of each list, and counts it all the same.
+    CutLists,
+    /// Writes lists as objects with numbers for names, as PHP does.
+    ListsAsObjects,
+}
+
+impl FaultKind {
+    /// Every kind, by the name that it is switched on by.
+    pub fn names() -> Vec<String> {
+        use FaultKind::*;
+        let all = [
+            None,
+            Status,
+            Hang,
+            HangBody,
+            Drip,
+            Close,
+            ResetBody,
+            Garbage,
+            WrongType,
+            Huge,
+            Lying,
+            CredentialsRefused,
+            CredentialsExpired,
+            NotFoundPage,
+            EmptyBody,
+            GatewayFault,
+            OtherStatus,
+            BusyUntil,
+            UnaskedGzip,
+            TokenError,
+            TokenOdd,
+            ByteOrderMark,
+            Utf16,
+            DuplicateNames,
+            OtherNames,
+            NoVerdict,
+            UnknownCodes,
+            Blanks,
+            Decomposed,
+            LostZeros,
+            Sentinels,
+            CutLists,
+            ListsAsObjects,
+        ];
+        all.iter().filter_map(|kind| Some(serde_json::to_value(kind).ok()?.as_str()?.to_owned())).collect()
+    }
 }
 
 /// A fault as it is set.

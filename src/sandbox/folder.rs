@@ -3,6 +3,8 @@
 use crate::keyfile::write_private;
 use crate::pki::{DEFAULT_DAYS, Pki, PkiError, Role};
 use crate::sandbox::ports::Ports;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use std::path::{Path, PathBuf};
 
 /// Every file of `seeds/` that a folder is laid from.
@@ -83,6 +85,11 @@ impl DevFolder {
         for name in SECRETS.iter().chain(&["population"]) {
             let file = path.join("secrets").join(name);
             let secret = uuid::Uuid::new_v4().simple().to_string();
+            // The catalogues' own door takes Basic (RFC 7617): the whole header's value is the secret.
+            let secret = match *name {
+                "catalogue" => format!("Basic {}", STANDARD.encode(format!("quangninh:{secret}"))),
+                _ => secret,
+            };
             write_private(&file, secret.as_bytes()).map_err(|error| PkiError::File(file, error.to_string()))?;
         }
         let pki = folder.pki();

@@ -185,6 +185,7 @@ pub async fn before(fault: Fault) -> io::Result<()> {
 
 /// What a fault makes of an answer.
 pub fn spoil(reply: Reply, fault: Fault) -> Response<ReplyBody> {
+    let reply = super::lies::told(reply, fault);
     let half = Bytes::copy_from_slice(&reply.body[..reply.body.len() / 2]);
     let full = |bytes: Vec<u8>| Full::new(Bytes::from(bytes)).map_err(|never| match never {}).boxed_unsync();
     let typed = |content_type: &str, text: &str| Reply::typed(200, content_type, text);

@@ -6,6 +6,7 @@ pub mod faults;
 pub mod folder;
 pub mod http;
 pub mod hub;
+mod lies;
 pub mod ports;
 pub mod province;
 pub mod samples;
@@ -56,7 +57,7 @@ pub struct Sandbox {
     thread: Option<JoinHandle<()>>,
 }
 
-/// A source with a door of its own: an API key, a WS-Security token, or what the source checks itself.
+/// A source with a door of its own: HTTP Basic, a WS-Security token, or what the source checks itself.
 struct Direct {
     source: Arc<dyn Source>,
     door: DirectDoor,
@@ -66,8 +67,8 @@ struct Direct {
 enum DirectDoor {
     /// The source checks who calls.
     Own,
-    /// A key in the header `apikey`.
-    ApiKey(String),
+    /// HTTP Basic: the whole value of the header `Authorization`.
+    Basic(String),
     /// WS-Security UsernameToken.
     UsernameToken(String, String),
 }
@@ -81,7 +82,7 @@ impl Site for Direct {
         let refused = self.faults.of(self.source.id()).kind == FaultKind::CredentialsRefused;
         let known = match &self.door {
             DirectDoor::Own => return self.source.answer(ask),
-            DirectDoor::ApiKey(key) => ask.header("apikey") == Some(key),
+            DirectDoor::Basic(value) => ask.header("authorization") == Some(value),
             DirectDoor::UsernameToken(user, password) => match sources::population::Envelope::read(ask) {
                 Ok(envelope) if !refused && envelope.username_token_holds(user, password) => true,
                 Ok(envelope) => return envelope.reply(Err(("Client.Authentication", "Sai thông tin xác thực"))),
@@ -164,7 +165,8 @@ fn sites(config: &SandboxConfig, province: &Arc<Province>, faults: &Arc<Faults>)
     let (publicservice_at, publicservice_user) = config.publicservice.clone();
     let (population_at, population_user) = config.population.clone();
     let population: Arc<dyn Source> = Arc::new(sources::population::Population { province: province.clone() });
-    let catalogue: Arc<dyn Source> = Arc::new(sources::catalogue::Catalogues(province.clone()));
+    let catalogue: Arc<dyn Source> =
+        Arc::new(sources::catalogue::Catalogues { province: province.clone(), added: Default::default() });
     let publicservice =
         sources::publicservice::PublicService::new(province.clone(), publicservice_user, faults.clone());
     let mut behind: Vec<Arc<dyn Source>> = vec![
@@ -189,7 +191,7 @@ fn sites(config: &SandboxConfig, province: &Arc<Province>, faults: &Arc<Faults>)
         sites.push((address, Arc::new(Direct { source, door, faults: faults.clone() }) as Arc<dyn Site>));
     };
     direct(publicservice_at, Arc::new(publicservice), DirectDoor::Own);
-    direct(config.catalogue.0, catalogue, DirectDoor::ApiKey(config.catalogue.1.clone()));
+    direct(config.catalogue.0, catalogue, DirectDoor::Basic(config.catalogue.1.clone()));
     direct(population_at, population, DirectDoor::UsernameToken(population_user.0, population_user.1));
     sites
 }

@@ -3,6 +3,7 @@
 
 use super::province::names::PROCEDURES;
 use super::province::{Gender, Owner, Person, Province};
+use base64::Engine;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -27,10 +28,12 @@ pub struct Sample {
 const NEW_DOSSIER: &str = "H49.12-261125-8001";
 /// The one for a civil registration.
 const NEW_REGISTRATION: &str = "H49.12-261125-8002";
+/// The one for a joined registration.
+const NEW_JOINED: &str = "H49.12-261125-8004";
 /// The one for a criminal-record certificate.
 const NEW_REQUEST: &str = "H49.12-261125-8003";
-/// The acting official.
-pub const OFFICIAL: &str = "QN000001";
+/// The acting official: a citizen id, as the population database wants it.
+pub const OFFICIAL: &str = "022080990129";
 
 fn date(birth: (u16, u8, u8)) -> Value {
     match birth {
@@ -117,23 +120,27 @@ impl Samples<'_> {
         let procedure = PROCEDURES[5];
         let dossier = json!({
             "dossierNumber": NEW_DOSSIER, "procedureCode": procedure.0, "procedureName": procedure.1,
-            "applicantName": person.full_name(), "applicantKind": "CITIZEN", "applicantId": person.citizen_id,
+            "applicantName": person.full_name(), "applicantKind": "CITIZEN", "channel": "1",
+            "identities": [{ "kind": "CITIZEN_ID", "number": person.citizen_id }],
             "phone": person.phone, "receivedAt": "2026-11-25T01:30:00Z", "dueAt": "2026-12-02T10:00:00Z",
-            "status": "RECEIVED", "fees": [{ "name": "Lệ phí", "amountVnd": "15000" }],
+            "status": "RECEIVED", "fees": [{ "name": "Lệ phí", "code": "1", "amountVnd": "15000" }],
         });
         let request = json!({ "updating": false, "dossiers": [dossier] });
-        self.add(&format!("{service}/SyncDossiers"), request, json!({ "accepted": 1 }));
-        let request = json!({
+        self.add(&format!("{service}/SyncDossiers"), request, json!({}));
+        let step = json!({
             "dossierNumber": NEW_DOSSIER, "handler": "Nguyễn Thị Hạnh", "handlerTitle": "Chuyên viên",
             "handledAt": "2026-11-25T02:00:00Z", "department": "Bộ phận một cửa", "content": "Đã tiếp nhận",
             "status": "IN_PROGRESS",
         });
+        let request = json!({ "steps": [step] });
         self.add(&format!("{service}/UpdateProgress"), request, json!({}));
         let known = &self.province.dossiers[0];
         let applicant = self.province.people[known.applicant].full_name();
         let (number, expect) =
             (known.number.clone(), json!({ "dossierNumber": known.number, "applicantName": applicant }));
         self.add(&format!("{service}/GetDossier"), json!({ "dossierNumber": number }), expect);
+        let request = json!({ "citizenId": person.citizen_id });
+        self.add(&format!("{service}/ListDigitisedPapers"), request, json!({}));
         let expect = json!({ "procedureCode": procedure.0, "name": procedure.1 });
         self.add(&format!("{service}/GetProcedure"), json!({ "procedureCode": procedure.0 }), expect);
         let expect = json!({ "procedureCode": PROCEDURES[0].0 });
@@ -152,6 +159,8 @@ impl Samples<'_> {
         self.add(&format!("{service}/VerifyEnterprise"), request, expect);
         let request = json!({ "fromDate": day(3), "toDate": day(7) });
         self.several(&format!("{service}/ListRegistrations"), request, json!({ "kind": "Đăng ký thay đổi" }), 120);
+        let request = json!({ "fromTime": "08:00", "toTime": "17:00" });
+        self.several(&format!("{service}/ListRegistrationsOfToday"), request, json!({ "officeId": "2201" }), 30);
         let journal = self.province.registrations[0].journal.clone();
         let expect = json!({ "journalNumber": journal });
         self.add(&format!("{service}/GetRegistration"), json!({ "journalNumber": journal }), expect);
@@ -160,18 +169,22 @@ impl Samples<'_> {
     fn insurance(&mut self) {
         let service = "ndxp.insurance.v1.InsuranceService";
         let person = self.person().clone();
-        let household = self.province.household(&person).number.clone();
-        let expect = json!({ "householdCode": household });
+        let expect = json!({ "fullName": person.full_name(), "oldBookNumber": person.insurance_number });
         let request = json!({ "insuranceNumber": person.insurance_number });
-        self.add(&format!("{service}/GetHousehold"), request, expect.clone());
+        self.add(&format!("{service}/GetHousehold"), request, expect);
         let request = json!({
             "fullName": person.full_name(), "birthDate": date(person.birth), "gender": gender(&person),
             "provinceCode": "22", "birthPlace": true,
         });
-        let found = json!({ "insuranceNumber": person.insurance_number, "state": "PARTICIPATING" });
+        // The number is the citizen id since 2025-08-01.
+        let found = json!({ "insuranceNumber": person.citizen_id });
         self.add(&format!("{service}/FindInsuranceNumber"), request, found);
-        let request =
-            json!({ "provinceCode": "22", "fullName": person.full_name(), "cardNumber": person.card_number() });
+        let household = self.province.household(&person).number.clone();
+        let expect = json!({ "householdCode": household, "insuranceNumber": person.citizen_id });
+        let request = json!({
+            "provinceCode": "22", "fullName": person.full_name(), "birthDate": date(person.birth), "gender": gender(&person),
+            "cardNumber": person.card_number(),
+        });
         self.add(&format!("{service}/FindHousehold"), request, expect);
     }
 
@@ -184,17 +197,32 @@ impl Samples<'_> {
             "father": { "fullName": father.full_name(), "citizenId": father.citizen_id },
         });
         let request = json!({
-            "module": "BIRTH", "dossierNumber": NEW_REGISTRATION, "receivedOn": day(25), "record": record,
+            "module": "BIRTH", "dossierNumber": NEW_REGISTRATION, "receivedOn": day(25), "unitCode": "06685", "record": record,
         });
         self.add(&format!("{service}/Register"), request, json!({}));
         let named = json!({ "dossierNumber": NEW_REGISTRATION });
-        self.add(&format!("{service}/GetStatus"), named.clone(), named.clone());
+        self.add(&format!("{service}/GetStatus"), named.clone(), json!({}));
         self.add(&format!("{service}/GetResult"), named.clone(), named.clone());
         let request = json!({ "module": "BIRTH", "updatedOn": day(3) });
         self.add(&format!("{service}/ListRegistered"), request, json!({}));
-        let request = json!({ "module": "BIRTH", "dossierNumber": NEW_REGISTRATION });
-        let expect = json!({ "module": "BIRTH", "record": { "fullName": format!("{} Minh Khôi", father.family) } });
+        let request = json!({ "module": "BIRTH", "sourceId": "990000001" });
+        let expect = json!({ "record": { "sourceId": "990000001", "registrationNumber": "1" } });
         self.add(&format!("{service}/GetRecord"), request, expect);
+        let request = json!({ "provinceCode": "22", "module": "BIRTH", "dossierNumbers": [NEW_REGISTRATION] });
+        self.add(&format!("{service}/ListRecords"), request, json!({}));
+        let form = json!({
+            "registrationKind": "1", "copies": "2", "childName": format!("{} Minh Khôi", father.family), "childGender": "MALE",
+            "childBirthDate": day(20), "fatherName": father.full_name(), "fatherCitizenId": father.citizen_id,
+            "childHomeTown": { "provinceCode": "22", "communeCode": "06685" },
+            "requesterName": father.full_name(), "requesterRelation": "Cha", "requesterCitizenId": father.citizen_id,
+        });
+        let request = json!({
+            "module": "JOINED_BIRTH", "unitCode": "06685", "joinedNumber": "G22.99.9-261125-8004",
+            "dossierNumber": NEW_JOINED, "receivedAt": "2026-11-25T01:30:15Z", "record": form,
+        });
+        self.add(&format!("{service}/RegisterJoined"), request, json!({}));
+        let request = json!({ "provinceCode": "22", "module": "JOINED_BIRTH", "dossierNumbers": [NEW_JOINED] });
+        self.add(&format!("{service}/ListJoinedResults"), request, json!({}));
     }
 
     fn criminalrecord(&mut self) {
@@ -204,26 +232,32 @@ impl Samples<'_> {
             "dossierNumber": NEW_REQUEST, "receivedOn": day(25), "promisedOn": day(30),
             "declaration": {
                 "fullName": person.full_name(), "gender": gender(&person), "birthDate": date(person.birth),
-                "birthPlace": "Quảng Ninh", "residence": "Quảng Ninh", "residenceProvince": "22",
+                "birthPlace": "Quảng Ninh", "residence": "Quảng Ninh", "residenceRegionId": 99022, "nationalityId": 1,
                 "identityPaper": "CITIZEN_CARD", "identityNumber": person.citizen_id, "form": "FORM_1", "quantity": 1,
+                "phone": person.phone, "declaredOn": day(25), "declarationTypeId": 3846, "requesterKindId": 72,
             },
             "residences": [{ "fromDate": { "year": 2010, "month": 5 }, "place": "Hạ Long", "job": "Giáo viên" }],
         });
         self.add(&format!("{service}/SubmitRequest"), request, json!({}));
         let named = json!({ "dossierNumber": NEW_REQUEST });
-        let expect = json!({ "dossierNumber": NEW_REQUEST, "status": "RECEIVED" });
+        let expect = json!({ "status": "RECEIVED", "statusName": "STP đã tiếp nhận" });
         self.add(&format!("{service}/GetRequestStatus"), named.clone(), expect);
-        let expect = json!({ "dossierNumber": NEW_REQUEST, "status": "IN_PROGRESS" });
+        let expect = json!({ "status": "IN_PROGRESS" });
         self.several(&format!("{service}/WatchRequest"), named, expect, 2);
-        self.add(&format!("{service}/ListChanges"), json!({ "since": day(1) }), json!({}));
+        self.add(&format!("{service}/ListChanges"), json!({}), json!({}));
+        let own = base64::engine::general_purpose::STANDARD.encode(NEW_REQUEST);
+        self.add(&format!("{service}/AcknowledgeChanges"), json!({ "sourceNumbers": [own] }), json!({}));
     }
 
     fn land(&mut self) {
         let service = "ndxp.land.v1.LandService";
         let parcel = self.province.parcels[0].clone();
         let request = json!({
-            "communeCode": parcel.place.commune, "mapSheet": parcel.sheet, "parcelNumber": parcel.number,
+            "communeCode": parcel.place.commune, "mapSheet": parcel.sheet.to_string(),
+            "parcelNumber": parcel.number.to_string(),
         });
+        let named = json!({ "parcelId": parcel.id });
+        self.add(&format!("{service}/GetParcelById"), named.clone(), named);
         self.add(&format!("{service}/GetParcel"), request.clone(), request);
         if let Some(Owner::Person(owner)) = parcel.owners.first() {
             let id = self.province.people[*owner].citizen_id.clone();
@@ -238,6 +272,10 @@ impl Samples<'_> {
         self.add(&format!("{service}/GetSchema"), request.clone(), json!({}));
         let expect = json!({ "values": { "MA": "01", "TEN": "Kinh" } });
         self.several(&format!("{service}/StreamCatalogue"), request, expect, 5);
+        // A row of its own for each call: the same one twice is a duplicate.
+        let code = format!("S{}", uuid::Uuid::new_v4().simple());
+        let request = json!({ "code": "madantoc", "rows": [{ "values": { "MA": code, "TEN": "Dân tộc mẫu" } }] });
+        self.add(&format!("{service}/AddRows"), request, json!({ "added": 1 }));
     }
 
     fn budgetunit(&mut self) {
@@ -247,7 +285,7 @@ impl Samples<'_> {
         self.add(&format!("{service}/GetUnit"), json!({ "unitCode": unit.code }), expect);
         let request = json!({
             "name": "Trường Mầm non Hoa Mai", "chapterCode": "822", "estimateLevel": 4, "parentUnitCode": unit.code,
-            "address": "Phường Bãi Cháy, tỉnh Quảng Ninh",
+            "address": "Phường Bãi Cháy, thành phố Quảng Ninh",
         });
         let expect = json!({ "promisedOn": { "year": 2026, "month": 12, "day": 5 } });
         self.add(&format!("{service}/RequestUnitCode"), request, expect);

@@ -242,6 +242,9 @@ impl Exchange {
         if !violations.is_empty() {
             return Err(Refusal::fields(violations));
         }
+        if record.lacks_purpose(operation) {
+            return Err(Reason::PurposeRequired.into());
+        }
         Ok(SourceRequest::One { message, bytes })
     }
 }

@@ -7,7 +7,9 @@ use crate::access::limits::Left;
 use crate::access::refusals::{Identity, Refused};
 use crate::access::token::Verified;
 use crate::contract::fields::Disclosed;
+use crate::contract::formats::{self, Format};
 use crate::contract::notes::Notes;
+use crate::contract::options::DataClass;
 use crate::contract::{Operation, validate};
 use crate::exchange_log::pseudonym::{Commitment, Direction, PeriodKeys, PersonKind, Salt, commit};
 use crate::exchange_log::{Entry, Kind, LogError, entry};
@@ -150,6 +152,13 @@ impl Record {
         self.entry.request_bytes = bytes.len() as u64;
         self.entry.request_messages = 1;
         Ok(())
+    }
+
+    /// Whether the request names a person by citizen id, and nobody has said why: of an operation that is not personal as such, as that of
+    /// enterprises, among which a household business goes by its owner's id since 2025-07-01.
+    pub fn lacks_purpose(&self, operation: &Operation) -> bool {
+        let person = |id: &String| formats::check(Format::CitizenId, id).is_ok();
+        operation.data_class < DataClass::Personal && self.entry.purpose.is_empty() && self.named.iter().any(person)
     }
 
     /// What a client stream brought.

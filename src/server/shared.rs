@@ -341,6 +341,10 @@ impl Routes {
             served.catalogue.sources.iter().filter_map(|(id, entry)| Some((id.as_str(), both(id, entry)?))).collect();
         let route = |operation: &Arc<Operation>| {
             let id = operation.source.id.as_str();
+            // Of several contracts of one source, the entry has chosen one.
+            if served.catalogue.sources.get(id)?.contract != operation.source.version {
+                return None;
+            }
             let (way, mut second) = ways.get(id)?.clone();
             if let (Some(second), Some(hub)) = (&mut second, served.hubs.get(id)) {
                 second.first_health = hub.before(&operation.name);

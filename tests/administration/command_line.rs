@@ -75,7 +75,7 @@ fn from_an_empty_folder_to_an_audited_call_by_the_command_line_alone() {
         samples(&stage.sandbox.province).into_iter().find(|one| one.operation.ends_with(name)).unwrap()
     };
     let verify = find("VerifyCitizen").requests[0].to_string();
-    let said = ["--purpose", "1.004222", "--official", "QN000001"];
+    let said = ["--purpose", "1.004222", "--official", "022080990129"];
     let answer = call("PopulationService/VerifyCitizen", &verify, &said);
     assert_eq!(serde_json::from_slice::<Value>(&answer.stdout).unwrap(), json!({ "matched": true }), "{answer:?}");
     let refused = call("PopulationService/VerifyCitizen", &verify, &[]);
@@ -254,7 +254,7 @@ fn a_changed_byte_is_named_by_verify() {
 fn a_wrong_configuration_is_told_whole_with_file_and_line() {
     let (_dir, folder) = lay(&|_| {});
     let path = &folder.path;
-    assert!(ok(&["config", "check"], path).contains("10 sources, 33 operations"));
+    assert!(ok(&["config", "check"], path).contains("10 sources, 41 operations"));
     let shown: Value = serde_json::from_str(&ok(&["config", "show"], path)).unwrap();
     assert_eq!(shown["listen"]["max_message_bytes"], json!(4 << 20));
     let secret = std::fs::read_to_string(path.join("secrets/ndxp-consumer")).unwrap();
@@ -282,7 +282,11 @@ fn a_wrong_configuration_is_told_whole_with_file_and_line() {
             "business.toml:2: hub: there is no hub \"x\"",
         ),
         ("sources/land.toml", "source = \"land\"\nhub = \"vdxp\"\n", "land.toml:1: xroad: is missing"),
-        ("sources/civilstatus.toml", "source = \"civilstatus\"\nhub = \"lgsp\"\n", "the contract needs unit_number"),
+        (
+            "sources/criminalrecord.toml",
+            "source = \"criminalrecord\"\nhub = \"ndxp\"\n",
+            "the contract needs ministry_id",
+        ),
         (
             "sources/catalogue.toml",
             "source = \"catalogue\"\naddress = \"https://x\"\n[tls]\nca = \"../pki/ca.pem\"\n[credentials]\nkind = \"api-key\"\nheader = \"apikey\"\nkey = \"inline\"\n",
@@ -334,7 +338,7 @@ fn the_demo_shows_everything_and_cleans_up() {
         .unwrap();
     assert!(output.status.success(), "{output:?}");
     let told: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!((told["operations"].as_array().unwrap().len(), &told["missed"]), (33, &json!(0)));
+    assert_eq!((told["operations"].as_array().unwrap().len(), &told["missed"]), (41, &json!(0)));
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "the throw-away folder is still there");
 }
 

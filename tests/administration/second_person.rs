@@ -67,7 +67,7 @@ async fn t3_a_grant_that_nobody_approved_opens_nothing_that_a_contract_has_come_
         String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
     };
     let can = |operation: &str| {
-        run(&["client", "can-i", "shop", operation, "--purpose", crate::support::PURPOSE, "--official", "CB1"])
+        run(&["client", "can-i", "shop", operation, "--purpose", crate::support::PURPOSE, "--official", "022080990129"])
     };
     let why = can(RECORD);
     assert!(why.contains("rule approval") && why.contains(&format!("grant change {grant}")), "{why}");

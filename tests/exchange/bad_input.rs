@@ -104,7 +104,7 @@ async fn http_1_on_the_grpc_port_is_refused_and_logged() {
 async fn messages_that_are_none_are_refused_by_name() {
     let stage = Stage::start();
     let actor = stage.system("one-stop-shop");
-    let metadata = [("ndxp-purpose", "1.004222"), ("ndxp-official", "CB1")];
+    let metadata = [("ndxp-purpose", "1.004222"), ("ndxp-official", "022080990129")];
     let large = Bytes::from(vec![0; (4 << 20) + 1]);
     let not_utf8 = Bytes::from_static(&[0x0a, 2, 0xff, 0xfe]);
     let unknown_field = {
@@ -150,7 +150,11 @@ async fn a_source_that_answers_nonsense_harms_nobody() {
         ("business", ENTERPRISE, json!({ "enterpriseCode": province.enterprises[0].code })),
         ("population", VERIFY, claim),
         ("insurance", HOUSEHOLD, json!({ "insuranceNumber": person.insurance_number })),
-        ("land", PARCEL, json!({ "communeCode": province.parcels[0].place.commune, "mapSheet": 1, "parcelNumber": 1 })),
+        (
+            "land",
+            PARCEL,
+            json!({ "communeCode": province.parcels[0].place.commune, "mapSheet": "1", "parcelNumber": "1" }),
+        ),
         ("budgetunit", UNIT, json!({ "unitCode": "1057000" })),
         ("catalogue", CATALOGUE, json!({ "code": "madantoc" })),
         ("officials", OFFICIAL_OF, json!({ "citizenId": province.people[province.officials[0].person].citizen_id })),
@@ -168,7 +172,7 @@ async fn a_source_that_answers_nonsense_harms_nobody() {
         for (source, path, request) in &calls {
             stage.sandbox.faults.set(source, kind);
             let message = actor.encode(path, request);
-            let metadata = [("ndxp-purpose", "1.004222"), ("ndxp-official", "CB1"), ("grpc-timeout", "400m")];
+            let metadata = [("ndxp-purpose", "1.004222"), ("ndxp-official", "022080990129"), ("grpc-timeout", "400m")];
             let told = actor.raw(path, &metadata, vec![message]).await.unwrap();
             stage.sandbox.faults.clear(source);
             assert_eq!(told.reason(), "CALLER_DEADLINE", "{source}, {kind:?}: {:?}", told.answered.status);

@@ -152,3 +152,53 @@ async fn what_was_loaded_before_is_gone_after_a_reload() {
     let after = reload().await;
     assert!(after < before + 10_000, "memory grew from {before} to {after} kB");
 }
+
+/// Two versions of one source's wire are two contracts; the connection entry chooses, and only what it chose is served.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_entry_chooses_between_two_versions_of_a_contract() {
+    let stage = Stage::prepared(&records);
+    let (proto, entry, _) = from_the_docs();
+    // The second version has other names for everything.
+    let second = proto
+        .replace("ndxp.tide.v1", "ndxp.tide.v2")
+        .replace("/tide/1.0/stations/", "/tide/2.0/stations/")
+        .replace("answer_root: \"data/tide\"", "answer_root: \"ketQua\"");
+    for (version, text) in [("v1", &proto), ("v2", &second)] {
+        let folder = stage.folder.path.join(format!("contracts/ndxp/tide/{version}"));
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("tide.proto"), text).unwrap();
+    }
+    let file = stage.folder.path.join("sources/tide.toml");
+    std::fs::write(
+        stage.folder.path.join("records/tide.json"),
+        r#"[
+        { "path": "/tide/1.0/stations/X", "json": { "status": "OK", "data": { "tide": { "maTram": "one" } } } },
+        { "path": "/tide/2.0/stations/X", "json": { "status": "OK", "ketQua": { "maTram": "two" } } }
+    ]"#,
+    )
+    .unwrap();
+    stage.client("port-authority");
+    let path = |version: &str| format!("/ndxp.tide.{version}.TideService/GetTide");
+    let request = json!({ "station": "X", "day": { "year": 2026, "month": 11, "day": 25 } });
+    let config = Config::load(&stage.folder.gateway_config()).map_err(show).unwrap();
+    let mut granted = false;
+    for (line, chosen, other, station) in [("", "v1", "v2", "one"), ("contract = \"v2\"\n", "v2", "v1", "two")] {
+        std::fs::write(&file, format!("{entry}{line}")).unwrap();
+        stage.gateway.as_ref().unwrap().reload().unwrap();
+        let contracts = config.catalogue().map_err(show).unwrap().contracts;
+        assert_eq!(contracts.versions("tide"), ["v1", "v2"]);
+        if !granted {
+            crate::support::add_grant(&stage.store, &contracts, "port-authority", &["tide:read"], |_| {});
+            granted = true;
+        }
+        let actor = Actor { contracts, ..stage.actor("port-authority") };
+        stage.settle();
+        let told = actor.call(&path(chosen), request.clone()).await.ok();
+        assert_eq!(told.messages[0]["station"], station);
+        let told = actor.call(&path(other), request.clone()).await;
+        assert!(!told.reason().is_empty() && told.reason() != "RECORD_NOT_FOUND", "{other} is not served");
+    }
+    std::fs::write(&file, format!("{entry}contract = \"v3\"\n")).unwrap();
+    let error = stage.gateway.as_ref().unwrap().reload().unwrap_err().to_string();
+    assert!(error.contains("there is no contract \"v3\" of it: v1, v2"), "{error}");
+}

@@ -109,7 +109,7 @@ async fn the_metadata_proves_what_was_asked_and_answered() {
     let actor = stage.system("one-stop-shop");
     let request = actor.encode(CITIZEN, &citizen(&stage));
     let told = actor
-        .raw(CITIZEN, &[("ndxp-purpose", "1.004222"), ("ndxp-official", "CB1")], vec![request.clone()])
+        .raw(CITIZEN, &[("ndxp-purpose", "1.004222"), ("ndxp-official", "022080990129")], vec![request.clone()])
         .await
         .unwrap()
         .ok();

@@ -8,6 +8,8 @@ mod bad_input;
 mod conventions;
 mod eleventh_source;
 mod exchanges;
+mod lies;
 mod privacy;
+mod source_fixtures;
 mod statuses;
 mod streams;

@@ -94,11 +94,11 @@ async fn grants_rates_and_quotas() {
     refused(&stage, &actor.call(CITIZEN, claim(&stage)).await, Reason::ScopeNotGranted);
     // The window of this grant is over, so the token could not carry its scope either.
     refused(&stage, &actor.call(UNIT, json!({ "unitCode": "1057000" })).await, Reason::ScopeNotGranted);
-    refused(&stage, &say(vec![("ndxp-official", "CB1")]).await, Reason::PurposeRequired);
-    let other = vec![("ndxp-official", "CB1"), ("ndxp-purpose", "1.000894")];
+    refused(&stage, &say(vec![("ndxp-official", "022080990129")]).await, Reason::PurposeRequired);
+    let other = vec![("ndxp-official", "022080990129"), ("ndxp-purpose", "1.000894")];
     refused(&stage, &say(other).await, Reason::PurposeNotGranted);
     refused(&stage, &say(vec![("ndxp-purpose", "1.001193")]).await, Reason::OfficialRequired);
-    let told = say(vec![("ndxp-purpose", "Nguyen Van An"), ("ndxp-official", "CB1")]).await;
+    let told = say(vec![("ndxp-purpose", "Nguyen Van An"), ("ndxp-official", "022080990129")]).await;
     refused(&stage, &told, Reason::FieldInvalid);
 
     let verify = "/ndxp.business.v1.BusinessService/VerifyEnterprise";

@@ -72,15 +72,17 @@ async fn a_write_is_never_sent_twice_and_a_deadline_is_kept() {
     let progress = &all.iter().find(|one| one.operation.ends_with("/UpdateProgress")).unwrap().requests[0];
     stage.sandbox.faults.set("publicservice", FaultKind::ResetBody);
     let message = actor.encode(PROGRESS, progress);
-    let told =
-        actor.raw(PROGRESS, &[("ndxp-purpose", "1.004222"), ("ndxp-official", "CB1")], vec![message]).await.unwrap();
+    let told = actor
+        .raw(PROGRESS, &[("ndxp-purpose", "1.004222"), ("ndxp-official", "022080990129")], vec![message])
+        .await
+        .unwrap();
     assert_ne!(told.code(), Code::Ok);
     assert_eq!(stage.entry(&told.exchange()).entry.attempts, 0, "{}", told.reason());
     // Five attempts would take seconds; the caller has given less.
     stage.sandbox.faults.set("business", FaultKind::Close);
     let began = Instant::now();
     let message = actor.encode(ENTERPRISE, &json!({ "enterpriseCode": "0100109106" }));
-    let metadata = [("ndxp-purpose", "1.004222"), ("ndxp-official", "CB1"), ("grpc-timeout", "500m")];
+    let metadata = [("ndxp-purpose", "1.004222"), ("ndxp-official", "022080990129"), ("grpc-timeout", "500m")];
     let told = actor.raw(ENTERPRISE, &metadata, vec![message]).await.unwrap();
     assert_eq!(told.reason(), "SOURCE_UNAVAILABLE");
     assert!(began.elapsed() < Duration::from_millis(900), "{:?}", began.elapsed());
@@ -146,7 +148,7 @@ async fn whatever_happens_to(source: &str, path: &str, request: impl Fn(&Provinc
     for kind in kinds {
         stage.sandbox.faults.set(source, kind);
         let crowd = futures_util::future::join_all((0..24).map(|_| async {
-            let metadata = [("ndxp-purpose", "1.004222"), ("ndxp-official", "CB1"), ("grpc-timeout", "400m")];
+            let metadata = [("ndxp-purpose", "1.004222"), ("ndxp-official", "022080990129"), ("grpc-timeout", "400m")];
             actor.raw(path, &metadata, vec![message.clone()]).await.unwrap().reason()
         }));
         let others = async {
@@ -249,7 +251,7 @@ async fn open_loop(actor: &crate::support::Actor, code: &str, every: Duration, c
         async move {
             tokio::time::sleep_until((began + every * number).into()).await;
             let sent = Instant::now();
-            let metadata = [("ndxp-purpose", "1.004222"), ("ndxp-official", "CB1")];
+            let metadata = [("ndxp-purpose", "1.004222"), ("ndxp-official", "022080990129")];
             let told = actor.raw(ENTERPRISE, &metadata, vec![message]).await.unwrap();
             (told.reason(), sent.elapsed())
         }

@@ -46,7 +46,7 @@ def ask(stage, token, samples, shop):
 
     def exchange(person=None, purpose="H49.12-251103-0001"):
         fields = sample["requests"][0] | ({"citizenId": person} if person else {})
-        metadata = [("authorization", f"Bearer {token}"), ("ndxp-purpose", purpose), ("ndxp-official", "QN000001")]
+        metadata = [("authorization", f"Bearer {token}"), ("ndxp-purpose", purpose), ("ndxp-official", "022080990129")]
         made = verify.with_call if person is None else verify.future
         told = made(json_format.ParseDict(fields, request()), metadata=metadata, timeout=20)
         head = told[1].initial_metadata() if person is None else told.initial_metadata()

@@ -67,7 +67,11 @@ pub fn place_at(object: &mut Map<String, Value>, parts: &[String], value: Value)
         let Value::Object(next) = slot else { return };
         here = next;
     }
-    here.insert(last.clone(), value);
+    match (here.get_mut(last), value) {
+        // What a fill has put into a structure stays beside the structure's own fields.
+        (Some(Value::Object(there)), Value::Object(fields)) => there.extend(fields),
+        (_, value) => drop(here.insert(last.clone(), value)),
+    }
 }
 
 /// A scalar as text; `None` for lists and objects.

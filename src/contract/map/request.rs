@@ -251,6 +251,10 @@ impl Writer<'_> {
                 };
                 out.push((Cow::Borrowed(name), field.place, value));
             }
+            // The structure's fields stand beside those of the message around it.
+            (FieldKind::Message(plan), Message::Message(inner)) if name.parts.is_empty() => {
+                return self.fields(plan, inner, &here(), out);
+            }
             (FieldKind::Remaining, Message::Map(entries)) => {
                 for (key, item) in entries {
                     if let (Some(key), Some(text)) = (key.as_str(), item.as_str()) {

@@ -50,18 +50,19 @@ const fn place(
     Place { old_district, old_district_name, old_commune, old_commune_name, commune, commune_name }
 }
 
-/// Communes of the made-up province: real names, codes of the real form.
+/// Communes of the made-up province: real names, and codes as in the decrees of both orders. One code can mean two places (06793): the order
+/// in force at a record's date decides.
 pub const PLACES: [Place; 12] = [
     place("193", "Thành phố Hạ Long", "06673", "Phường Bãi Cháy", "06673", "Phường Bãi Cháy"),
-    place("193", "Thành phố Hạ Long", "06691", "Phường Hồng Gai", "06688", "Phường Hồng Gai"),
+    place("193", "Thành phố Hạ Long", "06691", "Phường Hồng Gai", "06685", "Phường Hồng Gai"),
     place("193", "Thành phố Hạ Long", "06658", "Phường Cao Xanh", "06658", "Phường Cao Xanh"),
     place("193", "Thành phố Hạ Long", "06664", "Phường Hà Tu", "06652", "Phường Hà Tu"),
-    place("194", "Thành phố Móng Cái", "06709", "Phường Ka Long", "06709", "Phường Móng Cái 1"),
-    place("194", "Thành phố Móng Cái", "06724", "Phường Hải Yên", "06724", "Phường Móng Cái 3"),
-    place("195", "Thành phố Cẩm Phả", "06760", "Phường Cẩm Trung", "06778", "Phường Cẩm Phả"),
-    place("195", "Thành phố Cẩm Phả", "06781", "Phường Cửa Ông", "06760", "Phường Cửa Ông"),
-    place("196", "Thành phố Uông Bí", "06811", "Phường Quang Trung", "06811", "Phường Uông Bí"),
-    place("205", "Thị xã Đông Triều", "07069", "Phường Đông Triều", "07069", "Phường Đông Triều"),
+    place("194", "Thành phố Móng Cái", "06709", "Phường Ka Long", "06712", "Phường Móng Cái 1"),
+    place("194", "Thành phố Móng Cái", "06736", "Phường Hải Yên", "06736", "Phường Móng Cái 3"),
+    place("195", "Thành phố Cẩm Phả", "06793", "Phường Cẩm Trung", "06793", "Phường Cẩm Phả"),
+    place("195", "Thành phố Cẩm Phả", "06763", "Phường Cửa Ông", "06781", "Phường Cửa Ông"),
+    place("196", "Thành phố Uông Bí", "06817", "Phường Quang Trung", "06811", "Phường Uông Bí"),
+    place("205", "Thành phố Đông Triều", "07093", "Phường Đông Triều", "07093", "Phường Đông Triều"),
     place("206", "Thị xã Quảng Yên", "07132", "Phường Quảng Yên", "07132", "Phường Quảng Yên"),
     place("203", "Huyện Vân Đồn", "06994", "Thị trấn Cái Rồng", "06994", "Đặc khu Vân Đồn"),
 ];

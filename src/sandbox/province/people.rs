@@ -62,6 +62,11 @@ impl Person {
         format!("{} {} {}", self.family, self.middle, self.given)
     }
 
+    /// Whether the registers hold no information of the sex and the marital status (both are code 0 there).
+    pub fn bare(&self) -> bool {
+        self.index % 97 == 96
+    }
+
     /// `yyyyMMdd`, where the whole date is registered.
     pub fn birth_compact(&self) -> Option<String> {
         let (year, month, day) = self.birth;
@@ -94,9 +99,9 @@ pub struct Household {
 }
 
 impl Household {
-    /// The address in words of the two-tier order.
+    /// The address in words of the two-tier order; Quảng Ninh is a centrally-run city since 2026-09-01 (Resolution 36/2026/QH16).
     pub fn address(&self) -> String {
-        format!("{}, {}, tỉnh Quảng Ninh", self.detail, self.place.commune_name)
+        format!("{}, {}, thành phố Quảng Ninh", self.detail, self.place.commune_name)
     }
 }
 

@@ -70,6 +70,8 @@ pub struct Parcel {
     pub owners: Vec<Owner>,
     /// Số phát hành of the certificate.
     pub issue_number: String,
+    /// Mã định danh thửa đất: 12 characters of GeoHash's alphabet.
+    pub id: String,
 }
 
 /// A dossier on the portal.
@@ -166,7 +168,7 @@ pub(super) fn enterprises(random: &mut Random, people: &[Person]) -> Vec<Enterpr
 
 pub(super) fn registrations(random: &mut Random, enterprises: &[Enterprise]) -> Vec<Registration> {
     let one = |serial: usize| Registration {
-        journal: format!("ONLINE-{:08}", 26_110_000 + serial),
+        journal: format!("{}", 2_611_000_000_u64 + serial as u64),
         enterprise: random.below(enterprises.len()),
         day: (1 + serial % 24) as u8,
         status: random.pick(&["1", "2", "3"]),
@@ -191,6 +193,7 @@ pub(super) fn parcels(
             uses,
             owners,
             issue_number: format!("CĐ {:06}", 100_000 + serial),
+            id: parcel_id(serial),
         });
     };
     for household in households.iter().step_by(2) {
@@ -203,6 +206,14 @@ pub(super) fn parcels(
         add(random, enterprise.place, vec![Owner::Enterprise(index)], vec!["SKC"]);
     }
     found
+}
+
+/// An id of the real form, from a point that is nowhere: the cell of Quảng Ninh, and a serial.
+fn parcel_id(serial: usize) -> String {
+    const ALPHABET: &[u8] = b"0123456789bcdefghjkmnpqrstuvwxyz";
+    let digit = |place: u32| char::from(ALPHABET[(serial >> (5 * place)) & 31]);
+    let serial: String = (0..8).rev().map(digit).collect();
+    format!("w7sp{serial}")
 }
 
 pub(super) fn dossiers(random: &mut Random, people: &[Person]) -> Vec<Dossier> {
@@ -224,11 +235,11 @@ pub(super) fn dossiers(random: &mut Random, people: &[Person]) -> Vec<Dossier> {
 
 pub(super) fn officials(random: &mut Random, people: &[Person]) -> Vec<Official> {
     const AGENCIES: [(&str, &str); 6] = [
-        ("H49.1", "Văn phòng Ủy ban nhân dân tỉnh"),
+        ("H49.1", "Văn phòng Ủy ban nhân dân thành phố"),
         ("H49.3", "Sở Tư pháp"),
         ("H49.5", "Sở Tài chính"),
         ("H49.9", "Sở Nông nghiệp và Môi trường"),
-        ("H49.12", "Trung tâm Phục vụ hành chính công tỉnh"),
+        ("H49.12", "Trung tâm Phục vụ hành chính công thành phố"),
         ("H49.18", "Sở Nội vụ"),
     ];
     const POSITIONS: [(&str, &str); 4] = [
@@ -259,11 +270,11 @@ pub(super) fn officials(random: &mut Random, people: &[Person]) -> Vec<Official>
 pub(super) fn budget_units() -> Vec<BudgetUnit> {
     let mut units = vec![BudgetUnit {
         code: "1057000".into(),
-        name: "Ủy ban nhân dân tỉnh Quảng Ninh".into(),
+        name: "Ủy ban nhân dân thành phố Quảng Ninh".into(),
         chapter: "405",
         level: 1,
         parent: None,
-        address: "Phường Hồng Gai, tỉnh Quảng Ninh".into(),
+        address: "Phường Hồng Gai, thành phố Quảng Ninh".into(),
         status: "1",
     }];
     for (index, place) in super::names::PLACES.iter().enumerate() {
@@ -275,7 +286,7 @@ pub(super) fn budget_units() -> Vec<BudgetUnit> {
                 chapter,
                 level: 4,
                 parent: Some("1057000".into()),
-                address: format!("{}, tỉnh Quảng Ninh", place.commune_name),
+                address: format!("{}, thành phố Quảng Ninh", place.commune_name),
                 status: if index == 11 && chapter == "823" { "0" } else { "1" },
             });
         }

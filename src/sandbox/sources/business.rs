@@ -1,11 +1,12 @@
 //! National Business Registration: REST, GET; `Status` "1" or "0" in every answer; one representative is an object,
-//! several are a list; texts where one would expect numbers.
+//! several are a list; money has decimals, area codes are numbers that lost their zeros; nobody found is a success without
+//! `MainInformation`.
 
 use super::Source;
 use crate::sandbox::http::{Ask, Reply};
 use crate::sandbox::province::names::TRADES;
 use crate::sandbox::province::{Enterprise, Province, Registration};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
 /// The source.
@@ -24,26 +25,40 @@ impl Source for Business {
         let data = match ask.path.rsplit('/').next() {
             Some("chiTietDoanhNghiep") => self.enterprise(ask),
             Some("danhSachHoSo") => self.registrations(ask),
+            Some("danhSachHoSoTrongNgay") => self.of_today(ask),
             Some("tinhTrangHoSo") => self.registration(ask),
             _ => return Reply::error(404, "no such resource"),
         };
         Reply::json(&match data {
-            Ok(data) => {
-                let count = data.as_array().map_or(1, Vec::len);
-                json!({ "Data": data, "DataCount": count, "Status": "1", "Message": "Success" })
-            }
-            Err((status, message)) => json!({ "Data": null, "DataCount": 0, "Status": status, "Message": message }),
+            Ok((data, count)) => json!({ "Data": data, "DataCount": count, "Status": "1", "Message": "success" }),
+            Err(message) => json!({ "Data": null, "DataCount": 0, "Status": "0", "Message": message }),
         })
     }
 }
 
-type Found = Result<Value, (&'static str, &'static str)>;
+/// What is found and how much of it there is, or what is wrong with the request.
+type Found = Result<(Value, usize), &'static str>;
+
+/// Nobody: a success.
+fn nobody() -> (Value, usize) {
+    (json!({ "MainInformation": null, "HOAdress": null, "BusinessActivity": [], "Member": [] }), 0)
+}
+
+/// A sum of đồng: number(21,3).
+fn sum(amount: u64) -> String {
+    format!("{amount}.000")
+}
+
+/// A code that has become a number.
+fn number(code: &str) -> Value {
+    code.parse::<u64>().map(Value::from).unwrap_or_default()
+}
 
 impl Business {
     fn enterprise(&self, ask: &Ask) -> Found {
         let code = ask.parameter("msdn").unwrap_or("");
         let found = self.0.enterprises.iter().find(|enterprise| enterprise.code == code);
-        found.map(|enterprise| self.describe(enterprise)).ok_or(("404", "Không tìm thấy doanh nghiệp"))
+        Ok(found.map_or_else(nobody, |enterprise| (self.describe(enterprise), 1)))
     }
 
     fn describe(&self, enterprise: &Enterprise) -> Value {
@@ -64,7 +79,7 @@ impl Business {
             .map(|person| {
                 json!({
                     "MEMBER_NAME": person.full_name().to_uppercase(),
-                    "AMOUNT": (enterprise.capital / people.len() as u64).to_string(),
+                    "AMOUNT": sum(enterprise.capital / people.len() as u64),
                     "RATIO_PERCENT": share, "COUNTRY": "Việt Nam",
                 })
             })
@@ -74,18 +89,18 @@ impl Business {
         let place = enterprise.place;
         json!({
             "MainInformation": {
-                "ENTERPRISE_ID": (4_000_000 + enterprise.capital / 100_000_000).to_string(),
+                "ENTERPRISE_ID": 4_000_000 + enterprise.capital / 100_000_000,
                 "ENTERPRISE_GDT_CODE": enterprise.code, "IMP_BUSINESS_CODE": "",
                 "ENTERPRISE_TYPE_ID": enterprise.kind.0, "ENTERPRISE_TYPE_NAME": enterprise.kind.1,
                 "NAME": enterprise.name, "SHORT_NAME": enterprise.short_name, "NAME_F": null,
                 "FOUNDING_DATE": format!("{day:02}/{month:02}/{year}"), "LAST_AMEND_DATE": "15/06/2025",
                 "NUMBER_CHANGES": "2", "ENTERPRISE_STATUS": enterprise.status,
                 "ENTERPRISE_STATUS_NAME": "Đang hoạt động", "LEGAL_NAMES": names.join("; "),
-                "CAPITAL_AMOUNT": enterprise.capital.to_string(),
+                "CAPITAL_AMOUNT": sum(enterprise.capital),
             },
             "HOAdress": {
-                "CityID": "22", "CityName": "Tỉnh Quảng Ninh", "DistrictID": place.old_district,
-                "DistrictName": place.old_district_name, "WardID": place.old_commune,
+                "CityID": 22, "CityName": "Tỉnh Quảng Ninh", "DistrictID": number(place.old_district),
+                "DistrictName": place.old_district_name, "WardID": number(place.old_commune),
                 "WardName": place.old_commune_name, "StreetNumber": enterprise.detail,
                 "AddressFullText": format!("{}, {}, Tỉnh Quảng Ninh", enterprise.detail, place.commune_name),
             },
@@ -101,44 +116,80 @@ impl Business {
     fn registrations(&self, ask: &Ask) -> Found {
         let day = |name| Some(ask.parameter(name)?.split('/').collect::<Vec<_>>()).and_then(day_number);
         let (Some(from), Some(to)) = (day("from_date"), day("to_date")) else {
-            return Err(("-2", "Ngày không hợp lệ"));
+            return Err("Ngày không hợp lệ");
         };
         if to < from || to - from > 5 {
-            return Err(("-2", "Khoảng thời gian tối đa 5 ngày"));
+            return Err("Khoảng thời gian tối đa 5 ngày");
         }
-        let number = |name| ask.parameter(name).and_then(|text| text.parse::<usize>().ok());
-        let (Some(offset), Some(limit)) = (number("offset"), number("limit")) else {
-            return Err(("-2", "Thiếu offset, limit"));
-        };
         let in_period = |one: &&Registration| {
             let received = day_number(vec![&format!("{:02}", one.day), "11", "2026"]);
             received.is_some_and(|received| (from..=to).contains(&received))
         };
-        let page: Vec<Value> = self
-            .0
-            .registrations
-            .iter()
-            .filter(in_period)
-            .skip(offset)
-            .take(limit)
-            .map(|one| self.journal(one))
-            .collect();
-        Ok(Value::from(page))
+        self.page(ask, &in_period)
+    }
+
+    /// Those of some hours of the day: the sandbox's today is 2026-11-24.
+    fn of_today(&self, ask: &Ask) -> Found {
+        let time = |name| ask.parameter(name).filter(|text| text.len() == 5 && text.contains(':'));
+        match (time("from_ts"), time("to_ts")) {
+            (Some(from), Some(to)) if from <= to => self.page(ask, &|one| one.day == 24),
+            _ => Err("Giờ không hợp lệ"),
+        }
+    }
+
+    /// A page of a list, and how many there are in all.
+    fn page(&self, ask: &Ask, fits: &dyn Fn(&&Registration) -> bool) -> Found {
+        let number = |name| ask.parameter(name).and_then(|text| text.parse::<usize>().ok());
+        let (Some(offset), Some(limit)) = (number("offset"), number("limit")) else {
+            return Err("Thiếu offset, limit");
+        };
+        let found: Vec<&Registration> = self.0.registrations.iter().filter(fits).collect();
+        let page: Vec<Value> =
+            found.iter().skip(offset).take(limit).map(|one| Value::Object(self.journal(one))).collect();
+        Ok((Value::from(page), found.len()))
     }
 
     fn registration(&self, ask: &Ask) -> Found {
         let journal = ask.parameter("in_journal_no").unwrap_or("");
         let found = self.0.registrations.iter().find(|one| one.journal == journal);
-        found.map(|one| self.journal(one)).ok_or(("404", "Không tìm thấy hồ sơ"))
+        let state = |one: &Registration| {
+            let person = &self.0.people[self.0.enterprises[one.enterprise].representatives[0]];
+            let mut state = self.journal(one);
+            let contact = [
+                ("ENTERPRISE_TYPE_ID", json!(self.0.enterprises[one.enterprise].kind.0)),
+                ("REGISTRATION_DATE", Value::Null),
+                ("SUPPLEMENT_DATE", Value::Null),
+                ("SUBMISSION_TYPE", json!("Trực tuyến")),
+                ("CONTACT_FULL_NAME", json!(person.full_name())),
+                ("CONTACT_ADDRESS", json!(self.0.household(person).address())),
+                ("CONTACT_ID_NO", json!(person.citizen_id)),
+                ("CONTACT_PHONE", json!(person.phone)),
+                ("CONTACT_EMAIL", Value::Null),
+            ];
+            state.extend(contact.map(|(name, value)| (name.to_owned(), value)));
+            (json!({ "MainInformation": state }), 1)
+        };
+        Ok(found.map_or_else(|| (json!({ "MainInformation": null }), 0), state))
     }
 
-    fn journal(&self, one: &Registration) -> Value {
+    fn journal(&self, one: &Registration) -> Map<String, Value> {
         let enterprise = &self.0.enterprises[one.enterprise];
-        json!({
-            "IN_JOURNAL_NO": one.journal, "ENTERPRISE_GDT_CODE": enterprise.code, "NAME": enterprise.name,
-            "JOURNAL_TYPE": "Đăng ký thay đổi", "RECEIPT_DATE": format!("{:02}/11/2026", one.day),
-            "JOURNAL_STATUS": one.status,
-        })
+        let words = ["Đã tiếp nhận", "Đang xử lý", "Đã chấp thuận"];
+        let fields = [
+            ("IN_JOURNAL_NO", number(&one.journal)),
+            ("DOCUMENT_TYPE", json!("Đăng ký thay đổi")),
+            ("ENTERPRISE_CODE", json!(format!("00{}", &enterprise.code[2..]))),
+            ("ENTERPRISE_GDT_CODE", json!(enterprise.code)),
+            ("NAME", json!(enterprise.name)),
+            ("SITE_ID", json!(2201)),
+            ("RECEIPT_DATE", json!(format!("{:02}/11/2026", one.day))),
+            ("PLAN_DATE", json!(format!("{:02}/12/2026", one.day))),
+            (
+                "PROCESS_STATUS",
+                json!(words[one.status.parse::<usize>().unwrap_or_default().saturating_sub(1) % words.len()]),
+            ),
+        ];
+        fields.map(|(name, value)| (name.to_owned(), value)).into_iter().collect()
     }
 }
 

@@ -1,4 +1,5 @@
-//! Shared Electronic Catalogues: REST, GET, open data; ETag and `If-None-Match`; thousands of rows in one answer.
+//! Shared Electronic Catalogues: REST, GET, open data; ETag and `If-None-Match`; thousands of rows in one answer, with nulls; rows
+//! are added by POST.
 
 use super::Source;
 use crate::contract::formats::PROVINCES;
@@ -6,10 +7,19 @@ use crate::sandbox::http::{Ask, Reply};
 use crate::sandbox::province::Province;
 use crate::sandbox::province::names::PLACES;
 use serde_json::{Map, Value, json};
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The source.
-pub struct Catalogues(pub Arc<Province>);
+pub struct Catalogues {
+    /// The province.
+    pub province: Arc<Province>,
+    /// Rows that were added, by catalogue; they are not given out: the ministry publishes them first.
+    pub added: Mutex<BTreeMap<String, Vec<Value>>>,
+}
+
+/// Most rows that are added to one catalogue.
+const MAX_ADDED: usize = 10_000;
 
 type Catalogue = (&'static str, &'static str, &'static [(&'static str, &'static str, &'static str)]);
 
@@ -45,6 +55,9 @@ impl Source for Catalogues {
     fn answer(&self, ask: &Ask) -> Reply {
         let mut parts = ask.path.split('/').skip(3);
         let (kind, code) = (parts.next(), parts.next().unwrap_or(""));
+        if ask.method == http::Method::POST {
+            return if kind == Some("Category") { self.add(code, ask) } else { Reply::error(404, "no such resource") };
+        }
         // Properties hardly ever change; rows do.
         let cache = if kind == Some("Metadata") { "max-age=2" } else { "max-age=0, must-revalidate" };
         let document = match (kind, code) {
@@ -76,13 +89,42 @@ fn coded(rows: &[(&str, &str)]) -> Vec<Value> {
 
 fn placed(code: &str, name: &str, above: &str) -> Value {
     let mut row = Map::new();
-    for (key, value) in [("MA", code), ("TEN", name), ("MACHA", above), ("HIEULUC", "2025-07-01T00:00:00")] {
-        row.insert(key.into(), Value::from(value));
+    // A centrally-run city since 2026-09-01 (Resolution 36/2026/QH16).
+    let since = if above.is_empty() && code == "22" { "01/09/2026" } else { "01/07/2025" };
+    for (key, value) in [("MA", code), ("TEN", name), ("MACHA", above), ("HIEULUC", since)] {
+        // What is not there is null.
+        row.insert(key.into(), if value.is_empty() { Value::Null } else { Value::from(value) });
     }
     Value::Object(row)
 }
 
 impl Catalogues {
+    /// Adds rows, unless one of them has a first property that is there already.
+    fn add(&self, code: &str, ask: &Ask) -> Reply {
+        let refuse = |words: String| Reply::json(&json!({ "MSG": words, "Count": 0 }));
+        let Some(Value::Array(rows)) = ask.json() else { return refuse("Data not insert: not a list".to_owned()) };
+        let Some((_, _, [(key, ..), ..])) = ALL.iter().find(|(known, _, _)| *known == code) else {
+            return refuse("Data not insert: no such category".to_owned());
+        };
+        let mut added = self.added.lock().unwrap_or_else(PoisonError::into_inner);
+        let there = added.entry(code.to_owned()).or_default();
+        let known = self.rows(code);
+        for (place, row) in rows.iter().enumerate() {
+            let value = row.get(key).and_then(Value::as_str).unwrap_or("");
+            if value.is_empty()
+                || known.iter().chain(there.iter()).any(|one| one.get(key).and_then(Value::as_str) == Some(value))
+            {
+                return refuse(format!("Data not insert: Record {}: {key} {value} is duplicate", place + 1));
+            }
+        }
+        if there.len() + rows.len() > MAX_ADDED {
+            return refuse("Data not insert: too many".to_owned());
+        }
+        let count = rows.len();
+        there.extend(rows);
+        Reply::json(&json!({ "MSG": "Done", "Count": count }))
+    }
+
     fn rows(&self, code: &str) -> Vec<Value> {
         match code {
             "madantoc" => coded(&[("01", "Kinh"), ("02", "Tày"), ("03", "Thái"), ("08", "Dao"), ("21", "Sán Dìu")]),
@@ -97,8 +139,12 @@ impl Catalogues {
                 PLACES.iter().map(|place| placed(place.commune, place.commune_name, "22")).collect()
             }
             "qlvanbandieuhanhcap2" => {
-                let mut agencies: Vec<(&str, &str)> =
-                    self.0.officials.iter().map(|official| (official.agency.as_str(), official.agency_name)).collect();
+                let mut agencies: Vec<(&str, &str)> = self
+                    .province
+                    .officials
+                    .iter()
+                    .map(|official| (official.agency.as_str(), official.agency_name))
+                    .collect();
                 agencies.sort_unstable();
                 agencies.dedup();
                 agencies.iter().map(|(code, name)| placed(code, name, "H49")).collect()

@@ -1,5 +1,6 @@
-//! Electronic Civil Status: REST, POST, asynchronous; a registration is an XML document inside a JSON string; `status` 1
-//! is success, 0 a failure with `errorCode`.
+//! Electronic Civil Status: REST, POST, asynchronous; a registration is an XML document inside a JSON string, a joined one a
+//! JSON document; `status` is 1 for success and 0 for a failure with `errorCode`, but of a dossier it is the state itself;
+//! lists hold the source's own ids, records are rows.
 
 use super::{Source, text};
 use crate::contract::xml;
@@ -18,11 +19,25 @@ pub struct CivilStatus {
 #[derive(Clone)]
 struct Registration {
     module: String,
-    document: String,
+    /// The commune that registers.
+    unit: String,
+    /// What was registered, by the names of a record's row.
+    row: Value,
+    /// `yyyy-MM-dd`.
     received: String,
     /// How often its state was asked for: it moves on with each.
     asked: u8,
     serial: usize,
+}
+
+/// The source's own id of a registration.
+fn own_id(serial: usize) -> u64 {
+    990_000_000 + serial as u64
+}
+
+/// `yyyy-MM-dd` as `dd/MM/yyyy`.
+fn slashed(date: &str) -> String {
+    date.split('-').rev().collect::<Vec<_>>().join("/")
 }
 
 impl Source for CivilStatus {
@@ -31,31 +46,53 @@ impl Source for CivilStatus {
     }
 
     fn takes(&self, ask: &Ask) -> bool {
-        ask.path.starts_with("/apiHoTichTuPhap/")
+        ask.path.starts_with("/apiHoTichTuPhap/") || ask.path.starts_with("/apiLienThongKSKT/")
     }
 
     fn answer(&self, ask: &Ask) -> Reply {
-        let Some(body) = ask.json() else { return refuse("302") };
-        if !body.get("maDonVi").is_some_and(Value::is_number) {
-            return refuse("106");
+        let Some(body) = ask.json() else { return refuse(302, "DATA_TYPE_INVALID") };
+        let service = ask.path.rsplit('/').next().unwrap_or("");
+        let of_a_unit = ["dangKyHoTich", "traTrangThaiHoSo", "ketQuaDangKyHS", "nhanHoSoDKHT"];
+        if of_a_unit.contains(&service) && unit(&body).is_none() {
+            return refuse(106, "AGENCY_ID_INCORRECT");
         }
-        match ask.path.rsplit('/').next() {
-            Some("dangKyHoTich") => self.register(&body),
-            Some("traTrangThaiHoSo") => self.state(&body),
-            Some("ketQuaDangKyHS") => self.result(&body),
-            Some("dsHoSoDangKy") => self.list(&body),
-            Some("traHoSo") => self.record(&body),
+        match service {
+            "dangKyHoTich" => self.register(&body),
+            "traTrangThaiHoSo" => self.state(&body),
+            "ketQuaDangKyHS" => self.result(&body),
+            "dsHoSoDangKy" => self.list(&body),
+            "traHoSo" => self.record(&body),
+            "traDanhSachHoSo" => self.records(&body),
+            "nhanHoSoDKHT" => self.register_joined(&body),
+            "traKetQuaHoSo" => self.joined_results(&body),
             _ => Reply::error(404, "no such resource"),
         }
     }
+}
+
+/// The commune that registers: text or number, as clients and the guide have it.
+fn unit(body: &Value) -> Option<String> {
+    let unit = match body.get("maDonVi")? {
+        Value::Number(number) => format!("{:05}", number.as_u64()?),
+        Value::String(text) => text.clone(),
+        _ => return None,
+    };
+    (unit.len() == 5).then_some(unit)
 }
 
 fn accept(value: Value) -> Reply {
     Reply::json(&json!({ "status": 1, "value": value }))
 }
 
-fn refuse(code: &str) -> Reply {
-    Reply::json(&json!({ "status": 0, "errorCode": code, "value": null }))
+fn refuse(code: u16, words: &str) -> Reply {
+    Reply::json(&json!({
+        "status": 0, "statusDescription": "Đã có lỗi xảy ra", "value": null, "errorCode": code, "errorDescription": words,
+    }))
+}
+
+/// Taken already: told only in words, under a code that means something else.
+fn taken_already(number: &str) -> Reply {
+    refuse(500, &format!("Hồ sơ {number} đã được tiếp nhận"))
 }
 
 impl CivilStatus {
@@ -66,8 +103,9 @@ impl CivilStatus {
             let day = 1 + serial % 24;
             let registration = Registration {
                 module: "KS".into(),
-                document: document(&province, child),
-                received: format!("{day:02}/11/2026"),
+                unit: province.household(child).place.commune.to_owned(),
+                row: row(&province, child),
+                received: format!("2026-11-{day:02}"),
                 asked: 9,
                 serial: 1 + serial,
             };
@@ -81,84 +119,151 @@ impl CivilStatus {
         self.registrations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn register(&self, body: &Value) -> Reply {
-        let parsed = xml::parse(text(body, "data").as_bytes());
-        let Ok(root) = parsed else { return refuse("302") };
-        if root.name != "hotich" || root.child_text("hoTen").unwrap_or("").is_empty() {
-            return refuse("200");
-        }
+    /// Keeps a registration, unless there is another one of its number.
+    fn keep(&self, number: &str, module: &str, unit: String, row: Value, received: &str) -> Result<usize, Reply> {
         let mut all = self.all();
+        if let Some(known) = all.get(number) {
+            return if known.row == row { Ok(known.serial) } else { Err(taken_already(number)) };
+        }
         let serial = 1_000 + all.len();
-        let registration = Registration {
-            module: text(body, "module").to_owned(),
-            document: text(body, "data").to_owned(),
-            received: text(body, "ngayTiepNhan").to_owned(),
-            asked: 0,
-            serial,
+        let registration =
+            Registration { module: module.to_owned(), unit, row, received: received.to_owned(), asked: 0, serial };
+        all.insert(number.to_owned(), registration);
+        Ok(serial)
+    }
+
+    fn register(&self, body: &Value) -> Reply {
+        let document = xml::parse(text(body, "data").as_bytes());
+        let hoso = document.ok().filter(|root| root.name == "hotich").and_then(|root| root.child("hoso").cloned());
+        let Some(hoso) = hoso else { return refuse(302, "DATA_TYPE_INVALID") };
+        let received = text(body, "ngayTiepNhan");
+        if hoso.child_text("nksHoTen").unwrap_or("").is_empty() || received.split('-').count() != 3 {
+            return refuse(500, "DATA_INCORRECT");
+        }
+        let unit = unit(body).unwrap_or_default();
+        match self.keep(text(body, "maHoSo"), text(body, "module"), unit, hoso.into_value(), received) {
+            Ok(serial) => accept(Value::from(format!("HT{serial:06}"))),
+            Err(reply) => reply,
+        }
+    }
+
+    fn register_joined(&self, body: &Value) -> Reply {
+        let form: Option<Value> = serde_json::from_str(text(body, "data")).ok();
+        let Some(form) = form.filter(|form| !text(form, "nksHoTen").is_empty()) else {
+            return refuse(302, "DATA_TYPE_INVALID");
         };
-        all.insert(text(body, "maHoSo").to_owned(), registration);
-        accept(Value::from(format!("HT{serial:06}")))
+        let (day, _) = text(body, "ngayTiepNhan").split_once(' ').unwrap_or_default();
+        let received = day.split('/').rev().collect::<Vec<_>>().join("-");
+        let unit = unit(body).unwrap_or_default();
+        match self.keep(text(body, "maHoSoMCDT"), text(body, "module"), unit, form, &received) {
+            Ok(_) => Reply::json(&json!({
+                "status": "1", "statusDescription": "Thành công", "errorCode": null, "errorDescription": null,
+            })),
+            Err(reply) => reply,
+        }
     }
 
     fn state(&self, body: &Value) -> Reply {
-        let number = text(body, "maHoSo");
         let mut all = self.all();
-        let Some(registration) = all.get_mut(number) else { return refuse("201") };
+        let Some(registration) = all.get_mut(text(body, "maHoSo")) else { return refuse(201, "RECORD_NOT_FOUND") };
         registration.asked = registration.asked.saturating_add(1);
-        let state = match registration.asked {
-            0 | 1 => 1,
-            2 => 3,
-            _ => 4,
+        let (state, words) = match registration.asked {
+            0 | 1 => (json!(1), "Đã tiếp nhận hồ sơ, chờ xử lý"),
+            2 => (json!(3), "Đủ điều kiện đăng ký"),
+            // Number or text: both were seen.
+            _ => (json!("4"), "Đã hoàn thành đăng ký"),
         };
-        accept(json!({ "maHoSo": number, "trangThai": state, "ghiChu": "" }))
+        Reply::json(&json!({
+            "status": state, "statusDescription": words, "value": null, "errorCode": null, "errorDescription": "",
+        }))
     }
 
-    fn outcome(&self, number: &str, registration: &Registration) -> Value {
-        let id = self.province.people.get(registration.serial).map_or("", |person| person.citizen_id.as_str());
-        json!({
-            "maHoSo": number, "soDangKy": format!("{}", registration.serial), "quyenSo": "01/2026",
-            "ngayDangKy": registration.received, "soDinhDanh": if registration.module == "KS" { id } else { "" },
-        })
+    /// The child's own id, which a registered birth brings.
+    fn citizen_id(&self, registration: &Registration) -> &str {
+        let person = self.province.people.get(registration.serial).filter(|_| registration.module.ends_with("KS"));
+        person.map_or("", |person| person.citizen_id.as_str())
     }
 
     fn result(&self, body: &Value) -> Reply {
         let number = text(body, "maHoSo");
         match self.all().get(number) {
-            Some(registration) => accept(self.outcome(number, registration)),
-            None => refuse("201"),
+            Some(one) => accept(json!({
+                "maHoSo": number, "soDangKy": one.serial, "quyenSo": "01/2026", "ngayDangKy": slashed(&one.received),
+                "soDinhDanh": self.citizen_id(one),
+            })),
+            None => refuse(201, "RECORD_NOT_FOUND"),
         }
     }
 
     fn list(&self, body: &Value) -> Reply {
         let all = self.all();
-        let fits =
-            |one: &&Registration| one.module == text(body, "module") && one.received == text(body, "ngayCapNhat");
-        let found = all.iter().filter(|(_, one)| fits(one)).map(|(number, one)| self.outcome(number, one));
-        accept(found.collect())
+        let fits = |one: &&Registration| {
+            one.module == text(body, "module") && slashed(&one.received) == text(body, "ngayCapNhat")
+        };
+        // A unit may have lost its leading zero.
+        let id = |one: &Registration| json!({ "id": own_id(one.serial).to_string(), "maDonVi": one.unit.trim_start_matches('0') });
+        accept(all.values().filter(fits).map(id).collect())
+    }
+
+    fn row(&self, one: &Registration) -> Value {
+        let own = json!({
+            "id": own_id(one.serial).to_string(), "so": one.serial.to_string(), "quyenSo": "01/2026",
+            "trangSo": one.serial.to_string(), "ngayDangKy": slashed(&one.received), "soDinhDanh": self.citizen_id(one),
+        });
+        match (own, one.row.clone()) {
+            (Value::Object(mut own), Value::Object(row)) => {
+                own.extend(row);
+                Value::Object(own)
+            }
+            (own, _) => own,
+        }
     }
 
     fn record(&self, body: &Value) -> Reply {
-        let number = text(body, "maHoSo");
-        match self.all().get(number).filter(|one| one.module == text(body, "module")) {
-            Some(one) => accept(json!({ "maHoSo": number, "module": one.module, "data": one.document })),
-            None => refuse("201"),
+        let Some(id) = body.get("maHoSo").and_then(Value::as_u64) else { return refuse(302, "DATA_TYPE_INVALID") };
+        let all = self.all();
+        match all.values().find(|one| own_id(one.serial) == id && one.module == text(body, "module")) {
+            Some(one) => accept(json!([self.row(one)])),
+            None => refuse(201, "RECORD_NOT_FOUND"),
         }
+    }
+
+    fn records(&self, body: &Value) -> Reply {
+        let wanted = body.get("dsMaHoSo").and_then(Value::as_array).cloned().unwrap_or_default();
+        let all = self.all();
+        let found = wanted.iter().filter_map(|number| all.get(number.as_str()?));
+        accept(found.filter(|one| one.module == text(body, "module")).map(|one| self.row(one)).collect())
+    }
+
+    fn joined_results(&self, body: &Value) -> Reply {
+        let wanted = body.get("maDinhDanhHoSo").and_then(Value::as_array).cloned().unwrap_or_default();
+        let all = self.all();
+        let one = |number: &Value| {
+            let number = number.as_str()?;
+            let one = all.get(number).filter(|one| one.module == text(body, "module"))?;
+            Some(json!({
+                "maDonVi": one.unit, "maTinh": "22", "module": one.module, "maHoSoLT": format!("G22.99.9-{}", &number[number.len().min(7)..]),
+                "maHoSoMCDT": number, "errors": null, "trangThai": "4", "ghiChu": null, "hanBoSungHoSo": null,
+                "ketQuaXuLy": {
+                    "soDinhDanh": self.citizen_id(one), "ngayDangKy": slashed(&one.received).replace('/', "."),
+                    "nksHoTen": one.row["nksHoTen"], "nksGioiTinh": one.row["nksGioiTinh"], "nksNgaySinh": one.row["nksNgaySinh"],
+                    "meNgaySinh": one.row["meNgaySinh"], "chaNgaySinh": one.row["chaNgaySinh"],
+                    "soDangKy": one.serial.to_string(), "quyenSo": "03/2026", "trangSo": one.serial.to_string(),
+                },
+            }))
+        };
+        accept(wanted.iter().filter_map(one).collect())
     }
 }
 
 /// A birth as recorded.
-fn document(province: &Province, child: &Person) -> String {
-    let parent = |index: Option<usize>| {
-        let person = index.map(|index| &province.people[index]);
-        person.map(|person| json!({ "hoTen": person.full_name(), "soDinhDanh": person.citizen_id })).unwrap_or_default()
-    };
-    let value = json!({
-        "hoTen": child.full_name(), "gioiTinh": if child.gender == Gender::Male { "1" } else { "2" },
-        "ngaySinh": child.birth_text(), "soDinhDanh": child.citizen_id,
-        "noiSinhDVHC": province.household(child).place.commune, "danToc": child.ethnicity,
-        "cha": parent(child.father), "me": parent(child.mother),
-    });
-    let mut text = String::from(xml::DECLARATION);
-    xml::write_root(&mut text, "hotich", None, &value);
-    text
+fn row(province: &Province, child: &Person) -> Value {
+    let parent = |index: Option<usize>| index.map(|index| &province.people[index]);
+    let (mother, father) = (parent(child.mother), parent(child.father));
+    json!({
+        "nksHoTen": child.full_name(), "nksGioiTinh": if child.gender == Gender::Male { "1" } else { "2" },
+        "nksNgaySinh": child.birth_text(), "nksSoDDCN": child.citizen_id, "nksDanToc": child.ethnicity,
+        "meHoTen": mother.map(Person::full_name), "meSoDDCN": mother.map(|one| one.citizen_id.clone()),
+        "chaHoTen": father.map(Person::full_name), "chaSoDDCN": father.map(|one| one.citizen_id.clone()),
+    })
 }

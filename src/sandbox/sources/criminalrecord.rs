@@ -1,15 +1,20 @@
-//! Criminal Records: REST, POST, asynchronous; codes are JSON numbers; a request's state moves on as it is asked for.
+//! Criminal Records: REST, POST, asynchronous; codes are JSON numbers, answers are flat; a request's state moves on as it is asked
+//! for, and a change is listed until it is acknowledged.
 
 use super::{Source, text};
 use crate::sandbox::http::{Ask, Reply};
 use crate::sandbox::province::Province;
-use serde_json::{Value, json};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The source.
 pub struct CriminalRecord {
     requests: Mutex<BTreeMap<String, u8>>,
+    /// The states that were read, by dossier number.
+    acknowledged: Mutex<BTreeMap<String, u8>>,
 }
 
 impl Source for CriminalRecord {
@@ -22,18 +27,24 @@ impl Source for CriminalRecord {
     }
 
     fn answer(&self, ask: &Ask) -> Reply {
-        let Some(body) = ask.json() else { return refuse(400, "Dữ liệu không hợp lệ") };
+        let Some(body) = ask.json() else { return refuse("Dữ liệu không hợp lệ") };
         match ask.path.rsplit('/').next() {
             Some("nhanHoSoDangKy") => self.submit(&body),
             Some("traTrangThaiHs") => self.state(&body),
             Some("traDsTrangThaiHs") => self.list(&body),
+            Some("danhDauHsThanhCong") => self.acknowledge(&body),
             _ => Reply::error(404, "no such resource"),
         }
     }
 }
 
-fn refuse(status: u16, text: &str) -> Reply {
-    Reply::json(&json!({ "STATUS": status, "DESCRIPTION": text, "ID": null, "DATA": null }))
+fn refuse(text: &str) -> Reply {
+    Reply::json(&json!({ "STATUS": "0", "DESCRIPTION": text, "ID": null }))
+}
+
+/// The source's own number of a request: an encrypted text there, and here one that looks like it.
+fn own_number(number: &str) -> String {
+    STANDARD.encode(number)
 }
 
 /// How many requests there are at first.
@@ -46,7 +57,8 @@ impl CriminalRecord {
     pub fn new(province: &Arc<Province>) -> Self {
         let requests = province.dossiers.iter().take(REQUESTS).enumerate();
         let asked = |n| if n + 1 == REQUESTS { STAYS } else { (n % 3) as u8 * 2 };
-        CriminalRecord { requests: Mutex::new(requests.map(|(n, one)| (one.number.clone(), asked(n))).collect()) }
+        let requests = requests.map(|(n, one)| (one.number.clone(), asked(n))).collect();
+        CriminalRecord { requests: Mutex::new(requests), acknowledged: Mutex::default() }
     }
 
     fn all(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, u8>> {
@@ -56,45 +68,94 @@ impl CriminalRecord {
     fn submit(&self, body: &Value) -> Reply {
         let form = body.get("declarationWSForm").cloned().unwrap_or_default();
         // The source refuses codes that are texts.
-        let numbers = ["genderId", "reRegionId", "idTypeId", "formType"];
+        let numbers = [
+            "genderId",
+            "reRegionId",
+            "idTypeId",
+            "formType",
+            "nationalityId",
+            "declareTypeId",
+            "requestQty",
+            "objectRequestId",
+        ];
         if !numbers.iter().all(|name| form.get(name).is_some_and(Value::is_number)) {
-            return refuse(400, "Mã phải là số");
+            return refuse("Mã phải là số");
         }
-        if text(&form, "fullName").is_empty() || text(&form, "birthDateStr").is_empty() {
-            return refuse(400, "Thiếu họ tên hoặc ngày sinh");
+        let texts = ["fullName", "birthDateStr", "phone", "declareDate", "receiveNo"];
+        if let Some(name) = texts.iter().find(|name| text(&form, name).is_empty()) {
+            return refuse(&format!("{name}: bắt buộc"));
         }
-        let mut all = self.all();
-        let id = 700_000 + all.len();
-        all.insert(text(body, "idReceivedDec").to_owned(), 0);
-        Reply::json(&json!({ "STATUS": 1, "DESCRIPTION": "Thành công", "ID": id }))
+        if !body.get("idMinistryJustice").is_some_and(Value::is_string) {
+            return refuse("idMinistryJustice: phải là chuỗi");
+        }
+        let number = text(body, "idReceivedDec");
+        self.all().insert(number.to_owned(), 0);
+        Reply::json(&json!({ "STATUS": "1", "DESCRIPTION": null, "ID": own_number(number) }))
     }
 
     fn state(&self, body: &Value) -> Reply {
-        if !body.get("infoType").is_some_and(Value::is_number) {
-            return refuse(400, "infoType phải là số");
+        if text(body, "infoType") != "2" {
+            return refuse("infoType phải là chuỗi");
         }
         let number = text(body, "idReceivedDec");
         let mut all = self.all();
-        let Some(asked) = all.get_mut(number) else { return refuse(404, "Không tìm thấy hồ sơ") };
+        let Some(asked) = all.get_mut(number) else { return refuse("Không tìm thấy hồ sơ") };
         *asked = asked.saturating_add(1);
-        Reply::json(&json!({ "STATUS": 1, "DATA": describe(number, *asked) }))
+        let mut state = describe(*asked);
+        state.insert("STATUS".into(), json!("1"));
+        state.insert("DESCRIPTION".into(), json!(""));
+        Reply::json(&Value::Object(state))
     }
 
     fn list(&self, body: &Value) -> Reply {
-        if text(body, "fromDate").len() != 10 {
-            return refuse(400, "fromDate không hợp lệ");
+        if text(body, "infoType") != "2" {
+            return refuse("infoType phải là chuỗi");
         }
-        let all: Vec<Value> = self.all().iter().map(|(number, asked)| describe(number, *asked)).collect();
-        Reply::json(&json!({ "STATUS": 1, "DATA": all }))
+        let all = self.all();
+        let acknowledged = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = all.iter().filter(|(number, asked)| acknowledged.get(*number) != Some(&state_of(**asked).0));
+        let one = |(number, asked): (&String, &u8)| {
+            let mut row = describe(*asked);
+            row.insert("DECLARATION_ID".into(), json!(own_number(number)));
+            row.insert("RECEIVE_NO".into(), json!(number));
+            row.insert("APPOINTMENT_NO".into(), Value::Null);
+            Value::Object(row)
+        };
+        Reply::json(&json!({ "STATUS": "1", "DESCRIPTION": null, "LISTCONTENT": changed.map(one).collect::<Vec<_>>() }))
+    }
+
+    /// A change that was acknowledged is not listed again; the next change is.
+    fn acknowledge(&self, body: &Value) -> Reply {
+        let all = self.all();
+        let mut acknowledged = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
+        for own in text(body, "declarationId").split(';') {
+            let Some((number, asked)) = all.iter().find(|(number, _)| own_number(number) == own) else {
+                return refuse("Không tìm thấy hồ sơ");
+            };
+            acknowledged.insert(number.clone(), state_of(*asked).0);
+        }
+        Reply::json(&json!({ "STATUS": "1", "DESCRIPTION": null }))
     }
 }
 
-fn describe(number: &str, asked: u8) -> Value {
-    let (state, approved, issued) = match asked {
-        0 | 1 => (3, None, None),
-        STAYS.. => (4, None, None),
-        2 => (4, Some("20/11/2026"), None),
-        _ => (5, Some("20/11/2026"), Some("24/11/2026")),
-    };
-    json!({ "ID_RECEIVED_DEC": number, "DEC_STATUS_ID": state, "APPROVE_DATE": approved, "ISSUE_DATE": issued })
+/// State, its words, and the days of approval and issue.
+fn state_of(asked: u8) -> (u8, &'static str, &'static str, &'static str) {
+    match asked {
+        0 | 1 => (3, "STP đã tiếp nhận", "", ""),
+        STAYS.. => (4, "Đang xử lý", "", ""),
+        2 => (4, "Đang xử lý", "20/11/2026", ""),
+        _ => (5, "Đã có phiếu", "20/11/2026", "24/11/2026"),
+    }
+}
+
+fn describe(asked: u8) -> Map<String, Value> {
+    let (state, words, approved, issued) = state_of(asked);
+    let fields = [
+        // Number or text, as it comes.
+        ("DEC_STATUS_ID", if state == 5 { json!(state) } else { json!(state.to_string()) }),
+        ("DEC_STATUS_NAME", json!(words)),
+        ("APPROVE_DATE", json!(approved)),
+        ("ISSUE_DATE", json!(issued)),
+    ];
+    fields.map(|(name, value)| (name.to_owned(), value)).into_iter().collect()
 }

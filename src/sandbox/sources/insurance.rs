@@ -1,8 +1,8 @@
-//! National Insurance: REST, POST; every failure is in the body of a 200, under `errorCode` or `maLoi`.
+//! National Insurance: REST, POST; each answer is one flat person, and every failure is in the body of a 200, under `errorCode`.
 
 use super::{Source, text};
 use crate::sandbox::http::{Ask, Reply};
-use crate::sandbox::province::{Gender, Household, Person, Province};
+use crate::sandbox::province::{Gender, Person, Province};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ impl Source for Insurance {
     }
 
     fn answer(&self, ask: &Ask) -> Reply {
-        let Some(body) = ask.json() else { return Reply::json(&json!({ "maLoi": "400", "isError": true })) };
+        let Some(body) = ask.json() else { return Reply::json(&failed("99902")) };
         Reply::json(&match ask.path.rsplit('/').next() {
             Some("getTraCuuTtHgdByMaSoBhxh") => self.by_number(&body),
             Some("getMaSoBhxhTheoTieuChi") => self.number_of(&body),
@@ -36,13 +36,43 @@ fn gender_code(person: &Person) -> &'static str {
     }
 }
 
+/// Nobody, or a request that the source does not take: which codes it has is not public.
+fn failed(code: &str) -> Value {
+    json!({ "maSoBhxh": null, "trangThai": null, "errorCode": code })
+}
+
+/// `ngaySinh` with its precision: the source writes a whole date in any case.
+fn birth(person: &Person) -> (String, &'static str) {
+    match person.birth {
+        (year, 0, _) => (format!("{year:04}0101"), "1"),
+        (year, month, 0) => (format!("{year:04}{month:02}01"), "2"),
+        (year, month, day) => (format!("{year:04}{month:02}{day:02}"), "0"),
+    }
+}
+
+/// Participating, paused or ended; of some in a word that no list has.
+fn state(person: &Person) -> &'static str {
+    match person.index % 53 {
+        51 => "3",
+        50 => "2",
+        52 => "Chờ xác minh",
+        _ => "1",
+    }
+}
+
 impl Insurance {
+    /// By the number until 2025-07, or the citizen id, which is the number since.
     fn by_number(&self, body: &Value) -> Value {
         let number = text(body, "maSoBhxh");
-        match self.0.people.iter().find(|person| person.insurance_number == number) {
-            Some(person) => self.household(self.0.household(person)),
-            None => json!({ "errorCode": "404", "moTaLoi": "Không tìm thấy mã số BHXH" }),
-        }
+        let found = self.0.people.iter().find(|one| one.insurance_number == number || one.citizen_id == number);
+        let Some(person) = found else { return failed("99901") };
+        let (born, precision) = birth(person);
+        let place = self.0.household(person).place;
+        json!({
+            "hoTen": person.full_name(), "soSoCu": person.insurance_number, "ngaySinh": born,
+            "loaiNgaySinh": precision, "gioiTinh": gender_code(person), "maTinhKs": "22",
+            "maHuyenKs": place.old_district, "maXaKs": place.old_commune, "trangThai": state(person),
+        })
     }
 
     /// By name, birth with its precision, and sex.
@@ -61,44 +91,26 @@ impl Insurance {
             person.full_name().to_uppercase() == name && gender_code(person) == text(body, "gioiTinh") && born(person)
         });
         match found {
-            Some(person) => json!({ "maSoBhxh": person.insurance_number, "trangThai": 1, "errorCode": "" }),
-            None => json!({ "maSoBhxh": null, "trangThai": null, "maLoi": "BHXH_404", "isError": true }),
+            Some(person) => json!({ "maSoBhxh": person.citizen_id, "trangThai": state(person), "errorCode": "" }),
+            None => failed("99901"),
         }
     }
 
     fn by_paper(&self, body: &Value) -> Value {
+        if text(body, "ngaySinh").is_empty() || text(body, "gioiTinh").is_empty() {
+            return failed("99902");
+        }
         let (card, book, name) = (text(body, "maThe"), text(body, "soSo"), text(body, "hoTen").to_uppercase());
         let found = self.0.people.iter().find(|person| {
             let paper = if card.is_empty() { person.insurance_number == book } else { person.card_number() == card };
             paper && person.full_name().to_uppercase() == name
         });
-        match found {
-            Some(person) => self.household(self.0.household(person)),
-            None => json!({ "maLoi": "404", "moTaLoi": "Không tìm thấy hộ gia đình", "isError": true }),
-        }
-    }
-
-    fn household(&self, household: &Household) -> Value {
-        let member = |index: &usize| {
-            let person = &self.0.people[*index];
-            let (year, month, day) = person.birth;
-            let (birth, precision) = match (month, day) {
-                (0, _) => (format!("{year:04}0101"), "1"),
-                _ => (format!("{year:04}{month:02}{day:02}"), "0"),
-            };
-            json!({
-                "maSoBhxh": person.insurance_number, "hoTen": person.full_name(), "ngaySinh": birth,
-                "loaiNgaySinh": precision, "gioiTinh": gender_code(person), "soCccd": person.citizen_id,
-                "maThe": person.card_number(), "quanHe": person.relation, "trangThai": "1",
-            })
-        };
-        let head = &self.0.people[household.members[0]];
+        let Some(person) = found else { return failed("99901") };
+        let (household, (born, precision)) = (self.0.household(person), birth(person));
         json!({
-            "errorCode": "0",
-            "hoGiaDinh": {
-                "maHoGiaDinh": household.number, "tenChuHo": head.full_name(), "diaChi": household.address(),
-                "dsThanhVien": household.members.iter().map(member).collect::<Vec<_>>(),
-            },
+            "maSo": person.citizen_id, "hoTen": person.full_name(), "ngaySinh": born, "loaiNgaySinh": precision,
+            "gioiTinh": gender_code(person), "maHo": household.number, "diaChi": household.address(),
+            "trangThai": state(person),
         })
     }
 }

@@ -1,4 +1,4 @@
-//! National Land Database: X-Road REST.
+//! National Land Database: X-Road REST; sheet and parcel numbers are decimals where they are numbers, and texts where they are old.
 
 use super::{Source, xroad};
 use crate::sandbox::http::{Ask, Reply};
@@ -38,11 +38,9 @@ impl Source for Land {
                         && one.sheet.to_string() == *sheet
                         && one.number.to_string() == *number
                 };
-                Some(match self.0.parcels.iter().find(fits) {
-                    Some(parcel) => Reply::json(&json!({ "ThuaDat": self.describe(parcel) })),
-                    None => Reply::error(404, "Không tìm thấy thửa đất"),
-                })
+                Some(self.found(self.0.parcels.iter().find(fits)))
             }
+            ("thuadat", [id]) => Some(self.found(self.0.parcels.iter().find(|parcel| parcel.id == *id))),
             ("chusudung", ["thuadat"]) => Some(self.owned(ask)),
             _ => None,
         })
@@ -50,6 +48,10 @@ impl Source for Land {
 }
 
 impl Land {
+    fn found(&self, parcel: Option<&Parcel>) -> Reply {
+        Reply::json(&json!({ "ThuaDat": parcel.map(|parcel| self.describe(parcel)) }))
+    }
+
     fn owned(&self, ask: &Ask) -> Reply {
         let (id, tax) = (ask.parameter("soDinhDanh"), ask.parameter("maSoThue"));
         let owns = |owner: &Owner| match owner {
@@ -77,8 +79,9 @@ impl Land {
         });
         let area = parcel.area_dm as f64 / 10.0;
         json!({
-            "MaXa": parcel.place.commune, "SoHieuToBanDo": parcel.sheet, "SoThuTuThua": parcel.number,
-            "SoHieuToBanDoCu": parcel.sheet + 100, "SoThuTuThuaCu": parcel.number, "DienTich": area,
+            "MaDinhDanhThuaDat": parcel.id, "MaXa": parcel.place.commune, "SoHieuToBanDo": parcel.sheet as f64,
+            "SoThuTuThua": parcel.number as f64, "SoHieuToBanDoCu": format!("DC-{}", parcel.sheet),
+            "SoThuTuThuaCu": format!("{}a", parcel.number), "DienTich": area,
             "DienTichPhapLy": area, "MucDichSuDung": uses.collect::<Vec<_>>(),
             "ChuSuDung": parcel.owners.iter().map(owner).collect::<Vec<_>>(),
             "GiayChungNhan": { "soPhatHanh": parcel.issue_number, "soVaoSo": format!("CH{:05}", parcel.number) },

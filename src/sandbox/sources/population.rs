@@ -2,6 +2,8 @@
 //! absent, an empty collection for nobody.
 
 use super::Source;
+use crate::contract::formats::{Format, check};
+use crate::contract::map::request::folded;
 use crate::contract::xml::{self, Element};
 use crate::drivers::credentials::wsse_digest;
 use crate::sandbox::http::{Ask, Reply};
@@ -148,7 +150,12 @@ impl Population {
                 return Err(("Client", "Thiếu trường bắt buộc"));
             }
         }
-        let code = content.child_text("MaTichHop").unwrap_or("");
+        let text = |name| content.child_text(name).unwrap_or("");
+        if check(Format::CitizenId, text("MaCanBo")).is_err() || text("MaDVC").len() > 20 || text("MaDonVi").len() > 35
+        {
+            return Err(("Client", "Sai mã cán bộ, mã dịch vụ công hoặc mã đơn vị"));
+        }
+        let code = text("MaTichHop");
         let value = match (content.name.as_str(), code) {
             ("XacThucThongTinCongDan", "003") => {
                 json!({ "KetQuaXacThuc": { "TonTai": self.claimed(content)?.is_some().to_string() } })
@@ -166,7 +173,14 @@ impl Population {
             }
             _ => return Err(("Client", "Mã tích hợp không hợp lệ")),
         };
-        Ok((format!("{}Response", content.name), value))
+        // The collection stands in the body itself; only other answers have a wrapper of the request's name.
+        match value {
+            Value::Object(mut fields) if fields.contains_key("CongdanCollection") => {
+                let collection = fields.shift_remove("CongdanCollection").unwrap_or_default();
+                Ok(("CongdanCollection".into(), collection))
+            }
+            value => Ok((format!("{}Response", content.name), value)),
+        }
     }
 
     /// The person whom id, name and birth all fit.
@@ -188,10 +202,20 @@ impl Population {
                 "" => person.birth.0.to_string() == birth("Nam"),
                 day => person.birth_compact().as_deref() == Some(day),
             };
-            born && person.full_name().to_uppercase() == name
+            // Clients send it folded; whether it must be is not known.
+            born && (person.full_name().to_uppercase() == name || folded(&person.full_name()) == name)
         }))
     }
 
+    /// An address of the two-tier order, in force since 2025-07-01: there is no district.
+    fn residence(household: &Household) -> Value {
+        let place = household.place;
+        json!({
+            "MaTinhThanh": "22", "MaQuanHuyen": "", "MaPhuongXa": place.commune, "ChiTiet": household.detail, "QuocGia": "VN",
+        })
+    }
+
+    /// An address of the three-tier order.
     fn address(household: &Household) -> Value {
         let place = household.place;
         json!({
@@ -219,7 +243,7 @@ impl Population {
     fn relative(&self, index: Option<usize>) -> Value {
         match index.map(|index| &self.province.people[index]) {
             Some(person) => json!({
-                "HoVaTen": Self::name(person), "QuocTich": "VN", "SoDinhDanh": person.citizen_id,
+                "HoVaTen": person.full_name().to_uppercase(), "QuocTich": "VN", "SoDinhDanh": person.citizen_id,
                 "SoCMND": person.old_id.as_deref().unwrap_or(""),
             }),
             None => json!({ "HoVaTen": "", "QuocTich": "", "SoDinhDanh": "", "SoCMND": "" }),
@@ -227,24 +251,32 @@ impl Population {
     }
 
     fn gender(person: &Person) -> &'static str {
-        if person.gender == Gender::Male { "1" } else { "2" }
+        match person.gender {
+            _ if person.bare() => "0",
+            Gender::Male => "1",
+            Gender::Female => "2",
+        }
     }
 
     fn citizen(&self, person: &Person) -> Value {
         let household = self.province.household(person);
         let head = &self.province.people[household.members[0]];
+        // Who moved since 2025-07-01 has an address of the two-tier order.
+        let residence =
+            if household.members[0] % 2 == 0 { Self::residence(household) } else { Self::address(household) };
         let address = Self::address(household);
         json!({
             "SoDinhDanh": person.citizen_id, "SoCMND": person.old_id.as_deref().unwrap_or(""),
             "HoVaTen": Self::name(person), "GioiTinh": Self::gender(person), "DanToc": person.ethnicity,
-            "TonGiao": person.religion, "TinhTrangHonNhan": if person.married { "2" } else { "1" },
-            "NhomMau": person.blood, "NgayThangNamSinh": Self::birth(person),
-            "NoiDangKyKhaiSinh": address.clone(), "QueQuan": address.clone(), "ThuongTru": address.clone(),
-            "NoiOHienTai": address, "QuocTich": "VN", "Cha": self.relative(person.father),
-            "Me": self.relative(person.mother), "VoChong": self.relative(person.spouse), "NguoiDaiDien": "",
+            "TonGiao": person.religion, "TinhTrangHonNhan": if person.bare() { "0" } else if person.married { "2" } else { "1" },
+            "NhomMau": if person.bare() { "00" } else { person.blood }, "NgayThangNamSinh": Self::birth(person),
+            "NoiDangKyKhaiSinh": address.clone(), "QueQuan": address.clone(), "ThuongTru": residence.clone(),
+            "NoiOHienTai": residence, "QuocTich": "VN", "Cha": self.relative(person.father),
+            "Me": self.relative(person.mother), "VoChong": self.relative(person.spouse), // Nobody is an element that is empty, or one with empty elements.
+            "NguoiDaiDien": "",
             "ChuHo": {
                 "QuanHe": person.relation, "SoDinhDanh": head.citizen_id,
-                "SoCMND": head.old_id.as_deref().unwrap_or(""), "HoVaTen": Self::name(head),
+                "SoCMND": head.old_id.as_deref().unwrap_or(""), "HoVaTen": head.full_name().to_uppercase(),
             },
             "SoSoHoKhau": household.number,
         })

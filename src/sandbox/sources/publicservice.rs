@@ -10,6 +10,8 @@ use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
+/// The national store of digitised results.
+const PAPERS: &str = "/KhoSoHoaDVCQG/GetDanhSachKetQua";
 /// Calls that one session lasts.
 const SESSION_CALLS: u32 = 500;
 
@@ -37,16 +39,22 @@ impl Source for PublicService {
     }
 
     fn takes(&self, ask: &Ask) -> bool {
-        matches!(ask.path.as_str(), "/" | "/login")
+        matches!(ask.path.as_str(), "/" | "/login" | PAPERS)
     }
 
     fn answer(&self, ask: &Ask) -> Reply {
-        let Some(body) = ask.json() else { return self.reply(Err("02"), "result") };
+        let Some(body) = ask.json() else { return refuse("-1", "Dữ liệu không hợp lệ") };
         if ask.path == "/login" {
             return self.login(&body);
         }
         if !self.session_holds(text(&body, "session")) || text(&body, "madonvi").is_empty() {
-            return self.reply(Err("SESSION_EXPIRED"), "result");
+            return match ask.path.as_str() {
+                PAPERS => Reply::json(&json!({ "errorCode": "SESSION_EXPIRED", "result": null })),
+                _ => self.reply(Err("SESSION_EXPIRED"), "result"),
+            };
+        }
+        if ask.path == PAPERS {
+            return self.papers(&body);
         }
         match text(&body, "service") {
             "LayDanhSachTTHC" => self.reply(Ok(PROCEDURES.iter().map(procedure).collect()), "result"),
@@ -57,14 +65,21 @@ impl Source for PublicService {
             "TraCuuHoSo" => self.reply(Ok(self.dossier(text(&body, "mahoso")).into_iter().collect()), "result"),
             "DongBoHoSoMC" => self.sync(&body),
             "CapNhatTienDoHoSoMC" => self.progress(&body),
-            _ => self.reply(Err("03"), "result"),
+            _ => refuse("-1", "Dịch vụ không tồn tại"),
         }
     }
 }
 
+fn refuse(code: &str, message: &str) -> Reply {
+    Reply::json(&json!({ "error_code": code, "message": message }))
+}
+
 fn procedure((code, name, field, field_name): &(&str, &str, &str, &str)) -> Value {
     json!({
-        "MATTHC": code, "TENTTHC": name, "COQUANTHUCHIEN": "Ủy ban nhân dân cấp xã",
+        "MATTHC": code, "TENTTHC": name, "MACOQUANCONGBO": field.split('-').next(),
+        "COQUANTHUCHIEN": [{ "MADONVI": "H49.12", "TENDONVI": "Ủy ban nhân dân cấp xã" }],
+        "CACHTHUCTHUCHIEN": [{ "KENH": 1, "THOIGIAN": [{ "THOIGIANGIAIQUYET": 7, "DONVITINH": "Ngày làm việc" }] }],
+        "TRANGTHAI": 1,
         "LINHVUCTHUCHIEN": [{ "MALINHVUC": field, "TENLINHVUC": field_name }],
     })
 }
@@ -132,40 +147,73 @@ impl PublicService {
         let applicant = &self.province.people[dossier.applicant];
         let (code, name, field, field_name) = PROCEDURES[dossier.procedure];
         Some(json!({
-            "MAHOSO": dossier.number, "MATTHC": code, "TENTTHC": name, "MALINHVUC": field, "TENLINHVUC": field_name,
-            "CHUHOSO": applicant.full_name(), "LOAIDOITUONG": "1", "MADOITUONG": applicant.citizen_id,
-            "SODIENTHOAI": applicant.phone, "NGAYTIEPNHAN": dossier.received, "NGAYHENTRA": dossier.due,
-            "TRANGTHAIHOSO": dossier.status, "DONVIXULY": "Trung tâm Phục vụ hành chính công tỉnh Quảng Ninh",
-            "DANHSACHLEPHI": [{ "TenPhiLePhi": "Lệ phí", "SoTien": "15000" }], "EMAIL": "", "FAX": null,
+            "MaHoSo": dossier.number, "MaTTHC": code, "TenTTHC": name, "MaLinhVuc": field, "TenLinhVuc": field_name,
+            "KenhThucHien": "2", "SoGiayToChuHoSo": applicant.citizen_id, "ChuHoSo": applicant.full_name(),
+            "LoaiDoiTuong": "1", "MaDoiTuong": format!("7c1d0c50-9905-4e77-8a11-{:012}", dossier.applicant),
+            "DinhDanhCHS": [{ "LoaiDinhDanh": "1", "SoDinhDanh": applicant.citizen_id }],
+            "SoDienThoai": applicant.phone, "NgayTiepNhan": dossier.received, "NgayHenTra": dossier.due,
+            "TrangThaiHoSo": dossier.status, "DonViXuLy": "Trung tâm Phục vụ hành chính công thành phố Quảng Ninh",
+            "DanhSachLePhi": [{
+                "TenPhiLePhi": "Lệ phí", "MaPhiLePhi": "1", "HinhThucThu": "1", "Gia": "15000", "LoaiPhiLePhi": "1",
+            }],
+            "Email": "", "Fax": null, "NgayTuChoi": "", "DSKetNoiCSDL": [{ "MaCSDL": "7" }],
         }))
     }
 
     fn sync(&self, body: &Value) -> Reply {
         let data = body.get("data").and_then(Value::as_array).cloned().unwrap_or_default();
         if !matches!(text(body, "isUpdating"), "True" | "False") || data.is_empty() {
-            return self.reply(Err("02"), "result");
+            return refuse("-1", "Dữ liệu không hợp lệ");
         }
-        let accepted = data.len();
+        for dossier in &data {
+            let number = text(dossier, "MaHoSo");
+            // The same dossier once more does no harm; another one of this number does.
+            let other = self.dossier(number).is_some_and(|known| known != *dossier);
+            if other && text(body, "isUpdating") == "False" {
+                return refuse("3", &format!("Mã hồ sơ {number} đã tồn tại"));
+            }
+        }
         let mut state = self.state();
         for dossier in data {
             state.synced.insert(text(&dossier, "MaHoSo").to_owned(), dossier);
         }
         drop(state);
-        let error_code = self.success();
-        Reply::json(&json!({ "accepted": accepted, "error_code": error_code }))
+        self.done("Đồng bộ hồ sơ thành công")
     }
 
     fn progress(&self, body: &Value) -> Reply {
-        let step = body.get("data").cloned().unwrap_or_default();
-        let number = text(&step, "MaHoSo");
-        if self.dossier(number).is_none() {
-            return self.reply(Err("04"), "result");
+        let steps = body.get("data").and_then(Value::as_array).cloned().unwrap_or_default();
+        if !(1..=10).contains(&steps.len()) || steps.iter().any(|step| text(step, "ThoiDiemXuLy").len() != 14) {
+            return refuse("-1", "Dữ liệu không hợp lệ");
         }
-        if text(&step, "ThoiDiemXuLy").len() != 14 {
-            return self.reply(Err("02"), "result");
+        if let Some(step) = steps.iter().find(|step| self.dossier(text(step, "MaHoSo")).is_none()) {
+            return refuse("-1", &format!("Không tìm thấy hồ sơ {}", text(step, "MaHoSo")));
         }
-        self.state().progress.push(step);
+        self.state().progress.extend(steps);
+        self.done("Đồng bộ tiến trình thành công")
+    }
+
+    fn done(&self, message: &str) -> Reply {
         let error_code = self.success();
-        Reply::json(&json!({ "error_code": error_code }))
+        Reply::json(&json!({ "error_code": error_code, "message": message }))
+    }
+
+    /// The papers of the national store: a result of each dossier that is done.
+    fn papers(&self, body: &Value) -> Reply {
+        let id = text(body, "soDinhDanh");
+        let dossiers = self.province.dossiers.iter();
+        let done = dossiers.filter(|one| self.province.people[one.applicant].citizen_id == id && one.status == "10");
+        let paper = |dossier: &crate::sandbox::province::Dossier| {
+            let (code, name, ..) = PROCEDURES[dossier.procedure];
+            json!({
+                "MaKetQua": format!("KQ.{}", dossier.number), "TenGiayTo": name, "SoKyHieu": format!("{code}/2026"),
+                "CoQuanChuQuan": "Ủy ban nhân dân thành phố Quảng Ninh",
+                "DanhSachTepDinhKem": [{ "TenTep": "ket-qua.pdf", "DuongDan": "https://tep.example.com/ket-qua.pdf" }],
+            })
+        };
+        let papers: Vec<Value> = done.map(paper).collect();
+        Reply::json(&json!({
+            "errorCode": "0", "message": "", "signature": "", "result": { "DanhSachGiayToKetQua": papers },
+        }))
     }
 }

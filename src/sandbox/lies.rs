@@ -1,0 +1,289 @@
+//! Odd answers, as real sources and what stands before them give them: what a fault makes of an answer that was right
+//! (`docs/sandbox.md` lists each with what the gateway says then).
+
+use super::faults::{Fault, FaultKind};
+use super::http::Reply;
+use crate::contract::xml::{self, Element};
+use serde_json::{Map, Value};
+use std::io::Write;
+use unicode_normalization::UnicodeNormalization;
+
+/// Fields that hold a verdict or the sign of success, in any source.
+const VERDICTS: [&str; 7] = ["TonTai", "Status", "STATUS", "status", "error_code", "errorCode", "MSG"];
+/// Fields that hold a code of a list that grows.
+const CODED: [&str; 9] = [
+    "GioiTinh",
+    "gioiTinh",
+    "nksGioiTinh",
+    "TinhTrangHonNhan",
+    "ENTERPRISE_STATUS",
+    "trangThai",
+    "TrangThaiHoSo",
+    "DEC_STATUS_ID",
+    "PropertyType",
+];
+/// A code that no list has.
+const NO_CODE: &str = "97";
+/// How long a source says that it is busy.
+const BUSY_FOR_S: i64 = 20;
+/// What a web server that stands before a source says of itself.
+const NOT_FOUND_PAGE: &str = "<html>\r\n<head><title>404 Not Found</title></head>\r\n<body>\r\n<center><h1>404 Not Found</h1></center>\r\n<hr><center>nginx/1.18.0</center>\r\n</body>\r\n</html>\r\n";
+/// What an API gateway that stands before a source says, with the status of a success.
+const GATEWAY_FAULT: &str = r#"{"fault":{"code":900900,"message":"Unclassified Authentication Failure","description":"Error while accessing backend services for API key validation"}}"#;
+
+/// What comes of an answer; the same where the fault is of another kind.
+pub fn told(reply: Reply, fault: Fault) -> Reply {
+    match fault.kind {
+        FaultKind::NotFoundPage => Reply::typed(404, "text/html", NOT_FOUND_PAGE),
+        FaultKind::EmptyBody => Reply { body: Vec::new(), ..reply },
+        FaultKind::GatewayFault => Reply::typed(200, "application/json", GATEWAY_FAULT),
+        FaultKind::OtherStatus => Reply { status: fault.status.unwrap_or(206), ..reply },
+        FaultKind::BusyUntil => {
+            let until = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(BUSY_FOR_S);
+            let date = until.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
+            Reply::error(503, "busy").with("retry-after", date)
+        }
+        FaultKind::UnaskedGzip => zipped(reply),
+        FaultKind::TokenError if of_a_token(&reply) => Reply::json(
+            &serde_json::json!({ "error": "invalid_client", "error_description": "Client authentication failed" }),
+        ),
+        FaultKind::TokenOdd if of_a_token(&reply) => changed(marked(reply), &|_, value| match value {
+            Value::Number(number) => Value::from(format!("{number}.0")),
+            other => other,
+        }),
+        FaultKind::ByteOrderMark => marked(reply),
+        FaultKind::Utf16 => wide(reply),
+        FaultKind::DuplicateNames => doubled(reply),
+        FaultKind::OtherNames => renamed(reply),
+        FaultKind::NoVerdict => {
+            changed(reply, &|name, value| if VERDICTS.contains(&name) { Value::Null } else { value })
+        }
+        FaultKind::UnknownCodes => {
+            changed(reply, &|name, value| if CODED.contains(&name) { Value::from(NO_CODE) } else { value })
+        }
+        FaultKind::Blanks => changed(reply, &|_, value| match value {
+            Value::String(text) => Value::from(format!("\n      {text}\n    ")),
+            other => other,
+        }),
+        FaultKind::Decomposed => changed(reply, &|_, value| match value {
+            Value::String(text) => Value::from(text.nfd().collect::<String>()),
+            other => other,
+        }),
+        FaultKind::LostZeros => changed(reply, &|_, value| lost_zeros(value)),
+        FaultKind::Sentinels => changed(reply, &|_, value| sentinel(value)),
+        FaultKind::CutLists => changed(reply, &|_, value| match value {
+            Value::Array(items) if items.len() > 1 => Value::from(items[..items.len() / 2].to_vec()),
+            other => other,
+        }),
+        FaultKind::ListsAsObjects => changed(reply, &|_, value| match value {
+            Value::Array(items) if !items.is_empty() => {
+                Value::Object(items.into_iter().enumerate().map(|(place, item)| (place.to_string(), item)).collect())
+            }
+            other => other,
+        }),
+        _ => reply,
+    }
+}
+
+fn of_a_token(reply: &Reply) -> bool {
+    reply.body.windows(14).any(|part| part == b"\"access_token\"")
+}
+
+/// Changes each value of a document, its items and fields before itself; an item goes by its list's name.
+fn changed(mut reply: Reply, change: &dyn Fn(&str, Value) -> Value) -> Reply {
+    let (mark, body) = match reply.body.strip_prefix(MARK) {
+        Some(body) => (MARK, body),
+        None => (&[][..], reply.body.as_slice()),
+    };
+    let body = if let Ok(value) = serde_json::from_slice(body) {
+        walk("", value, change).to_string()
+    } else if let Ok(root) = xml::parse(body) {
+        let text = |element: &Element| match change(&element.name, Value::from(element.text.clone())) {
+            Value::Null => None,
+            value => Some(value.as_str().map_or_else(|| value.to_string(), str::to_owned)),
+        };
+        written(&root, &text)
+    } else {
+        return reply;
+    };
+    reply.body = [mark, body.as_bytes()].concat();
+    reply
+}
+
+fn walk(name: &str, value: Value, change: &dyn Fn(&str, Value) -> Value) -> Value {
+    let inner = match value {
+        Value::Array(items) => items.into_iter().map(|item| walk(name, item, change)).collect(),
+        Value::Object(fields) => {
+            let one = |(name, value): (String, Value)| {
+                let value = walk(&name, value, change);
+                (name, value)
+            };
+            Value::Object(fields.into_iter().map(one).collect())
+        }
+        other => other,
+    };
+    change(name, inner)
+}
+
+/// A document with other texts; an element without a text is left out.
+fn written(root: &Element, text: &dyn Fn(&Element) -> Option<String>) -> String {
+    fn one(element: &Element, text: &dyn Fn(&Element) -> Option<String>, out: &mut String) {
+        let Some(own) = text(element) else { return };
+        out.push('<');
+        out.push_str(&element.name);
+        out.push_str(" xmlns=\"");
+        xml::escape_into(out, &element.namespace);
+        out.push_str("\">");
+        if element.children.is_empty() {
+            xml::escape_into(out, &own);
+        }
+        element.children.iter().for_each(|child| one(child, text, out));
+        out.push_str(&format!("</{}>", element.name));
+    }
+    let mut out = String::from(xml::DECLARATION);
+    one(root, text, &mut out);
+    out
+}
+
+/// A code that has become a number on its way.
+fn lost_zeros(value: Value) -> Value {
+    let Value::String(text) = &value else { return value };
+    let code = text.len() > 1 && text.len() < 8 && text.starts_with('0') && text.bytes().all(|b| b.is_ascii_digit());
+    match text.parse::<u64>() {
+        Ok(number) if code => Value::from(number),
+        _ => value,
+    }
+}
+
+/// The end of all days, where a date is.
+fn sentinel(value: Value) -> Value {
+    let Value::String(text) = &value else { return value };
+    let digits = |part: &str, count| part.len() == count && part.bytes().all(|b| b.is_ascii_digit());
+    let parts: Vec<&str> = text.split('/').collect();
+    match parts.as_slice() {
+        [day, month, year] if digits(day, 2) && digits(month, 2) && digits(year, 4) => Value::from("31/12/9999"),
+        [whole] if digits(whole, 14) => Value::from("99991231235959"),
+        [whole] if digits(whole, 8) && (whole.starts_with("19") || whole.starts_with("20")) => Value::from("99991231"),
+        _ => value,
+    }
+}
+
+/// Each name of a document changed, but for those of the envelope.
+fn renamed(mut reply: Reply) -> Reply {
+    fn names(value: Value) -> Value {
+        match value {
+            Value::Array(items) => items.into_iter().map(names).collect(),
+            Value::Object(fields) => Value::Object(
+                fields.into_iter().map(|(name, value)| (format!("x{name}"), names(value))).collect::<Map<_, _>>(),
+            ),
+            other => other,
+        }
+    }
+    if let Ok(value) = serde_json::from_slice(&reply.body) {
+        reply.body = names(value).to_string().into_bytes();
+    } else if let Ok(mut root) = xml::parse(&reply.body) {
+        fn rename(element: &mut Element) {
+            if !["Envelope", "Header", "Body", "Fault"].contains(&element.name.as_str()) {
+                element.name.insert(0, 'x');
+            }
+            element.children.iter_mut().for_each(rename);
+        }
+        rename(&mut root);
+        reply.body = written(&root, &|element| Some(element.text.clone())).into_bytes();
+    }
+    reply
+}
+
+/// A JSON object whose first member stands in it twice, the second time with another value.
+fn doubled(mut reply: Reply) -> Reply {
+    if let Ok(Value::Object(fields)) = serde_json::from_slice(&reply.body)
+        && let Some((name, _)) = fields.iter().next()
+    {
+        let whole = Value::Object(fields.clone()).to_string();
+        let end = whole.len() - 1;
+        reply.body = format!("{},{}:null}}", &whole[..end], Value::from(name.clone())).into_bytes();
+    }
+    reply
+}
+
+/// UTF-8's byte order mark.
+const MARK: &[u8] = b"\xef\xbb\xbf";
+
+fn marked(mut reply: Reply) -> Reply {
+    reply.body = [MARK, &reply.body].concat();
+    reply
+}
+
+/// XML in UTF-16 with a mark and a declaration; JSON, which is UTF-8 by its standard, stays.
+fn wide(mut reply: Reply) -> Reply {
+    if reply.body.starts_with(b"<")
+        && let Ok(text) = std::str::from_utf8(&reply.body)
+    {
+        let text = text.replacen(xml::DECLARATION, "<?xml version=\"1.0\" encoding=\"UTF-16\"?>", 1);
+        let units = std::iter::once(0xfeff).chain(text.encode_utf16());
+        reply.body = units.flat_map(u16::to_le_bytes).collect();
+        for (name, value) in &mut reply.headers {
+            if name == "content-type" {
+                *value = "text/xml; charset=utf-16".into();
+            }
+        }
+    }
+    reply
+}
+
+fn zipped(reply: Reply) -> Reply {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    match encoder.write_all(&reply.body).and_then(|()| encoder.finish()) {
+        Ok(body) => Reply { body, ..reply }.with("content-encoding", "gzip"),
+        Err(_) => reply,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lie(kind: FaultKind, body: &str) -> String {
+        String::from_utf8(told(Reply::typed(200, "application/json", body), kind.into()).body).unwrap_or_default()
+    }
+
+    #[test]
+    fn each_lie_changes_what_it_says_and_nothing_else() {
+        let answer = r#"{"Status":"1","gioiTinh":"2","ma":"06673","ngay":"05/11/2026","ds":[1,2,3,4],"ten":"Hạ"}"#;
+        for (kind, wanted) in [
+            (
+                FaultKind::NoVerdict,
+                r#"{"Status":null,"gioiTinh":"2","ma":"06673","ngay":"05/11/2026","ds":[1,2,3,4],"ten":"Hạ"}"#,
+            ),
+            (
+                FaultKind::UnknownCodes,
+                r#"{"Status":"1","gioiTinh":"97","ma":"06673","ngay":"05/11/2026","ds":[1,2,3,4],"ten":"Hạ"}"#,
+            ),
+            (
+                FaultKind::LostZeros,
+                r#"{"Status":"1","gioiTinh":"2","ma":6673,"ngay":"05/11/2026","ds":[1,2,3,4],"ten":"Hạ"}"#,
+            ),
+            (
+                FaultKind::Sentinels,
+                r#"{"Status":"1","gioiTinh":"2","ma":"06673","ngay":"31/12/9999","ds":[1,2,3,4],"ten":"Hạ"}"#,
+            ),
+            (
+                FaultKind::CutLists,
+                r#"{"Status":"1","gioiTinh":"2","ma":"06673","ngay":"05/11/2026","ds":[1,2],"ten":"Hạ"}"#,
+            ),
+            (FaultKind::None, answer),
+        ] {
+            assert_eq!(lie(kind, answer), wanted, "{kind:?}");
+        }
+        assert_eq!(lie(FaultKind::ListsAsObjects, r#"{"a":[7,8]}"#), r#"{"a":{"0":7,"1":8}}"#);
+        assert_eq!(lie(FaultKind::DuplicateNames, r#"{"a":1}"#), r#"{"a":1,"a":null}"#);
+        assert_eq!(lie(FaultKind::OtherNames, r#"{"a":[{"b":1}]}"#), r#"{"xa":[{"xb":1}]}"#);
+        assert_eq!(lie(FaultKind::Decomposed, r#"{"a":"Hạ"}"#), "{\"a\":\"Ha\u{323}\"}");
+        assert_eq!(lie(FaultKind::EmptyBody, answer), "");
+        let xml = lie(FaultKind::UnknownCodes, "<a xmlns=\"n\"><GioiTinh>1</GioiTinh><b>&amp;</b></a>");
+        assert!(
+            xml.ends_with("<a xmlns=\"n\"><GioiTinh xmlns=\"n\">97</GioiTinh><b xmlns=\"n\">&amp;</b></a>"),
+            "{xml}"
+        );
+    }
+}

@@ -1,0 +1,124 @@
+//! What the gateway says of answers that are odd in the ways of real sources (`docs/sandbox.md`): each kind is switched on by name.
+
+use crate::support::{CITIZEN, ENTERPRISE, PARCEL, Stage, VERIFY, approved_grant};
+use ndxp_gateway::sandbox::FaultKind;
+use ndxp_gateway::sandbox::samples::{holds, samples};
+use serde_json::Value;
+use unicode_normalization::UnicodeNormalization;
+
+const RECORD: &str = "/ndxp.civilstatus.v1.CivilStatusService/GetRecord";
+const PERSON: &str = "/ndxp.insurance.v1.InsuranceService/GetHousehold";
+const LIST: &str = "/ndxp.business.v1.BusinessService/ListRegistrations";
+
+/// Each lie with the operations that were tried, and what the gateway says of it: a reason, or nothing where the answer is as it
+/// should be.
+const SAID: &[(FaultKind, &[(&str, &str)])] = &[
+    (
+        FaultKind::NotFoundPage,
+        &[(ENTERPRISE, "SOURCE_PROTOCOL_ERROR"), (CITIZEN, "SOURCE_PROTOCOL_ERROR"), (PARCEL, "SOURCE_PROTOCOL_ERROR")],
+    ),
+    (
+        FaultKind::EmptyBody,
+        &[
+            (ENTERPRISE, "SOURCE_PROTOCOL_ERROR"),
+            (CITIZEN, "SOURCE_PROTOCOL_ERROR"),
+            (PARCEL, "SOURCE_PROTOCOL_ERROR"),
+            (PERSON, "SOURCE_PROTOCOL_ERROR"),
+        ],
+    ),
+    (
+        FaultKind::GatewayFault,
+        &[(ENTERPRISE, "SOURCE_PROTOCOL_ERROR"), (PERSON, "SOURCE_PROTOCOL_ERROR"), (CITIZEN, "SOURCE_PROTOCOL_ERROR")],
+    ),
+    (FaultKind::OtherStatus, &[(ENTERPRISE, "SOURCE_PROTOCOL_ERROR"), (CITIZEN, "SOURCE_PROTOCOL_ERROR")]),
+    (FaultKind::BusyUntil, &[(ENTERPRISE, "SOURCE_UNAVAILABLE")]),
+    (FaultKind::ByteOrderMark, &[(ENTERPRISE, ""), (CITIZEN, "")]),
+    (FaultKind::DuplicateNames, &[(ENTERPRISE, "SOURCE_PROTOCOL_ERROR")]),
+    (
+        FaultKind::OtherNames,
+        &[
+            (ENTERPRISE, "SOURCE_PROTOCOL_ERROR"),
+            (CITIZEN, "SOURCE_PROTOCOL_ERROR"),
+            (PERSON, "SOURCE_PROTOCOL_ERROR"),
+            (LIST, "SOURCE_PROTOCOL_ERROR"),
+        ],
+    ),
+    (FaultKind::NoVerdict, &[(VERIFY, "SOURCE_PROTOCOL_ERROR"), (ENTERPRISE, "SOURCE_PROTOCOL_ERROR")]),
+    (FaultKind::UnknownCodes, &[(CITIZEN, "gender"), (PERSON, "gender")]),
+    (FaultKind::Blanks, &[(ENTERPRISE, ""), (VERIFY, ""), (PERSON, ""), (RECORD, "")]),
+    (FaultKind::Decomposed, &[(ENTERPRISE, ""), (PERSON, "")]),
+    (FaultKind::LostZeros, &[(PERSON, ""), (RECORD, "")]),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_lie_is_met_as_the_docs_say() {
+    let stage = Stage::start();
+    stage.client("one-stop-shop");
+    approved_grant(&stage, "one-stop-shop", &["*"]);
+    let actor = stage.actor("one-stop-shop");
+    let all = samples(&stage.sandbox.province);
+    let sample = |path: &str| all.iter().find(|one| format!("/{}", one.operation) == path).unwrap();
+    let mut wrong = Vec::new();
+    for (kind, tried) in SAID {
+        for (path, wanted) in *tried {
+            let source = path.split('.').nth(1).unwrap();
+            stage.sandbox.faults.set(source, *kind);
+            let told = actor.call(path, sample(path).requests[0].clone()).await;
+            stage.sandbox.faults.clear(source);
+            let came = match told.messages.first() {
+                _ if !told.reason().is_empty() => told.reason(),
+                // A code that no list has costs its own field alone, and its text is kept.
+                Some(message) if *wanted == "gender" => match (&message["gender"], &message["genderText"]) {
+                    (Value::Null, Value::String(text)) if text == "97" => "gender".to_owned(),
+                    other => format!("{other:?}"),
+                },
+                // Letters come as they are; who compares them does so in one form.
+                Some(message) if holds(&composed(message), &sample(path).expect) => String::new(),
+                other => format!("{other:?}"),
+            };
+            if came != *wanted {
+                wrong.push(format!("{kind:?} at {path}: {wanted:?} wanted, {came} came"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    stage.verify();
+}
+
+fn composed(value: &Value) -> Value {
+    serde_json::from_str(&value.to_string().nfc().collect::<String>()).unwrap()
+}
+
+/// What a hub's token endpoint says is the hub's, never the source's, and never "no such record".
+#[tokio::test(flavor = "multi_thread")]
+async fn lies_of_a_token_endpoint_are_the_hubs() {
+    let stage = Stage::start();
+    let actor = stage.system("one-stop-shop");
+    let sample =
+        samples(&stage.sandbox.province).into_iter().find(|one| one.operation.ends_with("GetEnterprise")).unwrap();
+    for kind in [FaultKind::TokenError, FaultKind::NotFoundPage, FaultKind::EmptyBody] {
+        stage.sandbox.faults.set("ndxp", FaultKind::CredentialsExpired);
+        stage.sandbox.faults.set("ndxp", kind);
+        let told = actor.call(ENTERPRISE, sample.requests[0].clone()).await;
+        assert!(!["", "RECORD_NOT_FOUND"].contains(&told.reason().as_str()), "{kind:?}: {}", told.reason());
+    }
+    // What was said in place of a token is not kept as one.
+    stage.sandbox.faults.clear("ndxp");
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while !actor.call(ENTERPRISE, sample.requests[0].clone()).await.reason().is_empty() {
+        assert!(std::time::Instant::now() < end, "the hub is well again, and its source is not reached");
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    }
+}
+
+/// The page for developers of provinces names every kind, and every name on it is one.
+#[test]
+fn the_docs_name_every_fault() {
+    let page = include_str!("../../docs/sandbox.md");
+    let mut named: Vec<&str> =
+        page.lines().filter_map(|line| line.strip_prefix("| `")).filter_map(|rest| rest.split('`').next()).collect();
+    let mut known = FaultKind::names();
+    named.sort_unstable();
+    known.sort_unstable();
+    assert_eq!(named, known);
+}
