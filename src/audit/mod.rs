@@ -1,6 +1,7 @@
 //! What auditors do with the exchange log: find entries, count them, see what is odd, take proofs and exports along.
 //! Everything here reads the log's files; nothing here is on the way of an exchange.
 
+pub mod crowds;
 pub mod index;
 pub mod odd;
 pub mod paper;
@@ -33,4 +34,7 @@ pub enum AuditError {
     /// The index, which can be made anew from the log.
     #[error("the search index: {0} (audit index --rebuild makes it anew)")]
     Index(#[from] rusqlite::Error),
+    /// The index's key.
+    #[error("the search index's key: {0}")]
+    IndexKey(String),
 }

@@ -4,9 +4,12 @@
 //! Times are those of Ho Chi Minh City. What is usual for a client is what it did in the 28 days before.
 
 use super::AuditError;
+use super::crowds::{Crowd, Crowds};
 use super::index::{Hour, Index};
 use super::query::Query;
-use super::statistics::HOUR_US;
+use super::search;
+use super::statistics::{HOUR_US, statistics};
+use crate::exchange_log::reader::LogReader;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Hours that a client's habits are taken from.
@@ -72,16 +75,18 @@ pub struct Finding {
 }
 
 /// What is odd from one time until before another (Unix microseconds).
-pub fn findings(index: &Index, from_us: i64, to_us: i64) -> Result<Vec<Finding>, AuditError> {
+pub fn findings(reader: &LogReader, index: &Index, from_us: i64, to_us: i64) -> Result<Vec<Finding>, AuditError> {
     let (from, to) = (from_us.div_euclid(HOUR_US), to_us.saturating_add(HOUR_US - 1).div_euclid(HOUR_US));
     let mut found = Vec::new();
     let mut clients: BTreeMap<String, BTreeMap<i64, u64>> = BTreeMap::new();
-    index.hours(&Query::default(), from - BEFORE_H, to, |Hour { hour, client, exchanges, .. }| {
+    let period = |from: i64, to: i64| Query { from_us: Some(from), to_us: Some(to), ..Query::default() };
+    let hours = period((from - BEFORE_H) * HOUR_US, to * HOUR_US);
+    let counted = statistics(reader, Some(index), &hours, false, usize::MAX)?.counts.unwrap_or_default();
+    for Hour { hour, client, exchanges, .. } in counted {
         if !client.is_empty() {
             *clients.entry(client).or_default().entry(hour).or_default() += exchanges;
         }
-        true
-    })?;
+    }
     for (client, hours) in &clients {
         for (hour, (rule, explanation)) in unusual(hours, from) {
             let query = Query {
@@ -90,13 +95,13 @@ pub fn findings(index: &Index, from_us: i64, to_us: i64) -> Result<Vec<Finding>,
                 to_us: Some((hour + 1) * HOUR_US),
                 ..Query::default()
             };
-            let entries = index.find(&query, u64::MAX, SHOWN, None)?.0;
+            let page = search::page(reader, Some(index), &query, None, SHOWN, None)?;
+            let entries = page.found.iter().map(|one| one.index).collect();
             let count = hours.get(&hour).copied().unwrap_or(0);
             found.push(Finding { rule, explanation, client: client.clone(), entries, count });
         }
     }
-    let period = Query { from_us: Some(from_us), to_us: Some(to_us), ..Query::default() };
-    found.extend(crowds(index, &period)?);
+    found.extend(crowds(&Crowds::read(reader, Some(index), &period(from_us, to_us))?)?);
     found.sort_by_key(|finding| (finding.rule, std::cmp::Reverse(finding.count)));
     Ok(found)
 }
@@ -136,34 +141,22 @@ fn unusual(hours: &BTreeMap<i64, u64>, from: i64) -> Vec<(i64, (Rule, String))> 
 }
 
 /// Many who ask about one, and one who asks about many.
-fn crowds(index: &Index, period: &Query) -> Result<Vec<Finding>, AuditError> {
+fn crowds(crowds: &Crowds) -> Result<Vec<Finding>, AuditError> {
     let mut found = Vec::new();
-    for crowd in index.clients_of_one_person(period, CLIENTS)? {
+    for crowd in crowds.clients_of_one_person(CLIENTS)? {
         let explanation = format!("{} clients asked about the same person on one day", crowd.others);
         found.push(crowd.finding(Rule::OnePersonManyClients, explanation, String::new()));
     }
-    for crowd in index.people_of_one_dossier(period, PEOPLE)? {
+    for crowd in crowds.people_of_one_dossier(PEOPLE)? {
         let explanation = format!("{} people were asked about under the dossier {}", crowd.others, crowd.name);
         found.push(crowd.finding(Rule::ManyPeopleOneDossier, explanation, String::new()));
     }
-    for crowd in index.people_of_one_official(period, BY_OFFICIAL)? {
+    for crowd in crowds.people_of_one_official(BY_OFFICIAL)? {
         let explanation = format!("one official of {} asked about {} people on one day", crowd.name, crowd.others);
         let client = crowd.name.clone();
         found.push(crowd.finding(Rule::ManyPeopleOneOfficial, explanation, client));
     }
     Ok(found)
-}
-
-/// Several behind one.
-pub(super) struct Crowd {
-    /// A dossier or a client.
-    pub name: String,
-    /// How many different ones.
-    pub others: u64,
-    /// Their entries.
-    pub entries: Vec<u64>,
-    /// How many entries.
-    pub count: u64,
 }
 
 impl Crowd {

@@ -33,6 +33,9 @@ pub struct Query {
     pub from_us: Option<i64>,
     /// Until before this time.
     pub to_us: Option<i64>,
+    /// Of one exchange, by its id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exchange: Option<[u8; 16]>,
 }
 
 /// Pseudonyms in a file, as `period:hexadecimal`. One that cannot be read is an error: a query must not lose whom it names.
@@ -76,6 +79,16 @@ impl Query {
         self.subject.is_some() || self.official.is_some()
     }
 
+    /// The time before which nothing fits: an exchange's entries are not from before its id was made (RFC 9562, section 5.7).
+    pub fn earliest_us(&self) -> Option<i64> {
+        let made = || {
+            let id = uuid::Uuid::from_bytes(self.exchange?);
+            let (seconds, _) = (id.get_version_num() == 7).then(|| id.get_timestamp())??.to_unix();
+            i64::try_from(seconds).ok()?.checked_mul(1_000_000)
+        };
+        self.from_us.max(made())
+    }
+
     /// Whether an entry is meant.
     pub fn fits(&self, entry: &Entry) -> bool {
         let same = |wanted: &Option<String>, value: &str| wanted.as_ref().is_none_or(|wanted| wanted == value);
@@ -86,6 +99,7 @@ impl Query {
             && same(&self.purpose, &entry.purpose)
             && self.agency.as_ref().is_none_or(|agency| is_within(agency, &entry.agency))
             && self.operation.as_ref().is_none_or(|part| entry.operation.contains(part.as_str()))
+            && self.exchange.is_none_or(|id| entry.exchange_id == id)
             && self.from_us.is_none_or(|from| entry.time_us >= from)
             && self.to_us.is_none_or(|to| entry.time_us < to)
             && self

@@ -13,6 +13,7 @@ use crate::exchange_log::reader::LogReader;
 use crate::exchange_log::tree::TILE;
 use crate::exchange_log::verify::PRUNE_ACT;
 use crate::exchange_log::{Entry, LogError, LogPaths, write_atomically};
+use crate::keyfile::Vault;
 use crate::registry::sqlite::SqliteStore;
 use serde::{Deserialize, Serialize};
 use std::ops::RangeInclusive;
@@ -203,12 +204,12 @@ pub fn is_restated(data: &Path, plan: &Plan) -> Result<bool, AuditError> {
 }
 
 /// Lists the plan's bundles as pruned and deletes them.
-pub fn prune(data: &Path, plan: &Plan) -> Result<(), AuditError> {
+pub fn prune(data: &Path, plan: &Plan, vault: &Vault) -> Result<(), AuditError> {
     pruned::prune(&LogPaths::new(data), &plan.runs)?;
     if super::index::index_path(data).exists() {
-        let mut index = super::index::Index::follow(data)?;
+        let (mut index, reader) = (super::index::Index::follow(data, vault)?, LogReader::sealed_only(data)?);
         for run in &plan.runs {
-            index.forget(run.start() * TILE as u64..(run.end() + 1) * TILE as u64)?;
+            index.forget(&reader, *run.start()..run.end() + 1)?;
         }
     }
     Ok(())

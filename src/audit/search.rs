@@ -1,10 +1,17 @@
-//! Finding entries: through the index where it reaches, and by reading what is newer than it.
+//! Finding entries: through the index where it reaches, and by reading the log where it does not. Whatever is found was read from
+//! the log's bundles, hashed up to the checkpoint (or from the journal behind it), and compared with the query.
 
 use super::AuditError;
 use super::index::Index;
 use super::query::Query;
 use crate::exchange_log::reader::{Found, LogReader};
+use crate::exchange_log::tree::TILE;
+use crate::exchange_log::{Entry, LogError};
 use std::time::Instant;
+
+/// How far a clock may have gone back for a search without the index to look at everything that has its times, in microseconds: a
+/// week. With the index no such bound is needed.
+const CLOCK_STEP_US: i64 = 7 * 86_400_000_000;
 
 /// A page of a search, newest first.
 #[derive(Debug, Default)]
@@ -17,6 +24,9 @@ pub struct Page {
 
 /// Entries that fit, below `before` and newest first, at most `limit`. Ends early, with a page that is not full, where it
 /// would take longer than until `patience`.
+///
+/// # Errors
+/// The log cannot be read, or is not what was signed. A fault of the index is none: the index is made anew, or done without.
 pub fn page(
     reader: &LogReader,
     index: Option<&Index>,
@@ -25,55 +35,159 @@ pub fn page(
     limit: usize,
     patience: Option<Instant>,
 ) -> Result<Page, AuditError> {
-    let indexed = index.map_or(Ok(0), Index::indexed)?;
-    let begin = before.unwrap_or(u64::MAX).min(reader.size());
-    let mut page = Page::default();
-    let mut at = begin;
-    if begin > indexed || index.is_none() {
-        reader.newest_first(begin, |one| {
-            if one.index < indexed {
-                return false;
-            }
-            at = one.index;
-            if query.fits(&one.entry) {
-                page.found.push(one);
-            }
-            page.found.len() < limit && patience.is_none_or(|until| !at.is_multiple_of(256) || Instant::now() < until)
-        })?;
-        if page.found.len() >= limit || at > indexed {
-            page.before = (at > 0).then_some(at);
-            return Ok(page);
+    let (low, high) = if index.is_none() { bounds(reader, query)? } else { (0, u64::MAX) };
+    let indexed = index.map_or(0, |index| index.indexed(reader));
+    let mut search = Search { reader, query, limit, patience, page: Page::default() };
+    let mut at = before.unwrap_or(u64::MAX).min(reader.size()).min(high);
+    while at > low.max(indexed) && !search.is_over() {
+        at = search.newer(at, low.max(indexed))?;
+    }
+    if let Some(index) = index {
+        while at > low && at <= indexed && !search.is_over() {
+            let candidates = index.candidates(reader, query, at)?;
+            at = search.of(candidates.places)?.unwrap_or(candidates.range.start);
         }
     }
-    let Some(index) = index else { return Ok(page) };
-    let (places, next) = index.find(query, at.min(indexed), limit - page.found.len(), patience)?;
-    for place in places {
-        // What was pruned meanwhile is not there to be shown.
-        let Some(entry) = reader.entry(place)? else { continue };
-        if query.fits(&entry) {
-            page.found.push(Found { index: place, entry });
-        }
-    }
-    page.before = next;
-    Ok(page)
+    search.page.before = (at > low).then_some(at);
+    Ok(search.page)
 }
 
-/// Every entry of an exchange, oldest first.
-pub fn exchange(reader: &LogReader, index: Option<&Index>, id: &[u8; 16]) -> Result<Vec<Found>, AuditError> {
-    let mut found = Vec::new();
-    let indexed = index.map_or(Ok(0), Index::indexed)?;
-    reader.newest_first(u64::MAX, |one| {
-        let newer = one.index >= indexed;
-        if newer && one.entry.exchange_id == id {
-            found.push(one);
+struct Search<'s> {
+    reader: &'s LogReader,
+    query: &'s Query,
+    limit: usize,
+    patience: Option<Instant>,
+    page: Page,
+}
+
+impl Search<'_> {
+    fn is_over(&self) -> bool {
+        self.page.found.len() >= self.limit || self.patience.is_some_and(|until| Instant::now() >= until)
+    }
+
+    /// Looks at the entries below `before` that are in one piece: those behind the checkpoint, or of one bundle; not below `low`.
+    /// Gives where to go on.
+    fn newer(&mut self, before: u64, low: u64) -> Result<u64, AuditError> {
+        let sealed = self.reader.sealed();
+        let first = if before > sealed { sealed } else { (before - 1) / TILE as u64 * TILE as u64 }.max(low);
+        let entries = if before > sealed { None } else { self.reader.bundle(first / TILE as u64)? };
+        let of_bundle = entries.as_deref().unwrap_or_default();
+        let behind = if before > sealed { self.reader.tail() } else { of_bundle };
+        let skip = if before > sealed { sealed } else { first / TILE as u64 * TILE as u64 };
+        for index in (first..before).rev() {
+            // What was pruned is not there to be shown.
+            let Some(bytes) = usize::try_from(index - skip).ok().and_then(|at| behind.get(at)) else { continue };
+            let entry = Entry::from_bytes(bytes).ok_or_else(|| {
+                LogError::corrupt(&self.reader.paths().tiles, 0, format!("entry {index} is no entry"))
+            })?;
+            if self.query.fits(&entry) {
+                self.page.found.push(Found { index, entry });
+                if self.page.found.len() >= self.limit {
+                    return Ok(index);
+                }
+            }
         }
-        newer
-    })?;
-    if let Some(index) = index {
-        for place in index.exchange(id)?.into_iter().rev() {
-            found.extend(reader.entry(place)?.map(|entry| Found { index: place, entry }));
+        Ok(first)
+    }
+
+    /// Looks at these entries; gives where to go on, where not all were looked at.
+    fn of(&mut self, places: Vec<u64>) -> Result<Option<u64>, AuditError> {
+        let mut bundle = None;
+        for index in places {
+            if bundle.replace(index / TILE as u64) != Some(index / TILE as u64) && self.is_over() {
+                return Ok(Some(index + 1));
+            }
+            // What was pruned is not there to be shown.
+            let Some(entry) = self.reader.entry(index)? else { continue };
+            if self.query.fits(&entry) {
+                self.page.found.push(Found { index, entry });
+                if self.page.found.len() >= self.limit {
+                    return Ok(Some(index));
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// The entries between which those of a query's times must be, where the clock never went back by more than
+/// [`CLOCK_STEP_US`]: by the first entries of bundles, halving.
+fn bounds(reader: &LogReader, query: &Query) -> Result<(u64, u64), AuditError> {
+    let bundles = reader.sealed() / TILE as u64;
+    // The first bundle that begins at a time or later; those that are gone count as early.
+    let first_from = |time: i64| -> Result<u64, AuditError> {
+        let (mut low, mut high) = (0, bundles);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match reader.entry(middle * TILE as u64)? {
+                Some(entry) if entry.time_us >= time => high = middle,
+                _ => low = middle + 1,
+            }
+        }
+        Ok(low)
+    };
+    let low = match query.earliest_us() {
+        Some(from) => first_from(from.saturating_sub(CLOCK_STEP_US))?.saturating_sub(1) * TILE as u64,
+        None => 0,
+    };
+    let high = match query.to_us {
+        Some(to) => match first_from(to.saturating_add(CLOCK_STEP_US))? {
+            bundle if bundle < bundles => bundle * TILE as u64,
+            _ => u64::MAX,
+        },
+        None => u64::MAX,
+    };
+    Ok((low, high))
+}
+
+/// Every entry that fits, newest first.
+///
+/// # Errors
+/// As for [`page`].
+pub fn each(
+    reader: &LogReader,
+    index: Option<&Index>,
+    query: &Query,
+    mut visit: impl FnMut(Found) -> Result<(), AuditError>,
+) -> Result<(), AuditError> {
+    let mut before = Some(u64::MAX);
+    while before.is_some() {
+        let page = page(reader, index, query, before, 1_000, None)?;
+        page.found.into_iter().try_for_each(&mut visit)?;
+        before = page.before;
+    }
+    Ok(())
+}
+
+/// Every entry of an exchange, oldest first. Where the index has none, that is confirmed from the log itself, until `patience`:
+/// then `None`, since it is not known whether there is one.
+///
+/// # Errors
+/// As for [`page`].
+pub fn exchange(
+    reader: &LogReader,
+    index: Option<&Index>,
+    id: &[u8; 16],
+    patience: Instant,
+) -> Result<Option<Vec<Found>>, AuditError> {
+    let query = Query { exchange: Some(*id), ..Query::default() };
+    for index in [index, None] {
+        let (mut found, mut before) = (Vec::new(), Some(u64::MAX));
+        while before.is_some() {
+            let page = page(reader, index, &query, before, usize::MAX, Some(patience))?;
+            found.extend(page.found);
+            before = page.before;
+            if before.is_some() && Instant::now() >= patience {
+                return Ok(None);
+            }
+        }
+        if !found.is_empty() {
+            found.reverse();
+            return Ok(Some(found));
+        }
+        if index.is_none() {
+            break;
         }
     }
-    found.reverse();
-    Ok(found)
+    Ok(Some(Vec::new()))
 }

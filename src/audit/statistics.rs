@@ -24,27 +24,37 @@ pub fn counts(query: &Query) -> bool {
         && whole(query.to_us)
 }
 
+/// What was counted.
+pub struct Counted {
+    /// The counts, in the order of time; `None` where there are more than wanted.
+    pub counts: Option<Vec<Hour>>,
+    /// Entries that were pruned before they were counted.
+    pub uncounted: u64,
+}
+
 /// Exchanges by the hour, or by the day of Ho Chi Minh City (told by its first hour), in the order of time: from the index's
-/// counts where they can tell, and from the entries for what is newer. `None` where there are more than `most` counts.
+/// counts where they can tell, and from the entries for what is newer. At most `most` counts.
+///
+/// # Errors
+/// As for [`search::page`].
 pub fn statistics(
     reader: &LogReader,
     index: Option<&Index>,
     query: &Query,
     days: bool,
     most: usize,
-) -> Result<Option<Vec<Hour>>, AuditError> {
+) -> Result<Counted, AuditError> {
     let mut sums = Sums { days, all: BTreeMap::new() };
-    let newer_than = match index.filter(|_| counts(query)) {
+    let (newer_than, uncounted) = match index.filter(|_| counts(query)) {
         Some(index) => {
             let from = query.from_us.map_or(i64::MIN, |from| from.div_euclid(HOUR_US));
             let to = query.to_us.map_or(i64::MAX, |to| to.div_euclid(HOUR_US));
-            index.hours(query, from, to, |one| {
+            index.hours(reader, query, (from, to), |one| {
                 sums.add(one);
                 sums.all.len() <= most
-            })?;
-            index.indexed()?
+            })?
         }
-        None => 0,
+        None => (0, 0),
     };
     let mut before = Some(u64::MAX);
     while before.is_some_and(|before| before > newer_than) && sums.all.len() <= most {
@@ -64,7 +74,7 @@ pub fn statistics(
         }
         before = page.before;
     }
-    Ok((sums.all.len() <= most).then(|| sums.all.into_values().collect()))
+    Ok(Counted { counts: (sums.all.len() <= most).then(|| sums.all.into_values().collect()), uncounted })
 }
 
 type Key = (i64, String, String, String, String, String);

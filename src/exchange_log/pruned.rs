@@ -66,6 +66,11 @@ impl Pruned {
         self.0 = merged;
     }
 
+    /// How many of the first `bundles` bundles were pruned.
+    pub fn bundles_below(&self, bundles: u64) -> u64 {
+        self.0.iter().map(|run| bundles.min(run.end().saturating_add(1)).saturating_sub(*run.start())).sum()
+    }
+
     /// The runs, in order.
     pub fn runs(&self) -> &[RangeInclusive<u64>] {
         &self.0

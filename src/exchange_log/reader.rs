@@ -1,4 +1,9 @@
 //! Reading the log's files, also while a gateway writes them.
+//!
+//! What a reader gives out from under the checkpoint was hashed up to the checkpoint's root: entries against their hash tile, each
+//! tile against the one above it, the right edge against the signed root. So whatever is printed of a sealed entry is what was
+//! signed, or an error that names the file. Cost: opening reads at most four small tiles; an entry is one leaf hash and one tile
+//! (255 node hashes, some 40 us), a whole bundle 256 leaf hashes more.
 
 use super::checkpoint::{Checkpoint, LogVerifier};
 use super::cosignature::Policy;
@@ -6,10 +11,15 @@ use super::disk::{Disk, Open, read_text};
 use super::journal::{read_segment, segments};
 use super::pruned::Pruned;
 use super::segment::Reading;
-use super::tiles::{checkpoint_path, read_bundle, read_tile, subtree};
-use super::tree::{Hash, TILE};
+use super::tiles::{bundle_path, checkpoint_path, edge_tiles, read_bundle, read_tile, subtree, tile_path};
+use super::tree::{Edge, Hash, TILE, leaf_hash, tree_hash};
 use super::{Entry, LogError, LogPaths};
+use std::collections::HashMap;
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Hash tiles above the leaves that are kept once they were checked: 8 kB each, for 8 million entries.
+const MAX_TILES: usize = 128;
 
 /// An entry with its index.
 #[derive(Debug, Clone)]
@@ -40,6 +50,19 @@ pub struct LogReader {
     tail: Vec<Vec<u8>>,
     /// The bundle that is not full: read at once, since the next sealing deletes its file.
     last_bundle: Vec<Vec<u8>>,
+    /// The tiles of the right edge, by level, hashed up to the checkpoint's root.
+    edge: Vec<Arc<Vec<Hash>>>,
+    /// Full tiles that were hashed up to it, by level and index.
+    checked: Mutex<HashMap<(usize, u64), Arc<Vec<Hash>>>>,
+    /// The bundle that was read last, with its checked tile: entries of one page often share it.
+    recent: Mutex<Option<Arc<Bundle>>>,
+}
+
+/// A full bundle as its file has it, beside its checked hash tile. Entries are compared as they are taken out.
+struct Bundle {
+    index: u64,
+    entries: Vec<Vec<u8>>,
+    hashes: Arc<Vec<Hash>>,
 }
 
 /// The file with the log's verifier key, beside the checkpoint.
@@ -118,17 +141,111 @@ impl LogReader {
         let checkpoint = if note.is_empty() { None } else { Some(check(&note)?) };
         let sealed = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.size);
         let pruned = Pruned::read(disk, &paths.tiles)?;
-        let mut reader =
-            LogReader { paths, checkpoint, verifier, note, pruned, tail: Vec::new(), last_bundle: Vec::new() };
-        // At once: the next sealing deletes this file.
+        let mut reader = LogReader {
+            paths,
+            checkpoint,
+            verifier,
+            note,
+            pruned,
+            tail: Vec::new(),
+            last_bundle: Vec::new(),
+            edge: Vec::new(),
+            checked: Mutex::default(),
+            recent: Mutex::default(),
+        };
+        // At once: the next sealing deletes these files.
         if sealed % TILE as u64 != 0 {
             let width = (sealed % TILE as u64) as usize;
             reader.last_bundle = read_bundle(disk, &reader.paths.tiles, sealed / TILE as u64, width)?;
         }
+        reader.edge = reader.checked_edge()?;
         if with_tail {
             reader.tail = reader.journal_after(sealed)?;
         }
         Ok(reader)
+    }
+
+    /// The tiles of the right edge, and that they and the bundle that is not full lead to the checkpoint's root.
+    fn checked_edge(&self) -> Result<Vec<Arc<Vec<Hash>>>, LogError> {
+        let Some(checkpoint) = &self.checkpoint else { return Ok(Vec::new()) };
+        let (disk, root) = (&*self.paths.disk, &self.paths.tiles);
+        let mut edge = Edge { size: checkpoint.size, levels: Vec::new() };
+        for (level, index, width) in edge_tiles(checkpoint.size) {
+            let hashes = read_tile(disk, root, level, index, width)?;
+            if level == 0
+                && let Some(place) =
+                    self.last_bundle.iter().zip(&hashes).position(|(entry, hash)| leaf_hash(entry) != *hash)
+            {
+                return Err(self.foreign_entry(index, place, width));
+            }
+            edge.levels.resize(level + 1, Vec::new());
+            edge.levels[level] = hashes;
+        }
+        if edge.root() != checkpoint.root {
+            let path = checkpoint_path(root);
+            return Err(LogError::corrupt(
+                &path,
+                0,
+                "the tiles of the right edge do not lead to the checkpoint's root",
+            ));
+        }
+        Ok(edge.levels.into_iter().map(Arc::new).collect())
+    }
+
+    fn foreign_entry(&self, bundle: u64, place: usize, width: usize) -> LogError {
+        let index = bundle * TILE as u64 + place as u64;
+        let path = bundle_path(&self.paths.tiles, bundle, width);
+        LogError::corrupt(&path, 0, format!("entry {index} is not that of its hash tile"))
+    }
+
+    /// A hash tile, hashed up to the checkpoint's root.
+    fn tile(&self, level: usize, index: u64) -> Result<Arc<Vec<Hash>>, LogError> {
+        let path = || tile_path(&self.paths.tiles, level, index, TILE);
+        let full = self.sealed().checked_shr(8 * (level as u32 + 1)).unwrap_or(0);
+        if index >= full {
+            let edge = self.edge.get(level).filter(|_| index == full);
+            return edge.cloned().ok_or_else(|| LogError::corrupt(&path(), 0, "is not under the checkpoint"));
+        }
+        let known = || self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tile) = known().get(&(level, index)) {
+            return Ok(tile.clone());
+        }
+        let above = self.tile(level + 1, index / TILE as u64)?;
+        let hashes = read_tile(&*self.paths.disk, &self.paths.tiles, level, index, TILE)?;
+        if above.get((index % TILE as u64) as usize) != Some(&tree_hash(&hashes)) {
+            return Err(LogError::corrupt(&path(), 0, "is not the tile that the one above it names"));
+        }
+        let tile = Arc::new(hashes);
+        // Those of the leaves stay with their bundles: a log has too many.
+        if level > 0 {
+            let mut known = known();
+            if known.len() >= MAX_TILES {
+                known.clear();
+            }
+            known.insert((level, index), tile.clone());
+        }
+        Ok(tile)
+    }
+
+    /// A full bundle; `None` where it was pruned.
+    fn full_bundle(&self, index: u64) -> Result<Option<Arc<Bundle>>, LogError> {
+        let recent = || self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(bundle) = recent().as_ref().filter(|bundle| bundle.index == index) {
+            return Ok(Some(bundle.clone()));
+        }
+        // What is there counts, whatever the list of pruned bundles says.
+        let entries = match read_bundle(&*self.paths.disk, &self.paths.tiles, index, TILE) {
+            Err(LogError::Io { .. }) if self.is_pruned(index)? => return Ok(None),
+            read => read?,
+        };
+        let bundle = Arc::new(Bundle { index, entries, hashes: self.tile(0, index)? });
+        *recent() = Some(bundle.clone());
+        Ok(Some(bundle))
+    }
+
+    fn is_pruned(&self, bundle: u64) -> Result<bool, LogError> {
+        // Perhaps since this reader was opened.
+        Ok(self.pruned.has(bundle) || Pruned::read(&*self.paths.disk, &self.paths.tiles)?.has(bundle))
     }
 
     fn journal_after(&self, sealed: u64) -> Result<Vec<Vec<u8>>, LogError> {
@@ -166,18 +283,15 @@ impl LogReader {
         self.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.size)
     }
 
-    /// The sealed entries of a bundle; `None` where it was pruned.
+    /// The sealed entries of a bundle, each compared with its hash; `None` where it was pruned.
     pub fn bundle(&self, index: u64) -> Result<Option<Vec<Vec<u8>>>, LogError> {
         if index == self.sealed() / TILE as u64 {
             return Ok(Some(self.last_bundle.clone()));
         }
-        if self.pruned.has(index) {
-            return Ok(None);
-        }
-        match read_bundle(&*self.paths.disk, &self.paths.tiles, index, TILE) {
-            // Pruned since this reader was opened.
-            Err(LogError::Io { .. }) if Pruned::read(&*self.paths.disk, &self.paths.tiles)?.has(index) => Ok(None),
-            read => read.map(Some),
+        let Some(bundle) = self.full_bundle(index)? else { return Ok(None) };
+        match bundle.entries.iter().zip(&*bundle.hashes).position(|(entry, hash)| leaf_hash(entry) != *hash) {
+            None => Ok(Some(bundle.entries.clone())),
+            Some(place) => Err(self.foreign_entry(index, place, TILE)),
         }
     }
 
@@ -189,6 +303,11 @@ impl LogReader {
     /// What was pruned.
     pub fn pruned(&self) -> &Pruned {
         &self.pruned
+    }
+
+    /// Entries of bundles that were pruned.
+    pub fn pruned_entries(&self) -> u64 {
+        self.pruned.bundles_below(self.sealed() / TILE as u64) * TILE as u64
     }
 
     /// The log's folders.
@@ -223,9 +342,16 @@ impl LogReader {
             let place = usize::try_from(behind).unwrap_or(usize::MAX);
             return Ok(Some(self.tail.get(place).ok_or_else(missing)?.clone()));
         }
-        let place = (index % TILE as u64) as usize;
-        let Some(entries) = self.bundle(index / TILE as u64)? else { return Ok(None) };
-        Ok(Some(entries.into_iter().nth(place).ok_or_else(missing)?))
+        let (bundle, place) = (index / TILE as u64, (index % TILE as u64) as usize);
+        if bundle == self.sealed() / TILE as u64 {
+            return Ok(Some(self.last_bundle.get(place).ok_or_else(missing)?.clone()));
+        }
+        let Some(found) = self.full_bundle(bundle)? else { return Ok(None) };
+        let entry = found.entries.get(place).ok_or_else(missing)?;
+        if found.hashes.get(place) != Some(&leaf_hash(entry)) {
+            return Err(self.foreign_entry(bundle, place, TILE));
+        }
+        Ok(Some(entry.clone()))
     }
 
     /// One entry; `None` where it was pruned.
@@ -240,7 +366,7 @@ impl LogReader {
 
     /// The hash of a complete sealed subtree of 2^`level` leaves.
     pub fn node(&self, level: u32, index: u64) -> Result<Hash, LogError> {
-        let read = |tiles, tile, width| read_tile(&*self.paths.disk, &self.paths.tiles, tiles, tile, width);
+        let read = |tiles, tile, _| self.tile(tiles, tile).map(|tile| tile.to_vec());
         subtree(&read, self.sealed(), level, index)
             .and_then(|hash| hash.ok_or_else(|| LogError::corrupt(&self.paths.tiles, 0, "a subtree is not complete")))
     }

@@ -171,11 +171,11 @@ impl Gateway {
         let (health, _) = tonic_health::server::health_reporter();
         let contracts = Arc::new(ArcSwap::from_pointee(served.catalogue.contracts.clone()));
         let door = StaffDoor::new(shared.registry.clone(), shared.log.clone(), shared.refusals.clone(), &config.node);
-        let following = config.log.index.then(|| Following::start(&config.data)).transpose();
+        let following = config.log.index.then(|| Following::start(&config.data, &config.vault)).transpose();
         let following = following.map_err(|error| StartError::Thread(error.to_string()))?;
         let work = AdminWork::new(shared.metrics.work("admin_reads"), shared.metrics.work("admin_changes"));
         let admin = Admin::new(Arc::new(config.clone()), store.clone(), contracts.clone(), door.clone(), work);
-        let audit = Audit::new(&config.data, door, shared.registry.clone(), shared.log.clone())?;
+        let audit = Audit::new(&config.data, door, shared.registry.clone(), shared.log.clone(), &config.vault)?;
         let infra = Infra::new(&health, admin.clone(), audit.clone(), &served.catalogue.contracts)
             .ok_or(StartError::Reflection)?;
         let (served_to, served) = watch::channel(served);

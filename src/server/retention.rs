@@ -7,6 +7,7 @@ use crate::audit::retention::{archive, is_restated, is_told, plan, prune, restat
 use crate::config::{Config, Retention};
 use crate::exchange_log::verify::PRUNE_ACT;
 use crate::exchange_log::{Entry, Kind};
+use crate::keyfile::Vault;
 use crate::registry::sqlite::SqliteStore;
 use std::path::Path;
 use std::sync::Arc;
@@ -28,7 +29,7 @@ pub(super) fn spawn(
     stop: CancellationToken,
 ) -> Result<Option<JoinHandle<()>>, StartError> {
     let Some(Retention { archive: folder, days, every }) = config.log.retention.clone() else { return Ok(None) };
-    let (data, shared, store) = (config.data.clone(), shared.clone(), store.clone());
+    let (data, vault, shared, store) = (config.data.clone(), config.vault.clone(), shared.clone(), store.clone());
     let run = move || async move {
         let mut wait = FIRST.min(every);
         loop {
@@ -36,7 +37,7 @@ pub(super) fn spawn(
                 () = tokio::time::sleep(wait) => wait = every,
                 () = stop.cancelled() => return,
             }
-            match keep(&data, &folder, days, &shared, &store).await {
+            match keep((&data, &vault), &folder, days, &shared, &store).await {
                 Ok(0) => {}
                 Ok(entries) => tracing::info!(entries, "old entries were archived and pruned"),
                 Err(error) => tracing::error!(%error, "old entries are not pruned; they stay where they are"),
@@ -47,7 +48,13 @@ pub(super) fn spawn(
 }
 
 /// Archives and prunes what is old enough; gives how many entries.
-async fn keep(data: &Path, folder: &Path, days: u32, shared: &Shared, store: &SqliteStore) -> Result<u64, AuditError> {
+async fn keep(
+    (data, vault): (&Path, &Vault),
+    folder: &Path,
+    days: u32,
+    shared: &Shared,
+    store: &SqliteStore,
+) -> Result<u64, AuditError> {
     let before = jiff::Timestamp::now().as_microsecond() - i64::from(days) * DAY_US;
     let plan = plan(data, before, |_, _| {})?;
     if plan.runs.is_empty() {
@@ -70,7 +77,7 @@ async fn keep(data: &Path, folder: &Path, days: u32, shared: &Shared, store: &Sq
     }
     shared.log.seal_now()?;
     if is_told(data, &plan)? {
-        prune(data, &plan)?;
+        prune(data, &plan, vault)?;
         return Ok(plan.entries());
     }
     Ok(0)

@@ -155,7 +155,7 @@ impl Shared {
         for ((source, _), endpoints) in &served.endpoints {
             endpoints.states().for_each(|(address, up)| self.metrics.sources.endpoint(source, address, up));
         }
-        self.metrics.log(&self.log.health());
+        self.metrics.log(&self.log.health(), crate::audit::index::made_anew());
         self.metrics.text()
     }
 }

@@ -12,6 +12,7 @@ pub(super) struct LogGauges {
     pub unsealed_age: Gauge<f64, AtomicU64>,
     pub checkpoint_age: Gauge<f64, AtomicU64>,
     pub last_sync: Gauge<f64, AtomicU64>,
+    pub index_made_anew: Gauge,
 }
 
 impl LogGauges {
@@ -27,6 +28,8 @@ impl LogGauges {
         registry.register("log_checkpoint_age_seconds", help, log.checkpoint_age.clone());
         let help = "How long the last batch took to become durable";
         registry.register("log_sync_seconds", help, log.last_sync.clone());
+        let help = "Parts of the search index that were found wrong and made anew from the log since the start";
+        registry.register("log_index_made_anew", help, log.index_made_anew.clone());
         log
     }
 }

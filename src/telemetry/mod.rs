@@ -286,13 +286,14 @@ impl Metrics {
     }
 
     /// Tells how the exchange log is.
-    pub fn log(&self, health: &Health) {
+    pub fn log(&self, health: &Health, index_made_anew: u64) {
         let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         self.log.unsealed_entries.set(whole(health.unsealed_entries));
         self.log.unsealed_bytes.set(whole(health.unsealed_bytes));
         self.log.unsealed_age.set(health.unsealed_age.as_secs_f64());
         self.log.checkpoint_age.set(health.checkpoint_age.as_secs_f64());
         self.log.last_sync.set(health.last_sync.as_secs_f64());
+        self.log.index_made_anew.set(whole(index_made_anew));
     }
 
     /// Counts a refusal that has no entry of its own.

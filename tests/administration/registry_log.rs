@@ -173,7 +173,7 @@ async fn t4_after_any_acts_the_registry_is_what_the_log_says_and_stays_so_when_o
     until("the log has it", Duration::from_secs(30), || retention::is_restated(&data, &plan).unwrap());
     plan.objects().for_each(|object| stage.store.note(PRUNE_ACT, object).unwrap());
     until("the log tells of it", Duration::from_secs(30), || retention::is_told(&data, &plan).unwrap());
-    retention::prune(&data, &plan).unwrap();
+    retention::prune(&data, &plan, &Default::default()).unwrap();
     assert_eq!(differences(&data), [], "seed {seed}");
     for _ in 0..50 {
         act_at_random(&stage.store, &config, &mut random);

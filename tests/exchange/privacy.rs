@@ -164,8 +164,12 @@ async fn l6_a_person_s_report_has_whoever_was_told_of_them_by_any_of_their_ids()
         let (ok, told, error) = audit_cli(&stage, &[&["subject"], ids, &["--case", "1/CV-2026"]].concat());
         assert!(ok, "{error}");
         let rows: Value = serde_json::from_str(&told).unwrap();
-        let mut all: Vec<_> =
-            rows.as_array().unwrap().iter().map(|row| row["exchange"].as_str().unwrap().to_owned()).collect();
+        let mut all: Vec<_> = rows["entries"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|row| row["exchange"].as_str().unwrap().to_owned())
+            .collect();
         all.sort();
         all
     };

@@ -11,6 +11,7 @@ use ndxp_gateway::exchange_log::reader::LogReader;
 use ndxp_gateway::exchange_log::receipt::Receipt;
 use ndxp_gateway::exchange_log::verify::{PRUNE_ACT, verify_data};
 use ndxp_gateway::exchange_log::{Entry, ExchangeLog, Kind};
+use ndxp_gateway::keyfile::Vault;
 use std::path::Path;
 use std::process::Command;
 
@@ -42,7 +43,7 @@ fn what_is_pruned_is_archived_told_of_and_still_proved() {
     let (data, key) = (folder.path(), LogSigner::generate().unwrap());
     let log = open(data, &key);
     (0..6).for_each(|number| append(&log, day(number)));
-    rebuild(data, |_, _| {}).unwrap();
+    rebuild(data, &Vault::default(), |_, _| {}).unwrap();
     let receipt = Receipt::make(&LogReader::open(data).unwrap(), 300).unwrap().unwrap();
     let verifier = LogReader::open(data).unwrap().verifier().clone();
 
@@ -66,7 +67,7 @@ fn what_is_pruned_is_archived_told_of_and_still_proved() {
     assert!(!is_told(data, &first).unwrap());
 
     // Pruned without an entry that tells of it: found, as if somebody had taken it away.
-    prune(data, &first).unwrap();
+    prune(data, &first, &Vault::default()).unwrap();
     let error = verify_data(data, None, Some(&verifier), Default::default(), |_, _| {}).unwrap_err();
     assert!(error.to_string().contains("entries 0 to 255 are gone"), "{error}");
     let act = |object| Entry { act: PRUNE_ACT.into(), object, ..Entry::begin(Kind::Admin, "dc1") };
@@ -79,7 +80,7 @@ fn what_is_pruned_is_archived_told_of_and_still_proved() {
 
     // Old proofs hold, new ones of kept entries are made, searches go around what is gone.
     assert!(receipt.verify(&verifier).is_ok());
-    let (reader, index) = (LogReader::open(data).unwrap(), Index::read(data).unwrap());
+    let (reader, index) = (LogReader::open(data).unwrap(), Index::read(data, &Vault::default()));
     assert!(Receipt::make(&reader, 300).unwrap().unwrap().verify(&verifier).is_ok());
     assert!(Receipt::make(&reader, 3).unwrap().is_none());
     let client = |name: &str| Query { client: Some(name.into()), ..Query::default() };
@@ -87,7 +88,7 @@ fn what_is_pruned_is_archived_told_of_and_still_proved() {
         let count = |name| search::page(&reader, index, &client(name), None, 1_000, None).unwrap().found.len();
         assert_eq!((count("system-0"), count("system-1"), count("system-5")), (0, 256, 256));
     }
-    rebuild(data, |_, _| {}).unwrap();
+    rebuild(data, &Vault::default(), |_, _| {}).unwrap();
 
     // A changed archive, a released hold, a log that goes on after a restart.
     let bundle = kept.path().join("tile/entries/002");

@@ -2,6 +2,7 @@
 
 use super::{AuditError, Index, index_path};
 use crate::exchange_log::reader::LogReader;
+use crate::keyfile::Vault;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -19,13 +20,13 @@ pub struct Following {
 
 impl Following {
     /// Begins to follow the log of a data folder.
-    pub fn start(data: &Path) -> std::io::Result<Self> {
+    pub fn start(data: &Path, vault: &Vault) -> std::io::Result<Self> {
         let (stop, stopped) = channel();
-        let data = data.to_owned();
+        let (data, vault) = (data.to_owned(), vault.clone());
         let run = move || {
             let (mut index, mut told) = (None, false);
             loop {
-                match step(&data, &mut index) {
+                match step(&data, &vault, &mut index) {
                     Ok(true) if matches!(stopped.try_recv(), Err(std::sync::mpsc::TryRecvError::Empty)) => continue,
                     Ok(_) => told = false,
                     // Once, not four times a second. The log goes on without its index.
@@ -46,14 +47,14 @@ impl Following {
 }
 
 /// One batch; true where more are waiting.
-fn step(data: &Path, index: &mut Option<(u64, Index)>) -> Result<bool, AuditError> {
+fn step(data: &Path, vault: &Vault, index: &mut Option<(u64, Index)>) -> Result<bool, AuditError> {
     let reader = LogReader::sealed_only(data)?;
     // An index that is made anew meanwhile is another file.
     let file = || std::fs::metadata(index_path(data)).map_or(0, |found| found.ino());
     let (number, mut open) = match index.take().filter(|(number, _)| *number == file()) {
-        Some(open) => open,
-        None => {
-            let open = open_for(data, &reader)?;
+        Some(open) if !open.1.is_too_long(&reader)? => open,
+        _ => {
+            let open = open_for(data, vault, &reader)?;
             (file(), open)
         }
     };
@@ -63,26 +64,26 @@ fn step(data: &Path, index: &mut Option<(u64, Index)>) -> Result<bool, AuditErro
 }
 
 /// The index of this very log: one of another is thrown away.
-fn open_for(data: &Path, reader: &LogReader) -> Result<Index, AuditError> {
-    let index = Index::follow(data)?;
+fn open_for(data: &Path, vault: &Vault, reader: &LogReader) -> Result<Index, AuditError> {
+    let index = Index::follow(data, vault)?;
     if index.is_of(reader)? {
         return Ok(index);
     }
-    tracing::warn!("the search index is of another log and is made anew");
+    tracing::warn!("the search index is of another log or key, or was changed, and is made anew");
     drop(index);
     Index::remove(data)?;
-    Index::follow(data)
+    Index::follow(data, vault)
 }
 
-/// Makes the index anew from the log, telling entries done of all.
-pub fn rebuild(data: &Path, mut progress: impl FnMut(u64, u64)) -> Result<u64, AuditError> {
+/// Makes the index anew from the log, telling entries done of all. Gives how many are in it: all of the full bundles.
+pub fn rebuild(data: &Path, vault: &Vault, mut progress: impl FnMut(u64, u64)) -> Result<u64, AuditError> {
     let reader = LogReader::sealed_only(data)?;
     Index::remove(data)?;
-    let mut index = Index::follow(data)?;
+    let mut index = Index::follow(data, vault)?;
     while index.take_in(&reader)? {
-        progress(index.indexed()?, reader.sealed());
+        progress(index.indexed(&reader), reader.sealed());
     }
-    index.indexed()
+    Ok(index.indexed(&reader))
 }
 
 impl Drop for Following {

@@ -51,6 +51,8 @@ pub struct Head {
     pub made: String,
     /// The log's name, size and root, by which the entries can be verified.
     pub log: String,
+    /// Up to where the report is complete, in words.
+    pub complete: String,
 }
 
 /// Why there is no PDF.
@@ -209,6 +211,7 @@ pub fn subject_report(head: &Head, found: &[Found]) -> Result<Vec<u8>, PaperErro
         let foot = format!("Trang {}/{count}", number + 1);
         pen.regular(PAGE.0 - MARGIN - 50.0, PAGE.1 - MARGIN, 8.0, &foot);
         pen.regular(MARGIN, PAGE.1 - MARGIN, 7.0, &head.log);
+        pen.regular(MARGIN, PAGE.1 - MARGIN + 9.0, 7.0, &head.complete);
     }
     document.finish().map_err(|error| PaperError(format!("{error:?}")))
 }
@@ -345,6 +348,7 @@ mod tests {
             period: "tất cả".into(),
             made: "nay".into(),
             log: "log".into(),
+            complete: "hết".into(),
         };
         assert!(subject_report(&head, &found).unwrap().starts_with(b"%PDF-"));
     }

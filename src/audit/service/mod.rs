@@ -18,8 +18,10 @@ use crate::contract::validate::Violation;
 use crate::exchange_log::proof;
 use crate::exchange_log::pseudonym::{PersonKind, Pseudonyms};
 use crate::exchange_log::reader::{Found, LogReader};
+use crate::exchange_log::tree::empty_root;
 use crate::exchange_log::{Entry, ExchangeLog, LogError};
 use crate::identity::Peer;
+use crate::keyfile::Vault;
 use crate::registry::sqlite::SqliteStore;
 use crate::registry::{Snapshot, now};
 use crate::status::{Reason, Refusal};
@@ -47,6 +49,8 @@ const PAGE: (u32, u32) = (100, 1_000);
 const MAX_OTHER_IDS: usize = 15;
 /// Longest that a page takes to find.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// Longest that the log is looked through for an exchange that the index does not have.
+const CONFIRMED_WITHIN: Duration = Duration::from_secs(5);
 /// Longest that a period without its key is looked through.
 const KEY_PATIENCE: Duration = Duration::from_secs(5);
 /// Most counts in one answer: a month of hours of a province's busy systems and operations.
@@ -62,6 +66,7 @@ const BY_CLIENTS: WorkLimits = limits(4, 256, 4, 50, 100);
 #[derive(Clone)]
 pub struct Audit {
     data: PathBuf,
+    vault: Vault,
     host: Host,
     pseudonyms: Arc<Pseudonyms>,
     reads: Arc<Reads>,
@@ -102,10 +107,25 @@ fn entry_message(found: Found) -> api::LogEntry {
 }
 
 /// The entry at an index, where there is one.
-fn entry_at(data: &Path, index: u64) -> Result<Vec<Found>, AuditError> {
-    let reader = LogReader::open(data)?;
+fn entry_at(reader: &LogReader, index: u64) -> Result<Vec<Found>, AuditError> {
     let entry = if index < reader.size() { reader.entry(index)? } else { None };
     Ok(entry.map(|entry| Found { index, entry }).into_iter().collect())
+}
+
+/// Up to where what was read is complete.
+fn complete(reader: &LogReader, from_log: bool) -> Result<api::Complete, AuditError> {
+    let newest = match reader.sealed().checked_sub(1) {
+        Some(last) => reader.entry(last)?.map_or(0, |entry| entry.time_us),
+        None => 0,
+    };
+    Ok(api::Complete {
+        size: reader.sealed(),
+        root: reader.checkpoint.as_ref().map_or_else(empty_root, |checkpoint| checkpoint.root).to_vec(),
+        newest_us: newest,
+        unsealed: reader.size() - reader.sealed(),
+        pruned: reader.pruned_entries(),
+        from_log,
+    })
 }
 
 fn exchange_id(text: &str) -> Result<[u8; 16], Status> {
@@ -119,24 +139,36 @@ impl Audit {
         door: StaffDoor,
         registry: Arc<ArcSwap<Snapshot>>,
         log: ExchangeLog,
+        vault: &Vault,
     ) -> Result<Self, LogError> {
         let [reads, streams, receipts] = ["staff", "streams", "receipts"].map(|kind| door.reads_refused(kind));
         let (reads, streams) = (Reads::counted(BY_STAFF, reads), Reads::counted(STREAMS, streams));
         let receipts = Reads::counted(BY_CLIENTS, receipts);
-        Ok(Audit { reads, streams, receipts, ..Self::at(data, Host::Gateway { door, registry, log })? })
+        Ok(Audit { reads, streams, receipts, ..Self::at(data, Host::Gateway { door, registry, log }, vault)? })
     }
 
     /// The service for the owner of a data folder, in their own process. What names somebody is noted in the registry, from
     /// where it goes into the log; `None` for a copy of a log, which has none: what is done with it is noted where it was
     /// taken.
-    pub fn local(data: &Path, notes: Option<SqliteStore>) -> Result<Self, LogError> {
-        Self::at(data, Host::owner(data, notes))
+    pub fn local(data: &Path, notes: Option<SqliteStore>, vault: &Vault) -> Result<Self, LogError> {
+        Self::at(data, Host::owner(data, notes), vault)
     }
 
-    fn at(data: &Path, host: Host) -> Result<Self, LogError> {
+    fn at(data: &Path, host: Host, vault: &Vault) -> Result<Self, LogError> {
         let pseudonyms = Arc::new(Pseudonyms::open(&crate::exchange_log::pseudonym::folder(data))?);
         let (reads, streams, receipts) = (Reads::new(BY_STAFF), Reads::new(STREAMS), Reads::new(BY_CLIENTS));
-        Ok(Audit { data: data.to_owned(), host, pseudonyms, reads, streams, receipts })
+        let (data, vault) = (data.to_owned(), vault.clone());
+        Ok(Audit { data, vault, host, pseudonyms, reads, streams, receipts })
+    }
+
+    /// Reads the log, and its index where there is one, on a thread of its own.
+    async fn with_log<T: Send + 'static>(
+        &self,
+        permit: &ReadPermit,
+        read: impl FnOnce(&LogReader, Option<&Index>) -> Result<T, AuditError> + Send + 'static,
+    ) -> Result<T, Status> {
+        let (data, vault) = (self.data.clone(), self.vault.clone());
+        reading(permit, move || read(&LogReader::open(&data)?, Index::read(&data, &vault).as_ref())).await
     }
 
     /// Whether a caller may call a method, before its message is read.
@@ -167,7 +199,7 @@ impl Audit {
         &self,
         request: &Request<T>,
         rule: &Rule,
-        query: Option<api::Query>,
+        (query, first): (Option<api::Query>, bool),
         reason: &str,
         reads: &Arc<Reads>,
     ) -> Result<(Query, ReadPermit), Status> {
@@ -181,8 +213,10 @@ impl Audit {
                     "must say why a person is searched for: a document or case number of letters, digits and . - _ /";
                 return Err(invalid("reason", expected));
             }
-            // Before a key may be made: one that is gone must not be replaced unnoticed.
-            self.check_keys(&permit, &read).await?;
+            // Before a key may be made: one that is gone must not be replaced unnoticed. The pages behind the first have its answer.
+            if first {
+                self.check_keys(&permit, &read).await?;
+            }
             let keys = self.pseudonyms.keys(jiff::Timestamp::now().as_microsecond());
             let keys = keys.map_err(|error| failed(error.into()))?;
             let of = |kind, id: &str| (!id.is_empty()).then(|| keys.pseudonym(kind, id));
@@ -202,10 +236,9 @@ impl Audit {
 
     /// A search for somebody over a period whose key is gone would find nothing, and pass for an answer.
     async fn check_keys(&self, permit: &ReadPermit, query: &Query) -> Result<(), Status> {
-        let (data, keys, times) = (self.data.clone(), self.pseudonyms.clone(), (query.from_us, query.to_us));
-        let missing = reading(permit, move || {
-            let (reader, index) = (LogReader::open(&data)?, Index::read(&data)?);
-            periods::without_key(&reader, index.as_ref(), &keys, times, Instant::now() + KEY_PATIENCE)
+        let (keys, times) = (self.pseudonyms.clone(), (query.from_us, query.to_us));
+        let missing = self.with_log(permit, move |reader, index| {
+            periods::without_key(reader, index, &keys, times, Instant::now() + KEY_PATIENCE)
         });
         match missing.await?.as_slice() {
             [] => Ok(()),
@@ -239,6 +272,7 @@ impl Audit {
             official: people(PersonKind::Official, vec![query.official])?,
             from_us: time(query.from_us),
             to_us: time(query.to_us),
+            exchange: text(query.exchange_id).map(|id| exchange_id(&id)).transpose()?,
         })
     }
 }
@@ -246,46 +280,54 @@ impl Audit {
 #[tonic::async_trait]
 impl AuditService for Audit {
     async fn search(&self, request: Request<api::SearchRequest>) -> Told<api::SearchResponse> {
-        let api::SearchRequest { query, page_size, page_token, reason } = request.get_ref().clone();
-        let (query, permit) = self.asked(&request, &rules::SEARCH, query, &reason, &self.reads).await?;
+        let api::SearchRequest { query, page_size, page_token, reason, from_log } = request.get_ref().clone();
+        let first = page_token.is_empty();
+        let (query, permit) = self.asked(&request, &rules::SEARCH, (query, first), &reason, &self.reads).await?;
         let before = match page_token.as_str() {
             "" => None,
             token => Some(token.parse().map_err(|_| invalid("page_token", "must be one that this service gave"))?),
         };
         let limit = if page_size == 0 { PAGE.0 } else { page_size.min(PAGE.1) } as usize;
-        let data = self.data.clone();
-        let page = reading(&permit, move || {
-            let (reader, index) = (LogReader::open(&data)?, Index::read(&data)?);
-            search::page(&reader, index.as_ref(), &query, before, limit, Some(Instant::now() + PATIENCE))
+        let page = self.with_log(&permit, move |reader, index| {
+            let index = index.filter(|_| !from_log);
+            let page = search::page(reader, index, &query, before, limit, Some(Instant::now() + PATIENCE))?;
+            Ok((page, complete(reader, index.is_none())?))
         });
-        let Page { found, before } = page.await?;
+        let (Page { found, before }, complete) = page.await?;
         Ok(Response::new(api::SearchResponse {
             entries: found.into_iter().map(entry_message).collect(),
             next_page_token: before.map(|at| at.to_string()).unwrap_or_default(),
+            complete: Some(complete),
         }))
     }
 
     async fn get(&self, request: Request<api::GetRequest>) -> Told<api::GetResponse> {
         let permit = self.auditor(&request, &rules::GET).await?;
-        let data = self.data.clone();
         let api::GetRequest { exchange_id: id, index } = request.into_inner();
-        let found = match index {
-            None => {
-                let id = exchange_id(&id)?;
-                let whole = move || search::exchange(&LogReader::open(&data)?, Index::read(&data)?.as_ref(), &id);
-                reading(&permit, whole).await
-            }
-            Some(index) => reading(&permit, move || entry_at(&data, index)).await,
+        let id = if index.is_none() { exchange_id(&id)? } else { [0; 16] };
+        let found = self.with_log(&permit, move |reader, by_index| {
+            let found = match index {
+                None => search::exchange(reader, by_index, &id, Instant::now() + CONFIRMED_WITHIN)?,
+                Some(at) => Some(entry_at(reader, at)?),
+            };
+            Ok((found, complete(reader, by_index.is_none())?))
+        });
+        let (found, complete) = found.await?;
+        let unconfirmed = || {
+            let detail = "the search index has no such exchange, and the log is too long to look through in one call: Search with \
+                          exchange_id and from_log";
+            refused(Refusal::with(Reason::ExchangeLogUnavailable, detail))
         };
-        let entries: Vec<_> = found?.into_iter().map(entry_message).collect();
-        if entries.is_empty() { Err(unknown()) } else { Ok(Response::new(api::GetResponse { entries })) }
+        let entries: Vec<_> = found.ok_or_else(unconfirmed)?.into_iter().map(entry_message).collect();
+        let complete = Some(complete);
+        if entries.is_empty() { Err(unknown()) } else { Ok(Response::new(api::GetResponse { entries, complete })) }
     }
 
     type TailStream = streams::Parts<api::LogEntry>;
 
     async fn tail(&self, request: Request<api::TailRequest>) -> Told<Self::TailStream> {
         let api::TailRequest { query, from_index, reason } = request.get_ref().clone();
-        let (query, permit) = self.asked(&request, &rules::TAIL, query, &reason, &self.streams).await?;
+        let (query, permit) = self.asked(&request, &rules::TAIL, (query, true), &reason, &self.streams).await?;
         Ok(Response::new(streams::tail(self.data.clone(), self.host.watch_sealed(), query, from_index, permit)))
     }
 
@@ -300,13 +342,13 @@ impl AuditService for Audit {
             ));
         }
         let days = bucket == api::Bucket::Day as i32;
-        let data = self.data.clone();
-        let counts = reading(&permit, move || {
-            let (reader, index) = (LogReader::open(&data)?, Index::read(&data)?);
-            statistics::statistics(&reader, index.as_ref(), &query, days, MAX_COUNTS)
+        let counted = self.with_log(&permit, move |reader, index| {
+            let counted = statistics::statistics(reader, index, &query, days, MAX_COUNTS)?;
+            Ok((counted, complete(reader, index.is_none())?))
         });
         let too_many = "has too many counts: ask for less time, or for one client, source or operation";
-        let counts = counts.await?.ok_or_else(|| invalid("query", too_many))?;
+        let (statistics::Counted { counts, uncounted }, complete) = counted.await?;
+        let counts = counts.ok_or_else(|| invalid("query", too_many))?;
         let message = |one: super::index::Hour| api::Count {
             from: one.hour * 3_600,
             client: one.client,
@@ -318,7 +360,8 @@ impl AuditService for Audit {
             total_us: one.total_us,
             answer_bytes: one.answer_bytes,
         };
-        Ok(Response::new(api::StatisticsResponse { counts: counts.into_iter().map(message).collect() }))
+        let (counts, complete) = (counts.into_iter().map(message).collect(), Some(complete));
+        Ok(Response::new(api::StatisticsResponse { counts, complete, uncounted }))
     }
 
     async fn list_findings(&self, request: Request<api::ListFindingsRequest>) -> Told<api::ListFindingsResponse> {
@@ -327,10 +370,9 @@ impl AuditService for Audit {
         if from_us >= to_us || to_us.saturating_sub(from_us) > odd::LONGEST_US {
             return Err(invalid("to_us", "must be after from_us, by at most 31 days"));
         }
-        let data = self.data.clone();
-        let found = reading(&permit, move || {
-            let index = Index::read(&data)?;
-            index.map(|index| odd::findings(&index, from_us, to_us)).transpose()
+        let found = self.with_log(&permit, move |reader, index| {
+            let Some(index) = index else { return Ok(None) };
+            Ok(Some((odd::findings(reader, index, from_us, to_us)?, complete(reader, false)?)))
         });
         let message = |one: odd::Finding| api::Finding {
             rule: one.rule.as_str().into(),
@@ -341,8 +383,9 @@ impl AuditService for Audit {
         };
         let missing =
             || refused(Refusal::with(Reason::ObjectUnknown, "this gateway keeps no search index (log.index)"));
-        let found = found.await?.ok_or_else(missing)?;
-        Ok(Response::new(api::ListFindingsResponse { findings: found.into_iter().map(message).collect() }))
+        let (found, complete) = found.await?.ok_or_else(missing)?;
+        let (findings, complete) = (found.into_iter().map(message).collect(), Some(complete));
+        Ok(Response::new(api::ListFindingsResponse { findings, complete }))
     }
 
     async fn get_checkpoint(&self, request: Request<api::GetCheckpointRequest>) -> Told<api::GetCheckpointResponse> {
@@ -402,13 +445,21 @@ impl AuditService for Audit {
 
     async fn export(&self, request: Request<api::ExportRequest>) -> Told<Self::ExportStream> {
         let api::ExportRequest { query, reason } = request.get_ref().clone();
-        let (query, permit) = self.asked(&request, &rules::EXPORT, query, &reason, &self.streams).await?;
-        Ok(Response::new(streams::export(self.data.clone(), query, permit)))
+        let (query, permit) = self.asked(&request, &rules::EXPORT, (query, true), &reason, &self.streams).await?;
+        Ok(Response::new(streams::export((self.data.clone(), self.vault.clone()), query, permit)))
     }
 
     async fn get_status(&self, request: Request<api::GetStatusRequest>) -> Told<api::GetStatusResponse> {
         let permit = self.auditor(&request, &rules::GET_STATUS).await?;
         self.status(&permit).await
+    }
+
+    type VerifyIndexStream = streams::Parts<api::VerifyIndexPart>;
+
+    async fn verify_index(&self, request: Request<api::VerifyIndexRequest>) -> Told<Self::VerifyIndexStream> {
+        let reader = self.host.admit(&request, &rules::VERIFY_INDEX).await?;
+        let permit = self.host.begin(&reader, &self.streams)?;
+        Ok(Response::new(streams::verify_index((self.data.clone(), self.vault.clone()), permit)))
     }
 
     async fn acknowledge_alarm(

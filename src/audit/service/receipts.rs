@@ -5,10 +5,13 @@
 use super::{Audit, AuditError, failed, refused, unknown};
 use crate::access::reads::ReadPermit;
 use crate::audit::index::Index;
+use crate::audit::query::Query;
+use crate::audit::search;
 use crate::exchange_log::reader::LogReader;
 use crate::exchange_log::receipt::Receipt;
 use crate::exchange_log::tree::TILE;
 use crate::exchange_log::{Entry, Kind};
+use crate::keyfile::Vault;
 use crate::status::{Reason, Refusal};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -65,15 +68,15 @@ fn is_of(bytes: &[u8], id: &[u8; 16]) -> bool {
 }
 
 /// The last sealed entry of an exchange, or the sealed entry at an index.
-fn find(data: &Path, of: Of) -> Result<Found, AuditError> {
+fn find(data: &Path, vault: &Vault, of: Of) -> Result<Found, AuditError> {
     let reader = LogReader::sealed_only(data)?;
     let id = match of {
         Of::Index(index) if index < reader.sealed() => return Ok(at(index, reader.entry(index)?)),
         Of::Index(_) => return Ok(Found::Missing),
         Of::Exchange(id) => id,
     };
-    let index = Index::read(data)?;
-    let indexed = index.as_ref().map_or(Ok(0), Index::indexed)?;
+    let index = Index::read(data, vault);
+    let indexed = index.as_ref().map_or(0, |index| index.indexed(&reader));
     let mut before = reader.sealed();
     // An entry is not written before its exchange has arrived.
     let made_us = made_ms(&id).and_then(|made| i64::try_from(made.saturating_sub(SKEW_MS) * 1_000).ok()).unwrap_or(0);
@@ -97,12 +100,12 @@ fn find(data: &Path, of: Of) -> Result<Found, AuditError> {
             return Ok(Found::Missing);
         }
     }
-    if let Some(index) = &index
-        && let Some(place) = index.exchange(&id)?.pop()
-    {
-        // The index is not believed: what it names must be what was asked for.
-        let entry = reader.entry(place)?.filter(|entry| entry.exchange_id == id);
-        return Ok(at(place, entry));
+    if let Some(index) = &index {
+        let query = Query { exchange: Some(id), ..Query::default() };
+        let newest = search::page(&reader, Some(index), &query, Some(before.min(indexed)), 1, None)?.found.pop();
+        if let Some(found) = newest {
+            return Ok(at(found.index, Some(found.entry)));
+        }
     }
     Ok(if before <= indexed { Found::Missing } else { Found::NotIndexed })
 }
@@ -141,15 +144,17 @@ impl Audit {
             Of::Index(index) if index >= durable => return Err(unknown()),
             Of::Exchange(_) | Of::Index(_) => {}
         }
-        let data = self.data.clone();
-        let mut found = read(permit, move || find(&data, of)).await?;
+        let look = || {
+            let (data, vault) = (self.data.clone(), self.vault.clone());
+            read(permit, move || find(&data, &vault, of))
+        };
+        let mut found = look().await?;
         let own = |entry: &Entry| client.is_none_or(|client| entry.client == client);
         // Only what has ended is the last of its exchange.
         let whole = matches!(&found, Found::Entry(_, entry)
             if own(entry) && (matches!(of, Of::Index(_)) || entry.kind() != Kind::Intent && entry.kind() != Kind::StreamOpened));
         if !whole && self.sealed(durable).await {
-            let data = self.data.clone();
-            found = read(permit, move || find(&data, of)).await?;
+            found = look().await?;
         }
         match found {
             Found::Entry(index, entry) if own(&entry) => self.proved(index, permit).await,

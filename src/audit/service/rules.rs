@@ -17,6 +17,7 @@ rules! {
     PROVE_CONSISTENCY: "ProveConsistency", "audit.consistency", AUDITOR;
     EXPORT: "Export", "audit.export", AUDITOR;
     GET_STATUS: "GetStatus", "audit.status", AUDITOR;
+    VERIFY_INDEX: "VerifyIndex", "audit.verify_index", AUDITOR;
     ACKNOWLEDGE_ALARM: "AcknowledgeAlarm", "audit.acknowledge", AUDITOR;
 }
 

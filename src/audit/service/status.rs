@@ -2,9 +2,11 @@
 
 use super::{Audit, AuditError, api, invalid, reading, refused, rules};
 use crate::access::reads::ReadPermit;
+use crate::audit::index::{self, Index};
 use crate::exchange_log::Entry;
 use crate::exchange_log::disk::LocalDisk;
 use crate::exchange_log::reader::{self, LogReader};
+use crate::keyfile::Vault;
 use crate::registry::act::MAX_JUSTIFICATION;
 use crate::status::{Reason, Refusal};
 use crate::witness::alarm::{self, ForkAlarm};
@@ -16,7 +18,7 @@ fn id(alarm: &ForkAlarm) -> String {
     format!("fork-{}-{}", alarm.witness, alarm.time)
 }
 
-fn status(data: &Path) -> Result<api::GetStatusResponse, AuditError> {
+fn status(data: &Path, vault: &Vault) -> Result<api::GetStatusResponse, AuditError> {
     let reader = LogReader::open(data)?;
     let alarm = |alarm: ForkAlarm| api::Alarm {
         id: id(&alarm),
@@ -25,7 +27,15 @@ fn status(data: &Path) -> Result<api::GetStatusResponse, AuditError> {
     };
     let needs_witnesses = reader::policy(&LocalDisk, &reader.paths().tiles)?.needs_witnesses();
     let published = if needs_witnesses { reader.published()? } else { None };
+    let index = Index::read(data, vault);
+    let verified = index::verified(data, vault);
     Ok(api::GetStatusResponse {
+        has_index: index.is_some(),
+        indexed: index.map_or(0, |index| index.indexed(&reader)),
+        index_verified: verified.map_or(0, |verified| verified.time),
+        index_verified_entries: verified.map_or(0, |verified| verified.entries),
+        index_differences: verified.map_or(0, |verified| verified.differences),
+        index_made_anew: index::made_anew(),
         entries: reader.size(),
         sealed: reader.sealed(),
         needs_witnesses,
@@ -36,8 +46,8 @@ fn status(data: &Path) -> Result<api::GetStatusResponse, AuditError> {
 
 impl Audit {
     pub(super) async fn status(&self, permit: &ReadPermit) -> Result<Response<api::GetStatusResponse>, Status> {
-        let data = self.data.clone();
-        reading(permit, move || status(&data)).await.map(Response::new)
+        let (data, vault) = (self.data.clone(), self.vault.clone());
+        reading(permit, move || status(&data, &vault)).await.map(Response::new)
     }
 
     /// The entry is in the log before the alarm is gone: an alarm that nobody acknowledged cannot disappear.

@@ -4,13 +4,14 @@
 use super::{api, entry_message, reading};
 use crate::access::reads::ReadPermit;
 use crate::audit::AuditError;
-use crate::audit::index::Index;
+use crate::audit::index::{self, Checked, Difference, Index, Verified};
 use crate::audit::query::Query;
 use crate::audit::search;
 use crate::exchange_log::Entry;
 use crate::exchange_log::proof::inclusion;
 use crate::exchange_log::reader::{Found, LogReader, Published};
 use crate::exchange_log::tree::TILE;
+use crate::keyfile::Vault;
 use futures_util::{Stream, TryStreamExt, stream};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -71,8 +72,8 @@ fn tail_page(data: &Path, query: &Query, next: u64) -> Result<(Vec<api::LogEntry
 }
 
 /// Every entry that fits, with its proof under one checkpoint.
-pub(super) fn export(data: PathBuf, query: Query, permit: ReadPermit) -> Parts<api::ExportPart> {
-    let pages = stream::try_unfold((Export::Begin(Box::new((data, query))), permit), |(export, permit)| async move {
+pub(super) fn export(folder: (PathBuf, Vault), query: Query, permit: ReadPermit) -> Parts<api::ExportPart> {
+    let pages = stream::try_unfold((Export::Begin(Box::new((folder, query))), permit), |(export, permit)| async move {
         let Some((page, export)) = reading(&permit, move || export.page()).await? else { return Ok::<_, Status>(None) };
         Ok(Some((each(page), (export, permit))))
     });
@@ -81,7 +82,7 @@ pub(super) fn export(data: PathBuf, query: Query, permit: ReadPermit) -> Parts<a
 
 /// Where an export stands.
 enum Export {
-    Begin(Box<(PathBuf, Query)>),
+    Begin(Box<((PathBuf, Vault), Query)>),
     /// With the reader of the moment at which it began, the checkpoint's size, and what comes next.
     Goes(Box<(LogReader, Option<Index>, Query)>, u64, Option<u64>),
 }
@@ -91,8 +92,8 @@ impl Export {
     fn page(self) -> Result<Option<(Vec<api::ExportPart>, Self)>, AuditError> {
         let (log, size, before) = match self {
             Export::Begin(begin) => {
-                let (data, query) = *begin;
-                let (reader, index) = (LogReader::sealed_only(&data)?, Index::read(&data)?);
+                let ((data, vault), query) = *begin;
+                let (reader, index) = (LogReader::sealed_only(&data)?, Index::read(&data, &vault));
                 let Some(Published { size, note }) = reader.published()? else { return Ok(None) };
                 let head = api::ExportPart { checkpoint: note, ..api::ExportPart::default() };
                 return Ok(Some((vec![head], Export::Goes(Box::new((reader, index, query)), size, Some(size)))));
@@ -113,4 +114,40 @@ impl Export {
         let before = found.before;
         Ok(Some((page, Export::Goes(log, size, before))))
     }
+}
+
+/// Parts of a verification that wait for their reader.
+const PARTS_AHEAD: usize = 16;
+
+/// Recomputes the index from the log, with its progress; ends early where its reader is gone.
+pub(super) fn verify_index((data, vault): (PathBuf, Vault), permit: ReadPermit) -> Parts<api::VerifyIndexPart> {
+    let (to, parts) = tokio::sync::mpsc::channel(PARTS_AHEAD);
+    tokio::spawn(async move {
+        let progress = to.clone();
+        let checked = reading(&permit, move || {
+            let checked = index::check(&data, &vault, |done, of| {
+                let part = api::VerifyIndexPart { done, of, ..api::VerifyIndexPart::default() };
+                progress.blocking_send(Ok(part)).is_ok()
+            })?;
+            if let Some(Checked { entries, found, .. }) = &checked {
+                let verified = Verified { time: crate::registry::now(), entries: *entries, differences: *found };
+                verified.keep(&data, &vault)?;
+            }
+            Ok(checked.unwrap_or_default())
+        });
+        let last = checked.await.map(|Checked { entries, sealed, differences, found }| api::VerifyIndexPart {
+            done: entries,
+            of: sealed,
+            differences: differences.into_iter().map(difference).collect(),
+            found,
+            complete: true,
+        });
+        // Whoever asked may be gone.
+        let _ = to.send(last).await;
+    });
+    Box::pin(stream::unfold(parts, |mut parts| async move { Some((parts.recv().await?, parts)) }))
+}
+
+fn difference(Difference { first, last, what }: Difference) -> api::IndexDifference {
+    api::IndexDifference { first, last, what }
 }

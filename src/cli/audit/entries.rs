@@ -1,13 +1,15 @@
 //! Reading entries by `ndxp.audit.v1`: page by page, of one exchange, and as they come.
 
+use super::complete::Listed;
 use super::filter::Filter;
 use super::to_json;
 use crate::audit::service::api;
 use crate::cli::CliError;
-use crate::cli::output::{cell, short};
+use crate::cli::output::{bar, cell, short};
 use crate::cli::session::{PAGE, Session};
 use crate::exchange_log::reader::Found;
 use serde_json::Value;
+use std::cell::RefCell;
 use tonic::{Code, Status};
 
 /// An entry as it was sent; one without is no entry.
@@ -16,47 +18,103 @@ fn found(message: api::LogEntry) -> Option<Found> {
     message.entry.map(|entry| Found { index, entry })
 }
 
-/// The newest entries that fit and that `keep` takes, newest first, at most `limit`.
+/// The newest entries that fit and that `keep` takes, newest first, at most `limit`. Where somebody is searched for and nothing is
+/// found by the search index, that is confirmed from the log itself.
 pub fn newest(
     session: &Session,
     filter: &Filter,
     limit: usize,
     keep: impl Fn(&Found) -> bool,
-) -> Result<Vec<Found>, CliError> {
-    let (query, reason) = (filter.request(), filter.why());
+) -> Result<Listed<Found>, CliError> {
+    let listed = listed(session, filter.request(), filter, limit, &keep)?;
+    let by_index = listed.complete.as_ref().is_some_and(|complete| !complete.from_log);
+    if listed.found.is_empty() && by_index && filter.names_somebody() {
+        return self::listed(session, filter.request(), &filter.from_log(), limit, &keep);
+    }
+    Ok(listed)
+}
+
+fn listed(
+    session: &Session,
+    query: api::Query,
+    filter: &Filter,
+    limit: usize,
+    keep: &impl Fn(&Found) -> bool,
+) -> Result<Listed<Found>, CliError> {
+    let (reason, from_log) = (filter.why(), filter.is_from_log());
     let page_size = u32::try_from(limit).unwrap_or(PAGE).clamp(1, PAGE);
-    session.pages(limit, keep, |page_token| {
+    // The first page is of the newest checkpoint of all; those behind it go back from there.
+    let complete = RefCell::new(None);
+    let progress = bar("reading the log {bar:40} {pos}/{len} entries")?;
+    let found = session.pages(limit, keep, |page_token| {
         let mut audit = session.audit();
-        let (query, reason) = (Some(query.clone()), reason.clone());
+        let (query, reason, complete, progress) = (Some(query.clone()), reason.clone(), &complete, &progress);
         async move {
-            let request = api::SearchRequest { query, page_size, page_token, reason };
+            let request = api::SearchRequest { query, page_size, page_token, reason, from_log };
             let page = audit.search(request).await?.into_inner();
+            if let Some(of_page) = page.complete {
+                let mut first = complete.borrow_mut();
+                let first = first.get_or_insert(of_page);
+                if let (true, Ok(before)) = (from_log, page.next_page_token.parse()) {
+                    let size = first.size + first.unsealed;
+                    progress.set_length(size);
+                    progress.set_position(size.saturating_sub(before));
+                }
+            }
             Ok((page.entries.into_iter().filter_map(found).collect(), page.next_page_token))
         }
-    })
+    });
+    progress.finish_and_clear();
+    Ok(Listed { found: found?, complete: complete.into_inner() })
 }
 
 /// The entries of an exchange, oldest first; or the one at an index.
-pub fn named(session: &Session, exchange: &str) -> Result<Vec<Found>, CliError> {
+pub fn named(session: &Session, exchange: &str) -> Result<Listed<Found>, CliError> {
+    let id = uuid::Uuid::parse_str(exchange);
     let request = match exchange.parse() {
         Ok(index) => api::GetRequest { exchange_id: String::new(), index: Some(index) },
-        Err(_) if uuid::Uuid::parse_str(exchange).is_ok() => {
-            api::GetRequest { exchange_id: exchange.to_owned(), index: None }
-        }
+        Err(_) if id.is_ok() => api::GetRequest { exchange_id: exchange.to_owned(), index: None },
         Err(_) => {
             let wrong = format!("{exchange:?} is neither an exchange's id nor an entry's index");
             return Err(CliError::Usage(wrong));
         }
     };
+    let (at, missing) =
+        (request.index, || CliError::Failed(format!("OBJECT_UNKNOWN: the log has no exchange {exchange:?}")));
     let got = session.block_on(async {
         match session.audit().get(request).await {
-            Ok(got) => Ok(Some(got.into_inner())),
-            Err(status) if status.code() == Code::NotFound => Ok(None),
+            Ok(got) => Ok(Ok(got.into_inner())),
+            Err(status) if status.code() == Code::NotFound => Ok(Err(true)),
+            // The log is longer than one call may look through.
+            Err(status) if status.message().contains("from_log") => Ok(Err(false)),
             Err(status) => Err(status),
         }
     })?;
-    let got = got.ok_or_else(|| CliError::Failed(format!("OBJECT_UNKNOWN: the log has no exchange {exchange:?}")))?;
-    Ok(got.entries.into_iter().filter_map(found).collect())
+    let listed = match got {
+        Ok(got) => Listed { found: got.entries.into_iter().filter_map(found).collect(), complete: got.complete },
+        Err(true) => return Err(missing()),
+        Err(false) => {
+            let query = api::Query { exchange_id: exchange.to_owned(), ..api::Query::default() };
+            let mut listed = listed(session, query, &Filter::default().from_log(), usize::MAX, &|_| true)?;
+            listed.found.reverse();
+            listed
+        }
+    };
+    if listed.found.is_empty() {
+        return Err(missing());
+    }
+    // What was asked for, and nothing else.
+    let is_meant = |one: &Found| match (at, &id) {
+        (Some(index), _) => one.index == index,
+        (None, Ok(id)) => one.entry.exchange_id == id.as_bytes(),
+        (None, Err(_)) => false,
+    };
+    match listed.found.iter().find(|one| !is_meant(one)) {
+        Some(other) => {
+            Err(CliError::Failed(format!("the answer holds entry {}, which is not {exchange:?}", other.index)))
+        }
+        None => Ok(listed),
+    }
 }
 
 /// Prints entries as they come under the checkpoint, a line each, until the command is ended.

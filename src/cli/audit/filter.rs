@@ -8,7 +8,7 @@ use clap::Args;
 use std::path::Path;
 
 /// Which entries are meant; what is not said fits all.
-#[derive(Args, Default)]
+#[derive(Args, Default, Clone)]
 pub struct Filter {
     /// By client.
     #[arg(long)]
@@ -49,6 +49,8 @@ pub struct Filter {
     /// Until this time.
     #[arg(long, value_parser = local_time)]
     to: Option<i64>,
+    #[arg(skip)]
+    from_log: bool,
 }
 
 /// A local time as Unix microseconds.
@@ -72,6 +74,21 @@ pub fn case_number(text: &str) -> Result<String, String> {
 }
 
 impl Filter {
+    /// The same, by looking through the log itself, without the search index: slow, and true whoever had the index's key.
+    pub fn from_log(&self) -> Self {
+        Filter { from_log: true, ..self.clone() }
+    }
+
+    /// Whether the log itself is looked through.
+    pub fn is_from_log(&self) -> bool {
+        self.from_log
+    }
+
+    /// Whether it asks about a person.
+    pub fn names_somebody(&self) -> bool {
+        self.subject.is_some() || self.official.is_some()
+    }
+
     /// Everything about one person or enterprise in a period.
     /// Several ids are those of one person or enterprise.
     pub fn about(ids: &[String], case: String, from: Option<i64>, to: Option<i64>) -> Self {
@@ -95,6 +112,7 @@ impl Filter {
             subject: text(&self.subject),
             official: text(&self.official),
             other_subjects: self.other_subjects.clone(),
+            exchange_id: String::new(),
         }
     }
 
@@ -123,6 +141,7 @@ impl Filter {
             official: of(PersonKind::Official, &self.official, &[])?,
             from_us: self.from,
             to_us: self.to,
+            exchange: None,
         })
     }
 }

@@ -1,6 +1,7 @@
 //! `audit`: the exchange log, by `ndxp.audit.v1`: from afar as an auditor, or in its files as their owner, whether a gateway
 //! runs or not.
 
+mod complete;
 mod entries;
 mod export;
 mod filter;
@@ -46,6 +47,9 @@ enum AuditCommand {
         /// Most entries.
         #[arg(long, default_value_t = 50)]
         limit: usize,
+        /// Look through the log itself, without the search index: slow, and true whoever had the index's key.
+        #[arg(long)]
+        from_log: bool,
     },
     /// Print entries as they come under the checkpoint, within a second, until Ctrl-C.
     Tail {
@@ -70,6 +74,9 @@ enum AuditCommand {
         /// Until this time.
         #[arg(long, value_parser = filter::local_time)]
         to: Option<i64>,
+        /// Look through the log itself, without the search index: slow, and true whoever had the index's key.
+        #[arg(long)]
+        from_log: bool,
         /// Write it to a PDF in Vietnamese, to be signed and handed over.
         #[arg(long, value_name = "FILE")]
         pdf: Option<PathBuf>,
@@ -165,22 +172,26 @@ pub fn run(args: AuditArgs, output: Output) -> Result<(), CliError> {
             status::acknowledge(&connection.open_audit(data)?, alarm, reason, output)
         }
         AuditCommand::Verify(args) => verify::run(&args, &connection, data, output),
-        AuditCommand::Search { filter, limit } => {
-            let found = entries::newest(&open()?, &filter, limit, |_| true)?;
+        AuditCommand::Search { filter, limit, from_log } => {
+            let filter = if from_log { filter.from_log() } else { *filter };
+            let listed = entries::newest(&open()?, &filter, limit, |_| true)?;
             match output {
                 Output::Json => {
-                    found.iter().for_each(|found| anstream::println!("{}", to_json(found)));
-                    Ok(())
+                    listed.found.iter().for_each(|found| anstream::println!("{}", to_json(found)));
+                    anstream::println!("{}", json!({ "complete": complete::to_json(listed.complete.as_ref()) }));
                 }
-                Output::Human => print_table(&found, output),
+                Output::Human => print_table(&listed.found, output)?,
             }
+            complete::print(listed.complete.as_ref(), output);
+            Ok(())
         }
         AuditCommand::Tail { filter, from_index } => {
             entries::tail(&open()?, &filter, from_index, output == Output::Json)
         }
-        AuditCommand::Subject { ids, case, from, to, pdf, force } => {
+        AuditCommand::Subject { ids, case, from, to, from_log, pdf, force } => {
             let session = open()?;
-            let found = report::about(&session, &Filter::about(&ids, case.clone(), from, to))?;
+            let filter = Filter::about(&ids, case.clone(), from, to);
+            let found = report::about(&session, &if from_log { filter.from_log() } else { filter })?;
             match pdf {
                 Some(file) => {
                     report::paper(&session, found, &report::Asked { ids, case, from, to }, (&file, force), output)
@@ -192,15 +203,17 @@ pub fn run(args: AuditArgs, output: Output) -> Result<(), CliError> {
         AuditCommand::Odd { from, to } => report::odd(&open()?, from, to, output),
         AuditCommand::Export { filter, out, force } => export::export(&open()?, &filter, (&out, force), output),
         AuditCommand::Show { exchange } => {
-            let found = entries::named(&open()?, &exchange)?;
-            print_json(&found.iter().map(to_json).collect::<Vec<_>>())
+            let listed = entries::named(&open()?, &exchange)?;
+            let found: Vec<_> = listed.found.iter().map(to_json).collect();
+            print_json(&json!({ "complete": complete::to_json(listed.complete.as_ref()), "entries": found }))
         }
         AuditCommand::Prove { exchange, out, force } => {
             receipt::prove(&open()?, &exchange, out.as_deref().map(|out| (out, force)), output)
         }
         AuditCommand::Prune(args) => {
             let data = folder()?;
-            retention::prune(&data, &args, &registry(&data, &connection.vault(&data))?.0, output)
+            let vault = connection.vault(&data);
+            retention::prune(&data, &args, &registry(&data, &vault)?.0, &vault, output)
         }
         AuditCommand::Hold(command) => {
             let data = folder()?;
@@ -210,7 +223,7 @@ pub fn run(args: AuditArgs, output: Output) -> Result<(), CliError> {
         AuditCommand::Index { rebuild } => {
             let data = folder()?;
             owner(&data)?;
-            run_index(&data, rebuild, output)
+            run_index(&data, &connection.vault(&data), rebuild, output)
         }
     }
 }
@@ -294,20 +307,20 @@ fn to_json(found: &Found) -> Value {
     Value::Object(object)
 }
 
-fn run_index(data: &Path, rebuild: bool, output: Output) -> Result<(), CliError> {
+fn run_index(data: &Path, vault: &Vault, rebuild: bool, output: Output) -> Result<(), CliError> {
     if rebuild {
         let progress = bar("indexing {bar:40} {pos}/{len} entries, {per_sec}")?;
-        let indexed = index::rebuild(data, |done, of| {
+        let indexed = index::rebuild(data, vault, |done, of| {
             progress.set_length(of);
             progress.set_position(done);
         });
         progress.finish_and_clear();
         indexed?;
     }
-    let (reader, index) = (LogReader::open(data)?, index::Index::read(data)?);
-    let indexed = index.as_ref().map_or(Ok(0), index::Index::indexed)?;
-    // The index may have gone on since the log was looked at.
-    let indexed = indexed.min(reader.sealed());
+    let (reader, index) = (LogReader::open(data)?, index::Index::read(data, vault));
+    let indexed = index.as_ref().map_or(0, |index| index.indexed(&reader));
     let value = json!({ "indexed": indexed, "sealed": reader.sealed(), "entries": reader.size() });
-    output.result(&value, || format!("{indexed} of {} entries under the checkpoint are in the index", reader.sealed()))
+    output.result(&value, || {
+        format!("{indexed} of {} entries under the checkpoint are in the index (full bundles of 256)", reader.sealed())
+    })
 }

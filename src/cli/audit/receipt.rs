@@ -15,7 +15,7 @@ use std::path::Path;
 use tonic::Code;
 
 pub fn prove(session: &Session, exchange: &str, out: Option<(&Path, bool)>, output: Output) -> Result<(), CliError> {
-    let last = entries::named(session, exchange)?.pop();
+    let last = entries::named(session, exchange)?.found.pop();
     let last = last.ok_or_else(|| CliError::Failed(format!("the log has no exchange {exchange:?}")))?;
     let of = Some(api::get_receipt_request::Of::Index(last.index));
     let request = api::GetReceiptRequest { of };
@@ -29,6 +29,11 @@ pub fn prove(session: &Session, exchange: &str, out: Option<(&Path, bool)>, outp
     })?;
     let waits = || CliError::Failed("the entry is not under a checkpoint yet: is the gateway running?".into());
     let receipt = receipt.ok_or_else(waits)?;
+    // The receipt is of the entry that was found, whatever the gateway found by the index.
+    let made = Receipt::parse(&receipt.receipt).map_err(|error| CliError::Failed(format!("the receipt: {error}")))?;
+    if made.index != last.index || made.entry != last.entry.to_bytes() {
+        return Err(CliError::Failed(format!("the receipt is not of entry {}, but of {}", last.index, made.index)));
+    }
     match out {
         Some((file, force)) => {
             NewFile::write(file, receipt.receipt.as_ref(), force)?;

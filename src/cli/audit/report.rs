@@ -1,5 +1,6 @@
 //! `audit subject`, `audit report`, `audit odd`.
 
+use super::complete::{self, Listed};
 use super::entries;
 use super::filter::Filter;
 use crate::audit::odd::LONGEST_US;
@@ -29,7 +30,7 @@ pub struct Asked {
 }
 
 /// The exchanges about a person, newest first. Refused ones too: somebody tried.
-pub fn about(session: &Session, filter: &Filter) -> Result<Vec<Found>, CliError> {
+pub fn about(session: &Session, filter: &Filter) -> Result<Listed<Found>, CliError> {
     let exchange = |one: &Found| matches!(one.entry.kind(), Kind::Exchange | Kind::StreamPart);
     entries::newest(session, filter, usize::MAX, exchange)
 }
@@ -50,11 +51,12 @@ pub fn checkpoint(session: &Session) -> Result<Option<Checkpoint>, CliError> {
 /// The report that a person is owed, as a PDF.
 pub fn paper(
     session: &Session,
-    mut found: Vec<Found>,
+    listed: Listed<Found>,
     asked: &Asked,
     (file, force): (&Path, bool),
     output: Output,
 ) -> Result<(), CliError> {
+    let Listed { mut found, complete } = listed;
     found.reverse();
     let day = |at: i64| time(at / 1_000_000);
     let period = match (asked.from, asked.to) {
@@ -64,6 +66,9 @@ pub fn paper(
         (Some(from), Some(to)) => format!("từ {} đến trước {}", day(from), day(to)),
     };
     let checkpoint = checkpoint(session)?;
+    if let (Some(complete), Some(signed)) = (&complete, &checkpoint) {
+        complete::check(session, complete, signed)?;
+    }
     let head = Head {
         id: asked.ids.join(", "),
         case: asked.case.clone(),
@@ -72,6 +77,7 @@ pub fn paper(
         log: checkpoint.map_or_else(String::new, |one| {
             format!("Nhật ký {}, {} bản ghi, gốc {}", one.origin, one.size, crate::hex::hex(&one.root))
         }),
+        complete: complete.as_ref().map_or_else(String::new, in_vietnamese),
     };
     let bytes = subject_report(&head, &found).map_err(|error| CliError::Failed(error.to_string()))?;
     // Somebody's report is nobody else's to read.
@@ -80,9 +86,27 @@ pub fn paper(
     output.result(&value, || format!("{} entries in {}", found.len(), file.display()))
 }
 
+/// Up to where a report is complete.
+fn in_vietnamese(complete: &api::Complete) -> String {
+    let newest = complete::newest(complete);
+    let newest = if newest.is_empty() { String::new() } else { format!(", bản ghi mới nhất lúc {newest}") };
+    let pruned = match complete.pruned {
+        0 => String::new(),
+        some => format!("; {some} bản ghi cũ đã chuyển vào kho lưu trữ, không có trong báo cáo này"),
+    };
+    let root = crate::hex::hex(&complete.root);
+    format!(
+        "Đầy đủ đến bản ghi thứ {} của nhật ký (gốc {}…{newest}) và {} bản ghi sau đó{pruned}",
+        complete.size,
+        root.get(..16).unwrap_or_default(),
+        complete.unsealed
+    )
+}
+
 /// The report that a person is owed.
-pub fn subject(found: &[Found], output: Output) -> Result<(), CliError> {
-    let rows: Vec<Value> = found
+pub fn subject(listed: &Listed<Found>, output: Output) -> Result<(), CliError> {
+    let rows: Vec<Value> = listed
+        .found
         .iter()
         .map(|one| {
             let entry = &one.entry;
@@ -94,12 +118,17 @@ pub fn subject(found: &[Found], output: Output) -> Result<(), CliError> {
         })
         .collect();
     let header = ["time", "agency", "client", "operation", "purpose", "outcome", "fields told", "entry"];
+    if output == Output::Json {
+        return print_json(&json!({ "complete": complete::to_json(listed.complete.as_ref()), "entries": rows }));
+    }
     output.records(&rows, &header, |row| {
         let fields = cell(&row["fields"]).replace(' ', "\n");
         let head = [cell(&row["time"]), cell(&row["agency"]), cell(&row["client"]), method(&row["operation"])];
         let tail = [cell(&row["purpose"]), cell(&row["outcome"]), fields, cell(&row["index"])];
         head.into_iter().chain(tail).collect()
-    })
+    })?;
+    complete::print(listed.complete.as_ref(), output);
+    Ok(())
 }
 
 /// `Service/Method` of a full name.
@@ -126,7 +155,7 @@ fn day(days: bool, seconds: i64) -> String {
 }
 
 /// Counts of a period: those of the gateway where it counts by what is asked for, otherwise from the entries.
-fn counts(session: &Session, filter: &Filter, days: bool) -> Result<Sums, CliError> {
+fn counts(session: &Session, filter: &Filter, days: bool) -> Result<(Sums, Option<api::Complete>, u64), CliError> {
     let mut sums = Sums::default();
     let bucket = if days { api::Bucket::Day } else { api::Bucket::Hour };
     let request = api::StatisticsRequest { query: Some(filter.request()), bucket: bucket.into() };
@@ -137,26 +166,29 @@ fn counts(session: &Session, filter: &Filter, days: bool) -> Result<Sums, CliErr
             Err(status) => Err(status),
         }
     })?;
-    match counted {
+    let (complete, uncounted) = match counted {
         Some(counted) => {
             for api::Count { from, client, source, operation, outcome, exchanges, total_us, answer_bytes, .. } in
                 counted.counts
             {
                 sums.add((day(days, from), client, source, operation, outcome), exchanges, total_us, answer_bytes);
             }
+            (counted.complete, counted.uncounted)
         }
         None => {
-            for Found { entry, .. } in
-                entries::newest(session, filter, usize::MAX, |one| one.entry.kind() == Kind::Exchange)?
-            {
+            let exchange = |one: &Found| one.entry.kind() == Kind::Exchange;
+            let Listed { found, complete } = entries::newest(session, filter, usize::MAX, exchange)?;
+            for Found { entry, .. } in found {
                 let outcome = outcome(&entry).to_owned();
                 let at = day(days, entry.time_us.div_euclid(1_000_000));
                 let (total_us, answer_bytes) = (entry.total_us, entry.answer_bytes);
                 sums.add((at, entry.client, entry.source, entry.operation, outcome), 1, total_us, answer_bytes);
             }
+            let pruned = complete.as_ref().map_or(0, |complete| complete.pruned);
+            (complete, pruned)
         }
-    }
-    Ok(sums)
+    };
+    Ok((sums, complete, uncounted))
 }
 
 /// A period in numbers, and what is odd in it.
@@ -173,10 +205,12 @@ pub fn period(session: &Session, filter: &Filter, days: bool, output: Output) ->
             }
             row
         };
-    let rows: Vec<Value> = counts(session, filter, days)?.0.into_iter().map(row).collect();
+    let (sums, complete, uncounted) = counts(session, filter, days)?;
+    let rows: Vec<Value> = sums.0.into_iter().map(row).collect();
     let odd = found_odd(session, &filter.request())?;
     if output == Output::Json {
-        return print_json(&json!({ "counts": rows, "findings": odd }));
+        let complete = complete::to_json(complete.as_ref());
+        return print_json(&json!({ "counts": rows, "findings": odd, "complete": complete, "uncounted": uncounted }));
     }
     let header = ["day", "client", "source", "operation", "outcome", "exchanges", "mean ms"];
     let header = if days { &header[..] } else { &header[1..] };
@@ -187,7 +221,12 @@ pub fn period(session: &Session, filter: &Filter, days: bool, output: Output) ->
         day.into_iter().chain(names).chain([cell(&row["exchanges"]), mean]).collect()
     })?;
     anstream::println!("odd in this period (at most its last 31 days):");
-    show_odd(&odd, output)
+    show_odd(&odd, output)?;
+    if uncounted > 0 {
+        anstream::println!("{uncounted} entries were archived before they were counted");
+    }
+    complete::print(complete.as_ref(), output);
+    Ok(())
 }
 
 /// What is odd in the period of a query, or in its last 31 days; of its client, where it names one. Nothing where the
@@ -230,6 +269,8 @@ pub fn odd(session: &Session, from: Option<i64>, to: Option<i64>, output: Output
     let to_us = to.unwrap_or_else(|| jiff::Timestamp::now().as_microsecond());
     let from_us = from.unwrap_or(to_us - WEEK_US);
     let request = api::ListFindingsRequest { from_us, to_us };
-    let found = session.read(session.audit().list_findings(request))?.findings;
-    show_odd(&found.into_iter().map(finding).collect::<Vec<_>>(), output)
+    let found = session.read(session.audit().list_findings(request))?;
+    show_odd(&found.findings.into_iter().map(finding).collect::<Vec<_>>(), output)?;
+    complete::print(found.complete.as_ref(), output);
+    Ok(())
 }

@@ -5,6 +5,7 @@ use crate::audit::retention::{self, Holds};
 use crate::cli::CliError;
 use crate::cli::output::{Output, bar, time};
 use crate::exchange_log::verify::PRUNE_ACT;
+use crate::keyfile::Vault;
 use crate::registry::sqlite::SqliteStore;
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -43,7 +44,13 @@ pub enum HoldCommand {
     },
 }
 
-pub fn prune(data: &Path, args: &PruneArgs, store: &SqliteStore, output: Output) -> Result<(), CliError> {
+pub fn prune(
+    data: &Path,
+    args: &PruneArgs,
+    store: &SqliteStore,
+    vault: &Vault,
+    output: Output,
+) -> Result<(), CliError> {
     let keep_us = i64::try_from(args.keep.as_micros()).unwrap_or(i64::MAX);
     let before = args.before.unwrap_or_else(|| jiff::Timestamp::now().as_microsecond().saturating_sub(keep_us));
     let progress = bar("looking through {bar:40} {pos}/{len} bundles")?;
@@ -76,7 +83,7 @@ pub fn prune(data: &Path, args: &PruneArgs, store: &SqliteStore, output: Output)
         }
         std::thread::sleep(Duration::from_millis(200));
     }
-    retention::prune(data, &plan)?;
+    retention::prune(data, &plan, vault)?;
     output
         .result(&value, || format!("{} entries are pruned, and in {}; {kept}", plan.entries(), args.archive.display()))
 }

@@ -2,7 +2,7 @@
 
 use crate::audit::service::api;
 use crate::cli::CliError;
-use crate::cli::output::Output;
+use crate::cli::output::{Output, time};
 use crate::cli::session::Session;
 use crate::witness::alarm;
 use serde_json::json;
@@ -41,6 +41,11 @@ pub fn show(session: &Session, output: Output) -> Result<(), CliError> {
     let value = json!({
         "entries": status.entries, "sealed": status.sealed,
         "cosigned": status.needs_witnesses.then_some(status.cosigned),
+        "index": status.has_index.then(|| json!({
+            "indexed": status.indexed, "behind": status.sealed.saturating_sub(status.indexed),
+            "made_anew": status.index_made_anew, "verified": verified(&status),
+            "verified_entries": status.index_verified_entries, "differences": status.index_differences,
+        })),
         "alarms": status.alarms.iter().map(alarm).collect::<Vec<_>>(),
     });
     output.result(&value, || {
@@ -51,6 +56,7 @@ pub fn show(session: &Session, output: Output) -> Result<(), CliError> {
         };
         let mut lines =
             vec![format!("{} entries, {} under the signed checkpoint, {cosigned}", status.entries, status.sealed)];
+        lines.push(index(&status));
         if status.alarms.is_empty() {
             lines.push("no alarm stands".into());
         }
@@ -62,6 +68,26 @@ pub fn show(session: &Session, output: Output) -> Result<(), CliError> {
         }
         lines.join("\n")
     })
+}
+
+/// When the index was verified last; `None`: never.
+fn verified(status: &api::GetStatusResponse) -> Option<String> {
+    (status.index_verified != 0).then(|| time(status.index_verified))
+}
+
+fn index(status: &api::GetStatusResponse) -> String {
+    if !status.has_index {
+        return "there is no search index: searches read the log itself".to_owned();
+    }
+    let behind = status.sealed.saturating_sub(status.indexed);
+    let verified = match verified(status) {
+        None => "never verified (audit verify --index)".to_owned(),
+        Some(time) => format!(
+            "verified at {time}: {} differences in {} entries",
+            status.index_differences, status.index_verified_entries
+        ),
+    };
+    format!("search index: {} entries, {behind} behind the checkpoint; {verified}", status.indexed)
 }
 
 pub fn acknowledge(session: &Session, id: String, reason: String, output: Output) -> Result<(), CliError> {

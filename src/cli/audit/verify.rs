@@ -1,9 +1,11 @@
 //! `audit verify`: a data folder, a copy of a log, another machine's log, an export, or a receipt.
 
 use super::{export, receipt};
+use crate::audit::index::{self, Checked, Difference, Verified};
 use crate::audit::replay::Replay;
+use crate::audit::service::api;
 use crate::cli::output::{Output, bar, duration, time};
-use crate::cli::session::{self, Connection, Way};
+use crate::cli::session::{self, Connection, Session, Way};
 use crate::cli::{CliError, runtime};
 use crate::drivers::http::HttpEndpoint;
 use crate::exchange_log::LogError;
@@ -13,7 +15,7 @@ use crate::exchange_log::reader::VKEY_FILE;
 use crate::exchange_log::verify::{Against, LogFiles, LogFolder, Report, verify, verify_data};
 use crate::identity::tls;
 use crate::keyfile::Vault;
-use crate::registry::ActKey;
+use crate::registry::{ActKey, now};
 use crate::server::registry_path;
 use bytes::Bytes;
 use clap::Args;
@@ -47,6 +49,9 @@ pub struct VerifyArgs {
     /// and compare them with the registry's file.
     #[arg(long, conflicts_with_all = ["receipt", "export", "log"])]
     registry: bool,
+    /// Check the search index, too: recompute it from the log and name each bundle of which it says something else.
+    #[arg(long, conflicts_with_all = ["receipt", "export", "log"])]
+    index: bool,
     /// Which witnesses must have cosigned (C2SP tlog-policy); that beside the log unless said.
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
@@ -134,6 +139,7 @@ pub fn run(args: &VerifyArgs, connection: &Connection, data: Option<&Path>, outp
             ));
         }
     };
+    let index = args.index.then(|| whose.as_ref().map(Index::of)).flatten();
     let against = Against { policy: policy.as_ref(), older: older.as_ref(), max_lag: Some(args.max_lag) };
     let report = match (&args.log, whose) {
         (Some(folder), _) => verify(&LogFolder::with(folder, archive), &key, against, told),
@@ -157,7 +163,79 @@ pub fn run(args: &VerifyArgs, connection: &Connection, data: Option<&Path>, outp
     progress.finish_and_clear();
     let report = report.map_err(|error| CliError::Failed(format!("not verified: {error}")))?;
     let objects = registry.map(|data| compare(&data, &connection.vault(&data))).transpose()?;
-    print(&report, objects, given.is_some(), output)
+    let indexed = index.map(|index| index.check(connection)).transpose()?;
+    print(&report, (objects, indexed), given.is_some(), output)
+}
+
+/// Most differences of an index that are printed.
+const MAX_PRINTED: usize = 50;
+
+/// Whose index is compared with its log.
+enum Index {
+    /// By the gateway itself, for an auditor.
+    Remote(session::Remote, bool),
+    Folder(PathBuf),
+}
+
+impl Index {
+    fn of(whose: &Whose) -> Self {
+        match whose {
+            Whose::Remote(remote, _) => Index::Remote(remote.clone(), remote.log.is_some()),
+            Whose::Folder(data) => Index::Folder(data.clone()),
+        }
+    }
+
+    /// Compares it; gives how many entries are in it.
+    fn check(&self, connection: &Connection) -> Result<u64, CliError> {
+        let progress = bar("recomputing the index {bar:40} {pos}/{len} entries, {per_sec}")?;
+        let report = |done, of| {
+            progress.set_length(of);
+            progress.set_position(done);
+        };
+        let checked = match self {
+            Index::Folder(data) => {
+                let vault = connection.vault(data);
+                let checked = index::check(data, &vault, |done, of| {
+                    report(done, of);
+                    true
+                })?;
+                let checked = checked.ok_or_else(|| CliError::Failed("there is no search index (log.index)".into()))?;
+                Verified { time: now(), entries: checked.entries, differences: checked.found }.keep(data, &vault)?;
+                checked
+            }
+            Index::Remote(_, false) => {
+                let needed = "--index asks the gateway itself, at its gRPC port: use a profile that knows both ports (profile add --log)";
+                return Err(CliError::Usage(needed.into()));
+            }
+            Index::Remote(remote, true) => from_afar(&Session::remote(remote)?, &report)?,
+        };
+        progress.finish_and_clear();
+        let Some(first) = checked.differences.first() else { return Ok(checked.entries) };
+        for difference in checked.differences.iter().take(MAX_PRINTED) {
+            anstream::eprintln!("{difference}");
+        }
+        let more = if checked.found > 1 { format!(" ({} more)", checked.found - 1) } else { String::new() };
+        let told = "audit index --rebuild makes it anew; searches mend what they meet";
+        Err(CliError::Failed(format!("the search index is not what the log says: {first}{more}; {told}")))
+    }
+}
+
+/// The comparison that a gateway makes of its own index.
+fn from_afar(session: &Session, report: &dyn Fn(u64, u64)) -> Result<Checked, CliError> {
+    let last = session.block_on(async {
+        let mut parts = session.audit().verify_index(api::VerifyIndexRequest {}).await?.into_inner();
+        while let Some(part) = parts.message().await? {
+            report(part.done, part.of);
+            if part.complete {
+                return Ok(Some(part));
+            }
+        }
+        Ok(None)
+    })?;
+    let last = last.ok_or_else(|| CliError::Failed("not all of the index was compared".into()))?;
+    let difference = |one: api::IndexDifference| Difference { first: one.first, last: one.last, what: one.what };
+    let differences = last.differences.into_iter().map(difference).collect();
+    Ok(Checked { entries: last.done, sealed: last.of, differences, found: last.found })
 }
 
 /// Recomputes the registry from a folder's log and compares it with its file; gives how many objects there are.
@@ -193,10 +271,15 @@ fn read_policy(file: &Path) -> Result<Policy, CliError> {
     Policy::parse(&text).map_err(|(line, reason)| CliError::Usage(format!("{}:{line}: {reason}", file.display())))
 }
 
-fn print(report: &Report, objects: Option<usize>, given: bool, output: Output) -> Result<(), CliError> {
+fn print(
+    report: &Report,
+    (objects, indexed): (Option<usize>, Option<u64>),
+    given: bool,
+    output: Output,
+) -> Result<(), CliError> {
     let value = json!({
         "verified": true, "origin": report.origin, "sealed": report.sealed, "pruned": report.pruned,
-        "tail": report.tail, "root": report.root, "registry_objects": objects,
+        "tail": report.tail, "root": report.root, "registry_objects": objects, "indexed": indexed,
         "cosigned": report.cosigned.as_ref().map(|cosigned| json!({
             "size": cosigned.size, "root": cosigned.root, "witnesses": cosigned.witnesses,
             "time": time(i64::try_from(cosigned.time).unwrap_or(i64::MAX)),
@@ -208,6 +291,10 @@ fn print(report: &Report, objects: Option<usize>, given: bool, output: Output) -
         let registry = match objects {
             None => String::new(),
             Some(objects) => format!("the registry is what the log says: {objects} objects\n"),
+        };
+        let index = match indexed {
+            None => String::new(),
+            Some(indexed) => format!("the search index is what the log says: {indexed} entries\n"),
         };
         let pruned = match report.pruned {
             0 => String::new(),
@@ -224,7 +311,7 @@ fn print(report: &Report, objects: Option<usize>, given: bool, output: Output) -
             ),
         };
         format!(
-            "{registry}verified: {} entries of {} under the checkpoint, root {}{pruned}; {} more in the journal{whose}{cosigned}",
+            "{registry}{index}verified: {} entries of {} under the checkpoint, root {}{pruned}; {} more in the journal{whose}{cosigned}",
             report.sealed, report.origin, report.root, report.tail
         )
     })

@@ -89,7 +89,7 @@ pub fn audit(data: &Path, vault: &Vault) -> Result<(Transport, String), CliError
     let path = registry_path(data);
     let notes = path.exists().then(|| SqliteStore::open_with(&path, vault)).transpose()?;
     let notes = notes.map(|store| store.acting_as(who.clone()));
-    let service = AuditServiceServer::new(Audit::local(data, notes)?);
+    let service = AuditServiceServer::new(Audit::local(data, notes, vault)?);
     let same = |request: Request<Body>| request;
     let transport = service.map_request(same).map_err(|never| -> BoxError { match never {} });
     Ok((BoxCloneSyncService::new(transport), named(&who)))

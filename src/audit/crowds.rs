@@ -1,0 +1,126 @@
+//! Many who ask about one, and one who asks about many: counted in a temporary database of SQLite that is filled from the log's
+//! entries, hashed up to the checkpoint, and gone with its connection. The search index says only where entries of a period are.
+
+use super::AuditError;
+use super::index::Index;
+use super::odd::SHOWN;
+use super::query::Query;
+use super::search;
+use crate::exchange_log::Kind;
+use crate::exchange_log::reader::LogReader;
+use rusqlite::types::Value;
+use rusqlite::{Connection, params};
+
+/// A day in Ho Chi Minh City.
+fn day(time_us: i64) -> i64 {
+    (time_us + 25_200_000_000).div_euclid(86_400_000_000)
+}
+
+/// Several behind one.
+pub struct Crowd {
+    /// A dossier or a client.
+    pub name: String,
+    /// How many different ones.
+    pub others: u64,
+    /// Their entries, newest first.
+    pub entries: Vec<u64>,
+    /// How many entries.
+    pub count: u64,
+}
+
+/// Who asked about whom in a period.
+pub struct Crowds(Connection);
+
+impl Crowds {
+    /// Reads a period's entries.
+    ///
+    /// # Errors
+    /// The log cannot be read, or the temporary database not be written.
+    pub fn read(reader: &LogReader, index: Option<&Index>, period: &Query) -> Result<Self, AuditError> {
+        // A name of nothing is a database on disk that only this connection knows.
+        let connection = Connection::open("")?;
+        connection.execute_batch(
+            "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -65536; BEGIN;
+             CREATE TABLE asked (idx INTEGER NOT NULL, kind INTEGER NOT NULL, day INTEGER NOT NULL, client TEXT NOT NULL,
+                purpose TEXT NOT NULL, official BLOB, person BLOB NOT NULL) STRICT;",
+        )?;
+        let mut put = connection.prepare("INSERT INTO asked VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?;
+        search::each(reader, index, period, |one| {
+            let entry = &one.entry;
+            let (place, day) = (i64::try_from(one.index).unwrap_or(i64::MAX), day(entry.time_us));
+            let official = entry.official.as_ref().map(|official| official.value.as_slice());
+            for person in &entry.subjects {
+                put.execute(params![place, entry.kind, day, entry.client, entry.purpose, official, person.value])?;
+            }
+            Ok(())
+        })?;
+        drop(put);
+        connection.execute_batch("COMMIT; CREATE INDEX by_person ON asked (person, day, client);")?;
+        Ok(Crowds(connection))
+    }
+
+    /// People about whom at least so many clients asked on one day.
+    ///
+    /// # Errors
+    /// The temporary database fails.
+    pub fn clients_of_one_person(&self, least: usize) -> Result<Vec<Crowd>, AuditError> {
+        let of = "kind = ?2 AND person = ?3 AND day = ?4";
+        self.of("''", "COUNT(DISTINCT client)", "kind = ?2", "person, day", (of, "person", "day"), least)
+    }
+
+    /// Dossiers under which at least so many people were asked about.
+    ///
+    /// # Errors
+    /// The temporary database fails.
+    pub fn people_of_one_dossier(&self, least: usize) -> Result<Vec<Crowd>, AuditError> {
+        let of = "?2 > 0 AND purpose = ?3 AND ?4 > 0";
+        self.of(
+            "purpose",
+            "COUNT(DISTINCT person)",
+            "?2 > 0 AND purpose LIKE '%-%'",
+            "purpose",
+            (of, "purpose", "1"),
+            least,
+        )
+    }
+
+    /// Officials who asked about at least so many people on one day.
+    ///
+    /// # Errors
+    /// The temporary database fails.
+    pub fn people_of_one_official(&self, least: usize) -> Result<Vec<Crowd>, AuditError> {
+        let (given, of) = ("?2 > 0 AND official IS NOT NULL", "?2 > 0 AND official = ?3 AND day = ?4");
+        self.of("MAX(client)", "COUNT(DISTINCT person)", given, "official, day", (of, "official", "day"), least)
+    }
+
+    fn of(
+        &self,
+        name: &str,
+        others: &str,
+        given: &str,
+        by: &str,
+        (behind, key, second): (&str, &str, &str),
+        least: usize,
+    ) -> Result<Vec<Crowd>, AuditError> {
+        let sql = format!(
+            "SELECT {name}, {others} AS others, COUNT(DISTINCT idx), {key}, {second} FROM asked WHERE {given}
+             GROUP BY {by} HAVING others >= ?1"
+        );
+        let behind = format!("SELECT DISTINCT idx FROM asked WHERE {behind} ORDER BY idx DESC LIMIT ?1");
+        let (mut statement, mut behind) = (self.0.prepare(&sql)?, self.0.prepare(&behind)?);
+        let exchange = Kind::Exchange as i32;
+        let mut rows = statement.query(params![least as i64, exchange])?;
+        let mut found = Vec::new();
+        while let Some(row) = rows.next()? {
+            let (key, second): (Value, i64) = (row.get(3)?, row.get(4)?);
+            let entries = behind.query_map(params![SHOWN as i64, exchange, key, second], |row| row.get::<_, i64>(0))?;
+            found.push(Crowd {
+                name: row.get(0)?,
+                others: row.get::<_, i64>(1)?.unsigned_abs(),
+                count: row.get::<_, i64>(2)?.unsigned_abs(),
+                entries: entries.map(|one| one.map(i64::unsigned_abs)).collect::<Result<_, _>>()?,
+            });
+        }
+        Ok(found)
+    }
+}

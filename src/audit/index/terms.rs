@@ -1,0 +1,99 @@
+//! What entries are found by: each as 64 bits of a hash. Two that share theirs cost a look at an entry that does not fit, no more:
+//! whatever is found is compared with the query.
+
+use super::super::query::outcome;
+use crate::exchange_log::Entry;
+use aws_lc_rs::digest::{Context, SHA256};
+
+fn term(kind: u8, text: &[u8]) -> u64 {
+    let mut context = Context::new(&SHA256);
+    context.update(&[kind]);
+    context.update(text);
+    let mut bits = [0; 8];
+    bits.copy_from_slice(&context.finish().as_ref()[..8]);
+    u64::from_be_bytes(bits)
+}
+
+/// A client.
+pub fn client(text: &str) -> u64 {
+    term(1, text.as_bytes())
+}
+
+/// An agency, or one above it.
+pub fn agency(text: &str) -> u64 {
+    term(2, text.as_bytes())
+}
+
+/// A source.
+pub fn source(text: &str) -> u64 {
+    term(3, text.as_bytes())
+}
+
+/// An operation's full name.
+pub fn operation(text: &str) -> u64 {
+    term(4, text.as_bytes())
+}
+
+/// A scope.
+pub fn scope(text: &str) -> u64 {
+    term(5, text.as_bytes())
+}
+
+/// A purpose.
+pub fn purpose(text: &str) -> u64 {
+    term(6, text.as_bytes())
+}
+
+/// `OK`, or a reason.
+pub fn ended(text: &str) -> u64 {
+    term(7, text.as_bytes())
+}
+
+/// Whom a request or an answer names, by their pseudonym.
+pub fn subject(pseudonym: &[u8]) -> u64 {
+    term(8, pseudonym)
+}
+
+/// Who asked, by their pseudonym.
+pub fn official(pseudonym: &[u8]) -> u64 {
+    term(9, pseudonym)
+}
+
+/// An exchange's id.
+pub fn exchange(id: &[u8]) -> u64 {
+    term(10, id)
+}
+
+/// An administrator's act.
+pub fn act(text: &str) -> u64 {
+    term(11, text.as_bytes())
+}
+
+/// The agency and those above it, as [`is_within`](crate::contract::formats::is_within) has them.
+fn agencies(code: &str) -> impl Iterator<Item = &str> {
+    code.match_indices('.').map(|(at, _)| &code[..at]).chain([code])
+}
+
+/// Everything that an entry is found by. Empty texts are left out but where a query may name them.
+pub fn of(entry: &Entry, terms: &mut Vec<u64>) {
+    terms.extend([client(&entry.client), source(&entry.source), scope(&entry.scope), purpose(&entry.purpose)]);
+    terms.extend([operation(&entry.operation), ended(outcome(entry)), exchange(&entry.exchange_id)]);
+    terms.extend(agencies(&entry.agency).map(agency));
+    terms.extend(entry.subjects.iter().chain(&entry.answer_subjects).map(|one| subject(&one.value)));
+    terms.extend(entry.official.iter().map(|one| official(&one.value)));
+    if !entry.act.is_empty() {
+        terms.push(act(&entry.act));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_is_found_by_each_agency_above_its_own() {
+        assert_eq!(agencies("H49.12.3").collect::<Vec<_>>(), ["H49", "H49.12", "H49.12.3"]);
+        assert_eq!(agencies("").collect::<Vec<_>>(), [""]);
+        assert_ne!(client("a"), source("a"));
+    }
+}
