@@ -35,6 +35,7 @@ mod segment_v1;
 mod signed;
 mod spare;
 pub mod storage;
+mod stray;
 mod sync;
 pub mod tiles;
 pub mod tree;

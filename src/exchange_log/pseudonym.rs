@@ -48,6 +48,15 @@ pub struct Pseudonyms {
     current: RwLock<HashMap<String, Arc<PeriodKeys>>>,
 }
 
+/// Bytes of a period's key file: a pseudonym key and a salt key.
+const KEY_BYTES: usize = 64;
+
+/// What tells a period's key from another one.
+fn digest(key: &[u8]) -> String {
+    let bytes = [b"ndxp period key\0".as_slice(), key].concat();
+    crate::hex::hex(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &bytes).as_ref())
+}
+
 /// The period of a Unix time in microseconds, in Ho Chi Minh City.
 pub fn period_of(time_us: i64) -> String {
     let parts = crate::contract::map::date::Parts::from_unix(time_us.div_euclid(1_000_000)).unwrap_or_default();
@@ -101,14 +110,30 @@ impl Pseudonyms {
         let fail = |error: std::io::Error| LogError::io(&path, &error);
         // That there was a key of this period: a second one in its place would make the first one's entries unfindable,
         // and nobody would be told.
+        // It holds a digest of the key (which nobody can guess from it): another key in its place would find nobody either.
         let made = self.folder.join(format!("{period}.made"));
-        let mark = || super::write_atomically(&made, b"");
+        let mark = |key: &[u8]| super::write_atomically(&made, digest(key).as_bytes());
         let bytes = match std::fs::read(&path) {
             Ok(bytes) => {
-                if !made.exists() {
-                    mark()?;
+                let bytes = Zeroizing::new(bytes);
+                match std::fs::read(&made) {
+                    Ok(marked) if marked == digest(&bytes).as_bytes() => {}
+                    // Marks of earlier versions are empty.
+                    Ok(marked) if marked.is_empty() && bytes.len() == KEY_BYTES => mark(&bytes)?,
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound && bytes.len() == KEY_BYTES => {
+                        mark(&bytes)?
+                    }
+                    Ok(_) => {
+                        let reason = format!(
+                            "is not the key that was made for this period (its digest is in {}): bring that one back, or nobody of \
+                             the period is found",
+                            made.display()
+                        );
+                        return Err(LogError::corrupt(&path, 0, reason));
+                    }
+                    Err(error) => return Err(fail(error)),
                 }
-                Zeroizing::new(bytes)
+                bytes
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 if made.exists() {
@@ -119,16 +144,23 @@ impl Pseudonyms {
                     );
                     return Err(LogError::corrupt(&path, 0, reason));
                 }
-                mark()?;
-                let mut fresh = Zeroizing::new(vec![0; 64]);
+                // One process at a time, and whoever comes second takes what the first has made.
+                let lock = std::fs::File::create(self.folder.join(".making")).map_err(fail)?;
+                lock.lock().map_err(fail)?;
+                if path.exists() {
+                    drop(lock);
+                    return self.load_or_make(period);
+                }
+                let mut fresh = Zeroizing::new(vec![0; KEY_BYTES]);
                 aws_lc_rs::rand::fill(&mut fresh).map_err(|_| LogError::corrupt(&path, 0, "no random numbers"))?;
+                mark(&fresh)?;
                 crate::keyfile::write_private(&path, &fresh).map_err(fail)?;
                 super::sync_folder(&self.folder)?;
                 fresh
             }
             Err(error) => return Err(fail(error)),
         };
-        if bytes.len() != 64 {
+        if bytes.len() != KEY_BYTES {
             return Err(LogError::corrupt(&path, 0, "not 64 bytes"));
         }
         Ok(PeriodKeys {

@@ -50,7 +50,7 @@ fn is_contained(data: &Path, verifier: &LogVerifier) -> Result<(), LogError> {
 }
 
 /// The hash of a complete subtree, sealed or in the journal.
-fn node(reader: &LogReader, level: u32, index: u64) -> Result<Hash, LogError> {
+pub(super) fn node(reader: &LogReader, level: u32, index: u64) -> Result<Hash, LogError> {
     if (index + 1) << level <= reader.sealed() {
         return reader.node(level, index);
     }

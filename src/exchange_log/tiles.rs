@@ -31,6 +31,74 @@ pub fn bundle_name(index: u64, width: usize) -> String {
     format!("tile/entries/{}", with_width(index_path(index), width))
 }
 
+/// A hash tile, or an entry bundle, by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tile {
+    /// Its level; `None`: a bundle of entries.
+    pub level: Option<usize>,
+    /// Its index.
+    pub index: u64,
+    /// How many hashes or entries it holds.
+    pub width: usize,
+}
+
+/// Reads the name of a tile; `None` where it is none, or has another name.
+pub fn parse_name(name: &str) -> Option<Tile> {
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let (level, rest) = name.strip_prefix("tile/")?.split_once('/')?;
+    let (path, width) = match rest.split_once(".p/") {
+        Some((path, width)) => (path, width.parse().ok().filter(|width| (1..TILE).contains(width))?),
+        None => (rest, TILE),
+    };
+    let mut index = 0u64;
+    for part in path.split('/') {
+        let part = part.strip_prefix('x').unwrap_or(part);
+        let number = part.parse().ok().filter(|_| part.len() == 3 && digits(part))?;
+        index = index.checked_mul(1_000)?.checked_add(number)?;
+    }
+    let level = match level {
+        "entries" => None,
+        level => Some(level.parse::<usize>().ok().filter(|level| *level < 8)?),
+    };
+    // Each file has one name only.
+    let same = match level {
+        Some(level) => tile_name(level, index, width),
+        None => bundle_name(index, width),
+    };
+    (same == name).then_some(Tile { level, index, width })
+}
+
+impl Tile {
+    /// Its bytes in a log of `size` entries, or as many that are not less: cut out of the widest file there is under that size, so
+    /// that one of an older size that somebody put there is never what is read. `None` where the size does not reach it.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn read_under(self, disk: &dyn Disk, root: &Path, size: u64) -> Result<Option<Vec<u8>>, LogError> {
+        let Tile { level, index, width } = self;
+        let count = size >> (8 * level.unwrap_or(0));
+        let there = count.saturating_sub(index.saturating_mul(TILE as u64)).min(TILE as u64) as usize;
+        if width == 0 || width > there {
+            return Ok(None);
+        }
+        let path = |width: usize| match level {
+            Some(level) => tile_path(root, level, index, width),
+            None => bundle_path(root, index, width),
+        };
+        let cut = match level {
+            Some(level) => {
+                let bytes = tile_bytes(disk, root, level, index, there)?;
+                decode_tile(&bytes, there, &path(there))?[..width].as_flattened().to_vec()
+            }
+            None => {
+                let bytes = bundle_bytes(disk, root, index, there)?;
+                encode_bundle(&decode_bundle(&bytes, there, &path(there))?[..width])
+            }
+        };
+        Ok(Some(cut))
+    }
+}
+
 /// Where a hash tile of this width is.
 pub fn tile_path(root: &Path, level: usize, index: u64, width: usize) -> PathBuf {
     root.join(tile_name(level, index, width))

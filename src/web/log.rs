@@ -6,11 +6,11 @@ use super::{Answer, Asked, Web, error};
 use crate::access::reads::limits;
 use crate::access::staff::Rule;
 use crate::exchange_log::LogPaths;
+use crate::exchange_log::checkpoint::Checkpoint;
 use crate::exchange_log::disk::LocalDisk;
 use crate::exchange_log::pruned::PRUNED_FILE;
 use crate::exchange_log::reader::published_file;
-use crate::exchange_log::tiles::{bundle_bytes, bundle_name, tile_bytes, tile_name};
-use crate::exchange_log::tree::TILE;
+use crate::exchange_log::tiles::{Tile, checkpoint_path, parse_name};
 use crate::registry::Role;
 use crate::work::WorkLimits;
 use bytes::Bytes;
@@ -30,8 +30,7 @@ const FOR_EVER: &str = "private, max-age=31536000, immutable";
 enum LogFile {
     Checkpoint,
     Pruned,
-    Tile { level: usize, index: u64, width: usize },
-    Bundle { index: u64, width: usize },
+    Tile(Tile),
 }
 
 impl Web {
@@ -51,7 +50,7 @@ impl Web {
         let root = LogPaths::new(&self.config.data).tiles;
         let (kind, cache) = match file {
             LogFile::Checkpoint | LogFile::Pruned => ("text/plain; charset=utf-8", "no-cache"),
-            LogFile::Tile { .. } | LogFile::Bundle { .. } => ("application/octet-stream", FOR_EVER),
+            LogFile::Tile(_) => ("application/octet-stream", FOR_EVER),
         };
         let bytes = permit.run(move || file.read(&root)).await.flatten();
         let Some(bytes) = bytes else { return missing() };
@@ -70,52 +69,29 @@ fn busy() -> Answer {
 }
 
 impl LogFile {
-    /// Its bytes. The right edge of an older checkpoint is cut out of what took its place: it is there for as long as its
-    /// reader needs.
+    /// Its bytes. What is not under the checkpoint is not served, and a partial tile is cut out of what the log has now: it is there
+    /// for as long as its reader needs, and no other file is ever given out in its place.
     fn read(self, root: &Path) -> Option<Vec<u8>> {
         let plain = |name: &str| std::fs::read(root.join(name)).ok();
         match self {
             LogFile::Checkpoint => published_file(&LocalDisk, root).ok().and_then(plain),
             LogFile::Pruned => plain(PRUNED_FILE),
-            LogFile::Tile { level, index, width } => tile_bytes(&LocalDisk, root, level, index, width).ok(),
-            LogFile::Bundle { index, width } => bundle_bytes(&LocalDisk, root, index, width).ok(),
+            LogFile::Tile(tile) => {
+                let signed = std::fs::read_to_string(checkpoint_path(root)).ok()?;
+                let (text, _) = signed.split_once("\n\n")?;
+                let size = Checkpoint::parse(&format!("{text}\n")).ok()?.size;
+                tile.read_under(&LocalDisk, root, size).ok()?
+            }
         }
     }
 
     /// `tile/<level or entries>/<index>[.p/<width>]` and two names, nothing else: no other file can be reached.
     fn parse(name: &str) -> Option<Self> {
         match name {
-            "checkpoint" => return Some(LogFile::Checkpoint),
-            PRUNED_FILE => return Some(LogFile::Pruned),
-            _ => {}
+            "checkpoint" => Some(LogFile::Checkpoint),
+            PRUNED_FILE => Some(LogFile::Pruned),
+            _ => parse_name(name).map(LogFile::Tile),
         }
-        let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-        let (level, rest) = name.strip_prefix("tile/")?.split_once('/')?;
-        let (path, width) = match rest.split_once(".p/") {
-            Some((path, width)) => (path, width.parse().ok().filter(|width| (1..TILE).contains(width))?),
-            None => (rest, TILE),
-        };
-        let mut index = 0u64;
-        for part in path.split('/') {
-            let part = part.strip_prefix('x').unwrap_or(part);
-            index = index
-                .checked_mul(1_000)?
-                .checked_add(part.parse().ok().filter(|_| part.len() == 3 && digits(part))?)?;
-        }
-        let level = match level {
-            "entries" => None,
-            level => Some(level.parse::<usize>().ok().filter(|level| *level < 8)?),
-        };
-        let file = match level {
-            Some(level) => LogFile::Tile { level, index, width },
-            None => LogFile::Bundle { index, width },
-        };
-        // Each file has one name only.
-        let same = match level {
-            Some(level) => tile_name(level, index, width),
-            None => bundle_name(index, width),
-        };
-        (same == name).then_some(file)
     }
 }
 

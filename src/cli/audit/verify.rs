@@ -8,11 +8,11 @@ use crate::cli::output::{Output, bar, duration, time};
 use crate::cli::session::{self, Connection, Session, Way};
 use crate::cli::{CliError, runtime};
 use crate::drivers::http::HttpEndpoint;
-use crate::exchange_log::LogError;
 use crate::exchange_log::checkpoint::LogVerifier;
 use crate::exchange_log::cosignature::Policy;
-use crate::exchange_log::reader::VKEY_FILE;
+use crate::exchange_log::reader::{POLICY_FILE, VKEY_FILE};
 use crate::exchange_log::verify::{Against, LogFiles, LogFolder, Report, verify, verify_data};
+use crate::exchange_log::{LogError, LogPaths};
 use crate::identity::tls;
 use crate::keyfile::Vault;
 use crate::registry::{ActKey, now};
@@ -156,6 +156,9 @@ pub fn run(args: &VerifyArgs, connection: &Connection, data: Option<&Path>, outp
         }
         (None, Some(Whose::Folder(data))) => {
             super::status::warn_of_folder(&data);
+            if let Some(config) = connection.config_of(&data) {
+                compare_policy(&data, config.log.policy_text.as_deref())?;
+            }
             verify_data(&data, archive, Some(&key), against, told)
         }
         (None, None) => return Err(CliError::Usage("say what to verify".into())),
@@ -165,6 +168,22 @@ pub fn run(args: &VerifyArgs, connection: &Connection, data: Option<&Path>, outp
     let objects = registry.map(|data| compare(&data, &connection.vault(&data))).transpose()?;
     let indexed = index.map(|index| index.check(connection)).transpose()?;
     print(&report, (objects, indexed), given.is_some(), output)
+}
+
+/// Which witnesses count is what the configuration says, not what lies beside the log.
+fn compare_policy(data: &Path, configured: Option<&str>) -> Result<(), CliError> {
+    let path = LogPaths::new(data).tiles.join(POLICY_FILE);
+    let there = match std::fs::read_to_string(&path) {
+        Ok(text) => Some(text),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) => return Err(error.into()),
+    };
+    if there.as_deref() == configured {
+        return Ok(());
+    }
+    let told =
+        "is not the policy that the configuration names (log.witness_policy): a gateway that starts puts it there";
+    Err(CliError::Failed(format!("not verified: {}: {told}", path.display())))
 }
 
 /// Most differences of an index that are printed.

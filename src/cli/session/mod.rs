@@ -184,9 +184,14 @@ impl Connection {
 
     /// What seals the keys of a data folder: the secret of the configuration, where that is this folder's.
     pub fn vault(&self, data: &Path) -> Vault {
-        let Ok(Way::Local(config)) = self.way() else { return Vault::default() };
+        self.config_of(data).map(|config| config.vault).unwrap_or_default()
+    }
+
+    /// The configuration, where it is that of this data folder.
+    pub fn config_of(&self, data: &Path) -> Option<Config> {
+        let Ok(Way::Local(config)) = self.way() else { return None };
         let same = |one: &Path| std::fs::canonicalize(one).ok() == std::fs::canonicalize(data).ok();
-        Config::load(&config).ok().filter(|config| same(&config.data)).map(|config| config.vault).unwrap_or_default()
+        Config::load(&config).ok().filter(|config| same(&config.data))
     }
 
     /// The address that --remote names on the command line itself.

@@ -1,0 +1,95 @@
+//! Files below a log's folder that its checkpoint does not account for. A crash leaves tiles of an older or a coming checkpoint, which
+//! hold what the log has at their places; anything else was put there, and would be served to auditors as if it never changed.
+
+use super::LogError;
+use super::pruned::PRUNED_FILE;
+use super::reader::{COSIGNED_FILE, LogReader, POLICY_FILE, VKEY_FILE};
+use super::signed::node;
+use super::tiles::{Tile, decode_bundle, decode_tile, parse_name};
+use super::tree::{Hash, TILE, leaf_hash};
+use std::path::Path;
+
+/// Most folders below each other: `tile/entries/x000/x000/x000/x000/x000/x000/000.p`.
+const MAX_DEPTH: usize = 12;
+/// Files of the log's folder that are no tiles. `unfinished` is one that a crash left before it had a name.
+const FILES: [&str; 6] = ["checkpoint", VKEY_FILE, POLICY_FILE, COSIGNED_FILE, PRUNED_FILE, "unfinished"];
+
+/// Checks that every file below a log's folder is one that belongs there. Full tiles under the checkpoint are those of
+/// [`super::verify`], and are only told apart here.
+///
+/// # Errors
+/// [`LogError::Corrupt`] with the first file that is not.
+pub(super) fn check(reader: &LogReader) -> Result<(), LogError> {
+    let root = &reader.paths().tiles;
+    below(reader, root, root, 0)
+}
+
+fn below(reader: &LogReader, root: &Path, folder: &Path, depth: usize) -> Result<(), LogError> {
+    let wrong = |path: &Path, reason: &str| LogError::corrupt(path, 0, reason);
+    if depth > MAX_DEPTH {
+        return Err(wrong(folder, "is no folder of a log"));
+    }
+    let mut entries: Vec<_> = match std::fs::read_dir(folder) {
+        Ok(entries) => entries.filter_map(Result::ok).collect(),
+        // A gateway that seals removes folders of partial tiles.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(LogError::io(folder, &error)),
+    };
+    entries.sort_by_key(std::fs::DirEntry::file_name);
+    for entry in entries {
+        let path = entry.path();
+        let kind = match entry.file_type() {
+            Ok(kind) => kind,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(LogError::io(&path, &error)),
+        };
+        if kind.is_dir() {
+            below(reader, root, &path, depth + 1)?;
+            continue;
+        }
+        let name = path.strip_prefix(root).ok().and_then(Path::to_str).unwrap_or_default();
+        if !kind.is_file() {
+            return Err(wrong(&path, "is neither a file nor a folder"));
+        }
+        match parse_name(name) {
+            Some(tile) => tile_of(reader, &path, tile)?,
+            None if FILES.contains(&name) || is_unfinished(name) => {}
+            None => return Err(wrong(&path, "is no file of a log")),
+        }
+    }
+    Ok(())
+}
+
+/// What is written before it takes the place of another file, and was left by a crash.
+fn is_unfinished(name: &str) -> bool {
+    FILES.iter().any(|file| name.strip_prefix(file).is_some_and(|rest| rest.starts_with('.')) && !name.contains('/'))
+}
+
+/// A tile or bundle that the checkpoint's own are not: it holds what the log has.
+fn tile_of(reader: &LogReader, path: &Path, tile: Tile) -> Result<(), LogError> {
+    let Tile { level, index, width } = tile;
+    let level = level.unwrap_or(0);
+    let below = reader.sealed() >> (8 * level);
+    if index < below / TILE as u64 && width == TILE {
+        return Ok(());
+    }
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(LogError::io(path, &error)),
+    };
+    let stray = || LogError::corrupt(path, 0, "does not hold what the log has at its place: it was put there");
+    let held: Vec<Hash> = match tile.level {
+        None => decode_bundle(&bytes, width, path)?.into_iter().map(leaf_hash).collect(),
+        Some(_) => decode_tile(&bytes, width, path)?.to_vec(),
+    };
+    let first = index.checked_mul(TILE as u64).ok_or_else(stray)?;
+    for (at, hash) in (first..).zip(&held) {
+        // Behind the last entry there is nothing that it could hold.
+        let end = at.checked_add(1).and_then(|end| end.checked_mul(1 << (8 * level)));
+        if end.is_none_or(|end| end > reader.size()) || node(reader, 8 * level as u32, at)? != *hash {
+            return Err(stray());
+        }
+    }
+    Ok(())
+}
