@@ -68,6 +68,32 @@ pub fn folder(data: &Path) -> PathBuf {
     data.join("keys").join("pseudonyms")
 }
 
+/// What is wrong with the keys below a folder, in words: a key that is not the one that was made, or is gone (also where it was
+/// destroyed on purpose), or has no mark. Changes nothing.
+///
+/// # Errors
+/// The folder cannot be read.
+pub fn check(folder: &Path) -> Result<Vec<String>, LogError> {
+    let entries = std::fs::read_dir(folder).map_err(|error| LogError::io(folder, &error))?;
+    let names: Vec<String> = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
+    let mut faults = Vec::new();
+    let of = |ending: &'static str| names.iter().filter_map(move |name| name.strip_suffix(ending));
+    for period in of(".key") {
+        let read = |ending| std::fs::read(folder.join(format!("{period}.{ending}"))).map(Zeroizing::new);
+        match (read("key"), read("made")) {
+            (Ok(key), Ok(made)) if key.len() == KEY_BYTES && made.as_slice() == digest(&key).as_bytes() => {}
+            (Ok(key), Err(_)) if key.len() == KEY_BYTES => {
+                faults.push(format!("the key of {period} has no mark ({period}.made)"))
+            }
+            _ => faults.push(format!("the key of {period} is not the one that was made")),
+        }
+    }
+    let gone = of(".made").filter(|period| !of(".key").any(|other| other == *period));
+    faults.extend(gone.map(|period| format!("the key of {period} is gone: nobody of that period can be found")));
+    faults.sort();
+    Ok(faults)
+}
+
 impl Pseudonyms {
     /// Keys below `folder`.
     pub fn open(folder: &Path) -> Result<Self, LogError> {

@@ -5,7 +5,7 @@
 //! signed, or an error that names the file. Cost: opening reads at most four small tiles; an entry is one leaf hash and one tile
 //! (255 node hashes, some 40 us), a whole bundle 256 leaf hashes more.
 
-use super::checkpoint::{Checkpoint, LogVerifier};
+use super::checkpoint::{Checkpoint, CheckpointError, LogVerifier};
 use super::cosignature::Policy;
 use super::disk::{Disk, Open, read_text};
 use super::journal::{read_segment, segments};
@@ -135,6 +135,8 @@ impl LogReader {
         let vkey = read_text(disk, &vkey_path)?.ok_or_else(missing)?;
         let verifier =
             LogVerifier::parse(&vkey).map_err(|error| LogError::corrupt(&vkey_path, 0, error.to_string()))?;
+        // Before the checkpoint and the journal: what was signed before this moment must be in what is read now.
+        let signed = if with_tail { read_text(disk, &paths.signed)? } else { None };
         let path = checkpoint_path(&paths.tiles);
         let note = read_text(disk, &path)?.unwrap_or_default();
         let check = |note: &str| verifier.check(note).map_err(|error| LogError::corrupt(&path, 0, error.to_string()));
@@ -161,6 +163,15 @@ impl LogReader {
         reader.edge = reader.checked_edge()?;
         if with_tail {
             reader.tail = reader.journal_after(sealed)?;
+        }
+        // A copy of a log may lack it; verification does not.
+        if let Some(signed) = signed.filter(|signed| *signed != reader.note) {
+            let wrong = |error: CheckpointError| LogError::corrupt(&reader.paths.signed, 0, error.to_string());
+            let signed = reader.verifier.check(&signed).map_err(wrong)?.size;
+            if signed > reader.size() {
+                let (found, path) = (reader.size(), reader.paths.tiles.clone());
+                return Err(LogError::RolledBack { found, signed, path });
+            }
         }
         Ok(reader)
     }

@@ -21,6 +21,11 @@ const FILES: [&str; 6] = ["checkpoint", VKEY_FILE, POLICY_FILE, COSIGNED_FILE, P
 /// [`LogError::Corrupt`] with the first file that is not.
 pub(super) fn check(reader: &LogReader) -> Result<(), LogError> {
     let root = &reader.paths().tiles;
+    let vkey = root.join(VKEY_FILE);
+    let there = std::fs::read(&vkey).map_err(|error| LogError::io(&vkey, &error))?;
+    if there != reader.verifier().to_string().as_bytes() {
+        return Err(LogError::corrupt(&vkey, 0, "is not what the log wrote: a key with something beside it"));
+    }
     below(reader, root, root, 0)
 }
 

@@ -4,6 +4,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod alterations;
 mod kill_nine;
 mod log_faults;
 mod retention;

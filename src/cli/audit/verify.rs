@@ -10,6 +10,7 @@ use crate::cli::{CliError, runtime};
 use crate::drivers::http::HttpEndpoint;
 use crate::exchange_log::checkpoint::LogVerifier;
 use crate::exchange_log::cosignature::Policy;
+use crate::exchange_log::pseudonym;
 use crate::exchange_log::reader::{POLICY_FILE, VKEY_FILE};
 use crate::exchange_log::verify::{Against, LogFiles, LogFolder, Report, verify, verify_data};
 use crate::exchange_log::{LogError, LogPaths};
@@ -139,6 +140,10 @@ pub fn run(args: &VerifyArgs, connection: &Connection, data: Option<&Path>, outp
             ));
         }
     };
+    let folder = match (&args.log, &whose) {
+        (None, Some(Whose::Folder(data))) => Some(pseudonym::folder(data)).filter(|folder| folder.exists()),
+        _ => None,
+    };
     let index = args.index.then(|| whose.as_ref().map(Index::of)).flatten();
     let against = Against { policy: policy.as_ref(), older: older.as_ref(), max_lag: Some(args.max_lag) };
     let report = match (&args.log, whose) {
@@ -167,7 +172,21 @@ pub fn run(args: &VerifyArgs, connection: &Connection, data: Option<&Path>, outp
     let report = report.map_err(|error| CliError::Failed(format!("not verified: {error}")))?;
     let objects = registry.map(|data| compare(&data, &connection.vault(&data))).transpose()?;
     let indexed = index.map(|index| index.check(connection)).transpose()?;
+    if let Some(folder) = folder {
+        check_keys(&folder)?;
+    }
     print(&report, (objects, indexed), given.is_some(), output)
+}
+
+/// A key of pseudonyms that is not the one that was made fails; one that is gone may have been destroyed on purpose, and is told.
+fn check_keys(folder: &Path) -> Result<(), CliError> {
+    let (gone, wrong): (Vec<String>, Vec<String>) =
+        pseudonym::check(folder)?.into_iter().partition(|fault| fault.contains(" is gone"));
+    gone.iter().for_each(|fault| anstream::eprintln!("WARNING: {fault}"));
+    match wrong.first() {
+        None => Ok(()),
+        Some(first) => Err(CliError::Failed(format!("{}: {first}", folder.display()))),
+    }
 }
 
 /// Which witnesses count is what the configuration says, not what lies beside the log.
