@@ -113,6 +113,8 @@ reasons! {
     SourceCircuitOpen, "SOURCE_CIRCUIT_OPEN", Unavailable, "The source has been failing and is left alone for a moment.", "Nguồn dữ liệu đang lỗi, tạm ngừng gọi.";
     /// Too many calls under way.
     GatewayOverloaded, "GATEWAY_OVERLOADED", Unavailable, "Too many calls to this source are under way.", "Quá nhiều lượt gọi đang chờ nguồn dữ liệu này.";
+    /// An operation's contract was changed while the call was under way, and discloses less now.
+    ContractChanged, "CONTRACT_CHANGED", Aborted, "The operation's contract changed meanwhile: read it anew and begin again.", "Mô tả thao tác đã thay đổi trong khi gọi: đọc lại mô tả và gọi lại từ đầu.";
     /// The gateway ends, and with it a stream that stands still.
     GatewayEnding, "GATEWAY_ENDING", Unavailable, "The gateway ends, perhaps to start anew: ask again.", "Cổng đang dừng hoặc khởi động lại: hãy gọi lại.";
     /// The exchange log cannot be written: nothing leaves unlogged.
@@ -231,6 +233,7 @@ impl Reason {
             Reason::GatewayOverloaded
             | Reason::AdministrationBusy
             | Reason::GatewayEnding
+            | Reason::ContractChanged
             | Reason::ExchangeLogUnavailable
             | Reason::RegistryUnavailable
             | Reason::SourceCredentialsRefused => Fault::Gateway,

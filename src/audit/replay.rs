@@ -67,6 +67,8 @@ pub struct Replay {
     /// The next entry to be looked at.
     next: u64,
     objects: HashMap<Box<str>, Last>,
+    /// People who were removed, by the change that says so: it tells which certificate names stay theirs.
+    former: HashMap<Box<str>, Last>,
     recent: VecDeque<[u8; 16]>,
     /// The last place in the sequence of acts.
     sequence: u64,
@@ -127,8 +129,13 @@ impl Replay {
         for (nth, change) in (0u32..).zip(&entry.changes) {
             if !is_kept(&change.object, &change.after) {
                 self.objects.remove(change.object.as_str());
+                if change.object.starts_with("staff:") {
+                    let last = Last { entry: index, nth, hash: Hash::default(), ends: 0 };
+                    self.former.insert(change.object.as_str().into(), last);
+                }
                 continue;
             }
+            self.former.remove(change.object.as_str());
             let (entry, hash) = (index, hash(&change.after));
             let timed = change.object.starts_with("token:") || change.object.starts_with("change:");
             let ends = if timed { ends(&change.after) } else { 0 };
@@ -173,9 +180,13 @@ impl Replay {
 
     /// What the log has of an object; `null` where it has nothing.
     fn text(reader: &LogReader, last: &Last) -> Result<String, AuditError> {
+        Ok(Replay::change(reader, last)?.map_or_else(|| "null".to_owned(), |change| change.after))
+    }
+
+    fn change(reader: &LogReader, last: &Last) -> Result<Option<Change>, AuditError> {
         let entry = reader.entry(last.entry)?;
         let change = entry.and_then(|entry| entry.changes.into_iter().nth(last.nth as usize));
-        Ok(change.map_or_else(|| "null".to_owned(), |change| change.after))
+        Ok(change.map(|change| Change { object: change.object, before: change.before, after: change.after }))
     }
 
     /// The objects whose last change stands in these bundles: what must be restated before they are pruned. A revocation
@@ -184,26 +195,27 @@ impl Replay {
         let now = now();
         let inside = |last: &Last| bundles.iter().any(|run| run.contains(&(last.entry / TILE as u64)));
         let over = |last: &Last| last.ends != 0 && last.ends < now - MAX_SKEW_S;
-        let found = self.objects.iter().filter(|(_, last)| inside(last) && !over(last));
+        let found = self.objects.iter().chain(&self.former).filter(|(_, last)| inside(last) && !over(last));
         found.map(|(object, _)| object.to_string()).collect()
     }
 
-    /// What the log says of the registry's objects whose last change stands in these bundles, with their records.
+    /// What the log says of the registry's objects whose last change stands in these bundles: each object's record; of people who
+    /// were removed, the record that they had.
     ///
     /// # Errors
     /// The log cannot be read.
-    pub fn records_within(
-        &self,
-        data: &Path,
-        bundles: &[RangeInclusive<u64>],
-    ) -> Result<Vec<(String, String)>, AuditError> {
+    pub fn records_within(&self, data: &Path, bundles: &[RangeInclusive<u64>]) -> Result<Vec<Change>, AuditError> {
         let reader = LogReader::open(data)?;
-        let record = |object: String| {
-            let last = self.objects.get(object.as_str());
-            let text = last.map_or_else(|| Ok("null".to_owned()), |last| Replay::text(&reader, last));
-            text.map(|text| (object, text))
+        let null = || "null".to_owned();
+        let restated = |object: String| {
+            if let Some(last) = self.objects.get(object.as_str()) {
+                return Ok(Change { object, before: null(), after: Replay::text(&reader, last)? });
+            }
+            let last = self.former.get(object.as_str());
+            let before = last.map_or(Ok(None), |last| Replay::change(&reader, last))?.map(|change| change.before);
+            Ok(Change { object, before: before.unwrap_or_else(null), after: null() })
         };
-        self.within(bundles).into_iter().map(record).collect()
+        self.within(bundles).into_iter().map(restated).collect()
     }
 
     /// Compares the registry's file with the log, after taking in what is new in it. While a gateway runs, a change may be in
@@ -242,7 +254,7 @@ impl Replay {
             return Err(error.into());
         }
         compare.missing(&seen)?;
-        compare.names();
+        compare.names()?;
         for Refused { sequence, claim } in refused {
             compare.push(&format!("act:{sequence}"), "", "null".into(), format!("{claim} (not noted by this gateway)"));
         }
@@ -437,7 +449,7 @@ impl Compare<'_> {
     }
 
     /// The table of certificate names holds those of the records, and of people who were removed.
-    fn names(&mut self) {
+    fn names(&mut self) -> Result<(), AuditError> {
         let Names { by_record, by_table } = std::mem::take(&mut self.names);
         for (name, holder) in &by_record {
             if by_table.get(name) != Some(holder) {
@@ -446,15 +458,25 @@ impl Compare<'_> {
             }
         }
         for (name, holder) in by_table {
-            // A person who was removed keeps their names; a client keeps its record.
-            let there = match self.noted.get(holder.as_str()) {
-                Some(change) => is_kept(&holder, &change.after),
-                None => self.replay.objects.contains_key(holder.as_str()),
-            };
-            let gone = holder.starts_with("staff:") && !there;
-            if !by_record.contains_key(&name) && !gone {
+            if !by_record.contains_key(&name) && !self.was_held(&holder, &name)? {
                 self.push(&holder, &format!("the certificate name {name}"), "null".into(), holder.clone());
             }
         }
+        Ok(())
+    }
+
+    /// Whether a name is one that a person had who was removed: it stays theirs. A client keeps its record.
+    fn was_held(&self, holder: &str, name: &str) -> Result<bool, AuditError> {
+        let before = match (self.noted.get(holder), self.replay.former.get(holder)) {
+            (Some(change), _) if !is_kept(holder, &change.after) => Some(change.before.clone()),
+            (None, Some(last)) => Replay::change(&self.reader, last)?.map(|change| change.before),
+            _ => None,
+        };
+        let held = before.filter(|_| holder.starts_with("staff:")).is_some_and(|before| {
+            let record: Value = serde_json::from_str(&before).unwrap_or_default();
+            let mut names = record.get("names").and_then(Value::as_array).into_iter().flatten();
+            names.any(|held| held.as_str() == Some(name))
+        });
+        Ok(held)
     }
 }

@@ -101,6 +101,7 @@ fn config_json(config: &Config, catalogue: &Catalogue) -> Value {
             "grpc": listen.grpc, "https": listen.https, "ops": listen.ops, "workers": listen.workers,
             "max_message_bytes": listen.max_message, "max_connections": listen.max_connections,
             "max_connections_per_peer": listen.max_connections_per_peer,
+            "handshakes_per_peer_s": listen.handshakes_per_peer_s, "handshakes_s": listen.handshakes_s,
             "max_connection_age_s": listen.max_connection_age.as_secs(),
             "max_streams_per_connection": listen.max_streams,
             "handshake_timeout_ms": listen.handshake_timeout.as_millis() as u64,

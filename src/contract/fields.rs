@@ -6,7 +6,7 @@ use super::formats::is_within;
 use super::options::DataClass;
 use super::plan::{FieldKind, MessagePlan};
 use bytes::Bytes;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 /// Every field of an answer, as a tree of nodes; node 0 is the message itself.
 #[derive(Debug, Default)]
@@ -118,6 +118,21 @@ impl FieldTree {
     /// Whether a mask lets a path through.
     pub fn lets(&self, mask: &Mask, path: &str) -> bool {
         self.nodes.iter().zip(&mask.allowed).skip(1).any(|(node, allowed)| *allowed && node.path == path)
+    }
+
+    /// Whether whatever a mask of this tree lets through is let through by `mask` of a later tree, too, and names nobody there whom it
+    /// does not name here.
+    pub fn is_covered_by(&self, own: &Mask, later: &FieldTree, mask: &Mask) -> bool {
+        let paths: HashMap<&str, (&Node, bool)> = later
+            .nodes
+            .iter()
+            .zip(&mask.allowed)
+            .map(|(node, allowed)| (node.path.as_str(), (node, *allowed)))
+            .collect();
+        self.nodes.iter().zip(&own.allowed).filter(|(_, allowed)| **allowed).all(|(node, _)| {
+            let later = paths.get(node.path.as_str());
+            later.is_some_and(|(later, allowed)| *allowed && (node.subject || !later.subject))
+        })
     }
 
     /// Whether a mask of this tree lets a sensitive field through.

@@ -1,6 +1,7 @@
 //! A connection's first moment, before TLS: where it comes from, and whether it is one at all.
 
 use super::connections::ConnectionPlace;
+use super::hello::{HelloError, whole_hello};
 use super::proxy::{self, ProxyError, Said};
 use super::refused::Cause;
 use crate::registry::Network;
@@ -30,6 +31,9 @@ pub enum Nothing {
     /// The peer that its balancer has named has as many connections as it may.
     #[error("its peer has too many connections")]
     TooMany,
+    /// Its ClientHello is too large, or did not become whole.
+    #[error(transparent)]
+    Hello(#[from] HelloError),
     /// Header, or first byte, did not come in time.
     #[error("nothing came in time")]
     Timeout,
@@ -42,7 +46,9 @@ impl Nothing {
             Nothing::Probe => None,
             Nothing::Header(_) => Some(Cause::ProxyHeader),
             Nothing::TooMany => Some(Cause::TooMany),
-            Nothing::Timeout => Some(Cause::Timeout),
+            Nothing::Hello(HelloError::TooLarge) => Some(Cause::HelloTooLarge),
+            Nothing::Hello(HelloError::Closed) => Some(Cause::Closed),
+            Nothing::Timeout | Nothing::Hello(HelloError::Timeout) => Some(Cause::Timeout),
         }
     }
 }
@@ -57,7 +63,7 @@ pub fn is_proxied(proxies: &[Network], address: SocketAddr) -> bool {
     proxies.iter().any(|network| network.has(address.ip()))
 }
 
-/// Brings a connection to its first byte of TLS, within this time; gives where it comes from. Its peer's place is taken as soon
+/// Brings a connection to its whole ClientHello, its first byte within this time; gives where it comes from. Its peer's place is taken as soon
 /// as a balancer has named the peer, so that those that say nothing behind it are counted for whoever opened them.
 ///
 /// # Errors
@@ -75,6 +81,7 @@ pub async fn arrive(
         return Err(Unarrived { address: peer, why: Nothing::TooMany });
     }
     in_time(until, first_byte(stream)).await.map_err(failed(peer))?;
+    whole_hello(stream).await.map_err(|error| failed(peer)(error.into()))?;
     Ok(peer)
 }
 

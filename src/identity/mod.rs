@@ -17,6 +17,8 @@ pub mod certificates;
 pub mod connections;
 pub mod crl;
 pub mod ends;
+pub mod handshake_limits;
+pub mod hello;
 pub mod list;
 mod own;
 pub mod proxy;

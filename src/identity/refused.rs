@@ -59,6 +59,10 @@ causes! {
     ProxyHeader, "proxy_header", "the connection comes from a balancer and does not begin with a PROXY header of version 2";
     /// There are as many as there may be, from there or in all.
     TooMany, "too_many", "there are too many connections, from this address or in all";
+    /// Handshakes are begun more often than they may be.
+    TooManyHandshakes, "too_many_handshakes", "too many handshakes are begun, from this address or by strangers in all";
+    /// No client sends that much.
+    HelloTooLarge, "hello_too_large", "the first message of the handshake is larger than any client's";
     /// Another protocol.
     NotTls, "not_tls", "the peer does not speak TLS";
     /// No TLS version, cipher or group in common.

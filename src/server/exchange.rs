@@ -121,7 +121,7 @@ impl Exchange {
                 observed: Arc::default(),
             }),
             route: route.clone(),
-            standing: Standing::new(&self.shared, admitted, mask, registry),
+            standing: Standing::new(&self.shared, admitted, mask, (registry, routes.generation)),
             time: CallTime::new(route.operation.timeout, asked.map(|asked| arrived + asked.min(MAX_STREAM))),
         })
     }

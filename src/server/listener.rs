@@ -213,9 +213,17 @@ impl Worker {
             Ok(peer) => peer,
             Err(Unarrived { address, why }) => return self.came_to_nothing(stream, address, &why),
         };
+        let limits = &self.exchange.shared.handshakes;
+        if limits.begin(address.ip()).is_err() {
+            turn_away(stream);
+            return self.refusals.too_many_handshakes(address);
+        }
         let opened = self.clone().open(stream, address, place);
         match tokio::time::timeout(self.listen.handshake_timeout, opened).await {
-            Ok(Ok(calls)) => drop(self.connections.spawn(calls)),
+            Ok(Ok(calls)) => {
+                limits.came_through(address.ip());
+                self.connections.spawn(calls);
+            }
             Ok(Err(unopened)) => self.refusals.handshake(address, &unopened),
             Err(_) => self.refusals.handshake(address, &Cause::Timeout.into()),
         }

@@ -167,7 +167,7 @@ impl Gateway {
         shared.registry.store(Arc::new(Snapshot::read(store.as_ref())?));
 
         let served = Arc::new(Served::following(&Served::default(), catalogue));
-        shared.served.store(served.clone());
+        shared.serve(served.clone());
         let (health, _) = tonic_health::server::health_reporter();
         let contracts = Arc::new(ArcSwap::from_pointee(served.catalogue.contracts.clone()));
         let door = StaffDoor::new(shared.registry.clone(), shared.log.clone(), shared.refusals.clone(), &config.node);
@@ -196,7 +196,15 @@ impl Gateway {
         let https = https_listener.as_ref().and_then(|listener| listener.local_addr().ok());
         if let Some(listener) = https_listener {
             let (registry, log, refusals) = (shared.registry.clone(), shared.log.clone(), shared.refusals.clone());
-            let web = Web::new(config.clone(), store.clone(), registry, log, refusals, shared.metrics.oauth());
+            let web = Web::new(
+                config.clone(),
+                store.clone(),
+                registry,
+                log,
+                refusals,
+                shared.handshakes.clone(),
+                shared.metrics.oauth(),
+            );
             let web = Arc::new(web.map_err(|error| StartError::Thread(error.to_string()))?);
             workers.push(spawn_web(web, listener, gate, stop.clone())?);
         }

@@ -66,6 +66,12 @@ impl Refusals {
         self.handshake(address, &Unopened { reason: Reason::GatewayOverloaded, why });
     }
 
+    /// A connection was refused because too many handshakes are begun.
+    pub fn too_many_handshakes(&self, address: SocketAddr) {
+        let why = identity::refused::Refused::plain(Cause::TooManyHandshakes);
+        self.handshake(address, &Unopened { reason: Reason::GatewayOverloaded, why });
+    }
+
     /// A connection was refused before its first call, and it is known why.
     pub fn handshake(&self, address: SocketAddr, unopened: &Unopened) {
         let Unopened { reason, why } = unopened;

@@ -103,8 +103,10 @@ impl Reloader {
         self.contracts.store(Arc::new(served.catalogue.contracts.clone()));
         self.infra.send_replace(Arc::new(infra));
         let served = Arc::new(served);
-        self.shared.served.store(served.clone());
+        self.shared.serve(served.clone());
         self.served.send_replace(served);
+        // Calls under way look whether their contracts still allow what they disclose.
+        self.shared.registry_changed.send_replace(());
         tracing::info!("contracts and connections were loaded anew");
         Ok(())
     }

@@ -20,6 +20,7 @@ use crate::exchange_log::pseudonym::Pseudonyms;
 use crate::frame::Room;
 use crate::guard::{Endpoints, Guard, GuardSettings, HubHealth, OperationGuard, OperationHub};
 use crate::identity::certificates::Certificates;
+use crate::identity::handshake_limits::HandshakeLimits;
 use crate::registry::{GrantView, Snapshot};
 use crate::status::{Reason, Refusal};
 use crate::telemetry::{ExchangeMetrics, Metrics, OperationMetrics};
@@ -28,7 +29,7 @@ use arc_swap::ArcSwap;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -56,6 +57,8 @@ pub struct Shared {
     pub tokens: TokenChecker,
     /// Certificates of open connections.
     pub certificates: Certificates,
+    /// How many handshakes there may be.
+    pub handshakes: Arc<HandshakeLimits>,
     /// Rates and quotas.
     pub limits: Limits,
     /// The exchange log.
@@ -72,6 +75,8 @@ pub struct Shared {
     pub readiness: Readiness,
     /// What is served, to be told of.
     pub served: ArcSwap<Served>,
+    /// Its generation: read by calls under way, which hold on to what they began with.
+    pub generation: AtomicU64,
     /// Places for reads that a second hub is asked for, too.
     pub shadowed: Arc<Semaphore>,
     /// Room for large request messages while they come.
@@ -103,6 +108,7 @@ impl Shared {
             registry_changed: watch::Sender::new(()),
             tokens: TokenChecker::new(&tokens.issuer, &tokens.audience, tokens.leeway_s),
             certificates: Certificates::default(),
+            handshakes: config.listen.handshake_limits(),
             limits: Limits::default(),
             days_left: DaysLeft::default(),
             refusals: Arc::new(RefusalLog::new(log.clone(), metrics.clone())),
@@ -113,6 +119,7 @@ impl Shared {
             metrics,
             readiness: Readiness::default(),
             served: ArcSwap::default(),
+            generation: AtomicU64::new(0),
             shadowed: shadow_places(),
             max_message: config.listen.max_message,
             registry_differences: ArcSwap::default(),
@@ -135,6 +142,13 @@ impl Shared {
             next = next => Ok(next),
             () = ends => Err(Refusal::retry(Reason::GatewayEnding, SILENCE)),
         }
+    }
+
+    /// From now on, this is served.
+    pub fn serve(&self, served: Arc<Served>) {
+        let generation = served.generation;
+        self.served.store(served);
+        self.generation.store(generation, Ordering::Release);
     }
 
     /// The metrics, with how breakers and endpoints stand at this moment.
@@ -198,6 +212,8 @@ impl Masks {
 /// What is served from one load of contracts and connections to the next.
 #[derive(Default)]
 pub struct Served {
+    /// Grows with each load.
+    pub generation: u64,
     /// Contracts and connections.
     pub catalogue: Catalogue,
     /// Masks of grants over the contracts' operations; they go with these.
@@ -259,7 +275,7 @@ impl Served {
             (key, kept.unwrap_or_else(|| Endpoints::new(&entry.source, &reach.addresses)))
         });
         let endpoints = endpoints.collect();
-        Served { catalogue, masks: Arc::default(), guards, hubs, endpoints }
+        Served { generation: before.generation + 1, catalogue, masks: Arc::default(), guards, hubs, endpoints }
     }
 
     /// The guard of an operation: its own, or its source's.
@@ -315,6 +331,8 @@ pub struct Route {
 /// A worker's routes, with connections of its own.
 #[derive(Default)]
 pub struct Routes {
+    /// Of what is served by them.
+    pub generation: u64,
     by_path: HashMap<String, Route>,
     /// Masks of grants over these routes' operations, shared by all workers.
     pub masks: Arc<Masks>,
@@ -355,7 +373,7 @@ impl Routes {
             Some((operation.path.clone(), route))
         };
         let by_path = served.catalogue.contracts.operations().into_iter().filter_map(route).collect();
-        Routes { by_path, masks: served.masks.clone() }
+        Routes { generation: served.generation, by_path, masks: served.masks.clone() }
     }
 
     /// The route of a gRPC path.

@@ -1,5 +1,6 @@
 //! Whether a call that was admitted still may go on: a right that is withdrawn or changed meanwhile, or whose time is over,
-//! ends calls and streams under way. Time is waited for by one timer, for whichever right ends first; a call that is over
+//! ends calls and streams under way. So does a contract that was changed and does not let through any more what the call discloses:
+//! a call keeps to the contract with which it began, but to nothing that the present one withholds. Time is waited for by one timer, for whichever right ends first; a call that is over
 //! before that has none.
 
 use super::shared::Shared;
@@ -11,6 +12,7 @@ use crate::identity::ends::{left_until, reached};
 use crate::registry::{Granted, Snapshot, now};
 use crate::status::{Reason, Refusal};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 use tokio::sync::watch;
 
@@ -22,6 +24,10 @@ pub(super) struct Standing {
     mask: Arc<Mask>,
     /// The registry in which it was last found to hold.
     seen: Arc<Snapshot>,
+    /// The generation of contracts in which it was last found to hold.
+    generation: u64,
+    /// The operation as its contract is now.
+    current: Arc<Operation>,
     changes: watch::Receiver<()>,
     /// Which right ends first, and when (Unix time in seconds).
     end: (i64, Reason),
@@ -47,9 +53,16 @@ impl AdmittedBy {
 }
 
 impl Standing {
-    pub(super) fn new(shared: &Arc<Shared>, admitted: AdmittedBy, mask: Arc<Mask>, seen: Arc<Snapshot>) -> Self {
+    /// Of a call that was just admitted, by this registry and contracts of this generation.
+    pub(super) fn new(
+        shared: &Arc<Shared>,
+        admitted: AdmittedBy,
+        mask: Arc<Mask>,
+        (seen, generation): (Arc<Snapshot>, u64),
+    ) -> Self {
         let (changes, end) = (shared.registry_changed.subscribe(), admitted.end(shared, &seen));
-        Standing { shared: shared.clone(), admitted, mask, seen, changes, end }
+        let current = admitted.operation.clone();
+        Standing { shared: shared.clone(), admitted, mask, seen, generation, current, changes, end }
     }
 
     /// Whose call it is.
@@ -62,11 +75,14 @@ impl Standing {
         &self.mask
     }
 
-    /// Whether it holds now. Costs two comparisons as long as nothing changed in the registry.
+    /// Whether it holds now. Costs three comparisons as long as nothing changed in the registry and the contracts.
     pub(super) fn check(&mut self) -> Result<(), Refusal> {
         let (registry, now) = (self.shared.registry.load_full(), now());
         if !Arc::ptr_eq(&registry, &self.seen) {
             self.follow(registry, now)?;
+        }
+        if self.shared.generation.load(Ordering::Acquire) != self.generation {
+            self.follow_contract(now)?;
         }
         match self.end {
             (at, _) if now < at => Ok(()),
@@ -82,14 +98,38 @@ impl Standing {
         self.shared.tokens.check_now(token, peer, &client, &registry, now)?;
         let withdrawn = || Refusal::with(Reason::ScopeNotGranted, "the grant was withdrawn");
         let fresh = client.granted_as(&grant.id).ok_or_else(withdrawn)?;
-        access::still_covers(&fresh, operation, purpose.as_deref(), peer.address.ip(), now)?;
-        if fresh.fields != grant.fields || fresh.approved != grant.approved {
-            self.mask = Arc::new(access::mask(&fresh, operation));
-        }
+        access::still_covers(&fresh, &self.current, purpose.as_deref(), peer.address.ip(), now)?;
+        let changed = fresh.fields != grant.fields || fresh.approved != grant.approved;
         *grant = fresh;
+        if changed {
+            self.mask = Arc::new(access::mask(grant, operation));
+            self.covers_mask()?;
+        }
         self.end = self.admitted.end(&self.shared, &registry);
         self.seen = registry;
         Ok(())
+    }
+
+    /// The same rights under contracts that were loaded anew.
+    fn follow_contract(&mut self, now: i64) -> Result<(), Refusal> {
+        let served = self.shared.served.load_full();
+        let AdmittedBy { peer, grant, operation, purpose, .. } = &self.admitted;
+        let gone = || Refusal::with(Reason::ContractChanged, "the operation is there no more");
+        self.current = served.catalogue.contracts.operation(&operation.path).ok_or_else(gone)?.clone();
+        access::still_covers(grant, &self.current, purpose.as_deref(), peer.address.ip(), now)?;
+        self.covers_mask()?;
+        self.generation = served.generation;
+        Ok(())
+    }
+
+    /// Whether the present contract lets through what the call discloses.
+    fn covers_mask(&self) -> Result<(), Refusal> {
+        let AdmittedBy { grant, operation, .. } = &self.admitted;
+        let (before, now) = (&operation.answer_fields, &self.current.answer_fields);
+        match before.is_covered_by(&self.mask, now, &access::mask(grant, &self.current)) {
+            true => Ok(()),
+            false => Err(Refusal::with(Reason::ContractChanged, "it discloses less, or names people where it did not")),
+        }
     }
 
     /// Waits until it holds no more. A call that is over at `until`, whatever becomes of it, is not waited for beyond.

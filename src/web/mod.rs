@@ -16,6 +16,7 @@ use crate::access::refusals::RefusalLog;
 use crate::access::staff::StaffDoor;
 use crate::config::Config;
 use crate::exchange_log::ExchangeLog;
+use crate::identity::handshake_limits::HandshakeLimits;
 use crate::registry::{Snapshot, Store};
 use crate::telemetry::OAuthMetrics;
 use arc_swap::ArcSwap;
@@ -39,6 +40,7 @@ pub struct Web {
     tokens: crate::access::token::TokenChecker,
     log: ExchangeLog,
     refusals: Arc<RefusalLog>,
+    handshakes: Arc<HandshakeLimits>,
     door: StaffDoor,
     reads: Arc<Reads>,
     bodies: request::Bodies,
@@ -69,6 +71,7 @@ impl Web {
         registry: Arc<ArcSwap<Snapshot>>,
         log: ExchangeLog,
         refusals: Arc<RefusalLog>,
+        handshakes: Arc<HandshakeLimits>,
         metrics: OAuthMetrics,
     ) -> std::io::Result<Self> {
         let said = &config.tokens;
@@ -85,6 +88,7 @@ impl Web {
             registry,
             log,
             refusals,
+            handshakes,
         })
     }
 

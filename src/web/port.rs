@@ -99,10 +99,18 @@ impl Web {
                     Ok(peer) => peer,
                     Err(Unarrived { address, why }) => return web.came_to_nothing(stream, address, &why),
                 };
+                if web.handshakes.begin(address.ip()).is_err() {
+                    turn_away(stream);
+                    return web.refused(address, Reason::GatewayOverloaded, Cause::TooManyHandshakes);
+                }
                 let accepted = tokio::time::timeout(PATIENCE, tls::accept(acceptor, stream)).await;
                 match accepted.unwrap_or_else(|_| Err(Refused::plain(Cause::Timeout))) {
                     Ok((stream, until)) => {
                         let stream = ServerStream::new(stream);
+                        // Anybody comes through here without one.
+                        if stream.session().peer_certificates().is_some() {
+                            web.handshakes.came_through(address.ip());
+                        }
                         if let Some(why) = connection(router, stream, address, (gate, until), stop).await {
                             refusals.closed(&node, "https", address, &why);
                         }

@@ -1,6 +1,6 @@
 //! What somebody does to the registry's file with a tool of SQLite becomes nobody's act, and nothing that the log says.
 
-use crate::support::{Stage, entries, ops_text, show, until};
+use crate::support::{Stage, add_auditor, entries, ops_text, show, until};
 use ndxp_gateway::audit::replay::{Difference, Replay};
 use ndxp_gateway::audit::retention;
 use ndxp_gateway::config::Config;
@@ -258,5 +258,43 @@ async fn t4_an_edit_while_the_gateway_runs_is_found_and_nothing_is_pruned_until_
     let restated = restated.iter().filter(|entry| entry.act == "registry.restate").flat_map(|entry| &entry.changes);
     let grant = restated.into_iter().find(|change| change.object.starts_with("grant:")).unwrap();
     assert!(grant.after.contains("\"fields\":[\"name\"]"), "{}", grant.after);
+    assert_eq!(differences(&data), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t4_a_certificate_name_of_a_person_who_never_was_is_found_and_one_of_a_person_who_was_is_not() {
+    let stage = registered("shop");
+    add_auditor(&stage.store, "hoa");
+    stage.store.remove_staff("hoa").unwrap();
+    logged(&stage);
+    let data = stage.data();
+    assert_eq!(differences(&data), [], "who was removed keeps the names");
+    let sql = sqlite(&stage);
+    let invented =
+        "INSERT INTO identities (name, kind, id) VALUES ('bank.vn', 'staff', 'ghost'), ('more.vn', 'staff', 'hoa')";
+    sql.execute(invented, []).unwrap();
+    let found = differences(&data);
+    let fields: Vec<(&str, &str)> = found.iter().map(|one| (one.object.as_str(), one.field.as_str())).collect();
+    assert_eq!(
+        fields,
+        [("staff:ghost", "the certificate name bank.vn"), ("staff:hoa", "the certificate name more.vn")]
+    );
+    sql.execute("DELETE FROM identities WHERE name IN ('bank.vn', 'more.vn')", []).unwrap();
+    assert_eq!(differences(&data), []);
+    // What tells of the removal is restated before it is pruned.
+    for number in 0..300 {
+        stage.store.note("test.note", format!("number:{number}")).unwrap();
+    }
+    logged(&stage);
+    let later = jiff::Timestamp::now().as_microsecond() + 1;
+    until("there is something to prune", Duration::from_secs(30), || {
+        retention::plan(&data, later, |_, _| {}).unwrap().bundles() >= 1
+    });
+    let plan = retention::plan(&data, later, |_, _| {}).unwrap();
+    retention::restate(&data, &plan, &stage.store).unwrap();
+    logged(&stage);
+    until("it is restated", Duration::from_secs(30), || retention::is_restated(&data, &plan).unwrap());
+    retention::archive(&data, &plan, &stage.folder.path.join("archive"), |_| {}).unwrap();
+    retention::prune(&data, &plan).unwrap();
     assert_eq!(differences(&data), []);
 }

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// A PROXY header (version 2) of TCP over IPv4 from this peer.
-fn proxy_header(peer: [u8; 4], port: u16) -> Vec<u8> {
+pub fn proxy_header(peer: [u8; 4], port: u16) -> Vec<u8> {
     let mut header = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c".to_vec();
     header.extend(peer);
     header.extend([127, 0, 0, 1]);
@@ -19,7 +19,7 @@ fn proxy_header(peer: [u8; 4], port: u16) -> Vec<u8> {
 }
 
 /// A connection from one of the machine's own addresses, which begins with these bytes.
-async fn from(own: &str, to: SocketAddr, begin: &[u8]) -> TcpStream {
+pub async fn from(own: &str, to: SocketAddr, begin: &[u8]) -> TcpStream {
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind(format!("{own}:0").parse().unwrap()).unwrap();
     let mut stream = socket.connect(to).await.unwrap();
@@ -28,7 +28,7 @@ async fn from(own: &str, to: SocketAddr, begin: &[u8]) -> TcpStream {
 }
 
 /// A call on a connection; its status and exchange id, or `None` where the connection came to nothing.
-async fn call_on(stage: &Stage, actor: &Actor, id: &str, stream: TcpStream) -> Option<(String, String)> {
+pub async fn call_on(stage: &Stage, actor: &Actor, id: &str, stream: TcpStream) -> Option<(String, String)> {
     let own = files(&stage.folder, id);
     let stream = crate::support::secured(stream, &own.ca, Some((&own.certificate, &own.key)), &[b"h2"]).await.ok()?;
     let (mut send, connection) = h2::client::handshake(stream).await.ok()?;

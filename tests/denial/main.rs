@@ -7,4 +7,5 @@ mod support;
 mod balancers;
 mod denial;
 mod floods;
+mod handshake_floods;
 mod own_services;

@@ -5,6 +5,7 @@
 mod support;
 
 mod blame;
+mod contract_changes;
 mod endpoints;
 mod grpc_sources;
 mod guard;

@@ -127,14 +127,12 @@ impl RegistryFile {
 pub const RESTATE_ACT: &str = "registry.restate";
 
 impl SqliteStore {
-    /// Restates objects (`kind:id`) with their records as the exchange log has them: acts of the gateway itself, which go into
-    /// the log like every act. Nothing of it comes from the file.
+    /// Restates objects (`kind:id`) as the exchange log has them: acts of the gateway itself, which go into the log like every act.
+    /// Nothing of it comes from the file.
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn restate(&self, objects: Vec<(String, String)>) -> Result<(), RegistryError> {
-        let change = |(object, after)| Change { object, before: "null".into(), after };
-        let changes = objects.into_iter().map(change).collect();
+    pub fn restate(&self, changes: Vec<Change>) -> Result<(), RegistryError> {
         let mut connection = self.connection();
         let whole = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let note =

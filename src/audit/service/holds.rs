@@ -1,0 +1,86 @@
+//! Legal holds: entries that no pruning may touch. An auditor places and releases them, from afar or as the folder's owner.
+
+use super::host::Reader;
+use super::{Audit, api, invalid, reading, refused, rules};
+use crate::access::reads::ReadPermit;
+use crate::audit::retention::{Holds, MAX_HOLDS};
+use crate::contract::formats::{self, Format};
+use crate::exchange_log::Entry;
+use crate::exchange_log::pseudonym::PersonKind;
+use crate::status::{Reason, Refusal};
+use tonic::{Request, Response, Status};
+
+impl Audit {
+    pub(super) async fn holds(&self, permit: &ReadPermit) -> Result<Response<api::ListHoldsResponse>, Status> {
+        let data = self.data.clone();
+        let holds = reading(permit, move || Ok(Holds::read(&data)?)).await?.holds.into_iter();
+        let holds = holds.map(|hold| api::Hold {
+            id: hold.id,
+            case_number: hold.case,
+            by: hold.by,
+            since: hold.since,
+        });
+        Ok(Response::new(api::ListHoldsResponse { holds: holds.collect() }))
+    }
+
+    /// The hold stands before its entry is written: what is to be kept is kept, whatever happens in between.
+    pub(super) async fn hold(
+        &self,
+        request: &Request<api::PlaceHoldRequest>,
+    ) -> Result<Response<api::PlaceHoldResponse>, Status> {
+        let rule = &rules::PLACE_HOLD;
+        let reader = self.host.admit(request, rule).await?;
+        let permit = self.host.begin(&reader, &self.reads)?;
+        let api::PlaceHoldRequest { query, case_number } = request.get_ref().clone();
+        if case_number.len() > 64 || formats::check(Format::Code, &case_number).is_err() {
+            return Err(invalid("case_number", "must be a document or case number of letters, digits and . - _ /"));
+        }
+        let asked = query.unwrap_or_default();
+        let query = self.query(asked.clone())?;
+        if query.names_somebody() {
+            self.check_keys(&permit, &query).await?;
+        }
+        let (data, case, by) = (self.data.clone(), case_number.clone(), self.host.name(&reader));
+        let place = move || Ok(Holds::change(&data, |holds| holds.place(&query, &case, &by))?);
+        let full = || refused(Refusal::with(Reason::ChangesFull, format!("{MAX_HOLDS} holds stand: release one")));
+        let id = reading(&permit, place).await?.ok_or_else(full)?;
+        let about = Entry { object: format!("hold:{id} reason:{case_number}"), ..self.about(&asked)? };
+        self.host.note(&reader, rule.act, about).await?;
+        Ok(Response::new(api::PlaceHoldResponse { id }))
+    }
+
+    /// The entry is in the log before the hold is gone: nobody loses one unnoticed.
+    pub(super) async fn release(
+        &self,
+        request: &Request<api::ReleaseHoldRequest>,
+    ) -> Result<Response<api::ReleaseHoldResponse>, Status> {
+        let rule = &rules::RELEASE_HOLD;
+        let reader: Reader = self.host.admit(request, rule).await?;
+        let permit = self.host.begin(&reader, &self.reads)?;
+        let (data, id) = (self.data.clone(), request.get_ref().id);
+        let stands = reading(&permit, move || Ok(Holds::read(&data)?)).await?;
+        let unknown = || refused(Refusal::with(Reason::ObjectUnknown, format!("there is no hold {id}")));
+        if stands.holds.iter().all(|hold| hold.id != id) {
+            return Err(unknown());
+        }
+        let about = Entry { object: format!("hold:{id}"), ..Entry::default() };
+        self.host.note(&reader, rule.act, about).await?;
+        let data = self.data.clone();
+        let released = reading(&permit, move || Ok(Holds::change(&data, |holds| holds.release(id))?)).await?;
+        released.then(|| Response::new(api::ReleaseHoldResponse {})).ok_or_else(unknown)
+    }
+
+    /// Whom a query names, as an entry tells of them.
+    fn about(&self, query: &api::Query) -> Result<Entry, Status> {
+        let ids: Vec<&String> =
+            std::iter::once(&query.subject).chain(&query.other_subjects).filter(|id| !id.is_empty()).collect();
+        if ids.is_empty() && query.official.is_empty() {
+            return Ok(Entry::default());
+        }
+        let keys = self.pseudonyms.keys(jiff::Timestamp::now().as_microsecond());
+        let keys = keys.map_err(|error| super::failed(error.into()))?;
+        let official = (!query.official.is_empty()).then(|| keys.pseudonym(PersonKind::Official, &query.official));
+        let subjects = ids.into_iter().map(|id| keys.pseudonym(PersonKind::Subject, id)).collect();
+        Ok(Entry { subjects, official, ..Entry::default() })
+    }
+}
