@@ -325,7 +325,7 @@ fn a_wrong_configuration_is_told_whole_with_file_and_line() {
 fn contracts_are_listed_shown_and_checked() {
     let folder = tempfile::tempdir().unwrap();
     let listed: Value = serde_json::from_str(&ok(&["--output", "json", "contract", "list"], folder.path())).unwrap();
-    assert_eq!(listed.as_array().unwrap().len(), 33);
+    assert_eq!(listed.as_array().unwrap().len(), 41);
     let shown = ok(&["contract", "show", "PopulationService/GetCitizen"], folder.path());
     assert!(
         shown.contains("citizen_id: string, one of identity, 12 digits") && shown.contains("SoDinhDanh"),
