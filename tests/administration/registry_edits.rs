@@ -5,6 +5,7 @@ use ndxp_gateway::audit::replay::{Difference, Replay};
 use ndxp_gateway::audit::retention;
 use ndxp_gateway::config::Config;
 use ndxp_gateway::exchange_log::Entry;
+use ndxp_gateway::keyfile::Vault;
 use ndxp_gateway::registry::sqlite::SqliteStore;
 use ndxp_gateway::registry::{Client, Store};
 use ndxp_gateway::server::{Gateway, registry_path};
@@ -295,6 +296,6 @@ async fn t4_a_certificate_name_of_a_person_who_never_was_is_found_and_one_of_a_p
     logged(&stage);
     until("it is restated", Duration::from_secs(30), || retention::is_restated(&data, &plan).unwrap());
     retention::archive(&data, &plan, &stage.folder.path.join("archive"), |_| {}).unwrap();
-    retention::prune(&data, &plan).unwrap();
+    retention::prune(&data, &plan, &Vault::default()).unwrap();
     assert_eq!(differences(&data), []);
 }
