@@ -4,7 +4,8 @@
 #[path = "../support/raw.rs"]
 mod raw;
 
-use crate::support::{Actor, Stage, Told, approved_grant, edit};
+use crate::support::{Actor, Stage, Told, approved_grant, edit, show};
+use ndxp_gateway::config::Config;
 
 use ndxp_gateway::exchange_log::pseudonym::{PersonKind, Pseudonyms, folder};
 use raw::{Raw, Wire};
@@ -411,4 +412,37 @@ async fn letters_of_a_name_are_chosen_in_the_connection_entry() {
         "{:?}",
         told.answered.status
     );
+}
+
+/// The portal through a provincial LGSP is a second version of its contract, which the connection entry chooses.
+#[tokio::test(flavor = "multi_thread")]
+async fn dossiers_go_as_a_bare_list_through_an_lgsp_where_the_entry_says_so() {
+    let (stage, raw, actor) = stage("publicservice", &[]).await;
+    let contracts = stage.folder.path.join("contracts/ndxp/publicservice/v2");
+    std::fs::create_dir_all(&contracts).unwrap();
+    let text = include_str!("../../seeds/contracts/publicservice-v2.proto");
+    std::fs::write(contracts.join("publicservice.proto"), text).unwrap();
+    let entry = "source = \"publicservice\"\nhub = \"lgsp\"\ncontract = \"v2\"\n\n[settings]\nunit = \"H49\"\n";
+    std::fs::write(stage.folder.path.join("sources/publicservice.toml"), entry).unwrap();
+    stage.gateway.as_ref().unwrap().reload().unwrap();
+    let config = Config::load(&stage.folder.gateway_config()).map_err(show).unwrap();
+    let actor = Actor { contracts: config.catalogue().map_err(show).unwrap().contracts, ..actor };
+    let all = fixtures("publicservice");
+    let fixture = |name: &str| all.iter().find(|one| one.name == name).unwrap();
+    let call = &fixture("12-sync-at-the-counter-request").expect["call"];
+    let taken = fixture("02-sync-taken-text-zeros");
+    raw.set(Wire::of(&taken.expect["http"], &taken.body));
+    let told = actor.call("/ndxp.publicservice.v2.PublicServiceService/SyncDossiers", call.clone()).await.ok();
+    assert_eq!(told.messages[0], json!({}));
+    let heard = raw.heard().unwrap();
+    let query: Vec<_> = heard.query.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    assert_eq!(query, [("MaDinhDanhDV", "H49"), ("isUpdating", "False")]);
+    let body: Value = serde_json::from_slice(&heard.body).unwrap();
+    assert_eq!(body.as_array().unwrap().len(), 1);
+    assert_eq!(body[0]["DinhDanhCHS"][0]["SoDinhDanh"], "022194990267");
+    assert_eq!(stage.entry(&told.exchange()).entry.subjects.len(), 1, "the person is known to the log");
+    // What was not chosen is not served, and goes nowhere.
+    raw.set(Wire::nothing());
+    let told = actor.call("/ndxp.publicservice.v1.PublicServiceService/SyncDossiers", call.clone()).await;
+    assert!(!told.reason().is_empty() && raw.heard().is_none(), "{}", told.reason());
 }
