@@ -18,7 +18,11 @@ use crate::registry::sqlite::SqliteStore;
 use serde::{Deserialize, Serialize};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+
+/// Holds in force, at most: each entry that may be pruned is compared with all of them.
+pub const MAX_HOLDS: usize = 1_000;
 
 /// Entries that must be kept, whatever their age, until the hold is released.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -65,8 +69,24 @@ impl Holds {
         write_atomically(&path, &text)
     }
 
-    /// Places a hold on whatever fits a query; gives its number.
-    pub fn place(&mut self, data: &Path, query: &Query, case: &str, by: &str) -> Result<u64, LogError> {
+    /// Changes them, one change at a time in this process.
+    ///
+    /// # Errors
+    /// The file cannot be read or written: nothing changes.
+    pub fn change<T>(data: &Path, change: impl FnOnce(&mut Self) -> T) -> Result<T, LogError> {
+        static ALONE: Mutex<()> = Mutex::new(());
+        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut holds = Holds::read(data)?;
+        let changed = change(&mut holds);
+        holds.write(data)?;
+        Ok(changed)
+    }
+
+    /// Places a hold on whatever fits a query; gives its number, or `None` where there are as many as there may be.
+    pub fn place(&mut self, query: &Query, case: &str, by: &str) -> Option<u64> {
+        if self.holds.len() >= MAX_HOLDS {
+            return None;
+        }
         self.last += 1;
         self.holds.push(Hold {
             id: self.last,
@@ -75,16 +95,14 @@ impl Holds {
             since: crate::registry::now(),
             query: query.clone(),
         });
-        self.write(data)?;
-        Ok(self.last)
+        Some(self.last)
     }
 
     /// Releases a hold; false where there is none of this number.
-    pub fn release(&mut self, data: &Path, id: u64) -> Result<bool, LogError> {
+    pub fn release(&mut self, id: u64) -> bool {
         let before = self.holds.len();
         self.holds.retain(|hold| hold.id != id);
-        self.write(data)?;
-        Ok(self.holds.len() < before)
+        self.holds.len() < before
     }
 }
 

@@ -303,8 +303,7 @@ fn an_auditor_does_from_afar_what_the_owner_of_the_files_does() {
     assert_eq!(serde_json::from_str::<Value>(&line).unwrap()["exchange"], Value::from(last));
 
     // What needs the files themselves says so, and nobody but an auditor reads.
-    for local_only in [&["audit", "prune", "--archive", "archive"][..], &["audit", "hold", "list"], &["audit", "index"]]
-    {
+    for local_only in [&["audit", "prune", "--archive", "archive"][..], &["audit", "index"]] {
         assert!(desk.by("hoa", local_only).failed(2).contains("data folder itself"), "{local_only:?}");
     }
     assert!(desk.by("lan", &["audit", "search"]).failed(1).contains("ROLE_MISSING"));
@@ -456,4 +455,32 @@ fn only_the_owner_of_the_data_folder_works_locally() {
     assert!(desk.by("hoa", &["client", "list"]).ok().contains("one-stop-shop"));
     chown(&data, Some(uid), None).unwrap();
     desk.local(&["client", "list"]).ok();
+}
+
+#[test]
+fn legal_holds_are_placed_listed_and_released_from_afar_by_an_auditor_alone() {
+    let stage = Stage::start();
+    let desk = Desk::with(&stage, &[("hoa", "auditor"), ("lan", "administrator")]);
+    let add = ["audit", "hold", "add", "--client", "shop", "--case", "12/TA"];
+    assert!(desk.by("hoa", &add).ok().contains("hold 1 is placed"));
+    let listed = desk.by("hoa", &["audit", "hold", "list"]).ok();
+    assert!(listed.contains("12/TA") && listed.contains("hoa"), "{listed}");
+    // As the folder's owner, the same holds; a person's own are in their name, and it takes a reason.
+    assert!(desk.local(&["audit", "hold", "list"]).ok().contains("12/TA"));
+    assert!(desk.by("hoa", &["audit", "hold", "add", "--client", "shop"]).failed(2).contains("--case"));
+    for refused in [&add[..], &["audit", "hold", "list"], &["audit", "hold", "release", "1"]] {
+        assert!(desk.by("lan", refused).failed(1).contains("ROLE_MISSING"), "{refused:?}");
+    }
+    assert!(desk.by("hoa", &["audit", "hold", "release", "2"]).failed(1).contains("OBJECT_UNKNOWN"));
+    desk.by("hoa", &["audit", "hold", "release", "1"]).ok();
+    assert!(!desk.by("hoa", &["audit", "hold", "list"]).ok().contains("12/TA"));
+    let acts: Vec<(String, String, String)> = stage
+        .entries()
+        .into_iter()
+        .map(|one| one.entry)
+        .filter_map(|entry| entry.act.starts_with("log.").then(|| (entry.act, entry.object, entry.actor)))
+        .collect();
+    assert_eq!(acts.len(), 2, "{acts:?}");
+    assert!(acts[0].0 == "log.hold" && acts[0].1 == "hold:1 reason:12/TA" && acts[0].2.contains("hoa"), "{acts:?}");
+    assert!(acts[1].0 == "log.release" && acts[1].1 == "hold:1" && acts[1].2.contains("hoa"), "{acts:?}");
 }

@@ -3,7 +3,7 @@
 use crate::support::Stage;
 use ndxp_gateway::audit::index::{Index, rebuild};
 use ndxp_gateway::audit::query::Query;
-use ndxp_gateway::audit::retention::{Holds, archive, is_told, plan, prune};
+use ndxp_gateway::audit::retention::{Holds, MAX_HOLDS, archive, is_told, plan, prune};
 use ndxp_gateway::audit::search;
 use ndxp_gateway::exchange_log::checkpoint::LogSigner;
 use ndxp_gateway::exchange_log::entry::Pseudonym;
@@ -49,17 +49,18 @@ fn what_is_pruned_is_archived_told_of_and_still_proved() {
 
     // Five days are old enough; the second is held.
     let held = Query { client: Some("system-1".into()), ..Query::default() };
-    assert_eq!(Holds::read(data).unwrap().place(data, &held, "12/TA", "cli:lan").unwrap(), 1);
+    let place = |query: &Query, case: &str| Holds::change(data, |holds| holds.place(query, case, "cli:lan")).unwrap();
+    let release = |id| Holds::change(data, |holds| holds.release(id)).unwrap();
+    assert_eq!(place(&held, "12/TA"), Some(1));
     // A hold that cannot be read whole stops every pruning: it must not come to hold less.
     let person = Pseudonym { key: "2026-11".into(), value: vec![0xab; 16] };
-    let mut holds = Holds::read(data).unwrap();
-    let id = holds.place(data, &Query { subject: Some(vec![person]), ..Query::default() }, "13/TA", "cli:lan").unwrap();
+    let id = place(&Query { subject: Some(vec![person]), ..Query::default() }, "13/TA").unwrap();
     let (file, good) = (data.join("state/holds.json"), std::fs::read_to_string(data.join("state/holds.json")).unwrap());
     assert!(good.contains("2026-11:abab") && Holds::read(data).is_ok());
     std::fs::write(&file, good.replace("2026-11:abab", "2026-11:xbab")).unwrap();
     assert!(plan(data, i64::MAX, |_, _| {}).is_err());
     std::fs::write(&file, good).unwrap();
-    assert!(holds.release(data, id).unwrap());
+    assert!(release(id));
     let old = 1_700_000_000_000_000 + 5 * DAY_US;
     let first = plan(data, old, |_, _| {}).unwrap();
     assert_eq!((first.runs.as_slice(), first.held), ([0..=0, 2..=4].as_slice(), 1));
@@ -96,7 +97,7 @@ fn what_is_pruned_is_archived_told_of_and_still_proved() {
     bytes[100] ^= 1;
     std::fs::write(&bundle, bytes).unwrap();
     assert!(verify_data(data, Some(kept.path()), Some(&verifier), Default::default(), |_, _| {}).is_err());
-    assert!(Holds::read(data).unwrap().release(data, 1).unwrap());
+    assert!(release(1));
     assert_eq!(plan(data, old, |_, _| {}).unwrap().runs, [1..=1]);
     drop(log);
     let log = open(data, &key);
@@ -162,4 +163,19 @@ fn a_gateway_prunes_by_its_policy() {
     assert!(report.pruned >= 256 && report.sealed > report.pruned);
     let entries = crate::support::entries(&stage.data());
     assert!(entries.iter().any(|one| one.entry.act == PRUNE_ACT && one.entry.actor == "gateway"));
+}
+
+#[test]
+fn d_holds_are_bounded_in_number() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(folder.path().join("state")).unwrap();
+    let placed = |count| {
+        Holds::change(folder.path(), |holds| {
+            (0..count).filter(|_| holds.place(&Query::default(), "1/TA", "lan").is_some()).count()
+        })
+        .unwrap()
+    };
+    assert_eq!((placed(MAX_HOLDS + 10), placed(1)), (MAX_HOLDS, 0));
+    assert!(Holds::change(folder.path(), |holds| holds.release(7)).unwrap());
+    assert_eq!(placed(10), 1);
 }

@@ -14,12 +14,7 @@ impl Audit {
     pub(super) async fn holds(&self, permit: &ReadPermit) -> Result<Response<api::ListHoldsResponse>, Status> {
         let data = self.data.clone();
         let holds = reading(permit, move || Ok(Holds::read(&data)?)).await?.holds.into_iter();
-        let holds = holds.map(|hold| api::Hold {
-            id: hold.id,
-            case_number: hold.case,
-            by: hold.by,
-            since: hold.since,
-        });
+        let holds = holds.map(|hold| api::Hold { id: hold.id, case_number: hold.case, by: hold.by, since: hold.since });
         Ok(Response::new(api::ListHoldsResponse { holds: holds.collect() }))
     }
 
@@ -71,7 +66,7 @@ impl Audit {
     }
 
     /// Whom a query names, as an entry tells of them.
-    fn about(&self, query: &api::Query) -> Result<Entry, Status> {
+    pub(super) fn about(&self, query: &api::Query) -> Result<Entry, Status> {
         let ids: Vec<&String> =
             std::iter::once(&query.subject).chain(&query.other_subjects).filter(|id| !id.is_empty()).collect();
         if ids.is_empty() && query.official.is_empty() {

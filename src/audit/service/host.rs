@@ -68,6 +68,15 @@ impl Host {
         permit.map_err(refused)
     }
 
+    /// A reader's name, as acts have it.
+    pub(super) fn name(&self, reader: &Reader) -> String {
+        match (reader, self) {
+            (Reader::Staff(_, staff), _) => staff.to_string(),
+            (Reader::Owner, Host::Owner { notes: Some(notes), .. }) => notes.actor().to_string(),
+            (Reader::Owner, _) => "local".to_owned(),
+        }
+    }
+
     /// Puts what a reader does into the log: at once by the gateway, by way of the registry for the owner.
     pub(super) async fn note(&self, reader: &Reader, act: &str, entry: Entry) -> Result<(), Status> {
         match (self, reader) {

@@ -1,6 +1,7 @@
 //! `ndxp.audit.v1`: for auditors, by the role of their certificate's name; and receipts for whoever made the exchange.
 //! Everything reads the log's files on a thread of its own, never on one that serves calls.
 
+mod holds;
 mod host;
 mod receipts;
 mod rules;
@@ -205,8 +206,8 @@ impl Audit {
     ) -> Result<(Query, ReadPermit), Status> {
         let reader = self.host.admit(request, rule).await?;
         let permit = self.host.begin(&reader, reads)?;
-        let api::Query { subject, official, other_subjects, .. } = query.clone().unwrap_or_default();
-        let read = self.query(query.unwrap_or_default())?;
+        let asked = query.unwrap_or_default();
+        let read = self.query(asked.clone())?;
         if read.names_somebody() {
             if reason.len() > 64 || formats::check(Format::Code, reason).is_err() {
                 let expected =
@@ -217,18 +218,7 @@ impl Audit {
             if first {
                 self.check_keys(&permit, &read).await?;
             }
-            let keys = self.pseudonyms.keys(jiff::Timestamp::now().as_microsecond());
-            let keys = keys.map_err(|error| failed(error.into()))?;
-            let of = |kind, id: &str| (!id.is_empty()).then(|| keys.pseudonym(kind, id));
-            let about = Entry {
-                object: format!("reason:{reason}"),
-                subjects: std::iter::once(&subject)
-                    .chain(&other_subjects)
-                    .filter_map(|id| of(PersonKind::Subject, id))
-                    .collect(),
-                official: of(PersonKind::Official, &official),
-                ..Entry::default()
-            };
+            let about = Entry { object: format!("reason:{reason}"), ..self.about(&asked)? };
             self.host.note(&reader, rule.act, about).await?;
         }
         Ok((read, permit))
@@ -467,5 +457,18 @@ impl AuditService for Audit {
         request: Request<api::AcknowledgeAlarmRequest>,
     ) -> Told<api::AcknowledgeAlarmResponse> {
         self.acknowledge(&request).await
+    }
+
+    async fn list_holds(&self, request: Request<api::ListHoldsRequest>) -> Told<api::ListHoldsResponse> {
+        let permit = self.auditor(&request, &rules::LIST_HOLDS).await?;
+        self.holds(&permit).await
+    }
+
+    async fn place_hold(&self, request: Request<api::PlaceHoldRequest>) -> Told<api::PlaceHoldResponse> {
+        self.hold(&request).await
+    }
+
+    async fn release_hold(&self, request: Request<api::ReleaseHoldRequest>) -> Told<api::ReleaseHoldResponse> {
+        self.release(&request).await
     }
 }

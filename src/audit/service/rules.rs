@@ -19,6 +19,9 @@ rules! {
     GET_STATUS: "GetStatus", "audit.status", AUDITOR;
     VERIFY_INDEX: "VerifyIndex", "audit.verify_index", AUDITOR;
     ACKNOWLEDGE_ALARM: "AcknowledgeAlarm", "audit.acknowledge", AUDITOR;
+    LIST_HOLDS: "ListHolds", "audit.holds", AUDITOR;
+    PLACE_HOLD: "PlaceHold", "log.hold", AUDITOR;
+    RELEASE_HOLD: "ReleaseHold", "log.release", AUDITOR;
 }
 
 #[cfg(test)]

@@ -1,11 +1,7 @@
 //! Which entries are meant.
 
-use crate::audit::query::{Query, known_as};
 use crate::audit::service::api;
-use crate::cli::CliError;
-use crate::exchange_log::pseudonym::{self, PersonKind, Pseudonyms};
 use clap::Args;
-use std::path::Path;
 
 /// Which entries are meant; what is not said fits all.
 #[derive(Args, Default, Clone)]
@@ -119,29 +115,5 @@ impl Filter {
     /// Why somebody is searched for; empty where nobody is.
     pub fn why(&self) -> String {
         self.case.clone().filter(|_| self.subject.is_some() || self.official.is_some()).unwrap_or_default()
-    }
-
-    /// As a query over the log of a data folder, with the keys of its pseudonyms: what a hold keeps.
-    pub fn query(&self, data: &Path) -> Result<Query, CliError> {
-        let of = |kind, id: &Option<String>, others: &[String]| {
-            let Some(id) = id else { return Ok::<_, CliError>(None) };
-            let keys = Pseudonyms::open(&pseudonym::folder(data))?;
-            let known = std::iter::once(id).chain(others).map(|id| known_as(&keys, kind, id));
-            Ok(Some(known.collect::<Result<Vec<_>, _>>()?.concat()))
-        };
-        Ok(Query {
-            client: self.client.clone(),
-            agency: self.agency.clone(),
-            source: self.source.clone(),
-            operation: self.operation.clone(),
-            scope: self.scope.clone(),
-            outcome: self.reason.clone(),
-            purpose: self.purpose.clone(),
-            subject: of(PersonKind::Subject, &self.subject, &self.other_subjects)?,
-            official: of(PersonKind::Official, &self.official, &[])?,
-            from_us: self.from,
-            to_us: self.to,
-            exchange: None,
-        })
     }
 }

@@ -213,13 +213,9 @@ pub fn run(args: AuditArgs, output: Output) -> Result<(), CliError> {
         AuditCommand::Prune(args) => {
             let data = folder()?;
             let vault = connection.vault(&data);
-            retention::prune(&data, &args, &registry(&data, &vault)?.0, &vault, output)
+            retention::prune(&data, &args, &registry(&data, &vault)?, &vault, output)
         }
-        AuditCommand::Hold(command) => {
-            let data = folder()?;
-            let (store, actor) = registry(&data, &connection.vault(&data))?;
-            retention::hold(&data, &command, &store, &actor, output)
-        }
+        AuditCommand::Hold(command) => retention::hold(&open()?, &command, output),
         AuditCommand::Index { rebuild } => {
             let data = folder()?;
             owner(&data)?;
@@ -229,10 +225,9 @@ pub fn run(args: AuditArgs, output: Output) -> Result<(), CliError> {
 }
 
 /// The registry beside a log, in the name of the folder's owner, and that name.
-fn registry(data: &Path, vault: &Vault) -> Result<(SqliteStore, String), CliError> {
+fn registry(data: &Path, vault: &Vault) -> Result<SqliteStore, CliError> {
     let actor = owner(data)?;
-    let name = actor.to_string();
-    Ok((SqliteStore::open_with(&registry_path(data), vault)?.acting_as(actor), name))
+    Ok(SqliteStore::open_with(&registry_path(data), vault)?.acting_as(actor))
 }
 
 fn kind_text(entry: &Entry) -> &'static str {

@@ -1,9 +1,11 @@
 //! `audit prune` and `audit hold`.
 
 use super::filter::{self, Filter};
-use crate::audit::retention::{self, Holds};
+use crate::audit::retention;
+use crate::audit::service::api;
 use crate::cli::CliError;
 use crate::cli::output::{Output, bar, time};
+use crate::cli::session::Session;
 use crate::exchange_log::verify::PRUNE_ACT;
 use crate::keyfile::Vault;
 use crate::registry::sqlite::SqliteStore;
@@ -88,23 +90,26 @@ pub fn prune(
         .result(&value, || format!("{} entries are pruned, and in {}; {kept}", plan.entries(), args.archive.display()))
 }
 
-pub fn hold(data: &Path, command: &HoldCommand, store: &SqliteStore, by: &str, output: Output) -> Result<(), CliError> {
-    let mut holds = Holds::read(data)?;
+pub fn hold(session: &Session, command: &HoldCommand, output: Output) -> Result<(), CliError> {
     match command {
         HoldCommand::Add(filter) => {
             let case = filter.case.clone().ok_or_else(|| CliError::Usage("say why: --case NUMBER".into()))?;
-            let id = holds.place(data, &filter.query(data)?, &case, by)?;
-            store.note("log.hold", format!("hold:{id} reason:{case}"))?;
+            let request = api::PlaceHoldRequest { query: Some(filter.request()), case_number: case.clone() };
+            let id = session.change(async { session.audit().place_hold(request).await })?.id;
             output.result(&json!({ "id": id, "case": case }), || format!("hold {id} is placed"))
         }
-        HoldCommand::List => output.records(&holds.holds, &["hold", "case", "by", "since"], |hold| {
-            vec![hold.id.to_string(), hold.case.clone(), hold.by.clone(), time(hold.since)]
-        }),
+        HoldCommand::List => {
+            let listed = session.read(async { session.audit().list_holds(api::ListHoldsRequest {}).await })?;
+            let value = |hold: &api::Hold| json!({ "id": hold.id, "case": hold.case_number, "by": hold.by, "since": hold.since });
+            let holds: Vec<_> = listed.holds.iter().map(value).collect();
+            output.records(&holds, &["hold", "case", "by", "since"], |hold| {
+                let text = |name: &str| hold[name].as_str().unwrap_or_default().to_owned();
+                vec![hold["id"].to_string(), text("case"), text("by"), time(hold["since"].as_i64().unwrap_or_default())]
+            })
+        }
         HoldCommand::Release { id } => {
-            if !holds.release(data, *id)? {
-                return Err(CliError::Failed(format!("there is no hold {id}")));
-            }
-            store.note("log.release", format!("hold:{id}"))?;
+            let request = api::ReleaseHoldRequest { id: *id };
+            session.change(async { session.audit().release_hold(request).await })?;
             output.result(&json!({ "released": id }), || format!("hold {id} is released"))
         }
     }

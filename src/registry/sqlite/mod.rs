@@ -110,6 +110,11 @@ impl SqliteStore {
         SqliteStore { actor: Arc::new(actor), ..self.clone() }
     }
 
+    /// In whose name changes are made.
+    pub fn actor(&self) -> &Actor {
+        &self.actor
+    }
+
     /// The same store, with the reason that the next changes are made for, at most
     /// [`super::act::MAX_JUSTIFICATION`] characters.
     pub fn because(&self, justification: &str) -> Result<Self, RegistryError> {
