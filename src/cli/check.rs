@@ -4,6 +4,7 @@ use super::output::{Output, print_json};
 use super::{CliError, ConfigFile};
 use crate::config::{Catalogue, Config};
 use crate::contract::plan::{FieldKind, MessagePlan};
+use crate::contract::warnings::warnings;
 use crate::contract::{ContractSet, Operation};
 use crate::guard::GuardSettings;
 use crate::identity::tls::Revocation;
@@ -149,7 +150,7 @@ pub struct ContractArgs {
 
 #[derive(Subcommand)]
 enum ContractCommand {
-    /// Compile every contract; tell every fault with file and line.
+    /// Compile every contract; tell every fault with file and line, and warn of what an operation cannot tell apart.
     Check,
     /// List operations: scope, data class, protocol.
     List,
@@ -171,8 +172,15 @@ pub fn run_contract(args: ContractArgs, output: Output) -> Result<(), CliError> 
     match args.command {
         ContractCommand::Check => {
             let (sources, count) = (contracts.sources().len(), operations.len());
-            output.result(&json!({ "ok": true, "sources": sources, "operations": count }), || {
-                format!("{sources} sources, {count} operations")
+            let warned = operations.iter().flat_map(|operation| {
+                let of = |warning: String| format!("{}: {warning}", operation.full_name);
+                warnings(operation).into_iter().map(of).collect::<Vec<_>>()
+            });
+            let warned: Vec<String> = warned.collect();
+            let value = json!({ "ok": true, "sources": sources, "operations": count, "warnings": warned });
+            output.result(&value, || {
+                let lines: String = warned.iter().map(|warning| format!("warning: {warning}\n")).collect();
+                format!("{lines}{sources} sources, {count} operations, {} warnings", warned.len())
             })
         }
         ContractCommand::List => {

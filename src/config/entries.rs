@@ -392,8 +392,13 @@ fn read_source(table: &Table<'_>, hubs: &HashMap<String, Hub>, contracts: &Contr
     // An answer of the largest known catalogue has some megabytes.
     let max_answer = table.number("max_answer_bytes", 16 << 20, 1_024..=(1 << 30)) as usize;
     let mut first = reached?;
+    let credentials_at = if own.is_some() { "credentials" } else { "hub" };
     if let Some(own) = own {
         first.credentials = own?;
+    }
+    let unsent = operations.iter().find_map(|operation| first.credentials.serve(&operation.binding).err());
+    if let Some(reason) = unsent {
+        table.fault(credentials_at, format!("these credentials are never sent: {reason}"));
     }
     let xroad = xroad.map_or(Some(None), |xroad| xroad.map(Some))?;
     let second = second.map_or(Some(None), |second| second.map(Some))?;

@@ -325,6 +325,13 @@ fn wrong(
         (kept, "keeps answers (etag), which is only for open data by get".to_owned()),
         (other_client_stream, "a client stream needs a grpc binding".to_owned()),
         (
+            said.paging.as_ref().is_some_and(|paging| {
+                let alone = paging.offset.is_empty() && paging.total.is_empty() && paging.more.is_empty();
+                alone || paging.offset.is_empty() != paging.limit.is_empty()
+            }),
+            "paging needs offset and limit, or total or more".to_owned(),
+        ),
+        (
             (said.paging.is_some() || said.polling.is_some()) && no_server_stream,
             "paging and polling are for server streams".to_owned(),
         ),
@@ -342,6 +349,8 @@ fn paging(said: &options::Paging) -> Paging {
         limit: said.limit.clone(),
         size: if said.size == 0 { 100 } else { said.size.min(10_000) },
         max_pages: if said.max_pages == 0 { 1_000 } else { said.max_pages },
+        total: (!said.total.is_empty()).then(|| WirePath::parse(&said.total)),
+        more: (!said.more.is_empty()).then(|| WirePath::parse(&said.more)),
     }
 }
 
@@ -449,6 +458,7 @@ fn compile_rest(rest: &options::Rest) -> Result<RestBinding, String> {
         template: parse_template(template)?,
         body_root: WirePath::parse(&rest.body_root).parts,
         etag: rest.etag,
+        accepted: rest.accepted,
         query_by_default: matches!(method, http::Method::GET | http::Method::DELETE),
         method,
     })

@@ -16,6 +16,7 @@ pub mod plan;
 pub mod settings;
 pub mod text;
 pub mod validate;
+pub mod warnings;
 pub mod xml;
 
 pub use compile::{ContractFault, ContractSet};

@@ -15,6 +15,19 @@ pub struct Notes {
     pub unknown_codes: Vec<(String, Option<String>)>,
     /// Fields that were left out because their value could not be read, by path.
     pub dropped_fields: Vec<String>,
+    /// What X-Road's logs know the exchange by.
+    pub xroad: XRoadTrace,
+}
+
+/// What X-Road's logs know an exchange by; empty where it is not known.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct XRoadTrace {
+    /// The message id.
+    pub id: String,
+    /// The id that the security servers gave the request.
+    pub request_id: String,
+    /// The hash of the request, as base64.
+    pub request_hash: String,
 }
 
 impl Notes {
@@ -43,6 +56,9 @@ impl Notes {
             self.unknown_code(path, code.as_deref());
         }
         more.dropped_fields.into_iter().for_each(|path| self.dropped(path));
+        if more.xroad != XRoadTrace::default() {
+            self.xroad = more.xroad;
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use super::fields::FieldTree;
 use super::formats::Format;
 use super::map::outcome::Rules;
 use super::options;
-use super::plan::MessagePlan;
+use super::plan::{MessagePlan, WirePath};
 use prost_reflect::MethodDescriptor;
 use std::sync::Arc;
 use std::time::Duration;
@@ -89,6 +89,8 @@ pub struct RestBinding {
     pub body_root: Vec<String>,
     /// Whether answers are kept and revalidated by ETag.
     pub etag: bool,
+    /// Whether 202 is a success.
+    pub accepted: bool,
     /// Whether fields go to the query unless said otherwise.
     pub query_by_default: bool,
 }
@@ -105,7 +107,7 @@ pub enum TemplatePart {
 /// Paging of a server stream.
 #[derive(Debug, Clone)]
 pub struct Paging {
-    /// Source name of the offset.
+    /// Source name of the offset; empty: one answer is the whole list.
     pub offset: String,
     /// Source name of the page size.
     pub limit: String,
@@ -113,6 +115,10 @@ pub struct Paging {
     pub size: u32,
     /// Most pages in a stream.
     pub max_pages: u32,
+    /// Place of the number of records in all.
+    pub total: Option<WirePath>,
+    /// Place of a flag that says whether there are more.
+    pub more: Option<WirePath>,
 }
 
 /// Polling of a server stream.

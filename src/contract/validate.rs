@@ -3,6 +3,7 @@
 use super::formats;
 use super::map::request::date_parts;
 use super::plan::{FieldKind, FieldPlan, MessagePlan};
+use super::xml;
 use prost_reflect::{DynamicMessage, Value};
 
 /// Most violations that one answer reports: more help nobody, and the answer's size is bounded.
@@ -106,7 +107,8 @@ fn check_one(field: &FieldPlan, value: &Value, path: &str, found: &mut Vec<Viola
         (_, Value::String(text)) => {
             if text.chars().nth(field.max_length).is_some() {
                 report(found, path.to_owned(), format!("is longer than {} characters", field.max_length));
-            } else if text.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t')) {
+            } else if text.chars().any(|c| !xml::is_allowed(c) || (c.is_control() && !matches!(c, '\n' | '\r' | '\t')))
+            {
                 report(found, path.to_owned(), "has control characters");
             } else if let Some(format) = field.format
                 && let Err(expected) = formats::check(format, text)

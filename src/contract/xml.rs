@@ -1,10 +1,12 @@
 //! XML, as far as the sources need it: elements, text, namespaces. No DTD, no external entity, bounded in depth, size
 //! and number of elements (OWASP XML External Entity Prevention).
 
+use encoding_rs::Encoding;
 use quick_xml::NsReader;
 use quick_xml::events::Event;
 use quick_xml::name::ResolveResult;
 use serde_json::{Map, Value};
+use std::borrow::Cow;
 
 /// The declaration that documents begin with.
 pub const DECLARATION: &str = r#"<?xml version="1.0" encoding="UTF-8"?>"#;
@@ -19,6 +21,12 @@ pub enum XmlError {
     /// Not well-formed, or not UTF-8.
     #[error("the XML is not well-formed")]
     Malformed,
+    /// In an encoding that nobody knows, or not in the one that it says.
+    #[error("the XML is not in the encoding that it says")]
+    Encoding,
+    /// A character that XML 1.0 forbids, as it is or by reference.
+    #[error("the XML has a character that XML forbids")]
+    Character,
     /// A document type declaration.
     #[error("the XML has a document type declaration")]
     Doctype,
@@ -83,10 +91,19 @@ impl Element {
     }
 }
 
-/// Reads a document.
+/// Reads a document that says itself how it is encoded.
 pub fn parse(bytes: &[u8]) -> Result<Element, XmlError> {
-    let text = std::str::from_utf8(bytes).map_err(|_| XmlError::Malformed)?;
-    let mut reader = NsReader::from_str(text.strip_prefix('\u{feff}').unwrap_or(text));
+    parse_in(bytes, None)
+}
+
+/// Reads a document. Its encoding is that of the byte order mark, else `charset` (of the media type), else that of its declaration,
+/// else UTF-8 (RFC 7303, section 3; XML 1.0, appendix F).
+pub fn parse_in(bytes: &[u8], charset: Option<&str>) -> Result<Element, XmlError> {
+    let text = decode(bytes, charset)?;
+    if !text.chars().all(is_allowed) {
+        return Err(XmlError::Character);
+    }
+    let mut reader = NsReader::from_str(&text);
     reader.config_mut().expand_empty_elements = true;
     let mut open: Vec<Element> = Vec::new();
     let mut root: Option<Element> = None;
@@ -135,6 +152,7 @@ pub fn parse(bytes: &[u8]) -> Result<Element, XmlError> {
             Event::GeneralRef(reference) => {
                 let element = open.last_mut().ok_or(XmlError::Malformed)?;
                 match reference.resolve_char_ref().map_err(|_| XmlError::Entity)? {
+                    Some(character) if !is_allowed(character) => return Err(XmlError::Character),
                     Some(character) => element.text.push(character),
                     None => {
                         let name = reference.into_inner();
@@ -150,6 +168,60 @@ pub fn parse(bytes: &[u8]) -> Result<Element, XmlError> {
         }
     }
     if open.is_empty() { root.ok_or(XmlError::Malformed) } else { Err(XmlError::Malformed) }
+}
+
+/// The document as text.
+fn decode<'b>(bytes: &'b [u8], charset: Option<&str>) -> Result<Cow<'b, str>, XmlError> {
+    let named = |label: &str| Encoding::for_label(label.trim().as_bytes()).ok_or(XmlError::Encoding);
+    let (encoding, rest) = match (Encoding::for_bom(bytes), charset, declared(bytes)) {
+        (Some((encoding, mark)), _, _) => (encoding, &bytes[mark..]),
+        (None, Some(charset), _) => (named(charset)?, bytes),
+        (None, None, Declared::As(label)) => (named(&label)?, bytes),
+        (None, None, Declared::Wide(encoding)) => (encoding, bytes),
+        (None, None, Declared::Nothing) => (encoding_rs::UTF_8, bytes),
+    };
+    if encoding == encoding_rs::UTF_8 {
+        return std::str::from_utf8(rest).map(Cow::Borrowed).map_err(|_| XmlError::Encoding);
+    }
+    let text = encoding.decode_without_bom_handling_and_without_replacement(rest).ok_or(XmlError::Encoding)?;
+    // windows-1258 writes Vietnamese in letters and marks.
+    Ok(Cow::Owned(super::text::nfc(&text).into_owned()))
+}
+
+/// What the beginning of a document without a mark says of its encoding.
+enum Declared {
+    Nothing,
+    As(String),
+    /// Two bytes a character.
+    Wide(&'static Encoding),
+}
+
+/// Longest declaration, in bytes.
+const MAX_DECLARATION: usize = 200;
+
+fn declared(bytes: &[u8]) -> Declared {
+    match bytes {
+        [b'<', 0, b'?', 0, ..] => return Declared::Wide(encoding_rs::UTF_16LE),
+        [0, b'<', 0, b'?', ..] => return Declared::Wide(encoding_rs::UTF_16BE),
+        _ if !bytes.starts_with(b"<?xml") => return Declared::Nothing,
+        _ => {}
+    }
+    let head = &bytes[..bytes.len().min(MAX_DECLARATION)];
+    let head: String = head.iter().take_while(|byte| **byte != b'>').map(|byte| char::from(*byte)).collect();
+    let Some((_, after)) = head.split_once("encoding") else { return Declared::Nothing };
+    let after = after.trim_start().strip_prefix('=').map(str::trim_start).unwrap_or("");
+    let quote = after.chars().next().filter(|quote| matches!(quote, '"' | '\''));
+    match quote.and_then(|quote| after[1..].split_once(quote)) {
+        // A declaration that can be read as it is is not in UTF-16, whatever it says.
+        Some((label, _)) if label.to_ascii_lowercase().starts_with("utf-16") => Declared::Nothing,
+        Some((label, _)) => Declared::As(label.to_owned()),
+        None => Declared::Nothing,
+    }
+}
+
+/// Whether XML 1.0 allows a character (section 2.2).
+pub fn is_allowed(character: char) -> bool {
+    !matches!(character, '\u{0}'..='\u{8}' | '\u{b}' | '\u{c}' | '\u{e}'..='\u{1f}' | '\u{fffe}' | '\u{ffff}')
 }
 
 /// Writes a root element with its namespace as the default one, so that every child is qualified.
@@ -250,7 +322,43 @@ mod tests {
         for (text, error) in cases {
             assert_eq!(parse(text.as_bytes()).unwrap_err(), *error, "{text}");
         }
-        assert_eq!(parse(&[b'<', 0xff, b'>']).unwrap_err(), XmlError::Malformed);
+        assert_eq!(parse(&[b'<', 0xff, b'>']).unwrap_err(), XmlError::Encoding);
+        for forbidden in
+            ["<a>\u{0}</a>", "<a>\u{1f}</a>", "<a>\u{ffff}</a>", "<a>&#1;</a>", "<a>&#xFFFE;</a>", "<a>&#0;</a>"]
+        {
+            let error = parse(forbidden.as_bytes()).unwrap_err();
+            assert!(matches!(error, XmlError::Character | XmlError::Entity), "{forbidden:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn u8_encodings_are_those_of_mark_header_and_declaration_in_this_order() {
+        let text = "<a>Hồng Gai, Đông</a>";
+        let utf16 = |big: bool, mark: bool, text: &str| -> Vec<u8> {
+            let units = mark.then_some(0xfeff).into_iter().chain(text.encode_utf16());
+            units.flat_map(|unit| if big { unit.to_be_bytes() } else { unit.to_le_bytes() }).collect()
+        };
+        let declared = |label: &str, text: &str| format!("<?xml version='1.0' encoding='{label}'?>{text}");
+        let is = |bytes: &[u8], charset: Option<&str>, expected: &str| {
+            assert_eq!(parse_in(bytes, charset).unwrap().text, expected, "{charset:?} {bytes:?}");
+        };
+        for big in [true, false] {
+            is(&utf16(big, true, text), None, "Hồng Gai, Đông");
+            is(&utf16(big, true, text), Some("utf-8"), "Hồng Gai, Đông");
+            is(&utf16(big, false, &declared("UTF-16", text)), None, "Hồng Gai, Đông");
+        }
+        is(b"<?xml version='1.0' encoding='ISO-8859-1'?><a>caf\xe9</a>", None, "café");
+        // The header wins over the declaration, and the mark over both.
+        is(b"<?xml version='1.0' encoding='UTF-8'?><a>caf\xe9</a>", Some("iso-8859-1"), "café");
+        is("\u{feff}<?xml version='1.0' encoding='ISO-8859-1'?><a>café</a>".as_bytes(), Some("iso-8859-1"), "café");
+        is(declared("UTF-16", text).as_bytes(), None, "Hồng Gai, Đông");
+        for (bytes, charset) in [
+            (&b"<a>caf\xe9</a>"[..], None),
+            (b"<?xml version='1.0' encoding='nobody-8'?><a/>", None),
+            (b"<a/>", Some("nobody-8")),
+        ] {
+            assert_eq!(parse_in(bytes, charset).unwrap_err(), XmlError::Encoding);
+        }
     }
 
     #[test]

@@ -86,4 +86,11 @@ impl Connection {
     pub async fn prove(&self, path: &str) -> Result<Proof, SourceError> {
         self.credentials.prove(&self.login, &self.endpoint, path).await.map_err(SourceError::of_the_hub)
     }
+
+    /// Whether a request is to be sent once more with new credentials: the source refused these, newer ones can be had, and it is the
+    /// first time. `renewed` remembers that.
+    pub(super) fn renews<T>(&self, result: &Result<T, SourceError>, proof: &Proof, renewed: &mut bool) -> bool {
+        let refused = matches!(result, Err(SourceError::CredentialsRefused(_)));
+        refused && !std::mem::replace(renewed, true) && self.credentials.refused(proof)
+    }
 }

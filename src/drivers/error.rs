@@ -62,9 +62,12 @@ pub enum SourceError {
     /// others.
     #[error("the source's answer is not what its contract says: {0}")]
     Unreadable(String),
-    /// It refused our credentials.
+    /// It refused our credentials: others may be taken.
     #[error("the source refused the gateway's credentials")]
     CredentialsRefused(String),
+    /// It knows who we are, and does not let us do this: other credentials of ours change nothing.
+    #[error("the source does not let the gateway do this")]
+    Forbidden(String),
     /// It has no such record.
     #[error("the source has no such record")]
     NotFound(String),
@@ -191,7 +194,9 @@ impl SourceError {
             SourceError::CallerDeadline => (Reason::CallerDeadline, Fault::Caller, Unknown),
             SourceError::Protocol(_) => (Reason::SourceProtocolError, Fault::Source, Failed),
             SourceError::Unreadable(_) => (Reason::SourceProtocolError, Fault::Source, Answered),
-            SourceError::CredentialsRefused(_) => (Reason::SourceCredentialsRefused, Fault::Gateway, Answered),
+            SourceError::CredentialsRefused(_) | SourceError::Forbidden(_) => {
+                (Reason::SourceCredentialsRefused, Fault::Gateway, Answered)
+            }
             SourceError::NotFound(_) => (Reason::RecordNotFound, Fault::Caller, Answered),
             SourceError::Rejected(_) => (Reason::SourceRejected, Fault::Caller, Answered),
             SourceError::Exists(_) => (Reason::RecordExists, Fault::Caller, Answered),
@@ -238,8 +243,16 @@ impl SourceError {
         }
     }
 
+    /// The same error, with the source's own code.
+    pub(super) fn coded(self, code: &str) -> Self {
+        SourceError::Coded { code: shorten(code.to_owned()), error: Box::new(self) }
+    }
+
     /// Whether it may be over by the next time that the source is asked.
     pub fn passes(&self) -> bool {
+        if let SourceError::Coded { error, .. } = self {
+            return error.passes();
+        }
         self.retry().is_some()
             || matches!(
                 self,
@@ -257,6 +270,7 @@ impl SourceError {
             SourceError::NotFound(code)
             | SourceError::Rejected(code)
             | SourceError::Exists(code)
+            | SourceError::Forbidden(code)
             | SourceError::NotReady(code) => SourceError::CredentialsRefused(code),
             SourceError::Coded { code, error } => SourceError::Coded { code, error: Box::new(error.of_the_hub()) },
             SourceError::Failed(_)
@@ -283,6 +297,7 @@ impl From<SourceError> for Refusal {
             }
             SourceError::Protocol(what) | SourceError::Unreadable(what) => Refusal { detail: what, ..plain },
             SourceError::CredentialsRefused(code)
+            | SourceError::Forbidden(code)
             | SourceError::NotFound(code)
             | SourceError::Rejected(code)
             | SourceError::Exists(code)

@@ -2,13 +2,14 @@
 
 use super::SourceError;
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use std::time::Duration;
+use std::io::Read;
+use std::time::{Duration, SystemTime};
 
 /// Time for a TCP connection: both ends are in the country.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -88,10 +89,12 @@ impl HttpEndpoint {
         *request.method_mut() = method;
         *request.uri_mut() = uri;
         *request.headers_mut() = headers;
+        request.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         let answer = self.client.request(request).await.map_err(|error| transport(&error))?;
         let (parts, body) = answer.into_parts();
         let body = Limited::new(body, self.max_answer).collect().await.map_err(|error| body_error(error.as_ref()))?;
-        Ok(HttpAnswer { status: parts.status, headers: parts.headers, body: body.to_bytes() })
+        let body = decoded(&parts.headers, body.to_bytes(), self.max_answer)?;
+        Ok(HttpAnswer { status: parts.status, headers: parts.headers, body })
     }
 }
 
@@ -123,23 +126,81 @@ pub fn status_error(status: StatusCode, headers: &HeaderMap) -> Option<SourceErr
     let code = status.as_str().to_owned();
     match status.as_u16() {
         200 | 201 | 203 | 204 => None,
-        401 | 403 => Some(SourceError::CredentialsRefused(code)),
+        401 => Some(SourceError::CredentialsRefused(code)),
+        // Who we are is known, and not let in: a new token changes nothing (RFC 9110, section 15.5.4).
+        403 => Some(SourceError::Forbidden(code)),
         // The operation is not there, or something in between does not know the way: others may be. Never: there is no such record.
         404 | 405 | 410 | 501 => {
             let error = Box::new(SourceError::Unreadable(format!("HTTP status {code}")));
             Some(SourceError::Coded { code, error })
         }
         400 | 409 | 411..=418 | 421..=426 | 428 | 431 => Some(SourceError::Rejected(code)),
-        408 | 504 => Some(SourceError::Timeout),
+        408 | 504 => Some(SourceError::Coded { code, error: Box::new(SourceError::Timeout) }),
         429 => Some(SourceError::Limited { code, retry_after: retry_after(headers) }),
         503 => Some(SourceError::Busy { code, retry_after: retry_after(headers) }),
-        500..=599 => Some(SourceError::Unavailable("it answered with a server error")),
-        _ => Some(SourceError::Protocol(format!("HTTP status {code}"))),
+        500..=599 => {
+            let error = Box::new(SourceError::Unavailable("it answered with a server error"));
+            Some(SourceError::Coded { code, error })
+        }
+        // Part of an answer, or one that says that nothing has changed or that it is still to be done: nobody asked for that.
+        _ => {
+            let error = Box::new(SourceError::Protocol(format!("HTTP status {code}")));
+            Some(SourceError::Coded { code, error })
+        }
     }
 }
 
-/// `Retry-After` in seconds (RFC 9110, section 10.2.3); dates are not used by any source that is known.
+/// Longest time that a source may ask to be left alone.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(3_600);
+
+/// `Retry-After`, in seconds or as a date (RFC 9110, section 10.2.3). A date counts from the answer's own `Date`, where it has one,
+/// since clocks differ.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds = headers.get(http::header::RETRY_AFTER)?.to_str().ok()?.trim().parse::<u64>().ok()?;
-    Some(Duration::from_secs(seconds.min(3_600)))
+    let text = |name| Some(headers.get(name)?.to_str().ok()?.trim());
+    let asked = text(header::RETRY_AFTER)?;
+    if let Ok(seconds) = asked.parse::<u64>() {
+        return Some(Duration::from_secs(seconds).min(MAX_RETRY_AFTER));
+    }
+    let until = httpdate::parse_http_date(asked).ok()?;
+    let now = text(header::DATE).and_then(|date| httpdate::parse_http_date(date).ok()).unwrap_or_else(SystemTime::now);
+    Some(until.duration_since(now).unwrap_or_default().min(MAX_RETRY_AFTER))
+}
+
+/// Undoes the content codings of a body (RFC 9110, section 8.4). None is asked for; gzip and deflate are read all the same, since
+/// some servers always send them.
+fn decoded(headers: &HeaderMap, body: Bytes, max_answer: usize) -> Result<Bytes, SourceError> {
+    let mut body = body;
+    let named: Vec<&HeaderValue> = headers.get_all(header::CONTENT_ENCODING).iter().collect();
+    let texts = named.iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+    let codings: Vec<String> = texts.map(|coding| coding.trim().to_ascii_lowercase()).collect();
+    if codings.len() > MAX_CODINGS {
+        return Err(SourceError::Protocol("more than two content codings".into()));
+    }
+    for coding in codings.iter().rev() {
+        body = match coding.as_str() {
+            "" | "identity" => body,
+            _ if body.is_empty() => body,
+            "gzip" | "x-gzip" => inflated(flate2::read::MultiGzDecoder::new(&*body), max_answer)?,
+            "deflate" => inflated(flate2::read::ZlibDecoder::new(&*body), max_answer)?,
+            other => {
+                let named = crate::contract::map::outcome::shorten(other.to_owned());
+                return Err(SourceError::Protocol(format!("a content coding that nobody asked for: {named}")));
+            }
+        };
+    }
+    Ok(body)
+}
+
+/// Most content codings over each other.
+const MAX_CODINGS: usize = 2;
+
+fn inflated(decoder: impl Read, max_answer: usize) -> Result<Bytes, SourceError> {
+    let mut out = Vec::new();
+    let limit = u64::try_from(max_answer).unwrap_or(u64::MAX).saturating_add(1);
+    let read = decoder.take(limit).read_to_end(&mut out);
+    match read {
+        Ok(_) if out.len() <= max_answer => Ok(Bytes::from(out)),
+        Ok(_) => Err(SourceError::Unreadable("the answer is larger than the limit".into())),
+        Err(_) => Err(SourceError::Protocol("the answer's content coding is damaged".into())),
+    }
 }

@@ -8,12 +8,14 @@ pub mod grpc;
 mod grpc_messages;
 mod grpc_status;
 pub mod http;
+mod multipart;
 mod open_data;
 pub mod reach;
 mod reading;
 pub mod rest;
 pub mod soap;
 pub mod xroad;
+mod xroad_errors;
 
 use crate::contract::settings::CallContext;
 use crate::contract::{Binding, Operation};

@@ -5,11 +5,12 @@ use super::http::{HttpAnswer, status_error};
 use super::open_data::{self, Fresh, OpenData};
 use super::reading::{Judged, judge, read_list, read_one};
 use super::{Call, Driver, Requested, SourceAnswer, SourceError, SourceRequest, Turns, by_meaning, unfit};
-use crate::contract::json;
 use crate::contract::map::{self, outcome, request};
 use crate::contract::operation::{Operation, Paging, Polling, RestBinding, TemplatePart};
+use crate::contract::plan::WirePath;
 use crate::contract::settings::CallContext;
 use crate::contract::{Binding, Shape};
+use crate::contract::{json, text};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::{StreamExt, stream};
@@ -87,17 +88,14 @@ impl Inner {
         let Binding::Rest(binding) = &ask.operation.binding else {
             return Err(SourceError::Protocol("no REST binding".into()));
         };
-        let mut last = false;
+        let mut renewed = false;
         loop {
             let wire = wire_request(ask, binding, &self.connection, extra)?;
             let proof = self.connection.prove(&wire.path).await?;
             let answer = self.exchange(binding, wire, &proof, &ask.context).await;
             let result = answer.and_then(|(answer, fresh)| Ok((judged(&ask.operation, answer)?, fresh)));
-            match result {
-                Err(SourceError::CredentialsRefused(_)) if !last && self.connection.credentials.refused(&proof) => {
-                    last = true;
-                }
-                other => return other,
+            if !self.connection.renews(&result, &proof, &mut renewed) {
+                return result;
             }
         }
     }
@@ -142,19 +140,24 @@ impl Inner {
 
     async fn pages(self: Arc<Self>, ask: Ask, paging: Paging) -> Result<SourceAnswer, SourceError> {
         // The first page is fetched before the stream begins, so that a failure is a plain status.
-        let (judged, _) = self.document(&ask, &window(&paging, 0)).await?;
-        let first = Page::read(&ask, &paging, &judged)?;
-        let state = (self, ask, paging, 1u32, first);
-        let messages = stream::try_unfold(state, |(inner, ask, paging, mut next, mut page)| async move {
+        let extra = if paging.offset.is_empty() { Vec::new() } else { window(&paging, 0) };
+        let (judged, _) = self.document(&ask, &extra).await?;
+        let mut list = Paged { paging, pages: 0, received: 0, first: None };
+        let page = list.read(&ask, &judged)?;
+        let messages = stream::try_unfold((self, ask, list, page), |(inner, ask, mut list, mut page)| async move {
             loop {
                 if let Some(message) = page.messages.pop_front() {
-                    return Ok(Some((message, (inner, ask, paging, next, page))));
+                    return Ok(Some((message, (inner, ask, list, page))));
                 }
-                if page.last || next >= paging.max_pages {
+                if page.last {
                     return Ok(None);
                 }
-                page = Page::read(&ask, &paging, &inner.further(&ask, &window(&paging, next)).await?)?;
-                next += 1;
+                let next = window(&list.paging, list.received);
+                page = match inner.further(&ask, &next).await {
+                    // Beyond the last record there is none: the contract's own sign says so.
+                    Err(SourceError::NotFound(_)) => return Ok(None),
+                    judged => list.read(&ask, &judged?)?,
+                };
             }
         });
         Ok(SourceAnswer::Stream(messages.boxed()))
@@ -227,17 +230,73 @@ struct Page {
     last: bool,
 }
 
-impl Page {
-    fn read(ask: &Ask, paging: &Paging, judged: &Judged) -> Result<Self, SourceError> {
+/// A list that is fetched page after page, and what is known of it.
+struct Paged {
+    paging: Paging,
+    pages: u32,
+    /// Records so far: sources may have smaller pages than are asked for.
+    received: u64,
+    /// The first record of the page before.
+    first: Option<Bytes>,
+}
+
+impl Paged {
+    /// Reads a page. The list is whole where the source says so, or has no more records; a short page alone says nothing.
+    fn read(&mut self, ask: &Ask, judged: &Judged) -> Result<Page, SourceError> {
+        let wrong = |what: &str| Err(SourceError::Unreadable(what.to_owned()));
         let messages = read_list(&ask.operation, judged, &ask.context.observed)?;
-        Ok(Page { last: messages.len() < paging.size as usize, messages: messages.into() })
+        self.pages += 1;
+        self.received += messages.len() as u64;
+        let Paging { total, more, .. } = &self.paging;
+        let said = |path: &Option<WirePath>| {
+            path.as_ref()
+                .and_then(|path| map::lookup(&judged.document, &judged.document, path))
+                .and_then(map::scalar_text)
+        };
+        let (total, more) = match (said(total), said(more).map(|more| more.trim().to_ascii_lowercase())) {
+            (Some(total), more) => match text::whole(total.trim()).and_then(|total| u64::try_from(total).ok()) {
+                Some(total) => (Some(total), more),
+                None => return wrong("the number of records in all is no number"),
+            },
+            (None, more) => (None, more),
+        };
+        let more = match more.as_deref() {
+            None | Some("") => None,
+            Some("true" | "1" | "y") => Some(true),
+            Some("false" | "0" | "n") => Some(false),
+            Some(_) => return wrong("the flag for more records is neither true nor false"),
+        };
+        // A total that is just the first full page may be the page's own, and one that is less than what has come is.
+        let full = self.pages == 1 && self.received == u64::from(self.paging.size) && !self.paging.offset.is_empty();
+        let counted = total == Some(self.received) && !full;
+        let last = match more {
+            Some(more) => !more,
+            None => counted || messages.is_empty(),
+        };
+        if total.is_some_and(|total| last && self.received < total) || (more == Some(true) && messages.is_empty()) {
+            return wrong("the list ends before it is whole");
+        }
+        if !last && self.paging.offset.is_empty() {
+            return match (total, more) {
+                // Neither says anything: the answer is what there is.
+                (None, None) => Ok(Page { last: true, messages: messages.into() }),
+                _ => wrong("the list ends before it is whole"),
+            };
+        }
+        if !last && self.pages >= self.paging.max_pages {
+            return wrong("the list has more pages than its contract takes");
+        }
+        if !messages.is_empty() && self.first.as_ref() == messages.first() {
+            return wrong("the source sends the same page again");
+        }
+        self.first = messages.first().cloned();
+        Ok(Page { last, messages: messages.into() })
     }
 }
 
 /// Which entries of a list a page is.
-fn window(paging: &Paging, page: u32) -> [(&str, String); 2] {
-    let offset = u64::from(page) * u64::from(paging.size);
-    [(&paging.offset, offset.to_string()), (&paging.limit, paging.size.to_string())]
+fn window(paging: &Paging, received: u64) -> Vec<(&str, String)> {
+    vec![(&paging.offset, received.to_string()), (&paging.limit, paging.size.to_string())]
 }
 
 /// The watched field as text: an enum by its value's name.
@@ -352,7 +411,11 @@ pub(super) fn add_trace(headers: &mut HeaderMap, context: &CallContext) {
 /// Judges an answer. HTTP's meaning comes first (RFC 9110, section 15); where that leaves open whether the source itself answered, a
 /// failure code of its contract's does.
 pub(super) fn judged(operation: &Operation, answer: HttpAnswer) -> Result<Judged, SourceError> {
-    let Some(error) = status_error(answer.status, &answer.headers) else {
+    let accepted = match &operation.binding {
+        Binding::Rest(rest) | Binding::XRoadRest { rest, .. } => rest.accepted && answer.status == StatusCode::ACCEPTED,
+        _ => false,
+    };
+    let Some(error) = status_error(answer.status, &answer.headers).filter(|_| !accepted) else {
         return judge(operation, parse_json(operation, &answer)?, None);
     };
     if matches!(answer.status.as_u16(), 400 | 404 | 409 | 410 | 422 | 500)
@@ -368,7 +431,10 @@ pub(super) fn judged(operation: &Operation, answer: HttpAnswer) -> Result<Judged
 /// none.
 fn parse_json(operation: &Operation, answer: &HttpAnswer) -> Result<Value, SourceError> {
     let empty = answer.body.iter().all(u8::is_ascii_whitespace);
-    if empty && answer.status == StatusCode::NO_CONTENT && operation.answer.fields.is_empty() {
+    if empty
+        && matches!(answer.status, StatusCode::NO_CONTENT | StatusCode::ACCEPTED)
+        && operation.answer.fields.is_empty()
+    {
         return Ok(Value::Object(serde_json::Map::new()));
     }
     if empty {

@@ -3,7 +3,7 @@
 use super::connection::Connection;
 use super::http::{HttpAnswer, status_error};
 use super::reading::{judge, read_one};
-use super::{Call, Driver, SourceAnswer, SourceError, SourceRequest, by_meaning};
+use super::{Call, Driver, SourceAnswer, SourceError, SourceRequest, by_meaning, multipart, xroad_errors};
 use crate::contract::map::{outcome, request};
 use crate::contract::notes::Observed;
 use crate::contract::operation::Operation;
@@ -57,7 +57,7 @@ async fn exchange(
     context: &CallContext,
 ) -> Result<SourceAnswer, SourceError> {
     let body = body(operation, soap, message, context, connection)?;
-    let mut last = false;
+    let mut renewed = false;
     loop {
         let proof = connection.prove("").await?;
         let envelope = envelope(soap, proof.soap_header.as_deref().unwrap_or(""), "", &body);
@@ -65,9 +65,9 @@ async fn exchange(
         headers.extend(proof.headers.clone());
         super::rest::add_trace(&mut headers, context);
         let answer = connection.endpoint.send(Method::POST, "", headers, Bytes::from(envelope)).await?;
-        match read_answer(operation, soap, answer, &context.observed) {
-            Err(SourceError::CredentialsRefused(_)) if !last && connection.credentials.refused(&proof) => last = true,
-            other => return Ok(SourceAnswer::One(other?.0)),
+        let result = read_answer(operation, soap, answer, &context.observed);
+        if !connection.renews(&result, &proof, &mut renewed) {
+            return Ok(SourceAnswer::One(result?.0));
         }
     }
 }
@@ -147,11 +147,11 @@ pub(super) fn read_answer(
 ) -> Result<(Bytes, Option<Element>), SourceError> {
     let wrong = |reason: &str| SourceError::Protocol(reason.to_owned());
     let status = status_error(answer.status, &answer.headers);
-    let root = match xml::parse(&answer.body) {
-        Ok(root) => root,
-        // A failure without an envelope is an HTTP failure.
-        Err(error) => return Err(status.unwrap_or(SourceError::Protocol(error.to_string()))),
-    };
+    // A failure without an envelope is an HTTP failure.
+    let failed = |error: SourceError| status.clone().unwrap_or(error);
+    let multipart::Opened { root, charset, mut parts } = multipart::open(&answer).map_err(failed)?;
+    let root =
+        xml::parse_in(root, charset.as_deref()).map_err(|error| failed(SourceError::Protocol(error.to_string())))?;
     let space = if is_12(soap) { SOAP_12 } else { SOAP_11 };
     if root.name != "Envelope" || root.namespace != space {
         return Err(status.unwrap_or_else(|| wrong("the answer is no SOAP envelope of the contract's version")));
@@ -165,8 +165,11 @@ pub(super) fn read_answer(
             _ => return Err(wrong("the envelope has something beside a header and a body")),
         }
     }
-    let content =
-        body.and_then(|body| body.children.into_iter().next()).ok_or_else(|| wrong("the envelope's body is empty"))?;
+    let content = multipart::resolve(body.map(|body| body.children).unwrap_or_default())?;
+    let mut content = content.ok_or_else(|| wrong("the envelope's body is empty"))?;
+    if !parts.is_empty() {
+        multipart::include(&mut content, &mut parts)?;
+    }
     if content.name == "Fault" && content.namespace == space {
         // HTTP's meaning comes first where it says what a fault cannot (RFC 9110, section 15): when to come again, or who is asked.
         let http_first = matches!(answer.status.as_u16(), 401 | 403 | 408 | 429 | 502..=504);
@@ -209,15 +212,25 @@ fn fault(operation: &Operation, fault: &Element, soap_12: bool) -> SourceError {
     } else {
         codes.extend(fault.child_text("faultcode").map(local));
     }
+    let xroad = matches!(operation.binding, Binding::XRoadSoap { .. });
     for code in &codes {
         if let Some(meaning) = outcome::meaning_of(&operation.outcome, code) {
             return by_meaning(meaning, code.clone());
         }
+        if let Some(error) = xroad_errors::meaning(code).filter(|_| xroad) {
+            return error;
+        }
     }
     let code = codes.last().cloned().unwrap_or_default();
     match code.split('.').next() {
-        Some("Client" | "Sender") => by_meaning(Meaning::Rejected, code),
-        Some("Server" | "Receiver") => SourceError::Unavailable("it answered with a server fault"),
-        _ => SourceError::Protocol("a fault without a known code".into()),
+        Some("Client" | "Sender" | "client") => by_meaning(Meaning::Rejected, code),
+        Some("Server" | "Receiver" | "server") => {
+            SourceError::Unavailable("it answered with a server fault").coded(&code)
+        }
+        Some("VersionMismatch" | "MustUnderstand" | "DataEncodingUnknown") => {
+            SourceError::Unreadable("the source does not take the envelope".into()).coded(&code)
+        }
+        // A code that the contract does not know is the source's.
+        _ => by_meaning(Meaning::Failed, code),
     }
 }

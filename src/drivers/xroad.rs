@@ -1,11 +1,13 @@
 //! X-Road: SOAP message protocol 4.0 (X-Road PR-MESS) and REST `/r1/…` (X-Road PR-REST).
 
 use super::connection::{Connection, XRoadIds, XRoadMember};
+use super::credentials::Proof;
 use super::http::HttpAnswer;
 use super::reading::{Judged, read_one};
 use super::soap;
-use super::{Call, Driver, SourceAnswer, SourceError, SourceRequest, by_meaning, unfit};
+use super::{Call, Driver, SourceAnswer, SourceError, SourceRequest, by_meaning, unfit, xroad_errors};
 use crate::contract::map::outcome;
+use crate::contract::notes::{Notes, XRoadTrace};
 use crate::contract::operation::{Operation, RestBinding};
 use crate::contract::options::Soap;
 use crate::contract::settings::CallContext;
@@ -26,6 +28,11 @@ pub const XROAD: &str = "http://x-road.eu/xsd/xroad.xsd";
 pub const IDENTIFIERS: &str = "http://x-road.eu/xsd/identifiers";
 /// The hash that `requestHash` uses.
 pub const SHA_512: &str = "http://www.w3.org/2001/04/xmlenc#sha512";
+
+/// Bytes of the hash.
+const SHA_512_BYTES: usize = 64;
+/// Longest id or hash of X-Road's that is kept in an entry, in bytes.
+const MAX_TRACE: usize = 128;
 
 /// X-Road towards one source.
 pub struct XRoadDriver {
@@ -82,18 +89,51 @@ impl Asked<'_> {
         let body = soap::body(self.operation, soap, self.message, self.context, self.connection)?;
         let header = self.soap_header(service, version);
         let namespaces = format!(" xmlns:xrd=\"{XROAD}\" xmlns:id=\"{IDENTIFIERS}\"");
-        let proof = self.connection.prove("").await?;
-        let envelope = soap::envelope(soap, &header, &namespaces, &body);
-        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA512, envelope.as_bytes());
-        let request_hash = STANDARD.encode(digest.as_ref());
-        let mut headers = soap::headers(soap)?;
-        headers.extend(proof.headers);
-        super::rest::add_trace(&mut headers, self.context);
-        let answer = self.connection.endpoint.send(Method::POST, "", headers, Bytes::from(envelope)).await?;
+        let mut renewed = false;
+        loop {
+            let proof = self.connection.prove("").await?;
+            // A UsernameToken is the service's own, beside X-Road's blocks.
+            let blocks = format!("{header}{}", proof.soap_header.as_deref().unwrap_or(""));
+            let envelope = soap::envelope(soap, &blocks, &namespaces, &body);
+            let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA512, envelope.as_bytes());
+            let request_hash = STANDARD.encode(digest.as_ref());
+            let mut headers = soap::headers(soap)?;
+            headers.extend(proof.headers.clone());
+            super::rest::add_trace(&mut headers, self.context);
+            self.trace("", &request_hash);
+            let answer = self.connection.endpoint.send(Method::POST, "", headers, Bytes::from(envelope)).await?;
+            let result = self.soap_answer(soap, answer, (service, version), &request_hash);
+            if !self.connection.renews(&result, &proof, &mut renewed) {
+                return result;
+            }
+        }
+    }
+
+    fn soap_answer(
+        &self,
+        soap: &Soap,
+        answer: HttpAnswer,
+        (service, version): (&str, &str),
+        request_hash: &str,
+    ) -> Result<SourceAnswer, SourceError> {
+        if let Some(id) = answer.headers.get("x-road-request-id").and_then(|value| value.to_str().ok()) {
+            self.trace(id, request_hash);
+        }
         let (message, header) = soap::read_answer(self.operation, soap, answer, &self.context.observed)?;
         let header = header.ok_or_else(|| SourceError::Protocol("the answer has no X-Road header".into()))?;
-        self.check_echo(&header, service, version, &request_hash)?;
+        self.check_echo(&header, service, version, request_hash)?;
         Ok(SourceAnswer::One(message))
+    }
+
+    /// What X-Road's logs know the exchange by, for the entry, whatever becomes of it.
+    fn trace(&self, request_id: &str, request_hash: &str) {
+        let plain = |text: &str| match text {
+            text if text.len() <= MAX_TRACE && text.bytes().all(|byte| byte.is_ascii_graphic()) => text.to_owned(),
+            _ => String::new(),
+        };
+        let (request_id, request_hash) = (plain(request_id), plain(request_hash));
+        let xroad = XRoadTrace { id: self.context.exchange_id.clone(), request_id, request_hash };
+        self.context.observed.add(Notes { xroad, ..Notes::default() });
     }
 
     /// The header blocks of PR-MESS, section 2.2.
@@ -178,17 +218,33 @@ impl Asked<'_> {
     }
 
     async fn rest(&self, service: &str, binding: &RestBinding) -> Result<SourceAnswer, SourceError> {
+        let mut renewed = false;
+        loop {
+            let (proof, result) = self.rest_once(service, binding).await?;
+            if !self.connection.renews(&result, &proof, &mut renewed) {
+                return result;
+            }
+        }
+    }
+
+    async fn rest_once(
+        &self,
+        service: &str,
+        binding: &RestBinding,
+    ) -> Result<(Proof, Result<SourceAnswer, SourceError>), SourceError> {
         let wire = super::rest::outgoing(self.operation, self.message, self.context, binding, self.connection, &[])?;
         let path = format!("/r1/{}/{service}{}", self.ids.service.path(), wire.path);
         let proof = self.connection.prove(&path).await?;
         let mut headers = wire.headers;
-        headers.extend(proof.headers);
+        headers.extend(proof.headers.clone());
         self.rest_headers(&mut headers)?;
         super::rest::add_trace(&mut headers, self.context);
         let body = wire.body.map(|body| Bytes::from(body.to_string())).unwrap_or_default();
         let answer = self.connection.endpoint.send(binding.method.clone(), &path, headers, body).await?;
-        let judged = self.rest_document(answer, service)?;
-        Ok(SourceAnswer::One(read_one(self.operation, &judged, &self.context.observed)?))
+        let result = self
+            .rest_document(answer, service)
+            .and_then(|judged| Ok(SourceAnswer::One(read_one(self.operation, &judged, &self.context.observed)?)));
+        Ok((proof, result))
     }
 
     /// PR-REST, section 4.3.
@@ -212,13 +268,15 @@ impl Asked<'_> {
 
     fn rest_document(&self, answer: HttpAnswer, service: &str) -> Result<Judged, SourceError> {
         let text = |name: &str| answer.headers.get(name).and_then(|value| value.to_str().ok());
+        let hash = text("x-road-request-hash");
+        self.trace(text("x-road-request-id").unwrap_or(""), hash.unwrap_or(""));
         // X-Road's own errors are told apart from the service's by this header (PR-REST, section 4.6).
         if let Some(code) = text("x-road-error") {
             let meaning = outcome::meaning_of(&self.operation.outcome, code);
             return Err(match meaning {
                 Some(meaning) => by_meaning(meaning, code.to_owned()),
-                None if code.starts_with("Client") => SourceError::Rejected(outcome::shorten(code.to_owned())),
-                None => SourceError::Broken("X-Road could not reach the service"),
+                None => xroad_errors::meaning(code)
+                    .unwrap_or_else(|| SourceError::Broken("X-Road could not reach the service").coded(code)),
             });
         }
         let expected = [
@@ -230,6 +288,11 @@ impl Asked<'_> {
             if text(name) != Some(value) {
                 return Err(SourceError::Protocol(format!("the answer's {name} is not the request's")));
             }
+        }
+        // The consumer's security server compares it (PR-REST, section 4.3): it covers the request as that server has passed it on,
+        // with headers of its own. What is no such hash was not made by one.
+        if hash.is_some_and(|hash| STANDARD.decode(hash).map_or(true, |hash| hash.len() != SHA_512_BYTES)) {
+            return Err(SourceError::Protocol("the answer's x-road-request-hash is none".into()));
         }
         super::rest::judged(self.operation, answer)
     }

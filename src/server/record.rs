@@ -262,6 +262,9 @@ impl Record {
         self.entry.dropped_fields.clone_from(&notes.dropped_fields);
         self.entry.unknown_codes = notes.unknown_codes.iter().map(|(path, _)| path.clone()).collect();
         self.entry.unknown_codes.dedup();
+        self.entry.xroad_id.clone_from(&notes.xroad.id);
+        self.entry.xroad_request_id.clone_from(&notes.xroad.request_id);
+        self.entry.xroad_request_hash.clone_from(&notes.xroad.request_hash);
     }
 
     fn elapsed_us(&self) -> u64 {

@@ -292,6 +292,12 @@ fn to_json(found: &Found) -> Value {
     object.insert("answer_subjects_omitted".to_owned(), json!(entry.answer_subjects_omitted));
     object.insert("dropped_fields".to_owned(), json!(entry.dropped_fields));
     object.insert("unknown_codes".to_owned(), json!(entry.unknown_codes));
+    let xroad = [
+        ("xroad_id", &entry.xroad_id),
+        ("xroad_request_id", &entry.xroad_request_id),
+        ("xroad_request_hash", &entry.xroad_request_hash),
+    ];
+    object.extend(xroad.map(|(name, text)| (name.to_owned(), Value::from(text.as_str()))));
     object.insert("fault".to_owned(), json!(entry.fault));
     object.insert("source_reason".to_owned(), json!(entry.source_reason));
     object.insert("source_dropped".to_owned(), json!(entry.source_dropped));

@@ -424,6 +424,7 @@ fn date_message(field: &FieldPlan, parts: &Parts) -> Option<Message> {
     let mut message = Vec::new();
     if matches!(field.kind, FieldKind::Time(_)) {
         encode::number(&mut message, 1, parts.to_unix()?);
+        encode::number(&mut message, 2, i64::from(parts.nanos));
     } else {
         for (number, part) in [(1, i64::from(parts.year)), (2, i64::from(parts.month)), (3, i64::from(parts.day))] {
             encode::number(&mut message, number, part);

@@ -22,6 +22,10 @@ pub struct Parts {
     pub day: i8,
     /// Time of day, where the notation has one.
     pub time: Option<(i8, i8, i8)>,
+    /// Nanoseconds of it.
+    pub nanos: i32,
+    /// Seconds east of UTC, where the source says so; Ho Chi Minh City's otherwise.
+    pub offset: Option<i32>,
 }
 
 /// How precise a notation is.
@@ -39,8 +43,17 @@ pub enum Precision {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Token {
-    Number { part: Part, width: usize },
+    Number {
+        part: Part,
+        width: usize,
+    },
     Literal(String),
+    /// One to nine digits of a second.
+    Fraction,
+    /// `Z`, or hours and minutes east of it.
+    Zone,
+    /// Read where it is there, never written.
+    Optional(Vec<Token>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,13 +85,36 @@ pub struct Notation {
 impl Notation {
     /// Reads a pattern such as `dd/MM/yyyy` or `yyyy'0101'`.
     pub fn parse(pattern: &str) -> Result<Self, String> {
+        // XML Schema Part 2, sections 3.3.7 and 3.3.9.
+        let pattern = match pattern {
+            "xsd:dateTime" => "yyyy-MM-dd'T'HH:mm:ss[.f][z]",
+            "xsd:date" => "yyyy-MM-dd[z]",
+            other => other,
+        };
         let mut tokens = Vec::new();
+        // The tokens before an open bracket.
+        let mut outer: Option<Vec<Token>> = None;
         let mut rest = pattern;
         while let Some(first) = rest.chars().next() {
             if first == '\'' {
                 let end = rest[1..].find('\'').ok_or_else(|| format!("the quote in {pattern:?} is not closed"))?;
                 tokens.push(Token::Literal(rest[1..=end].to_owned()));
                 rest = &rest[end + 2..];
+                continue;
+            }
+            match (first, outer.is_some()) {
+                ('[', false) => outer = Some(std::mem::take(&mut tokens)),
+                (']', true) => {
+                    let inner = std::mem::replace(&mut tokens, outer.take().unwrap_or_default());
+                    tokens.push(Token::Optional(inner));
+                }
+                ('[' | ']', _) => return Err(format!("the brackets in {pattern:?} do not fit")),
+                ('f', _) => tokens.push(Token::Fraction),
+                ('z', _) => tokens.push(Token::Zone),
+                _ => {}
+            }
+            if matches!(first, '[' | ']' | 'f' | 'z') {
+                rest = &rest[1..];
                 continue;
             }
             let run = rest.chars().take_while(|c| *c == first).count();
@@ -90,7 +126,7 @@ impl Notation {
                 ('m', 2) => Some(Part::Minute),
                 ('s', 2) => Some(Part::Second),
                 (letter, _) if letter.is_ascii_alphabetic() => {
-                    return Err(format!("{pattern:?}: use yyyy, MM, dd, HH, mm, ss, or quote the letters"));
+                    return Err(format!("{pattern:?}: use yyyy, MM, dd, HH, mm, ss, f, z, or quote the letters"));
                 }
                 _ => None,
             };
@@ -99,6 +135,9 @@ impl Notation {
                 None => tokens.push(Token::Literal(rest[..first.len_utf8()].to_owned())),
             }
             rest = &rest[part.map_or(first.len_utf8(), |_| run)..];
+        }
+        if outer.is_some() {
+            return Err(format!("a bracket in {pattern:?} is not closed"));
         }
         let has = |wanted: Part| tokens.iter().any(|t| matches!(t, Token::Number { part, .. } if *part == wanted));
         let precision = match (has(Part::Year), has(Part::Month), has(Part::Day), has(Part::Hour)) {
@@ -142,6 +181,10 @@ impl Notation {
                     };
                     out.push_str(&format!("{number:0width$}"));
                 }
+                Token::Fraction => out.push_str(&format!("{:09}", parts.nanos)),
+                // Times are written in Ho Chi Minh City's.
+                Token::Zone => out.push_str("+07:00"),
+                Token::Optional(_) => {}
             }
         }
         out
@@ -151,27 +194,16 @@ impl Notation {
     pub fn read(&self, text: &str) -> Option<Parts> {
         let mut parts = Parts::default();
         let mut time = (0, 0, 0);
-        let mut rest = text;
-        for token in &self.tokens {
-            match token {
-                Token::Literal(literal) => rest = rest.strip_prefix(literal.as_str())?,
-                Token::Number { part, width } => {
-                    let digits = rest.get(..*width).filter(|d| d.bytes().all(|b| b.is_ascii_digit()))?;
-                    let number: i16 = digits.parse().ok()?;
-                    let small = i8::try_from(number);
-                    match part {
-                        Part::Year => parts.year = number,
-                        Part::Month => parts.month = small.ok()?,
-                        Part::Day => parts.day = small.ok()?,
-                        Part::Hour => time.0 = small.ok()?,
-                        Part::Minute => time.1 = small.ok()?,
-                        Part::Second => time.2 = small.ok()?,
-                    }
-                    rest = &rest[*width..];
-                }
-            }
+        if !read_tokens(&self.tokens, text, &mut parts, &mut time)?.is_empty() {
+            return None;
         }
         if self.precision == Precision::Time {
+            // The end of a day is the beginning of the next (XML Schema Part 2, section 3.3.7).
+            if time == (24, 0, 0) && parts.nanos == 0 {
+                let next = civil::Date::new(parts.year, parts.month, parts.day).ok()?.tomorrow().ok()?;
+                (parts.year, parts.month, parts.day) = (next.year(), next.month(), next.day());
+                time = (0, 0, 0);
+            }
             parts.time = Some(time);
         }
         match self.kept {
@@ -179,8 +211,65 @@ impl Notation {
             Some(Precision::Month) => parts.day = 0,
             Some(Precision::Day | Precision::Time) | None => {}
         }
-        (rest.is_empty() && parts.is_valid(self.kept.unwrap_or(self.precision))).then_some(parts)
+        parts.is_valid(self.kept.unwrap_or(self.precision)).then_some(parts)
     }
+}
+
+/// Reads what the tokens stand for, and gives what is left.
+fn read_tokens<'t>(tokens: &[Token], text: &'t str, parts: &mut Parts, time: &mut (i8, i8, i8)) -> Option<&'t str> {
+    let mut rest = text;
+    for token in tokens {
+        match token {
+            Token::Literal(literal) => rest = rest.strip_prefix(literal.as_str())?,
+            Token::Number { part, width } => {
+                let digits = rest.get(..*width).filter(|d| d.bytes().all(|b| b.is_ascii_digit()))?;
+                let number: i16 = digits.parse().ok()?;
+                let small = i8::try_from(number);
+                match part {
+                    Part::Year => parts.year = number,
+                    Part::Month => parts.month = small.ok()?,
+                    Part::Day => parts.day = small.ok()?,
+                    Part::Hour => time.0 = small.ok()?,
+                    Part::Minute => time.1 = small.ok()?,
+                    Part::Second => time.2 = small.ok()?,
+                }
+                rest = &rest[*width..];
+            }
+            Token::Fraction => {
+                let length = rest.bytes().take_while(u8::is_ascii_digit).count();
+                // Beyond nanoseconds nothing is kept.
+                let digits = rest.get(..length.min(9)).filter(|digits| !digits.is_empty())?;
+                parts.nanos = format!("{digits:0<9}").parse().ok()?;
+                rest = &rest[length..];
+            }
+            Token::Zone => {
+                let (offset, after) = read_zone(rest)?;
+                parts.offset = Some(offset);
+                rest = after;
+            }
+            Token::Optional(inner) => rest = read_tokens(inner, rest, parts, time).unwrap_or(rest),
+        }
+    }
+    Some(rest)
+}
+
+/// `Z`, `+07:00` or `-05:30`: at most 14 hours (XML Schema Part 2, section 3.3.7), in seconds east of UTC.
+fn read_zone(text: &str) -> Option<(i32, &str)> {
+    if let Some(rest) = text.strip_prefix('Z') {
+        return Some((0, rest));
+    }
+    let zone = text.get(..6)?;
+    let sign = match zone.as_bytes()[0] {
+        b'+' => 1,
+        b'-' => -1,
+        _ => return None,
+    };
+    let two = |at: usize| {
+        zone.get(at..at + 2)?.bytes().all(|b| b.is_ascii_digit()).then(|| zone[at..at + 2].parse::<i32>().ok())?
+    };
+    let (hours, minutes) = (two(1)?, two(4)?);
+    let valid = zone.as_bytes()[3] == b':' && minutes < 60 && hours * 60 + minutes <= 14 * 60;
+    valid.then(|| (sign * (hours * 60 + minutes) * 60, &text[6..]))
 }
 
 impl Parts {
@@ -215,6 +304,7 @@ impl Parts {
             month: local.month(),
             day: local.day(),
             time: Some((local.hour(), local.minute(), local.second())),
+            ..Parts::default()
         };
         parts.is_valid(Precision::Time).then_some(parts)
     }
@@ -226,7 +316,7 @@ impl Parts {
         let date = civil::Date::new(self.year, self.month, self.day).ok()?;
         let days = date.duration_since(civil::date(1970, 1, 1)).as_secs() / 86_400;
         let of_day = i64::from(hour) * 3_600 + i64::from(minute) * 60 + i64::from(second);
-        let seconds = days * 86_400 + of_day - i64::from(HO_CHI_MINH.seconds());
+        let seconds = days * 86_400 + of_day - i64::from(self.offset.unwrap_or(HO_CHI_MINH.seconds()));
         (MIN_UNIX..=MAX_UNIX).contains(&seconds).then_some(seconds)
     }
 
@@ -248,7 +338,7 @@ impl Parts {
             return None;
         }
         let (Ok(month), Ok(day)) = (i8::try_from(month), i8::try_from(day)) else { return Some(Err(())) };
-        let parts = Parts { year, month, day, time: None };
+        let parts = Parts { year, month, day, ..Parts::default() };
         // A day without its month tells nothing.
         let known = (month != 0 || day == 0) && parts.is_valid(parts.precision());
         Some(if known { Ok(parts) } else { Err(()) })
@@ -281,7 +371,55 @@ mod tests {
         assert!(Notation::parse("YYYY").is_err());
     }
 
+    #[test]
+    fn u7_times_of_xml_schema_are_read_with_their_fraction_and_zone() {
+        let notation = Notation::parse("xsd:dateTime").unwrap();
+        for (text, unix, nanos) in [
+            ("2026-11-03T08:15:00", 1_793_668_500, 0),
+            ("2026-11-03T08:15:00+07:00", 1_793_668_500, 0),
+            ("2026-11-03T01:15:00Z", 1_793_668_500, 0),
+            ("2026-11-03T01:15:00.5Z", 1_793_668_500, 500_000_000),
+            ("2026-11-02T20:15:00.123456789123-05:00", 1_793_668_500, 123_456_789),
+            ("2026-11-03T24:00:00", 1_793_725_200, 0),
+        ] {
+            let parts = notation.read(text).unwrap_or_else(|| panic!("{text}"));
+            assert_eq!((parts.to_unix(), parts.nanos), (Some(unix), nanos), "{text}");
+        }
+        for wrong in [
+            "2026-11-03",
+            "2026-11-03T08:15",
+            "2026-11-03T08:15:00+7",
+            "2026-11-03T08:15:00.",
+            "2026-11-03T08:15:00+15:00",
+            "2026-11-03T24:00:01",
+            "2026-11-03 08:15:00",
+            "-2026-11-03T08:15:00",
+            "2026-11-03T08:15:60",
+        ] {
+            assert!(notation.read(wrong).is_none(), "{wrong}");
+        }
+        let parts = Parts::from_unix(1_793_668_500).unwrap();
+        assert_eq!(notation.write(&parts), "2026-11-03T08:15:00");
+        assert_eq!(Notation::parse("yyyy-MM-dd'T'HH:mm:ssz").unwrap().write(&parts), "2026-11-03T08:15:00+07:00");
+        let date = Notation::parse("xsd:date").unwrap();
+        assert_eq!(date.read("2026-11-03+07:00").map(|parts| parts.day), Some(3));
+        assert_eq!(date.read("2026-11-03").map(|parts| parts.day), Some(3));
+        for wrong in ["yyyy[", "yyyy]", "yyyy[[f]]"] {
+            assert!(Notation::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn zones_and_fractions_come_back(seconds in -62_000_000_000i64..250_000_000_000, nanos in 0i32..1_000_000_000) {
+            let notation = Notation::parse("yyyy-MM-dd'T'HH:mm:ss.fz").unwrap();
+            let parts = Parts { nanos, ..Parts::from_unix(seconds).unwrap() };
+            for notation in [&notation, &Notation::parse("xsd:dateTime").unwrap()] {
+                let read = notation.read(&Notation::parse("yyyy-MM-dd'T'HH:mm:ss.fz").unwrap().write(&parts)).unwrap();
+                prop_assert_eq!((read.to_unix(), read.nanos), (Some(seconds), nanos));
+            }
+        }
+
         #[test]
         fn every_second_survives_a_round_trip(seconds in -62_000_000_000i64..250_000_000_000) {
             let notation = Notation::parse("yyyyMMddHHmmss").unwrap();

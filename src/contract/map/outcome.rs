@@ -206,17 +206,42 @@ pub fn named_failure(rules: &Rules, document: &Value) -> Option<(Meaning, String
     }
 }
 
-/// What a code means, where the contract says. `Client` stands for `Client.Anything` as well, unless that is named.
+/// A code in lower case and without underscores: the same for `server.serverproxy.access_denied` (X-Road 7.8) and
+/// `Server.ServerProxy.AccessDenied` (7.7 and before).
+pub fn spelling_free(code: &str) -> String {
+    code.chars().filter(|c| *c != '_').map(|c| c.to_ascii_lowercase()).collect()
+}
+
+/// What a code means, where the contract says. `Client` stands for `Client.Anything` as well, unless a longer family is named.
 pub fn meaning_of(rules: &Rules, code: &str) -> Option<Meaning> {
     let code = text::code(code);
-    let named = |wanted: &str| {
-        rules.failure.iter().find(|rule| rule.words.is_none() && rule.codes.iter().any(|known| known == wanted))
+    // Codes with families are compared in both of X-Road's spellings.
+    let is = |known: &str, wanted: &str, exact: bool| match exact {
+        true => known == wanted,
+        false => code.contains('.') && spelling_free(known) == spelling_free(wanted),
     };
-    named(&code).or_else(|| named(code.split('.').next()?)).map(|rule| rule.meaning)
+    let by = |wanted: &str, exact| {
+        rules
+            .failure
+            .iter()
+            .find(|rule| rule.words.is_none() && rule.codes.iter().any(|known| is(known, wanted, exact)))
+    };
+    let named = |wanted: &str| by(wanted, true).or_else(|| by(wanted, false));
+    // The longest family that is named.
+    let mut family: &str = &code;
+    loop {
+        if let Some(rule) = named(family) {
+            return Some(rule.meaning);
+        }
+        family = family.rsplit_once('.')?.0;
+    }
 }
+
+/// Longest code, in bytes: X-Road's have up to five segments.
+const MAX_CODE: usize = 128;
 
 /// Codes are short by nature: a longer one is no code, and might hold anything.
 pub fn shorten(code: String) -> String {
-    let plain = code.len() <= 64 && code.chars().all(|c| c.is_ascii_alphanumeric() || "._-:".contains(c));
+    let plain = code.len() <= MAX_CODE && code.chars().all(|c| c.is_ascii_alphanumeric() || "._-:".contains(c));
     if plain { code } else { "(not a code)".to_owned() }
 }

@@ -7,6 +7,7 @@ use crate::contract::operation::{FillPlan, Operation};
 use crate::contract::options::{self, Generated, Letters, Place, Wire, fill};
 use crate::contract::plan::{FieldKind, FieldPlan, MessagePlan};
 use crate::contract::settings::{CallContext, Settings};
+use crate::contract::text::nfc;
 use crate::contract::xml;
 use base64::Engine;
 use prost_reflect::{DynamicMessage, ReflectMessage, Value as Message};
@@ -367,10 +368,11 @@ pub fn letters_named(name: &str) -> Option<Letters> {
 }
 
 /// A text with the letters that the source wants.
+/// In normalization form C always: sources compare texts as they are stored.
 fn lettered(letters: Letters, text: &str) -> String {
     match letters {
-        Letters::AsGiven => text.to_owned(),
-        Letters::Upper => text.to_uppercase(),
+        Letters::AsGiven => nfc(text).into_owned(),
+        Letters::Upper => nfc(&text.to_uppercase()).into_owned(),
         Letters::Folded => folded(text),
     }
 }
@@ -426,7 +428,7 @@ pub fn date_parts(kind: &FieldKind, date: &DynamicMessage) -> Option<Parts> {
         year: part(1)?.try_into().ok()?,
         month: part(2)?.try_into().ok()?,
         day: part(3)?.try_into().ok()?,
-        time: None,
+        ..Parts::default()
     };
     // A day without its month tells nothing.
     let whole = parts.month != 0 || parts.day == 0;

@@ -13,6 +13,7 @@ pub use wsse::{UsernameToken, digest as wsse_digest};
 
 use super::SourceError;
 use super::http::HttpEndpoint;
+use crate::contract::Binding;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
 use zeroize::Zeroizing;
@@ -99,6 +100,27 @@ impl Credentials {
             Credentials::UsernameToken(token) => proof.soap_header = Some(token.header()?),
         }
         Ok(proof)
+    }
+
+    /// Whether requests of a binding carry these; if not, why. What no request carries would be believed to be sent.
+    pub fn serve(&self, binding: &Binding) -> Result<(), &'static str> {
+        let http = !matches!(binding, Binding::Grpc(_));
+        let carried = match self {
+            Credentials::None => true,
+            Credentials::ApiKey { .. } | Credentials::OAuth2(_) | Credentials::HashedBasic(_) => http,
+            Credentials::Session(_) => matches!(binding, Binding::Rest(rest) if !rest.query_by_default),
+            Credentials::UsernameToken(_) => matches!(binding, Binding::Soap(_) | Binding::XRoadSoap { .. }),
+        };
+        let needs = match self {
+            Credentials::Session(_) => {
+                "a session stands in the body of a REST request, and no such request of this source has one"
+            }
+            Credentials::UsernameToken(_) => {
+                "a username-token stands in a SOAP header, and this source is not called by SOAP"
+            }
+            _ => "a gRPC source knows the gateway by its certificate alone",
+        };
+        if carried { Ok(()) } else { Err(needs) }
     }
 
     /// The source refused this proof. Drops what is kept; true where a new try makes sense.

@@ -3,18 +3,23 @@
 
 use super::kept::Kept;
 use super::{Secret, sensitive};
+use crate::contract::json;
+use crate::contract::map::outcome::shorten;
+use crate::contract::map::scalar_text;
 use crate::drivers::SourceError;
 use crate::drivers::http::{HttpEndpoint, status_error};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
-use serde::Deserialize;
+use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Lifetime where the endpoint does not say.
 const DEFAULT_LIFETIME: u64 = 3_600;
+/// Longest lifetime that is believed, in seconds.
+const MAX_LIFETIME: f64 = 86_400.0;
 /// A token is renewed when this share of its life is left, at most a minute.
 const RENEW_AHEAD: u32 = 5;
 
@@ -47,12 +52,6 @@ struct Client {
     key: String,
     secret: Secret,
     lgsp: Option<Lgsp>,
-}
-
-#[derive(Deserialize)]
-struct Answer {
-    access_token: String,
-    expires_in: Option<u64>,
 }
 
 impl OAuth2 {
@@ -98,18 +97,51 @@ impl Client {
         self.lgsp_header(&mut headers)?;
         let body = Bytes::from_static(b"grant_type=client_credentials");
         let answer = endpoint.send(Method::POST, &self.token_path, headers, body).await?;
-        match status_error(answer.status, &answer.headers) {
-            // invalid_client is 401 or 400 (RFC 6749, section 5.2).
-            Some(SourceError::Rejected(code)) => return Err(SourceError::CredentialsRefused(code)),
-            Some(error) => return Err(error),
-            None => {}
+        let document = json::parse(&answer.body);
+        // The endpoint's own error says more than its status (RFC 6749, section 5.2), and some send it with 200.
+        let error = document.as_ref().ok().and_then(|document| document.get("error")?.as_str());
+        match (status_error(answer.status, &answer.headers), error) {
+            (
+                Some(SourceError::Rejected(_) | SourceError::CredentialsRefused(_) | SourceError::Forbidden(_)) | None,
+                Some(error),
+            ) => {
+                return Err(SourceError::CredentialsRefused(shorten(error.to_owned())));
+            }
+            (Some(SourceError::Rejected(code) | SourceError::Forbidden(code)), None) => {
+                return Err(SourceError::CredentialsRefused(code));
+            }
+            (Some(error), _) => return Err(error),
+            (None, None) => {}
         }
-        let answer: Answer = serde_json::from_slice(&answer.body)
-            .map_err(|_| SourceError::Protocol("the token endpoint's answer has no access_token".into()))?;
-        let lifetime = Duration::from_secs(answer.expires_in.unwrap_or(DEFAULT_LIFETIME).min(86_400));
-        let ahead = (lifetime / RENEW_AHEAD).min(Duration::from_secs(60));
-        Ok((Secret::new(answer.access_token), Some(lifetime - ahead)))
+        read_token(&document.unwrap_or_default())
     }
+}
+
+/// The token and for how long it is kept. One that cannot work is refused here: none that was kept would be renewed in time.
+fn read_token(document: &Value) -> Result<(Secret, Option<Duration>), SourceError> {
+    let wrong = |what: &str| Err(SourceError::Protocol(format!("the token endpoint's answer {what}")));
+    let token = document.get("access_token").and_then(Value::as_str).unwrap_or("");
+    // RFC 6750, section 2.1: b64token.
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte);
+    if token.is_empty() || !token.bytes().all(plain) {
+        return wrong("has no access_token that can be sent");
+    }
+    let kind = document.get("token_type").and_then(Value::as_str).unwrap_or("bearer");
+    if !kind.eq_ignore_ascii_case("bearer") {
+        return wrong("is of another type than Bearer");
+    }
+    let seconds = match document.get("expires_in").filter(|value| !value.is_null()) {
+        None => DEFAULT_LIFETIME,
+        // As text, or with decimals, as some write it.
+        Some(value) => match scalar_text(value).and_then(|text| text.trim().parse::<f64>().ok()) {
+            Some(seconds) if seconds >= 1.0 => seconds.min(MAX_LIFETIME) as u64,
+            Some(_) => return wrong("is over already"),
+            None => return wrong("has an expires_in that is no number"),
+        },
+    };
+    let lifetime = Duration::from_secs(seconds);
+    let ahead = (lifetime / RENEW_AHEAD).min(Duration::from_secs(60));
+    Ok((Secret::new(token), Some(lifetime - ahead)))
 }
 
 impl Lgsp {

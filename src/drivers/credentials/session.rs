@@ -3,6 +3,8 @@
 
 use super::Secret;
 use super::kept::Kept;
+use crate::contract::json;
+use crate::contract::map::scalar_text;
 use crate::drivers::SourceError;
 use crate::drivers::http::{HttpEndpoint, status_error};
 use bytes::Bytes;
@@ -60,10 +62,10 @@ impl Account {
         if let Some(error) = status_error(answer.status, &answer.headers) {
             return Err(error);
         }
-        let answer: serde_json::Value = serde_json::from_slice(&answer.body)
-            .map_err(|_| SourceError::Protocol("the login's answer is no JSON".into()))?;
-        match answer.get("session").and_then(serde_json::Value::as_str) {
-            Some(id) if !id.is_empty() => Ok(Secret::new(id)),
+        let answer =
+            json::parse(&answer.body).map_err(|_| SourceError::Protocol("the login's answer is no JSON".into()))?;
+        match answer.get("session").and_then(scalar_text) {
+            Some(id) if !id.trim().is_empty() => Ok(Secret::new(id.trim())),
             _ => Err(SourceError::CredentialsRefused("login".into())),
         }
     }

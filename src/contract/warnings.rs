@@ -1,0 +1,73 @@
+//! What a contract does not say, so that the gateway cannot tell one thing from another: no fault, but a reason to look again.
+
+use super::map::outcome::Rules;
+use super::plan::{FieldKind, FieldPlan};
+use super::{Binding, Operation, Shape};
+
+/// What an operation cannot tell apart, in words for whoever writes contracts.
+pub fn warnings(operation: &Operation) -> Vec<String> {
+    // A gRPC source says it by its status.
+    if matches!(operation.binding, Binding::Grpc(_)) {
+        return Vec::new();
+    }
+    let mut found = Vec::new();
+    let rules: &Rules = &operation.outcome;
+    let one_record = !operation.writes && operation.shape == Shape::Unary && !only_lists(operation);
+    if one_record && !rules.knows_absence() {
+        found.push(
+            "no sign tells that there is no such record: name one (a code, no_record, empty_is_not_found), or it is a protocol error"
+                .to_owned(),
+        );
+    }
+    for field in operation.answer.fields.iter().filter(|field| is_verdict(field)) {
+        found.push(format!("an absent {:?} reads as false: say `required: true`, or make it `optional`", field.name));
+    }
+    if operation.answer.fields.is_empty() && !rules.has_code() && !matches!(operation.binding, Binding::Soap(_)) {
+        found.push("its answer has no field, and no code says that it succeeded: any JSON would do".to_owned());
+    }
+    found
+}
+
+/// Whether the answer is made of lists alone: an empty one is an answer.
+fn only_lists(operation: &Operation) -> bool {
+    !operation.answer.fields.is_empty()
+        && operation.answer.fields.iter().all(|field| field.list || field.beside.is_some())
+}
+
+fn is_verdict(field: &FieldPlan) -> bool {
+    matches!(field.kind, FieldKind::Bool { .. }) && !field.list && !field.required && !field.field.supports_presence()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::contract::ContractSet;
+
+    #[test]
+    fn u1_check_warns_of_what_an_operation_cannot_tell_apart() {
+        let folder = tempfile::tempdir().unwrap();
+        let operation = |name: &str, answer: &str, more: &str| {
+            format!(
+                "rpc {name}(M) returns ({answer}) {{ option idempotency_level = NO_SIDE_EFFECTS;\n option (ndxp.contract.v1.operation) = {{ scope: \"w:read\" data_class: OPEN rest: {{ get: \"/{name}\" }} {more} }}; }}\n"
+            )
+        };
+        let text = [
+            "syntax = \"proto3\";\npackage w.v1;\nimport \"ndxp/contract/v1/contract.proto\";\nservice W {\n option (ndxp.contract.v1.source) = { id: \"w\" };\n".to_owned(),
+            operation("Blind", "R", ""),
+            operation("Sees", "R", "outcome: { no_record: { path: \"/x\" } }"),
+            operation("Codes", "R", "outcome: { code: \"/c\" success: \"0\" failure: { codes: [\"1\"] meaning: NOT_FOUND } }"),
+            operation("Lists", "L", ""),
+            operation("Judges", "V", "outcome: { empty_is_not_found: true }"),
+            operation("Sure", "W2", "outcome: { empty_is_not_found: true }"),
+            operation("Silent", "M", "outcome: { empty_is_not_found: true }"),
+            "}\nmessage M {}\nmessage R { string a = 1; }\nmessage L { repeated string a = 1; }\nmessage V { bool a = 1; }\nmessage W2 { bool a = 1 [(ndxp.contract.v1.field).required = true]; optional bool b = 2; }\n".to_owned(),
+        ]
+        .concat();
+        std::fs::write(folder.path().join("w.proto"), text).unwrap();
+        let set = ContractSet::with_folder(folder.path()).unwrap();
+        let count = |name: &str| warnings(set.operation(&format!("/w.v1.W/{name}")).unwrap()).len();
+        let counts = ["Blind", "Sees", "Codes", "Lists", "Judges", "Sure", "Silent"].map(count);
+        assert_eq!(counts, [1, 0, 0, 0, 1, 0, 1]);
+    }
+}

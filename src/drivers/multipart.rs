@@ -1,0 +1,201 @@
+//! SOAP answers in several parts (RFC 2046, section 5.1; RFC 2387; MTOM and XOP; X-Road PR-MESS, section 2.4), and elements that stand
+//! elsewhere in the body (SOAP 1.1, section 5). Bounded in parts, in what they are expanded to, and in depth.
+
+use super::SourceError;
+use super::http::HttpAnswer;
+use crate::contract::xml::Element;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http::header;
+use std::collections::HashMap;
+
+/// Most parts of an answer.
+const MAX_PARTS: usize = 100;
+/// Most elements that references are expanded to, and how deep: as of a document.
+const MAX_EXPANDED: usize = 100_000;
+const MAX_DEPTH: usize = 64;
+/// Namespace of `xop:Include`.
+const XOP: &str = "http://www.w3.org/2004/08/xop/include";
+
+/// The parts of an answer by their content ids, beside the root.
+pub(super) type Parts<'a> = HashMap<String, Part<'a>>;
+
+/// One part.
+pub(super) struct Part<'a> {
+    body: &'a [u8],
+    base64: bool,
+}
+
+/// The root document of an answer, its charset, and its other parts.
+pub(super) struct Opened<'a> {
+    pub root: &'a [u8],
+    pub charset: Option<String>,
+    pub parts: Parts<'a>,
+}
+
+fn wrong(what: &str) -> SourceError {
+    SourceError::Protocol(format!("the answer in parts {what}"))
+}
+
+/// Takes an answer apart, where it is in parts.
+pub(super) fn open(answer: &HttpAnswer) -> Result<Opened<'_>, SourceError> {
+    let kind = answer.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    let Some(kind) = kind.and_then(|kind| kind.parse::<mime::Mime>().ok()) else {
+        return Ok(Opened { root: &answer.body, charset: None, parts: HashMap::new() });
+    };
+    if kind.type_() != mime::MULTIPART {
+        return Ok(Opened { root: &answer.body, charset: charset(&kind), parts: HashMap::new() });
+    }
+    let boundary = kind.get_param(mime::BOUNDARY).ok_or_else(|| wrong("has no boundary"))?;
+    let start = kind.get_param("start").map(|start| start.as_str().to_owned());
+    let mut root = None;
+    let mut parts = HashMap::new();
+    for part in split(&answer.body, boundary.as_str().as_bytes())? {
+        let (head, body) =
+            cut(part, b"\r\n\r\n").or_else(|| cut(part, b"\n\n")).ok_or_else(|| wrong("has a part without a head"))?;
+        let head = std::str::from_utf8(head).map_err(|_| wrong("has a head that is no text"))?;
+        let id = field(head, "content-id").unwrap_or("");
+        let is_root = match &start {
+            Some(start) => id == start,
+            None => root.is_none(),
+        };
+        let base64 = match field(head, "content-transfer-encoding").unwrap_or("binary").to_ascii_lowercase().as_str() {
+            "binary" | "8bit" | "7bit" => false,
+            "base64" => true,
+            _ => return Err(wrong("has a transfer encoding that is not read")),
+        };
+        if is_root && root.is_none() {
+            if base64 {
+                return Err(wrong("has a root in base64"));
+            }
+            let kind = field(head, "content-type").and_then(|kind| kind.parse::<mime::Mime>().ok());
+            root = Some((body, kind.as_ref().and_then(charset)));
+        } else if parts.insert(bare(id).to_owned(), Part { body, base64 }).is_some() && !id.is_empty() {
+            return Err(wrong("has two parts of one id"));
+        }
+    }
+    let (root, charset) = root.ok_or_else(|| wrong("has no root"))?;
+    Ok(Opened { root, charset, parts })
+}
+
+fn charset(kind: &mime::Mime) -> Option<String> {
+    kind.get_param(mime::CHARSET).map(|charset| charset.as_str().to_owned())
+}
+
+/// A content id without its angle brackets.
+fn bare(id: &str) -> &str {
+    id.trim().trim_start_matches('<').trim_end_matches('>')
+}
+
+fn cut<'a>(bytes: &'a [u8], at: &[u8]) -> Option<(&'a [u8], &'a [u8])> {
+    let found = bytes.windows(at.len()).position(|window| window == at)?;
+    Some((&bytes[..found], &bytes[found + at.len()..]))
+}
+
+/// A header field of a part, without the lines that it may go on in.
+fn field<'h>(head: &'h str, name: &str) -> Option<&'h str> {
+    head.lines().find_map(|line| {
+        let (known, value) = line.split_once(':')?;
+        known.trim().eq_ignore_ascii_case(name).then(|| value.trim())
+    })
+}
+
+/// The parts between the boundary's lines.
+fn split<'a>(body: &'a [u8], boundary: &[u8]) -> Result<Vec<&'a [u8]>, SourceError> {
+    let line = [b"--", boundary].concat();
+    let mut rest = match body.starts_with(&line) {
+        true => &body[line.len()..],
+        false => cut(body, &[b"\n", line.as_slice()].concat()).ok_or_else(|| wrong("does not begin"))?.1,
+    };
+    let next = [b"\n", line.as_slice()].concat();
+    let mut parts = Vec::new();
+    loop {
+        if rest.starts_with(b"--") {
+            return Ok(parts);
+        }
+        if parts.len() >= MAX_PARTS {
+            return Err(wrong("has too many parts"));
+        }
+        // What follows the boundary on its line is padding.
+        let (_, after) = cut(rest, b"\n").ok_or_else(|| wrong("does not end"))?;
+        let (part, after) = cut(after, &next).ok_or_else(|| wrong("does not end"))?;
+        parts.push(part.strip_suffix(b"\r").unwrap_or(part));
+        rest = after;
+    }
+}
+
+/// Puts parts in the place of `xop:Include`, as base64.
+pub(super) fn include(element: &mut Element, parts: &mut Parts<'_>) -> Result<(), SourceError> {
+    if let [only] = element.children.as_slice()
+        && only.name == "Include"
+        && only.namespace == XOP
+    {
+        let href = attribute(only, "href")
+            .and_then(|href| href.strip_prefix("cid:"))
+            .ok_or_else(|| wrong("includes nothing"))?;
+        let id = percent_decoded(href);
+        // Each once, so that no answer grows beyond what was received.
+        let part = parts.remove(bare(&id)).ok_or_else(|| wrong("includes a part that is not there"))?;
+        element.text = match part.base64 {
+            true => String::from_utf8_lossy(part.body).into_owned(),
+            false => STANDARD.encode(part.body),
+        };
+        element.children.clear();
+        return Ok(());
+    }
+    element.children.iter_mut().try_for_each(|child| include(child, parts))
+}
+
+fn attribute<'e>(element: &'e Element, name: &str) -> Option<&'e str> {
+    element.attributes.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+}
+
+fn percent_decoded(text: &str) -> String {
+    let mut out = Vec::with_capacity(text.len());
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        let hex = |byte: Option<u8>| byte.and_then(|byte| char::from(byte).to_digit(16));
+        let ahead = bytes.clone();
+        match (byte, hex(bytes.next()), hex(bytes.next())) {
+            (b'%', Some(high), Some(low)) => out.push((high * 16 + low) as u8),
+            _ => {
+                bytes = ahead;
+                out.push(byte);
+            }
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+/// Puts what stands elsewhere in the body in the place of references to it (`href="#id"`, in SOAP 1.2 `ref="id"`).
+pub(super) fn resolve(children: Vec<Element>) -> Result<Option<Element>, SourceError> {
+    let mut children = children.into_iter();
+    let Some(mut first) = children.next() else { return Ok(None) };
+    let others: HashMap<String, Element> =
+        children.filter_map(|child| Some((attribute(&child, "id")?.to_owned(), child))).collect();
+    if !others.is_empty() {
+        expand(&mut first, &others, 0, &mut 0)?;
+    }
+    Ok(Some(first))
+}
+
+fn expand(
+    element: &mut Element,
+    others: &HashMap<String, Element>,
+    depth: usize,
+    count: &mut usize,
+) -> Result<(), SourceError> {
+    *count += 1;
+    if depth > MAX_DEPTH || *count > MAX_EXPANDED {
+        return Err(SourceError::Protocol("the answer's references lead too far".into()));
+    }
+    let href = attribute(element, "href").and_then(|href| href.strip_prefix('#')).or_else(|| attribute(element, "ref"));
+    if let Some(other) = href.and_then(|id| others.get(id)) {
+        element.children = other.children.clone();
+        element.text.clone_from(&other.text);
+        element.attributes.clone_from(&other.attributes);
+    } else if href.is_some() && element.children.is_empty() {
+        return Err(SourceError::Protocol("the answer refers to an element that is not there".into()));
+    }
+    element.children.iter_mut().try_for_each(|child| expand(child, others, depth + 1, count))
+}

@@ -1,0 +1,475 @@
+//! Odd answers, as bytes on the wire, and what must be said of each: `answers/*.txt`, one table a kind, through the real drivers
+//! from a TLS server that sends what a row says.
+
+use futures_util::StreamExt;
+use ndxp_gateway::contract::ContractSet;
+use ndxp_gateway::contract::notes::Notes;
+use ndxp_gateway::contract::settings::CallContext;
+use ndxp_gateway::drivers::connection::{Connection, XRoadIds, XRoadMember};
+use ndxp_gateway::drivers::credentials::{Credentials, OAuth2, Secret};
+use ndxp_gateway::drivers::http::HttpEndpoint;
+use ndxp_gateway::drivers::{Adapter, Call, SourceAnswer, SourceError, SourceRequest};
+use ndxp_gateway::identity::tls;
+use ndxp_gateway::status::Refusal;
+use prost_reflect::DynamicMessage;
+use serde_json::{Value, json};
+use std::collections::VecDeque;
+use std::io::Write;
+use std::sync::{Arc, LazyLock, Mutex};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+static CONTRACTS: LazyLock<ContractSet> = LazyLock::new(|| {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("odd.proto"), include_str!("answers/odd.proto")).unwrap();
+    ContractSet::with_folder(folder.path()).unwrap()
+});
+
+/// A TLS server that sends prepared bytes, and remembers what it was sent.
+struct Raw {
+    address: String,
+    answers: Arc<Mutex<VecDeque<Vec<u8>>>>,
+    requests: Arc<Mutex<Vec<Vec<u8>>>>,
+    tls: rustls::ClientConfig,
+}
+
+impl Raw {
+    async fn start() -> Self {
+        let key = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let ca = folder.path().join("ca.pem");
+        std::fs::write(&ca, key.cert.pem()).unwrap();
+        let client = tls::client_config(&ca, None, &[]).unwrap();
+        let private = rustls::pki_types::PrivateKeyDer::try_from(key.signing_key.serialize_der()).unwrap();
+        let config = rustls::ServerConfig::builder()
+            .with_no_client_auth()
+            .with_single_cert(vec![key.cert.der().clone()], private)
+            .unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+        let (answers, requests) = (Arc::<Mutex<VecDeque<Vec<u8>>>>::default(), Arc::<Mutex<Vec<Vec<u8>>>>::default());
+        let (queue, seen) = (answers.clone(), requests.clone());
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (acceptor, queue, seen) = (acceptor.clone(), queue.clone(), seen.clone());
+                tokio::spawn(async move {
+                    let Ok(mut stream) = acceptor.accept(stream).await else { return };
+                    let request = read_request(&mut stream).await;
+                    seen.lock().unwrap().push(request);
+                    let answer = queue.lock().unwrap().pop_front().unwrap_or_default();
+                    let _ = stream.write_all(&answer).await;
+                    let _ = stream.shutdown().await;
+                });
+            }
+        });
+        Raw { address, answers, requests, tls: client }
+    }
+
+    fn adapter(&self, credentials: Credentials) -> Adapter {
+        let endpoint = HttpEndpoint::new(&self.address, self.tls.clone(), 1 << 20);
+        let member = |text: &str| XRoadMember::parse(text).unwrap();
+        Adapter::new(Arc::new(Connection {
+            source: "odd".into(),
+            hub: None,
+            endpoint: endpoint.clone(),
+            login: endpoint,
+            address: self.address.clone(),
+            keepalive: Default::default(),
+            open: Arc::default(),
+            tls: self.tls.clone(),
+            credentials: Arc::new(credentials),
+            settings: Default::default(),
+            xroad: Some(XRoadIds { client: member("VN/GOV/H49/GW"), service: member("VN/GOV/SRC/SUB"), user: None }),
+            max_answer: 1 << 20,
+        }))
+    }
+
+    fn says(&self, answer: Vec<u8>) {
+        self.answers.lock().unwrap().push_back(answer);
+    }
+}
+
+async fn read_request(stream: &mut (impl AsyncReadExt + Unpin)) -> Vec<u8> {
+    let mut request = Vec::new();
+    let mut buffer = [0; 4096];
+    loop {
+        if let Some(end) = request.windows(4).position(|four| four == b"\r\n\r\n") {
+            let head = String::from_utf8_lossy(&request[..end]).to_ascii_lowercase();
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse::<usize>().ok());
+            if request.len() >= end + 4 + length.unwrap_or(0) {
+                return request;
+            }
+        }
+        match stream.read(&mut buffer).await {
+            Ok(read) if read > 0 => request.extend_from_slice(&buffer[..read]),
+            _ => return request,
+        }
+    }
+}
+
+/// What became of a call: messages, or a refusal; and what was noticed.
+struct Said {
+    result: Result<Value, Refusal>,
+    notes: Notes,
+}
+
+async fn call(adapter: &Adapter, operation: &str, request: Value) -> Said {
+    let operation =
+        CONTRACTS.operation(&format!("/odd.v1.{operation}")).unwrap_or_else(|| panic!("{operation}")).clone();
+    let message = DynamicMessage::deserialize(operation.request.message.clone(), request).unwrap();
+    let context = Arc::new(CallContext { exchange_id: "E1".into(), ..CallContext::default() });
+    let observed = context.observed.clone();
+    let request = SourceRequest::One { bytes: prost::Message::encode_to_vec(&message).into(), message };
+    let descriptor = operation.answer.message.clone();
+    let read =
+        |bytes: bytes::Bytes| serde_json::to_value(DynamicMessage::decode(descriptor.clone(), bytes).unwrap()).unwrap();
+    let call = Call { operation, request, context, until: None, turns: None, stream_wait: None };
+    let result = match adapter.call(call).await {
+        Ok(SourceAnswer::One(bytes)) => Ok(read(bytes)),
+        Ok(SourceAnswer::Stream(messages)) => {
+            let all: Vec<Result<_, SourceError>> = messages.collect().await;
+            all.into_iter().map(|one| one.map(&read)).collect::<Result<Vec<_>, _>>().map(Value::from)
+        }
+        Err(error) => Err(error),
+    };
+    Said { result: result.map_err(Refusal::from), notes: observed.so_far() }
+}
+
+/// `\n`, `\r`, `\x01`, `\u0301` (a character) and `\\` of a row.
+fn unescaped(text: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut rest = text;
+    while let Some(at) = rest.find('\\') {
+        out.extend_from_slice(rest[..at].as_bytes());
+        let kind = rest.as_bytes().get(at + 1).copied().unwrap_or(b'\\');
+        let digits = |count: usize| u32::from_str_radix(&rest[at + 2..at + 2 + count], 16).unwrap();
+        let used = match kind {
+            b'n' => {
+                out.push(b'\n');
+                2
+            }
+            b'r' => {
+                out.push(b'\r');
+                2
+            }
+            b'x' => {
+                out.push(digits(2) as u8);
+                4
+            }
+            b'u' => {
+                out.extend(char::from_u32(digits(4)).unwrap().to_string().bytes());
+                6
+            }
+            b'\\' => {
+                out.push(b'\\');
+                2
+            }
+            other => {
+                out.extend([b'\\', other]);
+                2
+            }
+        };
+        rest = &rest[at + used..];
+    }
+    out.extend_from_slice(rest.as_bytes());
+    out
+}
+
+const SOAP: &str = "http://schemas.xmlsoap.org/soap/envelope/";
+
+/// The abbreviations of the tables, undone.
+fn expanded(body: &str) -> String {
+    let envelope = |inner: &str| format!("<s:Envelope xmlns:s=\"{SOAP}\"><s:Body>{inner}</s:Body></s:Envelope>");
+    let mut text = body.to_owned();
+    while let Some(at) = text.find("RECORD(") {
+        let end = at + text[at..].rfind(|c| c == ')').unwrap();
+        // The last bracket that closes a record: the first one that follows the tag's end.
+        let end = text[at..].find(">)").map_or(end, |found| at + found + 1);
+        let inner = text[at + 7..end].to_owned();
+        let record = format!("<o:GetResponse xmlns:o=\"urn:out\"><Record>{inner}</Record></o:GetResponse>");
+        text.replace_range(at..=end, &envelope(&record));
+    }
+    for (name, wrap) in [("SOAP(", false), ("FAULT(", true)] {
+        if let Some(inner) = text.strip_prefix(name).and_then(|rest| rest.strip_suffix(')')) {
+            text = match wrap {
+                true => {
+                    envelope(&format!("<s:Fault><faultcode>{inner}</faultcode><faultstring>x</faultstring></s:Fault>"))
+                }
+                false => envelope(inner),
+            };
+        }
+    }
+    text
+}
+
+fn body_of(field: &str) -> Vec<u8> {
+    let inner = |name: &str| field.strip_prefix(name).and_then(|rest| rest.strip_suffix(')'));
+    if let Some(text) = inner("GZIP(") {
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        gzip.write_all(&unescaped(text)).unwrap();
+        return gzip.finish().unwrap();
+    }
+    for (name, big) in [("UTF16LE(", false), ("UTF16BE(", true)] {
+        if let Some(text) = inner(name) {
+            let units: Vec<u16> = std::iter::once(0xfeff).chain(expanded(text).encode_utf16()).collect();
+            return units.iter().flat_map(|unit| if big { unit.to_be_bytes() } else { unit.to_le_bytes() }).collect();
+        }
+    }
+    unescaped(&expanded(field))
+}
+
+fn answer(status: &str, body: &str) -> Vec<u8> {
+    let (code, headers) = status.split_once(' ').unwrap_or((status, ""));
+    let body = body_of(body);
+    let mut out = format!("HTTP/1.1 {code} X\r\nconnection: close\r\n").into_bytes();
+    if !matches!(code, "204" | "304") {
+        out.extend(format!("content-length: {}\r\n", body.len()).bytes());
+    }
+    for header in headers.split("; ").flat_map(joined).filter(|header| !header.is_empty()) {
+        match header.as_str() {
+            "XR" => out.extend(
+                b"x-road-client: VN/GOV/H49/GW\r\nx-road-service: VN/GOV/SRC/SUB/get\r\nx-road-id: E1\r\nx-road-request-id: R7\r\n",
+            ),
+            other => out.extend(format!("{other}\r\n").bytes()),
+        }
+    }
+    out.extend(b"\r\n");
+    if !matches!(code, "204" | "304") {
+        out.extend(body);
+    }
+    out
+}
+
+/// A media type's parameters belong to it.
+fn joined(header: &str) -> Option<String> {
+    Some(header.replace(";;", "; "))
+}
+
+/// What a row says of an outcome, and what it is.
+fn outcome(said: &Said) -> String {
+    let mut text = match &said.result {
+        Ok(message) => format!("OK {message}"),
+        Err(refusal) => {
+            let mut text = format!("{} {}", refusal.reason.as_str(), refusal.fault.as_str());
+            if let Some(code) = refusal.source_code.as_deref().filter(|code| !matches!(*code, "empty" | "no record")) {
+                text += &format!(" {code}");
+            }
+            if let Some(after) = refusal.retry_after {
+                text += &format!(" retry {}", after.as_secs());
+            }
+            text
+        }
+    };
+    if said.result.is_ok() {
+        for path in &said.notes.dropped_fields {
+            text += &format!(" ~dropped={path}");
+        }
+        for (path, code) in &said.notes.unknown_codes {
+            text += &match code {
+                Some(code) => format!(" ~codes={path}={code}"),
+                None => format!(" ~codes={path}"),
+            };
+        }
+        if !said.notes.xroad.request_hash.is_empty() {
+            text += " ~hash";
+        }
+    }
+    text
+}
+
+/// The same text for what means the same: JSON as it is written here.
+fn normal(expected: &str) -> String {
+    let Some(rest) = expected.strip_prefix("OK ") else { return expected.to_owned() };
+    let (json, notes) =
+        rest.split_once(" ~").map_or((rest, String::new()), |(json, notes)| (json, format!(" ~{notes}")));
+    format!("OK {}{notes}", serde_json::from_str::<Value>(json).unwrap_or_else(|error| panic!("{expected}: {error}")))
+}
+
+async fn table(text: &str, least: usize) {
+    let raw = Raw::start().await;
+    let adapter = raw.adapter(Credentials::None);
+    let (mut rows, mut wrong) = (0, Vec::new());
+    for line in text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
+        let fields: Vec<&str> = line.split(" | ").collect();
+        let [operation, status, body, expected] = match fields[..] {
+            [operation, status, expected] => [operation, status.trim_end_matches(" |"), "", expected],
+            [operation, status, body, expected] => [operation, status, body, expected],
+            _ => panic!("{line}"),
+        };
+        raw.answers.lock().unwrap().clear();
+        raw.says(answer(status, body));
+        let said = call(&adapter, operation, json!({ "name": "x" })).await;
+        let got = outcome(&said);
+        let expected = normal(expected);
+        // Without a code in the row, any will do.
+        let fits = got == expected
+            || (!expected.starts_with("OK")
+                && expected.split(' ').count() == 2
+                && got.starts_with(&format!("{expected} ")));
+        if !fits {
+            let why = said.result.as_ref().err().map(|refusal| refusal.detail.clone()).unwrap_or_default();
+            wrong.push(format!("{line}\n    got {got} ({why})"));
+        }
+        rows += 1;
+    }
+    assert!(wrong.is_empty(), "{} of {rows}:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(rows >= least, "{rows}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn u1_no_record_is_said_by_the_contract_s_signs_alone() {
+    table(include_str!("answers/absence.txt"), 70).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn u1_u5_u6_verdicts_codes_writes_and_whole_lists() {
+    table(include_str!("answers/verdicts.txt"), 60).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn u3_u7_u11_values_are_what_the_source_wrote() {
+    table(include_str!("answers/values.txt"), 95).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn u8_documents_are_read_by_their_standards() {
+    table(include_str!("answers/documents.txt"), 48).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn u4_u10_http_and_x_road_are_heard_first() {
+    table(include_str!("answers/http.txt"), 50).await;
+}
+
+/// The rows that a list came to, with the queries that were asked; `None` where it failed, and why.
+async fn paged(pages: &[&str]) -> (Result<Vec<String>, String>, Vec<String>) {
+    let raw = Raw::start().await;
+    let adapter = raw.adapter(Credentials::None);
+    pages.iter().for_each(|page| raw.says(answer("200", page)));
+    let said = call(&adapter, "Rest/Pages", json!({})).await;
+    let rows = said.result.map_err(|refusal| refusal.reason.as_str().to_owned());
+    let rows =
+        rows.map(|rows| rows.as_array().unwrap().iter().map(|row| row["id"].as_str().unwrap().to_owned()).collect());
+    let requests = raw.requests.lock().unwrap();
+    let asked = |request: &Vec<u8>| {
+        let text = String::from_utf8_lossy(request);
+        let query = text.split_once('?').unwrap().1;
+        query.split(' ').next().unwrap().to_owned()
+    };
+    (rows, requests.iter().map(asked).collect())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn u6_a_list_ends_ok_only_when_it_is_whole() {
+    let page = |ids: &[u32], rest: &str| {
+        let rows: Vec<Value> = ids.iter().map(|id| json!({ "id": id.to_string() })).collect();
+        format!("{{\"rows\": {}{rest}}}", Value::from(rows))
+    };
+    let ids = |ids: &[u32]| Ok(ids.iter().map(u32::to_string).collect::<Vec<_>>());
+    let run = |pages: Vec<String>| async move { paged(&pages.iter().map(String::as_str).collect::<Vec<_>>()).await };
+    // A source that caps its pages at one: the offset counts what has come.
+    let (rows, asked) = run(vec![page(&[1], ""), page(&[2], ""), page(&[], "")]).await;
+    assert_eq!(rows, ids(&[1, 2]));
+    assert_eq!(asked, ["offset=0&limit=2", "offset=1&limit=2", "offset=2&limit=2"]);
+    // The total ends it without a further request.
+    let (rows, asked) = run(vec![page(&[1, 2], ", \"total\": 3"), page(&[3], ", \"total\": 3")]).await;
+    assert_eq!((rows, asked.len()), (ids(&[1, 2, 3]), 2));
+    // A total that is just the first full page may be the page's.
+    let (rows, _) = run(vec![page(&[1, 2], ", \"total\": 2"), page(&[3], ", \"total\": 1"), page(&[], "")]).await;
+    assert_eq!(rows, ids(&[1, 2, 3]));
+    let (rows, asked) = run(vec![page(&[1], ", \"more\": true"), page(&[2], ", \"more\": false")]).await;
+    assert_eq!((rows, asked.len()), (ids(&[1, 2]), 2));
+    // The contract's sign of absence beyond the last record is the end.
+    let (rows, _) = run(vec![page(&[1, 2], ""), "{\"code\": \"NONE\"}".into()]).await;
+    assert_eq!(rows, ids(&[1, 2]));
+    for broken in [
+        // More is said to come, and does not.
+        vec![page(&[1, 2], ", \"more\": true"), page(&[], ", \"more\": true")],
+        vec![page(&[1, 2], ", \"total\": 5"), page(&[], ", \"total\": 5")],
+        // The same page again.
+        vec![page(&[1, 2], ""), page(&[1, 2], "")],
+        // More pages than the contract takes.
+        vec![page(&[1], ""), page(&[2], ""), page(&[3], ""), page(&[4], "")],
+        // An error in place of a page.
+        vec![page(&[1, 2], ""), "{\"error\": \"x\"}".into()],
+    ] {
+        let (rows, _) = run(broken.clone()).await;
+        assert_eq!(rows, Err("SOURCE_PROTOCOL_ERROR".to_owned()), "{broken:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn u2_texts_go_out_composed() {
+    let raw = Raw::start().await;
+    let adapter = raw.adapter(Credentials::None);
+    for (given, sent) in
+        [("Nguye\u{302}\u{303}n", "Nguy%E1%BB%85n"), ("Nguyễn", "Nguy%E1%BB%85n"), ("A\u{30a}", "%C3%85")]
+    {
+        raw.says(answer("200", "{\"text\": \"a\"}"));
+        call(&adapter, "Rest/Plain", json!({ "name": given })).await.result.unwrap();
+        let request = String::from_utf8(raw.requests.lock().unwrap().pop().unwrap()).unwrap();
+        assert!(request.contains(&format!("?name={sent} ")), "{request}");
+        assert!(request.to_ascii_lowercase().contains("accept-encoding: identity"), "{request}");
+    }
+}
+
+/// Calls with OAuth2: the answers in turn, and what came of the calls; how often the token endpoint was asked.
+async fn with_tokens(answers: &[(&str, &str)], calls: usize) -> (Vec<String>, usize) {
+    let raw = Raw::start().await;
+    let oauth2 = OAuth2::new("/token".into(), "key".into(), Secret::new("secret"), None);
+    let adapter = raw.adapter(Credentials::OAuth2(oauth2));
+    answers.iter().for_each(|(status, body)| raw.says(answer(status, body)));
+    let mut said = Vec::new();
+    for _ in 0..calls {
+        said.push(outcome(&call(&adapter, "Rest/Plain", json!({})).await));
+    }
+    let tokens = raw.requests.lock().unwrap().iter().filter(|request| request.starts_with(b"POST /token")).count();
+    (said, tokens)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn u9_tokens_are_read_carefully_and_only_one_that_works_is_kept() {
+    const OK: (&str, &str) = ("200", "{\"text\": \"a\"}");
+    let good = "OK {\"text\":\"a\"}";
+    for token in [
+        r#"{"access_token": "T", "token_type": "Bearer", "expires_in": 3600}"#,
+        r#"{"access_token": "T", "expires_in": "3600"}"#,
+        r#"{"access_token": "T", "token_type": "bearer", "expires_in": 3599.0}"#,
+        r#"\xef\xbb\xbf{"access_token": "T"}"#,
+        r#"{"access_token": "T", "expires_in": null, "error": null}"#,
+    ] {
+        assert_eq!(with_tokens(&[("200", token), OK, OK], 2).await, (vec![good.into(), good.into()], 1), "{token}");
+    }
+    for (status, answer, expected) in [
+        ("200", r#"{"error": "invalid_client"}"#, "SOURCE_CREDENTIALS_REFUSED gateway invalid_client"),
+        ("400", r#"{"error": "invalid_client"}"#, "SOURCE_CREDENTIALS_REFUSED gateway invalid_client"),
+        ("401", "", "SOURCE_CREDENTIALS_REFUSED gateway 401"),
+        ("404", "<html/>", "SOURCE_PROTOCOL_ERROR hub 404"),
+        ("200", r#"{"access_token": ""}"#, "SOURCE_PROTOCOL_ERROR hub"),
+        ("200", r#"{"access_token": "a b"}"#, "SOURCE_PROTOCOL_ERROR hub"),
+        ("200", r#"{"access_token": "a\\nb"}"#, "SOURCE_PROTOCOL_ERROR hub"),
+        ("200", r#"{"access_token": 7}"#, "SOURCE_PROTOCOL_ERROR hub"),
+        ("200", r#"{"access_token": "T", "token_type": "mac"}"#, "SOURCE_PROTOCOL_ERROR hub"),
+        ("200", r#"{"access_token": "T", "expires_in": 0}"#, "SOURCE_PROTOCOL_ERROR hub"),
+        ("200", r#"{"access_token": "T", "expires_in": "soon"}"#, "SOURCE_PROTOCOL_ERROR hub"),
+        ("200", "<html/>", "SOURCE_PROTOCOL_ERROR hub"),
+        ("503 retry-after: 5", "", "SOURCE_UNAVAILABLE hub 503 retry 5"),
+    ] {
+        let again = r#"{"access_token": "T"}"#;
+        // What failed is not kept: the next call gets another.
+        let (said, tokens) = with_tokens(&[(status, answer), ("200", again), OK], 2).await;
+        assert_eq!((said[0].as_str(), said[1].as_str(), tokens), (expected, good, 2), "{status} {answer}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn u9_401_renews_the_token_once_and_403_does_not() {
+    const OK: (&str, &str) = ("200", "{\"text\": \"a\"}");
+    const TOKEN: (&str, &str) = ("200", r#"{"access_token": "T"}"#);
+    let good = "OK {\"text\":\"a\"}".to_owned();
+    assert_eq!(with_tokens(&[TOKEN, ("401", ""), TOKEN, OK], 1).await, (vec![good.clone()], 2));
+    let refused = "SOURCE_CREDENTIALS_REFUSED gateway 401".to_owned();
+    assert_eq!(with_tokens(&[TOKEN, ("401", ""), TOKEN, ("401", "")], 1).await, (vec![refused], 2));
+    let forbidden = "SOURCE_CREDENTIALS_REFUSED gateway 403".to_owned();
+    assert_eq!(with_tokens(&[TOKEN, ("403", ""), OK], 2).await, (vec![forbidden, good], 1), "the token is kept");
+}
