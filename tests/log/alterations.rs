@@ -18,6 +18,7 @@ use ndxp_gateway::sandbox::samples::samples;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
 use std::time::Duration;
 use support::Stage;
 use tokio::runtime::Runtime;
@@ -25,6 +26,8 @@ use tonic::Request;
 
 /// Alterations of each kind of file in CI: each way once, and some more bits.
 const FEW: usize = 12;
+/// Folders that are altered at once, beside the first.
+const WORKERS: usize = 3;
 
 struct Folder {
     data: PathBuf,
@@ -96,6 +99,79 @@ impl Folder {
     }
 }
 
+/// A kind of file: its name, its files, and whether it has bytes that nobody reads, between the rows of a database, or behind what a
+/// journal's reader needs.
+type Kind = (&'static str, Vec<PathBuf>, bool);
+/// Files by their path in the data folder.
+type Files = BTreeMap<PathBuf, Vec<u8>>;
+
+impl Folder {
+    /// The same folder at another place.
+    fn copied_to(&self, data: &Path, files: &Files) -> Folder {
+        files.iter().for_each(|(path, bytes)| put(&data.join(path), Some(bytes)));
+        std::fs::create_dir_all(data.join("journal")).unwrap();
+        for path in files_of_journal(&self.data) {
+            std::fs::hard_link(self.data.join(&path), data.join(&path))
+                .or_else(|_| std::fs::copy(self.data.join(&path), data.join(&path)).map(drop))
+                .unwrap();
+        }
+        let (key, exchange, person) = (self.key.clone(), self.exchange.clone(), self.person.clone());
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        Folder { data: data.to_owned(), key, exchange, person, runtime }
+    }
+
+    /// Alters a kind of file in so many ways; gives its row of the table.
+    fn alter(
+        &self,
+        (name, files, idle): Kind,
+        (now, older, foreign): (&Files, &Files, &Files),
+        truth: &[Option<Vec<(u64, Vec<u8>)>>; 3],
+        (most, seed): (usize, u64),
+    ) -> String {
+        let data = &self.data;
+        let mut numbers = Numbers(seed);
+        assert!(!files.is_empty(), "{name}");
+        let [mut made, mut noticed, mut unread, mut failed, mut told_truth] = [0; 5];
+        for number in 0..most {
+            let path = &files[number % files.len()];
+            let original = std::fs::read(data.join(path)).unwrap();
+            let neighbour =
+                files.iter().find(|other| *other != path).and_then(|other| std::fs::read(data.join(other)).ok());
+            let others = (neighbour, older.get(path).cloned(), foreign.get(path).cloned());
+            let Some((way, bytes)) = altered(number, &original, others, &mut numbers) else { continue };
+            let what = format!("{}: {way} ({number})", path.display());
+            let apply = || {
+                restore(data, now, path, &original);
+                put(&data.join(path), bytes.as_deref());
+            };
+            apply();
+            let found = self.verified();
+            // What verify itself may have put right is altered again.
+            apply();
+            for (told, truth) in self.told().iter().zip(truth) {
+                match told {
+                    Some(told) => {
+                        assert_eq!(Some(told), truth.as_ref(), "{what}: an untruth");
+                        told_truth += 1;
+                    }
+                    None => failed += 1,
+                }
+            }
+            made += 1;
+            match found {
+                Some(_) => noticed += 1,
+                None => {
+                    assert!(idle, "{what}: verify is content");
+                    unread += 1;
+                }
+            }
+            restore(data, now, path, &original);
+        }
+        assert_eq!(self.verified(), None, "{name}: everything is back");
+        format!("| {name} | {made} | {noticed} | {unread} | {failed} | {told_truth} |")
+    }
+}
+
 /// Numbers by a seed (SplitMix64).
 struct Numbers(u64);
 
@@ -150,6 +226,8 @@ fn put(path: &Path, bytes: Option<&[u8]>) {
     match bytes {
         Some(bytes) => {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            // Another file of that name: the journal's are shared by the folders.
+            let _ = std::fs::remove_file(path);
             std::fs::write(path, bytes).unwrap();
         }
         None => drop(std::fs::remove_file(path)),
@@ -266,50 +344,31 @@ fn whatever_is_altered_is_noticed_and_nobody_is_told_an_untruth() {
         ("journal", files_of_journal(&data), true),
     ];
     let most = std::env::var("NDXP_ALTERATIONS").ok().and_then(|text| text.parse().ok()).unwrap_or(FEW);
-    let mut numbers = Numbers(15);
+    // Readers that fail try again and wait in between: several folders at once. Journals are large, and altered in the first only.
+    let copies: Vec<tempfile::TempDir> = (0..WORKERS).map(|_| tempfile::tempdir().unwrap()).collect();
+    let (journal, others): (Vec<_>, Vec<_>) =
+        kinds.into_iter().enumerate().partition(|(_, (name, ..))| *name == "journal");
+    let others = Mutex::new(others);
+    let mut lines: Vec<(usize, String)> = std::thread::scope(|scope| {
+        let work = |copy: &tempfile::TempDir| {
+            let own = folder.copied_to(copy.path(), &now);
+            let mut lines = Vec::new();
+            while let Some((at, kind)) = { others.lock().unwrap().pop() } {
+                lines.push((at, own.alter(kind, (&now, &older, &foreign), &truth, (most, at as u64))));
+            }
+            lines
+        };
+        let all: Vec<_> = copies.iter().map(|copy| scope.spawn(move || work(copy))).collect();
+        let mut lines: Vec<_> = journal
+            .into_iter()
+            .map(|(at, kind)| (at, folder.alter(kind, (&now, &older, &foreign), &truth, (most, at as u64))))
+            .collect();
+        lines.extend(all.into_iter().flat_map(|one| one.join().unwrap()));
+        lines
+    });
+    lines.sort();
     println!("| file | altered | noticed by verify | nothing that is read | a command fails | truth told |");
-    // The last: whether it has bytes that nobody reads, between the rows of a database, or behind what a journal's reader needs.
-    for (name, files, idle) in kinds {
-        assert!(!files.is_empty(), "{name}");
-        let [mut made, mut noticed, mut unread, mut failed, mut told_truth] = [0; 5];
-        for number in 0..most {
-            let path = &files[number % files.len()];
-            let original = std::fs::read(data.join(path)).unwrap();
-            let neighbour =
-                files.iter().find(|other| *other != path).and_then(|other| std::fs::read(data.join(other)).ok());
-            let others = (neighbour, older.get(path).cloned(), foreign.get(path).cloned());
-            let Some((way, bytes)) = altered(number, &original, others, &mut numbers) else { continue };
-            let what = format!("{}: {way} ({number})", path.display());
-            let apply = || {
-                restore(&data, &now, path, &original);
-                put(&data.join(path), bytes.as_deref());
-            };
-            apply();
-            let found = folder.verified();
-            // What verify itself may have put right is altered again.
-            apply();
-            for (told, truth) in folder.told().iter().zip(&truth) {
-                match told {
-                    Some(told) => {
-                        assert_eq!(Some(told), truth.as_ref(), "{what}: an untruth");
-                        told_truth += 1;
-                    }
-                    None => failed += 1,
-                }
-            }
-            made += 1;
-            match found {
-                Some(_) => noticed += 1,
-                None => {
-                    assert!(idle, "{what}: verify is content");
-                    unread += 1;
-                }
-            }
-            restore(&data, &now, path, &original);
-        }
-        println!("| {name} | {made} | {noticed} | {unread} | {failed} | {told_truth} |");
-        assert_eq!(folder.verified(), None, "{name}: everything is back");
-    }
+    lines.iter().for_each(|(_, line)| println!("{line}"));
 
     // Files that should not be there at all, and lists that hide.
     let stray: [(&str, Vec<u8>); 6] = [

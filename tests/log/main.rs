@@ -5,6 +5,7 @@
 mod support;
 
 mod alterations;
+mod foreign_readers;
 mod kill_nine;
 mod log_faults;
 mod retention;

@@ -12,7 +12,7 @@
 //! A part with a fault is made anew from the log before the answer goes on, with a warning and a metric. Entries themselves are
 //! always read from the log's bundles, hashed up to the checkpoint, and compared with the query.
 //!
-//! Cost: some 50 bytes and 6 CPU us an entry; a term at 10 million entries is one cell of 14 kB in each of 153 parts. A thread of
+//! Cost, sketched: some 50 bytes and some CPU us an entry; a term at 10 million entries is one cell of 14 kB in each of 153 parts. A thread of
 //! its own follows the log four times a second, one transaction for each [`BATCH`] bundles, without `fsync`, since what a crash
 //! takes is derived again. Searches have connections of their own and wait for nobody (WAL).
 
