@@ -119,6 +119,8 @@ reasons! {
     GatewayEnding, "GATEWAY_ENDING", Unavailable, "The gateway ends, perhaps to start anew: ask again.", "Cổng đang dừng hoặc khởi động lại: hãy gọi lại.";
     /// The exchange log cannot be written: nothing leaves unlogged.
     ExchangeLogUnavailable, "EXCHANGE_LOG_UNAVAILABLE", Unavailable, "The exchange log cannot be written; nothing leaves unlogged.", "Không ghi được nhật ký; không dữ liệu nào rời cổng.";
+    /// A write was sent, and what became of it is not known.
+    WriteOutcomeUnknown, "WRITE_OUTCOME_UNKNOWN", Unknown, "The write may have been done: do not repeat it, ask the source for its state.", "Thao tác ghi có thể đã được thực hiện: không gửi lại, hãy tra cứu trạng thái ở nguồn.";
     /// The source took too long.
     SourceTimeout, "SOURCE_TIMEOUT", DeadlineExceeded, "The source took too long.", "Nguồn dữ liệu trả lời quá chậm.";
     /// The caller's own deadline passed; what became of the call at the source is not known.
@@ -230,7 +232,8 @@ impl Reason {
             | Reason::HandshakeFailed
             | Reason::CertificateRevoked
             | Reason::Cancelled => Fault::Caller,
-            Reason::GatewayOverloaded
+            Reason::WriteOutcomeUnknown
+            | Reason::GatewayOverloaded
             | Reason::AdministrationBusy
             | Reason::GatewayEnding
             | Reason::ContractChanged
@@ -287,6 +290,8 @@ pub struct Refusal {
     pub rule: Option<Box<str>>,
     /// What else a gRPC source said with its status.
     pub source_status: Option<Box<SourceStatus>>,
+    /// Of a write whose outcome is not known: the reason for which it is not.
+    pub cause: Option<Reason>,
 }
 
 /// What a gRPC source says with its status, beside its code. Its message is free text, in which there may be anybody's data: it is
@@ -311,6 +316,7 @@ impl From<Reason> for Refusal {
             source_code: None,
             source_status: None,
             rule: None,
+            cause: None,
         }
     }
 }
@@ -331,6 +337,13 @@ impl Refusal {
         Refusal { violations, ..Reason::FieldInvalid.into() }
     }
 
+    /// The same of a write that was sent and may have been done: what its caller must not take for "not done". Never with a time
+    /// to try again.
+    pub fn of_an_open_write(self) -> Self {
+        let (reason, cause) = (Reason::WriteOutcomeUnknown, Some(self.reason));
+        Refusal { reason, cause, retry_after: None, violations: Vec::new(), ..self }
+    }
+
     /// As a gRPC status with `google.rpc` details.
     pub fn to_status(&self, exchange_id: &str) -> tonic::Status {
         let reason = self.reason;
@@ -344,6 +357,10 @@ impl Refusal {
         }
         if let Some(status) = self.source_status.as_ref().filter(|status| !status.reason.is_empty()) {
             metadata.insert("source_reason".into(), status.reason.clone());
+        }
+        if let Some(cause) = self.cause {
+            metadata.insert("outcome".into(), "unknown".into());
+            metadata.insert("cause".into(), cause.as_str().into());
         }
         let mut details = ErrorDetails::new();
         details.set_error_info(reason.as_str(), DOMAIN, metadata).set_localized_message("vi", reason.vietnamese());

@@ -3,6 +3,7 @@
 #![allow(clippy::expect_used)]
 
 mod disk;
+mod handover;
 mod inode;
 mod model;
 mod schedule;
@@ -18,17 +19,6 @@ mod hex;
 #[allow(dead_code)]
 #[path = "../../src/keyfile.rs"]
 mod keyfile;
-/// Dates, which entries print.
-#[path = "../../src"]
-mod contract {
-    #[path = "contract/map"]
-    pub mod map {
-        #[allow(dead_code)]
-        pub mod date;
-        /// Where a date stands in a message: of no matter here.
-        pub type WirePath = ();
-    }
-}
 
 use schedule::{BySeed, Current};
 use shuttle::{Config, FailurePersistence, MaxSteps, Runner};
@@ -78,6 +68,12 @@ fn main() -> ExitCode {
             None => ExitCode::SUCCESS,
             Some(failure) => report(&failure),
         };
+    }
+    if std::env::args().nth(1).as_deref() == Some("handover") {
+        let began = Instant::now();
+        let (states, executions) = handover::every_interleaving();
+        println!("every hand-over: {states} states, {executions} executions, {:.1} s", began.elapsed().as_secs_f64());
+        return ExitCode::SUCCESS;
     }
     let count = std::env::args().nth(1).and_then(number).unwrap_or(100_000);
     let from = std::env::args().nth(2).and_then(number).unwrap_or(0);

@@ -3,6 +3,7 @@
 use super::notes::Observed;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The context of one call, as a contract's fills see it.
 #[derive(Debug, Clone, Default)]
@@ -19,6 +20,29 @@ pub struct CallContext {
     pub traceparent: Option<String>,
     /// What is noticed while its answers are read.
     pub observed: Arc<Observed>,
+    /// Whether its own request has left.
+    pub sent: Sent,
+}
+
+/// Whether a call's own request may have reached its source whole: then only the answer tells what became of it. Clones are one.
+#[derive(Debug, Clone, Default)]
+pub struct Sent(Arc<AtomicBool>);
+
+impl Sent {
+    /// It is on its way.
+    pub fn mark(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// The source has certainly not processed it.
+    pub fn withdraw(&self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether it may have arrived.
+    pub fn is_marked(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// The connection entry's `[settings]`.

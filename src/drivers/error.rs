@@ -9,6 +9,8 @@ use crate::status::{Fault, Reason, Refusal, SourceHealth, SourceStatus};
 use std::time::Duration;
 use tonic::Code;
 
+/// HTTP statuses of what is not there: nobody did anything.
+const NOT_THERE: [&str; 4] = ["404", "405", "410", "501"];
 /// When it is worth to come again where no stream to a source came free.
 const STREAM_AGAIN: Duration = Duration::from_secs(1);
 
@@ -246,6 +248,49 @@ impl SourceError {
     /// The same error, with the source's own code.
     pub(super) fn coded(self, code: &str) -> Self {
         SourceError::Coded { code: shorten(code.to_owned()), error: Box::new(self) }
+    }
+
+    /// Whether a request that was sent may have been done all the same. What the source itself says it did not take was not; what
+    /// says that it failed, or is no answer of the contract, or comes from something in between, tells nothing of it.
+    pub fn leaves_open(&self) -> bool {
+        match self {
+            SourceError::Broken(_)
+            | SourceError::Unavailable(_)
+            | SourceError::Failed(_)
+            | SourceError::Timeout
+            | SourceError::Late
+            | SourceError::CallerDeadline
+            | SourceError::Protocol(_)
+            | SourceError::Unreadable(_) => true,
+            // 503 is said by balancers, too, after they have passed a request on.
+            SourceError::Busy { code, .. } => code == "503",
+            // The connection ended because of what others did on it.
+            SourceError::Limited { code, .. } => code == super::grpc::CALM,
+            SourceError::Coded { code, error } => !NOT_THERE.contains(&code.as_str()) && error.leaves_open(),
+            SourceError::Status(status) => matches!(
+                status.code,
+                Code::Unavailable
+                    | Code::DeadlineExceeded
+                    | Code::Cancelled
+                    | Code::Unknown
+                    | Code::Internal
+                    | Code::DataLoss
+            ),
+            SourceError::Unreachable(_)
+            | SourceError::Unasked(_)
+            | SourceError::NoStream
+            | SourceError::CredentialsRefused(_)
+            | SourceError::NotFound(_)
+            | SourceError::Rejected(_)
+            | SourceError::Exists(_)
+            | SourceError::NotReady(_)
+            | SourceError::AtHub(_)
+            | SourceError::Request(_)
+            | SourceError::Caller(_)
+            | SourceError::CallerMessage(_)
+            | SourceError::LogUnavailable
+            | SourceError::NotAsked(_) => false,
+        }
     }
 
     /// Whether it may be over by the next time that the source is asked.

@@ -4,18 +4,21 @@ use super::connection::Connection;
 use super::grpc_messages::Messages;
 use super::http::connector;
 use super::{Call, Driver, SourceAnswer, SourceError, unfit};
-use crate::contract::settings::CallContext;
+use crate::contract::settings::{CallContext, Sent};
 use crate::contract::{Binding, Shape};
 use crate::deadline::Whose;
 use crate::frame::{FrameError, FrameReader, frame};
 use crate::http2::client::{Answer, Begun, Http2, Limits, grpc_head};
 use crate::http2::{Http2Error, Incoming, Outgoing};
 use futures_util::future::{BoxFuture, Either, select};
-use futures_util::{StreamExt, stream};
+use futures_util::{StreamExt, TryFutureExt, stream};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tonic::Code;
+
+/// The code of a call whose connection ended because too much was asked of the source on it.
+pub(super) const CALM: &str = "ENHANCE_YOUR_CALM";
 
 /// gRPC towards one source.
 pub struct GrpcDriver {
@@ -93,7 +96,7 @@ impl From<Http2Error> for SourceError {
         match error {
             Http2Error::NoConnection(_) => SourceError::Unreachable("no connection"),
             Http2Error::Unprocessed => SourceError::Busy { code: "REFUSED_STREAM".into(), retry_after: None },
-            Http2Error::Calm => SourceError::Limited { code: "ENHANCE_YOUR_CALM".into(), retry_after: None },
+            Http2Error::Calm => SourceError::Limited { code: CALM.into(), retry_after: None },
             Http2Error::Broken(_) => SourceError::Broken("the connection was closed"),
         }
     }
@@ -124,7 +127,11 @@ impl Inner {
         let result = loop {
             let begun = http2.begin_with(path, || headers(&context, at), stream_wait.as_deref()).await?;
             let Begun { mut request, answer, connection } = begun;
-            match self.exchange(&mut request, answer, &mut messages, shape).await {
+            let exchange = self.exchange(&mut request, answer, &mut messages, shape, &context.sent).await;
+            if let Err(Failed::Unprocessed) = exchange {
+                context.sent.withdraw();
+            }
+            match exchange {
                 // The source has certainly not looked at it, so this is no second attempt, and a write may go again.
                 Err(Failed::Unprocessed) if left > 0 && messages.again() => left -= 1,
                 // It ended with the connection, because of what others did on it.
@@ -145,6 +152,7 @@ impl Inner {
         answer: Answer,
         messages: &mut Messages,
         shape: Shape,
+        sent: &Sent,
     ) -> Result<SourceAnswer, Failed> {
         let answer = async {
             let answer = answer.head().await?;
@@ -152,10 +160,13 @@ impl Inner {
             Ok(if shape == Shape::ServerStream { self.stream(answer).await? } else { self.one(answer).await? })
         };
         if let Messages::One(bytes) = messages {
+            sent.mark();
             request.whole([frame(bytes)]);
             return answer.await;
         }
-        let sent = std::pin::pin!(messages.send(request));
+        // A stream that was cut before its end is no request.
+        let whole = messages.send(request).inspect_ok(|()| sent.mark());
+        let sent = std::pin::pin!(whole);
         // A source may answer before it has read everything, and need not read the rest then.
         match select(std::pin::pin!(answer), sent).await {
             Either::Left((answer, _)) => answer,

@@ -1,13 +1,15 @@
 //! HTTP to a source: pooled connections over TLS, answers bounded in size.
 
 use super::SourceError;
+use crate::contract::settings::Sent;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::{HttpConnector, capture_connection};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use std::future::{Future, poll_fn};
 use std::io::Read;
 use std::time::{Duration, SystemTime};
 
@@ -82,6 +84,18 @@ impl HttpEndpoint {
         headers: HeaderMap,
         body: Bytes,
     ) -> Result<HttpAnswer, SourceError> {
+        self.send_marking(method, path, headers, body, &Sent::default()).await
+    }
+
+    /// The same, where it is to be known whether the request has left.
+    pub async fn send_marking(
+        &self,
+        method: Method,
+        path: &str,
+        headers: HeaderMap,
+        body: Bytes,
+        sent: &Sent,
+    ) -> Result<HttpAnswer, SourceError> {
         let uri: Uri = format!("{}{path}", self.base)
             .parse()
             .map_err(|_| super::unfit("", "with it, the source's address makes no URI"))?;
@@ -90,7 +104,17 @@ impl HttpEndpoint {
         *request.uri_mut() = uri;
         *request.headers_mut() = headers;
         request.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        let answer = self.client.request(request).await.map_err(|error| transport(&error))?;
+        // What has a connection is being written to it.
+        let connection = capture_connection(&mut request);
+        let mut answer = std::pin::pin!(self.client.request(request));
+        let answer = poll_fn(|context| {
+            let polled = answer.as_mut().poll(context);
+            if connection.connection_metadata().is_some() {
+                sent.mark();
+            }
+            polled
+        });
+        let answer = answer.await.map_err(|error| transport(&error))?;
         let (parts, body) = answer.into_parts();
         let body = Limited::new(body, self.max_answer).collect().await.map_err(|error| body_error(error.as_ref()))?;
         let body = decoded(&parts.headers, body.to_bytes(), self.max_answer)?;

@@ -90,6 +90,8 @@ impl Inner {
         };
         let mut renewed = false;
         loop {
+            // What was refused for its credentials was not done.
+            ask.context.sent.withdraw();
             let wire = wire_request(ask, binding, &self.connection, extra)?;
             let proof = self.connection.prove(&wire.path).await?;
             let answer = self.exchange(binding, wire, &proof, &ask.context).await;
@@ -129,7 +131,7 @@ impl Inner {
         let (method, path, body) = (binding.method.clone(), wire.path, body.unwrap_or_default());
         let endpoint = &self.connection.endpoint;
         let Some(key) = key else {
-            return Ok((endpoint.send(method, &path, wire.headers, body).await?, None));
+            return Ok((endpoint.send_marking(method, &path, wire.headers, body, &context.sent).await?, None));
         };
         let send = |headers| {
             let (endpoint, path) = (endpoint.clone(), path.clone());

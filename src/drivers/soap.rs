@@ -59,12 +59,15 @@ async fn exchange(
     let body = body(operation, soap, message, context, connection)?;
     let mut renewed = false;
     loop {
+        // What was refused for its credentials was not done.
+        context.sent.withdraw();
         let proof = connection.prove("").await?;
         let envelope = envelope(soap, proof.soap_header.as_deref().unwrap_or(""), "", &body);
         let mut headers = headers(soap)?;
         headers.extend(proof.headers.clone());
         super::rest::add_trace(&mut headers, context);
-        let answer = connection.endpoint.send(Method::POST, "", headers, Bytes::from(envelope)).await?;
+        let (endpoint, envelope) = (&connection.endpoint, Bytes::from(envelope));
+        let answer = endpoint.send_marking(Method::POST, "", headers, envelope, &context.sent).await?;
         let result = read_answer(operation, soap, answer, &context.observed);
         if !connection.renews(&result, &proof, &mut renewed) {
             return Ok(SourceAnswer::One(result?.0));

@@ -91,6 +91,8 @@ impl Asked<'_> {
         let namespaces = format!(" xmlns:xrd=\"{XROAD}\" xmlns:id=\"{IDENTIFIERS}\"");
         let mut renewed = false;
         loop {
+            // What was refused for its credentials was not done.
+            self.context.sent.withdraw();
             let proof = self.connection.prove("").await?;
             // A UsernameToken is the service's own, beside X-Road's blocks.
             let blocks = format!("{header}{}", proof.soap_header.as_deref().unwrap_or(""));
@@ -101,7 +103,8 @@ impl Asked<'_> {
             headers.extend(proof.headers.clone());
             super::rest::add_trace(&mut headers, self.context);
             self.trace("", &request_hash);
-            let answer = self.connection.endpoint.send(Method::POST, "", headers, Bytes::from(envelope)).await?;
+            let (endpoint, envelope, sent) = (&self.connection.endpoint, Bytes::from(envelope), &self.context.sent);
+            let answer = endpoint.send_marking(Method::POST, "", headers, envelope, sent).await?;
             let result = self.soap_answer(soap, answer, (service, version), &request_hash);
             if !self.connection.renews(&result, &proof, &mut renewed) {
                 return result;
@@ -234,13 +237,15 @@ impl Asked<'_> {
     ) -> Result<(Proof, Result<SourceAnswer, SourceError>), SourceError> {
         let wire = super::rest::outgoing(self.operation, self.message, self.context, binding, self.connection, &[])?;
         let path = format!("/r1/{}/{service}{}", self.ids.service.path(), wire.path);
+        self.context.sent.withdraw();
         let proof = self.connection.prove(&path).await?;
         let mut headers = wire.headers;
         headers.extend(proof.headers.clone());
         self.rest_headers(&mut headers)?;
         super::rest::add_trace(&mut headers, self.context);
         let body = wire.body.map(|body| Bytes::from(body.to_string())).unwrap_or_default();
-        let answer = self.connection.endpoint.send(binding.method.clone(), &path, headers, body).await?;
+        let (endpoint, method, sent) = (&self.connection.endpoint, binding.method.clone(), &self.context.sent);
+        let answer = endpoint.send_marking(method, &path, headers, body, sent).await?;
         let result = self
             .rest_document(answer, service)
             .and_then(|judged| Ok(SourceAnswer::One(read_one(self.operation, &judged, &self.context.observed)?)));

@@ -14,6 +14,9 @@ pub const VERSION: u32 = 1;
 /// Largest entry: tlog-tiles bundles give each entry a 16-bit length.
 pub const MAX_BYTES: usize = u16::MAX as usize;
 
+/// Asia/Ho_Chi_Minh: UTC+7 without summer time since 1975, so no time-zone database is needed.
+pub(super) const HO_CHI_MINH: jiff::tz::Offset = jiff::tz::Offset::constant(7);
+
 impl Entry {
     /// An entry of this moment, with an id of its own (UUIDv7).
     pub fn begin(kind: Kind, node: &str) -> Self {
@@ -46,7 +49,7 @@ impl Entry {
     /// The time as RFC 3339 in Ho Chi Minh City.
     pub fn time_text(&self) -> String {
         let Ok(time) = jiff::Timestamp::from_microsecond(self.time_us) else { return String::new() };
-        let local = crate::contract::map::date::HO_CHI_MINH.to_datetime(time);
+        let local = HO_CHI_MINH.to_datetime(time);
         format!("{}+07:00", local.strftime("%Y-%m-%dT%H:%M:%S.%3f"))
     }
 

@@ -164,12 +164,12 @@ impl Journal {
     }
 
     /// Its next segment.
-    pub(super) fn spare(&self) -> Arc<Spare> {
+    pub(crate) fn spare(&self) -> Arc<Spare> {
         self.spare.clone()
     }
 
     /// Gives up segments of which every entry is below `sealed`.
-    pub(super) fn forget(paths: &LogPaths, sealed: u64, spare: &Spare) -> Result<(), LogError> {
+    pub(crate) fn forget(paths: &LogPaths, sealed: u64, spare: &Spare) -> Result<(), LogError> {
         let found = segments(&*paths.disk, &paths.journal)?;
         found.windows(2).filter(|pair| pair[1].0 <= sealed).try_for_each(|pair| spare.retire(&pair[0].1))
     }

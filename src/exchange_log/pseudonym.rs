@@ -59,8 +59,10 @@ fn digest(key: &[u8]) -> String {
 
 /// The period of a Unix time in microseconds, in Ho Chi Minh City.
 pub fn period_of(time_us: i64) -> String {
-    let parts = crate::contract::map::date::Parts::from_unix(time_us.div_euclid(1_000_000)).unwrap_or_default();
-    format!("{:04}-{:02}", parts.year, parts.month)
+    // Beyond the years that there are: a period of its own.
+    let time = jiff::Timestamp::from_microsecond(time_us).map(|time| super::entry::HO_CHI_MINH.to_datetime(time));
+    let (year, month) = time.ok().filter(|time| time.year() > 0).map_or((0, 0), |time| (time.year(), time.month()));
+    format!("{year:04}-{month:02}")
 }
 
 /// Where the keys of a data folder are: apart from the log, so that they can be destroyed on their own.

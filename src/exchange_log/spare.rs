@@ -8,14 +8,14 @@
 use super::blocks::Blocks;
 use super::disk::{Disk, remove};
 use super::journal::{SEGMENT_BYTES, UNNAMED};
-use super::sync::{Condvar, Mutex, MutexGuard, lock, pause, wait};
+use super::sync::{Condvar, Mutex, MutexGuard, changed, forgets, lock, pause, seen, wait};
 use super::{LogError, LogPaths};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Zeros that are written at once: less than 0.1 ms of a disk's time, which is what a call may have to wait for them.
-const PIECE: usize = if cfg!(simulator) { 8 << 10 } else { 64 << 10 };
+const PIECE: usize = if cfg!(simulator) { 16 << 10 } else { 64 << 10 };
 /// Pause between two pieces. A segment takes 2 to 3 s so, and is ready in time up to some 40,000 entries a second; beyond,
 /// segments are only reserved.
 const PAUSE: Duration = Duration::from_millis(2);
@@ -35,14 +35,41 @@ enum FileState {
     Taken,
 }
 
+/// Read and changed by these functions alone, so that the model of the hand-over knows what each thread has seen.
 struct State {
     file: FileState,
     /// The log is closed.
     closed: bool,
 }
 
+impl State {
+    fn file(&self) -> FileState {
+        seen(self.file as u8);
+        self.file
+    }
+
+    fn set(&mut self, file: FileState) {
+        self.file = file;
+        changed(self.packed());
+    }
+
+    fn is_closed(&self) -> bool {
+        seen(u8::from(self.closed));
+        self.closed
+    }
+
+    fn close(&mut self) {
+        self.closed = true;
+        changed(self.packed());
+    }
+
+    fn packed(&self) -> u8 {
+        self.file as u8 | u8::from(self.closed) << 7
+    }
+}
+
 /// The next segment of a journal.
-pub(super) struct Spare {
+pub(crate) struct Spare {
     disk: Arc<dyn Disk>,
     path: PathBuf,
     state: Mutex<State>,
@@ -50,7 +77,7 @@ pub(super) struct Spare {
 }
 
 /// A preallocated segment, which nobody else touches until it has its own name or is given up.
-pub(super) struct Prepared<'s> {
+pub(crate) struct Prepared<'s> {
     spare: &'s Spare,
 }
 
@@ -73,7 +100,7 @@ impl Drop for Prepared<'_> {
         let mut state = self.spare.state();
         // After a rename there is none.
         let _ = remove(&*self.spare.disk, &self.spare.path);
-        state.file = FileState::Absent;
+        state.set(FileState::Absent);
     }
 }
 
@@ -94,8 +121,8 @@ impl Spare {
     /// One will be wanted soon.
     pub fn want(&self) {
         let mut state = self.state();
-        if state.file == FileState::Absent {
-            state.file = FileState::Wanted;
+        if state.file() == FileState::Absent {
+            state.set(FileState::Wanted);
             self.wake.notify_all();
         }
     }
@@ -103,10 +130,10 @@ impl Spare {
     /// The preallocated segment, if one is ready; it is the caller's until it is renamed or dropped.
     pub fn take(&self) -> Option<Prepared<'_>> {
         let mut state = self.state();
-        if state.file != FileState::Ready {
+        if state.file() != FileState::Ready {
             return None;
         }
-        state.file = FileState::Taken;
+        state.set(FileState::Taken);
         Some(Prepared { spare: self })
     }
 
@@ -120,9 +147,9 @@ impl Spare {
     /// otherwise.
     pub fn retire(&self, segment: &Path) -> Result<(), LogError> {
         let mut state = self.state();
-        if state.file == FileState::Absent {
+        if state.file() == FileState::Absent {
             self.disk.rename(segment, &self.path).map_err(|error| LogError::io(segment, &error))?;
-            state.file = FileState::Wanted;
+            state.set(FileState::Wanted);
             self.wake.notify_all();
             return Ok(());
         }
@@ -132,16 +159,20 @@ impl Spare {
     /// Fills segments until the log is closed.
     pub fn fill_when_wanted(&self) {
         let mut state = self.state();
-        while !state.closed {
-            if state.file != FileState::Wanted {
+        loop {
+            forgets();
+            if state.is_closed() {
+                break;
+            }
+            if state.file() != FileState::Wanted {
                 state = wait(&self.wake, state);
                 continue;
             }
-            state.file = FileState::Filling;
+            state.set(FileState::Filling);
             drop(state);
             let filled = self.fill();
             state = self.state();
-            state.file = match filled {
+            let next = match filled {
                 Ok(()) => FileState::Ready,
                 Err(error) => {
                     // No harm: the journal reserves its next segment itself. Most likely the disk is full.
@@ -150,10 +181,11 @@ impl Spare {
                     FileState::Absent
                 }
             };
+            state.set(next);
         }
-        if state.file != FileState::Taken {
+        if state.file() != FileState::Taken {
             let _ = remove(&*self.disk, &self.path);
-            state.file = FileState::Absent;
+            state.set(FileState::Absent);
         }
     }
 
@@ -164,7 +196,7 @@ impl Spare {
         let zeros = vec![0; PIECE];
         for _ in 0..SEGMENT_BYTES / PIECE as u64 {
             blocks.append(&zeros)?;
-            if pause(&self.wake, self.state(), PAUSE, |state| !state.closed).closed {
+            if pause(&self.wake, self.state(), PAUSE, |state| !state.is_closed()).is_closed() {
                 return Ok(());
             }
         }
@@ -173,7 +205,7 @@ impl Spare {
 
     /// Ends [`fill_when_wanted`](Self::fill_when_wanted), and leaves no spare behind.
     pub fn close(&self) {
-        self.state().closed = true;
+        self.state().close();
         self.wake.notify_all();
     }
 }

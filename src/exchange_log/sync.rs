@@ -7,6 +7,21 @@ use std::sync::PoisonError;
 pub(super) use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
+/// What a thread has seen of what the threads share, and what it has made of it: for the model that goes through every
+/// interleaving (`simulator/src/handover.rs`). Nothing in the product.
+#[cfg(simulator)]
+pub(super) use crate::handover::{changed, forgets, seen};
+#[cfg(not(simulator))]
+#[inline]
+pub(super) fn seen(_what: u8) {}
+#[cfg(not(simulator))]
+#[inline]
+pub(super) fn changed(_what: u8) {}
+/// What it has seen is of no matter to it from here on.
+#[cfg(not(simulator))]
+#[inline]
+pub(super) fn forgets() {}
+
 /// Locks. A panic in one thread does not make the log's plain data wrong: every change to it is one statement.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)

@@ -176,6 +176,9 @@ pub(super) async fn ask(
     drop(flight);
     record.source_took(ended - began);
     record.attempts(tried.attempts);
+    if result.as_ref().is_err_and(|error| !error.leaves_open()) {
+        record.not_done();
+    }
     if let (Some(second), Some(again), Ok(SourceAnswer::One(answer))) = (&route.second, again, &result)
         && second.mode == SecondMode::Shadow
         && record.shadow(second.way.hub.as_deref())

@@ -12,7 +12,7 @@ use super::standing::{AdmittedBy, Standing};
 use super::stream;
 use crate::access::{self, Said};
 use crate::contract::fields::{self, Disclosed};
-use crate::contract::settings::CallContext;
+use crate::contract::settings::{CallContext, Sent};
 use crate::contract::{Shape, validate};
 use crate::deadline::{CallTime, Whose};
 use crate::drivers::{Call, SourceAnswer, SourceRequest, Turns};
@@ -75,7 +75,7 @@ impl Exchange {
                 head.headers_mut().extend(std::mem::take(&mut record.notices));
                 answer::one(head, &message)
             }
-            Err(refusal) => answer::refused(&refusal, &id),
+            Err(refusal) => answer::refused(&record.refusal(refusal), &id),
         }
     }
 
@@ -119,6 +119,7 @@ impl Exchange {
                 exchange_id: id.to_owned(),
                 traceparent: traceparent(&head.headers),
                 observed: Arc::default(),
+                sent: Sent::default(),
             }),
             route: route.clone(),
             standing: Standing::new(&self.shared, admitted, mask, (registry, routes.generation)),
@@ -145,6 +146,7 @@ impl Exchange {
         standing.check()?;
         if operation.writes {
             record.note(Kind::Intent).await?;
+            record.writes(&context.sent);
         }
         let observed = context.observed.clone();
         let call = Call { operation: operation.clone(), request, context, until: None, turns: None, stream_wait: None };
@@ -200,6 +202,7 @@ impl Exchange {
         standing.check()?;
         if route.operation.writes {
             record.note(Kind::Intent).await?;
+            record.writes(&context.sent);
         }
         let operation = route.operation.clone();
         let observed = context.observed.clone();
@@ -286,7 +289,7 @@ pub(super) fn decode(descriptor: &prost_reflect::MessageDescriptor, bytes: &Byte
 
 /// A refused call: its entry first, then its status. One that was refused before its grant was known may be left out.
 async fn refuse(refusal: Refusal, record: &mut Record) -> Response<AnswerBody> {
-    let id = record.id();
+    let (id, refusal) = (record.id(), record.refusal(refusal));
     match record.refuse(&refusal).await {
         Ok(index) => {
             let mut answer = answer::refused(&refusal, &id);

@@ -31,6 +31,7 @@ mod standing;
 mod stream;
 mod takeover;
 mod thread;
+mod unended;
 
 use crate::access::staff::StaffDoor;
 use crate::admin::{Admin, AdminWork};
@@ -161,6 +162,7 @@ impl Gateway {
         let pseudonyms = Pseudonyms::open(&pseudonym::folder(&config.data))?;
         let registry = SqliteStore::open_with(&registry_path(&config.data), &config.vault)?;
         let store: Arc<dyn Store> = Arc::new(registry.clone());
+        let earlier = log.durable();
         let shared = Arc::new(Shared::new(&config, log, pseudonyms));
         let usage = UsageStore::open(&config.data.join("usage.sqlite"))?;
         quota::restore(&shared, &usage, &config.data)?;
@@ -188,7 +190,7 @@ impl Gateway {
         let Sockets { grpc: listeners, https: https_listener, ops: ops_listener, address } = sockets;
         let refusals = Arc::new(Refusals::new(shared.clone()));
         let open = Connections::new(config.listen.max_connections, config.listen.max_connections_per_peer);
-        let mut workers = Vec::new();
+        let mut workers = vec![unended::spawn(&config.data, &shared, earlier, stop.clone())?];
         for (number, listener) in listeners.into_iter().enumerate() {
             let (listen, shared, refusals) = (config.listen.clone(), shared.clone(), refusals.clone());
             workers.push(listener::spawn(number, listener, listen, shared, refusals, open.clone(), control.clone())?);

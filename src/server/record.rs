@@ -10,6 +10,7 @@ use crate::contract::fields::Disclosed;
 use crate::contract::formats::{self, Format};
 use crate::contract::notes::Notes;
 use crate::contract::options::DataClass;
+use crate::contract::settings::Sent;
 use crate::contract::{Operation, validate};
 use crate::exchange_log::pseudonym::{Commitment, Direction, PeriodKeys, PersonKind, Salt, commit};
 use crate::exchange_log::{Entry, Kind, LogError, entry};
@@ -46,6 +47,8 @@ pub struct Record {
     salts: Option<Salts>,
     answer: Option<Commitment>,
     closed: bool,
+    /// Of a write: whether its request has left, until it is known that it was not done.
+    write: Option<Sent>,
     /// Whom the request names.
     named: Vec<String>,
     /// Of the operation that is called.
@@ -88,6 +91,7 @@ impl Record {
             salts: None,
             answer: None,
             closed: false,
+            write: None,
             named: Vec::new(),
             metrics: None,
             left: None,
@@ -211,6 +215,24 @@ impl Record {
         Entry { kind: kind as i32, time_us: now_us(), total_us: self.elapsed_us(), ..self.entry.clone() }
     }
 
+    /// A write is about to go out by this call. From then on its outcome is known by the source's answer alone.
+    pub fn writes(&mut self, sent: &Sent) {
+        self.write = Some(sent.clone());
+    }
+
+    /// Its source has certainly not done it.
+    pub fn not_done(&mut self) {
+        self.write = None;
+    }
+
+    /// A refusal as its caller and the log are told: of a write that may have been done, that its outcome is not known.
+    pub fn refusal(&self, refusal: Refusal) -> Refusal {
+        match &self.write {
+            Some(sent) if sent.is_marked() && refusal.cause.is_none() => refusal.of_an_open_write(),
+            _ => refusal,
+        }
+    }
+
     /// How long the source took.
     pub fn source_took(&mut self, time: Duration) {
         self.entry.source_us = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
@@ -288,6 +310,7 @@ impl Record {
                 self.entry.source_dropped.clone_from(&status.dropped);
             }
             refusal.rule.as_deref().unwrap_or_default().clone_into(&mut self.entry.rule);
+            refusal.cause.map_or("", Reason::as_str).clone_into(&mut self.entry.cause);
         }
         match &self.metrics {
             Some(metrics) => metrics.count(&self.entry),
@@ -298,7 +321,7 @@ impl Record {
     /// Ends the record; its index comes when it is durable. Only then may the answer leave.
     pub async fn close(&mut self, refusal: Option<&Refusal>) -> Result<u64, Refusal> {
         self.outcome(refusal);
-        append(&self.shared, &self.entry).await
+        append(&self.shared, &self.entry).await.map_err(|unlogged| self.refusal(unlogged))
     }
 
     /// Ends the record of a call that is refused; without an index where its entry was left out. An exchange that was
@@ -324,7 +347,8 @@ impl Record {
 impl Drop for Record {
     fn drop(&mut self) {
         if !self.closed {
-            self.outcome(Some(&Reason::Cancelled.into()));
+            let refusal = self.refusal(Reason::Cancelled.into());
+            self.outcome(Some(&refusal));
             if self.entry.grant.is_empty() {
                 let (by, entry) = (self.identity(), std::mem::take(&mut self.entry));
                 self.shared.refusals.note_unawaited(Refused::Exchange, by, entry);

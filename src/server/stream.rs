@@ -62,6 +62,7 @@ pub(super) async fn answer(opened: Opened, mut record: Record) -> Response<Answe
     let (index, salts) = match opening {
         Ok(both) => both,
         Err(refusal) => {
+            let refusal = record.refusal(refusal);
             // The caller is still there: the exchange ends with what it is told, in the counts and, where it can be, in the log.
             let unlogged = record.refuse(&refusal).await.err();
             return answer::refused(unlogged.as_ref().unwrap_or(&refusal), &id);
@@ -140,7 +141,7 @@ impl Flow {
     }
 
     async fn end(&mut self, refusal: Option<Refusal>) -> HeaderMap {
-        let id = self.record.id();
+        let (id, refusal) = (self.record.id(), refusal.map(|refusal| self.record.refusal(refusal)));
         self.record_disclosed();
         let notes = self.opened.observed.so_far();
         self.record.noticed(&notes);

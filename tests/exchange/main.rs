@@ -10,6 +10,7 @@ mod conventions;
 mod eleventh_source;
 mod exchanges;
 mod lies;
+mod outcomes;
 mod privacy;
 mod source_fixtures;
 mod statuses;

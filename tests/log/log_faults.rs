@@ -141,6 +141,69 @@ fn while_nothing_can_be_written_calls_are_refused_and_service_resumes_by_itself(
     all_there(&outside, &answered);
 }
 
+/// A write of which the source will know.
+fn dossier() -> serde_json::Value {
+    json!({ "updating": false, "dossiers": [{
+        "dossierNumber": "H49.12-261125-7002", "procedureCode": "1.004222", "applicantName": "Nguyễn Văn An",
+        "applicantKind": "CITIZEN", "status": "RECEIVED",
+    }] })
+}
+
+const SYNC: &str = "/ndxp.publicservice.v1.PublicServiceService/SyncDossiers";
+
+/// The ends of writes that the log has, as reason and cause, by exchange.
+fn ends(outside: &Outside) -> Vec<(String, String)> {
+    let all = crate::support::entries(&outside.config.data);
+    let writes = all.iter().map(|one| &one.entry).filter(|entry| entry.operation.ends_with("SyncDossiers"));
+    writes
+        .filter(|entry| entry.kind() == Kind::Exchange)
+        .map(|entry| (entry.reason.clone(), entry.cause.clone()))
+        .collect()
+}
+
+/// The gateway goes, or its log does, while a write is at its source.
+#[test]
+fn l10_a_write_whose_end_is_not_in_the_log_may_have_happened() {
+    let (outside, runtime) = (Outside::new(), runtime());
+    let source = "publicservice";
+    let write = |actor: &Actor| {
+        let (actor, message) = (actor.clone(), actor.encode(SYNC, &dossier()));
+        runtime.spawn(async move { actor.raw(SYNC, &[("ndxp-purpose", crate::support::PURPOSE)], vec![message]).await })
+    };
+    let intents = || {
+        let all = crate::support::entries(&outside.config.data);
+        all.iter().filter(|one| one.entry.kind() == Kind::Intent).count()
+    };
+    outside.sandbox.faults.set(source, ndxp_gateway::sandbox::Fault { latency_ms: 1_500, ..Default::default() });
+    let gateway = Running::start(&outside.folder, &[]);
+    let (actor, pid) = (outside.actor(), gateway.0.id());
+    let told = write(&actor);
+    crate::support::until("its intent is there", Duration::from_secs(10), || intents() == 1);
+    file_limit(pid, Some(0));
+    let told = runtime.block_on(told).unwrap().unwrap();
+    assert_eq!((told.code(), told.reason().as_str()), (Code::Unknown, "WRITE_OUTCOME_UNKNOWN"), "{:?}", told.answered);
+    // One that cannot be begun is not: it may come again.
+    let told = runtime.block_on(write(&actor)).unwrap().unwrap();
+    assert_eq!((told.code(), told.reason().as_str()), (Code::Unavailable, "EXCHANGE_LOG_UNAVAILABLE"));
+    file_limit(pid, None);
+    runtime.block_on(call(&actor)).unwrap();
+    drop(write(&actor));
+    crate::support::until("its intent is there", Duration::from_secs(10), || intents() == 2);
+    gateway.kill();
+    assert!(ends(&outside).iter().all(|(reason, _)| reason != "WRITE_OUTCOME_UNKNOWN"), "{:?}", ends(&outside));
+    let ending = ("WRITE_OUTCOME_UNKNOWN".to_owned(), "GATEWAY_ENDING".to_owned());
+    for _ in 0..2 {
+        // The second start adds nothing.
+        let gateway = Running::start(&outside.folder, &[]);
+        let ended = || ends(&outside).iter().filter(|end| **end == ending).count();
+        crate::support::until("both have an end", Duration::from_secs(10), || ended() == 2);
+        runtime.block_on(call(&outside.actor())).unwrap();
+        gateway.kill();
+        assert_eq!(ended(), 2);
+    }
+    verify_data(&outside.config.data, None, None, Default::default(), |_, _| {}).unwrap();
+}
+
 /// A file system of its own, of some megabytes; `None` where mounting is not allowed.
 struct Mounted(PathBuf);
 

@@ -434,7 +434,7 @@ pub struct Outside {
     pub config: Config,
     pub contracts: ContractSet,
     pub token: String,
-    _sandbox: Sandbox,
+    pub sandbox: Sandbox,
     _dir: tempfile::TempDir,
 }
 
@@ -444,7 +444,7 @@ impl Outside {
         add_client(&store, &folder, "one-stop-shop");
         add_grant(&store, &contracts, "one-stop-shop", &["*"], |_| {});
         let token = issue(&store, &config, &folder, "one-stop-shop", Duration::from_secs(3_600), Duration::ZERO);
-        Outside { folder, config, contracts, token, _sandbox: sandbox, _dir: dir }
+        Outside { folder, config, contracts, token, sandbox, _dir: dir }
     }
 
     /// A provincial system on a connection of its own.

@@ -1,0 +1,142 @@
+//! Writes that were under way when an earlier process ended: their intents have no end in the log, so that nobody could tell
+//! from it what became of them. Each gets one that says so: its outcome is not known.
+
+use super::shared::Shared;
+use super::{StartError, thread};
+use crate::exchange_log::reader::LogReader;
+use crate::exchange_log::tree::TILE;
+use crate::exchange_log::{Entry, Kind, LogError, write_atomically};
+use crate::status::{Fault, Reason};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// How long it is waited where the log cannot be read or written.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// Below which index every intent has its end. May be thrown away: then all of the log is looked through once more.
+fn path(data: &Path) -> PathBuf {
+    data.join("state").join("intents-ended")
+}
+
+/// Starts the thread that ends them; `until`: entries of earlier processes.
+pub(super) fn spawn(
+    data: &Path,
+    shared: &Arc<Shared>,
+    until: u64,
+    stop: CancellationToken,
+) -> Result<JoinHandle<()>, StartError> {
+    let (data, shared) = (data.to_owned(), shared.clone());
+    thread::spawn("unended", move || async move {
+        while let Err(error) = end_all(&data, &shared, until, &stop).await {
+            tracing::error!(%error, "writes of an earlier process have no end in the exchange log yet");
+            if stop.run_until_cancelled(tokio::time::sleep(AGAIN)).await.is_none() {
+                return;
+            }
+        }
+    })
+}
+
+async fn end_all(data: &Path, shared: &Shared, until: u64, stop: &CancellationToken) -> Result<(), LogError> {
+    let kept = std::fs::read_to_string(path(data)).ok().and_then(|text| text.trim().parse().ok());
+    let from = kept.filter(|from| *from <= until).unwrap_or(0);
+    let Some(intents) = unended(data, from, until, || !stop.is_cancelled())? else { return Ok(()) };
+    for intent in &intents {
+        shared.log.append(&outcome_unknown(intent)).await?;
+    }
+    if !intents.is_empty() {
+        tracing::warn!(
+            writes = intents.len(),
+            "writes were under way when the gateway ended: their outcome is not known, and the exchange log says so"
+        );
+    }
+    write_atomically(&path(data), format!("{until}\n").as_bytes())
+}
+
+/// The end of a write whose gateway ended before it.
+fn outcome_unknown(intent: &Entry) -> Entry {
+    let reason = Reason::WriteOutcomeUnknown;
+    Entry {
+        kind: Kind::Exchange as i32,
+        time_us: jiff::Timestamp::now().as_microsecond(),
+        status: reason.code() as u32,
+        reason: reason.as_str().to_owned(),
+        cause: Reason::GatewayEnding.as_str().to_owned(),
+        fault: Fault::Gateway.as_str().to_owned(),
+        ..intent.clone()
+    }
+}
+
+/// The intents among the entries `from..until` that have no end there, oldest first; `None` where `go_on` said no.
+fn unended(data: &Path, from: u64, until: u64, go_on: impl Fn() -> bool) -> Result<Option<Vec<Entry>>, LogError> {
+    // No more at once than calls were under way.
+    let mut open: HashMap<Vec<u8>, (u64, Entry)> = HashMap::new();
+    let mut take = |index: u64, bytes: &[u8]| {
+        let Some(entry) = Entry::from_bytes(bytes).filter(|_| (from..until).contains(&index)) else { return };
+        if entry.kind == Kind::Intent as i32 {
+            open.insert(entry.exchange_id.clone(), (index, entry));
+        } else if entry.kind == Kind::Exchange as i32 {
+            open.remove(&entry.exchange_id);
+        }
+    };
+    let reader = LogReader::open(data)?;
+    for bundle in from / TILE as u64..reader.sealed().min(until).div_ceil(TILE as u64) {
+        if !go_on() {
+            return Ok(None);
+        }
+        // What is pruned ended long ago.
+        let entries = reader.bundle(bundle)?.unwrap_or_default();
+        (bundle * TILE as u64..).zip(&entries).for_each(|(index, bytes)| take(index, bytes));
+    }
+    (reader.sealed()..).zip(reader.tail()).for_each(|(index, bytes)| take(index, bytes));
+    let mut open: Vec<(u64, Entry)> = open.into_values().collect();
+    open.sort_by_key(|(index, _)| *index);
+    Ok(Some(open.into_iter().map(|(_, intent)| intent).collect()))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::exchange_log::ExchangeLog;
+    use crate::exchange_log::checkpoint::LogSigner;
+
+    #[test]
+    fn l10_only_intents_without_an_end_are_found_and_no_longer_once_they_have_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let signer = LogSigner::from_pkcs8("log.test/u", &LogSigner::generate().unwrap()).unwrap();
+        let log = ExchangeLog::open(folder.path(), signer).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let append = |kind: Kind, id: u8| {
+            let entry = Entry { exchange_id: vec![id; 16], ..Entry::begin(kind, "dc1") };
+            runtime.block_on(log.append(&entry)).unwrap()
+        };
+        // More than a bundle, sealed, and some in the journal.
+        (0..300).for_each(|_| drop(append(Kind::Exchange, 9)));
+        append(Kind::Intent, 1);
+        append(Kind::Exchange, 1);
+        append(Kind::Intent, 2);
+        append(Kind::StreamPart, 2);
+        log.seal_now().unwrap();
+        append(Kind::Intent, 3);
+        append(Kind::Exchange, 3);
+        let until = append(Kind::Intent, 4) + 1;
+        // Of the process that looks.
+        append(Kind::Intent, 5);
+        let found = |from| {
+            let found = unended(folder.path(), from, until, || true).unwrap().unwrap();
+            found.iter().map(|intent| intent.exchange_id[0]).collect::<Vec<_>>()
+        };
+        assert_eq!((found(0), found(303), found(until)), (vec![2, 4], vec![4], vec![]));
+        assert_eq!(unended(folder.path(), 0, until, || false).unwrap(), None);
+        let ended = outcome_unknown(&Entry { exchange_id: vec![2; 16], ..Entry::begin(Kind::Intent, "dc1") });
+        assert_eq!((ended.reason.as_str(), ended.kind), ("WRITE_OUTCOME_UNKNOWN", Kind::Exchange as i32));
+        runtime.block_on(log.append(&ended)).unwrap();
+        let next = runtime.block_on(log.append(&Entry::begin(Kind::Admin, "dc1"))).unwrap();
+        let left = unended(folder.path(), 0, next, || true).unwrap().unwrap();
+        assert_eq!(left.iter().map(|intent| intent.exchange_id[0]).collect::<Vec<_>>(), [4, 5]);
+    }
+}
