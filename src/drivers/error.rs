@@ -279,6 +279,7 @@ impl SourceError {
             SourceError::Unreachable(_)
             | SourceError::Unasked(_)
             | SourceError::NoStream
+            | SourceError::Forbidden(_)
             | SourceError::CredentialsRefused(_)
             | SourceError::NotFound(_)
             | SourceError::Rejected(_)
