@@ -47,6 +47,9 @@ const SAID: &[(FaultKind, &[(&str, &str)])] = &[
     (FaultKind::UnknownCodes, &[(CITIZEN, "gender"), (PERSON, "gender")]),
     (FaultKind::Blanks, &[(ENTERPRISE, ""), (VERIFY, ""), (PERSON, ""), (RECORD, "")]),
     (FaultKind::Decomposed, &[(ENTERPRISE, ""), (PERSON, "")]),
+    (FaultKind::CutLists, &[(LIST, "")]),
+    (FaultKind::ListsAsObjects, &[(ENTERPRISE, "")]),
+    (FaultKind::Utf16, &[(CITIZEN, ""), (VERIFY, "")]),
     (FaultKind::LostZeros, &[(PERSON, ""), (RECORD, "")]),
 ];
 
@@ -73,7 +76,11 @@ async fn each_lie_is_met_as_the_docs_say() {
                     other => format!("{other:?}"),
                 },
                 // Letters come as they are; who compares them does so in one form.
-                Some(message) if holds(&composed(message), &sample(path).expect) => String::new(),
+                Some(message) if holds(&composed(message), &sample(path).expect) => {
+                    // A list is whole, however its source cuts the pages.
+                    let whole = told.messages.len() >= sample(path).messages;
+                    if whole { String::new() } else { format!("only {} messages", told.messages.len()) }
+                }
                 other => format!("{other:?}"),
             };
             if came != *wanted {
