@@ -109,6 +109,9 @@ async fn lies_of_a_token_endpoint_are_the_hubs() {
         let told = actor.call(ENTERPRISE, sample.requests[0].clone()).await;
         assert!(!["", "RECORD_NOT_FOUND"].contains(&told.reason().as_str()), "{kind:?}: {}", told.reason());
     }
+    stage.sandbox.faults.set("ndxp", FaultKind::CredentialsExpired);
+    stage.sandbox.faults.set("ndxp", FaultKind::TokenOdd);
+    assert_eq!(actor.call(ENTERPRISE, sample.requests[0].clone()).await.reason(), "", "read as careful clients do");
     // What was said in place of a token is not kept as one.
     stage.sandbox.faults.clear("ndxp");
     let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
