@@ -199,4 +199,9 @@ impl MessagePlan {
     pub fn field(&self, name: &str) -> Option<&FieldPlan> {
         self.fields.iter().find(|field| field.name == name)
     }
+
+    /// Whether it takes whatever properties a structure has.
+    pub fn takes_any(&self) -> bool {
+        self.fields.iter().any(|field| matches!(field.kind, FieldKind::Remaining))
+    }
 }

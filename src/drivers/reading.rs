@@ -115,6 +115,10 @@ pub(super) fn read_list(
         Start::Empty => return Ok(Vec::new()),
         Start::Missing => return Err(missing(operation)),
     };
+    // A row of whatever columns there are is told from an error document by the list that it stands in.
+    if operation.answer.takes_any() && !answer::is_list(place) {
+        return Err(unbelieved());
+    }
     let mut notes = Notes::default();
     let mut messages = Vec::new();
     for item in answer::items(place) {

@@ -15,3 +15,4 @@ mod privacy;
 mod source_fixtures;
 mod statuses;
 mod streams;
+mod variations;

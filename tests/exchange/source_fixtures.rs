@@ -2,7 +2,7 @@
 //! that serves each body byte by byte.
 
 #[path = "../support/raw.rs"]
-mod raw;
+pub(super) mod raw;
 
 use crate::support::{Actor, Stage, Told, approved_grant, edit, show};
 use ndxp_gateway::config::Config;
@@ -12,15 +12,16 @@ use raw::{Raw, Wire};
 use serde_json::{Map, Value, json};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use unicode_normalization::UnicodeNormalization;
 
 /// One fixture: a body, and what must come of it.
-struct Fixture {
-    name: String,
-    body: Vec<u8>,
-    expect: Value,
+pub(super) struct Fixture {
+    pub(super) name: String,
+    pub(super) body: Vec<u8>,
+    pub(super) expect: Value,
 }
 
-fn fixtures(source: &str) -> Vec<Fixture> {
+pub(super) fn fixtures(source: &str) -> Vec<Fixture> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(source);
     let mut files: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
@@ -34,7 +35,7 @@ fn fixtures(source: &str) -> Vec<Fixture> {
 }
 
 /// A gateway whose hubs and sources are all the raw server.
-async fn stage(source: &str, settings: &[(&str, &str)]) -> (Stage, Raw, Actor) {
+pub(super) async fn stage(source: &str, settings: &[(&str, &str)], guard: &str) -> (Stage, Raw, Actor) {
     let (mut served, mut pki) = (None, PathBuf::new());
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -62,7 +63,7 @@ async fn stage(source: &str, settings: &[(&str, &str)]) -> (Stage, Raw, Actor) {
                     text = kept.collect::<Vec<_>>().join("\n") + "\n";
                     text.push_str(&format!("{name} = \"{value}\"\n"));
                 }
-                text
+                text + guard
             });
         })
     };
@@ -78,23 +79,31 @@ fn path(fixture: &Value) -> String {
     format!("/ndxp.{}.v1.{service}/{method}", fixture["source"].as_str().unwrap())
 }
 
-/// Everything that a fixture says is not as it must be; empty where all is.
-async fn faults(stage: &Stage, raw: &Raw, actor: &Actor, fixture: &Fixture) -> Vec<String> {
+/// What comes of a fixture's call; an error where the contract has no such call.
+pub(super) async fn told(actor: &Actor, fixture: &Fixture) -> Result<Told, String> {
     let expect = &fixture.expect;
     let path = path(expect);
-    let Some(operation) = actor.contracts.operation(&path) else { return vec![format!("no operation {path}")] };
+    let operation = actor.contracts.operation(&path).ok_or_else(|| format!("no operation {path}"))?;
     let call = adapted(&path, expect["call"].clone());
-    let request = match prost_reflect::DynamicMessage::deserialize(operation.request.message.clone(), &call) {
-        Ok(message) => prost::Message::encode_to_vec(&message),
-        Err(error) => return vec![format!("the call is none of the contract's: {error}")],
-    };
+    let request = prost_reflect::DynamicMessage::deserialize(operation.request.message.clone(), &call);
+    let request = request.map_err(|error| format!("the call is none of the contract's: {error}"))?;
     let said = &expect["metadata"];
     let purpose = said["purpose"].as_str().unwrap_or("1.004222");
     let official = said["official"].as_str().unwrap_or("022080990129");
     let metadata = [("ndxp-purpose", purpose), ("ndxp-official", official)];
+    let message = prost::Message::encode_to_vec(&request).into();
+    Ok(actor.raw(&path, &metadata, vec![message]).await.unwrap())
+}
+
+/// Everything that a fixture says is not as it must be; empty where all is.
+pub(super) async fn faults(stage: &Stage, raw: &Raw, actor: &Actor, fixture: &Fixture) -> Vec<String> {
+    let expect = &fixture.expect;
     let answers = expect["kind"] == "answer";
     raw.set(if answers { Wire::of(&expect["http"], &fixture.body) } else { Wire::nothing() });
-    let told = actor.raw(&path, &metadata, vec![request.into()]).await.unwrap();
+    let told = match told(actor, fixture).await {
+        Ok(told) => told,
+        Err(fault) => return vec![fault],
+    };
     let mut found = Vec::new();
     if answers {
         let accept = expect["expect"]["accept"].as_array().cloned().unwrap_or_else(|| vec![expect["expect"].clone()]);
@@ -173,6 +182,8 @@ fn plain(value: &Value) -> Value {
                 fields.iter().map(|(key, value)| (name(key), walk(value, key == "values"))).collect()
             }
             Value::Array(items) => items.iter().map(|item| walk(item, false)).collect(),
+            // Texts are the source's own; what is compared is what they mean.
+            Value::String(text) => json!(text.nfc().collect::<String>()),
             other => other.clone(),
         }
     }
@@ -313,7 +324,7 @@ fn form(record: &Value) -> Value {
 }
 
 async fn every_fixture_of(source: &str, settings: &[(&str, &str)], count: usize) {
-    let (stage, raw, actor) = stage(source, settings).await;
+    let (stage, raw, actor) = stage(source, settings, "").await;
     let all = fixtures(source);
     assert_eq!(all.len(), count, "fixtures of {source}");
     let mut failed = Vec::new();
@@ -370,7 +381,7 @@ async fn catalogue() {
 /// An enterprise's record is shared between agencies; that of a household business is its owner's, and asked for by the owner's id.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_household_business_wants_a_purpose_and_an_enterprise_does_not() {
-    let (stage, raw, actor) = stage("business", &[]).await;
+    let (stage, raw, actor) = stage("business", &[], "").await;
     let path = "/ndxp.business.v1.BusinessService/GetEnterprise";
     let all = fixtures("business");
     for (name, purpose, reason) in [
@@ -392,7 +403,7 @@ async fn a_household_business_wants_a_purpose_and_an_enterprise_does_not() {
 /// The connection entry chooses how names are written; a wrong word is refused when the entry is read.
 #[tokio::test(flavor = "multi_thread")]
 async fn letters_of_a_name_are_chosen_in_the_connection_entry() {
-    let (_stage, raw, actor) = stage("population", &[("name_letters", "upper")]).await;
+    let (_stage, raw, actor) = stage("population", &[("name_letters", "upper")], "").await;
     let fixture = &fixtures("population").into_iter().find(|one| one.name == "11-lookup-request").unwrap();
     let path = path(&fixture.expect);
     raw.set(Wire::nothing());
@@ -417,7 +428,7 @@ async fn letters_of_a_name_are_chosen_in_the_connection_entry() {
 /// The portal through a provincial LGSP is a second version of its contract, which the connection entry chooses.
 #[tokio::test(flavor = "multi_thread")]
 async fn dossiers_go_as_a_bare_list_through_an_lgsp_where_the_entry_says_so() {
-    let (stage, raw, actor) = stage("publicservice", &[]).await;
+    let (stage, raw, actor) = stage("publicservice", &[], "").await;
     let contracts = stage.folder.path.join("contracts/ndxp/publicservice/v2");
     std::fs::create_dir_all(&contracts).unwrap();
     let text = include_str!("../../seeds/contracts/publicservice-v2.proto");

@@ -57,19 +57,17 @@ pub fn leftovers<'v>(
 
 /// One-or-many, where one is wanted.
 fn single<'v>(value: &'v Value, path: &str) -> Result<&'v Value, MapError> {
-    match value {
-        Value::Array(items) => match items.as_slice() {
-            [one] => Ok(one),
-            _ => Err(wrong(path, "one record was expected, and there are several or none")),
-        },
-        other => Ok(other),
+    match only(value) {
+        several if is_list(several) => Err(wrong(path, "one record was expected, and there are several or none")),
+        one => Ok(one),
     }
 }
 
-/// The one item of a list that has one.
+/// The one item of a list that has one; anything else as it is.
 pub(super) fn only(value: &Value) -> &Value {
     match value {
         Value::Array(items) if items.len() == 1 => &items[0],
+        Value::Object(object) if object.len() == 1 && is_numbered(object) => &object["0"],
         other => other,
     }
 }
@@ -99,6 +97,15 @@ pub fn items(value: &Value) -> Vec<&Value> {
         Value::Array(items) => items.iter().collect(),
         Value::Object(object) if is_numbered(object) => object.values().collect(),
         one => vec![one],
+    }
+}
+
+/// Whether a value is a list as it stands, in JSON's form or in PHP's.
+pub fn is_list(value: &Value) -> bool {
+    match value {
+        Value::Array(_) => true,
+        Value::Object(object) => is_numbered(object),
+        _ => false,
     }
 }
 
@@ -268,7 +275,12 @@ impl<'v> Reader<'v, '_> {
             // Flat properties that are grouped in a message of their own: none of them is there.
             Found::Nothing | Found::Names if name.parts.is_empty() && !field.list => Ok(None),
             Found::Nothing if !plan.fields.is_empty() => Err(fail(NOTHING)),
-            Found::Names if leftovers(plan, value, |_| false).next().is_some() => Err(fail(NOTHING)),
+            Found::Names => match leftovers(plan, value, |_| false).next() {
+                None => Ok(Some(Message::Bytes(read.message.into()))),
+                // Nobody is named there, whatever the source has added beside.
+                Some(added) if !field.list && scalar_text(added).is_some() => Ok(None),
+                Some(_) => Err(fail(NOTHING)),
+            },
             _ => Ok(Some(Message::Bytes(read.message.into()))),
         }
     }
@@ -441,7 +453,7 @@ fn read_remaining(plan: &MessagePlan, place: &Value) -> Result<Option<Message>, 
             let text = scalar_text(value).ok_or_else(|| wrong(key, "a single value was expected"))?;
             let mut entry = Vec::new();
             encode::text(&mut entry, 1, key);
-            encode::text(&mut entry, 2, &text);
+            encode::text(&mut entry, 2, text.trim());
             rest.push(Message::Bytes(entry.into()));
         }
     }

@@ -45,12 +45,7 @@ pub fn lookup<'v>(place: &'v Value, root: &'v Value, path: &WirePath) -> Option<
 pub fn descend<'v>(place: &'v Value, parts: &[String]) -> Option<&'v Value> {
     let mut here = place;
     for part in parts {
-        if let Value::Array(items) = here
-            && items.len() == 1
-        {
-            here = &items[0];
-        }
-        here = here.get(part)?;
+        here = answer::only(here).get(part)?;
     }
     (!here.is_null()).then_some(here)
 }
