@@ -105,6 +105,7 @@ fn contract(criterion: &mut Criterion) {
         purpose: Some("1.004222".into()),
         exchange_id: "01a21081-fbac-73f2-b933-ebdca9ae0778".into(),
         traceparent: None,
+        ..CallContext::default()
     };
     let settings: Settings = [("account".to_owned(), "A".to_owned()), ("phone".to_owned(), "02033".to_owned())].into();
     let mut group = criterion.benchmark_group("contract");

@@ -35,6 +35,9 @@ pub fn published_file(disk: &dyn Disk, tiles: &Path) -> Result<&'static str, Log
     Ok(if policy(disk, tiles)?.needs_witnesses() { COSIGNED_FILE } else { "checkpoint" })
 }
 
+/// Full tiles by level and index.
+type CheckedTiles = HashMap<(usize, u64), Arc<Vec<Hash>>>;
+
 /// A view of the log at one moment.
 pub struct LogReader {
     paths: LogPaths,
@@ -53,7 +56,7 @@ pub struct LogReader {
     /// The tiles of the right edge, by level, hashed up to the checkpoint's root.
     edge: Vec<Arc<Vec<Hash>>>,
     /// Full tiles that were hashed up to it, by level and index.
-    checked: Mutex<HashMap<(usize, u64), Arc<Vec<Hash>>>>,
+    checked: Mutex<CheckedTiles>,
     /// The bundle that was read last, with its checked tile: entries of one page often share it.
     recent: Mutex<Option<Arc<Bundle>>>,
 }

@@ -115,7 +115,9 @@ mod tests {
             runtime.block_on(log.append(&entry)).unwrap()
         };
         // More than a bundle, sealed, and some in the journal.
-        (0..300).for_each(|_| drop(append(Kind::Exchange, 9)));
+        for _ in 0..300 {
+            append(Kind::Exchange, 9);
+        }
         append(Kind::Intent, 1);
         append(Kind::Exchange, 1);
         append(Kind::Intent, 2);

@@ -478,7 +478,7 @@ fn legal_holds_are_placed_listed_and_released_from_afar_by_an_auditor_alone() {
         .entries()
         .into_iter()
         .map(|one| one.entry)
-        .filter_map(|entry| entry.act.starts_with("log.").then(|| (entry.act, entry.object, entry.actor)))
+        .filter_map(|entry| entry.act.starts_with("log.").then_some((entry.act, entry.object, entry.actor)))
         .collect();
     assert_eq!(acts.len(), 2, "{acts:?}");
     assert!(acts[0].0 == "log.hold" && acts[0].1 == "hold:1 reason:12/TA" && acts[0].2.contains("hoa"), "{acts:?}");

@@ -140,7 +140,7 @@ fn unescaped(text: &str) -> Vec<u8> {
     let mut out = Vec::new();
     let mut rest = text;
     while let Some(at) = rest.find('\\') {
-        out.extend_from_slice(rest[..at].as_bytes());
+        out.extend_from_slice(&rest.as_bytes()[..at]);
         let kind = rest.as_bytes().get(at + 1).copied().unwrap_or(b'\\');
         let digits = |count: usize| u32::from_str_radix(&rest[at + 2..at + 2 + count], 16).unwrap();
         let used = match kind {
@@ -182,7 +182,7 @@ fn expanded(body: &str) -> String {
     let envelope = |inner: &str| format!("<s:Envelope xmlns:s=\"{SOAP}\"><s:Body>{inner}</s:Body></s:Envelope>");
     let mut text = body.to_owned();
     while let Some(at) = text.find("RECORD(") {
-        let end = at + text[at..].rfind(|c| c == ')').unwrap();
+        let end = at + text[at..].rfind(')').unwrap();
         // The last bracket that closes a record: the first one that follows the tag's end.
         let end = text[at..].find(">)").map_or(end, |found| at + found + 1);
         let inner = text[at + 7..end].to_owned();

@@ -41,6 +41,12 @@ fn whole(entries: Vec<api::LogEntry>) -> Vec<(u64, Vec<u8>)> {
     entries.into_iter().map(|one| (one.index, one.entry.unwrap_or_default().to_bytes())).collect()
 }
 
+/// What each of three commands prints: entries by index, `None` where it fails.
+type Printed = [Option<Vec<(u64, Vec<u8>)>>; 3];
+
+/// A file's bytes, where there is one.
+type Content = Option<Vec<u8>>;
+
 impl Folder {
     /// Every page of a search; `None` where it fails.
     fn search(&self, audit: &Audit, query: &api::Query, from_log: bool) -> Option<Vec<(u64, Vec<u8>)>> {
@@ -58,7 +64,7 @@ impl Folder {
     }
 
     /// What the commands tell; `None` of each that fails.
-    fn told(&self) -> [Option<Vec<(u64, Vec<u8>)>>; 3] {
+    fn told(&self) -> Printed {
         let _entered = self.runtime.enter();
         let Ok(audit) = Audit::local(&self.data, None, &Vault::default()) else { return [None, None, None] };
         let client = api::Query { client: "one-stop-shop".into(), ..api::Query::default() };
@@ -125,7 +131,7 @@ impl Folder {
         &self,
         (name, files, idle): Kind,
         (now, older, foreign): (&Files, &Files, &Files),
-        truth: &[Option<Vec<(u64, Vec<u8>)>>; 3],
+        truth: &Printed,
         (most, seed): (usize, u64),
     ) -> String {
         let data = &self.data;
@@ -189,7 +195,7 @@ impl Numbers {
 fn altered(
     number: usize,
     original: &[u8],
-    (neighbour, older, foreign): (Option<Vec<u8>>, Option<Vec<u8>>, Option<Vec<u8>>),
+    (neighbour, older, foreign): (Content, Content, Content),
     numbers: &mut Numbers,
 ) -> Option<(&'static str, Option<Vec<u8>>)> {
     // Where it holds something: behind that are a journal's zeros.

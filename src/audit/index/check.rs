@@ -138,9 +138,12 @@ pub fn check(
     Ok(Some(checked))
 }
 
+/// Bundles that the index claims, one of its parts, and that part's rows by cell.
+type PartRows = (u64, Part, BTreeMap<u16, Row>);
+
 impl Index {
     /// The rows of the part over a bundle, as they are now; `None` behind the last part.
-    fn rows_of(&self, bundle: u64) -> rusqlite::Result<Option<(u64, Part, BTreeMap<u16, Row>)>> {
+    fn rows_of(&self, bundle: u64) -> rusqlite::Result<Option<PartRows>> {
         let moment = self.connection.unchecked_transaction()?;
         let claimed = self.claimed()?;
         if bundle >= claimed {

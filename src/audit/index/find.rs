@@ -180,7 +180,8 @@ fn alternatives(query: &Query, head: Option<&Head>) -> Vec<Vec<u64>> {
     if let Some(ids) = &query.official {
         all.push(ids.iter().map(|one| terms::official(&one.value)).collect());
     }
-    let texts: [(&Option<String>, fn(&str) -> u64); 6] = [
+    type Term = fn(&str) -> u64;
+    let texts: [(&Option<String>, Term); 6] = [
         (&query.purpose, terms::purpose),
         (&query.client, terms::client),
         (&query.agency, terms::agency),

@@ -29,7 +29,7 @@ pub fn newest(
     let listed = listed(session, filter.request(), filter, limit, &keep)?;
     let by_index = listed.complete.as_ref().is_some_and(|complete| !complete.from_log);
     if listed.found.is_empty() && by_index && filter.names_somebody() {
-        return self::listed(session, filter.request(), &filter.from_log(), limit, &keep);
+        return self::listed(session, filter.request(), &filter.with_log_alone(), limit, &keep);
     }
     Ok(listed)
 }
@@ -95,7 +95,7 @@ pub fn named(session: &Session, exchange: &str) -> Result<Listed<Found>, CliErro
         Err(true) => return Err(missing()),
         Err(false) => {
             let query = api::Query { exchange_id: exchange.to_owned(), ..api::Query::default() };
-            let mut listed = listed(session, query, &Filter::default().from_log(), usize::MAX, &|_| true)?;
+            let mut listed = listed(session, query, &Filter::default().with_log_alone(), usize::MAX, &|_| true)?;
             listed.found.reverse();
             listed
         }

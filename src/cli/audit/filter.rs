@@ -71,7 +71,7 @@ pub fn case_number(text: &str) -> Result<String, String> {
 
 impl Filter {
     /// The same, by looking through the log itself, without the search index: slow, and true whoever had the index's key.
-    pub fn from_log(&self) -> Self {
+    pub fn with_log_alone(&self) -> Self {
         Filter { from_log: true, ..self.clone() }
     }
 

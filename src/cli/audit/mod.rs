@@ -173,7 +173,7 @@ pub fn run(args: AuditArgs, output: Output) -> Result<(), CliError> {
         }
         AuditCommand::Verify(args) => verify::run(&args, &connection, data, output),
         AuditCommand::Search { filter, limit, from_log } => {
-            let filter = if from_log { filter.from_log() } else { *filter };
+            let filter = if from_log { filter.with_log_alone() } else { *filter };
             let listed = entries::newest(&open()?, &filter, limit, |_| true)?;
             match output {
                 Output::Json => {
@@ -191,7 +191,7 @@ pub fn run(args: AuditArgs, output: Output) -> Result<(), CliError> {
         AuditCommand::Subject { ids, case, from, to, from_log, pdf, force } => {
             let session = open()?;
             let filter = Filter::about(&ids, case.clone(), from, to);
-            let found = report::about(&session, &if from_log { filter.from_log() } else { filter })?;
+            let found = report::about(&session, &if from_log { filter.with_log_alone() } else { filter })?;
             match pdf {
                 Some(file) => {
                     report::paper(&session, found, &report::Asked { ids, case, from, to }, (&file, force), output)

@@ -263,7 +263,7 @@ impl Population {
         let head = &self.province.people[household.members[0]];
         // Who moved since 2025-07-01 has an address of the two-tier order.
         let residence =
-            if household.members[0] % 2 == 0 { Self::residence(household) } else { Self::address(household) };
+            if household.members[0].is_multiple_of(2) { Self::residence(household) } else { Self::address(household) };
         let address = Self::address(household);
         json!({
             "SoDinhDanh": person.citizen_id, "SoCMND": person.old_id.as_deref().unwrap_or(""),
