@@ -22,6 +22,15 @@ struct Faulty {
     fault: String,
 }
 
+/// A field of an answer that is not what its contract says. A path of the contract's, never what stands there.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Drifted {
+    source: String,
+    operation: String,
+    field: String,
+    kind: &'static str,
+}
+
 type Seconds = Family<Source, Histogram>;
 
 /// The families, shared by all operations.
@@ -31,6 +40,7 @@ pub struct ExchangeMetrics {
     faults: Family<Faulty, Counter>,
     seconds: Seconds,
     source_seconds: Seconds,
+    drift: Family<Drifted, Counter>,
 }
 
 impl ExchangeMetrics {
@@ -41,12 +51,15 @@ impl ExchangeMetrics {
             faults: Family::default(),
             seconds: seconds(),
             source_seconds: seconds(),
+            drift: Family::default(),
         };
         registry.register("exchanges", "Exchanges by operation and reason (OK: succeeded)", all.ended.clone());
         let help = "Exchanges that did not succeed, by whose fault it is: caller, gateway, hub, source";
         registry.register("exchange_faults", help, all.faults.clone());
         registry.register("exchange_seconds", "Time from arrival to the durable entry", all.seconds.clone());
         registry.register("source_seconds", "Time of these at the source", all.source_seconds.clone());
+        let help = "Answers with a field that is not as its contract says: unknown_code, dropped (its value could not be read)";
+        registry.register("answer_drift", help, all.drift.clone());
         all
     }
 
@@ -88,6 +101,12 @@ impl OperationMetrics {
         if !entry.fault.is_empty() {
             let labels = Faulty { source: entry.source.clone(), fault: entry.fault.clone() };
             self.families.faults.get_or_create(&labels).inc();
+        }
+        for (kind, fields) in [("unknown_code", &entry.unknown_codes), ("dropped", &entry.dropped_fields)] {
+            for field in fields {
+                let (source, operation) = (entry.source.clone(), entry.operation.clone());
+                self.families.drift.get_or_create(&Drifted { source, operation, field: field.clone(), kind }).inc();
+            }
         }
         // What its caller cut short, or sent at its own pace, tells nothing of the source's time.
         let callers = entry.reason == "CALLER_DEADLINE" || entry.request_messages > 1;
