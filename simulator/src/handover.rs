@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Segments that are written; all but the last are sealed and retired.
-const SEGMENTS: u64 = 2;
+const SEGMENTS: u64 = 3;
 /// An entry of which two do not fit into a segment of the simulator's.
 const ENTRY_BYTES: usize = 9_000;
 const FOLDER: &str = "/journal";
