@@ -5,6 +5,7 @@
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
 use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt};
+use aws_lc_rs::hmac;
 use std::fs::{DirBuilder, File, Permissions};
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
@@ -190,6 +191,83 @@ impl Vault {
         content.truncate(length);
         Ok(content)
     }
+}
+
+/// Bytes of a [`MacKey`], and of its codes (HMAC-SHA-256).
+pub const MAC_BYTES: usize = 32;
+
+/// A random key for authentication codes, in a secret file of its own. Cheap to clone, and never printed.
+#[derive(Clone)]
+pub struct MacKey(Arc<hmac::Key>);
+
+impl std::fmt::Debug for MacKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("MacKey")
+    }
+}
+
+impl MacKey {
+    /// The key in a file, made where there is none.
+    ///
+    /// # Errors
+    /// It cannot be read, unsealed or made, or the file holds something else.
+    pub fn open(path: &Path, vault: &Vault) -> std::io::Result<Self> {
+        let make = || {
+            let mut key = vec![0; MAC_BYTES];
+            aws_lc_rs::rand::fill(&mut key).ok()?;
+            Some(key)
+        };
+        Self::of(&vault.read_own_or_make(path, make)?).ok_or_else(no_mac_key)
+    }
+
+    /// The key in a file; `None` where there is none.
+    ///
+    /// # Errors
+    /// As for [`MacKey::open`].
+    pub fn read(path: &Path, vault: &Vault) -> std::io::Result<Option<Self>> {
+        match vault.read_own(path) {
+            Ok(bytes) => Self::of(&bytes).ok_or_else(no_mac_key).map(Some),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The key of these bytes; `None` where they are none.
+    pub fn of(bytes: &[u8]) -> Option<Self> {
+        (bytes.len() == MAC_BYTES).then(|| MacKey(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, bytes))))
+    }
+
+    /// The code of some bytes.
+    pub fn code(&self, bytes: &[u8]) -> [u8; MAC_BYTES] {
+        let mut code = [0; MAC_BYTES];
+        code.copy_from_slice(hmac::sign(&self.0, bytes).as_ref());
+        code
+    }
+
+    /// Whether a code is that of some bytes; compared in constant time.
+    pub fn is_code(&self, bytes: &[u8], code: &[u8]) -> bool {
+        hmac::verify(&self.0, bytes, code).is_ok()
+    }
+
+    /// What signs bytes that come in parts.
+    pub fn context(&self) -> hmac::Context {
+        hmac::Context::with_key(&self.0)
+    }
+
+    /// The code of a text that the gateway keeps for itself, as hexadecimal digits.
+    pub fn code_of_text(&self, domain: &[u8], text: &str) -> String {
+        crate::hex::hex(&self.code(&[domain, text.as_bytes()].concat()))
+    }
+
+    /// Whether a code is that of a text.
+    pub fn is_code_of_text(&self, domain: &[u8], text: &str, code: &str) -> bool {
+        let code = crate::hex::unhex(code);
+        code.is_some_and(|code| self.is_code(&[domain, text.as_bytes()].concat(), &code))
+    }
+}
+
+fn no_mac_key() -> std::io::Error {
+    std::io::Error::other("is no key of 32 bytes")
 }
 
 fn name(path: &Path) -> Aad<Vec<u8>> {

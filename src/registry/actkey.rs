@@ -6,14 +6,14 @@
 //! that file as well as write the registry has everything that the gateway has; with the secret kept elsewhere, they have not.
 
 use super::{Act, RegistryError};
-use crate::keyfile::Vault;
-use aws_lc_rs::hmac;
+use crate::keyfile::{MAC_BYTES, MacKey, Vault};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-/// Bytes of an authentication code (HMAC-SHA-256).
-pub const CODE_BYTES: usize = 32;
-const KEY_BYTES: usize = 32;
+/// Bytes of an authentication code.
+pub const CODE_BYTES: usize = MAC_BYTES;
+/// What a text's code is begun with: no act's is begun so.
+const TEXT: &[u8] = b"ndxp text\0";
 
 /// How an act came to be noted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,18 +34,16 @@ impl Origin {
 }
 
 /// Authenticates acts. Cheap to clone.
-#[derive(Clone)]
-pub struct ActKey(Arc<hmac::Key>);
-
-impl std::fmt::Debug for ActKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("ActKey")
-    }
-}
+#[derive(Debug, Clone)]
+pub struct ActKey(MacKey);
 
 /// Where the key of a registry's file is.
 fn path(registry: &Path) -> PathBuf {
     registry.with_file_name("keys").join("acts.key")
+}
+
+fn unread(path: &Path, error: &std::io::Error) -> RegistryError {
+    RegistryError::Store(format!("{}: {error}", path.display()))
 }
 
 impl ActKey {
@@ -55,14 +53,7 @@ impl ActKey {
     /// The key cannot be read, unsealed, or made.
     pub fn open(registry: &Path, vault: &Vault) -> Result<Self, RegistryError> {
         let path = path(registry);
-        let fail = |error: std::io::Error| RegistryError::Store(format!("{}: {error}", path.display()));
-        let make = || {
-            let mut key = vec![0; KEY_BYTES];
-            aws_lc_rs::rand::fill(&mut key).ok()?;
-            Some(key)
-        };
-        let bytes = vault.read_own_or_make(&path, make).map_err(fail)?;
-        Self::of(&bytes).ok_or_else(|| fail(std::io::Error::other("is no key of 32 bytes")))
+        MacKey::open(&path, vault).map(ActKey).map_err(|error| unread(&path, &error))
     }
 
     /// The key of a registry's file, if there is one.
@@ -72,40 +63,32 @@ impl ActKey {
     pub fn read(registry: &Path, vault: &Vault) -> Result<Option<Self>, RegistryError> {
         let path = path(registry);
         match vault.read_own(&path) {
-            Ok(bytes) => Ok(Self::of(&bytes)),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(RegistryError::Store(format!("{}: {error}", path.display()))),
+            Ok(bytes) => Ok(MacKey::of(&bytes).map(ActKey)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(unread(&path, &error)),
         }
-    }
-
-    fn of(bytes: &[u8]) -> Option<Self> {
-        (bytes.len() == KEY_BYTES).then(|| ActKey(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, bytes))))
     }
 
     /// An act's code, over everything that its row holds, its place in the sequence included. `changes` is the text of the row.
     pub(super) fn code(&self, origin: Origin, act: &Act, changes: &str) -> [u8; CODE_BYTES] {
-        let tag = hmac::sign(&self.0, &canonical(origin, act, changes));
-        let mut code = [0; CODE_BYTES];
-        code.copy_from_slice(tag.as_ref());
-        code
+        self.0.code(&canonical(origin, act, changes))
     }
 
     /// Whether a code is that act's, and how it came to be noted.
     pub(super) fn origin(&self, act: &Act, changes: &str, code: &[u8]) -> Option<Origin> {
         [Origin::Noted, Origin::Upgraded]
             .into_iter()
-            .find(|origin| hmac::verify(&self.0, &canonical(*origin, act, changes), code).is_ok())
+            .find(|origin| self.0.is_code(&canonical(*origin, act, changes), code))
     }
 
     /// The code of a text that the gateway keeps for itself.
     pub fn code_of_text(&self, text: &str) -> String {
-        crate::hex::hex(hmac::sign(&self.0, &[b"ndxp text\0", text.as_bytes()].concat()).as_ref())
+        self.0.code_of_text(TEXT, text)
     }
 
     /// Whether a code is that of a text.
     pub fn is_code_of_text(&self, text: &str, code: &str) -> bool {
-        let message = [b"ndxp text\0", text.as_bytes()].concat();
-        crate::hex::unhex(code).is_some_and(|code| hmac::verify(&self.0, &message, &code).is_ok())
+        self.0.is_code_of_text(TEXT, text, code)
     }
 }
 

@@ -266,5 +266,5 @@ impl Verified {
 pub fn verified(data: &Path, vault: &Vault) -> Option<Verified> {
     let record: Record = serde_json::from_slice(&std::fs::read(record_path(data)).ok()?).ok()?;
     let key = IndexKey::read(data, vault).ok()??;
-    (key.code_of_text(&record.verified.text()) == record.code).then_some(record.verified)
+    key.is_code_of_text(&record.verified.text(), &record.code).then_some(record.verified)
 }

@@ -6,25 +6,23 @@
 
 use super::part::Part;
 use crate::exchange_log::tree::Hash;
-use crate::keyfile::Vault;
+use crate::keyfile::{MacKey, Vault};
 use aws_lc_rs::hmac;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-const KEY_BYTES: usize = 32;
+/// What a text's code is begun with: no cell's is begun so.
+const TEXT: &[u8] = b"ndxp index text\0";
 
 /// The key of a data folder's index. Cheap to clone.
-#[derive(Clone)]
-pub struct IndexKey(Arc<hmac::Key>);
-
-impl std::fmt::Debug for IndexKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("IndexKey")
-    }
-}
+#[derive(Debug, Clone)]
+pub struct IndexKey(MacKey);
 
 fn path(data: &Path) -> PathBuf {
     data.join("keys").join("index.key")
+}
+
+fn named(error: std::io::Error) -> std::io::Error {
+    std::io::Error::new(error.kind(), format!("keys/index.key: {error}"))
 }
 
 impl IndexKey {
@@ -33,12 +31,7 @@ impl IndexKey {
     /// # Errors
     /// It cannot be read, unsealed or made.
     pub fn open(data: &Path, vault: &Vault) -> std::io::Result<Self> {
-        let make = || {
-            let mut key = vec![0; KEY_BYTES];
-            aws_lc_rs::rand::fill(&mut key).ok()?;
-            Some(key)
-        };
-        Self::of(&vault.read_own_or_make(&path(data), make)?)
+        MacKey::open(&path(data), vault).map(IndexKey).map_err(named)
     }
 
     /// The key of a data folder; `None` where there is none.
@@ -46,21 +39,11 @@ impl IndexKey {
     /// # Errors
     /// It cannot be read or unsealed.
     pub fn read(data: &Path, vault: &Vault) -> std::io::Result<Option<Self>> {
-        match vault.read_own(&path(data)) {
-            Ok(bytes) => Self::of(&bytes).map(Some),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    fn of(bytes: &[u8]) -> std::io::Result<Self> {
-        let whole = bytes.len() == KEY_BYTES;
-        let key = whole.then(|| IndexKey(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, bytes))));
-        key.ok_or_else(|| std::io::Error::other("keys/index.key is no key of 32 bytes"))
+        Ok(MacKey::read(&path(data), vault).map_err(named)?.map(IndexKey))
     }
 
     fn context(&self, part: Part, cell: u16, node: &Hash, bytes: &[u8]) -> hmac::Context {
-        let mut context = hmac::Context::with_key(&self.0);
+        let mut context = self.0.context();
         context.update(b"ndxp index 2\0");
         // The entries that the cell is of: another log's, or another place's, have another node.
         context.update(node);
@@ -82,6 +65,11 @@ impl IndexKey {
 
     /// The code of a text that the gateway keeps for itself.
     pub fn code_of_text(&self, text: &str) -> String {
-        crate::hex::hex(hmac::sign(&self.0, &[b"ndxp index text\0", text.as_bytes()].concat()).as_ref())
+        self.0.code_of_text(TEXT, text)
+    }
+
+    /// Whether a code is that of a text.
+    pub fn is_code_of_text(&self, text: &str, code: &str) -> bool {
+        self.0.is_code_of_text(TEXT, text, code)
     }
 }
