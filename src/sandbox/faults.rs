@@ -1,6 +1,7 @@
 //! Faults of sources and hubs, switched on and off while the sandbox runs.
 
 use bytes::Bytes;
+use clap::ValueEnum;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
@@ -11,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// What a source or hub does wrong.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum FaultKind {
     /// Nothing (but it may be slow).
@@ -86,43 +87,8 @@ pub enum FaultKind {
 impl FaultKind {
     /// Every kind, by the name that it is switched on by.
     pub fn names() -> Vec<String> {
-        use FaultKind::*;
-        let all = [
-            None,
-            Status,
-            Hang,
-            HangBody,
-            Drip,
-            Close,
-            ResetBody,
-            Garbage,
-            WrongType,
-            Huge,
-            Lying,
-            CredentialsRefused,
-            CredentialsExpired,
-            NotFoundPage,
-            EmptyBody,
-            GatewayFault,
-            OtherStatus,
-            BusyUntil,
-            UnaskedGzip,
-            TokenError,
-            TokenOdd,
-            ByteOrderMark,
-            Utf16,
-            DuplicateNames,
-            OtherNames,
-            NoVerdict,
-            UnknownCodes,
-            Blanks,
-            Decomposed,
-            LostZeros,
-            Sentinels,
-            CutLists,
-            ListsAsObjects,
-        ];
-        all.iter().filter_map(|kind| Some(serde_json::to_value(kind).ok()?.as_str()?.to_owned())).collect()
+        let name = |kind: &FaultKind| Some(serde_json::to_value(kind).ok()?.as_str()?.to_owned());
+        Self::value_variants().iter().filter_map(name).collect()
     }
 }
 
