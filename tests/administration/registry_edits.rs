@@ -1,7 +1,7 @@
 //! What somebody does to the registry's file with a tool of SQLite becomes nobody's act, and nothing that the log says.
 
+use crate::registry_log::{differences, logged, something_to_prune};
 use crate::support::{Stage, add_auditor, entries, ops_text, show, until};
-use ndxp_gateway::audit::replay::{Difference, Replay};
 use ndxp_gateway::audit::retention;
 use ndxp_gateway::config::Config;
 use ndxp_gateway::exchange_log::Entry;
@@ -12,15 +12,6 @@ use ndxp_gateway::server::{Gateway, registry_path};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
-
-fn logged(stage: &Stage) {
-    until("the acts are in the log", Duration::from_secs(60), || stage.store.acts().unwrap().is_empty());
-}
-
-fn differences(data: &Path) -> Vec<Difference> {
-    let pause = || std::thread::sleep(Duration::from_millis(500));
-    Replay::default().confirmed_differences(data, &registry_path(data), pause).unwrap()
-}
 
 fn objects(data: &Path) -> Vec<String> {
     let mut objects: Vec<String> = differences(data).into_iter().map(|one| one.object).collect();
@@ -283,15 +274,7 @@ async fn t4_a_certificate_name_of_a_person_who_never_was_is_found_and_one_of_a_p
     sql.execute("DELETE FROM identities WHERE name IN ('bank.vn', 'more.vn')", []).unwrap();
     assert_eq!(differences(&data), []);
     // What tells of the removal is restated before it is pruned.
-    for number in 0..300 {
-        stage.store.note("test.note", format!("number:{number}")).unwrap();
-    }
-    logged(&stage);
-    let later = jiff::Timestamp::now().as_microsecond() + 1;
-    until("there is something to prune", Duration::from_secs(30), || {
-        retention::plan(&data, later, |_, _| {}).unwrap().bundles() >= 1
-    });
-    let plan = retention::plan(&data, later, |_, _| {}).unwrap();
+    let plan = something_to_prune(&stage);
     retention::restate(&data, &plan, &stage.store).unwrap();
     logged(&stage);
     until("it is restated", Duration::from_secs(30), || retention::is_restated(&data, &plan).unwrap());

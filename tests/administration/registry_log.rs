@@ -19,13 +19,25 @@ fn config(stage: &Stage) -> Config {
 }
 
 /// Waits until what was done is in the log.
-fn logged(stage: &Stage) {
+pub(super) fn logged(stage: &Stage) {
     until("the acts are in the log", Duration::from_secs(60), || stage.store.acts().unwrap().is_empty());
 }
 
-fn differences(data: &Path) -> Vec<Difference> {
+pub(super) fn differences(data: &Path) -> Vec<Difference> {
     let pause = || std::thread::sleep(Duration::from_millis(500));
     Replay::default().confirmed_differences(data, &registry_path(data), pause).unwrap()
+}
+
+/// Notes so much that there is something to prune: a bundle of 256 entries goes as a whole, and only sealed ones do.
+pub(super) fn something_to_prune(stage: &Stage) -> retention::Plan {
+    for number in 0..300 {
+        stage.store.note("test.note", format!("number:{number}")).unwrap();
+    }
+    logged(stage);
+    let later = jiff::Timestamp::now().as_microsecond() + 1;
+    let plan = || retention::plan(&stage.data(), later, |_, _| {}).unwrap();
+    until("there is something to prune", Duration::from_secs(30), || plan().bundles() >= 1);
+    plan()
 }
 
 /// A copy of a data folder, as an auditor takes it along.
@@ -157,16 +169,7 @@ async fn t4_after_any_acts_the_registry_is_what_the_log_says_and_stays_so_when_o
 
     // Everything that can be is pruned: what the registry rests on is restated before.
     let (data, archive) = (stage.data(), stage.folder.path.join("archive"));
-    // A bundle of 256 entries is pruned as a whole, and only sealed ones are.
-    for number in 0..300 {
-        stage.store.note("test.note", format!("number:{number}")).unwrap();
-    }
-    logged(&stage);
-    let later = jiff::Timestamp::now().as_microsecond() + 1;
-    until("there is something to prune", Duration::from_secs(30), || {
-        retention::plan(&data, later, |_, _| {}).unwrap().bundles() >= 1
-    });
-    let plan = retention::plan(&data, later, |_, _| {}).unwrap();
+    let plan = something_to_prune(&stage);
     assert!(!retention::is_restated(&data, &plan).unwrap(), "the registry rests on these entries");
     retention::archive(&data, &plan, &archive, |_| {}).unwrap();
     assert!(retention::restate(&data, &plan, &stage.store).unwrap() > 0);

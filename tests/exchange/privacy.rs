@@ -85,7 +85,7 @@ async fn nothing_personal_is_in_the_data_folder_in_clear_or_guessable() {
 }
 
 /// Every text in a message.
-fn texts<'v>(value: &'v Value, found: &mut HashSet<&'v str>) {
+pub(super) fn texts<'v>(value: &'v Value, found: &mut HashSet<&'v str>) {
     match value {
         Value::String(text) => drop(found.insert(text)),
         Value::Array(items) => items.iter().for_each(|item| texts(item, found)),

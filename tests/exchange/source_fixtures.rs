@@ -4,6 +4,7 @@
 #[path = "../support/raw.rs"]
 pub(super) mod raw;
 
+use crate::privacy::texts;
 use crate::support::{Actor, Stage, Told, approved_grant, edit, show};
 use ndxp_gateway::config::Config;
 
@@ -249,15 +250,6 @@ fn leaks(stage: &Stage, told: &Told, fixture: &Fixture) -> Option<String> {
     let leaked = |text: &&&str| !public.contains(**text) && (entry.contains(**text) || error.contains(**text));
     let count = values.iter().filter(|text| personal(text)).filter(leaked).count();
     (count > 0).then(|| format!("{count} values stand in the entry or in the error"))
-}
-
-fn texts<'v>(value: &'v Value, found: &mut HashSet<&'v str>) {
-    match value {
-        Value::String(text) => drop(found.insert(text)),
-        Value::Array(items) => items.iter().for_each(|item| texts(item, found)),
-        Value::Object(fields) => fields.values().for_each(|field| texts(field, found)),
-        _ => {}
-    }
 }
 
 /// Calls of operations that no contract had when the fixtures were made, in the words of the contract as it is.
