@@ -8,7 +8,7 @@ use ndxp_gateway::access::token::TokenChecker;
 use ndxp_gateway::config::Config;
 use ndxp_gateway::contract::fields::{Disclosed, keep};
 use ndxp_gateway::contract::map::request::{self, Layout};
-use ndxp_gateway::contract::map::{answer, date};
+use ndxp_gateway::contract::map::{answer, date, start};
 use ndxp_gateway::contract::settings::{CallContext, Settings};
 use ndxp_gateway::contract::{ContractSet, Operation, validate, xml};
 use ndxp_gateway::exchange_log::checkpoint::LogSigner;
@@ -140,7 +140,7 @@ fn contract(criterion: &mut Criterion) {
     xml::write_root(&mut document, "TraCuuThongTinCongDanResponse", Some("http://www.mic.gov.vn/dancu/1.0"), &record);
     let read = |text: &str| -> Bytes {
         let value = xml::parse(text.as_bytes()).unwrap().into_value();
-        let answer::Start::At(place) = answer::start(&value, &citizen.answer_root) else { panic!("no record") };
+        let start::Start::At(place) = start::start(&value, &citizen.answer_root) else { panic!("no record") };
         answer::read(&citizen.answer, place, &value).unwrap().into()
     };
     group.bench_function("SOAP answer (parse, map, encode)", |bench| bench.iter(|| read(black_box(&document))));

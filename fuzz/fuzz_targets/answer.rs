@@ -5,7 +5,7 @@ use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use ndxp_gateway::contract::ContractSet;
 use ndxp_gateway::contract::fields::{Disclosed, keep};
-use ndxp_gateway::contract::map::{answer, outcome};
+use ndxp_gateway::contract::map::{answer, outcome, start};
 use std::sync::LazyLock;
 
 static CONTRACTS: LazyLock<ContractSet> = LazyLock::new(|| ContractSet::embedded().expect("embedded contracts"));
@@ -17,7 +17,7 @@ fuzz_target!(|bytes: &[u8]| {
         let _ = keep(&operation.answer_fields, &mask, &Bytes::copy_from_slice(bytes), &mut Disclosed::default());
         let Ok(document) = serde_json::from_slice(bytes) else { continue };
         let _ = outcome::judge(&operation.outcome, &document, &document);
-        if let answer::Start::At(place) = answer::start(&document, &operation.answer_root) {
+        if let start::Start::At(place) = start::start(&document, &operation.answer_root) {
             let _ = answer::read(&operation.answer, place, &document);
         }
     }

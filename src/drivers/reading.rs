@@ -3,8 +3,9 @@
 use super::{SourceError, error::heed};
 use crate::contract::Operation;
 use crate::contract::map::MapError;
-use crate::contract::map::answer::{self, Found, Read, Start};
+use crate::contract::map::answer::{self, Found, Read};
 use crate::contract::map::outcome::{self, Verdict};
+use crate::contract::map::start::{Start, start};
 use crate::contract::notes::{Notes, Observed};
 use crate::contract::plan::WirePath;
 use bytes::Bytes;
@@ -21,7 +22,7 @@ pub struct Judged {
 
 /// Judges a document; `element`: the contract's body element that it is the content of.
 pub(super) fn judge(operation: &Operation, document: Value, element: Option<&str>) -> Result<Judged, SourceError> {
-    let place = match answer::start(&document, &operation.answer_root) {
+    let place = match start(&document, &operation.answer_root) {
         Start::At(place) => place,
         Start::Empty | Start::Missing => &document,
     };
@@ -39,7 +40,7 @@ pub(super) fn read_one(operation: &Operation, judged: &Judged, observed: &Observ
     let document = &judged.document;
     let mut notes = Notes::default();
     let nothing = Value::Object(Map::new());
-    let start = answer::start(document, &operation.answer_root);
+    let start = start(document, &operation.answer_root);
     let place = match start {
         Start::At(place) => place,
         Start::Empty if operation.outcome.empty_is_not_found => return Err(SourceError::NotFound("empty".into())),
@@ -109,7 +110,7 @@ pub(super) fn read_list(
     observed: &Observed,
 ) -> Result<Vec<Bytes>, SourceError> {
     let document = &judged.document;
-    let place = match answer::start(document, &operation.answer_root) {
+    let place = match start(document, &operation.answer_root) {
         Start::At(place) => place,
         Start::Empty if operation.outcome.empty_is_not_found => return Err(SourceError::NotFound("empty".into())),
         Start::Empty => return Ok(Vec::new()),

@@ -8,6 +8,7 @@ pub mod date;
 mod encode;
 pub mod outcome;
 pub mod request;
+pub mod start;
 
 use super::plan::WirePath;
 use serde_json::{Map, Value};
