@@ -31,7 +31,6 @@ pub mod reader;
 pub mod receipt;
 pub mod seal;
 pub mod segment;
-mod segment_v1;
 mod signed;
 mod spare;
 pub mod storage;

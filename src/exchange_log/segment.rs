@@ -47,8 +47,8 @@ pub struct Segmented {
     pub end: u64,
     /// Where the last byte that is not zero ends: beyond `end`, a batch that a crash cut short.
     pub written: u64,
-    /// The tag that its first batch must name, where the form has one.
-    pub(super) after: Option<Tag>,
+    /// The tag that its first batch must name.
+    pub(super) after: Tag,
     /// The tag of its last batch.
     pub(super) tag: Tag,
 }
@@ -163,7 +163,7 @@ pub(super) fn parse(path: &Path, bytes: &[u8], reading: Reading<'_>) -> Result<S
         last: HEAD as u64,
         end: 0,
         written: 0,
-        after: Some(after),
+        after,
         tag: after,
     };
     let mut at = HEAD;
@@ -256,10 +256,11 @@ fn sectors(from: usize, end: usize) -> impl Iterator<Item = std::ops::Range<usiz
     (first..end.div_ceil(SECTOR)).map(move |one| (one * SECTOR).max(from)..((one + 1) * SECTOR).min(end))
 }
 
-/// Whether the head of a batch that comes after entry `next` stands anywhere from `from` on.
+/// Whether the head of a batch of entry `next`, or of a later one, stands anywhere from `from` on: a last write that went to
+/// another place than its own is no crash's work either.
 fn later_batch(bytes: &[u8], from: usize, next: u64) -> bool {
     // The index passes most places by; then the sum decides.
-    let later = |at: usize| number(bytes, at + 8).is_some_and(|first| u64::from_be_bytes(first) > next);
+    let later = |at: usize| number(bytes, at + 8).is_some_and(|first| u64::from_be_bytes(first) >= next);
     (from..bytes.len()).any(|at| bytes[at] == 0 && later(at) && batch_head(bytes, at).is_some())
 }
 
@@ -344,6 +345,11 @@ mod tests {
         let mut lost = bytes.clone();
         lost[1_024..1_536].fill(0);
         assert!(refused(&lost).contains("damaged"));
+        // The last write landed further back than it belongs.
+        for further in [1, SECTOR, 4_096] {
+            let moved = [&bytes[..at[2]], &vec![0; further], &bytes[at[2]..]].concat();
+            assert!(refused(&moved).contains("entry 11 is damaged"), "{further}: {}", refused(&moved));
+        }
         // Something behind a write that was cut short.
         let mut behind = bytes.clone();
         behind[at[2] + 1_000..at[2] + 2_200].fill(0);

@@ -1,7 +1,9 @@
 //! Every row of the status table, provoked through the real listener: status, reason, details and a log entry.
 
 use crate::support::{Actor, CITIZEN, ENTERPRISE, PROCEDURE, Stage, Told, UNIT, VERIFY, edit};
-use ndxp_gateway::exchange_log::reader::LogReader;
+use ndxp_gateway::exchange_log::checkpoint::LogSigner;
+use ndxp_gateway::exchange_log::journal::segments;
+use ndxp_gateway::exchange_log::{Entry, ExchangeLog, Kind, LogPaths};
 use ndxp_gateway::registry::{Page, Store, now};
 use ndxp_gateway::sandbox::{Fault, FaultKind};
 use ndxp_gateway::status::Reason;
@@ -211,19 +213,48 @@ async fn a_source_that_keeps_failing_is_left_alone_and_then_tried_again() {
     actor.call(ENTERPRISE, code(&stage)).await.ok();
 }
 
+/// Fills the journal's newest segment up to a few bytes: no further batch has room in it.
+async fn fill_segment(config: &ndxp_gateway::config::Config) {
+    let key = config.vault.read(&config.data.join("keys/log.key")).unwrap();
+    let log = ExchangeLog::open(&config.data, LogSigner::from_pkcs8(&config.log.origin, &key).unwrap()).unwrap();
+    let paths = LogPaths::new(&config.data);
+    let left = || {
+        let (_, newest) = segments(&*paths.disk, &paths.journal).unwrap().pop().unwrap();
+        let bytes = std::fs::read(newest).unwrap();
+        bytes.len() - bytes.iter().rposition(|byte| *byte != 0).unwrap()
+    };
+    let entry = |bytes: usize| Entry { purpose: "p".repeat(bytes), ..Entry::begin(Kind::Exchange, "dc1") };
+    loop {
+        match left() {
+            // Less than the head of a batch.
+            0..88 => return,
+            few @ 0..61_000 => drop(log.append(&entry(few - 200)).await.unwrap()),
+            some @ 0..3_000_000 => {
+                for _ in 0..some / 61_000 {
+                    log.append(&entry(60_000)).await.unwrap();
+                }
+            }
+            // Batches of a megabyte; as many as find place in the queue.
+            many => {
+                for _ in 1..(many / 61_000 - 40).min(400) {
+                    log.append_unawaited(&entry(60_000)).unwrap();
+                }
+                log.append(&entry(60_000)).await.unwrap();
+            }
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn without_its_log_the_gateway_refuses_and_then_serves_again_by_itself() {
     let mut stage = Stage::start();
     let actor = stage.system("one-stop-shop");
-    // Ended, everything is sealed. Behind an empty segment of an earlier version, which is never gone on with, the next entry
-    // needs a new segment, and without the journal's folder it cannot be made.
+    // Behind a full segment the next entry needs a new one, and without the journal's folder it cannot be made.
     tokio::task::block_in_place(|| stage.gateway.take().unwrap().stop());
     let (journal, away) = (stage.data().join("journal"), stage.data().join("journal-away"));
-    let sealed = LogReader::open(&stage.data()).unwrap().sealed();
-    let head = [b"NDXPJNL1".as_slice(), &sealed.to_be_bytes()].concat();
-    std::fs::write(journal.join(format!("{sealed:020}.seg")), head).unwrap();
     let config =
         ndxp_gateway::config::Config::load(&stage.folder.gateway_config()).map_err(crate::support::show).unwrap();
+    fill_segment(&config).await;
     stage.gateway = Some(ndxp_gateway::server::Gateway::start(config).unwrap());
     std::fs::rename(&journal, &away).unwrap();
     let number = "H49.12-261125-7001";
