@@ -5,7 +5,7 @@ use crate::contract::operation::Operation;
 use crate::contract::options::fill;
 use crate::contract::settings::Settings;
 use crate::contract::{Binding, ContractSet};
-use crate::drivers::connection::{Connection, XRoadIds, XRoadMember};
+use crate::drivers::connection::{Connection, RequestHash, XRoadIds, XRoadMember};
 use crate::drivers::credentials::{Credentials, HashedBasic, Lgsp, OAuth2, Session, UsernameToken};
 use crate::drivers::http::HttpEndpoint;
 use crate::guard::{BreakerSettings, GuardSettings, RetrySettings};
@@ -471,7 +471,12 @@ fn read_xroad(table: &Table<'_>) -> Option<XRoadIds> {
     let client = table.parsed("client", "VN/GOV/H49/GATEWAY", member);
     let service = table.parsed("service", "VN/GOV/MOF/DVQHNS", member);
     let user = table.text("user");
-    Some(XRoadIds { client: client?, service: service?, user })
+    let request_hash = table.parsed("request_hash", "check", |text| match text {
+        "check" => Ok(RequestHash::Check),
+        "keep" => Ok(RequestHash::Keep),
+        _ => Err("must be check or keep".to_owned()),
+    });
+    Some(XRoadIds { client: client?, service: service?, user, request_hash: request_hash? })
 }
 
 /// The source's guard, and those of operations that have their own (`[guard.GetHousehold]`), which begin with what the

@@ -51,6 +51,18 @@ pub struct XRoadIds {
     pub service: XRoadMember,
     /// The acting user where the caller named none (`userId` is optional in the protocol).
     pub user: Option<String>,
+    /// What is done with the request hash of REST answers.
+    pub request_hash: RequestHash,
+}
+
+/// What is done with the request hash of X-Road REST.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RequestHash {
+    /// An answer to another request than ours is refused.
+    #[default]
+    Check,
+    /// It is kept for the log alone: something between the gateway and its security server changes headers.
+    Keep,
 }
 
 /// Where and how one source is reached. Made anew at each reload; calls under way keep the one they began with.

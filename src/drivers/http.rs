@@ -103,7 +103,7 @@ impl HttpEndpoint {
         *request.method_mut() = method;
         *request.uri_mut() = uri;
         *request.headers_mut() = headers;
-        request.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        named_codings(request.headers_mut());
         // What has a connection is being written to it.
         let connection = capture_connection(&mut request);
         let mut answer = std::pin::pin!(self.client.request(request));
@@ -120,6 +120,11 @@ impl HttpEndpoint {
         let body = decoded(&parts.headers, body.to_bytes(), self.max_answer)?;
         Ok(HttpAnswer { status: parts.status, headers: parts.headers, body })
     }
+}
+
+/// Says that no content coding is wanted.
+pub(super) fn named_codings(headers: &mut HeaderMap) {
+    headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
 }
 
 fn transport(error: &hyper_util::client::legacy::Error) -> SourceError {

@@ -16,6 +16,7 @@ pub mod rest;
 pub mod soap;
 pub mod xroad;
 mod xroad_errors;
+pub mod xroad_hash;
 
 use crate::contract::settings::CallContext;
 use crate::contract::{Binding, Operation};

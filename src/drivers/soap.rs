@@ -142,7 +142,10 @@ pub(super) fn envelope(soap: &Soap, header: &str, namespaces: &str, body: &str) 
 }
 
 /// Reads and judges an answer: the message, encoded, and the header element for those who look into it.
-pub(super) fn read_answer(
+///
+/// # Errors
+/// What HTTP, the fault, or the contract's outcome says; a protocol error for what is none of them.
+pub fn read_answer(
     operation: &Operation,
     soap: &Soap,
     answer: HttpAnswer,

@@ -1,10 +1,11 @@
 //! X-Road: SOAP message protocol 4.0 (X-Road PR-MESS) and REST `/r1/…` (X-Road PR-REST).
 
-use super::connection::{Connection, XRoadIds, XRoadMember};
+use super::connection::{Connection, RequestHash, XRoadIds, XRoadMember};
 use super::credentials::Proof;
 use super::http::HttpAnswer;
 use super::reading::{Judged, read_one};
 use super::soap;
+use super::xroad_hash::{REQUEST_HASH, REQUEST_ID, RestRequest};
 use super::{Call, Driver, SourceAnswer, SourceError, SourceRequest, by_meaning, unfit, xroad_errors};
 use crate::contract::map::outcome;
 use crate::contract::notes::{Notes, XRoadTrace};
@@ -245,9 +246,11 @@ impl Asked<'_> {
         super::rest::add_trace(&mut headers, self.context);
         let body = wire.body.map(|body| Bytes::from(body.to_string())).unwrap_or_default();
         let (endpoint, method, sent) = (&self.connection.endpoint, binding.method.clone(), &self.context.sent);
+        let target = format!("{}{path}", endpoint.base_path());
+        let request = RestRequest::new(method.clone(), target, headers.clone(), &body);
         let answer = endpoint.send_marking(method, &path, headers, body, sent).await?;
         let result = self
-            .rest_document(answer, service)
+            .rest_document(answer, service, &request)
             .and_then(|judged| Ok(SourceAnswer::One(read_one(self.operation, &judged, &self.context.observed)?)));
         Ok((proof, result))
     }
@@ -271,10 +274,10 @@ impl Asked<'_> {
         Ok(())
     }
 
-    fn rest_document(&self, answer: HttpAnswer, service: &str) -> Result<Judged, SourceError> {
+    fn rest_document(&self, answer: HttpAnswer, service: &str, request: &RestRequest) -> Result<Judged, SourceError> {
         let text = |name: &str| answer.headers.get(name).and_then(|value| value.to_str().ok());
-        let hash = text("x-road-request-hash");
-        self.trace(text("x-road-request-id").unwrap_or(""), hash.unwrap_or(""));
+        let (request_id, hash) = (text(REQUEST_ID).unwrap_or(""), text(REQUEST_HASH).unwrap_or("").trim());
+        self.trace(request_id, hash);
         // X-Road's own errors are told apart from the service's by this header (PR-REST, section 4.6).
         if let Some(code) = text("x-road-error") {
             let meaning = outcome::meaning_of(&self.operation.outcome, code);
@@ -294,10 +297,13 @@ impl Asked<'_> {
                 return Err(SourceError::Protocol(format!("the answer's {name} is not the request's")));
             }
         }
-        // The consumer's security server compares it (PR-REST, section 4.3): it covers the request as that server has passed it on,
-        // with headers of its own. What is no such hash was not made by one.
-        if hash.is_some_and(|hash| STANDARD.decode(hash).map_or(true, |hash| hash.len() != SHA_512_BYTES)) {
-            return Err(SourceError::Protocol("the answer's x-road-request-hash is none".into()));
+        // Every answer has one (PR-REST, section 4.3), and it says which request is answered.
+        let own = match self.ids.request_hash {
+            RequestHash::Check => request.has_hash(request_id, hash),
+            RequestHash::Keep => STANDARD.decode(hash).is_ok_and(|hash| hash.len() == SHA_512_BYTES),
+        };
+        if !own {
+            return Err(SourceError::Protocol(format!("the answer's {REQUEST_HASH} is not the request's")));
         }
         super::rest::judged(self.operation, answer)
     }

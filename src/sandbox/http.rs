@@ -30,6 +30,8 @@ pub struct Ask {
     pub method: Method,
     /// Path, percent-decoded.
     pub path: String,
+    /// Path and query as they came.
+    pub target: String,
     /// Query parameters, percent-decoded.
     pub query: Vec<(String, String)>,
     /// Headers.
@@ -149,6 +151,7 @@ async fn read(request: Request<Incoming>) -> io::Result<Ask> {
     Ok(Ask {
         method: head.method,
         path: percent_decode(head.uri.path()),
+        target: head.uri.path_and_query().map(ToString::to_string).unwrap_or_default(),
         query: query.collect(),
         headers: head.headers,
         body,

@@ -5,7 +5,7 @@ use futures_util::StreamExt;
 use ndxp_gateway::contract::ContractSet;
 use ndxp_gateway::contract::notes::Notes;
 use ndxp_gateway::contract::settings::CallContext;
-use ndxp_gateway::drivers::connection::{Connection, XRoadIds, XRoadMember};
+use ndxp_gateway::drivers::connection::{Connection, RequestHash, XRoadIds, XRoadMember};
 use ndxp_gateway::drivers::credentials::{Credentials, OAuth2, Secret};
 use ndxp_gateway::drivers::http::HttpEndpoint;
 use ndxp_gateway::drivers::{Adapter, Call, SourceAnswer, SourceError, SourceRequest};
@@ -55,8 +55,9 @@ impl Raw {
                 tokio::spawn(async move {
                     let Ok(mut stream) = acceptor.accept(stream).await else { return };
                     let request = read_request(&mut stream).await;
-                    seen.lock().unwrap().push(request);
                     let answer = queue.lock().unwrap().pop_front().unwrap_or_default();
+                    let answer = with_hashes(answer, &request);
+                    seen.lock().unwrap().push(request);
                     let _ = stream.write_all(&answer).await;
                     let _ = stream.shutdown().await;
                 });
@@ -66,6 +67,10 @@ impl Raw {
     }
 
     fn adapter(&self, credentials: Credentials) -> Adapter {
+        self.adapter_of(credentials, RequestHash::Check)
+    }
+
+    fn adapter_of(&self, credentials: Credentials, request_hash: RequestHash) -> Adapter {
         let endpoint = HttpEndpoint::new(&self.address, self.tls.clone(), 1 << 20);
         let member = |text: &str| XRoadMember::parse(text).unwrap();
         Adapter::new(Arc::new(Connection {
@@ -79,7 +84,12 @@ impl Raw {
             tls: self.tls.clone(),
             credentials: Arc::new(credentials),
             settings: Default::default(),
-            xroad: Some(XRoadIds { client: member("VN/GOV/H49/GW"), service: member("VN/GOV/SRC/SUB"), user: None }),
+            xroad: Some(XRoadIds {
+                client: member("VN/GOV/H49/GW"),
+                service: member("VN/GOV/SRC/SUB"),
+                user: None,
+                request_hash,
+            }),
             max_answer: 1 << 20,
         }))
     }
@@ -87,6 +97,43 @@ impl Raw {
     fn says(&self, answer: Vec<u8>) {
         self.answers.lock().unwrap().push_back(answer);
     }
+}
+
+/// Puts X-Road's request hash in the place of `{HASH}`, worked out from the request's bytes as a security server's Jetty reads them
+/// (PR-REST, section 4.3), and in the place of `{HASH-AS-SENT}` with the names as they were sent.
+fn with_hashes(answer: Vec<u8>, request: &[u8]) -> Vec<u8> {
+    let Ok(mut text) = String::from_utf8(answer.clone()) else { return answer };
+    for (mark, jetty) in [("{HASH}", true), ("{HASH-AS-SENT}", false)] {
+        if text.contains(mark) {
+            text = text.replace(mark, &hash_on_the_wire(request, jetty));
+        }
+    }
+    text.into_bytes()
+}
+
+fn hash_on_the_wire(request: &[u8], jetty: bool) -> String {
+    use base64::Engine;
+    let sha = |bytes: &[u8]| aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA512, bytes).as_ref().to_vec();
+    let end = request.windows(4).position(|four| four == b"\r\n\r\n").unwrap();
+    let (head, body) = (std::str::from_utf8(&request[..end]).unwrap(), &request[end + 4..]);
+    let mut lines = head.split("\r\n");
+    let [method, target, _] = lines.next().unwrap().split(' ').collect::<Vec<_>>()[..] else { panic!("{head}") };
+    let mut covered = format!("{method}\r\n{target}\r\n");
+    for line in lines {
+        let (name, value) = line.split_once(": ").unwrap();
+        let name = match name {
+            "host" | "content-length" | "user-agent" => continue,
+            "accept" if jetty => "Accept",
+            "accept-encoding" if jetty => "Accept-Encoding",
+            "authorization" if jetty => "Authorization",
+            "content-type" if jetty => "Content-Type",
+            other => other,
+        };
+        covered += &format!("{name}:{value}\r\n");
+    }
+    let head = sha(format!("{covered}x-road-request-id:R7\r\n").as_bytes());
+    let whole = if body.is_empty() { head } else { sha(&[head, sha(body)].concat()) };
+    base64::engine::general_purpose::STANDARD.encode(whole)
 }
 
 async fn read_request(stream: &mut (impl AsyncReadExt + Unpin)) -> Vec<u8> {
@@ -227,9 +274,14 @@ fn answer(status: &str, body: &str) -> Vec<u8> {
     }
     for header in headers.split("; ").flat_map(joined).filter(|header| !header.is_empty()) {
         match header.as_str() {
-            "XR" => out.extend(
-                b"x-road-client: VN/GOV/H49/GW\r\nx-road-service: VN/GOV/SRC/SUB/get\r\nx-road-id: E1\r\nx-road-request-id: R7\r\n",
-            ),
+            "XR" => {
+                out.extend(
+                    b"x-road-client: VN/GOV/H49/GW\r\nx-road-service: VN/GOV/SRC/SUB/get\r\nx-road-id: E1\r\nx-road-request-id: R7\r\n",
+                );
+                if !headers.contains("x-road-request-hash") {
+                    out.extend(b"x-road-request-hash: {HASH}\r\n");
+                }
+            }
             other => out.extend(format!("{other}\r\n").bytes()),
         }
     }
@@ -338,7 +390,7 @@ async fn u8_documents_are_read_by_their_standards() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn u4_u10_http_and_x_road_are_heard_first() {
-    table(include_str!("answers/http.txt"), 50).await;
+    table(include_str!("answers/http.txt"), 55).await;
 }
 
 /// The rows that a list came to, with the queries that were asked; `None` where it failed, and why.
@@ -410,6 +462,30 @@ async fn u2_texts_go_out_composed() {
         let request = String::from_utf8(raw.requests.lock().unwrap().pop().unwrap()).unwrap();
         assert!(request.contains(&format!("?name={sent} ")), "{request}");
         assert!(request.to_ascii_lowercase().contains("accept-encoding: identity"), "{request}");
+    }
+}
+
+/// The credential's header is in the hash as well; and where the entry says that something changes headers, any hash will do.
+#[tokio::test(flavor = "multi_thread")]
+async fn u4_the_request_hash_covers_every_header_unless_the_entry_says_keep() {
+    const OTHERS: &str = "14sEri8SmLNy/DJyTob0ZddAskmdRy5ZUyhbr33iLkaA+gLpWcivUH16fzbuIs7hhs2AnA4lJDloyIihXMlVQA==";
+    let raw = Raw::start().await;
+    let key = || Credentials::ApiKey { header: http::HeaderName::from_static("apikey"), key: Secret::new("secret") };
+    for (request_hash, hash, good) in [
+        (RequestHash::Check, "{HASH}", true),
+        (RequestHash::Check, OTHERS, false),
+        (RequestHash::Keep, OTHERS, true),
+        (RequestHash::Keep, "nonsense", false),
+        (RequestHash::Keep, "", false),
+    ] {
+        for operation in ["Road/Get", "Road/Post"] {
+            let adapter = raw.adapter_of(key(), request_hash);
+            raw.says(answer(&format!("200 XR; x-road-request-hash: {hash}"), "{\"text\": \"a\"}"));
+            let said = call(&adapter, operation, json!({ "name": "x" })).await;
+            assert_eq!(said.result.is_ok(), good, "{request_hash:?} {hash} {operation}");
+            let request = String::from_utf8(raw.requests.lock().unwrap().pop().unwrap()).unwrap();
+            assert!(request.contains("apikey: secret"), "{request}");
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::contract::xml::{self, Element};
 use crate::drivers::xroad::{IDENTIFIERS, SHA_512, XROAD};
+use crate::drivers::xroad_hash::{Names, REQUEST_HASH, REQUEST_ID, RestRequest};
 use crate::sandbox::http::{Ask, Reply};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -90,9 +91,13 @@ pub fn rest(ask: &Ask, clients: &[String], member: &str, answer: impl FnOnce(&st
         return failed("Server.ServerProxy.UnknownService", "Unknown service");
     };
     let id = ask.header("x-road-id").map_or_else(|| uuid::Uuid::new_v4().to_string(), str::to_owned);
+    let request_id = uuid::Uuid::new_v4().to_string();
+    let request = RestRequest::new(ask.method.clone(), ask.target.clone(), ask.headers.clone(), &ask.body);
+    let hash = request.hash(&request_id, Names::Jetty);
     reply
         .with("x-road-client", client)
         .with("x-road-service", format!("{member}/{service}"))
         .with("x-road-id", id)
-        .with("x-road-request-id", uuid::Uuid::new_v4().to_string())
+        .with(REQUEST_ID, request_id)
+        .with(REQUEST_HASH, hash)
 }

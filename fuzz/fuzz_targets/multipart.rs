@@ -1,0 +1,26 @@
+//! SOAP answers, most of them in parts: the first line is the media type, the rest the body, read as the answer of every SOAP operation.
+//! Never a panic, and never larger than what was received by more than references may make it.
+#![no_main]
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use libfuzzer_sys::fuzz_target;
+use ndxp_gateway::contract::notes::Observed;
+use ndxp_gateway::contract::{Binding, ContractSet};
+use ndxp_gateway::drivers::http::HttpAnswer;
+use ndxp_gateway::drivers::soap;
+use std::sync::LazyLock;
+
+static CONTRACTS: LazyLock<ContractSet> = LazyLock::new(|| ContractSet::embedded().expect("embedded contracts"));
+
+fuzz_target!(|bytes: &[u8]| {
+    let line = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(0);
+    let Ok(kind) = HeaderValue::from_bytes(&bytes[..line]) else { return };
+    let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, kind)]);
+    let body = Bytes::copy_from_slice(&bytes[line..]);
+    for operation in CONTRACTS.operations() {
+        let (Binding::Soap(binding) | Binding::XRoadSoap { soap: binding, .. }) = &operation.binding else { continue };
+        let answer = HttpAnswer { status: StatusCode::OK, headers: headers.clone(), body: body.clone() };
+        let _ = soap::read_answer(operation, binding, answer, &Observed::default());
+    }
+});
