@@ -6,6 +6,7 @@ use crate::config::{Catalogue, Config};
 use crate::contract::plan::{FieldKind, MessagePlan};
 use crate::contract::warnings::warnings;
 use crate::contract::{ContractSet, Operation};
+use crate::exchange_log::key;
 use crate::guard::GuardSettings;
 use crate::identity::tls::Revocation;
 use clap::{Args, Subcommand};
@@ -35,6 +36,8 @@ pub fn run_config(args: ConfigArgs, output: Output) -> Result<(), CliError> {
     match args.command {
         ConfigCommand::Check => {
             let gate = crate::server::check_tls(&config).map_err(|error| CliError::Usage(error.to_string()))?;
+            key::read(&config.data, &config.vault, &config.log.origin)
+                .map_err(|error| CliError::Usage(error.to_string()))?;
             let now = crate::registry::now();
             let faults = [gate.faults(now), gate.trust.leftovers(now)].concat();
             if !faults.is_empty() {

@@ -22,6 +22,7 @@ use crate::caller::CallerError;
 use crate::config::{Config, ConfigFault};
 use crate::contract::validate::Violation;
 use crate::exchange_log::LogError;
+use crate::exchange_log::key::LogKeyError;
 use crate::issuer::IssueError;
 use crate::pki::PkiError;
 use crate::registry::RegistryError;
@@ -67,7 +68,7 @@ enum Command {
     Change(changes::ChangeArgs),
     /// Access tokens.
     Token(tokens::TokenArgs),
-    /// Signing keys of access tokens.
+    /// Keys: the gateway's own, made before its first start, and the signing keys of access tokens.
     Keys(tokens::KeysArgs),
     /// The gateways that you administer from afar, each with your certificate.
     #[command(subcommand)]
@@ -180,7 +181,7 @@ macro_rules! failures {
     };
 }
 
-failures!(RegistryError, IssueError, PkiError, LogError, std::io::Error);
+failures!(LogKeyError, RegistryError, IssueError, PkiError, LogError, std::io::Error);
 
 /// Parses the command line, runs the command, and gives the exit code.
 pub fn run() -> ExitCode {

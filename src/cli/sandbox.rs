@@ -24,7 +24,7 @@ pub struct SandboxArgs {
 
 #[derive(Subcommand)]
 enum SandboxCommand {
-    /// Lay a development folder: PKI, secrets, configuration of gateway and sandbox.
+    /// Lay a development folder: PKI, secrets, the log's key, configuration of gateway and sandbox.
     Init {
         /// The folder; made where it is not there.
         #[arg(long, default_value = "dev", value_name = "DIR")]
@@ -55,7 +55,7 @@ pub fn run(args: SandboxArgs, output: Output) -> Result<(), CliError> {
 fn next_steps(folder: &Path) -> String {
     let folder = folder.display();
     format!(
-        "made {folder}: gateway.toml, sandbox.toml, hubs, sources, pki, secrets\nnext, each in a terminal of its own:\n  \
+        "made {folder}: gateway.toml, sandbox.toml, hubs, sources, pki, secrets, the log's key in data/keys\nnext, each in a terminal of its own:\n  \
          ndxp-gateway sandbox --config {folder}/sandbox.toml\n  ndxp-gateway serve --config {folder}/gateway.toml"
     )
 }

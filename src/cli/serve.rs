@@ -1,7 +1,8 @@
 //! `serve`: the gateway, until a signal ends it.
 
 use super::{CliError, ConfigFile, runtime};
-use crate::server::{Gateway, Sockets, take_over};
+use crate::exchange_log::key;
+use crate::server::{Gateway, Sockets, StartError, take_over};
 use clap::Args;
 use sd_notify::NotifyState;
 use std::time::Duration;
@@ -24,6 +25,7 @@ pub fn run(args: &ServeArgs) -> Result<(), CliError> {
     if args.take_over {
         // What would keep us from starting must show before the other one ends.
         config.catalogue()?;
+        key::read(&config.data, &config.vault, &config.log.origin).map_err(StartError::from)?;
         take_over(&config.data, config.listen.drain_timeout + Duration::from_secs(10))?;
     }
     // Before anybody hears that it runs: a signal that nobody waits for would kill it.

@@ -2,12 +2,15 @@
 
 use super::CliError;
 use super::output::{Output, duration, seconds, time};
-use super::session::{Connection, PAGE};
+use super::session::{Connection, PAGE, local};
 use crate::admin::api;
+use crate::exchange_log::key;
 use crate::issuer::KeyAlgorithm;
 use crate::keyfile::NewFile;
-use crate::registry::{TokenState, now};
+use crate::registry::{ActKey, TokenState, now};
+use crate::server::registry_path;
 use clap::{Args, Subcommand};
+use serde_json::json;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -183,7 +186,11 @@ pub struct KeysArgs {
 
 #[derive(Subcommand)]
 enum KeysCommand {
-    /// List signing keys.
+    /// Make the keys that a gateway keeps for itself, before its first start: the exchange log's, which signs its checkpoints, and
+    /// the one that vouches for acts on their way into the log. Prints the log's public key, for auditors and witnesses. What
+    /// is there stays; beside a log whose key is gone none is made.
+    Init,
+    /// List signing keys of access tokens.
     List,
     /// End the belief in a key at once, with all its tokens; rotate first.
     Retire {
@@ -211,9 +218,31 @@ fn key_state(key: &api::Key) -> String {
     }
 }
 
+/// Makes what is missing of the gateway's own keys.
+fn init(connection: &Connection, output: Output) -> Result<(), CliError> {
+    let config = connection.local_config("keys are made on the gateway's own host")?;
+    local::owner(&config.data)?;
+    let made = key::make(&config.data, &config.vault)?;
+    let verifier = key::read(&config.data, &config.vault, &config.log.origin)?.verifier().to_string();
+    ActKey::make(&registry_path(&config.data), &config.vault)?;
+    let path = key::path(&config.data);
+    let value = json!({ "made": made, "log_key": path, "vkey": verifier });
+    output.result(&value, || {
+        let what = if made { "made" } else { "there already:" };
+        format!(
+            "{what} {}, to be backed up apart from the log; auditors and witnesses check with\n{verifier}",
+            path.display()
+        )
+    })
+}
+
 pub fn run_keys(args: KeysArgs, output: Output) -> Result<(), CliError> {
+    if let KeysCommand::Init = args.command {
+        return init(&args.connection, output);
+    }
     let session = args.connection.open()?;
     match args.command {
+        KeysCommand::Init => Ok(()),
         KeysCommand::List => {
             let keys = session.read(session.admin().list_keys(api::ListKeysRequest {}))?.keys;
             output.messages(&keys, &["key", "algorithm", "made", "state"], |key| {

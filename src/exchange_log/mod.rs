@@ -21,6 +21,7 @@ pub mod disk;
 pub mod entry;
 mod holder;
 pub mod journal;
+pub mod key;
 pub mod note;
 mod outbox;
 mod pipeline;

@@ -47,19 +47,33 @@ fn unread(path: &Path, error: &std::io::Error) -> RegistryError {
 }
 
 impl ActKey {
-    /// The key of a registry's file, made where there is none: acts that were noted with another one are refused then.
+    /// The key of a registry's file, made where there is none: with a new file, or on command. Acts that were noted with
+    /// another one are refused then.
     ///
     /// # Errors
     /// The key cannot be read, unsealed, or made.
-    pub fn open(registry: &Path, vault: &Vault) -> Result<Self, RegistryError> {
+    pub fn make(registry: &Path, vault: &Vault) -> Result<Self, RegistryError> {
         let path = path(registry);
         MacKey::open(&path, vault).map(ActKey).map_err(|error| unread(&path, &error))
+    }
+
+    /// The key that a registry's file was made with.
+    ///
+    /// # Errors
+    /// It is gone, or lies open where keys are sealed; it cannot be read or unsealed.
+    pub fn open(registry: &Path, vault: &Vault) -> Result<Self, RegistryError> {
+        let gone = || {
+            let told = "is gone, or lies open where keys are sealed (keys.encryption_secret): put it back, or make another \
+                        with `ndxp-gateway keys init`; acts that wait to be logged are nobody's then";
+            RegistryError::Store(format!("{} {told}", path(registry).display()))
+        };
+        Self::read(registry, vault)?.ok_or_else(gone)
     }
 
     /// The key of a registry's file, if there is one.
     ///
     /// # Errors
-    /// As for [`ActKey::open`].
+    /// It cannot be read or unsealed.
     pub fn read(registry: &Path, vault: &Vault) -> Result<Option<Self>, RegistryError> {
         let path = path(registry);
         match vault.read_own(&path) {
@@ -141,7 +155,7 @@ mod tests {
     #[test]
     fn t4_a_code_is_of_one_row_only() {
         let folder = tempfile::tempdir().unwrap();
-        let key = ActKey::open(&folder.path().join("registry.sqlite"), &Vault::default()).unwrap();
+        let key = ActKey::make(&folder.path().join("registry.sqlite"), &Vault::default()).unwrap();
         let code = key.code(Origin::Noted, &act(), "[]");
         assert_eq!(key.origin(&act(), "[]", &code), Some(Origin::Noted));
         type Edit<'e> = &'e dyn Fn(&mut Act);
@@ -177,23 +191,29 @@ mod tests {
         let registry = folder.path().join("registry.sqlite");
         assert!(ActKey::read(&registry, &Vault::default()).unwrap().is_none());
         let code = |key: &ActKey| key.code(Origin::Noted, &act(), "[]");
-        let open = ActKey::open(&registry, &Vault::default()).unwrap();
-        assert_eq!(code(&open), code(&ActKey::open(&registry, &Vault::default()).unwrap()));
+        let open = ActKey::make(&registry, &Vault::default()).unwrap();
+        assert_eq!(code(&open), code(&ActKey::make(&registry, &Vault::default()).unwrap()));
         // Where a secret is configured, a key that anybody could have put there does not count.
         let vault = Vault::sealed("0123456789abcdef0123456789abcdef").unwrap();
-        let sealed = ActKey::open(&registry, &vault).unwrap();
+        let sealed = ActKey::make(&registry, &vault).unwrap();
         assert_ne!(code(&open), code(&sealed));
-        assert_eq!(code(&sealed), code(&ActKey::open(&registry, &vault).unwrap()));
-        assert!(ActKey::open(&registry, &Vault::default()).is_err(), "sealed");
+        assert_eq!(code(&sealed), code(&ActKey::make(&registry, &vault).unwrap()));
+        assert!(ActKey::make(&registry, &Vault::default()).is_err(), "sealed");
+        // Only who says so gets another one.
+        std::fs::remove_file(path(&registry)).unwrap();
+        let error = ActKey::open(&registry, &vault).unwrap_err().to_string();
+        assert!(error.contains("acts.key is gone") && error.contains("keys init"), "{error}");
+        assert!(!path(&registry).exists());
+        assert_ne!(code(&ActKey::make(&registry, &vault).unwrap()), code(&sealed));
         std::fs::write(path(&registry), b"short").unwrap();
-        assert!(ActKey::open(&registry, &Vault::default()).is_err());
+        assert!(ActKey::make(&registry, &Vault::default()).is_err());
     }
 
     #[test]
     fn processes_that_start_at_once_have_one_key() {
         let folder = tempfile::tempdir().unwrap();
         let registry = folder.path().join("registry.sqlite");
-        let open = || code_of(&ActKey::open(&registry, &Vault::default()).unwrap());
+        let open = || code_of(&ActKey::make(&registry, &Vault::default()).unwrap());
         let codes: Vec<_> = std::thread::scope(|scope| {
             let all: Vec<_> = (0..8).map(|_| scope.spawn(open)).collect();
             all.into_iter().map(|one| one.join().unwrap()).collect()

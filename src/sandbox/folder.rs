@@ -1,6 +1,7 @@
-//! A development folder: PKI, secrets, the gateway's and the sandbox's configuration, laid from `seeds/`.
+//! A development folder: PKI, secrets, the log's key, the gateway's and the sandbox's configuration, laid from `seeds/`.
 
-use crate::keyfile::write_private;
+use crate::exchange_log::key;
+use crate::keyfile::{Vault, write_private};
 use crate::pki::{DEFAULT_DAYS, Pki, PkiError, Role};
 use crate::sandbox::ports::Ports;
 use base64::Engine;
@@ -98,6 +99,8 @@ impl DevFolder {
         pki.issue("gateway", &local(), DEFAULT_DAYS)?;
         pki.issue("sandbox", &local(), DEFAULT_DAYS)?;
         pki.issue("to-sources", &Role::Client("gateway".into()), DEFAULT_DAYS)?;
+        let data = path.join("data");
+        key::make(&data, &Vault::default()).map_err(|error| PkiError::File(data, error.to_string()))?;
         Ok(folder)
     }
 

@@ -38,7 +38,7 @@ use crate::admin::{Admin, AdminWork};
 use crate::audit::index::Following;
 use crate::audit::service::Audit;
 use crate::config::{Config, ConfigFault};
-use crate::exchange_log::checkpoint::LogSigner;
+use crate::exchange_log::key::{self, LogKeyError};
 use crate::exchange_log::pseudonym::{self, Pseudonyms};
 use crate::exchange_log::reader::POLICY_FILE;
 use crate::exchange_log::{ExchangeLog, LogError, LogPaths, remove_file, write_atomically};
@@ -86,8 +86,8 @@ pub enum StartError {
     #[error("the exchange log: {0}")]
     Log(#[from] LogError),
     /// The key of the exchange log.
-    #[error("{0}: {1}")]
-    LogKey(PathBuf, String),
+    #[error("the exchange log's key: {0}")]
+    LogKey(#[from] LogKeyError),
     /// The registry.
     #[error(transparent)]
     Registry(#[from] RegistryError),
@@ -119,14 +119,6 @@ pub fn registry_path(data: &Path) -> PathBuf {
     data.join("registry.sqlite")
 }
 
-/// The log's signing key, made at the first start.
-fn log_signer(config: &Config) -> Result<LogSigner, StartError> {
-    let path = config.data.join("keys").join("log.key");
-    let fail = |reason: String| StartError::LogKey(path.clone(), reason);
-    let bytes = config.vault.read_or_make(&path, LogSigner::generate).map_err(|error| fail(error.to_string()))?;
-    LogSigner::from_pkcs8(&config.log.origin, &bytes).ok_or_else(|| fail("is no Ed25519 key (PKCS#8)".into()))
-}
-
 /// A running gateway. Dropping it stops it at once; [`Gateway::stop`] lets calls finish.
 pub struct Gateway {
     /// Where it listens.
@@ -153,11 +145,12 @@ impl Gateway {
         let folder = |error: std::io::Error| StartError::Folder(config.data.clone(), error.to_string());
         private_folder(&config.data).map_err(folder)?;
         let catalogue = config.catalogue()?;
+        let log_key = key::read(&config.data, &config.vault, &config.log.origin)?;
         // What changes from here on is loaded anew.
         let files = reload::stamp(&config, &catalogue.files);
         let (gate, crl) = first_gate(&config)?;
         let (gate_to, gate) = watch::channel(Arc::new(gate));
-        let log = ExchangeLog::open(&config.data, log_signer(&config)?)?;
+        let log = ExchangeLog::open(&config.data, log_key)?;
         keep_policy(&config)?;
         let pseudonyms = Pseudonyms::open(&pseudonym::folder(&config.data))?;
         let registry = SqliteStore::open_with(&registry_path(&config.data), &config.vault)?;

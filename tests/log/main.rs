@@ -6,6 +6,7 @@ mod support;
 
 mod alterations;
 mod foreign_readers;
+mod keys;
 mod kill_nine;
 mod log_faults;
 mod retention;

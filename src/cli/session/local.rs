@@ -1,7 +1,7 @@
 //! The local way: the services in the process itself, over the data folder, for bootstrapping and emergencies. Only the
 //! folder's owner takes it, and the log says that it was taken, and by which user of the system.
 
-use super::{Connection, Transport, Way};
+use super::{Connection, Transport};
 use crate::admin::{self, Admin, AdminServiceServer, BootstrapError, StaffDraft};
 use crate::audit::service::{Audit, AuditServiceServer};
 use crate::cli::CliError;
@@ -53,11 +53,7 @@ pub fn bootstrap(
     administrator: StaffDraft,
     approver: StaffDraft,
 ) -> Result<[Staff; 2], CliError> {
-    let Way::Local(config) = connection.way()? else {
-        let told = "the first people are registered on the gateway's own host: give its --config";
-        return Err(CliError::Usage(told.into()));
-    };
-    let config = Config::load(&config)?;
+    let config = connection.local_config("the first people are registered on the gateway's own host")?;
     let who = owner(&config.data)?;
     let store = SqliteStore::open_with(&registry_path(&config.data), &config.vault)?.acting_as(who);
     admin::bootstrap(&store, administrator, approver).map_err(|error| match error {

@@ -152,6 +152,14 @@ impl Connection {
         Ok(Way::Remote(Remote { url: url.trim_end_matches('/').to_owned(), files, log: None, vkey: None }))
     }
 
+    /// The configuration, for what is done where it is, and why no other way does.
+    pub fn local_config(&self, why: &str) -> Result<Config, CliError> {
+        match self.way()? {
+            Way::Local(config) => Ok(Config::load(&config)?),
+            Way::Remote(_) => Err(CliError::Usage(format!("{why}: give its --config"))),
+        }
+    }
+
     /// A session with `ndxp.admin.v1`.
     pub fn open(&self) -> Result<Session, CliError> {
         let session = match self.way()? {

@@ -78,7 +78,8 @@ impl SqliteStore {
             crate::keyfile::private_folder(folder)
                 .map_err(|error| RegistryError::Store(format!("{}: {error}", folder.display())))?;
         }
-        let key = ActKey::open(path, vault)?;
+        // A file gets its key when it is made, and none that is gone is replaced unasked.
+        let key = if schema::is_made(path)? { ActKey::open(path, vault) } else { ActKey::make(path, vault) }?;
         let connection = schema::registry(path, &key)?;
         let issued = schema::issued(path)?;
         let readers = Readers::new(path);

@@ -11,6 +11,8 @@ use std::time::Duration;
 const VERSION: i64 = 5;
 /// From this version on, acts hold everything that they change: older files are restated as a whole.
 const WHOLE_ACTS: i64 = 4;
+/// From this version on, acts have a code.
+const CODED_ACTS: i64 = 5;
 
 const REGISTRY: &str = "
     CREATE TABLE IF NOT EXISTS clients (
@@ -103,6 +105,16 @@ const ISSUED: &str = "
     CREATE TABLE IF NOT EXISTS tokens (
         id TEXT PRIMARY KEY, client TEXT NOT NULL, scopes TEXT NOT NULL, certificate TEXT NOT NULL,
         issued INTEGER NOT NULL, starts INTEGER NOT NULL, expires INTEGER NOT NULL) STRICT;";
+
+/// Whether there is a registry's file of a version whose acts have codes.
+pub(super) fn is_made(path: &Path) -> Result<bool, RegistryError> {
+    if !path.exists() {
+        return Ok(false);
+    }
+    let there = Connection::open(path)?;
+    there.busy_timeout(Duration::from_secs(5))?;
+    Ok(there.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0))? >= CODED_ACTS)
+}
 
 pub(super) fn registry(path: &Path, key: &ActKey) -> Result<Connection, RegistryError> {
     open(path, REGISTRY, REGISTRY_INDEXES, |connection, version| upgrade(connection, path, version, key))

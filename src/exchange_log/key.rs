@@ -1,0 +1,120 @@
+//! The log's signing key, `keys/log.key` below the data folder. Only a command makes it, and only where there is no log yet: a
+//! new key beside an old log would sign nothing that anybody believes, and would hide that the old one is gone.
+
+use super::checkpoint::LogSigner;
+use super::reader::VKEY_FILE;
+use super::tiles::checkpoint_path;
+use super::{LogError, LogPaths};
+use crate::keyfile::{Vault, private_folder};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+/// Why there is no key.
+#[derive(Debug, thiserror::Error)]
+pub enum LogKeyError {
+    /// There is none.
+    #[error(
+        "{0} is missing: `ndxp-gateway keys init` makes it for a new log; where this log was written before, put its key back"
+    )]
+    Missing(PathBuf),
+    /// It cannot be read, unsealed or written.
+    #[error("{0}: {1}")]
+    Unusable(PathBuf, String),
+    /// None is made, since a log is there that another one signed.
+    #[error(
+        "{key} is missing, but {there} is of a log that was signed with it: put the key back, or begin a new log in an empty folder"
+    )]
+    OfAnotherLog {
+        /// Where it would be.
+        key: PathBuf,
+        /// What is there of the log.
+        there: PathBuf,
+    },
+    /// The folder cannot be read.
+    #[error(transparent)]
+    Log(#[from] LogError),
+}
+
+/// Where the key of a data folder's log is.
+pub fn path(data: &Path) -> PathBuf {
+    data.join("keys").join("log.key")
+}
+
+fn signer(path: &Path, origin: &str, bytes: &[u8]) -> Result<LogSigner, LogKeyError> {
+    let wrong = || LogKeyError::Unusable(path.to_owned(), "is no Ed25519 key (PKCS#8)".into());
+    LogSigner::from_pkcs8(origin, bytes).ok_or_else(wrong)
+}
+
+/// Reads the key of a data folder's log.
+///
+/// # Errors
+/// There is none, or it cannot be read or unsealed.
+pub fn read(data: &Path, vault: &Vault, origin: &str) -> Result<LogSigner, LogKeyError> {
+    let path = path(data);
+    match vault.read(&path) {
+        Ok(bytes) => signer(&path, origin, &bytes),
+        Err(error) if error.kind() == ErrorKind::NotFound => Err(LogKeyError::Missing(path)),
+        Err(error) => Err(LogKeyError::Unusable(path, error.to_string())),
+    }
+}
+
+/// Makes the key where there is neither a key nor a log; false where there is a key.
+///
+/// # Errors
+/// There is a log without its key, or the key cannot be written.
+pub fn make(data: &Path, vault: &Vault) -> Result<bool, LogKeyError> {
+    let path = path(data);
+    if path.exists() {
+        return Ok(false);
+    }
+    if let Some(there) = traces(data)? {
+        return Err(LogKeyError::OfAnotherLog { key: path, there });
+    }
+    private_folder(data).map_err(|error| LogError::io(data, &error))?;
+    let made = vault.read_own_or_make(&path, LogSigner::generate);
+    made.map(|_| true).map_err(|error| LogKeyError::Unusable(path, error.to_string()))
+}
+
+/// What is there of a log.
+fn traces(data: &Path) -> Result<Option<PathBuf>, LogError> {
+    let paths = LogPaths::new(data);
+    let files = [checkpoint_path(&paths.tiles), paths.tiles.join(VKEY_FILE), paths.signed.clone()];
+    let segments = super::journal::segments(&*paths.disk, &paths.journal)?.into_iter().map(|(_, path)| path);
+    Ok(files.into_iter().filter(|file| file.exists()).chain(segments).next())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::exchange_log::{Entry, ExchangeLog, Kind};
+
+    #[test]
+    fn l11_a_key_is_made_on_command_only_and_never_beside_a_log() {
+        let folder = tempfile::tempdir().unwrap();
+        let (data, vault) = (folder.path(), Vault::default());
+        let read = || read(data, &vault, "log.example/k").map(|signer| signer.verifier());
+        let make = || make(data, &vault);
+        let error = read().unwrap_err().to_string();
+        assert!(error.contains("keys/log.key is missing") && error.contains("keys init"), "{error}");
+        assert!(!path(data).exists(), "reading makes nothing");
+        assert!(make().unwrap());
+        let key = read().unwrap();
+        assert!(!make().unwrap() && read().unwrap() == key, "it is made once");
+        let bytes = std::fs::read(path(data)).unwrap();
+        let log = ExchangeLog::open(data, LogSigner::from_pkcs8("log.example/k", &bytes).unwrap()).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(log.append(&Entry::begin(Kind::Exchange, "dc1"))).unwrap();
+        drop(log);
+        // Lost: whatever is left of its log, no other takes its place.
+        std::fs::remove_file(path(data)).unwrap();
+        for left in ["log/checkpoint", "log/vkey", "state/signed-checkpoint", "journal"] {
+            let error = make().unwrap_err().to_string();
+            assert!(error.contains("put the key back") && error.contains(left), "{error}");
+            assert!(!path(data).exists());
+            let left = data.join(left);
+            if left.is_dir() { std::fs::remove_dir_all(left) } else { std::fs::remove_file(left) }.unwrap();
+        }
+        assert!(make().unwrap(), "an empty folder begins a new log");
+    }
+}
