@@ -396,12 +396,14 @@ fn read_source(table: &Table<'_>, hubs: &HashMap<String, Hub>, contracts: &Contr
     if let Some(own) = own {
         first.credentials = own?;
     }
-    let unsent = operations.iter().find_map(|operation| first.credentials.serve(&operation.binding).err());
-    if let Some(reason) = unsent {
-        table.fault(credentials_at, format!("these credentials are never sent: {reason}"));
+    let second = second.map_or(Some(None), |second| second.map(Some))?;
+    let others = second.iter().map(|(_, reach)| ("second", reach));
+    for (place, reach) in [(credentials_at, &first)].into_iter().chain(others) {
+        if let Some(reason) = operations.iter().find_map(|one| reach.credentials.serve(&one.binding).err()) {
+            table.fault(place, format!("these credentials are never sent: {reason}"));
+        }
     }
     let xroad = xroad.map_or(Some(None), |xroad| xroad.map(Some))?;
-    let second = second.map_or(Some(None), |second| second.map(Some))?;
     let (source, contract) = (source?, contract?);
     Some(SourceEntry { source, contract, first, second, guard, own_guards, settings, xroad, max_answer })
 }
@@ -471,12 +473,15 @@ fn read_xroad(table: &Table<'_>) -> Option<XRoadIds> {
     let client = table.parsed("client", "VN/GOV/H49/GATEWAY", member);
     let service = table.parsed("service", "VN/GOV/MOF/DVQHNS", member);
     let user = table.text("user");
-    let request_hash = table.parsed("request_hash", "check", |text| match text {
-        "check" => Ok(RequestHash::Check),
-        "keep" => Ok(RequestHash::Keep),
-        _ => Err("must be check or keep".to_owned()),
-    });
-    Some(XRoadIds { client: client?, service: service?, user, request_hash: request_hash? })
+    let request_hash = match table.text("request_hash").as_deref() {
+        None | Some("check") => RequestHash::Check,
+        Some("keep") => RequestHash::Keep,
+        Some(_) => {
+            table.fault("request_hash", "must be check or keep");
+            return None;
+        }
+    };
+    Some(XRoadIds { client: client?, service: service?, user, request_hash })
 }
 
 /// The source's guard, and those of operations that have their own (`[guard.GetHousehold]`), which begin with what the
@@ -521,3 +526,7 @@ fn read_guard(table: &Table<'_>, default: GuardSettings) -> GuardSettings {
         retry,
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

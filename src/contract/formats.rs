@@ -1,6 +1,6 @@
 //! Formats that are checked before anything goes out. Each function names the rule's source.
 
-use super::options;
+use super::{options, xsd};
 
 /// A format, made from the contract's option.
 pub type Format = options::Format;
@@ -95,8 +95,19 @@ pub fn check(format: Format, text: &str) -> Result<(), &'static str> {
         Format::Code => code(text),
         Format::ParcelId => parcel_id(text),
         Format::TimeOfDay => time_of_day(text),
+        Format::XsdTime => xsd::time(text).is_some(),
+        Format::XsdDuration => xsd::duration(text).is_some(),
     };
     if holds { Ok(()) } else { Err(expectation(format)) }
+}
+
+/// A text in its format's normal form, for formats that have one and are held to it in answers too; `Some(None)` where it does not fit.
+pub fn normal(format: Format, text: &str) -> Option<Option<String>> {
+    match format {
+        Format::XsdTime => Some(xsd::time(text)),
+        Format::XsdDuration => Some(xsd::duration(text)),
+        _ => None,
+    }
 }
 
 /// What a format expects, in words.
@@ -125,6 +136,8 @@ pub fn expectation(format: Format) -> &'static str {
         Format::Code => "letters, digits and . - _ / only",
         Format::ParcelId => "12 characters of 0-9 and b-z without i, l, o (mã định danh thửa đất)",
         Format::TimeOfDay => "a time of day: HH:mm",
+        Format::XsdTime => "a time of XML Schema: HH:mm:ss, with or without fraction and zone",
+        Format::XsdDuration => "a duration of XML Schema, such as P1Y2M10DT2H30M",
     }
 }
 
@@ -287,6 +300,8 @@ mod tests {
             (Format::Email, &["a.b@quangninh.gov.vn"], &["a@b", "@b.c", "a b@c.d", "a@b..c"]),
             (Format::Code, &["A1/2-3_4.5"], &["", "a b", "../../etc", "a&b"]),
             (Format::TimeOfDay, &["00:00", "23:59"], &["24:00", "8:30", "08:60", "08:30:00"]),
+            (Format::XsdTime, &["08:30:00", "08:30:00.5+07:00"], &["08:30", "08:30:00+7"]),
+            (Format::XsdDuration, &["P30D", "PT36H"], &["30", "P", "P1W"]),
             (Format::ParcelId, &["w7sp5y3vp3bx"], &["w7sp5y3vp3ax", "w7sp5y3vp3ix", "w7sp5y3vp3b", "W7SP5Y3VP3BX"]),
         ];
         for (format, right, wrong) in cases {

@@ -18,6 +18,7 @@ pub mod text;
 pub mod validate;
 pub mod warnings;
 pub mod xml;
+pub mod xsd;
 
 pub use compile::{ContractFault, ContractSet};
 pub use operation::{Binding, Operation, Shape, SourceInfo};

@@ -155,15 +155,25 @@ fn lost_zeros(value: Value) -> Value {
     }
 }
 
-/// The end of all days, where a date is.
+/// The end of all days, where a date is, in the date's own notation.
 fn sentinel(value: Value) -> Value {
     let Value::String(text) = &value else { return value };
     let digits = |part: &str, count| part.len() == count && part.bytes().all(|b| b.is_ascii_digit());
-    let parts: Vec<&str> = text.split('/').collect();
-    match parts.as_slice() {
-        [day, month, year] if digits(day, 2) && digits(month, 2) && digits(year, 4) => Value::from("31/12/9999"),
-        [whole] if digits(whole, 14) => Value::from("99991231235959"),
-        [whole] if digits(whole, 8) && (whole.starts_with("19") || whole.starts_with("20")) => Value::from("99991231"),
+    for mark in ['/', '.', '-'] {
+        let of_time = text.find('T').filter(|_| mark == '-').unwrap_or(text.len());
+        match text[..of_time].split(mark).collect::<Vec<_>>().as_slice() {
+            [day, month, year] if digits(day, 2) && digits(month, 2) && digits(year, 4) => {
+                return Value::from(format!("31{mark}12{mark}9999"));
+            }
+            [year, month, day] if digits(year, 4) && digits(month, 2) && digits(day, 2) => {
+                return Value::from(format!("9999{mark}12{mark}31{}", &text[of_time..]));
+            }
+            _ => {}
+        }
+    }
+    match text.as_str() {
+        whole if digits(whole, 14) => Value::from("99991231235959"),
+        whole if digits(whole, 8) && (whole.starts_with("19") || whole.starts_with("20")) => Value::from("99991231"),
         _ => value,
     }
 }
@@ -275,6 +285,11 @@ mod tests {
         ] {
             assert_eq!(lie(kind, answer), wanted, "{kind:?}");
         }
+        let dates = r#"["05.11.2026","2026-11-05","2026-11-05T08:00:00","20261105","1.2.3","12-34"]"#;
+        assert_eq!(
+            lie(FaultKind::Sentinels, dates),
+            r#"["31.12.9999","9999-12-31","9999-12-31T08:00:00","99991231","1.2.3","12-34"]"#
+        );
         assert_eq!(lie(FaultKind::ListsAsObjects, r#"{"a":[7,8]}"#), r#"{"a":{"0":7,"1":8}}"#);
         assert_eq!(lie(FaultKind::DuplicateNames, r#"{"a":1}"#), r#"{"a":1,"a":null}"#);
         assert_eq!(lie(FaultKind::OtherNames, r#"{"a":[{"b":1}]}"#), r#"{"xa":[{"xb":1}]}"#);

@@ -380,7 +380,7 @@ async fn u1_u5_u6_verdicts_codes_writes_and_whole_lists() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn u3_u7_u11_values_are_what_the_source_wrote() {
-    table(include_str!("answers/values.txt"), 95).await;
+    table(include_str!("answers/values.txt"), 105).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -462,6 +462,22 @@ async fn u2_texts_go_out_composed() {
         let request = String::from_utf8(raw.requests.lock().unwrap().pop().unwrap()).unwrap();
         assert!(request.contains(&format!("?name={sent} ")), "{request}");
         assert!(request.to_ascii_lowercase().contains("accept-encoding: identity"), "{request}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn u11_times_and_durations_go_out_in_one_form() {
+    let raw = Raw::start().await;
+    let adapter = raw.adapter(Credentials::None);
+    raw.says(answer("200", "{\"text\": \"a\"}"));
+    let request = json!({ "clock": "08:30:00.500+00:00", "lasts": "PT36H" });
+    call(&adapter, "Rest/Plain", request).await.result.unwrap();
+    let sent = String::from_utf8(raw.requests.lock().unwrap().pop().unwrap()).unwrap();
+    assert!(sent.contains("?clock=08%3A30%3A00.5Z&lasts=P1DT12H "), "{sent}");
+    // What is none goes nowhere.
+    for request in [json!({ "clock": "8:30" }), json!({ "lasts": "30" })] {
+        assert!(call(&adapter, "Rest/Plain", request.clone()).await.result.is_err(), "{request}");
+        assert!(raw.requests.lock().unwrap().is_empty(), "{request}");
     }
 }
 

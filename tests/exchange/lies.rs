@@ -50,6 +50,19 @@ const SAID: &[(FaultKind, &[(&str, &str)])] = &[
     (FaultKind::CutLists, &[(LIST, "")]),
     (FaultKind::ListsAsObjects, &[(ENTERPRISE, "")]),
     (FaultKind::Utf16, &[(CITIZEN, ""), (VERIFY, "")]),
+    (
+        FaultKind::Sentinels,
+        &[
+            (CITIZEN, "SOURCE_PROTOCOL_ERROR"),
+            (ENTERPRISE, "SOURCE_PROTOCOL_ERROR"),
+            (PERSON, "SOURCE_PROTOCOL_ERROR"),
+            (PARCEL, "SOURCE_PROTOCOL_ERROR"),
+            (RECORD, "SOURCE_PROTOCOL_ERROR"),
+            // Without a date, nothing is changed.
+            (VERIFY, ""),
+        ],
+    ),
+    (FaultKind::UnaskedGzip, &[(ENTERPRISE, ""), (CITIZEN, ""), (PARCEL, ""), (VERIFY, "")]),
     (FaultKind::LostZeros, &[(PERSON, ""), (RECORD, "")]),
 ];
 

@@ -2,6 +2,7 @@
 
 use super::date::{Notation, Parts};
 use super::{MapError, WirePath, encode, lookup, scalar_text};
+use crate::contract::formats;
 use crate::contract::json;
 use crate::contract::notes::{Notes, Trail};
 use crate::contract::plan::{EnumPlan, FieldKind, FieldPlan, MessagePlan};
@@ -371,7 +372,12 @@ fn scalar(
     }
     Ok(Some(match &field.kind {
         FieldKind::Text if field.digits > 0 => Message::String(text::digits(text, field.digits).into_owned()),
-        FieldKind::Text => Message::String(text.to_owned()),
+        FieldKind::Text => match field.format.and_then(|format| formats::normal(format, text)) {
+            Some(normal) => {
+                Message::String(normal.ok_or_else(|| fail("a text of the contract's format was expected"))?)
+            }
+            None => Message::String(text.to_owned()),
+        },
         FieldKind::Bytes => {
             // In lines, as MIME writes it (RFC 2045, section 6.8).
             let plain: Vec<u8> = text.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();

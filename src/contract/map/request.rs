@@ -331,7 +331,11 @@ impl Writer<'_> {
                 }
             }
             (_, Message::String(text)) => {
-                let text = lettered(self.letters(field), text);
+                let text = match field.format.and_then(|format| formats::normal(format, text)) {
+                    Some(normal) => normal
+                        .ok_or_else(|| MapError::Request { path: here(), reason: "is not of the contract's format" })?,
+                    None => lettered(self.letters(field), text),
+                };
                 if field.wire == Wire::Number {
                     text_as_number(&text)
                         .ok_or_else(|| MapError::Request { path: here(), reason: "must be a number" })?
