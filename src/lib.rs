@@ -19,6 +19,7 @@ pub mod drivers;
 pub mod exchange_log;
 pub mod frame;
 pub mod guard;
+pub mod headers;
 pub mod hex;
 pub mod http2;
 pub mod identity;

@@ -8,6 +8,7 @@ use crate::contract::settings::{CallContext, Sent};
 use crate::contract::{Binding, Shape};
 use crate::deadline::Whose;
 use crate::frame::{FrameError, FrameReader, frame};
+use crate::headers::{GRPC_ENCODING, GRPC_STATUS};
 use crate::http2::client::{Answer, Begun, Http2, Limits, grpc_head};
 use crate::http2::{Http2Error, Incoming, Outgoing};
 use futures_util::future::{BoxFuture, Either, select};
@@ -177,7 +178,7 @@ impl Inner {
     }
 
     fn reader(&self, head: &HeaderMap, body: Incoming) -> FrameReader<Incoming> {
-        let gzip = head.get("grpc-encoding").is_some_and(|encoding| encoding == "gzip");
+        let gzip = head.get(&GRPC_ENCODING).is_some_and(|encoding| encoding == "gzip");
         FrameReader::new(body, self.max_answer).gzip(gzip)
     }
 
@@ -273,7 +274,7 @@ fn check_head(status: http::StatusCode, headers: &HeaderMap) -> Result<(), Sourc
 }
 
 fn check_trailers(trailers: &HeaderMap) -> Result<(), SourceError> {
-    let code = trailers.get("grpc-status").ok_or_else(|| SourceError::Protocol("no grpc-status".into()))?;
+    let code = trailers.get(&GRPC_STATUS).ok_or_else(|| SourceError::Protocol("no grpc-status".into()))?;
     match Code::from_bytes(code.as_bytes()) {
         Code::Ok => Ok(()),
         code => Err(super::grpc_status::read(code, trailers)),

@@ -28,6 +28,13 @@ pub struct BreakerSettings {
     pub open_for: Duration,
 }
 
+impl BreakerSettings {
+    /// Whether so many failed, or so many slow ones, of these calls are too many.
+    pub(super) fn are_bad(&self, calls: usize, failed: usize, slow: usize) -> bool {
+        failed * 100 >= calls * self.failures_percent || slow * 100 >= calls * self.slow_percent
+    }
+}
+
 impl Default for BreakerSettings {
     /// Half of the last 20 calls failed, or four fifths of them took more than ten seconds: for five seconds.
     fn default() -> Self {

@@ -63,23 +63,35 @@ pub(super) enum Verdict {
 
 /// The last calls, oldest first: as many as the window of the settings.
 #[derive(Debug, Default)]
-pub(super) struct Recent(VecDeque<Outcome>);
+pub(super) struct Recent {
+    calls: VecDeque<Outcome>,
+    /// How many of them failed, and how many were slow: asked at the end of every call.
+    failed: usize,
+    slow: usize,
+}
 
 impl Recent {
     pub(super) fn add(&mut self, outcome: Outcome, window: usize) {
-        if self.0.len() >= window {
-            self.0.pop_front();
+        if self.calls.len() >= window
+            && let Some(oldest) = self.calls.pop_front()
+        {
+            self.failed -= usize::from(oldest.failed);
+            self.slow -= usize::from(oldest.slow);
         }
-        self.0.push_back(outcome);
+        self.failed += usize::from(outcome.failed);
+        self.slow += usize::from(outcome.slow);
+        self.calls.push_back(outcome);
     }
 
     /// Forgets a client's calls: its circuit is open, and they are evidence no more.
     pub(super) fn forget(&mut self, client: ClientKey) {
-        self.0.retain(|one| one.client != client || one.unreachable);
+        self.calls.retain(|one| one.client != client || one.unreachable);
+        self.failed = self.count(|one| one.failed);
+        self.slow = self.count(|one| one.slow);
     }
 
     pub(super) fn count(&self, which: impl Fn(&Outcome) -> bool) -> usize {
-        self.0.iter().filter(|one| which(one)).count()
+        self.calls.iter().filter(|one| which(one)).count()
     }
 
     /// Whether so many calls of these are bad, in one of the two ways.
@@ -87,12 +99,12 @@ impl Recent {
         let calls = self.count(&among);
         let failed = self.count(|one| among(one) && one.failed);
         let slow = self.count(|one| among(one) && one.slow);
-        calls > 0 && (failed * 100 >= calls * settings.failures_percent || slow * 100 >= calls * settings.slow_percent)
+        calls > 0 && settings.are_bad(calls, failed, slow)
     }
 
     /// Whether the window is full and its calls are bad: only then is there anything to find.
     fn is_full_and_bad(&self, settings: &BreakerSettings) -> bool {
-        self.0.len() >= settings.window && self.is_bad(settings, |_| true)
+        self.calls.len() >= settings.window && settings.are_bad(self.calls.len(), self.failed, self.slow)
     }
 
     /// The one of these calls' keys that has the most bad ones.
@@ -102,7 +114,7 @@ impl Recent {
         key: impl Fn(&Outcome) -> K,
     ) -> Option<K> {
         let mut counts = HashMap::new();
-        self.0.iter().filter(|one| bad(one)).for_each(|one| *counts.entry(key(one)).or_insert(0) += 1);
+        self.calls.iter().filter(|one| bad(one)).for_each(|one| *counts.entry(key(one)).or_insert(0) += 1);
         counts.into_iter().max_by_key(|(_, count)| *count).map(|(key, _)| key)
     }
 
@@ -179,6 +191,22 @@ mod tests {
             (unreachable, last) = (false, Some(client));
         }
         last.map_or(Verdict::Stay, |last| recent.of_operation(&SETTINGS, last, another))
+    }
+
+    #[test]
+    fn what_is_counted_along_is_what_a_recount_says() {
+        let mut recent = Recent::default();
+        for nth in 0..500_u32 {
+            let (client, failed) = (ClientKey::of(&(nth % 7).to_string()), nth % 3 == 0);
+            let outcome = Outcome { operation: 0, client, failed, unreachable: nth % 33 == 0, slow: nth % 5 == 0 };
+            recent.add(outcome, SETTINGS.window);
+            if nth % 41 == 0 {
+                recent.forget(client);
+            }
+            let recount = (recent.count(|one| one.failed), recent.count(|one| one.slow));
+            assert_eq!((recent.failed, recent.slow), recount, "{nth}");
+            assert!(recent.calls.len() <= SETTINGS.window);
+        }
     }
 
     #[test]

@@ -38,6 +38,7 @@ mod retry;
 mod streams;
 
 use crate::deadline::{Deadline, Whose};
+use crate::headers;
 use crate::status::{Reason, Refusal, SourceHealth};
 use bound::Pace;
 use breaker::{Breaker, Passage};
@@ -392,8 +393,8 @@ fn no_place(whose: Whose) -> Refusal {
 pub struct TimeoutMalformed;
 
 /// Reads `grpc-timeout` (at most 8 digits and a unit: gRPC over HTTP/2, "Timeout").
-pub fn grpc_timeout(headers: &http::HeaderMap) -> Result<Option<Duration>, TimeoutMalformed> {
-    let mut values = headers.get_all("grpc-timeout").iter();
+pub fn grpc_timeout(head: &http::HeaderMap) -> Result<Option<Duration>, TimeoutMalformed> {
+    let mut values = head.get_all(&headers::GRPC_TIMEOUT).iter();
     let Some(value) = values.next() else { return Ok(None) };
     let text = value.to_str().ok().filter(|_| values.next().is_none()).ok_or(TimeoutMalformed)?;
     let at = text.len().checked_sub(1).ok_or(TimeoutMalformed)?;

@@ -2,6 +2,7 @@
 
 use crate::contract::notes::Notes;
 use crate::frame::frame;
+use crate::headers::GRPC_STATUS;
 use crate::http2::Http2Error;
 use crate::http2::server::Reply;
 use crate::status::{Reason, Refusal};
@@ -103,7 +104,7 @@ fn percent(text: &str) -> String {
 /// `grpc-status: 0`.
 pub fn ok_trailers() -> HeaderMap {
     let mut trailers = HeaderMap::with_capacity(2);
-    trailers.insert("grpc-status", HeaderValue::from_static("0"));
+    trailers.insert(&GRPC_STATUS, HeaderValue::from_static("0"));
     trailers
 }
 
@@ -111,7 +112,7 @@ pub fn ok_trailers() -> HeaderMap {
 pub fn refusal_trailers(refusal: &Refusal, exchange_id: &str) -> HeaderMap {
     let mut trailers = HeaderMap::new();
     if refusal.to_status(exchange_id).add_header(&mut trailers).is_err() {
-        trailers.insert("grpc-status", HeaderValue::from_static("13"));
+        trailers.insert(&GRPC_STATUS, HeaderValue::from_static("13"));
     }
     trailers
 }

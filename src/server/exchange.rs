@@ -5,7 +5,7 @@
 
 use super::answer::{self, AnswerBody};
 use super::asking::{InTurn, ask};
-use super::protocol;
+use super::protocol::{self, Unfit};
 use super::record::Record;
 use super::shared::{Route, Routes, Shared};
 use super::standing::{AdmittedBy, Standing};
@@ -19,6 +19,7 @@ use crate::drivers::{Call, SourceAnswer, SourceRequest, Turns};
 use crate::exchange_log::Kind;
 use crate::frame::FrameReader;
 use crate::guard::Place;
+use crate::headers::TRACEPARENT;
 use crate::http2::Incoming;
 use crate::identity::Peer;
 use crate::registry;
@@ -49,15 +50,23 @@ pub(super) struct Admitted {
 }
 
 impl Exchange {
-    /// One call. Whatever happens, an entry is durable before this returns an answer.
-    pub async fn serve(&self, peer: &Arc<Peer>, request: Request<Incoming>, arrived: Instant) -> Response<AnswerBody> {
+    /// One call, with its deadline or what it lacks to be a call. Whatever happens, an entry is durable before this returns an
+    /// answer.
+    pub async fn serve(
+        &self,
+        peer: &Arc<Peer>,
+        request: Request<Incoming>,
+        arrived: Instant,
+        call: Result<Option<Duration>, Unfit>,
+    ) -> Response<AnswerBody> {
         let mut record = Record::arrive(&self.shared, peer, arrived);
         let id = record.id();
         let (head, body) = request.into_parts();
-        let result = match self.admit(peer, &head, arrived, &id, &mut record) {
+        let result = match self.admit(peer, &head, (arrived, call), &id, &mut record) {
             Ok(admitted) if admitted.route.operation.shape == Shape::ServerStream => {
-                return match self.open_stream(admitted, body, &mut record).await {
-                    Ok(source) => stream::answer(source, record).await,
+                // In boxes: a call with one answer, which most are, need not have room for a stream's beginning.
+                return match Box::pin(self.open_stream(admitted, body, &mut record)).await {
+                    Ok(source) => Box::pin(stream::answer(source, record)).await,
                     Err(refusal) => refuse(protocol::by_encoding(refusal, &head.headers), &mut record).await,
                 };
             }
@@ -84,7 +93,7 @@ impl Exchange {
         &self,
         peer: &Arc<Peer>,
         head: &http::request::Parts,
-        arrived: Instant,
+        (arrived, call): (Instant, Result<Option<Duration>, Unfit>),
         id: &str,
         record: &mut Record,
     ) -> Result<Admitted, Refusal> {
@@ -95,7 +104,7 @@ impl Exchange {
         if let Some(route) = route {
             record.operation(route);
         }
-        let asked = protocol::check(&head.method, &head.headers)?;
+        let asked = call?;
 
         peer.check_time(now)?;
         let client = peer.identify(&registry)?;
@@ -304,7 +313,7 @@ async fn refuse(refusal: Refusal, record: &mut Record) -> Response<AnswerBody> {
 
 /// The caller's trace, where it has the form of W3C Trace Context, section 3.2.
 fn traceparent(headers: &HeaderMap) -> Option<String> {
-    let text = headers.get("traceparent")?.to_str().ok()?;
+    let text = headers.get(&TRACEPARENT)?.to_str().ok()?;
     let hex = |part: &str, length: usize| {
         part.len() == length && part.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
     };

@@ -173,7 +173,7 @@ impl Worker {
                 Ok(_) => self.serve_own(peer, request, service).await,
                 Err(unfit) => answer::refused(&unfit.into(), ""),
             },
-            (Ok(_under_way), None) => self.exchange.serve(peer, request, arrived).await,
+            (Ok(_under_way), None) => self.exchange.serve(peer, request, arrived, call).await,
         };
         if is_held_back(&answer, own) {
             self.admission.hold(call.ok().flatten()).await;

@@ -2,6 +2,7 @@
 
 use super::answer::AnswerBody;
 use crate::guard::grpc_timeout;
+use crate::headers::GRPC_ENCODING;
 use crate::status::{Reason, Refusal};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use mime::Mime;
@@ -75,7 +76,7 @@ pub(super) fn check(method: &Method, headers: &HeaderMap) -> Result<Option<Durat
 /// A refusal of a compressed message, told apart: a message that is marked as compressed where `grpc-encoding` names no compression is
 /// a broken one (gRPC's compression specification, "Test cases"). Every other refusal stays what it is.
 pub(super) fn by_encoding(refusal: Refusal, headers: &HeaderMap) -> Refusal {
-    let named = headers.get("grpc-encoding").is_some_and(|encoding| encoding != "identity");
+    let named = headers.get(&GRPC_ENCODING).is_some_and(|encoding| encoding != "identity");
     if refusal.reason == Reason::EncodingUnsupported && !named {
         Reason::CompressionFlagInvalid.into()
     } else {
