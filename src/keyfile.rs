@@ -143,6 +143,14 @@ impl Vault {
         }
     }
 
+    /// Whether this vault may open a secret file: false where that is sealed, and there is no secret.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn can_open(&self, path: &Path) -> std::io::Result<bool> {
+        Ok(self.0.is_some() || !std::fs::read(path)?.starts_with(MAGIC))
+    }
+
     /// Reads a secret file that must be of this vault's own making: where there is a key, one that lies open is none
     /// (`NotFound`), since whoever may write to the folder could have put it there.
     pub fn read_own(&self, path: &Path) -> std::io::Result<Zeroizing<Vec<u8>>> {

@@ -74,7 +74,7 @@ impl LogSigner {
 
     /// The key of the journal's chain. Only who has the signing key can make it: it is derived from a signature (which
     /// Ed25519 makes the same each time) that never leaves here.
-    pub(super) fn chain_key(&self) -> ChainKey {
+    pub fn chain_key(&self) -> ChainKey {
         let text = [b"ndxp journal chain 1\0", self.origin.as_bytes()].concat();
         let secret = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, self.pair.sign(&text).as_ref());
         ChainKey::new(secret.as_ref())

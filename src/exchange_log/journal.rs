@@ -10,7 +10,7 @@ use super::disk::{Disk, Open, remove, sync_folder};
 use super::segment::{self, BATCH_HEAD, ChainKey, Reading, Record, Segmented, Tag};
 use super::spare::{Prepared, Spare};
 use super::storage::Storage;
-use super::{LogError, LogPaths};
+use super::{LogError, LogPaths, chain};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -46,7 +46,7 @@ pub struct Recovered {
     pub records: Vec<Record>,
 }
 
-fn segment_path(folder: &Path, first: u64) -> PathBuf {
+pub(super) fn segment_path(folder: &Path, first: u64) -> PathBuf {
     folder.join(format!("{first:020}.seg"))
 }
 
@@ -70,9 +70,11 @@ pub fn segments(disk: &dyn Disk, folder: &Path) -> Result<Vec<(u64, PathBuf)>, L
 /// It cannot be read, or is not what was written to it, or what a crash leaves of that: told with file and offset.
 pub fn read_segment(disk: &dyn Disk, path: &Path, reading: Reading<'_>) -> Result<Segmented, LogError> {
     let (bytes, length) = read_written(disk, path).map_err(|error| LogError::io(path, &error))?;
-    if reading.before.is_none() && length < SEGMENT_BYTES {
+    if length < SEGMENT_BYTES {
         // It had its whole length before it had its name.
         Err(LogError::corrupt(path, length, "the segment was cut off here: no crash leaves it so"))
+    } else if length > SEGMENT_BYTES {
+        Err(LogError::corrupt(path, SEGMENT_BYTES, "something was put behind the segment's end"))
     } else {
         segment::parse(path, &bytes, reading)
     }
@@ -115,9 +117,7 @@ impl Journal {
         sync_folder(disk, &paths.journal)?;
         let found = segments(disk, &paths.journal)?;
         if from > 0 && found.is_empty() {
-            let reason =
-                format!("there is no journal segment, where {from} entries were sealed: no crash leaves it so");
-            return Err(LogError::corrupt(&paths.journal, 0, reason));
+            return Err(LogError::corrupt(&paths.journal, 0, chain::gone(from)));
         }
         let (mut records, mut next, mut last): (Vec<Record>, _, Option<(&PathBuf, Segmented)>) =
             (Vec::new(), from, None);
@@ -130,12 +130,15 @@ impl Journal {
                 return Err(LogError::corrupt(path, 0, format!("entries {next} to {} are missing", first - 1)));
             }
             let mut read = read_segment(disk, path, Reading { first: *first, before, from: next, key: Some(&key) })?;
-            if last.as_ref().is_some_and(|(_, earlier)| read.after != earlier.tag) {
-                return Err(LogError::corrupt(path, 16, "it does not follow the segment before it"));
+            if let Some((_, earlier)) = &last {
+                read.follows(path, earlier)?;
             }
             records.append(&mut read.records);
             next = next.max(read.next);
             last = Some((path, read));
+        }
+        if let Some((path, read)) = &last {
+            read.reaches(path, from)?;
         }
         let spare = Arc::new(Spare::of(paths)?);
         let (paths, tag) = (paths.clone(), last.as_ref().map_or(Tag::default(), |(_, read)| read.tag));
@@ -156,6 +159,12 @@ impl Journal {
     /// The index that the next entry gets.
     pub fn next_index(&self) -> u64 {
         self.next_index
+    }
+
+    /// The next batch gets a segment of its own, as after a failure.
+    #[cfg(test)]
+    pub(super) fn abandon_segment(&mut self) {
+        self.segment = None;
     }
 
     /// Its next segment.
@@ -394,6 +403,7 @@ mod tests {
             (vec![0; whole.len()], "at byte 0: is no journal segment"),
             ([vec![0; 512], whole[512..].to_vec()].concat(), "at byte 0: is no journal segment"),
             (whole[..5_000].to_vec(), "at byte 5000: the segment was cut off here"),
+            ([&whole[..], &[0]].concat(), "at byte 67108864: something was put behind"),
         ] {
             std::fs::write(&path, damaged).unwrap();
             let error = refused(folder.path(), 0);

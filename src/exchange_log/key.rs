@@ -1,8 +1,9 @@
 //! The log's signing key, `keys/log.key` below the data folder. Only a command makes it, and only where there is no log yet: a
 //! new key beside an old log would sign nothing that anybody believes, and would hide that the old one is gone.
 
-use super::checkpoint::LogSigner;
+use super::checkpoint::{LogSigner, LogVerifier};
 use super::reader::VKEY_FILE;
+use super::segment::ChainKey;
 use super::tiles::checkpoint_path;
 use super::{LogError, LogPaths};
 use crate::keyfile::{Vault, private_folder};
@@ -75,6 +76,23 @@ pub fn make(data: &Path, vault: &Vault) -> Result<bool, LogKeyError> {
     made.map(|_| true).map_err(|error| LogKeyError::Unusable(path, error.to_string()))
 }
 
+/// The key of the journal's chain, for whoever verifies a data folder; `None` where the log's key is not there, or is sealed and
+/// its secret is not at hand, as in a copy that an auditor has.
+///
+/// # Errors
+/// The key is damaged, or is not the one that this log is verified with.
+pub fn chain(data: &Path, vault: &Vault, verifier: &LogVerifier) -> Result<Option<ChainKey>, LogKeyError> {
+    let unusable = |error: std::io::Error| LogKeyError::Unusable(path(data), error.to_string());
+    if !path(data).exists() || !vault.can_open(&path(data)).map_err(unusable)? {
+        return Ok(None);
+    }
+    let signer = read(data, vault, verifier.origin())?;
+    if signer.verifier() == *verifier {
+        return Ok(Some(signer.chain_key()));
+    }
+    Err(LogKeyError::Unusable(path(data), "is not the key that this log is verified with".into()))
+}
+
 /// What is there of a log.
 fn traces(data: &Path) -> Result<Option<PathBuf>, LogError> {
     let paths = LogPaths::new(data);
@@ -88,6 +106,26 @@ fn traces(data: &Path) -> Result<Option<PathBuf>, LogError> {
 mod tests {
     use super::*;
     use crate::exchange_log::{Entry, ExchangeLog, Kind};
+
+    #[test]
+    fn a_chain_s_key_is_had_where_the_log_s_own_is_at_hand() {
+        let folder = tempfile::tempdir().unwrap();
+        let (data, vault, open) =
+            (folder.path(), Vault::sealed("0123456789abcdef0123456789abcdef").unwrap(), Vault::default());
+        make(data, &vault).unwrap();
+        let verifier = read(data, &vault, "log.example/k").unwrap().verifier();
+        assert!(chain(data, &vault, &verifier).unwrap().is_some());
+        assert!(chain(data, &open, &verifier).unwrap().is_none(), "sealed, and the secret is not here");
+        let mut bytes = std::fs::read(path(data)).unwrap();
+        bytes[30] ^= 1;
+        std::fs::write(path(data), &bytes).unwrap();
+        assert!(chain(data, &vault, &verifier).is_err(), "damaged");
+        std::fs::remove_file(path(data)).unwrap();
+        assert!(chain(data, &vault, &verifier).unwrap().is_none());
+        make(data, &open).unwrap();
+        let error = chain(data, &open, &verifier).unwrap_err().to_string();
+        assert!(error.contains("is not the key that this log is verified with"), "{error}");
+    }
 
     #[test]
     fn l11_a_key_is_made_on_command_only_and_never_beside_a_log() {

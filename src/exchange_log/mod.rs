@@ -13,6 +13,7 @@
 
 mod blocks;
 pub mod canonical;
+mod chain;
 pub mod checkpoint;
 pub mod cosignature;
 mod crash;

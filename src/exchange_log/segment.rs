@@ -53,6 +53,26 @@ pub struct Segmented {
     pub(super) tag: Tag,
 }
 
+impl Segmented {
+    /// Checks that this segment follows another.
+    pub(super) fn follows(&self, path: &Path, earlier: &Segmented) -> Result<(), LogError> {
+        if self.after == earlier.tag {
+            return Ok(());
+        }
+        Err(LogError::corrupt(path, 16, "it does not follow the segment before it"))
+    }
+
+    /// Checks that this, the last segment, reaches as far as what was sealed: each entry was durable here before.
+    pub(super) fn reaches(&self, path: &Path, sealed: u64) -> Result<(), LogError> {
+        if self.next >= sealed {
+            return Ok(());
+        }
+        let reason =
+            format!("the journal ends before entry {}, where {sealed} were sealed: no crash leaves it so", self.next);
+        Err(LogError::corrupt(path, self.end, reason))
+    }
+}
+
 /// How a segment is read.
 #[derive(Clone, Copy)]
 pub struct Reading<'r> {
@@ -69,6 +89,12 @@ pub struct Reading<'r> {
 /// Makes and checks the tags of batches.
 #[derive(Clone)]
 pub struct ChainKey(hmac::Key);
+
+impl std::fmt::Debug for ChainKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ChainKey")
+    }
+}
 
 impl ChainKey {
     /// From a secret.

@@ -5,6 +5,7 @@ use super::cosignature::{Policy, plausible_times};
 use super::disk::{self, Disk};
 use super::pruned::{PRUNED_FILE, Pruned};
 use super::reader::{COSIGNED_FILE, LogReader, POLICY_FILE};
+use super::segment::ChainKey;
 use super::tiles::{bundle_bytes, bundle_name, decode_bundle, decode_tile, subtree, tile_bytes, tile_name};
 use super::tree::{Edge, Hash, TILE, leaf_hash, tree_hash};
 use super::{Entry, Kind, LogError, LogPaths, canonical, proof};
@@ -101,6 +102,8 @@ pub struct Report {
     pub pruned: u64,
     /// Entries behind it, whole in the journal; 0 where only the log was looked at.
     pub tail: u64,
+    /// Whether the journal's batches were checked with the log's key.
+    pub is_chain_checked: bool,
     /// The root, in hexadecimal.
     pub root: String,
     /// What witnesses have cosigned; `None` where the policy wants none.
@@ -132,6 +135,9 @@ pub struct Against<'a> {
     pub older: Option<&'a Checkpoint>,
     /// How much older than the newest sealed entry the oldest one without a cosignature may be; [`MAX_LAG`] where not said.
     pub max_lag: Option<Duration>,
+    /// The key of the journal's chain ([`super::key::chain`]): batches that the log did not write are told. Without it, only that
+    /// each batch names the one before it.
+    pub chain: Option<&'a ChainKey>,
 }
 
 /// Verifies a log, telling progress as entries done of all.
@@ -190,7 +196,7 @@ impl<P: Fn(u64, u64) + Sync> Verification<'_, P> {
             self.check_lag(cosigned.size, checkpoint.size, against.max_lag.unwrap_or(MAX_LAG))?;
         }
         let Checkpoint { origin, size, .. } = checkpoint;
-        Ok(Report { origin, sealed: size, pruned, tail: 0, root: hex(&root), cosigned })
+        Ok(Report { origin, sealed: size, pruned, tail: 0, is_chain_checked: false, root: hex(&root), cosigned })
     }
 
     /// The cosigned checkpoint: it has what the policy wants, and is of this very tree. Over HTTPS it is the only one.
@@ -428,9 +434,20 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Verifies the log below a data folder, what is behind its checkpoint included: also that the last signed checkpoint is of its tree,
-/// and that no file lies in the log's folder that is none of it. Without a key, the log's own key file is
-/// believed.
+/// Looks again where a gateway that writes at the same moment may be what was met.
+fn settled(mut check: impl FnMut() -> Result<(), LogError>) -> Result<(), LogError> {
+    for _ in 1..5 {
+        if check().is_ok() {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    check()
+}
+
+/// Verifies the log below a data folder, what is behind its checkpoint included: also that each batch of the journal follows the one
+/// before it, that the last signed checkpoint is of this tree, and that no file lies in the log's folders that is none of it.
+/// Without a key, the log's own key file is believed.
 pub fn verify_data(
     data: &Path,
     archive: Option<&Path>,
@@ -449,15 +466,10 @@ pub fn verify_data(
             return Err(LogError::corrupt(&reader.paths().journal, 0, reason));
         }
     }
-    let mut tries = 5;
-    loop {
-        tries -= 1;
-        match super::stray::check(&LogReader::open(data)?) {
-            // A gateway that seals at the same moment has written more than the reader had seen.
-            Err(_) if tries > 0 => std::thread::sleep(Duration::from_millis(100)),
-            other => break other?,
-        }
-    }
+    // A gateway that seals at the same moment has written more than the reader had seen, and gives segments up.
+    settled(|| super::stray::check(&LogReader::open(data)?))?;
+    settled(|| super::chain::check(reader.paths(), reader.sealed(), against.chain))?;
     super::signed::check(data, verifier)?;
-    Ok(Report { tail: reader.size().saturating_sub(report.sealed), ..report })
+    let tail = reader.size().saturating_sub(report.sealed);
+    Ok(Report { tail, is_chain_checked: against.chain.is_some(), ..report })
 }

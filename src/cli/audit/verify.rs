@@ -10,6 +10,7 @@ use crate::cli::{CliError, runtime};
 use crate::drivers::http::HttpEndpoint;
 use crate::exchange_log::checkpoint::LogVerifier;
 use crate::exchange_log::cosignature::Policy;
+use crate::exchange_log::key as log_key;
 use crate::exchange_log::pseudonym;
 use crate::exchange_log::reader::{POLICY_FILE, VKEY_FILE};
 use crate::exchange_log::verify::{Against, LogFiles, LogFolder, Report, verify, verify_data};
@@ -145,7 +146,7 @@ pub fn run(args: &VerifyArgs, connection: &Connection, data: Option<&Path>, outp
         _ => None,
     };
     let index = args.index.then(|| whose.as_ref().map(Index::of)).flatten();
-    let against = Against { policy: policy.as_ref(), older: older.as_ref(), max_lag: Some(args.max_lag) };
+    let against = Against { policy: policy.as_ref(), older: older.as_ref(), max_lag: Some(args.max_lag), chain: None };
     let report = match (&args.log, whose) {
         (Some(folder), _) => verify(&LogFolder::with(folder, archive), &key, against, told),
         (None, Some(Whose::Remote(_, _))) if archive.is_some() => {
@@ -164,7 +165,8 @@ pub fn run(args: &VerifyArgs, connection: &Connection, data: Option<&Path>, outp
             if let Some(config) = connection.config_of(&data) {
                 compare_policy(&data, config.log.policy_text.as_deref())?;
             }
-            verify_data(&data, archive, Some(&key), against, told)
+            let chain = log_key::chain(&data, &connection.vault(&data), &key)?;
+            verify_data(&data, archive, Some(&key), Against { chain: chain.as_ref(), ..against }, told)
         }
         (None, None) => return Err(CliError::Usage("say what to verify".into())),
     };
@@ -317,7 +319,7 @@ fn print(
 ) -> Result<(), CliError> {
     let value = json!({
         "verified": true, "origin": report.origin, "sealed": report.sealed, "pruned": report.pruned,
-        "tail": report.tail, "root": report.root, "registry_objects": objects, "indexed": indexed,
+        "tail": report.tail, "journal_key": report.is_chain_checked, "root": report.root, "registry_objects": objects, "indexed": indexed,
         "cosigned": report.cosigned.as_ref().map(|cosigned| json!({
             "size": cosigned.size, "root": cosigned.root, "witnesses": cosigned.witnesses,
             "time": time(i64::try_from(cosigned.time).unwrap_or(i64::MAX)),
@@ -334,6 +336,11 @@ fn print(
             None => String::new(),
             Some(indexed) => format!("the search index is what the log says: {indexed} entries\n"),
         };
+        let unkeyed = if report.tail == 0 || report.is_chain_checked {
+            ""
+        } else {
+            " (checked without the log's key: whoever may write there could have invented them)"
+        };
         let pruned = match report.pruned {
             0 => String::new(),
             some => format!("; {some} of them pruned, and told of in the log"),
@@ -349,7 +356,7 @@ fn print(
             ),
         };
         format!(
-            "{registry}{index}verified: {} entries of {} under the checkpoint, root {}{pruned}; {} more in the journal{whose}{cosigned}",
+            "{registry}{index}verified: {} entries of {} under the checkpoint, root {}{pruned}; {} more in the journal{unkeyed}{whose}{cosigned}",
             report.sealed, report.origin, report.root, report.tail
         )
     })

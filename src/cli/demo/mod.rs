@@ -9,7 +9,7 @@ use super::{CliError, runtime, sandbox, serve};
 use crate::caller::Answered;
 use crate::config::Config;
 use crate::contract::{ContractSet, Operation};
-use crate::exchange_log::{LogError, verify};
+use crate::exchange_log::{LogError, key, verify};
 use crate::sandbox::folder::DevFolder;
 use crate::sandbox::samples::{Sample, holds, samples};
 use crate::sandbox::{Sandbox, SandboxConfig};
@@ -208,7 +208,9 @@ fn print_lines(header: &[&str], lines: &[Line]) {
 /// Verifies the log as an auditor would, while the gateway goes on.
 fn verified(config: &Config) -> Result<verify::Report, CliError> {
     let fail = |error: LogError| CliError::Failed(format!("the log is not verified: {error}"));
-    verify::verify_data(&config.data, None, None, Default::default(), |_, _| {}).map_err(fail)
+    let signer = key::read(&config.data, &config.vault, &config.log.origin)?;
+    let against = verify::Against { chain: Some(&signer.chain_key()), ..Default::default() };
+    verify::verify_data(&config.data, None, Some(&signer.verifier()), against, |_, _| {}).map_err(fail)
 }
 
 fn stay(stage: &Stage, cast: &Cast<'_>, say: impl Fn(&str)) -> Result<(), CliError> {
