@@ -15,6 +15,7 @@ pub mod cli;
 pub mod config;
 pub mod contract;
 pub mod deadline;
+pub mod drift;
 pub mod drivers;
 pub mod exchange_log;
 pub mod frame;

@@ -127,6 +127,8 @@ reasons! {
     CallerDeadline, "CALLER_DEADLINE", DeadlineExceeded, "Your own deadline passed before the source had the operation's time: give the call longer.", "Đã hết thời hạn do bên gọi đặt: hãy đặt thời hạn dài hơn.";
     /// The source's answer is not what its contract says.
     SourceProtocolError, "SOURCE_PROTOCOL_ERROR", Internal, "The source's answer is not what its contract says.", "Câu trả lời của nguồn không đúng hợp đồng.";
+    /// The source's answer has drifted from its contract, and the operation's policy is to refuse that.
+    SourceDrifted, "SOURCE_DRIFTED", Internal, "The source's answer has another shape than its contract says: tell the operator.", "Câu trả lời của nguồn khác với mô tả trong hợp đồng: báo người vận hành.";
     /// The source refused the gateway's credentials.
     SourceCredentialsRefused, "SOURCE_CREDENTIALS_REFUSED", FailedPrecondition, "The source refused the gateway's credentials: tell the operator.", "Nguồn từ chối thông tin xác thực của cổng: báo người vận hành.";
     /// The certificate names nobody who administers.
@@ -246,7 +248,8 @@ impl Reason {
             | Reason::SourceTimeout
             | Reason::SourceFailed
             | Reason::SourceNotReady
-            | Reason::SourceProtocolError => Fault::Source,
+            | Reason::SourceProtocolError
+            | Reason::SourceDrifted => Fault::Source,
         }
     }
 }

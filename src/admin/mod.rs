@@ -5,6 +5,7 @@
 mod can;
 mod changes;
 mod draft;
+mod drift;
 mod justification;
 mod messages;
 mod rules;
@@ -420,6 +421,12 @@ impl AdminService for Admin {
 
     async fn can_i(&self, request: Request<api::CanIRequest>) -> Told<api::CanIResponse> {
         self.read(request, &rules::CAN_I, |admin, store, asked| can::can_i(&admin.contracts.load(), store, asked)).await
+    }
+
+    async fn list_drift(&self, request: Request<api::ListDriftRequest>) -> Told<api::ListDriftResponse> {
+        let list =
+            |admin: &Admin, _: &dyn Store, asked| drift::list(&admin.config.data, &admin.contracts.load(), &asked);
+        self.read(request, &rules::LIST_DRIFT, list).await
     }
 
     async fn list_staff(&self, request: Request<api::ListStaffRequest>) -> Told<api::ListStaffResponse> {

@@ -162,9 +162,14 @@ enum ContractCommand {
         /// `Service/Method`, or a source's id for all of its operations.
         name: String,
     },
+    /// List where sources' answers are not as their contracts say, by path and never by value; or report it to their owners.
+    Drift(super::drift::DriftArgs),
 }
 
 pub fn run_contract(args: ContractArgs, output: Output) -> Result<(), CliError> {
+    if let ContractCommand::Drift(args) = args.command {
+        return super::drift::run(args, output);
+    }
     let loaded = match &args.contracts {
         Some(folder) => ContractSet::with_folder(folder),
         None => ContractSet::embedded(),
@@ -173,6 +178,7 @@ pub fn run_contract(args: ContractArgs, output: Output) -> Result<(), CliError> 
         .map_err(|faults| CliError::Usage(faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))?;
     let operations = contracts.operations();
     match args.command {
+        ContractCommand::Drift(args) => super::drift::run(args, output),
         ContractCommand::Check => {
             let (sources, count) = (contracts.sources().len(), operations.len());
             let warned = operations.iter().flat_map(|operation| {

@@ -8,6 +8,7 @@ mod changes;
 mod check;
 mod clients;
 mod demo;
+mod drift;
 mod grants;
 mod output;
 mod profile;
@@ -83,7 +84,7 @@ enum Command {
     Audit(audit::AuditArgs),
     /// Check the gateway's configuration, or show it with every default.
     Config(check::ConfigArgs),
-    /// Check, list or show contracts.
+    /// Check, list or show contracts; where sources have drifted from them.
     Contract(check::ContractArgs),
 }
 

@@ -1,5 +1,6 @@
 //! Connection entries: one file a hub, one file a source. Moving a source to another hub is a change of one line.
 
+use super::drift::{self, DriftPolicies};
 use super::reader::{ConfigFault, Document, Table};
 use crate::contract::operation::Operation;
 use crate::contract::options::fill;
@@ -61,6 +62,8 @@ pub struct SourceEntry {
     pub guard: GuardSettings,
     /// Operations (`GetHousehold`) with bounds of their own.
     pub own_guards: BTreeMap<String, GuardSettings>,
+    /// What becomes of answers that have drifted.
+    pub drift: DriftPolicies,
     settings: Settings,
     xroad: Option<XRoadIds>,
     max_answer: usize,
@@ -389,6 +392,7 @@ fn read_source(table: &Table<'_>, hubs: &HashMap<String, Hub>, contracts: &Contr
         table.fault("xroad", "is missing: an X-Road source needs [xroad] with client and service");
     }
     let (guard, own_guards) = table.section("guard", |table| read_guards(table, &operations));
+    let drift = drift::read(table, &operations);
     // An answer of the largest known catalogue has some megabytes.
     let max_answer = table.number("max_answer_bytes", 16 << 20, 1_024..=(1 << 30)) as usize;
     let mut first = reached?;
@@ -405,7 +409,7 @@ fn read_source(table: &Table<'_>, hubs: &HashMap<String, Hub>, contracts: &Contr
     }
     let xroad = xroad.map_or(Some(None), |xroad| xroad.map(Some))?;
     let (source, contract) = (source?, contract?);
-    Some(SourceEntry { source, contract, first, second, guard, own_guards, settings, xroad, max_answer })
+    Some(SourceEntry { source, contract, first, second, guard, own_guards, drift, settings, xroad, max_answer })
 }
 
 /// The second hub of a source that moves.

@@ -2,6 +2,7 @@
 //! secrets come from files or the environment. Defaults stand where they are read; `docs/configuration.md` is printed
 //! from a configuration that spells them out.
 
+pub mod drift;
 pub mod entries;
 pub mod reader;
 

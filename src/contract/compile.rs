@@ -1,8 +1,11 @@
 //! Compiling contracts: the embedded ones, and those of a folder, checked as a whole.
 
+use super::drift::DriftPolicy;
 use super::fields::FieldTree;
 use super::map::outcome::Rules;
-use super::operation::{Binding, FillPlan, Operation, Paging, Polling, RestBinding, Shape, SourceInfo, TemplatePart};
+use super::operation::{
+    AnswerShape, Binding, FillPlan, Operation, Paging, Polling, RestBinding, Shape, SourceInfo, TemplatePart,
+};
 use super::options::{self, DataClass};
 use super::plan::WirePath;
 use folder::{compile_folder, in_order, list_protos};
@@ -254,7 +257,7 @@ fn compile_method(
     let level = level.unwrap_or(prost_types::method_options::IdempotencyLevel::IdempotencyUnknown);
     use prost_types::method_options::IdempotencyLevel::{IdempotencyUnknown, NoSideEffects};
     let timeout_ms = if said.timeout_ms == 0 { DEFAULT_TIMEOUT_MS } else { said.timeout_ms };
-    Ok(Operation {
+    let mut operation = Operation {
         full_name: path[1..].to_owned(),
         path,
         name: method.name().to_owned(),
@@ -285,7 +288,12 @@ fn compile_method(
         },
         request,
         answer,
-    })
+        shape_of_answers: AnswerShape::default(),
+        drift: DriftPolicy::of(said.drift()).or_else(|| DriftPolicy::of(source.drift())),
+    };
+    operation.shape_of_answers =
+        AnswerShape::of(&operation, &source.ignored, &said.ignored).map_err(|fault| fail(fault.to_string()))?;
+    Ok(operation)
 }
 
 fn shape(method: &MethodDescriptor) -> Result<Shape, String> {

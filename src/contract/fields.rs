@@ -257,16 +257,20 @@ impl Walk<'_> {
 }
 
 /// One field on the wire (https://protobuf.dev/programming-guides/encoding/).
-struct Field<'b> {
-    number: u32,
+pub(super) struct Field<'b> {
+    pub number: u32,
+    /// The wire type.
+    pub wire: u8,
     /// Bytes of the whole field, tag included.
-    length: usize,
+    pub length: usize,
     /// What is inside, for length-delimited fields.
-    content: Option<&'b [u8]>,
+    pub content: Option<&'b [u8]>,
+    /// The bytes after the tag.
+    pub value: &'b [u8],
 }
 
 impl<'b> Field<'b> {
-    fn read(bytes: &'b [u8]) -> Result<Self, Garbled> {
+    pub fn read(bytes: &'b [u8]) -> Result<Self, Garbled> {
         let (tag, at) = read_varint(bytes)?;
         let number = u32::try_from(tag >> 3).ok().filter(|number| (1..1 << 29).contains(number)).ok_or(Garbled)?;
         let rest = &bytes[at..];
@@ -283,11 +287,11 @@ impl<'b> Field<'b> {
             _ => return Err(Garbled),
         };
         let length = at.checked_add(length).filter(|length| *length <= bytes.len()).ok_or(Garbled)?;
-        Ok(Field { number, length, content })
+        Ok(Field { number, wire: (tag & 7) as u8, length, content, value: &bytes[at..length] })
     }
 }
 
-fn read_varint(bytes: &[u8]) -> Result<(u64, usize), Garbled> {
+pub(super) fn read_varint(bytes: &[u8]) -> Result<(u64, usize), Garbled> {
     let mut value = 0u64;
     for (index, byte) in bytes.iter().take(10).enumerate() {
         if index == 9 && *byte > 1 {

@@ -6,6 +6,7 @@
 
 pub mod compile;
 pub mod differences;
+pub mod drift;
 pub mod fields;
 pub mod formats;
 pub mod json;

@@ -1,6 +1,8 @@
 //! What is noticed while an answer is read: codes that the contract does not know, fields that were left out. Paths, and of unknown
 //! codes their text, which is the caller's alone.
 
+use super::drift::{Drift, DriftKind};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Most notes of each kind that one exchange has: more help nobody, and metadata is bounded.
@@ -15,6 +17,8 @@ pub struct Notes {
     pub unknown_codes: Vec<(String, Option<String>)>,
     /// Fields that were left out because their value could not be read, by path.
     pub dropped_fields: Vec<String>,
+    /// What is not as the contract says, those two included.
+    pub drift: Vec<Drift>,
     /// What X-Road's logs know the exchange by.
     pub xroad: XRoadTrace,
 }
@@ -33,6 +37,7 @@ pub struct XRoadTrace {
 impl Notes {
     /// An unknown code at a path.
     pub fn unknown_code(&mut self, path: String, code: Option<&str>) {
+        self.drifted(Drift::of_field(DriftKind::UnknownCode, &path));
         let note = (path, code.filter(|code| code.len() <= MAX_CODE).map(str::to_owned));
         if self.unknown_codes.len() < MAX_NOTES && !self.unknown_codes.contains(&note) {
             self.unknown_codes.push(note);
@@ -41,9 +46,22 @@ impl Notes {
 
     /// A field that was left out.
     pub fn dropped(&mut self, path: String) {
+        self.drifted(Drift::of_field(DriftKind::Dropped, &path));
         if self.dropped_fields.len() < MAX_NOTES && !self.dropped_fields.contains(&path) {
             self.dropped_fields.push(path);
         }
+    }
+
+    /// Something that is not as the contract says.
+    pub fn drifted(&mut self, drift: Drift) {
+        if !self.is_full(drift.kind) && !self.drift.contains(&drift) {
+            self.drift.push(drift);
+        }
+    }
+
+    /// Whether there is no room for more drift of a kind.
+    pub fn is_full(&self, kind: DriftKind) -> bool {
+        self.drift.len() >= MAX_NOTES && self.drift.iter().filter(|drift| drift.kind == kind).count() >= MAX_NOTES
     }
 
     /// Whether nothing was noticed.
@@ -56,6 +74,7 @@ impl Notes {
             self.unknown_code(path, code.as_deref());
         }
         more.dropped_fields.into_iter().for_each(|path| self.dropped(path));
+        more.drift.into_iter().for_each(|drift| self.drifted(drift));
         if more.xroad != XRoadTrace::default() {
             self.xroad = more.xroad;
         }
@@ -64,11 +83,15 @@ impl Notes {
 
 /// The notes of one exchange, written where answers are read and taken by who logs it.
 #[derive(Debug, Default)]
-pub struct Observed(Mutex<Notes>);
+pub struct Observed {
+    notes: Mutex<Notes>,
+    /// How much of its drift has been counted.
+    counted: AtomicUsize,
+}
 
 impl Observed {
     fn notes(&self) -> MutexGuard<'_, Notes> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Adds what was noticed in one message.
@@ -76,6 +99,13 @@ impl Observed {
         if !notes.is_empty() {
             self.notes().add(notes);
         }
+    }
+
+    /// What drift was noticed since this was called last, so that each counts once for an exchange.
+    pub fn new_drift(&self) -> Vec<Drift> {
+        let notes = self.notes();
+        let before = self.counted.swap(notes.drift.len(), Ordering::Relaxed);
+        notes.drift.get(before..).unwrap_or_default().to_vec()
     }
 
     /// What was noticed so far.

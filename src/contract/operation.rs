@@ -1,5 +1,6 @@
 //! An operation, ready to be served.
 
+use super::drift::{self, DriftPolicy};
 use super::fields::FieldTree;
 use super::formats::Format;
 use super::map::outcome::Rules;
@@ -185,6 +186,33 @@ pub struct Operation {
     pub answer_fields: FieldTree,
     /// Most people and enterprises of an answer that the entry names.
     pub max_answer_subjects: usize,
+    /// What its answers look like.
+    pub shape_of_answers: AnswerShape,
+    /// What becomes of an answer that has drifted, where the contract says.
+    pub drift: Option<DriftPolicy>,
+}
+
+/// What answers look like, as documents or as messages.
+#[derive(Debug, Default)]
+pub struct AnswerShape {
+    /// Of documents.
+    pub document: drift::Shape,
+    /// Of a gRPC source's messages.
+    pub message: drift::MessageShape,
+}
+
+impl AnswerShape {
+    /// The shape of an operation's answers; `common`: paths that its source's contract ignores, `own`: those that its own does.
+    ///
+    /// # Errors
+    /// What is wrong with `ignored` and `expected`.
+    pub fn of(operation: &Operation, common: &[String], own: &[String]) -> Result<Self, drift::ShapeFault> {
+        let message = match &operation.binding {
+            Binding::Grpc(_) => drift::MessageShape::of(&operation.answer)?,
+            _ => drift::MessageShape::default(),
+        };
+        Ok(AnswerShape { document: drift::Shape::of(operation, common, own)?, message })
+    }
 }
 
 impl Operation {

@@ -1,5 +1,6 @@
 //! Mapping plans: what each field of a message is, here and at the source, worked out once when a contract loads.
 
+use super::drift::Shape;
 use super::formats::Format;
 use super::map::date::Notation;
 use super::options;
@@ -44,6 +45,8 @@ pub struct MessagePlan {
     pub groups: Vec<String>,
     /// What a structure of the source has that is of this message: the first names of its fields' ways.
     pub known: HashSet<String>,
+    /// Paths of what the source writes beside, known and ignored.
+    pub ignored: Vec<String>,
 }
 
 /// Everything about one field.
@@ -65,6 +68,8 @@ pub struct FieldPlan {
     pub format: Option<Format>,
     /// Whether it must be given.
     pub required: bool,
+    /// In an answer: whether its name is always there.
+    pub expected: bool,
     /// Longest text or list.
     pub max_length: usize,
     /// How scalars are written.
@@ -81,6 +86,8 @@ pub struct FieldPlan {
     pub group: Option<usize>,
     /// A document inside a text.
     pub embedded: Option<options::Embedded>,
+    /// The shape of that document.
+    pub document: Option<Shape>,
     /// Data class, where higher than the operation's.
     pub data_class: options::DataClass,
     /// Whether it names a person or an enterprise.

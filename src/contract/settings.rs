@@ -1,5 +1,6 @@
 //! What a call brings beside its message, for the contract's fills.
 
+use super::drift::DriftPolicy;
 use super::notes::Observed;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,6 +21,8 @@ pub struct CallContext {
     pub traceparent: Option<String>,
     /// What is noticed while its answers are read.
     pub observed: Arc<Observed>,
+    /// What becomes of an answer that has drifted.
+    pub drift: DriftPolicy,
     /// Whether its own request has left.
     pub sent: Sent,
 }

@@ -64,6 +64,14 @@ pub enum SourceError {
     /// others.
     #[error("the source's answer is not what its contract says: {0}")]
     Unreadable(String),
+    /// Its answer has drifted from its contract, and the operation's policy is to refuse that.
+    #[error("the source's answer has drifted from its contract: {kind} {path}")]
+    Drifted {
+        /// How.
+        kind: &'static str,
+        /// Where, as it may be shown.
+        path: String,
+    },
     /// It refused our credentials: others may be taken.
     #[error("the source refused the gateway's credentials")]
     CredentialsRefused(String),
@@ -196,6 +204,7 @@ impl SourceError {
             SourceError::CallerDeadline => (Reason::CallerDeadline, Fault::Caller, Unknown),
             SourceError::Protocol(_) => (Reason::SourceProtocolError, Fault::Source, Failed),
             SourceError::Unreadable(_) => (Reason::SourceProtocolError, Fault::Source, Answered),
+            SourceError::Drifted { .. } => (Reason::SourceDrifted, Fault::Source, Answered),
             SourceError::CredentialsRefused(_) | SourceError::Forbidden(_) => {
                 (Reason::SourceCredentialsRefused, Fault::Gateway, Answered)
             }
@@ -261,6 +270,7 @@ impl SourceError {
             | SourceError::Late
             | SourceError::CallerDeadline
             | SourceError::Protocol(_)
+            | SourceError::Drifted { .. }
             | SourceError::Unreadable(_) => true,
             // 503 is said by balancers, too, after they have passed a request on.
             SourceError::Busy { code, .. } => code == "503",
@@ -342,6 +352,7 @@ impl From<SourceError> for Refusal {
                 Refusal { retry_after, source_code: Some(code), ..plain }
             }
             SourceError::Protocol(what) | SourceError::Unreadable(what) => Refusal { detail: what, ..plain },
+            SourceError::Drifted { kind, path } => Refusal { detail: format!("{kind} {path}"), ..plain },
             SourceError::CredentialsRefused(code)
             | SourceError::Forbidden(code)
             | SourceError::NotFound(code)
@@ -483,6 +494,7 @@ mod tests {
             SourceError::CallerDeadline,
             SourceError::Protocol(code()),
             SourceError::Unreadable(code()),
+            SourceError::Drifted { kind: "added", path: code() },
             SourceError::CredentialsRefused(code()),
             SourceError::NotFound(code()),
             SourceError::Rejected(code()),

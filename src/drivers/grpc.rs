@@ -1,11 +1,11 @@
-//! gRPC over mTLS. Messages pass through as they are: nothing is decoded here.
+//! gRPC over mTLS. Messages pass through as they are; their fields are only counted against the contract's (`drift`).
 
 use super::connection::Connection;
 use super::grpc_messages::Messages;
 use super::http::connector;
-use super::{Call, Driver, SourceAnswer, SourceError, unfit};
-use crate::contract::settings::{CallContext, Sent};
-use crate::contract::{Binding, Shape};
+use super::{Call, Driver, SourceAnswer, SourceError, drift, unfit};
+use crate::contract::settings::CallContext;
+use crate::contract::{Binding, Operation, Shape};
 use crate::deadline::Whose;
 use crate::frame::{FrameError, FrameReader, frame};
 use crate::headers::{GRPC_ENCODING, GRPC_STATUS};
@@ -128,7 +128,8 @@ impl Inner {
         let result = loop {
             let begun = http2.begin_with(path, || headers(&context, at), stream_wait.as_deref()).await?;
             let Begun { mut request, answer, connection } = begun;
-            let exchange = self.exchange(&mut request, answer, &mut messages, shape, &context.sent).await;
+            let call = (&operation, &context);
+            let exchange = self.exchange(&mut request, answer, &mut messages, call).await;
             if let Err(Failed::Unprocessed) = exchange {
                 context.sent.withdraw();
             }
@@ -152,13 +153,16 @@ impl Inner {
         request: &mut Outgoing,
         answer: Answer,
         messages: &mut Messages,
-        shape: Shape,
-        sent: &Sent,
+        (operation, context): (&Arc<Operation>, &Arc<CallContext>),
     ) -> Result<SourceAnswer, Failed> {
+        let sent = &context.sent;
         let answer = async {
             let answer = answer.head().await?;
             check_head(answer.status(), answer.headers())?;
-            Ok(if shape == Shape::ServerStream { self.stream(answer).await? } else { self.one(answer).await? })
+            Ok(match operation.shape {
+                Shape::ServerStream => self.stream(answer, operation, context).await?,
+                Shape::Unary | Shape::ClientStream => self.one(answer, operation, context).await?,
+            })
         };
         if let Messages::One(bytes) = messages {
             sent.mark();
@@ -182,19 +186,29 @@ impl Inner {
         FrameReader::new(body, self.max_answer).gzip(gzip)
     }
 
-    async fn one(&self, answer: Response<Incoming>) -> Result<SourceAnswer, SourceError> {
+    async fn one(
+        &self,
+        answer: Response<Incoming>,
+        operation: &Operation,
+        context: &CallContext,
+    ) -> Result<SourceAnswer, SourceError> {
         let (parts, body) = answer.into_parts();
         let mut reader = self.reader(&parts.headers, body);
         let first = reader.next().await.map_err(frame_error)?;
         let more = if first.is_some() { reader.next().await.map_err(frame_error)? } else { None };
         check_trailers(reader.trailers().as_ref().unwrap_or(&parts.headers))?;
         match (first, more) {
-            (Some(message), None) => Ok(SourceAnswer::One(message)),
+            (Some(message), None) => Ok(SourceAnswer::One(drift::of_message(operation, context, message)?)),
             _ => Err(SourceError::Protocol("one message was expected".into())),
         }
     }
 
-    async fn stream(&self, answer: Response<Incoming>) -> Result<SourceAnswer, SourceError> {
+    async fn stream(
+        &self,
+        answer: Response<Incoming>,
+        operation: &Arc<Operation>,
+        context: &Arc<CallContext>,
+    ) -> Result<SourceAnswer, SourceError> {
         let (parts, body) = answer.into_parts();
         let mut reader = self.reader(&parts.headers, body);
         // A failure before the first message is a plain status, not a broken stream.
@@ -203,13 +217,19 @@ impl Inner {
             check_trailers(reader.trailers().as_ref().unwrap_or(&parts.headers))?;
             return Ok(SourceAnswer::Stream(stream::empty().boxed()));
         }
-        let rest = stream::try_unfold((reader, first), |(mut reader, mut ready)| async move {
+        // What is refused of the first message is a plain status as well.
+        let first = first.map(|first| drift::of_message(operation, context, first)).transpose()?;
+        let call = (operation.clone(), context.clone());
+        let rest = stream::try_unfold((reader, first, call), |(mut reader, mut ready, call)| async move {
             let next = match ready.take() {
                 Some(first) => Some(first),
-                None => reader.next().await.map_err(frame_error)?,
+                None => {
+                    let next = reader.next().await.map_err(frame_error)?;
+                    next.map(|message| drift::of_message(&call.0, &call.1, message)).transpose()?
+                }
             };
             match next {
-                Some(message) => Ok(Some((message, (reader, None)))),
+                Some(message) => Ok(Some((message, (reader, None, call)))),
                 None => {
                     let trailers = reader.trailers().ok_or_else(|| SourceError::Protocol("no trailers".into()))?;
                     check_trailers(&trailers).map(|()| None)

@@ -3,6 +3,7 @@
 
 pub mod connection;
 pub mod credentials;
+mod drift;
 mod error;
 pub mod grpc;
 mod grpc_messages;

@@ -1,13 +1,14 @@
 //! From a judged document to the contract's messages, for every driver: what is found, what is absent, and what is not believed.
 
-use super::{SourceError, error::heed};
+use super::{SourceError, drift, error::heed};
 use crate::contract::Operation;
 use crate::contract::map::MapError;
 use crate::contract::map::answer::{self, Found, Read};
 use crate::contract::map::outcome::{self, Verdict};
 use crate::contract::map::start::{Start, start};
-use crate::contract::notes::{Notes, Observed};
+use crate::contract::notes::Notes;
 use crate::contract::plan::WirePath;
+use crate::contract::settings::CallContext;
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
@@ -36,9 +37,14 @@ pub(super) fn judge(operation: &Operation, document: Value, element: Option<&str
 }
 
 /// Reads the one message of an answer.
-pub(super) fn read_one(operation: &Operation, judged: &Judged, observed: &Observed) -> Result<Bytes, SourceError> {
+pub(super) fn read_one(operation: &Operation, judged: &Judged, context: &CallContext) -> Result<Bytes, SourceError> {
+    let mut notes = drift::of_document(operation, &judged.document);
+    let message = one(operation, judged, &mut notes);
+    drift::heeded(operation, context, notes, message)
+}
+
+fn one(operation: &Operation, judged: &Judged, notes: &mut Notes) -> Result<Bytes, SourceError> {
     let document = &judged.document;
-    let mut notes = Notes::default();
     let nothing = Value::Object(Map::new());
     let start = start(document, &operation.answer_root);
     let place = match start {
@@ -46,7 +52,7 @@ pub(super) fn read_one(operation: &Operation, judged: &Judged, observed: &Observ
         Start::Empty if operation.outcome.empty_is_not_found => return Err(SourceError::NotFound("empty".into())),
         Start::Empty | Start::Missing => &nothing,
     };
-    let read = match (start, answer::read_noted(&operation.answer, place, document, &mut notes)) {
+    let read = match (start, answer::read_noted(&operation.answer, place, document, notes)) {
         (Start::At(_), read) => read?,
         // What stands outside of the empty place may be all that there is to say.
         (_, Ok(read)) if read.found == Found::Value => read,
@@ -55,7 +61,6 @@ pub(super) fn read_one(operation: &Operation, judged: &Judged, observed: &Observ
         (Start::Empty, _) => return Err(unbelieved()),
         (_, _) => return Err(missing(operation)),
     };
-    observed.add(notes);
     believe(operation, judged, place, read)
 }
 
@@ -107,8 +112,14 @@ fn is_list(operation: &Operation) -> bool {
 pub(super) fn read_list(
     operation: &Operation,
     judged: &Judged,
-    observed: &Observed,
+    context: &CallContext,
 ) -> Result<Vec<Bytes>, SourceError> {
+    let mut notes = drift::of_document(operation, &judged.document);
+    let messages = list(operation, judged, &mut notes);
+    drift::heeded(operation, context, notes, messages)
+}
+
+fn list(operation: &Operation, judged: &Judged, notes: &mut Notes) -> Result<Vec<Bytes>, SourceError> {
     let document = &judged.document;
     let place = match start(document, &operation.answer_root) {
         Start::At(place) => place,
@@ -120,16 +131,14 @@ pub(super) fn read_list(
     if operation.answer.takes_any() && !answer::is_list(place) {
         return Err(unbelieved());
     }
-    let mut notes = Notes::default();
     let mut messages = Vec::new();
     for item in answer::items(place) {
-        let read = answer::read_noted(&operation.answer, item, document, &mut notes)?;
+        let read = answer::read_noted(&operation.answer, item, document, notes)?;
         if read.found != Found::Value {
             return Err(unbelieved());
         }
         messages.push(read.message.into());
     }
-    observed.add(notes);
     Ok(messages)
 }
 

@@ -70,13 +70,13 @@ impl Inner {
             }
             (Shape::ServerStream, None, None) => {
                 let (judged, fresh) = self.document(&ask, &[]).await?;
-                let messages = read_list(&ask.operation, &judged, &ask.context.observed)?;
+                let messages = read_list(&ask.operation, &judged, &ask.context)?;
                 self.open_data.keep(fresh);
                 Ok(SourceAnswer::Stream(stream::iter(messages.into_iter().map(Ok)).boxed()))
             }
             _ => {
                 let (judged, fresh) = self.document(&ask, &[]).await?;
-                let message = read_one(&ask.operation, &judged, &ask.context.observed)?;
+                let message = read_one(&ask.operation, &judged, &ask.context)?;
                 self.open_data.keep(fresh);
                 Ok(SourceAnswer::One(message))
             }
@@ -166,7 +166,7 @@ impl Inner {
     }
 
     async fn poll(self: Arc<Self>, ask: Ask, polling: Polling) -> Result<SourceAnswer, SourceError> {
-        let first = read_one(&ask.operation, &self.document(&ask, &[]).await?.0, &ask.context.observed)?;
+        let first = read_one(&ask.operation, &self.document(&ask, &[]).await?.0, &ask.context)?;
         let end = Instant::now() + polling.max;
         let watch = Watch { inner: self, ask, polling, end, first: Some(first), seen: None, ended: false };
         let messages = stream::try_unfold(watch, |mut watch| async move {
@@ -218,7 +218,7 @@ impl Watch {
         while Instant::now() < self.end {
             tokio::time::sleep(self.polling.interval).await;
             match self.inner.further(&self.ask, &[]).await {
-                Ok(judged) => return read_one(&self.ask.operation, &judged, &self.ask.context.observed).map(Some),
+                Ok(judged) => return read_one(&self.ask.operation, &judged, &self.ask.context).map(Some),
                 Err(error) if error.passes() && began.elapsed() < TROUBLE => {}
                 Err(error) => return Err(error),
             }
@@ -246,7 +246,7 @@ impl Paged {
     /// Reads a page. The list is whole where the source says so, or has no more records; a short page alone says nothing.
     fn read(&mut self, ask: &Ask, judged: &Judged) -> Result<Page, SourceError> {
         let wrong = |what: &str| Err(SourceError::Unreadable(what.to_owned()));
-        let messages = read_list(&ask.operation, judged, &ask.context.observed)?;
+        let messages = read_list(&ask.operation, judged, &ask.context)?;
         self.pages += 1;
         self.received += messages.len() as u64;
         let Paging { total, more, .. } = &self.paging;

@@ -5,7 +5,6 @@ use super::http::{HttpAnswer, status_error};
 use super::reading::{judge, read_one};
 use super::{Call, Driver, SourceAnswer, SourceError, SourceRequest, by_meaning, multipart, xroad_errors};
 use crate::contract::map::{outcome, request};
-use crate::contract::notes::Observed;
 use crate::contract::operation::Operation;
 use crate::contract::options::{Meaning, Soap, SoapVersion};
 use crate::contract::settings::CallContext;
@@ -68,7 +67,7 @@ async fn exchange(
         super::rest::add_trace(&mut headers, context);
         let (endpoint, envelope) = (&connection.endpoint, Bytes::from(envelope));
         let answer = endpoint.send_marking(Method::POST, "", headers, envelope, &context.sent).await?;
-        let result = read_answer(operation, soap, answer, &context.observed);
+        let result = read_answer(operation, soap, answer, context);
         if !connection.renews(&result, &proof, &mut renewed) {
             return Ok(SourceAnswer::One(result?.0));
         }
@@ -149,7 +148,7 @@ pub fn read_answer(
     operation: &Operation,
     soap: &Soap,
     answer: HttpAnswer,
-    observed: &Observed,
+    context: &CallContext,
 ) -> Result<(Bytes, Option<Element>), SourceError> {
     let wrong = |reason: &str| SourceError::Protocol(reason.to_owned());
     let status = status_error(answer.status, &answer.headers);
@@ -197,7 +196,7 @@ pub fn read_answer(
         _ => Value::Object(Map::new()),
     };
     let judged = judge(operation, document, Some(&element))?;
-    let message = read_one(operation, &judged, observed)?;
+    let message = read_one(operation, &judged, context)?;
     Ok((message, header))
 }
 

@@ -123,7 +123,7 @@ impl Asked<'_> {
         if let Some(id) = answer.headers.get("x-road-request-id").and_then(|value| value.to_str().ok()) {
             self.trace(id, request_hash);
         }
-        let (message, header) = soap::read_answer(self.operation, soap, answer, &self.context.observed)?;
+        let (message, header) = soap::read_answer(self.operation, soap, answer, self.context)?;
         let header = header.ok_or_else(|| SourceError::Protocol("the answer has no X-Road header".into()))?;
         self.check_echo(&header, service, version, request_hash)?;
         Ok(SourceAnswer::One(message))
@@ -251,7 +251,7 @@ impl Asked<'_> {
         let answer = endpoint.send_marking(method, &path, headers, body, sent).await?;
         let result = self
             .rest_document(answer, service, &request)
-            .and_then(|judged| Ok(SourceAnswer::One(read_one(self.operation, &judged, &self.context.observed)?)));
+            .and_then(|judged| Ok(SourceAnswer::One(read_one(self.operation, &judged, self.context)?)));
         Ok((proof, result))
     }
 

@@ -82,6 +82,10 @@ pub enum FaultKind {
     CutLists,
     /// Writes lists as objects with numbers for names, as PHP does.
     ListsAsObjects,
+    /// Has another member in each structure, whose contract nobody has changed.
+    AddedNames,
+    /// Writes a structure in place of each text that begins with a letter.
+    OtherTypes,
 }
 
 impl FaultKind {

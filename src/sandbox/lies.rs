@@ -81,8 +81,46 @@ pub fn told(reply: Reply, fault: Fault) -> Reply {
             }
             other => other,
         }),
+        FaultKind::AddedNames => with_more(reply),
+        FaultKind::OtherTypes => changed(reply, &|_, value| match value {
+            Value::String(text) if text.starts_with(char::is_alphabetic) => serde_json::json!({ "noiDung": text }),
+            other => other,
+        }),
         _ => reply,
     }
+}
+
+/// The member that was added.
+const ADDED: &str = "truongMoi";
+
+/// Another member in each structure of a document; of XML, in each that is not the envelope's.
+fn with_more(mut reply: Reply) -> Reply {
+    fn names(value: Value) -> Value {
+        match value {
+            Value::Array(items) => items.into_iter().map(names).collect(),
+            Value::Object(fields) => {
+                let mut fields: Map<_, _> = fields.into_iter().map(|(name, value)| (name, names(value))).collect();
+                fields.insert(ADDED.to_owned(), Value::from("022199000123"));
+                Value::Object(fields)
+            }
+            other => other,
+        }
+    }
+    fn elements(element: &mut Element) {
+        let envelope = ["Envelope", "Body"].contains(&element.name.as_str());
+        element.children.iter_mut().filter(|child| child.name != "Header").for_each(elements);
+        if !envelope && !element.children.is_empty() {
+            let (namespace, text) = (element.namespace.clone(), "022199000123".to_owned());
+            element.children.push(Element { name: ADDED.to_owned(), namespace, text, ..Element::default() });
+        }
+    }
+    if let Ok(value) = serde_json::from_slice(&reply.body) {
+        reply.body = names(value).to_string().into_bytes();
+    } else if let Ok(mut root) = xml::parse(&reply.body) {
+        elements(&mut root);
+        reply.body = written(&root, &|element| Some(element.text.clone())).into_bytes();
+    }
+    reply
 }
 
 fn of_a_token(reply: &Reply) -> bool {
@@ -295,6 +333,9 @@ mod tests {
         assert_eq!(lie(FaultKind::OtherNames, r#"{"a":[{"b":1}]}"#), r#"{"xa":[{"xb":1}]}"#);
         assert_eq!(lie(FaultKind::Decomposed, r#"{"a":"Hạ"}"#), "{\"a\":\"Ha\u{323}\"}");
         assert_eq!(lie(FaultKind::EmptyBody, answer), "");
+        let more = r#"{"a":[{"b":1,"truongMoi":"022199000123"}],"truongMoi":"022199000123"}"#;
+        assert_eq!(lie(FaultKind::AddedNames, r#"{"a":[{"b":1}]}"#), more);
+        assert_eq!(lie(FaultKind::OtherTypes, r#"{"a":"Hạ","b":"1"}"#), r#"{"a":{"noiDung":"Hạ"},"b":"1"}"#);
         let xml = lie(FaultKind::UnknownCodes, "<a xmlns=\"n\"><GioiTinh>1</GioiTinh><b>&amp;</b></a>");
         assert!(
             xml.ends_with("<a xmlns=\"n\"><GioiTinh xmlns=\"n\">97</GioiTinh><b xmlns=\"n\">&amp;</b></a>"),

@@ -128,6 +128,7 @@ impl Exchange {
                 exchange_id: id.to_owned(),
                 traceparent: traceparent(&head.headers),
                 observed: Arc::default(),
+                drift: route.drift,
                 sent: Sent::default(),
             }),
             route: route.clone(),
@@ -165,6 +166,7 @@ impl Exchange {
         };
         let notes = observed.so_far();
         record.noticed(&notes);
+        self.shared.drifted(&operation, route.drift, &observed);
         let result = match tally {
             Some(tally) => {
                 let tally = stream::taken(&tally);
@@ -220,14 +222,17 @@ impl Exchange {
         let turns: Option<Arc<dyn Turns>> = Some(Arc::new(turns));
         let call = Call { operation, request, context, until: None, turns, stream_wait: None };
         let begun = tokio::select! {
-            begun = ask(&self.shared, &route, call, time, place, record) => begun?,
-            taken = standing.lost(over_by(time)) => return Err(taken),
+            begun = ask(&self.shared, &route, call, time, place, record) => begun,
+            taken = standing.lost(over_by(time)) => Err(taken),
         };
+        self.shared.drifted(&route.operation, route.drift, &observed);
+        let begun = begun?;
         let messages = match begun {
             SourceAnswer::Stream(messages) => messages,
             SourceAnswer::One(message) => Box::pin(futures_util::stream::once(async { Ok(message) })),
         };
         Ok(stream::Opened {
+            drift: route.drift,
             operation: route.operation,
             standing,
             messages,

@@ -104,6 +104,13 @@ fn ready(shared: &Shared) -> (StatusCode, String) {
         None => detail,
         Some(alarm) => format!("{detail}{alarm} (audit acknowledge)\n"),
     };
+    let drifted: Vec<String> = shared.drift.fresh(crate::registry::now()).into_iter().collect();
+    let detail = match drifted.as_slice() {
+        [] => detail,
+        sources => {
+            format!("{detail}answers of {} have drifted from their contracts (contract drift)\n", sources.join(", "))
+        }
+    };
     match faults.as_slice() {
         // Told, and no fault yet: it is one when the log cannot be written.
         [] => (

@@ -197,6 +197,12 @@ impl Reloader {
         }
     }
 
+    fn keep_drift(&self, ends: bool) {
+        if let Err(error) = self.shared.drift.keep(&self.config.data, crate::registry::now(), ends) {
+            tracing::error!(%error, "what is known of drift could not be kept");
+        }
+    }
+
     /// Which of the files are others than before.
     fn changed_files(&self, all: bool) -> Option<Load> {
         let mut known = self.files.lock().unwrap_or_else(PoisonError::into_inner);
@@ -334,6 +340,7 @@ pub(super) fn spawn(
             tokio::select! {
                 _ = tick.tick() => {
                     reloader.keep_usage();
+                    reloader.keep_drift(false);
                     turn += 1;
                     let all = turn % ALL_FILES == 0;
                     match reloader.changed_files(all) {
@@ -362,6 +369,7 @@ pub(super) fn spawn(
             }
         }
         reloader.keep_usage();
+        reloader.keep_drift(true);
     })
 }
 

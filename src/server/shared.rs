@@ -13,7 +13,10 @@ use crate::access::token::TokenChecker;
 use crate::config::entries::Reach;
 use crate::config::{Catalogue, Config, SecondMode, SourceEntry};
 use crate::contract::Operation;
+use crate::contract::drift::DriftPolicy;
 use crate::contract::fields::Mask;
+use crate::contract::notes::Observed;
+use crate::drift::DriftTable;
 use crate::drivers::Adapter;
 use crate::exchange_log::ExchangeLog;
 use crate::exchange_log::pseudonym::Pseudonyms;
@@ -21,7 +24,7 @@ use crate::frame::Room;
 use crate::guard::{Endpoints, Guard, GuardSettings, HubHealth, OperationGuard, OperationHub};
 use crate::identity::certificates::Certificates;
 use crate::identity::handshake_limits::HandshakeLimits;
-use crate::registry::{GrantView, Snapshot};
+use crate::registry::{self, GrantView, Snapshot};
 use crate::status::{Reason, Refusal};
 use crate::telemetry::{ExchangeMetrics, Metrics, OperationMetrics};
 use crate::witness::alarm;
@@ -67,6 +70,8 @@ pub struct Shared {
     pub pseudonyms: Pseudonyms,
     /// Counts.
     pub metrics: Arc<Metrics>,
+    /// What of the sources' answers is not as their contracts say.
+    pub drift: DriftTable,
     /// Days until the disk is full, where they are few.
     pub days_left: DaysLeft,
     /// Logs what is refused before a right is found.
@@ -110,6 +115,7 @@ impl Shared {
             certificates: Certificates::default(),
             handshakes: config.listen.handshake_limits(),
             limits: Limits::default(),
+            drift: DriftTable::new(&config.data, metrics.drift.clone()),
             days_left: DaysLeft::default(),
             refusals: Arc::new(RefusalLog::new(log.clone(), metrics.clone())),
             room: Room::of(LARGE_MESSAGES.max(4 * config.listen.max_message), metrics.large_messages()),
@@ -142,6 +148,11 @@ impl Shared {
             next = next => Ok(next),
             () = ends => Err(Refusal::retry(Reason::GatewayEnding, SILENCE)),
         }
+    }
+
+    /// Counts by what an exchange's answers have drifted since this was called last.
+    pub fn drifted(&self, operation: &Operation, policy: DriftPolicy, observed: &Observed) {
+        self.drift.note(operation, policy, &observed.new_drift(), registry::now());
     }
 
     /// From now on, this is served.
@@ -326,6 +337,8 @@ pub struct Route {
     pub guard: OperationGuard,
     /// Its metrics.
     pub metrics: Arc<OperationMetrics>,
+    /// What becomes of answers that have drifted.
+    pub drift: DriftPolicy,
 }
 
 /// A worker's routes, with connections of its own.
@@ -364,12 +377,13 @@ impl Routes {
                 return None;
             }
             let (way, mut second) = ways.get(id)?.clone();
+            let drift = served.catalogue.sources.get(id)?.drift.of(operation);
             if let (Some(second), Some(hub)) = (&mut second, served.hubs.get(id)) {
                 second.first_health = hub.before(&operation.name);
             }
             let guard = served.guard(operation)?;
             let metrics = Arc::new(metrics.of(id, &operation.full_name));
-            let route = Route { operation: operation.clone(), way, second, guard, metrics };
+            let route = Route { operation: operation.clone(), way, second, guard, metrics, drift };
             Some((operation.path.clone(), route))
         };
         let by_path = served.catalogue.contracts.operations().into_iter().filter_map(route).collect();

@@ -7,6 +7,7 @@ use super::record::{MAX_SUBJECTS, Record, Salts, StreamTally, append};
 use super::shared::Shared;
 use super::standing::Standing;
 use crate::access::limits::Left;
+use crate::contract::drift::DriftPolicy;
 use crate::contract::fields::{self, Disclosed};
 use crate::contract::notes::Observed;
 use crate::contract::{Operation, validate};
@@ -34,6 +35,8 @@ pub(super) struct Opened {
     pub messages: BoxStream<'static, Result<Bytes, SourceError>>,
     /// What is noticed while they are read.
     pub observed: Arc<Observed>,
+    /// What becomes of answers that have drifted.
+    pub drift: DriftPolicy,
     /// Held as long as the stream lives.
     pub _place: StreamPlace,
     /// When the caller's own deadline passes.
@@ -135,6 +138,7 @@ impl Flow {
         self.record.answer_part(&kept)?;
         if self.parts.is_due(Instant::now()) {
             self.record.disclosed(&self.opened.operation, &self.disclosed)?;
+            self.count_drift();
             self.record.note(Kind::StreamPart).await?;
         }
         Ok(Some(kept))
@@ -143,6 +147,7 @@ impl Flow {
     async fn end(&mut self, refusal: Option<Refusal>) -> HeaderMap {
         let (id, refusal) = (self.record.id(), refusal.map(|refusal| self.record.refusal(refusal)));
         self.record_disclosed();
+        self.count_drift();
         let notes = self.opened.observed.so_far();
         self.record.noticed(&notes);
         match self.record.close(refusal.as_ref()).await {
@@ -162,6 +167,11 @@ impl Flow {
 }
 
 impl Flow {
+    /// Something that is watched may go on for an hour.
+    fn count_drift(&self) {
+        self.record.shared().drifted(&self.opened.operation, self.opened.drift, &self.opened.observed);
+    }
+
     fn record_disclosed(&mut self) {
         if let Err(refusal) = self.record.disclosed(&self.opened.operation, &self.disclosed) {
             tracing::error!(reason = refusal.reason.as_str(), "whom a stream named cannot be told");

@@ -40,7 +40,42 @@ pub struct ExchangeMetrics {
     faults: Family<Faulty, Counter>,
     seconds: Seconds,
     source_seconds: Seconds,
-    drift: Family<Drifted, Counter>,
+}
+
+/// Drift of answers from their contracts, by path. Who counts bounds the paths.
+#[derive(Debug, Clone, Default)]
+pub struct DriftMetrics(Family<Drifted, Counter>);
+
+impl DriftMetrics {
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        let all = DriftMetrics::default();
+        let help = "Answers that are not as their contract says, by path: added, missing, retyped, unknown_code, dropped; other: paths beyond those that are kept";
+        registry.register("answer_drift", help, all.0.clone());
+        all
+    }
+
+    /// The family, for who registers it elsewhere.
+    #[cfg(test)]
+    pub(crate) fn family(
+        &self,
+    ) -> &Family<impl Clone + std::hash::Hash + Eq + EncodeLabelSet + std::fmt::Debug + Send + Sync + 'static, Counter>
+    {
+        &self.0
+    }
+
+    /// The counter of one path: a field of the contract's, or a path at the source, never what stands there.
+    pub fn of(&self, source: &str, operation: &str, field: &str, kind: &'static str) -> Counter {
+        self.0.get_or_create_owned(&drifted(source, operation, field, kind))
+    }
+
+    /// Ends the counter of a path that was not seen for long.
+    pub fn forget(&self, source: &str, operation: &str, field: &str, kind: &'static str) {
+        self.0.remove(&drifted(source, operation, field, kind));
+    }
+}
+
+fn drifted(source: &str, operation: &str, field: &str, kind: &'static str) -> Drifted {
+    Drifted { source: source.to_owned(), operation: operation.to_owned(), field: field.to_owned(), kind }
 }
 
 impl ExchangeMetrics {
@@ -51,15 +86,12 @@ impl ExchangeMetrics {
             faults: Family::default(),
             seconds: seconds(),
             source_seconds: seconds(),
-            drift: Family::default(),
         };
         registry.register("exchanges", "Exchanges by operation and reason (OK: succeeded)", all.ended.clone());
         let help = "Exchanges that did not succeed, by whose fault it is: caller, gateway, hub, source";
         registry.register("exchange_faults", help, all.faults.clone());
         registry.register("exchange_seconds", "Time from arrival to the durable entry", all.seconds.clone());
         registry.register("source_seconds", "Time of these at the source", all.source_seconds.clone());
-        let help = "Answers with a field that is not as its contract says: unknown_code, dropped (its value could not be read)";
-        registry.register("answer_drift", help, all.drift.clone());
         all
     }
 
@@ -101,12 +133,6 @@ impl OperationMetrics {
         if !entry.fault.is_empty() {
             let labels = Faulty { source: entry.source.clone(), fault: entry.fault.clone() };
             self.families.faults.get_or_create(&labels).inc();
-        }
-        for (kind, fields) in [("unknown_code", &entry.unknown_codes), ("dropped", &entry.dropped_fields)] {
-            for field in fields {
-                let (source, operation) = (entry.source.clone(), entry.operation.clone());
-                self.families.drift.get_or_create(&Drifted { source, operation, field: field.clone(), kind }).inc();
-            }
         }
         // What its caller cut short, or sent at its own pace, tells nothing of the source's time.
         let callers = entry.reason == "CALLER_DEADLINE" || entry.request_messages > 1;

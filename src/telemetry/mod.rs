@@ -19,7 +19,7 @@ use std::io::IsTerminal;
 use std::sync::atomic::AtomicU64;
 use tracing_subscriber::EnvFilter;
 
-pub use exchanges::{ExchangeMetrics, OperationMetrics};
+pub use exchanges::{DriftMetrics, ExchangeMetrics, OperationMetrics};
 pub use sources::SourceGauges;
 pub use witnesses::WitnessMetrics;
 
@@ -112,6 +112,8 @@ pub struct Metrics {
     registry: Registry,
     /// Of exchanges.
     pub exchanges: ExchangeMetrics,
+    /// Of answers that are not as their contracts say.
+    pub drift: DriftMetrics,
     certificates: Family<Certificate, Gauge>,
     faults: Family<PartOf, Gauge>,
     lists: Family<Published, Gauge>,
@@ -152,6 +154,7 @@ impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("ndxp");
         let exchanges = ExchangeMetrics::register(&mut registry);
+        let drift = DriftMetrics::register(&mut registry);
         let certificates = Family::<Certificate, Gauge>::default();
         let help = "When a certificate ends, Unix time";
         registry.register("certificate_end_seconds", help, certificates.clone());
@@ -227,6 +230,7 @@ impl Default for Metrics {
         Metrics {
             registry,
             exchanges,
+            drift,
             certificates,
             faults,
             lists,

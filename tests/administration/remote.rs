@@ -342,6 +342,7 @@ fn the_same_shapes_come_from_afar_and_locally() {
         &["keys", "list"],
         &["staff", "list"],
         &["token", "list"],
+        &["contract", "drift"],
     ] {
         for output in ["json", "human"] {
             let args = [&["--output", output][..], command].concat();

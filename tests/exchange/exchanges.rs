@@ -1,6 +1,6 @@
 //! The main job: every operation of every source, end to end, and what a grant lets through.
 
-use crate::support::{CITIZEN, Stage, VERIFY, approved_grant};
+use crate::support::{CITIZEN, Stage, VERIFY, approved_grant, ops_text};
 use ndxp_gateway::contract::options::DataClass;
 use ndxp_gateway::exchange_log::Kind;
 use ndxp_gateway::sandbox::samples::{holds, samples};
@@ -50,6 +50,13 @@ async fn every_operation_of_every_source_answers_with_the_seeded_records_and_is_
             assert!(!entry.fields.is_empty() || told.messages[0] == json!({}), "{path} tells no fields");
         }
     }
+    // The sandbox answers in the shapes that the contracts describe.
+    let drift: Vec<_> = ops_text(&stage, "/metrics")
+        .lines()
+        .filter(|line| line.starts_with("ndxp_answer_drift"))
+        .map(str::to_owned)
+        .collect();
+    assert!(drift.is_empty(), "{}", drift.join("\n"));
     stage.verify();
 }
 

@@ -64,6 +64,8 @@ const SAID: &[(FaultKind, &[(&str, &str)])] = &[
     ),
     (FaultKind::UnaskedGzip, &[(ENTERPRISE, ""), (CITIZEN, ""), (PARCEL, ""), (VERIFY, "")]),
     (FaultKind::LostZeros, &[(PERSON, ""), (RECORD, "")]),
+    (FaultKind::AddedNames, &[(ENTERPRISE, ""), (CITIZEN, ""), (PARCEL, ""), (PERSON, ""), (LIST, "")]),
+    (FaultKind::OtherTypes, &[(ENTERPRISE, "SOURCE_PROTOCOL_ERROR"), (PERSON, "SOURCE_PROTOCOL_ERROR")]),
 ];
 
 #[tokio::test(flavor = "multi_thread")]

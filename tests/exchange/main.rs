@@ -7,6 +7,7 @@ mod support;
 mod answers;
 mod bad_input;
 mod conventions;
+mod drift;
 mod eleventh_source;
 mod exchanges;
 mod lies;

@@ -64,6 +64,8 @@ pub enum Plan {
     Status(i32, Vec<u8>),
     /// A compressed message.
     Gzip,
+    /// A message with a field that the contract does not have.
+    Another,
     /// Says nothing; counts pings.
     Silent,
     /// Answers when the request has ended.
@@ -77,6 +79,8 @@ pub enum Plan {
     CountsResets(u32, Duration),
 }
 
+/// Field 15, the number 1.
+const ANOTHER: &[u8] = &[0x78, 1];
 /// How large each message of a list is.
 const LISTED: usize = 64 << 10;
 
@@ -240,6 +244,7 @@ impl Source {
                 encoder.write_all(&message).unwrap();
                 (message, gzip) = (encoder.finish().unwrap(), true);
             }
+            Plan::Another => message.extend_from_slice(ANOTHER),
             Plan::Reads => {
                 while let Some(Ok(data)) = body.data().await {
                     body.flow_control().release_capacity(data.len()).unwrap();
@@ -254,7 +259,8 @@ impl Source {
         }
         let Ok(mut out) = respond.send_response(head, false) else { return false };
         if list {
-            return Source::list(out).await;
+            let more = if message.ends_with(ANOTHER) { ANOTHER } else { &[] };
+            return Source::list(out, more).await;
         }
         if !message.is_empty() {
             let mut framed = frame(&message).to_vec();
@@ -265,10 +271,11 @@ impl Source {
     }
 
     /// A list without end, as fast as it is taken.
-    async fn list(mut out: h2::SendStream<Bytes>) -> bool {
+    async fn list(mut out: h2::SendStream<Bytes>, more: &[u8]) -> bool {
         let mut message = vec![0x0a];
         prost::encoding::encode_varint(LISTED as u64, &mut message);
         message.resize(message.len() + LISTED, b'x');
+        message.extend_from_slice(more);
         let framed = frame(&message);
         loop {
             let mut rest = framed.clone();

@@ -1,6 +1,7 @@
 //! The plan of one message, from its fields' options.
 
 use super::{ContractFault, Place, option};
+use crate::contract::drift::Shape;
 use crate::contract::map::date::{Notation, Precision};
 use crate::contract::options::{self, DataClass, Format, Letters, OnBad, Wire};
 use crate::contract::plan::{
@@ -36,7 +37,8 @@ pub(super) fn plan(
     }
     link_unread(message, &mut fields).map_err(|reason| vec![place.fault(reason)])?;
     let known = known(&fields);
-    Ok(Arc::new(MessagePlan { message: message.clone(), fields, groups, known }))
+    let structure: options::Structure = option(pool, message.options(), "structure").unwrap_or_default();
+    Ok(Arc::new(MessagePlan { message: message.clone(), fields, groups, known, ignored: structure.ignored }))
 }
 
 /// Finds the field beside that takes what another one cannot read.
@@ -115,6 +117,16 @@ fn plan_field(
     ];
     let mut faults: Vec<_> =
         rules.into_iter().filter(|(broken, _)| *broken).map(|(_, reason)| fail(reason.into())).collect();
+    let document = match (&kind, &said.embedded) {
+        (Ok(FieldKind::Message(inner)), Some(embedded)) => match Shape::of_document(inner, !embedded.json) {
+            Ok(shape) => Some(shape),
+            Err(fault) => {
+                faults.push(fail(fault.to_string()));
+                None
+            }
+        },
+        _ => None,
+    };
     let kind = match kind {
         Ok(kind) if faults.is_empty() => kind,
         Ok(_) => return Err(faults),
@@ -140,6 +152,7 @@ fn plan_field(
         separator: Some(said.separator.clone()).filter(|separator| !separator.is_empty()),
         format: Some(said.format()).filter(|format| *format != Format::Unspecified),
         required: said.required,
+        expected: said.expected,
         max_length: if said.max_length == 0 { default_length } else { said.max_length as usize },
         wire: said.wire(),
         letters: if said.upper { Letters::Upper } else { said.letters() },
@@ -148,6 +161,7 @@ fn plan_field(
         place: said.place(),
         group,
         embedded: said.embedded.clone(),
+        document,
         data_class: DataClass::try_from(said.data_class).unwrap_or(DataClass::Unspecified),
         subject: said.subject,
         unread_into: match said.unread_into.as_str() {

@@ -260,6 +260,9 @@ impl<'v> Reader<'v, '_> {
                     }
                     element.into_value()
                 };
+                if let Some(shape) = &field.document {
+                    shape.observe(&document, &|| trail.path(), self.notes);
+                }
                 // Absolute places are still those of the outer document.
                 Reader { root: self.root, notes: &mut *self.notes }.message(plan, &document, Some(trail))?
             }

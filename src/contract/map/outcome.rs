@@ -100,6 +100,16 @@ impl Rules {
         self.empty_is_not_found || !self.no_record.is_empty() || self.otherwise == Meaning::NotFound || code()
     }
 
+    /// Where codes and the words beside them stand.
+    pub fn code_places(&self) -> impl Iterator<Item = &WirePath> {
+        self.code.iter().chain(self.failure.iter().filter_map(|rule| rule.words.as_ref().map(|words| &words.at)))
+    }
+
+    /// The ways to the signs of absence.
+    pub fn sign_ways(&self) -> impl Iterator<Item = &[String]> {
+        self.no_record.iter().map(|sign| sign.way.as_slice())
+    }
+
     /// Whether success is said by a code.
     pub fn has_code(&self) -> bool {
         !self.code.is_empty()

@@ -1,0 +1,67 @@
+//! What is known of drift, for whoever administers: read from the file in which the gateway keeps it.
+
+use super::api;
+use crate::contract::ContractSet;
+use crate::drift::file::{self, Kept, KeptDrift};
+use std::collections::BTreeSet;
+use std::path::Path;
+use tonic::Status;
+
+/// The drift of one source, or of all.
+pub(super) fn list(
+    data: &Path,
+    contracts: &ContractSet,
+    asked: &api::ListDriftRequest,
+) -> Result<api::ListDriftResponse, Status> {
+    let state = file::load(data).map_err(|error| {
+        tracing::error!(%error, "what is known of drift cannot be read");
+        Status::internal("what is known of drift cannot be read: see the gateway's log")
+    })?;
+    let mut found = api::ListDriftResponse::default();
+    let wanted = |kept: &Kept| asked.source.is_empty() || kept.source == asked.source;
+    let mut sources = BTreeSet::new();
+    for (operation, kept) in state.operations.iter().filter(|(_, kept)| wanted(kept)) {
+        sources.insert(kept.source.clone());
+        found.drift.extend(kept.paths.iter().map(|one| message(operation, kept, one)));
+        if kept.beyond > 0 {
+            let (source, operation) = (kept.source.clone(), operation.clone());
+            found.unlisted.push(api::UnlistedDrift { source, operation, answers: kept.beyond });
+        }
+    }
+    let order = |one: &api::Drift| (one.source.clone(), one.operation.clone(), one.kind, one.path.clone());
+    found.drift.sort_by_key(order);
+    let known = contracts.sources();
+    let named = known.iter().filter(|source| sources.contains(&source.id)).map(|source| api::DriftSource {
+        id: source.id.clone(),
+        name: source.name.clone(),
+        name_vi: source.name_vi.clone(),
+        owner: source.owner.clone(),
+    });
+    found.sources = named.collect();
+    Ok(found)
+}
+
+fn message(operation: &str, kept: &Kept, one: &KeptDrift) -> api::Drift {
+    let kind = match one.kind.as_str() {
+        "added" => api::DriftKind::Added,
+        "missing" => api::DriftKind::Missing,
+        "retyped" => api::DriftKind::Retyped,
+        "unknown_code" => api::DriftKind::UnknownCode,
+        "dropped" => api::DriftKind::Dropped,
+        _ => api::DriftKind::Unspecified,
+    };
+    api::Drift {
+        source: kept.source.clone(),
+        operation: operation.to_owned(),
+        protocol: kept.protocol.clone(),
+        contract: kept.contract.clone(),
+        kind: kind as i32,
+        path: one.path.clone(),
+        field: one.field.clone(),
+        described: one.described.clone(),
+        found: one.found.clone(),
+        first_seen: one.first_s,
+        last_seen: one.last_s,
+        answers: one.answers,
+    }
+}

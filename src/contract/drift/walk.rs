@@ -1,0 +1,212 @@
+//! One walk over a document, against its shape.
+
+use super::name::{FOLDED, MAX_UNKNOWN, shown};
+use super::shape::{BOOL, NUMBER, OBJECT, Place, Shape, TEXT};
+use super::{Drift, DriftKind, bounded};
+use crate::contract::notes::Notes;
+use serde_json::{Map, Value};
+
+/// Members of one structure whose presence is remembered; contracts have fewer.
+const MAX_SEEN: usize = 256;
+
+/// The way to a place, as a list from its end.
+#[derive(Clone, Copy)]
+struct Step<'s> {
+    above: Option<&'s Step<'s>>,
+    name: &'s str,
+}
+
+impl Step<'_> {
+    fn write(&self, path: &mut String) {
+        if let Some(above) = self.above {
+            above.write(path);
+            path.push('/');
+        }
+        path.push_str(self.name);
+    }
+}
+
+impl Shape {
+    /// Notes where a document is not of this shape; `field`: the field in whose text it stands, empty for an answer as a whole.
+    pub fn observe(&self, document: &Value, field: &dyn Fn() -> String, notes: &mut Notes) {
+        Walk { shape: self, field, notes }.value(0, document, None);
+    }
+}
+
+struct Walk<'w> {
+    shape: &'w Shape,
+    field: &'w dyn Fn() -> String,
+    notes: &'w mut Notes,
+}
+
+impl Walk<'_> {
+    fn value(&mut self, at: usize, value: &Value, way: Option<&Step<'_>>) {
+        let place = &self.shape.places[at];
+        // Of a sign of absence, nothing more is known.
+        if place.ignored || (place.types == 0 && place.members.is_empty() && !place.open) {
+            return;
+        }
+        match value {
+            Value::Null => {}
+            Value::Array(items) if items.is_empty() => {}
+            Value::Array(items) => {
+                self.list(place, items.len(), way);
+                items.iter().for_each(|item| self.item(at, item, way));
+            }
+            Value::Object(members) if members.is_empty() => {}
+            // A list as PHP writes it.
+            Value::Object(members) if is_numbered(members) && !place.by_name.contains_key("0") => {
+                self.list(place, members.len(), way);
+                members.values().for_each(|item| self.item(at, item, way));
+            }
+            one => {
+                // A list of one is what XML has of it, a text that is empty is nothing.
+                if place.list && !place.single && !self.shape.xml && !is_blank(one) {
+                    self.drifted(DriftKind::Retyped, way, None, ("list", word(one)));
+                }
+                self.item(at, one, way);
+            }
+        }
+    }
+
+    /// A list of one structure is that structure to every reader.
+    fn list(&mut self, place: &Place, count: usize, way: Option<&Step<'_>>) {
+        let one = count == 1 && place.types & OBJECT != 0;
+        if place.single && !place.list && !one {
+            self.drifted(DriftKind::Retyped, way, None, (words(place.types), "list"));
+        }
+    }
+
+    fn item(&mut self, at: usize, value: &Value, way: Option<&Step<'_>>) {
+        let place = &self.shape.places[at];
+        match value {
+            Value::Null => {}
+            Value::Object(members) if place.types & OBJECT != 0 || place.types == 0 => {
+                self.members(place, members, way)
+            }
+            Value::Array(items) => items.iter().for_each(|item| self.item(at, item, way)),
+            value if place.types == 0 || fits(place.types, value, self.shape.xml) => {}
+            value => self.drifted(DriftKind::Retyped, way, None, (words(place.types), word(value))),
+        }
+    }
+
+    fn members(&mut self, place: &Place, members: &Map<String, Value>, way: Option<&Step<'_>>) {
+        let (mut next, mut unknown) = (0, 0);
+        let mut seen = [0u64; MAX_SEEN / 64];
+        for (name, value) in members {
+            let at = match place.members.get(next) {
+                Some((known, _)) if **known == **name => next,
+                _ => match place.by_name.get(name.as_str()) {
+                    Some(at) => *at,
+                    None => {
+                        unknown += usize::from(!place.open);
+                        continue;
+                    }
+                },
+            };
+            next = at + 1;
+            if let Some(word) = seen.get_mut(at / 64) {
+                *word |= 1 << (at % 64);
+            }
+            let (known, child) = &place.members[at];
+            self.value(*child, value, Some(&Step { above: way, name: known }));
+        }
+        if unknown > 0 {
+            self.unknown(place, members, way, unknown);
+        }
+        let is_seen = |at: &usize| seen.get(at / 64).is_none_or(|word| word & (1 << (at % 64)) != 0);
+        for group in &place.expected {
+            if !group.iter().any(is_seen)
+                && let Some(first) = group.first()
+            {
+                self.drifted(DriftKind::Missing, way, Some(&place.members[*first].0), ("", ""));
+            }
+        }
+    }
+
+    fn unknown(&mut self, place: &Place, members: &Map<String, Value>, way: Option<&Step<'_>>, count: usize) {
+        if count > MAX_UNKNOWN {
+            return self.drifted(DriftKind::Added, way, Some(FOLDED), ("", "map"));
+        }
+        for (name, value) in members.iter().filter(|(name, _)| !place.by_name.contains_key(name.as_str())) {
+            self.drifted(DriftKind::Added, way, Some(shown(name)), ("", word(value)));
+        }
+    }
+
+    fn drifted(
+        &mut self,
+        kind: DriftKind,
+        way: Option<&Step<'_>>,
+        name: Option<&str>,
+        (described, found): (&'static str, &'static str),
+    ) {
+        if self.notes.is_full(kind) {
+            return;
+        }
+        let mut path = String::new();
+        if let Some(way) = way {
+            way.write(&mut path);
+        }
+        if let Some(name) = name {
+            if !path.is_empty() {
+                path.push('/');
+            }
+            path.push_str(name);
+        }
+        if path.is_empty() {
+            path.push('.');
+        }
+        self.notes.drifted(Drift { kind, field: (self.field)(), path: bounded(path), described, found });
+    }
+}
+
+/// As PHP writes a list: the names are 0, 1, 2, …
+fn is_numbered(members: &Map<String, Value>) -> bool {
+    members.keys().next().is_some_and(|first| first == "0")
+        && members.keys().enumerate().all(|(at, name)| name.parse() == Ok(at))
+}
+
+fn is_blank(value: &Value) -> bool {
+    value.as_str().is_some_and(|text| text.trim().is_empty())
+}
+
+/// Whether a value is of one of the types. XML's are all texts. A number that is no 64-bit integer is its own text.
+fn fits(types: u8, value: &Value, xml: bool) -> bool {
+    match value {
+        Value::String(text) if xml => types & (TEXT | NUMBER | BOOL) != 0 || text.trim().is_empty(),
+        Value::String(text) => types & TEXT != 0 || text.trim().is_empty() || (types & NUMBER != 0 && is_number(text)),
+        Value::Number(_) => types & NUMBER != 0,
+        Value::Bool(_) => types & BOOL != 0,
+        Value::Object(_) => types & OBJECT != 0,
+        Value::Null | Value::Array(_) => true,
+    }
+}
+
+fn is_number(text: &str) -> bool {
+    text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'.' | b'-' | b'+' | b'e' | b'E'))
+        && text.parse::<f64>().is_ok()
+}
+
+fn word(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(_) => "number",
+        Value::String(_) => "text",
+        Value::Array(_) => "list",
+        Value::Object(_) => "structure",
+    }
+}
+
+/// The types that a place is described with, in a word.
+fn words(types: u8) -> &'static str {
+    match types {
+        OBJECT => "structure",
+        TEXT => "text",
+        NUMBER => "number",
+        BOOL => "boolean",
+        types if types & OBJECT != 0 => "structure or text",
+        types if types & BOOL == 0 => "text or number",
+        _ => "single value",
+    }
+}

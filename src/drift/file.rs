@@ -1,0 +1,176 @@
+//! What is kept of drift: `state/drift.json` in the data folder, written as a whole.
+
+use super::{FORGOTTEN_AFTER_S, MAX_ALL, MAX_PATHS};
+use crate::contract::Operation;
+use crate::exchange_log::{LogError, write_atomically};
+use crate::keyfile::private_folder;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Largest file that is read, in bytes.
+const MAX_BYTES: u64 = 8 << 20;
+
+/// Why the file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// It cannot be read, or its folder not be made.
+    #[error("{0}: {1}")]
+    Io(PathBuf, std::io::Error),
+    /// It is no such file.
+    #[error("{0}: is no record of drift: {1}")]
+    Malformed(PathBuf, String),
+    /// It cannot be written.
+    #[error(transparent)]
+    Write(#[from] LogError),
+}
+
+/// One path, as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptDrift {
+    /// `added`, `missing`, `retyped`, `unknown_code` or `dropped`.
+    pub kind: String,
+    /// Path at the source.
+    pub path: String,
+    /// The contract's field, where it concerns one.
+    #[serde(default)]
+    pub field: String,
+    /// The type that the contract describes, where that says something.
+    #[serde(default)]
+    pub described: String,
+    /// The type that came when it was seen first.
+    #[serde(default)]
+    pub found: String,
+    /// When it was seen first, Unix time in seconds.
+    pub first_s: i64,
+    /// When it was seen last.
+    pub last_s: i64,
+    /// In how many answers.
+    pub answers: u64,
+}
+
+impl KeptDrift {
+    /// What metrics call it: the contract's field, or the path at the source.
+    pub fn field_or_path(&self) -> &str {
+        if self.field.is_empty() { &self.path } else { &self.field }
+    }
+}
+
+/// What an operation is, for whoever reads of it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct KeptOperation {
+    source: String,
+    contract: String,
+    protocol: String,
+}
+
+impl KeptOperation {
+    /// What there is to say of an operation.
+    pub fn of(operation: &Operation) -> Self {
+        KeptOperation {
+            source: operation.source.id.clone(),
+            contract: operation.source.version.clone(),
+            protocol: operation.binding.protocol().to_owned(),
+        }
+    }
+}
+
+/// The drift of one operation, as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Kept {
+    /// The source's id.
+    pub source: String,
+    /// The version of its contract.
+    pub contract: String,
+    /// The protocol, as people call it.
+    pub protocol: String,
+    /// By kind and path.
+    pub paths: Vec<KeptDrift>,
+    /// Answers with paths that are not kept, because there are too many.
+    #[serde(default)]
+    pub beyond: u64,
+}
+
+impl Kept {
+    /// Nothing yet; without `about`, what the file says of the operation stays.
+    pub fn new(about: Option<KeptOperation>) -> Self {
+        let KeptOperation { source, contract, protocol } = about.unwrap_or_default();
+        Kept { source, contract, protocol, ..Kept::default() }
+    }
+
+    fn add(&mut self, more: &Kept, room: &mut usize) {
+        if !more.source.is_empty() {
+            self.source.clone_from(&more.source);
+            self.contract.clone_from(&more.contract);
+            self.protocol.clone_from(&more.protocol);
+        }
+        self.beyond = self.beyond.saturating_add(more.beyond);
+        for one in &more.paths {
+            let known = self.paths.iter().position(|known| known.kind == one.kind && known.path == one.path);
+            match known {
+                Some(known) => {
+                    let known = &mut self.paths[known];
+                    known.answers = known.answers.saturating_add(one.answers);
+                    known.last_s = known.last_s.max(one.last_s);
+                }
+                None if self.paths.len() < MAX_PATHS && *room > 0 => {
+                    *room -= 1;
+                    self.paths.push(one.clone());
+                }
+                None => self.beyond = self.beyond.saturating_add(one.answers),
+            }
+        }
+        self.paths.sort_by(|one, other| (&one.kind, &one.path).cmp(&(&other.kind, &other.path)));
+    }
+}
+
+/// The whole file.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct State {
+    /// By the operations' full names.
+    pub operations: BTreeMap<String, Kept>,
+}
+
+fn path(data: &Path) -> PathBuf {
+    data.join("state").join("drift.json")
+}
+
+/// Reads a data folder's file; nothing where there is none.
+///
+/// # Errors
+/// Where it cannot be read, or is another file.
+pub fn load(data: &Path) -> Result<State, StateError> {
+    let path = path(data);
+    let size = match std::fs::metadata(&path) {
+        Ok(found) => found.len(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(State::default()),
+        Err(error) => return Err(StateError::Io(path, error)),
+    };
+    if size > MAX_BYTES {
+        return Err(StateError::Malformed(path, format!("it has {size} bytes")));
+    }
+    let bytes = std::fs::read(&path).map_err(|error| StateError::Io(path.clone(), error))?;
+    serde_json::from_slice(&bytes).map_err(|error| StateError::Malformed(path, error.to_string()))
+}
+
+/// Adds what was counted to the file. What was not seen for long is left out from then on.
+///
+/// # Errors
+/// Where it cannot be written. A file that cannot be read is begun anew.
+pub(super) fn add(data: &Path, counted: &[(String, Kept)], now_s: i64) -> Result<(), StateError> {
+    let mut state = load(data).unwrap_or_default();
+    for kept in state.operations.values_mut() {
+        kept.paths.retain(|one| one.last_s + FORGOTTEN_AFTER_S > now_s);
+    }
+    state.operations.retain(|_, kept| !kept.paths.is_empty());
+    let known: usize = state.operations.values().map(|kept| kept.paths.len()).sum();
+    let mut room = MAX_ALL.saturating_sub(known);
+    for (operation, more) in counted {
+        state.operations.entry(operation.clone()).or_default().add(more, &mut room);
+    }
+    let path = path(data);
+    let folder = data.join("state");
+    private_folder(&folder).map_err(|error| StateError::Io(folder, error))?;
+    let bytes = serde_json::to_vec(&state).map_err(|error| StateError::Malformed(path.clone(), error.to_string()))?;
+    Ok(write_atomically(&path, &bytes)?)
+}

@@ -1,0 +1,43 @@
+//! What was noticed in an answer goes to who counts it; where its operation's policy refuses drift, the answer is not believed.
+
+use super::SourceError;
+use crate::contract::Operation;
+use crate::contract::drift::DriftPolicy;
+use crate::contract::notes::Notes;
+use crate::contract::settings::CallContext;
+use bytes::Bytes;
+use serde_json::Value;
+
+/// What is noticed of a document before it is read.
+pub(super) fn of_document(operation: &Operation, document: &Value) -> Notes {
+    let mut notes = Notes::default();
+    operation.shape_of_answers.document.observe(document, &String::new, &mut notes);
+    notes
+}
+
+/// Hands on what was noticed, whatever came of the answer.
+///
+/// # Errors
+/// The answer's own; [`SourceError::Drifted`] where it was read, and its policy refuses drift.
+pub(super) fn heeded<T>(
+    operation: &Operation,
+    context: &CallContext,
+    notes: Notes,
+    answer: Result<T, SourceError>,
+) -> Result<T, SourceError> {
+    let first = notes.drift.first().filter(|_| context.drift == DriftPolicy::Refuse);
+    let refused =
+        first.map(|drift| SourceError::Drifted { kind: drift.kind.as_str(), path: drift.source_path(operation) });
+    context.observed.add(notes);
+    match (answer, refused) {
+        (Ok(_), Some(refused)) => Err(refused),
+        (answer, _) => answer,
+    }
+}
+
+/// The same for a message of a gRPC source.
+pub(super) fn of_message(operation: &Operation, context: &CallContext, message: Bytes) -> Result<Bytes, SourceError> {
+    let mut notes = Notes::default();
+    operation.shape_of_answers.message.observe(&message, &mut notes);
+    if notes.drift.is_empty() { Ok(message) } else { heeded(operation, context, notes, Ok(message)) }
+}
