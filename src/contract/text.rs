@@ -50,10 +50,11 @@ pub fn whole(text: &str) -> Option<i128> {
 
 /// A code of `width` digits that may have become a number on its way: `6673` and `6673.0` are `06673`. Other texts stay.
 pub fn digits(text: &str, width: usize) -> Cow<'_, str> {
+    if text.len() >= width && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Cow::Borrowed(text);
+    }
     match whole(text) {
-        Some(number) if number >= 0 && (text.len() < width || !text.bytes().all(|byte| byte.is_ascii_digit())) => {
-            Cow::Owned(format!("{number:0width$}"))
-        }
+        Some(number) if number >= 0 => Cow::Owned(format!("{number:0width$}")),
         _ => Cow::Borrowed(text),
     }
 }

@@ -3,10 +3,12 @@
 
 use encoding_rs::Encoding;
 use quick_xml::NsReader;
-use quick_xml::events::Event;
+use quick_xml::events::{BytesStart, Event};
 use quick_xml::name::ResolveResult;
+use serde_json::map::Entry;
 use serde_json::{Map, Value};
 use std::borrow::Cow;
+use std::sync::Arc;
 
 /// The declaration that documents begin with.
 pub const DECLARATION: &str = r#"<?xml version="1.0" encoding="UTF-8"?>"#;
@@ -43,17 +45,22 @@ pub enum XmlError {
 pub struct Element {
     /// Local name.
     pub name: String,
-    /// Namespace, or empty.
-    pub namespace: String,
+    /// Namespace, or empty. Elements that follow one another share it.
+    pub namespace: Arc<str>,
     /// Attributes by local name, without namespace declarations.
     pub attributes: Vec<(String, String)>,
     /// Child elements.
     pub children: Vec<Element>,
-    /// Text, without that of the children.
+    /// Text, without that of the children, and without white space that stands before a child only.
     pub text: String,
 }
 
 impl Element {
+    /// Whether it is the element of this local name and namespace.
+    pub fn is(&self, namespace: &str, name: &str) -> bool {
+        self.name == name && *self.namespace == *namespace
+    }
+
     /// The first child of this local name.
     pub fn child(&self, name: &str) -> Option<&Element> {
         self.children.iter().find(|child| child.name == name)
@@ -72,18 +79,17 @@ impl Element {
         if self.children.is_empty() {
             return Value::String(self.text);
         }
-        let mut object = Map::new();
+        let mut object = Map::with_capacity(self.children.len());
         for mut child in self.children {
             let name = std::mem::take(&mut child.name);
             let value = child.into_value();
-            match object.get_mut(&name) {
-                Some(Value::Array(items)) => items.push(value),
-                Some(first) => {
-                    let earlier = first.take();
-                    *first = Value::Array(vec![earlier, value]);
-                }
-                None => {
-                    object.insert(name, value);
+            match object.entry(name) {
+                Entry::Occupied(mut earlier) => match earlier.get_mut() {
+                    Value::Array(items) => items.push(value),
+                    first => *first = Value::Array(vec![first.take(), value]),
+                },
+                Entry::Vacant(free) => {
+                    free.insert(value);
                 }
             }
         }
@@ -100,57 +106,21 @@ pub fn parse(bytes: &[u8]) -> Result<Element, XmlError> {
 /// else UTF-8 (RFC 7303, section 3; XML 1.0, appendix F).
 pub fn parse_in(bytes: &[u8], charset: Option<&str>) -> Result<Element, XmlError> {
     let text = decode(bytes, charset)?;
-    if !text.chars().all(is_allowed) {
+    if has_forbidden(&text) {
         return Err(XmlError::Character);
     }
     let mut reader = NsReader::from_str(&text);
     reader.config_mut().expand_empty_elements = true;
-    let mut open: Vec<Element> = Vec::new();
-    let mut root: Option<Element> = None;
-    let mut count = 0;
+    let mut tree = Tree::default();
     loop {
         let (namespace, event) = reader.read_resolved_event().map_err(|_| XmlError::Malformed)?;
         match event {
-            Event::Start(start) => {
-                count += 1;
-                if open.len() >= MAX_DEPTH || count > MAX_ELEMENTS {
-                    return Err(XmlError::Limit);
-                }
-                let namespace = match namespace {
-                    ResolveResult::Bound(bound) => bound.0.to_owned(),
-                    ResolveResult::Unbound => String::new(),
-                    ResolveResult::Unknown(_) => return Err(XmlError::Malformed),
-                };
-                let mut element =
-                    Element { name: start.local_name().as_ref().to_owned(), namespace, ..Element::default() };
-                for attribute in start.attributes() {
-                    let attribute = attribute.map_err(|_| XmlError::Malformed)?;
-                    let key = attribute.key;
-                    if key.as_ref() != "xmlns" && !key.as_ref().starts_with("xmlns:") {
-                        let value = quick_xml::escape::unescape(&attribute.value).map_err(|_| XmlError::Entity)?;
-                        element.attributes.push((key.local_name().as_ref().to_owned(), value.into_owned()));
-                    }
-                }
-                open.push(element);
-            }
-            Event::End(_) => {
-                let closed = open.pop().ok_or(XmlError::Malformed)?;
-                match open.last_mut() {
-                    Some(parent) => parent.children.push(closed),
-                    None if root.is_none() => root = Some(closed),
-                    None => return Err(XmlError::Malformed),
-                }
-            }
-            Event::Text(text) => match open.last_mut() {
-                Some(element) => element.text.push_str(&text.xml10_content()),
-                None if text.trim().is_empty() => {}
-                None => return Err(XmlError::Malformed),
-            },
-            Event::CData(data) => {
-                open.last_mut().ok_or(XmlError::Malformed)?.text.push_str(&data.xml10_content());
-            }
+            Event::Start(start) => tree.start(namespace, &start)?,
+            Event::End(_) => tree.end()?,
+            Event::Text(text) => tree.text(text.xml10_content())?,
+            Event::CData(data) => tree.inside()?.text.push_str(&data.xml10_content()),
             Event::GeneralRef(reference) => {
-                let element = open.last_mut().ok_or(XmlError::Malformed)?;
+                let element = tree.inside()?;
                 match reference.resolve_char_ref().map_err(|_| XmlError::Entity)? {
                     Some(character) if !is_allowed(character) => return Err(XmlError::Character),
                     Some(character) => element.text.push(character),
@@ -162,12 +132,90 @@ pub fn parse_in(bytes: &[u8], charset: Option<&str>) -> Result<Element, XmlError
                 }
             }
             Event::DocType(_) => return Err(XmlError::Doctype),
-            Event::Eof => break,
+            Event::Eof => return tree.root(),
             Event::Decl(_) | Event::Comment(_) | Event::PI(_) => {}
             Event::Empty(_) => return Err(XmlError::Malformed),
         }
     }
-    if open.is_empty() { root.ok_or(XmlError::Malformed) } else { Err(XmlError::Malformed) }
+}
+
+/// The elements of a document, as far as it was read.
+#[derive(Default)]
+struct Tree<'t> {
+    open: Vec<Element>,
+    root: Option<Element>,
+    count: usize,
+    /// White space that may be the text of the innermost open element, or stand before its first child only.
+    space: Option<Cow<'t, str>>,
+    /// Of the last element.
+    namespace: Arc<str>,
+}
+
+impl<'t> Tree<'t> {
+    fn start(&mut self, namespace: ResolveResult<'_>, start: &BytesStart<'_>) -> Result<(), XmlError> {
+        self.count += 1;
+        if self.open.len() >= MAX_DEPTH || self.count > MAX_ELEMENTS {
+            return Err(XmlError::Limit);
+        }
+        let namespace = match namespace {
+            ResolveResult::Bound(bound) => bound.0,
+            ResolveResult::Unbound => "",
+            ResolveResult::Unknown(_) => return Err(XmlError::Malformed),
+        };
+        if *self.namespace != *namespace {
+            self.namespace = namespace.into();
+        }
+        let (name, namespace) = (start.local_name().as_ref().to_owned(), self.namespace.clone());
+        let mut element = Element { name, namespace, ..Element::default() };
+        for attribute in start.attributes() {
+            let attribute = attribute.map_err(|_| XmlError::Malformed)?;
+            let key = attribute.key;
+            if key.as_ref() != "xmlns" && !key.as_ref().starts_with("xmlns:") {
+                let value = quick_xml::escape::unescape(&attribute.value).map_err(|_| XmlError::Entity)?;
+                element.attributes.push((key.local_name().as_ref().to_owned(), value.into_owned()));
+            }
+        }
+        self.space = None;
+        self.open.push(element);
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<(), XmlError> {
+        let mut closed = self.open.pop().ok_or(XmlError::Malformed)?;
+        if let Some(space) = self.space.take().filter(|_| closed.children.is_empty()) {
+            closed.text.push_str(&space);
+        }
+        match self.open.last_mut() {
+            Some(parent) => parent.children.push(closed),
+            None if self.root.is_none() => self.root = Some(closed),
+            None => return Err(XmlError::Malformed),
+        }
+        Ok(())
+    }
+
+    fn text(&mut self, text: Cow<'t, str>) -> Result<(), XmlError> {
+        let only_space = text.trim().is_empty();
+        match self.open.last() {
+            None if only_space => {}
+            None => return Err(XmlError::Malformed),
+            Some(element) if only_space && element.text.is_empty() && self.space.is_none() => self.space = Some(text),
+            Some(_) => self.inside()?.text.push_str(&text),
+        }
+        Ok(())
+    }
+
+    /// The innermost open element, whose text goes on.
+    fn inside(&mut self) -> Result<&mut Element, XmlError> {
+        let element = self.open.last_mut().ok_or(XmlError::Malformed)?;
+        if let Some(space) = self.space.take() {
+            element.text.push_str(&space);
+        }
+        Ok(element)
+    }
+
+    fn root(self) -> Result<Element, XmlError> {
+        self.root.filter(|_| self.open.is_empty()).ok_or(XmlError::Malformed)
+    }
 }
 
 /// The document as text.
@@ -217,6 +265,12 @@ fn declared(bytes: &[u8]) -> Declared {
         Some((label, _)) => Declared::As(label.to_owned()),
         None => Declared::Nothing,
     }
+}
+
+/// Whether a character in a text is one that XML 1.0 forbids: of one byte, or one of the two that UTF-8 begins with 0xEF.
+fn has_forbidden(text: &str) -> bool {
+    let control = |byte: u8| byte < 0x20 && !matches!(byte, b'\t' | b'\n' | b'\r');
+    text.bytes().any(control) || (text.as_bytes().contains(&0xef) && !text.chars().all(is_allowed))
 }
 
 /// Whether XML 1.0 allows a character (section 2.2).
@@ -366,8 +420,24 @@ mod tests {
         let text = r#"<s:a xmlns:s="urn:x" xmlns:i="http://www.w3.org/2001/XMLSchema-instance">
             <b>1</b><b>&lt;2&#33;</b><c i:nil="true"/><d><![CDATA[<x>]]></d></s:a>"#;
         let element = parse(text.as_bytes()).unwrap();
-        assert_eq!((element.name.as_str(), element.namespace.as_str()), ("a", "urn:x"));
+        assert_eq!((element.name.as_str(), &*element.namespace), ("a", "urn:x"));
         assert_eq!(element.into_value(), serde_json::json!({"b": ["1", "<2!"], "c": null, "d": "<x>"}));
+    }
+
+    #[test]
+    fn white_space_is_text_where_there_is_nothing_else() {
+        for (text, value) in [
+            ("<a> \n </a>", serde_json::json!(" \n ")),
+            ("<a> <!-- x --> </a>", serde_json::json!("  ")),
+            ("<a> <![CDATA[ ]]></a>", serde_json::json!("  ")),
+            ("<a> &#32;x</a>", serde_json::json!("  x")),
+            ("<a> x </a>", serde_json::json!(" x ")),
+            ("<a>\n <b> </b>\n</a>\n", serde_json::json!({ "b": " " })),
+            ("<a> <b/> <c> 1</c> <d/>\u{a0}</a>", serde_json::json!({ "b": "", "c": " 1", "d": "" })),
+        ] {
+            assert_eq!(parse(text.as_bytes()).unwrap().into_value(), value, "{text}");
+        }
+        assert_eq!(parse(b"<a>x <b/> y</a>").unwrap().text, "x  y");
     }
 
     proptest! {

@@ -127,8 +127,7 @@ fn split<'a>(body: &'a [u8], boundary: &[u8]) -> Result<Vec<&'a [u8]>, SourceErr
 /// Puts parts in the place of `xop:Include`, as base64.
 pub(super) fn include(element: &mut Element, parts: &mut Parts<'_>) -> Result<(), SourceError> {
     if let [only] = element.children.as_slice()
-        && only.name == "Include"
-        && only.namespace == XOP
+        && only.is(XOP, "Include")
     {
         let href = attribute(only, "href")
             .and_then(|href| href.strip_prefix("cid:"))

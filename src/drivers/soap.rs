@@ -158,16 +158,18 @@ pub fn read_answer(
     let root =
         xml::parse_in(root, charset.as_deref()).map_err(|error| failed(SourceError::Protocol(error.to_string())))?;
     let space = if is_12(soap) { SOAP_12 } else { SOAP_11 };
-    if root.name != "Envelope" || root.namespace != space {
+    if !root.is(space, "Envelope") {
         return Err(status.unwrap_or_else(|| wrong("the answer is no SOAP envelope of the contract's version")));
     }
     let mut header = None;
     let mut body = None;
     for child in root.children {
-        match child.name.as_str() {
-            "Header" if child.namespace == space => header = Some(child),
-            "Body" if child.namespace == space => body = Some(child),
-            _ => return Err(wrong("the envelope has something beside a header and a body")),
+        if child.is(space, "Header") {
+            header = Some(child);
+        } else if child.is(space, "Body") {
+            body = Some(child);
+        } else {
+            return Err(wrong("the envelope has something beside a header and a body"));
         }
     }
     let content = multipart::resolve(body.map(|body| body.children).unwrap_or_default())?;
@@ -175,7 +177,7 @@ pub fn read_answer(
     if !parts.is_empty() {
         multipart::include(&mut content, &mut parts)?;
     }
-    if content.name == "Fault" && content.namespace == space {
+    if content.is(space, "Fault") {
         // HTTP's meaning comes first where it says what a fault cannot (RFC 9110, section 15): when to come again, or who is asked.
         let http_first = matches!(answer.status.as_u16(), 401 | 403 | 408 | 429 | 502..=504);
         let fault = || fault(operation, &content, is_12(soap));
@@ -185,7 +187,7 @@ pub fn read_answer(
         return Err(error);
     }
     let named = soap.answer.contains(&content.name);
-    if !named || (!soap.answer_namespace.is_empty() && content.namespace != soap.answer_namespace) {
+    if !named || (!soap.answer_namespace.is_empty() && *content.namespace != *soap.answer_namespace) {
         return Err(wrong("the body's element is not the contract's"));
     }
     let element = content.name.clone();

@@ -185,7 +185,7 @@ impl Asked<'_> {
         request_hash: &str,
     ) -> Result<(), SourceError> {
         let wrong = |what: &str| SourceError::Protocol(format!("the X-Road header's {what} is not the request's"));
-        let block = |name: &str| header.children.iter().find(|child| child.name == name && child.namespace == XROAD);
+        let block = |name: &str| header.children.iter().find(|child| child.is(XROAD, name));
         let same = |block: &Element, member: &XRoadMember| {
             block.child_text("xRoadInstance") == Some(&member.instance)
                 && block.child_text("memberClass") == Some(&member.class)

@@ -57,12 +57,12 @@ pub fn leftovers<'v>(
 }
 
 /// One-or-many, where one is wanted.
-fn single<'v>(value: &'v Value, path: &str) -> Result<&'v Value, MapError> {
-    match only(value) {
-        several if is_list(several) => Err(wrong(path, "one record was expected, and there are several or none")),
-        one => Ok(one),
-    }
+fn single(value: &Value) -> Option<&Value> {
+    let one = only(value);
+    (!is_list(one)).then_some(one)
 }
+
+const SEVERAL: &str = "one record was expected, and there are several or none";
 
 /// The one item of a list that has one; anything else as it is.
 pub(super) fn only(value: &Value) -> &Value {
@@ -111,7 +111,9 @@ pub fn is_list(value: &Value) -> bool {
 }
 
 fn is_numbered(object: &Map<String, Value>) -> bool {
-    !object.is_empty() && object.keys().enumerate().all(|(at, name)| *name == at.to_string())
+    // Nearly every structure is told by its first name.
+    object.keys().next().is_some_and(|first| first == "0")
+        && object.keys().enumerate().all(|(at, name)| *name == at.to_string())
 }
 
 /// Base64 (RFC 4648, section 4), with or without padding.
@@ -129,7 +131,7 @@ impl<'v> Reader<'v, '_> {
     fn message(&mut self, plan: &MessagePlan, place: &'v Value, above: Option<&Trail<'_>>) -> Result<Read, MapError> {
         // A message whose list is named "." is the list itself.
         let whole = plan.fields.iter().any(|field| field.list && field.names.iter().any(|name| name.parts.is_empty()));
-        let place = if whole { place } else { single(place, "")? };
+        let place = if whole { place } else { single(place).ok_or_else(|| wrong("", SEVERAL))? };
         let mut message = Vec::with_capacity(128);
         let mut found = Found::Nothing;
         for field in plan.fields.iter().filter(|field| field.beside.is_none()) {
@@ -205,8 +207,8 @@ impl<'v> Reader<'v, '_> {
             return Ok((None, if field.list { Found::EmptyList } else { named }));
         }
         if !field.list {
-            let value = self.one(field, single(value, &path_text(name))?, name, trail)?;
-            return Ok((value, named));
+            let one = single(value).ok_or_else(|| wrong(&path_text(name), SEVERAL))?;
+            return Ok((self.one(field, one, name, trail)?, named));
         }
         let mut all = Vec::new();
         match (&field.separator, value) {

@@ -26,7 +26,7 @@ impl BudgetUnits {
     }
 
     fn exchange(&self, content: &Element) -> Result<String, (&'static str, &'static str)> {
-        if content.namespace != SPACE {
+        if *content.namespace != *SPACE {
             return Err(("Client", "Sai không gian tên"));
         }
         let value = match content.name.as_str() {

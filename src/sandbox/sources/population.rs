@@ -77,9 +77,9 @@ impl Envelope {
     pub fn read(ask: &Ask) -> Result<Self, Reply> {
         let refuse = || Reply::typed(400, "text/plain", "no SOAP envelope");
         let root = xml::parse(&ask.body).map_err(|_| refuse())?;
-        let space = if root.namespace == SOAP_12 { SOAP_12 } else { SOAP_11 };
+        let space = if *root.namespace == *SOAP_12 { SOAP_12 } else { SOAP_11 };
         // SOAP 1.1 needs SOAPAction (section 6.1.1).
-        if root.namespace != space || space == SOAP_11 && ask.header("soapaction").is_none() {
+        if *root.namespace != *space || space == SOAP_11 && ask.header("soapaction").is_none() {
             return Err(refuse());
         }
         let header = root.child("Header").cloned();
@@ -136,7 +136,7 @@ impl Envelope {
 
 impl Population {
     fn exchange(&self, content: &Element) -> Result<(String, Value), Refused> {
-        if content.namespace != REQUEST {
+        if *content.namespace != *REQUEST {
             return Err(("Client", "Sai không gian tên"));
         }
         let names: Vec<&str> = content.children.iter().map(|child| child.name.as_str()).collect();
