@@ -276,8 +276,8 @@ impl Asked<'_> {
 
     fn rest_document(&self, answer: HttpAnswer, service: &str, request: &RestRequest) -> Result<Judged, SourceError> {
         let text = |name: &str| answer.headers.get(name).and_then(|value| value.to_str().ok());
-        let (request_id, hash) = (text(REQUEST_ID).unwrap_or(""), text(REQUEST_HASH).unwrap_or("").trim());
-        self.trace(request_id, hash);
+        let (request_id, hash) = (text(REQUEST_ID).unwrap_or(""), text(REQUEST_HASH).map(str::trim));
+        self.trace(request_id, hash.unwrap_or(""));
         // X-Road's own errors are told apart from the service's by this header (PR-REST, section 4.6).
         if let Some(code) = text("x-road-error") {
             let meaning = outcome::meaning_of(&self.operation.outcome, code);
@@ -297,12 +297,12 @@ impl Asked<'_> {
                 return Err(SourceError::Protocol(format!("the answer's {name} is not the request's")));
             }
         }
-        // Every answer has one (PR-REST, section 4.3), and it says which request is answered.
-        let own = match self.ids.request_hash {
+        // It says which request is answered (PR-REST, section 4.3). A gateway in between may have left it out: the id says so, too.
+        let own = |hash: &str| match self.ids.request_hash {
             RequestHash::Check => request.has_hash(request_id, hash),
             RequestHash::Keep => STANDARD.decode(hash).is_ok_and(|hash| hash.len() == SHA_512_BYTES),
         };
-        if !own {
+        if hash.is_some_and(|hash| !own(hash)) {
             return Err(SourceError::Protocol(format!("the answer's {REQUEST_HASH} is not the request's")));
         }
         super::rest::judged(self.operation, answer)

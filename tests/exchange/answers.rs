@@ -274,11 +274,11 @@ fn answer(status: &str, body: &str) -> Vec<u8> {
     }
     for header in headers.split("; ").flat_map(joined).filter(|header| !header.is_empty()) {
         match header.as_str() {
-            "XR" => {
+            "XR" | "XR-NO-HASH" => {
                 out.extend(
                     b"x-road-client: VN/GOV/H49/GW\r\nx-road-service: VN/GOV/SRC/SUB/get\r\nx-road-id: E1\r\nx-road-request-id: R7\r\n",
                 );
-                if !headers.contains("x-road-request-hash") {
+                if header == "XR" && !headers.contains("x-road-request-hash") {
                     out.extend(b"x-road-request-hash: {HASH}\r\n");
                 }
             }
