@@ -102,8 +102,12 @@ impl Replay {
     /// # Errors
     /// The log cannot be read.
     pub fn advance(&mut self, data: &Path, progress: impl FnMut(u64, u64) -> bool) -> Result<(), AuditError> {
+        self.advance_in(&LogReader::open(data)?, progress)
+    }
+
+    fn advance_in(&mut self, reader: &LogReader, progress: impl FnMut(u64, u64) -> bool) -> Result<(), AuditError> {
         let mut next = self.next;
-        let read = scan::administrative(data, &mut next, progress, |index, entry| self.take(index, &entry));
+        let read = scan::administrative(reader, &mut next, progress, |index, entry| self.take(index, &entry));
         self.next = next;
         read
     }
@@ -227,7 +231,8 @@ impl Replay {
         let beside = || ActKey::read(registry, &Vault::default()).unwrap_or_default();
         let key = self.key.clone().or_else(beside);
         let notes = file.acts(key.as_ref())?;
-        self.advance(data, |_, _| true)?;
+        let reader = LogReader::open(data).map_err(AuditError::from)?;
+        self.advance_in(&reader, |_, _| true)?;
         let mut noted: HashMap<&str, &Change> = HashMap::default();
         let mut refused = Vec::new();
         for note in &notes {
@@ -240,7 +245,6 @@ impl Replay {
                 Noted::Refused(row) => refused.push(row.clone()),
             }
         }
-        let reader = LogReader::open(data).map_err(AuditError::from)?;
         let mut compare =
             Compare { replay: self, noted, reader, found: Vec::new(), failed: None, names: Names::default() };
         let mut seen: HashMap<String, ()> = HashMap::default();

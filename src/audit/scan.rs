@@ -17,13 +17,13 @@ fn kind(bytes: &[u8]) -> Option<u8> {
     }
 }
 
-/// Hands over the administrative entries of a data folder's log from `next` on, oldest first, and moves `next` behind them.
+/// Hands over the administrative entries of a log from `next` on, oldest first, and moves `next` behind them.
 /// Calls `progress` with how many entries were looked at, and of how many; where it says no, the rest is left for the next time.
 ///
 /// # Errors
 /// The log cannot be read.
 pub fn administrative(
-    data: &Path,
+    reader: &LogReader,
     next: &mut u64,
     mut progress: impl FnMut(u64, u64) -> bool,
     mut visit: impl FnMut(u64, Entry),
@@ -35,7 +35,6 @@ pub fn administrative(
             visit(index, entry);
         }
     };
-    let reader = LogReader::open(data)?;
     while *next < reader.sealed() {
         let bundle = *next / TILE as u64;
         let first = bundle * TILE as u64;
@@ -108,7 +107,7 @@ impl LastAct {
             stopped = !go_on();
             !stopped
         };
-        administrative(data, &mut next, progress, |_, entry| last.see(&entry))?;
+        administrative(&LogReader::open(data)?, &mut next, progress, |_, entry| last.see(&entry))?;
         Ok((!stopped).then_some(last))
     }
 
