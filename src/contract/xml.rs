@@ -71,13 +71,32 @@ impl Element {
         self.child(name).map(|child| child.text.trim())
     }
 
+    /// An element without text or children is not empty where its attributes say something: no contract reads them, and what is there
+    /// must not pass for nothing.
+    fn says_in_attributes(&self) -> Option<Value> {
+        let says =
+            |(name, value): &&(String, String)| !OF_THE_FORM.contains(&name.as_str()) && !value.trim().is_empty();
+        let blank = self.text.trim().is_empty();
+        let object: Map<String, Value> = self
+            .attributes
+            .iter()
+            .filter(|_| blank)
+            .filter(says)
+            .map(|(name, value)| (format!("@{name}"), Value::from(value.as_str())))
+            .collect();
+        (!object.is_empty()).then_some(Value::Object(object))
+    }
+
     /// As a document for the mapping: see [`crate::contract::map`].
     pub fn into_value(self) -> Value {
         if self.attributes.iter().any(|(name, value)| name == "nil" && matches!(value.as_str(), "true" | "1")) {
             return Value::Null;
         }
         if self.children.is_empty() {
-            return Value::String(self.text);
+            return match self.says_in_attributes() {
+                Some(attributes) => attributes,
+                None => Value::String(self.text),
+            };
         }
         let mut object = Map::with_capacity(self.children.len());
         for mut child in self.children {
@@ -96,6 +115,24 @@ impl Element {
         Value::Object(object)
     }
 }
+
+/// Attributes of SOAP, XML and its schemas, which say nothing of a record.
+const OF_THE_FORM: [&str; 14] = [
+    "type",
+    "nil",
+    "id",
+    "href",
+    "ref",
+    "root",
+    "lang",
+    "space",
+    "encodingStyle",
+    "arrayType",
+    "offset",
+    "position",
+    "schemaLocation",
+    "noNamespaceSchemaLocation",
+];
 
 /// Reads a document that says itself how it is encoded.
 pub fn parse(bytes: &[u8]) -> Result<Element, XmlError> {

@@ -180,7 +180,7 @@ pub fn read_answer(
     if content.is(space, "Fault") {
         // HTTP's meaning comes first where it says what a fault cannot (RFC 9110, section 15): when to come again, or who is asked.
         let http_first = matches!(answer.status.as_u16(), 401 | 403 | 408 | 429 | 502..=504);
-        let fault = || fault(operation, &content, is_12(soap));
+        let fault = || fault(operation, &content);
         return Err(status.filter(|_| http_first).unwrap_or_else(fault));
     }
     if let Some(error) = status {
@@ -204,7 +204,7 @@ pub fn read_answer(
 
 /// What a fault means: by the most special code that the contract knows, else by whose fault the code says it is
 /// (SOAP 1.1, section 4.4.1; SOAP 1.2 part 1, section 5.4.6).
-fn fault(operation: &Operation, fault: &Element, soap_12: bool) -> SourceError {
+fn fault(operation: &Operation, fault: &Element) -> SourceError {
     let local = |text: &str| text.rsplit(':').next().unwrap_or("").trim().to_owned();
     let mut codes = Vec::new();
     if let Some(detail) = fault.child("detail").or_else(|| fault.child("Detail")) {
@@ -212,13 +212,11 @@ fn fault(operation: &Operation, fault: &Element, soap_12: bool) -> SourceError {
             ["code", "Code", "faultCode", "errorCode"].iter().filter_map(|name| detail.child_text(name)).map(local),
         );
     }
-    if soap_12 {
-        let code = fault.child("Code");
-        let sub = code.and_then(|code| code.child("Subcode")).and_then(|sub| sub.child_text("Value"));
-        codes.extend(sub.into_iter().chain(code.and_then(|code| code.child_text("Value"))).map(local));
-    } else {
-        codes.extend(fault.child_text("faultcode").map(local));
-    }
+    // Some servers write the other version's fault into an envelope of this one (node-soap).
+    let code = fault.child("Code");
+    let sub = code.and_then(|code| code.child("Subcode")).and_then(|sub| sub.child_text("Value"));
+    let value = code.and_then(|code| code.child_text("Value"));
+    codes.extend([sub, value, fault.child_text("faultcode")].into_iter().flatten().map(local));
     let xroad = matches!(operation.binding, Binding::XRoadSoap { .. });
     for code in &codes {
         if let Some(meaning) = outcome::meaning_of(&operation.outcome, code) {

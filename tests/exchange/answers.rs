@@ -393,6 +393,11 @@ async fn u4_u10_http_and_x_road_are_heard_first() {
     table(include_str!("answers/http.txt"), 55).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_are_understood_or_not_believed() {
+    table(include_str!("answers/strangers.txt"), 100).await;
+}
+
 /// The rows that a list came to, with the queries that were asked; `None` where it failed, and why.
 async fn paged(pages: &[&str]) -> (Result<Vec<String>, String>, Vec<String>) {
     let raw = Raw::start().await;

@@ -57,7 +57,8 @@ const SAID: &[(FaultKind, &[(&str, &str)])] = &[
             (ENTERPRISE, "SOURCE_PROTOCOL_ERROR"),
             (PERSON, "SOURCE_PROTOCOL_ERROR"),
             (PARCEL, "SOURCE_PROTOCOL_ERROR"),
-            (RECORD, "SOURCE_PROTOCOL_ERROR"),
+            // Its dates may be left out.
+            (RECORD, ""),
             // Without a date, nothing is changed.
             (VERIFY, ""),
         ],

@@ -86,17 +86,25 @@ pub fn is_absent(value: &Value) -> bool {
     match value {
         Value::Null => true,
         Value::String(text) => text.trim().is_empty(),
-        Value::Object(object) => object.values().all(is_absent),
+        Value::Object(object) => object.values().all(is_absent) || is_nil(object),
         Value::Array(items) => items.is_empty(),
         Value::Bool(_) | Value::Number(_) => false,
     }
+}
+
+/// `xsi:nil` as converters from XML to JSON write it: `{"@nil": "true"}`, `{"@xsi:nil": "true", "@xmlns:xsi": "…"}`.
+fn is_nil(object: &Map<String, Value>) -> bool {
+    let nil = |(name, value): (&String, &Value)| {
+        matches!(name.as_str(), "@nil" | "@xsi:nil") && matches!(scalar_text(value).as_deref(), Some("true" | "1"))
+    };
+    object.keys().all(|name| name.starts_with('@')) && object.iter().any(nil)
 }
 
 /// The items of a list: an array, the numbered properties of an object as PHP writes it, or a single one.
 pub fn items(value: &Value) -> Vec<&Value> {
     match value {
         Value::Array(items) => items.iter().collect(),
-        Value::Object(object) if is_numbered(object) => object.values().collect(),
+        Value::Object(object) if is_numbered_with_gaps(object) => object.values().collect(),
         one => vec![one],
     }
 }
@@ -114,6 +122,13 @@ fn is_numbered(object: &Map<String, Value>) -> bool {
     // Nearly every structure is told by its first name.
     object.keys().next().is_some_and(|first| first == "0")
         && object.keys().enumerate().all(|(at, name)| *name == at.to_string())
+}
+
+/// The same with gaps, as PHP writes a list of which it has left items out (`array_filter`); only where the contract has a list, since a
+/// structure may have numbers for names.
+fn is_numbered_with_gaps(object: &Map<String, Value>) -> bool {
+    let number = |name: &String| name.parse::<u32>().is_ok_and(|number| number.to_string() == *name);
+    !object.is_empty() && object.keys().all(number)
 }
 
 /// Base64 (RFC 4648, section 4), with or without padding.
@@ -385,7 +400,7 @@ fn scalar(
         },
         FieldKind::Bytes => {
             // In lines, as MIME writes it (RFC 2045, section 6.8).
-            let plain: Vec<u8> = text.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
+            let plain: Vec<u8> = without_data_scheme(text).bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
             Message::Bytes(BASE64.decode(plain).map_err(|_| fail("base64 was expected"))?.into())
         }
         FieldKind::Int32 => Message::I32(integer(text).ok_or_else(|| fail(WHOLE))?),
@@ -416,11 +431,27 @@ fn scalar(
     }))
 }
 
+/// Base64 without the head of a `data:` URL (RFC 2397), in which portals keep files.
+fn without_data_scheme(text: &str) -> &str {
+    let is_base64 = |head: &str| head.rsplit_once(';').is_some_and(|(_, last)| last.eq_ignore_ascii_case("base64"));
+    match text.strip_prefix("data:").and_then(|rest| rest.split_once(',')) {
+        Some((head, rest)) if is_base64(head) => rest,
+        _ => text,
+    }
+}
+
 const WHOLE: &str = "a whole number was expected";
 
 /// A whole number of a field's own size.
 fn integer<T: std::str::FromStr + TryFrom<i128>>(text: &str) -> Option<T> {
-    text.parse().ok().or_else(|| T::try_from(text::whole(text)?).ok())
+    let number = || text::whole(text).filter(|_| !is_grouped(text));
+    text.parse().ok().or_else(|| T::try_from(number()?).ok())
+}
+
+/// `1.000`: a thousand as Vietnamese is written, and one as a decimal. Nobody can tell which.
+fn is_grouped(text: &str) -> bool {
+    let digits = text.trim_start_matches(['-', '+']).strip_suffix(".000");
+    digits.is_some_and(|digits| (1..=3).contains(&digits.len()) && !digits.starts_with('0'))
 }
 
 fn finite(text: &str) -> Option<f64> {

@@ -94,6 +94,17 @@ impl Rules {
         })
     }
 
+    /// A code that has become a decimal number on its way (`0.0`, as Gson writes every number), where only without decimals it is one
+    /// of the contract's.
+    fn undecimal(&self, code: String) -> String {
+        let known =
+            |code: &String| self.success.contains(code) || self.failure.iter().any(|rule| rule.codes.contains(code));
+        if !code.contains('.') || known(&code) {
+            return code;
+        }
+        text::whole(&code).map(|number| number.to_string()).filter(known).unwrap_or(code)
+    }
+
     /// Whether any sign tells absence from nonsense.
     pub fn knows_absence(&self) -> bool {
         let code = || self.failure.iter().any(|rule| rule.meaning == Meaning::NotFound);
@@ -168,7 +179,7 @@ fn code(rules: &Rules, document: &Value, place: &Value) -> Option<String> {
     rules.code.iter().find_map(|path| {
         let code = lookup(place, document, path).and_then(scalar_text)?;
         let code = text::code(&code);
-        (!code.is_empty()).then(|| code.into_owned())
+        (!code.is_empty()).then(|| rules.undecimal(code.into_owned()))
     })
 }
 
