@@ -370,7 +370,11 @@ fn read_source(table: &Table<'_>, hubs: &HashMap<String, Hub>, contracts: &Contr
         }
     };
     let settings = table.section("settings", |settings| {
-        settings.keys().into_iter().filter_map(|key| Some((key.clone(), settings.text(&key)?))).collect::<Settings>()
+        settings
+            .keys()
+            .into_iter()
+            .filter_map(|key| Some((key.clone(), settings.text_or_secret(&key)?)))
+            .collect::<Settings>()
     });
     for name in operations.iter().flat_map(|one| &one.request.fields).filter_map(|field| field.letters_setting.as_ref())
     {

@@ -246,6 +246,14 @@ impl<'d> Table<'d> {
         })
     }
 
+    /// A text, which may be a secret from a file or the environment.
+    pub fn text_or_secret(&self, key: &str) -> Option<String> {
+        if self.get(key).is_some_and(|value| value.get_ref().as_table().is_some()) {
+            return self.secret(key).map(|secret| secret.reveal().to_owned());
+        }
+        self.text(key)
+    }
+
     /// Tells every key that nobody asked for.
     pub fn refuse_unknown(&self) {
         let known = self.known.borrow();

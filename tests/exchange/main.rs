@@ -4,9 +4,11 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod agent_node;
 mod answers;
 mod bad_input;
 mod conventions;
+mod criminal_records;
 mod drift;
 mod eleventh_source;
 mod exchanges;

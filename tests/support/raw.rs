@@ -62,7 +62,25 @@ pub struct Raw {
 
 impl Raw {
     pub fn serve(listener: std::net::TcpListener, pki: &Path) -> Self {
-        let config = tls::plain_server_config(&pki.join("sandbox.pem"), &pki.join("sandbox.key")).unwrap();
+        Self::with(listener, tls::plain_server_config(&pki.join("sandbox.pem"), &pki.join("sandbox.key")).unwrap())
+    }
+
+    /// One that lets nobody in without a certificate of the province's CA.
+    pub fn demanding(listener: std::net::TcpListener, pki: &Path) -> Self {
+        let files = tls::TlsFiles {
+            certificate: pki.join("sandbox.pem"),
+            key: pki.join("sandbox.key"),
+            client_ca: pki.join("ca.pem"),
+            revocation: tls::Revocation::Unchecked,
+            names: Vec::new(),
+            allow_tls12: false,
+        };
+        let mut config = tls::server_config(&files).unwrap();
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Self::with(listener, config)
+    }
+
+    fn with(listener: std::net::TcpListener, config: rustls::ServerConfig) -> Self {
         let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
         let raw = Raw { answer: Arc::default(), heard: Arc::default() };
         let (answer, heard) = (raw.answer.clone(), raw.heard.clone());
