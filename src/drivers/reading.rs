@@ -150,3 +150,143 @@ fn missing(operation: &Operation) -> SourceError {
     let ways: Vec<String> = operation.answer_root.iter().map(|way| way.join("/")).collect();
     SourceError::Unreadable(format!("the answer has no {}", ways.join(" or ")))
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::contract::ContractSet;
+    use serde_json::json;
+    use std::sync::{Arc, LazyLock};
+
+    const CONTRACT: &str = r#"
+syntax = "proto3";
+package read.v1;
+import "ndxp/contract/v1/contract.proto";
+service Read {
+  option (ndxp.contract.v1.source) = { id: "read" outcome: { code: "/code" success: "0" } };
+  rpc Get(Ask) returns (Record) {
+    option idempotency_level = NO_SIDE_EFFECTS;
+    option (ndxp.contract.v1.operation) = {
+      scope: "read:read" data_class: OPEN rest: { get: "/a" } answer_root: ["data/record", "rows"]
+      outcome: { code: "/code" success: "0" absent_is_success: true empty_is_not_found: true }
+    };
+  }
+  rpc Plain(Ask) returns (Record) {
+    option idempotency_level = NO_SIDE_EFFECTS;
+    option (ndxp.contract.v1.operation) = {
+      scope: "read:read" data_class: OPEN rest: { get: "/b" } answer_root: "data" outcome: { absent_is_success: true }
+    };
+  }
+  rpc List(Ask) returns (stream Record) {
+    option idempotency_level = NO_SIDE_EFFECTS;
+    option (ndxp.contract.v1.operation) = {
+      scope: "read:read" data_class: OPEN rest: { get: "/l" } answer_root: "rows" outcome: { empty_is_not_found: true }
+    };
+  }
+  rpc PlainList(Ask) returns (stream Record) {
+    option idempotency_level = NO_SIDE_EFFECTS;
+    option (ndxp.contract.v1.operation) = { scope: "read:read" data_class: OPEN rest: { get: "/m" } answer_root: "rows" outcome: {} };
+  }
+  rpc Write(Ask) returns (Record) {
+    option (ndxp.contract.v1.operation) = { scope: "read:write" data_class: OPEN rest: { post: "/w" } answer_root: "data" };
+  }
+  rpc Look(Ask) returns (Record) {
+    option idempotency_level = NO_SIDE_EFFECTS;
+    option (ndxp.contract.v1.operation) = { scope: "read:read" data_class: OPEN rest: { get: "/k" } };
+  }
+  rpc Columns(Ask) returns (stream Columns) {
+    option idempotency_level = NO_SIDE_EFFECTS;
+    option (ndxp.contract.v1.operation) = { scope: "read:read" data_class: OPEN rest: { get: "/c" } outcome: {} };
+  }
+  rpc Whole(Ask) returns (Rows) {
+    option idempotency_level = NO_SIDE_EFFECTS;
+    option (ndxp.contract.v1.operation) = { scope: "read:read" data_class: OPEN rest: { get: "/r" } outcome: {} };
+  }
+}
+message Ask {}
+message Columns { map<string, string> values = 1 [(ndxp.contract.v1.field) = { remaining: true }]; }
+message Record { string name = 1 [(ndxp.contract.v1.field) = { name: "ten" }]; }
+message Rows { repeated Record rows = 1 [(ndxp.contract.v1.field) = { name: "rows" }]; }
+"#;
+
+    fn operation(name: &str) -> Arc<Operation> {
+        static SET: LazyLock<ContractSet> = LazyLock::new(|| {
+            let folder = tempfile::tempdir().unwrap();
+            std::fs::write(folder.path().join("read.proto"), CONTRACT).unwrap();
+            ContractSet::with_folder(folder.path()).unwrap()
+        });
+        SET.operation(&format!("/read.v1.Read/{name}")).unwrap().clone()
+    }
+
+    /// What comes of a document: bytes or messages, or "absent", or "unbelieved".
+    fn come(name: &str, document: &Value) -> String {
+        let (operation, context) = (operation(name), CallContext::default());
+        let judged = judge(&operation, document.clone(), None);
+        let came = match operation.shape {
+            crate::contract::Shape::ServerStream => judged
+                .and_then(|judged| read_list(&operation, &judged, &context))
+                .map(|messages| format!("{} rows", messages.len())),
+            _ => judged
+                .and_then(|judged| read_one(&operation, &judged, &context))
+                .map(|message| format!("{} bytes", message.len())),
+        };
+        came.unwrap_or_else(|error| match error {
+            SourceError::NotFound(_) => "absent".to_owned(),
+            SourceError::Unreadable(_) | SourceError::Protocol(_) => "unbelieved".to_owned(),
+            other => format!("{other:?}"),
+        })
+    }
+
+    #[test]
+    fn an_empty_root_is_absence_only_where_the_contract_says_so() {
+        for (name, document, expected) in [
+            ("Get", json!({ "data": { "record": { "ten": "A" } } }), "3 bytes"),
+            ("Get", json!({ "rows": [{ "ten": "A" }] }), "3 bytes"),
+            ("Get", json!({ "data": null, "x": 1 }), "absent"),
+            ("Get", json!({ "data": { "record": {} }, "x": 1 }), "absent"),
+            ("Get", json!({ "rows": [], "x": 1 }), "absent"),
+            ("Get", json!({ "data": { "record": { "ten": "" } }, "x": 1 }), "absent"),
+            ("Get", json!({ "x": 1 }), "unbelieved"),
+            ("Get", json!({}), "unbelieved"),
+            ("Get", json!({ "data": { "record": { "khac": "A" } } }), "unbelieved"),
+            ("Plain", json!({ "data": { "ten": "A" } }), "3 bytes"),
+            ("Plain", json!({ "data": null, "x": 1 }), "unbelieved"),
+            ("Plain", json!({ "data": { "ten": "" } }), "unbelieved"),
+            ("List", json!({ "rows": [{ "ten": "A" }, { "ten": "B" }] }), "2 rows"),
+            ("List", json!({ "rows": [], "x": 1 }), "absent"),
+            ("List", json!({ "rows": null, "x": 1 }), "absent"),
+            ("List", json!({ "x": 1 }), "unbelieved"),
+            ("PlainList", json!({ "rows": [], "x": 1 }), "0 rows"),
+            ("PlainList", json!({ "rows": [{ "khac": 1 }] }), "unbelieved"),
+            ("PlainList", json!({ "rows": [{ "ten": "A" }, {}] }), "unbelieved"),
+            ("PlainList", json!({ "x": [] }), "unbelieved"),
+            // A row of whatever columns there are is told from an error document by its list.
+            ("Columns", json!([{ "a": "1" }, { "b": "2" }]), "2 rows"),
+            ("Columns", json!({ "loi": "x" }), "unbelieved"),
+            ("Columns", json!([{ "a": { "b": 1 } }]), "unbelieved"),
+            ("Whole", json!({ "rows": [] }), "0 bytes"),
+            ("Whole", json!({ "rows": [], "loi": "x" }), "0 bytes"),
+            ("Whole", json!({ "rows": [], "data": { "a": 1 } }), "unbelieved"),
+        ] {
+            assert_eq!(come(name, &document), expected, "{name} {document}");
+        }
+    }
+
+    #[test]
+    fn a_code_of_success_is_enough_for_a_write_beside_which_nothing_is_left_over() {
+        for (name, document, expected) in [
+            ("Write", json!({ "code": 0 }), "0 bytes"),
+            ("Write", json!({ "code": 0, "message": "ok" }), "0 bytes"),
+            ("Write", json!({ "code": 0, "data": { "ten": "A" } }), "3 bytes"),
+            ("Write", json!({ "code": 0, "ketQua": { "ten": "A" } }), "unbelieved"),
+            ("Write", json!({ "code": 0, "ketQua": [1] }), "unbelieved"),
+            ("Write", json!({ "message": "ok" }), "unbelieved"),
+            // A read asks for something.
+            ("Look", json!({ "code": 0 }), "unbelieved"),
+            ("Look", json!({ "code": 0, "ten": "A" }), "3 bytes"),
+        ] {
+            assert_eq!(come(name, &document), expected, "{name} {document}");
+        }
+    }
+}

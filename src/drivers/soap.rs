@@ -239,3 +239,38 @@ fn fault(operation: &Operation, fault: &Element) -> SourceError {
         _ => by_meaning(Meaning::Failed, code),
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::contract::ContractSet;
+    use http::StatusCode;
+
+    #[test]
+    fn only_the_contracts_body_elements_in_their_namespace_are_answers() {
+        let contracts = ContractSet::embedded().unwrap();
+        let operation = contracts.operation("/ndxp.population.v1.PopulationService/GetCitizen").unwrap();
+        let Binding::Soap(soap) = &operation.binding else { panic!("SOAP") };
+        let space = "http://www.mic.gov.vn/dancu/1.0";
+        let answered = |element: &str, space: &str, envelope: &str| {
+            let body = format!(
+                "<s:Envelope xmlns:s=\"{envelope}\"><s:Body><{element} xmlns=\"{space}\"><CongDan><SoDinhDanh>022199000123</SoDinhDanh></CongDan></{element}></s:Body></s:Envelope>"
+            );
+            let mut headers = HeaderMap::new();
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/xml"));
+            let answer = HttpAnswer { status: StatusCode::OK, headers, body: body.into() };
+            read_answer(operation, soap, answer, &CallContext::default()).map(|(message, _)| message.len())
+        };
+        assert!(answered("CongdanCollection", space, SOAP_11).is_ok_and(|length| length > 12));
+        for (element, space, envelope) in [
+            ("Collection", space, SOAP_11),
+            ("CongDan", space, SOAP_11),
+            ("CongdanCollection", space, SOAP_12),
+            ("CongdanCollection", "urn:another", SOAP_11),
+        ] {
+            let wrong = answered(element, space, envelope);
+            assert!(matches!(wrong, Err(SourceError::Protocol(_))), "{element} {space} {envelope}: {wrong:?}");
+        }
+    }
+}

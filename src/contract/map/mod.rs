@@ -81,4 +81,6 @@ pub fn scalar_text(value: &Value) -> Option<String> {
 }
 
 #[cfg(test)]
+mod outcome_tests;
+#[cfg(test)]
 mod tests;
