@@ -5,8 +5,8 @@
 //! rename is whole. A sync that fails keeps some of it, and what it lost is not tried again, as Linux does. Every call is a
 //! point at which the scheduler may go to another thread, a fault may come, or the machine may die.
 
-use crate::exchange_log::disk::{Disk, DiskFile, Open};
-use crate::inode::{Inode, Pending, put};
+use crate::exchange_log::disk::{Disk, DiskFile, Open, PathKind};
+use crate::inode::{Inode, Pending, SECTOR, put};
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::io;
@@ -28,6 +28,10 @@ pub struct Faults {
     pub place: Option<&'static str>,
     /// Bytes that are left; `None`: plenty.
     pub room: Option<u64>,
+    /// After so many writes, one goes to another place than its own, and the call says that all is well.
+    pub misdirect_in: Option<u64>,
+    /// The machine dies so many calls after that.
+    pub crash_after_misdirected: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +48,19 @@ impl Node {
 
 /// Files and their bytes.
 pub type Snapshot = BTreeMap<PathBuf, Vec<u8>>;
+
+/// A write that went to another place.
+#[derive(Debug, Clone)]
+pub struct Misdirected {
+    /// What it was, where it belonged, and where it landed.
+    pub what: String,
+    /// The file that it landed in, under the name that it had.
+    pub landed: PathBuf,
+    /// Where in it.
+    pub place: usize,
+    /// What of it landed.
+    pub bytes: Vec<u8>,
+}
 
 type Names = BTreeMap<PathBuf, Node>;
 /// What one call does to names; `None`: gone.
@@ -62,6 +79,7 @@ struct State {
     /// No faults, and no other thread in between: whoever checks.
     quiet: bool,
     notes: Vec<Vec<u8>>,
+    misdirected: Option<Misdirected>,
     trace: Option<Vec<String>>,
 }
 
@@ -102,6 +120,7 @@ impl SimDisk {
             dead: false,
             quiet: false,
             notes: Vec::new(),
+            misdirected: None,
             trace: trace.then(Vec::new),
         })))
     }
@@ -131,6 +150,11 @@ impl SimDisk {
     /// What was written to files that hold checkpoints, since this was asked last.
     pub fn take_notes(&self) -> Vec<Vec<u8>> {
         std::mem::take(&mut self.state().notes)
+    }
+
+    /// The write that went to another place, where there was one.
+    pub fn misdirected(&self) -> Option<Misdirected> {
+        self.state().misdirected.clone()
     }
 
     /// Adds a line to the trace.
@@ -296,6 +320,51 @@ impl State {
         Ok(())
     }
 
+    /// Whether this write is the one that goes astray.
+    fn goes_astray(&mut self, path: &Path) -> bool {
+        let counts = self.faults.place.is_none_or(|place| path.starts_with(place));
+        let Some(left) = self.faults.misdirect_in.as_mut().filter(|_| counts && !self.quiet) else { return false };
+        *left = left.saturating_sub(1);
+        let now = *left == 0;
+        if now {
+            self.faults.misdirect_in = None;
+            self.faults.crash_in = self.faults.crash_after_misdirected.take();
+        }
+        now
+    }
+
+    /// Writes somewhere else, in the same file or another: that place is durable, its own stays as it was. Drives go astray by
+    /// sectors or blocks, within what a file has.
+    fn astray(&mut self, wanted: (usize, &Path, usize), bytes: &[u8]) {
+        let (own, path, at) = wanted;
+        let others: Vec<(PathBuf, usize)> =
+            self.now.iter().filter_map(|(path, node)| Some((path.clone(), node.inode()?))).collect();
+        let (landed, inode) = match self.rng.bool() {
+            true => (path.to_owned(), own),
+            false => self.rng.choice(others).unwrap_or((path.to_owned(), own)),
+        };
+        let unit = self.rng.choice([SECTOR, BLOCK]).unwrap_or(BLOCK);
+        let there = self.inodes[inode].now.len();
+        let mut place = self.rng.usize(..=there / unit) * unit;
+        if inode == own && place == at {
+            place += unit;
+        }
+        // A file does not grow by it.
+        let fits = bytes.len().min(there.saturating_sub(place));
+        let Inode { now, durable, .. } = &mut self.inodes[inode];
+        for copy in [now, durable] {
+            if copy.len() >= place + fits {
+                copy[place..place + fits].copy_from_slice(&bytes[..fits]);
+            }
+        }
+        let what =
+            format!("{} bytes for {} at {at} landed in {} at {place}", bytes.len(), path.display(), landed.display());
+        if let Some(trace) = &mut self.trace {
+            trace.push(format!("-- {what}"));
+        }
+        self.misdirected = Some(Misdirected { what, landed, place, bytes: bytes[..fits].to_vec() });
+    }
+
     fn give_back(&mut self, inode: usize) {
         if let Some(room) = &mut self.faults.room {
             *room += self.inodes[inode].now.len() as u64;
@@ -350,6 +419,14 @@ impl Disk for SimDisk {
             return Err(missing());
         }
         Ok(state.now.keys().filter(|path| path.parent() == Some(folder)).cloned().collect())
+    }
+
+    fn kind(&self, path: &Path) -> io::Result<PathKind> {
+        match self.call("look at", path, &())?.now.get(path) {
+            Some(Node::Folder) => Ok(PathKind::Folder),
+            Some(Node::File(_)) => Ok(PathKind::File),
+            None => Err(missing()),
+        }
     }
 
     fn create_folder(&self, path: &Path) -> io::Result<()> {
@@ -429,6 +506,10 @@ impl DiskFile for SimFile {
         state.take(more as u64)?;
         if self.path.ends_with("signed-checkpoint.new") {
             state.notes.push(bytes.to_vec());
+        }
+        if state.goes_astray(&self.path) {
+            state.astray((self.inode, &self.path, at), bytes);
+            return Ok(());
         }
         put(&mut state.inodes[self.inode].now, at, bytes);
         state.inodes[self.inode].pending.push(Pending::Write(at, bytes.to_vec()));

@@ -5,7 +5,7 @@
 //! the disk, who holds which file open, what the spare is, and what each thread has seen so far) go on in the same ways, so
 //! only the first is followed further: all states are reached, and each only once is gone on from.
 
-use crate::exchange_log::disk::{Disk, DiskFile, Open};
+use crate::exchange_log::disk::{Disk, DiskFile, Open, PathKind};
 use crate::exchange_log::journal::Journal;
 use crate::exchange_log::segment::ChainKey;
 use crate::exchange_log::storage::Storage;
@@ -322,6 +322,10 @@ impl Disk for ModelDisk {
         let names: Vec<_> = self.call().names.keys().filter(|path| path.parent() == Some(folder)).cloned().collect();
         see(&names);
         Ok(names)
+    }
+
+    fn kind(&self, path: &Path) -> io::Result<PathKind> {
+        result(self.call().find(path).map(|_| PathKind::File))
     }
 
     fn create_folder(&self, _path: &Path) -> io::Result<()> {

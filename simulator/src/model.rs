@@ -1,11 +1,12 @@
 //! What must be true of the log, whatever happened: docs/exchange-log.md, "What is promised", by number.
 
-use crate::exchange_log::checkpoint::LogVerifier;
+use crate::exchange_log::chain::check as check_chain;
+use crate::exchange_log::checkpoint::LogSigner;
 use crate::exchange_log::reader::LogReader;
 use crate::exchange_log::tiles::{bundle_bytes, decode_bundle};
 use crate::exchange_log::tree::{Edge, TILE, leaf_hash};
 use crate::exchange_log::verify::{Against, LogFolder, Report, verify};
-use crate::exchange_log::{LogError, LogPaths};
+use crate::exchange_log::{LogError, LogPaths, signed, stray};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::collections::{BTreeMap, BTreeSet};
@@ -104,6 +105,15 @@ impl Model {
     }
 }
 
+impl Model {
+    /// Whether what is there is a beginning of what was acknowledged, and all that is missing came after the last signed tree.
+    pub fn lacks_only_an_unsigned_end(&self, paths: &LogPaths, archive: &Path) -> bool {
+        let Ok(found) = self.entries(paths, archive) else { return false };
+        let signed = self.signed.last_key_value().map_or(0, |(size, _)| *size);
+        found.len() as u64 >= signed && self.acknowledged.starts_with(&found)
+    }
+}
+
 /// Why a check ended: the log says so itself, or it does not.
 #[derive(Debug)]
 pub enum Found {
@@ -119,7 +129,11 @@ impl From<LogError> for Found {
     }
 }
 
-/// `audit verify`, as an auditor runs it.
-pub fn audit(paths: &LogPaths, archive: &Path, verifier: &LogVerifier) -> Result<Report, LogError> {
-    verify(&LogFolder::on(paths, Some(archive)), verifier, Against::default(), |_, _| {})
+/// `audit verify` on a data folder, as an auditor with the log's key runs it.
+pub fn audit(paths: &LogPaths, archive: &Path, signer: &LogSigner) -> Result<Report, LogError> {
+    let report = verify(&LogFolder::on(paths, Some(archive)), &signer.verifier(), Against::default(), |_, _| {})?;
+    stray::check(&LogReader::open_at(paths)?)?;
+    signed::check(paths, &signer.verifier())?;
+    check_chain(paths, report.sealed, Some(&signer.chain_key()))?;
+    Ok(report)
 }

@@ -1,7 +1,7 @@
 //! One run: some lives of a gateway's log on one disk, each with its threads and its faults, a crash between them, and at
 //! the end a time without faults in which everything must be there and go on.
 
-use crate::disk::{Faults, SimDisk};
+use crate::disk::{Faults, Misdirected, SimDisk};
 use crate::exchange_log::checkpoint::LogSigner;
 use crate::exchange_log::journal::Journal;
 use crate::exchange_log::pruned::{archive, prune};
@@ -34,6 +34,8 @@ enum Trouble {
     Full,
     /// A file is changed, cut, swapped or taken away behind the log's back.
     Damage,
+    /// A write goes to another place than its own, and the disk says that all is well.
+    Misdirected,
     /// The files are put back to what they were, and refilled with other entries by somebody who has the keys.
     Forged,
 }
@@ -68,6 +70,8 @@ pub fn run(seed: u64, key: &Arc<Vec<u8>>, trace: bool) -> Result<(), (Violation,
         Trouble::Full,
         Trouble::Damage,
         Trouble::Damage,
+        Trouble::Misdirected,
+        Trouble::Misdirected,
         Trouble::Forged,
     ];
     let trouble = rng.choice(troubles).unwrap_or(Trouble::None);
@@ -90,6 +94,9 @@ impl World {
             self.seals = self.rng.choice([1, 1, 1, 10]).unwrap_or(1);
             self.disk.note(|| format!("-- a life with {:?}", self.faults));
             self.one_life()?;
+            if let Some(astray) = self.disk.misdirected() {
+                return self.is_told(&astray);
+            }
         }
         self.faults = Faults::default();
         self.disk.note(|| "-- no more faults".into());
@@ -99,7 +106,7 @@ impl World {
             Trouble::Forged => return self.forge(),
             _ => {}
         }
-        let report = self.disk.quietly(|| audit(&self.paths, Path::new(ARCHIVE), &self.signer().verifier()));
+        let report = self.disk.quietly(|| audit(&self.paths, Path::new(ARCHIVE), &self.signer()));
         report.map(drop).map_err(|error| format!("5: verification fails: {error}"))
     }
 
@@ -129,6 +136,13 @@ impl World {
                 place: rng.choice(["/data/state", "/data/journal", "/data/log"]),
                 ..Faults::default()
             },
+            // Most of what is written is the journal's.
+            Trouble::Misdirected => Faults {
+                misdirect_in: soon(rng, 7),
+                crash_after_misdirected: rng.bool().then(|| rng.u64(2..20)),
+                place: rng.choice([None, Some("/data/journal"), Some("/data/log"), Some("/data/state")]).flatten(),
+                ..Faults::default()
+            },
             Trouble::Full => Faults { room: Some(rng.u64(0..60_000)), ..Faults::default() },
         }
     }
@@ -140,6 +154,8 @@ impl World {
         let opened = Pipeline::open(self.paths.clone(), self.signer());
         self.take_notes()?;
         match opened {
+            // What is wrong with it is told at the end.
+            _ if self.is_astray() => {}
             Ok((pipeline, journal)) => {
                 self.check("after the start")?;
                 self.run_threads(&pipeline, journal)?;
@@ -150,7 +166,9 @@ impl World {
             }
             Err(error) => return Err(format!("5: no start: {error}")),
         }
-        if matches!(self.trouble, Trouble::Crash | Trouble::Errors) && self.rng.bool() {
+        if self.trouble == Trouble::Misdirected && self.rng.bool() {
+            self.disk.kill();
+        } else if matches!(self.trouble, Trouble::Crash | Trouble::Errors) && self.rng.bool() {
             self.disk.kill();
         } else {
             self.disk.restart();
@@ -158,8 +176,13 @@ impl World {
         Ok(())
     }
 
+    /// A write went astray: files are not what was written to them, and whoever meets one says so.
+    fn is_astray(&self) -> bool {
+        self.trouble == Trouble::Misdirected && self.disk.misdirected().is_some()
+    }
+
     fn may_fail(&self) -> bool {
-        self.disk.is_dead() || self.faults.errors > 0 || self.faults.room.is_some()
+        self.is_astray() || self.disk.is_dead() || self.faults.errors > 0 || self.faults.room.is_some()
     }
 
     fn run_threads(&mut self, pipeline: &Arc<Pipeline>, mut journal: Journal) -> Result<(), Violation> {
@@ -167,7 +190,7 @@ impl World {
         let sealer = {
             let (pipeline, stop, strict) =
                 (pipeline.clone(), stop.clone(), !self.may_fail() && self.faults.crash_in.is_none());
-            let mut rng = self.rng.fork();
+            let (mut rng, disk) = (self.rng.fork(), self.disk.clone());
             thread::spawn(move || -> Result<(), Violation> {
                 while !stop.load(Ordering::Relaxed) {
                     thread::yield_now();
@@ -175,6 +198,7 @@ impl World {
                         continue;
                     }
                     match pipeline.seal_most() {
+                        Err(_) if disk.misdirected().is_some() => {}
                         Err(error) if strict => return Err(format!("5: sealing fails: {error}")),
                         Err(error) if !matches!(error, LogError::Io { .. }) => return Err(format!("3: {error}")),
                         _ => {}
@@ -194,7 +218,7 @@ impl World {
                 break;
             }
         }
-        if done.is_ok() && !self.disk.is_dead() && self.may_fail() && self.rng.bool() {
+        if done.is_ok() && !self.disk.is_dead() && self.may_fail() && !self.is_astray() && self.rng.bool() {
             done = self.recovers(pipeline, &mut journal);
         }
         stop.store(true, Ordering::Relaxed);
@@ -218,6 +242,7 @@ impl World {
         };
         match did {
             Err(error) if !self.may_fail() => Err(format!("5: refused without a fault: {error}")),
+            Err(_) if self.is_astray() => self.take_notes(),
             Err(error @ (LogError::Corrupt { .. } | LogError::Forked { .. } | LogError::RolledBack { .. })) => {
                 Err(format!("5: {error}"))
             }
@@ -333,14 +358,50 @@ impl World {
         }
     }
 
+    /// What a write that went astray left: a start, a reader or `audit verify` says which file is not as it was written, or all is
+    /// there; and nothing is there that nobody wrote.
+    fn is_told(&mut self, astray: &Misdirected) -> Result<(), Violation> {
+        let (paths, archive, signer, disk) = (self.paths.clone(), Path::new(ARCHIVE), self.signer(), self.disk.clone());
+        let (auditor, is_there) = (self.signer(), self.is_there_still(astray));
+        let checked = disk.quietly(|| {
+            let before = audit(&paths, archive, &auditor);
+            Pipeline::open(paths.clone(), signer).map_err(Found::Told)?;
+            match self.model.check(&paths, archive) {
+                Err(Found::Wrong(violation)) => before.map_err(Found::Told).and(Err(Found::Wrong(violation))),
+                checked => checked,
+            }
+        });
+        match checked {
+            Ok(()) => Ok(()),
+            Err(Found::Told(error)) if error.to_string().contains(DATA) || error.to_string().contains(ARCHIVE) => {
+                Ok(())
+            }
+            Err(Found::Told(error)) => Err(format!("4: {}: no file is named: {error}", astray.what)),
+            // As if the disk had never got it: of that nothing is left to be seen.
+            Err(Found::Wrong(_)) if !is_there && self.model.lacks_only_an_unsigned_end(&paths, archive) => Ok(()),
+            Err(Found::Wrong(violation)) => Err(format!("4: {}, and nobody tells: {violation}", astray.what)),
+        }
+    }
+
+    /// Whether what landed elsewhere still lies there, in a file that is read.
+    fn is_there_still(&self, astray: &Misdirected) -> bool {
+        let Misdirected { landed, place, bytes, .. } = astray;
+        // A file that is being made is read by nobody, and neither is the one that the last signed state left.
+        let name = landed.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let is_read = !["spare", "unnamed", "unfinished"].contains(&name) && !name.ends_with(".new");
+        let files = self.disk.snapshot(Path::new(DATA));
+        let there = files.get(landed).and_then(|file| file.get(*place..place + bytes.len()));
+        is_read && bytes.iter().any(|byte| *byte != 0) && there == Some(bytes)
+    }
+
     /// Changes one file of the log, which must then be told of, or not matter.
     fn damage(&mut self) -> Result<(), Violation> {
         let Some((what, like_a_crash)) = self.change_a_file() else { return Ok(()) };
         self.disk.note(|| format!("-- {what}"));
         let (paths, archive, signer, disk) = (self.paths.clone(), Path::new(ARCHIVE), self.signer(), self.disk.clone());
-        let verifier = signer.verifier();
+        let auditor = self.signer();
         let checked = disk.quietly(|| {
-            let audited = || audit(&paths, archive, &verifier);
+            let audited = || audit(&paths, archive, &auditor);
             Pipeline::open(paths.clone(), signer).map_err(Found::Told)?;
             match self.model.check(&paths, archive) {
                 Err(Found::Wrong(violation)) => audited().map_err(Found::Told).and(Err(Found::Wrong(violation))),

@@ -66,12 +66,13 @@ impl Limits {
         let passed = at.saturating_duration_since(usage.refilled).as_secs_f64();
         usage.tokens = (usage.tokens + passed * f64::from(grant.rate)).min(most);
         usage.refilled = at;
-        if usage.day != today {
+        // A day that was left comes back where the clock is set back: it goes on as the later one.
+        if today > usage.day {
             usage.day = today;
             usage.used = 0;
         }
         if grant.daily_quota > 0 && usage.used >= grant.daily_quota {
-            let left = (today + 1) * DAY_S - HO_CHI_MINH_S - now;
+            let left = (usage.day + 1) * DAY_S - HO_CHI_MINH_S - now;
             let after = Duration::from_secs(left.max(1).unsigned_abs());
             let detail = format!("{} calls a day", grant.daily_quota);
             return Err(Refusal { retry_after: Some(after), ..Refusal::with(Reason::QuotaExceeded, detail) });
@@ -138,6 +139,24 @@ mod tests {
         let refusal = limits.take(&grant, start, 0).unwrap_err();
         assert_eq!((refusal.reason, refusal.retry_after), (Reason::RateLimited, Some(Duration::from_millis(100))));
         assert!(limits.take(&grant, start + Duration::from_millis(101), 0).is_ok());
+    }
+
+    #[test]
+    fn l11_a_quota_is_had_once_though_the_clock_goes_back() {
+        let (limits, grant, start) = (Limits::default(), grant(100, 0, 2), Instant::now());
+        let (noon, day_s) = (1_795_500_000, 86_400);
+        assert!(limits.take(&grant, start, noon).is_ok() && limits.take(&grant, start, noon).is_ok());
+        for back in [1, 30, 365 * 40] {
+            let refusal = limits.take(&grant, start, noon - back * day_s).unwrap_err();
+            assert_eq!(refusal.reason, Reason::QuotaExceeded);
+        }
+        assert!(limits.take(&grant, start, noon).is_err(), "the day that it had is the same");
+        assert!(limits.take(&grant, start, noon + day_s).is_ok(), "the next day has its own");
+        // Kept over a restart, too.
+        let restarted = Limits::default();
+        restarted.restore(limits.changed());
+        assert!(restarted.take(&grant, start, noon - day_s).is_ok(), "one is left of the later day");
+        assert!(restarted.take(&grant, start, noon - day_s).is_err());
     }
 
     #[test]

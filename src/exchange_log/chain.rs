@@ -9,18 +9,22 @@ use std::path::PathBuf;
 /// Files of the journal's folder that are no segments. `spare` and `unnamed` are segments before they have a name.
 const FILES: [&str; 3] = ["lock", "spare", "unnamed"];
 
-/// Checks that each batch follows the one before it, from the first segment to the last, and that they reach from what is
-/// sealed to the end. With the key, also that the log itself wrote each of them.
+/// Checks that each batch follows the one before it, in every segment, and that those behind what is sealed follow each other,
+/// up to the end. With the key, also that the log itself wrote each batch. Of segments that are sealed a crash may leave any.
 ///
 /// # Errors
 /// [`LogError::Corrupt`] with the first segment and offset at which it is not so, or a file that is none of a journal.
-pub(super) fn check(paths: &LogPaths, sealed: u64, key: Option<&ChainKey>) -> Result<(), LogError> {
+pub fn check(paths: &LogPaths, sealed: u64, key: Option<&ChainKey>) -> Result<(), LogError> {
     let disk = &*paths.disk;
     let found = segments(disk, &paths.journal)?;
     no_others(paths, &found)?;
     let mut last: Option<(&PathBuf, Segmented)> = None;
     for (position, (first, path)) in found.iter().enumerate() {
         let before = found.get(position + 1).map(|(next, _)| *next);
+        if before.is_some_and(|before| before <= sealed) {
+            read_segment(disk, path, Reading { first: *first, before: None, from: u64::MAX, key })?;
+            continue;
+        }
         if last.is_none() && *first > sealed {
             return Err(LogError::corrupt(path, 0, format!("entries {sealed} to {} are missing", first - 1)));
         }

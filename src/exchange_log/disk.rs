@@ -19,6 +19,17 @@ pub enum Open {
     Empty,
 }
 
+/// What there is at a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PathKind {
+    /// A file.
+    File,
+    /// A folder.
+    Folder,
+    /// A link, a socket …
+    Other,
+}
+
 /// Where a log's files are.
 ///
 /// What is written is durable after the file's next successful `sync`; a name that was made, changed or removed after the
@@ -29,6 +40,8 @@ pub trait Disk: Send + Sync + std::fmt::Debug {
     fn open(&self, path: &Path, how: Open) -> io::Result<Box<dyn DiskFile>>;
     /// The paths of what is in a folder, in no order.
     fn list(&self, folder: &Path) -> io::Result<Vec<PathBuf>>;
+    /// What there is at a path; links are not followed.
+    fn kind(&self, path: &Path) -> io::Result<PathKind>;
     /// Makes a folder and those above it.
     fn create_folder(&self, path: &Path) -> io::Result<()>;
     /// Gives a file another name, in place of the file that has it.
@@ -93,6 +106,17 @@ impl Disk for LocalDisk {
 
     fn list(&self, folder: &Path) -> io::Result<Vec<PathBuf>> {
         std::fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect()
+    }
+
+    fn kind(&self, path: &Path) -> io::Result<PathKind> {
+        let kind = std::fs::symlink_metadata(path)?.file_type();
+        Ok(if kind.is_file() {
+            PathKind::File
+        } else if kind.is_dir() {
+            PathKind::Folder
+        } else {
+            PathKind::Other
+        })
     }
 
     fn create_folder(&self, path: &Path) -> io::Result<()> {
@@ -282,6 +306,9 @@ mod tests {
         }
         fn list(&self, folder: &Path) -> io::Result<Vec<PathBuf>> {
             LocalDisk.list(folder)
+        }
+        fn kind(&self, path: &Path) -> io::Result<PathKind> {
+            LocalDisk.kind(path)
         }
         fn create_folder(&self, path: &Path) -> io::Result<()> {
             LocalDisk.create_folder(path)

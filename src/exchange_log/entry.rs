@@ -24,7 +24,7 @@ impl Entry {
             version: VERSION,
             kind: kind as i32,
             exchange_id: uuid::Uuid::now_v7().as_bytes().to_vec(),
-            time_us: jiff::Timestamp::now().as_microsecond(),
+            time_us: super::clock::now_us(),
             node: node.to_owned(),
             ..Entry::default()
         }

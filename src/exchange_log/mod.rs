@@ -13,8 +13,9 @@
 
 mod blocks;
 pub mod canonical;
-mod chain;
+pub mod chain;
 pub mod checkpoint;
+pub mod clock;
 pub mod cosignature;
 mod crash;
 mod desk;
@@ -33,10 +34,10 @@ pub mod reader;
 pub mod receipt;
 pub mod seal;
 pub mod segment;
-mod signed;
+pub mod signed;
 mod spare;
 pub mod storage;
-mod stray;
+pub mod stray;
 mod sync;
 pub mod tiles;
 pub mod tree;

@@ -94,7 +94,7 @@ pub fn policy(disk: &dyn Disk, tiles: &Path) -> Result<Policy, LogError> {
 }
 
 /// Between two tries. Simulated time passes at once.
-fn pause() {
+pub(super) fn pause() {
     if !cfg!(simulator) {
         std::thread::sleep(std::time::Duration::from_millis(50));
     }

@@ -2,37 +2,36 @@
 //! back to an older state, or are another tree's.
 
 use super::checkpoint::LogVerifier;
+use super::disk::read_text;
 use super::reader::LogReader;
 use super::tree::{Hash, leaf_hash, node_hash};
-use super::{LogError, proof};
-use std::path::Path;
-use std::time::Duration;
+use super::{LogError, LogPaths, proof};
 
 /// Checks that the last signed checkpoint is the beginning of what is there.
 ///
 /// # Errors
 /// [`LogError::RolledBack`] or [`LogError::Forked`] where it is not; it is missing, or older than the published one.
-pub(super) fn check(data: &Path, verifier: &LogVerifier) -> Result<(), LogError> {
+pub fn check(paths: &LogPaths, verifier: &LogVerifier) -> Result<(), LogError> {
     let mut tries = 5;
     loop {
         tries -= 1;
-        match is_contained(data, verifier) {
+        match is_contained(paths, verifier) {
             // A gateway that runs may have signed more than the reader had seen.
             Err(LogError::RolledBack { .. } | LogError::Io { .. }) if tries > 0 => {
-                std::thread::sleep(Duration::from_millis(100));
+                super::reader::pause();
             }
             other => return other,
         }
     }
 }
 
-fn is_contained(data: &Path, verifier: &LogVerifier) -> Result<(), LogError> {
-    let reader = LogReader::open(data)?;
+fn is_contained(paths: &LogPaths, verifier: &LogVerifier) -> Result<(), LogError> {
+    let reader = LogReader::open_at(paths)?;
     let path = &reader.paths().signed;
-    let note = match std::fs::read_to_string(path) {
-        Ok(note) => note,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && reader.sealed() == 0 => return Ok(()),
-        Err(error) => return Err(LogError::io(path, &error)),
+    let note = match read_text(&*paths.disk, path)? {
+        Some(note) => note,
+        None if reader.sealed() == 0 => return Ok(()),
+        None => return Err(LogError::Io { path: path.clone(), reason: "is missing".into() }),
     };
     let signed = verifier.check(&note).map_err(|error| LogError::corrupt(path, 0, error.to_string()))?;
     let folder = || reader.paths().tiles.clone();

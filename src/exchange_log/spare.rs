@@ -191,6 +191,8 @@ impl Spare {
 
     /// Fills the file with zeros; breaks off where the log is closed.
     fn fill(&self) -> std::io::Result<()> {
+        // A crash must not give a segment its name back that is filled with zeros by then.
+        self.path.parent().map_or(Ok(()), |folder| self.disk.sync_folder(folder))?;
         let mut blocks = Blocks::open(&*self.disk, &self.path, 0)?;
         blocks.file().set_len(SEGMENT_BYTES)?;
         let zeros = vec![0; PIECE];

@@ -2,11 +2,13 @@
 //! hold what the log has at their places; anything else was put there, and would be served to auditors as if it never changed.
 
 use super::LogError;
+use super::disk::{self, PathKind};
 use super::pruned::PRUNED_FILE;
 use super::reader::{COSIGNED_FILE, LogReader, POLICY_FILE, VKEY_FILE};
 use super::signed::node;
 use super::tiles::{Tile, decode_bundle, decode_tile, parse_name};
 use super::tree::{Hash, TILE, leaf_hash};
+use std::io::ErrorKind;
 use std::path::Path;
 
 /// Most folders below each other: `tile/entries/x000/x000/x000/x000/x000/x000/000.p`.
@@ -19,47 +21,43 @@ const FILES: [&str; 6] = ["checkpoint", VKEY_FILE, POLICY_FILE, COSIGNED_FILE, P
 ///
 /// # Errors
 /// [`LogError::Corrupt`] with the first file that is not.
-pub(super) fn check(reader: &LogReader) -> Result<(), LogError> {
-    let root = &reader.paths().tiles;
+pub fn check(reader: &LogReader) -> Result<(), LogError> {
+    let (disk, root) = (&*reader.paths().disk, &reader.paths().tiles);
     let vkey = root.join(VKEY_FILE);
-    let there = std::fs::read(&vkey).map_err(|error| LogError::io(&vkey, &error))?;
+    let there = disk::read(disk, &vkey).map_err(|error| LogError::io(&vkey, &error))?;
     if there != reader.verifier().to_string().as_bytes() {
         return Err(LogError::corrupt(&vkey, 0, "is not what the log wrote: a key with something beside it"));
     }
-    below(reader, root, root, 0)
+    below(reader, root, 0)
 }
 
-fn below(reader: &LogReader, root: &Path, folder: &Path, depth: usize) -> Result<(), LogError> {
+fn below(reader: &LogReader, folder: &Path, depth: usize) -> Result<(), LogError> {
+    let (disk, root) = (&*reader.paths().disk, &reader.paths().tiles);
     let wrong = |path: &Path, reason: &str| LogError::corrupt(path, 0, reason);
     if depth > MAX_DEPTH {
         return Err(wrong(folder, "is no folder of a log"));
     }
-    let mut entries: Vec<_> = match std::fs::read_dir(folder) {
-        Ok(entries) => entries.filter_map(Result::ok).collect(),
+    let mut paths = match disk.list(folder) {
+        Ok(paths) => paths,
         // A gateway that seals removes folders of partial tiles.
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(LogError::io(folder, &error)),
     };
-    entries.sort_by_key(std::fs::DirEntry::file_name);
-    for entry in entries {
-        let path = entry.path();
-        let kind = match entry.file_type() {
-            Ok(kind) => kind,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+    paths.sort();
+    for path in paths {
+        match disk.kind(&path) {
+            Ok(PathKind::Folder) => below(reader, &path, depth + 1)?,
+            Ok(PathKind::File) => {
+                let name = path.strip_prefix(root).ok().and_then(Path::to_str).unwrap_or_default();
+                match parse_name(name) {
+                    Some(tile) => tile_of(reader, &path, tile)?,
+                    None if FILES.contains(&name) || is_unfinished(name) => {}
+                    None => return Err(wrong(&path, "is no file of a log")),
+                }
+            }
+            Ok(PathKind::Other) => return Err(wrong(&path, "is neither a file nor a folder")),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(LogError::io(&path, &error)),
-        };
-        if kind.is_dir() {
-            below(reader, root, &path, depth + 1)?;
-            continue;
-        }
-        let name = path.strip_prefix(root).ok().and_then(Path::to_str).unwrap_or_default();
-        if !kind.is_file() {
-            return Err(wrong(&path, "is neither a file nor a folder"));
-        }
-        match parse_name(name) {
-            Some(tile) => tile_of(reader, &path, tile)?,
-            None if FILES.contains(&name) || is_unfinished(name) => {}
-            None => return Err(wrong(&path, "is no file of a log")),
         }
     }
     Ok(())
@@ -78,9 +76,9 @@ fn tile_of(reader: &LogReader, path: &Path, tile: Tile) -> Result<(), LogError> 
     if index < below / TILE as u64 && width == TILE {
         return Ok(());
     }
-    let bytes = match std::fs::read(path) {
+    let bytes = match disk::read(&*reader.paths().disk, path) {
         Ok(bytes) => bytes,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(LogError::io(path, &error)),
     };
     let stray = || LogError::corrupt(path, 0, "does not hold what the log has at its place: it was put there");

@@ -469,7 +469,7 @@ pub fn verify_data(
     // A gateway that seals at the same moment has written more than the reader had seen, and gives segments up.
     settled(|| super::stray::check(&LogReader::open(data)?))?;
     settled(|| super::chain::check(reader.paths(), reader.sealed(), against.chain))?;
-    super::signed::check(data, verifier)?;
+    super::signed::check(reader.paths(), verifier)?;
     let tail = reader.size().saturating_sub(report.sealed);
     Ok(Report { tail, is_chain_checked: against.chain.is_some(), ..report })
 }

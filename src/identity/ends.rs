@@ -14,7 +14,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
 /// How long until a Unix time in seconds; nothing where it is past.
 pub fn left_until(at: i64) -> Duration {
-    let now_ms = jiff::Timestamp::now().as_millisecond();
+    let now_ms = crate::exchange_log::clock::now_us().div_euclid(1_000);
     Duration::from_millis(at.saturating_mul(1_000).saturating_sub(now_ms).max(0).unsigned_abs())
 }
 

@@ -16,6 +16,7 @@ pub mod snapshot;
 pub mod sqlite;
 pub mod usage;
 
+use crate::exchange_log::clock;
 pub use act::{Act, Change, Noted, Refused};
 pub use actkey::ActKey;
 pub use actor::{Actor, Digest};
@@ -435,9 +436,9 @@ pub trait Store: Send + Sync {
     fn forget_act(&self, id: &[u8; 16]) -> Result<(), RegistryError>;
 }
 
-/// Unix time in seconds.
+/// Unix time in seconds, by a clock that does not go back ([`clock`]).
 pub fn now() -> i64 {
-    jiff::Timestamp::now().as_second()
+    clock::now_us().div_euclid(1_000_000)
 }
 
 /// Whether a text can be the id of a client or a person: 1 to 64 lower-case letters, digits, hyphens, dots.

@@ -137,11 +137,12 @@ pub struct Gateway {
 impl Gateway {
     /// Starts a gateway at the ports that the configuration names; when this returns, it answers calls.
     pub fn start(config: Config) -> Result<Self, StartError> {
-        Self::start_at(config, None)
+        Self::start_at(config, None, false)
     }
 
-    /// Starts a gateway at these sockets; without them, it binds its own when all else is ready.
-    pub fn start_at(config: Config, sockets: Option<Sockets>) -> Result<Self, StartError> {
+    /// Starts a gateway at these sockets; without them, it binds its own when all else is ready. `clock_was_ahead`: an operator
+    /// says that the clock was wrong when entries were written that are from later than it shows now.
+    pub fn start_at(config: Config, sockets: Option<Sockets>, clock_was_ahead: bool) -> Result<Self, StartError> {
         let folder = |error: std::io::Error| StartError::Folder(config.data.clone(), error.to_string());
         private_folder(&config.data).map_err(folder)?;
         let catalogue = config.catalogue()?;
@@ -151,6 +152,7 @@ impl Gateway {
         let (gate, crl) = first_gate(&config)?;
         let (gate_to, gate) = watch::channel(Arc::new(gate));
         let log = ExchangeLog::open(&config.data, log_key)?;
+        quota::go_on_in_time(&log, &config.data, &config.node, clock_was_ahead)?;
         keep_policy(&config)?;
         let pseudonyms = Pseudonyms::open(&pseudonym::folder(&config.data))?;
         let registry = SqliteStore::open_with(&registry_path(&config.data), &config.vault)?;

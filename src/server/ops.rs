@@ -1,6 +1,7 @@
 //! Health and metrics for the operator: plain HTTP on loopback.
 
 use super::shared::Shared;
+use crate::exchange_log::clock;
 use crate::witness::alarm;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -89,6 +90,14 @@ fn ready(shared: &Shared) -> (StatusCode, String) {
     if health.is_full {
         faults.push("the exchange log takes no more entries: too many wait to be sealed".to_owned());
     }
+    let late = clock::behind().as_secs();
+    let late = if late == 0 {
+        String::new()
+    } else {
+        format!(
+            "the system's clock was set back: it is {late} s behind the gateway's, which goes on from the time that it had\n"
+        )
+    };
     let unsealed = if health.is_behind() { format!("{health}\n") } else { String::new() };
     // The gateway can do its work, and yet somebody must look: the alarm is in the text, and in the metrics.
     let differing = shared.registry_differences.load();
@@ -115,9 +124,9 @@ fn ready(shared: &Shared) -> (StatusCode, String) {
         // Told, and no fault yet: it is one when the log cannot be written.
         [] => (
             StatusCode::OK,
-            format!("ready\n{unsealed}{detail}{}", shared.act_alarm.load())
+            format!("ready\n{late}{unsealed}{detail}{}", shared.act_alarm.load())
                 + &shared.days_left.line().unwrap_or_default(),
         ),
-        faults => (StatusCode::SERVICE_UNAVAILABLE, faults.join("\n") + "\n" + &unsealed),
+        faults => (StatusCode::SERVICE_UNAVAILABLE, faults.join("\n") + "\n" + &late + &unsealed),
     }
 }

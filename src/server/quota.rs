@@ -4,19 +4,56 @@ use super::StartError;
 use super::shared::Shared;
 use crate::access::limits::day;
 use crate::exchange_log::reader::LogReader;
-use crate::exchange_log::{Entry, Kind};
-use crate::registry::now;
+use crate::exchange_log::{Entry, ExchangeLog, Kind, clock};
 use crate::registry::usage::{DayUsage, UsageStore};
+use crate::registry::{Actor, now};
 use std::collections::HashMap;
 use std::path::Path;
 
 /// How far the clock may have been set back between two entries: so much of the log is read again.
 const MARGIN_US: i64 = 10_000_000;
 
-/// Brings the limits to where they were.
+/// The act by which an operator says that the clock was ahead when earlier entries were written, and is right now.
+const CLOCK_ACT: &str = "clock.correct";
+/// So many of the newest entries are looked at for the latest time: those of calls side by side are not in its order.
+const NEWEST: usize = 256;
+
+/// Has the time go on from the log's newest entry, so that a clock that was set back while the gateway was down gives no ended
+/// right back. Where an operator says that the clock was ahead before, that is an entry, and the clock is taken as it is.
+pub(super) fn go_on_in_time(
+    log: &ExchangeLog,
+    data: &Path,
+    node: &str,
+    clock_was_ahead: bool,
+) -> Result<(), StartError> {
+    let (mut latest, mut seen) = (i64::MIN, 0);
+    LogReader::open(data)?.newest_first(u64::MAX, |found| {
+        if found.entry.act == CLOCK_ACT {
+            return false;
+        }
+        (latest, seen) = (latest.max(found.entry.time_us), seen + 1);
+        seen < NEWEST
+    })?;
+    let now = clock::now_us();
+    if latest <= now {
+        return Ok(());
+    }
+    let ahead_s = latest.saturating_sub(now) / 1_000_000;
+    if clock_was_ahead {
+        let (actor, object) = (Actor::local().to_string(), format!("clock:{ahead_s}s"));
+        let told = Entry { actor, act: CLOCK_ACT.into(), object, ..Entry::begin(Kind::Admin, node) };
+        return Ok(log.append_unawaited(&told)?);
+    }
+    clock::not_before(latest);
+    tracing::warn!(ahead_s, "the log's newest entry is from later than the clock shows: time goes on from there");
+    Ok(())
+}
+
+/// Brings the limits to where they were. Days to come, of a clock that was ahead, are today's.
 pub(super) fn restore(shared: &Shared, usage: &UsageStore, data: &Path) -> Result<(), StartError> {
     let kept = usage.load()?;
-    shared.limits.restore(kept.usage);
+    let at_most_today = |one: DayUsage| DayUsage { day: one.day.min(day(now())), ..one };
+    shared.limits.restore(kept.usage.into_iter().map(at_most_today));
     let mut since: HashMap<String, (i64, u64)> = HashMap::new();
     let (from_us, today) = (kept.until_us - MARGIN_US, day(now()));
     LogReader::open(data)?.newest_first(u64::MAX, |found| {
@@ -28,7 +65,7 @@ pub(super) fn restore(shared: &Shared, usage: &UsageStore, data: &Path) -> Resul
             // The day is that of its arrival.
             let arrived = time_us.saturating_sub_unsigned(total_us) / 1_000_000;
             let last = since.entry(grant).or_default();
-            *last = (*last).max((day(arrived), grant_call));
+            *last = (*last).max((day(arrived).min(today), grant_call));
         }
         true
     })?;

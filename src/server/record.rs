@@ -60,7 +60,7 @@ pub struct Record {
 }
 
 fn now_us() -> i64 {
-    jiff::Timestamp::now().as_microsecond()
+    crate::exchange_log::clock::now_us()
 }
 
 impl Record {

@@ -190,7 +190,7 @@ impl Reloader {
     /// Keeps what was used of rates and quotas, for the next start.
     fn keep_usage(&self) {
         // Taken before the counts are: what is counted after it may be in them, what was counted before it is.
-        let until_us = jiff::Timestamp::now().as_microsecond();
+        let until_us = crate::exchange_log::clock::now_us();
         let changed = self.shared.limits.changed();
         if let Err(error) = self.usage.save(&changed, until_us) {
             tracing::error!(%error, "the usage of quotas could not be kept");

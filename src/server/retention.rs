@@ -55,7 +55,7 @@ async fn keep(
     shared: &Shared,
     store: &SqliteStore,
 ) -> Result<u64, AuditError> {
-    let before = jiff::Timestamp::now().as_microsecond() - i64::from(days) * DAY_US;
+    let before = crate::exchange_log::clock::now_us() - i64::from(days) * DAY_US;
     let plan = plan(data, before, |_, _| {})?;
     if plan.runs.is_empty() {
         return Ok(0);

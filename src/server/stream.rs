@@ -278,11 +278,8 @@ impl Requests {
     async fn log_part(&self) -> Result<(), SourceError> {
         let subjects = std::mem::take(&mut self.tally.lock().unwrap_or_else(PoisonError::into_inner).subjects);
         for some in subjects.chunks(MAX_SUBJECTS) {
-            let part = Entry {
-                time_us: jiff::Timestamp::now().as_microsecond(),
-                subjects: some.to_vec(),
-                ..self.part.clone()
-            };
+            let part =
+                Entry { time_us: crate::exchange_log::clock::now_us(), subjects: some.to_vec(), ..self.part.clone() };
             append(&self.shared, &part).map(|logged| logged.map_err(|_| SourceError::LogUnavailable)).await?;
         }
         Ok(())

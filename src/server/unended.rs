@@ -61,7 +61,7 @@ fn outcome_unknown(intent: &Entry) -> Entry {
     let reason = Reason::WriteOutcomeUnknown;
     Entry {
         kind: Kind::Exchange as i32,
-        time_us: jiff::Timestamp::now().as_microsecond(),
+        time_us: crate::exchange_log::clock::now_us(),
         status: reason.code() as u32,
         reason: reason.as_str().to_owned(),
         cause: Reason::GatewayEnding.as_str().to_owned(),

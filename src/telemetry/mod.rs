@@ -6,6 +6,7 @@ mod sources;
 mod witnesses;
 
 use crate::exchange_log::Health;
+use crate::exchange_log::clock;
 use crate::shares::ShareMetrics;
 use log::LogGauges;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -124,6 +125,7 @@ pub struct Metrics {
     reads_refused: Family<LeftOut, Counter>,
     disk_free: Gauge,
     disk_days: Gauge<f64, AtomicU64>,
+    clock_behind: Gauge<f64, AtomicU64>,
     log: LogGauges,
     shadowed: Family<Shadowed, Counter>,
     shadow_differences: Family<Differing, Counter>,
@@ -179,6 +181,9 @@ impl Default for Metrics {
         registry.register("disk_free_bytes", "Free space on the data folder's disk", disk_free.clone());
         let help = "Days until the data folder's disk is full, by its growth; 3650 where it does not fill";
         registry.register("disk_days_left", help, disk_days.clone());
+        let clock_behind = Gauge::<f64, AtomicU64>::default();
+        let help = "Seconds by which the system's clock is behind the gateway's, which does not go back";
+        registry.register("clock_behind_seconds", help, clock_behind.clone());
         let log = LogGauges::registered(&mut registry);
         let refusals_left_out = Family::<LeftOut, Counter>::default();
         let help = "Refusals without an entry of their own: counted in the next one of the same identity";
@@ -241,6 +246,7 @@ impl Default for Metrics {
             reads_refused,
             disk_free,
             disk_days,
+            clock_behind,
             log,
             shadowed,
             shadow_differences,
@@ -297,6 +303,7 @@ impl Metrics {
         self.log.unsealed_age.set(health.unsealed_age.as_secs_f64());
         self.log.checkpoint_age.set(health.checkpoint_age.as_secs_f64());
         self.log.last_sync.set(health.last_sync.as_secs_f64());
+        self.clock_behind.set(clock::behind().as_secs_f64());
         self.log.index_made_anew.set(whole(index_made_anew));
     }
 

@@ -5,6 +5,7 @@
 mod support;
 
 mod alterations;
+mod clock;
 mod foreign_readers;
 mod keys;
 mod kill_nine;

@@ -29,7 +29,7 @@ impl Note<'_> {
             let act = Act {
                 sequence: last(connection)? + 1,
                 id: *uuid::Uuid::now_v7().as_bytes(),
-                time_us: jiff::Timestamp::now().as_microsecond(),
+                time_us: crate::exchange_log::clock::now_us(),
                 actor: self.actor.to_string(),
                 certificate: self.actor.thumbprint().to_vec(),
                 address: self.actor.address().to_owned(),
