@@ -436,6 +436,12 @@ async fn u6_a_list_ends_ok_only_when_it_is_whole() {
     assert_eq!(rows, ids(&[1, 2, 3]));
     let (rows, asked) = run(vec![page(&[1], ", \"more\": true"), page(&[2], ", \"more\": false")]).await;
     assert_eq!((rows, asked.len()), (ids(&[1, 2]), 2));
+    // A source that ignores the limit, and one whose list grows while it is read.
+    let (rows, asked) = run(vec![page(&[1, 2, 3], ", \"total\": 3")]).await;
+    assert_eq!((rows, asked.len()), (ids(&[1, 2, 3]), 1));
+    let grown = vec![page(&[1, 2], ", \"total\": 3"), page(&[3], ", \"total\": 4"), page(&[4], ", \"total\": 4")];
+    let (rows, asked) = run(grown).await;
+    assert_eq!((rows, asked.len()), (ids(&[1, 2, 3, 4]), 3));
     // The contract's sign of absence beyond the last record is the end.
     let (rows, _) = run(vec![page(&[1, 2], ""), "{\"code\": \"NONE\"}".into()]).await;
     assert_eq!(rows, ids(&[1, 2]));
@@ -443,6 +449,8 @@ async fn u6_a_list_ends_ok_only_when_it_is_whole() {
         // More is said to come, and does not.
         vec![page(&[1, 2], ", \"more\": true"), page(&[], ", \"more\": true")],
         vec![page(&[1, 2], ", \"total\": 5"), page(&[], ", \"total\": 5")],
+        vec![page(&[1, 2], ", \"more\": false, \"total\": 5")],
+        vec![page(&[1, 2], ", \"total\": 3"), page(&[3], ", \"total\": \"3 of 5\"")],
         // The same page again.
         vec![page(&[1, 2], ""), page(&[1, 2], "")],
         // More pages than the contract takes.
