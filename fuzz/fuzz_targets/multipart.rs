@@ -5,7 +5,7 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use libfuzzer_sys::fuzz_target;
-use ndxp_gateway::contract::notes::Observed;
+use ndxp_gateway::contract::settings::CallContext;
 use ndxp_gateway::contract::{Binding, ContractSet};
 use ndxp_gateway::drivers::http::HttpAnswer;
 use ndxp_gateway::drivers::soap;
@@ -21,6 +21,6 @@ fuzz_target!(|bytes: &[u8]| {
     for operation in CONTRACTS.operations() {
         let (Binding::Soap(binding) | Binding::XRoadSoap { soap: binding, .. }) = &operation.binding else { continue };
         let answer = HttpAnswer { status: StatusCode::OK, headers: headers.clone(), body: body.clone() };
-        let _ = soap::read_answer(operation, binding, answer, &Observed::default());
+        let _ = soap::read_answer(operation, binding, answer, &CallContext::default());
     }
 });
