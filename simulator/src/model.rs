@@ -6,7 +6,7 @@ use crate::exchange_log::reader::LogReader;
 use crate::exchange_log::tiles::{bundle_bytes, decode_bundle};
 use crate::exchange_log::tree::{Edge, TILE, leaf_hash};
 use crate::exchange_log::verify::{Against, LogFolder, Report, verify};
-use crate::exchange_log::{LogError, LogPaths, signed, stray};
+use crate::exchange_log::{Entry, LogError, LogPaths, signed, stray};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,8 +37,20 @@ impl Model {
             let there = self.acknowledged.len();
             return Err(format!("2: index {first} was given, where {there} entries are acknowledged"));
         }
+        let mut latest = self.newest_us();
+        for entry in &batch {
+            if time_us(entry) < latest {
+                return Err(format!("13: time goes back behind entry {first}"));
+            }
+            latest = time_us(entry);
+        }
         self.acknowledged.extend(batch);
         Ok(())
+    }
+
+    /// When the newest entry was made.
+    pub fn newest_us(&self) -> i64 {
+        self.acknowledged.last().map_or(0, |entry| time_us(entry))
     }
 
     /// A checkpoint was signed.
@@ -100,6 +112,10 @@ impl Model {
                 return Err(Found::Wrong(format!("3: what was signed of {size} entries is no beginning")));
             }
         }
+        let new = &found[promised.saturating_sub(1)..];
+        if let Some(at) = new.windows(2).position(|pair| time_us(&pair[1]) < time_us(&pair[0])) {
+            return Err(Found::Wrong(format!("13: time goes back behind entry {}", promised.saturating_sub(1) + at)));
+        }
         self.acknowledged = found;
         Ok(())
     }
@@ -112,6 +128,10 @@ impl Model {
         let signed = self.signed.last_key_value().map_or(0, |(size, _)| *size);
         found.len() as u64 >= signed && self.acknowledged.starts_with(&found)
     }
+}
+
+fn time_us(entry: &[u8]) -> i64 {
+    Entry::from_bytes(entry).map_or(0, |entry| entry.time_us)
 }
 
 /// Why a check ended: the log says so itself, or it does not.

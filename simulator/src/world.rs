@@ -3,6 +3,7 @@
 
 use crate::disk::{Faults, Misdirected, SimDisk};
 use crate::exchange_log::checkpoint::LogSigner;
+use crate::exchange_log::clock::Clock;
 use crate::exchange_log::journal::Journal;
 use crate::exchange_log::pruned::{archive, prune};
 use crate::exchange_log::reader::LogReader;
@@ -17,6 +18,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 const DATA: &str = "/data";
 const ARCHIVE: &str = "/archive";
@@ -52,6 +54,35 @@ struct World {
     /// So many of twenty things that are done are sealings.
     seals: u32,
     written: u64,
+    clock: SimClock,
+}
+
+/// The machine's clocks, and the gateway's, of this life.
+#[derive(Default)]
+struct SimClock {
+    wall_us: i64,
+    monotonic: Duration,
+    own: Clock,
+}
+
+impl SimClock {
+    /// Time passes; now and then somebody sets the wall clock, by seconds or by years, back or forward.
+    fn now_us(&mut self, rng: &mut fastrand::Rng) -> i64 {
+        let passed = rng.u64(1..2_000_000);
+        self.monotonic += Duration::from_micros(passed);
+        self.wall_us += passed.cast_signed();
+        if rng.u32(..40) == 0 {
+            let most = rng.choice([1_000_000, 90_000_000, 90_000_000_000, 40_000_000_000_000]).unwrap_or(1);
+            self.wall_us = (self.wall_us + rng.i64(-most..=most)).max(0);
+        }
+        self.own.at(self.wall_us, self.monotonic)
+    }
+
+    /// Another process begins; the log's newest entry was of this time.
+    fn restart(&mut self, newest_us: i64) {
+        (self.monotonic, self.own) = (Duration::ZERO, Clock::new());
+        self.own.not_before(newest_us, self.monotonic);
+    }
 }
 
 /// Runs a seed; gives what was wrong.
@@ -77,7 +108,8 @@ pub fn run(seed: u64, key: &Arc<Vec<u8>>, trace: bool) -> Result<(), (Violation,
     let trouble = rng.choice(troubles).unwrap_or(Trouble::None);
     let paths = LogPaths::on(Arc::new(disk.clone()), Path::new(DATA));
     let (model, faults, key) = (Model::default(), Faults::default(), key.clone());
-    let mut world = World { rng, disk, paths, key, model, trouble, faults, seals: 1, written: 0 };
+    let mut world =
+        World { rng, disk, paths, key, model, trouble, faults, seals: 1, written: 0, clock: SimClock::default() };
     let lived = world.live();
     lived.map_err(|violation| (format!("{trouble:?}: {violation}"), world.disk.trace()))
 }
@@ -158,6 +190,7 @@ impl World {
             _ if self.is_astray() => {}
             Ok((pipeline, journal)) => {
                 self.check("after the start")?;
+                self.clock.restart(self.model.newest_us());
                 self.run_threads(&pipeline, journal)?;
             }
             // Without a fault, and on a full disk that served before, it starts.
@@ -259,7 +292,8 @@ impl World {
         self.written += 1;
         let kind = if act.is_empty() { Kind::Exchange } else { Kind::Admin } as i32;
         let purpose = "p".repeat(self.rng.usize(..200));
-        Entry { version: 1, kind, client: self.written.to_string(), purpose, act, object, ..Entry::default() }
+        let time_us = self.clock.now_us(&mut self.rng);
+        Entry { version: 1, kind, time_us, client: self.written.to_string(), purpose, act, object, ..Entry::default() }
             .to_bytes()
     }
 
