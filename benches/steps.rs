@@ -9,6 +9,7 @@ use ndxp_gateway::config::Config;
 use ndxp_gateway::contract::fields::{Disclosed, keep};
 use ndxp_gateway::contract::map::request::{self, Layout};
 use ndxp_gateway::contract::map::{answer, date, start};
+use ndxp_gateway::contract::notes::Notes;
 use ndxp_gateway::contract::settings::{CallContext, Settings};
 use ndxp_gateway::contract::{ContractSet, Operation, validate, xml};
 use ndxp_gateway::exchange_log::checkpoint::LogSigner;
@@ -143,6 +144,14 @@ fn contract(criterion: &mut Criterion) {
         let start::Start::At(place) = start::start(&value, &citizen.answer_root) else { panic!("no record") };
         answer::read(&citizen.answer, place, &value).unwrap().into()
     };
+    let value = xml::parse(document.as_bytes()).unwrap().into_value();
+    group.bench_function("SOAP answer, held against its shape", |bench| {
+        bench.iter(|| {
+            let mut notes = Notes::default();
+            citizen.shape_of_answers.document.observe(black_box(&value), &String::new, &mut notes);
+            notes
+        });
+    });
     group.bench_function("SOAP answer (parse, map, encode)", |bench| bench.iter(|| read(black_box(&document))));
     let bytes = read(&document);
     for (title, fields) in

@@ -212,3 +212,43 @@ impl MessagePlan {
         self.fields.iter().any(|field| matches!(field.kind, FieldKind::Remaining))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_that_lost_its_zeros_is_one_only_where_one_value_fits() {
+        let value = |number, texts: &[&str]| EnumPlan {
+            number,
+            name: String::new(),
+            texts: texts.iter().map(|text| (*text).to_owned()).collect(),
+        };
+        let one = [value(1, &["01", "một"]), value(2, &["02"])];
+        for (code, number) in [
+            ("01", Some(1)),
+            ("1", Some(1)),
+            ("1.0", Some(1)),
+            ("001", Some(1)),
+            ("2", Some(2)),
+            ("3", None),
+            ("một", Some(1)),
+            ("", None),
+        ] {
+            assert_eq!(EnumPlan::find(&one, code), number, "{code}");
+        }
+        // `1` and `01` are two codes of this list: `1.0` may be either.
+        let two = [value(1, &["1"]), value(2, &["01"])];
+        assert_eq!(["1", "01", "1.0", "001"].map(|code| EnumPlan::find(&two, code)), [Some(1), Some(2), None, None]);
+    }
+
+    #[test]
+    fn what_means_nothing_is_a_text_or_whatever_begins_so() {
+        let (text, prefix) = (Absent::parse("000000001"), Absent::parse("9999-12-31*"));
+        assert_eq!(["000000001", "0000000012", "00000000"].map(|one| text.is(one)), [true, false, false]);
+        assert_eq!(
+            ["9999-12-31", "9999-12-31T00:00:00", "9999-12-3", "19999-12-31"].map(|one| prefix.is(one)),
+            [true, true, false, false]
+        );
+    }
+}

@@ -198,3 +198,25 @@ fn expand(
     }
     element.children.iter_mut().try_for_each(|child| expand(child, others, depth + 1, count))
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use http::{HeaderMap, HeaderValue, StatusCode};
+
+    #[test]
+    fn an_answer_has_a_hundred_parts_at_most() {
+        let answer = |count: usize| {
+            let part = |number: usize| format!("--b\r\nContent-Id: <{number}>\r\n\r\nx\r\n");
+            let body: String = (0..count).map(part).chain(["--b--\r\n".to_owned()]).collect();
+            let mut headers = HeaderMap::new();
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("multipart/related; boundary=b"));
+            HttpAnswer { status: StatusCode::OK, headers, body: body.into() }
+        };
+        assert_eq!(open(&answer(MAX_PARTS)).unwrap().parts.len(), MAX_PARTS - 1, "and the root");
+        let refused = answer(MAX_PARTS + 1);
+        let error = open(&refused).map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains("too many parts"), "{error}");
+    }
+}
