@@ -55,3 +55,40 @@ pub(super) fn read(table: &Table<'_>, operations: &[&Arc<Operation>]) -> DriftPo
         DriftPolicies { all, own }
     })
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::contract::ContractSet;
+
+    #[test]
+    fn an_entry_tightens_what_a_contract_says_and_never_loosens_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let contract = |drift: &str| {
+            format!(
+                "syntax = \"proto3\";\npackage p.v1;\nimport \"ndxp/contract/v1/contract.proto\";\nservice P {{\n option (ndxp.contract.v1.source) = {{ id: \"p\" }};\n rpc Get(M) returns (M) {{ option (ndxp.contract.v1.operation) = {{ scope: \"p:read\" data_class: OPEN rest: {{ get: \"/a\" }} {drift} }}; }}\n}}\nmessage M {{ string a = 1; }}\n"
+            )
+        };
+        let operation = |drift: &str| {
+            std::fs::write(folder.path().join("p.proto"), contract(drift)).unwrap();
+            ContractSet::with_folder(folder.path()).unwrap().operation("/p.v1.P/Get").unwrap().clone()
+        };
+        let entry = |all: Option<DriftPolicy>, own: Option<DriftPolicy>| DriftPolicies {
+            all,
+            own: own.map(|policy| ("Get".to_owned(), policy)).into_iter().collect(),
+        };
+        use DriftPolicy::{Pass, Refuse, Warn};
+        let (silent, refusing) = (operation(""), operation("drift: REFUSE"));
+        for (all, own, of_silent, of_refusing) in [
+            (None, None, Warn, Refuse),
+            (Some(Pass), None, Pass, Refuse),
+            (Some(Refuse), None, Refuse, Refuse),
+            (Some(Refuse), Some(Pass), Pass, Refuse),
+            (Some(Pass), Some(Refuse), Refuse, Refuse),
+        ] {
+            let policies = entry(all, own);
+            assert_eq!((policies.of(&silent), policies.of(&refusing)), (of_silent, of_refusing), "{all:?} {own:?}");
+        }
+    }
+}
