@@ -9,7 +9,7 @@ use crate::exchange_log::pruned::{archive, prune};
 use crate::exchange_log::reader::LogReader;
 use crate::exchange_log::segment::HEAD;
 use crate::exchange_log::tree::TILE;
-use crate::exchange_log::verify::PRUNE_ACT;
+use crate::exchange_log::file_acts::PRUNE_ACT;
 use crate::exchange_log::{Entry, Kind, LogError, LogPaths, Pipeline};
 use crate::inode::SECTOR;
 use crate::model::{Found, Model, Violation, audit};

@@ -2,6 +2,7 @@
 //! Everything here reads the log's files; nothing here is on the way of an exchange.
 
 pub mod crowds;
+pub mod folder;
 pub mod index;
 pub mod odd;
 pub mod paper;
@@ -12,6 +13,7 @@ pub mod retention;
 pub mod scan;
 pub mod search;
 pub mod service;
+pub mod standing;
 pub mod statistics;
 
 use crate::exchange_log::LogError;
@@ -31,6 +33,9 @@ pub enum AuditError {
          changed what; audit verify --registry names the differences, undo each or do it by a command"
     )]
     Differs(String, usize),
+    /// The file of the holds was edited.
+    #[error("state/holds.json is not what the log says: {0}; nothing is pruned")]
+    Holds(String),
     /// The index, which can be made anew from the log.
     #[error("the search index: {0} (audit index --rebuild makes it anew)")]
     Index(#[from] rusqlite::Error),

@@ -5,17 +5,21 @@
 //! an entry of the log tells which bundles are about to go; when that is under a checkpoint, they are listed as pruned; then
 //! they are deleted. What is under a legal hold stays, and so does whatever tells of an earlier pruning.
 
-use super::AuditError;
 use super::query::Query;
 use super::replay::{CompareError, Replay};
+use super::{AuditError, standing};
+use crate::exchange_log::file_acts::{HOLD_ACT, PRUNE_ACT, RELEASE_ACT};
 use crate::exchange_log::pruned::{self, Pruned};
 use crate::exchange_log::reader::LogReader;
 use crate::exchange_log::tree::TILE;
-use crate::exchange_log::verify::PRUNE_ACT;
 use crate::exchange_log::{Entry, LogError, LogPaths, write_atomically};
+use crate::hex::hex;
 use crate::keyfile::Vault;
+use crate::registry::act::canonical_json;
 use crate::registry::sqlite::SqliteStore;
+use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -40,10 +44,40 @@ pub struct Hold {
     query: Query,
 }
 
+/// A record without what is not said in it: fields that later versions add change no digest.
+fn without_nulls(value: Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let said = fields.into_iter().filter(|(_, value)| !value.is_null());
+            Value::Object(said.map(|(name, value)| (name, without_nulls(value))).collect())
+        }
+        other => other,
+    }
+}
+
+impl Hold {
+    /// The SHA-256 of all that it says, in hexadecimal.
+    pub fn digest(&self) -> String {
+        let text = canonical_json(&without_nulls(serde_json::to_value(self).unwrap_or_default()));
+        hex(digest(&SHA256, text.as_bytes()).as_ref())
+    }
+
+    /// The object of the act that places it: whoever changes the file afterwards differs from it.
+    pub fn object(&self) -> String {
+        format!("hold:{} reason:{} sha256:{}", self.id, self.case, self.digest())
+    }
+
+    /// The object of the act that releases it.
+    pub fn released_object(&self) -> String {
+        format!("hold:{} sha256:{}", self.id, self.digest())
+    }
+}
+
 /// The holds of a data folder.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Holds {
-    last: u64,
+    /// The number of the one that was placed last.
+    pub(super) last: u64,
     /// Those in force.
     pub holds: Vec<Hold>,
 }
@@ -54,9 +88,13 @@ fn holds_path(data: &Path) -> PathBuf {
 
 impl Holds {
     /// Reads them. A file that cannot be read stops every pruning.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is not one that [`Holds::change`] wrote.
     pub fn read(data: &Path) -> Result<Self, LogError> {
         let path = holds_path(data);
         match std::fs::read(&path) {
+            Ok(bytes) if bytes.last() != Some(&b'}') => Err(LogError::corrupt(&path, 0, "is no list of holds")),
             Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| LogError::corrupt(&path, 0, error.to_string())),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Holds::default()),
             Err(error) => Err(LogError::io(&path, &error)),
@@ -82,8 +120,8 @@ impl Holds {
         Ok(changed)
     }
 
-    /// Places a hold on whatever fits a query; gives its number, or `None` where there are as many as there may be.
-    pub fn place(&mut self, query: &Query, case: &str, by: &str) -> Option<u64> {
+    /// Places a hold on whatever fits a query; gives it, or `None` where there are as many as there may be.
+    pub fn place(&mut self, query: &Query, case: &str, by: &str) -> Option<&Hold> {
         if self.holds.len() >= MAX_HOLDS {
             return None;
         }
@@ -95,7 +133,14 @@ impl Holds {
             since: crate::registry::now(),
             query: query.clone(),
         });
-        Some(self.last)
+        self.holds.last()
+    }
+
+    /// Whether an entry tells of a hold that stands, or of the last one: without it, the file could not be compared with the log.
+    fn are_told_by(&self, entry: &Entry) -> bool {
+        let id = || standing::hold_of(&entry.object).map(|(id, _)| id);
+        [HOLD_ACT, RELEASE_ACT].contains(&entry.act.as_str())
+            && id().is_some_and(|id| id >= self.last || self.holds.iter().any(|hold| hold.id == id))
     }
 
     /// Releases a hold; false where there is none of this number.
@@ -113,7 +158,7 @@ pub struct Plan {
     pub runs: Vec<RangeInclusive<u64>>,
     /// Bundles that a hold keeps.
     pub held: u64,
-    /// Bundles that are kept since they tell of an earlier pruning.
+    /// Bundles that are kept since they tell of an earlier pruning, or of a hold that stands.
     pub telling: u64,
 }
 
@@ -137,7 +182,8 @@ impl Plan {
 /// Finds the bundles all of whose entries are older than `before_us` and none of them held.
 pub fn plan(data: &Path, before_us: i64, mut progress: impl FnMut(u64, u64)) -> Result<Plan, AuditError> {
     let reader = LogReader::sealed_only(data)?;
-    let holds = Holds::read(data)?.holds;
+    let stand = Holds::read(data)?;
+    let holds = &stand.holds;
     let (mut plan, mut found, full) = (Plan::default(), Pruned::default(), reader.sealed() / TILE as u64);
     for bundle in 0..full {
         progress(bundle, full);
@@ -152,7 +198,7 @@ pub fn plan(data: &Path, before_us: i64, mut progress: impl FnMut(u64, u64)) -> 
         }
         if entries.iter().any(|entry| holds.iter().any(|hold| hold.query.fits(entry))) {
             plan.held += 1;
-        } else if entries.iter().any(|entry| entry.act == PRUNE_ACT) {
+        } else if entries.iter().any(|entry| entry.act == PRUNE_ACT || stand.are_told_by(entry)) {
             plan.telling += 1;
         } else {
             found.add(bundle..=bundle);
@@ -194,9 +240,12 @@ const RESTATED_AT_ONCE: usize = 100;
 /// log's, not the file's.
 ///
 /// # Errors
-/// The registry's file is not what the log says: who edited it is to be found out while the log has everything. Or either
-/// cannot be read or written.
+/// The registry's file or that of the holds is not what the log says: who edited it is to be found out while the log has
+/// everything. Or either cannot be read or written.
 pub fn restate(data: &Path, plan: &Plan, store: &SqliteStore) -> Result<usize, AuditError> {
+    if let Some(fault) = standing::lost_hold(data, store.key(), || std::thread::sleep(PAUSE))? {
+        return Err(AuditError::Holds(fault));
+    }
     let mut replay = Replay::with_key(store.key().clone());
     let pause = || std::thread::sleep(PAUSE);
     let found = replay.confirmed_differences(data, store.path(), pause).map_err(|error| match error {

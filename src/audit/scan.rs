@@ -3,7 +3,7 @@
 use super::AuditError;
 use crate::exchange_log::reader::LogReader;
 use crate::exchange_log::tree::TILE;
-use crate::exchange_log::{Entry, Kind, write_atomically};
+use crate::exchange_log::{Entry, Kind, LogError, write_atomically};
 use crate::registry::ActKey;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -55,6 +55,45 @@ pub fn administrative(
         *next += 1;
     }
     Ok(())
+}
+
+fn intents_path(data: &Path) -> PathBuf {
+    data.join("state").join("intents-ended")
+}
+
+fn intents_text(key: &ActKey, until: u64) -> String {
+    format!("{until} {}\n", key.code_of_text(&format!("intents below {until} have their end")))
+}
+
+/// Below which index every intent has its end. `None` where that was not kept, or not by this gateway: a larger index that
+/// somebody else wrote would leave writes without an end. May be thrown away: then all of the log is looked through once more.
+pub fn intents_ended(data: &Path, key: &ActKey) -> Option<u64> {
+    let there = std::fs::read_to_string(intents_path(data)).ok()?;
+    let until = there.split(' ').next()?.parse().ok()?;
+    (there == intents_text(key, until)).then_some(until)
+}
+
+/// Keeps that every intent below an index has its end.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn keep_intents_ended(data: &Path, key: &ActKey, until: u64) -> Result<(), LogError> {
+    write_atomically(&intents_path(data), intents_text(key, until).as_bytes())
+}
+
+/// Files below `state` that are there and that this gateway did not write: they count for nothing.
+pub fn foreign(data: &Path, key: &ActKey) -> Vec<PathBuf> {
+    let mut foreign = Vec::new();
+    if intents_path(data).exists() && intents_ended(data, key).is_none() {
+        foreign.push(intents_path(data));
+    }
+    if let Ok(bytes) = std::fs::read(path(data)) {
+        let kept = serde_json::from_slice::<Kept>(&bytes).ok().filter(|kept| {
+            key.is_code_of_text(&kept.text(), &kept.code) && serde_json::to_vec(kept).is_ok_and(|own| own == bytes)
+        });
+        foreign.extend(kept.is_none().then(|| path(data)));
+    }
+    foreign
 }
 
 /// The last act that is in the log, by its place in the sequence of acts.

@@ -64,6 +64,10 @@ pub trait DiskFile: Send {
     fn size(&self) -> io::Result<u64>;
     /// Reads into a buffer; gives how many bytes, fewer than wanted only at the end.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// Where bytes that may not be zeros begin, at `offset` or behind it; the file's length, or more, where there are none.
+    fn data_from(&self, offset: u64) -> io::Result<u64> {
+        Ok(offset)
+    }
     /// Writes all bytes.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
     /// Cuts it, or lengthens it with zeros.
@@ -165,6 +169,15 @@ impl DiskFile for LocalFile {
             }
         }
         Ok(read)
+    }
+
+    fn data_from(&self, offset: u64) -> io::Result<u64> {
+        // What was reserved and never written has no bytes.
+        match rustix::fs::seek(&self.file, rustix::fs::SeekFrom::Data(offset)) {
+            Ok(data) => Ok(data),
+            Err(rustix::io::Errno::NXIO) => self.size(),
+            Err(_) => Ok(offset),
+        }
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {

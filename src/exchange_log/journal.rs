@@ -87,6 +87,9 @@ fn read_written(disk: &dyn Disk, path: &Path) -> std::io::Result<(Vec<u8>, u64)>
     let file = disk.open(path, Open::Read)?;
     let (mut written, mut zeros, mut at, mut piece) = (Vec::new(), 0, 0, vec![0; PIECE]);
     loop {
+        let data = file.data_from(at)?;
+        zeros += usize::try_from(data.saturating_sub(at)).map_err(std::io::Error::other)?;
+        at = at.max(data);
         let read = file.read_at(&mut piece, at)?;
         if read == 0 {
             written.resize(written.len() + zeros.min(KEPT_ZEROS), 0);

@@ -21,6 +21,7 @@ mod crash;
 mod desk;
 pub mod disk;
 pub mod entry;
+pub mod file_acts;
 mod holder;
 pub mod journal;
 pub mod key;

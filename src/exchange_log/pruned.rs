@@ -41,8 +41,12 @@ impl Pruned {
 
     /// Writes the file.
     pub fn write(&self, disk: &dyn Disk, tiles: &Path) -> Result<(), LogError> {
-        let lines: String = self.0.iter().map(|run| format!("{} {}\n", run.start(), run.end())).collect();
-        write_atomically(disk, &tiles.join(PRUNED_FILE), lines.as_bytes())
+        write_atomically(disk, &tiles.join(PRUNED_FILE), self.text().as_bytes())
+    }
+
+    /// The text of the file.
+    pub fn text(&self) -> String {
+        self.0.iter().map(|run| format!("{} {}\n", run.start(), run.end())).collect()
     }
 
     /// Whether a bundle was pruned.

@@ -3,10 +3,11 @@
 
 use super::LogError;
 use super::disk::{self, PathKind};
+use super::note::Note;
 use super::pruned::PRUNED_FILE;
 use super::reader::{COSIGNED_FILE, LogReader, POLICY_FILE, VKEY_FILE};
 use super::signed::node;
-use super::tiles::{Tile, decode_bundle, decode_tile, parse_name};
+use super::tiles::{Tile, checkpoint_path, decode_bundle, decode_tile, parse_name};
 use super::tree::{Hash, TILE, leaf_hash};
 use std::io::ErrorKind;
 use std::path::Path;
@@ -27,6 +28,10 @@ pub fn check(reader: &LogReader) -> Result<(), LogError> {
     let there = disk::read(disk, &vkey).map_err(|error| LogError::io(&vkey, &error))?;
     if there != reader.verifier().to_string().as_bytes() {
         return Err(LogError::corrupt(&vkey, 0, "is not what the log wrote: a key with something beside it"));
+    }
+    // Cosignatures stand in a file of their own.
+    if Note::parse(reader.note()).is_ok_and(|note| note.signatures.len() > 1) {
+        return Err(LogError::corrupt(&checkpoint_path(root), 0, "holds more than the log's own signature"));
     }
     below(reader, root, 0)
 }

@@ -3,6 +3,8 @@
 use super::checkpoint::{Checkpoint, LogVerifier};
 use super::cosignature::{Policy, plausible_times};
 use super::disk::{self, Disk};
+use super::file_acts::{FileAct, FileActs};
+use super::note::Note;
 use super::pruned::{PRUNED_FILE, Pruned};
 use super::reader::{COSIGNED_FILE, LogReader, POLICY_FILE};
 use super::segment::ChainKey;
@@ -15,8 +17,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// The act in the log that tells of pruned bundles; its object is `bundles:first-last`.
-pub const PRUNE_ACT: &str = "log.prune";
 /// Bundles that a thread takes at once.
 const STRIDE: u64 = 16;
 
@@ -108,6 +108,8 @@ pub struct Report {
     pub root: String,
     /// What witnesses have cosigned; `None` where the policy wants none.
     pub cosigned: Option<Cosigned>,
+    /// Acts that tell what files below `state` must hold, in the order of the log.
+    pub acts: Vec<FileAct>,
 }
 
 /// The newest checkpoint that enough witnesses have cosigned. What is behind it is signed by the log alone.
@@ -171,6 +173,7 @@ struct Leaves {
     rest: Vec<Hash>,
     /// Entries that are pruned.
     pruned: u64,
+    acts: Vec<FileAct>,
 }
 
 impl<P: Fn(u64, u64) + Sync> Verification<'_, P> {
@@ -179,8 +182,8 @@ impl<P: Fn(u64, u64) + Sync> Verification<'_, P> {
         let note = self.files.needed("checkpoint")?;
         let note = String::from_utf8(note).map_err(|_| LogError::corrupt(&path, 0, "is no text"))?;
         let checkpoint = verifier.check(&note).map_err(|error| LogError::corrupt(&path, 0, error.to_string()))?;
-        let leaves = self.leaves(&checkpoint)?;
-        let pruned = leaves.pruned;
+        let mut leaves = self.leaves(&checkpoint)?;
+        let (pruned, acts) = (leaves.pruned, std::mem::take(&mut leaves.acts));
         let root = self.upper(checkpoint.size, leaves)?;
         if checkpoint.root != root {
             return Err(LogError::corrupt(&path, 0, "the entries do not have the checkpoint's root"));
@@ -196,7 +199,7 @@ impl<P: Fn(u64, u64) + Sync> Verification<'_, P> {
             self.check_lag(cosigned.size, checkpoint.size, against.max_lag.unwrap_or(MAX_LAG))?;
         }
         let Checkpoint { origin, size, .. } = checkpoint;
-        Ok(Report { origin, sealed: size, pruned, tail: 0, is_chain_checked: false, root: hex(&root), cosigned })
+        Ok(Report { origin, sealed: size, pruned, tail: 0, is_chain_checked: false, root: hex(&root), cosigned, acts })
     }
 
     /// The cosigned checkpoint: it has what the policy wants, and is of this very tree. Over HTTPS it is the only one.
@@ -237,6 +240,11 @@ impl<P: Fn(u64, u64) + Sync> Verification<'_, P> {
         let found = found.ok_or_else(|| {
             wrong("it lacks cosignatures that the policy of witnesses wants, or they are from before its entries or from the future")
         })?;
+        // Nothing reads the others, and none was written: the file is the log's line and those of its witnesses.
+        let lines = Note::parse(&cosigned).map_or(0, |note| note.signatures.len());
+        if lines != found.len() + 1 {
+            return Err(wrong("it holds a signature that is neither the log's nor a counted one of its witnesses"));
+        }
         Ok(Some(Cosigned {
             size: counted.size,
             root: hex(&counted.root),
@@ -295,13 +303,15 @@ impl<P: Fn(u64, u64) + Sync> Verification<'_, P> {
     /// Every bundle, by all cores; of several wrong ones, the first is told.
     fn leaves(&self, checkpoint: &Checkpoint) -> Result<Leaves, LogError> {
         let pruned = self.files.read(PRUNED_FILE)?.unwrap_or_default();
-        let pruned = std::str::from_utf8(&pruned).ok().and_then(Pruned::parse);
-        let pruned =
-            pruned.ok_or_else(|| LogError::corrupt(&self.files.path(PRUNED_FILE), 0, "is no list of bundles"))?;
+        let own = |list: &Pruned| list.text().as_bytes() == pruned;
+        let list = std::str::from_utf8(&pruned).ok().and_then(Pruned::parse).filter(own);
+        let pruned = list.ok_or_else(|| {
+            LogError::corrupt(&self.files.path(PRUNED_FILE), 0, "is no list of bundles that the log wrote")
+        })?;
         let full = checkpoint.size / TILE as u64;
         let (next, wrong, done) = (AtomicU64::new(0), AtomicU64::new(u64::MAX), AtomicU64::new(0));
         let found: Mutex<Vec<(u64, Vec<Hash>)>> = Mutex::default();
-        let told: Mutex<Vec<String>> = Mutex::default();
+        let told: Mutex<FileActs> = Mutex::default();
         let errors: Mutex<Vec<(u64, LogError)>> = Mutex::default();
         let work = || {
             loop {
@@ -309,7 +319,7 @@ impl<P: Fn(u64, u64) + Sync> Verification<'_, P> {
                 if first >= full.min(wrong.load(Ordering::Relaxed)) {
                     return;
                 }
-                let (mut nodes, mut acts) = (Vec::new(), Vec::new());
+                let (mut nodes, mut acts) = (Vec::new(), FileActs::default());
                 for bundle in first..(first + STRIDE).min(full) {
                     match self.bundle(bundle, TILE, pruned.has(bundle), &mut acts) {
                         Ok(hashes) => nodes.push(tree_hash(&hashes)),
@@ -321,7 +331,7 @@ impl<P: Fn(u64, u64) + Sync> Verification<'_, P> {
                     }
                 }
                 let entries = nodes.len() as u64 * TILE as u64;
-                lock(&told).append(&mut acts);
+                lock(&told).append(acts);
                 lock(&found).push((first, nodes));
                 (self.progress)(done.fetch_add(entries, Ordering::Relaxed) + entries, checkpoint.size);
             }
@@ -338,10 +348,11 @@ impl<P: Fn(u64, u64) + Sync> Verification<'_, P> {
         let mut told = told.into_inner().unwrap_or_else(PoisonError::into_inner);
         let width = (checkpoint.size % TILE as u64) as usize;
         let rest = if width == 0 { Vec::new() } else { self.bundle(full, width, false, &mut told)? };
-        self.check_acts(&pruned, &told)?;
+        self.check_acts(&pruned, &told.pruned)?;
+        told.of_state.sort();
         let bundles = pruned.runs().iter().map(|run| run.end() - run.start() + 1).sum::<u64>();
         let nodes = found.into_iter().flat_map(|(_, nodes)| nodes).collect();
-        Ok(Leaves { nodes, rest, pruned: bundles * TILE as u64 })
+        Ok(Leaves { nodes, rest, pruned: bundles * TILE as u64, acts: told.of_state })
     }
 
     /// Whatever was pruned is told of in the log itself: a bundle that is gone without that was taken away.
@@ -368,7 +379,7 @@ impl<P: Fn(u64, u64) + Sync> Verification<'_, P> {
     }
 
     /// The leaf hashes of a bundle, checked against their tile; acts of pruning are put aside.
-    fn bundle(&self, bundle: u64, width: usize, pruned: bool, acts: &mut Vec<String>) -> Result<Vec<Hash>, LogError> {
+    fn bundle(&self, bundle: u64, width: usize, pruned: bool, acts: &mut FileActs) -> Result<Vec<Hash>, LogError> {
         let archived = if pruned { self.files.archived(bundle)? } else { None };
         if pruned && archived.is_none() {
             let name = tile_name(0, bundle, width);
@@ -383,10 +394,9 @@ impl<P: Fn(u64, u64) + Sync> Verification<'_, P> {
                 return Err(LogError::corrupt(&path, 0, format!("entry {index} is no canonical entry")));
             };
             if kind == Kind::Admin as i32
-                && let Some(entry) =
-                    Entry::from_bytes(entry).filter(|entry| entry.act == PRUNE_ACT && entry.status == 0)
+                && let Some(entry) = Entry::from_bytes(entry)
             {
-                acts.push(entry.object);
+                acts.take(bundle * TILE as u64 + place as u64, entry);
             }
             hashes.push(leaf_hash(entry));
         }
@@ -457,13 +467,19 @@ pub fn verify_data(
 ) -> Result<Report, LogError> {
     let reader = LogReader::open(data)?;
     let verifier = vkey.unwrap_or_else(|| reader.verifier());
-    let report = verify(&LogFolder::with(&reader.paths().tiles, archive), verifier, against, progress)?;
+    let mut report = verify(&LogFolder::with(&reader.paths().tiles, archive), verifier, against, progress)?;
     // Behind what was sealed when the reader was opened; the verification may have seen more.
     for (place, bytes) in reader.tail().iter().enumerate() {
         if canonical::kind(bytes).is_none() {
             let index = reader.sealed() + place as u64;
             let reason = format!("entry {index} is no canonical entry");
             return Err(LogError::corrupt(&reader.paths().journal, 0, reason));
+        }
+        let index = reader.sealed() + place as u64;
+        if index >= report.sealed
+            && let Some(entry) = Entry::from_bytes(bytes)
+        {
+            report.acts.extend(FileAct::of(index, entry));
         }
     }
     // A gateway that seals at the same moment has written more than the reader had seen, and gives segments up.

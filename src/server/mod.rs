@@ -49,9 +49,8 @@ use crate::keyfile::private_folder;
 use crate::registry::sqlite::SqliteStore;
 use crate::registry::usage::UsageStore;
 use crate::registry::{RegistryError, Snapshot, Store};
-use crate::telemetry::WitnessMetrics;
 use crate::web::Web;
-use crate::witness::asker::Asker;
+use crate::witness::asker::{Alarms, Asker};
 use arc_swap::ArcSwap;
 use infra::Infra;
 use listener::Control;
@@ -116,7 +115,7 @@ impl From<Vec<ConfigFault>> for StartError {
 
 /// Where the registry of a data folder is.
 pub fn registry_path(data: &Path) -> PathBuf {
-    data.join("registry.sqlite")
+    data.join(crate::registry::sqlite::FILE)
 }
 
 /// A running gateway. Dropping it stops it at once; [`Gateway::stop`] lets calls finish.
@@ -185,7 +184,7 @@ impl Gateway {
         let Sockets { grpc: listeners, https: https_listener, ops: ops_listener, address } = sockets;
         let refusals = Arc::new(Refusals::new(shared.clone()));
         let open = Connections::new(config.listen.max_connections, config.listen.max_connections_per_peer);
-        let mut workers = vec![unended::spawn(&config.data, &shared, earlier, stop.clone())?];
+        let mut workers = vec![unended::spawn((&config.data, registry.key()), &shared, earlier, stop.clone())?];
         for (number, listener) in listeners.into_iter().enumerate() {
             let (listen, shared, refusals) = (config.listen.clone(), shared.clone(), refusals.clone());
             workers.push(listener::spawn(number, listener, listen, shared, refusals, open.clone(), control.clone())?);
@@ -205,7 +204,7 @@ impl Gateway {
             let web = Arc::new(web.map_err(|error| StartError::Thread(error.to_string()))?);
             workers.push(spawn_web(web, listener, gate, stop.clone())?);
         }
-        workers.extend(spawn_asker(&config, shared.metrics.witnesses.clone(), stop.clone())?);
+        workers.extend(spawn_asker(&config, &shared, stop.clone())?);
         workers.extend(retention::spawn(&config, &shared, &registry, stop.clone())?);
         let ops = ops_listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let reloader = Arc::new(Reloader {
@@ -311,7 +310,7 @@ fn keep_policy(config: &Config) -> Result<(), LogError> {
 /// The thread that asks the witnesses, where the policy names any.
 fn spawn_asker(
     config: &Config,
-    metrics: WitnessMetrics,
+    shared: &Shared,
     stop: CancellationToken,
 ) -> Result<Option<JoinHandle<()>>, StartError> {
     if !config.log.policy.needs_witnesses() {
@@ -319,7 +318,8 @@ fn spawn_asker(
     }
     let ca = config.log.witness_ca.as_ref().unwrap_or(&config.tls.client_ca);
     let tls = crate::identity::tls::client_config(ca, None, &[])?;
-    let asker = Asker::new(&config.data, config.log.policy.clone(), &tls, metrics);
+    let (metrics, log, node) = (shared.metrics.witnesses.clone(), shared.log.clone(), shared.node.clone());
+    let asker = Asker::new(&config.data, config.log.policy.clone(), &tls, Alarms { metrics, log, node });
     let run = move || async move {
         tokio::select! {
             () = asker.run() => {}

@@ -5,7 +5,7 @@ use super::{StartError, thread};
 use crate::audit::AuditError;
 use crate::audit::retention::{archive, is_restated, is_told, plan, prune, restate};
 use crate::config::{Config, Retention};
-use crate::exchange_log::verify::PRUNE_ACT;
+use crate::exchange_log::file_acts::PRUNE_ACT;
 use crate::exchange_log::{Entry, Kind};
 use crate::keyfile::Vault;
 use crate::registry::sqlite::SqliteStore;

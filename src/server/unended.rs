@@ -3,12 +3,14 @@
 
 use super::shared::Shared;
 use super::{StartError, thread};
+use crate::audit::scan;
 use crate::exchange_log::reader::LogReader;
 use crate::exchange_log::tree::TILE;
-use crate::exchange_log::{Entry, Kind, LogError, write_atomically};
+use crate::exchange_log::{Entry, Kind, LogError};
+use crate::registry::ActKey;
 use crate::status::{Fault, Reason};
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -17,21 +19,16 @@ use tokio_util::sync::CancellationToken;
 /// How long it is waited where the log cannot be read or written.
 const AGAIN: Duration = Duration::from_secs(5);
 
-/// Below which index every intent has its end. May be thrown away: then all of the log is looked through once more.
-fn path(data: &Path) -> PathBuf {
-    data.join("state").join("intents-ended")
-}
-
 /// Starts the thread that ends them; `until`: entries of earlier processes.
 pub(super) fn spawn(
-    data: &Path,
+    (data, key): (&Path, &ActKey),
     shared: &Arc<Shared>,
     until: u64,
     stop: CancellationToken,
 ) -> Result<JoinHandle<()>, StartError> {
-    let (data, shared) = (data.to_owned(), shared.clone());
+    let (data, key, shared) = (data.to_owned(), key.clone(), shared.clone());
     thread::spawn("unended", move || async move {
-        while let Err(error) = end_all(&data, &shared, until, &stop).await {
+        while let Err(error) = end_all((&data, &key), &shared, until, &stop).await {
             tracing::error!(%error, "writes of an earlier process have no end in the exchange log yet");
             if stop.run_until_cancelled(tokio::time::sleep(AGAIN)).await.is_none() {
                 return;
@@ -40,9 +37,13 @@ pub(super) fn spawn(
     })
 }
 
-async fn end_all(data: &Path, shared: &Shared, until: u64, stop: &CancellationToken) -> Result<(), LogError> {
-    let kept = std::fs::read_to_string(path(data)).ok().and_then(|text| text.trim().parse().ok());
-    let from = kept.filter(|from| *from <= until).unwrap_or(0);
+async fn end_all(
+    (data, key): (&Path, &ActKey),
+    shared: &Shared,
+    until: u64,
+    stop: &CancellationToken,
+) -> Result<(), LogError> {
+    let from = scan::intents_ended(data, key).filter(|from| *from <= until).unwrap_or(0);
     let Some(intents) = unended(data, from, until, || !stop.is_cancelled())? else { return Ok(()) };
     for intent in &intents {
         shared.log.append(&outcome_unknown(intent)).await?;
@@ -53,7 +54,7 @@ async fn end_all(data: &Path, shared: &Shared, until: u64, stop: &CancellationTo
             "writes were under way when the gateway ended: their outcome is not known, and the exchange log says so"
         );
     }
-    write_atomically(&path(data), format!("{until}\n").as_bytes())
+    scan::keep_intents_ended(data, key, until)
 }
 
 /// The end of a write whose gateway ended before it.

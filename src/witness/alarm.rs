@@ -2,6 +2,8 @@
 //! readiness, metrics and every `audit` command until a person acknowledges it with a reason.
 
 use crate::exchange_log::{LogError, remove_file, write_atomically};
+use crate::hex::hex;
+use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -26,6 +28,13 @@ impl std::fmt::Display for ForkAlarm {
             if evidence.is_some() { "proved by a checkpoint with the log's signature" } else { "by its word alone" };
         let since = jiff::Timestamp::from_second(self.time).unwrap_or_default();
         write!(f, "FORK: since {since}, witness {witness} has another history of the exchange log ({proof}): {detail}")
+    }
+}
+
+impl ForkAlarm {
+    /// What it is acknowledged by: another alarm has another id.
+    pub fn id(&self) -> String {
+        format!("fork-{}-{}", self.witness, self.time)
     }
 }
 
@@ -54,20 +63,37 @@ pub fn read(data: &Path) -> Option<ForkAlarm> {
     Some(text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_else(unreadable))
 }
 
-/// Raises an alarm. One that stands already stays as it is, unless only the new one has evidence.
+/// The SHA-256 of the alarm's file, in hexadecimal, as the act [`FORK_ACT`](crate::exchange_log::file_acts::FORK_ACT) names it;
+/// `None` where there is no file.
+///
+/// # Errors
+/// It cannot be read, or is larger than any that was written.
+pub fn digest_of_file(data: &Path) -> Result<Option<String>, LogError> {
+    let path = file(data);
+    let of = |bytes: Vec<u8>| hex(digest(&SHA256, &bytes).as_ref());
+    match std::fs::metadata(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Ok(found) if found.len() > MAX_FILE => Err(LogError::corrupt(&path, MAX_FILE, "is larger than an alarm")),
+        _ => std::fs::read(&path).map(of).map(Some).map_err(|error| LogError::io(&path, &error)),
+    }
+}
+
+/// Raises an alarm. One that stands already stays as it is, unless only the new one has evidence. Gives the object of the act
+/// that tells of it in the log; `None` where nothing changed.
 ///
 /// # Errors
 /// It cannot be written.
-pub fn raise(data: &Path, alarm: &ForkAlarm) -> Result<(), LogError> {
+pub fn raise(data: &Path, alarm: &ForkAlarm) -> Result<Option<String>, LogError> {
     let path = file(data);
     if read(data).is_some_and(|standing| standing.evidence.is_some() || alarm.evidence.is_none()) {
-        return Ok(());
+        return Ok(None);
     }
     let text = serde_json::to_vec_pretty(alarm).map_err(|error| LogError::corrupt(&path, 0, error.to_string()))?;
     if let Some(folder) = path.parent() {
         crate::exchange_log::make_folder(folder)?;
     }
-    write_atomically(&path, &text)
+    write_atomically(&path, &text)?;
+    Ok(Some(format!("alarm:{} sha256:{}", alarm.id(), hex(digest(&SHA256, &text).as_ref()))))
 }
 
 /// Takes an alarm away, which a person has acknowledged.

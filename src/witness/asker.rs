@@ -8,9 +8,10 @@ use super::request::{AddCheckpoint, checkpoint_path};
 use crate::drivers::http::HttpEndpoint;
 use crate::exchange_log::checkpoint::{Checkpoint, decimal};
 use crate::exchange_log::cosignature::{Policy, Witness, plausible_times};
+use crate::exchange_log::file_acts::FORK_ACT;
 use crate::exchange_log::note::{MAX_NOTE, Note};
 use crate::exchange_log::reader::{COSIGNED_FILE, LogReader};
-use crate::exchange_log::{LogError, proof, write_atomically};
+use crate::exchange_log::{Entry, ExchangeLog, Kind, LogError, proof, write_atomically};
 use crate::telemetry::WitnessMetrics;
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
@@ -48,7 +49,17 @@ pub struct Asker {
     peers: Vec<Peer>,
     /// Entries and cosignatures of what was published last.
     published: (u64, usize),
-    metrics: WitnessMetrics,
+    alarms: Alarms,
+}
+
+/// What takes note of witnesses that fail, and of alarms.
+pub struct Alarms {
+    /// Metrics of witnesses.
+    pub metrics: WitnessMetrics,
+    /// The log, which tells of each alarm.
+    pub log: ExchangeLog,
+    /// This gateway, as entries name it.
+    pub node: String,
 }
 
 /// Why a witness gave no cosignature.
@@ -81,14 +92,14 @@ impl AskError {
 
 impl Asker {
     /// For the log below a data folder; witnesses without a URL are not asked.
-    pub fn new(data: &Path, policy: Policy, tls: &rustls::ClientConfig, metrics: WitnessMetrics) -> Self {
+    pub fn new(data: &Path, policy: Policy, tls: &rustls::ClientConfig, alarms: Alarms) -> Self {
         let peer = |witness: &Witness| {
             let endpoint = HttpEndpoint::new(witness.url.as_deref()?, tls.clone(), MAX_NOTE);
             let (witness, next) = (witness.clone(), Instant::now());
             Some(Peer { witness, endpoint, size: 0, line: String::new(), failures: 0, claims: 0, next })
         };
         let peers = policy.witnesses.iter().filter_map(peer).collect();
-        Asker { data: data.to_owned(), policy, peers, published: (0, 0), metrics }
+        Asker { data: data.to_owned(), policy, peers, published: (0, 0), alarms }
     }
 
     /// Asks for ever.
@@ -116,12 +127,12 @@ impl Asker {
         if sealed == 0 || sealed == self.published.0 && self.peers.iter().all(|peer| peer.size == sealed) {
             return Ok(());
         }
-        let (data, metrics) = (&self.data, &self.metrics);
+        let (data, alarms) = (&self.data, &self.alarms);
         let due = self.peers.iter_mut().filter(|peer| peer.size != sealed && peer.next <= now);
         let asked = due.map(|peer| async {
             let answered = tokio::time::timeout(TIMEOUT, peer.ask(&reader)).await;
             let answered = answered.unwrap_or_else(|_| Err(AskError::Unreachable("no answer in time".into())));
-            peer.settle(answered, &reader, data, metrics).await
+            peer.settle(answered, &reader, data, alarms).await
         });
         let settled = futures_util::future::join_all(asked).await;
         self.publish(&reader)?;
@@ -142,7 +153,7 @@ impl Asker {
         if counts.map_err(|error| LogError::corrupt(&path, 0, error.to_string()))?.is_some() {
             write_atomically(&path, note.as_bytes())?;
             self.published = (sealed, lines.len());
-            self.metrics.cosigned(sealed, crate::registry::now());
+            self.alarms.metrics.cosigned(sealed, crate::registry::now());
         }
         Ok(())
     }
@@ -155,10 +166,10 @@ impl Peer {
         answered: Result<(), AskError>,
         reader: &LogReader,
         data: &Path,
-        metrics: &WitnessMetrics,
+        alarms: &Alarms,
     ) -> Result<(), LogError> {
         let name = &self.witness.name;
-        metrics.answered(name, answered.is_ok());
+        alarms.metrics.answered(name, answered.is_ok());
         let Err(error) = answered else {
             if self.failures > 0 {
                 tracing::info!(witness = name, "a witness cosigns again");
@@ -184,7 +195,11 @@ impl Peer {
         let (witness, time) = (self.witness.name.clone(), crate::registry::now());
         let raised = ForkAlarm { witness, time, detail: error.to_string(), evidence };
         tracing::error!("{raised}");
-        alarm::raise(data, &raised)
+        // It stands before the log tells of it: a crash in between leaves an alarm, not none.
+        let Some(object) = alarm::raise(data, &raised)? else { return Ok(()) };
+        let (actor, act) = ("gateway".to_owned(), FORK_ACT.to_owned());
+        let entry = Entry { actor, act, object, ..Entry::begin(Kind::Admin, &alarms.node) };
+        alarms.log.append(&entry).await.map(drop)
     }
 
     /// The checkpoint that the witness shows to monitors, where it is signed by the log's key and is not of this tree.

@@ -1,42 +1,100 @@
-//! The alteration table: the data folder of a gateway that ran, each of its files altered in many ways. `audit verify` notices every
-//! one (with `--index` for the index), and no search, look-up or report tells an untruth: it fails, or mends what was
-//! altered and says what the log has. The table in docs/exchange-log.md is what this prints (`--nocapture`).
+//! The alteration table: a data folder with everything in it that a gateway writes ([`super::finished`]), each of its files altered in
+//! many ways. `audit verify` notices every one (with `--index` for the index, with `--registry` for the registry), and no search,
+//! look-up or report tells an untruth: it fails, or mends what was altered and says what the log has. A file that no row of the
+//! table is about makes the test fail. The table in docs/exchange-log.md is what this prints (`--nocapture`).
 //!
-//! `NDXP_ALTERATIONS=100` makes so many alterations of each kind of file (minutes); unless given, CI makes [`FEW`].
+//! `NDXP_ALTERATIONS=100` alters each file in so many ways (minutes); unless given, CI makes [`FEW`].
 
+use super::finished::{Files, Finished, LAG, SEGMENT, all_files, is_segment};
 use crate::support;
+use ndxp_gateway::audit::folder::{self, Expected};
 use ndxp_gateway::audit::index;
+use ndxp_gateway::audit::replay::Replay;
 use ndxp_gateway::audit::service::api::audit_service_server::AuditService;
 use ndxp_gateway::audit::service::{Audit, api};
-use ndxp_gateway::exchange_log::checkpoint::{LogSigner, LogVerifier};
-use ndxp_gateway::exchange_log::pseudonym;
-use ndxp_gateway::exchange_log::reader::LogReader;
-use ndxp_gateway::exchange_log::verify::verify_data;
-use ndxp_gateway::exchange_log::{Entry, ExchangeLog, Kind as EntryKind};
+use ndxp_gateway::exchange_log::checkpoint::LogVerifier;
+use ndxp_gateway::exchange_log::verify::{Against, verify_data};
 use ndxp_gateway::keyfile::Vault;
-use ndxp_gateway::sandbox::samples::samples;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Mutex;
-use std::time::Duration;
-use support::Stage;
 use tokio::runtime::Runtime;
 use tonic::Request;
 
-/// Alterations of each kind of file in CI: each way once, and some more bits.
+/// Alterations of each file in CI: each way once, and a bit more.
 const FEW: usize = 12;
-/// Folders that are altered at once, beside the first.
-const WORKERS: usize = 3;
+/// Folders that are altered at once: readers that fail try again, and wait in between.
+const WORKERS: usize = 24;
+/// Alterations of a file that one of them makes one after the other.
+const AT_ONCE: usize = 4;
+
+/// What may go unnoticed of a kind of file. Whatever it is, every command prints what it printed before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rest {
+    /// Nothing.
+    Nothing,
+    /// That it is gone, or older: the gateway makes it anew, and what it said then is still true.
+    Derived,
+    /// What changes no row and no structure of a database: SQLite's own check is content, and every row is the same.
+    NoRow,
+    /// Anything: no command reads it.
+    Unread,
+}
+use Rest::{Derived, NoRow, Nothing, Unread};
+
+/// A kind of file: its row in the table, which files it has, and what may go unnoticed.
+type Kind = (&'static str, fn(&str) -> bool, Rest);
+
+const KINDS: [Kind; 25] = [
+    ("entry bundles", |path| path.starts_with("log/tile/entries/") && !path.contains(".p/"), Nothing),
+    ("the bundle that is not full", |path| path.starts_with("log/tile/entries/") && path.contains(".p/"), Nothing),
+    ("hash tiles", |path| path.starts_with("log/tile/") && !path.contains("entries") && !path.contains(".p/"), Nothing),
+    (
+        "hash tiles of the right edge",
+        |path| path.starts_with("log/tile/") && !path.contains("entries") && path.contains(".p/"),
+        Nothing,
+    ),
+    ("`log/checkpoint`", |path| path == "log/checkpoint", Nothing),
+    ("`log/vkey`", |path| path == "log/vkey", Nothing),
+    ("`log/policy`", |path| path == "log/policy", Nothing),
+    ("`log/cosigned`", |path| path == "log/cosigned", Nothing),
+    ("`log/pruned`", |path| path == "log/pruned", Nothing),
+    ("`state/signed-checkpoint`", |path| path == "state/signed-checkpoint", Nothing),
+    ("`state/holds.json`", |path| path == "state/holds.json", Nothing),
+    ("`state/fork-alarm.json`", |path| path == "state/fork-alarm.json", Nothing),
+    ("`state/acts.json`", |path| path == "state/acts.json", Derived),
+    ("`state/intents-ended`", |path| path == "state/intents-ended", Derived),
+    ("`state/index-verified.json`", |path| path == "state/index-verified.json", Derived),
+    ("`keys/log.key`", |path| path == "keys/log.key", Nothing),
+    ("`keys/acts.key`", |path| path == "keys/acts.key", Nothing),
+    ("`keys/index.key`", |path| path == "keys/index.key", Nothing),
+    ("keys of pseudonyms", |path| path.starts_with("keys/pseudonyms") && path.ends_with(".key"), Nothing),
+    ("their marks (`.made`)", |path| path.starts_with("keys/pseudonyms") && path.ends_with(".made"), Nothing),
+    ("signing keys of tokens", |path| path.starts_with("keys/signing/"), Nothing),
+    ("`index/log.sqlite`", |path| path == "index/log.sqlite", NoRow),
+    ("`registry.sqlite`", |path| path.starts_with("registry.sqlite"), NoRow),
+    ("journal, everything sealed", |path| path.ends_with(".seg"), Unread),
+    ("what no command reads", is_unread, Unread),
+];
+
+/// Locks, files that are about to be others, and what was used of quotas.
+fn is_unread(path: &str) -> bool {
+    ["journal/lock", "journal/spare", "journal/unnamed", "state/revocation.json"].contains(&path)
+        || path.ends_with("/.making")
+        || path.starts_with("usage.sqlite")
+        || path.ends_with(".new")
+        || path.starts_with("issued.sqlite")
+}
 
 struct Folder {
     data: PathBuf,
     key: LogVerifier,
     exchange: String,
     person: String,
+    policy: String,
     runtime: Runtime,
 }
-
 fn whole(entries: Vec<api::LogEntry>) -> Vec<(u64, Vec<u8>)> {
     entries.into_iter().map(|one| (one.index, one.entry.unwrap_or_default().to_bytes())).collect()
 }
@@ -79,18 +137,24 @@ impl Folder {
         [self.search(&audit, &client, false), show.map(|got| whole(got.into_inner().entries)), subject]
     }
 
-    /// What `audit verify --index` finds; `None` where it is content.
+    /// What `audit verify --index --registry` finds; `None` where it is content.
     fn verified(&self) -> Option<String> {
-        let data = &self.data;
-        if let Err(error) = verify_data(data, None, Some(&self.key), Default::default(), |_, _| {}) {
-            return Some(format!("verify: {error}"));
+        let (data, vault) = (&self.data, Vault::default());
+        let against = Against { max_lag: Some(LAG / 2), ..Against::default() };
+        let report = match verify_data(data, None, Some(&self.key), against, |_, _| {}) {
+            Err(error) => return Some(format!("verify: {error}")),
+            Ok(report) => report,
+        };
+        let expected = Expected { policy: Some(Some(&self.policy)), hsm: false };
+        match folder::check(data, &vault, &expected, (&self.key, &report.acts), || {}) {
+            Err(error) => return Some(format!("verify: {error}")),
+            Ok(faults) => {
+                if let Some(fault) = faults.first() {
+                    return Some(format!("verify: {fault}"));
+                }
+            }
         }
-        if let Some(fault) =
-            pseudonym::check(&pseudonym::folder(data)).unwrap_or_else(|error| vec![error.to_string()]).pop()
-        {
-            return Some(format!("verify: {fault}"));
-        }
-        match index::check(data, &Vault::default(), |_, _| true) {
+        match index::check(data, &vault, |_, _| true) {
             Err(error) => return Some(format!("verify --index: {error}")),
             Ok(None) => return Some("verify --index: there is no index".into()),
             Ok(Some(checked)) if checked.found > 0 => {
@@ -101,81 +165,125 @@ impl Folder {
             }
             Ok(Some(_)) => {}
         }
-        None
-    }
-}
-
-/// A kind of file: its name, its files, and whether it has bytes that nobody reads, between the rows of a database, or behind what a
-/// journal's reader needs.
-type Kind = (&'static str, Vec<PathBuf>, bool);
-/// Files by their path in the data folder.
-type Files = BTreeMap<PathBuf, Vec<u8>>;
-
-impl Folder {
-    /// The same folder at another place.
-    fn copied_to(&self, data: &Path, files: &Files) -> Folder {
-        files.iter().for_each(|(path, bytes)| put(&data.join(path), Some(bytes)));
-        std::fs::create_dir_all(data.join("journal")).unwrap();
-        for path in files_of_journal(&self.data) {
-            std::fs::hard_link(self.data.join(&path), data.join(&path))
-                .or_else(|_| std::fs::copy(self.data.join(&path), data.join(&path)).map(drop))
-                .unwrap();
+        match Replay::default().confirmed_differences(data, &data.join("registry.sqlite"), || {}) {
+            Err(error) => Some(format!("verify --registry: {error}")),
+            Ok(found) => found.first().map(|first| format!("verify --registry: {first}")),
         }
-        let (key, exchange, person) = (self.key.clone(), self.exchange.clone(), self.person.clone());
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        Folder { data: data.to_owned(), key, exchange, person, runtime }
     }
 
-    /// Alters a kind of file in so many ways; gives its row of the table.
-    fn alter(
-        &self,
-        (name, files, idle): Kind,
-        (now, older, foreign): (&Files, &Files, &Files),
-        truth: &Printed,
-        (most, seed): (usize, u64),
-    ) -> String {
-        let data = &self.data;
-        let mut numbers = Numbers(seed);
-        assert!(!files.is_empty(), "{name}");
-        let [mut made, mut noticed, mut unread, mut failed, mut told_truth] = [0; 5];
-        for number in 0..most {
-            let path = &files[number % files.len()];
-            let original = std::fs::read(data.join(path)).unwrap();
-            let neighbour =
-                files.iter().find(|other| *other != path).and_then(|other| std::fs::read(data.join(other)).ok());
+    /// The same folder at another place.
+    fn copied_to(finished: &Finished, data: &Path) -> Folder {
+        finished.now.iter().for_each(|(path, bytes)| put(data, path, Some(bytes), SEGMENT));
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let Finished { key, exchange, person, policy, .. } = finished;
+        let (key, exchange, person, policy) = (key.clone(), exchange.clone(), person.clone(), policy.clone());
+        Folder { data: data.to_owned(), key, exchange, person, policy, runtime }
+    }
+
+    /// Alters a file in these ways.
+    fn alter(&self, finished: &Finished, path: &Path, rest: Rest, truth: &Printed, ways: Range<usize>) -> Row {
+        let Finished { now, older, foreign, .. } = finished;
+        let seed = path.as_os_str().len() * 1_000 + ways.start;
+        let (original, mut numbers, mut row) = (&now[path], Numbers(seed as u64), Row::default());
+        let same_kind = |other: &&PathBuf| {
+            *other != path && other.parent() == path.parent() && other.extension() == path.extension()
+        };
+        for number in ways {
+            let neighbour = now.keys().find(same_kind).map(|other| now[other].clone());
             let others = (neighbour, older.get(path).cloned(), foreign.get(path).cloned());
-            let Some((way, bytes)) = altered(number, &original, others, &mut numbers) else { continue };
+            let Some((way, bytes)) = altered(number, original, others, &mut numbers) else { continue };
             let what = format!("{}: {way} ({number})", path.display());
+            let length = if way == "cut" || way == "emptied" { 0 } else { SEGMENT };
             let apply = || {
-                restore(data, now, path, &original);
-                put(&data.join(path), bytes.as_deref());
+                restore(&self.data, now, path);
+                put(&self.data, path, bytes.as_deref(), length);
             };
             apply();
             let found = self.verified();
             // What verify itself may have put right is altered again.
             apply();
-            for (told, truth) in self.told().iter().zip(truth) {
+            let same = rest == NoRow && rows(&self.data.join(path)) == rows_of(original);
+            let printed = self.told();
+            for (told, truth) in printed.iter().zip(truth) {
                 match told {
                     Some(told) => {
                         assert_eq!(Some(told), truth.as_ref(), "{what}: an untruth");
-                        told_truth += 1;
+                        row.truth += 1;
                     }
-                    None => failed += 1,
+                    None => row.failed += 1,
                 }
             }
-            made += 1;
+            row.made += 1;
             match found {
-                Some(_) => noticed += 1,
+                Some(_) => row.noticed += 1,
                 None => {
-                    assert!(idle, "{what}: verify is content");
-                    unread += 1;
+                    let may = match rest {
+                        Nothing => false,
+                        Derived => ["deleted", "older"].contains(&way),
+                        NoRow => same,
+                        Unread => true,
+                    };
+                    assert!(may && printed == *truth, "{what}: verify is content");
                 }
             }
-            restore(data, now, path, &original);
         }
-        assert_eq!(self.verified(), None, "{name}: everything is back");
-        format!("| {name} | {made} | {noticed} | {unread} | {failed} | {told_truth} |")
+        restore(&self.data, now, path);
+        assert_eq!(self.verified(), None, "{}: it is back", path.display());
+        row
     }
+}
+
+/// What came of the alterations of a kind.
+#[derive(Debug, Default, Clone, Copy)]
+struct Row {
+    files: usize,
+    made: usize,
+    noticed: usize,
+    failed: usize,
+    truth: usize,
+}
+
+impl Row {
+    fn add(&mut self, other: Row) {
+        self.made += other.made;
+        self.noticed += other.noticed;
+        self.failed += other.failed;
+        self.truth += other.truth;
+    }
+}
+
+/// Everything that a database holds, where SQLite finds nothing wrong with it.
+fn rows(path: &Path) -> Option<Vec<String>> {
+    use rusqlite::{Connection, OpenFlags};
+    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).ok()?;
+    let text = |sql: &str| -> Option<Vec<String>> {
+        let mut statement = connection.prepare(sql).ok()?;
+        let columns = statement.column_count();
+        let mut found = statement.query([]).ok()?;
+        let mut all = Vec::new();
+        while let Some(row) = found.next().ok()? {
+            let values = (0..columns).map(|at| Some(format!("{:?}", row.get_ref(at).ok()?)));
+            all.push(values.collect::<Option<Vec<_>>>()?.join(","));
+        }
+        Some(all)
+    };
+    if text("PRAGMA integrity_check")? != ["Text([111, 107])"] {
+        return None;
+    }
+    let mut all = [text("PRAGMA user_version")?, text("SELECT * FROM sqlite_schema ORDER BY name")?].concat();
+    let mut tables = connection.prepare("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name").ok()?;
+    let tables = tables.query_map([], |row| row.get::<_, String>(0)).ok()?.collect::<Result<Vec<_>, _>>().ok()?;
+    for table in tables {
+        all.extend(text(&format!("SELECT * FROM \"{table}\" ORDER BY 1"))?);
+    }
+    Some(all)
+}
+
+/// The rows of a database in memory.
+fn rows_of(bytes: &[u8]) -> Option<Vec<String>> {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("copy"), bytes).unwrap();
+    rows(&folder.path().join("copy"))
 }
 
 /// Numbers by a seed (SplitMix64).
@@ -199,7 +307,7 @@ fn altered(
     numbers: &mut Numbers,
 ) -> Option<(&'static str, Option<Vec<u8>>)> {
     // Where it holds something: behind that are a journal's zeros.
-    let used = original.iter().rposition(|byte| *byte != 0).map_or(1, |last| last + 1);
+    let used = original.iter().rposition(|byte| *byte != 0).map_or(1, |last| last + 1).min(original.len());
     let flipped = |at: usize, bit: usize| {
         let mut bytes = original.to_vec();
         if let Some(byte) = bytes.get_mut(at) {
@@ -212,7 +320,7 @@ fn altered(
         1 => ("emptied", Some(Vec::new())),
         2 => ("zeros", Some(vec![0; original.len()])),
         3 => ("first bit", flipped(0, 0)),
-        4 => ("last bit", flipped(used - 1, 7)),
+        4 => ("last bit", flipped(used.saturating_sub(1), 7)),
         5 => ("another of its kind", Some(neighbour?)),
         6 => ("older", Some(older?)),
         7 => ("another log's", Some(foreign?)),
@@ -228,201 +336,143 @@ fn altered(
     (made.1.as_deref() != Some(original)).then_some(made)
 }
 
-fn put(path: &Path, bytes: Option<&[u8]>) {
+/// Writes or removes a file; one of the journal's has its whole `length`, zeros behind what it holds.
+fn put(data: &Path, path: &Path, bytes: Option<&[u8]>, length: u64) {
+    let whole = data.join(path);
     match bytes {
         Some(bytes) => {
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            // Another file of that name: the journal's are shared by the folders.
-            let _ = std::fs::remove_file(path);
-            std::fs::write(path, bytes).unwrap();
+            std::fs::create_dir_all(whole.parent().unwrap()).unwrap();
+            // Another file of that name: SQLite may have the one that is there in its memory.
+            let _ = std::fs::remove_file(&whole);
+            std::fs::write(&whole, bytes).unwrap();
+            if is_segment(path) && length > bytes.len() as u64 {
+                std::fs::File::options().write(true).open(&whole).unwrap().set_len(length).unwrap();
+            }
         }
-        None => drop(std::fs::remove_file(path)),
+        None => drop(std::fs::remove_file(&whole)),
     }
 }
 
-fn files_below(folder: &Path, data: &Path, found: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(folder).into_iter().flatten() {
-        let path = entry.unwrap().path();
-        match path.is_dir() {
-            true => files_below(&path, data, found),
-            false => found.push(path.strip_prefix(data).unwrap().to_owned()),
+/// Puts a file back, and what commands write: the index with its key, which searches mend, and what SQLite keeps beside a file.
+fn restore(data: &Path, now: &Files, path: &Path) {
+    for (path, bytes) in now.iter().filter(|(other, _)| {
+        *other == path || other.starts_with("keys") || other.starts_with("index") || other.starts_with("state")
+    }) {
+        put(data, path, Some(bytes), SEGMENT);
+    }
+    for file in ["index/log", "registry", "usage", "issued"] {
+        for ending in ["sqlite-wal", "sqlite-shm"] {
+            let path = PathBuf::from(format!("{file}.{ending}"));
+            put(data, &path, now.get(&path).map(Vec::as_slice), 0);
         }
     }
-}
-
-/// The small files of a data folder, as they are.
-fn kept(data: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut all = Vec::new();
-    ["log", "state", "index", "keys"].iter().for_each(|folder| files_below(&data.join(folder), data, &mut all));
-    all.into_iter().filter_map(|path| Some((path.clone(), std::fs::read(data.join(&path)).ok()?))).collect()
-}
-
-/// Another log's files: of 700 entries, with an index.
-fn foreign() -> BTreeMap<PathBuf, Vec<u8>> {
-    let folder = tempfile::tempdir().unwrap();
-    let signer = LogSigner::from_pkcs8("another.example/log", &LogSigner::generate().unwrap()).unwrap();
-    let log = ExchangeLog::open(folder.path(), signer).unwrap();
-    let entry = |number: u64| Entry { client: format!("c{number}"), ..Entry::begin(EntryKind::Exchange, "dc9") };
-    (0..700).for_each(|number| log.append_unawaited(&entry(number)).unwrap());
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    runtime.block_on(log.append(&entry(700))).unwrap();
-    drop(log);
-    index::rebuild(folder.path(), &Vault::default(), |_, _| {}).unwrap();
-    let mut files = kept(folder.path());
-    files.extend(files_of_journal(folder.path()).into_iter().map(|path| {
-        let bytes = std::fs::read(folder.path().join(&path)).unwrap();
-        (path, bytes)
-    }));
-    files
-}
-
-fn files_of_journal(data: &Path) -> Vec<PathBuf> {
-    let mut all = Vec::new();
-    files_below(&data.join("journal"), data, &mut all);
-    all.retain(|path| path.extension().is_some_and(|end| end == "seg"));
-    all
 }
 
 #[test]
 fn whatever_is_altered_is_noticed_and_nobody_is_told_an_untruth() {
-    let mut stage = Stage::start();
-    let shop = stage.system("one-stop-shop");
-    let samples = samples(&stage.sandbox.province);
-    let asked = samples.iter().find(|one| one.operation.ends_with("/VerifyCitizen")).unwrap().requests[0].clone();
-    let person = asked["citizenId"].as_str().unwrap().to_owned();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let (data, note) = (stage.data(), |number: u32| stage.store.note("test.act", format!("number:{number}")).unwrap());
-    let called = runtime.block_on(async {
-        let mut exchange = String::new();
-        for _ in 0..3 {
-            exchange = shop.call(support::VERIFY, asked.clone()).await.ok().exchange();
-        }
-        exchange
-    });
-    let sealed = |least: u64| {
-        support::until("acts are sealed", Duration::from_secs(60), || {
-            let reader = LogReader::open(&data).unwrap();
-            reader.sealed() > least && reader.sealed() == reader.size()
-        });
+    let finished = Finished::make();
+    let now = &finished.now;
+    let kind_of = |path: &Path| {
+        let path = path.to_str().unwrap();
+        KINDS.iter().position(|(_, fits, _)| fits(path)).unwrap_or_else(|| panic!("{path} is in no row of the table"))
     };
-    (0..300).for_each(note);
-    sealed(300);
-    let older = kept(&data);
-    (300..560).for_each(note);
-    sealed(560);
-    stage.gateway.take().unwrap().stop();
-    index::rebuild(&data, &Vault::default(), |_, _| {}).unwrap();
-
-    let key = LogReader::open(&data).unwrap().verifier().clone();
-    let folder = Folder { data: data.clone(), key, exchange: called, person, runtime };
-    let (now, foreign) = (kept(&data), foreign());
-    let truth = folder.told();
-    assert!(truth.iter().all(|told| told.as_ref().is_some_and(|told| !told.is_empty())), "{truth:?}");
-    assert_eq!(folder.verified(), None);
-    let of = |fits: &dyn Fn(&str) -> bool| -> Vec<PathBuf> {
-        now.keys().filter(|path| fits(path.to_str().unwrap())).cloned().collect()
-    };
-    let named = |name: &'static str| of(&|path| path == name);
-    let kinds = [
-        ("entry bundles", of(&|path| path.starts_with("log/tile/entries/") && !path.contains(".p/")), false),
-        (
-            "the bundle that is not full",
-            of(&|path| path.starts_with("log/tile/entries/") && path.contains(".p/")),
-            false,
-        ),
-        (
-            "hash tiles",
-            of(&|path| path.starts_with("log/tile/") && !path.contains("entries") && !path.contains(".p/")),
-            false,
-        ),
-        (
-            "hash tiles of the edge",
-            of(&|path| path.starts_with("log/tile/") && !path.contains("entries") && path.contains(".p/")),
-            false,
-        ),
-        ("log/checkpoint", named("log/checkpoint"), false),
-        ("log/vkey", named("log/vkey"), false),
-        ("state/signed-checkpoint", named("state/signed-checkpoint"), false),
-        ("keys of pseudonyms", of(&|path| path.starts_with("keys/pseudonyms") && path.ends_with(".key")), false),
-        ("their marks", of(&|path| path.starts_with("keys/pseudonyms") && path.ends_with(".made")), false),
-        ("index/log.sqlite", named("index/log.sqlite"), true),
-        ("keys/index.key", named("keys/index.key"), false),
-        ("journal", files_of_journal(&data), true),
-    ];
     let most = std::env::var("NDXP_ALTERATIONS").ok().and_then(|text| text.parse().ok()).unwrap_or(FEW);
-    // Readers that fail try again and wait in between: several folders at once. Journals are large, and altered in the first only.
-    let copies: Vec<tempfile::TempDir> = (0..WORKERS).map(|_| tempfile::tempdir().unwrap()).collect();
-    let (journal, others): (Vec<_>, Vec<_>) =
-        kinds.into_iter().enumerate().partition(|(_, (name, ..))| *name == "journal");
-    let others = Mutex::new(others);
-    let mut lines: Vec<(usize, String)> = std::thread::scope(|scope| {
-        let work = |copy: &tempfile::TempDir| {
-            let own = folder.copied_to(copy.path(), &now);
-            let mut lines = Vec::new();
-            while let Some((at, kind)) = { others.lock().unwrap().pop() } {
-                lines.push((at, own.alter(kind, (&now, &older, &foreign), &truth, (most, at as u64))));
-            }
-            lines
-        };
-        let all: Vec<_> = copies.iter().map(|copy| scope.spawn(move || work(copy))).collect();
-        let mut lines: Vec<_> = journal
-            .into_iter()
-            .map(|(at, kind)| (at, folder.alter(kind, (&now, &older, &foreign), &truth, (most, at as u64))))
-            .collect();
-        lines.extend(all.into_iter().flat_map(|one| one.join().unwrap()));
-        lines
+    let mut table: BTreeMap<usize, Row> = BTreeMap::new();
+    now.keys().for_each(|path| table.entry(kind_of(path)).or_default().files += 1);
+    for (at, (name, ..)) in KINDS.iter().enumerate() {
+        assert!(table.contains_key(&at), "the folder has no {name}");
+    }
+    let ways = (0..most).step_by(AT_ONCE).map(|first| first..(first + AT_ONCE).min(most));
+    let tasks = ways.flat_map(|ways| now.keys().map(move |path| (kind_of(path), path, ways.clone())));
+    let (tasks, table) = (Mutex::new(tasks.collect::<VecDeque<_>>()), Mutex::new(table));
+    std::thread::scope(|scope| {
+        for _ in 0..WORKERS {
+            scope.spawn(|| {
+                let copy = tempfile::tempdir().unwrap();
+                let folder = Folder::copied_to(&finished, copy.path());
+                let truth = folder.told();
+                assert!(truth.iter().all(|told| told.as_ref().is_some_and(|told| !told.is_empty())), "{truth:?}");
+                assert_eq!(folder.verified(), None);
+                while let Some((kind, path, ways)) = { tasks.lock().unwrap().pop_front() } {
+                    let row = folder.alter(&finished, path, KINDS[kind].2, &truth, ways);
+                    table.lock().unwrap().entry(kind).or_default().add(row);
+                }
+            });
+        }
     });
-    lines.sort();
-    println!("| file | altered | noticed by verify | nothing that is read | a command fails | truth told |");
-    lines.iter().for_each(|(_, line)| println!("{line}"));
+    println!(
+        "| file | files | altered | noticed by `verify` | of `search`, `show`, `subject`: failed | told the truth |"
+    );
+    for (kind, Row { files, made, noticed, failed, truth }) in table.into_inner().unwrap() {
+        println!("| {} | {files} | {made} | {noticed} | {failed} | {truth} |", KINDS[kind].0);
+    }
+    strays(&finished);
+    the_command_says_so(&finished);
+}
 
-    // Files that should not be there at all, and lists that hide.
-    let stray: [(&str, Vec<u8>); 6] = [
+/// Files that should not be there at all, and lists that hide.
+fn strays(finished: &Finished) {
+    let copy = tempfile::tempdir().unwrap();
+    let folder = Folder::copied_to(finished, copy.path());
+    let truth = folder.told();
+    let stray: [(&str, Vec<u8>); 11] = [
         ("log/tile/0/000.p/7", vec![7; 7 * 32]),
         ("log/tile/entries/000.p/1", vec![0, 1, 9]),
         ("log/tile/0/900", vec![7; 256 * 32]),
         ("log/tile/x/000", vec![7; 32]),
         ("log/notes.txt", b"mine".to_vec()),
-        ("log/pruned", b"0 0\n".to_vec()),
+        ("log/pruned", b"0 0\n2 2\n".to_vec()),
+        ("log/pruned", b"00 0\n".to_vec()),
+        ("state/holds.json.bak", b"{}".to_vec()),
+        ("keys/log.key.old", vec![7; 32]),
+        ("keys/signing/other.pem", b"mine".to_vec()),
+        ("keys/pseudonyms/1999-01.key", vec![7; 64]),
     ];
     for (path, bytes) in stray {
-        put(&data.join(path), Some(&bytes));
-        assert!(folder.verified().is_some(), "{path}");
-        assert_eq!(folder.told(), truth, "{path}");
-        put(&data.join(path), None);
-        let _ = std::fs::remove_dir(data.join(path).parent().unwrap());
+        let (path, before) = (Path::new(path), finished.now.get(Path::new(path)));
+        put(&folder.data, path, Some(&bytes), 0);
+        assert!(folder.verified().is_some(), "{path:?}");
+        assert_eq!(folder.told(), truth, "{path:?}");
+        put(&folder.data, path, before.map(Vec::as_slice), 0);
+        let _ = std::fs::remove_dir(folder.data.join(path).parent().unwrap());
+        put(
+            &folder.data,
+            &path.with_extension("made"),
+            finished.now.get(&path.with_extension("made")).map(Vec::as_slice),
+            0,
+        );
     }
-
-    // The command itself, of a sample.
-    let command = |args: &[&str]| {
-        let output =
-            Command::new(env!("CARGO_BIN_EXE_ndxp-gateway")).args(args).current_dir(&stage.folder.path).output();
-        let output = output.unwrap();
-        (output.status.success(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
-    };
-    let verify = ["audit", "verify", "--index"];
-    assert!(command(&verify).0, "{:?}", command(&verify));
-    for path in
-        ["log/tile/entries/000", "log/tile/0/001", "log/checkpoint", "state/signed-checkpoint", "index/log.sqlite"]
-    {
-        let mut bytes = now[Path::new(path)].clone();
-        let middle = bytes.len() / 2;
-        bytes[middle..].iter_mut().take(64).for_each(|byte| *byte ^= 1);
-        put(&data.join(path), Some(&bytes));
-        let (content, told) = command(&verify);
-        assert!(!content, "{path}: {told}");
-        let (shown, told) = command(&["audit", "show", &folder.exchange]);
-        assert!(!shown || told.contains(&folder.exchange), "{path}: {told}");
-        restore(&data, &now, Path::new(path), &now[Path::new(path)]);
-    }
-    assert!(command(&verify).0);
+    assert_eq!(folder.verified(), None);
 }
 
-/// Puts a file back, and the index with its key, which searches mend.
-fn restore(data: &Path, now: &BTreeMap<PathBuf, Vec<u8>>, path: &Path, original: &[u8]) {
-    put(&data.join(path), Some(original));
-    ["log.sqlite-wal", "log.sqlite-shm"].iter().for_each(|name| put(&data.join("index").join(name), None));
-    for (path, bytes) in now.iter().filter(|(path, _)| path.starts_with("keys") || path.starts_with("index")) {
-        put(&data.join(path), Some(bytes));
+/// The command itself, of a sample: it fails, and names the file.
+fn the_command_says_so(finished: &Finished) {
+    let (data, now) = (finished.stage.data(), &finished.now);
+    let verify = || support::audit_cli(&finished.stage, &["verify", "--index", "--registry"]);
+    assert!(verify().0, "{:?}", verify());
+    let as_before = all_files(&data);
+    for path in [
+        "log/tile/entries/001",
+        "log/tile/0/001",
+        "log/checkpoint",
+        "state/signed-checkpoint",
+        "state/holds.json",
+        "state/fork-alarm.json",
+        "keys/log.key",
+        "index/log.sqlite",
+    ] {
+        let mut bytes = now[Path::new(path)].clone();
+        let middle = bytes.len() / 2;
+        // Of a database, more: some of its bytes are no row's.
+        let some = if path.ends_with("sqlite") { bytes.len() } else { 64 };
+        bytes[middle..].iter_mut().take(some).for_each(|byte| *byte ^= 1);
+        put(&data, Path::new(path), Some(&bytes), 0);
+        let (content, _, told) = verify();
+        let named = if path.contains("index") { "search index" } else { path };
+        assert!(!content && told.contains(named), "{path}: {told}");
+        let (shown, told, _) = support::audit_cli(&finished.stage, &["show", &finished.exchange]);
+        assert!(!shown || told.contains(&finished.exchange), "{path}: {told}");
+        restore(&data, &as_before, Path::new(path));
     }
+    assert!(verify().0, "{:?}", verify());
 }

@@ -6,6 +6,7 @@ mod support;
 
 mod alterations;
 mod clock;
+mod finished;
 mod foreign_readers;
 mod keys;
 mod kill_nine;

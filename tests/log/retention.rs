@@ -7,9 +7,10 @@ use ndxp_gateway::audit::retention::{Holds, MAX_HOLDS, archive, is_told, plan, p
 use ndxp_gateway::audit::search;
 use ndxp_gateway::exchange_log::checkpoint::LogSigner;
 use ndxp_gateway::exchange_log::entry::Pseudonym;
+use ndxp_gateway::exchange_log::file_acts::PRUNE_ACT;
 use ndxp_gateway::exchange_log::reader::LogReader;
 use ndxp_gateway::exchange_log::receipt::Receipt;
-use ndxp_gateway::exchange_log::verify::{PRUNE_ACT, verify_data};
+use ndxp_gateway::exchange_log::verify::verify_data;
 use ndxp_gateway::exchange_log::{Entry, ExchangeLog, Kind};
 use ndxp_gateway::keyfile::Vault;
 use std::path::Path;
@@ -49,7 +50,9 @@ fn what_is_pruned_is_archived_told_of_and_still_proved() {
 
     // Five days are old enough; the second is held.
     let held = Query { client: Some("system-1".into()), ..Query::default() };
-    let place = |query: &Query, case: &str| Holds::change(data, |holds| holds.place(query, case, "cli:lan")).unwrap();
+    let place = |query: &Query, case: &str| {
+        Holds::change(data, |holds| holds.place(query, case, "cli:lan").map(|hold| hold.id)).unwrap()
+    };
     let release = |id| Holds::change(data, |holds| holds.release(id)).unwrap();
     assert_eq!(place(&held, "12/TA"), Some(1));
     // A hold that cannot be read whole stops every pruning: it must not come to hold less.

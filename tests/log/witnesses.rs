@@ -27,7 +27,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
 
-fn config(name: &str, state: &Path, pki: &Path, logs: Vec<LogVerifier>, port: u16) -> WitnessConfig {
+pub(crate) fn config(name: &str, state: &Path, pki: &Path, logs: Vec<LogVerifier>, port: u16) -> WitnessConfig {
     WitnessConfig {
         name: name.into(),
         listen: format!("127.0.0.1:{port}").parse().unwrap(),
@@ -40,14 +40,14 @@ fn config(name: &str, state: &Path, pki: &Path, logs: Vec<LogVerifier>, port: u1
 }
 
 /// A witness that runs until it is dropped.
-struct Running {
+pub(crate) struct Running {
     stop: CancellationToken,
     thread: Option<std::thread::JoinHandle<()>>,
-    port: u16,
+    pub(crate) port: u16,
 }
 
 impl Running {
-    fn start(config: WitnessConfig) -> Self {
+    pub(crate) fn start(config: WitnessConfig) -> Self {
         let (stop, (told, bound)) = (CancellationToken::new(), std::sync::mpsc::channel());
         let stopped = stop.clone();
         let thread = std::thread::spawn(move || {
@@ -68,7 +68,7 @@ impl Drop for Running {
     }
 }
 
-fn exchange(stage: &Stage) {
+pub(crate) fn exchange(stage: &Stage) {
     let actor = stage.actor("one-stop-shop");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async { actor.call(UNIT, json!({ "unitCode": "1057000" })).await.ok() });
@@ -145,7 +145,7 @@ fn a_checkpoint_counts_when_the_witnesses_of_its_policy_have_cosigned_it() {
 }
 
 /// A log of so many entries: its checkpoint, and the hashes of its leaves.
-fn tree(salt: u8, size: u64) -> (Hash, Vec<Hash>) {
+pub(crate) fn tree(salt: u8, size: u64) -> (Hash, Vec<Hash>) {
     let leaves: Vec<Hash> =
         (0..size).map(|leaf| leaf_hash(&[&[salt], leaf.to_be_bytes().as_slice()].concat())).collect();
     let mut edge = Edge::default();
@@ -248,14 +248,14 @@ fn w_a_witness_keeps_to_the_letter_of_the_specification() {
 }
 
 /// The log's key of a stage whose gateway is stopped.
-fn log_signer(stage: &Stage) -> LogSigner {
+pub(crate) fn log_signer(stage: &Stage) -> LogSigner {
     let key = Vault::default().read(&stage.data().join("keys/log.key")).unwrap();
     let vkey = std::fs::read_to_string(stage.data().join("log/vkey")).unwrap();
     LogSigner::from_pkcs8(LogVerifier::parse(&vkey).unwrap().origin(), &key).unwrap()
 }
 
 /// Starts a stage's gateway anew with this policy.
-fn with_policy(stage: &mut Stage, policy: &str) {
+pub(crate) fn with_policy(stage: &mut Stage, policy: &str) {
     std::fs::write(stage.folder.path.join("witnesses.policy"), policy).unwrap();
     const SETTINGS: &str = "[log]\nwitness_policy = \"witnesses.policy\"\nwitness_ca = \"pki/ca.pem\"\n";
     crate::support::edit(&stage.folder.gateway_config(), |text| match text.contains(SETTINGS) {
@@ -321,7 +321,7 @@ fn w_a_fork_that_a_witness_has_seen_is_an_alarm_until_a_person_acknowledges_it()
 
 /// A witness that answers by a script: the how-manieth request, its body, and what a real witness would say.
 struct Scripted {
-    port: u16,
+    pub(crate) port: u16,
     asked: Arc<AtomicUsize>,
 }
 
@@ -401,7 +401,7 @@ fn scripted_at(
     (stage, scripted)
 }
 
-fn cosigned(stage: &Stage) -> u64 {
+pub(crate) fn cosigned(stage: &Stage) -> u64 {
     LogReader::open(&stage.data()).unwrap().published().unwrap().map_or(0, |published| published.size)
 }
 

@@ -262,6 +262,13 @@ impl Verified {
     }
 }
 
+/// Whether what is kept of the last comparison is there and not the gateway's: it counts for nothing.
+pub fn is_record_foreign(data: &Path, vault: &Vault) -> bool {
+    let Ok(bytes) = std::fs::read(record_path(data)) else { return false };
+    let whole = |record: Record| serde_json::to_vec(&record).is_ok_and(|own| own == bytes);
+    verified(data, vault).is_none() || !serde_json::from_slice(&bytes).is_ok_and(whole)
+}
+
 /// When the index of a data folder was verified last; `None` where it never was, or what is kept of it was not kept by the gateway.
 pub fn verified(data: &Path, vault: &Vault) -> Option<Verified> {
     let record: Record = serde_json::from_slice(&std::fs::read(record_path(data)).ok()?).ok()?;

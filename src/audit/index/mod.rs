@@ -36,7 +36,7 @@ use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-pub use check::{Checked, Difference, Verified, check, verified};
+pub use check::{Checked, Difference, Verified, check, is_record_foreign, verified};
 pub use find::Hour;
 pub use key::IndexKey;
 pub use thread::{Following, rebuild};

@@ -3,7 +3,8 @@
 use super::host::Reader;
 use super::{Audit, api, invalid, reading, refused, rules};
 use crate::access::reads::ReadPermit;
-use crate::audit::retention::{Holds, MAX_HOLDS};
+use crate::audit::retention::{Hold, Holds, MAX_HOLDS};
+use crate::audit::standing;
 use crate::contract::formats::{self, Format};
 use crate::exchange_log::Entry;
 use crate::exchange_log::pseudonym::PersonKind;
@@ -36,12 +37,12 @@ impl Audit {
             self.check_keys(&permit, &query).await?;
         }
         let (data, case, by) = (self.data.clone(), case_number.clone(), self.host.name(&reader));
-        let place = move || Ok(Holds::change(&data, |holds| holds.place(&query, &case, &by))?);
+        let place = move || Ok(Holds::change(&data, |holds| holds.place(&query, &case, &by).cloned())?);
         let full = || refused(Refusal::with(Reason::ChangesFull, format!("{MAX_HOLDS} holds stand: release one")));
-        let id = reading(&permit, place).await?.ok_or_else(full)?;
-        let about = Entry { object: format!("hold:{id} reason:{case_number}"), ..self.about(&asked)? };
+        let hold = reading(&permit, place).await?.ok_or_else(full)?;
+        let about = Entry { object: hold.object(), ..self.about(&asked)? };
         self.host.note(&reader, rule.act, about).await?;
-        Ok(Response::new(api::PlaceHoldResponse { id }))
+        Ok(Response::new(api::PlaceHoldResponse { id: hold.id }))
     }
 
     /// The entry is in the log before the hold is gone: nobody loses one unnoticed.
@@ -52,17 +53,21 @@ impl Audit {
         let rule = &rules::RELEASE_HOLD;
         let reader: Reader = self.host.admit(request, rule).await?;
         let permit = self.host.begin(&reader, &self.reads)?;
-        let (data, id) = (self.data.clone(), request.get_ref().id);
-        let stands = reading(&permit, move || Ok(Holds::read(&data)?)).await?;
+        let (data, vault, id) = (self.data.clone(), self.vault.clone(), request.get_ref().id);
+        // One that the file has lost stands in the log all the same, until it is released.
+        let find = move || {
+            let in_file = Holds::read(&data)?.holds.iter().find(|hold| hold.id == id).map(Hold::released_object);
+            Ok(match in_file {
+                None => standing::told(&data, &vault)?.lost_hold(id),
+                found => found,
+            })
+        };
         let unknown = || refused(Refusal::with(Reason::ObjectUnknown, format!("there is no hold {id}")));
-        if stands.holds.iter().all(|hold| hold.id != id) {
-            return Err(unknown());
-        }
-        let about = Entry { object: format!("hold:{id}"), ..Entry::default() };
-        self.host.note(&reader, rule.act, about).await?;
+        let object = reading(&permit, find).await?.ok_or_else(unknown)?;
+        self.host.note(&reader, rule.act, Entry { object, ..Entry::default() }).await?;
         let data = self.data.clone();
-        let released = reading(&permit, move || Ok(Holds::change(&data, |holds| holds.release(id))?)).await?;
-        released.then(|| Response::new(api::ReleaseHoldResponse {})).ok_or_else(unknown)
+        reading(&permit, move || Ok(Holds::change(&data, |holds| holds.release(id))?)).await?;
+        Ok(Response::new(api::ReleaseHoldResponse {}))
     }
 
     /// Whom a query names, as an entry tells of them.

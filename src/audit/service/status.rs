@@ -13,15 +13,10 @@ use crate::witness::alarm::{self, ForkAlarm};
 use std::path::Path;
 use tonic::{Request, Response, Status};
 
-/// What an alarm is acknowledged by: another one has another id.
-fn id(alarm: &ForkAlarm) -> String {
-    format!("fork-{}-{}", alarm.witness, alarm.time)
-}
-
 fn status(data: &Path, vault: &Vault) -> Result<api::GetStatusResponse, AuditError> {
     let reader = LogReader::open(data)?;
     let alarm = |alarm: ForkAlarm| api::Alarm {
-        id: id(&alarm),
+        id: alarm.id(),
         text: alarm.to_string(),
         evidence: alarm.evidence.unwrap_or_default(),
     };
@@ -66,7 +61,7 @@ impl Audit {
         }
         let data = self.data.clone();
         let standing = reading(&permit, move || Ok(alarm::read(&data))).await?;
-        if standing.as_ref().map(id).as_ref() != Some(wanted) {
+        if standing.as_ref().map(ForkAlarm::id).as_ref() != Some(wanted) {
             return Err(refused(Refusal::with(Reason::ObjectUnknown, "no alarm of this id stands")));
         }
         let object = format!("alarm:{wanted}");

@@ -6,7 +6,7 @@ use crate::audit::service::api;
 use crate::cli::CliError;
 use crate::cli::output::{Output, bar, time};
 use crate::cli::session::Session;
-use crate::exchange_log::verify::PRUNE_ACT;
+use crate::exchange_log::file_acts::PRUNE_ACT;
 use crate::keyfile::Vault;
 use crate::registry::sqlite::SqliteStore;
 use clap::{Args, Subcommand};
@@ -66,7 +66,8 @@ pub fn prune(
         "pruned": if args.dry_run { 0 } else { plan.entries() }, "would_prune": plan.entries(), "bundles": plan.bundles(),
         "held_bundles": plan.held, "telling_bundles": plan.telling, "archive": args.archive,
     });
-    let kept = format!("{} bundles are kept by holds, {} since they tell of a pruning", plan.held, plan.telling);
+    let kept =
+        format!("{} bundles are kept by holds, {} since they tell of a pruning or of a hold", plan.held, plan.telling);
     if args.dry_run || plan.runs.is_empty() {
         return output.result(&value, || format!("{} entries could be pruned; {kept}", plan.entries()));
     }

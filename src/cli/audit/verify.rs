@@ -1,6 +1,7 @@
 //! `audit verify`: a data folder, a copy of a log, another machine's log, an export, or a receipt.
 
 use super::{export, receipt};
+use crate::audit::folder::{self, Expected, Fault};
 use crate::audit::index::{self, Checked, Difference, Verified};
 use crate::audit::replay::Replay;
 use crate::audit::service::api;
@@ -8,13 +9,13 @@ use crate::cli::output::{Output, bar, duration, time};
 use crate::cli::session::{self, Connection, Session, Way};
 use crate::cli::{CliError, runtime};
 use crate::drivers::http::HttpEndpoint;
+use crate::exchange_log::LogError;
 use crate::exchange_log::checkpoint::LogVerifier;
 use crate::exchange_log::cosignature::Policy;
+use crate::exchange_log::file_acts::FileAct;
 use crate::exchange_log::key as log_key;
-use crate::exchange_log::pseudonym;
-use crate::exchange_log::reader::{POLICY_FILE, VKEY_FILE};
+use crate::exchange_log::reader::VKEY_FILE;
 use crate::exchange_log::verify::{Against, LogFiles, LogFolder, Report, verify, verify_data};
-use crate::exchange_log::{LogError, LogPaths};
 use crate::identity::tls;
 use crate::keyfile::Vault;
 use crate::registry::{ActKey, now};
@@ -142,7 +143,7 @@ pub fn run(args: &VerifyArgs, connection: &Connection, data: Option<&Path>, outp
         }
     };
     let folder = match (&args.log, &whose) {
-        (None, Some(Whose::Folder(data))) => Some(pseudonym::folder(data)).filter(|folder| folder.exists()),
+        (None, Some(Whose::Folder(data))) => Some(data.clone()),
         _ => None,
     };
     let index = args.index.then(|| whose.as_ref().map(Index::of)).flatten();
@@ -162,9 +163,6 @@ pub fn run(args: &VerifyArgs, connection: &Connection, data: Option<&Path>, outp
         }
         (None, Some(Whose::Folder(data))) => {
             super::status::warn_of_folder(&data);
-            if let Some(config) = connection.config_of(&data) {
-                compare_policy(&data, config.log.policy_text.as_deref())?;
-            }
             let chain = log_key::chain(&data, &connection.vault(&data), &key)?;
             verify_data(&data, archive, Some(&key), Against { chain: chain.as_ref(), ..against }, told)
         }
@@ -174,40 +172,29 @@ pub fn run(args: &VerifyArgs, connection: &Connection, data: Option<&Path>, outp
     let report = report.map_err(|error| CliError::Failed(format!("not verified: {error}")))?;
     let objects = registry.map(|data| compare(&data, &connection.vault(&data))).transpose()?;
     let indexed = index.map(|index| index.check(connection)).transpose()?;
-    if let Some(folder) = folder {
-        check_keys(&folder)?;
+    if let Some(data) = folder {
+        check_folder(&data, connection, (&key, &report.acts))?;
     }
     print(&report, (objects, indexed), given.is_some(), output)
 }
 
-/// A key of pseudonyms that is not the one that was made fails; one that is gone may have been destroyed on purpose, and is told.
-fn check_keys(folder: &Path) -> Result<(), CliError> {
-    let (gone, wrong): (Vec<String>, Vec<String>) =
-        pseudonym::check(folder)?.into_iter().partition(|fault| fault.contains(" is gone"));
-    gone.iter().for_each(|fault| anstream::eprintln!("WARNING: {fault}"));
-    match wrong.first() {
-        None => Ok(()),
-        Some(first) => Err(CliError::Failed(format!("{}: {first}", folder.display()))),
-    }
+/// Whatever lies in the folder beside the log is what the log, the configuration or a key says.
+fn check_folder(data: &Path, connection: &Connection, log: (&LogVerifier, &[FileAct])) -> Result<(), CliError> {
+    let config = connection.config_of(data);
+    let policy = config.as_ref().map(|config| config.log.policy_text.as_deref());
+    let expected = Expected { policy, hsm: config.as_ref().is_some_and(|config| config.hsm.is_some()) };
+    let pause = || std::thread::sleep(Duration::from_secs(1));
+    let found = folder::check(data, &connection.vault(data), &expected, log, pause)?;
+    let (warnings, faults): (Vec<Fault>, Vec<Fault>) = found.into_iter().partition(|fault| fault.is_warning);
+    warnings.iter().for_each(|fault| anstream::eprintln!("WARNING: {fault}"));
+    let Some(first) = faults.first() else { return Ok(()) };
+    faults.iter().skip(1).take(MAX_PRINTED).for_each(|fault| anstream::eprintln!("{fault}"));
+    let more = if faults.len() > 1 { format!(" ({} more above)", faults.len() - 1) } else { String::new() };
+    let named = Fault { file: data.join(&first.file), ..first.clone() };
+    Err(CliError::Failed(format!("the log is whole, but not the folder: {named}{more}")))
 }
 
-/// Which witnesses count is what the configuration says, not what lies beside the log.
-fn compare_policy(data: &Path, configured: Option<&str>) -> Result<(), CliError> {
-    let path = LogPaths::new(data).tiles.join(POLICY_FILE);
-    let there = match std::fs::read_to_string(&path) {
-        Ok(text) => Some(text),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-        Err(error) => return Err(error.into()),
-    };
-    if there.as_deref() == configured {
-        return Ok(());
-    }
-    let told =
-        "is not the policy that the configuration names (log.witness_policy): a gateway that starts puts it there";
-    Err(CliError::Failed(format!("not verified: {}: {told}", path.display())))
-}
-
-/// Most differences of an index that are printed.
+/// Most differences of an index, and most faults of a folder, that are printed.
 const MAX_PRINTED: usize = 50;
 
 /// Whose index is compared with its log.

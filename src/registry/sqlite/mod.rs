@@ -33,6 +33,9 @@ use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+/// The name of the registry's file in a data folder.
+pub const FILE: &str = "registry.sqlite";
+
 /// The SQLite store, in the name of whoever changes something. Cheap to clone.
 ///
 /// Who follows changes has a connection that nobody else takes, readers have theirs, and so has each file's writer: none

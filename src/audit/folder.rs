@@ -1,0 +1,267 @@
+//! What lies in a data folder beside the log: `audit verify` compares each file with what the log says of it, with the key that
+//! made it, or with the file that it goes with. The log itself is [`crate::exchange_log::verify`]'s, the registry
+//! [`super::replay`]'s, the index [`super::index`]'s.
+//!
+//! What a gateway makes anew by itself (`keys/index.key`, `state/acts.json`, `state/intents-ended`, `state/index-verified.json`,
+//! the index) may be gone; what is there must be its own.
+
+use super::{AuditError, index, scan, standing};
+use crate::exchange_log::checkpoint::{LogSigner, LogVerifier};
+use crate::exchange_log::file_acts::FileAct;
+use crate::exchange_log::{LogPaths, pseudonym, reader};
+use crate::keyfile::Vault;
+use crate::registry::ActKey;
+use crate::registry::sqlite::{FILE, FileRecord, RegistryFile};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+/// What a data folder is compared with, beside its log.
+#[derive(Debug, Default)]
+pub struct Expected<'e> {
+    /// Which witnesses the configuration names, as text; `None`: the configuration is not at hand.
+    pub policy: Option<Option<&'e str>>,
+    /// Whether signing keys of tokens are in a hardware module and not in files.
+    pub hsm: bool,
+}
+
+/// A file that is not what it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// The file, by its path in the data folder.
+    pub file: PathBuf,
+    /// What is wrong, and what to do.
+    pub what: String,
+    /// Whether it may be so on purpose: a period's key that was destroyed.
+    pub is_warning: bool,
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.file.display(), self.what)
+    }
+}
+
+fn fault(file: impl Into<PathBuf>, what: impl Into<String>) -> Fault {
+    Fault { file: file.into(), what: what.into(), is_warning: false }
+}
+
+/// Checks a data folder whose log is verified: `verifier` is its key, `acts` are those that its entries tell of. Looks twice where
+/// something is wrong: a gateway that runs may be about to write it.
+///
+/// # Errors
+/// The log or the registry cannot be read.
+pub fn check(
+    data: &Path,
+    vault: &Vault,
+    expected: &Expected<'_>,
+    (verifier, acts): (&LogVerifier, &[FileAct]),
+    pause: impl FnOnce(),
+) -> Result<Vec<Fault>, AuditError> {
+    let folder = Folder { data, vault, expected, verifier };
+    let first = folder.faults(Some(acts))?;
+    if first.iter().all(|fault| fault.is_warning) {
+        return Ok(first);
+    }
+    pause();
+    let again = folder.faults(None)?;
+    Ok(first.into_iter().filter(|fault| again.contains(fault)).collect())
+}
+
+struct Folder<'f> {
+    data: &'f Path,
+    vault: &'f Vault,
+    expected: &'f Expected<'f>,
+    verifier: &'f LogVerifier,
+}
+
+impl Folder<'_> {
+    fn faults(&self, acts: Option<&[FileAct]>) -> Result<Vec<Fault>, AuditError> {
+        let mut faults = Vec::new();
+        faults.extend(self.policy());
+        self.names(&mut faults);
+        // A copy of a log has no registry and none of the gateway's own keys.
+        let is_gateway_s = self.data.join(FILE).exists();
+        let key = if is_gateway_s { self.keys(&mut faults) } else { None };
+        faults.extend(self.pseudonyms());
+        if is_gateway_s {
+            self.signing_keys(&mut faults);
+        }
+        let told = standing::told_with(self.data, key.as_ref(), acts)?;
+        let of = |file: &'static str| move |what: String| fault(file, what);
+        match told.faults_of_holds(self.data) {
+            Ok(wrong) => faults.extend(wrong.into_iter().map(of("state/holds.json"))),
+            Err(error) => faults.push(fault("state/holds.json", error.to_string())),
+        }
+        match told.fault_of_alarm(self.data) {
+            Ok(wrong) => faults.extend(wrong.map(of("state/fork-alarm.json"))),
+            Err(error) => faults.push(fault("state/fork-alarm.json", error.to_string())),
+        }
+        Ok(faults)
+    }
+
+    /// Which witnesses count is what the configuration says, not what lies beside the log.
+    fn policy(&self) -> Option<Fault> {
+        let configured = self.expected.policy?;
+        let there = match std::fs::read_to_string(LogPaths::new(self.data).tiles.join(reader::POLICY_FILE)) {
+            Ok(text) => Some(text),
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) => return Some(fault("log/policy", error.to_string())),
+        };
+        let what =
+            "is not the policy that the configuration names (log.witness_policy): a gateway that starts puts it there";
+        (there.as_deref() != configured).then(|| fault("log/policy", what))
+    }
+
+    /// The keys of the log and of acts, and what is vouched for by the latter; gives that key.
+    fn keys(&self, faults: &mut Vec<Fault>) -> Option<ActKey> {
+        const LOG_KEY: &str = "keys/log.key";
+        let read = self.vault.read(&self.data.join(LOG_KEY));
+        // The key's own length: nothing stands behind it.
+        let is_whole = |bytes: &[u8]| bytes.get(1).is_some_and(|length| bytes.len() == 2 + usize::from(*length));
+        let signer = |bytes: &[u8]| LogSigner::from_pkcs8(self.verifier.origin(), bytes).filter(|_| is_whole(bytes));
+        match read.map(|bytes| signer(&bytes)) {
+            Ok(Some(signer)) if signer.verifier().to_string() == self.verifier.to_string() => {}
+            Ok(Some(_)) => {
+                faults.push(fault(LOG_KEY, "is not the key of this log: put back the one that is, before a start"))
+            }
+            Ok(None) => faults.push(fault(LOG_KEY, "is no key: put it back, before a start")),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                faults.push(fault(LOG_KEY, "is missing: put it back, or start a new log under a new origin"));
+            }
+            Err(error) => faults.push(fault(LOG_KEY, error.to_string())),
+        }
+        if index::is_record_foreign(self.data, self.vault) {
+            let what =
+                "was not written with keys/index.key: one of the two was changed; audit verify --index writes it anew";
+            faults.push(fault("state/index-verified.json", what));
+        }
+        match ActKey::read(&self.data.join(FILE), self.vault) {
+            Ok(Some(key)) => {
+                let what = "was not written with keys/acts.key: one of the two was changed; it counts for nothing, and a start writes it \
+                            anew";
+                let own = |path: PathBuf| path.strip_prefix(self.data).unwrap_or(&path).to_owned();
+                faults.extend(scan::foreign(self.data, &key).into_iter().map(|path| fault(own(path), what)));
+                Some(key)
+            }
+            Ok(None) => {
+                faults.push(fault(
+                    "keys/acts.key",
+                    "is missing or no key: acts that wait for the log are not believed without it",
+                ));
+                None
+            }
+            Err(error) => {
+                faults.push(fault("keys/acts.key", error.to_string()));
+                None
+            }
+        }
+    }
+
+    /// A key of pseudonyms that is not the one that was made is a fault; one that is gone may have been destroyed on purpose.
+    fn pseudonyms(&self) -> Vec<Fault> {
+        let folder = pseudonym::folder(self.data);
+        if !folder.exists() {
+            return Vec::new();
+        }
+        let found = pseudonym::check(&folder).unwrap_or_else(|error| vec![error.to_string()]);
+        let of = |what: String| {
+            let is_warning = what.contains(" is gone");
+            Fault { file: "keys/pseudonyms".into(), what, is_warning }
+        };
+        found.into_iter().map(of).collect()
+    }
+
+    /// Each signing key of tokens goes with the public key that the registry has of it.
+    fn signing_keys(&self, faults: &mut Vec<Fault>) {
+        let mut known: BTreeMap<String, String> = BTreeMap::new();
+        let mut take = |record| {
+            if let FileRecord::Whole(object, record) = record
+                && let Some(kid) = object.strip_prefix("key:")
+            {
+                let record: Value = serde_json::from_str(&record).unwrap_or_default();
+                known.insert(kid.to_owned(), record["public_pem"].as_str().unwrap_or_default().to_owned());
+            }
+        };
+        let read = RegistryFile::open(&self.data.join(FILE)).and_then(|file| file.records(&mut take));
+        if let Err(error) = read {
+            return faults.push(fault(FILE, error.to_string()));
+        }
+        let folder = self.data.join("keys/signing");
+        let path = |kid: &str| PathBuf::from(format!("keys/signing/{kid}.pem"));
+        for (kid, public) in known.iter().filter(|_| !self.expected.hsm) {
+            let text = match self.vault.read(&self.data.join(path(kid))) {
+                Ok(text) => text,
+                Err(error) => {
+                    faults.push(fault(path(kid), format!("{error}: no token is signed with it")));
+                    continue;
+                }
+            };
+            let pair = std::str::from_utf8(&text).ok().and_then(|text| rcgen::KeyPair::from_pem(text).ok());
+            let is_own = |pair: &rcgen::KeyPair| {
+                pair.public_key_pem() == *public && pair.serialize_pem().as_bytes() == text.as_slice()
+            };
+            if !pair.as_ref().is_some_and(is_own) {
+                faults.push(fault(
+                    path(kid),
+                    "is not the key that the registry knows by this id: put it back, or make a new one",
+                ));
+            }
+        }
+        for name in names_in(&folder) {
+            if !name.strip_suffix(".pem").is_some_and(|kid| known.contains_key(kid)) && !is_unfinished(&name) {
+                faults.push(fault(format!("keys/signing/{name}"), "is no key that the registry knows: remove it"));
+            }
+        }
+    }
+
+    /// Files that a gateway does not write.
+    fn names(&self, faults: &mut Vec<Fault>) {
+        const KNOWN: [(&str, &[&str]); 4] = [
+            ("keys", &["log.key", "acts.key", "index.key", ".making", "pseudonyms", "signing"]),
+            (
+                "state",
+                &[
+                    "signed-checkpoint",
+                    "fork-alarm.json",
+                    "holds.json",
+                    "acts.json",
+                    "intents-ended",
+                    "index-verified.json",
+                    "revocation.json",
+                ],
+            ),
+            ("index", &["log.sqlite", "log.sqlite-wal", "log.sqlite-shm"]),
+            ("journal", &["lock", "spare", "unnamed"]),
+        ];
+        for (folder, known) in KNOWN {
+            for name in names_in(&self.data.join(folder)) {
+                let fetched = folder == "state" && name.starts_with("fetched") && name.ends_with(".crl");
+                let segment = folder == "journal" && name.ends_with(".seg");
+                if !known.contains(&name.as_str()) && !fetched && !segment && !is_unfinished(&name) {
+                    faults.push(fault(
+                        format!("{folder}/{name}"),
+                        "is no file of a gateway: look into it, then remove it",
+                    ));
+                }
+            }
+        }
+        let making = std::fs::metadata(self.data.join("keys/.making")).map_or(0, |found| found.len());
+        if making > 0 {
+            faults.push(fault("keys/.making", "holds something, which no gateway wrote: remove it"));
+        }
+    }
+}
+
+/// What a crash leaves of a file that was to take another's place, and what such a file was before.
+fn is_unfinished(name: &str) -> bool {
+    Path::new(name).extension().and_then(|end| end.to_str()).is_some_and(|end| end.starts_with("new"))
+}
+
+fn names_in(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
+    let mut names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}

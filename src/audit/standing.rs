@@ -1,0 +1,285 @@
+//! What the log says of files below `state` that stand for acts: the legal holds and the fork alarm. Each act names the SHA-256 of
+//! what it put there, so a file that was edited, put back or removed differs from the log.
+
+use super::retention::{Hold, Holds};
+use super::{AuditError, scan};
+use crate::exchange_log::file_acts::{ACKNOWLEDGE_ACT, FORK_ACT, FileAct, HOLD_ACT, RELEASE_ACT};
+use crate::keyfile::Vault;
+use crate::registry::sqlite::{FILE, RegistryFile};
+use crate::registry::{ActKey, Noted};
+use crate::witness::alarm;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// A hold by its number and digest: a number may be given again where the file was lost.
+type HoldKey = (u64, String);
+
+/// What stands by the log.
+#[derive(Debug, Default)]
+pub struct Told {
+    /// Holds that stand, with the act that placed each: its index and the case.
+    holds: BTreeMap<HoldKey, (u64, String)>,
+    /// The largest number of a hold that was ever placed or released.
+    last_hold: u64,
+    /// The alarm that nobody acknowledged: id, digest, and the index of the act.
+    alarm: Option<(String, String, u64)>,
+}
+
+/// The number and the digest that the object of a hold's act names; the digest is empty in acts of earlier versions.
+pub(super) fn hold_of(object: &str) -> Option<(u64, &str)> {
+    let id = object.strip_prefix("hold:")?.split(' ').next()?.parse().ok()?;
+    Some((id, word(object, "sha256:")))
+}
+
+/// What stands behind a name among the words of an object.
+fn word<'o>(object: &'o str, name: &str) -> &'o str {
+    object.split(' ').find_map(|word| word.strip_prefix(name)).unwrap_or_default()
+}
+
+/// An act's place, in words.
+fn place(index: u64) -> String {
+    if index == u64::MAX { "an act that waits for the log".into() } else { format!("entry {index}") }
+}
+
+impl Told {
+    /// What stands after these acts.
+    pub fn after(acts: &[FileAct]) -> Self {
+        let mut told = Told::default();
+        acts.iter().for_each(|act| told.take(act));
+        told
+    }
+
+    fn take(&mut self, FileAct { index, act, object }: &FileAct) {
+        match (act.as_str(), hold_of(object)) {
+            (HOLD_ACT, Some((id, digest))) => {
+                self.last_hold = self.last_hold.max(id);
+                self.holds.insert((id, digest.to_owned()), (*index, word(object, "reason:").to_owned()));
+            }
+            (RELEASE_ACT, Some((id, digest))) => {
+                self.last_hold = self.last_hold.max(id);
+                self.holds.retain(|(other, standing), _| {
+                    *other != id || !digest.is_empty() && standing != digest && !standing.is_empty()
+                });
+            }
+            (FORK_ACT, None) => {
+                self.alarm = Some((word(object, "alarm:").into(), word(object, "sha256:").into(), *index));
+            }
+            (ACKNOWLEDGE_ACT, None) if self.alarm.as_ref().is_some_and(|(id, ..)| id == word(object, "alarm:")) => {
+                self.alarm = None;
+            }
+            _ => {}
+        }
+    }
+
+    fn stands(&self, hold: &Hold) -> Option<HoldKey> {
+        let (exact, earlier) = ((hold.id, hold.digest()), (hold.id, String::new()));
+        if self.holds.contains_key(&exact) {
+            return Some(exact);
+        }
+        self.holds.get(&earlier).is_some_and(|(_, case)| *case == hold.case).then_some(earlier)
+    }
+
+    /// Holds that stand by the log and not in the file, or otherwise there: what they keep could be pruned.
+    fn lost(&self, holds: &Holds) -> Vec<String> {
+        let there: Vec<HoldKey> = holds.holds.iter().filter_map(|hold| self.stands(hold)).collect();
+        let lost = self.holds.iter().filter(|(key, _)| !there.contains(key));
+        let text = |((id, _), (index, case)): (&HoldKey, &(u64, String))| {
+            let by = place(*index);
+            format!(
+                "hold {id} for {case}, which {by} placed, is missing or another one: place it again (audit hold add), then end the \
+                 lost one (audit hold release {id})"
+            )
+        };
+        lost.map(text).collect()
+    }
+
+    /// The object of the act that ends a hold which the file has lost; `None` where the log has no such hold.
+    pub fn lost_hold(&self, id: u64) -> Option<String> {
+        let (_, digest) = self.holds.keys().find(|(other, _)| *other == id)?;
+        Some(format!("hold:{id} sha256:{digest}"))
+    }
+
+    /// Where the file of the holds is not what the log says.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn faults_of_holds(&self, data: &Path) -> Result<Vec<String>, AuditError> {
+        let holds = Holds::read(data)?;
+        let mut faults = self.lost(&holds);
+        let invented = holds.holds.iter().filter(|hold| self.stands(hold).is_none());
+        faults.extend(invented.map(|hold| {
+            let Hold { id, case, by, .. } = hold;
+            format!(
+                "no entry tells of hold {id} for {case} by {by} as it is there: release it (audit hold release {id})"
+            )
+        }));
+        if holds.last != self.last_hold && faults.is_empty() {
+            let (last, told) = (holds.last, self.last_hold);
+            faults.push(format!("it says that {last} holds were placed, the log that {told} were: put the file back"));
+        }
+        Ok(faults)
+    }
+
+    /// How the alarm's file is not what the log says.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn fault_of_alarm(&self, data: &Path) -> Result<Option<String>, AuditError> {
+        let there = alarm::digest_of_file(data)?;
+        Ok(match (&self.alarm, there) {
+            (None, None) => None,
+            (Some((_, digest, _)), Some(there)) if *digest == there => None,
+            (Some((id, _, index)), None) => Some(format!(
+                "the alarm {id}, which {} tells of, is gone, and nobody acknowledged it: a witness has another history of this log",
+                place(*index)
+            )),
+            (Some((id, _, index)), Some(_)) => {
+                Some(format!("it is not the alarm {id} that {} tells of: somebody changed it", place(*index)))
+            }
+            (None, Some(_)) => {
+                Some("an alarm stands there that no entry tells of: look into it, then audit acknowledge".into())
+            }
+        })
+    }
+}
+
+/// Acts of the registry beside a log that are on their way into it.
+fn waiting(data: &Path, key: Option<&ActKey>) -> Result<Vec<FileAct>, AuditError> {
+    let registry = data.join(FILE);
+    if !registry.exists() {
+        return Ok(Vec::new());
+    }
+    let noted = RegistryFile::open(&registry)?.acts(key)?;
+    let act = |noted| match noted {
+        Noted::Act(act) => FileAct::new(u64::MAX, act.act, act.object),
+        Noted::Upgraded(_) | Noted::Refused(_) => None,
+    };
+    Ok(noted.into_iter().filter_map(act).collect())
+}
+
+/// What stands by the log of a data folder and by the acts on their way into it; `known`: what was read of the log already.
+///
+/// # Errors
+/// The log or the registry cannot be read.
+pub fn told_with(data: &Path, key: Option<&ActKey>, known: Option<&[FileAct]>) -> Result<Told, AuditError> {
+    // First: what is in neither place a moment later is in the log by then.
+    let waiting = waiting(data, key)?;
+    let mut acts = match known {
+        Some(known) => known.to_vec(),
+        None => {
+            let mut acts = Vec::new();
+            scan::administrative(data, &mut 0, |_, _| true, |index, entry| acts.extend(FileAct::of(index, entry)))?;
+            acts
+        }
+    };
+    for act in waiting {
+        if !acts.iter().any(|other| other.act == act.act && other.object == act.object) {
+            acts.push(act);
+        }
+    }
+    Ok(Told::after(&acts))
+}
+
+/// The same, with the key of the folder.
+///
+/// # Errors
+/// As for [`told_with`].
+pub fn told(data: &Path, vault: &Vault) -> Result<Told, AuditError> {
+    told_with(data, ActKey::read(&data.join(FILE), vault)?.as_ref(), None)
+}
+
+/// A hold that stands by the log and not in the file, in words; looked at twice, since one may be placed at this moment.
+///
+/// # Errors
+/// The log, the registry or the file of the holds cannot be read.
+pub fn lost_hold(data: &Path, key: &ActKey, pause: impl FnOnce()) -> Result<Option<String>, AuditError> {
+    let first = || Ok::<_, AuditError>(told_with(data, Some(key), None)?.lost(&Holds::read(data)?));
+    if first()?.is_empty() {
+        return Ok(None);
+    }
+    pause();
+    Ok(first()?.into_iter().next())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::audit::query::Query;
+    use crate::witness::alarm::ForkAlarm;
+
+    fn act(index: u64, act: &str, object: &str) -> FileAct {
+        FileAct { index, act: act.into(), object: object.into() }
+    }
+
+    #[test]
+    fn l9_a_hold_that_was_edited_removed_or_invented_differs_from_the_log() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path();
+        std::fs::create_dir_all(data.join("state")).unwrap();
+        let query = |client: &str| Query { client: Some(client.into()), ..Query::default() };
+        let place = |client: &str| {
+            Holds::change(data, |holds| holds.place(&query(client), "9/TA", "lan").cloned().unwrap()).unwrap()
+        };
+        let (one, two) = (place("one"), place("two"));
+        let mut acts = vec![act(5, HOLD_ACT, &one.object()), act(6, HOLD_ACT, &two.object())];
+        let faults = |acts: &[FileAct]| Told::after(acts).faults_of_holds(data).unwrap();
+        assert_eq!(faults(&acts), Vec::<String>::new());
+        // Another query under the same number and case.
+        let (file, good) =
+            (data.join("state/holds.json"), std::fs::read_to_string(data.join("state/holds.json")).unwrap());
+        for edited in [
+            good.replace("\"two\"", "\"ten\""),
+            good.replace("9/TA", "8/TA"),
+            good.replacen("\"lan\"", "\"bob\"", 1),
+            good.replace("\"last\": 2", "\"last\": 1"),
+        ] {
+            std::fs::write(&file, &edited).unwrap();
+            assert!(!faults(&acts).is_empty(), "{edited}");
+        }
+        std::fs::write(&file, format!("{good}\n")).unwrap();
+        assert!(Holds::read(data).is_err(), "something beside it");
+        std::fs::write(&file, &good).unwrap();
+        assert!(faults(&acts[..1])[0].contains("no entry tells of hold 2"));
+        // Removed; the log's own is ended by its number, in the file or not.
+        std::fs::remove_file(&file).unwrap();
+        assert!(faults(&acts)[0].contains("hold 1 for 9/TA, which entry 5 placed, is missing"));
+        let told = Told::after(&acts);
+        acts.push(act(7, RELEASE_ACT, &told.lost_hold(1).unwrap()));
+        assert_eq!(faults(&acts).len(), 1);
+        acts.push(act(8, RELEASE_ACT, &two.released_object()));
+        assert!(faults(&acts)[0].contains("the log that 2 were"));
+        // Acts of earlier versions name no digest, and a release of theirs ends whatever has the number.
+        std::fs::write(&file, &good).unwrap();
+        let earlier = [act(1, HOLD_ACT, "hold:1 reason:9/TA"), act(2, HOLD_ACT, "hold:2 reason:9/TA")];
+        assert_eq!(faults(&earlier), Vec::<String>::new());
+        assert!(!faults(&[&earlier[..], &[act(3, RELEASE_ACT, "hold:2")]].concat()).is_empty());
+        // One with a digest leaves the other of its number.
+        let both = [act(1, HOLD_ACT, "hold:1 reason:x sha256:aa"), act(2, HOLD_ACT, "hold:1 reason:x sha256:bb")];
+        let one_left = Told::after(&[&both[..], &[act(3, RELEASE_ACT, "hold:1 sha256:aa")]].concat());
+        assert_eq!(one_left.lost_hold(1).unwrap(), "hold:1 sha256:bb");
+    }
+
+    #[test]
+    fn w_an_alarm_that_was_removed_or_edited_differs_from_the_log_until_it_is_acknowledged() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path();
+        let raised = ForkAlarm { witness: "dc2".into(), time: 7, detail: "x".into(), evidence: Some("note".into()) };
+        let object = alarm::raise(data, &raised).unwrap().unwrap();
+        assert_eq!(alarm::raise(data, &raised).unwrap(), None, "it stands already");
+        let acts = [act(9, FORK_ACT, &object)];
+        let fault = |acts: &[FileAct]| Told::after(acts).fault_of_alarm(data).unwrap();
+        assert_eq!(fault(&acts), None);
+        assert!(fault(&[]).unwrap().contains("no entry tells of"));
+        let file = data.join("state/fork-alarm.json");
+        let good = std::fs::read_to_string(&file).unwrap();
+        std::fs::write(&file, good.replace("note", "vote")).unwrap();
+        assert!(fault(&acts).unwrap().contains("somebody changed it"));
+        alarm::clear(data).unwrap();
+        assert!(fault(&acts).unwrap().contains("entry 9"));
+        let other = act(10, ACKNOWLEDGE_ACT, "alarm:fork-dc2-8");
+        assert!(fault(&[acts[0].clone(), other]).is_some(), "another alarm's acknowledgement");
+        let own = act(10, ACKNOWLEDGE_ACT, "alarm:fork-dc2-7");
+        assert_eq!(fault(&[acts[0].clone(), own]), None);
+    }
+}
