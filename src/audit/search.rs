@@ -112,7 +112,7 @@ impl Search<'_> {
 
 /// The entries between which those of a query's times must be, where the clock never went back by more than
 /// [`CLOCK_STEP_US`]: by the first entries of bundles, halving.
-fn bounds(reader: &LogReader, query: &Query) -> Result<(u64, u64), AuditError> {
+pub(super) fn bounds(reader: &LogReader, query: &Query) -> Result<(u64, u64), AuditError> {
     let bundles = reader.sealed() / TILE as u64;
     // The first bundle that begins at a time or later; those that are gone count as early.
     let first_from = |time: i64| -> Result<u64, AuditError> {

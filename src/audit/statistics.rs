@@ -4,10 +4,11 @@ use super::AuditError;
 use super::index::{Hour, Index};
 use super::query::{Query, outcome};
 use super::search;
-use crate::exchange_log::Kind;
 use crate::exchange_log::reader::LogReader;
+use crate::exchange_log::tree::TILE;
+use crate::exchange_log::{Entry, Kind, LogError};
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
+use std::collections::btree_map::Entry as Slot;
 
 /// An hour in microseconds.
 pub const HOUR_US: i64 = 3_600_000_000;
@@ -59,22 +60,66 @@ pub fn statistics(
     let mut before = Some(u64::MAX);
     while before.is_some_and(|before| before > newer_than) && sums.all.len() <= most {
         let page = search::page(reader, index, query, before, PAGE, None)?;
-        for one in page.found.iter().filter(|one| one.index >= newer_than && one.entry.kind() == Kind::Exchange) {
-            sums.add(Hour {
-                hour: one.entry.time_us.div_euclid(HOUR_US),
-                client: one.entry.client.clone(),
-                agency: one.entry.agency.clone(),
-                source: one.entry.source.clone(),
-                operation: one.entry.operation.clone(),
-                outcome: outcome(&one.entry).to_owned(),
-                exchanges: 1,
-                total_us: one.entry.total_us,
-                answer_bytes: one.entry.answer_bytes,
-            });
-        }
+        page.found.into_iter().filter(|one| one.index >= newer_than).for_each(|one| sums.entry(one.entry));
         before = page.before;
     }
-    Ok(Counted { counts: (sums.all.len() <= most).then(|| sums.all.into_values().collect()), uncounted })
+    Ok(sums.counted(most, uncounted))
+}
+
+/// The same from the entries alone, each hashed up to the checkpoint, or from the journal behind it. `progress` is called with how
+/// many entries were read, of how many; where it says no, `None` comes of it. What was pruned is not counted; `uncounted` is how
+/// many of these entries may be of the period.
+///
+/// # Errors
+/// The log cannot be read, or is not what was signed.
+pub fn from_log(
+    reader: &LogReader,
+    query: &Query,
+    days: bool,
+    most: usize,
+    mut progress: impl FnMut(u64, u64) -> bool,
+) -> Result<Option<Counted>, AuditError> {
+    let mut sums = Sums { days, all: BTreeMap::new() };
+    let (low, high) = search::bounds(reader, query)?;
+    let (high, sealed) = (high.min(reader.size()), reader.sealed());
+    let wrong = |index: u64| LogError::corrupt(&reader.paths().tiles, 0, format!("entry {index} is no entry"));
+    let take = |sums: &mut Sums, index: u64, bytes: &[u8]| -> Result<(), LogError> {
+        let entry = Entry::from_bytes(bytes).ok_or_else(|| wrong(index))?;
+        if query.fits(&entry) {
+            sums.entry(entry);
+        }
+        Ok(())
+    };
+    for bundle in low / TILE as u64..high.min(sealed).div_ceil(TILE as u64) {
+        let first = bundle * TILE as u64;
+        for (index, bytes) in (first..).zip(reader.bundle(bundle)?.unwrap_or_default()) {
+            take(&mut sums, index, &bytes)?;
+        }
+        if sums.all.len() > most {
+            return Ok(Some(sums.counted(most, 0)));
+        }
+        if !progress((first + TILE as u64).min(high).saturating_sub(low), high.saturating_sub(low)) {
+            return Ok(None);
+        }
+    }
+    for (index, bytes) in (sealed..high).zip(reader.tail()) {
+        take(&mut sums, index, bytes)?;
+    }
+    let uncounted = pruned_within(reader, query, high)?;
+    Ok(Some(sums.counted(most, uncounted)))
+}
+
+/// Entries of pruned bundles that may be of a query's period: a run of them ends before the entry behind it was made.
+fn pruned_within(reader: &LogReader, query: &Query, high: u64) -> Result<u64, AuditError> {
+    let mut entries = 0;
+    for run in reader.pruned().runs().iter().filter(|run| run.start().saturating_mul(TILE as u64) < high) {
+        let behind = run.end().saturating_add(1).saturating_mul(TILE as u64);
+        let next = if behind < reader.size() { reader.entry(behind)? } else { None };
+        if next.zip(query.earliest_us()).is_none_or(|(next, from)| next.time_us >= from) {
+            entries += (run.end() - run.start() + 1) * TILE as u64;
+        }
+    }
+    Ok(entries)
 }
 
 type Key = (i64, String, String, String, String, String);
@@ -85,13 +130,35 @@ struct Sums {
 }
 
 impl Sums {
+    /// Counts an entry, where it is an exchange.
+    fn entry(&mut self, entry: Entry) {
+        if entry.kind() != Kind::Exchange {
+            return;
+        }
+        self.add(Hour {
+            hour: entry.time_us.div_euclid(HOUR_US),
+            outcome: outcome(&entry).to_owned(),
+            client: entry.client,
+            agency: entry.agency,
+            source: entry.source,
+            operation: entry.operation,
+            exchanges: 1,
+            total_us: entry.total_us,
+            answer_bytes: entry.answer_bytes,
+        });
+    }
+
+    fn counted(self, most: usize, uncounted: u64) -> Counted {
+        Counted { counts: (self.all.len() <= most).then(|| self.all.into_values().collect()), uncounted }
+    }
+
     fn add(&mut self, one: Hour) {
         let hour = if self.days { (one.hour + 7).div_euclid(24) * 24 - 7 } else { one.hour };
         let [client, agency, source, operation, outcome] =
             [&one.client, &one.agency, &one.source, &one.operation, &one.outcome].map(Clone::clone);
         match self.all.entry((hour, client, agency, source, operation, outcome)) {
-            Entry::Vacant(free) => drop(free.insert(Hour { hour, ..one })),
-            Entry::Occupied(mut sum) => {
+            Slot::Vacant(free) => drop(free.insert(Hour { hour, ..one })),
+            Slot::Occupied(mut sum) => {
                 let sum = sum.get_mut();
                 sum.exchanges += one.exchanges;
                 sum.total_us += one.total_us;

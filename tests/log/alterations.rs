@@ -7,6 +7,7 @@
 
 use super::finished::{Files, Finished, LAG, SEGMENT, all_files, is_segment};
 use crate::support;
+use futures_util::StreamExt;
 use ndxp_gateway::audit::folder::{self, Expected};
 use ndxp_gateway::audit::index;
 use ndxp_gateway::audit::replay::Replay;
@@ -15,6 +16,7 @@ use ndxp_gateway::audit::service::{Audit, api};
 use ndxp_gateway::exchange_log::checkpoint::LogVerifier;
 use ndxp_gateway::exchange_log::verify::{Against, verify_data};
 use ndxp_gateway::keyfile::Vault;
+use prost::Message;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -99,8 +101,8 @@ fn whole(entries: Vec<api::LogEntry>) -> Vec<(u64, Vec<u8>)> {
     entries.into_iter().map(|one| (one.index, one.entry.unwrap_or_default().to_bytes())).collect()
 }
 
-/// What each of three commands prints: entries by index, `None` where it fails.
-type Printed = [Option<Vec<(u64, Vec<u8>)>>; 3];
+/// What each of four commands prints: entries by index, or counts; `None` where it fails.
+type Printed = [Option<Vec<(u64, Vec<u8>)>>; 4];
 
 /// A file's bytes, where there is one.
 type Content = Option<Vec<u8>>;
@@ -121,10 +123,25 @@ impl Folder {
         }
     }
 
+    /// The counts of everything.
+    fn report(&self, audit: &Audit) -> Option<Vec<(u64, Vec<u8>)>> {
+        let request = api::CountExchangesRequest { bucket: api::Bucket::Day.into(), ..Default::default() };
+        self.runtime.block_on(async {
+            let mut parts = audit.count_exchanges(Request::new(request)).await.ok()?.into_inner();
+            while let Some(part) = parts.next().await {
+                let part = part.ok()?;
+                if part.complete.is_some() {
+                    return Some((part.uncounted..).zip(part.counts.iter().map(Message::encode_to_vec)).collect());
+                }
+            }
+            None
+        })
+    }
+
     /// What the commands tell; `None` of each that fails.
     fn told(&self) -> Printed {
         let _entered = self.runtime.enter();
-        let Ok(audit) = Audit::local(&self.data, None, &Vault::default()) else { return [None, None, None] };
+        let Ok(audit) = Audit::local(&self.data, None, &Vault::default()) else { return [const { None }; 4] };
         let client = api::Query { client: "one-stop-shop".into(), ..api::Query::default() };
         let show = api::GetRequest { exchange_id: self.exchange.clone(), index: None };
         let show = self.runtime.block_on(audit.get(Request::new(show))).ok();
@@ -134,7 +151,8 @@ impl Folder {
             true => self.search(&audit, &about, true),
             false => Some(found),
         });
-        [self.search(&audit, &client, false), show.map(|got| whole(got.into_inner().entries)), subject]
+        let show = show.map(|got| whole(got.into_inner().entries));
+        [self.search(&audit, &client, false), show, subject, self.report(&audit)]
     }
 
     /// What `audit verify --index --registry` finds; `None` where it is content.
@@ -401,7 +419,7 @@ fn whatever_is_altered_is_noticed_and_nobody_is_told_an_untruth() {
         }
     });
     println!(
-        "| file | files | altered | noticed by `verify` | of `search`, `show`, `subject`: failed | told the truth |"
+        "| file | files | altered | noticed by `verify` | of `search`, `show`, `subject`, `report`: failed | told the truth |"
     );
     for (kind, Row { files, made, noticed, failed, truth }) in table.into_inner().unwrap() {
         println!("| {} | {files} | {made} | {noticed} | {failed} | {truth} |", KINDS[kind].0);

@@ -5,6 +5,7 @@ use ndxp_gateway::audit::index::{Index, rebuild};
 use ndxp_gateway::audit::query::Query;
 use ndxp_gateway::audit::retention::{Holds, MAX_HOLDS, archive, is_told, plan, prune};
 use ndxp_gateway::audit::search;
+use ndxp_gateway::audit::statistics::from_log;
 use ndxp_gateway::exchange_log::checkpoint::LogSigner;
 use ndxp_gateway::exchange_log::entry::Pseudonym;
 use ndxp_gateway::exchange_log::file_acts::PRUNE_ACT;
@@ -92,6 +93,15 @@ fn what_is_pruned_is_archived_told_of_and_still_proved() {
         let count = |name| search::page(&reader, index, &client(name), None, 1_000, None).unwrap().found.len();
         assert_eq!((count("system-0"), count("system-1"), count("system-5")), (0, 256, 256));
     }
+    // Counts are of what is there, and say how much of their period is not.
+    let counted = |from_us: Option<i64>| {
+        let query = Query { from_us, ..Query::default() };
+        let counted = from_log(&reader, &query, true, 100, |_, _| true).unwrap().unwrap();
+        (counted.counts.unwrap().iter().map(|one| one.exchanges).sum::<u64>(), counted.uncounted)
+    };
+    assert_eq!(counted(None), (2 * 256, 4 * 256));
+    assert_eq!(counted(Some(1_700_000_000_000_000 + 3 * DAY_US / 2)), (256, 3 * 256));
+    assert_eq!(counted(Some(1_700_000_000_000_000 + 6 * DAY_US)), (0, 0));
     rebuild(data, &Vault::default(), |_, _| {}).unwrap();
 
     // A changed archive, a released hold, a log that goes on after a restart.

@@ -111,7 +111,7 @@ fn a_checkpoint_counts_when_the_witnesses_of_its_policy_have_cosigned_it() {
     let report = verify::verify_data(&stage.data(), None, None, Default::default(), |_, _| {}).unwrap();
     let cosigned = report.cosigned.unwrap();
     assert_eq!(cosigned.witnesses, ["dc2", "dc3"]);
-    assert_eq!(cosigned.size, size());
+    assert!((all..=size()).contains(&cosigned.size), "{}", cosigned.size);
 
     // Without one of them the log goes on, but nothing newer counts, and no receipt is made of it.
     drop(second);

@@ -536,4 +536,39 @@ mod tests {
         let of_bundle = |one: &Difference| (one.first, one.last) == (5 * 256, 6 * 256 - 1);
         assert!(checked.found > 0 && checked.differences.iter().all(of_bundle), "{checked:?}");
     }
+
+    /// Counts that are printed are of the entries, whoever had the index's key.
+    #[test]
+    fn l7_a_report_counts_entries_and_believes_no_index() {
+        use crate::audit::statistics::{from_log, statistics};
+        let folder = tempfile::tempdir().unwrap();
+        let (data, vault) = (folder.path(), Vault::default());
+        fill(data, &LogSigner::generate().unwrap(), "c1", 1_000);
+        rebuild(data, &vault, |_, _| {}).unwrap();
+        let reader = LogReader::open(data).unwrap();
+        let index = Index::follow(data, &vault).unwrap();
+        let sum = |counted: crate::audit::statistics::Counted| -> u64 {
+            counted.counts.unwrap().iter().map(|one| one.exchanges).sum()
+        };
+        let (all, one) = (Query::default(), Query { source: Some("s1".into()), ..Query::default() });
+        let of_log = |query: &Query| from_log(&reader, query, false, 10_000, |_, _| true).unwrap().unwrap();
+        let by_index = |query: &Query| statistics(&reader, Some(&index), query, false, 10_000).unwrap();
+        let (whole, of_source) = (sum(of_log(&all)), sum(of_log(&one)));
+        assert_eq!((whole, of_source), (1_001, sum(by_index(&one))));
+        // The counts of a bundle without most of its exchanges, with the key's own code.
+        let part = Part { level: 0, place: 1 };
+        let mut making = Making::of(part);
+        making.entry(0, &reader.entry(256).unwrap().unwrap());
+        let cells = making.finish().into_iter().filter(|(cell, _)| *cell == part::HOURS).collect();
+        index.put(&reader, part, &cells).unwrap();
+        assert_eq!((sum(by_index(&all)), sum(of_log(&all))), (whole - 255, whole));
+        assert_eq!(sum(of_log(&one)), of_source);
+        // By whatever a search knows; at most as many as wanted; not at all where nobody waits for it.
+        let person = entry(77, 7).subjects.into_iter().chain(entry(78, 7).subjects).next().unwrap();
+        let about = Query { subject: Some(vec![person]), ..Query::default() };
+        let fits = |at| about.fits(&reader.entry(at).unwrap().unwrap());
+        assert_eq!(sum(of_log(&about)), (0..1_001).filter(|at| fits(*at)).count() as u64);
+        assert!(from_log(&reader, &all, false, 1, |_, _| true).unwrap().unwrap().counts.is_none());
+        assert!(from_log(&reader, &all, false, 10_000, |_, _| false).unwrap().is_none());
+    }
 }

@@ -113,6 +113,24 @@ fn entry_at(reader: &LogReader, index: u64) -> Result<Vec<Found>, AuditError> {
     Ok(entry.map(|entry| Found { index, entry }).into_iter().collect())
 }
 
+fn count_message(one: super::index::Hour) -> api::Count {
+    api::Count {
+        from: one.hour * 3_600,
+        client: one.client,
+        agency: one.agency,
+        source: one.source,
+        operation: one.operation,
+        outcome: one.outcome,
+        exchanges: one.exchanges,
+        total_us: one.total_us,
+        answer_bytes: one.answer_bytes,
+    }
+}
+
+fn too_many_counts() -> Status {
+    invalid("query", "has too many counts: ask for less time, or for one client, source or operation")
+}
+
 /// Up to where what was read is complete.
 fn complete(reader: &LogReader, from_log: bool) -> Result<api::Complete, AuditError> {
     let newest = match reader.sealed().checked_sub(1) {
@@ -336,22 +354,20 @@ impl AuditService for Audit {
             let counted = statistics::statistics(reader, index, &query, days, MAX_COUNTS)?;
             Ok((counted, complete(reader, index.is_none())?))
         });
-        let too_many = "has too many counts: ask for less time, or for one client, source or operation";
         let (statistics::Counted { counts, uncounted }, complete) = counted.await?;
-        let counts = counts.ok_or_else(|| invalid("query", too_many))?;
-        let message = |one: super::index::Hour| api::Count {
-            from: one.hour * 3_600,
-            client: one.client,
-            agency: one.agency,
-            source: one.source,
-            operation: one.operation,
-            outcome: one.outcome,
-            exchanges: one.exchanges,
-            total_us: one.total_us,
-            answer_bytes: one.answer_bytes,
-        };
-        let (counts, complete) = (counts.into_iter().map(message).collect(), Some(complete));
+        let counts = counts.ok_or_else(too_many_counts)?;
+        let (counts, complete) = (counts.into_iter().map(count_message).collect(), Some(complete));
         Ok(Response::new(api::StatisticsResponse { counts, complete, uncounted }))
+    }
+
+    type CountExchangesStream = streams::Parts<api::CountExchangesPart>;
+
+    async fn count_exchanges(&self, request: Request<api::CountExchangesRequest>) -> Told<Self::CountExchangesStream> {
+        let api::CountExchangesRequest { query, bucket, reason } = request.get_ref().clone();
+        let rule = &rules::COUNT_EXCHANGES;
+        let (query, permit) = self.asked(&request, rule, (query, true), &reason, &self.streams).await?;
+        let days = bucket == api::Bucket::Day as i32;
+        Ok(Response::new(streams::count(self.data.clone(), query, days, permit)))
     }
 
     async fn list_findings(&self, request: Request<api::ListFindingsRequest>) -> Told<api::ListFindingsResponse> {

@@ -11,6 +11,7 @@ rules! {
     GET: "Get", "audit.get", AUDITOR;
     TAIL: "Tail", "audit.tail", AUDITOR;
     STATISTICS: "Statistics", "audit.statistics", AUDITOR;
+    COUNT_EXCHANGES: "CountExchanges", "audit.count", AUDITOR;
     LIST_FINDINGS: "ListFindings", "audit.findings", AUDITOR;
     GET_CHECKPOINT: "GetCheckpoint", "audit.checkpoint", AUDITOR;
     GET_RECEIPT: "GetReceipt", "audit.receipt", AUDITOR;

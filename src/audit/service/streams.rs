@@ -1,12 +1,12 @@
 //! Answers that are streams: a page is read when the auditor has taken the one before, on a thread that is free again
 //! before anything of it is sent. An auditor who takes nothing holds a page in memory, and no thread.
 
-use super::{api, entry_message, reading};
+use super::{MAX_COUNTS, api, complete, count_message, entry_message, reading, too_many_counts};
 use crate::access::reads::ReadPermit;
 use crate::audit::AuditError;
 use crate::audit::index::{self, Checked, Difference, Index, Verified};
 use crate::audit::query::Query;
-use crate::audit::search;
+use crate::audit::{search, statistics};
 use crate::exchange_log::Entry;
 use crate::exchange_log::proof::inclusion;
 use crate::exchange_log::reader::{Found, LogReader, Published};
@@ -116,6 +116,8 @@ impl Export {
     }
 }
 
+/// How often the progress of a count is told.
+const SAID_EVERY: Duration = Duration::from_millis(100);
 /// Parts of a verification that wait for their reader.
 const PARTS_AHEAD: usize = 16;
 
@@ -143,6 +145,43 @@ pub(super) fn verify_index((data, vault): (PathBuf, Vault), permit: ReadPermit) 
             complete: true,
         });
         // Whoever asked may be gone.
+        let _ = to.send(last).await;
+    });
+    Box::pin(stream::unfold(parts, |mut parts| async move { Some((parts.recv().await?, parts)) }))
+}
+
+/// Counts exchanges from the log itself, with its progress; ends early where its reader is gone.
+pub(super) fn count(data: PathBuf, query: Query, days: bool, permit: ReadPermit) -> Parts<api::CountExchangesPart> {
+    let (to, parts) = tokio::sync::mpsc::channel(PARTS_AHEAD);
+    tokio::spawn(async move {
+        let progress = to.clone();
+        let counted = reading(&permit, move || {
+            let (reader, mut said) = (LogReader::open(&data)?, Instant::now());
+            let counted = statistics::from_log(&reader, &query, days, MAX_COUNTS, |done, of| {
+                if said.elapsed() < SAID_EVERY {
+                    return true;
+                }
+                said = Instant::now();
+                let part = api::CountExchangesPart { done, of, ..api::CountExchangesPart::default() };
+                progress.blocking_send(Ok(part)).is_ok()
+            })?;
+            Ok((counted, complete(&reader, true)?))
+        });
+        let last = match counted.await {
+            Err(status) => Err(status),
+            // Whoever asked is gone.
+            Ok((None, _)) => return,
+            Ok((Some(statistics::Counted { counts, uncounted }), complete)) => {
+                let counts = counts.ok_or_else(too_many_counts);
+                counts.map(|counts| api::CountExchangesPart {
+                    done: complete.size + complete.unsealed,
+                    of: complete.size + complete.unsealed,
+                    counts: counts.into_iter().map(count_message).collect(),
+                    complete: Some(complete),
+                    uncounted,
+                })
+            }
+        };
         let _ = to.send(last).await;
     });
     Box::pin(stream::unfold(parts, |mut parts| async move { Some((parts.recv().await?, parts)) }))

@@ -91,6 +91,10 @@ enum AuditCommand {
         /// By the day, too.
         #[arg(long)]
         days: bool,
+        /// Take the counts of the search index, pruned entries included: quick, and not checked against the log. Only by client, agency,
+        /// source, operation, reason and whole hours.
+        #[arg(long)]
+        by_index: bool,
     },
     /// What simple rules find odd in a period of at most 31 days, with the entries behind it.
     Odd {
@@ -199,7 +203,7 @@ pub fn run(args: AuditArgs, output: Output) -> Result<(), CliError> {
                 None => report::subject(&found, output),
             }
         }
-        AuditCommand::Report { filter, days } => report::period(&open()?, &filter, days, output),
+        AuditCommand::Report { filter, days, by_index } => report::period(&open()?, &filter, (days, by_index), output),
         AuditCommand::Odd { from, to } => report::odd(&open()?, from, to, output),
         AuditCommand::Export { filter, out, force } => export::export(&open()?, &filter, (&out, force), output),
         AuditCommand::Show { exchange } => {

@@ -8,7 +8,7 @@ use crate::audit::paper::{Head, subject_report};
 use crate::audit::query::outcome;
 use crate::audit::service::api;
 use crate::cli::CliError;
-use crate::cli::output::{Output, cell, print_json, time};
+use crate::cli::output::{Output, bar, cell, print_json, time};
 use crate::cli::session::Session;
 use crate::exchange_log::Kind;
 use crate::exchange_log::checkpoint::{Checkpoint, LogVerifier};
@@ -154,45 +154,56 @@ fn day(days: bool, seconds: i64) -> String {
     if days { time(seconds).chars().take(10).collect() } else { String::new() }
 }
 
-/// Counts of a period: those of the gateway where it counts by what is asked for, otherwise from the entries.
-fn counts(session: &Session, filter: &Filter, days: bool) -> Result<(Sums, Option<api::Complete>, u64), CliError> {
+/// Counts of a period, up to where they are complete, and how many entries of it are gone and not counted.
+type Counts = (Sums, Option<api::Complete>, u64);
+
+fn summed(days: bool, counts: Vec<api::Count>) -> Sums {
     let mut sums = Sums::default();
-    let bucket = if days { api::Bucket::Day } else { api::Bucket::Hour };
-    let request = api::StatisticsRequest { query: Some(filter.request()), bucket: bucket.into() };
-    let counted = session.block_on(async {
-        match session.audit().statistics(request).await {
-            Ok(counted) => Ok(Some(counted.into_inner())),
-            Err(status) if status.code() == Code::InvalidArgument => Ok(None),
-            Err(status) => Err(status),
-        }
-    })?;
-    let (complete, uncounted) = match counted {
-        Some(counted) => {
-            for api::Count { from, client, source, operation, outcome, exchanges, total_us, answer_bytes, .. } in
-                counted.counts
-            {
-                sums.add((day(days, from), client, source, operation, outcome), exchanges, total_us, answer_bytes);
+    for api::Count { from, client, source, operation, outcome, exchanges, total_us, answer_bytes, .. } in counts {
+        sums.add((day(days, from), client, source, operation, outcome), exchanges, total_us, answer_bytes);
+    }
+    sums
+}
+
+fn bucket(days: bool) -> i32 {
+    if days { api::Bucket::Day.into() } else { api::Bucket::Hour.into() }
+}
+
+/// Counted from the entries themselves.
+fn from_log(session: &Session, filter: &Filter, days: bool) -> Result<Counts, CliError> {
+    let progress = bar("counting {bar:40} {pos}/{len} entries, {per_sec}")?;
+    let (query, reason) = (Some(filter.request()), filter.why());
+    let request = api::CountExchangesRequest { query, bucket: bucket(days), reason };
+    let last = session.block_on(async {
+        let mut parts = session.audit().count_exchanges(request).await?.into_inner();
+        while let Some(part) = parts.message().await? {
+            progress.set_length(part.of);
+            progress.set_position(part.done);
+            if part.complete.is_some() {
+                return Ok(Some(part));
             }
-            (counted.complete, counted.uncounted)
         }
-        None => {
-            let exchange = |one: &Found| one.entry.kind() == Kind::Exchange;
-            let Listed { found, complete } = entries::newest(session, filter, usize::MAX, exchange)?;
-            for Found { entry, .. } in found {
-                let outcome = outcome(&entry).to_owned();
-                let at = day(days, entry.time_us.div_euclid(1_000_000));
-                let (total_us, answer_bytes) = (entry.total_us, entry.answer_bytes);
-                sums.add((at, entry.client, entry.source, entry.operation, outcome), 1, total_us, answer_bytes);
-            }
-            let pruned = complete.as_ref().map_or(0, |complete| complete.pruned);
-            (complete, pruned)
-        }
-    };
-    Ok((sums, complete, uncounted))
+        Ok(None)
+    });
+    progress.finish_and_clear();
+    let last = last?.ok_or_else(|| CliError::Failed("the gateway ended before all was counted".into()))?;
+    Ok((summed(days, last.counts), last.complete, last.uncounted))
+}
+
+/// As the search index has counted them, pruned entries too.
+fn from_index(session: &Session, filter: &Filter, days: bool) -> Result<Counts, CliError> {
+    let request = api::StatisticsRequest { query: Some(filter.request()), bucket: bucket(days) };
+    let counted = session.read(session.audit().statistics(request))?;
+    Ok((summed(days, counted.counts), counted.complete, counted.uncounted))
 }
 
 /// A period in numbers, and what is odd in it.
-pub fn period(session: &Session, filter: &Filter, days: bool, output: Output) -> Result<(), CliError> {
+pub fn period(
+    session: &Session,
+    filter: &Filter,
+    (days, by_index): (bool, bool),
+    output: Output,
+) -> Result<(), CliError> {
     let row =
         |((day, client, source, operation, outcome), (exchanges, total_us, answer_bytes)): (Key, (u64, u64, u64))| {
             let mean_ms = total_us as f64 / exchanges.max(1) as f64 / 1e3;
@@ -205,12 +216,16 @@ pub fn period(session: &Session, filter: &Filter, days: bool, output: Output) ->
             }
             row
         };
+    let counts = if by_index { from_index } else { from_log };
     let (sums, complete, uncounted) = counts(session, filter, days)?;
     let rows: Vec<Value> = sums.0.into_iter().map(row).collect();
     let odd = found_odd(session, &filter.request())?;
     if output == Output::Json {
         let complete = complete::to_json(complete.as_ref());
-        return print_json(&json!({ "counts": rows, "findings": odd, "complete": complete, "uncounted": uncounted }));
+        let by = if by_index { "index" } else { "log" };
+        return print_json(
+            &json!({ "counts": rows, "counted_by": by, "findings": odd, "complete": complete, "uncounted": uncounted }),
+        );
     }
     let header = ["day", "client", "source", "operation", "outcome", "exchanges", "mean ms"];
     let header = if days { &header[..] } else { &header[1..] };
@@ -220,10 +235,13 @@ pub fn period(session: &Session, filter: &Filter, days: bool, output: Output) ->
         let day = days.then(|| cell(&row["day"]));
         day.into_iter().chain(names).chain([cell(&row["exchanges"]), mean]).collect()
     })?;
-    anstream::println!("odd in this period (at most its last 31 days):");
+    anstream::println!("odd in this period (at most its last 31 days; what is usual is taken from the search index):");
     show_odd(&odd, output)?;
+    if by_index {
+        anstream::println!("counted by the search index, which audit verify --index compares with the log");
+    }
     if uncounted > 0 {
-        anstream::println!("{uncounted} entries were archived before they were counted");
+        anstream::println!("{uncounted} entries that may be of this period are archived and gone, and not counted");
     }
     complete::print(complete.as_ref(), output);
     Ok(())
