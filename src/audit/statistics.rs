@@ -5,6 +5,7 @@ use super::index::{Hour, Index};
 use super::query::{Query, outcome};
 use super::search;
 use crate::exchange_log::reader::LogReader;
+use crate::exchange_log::tiles::bundle_path;
 use crate::exchange_log::tree::TILE;
 use crate::exchange_log::{Entry, Kind, LogError};
 use std::collections::BTreeMap;
@@ -116,7 +117,10 @@ fn pruned_within(reader: &LogReader, query: &Query, high: u64) -> Result<u64, Au
         let behind = run.end().saturating_add(1).saturating_mul(TILE as u64);
         let next = if behind < reader.size() { reader.entry(behind)? } else { None };
         if next.zip(query.earliest_us()).is_none_or(|(next, from)| next.time_us >= from) {
-            entries += (run.end() - run.start() + 1) * TILE as u64;
+            // A bundle that is there was read, whatever the list says; only full ones are pruned.
+            let full = (*run.start()..=*run.end()).take_while(|bundle| *bundle < reader.sealed() / TILE as u64);
+            let gone = full.filter(|bundle| !bundle_path(&reader.paths().tiles, *bundle, TILE).exists());
+            entries += gone.count() as u64 * TILE as u64;
         }
     }
     Ok(entries)

@@ -28,7 +28,7 @@ pub fn check(paths: &LogPaths, sealed: u64, key: Option<&ChainKey>) -> Result<()
         if last.is_none() && *first > sealed {
             return Err(LogError::corrupt(path, 0, format!("entries {sealed} to {} are missing", first - 1)));
         }
-        let read = read_segment(disk, path, Reading { first: *first, before, from: u64::MAX, key })?;
+        let read = read_segment(disk, path, Reading { first: *first, before, from: u64::MAX, key, keyed_from: 0 })?;
         if let Some((_, earlier)) = &last {
             read.follows(path, earlier)?;
         }

@@ -133,7 +133,8 @@ impl Journal {
             if *first > next {
                 return Err(LogError::corrupt(path, 0, format!("entries {next} to {} are missing", first - 1)));
             }
-            let mut read = read_segment(disk, path, Reading { first: *first, before, from: next, key: Some(&key) })?;
+            let reading = Reading { first: *first, before, from: next, key: Some(&key), keyed_from: 0 };
+            let mut read = read_segment(disk, path, reading)?;
             if let Some((_, earlier)) = &last {
                 read.follows(path, earlier)?;
             }

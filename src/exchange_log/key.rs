@@ -2,7 +2,7 @@
 //! new key beside an old log would sign nothing that anybody believes, and would hide that the old one is gone.
 
 use super::checkpoint::{LogSigner, LogVerifier};
-use super::reader::VKEY_FILE;
+use super::reader::{LogReader, VKEY_FILE};
 use super::segment::ChainKey;
 use super::tiles::checkpoint_path;
 use super::{LogError, LogPaths};
@@ -91,6 +91,15 @@ pub fn chain(data: &Path, vault: &Vault, verifier: &LogVerifier) -> Result<Optio
         return Ok(Some(signer.chain_key()));
     }
     Err(LogKeyError::Unusable(path(data), "is not the key that this log is verified with".into()))
+}
+
+/// A reader of a data folder's log, which believes entries behind the checkpoint by the log's key, where that is at hand.
+///
+/// # Errors
+/// The log cannot be read, or the key is not the log's.
+pub fn open_reader(data: &Path, vault: &Vault) -> Result<LogReader, LogError> {
+    let wrong = |error: LogKeyError| LogError::Io { path: path(data), reason: error.to_string() };
+    LogReader::open_with(data, &|verifier| chain(data, vault, verifier).map_err(wrong))
 }
 
 /// What is there of a log.

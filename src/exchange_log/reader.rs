@@ -10,7 +10,7 @@ use super::cosignature::Policy;
 use super::disk::{Disk, Open, read_text};
 use super::journal::{read_segment, segments};
 use super::pruned::Pruned;
-use super::segment::Reading;
+use super::segment::{ChainKey, Reading};
 use super::tiles::{bundle_path, checkpoint_path, edge_tiles, read_bundle, read_tile, subtree, tile_path};
 use super::tree::{Edge, Hash, TILE, leaf_hash, tree_hash};
 use super::{Entry, LogError, LogPaths};
@@ -34,6 +34,9 @@ pub struct Found {
 pub fn published_file(disk: &dyn Disk, tiles: &Path) -> Result<&'static str, LogError> {
     Ok(if policy(disk, tiles)?.needs_witnesses() { COSIGNED_FILE } else { "checkpoint" })
 }
+
+/// Finds the key of the journal's chain, by the log's own; `None` where it is not at hand.
+pub type FindChain<'f> = dyn Fn(&LogVerifier) -> Result<Option<ChainKey>, LogError> + 'f;
 
 /// Full tiles by level and index.
 type CheckedTiles = HashMap<(usize, u64), Arc<Vec<Hash>>>;
@@ -103,23 +106,32 @@ pub(super) fn pause() {
 impl LogReader {
     /// Opens the log below `data`. A gateway that seals at the same moment is waited for by trying again.
     pub fn open(data: &Path) -> Result<Self, LogError> {
-        Self::persist(&LogPaths::new(data), true)
+        Self::persist(&LogPaths::new(data), Some(&|_| Ok(None)))
+    }
+
+    /// The same; entries behind the checkpoint are believed only where the log wrote them, if its key is at hand: `chain` gives
+    /// that of its journal ([`super::key::chain`]).
+    ///
+    /// # Errors
+    /// As for [`LogReader::open`]; or `chain` says that the key is another one's.
+    pub fn open_with(data: &Path, chain: &FindChain<'_>) -> Result<Self, LogError> {
+        Self::persist(&LogPaths::new(data), Some(chain))
     }
 
     /// The same of a log whose folders are known.
     pub fn open_at(paths: &LogPaths) -> Result<Self, LogError> {
-        Self::persist(paths, true)
+        Self::persist(paths, Some(&|_| Ok(None)))
     }
 
     /// The same without what is not under the checkpoint yet.
     pub fn sealed_only(data: &Path) -> Result<Self, LogError> {
-        Self::persist(&LogPaths::new(data), false)
+        Self::persist(&LogPaths::new(data), None)
     }
 
-    fn persist(paths: &LogPaths, with_tail: bool) -> Result<Self, LogError> {
+    fn persist(paths: &LogPaths, tail: Option<&FindChain<'_>>) -> Result<Self, LogError> {
         let (mut last, mut corrupt) = (LogError::Closed, 0);
         for _ in 0..20 {
-            match Self::try_open(paths, with_tail) {
+            match Self::try_open(paths, tail) {
                 Ok(reader) => return Ok(reader),
                 Err(error @ LogError::Io { .. }) => last = error,
                 // A batch that is being written may be seen in part.
@@ -131,7 +143,7 @@ impl LogReader {
         Err(last)
     }
 
-    fn try_open(paths: &LogPaths, with_tail: bool) -> Result<Self, LogError> {
+    fn try_open(paths: &LogPaths, tail: Option<&FindChain<'_>>) -> Result<Self, LogError> {
         let (paths, disk) = (paths.clone(), &*paths.disk);
         let vkey_path = paths.tiles.join(VKEY_FILE);
         let missing = || LogError::Io { path: vkey_path.clone(), reason: "is missing".into() };
@@ -139,13 +151,17 @@ impl LogReader {
         let verifier =
             LogVerifier::parse(&vkey).map_err(|error| LogError::corrupt(&vkey_path, 0, error.to_string()))?;
         // Before the checkpoint and the journal: what was signed before this moment must be in what is read now.
-        let signed = if with_tail { read_text(disk, &paths.signed)? } else { None };
+        let signed = if tail.is_some() { read_text(disk, &paths.signed)? } else { None };
         let path = checkpoint_path(&paths.tiles);
         let note = read_text(disk, &path)?.unwrap_or_default();
         let check = |note: &str| verifier.check(note).map_err(|error| LogError::corrupt(&path, 0, error.to_string()));
         let checkpoint = if note.is_empty() { None } else { Some(check(&note)?) };
         let sealed = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.size);
         let pruned = Pruned::read(disk, &paths.tiles)?;
+        // Nothing is pruned before it is under a checkpoint: the journal may still have some of what is gone, and not all.
+        if checkpoint.is_none() && !pruned.runs().is_empty() {
+            return Err(LogError::corrupt(&path, 0, "is missing, though bundles were pruned under it"));
+        }
         let mut reader = LogReader {
             paths,
             checkpoint,
@@ -164,8 +180,9 @@ impl LogReader {
             reader.last_bundle = read_bundle(disk, &reader.paths.tiles, sealed / TILE as u64, width)?;
         }
         reader.edge = reader.checked_edge()?;
-        if with_tail {
-            reader.tail = reader.journal_after(sealed)?;
+        if let Some(chain) = tail {
+            let key = chain(&reader.verifier)?;
+            reader.tail = reader.journal_after(sealed, key.as_ref())?;
         }
         // A copy of a log may lack it; verification does not.
         if let Some(signed) = signed.filter(|signed| *signed != reader.note) {
@@ -262,7 +279,7 @@ impl LogReader {
         Ok(self.pruned.has(bundle) || Pruned::read(&*self.paths.disk, &self.paths.tiles)?.has(bundle))
     }
 
-    fn journal_after(&self, sealed: u64) -> Result<Vec<Vec<u8>>, LogError> {
+    fn journal_after(&self, sealed: u64, key: Option<&ChainKey>) -> Result<Vec<Vec<u8>>, LogError> {
         let disk = &*self.paths.disk;
         let found = segments(disk, &self.paths.journal)?;
         let mut tail = Vec::new();
@@ -274,7 +291,7 @@ impl LogReader {
             // Sealed and given up since the checkpoint was read, or while it was read: begin again with the newer one.
             let moved_on = || LogError::Io { path: path.clone(), reason: "the journal has moved on".into() };
             let next = sealed + tail.len() as u64;
-            let reading = Reading { first: *first, before, from: next, key: None };
+            let reading = Reading { first: *first, before, from: next, key, keyed_from: next + 1 };
             let read = read_segment(disk, path, reading).map_err(|error| match error {
                 LogError::Corrupt { .. } if disk.open(path, Open::Read).is_err() => moved_on(),
                 other => other,

@@ -84,6 +84,8 @@ pub struct Reading<'r> {
     pub from: u64,
     /// With the key, each batch's tag is checked.
     pub key: Option<&'r ChainKey>,
+    /// Batches that end below are not checked with it: their entries are known by the tree. 0: all are.
+    pub keyed_from: u64,
 }
 
 /// Makes and checks the tags of batches.
@@ -199,7 +201,8 @@ pub(super) fn parse(path: &Path, bytes: &[u8], reading: Reading<'_>) -> Result<S
         if batch.first != read.next || batch.after != read.tag {
             return Err(wrong(at, format!("the batch here does not follow the one before it (entry {})", read.next)));
         }
-        if reading.key.is_some_and(|key| key.tag(&bytes[at..at + 48], body) != batch.tag) {
+        let is_keyed = batch.first.saturating_add(batch.count.into()) > reading.keyed_from;
+        if is_keyed && reading.key.is_some_and(|key| key.tag(&bytes[at..at + 48], body) != batch.tag) {
             return Err(wrong(at, format!("the batch of entry {} was not written by this log", read.next)));
         }
         let entries = super::tiles::decode_bundle(body, batch.count as usize, path)?;
@@ -310,7 +313,7 @@ mod tests {
     }
 
     fn read(bytes: &[u8], key: Option<&ChainKey>) -> Result<Segmented, LogError> {
-        parse(Path::new("7.seg"), bytes, Reading { first: 7, before: None, from: 0, key })
+        parse(Path::new("7.seg"), bytes, Reading { first: 7, before: None, from: 0, key, keyed_from: 0 })
     }
 
     fn refused(bytes: &[u8]) -> String {

@@ -16,6 +16,7 @@ use crate::access::reads::{ReadPermit, Reads, limits};
 use crate::access::staff::{Rule, StaffDoor};
 use crate::contract::formats::{self, Format};
 use crate::contract::validate::Violation;
+use crate::exchange_log::key::open_reader;
 use crate::exchange_log::proof;
 use crate::exchange_log::pseudonym::{PersonKind, Pseudonyms};
 use crate::exchange_log::reader::{Found, LogReader};
@@ -187,7 +188,7 @@ impl Audit {
         read: impl FnOnce(&LogReader, Option<&Index>) -> Result<T, AuditError> + Send + 'static,
     ) -> Result<T, Status> {
         let (data, vault) = (self.data.clone(), self.vault.clone());
-        reading(permit, move || read(&LogReader::open(&data)?, Index::read(&data, &vault).as_ref())).await
+        reading(permit, move || read(&open_reader(&data, &vault)?, Index::read(&data, &vault).as_ref())).await
     }
 
     /// Whether a caller may call a method, before its message is read.
@@ -367,7 +368,7 @@ impl AuditService for Audit {
         let rule = &rules::COUNT_EXCHANGES;
         let (query, permit) = self.asked(&request, rule, (query, true), &reason, &self.streams).await?;
         let days = bucket == api::Bucket::Day as i32;
-        Ok(Response::new(streams::count(self.data.clone(), query, days, permit)))
+        Ok(Response::new(streams::count((self.data.clone(), self.vault.clone()), query, days, permit)))
     }
 
     async fn list_findings(&self, request: Request<api::ListFindingsRequest>) -> Told<api::ListFindingsResponse> {

@@ -8,6 +8,7 @@ use crate::audit::index::{self, Checked, Difference, Index, Verified};
 use crate::audit::query::Query;
 use crate::audit::{search, statistics};
 use crate::exchange_log::Entry;
+use crate::exchange_log::key::open_reader;
 use crate::exchange_log::proof::inclusion;
 use crate::exchange_log::reader::{Found, LogReader, Published};
 use crate::exchange_log::tree::TILE;
@@ -151,12 +152,17 @@ pub(super) fn verify_index((data, vault): (PathBuf, Vault), permit: ReadPermit) 
 }
 
 /// Counts exchanges from the log itself, with its progress; ends early where its reader is gone.
-pub(super) fn count(data: PathBuf, query: Query, days: bool, permit: ReadPermit) -> Parts<api::CountExchangesPart> {
+pub(super) fn count(
+    (data, vault): (PathBuf, Vault),
+    query: Query,
+    days: bool,
+    permit: ReadPermit,
+) -> Parts<api::CountExchangesPart> {
     let (to, parts) = tokio::sync::mpsc::channel(PARTS_AHEAD);
     tokio::spawn(async move {
         let progress = to.clone();
         let counted = reading(&permit, move || {
-            let (reader, mut said) = (LogReader::open(&data)?, Instant::now());
+            let (reader, mut said) = (open_reader(&data, &vault)?, Instant::now());
             let counted = statistics::from_log(&reader, &query, days, MAX_COUNTS, |done, of| {
                 if said.elapsed() < SAID_EVERY {
                     return true;
