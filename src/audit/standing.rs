@@ -4,6 +4,7 @@
 use super::retention::{Hold, Holds};
 use super::{AuditError, scan};
 use crate::exchange_log::file_acts::{ACKNOWLEDGE_ACT, FORK_ACT, FileAct, HOLD_ACT, RELEASE_ACT};
+use crate::exchange_log::reader::LogReader;
 use crate::keyfile::Vault;
 use crate::registry::sqlite::{FILE, RegistryFile};
 use crate::registry::{ActKey, Noted};
@@ -168,7 +169,8 @@ pub fn told_with(data: &Path, key: Option<&ActKey>, known: Option<&[FileAct]>) -
         Some(known) => known.to_vec(),
         None => {
             let mut acts = Vec::new();
-            scan::administrative(data, &mut 0, |_, _| true, |index, entry| acts.extend(FileAct::of(index, entry)))?;
+            let take = |index, entry| acts.extend(FileAct::of(index, entry));
+            scan::administrative(&LogReader::open(data)?, &mut 0, |_, _| true, take)?;
             acts
         }
     };
