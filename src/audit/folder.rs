@@ -227,6 +227,7 @@ impl Folder<'_> {
                     "fork-alarm.json",
                     "holds.json",
                     "acts.json",
+                    "drift.json",
                     "intents-ended",
                     "index-verified.json",
                     "revocation.json",

@@ -84,7 +84,7 @@ const KINDS: [Kind; 25] = [
 
 /// Locks, files that are about to be others, and what was used of quotas.
 fn is_unread(path: &str) -> bool {
-    ["journal/lock", "journal/spare", "journal/unnamed", "state/revocation.json"].contains(&path)
+    ["journal/lock", "journal/spare", "journal/unnamed", "state/revocation.json", "state/drift.json"].contains(&path)
         || path.ends_with("/.making")
         || path.starts_with("usage.sqlite")
         || path.ends_with(".new")
