@@ -22,7 +22,7 @@ pub fn check(paths: &LogPaths, sealed: u64, key: Option<&ChainKey>) -> Result<()
     for (position, (first, path)) in found.iter().enumerate() {
         let before = found.get(position + 1).map(|(next, _)| *next);
         if before.is_some_and(|before| before <= sealed) {
-            read_segment(disk, path, Reading { first: *first, before: None, from: u64::MAX, key })?;
+            read_segment(disk, path, Reading { first: *first, before: None, from: u64::MAX, key, keyed_from: 0 })?;
             continue;
         }
         if last.is_none() && *first > sealed {
