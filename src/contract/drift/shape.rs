@@ -261,7 +261,7 @@ fn ways(field: &FieldPlan) -> impl Iterator<Item = &WirePath> {
     // A date in parts has no place of its own.
     let own =
         notations.is_empty() || notations.iter().any(|notation| notation.in_parts.is_none() && notation.name.is_none());
-    let own = own.then_some(field.names.as_slice()).unwrap_or_default();
+    let own = if own { field.names.as_slice() } else { &[] };
     own.iter().chain(notations.iter().flat_map(|notation| notation.places()))
 }
 
