@@ -172,9 +172,9 @@ impl Vault {
             read => return read,
         }
         let folder = path.parent().unwrap_or(Path::new("."));
-        std::fs::create_dir_all(folder)?;
+        private_folder(folder)?;
         // One process at a time looks again and makes it.
-        let lock = File::create(folder.join(".making"))?;
+        let lock = File::options().write(true).create(true).truncate(false).mode(0o600).open(folder.join(".making"))?;
         lock.lock()?;
         match self.read_own(path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {

@@ -151,7 +151,8 @@ fn u11_lists_are_read_as_php_and_jaxb_write_them_and_base64_in_lines() {
         is(&format!("{{\"rows\": {rows}}}"), json!({ "rows": [{ "id": "1" }, { "id": "2" }] }));
     }
     is(r#"{"rows": {"id": "1"}}"#, json!({ "rows": [{ "id": "1" }] }));
-    is_refused(r#"{"rows": {"0": {"id": "1"}, "2": {"id": "2"}}}"#, "id");
+    is(r#"{"rows": {"0": {"id": "1"}, "2": {"id": "2"}}}"#, json!({ "rows": [{ "id": "1" }, { "id": "2" }] }));
+    is_refused(r#"{"rows": {"0": {"id": "1"}, "x": {"id": "2"}}}"#, "id");
     is_refused(r#"{"rows": [{"id": "1"}, {"x": "2"}]}"#, "id");
     for file in ["AQID", "AQ\\r\\nID\\n", " AQ ID "] {
         is(&format!("{{\"file\": \"{file}\"}}"), json!({ "file": "AQID" }));
