@@ -110,7 +110,10 @@ def instead(stage, source, port, caller, path, request, reached):
         eventually(led, f"{source} is reached at {port}")
         yield
     finally:
+        loads = lambda: (stage.folder / "serve.log").read_text().count("connections were loaded anew")
+        loaded = loads()
         entry.write_text(before) if before else entry.unlink()
+        eventually(lambda: loads() > loaded, f"{source} has its own entry again")
 
 
 class Caller:
