@@ -52,7 +52,8 @@ fn entry(number: u64) -> Entry {
         operation: format!("ndxp.source.v1.SourceService/Operation{}", hash(number, 7) % 33),
         scope: format!("source:read{}", hash(number, 7) % 33),
         purpose: format!("H49.{}-251103-{:04}", client % 40, hash(number, 8) % 10_000),
-        subjects: vec![person(hash(number, 9), 1_000_000)],
+        // One entry in a hundred names the same person.
+        subjects: vec![if number % 100 == 99 { everybody() } else { person(hash(number, 9), 1_000_000) }],
         official: Some(person(hash(number, 10), 5_000)),
         fields: ["full_name", "birth_date", "permanent_address"].map(str::to_owned).to_vec(),
         request_commitment: vec![1; 32],
@@ -69,6 +70,11 @@ fn entry(number: u64) -> Entry {
         grant_call: number % 1_000 + 1,
         ..Entry::default()
     }
+}
+
+/// The person whom one entry in a hundred names.
+fn everybody() -> Pseudonym {
+    Pseudonym { key: "2026-11".into(), value: vec![9; 16] }
 }
 
 fn signer() -> LogSigner {
@@ -166,13 +172,31 @@ fn percentile(mut all: Vec<Duration>, percent: usize) -> Duration {
     all[all.len() * percent / 100]
 }
 
+const SECOND_PAGE: &str = "a client, the second page";
+
 fn searches(data: &Path, size: u64) {
     let index = Index::read(data, &Vault::default()).unwrap();
     let reader = LogReader::sealed_only(data).unwrap();
     let text = |text: String| Some(text);
     type Make = Box<dyn Fn(u64) -> Query>;
+    let client = move |n| Query { client: text(format!("system-{:03}", n % 300)), ..Query::default() };
     let kinds: Vec<(&str, Make)> = vec![
-        ("a client", Box::new(move |n| Query { client: text(format!("system-{:03}", n % 300)), ..Query::default() })),
+        ("a client", Box::new(client)),
+        (SECOND_PAGE, Box::new(client)),
+        (
+            "a person of one entry in a hundred",
+            Box::new(|_| Query { subject: Some(vec![everybody()]), ..Query::default() }),
+        ),
+        (
+            "a person, a client, a source and an outcome",
+            Box::new(move |n| Query {
+                subject: Some(vec![everybody()]),
+                client: text(format!("system-{:03}", n % 300)),
+                source: text(format!("source{}", n % 10)),
+                outcome: text("PURPOSE_NOT_GRANTED".into()),
+                ..Query::default()
+            }),
+        ),
         ("a person", Box::new(|n| Query { subject: Some(entry(n * 7_919).subjects), ..Query::default() })),
         ("a dossier", Box::new(move |n| Query { purpose: text(entry(n * 31).purpose), ..Query::default() })),
         (
@@ -211,8 +235,10 @@ fn searches(data: &Path, size: u64) {
         let times: Vec<Duration> = (0..100)
             .map(|number| {
                 let query = make(number);
+                let page = |before| search::page(&reader, Some(&index), &query, before, 50, None).unwrap();
+                let before = if *name == SECOND_PAGE { page(None).before } else { None };
                 let began = Instant::now();
-                std::hint::black_box(search::page(&reader, Some(&index), &query, None, 50, None).unwrap());
+                std::hint::black_box(page(before));
                 began.elapsed()
             })
             .collect();
@@ -264,6 +290,9 @@ fn main() {
         let log = ExchangeLog::open(data, signer).unwrap();
         println!("  opened for appending in {:?}", began.elapsed());
         drop(log);
+        let began = Instant::now();
+        assert_eq!(LogReader::open(data).unwrap().size(), size);
+        println!("  opened for reading, its journal with it, in {:?}", began.elapsed());
         searches(data, size);
     }
 }

@@ -219,7 +219,7 @@ pub(super) fn parse(path: &Path, bytes: &[u8], reading: Reading<'_>) -> Result<S
     match reading.before {
         Some(before) if read.next != before => return Err(wrong(at, format!("entry {} is missing", read.next))),
         Some(_) => {}
-        None if cut_short(bytes, at, read.next) => {}
+        None if cut_short(bytes, at, reading.first) => {}
         None => return Err(wrong(at, format!("the batch of entry {} is damaged", read.next))),
     }
     read.end = at as u64;
@@ -229,7 +229,7 @@ pub(super) fn parse(path: &Path, bytes: &[u8], reading: Reading<'_>) -> Result<S
 
 /// Whether what stands from `at` on, which is no whole batch, is nothing, or the rest of a last write: some of its sectors
 /// never reached the disk, and nothing stands behind it.
-fn cut_short(bytes: &[u8], at: usize, next: u64) -> bool {
+fn cut_short(bytes: &[u8], at: usize, first: u64) -> bool {
     let rest = bytes.get(at..).unwrap_or_default();
     let zeros = |bytes: &[u8]| bytes.iter().all(|byte| *byte == 0);
     if zeros(rest) {
@@ -250,7 +250,7 @@ fn cut_short(bytes: &[u8], at: usize, next: u64) -> bool {
     };
     let missing = sectors(must_miss.start, must_miss.end)
         .any(|sector| bytes.get(sector.clone()).is_none_or(zeros) && explains(sector));
-    missing && zeros(bytes.get(end..).unwrap_or_default()) && !later_batch(bytes, at + 1, next)
+    missing && zeros(bytes.get(end..).unwrap_or_default()) && !other_batch(bytes, at + 1, first)
 }
 
 /// Whether a head (`part` begins at `at`) or a body reads with some other bytes in one or two of its places.
@@ -285,12 +285,12 @@ fn sectors(from: usize, end: usize) -> impl Iterator<Item = std::ops::Range<usiz
     (first..end.div_ceil(SECTOR)).map(move |one| (one * SECTOR).max(from)..((one + 1) * SECTOR).min(end))
 }
 
-/// Whether the head of a batch of entry `next`, or of a later one, stands anywhere from `from` on: a last write that went to
-/// another place than its own is no crash's work either.
-fn later_batch(bytes: &[u8], from: usize, next: u64) -> bool {
+/// Whether the head of a batch of this segment, which begins with entry `first`, stands anywhere from `from` on: a last write that
+/// went to another place than its own is no crash's work either, even where what it carried was batches that stand before.
+fn other_batch(bytes: &[u8], from: usize, first: u64) -> bool {
     // The index passes most places by; then the sum decides.
-    let later = |at: usize| number(bytes, at + 8).is_some_and(|first| u64::from_be_bytes(first) >= next);
-    (from..bytes.len()).any(|at| bytes[at] == 0 && later(at) && batch_head(bytes, at).is_some())
+    let own = |at: usize| number(bytes, at + 8).is_some_and(|index| u64::from_be_bytes(index) >= first);
+    (from..bytes.len()).any(|at| bytes[at] == 0 && own(at) && batch_head(bytes, at).is_some())
 }
 
 #[cfg(test)]
@@ -379,6 +379,10 @@ mod tests {
             let moved = [&bytes[..at[2]], &vec![0; further], &bytes[at[2]..]].concat();
             assert!(refused(&moved).contains("entry 11 is damaged"), "{further}: {}", refused(&moved));
         }
+        // What it carried was the batches before, as they stand in its first block: they stand further back once more.
+        let mut again = [&bytes[..at[2]], &vec![0; 9_000]].concat();
+        again[at[2] + 4_000..at[2] + 4_000 + 1_000].copy_from_slice(&bytes[..1_000]);
+        assert!(refused(&again).contains("entry 11 is damaged"), "{}", refused(&again));
         // Something behind a write that was cut short.
         let mut behind = bytes.clone();
         behind[at[2] + 1_000..at[2] + 2_200].fill(0);
