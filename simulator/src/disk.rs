@@ -58,6 +58,8 @@ pub struct Misdirected {
     pub landed: PathBuf,
     /// Where in it.
     pub place: usize,
+    /// Whether nothing stood there before.
+    pub free: bool,
     /// What of it landed.
     pub bytes: Vec<u8>,
 }
@@ -352,6 +354,7 @@ impl State {
         // A file does not grow by it.
         let fits = bytes.len().min(there.saturating_sub(place));
         let Inode { now, durable, .. } = &mut self.inodes[inode];
+        let free = now.iter().skip(place).take(fits).all(|byte| *byte == 0);
         for copy in [now, durable] {
             if copy.len() >= place + fits {
                 copy[place..place + fits].copy_from_slice(&bytes[..fits]);
@@ -362,7 +365,7 @@ impl State {
         if let Some(trace) = &mut self.trace {
             trace.push(format!("-- {what}"));
         }
-        self.misdirected = Some(Misdirected { what, landed, place, bytes: bytes[..fits].to_vec() });
+        self.misdirected = Some(Misdirected { what, landed, place, free, bytes: bytes[..fits].to_vec() });
     }
 
     fn give_back(&mut self, inode: usize) {

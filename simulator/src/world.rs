@@ -419,15 +419,20 @@ impl World {
 
     /// Whether what landed elsewhere still lies there, in a file that is read.
     fn is_there_still(&self, astray: &Misdirected) -> bool {
-        let Misdirected { landed, place, bytes, .. } = astray;
+        let Misdirected { landed, place, free, bytes, .. } = astray;
         // A file that is being made is read by nobody, and neither is the one that the last signed state left.
         let name = landed.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let is_read = !["spare", "unnamed", "unfinished"].contains(&name) && !name.ends_with(".new");
         let files = self.disk.snapshot(Path::new(DATA));
         let there = files.get(landed).and_then(|file| file.get(*place..place + bytes.len()));
+        // Nor is what stands behind the end of a segment that another one follows: a write that failed may have left anything there.
+        let followed = name.ends_with(".seg")
+            && files.keys().any(|file| {
+                file.parent() == landed.parent() && file > landed && file.extension() == landed.extension()
+            });
         // The middle of a batch alone, behind the end of a segment, is what a crash leaves of a last write, too.
         let shows = if name.ends_with(".seg") { has_batch_head(bytes) } else { bytes.iter().any(|byte| *byte != 0) };
-        is_read && shows && there == Some(bytes)
+        is_read && !(followed && *free) && shows && there == Some(bytes)
     }
 
     /// Changes one file of the log, which must then be told of, or not matter.
