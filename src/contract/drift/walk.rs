@@ -3,6 +3,7 @@
 use super::name::{FOLDED, MAX_UNKNOWN, shown};
 use super::shape::{BOOL, NUMBER, OBJECT, Place, Shape, TEXT};
 use super::{Drift, DriftKind, bounded};
+use crate::contract::map::values::is_numbered;
 use crate::contract::notes::Notes;
 use serde_json::{Map, Value};
 
@@ -158,12 +159,6 @@ impl Walk<'_> {
         }
         self.notes.drifted(Drift { kind, field: (self.field)(), path: bounded(path), described, found });
     }
-}
-
-/// As PHP writes a list: the names are 0, 1, 2, …
-fn is_numbered(members: &Map<String, Value>) -> bool {
-    members.keys().next().is_some_and(|first| first == "0")
-        && members.keys().enumerate().all(|(at, name)| name.parse() == Ok(at))
 }
 
 fn is_blank(value: &Value) -> bool {

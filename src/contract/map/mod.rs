@@ -9,6 +9,7 @@ mod encode;
 pub mod outcome;
 pub mod request;
 pub mod start;
+pub mod values;
 
 use super::plan::WirePath;
 use serde_json::{Map, Value};
@@ -46,7 +47,7 @@ pub fn lookup<'v>(place: &'v Value, root: &'v Value, path: &WirePath) -> Option<
 pub fn descend<'v>(place: &'v Value, parts: &[String]) -> Option<&'v Value> {
     let mut here = place;
     for part in parts {
-        here = answer::only(here).get(part)?;
+        here = values::only(here).get(part)?;
     }
     (!here.is_null()).then_some(here)
 }

@@ -1,6 +1,6 @@
 //! Success, failure and absence in an answer, as the contract tells them apart. What it does not name is none of them.
 
-use super::{WirePath, answer, lookup, scalar_text};
+use super::{WirePath, lookup, scalar_text, values};
 use crate::contract::options::{self, Meaning};
 use crate::contract::text;
 use serde_json::Value;
@@ -142,20 +142,20 @@ impl Rules {
 impl Sign {
     fn is(&self, document: &Value, way: &[String]) -> bool {
         let Some((last, above)) = way.split_last() else {
-            return !self.missing && self.texts.is_empty() && answer::is_absent(document);
+            return !self.missing && self.texts.is_empty() && values::is_absent(document);
         };
         let mut here = document;
         for part in above {
-            match answer::only(here).get(part) {
+            match values::only(here).get(part) {
                 Some(next) => here = next,
                 None => return false,
             }
         }
-        let Value::Object(object) = answer::only(here) else { return false };
+        let Value::Object(object) = values::only(here) else { return false };
         match object.get(last) {
-            None => self.missing && object.values().any(|value| !answer::is_absent(value)),
+            None => self.missing && object.values().any(|value| !values::is_absent(value)),
             Some(_) if self.missing => false,
-            Some(value) if self.texts.is_empty() => answer::is_absent(value),
+            Some(value) if self.texts.is_empty() => values::is_absent(value),
             Some(value) => {
                 scalar_text(value).is_some_and(|found| self.texts.iter().any(|one| *one == *text::code(&found)))
             }
@@ -189,7 +189,7 @@ fn has_empty_code(rules: &Rules, document: &Value, place: &Value) -> bool {
         let Some((last, above)) = path.parts.split_last() else { return false };
         let above = WirePath { absolute: path.absolute, parts: above.to_vec() };
         lookup(place, document, &above)
-            .is_some_and(|above| answer::only(above).get(last).is_some_and(answer::is_absent))
+            .is_some_and(|above| values::only(above).get(last).is_some_and(values::is_absent))
     })
 }
 

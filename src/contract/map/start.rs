@@ -1,6 +1,6 @@
 //! Where in a source's answer the contract's message begins: behind the wrappers that the contract names.
 
-use super::answer::{is_absent, only};
+use super::values::{is_absent, only};
 use serde_json::Value;
 
 /// Where an answer's message begins.
