@@ -2,7 +2,7 @@
 
 use super::api;
 use crate::contract::ContractSet;
-use crate::drift::file::{self, Kept, KeptDrift};
+use crate::drift::file::{self, OperationDrift, PathDrift};
 use std::collections::BTreeSet;
 use std::path::Path;
 use tonic::Status;
@@ -18,13 +18,13 @@ pub(super) fn list(
         Status::internal("what is known of drift cannot be read: see the gateway's log")
     })?;
     let mut found = api::ListDriftResponse::default();
-    let wanted = |kept: &Kept| asked.source.is_empty() || kept.source == asked.source;
+    let wanted = |kept: &OperationDrift| asked.source.is_empty() || kept.about.source == asked.source;
     let mut sources = BTreeSet::new();
     for (operation, kept) in state.operations.iter().filter(|(_, kept)| wanted(kept)) {
-        sources.insert(kept.source.clone());
+        sources.insert(kept.about.source.clone());
         found.drift.extend(kept.paths.iter().map(|one| message(operation, kept, one)));
         if kept.beyond > 0 {
-            let (source, operation) = (kept.source.clone(), operation.clone());
+            let (source, operation) = (kept.about.source.clone(), operation.clone());
             found.unlisted.push(api::UnlistedDrift { source, operation, answers: kept.beyond });
         }
     }
@@ -41,7 +41,7 @@ pub(super) fn list(
     Ok(found)
 }
 
-fn message(operation: &str, kept: &Kept, one: &KeptDrift) -> api::Drift {
+fn message(operation: &str, kept: &OperationDrift, one: &PathDrift) -> api::Drift {
     let kind = match one.kind.as_str() {
         "added" => api::DriftKind::Added,
         "missing" => api::DriftKind::Missing,
@@ -51,10 +51,10 @@ fn message(operation: &str, kept: &Kept, one: &KeptDrift) -> api::Drift {
         _ => api::DriftKind::Unspecified,
     };
     api::Drift {
-        source: kept.source.clone(),
+        source: kept.about.source.clone(),
         operation: operation.to_owned(),
-        protocol: kept.protocol.clone(),
-        contract: kept.contract.clone(),
+        protocol: kept.about.protocol.clone(),
+        contract: kept.about.contract.clone(),
         kind: kind as i32,
         path: one.path.clone(),
         field: one.field.clone(),

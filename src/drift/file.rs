@@ -27,7 +27,7 @@ pub enum StateError {
 
 /// One path, as it is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KeptDrift {
+pub struct PathDrift {
     /// `added`, `missing`, `retyped`, `unknown_code` or `dropped`.
     pub kind: String,
     /// Path at the source.
@@ -49,7 +49,7 @@ pub struct KeptDrift {
     pub answers: u64,
 }
 
-impl KeptDrift {
+impl PathDrift {
     /// What metrics call it: the contract's field, or the path at the source.
     pub fn field_or_path(&self) -> &str {
         if self.field.is_empty() { &self.path } else { &self.field }
@@ -57,17 +57,20 @@ impl KeptDrift {
 }
 
 /// What an operation is, for whoever reads of it.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct KeptOperation {
-    source: String,
-    contract: String,
-    protocol: String,
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct OperationInfo {
+    /// The source's id.
+    pub source: String,
+    /// The version of its contract.
+    pub contract: String,
+    /// The protocol, as people call it.
+    pub protocol: String,
 }
 
-impl KeptOperation {
+impl OperationInfo {
     /// What there is to say of an operation.
     pub fn of(operation: &Operation) -> Self {
-        KeptOperation {
+        OperationInfo {
             source: operation.source.id.clone(),
             contract: operation.source.version.clone(),
             protocol: operation.binding.protocol().to_owned(),
@@ -77,32 +80,26 @@ impl KeptOperation {
 
 /// The drift of one operation, as it is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Kept {
-    /// The source's id.
-    pub source: String,
-    /// The version of its contract.
-    pub contract: String,
-    /// The protocol, as people call it.
-    pub protocol: String,
+pub struct OperationDrift {
+    /// What the operation is.
+    #[serde(flatten)]
+    pub about: OperationInfo,
     /// By kind and path.
-    pub paths: Vec<KeptDrift>,
+    pub paths: Vec<PathDrift>,
     /// Answers with paths that are not kept, because there are too many.
     #[serde(default)]
     pub beyond: u64,
 }
 
-impl Kept {
+impl OperationDrift {
     /// Nothing yet; without `about`, what the file says of the operation stays.
-    pub fn new(about: Option<KeptOperation>) -> Self {
-        let KeptOperation { source, contract, protocol } = about.unwrap_or_default();
-        Kept { source, contract, protocol, ..Kept::default() }
+    pub fn new(about: Option<OperationInfo>) -> Self {
+        OperationDrift { about: about.unwrap_or_default(), ..OperationDrift::default() }
     }
 
-    fn add(&mut self, more: &Kept, room: &mut usize) {
-        if !more.source.is_empty() {
-            self.source.clone_from(&more.source);
-            self.contract.clone_from(&more.contract);
-            self.protocol.clone_from(&more.protocol);
+    fn add(&mut self, more: &OperationDrift, room: &mut usize) {
+        if !more.about.source.is_empty() {
+            self.about.clone_from(&more.about);
         }
         self.beyond = self.beyond.saturating_add(more.beyond);
         for one in &more.paths {
@@ -128,7 +125,7 @@ impl Kept {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct State {
     /// By the operations' full names.
-    pub operations: BTreeMap<String, Kept>,
+    pub operations: BTreeMap<String, OperationDrift>,
 }
 
 fn path(data: &Path) -> PathBuf {
@@ -157,7 +154,7 @@ pub fn load(data: &Path) -> Result<State, StateError> {
 ///
 /// # Errors
 /// Where it cannot be written. A file that cannot be read is begun anew.
-pub(super) fn add(data: &Path, counted: &[(String, Kept)], now_s: i64) -> Result<(), StateError> {
+pub(super) fn add(data: &Path, counted: &[(String, OperationDrift)], now_s: i64) -> Result<(), StateError> {
     let mut state = load(data).unwrap_or_default();
     for kept in state.operations.values_mut() {
         kept.paths.retain(|one| one.last_s + FORGOTTEN_AFTER_S > now_s);

@@ -9,7 +9,7 @@ pub mod file;
 use crate::contract::Operation;
 use crate::contract::drift::{Drift, DriftKind, DriftPolicy};
 use crate::telemetry::DriftMetrics;
-use file::{Kept, KeptDrift, KeptOperation, State, StateError};
+use file::{OperationDrift, OperationInfo, PathDrift, State, StateError};
 use prometheus_client::metrics::counter::Counter;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
@@ -38,7 +38,7 @@ struct Slot {
     /// Whether its policy has it told of.
     told: bool,
     /// What the file says of it when it is written first.
-    first: KeptDrift,
+    first: PathDrift,
     source: String,
     counter: Counter,
 }
@@ -55,7 +55,7 @@ struct Counts {
     slots: BTreeMap<Key, Slot>,
     beyond: HashMap<String, Beyond>,
     /// Of the operations in it, for the file.
-    operations: HashMap<String, KeptOperation>,
+    operations: HashMap<String, OperationInfo>,
     is_new: bool,
     is_changed: bool,
     written_s: i64,
@@ -80,8 +80,8 @@ impl DriftTable {
         for (operation, kept) in state.operations {
             for one in &kept.paths {
                 let Some(kind) = DriftKind::named(&one.kind) else { continue };
-                let counter = metrics.of(&kept.source, &operation, one.field_or_path(), kind.as_str());
-                let (source, last_s) = (kept.source.clone(), one.last_s);
+                let counter = metrics.of(&kept.about.source, &operation, one.field_or_path(), kind.as_str());
+                let (source, last_s) = (kept.about.source.clone(), one.last_s);
                 let slot = Slot { unsaved: 0, last_s, told: false, first: one.clone(), source, counter };
                 counts.slots.insert((operation.clone(), kind, one.path.clone()), slot);
             }
@@ -127,7 +127,7 @@ impl DriftTable {
             let other = counts.beyond.entry(operation.full_name.clone()).or_insert_with(new);
             other.unsaved += 1;
             other.counter.inc();
-            counts.operations.entry(operation.full_name.clone()).or_insert_with(|| KeptOperation::of(operation));
+            counts.operations.entry(operation.full_name.clone()).or_insert_with(|| OperationInfo::of(operation));
         }
         counts.is_changed = true;
     }
@@ -141,7 +141,7 @@ impl DriftTable {
         key: Key,
         now_s: i64,
     ) {
-        let first = KeptDrift {
+        let first = PathDrift {
             kind: drift.kind.as_str().to_owned(),
             path: key.2.clone(),
             field: drift.field.clone(),
@@ -166,7 +166,7 @@ impl DriftTable {
         counter.inc();
         let told = policy != DriftPolicy::Pass;
         counts.slots.insert(key, Slot { unsaved: 1, last_s: now_s, told, first, source, counter });
-        counts.operations.entry(operation.full_name.clone()).or_insert_with(|| KeptOperation::of(operation));
+        counts.operations.entry(operation.full_name.clone()).or_insert_with(|| OperationInfo::of(operation));
         counts.is_new = true;
     }
 
@@ -200,20 +200,20 @@ impl DriftTable {
     }
 
     /// What is not in the file yet. What is forgotten there is forgotten here.
-    fn take(&self, counts: &mut Counts, now_s: i64) -> Vec<(String, Kept)> {
-        let mut taken: BTreeMap<String, Kept> = BTreeMap::new();
+    fn take(&self, counts: &mut Counts, now_s: i64) -> Vec<(String, OperationDrift)> {
+        let mut taken: BTreeMap<String, OperationDrift> = BTreeMap::new();
         for ((operation, _, _), slot) in &mut counts.slots {
             let unsaved = std::mem::take(&mut slot.unsaved);
             if unsaved > 0 {
-                let about = || Kept::new(counts.operations.get(operation).cloned());
-                let one = KeptDrift { answers: unsaved, last_s: slot.last_s, ..slot.first.clone() };
+                let about = || OperationDrift::new(counts.operations.get(operation).cloned());
+                let one = PathDrift { answers: unsaved, last_s: slot.last_s, ..slot.first.clone() };
                 taken.entry(operation.clone()).or_insert_with(about).paths.push(one);
             }
         }
         for (operation, beyond) in &mut counts.beyond {
             let unsaved = std::mem::take(&mut beyond.unsaved);
             if unsaved > 0 {
-                let about = || Kept::new(counts.operations.get(operation).cloned());
+                let about = || OperationDrift::new(counts.operations.get(operation).cloned());
                 taken.entry(operation.clone()).or_insert_with(about).beyond += unsaved;
             }
         }
@@ -230,7 +230,7 @@ impl DriftTable {
     }
 }
 
-fn put_back(counts: &mut Counts, taken: Vec<(String, Kept)>) {
+fn put_back(counts: &mut Counts, taken: Vec<(String, OperationDrift)>) {
     for (operation, kept) in taken {
         for one in kept.paths {
             let Some(kind) = DriftKind::named(&one.kind) else { continue };

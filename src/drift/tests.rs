@@ -52,7 +52,10 @@ fn answers_are_counted_by_path_over_restarts() {
     assert_eq!(kept(data)[0], ("added".into(), "a".into(), 4, 100, 200));
     let state = file::load(data).unwrap();
     let of = &state.operations["ndxp.land.v1.LandService/GetParcel"];
-    assert_eq!((of.source.as_str(), of.contract.as_str(), of.protocol.as_str()), ("land", "v1", "X-Road REST"));
+    assert_eq!(
+        (of.about.source.as_str(), of.about.contract.as_str(), of.about.protocol.as_str()),
+        ("land", "v1", "X-Road REST")
+    );
 }
 
 #[test]

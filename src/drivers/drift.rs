@@ -19,7 +19,7 @@ pub(super) fn of_document(operation: &Operation, document: &Value) -> Notes {
 ///
 /// # Errors
 /// The answer's own; [`SourceError::Drifted`] where it was read, and its policy refuses drift.
-pub(super) fn heeded<T>(
+pub(super) fn apply_policy<T>(
     operation: &Operation,
     context: &CallContext,
     notes: Notes,
@@ -39,5 +39,5 @@ pub(super) fn heeded<T>(
 pub(super) fn of_message(operation: &Operation, context: &CallContext, message: Bytes) -> Result<Bytes, SourceError> {
     let mut notes = Notes::default();
     operation.shape_of_answers.message.observe(&message, &mut notes);
-    if notes.drift.is_empty() { Ok(message) } else { heeded(operation, context, notes, Ok(message)) }
+    if notes.drift.is_empty() { Ok(message) } else { apply_policy(operation, context, notes, Ok(message)) }
 }

@@ -6,6 +6,7 @@ use crate::contract::map::MapError;
 use crate::contract::map::answer::{self, Found, Read};
 use crate::contract::map::outcome::{self, Verdict};
 use crate::contract::map::start::{Start, start};
+use crate::contract::map::values;
 use crate::contract::notes::Notes;
 use crate::contract::plan::WirePath;
 use crate::contract::settings::CallContext;
@@ -40,7 +41,7 @@ pub(super) fn judge(operation: &Operation, document: Value, element: Option<&str
 pub(super) fn read_one(operation: &Operation, judged: &Judged, context: &CallContext) -> Result<Bytes, SourceError> {
     let mut notes = drift::of_document(operation, &judged.document);
     let message = one(operation, judged, &mut notes);
-    drift::heeded(operation, context, notes, message)
+    drift::apply_policy(operation, context, notes, message)
 }
 
 fn one(operation: &Operation, judged: &Judged, notes: &mut Notes) -> Result<Bytes, SourceError> {
@@ -116,7 +117,7 @@ pub(super) fn read_list(
 ) -> Result<Vec<Bytes>, SourceError> {
     let mut notes = drift::of_document(operation, &judged.document);
     let messages = list(operation, judged, &mut notes);
-    drift::heeded(operation, context, notes, messages)
+    drift::apply_policy(operation, context, notes, messages)
 }
 
 fn list(operation: &Operation, judged: &Judged, notes: &mut Notes) -> Result<Vec<Bytes>, SourceError> {
@@ -128,11 +129,11 @@ fn list(operation: &Operation, judged: &Judged, notes: &mut Notes) -> Result<Vec
         Start::Missing => return Err(missing(operation)),
     };
     // A row of whatever columns there are is told from an error document by the list that it stands in.
-    if operation.answer.takes_any() && !answer::is_list(place) {
+    if operation.answer.takes_any() && !values::is_list(place) {
         return Err(unbelieved());
     }
     let mut messages = Vec::new();
-    for item in answer::items(place) {
+    for item in values::items(place) {
         let read = answer::read_noted(&operation.answer, item, document, notes)?;
         if read.found != Found::Value {
             return Err(unbelieved());

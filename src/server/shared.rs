@@ -152,7 +152,10 @@ impl Shared {
 
     /// Counts by what an exchange's answers have drifted since this was called last.
     pub fn drifted(&self, operation: &Operation, policy: DriftPolicy, observed: &Observed) {
-        self.drift.note(operation, policy, &observed.new_drift(), registry::now());
+        let found = observed.new_drift();
+        if !found.is_empty() {
+            self.drift.note(operation, policy, &found, registry::now());
+        }
     }
 
     /// From now on, this is served.
