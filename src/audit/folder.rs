@@ -5,7 +5,7 @@
 //! What a gateway makes anew by itself (`keys/index.key`, `state/acts.json`, `state/intents-ended`, `state/index-verified.json`,
 //! the index) may be gone; what is there must be its own.
 
-use super::{AuditError, index, scan, standing};
+use super::{AuditError, index, logged_state, scan};
 use crate::exchange_log::checkpoint::{LogSigner, LogVerifier};
 use crate::exchange_log::file_acts::FileAct;
 use crate::exchange_log::{LogPaths, pseudonym, reader};
@@ -88,7 +88,7 @@ impl Folder<'_> {
         if is_gateway_s {
             self.signing_keys(&mut faults);
         }
-        let told = standing::told_with(self.data, key.as_ref(), acts)?;
+        let told = logged_state::logged_state_with(self.data, key.as_ref(), acts)?;
         let of = |file: &'static str| move |what: String| fault(file, what);
         match told.faults_of_holds(self.data) {
             Ok(wrong) => faults.extend(wrong.into_iter().map(of("state/holds.json"))),
@@ -216,9 +216,9 @@ impl Folder<'_> {
         }
     }
 
-    /// Files that a gateway does not write.
+    /// Files that a gateway does not write; those among the log's and the journal's are told of where these are verified.
     fn names(&self, faults: &mut Vec<Fault>) {
-        const KNOWN: [(&str, &[&str]); 4] = [
+        const KNOWN: [(&str, &[&str]); 3] = [
             ("keys", &["log.key", "acts.key", "index.key", ".making", "pseudonyms", "signing"]),
             (
                 "state",
@@ -234,13 +234,11 @@ impl Folder<'_> {
                 ],
             ),
             ("index", &["log.sqlite", "log.sqlite-wal", "log.sqlite-shm"]),
-            ("journal", &["lock", "spare", "unnamed"]),
         ];
         for (folder, known) in KNOWN {
             for name in names_in(&self.data.join(folder)) {
                 let fetched = folder == "state" && name.starts_with("fetched") && name.ends_with(".crl");
-                let segment = folder == "journal" && name.ends_with(".seg");
-                if !known.contains(&name.as_str()) && !fetched && !segment && !is_unfinished(&name) {
+                if !known.contains(&name.as_str()) && !fetched && !is_unfinished(&name) {
                     faults.push(fault(
                         format!("{folder}/{name}"),
                         "is no file of a gateway: look into it, then remove it",

@@ -4,6 +4,7 @@
 pub mod crowds;
 pub mod folder;
 pub mod index;
+pub mod logged_state;
 pub mod odd;
 pub mod paper;
 pub mod periods;
@@ -13,7 +14,6 @@ pub mod retention;
 pub mod scan;
 pub mod search;
 pub mod service;
-pub mod standing;
 pub mod statistics;
 
 use crate::exchange_log::LogError;

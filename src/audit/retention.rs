@@ -7,17 +7,16 @@
 
 use super::query::Query;
 use super::replay::{CompareError, Replay};
-use super::{AuditError, standing};
+use super::{AuditError, logged_state};
 use crate::exchange_log::file_acts::{HOLD_ACT, PRUNE_ACT, RELEASE_ACT};
 use crate::exchange_log::pruned::{self, Pruned};
 use crate::exchange_log::reader::LogReader;
 use crate::exchange_log::tree::TILE;
 use crate::exchange_log::{Entry, LogError, LogPaths, write_atomically};
-use crate::hex::hex;
+use crate::hex::sha256;
 use crate::keyfile::Vault;
 use crate::registry::act::canonical_json;
 use crate::registry::sqlite::SqliteStore;
-use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::ops::RangeInclusive;
@@ -59,7 +58,7 @@ impl Hold {
     /// The SHA-256 of all that it says, in hexadecimal.
     pub fn digest(&self) -> String {
         let text = canonical_json(&without_nulls(serde_json::to_value(self).unwrap_or_default()));
-        hex(digest(&SHA256, text.as_bytes()).as_ref())
+        sha256(text.as_bytes())
     }
 
     /// The object of the act that places it: whoever changes the file afterwards differs from it.
@@ -138,7 +137,7 @@ impl Holds {
 
     /// Whether an entry tells of a hold that stands, or of the last one: without it, the file could not be compared with the log.
     fn are_told_by(&self, entry: &Entry) -> bool {
-        let id = || standing::hold_of(&entry.object).map(|(id, _)| id);
+        let id = || logged_state::hold_of(&entry.object).map(|(id, _)| id);
         [HOLD_ACT, RELEASE_ACT].contains(&entry.act.as_str())
             && id().is_some_and(|id| id >= self.last || self.holds.iter().any(|hold| hold.id == id))
     }
@@ -243,7 +242,7 @@ const RESTATED_AT_ONCE: usize = 100;
 /// The registry's file or that of the holds is not what the log says: who edited it is to be found out while the log has
 /// everything. Or either cannot be read or written.
 pub fn restate(data: &Path, plan: &Plan, store: &SqliteStore) -> Result<usize, AuditError> {
-    if let Some(fault) = standing::lost_hold(data, store.key(), || std::thread::sleep(PAUSE))? {
+    if let Some(fault) = logged_state::lost_hold(data, store.key(), || std::thread::sleep(PAUSE))? {
         return Err(AuditError::Holds(fault));
     }
     let mut replay = Replay::with_key(store.key().clone());

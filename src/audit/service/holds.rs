@@ -3,8 +3,8 @@
 use super::host::Reader;
 use super::{Audit, api, invalid, reading, refused, rules};
 use crate::access::reads::ReadPermit;
+use crate::audit::logged_state;
 use crate::audit::retention::{Hold, Holds, MAX_HOLDS};
-use crate::audit::standing;
 use crate::contract::formats::{self, Format};
 use crate::exchange_log::Entry;
 use crate::exchange_log::pseudonym::PersonKind;
@@ -58,7 +58,7 @@ impl Audit {
         let find = move || {
             let in_file = Holds::read(&data)?.holds.iter().find(|hold| hold.id == id).map(Hold::released_object);
             Ok(match in_file {
-                None => standing::told(&data, &vault)?.lost_hold(id),
+                None => logged_state::logged_state(&data, &vault)?.lost_hold(id),
                 found => found,
             })
         };

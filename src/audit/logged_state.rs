@@ -17,7 +17,7 @@ type HoldKey = (u64, String);
 
 /// What stands by the log.
 #[derive(Debug, Default)]
-pub struct Told {
+pub struct LoggedState {
     /// Holds that stand, with the act that placed each: its index and the case.
     holds: BTreeMap<HoldKey, (u64, String)>,
     /// The largest number of a hold that was ever placed or released.
@@ -42,10 +42,10 @@ fn place(index: u64) -> String {
     if index == u64::MAX { "an act that waits for the log".into() } else { format!("entry {index}") }
 }
 
-impl Told {
+impl LoggedState {
     /// What stands after these acts.
     pub fn after(acts: &[FileAct]) -> Self {
-        let mut told = Told::default();
+        let mut told = LoggedState::default();
         acts.iter().for_each(|act| told.take(act));
         told
     }
@@ -162,7 +162,11 @@ fn waiting(data: &Path, key: Option<&ActKey>) -> Result<Vec<FileAct>, AuditError
 ///
 /// # Errors
 /// The log or the registry cannot be read.
-pub fn told_with(data: &Path, key: Option<&ActKey>, known: Option<&[FileAct]>) -> Result<Told, AuditError> {
+pub fn logged_state_with(
+    data: &Path,
+    key: Option<&ActKey>,
+    known: Option<&[FileAct]>,
+) -> Result<LoggedState, AuditError> {
     // First: what is in neither place a moment later is in the log by then.
     let waiting = waiting(data, key)?;
     let mut acts = match known {
@@ -179,15 +183,15 @@ pub fn told_with(data: &Path, key: Option<&ActKey>, known: Option<&[FileAct]>) -
             acts.push(act);
         }
     }
-    Ok(Told::after(&acts))
+    Ok(LoggedState::after(&acts))
 }
 
 /// The same, with the key of the folder.
 ///
 /// # Errors
-/// As for [`told_with`].
-pub fn told(data: &Path, vault: &Vault) -> Result<Told, AuditError> {
-    told_with(data, ActKey::read(&data.join(FILE), vault)?.as_ref(), None)
+/// As for [`logged_state_with`].
+pub fn logged_state(data: &Path, vault: &Vault) -> Result<LoggedState, AuditError> {
+    logged_state_with(data, ActKey::read(&data.join(FILE), vault)?.as_ref(), None)
 }
 
 /// A hold that stands by the log and not in the file, in words; looked at twice, since one may be placed at this moment.
@@ -195,7 +199,7 @@ pub fn told(data: &Path, vault: &Vault) -> Result<Told, AuditError> {
 /// # Errors
 /// The log, the registry or the file of the holds cannot be read.
 pub fn lost_hold(data: &Path, key: &ActKey, pause: impl FnOnce()) -> Result<Option<String>, AuditError> {
-    let first = || Ok::<_, AuditError>(told_with(data, Some(key), None)?.lost(&Holds::read(data)?));
+    let first = || Ok::<_, AuditError>(logged_state_with(data, Some(key), None)?.lost(&Holds::read(data)?));
     if first()?.is_empty() {
         return Ok(None);
     }
@@ -225,7 +229,7 @@ mod tests {
         };
         let (one, two) = (place("one"), place("two"));
         let mut acts = vec![act(5, HOLD_ACT, &one.object()), act(6, HOLD_ACT, &two.object())];
-        let faults = |acts: &[FileAct]| Told::after(acts).faults_of_holds(data).unwrap();
+        let faults = |acts: &[FileAct]| LoggedState::after(acts).faults_of_holds(data).unwrap();
         assert_eq!(faults(&acts), Vec::<String>::new());
         // Another query under the same number and case.
         let (file, good) =
@@ -246,7 +250,7 @@ mod tests {
         // Removed; the log's own is ended by its number, in the file or not.
         std::fs::remove_file(&file).unwrap();
         assert!(faults(&acts)[0].contains("hold 1 for 9/TA, which entry 5 placed, is missing"));
-        let told = Told::after(&acts);
+        let told = LoggedState::after(&acts);
         acts.push(act(7, RELEASE_ACT, &told.lost_hold(1).unwrap()));
         assert_eq!(faults(&acts).len(), 1);
         acts.push(act(8, RELEASE_ACT, &two.released_object()));
@@ -258,7 +262,7 @@ mod tests {
         assert!(!faults(&[&earlier[..], &[act(3, RELEASE_ACT, "hold:2")]].concat()).is_empty());
         // One with a digest leaves the other of its number.
         let both = [act(1, HOLD_ACT, "hold:1 reason:x sha256:aa"), act(2, HOLD_ACT, "hold:1 reason:x sha256:bb")];
-        let one_left = Told::after(&[&both[..], &[act(3, RELEASE_ACT, "hold:1 sha256:aa")]].concat());
+        let one_left = LoggedState::after(&[&both[..], &[act(3, RELEASE_ACT, "hold:1 sha256:aa")]].concat());
         assert_eq!(one_left.lost_hold(1).unwrap(), "hold:1 sha256:bb");
     }
 
@@ -270,7 +274,7 @@ mod tests {
         let object = alarm::raise(data, &raised).unwrap().unwrap();
         assert_eq!(alarm::raise(data, &raised).unwrap(), None, "it stands already");
         let acts = [act(9, FORK_ACT, &object)];
-        let fault = |acts: &[FileAct]| Told::after(acts).fault_of_alarm(data).unwrap();
+        let fault = |acts: &[FileAct]| LoggedState::after(acts).fault_of_alarm(data).unwrap();
         assert_eq!(fault(&acts), None);
         assert!(fault(&[]).unwrap().contains("no entry tells of"));
         let file = data.join("state/fork-alarm.json");
