@@ -44,9 +44,10 @@ fn run(seeds: Range<u64>, key: &Arc<Vec<u8>>, trace: bool) -> Option<Failure> {
     config.silence_warnings = true;
     let simulation = {
         let (current, failure, key) = (current.clone(), failure.clone(), key.clone());
+        let only = std::env::var("NDXP_TROUBLE").ok();
         move || {
             let seed = current.seed.load(Ordering::Relaxed);
-            if let Err((violation, trace)) = world::run(seed, &key, trace) {
+            if let Err((violation, trace)) = world::run(seed, &key, (only.as_deref(), trace)) {
                 current.stop.store(true, Ordering::Relaxed);
                 *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some((seed, violation, trace));
             }

@@ -85,8 +85,8 @@ impl SimClock {
     }
 }
 
-/// Runs a seed; gives what was wrong.
-pub fn run(seed: u64, key: &Arc<Vec<u8>>, trace: bool) -> Result<(), (Violation, Vec<String>)> {
+/// Runs a seed, if its trouble is the one that is asked for, where one is; gives what was wrong.
+pub fn run(seed: u64, key: &Arc<Vec<u8>>, (only, trace): (Option<&str>, bool)) -> Result<(), (Violation, Vec<String>)> {
     let mut rng = fastrand::Rng::with_seed(seed);
     let disk = SimDisk::new(rng.u64(..), trace);
     let troubles = [
@@ -106,6 +106,9 @@ pub fn run(seed: u64, key: &Arc<Vec<u8>>, trace: bool) -> Result<(), (Violation,
         Trouble::Forged,
     ];
     let trouble = rng.choice(troubles).unwrap_or(Trouble::None);
+    if only.is_some_and(|only| format!("{trouble:?}") != only) {
+        return Ok(());
+    }
     let paths = LogPaths::on(Arc::new(disk.clone()), Path::new(DATA));
     let (model, faults, key) = (Model::default(), Faults::default(), key.clone());
     let mut world =
