@@ -1,5 +1,7 @@
 //! Lower-case hexadecimal.
 
+use aws_lc_rs::digest::{SHA256, digest};
+
 const DIGITS: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
 
 /// Two digits for each byte.
@@ -10,6 +12,11 @@ pub fn hex(bytes: &[u8]) -> String {
         out.push(DIGITS[usize::from(byte & 15)]);
     }
     out
+}
+
+/// The SHA-256 of bytes, as digits.
+pub fn sha256(bytes: &[u8]) -> String {
+    hex(digest(&SHA256, bytes).as_ref())
 }
 
 /// Bytes from their digits; `None` where they are none.

@@ -1,7 +1,7 @@
 //! The journal as `audit verify` reads it: every segment that lies there, sealed or not, batch after batch. A gateway that starts
 //! reads only what is not sealed.
 
-use super::journal::{read_segment, segment_path, segments};
+use super::journal::{read_segment, segments};
 use super::segment::{ChainKey, Reading, Segmented};
 use super::{LogError, LogPaths};
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ const FILES: [&str; 3] = ["lock", "spare", "unnamed"];
 pub fn check(paths: &LogPaths, sealed: u64, key: Option<&ChainKey>) -> Result<(), LogError> {
     let disk = &*paths.disk;
     let found = segments(disk, &paths.journal)?;
-    no_others(paths, &found)?;
+    no_others(paths)?;
     let mut last: Option<(&PathBuf, Segmented)> = None;
     for (position, (first, path)) in found.iter().enumerate() {
         let before = found.get(position + 1).map(|(next, _)| *next);
@@ -47,18 +47,17 @@ pub(super) fn gone(sealed: u64) -> String {
 }
 
 /// Whether all that lies in the journal's folder is of the journal, under its one name.
-fn no_others(paths: &LogPaths, found: &[(u64, PathBuf)]) -> Result<(), LogError> {
+fn no_others(paths: &LogPaths) -> Result<(), LogError> {
     let listed = match paths.disk.list(&paths.journal) {
         Ok(listed) => listed,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(LogError::io(&paths.journal, &error)),
     };
+    // A segment's name is its first index, of 20 digits.
+    let is_segment = |name: &str| name.len() == 24 && name.ends_with(".seg");
     let is_ours = |path: &PathBuf| {
         let name = path.file_name().and_then(|name| name.to_str());
-        name.is_some_and(|name| FILES.contains(&name))
-            || found.iter().any(|(first, at)| at == path && *path == segment_path(&paths.journal, *first))
-            // One that came since, under the name that it must have.
-            || name.is_some_and(|name| name.len() == 24 && name.ends_with(".seg"))
+        name.is_some_and(|name| FILES.contains(&name) || is_segment(name))
     };
     match listed.iter().find(|path| !is_ours(path)) {
         None => Ok(()),
@@ -71,7 +70,7 @@ fn no_others(paths: &LogPaths, found: &[(u64, PathBuf)]) -> Result<(), LogError>
 mod tests {
     use super::*;
     use crate::exchange_log::checkpoint::LogSigner;
-    use crate::exchange_log::journal::{Journal, SEGMENT_BYTES};
+    use crate::exchange_log::journal::{Journal, SEGMENT_BYTES, segment_path};
     use crate::exchange_log::segment::{BATCH_HEAD, HEAD, put_batch};
     use crate::exchange_log::storage::Storage;
     use crate::exchange_log::verify::{Against, verify_data};

@@ -45,7 +45,10 @@ impl Clock {
             if wall_us.saturating_sub(self.noted.load(Ordering::Relaxed)) >= NOTE_EVERY_US {
                 self.note(wall_us, monotonic);
             }
-            self.behind.store(0, Ordering::Relaxed);
+            // Every call asks for the time: what is so already is not written anew.
+            if self.behind.load(Ordering::Relaxed) != 0 {
+                self.behind.store(0, Ordering::Relaxed);
+            }
             return wall_us;
         }
         if latest.saturating_sub(wall_us) <= STANDSTILL_US {

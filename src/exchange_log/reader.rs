@@ -97,10 +97,24 @@ pub fn policy(disk: &dyn Disk, tiles: &Path) -> Result<Policy, LogError> {
 }
 
 /// Between two tries. Simulated time passes at once.
-pub(super) fn pause() {
+fn pause() {
     if !cfg!(simulator) {
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
+}
+
+/// Looks again where what was met may be what a gateway that runs writes at this moment.
+pub(super) fn settled<T>(
+    may_pass: impl Fn(&LogError) -> bool,
+    mut check: impl FnMut() -> Result<T, LogError>,
+) -> Result<T, LogError> {
+    for _ in 0..8 {
+        match check() {
+            Err(error) if may_pass(&error) => pause(),
+            settled => return settled,
+        }
+    }
+    check()
 }
 
 impl LogReader {

@@ -3,7 +3,7 @@
 
 use super::checkpoint::LogVerifier;
 use super::disk::read_text;
-use super::reader::LogReader;
+use super::reader::{LogReader, settled};
 use super::tree::{Hash, leaf_hash, node_hash};
 use super::{LogError, LogPaths, proof};
 
@@ -12,17 +12,9 @@ use super::{LogError, LogPaths, proof};
 /// # Errors
 /// [`LogError::RolledBack`] or [`LogError::Forked`] where it is not; it is missing, or older than the published one.
 pub fn check(paths: &LogPaths, verifier: &LogVerifier) -> Result<(), LogError> {
-    let mut tries = 5;
-    loop {
-        tries -= 1;
-        match is_contained(paths, verifier) {
-            // A gateway that runs may have signed more than the reader had seen.
-            Err(LogError::RolledBack { .. } | LogError::Io { .. }) if tries > 0 => {
-                super::reader::pause();
-            }
-            other => return other,
-        }
-    }
+    // A gateway that runs may have signed more than the reader had seen.
+    let may_pass = |error: &LogError| matches!(error, LogError::RolledBack { .. } | LogError::Io { .. });
+    settled(may_pass, || is_contained(paths, verifier))
 }
 
 fn is_contained(paths: &LogPaths, verifier: &LogVerifier) -> Result<(), LogError> {

@@ -5,8 +5,7 @@
 use super::authority::Authority;
 use super::list::List;
 use super::refused::plain;
-use crate::hex::hex;
-use aws_lc_rs::digest::{SHA256, digest};
+use crate::hex::sha256;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
@@ -66,7 +65,7 @@ pub(super) struct Record {
 
 /// What a CA is called in the record: SHA-256 of name and key, in hexadecimal.
 pub(super) fn key(ca: &Authority) -> String {
-    hex(digest(&SHA256, ca.identity()).as_ref())
+    sha256(ca.identity())
 }
 
 /// The CAs below anchors of a file's content.

@@ -2,8 +2,7 @@
 //! readiness, metrics and every `audit` command until a person acknowledges it with a reason.
 
 use crate::exchange_log::{LogError, remove_file, write_atomically};
-use crate::hex::hex;
-use aws_lc_rs::digest::{SHA256, digest};
+use crate::hex::sha256;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -70,11 +69,10 @@ pub fn read(data: &Path) -> Option<ForkAlarm> {
 /// It cannot be read, or is larger than any that was written.
 pub fn digest_of_file(data: &Path) -> Result<Option<String>, LogError> {
     let path = file(data);
-    let of = |bytes: Vec<u8>| hex(digest(&SHA256, &bytes).as_ref());
     match std::fs::metadata(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Ok(found) if found.len() > MAX_FILE => Err(LogError::corrupt(&path, MAX_FILE, "is larger than an alarm")),
-        _ => std::fs::read(&path).map(of).map(Some).map_err(|error| LogError::io(&path, &error)),
+        _ => std::fs::read(&path).map(|bytes| Some(sha256(&bytes))).map_err(|error| LogError::io(&path, &error)),
     }
 }
 
@@ -93,7 +91,7 @@ pub fn raise(data: &Path, alarm: &ForkAlarm) -> Result<Option<String>, LogError>
         crate::exchange_log::make_folder(folder)?;
     }
     write_atomically(&path, &text)?;
-    Ok(Some(format!("alarm:{} sha256:{}", alarm.id(), hex(digest(&SHA256, &text).as_ref()))))
+    Ok(Some(format!("alarm:{} sha256:{}", alarm.id(), sha256(&text))))
 }
 
 /// Takes an alarm away, which a person has acknowledged.

@@ -34,7 +34,7 @@ use tonic::Code;
 #[allow(unused_imports, reason = "each suite uses its own part")]
 pub use people::{add_auditor, approved_grant};
 #[allow(unused_imports, reason = "each suite uses its own part")]
-pub use secured::{sandbox_acceptor, secured};
+pub use secured::{sandbox_acceptor, sandbox_config, secured};
 
 pub const PURPOSE: &str = "1.004222";
 pub const VERIFY: &str = "/ndxp.population.v1.PopulationService/VerifyCitizen";

@@ -67,15 +67,7 @@ impl Raw {
 
     /// One that lets nobody in without a certificate of the province's CA.
     pub fn demanding(listener: std::net::TcpListener, pki: &Path) -> Self {
-        let files = tls::TlsFiles {
-            certificate: pki.join("sandbox.pem"),
-            key: pki.join("sandbox.key"),
-            client_ca: pki.join("ca.pem"),
-            revocation: tls::Revocation::Unchecked,
-            names: Vec::new(),
-            allow_tls12: false,
-        };
-        let mut config = tls::server_config(&files).unwrap();
+        let mut config = crate::support::sandbox_config(pki);
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Self::with(listener, config)
     }

@@ -19,8 +19,8 @@ pub async fn secured(
     connector.connect("localhost".try_into().unwrap(), stream).await
 }
 
-/// Takes connections as the sandbox does: with its certificate, from the gateway.
-pub fn sandbox_acceptor(pki: &Path) -> TlsAcceptor {
+/// TLS as the sandbox has it: with its certificate, for whoever has one of the province's CA.
+pub fn sandbox_config(pki: &Path) -> rustls::ServerConfig {
     let files = tls::TlsFiles {
         certificate: pki.join("sandbox.pem"),
         key: pki.join("sandbox.key"),
@@ -29,5 +29,10 @@ pub fn sandbox_acceptor(pki: &Path) -> TlsAcceptor {
         names: Vec::new(),
         allow_tls12: false,
     };
-    TlsAcceptor::from(Arc::new(tls::server_config(&files).unwrap()))
+    tls::server_config(&files).unwrap()
+}
+
+/// Takes connections as the sandbox does: with its certificate, from the gateway.
+pub fn sandbox_acceptor(pki: &Path) -> TlsAcceptor {
+    TlsAcceptor::from(Arc::new(sandbox_config(pki)))
 }
