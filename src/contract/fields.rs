@@ -205,34 +205,32 @@ impl Disclosed {
 #[error("the answer is no message of the contract")]
 pub struct Garbled;
 
-/// Keeps what the mask allows. Where that is everything, the bytes are handed on as they are.
+/// Keeps what the mask allows. Where that is everything, the bytes are handed on as they are, and nothing is copied.
 pub fn keep(tree: &FieldTree, mask: &Mask, message: &Bytes, disclosed: &mut Disclosed) -> Result<Bytes, Garbled> {
     disclosed.told.resize(tree.nodes.len(), false);
-    let mut walk = Walk { tree, mask, disclosed, dropped: false };
-    let mut out = Vec::new();
-    walk.message(0, message, &mut out)?;
-    Ok(if walk.dropped { Bytes::from(out) } else { message.clone() })
+    let kept = Walk { tree, mask, disclosed }.message(0, message)?;
+    Ok(kept.map_or_else(|| message.clone(), Bytes::from))
 }
 
 struct Walk<'a> {
     tree: &'a FieldTree,
     mask: &'a Mask,
     disclosed: &'a mut Disclosed,
-    dropped: bool,
 }
 
 impl Walk<'_> {
-    fn message(&mut self, node: usize, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Garbled> {
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            let field = Field::read(rest)?;
-            let (whole, after) = rest.split_at(field.length);
-            rest = after;
+    /// What is left of a message; `None` where that is all of it.
+    fn message(&mut self, node: usize, bytes: &[u8]) -> Result<Option<Vec<u8>>, Garbled> {
+        let (mut at, mut out) = (0, None);
+        while at < bytes.len() {
+            let field = Field::read(&bytes[at..])?;
+            let (start, whole) = (at, &bytes[at..at + field.length]);
+            at += field.length;
             let children = &self.tree.nodes[node].children;
             let child =
                 children.binary_search_by_key(&field.number, |(number, _)| *number).ok().map(|at| children[at].1);
             let Some(child) = child.filter(|child| self.mask.allowed[*child]) else {
-                self.dropped = true;
+                out.get_or_insert_with(|| bytes[..start].to_vec());
                 continue;
             };
             self.disclosed.told[child] = true;
@@ -241,18 +239,22 @@ impl Walk<'_> {
                 let id = std::str::from_utf8(field.content.ok_or(Garbled)?).map_err(|_| Garbled)?;
                 self.disclosed.names(id.trim());
             }
-            if !self.tree.nodes[child].message {
-                out.extend_from_slice(whole);
-                continue;
+            let inner = match self.tree.nodes[child].message {
+                true => self.message(child, field.content.ok_or(Garbled)?)?,
+                false => None,
+            };
+            match (inner, &mut out) {
+                (None, None) => {}
+                (None, Some(out)) => out.extend_from_slice(whole),
+                (Some(inner), out) => {
+                    let out = out.get_or_insert_with(|| bytes[..start].to_vec());
+                    write_varint(out, u64::from(field.number) << 3 | 2);
+                    write_varint(out, inner.len() as u64);
+                    out.extend_from_slice(&inner);
+                }
             }
-            let inner = field.content.ok_or(Garbled)?;
-            let mut kept = Vec::new();
-            self.message(child, inner, &mut kept)?;
-            write_varint(out, u64::from(field.number) << 3 | 2);
-            write_varint(out, kept.len() as u64);
-            out.extend_from_slice(&kept);
         }
-        Ok(())
+        Ok(out)
     }
 }
 
@@ -270,6 +272,7 @@ pub(super) struct Field<'b> {
 }
 
 impl<'b> Field<'b> {
+    #[inline]
     pub fn read(bytes: &'b [u8]) -> Result<Self, Garbled> {
         let (tag, at) = read_varint(bytes)?;
         let number = u32::try_from(tag >> 3).ok().filter(|number| (1..1 << 29).contains(number)).ok_or(Garbled)?;
@@ -291,7 +294,12 @@ impl<'b> Field<'b> {
     }
 }
 
+#[inline]
 pub(super) fn read_varint(bytes: &[u8]) -> Result<(u64, usize), Garbled> {
+    // Nearly all of them: tags below 16, short lengths, codes.
+    if let Some(byte) = bytes.first().filter(|byte| **byte < 0x80) {
+        return Ok((u64::from(*byte), 1));
+    }
     let mut value = 0u64;
     for (index, byte) in bytes.iter().take(10).enumerate() {
         if index == 9 && *byte > 1 {
@@ -403,6 +411,31 @@ mod tests {
     }
 
     proptest! {
+        /// Whatever is granted: what is kept is the message without the other fields, and no byte of it is changed otherwise.
+        #[test]
+        fn what_is_kept_is_the_message_without_what_is_not_granted(granted in proptest::sample::subsequence(
+            vec!["citizen_id", "blood_type", "name.family", "name.given", "name", "father"], 0..=6,
+        )) {
+            let operation = citizen();
+            let (tree, whole) = (&operation.answer_fields, sample(&operation));
+            let is_granted = |path: &str| granted.iter().any(|one| *one == path || path.starts_with(&format!("{one}.")));
+            let mut expected = whole.clone();
+            for field in ["citizen_id", "blood_type"].into_iter().filter(|field| !is_granted(field)) {
+                expected.clear_field_by_name(field);
+            }
+            let mut name = expected.get_field_by_name("name").unwrap().as_message().unwrap().clone();
+            for field in ["family", "given"].into_iter().filter(|field| !is_granted(&format!("name.{field}"))) {
+                name.clear_field_by_name(field);
+            }
+            match granted.iter().any(|one| one.starts_with("name")) {
+                true => expected.set_field_by_name("name", Value::Message(name)),
+                false => expected.clear_field_by_name("name"),
+            }
+            let bytes = Bytes::from(whole.encode_to_vec());
+            let kept = keep(tree, &tree.mask(&granted), &bytes, &mut Disclosed::up_to(10)).unwrap();
+            prop_assert_eq!(kept, expected.encode_to_vec());
+        }
+
         #[test]
         fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
             let operation = citizen();
