@@ -75,7 +75,7 @@ impl SimClock {
             let most = rng.choice([1_000_000, 90_000_000, 90_000_000_000, 40_000_000_000_000]).unwrap_or(1);
             self.wall_us = (self.wall_us + rng.i64(-most..=most)).max(0);
         }
-        self.own.at(self.wall_us, self.monotonic)
+        self.own.at(self.wall_us, || self.monotonic)
     }
 
     /// Another process begins; the log's newest entry was of this time.

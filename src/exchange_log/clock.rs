@@ -7,7 +7,7 @@
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// So far back, the wall clock is waited for.
 const STANDSTILL_US: i64 = 60_000_000;
@@ -38,12 +38,13 @@ impl Clock {
         Clock { latest, noted, note: Mutex::new((Duration::ZERO, i64::MIN)), behind }
     }
 
-    /// The time, where the wall clock and the monotonic one show these (Unix time in microseconds).
-    pub fn at(&self, wall_us: i64, monotonic: Duration) -> i64 {
+    /// The time, where the wall clock shows this (Unix time in microseconds). The monotonic clock is read once a second, and while
+    /// the wall clock is behind.
+    pub fn at(&self, wall_us: i64, monotonic: impl FnOnce() -> Duration) -> i64 {
         let latest = self.latest.fetch_max(wall_us, Ordering::Relaxed);
         if wall_us >= latest {
             if wall_us.saturating_sub(self.noted.load(Ordering::Relaxed)) >= NOTE_EVERY_US {
-                self.note(wall_us, monotonic);
+                self.note(wall_us, monotonic());
             }
             // Every call asks for the time: what is so already is not written anew.
             if self.behind.load(Ordering::Relaxed) != 0 {
@@ -55,7 +56,7 @@ impl Clock {
             return latest;
         }
         let (since, us) = *self.note.lock().unwrap_or_else(PoisonError::into_inner);
-        let passed = monotonic.saturating_sub(since).as_micros();
+        let passed = monotonic().saturating_sub(since).as_micros();
         let time = us.saturating_add(i64::try_from(passed).unwrap_or(i64::MAX)).max(latest);
         self.latest.fetch_max(time, Ordering::Relaxed);
         self.behind.store(time.saturating_sub(wall_us), Ordering::Relaxed);
@@ -90,9 +91,18 @@ fn monotonic() -> Duration {
     BEGAN.elapsed()
 }
 
+/// What the wall clock shows, in Unix microseconds: negative before 1970.
+fn wall_us() -> i64 {
+    let us = |passed: Duration| i64::try_from(passed.as_micros()).unwrap_or(i64::MAX);
+    match SystemTime::now().duration_since(UNIX_EPOCH) {
+        Ok(since) => us(since),
+        Err(before) => -us(before.duration()),
+    }
+}
+
 /// The time of day of this process, in Unix microseconds.
 pub fn now_us() -> i64 {
-    CLOCK.at(jiff::Timestamp::now().as_microsecond().saturating_add(set_by()), monotonic())
+    CLOCK.at(wall_us().saturating_add(set_by()), monotonic)
 }
 
 /// It is this late already, whatever the wall clock shows: an entry of this time was written.
@@ -133,40 +143,40 @@ mod tests {
     #[test]
     fn l11_a_wall_clock_that_is_set_back_is_not_followed_and_one_that_is_set_forward_is() {
         let clock = Clock::new();
-        assert_eq!(clock.at(100 * HOUR, after(0)), 100 * HOUR);
-        assert_eq!(clock.at(101 * HOUR, after(HOUR)), 101 * HOUR);
+        assert_eq!(clock.at(100 * HOUR, || after(0)), 100 * HOUR);
+        assert_eq!(clock.at(101 * HOUR, || after(HOUR)), 101 * HOUR);
         // A day back: it goes on, and says how far the wall clock is behind.
-        assert_eq!(clock.at(77 * HOUR + 5, after(HOUR + 5)), 101 * HOUR + 5);
+        assert_eq!(clock.at(77 * HOUR + 5, || after(HOUR + 5)), 101 * HOUR + 5);
         assert_eq!(clock.behind(), after(24 * HOUR));
-        assert_eq!(clock.at(78 * HOUR, after(2 * HOUR)), 102 * HOUR);
+        assert_eq!(clock.at(78 * HOUR, || after(2 * HOUR)), 102 * HOUR);
         // To 1970, too.
-        assert_eq!(clock.at(0, after(3 * HOUR)), 103 * HOUR);
+        assert_eq!(clock.at(0, || after(3 * HOUR)), 103 * HOUR);
         // Set right: followed again.
-        assert_eq!(clock.at(104 * HOUR, after(4 * HOUR)), 104 * HOUR);
+        assert_eq!(clock.at(104 * HOUR, || after(4 * HOUR)), 104 * HOUR);
         assert!(clock.behind().is_zero());
-        assert_eq!(clock.at(500 * HOUR, after(5 * HOUR)), 500 * HOUR);
+        assert_eq!(clock.at(500 * HOUR, || after(5 * HOUR)), 500 * HOUR);
     }
 
     #[test]
     fn a_small_step_back_is_waited_for() {
         let clock = Clock::new();
-        assert_eq!(clock.at(HOUR, after(0)), HOUR);
+        assert_eq!(clock.at(HOUR, || after(0)), HOUR);
         for wall in [HOUR - 2_000_000, HOUR - 1, HOUR] {
-            assert_eq!(clock.at(wall, after(1)), HOUR);
+            assert_eq!(clock.at(wall, || after(1)), HOUR);
         }
-        assert_eq!(clock.at(HOUR + 1, after(2)), HOUR + 1);
+        assert_eq!(clock.at(HOUR + 1, || after(2)), HOUR + 1);
         assert!(clock.behind().is_zero());
     }
 
     #[test]
     fn l11_after_a_restart_it_is_no_earlier_than_the_newest_entry() {
         let clock = Clock::new();
-        assert_eq!(clock.at(10 * HOUR, after(0)), 10 * HOUR);
+        assert_eq!(clock.at(10 * HOUR, || after(0)), 10 * HOUR);
         clock.not_before(34 * HOUR, after(HOUR));
-        assert_eq!(clock.at(11 * HOUR, after(HOUR)), 34 * HOUR);
-        assert_eq!(clock.at(12 * HOUR, after(2 * HOUR)), 35 * HOUR);
+        assert_eq!(clock.at(11 * HOUR, || after(HOUR)), 34 * HOUR);
+        assert_eq!(clock.at(12 * HOUR, || after(2 * HOUR)), 35 * HOUR);
         // An older one changes nothing.
         clock.not_before(20 * HOUR, after(2 * HOUR));
-        assert_eq!(clock.at(36 * HOUR, after(3 * HOUR)), 36 * HOUR);
+        assert_eq!(clock.at(36 * HOUR, || after(3 * HOUR)), 36 * HOUR);
     }
 }
