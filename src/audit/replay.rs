@@ -105,6 +105,14 @@ impl Replay {
         self.advance_in(&LogReader::open(data)?, progress)
     }
 
+    /// The same of the entries under the checkpoint alone, without reading the journal.
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    pub fn advance_sealed(&mut self, data: &Path, progress: impl FnMut(u64, u64) -> bool) -> Result<(), AuditError> {
+        self.advance_in(&LogReader::sealed_only(data)?, progress)
+    }
+
     fn advance_in(&mut self, reader: &LogReader, progress: impl FnMut(u64, u64) -> bool) -> Result<(), AuditError> {
         let mut next = self.next;
         let read = scan::administrative(reader, &mut next, progress, |index, entry| self.take(index, &entry));

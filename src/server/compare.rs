@@ -72,7 +72,8 @@ fn fail(shared: &Shared, error: &CompareError) {
 }
 
 fn compare(replay: &mut Replay, data: &Path, stop: &CancellationToken) -> Result<Vec<Difference>, CompareError> {
-    replay.advance(data, |_, _| {
+    // What is not sealed yet is a small rest, which the comparison takes in: the journal is read once.
+    replay.advance_sealed(data, |_, _| {
         std::thread::sleep(BETWEEN);
         !stop.is_cancelled()
     })?;
