@@ -82,7 +82,7 @@ fn decisions(store: &SqliteStore, config: &Config, clients: usize) {
     println!("  registry read and put together in this process: {:?}", began.elapsed());
     let contracts = ContractSet::embedded().unwrap();
     let operations = contracts.operations();
-    let issuer = Issuer::new(store, config);
+    let issuer = Issuer::new(store, config.issuer_settings());
     let signer = issuer.signer(snapshot.signing(now()).unwrap()).unwrap();
     let tokens = TokenChecker::new(&config.tokens.issuer, &config.tokens.audience, 30);
     let limits = Limits::default();
@@ -253,7 +253,7 @@ fn main() {
         folder.pki().issue(SYSTEM, &Role::Client(SYSTEM.into()), 30).unwrap();
         let config = Config::load(&folder.gateway_config()).unwrap_or_else(|faults| panic!("{faults:?}"));
         let store = fill(&config.data, clients);
-        Issuer::new(&store, &config).rotate(KeyAlgorithm::Es256).unwrap();
+        Issuer::new(&store, config.issuer_settings()).rotate(KeyAlgorithm::Es256).unwrap();
         decisions(&store, &config, clients);
         let (mut child, took, line) = serve(&folder);
         let pid = child.id();

@@ -71,7 +71,7 @@ fn token(criterion: &mut Criterion) {
         ..Grant::default()
     };
     store.add_grant(&grant).unwrap();
-    let issuer = Issuer::new(&store, &config);
+    let issuer = Issuer::new(&store, config.issuer_settings());
     issuer.rotate(KeyAlgorithm::Es256).unwrap();
     let snapshot = Snapshot::read(&store).unwrap();
     let request = IssueRequest {

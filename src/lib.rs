@@ -3,36 +3,102 @@
 //!
 //! The way of one exchange, top to bottom: [`identity`] → [`access`] → [`contract`] → [`guard`] → [`drivers`] →
 //! source, and back: map, keep only the granted fields → [`exchange_log`] → answer. It is composed in
-//! `server::exchange`. Arrows go down the list of modules or sideways into `contract`, `status` and value types.
+//! `server::exchange`.
+//!
+//! The modules below stand in an order: a module uses those below it and none above it, and no two files need each other.
+//! `tests/structure` fails where it is otherwise.
 
 #![forbid(unsafe_code)]
 
-pub mod access;
-pub mod admin;
-pub mod audit;
-pub mod caller;
+// Parses a command line and calls whatever it names, so it may use everything.
 pub mod cli;
-pub mod config;
-pub mod contract;
-pub mod deadline;
-pub mod drift;
-pub mod drivers;
-pub mod exchange_log;
-pub mod frame;
-pub mod guard;
-pub mod headers;
-pub mod hex;
-pub mod http2;
-pub mod identity;
-pub mod issuer;
-pub mod keyfile;
-pub mod pki;
-pub mod registry;
-pub mod sandbox;
+
+// A caller's side of the gateway, for the command line and the tests.
+pub mod caller;
+
+// Composes the gateway from what follows.
 pub mod server;
-pub mod shares;
-pub mod status;
-pub mod telemetry;
+
+// What administrators do, over the registry.
+pub mod admin;
+
+// The HTTPS port: tokens and the log, over access, issuer and registry.
 pub mod web;
+
+// What auditors do: reads the log, changes nothing of it.
+pub mod audit;
+
+// Both sides of witnessing, over the log.
 pub mod witness;
+
+// The ten sources: takes contracts and keys from below, and nothing of the gateway takes from it.
+pub mod sandbox;
+
+// A development CA, for the command line and the sandbox.
+pub mod pki;
+
+// Makes the settings of all modules below, which know no configuration.
+pub mod config;
+
+// Decides about a call: knows identities and grants, no drivers.
+pub mod access;
+
+// Signs tokens for clients of the registry.
+pub mod issuer;
+
+// Counts what the drivers notice.
+pub mod drift;
+
+// Counts for the log, the guard and the shares.
+pub mod telemetry;
+
+// Protects sources: knows no driver.
+pub mod guard;
+
+// Who is at the other end, as the registry knows them.
+pub mod identity;
+
+// Speak with sources: know no tokens, no clients and no log.
+pub mod drivers;
+
+// The state that administrators change; its acts are entries of the log.
+pub mod registry;
+
+// Stands alone, but for files and digits: the simulator compiles it, too.
+pub mod exchange_log;
+
+// Messages of gRPC, bounded by shares.
+pub mod frame;
+
+// Blocking work, bounded by shares.
 pub mod work;
+
+// Every refusal; names the violations of a contract.
+pub mod status;
+
+// What an operation is: plain functions over values.
+pub mod contract;
+
+// HTTP/2 for both sides.
+pub mod http2;
+
+// Whose time runs out. What follows are plain values and small functions, which use nothing.
+pub mod deadline;
+
+// Names of headers.
+pub mod headers;
+
+// Certificates as text.
+pub mod pem;
+
+// What must not be printed.
+pub mod secret;
+
+// Bounded shares.
+pub mod shares;
+
+// Files that hold secrets.
+pub mod keyfile;
+
+// Digits.
+pub mod hex;

@@ -5,8 +5,6 @@ use crate::hex::hex;
 use crate::identity::list::{self, List, ListInfo};
 use crate::identity::{Thumbprint, certificate_names, tls};
 use crate::keyfile::write_private;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevocationReason, RevokedCertParams, SanType, SerialNumber,
@@ -249,17 +247,6 @@ fn with_uri(uri: String) -> Result<CertificateParams, PkiError> {
     let mut params = CertificateParams::default();
     params.subject_alt_names = vec![SanType::URI(uri.try_into()?)];
     Ok(params)
-}
-
-/// DER as PEM (RFC 7468).
-pub(crate) fn pem(label: &str, der: &[u8]) -> String {
-    let text = STANDARD.encode(der);
-    let mut pem = format!("-----BEGIN {label}-----\n");
-    for at in (0..text.len()).step_by(64) {
-        pem.push_str(&text[at..text.len().min(at + 64)]);
-        pem.push('\n');
-    }
-    pem + &format!("-----END {label}-----\n")
 }
 
 /// Days ahead of its end at which a certificate is warned of.

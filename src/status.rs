@@ -1,6 +1,7 @@
 //! Every refusal and failure: gRPC status, reason, and what to do about it, in English and Vietnamese. The only place
 //! where a reason meets a status; `docs/statuses.md` is printed from it.
 
+use crate::contract::operation::Malformed;
 use crate::contract::validate::Violation;
 use std::time::Duration;
 use tonic::Code;
@@ -305,6 +306,12 @@ pub struct SourceStatus {
     pub reason: String,
     /// What was not handed on: `message`, and the types of details.
     pub dropped: Vec<String>,
+}
+
+impl From<Malformed> for Refusal {
+    fn from(malformed: Malformed) -> Self {
+        Refusal::with(Reason::RequestMalformed, malformed.to_string())
+    }
 }
 
 impl From<Reason> for Refusal {

@@ -312,7 +312,7 @@ impl AdminService for Admin {
             let lifetime = if lifetime_s == 0 { usual } else { Duration::from_secs(lifetime_s.into()) };
             let starts_in = Duration::from_secs(starts_in_s.into());
             let hand = HandIssue { scopes, chain, lifetime, starts_in };
-            let issuer = Issuer::new(store, &admin.config);
+            let issuer = Issuer::new(store, admin.config.issuer_settings());
             let (token, record) = issuer.issue_by_hand(&client, hand, &admin.config.tls).map_err(issue_failed)?;
             Ok(api::IssueTokenResponse { token, record: Some(token_message(record)) })
         })
@@ -361,7 +361,9 @@ impl AdminService for Admin {
                 "EdDSA" => KeyAlgorithm::Eddsa,
                 _ => return Err(invalid("algorithm", "must be ES256 or EdDSA")),
             };
-            let key = Issuer::new(store, &admin.config).rotate_key(algorithm, asked.now).map_err(issue_failed)?;
+            let key = Issuer::new(store, admin.config.issuer_settings())
+                .rotate_key(algorithm, asked.now)
+                .map_err(issue_failed)?;
             Ok(key_message(&key, &store.keys().map_err(failed)?))
         })
         .await

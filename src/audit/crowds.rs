@@ -3,13 +3,15 @@
 
 use super::AuditError;
 use super::index::Index;
-use super::odd::SHOWN;
 use super::query::Query;
 use super::search;
 use crate::exchange_log::Kind;
 use crate::exchange_log::reader::LogReader;
 use rusqlite::types::Value;
 use rusqlite::{Connection, params};
+
+/// Entries that are shown of each, at most.
+pub const SHOWN: usize = 100;
 
 /// A day in Ho Chi Minh City.
 fn day(time_us: i64) -> i64 {

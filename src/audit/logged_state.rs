@@ -1,7 +1,7 @@
 //! What the log says of files below `state` that stand for acts: the legal holds and the fork alarm. Each act names the SHA-256 of
 //! what it put there, so a file that was edited, put back or removed differs from the log.
 
-use super::retention::{Hold, Holds};
+use super::holds::{Hold, Holds, hold_of, word};
 use super::{AuditError, scan};
 use crate::exchange_log::file_acts::{ACKNOWLEDGE_ACT, FORK_ACT, FileAct, HOLD_ACT, RELEASE_ACT};
 use crate::exchange_log::reader::LogReader;
@@ -24,17 +24,6 @@ pub struct LoggedState {
     last_hold: u64,
     /// The alarm that nobody acknowledged: id, digest, and the index of the act.
     alarm: Option<(String, String, u64)>,
-}
-
-/// The number and the digest that the object of a hold's act names; the digest is empty in acts of earlier versions.
-pub(super) fn hold_of(object: &str) -> Option<(u64, &str)> {
-    let id = object.strip_prefix("hold:")?.split(' ').next()?.parse().ok()?;
-    Some((id, word(object, "sha256:")))
-}
-
-/// What stands behind a name among the words of an object.
-fn word<'o>(object: &'o str, name: &str) -> &'o str {
-    object.split(' ').find_map(|word| word.strip_prefix(name)).unwrap_or_default()
 }
 
 /// An act's place, in words.

@@ -3,6 +3,7 @@
 
 pub mod crowds;
 pub mod folder;
+pub mod holds;
 pub mod index;
 pub mod logged_state;
 pub mod odd;

@@ -4,6 +4,7 @@
 //! Times are those of Ho Chi Minh City. What is usual for a client is what it did in the 28 days before.
 
 use super::AuditError;
+pub use super::crowds::SHOWN;
 use super::crowds::{Crowd, Crowds};
 use super::index::{Hour, Index};
 use super::query::Query;
@@ -28,8 +29,6 @@ const PEOPLE: usize = 10;
 const BY_OFFICIAL: usize = 200;
 /// Longest period that is searched, in microseconds: rules about people look within a month.
 pub const LONGEST_US: i64 = 31 * 86_400_000_000;
-/// Entries that are shown with a finding.
-pub const SHOWN: usize = 100;
 
 /// A rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

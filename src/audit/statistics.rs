@@ -1,6 +1,7 @@
 //! Exchanges counted by time.
 
 use super::AuditError;
+pub use super::index::HOUR_US;
 use super::index::{Hour, Index};
 use super::query::{Query, outcome};
 use super::search;
@@ -11,8 +12,6 @@ use crate::exchange_log::{Entry, Kind, LogError};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry as Slot;
 
-/// An hour in microseconds.
-pub const HOUR_US: i64 = 3_600_000_000;
 /// Entries that are found at once.
 const PAGE: usize = 1_000;
 

@@ -3,7 +3,7 @@
 use super::output::{Output, time};
 use super::{CliError, ConfigFile, output};
 use crate::config::Config;
-use crate::identity::crl;
+use crate::identity::kept_lists;
 use crate::identity::list::{self, FileFault, ListInfo};
 use crate::pki::{self, CertificateInfo, DEFAULT_DAYS, Ending, Pki, Role, WARN_CRL_DAYS, WARN_DAYS};
 use clap::{Args, Subcommand};
@@ -119,7 +119,7 @@ fn cells(row: &Shown, now: i64) -> Vec<String> {
 
 fn show_ends(config: &Config, output: Output) -> Result<(), CliError> {
     let mut files = config.tls.files();
-    files.extend(config.tls.published().map(crl::kept).into_iter().flatten().map(|list| list.file));
+    files.extend(config.tls.published().map(kept_lists::kept).into_iter().flatten().map(|list| list.file));
     files.extend(config.catalogue()?.files);
     // One file may be named along several ways.
     let mut files: Vec<PathBuf> = files.into_iter().map(|file| file.canonicalize().unwrap_or(file)).collect();

@@ -10,7 +10,7 @@ use crate::contract::{ContractFault, ContractSet};
 use crate::exchange_log::cosignature::Policy;
 use crate::identity::handshake_limits::HandshakeLimits;
 use crate::identity::tls::{CrlSources, Revocation, TlsFiles};
-use crate::issuer::{HsmSettings, MAX_LIFETIME};
+use crate::issuer::{HsmSettings, IssuerSettings, MAX_LIFETIME};
 use crate::keyfile::Vault;
 use crate::registry::Network;
 pub use entries::{SecondMode, SourceEntry, Sources};
@@ -174,6 +174,19 @@ impl From<ContractFault> for ConfigFault {
 }
 
 impl Config {
+    /// How the issuer signs tokens.
+    pub fn issuer_settings(&self) -> IssuerSettings {
+        IssuerSettings {
+            keys: self.data.join("keys").join("signing"),
+            vault: self.vault.clone(),
+            hsm: self.hsm.clone(),
+            issuer: self.tokens.issuer.clone(),
+            audience: self.tokens.audience.clone(),
+            longest: self.tokens.max_lifetime,
+            jwks_max_age: self.tokens.jwks_max_age,
+        }
+    }
+
     /// Reads and checks the gateway's file. The catalogue that it names is read by [`Config::catalogue`].
     pub fn load(file: &Path) -> Result<Self, Vec<ConfigFault>> {
         Document::open(file).map_err(|fault| vec![fault])?.read(|table| read(file, table))

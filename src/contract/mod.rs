@@ -13,6 +13,7 @@ pub mod json;
 pub mod map;
 pub mod notes;
 pub mod operation;
+pub mod path;
 pub mod plan;
 pub mod settings;
 pub mod text;

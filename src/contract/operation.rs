@@ -6,7 +6,8 @@ use super::formats::Format;
 use super::map::outcome::Rules;
 use super::options;
 use super::plan::{MessagePlan, WirePath};
-use prost_reflect::MethodDescriptor;
+use bytes::Bytes;
+use prost_reflect::{DynamicMessage, MethodDescriptor};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -215,7 +216,20 @@ impl AnswerShape {
     }
 }
 
+/// A request that is none of its operation's messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the message is not one of the contract's")]
+pub struct Malformed;
+
 impl Operation {
+    /// Decodes a request.
+    ///
+    /// # Errors
+    /// The bytes are no message of the operation's request.
+    pub fn decode(&self, request: &Bytes) -> Result<DynamicMessage, Malformed> {
+        DynamicMessage::decode(self.request.message.clone(), request.clone()).map_err(|_| Malformed)
+    }
+
     /// Whether the time of its calls tells how busy the source is: not where the caller decides over it by a stream of
     /// requests, nor where answers may have been kept.
     pub fn time_tells(&self) -> bool {

@@ -4,6 +4,7 @@ use super::drift::Shape;
 use super::formats::Format;
 use super::map::date::Notation;
 use super::options;
+pub use super::path::WirePath;
 use super::text::{nfc, whole};
 use prost_reflect::{FieldDescriptor, MessageDescriptor};
 use std::collections::HashSet;
@@ -15,24 +16,6 @@ pub const DEFAULT_TEXT_LENGTH: usize = 4_000;
 pub const DEFAULT_LIST_LENGTH: usize = 10_000;
 /// Deepest nesting of messages in a contract: a record of a person needs five.
 pub const MAX_NESTING: usize = 12;
-
-/// A path at the source.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WirePath {
-    /// Read from the document's root rather than from where the message stands.
-    pub absolute: bool,
-    /// The names on the way; empty for "." (the place itself).
-    pub parts: Vec<String>,
-}
-
-impl WirePath {
-    /// Reads `a/b`, `/a/b` or `.`.
-    pub fn parse(text: &str) -> Self {
-        let absolute = text.starts_with('/');
-        let parts = text.split('/').filter(|part| !part.is_empty() && *part != ".").map(str::to_owned).collect();
-        WirePath { absolute, parts }
-    }
-}
 
 /// Everything about one message.
 #[derive(Debug)]

@@ -9,6 +9,8 @@ use crate::status::{Fault, Reason, Refusal, SourceHealth, SourceStatus};
 use std::time::Duration;
 use tonic::Code;
 
+/// The code of a call whose connection ended because too much was asked of the source on it.
+pub(super) const CALM: &str = "ENHANCE_YOUR_CALM";
 /// HTTP statuses of what is not there: nobody did anything.
 const NOT_THERE: [&str; 4] = ["404", "405", "410", "501"];
 /// When it is worth to come again where no stream to a source came free.
@@ -275,7 +277,7 @@ impl SourceError {
             // 503 is said by balancers, too, after they have passed a request on.
             SourceError::Busy { code, .. } => code == "503",
             // The connection ended because of what others did on it.
-            SourceError::Limited { code, .. } => code == super::grpc::CALM,
+            SourceError::Limited { code, .. } => code == CALM,
             SourceError::Coded { code, error } => !NOT_THERE.contains(&code.as_str()) && error.leaves_open(),
             SourceError::Status(status) => matches!(
                 status.code,

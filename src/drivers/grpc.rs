@@ -1,7 +1,8 @@
 //! gRPC over mTLS. Messages pass through as they are; their fields are only counted against the contract's (`drift`).
 
 use super::connection::Connection;
-use super::grpc_messages::Messages;
+use super::error::CALM;
+use super::grpc_messages::{Failed, Messages};
 use super::http::connector;
 use super::{Call, Driver, SourceAnswer, SourceError, drift, unfit};
 use crate::contract::settings::CallContext;
@@ -17,9 +18,6 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tonic::Code;
-
-/// The code of a call whose connection ended because too much was asked of the source on it.
-pub(super) const CALM: &str = "ENHANCE_YOUR_CALM";
 
 /// gRPC towards one source.
 pub struct GrpcDriver {
@@ -57,40 +55,6 @@ impl GrpcDriver {
 
 /// How often a call that the source has not processed is placed again: by the connection that follows a GOAWAY, and once more.
 const PLACED_AGAIN: u32 = 2;
-
-/// How an exchange on one stream failed.
-pub(super) enum Failed {
-    /// The source has certainly not processed it.
-    Unprocessed,
-    /// The request could not be sent any more.
-    Unsent,
-    Otherwise(SourceError),
-}
-
-impl From<Http2Error> for Failed {
-    fn from(error: Http2Error) -> Self {
-        match error {
-            Http2Error::Unprocessed => Failed::Unprocessed,
-            other => Failed::Otherwise(other.into()),
-        }
-    }
-}
-
-impl From<SourceError> for Failed {
-    fn from(error: SourceError) -> Self {
-        Failed::Otherwise(error)
-    }
-}
-
-impl From<Failed> for SourceError {
-    fn from(failed: Failed) -> Self {
-        match failed {
-            Failed::Unprocessed => Http2Error::Unprocessed.into(),
-            Failed::Unsent => SourceError::Broken("the source takes no more of the request"),
-            Failed::Otherwise(error) => error,
-        }
-    }
-}
 
 impl From<Http2Error> for SourceError {
     fn from(error: Http2Error) -> Self {

@@ -1,15 +1,48 @@
 //! The messages of a request to a gRPC source, which may have to be sent again on another connection.
 
-use super::grpc::Failed;
 use super::{SourceError, SourceRequest};
 use crate::frame::frame;
-use crate::http2::Outgoing;
+use crate::http2::{Http2Error, Outgoing};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 
 /// How much of a stream is kept until the source answers, in bytes, so that it can be sent again.
 const MAX_KEPT: usize = 64 << 10;
+
+/// How an exchange on one stream failed.
+pub(super) enum Failed {
+    /// The source has certainly not processed it.
+    Unprocessed,
+    /// The request could not be sent any more.
+    Unsent,
+    Otherwise(SourceError),
+}
+
+impl From<Http2Error> for Failed {
+    fn from(error: Http2Error) -> Self {
+        match error {
+            Http2Error::Unprocessed => Failed::Unprocessed,
+            other => Failed::Otherwise(other.into()),
+        }
+    }
+}
+
+impl From<SourceError> for Failed {
+    fn from(error: SourceError) -> Self {
+        Failed::Otherwise(error)
+    }
+}
+
+impl From<Failed> for SourceError {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::Unprocessed => Http2Error::Unprocessed.into(),
+            Failed::Unsent => SourceError::Broken("the source takes no more of the request"),
+            Failed::Otherwise(error) => error,
+        }
+    }
+}
 
 /// The messages of one call.
 pub(super) enum Messages {

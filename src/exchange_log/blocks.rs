@@ -9,6 +9,9 @@ use super::disk::{Disk, DiskFile, Open};
 use std::io;
 use std::path::Path;
 
+/// Size of a segment of the journal: some 100,000 entries. The simulator's are smaller, so that it sees many.
+pub const SEGMENT_BYTES: u64 = if cfg!(simulator) { 16 << 10 } else { 64 << 20 };
+
 /// A file written block by block.
 pub(super) struct Blocks {
     file: Box<dyn DiskFile>,

@@ -1,7 +1,7 @@
 //! The journal as `audit verify` reads it: every segment that lies there, sealed or not, batch after batch. A gateway that starts
 //! reads only what is not sealed.
 
-use super::journal::{read_segment, segments};
+use super::journal::{gone, read_segment, segments};
 use super::segment::{ChainKey, Reading, Segmented};
 use super::{LogError, LogPaths};
 use std::path::PathBuf;
@@ -39,11 +39,6 @@ pub fn check(paths: &LogPaths, sealed: u64, key: Option<&ChainKey>) -> Result<()
         None => Ok(()),
         Some((path, read)) => read.reaches(path, sealed),
     }
-}
-
-/// What an empty journal means where entries were sealed.
-pub(super) fn gone(sealed: u64) -> String {
-    format!("there is no journal segment, where {sealed} entries were sealed: no crash leaves it so")
 }
 
 /// Whether all that lies in the journal's folder is of the journal, under its one name.

@@ -6,17 +6,16 @@
 //! batch starts only after that. After a failure the next batch goes into a new segment.
 
 use super::blocks::Blocks;
+pub use super::blocks::SEGMENT_BYTES;
 use super::disk::{Disk, Open, remove, sync_folder};
 use super::segment::{self, BATCH_HEAD, ChainKey, Reading, Record, Segmented, Tag};
-use super::spare::{Prepared, Spare};
+use super::spare::{Prepared, Spare, UNNAMED};
 use super::storage::Storage;
-use super::{LogError, LogPaths, chain};
+use super::{LogError, LogPaths};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Size of a segment: some 100,000 entries. The simulator's are smaller, so that it sees many.
-pub const SEGMENT_BYTES: u64 = if cfg!(simulator) { 16 << 10 } else { 64 << 20 };
 /// What a segment holds when the next one is made ready.
 const WANT_NEXT: u64 = SEGMENT_BYTES / 8;
 /// Zeros that end a file and are kept: an entry may end in zeros, none is longer.
@@ -121,7 +120,7 @@ impl Journal {
         sync_folder(disk, &paths.journal)?;
         let found = segments(disk, &paths.journal)?;
         if from > 0 && found.is_empty() {
-            return Err(LogError::corrupt(&paths.journal, 0, chain::gone(from)));
+            return Err(LogError::corrupt(&paths.journal, 0, gone(from)));
         }
         let (mut records, mut next, mut last): (Vec<Record>, _, Option<(&PathBuf, Segmented)>) =
             (Vec::new(), from, None);
@@ -295,8 +294,10 @@ impl Segment {
     }
 }
 
-/// A segment until it has its head and its name.
-pub(super) const UNNAMED: &str = "unnamed";
+/// What an empty journal means where entries were sealed.
+pub(super) fn gone(sealed: u64) -> String {
+    format!("there is no journal segment, where {sealed} entries were sealed: no crash leaves it so")
+}
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]

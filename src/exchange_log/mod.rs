@@ -11,6 +11,7 @@
 //! Cost, sketched: an entry is about 500 bytes; one batch is one `write` and one `fdatasync` (0.1 to 2 ms on the disks
 //! seen here) whatever it holds, so 256 appenders that wait share it. Queue: at most 32 MB.
 
+pub mod archive;
 mod blocks;
 pub mod canonical;
 pub mod chain;

@@ -5,15 +5,16 @@
 //! in small pieces between which the journal's own writes find their place. A segment that is done with becomes the next
 //! spare, which also leaves nothing of its entries on the disk.
 
-use super::blocks::Blocks;
+use super::blocks::{Blocks, SEGMENT_BYTES};
 use super::disk::{Disk, remove};
-use super::journal::{SEGMENT_BYTES, UNNAMED};
 use super::sync::{Condvar, Mutex, MutexGuard, changed, forgets, lock, pause, seen, wait};
 use super::{LogError, LogPaths};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+/// A segment until it has its head and its name.
+pub(super) const UNNAMED: &str = "unnamed";
 /// Zeros that are written at once: less than 0.1 ms of a disk's time, which is what a call may have to wait for them.
 const PIECE: usize = if cfg!(simulator) { 16 << 10 } else { 64 << 10 };
 /// Pause between two pieces. A segment takes 2 to 3 s so, and is ready in time up to some 40,000 entries a second; beyond,

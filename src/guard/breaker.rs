@@ -7,57 +7,12 @@
 //! Likewise by client: a circuit opens for the one client whose calls alone fail, and for all when calls fail without those of any
 //! one client (`evidence.rs`). How a circuit stands for all and for single clients is drawn in `circuit.rs`.
 
+pub use super::breaker_settings::{BreakerSettings, BreakerState};
 use super::circuit::{Change, Circuit, Pass, Shut};
 use super::evidence::{ClientKey, Outcome, Recent};
 use crate::status::SourceHealth;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-
-/// When the breaker opens, and for how long.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct BreakerSettings {
-    /// Calls that are looked back on.
-    pub window: usize,
-    /// Failures among them, in per cent, at which it opens.
-    pub failures_percent: usize,
-    /// A call that takes longer is slow.
-    pub slow: Duration,
-    /// Slow calls among them, in per cent, at which it opens.
-    pub slow_percent: usize,
-    /// How long it stays open.
-    pub open_for: Duration,
-}
-
-impl BreakerSettings {
-    /// Whether so many failed, or so many slow ones, of these calls are too many.
-    pub(super) fn are_bad(&self, calls: usize, failed: usize, slow: usize) -> bool {
-        failed * 100 >= calls * self.failures_percent || slow * 100 >= calls * self.slow_percent
-    }
-}
-
-impl Default for BreakerSettings {
-    /// Half of the last 20 calls failed, or four fifths of them took more than ten seconds: for five seconds.
-    fn default() -> Self {
-        BreakerSettings {
-            window: 20,
-            failures_percent: 50,
-            slow: Duration::from_secs(10),
-            slow_percent: 80,
-            open_for: Duration::from_secs(5),
-        }
-    }
-}
-
-/// How a breaker stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum BreakerState {
-    /// Calls go.
-    Closed,
-    /// A call probes the source.
-    HalfOpen,
-    /// No call goes.
-    Open,
-}
 
 /// How a client's call passes both circuits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

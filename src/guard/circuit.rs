@@ -28,7 +28,7 @@
 //! A source with one client is protected by that client's circuit, which is the same to it. At most [`MAX_CLIENTS`] circuits of
 //! clients are kept: of more, the one that has been open for longest is closed.
 
-use super::breaker::{BreakerSettings, BreakerState};
+use super::breaker_settings::{BreakerSettings, BreakerState};
 use super::evidence::{ClientKey, Outcome, Recent, Verdict};
 use std::time::{Duration, Instant};
 

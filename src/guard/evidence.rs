@@ -7,7 +7,7 @@
 //!   ones; or where that client makes nearly all calls, and another one's circuit is open already.
 //! - That there is no connection is the gateway's own finding, which no request brings about: it counts whoever called.
 
-use super::breaker::BreakerSettings;
+use super::breaker_settings::BreakerSettings;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::OnceLock;

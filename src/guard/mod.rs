@@ -27,6 +27,7 @@
 mod admission;
 mod bound;
 mod breaker;
+mod breaker_settings;
 mod circuit;
 mod endpoints;
 mod evidence;

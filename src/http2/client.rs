@@ -7,7 +7,8 @@
 //! [`StreamWait`]. The window of a connection is as large as those of all its streams together, so that a stream which nobody reads
 //! takes no window from others (grpc-go comes to the same by opening the connection's window whether or not a stream is read).
 
-use super::connection::{Live, Shared as Connection, UnderWay, connect};
+pub use super::connection::{Keepalive, Limits};
+use super::connection::{Live, Owner, Shared as Connection, UnderWay, connect};
 use super::{Http2Error, Incoming, Outgoing};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared, select};
@@ -28,43 +29,6 @@ const GROW_AGAIN: Duration = Duration::from_secs(1);
 const NO_ADDRESS: &str = "its address and path make no URI";
 /// Longest interval between pings, however often a peer asked for calm.
 const MAX_KEEPALIVE: Duration = Duration::from_secs(7_200);
-
-/// How it is found out that a peer is gone (gRPC's keepalive guide, gRFC A8). Servers take pings amiss: gRPC's own close a connection
-/// that brings more than one in five minutes without data, so that is how often one is sent unless something else is configured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Keepalive {
-    /// How often a peer is pinged. Twice as long after each GOAWAY that says `too_many_pings`.
-    pub time: Duration,
-    /// How long the answer to a ping may take.
-    pub timeout: Duration,
-    /// Whether a peer without a call under way is pinged, too.
-    pub without_calls: bool,
-}
-
-impl Default for Keepalive {
-    /// Somewhat more than five minutes, so that no two pings arrive within them; 20 s for an answer; only with calls under way.
-    fn default() -> Self {
-        Keepalive { time: Duration::from_secs(330), timeout: Duration::from_secs(20), without_calls: false }
-    }
-}
-
-/// Bounds of a pool.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// Connections at most.
-    pub connections: usize,
-    /// Streams of a connection at most; fewer where the peer takes fewer.
-    pub streams: usize,
-    /// Window of a stream, in bytes: a message of usual size without a pause. A connection's is `streams` times as large.
-    pub window: u32,
-    /// Resets within 30 s after which a connection begins no more calls.
-    pub resets: u32,
-}
-
-impl Limits {
-    /// One connection, which ends with its peer or its owner.
-    pub const SINGLE: Self = Limits { connections: 1, streams: 1_024, window: 1 << 20, resets: u32::MAX };
-}
 
 /// The head of a gRPC request; `grpc-timeout` in milliseconds, of which it takes eight digits (gRPC over HTTP/2, "Timeout").
 /// What is left of a deadline never comes again, so it stays out of HPACK's dynamic table (RFC 7541, section 6.2.3).
@@ -124,7 +88,7 @@ pub struct Http2 {
 }
 
 /// The connections to an address.
-pub(super) struct Pool {
+struct Pool {
     /// Scheme and authority.
     address: Option<Uri>,
     connector: HttpsConnector<HttpConnector>,
@@ -179,7 +143,7 @@ impl BegunOn {
 }
 
 impl Begun {
-    pub(super) fn new(
+    fn new(
         request: h2::SendStream<bytes::Bytes>,
         response: ResponseFuture,
         under_way: UnderWay,
@@ -251,7 +215,9 @@ impl Http2 {
             let (live, under_way) = self.pool.stream(wait).await?;
             let connection = live.shared.clone();
             match live.begin(self.pool.request(path, head()?)?, under_way).await {
-                Ok(begun) => return Ok(begun),
+                Ok((request, response, under_way)) => {
+                    return Ok(Begun::new(request, response, under_way, connection));
+                }
                 Err(error) if left == 0 => return Err(error.into()),
                 Err(_) => left -= 1,
             }
@@ -261,26 +227,6 @@ impl Http2 {
 }
 
 impl Pool {
-    pub(super) fn limits(&self) -> Limits {
-        self.limits
-    }
-
-    pub(super) fn connector(&self) -> HttpsConnector<HttpConnector> {
-        self.connector.clone()
-    }
-
-    pub(super) fn keepalive(&self) -> Keepalive {
-        self.keepalive
-    }
-
-    pub(super) fn freed(&self) -> Arc<Notify> {
-        self.freed.clone()
-    }
-
-    pub(super) fn open(&self) -> Arc<AtomicUsize> {
-        self.open.clone()
-    }
-
     fn request(&self, path: &PathAndQuery, headers: HeaderMap) -> Result<Request<()>, Http2Error> {
         let mut parts: Parts = self.address()?.into_parts();
         parts.path_and_query = Some(path.clone());
@@ -384,13 +330,35 @@ impl Pool {
         });
         async move { task.await.unwrap_or_else(|_| Err("the connection was given up".into())) }.boxed().shared()
     }
+}
 
-    pub(super) fn ping_every(&self) -> Duration {
+impl Owner for Pool {
+    fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    fn connector(&self) -> HttpsConnector<HttpConnector> {
+        self.connector.clone()
+    }
+
+    fn keepalive(&self) -> Keepalive {
+        self.keepalive
+    }
+
+    fn freed(&self) -> Arc<Notify> {
+        self.freed.clone()
+    }
+
+    fn open(&self) -> Arc<AtomicUsize> {
+        self.open.clone()
+    }
+
+    fn ping_every(&self) -> Duration {
         Duration::from_millis(self.ping_ms.load(Ordering::Relaxed))
     }
 
     /// The peer took pings amiss: half as many from now on.
-    pub(super) fn calm(&self) {
+    fn calm(&self) {
         let next = (self.ping_every() * 2).min(MAX_KEEPALIVE);
         self.ping_ms.store(u64::try_from(next.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
         let peer = self.address.as_ref().map(Uri::to_string).unwrap_or_default();
@@ -402,7 +370,7 @@ impl Pool {
     }
 
     /// Begins no more calls on a connection.
-    pub(super) fn forget(&self, which: &Arc<Connection>) {
+    fn forget(&self, which: &Arc<Connection>) {
         self.state().live.retain(|live| !Arc::ptr_eq(&live.shared, which));
         self.freed.notify_waiters();
     }

@@ -2,14 +2,15 @@
 //! retired.
 
 use super::Http2Error;
-use super::client::{Begun, Keepalive, Limits, Pool};
 use super::innermost;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::{Either, select};
-use h2::client::SendRequest;
-use h2::{Ping, PingPong, Reason};
+use h2::client::{ResponseFuture, SendRequest};
+use h2::{Ping, PingPong, Reason, SendStream};
 use http::{Request, Uri};
+use hyper_rustls::HttpsConnector;
+use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioIo;
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -25,6 +26,63 @@ const MAX_HEADERS: u32 = 64 << 10;
 const MAX_WINDOW: u64 = (1 << 31) - 1;
 /// The time in which the resets of a connection are counted. Servers that count them look at as long a time (Netty: 200 in 30 s).
 const RESETS_WITHIN: Duration = Duration::from_secs(30);
+
+/// How it is found out that a peer is gone (gRPC's keepalive guide, gRFC A8). Servers take pings amiss: gRPC's own close a connection
+/// that brings more than one in five minutes without data, so that is how often one is sent unless something else is configured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keepalive {
+    /// How often a peer is pinged. Twice as long after each GOAWAY that says `too_many_pings`.
+    pub time: Duration,
+    /// How long the answer to a ping may take.
+    pub timeout: Duration,
+    /// Whether a peer without a call under way is pinged, too.
+    pub without_calls: bool,
+}
+
+impl Default for Keepalive {
+    /// Somewhat more than five minutes, so that no two pings arrive within them; 20 s for an answer; only with calls under way.
+    fn default() -> Self {
+        Keepalive { time: Duration::from_secs(330), timeout: Duration::from_secs(20), without_calls: false }
+    }
+}
+
+/// Bounds of a pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections at most.
+    pub connections: usize,
+    /// Streams of a connection at most; fewer where the peer takes fewer.
+    pub streams: usize,
+    /// Window of a stream, in bytes: a message of usual size without a pause. A connection's is `streams` times as large.
+    pub window: u32,
+    /// Resets within 30 s after which a connection begins no more calls.
+    pub resets: u32,
+}
+
+impl Limits {
+    /// One connection, which ends with its peer or its owner.
+    pub const SINGLE: Self = Limits { connections: 1, streams: 1_024, window: 1 << 20, resets: u32::MAX };
+}
+
+/// The pool that a connection belongs to, as the connection sees it.
+pub(super) trait Owner: Send + Sync + 'static {
+    /// Bounds of its connections.
+    fn limits(&self) -> Limits;
+    /// Makes the transport.
+    fn connector(&self) -> HttpsConnector<HttpConnector>;
+    /// How it is found out that the peer is gone.
+    fn keepalive(&self) -> Keepalive;
+    /// Notified when a stream may have come free.
+    fn freed(&self) -> Arc<Notify>;
+    /// Counts the connections that are open.
+    fn open(&self) -> Arc<AtomicUsize>;
+    /// How often the peer is pinged now.
+    fn ping_every(&self) -> Duration;
+    /// The peer took pings amiss: half as many from now on.
+    fn calm(&self);
+    /// Begins no more calls on a connection.
+    fn forget(&self, which: &Arc<Shared>);
+}
 
 /// A connection on which calls can begin.
 #[derive(Clone)]
@@ -136,13 +194,17 @@ impl Live {
     }
 
     /// Begins a call that is counted already.
-    pub(super) async fn begin(self, request: Request<()>, mut under_way: UnderWay) -> Result<Begun, Http2Error> {
+    pub(super) async fn begin(
+        self,
+        request: Request<()>,
+        mut under_way: UnderWay,
+    ) -> Result<(SendStream<Bytes>, ResponseFuture, UnderWay), Http2Error> {
         let begun = async {
             let mut send = self.send.ready().await?;
             send.send_request(request, false)
         };
         match begun.await {
-            Ok((response, request)) => Ok(Begun::new(request, response, under_way, self.shared)),
+            Ok((response, request)) => Ok((request, response, under_way)),
             Err(error) => {
                 under_way.ended();
                 Err(error.into())
@@ -153,7 +215,7 @@ impl Live {
 
 /// Connects. A peer that ends the connection in good order before it has taken a call (it renews its connections, or ends) gets
 /// another one, once.
-pub(super) async fn connect(pool: &Arc<Pool>, address: Uri) -> Result<Live, Arc<str>> {
+pub(super) async fn connect<P: Owner>(pool: &Arc<P>, address: Uri) -> Result<Live, Arc<str>> {
     match connect_once(pool, address.clone()).await? {
         Some(live) => Ok(live),
         None => connect_once(pool, address).await?.ok_or_else(|| Arc::from("the peer ended the connection")),
@@ -162,7 +224,7 @@ pub(super) async fn connect(pool: &Arc<Pool>, address: Uri) -> Result<Live, Arc<
 
 /// Connects; `None` where the peer ended the connection in good order. It is there when the peer's SETTINGS are, which say how many
 /// streams it takes.
-async fn connect_once(pool: &Arc<Pool>, address: Uri) -> Result<Option<Live>, Arc<str>> {
+async fn connect_once<P: Owner>(pool: &Arc<P>, address: Uri) -> Result<Option<Live>, Arc<str>> {
     let connector = pool.connector();
     let stream = connector.oneshot(address).await.map_err(|error| Arc::<str>::from(innermost(&*error)))?;
     let limits = pool.limits();
@@ -196,12 +258,13 @@ async fn connect_once(pool: &Arc<Pool>, address: Uri) -> Result<Option<Live>, Ar
 }
 
 /// Keeps a connection going until it ends or the peer is found to be gone.
-async fn run<T>(
+async fn run<T, P>(
     mut connection: h2::client::Connection<T, Bytes>,
     pings: Option<PingPong>,
-    pool: Weak<Pool>,
+    pool: Weak<P>,
     shared: Arc<Shared>,
 ) where
+    P: Owner,
     T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
 {
     let driven = poll_fn(|context| {
@@ -238,7 +301,7 @@ fn is_calm(error: &h2::Error) -> bool {
 }
 
 /// Ends when the peer does not answer a ping in time.
-async fn silent(pings: Option<PingPong>, pool: Weak<Pool>, idle: impl Fn() -> bool) {
+async fn silent<P: Owner>(pings: Option<PingPong>, pool: Weak<P>, idle: impl Fn() -> bool) {
     let Some(mut pings) = pings else { return std::future::pending().await };
     loop {
         let Some((every, keepalive)) = pool.upgrade().map(|pool| (pool.ping_every(), pool.keepalive())) else {

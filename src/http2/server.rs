@@ -24,8 +24,6 @@ const MAX_HEADERS_READ: u32 = 128 << 10;
 const GIVEN_UP_UNSEEN: u32 = 32;
 /// How long the last frames of a connection that is closed may take.
 const CLOSING: Duration = Duration::from_millis(500);
-// A call has room for the longest token and as much beside it.
-const _: () = assert!(2 * crate::issuer::MAX_TOKEN <= MAX_HEADERS);
 /// How often a caller that says nothing is asked whether it is still there, and how long it may think about it.
 const PING: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(20));
 

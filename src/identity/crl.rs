@@ -3,6 +3,7 @@
 //! cannot be loaded, that no CA of the clients signed, that is over or from the future, or older than the one at hand, never
 //! takes its place, and stops no other of the same answer.
 
+use super::kept_lists::{KEPT, read_kept};
 use super::list::{List, split};
 use super::tls::{self, CrlSources};
 use super::trust::Trust;
@@ -25,9 +26,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const MAX_BYTES: usize = 16 << 20;
 /// Most lists of one answer.
 const MAX_LISTS: usize = 64;
-/// How the names of kept files begin and end.
-const KEPT: (&str, &str) = ("fetched", ".crl");
-
 /// One list is compared with the one at hand and kept at a time.
 static KEEPING: Mutex<()> = Mutex::new(());
 
@@ -201,39 +199,8 @@ impl Keeper {
                 return Err(format!("the list of {issuer} is older than the one at hand"));
             }
         }
-        let pem = crate::pki::pem("X509 CRL", &list.der);
+        let pem = crate::pem::encode("X509 CRL", &list.der);
         crate::keyfile::write_private(&file, pem.as_bytes()).map_err(|error| error.to_string())?;
         Ok((file, true))
     }
-}
-
-/// A kept list. One that cannot be used any more counts as none: it must not keep a gateway from starting.
-fn read_kept(file: &Path) -> Option<List> {
-    let bytes = std::fs::read(file).ok()?;
-    let list = split(&bytes).map_err(|fault| fault.to_string()).and_then(|lists| match lists.as_slice() {
-        [one] => List::parse(one).map_err(|fault| fault.to_string()),
-        _ => Err("is not one list".into()),
-    });
-    list.inspect_err(|reason| tracing::warn!(file = %file.display(), reason, "a kept revocation list is passed over"))
-        .ok()
-}
-
-/// The lists that were fetched and kept.
-pub fn kept(sources: &CrlSources) -> Vec<List> {
-    if sources.urls.is_empty() {
-        return Vec::new();
-    }
-    let Ok(entries) = std::fs::read_dir(&sources.kept) else { return Vec::new() };
-    let is_list = |path: &PathBuf| {
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        name.starts_with(KEPT.0) && name.ends_with(KEPT.1)
-    };
-    let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(is_list).collect();
-    files.sort();
-    let with_file = |file: PathBuf| {
-        let mut list = read_kept(&file)?;
-        list.file = file;
-        Some(list)
-    };
-    files.into_iter().filter_map(with_file).collect()
 }

@@ -419,7 +419,7 @@ mod tests {
 
     #[test]
     fn t1_whatever_begins_like_a_list_must_be_one() {
-        let pem = crate::pki::pem("X509 CRL", &list());
+        let pem = crate::pem::encode("X509 CRL", &list());
         for good in [pem.clone(), format!("words\n{pem}\nwords\n{pem}"), pem.replace('\n', "\r\n")] {
             assert_eq!(split(good.as_bytes()).unwrap().len(), good.matches("BEGIN").count());
         }

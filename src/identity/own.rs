@@ -1,7 +1,7 @@
 //! Whether clients can believe the gateway's own certificate.
 
+use super::files::{TlsFault, TlsFiles, certificates, fault};
 use super::refused::plain;
-use super::tls::{TlsFault, TlsFiles, certificates, fault};
 use rustls_pki_types::{CertificateDer, ServerName};
 use std::path::PathBuf;
 use webpki::EndEntityCert;

@@ -1,130 +1,20 @@
 //! TLS on the gRPC port: client certificates required, TLS 1.3 (1.2 only by choice), X25519MLKEM768 offered first.
 
+use super::files::fault;
+pub use super::files::{CrlSources, Revocation, TlsFault, TlsFiles, certificates, private_key, provider, roots};
 use super::own::Own;
 use super::refused::{Cause, Refused, is_weak};
 use super::trust::Trust;
-use http::Uri;
 use rustls::client::danger::HandshakeSignatureValid;
-use rustls::crypto::CryptoProvider;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme};
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::{DigitallySignedStruct, DistinguishedName, SignatureScheme};
+use rustls_pki_types::{CertificateDer, UnixTime};
 use std::cell::RefCell;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
-
-/// What is wrong with a certificate, key or CRL file.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{path}: {reason}")]
-pub struct TlsFault {
-    /// Which file.
-    pub path: PathBuf,
-    /// What is wrong, and what to do.
-    pub reason: String,
-}
-
-pub(super) fn fault(path: &Path, reason: impl Into<String>) -> TlsFault {
-    TlsFault { path: path.to_owned(), reason: reason.into() }
-}
-
-/// The files of the gRPC port's TLS.
-#[derive(Debug, Clone)]
-pub struct TlsFiles {
-    /// The gateway's certificate chain, PEM.
-    pub certificate: PathBuf,
-    /// Its private key, PEM.
-    pub key: PathBuf,
-    /// CAs of the clients, PEM.
-    pub client_ca: PathBuf,
-    /// Whether, and from what, it is known which certificates are revoked.
-    pub revocation: Revocation,
-    /// The names (DNS or address) by which clients call the gateway: its certificate must be for each.
-    pub names: Vec<String>,
-    /// Whether TLS 1.2 is offered too.
-    pub allow_tls12: bool,
-}
-
-/// How revocation is checked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Revocation {
-    /// Not at all: the configuration says so in words.
-    Unchecked,
-    /// Against these lists. Each CA must have one.
-    Checked(CrlSources),
-}
-
-/// Where revocation lists come from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CrlSources {
-    /// Files, PEM or DER.
-    pub files: Vec<PathBuf>,
-    /// Where lists are published: `http://…`, or `https://…` with a certificate of the clients' CA.
-    pub urls: Vec<Uri>,
-    /// How often they are asked for.
-    pub every: Duration,
-    /// The folder in which those that were fetched are kept.
-    pub kept: PathBuf,
-    /// The file that tells which lists were in force when the gateway last ran.
-    pub record: PathBuf,
-}
-
-impl CrlSources {
-    /// What is named where a list is missing.
-    pub(super) fn place(&self) -> PathBuf {
-        self.files.first().unwrap_or(&self.kept).clone()
-    }
-}
-
-impl TlsFiles {
-    /// All of them. What is fetched is not among them: it is loaded when it comes.
-    pub fn files(&self) -> Vec<PathBuf> {
-        let lists = match &self.revocation {
-            Revocation::Checked(sources) => sources.files.as_slice(),
-            Revocation::Unchecked => &[],
-        };
-        [&self.certificate, &self.key, &self.client_ca].into_iter().chain(lists).cloned().collect()
-    }
-
-    /// Where lists are published, if anywhere.
-    pub fn published(&self) -> Option<&CrlSources> {
-        match &self.revocation {
-            Revocation::Checked(sources) if !sources.urls.is_empty() => Some(sources),
-            _ => None,
-        }
-    }
-}
-
-/// The provider that everything uses.
-pub fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
-}
-
-/// Reads a certificate chain.
-pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsFault> {
-    let chain: Result<Vec<_>, _> =
-        CertificateDer::pem_file_iter(path).map_err(|error| fault(path, error.to_string()))?.collect();
-    let chain = chain.map_err(|error| fault(path, error.to_string()))?;
-    if chain.is_empty() { Err(fault(path, "has no certificate (PEM)")) } else { Ok(chain) }
-}
-
-/// Reads a private key.
-pub fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsFault> {
-    PrivateKeyDer::from_pem_file(path).map_err(|error| fault(path, format!("has no private key (PEM): {error}")))
-}
-
-/// Reads CAs into a root store.
-pub fn roots(path: &Path) -> Result<RootCertStore, TlsFault> {
-    let mut store = RootCertStore::empty();
-    for (at, certificate) in certificates(path)?.into_iter().enumerate() {
-        store.add(certificate).map_err(|error| fault(path, format!("certificate {}: {error}", at + 1)))?;
-    }
-    Ok(store)
-}
 
 /// The gRPC port's TLS, as loaded: what new connections get, and what connections under way are checked against.
 pub struct Gate {

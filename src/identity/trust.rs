@@ -10,12 +10,12 @@
 //! A CA in `client_ca` is an anchor: it need not be self-signed, and what stands above it is not looked at.
 
 use super::authority::Authority;
+use super::files::{Revocation, TlsFault, TlsFiles, certificates, fault, provider};
 use super::list::{self, List};
 use super::record::{Record, key};
 use super::refused::{Cause, Refused, is_weak, plain};
 use super::succession::{by_issuer, setback};
-use super::tls::{Revocation, TlsFault, TlsFiles, certificates, fault, provider};
-use super::{Thumbprint, crl};
+use super::{Thumbprint, kept_lists};
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use std::cell::RefCell;
@@ -68,7 +68,7 @@ impl Trust {
         for file in &sources.files {
             lists.extend(list::read_file(file).map_err(|error| fault(file, error.to_string()))?);
         }
-        lists.extend(crl::kept(sources));
+        lists.extend(kept_lists::kept(sources));
         let found = lists.len();
         lists.into_iter().for_each(|list| trust.sort_in(list));
         let place = sources.place();

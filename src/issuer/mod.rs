@@ -6,11 +6,11 @@ mod hsm;
 
 pub use check::HandIssue;
 
-use crate::config::Config;
-use crate::drivers::credentials::Secret;
 use crate::identity::Thumbprint;
 use crate::keyfile::Vault;
+pub use crate::registry::MAX_LIFETIME;
 use crate::registry::{ClientView, RegistryError, SigningKey, Store, TokenRecord, now, signing_key};
+use crate::secret::Secret;
 #[cfg(feature = "pkcs11")]
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
@@ -19,12 +19,11 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// The longest life of a token that any policy can allow, and so how long those of a replaced key are still believed.
-pub const MAX_LIFETIME: Duration = Duration::from_secs(24 * 3600);
-
 /// Longest token in bytes: calls carry no longer one (`crate::access::token`), and it fits the gRPC port's bound on a
 /// call's metadata ([`crate::http2::server`]) twice.
 pub const MAX_TOKEN: usize = 8_192;
+// A call has room for the longest token and as much beside it.
+const _: () = assert!(2 * MAX_TOKEN <= crate::http2::server::MAX_HEADERS);
 
 /// Between the rotation of a key and its first signature, beside the time that JWKS may be cached: the gateway has
 /// published it meanwhile.
@@ -165,19 +164,29 @@ pub struct HsmSettings {
     pub pin: Secret,
 }
 
+/// How tokens are signed. The configuration makes it.
+#[derive(Clone)]
+pub struct IssuerSettings {
+    /// Folder of the private keys.
+    pub keys: PathBuf,
+    /// Opens them.
+    pub vault: Vault,
+    /// The hardware security module, where new keys are made in one.
+    pub hsm: Option<HsmSettings>,
+    /// `iss` of the tokens.
+    pub issuer: String,
+    /// `aud` of the tokens.
+    pub audience: String,
+    /// Longest life of a token, by policy; at most [`MAX_LIFETIME`].
+    pub longest: Duration,
+    /// How long JWKS may be cached.
+    pub jwks_max_age: Duration,
+}
+
 /// Signs tokens.
 pub struct Issuer<'s> {
     store: &'s dyn Store,
-    /// Folder of the private keys.
-    keys: PathBuf,
-    vault: Vault,
-    hsm: Option<HsmSettings>,
-    issuer: String,
-    audience: String,
-    /// Longest life of a token, by policy.
-    longest: Duration,
-    /// How long JWKS may be cached.
-    jwks_max_age: Duration,
+    settings: IssuerSettings,
 }
 
 /// A signing key, loaded.
@@ -213,21 +222,12 @@ pub enum KeyAlgorithm {
 
 impl<'s> Issuer<'s> {
     /// An issuer over a registry, with the private keys of a configuration.
-    pub fn new(store: &'s dyn Store, config: &Config) -> Self {
-        Issuer {
-            store,
-            keys: config.data.join("keys").join("signing"),
-            vault: config.vault.clone(),
-            hsm: config.hsm.clone(),
-            issuer: config.tokens.issuer.clone(),
-            audience: config.tokens.audience.clone(),
-            longest: config.tokens.max_lifetime,
-            jwks_max_age: config.tokens.jwks_max_age,
-        }
+    pub fn new(store: &'s dyn Store, settings: IssuerSettings) -> Self {
+        Issuer { store, settings }
     }
 
     fn key_path(&self, kid: &str) -> PathBuf {
-        self.keys.join(format!("{kid}.pem"))
+        self.settings.keys.join(format!("{kid}.pem"))
     }
 
     /// Makes a new signing key. It is published at once and signs when nobody can have cached JWKS without it any more, or
@@ -241,11 +241,11 @@ impl<'s> Issuer<'s> {
             KeyAlgorithm::Es256 => "ES256",
             KeyAlgorithm::Eddsa => "EdDSA",
         };
-        let public_pem = match &self.hsm {
+        let public_pem = match &self.settings.hsm {
             Some(hsm) => self.make_in_hsm(hsm, &kid, algorithm)?,
             None => self.make_in_file(&kid, algorithm)?,
         };
-        let published = self.jwks_max_age.as_secs() as i64 + PUBLISHED_WITHIN_S;
+        let published = self.settings.jwks_max_age.as_secs() as i64 + PUBLISHED_WITHIN_S;
         let signs_from = if at_once { now } else { now + published };
         let key = SigningKey { kid, algorithm: name.into(), public_pem, created: now, signs_from, believed_until: 0 };
         // The others sign until then; a token may begin a lifetime later and live for one more.
@@ -266,7 +266,7 @@ impl<'s> Issuer<'s> {
             KeyAlgorithm::Eddsa => &rcgen::PKCS_ED25519,
         };
         let pair = rcgen::KeyPair::generate_for(kind).map_err(|error| fail(error.to_string()))?;
-        self.vault.write(&path, pair.serialize_pem().as_bytes()).map_err(|error| fail(error.to_string()))?;
+        self.settings.vault.write(&path, pair.serialize_pem().as_bytes()).map_err(|error| fail(error.to_string()))?;
         Ok(pair.public_key_pem())
     }
 
@@ -276,7 +276,7 @@ impl<'s> Issuer<'s> {
         if algorithm != KeyAlgorithm::Es256 {
             return Err(fail("keys in the module are ES256".into()));
         }
-        Ok(crate::pki::pem("PUBLIC KEY", &hsm::generate(hsm, kid).map_err(fail)?))
+        Ok(crate::pem::encode("PUBLIC KEY", &hsm::generate(hsm, kid).map_err(fail)?))
     }
 
     /// The configuration refuses a module where this is so.
@@ -291,8 +291,8 @@ impl<'s> Issuer<'s> {
         if client.client.suspended {
             return Err(IssueError::Suspended(client.client.id.clone()));
         }
-        if lifetime > self.longest || starts_in > MAX_LIFETIME {
-            return Err(IssueError::TooLong(self.longest));
+        if lifetime > self.settings.longest || starts_in > MAX_LIFETIME {
+            return Err(IssueError::TooLong(self.settings.longest));
         }
         // After "revoke all of this client", what is issued in the same second begins with the next.
         let issued = now().max(client.client.tokens_from);
@@ -350,13 +350,13 @@ impl<'s> Issuer<'s> {
         let path = self.key_path(&key.kid);
         // A key from before the module was configured is still in its file.
         #[cfg(feature = "pkcs11")]
-        if let Some(hsm) = self.hsm.as_ref().filter(|_| !path.exists()) {
+        if let Some(hsm) = self.settings.hsm.as_ref().filter(|_| !path.exists()) {
             let fail = |reason: String| IssueError::Key { path: hsm.module.clone(), reason };
             let found = hsm::HsmKey::find(hsm, &key.kid).map_err(fail)?;
             return Ok(Signer { kid: key.kid.clone(), algorithm: Algorithm::ES256, key: PrivateKey::Hsm(found) });
         }
         let fail = |reason: String| IssueError::Key { path: path.clone(), reason };
-        let pem = self.vault.read(&path).map_err(|error| fail(error.to_string()))?;
+        let pem = self.settings.vault.read(&path).map_err(|error| fail(error.to_string()))?;
         let (algorithm, read) = match key.algorithm.as_str() {
             "EdDSA" => (Algorithm::EdDSA, EncodingKey::from_ed_pem(&pem)),
             _ => (Algorithm::ES256, EncodingKey::from_ec_pem(&pem)),
@@ -385,8 +385,8 @@ impl<'s> Issuer<'s> {
         header.typ = Some("at+jwt".into());
         header.kid = Some(signer.kid.clone());
         let claims = Claims {
-            iss: self.issuer.clone(),
-            aud: Audience::One(self.audience.clone()),
+            iss: self.settings.issuer.clone(),
+            aud: Audience::One(self.settings.audience.clone()),
             sub: record.client.clone(),
             client_id: record.client.clone(),
             scope: record.scopes.join(" "),

@@ -98,7 +98,7 @@ pub const MAX_RECORD_BYTES: usize = 20_000;
 pub const MAX_CHANGES_BYTES: usize = 44_000;
 /// What stands for a record of an older version that no entry can hold: its SHA-256 tells whether the file still has it.
 pub(crate) fn too_large(record: &str) -> String {
-    let digest = crate::hex::hex(&crate::identity::Thumbprint::of(record.as_bytes()).0);
+    let digest = crate::hex::sha256(record.as_bytes());
     format!("\"(larger than an entry, SHA-256 {digest})\"")
 }
 

@@ -25,8 +25,12 @@ pub use network::Network;
 pub use page::{ClientFilter, Every, GrantFilter, Listed, Page, TokenFilter};
 pub use pending::{Outcome, PendingChange};
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 pub use snapshot::{ClientView, GrantView, Granted, Holder, MAX_SKEW_S, Snapshot};
+
+/// The longest life of a token that any policy can allow, and so how long those of a replaced key are still believed.
+pub const MAX_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
 /// Why the registry cannot do something.
 #[derive(Debug, thiserror::Error)]

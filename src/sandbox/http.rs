@@ -1,9 +1,10 @@
 //! The sandbox's HTTP: whole requests in, whole replies out, over TLS, with faults on the way.
 
 use super::faults::{Fault, FaultKind, Faults};
+pub use super::message::{Ask, Reply};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, Limited, StreamBody};
 use hyper::body::{Frame, Incoming};
@@ -22,74 +23,6 @@ const HUGE: usize = 64 << 20;
 
 /// The body of a reply.
 pub type ReplyBody = UnsyncBoxBody<Bytes, io::Error>;
-
-/// A whole request.
-#[derive(Debug)]
-pub struct Ask {
-    /// Verb.
-    pub method: Method,
-    /// Path, percent-decoded.
-    pub path: String,
-    /// Path and query as they came.
-    pub target: String,
-    /// Query parameters, percent-decoded.
-    pub query: Vec<(String, String)>,
-    /// Headers.
-    pub headers: HeaderMap,
-    /// Body.
-    pub body: Bytes,
-}
-
-impl Ask {
-    /// A header as text.
-    pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name)?.to_str().ok()
-    }
-
-    /// A query parameter.
-    pub fn parameter(&self, name: &str) -> Option<&str> {
-        self.query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
-    }
-
-    /// The body as JSON.
-    pub fn json(&self) -> Option<serde_json::Value> {
-        serde_json::from_slice(&self.body).ok()
-    }
-}
-
-/// A whole reply.
-#[derive(Debug, Clone)]
-pub struct Reply {
-    /// Status.
-    pub status: u16,
-    /// Headers.
-    pub headers: Vec<(String, String)>,
-    /// Body.
-    pub body: Vec<u8>,
-}
-
-impl Reply {
-    /// JSON.
-    pub fn json(value: &serde_json::Value) -> Self {
-        Reply::typed(200, "application/json;charset=UTF-8", value.to_string())
-    }
-
-    /// A document of this content type.
-    pub fn typed(status: u16, content_type: &str, body: impl Into<Vec<u8>>) -> Self {
-        Reply { status, headers: vec![("content-type".into(), content_type.into())], body: body.into() }
-    }
-
-    /// A status with a JSON error.
-    pub fn error(status: u16, text: &str) -> Self {
-        Reply { status, ..Reply::json(&serde_json::json!({ "error": text })) }
-    }
-
-    /// With one more header.
-    pub fn with(mut self, name: &str, value: impl Into<String>) -> Self {
-        self.headers.push((name.into(), value.into()));
-        self
-    }
-}
 
 /// Something that answers requests at one address.
 pub trait Site: Send + Sync + 'static {

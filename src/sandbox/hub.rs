@@ -3,7 +3,7 @@
 
 use super::faults::{FaultKind, Faults};
 use super::http::{Ask, Reply, Site};
-use super::sources::Source;
+use super::sources::{Door, Source};
 use crate::hex::hex;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -129,15 +129,4 @@ impl Site for Hub {
         };
         if known { source.answer(ask) } else { Reply::error(401, "invalid_credentials") }
     }
-}
-
-/// Which credential a hub wants for a source.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Door {
-    /// A token of its token endpoint.
-    Bearer,
-    /// The timestamped hash of its SOAP side.
-    HashedBasic,
-    /// X-Road: the member who calls.
-    XRoad,
 }

@@ -2,7 +2,7 @@
 //! (`docs/sandbox.md` lists each with what the gateway says then).
 
 use super::faults::{Fault, FaultKind};
-use super::http::Reply;
+use super::message::Reply;
 use crate::contract::xml::{self, Element};
 use serde_json::{Map, Value};
 use std::io::Write;

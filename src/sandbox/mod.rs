@@ -7,6 +7,7 @@ pub mod folder;
 pub mod http;
 pub mod hub;
 mod lies;
+mod message;
 pub mod ports;
 pub mod province;
 pub mod samples;

@@ -1,8 +1,11 @@
 //! Answers as they leave: gRPC over HTTP/2 (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md).
 
+use super::record::Salts;
+use crate::access::limits::Left;
 use crate::contract::notes::Notes;
 use crate::frame::frame;
 use crate::headers::GRPC_STATUS;
+use crate::hex::hex;
 use crate::http2::Http2Error;
 use crate::http2::server::Reply;
 use crate::status::{Reason, Refusal};
@@ -72,6 +75,19 @@ pub fn put(headers: &mut HeaderMap, name: &'static str, value: &str) {
     if let Ok(mut value) = HeaderValue::from_str(value) {
         value.set_sensitive(true);
         headers.insert(name, value);
+    }
+}
+
+/// Log index, salts, and what is left of rate and quota, as metadata.
+pub(super) fn put_entry(headers: &mut HeaderMap, index: u64, salts: &Salts, left: Option<Left>) {
+    put(headers, LOG_INDEX, &index.to_string());
+    put(headers, REQUEST_SALT, &hex(&salts.request));
+    put(headers, ANSWER_SALT, &hex(&salts.answer));
+    if let Some(left) = left {
+        put(headers, RATE_LEFT, &left.rate.to_string());
+        if let Some(quota) = left.quota {
+            put(headers, QUOTA_LEFT, &quota.to_string());
+        }
     }
 }
 

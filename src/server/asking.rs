@@ -2,7 +2,6 @@
 //! one is slow, and beside it where a hub is only shadowed.
 
 use super::attempt::{Attempt, Flight, Seen};
-use super::exchange::decode;
 use super::record::Record;
 use super::shared::{Route, Second, Shared, Way};
 use crate::config::SecondMode;
@@ -19,9 +18,6 @@ use prost_reflect::DynamicMessage;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-/// Most reads that are shadowed at once; further ones are not.
-const MAX_SHADOWED: usize = 64;
 
 /// Which way an attempt goes.
 enum Turn<'r> {
@@ -213,7 +209,7 @@ impl Again {
     }
 
     fn call(&self) -> Option<Call> {
-        let message = decode(&self.operation.request.message, &self.bytes).ok()?;
+        let message = self.operation.decode(&self.bytes).ok()?;
         let request = SourceRequest::One { message, bytes: self.bytes.clone() };
         let (operation, context) = (self.operation.clone(), self.context.clone());
         Some(Call { operation, request, context, until: self.until, turns: self.turns.clone(), stream_wait: None })
@@ -278,9 +274,4 @@ fn compare(operation: &Operation, one: &Bytes, other: &Bytes) -> Option<BTreeSet
     let mut found = BTreeSet::new();
     differences(&read(one)?, &read(other)?, "", &mut found);
     Some(found)
-}
-
-/// Places for shadowed reads.
-pub(super) fn shadow_places() -> Arc<tokio::sync::Semaphore> {
-    Arc::new(tokio::sync::Semaphore::new(MAX_SHADOWED))
 }

@@ -3,7 +3,6 @@
 use super::shared::Shared;
 use std::collections::VecDeque;
 use std::path::Path;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// How often the free space is looked at.
@@ -57,24 +56,6 @@ pub(super) struct Disk {
     forecast: Forecast,
 }
 
-/// For readiness: whole days that are left, where they are fewer than configured.
-#[derive(Debug)]
-pub struct DaysLeft(AtomicU32);
-
-impl Default for DaysLeft {
-    fn default() -> Self {
-        DaysLeft(AtomicU32::new(u32::MAX))
-    }
-}
-
-impl DaysLeft {
-    /// As a line of `/readyz`.
-    pub(super) fn line(&self) -> Option<String> {
-        let days = self.0.load(Ordering::Relaxed);
-        (days != u32::MAX).then(|| format!("the disk of the data folder is full in about {days} days\n"))
-    }
-}
-
 impl Disk {
     /// Looks at the disk of the data folder where it is time to; warns below so many days.
     pub(super) fn look(&mut self, data: &Path, warn_days: u32, shared: &Shared) {
@@ -91,7 +72,7 @@ impl Disk {
         self.forecast.add(now, free);
         shared.metrics.disk(free, days.unwrap_or(MAX_DAYS));
         let few = days.filter(|days| *days < f64::from(warn_days)).map(|days| days as u32);
-        shared.days_left.0.store(few.unwrap_or(u32::MAX), Ordering::Relaxed);
+        shared.days_left.set(few);
         if let Some(days) = few
             && self.warned.is_none_or(|last| now.duration_since(last) >= REPEAT)
         {

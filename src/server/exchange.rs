@@ -27,7 +27,6 @@ use crate::status::{Reason, Refusal};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
-use prost_reflect::DynamicMessage;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -80,7 +79,7 @@ impl Exchange {
         match logged.and_then(|(index, message)| Ok((index, message, record.salts()?))) {
             Ok((index, message, salts)) => {
                 let mut head = answer::head(&id);
-                stream::tell(head.headers_mut(), index, &salts, record.left);
+                answer::put_entry(head.headers_mut(), index, &salts, record.left);
                 head.headers_mut().extend(std::mem::take(&mut record.notices));
                 answer::one(head, &message)
             }
@@ -253,7 +252,7 @@ impl Exchange {
         let operation = &route.operation;
         let mut request = FrameReader::new(body, self.shared.max_message).within(self.shared.room.caller(client));
         let bytes = time.wait(Instant::now()).bound(request.only()).await.map_err(not_here)??;
-        let message = decode(&operation.request.message, &bytes)?;
+        let message = operation.decode(&bytes)?;
         record.request(operation, &message, &bytes)?;
         let violations = validate::check(&operation.request, &message);
         if !violations.is_empty() {
@@ -295,11 +294,6 @@ const OTHER_TRIES: Duration = Duration::from_secs(60);
 
 /// Longest life of a stream, whatever the caller asks for: a day.
 const MAX_STREAM: Duration = Duration::from_secs(86_400);
-
-pub(super) fn decode(descriptor: &prost_reflect::MessageDescriptor, bytes: &Bytes) -> Result<DynamicMessage, Refusal> {
-    DynamicMessage::decode(descriptor.clone(), bytes.clone())
-        .map_err(|_| Refusal::with(Reason::RequestMalformed, "the message is not one of the contract's"))
-}
 
 /// A refused call: its entry first, then its status. One that was refused before its grant was known may be left out.
 async fn refuse(refusal: Refusal, record: &mut Record) -> Response<AnswerBody> {

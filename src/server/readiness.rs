@@ -2,6 +2,7 @@
 //! says so when it comes and when it goes.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// A part of the gateway that may be at fault.
@@ -68,5 +69,28 @@ impl Readiness {
     pub fn count(&self, part: Part) -> usize {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.get(&part).map_or(0, Vec::len)
+    }
+}
+
+/// For readiness: whole days that are left, where they are fewer than configured.
+#[derive(Debug)]
+pub struct DaysLeft(AtomicU32);
+
+impl Default for DaysLeft {
+    fn default() -> Self {
+        DaysLeft(AtomicU32::new(u32::MAX))
+    }
+}
+
+impl DaysLeft {
+    /// As a line of `/readyz`.
+    pub(super) fn line(&self) -> Option<String> {
+        let days = self.0.load(Ordering::Relaxed);
+        (days != u32::MAX).then(|| format!("the disk of the data folder is full in about {days} days\n"))
+    }
+
+    /// So many are left; `None`: more than are configured.
+    pub(super) fn set(&self, days: Option<u32>) {
+        self.0.store(days.unwrap_or(u32::MAX), Ordering::Relaxed);
     }
 }

@@ -1,11 +1,9 @@
 //! What all calls share, and what each worker has of its own: data-plane state, read from snapshots that the control
 //! plane swaps as a whole.
 
-use super::asking::shadow_places;
-use super::disk::DaysLeft;
 use super::life::LifeSigns;
 use super::own_calls::OwnCalls;
-use super::readiness::{Part, Readiness};
+use super::readiness::{DaysLeft, Part, Readiness};
 use crate::access;
 use crate::access::limits::Limits;
 use crate::access::refusals::RefusalLog;
@@ -39,6 +37,9 @@ use tokio_util::sync::CancellationToken;
 
 /// Masks that are kept: every operation of a few hundred grants. A miss costs some microseconds.
 const MAX_MASKS: usize = 10_000;
+
+/// Most reads that are shadowed at once; further ones are not.
+const MAX_SHADOWED: usize = 64;
 
 /// Memory for large request messages (over 16 kB) while they come: 64 of the largest by default. More are refused
 /// (`GATEWAY_OVERLOADED`; `RATE_LIMITED` where it is one client that has too many).
@@ -126,7 +127,7 @@ impl Shared {
             readiness: Readiness::default(),
             served: ArcSwap::default(),
             generation: AtomicU64::new(0),
-            shadowed: shadow_places(),
+            shadowed: Arc::new(Semaphore::new(MAX_SHADOWED)),
             max_message: config.listen.max_message,
             registry_differences: ArcSwap::default(),
             act_alarm: ArcSwap::default(),

@@ -2,11 +2,9 @@
 //! slows the other end down, and memory stays bounded.
 
 use super::answer::{self, AnswerBody};
-use super::exchange::decode;
-use super::record::{MAX_SUBJECTS, Record, Salts, StreamTally, append};
+use super::record::{MAX_SUBJECTS, Record, StreamTally, append};
 use super::shared::Shared;
 use super::standing::Standing;
-use crate::access::limits::Left;
 use crate::contract::drift::DriftPolicy;
 use crate::contract::fields::{self, Disclosed};
 use crate::contract::notes::Observed;
@@ -16,7 +14,6 @@ use crate::exchange_log::pseudonym::{Commitment, PeriodKeys, PersonKind};
 use crate::exchange_log::{Entry, Kind};
 use crate::frame::{FrameReader, frame};
 use crate::guard::StreamPlace;
-use crate::hex::hex;
 use crate::http2::Incoming;
 use crate::status::{Reason, Refusal};
 use bytes::Bytes;
@@ -43,19 +40,6 @@ pub(super) struct Opened {
     pub until: Option<Instant>,
 }
 
-/// Log index, salts, and what is left of rate and quota, as metadata.
-pub(super) fn tell(headers: &mut HeaderMap, index: u64, salts: &Salts, left: Option<Left>) {
-    answer::put(headers, answer::LOG_INDEX, &index.to_string());
-    answer::put(headers, answer::REQUEST_SALT, &hex(&salts.request));
-    answer::put(headers, answer::ANSWER_SALT, &hex(&salts.answer));
-    if let Some(left) = left {
-        answer::put(headers, answer::RATE_LEFT, &left.rate.to_string());
-        if let Some(quota) = left.quota {
-            answer::put(headers, answer::QUOTA_LEFT, &quota.to_string());
-        }
-    }
-}
-
 /// The answer to a server stream: its opening is durable before the first message leaves, its end before the trailers.
 pub(super) async fn answer(opened: Opened, mut record: Record) -> Response<AnswerBody> {
     let id = record.id();
@@ -72,7 +56,7 @@ pub(super) async fn answer(opened: Opened, mut record: Record) -> Response<Answe
         }
     };
     let mut head = answer::head(&id);
-    tell(head.headers_mut(), index, &salts, record.left);
+    answer::put_entry(head.headers_mut(), index, &salts, record.left);
     let disclosed = Disclosed::up_to(opened.operation.max_answer_subjects);
     let flow = Flow { opened, record, disclosed, parts: Parts::begin(Instant::now()) };
     *head.body_mut() = AnswerBody::Stream(stream::unfold(Some(flow), Flow::step).boxed());
@@ -248,7 +232,7 @@ impl Requests {
         self.awaits(false);
         let Some(bytes) = next.map_err(SourceError::Caller)? else { return Ok(None) };
         let broken = |_| SourceError::Caller(crate::frame::FrameError::Broken);
-        let message = decode(&self.operation.request.message, &bytes).map_err(broken)?;
+        let message = self.operation.decode(&bytes).map_err(broken)?;
         let mut violations = validate::check(&self.operation.request, &message);
         let full = {
             let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);

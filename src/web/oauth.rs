@@ -315,12 +315,14 @@ impl Web {
         let granted = |scope: &String| client.granted(scope).any(|grant| grant.in_force(now));
         let any = client.grants.iter().any(|grant| grant.in_force(now) && !grant.scopes.is_empty());
         if any && request.scopes.iter().all(granted) {
-            return Issuer::new(self.store.as_ref(), &self.config).prepare(client, request).map_err(not_issued);
+            return Issuer::new(self.store.as_ref(), self.config.issuer_settings())
+                .prepare(client, request)
+                .map_err(not_issued);
         }
         let (store, config, client) = (self.store.clone(), self.config.clone(), client.clone());
         let owner = client.client.id.clone();
         let work = move || {
-            let issuer = Issuer::new(store.as_ref(), &config);
+            let issuer = Issuer::new(store.as_ref(), config.issuer_settings());
             let record = issuer.prepare(&client, request)?;
             if record.scopes.is_empty() {
                 let client = client.client.id.clone();
@@ -335,13 +337,13 @@ impl Web {
     async fn sign(&self, record: TokenRecord) -> Result<(String, TokenRecord), Refused> {
         let wanted = self.registry.load().signing(now()).cloned().ok_or_else(|| not_issued(IssueError::NoKey))?;
         if let Some(signer) = self.signer.kept(&wanted).filter(|signer| signer.is_quick()) {
-            let issuer = Issuer::new(self.store.as_ref(), &self.config);
+            let issuer = Issuer::new(self.store.as_ref(), self.config.issuer_settings());
             return issuer.sign(&signer, &record).map(|token| (token, record)).map_err(not_issued);
         }
         let (store, config, signers) = (self.store.clone(), self.config.clone(), self.signer.clone());
         let owner = record.client.clone();
         let work = move || {
-            let issuer = Issuer::new(store.as_ref(), &config);
+            let issuer = Issuer::new(store.as_ref(), config.issuer_settings());
             let signer = signers.load(&issuer, &wanted)?;
             let token = issuer.sign(&signer, &record).inspect_err(|_| {
                 // A module's session may be gone: the next request looks for the key anew.

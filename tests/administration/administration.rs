@@ -249,7 +249,7 @@ async fn no_token_lives_longer_than_the_policy_says() {
         lifetime: Duration::from_secs(seconds),
         starts_in: Duration::ZERO,
     };
-    let issuer = Issuer::new(&stage.store, &config);
+    let issuer = Issuer::new(&stage.store, config.issuer_settings());
     issuer.issue(&view, request(600)).unwrap();
     assert!(matches!(issuer.issue(&view, request(601)), Err(IssueError::TooLong(_))));
 }

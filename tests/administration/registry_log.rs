@@ -119,7 +119,10 @@ fn act_at_random(store: &SqliteStore, config: &Config, random: &mut fastrand::Rn
         }),
         14 => store.remove_staff(&staff),
         _ => match random.bool() {
-            true => Issuer::new(store, config).rotate(KeyAlgorithm::Eddsa).map(drop).map_err(|_| unreachable()),
+            true => Issuer::new(store, config.issuer_settings())
+                .rotate(KeyAlgorithm::Eddsa)
+                .map(drop)
+                .map_err(|_| unreachable()),
             false => {
                 let keys = store.keys().unwrap();
                 store.retire_key(&keys[random.usize(..keys.len())].kid)

@@ -224,7 +224,7 @@ pub fn files(folder: &DevFolder, id: &str) -> CallerFiles {
 }
 
 fn issuer<'s>(store: &'s SqliteStore, config: &Config) -> Issuer<'s> {
-    Issuer::new(store, config)
+    Issuer::new(store, config.issuer_settings())
 }
 
 pub fn make_key(store: &SqliteStore, config: &Config) {

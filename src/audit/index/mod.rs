@@ -39,6 +39,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub use check::{Checked, Difference, Verified, check, is_record_foreign, verified};
 pub use find::Hour;
 pub use key::IndexKey;
+pub use part::HOUR_US;
 pub use thread::{Following, rebuild};
 
 /// Version of the tables: an index of another one is made anew.

@@ -8,13 +8,14 @@
 
 use super::terms;
 use crate::audit::query::outcome;
-use crate::audit::statistics::HOUR_US;
 use crate::exchange_log::tree::TILE;
 use crate::exchange_log::{Entry, Kind};
 use prost::Message;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
+/// An hour in microseconds.
+pub const HOUR_US: i64 = 3_600_000_000;
 /// Levels of parts: of 1, 16 and 256 bundles.
 pub const LEVELS: u8 = 3;
 /// The cell with a part's times and operations.

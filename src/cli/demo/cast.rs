@@ -115,7 +115,7 @@ impl<'c> Cast<'c> {
     }
 
     fn issuer(&self) -> Issuer<'_> {
-        Issuer::new(&self.store, self.config)
+        Issuer::new(&self.store, self.config.issuer_settings())
     }
 
     fn register(&self, part: &Part, people: &People) -> Result<(), CliError> {

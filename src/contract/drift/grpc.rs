@@ -1,40 +1,12 @@
 //! The same for messages of gRPC sources, which pass through encoded: unknown numbers, other wire types, unknown codes.
 
+use super::message_shape::{Known, MessageShape, Node};
 use super::shape::ShapeFault;
 use super::{Drift, DriftKind, bounded};
 use crate::contract::fields::{Field, read_varint};
 use crate::contract::notes::Notes;
 use crate::contract::plan::{EnumPlan, FieldKind, FieldPlan, MessagePlan};
 use prost_reflect::Kind;
-use std::ops::Range;
-
-/// What a message of a gRPC source may look like.
-#[derive(Debug, Default)]
-pub struct MessageShape {
-    /// The messages; 0 is the answer.
-    messages: Vec<Node>,
-}
-
-#[derive(Debug, Default)]
-struct Node {
-    /// By number, sorted.
-    fields: Vec<Known>,
-    reserved: Vec<Range<u32>>,
-}
-
-#[derive(Debug)]
-struct Known {
-    number: u32,
-    name: Box<str>,
-    /// The wire types that it may have, as bits.
-    wire: u8,
-    described: &'static str,
-    /// The message in it.
-    message: Option<usize>,
-    /// The numbers of its enum.
-    codes: Option<Vec<i32>>,
-    expected: bool,
-}
 
 /// Deepest message that is looked into: as deep as contracts are nested.
 const MAX_DEPTH: usize = crate::contract::plan::MAX_NESTING + 1;

@@ -14,31 +14,9 @@ pub use wsse::{UsernameToken, digest as wsse_digest};
 use super::SourceError;
 use super::http::HttpEndpoint;
 use crate::contract::Binding;
+pub use crate::secret::Secret;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
-use zeroize::Zeroizing;
-
-/// A secret: never printed, wiped when dropped.
-#[derive(Clone)]
-pub struct Secret(Zeroizing<String>);
-
-impl Secret {
-    /// Takes a secret.
-    pub fn new(text: impl Into<String>) -> Self {
-        Secret(Zeroizing::new(text.into()))
-    }
-
-    /// The secret itself, for the one place that sends it.
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("(secret)")
-    }
-}
 
 /// How the gateway shows who it is.
 #[derive(Debug)]

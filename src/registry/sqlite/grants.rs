@@ -1,10 +1,10 @@
 //! Changes of grants.
 
 use super::super::pending::grant_widens;
-use super::super::{Actor, Grant, Network, Outcome, PendingChange, RegistryError, now};
+use super::super::{Grant, Network, Outcome, PendingChange, RegistryError, now};
 use super::changing::{Changing, Touched};
 use super::clients::read_living;
-use super::pending::{self, must_be_another};
+use super::pending::{self, must_be_another, requester};
 use super::rows::{list, read_grant};
 use super::{SqliteStore, constraint, one};
 use rusqlite::types::Value;
@@ -19,11 +19,6 @@ fn changed(changing: &mut Changing<'_>, before: Option<&Grant>, id: &str) -> Res
     let after = read(changing, id)?;
     changing.touch(Touched::Client(after.client.clone()));
     changing.record("grant", id, before, Some(&after))
-}
-
-/// Who asked, as it is stored with what waits for another person.
-pub(super) fn requester(actor: &Actor) -> Result<String, RegistryError> {
-    serde_json::to_string(actor).map_err(|error| RegistryError::Store(error.to_string()))
 }
 
 /// The columns of what a grant allows.

@@ -2,11 +2,10 @@
 //! are looked at row by row, for [`MAX_LOOKED_AT`] rows a page, so that no page takes long however few rows it finds.
 
 use super::super::{
-    Client, ClientFilter, ClientState, Grant, GrantFilter, GrantState, Listed, Page, RegistryError, TokenFilter,
-    TokenRecord, TokenState, now,
+    Client, ClientFilter, ClientState, Grant, GrantFilter, GrantState, Listed, MAX_LIFETIME, Page, RegistryError,
+    TokenFilter, TokenRecord, TokenState, now,
 };
 use super::rows::{read_client, read_grant, read_token};
-use crate::issuer::MAX_LIFETIME;
 use rusqlite::{Connection, OptionalExtension, Row, ToSql};
 
 /// Rows that are looked at for one page: about 40 ms of tokens.

@@ -2,6 +2,7 @@
 
 mod acts;
 mod adopt;
+mod approval;
 mod changing;
 mod clients;
 mod grants;
@@ -343,7 +344,7 @@ impl Store for SqliteStore {
     }
 
     fn bootstrap(&self, administrator: &Staff, approver: &Staff) -> Result<(), RegistryError> {
-        pending::bootstrap(self, administrator, approver)
+        approval::bootstrap(self, administrator, approver)
     }
 
     fn add_staff(&self, staff: &Staff) -> Result<PendingChange, RegistryError> {
@@ -363,15 +364,15 @@ impl Store for SqliteStore {
     }
 
     fn approve_change(&self, id: &str) -> Result<PendingChange, RegistryError> {
-        pending::approve(self, id)
+        approval::approve(self, id)
     }
 
     fn reject_change(&self, id: &str) -> Result<PendingChange, RegistryError> {
-        pending::reject(self, id)
+        approval::reject(self, id)
     }
 
     fn end_pending_changes(&self) -> Result<usize, RegistryError> {
-        pending::end(self)
+        approval::end(self)
     }
 
     fn count_pending(&self) -> Result<u64, RegistryError> {

@@ -1,13 +1,13 @@
-//! Changes that wait for a second person, and what is approved.
+//! Changes that wait for a second person. How they end is in `approval`.
 
 use super::super::act::canonical_json;
 use super::super::pending::{MAX_PENDING, MAX_PENDING_OF_ONE, PENDING_S};
-use super::super::{Actor, Client, Grant, Outcome, PendingChange, RegistryError, Role, Staff, now};
-use super::changing::{Changing, Touched};
-use super::rows::read_grant;
-use super::{SqliteStore, all, clients, grants, one, people};
+use super::super::{Actor, Outcome, PendingChange, RegistryError, Role, now};
+use super::changing::Changing;
+use super::read::person;
+use super::{all, one};
 use rusqlite::{Connection, Row, params};
-use serde::{Serialize, de::DeserializeOwned};
+use serde::Serialize;
 use serde_json::Value;
 
 const WHAT: &str = "change that waits for approval";
@@ -35,13 +35,13 @@ pub(super) fn list(connection: &Connection, after: &str, most: usize) -> Result<
     all(connection, sql, params![after, now(), i64::try_from(most).unwrap_or(i64::MAX)], read_pending)
 }
 
-fn json<T: Serialize>(record: Option<&T>) -> Result<Value, RegistryError> {
-    serde_json::to_value(record).map_err(|error| RegistryError::Store(error.to_string()))
+/// Who asked, as it is stored with what waits for another person.
+pub(super) fn requester(actor: &Actor) -> Result<String, RegistryError> {
+    serde_json::to_string(actor).map_err(|error| RegistryError::Store(error.to_string()))
 }
 
-fn record<T: DeserializeOwned>(value: &Value) -> Result<T, RegistryError> {
-    serde_json::from_value(value.clone())
-        .map_err(|error| RegistryError::Store(format!("a change that waits cannot be read: {error}")))
+pub(super) fn json<T: Serialize>(record: Option<&T>) -> Result<Value, RegistryError> {
+    serde_json::to_value(record).map_err(|error| RegistryError::Store(error.to_string()))
 }
 
 /// Changes and grants that wait, of one requester or of all.
@@ -96,7 +96,7 @@ pub(super) fn ask<T: Serialize>(
         canonical_json(&pending.before),
         canonical_json(&pending.after),
         pending.requested_by,
-        grants::requester(changing.actor)?,
+        requester(changing.actor)?,
         pending.justification,
         pending.requested,
         pending.ends
@@ -108,20 +108,20 @@ pub(super) fn ask<T: Serialize>(
     Ok(Outcome::Waits(Box::new(pending)))
 }
 
-fn read(changing: &Changing<'_>, id: &str) -> Result<PendingChange, RegistryError> {
+pub(super) fn read(changing: &Changing<'_>, id: &str) -> Result<PendingChange, RegistryError> {
     let pending = one(changing, "SELECT * FROM pending WHERE id = ?1", WHAT, id, read_pending)?;
     if pending.ends > now() { Ok(pending) } else { Err(RegistryError::Unknown(WHAT, id.to_owned())) }
 }
 
 /// Takes a change off the list.
-fn settle(changing: &mut Changing<'_>, pending: &PendingChange) -> Result<(), RegistryError> {
+pub(super) fn settle(changing: &mut Changing<'_>, pending: &PendingChange) -> Result<(), RegistryError> {
     changing.execute("DELETE FROM pending WHERE id = ?1", [&pending.id])?;
     changing.record("change", &pending.id, Some(pending), None)
 }
 
 /// Whether somebody has a role now, whatever a snapshot from before says.
-fn has_role(changing: &Changing<'_>, id: &str, role: Role) -> Result<bool, RegistryError> {
-    match people::read(changing, id) {
+pub(super) fn has_role(changing: &Changing<'_>, id: &str, role: Role) -> Result<bool, RegistryError> {
+    match person(changing, id) {
         Ok(person) => Ok(person.roles.contains(&role)),
         Err(RegistryError::Unknown(..)) => Ok(false),
         Err(error) => Err(error),
@@ -143,111 +143,4 @@ pub(super) fn must_be_another(changing: &Changing<'_>, requester: Option<&Actor>
         }
         Some(_) => Ok(()),
     }
-}
-
-/// The record as it is now; null where there is none.
-fn current<T: Serialize>(found: Result<T, RegistryError>) -> Result<Value, RegistryError> {
-    match found {
-        Ok(record) => json(Some(&record)),
-        Err(RegistryError::Unknown(..)) => Ok(Value::Null),
-        Err(error) => Err(error),
-    }
-}
-
-/// Makes a change that waited, if what it was asked on is still so.
-pub(super) fn approve(store: &SqliteStore, id: &str) -> Result<PendingChange, RegistryError> {
-    store.change("change.approve", format!("change:{id}"), |changing| {
-        let pending = read(changing, id)?;
-        must_be_another(changing, pending.requester.as_ref())?;
-        let object = pending.object.split_once(':').map_or("", |(_, id)| id);
-        let now = match pending.act.as_str() {
-            "client.change" | "client.resume" => current(clients::read(changing, object))?,
-            "grant.change" => current(grants::read(changing, object))?,
-            _ => current(people::read(changing, object))?,
-        };
-        if canonical_json(&now) != canonical_json(&pending.before) {
-            return Err(RegistryError::Outdated);
-        }
-        match pending.act.as_str() {
-            "client.change" => clients::put(changing, &record::<Client>(&pending.after)?)?,
-            "client.resume" => clients::put_suspended(changing, object, false)?,
-            "grant.change" => grants::put(changing, &record::<Grant>(&pending.after)?, Some(&pending))?,
-            "staff.add" => people::put_new(changing, &record::<Staff>(&pending.after)?)?,
-            "staff.change" => people::put(changing, &record::<Staff>(&pending.after)?)?,
-            other => return Err(RegistryError::Store(format!("a change of an unknown kind {other:?} waits"))),
-        }
-        changing.approved();
-        settle(changing, &pending)?;
-        Ok(pending)
-    })
-}
-
-/// Ends a change that waits, unmade: by an approver, by who asked for it, or on the gateway's own host.
-pub(super) fn reject(store: &SqliteStore, id: &str) -> Result<PendingChange, RegistryError> {
-    store.change("change.reject", format!("change:{id}"), |changing| {
-        let pending = read(changing, id)?;
-        let own = pending.requester.as_ref().is_some_and(|requester| changing.actor.is_same_person(requester));
-        let may = match changing.actor {
-            Actor::Staff { id, .. } => own || has_role(changing, id, Role::Approver)?,
-            Actor::Local { .. } => true,
-            Actor::Client { .. } | Actor::System => false,
-        };
-        if !may {
-            return Err(RegistryError::Forbidden("an approver rejects it, or who asked for it"));
-        }
-        settle(changing, &pending)?;
-        Ok(pending)
-    })
-}
-
-/// Grants that wait for longer than they may, by their ids, which begin with their time (UUIDv7).
-fn overdue(connection: &Connection) -> Result<Vec<Grant>, RegistryError> {
-    let before_ms = u64::try_from((now() - PENDING_S).max(0)).unwrap_or_default() * 1_000;
-    let sql = "SELECT * FROM grants WHERE NOT withdrawn AND needs_approval AND approved_by IS NULL
-               AND id >= 'g-0' AND id < ?1 AND length(id) = 34 ORDER BY id";
-    let grants = all(connection, sql, [format!("g-{before_ms:012x}")], read_grant)?;
-    let now = now();
-    Ok(grants.into_iter().filter(|grant| grant.pending_until() <= now).collect())
-}
-
-/// Ends those whose time is over; gives how many.
-pub(super) fn end(store: &SqliteStore) -> Result<usize, RegistryError> {
-    let sql = "SELECT * FROM pending WHERE ends <= ?1 ORDER BY id";
-    // Looked at first: nothing is written where nothing ended.
-    let over = |connection: &Connection| Ok((all(connection, sql, [now()], read_pending)?, overdue(connection)?));
-    let (changes, grants) = store.readers.read(over)?;
-    if changes.is_empty() && grants.is_empty() {
-        return Ok(0);
-    }
-    store.acting_as(Actor::System).change("change.end", "changes", |changing| {
-        let (changes, grants) = over(changing)?;
-        changes.iter().try_for_each(|pending| settle(changing, pending))?;
-        grants.iter().try_for_each(|grant| grants::put_withdrawn(changing, &grant.id))?;
-        Ok(changes.len() + grants.len())
-    })
-}
-
-/// Registers the first administrator and the first approver, in one act.
-pub(super) fn bootstrap(store: &SqliteStore, administrator: &Staff, approver: &Staff) -> Result<(), RegistryError> {
-    store.change("staff.bootstrap", "staff", |changing| {
-        let known = super::staff(changing)?;
-        if known.iter().any(|person| person.roles.contains(&Role::Approver)) {
-            return Err(RegistryError::Forbidden(
-                "the first people are registered: one asks for others, another approves",
-            ));
-        }
-        if administrator.id == approver.id {
-            return Err(RegistryError::Forbidden("administrator and approver are two different people"));
-        }
-        for (person, role) in [(administrator, Role::Administrator), (approver, Role::Approver)] {
-            let person = Staff { roles: vec![role], ..person.clone() };
-            // An older version may have registered administrators without an approver.
-            match known.iter().find(|one| one.id == person.id) {
-                Some(there) if there.roles.contains(&role) && there.names == person.names => {}
-                _ => people::put_new(changing, &person)?,
-            }
-        }
-        changing.touch(Touched::Staff);
-        Ok(())
-    })
 }

@@ -5,15 +5,10 @@ use super::super::pending::staff_gains;
 use super::super::{Outcome, PendingChange, RegistryError, Role, Staff};
 use super::changing::{Changing, Touched};
 use super::identities::{self, Kind};
-use super::rows::{list, read_staff};
-use super::{SqliteStore, must_be_new, one, pending};
+use super::read::{STAFF, person};
+use super::rows::list;
+use super::{SqliteStore, must_be_new, pending};
 use rusqlite::params;
-
-const WHAT: &str = "member of staff";
-
-pub(super) fn read(changing: &Changing<'_>, id: &str) -> Result<Staff, RegistryError> {
-    one(changing, "SELECT * FROM staff WHERE id = ?1", WHAT, id, read_staff)
-}
 
 fn roles(staff: &Staff) -> Result<String, RegistryError> {
     serde_json::to_string(&staff.roles).map_err(|error| RegistryError::Store(error.to_string()))
@@ -21,24 +16,24 @@ fn roles(staff: &Staff) -> Result<String, RegistryError> {
 
 /// Puts down a new person.
 pub(super) fn put_new(changing: &mut Changing<'_>, staff: &Staff) -> Result<(), RegistryError> {
-    must_be_new(changing, "SELECT EXISTS (SELECT 1 FROM staff WHERE id = ?1)", WHAT, &staff.id)?;
+    must_be_new(changing, "SELECT EXISTS (SELECT 1 FROM staff WHERE id = ?1)", STAFF, &staff.id)?;
     let names = identities::hold(changing, Kind::Staff, &staff.id, &staff.names)?;
     let row = params![staff.id, roles(staff)?, list(&names)];
     changing.execute("INSERT INTO staff (id, roles, names) VALUES (?1, ?2, ?3)", row)?;
     changing.touch(Touched::Staff);
-    let after = read(changing, &staff.id)?;
+    let after = person(changing, &staff.id)?;
     changing.record("staff", &staff.id, None, Some(&after))
 }
 
 /// Puts a person's roles and names in place of the ones before.
 pub(super) fn put(changing: &mut Changing<'_>, staff: &Staff) -> Result<(), RegistryError> {
-    let before = read(changing, &staff.id)?;
+    let before = person(changing, &staff.id)?;
     let names = identities::hold(changing, Kind::Staff, &staff.id, &staff.names)?;
     let sql = "UPDATE staff SET roles = ?2, names = ?3 WHERE id = ?1";
     changing.execute(sql, params![staff.id, roles(staff)?, list(&names)])?;
     must_be_kept(changing, &before)?;
     changing.touch(Touched::Staff);
-    let after = read(changing, &staff.id)?;
+    let after = person(changing, &staff.id)?;
     changing.record("staff", &staff.id, Some(&before), Some(&after))
 }
 
@@ -59,7 +54,7 @@ fn must_be_kept(changing: &Changing<'_>, before: &Staff) -> Result<(), RegistryE
 pub(super) fn add(store: &SqliteStore, staff: &Staff) -> Result<PendingChange, RegistryError> {
     let object = format!("staff:{}", staff.id);
     let outcome = store.change("staff.add", object.clone(), |changing| {
-        must_be_new(changing, "SELECT EXISTS (SELECT 1 FROM staff WHERE id = ?1)", WHAT, &staff.id)?;
+        must_be_new(changing, "SELECT EXISTS (SELECT 1 FROM staff WHERE id = ?1)", STAFF, &staff.id)?;
         let staff = Staff { names: canonical_names(&staff.names), ..staff.clone() };
         identities::must_be_free(changing, Kind::Staff, &staff.id, &staff.names)?;
         pending::ask(changing, "staff.add", &object, None, &staff)
@@ -73,7 +68,7 @@ pub(super) fn add(store: &SqliteStore, staff: &Staff) -> Result<PendingChange, R
 pub(super) fn change(store: &SqliteStore, staff: &Staff) -> Result<Outcome, RegistryError> {
     let object = format!("staff:{}", staff.id);
     store.change("staff.change", object.clone(), |changing| {
-        let before = read(changing, &staff.id)?;
+        let before = person(changing, &staff.id)?;
         let after = Staff { names: canonical_names(&staff.names), ..staff.clone() };
         if staff_gains(&before, &after) {
             identities::must_be_free(changing, Kind::Staff, &staff.id, &after.names)?;
@@ -86,7 +81,7 @@ pub(super) fn change(store: &SqliteStore, staff: &Staff) -> Result<Outcome, Regi
 
 pub(super) fn remove(store: &SqliteStore, id: &str) -> Result<(), RegistryError> {
     store.change("staff.remove", format!("staff:{id}"), |changing| {
-        let before = read(changing, id)?;
+        let before = person(changing, id)?;
         // The names stay theirs: whoever still has the certificate is nobody else.
         changing.execute("DELETE FROM staff WHERE id = ?1", [id])?;
         must_be_kept(changing, &before)?;

@@ -98,3 +98,11 @@ pub(super) fn keys(connection: &Connection) -> Result<Vec<SigningKey>, RegistryE
 pub(super) fn staff(connection: &Connection) -> Result<Vec<Staff>, RegistryError> {
     all(connection, "SELECT * FROM staff ORDER BY id", [], read_staff)
 }
+
+/// What a person is called in errors.
+pub(super) const STAFF: &str = "member of staff";
+
+/// One person who administers.
+pub(super) fn person(connection: &Connection, id: &str) -> Result<Staff, RegistryError> {
+    one(connection, "SELECT * FROM staff WHERE id = ?1", STAFF, id, read_staff)
+}

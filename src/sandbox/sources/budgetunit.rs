@@ -3,8 +3,8 @@
 use super::{Source, xroad};
 use crate::contract::xml::{self, Element};
 use crate::sandbox::http::{Ask, Reply};
-use crate::sandbox::hub::Door;
 use crate::sandbox::province::{BudgetUnit, Province};
+use crate::sandbox::sources::Door;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -2,8 +2,8 @@
 
 use super::{Source, xroad};
 use crate::sandbox::http::{Ask, Reply};
-use crate::sandbox::hub::Door;
 use crate::sandbox::province::{Owner, Parcel, Province};
+use crate::sandbox::sources::Door;
 use serde_json::{Value, json};
 use std::sync::Arc;
 

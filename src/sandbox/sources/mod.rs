@@ -14,7 +14,17 @@ pub mod recorded;
 mod xroad;
 
 use super::http::{Ask, Reply};
-use super::hub::Door;
+
+/// Which credential a hub wants for a source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Door {
+    /// A token of its token endpoint.
+    Bearer,
+    /// The timestamped hash of its SOAP side.
+    HashedBasic,
+    /// X-Road: the member who calls.
+    XRoad,
+}
 
 /// A source behind a hub, or with a door of its own.
 pub trait Source: Send + Sync + 'static {

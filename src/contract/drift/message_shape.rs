@@ -1,0 +1,31 @@
+//! What an encoded message of a gRPC source may look like.
+
+use std::ops::Range;
+
+/// What a message of a gRPC source may look like.
+#[derive(Debug, Default)]
+pub struct MessageShape {
+    /// The messages; 0 is the answer.
+    pub(super) messages: Vec<Node>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Node {
+    /// By number, sorted.
+    pub(super) fields: Vec<Known>,
+    pub(super) reserved: Vec<Range<u32>>,
+}
+
+#[derive(Debug)]
+pub(super) struct Known {
+    pub(super) number: u32,
+    pub(super) name: Box<str>,
+    /// The wire types that it may have, as bits.
+    pub(super) wire: u8,
+    pub(super) described: &'static str,
+    /// The message in it.
+    pub(super) message: Option<usize>,
+    /// The numbers of its enum.
+    pub(super) codes: Option<Vec<i32>>,
+    pub(super) expected: bool,
+}

@@ -1,0 +1,19 @@
+//! Paths at the source.
+
+/// A path at the source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WirePath {
+    /// Read from the document's root rather than from where the message stands.
+    pub absolute: bool,
+    /// The names on the way; empty for "." (the place itself).
+    pub parts: Vec<String>,
+}
+
+impl WirePath {
+    /// Reads `a/b`, `/a/b` or `.`.
+    pub fn parse(text: &str) -> Self {
+        let absolute = text.starts_with('/');
+        let parts = text.split('/').filter(|part| !part.is_empty() && *part != ".").map(str::to_owned).collect();
+        WirePath { absolute, parts }
+    }
+}

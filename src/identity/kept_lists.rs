@@ -1,0 +1,39 @@
+//! Revocation lists that were fetched and kept in files, one for each issuer.
+
+use super::files::CrlSources;
+use super::list::{List, split};
+use std::path::{Path, PathBuf};
+
+/// How the names of kept files begin and end.
+pub(super) const KEPT: (&str, &str) = ("fetched", ".crl");
+
+/// A kept list. One that cannot be used any more counts as none: it must not keep a gateway from starting.
+pub(super) fn read_kept(file: &Path) -> Option<List> {
+    let bytes = std::fs::read(file).ok()?;
+    let list = split(&bytes).map_err(|fault| fault.to_string()).and_then(|lists| match lists.as_slice() {
+        [one] => List::parse(one).map_err(|fault| fault.to_string()),
+        _ => Err("is not one list".into()),
+    });
+    list.inspect_err(|reason| tracing::warn!(file = %file.display(), reason, "a kept revocation list is passed over"))
+        .ok()
+}
+
+/// The lists that were fetched and kept.
+pub fn kept(sources: &CrlSources) -> Vec<List> {
+    if sources.urls.is_empty() {
+        return Vec::new();
+    }
+    let Ok(entries) = std::fs::read_dir(&sources.kept) else { return Vec::new() };
+    let is_list = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        name.starts_with(KEPT.0) && name.ends_with(KEPT.1)
+    };
+    let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(is_list).collect();
+    files.sort();
+    let with_file = |file: PathBuf| {
+        let mut list = read_kept(&file)?;
+        list.file = file;
+        Some(list)
+    };
+    files.into_iter().filter_map(with_file).collect()
+}
