@@ -3,13 +3,15 @@
 //! identity → access (token) → route → access (grant, rate) → contract → guard → adapter → source, and back:
 //! keep the granted fields → exchange log (durable) → answer.
 
-use super::answer::{self, AnswerBody};
-use super::asking::{InTurn, ask};
-use super::protocol::{self, Unfit};
-use super::record::Record;
+pub(in crate::server) mod answer;
+pub(in crate::server) mod asking;
+pub(in crate::server) mod attempt;
+pub(in crate::server) mod protocol;
+pub(in crate::server) mod record;
+pub(in crate::server) mod standing;
+pub(in crate::server) mod stream;
+
 use super::shared::{Route, Routes, Shared};
-use super::standing::{AdmittedBy, Standing};
-use super::stream;
 use crate::access::{self, Said};
 use crate::contract::fields::{self, Disclosed};
 use crate::contract::settings::{CallContext, Sent};
@@ -24,9 +26,14 @@ use crate::http2::Incoming;
 use crate::identity::Peer;
 use crate::registry;
 use crate::status::{Reason, Refusal};
+use answer::AnswerBody;
 use arc_swap::ArcSwap;
+use asking::{InTurn, ask};
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
+use protocol::Unfit;
+use record::Record;
+use standing::{AdmittedBy, Standing};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

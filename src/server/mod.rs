@@ -1,37 +1,18 @@
-//! The server: listeners, the exchange stack, reload and drain. [`exchange`] is the way of one exchange.
+//! The server, in three rooms. Each uses those below it:
+//! - [`front`]: listeners, TLS, connections;
+//! - [`control`]: the control plane, which swaps what exchanges see (reload, expiry, drain, retention, health);
+//! - [`exchange`]: the way of one exchange, and nothing else.
+//!
+//! What all rooms share stands beside them, [`shared`] first.
 
-mod acts;
-mod answer;
-mod asking;
-mod attempt;
-mod backlog;
-mod compare;
-mod disk;
+mod control;
 mod exchange;
-mod expiry;
-mod files;
-mod following;
-mod health;
-mod infra;
+mod front;
 mod life;
-mod listener;
-mod ops;
 mod own_calls;
-mod protocol;
-mod quota;
 mod readiness;
-mod record;
-mod reflection;
-mod refusals;
-mod reload;
-mod retention;
 mod shared;
-mod sockets;
-mod standing;
-mod stream;
-mod takeover;
 mod thread;
-mod unended;
 
 use crate::access::staff::StaffDoor;
 use crate::admin::{Admin, AdminWork};
@@ -52,10 +33,12 @@ use crate::registry::{RegistryError, Snapshot, Store};
 use crate::web::Web;
 use crate::witness::asker::{Alarms, Asker};
 use arc_swap::ArcSwap;
-use infra::Infra;
-use listener::Control;
-use refusals::Refusals;
-use reload::Reloader;
+use control::infra::Infra;
+use control::reload::{self, Reloader};
+use control::{compare, following, quota, retention, unended};
+use front::files;
+use front::listener::{self, Control};
+use front::refusals::Refusals;
 use shared::{Served, Shared};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -64,10 +47,10 @@ use std::thread::JoinHandle;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-pub use answer::{ANSWER_SALT, EXCHANGE_ID, LOG_INDEX, REQUEST_SALT};
+pub use exchange::answer::{ANSWER_SALT, EXCHANGE_ID, LOG_INDEX, REQUEST_SALT};
+pub use front::sockets::Sockets;
+pub use front::takeover::take_over;
 pub use life::{LifeSigns, watch};
-pub use sockets::Sockets;
-pub use takeover::take_over;
 
 /// Why a gateway did not start.
 #[derive(Debug, thiserror::Error)]

@@ -5,6 +5,7 @@
 //!    arrows count, between children, between folders and down into a folder. See [`super::graph`] for what an arrow is; a facade
 //!    that only re-exports is none.
 //! 2. Every arrow between top-level modules goes down the list in `lib.rs`.
+//! 3. In `server/`, the front may use the control plane, both the exchange, and all three what stands beside them; none the other way.
 //!
 //! A cycle is removed by moving what both need (a type, a constant) into a file below both, or by a trait that the lower file
 //! declares and the upper one implements.
@@ -69,6 +70,18 @@ fn arrows_go_down_the_list_in_lib_rs() {
     let order = Tree::order(&std::fs::read_to_string(src().join("lib.rs")).unwrap());
     let found = upward(own(), &order);
     assert!(order.len() > 20 && found.is_empty(), "{}", found.join("\n"));
+}
+
+#[test]
+fn the_rooms_of_the_server_stand_in_their_order() {
+    // What all rooms share is below them; `server/mod.rs` composes them.
+    let rooms = ["server/front/", "server/control/", "server/exchange", "server/"];
+    let room = |file: &str| rooms.iter().position(|room| file.starts_with(room)).filter(|_| file != "server/mod.rs");
+    let arrows = own().arrows();
+    let between = arrows.iter().filter_map(|((from, to), why)| Some((room(from)?, room(to)?, why)));
+    let up: Vec<&String> = between.clone().filter(|(from, to, _)| to < from).map(|(.., why)| why).collect();
+    assert!(up.is_empty(), "{up:#?}");
+    assert!(between.filter(|(from, to, _)| from < to).count() > 20);
 }
 
 /// A crate of a few files.

@@ -1,12 +1,12 @@
 //! Quotas over a restart, however the gateway ended: what was kept, and what the exchange log tells of the calls since.
 
-use super::StartError;
-use super::shared::Shared;
 use crate::access::limits::day;
 use crate::exchange_log::reader::LogReader;
 use crate::exchange_log::{Entry, ExchangeLog, Kind, clock};
 use crate::registry::usage::{DayUsage, UsageStore};
 use crate::registry::{Actor, now};
+use crate::server::StartError;
+use crate::server::shared::Shared;
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -20,7 +20,7 @@ const NEWEST: usize = 256;
 
 /// Has the time go on from the log's newest entry, so that a clock that was set back while the gateway was down gives no ended
 /// right back. Where an operator says that the clock was ahead before, that is an entry, and the clock is taken as it is.
-pub(super) fn go_on_in_time(
+pub(in crate::server) fn go_on_in_time(
     log: &ExchangeLog,
     data: &Path,
     node: &str,
@@ -50,7 +50,7 @@ pub(super) fn go_on_in_time(
 }
 
 /// Brings the limits to where they were. Days to come, of a clock that was ahead, are today's.
-pub(super) fn restore(shared: &Shared, usage: &UsageStore, data: &Path) -> Result<(), StartError> {
+pub(in crate::server) fn restore(shared: &Shared, usage: &UsageStore, data: &Path) -> Result<(), StartError> {
     let kept = usage.load()?;
     let at_most_today = |one: DayUsage| DayUsage { day: one.day.min(day(now())), ..one };
     shared.limits.restore(kept.usage.into_iter().map(at_most_today));

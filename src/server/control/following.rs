@@ -3,11 +3,12 @@
 //! suspended is in force within a second whatever else the control plane does.
 
 use super::acts::ActLog;
-use super::readiness::Part;
 use super::reload::{LOOK_EVERY, Pause, Reloader};
-use super::{StartError, thread};
 use crate::config::Tokens;
 use crate::registry::{ActKey, RegistryError, Store, now};
+use crate::server::StartError;
+use crate::server::readiness::Part;
+use crate::server::thread;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -21,7 +22,7 @@ const BETWEEN: Duration = Duration::from_millis(50);
 const EVERY: Duration = Duration::from_secs(60);
 
 /// Starts the threads.
-pub(super) fn spawn(
+pub(in crate::server) fn spawn(
     reloader: &Arc<Reloader>,
     key: &ActKey,
     stop: &CancellationToken,

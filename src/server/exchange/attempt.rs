@@ -1,11 +1,11 @@
 //! One attempt at an endpoint of a source, and what becomes of it when its caller leaves.
 
-use super::shared::Way;
 use crate::contract::Binding;
 use crate::deadline::{Deadline, Whose};
 use crate::drivers::{Call, SourceAnswer, SourceError};
 use crate::guard::{HubAsked, Picked, Place};
 use crate::http2::client::StreamWait;
+use crate::server::shared::Way;
 use crate::status::SourceHealth;
 use futures_util::future::BoxFuture;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use tokio::runtime::Handle;
 const WAIT_SHARE: u32 = 20;
 
 /// A request that is on its way to an endpoint.
-pub(super) struct Attempt {
+pub(in crate::server) struct Attempt {
     request: BoxFuture<'static, Result<SourceAnswer, SourceError>>,
     /// Until it has ended.
     picked: Option<Picked>,
@@ -32,7 +32,7 @@ pub(super) struct Attempt {
 
 /// What the end of an attempt says about its source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Seen {
+pub(in crate::server) struct Seen {
     pub health: SourceHealth,
     /// How long the source took.
     pub took: Duration,
@@ -50,7 +50,7 @@ impl Seen {
 
 impl Attempt {
     /// Begins with a call at one endpoint of a way.
-    pub(super) fn new(way: &Way, picked: Picked, mut call: Call, paced: bool) -> Self {
+    pub(in crate::server) fn new(way: &Way, picked: Picked, mut call: Call, paced: bool) -> Self {
         if let Binding::Grpc(_) = call.operation.binding {
             call.stream_wait = Some(Arc::default());
         }
@@ -61,7 +61,7 @@ impl Attempt {
 
     /// Waits for its end, which is told to the endpoint. After a deadline of the caller's it has not ended, and may be waited for
     /// again.
-    pub(super) async fn ended(&mut self, deadline: Deadline) -> Result<SourceAnswer, SourceError> {
+    pub(in crate::server) async fn ended(&mut self, deadline: Deadline) -> Result<SourceAnswer, SourceError> {
         let result = match deadline.bound(&mut self.request).await {
             Err(Whose::Caller) => return Err(SourceError::CallerDeadline),
             Err(Whose::Operation) => Err(self.not_in_time(deadline)),
@@ -108,7 +108,7 @@ impl Attempt {
 
 /// A call on its way to its source, with its permit. Where the caller leaves it and the guard wants to know whether the source
 /// answers, it goes on until the operation's own time is over; else it ends.
-pub(super) struct Flight {
+pub(in crate::server) struct Flight {
     /// Taken away when it goes on.
     place: Option<Place>,
     /// The hub that it goes through, where that is watched.
@@ -122,30 +122,30 @@ pub(super) struct Flight {
 
 impl Flight {
     /// A call to a source, which is asked now; `whole`: when the operation's own time is over.
-    pub(super) fn new(place: Place, whole: Deadline) -> Self {
+    pub(in crate::server) fn new(place: Place, whole: Deadline) -> Self {
         let paced = place.is_paced();
         Flight { place: Some(place), hub: None, first: None, until: (!paced).then_some(whole), paced }
     }
 
     /// Its permit.
-    pub(super) fn place(&mut self) -> Option<&mut Place> {
+    pub(in crate::server) fn place(&mut self) -> Option<&mut Place> {
         self.place.as_mut()
     }
 
     /// An attempt begins at an endpoint of a way.
-    pub(super) fn begins(&mut self, way: &Way, picked: Picked, call: Call) -> &mut Attempt {
+    pub(in crate::server) fn begins(&mut self, way: &Way, picked: Picked, call: Call) -> &mut Attempt {
         let attempt = Attempt::new(way, picked, call, self.paced);
         self.first.insert(attempt)
     }
 
     /// What the attempt's end says about the source, and ends it.
-    pub(super) fn over(&mut self, result: &Result<SourceAnswer, SourceError>, ended: Instant) -> Seen {
+    pub(in crate::server) fn over(&mut self, result: &Result<SourceAnswer, SourceError>, ended: Instant) -> Seen {
         let first = self.first.take();
         first.map_or(Seen::of(result, Duration::ZERO, self.paced), |first| first.seen(result, ended))
     }
 
     /// The operation's own time, where the source is to have it whatever the caller's deadline is.
-    pub(super) fn whole(&mut self) -> Option<Deadline> {
+    pub(in crate::server) fn whole(&mut self) -> Option<Deadline> {
         let until = self.until?;
         let by_hub = self.hub.as_ref().is_some_and(HubAsked::probes);
         (by_hub || self.place.as_mut().is_some_and(Place::goes_on)).then_some(until)

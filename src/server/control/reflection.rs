@@ -2,7 +2,7 @@
 //! were compiled, byte for byte. What is asked for and not there is answered as such, and the stream goes on: clients look for
 //! what may be missing.
 
-use super::own_calls::OwnService;
+use crate::server::own_calls::OwnService;
 use crate::status::{Reason, Refusal};
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
@@ -31,7 +31,7 @@ struct EncodedFiles {
 
 /// Files, and what is declared in each.
 #[derive(Debug, Default)]
-pub(super) struct Described {
+pub(in crate::server) struct Described {
     services: BTreeSet<String>,
     by_name: HashMap<String, Arc<[u8]>>,
     by_symbol: HashMap<String, Arc<[u8]>>,
@@ -46,17 +46,17 @@ fn within(scope: &str, name: &str) -> String {
 
 impl Described {
     /// Describes these services.
-    pub(super) fn new(services: impl IntoIterator<Item = String>) -> Self {
+    pub(in crate::server) fn new(services: impl IntoIterator<Item = String>) -> Self {
         Described { services: services.into_iter().collect(), ..Described::default() }
     }
 
     /// With the files of an encoded `FileDescriptorSet`; `None` where that is none.
-    pub(super) fn set(self, encoded: &[u8]) -> Option<Self> {
+    pub(in crate::server) fn set(self, encoded: &[u8]) -> Option<Self> {
         EncodedFiles::decode(encoded).ok()?.files.into_iter().try_fold(self, Self::file)
     }
 
     /// With an encoded file; `None` where that is none. A file of a name that is there already is left out.
-    pub(super) fn file(mut self, encoded: Vec<u8>) -> Option<Self> {
+    pub(in crate::server) fn file(mut self, encoded: Vec<u8>) -> Option<Self> {
         let file = FileDescriptorProto::decode(encoded.as_slice()).ok()?;
         let encoded: Arc<[u8]> = encoded.into();
         if self.by_name.contains_key(file.name()) {
@@ -144,11 +144,11 @@ fn error(code: Code, message: &str) -> MessageResponse {
 
 /// The service.
 #[derive(Debug, Clone)]
-pub(super) struct Reflection(Arc<Described>);
+pub(in crate::server) struct Reflection(Arc<Described>);
 
 impl Reflection {
     /// A server of what is described; its requests are bounded as their service's are.
-    pub(super) fn server(described: Described) -> ServerReflectionServer<Self> {
+    pub(in crate::server) fn server(described: Described) -> ServerReflectionServer<Self> {
         let server = ServerReflectionServer::new(Reflection(Arc::new(described)));
         server.max_decoding_message_size(OwnService::Reflection.max_message())
     }

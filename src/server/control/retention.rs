@@ -1,7 +1,5 @@
 //! Retention by policy: once a day by default, what is older than `log.keep_days` is archived, told of in the log, and pruned.
 
-use super::shared::Shared;
-use super::{StartError, thread};
 use crate::audit::AuditError;
 use crate::audit::retention::{archive, is_restated, is_told, plan, prune, restate};
 use crate::config::{Config, Retention};
@@ -9,6 +7,9 @@ use crate::exchange_log::file_acts::PRUNE_ACT;
 use crate::exchange_log::{Entry, Kind};
 use crate::keyfile::Vault;
 use crate::registry::sqlite::SqliteStore;
+use crate::server::StartError;
+use crate::server::shared::Shared;
+use crate::server::thread;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -22,7 +23,7 @@ const RESTATED_WITHIN: Duration = Duration::from_secs(600);
 const DAY_US: i64 = 86_400_000_000;
 
 /// The thread that does it, where the configuration wants it.
-pub(super) fn spawn(
+pub(in crate::server) fn spawn(
     config: &Config,
     shared: &Arc<Shared>,
     store: &SqliteStore,

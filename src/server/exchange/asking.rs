@@ -3,7 +3,6 @@
 
 use super::attempt::{Attempt, Flight, Seen};
 use super::record::Record;
-use super::shared::{Route, Second, Shared, Way};
 use crate::config::SecondMode;
 use crate::contract::differences::differences;
 use crate::contract::settings::CallContext;
@@ -11,6 +10,7 @@ use crate::contract::{Operation, Shape};
 use crate::deadline::{CallTime, Deadline, Whose};
 use crate::drivers::{Call, Requested, SourceAnswer, SourceError, SourceRequest, Turns};
 use crate::guard::{ClientKey, HubAsked, OperationGuard, Picked, Place};
+use crate::server::shared::{Route, Second, Shared, Way};
 use crate::status::Refusal;
 use bytes::Bytes;
 use futures_util::future::{Either, select};
@@ -103,7 +103,7 @@ async fn attempt(
 
 /// Asks the source, and tells its guard how it went. A read that did not reach it is tried again, within the guard's bounds,
 /// or at once by another endpoint or the other hub.
-pub(super) async fn ask(
+pub(in crate::server) async fn ask(
     shared: &Arc<Shared>,
     route: &Route,
     mut call: Call,
@@ -217,7 +217,7 @@ impl Again {
 }
 
 /// The further requests of a stream, each of which the guard is asked for.
-pub(super) struct InTurn {
+pub(in crate::server) struct InTurn {
     pub guard: OperationGuard,
     pub client: Arc<str>,
     pub operation: Arc<Operation>,

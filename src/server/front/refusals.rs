@@ -1,11 +1,11 @@
 //! Connections that are refused before any call, and calls that are refused before they are looked at: logged too, but
 //! bounded ([`crate::access::refusals`]), since they cost an attacker nothing.
 
-use super::shared::Shared;
 use crate::access::refusals::{Identity, Refused};
 use crate::exchange_log::{Entry, Kind};
 use crate::identity::refused::Cause;
 use crate::identity::{self, Peer};
+use crate::server::shared::Shared;
 use crate::status::{Reason, Refusal};
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -3,8 +3,8 @@
 //! With handed-over sockets a restart refuses nobody: they stay open in systemd, and who connects meanwhile waits in the
 //! kernel's queue. Without systemd, the next gateway binds the same ports beside the one that ends (SO_REUSEPORT).
 
-use super::StartError;
 use crate::config::Listen;
+use crate::server::StartError;
 use listenfd::ListenFd;
 use socket2::SockRef;
 use std::net::{SocketAddr, TcpListener};
@@ -15,11 +15,11 @@ const BACKLOG: i32 = 1024;
 /// The sockets of a gateway.
 pub struct Sockets {
     /// One for each worker.
-    pub(super) grpc: Vec<TcpListener>,
-    pub(super) https: Option<TcpListener>,
-    pub(super) ops: Option<TcpListener>,
+    pub(in crate::server) grpc: Vec<TcpListener>,
+    pub(in crate::server) https: Option<TcpListener>,
+    pub(in crate::server) ops: Option<TcpListener>,
     /// Where gRPC is.
-    pub(super) address: SocketAddr,
+    pub(in crate::server) address: SocketAddr,
 }
 
 impl Sockets {

@@ -4,9 +4,6 @@
 use super::disk::Disk;
 use super::expiry::Expiry;
 use super::infra::Infra;
-use super::readiness::Part;
-use super::shared::{Served, Shared};
-use super::{StartError, thread};
 use crate::admin::Admin;
 use crate::audit::service::Audit;
 use crate::config::Config;
@@ -15,6 +12,10 @@ use crate::identity::crl::CrlFetcher;
 use crate::identity::tls::Gate;
 use crate::registry::usage::UsageStore;
 use crate::registry::{Snapshot, Store};
+use crate::server::StartError;
+use crate::server::readiness::Part;
+use crate::server::shared::{Served, Shared};
+use crate::server::thread;
 use arc_swap::ArcSwap;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -27,7 +28,7 @@ use tonic_health::server::HealthReporter;
 
 /// How often the registry is asked for its revision, and certificates and revocation lists are looked at: what is withdrawn or
 /// revoked is gone within a second.
-pub(super) const LOOK_EVERY: Duration = Duration::from_millis(200);
+pub(in crate::server) const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Every how-manieth time the other files are looked at: there may be thousands.
 const ALL_FILES: u64 = 5;
 /// Every how-manieth time files of TLS that were not taken are tried again: what was wrong may have been a right to read, or
@@ -35,7 +36,7 @@ const ALL_FILES: u64 = 5;
 const TRY_AGAIN: u64 = 25;
 
 /// Loads anew what can change while the gateway runs.
-pub(super) struct Reloader {
+pub(in crate::server) struct Reloader {
     pub config: Config,
     pub shared: Arc<Shared>,
     pub store: Arc<dyn Store>,
@@ -55,7 +56,7 @@ pub(super) struct Reloader {
 
 /// A pause between attempts, which doubles with each that fails: from [`LOOK_EVERY`] to [`LONGEST_PAUSE`].
 #[derive(Debug, Default)]
-pub(super) struct Pause {
+pub(in crate::server) struct Pause {
     length: Duration,
     until: Option<Instant>,
 }
@@ -77,12 +78,12 @@ impl Pause {
 }
 
 /// What the files looked like: path, size, time of change.
-pub(super) type Stamp = BTreeMap<PathBuf, (u64, Option<SystemTime>)>;
+pub(in crate::server) type Stamp = BTreeMap<PathBuf, (u64, Option<SystemTime>)>;
 
 impl Reloader {
     /// Reads contracts, connections and certificates again. What callers are let in by does not wait for the rest to be in
     /// order: a revocation counts even while the entry of a source is wrong.
-    pub(super) fn reload(&self) -> Result<(), StartError> {
+    pub(in crate::server) fn reload(&self) -> Result<(), StartError> {
         let _alone = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
         // Taken before they are read: what changes meanwhile is read once more, what is read now is not.
         let seen = stamp(&self.config, &self.served.borrow().catalogue.files);
@@ -149,7 +150,7 @@ impl Reloader {
     /// Takes over what changed in the registry. Where that cannot be followed, all of it is read anew: one row that nobody
     /// understands must not keep a revocation from coming into force. What fails then is said by readiness, and tried again
     /// after a pause that grows: reading everything takes a while.
-    pub(super) fn follow_registry(&self, pause: &mut Pause) {
+    pub(in crate::server) fn follow_registry(&self, pause: &mut Pause) {
         let known = self.shared.registry.load();
         let next = match known.follow(self.store.as_ref()) {
             Ok(next) => Ok(next),
@@ -252,7 +253,7 @@ impl Reloader {
 type Load = fn(&Reloader) -> Result<(), StartError>;
 
 /// Looks at every file that a reload would read.
-pub(super) fn stamp(config: &Config, named: &[PathBuf]) -> Stamp {
+pub(in crate::server) fn stamp(config: &Config, named: &[PathBuf]) -> Stamp {
     let mut found = Stamp::new();
     let folders = [Some(&config.hubs_dir), Some(&config.sources_dir), config.contracts_dir.as_ref()];
     for folder in folders.into_iter().flatten() {
@@ -311,7 +312,7 @@ async fn follow_lists(mut fetcher: CrlFetcher, reloader: Arc<Reloader>) {
 }
 
 /// Starts the control plane's thread: it never shares a thread with calls.
-pub(super) fn spawn(
+pub(in crate::server) fn spawn(
     reloader: Arc<Reloader>,
     lists: Vec<CrlFetcher>,
     ops: Option<std::net::TcpListener>,

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 
 /// The backlog of one connection.
 #[derive(Clone)]
-pub(super) struct Backlog {
+pub(in crate::server) struct Backlog {
     start: Instant,
     reads: Arc<Reads>,
 }
@@ -28,7 +28,7 @@ struct Reads {
 
 impl Backlog {
     /// Watches a connection's reads.
-    pub(super) fn of(stream: TcpStream) -> (Self, Watched) {
+    pub(in crate::server) fn of(stream: TcpStream) -> (Self, Watched) {
         let backlog = Backlog { start: Instant::now(), reads: Arc::default() };
         (backlog.clone(), Watched { stream, backlog })
     }
@@ -38,7 +38,7 @@ impl Backlog {
     }
 
     /// How long it has stood.
-    pub(super) fn stood(&self, now: Instant) -> Duration {
+    pub(in crate::server) fn stood(&self, now: Instant) -> Duration {
         match self.reads.since.load(Ordering::Relaxed) {
             0 => Duration::ZERO,
             since => Duration::from_micros(self.at(now).saturating_sub(since)),
@@ -46,13 +46,13 @@ impl Backlog {
     }
 
     /// Whether anything was read since this was asked last.
-    pub(super) fn heard(&self) -> bool {
+    pub(in crate::server) fn heard(&self) -> bool {
         self.reads.any.swap(false, Ordering::Relaxed)
     }
 }
 
 /// A connection that tells when it is read empty.
-pub(super) struct Watched {
+pub(in crate::server) struct Watched {
     stream: TcpStream,
     backlog: Backlog,
 }

@@ -7,7 +7,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 const OTHERS: u64 = 1_000;
 
 /// Takes as many open files as the system allows, and tells where that is not enough for the connections that may come.
-pub(super) fn allow_connections(listen: &Listen) {
+pub(in crate::server) fn allow_connections(listen: &Listen) {
     let limit = getrlimit(Resource::Nofile);
     let wanted = Rlimit { current: limit.maximum, maximum: limit.maximum };
     if limit.current < limit.maximum.or(Some(u64::MAX))

@@ -1,7 +1,6 @@
 //! The record of one exchange: its entry, from arrival to the moment it is durable. Whatever becomes of a call, its
 //! record is written: by [`Record::close`], which the answer waits for, or, where the caller is gone, when it is dropped.
 
-use super::shared::{Route, Shared};
 use crate::access::Said;
 use crate::access::limits::Left;
 use crate::access::refusals::{Identity, Refused};
@@ -16,6 +15,7 @@ use crate::exchange_log::pseudonym::{Commitment, Direction, PeriodKeys, PersonKi
 use crate::exchange_log::{Entry, Kind, LogError, entry};
 use crate::identity::{Peer, Thumbprint};
 use crate::registry::{ClientView, GrantView};
+use crate::server::shared::{Route, Shared};
 use crate::status::{Reason, Refusal};
 use crate::telemetry::OperationMetrics;
 use bytes::Bytes;

@@ -1,8 +1,8 @@
 //! Taking over from a gateway that runs on the same data folder: it is asked to end, and waited for. Its calls under way finish;
 //! who connects meanwhile waits at our sockets, which are open already.
 
-use super::StartError;
 use crate::exchange_log::{Holder, LogPaths};
+use crate::server::StartError;
 use std::path::Path;
 use std::time::{Duration, Instant};
 

@@ -48,7 +48,7 @@ pub enum AnswerBody {
 }
 
 /// Sends an answer. Its caller may be gone meanwhile, which is nobody's fault.
-pub(super) async fn send(answer: Response<AnswerBody>, reply: Reply) -> Result<(), Http2Error> {
+pub(in crate::server) async fn send(answer: Response<AnswerBody>, reply: Reply) -> Result<(), Http2Error> {
     let (head, body) = answer.into_parts();
     let head = Response::from_parts(head, ());
     match body {
@@ -79,7 +79,7 @@ pub fn put(headers: &mut HeaderMap, name: &'static str, value: &str) {
 }
 
 /// Log index, salts, and what is left of rate and quota, as metadata.
-pub(super) fn put_entry(headers: &mut HeaderMap, index: u64, salts: &Salts, left: Option<Left>) {
+pub(in crate::server) fn put_entry(headers: &mut HeaderMap, index: u64, salts: &Salts, left: Option<Left>) {
     put(headers, LOG_INDEX, &index.to_string());
     put(headers, REQUEST_SALT, &hex(&salts.request));
     put(headers, ANSWER_SALT, &hex(&salts.answer));

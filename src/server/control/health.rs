@@ -1,7 +1,7 @@
 //! Health checks of endpoints, where a source or hub has several.
 
-use super::shared::Shared;
 use crate::drivers::reach::reachable;
+use crate::server::shared::Shared;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use std::time::Duration;
 const EVERY: Duration = Duration::from_secs(2);
 
 /// Checks them for ever, each on its own, so that one that hangs does not hold up the others.
-pub(super) async fn check_endpoints(shared: Arc<Shared>) {
+pub(in crate::server) async fn check_endpoints(shared: Arc<Shared>) {
     let mut tick = tokio::time::interval(EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {

@@ -3,13 +3,13 @@
 //! a call keeps to the contract with which it began, but to nothing that the present one withholds. Time is waited for by one timer, for whichever right ends first; a call that is over
 //! before that has none.
 
-use super::shared::Shared;
 use crate::access::{self, token::Verified};
 use crate::contract::Operation;
 use crate::contract::fields::Mask;
 use crate::identity::Peer;
 use crate::identity::ends::{left_until, reached};
 use crate::registry::{Granted, Snapshot, now};
+use crate::server::shared::Shared;
 use crate::status::{Reason, Refusal};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,7 +17,7 @@ use std::time::Instant;
 use tokio::sync::watch;
 
 /// What a call was admitted by.
-pub(super) struct Standing {
+pub(in crate::server) struct Standing {
     shared: Arc<Shared>,
     admitted: AdmittedBy,
     /// The granted fields.
@@ -34,7 +34,7 @@ pub(super) struct Standing {
 }
 
 /// Who was admitted, to what, and by which rights.
-pub(super) struct AdmittedBy {
+pub(in crate::server) struct AdmittedBy {
     pub peer: Arc<Peer>,
     pub token: Arc<Verified>,
     pub grant: Granted,
@@ -54,7 +54,7 @@ impl AdmittedBy {
 
 impl Standing {
     /// Of a call that was just admitted, by this registry and contracts of this generation.
-    pub(super) fn new(
+    pub(in crate::server) fn new(
         shared: &Arc<Shared>,
         admitted: AdmittedBy,
         mask: Arc<Mask>,
@@ -66,17 +66,17 @@ impl Standing {
     }
 
     /// Whose call it is.
-    pub(super) fn client(&self) -> &str {
+    pub(in crate::server) fn client(&self) -> &str {
         self.admitted.grant.client()
     }
 
     /// The fields that are granted, as of the last time that this was checked.
-    pub(super) fn mask(&self) -> &Mask {
+    pub(in crate::server) fn mask(&self) -> &Mask {
         &self.mask
     }
 
     /// Whether it holds now. Costs three comparisons as long as nothing changed in the registry and the contracts.
-    pub(super) fn check(&mut self) -> Result<(), Refusal> {
+    pub(in crate::server) fn check(&mut self) -> Result<(), Refusal> {
         let (registry, now) = (self.shared.registry.load_full(), now());
         if !Arc::ptr_eq(&registry, &self.seen) {
             self.follow(registry, now)?;
@@ -133,7 +133,7 @@ impl Standing {
     }
 
     /// Waits until it holds no more. A call that is over at `until`, whatever becomes of it, is not waited for beyond.
-    pub(super) async fn lost(&mut self, until: Option<Instant>) -> Refusal {
+    pub(in crate::server) async fn lost(&mut self, until: Option<Instant>) -> Refusal {
         loop {
             let at = self.end.0;
             let in_time =

@@ -1,7 +1,7 @@
 //! Health and metrics for the operator: plain HTTP on loopback.
 
-use super::shared::Shared;
 use crate::exchange_log::clock;
+use crate::server::shared::Shared;
 use crate::witness::alarm;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -22,7 +22,7 @@ const LONGEST: Duration = Duration::from_secs(300);
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Serves until the control plane's runtime ends.
-pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
+pub(in crate::server) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
     let listener = match tokio::net::TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "health and metrics cannot be served"),

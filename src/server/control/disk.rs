@@ -1,6 +1,6 @@
 //! How long the disk lasts: told days ahead, as metrics all the time, in the log once a day, and in readiness.
 
-use super::shared::Shared;
+use crate::server::shared::Shared;
 use std::collections::VecDeque;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -50,7 +50,7 @@ impl Forecast {
 
 /// What the control plane knows of the disk.
 #[derive(Debug, Default)]
-pub(super) struct Disk {
+pub(in crate::server) struct Disk {
     looked: Option<Instant>,
     warned: Option<Instant>,
     forecast: Forecast,
@@ -58,7 +58,7 @@ pub(super) struct Disk {
 
 impl Disk {
     /// Looks at the disk of the data folder where it is time to; warns below so many days.
-    pub(super) fn look(&mut self, data: &Path, warn_days: u32, shared: &Shared) {
+    pub(in crate::server) fn look(&mut self, data: &Path, warn_days: u32, shared: &Shared) {
         let now = Instant::now();
         if self.looked.is_some_and(|last| now.duration_since(last) < EVERY) {
             return;

@@ -1,13 +1,14 @@
 //! Writes that were under way when an earlier process ended: their intents have no end in the log, so that nobody could tell
 //! from it what became of them. Each gets one that says so: its outcome is not known.
 
-use super::shared::Shared;
-use super::{StartError, thread};
 use crate::audit::scan;
 use crate::exchange_log::reader::LogReader;
 use crate::exchange_log::tree::TILE;
 use crate::exchange_log::{Entry, Kind, LogError};
 use crate::registry::ActKey;
+use crate::server::StartError;
+use crate::server::shared::Shared;
+use crate::server::thread;
 use crate::status::{Fault, Reason};
 use std::collections::HashMap;
 use std::path::Path;
@@ -20,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 const AGAIN: Duration = Duration::from_secs(5);
 
 /// Starts the thread that ends them; `until`: entries of earlier processes.
-pub(super) fn spawn(
+pub(in crate::server) fn spawn(
     (data, key): (&Path, &ActKey),
     shared: &Arc<Shared>,
     until: u64,

@@ -4,12 +4,12 @@
 //! Only what was noted with its change is logged in somebody's name (`registry/actkey.rs`). Any other row stays where it is, for
 //! whoever looks into it, and is reported until it is gone; it keeps no other act from the log.
 
-use super::shared::Shared;
 use crate::audit::replay::Replay;
 use crate::audit::scan::LastAct;
 use crate::exchange_log::{Entry, Kind, entry};
 use crate::registry::sqlite::ADOPT_ACT;
 use crate::registry::{self, Act, ActKey, Noted, Refused, Store};
+use crate::server::shared::Shared;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 const KEEP_EVERY: Duration = Duration::from_secs(60);
 
 /// The way of acts into the log.
-pub(super) struct ActLog {
+pub(in crate::server) struct ActLog {
     data: PathBuf,
     key: ActKey,
     store: Arc<dyn Store>,
@@ -41,7 +41,7 @@ pub(super) struct ActLog {
 }
 
 impl ActLog {
-    pub(super) fn new(data: PathBuf, key: ActKey, store: Arc<dyn Store>, shared: Arc<Shared>) -> Self {
+    pub(in crate::server) fn new(data: PathBuf, key: ActKey, store: Arc<dyn Store>, shared: Arc<Shared>) -> Self {
         ActLog {
             data,
             key,
@@ -62,7 +62,7 @@ impl ActLog {
     ///
     /// # Errors
     /// Acts are not in the log yet; the text says why.
-    pub(super) async fn take_in(&mut self) -> Result<(), String> {
+    pub(in crate::server) async fn take_in(&mut self) -> Result<(), String> {
         let Some(last) = self.find_last()? else { return Ok(()) };
         let done = self.log_all(last).await;
         let reported = self.report();
@@ -223,7 +223,7 @@ impl ActLog {
     }
 
     /// Keeps how far the log was looked at, for the next start.
-    pub(super) fn keep(&mut self) {
+    pub(in crate::server) fn keep(&mut self) {
         self.kept = Some(Instant::now());
         // Nobody else appends acts: among all that is durable now, this one is the last.
         let Some(last) = self.last else { return };

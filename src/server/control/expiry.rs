@@ -1,10 +1,10 @@
 //! Certificates and revocation lists that end soon are told of: in the log once a day, each by its own clock, and as a
 //! metric all the time.
 
-use super::shared::Shared;
 use crate::identity::tls::Gate;
 use crate::pki::{self, Ending};
 use crate::registry::now;
+use crate::server::shared::Shared;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,14 +17,14 @@ const REPEAT: Duration = Duration::from_secs(86_400);
 
 /// When the files were looked at, and when it was warned of what.
 #[derive(Default)]
-pub(super) struct Expiry {
+pub(in crate::server) struct Expiry {
     looked: Option<(Instant, BTreeSet<PathBuf>, Arc<Gate>)>,
     warned: BTreeMap<(PathBuf, String), Instant>,
 }
 
 impl Expiry {
     /// Looks at the files where it is time to, or where they are others than before. Lists are those in force.
-    pub(super) fn look(&mut self, files: &[PathBuf], gate: &Arc<Gate>, shared: &Shared) {
+    pub(in crate::server) fn look(&mut self, files: &[PathBuf], gate: &Arc<Gate>, shared: &Shared) {
         let at = Instant::now();
         let files: BTreeSet<PathBuf> = files.iter().cloned().collect();
         let same = |(last, known, before): &(Instant, BTreeSet<PathBuf>, Arc<Gate>)| {

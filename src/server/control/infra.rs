@@ -2,10 +2,7 @@
 //! logged; health is for every certificate of the CA, reflection for registered clients and those who administer. No deadline
 //! of an operation ends these calls, so none is begun before its message is there.
 
-use super::answer::{self, AnswerBody};
-use super::own_calls::{OwnCall, OwnService};
 use super::reflection::{Described, Reflection};
-use super::shared::Shared;
 use crate::access::refusals::{Identity, Refused};
 use crate::admin::{Admin, AdminServiceServer};
 use crate::audit::service::{Audit, AuditServiceServer};
@@ -16,6 +13,9 @@ use crate::http2::Incoming;
 use crate::identity::Peer;
 use crate::identity::ends::reached;
 use crate::registry::{Role, now};
+use crate::server::exchange::answer::{self, AnswerBody};
+use crate::server::own_calls::{OwnCall, OwnService};
+use crate::server::shared::Shared;
 use crate::status::{Reason, Refusal};
 use futures_util::{StreamExt, stream};
 use http::{Request, Response, Uri};
@@ -82,7 +82,7 @@ impl Infra {
     }
 
     /// Serves one call of a service, which has this place among them.
-    pub(super) async fn serve(
+    pub(in crate::server) async fn serve(
         &self,
         shared: &Arc<Shared>,
         peer: &Arc<Peer>,

@@ -3,7 +3,6 @@
 
 use super::answer::{self, AnswerBody};
 use super::record::{MAX_SUBJECTS, Record, StreamTally, append};
-use super::shared::Shared;
 use super::standing::Standing;
 use crate::contract::drift::DriftPolicy;
 use crate::contract::fields::{self, Disclosed};
@@ -15,6 +14,7 @@ use crate::exchange_log::{Entry, Kind};
 use crate::frame::{FrameReader, frame};
 use crate::guard::StreamPlace;
 use crate::http2::Incoming;
+use crate::server::shared::Shared;
 use crate::status::{Reason, Refusal};
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream};
@@ -25,7 +25,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A stream of answers whose source has begun to answer.
-pub(super) struct Opened {
+pub(in crate::server) struct Opened {
     pub operation: Arc<Operation>,
     /// What it was admitted by, which may be taken away, or end, while it runs.
     pub standing: Standing,
@@ -41,7 +41,7 @@ pub(super) struct Opened {
 }
 
 /// The answer to a server stream: its opening is durable before the first message leaves, its end before the trailers.
-pub(super) async fn answer(opened: Opened, mut record: Record) -> Response<AnswerBody> {
+pub(in crate::server) async fn answer(opened: Opened, mut record: Record) -> Response<AnswerBody> {
     let id = record.id();
     let tree = &opened.operation.answer_fields;
     record.may_disclose(tree.allowed(opened.standing.mask()));
@@ -179,10 +179,10 @@ impl Drop for Flow {
 }
 
 /// Counts shared between the stream on its way out and the record that takes them at the end.
-pub(super) type Tally = Arc<Mutex<StreamTally>>;
+pub(in crate::server) type Tally = Arc<Mutex<StreamTally>>;
 
 /// What was counted.
-pub(super) fn taken(tally: &Tally) -> StreamTally {
+pub(in crate::server) fn taken(tally: &Tally) -> StreamTally {
     std::mem::take(&mut *tally.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
@@ -197,7 +197,7 @@ struct Requests {
 }
 
 /// The caller's messages, each checked before it goes on. Their subjects are logged in parts before more go out.
-pub(super) fn incoming(
+pub(in crate::server) fn incoming(
     shared: &Arc<Shared>,
     operation: &Arc<Operation>,
     record: &mut Record,

@@ -1,15 +1,8 @@
 //! The gRPC port. Each worker is one thread with a listener of its own on the same port (SO_REUSEPORT) and connections
 //! of its own to the sources, so that a call runs to its end where it arrived.
 
-use super::answer::{self, AnswerBody};
 use super::backlog::{Backlog, Watched};
-use super::exchange::Exchange;
-use super::infra::Infra;
-use super::own_calls::OwnService;
-use super::protocol;
 use super::refusals::{Refusals, Unopened};
-use super::shared::{Routes, Served, Shared};
-use super::{StartError, thread};
 use crate::config::Listen;
 use crate::exchange_log::open_desk;
 use crate::guard::Admission;
@@ -23,6 +16,14 @@ use crate::identity::refused::Cause;
 use crate::identity::stream::{ServerStream, turn_away};
 use crate::identity::tls::{self, Gate};
 use crate::registry::now;
+use crate::server::StartError;
+use crate::server::control::infra::Infra;
+use crate::server::exchange::Exchange;
+use crate::server::exchange::answer::{self, AnswerBody};
+use crate::server::exchange::protocol;
+use crate::server::own_calls::OwnService;
+use crate::server::shared::{Routes, Served, Shared};
+use crate::server::thread;
 use crate::status::Reason;
 use arc_swap::ArcSwap;
 use futures_util::FutureExt;
@@ -39,14 +40,14 @@ use tokio_util::task::TaskTracker;
 
 /// What the workers are told by the control plane.
 #[derive(Clone)]
-pub(super) struct Control {
+pub(in crate::server) struct Control {
     pub served: watch::Receiver<Arc<Served>>,
     pub infra: watch::Receiver<Arc<Infra>>,
     pub gate: watch::Receiver<Arc<Gate>>,
 }
 
 /// Starts a worker's thread.
-pub(super) fn spawn(
+pub(in crate::server) fn spawn(
     number: usize,
     listener: std::net::TcpListener,
     listen: Listen,

@@ -2,12 +2,14 @@
 //! written to the file, on a thread of its own, at a bounded rate. A difference is an alarm that stays until there is none any
 //! more.
 
-use super::readiness::Part;
-use super::shared::Shared;
-use super::{StartError, registry_path, thread};
 use crate::audit::replay::{CompareError, Difference, Replay};
 use crate::registry::ActKey;
 use crate::registry::sqlite::FileMark;
+use crate::server::StartError;
+use crate::server::readiness::Part;
+use crate::server::registry_path;
+use crate::server::shared::Shared;
+use crate::server::thread;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -25,7 +27,7 @@ const EVERY: Duration = Duration::from_secs(5);
 const REST: u32 = 4;
 
 /// Starts the thread.
-pub(super) fn spawn(
+pub(in crate::server) fn spawn(
     data: &Path,
     key: &ActKey,
     shared: &Arc<Shared>,

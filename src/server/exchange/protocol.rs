@@ -10,7 +10,7 @@ use std::time::Duration;
 
 /// Why a request is no gRPC call that this gateway takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Unfit {
+pub(in crate::server) enum Unfit {
     /// Every call is a POST.
     Method,
     /// Not `application/grpc`: the peer may know nothing of `grpc-status`, so HTTP's own status tells it.
@@ -32,7 +32,7 @@ impl Unfit {
     }
 
     /// The answer as HTTP has it, where the peer may not know gRPC's. An answer that was given for another reason stays.
-    pub(super) fn over_http(self, mut answer: Response<AnswerBody>) -> Response<AnswerBody> {
+    pub(in crate::server) fn over_http(self, mut answer: Response<AnswerBody>) -> Response<AnswerBody> {
         if answer.extensions().get() != Some(&Refusal::from(self).reason) {
             return answer;
         }
@@ -65,7 +65,7 @@ impl From<Unfit> for Refusal {
 }
 
 /// The caller's deadline of a gRPC call, where it has one, or what the request lacks to be a call.
-pub(super) fn check(method: &Method, headers: &HeaderMap) -> Result<Option<Duration>, Unfit> {
+pub(in crate::server) fn check(method: &Method, headers: &HeaderMap) -> Result<Option<Duration>, Unfit> {
     if method != Method::POST {
         return Err(Unfit::Method);
     }
@@ -75,7 +75,7 @@ pub(super) fn check(method: &Method, headers: &HeaderMap) -> Result<Option<Durat
 
 /// A refusal of a compressed message, told apart: a message that is marked as compressed where `grpc-encoding` names no compression is
 /// a broken one (gRPC's compression specification, "Test cases"). Every other refusal stays what it is.
-pub(super) fn by_encoding(refusal: Refusal, headers: &HeaderMap) -> Refusal {
+pub(in crate::server) fn by_encoding(refusal: Refusal, headers: &HeaderMap) -> Refusal {
     let named = headers.get(&GRPC_ENCODING).is_some_and(|encoding| encoding != "identity");
     if refusal.reason == Reason::EncodingUnsupported && !named {
         Reason::CompressionFlagInvalid.into()

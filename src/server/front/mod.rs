@@ -1,0 +1,8 @@
+//! The front: sockets and who takes them over, TLS, connections and the calls on them. It knows no operation.
+
+pub(in crate::server) mod backlog;
+pub(in crate::server) mod files;
+pub(in crate::server) mod listener;
+pub(in crate::server) mod refusals;
+pub(in crate::server) mod sockets;
+pub(in crate::server) mod takeover;
