@@ -76,7 +76,7 @@ const NUMBER_ACTS: &str = "
 /// Brings older tables up to those above.
 ///
 /// What is restated or taken over here goes into the exchange log only where the log has nothing of this registry yet
-/// (`server/acts.rs`): a number in the file is no proof of its age.
+/// (`server/control/acts.rs`): a number in the file is no proof of its age.
 fn upgrade(connection: &Connection, path: &Path, version: i64, key: &ActKey) -> Result<(), RegistryError> {
     for (table, column, what) in COLUMNS {
         if lacks(connection, table, column)? {
