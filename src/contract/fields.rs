@@ -6,7 +6,7 @@ use super::formats::is_within;
 use super::options::DataClass;
 use super::plan::{FieldKind, MessagePlan};
 use bytes::Bytes;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
 /// Every field of an answer, as a tree of nodes; node 0 is the message itself.
 #[derive(Debug, Default)]
@@ -159,7 +159,8 @@ impl Mask {
 #[derive(Debug, Clone)]
 pub struct Disclosed {
     told: Vec<bool>,
-    subjects: BTreeSet<String>,
+    /// Sorted; a bounded number of them, most often one to three.
+    subjects: Vec<String>,
     most: usize,
     omitted: u64,
 }
@@ -167,7 +168,7 @@ pub struct Disclosed {
 impl Disclosed {
     /// Nothing yet; at most so many different subjects are remembered, and the others counted.
     pub fn up_to(most: usize) -> Self {
-        Disclosed { told: Vec::new(), subjects: BTreeSet::new(), most, omitted: 0 }
+        Disclosed { told: Vec::new(), subjects: Vec::new(), most, omitted: 0 }
     }
 
     /// Ids of people and enterprises, each once.
@@ -181,11 +182,12 @@ impl Disclosed {
     }
 
     fn names(&mut self, id: &str) {
-        if id.is_empty() || self.subjects.contains(id) {
+        if id.is_empty() {
             return;
         }
+        let Err(at) = self.subjects.binary_search_by(|known| known.as_str().cmp(id)) else { return };
         if self.subjects.len() < self.most {
-            self.subjects.insert(id.to_owned());
+            self.subjects.insert(at, id.to_owned());
         } else {
             self.omitted += 1;
         }

@@ -11,6 +11,12 @@ pub fn nfc(text: &str) -> Cow<'_, str> {
     Cow::Owned(text.nfc().collect())
 }
 
+/// Whether a text has more than `most` characters.
+pub fn is_longer(text: &str, most: usize) -> bool {
+    // A text has at least as many bytes as characters.
+    text.len() > most && text.chars().nth(most).is_some()
+}
+
 /// A code as it is compared: without white space around it, in form C.
 pub fn code(text: &str) -> Cow<'_, str> {
     nfc(text.trim())

@@ -3,6 +3,7 @@
 use super::formats;
 use super::map::request::date_parts;
 use super::plan::{FieldKind, FieldPlan, MessagePlan};
+use super::text::is_longer;
 use super::xml;
 use prost_reflect::{DynamicMessage, Value};
 
@@ -21,104 +22,109 @@ pub struct Violation {
 /// Checks a whole message.
 pub fn check(plan: &MessagePlan, message: &DynamicMessage) -> Vec<Violation> {
     let mut found = Vec::new();
-    check_message(plan, message, "", &mut found);
+    check_message(plan, message, &String::new, &mut found);
     found
 }
 
-fn report(found: &mut Vec<Violation>, field: String, description: impl Into<String>) {
+/// A field's path, put together only where it is reported.
+type Path<'a> = &'a dyn Fn() -> String;
+
+fn report(found: &mut Vec<Violation>, field: Path<'_>, description: impl Into<String>) {
     if found.len() < MAX_VIOLATIONS {
-        found.push(Violation { field, description: description.into() });
+        found.push(Violation { field: field(), description: description.into() });
     }
 }
 
-fn join(path: &str, name: &str) -> String {
+fn join(path: Path<'_>, name: &str) -> String {
+    let path = path();
     if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }
 
-fn check_message(plan: &MessagePlan, message: &DynamicMessage, path: &str, found: &mut Vec<Violation>) {
+fn check_message(plan: &MessagePlan, message: &DynamicMessage, path: Path<'_>, found: &mut Vec<Violation>) {
     for unknown in message.unknown_fields() {
-        report(found, join(path, &format!("#{}", unknown.number())), "the contract has no field of this number");
+        let number = || join(path, &format!("#{}", unknown.number()));
+        report(found, &number, "the contract has no field of this number");
     }
     for field in &plan.fields {
-        let given = message.has_field(&field.field);
-        if !given {
-            if field.required {
-                report(found, join(path, &field.name), "is required");
-            }
-            continue;
+        let here = || join(path, &field.name);
+        if message.has_field(&field.field) {
+            check_field(field, &message.get_field(&field.field), &here, found);
+        } else if field.required {
+            report(found, &here, "is required");
         }
-        let value = message.get_field(&field.field);
-        check_field(field, &value, &join(path, &field.name), found);
     }
     for (index, group) in plan.groups.iter().enumerate() {
-        let members: Vec<&FieldPlan> = plan.fields.iter().filter(|field| field.group == Some(index)).collect();
-        let given = members.iter().filter(|field| message.has_field(&field.field)).count();
-        if given != 1 {
-            let names: Vec<&str> = members.iter().map(|field| field.name.as_str()).collect();
+        let members = || plan.fields.iter().filter(|field| field.group == Some(index));
+        if members().filter(|field| message.has_field(&field.field)).count() != 1 {
+            let names: Vec<&str> = members().map(|field| field.name.as_str()).collect();
             let rule = format!("exactly one of {} must be given ({group})", names.join(", "));
-            report(found, join(path, names.first().unwrap_or(&"")), rule);
+            report(found, &|| join(path, names.first().unwrap_or(&"")), rule);
         }
     }
 }
 
-fn check_field(field: &FieldPlan, value: &Value, path: &str, found: &mut Vec<Violation>) {
+fn check_field(field: &FieldPlan, value: &Value, path: Path<'_>, found: &mut Vec<Violation>) {
     match value {
         Value::List(items) => {
             if items.len() > field.max_length {
-                report(found, path.to_owned(), format!("has more than {} items", field.max_length));
+                report(found, path, format!("has more than {} items", field.max_length));
                 return;
             }
             for (index, item) in items.iter().enumerate() {
                 if found.len() >= MAX_VIOLATIONS {
                     return;
                 }
-                check_one(field, item, &format!("{path}[{index}]"), found);
+                check_one(field, item, &|| format!("{}[{index}]", path()), found);
             }
         }
         Value::Map(entries) => {
             if entries.len() > field.max_length {
-                report(found, path.to_owned(), format!("has more than {} entries", field.max_length));
+                report(found, path, format!("has more than {} entries", field.max_length));
             }
         }
         one => check_one(field, one, path, found),
     }
 }
 
-fn check_one(field: &FieldPlan, value: &Value, path: &str, found: &mut Vec<Violation>) {
+fn check_one(field: &FieldPlan, value: &Value, path: Path<'_>, found: &mut Vec<Violation>) {
     match (&field.kind, value) {
-        (FieldKind::Date(_) | FieldKind::Time(_), Value::Message(date)) => {
+        (FieldKind::Date(notations) | FieldKind::Time(notations), Value::Message(date)) => {
             let Some(parts) = date_parts(&field.kind, date) else {
-                return report(found, path.to_owned(), "is no date of the calendar");
-            };
-            let notations = match &field.kind {
-                FieldKind::Date(notations) | FieldKind::Time(notations) => notations,
-                _ => return,
+                return report(found, path, "is no date of the calendar");
             };
             if !notations.is_empty() && !notations.iter().any(|notation| notation.precision == parts.precision()) {
-                report(found, path.to_owned(), "is less precise than the source takes");
+                report(found, path, "is less precise than the source takes");
             }
         }
         (FieldKind::Message(plan), Value::Message(inner)) => check_message(plan, inner, path, found),
         (FieldKind::Enum(values), Value::EnumNumber(number))
             if *number == 0 || !values.iter().any(|value| value.number == *number) =>
         {
-            report(found, path.to_owned(), "is no value of the contract");
+            report(found, path, "is no value of the contract");
         }
         (_, Value::String(text)) => {
-            if text.chars().nth(field.max_length).is_some() {
-                report(found, path.to_owned(), format!("is longer than {} characters", field.max_length));
-            } else if text.chars().any(|c| !xml::is_allowed(c) || (c.is_control() && !matches!(c, '\n' | '\r' | '\t')))
-            {
-                report(found, path.to_owned(), "has control characters");
+            if is_longer(text, field.max_length) {
+                report(found, path, format!("is longer than {} characters", field.max_length));
+            } else if text.chars().any(is_control) {
+                report(found, path, "has control characters");
             } else if let Some(format) = field.format
                 && let Err(expected) = formats::check(format, text)
             {
-                report(found, path.to_owned(), format!("must be {expected}"));
+                report(found, path, format!("must be {expected}"));
             }
         }
-        (_, Value::F64(number)) if !number.is_finite() => report(found, path.to_owned(), "is no number"),
-        (_, Value::F32(number)) if !number.is_finite() => report(found, path.to_owned(), "is no number"),
+        (_, Value::F64(number)) if !number.is_finite() => report(found, path, "is no number"),
+        (_, Value::F32(number)) if !number.is_finite() => report(found, path, "is no number"),
         _ => {}
+    }
+}
+
+/// Whether a character may stand in no text: what XML forbids, and control characters beside tab and line ends.
+fn is_control(character: char) -> bool {
+    match character {
+        '\n' | '\r' | '\t' => false,
+        '\u{20}'..='\u{7e}' => false,
+        other => other.is_control() || !xml::is_allowed(other),
     }
 }
 

@@ -13,6 +13,7 @@ pub mod values;
 
 use super::plan::WirePath;
 use serde_json::{Map, Value};
+use std::borrow::Cow;
 
 /// Why a mapping failed. Paths only: values may be somebody's data.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -64,19 +65,29 @@ pub fn place_at(object: &mut Map<String, Value>, parts: &[String], value: Value)
         let Value::Object(next) = slot else { return };
         here = next;
     }
-    match (here.get_mut(last), value) {
-        // What a fill has put into a structure stays beside the structure's own fields.
-        (Some(Value::Object(there)), Value::Object(fields)) => there.extend(fields),
-        (_, value) => drop(here.insert(last.clone(), value)),
-    }
+    // A name is hashed once: only structures are looked up before they are put.
+    let value = match value {
+        Value::Object(fields) => match here.get_mut(last) {
+            // What a fill has put into a structure stays beside the structure's own fields.
+            Some(Value::Object(there)) => return there.extend(fields),
+            _ => Value::Object(fields),
+        },
+        scalar => scalar,
+    };
+    here.insert(last.clone(), value);
 }
 
 /// A scalar as text; `None` for lists and objects.
 pub fn scalar_text(value: &Value) -> Option<String> {
+    scalar(value).map(Cow::into_owned)
+}
+
+/// The same, borrowed where it is a text already.
+pub fn scalar(value: &Value) -> Option<Cow<'_, str>> {
     match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
-        Value::Bool(flag) => Some(flag.to_string()),
+        Value::String(text) => Some(Cow::Borrowed(text)),
+        Value::Number(number) => Some(Cow::Owned(number.to_string())),
+        Value::Bool(flag) => Some(Cow::Borrowed(if *flag { "true" } else { "false" })),
         Value::Null | Value::Array(_) | Value::Object(_) => None,
     }
 }

@@ -7,14 +7,13 @@ use crate::contract::operation::{FillPlan, Operation};
 use crate::contract::options::{self, Generated, Letters, Place, Wire, fill};
 use crate::contract::plan::{FieldKind, FieldPlan, MessagePlan};
 use crate::contract::settings::{CallContext, Settings};
-use crate::contract::text::nfc;
+use crate::contract::text::{is_longer, nfc};
 use crate::contract::xml;
 use base64::Engine;
-use prost_reflect::{DynamicMessage, ReflectMessage, Value as Message};
+use prost_reflect::{DynamicMessage, Value as Message};
 use serde_json::{Map, Value};
 use std::borrow::Cow;
-use unicode_normalization::UnicodeNormalization;
-use unicode_normalization::char::is_combining_mark;
+use unicode_normalization::char::{decompose_canonical, is_combining_mark};
 
 /// A request as the source wants it.
 #[derive(Debug, Default)]
@@ -50,7 +49,9 @@ pub fn write(
     context: &CallContext,
     settings: &Settings,
 ) -> Result<WireRequest, MapError> {
-    let mut out = WireRequest::default();
+    let expected = operation.fills.len() + operation.request.fields.len();
+    let mut out =
+        WireRequest { body: Map::with_capacity(if layout.query { 0 } else { expected }), ..WireRequest::default() };
     let mut writer = Writer { settings, inside: Vec::new() };
     for fill in &operation.fills {
         let value = fitted(fill, fill_value(&writer, operation, message, fill, context)?)?;
@@ -61,7 +62,7 @@ pub fn write(
             settle(&mut out, layout, &fill.name, fill.place, value);
         }
     }
-    let mut fields = Vec::new();
+    let mut fields = Vec::with_capacity(operation.request.fields.len());
     writer.fields(&operation.request, message, "", &mut fields)?;
     for (name, place, value) in fields {
         settle(&mut out, layout, &name, place, value);
@@ -84,8 +85,11 @@ fn leads_inside(plan: &MessagePlan, name: &super::WirePath) -> bool {
 fn fitted(fill: &FillPlan, value: Option<Value>) -> Result<Option<Value>, MapError> {
     let otherwise = || fill.otherwise.clone().map(Value::from);
     let Some(value) = value else { return Ok(otherwise()) };
-    let text = super::scalar_text(&value).unwrap_or_default();
-    let long = fill.max_length.is_some_and(|most| text.chars().count() > most);
+    if fill.format.is_none() && fill.max_length.is_none() {
+        return Ok(Some(value));
+    }
+    let text = super::scalar(&value).unwrap_or_default();
+    let long = fill.max_length.is_some_and(|most| is_longer(&text, most));
     let wrong = fill.format.filter(|format| formats::check(*format, &text).is_err());
     let reason = match (wrong, long) {
         (Some(format), _) => formats::expectation(format),
@@ -383,8 +387,23 @@ fn lettered(letters: Letters, text: &str) -> String {
 
 /// Upper case, without diacritics and blanks; Đ, which has no decomposition, becomes D.
 pub fn folded(text: &str) -> String {
-    let plain = text.nfd().filter(|c| !is_combining_mark(*c) && !c.is_whitespace());
-    plain.flat_map(char::to_uppercase).map(|c| if c == 'Đ' { 'D' } else { c }).collect()
+    let mut out = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_ascii() {
+            if !character.is_whitespace() {
+                out.push(character.to_ascii_uppercase());
+            }
+            continue;
+        }
+        // Each character alone: canonical order moves nothing but marks, and those are left out.
+        decompose_canonical(character, |part| match part {
+            'đ' | 'Đ' => out.push('D'),
+            part if part.is_ascii() => out.push(part.to_ascii_uppercase()),
+            part if is_combining_mark(part) || part.is_whitespace() => {}
+            part => out.extend(part.to_uppercase()),
+        });
+    }
+    out
 }
 
 /// A list's item in the structure of its own that the source wants.
@@ -423,7 +442,7 @@ fn write_date<'p>(
 
 /// Reads a `PartialDate` or a `Timestamp`; `None` where it is no date of the calendar.
 pub fn date_parts(kind: &FieldKind, date: &DynamicMessage) -> Option<Parts> {
-    let number = |index: u32| date.descriptor().get_field(index).map(|field| date.get_field(&field).into_owned());
+    let number = |index: u32| date.get_field_by_number(index);
     if matches!(kind, FieldKind::Time(_)) {
         return Parts::from_unix(number(1)?.as_i64()?);
     }
@@ -442,6 +461,8 @@ pub fn date_parts(kind: &FieldKind, date: &DynamicMessage) -> Option<Parts> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+    use unicode_normalization::UnicodeNormalization;
 
     #[test]
     fn a_name_is_folded_as_clients_of_the_population_database_do() {
@@ -457,6 +478,16 @@ mod tests {
         }
         assert_eq!(lettered(Letters::Upper, "Đỗ Sơn"), "ĐỖ SƠN");
         assert_eq!(lettered(Letters::AsGiven, "Đỗ Sơn"), "Đỗ Sơn");
+    }
+
+    proptest! {
+        /// Character by character is what UAX #15 says of the whole text, marks and blanks left out.
+        #[test]
+        fn folding_is_decomposing_without_marks(text in "[\\u{0}-\\u{1fff}\\u{ac00}-\\u{ac20}\\u{fb00}-\\u{fb4f}]{0,20}") {
+            let plain = text.nfd().filter(|c| !is_combining_mark(*c) && !c.is_whitespace());
+            let whole: String = plain.flat_map(char::to_uppercase).map(|c| if c == 'Đ' { 'D' } else { c }).collect();
+            prop_assert_eq!(folded(&text), whole);
+        }
     }
 
     #[test]
