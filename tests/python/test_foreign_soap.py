@@ -1,4 +1,4 @@
-"""PHP's SoapServer, node-soap and Java's JAX-WS as the population database, the first two by the WSDL that spyne makes."""
+"""PHP's SoapServer, node-soap, strong-soap and Java's JAX-WS as the population database, the first three by the WSDL that spyne makes."""
 import contextlib
 import json
 import os
@@ -65,15 +65,19 @@ def php(stage, wsdl, folder):
 
 
 @contextlib.contextmanager
-def node(stage, wsdl, folder):
+def node(stage, wsdl, folder, package="soap"):
     pki = stage.folder / "pki"
-    command = ["node", HERE / "population.js", NODE_MODULES, wsdl, pki / "sandbox.pem", pki / "sandbox.key", pki / "ca.pem"]
+    command = ["node", HERE / "population.js", NODE_MODULES, package, wsdl, pki / "sandbox.pem", pki / "sandbox.key", pki / "ca.pem"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         yield int(process.stdout.readline())
     finally:
         process.terminate()
         process.wait(timeout=20)
+
+
+def strong(stage, wsdl, folder):
+    return node(stage, wsdl, folder, "strong-soap")
 
 
 @contextlib.contextmanager
@@ -98,7 +102,7 @@ def granted(stage):
     return True
 
 
-@pytest.fixture(scope="module", params=[php, node, java], ids=["php", "node-soap", "jax-ws"])
+@pytest.fixture(scope="module", params=[php, node, strong, java], ids=["php", "node-soap", "strong-soap", "jax-ws"])
 def caller(request, stage, token, wsdl, tmp_path_factory):
     caller = foreign.Caller(stage, token)
     source = "register" if request.param is java else "population"
