@@ -71,6 +71,17 @@ impl Element {
         self.child(name).map(|child| child.text.trim())
     }
 
+    /// Whether any element has an attribute that says something of a record.
+    pub fn has_attributes(&self) -> bool {
+        self.own_attributes().next().is_some() || self.children.iter().any(Element::has_attributes)
+    }
+
+    /// Names of the attributes that are not of SOAP's, XML's or a schema's own form.
+    pub fn own_attributes(&self) -> impl Iterator<Item = &str> {
+        let names = self.attributes.iter().map(|(name, _)| name.as_str());
+        names.filter(|name| !OF_THE_FORM.contains(name))
+    }
+
     /// An element without text or children is not empty where its attributes say something: no contract reads them, and what is there
     /// must not pass for nothing.
     fn says_in_attributes(&self) -> Option<Value> {
@@ -99,6 +110,10 @@ impl Element {
             };
         }
         let mut object = Map::with_capacity(self.children.len());
+        // Text between elements is not lost: an element with both is neither a text nor absent.
+        if !self.text.trim().is_empty() {
+            object.insert(TEXT.to_owned(), Value::String(self.text));
+        }
         for mut child in self.children {
             let name = std::mem::take(&mut child.name);
             let value = child.into_value();
@@ -115,6 +130,9 @@ impl Element {
         Value::Object(object)
     }
 }
+
+/// What the text beside an element's children is called; no element can have this name.
+const TEXT: &str = "#text";
 
 /// Attributes of SOAP, XML and its schemas, which say nothing of a record.
 const OF_THE_FORM: [&str; 14] = [
@@ -285,6 +303,8 @@ enum Declared {
 const MAX_DECLARATION: usize = 200;
 
 fn declared(bytes: &[u8]) -> Declared {
+    // Some scripts write blank lines before it.
+    let bytes = bytes.trim_ascii_start();
     match bytes {
         [b'<', 0, b'?', 0, ..] => return Declared::Wide(encoding_rs::UTF_16LE),
         [0, b'<', 0, b'?', ..] => return Declared::Wide(encoding_rs::UTF_16BE),

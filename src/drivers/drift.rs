@@ -6,14 +6,6 @@ use crate::contract::drift::DriftPolicy;
 use crate::contract::notes::Notes;
 use crate::contract::settings::CallContext;
 use bytes::Bytes;
-use serde_json::Value;
-
-/// What is noticed of a document before it is read.
-pub(super) fn of_document(operation: &Operation, document: &Value) -> Notes {
-    let mut notes = Notes::default();
-    operation.shape_of_answers.document.observe(document, &String::new, &mut notes);
-    notes
-}
 
 /// Hands on what was noticed, whatever came of the answer.
 ///

@@ -187,8 +187,9 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(3_600);
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = |name| Some(headers.get(name)?.to_str().ok()?.trim());
     let asked = text(header::RETRY_AFTER)?;
-    if let Ok(seconds) = asked.parse::<u64>() {
-        return Some(Duration::from_secs(seconds).min(MAX_RETRY_AFTER));
+    if !asked.is_empty() && asked.bytes().all(|byte| byte.is_ascii_digit()) {
+        // More seconds than a number holds are more than the bound, too.
+        return Some(asked.parse().map_or(MAX_RETRY_AFTER, Duration::from_secs).min(MAX_RETRY_AFTER));
     }
     let until = httpdate::parse_http_date(asked).ok()?;
     let now = text(header::DATE).and_then(|date| httpdate::parse_http_date(date).ok()).unwrap_or_else(SystemTime::now);
@@ -210,7 +211,9 @@ fn decoded(headers: &HeaderMap, body: Bytes, max_answer: usize) -> Result<Bytes,
             "" | "identity" => body,
             _ if body.is_empty() => body,
             "gzip" | "x-gzip" => inflated(flate2::read::MultiGzDecoder::new(&*body), max_answer)?,
-            "deflate" => inflated(flate2::read::ZlibDecoder::new(&*body), max_answer)?,
+            "deflate" if is_zlib(&body) => inflated(flate2::read::ZlibDecoder::new(&*body), max_answer)?,
+            // Some servers leave the zlib wrapper out (RFC 9110, section 8.4.1.2).
+            "deflate" => inflated(flate2::read::DeflateDecoder::new(&*body), max_answer)?,
             other => {
                 let named = crate::contract::map::outcome::shorten(other.to_owned());
                 return Err(SourceError::Protocol(format!("a content coding that nobody asked for: {named}")));
@@ -218,6 +221,11 @@ fn decoded(headers: &HeaderMap, body: Bytes, max_answer: usize) -> Result<Bytes,
         };
     }
     Ok(body)
+}
+
+/// Whether bytes begin with zlib's header (RFC 1950, section 2.2).
+fn is_zlib(bytes: &[u8]) -> bool {
+    matches!(bytes, [method, flags, ..] if method & 0x0f == 8 && u16::from_be_bytes([*method, *flags]) % 31 == 0)
 }
 
 /// Most content codings over each other.

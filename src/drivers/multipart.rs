@@ -40,7 +40,7 @@ fn wrong(what: &str) -> SourceError {
 /// Takes an answer apart, where it is in parts.
 pub(super) fn open(answer: &HttpAnswer) -> Result<Opened<'_>, SourceError> {
     let kind = answer.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
-    let Some(kind) = kind.and_then(|kind| kind.parse::<mime::Mime>().ok()) else {
+    let Some(kind) = kind.and_then(media_type) else {
         return Ok(Opened { root: &answer.body, charset: None, parts: HashMap::new() });
     };
     if kind.type_() != mime::MULTIPART {
@@ -51,16 +51,16 @@ pub(super) fn open(answer: &HttpAnswer) -> Result<Opened<'_>, SourceError> {
     let mut root = None;
     let mut parts = HashMap::new();
     for part in split(&answer.body, boundary.as_str().as_bytes())? {
-        let (head, body) =
-            cut(part, b"\r\n\r\n").or_else(|| cut(part, b"\n\n")).ok_or_else(|| wrong("has a part without a head"))?;
+        let (head, body) = head_and_body(part).ok_or_else(|| wrong("has a part without a head"))?;
         let head = std::str::from_utf8(head).map_err(|_| wrong("has a head that is no text"))?;
-        let id = field(head, "content-id").unwrap_or("");
+        let id = field(head, "content-id").unwrap_or_default();
+        let id = bare(&id);
         let is_root = match &start {
-            Some(start) => id == start,
+            Some(start) => id == bare(start),
             None => root.is_none(),
         };
-        let base64 = match field(head, "content-transfer-encoding").unwrap_or("binary").to_ascii_lowercase().as_str() {
-            "binary" | "8bit" | "7bit" => false,
+        let base64 = match field(head, "content-transfer-encoding").unwrap_or_default().to_ascii_lowercase().as_str() {
+            "" | "binary" | "8bit" | "7bit" => false,
             "base64" => true,
             _ => return Err(wrong("has a transfer encoding that is not read")),
         };
@@ -68,14 +68,19 @@ pub(super) fn open(answer: &HttpAnswer) -> Result<Opened<'_>, SourceError> {
             if base64 {
                 return Err(wrong("has a root in base64"));
             }
-            let kind = field(head, "content-type").and_then(|kind| kind.parse::<mime::Mime>().ok());
+            let kind = field(head, "content-type").and_then(|kind| media_type(&kind));
             root = Some((body, kind.as_ref().and_then(charset)));
-        } else if parts.insert(bare(id).to_owned(), Part { body, base64 }).is_some() && !id.is_empty() {
+        } else if parts.insert(id.to_owned(), Part { body, base64 }).is_some() && !id.is_empty() {
             return Err(wrong("has two parts of one id"));
         }
     }
     let (root, charset) = root.ok_or_else(|| wrong("has no root"))?;
     Ok(Opened { root, charset, parts })
+}
+
+/// A media type; some stacks end it with a semicolon.
+fn media_type(text: &str) -> Option<mime::Mime> {
+    text.trim_end_matches([' ', ';']).parse().ok()
 }
 
 fn charset(kind: &mime::Mime) -> Option<String> {
@@ -92,36 +97,56 @@ fn cut<'a>(bytes: &'a [u8], at: &[u8]) -> Option<(&'a [u8], &'a [u8])> {
     Some((&bytes[..found], &bytes[found + at.len()..]))
 }
 
-/// A header field of a part, without the lines that it may go on in.
-fn field<'h>(head: &'h str, name: &str) -> Option<&'h str> {
-    head.lines().find_map(|line| {
+/// A header field of a part, with the lines that it goes on in (RFC 5322, section 2.2.3): Axis2 writes content ids so.
+fn field(head: &str, name: &str) -> Option<String> {
+    let mut lines = head.lines();
+    let first = lines.find_map(|line| {
         let (known, value) = line.split_once(':')?;
         known.trim().eq_ignore_ascii_case(name).then(|| value.trim())
-    })
+    })?;
+    let further = lines.take_while(|line| line.starts_with([' ', '\t'])).map(str::trim);
+    let words: Vec<&str> = std::iter::once(first).chain(further).filter(|words| !words.is_empty()).collect();
+    Some(words.join(" "))
 }
 
-/// The parts between the boundary's lines.
+/// A part's head and body; a part may begin with its body (RFC 2046, section 5.1).
+fn head_and_body(part: &[u8]) -> Option<(&[u8], &[u8])> {
+    match part {
+        [b'\r', b'\n', body @ ..] | [b'\n', body @ ..] => Some((&[], body)),
+        part => cut(part, b"\r\n\r\n").or_else(|| cut(part, b"\n\n")),
+    }
+}
+
+/// The parts between the boundary's lines. A longer boundary that begins alike is another's.
 fn split<'a>(body: &'a [u8], boundary: &[u8]) -> Result<Vec<&'a [u8]>, SourceError> {
     let line = [b"--", boundary].concat();
-    let mut rest = match body.starts_with(&line) {
-        true => &body[line.len()..],
-        false => cut(body, &[b"\n", line.as_slice()].concat()).ok_or_else(|| wrong("does not begin"))?.1,
-    };
-    let next = [b"\n", line.as_slice()].concat();
     let mut parts = Vec::new();
-    loop {
-        if rest.starts_with(b"--") {
+    let mut start = None;
+    let mut at = 0;
+    while let Some(found) = body[at..].windows(line.len()).position(|window| window == line) {
+        let begin = at + found;
+        at = begin + line.len();
+        let rest = &body[at..];
+        // What follows the boundary on its line is padding.
+        let padding = rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t' | b'\r')).count();
+        let (last, next) = (rest.starts_with(b"--"), rest.get(padding) == Some(&b'\n'));
+        if !(last || next) || (begin > 0 && body[begin - 1] != b'\n') {
+            continue;
+        }
+        if let Some(start) = start {
+            if parts.len() >= MAX_PARTS {
+                return Err(wrong("has too many parts"));
+            }
+            let part: &[u8] = body.get(start..begin - 1).unwrap_or_default();
+            parts.push(part.strip_suffix(b"\r").unwrap_or(part));
+        }
+        if last {
             return Ok(parts);
         }
-        if parts.len() >= MAX_PARTS {
-            return Err(wrong("has too many parts"));
-        }
-        // What follows the boundary on its line is padding.
-        let (_, after) = cut(rest, b"\n").ok_or_else(|| wrong("does not end"))?;
-        let (part, after) = cut(after, &next).ok_or_else(|| wrong("does not end"))?;
-        parts.push(part.strip_suffix(b"\r").unwrap_or(part));
-        rest = after;
+        at += padding + 1;
+        start = Some(at);
     }
+    Err(wrong(if start.is_some() { "does not end" } else { "does not begin" }))
 }
 
 /// Puts parts in the place of `xop:Include`, as base64.
@@ -170,8 +195,13 @@ fn percent_decoded(text: &str) -> String {
 pub(super) fn resolve(children: Vec<Element>) -> Result<Option<Element>, SourceError> {
     let mut children = children.into_iter();
     let Some(mut first) = children.next() else { return Ok(None) };
-    let others: HashMap<String, Element> =
-        children.filter_map(|child| Some((attribute(&child, "id")?.to_owned(), child))).collect();
+    let mut others = HashMap::new();
+    for child in children {
+        // A second element that nothing can refer to is a second answer, or a fault beside it.
+        let id = attribute(&child, "id").map(str::to_owned);
+        let id = id.ok_or_else(|| SourceError::Protocol("the envelope's body has more than one element".into()))?;
+        others.insert(id, child);
+    }
     if !others.is_empty() {
         expand(&mut first, &others, 0, &mut 0)?;
     }

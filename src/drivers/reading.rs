@@ -20,6 +20,21 @@ pub struct Judged {
     pub document: Value,
     /// Whether something of the contract's says so: its code, or its body element.
     by_sign: bool,
+    /// What was noticed before the document was one: attributes of XML.
+    noticed: Notes,
+}
+
+impl Judged {
+    /// With what was noticed of the source's own form of the document.
+    pub(super) fn with(self, noticed: Notes) -> Self {
+        Judged { noticed, ..self }
+    }
+
+    fn notes(&self, operation: &Operation) -> Notes {
+        let mut notes = self.noticed.clone();
+        operation.shape_of_answers.document.observe(&self.document, &String::new, &mut notes);
+        notes
+    }
 }
 
 /// Judges a document; `element`: the contract's body element that it is the content of.
@@ -34,12 +49,12 @@ pub(super) fn judge(operation: &Operation, document: Value, element: Option<&str
         return Err(SourceError::NotFound("no record".into()));
     }
     let coded = heed(verdict)?;
-    Ok(Judged { by_sign: coded || element.is_some(), document })
+    Ok(Judged { by_sign: coded || element.is_some(), document, noticed: Notes::default() })
 }
 
 /// Reads the one message of an answer.
 pub(super) fn read_one(operation: &Operation, judged: &Judged, context: &CallContext) -> Result<Bytes, SourceError> {
-    let mut notes = drift::of_document(operation, &judged.document);
+    let mut notes = judged.notes(operation);
     let message = one(operation, judged, &mut notes);
     drift::apply_policy(operation, context, notes, message)
 }
@@ -115,7 +130,7 @@ pub(super) fn read_list(
     judged: &Judged,
     context: &CallContext,
 ) -> Result<Vec<Bytes>, SourceError> {
-    let mut notes = drift::of_document(operation, &judged.document);
+    let mut notes = judged.notes(operation);
     let messages = list(operation, judged, &mut notes);
     drift::apply_policy(operation, context, notes, messages)
 }

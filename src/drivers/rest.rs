@@ -17,7 +17,8 @@ use futures_util::{StreamExt, stream};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use prost_reflect::DynamicMessage;
 use serde_json::Value;
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
+use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -144,7 +145,7 @@ impl Inner {
         // The first page is fetched before the stream begins, so that a failure is a plain status.
         let extra = if paging.offset.is_empty() { Vec::new() } else { window(&paging, 0) };
         let (judged, _) = self.document(&ask, &extra).await?;
-        let mut list = Paged { paging, pages: 0, received: 0, first: None };
+        let mut list = Paged { paging, pages: 0, received: 0, first: None, seen: HashSet::new() };
         let page = list.read(&ask, &judged)?;
         let messages = stream::try_unfold((self, ask, list, page), |(inner, ask, mut list, mut page)| async move {
             loop {
@@ -240,6 +241,8 @@ struct Paged {
     received: u64,
     /// The first record of the page before.
     first: Option<Bytes>,
+    /// A hash of each page so far, as many as the contract takes pages.
+    seen: HashSet<u64>,
 }
 
 impl Paged {
@@ -250,23 +253,26 @@ impl Paged {
         self.pages += 1;
         self.received += messages.len() as u64;
         let Paging { total, more, .. } = &self.paging;
-        let said = |path: &Option<WirePath>| {
-            path.as_ref()
-                .and_then(|path| map::lookup(&judged.document, &judged.document, path))
-                .and_then(map::scalar_text)
+        // What is there, and is neither null nor a single value, is not understood.
+        let said = |path: &Option<WirePath>, what: &str| {
+            let found = path.as_ref().and_then(|path| map::lookup(&judged.document, &judged.document, path));
+            let text =
+                found.map(|value| map::scalar_text(value).ok_or_else(|| SourceError::Unreadable(what.to_owned())));
+            text.transpose()
         };
-        let (total, more) = match (said(total), said(more).map(|more| more.trim().to_ascii_lowercase())) {
-            (Some(total), more) => match text::whole(total.trim()).and_then(|total| u64::try_from(total).ok()) {
-                Some(total) => (Some(total), more),
-                None => return wrong("the number of records in all is no number"),
+        let total = match said(total, NO_TOTAL)? {
+            Some(total) => match text::whole(total.trim()).and_then(|total| u64::try_from(total).ok()) {
+                Some(total) => Some(total),
+                None => return wrong(NO_TOTAL),
             },
-            (None, more) => (None, more),
+            None => None,
         };
+        let more = said(more, NO_FLAG)?.map(|more| more.trim().to_ascii_lowercase());
         let more = match more.as_deref() {
             None | Some("") => None,
             Some("true" | "1" | "y") => Some(true),
             Some("false" | "0" | "n") => Some(false),
-            Some(_) => return wrong("the flag for more records is neither true nor false"),
+            Some(_) => return wrong(NO_FLAG),
         };
         // A total that is just the first full page may be the page's own, and one that is less than what has come is.
         let full = self.pages == 1 && self.received == u64::from(self.paging.size) && !self.paging.offset.is_empty();
@@ -288,12 +294,21 @@ impl Paged {
         if !last && self.pages >= self.paging.max_pages {
             return wrong("the list has more pages than its contract takes");
         }
-        if !messages.is_empty() && self.first.as_ref() == messages.first() {
+        // The page before, or any other: a source whose pages go round in a circle reaches every total.
+        let again = self.first.as_ref() == messages.first() || !self.seen.insert(hash_of(&messages));
+        if !messages.is_empty() && again {
             return wrong("the source sends the same page again");
         }
         self.first = messages.first().cloned();
         Ok(Page { last, messages: messages.into() })
     }
+}
+
+const NO_TOTAL: &str = "the number of records in all is no number";
+const NO_FLAG: &str = "the flag for more records is neither true nor false";
+
+fn hash_of(messages: &[Bytes]) -> u64 {
+    foldhash::fast::FixedState::default().hash_one(messages)
 }
 
 /// Which entries of a list a page is.

@@ -5,6 +5,7 @@ use super::http::{HttpAnswer, status_error};
 use super::reading::{judge, read_one};
 use super::{Call, Driver, SourceAnswer, SourceError, SourceRequest, by_meaning, multipart, xroad_errors};
 use crate::contract::map::{outcome, request};
+use crate::contract::notes::Notes;
 use crate::contract::operation::Operation;
 use crate::contract::options::{Meaning, Soap, SoapVersion};
 use crate::contract::settings::CallContext;
@@ -172,7 +173,7 @@ pub fn read_answer(
             return Err(wrong("the envelope has something beside a header and a body"));
         }
     }
-    let content = multipart::resolve(body.map(|body| body.children).unwrap_or_default())?;
+    let content = multipart::resolve(body.map(|body| body.children).unwrap_or_default()).map_err(failed)?;
     let mut content = content.ok_or_else(|| wrong("the envelope's body is empty"))?;
     if !parts.is_empty() {
         multipart::include(&mut content, &mut parts)?;
@@ -191,13 +192,15 @@ pub fn read_answer(
         return Err(wrong("the body's element is not the contract's"));
     }
     let element = content.name.clone();
+    let mut noticed = Notes::default();
+    operation.shape_of_answers.document.observe_attributes(&content, &String::new, &mut noticed);
     let document = match content.into_value() {
         Value::Object(object) => Value::Object(object),
         // Text in place of a structure, which an answer element may hold alone.
         Value::String(text) if !text.trim().is_empty() => Value::String(text),
         _ => Value::Object(Map::new()),
     };
-    let judged = judge(operation, document, Some(&element))?;
+    let judged = judge(operation, document, Some(&element))?.with(noticed);
     let message = read_one(operation, &judged, context)?;
     Ok((message, header))
 }
@@ -208,15 +211,20 @@ fn fault(operation: &Operation, fault: &Element) -> SourceError {
     let local = |text: &str| text.rsplit(':').next().unwrap_or("").trim().to_owned();
     let mut codes = Vec::new();
     if let Some(detail) = fault.child("detail").or_else(|| fault.child("Detail")) {
-        codes.extend(
-            ["code", "Code", "faultCode", "errorCode"].iter().filter_map(|name| detail.child_text(name)).map(local),
-        );
+        // In the detail itself, or in the one structure that a typed fault (JAX-WS, WCF) puts around it.
+        for place in std::iter::once(detail).chain(&detail.children) {
+            let named = ["code", "Code", "faultCode", "errorCode"].iter().filter_map(|name| place.child_text(name));
+            codes.extend(named.map(local));
+        }
     }
     // Some servers write the other version's fault into an envelope of this one (node-soap).
-    let code = fault.child("Code");
-    let sub = code.and_then(|code| code.child("Subcode")).and_then(|sub| sub.child_text("Value"));
-    let value = code.and_then(|code| code.child_text("Value"));
-    codes.extend([sub, value, fault.child_text("faultcode")].into_iter().flatten().map(local));
+    let mut subcodes: Vec<&str> = Vec::new();
+    let mut code = fault.child("Code");
+    while let Some(here) = code {
+        subcodes.extend(here.child_text("Value"));
+        code = here.child("Subcode");
+    }
+    codes.extend(subcodes.into_iter().rev().chain(fault.child_text("faultcode")).map(local));
     let xroad = matches!(operation.binding, Binding::XRoadSoap { .. });
     for code in &codes {
         if let Some(meaning) = outcome::meaning_of(&operation.outcome, code) {

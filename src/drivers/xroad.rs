@@ -2,7 +2,7 @@
 
 use super::connection::{Connection, RequestHash, XRoadIds, XRoadMember};
 use super::credentials::Proof;
-use super::http::HttpAnswer;
+use super::http::{HttpAnswer, status_error};
 use super::reading::{Judged, read_one};
 use super::soap;
 use super::xroad_hash::{REQUEST_HASH, REQUEST_ID, RestRequest};
@@ -294,7 +294,10 @@ impl Asked<'_> {
         ];
         for (name, value) in &expected {
             if text(name) != Some(value) {
-                return Err(SourceError::Protocol(format!("the answer's {name} is not the request's")));
+                // A failure of something in between has none of X-Road's headers: what HTTP says of it holds.
+                let failed = status_error(answer.status, &answer.headers);
+                let other = || SourceError::Protocol(format!("the answer's {name} is not the request's"));
+                return Err(failed.unwrap_or_else(other));
             }
         }
         // It says which request is answered (PR-REST, section 4.3). A gateway in between may have left it out: the id says so, too.

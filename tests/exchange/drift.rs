@@ -191,6 +191,26 @@ async fn unknown_fields_of_a_grpc_source_are_seen_by_number_and_refused_where_th
     stage.verify();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn drift_in_a_later_message_of_a_stream_is_seen_and_ends_it_where_the_entry_says_so() {
+    for (policy, code, messages) in [("pass", Code::Ok, 4), ("warn", Code::Ok, 4), ("refuse", Code::Internal, 2)] {
+        let keys = format!("[drift]\nList = \"{policy}\"");
+        let (stage, source, actor) = with_source(&keys).await;
+        source.plan(Plan::AnotherLater);
+        let told = actor.call(LIST, json!({ "parts": 1 })).await;
+        assert_eq!((told.code(), told.messages.len()), (code, messages), "{policy}: what came before stands");
+        if policy == "refuse" {
+            assert_eq!(told.reason(), "SOURCE_DRIFTED");
+        }
+        until("the drift is kept", Duration::from_secs(10), || !of(&stage, LIST).is_empty());
+        assert_eq!(of(&stage, LIST), ["added #15"], "{policy}");
+        assert_eq!(ops_text(&stage, "/readyz").contains("drifted"), policy != "pass", "{policy}");
+        let entry = stage.entry(&told.exchange()).entry;
+        assert_eq!(entry.answer_messages, messages as u64, "{policy}: what was disclosed is logged");
+        stage.verify();
+    }
+}
+
 #[test]
 fn a_policy_that_is_none_or_loosens_a_contracts_is_refused_at_load() {
     let stage = Stage::start();

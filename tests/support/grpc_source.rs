@@ -66,6 +66,8 @@ pub enum Plan {
     Gzip,
     /// A message with a field that the contract does not have.
     Another,
+    /// A list of which only the third message has such a field.
+    AnotherLater,
     /// Says nothing; counts pings.
     Silent,
     /// Answers when the request has ended.
@@ -220,7 +222,7 @@ impl Source {
             }
             now
         };
-        match plan {
+        match plan.clone() {
             Plan::Resets(reason, left) if left > 0 => {
                 respond.send_reset(reason);
                 return true;
@@ -259,6 +261,12 @@ impl Source {
         }
         let Ok(mut out) = respond.send_response(head, false) else { return false };
         if list {
+            if matches!(plan, Plan::AnotherLater) {
+                let parts = [&b"\x0a\x03abc"[..], b"\x0a\x03abd", b"\x0a\x03abe\x78\x01", b"\x0a\x03abf"];
+                let whole: Vec<u8> = parts.iter().flat_map(|part| frame(part).to_vec()).collect();
+                out.send_data(whole.into(), false).unwrap();
+                return out.send_trailers(trailers).is_ok();
+            }
             let more = if message.ends_with(ANOTHER) { ANOTHER } else { &[] };
             return Source::list(out, more).await;
         }

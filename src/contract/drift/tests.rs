@@ -35,7 +35,7 @@ service Drift {
   rpc Soap(Ask) returns (Record) {
     option idempotency_level = NO_SIDE_EFFECTS;
     option (ndxp.contract.v1.operation) = {
-      scope: "drift:read" data_class: OPEN soap: { request: "Ask" namespace: "urn:x" answer: "Record" }
+      scope: "drift:read" data_class: OPEN soap: { request: "Ask" namespace: "urn:x" answer: "Record" } ignored: "@phienBan"
     };
   }
   rpc Grpc(Ask) returns (Message) {
@@ -49,7 +49,7 @@ message Name {
   string given = 1 [(ndxp.contract.v1.field) = { name: ["Ten", "."] }];
 }
 message Inner {
-  option (ndxp.contract.v1.structure) = { ignored: ["Stt"] };
+  option (ndxp.contract.v1.structure) = { ignored: ["Stt", "@stt"] };
   string id = 1 [(ndxp.contract.v1.field) = { name: ["Id", "Ma"] expected: true }];
   int32 count = 2 [(ndxp.contract.v1.field) = { name: "So" }];
 }
@@ -104,11 +104,15 @@ fn shown(drift: &Drift) -> String {
 
 fn noticed(name: &str, text: &str) -> Vec<String> {
     let operation = operation(name);
+    let mut notes = Notes::default();
     let document = match text.starts_with('<') {
-        true => xml::parse(text.as_bytes()).unwrap().into_value(),
+        true => {
+            let root = xml::parse(text.as_bytes()).unwrap();
+            operation.shape_of_answers.document.observe_attributes(&root, &String::new, &mut notes);
+            root.into_value()
+        }
         false => json::parse(text.as_bytes()).unwrap(),
     };
-    let mut notes = Notes::default();
     operation.shape_of_answers.document.observe(&document, &String::new, &mut notes);
     notes.drift.iter().map(shown).collect()
 }
@@ -169,6 +173,28 @@ fn each_kind_is_noticed_by_path() {
         ),
         ("Soap", "<Record><Chu><b>5</b></Chu><Moi>1</Moi></Record>", &["retyped Chu text structure", "added Moi text"]),
         ("Soap", "<Record><Chu>1</Chu><Chu>2</Chu></Record>", &["retyped Chu text list"]),
+        (
+            "Soap",
+            "<Record v=\"2\"><Chu donVi=\"m\">1</Chu></Record>",
+            &["added @v attribute", "added Chu/@donVi attribute"],
+        ),
+        (
+            "Soap",
+            "<Record><DanhSach><Id>1</Id></DanhSach><DanhSach ma=\"2\"><Id>2</Id></DanhSach></Record>",
+            &["added DanhSach/@ma attribute"],
+        ),
+        ("Soap", "<Record><Chu a022199000123=\"x\">1</Chu></Record>", &["added Chu/@* attribute"]),
+        // What is known, is of the form, or stands in what is added as a whole.
+        (
+            "Soap",
+            "<Record phienBan=\"1\"><Trong stt=\"1\" muc=\"2\"><Id>1</Id></Trong></Record>",
+            &["added Trong/@muc attribute"],
+        ),
+        (
+            "Soap",
+            "<Record xmlns:i=\"urn:i\" i:type=\"x\"><Chu xml:lang=\"vi\">1</Chu><Moi a=\"1\">1</Moi></Record>",
+            &["added Moi text"],
+        ),
     ] {
         assert_eq!(noticed(name, text), expected, "{text}");
     }
@@ -253,7 +279,7 @@ fn what_a_contract_says_of_drift_is_checked_at_load() {
     for (from, to, expected) in [
         ("ignored: \"Took\"", "ignored: \"Data/Chu\"", "which the contract reads"),
         ("ignored: \"Took\"", "ignored: \"/\"", "names nothing"),
-        ("ignored: [\"Stt\"]", "ignored: [\"Id\"]", "which the contract reads"),
+        ("ignored: [\"Stt\", \"@stt\"]", "ignored: [\"Id\"]", "which the contract reads"),
         ("[\"Id\", \"Ma\"] expected", "[\"Id\", \"Sau/Ma\"] expected", "one structure"),
         ("grpc: {}", "grpc: {} ignored: \"x\"", "reserve the numbers"),
     ] {
@@ -290,16 +316,18 @@ fn the_fixtures_answers_are_as_the_contracts_describe() {
                 continue;
             }
             answers += 1;
+            let mut notes = Notes::default();
             let document = match std::fs::read(file.with_file_name(format!("{stem}.json"))) {
                 Ok(body) => json::parse(&body).unwrap(),
                 Err(_) => {
                     let envelope =
                         xml::parse(&std::fs::read(file.with_file_name(format!("{stem}.xml"))).unwrap()).unwrap();
                     let body = envelope.children.into_iter().find(|child| child.name == "Body").unwrap();
-                    body.children.into_iter().next().unwrap().into_value()
+                    let content = body.children.into_iter().next().unwrap();
+                    operation.shape_of_answers.document.observe_attributes(&content, &String::new, &mut notes);
+                    content.into_value()
                 }
             };
-            let mut notes = Notes::default();
             operation.shape_of_answers.document.observe(&document, &String::new, &mut notes);
             let folder = folder.file_name().unwrap().to_str().unwrap();
             found.extend(notes.drift.iter().map(|drift| format!("{folder}/{stem} {method}: {}", shown(drift))));

@@ -5,6 +5,7 @@ use super::shape::{BOOL, NUMBER, OBJECT, Place, Shape, TEXT};
 use super::{Drift, DriftKind, bounded};
 use crate::contract::map::values::is_numbered;
 use crate::contract::notes::Notes;
+use crate::contract::xml::Element;
 use serde_json::{Map, Value};
 
 /// Members of one structure whose presence is remembered; contracts have fewer.
@@ -31,6 +32,13 @@ impl Shape {
     /// Notes where a document is not of this shape; `field`: the field in whose text it stands, empty for an answer as a whole.
     pub fn observe(&self, document: &Value, field: &dyn Fn() -> String, notes: &mut Notes) {
         Walk { shape: self, field, notes }.value(0, document, None);
+    }
+
+    /// Notes attributes of an XML document that are neither of its form nor ignored (`"CongDan/@version"`): no contract reads one.
+    pub fn observe_attributes(&self, root: &Element, field: &dyn Fn() -> String, notes: &mut Notes) {
+        if root.has_attributes() {
+            Walk { shape: self, field, notes }.attributes(0, root, None);
+        }
     }
 }
 
@@ -121,6 +129,26 @@ impl Walk<'_> {
                 && let Some(first) = group.first()
             {
                 self.drifted(DriftKind::Missing, way, Some(&place.members[*first].0), ("", ""));
+            }
+        }
+    }
+
+    fn attributes(&mut self, at: usize, element: &Element, way: Option<&Step<'_>>) {
+        let place = &self.shape.places[at];
+        // An element that is not the contract's is noticed as a whole.
+        if place.ignored || place.open || (place.types == 0 && place.members.is_empty()) {
+            return;
+        }
+        for name in element.own_attributes() {
+            if !place.by_name.contains_key(format!("@{name}").as_str()) {
+                let name = format!("@{}", shown(name));
+                self.drifted(DriftKind::Added, way, Some(&name), ("", "attribute"));
+            }
+        }
+        for child in &element.children {
+            if let Some(at) = place.by_name.get(child.name.as_str()) {
+                let (known, inside) = &place.members[*at];
+                self.attributes(*inside, child, Some(&Step { above: way, name: known }));
             }
         }
     }

@@ -210,6 +210,7 @@ impl<'v> Reader<'v, '_> {
             Some(expected) => {
                 let text = value.as_str().ok_or_else(|| fail("a document in a text was expected"))?;
                 let malformed = "the embedded document is not well-formed";
+                let field_path = || trail.path();
                 let document = if expected.json {
                     json::parse(text.as_bytes()).map_err(|_| fail(malformed))?
                 } else {
@@ -217,10 +218,13 @@ impl<'v> Reader<'v, '_> {
                     if element.name != expected.xml_root {
                         return Err(fail("the embedded document has another root element"));
                     }
+                    if let Some(shape) = &field.document {
+                        shape.observe_attributes(&element, &field_path, self.notes);
+                    }
                     element.into_value()
                 };
                 if let Some(shape) = &field.document {
-                    shape.observe(&document, &|| trail.path(), self.notes);
+                    shape.observe(&document, &field_path, self.notes);
                 }
                 // Absolute places are still those of the outer document.
                 Reader { root: self.root, notes: &mut *self.notes }.message(plan, &document, Some(trail))?

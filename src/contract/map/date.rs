@@ -320,9 +320,14 @@ impl Parts {
         (MIN_UNIX..=MAX_UNIX).contains(&seconds).then_some(seconds)
     }
 
-    /// Whether it is one of the dates that systems write where there is none: the first or the last day that they know.
+    /// Whether it is one of the dates that systems write where there is none: the first or the last day or year that they know, in the
+    /// source's zone or, where the time was written in another, in Ho Chi Minh City's (`9999-12-30T17:00:00Z`).
     pub fn is_sentinel(&self) -> bool {
-        matches!((self.year, self.month, self.day), (1, 1, 1) | (9999, 12, 31))
+        let stands_for_none = |parts: &Parts| {
+            matches!((parts.year, parts.month, parts.day), (1, 1, 1) | (9999, 12, 31) | (1 | 9999, 0, _))
+        };
+        let local = || self.offset.and_then(|_| Parts::from_unix(self.to_unix()?));
+        stands_for_none(self) || local().is_some_and(|local| stands_for_none(&local))
     }
 
     /// A date of which each part stands for itself; empty or 0 is not known. `None` where nothing is.
