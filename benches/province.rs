@@ -7,9 +7,9 @@
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
-use ndxp_gateway::access::limits::Limits;
+use ndxp_gateway::access::limits::GrantLimits;
 use ndxp_gateway::access::token::TokenChecker;
-use ndxp_gateway::access::{Said, decide};
+use ndxp_gateway::access::{CallMetadata, decide};
 use ndxp_gateway::config::Config;
 use ndxp_gateway::contract::{ContractSet, Operation};
 use ndxp_gateway::identity::{Certificate, Peer, Thumbprint, tls};
@@ -85,7 +85,7 @@ fn decisions(store: &SqliteStore, config: &Config, clients: usize) {
     let issuer = Issuer::new(store, config.issuer_settings());
     let signer = issuer.signer(snapshot.signing(now()).unwrap()).unwrap();
     let tokens = TokenChecker::new(&config.tokens.issuer, &config.tokens.audience, 30);
-    let limits = Limits::default();
+    let limits = GrantLimits::default();
     let calls: Vec<_> = (0..1_000)
         .map(|number| {
             let id = format!("client-{:06}", number * 7_919 % clients);
@@ -111,7 +111,7 @@ fn decisions(store: &SqliteStore, config: &Config, clients: usize) {
         let at = now();
         let client = peer.identify(&snapshot).unwrap();
         let token = tokens.authenticate(headers, peer, &client, &snapshot, at).unwrap();
-        let said = Said::read(headers).unwrap();
+        let said = CallMetadata::read(headers).unwrap();
         let grant = decide(operation, &client, &token.scopes, &said, peer.address.ip(), at).unwrap();
         limits.take(&grant, Instant::now(), at).unwrap()
     };

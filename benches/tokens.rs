@@ -11,7 +11,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 use ndxp_gateway::admin::api;
-use ndxp_gateway::caller::Caller;
+use ndxp_gateway::caller::GatewayClient;
 use ndxp_gateway::config::Config;
 use ndxp_gateway::contract::ContractSet;
 use ndxp_gateway::pki::{DEFAULT_DAYS, Role as Certificate, staff_uri};
@@ -80,7 +80,7 @@ impl Setup {
 
     fn actor(&self, id: &str) -> Actor {
         let token = issue(&self.store, &self.config, &self.folder, id, Duration::from_secs(3_600), Duration::ZERO);
-        let caller = Caller::new(&self.base(), &files(&self.folder, id)).unwrap();
+        let caller = GatewayClient::new(&self.base(), &files(&self.folder, id)).unwrap();
         Actor { caller, token, contracts: self.contracts.clone() }
     }
 
@@ -95,7 +95,7 @@ impl Setup {
     }
 }
 
-async fn ask<A: Message + Default>(person: &Caller, method: &str, request: impl Message) -> A {
+async fn ask<A: Message + Default>(person: &GatewayClient, method: &str, request: impl Message) -> A {
     let path = format!("/ndxp.admin.v1.AdminService/{method}");
     let answered = person.call(&path, &[], vec![request.encode_to_vec().into()]).await.unwrap();
     assert_eq!(answered.status.code(), tonic::Code::Ok, "{method}: {} {:?}", answered.reason(), answered.status);
@@ -103,7 +103,12 @@ async fn ask<A: Message + Default>(person: &Caller, method: &str, request: impl 
 }
 
 /// Pages through the tokens until it is to stop; gives how long each page took.
-async fn list(person: Arc<Caller>, client: &'static str, in_force: bool, stop: Arc<AtomicBool>) -> Vec<Duration> {
+async fn list(
+    person: Arc<GatewayClient>,
+    client: &'static str,
+    in_force: bool,
+    stop: Arc<AtomicBool>,
+) -> Vec<Duration> {
     let (mut page_token, mut times) = (String::new(), Vec::new());
     while !stop.load(Ordering::Relaxed) {
         let request = api::ListTokensRequest { client: client.into(), in_force, page_size: 1_000, page_token };
@@ -146,7 +151,7 @@ async fn until_refused(actor: &Actor, reason: &str, change: impl AsyncFnOnce()) 
 }
 
 async fn changes_under_load(setup: &Setup) {
-    let person = Arc::new(Caller::new(&setup.base(), &files(&setup.folder, PERSON)).unwrap());
+    let person = Arc::new(GatewayClient::new(&setup.base(), &files(&setup.folder, PERSON)).unwrap());
     let actors = |kind: &str| (0..CHANGES).map(|number| setup.actor(&format!("{kind}-{number}"))).collect::<Vec<_>>();
     let (revoked, suspended) = (actors("r"), actors("s"));
     tokio::time::sleep(Duration::from_secs(1)).await;

@@ -71,14 +71,14 @@ pub struct CallerFiles {
 
 /// A caller with its connection.
 #[derive(Clone)]
-pub struct Caller {
+pub struct GatewayClient {
     base: String,
     http2: Arc<Http2>,
     connector: HttpsConnector<HttpConnector>,
 }
 
 /// An answer whose head has arrived.
-pub struct Answering {
+pub struct StreamingResponse {
     /// Metadata.
     pub headers: HeaderMap,
     reader: FrameReader<Incoming>,
@@ -86,7 +86,7 @@ pub struct Answering {
 
 /// A whole answer.
 #[derive(Debug)]
-pub struct Answered {
+pub struct CompleteResponse {
     /// Metadata, initial and trailing together.
     pub metadata: HeaderMap,
     /// The messages.
@@ -95,7 +95,7 @@ pub struct Answered {
     pub status: Status,
 }
 
-impl Answered {
+impl CompleteResponse {
     /// A value of the metadata.
     pub fn text(&self, name: &str) -> &str {
         self.metadata.get(name).and_then(|value| value.to_str().ok()).unwrap_or("")
@@ -108,7 +108,7 @@ impl Answered {
     }
 }
 
-impl Caller {
+impl GatewayClient {
     /// A caller of the gateway at `base` (`https://host:port`).
     pub fn new(base: &str, files: &CallerFiles) -> Result<Self, CallerError> {
         Self::with_identity(base, &files.ca, Some((&files.certificate, &files.key)))
@@ -120,7 +120,7 @@ impl Caller {
         let base = base.trim_end_matches('/').to_owned();
         let connector = connector(tls, false);
         let http2 = Arc::new(Http2::new(&base, connector.clone()));
-        Ok(Caller { base, http2, connector })
+        Ok(GatewayClient { base, http2, connector })
     }
 
     /// Why there is no connection. In TLS 1.3 a client has sent its first bytes before it hears that its certificate was
@@ -147,7 +147,7 @@ impl Caller {
         let mut left = TRANSPARENT_RETRIES;
         loop {
             let mut begun = self.http2.begin(path, || Ok::<_, Http2Error>(headers.clone())).await?;
-            begun.request.whole(framed.iter().cloned());
+            begun.request.send_all(framed.iter().cloned());
             match begun.answer.head().await {
                 Err(Http2Error::Unprocessed) if left > 0 => left -= 1,
                 response => return response,
@@ -162,7 +162,7 @@ impl Caller {
         metadata: &[(&str, &str)],
         messages: Vec<Bytes>,
         timeout: Option<Duration>,
-    ) -> Result<Answering, CallerError> {
+    ) -> Result<StreamingResponse, CallerError> {
         let path: PathAndQuery = path.parse().map_err(|_| unfit("path", path))?;
         let mut headers = grpc_head(timeout);
         for (name, value) in metadata {
@@ -172,7 +172,7 @@ impl Caller {
         let unreachable = |error: Http2Error| CallerError::Unreachable(self.base.clone(), error.to_string());
         let framed: Vec<Bytes> = messages.iter().map(|message| frame(message)).collect();
         let (head, body) = self.respond(&path, &headers, &framed).await.map_err(unreachable)?.into_parts();
-        Ok(Answering { headers: head.headers, reader: FrameReader::new(body, MAX_MESSAGE) })
+        Ok(StreamingResponse { headers: head.headers, reader: FrameReader::new(body, MAX_MESSAGE) })
     }
 
     /// Sends messages and takes the whole answer.
@@ -181,19 +181,19 @@ impl Caller {
         path: &str,
         metadata: &[(&str, &str)],
         messages: Vec<Bytes>,
-    ) -> Result<Answered, CallerError> {
+    ) -> Result<CompleteResponse, CallerError> {
         let mut answering = self.start(path, metadata, messages, None).await?;
         let mut messages = Vec::new();
         while let Some(message) = answering.next().await? {
             messages.push(message);
         }
         let (metadata, status) = answering.end();
-        Ok(Answered { metadata, messages, status })
+        Ok(CompleteResponse { metadata, messages, status })
     }
 }
 
 /// The transport of the generated clients. A request is sent when it is whole: no method of the services streams requests.
-impl Service<Request<Body>> for Caller {
+impl Service<Request<Body>> for GatewayClient {
     type Response = Response<Body>;
     type Error = CallerError;
     type Future = BoxFuture<'static, Result<Response<Body>, CallerError>>;
@@ -226,7 +226,7 @@ fn unfit(what: &str, value: &str) -> CallerError {
     CallerError::Unfit(format!("the {what} {value:?} cannot be sent"))
 }
 
-impl Answering {
+impl StreamingResponse {
     /// The next message; `None` at the end.
     pub async fn next(&mut self) -> Result<Option<Bytes>, FrameError> {
         self.reader.next().await

@@ -13,7 +13,7 @@ const NEAR: (Duration, u32) = (Duration::from_millis(5), 4);
 
 /// Whose deadline it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Whose {
+pub enum DeadlineOwner {
     /// The operation's own time, from its contract.
     Operation,
     /// Shorter: what the caller gave the call.
@@ -26,13 +26,13 @@ pub struct Deadline {
     /// When.
     pub at: Instant,
     /// By whom.
-    pub whose: Whose,
+    pub whose: DeadlineOwner,
 }
 
 impl Deadline {
     /// The operation's own time, from now on.
     pub fn own(now: Instant, time: Duration) -> Self {
-        Deadline { at: now + time, whose: Whose::Operation }
+        Deadline { at: now + time, whose: DeadlineOwner::Operation }
     }
 
     /// Whether it is as good as over for what began at such a moment: `grpc-timeout` has whole milliseconds, clocks differ a little, and
@@ -43,7 +43,7 @@ impl Deadline {
     }
 
     /// A future, until then; an error says whose time has passed. After the deadline the future is not polled at all.
-    pub async fn bound<T>(self, future: impl Future<Output = T>) -> Result<T, Whose> {
+    pub async fn bound<T>(self, future: impl Future<Output = T>) -> Result<T, DeadlineOwner> {
         if Instant::now() >= self.at {
             return Err(self.whose);
         }
@@ -80,7 +80,7 @@ impl CallTime {
     pub fn wait(&self, now: Instant) -> Deadline {
         let own = Deadline::own(now, self.own);
         match self.caller {
-            Some(caller) if caller < own.at => Deadline { at: caller, whose: Whose::Caller },
+            Some(caller) if caller < own.at => Deadline { at: caller, whose: DeadlineOwner::Caller },
             _ => own,
         }
     }
@@ -91,14 +91,14 @@ impl CallTime {
         match self.caller {
             Some(caller) if caller < own.at => {
                 let whole = caller + self.own / ON_THE_WAY >= own.at;
-                Deadline { at: caller, whose: if whole { Whose::Operation } else { Whose::Caller } }
+                Deadline { at: caller, whose: if whole { DeadlineOwner::Operation } else { DeadlineOwner::Caller } }
             }
             _ => own,
         }
     }
 
     /// The whole of the operation's own time, for a source that is asked now.
-    pub fn whole(&self, now: Instant) -> Deadline {
+    pub fn full(&self, now: Instant) -> Deadline {
         Deadline::own(now, self.own)
     }
 }
@@ -116,11 +116,11 @@ mod tests {
         let whose = |given: Duration, waited: Duration| {
             CallTime::new(10 * SECOND, Some(now + given)).source(now + waited).whose
         };
-        assert_eq!(whose(10 * SECOND, Duration::from_millis(3)), Whose::Operation);
-        assert_eq!(whose(60 * SECOND, SECOND), Whose::Operation);
-        assert_eq!(whose(9 * SECOND, Duration::ZERO), Whose::Caller);
+        assert_eq!(whose(10 * SECOND, Duration::from_millis(3)), DeadlineOwner::Operation);
+        assert_eq!(whose(60 * SECOND, SECOND), DeadlineOwner::Operation);
+        assert_eq!(whose(9 * SECOND, Duration::ZERO), DeadlineOwner::Caller);
         // It sent its request so slowly that little is left.
-        assert_eq!(whose(10 * SECOND, 5 * SECOND), Whose::Caller);
+        assert_eq!(whose(10 * SECOND, 5 * SECOND), DeadlineOwner::Caller);
         assert_eq!(CallTime::new(SECOND, None).source(now), Deadline::own(now, SECOND));
     }
 
@@ -134,7 +134,7 @@ mod tests {
             let time = CallTime::new(own, Some(now + Duration::from_millis(given)));
             let deadline = time.source(asked);
             prop_assert!(deadline.at <= asked + own && Some(deadline.at) <= time.caller().max(Some(asked + own)));
-            if deadline.whose == Whose::Operation {
+            if deadline.whose == DeadlineOwner::Operation {
                 prop_assert!(deadline.at - asked >= own - own / ON_THE_WAY);
             }
         }

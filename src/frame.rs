@@ -22,29 +22,29 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Memory for large messages while they come, which many callers share: one that dawdles holds no more than this of it. One
 /// caller has a quarter of it at most, unless the half of it is free.
 #[derive(Debug, Clone)]
-pub struct Room(Arc<Shares<String>>);
+pub struct MessageMemory(Arc<Shares<String>>);
 
 /// One caller's part of a [`Room`].
 #[derive(Debug)]
-pub struct CallerRoom {
-    room: Room,
+pub struct CallerMemory {
+    room: MessageMemory,
     caller: String,
 }
 
-impl Room {
+impl MessageMemory {
     /// So many bytes, counted there.
     pub fn of(bytes: usize, metrics: ShareMetrics) -> Self {
         let limits = ShareLimits { total: bytes, per_holder: bytes / 4, ample: bytes / 2, rate: None };
-        Room(Shares::new(limits, metrics))
+        MessageMemory(Shares::new(limits, metrics))
     }
 
     /// For messages of one caller.
-    pub fn caller(&self, caller: &str) -> CallerRoom {
-        CallerRoom { room: self.clone(), caller: caller.to_owned() }
+    pub fn caller(&self, caller: &str) -> CallerMemory {
+        CallerMemory { room: self.clone(), caller: caller.to_owned() }
     }
 }
 
-impl CallerRoom {
+impl CallerMemory {
     fn take(&self, bytes: usize) -> Result<Share<String>, FrameError> {
         self.room.0.take(&self.caller, bytes).map_err(|error| match error {
             ShareError::HolderFull(bytes) => FrameError::TooMany(bytes),
@@ -117,7 +117,7 @@ pub struct FrameReader<B> {
     /// Messages that are marked as compressed are gzip.
     gzip: bool,
     /// Room that large messages need while they come, and what is held of it.
-    room: Option<CallerRoom>,
+    room: Option<CallerMemory>,
     held: Option<Share<String>>,
 }
 
@@ -146,7 +146,7 @@ where
     }
 
     /// The same, with room for large messages that is shared with others.
-    pub fn within(self, room: CallerRoom) -> Self {
+    pub fn within(self, room: CallerMemory) -> Self {
         FrameReader { room: Some(room), ..self }
     }
 
@@ -260,7 +260,7 @@ mod tests {
     #[tokio::test]
     async fn d3_large_messages_that_dawdle_share_their_room_and_small_ones_need_none() {
         let metrics = ShareMetrics::default();
-        let room = Room::of(800 << 10, metrics.clone());
+        let room = MessageMemory::of(800 << 10, metrics.clone());
         let begun = |caller: &str, length: u32, sent: usize| {
             let mut bytes = vec![0];
             bytes.extend(length.to_be_bytes());

@@ -23,12 +23,12 @@ pub struct ShareLimits {
     /// While all together hold at most so much, one holder may exceed its own limit: nobody else wants it. 0: never.
     pub ample: usize,
     /// How often one holder may begin; `None`: as often as it likes.
-    pub rate: Option<Rate>,
+    pub rate: Option<ShareRate>,
 }
 
 /// How often one holder may begin.
 #[derive(Debug, Clone, Copy)]
-pub struct Rate {
+pub struct ShareRate {
     /// Beginnings a second, sustained.
     pub per_second: u32,
     /// Beginnings at once above that.
@@ -62,20 +62,20 @@ pub enum ShareError {
 #[derive(Debug)]
 pub struct Shares<K> {
     limits: ShareLimits,
-    state: Mutex<State<K>>,
+    state: Mutex<ShareState<K>>,
     metrics: ShareMetrics,
 }
 
 #[derive(Debug)]
-struct State<K> {
+struct ShareState<K> {
     held: usize,
-    holders: HashMap<K, Holder>,
+    holders: HashMap<K, HolderUsage>,
     /// When those at rest were last forgotten.
     swept: Option<Instant>,
 }
 
 #[derive(Debug)]
-struct Holder {
+struct HolderUsage {
     held: usize,
     tokens: f64,
     refilled: Instant,
@@ -89,7 +89,7 @@ pub struct Share<K: Eq + Hash> {
     amount: usize,
 }
 
-impl Rate {
+impl ShareRate {
     fn most(self) -> f64 {
         f64::from(self.per_second) + f64::from(self.burst)
     }
@@ -103,7 +103,7 @@ impl Rate {
 impl<K: Eq + Hash + Clone> Shares<K> {
     /// Shares within these limits, counted there.
     pub fn new(limits: ShareLimits, metrics: ShareMetrics) -> Arc<Self> {
-        let state = Mutex::new(State { held: 0, holders: HashMap::default(), swept: None });
+        let state = Mutex::new(ShareState { held: 0, holders: HashMap::default(), swept: None });
         Arc::new(Shares { limits, state, metrics })
     }
 
@@ -145,12 +145,12 @@ impl<K> Shares<K> {
         self.lock().holders.len()
     }
 
-    fn lock(&self) -> MutexGuard<'_, State<K>> {
+    fn lock(&self) -> MutexGuard<'_, ShareState<K>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<K: Eq + Hash + Clone> State<K> {
+impl<K: Eq + Hash + Clone> ShareState<K> {
     fn take(&mut self, limits: &ShareLimits, key: &K, amount: usize, now: Instant) -> Result<(), ShareError> {
         if let Some(rate) = limits.rate
             && self.holders.len() >= MAX_AT_REST
@@ -165,9 +165,9 @@ impl<K: Eq + Hash + Clone> State<K> {
         if held.saturating_add(amount) > limits.per_holder && all > limits.ample {
             return Err(ShareError::HolderFull(limits.per_holder));
         }
-        let tokens = limits.rate.map_or(0.0, Rate::most);
+        let tokens = limits.rate.map_or(0.0, ShareRate::most);
         let holder = self.holders.entry(key.clone());
-        let holder = holder.or_insert(Holder { held: 0, tokens, refilled: now });
+        let holder = holder.or_insert(HolderUsage { held: 0, tokens, refilled: now });
         if let Some(rate) = limits.rate {
             let passed = now.saturating_duration_since(holder.refilled).as_secs_f64();
             holder.tokens = (holder.tokens + passed * f64::from(rate.per_second)).min(rate.most());
@@ -242,7 +242,7 @@ mod tests {
 
     #[test]
     fn d3_a_rate_is_each_holder_s_own_and_holders_at_rest_are_forgotten() {
-        let rate = Rate { per_second: 10, burst: 5 };
+        let rate = ShareRate { per_second: 10, burst: 5 };
         let shares = Shares::new(ShareLimits { rate: Some(rate), ..PLAIN }, ShareMetrics::default());
         let start = Instant::now();
         let key = |number: usize| format!("c{number}");

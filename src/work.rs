@@ -2,7 +2,7 @@
 //! runs at once, a bounded number waits, each person or client has a bounded share of both, and more is refused at once. Work
 //! whose caller is gone keeps its permit until its thread is free again, so giving calls up gains nothing.
 
-use crate::shares::{Rate, Share, ShareError, ShareLimits, ShareMetrics, Shares};
+use crate::shares::{Share, ShareError, ShareLimits, ShareMetrics, ShareRate, Shares};
 use crate::status::{Reason, Refusal};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -19,19 +19,19 @@ pub struct WorkLimits {
     /// Running and waiting for one holder: a person or a client.
     pub each: usize,
     /// How often one holder may begin; `None`: as often as it likes.
-    pub rate: Option<Rate>,
+    pub rate: Option<ShareRate>,
 }
 
 /// A pool of work. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct WorkPool {
     shares: Arc<Shares<String>>,
-    turns: Arc<Turns>,
+    turns: Arc<HolderThreads>,
 }
 
 /// The threads of a pool.
 #[derive(Debug)]
-struct Turns {
+struct HolderThreads {
     all: Arc<Semaphore>,
     /// Those of one holder.
     each: usize,
@@ -40,16 +40,16 @@ struct Turns {
 
 /// Leave for one piece of work; given back when the last clone is dropped.
 #[derive(Debug, Clone)]
-pub struct WorkPermit(Arc<Held>);
+pub struct WorkPermit(Arc<WorkSlot>);
 
 #[derive(Debug)]
-struct Held {
-    turns: Arc<Turns>,
+struct WorkSlot {
+    turns: Arc<HolderThreads>,
     own: Arc<Semaphore>,
     _share: Share<String>,
 }
 
-impl Turns {
+impl HolderThreads {
     /// The turns of one holder, as long as a permit of it is there.
     fn of(&self, holder: &str) -> Arc<Semaphore> {
         let mut of_holder = self.of_holder.lock().unwrap_or_else(PoisonError::into_inner);
@@ -74,7 +74,7 @@ impl WorkPool {
         let WorkLimits { running, all, each, rate } = limits;
         let shares = Shares::new(ShareLimits { total: all, per_holder: each, ample: 0, rate }, metrics);
         let of_one = (running / 2).max(1);
-        let turns = Turns { all: Arc::new(Semaphore::new(running)), each: of_one, of_holder: Mutex::default() };
+        let turns = HolderThreads { all: Arc::new(Semaphore::new(running)), each: of_one, of_holder: Mutex::default() };
         WorkPool { shares, turns: Arc::new(turns) }
     }
 
@@ -92,7 +92,7 @@ impl WorkPool {
     /// As there.
     pub fn begin_at(&self, holder: &str, now: Instant) -> Result<WorkPermit, ShareError> {
         let share = self.shares.take_at(&holder.to_owned(), 1, now)?;
-        Ok(WorkPermit(Arc::new(Held { turns: self.turns.clone(), own: self.turns.of(holder), _share: share })))
+        Ok(WorkPermit(Arc::new(WorkSlot { turns: self.turns.clone(), own: self.turns.of(holder), _share: share })))
     }
 
     /// Runs work of the control plane for a holder. Work that has begun runs to its end, also where nobody waits for it any

@@ -1,7 +1,7 @@
 //! Handshakes that are refused, and connections that are closed for what a handshake would be refused for: with their cause and
 //! the certificate that they are about, in the log, in an entry (bounded like every refusal) and, the former, in the metric.
 
-use super::refusals::{Identity, RefusalLog, Refused};
+use super::refusals::{Identity, RefusalKind, RefusalLog};
 use crate::exchange_log::{Entry, Kind};
 use crate::identity::refused;
 use crate::status::Reason;
@@ -15,14 +15,14 @@ impl RefusalLog {
         port: &'static str,
         address: SocketAddr,
         reason: Reason,
-        why: &refused::Refused,
+        why: &refused::RefusedHandshake,
     ) {
         self.metrics.handshake_refused(why.cause.label());
         self.connection(node, port, (address, reason), why, "a connection was refused");
     }
 
     /// An open connection to a port was closed: a handshake with its certificate would be refused by now.
-    pub fn closed(&self, node: &str, port: &'static str, address: SocketAddr, why: &refused::Refused) {
+    pub fn closed(&self, node: &str, port: &'static str, address: SocketAddr, why: &refused::RefusedHandshake) {
         self.connection(node, port, (address, Reason::CertificateRevoked), why, "a connection was closed");
     }
 
@@ -31,7 +31,7 @@ impl RefusalLog {
         node: &str,
         port: &'static str,
         (address, reason): (SocketAddr, Reason),
-        why: &refused::Refused,
+        why: &refused::RefusedHandshake,
         what: &str,
     ) {
         let cause = why.cause.label();
@@ -49,7 +49,7 @@ impl RefusalLog {
             entry.certificate_serial.clone_from(&shown.serial);
             entry.certificate_issuer.clone_from(&shown.issuer);
         }
-        if !self.note_unawaited(Refused::Connection, Identity::Address(address.ip().into()), entry) {
+        if !self.note_unawaited(RefusalKind::Connection, Identity::Address(address.ip().into()), entry) {
             return;
         }
         let (text, reason) = (why.cause.text(), reason.as_str());

@@ -24,7 +24,7 @@ struct Usage {
 
 /// What is left of a grant's rate and quota.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Left {
+pub struct Remaining {
     /// Calls that may be made at once now.
     pub rate: u32,
     /// Calls left today; `None`: no quota.
@@ -34,14 +34,14 @@ pub struct Left {
 }
 
 /// The usage of all grants.
-pub struct Limits {
+pub struct GrantLimits {
     shards: Vec<Mutex<HashMap<String, Usage>>>,
     hasher: RandomState,
 }
 
-impl Default for Limits {
+impl Default for GrantLimits {
     fn default() -> Self {
-        Limits { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), hasher: RandomState::default() }
+        GrantLimits { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), hasher: RandomState::default() }
     }
 }
 
@@ -50,9 +50,9 @@ pub fn day(seconds: i64) -> i64 {
     (seconds + HO_CHI_MINH_S).div_euclid(DAY_S)
 }
 
-impl Limits {
+impl GrantLimits {
     /// Takes one call from a grant's rate and quota.
-    pub fn take(&self, grant: &GrantView, at: Instant, now: i64) -> Result<Left, Refusal> {
+    pub fn take(&self, grant: &GrantView, at: Instant, now: i64) -> Result<Remaining, Refusal> {
         let mut shard = self.shard(&grant.id);
         let most = f64::from(grant.rate) + f64::from(grant.burst);
         let today = day(now);
@@ -85,7 +85,7 @@ impl Limits {
         usage.used += 1;
         usage.changed = true;
         let quota = (grant.daily_quota > 0).then(|| grant.daily_quota.saturating_sub(usage.used));
-        Ok(Left { rate: usage.tokens as u32, quota, call: usage.used })
+        Ok(Remaining { rate: usage.tokens as u32, quota, call: usage.used })
     }
 
     /// Takes over what was used before a restart: the later day counts, and on the same day the greater number. Rates
@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn a_rate_lets_its_burst_through_and_then_waits() {
-        let (limits, grant, start) = (Limits::default(), grant(10, 5, 0), Instant::now());
+        let (limits, grant, start) = (GrantLimits::default(), grant(10, 5, 0), Instant::now());
         assert_eq!((0..20).filter(|_| limits.take(&grant, start, 0).is_ok()).count(), 15);
         let refusal = limits.take(&grant, start, 0).unwrap_err();
         assert_eq!((refusal.reason, refusal.retry_after), (Reason::RateLimited, Some(Duration::from_millis(100))));
@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn l11_a_quota_is_had_once_though_the_clock_goes_back() {
-        let (limits, grant, start) = (Limits::default(), grant(100, 0, 2), Instant::now());
+        let (limits, grant, start) = (GrantLimits::default(), grant(100, 0, 2), Instant::now());
         let (noon, day_s) = (1_795_500_000, 86_400);
         assert!(limits.take(&grant, start, noon).is_ok() && limits.take(&grant, start, noon).is_ok());
         for back in [1, 30, 365 * 40] {
@@ -153,7 +153,7 @@ mod tests {
         assert!(limits.take(&grant, start, noon).is_err(), "the day that it had is the same");
         assert!(limits.take(&grant, start, noon + day_s).is_ok(), "the next day has its own");
         // Kept over a restart, too.
-        let restarted = Limits::default();
+        let restarted = GrantLimits::default();
         restarted.restore(limits.changed());
         assert!(restarted.take(&grant, start, noon - day_s).is_ok(), "one is left of the later day");
         assert!(restarted.take(&grant, start, noon - day_s).is_err());
@@ -161,7 +161,7 @@ mod tests {
 
     #[test]
     fn a_quota_ends_at_midnight_in_ho_chi_minh_city() {
-        let (limits, grant, start) = (Limits::default(), grant(100, 0, 2), Instant::now());
+        let (limits, grant, start) = (GrantLimits::default(), grant(100, 0, 2), Instant::now());
         // 2026-11-24 23:59:50 there is 16:59:50 UTC.
         let evening = 1_795_539_590;
         assert!(limits.take(&grant, start, evening).is_ok() && limits.take(&grant, start, evening).is_ok());

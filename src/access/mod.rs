@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 /// What the caller says beside its message. Made by parsing once: a value here has its format.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Said {
+pub struct CallMetadata {
     /// `ndxp-purpose`: a procedure code or a dossier number.
     pub purpose: Option<String>,
     /// `ndxp-official`: the acting official's id.
@@ -32,7 +32,7 @@ pub struct Said {
 static PURPOSE: HeaderName = HeaderName::from_static("ndxp-purpose");
 static OFFICIAL: HeaderName = HeaderName::from_static("ndxp-official");
 
-impl Said {
+impl CallMetadata {
     /// Reads the metadata. What has no format is refused before it can reach the log: it might be anything.
     pub fn read(headers: &http::HeaderMap) -> Result<Self, Refusal> {
         let mut violations = Vec::new();
@@ -54,7 +54,7 @@ impl Said {
             formats::check(Format::ProcedureCode, text).is_ok() || formats::check(Format::DossierNumber, text).is_ok()
         };
         let fits_official = |text: &str| text.len() <= 64 && formats::check(Format::Code, text).is_ok();
-        let said = Said {
+        let said = CallMetadata {
             purpose: text(&PURPOSE, &fits_purpose, "one procedure code or dossier number"),
             official: text(&OFFICIAL, &fits_official, "one official's id: letters, digits and . - _ /"),
         };
@@ -65,7 +65,7 @@ impl Said {
 /// The rules of a decision, in their order. The one that refuses stands in the entry; the caller is told less where that would tell
 /// them what others are granted, or from where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rule {
+pub enum AccessRule {
     /// The token carries the operation's scope.
     TokenScope,
     /// A grant has the operation's scope.
@@ -84,28 +84,32 @@ pub enum Rule {
     Purpose,
 }
 
-impl Rule {
+impl AccessRule {
     /// As it stands in the entry.
     pub fn as_str(self) -> &'static str {
         match self {
-            Rule::TokenScope => "token-scope",
-            Rule::Scope => "scope",
-            Rule::Approval => "approval",
-            Rule::Period => "period",
-            Rule::Network => "network",
-            Rule::PurposeGiven => "purpose-given",
-            Rule::OfficialGiven => "official-given",
-            Rule::Purpose => "purpose",
+            AccessRule::TokenScope => "token-scope",
+            AccessRule::Scope => "scope",
+            AccessRule::Approval => "approval",
+            AccessRule::Period => "period",
+            AccessRule::Network => "network",
+            AccessRule::PurposeGiven => "purpose-given",
+            AccessRule::OfficialGiven => "official-given",
+            AccessRule::Purpose => "purpose",
         }
     }
 
     /// What the caller is told.
     pub fn reason(self) -> Reason {
         match self {
-            Rule::TokenScope | Rule::Scope | Rule::Approval | Rule::Period | Rule::Network => Reason::ScopeNotGranted,
-            Rule::PurposeGiven => Reason::PurposeRequired,
-            Rule::OfficialGiven => Reason::OfficialRequired,
-            Rule::Purpose => Reason::PurposeNotGranted,
+            AccessRule::TokenScope
+            | AccessRule::Scope
+            | AccessRule::Approval
+            | AccessRule::Period
+            | AccessRule::Network => Reason::ScopeNotGranted,
+            AccessRule::PurposeGiven => Reason::PurposeRequired,
+            AccessRule::OfficialGiven => Reason::OfficialRequired,
+            AccessRule::Purpose => Reason::PurposeNotGranted,
         }
     }
 }
@@ -115,24 +119,24 @@ const MAX_NAMED: usize = 3;
 
 /// A decision against a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Denied {
+pub struct AccessDenied {
     /// The first rule that no grant passes.
-    pub rule: Rule,
+    pub rule: AccessRule,
     /// The grants that passed every rule before, three at most.
     pub grants: Vec<String>,
 }
 
-impl Denied {
-    fn by<'g>(rule: Rule, grants: impl IntoIterator<Item = &'g Granted>) -> Self {
-        Denied { rule, grants: grants.into_iter().take(MAX_NAMED).map(|grant| grant.id.to_string()).collect() }
+impl AccessDenied {
+    fn by<'g>(rule: AccessRule, grants: impl IntoIterator<Item = &'g Granted>) -> Self {
+        AccessDenied { rule, grants: grants.into_iter().take(MAX_NAMED).map(|grant| grant.id.to_string()).collect() }
     }
 
     /// The refusal that the caller gets, with the rule for the log.
     fn refusal(self, scope: &str) -> Refusal {
         let detail = match self.rule {
-            Rule::TokenScope => format!("the token lacks {scope}"),
-            Rule::Scope | Rule::Approval | Rule::Period | Rule::Network => scope.to_owned(),
-            Rule::PurposeGiven | Rule::OfficialGiven | Rule::Purpose => String::new(),
+            AccessRule::TokenScope => format!("the token lacks {scope}"),
+            AccessRule::Scope | AccessRule::Approval | AccessRule::Period | AccessRule::Network => scope.to_owned(),
+            AccessRule::PurposeGiven | AccessRule::OfficialGiven | AccessRule::Purpose => String::new(),
         };
         let rule = [self.rule.as_str().to_owned()].into_iter().chain(self.grants).collect::<Vec<_>>().join(" ");
         Refusal { rule: Some(rule.into()), ..Refusal::with(self.rule.reason(), detail) }
@@ -145,12 +149,12 @@ pub fn decide(
     operation: &Operation,
     client: &Arc<ClientView>,
     token_scopes: &[String],
-    said: &Said,
+    said: &CallMetadata,
     from: IpAddr,
     now: i64,
 ) -> Result<Granted, Refusal> {
     if !token_scopes.contains(&operation.scope) {
-        return Err(Denied::by(Rule::TokenScope, []).refusal(&operation.scope));
+        return Err(AccessDenied::by(AccessRule::TokenScope, []).refusal(&operation.scope));
     }
     // Nearly every call is allowed by the first grant that is looked at.
     let mut fitting = client.granted(&operation.scope).filter(|grant| fits(grant, operation, said, Some(from), now));
@@ -160,7 +164,7 @@ pub fn decide(
     }
 }
 
-fn fits(grant: &Granted, operation: &Operation, said: &Said, from: Option<IpAddr>, now: i64) -> bool {
+fn fits(grant: &Granted, operation: &Operation, said: &CallMetadata, from: Option<IpAddr>, now: i64) -> bool {
     let given = !(operation.purpose_required && said.purpose.is_none()
         || operation.official_required && said.official.is_none());
     grant.in_force(now) && is_approved(grant, operation) && is_within(grant, from) && given && is_for(grant, said)
@@ -182,7 +186,7 @@ fn is_within(grant: &Granted, from: Option<IpAddr>) -> bool {
     grant.networks.is_empty() || from.is_none_or(|from| grant.networks.iter().any(|network| network.has(from)))
 }
 
-fn is_for(grant: &Granted, said: &Said) -> bool {
+fn is_for(grant: &Granted, said: &CallMetadata) -> bool {
     said.purpose.as_deref().is_none_or(|purpose| covers(&grant.purposes, purpose))
 }
 
@@ -193,27 +197,27 @@ fn is_for(grant: &Granted, said: &Said) -> bool {
 pub fn explain(
     operation: &Operation,
     client: &Arc<ClientView>,
-    said: &Said,
+    said: &CallMetadata,
     from: Option<IpAddr>,
     now: i64,
-) -> Result<Granted, Denied> {
+) -> Result<Granted, AccessDenied> {
     let mut grants: Vec<Granted> = client.granted(&operation.scope).collect();
     if grants.is_empty() {
-        return Err(Denied::by(Rule::Scope, []));
+        return Err(AccessDenied::by(AccessRule::Scope, []));
     }
-    narrow(&mut grants, Rule::Approval, |grant| is_approved(grant, operation))?;
-    narrow(&mut grants, Rule::Period, |grant| grant.in_force(now))?;
-    narrow(&mut grants, Rule::Network, |grant| is_within(grant, from))?;
-    narrow(&mut grants, Rule::PurposeGiven, |_| !operation.purpose_required || said.purpose.is_some())?;
-    narrow(&mut grants, Rule::OfficialGiven, |_| !operation.official_required || said.official.is_some())?;
-    narrow(&mut grants, Rule::Purpose, |grant| is_for(grant, said))?;
-    grants.into_iter().next().ok_or(Denied { rule: Rule::Scope, grants: Vec::new() })
+    narrow(&mut grants, AccessRule::Approval, |grant| is_approved(grant, operation))?;
+    narrow(&mut grants, AccessRule::Period, |grant| grant.in_force(now))?;
+    narrow(&mut grants, AccessRule::Network, |grant| is_within(grant, from))?;
+    narrow(&mut grants, AccessRule::PurposeGiven, |_| !operation.purpose_required || said.purpose.is_some())?;
+    narrow(&mut grants, AccessRule::OfficialGiven, |_| !operation.official_required || said.official.is_some())?;
+    narrow(&mut grants, AccessRule::Purpose, |grant| is_for(grant, said))?;
+    grants.into_iter().next().ok_or(AccessDenied { rule: AccessRule::Scope, grants: Vec::new() })
 }
 
 /// Keeps the grants that pass a rule; an error where none does.
-fn narrow(grants: &mut Vec<Granted>, rule: Rule, passes: impl Fn(&Granted) -> bool) -> Result<(), Denied> {
+fn narrow(grants: &mut Vec<Granted>, rule: AccessRule, passes: impl Fn(&Granted) -> bool) -> Result<(), AccessDenied> {
     if !grants.iter().any(&passes) {
-        return Err(Denied::by(rule, grants.iter()));
+        return Err(AccessDenied::by(rule, grants.iter()));
     }
     grants.retain(passes);
     Ok(())
@@ -289,7 +293,7 @@ mod tests {
         headers.insert("ndxp-purpose", http::HeaderValue::from_static("Nguyen Van An 022199000123"));
         headers.append("ndxp-official", http::HeaderValue::from_static("CB1"));
         headers.append("ndxp-official", http::HeaderValue::from_static("CB2"));
-        let refusal = Said::read(&headers).err();
+        let refusal = CallMetadata::read(&headers).err();
         assert_eq!(refusal.map(|refusal| refusal.violations.len()), Some(2));
     }
 }

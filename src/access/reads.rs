@@ -1,7 +1,7 @@
 //! How many reads of the log's files may be under way: in all and by person or client, and how many a second each may
 //! begin. Reads run on threads of their own ([`WorkPool`]).
 
-use crate::shares::{Rate, ShareError, ShareMetrics};
+use crate::shares::{ShareError, ShareMetrics, ShareRate};
 use crate::status::{Reason, Refusal};
 use crate::work::{WorkLimits, WorkPermit, WorkPool};
 use prometheus_client::metrics::counter::Counter;
@@ -13,17 +13,17 @@ const RETRY: Duration = Duration::from_millis(500);
 
 /// The limits of one kind of reads, by the rate at which one holder may begin them.
 pub const fn limits(running: usize, all: usize, each: usize, per_second: u32, burst: u32) -> WorkLimits {
-    WorkLimits { running, all, each, rate: Some(Rate { per_second, burst }) }
+    WorkLimits { running, all, each, rate: Some(ShareRate { per_second, burst }) }
 }
 
 /// Hands out permits for reads.
 #[derive(Debug)]
-pub struct Reads(WorkPool);
+pub struct ReadPermits(WorkPool);
 
 /// Leave for one call to read.
 pub type ReadPermit = WorkPermit;
 
-impl Reads {
+impl ReadPermits {
     /// Reads within these limits.
     pub fn new(limits: WorkLimits) -> Arc<Self> {
         Self::counted(limits, Counter::default())
@@ -31,7 +31,7 @@ impl Reads {
 
     /// The same; `refused` counts those that were not let through.
     pub fn counted(limits: WorkLimits, refused: Counter) -> Arc<Self> {
-        Arc::new(Reads(WorkPool::new(limits, ShareMetrics { refused, ..ShareMetrics::default() })))
+        Arc::new(ReadPermits(WorkPool::new(limits, ShareMetrics { refused, ..ShareMetrics::default() })))
     }
 
     /// A permit for a holder, by the id of a client or a person.
@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn d3_permits_are_bounded_by_holder_and_in_all_and_come_back() {
-        let reads = Reads::new(bounds());
+        let reads = ReadPermits::new(bounds());
         let first = reads.begin("a").unwrap();
         let second = reads.begin("a").unwrap();
         assert_eq!(reads.begin("a").unwrap_err().reason, Reason::RateLimited);
@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn d3_reads_that_begin_too_fast_are_told_when_to_come_again() {
-        let (reads, start) = (Reads::new(bounds()), Instant::now());
+        let (reads, start) = (ReadPermits::new(bounds()), Instant::now());
         assert_eq!((0..40).filter(|_| reads.begin_at("a", start).is_ok()).count(), 15);
         let refusal = reads.begin_at("a", start).unwrap_err();
         assert_eq!((refusal.reason, refusal.retry_after), (Reason::RateLimited, Some(Duration::from_millis(100))));
@@ -94,7 +94,7 @@ mod tests {
 
     #[tokio::test]
     async fn d3_a_read_that_nobody_waits_for_keeps_its_permit_and_its_thread() {
-        let reads = Reads::new(bounds());
+        let reads = ReadPermits::new(bounds());
         let (release, held) = std::sync::mpsc::channel::<()>();
         let permit = reads.begin("a").unwrap();
         let (begun, begins) = tokio::sync::oneshot::channel();

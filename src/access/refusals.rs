@@ -21,11 +21,11 @@ const OF_ALL: (f64, f64) = (20.0, 400.0);
 /// Identities that are counted apart, for each kind; more share one count.
 const MAX_IDENTITIES: usize = 1_024;
 /// How long what was left out may wait for an entry that tells of it.
-const TOLD_WITHIN: Duration = Duration::from_secs(60);
+const MAX_SUMMARY_DELAY: Duration = Duration::from_secs(60);
 
 /// What was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refused {
+pub enum RefusalKind {
     /// A connection, before any call.
     Connection,
     /// A call that an overloaded gateway did not look at.
@@ -38,15 +38,15 @@ pub enum Refused {
     Token,
 }
 
-impl Refused {
+impl RefusalKind {
     /// As a metric's label.
     fn as_str(self) -> &'static str {
         match self {
-            Refused::Connection => "connection",
-            Refused::Unseen => "unseen",
-            Refused::Exchange => "exchange",
-            Refused::Staff => "staff",
-            Refused::Token => "token",
+            RefusalKind::Connection => "connection",
+            RefusalKind::Unseen => "unseen",
+            RefusalKind::Exchange => "exchange",
+            RefusalKind::Staff => "staff",
+            RefusalKind::Token => "token",
         }
     }
 }
@@ -64,14 +64,14 @@ pub enum Identity {
 
 /// A token bucket.
 #[derive(Debug)]
-struct Bucket {
+struct EntryBucket {
     tokens: f64,
     refilled: Instant,
 }
 
-impl Bucket {
+impl EntryBucket {
     fn full((_, burst): (f64, f64), now: Instant) -> Self {
-        Bucket { tokens: burst, refilled: now }
+        EntryBucket { tokens: burst, refilled: now }
     }
 
     fn refill(&mut self, (rate, burst): (f64, f64), now: Instant) -> f64 {
@@ -84,14 +84,14 @@ impl Bucket {
 
 /// Refusals of one identity.
 #[derive(Debug)]
-struct Window {
-    bucket: Bucket,
-    left_out: Option<LeftOut>,
+struct RefusalWindow {
+    bucket: EntryBucket,
+    left_out: Option<OmittedRefusals>,
 }
 
 /// What was left out since the last entry.
 #[derive(Debug)]
-struct LeftOut {
+struct OmittedRefusals {
     /// The first one, which tells of the others.
     first: Entry,
     /// How many more.
@@ -99,9 +99,9 @@ struct LeftOut {
     since: Instant,
 }
 
-impl Window {
+impl RefusalWindow {
     fn new(now: Instant) -> Self {
-        Window { bucket: Bucket::full(OF_ONE, now), left_out: None }
+        RefusalWindow { bucket: EntryBucket::full(OF_ONE, now), left_out: None }
     }
 
     fn is_at_rest(&mut self, now: Instant) -> bool {
@@ -111,18 +111,23 @@ impl Window {
 
 /// Refusals of one kind.
 #[derive(Debug)]
-struct Windows {
-    all: Bucket,
-    by_identity: HashMap<Identity, Window>,
+struct RefusalWindows {
+    all: EntryBucket,
+    by_identity: HashMap<Identity, RefusalWindow>,
     /// When those at rest were last forgotten.
     swept: Instant,
     /// Of those that found no place among the others.
-    rest: Window,
+    rest: RefusalWindow,
 }
 
-impl Windows {
+impl RefusalWindows {
     fn new(now: Instant) -> Self {
-        Windows { all: Bucket::full(OF_ALL, now), by_identity: HashMap::default(), swept: now, rest: Window::new(now) }
+        RefusalWindows {
+            all: EntryBucket::full(OF_ALL, now),
+            by_identity: HashMap::default(),
+            swept: now,
+            rest: RefusalWindow::new(now),
+        }
     }
 
     /// The entry with the number of those left out before it, where it may be written; it is counted otherwise.
@@ -133,7 +138,8 @@ impl Windows {
             self.by_identity.retain(|_, window| !window.is_at_rest(now));
         }
         let room = self.by_identity.len() < MAX_IDENTITIES || self.by_identity.contains_key(&by);
-        let window = if room { self.by_identity.entry(by).or_insert_with(|| Window::new(now)) } else { &mut self.rest };
+        let window =
+            if room { self.by_identity.entry(by).or_insert_with(|| RefusalWindow::new(now)) } else { &mut self.rest };
         if window.bucket.refill(OF_ONE, now) >= 1.0 && self.all.refill(OF_ALL, now) >= 1.0 {
             window.bucket.tokens -= 1.0;
             self.all.tokens -= 1.0;
@@ -143,7 +149,7 @@ impl Windows {
         }
         match &mut window.left_out {
             Some(left_out) => left_out.more += 1,
-            none => *none = Some(LeftOut { first: entry, more: 0, since: now }),
+            none => *none = Some(OmittedRefusals { first: entry, more: 0, since: now }),
         }
         None
     }
@@ -151,8 +157,8 @@ impl Windows {
     /// Entries for what was left out for so long without one.
     fn due(&mut self, waited: Duration, now: Instant) -> Vec<Entry> {
         let all = self.by_identity.values_mut().chain([&mut self.rest]);
-        let due = |left_out: &mut LeftOut| now.duration_since(left_out.since) >= waited;
-        let told = |LeftOut { first, more, .. }| Entry { suppressed: more, ..first };
+        let due = |left_out: &mut OmittedRefusals| now.duration_since(left_out.since) >= waited;
+        let told = |OmittedRefusals { first, more, .. }| Entry { suppressed: more, ..first };
         all.filter_map(|window| window.left_out.take_if(due).map(told)).collect()
     }
 }
@@ -161,21 +167,21 @@ impl Windows {
 pub struct RefusalLog {
     log: ExchangeLog,
     pub(super) metrics: Arc<Metrics>,
-    kinds: [Mutex<Windows>; 5],
+    kinds: [Mutex<RefusalWindows>; 5],
 }
 
 impl RefusalLog {
     /// For a gateway's log.
     pub fn new(log: ExchangeLog, metrics: Arc<Metrics>) -> Self {
         let now = Instant::now();
-        RefusalLog { log, metrics, kinds: std::array::from_fn(|_| Mutex::new(Windows::new(now))) }
+        RefusalLog { log, metrics, kinds: std::array::from_fn(|_| Mutex::new(RefusalWindows::new(now))) }
     }
 
-    fn windows(&self, kind: Refused) -> MutexGuard<'_, Windows> {
+    fn windows(&self, kind: RefusalKind) -> MutexGuard<'_, RefusalWindows> {
         self.kinds[kind as usize].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take(&self, kind: Refused, by: Identity, entry: Entry) -> Option<Entry> {
+    fn take(&self, kind: RefusalKind, by: Identity, entry: Entry) -> Option<Entry> {
         let taken = self.windows(kind).take(by, entry, Instant::now());
         if taken.is_none() {
             self.metrics.refusal_left_out(kind.as_str());
@@ -187,7 +193,7 @@ impl RefusalLog {
     ///
     /// # Errors
     /// Where the log cannot be written.
-    pub async fn note(&self, kind: Refused, by: Identity, entry: Entry) -> Result<Option<u64>, LogError> {
+    pub async fn note(&self, kind: RefusalKind, by: Identity, entry: Entry) -> Result<Option<u64>, LogError> {
         match self.take(kind, by, entry) {
             Some(entry) => self.log.append(&entry).await.map(Some),
             None => Ok(None),
@@ -195,7 +201,7 @@ impl RefusalLog {
     }
 
     /// Logs a refusal that nobody waits for; false where it was only counted.
-    pub fn note_unawaited(&self, kind: Refused, by: Identity, entry: Entry) -> bool {
+    pub fn note_unawaited(&self, kind: RefusalKind, by: Identity, entry: Entry) -> bool {
         let Some(entry) = self.take(kind, by, entry) else { return false };
         self.append(&entry);
         true
@@ -213,8 +219,8 @@ impl RefusalLog {
 
     /// Logs what was left out for a minute without an entry that tells of it; all of it when the gateway `ends`. To be
     /// called each second or so.
-    pub fn tell_left_out(&self, ends: bool) {
-        let waited = if ends { Duration::ZERO } else { TOLD_WITHIN };
+    pub fn log_omitted(&self, ends: bool) {
+        let waited = if ends { Duration::ZERO } else { MAX_SUMMARY_DELAY };
         for kind in &self.kinds {
             let due = kind.lock().unwrap_or_else(PoisonError::into_inner).due(waited, Instant::now());
             due.iter().for_each(|entry| self.append(entry));
@@ -250,7 +256,7 @@ mod tests {
     #[test]
     fn d1_one_identity_writes_its_rate_and_every_refusal_is_counted_once() {
         let start = Instant::now();
-        let mut windows = Windows::new(start);
+        let mut windows = RefusalWindows::new(start);
         let mut written = Vec::new();
         for ms in 0..10_000u64 {
             let now = start + Duration::from_millis(ms);
@@ -260,8 +266,8 @@ mod tests {
         // Another's are not held up by it.
         let other = windows.take(client(2), entry("TOKEN_EXPIRED"), start + Duration::from_secs(10)).unwrap();
         assert_eq!(other.suppressed, 0);
-        assert!(windows.due(TOLD_WITHIN, start + Duration::from_secs(11)).is_empty());
-        written.extend(windows.due(TOLD_WITHIN, start + Duration::from_secs(71)));
+        assert!(windows.due(MAX_SUMMARY_DELAY, start + Duration::from_secs(11)).is_empty());
+        written.extend(windows.due(MAX_SUMMARY_DELAY, start + Duration::from_secs(71)));
         assert_eq!(sum(&written).1, 10_000);
         assert!(windows.due(Duration::ZERO, start + Duration::from_secs(72)).is_empty());
     }
@@ -269,7 +275,7 @@ mod tests {
     #[test]
     fn d1_many_identities_share_what_all_may_write_and_memory_is_bounded() {
         let start = Instant::now();
-        let mut windows = Windows::new(start);
+        let mut windows = RefusalWindows::new(start);
         let mut written = Vec::new();
         for number in 0..200_000usize {
             // Each comes once: 20,000 a second for ten seconds.

@@ -1,15 +1,15 @@
 //! The rules of a service's methods, written as a table.
 
-/// Makes a constant [`Rule`](crate::access::staff::Rule) for each line, `ALL` of them, and `of`, which finds one by its method.
+/// Makes a constant [`RoleRule`](crate::access::staff::RoleRule) for each line, `ALL` of them, and `of`, which finds one by its method.
 macro_rules! rules {
     ($($name:ident: $method:literal, $act:literal, $roles:ident;)*) => {
-        $(pub(super) const $name: Rule = Rule { method: $method, act: $act, roles: $roles };)*
+        $(pub(super) const $name: RoleRule = RoleRule { method: $method, act: $act, roles: $roles };)*
 
         /// Every method's.
-        const ALL: &[Rule] = &[$($name,)*];
+        const ALL: &[RoleRule] = &[$($name,)*];
 
         /// What a method of the service needs; `None` where there is none of this name.
-        pub(super) fn of(method: &str) -> Option<&'static Rule> {
+        pub(super) fn of(method: &str) -> Option<&'static RoleRule> {
             ALL.iter().find(|rule| rule.method == method)
         }
     };
@@ -20,7 +20,7 @@ pub(crate) use rules;
 /// Checks that every method of a service of the protos has one rule, and nothing else has.
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-pub(crate) fn assert_complete(service: &str, rules: &[super::staff::Rule]) {
+pub(crate) fn assert_complete(service: &str, rules: &[super::staff::RoleRule]) {
     let pool = prost_reflect::DescriptorPool::decode(crate::contract::EMBEDDED).unwrap();
     let service = pool.get_service_by_name(service).unwrap();
     let mut methods: Vec<_> = service.methods().map(|method| method.name().to_owned()).collect();

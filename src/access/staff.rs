@@ -1,10 +1,10 @@
 //! Whether a person may do what they ask: by the roles that their certificate's name has. A refusal is in the exchange log
 //! before it is told, within the bounds of [`super::refusals`].
 
-use super::refusals::{Identity, RefusalLog, Refused};
+use super::refusals::{Identity, RefusalKind, RefusalLog};
 use crate::exchange_log::{Entry, ExchangeLog, Kind};
 use crate::identity::Peer;
-use crate::registry::{Actor, Holder, Role, Snapshot, now};
+use crate::registry::{Actor, NameHolder, Role, Snapshot, now};
 use crate::status::{Reason, Refusal};
 use arc_swap::ArcSwap;
 use prometheus_client::metrics::counter::Counter;
@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 /// What a method needs of who calls it.
 #[derive(Debug, Clone, Copy)]
-pub struct Rule {
+pub struct RoleRule {
     /// The method's name.
     pub method: &'static str,
     /// What the call is in the log.
@@ -23,17 +23,17 @@ pub struct Rule {
 
 /// Lets people in by their roles.
 #[derive(Clone)]
-pub struct StaffDoor {
+pub struct StaffAuthorizer {
     registry: Arc<ArcSwap<Snapshot>>,
     log: ExchangeLog,
     refusals: Arc<RefusalLog>,
     node: String,
 }
 
-impl StaffDoor {
+impl StaffAuthorizer {
     /// A door of this gateway.
     pub fn new(registry: Arc<ArcSwap<Snapshot>>, log: ExchangeLog, refusals: Arc<RefusalLog>, node: &str) -> Self {
-        StaffDoor { registry, log, refusals, node: node.to_owned() }
+        StaffAuthorizer { registry, log, refusals, node: node.to_owned() }
     }
 
     /// Who calls, with the certificate that they show, where one of the rule's roles is theirs.
@@ -41,16 +41,16 @@ impl StaffDoor {
     /// # Errors
     /// `STAFF_UNKNOWN`, `CERTIFICATE_AMBIGUOUS` or `ROLE_MISSING`, with an entry within the bounds of refusals;
     /// `EXCHANGE_LOG_UNAVAILABLE` where that cannot be written.
-    pub async fn admit(&self, peer: &Peer, rule: &Rule) -> Result<Actor, Refusal> {
-        let Rule { act, roles, .. } = *rule;
+    pub async fn admit(&self, peer: &Peer, rule: &RoleRule) -> Result<Actor, Refusal> {
+        let RoleRule { act, roles, .. } = *rule;
         peer.check_time(now())?;
         let (staff, refusal) = match self.registry.load().holder_of(&peer.certificate.names) {
-            Holder::Staff(staff) if staff.roles.iter().any(|role| roles.contains(role)) => {
+            NameHolder::Staff(staff) if staff.roles.iter().any(|role| roles.contains(role)) => {
                 return Ok(peer.staff(&staff.id));
             }
-            Holder::Staff(staff) => (Some(staff.clone()), Refusal::from(Reason::RoleMissing)),
-            Holder::Several => (None, Reason::CertificateAmbiguous.into()),
-            Holder::Nobody | Holder::Client(_) => (None, Reason::StaffUnknown.into()),
+            NameHolder::Staff(staff) => (Some(staff.clone()), Refusal::from(Reason::RoleMissing)),
+            NameHolder::Several => (None, Reason::CertificateAmbiguous.into()),
+            NameHolder::Nobody | NameHolder::Client(_) => (None, Reason::StaffUnknown.into()),
         };
         let entry = Entry {
             actor: staff.map(|staff| format!("staff:{}", staff.id)).unwrap_or_default(),
@@ -59,7 +59,7 @@ impl StaffDoor {
             ..self.act(peer, act)
         };
         let by = Identity::Certificate(peer.certificate.thumbprint);
-        match self.refusals.note(Refused::Staff, by, entry).await {
+        match self.refusals.note(RefusalKind::Staff, by, entry).await {
             Ok(_) => Err(refusal),
             Err(_) => Err(Reason::ExchangeLogUnavailable.into()),
         }

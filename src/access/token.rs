@@ -15,32 +15,32 @@ use serde::Deserialize;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Verified tokens that are kept, about: one for each client of a province, many times over.
-const MAX_KEPT: usize = 100_000;
+const MAX_CACHED: usize = 100_000;
 /// Memory for them in bytes: 100,000 of usual size. A token may be ten times as long, and a client may have many.
-const MAX_KEPT_BYTES: u64 = 128 << 20;
+const MAX_CACHED_BYTES: u64 = 128 << 20;
 /// What a kept token takes beside its text, in bytes.
 const BESIDE: u64 = 512;
 
 /// Verified tokens by their text, bounded by their size.
-type KeptTokens = quick_cache::sync::Cache<String, Arc<Verified>, BySize, RandomState>;
+type TokenCache = quick_cache::sync::Cache<String, Arc<VerifiedToken>, TokenWeighter, RandomState>;
 
 /// Weighs tokens in bytes.
 #[derive(Debug, Clone)]
-struct BySize;
+struct TokenWeighter;
 
-impl Weighter<String, Arc<Verified>> for BySize {
-    fn weight(&self, token: &String, _: &Arc<Verified>) -> u64 {
+impl Weighter<String, Arc<VerifiedToken>> for TokenWeighter {
+    fn weight(&self, token: &String, _: &Arc<VerifiedToken>) -> u64 {
         token.len() as u64 + BESIDE
     }
 }
 
-fn kept_tokens(bytes: u64) -> KeptTokens {
-    quick_cache::sync::Cache::with(MAX_KEPT, bytes, BySize, RandomState::default(), Default::default())
+fn token_cache(bytes: u64) -> TokenCache {
+    quick_cache::sync::Cache::with(MAX_CACHED, bytes, TokenWeighter, RandomState::default(), Default::default())
 }
 
 /// A token whose signature and form were checked. What changes with time is checked at each call.
 #[derive(Debug)]
-pub struct Verified {
+pub struct VerifiedToken {
     /// `jti`.
     pub id: String,
     /// `client_id`.
@@ -54,7 +54,7 @@ pub struct Verified {
     expires: i64,
 }
 
-impl Verified {
+impl VerifiedToken {
     /// What it says of itself, as a record of the registry.
     pub fn record(&self) -> TokenRecord {
         TokenRecord {
@@ -89,7 +89,7 @@ pub struct TokenChecker {
     audience: String,
     /// Clock skew that is forgiven, in seconds.
     leeway: i64,
-    kept: KeptTokens,
+    kept: TokenCache,
     /// Scopes of tokens: few different lists.
     scopes: Mutex<Lists>,
 }
@@ -101,7 +101,7 @@ impl TokenChecker {
             issuer: issuer.into(),
             audience: audience.into(),
             leeway: i64::from(leeway_s),
-            kept: kept_tokens(MAX_KEPT_BYTES),
+            kept: token_cache(MAX_CACHED_BYTES),
             scopes: Mutex::default(),
         }
     }
@@ -114,7 +114,7 @@ impl TokenChecker {
         client: &ClientView,
         registry: &Snapshot,
         now: i64,
-    ) -> Result<Arc<Verified>, Refusal> {
+    ) -> Result<Arc<VerifiedToken>, Refusal> {
         let token = bearer(headers)?;
         let verified = match self.kept.get(token) {
             Some(kept) => kept,
@@ -131,7 +131,7 @@ impl TokenChecker {
     /// What changes with time, of a token that was verified: its key, its dates, its binding, its revocation.
     pub fn check_now(
         &self,
-        token: &Verified,
+        token: &VerifiedToken,
         peer: &Peer,
         client: &ClientView,
         registry: &Snapshot,
@@ -148,7 +148,7 @@ impl TokenChecker {
         Ok(())
     }
 
-    fn check_dates(&self, token: &Verified, registry: &Snapshot, now: i64) -> Result<(), Reason> {
+    fn check_dates(&self, token: &VerifiedToken, registry: &Snapshot, now: i64) -> Result<(), Reason> {
         if registry.key(&token.kid, now).is_none() {
             return Err(Reason::TokenInvalid);
         }
@@ -163,7 +163,7 @@ impl TokenChecker {
 
     /// The scopes with which a verified token would be taken now, from its owner on its own connection: those that a grant in
     /// force has. None: it opens nothing.
-    pub fn scopes_in_force<'t>(&self, token: &'t Verified, registry: &Snapshot, now: i64) -> Vec<&'t str> {
+    pub fn scopes_in_force<'t>(&self, token: &'t VerifiedToken, registry: &Snapshot, now: i64) -> Vec<&'t str> {
         let owner = registry.client(&token.client).filter(|owner| !owner.client.suspended);
         let Some(owner) = owner else { return Vec::new() };
         if self.check_dates(token, registry, now).is_err()
@@ -176,7 +176,7 @@ impl TokenChecker {
     }
 
     /// An active token as introspection tells of it (RFC 7662, section 2.2), with the scopes that it has now.
-    pub fn describe(&self, token: &Verified, scopes: &[&str]) -> serde_json::Value {
+    pub fn describe(&self, token: &VerifiedToken, scopes: &[&str]) -> serde_json::Value {
         serde_json::json!({
             "active": true, "scope": scopes.join(" "), "client_id": token.client, "sub": token.client,
             "aud": self.audience, "iss": self.issuer, "jti": token.id, "iat": token.issued, "nbf": token.not_before,
@@ -185,12 +185,12 @@ impl TokenChecker {
     }
 
     /// Seconds until the token is no longer taken, the forgiven skew included.
-    pub fn seconds_left(&self, token: &Verified, now: i64) -> i64 {
+    pub fn seconds_left(&self, token: &VerifiedToken, now: i64) -> i64 {
         token.expires.saturating_add(self.leeway).saturating_sub(now)
     }
 
     /// When the token's time, or the belief in its key, is over, Unix time in seconds; and which.
-    pub fn end(&self, token: &Verified, registry: &Snapshot) -> (i64, Reason) {
+    pub fn end(&self, token: &VerifiedToken, registry: &Snapshot) -> (i64, Reason) {
         let own = token.expires.saturating_add(self.leeway);
         match registry.key(&token.kid, 0).map(|key| key.believed_until) {
             Some(key) if key != 0 && key < own => (key, Reason::TokenInvalid),
@@ -199,7 +199,7 @@ impl TokenChecker {
     }
 
     /// Signature and form: everything that stays true as long as the key does.
-    pub fn verify(&self, token: &str, registry: &Snapshot, now: i64) -> Result<Verified, Refusal> {
+    pub fn verify(&self, token: &str, registry: &Snapshot, now: i64) -> Result<VerifiedToken, Refusal> {
         let malformed = || Refusal::from(Reason::TokenMalformed);
         let invalid = || Refusal::from(Reason::TokenInvalid);
         if token.split('.').count() != 3 {
@@ -244,7 +244,7 @@ impl TokenChecker {
         if !claims.aud.has(&self.audience) || claims.sub != claims.client_id || claims.jti.is_empty() {
             return Err(invalid());
         }
-        Ok(Verified {
+        Ok(VerifiedToken {
             id: claims.jti,
             client: claims.client_id,
             scopes: self.scopes.lock().unwrap_or_else(PoisonError::into_inner).words(&claims.scope),
@@ -279,7 +279,7 @@ mod tests {
     #[test]
     fn d1_verified_tokens_are_bounded_by_their_size_and_number() {
         let verified = |number: usize| {
-            Arc::new(Verified {
+            Arc::new(VerifiedToken {
                 id: number.to_string(),
                 client: "shop".into(),
                 scopes: Arc::default(),
@@ -291,7 +291,7 @@ mod tests {
             })
         };
         let fill = |count: usize, length: usize| {
-            let kept = kept_tokens(8 << 20);
+            let kept = token_cache(8 << 20);
             for number in 0..count {
                 kept.insert(format!("{number:0length$}"), verified(number));
             }

@@ -3,7 +3,7 @@
 
 use super::api;
 use super::messages::{failed, invalid, refused};
-use crate::access::{self, Denied, Rule, Said};
+use crate::access::{self, AccessDenied, AccessRule, CallMetadata};
 use crate::contract::{ContractSet, Operation};
 use crate::registry::{GrantFilter, GrantState, Page, Store, now};
 use crate::status::Reason;
@@ -27,7 +27,7 @@ pub(super) fn can_i(
     let operation = asked.operation.trim_start_matches('/');
     let operation = contracts.operation(&format!("/{operation}"));
     let operation = operation.ok_or_else(|| refused(Reason::OperationUnknown.into()))?;
-    let said = Said::read(&metadata(&asked)?).map_err(refused)?;
+    let said = CallMetadata::read(&metadata(&asked)?).map_err(refused)?;
     let from = address(&asked.address)?;
     let view = Arc::new(store.view(&asked.client).map_err(failed)?);
     if view.client.suspended {
@@ -91,25 +91,25 @@ fn explanation(
     operation: &Operation,
     store: &dyn Store,
     asked: &api::CanIRequest,
-    denied: &Denied,
+    denied: &AccessDenied,
 ) -> Result<String, Status> {
     let (scope, grants) = (&operation.scope, denied.grants.join(", "));
     Ok(match denied.rule {
-        Rule::TokenScope => format!("the token lacks {scope}"),
-        Rule::Scope => match pending(store, &asked.client, scope)? {
+        AccessRule::TokenScope => format!("the token lacks {scope}"),
+        AccessRule::Scope => match pending(store, &asked.client, scope)? {
             Some(grant) => format!("{grant} has {scope}, and waits for approval by a second person"),
             None => format!("no grant has {scope}: grant add"),
         },
-        Rule::Approval => format!(
+        AccessRule::Approval => format!(
             "{grants}: nobody approved it, and by now the contract calls the operation sensitive: grant change {}, as it is, asks \
              for the approval",
             denied.grants.first().map_or("GRANT", String::as_str)
         ),
-        Rule::Period => format!("{grants}: not in force at that time"),
-        Rule::Network => format!("{grants}: {} is in none of its networks", asked.address),
-        Rule::PurposeGiven => "the operation wants a purpose: metadata ndxp-purpose".to_owned(),
-        Rule::OfficialGiven => "the operation wants the acting official: metadata ndxp-official".to_owned(),
-        Rule::Purpose => format!("{grants}: does not cover the purpose {}", asked.purpose),
+        AccessRule::Period => format!("{grants}: not in force at that time"),
+        AccessRule::Network => format!("{grants}: {} is in none of its networks", asked.address),
+        AccessRule::PurposeGiven => "the operation wants a purpose: metadata ndxp-purpose".to_owned(),
+        AccessRule::OfficialGiven => "the operation wants the acting official: metadata ndxp-official".to_owned(),
+        AccessRule::Purpose => format!("{grants}: does not cover the purpose {}", asked.purpose),
     })
 }
 

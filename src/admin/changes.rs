@@ -11,8 +11,8 @@ use crate::hex::hex;
 use crate::identity::Certificate;
 use crate::registry::act::canonical_json;
 use crate::registry::{
-    Actor, Client, Grant, GrantFilter, GrantState, Listed, Outcome, Page, PendingChange, RegistryError, Role, Staff,
-    Store, now,
+    Actor, ChangeOutcome, Client, Grant, GrantFilter, GrantState, ListPage, Page, PendingChange, RegistryError, Role,
+    Staff, Store, now,
 };
 use crate::status::{Reason, Refusal};
 use rustls_pki_types::CertificateDer;
@@ -48,10 +48,10 @@ pub fn bootstrap(
 }
 
 /// The id of the change that waits; empty where it is made.
-pub(super) fn waits(outcome: &Outcome) -> String {
+pub(super) fn waits(outcome: &ChangeOutcome) -> String {
     match outcome {
-        Outcome::Done => String::new(),
-        Outcome::Waits(pending) => pending.id.clone(),
+        ChangeOutcome::Done => String::new(),
+        ChangeOutcome::Waits(pending) => pending.id.clone(),
     }
 }
 
@@ -119,7 +119,7 @@ pub(super) fn list(
         let after = if is_grant(after) { after } else { "" };
         let filter = GrantFilter { state: Some(GrantState::Pending) };
         let page = Page { after, most: size - found.len(), filter };
-        let Listed { records, next } = store.grants(None, page).map_err(failed)?;
+        let ListPage { records, next } = store.grants(None, page).map_err(failed)?;
         let now = now();
         for grant in records.into_iter().filter(|grant| grant.pending_until() > now) {
             found.push(of_grant(grant)?);

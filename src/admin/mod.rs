@@ -10,13 +10,13 @@ mod justification;
 mod messages;
 mod rules;
 
-use crate::access::staff::{Rule, StaffDoor};
+use crate::access::staff::{RoleRule, StaffAuthorizer};
 use crate::config::Config;
 use crate::contract::ContractSet;
 use crate::identity::Peer;
 use crate::issuer::{HandIssue, Issuer, KeyAlgorithm};
 use crate::registry::{
-    Actor, ClientFilter, GrantFilter, GrantState, Listed, Page, RegistryError, Store, TokenFilter, TokenState,
+    Actor, ClientFilter, GrantFilter, GrantState, ListPage, Page, RegistryError, Store, TokenFilter, TokenState,
 };
 use crate::shares::ShareMetrics;
 use crate::status::{Reason, Refusal};
@@ -53,7 +53,7 @@ pub struct Admin {
     config: Arc<Config>,
     store: Arc<dyn Store>,
     contracts: Arc<ArcSwap<ContractSet>>,
-    door: Option<StaffDoor>,
+    door: Option<StaffAuthorizer>,
     work: AdminWork,
 }
 
@@ -90,7 +90,7 @@ impl Admin {
         config: Arc<Config>,
         store: Arc<dyn Store>,
         contracts: Arc<ArcSwap<ContractSet>>,
-        door: StaffDoor,
+        door: StaffAuthorizer,
         work: AdminWork,
     ) -> Self {
         Admin { config, store, contracts, door: Some(door), work }
@@ -106,9 +106,9 @@ impl Admin {
     async fn read<T: Send + 'static, R: Send + 'static>(
         &self,
         request: Request<T>,
-        rule: &'static Rule,
+        rule: &'static RoleRule,
         read: impl FnOnce(&Admin, &dyn Store, T) -> Result<R, Status> + Send + 'static,
-    ) -> Told<R> {
+    ) -> AdminResult<R> {
         self.work(&self.work.reads, request, rule, read).await
     }
 
@@ -116,9 +116,9 @@ impl Admin {
     async fn write<T: Send + 'static, R: Send + 'static>(
         &self,
         request: Request<T>,
-        rule: &'static Rule,
+        rule: &'static RoleRule,
         write: impl FnOnce(&Admin, &dyn Store, T) -> Result<R, Status> + Send + 'static,
-    ) -> Told<R> {
+    ) -> AdminResult<R> {
         self.work(&self.work.writes, request, rule, write).await
     }
 
@@ -127,9 +127,9 @@ impl Admin {
         &self,
         pool: &WorkPool,
         request: Request<T>,
-        rule: &'static Rule,
+        rule: &'static RoleRule,
         work: impl FnOnce(&Admin, &dyn Store, T) -> Result<R, Status> + Send + 'static,
-    ) -> Told<R> {
+    ) -> AdminResult<R> {
         let because = justification(request.metadata())?;
         let actor = self.actor(&request, rule).await?;
         let owner = actor.id().to_owned();
@@ -151,7 +151,7 @@ impl Admin {
     }
 
     /// Who asks, where one of the rule's roles is theirs.
-    async fn actor<T>(&self, request: &Request<T>, rule: &Rule) -> Result<Actor, Status> {
+    async fn actor<T>(&self, request: &Request<T>, rule: &RoleRule) -> Result<Actor, Status> {
         // Never at a gateway's port, whatever a request brings along: only in the process of the folder's owner.
         if let (None, Some(local @ Actor::Local { .. })) = (&self.door, request.extensions().get()) {
             return Ok(local.clone());
@@ -163,7 +163,7 @@ impl Admin {
     }
 }
 
-type Told<T> = Result<Response<T>, Status>;
+type AdminResult<T> = Result<Response<T>, Status>;
 
 /// How many records a page holds.
 fn size(asked: u32) -> usize {
@@ -172,7 +172,7 @@ fn size(asked: u32) -> usize {
 
 #[tonic::async_trait]
 impl AdminService for Admin {
-    async fn add_client(&self, request: Request<api::AddClientRequest>) -> Told<api::Client> {
+    async fn add_client(&self, request: Request<api::AddClientRequest>) -> AdminResult<api::Client> {
         self.write(request, &rules::ADD_CLIENT, |_, store, asked| {
             let api::AddClientRequest { id, agency, contact, names } = asked;
             let client = ClientDraft { id, agency, contact, names }.check().map_err(violated)?;
@@ -182,7 +182,7 @@ impl AdminService for Admin {
         .await
     }
 
-    async fn change_client(&self, request: Request<api::ChangeClientRequest>) -> Told<api::Client> {
+    async fn change_client(&self, request: Request<api::ChangeClientRequest>) -> AdminResult<api::Client> {
         self.write(request, &rules::CHANGE_CLIENT, |_, store, asked| {
             let api::ChangeClientRequest { id, agency, contact, names } = asked;
             let before = store.client(&id).map_err(failed)?;
@@ -194,7 +194,7 @@ impl AdminService for Admin {
         .await
     }
 
-    async fn suspend_client(&self, request: Request<api::ClientId>) -> Told<api::Client> {
+    async fn suspend_client(&self, request: Request<api::ClientId>) -> AdminResult<api::Client> {
         self.write(request, &rules::SUSPEND_CLIENT, |_, store, asked| {
             store.suspend_client(&asked.id, true).map_err(failed)?;
             Ok(client_message(store.client(&asked.id).map_err(failed)?))
@@ -202,7 +202,7 @@ impl AdminService for Admin {
         .await
     }
 
-    async fn resume_client(&self, request: Request<api::ClientId>) -> Told<api::Client> {
+    async fn resume_client(&self, request: Request<api::ClientId>) -> AdminResult<api::Client> {
         self.write(request, &rules::RESUME_CLIENT, |_, store, asked| {
             let outcome = store.resume_client(&asked.id).map_err(failed)?;
             let now = store.client(&asked.id).map_err(failed)?;
@@ -211,7 +211,7 @@ impl AdminService for Admin {
         .await
     }
 
-    async fn retire_client(&self, request: Request<api::ClientId>) -> Told<api::Client> {
+    async fn retire_client(&self, request: Request<api::ClientId>) -> AdminResult<api::Client> {
         self.write(request, &rules::RETIRE_CLIENT, |_, store, asked| {
             store.retire_client(&asked.id).map_err(failed)?;
             Ok(client_message(store.client(&asked.id).map_err(failed)?))
@@ -219,26 +219,26 @@ impl AdminService for Admin {
         .await
     }
 
-    async fn get_client(&self, request: Request<api::ClientId>) -> Told<api::Client> {
+    async fn get_client(&self, request: Request<api::ClientId>) -> AdminResult<api::Client> {
         self.read(request, &rules::GET_CLIENT, |_, store, asked| {
             Ok(client_message(store.client(&asked.id).map_err(failed)?))
         })
         .await
     }
 
-    async fn list_clients(&self, request: Request<api::ListClientsRequest>) -> Told<api::ListClientsResponse> {
+    async fn list_clients(&self, request: Request<api::ListClientsRequest>) -> AdminResult<api::ListClientsResponse> {
         self.read(request, &rules::LIST_CLIENTS, |_, store, asked| {
             let api::ListClientsRequest { agency, page_size, page_token, state } = asked;
             let filter = ClientFilter { agency: &agency, state: client_state(state)? };
             let page = Page { after: &page_token, most: size(page_size), filter };
-            let Listed { records, next } = store.clients(page).map_err(failed)?;
+            let ListPage { records, next } = store.clients(page).map_err(failed)?;
             let clients = records.into_iter().map(client_message).collect();
             Ok(api::ListClientsResponse { clients, next_page_token: next })
         })
         .await
     }
 
-    async fn add_grant(&self, request: Request<api::AddGrantRequest>) -> Told<api::Grant> {
+    async fn add_grant(&self, request: Request<api::AddGrantRequest>) -> AdminResult<api::Grant> {
         self.write(request, &rules::ADD_GRANT, |admin, store, asked| {
             let draft = GrantDraft {
                 client: asked.client,
@@ -260,13 +260,13 @@ impl AdminService for Admin {
         .await
     }
 
-    async fn change_grant(&self, request: Request<api::ChangeGrantRequest>) -> Told<api::Grant> {
+    async fn change_grant(&self, request: Request<api::ChangeGrantRequest>) -> AdminResult<api::Grant> {
         let change =
             |admin: &Admin, store: &dyn Store, asked| changes::change_grant(store, &admin.contracts.load(), asked);
         self.write(request, &rules::CHANGE_GRANT, change).await
     }
 
-    async fn approve_grant(&self, request: Request<api::GrantId>) -> Told<api::Grant> {
+    async fn approve_grant(&self, request: Request<api::GrantId>) -> AdminResult<api::Grant> {
         self.write(request, &rules::APPROVE_GRANT, |_, store, asked| {
             store.approve_grant(&asked.id).map_err(failed)?;
             Ok(grant_message(store.grant(&asked.id).map_err(failed)?))
@@ -274,7 +274,7 @@ impl AdminService for Admin {
         .await
     }
 
-    async fn withdraw_grant(&self, request: Request<api::GrantId>) -> Told<api::Grant> {
+    async fn withdraw_grant(&self, request: Request<api::GrantId>) -> AdminResult<api::Grant> {
         self.write(request, &rules::WITHDRAW_GRANT, |_, store, asked| {
             store.withdraw_grant(&asked.id).map_err(failed)?;
             Ok(grant_message(store.grant(&asked.id).map_err(failed)?))
@@ -282,26 +282,26 @@ impl AdminService for Admin {
         .await
     }
 
-    async fn get_grant(&self, request: Request<api::GrantId>) -> Told<api::Grant> {
+    async fn get_grant(&self, request: Request<api::GrantId>) -> AdminResult<api::Grant> {
         self.read(request, &rules::GET_GRANT, |_, store, asked| {
             Ok(grant_message(store.grant(&asked.id).map_err(failed)?))
         })
         .await
     }
 
-    async fn list_grants(&self, request: Request<api::ListGrantsRequest>) -> Told<api::ListGrantsResponse> {
+    async fn list_grants(&self, request: Request<api::ListGrantsRequest>) -> AdminResult<api::ListGrantsResponse> {
         self.read(request, &rules::LIST_GRANTS, |_, store, asked| {
             let api::ListGrantsRequest { client, pending, page_size, page_token } = asked;
             let filter = GrantFilter { state: pending.then_some(GrantState::Pending) };
             let page = Page { after: &page_token, most: size(page_size), filter };
-            let Listed { records, next } = store.grants(named(&client), page).map_err(failed)?;
+            let ListPage { records, next } = store.grants(named(&client), page).map_err(failed)?;
             let grants = records.into_iter().map(grant_message).collect();
             Ok(api::ListGrantsResponse { grants, next_page_token: next })
         })
         .await
     }
 
-    async fn issue_token(&self, request: Request<api::IssueTokenRequest>) -> Told<api::IssueTokenResponse> {
+    async fn issue_token(&self, request: Request<api::IssueTokenRequest>) -> AdminResult<api::IssueTokenResponse> {
         self.write(request, &rules::ISSUE_TOKEN, |admin, store, asked| {
             let api::IssueTokenRequest { client, certificate, scopes, lifetime_s, starts_in_s } = asked;
             let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificate.as_bytes()).collect();
@@ -319,7 +319,7 @@ impl AdminService for Admin {
         .await
     }
 
-    async fn revoke_token(&self, request: Request<api::TokenId>) -> Told<api::Token> {
+    async fn revoke_token(&self, request: Request<api::TokenId>) -> AdminResult<api::Token> {
         self.write(request, &rules::REVOKE_TOKEN, |_, store, asked| {
             store.revoke_token(&asked.id).map_err(failed)?;
             Ok(token_message(store.token(&asked.id).map_err(failed)?))
@@ -327,7 +327,10 @@ impl AdminService for Admin {
         .await
     }
 
-    async fn revoke_client_tokens(&self, request: Request<api::ClientId>) -> Told<api::RevokeClientTokensResponse> {
+    async fn revoke_client_tokens(
+        &self,
+        request: Request<api::ClientId>,
+    ) -> AdminResult<api::RevokeClientTokensResponse> {
         self.write(request, &rules::REVOKE_CLIENT_TOKENS, |_, store, asked| {
             let revoked = store.revoke_client_tokens(&asked.id).map_err(failed)?;
             Ok(api::RevokeClientTokensResponse { revoked: u32::try_from(revoked).unwrap_or(u32::MAX) })
@@ -335,26 +338,26 @@ impl AdminService for Admin {
         .await
     }
 
-    async fn get_token(&self, request: Request<api::TokenId>) -> Told<api::Token> {
+    async fn get_token(&self, request: Request<api::TokenId>) -> AdminResult<api::Token> {
         self.read(request, &rules::GET_TOKEN, |_, store, asked| {
             Ok(token_message(store.token(&asked.id).map_err(failed)?))
         })
         .await
     }
 
-    async fn list_tokens(&self, request: Request<api::ListTokensRequest>) -> Told<api::ListTokensResponse> {
+    async fn list_tokens(&self, request: Request<api::ListTokensRequest>) -> AdminResult<api::ListTokensResponse> {
         self.read(request, &rules::LIST_TOKENS, |_, store, asked| {
             let api::ListTokensRequest { client, in_force, page_size, page_token } = asked;
             let filter = TokenFilter { state: in_force.then_some(TokenState::InForce) };
             let page = Page { after: &page_token, most: size(page_size), filter };
-            let Listed { records, next } = store.tokens(named(&client), page).map_err(failed)?;
+            let ListPage { records, next } = store.tokens(named(&client), page).map_err(failed)?;
             let tokens = records.into_iter().map(token_message).collect();
             Ok(api::ListTokensResponse { tokens, next_page_token: next })
         })
         .await
     }
 
-    async fn rotate_key(&self, request: Request<api::RotateKeyRequest>) -> Told<api::Key> {
+    async fn rotate_key(&self, request: Request<api::RotateKeyRequest>) -> AdminResult<api::Key> {
         self.write(request, &rules::ROTATE_KEY, |admin, store, asked| {
             let algorithm = match asked.algorithm.as_str() {
                 "" | "ES256" => KeyAlgorithm::Es256,
@@ -369,7 +372,7 @@ impl AdminService for Admin {
         .await
     }
 
-    async fn retire_key(&self, request: Request<api::KeyId>) -> Told<api::Key> {
+    async fn retire_key(&self, request: Request<api::KeyId>) -> AdminResult<api::Key> {
         self.write(request, &rules::RETIRE_KEY, |_, store, asked| {
             let kid = asked.kid;
             store.retire_key(&kid).map_err(failed)?;
@@ -380,7 +383,7 @@ impl AdminService for Admin {
         .await
     }
 
-    async fn list_keys(&self, request: Request<api::ListKeysRequest>) -> Told<api::ListKeysResponse> {
+    async fn list_keys(&self, request: Request<api::ListKeysRequest>) -> AdminResult<api::ListKeysResponse> {
         self.read(request, &rules::LIST_KEYS, |_, store, _| {
             let keys = store.keys().map_err(failed)?;
             Ok(api::ListKeysResponse { keys: keys.iter().map(|key| key_message(key, &keys)).collect() })
@@ -388,30 +391,36 @@ impl AdminService for Admin {
         .await
     }
 
-    async fn add_staff(&self, request: Request<api::AddStaffRequest>) -> Told<api::Staff> {
+    async fn add_staff(&self, request: Request<api::AddStaffRequest>) -> AdminResult<api::Staff> {
         self.write(request, &rules::ADD_STAFF, |_, store, asked| changes::add_staff(store, asked)).await
     }
 
-    async fn change_staff(&self, request: Request<api::ChangeStaffRequest>) -> Told<api::Staff> {
+    async fn change_staff(&self, request: Request<api::ChangeStaffRequest>) -> AdminResult<api::Staff> {
         self.write(request, &rules::CHANGE_STAFF, |_, store, asked| changes::change_staff(store, asked)).await
     }
 
     async fn list_pending_changes(
         &self,
         request: Request<api::ListPendingChangesRequest>,
-    ) -> Told<api::ListPendingChangesResponse> {
+    ) -> AdminResult<api::ListPendingChangesResponse> {
         self.read(request, &rules::LIST_PENDING_CHANGES, |_, store, asked| changes::list(store, &asked)).await
     }
 
-    async fn approve_change(&self, request: Request<api::ApproveChangeRequest>) -> Told<api::ApproveChangeResponse> {
+    async fn approve_change(
+        &self,
+        request: Request<api::ApproveChangeRequest>,
+    ) -> AdminResult<api::ApproveChangeResponse> {
         self.write(request, &rules::APPROVE_CHANGE, |_, store, asked| changes::approve(store, &asked.id)).await
     }
 
-    async fn reject_change(&self, request: Request<api::RejectChangeRequest>) -> Told<api::RejectChangeResponse> {
+    async fn reject_change(
+        &self,
+        request: Request<api::RejectChangeRequest>,
+    ) -> AdminResult<api::RejectChangeResponse> {
         self.write(request, &rules::REJECT_CHANGE, |_, store, asked| changes::reject(store, &asked.id)).await
     }
 
-    async fn remove_staff(&self, request: Request<api::StaffId>) -> Told<api::Staff> {
+    async fn remove_staff(&self, request: Request<api::StaffId>) -> AdminResult<api::Staff> {
         self.write(request, &rules::REMOVE_STAFF, |_, store, asked| {
             let id = asked.id;
             let found = store.staff().map_err(failed)?.into_iter().find(|staff| staff.id == id);
@@ -421,17 +430,17 @@ impl AdminService for Admin {
         .await
     }
 
-    async fn can_i(&self, request: Request<api::CanIRequest>) -> Told<api::CanIResponse> {
+    async fn can_i(&self, request: Request<api::CanIRequest>) -> AdminResult<api::CanIResponse> {
         self.read(request, &rules::CAN_I, |admin, store, asked| can::can_i(&admin.contracts.load(), store, asked)).await
     }
 
-    async fn list_drift(&self, request: Request<api::ListDriftRequest>) -> Told<api::ListDriftResponse> {
+    async fn list_drift(&self, request: Request<api::ListDriftRequest>) -> AdminResult<api::ListDriftResponse> {
         let list =
             |admin: &Admin, _: &dyn Store, asked| drift::list(&admin.config.data, &admin.contracts.load(), &asked);
         self.read(request, &rules::LIST_DRIFT, list).await
     }
 
-    async fn list_staff(&self, request: Request<api::ListStaffRequest>) -> Told<api::ListStaffResponse> {
+    async fn list_staff(&self, request: Request<api::ListStaffRequest>) -> AdminResult<api::ListStaffResponse> {
         self.read(request, &rules::LIST_STAFF, |_, store, _| {
             let staff = store.staff().map_err(failed)?;
             Ok(api::ListStaffResponse { staff: staff.into_iter().map(staff_message).collect() })

@@ -13,7 +13,7 @@ use crate::identity::Thumbprint;
 use crate::keyfile::Vault;
 use crate::registry::act::too_large;
 use crate::registry::sqlite::{ADOPT_ACT, FileRecord, RegistryFile};
-use crate::registry::{ActKey, Change, MAX_SKEW_S, Noted, Refused, RegistryError, now};
+use crate::registry::{ActKey, MAX_SKEW_S, NotedAct, ObjectChange, RefusedAct, RegistryError, now};
 use foldhash::HashMap;
 use serde_json::Value;
 use std::collections::VecDeque;
@@ -167,21 +167,21 @@ impl Replay {
     }
 
     /// Whether a row among the acts is on its way into the log: what it changed counts as if it were there.
-    fn is_on_its_way(&self, noted: &Noted) -> bool {
+    fn is_on_its_way(&self, noted: &NotedAct) -> bool {
         match noted {
-            Noted::Act(act) if act.act == ADOPT_ACT => act.sequence > self.sequence && self.may_adopt(&act.object),
-            Noted::Act(act) => act.sequence > self.sequence,
-            Noted::Upgraded(act) => self.sequence == 0 && !self.recent.contains(&act.id),
-            Noted::Refused(_) => false,
+            NotedAct::Act(act) if act.act == ADOPT_ACT => act.sequence > self.sequence && self.may_adopt(&act.object),
+            NotedAct::Act(act) => act.sequence > self.sequence,
+            NotedAct::Upgraded(act) => self.sequence == 0 && !self.recent.contains(&act.id),
+            NotedAct::Refused(_) => false,
         }
     }
 
     /// Whether a row is the act that the log ends with: it is about to be forgotten.
-    fn is_last(&self, noted: &Noted) -> bool {
+    fn is_last(&self, noted: &NotedAct) -> bool {
         match noted {
-            Noted::Act(act) => act.sequence == self.sequence && self.recent.contains(&act.id),
-            Noted::Upgraded(act) => self.recent.contains(&act.id),
-            Noted::Refused(_) => false,
+            NotedAct::Act(act) => act.sequence == self.sequence && self.recent.contains(&act.id),
+            NotedAct::Upgraded(act) => self.recent.contains(&act.id),
+            NotedAct::Refused(_) => false,
         }
     }
 
@@ -195,10 +195,10 @@ impl Replay {
         Ok(Replay::change(reader, last)?.map_or_else(|| "null".to_owned(), |change| change.after))
     }
 
-    fn change(reader: &LogReader, last: &Last) -> Result<Option<Change>, AuditError> {
+    fn change(reader: &LogReader, last: &Last) -> Result<Option<ObjectChange>, AuditError> {
         let entry = reader.entry(last.entry)?;
         let change = entry.and_then(|entry| entry.changes.into_iter().nth(last.nth as usize));
-        Ok(change.map(|change| Change { object: change.object, before: change.before, after: change.after }))
+        Ok(change.map(|change| ObjectChange { object: change.object, before: change.before, after: change.after }))
     }
 
     /// The objects whose last change stands in these bundles: what must be restated before they are pruned. A revocation
@@ -216,16 +216,20 @@ impl Replay {
     ///
     /// # Errors
     /// The log cannot be read.
-    pub fn records_within(&self, data: &Path, bundles: &[RangeInclusive<u64>]) -> Result<Vec<Change>, AuditError> {
+    pub fn records_within(
+        &self,
+        data: &Path,
+        bundles: &[RangeInclusive<u64>],
+    ) -> Result<Vec<ObjectChange>, AuditError> {
         let reader = LogReader::open(data)?;
         let null = || "null".to_owned();
         let restated = |object: String| {
             if let Some(last) = self.objects.get(object.as_str()) {
-                return Ok(Change { object, before: null(), after: Replay::text(&reader, last)? });
+                return Ok(ObjectChange { object, before: null(), after: Replay::text(&reader, last)? });
             }
             let last = self.former.get(object.as_str());
             let before = last.map_or(Ok(None), |last| Replay::change(&reader, last))?.map(|change| change.before);
-            Ok(Change { object, before: before.unwrap_or_else(null), after: null() })
+            Ok(ObjectChange { object, before: before.unwrap_or_else(null), after: null() })
         };
         self.within(bundles).into_iter().map(restated).collect()
     }
@@ -241,16 +245,16 @@ impl Replay {
         let notes = file.acts(key.as_ref())?;
         let reader = LogReader::open(data).map_err(AuditError::from)?;
         self.advance_in(&reader, |_, _| true)?;
-        let mut noted: HashMap<&str, &Change> = HashMap::default();
+        let mut noted: HashMap<&str, &ObjectChange> = HashMap::default();
         let mut refused = Vec::new();
         for note in &notes {
             match note {
-                Noted::Act(act) | Noted::Upgraded(act) if self.is_on_its_way(note) => {
+                NotedAct::Act(act) | NotedAct::Upgraded(act) if self.is_on_its_way(note) => {
                     noted.extend(act.changes.iter().map(|change| (change.object.as_str(), change)));
                 }
                 _ if self.is_last(note) => {}
-                Noted::Act(act) | Noted::Upgraded(act) => refused.push(Refused::from(act)),
-                Noted::Refused(row) => refused.push(row.clone()),
+                NotedAct::Act(act) | NotedAct::Upgraded(act) => refused.push(RefusedAct::from(act)),
+                NotedAct::Refused(row) => refused.push(row.clone()),
             }
         }
         let mut compare =
@@ -267,7 +271,7 @@ impl Replay {
         }
         compare.missing(&seen)?;
         compare.names()?;
-        for Refused { sequence, claim } in refused {
+        for RefusedAct { sequence, claim } in refused {
             compare.push(&format!("act:{sequence}"), "", "null".into(), format!("{claim} (not noted by this gateway)"));
         }
         let mut found = compare.found;
@@ -326,7 +330,7 @@ struct Names {
 struct Compare<'c> {
     replay: &'c Replay,
     /// Changes that are noted in the file and not in the log yet.
-    noted: HashMap<&'c str, &'c Change>,
+    noted: HashMap<&'c str, &'c ObjectChange>,
     reader: LogReader,
     found: Vec<Difference>,
     failed: Option<AuditError>,
@@ -449,7 +453,7 @@ impl Compare<'_> {
             let in_log = Replay::text(&self.reader, last)?;
             self.push(object, "", in_log, "null".into());
         }
-        let noted: Vec<(&str, &Change)> = self.noted.iter().map(|(object, change)| (*object, *change)).collect();
+        let noted: Vec<(&str, &ObjectChange)> = self.noted.iter().map(|(object, change)| (*object, *change)).collect();
         for (object, change) in noted {
             let ends = if object.starts_with("token:") { ends(&change.after) } else { 0 };
             let over = ends != 0 && ends < now - MAX_SKEW_S;

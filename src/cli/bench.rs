@@ -8,7 +8,7 @@
 use super::call::{Prepared, Target, messages};
 use super::output::{Output, duration, table};
 use super::{CliError, runtime};
-use crate::caller::Caller;
+use crate::caller::GatewayClient;
 use bytes::Bytes;
 use clap::Args;
 use hdrhistogram::Histogram;
@@ -118,7 +118,7 @@ pub fn run(args: &BenchArgs, output: Output) -> Result<(), CliError> {
         let mut callers = Vec::new();
         for _ in 0..args.connections {
             let shard = Arc::new(Mutex::new(Seen::new()?));
-            let caller = Caller::new(args.target.to(), &load.prepared.files)?;
+            let caller = GatewayClient::new(args.target.to(), &load.prepared.files)?;
             for _ in 0..args.streams {
                 callers.push(tokio::spawn(load.clone().calls(caller.clone(), shard.clone())));
             }
@@ -143,7 +143,7 @@ pub fn run(args: &BenchArgs, output: Output) -> Result<(), CliError> {
 
 impl Load {
     /// One caller: calls until the time is over.
-    async fn calls(self: Arc<Self>, caller: Caller, seen: Arc<Mutex<Seen>>) -> Result<(), CliError> {
+    async fn calls(self: Arc<Self>, caller: GatewayClient, seen: Arc<Mutex<Seen>>) -> Result<(), CliError> {
         let metadata: Vec<(&str, &str)> =
             self.prepared.metadata.iter().map(|(name, text)| (*name, text.as_str())).collect();
         while !self.stopped.load(Ordering::Relaxed) {

@@ -2,7 +2,7 @@
 
 use super::output::{Output, duration, print_json};
 use super::{CliError, runtime};
-use crate::caller::{Answered, Caller, CallerFiles};
+use crate::caller::{CallerFiles, CompleteResponse, GatewayClient};
 use crate::contract::{ContractSet, Operation, Shape};
 use crate::server::{EXCHANGE_ID, LOG_INDEX};
 use bytes::Bytes;
@@ -107,7 +107,7 @@ pub struct CallArgs {
 }
 
 struct Batch {
-    caller: Caller,
+    caller: GatewayClient,
     operation: Arc<Operation>,
     metadata: Vec<(&'static str, String)>,
 }
@@ -115,7 +115,7 @@ struct Batch {
 pub fn run(args: CallArgs, output: Output) -> Result<(), CliError> {
     let Prepared { files, operation, metadata } = args.target.prepare()?;
     runtime()?.block_on(async {
-        let batch = Batch { caller: Caller::new(args.target.to(), &files)?, operation, metadata };
+        let batch = Batch { caller: GatewayClient::new(args.target.to(), &files)?, operation, metadata };
         match &args.csv {
             Some(file) => batch.run(file, output).await,
             None => batch.one(&args.data, args.timeout, output).await,
@@ -256,7 +256,7 @@ impl Batch {
         Ok((ok, line))
     }
 
-    fn answers(&self, answered: &Answered) -> Result<Vec<Value>, CliError> {
+    fn answers(&self, answered: &CompleteResponse) -> Result<Vec<Value>, CliError> {
         answered.messages.iter().map(|message| decode(&self.operation.answer.message, message)).collect()
     }
 }

@@ -7,10 +7,10 @@ use super::http::connector;
 use super::{Call, Driver, SourceAnswer, SourceError, drift, unfit};
 use crate::contract::settings::CallContext;
 use crate::contract::{Binding, Operation, Shape};
-use crate::deadline::Whose;
+use crate::deadline::DeadlineOwner;
 use crate::frame::{FrameError, FrameReader, frame};
 use crate::headers::{GRPC_ENCODING, GRPC_STATUS};
-use crate::http2::client::{Answer, Begun, Http2, Limits, grpc_head};
+use crate::http2::client::{Http2, Limits, PendingResponse, StartedCall, grpc_head};
 use crate::http2::{Http2Error, Incoming, Outgoing};
 use futures_util::future::{BoxFuture, Either, select};
 use futures_util::{StreamExt, TryFutureExt, stream};
@@ -91,7 +91,7 @@ impl Inner {
         let mut left = PLACED_AGAIN;
         let result = loop {
             let begun = http2.begin_with(path, || headers(&context, at), stream_wait.as_deref()).await?;
-            let Begun { mut request, answer, connection } = begun;
+            let StartedCall { mut request, answer, connection } = begun;
             let call = (&operation, &context);
             let exchange = self.exchange(&mut request, answer, &mut messages, call).await;
             if let Err(Failed::Unprocessed) = exchange {
@@ -101,13 +101,13 @@ impl Inner {
                 // The source has certainly not looked at it, so this is no second attempt, and a write may go again.
                 Err(Failed::Unprocessed) if left > 0 && messages.again() => left -= 1,
                 // It ended with the connection, because of what others did on it.
-                Err(Failed::Otherwise(SourceError::Broken(_))) if connection.asked_for_calm() => {
+                Err(Failed::Otherwise(SourceError::Broken(_))) if connection.was_enhance_your_calm() => {
                     break Err(Http2Error::Calm.into());
                 }
                 other => break other.map_err(SourceError::from),
             }
         };
-        let hasty = until.is_some_and(|until| until.whose == Whose::Caller);
+        let hasty = until.is_some_and(|until| until.whose == DeadlineOwner::Caller);
         result.map_err(|error| if hasty { hurried(error) } else { error })
     }
 
@@ -115,7 +115,7 @@ impl Inner {
     async fn exchange(
         &self,
         request: &mut Outgoing,
-        answer: Answer,
+        answer: PendingResponse,
         messages: &mut Messages,
         (operation, context): (&Arc<Operation>, &Arc<CallContext>),
     ) -> Result<SourceAnswer, Failed> {
@@ -130,7 +130,7 @@ impl Inner {
         };
         if let Messages::One(bytes) = messages {
             sent.mark();
-            request.whole([frame(bytes)]);
+            request.send_all([frame(bytes)]);
             return answer.await;
         }
         // A stream that was cut before its end is no request.

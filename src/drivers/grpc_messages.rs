@@ -80,7 +80,7 @@ impl Messages {
     pub(super) async fn send(&mut self, request: &mut Outgoing) -> Result<(), Failed> {
         let Messages::Stream { messages, kept, bytes } = self else { return Ok(()) };
         for message in kept.iter() {
-            request.part(frame(message)).await.map_err(|_| Failed::Unsent)?;
+            request.send_part(frame(message)).await.map_err(|_| Failed::Unsent)?;
         }
         while let Some(message) = messages.next().await {
             let message = message?;
@@ -90,7 +90,7 @@ impl Messages {
             } else {
                 kept.clear();
             }
-            request.part(frame(&message)).await.map_err(|_| Failed::Unsent)?;
+            request.send_part(frame(&message)).await.map_err(|_| Failed::Unsent)?;
         }
         request.end().map_err(|_| Failed::Unsent)
     }

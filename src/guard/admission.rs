@@ -16,9 +16,9 @@ const INTERVAL: Duration = Duration::from_millis(50);
 /// How long a connection's socket may go without being read empty: longer than it takes to read a large message.
 const BACKLOG: Duration = Duration::from_millis(20);
 /// Calls that are always let in: enough to keep a core busy and the log's batches full.
-const FEWEST: usize = 32;
+const MIN_CALLS: usize = 32;
 /// Calls at once where no delay stands: the bound is memory (some 10 kB each).
-const MOST: usize = 16_384;
+const MAX_CALLS: usize = 16_384;
 /// How long the refusal of a call is held back, at least and at most: its stream stays taken meanwhile, so a caller who does
 /// not heed `RetryInfo` is slowed down by its own HTTP/2 stream limit (RFC 9113, section 5.1.2). Refusing costs nearly half
 /// as much as a call, so that without it, ten times the load would leave no time for calls.
@@ -26,7 +26,7 @@ const HOLD: (Duration, Duration) = (Duration::from_millis(500), Duration::from_s
 /// Refusals a second that are aimed at: the more are held, the longer each is.
 const REFUSALS: u64 = 1_000;
 /// Refusals that are held back at once (some 10 kB each); beyond them, they leave at once.
-const MOST_HELD: usize = 8_192;
+const MAX_HELD: usize = 8_192;
 
 /// Calls of the gateway's own services that a worker takes a second while a delay stands: some percent of its time. They are
 /// for those who must see to an overload, so they never wait for exchanges; and exchanges not for them.
@@ -36,10 +36,10 @@ const OWN_UNDER_DELAY: f64 = 500.0;
 pub struct Admission {
     under_way: AtomicUsize,
     held: AtomicUsize,
-    window: Mutex<Window>,
+    window: Mutex<DelayWindow>,
 }
 
-struct Window {
+struct DelayWindow {
     began: Instant,
     /// The smallest delay since.
     least: Duration,
@@ -54,17 +54,17 @@ struct Window {
 }
 
 /// A call under way; another one may come when it is dropped.
-pub struct UnderWay(Arc<Admission>);
+pub struct AdmittedCall(Arc<Admission>);
 
-impl Drop for UnderWay {
+impl Drop for AdmittedCall {
     fn drop(&mut self) {
         self.0.under_way.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-struct Held<'a>(&'a Admission);
+struct HeldRefusal<'a>(&'a Admission);
 
-impl Drop for Held<'_> {
+impl Drop for HeldRefusal<'_> {
     fn drop(&mut self) {
         self.0.held.fetch_sub(1, Ordering::Relaxed);
     }
@@ -73,11 +73,11 @@ impl Drop for Held<'_> {
 impl Default for Admission {
     fn default() -> Self {
         let began = Instant::now();
-        let window = Window {
+        let window = DelayWindow {
             began,
             least: Duration::MAX,
             met: false,
-            bound: MOST,
+            bound: MAX_CALLS,
             standing: false,
             own: OWN_UNDER_DELAY,
             own_filled: began,
@@ -89,22 +89,22 @@ impl Default for Admission {
 impl Admission {
     /// Lets a call in that waited so long since it was read, on a connection whose backlog has stood for so long; or says
     /// when to come again.
-    pub fn admit(self: &Arc<Self>, delay: Duration, backlog: Duration) -> Result<UnderWay, Refusal> {
+    pub fn admit(self: &Arc<Self>, delay: Duration, backlog: Duration) -> Result<AdmittedCall, Refusal> {
         self.admit_at(Instant::now(), delay, backlog)
     }
 
-    fn admit_at(self: &Arc<Self>, now: Instant, delay: Duration, backlog: Duration) -> Result<UnderWay, Refusal> {
+    fn admit_at(self: &Arc<Self>, now: Instant, delay: Duration, backlog: Duration) -> Result<AdmittedCall, Refusal> {
         let under_way = self.under_way.load(Ordering::Relaxed);
         let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
         window.look(now, delay, under_way);
         let full = under_way >= window.bound;
         window.met |= full;
-        if full || (backlog > BACKLOG && under_way >= FEWEST) {
+        if full || (backlog > BACKLOG && under_way >= MIN_CALLS) {
             return Err(Refusal::retry(Reason::GatewayOverloaded, self.held_for()));
         }
         drop(window);
         self.under_way.fetch_add(1, Ordering::Relaxed);
-        Ok(UnderWay(self.clone()))
+        Ok(AdmittedCall(self.clone()))
     }
 
     /// Lets a call of one of the gateway's own services in, as [`Admission::admit`] does, but from a share that exchanges
@@ -141,15 +141,15 @@ impl Admission {
     pub async fn hold(&self, timeout: Option<Duration>) {
         // A quarter more or less: those that were refused together are not to come again together.
         let hold = self.held_for().mul_f32(0.75 + fastrand::f32() / 2.0).min(timeout.unwrap_or(HOLD.1) / 2);
-        let held = Held(self);
-        if self.held.fetch_add(1, Ordering::Relaxed) < MOST_HELD {
+        let held = HeldRefusal(self);
+        if self.held.fetch_add(1, Ordering::Relaxed) < MAX_HELD {
             tokio::time::sleep(hold).await;
         }
         drop(held);
     }
 }
 
-impl Window {
+impl DelayWindow {
     /// One more delay. At the end of an interval the bound follows: down by an eighth of what is under way where a delay
     /// stood, up by an eighth where the bound was met without one.
     fn look(&mut self, now: Instant, delay: Duration, under_way: usize) {
@@ -159,9 +159,9 @@ impl Window {
         }
         self.standing = self.least > TARGET;
         if self.standing {
-            self.bound = (under_way.min(self.bound) * 7 / 8).max(FEWEST);
+            self.bound = (under_way.min(self.bound) * 7 / 8).max(MIN_CALLS);
         } else if self.met {
-            self.bound = (self.bound + self.bound / 8).min(MOST);
+            self.bound = (self.bound + self.bound / 8).min(MAX_CALLS);
         }
         (self.began, self.least, self.met) = (now, Duration::MAX, false);
     }
@@ -246,7 +246,8 @@ mod tests {
         // A delay that stands shuts exchanges out, as far as they are many, and leaves these their share.
         let delay = Duration::from_millis(30);
         let mut now = start + Duration::from_secs(2);
-        let mut inside: Vec<_> = (0..FEWEST).map(|_| admission.admit_at(now, delay, Duration::ZERO).unwrap()).collect();
+        let mut inside: Vec<_> =
+            (0..MIN_CALLS).map(|_| admission.admit_at(now, delay, Duration::ZERO).unwrap()).collect();
         while let Ok(place) = admission.admit_at(now, delay, Duration::ZERO) {
             inside.push(place);
             now += INTERVAL / 20;
@@ -269,10 +270,10 @@ mod tests {
         assert!(began.elapsed() >= HOLD.0 * 3 / 4);
         admission.hold(Some(Duration::from_millis(20))).await;
         assert!(began.elapsed() < HOLD.0 * 2);
-        admission.held.store(MOST_HELD, Ordering::Relaxed);
+        admission.held.store(MAX_HELD, Ordering::Relaxed);
         admission.hold(None).await;
         assert!(began.elapsed() < HOLD.0 * 2);
         assert_eq!(admission.held_for(), HOLD.1);
-        assert_eq!(admission.held.load(Ordering::Relaxed), MOST_HELD);
+        assert_eq!(admission.held.load(Ordering::Relaxed), MAX_HELD);
     }
 }

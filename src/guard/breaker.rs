@@ -8,24 +8,24 @@
 //! one client (`evidence.rs`). How a circuit stands for all and for single clients is drawn in `circuit.rs`.
 
 pub use super::breaker_settings::{BreakerSettings, BreakerState};
-use super::circuit::{Change, Circuit, Pass, Shut};
-use super::evidence::{ClientKey, Outcome, Recent};
+use super::circuit::{Circuit, CircuitOpen, Pass, Transition};
+use super::evidence::{CallOutcome, CallWindow, ClientKey};
 use crate::status::SourceHealth;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How a client's call passes both circuits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Passage {
+pub(super) struct CircuitPass {
     client: ClientKey,
     whole: Pass,
     operation: Pass,
 }
 
-impl Passage {
+impl CircuitPass {
     /// Through closed circuits.
-    pub(super) fn usual(client: ClientKey) -> Self {
-        Passage { client, whole: Pass::Usual, operation: Pass::Usual }
+    pub(super) fn closed(client: ClientKey) -> Self {
+        CircuitPass { client, whole: Pass::Usual, operation: Pass::Usual }
     }
 
     /// Whose call it is.
@@ -39,7 +39,7 @@ impl Passage {
     }
 
     /// Whether it passes beside an open circuit.
-    pub(super) fn is_beside(self) -> bool {
+    pub(super) fn is_bypass(self) -> bool {
         self.whole == Pass::Beside || self.operation == Pass::Beside
     }
 }
@@ -94,29 +94,29 @@ impl Breaker {
 
     /// May a client's call go, and how? An error says how long to wait. One that may not probe, since its caller could spin it out or
     /// take it away, is not kept waiting for one that may: it goes beside the open circuit.
-    pub(super) fn ask(
+    pub(super) fn try_acquire(
         &self,
         operation: usize,
         client: ClientKey,
         now: Instant,
         may_probe: bool,
-    ) -> Result<Passage, Shut> {
+    ) -> Result<CircuitPass, CircuitOpen> {
         let Circuits { whole, operations } = &mut *self.lock();
         let own = operations.get_mut(operation).map(|(_, circuit)| circuit);
         let of_own = own.as_ref().map_or(Ok(Pass::Usual), |own| own.pass(client, now, may_probe))?;
-        let passage = Passage { client, whole: whole.pass(client, now, may_probe)?, operation: of_own };
-        whole.passed(client, passage.whole);
+        let passage = CircuitPass { client, whole: whole.pass(client, now, may_probe)?, operation: of_own };
+        whole.on_pass(client, passage.whole);
         if let Some(own) = own {
-            own.passed(client, passage.operation);
+            own.on_pass(client, passage.operation);
         }
         Ok(passage)
     }
 
     /// Takes down how a call of the client of this name ended.
-    pub(super) fn tell(
+    pub(super) fn record(
         &self,
         operation: usize,
-        (client, passage): (&str, Passage),
+        (client, passage): (&str, CircuitPass),
         health: SourceHealth,
         took: Duration,
         now: Instant,
@@ -124,47 +124,47 @@ impl Breaker {
         let unreachable = health == SourceHealth::Unreachable;
         let (failed, slow) = (unreachable || health == SourceHealth::Failed, took > self.settings.slow);
         let (settings, key) = (&self.settings, passage.client);
-        let outcome = Outcome { operation, client: key, failed, unreachable, slow };
+        let outcome = CallOutcome { operation, client: key, failed, unreachable, slow };
         let Circuits { whole, operations } = &mut *self.lock();
         if let Some((name, own)) = operations.get_mut(operation) {
             // Whatever failed, it failed for this operation.
             let pass = (passage.operation, !outcome.is_good());
-            let verdict = |recent: &Recent, another| recent.of_operation(settings, key, another);
-            self.log(own.ended(settings, outcome, pass, now, verdict), name, client);
+            let verdict = |recent: &CallWindow, another| recent.of_operation(settings, key, another);
+            self.log(own.record(settings, outcome, pass, now, verdict), name, client);
         }
         // One operation's failure: another call may show that the source is well.
         let pass = (passage.whole, unreachable);
-        let verdict = |recent: &Recent, another| recent.of_source(settings, key, another);
-        self.log(whole.ended(settings, outcome, pass, now, verdict), "", client);
+        let verdict = |recent: &CallWindow, another| recent.of_source(settings, key, another);
+        self.log(whole.record(settings, outcome, pass, now, verdict), "", client);
     }
 
-    fn log(&self, change: Change, operation: &str, client: &str) {
+    fn log(&self, change: Transition, operation: &str, client: &str) {
         let (source, of) = (&self.source, self.settings.window);
         match change {
-            Change::Nothing => {}
-            Change::OpensForAll { failed, slow } => {
+            Transition::Nothing => {}
+            Transition::OpensForAll { failed, slow } => {
                 let what = "a source keeps failing or is slow: its breaker opens";
                 tracing::warn!(source, operation, failed, slow, of, "{what}");
             }
-            Change::OpensForClient => {
+            Transition::OpensForClient => {
                 let what = "a source keeps failing or is slow for one client alone: its breaker opens for this client";
                 tracing::warn!(source, operation, client, "{what}");
             }
-            Change::ClosesForAll => {
+            Transition::ClosesForAll => {
                 tracing::info!(source, operation, "a source answers again: its breaker closes");
             }
-            Change::ClosesForClient => {
+            Transition::ClosesForClient => {
                 tracing::info!(source, operation, client, "a source answers a client again: its breaker closes");
             }
         }
     }
 
     /// A probe went away without an answer: the next call is the probe.
-    pub(super) fn forget_probe(&self, operation: usize, passage: Passage) {
+    pub(super) fn abandon_probe(&self, operation: usize, passage: CircuitPass) {
         let Circuits { whole, operations } = &mut *self.lock();
-        whole.forget_probe(passage.client, passage.whole);
+        whole.abandon_probe(passage.client, passage.whole);
         if let Some((_, own)) = operations.get_mut(operation) {
-            own.forget_probe(passage.client, passage.operation);
+            own.abandon_probe(passage.client, passage.operation);
         }
     }
 }
@@ -196,20 +196,20 @@ mod tests {
     fn told(breaker: &Breaker, operation: usize, health: SourceHealth, took: Duration, now: Instant) {
         thread_local!(static TURN: Cell<usize> = const { Cell::new(0) });
         let name = ["a", "b", "c"][TURN.replace(TURN.get() + 1) % 3];
-        let passage = breaker.ask(operation, ClientKey::of(name), now, true).unwrap();
-        breaker.tell(operation, (name, passage), health, took, now);
+        let passage = breaker.try_acquire(operation, ClientKey::of(name), now, true).unwrap();
+        breaker.record(operation, (name, passage), health, took, now);
     }
 
-    fn ask(breaker: &Breaker, operation: usize, now: Instant, may_probe: bool) -> Result<Passage, Duration> {
-        breaker.ask(operation, ClientKey::of("a"), now, may_probe).map_err(|shut| shut.after)
+    fn ask(breaker: &Breaker, operation: usize, now: Instant, may_probe: bool) -> Result<CircuitPass, Duration> {
+        breaker.try_acquire(operation, ClientKey::of("a"), now, may_probe).map_err(|shut| shut.after)
     }
 
     fn is_closed(breaker: &Breaker, operation: usize) -> bool {
         breaker.is_closed(operation, ClientKey::of("a"))
     }
 
-    fn usual() -> Passage {
-        Passage::usual(ClientKey::of("a"))
+    fn usual() -> CircuitPass {
+        CircuitPass::closed(ClientKey::of("a"))
     }
 
     #[test]
@@ -224,11 +224,11 @@ mod tests {
         let later = start + Duration::from_secs(5);
         let probe = ask(&breaker, 1, later, true).unwrap();
         assert!(probe.probes() && ask(&breaker, 1, later, true).is_err(), "only one probe at a time");
-        breaker.tell(1, ("a", probe), SourceHealth::Unreachable, QUICK, later);
+        breaker.record(1, ("a", probe), SourceHealth::Unreachable, QUICK, later);
         let again = later + Duration::from_secs(5);
         assert!(ask(&breaker, 1, later, true).is_err());
         let probe = ask(&breaker, 1, again, true).unwrap();
-        breaker.forget_probe(1, probe);
+        breaker.abandon_probe(1, probe);
         told(&breaker, 0, SourceHealth::Answered, QUICK, again);
         assert_eq!((ask(&breaker, 0, again, true), breaker.state()), (Ok(usual()), BreakerState::Closed));
     }
@@ -265,8 +265,8 @@ mod tests {
         let failing = |names: &[&str]| {
             let breaker = breaker();
             for (number, name) in names.iter().enumerate() {
-                let passage = breaker.ask(number % 2, ClientKey::of(name), start, true).unwrap();
-                breaker.tell(number % 2, (name, passage), SourceHealth::Failed, QUICK, start);
+                let passage = breaker.try_acquire(number % 2, ClientKey::of(name), start, true).unwrap();
+                breaker.record(number % 2, (name, passage), SourceHealth::Failed, QUICK, start);
             }
             assert_eq!(breaker.number("Sync"), 2);
             breaker
@@ -295,12 +295,12 @@ mod tests {
         assert!(ask(&breaker, 0, start, false).is_err(), "not before its time is over");
         let later = start + Duration::from_secs(5);
         let beside = ask(&breaker, 0, later, false).unwrap();
-        assert!(beside.is_beside() && !beside.probes());
-        breaker.tell(0, ("a", beside), SourceHealth::Failed, QUICK, later);
+        assert!(beside.is_bypass() && !beside.probes());
+        breaker.record(0, ("a", beside), SourceHealth::Failed, QUICK, later);
         let probe = ask(&breaker, 0, later, true).unwrap();
         assert!(probe.probes() && ask(&breaker, 0, later, false).is_err(), "it is being probed");
-        breaker.forget_probe(0, probe);
-        breaker.tell(0, ("a", beside), SourceHealth::Answered, QUICK, later);
+        breaker.abandon_probe(0, probe);
+        breaker.record(0, ("a", beside), SourceHealth::Answered, QUICK, later);
         assert!(is_closed(&breaker, 0));
     }
 
@@ -312,7 +312,7 @@ mod tests {
             let later = start + Duration::from_secs(5);
             for (operation, may_probe) in leaves {
                 let passage = ask(&breaker, operation, later, may_probe).unwrap();
-                breaker.forget_probe(operation, passage);
+                breaker.abandon_probe(operation, passage);
             }
             prop_assert!(ask(&breaker, 1, later, true).unwrap().probes());
         }

@@ -29,7 +29,7 @@
 //! clients are kept: of more, the one that has been open for longest is closed.
 
 use super::breaker_settings::{BreakerSettings, BreakerState};
-use super::evidence::{ClientKey, Outcome, Recent, Verdict};
+use super::evidence::{CallOutcome, CallWindow, ClientKey, TripScope};
 use std::time::{Duration, Instant};
 
 /// When it is worth to come again while another call probes.
@@ -52,7 +52,7 @@ pub(super) enum Pass {
 
 /// A call does not pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Shut {
+pub(super) struct CircuitOpen {
     /// When it is worth to come again.
     pub(super) after: Duration,
     /// Only the client's own calls are refused.
@@ -61,7 +61,7 @@ pub(super) struct Shut {
 
 /// What has changed by a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Change {
+pub(super) enum Transition {
     Nothing,
     /// It opens for all: so many of the last calls failed, so many were slow.
     OpensForAll {
@@ -75,14 +75,14 @@ pub(super) enum Change {
 
 #[derive(Debug)]
 pub(super) struct Circuit {
-    all: State,
+    all: CircuitState,
     clients: Vec<ClientCircuit>,
 }
 
 /// How it stands for all.
 #[derive(Debug)]
-enum State {
-    Closed(Recent),
+enum CircuitState {
+    Closed(CallWindow),
     Open {
         until: Instant,
     },
@@ -103,15 +103,15 @@ struct ClientCircuit {
 
 impl Circuit {
     pub(super) fn closed() -> Self {
-        Circuit { all: State::Closed(Recent::default()), clients: Vec::new() }
+        Circuit { all: CircuitState::Closed(CallWindow::default()), clients: Vec::new() }
     }
 
     /// How it stands for all.
     pub(super) fn state(&self) -> BreakerState {
         match self.all {
-            State::Closed(_) => BreakerState::Closed,
-            State::HalfOpen { .. } => BreakerState::HalfOpen,
-            State::Open { .. } => BreakerState::Open,
+            CircuitState::Closed(_) => BreakerState::Closed,
+            CircuitState::HalfOpen { .. } => BreakerState::HalfOpen,
+            CircuitState::Open { .. } => BreakerState::Open,
         }
     }
 
@@ -122,7 +122,7 @@ impl Circuit {
 
     /// Whether a client's calls go as usual.
     pub(super) fn is_closed(&self, client: ClientKey) -> bool {
-        matches!(self.all, State::Closed(_)) && self.clients.iter().all(|one| one.client != client)
+        matches!(self.all, CircuitState::Closed(_)) && self.clients.iter().all(|one| one.client != client)
     }
 
     fn of_client(&mut self, client: ClientKey) -> Option<&mut ClientCircuit> {
@@ -130,32 +130,34 @@ impl Circuit {
     }
 
     /// How a client's call may pass.
-    pub(super) fn pass(&self, client: ClientKey, now: Instant, may_probe: bool) -> Result<Pass, Shut> {
+    pub(super) fn pass(&self, client: ClientKey, now: Instant, may_probe: bool) -> Result<Pass, CircuitOpen> {
         let own = self.clients.iter().find(|one| one.client == client);
         match &self.all {
-            State::Open { until } if now < *until => return Err(Shut { after: *until - now, for_client: false }),
-            State::HalfOpen { probing } if probing.len() >= MAX_PROBES || probing.contains(&client) => {
-                return Err(Shut { after: WHILE_PROBED, for_client: false });
+            CircuitState::Open { until } if now < *until => {
+                return Err(CircuitOpen { after: *until - now, for_client: false });
             }
-            State::Open { .. } | State::HalfOpen { .. } | State::Closed(_) => {}
+            CircuitState::HalfOpen { probing } if probing.len() >= MAX_PROBES || probing.contains(&client) => {
+                return Err(CircuitOpen { after: WHILE_PROBED, for_client: false });
+            }
+            CircuitState::Open { .. } | CircuitState::HalfOpen { .. } | CircuitState::Closed(_) => {}
         }
         match own {
-            Some(own) if now < own.until => Err(Shut { after: own.until - now, for_client: true }),
-            Some(own) if own.probing => Err(Shut { after: WHILE_PROBED, for_client: true }),
-            None if matches!(self.all, State::Closed(_)) => Ok(Pass::Usual),
+            Some(own) if now < own.until => Err(CircuitOpen { after: own.until - now, for_client: true }),
+            Some(own) if own.probing => Err(CircuitOpen { after: WHILE_PROBED, for_client: true }),
+            None if matches!(self.all, CircuitState::Closed(_)) => Ok(Pass::Usual),
             _ => Ok(if may_probe { Pass::Probe } else { Pass::Beside }),
         }
     }
 
     /// A client's call has passed.
-    pub(super) fn passed(&mut self, client: ClientKey, pass: Pass) {
+    pub(super) fn on_pass(&mut self, client: ClientKey, pass: Pass) {
         if pass != Pass::Probe {
             return;
         }
         match &mut self.all {
-            State::HalfOpen { probing } => probing.push(client),
-            State::Open { .. } => self.all = State::HalfOpen { probing: vec![client] },
-            State::Closed(_) => {}
+            CircuitState::HalfOpen { probing } => probing.push(client),
+            CircuitState::Open { .. } => self.all = CircuitState::HalfOpen { probing: vec![client] },
+            CircuitState::Closed(_) => {}
         }
         if let Some(own) = self.of_client(client) {
             own.probing = true;
@@ -163,11 +165,11 @@ impl Circuit {
     }
 
     /// A probe ended without showing anything: the next call may probe.
-    pub(super) fn forget_probe(&mut self, client: ClientKey, pass: Pass) {
+    pub(super) fn abandon_probe(&mut self, client: ClientKey, pass: Pass) {
         if pass != Pass::Probe {
             return;
         }
-        if let State::HalfOpen { probing } = &mut self.all {
+        if let CircuitState::HalfOpen { probing } = &mut self.all {
             probing.retain(|one| *one != client);
         }
         if let Some(own) = self.of_client(client) {
@@ -177,15 +179,15 @@ impl Circuit {
 
     /// Takes down how a call ended that passed so; `bad`: whether it is, as a probe; `verdict`: what the last calls show, given
     /// whether the circuit is open for another client.
-    pub(super) fn ended(
+    pub(super) fn record(
         &mut self,
         settings: &BreakerSettings,
-        outcome: Outcome,
+        outcome: CallOutcome,
         (pass, bad): (Pass, bool),
         now: Instant,
-        verdict: impl FnOnce(&Recent, bool) -> Verdict,
-    ) -> Change {
-        self.forget_probe(outcome.client, pass);
+        verdict: impl FnOnce(&CallWindow, bool) -> TripScope,
+    ) -> Transition {
+        self.abandon_probe(outcome.client, pass);
         if pass != Pass::Usual && outcome.is_good() {
             return self.answered(outcome.client);
         }
@@ -193,49 +195,49 @@ impl Circuit {
         let own = self.clients.iter().any(|one| one.client == outcome.client);
         let until = now + settings.open_for;
         match &mut self.all {
-            State::Closed(recent) if pass == Pass::Usual => {
+            CircuitState::Closed(recent) if pass == Pass::Usual => {
                 recent.add(outcome, settings.window);
                 match verdict(recent, another) {
-                    Verdict::Stay => Change::Nothing,
-                    Verdict::OpenForClient => self.open_for(outcome.client, until),
-                    Verdict::OpenForAll => {
+                    TripScope::Stay => Transition::Nothing,
+                    TripScope::OpenForClient => self.open_for(outcome.client, until),
+                    TripScope::OpenForAll => {
                         let (failed, slow) = (recent.count(|one| one.failed), recent.count(|one| one.slow));
                         self.open(until);
-                        Change::OpensForAll { failed, slow }
+                        Transition::OpensForAll { failed, slow }
                     }
                 }
             }
-            State::HalfOpen { .. } if pass == Pass::Probe && bad && (another || outcome.unreachable) => {
+            CircuitState::HalfOpen { .. } if pass == Pass::Probe && bad && (another || outcome.unreachable) => {
                 self.open(until);
-                Change::Nothing
+                Transition::Nothing
             }
-            State::HalfOpen { .. } if pass == Pass::Probe && bad => self.open_for(outcome.client, until),
-            State::Closed(_) if pass == Pass::Probe && bad && own => {
+            CircuitState::HalfOpen { .. } if pass == Pass::Probe && bad => self.open_for(outcome.client, until),
+            CircuitState::Closed(_) if pass == Pass::Probe && bad && own => {
                 self.open_for(outcome.client, until);
-                Change::Nothing
+                Transition::Nothing
             }
-            _ => Change::Nothing,
+            _ => Transition::Nothing,
         }
     }
 
-    fn answered(&mut self, client: ClientKey) -> Change {
+    fn answered(&mut self, client: ClientKey) -> Transition {
         self.clients.retain(|one| one.client != client);
         match self.all {
-            State::Closed(_) => Change::ClosesForClient,
-            State::Open { .. } | State::HalfOpen { .. } => {
-                self.all = State::Closed(Recent::default());
-                Change::ClosesForAll
+            CircuitState::Closed(_) => Transition::ClosesForClient,
+            CircuitState::Open { .. } | CircuitState::HalfOpen { .. } => {
+                self.all = CircuitState::Closed(CallWindow::default());
+                Transition::ClosesForAll
             }
         }
     }
 
     fn open(&mut self, until: Instant) {
-        self.all = State::Open { until };
+        self.all = CircuitState::Open { until };
         self.clients.clear();
     }
 
-    fn open_for(&mut self, client: ClientKey, until: Instant) -> Change {
-        if let State::Closed(recent) = &mut self.all {
+    fn open_for(&mut self, client: ClientKey, until: Instant) -> Transition {
+        if let CircuitState::Closed(recent) = &mut self.all {
             recent.forget(client);
         }
         self.clients.retain(|one| one.client != client);
@@ -244,7 +246,7 @@ impl Circuit {
             self.clients.remove(0);
         }
         self.clients.push(ClientCircuit { client, until, probing: false });
-        Change::OpensForClient
+        Transition::OpensForClient
     }
 }
 
@@ -275,13 +277,14 @@ mod tests {
 
     fn ends(circuit: &mut Circuit, client: ClientKey, pass: Pass, goes: Goes, now: Instant) {
         let (unreachable, slow) = (goes == Goes::Unreachable, goes == Goes::IsSlow);
-        let outcome = Outcome { operation: 0, client, failed: goes == Goes::Fails || unreachable, unreachable, slow };
+        let outcome =
+            CallOutcome { operation: 0, client, failed: goes == Goes::Fails || unreachable, unreachable, slow };
         match goes {
             Goes::Hangs => {}
-            Goes::IsLeft => circuit.forget_probe(client, pass),
+            Goes::IsLeft => circuit.abandon_probe(client, pass),
             _ => {
                 let bad = !outcome.is_good();
-                circuit.ended(&SETTINGS, outcome, (pass, bad), now, |recent, another| {
+                circuit.record(&SETTINGS, outcome, (pass, bad), now, |recent, another| {
                     recent.of_operation(&SETTINGS, client, another)
                 });
             }
@@ -289,9 +292,9 @@ mod tests {
     }
 
     /// A client's call, where it passes.
-    fn call(circuit: &mut Circuit, client: ClientKey, goes: Goes, now: Instant) -> Result<Pass, Shut> {
+    fn call(circuit: &mut Circuit, client: ClientKey, goes: Goes, now: Instant) -> Result<Pass, CircuitOpen> {
         let pass = circuit.pass(client, now, true)?;
-        circuit.passed(client, pass);
+        circuit.on_pass(client, pass);
         ends(circuit, client, pass, goes, now);
         Ok(pass)
     }
@@ -314,7 +317,7 @@ mod tests {
     fn b1_a_client_whose_calls_alone_fail_is_shut_out_alone_and_comes_back() {
         let (mut circuit, now) = (Circuit::closed(), Instant::now());
         (0..8).for_each(|_| assert_eq!(call(&mut circuit, client(0), Goes::Fails, now), Ok(Pass::Usual)));
-        let shut = Shut { after: SETTINGS.open_for, for_client: true };
+        let shut = CircuitOpen { after: SETTINGS.open_for, for_client: true };
         assert_eq!(call(&mut circuit, client(0), Goes::Fails, now), Err(shut));
         assert_eq!((circuit.state(), circuit.clients()), (BreakerState::Closed, 1));
         assert_eq!(call(&mut circuit, client(1), Goes::Well, now), Ok(Pass::Usual));

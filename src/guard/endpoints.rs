@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 /// Failures in a row after which an endpoint is left alone.
 const FAILURES: u32 = 3;
 /// How long it is left alone at least, and at most: twice as long each time that it comes back and fails again.
-const LEFT_ALONE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
+const EJECTION_TIME: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
 
 /// The endpoints of one way to a source, shared by all workers.
 pub struct Endpoints {
@@ -43,7 +43,7 @@ struct Endpoint {
 #[derive(Debug)]
 struct FailureRecord {
     failures: u32,
-    by: FailedFor,
+    by: FailureScope,
     /// How often it was left alone since it last answered.
     times: u32,
     /// Until when it is left alone at least.
@@ -52,7 +52,7 @@ struct FailureRecord {
 
 /// Whose calls failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum FailedFor {
+enum FailureScope {
     Nobody,
     /// This client's alone.
     One(ClientKey),
@@ -60,20 +60,20 @@ enum FailedFor {
     Several,
 }
 
-impl FailedFor {
+impl FailureScope {
     /// With a further failure, of a client's call; `None`: whoever would have called.
     fn and(self, client: Option<ClientKey>) -> Self {
         match (self, client) {
-            (FailedFor::Nobody, Some(client)) => FailedFor::One(client),
-            (FailedFor::One(before), Some(client)) if before == client => self,
-            _ => FailedFor::Several,
+            (FailureScope::Nobody, Some(client)) => FailureScope::One(client),
+            (FailureScope::One(before), Some(client)) if before == client => self,
+            _ => FailureScope::Several,
         }
     }
 }
 
 impl Endpoint {
     fn new(address: &str) -> Self {
-        let record = FailureRecord { failures: 0, by: FailedFor::Nobody, times: 0, until: Instant::now() };
+        let record = FailureRecord { failures: 0, by: FailureScope::Nobody, times: 0, until: Instant::now() };
         let (under_way, out) = (AtomicUsize::new(0), AtomicBool::new(false));
         Endpoint { address: address.to_owned(), under_way, out, record: Mutex::new(record) }
     }
@@ -83,24 +83,24 @@ impl Endpoint {
     }
 
     /// Whether a client leaves it alone; `None`: whether all do.
-    fn is_left_by(&self, client: Option<ClientKey>) -> bool {
+    fn is_ejected_for(&self, client: Option<ClientKey>) -> bool {
         self.out.load(Ordering::Relaxed)
             && match self.record().by {
-                FailedFor::Nobody => false,
-                FailedFor::One(one) => Some(one) == client,
-                FailedFor::Several => true,
+                FailureScope::Nobody => false,
+                FailureScope::One(one) => Some(one) == client,
+                FailureScope::Several => true,
             }
     }
 }
 
 /// A client's call on its way to one endpoint.
-pub struct Picked {
+pub struct EndpointCall {
     endpoints: Arc<Endpoints>,
     at: usize,
     client: ClientKey,
 }
 
-impl Drop for Picked {
+impl Drop for EndpointCall {
     fn drop(&mut self) {
         self.endpoints.each[self.at].under_way.fetch_sub(1, Ordering::Relaxed);
     }
@@ -125,30 +125,30 @@ impl Endpoints {
 
     /// Each address, and whether calls go there, but for those of a client that leaves it alone by itself.
     pub fn states(&self) -> impl Iterator<Item = (&str, bool)> {
-        self.each.iter().map(|one| (one.address.as_str(), !one.is_left_by(None)))
+        self.each.iter().map(|one| (one.address.as_str(), !one.is_ejected_for(None)))
     }
 
     /// For a client's call, the endpoint with the fewest calls under way, but for the one just tried; where none is left, it comes
     /// second. Where all are left alone, they are all asked: better a try than none.
-    pub fn pick(self: &Arc<Self>, client: ClientKey, tried: Option<usize>) -> Picked {
+    pub fn pick(self: &Arc<Self>, client: ClientKey, tried: Option<usize>) -> EndpointCall {
         let count = self.each.len();
         let from = if count > 1 { fastrand::usize(0..count) } else { 0 };
         let rank = |at: &usize| {
             let one = &self.each[*at];
-            (one.is_left_by(Some(client)), Some(*at) == tried, one.under_way.load(Ordering::Relaxed))
+            (one.is_ejected_for(Some(client)), Some(*at) == tried, one.under_way.load(Ordering::Relaxed))
         };
         let at = (0..count).map(|step| (from + step) % count).min_by_key(rank).unwrap_or(0);
         self.each[at].under_way.fetch_add(1, Ordering::Relaxed);
-        Picked { endpoints: self.clone(), at, client }
+        EndpointCall { endpoints: self.clone(), at, client }
     }
 
     /// Whether there is another one for a client's call to go to.
-    pub fn other_than(&self, client: ClientKey, at: usize) -> bool {
-        self.each.iter().enumerate().any(|(other, one)| other != at && !one.is_left_by(Some(client)))
+    pub fn has_other(&self, client: ClientKey, at: usize) -> bool {
+        self.each.iter().enumerate().any(|(other, one)| other != at && !one.is_ejected_for(Some(client)))
     }
 
     /// Takes down what a health check of an address has found.
-    pub fn checked(&self, address: &str, reached: bool) {
+    pub fn record_health_check(&self, address: &str, reached: bool) {
         let Some(at) = self.each.iter().position(|one| one.address == address) else { return };
         if !reached {
             return self.failed(at, None);
@@ -156,7 +156,7 @@ impl Endpoints {
         let one = &self.each[at];
         let mut record = one.record();
         if one.out.load(Ordering::Relaxed) && Instant::now() >= record.until {
-            (record.failures, record.by) = (0, FailedFor::Nobody);
+            (record.failures, record.by) = (0, FailureScope::Nobody);
             one.out.store(false, Ordering::Relaxed);
             tracing::info!(of = self.name, address, "an endpoint is reached again: calls go there");
         }
@@ -176,10 +176,10 @@ impl Endpoints {
         if left && before == record.by {
             return;
         }
-        let alone = (LEFT_ALONE.0 * 2u32.pow(record.times.min(5))).min(LEFT_ALONE.1);
+        let alone = (EJECTION_TIME.0 * 2u32.pow(record.times.min(5))).min(EJECTION_TIME.1);
         record.times = record.times.saturating_add(1);
         record.until = Instant::now() + alone;
-        let for_all = record.by == FailedFor::Several;
+        let for_all = record.by == FailureScope::Several;
         let (of, address, failures) = (&self.name, &one.address, record.failures);
         tracing::warn!(of, address, failures, for_all, "an endpoint keeps failing: it is left alone");
     }
@@ -188,23 +188,23 @@ impl Endpoints {
         let one = &self.each[at];
         let mut record = one.record();
         (record.failures, record.times) = (0, 0);
-        if record.by == FailedFor::Several && one.out.load(Ordering::Relaxed) {
+        if record.by == FailureScope::Several && one.out.load(Ordering::Relaxed) {
             // A call that was under way: a health check says when others go there again.
             return;
         }
-        record.by = FailedFor::Nobody;
+        record.by = FailureScope::Nobody;
         one.out.store(false, Ordering::Relaxed);
     }
 }
 
-impl Picked {
+impl EndpointCall {
     /// Which one it is.
     pub fn at(&self) -> usize {
         self.at
     }
 
     /// Tells how the call ended. One that is dropped instead counts as nothing.
-    pub fn tell(self, health: SourceHealth) {
+    pub fn record(self, health: SourceHealth) {
         match health {
             SourceHealth::Unknown => {}
             SourceHealth::Failed => self.endpoints.failed(self.at, Some(self.client)),
@@ -230,12 +230,12 @@ mod tests {
     #[test]
     fn calls_go_where_the_fewest_are_and_not_where_one_was_just_tried() {
         let endpoints = three();
-        let first: Vec<Picked> = (0..3).map(|_| endpoints.pick(a(), None)).collect();
-        let mut places: Vec<usize> = first.iter().map(Picked::at).collect();
+        let first: Vec<EndpointCall> = (0..3).map(|_| endpoints.pick(a(), None)).collect();
+        let mut places: Vec<usize> = first.iter().map(EndpointCall::at).collect();
         places.sort_unstable();
         assert_eq!(places, [0, 1, 2]);
         let free = first.into_iter().find(|one| one.at() == 1);
-        free.into_iter().for_each(|one| one.tell(SourceHealth::Answered));
+        free.into_iter().for_each(|one| one.record(SourceHealth::Answered));
         assert!((0..20).all(|_| endpoints.pick(a(), None).at() != 3));
         let held = [endpoints.pick(a(), Some(0)), endpoints.pick(a(), Some(0))];
         assert!(held.iter().all(|one| one.at() != 0));
@@ -249,23 +249,23 @@ mod tests {
         };
         for _ in 0..FAILURES {
             let picked = std::iter::repeat_with(|| endpoints.pick(a(), None)).find(|one| one.at() == 2).unwrap();
-            picked.tell(SourceHealth::Unreachable);
+            picked.record(SourceHealth::Unreachable);
         }
         assert_eq!(out(&endpoints), ["https://c"]);
         assert!((0..50).all(|_| endpoints.pick(a(), None).at() != 2));
-        assert!(endpoints.other_than(a(), 0) && endpoints.other_than(a(), 2));
+        assert!(endpoints.has_other(a(), 0) && endpoints.has_other(a(), 2));
         // Reached too soon: it failed a moment ago.
-        endpoints.checked("https://c", true);
+        endpoints.record_health_check("https://c", true);
         assert_eq!(out(&endpoints), ["https://c"]);
         endpoints.each[2].record().until = Instant::now();
-        endpoints.checked("https://c", true);
+        endpoints.record_health_check("https://c", true);
         assert!(out(&endpoints).is_empty());
         // Checks alone find a dead one, too; and where all are dead, they are asked all the same.
         for address in ["https://a", "https://b", "https://c"] {
-            (0..FAILURES).for_each(|_| endpoints.checked(address, false));
+            (0..FAILURES).for_each(|_| endpoints.record_health_check(address, false));
         }
         assert_eq!(out(&endpoints).len(), 3);
-        assert!(endpoints.pick(a(), Some(1)).at() != 1 && !endpoints.other_than(a(), 0));
+        assert!(endpoints.pick(a(), Some(1)).at() != 1 && !endpoints.has_other(a(), 0));
     }
 
     #[test]
@@ -273,7 +273,7 @@ mod tests {
         let (endpoints, b) = (three(), ClientKey::of("b"));
         let fails = |client| {
             let picked = std::iter::repeat_with(|| endpoints.pick(client, None)).take(1_000).find(|one| one.at() == 2);
-            picked.unwrap().tell(SourceHealth::Failed);
+            picked.unwrap().record(SourceHealth::Failed);
         };
         let (all_up, goes) = (
             || endpoints.states().all(|(_, up)| up),
@@ -285,7 +285,7 @@ mod tests {
         std::iter::repeat_with(|| endpoints.pick(b, None))
             .find(|one| one.at() == 2)
             .unwrap()
-            .tell(SourceHealth::Answered);
+            .record(SourceHealth::Answered);
         assert!(goes(a()));
         // Another one's failure shows that it does not.
         (0..FAILURES).for_each(|_| fails(a()));
@@ -296,7 +296,7 @@ mod tests {
     #[test]
     fn a_single_one_is_never_left_alone() {
         let one = Endpoints::new("business", &["https://a".to_owned()]);
-        (0..10).for_each(|_| one.pick(a(), None).tell(SourceHealth::Failed));
+        (0..10).for_each(|_| one.pick(a(), None).record(SourceHealth::Failed));
         assert!(one.states().all(|(_, up)| up));
     }
 }

@@ -30,7 +30,7 @@ impl ClientKey {
 
 /// How one call ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Outcome {
+pub(super) struct CallOutcome {
     pub(super) operation: usize,
     pub(super) client: ClientKey,
     pub(super) failed: bool,
@@ -39,7 +39,7 @@ pub(super) struct Outcome {
     pub(super) slow: bool,
 }
 
-impl Outcome {
+impl CallOutcome {
     pub(super) fn is_good(&self) -> bool {
         !self.failed && !self.slow
     }
@@ -52,7 +52,7 @@ impl Outcome {
 
 /// For whom a circuit is to open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum TripScope {
     /// For nobody.
     Stay,
     /// For the client whose call has just ended.
@@ -63,15 +63,15 @@ pub(super) enum Verdict {
 
 /// The last calls, oldest first: as many as the window of the settings.
 #[derive(Debug, Default)]
-pub(super) struct Recent {
-    calls: VecDeque<Outcome>,
+pub(super) struct CallWindow {
+    calls: VecDeque<CallOutcome>,
     /// How many of them failed, and how many were slow: asked at the end of every call.
     failed: usize,
     slow: usize,
 }
 
-impl Recent {
-    pub(super) fn add(&mut self, outcome: Outcome, window: usize) {
+impl CallWindow {
+    pub(super) fn add(&mut self, outcome: CallOutcome, window: usize) {
         if self.calls.len() >= window
             && let Some(oldest) = self.calls.pop_front()
         {
@@ -90,12 +90,12 @@ impl Recent {
         self.slow = self.count(|one| one.slow);
     }
 
-    pub(super) fn count(&self, which: impl Fn(&Outcome) -> bool) -> usize {
+    pub(super) fn count(&self, which: impl Fn(&CallOutcome) -> bool) -> usize {
         self.calls.iter().filter(|one| which(one)).count()
     }
 
     /// Whether so many calls of these are bad, in one of the two ways.
-    fn is_bad(&self, settings: &BreakerSettings, among: impl Fn(&Outcome) -> bool) -> bool {
+    fn is_bad(&self, settings: &BreakerSettings, among: impl Fn(&CallOutcome) -> bool) -> bool {
         let calls = self.count(&among);
         let failed = self.count(|one| among(one) && one.failed);
         let slow = self.count(|one| among(one) && one.slow);
@@ -110,8 +110,8 @@ impl Recent {
     /// The one of these calls' keys that has the most bad ones.
     fn worst<K: std::hash::Hash + Eq + Copy>(
         &self,
-        bad: impl Fn(&Outcome) -> bool,
-        key: impl Fn(&Outcome) -> K,
+        bad: impl Fn(&CallOutcome) -> bool,
+        key: impl Fn(&CallOutcome) -> K,
     ) -> Option<K> {
         let mut counts = HashMap::new();
         self.calls.iter().filter(|one| bad(one)).for_each(|one| *counts.entry(key(one)).or_insert(0) += 1);
@@ -120,27 +120,27 @@ impl Recent {
 
     /// For whom the circuit of one operation is to open, at the end of a call of `client`; `another`: whether it is open for another
     /// client.
-    pub(super) fn of_operation(&self, settings: &BreakerSettings, client: ClientKey, another: bool) -> Verdict {
+    pub(super) fn of_operation(&self, settings: &BreakerSettings, client: ClientKey, another: bool) -> TripScope {
         match self.is_full_and_bad(settings) {
             true => self.by_client(settings, client, another, |_| true),
-            false => Verdict::Stay,
+            false => TripScope::Stay,
         }
     }
 
     /// The same of the circuit of the source as a whole: it cannot be reached; or enough calls are left without the operation that
     /// fails most, and they fail, too.
-    pub(super) fn of_source(&self, settings: &BreakerSettings, client: ClientKey, another: bool) -> Verdict {
+    pub(super) fn of_source(&self, settings: &BreakerSettings, client: ClientKey, another: bool) -> TripScope {
         if !self.is_full_and_bad(settings) {
-            return Verdict::Stay;
+            return TripScope::Stay;
         }
         if self.count(|one| one.unreachable) * 100 >= settings.window * settings.failures_percent {
-            return Verdict::OpenForAll;
+            return TripScope::OpenForAll;
         }
         let worst = self.worst(|one| !one.is_good(), |one| one.operation);
-        let rest = |one: &Outcome| Some(one.operation) != worst;
+        let rest = |one: &CallOutcome| Some(one.operation) != worst;
         match self.count(rest) * ENOUGH >= settings.window && self.is_bad(settings, rest) {
             true => self.by_client(settings, client, another, rest),
-            false => Verdict::Stay,
+            false => TripScope::Stay,
         }
     }
 
@@ -150,17 +150,17 @@ impl Recent {
         settings: &BreakerSettings,
         client: ClientKey,
         another: bool,
-        among: impl Fn(&Outcome) -> bool,
-    ) -> Verdict {
+        among: impl Fn(&CallOutcome) -> bool,
+    ) -> TripScope {
         let worst = self.worst(|one| among(one) && one.is_bad_by_client(), |one| one.client);
-        let Some(worst) = worst else { return Verdict::OpenForAll };
-        let of_worst = |one: &Outcome| among(one) && one.client == worst && !one.unreachable;
-        let others = |one: &Outcome| among(one) && (one.client != worst || one.unreachable);
+        let Some(worst) = worst else { return TripScope::OpenForAll };
+        let of_worst = |one: &CallOutcome| among(one) && one.client == worst && !one.unreachable;
+        let others = |one: &CallOutcome| among(one) && (one.client != worst || one.unreachable);
         match self.count(others) * ENOUGH >= self.count(&among) {
-            true if self.is_bad(settings, others) => Verdict::OpenForAll,
-            false if another && self.is_bad(settings, of_worst) => Verdict::OpenForAll,
-            _ if client == worst && self.is_bad(settings, of_worst) => Verdict::OpenForClient,
-            _ => Verdict::Stay,
+            true if self.is_bad(settings, others) => TripScope::OpenForAll,
+            false if another && self.is_bad(settings, of_worst) => TripScope::OpenForAll,
+            _ if client == worst && self.is_bad(settings, of_worst) => TripScope::OpenForClient,
+            _ => TripScope::Stay,
         }
     }
 }
@@ -178,8 +178,8 @@ mod tests {
     };
 
     /// Calls by letter: its client, in capitals where the call failed; `!` before it where there was no connection.
-    fn of_operation(calls: &str, another: bool) -> Verdict {
-        let (mut recent, mut unreachable, mut last) = (Recent::default(), false, None);
+    fn of_operation(calls: &str, another: bool) -> TripScope {
+        let (mut recent, mut unreachable, mut last) = (CallWindow::default(), false, None);
         for letter in calls.chars() {
             if letter == '!' {
                 unreachable = true;
@@ -187,18 +187,18 @@ mod tests {
             }
             let client = ClientKey::of(&letter.to_lowercase().to_string());
             let failed = letter.is_uppercase() || unreachable;
-            recent.add(Outcome { operation: 0, client, failed, unreachable, slow: false }, SETTINGS.window);
+            recent.add(CallOutcome { operation: 0, client, failed, unreachable, slow: false }, SETTINGS.window);
             (unreachable, last) = (false, Some(client));
         }
-        last.map_or(Verdict::Stay, |last| recent.of_operation(&SETTINGS, last, another))
+        last.map_or(TripScope::Stay, |last| recent.of_operation(&SETTINGS, last, another))
     }
 
     #[test]
     fn what_is_counted_along_is_what_a_recount_says() {
-        let mut recent = Recent::default();
+        let mut recent = CallWindow::default();
         for nth in 0..500_u32 {
             let (client, failed) = (ClientKey::of(&(nth % 7).to_string()), nth % 3 == 0);
-            let outcome = Outcome { operation: 0, client, failed, unreachable: nth % 33 == 0, slow: nth % 5 == 0 };
+            let outcome = CallOutcome { operation: 0, client, failed, unreachable: nth % 33 == 0, slow: nth % 5 == 0 };
             recent.add(outcome, SETTINGS.window);
             if nth % 41 == 0 {
                 recent.forget(client);
@@ -213,27 +213,27 @@ mod tests {
     fn b1_one_client_s_failures_count_for_it_and_two_clients_for_all() {
         for (calls, another, verdict) in [
             // Too few, too good.
-            ("AAAAAAA", false, Verdict::Stay),
-            ("aaaaaAAA", false, Verdict::Stay),
+            ("AAAAAAA", false, TripScope::Stay),
+            ("aaaaaAAA", false, TripScope::Stay),
             // A client alone; beside others that are answered; however often it calls.
-            ("AAAAAAAA", false, Verdict::OpenForClient),
-            ("bAbAbAbA", false, Verdict::OpenForClient),
-            ("bbbbAAAA", false, Verdict::OpenForClient),
-            ("AAAAAAbA", false, Verdict::OpenForClient),
+            ("AAAAAAAA", false, TripScope::OpenForClient),
+            ("bAbAbAbA", false, TripScope::OpenForClient),
+            ("bbbbAAAA", false, TripScope::OpenForClient),
+            ("AAAAAAbA", false, TripScope::OpenForClient),
             // Its own failures count for it when one of its own ends, not when another's does.
-            ("AAAAAAAb", false, Verdict::Stay),
+            ("AAAAAAAb", false, TripScope::Stay),
             // One that failed for a reason of its own does not shut the others out with it.
-            ("AbAcAbAB", false, Verdict::Stay),
-            ("AbAcABcA", false, Verdict::OpenForClient),
+            ("AbAcAbAB", false, TripScope::Stay),
+            ("AbAcABcA", false, TripScope::OpenForClient),
             // Two of them, three of them.
-            ("AAAAABBB", false, Verdict::OpenForAll),
-            ("AbAcBcCB", false, Verdict::OpenForAll),
+            ("AAAAABBB", false, TripScope::OpenForAll),
+            ("AbAcBcCB", false, TripScope::OpenForAll),
             // One makes nearly all calls: it counts with another for which it is open.
-            ("AAAAAAAA", true, Verdict::OpenForAll),
-            ("bAbAbAbA", true, Verdict::OpenForClient),
+            ("AAAAAAAA", true, TripScope::OpenForAll),
+            ("bAbAbAbA", true, TripScope::OpenForClient),
             // No connection: whoever called.
-            ("!a!a!a!aaaaa", false, Verdict::OpenForAll),
-            ("!aA!aA!aA!aA", false, Verdict::OpenForAll),
+            ("!a!a!a!aaaaa", false, TripScope::OpenForAll),
+            ("!aA!aA!aA!aA", false, TripScope::OpenForAll),
         ] {
             assert_eq!(of_operation(calls, another), verdict, "{calls}");
         }

@@ -4,7 +4,7 @@
 //! and writes whose callers never give them their time) would stay with the other hub for ever: of these, one goes by the first hub now
 //! and then, beside the open circuit. It holds nobody up, however long it takes; an answer closes the circuit.
 
-use super::breaker::{Breaker, BreakerSettings, Passage};
+use super::breaker::{Breaker, BreakerSettings, CircuitPass};
 use super::evidence::ClientKey;
 use crate::status::SourceHealth;
 use std::collections::HashMap;
@@ -13,16 +13,16 @@ use std::time::{Duration, Instant};
 
 /// Longest time between two calls of an operation that go beside the open circuit: twice as long after each that did not answer. Each of
 /// them may fail, since it cannot be sent again by the other hub.
-const LONGEST_BESIDE: Duration = Duration::from_secs(300);
+const MAX_BYPASS_INTERVAL: Duration = Duration::from_secs(300);
 
 /// Whether a hub answers, where its sources have another one to go to.
 pub struct HubHealth {
     breaker: Breaker,
-    beside: Mutex<HashMap<usize, Beside>>,
+    beside: Mutex<HashMap<usize, BypassCalls>>,
 }
 
 /// The calls of an operation that went beside the open circuit.
-struct Beside {
+struct BypassCalls {
     last: Instant,
     /// How long until the next.
     wait: Duration,
@@ -49,20 +49,20 @@ impl HubHealth {
     }
 
     /// Whether it is the turn of one of an operation's calls to go beside the open circuit.
-    fn turn(&self, operation: usize, now: Instant) -> bool {
+    fn is_due(&self, operation: usize, now: Instant) -> bool {
         let usual = BreakerSettings::default().open_for;
         let mut beside = self.beside.lock().unwrap_or_else(PoisonError::into_inner);
         let wait = match beside.get(&operation).map(|one| (now.saturating_duration_since(one.last), one.wait)) {
             Some((since, wait)) if since < wait => return false,
             // It went again and again without an answer.
-            Some((since, wait)) if since < 2 * LONGEST_BESIDE => (wait * 2).min(LONGEST_BESIDE),
+            Some((since, wait)) if since < 2 * MAX_BYPASS_INTERVAL => (wait * 2).min(MAX_BYPASS_INTERVAL),
             _ => usual,
         };
-        beside.insert(operation, Beside { last: now, wait });
+        beside.insert(operation, BypassCalls { last: now, wait });
         true
     }
 
-    fn answered_beside(&self, operation: usize) {
+    fn bypass_succeeded(&self, operation: usize) {
         self.beside.lock().unwrap_or_else(PoisonError::into_inner).remove(&operation);
     }
 }
@@ -70,48 +70,48 @@ impl HubHealth {
 impl OperationHub {
     /// A client's call by it now; `None` while it is left alone, by all or by this client. Most of those that may not probe are for the
     /// other hub until another has.
-    pub fn ask(&self, client: &Arc<str>, may_probe: bool) -> Option<HubAsked> {
-        self.ask_at(client, Instant::now(), may_probe)
+    pub fn try_call(&self, client: &Arc<str>, may_probe: bool) -> Option<HubCall> {
+        self.try_call_at(client, Instant::now(), may_probe)
     }
 
-    fn ask_at(&self, client: &Arc<str>, now: Instant, may_probe: bool) -> Option<HubAsked> {
-        let passage = self.health.breaker.ask(self.operation, ClientKey::of(client), now, may_probe).ok()?;
-        let goes = !passage.is_beside() || self.health.turn(self.operation, now);
-        goes.then(|| HubAsked { hub: self.clone(), client: client.clone(), passage, told: false })
+    fn try_call_at(&self, client: &Arc<str>, now: Instant, may_probe: bool) -> Option<HubCall> {
+        let passage = self.health.breaker.try_acquire(self.operation, ClientKey::of(client), now, may_probe).ok()?;
+        let goes = !passage.is_bypass() || self.health.is_due(self.operation, now);
+        goes.then(|| HubCall { hub: self.clone(), client: client.clone(), passage, told: false })
     }
 }
 
 /// A call on its way through a hub. One that is dropped before [`HubAsked::tell`] counts as nothing.
-pub struct HubAsked {
+pub struct HubCall {
     hub: OperationHub,
     client: Arc<str>,
-    passage: Passage,
+    passage: CircuitPass,
     told: bool,
 }
 
-impl HubAsked {
+impl HubCall {
     /// Whether it is the hub's probe.
     pub fn probes(&self) -> bool {
         self.passage.probes()
     }
 
     /// Tells how it went, and how long it took.
-    pub fn tell(mut self, health: SourceHealth, took: Duration) {
+    pub fn record(mut self, health: SourceHealth, took: Duration) {
         if health != SourceHealth::Unknown {
             self.told = true;
-            if health == SourceHealth::Answered && self.passage.is_beside() {
-                self.hub.health.answered_beside(self.hub.operation);
+            if health == SourceHealth::Answered && self.passage.is_bypass() {
+                self.hub.health.bypass_succeeded(self.hub.operation);
             }
             let by = (&*self.client, self.passage);
-            self.hub.health.breaker.tell(self.hub.operation, by, health, took, Instant::now());
+            self.hub.health.breaker.record(self.hub.operation, by, health, took, Instant::now());
         }
     }
 }
 
-impl Drop for HubAsked {
+impl Drop for HubCall {
     fn drop(&mut self) {
         if self.passage.probes() && !self.told {
-            self.hub.health.breaker.forget_probe(self.hub.operation, self.passage);
+            self.hub.health.breaker.abandon_probe(self.hub.operation, self.passage);
         }
     }
 }
@@ -130,59 +130,59 @@ mod tests {
         let health = HubHealth::new("business", "ndxp");
         let hub = health.before("GetEnterprise");
         for _ in 0..5 {
-            hub.ask(&a(), true).unwrap().tell(SourceHealth::Unreachable, Duration::ZERO);
+            hub.try_call(&a(), true).unwrap().record(SourceHealth::Unreachable, Duration::ZERO);
         }
-        assert!(hub.ask(&a(), true).is_none(), "left alone after five failures");
+        assert!(hub.try_call(&a(), true).is_none(), "left alone after five failures");
         let later = Instant::now() + BreakerSettings::default().open_for;
-        let passage = health.breaker.ask(0, ClientKey::of("a"), later, true).unwrap();
+        let passage = health.breaker.try_acquire(0, ClientKey::of("a"), later, true).unwrap();
         assert!(passage.probes());
-        drop(HubAsked { hub: hub.clone(), client: a(), passage, told: false });
-        assert!(hub.ask(&a(), false).is_some_and(|asked| !asked.probes()), "one that may not probe goes beside");
-        let asked = hub.ask(&a(), true).unwrap();
-        assert!(asked.probes() && hub.ask(&a(), true).is_none());
-        asked.tell(SourceHealth::Unknown, Duration::ZERO);
-        hub.ask(&a(), true).unwrap().tell(SourceHealth::Answered, Duration::ZERO);
-        assert!(hub.ask(&a(), true).is_some_and(|asked| !asked.probes()));
+        drop(HubCall { hub: hub.clone(), client: a(), passage, told: false });
+        assert!(hub.try_call(&a(), false).is_some_and(|asked| !asked.probes()), "one that may not probe goes beside");
+        let asked = hub.try_call(&a(), true).unwrap();
+        assert!(asked.probes() && hub.try_call(&a(), true).is_none());
+        asked.record(SourceHealth::Unknown, Duration::ZERO);
+        hub.try_call(&a(), true).unwrap().record(SourceHealth::Answered, Duration::ZERO);
+        assert!(hub.try_call(&a(), true).is_some_and(|asked| !asked.probes()));
     }
 
     #[test]
     fn b1_one_client_s_failures_move_this_client_alone() {
         let health = HubHealth::new("business", "ndxp");
         let (hub, b) = (health.before("GetEnterprise"), Arc::from("b"));
-        (0..5).for_each(|_| hub.ask(&a(), true).unwrap().tell(SourceHealth::Failed, Duration::ZERO));
-        assert!(hub.ask(&a(), true).is_none());
-        let other = hub.ask(&b, true).unwrap();
+        (0..5).for_each(|_| hub.try_call(&a(), true).unwrap().record(SourceHealth::Failed, Duration::ZERO));
+        assert!(hub.try_call(&a(), true).is_none());
+        let other = hub.try_call(&b, true).unwrap();
         assert!(!other.probes());
-        other.tell(SourceHealth::Failed, Duration::ZERO);
+        other.record(SourceHealth::Failed, Duration::ZERO);
         // Two clients' calls fail: for a third one, too.
-        (0..4).for_each(|_| hub.ask(&b, true).unwrap().tell(SourceHealth::Failed, Duration::ZERO));
-        assert!(hub.ask(&Arc::from("c"), true).is_none());
+        (0..4).for_each(|_| hub.try_call(&b, true).unwrap().record(SourceHealth::Failed, Duration::ZERO));
+        assert!(hub.try_call(&Arc::from("c"), true).is_none());
     }
 
     #[test]
     fn b1_an_operation_of_uploads_alone_comes_back_to_its_hub() {
         let health = HubHealth::new("business", "ndxp");
         let (upload, read) = (health.before("Upload"), health.before("Get"));
-        (0..5).for_each(|_| upload.ask(&a(), false).unwrap().tell(SourceHealth::Failed, Duration::ZERO));
+        (0..5).for_each(|_| upload.try_call(&a(), false).unwrap().record(SourceHealth::Failed, Duration::ZERO));
         let start = Instant::now() + BreakerSettings::default().open_for;
         // One at a time goes by it, less and less often as long as none is answered; it holds up nobody's probe.
         let mut went = Vec::new();
         for second in 0..200 {
-            if let Some(asked) = upload.ask_at(&a(), start + Duration::from_secs(second), false) {
+            if let Some(asked) = upload.try_call_at(&a(), start + Duration::from_secs(second), false) {
                 assert!(!asked.probes());
-                asked.tell(SourceHealth::Failed, Duration::ZERO);
+                asked.record(SourceHealth::Failed, Duration::ZERO);
                 went.push(second);
             }
         }
         assert_eq!(went, [0, 5, 15, 35, 75, 155]);
-        assert!(read.ask(&a(), true).is_some(), "another operation's calls go on");
+        assert!(read.try_call(&a(), true).is_some(), "another operation's calls go on");
         let later = start + Duration::from_secs(400);
-        let dawdles = upload.ask_at(&a(), later, false).unwrap();
-        let probe = upload.ask_at(&a(), later, true).unwrap();
+        let dawdles = upload.try_call_at(&a(), later, false).unwrap();
+        let probe = upload.try_call_at(&a(), later, true).unwrap();
         assert!(probe.probes());
         drop(probe);
-        assert!(upload.ask_at(&a(), later + Duration::from_secs(1), false).is_none());
-        dawdles.tell(SourceHealth::Answered, Duration::ZERO);
-        assert!(upload.ask(&a(), false).is_some_and(|asked| !asked.passage.is_beside()), "it is closed");
+        assert!(upload.try_call_at(&a(), later + Duration::from_secs(1), false).is_none());
+        dawdles.record(SourceHealth::Answered, Duration::ZERO);
+        assert!(upload.try_call(&a(), false).is_some_and(|asked| !asked.passage.is_bypass()), "it is closed");
     }
 }

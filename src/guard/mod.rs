@@ -24,27 +24,27 @@
 //! never probe. They do not wait for somebody else's probe either, which may never come: once the breaker's time is over and no
 //! probe is under way, they pass beside it; an answer to one of them closes it, anything else counts as nothing.
 
+mod adaptive_limit;
 mod admission;
-mod bound;
 mod breaker;
 mod breaker_settings;
 mod circuit;
 mod endpoints;
 mod evidence;
 mod health;
-mod mean;
-mod places;
+mod moving_average;
+mod permits;
 mod queue;
 mod retry;
 mod streams;
 
-use crate::deadline::{Deadline, Whose};
+use crate::deadline::{Deadline, DeadlineOwner};
 use crate::headers;
 use crate::status::{Reason, Refusal, SourceHealth};
-use bound::Pace;
-use breaker::{Breaker, Passage};
-use places::{Entered, Places, Taken};
-use queue::Wait;
+use adaptive_limit::BaseLatency;
+use breaker::{Breaker, CircuitPass};
+use permits::{Acquired, PermitPool, TakenPermit};
+use queue::QueueWait;
 use retry::Budget;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -52,13 +52,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use streams::Streams;
 
-pub use admission::{Admission, UnderWay};
+pub use admission::{Admission, AdmittedCall};
 pub use breaker::{BreakerSettings, BreakerState};
-pub use endpoints::{Endpoints, Picked};
+pub use endpoints::{EndpointCall, Endpoints};
 pub use evidence::ClientKey;
-pub use health::{HubAsked, HubHealth, OperationHub};
+pub use health::{HubCall, HubHealth, OperationHub};
 pub use retry::RetrySettings;
-pub use streams::StreamPlace;
+pub use streams::StreamPermit;
 
 /// After how many calls in a row that were left by their callers one goes on, to see whether the source answers.
 const SILENT_AFTER: u32 = 4;
@@ -100,10 +100,10 @@ impl Default for GuardSettings {
 
 /// The guard of one source.
 pub struct Guard {
-    places: Places,
+    places: PermitPool,
     streams: Arc<Streams>,
     settings: GuardSettings,
-    wait: Wait,
+    wait: QueueWait,
     breaker: Breaker,
     retries: Budget,
     /// Calls that their callers left since the source last answered, failed or timed out.
@@ -111,7 +111,7 @@ pub struct Guard {
     /// One of them goes on, or will.
     goes_on: AtomicBool,
     /// Of each operation, by name.
-    paces: Mutex<HashMap<String, Arc<Pace>>>,
+    paces: Mutex<HashMap<String, Arc<BaseLatency>>>,
 }
 
 /// The guard of a source, as it stands before one of its operations.
@@ -119,22 +119,22 @@ pub struct Guard {
 pub struct OperationGuard {
     guard: Arc<Guard>,
     /// `None` where the time of a call does not tell how busy the source is.
-    pace: Option<Arc<Pace>>,
+    pace: Option<Arc<BaseLatency>>,
     /// Its number at the breaker.
     operation: usize,
 }
 
 /// A place at the source; freed when dropped. A call that is dropped before [`Place::tell`] counts as nothing.
-pub struct Place {
+pub struct Permit {
     guard: Arc<Guard>,
     client: Arc<str>,
     /// Where it is a stream's, beside those of calls.
-    stream: Option<StreamPlace>,
-    pace: Option<Arc<Pace>>,
+    stream: Option<StreamPermit>,
+    pace: Option<Arc<BaseLatency>>,
     /// A call's place among the others'; none where it is a stream's.
-    taken: Option<Taken>,
+    taken: Option<TakenPermit>,
     operation: usize,
-    passage: Passage,
+    passage: CircuitPass,
     /// Whether the call was one that the gateway may probe by when it began.
     may_probe: bool,
     /// It is the one of its source that goes on although its caller leaves.
@@ -146,10 +146,10 @@ impl Guard {
     /// A guard of a source, with these bounds.
     pub fn new(source: &str, settings: GuardSettings) -> Arc<Self> {
         Arc::new(Guard {
-            places: Places::new(settings.concurrency, settings.least, settings.queue),
+            places: PermitPool::new(settings.concurrency, settings.least, settings.queue),
             streams: Arc::new(Streams::new(settings.streams)),
             settings,
-            wait: Wait::new(),
+            wait: QueueWait::new(),
             breaker: Breaker::new(source, settings.breaker),
             retries: Budget::new(settings.retry),
             left: AtomicU32::new(0),
@@ -176,7 +176,7 @@ impl Guard {
     }
 
     /// Calls that the source is given at once, for now.
-    pub fn places(&self) -> usize {
+    pub fn concurrency_limit(&self) -> usize {
         self.places.size()
     }
 
@@ -200,64 +200,69 @@ impl OperationGuard {
         client: &str,
         deadline: Deadline,
         may_probe: impl FnOnce(Instant) -> bool,
-    ) -> Result<Place, Refusal> {
+    ) -> Result<Permit, Refusal> {
         let guard = &*self.guard;
         let began = Instant::now();
-        let taken = match guard.places.enter(client, &guard.wait, &guard.retries, began) {
-            Entered::Place(taken) => {
-                guard.wait.waited(None, began);
+        let taken = match guard.places.acquire(client, &guard.wait, &guard.retries, began) {
+            Acquired::Place(taken) => {
+                guard.wait.record_wait(None, began);
                 taken
             }
-            Entered::Waits(waiting) => {
-                let taken = deadline.bound(waiting.place()).await.map_err(no_place)?;
-                let taken = taken.ok_or_else(|| crowds(guard.wait.expected(1, guard.places.size())))?;
+            Acquired::Waits(waiting) => {
+                let taken = deadline.bound(waiting.permitted()).await.map_err(no_permit)?;
+                let taken = taken.ok_or_else(|| queue_share_exceeded(guard.wait.expected(1, guard.places.size())))?;
                 let now = Instant::now();
-                guard.wait.waited(Some(now - began), now);
+                guard.wait.record_wait(Some(now - began), now);
                 taken
             }
-            Entered::Refused(full) if full.crowds => return Err(crowds(full.after)),
-            Entered::Refused(full) => return Err(Refusal::retry(Reason::GatewayOverloaded, full.after)),
+            Acquired::Refused(full) if full.crowds => return Err(queue_share_exceeded(full.after)),
+            Acquired::Refused(full) => return Err(Refusal::retry(Reason::GatewayOverloaded, full.after)),
         };
-        self.begin(client, Permit::Call(taken), may_probe)
+        self.begin(client, PermitKind::Call(taken), may_probe)
     }
 
     /// Waits for a place for a further request of a client's stream that goes on, at most until `deadline`. It was let in when it
     /// began, so it is not refused because others wait.
-    pub async fn admit_again(&self, client: &str, deadline: Deadline) -> Result<Place, Refusal> {
-        let taken = match self.guard.places.enter_again(client, &self.guard.retries) {
-            Entered::Place(taken) => Some(taken),
-            Entered::Waits(waiting) => deadline.bound(waiting.place()).await.map_err(no_place)?,
-            Entered::Refused(_) => None,
+    pub async fn admit_next(&self, client: &str, deadline: Deadline) -> Result<Permit, Refusal> {
+        let taken = match self.guard.places.acquire_next(client, &self.guard.retries) {
+            Acquired::Place(taken) => Some(taken),
+            Acquired::Waits(waiting) => deadline.bound(waiting.permitted()).await.map_err(no_permit)?,
+            Acquired::Refused(_) => None,
         };
         let taken = taken.ok_or(Reason::GatewayOverloaded)?;
-        self.begin(client, Permit::Call(taken), |_| false)
+        self.begin(client, PermitKind::Call(taken), |_| false)
     }
 
     /// A place for a call whose request is a stream: how long it takes is up to its caller.
-    pub fn admit_stream(&self, client: &str) -> Result<Place, Refusal> {
-        self.begin(client, Permit::Stream(self.stream(client)?), |_| false)
+    pub fn admit_stream(&self, client: &str) -> Result<Permit, Refusal> {
+        self.begin(client, PermitKind::Stream(self.stream(client)?), |_| false)
     }
 
     /// A place for a stream of this client, which may go on for long.
-    pub fn stream(&self, client: &str) -> Result<StreamPlace, Refusal> {
+    pub fn stream(&self, client: &str) -> Result<StreamPermit, Refusal> {
         self.guard.streams.begin(client)
     }
 
     /// A call that has got its place.
-    fn begin(&self, client: &str, permit: Permit, may_probe: impl FnOnce(Instant) -> bool) -> Result<Place, Refusal> {
+    fn begin(
+        &self,
+        client: &str,
+        permit: PermitKind,
+        may_probe: impl FnOnce(Instant) -> bool,
+    ) -> Result<Permit, Refusal> {
         let now = Instant::now();
         // From here on the place is given back, whatever happens.
         let (guard, pace, operation) = (self.guard.clone(), self.pace.clone(), self.operation);
         let (taken, stream) = match permit {
-            Permit::Call(taken) => (Some(taken), None),
-            Permit::Stream(stream) => (None, Some(stream)),
+            PermitKind::Call(taken) => (Some(taken), None),
+            PermitKind::Stream(stream) => (None, Some(stream)),
         };
         let (key, client, may_probe) = (ClientKey::of(client), Arc::from(client), may_probe(now));
-        let (passage, told) = (Passage::usual(key), stream.is_some());
+        let (passage, told) = (CircuitPass::closed(key), stream.is_some());
         let mut place =
-            Place { guard, client, stream, pace, taken, operation, passage, may_probe, goes_on: false, told };
+            Permit { guard, client, stream, pace, taken, operation, passage, may_probe, goes_on: false, told };
         // Asked last: a call that waited must not reach a source that failed meanwhile.
-        let asked = place.guard.breaker.ask(operation, key, now, may_probe);
+        let asked = place.guard.breaker.try_acquire(operation, key, now, may_probe);
         place.passage = asked.map_err(|shut| {
             place.told = true;
             let refusal = Refusal::retry(Reason::SourceCircuitOpen, shut.after);
@@ -269,12 +274,12 @@ impl OperationGuard {
 }
 
 /// What a call holds at a source.
-enum Permit {
-    Call(Taken),
-    Stream(StreamPlace),
+enum PermitKind {
+    Call(TakenPermit),
+    Stream(StreamPermit),
 }
 
-impl Place {
+impl Permit {
     /// Whether the call's request is a stream, which comes at its caller's pace. How long such a call takes says nothing of its source.
     /// This is the one place in which that is decided.
     pub fn is_paced(&self) -> bool {
@@ -297,15 +302,15 @@ impl Place {
     }
 
     /// Tells the guard how an attempt ended, how long it took, and when that was.
-    pub fn tell(&mut self, health: SourceHealth, took: Duration, now: Instant) {
+    pub fn record(&mut self, health: SourceHealth, took: Duration, now: Instant) {
         let guard = &self.guard;
         if health == SourceHealth::Unknown {
             return;
         }
         let Some(taken) = self.taken else {
             // At its caller's pace, however long it took.
-            if health == SourceHealth::Answered && self.passage.is_beside() {
-                guard.breaker.tell(self.operation, (&self.client, self.passage), health, Duration::ZERO, now);
+            if health == SourceHealth::Answered && self.passage.is_bypass() {
+                guard.breaker.record(self.operation, (&self.client, self.passage), health, Duration::ZERO, now);
             }
             return;
         };
@@ -313,11 +318,11 @@ impl Place {
         if guard.left.load(Ordering::Relaxed) > 0 {
             guard.left.store(0, Ordering::Relaxed);
         }
-        guard.wait.took(took, self.pace.as_ref().map_or(0, |pace| pace.get()));
+        guard.wait.record_latency(took, self.pace.as_ref().map_or(0, |pace| pace.get()));
         if let (Some(pace), SourceHealth::Answered) = (&self.pace, health) {
-            guard.places.answered(pace, taken.began, took, now);
+            guard.places.record_latency(pace, taken.began, took, now);
         }
-        guard.breaker.tell(self.operation, (&self.client, self.passage), health, took, now);
+        guard.breaker.record(self.operation, (&self.client, self.passage), health, took, now);
     }
 
     fn take_retry(&self) -> bool {
@@ -326,8 +331,8 @@ impl Place {
 
     /// Whether this call goes on at the source when its caller leaves: it probes, or nothing is known of the source but that callers
     /// left it. Once it has said so, the source may be given the operation's own time.
-    pub fn goes_on(&mut self) -> bool {
-        if self.is_paced() || self.passage.is_beside() {
+    pub fn survives_caller(&mut self) -> bool {
+        if self.is_paced() || self.passage.is_bypass() {
             return false;
         }
         if !self.goes_on && !self.passage.probes() {
@@ -357,34 +362,34 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
         if !self.told {
             self.guard.left.fetch_add(1, Ordering::Relaxed);
             if self.passage.probes() {
-                self.guard.breaker.forget_probe(self.operation, self.passage);
+                self.guard.breaker.abandon_probe(self.operation, self.passage);
             }
         }
         if self.goes_on {
             self.guard.goes_on.store(false, Ordering::Relaxed);
         }
         if let Some(taken) = self.taken {
-            self.guard.places.give_back(taken.share);
+            self.guard.places.release(taken.share);
         }
     }
 }
 
 /// A call of a client that has most of those that wait.
-fn crowds(after: Duration) -> Refusal {
+fn queue_share_exceeded(after: Duration) -> Refusal {
     let detail = "most calls that wait at the source are this client's".to_owned();
     Refusal { detail, ..Refusal::retry(Reason::RateLimited, after) }
 }
 
 /// Why there was no place in time: the caller would not wait as long, or none came free.
-fn no_place(whose: Whose) -> Refusal {
+fn no_permit(whose: DeadlineOwner) -> Refusal {
     match whose {
-        Whose::Caller => Reason::CallerDeadline.into(),
-        Whose::Operation => Reason::GatewayOverloaded.into(),
+        DeadlineOwner::Caller => Reason::CallerDeadline.into(),
+        DeadlineOwner::Operation => Reason::GatewayOverloaded.into(),
     }
 }
 
@@ -424,7 +429,7 @@ mod tests {
 
     /// What callers can do to a call.
     #[derive(Debug, Clone, Copy)]
-    enum ByCaller {
+    enum CallerInfluence {
         Leaves,
         RunsOut,
         SendsWhatCannotBeSent,
@@ -434,14 +439,14 @@ mod tests {
         LeavesLate,
     }
 
-    fn by_caller() -> impl Strategy<Value = ByCaller> {
+    fn by_caller() -> impl Strategy<Value = CallerInfluence> {
         use SourceHealth::{Answered, Failed, Unknown, Unreachable};
         prop_oneof![
-            Just(ByCaller::Leaves),
-            Just(ByCaller::RunsOut),
-            Just(ByCaller::SendsWhatCannotBeSent),
-            Just(ByCaller::LeavesLate),
-            prop::sample::select(vec![Answered, Failed, Unknown, Unreachable]).prop_map(ByCaller::Uploads),
+            Just(CallerInfluence::Leaves),
+            Just(CallerInfluence::RunsOut),
+            Just(CallerInfluence::SendsWhatCannotBeSent),
+            Just(CallerInfluence::LeavesLate),
+            prop::sample::select(vec![Answered, Failed, Unknown, Unreachable]).prop_map(CallerInfluence::Uploads),
         ]
     }
 
@@ -456,24 +461,24 @@ mod tests {
             let far = Deadline::own(now, Duration::from_secs(60));
             let admit = |at: usize| operations[at].admit("one", far, |_| true).now_or_never().unwrap();
             if ill {
-                (0..20).for_each(|_| admit(0).unwrap().tell(SourceHealth::Unreachable, Duration::ZERO, now));
+                (0..20).for_each(|_| admit(0).unwrap().record(SourceHealth::Unreachable, Duration::ZERO, now));
             }
-            let thought = || (guard.breaker_state(), guard.places(), guard.wait.expected(100, 1), guard.streams());
+            let thought = || (guard.breaker_state(), guard.concurrency_limit(), guard.wait.expected(100, 1), guard.streams());
             let before = thought();
             for (at, step) in steps {
                 // Where the breaker is open, nobody gets in.
                 let (late, unknown) = (Duration::from_secs(59), SourceHealth::Unknown);
                 match step {
-                    ByCaller::Leaves => drop(admit(at)),
-                    ByCaller::RunsOut => admit(at).iter_mut().for_each(|place| place.tell(unknown, late, now)),
-                    ByCaller::SendsWhatCannotBeSent => {
-                        admit(at).iter_mut().for_each(|place| place.tell(unknown, Duration::ZERO, now));
+                    CallerInfluence::Leaves => drop(admit(at)),
+                    CallerInfluence::RunsOut => admit(at).iter_mut().for_each(|place| place.record(unknown, late, now)),
+                    CallerInfluence::SendsWhatCannotBeSent => {
+                        admit(at).iter_mut().for_each(|place| place.record(unknown, Duration::ZERO, now));
                     }
-                    ByCaller::LeavesLate => admit(at).iter_mut().for_each(|place| {
-                        place.goes_on();
+                    CallerInfluence::LeavesLate => admit(at).iter_mut().for_each(|place| {
+                        place.survives_caller();
                     }),
-                    ByCaller::Uploads(health) => {
-                        operations[at].admit_stream("one").iter_mut().for_each(|place| place.tell(health, late, now));
+                    CallerInfluence::Uploads(health) => {
+                        operations[at].admit_stream("one").iter_mut().for_each(|place| place.record(health, late, now));
                     }
                 }
                 prop_assert_eq!(thought(), before);
@@ -489,14 +494,14 @@ mod tests {
         let far = Deadline::own(Instant::now(), Duration::from_secs(60));
         let admit = || operation.admit("one", far, |_| true).now_or_never().unwrap().unwrap();
         for _ in 0..SILENT_AFTER {
-            assert!(!admit().goes_on());
+            assert!(!admit().survives_caller());
         }
         let (mut first, mut second) = (admit(), admit());
-        assert!(first.goes_on() && first.goes_on() && !second.goes_on());
-        first.tell(SourceHealth::Answered, Duration::from_millis(1), Instant::now());
+        assert!(first.survives_caller() && first.survives_caller() && !second.survives_caller());
+        first.record(SourceHealth::Answered, Duration::from_millis(1), Instant::now());
         drop((first, second));
         // It answers, so callers are only in a hurry.
-        assert!(!admit().goes_on());
+        assert!(!admit().survives_caller());
     }
 
     #[tokio::test]
@@ -505,7 +510,7 @@ mod tests {
         let guard = Guard::new("test", settings).before("Get", true);
         let soon = Deadline::own(Instant::now(), Duration::from_millis(30));
         let first = guard.admit("one", soon, |_| true).await.unwrap();
-        let hasty = Deadline { whose: Whose::Caller, ..soon };
+        let hasty = Deadline { whose: DeadlineOwner::Caller, ..soon };
         let (waits, refused) = tokio::join!(guard.admit("one", hasty, |_| true), async {
             tokio::task::yield_now().await;
             guard.admit("one", soon, |_| true).await.err().map(|refusal| refusal.reason)

@@ -4,7 +4,7 @@
 //! them. Then calls that would wait longer than that are refused at once. So those that are let in take that much longer than at the
 //! source.
 
-use super::mean::{Mean, micros};
+use super::moving_average::{MovingAverage, micros};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,21 +15,21 @@ const INTERVAL: Duration = Duration::from_millis(100);
 const TARGET: Duration = Duration::from_millis(1);
 
 /// The wait of one source's calls.
-pub(super) struct Wait {
+pub(super) struct QueueWait {
     start: Instant,
     /// Since when calls wait, in microseconds after the start; 0: none waits.
     since: AtomicU64,
     /// How long the source takes for a call.
-    mean: Mean<4>,
+    mean: MovingAverage<4>,
     /// How long it takes for one that no other disturbs.
-    undisturbed: Mean<4>,
-    lately: Mutex<Lately>,
+    undisturbed: MovingAverage<4>,
+    lately: Mutex<RecentWaits>,
     /// Whether calls waited long on average.
     long: AtomicBool,
 }
 
 /// The calls of an interval that got a place.
-struct Lately {
+struct RecentWaits {
     began: Instant,
     calls: u64,
     /// How long they waited together, in microseconds.
@@ -38,21 +38,21 @@ struct Lately {
     refused: bool,
 }
 
-impl Wait {
+impl QueueWait {
     pub(super) fn new() -> Self {
         let start = Instant::now();
-        Wait {
+        QueueWait {
             start,
             since: AtomicU64::new(0),
-            mean: Mean::default(),
-            undisturbed: Mean::default(),
-            lately: Mutex::new(Lately { began: start, calls: 0, waited: 0, refused: false }),
+            mean: MovingAverage::default(),
+            undisturbed: MovingAverage::default(),
+            lately: Mutex::new(RecentWaits { began: start, calls: 0, waited: 0, refused: false }),
             long: AtomicBool::new(false),
         }
     }
 
     /// A call has got a place after such a wait, or without one.
-    pub(super) fn waited(&self, wait: Option<Duration>, now: Instant) {
+    pub(super) fn record_wait(&self, wait: Option<Duration>, now: Instant) {
         if wait.is_none() {
             self.since.store(0, Ordering::Relaxed);
         }
@@ -60,18 +60,18 @@ impl Wait {
         (lately.calls, lately.waited) = (lately.calls + 1, lately.waited + wait.map_or(0, micros));
         if now.saturating_duration_since(lately.began) >= INTERVAL {
             // As long as some are refused, the queue is short because of that.
-            let long = lately.refused || lately.waited / lately.calls > micros(self.longest());
+            let long = lately.refused || lately.waited / lately.calls > micros(self.max_wait());
             self.long.store(long, Ordering::Relaxed);
-            *lately = Lately { began: now, calls: 0, waited: 0, refused: false };
+            *lately = RecentWaits { began: now, calls: 0, waited: 0, refused: false };
         }
     }
 
-    fn lately(&self) -> MutexGuard<'_, Lately> {
+    fn lately(&self) -> MutexGuard<'_, RecentWaits> {
         self.lately.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The source took so long for a call, which takes so long there undisturbed, in microseconds.
-    pub(super) fn took(&self, took: Duration, undisturbed: u64) {
+    pub(super) fn record_latency(&self, took: Duration, undisturbed: u64) {
         let took = micros(took);
         self.mean.add(took);
         self.undisturbed.add(if undisturbed > 0 { took.min(undisturbed) } else { took });
@@ -84,7 +84,7 @@ impl Wait {
 
     /// The longest wait in a queue that stands: half of what an undisturbed call takes. A place comes free at some moment of a
     /// call, so some wait for that much longer than others.
-    fn longest(&self) -> Duration {
+    fn max_wait(&self) -> Duration {
         TARGET.max(Duration::from_micros(self.undisturbed.get() / 2))
     }
 
@@ -98,12 +98,12 @@ impl Wait {
         let standing = if since == 0 { 0 } else { at.saturating_sub(since) };
         if self.mean.get() == 0 {
             // No call has come back yet: it takes at least so long.
-            self.mean.assume(standing);
-            self.undisturbed.assume(standing);
+            self.mean.set_initial(standing);
+            self.undisturbed.set_initial(standing);
         }
         let stands = standing > micros(INTERVAL) || self.long.load(Ordering::Relaxed);
         let expected = self.expected(ahead, places);
-        if !stands || expected <= self.longest() {
+        if !stands || expected <= self.max_wait() {
             return Ok(());
         }
         self.lately().refused = true;
@@ -118,8 +118,8 @@ mod tests {
 
     #[test]
     fn a_burst_may_wait_and_a_standing_queue_is_cut_to_half_a_call_s_time() {
-        let wait = Wait::new();
-        (0..100).for_each(|_| wait.took(Duration::from_millis(50), 0));
+        let wait = QueueWait::new();
+        (0..100).for_each(|_| wait.record_latency(Duration::from_millis(50), 0));
         let start = wait.start;
         assert_eq!(wait.expected(8, 4), Duration::from_millis(100));
         // A burst: 40 calls for 4 places.
@@ -129,16 +129,16 @@ mod tests {
         assert_eq!(wait.admits(5, 4, later), Err(Duration::from_micros(62_500)));
         wait.admits(2, 4, later).unwrap();
         // It ran empty, and nobody was refused for an interval: the next burst is let in.
-        wait.waited(None, later);
+        wait.record_wait(None, later);
         let then = later + INTERVAL;
-        wait.waited(None, then);
+        wait.record_wait(None, then);
         wait.admits(40, 4, then).unwrap();
         wait.admits(40, 4, then).unwrap();
     }
 
     #[test]
     fn before_the_first_answer_a_call_takes_as_long_as_has_been_waited() {
-        let wait = Wait::new();
+        let wait = QueueWait::new();
         wait.admits(1, 4, wait.start + Duration::from_millis(1)).unwrap();
         let later = wait.start + Duration::from_millis(201);
         wait.admits(2, 4, later).unwrap();
@@ -147,14 +147,14 @@ mod tests {
 
     #[test]
     fn calls_in_step_do_not_hide_a_queue_that_is_full_between_them() {
-        let wait = Wait::new();
-        (0..100).for_each(|_| wait.took(Duration::from_millis(2), 0));
+        let wait = QueueWait::new();
+        (0..100).for_each(|_| wait.record_latency(Duration::from_millis(2), 0));
         let mut now = wait.start;
         let mut round = |longest: u64| {
             // A hundred come together, four at a time find a place; then it is empty.
             now += Duration::from_millis(longest);
-            wait.waited(None, now);
-            (0..100).for_each(|call| wait.waited(Some(Duration::from_millis(longest * call / 100)), now));
+            wait.record_wait(None, now);
+            (0..100).for_each(|call| wait.record_wait(Some(Duration::from_millis(longest * call / 100)), now));
             wait.admits(50, 4, now)
         };
         assert_eq!(round(50), Ok(()), "a burst");
@@ -163,7 +163,7 @@ mod tests {
         (0..100).for_each(|_| assert!(round(3).is_err()));
         // For an interval, nobody came who would have had to wait.
         (0..100).for_each(|_| {
-            wait.waited(None, {
+            wait.record_wait(None, {
                 now += Duration::from_millis(2);
                 now
             })
@@ -173,10 +173,10 @@ mod tests {
 
     #[test]
     fn the_mean_follows_a_source_that_becomes_slow() {
-        let wait = Wait::new();
-        wait.took(Duration::from_millis(10), 0);
+        let wait = QueueWait::new();
+        wait.record_latency(Duration::from_millis(10), 0);
         assert_eq!(wait.expected(1, 1), Duration::from_millis(10));
-        (0..100).for_each(|_| wait.took(Duration::from_millis(100), 0));
+        (0..100).for_each(|_| wait.record_latency(Duration::from_millis(100), 0));
         assert!(wait.expected(1, 1) > Duration::from_millis(95));
     }
 }

@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Thousandths of a retry that a call may put by, and what a retry takes.
-const WHOLE: u64 = 1_000;
+const RETRY_COST: u64 = 1_000;
 /// Retries that are put by at most, and at the beginning: a quiet source's first failures may be tried again.
-const MOST: u64 = 10 * WHOLE;
+const MAX_BALANCE: u64 = 10 * RETRY_COST;
 /// What one client puts by at most, and has at the beginning.
-pub(super) const SHARE: u64 = MOST / 2;
+pub(super) const SHARE: u64 = MAX_BALANCE / 2;
 /// Longest wait that a source may ask for; a longer one is the caller's to wait.
-const LONGEST_WAIT: Duration = Duration::from_secs(2);
+const MAX_WAIT: Duration = Duration::from_secs(2);
 
 /// When reads are tried again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,14 +40,14 @@ pub(super) struct Budget {
 
 impl Budget {
     pub(super) fn new(settings: RetrySettings) -> Self {
-        Budget { settings, left: AtomicU64::new(MOST) }
+        Budget { settings, left: AtomicU64::new(MAX_BALANCE) }
     }
 
     /// A call begins: a share of a retry is put by, for all and for its client (`own`).
     pub(super) fn call(&self, own: &mut u64) {
-        let share = self.settings.budget_percent * WHOLE / 100;
+        let share = self.settings.budget_percent * RETRY_COST / 100;
         *own = (*own + share).min(SHARE);
-        let put = |left: u64| (left < MOST).then(|| (left + share).min(MOST));
+        let put = |left: u64| (left < MAX_BALANCE).then(|| (left + share).min(MAX_BALANCE));
         let _ = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, put);
     }
 
@@ -60,7 +60,7 @@ impl Budget {
         deadline: Instant,
         take: impl FnOnce() -> bool,
     ) -> Option<Duration> {
-        if attempts >= self.settings.attempts || asked.is_some_and(|asked| asked > LONGEST_WAIT) {
+        if attempts >= self.settings.attempts || asked.is_some_and(|asked| asked > MAX_WAIT) {
             return None;
         }
         let whole = self.settings.backoff * 2u32.saturating_pow(attempts.saturating_sub(1));
@@ -74,11 +74,11 @@ impl Budget {
 
     /// Takes one of what may be retried still, for a client that has put by so much itself (`own`).
     pub(super) fn take(&self, own: &mut u64) -> bool {
-        let has = *own >= WHOLE;
-        let take = |left: u64| if has || left > SHARE { left.checked_sub(WHOLE) } else { None };
+        let has = *own >= RETRY_COST;
+        let take = |left: u64| if has || left > SHARE { left.checked_sub(RETRY_COST) } else { None };
         let taken = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok();
         if taken {
-            *own = own.saturating_sub(WHOLE);
+            *own = own.saturating_sub(RETRY_COST);
         }
         taken
     }

@@ -13,17 +13,17 @@ const AGAIN: Duration = Duration::from_secs(2);
 /// The streams of one source.
 pub(super) struct Streams {
     most: usize,
-    open: Mutex<Open>,
+    open: Mutex<OpenStreams>,
 }
 
 #[derive(Default)]
-struct Open {
+struct OpenStreams {
     all: usize,
     of: HashMap<Arc<str>, usize>,
 }
 
 /// The place of a stream that goes on; freed when dropped.
-pub struct StreamPlace {
+pub struct StreamPermit {
     streams: Arc<Streams>,
     client: Arc<str>,
 }
@@ -33,7 +33,7 @@ impl Streams {
         Streams { most, open: Mutex::default() }
     }
 
-    fn open(&self) -> MutexGuard<'_, Open> {
+    fn open(&self) -> MutexGuard<'_, OpenStreams> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -48,7 +48,7 @@ impl Streams {
     }
 
     /// One more, of this client.
-    pub(super) fn begin(self: &Arc<Self>, client: &str) -> Result<StreamPlace, Refusal> {
+    pub(super) fn begin(self: &Arc<Self>, client: &str) -> Result<StreamPermit, Refusal> {
         let client: Arc<str> = client.into();
         let mut open = self.open();
         let own = open.of.get(&client).copied().unwrap_or_default();
@@ -61,11 +61,11 @@ impl Streams {
         }
         open.all += 1;
         open.of.insert(client.clone(), own + 1);
-        Ok(StreamPlace { streams: self.clone(), client })
+        Ok(StreamPermit { streams: self.clone(), client })
     }
 }
 
-impl Drop for StreamPlace {
+impl Drop for StreamPermit {
     fn drop(&mut self) {
         let mut open = self.streams.open();
         open.all -= 1;
@@ -87,7 +87,7 @@ mod tests {
     fn one_client_gets_half_of_them_and_all_are_given_back() {
         let streams = Arc::new(Streams::new(5));
         let begin = |client| streams.begin(client);
-        let reason = |refused: Result<StreamPlace, Refusal>| refused.err().unwrap().reason;
+        let reason = |refused: Result<StreamPermit, Refusal>| refused.err().unwrap().reason;
         let first: Vec<_> = (0..3).map(|_| begin("one").unwrap()).collect();
         assert_eq!(reason(begin("one")), Reason::RateLimited);
         let second: Vec<_> = (0..2).map(|_| begin("other").unwrap()).collect();

@@ -7,8 +7,8 @@
 //! [`StreamWait`]. The window of a connection is as large as those of all its streams together, so that a stream which nobody reads
 //! takes no window from others (grpc-go comes to the same by opening the connection's window whether or not a stream is read).
 
+use super::connection::{ConnectionState as Connection, LiveConnection, OpenStream, Owner, connect};
 pub use super::connection::{Keepalive, Limits};
-use super::connection::{Live, Owner, Shared as Connection, UnderWay, connect};
 use super::{Http2Error, Incoming, Outgoing};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared, select};
@@ -62,19 +62,19 @@ impl StreamWait {
         Duration::from_micros(self.waited_us.load(Ordering::Relaxed))
     }
 
-    fn begin(&self) -> Waiting<'_> {
+    fn begin(&self) -> StreamWaiting<'_> {
         self.waits.store(true, Ordering::Relaxed);
-        Waiting { wait: self, since: Instant::now() }
+        StreamWaiting { wait: self, since: Instant::now() }
     }
 }
 
 /// A wait that ends when this is dropped: with the stream, or with an error. Where the call is given up, it is waiting still.
-struct Waiting<'w> {
+struct StreamWaiting<'w> {
     wait: &'w StreamWait,
     since: Instant,
 }
 
-impl Waiting<'_> {
+impl StreamWaiting<'_> {
     fn end(self) {
         let waited = u64::try_from(self.since.elapsed().as_micros()).unwrap_or(u64::MAX >> 16);
         self.wait.waited_us.fetch_add(waited, Ordering::Relaxed);
@@ -96,7 +96,7 @@ struct Pool {
     keepalive: Keepalive,
     /// How often the peer is pinged, in milliseconds.
     ping_ms: AtomicU64,
-    state: Mutex<State>,
+    state: Mutex<PoolState>,
     /// Notified when a stream may have come free.
     freed: Arc<Notify>,
     open: Arc<AtomicUsize>,
@@ -105,16 +105,16 @@ struct Pool {
 type Connecting = Shared<BoxFuture<'static, Result<(), Arc<str>>>>;
 
 #[derive(Default)]
-struct State {
-    live: Vec<Live>,
+struct PoolState {
+    live: Vec<LiveConnection>,
     connecting: Option<Connecting>,
     /// When another connection may be tried beside those that are there.
     grow_after: Option<Instant>,
 }
 
 /// What a call finds that looks for a stream.
-enum Found {
-    Stream(Live, UnderWay),
+enum StreamSearch {
+    Stream(LiveConnection, OpenStream),
     /// A connection is being made; `only`: there is no other.
     Connecting(Connecting, bool),
     /// There are as many streams as there can be, until this moment at least.
@@ -122,45 +122,45 @@ enum Found {
 }
 
 /// A call that was begun. Dropping both halves resets its stream.
-pub struct Begun {
+pub struct StartedCall {
     /// Takes the request's messages.
     pub request: Outgoing,
     /// Gives the answer.
-    pub answer: Answer,
+    pub answer: PendingResponse,
     /// Its connection.
-    pub connection: BegunOn,
+    pub connection: CallConnection,
 }
 
 /// The connection of a call.
 #[derive(Debug, Clone)]
-pub struct BegunOn(Arc<Connection>);
+pub struct CallConnection(Arc<Connection>);
 
-impl BegunOn {
+impl CallConnection {
     /// Whether the peer ended the connection because too much was asked of it (GOAWAY with ENHANCE_YOUR_CALM).
-    pub fn asked_for_calm(&self) -> bool {
-        self.0.asked_for_calm()
+    pub fn was_enhance_your_calm(&self) -> bool {
+        self.0.was_enhance_your_calm()
     }
 }
 
-impl Begun {
+impl StartedCall {
     fn new(
         request: h2::SendStream<bytes::Bytes>,
         response: ResponseFuture,
-        under_way: UnderWay,
+        under_way: OpenStream,
         connection: Arc<Connection>,
     ) -> Self {
         let request = Outgoing { stream: request, patience: None };
-        Begun { request, answer: Answer { response, under_way }, connection: BegunOn(connection) }
+        StartedCall { request, answer: PendingResponse { response, under_way }, connection: CallConnection(connection) }
     }
 }
 
 /// An answer that is awaited.
-pub struct Answer {
+pub struct PendingResponse {
     response: ResponseFuture,
-    under_way: UnderWay,
+    under_way: OpenStream,
 }
 
-impl Answer {
+impl PendingResponse {
     /// The head of the answer, and its body.
     pub async fn head(mut self) -> Result<Response<Incoming>, Http2Error> {
         match self.response.await {
@@ -198,7 +198,7 @@ impl Http2 {
         &self,
         path: &PathAndQuery,
         head: impl Fn() -> Result<HeaderMap, E>,
-    ) -> Result<Begun, E> {
+    ) -> Result<StartedCall, E> {
         self.begin_with(path, head, None).await
     }
 
@@ -208,7 +208,7 @@ impl Http2 {
         path: &PathAndQuery,
         head: impl Fn() -> Result<HeaderMap, E>,
         wait: Option<&StreamWait>,
-    ) -> Result<Begun, E> {
+    ) -> Result<StartedCall, E> {
         // Each of those that are there may be closed, and what is made then is new.
         let mut left = self.pool.limits.connections;
         loop {
@@ -216,7 +216,7 @@ impl Http2 {
             let connection = live.shared.clone();
             match live.begin(self.pool.request(path, head()?)?, under_way).await {
                 Ok((request, response, under_way)) => {
-                    return Ok(Begun::new(request, response, under_way, connection));
+                    return Ok(StartedCall::new(request, response, under_way, connection));
                 }
                 Err(error) if left == 0 => return Err(error.into()),
                 Err(_) => left -= 1,
@@ -238,7 +238,7 @@ impl Pool {
         Ok(request)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, PoolState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -248,30 +248,30 @@ impl Pool {
 
     /// A stream on one of the connections. Where there is none, all who want one wait for the same connection; where all are full,
     /// for a stream.
-    async fn stream(self: &Arc<Self>, wait: Option<&StreamWait>) -> Result<(Live, UnderWay), Http2Error> {
-        let mut waiting: Option<Waiting> = None;
+    async fn stream(self: &Arc<Self>, wait: Option<&StreamWait>) -> Result<(LiveConnection, OpenStream), Http2Error> {
+        let mut waiting: Option<StreamWaiting> = None;
         loop {
             // Made before the look, so that what comes free between the two is not missed.
             let freed = std::pin::pin!(self.freed.notified());
             match self.find() {
-                Found::Stream(live, under_way) => {
+                StreamSearch::Stream(live, under_way) => {
                     if let Some(waiting) = waiting {
                         waiting.end();
                     }
                     return Ok((live, under_way));
                 }
-                Found::Connecting(connecting, true) => {
+                StreamSearch::Connecting(connecting, true) => {
                     // From here on it is the peer's time.
                     if let Some(waiting) = waiting.take() {
                         waiting.end();
                     }
                     connecting.await.map_err(Http2Error::NoConnection)?;
                 }
-                Found::Connecting(connecting, false) => {
+                StreamSearch::Connecting(connecting, false) => {
                     waiting = waiting.or_else(|| wait.map(StreamWait::begin));
                     select(connecting, freed).await;
                 }
-                Found::Full(until) => {
+                StreamSearch::Full(until) => {
                     waiting = waiting.or_else(|| wait.map(StreamWait::begin));
                     let until = async {
                         match until {
@@ -286,24 +286,24 @@ impl Pool {
     }
 
     /// Looks for a stream on the connection that has the fewest.
-    fn find(self: &Arc<Self>) -> Found {
+    fn find(self: &Arc<Self>) -> StreamSearch {
         let mut state = self.state();
         state.live.retain(|live| !live.is_retired());
         let free = state.live.iter().filter(|live| live.has_room(self.limits.streams));
         if let Some(live) = free.min_by_key(|live| live.shared.under_way()) {
-            return Found::Stream(live.clone(), UnderWay::new(&live.shared));
+            return StreamSearch::Stream(live.clone(), OpenStream::new(&live.shared));
         }
         let only = state.live.is_empty();
         if let Some(connecting) = state.connecting.as_ref().filter(|connecting| connecting.peek().is_none()) {
-            return Found::Connecting(connecting.clone(), only);
+            return StreamSearch::Connecting(connecting.clone(), only);
         }
         let later = state.grow_after.filter(|after| !only && Instant::now() < *after);
         if state.live.len() >= self.limits.connections || later.is_some() {
-            return Found::Full(later);
+            return StreamSearch::Full(later);
         }
         let connecting = self.clone().connect_apart();
         state.connecting = Some(connecting.clone());
-        Found::Connecting(connecting, only)
+        StreamSearch::Connecting(connecting, only)
     }
 
     /// Connects in a task of its own: who began it may go away, others wait for it.

@@ -81,19 +81,19 @@ pub(super) trait Owner: Send + Sync + 'static {
     /// The peer took pings amiss: half as many from now on.
     fn calm(&self);
     /// Begins no more calls on a connection.
-    fn forget(&self, which: &Arc<Shared>);
+    fn forget(&self, which: &Arc<ConnectionState>);
 }
 
 /// A connection on which calls can begin.
 #[derive(Clone)]
-pub(super) struct Live {
+pub(super) struct LiveConnection {
     send: SendRequest<Bytes>,
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<ConnectionState>,
 }
 
 /// What the pool, the calls and the connection's own task know of one connection.
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(super) struct ConnectionState {
     under_way: AtomicUsize,
     /// Streams that the peer takes at once (SETTINGS_MAX_CONCURRENT_STREAMS).
     peer_takes: AtomicUsize,
@@ -109,16 +109,16 @@ pub(super) struct Shared {
     open: Arc<AtomicUsize>,
 }
 
-impl Drop for Shared {
+impl Drop for ConnectionState {
     fn drop(&mut self) {
         self.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-impl Shared {
+impl ConnectionState {
     fn new(limits: &Limits, freed: Arc<Notify>, open: Arc<AtomicUsize>) -> Arc<Self> {
         open.fetch_add(1, Ordering::Relaxed);
-        Arc::new(Shared {
+        Arc::new(ConnectionState {
             under_way: AtomicUsize::new(0),
             peer_takes: AtomicUsize::new(0),
             calm: AtomicBool::new(false),
@@ -135,7 +135,7 @@ impl Shared {
     }
 
     /// Whether the peer ended the connection because too much was asked of it.
-    pub(super) fn asked_for_calm(&self) -> bool {
+    pub(super) fn was_enhance_your_calm(&self) -> bool {
         self.calm.load(Ordering::Relaxed)
     }
 
@@ -156,15 +156,15 @@ impl Shared {
 
 /// One of the calls under way. Dropped before [`UnderWay::ended`], it counts as a reset.
 #[derive(Debug)]
-pub(crate) struct UnderWay {
-    connection: Arc<Shared>,
+pub(crate) struct OpenStream {
+    connection: Arc<ConnectionState>,
     ended: bool,
 }
 
-impl UnderWay {
-    pub(super) fn new(connection: &Arc<Shared>) -> Self {
+impl OpenStream {
+    pub(super) fn new(connection: &Arc<ConnectionState>) -> Self {
         connection.under_way.fetch_add(1, Ordering::Relaxed);
-        UnderWay { connection: connection.clone(), ended: false }
+        OpenStream { connection: connection.clone(), ended: false }
     }
 
     /// The peer has ended the stream.
@@ -173,7 +173,7 @@ impl UnderWay {
     }
 }
 
-impl Drop for UnderWay {
+impl Drop for OpenStream {
     fn drop(&mut self) {
         if !self.ended {
             self.connection.reset();
@@ -183,7 +183,7 @@ impl Drop for UnderWay {
     }
 }
 
-impl Live {
+impl LiveConnection {
     /// Whether another call may begin: where the peer takes one more stream, and so do we.
     pub(super) fn has_room(&self, streams: usize) -> bool {
         self.shared.under_way() < self.shared.peer_takes.load(Ordering::Relaxed).min(streams)
@@ -197,8 +197,8 @@ impl Live {
     pub(super) async fn begin(
         self,
         request: Request<()>,
-        mut under_way: UnderWay,
-    ) -> Result<(SendStream<Bytes>, ResponseFuture, UnderWay), Http2Error> {
+        mut under_way: OpenStream,
+    ) -> Result<(SendStream<Bytes>, ResponseFuture, OpenStream), Http2Error> {
         let begun = async {
             let mut send = self.send.ready().await?;
             send.send_request(request, false)
@@ -215,7 +215,7 @@ impl Live {
 
 /// Connects. A peer that ends the connection in good order before it has taken a call (it renews its connections, or ends) gets
 /// another one, once.
-pub(super) async fn connect<P: Owner>(pool: &Arc<P>, address: Uri) -> Result<Live, Arc<str>> {
+pub(super) async fn connect<P: Owner>(pool: &Arc<P>, address: Uri) -> Result<LiveConnection, Arc<str>> {
     match connect_once(pool, address.clone()).await? {
         Some(live) => Ok(live),
         None => connect_once(pool, address).await?.ok_or_else(|| Arc::from("the peer ended the connection")),
@@ -224,7 +224,7 @@ pub(super) async fn connect<P: Owner>(pool: &Arc<P>, address: Uri) -> Result<Liv
 
 /// Connects; `None` where the peer ended the connection in good order. It is there when the peer's SETTINGS are, which say how many
 /// streams it takes.
-async fn connect_once<P: Owner>(pool: &Arc<P>, address: Uri) -> Result<Option<Live>, Arc<str>> {
+async fn connect_once<P: Owner>(pool: &Arc<P>, address: Uri) -> Result<Option<LiveConnection>, Arc<str>> {
     let connector = pool.connector();
     let stream = connector.oneshot(address).await.map_err(|error| Arc::<str>::from(innermost(&*error)))?;
     let limits = pool.limits();
@@ -250,11 +250,11 @@ async fn connect_once<P: Owner>(pool: &Arc<P>, address: Uri) -> Result<Option<Li
     if !settled.await? {
         return Ok(None);
     }
-    let shared = Shared::new(&limits, pool.freed(), pool.open());
+    let shared = ConnectionState::new(&limits, pool.freed(), pool.open());
     shared.peer_takes.store(connection.max_concurrent_send_streams(), Ordering::Relaxed);
     let pings = connection.ping_pong();
     tokio::spawn(run(connection, pings, Arc::downgrade(pool), shared.clone()));
-    Ok(Some(Live { send, shared }))
+    Ok(Some(LiveConnection { send, shared }))
 }
 
 /// Keeps a connection going until it ends or the peer is found to be gone.
@@ -262,7 +262,7 @@ async fn run<T, P>(
     mut connection: h2::client::Connection<T, Bytes>,
     pings: Option<PingPong>,
     pool: Weak<P>,
-    shared: Arc<Shared>,
+    shared: Arc<ConnectionState>,
 ) where
     P: Owner,
     T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
@@ -282,7 +282,7 @@ async fn run<T, P>(
         }
         polled
     });
-    let silent = std::pin::pin!(silent(pings, pool.clone(), || shared.under_way() == 0));
+    let silent = std::pin::pin!(ping_timeout(pings, pool.clone(), || shared.under_way() == 0));
     // Whoever still waits on it is told when it is dropped.
     let ended = select(driven, silent).await;
     let Some(pool) = pool.upgrade() else { return };
@@ -301,7 +301,7 @@ fn is_calm(error: &h2::Error) -> bool {
 }
 
 /// Ends when the peer does not answer a ping in time.
-async fn silent<P: Owner>(pings: Option<PingPong>, pool: Weak<P>, idle: impl Fn() -> bool) {
+async fn ping_timeout<P: Owner>(pings: Option<PingPong>, pool: Weak<P>, idle: impl Fn() -> bool) {
     let Some(mut pings) = pings else { return std::future::pending().await };
     loop {
         let Some((every, keepalive)) = pool.upgrade().map(|pool| (pool.ping_every(), pool.keepalive())) else {

@@ -59,11 +59,11 @@ pub struct Incoming {
     /// Its data has ended, so trailers come, if anything.
     ended: bool,
     /// Counted as long as it is read, where it is the answer to a call of ours.
-    under_way: Option<connection::UnderWay>,
+    under_way: Option<connection::OpenStream>,
 }
 
 impl Incoming {
-    fn new(body: RecvStream, under_way: Option<connection::UnderWay>) -> Self {
+    fn new(body: RecvStream, under_way: Option<connection::OpenStream>) -> Self {
         let mut incoming = Incoming { body, ended: false, under_way };
         if incoming.body.is_end_stream() {
             incoming.by_peer();
@@ -73,7 +73,7 @@ impl Incoming {
 
     /// The peer has ended the stream.
     fn by_peer(&mut self) {
-        self.under_way.iter_mut().for_each(connection::UnderWay::ended);
+        self.under_way.iter_mut().for_each(connection::OpenStream::ended);
     }
 }
 
@@ -112,12 +112,12 @@ impl Body for Incoming {
 pub struct Outgoing {
     stream: SendStream<Bytes>,
     /// With a peer that takes nothing; `None` where something else ends the call.
-    patience: Option<Arc<Patience>>,
+    patience: Option<Arc<SendTimeout>>,
 }
 
 /// How long a peer may take nothing of what is there for it.
 #[derive(Debug)]
-pub struct Patience {
+pub struct SendTimeout {
     /// For so long.
     pub usual: Duration,
     /// When this end is to end, for so long at most: a peer that has stopped must not keep it.
@@ -126,7 +126,7 @@ pub struct Patience {
     pub ending: CancellationToken,
 }
 
-impl Patience {
+impl SendTimeout {
     /// Until it is at an end.
     async fn lost(&self) {
         tokio::select! {
@@ -141,7 +141,7 @@ impl Patience {
 
 impl Outgoing {
     /// Sends what is all there. Where the stream has ended already, whoever waits for its answer is told why.
-    pub fn whole(&mut self, data: impl IntoIterator<Item = Bytes>) {
+    pub fn send_all(&mut self, data: impl IntoIterator<Item = Bytes>) {
         let mut data = data.into_iter();
         let mut part = data.next().unwrap_or_default();
         loop {
@@ -155,20 +155,20 @@ impl Outgoing {
     }
 
     /// Sends one message that is all there, and the trailers that end the stream.
-    pub async fn message(&mut self, data: Bytes, trailers: HeaderMap) -> Result<(), Http2Error> {
+    pub async fn send_message(&mut self, data: Bytes, trailers: HeaderMap) -> Result<(), Http2Error> {
         self.stream.reserve_capacity(data.len());
         // Nearly every answer fits the peer's window. One that does not is not left to the connection, which would keep it for as
         // long as the peer likes.
         if self.stream.capacity() >= data.len() {
             self.stream.send_data(data, false)?;
         } else {
-            self.part(data).await?;
+            self.send_part(data).await?;
         }
         Ok(self.stream.send_trailers(trailers)?)
     }
 
     /// Sends a part, at the pace at which the peer takes it.
-    pub async fn part(&mut self, mut data: Bytes) -> Result<(), Http2Error> {
+    pub async fn send_part(&mut self, mut data: Bytes) -> Result<(), Http2Error> {
         while !data.is_empty() {
             self.stream.reserve_capacity(data.len());
             let ready = self.capacity().await?.min(data.len());
@@ -215,7 +215,7 @@ impl Outgoing {
                     return Ok(());
                 }
                 Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => self.part(data).await?,
+                    Ok(data) => self.send_part(data).await?,
                     Err(frame) => {
                         let trailers = frame.into_trailers().unwrap_or_default();
                         return Ok(self.stream.send_trailers(trailers)?);
@@ -233,7 +233,11 @@ impl Outgoing {
 
 /// Ends when a peer does not answer a ping. It is asked each `every`, unless it may be left `in_peace`, and may think
 /// about it for `patience`.
-async fn silent(pings: Option<PingPong>, (every, patience): (Duration, Duration), mut in_peace: impl FnMut() -> bool) {
+async fn ping_timeout(
+    pings: Option<PingPong>,
+    (every, patience): (Duration, Duration),
+    mut in_peace: impl FnMut() -> bool,
+) {
     let Some(mut pings) = pings else { return std::future::pending().await };
     loop {
         tokio::time::sleep(every).await;

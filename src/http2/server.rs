@@ -1,6 +1,6 @@
 //! HTTP/2 as a server: one connection of a caller, and its calls.
 
-use super::{Http2Error, Incoming, Outgoing, Patience, silent};
+use super::{Http2Error, Incoming, Outgoing, SendTimeout, ping_timeout};
 use bytes::Bytes;
 use h2::PingPong;
 use h2::server::{self, SendResponse};
@@ -21,32 +21,32 @@ pub const MAX_HEADERS: usize = 16 << 10;
 const MAX_HEADERS_READ: u32 = 128 << 10;
 /// Calls that are given up before they were looked at and that a connection may have at least. All calls of a connection may
 /// be given up at once; more than it may have are an attack (CVE-2023-44487), and end it.
-const GIVEN_UP_UNSEEN: u32 = 32;
+const MAX_PENDING_RESETS: u32 = 32;
 /// How long the last frames of a connection that is closed may take.
 const CLOSING: Duration = Duration::from_millis(500);
 /// How often a caller that says nothing is asked whether it is still there, and how long it may think about it.
 const PING: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(20));
 
 /// A connection.
-pub struct Connection<S> {
+pub struct ServerConnection<S> {
     h2: server::Connection<S, Bytes>,
-    patience: Arc<Patience>,
+    patience: Arc<SendTimeout>,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> ServerConnection<S> {
     /// Begins one with its settings, and waits for the caller's preface. At most `max_streams` calls at once; a caller that takes
     /// nothing of an answer for as long as `patience` lasts does not get the rest.
-    pub async fn open(stream: S, max_streams: u32, patience: Arc<Patience>) -> Result<(Self, Pings), h2::Error> {
+    pub async fn open(stream: S, max_streams: u32, patience: Arc<SendTimeout>) -> Result<(Self, Pings), h2::Error> {
         let mut h2 = server::Builder::new()
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_concurrent_streams(max_streams)
             .max_header_list_size(MAX_HEADERS_READ)
-            .max_pending_accept_reset_streams(max_streams.max(GIVEN_UP_UNSEEN) as usize)
+            .max_pending_accept_reset_streams(max_streams.max(MAX_PENDING_RESETS) as usize)
             .handshake(stream)
             .await?;
         let pings = Pings(h2.ping_pong());
-        Ok((Connection { h2, patience }, pings))
+        Ok((ServerConnection { h2, patience }, pings))
     }
 
     /// Begins each call that comes, and moves the connection's data, until the connection ends. May be given up and taken up again.
@@ -65,7 +65,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// GOAWAY: calls under way finish, no new ones begin.
-    pub fn wind_up(&mut self) {
+    pub fn drain(&mut self) {
         self.h2.graceful_shutdown();
     }
 }
@@ -84,15 +84,15 @@ pub struct Pings(Option<PingPong>);
 
 impl Pings {
     /// Ends when the caller does not answer a ping; `heard` tells whether it has said anything since it was asked last.
-    pub async fn silent(self, heard: impl FnMut() -> bool) {
-        silent(self.0, PING, heard).await;
+    pub async fn timeout(self, heard: impl FnMut() -> bool) {
+        ping_timeout(self.0, PING, heard).await;
     }
 }
 
 /// Takes the answer to a call. Dropped without one, it resets the call's stream.
 pub struct Reply {
     reply: SendResponse<Bytes>,
-    patience: Arc<Patience>,
+    patience: Arc<SendTimeout>,
 }
 
 impl Reply {
@@ -121,17 +121,18 @@ mod tests {
     use tokio::time::{Instant, sleep};
     use tokio_util::sync::CancellationToken;
 
-    fn patience() -> Arc<Patience> {
-        Arc::new(Patience { usual: PING.0, hurried: PING.0, ending: CancellationToken::new() })
+    fn patience() -> Arc<SendTimeout> {
+        Arc::new(SendTimeout { usual: PING.0, hurried: PING.0, ending: CancellationToken::new() })
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_caller_that_answers_no_ping_is_given_up_and_one_that_does_is_not() {
         let (here, there) = tokio::io::duplex(1 << 16);
-        let (opened, connected) = tokio::join!(Connection::open(here, 10, patience()), h2::client::handshake(there));
+        let (opened, connected) =
+            tokio::join!(ServerConnection::open(here, 10, patience()), h2::client::handshake(there));
         let ((mut connection, pings), (_send, caller)) = (opened.unwrap(), connected.unwrap());
         tokio::spawn(async move { connection.calls(|_, _| ()).await });
-        let (mut caller, mut silent) = (pin!(caller), pin!(pings.silent(|| false)));
+        let (mut caller, mut silent) = (pin!(caller), pin!(pings.timeout(|| false)));
         tokio::select! {
             _ = &mut caller => panic!("the connection ended"),
             () = &mut silent => panic!("it answers"),
@@ -146,9 +147,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_caller_that_was_heard_is_not_asked() {
         let (here, there) = tokio::io::duplex(1 << 16);
-        let (opened, connected) = tokio::join!(Connection::open(here, 10, patience()), h2::client::handshake(there));
+        let (opened, connected) =
+            tokio::join!(ServerConnection::open(here, 10, patience()), h2::client::handshake(there));
         let ((_connection, pings), _connected) = (opened.unwrap(), connected.unwrap());
         // Nobody would answer.
-        assert!(tokio::time::timeout(Duration::from_secs(3_600), pings.silent(|| true)).await.is_err());
+        assert!(tokio::time::timeout(Duration::from_secs(3_600), pings.timeout(|| true)).await.is_err());
     }
 }

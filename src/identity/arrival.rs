@@ -1,8 +1,8 @@
 //! A connection's first moment, before TLS: where it comes from, and whether it is one at all.
 
-use super::connections::ConnectionPlace;
+use super::connections::ConnectionPermit;
 use super::hello::{HelloError, whole_hello};
-use super::proxy::{self, ProxyError, Said};
+use super::proxy::{self, ProxyError, ProxyHeader};
 use super::refused::Cause;
 use crate::registry::Network;
 use std::net::SocketAddr;
@@ -12,16 +12,16 @@ use tokio::time::Instant;
 
 /// A connection that has come to nothing before its first byte of TLS.
 #[derive(Debug)]
-pub struct Unarrived {
+pub struct ArrivalFailure {
     /// Where it comes from, as far as is known by then: a balancer, or the peer that it has named.
     pub address: SocketAddr,
     /// Why.
-    pub why: Nothing,
+    pub why: ArrivalError,
 }
 
 /// Why a connection has come to nothing before its first byte of TLS.
 #[derive(Debug, thiserror::Error)]
-pub enum Nothing {
+pub enum ArrivalError {
     /// Closed without a byte: somebody looks whether the port is open.
     #[error("it was closed without a byte")]
     Probe,
@@ -39,16 +39,16 @@ pub enum Nothing {
     Timeout,
 }
 
-impl Nothing {
+impl ArrivalError {
     /// As the log and the metric have it; `None` for a probe, which is no fault.
     pub fn cause(&self) -> Option<Cause> {
         match self {
-            Nothing::Probe => None,
-            Nothing::Header(_) => Some(Cause::ProxyHeader),
-            Nothing::TooMany => Some(Cause::TooMany),
-            Nothing::Hello(HelloError::TooLarge) => Some(Cause::HelloTooLarge),
-            Nothing::Hello(HelloError::Closed) => Some(Cause::Closed),
-            Nothing::Timeout | Nothing::Hello(HelloError::Timeout) => Some(Cause::Timeout),
+            ArrivalError::Probe => None,
+            ArrivalError::Header(_) => Some(Cause::ProxyHeader),
+            ArrivalError::TooMany => Some(Cause::TooMany),
+            ArrivalError::Hello(HelloError::TooLarge) => Some(Cause::HelloTooLarge),
+            ArrivalError::Hello(HelloError::Closed) => Some(Cause::Closed),
+            ArrivalError::Timeout | ArrivalError::Hello(HelloError::Timeout) => Some(Cause::Timeout),
         }
     }
 }
@@ -71,37 +71,37 @@ pub fn is_proxied(proxies: &[Network], address: SocketAddr) -> bool {
 pub async fn arrive(
     stream: &mut TcpStream,
     (address, proxied): (SocketAddr, bool),
-    place: &mut ConnectionPlace,
+    place: &mut ConnectionPermit,
     within: Duration,
-) -> Result<SocketAddr, Unarrived> {
+) -> Result<SocketAddr, ArrivalFailure> {
     let until = Instant::now() + within;
-    let failed = |address| move |why| Unarrived { address, why };
+    let failed = |address| move |why| ArrivalFailure { address, why };
     let peer = if proxied { in_time(until, origin(stream, address)).await.map_err(failed(address))? } else { address };
     if !place.assign(peer.ip()) {
-        return Err(Unarrived { address: peer, why: Nothing::TooMany });
+        return Err(ArrivalFailure { address: peer, why: ArrivalError::TooMany });
     }
     in_time(until, first_byte(stream)).await.map_err(failed(peer))?;
     whole_hello(stream).await.map_err(|error| failed(peer)(error.into()))?;
     Ok(peer)
 }
 
-async fn in_time<T>(until: Instant, waits: impl Future<Output = Result<T, Nothing>>) -> Result<T, Nothing> {
-    tokio::time::timeout_at(until, waits).await.unwrap_or(Err(Nothing::Timeout))
+async fn in_time<T>(until: Instant, waits: impl Future<Output = Result<T, ArrivalError>>) -> Result<T, ArrivalError> {
+    tokio::time::timeout_at(until, waits).await.unwrap_or(Err(ArrivalError::Timeout))
 }
 
 /// Where a balancer's connection comes from.
-async fn origin(stream: &mut TcpStream, balancer: SocketAddr) -> Result<SocketAddr, Nothing> {
+async fn origin(stream: &mut TcpStream, balancer: SocketAddr) -> Result<SocketAddr, ArrivalError> {
     match proxy::read(stream).await {
-        Ok(Said::From(peer)) => Ok(peer),
-        Ok(Said::Local) => Ok(balancer),
-        Err(ProxyError::Silent) => Err(Nothing::Probe),
+        Ok(ProxyHeader::From(peer)) => Ok(peer),
+        Ok(ProxyHeader::Local) => Ok(balancer),
+        Err(ProxyError::Silent) => Err(ArrivalError::Probe),
         Err(error) => Err(error.into()),
     }
 }
 
-async fn first_byte(stream: &TcpStream) -> Result<(), Nothing> {
+async fn first_byte(stream: &TcpStream) -> Result<(), ArrivalError> {
     match stream.peek(&mut [0]).await {
         Ok(1..) => Ok(()),
-        Ok(0) | Err(_) => Err(Nothing::Probe),
+        Ok(0) | Err(_) => Err(ArrivalError::Probe),
     }
 }

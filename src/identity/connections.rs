@@ -27,11 +27,11 @@ const MIN_UNASSIGNED: usize = 64;
 pub struct Connections {
     most: usize,
     most_per_peer: usize,
-    open: Mutex<Open>,
+    open: Mutex<OpenConnections>,
 }
 
 #[derive(Debug, Default)]
-struct Open {
+struct OpenConnections {
     all: usize,
     by_peer: HashMap<PeerNetwork, usize>,
     /// Those that have not said yet where they come from, by balancer.
@@ -40,7 +40,7 @@ struct Open {
 
 /// For whom a connection counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum CountedFor {
+enum ConnectionOwner {
     Peer(PeerNetwork),
     /// A balancer that has not said yet where it comes from.
     Balancer(PeerNetwork),
@@ -48,9 +48,9 @@ enum CountedFor {
 
 /// A place for one connection; given back when dropped.
 #[derive(Debug)]
-pub struct ConnectionPlace {
+pub struct ConnectionPermit {
     connections: Arc<Connections>,
-    counted_for: CountedFor,
+    counted_for: ConnectionOwner,
 }
 
 impl Connections {
@@ -60,43 +60,43 @@ impl Connections {
     }
 
     /// A place, where there is one.
-    pub fn take(self: &Arc<Self>, peer: IpAddr) -> Option<ConnectionPlace> {
-        self.take_for(CountedFor::Peer(peer.into()))
+    pub fn take(self: &Arc<Self>, peer: IpAddr) -> Option<ConnectionPermit> {
+        self.take_for(ConnectionOwner::Peer(peer.into()))
     }
 
     /// A place for a connection of a balancer, which will say where it comes from ([`ConnectionPlace::assign`]), where there is
     /// one. Until then it counts for the balancer.
-    pub fn take_unassigned(self: &Arc<Self>, balancer: IpAddr) -> Option<ConnectionPlace> {
-        self.take_for(CountedFor::Balancer(balancer.into()))
+    pub fn take_unassigned(self: &Arc<Self>, balancer: IpAddr) -> Option<ConnectionPermit> {
+        self.take_for(ConnectionOwner::Balancer(balancer.into()))
     }
 
-    fn take_for(self: &Arc<Self>, counted_for: CountedFor) -> Option<ConnectionPlace> {
+    fn take_for(self: &Arc<Self>, counted_for: ConnectionOwner) -> Option<ConnectionPermit> {
         let mut open = self.lock();
         if open.all >= self.most || !open.count(counted_for, self.most_per_peer) {
             return None;
         }
         open.all += 1;
-        Some(ConnectionPlace { connections: self.clone(), counted_for })
+        Some(ConnectionPermit { connections: self.clone(), counted_for })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Open> {
+    fn lock(&self) -> MutexGuard<'_, OpenConnections> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Open {
-    fn counts(&mut self, counted_for: CountedFor) -> (&mut HashMap<PeerNetwork, usize>, PeerNetwork) {
+impl OpenConnections {
+    fn counts(&mut self, counted_for: ConnectionOwner) -> (&mut HashMap<PeerNetwork, usize>, PeerNetwork) {
         match counted_for {
-            CountedFor::Peer(peer) => (&mut self.by_peer, peer),
-            CountedFor::Balancer(balancer) => (&mut self.unassigned, balancer),
+            ConnectionOwner::Peer(peer) => (&mut self.by_peer, peer),
+            ConnectionOwner::Balancer(balancer) => (&mut self.unassigned, balancer),
         }
     }
 
     /// Counts one more, where it may be.
-    fn count(&mut self, counted_for: CountedFor, most_per_peer: usize) -> bool {
+    fn count(&mut self, counted_for: ConnectionOwner, most_per_peer: usize) -> bool {
         let most = match counted_for {
-            CountedFor::Peer(_) => most_per_peer,
-            CountedFor::Balancer(_) => most_per_peer.max(MIN_UNASSIGNED),
+            ConnectionOwner::Peer(_) => most_per_peer,
+            ConnectionOwner::Balancer(_) => most_per_peer.max(MIN_UNASSIGNED),
         };
         let (counts, address) = self.counts(counted_for);
         let here = counts.get(&address).copied().unwrap_or(0);
@@ -107,7 +107,7 @@ impl Open {
         true
     }
 
-    fn uncount(&mut self, counted_for: CountedFor) {
+    fn uncount(&mut self, counted_for: ConnectionOwner) {
         let (counts, address) = self.counts(counted_for);
         match counts.get_mut(&address) {
             Some(here) if *here > 1 => *here -= 1,
@@ -116,24 +116,24 @@ impl Open {
     }
 }
 
-impl ConnectionPlace {
+impl ConnectionPermit {
     /// Counts a place for the peer that its balancer has named; false where that peer has as many as it may: the place counts for
     /// the balancer then, until it is dropped. One that has been counted for a peer stays so.
     pub fn assign(&mut self, peer: IpAddr) -> bool {
-        if let CountedFor::Peer(_) = self.counted_for {
+        if let ConnectionOwner::Peer(_) = self.counted_for {
             return true;
         }
         let (mut open, peer) = (self.connections.lock(), peer.into());
-        if !open.count(CountedFor::Peer(peer), self.connections.most_per_peer) {
+        if !open.count(ConnectionOwner::Peer(peer), self.connections.most_per_peer) {
             return false;
         }
         open.uncount(self.counted_for);
-        self.counted_for = CountedFor::Peer(peer);
+        self.counted_for = ConnectionOwner::Peer(peer);
         true
     }
 }
 
-impl Drop for ConnectionPlace {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         let mut open = self.connections.lock();
         open.all -= 1;

@@ -21,7 +21,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// Longest wait for an answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 /// Largest answer: some hundred thousand revoked certificates.
 const MAX_BYTES: usize = 16 << 20;
 /// Most lists of one answer.
@@ -43,7 +43,7 @@ type Fetching = Client<HttpsConnector<HttpConnector>, Empty<Bytes>>;
 pub struct CrlFetcher {
     url: Uri,
     every: Duration,
-    keeper: Keeper,
+    keeper: ListStore,
     client: Fetching,
     /// What was kept of the last answer.
     files: Vec<PathBuf>,
@@ -58,7 +58,7 @@ impl CrlFetcher {
             Ok(CrlFetcher {
                 url: url.clone(),
                 every: sources.every,
-                keeper: Keeper { folder: sources.kept.clone(), client_ca: client_ca.to_owned() },
+                keeper: ListStore { folder: sources.kept.clone(), client_ca: client_ca.to_owned() },
                 client: client(client_ca)?,
                 files: Vec::new(),
                 etag: None,
@@ -81,7 +81,7 @@ impl CrlFetcher {
     /// Fetches once. Whether a list was kept that was not there before, and what was not taken.
     pub async fn fetch(&mut self) -> (bool, Result<(), CrlError>) {
         let answer =
-            tokio::time::timeout(PATIENCE, self.ask()).await.unwrap_or_else(|_| Err("no answer in time".into()));
+            tokio::time::timeout(FETCH_TIMEOUT, self.ask()).await.unwrap_or_else(|_| Err("no answer in time".into()));
         let (replaced, taken) = match answer {
             Ok(Some(bytes)) => self.take(bytes).await,
             Ok(None) => (false, Ok(())),
@@ -124,7 +124,7 @@ impl CrlFetcher {
     async fn take(&mut self, bytes: Bytes) -> (bool, Result<(), String>) {
         let keeper = self.keeper.clone();
         match tokio::task::spawn_blocking(move || keeper.take(&bytes)).await {
-            Ok(Ok(Kept { files, replaced, faults })) => {
+            Ok(Ok(StoredLists { files, replaced, faults })) => {
                 self.files = files;
                 (replaced, if faults.is_empty() { Ok(()) } else { Err(faults.join("; ")) })
             }
@@ -141,7 +141,7 @@ fn client(client_ca: &Path) -> Result<Fetching, tls::TlsFault> {
 }
 
 /// What became of an answer.
-struct Kept {
+struct StoredLists {
     files: Vec<PathBuf>,
     replaced: bool,
     faults: Vec<String>,
@@ -149,21 +149,21 @@ struct Kept {
 
 /// Keeps lists, one file for each issuer and scope.
 #[derive(Clone)]
-struct Keeper {
+struct ListStore {
     folder: PathBuf,
     client_ca: PathBuf,
 }
 
-impl Keeper {
+impl ListStore {
     /// Each list of an answer is taken, or not, for itself.
-    fn take(&self, bytes: &[u8]) -> Result<Kept, String> {
+    fn take(&self, bytes: &[u8]) -> Result<StoredLists, String> {
         let lists = split(bytes).map_err(|fault| fault.to_string())?;
         if lists.len() > MAX_LISTS {
             return Err(format!("it holds more than {MAX_LISTS} lists"));
         }
         let trust = Trust::of_authorities(&self.client_ca).map_err(|fault| fault.to_string())?;
         let _alone = KEEPING.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut kept = Kept { files: Vec::new(), replaced: false, faults: Vec::new() };
+        let mut kept = StoredLists { files: Vec::new(), replaced: false, faults: Vec::new() };
         for (at, der) in lists.iter().enumerate() {
             match self.keep(der, &trust) {
                 Ok((file, new)) => {

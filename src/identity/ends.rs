@@ -2,8 +2,8 @@
 //! clock that is set meanwhile is noticed soon.
 
 use super::Certificate;
-use super::refused::Refused;
-use super::tls::Gate;
+use super::refused::RefusedHandshake;
+use super::tls::TlsAcceptors;
 use crate::registry::now;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,7 +32,11 @@ pub async fn reached(at: i64) {
 /// Waits until a certificate that was let in is good no more, and says why: it is over or revoked, no longer under a CA, a CA
 /// above it is over, or a list that tells of it is out of date. `gate` as it was when it was let in, until `until` at most
 /// (Unix time in seconds).
-pub async fn good_no_more(mut gate: watch::Receiver<Arc<Gate>>, certificate: &Certificate, mut until: i64) -> Refused {
+pub async fn certificate_ended(
+    mut gate: watch::Receiver<Arc<TlsAcceptors>>,
+    certificate: &Certificate,
+    mut until: i64,
+) -> RefusedHandshake {
     loop {
         let next = certificate.next_end(now()).map_or(until, |end| end.min(until));
         tokio::select! {

@@ -7,7 +7,7 @@
 //!   as many as are remembered, do not: strangers from many networks at once keep none of them out.
 
 use super::connections::PeerNetwork;
-use crate::shares::{Rate, ShareError, ShareLimits, ShareMetrics, Shares};
+use crate::shares::{ShareError, ShareLimits, ShareMetrics, ShareRate, Shares};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -30,7 +30,7 @@ impl HandshakeLimits {
             total: usize::MAX,
             per_holder: usize::MAX,
             ample: 0,
-            rate: Some(Rate { per_second, burst }),
+            rate: Some(ShareRate { per_second, burst }),
         };
         Arc::new(HandshakeLimits {
             by_peer: Shares::new(limits(per_peer_s, burst), ShareMetrics::default()),

@@ -10,7 +10,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// What is looked at again and again of the gateway's own chain.
 #[derive(Debug)]
-pub(super) struct Own {
+pub(super) struct OwnChain {
     file: PathBuf,
     /// Subject, beginning and end of each certificate.
     chain: Vec<(String, i64, i64)>,
@@ -18,7 +18,7 @@ pub(super) struct Own {
     always: Vec<String>,
 }
 
-impl Own {
+impl OwnChain {
     /// Reads the chain.
     pub(super) fn load(files: &TlsFiles) -> Result<Self, TlsFault> {
         let (file, mut chain) = (files.certificate.clone(), Vec::new());
@@ -33,7 +33,7 @@ impl Own {
         let place = file.display();
         let always = all.first().map(|own| unusable(own, &files.names)).unwrap_or_default();
         let always = always.into_iter().map(|what| format!("{place}: the gateway's certificate {what}")).collect();
-        Ok(Own { file, chain, always })
+        Ok(OwnChain { file, chain, always })
     }
 
     /// What is wrong at this moment.

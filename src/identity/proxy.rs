@@ -15,7 +15,7 @@ const CRC32C: u8 = 3;
 
 /// What a header says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Said {
+pub enum ProxyHeader {
     /// The balancer itself is the peer: it looks whether the gateway is there.
     Local,
     /// The connection comes from there.
@@ -40,7 +40,7 @@ pub enum ProxyError {
 ///
 /// # Errors
 /// Where the bytes are none of version 2, not TCP, too long, damaged, or name no address.
-pub async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Result<Said, ProxyError> {
+pub async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Result<ProxyHeader, ProxyError> {
     let mut head = [0; HEAD];
     let first = stream.read(&mut head).await.unwrap_or(0);
     if first == 0 {
@@ -69,7 +69,7 @@ fn rest_of(head: &[u8; HEAD]) -> Result<usize, ProxyError> {
 ///
 /// # Errors
 /// As [`read`].
-pub fn parse(whole: &[u8]) -> Result<Said, ProxyError> {
+pub fn parse(whole: &[u8]) -> Result<ProxyHeader, ProxyError> {
     let Some((head, rest)) = whole.split_first_chunk::<HEAD>() else {
         return Err(ProxyError::Invalid("the PROXY header is too short"));
     };
@@ -79,7 +79,7 @@ pub fn parse(whole: &[u8]) -> Result<Said, ProxyError> {
     let short = || ProxyError::Invalid("the PROXY header has no room for its addresses");
     let (said, values) = match (head[12], head[13]) {
         // Whatever stands behind is passed over.
-        (0x20, _) => return Ok(Said::Local),
+        (0x20, _) => return Ok(ProxyHeader::Local),
         (0x21, 0x11) => {
             let (addresses, values) = rest.split_first_chunk::<12>().ok_or_else(short)?;
             let [a, b, c, d, .., high, low, _, _] = *addresses;
@@ -98,12 +98,12 @@ pub fn parse(whole: &[u8]) -> Result<Said, ProxyError> {
     Ok(said)
 }
 
-fn source(ip: IpAddr, port: [u8; 2]) -> Result<Said, ProxyError> {
+fn source(ip: IpAddr, port: [u8; 2]) -> Result<ProxyHeader, ProxyError> {
     let port = u16::from_be_bytes(port);
     if ip.is_unspecified() || ip.is_multicast() || port == 0 {
         return Err(ProxyError::Invalid("the PROXY header names no peer"));
     }
-    Ok(Said::From(SocketAddr::new(ip, port)))
+    Ok(ProxyHeader::From(SocketAddr::new(ip, port)))
 }
 
 /// Checks the values behind the addresses: their form, and the checksum where there is one.
@@ -146,14 +146,14 @@ mod tests {
 
     #[test]
     fn d5_headers_of_tcp_are_read_and_all_else_is_refused() {
-        let peer = Said::From("10.20.0.7:50000".parse().unwrap());
+        let peer = ProxyHeader::From("10.20.0.7:50000".parse().unwrap());
         assert_eq!(parse(&header(0x21, 0x11, &V4)).unwrap(), peer);
         let mut mapped = vec![0; 10];
         mapped.extend([0xff, 0xff, 10, 20, 0, 7]);
         mapped.extend([0; 16]);
         mapped.extend([0xc3, 0x50, 0x1d, 0x13]);
         assert_eq!(parse(&header(0x21, 0x21, &mapped)).unwrap(), peer);
-        assert_eq!(parse(&header(0x20, 0x00, &[])).unwrap(), Said::Local);
+        assert_eq!(parse(&header(0x20, 0x00, &[])).unwrap(), ProxyHeader::Local);
         let nobody = [0, 0, 0, 0, 10, 0, 0, 1, 0xc3, 0x50, 0x1d, 0x13];
         let long = vec![0; MAX_REST + 1];
         for (command, family, rest) in [
@@ -196,7 +196,7 @@ mod tests {
     async fn d5_no_byte_of_the_connection_itself_is_taken() {
         let bytes = [header(0x21, 0x11, &V4), b"\x16\x03".to_vec()].concat();
         let mut stream = bytes.as_slice();
-        assert!(matches!(read(&mut stream).await, Ok(Said::From(_))));
+        assert!(matches!(read(&mut stream).await, Ok(ProxyHeader::From(_))));
         assert_eq!(stream, b"\x16\x03");
         assert!(matches!(read(&mut [].as_slice()).await, Err(ProxyError::Silent)));
         assert!(matches!(read(&mut bytes[..20].as_ref()).await, Err(ProxyError::Broken(_))));

@@ -46,7 +46,7 @@ struct Recorded {
 type Marks = BTreeMap<String, Recorded>;
 
 #[derive(Debug, Default)]
-struct State {
+struct CrlRecordState {
     marks: Marks,
     /// The CAs below an anchor that clients came under.
     below: BTreeMap<String, Arc<Authority>>,
@@ -58,9 +58,9 @@ struct State {
 
 /// The record. One for all that is loaded by a process, one after the other.
 #[derive(Debug, Default)]
-pub(super) struct Record {
+pub(super) struct CrlRecord {
     file: PathBuf,
-    state: Mutex<State>,
+    state: Mutex<CrlRecordState>,
 }
 
 /// What a CA is called in the record: SHA-256 of name and key, in hexadecimal.
@@ -79,7 +79,7 @@ fn below(marks: &Marks) -> Result<BTreeMap<String, Arc<Authority>>, String> {
     Ok(below)
 }
 
-impl Record {
+impl CrlRecord {
     /// Reads the file; where there is none yet, nothing was in force before.
     pub(super) fn load(file: &Path) -> Self {
         let read = match std::fs::read(file) {
@@ -90,13 +90,13 @@ impl Record {
             Err(error) => Err(error.to_string()),
         };
         let state = match read {
-            Ok((below, marks)) => State { below, saved: marks.clone(), marks, unreadable: None },
-            Err(error) => State { unreadable: Some(error), ..State::default() },
+            Ok((below, marks)) => CrlRecordState { below, saved: marks.clone(), marks, unreadable: None },
+            Err(error) => CrlRecordState { unreadable: Some(error), ..CrlRecordState::default() },
         };
-        Record { file: file.to_owned(), state: Mutex::new(state) }
+        CrlRecord { file: file.to_owned(), state: Mutex::new(state) }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, CrlRecordState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -173,7 +173,7 @@ impl Record {
     pub(super) fn keep(&self, anchors: &[Arc<Authority>]) {
         let anchors: Vec<String> = anchors.iter().map(|ca| key(ca)).collect();
         let mut state = self.state();
-        let State { marks, below, .. } = &mut *state;
+        let CrlRecordState { marks, below, .. } = &mut *state;
         marks.retain(|key, _| below.contains_key(key) || anchors.contains(key));
     }
 
@@ -183,7 +183,7 @@ impl Record {
         if (state.unreadable.is_some() || !state.saved.is_empty()) && !self.file.exists() {
             tracing::warn!(file = %self.file.display(), "removed: the revocation lists in force now are the first");
             let below = std::mem::take(&mut state.below);
-            *state = State { below, ..State::default() };
+            *state = CrlRecordState { below, ..CrlRecordState::default() };
         }
     }
 

@@ -83,7 +83,7 @@ causes! {
 
 /// A certificate that was shown, as its holder wrote it: nothing here is believed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Shown {
+pub struct ShownCertificate {
     /// Subject, bounded, without control characters.
     pub subject: String,
     /// Serial number, hexadecimal.
@@ -94,18 +94,20 @@ pub struct Shown {
     pub thumbprint: Thumbprint,
 }
 
-impl Shown {
+impl ShownCertificate {
     /// What can be read of a certificate.
     pub fn of(der: &[u8]) -> Self {
         let thumbprint = Thumbprint::of(der);
         match X509Certificate::from_der(der) {
-            Ok((_, read)) => Shown {
+            Ok((_, read)) => ShownCertificate {
                 subject: plain(&read.subject().to_string(), MAX_NAME),
                 serial: plain(&hex(read.raw_serial()), MAX_SERIAL),
                 issuer: plain(&read.issuer().to_string(), MAX_NAME),
                 thumbprint,
             },
-            Err(_) => Shown { subject: String::new(), serial: String::new(), issuer: String::new(), thumbprint },
+            Err(_) => {
+                ShownCertificate { subject: String::new(), serial: String::new(), issuer: String::new(), thumbprint }
+            }
         }
     }
 }
@@ -125,28 +127,28 @@ pub fn plain(text: &str, most: usize) -> String {
 
 /// A refused handshake.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refused {
+pub struct RefusedHandshake {
     /// Why.
     pub cause: Cause,
     /// The certificate that it is about, where one was shown: the peer's, or one above it.
-    pub shown: Option<Box<Shown>>,
+    pub shown: Option<Box<ShownCertificate>>,
 }
 
-impl From<Cause> for Refused {
+impl From<Cause> for RefusedHandshake {
     fn from(cause: Cause) -> Self {
-        Refused::plain(cause)
+        RefusedHandshake::plain(cause)
     }
 }
 
-impl Refused {
+impl RefusedHandshake {
     /// For this cause, without a certificate.
     pub fn plain(cause: Cause) -> Self {
-        Refused { cause, shown: None }
+        RefusedHandshake { cause, shown: None }
     }
 
     /// For this cause, about this certificate.
     pub fn about(cause: Cause, der: &[u8]) -> Self {
-        Refused { cause, shown: Some(Box::new(Shown::of(der))) }
+        RefusedHandshake { cause, shown: Some(Box::new(ShownCertificate::of(der))) }
     }
 
     /// The error that makes the peer see the right alert.
@@ -166,14 +168,14 @@ impl Refused {
     }
 
     /// What an error of the handshake means; `shown` is what the verifier noted of the certificate, if it came so far.
-    pub fn of(error: &std::io::Error, noted: Option<Refused>) -> Self {
+    pub fn of(error: &std::io::Error, noted: Option<RefusedHandshake>) -> Self {
         if let Some(noted) = noted {
             return noted;
         }
         let Some(error) = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>()) else {
-            return Refused::plain(Cause::Closed);
+            return RefusedHandshake::plain(Cause::Closed);
         };
-        Refused::plain(match error {
+        RefusedHandshake::plain(match error {
             rustls::Error::NoCertificatesPresented => Cause::NoCertificate,
             rustls::Error::InvalidMessage(
                 rustls::InvalidMessage::InvalidContentType

@@ -18,12 +18,12 @@ const MAX_DISCARDED: usize = 256 << 10;
 const TURNED_AWAY: [u8; 14] = [21, 3, 3, 0, 2, 1, 90, 21, 3, 3, 0, 2, 1, 0];
 
 /// The connection below TLS.
-pub trait Transport: AsyncRead + AsyncWrite + Unpin {
+pub trait TlsTransport: AsyncRead + AsyncWrite + Unpin {
     /// The socket itself.
     fn socket(&self) -> &TcpStream;
 }
 
-impl Transport for TcpStream {
+impl TlsTransport for TcpStream {
     fn socket(&self) -> &TcpStream {
         self
     }
@@ -31,9 +31,9 @@ impl Transport for TcpStream {
 
 /// A TLS connection that sends `close_notify` when it is dropped, if it has not done so before.
 #[derive(Debug)]
-pub struct ServerStream<S: Transport>(TlsStream<S>);
+pub struct ServerStream<S: TlsTransport>(TlsStream<S>);
 
-impl<S: Transport> ServerStream<S> {
+impl<S: TlsTransport> ServerStream<S> {
     /// Of a connection whose handshake is done.
     pub fn new(stream: TlsStream<S>) -> Self {
         ServerStream(stream)
@@ -45,13 +45,13 @@ impl<S: Transport> ServerStream<S> {
     }
 }
 
-impl<S: Transport> Drop for ServerStream<S> {
+impl<S: TlsTransport> Drop for ServerStream<S> {
     /// Sends what the socket takes at once: a peer that takes nothing is not waited for.
     fn drop(&mut self) {
         let (transport, session) = self.0.get_mut();
         let socket = transport.socket();
         session.send_close_notify();
-        let mut out = Unwaited(socket);
+        let mut out = NonBlockingSocket(socket);
         while session.wants_write() && session.write_tls(&mut out).is_ok_and(|written| written > 0) {}
         let (mut scratch, mut discarded) = ([0; 4_096], 0);
         while discarded < MAX_DISCARDED {
@@ -64,9 +64,9 @@ impl<S: Transport> Drop for ServerStream<S> {
 }
 
 /// A socket that is written to without waiting.
-struct Unwaited<'s>(&'s TcpStream);
+struct NonBlockingSocket<'s>(&'s TcpStream);
 
-impl Write for Unwaited<'_> {
+impl Write for NonBlockingSocket<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.try_write(bytes)
     }
@@ -83,13 +83,13 @@ pub fn turn_away(stream: TcpStream) {
     let _ = socket.send(&TURNED_AWAY).and_then(|_| socket.shutdown(Shutdown::Write));
 }
 
-impl<S: Transport> AsyncRead for ServerStream<S> {
+impl<S: TlsTransport> AsyncRead for ServerStream<S> {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.0).poll_read(context, into)
     }
 }
 
-impl<S: Transport> AsyncWrite for ServerStream<S> {
+impl<S: TlsTransport> AsyncWrite for ServerStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.0).poll_write(context, bytes)
     }

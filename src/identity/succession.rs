@@ -42,12 +42,12 @@ pub(super) fn setback(ca: &str, before: &[Arc<List>], after: &[Arc<List>], now: 
 }
 
 /// What a list says of its issuer: its name (DER) and its authority key identifier.
-type Claimed<'l> = (&'l [u8], &'l [u8]);
+type ClaimedIssuer<'l> = (&'l [u8], &'l [u8]);
 
 /// Lists whose issuer's key is not known, by what they say of it: its name and its authority key identifier; of each scope the
 /// newest.
-pub(super) fn by_issuer<'l>(lists: impl Iterator<Item = &'l Arc<List>>) -> HashMap<Claimed<'l>, Vec<Arc<List>>> {
-    let mut groups: HashMap<Claimed<'l>, Vec<Arc<List>>> = HashMap::new();
+pub(super) fn by_issuer<'l>(lists: impl Iterator<Item = &'l Arc<List>>) -> HashMap<ClaimedIssuer<'l>, Vec<Arc<List>>> {
+    let mut groups: HashMap<ClaimedIssuer<'l>, Vec<Arc<List>>> = HashMap::new();
     for list in lists {
         take_newest(groups.entry((list.issuer_der(), list.authority_key())).or_default(), list);
     }

@@ -2,8 +2,8 @@
 
 use super::files::fault;
 pub use super::files::{CrlSources, Revocation, TlsFault, TlsFiles, certificates, private_key, provider, roots};
-use super::own::Own;
-use super::refused::{Cause, Refused, is_weak};
+use super::own::OwnChain;
+use super::refused::{Cause, RefusedHandshake, is_weak};
 use super::trust::Trust;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
@@ -17,7 +17,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 /// The gRPC port's TLS, as loaded: what new connections get, and what connections under way are checked against.
-pub struct Gate {
+pub struct TlsAcceptors {
     /// For new connections.
     pub config: Arc<rustls::ServerConfig>,
     /// For the HTTPS port: a client certificate is asked for, not required.
@@ -25,10 +25,10 @@ pub struct Gate {
     /// The CAs of the clients with their lists.
     pub trust: Arc<Trust>,
     /// The gateway's own certificate.
-    own: Own,
+    own: OwnChain,
 }
 
-impl Gate {
+impl TlsAcceptors {
     /// Loads the files.
     pub fn load(files: &TlsFiles) -> Result<Self, TlsFault> {
         Self::load_after(files, None)
@@ -44,9 +44,9 @@ impl Gate {
         let mut web = server_config_with(files, Verifier::new(&trust, false))?;
         web.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         let config = server_config_with(files, Verifier::new(&trust, true))?;
-        let own = Own::load(files)?;
+        let own = OwnChain::load(files)?;
         trust.prune();
-        Ok(Gate { config: Arc::new(config), web: Arc::new(web), trust, own })
+        Ok(TlsAcceptors { config: Arc::new(config), web: Arc::new(web), trust, own })
     }
 
     /// What cannot work, one reason each: it is refused, and readiness says so before anybody asks.
@@ -56,7 +56,7 @@ impl Gate {
 
     /// Whether a chain that was let in before would be let in now, and until when at most; what it rests on may have been
     /// revoked, have expired or be out of date since.
-    pub fn still_admits(&self, chain: &[CertificateDer<'_>]) -> Result<i64, Refused> {
+    pub fn still_admits(&self, chain: &[CertificateDer<'_>]) -> Result<i64, RefusedHandshake> {
         let Some((own, above)) = chain.split_first() else { return Err(Cause::NoCertificate.into()) };
         self.trust.verify(own, above, UnixTime::now())
     }
@@ -64,7 +64,7 @@ impl Gate {
 
 tokio::task_local! {
     /// What the verifier found at the handshake that this task is at: until when the peer is let in, or why not.
-    static NOTED: RefCell<Option<Result<i64, Refused>>>;
+    static NOTED: RefCell<Option<Result<i64, RefusedHandshake>>>;
 }
 
 /// A handshake as a server, and until when its peer is let in at most (Unix time in seconds; always, where it showed no
@@ -72,12 +72,12 @@ tokio::task_local! {
 pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
     acceptor: TlsAcceptor,
     stream: S,
-) -> Result<(TlsStream<S>, i64), Refused> {
+) -> Result<(TlsStream<S>, i64), RefusedHandshake> {
     let handshake = async {
         let stream = acceptor.accept(stream).await;
         match (stream, NOTED.with(RefCell::take)) {
             (Ok(stream), noted) => Ok((stream, noted.and_then(Result::ok).unwrap_or(i64::MAX))),
-            (Err(error), noted) => Err(Refused::of(&error, noted.and_then(Result::err))),
+            (Err(error), noted) => Err(RefusedHandshake::of(&error, noted.and_then(Result::err))),
         }
     };
     NOTED.scope(RefCell::default(), handshake).await
@@ -97,20 +97,20 @@ impl Verifier {
     }
 
     /// Refuses, so that [`accept`] knows why.
-    fn refuse(refused: Refused) -> rustls::Error {
+    fn refuse(refused: RefusedHandshake) -> rustls::Error {
         let error = refused.error();
         Self::note(Err(refused));
         error
     }
 
     /// Outside of `accept` nobody wants to know.
-    fn note(found: Result<i64, Refused>) {
+    fn note(found: Result<i64, RefusedHandshake>) {
         let _ = NOTED.try_with(|noted| noted.replace(Some(found)));
     }
 
     fn unproved(certificate: &CertificateDer<'_>) -> rustls::Error {
         let cause = if is_weak(certificate) { Cause::WeakKey } else { Cause::BadSignature };
-        Self::refuse(Refused::about(cause, certificate))
+        Self::refuse(RefusedHandshake::about(cause, certificate))
     }
 }
 

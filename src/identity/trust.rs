@@ -12,8 +12,8 @@
 use super::authority::Authority;
 use super::files::{Revocation, TlsFault, TlsFiles, certificates, fault, provider};
 use super::list::{self, List};
-use super::record::{Record, key};
-use super::refused::{Cause, Refused, is_weak, plain};
+use super::record::{CrlRecord, key};
+use super::refused::{Cause, RefusedHandshake, is_weak, plain};
 use super::succession::{by_issuer, setback};
 use super::{Thumbprint, kept_lists};
 use rustls::crypto::WebPkiSupportedAlgorithms;
@@ -50,7 +50,7 @@ pub struct Trust {
     /// What is named where a list is missing.
     place: PathBuf,
     /// What was in force before, and under which CAs below an anchor clients came.
-    record: Arc<Record>,
+    record: Arc<CrlRecord>,
     /// The CAs whose lists followed, in this process, lists that had not gone back: theirs are in order, whatever the record has.
     followed: HashSet<String>,
 }
@@ -63,7 +63,8 @@ impl Trust {
         let mut trust = Self::of_authorities(&files.client_ca)?;
         let Revocation::Checked(sources) = &files.revocation else { return Ok(trust) };
         (trust.checked, trust.place) = (true, sources.place());
-        trust.record = before.map_or_else(|| Arc::new(Record::load(&sources.record)), |before| before.record.clone());
+        trust.record =
+            before.map_or_else(|| Arc::new(CrlRecord::load(&sources.record)), |before| before.record.clone());
         let mut lists = Vec::new();
         for file in &sources.files {
             lists.extend(list::read_file(file).map_err(|error| fault(file, error.to_string()))?);
@@ -283,8 +284,8 @@ impl Trust {
         own: &CertificateDer<'_>,
         above: &[CertificateDer<'_>],
         now: UnixTime,
-    ) -> Result<i64, Refused> {
-        let read = EndEntityCert::try_from(own).map_err(|_| Refused::about(Cause::Malformed, own))?;
+    ) -> Result<i64, RefusedHandshake> {
+        let read = EndEntityCert::try_from(own).map_err(|_| RefusedHandshake::about(Cause::Malformed, own))?;
         let found = RefCell::new(Err(None));
         let check = |path: &VerifiedPath<'_>| match self.check(path, now) {
             Ok(until) => {
@@ -302,19 +303,19 @@ impl Trust {
             (Ok(_), Ok(until)) => Ok(until),
             (_, Err(Some(refused))) => Err(refused),
             (Err(error), _) => Err(self.explain(&error, own, above, now)),
-            (Ok(_), Err(None)) => Err(Refused::about(Cause::Malformed, own)),
+            (Ok(_), Err(None)) => Err(RefusedHandshake::about(Cause::Malformed, own)),
         }
     }
 
     /// The anchor's time, and every other certificate's revocation; until when both stay as they are.
-    fn check(&self, path: &VerifiedPath<'_>, now: UnixTime) -> Result<i64, (Refused, webpki::Error)> {
+    fn check(&self, path: &VerifiedPath<'_>, now: UnixTime) -> Result<i64, (RefusedHandshake, webpki::Error)> {
         let seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
         let of_path = |(anchor, _): &(&TrustAnchor<'_>, &Arc<Authority>)| **anchor == *path.anchor();
         let mut same = self.anchors.iter().zip(&self.authorities).filter(of_path).map(|(_, authority)| authority);
         // A renewed certificate of a CA may stand beside the one whose time is over.
         let Some(authority) = same.clone().find(|one| !one.is_over(seconds)) else {
             let der = same.next().map(|one| one.der.as_ref()).unwrap_or_default();
-            return Err((Refused::about(Cause::Expired, der), webpki::Error::InvalidCertValidity));
+            return Err((RefusedHandshake::about(Cause::Expired, der), webpki::Error::InvalidCertValidity));
         };
         let mut until = authority.end();
         if !self.checked {
@@ -386,7 +387,7 @@ impl Trust {
         own: &CertificateDer<'_>,
         above: &[CertificateDer<'_>],
         now: UnixTime,
-    ) -> Refused {
+    ) -> RefusedHandshake {
         use webpki::Error;
         let all = || std::iter::once(own).chain(above);
         // An anchor of that name may be too weak itself.
@@ -417,14 +418,14 @@ impl Trust {
             (Cause::WeakKey, _) => is_weak(der),
             _ => true,
         };
-        Refused::about(cause, all().find(at_fault).unwrap_or(own))
+        RefusedHandshake::about(cause, all().find(at_fault).unwrap_or(own))
     }
 }
 
 /// Looks a certificate up in its issuer's lists; gives until when they count.
-fn look_up(certificate: &Cert<'_>, lists: &[Arc<List>], now: i64) -> Result<i64, (Refused, webpki::Error)> {
+fn look_up(certificate: &Cert<'_>, lists: &[Arc<List>], now: i64) -> Result<i64, (RefusedHandshake, webpki::Error)> {
     let der = certificate.der();
-    let refuse = |cause, error| Err((Refused::about(cause, &der), error));
+    let refuse = |cause, error| Err((RefusedHandshake::about(cause, &der), error));
     let (mut known, mut out_of_date, mut until) = (false, false, i64::MAX);
     for list in lists.iter().filter(|list| list.covers(&der)) {
         if list.revokes(certificate.serial()) {

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 /// One object's change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Change {
+pub struct ObjectChange {
     /// `client:ID`, `grant:ID`, `staff:ID`, `key:KID`, `token:ID` or `change:ID`.
     pub object: String,
     /// The whole record before, as canonical JSON; `null`: it was not there.
@@ -40,33 +40,33 @@ pub struct Act {
     /// Why, in the words of who did it.
     pub justification: String,
     /// Everything that it changed. An act with more changes than one entry holds is several acts.
-    pub changes: Vec<Change>,
+    pub changes: Vec<ObjectChange>,
 }
 
 /// A row of the acts that wait for the exchange log.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Noted {
+pub enum NotedAct {
     /// An act that was noted with its change.
     Act(Act),
     /// An act that was noted by an older version, which authenticated none, and taken over when its file was upgraded.
     Upgraded(Act),
     /// A row that nobody can vouch for: invented, changed, moved or damaged.
-    Refused(Refused),
+    Refused(RefusedAct),
 }
 
-impl Noted {
+impl NotedAct {
     /// Its place in the sequence.
     pub fn sequence(&self) -> u64 {
         match self {
-            Noted::Act(act) | Noted::Upgraded(act) => act.sequence,
-            Noted::Refused(refused) => refused.sequence,
+            NotedAct::Act(act) | NotedAct::Upgraded(act) => act.sequence,
+            NotedAct::Refused(refused) => refused.sequence,
         }
     }
 }
 
 /// A row among the acts that is not believed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refused {
+pub struct RefusedAct {
     /// The place in the sequence that it claims.
     pub sequence: u64,
     /// What it claims to be, at most [`MAX_CLAIM`] characters: nobody vouches for it.
@@ -76,17 +76,17 @@ pub struct Refused {
 /// Longest claim of a refused row in characters.
 pub const MAX_CLAIM: usize = 200;
 
-impl Refused {
+impl RefusedAct {
     /// A refused row that claims this.
     pub(super) fn new(sequence: u64, claim: &str) -> Self {
         let plain = |c: char| if c.is_control() { '\u{FFFD}' } else { c };
-        Refused { sequence, claim: claim.chars().take(MAX_CLAIM).map(plain).collect() }
+        RefusedAct { sequence, claim: claim.chars().take(MAX_CLAIM).map(plain).collect() }
     }
 }
 
-impl From<&Act> for Refused {
+impl From<&Act> for RefusedAct {
     fn from(act: &Act) -> Self {
-        Refused::new(act.sequence, &format!("{} of {} by {}", act.act, act.object, act.actor))
+        RefusedAct::new(act.sequence, &format!("{} of {} by {}", act.act, act.object, act.actor))
     }
 }
 
@@ -102,7 +102,7 @@ pub(crate) fn too_large(record: &str) -> String {
     format!("\"(larger than an entry, SHA-256 {digest})\"")
 }
 
-impl Change {
+impl ObjectChange {
     /// A change of an object's record.
     pub(super) fn new<T: Serialize>(
         object: String,
@@ -116,7 +116,7 @@ impl Change {
         // Records of older versions may be larger. What is taken away from them is logged nonetheless.
         let fits = |text: String, most: usize| if text.len() > most { too_large(&text) } else { text };
         let before = fits(before, MAX_RECORD_BYTES);
-        Ok(Change { object, before, after: fits(after, MAX_CHANGES_BYTES - MAX_RECORD_BYTES) })
+        Ok(ObjectChange { object, before, after: fits(after, MAX_CHANGES_BYTES - MAX_RECORD_BYTES) })
     }
 
     /// Its size in an entry, about.
@@ -169,7 +169,7 @@ fn write(value: &Value, text: &mut String) {
 }
 
 /// Changes in parts that an entry holds each; one part at least.
-pub(super) fn parts(changes: Vec<Change>) -> Vec<Vec<Change>> {
+pub(super) fn parts(changes: Vec<ObjectChange>) -> Vec<Vec<ObjectChange>> {
     let (mut parts, mut size) = (vec![Vec::new()], 0);
     for change in changes {
         size += change.size();
@@ -198,14 +198,14 @@ mod tests {
     #[test]
     fn t4_what_one_entry_cannot_hold_is_several_acts() {
         let change =
-            |at: usize| Change { object: format!("grant:{at}"), before: "x".repeat(9_000), after: "null".into() };
+            |at: usize| ObjectChange { object: format!("grant:{at}"), before: "x".repeat(9_000), after: "null".into() };
         let parts = parts((0..20).map(change).collect());
         assert_eq!(parts.iter().map(Vec::len).collect::<Vec<_>>(), [4, 4, 4, 4, 4]);
         assert_eq!(super::parts(Vec::new()), [Vec::new()]);
         let long = "x".repeat(MAX_RECORD_BYTES);
-        assert!(Change::new("client:a".into(), None, Some(&long)).is_err());
+        assert!(ObjectChange::new("client:a".into(), None, Some(&long)).is_err());
         let old = "x".repeat(MAX_CHANGES_BYTES);
-        let gone = Change::new("client:a".into(), Some(&old), Some(&old));
+        let gone = ObjectChange::new("client:a".into(), Some(&old), Some(&old));
         // What no entry can hold is told by its digest: another record has another.
         let told = too_large(&Value::from(old.as_str()).to_string());
         assert!(gone.is_ok_and(|change| change.size() < MAX_CHANGES_BYTES && change.after == told));

@@ -17,17 +17,17 @@ pub mod sqlite;
 pub mod usage;
 
 use crate::exchange_log::clock;
-pub use act::{Act, Change, Noted, Refused};
+pub use act::{Act, NotedAct, ObjectChange, RefusedAct};
 pub use actkey::ActKey;
 pub use actor::{Actor, Digest};
 pub use name::canonical_name;
 pub use network::Network;
-pub use page::{ClientFilter, Every, GrantFilter, Listed, Page, TokenFilter};
-pub use pending::{Outcome, PendingChange};
+pub use page::{AllRecords, ClientFilter, GrantFilter, ListPage, Page, TokenFilter};
+pub use pending::{ChangeOutcome, PendingChange};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-pub use snapshot::{ClientView, GrantView, Granted, Holder, MAX_SKEW_S, Snapshot};
+pub use snapshot::{ClientView, GrantView, Granted, MAX_SKEW_S, NameHolder, Snapshot};
 
 /// The longest life of a token that any policy can allow, and so how long those of a replaced key are still believed.
 pub const MAX_LIFETIME: Duration = Duration::from_secs(24 * 3600);
@@ -337,37 +337,38 @@ pub trait Store: Send + Sync {
     /// One client with the grants that may be in force, as a gateway sees it.
     fn view(&self, id: &str) -> Result<ClientView, RegistryError>;
     /// Clients by id.
-    fn clients(&self, page: Page<'_, ClientFilter<'_>>) -> Result<Listed<Client>, RegistryError>;
+    fn clients(&self, page: Page<'_, ClientFilter<'_>>) -> Result<ListPage<Client>, RegistryError>;
     /// Adds a client.
     fn add_client(&self, client: &Client) -> Result<(), RegistryError>;
     /// Changes a client's agency, contact and names. A name that it did not have waits for a second person while it has a
     /// grant, approved or not, that needs approval.
-    fn change_client(&self, client: &Client) -> Result<Outcome, RegistryError>;
+    fn change_client(&self, client: &Client) -> Result<ChangeOutcome, RegistryError>;
     /// Suspends a client, or resumes it as [`Store::resume_client`] does.
     fn suspend_client(&self, id: &str, suspended: bool) -> Result<(), RegistryError>;
     /// Lets a suspended client call again. While it has an approved grant that needed approval, that waits for a second person.
-    fn resume_client(&self, id: &str) -> Result<Outcome, RegistryError>;
+    fn resume_client(&self, id: &str) -> Result<ChangeOutcome, RegistryError>;
     /// Ends a client for good, with its grants.
     fn retire_client(&self, id: &str) -> Result<(), RegistryError>;
 
     /// One grant.
     fn grant(&self, id: &str) -> Result<Grant, RegistryError>;
     /// Grants of one client or of all by id, those that wait for approval and those withdrawn included.
-    fn grants(&self, client: Option<&str>, page: Page<'_, GrantFilter>) -> Result<Listed<Grant>, RegistryError>;
+    fn grants(&self, client: Option<&str>, page: Page<'_, GrantFilter>) -> Result<ListPage<Grant>, RegistryError>;
     /// Adds a grant.
     fn add_grant(&self, grant: &Grant) -> Result<(), RegistryError>;
     /// Approves a grant that waits for it; not in the name of who asked for it.
     fn approve_grant(&self, id: &str) -> Result<(), RegistryError>;
     /// Puts a grant in place of the one of this id. What it would allow and did not waits for a second person, where
     /// either of them needs approval.
-    fn change_grant(&self, grant: &Grant) -> Result<Outcome, RegistryError>;
+    fn change_grant(&self, grant: &Grant) -> Result<ChangeOutcome, RegistryError>;
     /// Withdraws a grant.
     fn withdraw_grant(&self, id: &str) -> Result<(), RegistryError>;
 
     /// One issued token.
     fn token(&self, id: &str) -> Result<TokenRecord, RegistryError>;
     /// Tokens of one client or of all, newest first.
-    fn tokens(&self, client: Option<&str>, page: Page<'_, TokenFilter>) -> Result<Listed<TokenRecord>, RegistryError>;
+    fn tokens(&self, client: Option<&str>, page: Page<'_, TokenFilter>)
+    -> Result<ListPage<TokenRecord>, RegistryError>;
     /// How many tokens on record ended before a time (Unix time in seconds).
     fn ended_tokens(&self, before: i64) -> Result<u64, RegistryError>;
     /// Removes tokens that ended before a time (Unix time in seconds), the oldest first, with their revocations; at most
@@ -400,7 +401,7 @@ pub trait Store: Send + Sync {
     /// Asks for a person to be registered: a second person approves.
     fn add_staff(&self, staff: &Staff) -> Result<PendingChange, RegistryError>;
     /// Puts a person's roles and names in place of the ones before. One that they did not have waits for a second person.
-    fn change_staff(&self, staff: &Staff) -> Result<Outcome, RegistryError>;
+    fn change_staff(&self, staff: &Staff) -> Result<ChangeOutcome, RegistryError>;
     /// Removes a person; not the last administrator or approver. Their names stay theirs.
     fn remove_staff(&self, id: &str) -> Result<(), RegistryError>;
 
@@ -424,16 +425,16 @@ pub trait Store: Send + Sync {
     /// that nobody can vouch for are left out.
     fn acts(&self) -> Result<Vec<Act>, RegistryError> {
         let acts = self.noted_acts(0)?.into_iter().filter_map(|noted| match noted {
-            Noted::Act(act) | Noted::Upgraded(act) => Some(act),
-            Noted::Refused(_) => None,
+            NotedAct::Act(act) | NotedAct::Upgraded(act) => Some(act),
+            NotedAct::Refused(_) => None,
         });
         Ok(acts.collect())
     }
     /// The oldest rows of acts behind a place in their sequence, at most some hundred, each with whether it is believed.
-    fn noted_acts(&self, after: u64) -> Result<Vec<Noted>, RegistryError>;
+    fn noted_acts(&self, after: u64) -> Result<Vec<NotedAct>, RegistryError>;
     /// How many rows of acts are left up to a place in their sequence, and the first of them: what is in the log is forgotten, so
     /// these are not what was noted there.
-    fn left_acts(&self, until: u64) -> Result<(u64, Option<Noted>), RegistryError>;
+    fn left_acts(&self, until: u64) -> Result<(u64, Option<NotedAct>), RegistryError>;
     /// Has the next act noted behind this place in the sequence at least: the log has gone that far.
     fn note_acts_after(&self, sequence: u64) -> Result<(), RegistryError>;
     /// Forgets an act that is in the exchange log now.

@@ -16,12 +16,12 @@ pub struct Page<'q, F> {
 }
 
 /// A filter that selects every record.
-pub trait Every {
+pub trait AllRecords {
     /// The filter.
     const EVERY: Self;
 }
 
-impl<F: Every> Page<'static, F> {
+impl<F: AllRecords> Page<'static, F> {
     /// The whole listing.
     pub const ALL: Self = Page { after: "", most: usize::MAX, filter: F::EVERY };
 }
@@ -35,7 +35,7 @@ pub struct ClientFilter<'q> {
     pub state: Option<ClientState>,
 }
 
-impl Every for ClientFilter<'static> {
+impl AllRecords for ClientFilter<'static> {
     const EVERY: Self = ClientFilter { agency: "", state: None };
 }
 
@@ -46,7 +46,7 @@ pub struct GrantFilter {
     pub state: Option<GrantState>,
 }
 
-impl Every for GrantFilter {
+impl AllRecords for GrantFilter {
     const EVERY: Self = GrantFilter { state: None };
 }
 
@@ -57,13 +57,13 @@ pub struct TokenFilter {
     pub state: Option<TokenState>,
 }
 
-impl Every for TokenFilter {
+impl AllRecords for TokenFilter {
     const EVERY: Self = TokenFilter { state: None };
 }
 
 /// A page of a listing. Reads like the list of its records.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listed<T> {
+pub struct ListPage<T> {
     /// The records.
     pub records: Vec<T>,
     /// Where the next page begins ([`Page::after`]); empty: this was the last page. There may be a next page although
@@ -71,7 +71,7 @@ pub struct Listed<T> {
     pub next: String,
 }
 
-impl<T> std::ops::Deref for Listed<T> {
+impl<T> std::ops::Deref for ListPage<T> {
     type Target = Vec<T>;
 
     fn deref(&self) -> &Vec<T> {
@@ -79,7 +79,7 @@ impl<T> std::ops::Deref for Listed<T> {
     }
 }
 
-impl<T> IntoIterator for Listed<T> {
+impl<T> IntoIterator for ListPage<T> {
     type Item = T;
     type IntoIter = std::vec::IntoIter<T>;
 

@@ -38,7 +38,7 @@ pub struct PendingChange {
 
 /// What became of a change that somebody asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+pub enum ChangeOutcome {
     /// It is made.
     Done,
     /// It waits for a second person.

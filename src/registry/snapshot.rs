@@ -183,7 +183,7 @@ impl Keys {
 
 /// Whom a certificate names.
 #[derive(Debug, Clone, Copy)]
-pub enum Holder<'s> {
+pub enum NameHolder<'s> {
     /// Nobody who is registered now.
     Nobody,
     /// One client.
@@ -196,7 +196,7 @@ pub enum Holder<'s> {
 
 /// Who holds one name.
 #[derive(Debug, Clone)]
-enum Named {
+enum HeldName {
     Client(Arc<ClientView>),
     /// A retired client, by id: it may do nothing, and nobody may be it.
     Retired(Arc<str>),
@@ -205,21 +205,21 @@ enum Named {
     Contested,
 }
 
-impl Named {
-    fn is_same(&self, other: &Named) -> bool {
+impl HeldName {
+    fn is_same(&self, other: &HeldName) -> bool {
         match (self, other) {
-            (Named::Client(one), Named::Client(other)) => one.client.id == other.client.id,
-            (Named::Retired(one), Named::Retired(other)) => one == other,
-            (Named::Staff(one), Named::Staff(other)) => one.id == other.id,
+            (HeldName::Client(one), HeldName::Client(other)) => one.client.id == other.client.id,
+            (HeldName::Retired(one), HeldName::Retired(other)) => one == other,
+            (HeldName::Staff(one), HeldName::Staff(other)) => one.id == other.id,
             _ => false,
         }
     }
 
     fn is_client(&self, id: &str) -> bool {
         match self {
-            Named::Client(view) => view.client.id == id,
-            Named::Retired(retired) => **retired == *id,
-            Named::Staff(_) | Named::Contested => false,
+            HeldName::Client(view) => view.client.id == id,
+            HeldName::Retired(retired) => **retired == *id,
+            HeldName::Staff(_) | HeldName::Contested => false,
         }
     }
 }
@@ -230,7 +230,7 @@ pub struct Snapshot {
     revision: u64,
     by_id: HashMap<Arc<str>, Arc<ClientView>>,
     /// Holders of certificate names, in canonical form.
-    by_name: HashMap<Arc<str>, Named>,
+    by_name: HashMap<Arc<str>, HeldName>,
     /// Names of retired clients, by id.
     retired: HashMap<Arc<str>, Vec<String>>,
     /// Revoked tokens, and when they would end.
@@ -241,14 +241,14 @@ pub struct Snapshot {
 
 /// What was read so far.
 #[derive(Default)]
-struct Read {
+struct SnapshotBuilder {
     clients: HashMap<String, (Client, Vec<GrantView>)>,
     revoked: Vec<(String, i64)>,
     keys: Option<Vec<SigningKey>>,
     staff: Option<Vec<Staff>>,
 }
 
-impl Read {
+impl SnapshotBuilder {
     fn take(&mut self, item: Item<'_>) {
         match item {
             Item::Client(client) => drop(self.clients.insert(client.id.clone(), (client, Vec::new()))),
@@ -267,7 +267,7 @@ impl Read {
 impl Snapshot {
     /// Reads everything.
     pub fn read(store: &dyn Store) -> Result<Self, RegistryError> {
-        let mut read = Read::default();
+        let mut read = SnapshotBuilder::default();
         let revision = store.read(None, &mut |item| read.take(item))?;
         let mut fresh = Snapshot { revision, ..Snapshot::default() };
         fresh.put(read);
@@ -279,7 +279,7 @@ impl Snapshot {
         if store.revision()? == self.revision {
             return Ok(None);
         }
-        let mut read = Read::default();
+        let mut read = SnapshotBuilder::default();
         let revision = store.read(Some(self.revision), &mut |item| read.take(item))?;
         let mut next = Snapshot { revision, ..self.clone() };
         let now = now();
@@ -288,7 +288,7 @@ impl Snapshot {
         Ok(Some(next))
     }
 
-    fn put(&mut self, read: Read) {
+    fn put(&mut self, read: SnapshotBuilder) {
         // All that go before any that come: a name may have passed from one changed client to another.
         for id in read.clients.keys() {
             let names = self.by_id.remove(id.as_str()).map(|before| before.client.names.clone());
@@ -299,20 +299,20 @@ impl Snapshot {
             }
         }
         if read.staff.is_some() {
-            self.by_name.retain(|_, named| !matches!(named, Named::Staff(_)));
+            self.by_name.retain(|_, named| !matches!(named, HeldName::Staff(_)));
         }
         self.by_id.reserve(read.clients.len());
         self.by_name.reserve(read.clients.len());
         for (id, (client, grants)) in read.clients {
             if client.retired {
                 let id: Arc<str> = id.into();
-                client.names.iter().for_each(|name| self.name(name, Named::Retired(id.clone())));
+                client.names.iter().for_each(|name| self.name(name, HeldName::Retired(id.clone())));
                 self.retired.insert(id, client.names);
                 continue;
             }
             let view = Arc::new(ClientView::new(client, grants));
             for name in &view.client.names {
-                self.name(name, Named::Client(view.clone()));
+                self.name(name, HeldName::Client(view.clone()));
             }
             self.by_id.insert(id.into(), view);
         }
@@ -323,17 +323,17 @@ impl Snapshot {
         if let Some(staff) = read.staff {
             self.staff = staff.into_iter().map(Arc::new).collect();
             for person in self.staff.clone() {
-                person.names.iter().for_each(|name| self.name(name, Named::Staff(person.clone())));
+                person.names.iter().for_each(|name| self.name(name, HeldName::Staff(person.clone())));
             }
         }
     }
 
     /// Puts down who holds a name. One that somebody else holds already is nobody's.
-    fn name(&mut self, name: &str, holder: Named) {
+    fn name(&mut self, name: &str, holder: HeldName) {
         match self.by_name.get_mut(name) {
             Some(before) if !before.is_same(&holder) => {
                 tracing::error!(name, "the registry gives a certificate name to two holders: it is nobody's");
-                *before = Named::Contested;
+                *before = HeldName::Contested;
             }
             Some(before) => *before = holder,
             None => drop(self.by_name.insert(name.into(), holder)),
@@ -351,24 +351,24 @@ impl Snapshot {
     }
 
     /// Whom these certificate names (in canonical form) name. Names that nobody holds count for nothing.
-    pub fn holder_of(&self, names: &[String]) -> Holder<'_> {
+    pub fn holder_of(&self, names: &[String]) -> NameHolder<'_> {
         let mut held = names.iter().filter_map(|name| self.by_name.get(name.as_str()));
-        let Some(first) = held.next() else { return Holder::Nobody };
+        let Some(first) = held.next() else { return NameHolder::Nobody };
         if held.any(|other| !first.is_same(other)) {
-            return Holder::Several;
+            return NameHolder::Several;
         }
         match first {
-            Named::Client(view) => Holder::Client(view),
-            Named::Staff(person) => Holder::Staff(person),
-            Named::Retired(_) => Holder::Nobody,
-            Named::Contested => Holder::Several,
+            HeldName::Client(view) => NameHolder::Client(view),
+            HeldName::Staff(person) => NameHolder::Staff(person),
+            HeldName::Retired(_) => NameHolder::Nobody,
+            HeldName::Contested => NameHolder::Several,
         }
     }
 
     /// The client that these certificate names name, if they name one client and nobody else.
     pub fn client_of(&self, names: &[String]) -> Option<&Arc<ClientView>> {
         match self.holder_of(names) {
-            Holder::Client(view) => Some(view),
+            NameHolder::Client(view) => Some(view),
             _ => None,
         }
     }
@@ -386,7 +386,7 @@ impl Snapshot {
     /// Who administers under these certificate names, if they name one person and nobody else.
     pub fn staff_of(&self, names: &[String]) -> Option<&Arc<Staff>> {
         match self.holder_of(names) {
-            Holder::Staff(person) => Some(person),
+            NameHolder::Staff(person) => Some(person),
             _ => None,
         }
     }

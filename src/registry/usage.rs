@@ -19,7 +19,7 @@ pub struct DayUsage {
 
 /// What was kept, and when.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Kept {
+pub struct StoredUsage {
     /// The usage of every grant.
     pub usage: Vec<DayUsage>,
     /// Everything used until then is in it, Unix time in microseconds; 0: nothing was ever kept.
@@ -42,7 +42,7 @@ impl UsageStore {
     }
 
     /// What was kept.
-    pub fn load(&self) -> Result<Kept, RegistryError> {
+    pub fn load(&self) -> Result<StoredUsage, RegistryError> {
         let connection = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut all = connection.prepare("SELECT grant_id, day, used FROM usage")?;
         let read = |row: &rusqlite::Row<'_>| {
@@ -50,7 +50,7 @@ impl UsageStore {
         };
         let usage = all.query_map([], read)?.collect::<Result<_, _>>()?;
         let sql = "SELECT COALESCE(MAX(until_us), 0) FROM kept";
-        Ok(Kept { usage, until_us: connection.query_row(sql, [], |row| row.get(0))? })
+        Ok(StoredUsage { usage, until_us: connection.query_row(sql, [], |row| row.get(0))? })
     }
 
     /// Keeps what changed until a time.

@@ -12,15 +12,15 @@ pub(in crate::server) mod standing;
 pub(in crate::server) mod stream;
 
 use super::shared::{Route, Routes, Shared};
-use crate::access::{self, Said};
+use crate::access::{self, CallMetadata};
 use crate::contract::fields::{self, Disclosed};
 use crate::contract::settings::{CallContext, Sent};
 use crate::contract::{Shape, validate};
-use crate::deadline::{CallTime, Whose};
+use crate::deadline::{CallTime, DeadlineOwner};
 use crate::drivers::{Call, SourceAnswer, SourceRequest, Turns};
 use crate::exchange_log::Kind;
 use crate::frame::FrameReader;
-use crate::guard::Place;
+use crate::guard::Permit;
 use crate::headers::TRACEPARENT;
 use crate::http2::Incoming;
 use crate::identity::Peer;
@@ -118,7 +118,7 @@ impl Exchange {
         let token = self.shared.tokens.authenticate(&head.headers, peer, &client, &registry, now)?;
         record.token(&token);
         let route = route.ok_or(Reason::OperationUnknown)?;
-        let said = Said::read(&head.headers)?;
+        let said = CallMetadata::read(&head.headers)?;
         record.said(&said)?;
         let grant = access::decide(&route.operation, &client, &token.scopes, &said, peer.address.ip(), now)?;
         record.admitted(&grant, self.shared.limits.take(&grant, Instant::now(), now)?);
@@ -181,7 +181,7 @@ impl Exchange {
                 // The time was used up by the caller, whose next message did not come.
                 result.map_err(|refusal| {
                     if refusal.reason == Reason::SourceTimeout && awaited {
-                        not_here(Whose::Operation)
+                        not_here(DeadlineOwner::Operation)
                     } else {
                         refusal
                     }
@@ -273,9 +273,9 @@ impl Exchange {
 }
 
 /// Waits for a permit at the source.
-async fn admit(route: &Route, client: &str, time: CallTime) -> Result<Place, Refusal> {
+async fn admit(route: &Route, client: &str, time: CallTime) -> Result<Permit, Refusal> {
     // Where a write's caller gives it less than the operation's time, its source would have less as well: it does not probe.
-    let may_probe = |now| !route.operation.writes || time.source(now).whose == Whose::Operation;
+    let may_probe = |now| !route.operation.writes || time.source(now).whose == DeadlineOwner::Operation;
     route.guard.admit(client, time.wait(Instant::now()), may_probe).await
 }
 
@@ -284,10 +284,10 @@ fn in_time(time: CallTime) -> Result<(), Refusal> {
     if time.is_over(Instant::now()) { Err(Reason::CallerDeadline.into()) } else { Ok(()) }
 }
 
-fn not_here(whose: Whose) -> Refusal {
+fn not_here(whose: DeadlineOwner) -> Refusal {
     match whose {
-        Whose::Caller => Reason::CallerDeadline.into(),
-        Whose::Operation => Reason::RequestTimeout.into(),
+        DeadlineOwner::Caller => Reason::CallerDeadline.into(),
+        DeadlineOwner::Operation => Reason::RequestTimeout.into(),
     }
 }
 

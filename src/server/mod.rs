@@ -14,7 +14,7 @@ mod readiness;
 mod shared;
 mod thread;
 
-use crate::access::staff::StaffDoor;
+use crate::access::staff::StaffAuthorizer;
 use crate::admin::{Admin, AdminWork};
 use crate::audit::index::Following;
 use crate::audit::service::Audit;
@@ -25,13 +25,13 @@ use crate::exchange_log::reader::POLICY_FILE;
 use crate::exchange_log::{ExchangeLog, LogError, LogPaths, remove_file, write_atomically};
 use crate::identity::connections::Connections;
 use crate::identity::crl::CrlFetcher;
-use crate::identity::tls::{CrlSources, Gate, Revocation, TlsFault, TlsFiles};
+use crate::identity::tls::{CrlSources, Revocation, TlsAcceptors, TlsFault, TlsFiles};
 use crate::keyfile::private_folder;
 use crate::registry::sqlite::SqliteStore;
 use crate::registry::usage::UsageStore;
 use crate::registry::{RegistryError, Snapshot, Store};
 use crate::web::Web;
-use crate::witness::asker::{Alarms, Asker};
+use crate::witness::client::{Alarms, WitnessClient};
 use arc_swap::ArcSwap;
 use control::infra::Infra;
 use control::reload::{self, Reloader};
@@ -149,7 +149,8 @@ impl Gateway {
         shared.serve(served.clone());
         let (health, _) = tonic_health::server::health_reporter();
         let contracts = Arc::new(ArcSwap::from_pointee(served.catalogue.contracts.clone()));
-        let door = StaffDoor::new(shared.registry.clone(), shared.log.clone(), shared.refusals.clone(), &config.node);
+        let door =
+            StaffAuthorizer::new(shared.registry.clone(), shared.log.clone(), shared.refusals.clone(), &config.node);
         let following = config.log.index.then(|| Following::start(&config.data, &config.vault)).transpose();
         let following = following.map_err(|error| StartError::Thread(error.to_string()))?;
         let work = AdminWork::new(shared.metrics.work("admin_reads"), shared.metrics.work("admin_changes"));
@@ -239,17 +240,17 @@ impl Gateway {
         if let Some(control) = self.control.take() {
             let _ = control.join();
         }
-        self.reloader.shared.refusals.tell_left_out(true);
+        self.reloader.shared.refusals.log_omitted(true);
     }
 }
 
 /// What callers are let in by. Published revocation lists are fetched before the first connection; where that fails, those
 /// from before stay in force until their own time is over. A CA of the clients without a list: there is no start.
-fn first_gate(config: &Config) -> Result<(Gate, Vec<CrlFetcher>), StartError> {
+fn first_gate(config: &Config) -> Result<(TlsAcceptors, Vec<CrlFetcher>), StartError> {
     if config.tls.revocation == Revocation::Unchecked {
         tracing::warn!("revoked certificates are let in: the configuration says revocation = \"none\"");
     }
-    let Some(sources) = config.tls.published() else { return Ok((Gate::load(&config.tls)?, Vec::new())) };
+    let Some(sources) = config.tls.published() else { return Ok((TlsAcceptors::load(&config.tls)?, Vec::new())) };
     let mut fetchers = CrlFetcher::all(sources, &config.tls.client_ca)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| StartError::Thread(error.to_string()))?;
@@ -260,7 +261,7 @@ fn first_gate(config: &Config) -> Result<(Gate, Vec<CrlFetcher>), StartError> {
     for error in &faults {
         tracing::warn!(error, "the list from before stays in force");
     }
-    let gate = Gate::load(&config.tls).map_err(|fault| {
+    let gate = TlsAcceptors::load(&config.tls).map_err(|fault| {
         let reason = std::iter::once(fault.reason).chain(faults).collect::<Vec<_>>().join("; ");
         TlsFault { path: fault.path, reason }
     })?;
@@ -270,9 +271,9 @@ fn first_gate(config: &Config) -> Result<(Gate, Vec<CrlFetcher>), StartError> {
 
 /// Reads certificates, CAs and revocation lists as [`Gateway::start`] would, and keeps nothing: lists that are published and
 /// not kept yet are fetched for the occasion.
-pub fn check_tls(config: &Config) -> Result<Gate, StartError> {
-    let Some(sources) = config.tls.published() else { return Ok(Gate::load(&config.tls)?) };
-    if let Ok(gate) = Gate::load(&config.tls) {
+pub fn check_tls(config: &Config) -> Result<TlsAcceptors, StartError> {
+    let Some(sources) = config.tls.published() else { return Ok(TlsAcceptors::load(&config.tls)?) };
+    if let Ok(gate) = TlsAcceptors::load(&config.tls) {
         return Ok(gate);
     }
     let folder = tempfile::tempdir().map_err(|error| StartError::Thread(error.to_string()))?;
@@ -302,7 +303,7 @@ fn spawn_asker(
     let ca = config.log.witness_ca.as_ref().unwrap_or(&config.tls.client_ca);
     let tls = crate::identity::tls::client_config(ca, None, &[])?;
     let (metrics, log, node) = (shared.metrics.witnesses.clone(), shared.log.clone(), shared.node.clone());
-    let asker = Asker::new(&config.data, config.log.policy.clone(), &tls, Alarms { metrics, log, node });
+    let asker = WitnessClient::new(&config.data, config.log.policy.clone(), &tls, Alarms { metrics, log, node });
     let run = move || async move {
         tokio::select! {
             () = asker.run() => {}
@@ -316,7 +317,7 @@ fn spawn_asker(
 fn spawn_web(
     web: Arc<Web>,
     listener: std::net::TcpListener,
-    gate: watch::Receiver<Arc<Gate>>,
+    gate: watch::Receiver<Arc<TlsAcceptors>>,
     stop: CancellationToken,
 ) -> Result<JoinHandle<()>, StartError> {
     thread::spawn("web", move || async move {

@@ -3,7 +3,7 @@
 //! and in all: an answer that its caller does not take holds its place until the caller is given up.
 
 use crate::identity::Thumbprint;
-use crate::shares::{Rate, Share, ShareError, ShareLimits, Shares};
+use crate::shares::{Share, ShareError, ShareLimits, ShareRate, Shares};
 use crate::status::{Reason, Refusal};
 use crate::telemetry::Metrics;
 use std::sync::Arc;
@@ -69,7 +69,7 @@ impl OwnService {
             total,
             per_holder,
             ample: 0,
-            rate: Some(Rate { per_second, burst }),
+            rate: Some(ShareRate { per_second, burst }),
         };
         match self {
             OwnService::Health => limits(1_024, 64, 200, 400),

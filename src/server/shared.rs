@@ -5,7 +5,7 @@ use super::life::LifeSigns;
 use super::own_calls::OwnCalls;
 use super::readiness::{DaysLeft, Part, Readiness};
 use crate::access;
-use crate::access::limits::Limits;
+use crate::access::limits::GrantLimits;
 use crate::access::refusals::RefusalLog;
 use crate::access::token::TokenChecker;
 use crate::config::entries::Reach;
@@ -18,7 +18,7 @@ use crate::drift::DriftTable;
 use crate::drivers::Adapter;
 use crate::exchange_log::ExchangeLog;
 use crate::exchange_log::pseudonym::Pseudonyms;
-use crate::frame::Room;
+use crate::frame::MessageMemory;
 use crate::guard::{Endpoints, Guard, GuardSettings, HubHealth, OperationGuard, OperationHub};
 use crate::identity::certificates::Certificates;
 use crate::identity::handshake_limits::HandshakeLimits;
@@ -64,7 +64,7 @@ pub struct Shared {
     /// How many handshakes there may be.
     pub handshakes: Arc<HandshakeLimits>,
     /// Rates and quotas.
-    pub limits: Limits,
+    pub limits: GrantLimits,
     /// The exchange log.
     pub log: ExchangeLog,
     /// Keys of pseudonyms and salts.
@@ -86,7 +86,7 @@ pub struct Shared {
     /// Places for reads that a second hub is asked for, too.
     pub shadowed: Arc<Semaphore>,
     /// Room for large request messages while they come.
-    pub room: Room,
+    pub room: MessageMemory,
     /// Places of calls of the gateway's own services.
     pub(super) own_calls: OwnCalls,
     /// Largest request message in bytes.
@@ -115,11 +115,11 @@ impl Shared {
             tokens: TokenChecker::new(&tokens.issuer, &tokens.audience, tokens.leeway_s),
             certificates: Certificates::default(),
             handshakes: config.listen.handshake_limits(),
-            limits: Limits::default(),
+            limits: GrantLimits::default(),
             drift: DriftTable::new(&config.data, metrics.drift.clone()),
             days_left: DaysLeft::default(),
             refusals: Arc::new(RefusalLog::new(log.clone(), metrics.clone())),
-            room: Room::of(LARGE_MESSAGES.max(4 * config.listen.max_message), metrics.large_messages()),
+            room: MessageMemory::of(LARGE_MESSAGES.max(4 * config.listen.max_message), metrics.large_messages()),
             own_calls: OwnCalls::new(&metrics),
             log,
             pseudonyms,

@@ -1,7 +1,7 @@
 //! Metrics of exchanges: how many ended how, by whose fault, and how long they took. A route holds the handles of its
 //! operation's usual outcome, so that a call looks up no label.
 
-use super::{Source, times};
+use super::{SourceLabels, times};
 use crate::exchange_log::Entry;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -10,41 +10,41 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Outcome {
+struct OutcomeLabels {
     source: String,
     operation: String,
     reason: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Faulty {
+struct FaultLabels {
     source: String,
     fault: String,
 }
 
 /// A field of an answer that is not what its contract says. A path of the contract's, never what stands there.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Drifted {
+struct DriftLabels {
     source: String,
     operation: String,
     field: String,
     kind: &'static str,
 }
 
-type Seconds = Family<Source, Histogram>;
+type Seconds = Family<SourceLabels, Histogram>;
 
 /// The families, shared by all operations.
 #[derive(Debug, Clone)]
 pub struct ExchangeMetrics {
-    ended: Family<Outcome, Counter>,
-    faults: Family<Faulty, Counter>,
+    ended: Family<OutcomeLabels, Counter>,
+    faults: Family<FaultLabels, Counter>,
     seconds: Seconds,
     source_seconds: Seconds,
 }
 
 /// Drift of answers from their contracts, by path. Who counts bounds the paths.
 #[derive(Debug, Clone, Default)]
-pub struct DriftMetrics(Family<Drifted, Counter>);
+pub struct DriftMetrics(Family<DriftLabels, Counter>);
 
 impl DriftMetrics {
     pub(super) fn register(registry: &mut Registry) -> Self {
@@ -74,8 +74,8 @@ impl DriftMetrics {
     }
 }
 
-fn drifted(source: &str, operation: &str, field: &str, kind: &'static str) -> Drifted {
-    Drifted { source: source.to_owned(), operation: operation.to_owned(), field: field.to_owned(), kind }
+fn drifted(source: &str, operation: &str, field: &str, kind: &'static str) -> DriftLabels {
+    DriftLabels { source: source.to_owned(), operation: operation.to_owned(), field: field.to_owned(), kind }
 }
 
 impl ExchangeMetrics {
@@ -97,7 +97,7 @@ impl ExchangeMetrics {
 
     /// The handles of one operation; empty names stand for calls of no known operation.
     pub fn of(&self, source: &str, operation: &str) -> OperationMetrics {
-        let label = Source { source: source.to_owned() };
+        let label = SourceLabels { source: source.to_owned() };
         OperationMetrics {
             succeeded: self.ended.get_or_create_owned(&outcome(source, operation, "OK")),
             seconds: self.seconds.get_or_create_owned(&label),
@@ -107,8 +107,8 @@ impl ExchangeMetrics {
     }
 }
 
-fn outcome(source: &str, operation: &str, reason: &str) -> Outcome {
-    Outcome { source: source.to_owned(), operation: operation.to_owned(), reason: reason.to_owned() }
+fn outcome(source: &str, operation: &str, reason: &str) -> OutcomeLabels {
+    OutcomeLabels { source: source.to_owned(), operation: operation.to_owned(), reason: reason.to_owned() }
 }
 
 /// The metrics of one operation's exchanges.
@@ -131,7 +131,7 @@ impl OperationMetrics {
         }
         self.seconds.observe(entry.total_us as f64 / 1e6);
         if !entry.fault.is_empty() {
-            let labels = Faulty { source: entry.source.clone(), fault: entry.fault.clone() };
+            let labels = FaultLabels { source: entry.source.clone(), fault: entry.fault.clone() };
             self.families.faults.get_or_create(&labels).inc();
         }
         // What its caller cut short, or sent at its own pace, tells nothing of the source's time.

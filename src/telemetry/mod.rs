@@ -35,31 +35,31 @@ pub fn start_logging(level: &str) {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Source {
+struct SourceLabels {
     source: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Shadowed {
+struct ShadowLabels {
     source: String,
     operation: String,
     result: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Differing {
+struct DifferenceLabels {
     source: String,
     operation: String,
     field: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Pool {
+struct PoolLabels {
     pool: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OwnService {
+struct ServiceLabels {
     service: &'static str,
 }
 
@@ -84,27 +84,27 @@ impl OAuthMetrics {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct LeftOut {
+struct OmittedLabels {
     kind: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Caused {
+struct CauseLabels {
     cause: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Published {
+struct ListLabels {
     url: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct PartOf {
+struct PartLabels {
     part: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Certificate {
+struct CertificateLabels {
     file: String,
 }
 
@@ -115,25 +115,25 @@ pub struct Metrics {
     pub exchanges: ExchangeMetrics,
     /// Of answers that are not as their contracts say.
     pub drift: DriftMetrics,
-    certificates: Family<Certificate, Gauge>,
-    faults: Family<PartOf, Gauge>,
-    lists: Family<Published, Gauge>,
-    handshakes: Family<Caused, Counter>,
+    certificates: Family<CertificateLabels, Gauge>,
+    faults: Family<PartLabels, Gauge>,
+    lists: Family<ListLabels, Gauge>,
+    handshakes: Family<CauseLabels, Counter>,
     shed: Counter,
-    refusals_left_out: Family<LeftOut, Counter>,
+    refusals_left_out: Family<OmittedLabels, Counter>,
     probes: Counter,
-    reads_refused: Family<LeftOut, Counter>,
+    reads_refused: Family<OmittedLabels, Counter>,
     disk_free: Gauge,
     disk_days: Gauge<f64, AtomicU64>,
     clock_behind: Gauge<f64, AtomicU64>,
     log: LogGauges,
-    shadowed: Family<Shadowed, Counter>,
-    shadow_differences: Family<Differing, Counter>,
-    work_under_way: Family<Pool, Gauge>,
-    work_refused: Family<Pool, Counter>,
-    own_calls: Family<OwnService, Gauge>,
+    shadowed: Family<ShadowLabels, Counter>,
+    shadow_differences: Family<DifferenceLabels, Counter>,
+    work_under_way: Family<PoolLabels, Gauge>,
+    work_refused: Family<PoolLabels, Counter>,
+    own_calls: Family<ServiceLabels, Gauge>,
     large_messages: ShareMetrics,
-    own_calls_refused: Family<OwnService, Counter>,
+    own_calls_refused: Family<ServiceLabels, Counter>,
     tokens_removed: Counter,
     registry_differences: Gauge,
     acts_refused: Gauge,
@@ -157,15 +157,15 @@ impl Default for Metrics {
         let mut registry = Registry::with_prefix("ndxp");
         let exchanges = ExchangeMetrics::register(&mut registry);
         let drift = DriftMetrics::register(&mut registry);
-        let certificates = Family::<Certificate, Gauge>::default();
+        let certificates = Family::<CertificateLabels, Gauge>::default();
         let help = "When a certificate ends, Unix time";
         registry.register("certificate_end_seconds", help, certificates.clone());
-        let faults = Family::<PartOf, Gauge>::default();
+        let faults = Family::<PartLabels, Gauge>::default();
         registry.register("faults", "What keeps the gateway from being ready, by part", faults.clone());
-        let handshakes = Family::<Caused, Counter>::default();
+        let handshakes = Family::<CauseLabels, Counter>::default();
         let help = "Connections that were refused before their first request, by cause";
         registry.register("handshakes_refused", help, handshakes.clone());
-        let lists = Family::<Published, Gauge>::default();
+        let lists = Family::<ListLabels, Gauge>::default();
         let help = "Whether the last answer of a URL with revocation lists was taken";
         registry.register("revocation_list_fetched", help, lists.clone());
         let sources = SourceGauges::default();
@@ -174,7 +174,7 @@ impl Default for Metrics {
         registry.register("shed_calls", "Calls that an overloaded gateway refused unseen", shed.clone());
         let probes = Counter::default();
         registry.register("probes", "Connections that were closed without a byte", probes.clone());
-        let reads_refused = Family::<LeftOut, Counter>::default();
+        let reads_refused = Family::<OmittedLabels, Counter>::default();
         let help = "Reads of the log's files that were refused: too many, or too fast";
         registry.register("log_reads_refused", help, reads_refused.clone());
         let (disk_free, disk_days) = (Gauge::default(), Gauge::<f64, AtomicU64>::default());
@@ -185,21 +185,21 @@ impl Default for Metrics {
         let help = "Seconds by which the system's clock is behind the gateway's, which does not go back";
         registry.register("clock_behind_seconds", help, clock_behind.clone());
         let log = LogGauges::registered(&mut registry);
-        let refusals_left_out = Family::<LeftOut, Counter>::default();
+        let refusals_left_out = Family::<OmittedLabels, Counter>::default();
         let help = "Refusals without an entry of their own: counted in the next one of the same identity";
         registry.register("refusals_suppressed", help, refusals_left_out.clone());
-        let shadowed = Family::<Shadowed, Counter>::default();
+        let shadowed = Family::<ShadowLabels, Counter>::default();
         registry.register("shadowed_reads", "Reads that a second hub was asked for, by result", shadowed.clone());
-        let shadow_differences = Family::<Differing, Counter>::default();
+        let shadow_differences = Family::<DifferenceLabels, Counter>::default();
         let help = "Fields in which a second hub's answers differ from the first one's";
         registry.register("shadow_differences", help, shadow_differences.clone());
-        let work_under_way = Family::<Pool, Gauge>::default();
+        let work_under_way = Family::<PoolLabels, Gauge>::default();
         let help = "Work of the control plane that runs or waits, by pool";
         registry.register("control_work_under_way", help, work_under_way.clone());
-        let work_refused = Family::<Pool, Counter>::default();
+        let work_refused = Family::<PoolLabels, Counter>::default();
         let help = "Work of the control plane that was refused because too much was under way, by pool";
         registry.register("control_work_refused", help, work_refused.clone());
-        let own_calls = Family::<OwnService, Gauge>::default();
+        let own_calls = Family::<ServiceLabels, Gauge>::default();
         let help = "Calls of the gateway's own services that are under way, by service";
         registry.register("own_calls", help, own_calls.clone());
         let large_messages = ShareMetrics::default();
@@ -207,7 +207,7 @@ impl Default for Metrics {
         registry.register("large_message_bytes", help, large_messages.held.clone());
         let help = "Large requests that were refused because there was no room for them";
         registry.register("large_messages_refused", help, large_messages.refused.clone());
-        let own_calls_refused = Family::<OwnService, Counter>::default();
+        let own_calls_refused = Family::<ServiceLabels, Counter>::default();
         let help = "Calls of the gateway's own services that were refused: too many, or too fast";
         registry.register("own_calls_refused", help, own_calls_refused.clone());
         let oauth_limited = Family::<OAuthEndpoint, Counter>::default();
@@ -286,7 +286,7 @@ impl Metrics {
 
     /// Counts refused reads of the log's files, by kind.
     pub fn reads_refused(&self, kind: &'static str) -> Counter {
-        self.reads_refused.get_or_create_owned(&LeftOut { kind })
+        self.reads_refused.get_or_create_owned(&OmittedLabels { kind })
     }
 
     /// Tells how much of the data folder's disk is free, and for how many days.
@@ -309,14 +309,14 @@ impl Metrics {
 
     /// Counts a refusal that has no entry of its own.
     pub fn refusal_left_out(&self, kind: &'static str) {
-        self.refusals_left_out.get_or_create(&LeftOut { kind }).inc();
+        self.refusals_left_out.get_or_create(&OmittedLabels { kind }).inc();
     }
 
     /// Tells when the first of each file's certificates and revocation lists ends, Unix time in seconds.
     pub fn ends<'f>(&self, files: impl Iterator<Item = (&'f std::path::Path, i64)>) {
         self.certificates.clear();
         for (file, at) in files {
-            self.certificates.get_or_create(&Certificate { file: file.display().to_string() }).set(at);
+            self.certificates.get_or_create(&CertificateLabels { file: file.display().to_string() }).set(at);
         }
     }
 
@@ -330,9 +330,9 @@ impl Metrics {
         let (source, operation) = (source.to_owned(), operation.to_owned());
         for field in differing.into_iter().flatten() {
             let (source, operation, field) = (source.clone(), operation.clone(), field.clone());
-            self.shadow_differences.get_or_create(&Differing { source, operation, field }).inc();
+            self.shadow_differences.get_or_create(&DifferenceLabels { source, operation, field }).inc();
         }
-        self.shadowed.get_or_create(&Shadowed { source, operation, result }).inc();
+        self.shadowed.get_or_create(&ShadowLabels { source, operation, result }).inc();
     }
 
     /// What is counted of the OAuth2 endpoints.
@@ -367,8 +367,8 @@ impl Metrics {
 
     /// What is counted of a pool's work.
     pub fn work(&self, pool: &'static str) -> ShareMetrics {
-        let held = self.work_under_way.get_or_create(&Pool { pool }).clone();
-        ShareMetrics { held, refused: self.work_refused.get_or_create(&Pool { pool }).clone() }
+        let held = self.work_under_way.get_or_create(&PoolLabels { pool }).clone();
+        ShareMetrics { held, refused: self.work_refused.get_or_create(&PoolLabels { pool }).clone() }
     }
 
     /// What is counted of large requests while they arrive.
@@ -378,24 +378,24 @@ impl Metrics {
 
     /// What is counted of the calls of one of the gateway's own services.
     pub fn own_calls(&self, service: &'static str) -> ShareMetrics {
-        let labels = OwnService { service };
+        let labels = ServiceLabels { service };
         let held = self.own_calls.get_or_create_owned(&labels);
         ShareMetrics { held, refused: self.own_calls_refused.get_or_create_owned(&labels) }
     }
 
     /// Counts what is wrong with a part of the gateway.
     pub fn faults(&self, part: &'static str, count: i64) {
-        self.faults.get_or_create(&PartOf { part }).set(count);
+        self.faults.get_or_create(&PartLabels { part }).set(count);
     }
 
     /// Counts a connection that was refused before its first request.
     pub fn handshake_refused(&self, cause: &'static str) {
-        self.handshakes.get_or_create(&Caused { cause }).inc();
+        self.handshakes.get_or_create(&CauseLabels { cause }).inc();
     }
 
     /// Tells whether the last answer of a URL with revocation lists was taken.
     pub fn list_fetched(&self, url: &str, taken: bool) {
-        self.lists.get_or_create(&Published { url: url.to_owned() }).set(i64::from(taken));
+        self.lists.get_or_create(&ListLabels { url: url.to_owned() }).set(i64::from(taken));
     }
 
     /// The text that a Prometheus server reads.

@@ -1,6 +1,6 @@
 //! How the sources stand, as their guards and endpoints see it; set whenever the metrics are read.
 
-use super::Source;
+use super::SourceLabels;
 use crate::guard::{BreakerState, Guard};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::family::Family;
@@ -8,7 +8,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Endpoint {
+struct EndpointLabels {
     source: String,
     address: String,
 }
@@ -16,20 +16,20 @@ struct Endpoint {
 /// How the sources stand.
 #[derive(Debug, Clone, Default)]
 pub struct SourceGauges {
-    breakers: Family<Source, Gauge>,
-    breaker_clients: Family<Source, Gauge>,
-    permits: Family<Source, Gauge>,
-    queued: Family<Source, Gauge>,
-    connections: Family<Source, Gauge>,
-    streams: Family<Source, Gauge>,
-    endpoints: Family<Endpoint, Gauge>,
+    breakers: Family<SourceLabels, Gauge>,
+    breaker_clients: Family<SourceLabels, Gauge>,
+    permits: Family<SourceLabels, Gauge>,
+    queued: Family<SourceLabels, Gauge>,
+    connections: Family<SourceLabels, Gauge>,
+    streams: Family<SourceLabels, Gauge>,
+    endpoints: Family<EndpointLabels, Gauge>,
 }
 
 impl SourceGauges {
     /// Sets what the guard of this name shows: of a source, or of one of its operations.
     pub fn guard(&self, name: &str, guard: &Guard) {
-        let set = |family: &Family<Source, Gauge>, value: usize| {
-            let labels = Source { source: name.to_owned() };
+        let set = |family: &Family<SourceLabels, Gauge>, value: usize| {
+            let labels = SourceLabels { source: name.to_owned() };
             family.get_or_create(&labels).set(i64::try_from(value).unwrap_or(i64::MAX));
         };
         let state = match guard.breaker_state() {
@@ -39,7 +39,7 @@ impl SourceGauges {
         };
         set(&self.breakers, state);
         set(&self.breaker_clients, guard.breaker_clients());
-        set(&self.permits, guard.places());
+        set(&self.permits, guard.concurrency_limit());
         set(&self.queued, guard.queued());
         set(&self.streams, guard.streams());
     }
@@ -47,12 +47,12 @@ impl SourceGauges {
     /// Sets how many HTTP/2 connections to a gRPC source are open.
     pub fn connections(&self, source: &str, open: usize) {
         let open = i64::try_from(open).unwrap_or(i64::MAX);
-        self.connections.get_or_create(&Source { source: source.to_owned() }).set(open);
+        self.connections.get_or_create(&SourceLabels { source: source.to_owned() }).set(open);
     }
 
     /// Sets whether calls go to an endpoint of a source.
     pub fn endpoint(&self, source: &str, address: &str, up: bool) {
-        let labels = Endpoint { source: source.to_owned(), address: address.to_owned() };
+        let labels = EndpointLabels { source: source.to_owned(), address: address.to_owned() };
         self.endpoints.get_or_create(&labels).set(i64::from(up));
     }
 

@@ -7,15 +7,15 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct WitnessOf {
+struct WitnessLabels {
     witness: String,
 }
 
 /// What is counted of the log's witnesses.
 #[derive(Debug, Clone, Default)]
 pub struct WitnessMetrics {
-    up: Family<WitnessOf, Gauge>,
-    failures: Family<WitnessOf, Counter>,
+    up: Family<WitnessLabels, Gauge>,
+    failures: Family<WitnessLabels, Counter>,
     entries: Gauge,
     time: Gauge,
 }
@@ -23,7 +23,7 @@ pub struct WitnessMetrics {
 impl WitnessMetrics {
     /// Counts an answer of a witness.
     pub fn answered(&self, witness: &str, cosigned: bool) {
-        let of = WitnessOf { witness: witness.to_owned() };
+        let of = WitnessLabels { witness: witness.to_owned() };
         self.up.get_or_create(&of).set(cosigned.into());
         if !cosigned {
             self.failures.get_or_create(&of).inc();

@@ -2,9 +2,9 @@
 //! of C2SP tlog-tiles, below `/log/`.
 
 use super::oauth::CERTIFICATE_CHALLENGE;
-use super::{Answer, Asked, Web, error};
+use super::{Web, WebRequest, WebResponse, error};
 use crate::access::reads::limits;
-use crate::access::staff::Rule;
+use crate::access::staff::RoleRule;
 use crate::exchange_log::LogPaths;
 use crate::exchange_log::checkpoint::Checkpoint;
 use crate::exchange_log::disk::LocalDisk;
@@ -21,7 +21,7 @@ use std::path::Path;
 /// What auditors may read at once: as many requests as a connection carries, of files of some kilobytes (16 MB at most).
 pub(super) const READS: WorkLimits = limits(4, 256, 64, 2_000, 4_000);
 /// Who may read them.
-const READ: Rule = Rule { method: "log", act: "log.read", roles: &[Role::Auditor] };
+const READ: RoleRule = RoleRule { method: "log", act: "log.read", roles: &[Role::Auditor] };
 /// Tiles and bundles never change.
 const FOR_EVER: &str = "private, max-age=31536000, immutable";
 
@@ -35,7 +35,7 @@ enum LogFile {
 
 impl Web {
     /// A file of the log.
-    pub(super) async fn log_file(&self, asked: &Asked) -> Answer {
+    pub(super) async fn log_file(&self, asked: &WebRequest) -> WebResponse {
         let denied = || error(StatusCode::FORBIDDEN, "access_denied");
         let missing = || error(StatusCode::NOT_FOUND, "not_found");
         let Some(peer) = &asked.peer else {
@@ -62,7 +62,7 @@ impl Web {
 }
 
 /// Too many reads are under way, or begin too fast.
-fn busy() -> Answer {
+fn busy() -> WebResponse {
     let mut answer = error(StatusCode::TOO_MANY_REQUESTS, "temporarily_unavailable");
     answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     answer

@@ -11,9 +11,9 @@ mod request;
 
 pub use oauth::INTROSPECT;
 
-use crate::access::reads::Reads;
+use crate::access::reads::ReadPermits;
 use crate::access::refusals::RefusalLog;
-use crate::access::staff::StaffDoor;
+use crate::access::staff::StaffAuthorizer;
 use crate::config::Config;
 use crate::exchange_log::ExchangeLog;
 use crate::identity::handshake_limits::HandshakeLimits;
@@ -26,11 +26,11 @@ use axum::routing::{MethodRouter, get, post};
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
-use request::Asked;
+use request::WebRequest;
 use std::sync::Arc;
 
 /// An answer of this port.
-type Answer = Response<Full<Bytes>>;
+type WebResponse = Response<Full<Bytes>>;
 
 /// What the HTTPS port needs of the gateway.
 pub struct Web {
@@ -41,16 +41,16 @@ pub struct Web {
     log: ExchangeLog,
     refusals: Arc<RefusalLog>,
     handshakes: Arc<HandshakeLimits>,
-    door: StaffDoor,
-    reads: Arc<Reads>,
+    door: StaffAuthorizer,
+    reads: Arc<ReadPermits>,
     bodies: request::Bodies,
     recorder: recorder::Recorder,
     signer: oauth::CurrentSigner,
-    limits: oauth::Limits,
+    limits: oauth::OAuthLimits,
 }
 
 /// An answer with a JSON document.
-fn json(status: StatusCode, value: &serde_json::Value, cache: &'static str) -> Answer {
+fn json(status: StatusCode, value: &serde_json::Value, cache: &'static str) -> WebResponse {
     let mut answer = Response::new(Full::new(Bytes::from(value.to_string())));
     *answer.status_mut() = status;
     answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -59,7 +59,7 @@ fn json(status: StatusCode, value: &serde_json::Value, cache: &'static str) -> A
 }
 
 /// An error that is not OAuth's.
-fn error(status: StatusCode, error: &str) -> Answer {
+fn error(status: StatusCode, error: &str) -> WebResponse {
     json(status, &serde_json::json!({ "error": error }), "no-store")
 }
 
@@ -77,12 +77,12 @@ impl Web {
         let said = &config.tokens;
         Ok(Web {
             tokens: crate::access::token::TokenChecker::new(&said.issuer, &said.audience, said.leeway_s),
-            door: StaffDoor::new(registry.clone(), log.clone(), refusals.clone(), &config.node),
+            door: StaffAuthorizer::new(registry.clone(), log.clone(), refusals.clone(), &config.node),
             bodies: request::Bodies::default(),
-            reads: Reads::counted(log::READS, refusals.reads_refused("tiles")),
+            reads: ReadPermits::counted(log::READS, refusals.reads_refused("tiles")),
             recorder: recorder::Recorder::start(store.clone())?,
             signer: oauth::CurrentSigner::default(),
-            limits: oauth::Limits::new(said, metrics),
+            limits: oauth::OAuthLimits::new(said, metrics),
             config,
             store,
             registry,
@@ -96,12 +96,12 @@ impl Web {
     fn router(self: Arc<Self>) -> Router {
         type Routes = MethodRouter<Arc<Web>>;
         type Port = State<Arc<Web>>;
-        let token: Routes = post(|State(web): Port, asked: Asked| async move { web.token(&asked).await });
-        let introspect: Routes = post(|State(web): Port, asked: Asked| async move { web.introspect(&asked) });
-        let revoke: Routes = post(|State(web): Port, asked: Asked| async move { web.revoke(&asked).await });
+        let token: Routes = post(|State(web): Port, asked: WebRequest| async move { web.token(&asked).await });
+        let introspect: Routes = post(|State(web): Port, asked: WebRequest| async move { web.introspect(&asked) });
+        let revoke: Routes = post(|State(web): Port, asked: WebRequest| async move { web.revoke(&asked).await });
         let metadata: Routes = get(|State(web): Port| async move { web.metadata() });
         let jwks: Routes = get(|State(web): Port| async move { web.jwks() });
-        let log: Routes = get(|State(web): Port, asked: Asked| async move { web.log_file(&asked).await });
+        let log: Routes = get(|State(web): Port, asked: WebRequest| async move { web.log_file(&asked).await });
         Router::new()
             .route("/oauth2/token", token)
             .route("/oauth2/introspect", introspect)

@@ -2,9 +2,9 @@
 //! revocation (RFC 7009), metadata (RFC 8414) and keys.
 
 use super::rates::Rates;
-use super::{Answer, Asked, Web, json, jwk};
+use super::{Web, WebRequest, WebResponse, json, jwk};
 use crate::access::refusals::{self as access_refusals, Identity};
-use crate::access::token::Verified;
+use crate::access::token::VerifiedToken;
 use crate::config::Tokens;
 use crate::exchange_log::{Entry, Kind};
 use crate::issuer::{IssueError, IssueRequest, Issuer, Signer};
@@ -56,16 +56,16 @@ impl CurrentSigner {
 const WORK: WorkLimits = WorkLimits { running: 4, all: 256, each: 16, rate: None };
 
 /// What bounds the endpoints.
-pub(super) struct Limits {
+pub(super) struct OAuthLimits {
     fetches: Rates,
     questions: Rates,
     work: WorkPool,
     metrics: OAuthMetrics,
 }
 
-impl Limits {
+impl OAuthLimits {
     pub(super) fn new(tokens: &Tokens, metrics: OAuthMetrics) -> Self {
-        Limits {
+        OAuthLimits {
             fetches: Rates::new(tokens.fetches),
             questions: Rates::new(tokens.questions),
             work: WorkPool::new(WORK, metrics.work.clone()),
@@ -75,7 +75,7 @@ impl Limits {
 }
 
 /// Why no token was issued, in OAuth2's words.
-fn not_issued(error: IssueError) -> Refused {
+fn not_issued(error: IssueError) -> OAuthError {
     match error {
         IssueError::NotGranted { .. } | IssueError::NothingGranted { .. } | IssueError::TooLarge { .. } => {
             refuse("invalid_scope", error.to_string())
@@ -89,7 +89,7 @@ fn not_issued(error: IssueError) -> Refused {
 }
 
 /// Too much work is under way, or it broke off.
-fn busy(refusal: Refusal) -> Refused {
+fn busy(refusal: Refusal) -> OAuthError {
     match refusal.reason {
         Reason::AdministrationBusy => too_often(Duration::from_secs(1)),
         _ => refuse("temporarily_unavailable", "try again"),
@@ -97,7 +97,7 @@ fn busy(refusal: Refusal) -> Refused {
 }
 
 /// An error of RFC 6749, section 5.2.
-struct Refused {
+struct OAuthError {
     error: &'static str,
     description: String,
     /// What the log has, where it is another than the error's own.
@@ -106,20 +106,20 @@ struct Refused {
     wait: Option<Duration>,
 }
 
-fn refuse(error: &'static str, description: impl Into<String>) -> Refused {
-    Refused { error, description: description.into(), reason: None, wait: None }
+fn refuse(error: &'static str, description: impl Into<String>) -> OAuthError {
+    OAuthError { error, description: description.into(), reason: None, wait: None }
 }
 
 /// Who asks too often, and until when.
-fn too_often(wait: Duration) -> Refused {
-    Refused {
+fn too_often(wait: Duration) -> OAuthError {
+    OAuthError {
         wait: Some(wait),
         reason: Some(Reason::RateLimited),
         ..refuse("temporarily_unavailable", "too many requests: wait as Retry-After says")
     }
 }
 
-impl Refused {
+impl OAuthError {
     /// The same in the table of statuses, which knows every refusal of the gateway.
     fn reason(&self) -> Reason {
         self.reason.unwrap_or(match self.error {
@@ -146,8 +146,8 @@ fn in_charset(description: &str) -> String {
 
 /// The answer to a request, or its error. Who shows a password gets the challenge that belongs to it; everybody else the one that
 /// HTTP wants of a 401 (RFC 9110, section 11.6.1), which says how to authenticate here: by the certificate of the connection.
-fn finished(asked: &Asked, result: Result<Value, Refused>) -> Answer {
-    let Refused { error, description, wait, .. } = match result {
+fn finished(asked: &WebRequest, result: Result<Value, OAuthError>) -> WebResponse {
+    let OAuthError { error, description, wait, .. } = match result {
         Ok(body) => return json(StatusCode::OK, &body, "no-store"),
         Err(refused) => refused,
     };
@@ -190,7 +190,7 @@ fn basic_id(value: &HeaderValue) -> Option<String> {
 }
 
 /// Parameters of a form; one that stands twice is an error, and one without a value is none (RFC 6749, section 3.2).
-fn form(asked: &Asked) -> Result<HashMap<String, String>, Refused> {
+fn form(asked: &WebRequest) -> Result<HashMap<String, String>, OAuthError> {
     let mut kinds = asked.headers.get_all(header::CONTENT_TYPE).iter();
     let kind: Option<Mime> = kinds.next().and_then(|value| value.to_str().ok()?.parse().ok());
     let fits = |kind: &Mime| {
@@ -211,14 +211,14 @@ fn form(asked: &Asked) -> Result<HashMap<String, String>, Refused> {
 
 impl Web {
     /// The client of the connection's certificate (`tls_client_auth`).
-    fn client(&self, asked: &Asked, form: &HashMap<String, String>) -> Result<Arc<ClientView>, Refused> {
+    fn client(&self, asked: &WebRequest, form: &HashMap<String, String>) -> Result<Arc<ClientView>, OAuthError> {
         let peer = asked.peer.as_ref().ok_or_else(|| refuse("invalid_client", "no client certificate"))?;
         let client = peer.identify(&self.registry.load());
-        let client = client.map_err(|refusal| Refused {
+        let client = client.map_err(|refusal| OAuthError {
             reason: Some(refusal.reason),
             ..refuse("invalid_client", refusal.reason.english())
         })?;
-        let another = |what: &str| Refused {
+        let another = |what: &str| OAuthError {
             reason: Some(Reason::TokenNotBound),
             ..refuse("invalid_client", format!("{what} of another client than the certificate's"))
         };
@@ -235,7 +235,7 @@ impl Web {
         Ok(client)
     }
 
-    pub(super) async fn token(&self, asked: &Asked) -> Answer {
+    pub(super) async fn token(&self, asked: &WebRequest) -> WebResponse {
         let result = self.try_token(asked).await;
         // Who shows no certificate of the CA is anybody at all, and gets no entry.
         let (Err(refused), Some(peer)) = (&result, &asked.peer) else { return finished(asked, result) };
@@ -255,14 +255,14 @@ impl Web {
             ..Entry::begin(Kind::Admin, &self.config.node)
         };
         // A refusal discloses nothing: entries about them are bounded, and the next one counts those left out.
-        if self.refusals.note(access_refusals::Refused::Token, by, entry).await.is_err() {
+        if self.refusals.note(access_refusals::RefusalKind::Token, by, entry).await.is_err() {
             return finished(asked, Err(refuse("temporarily_unavailable", "nothing leaves unlogged")));
         }
         finished(asked, result)
     }
 
     /// Takes one from a client's bucket; all who are not registered share one.
-    fn in_time(&self, rates: &Rates, endpoint: &'static str, client: &str) -> Result<(), Refused> {
+    fn in_time(&self, rates: &Rates, endpoint: &'static str, client: &str) -> Result<(), OAuthError> {
         rates.take(client, Instant::now()).map_err(|wait| {
             self.limits.metrics.limited(endpoint);
             too_often(wait)
@@ -274,15 +274,15 @@ impl Web {
         &self,
         rates: &Rates,
         endpoint: &'static str,
-        asked: &Asked,
+        asked: &WebRequest,
         form: &HashMap<String, String>,
-    ) -> Result<Arc<ClientView>, Refused> {
+    ) -> Result<Arc<ClientView>, OAuthError> {
         let client = self.client(asked, form);
         self.in_time(rates, endpoint, client.as_ref().map(|view| view.client.id.as_str()).unwrap_or_default())?;
         client
     }
 
-    async fn try_token(&self, asked: &Asked) -> Result<Value, Refused> {
+    async fn try_token(&self, asked: &WebRequest) -> Result<Value, OAuthError> {
         let form = form(asked)?;
         let client = self.client_in_time(&self.limits.fetches, "token", asked, &form)?;
         match form.get("grant_type").map(String::as_str) {
@@ -310,7 +310,7 @@ impl Web {
     }
 
     /// What the token is to say. Why nothing is granted is looked up off this thread.
-    async fn prepare(&self, client: &Arc<ClientView>, request: IssueRequest) -> Result<TokenRecord, Refused> {
+    async fn prepare(&self, client: &Arc<ClientView>, request: IssueRequest) -> Result<TokenRecord, OAuthError> {
         let now = now();
         let granted = |scope: &String| client.granted(scope).any(|grant| grant.in_force(now));
         let any = client.grants.iter().any(|grant| grant.in_force(now) && !grant.scopes.is_empty());
@@ -334,7 +334,7 @@ impl Web {
     }
 
     /// Signs what was prepared. A key that is not loaded yet, or is in a module, is used off this thread.
-    async fn sign(&self, record: TokenRecord) -> Result<(String, TokenRecord), Refused> {
+    async fn sign(&self, record: TokenRecord) -> Result<(String, TokenRecord), OAuthError> {
         let wanted = self.registry.load().signing(now()).cloned().ok_or_else(|| not_issued(IssueError::NoKey))?;
         if let Some(signer) = self.signer.kept(&wanted).filter(|signer| signer.is_quick()) {
             let issuer = Issuer::new(self.store.as_ref(), self.config.issuer_settings());
@@ -369,13 +369,13 @@ impl Web {
     }
 
     /// The token that a request is about, where it is one of ours.
-    fn about(&self, form: &HashMap<String, String>) -> Result<Option<Verified>, Refused> {
+    fn about(&self, form: &HashMap<String, String>) -> Result<Option<VerifiedToken>, OAuthError> {
         let token = form.get("token").ok_or_else(|| refuse("invalid_request", "token is missing"))?;
         Ok(self.tokens.verify(token, &self.registry.load(), now()).ok())
     }
 
-    pub(super) fn introspect(&self, asked: &Asked) -> Answer {
-        let told = || -> Result<Value, Refused> {
+    pub(super) fn introspect(&self, asked: &WebRequest) -> WebResponse {
+        let told = || -> Result<Value, OAuthError> {
             let form = form(asked)?;
             let caller = self.client_in_time(&self.limits.questions, "introspect", asked, &form)?;
             let registry = self.registry.load();
@@ -396,11 +396,11 @@ impl Web {
         finished(asked, told())
     }
 
-    pub(super) async fn revoke(&self, asked: &Asked) -> Answer {
+    pub(super) async fn revoke(&self, asked: &WebRequest) -> WebResponse {
         finished(asked, self.try_revoke(asked).await)
     }
 
-    async fn try_revoke(&self, asked: &Asked) -> Result<Value, Refused> {
+    async fn try_revoke(&self, asked: &WebRequest) -> Result<Value, OAuthError> {
         let form = form(asked)?;
         let caller = self.client_in_time(&self.limits.questions, "revoke", asked, &form)?;
         // An unknown token is as good as revoked (RFC 7009, section 2.2); whether it is unknown, the newest state says.
@@ -432,7 +432,7 @@ impl Web {
     }
 
     /// Waits until this port knows the registry as it was when it was asked: a key of a moment ago, say.
-    async fn must_follow(&self, client: &str) -> Result<(), Refused> {
+    async fn must_follow(&self, client: &str) -> Result<(), OAuthError> {
         let store = self.store.named(crate::registry::Actor::System, "");
         let revision = self.limits.work.run(client, move || store.and_then(|store| store.revision()));
         let revision = revision.await.map_err(busy)?.map_err(|error| {
@@ -449,7 +449,7 @@ impl Web {
         Ok(())
     }
 
-    pub(super) fn metadata(&self) -> Answer {
+    pub(super) fn metadata(&self) -> WebResponse {
         let issuer = &self.config.tokens.issuer;
         let body = json!({
             "issuer": issuer,
@@ -466,7 +466,7 @@ impl Web {
         json(StatusCode::OK, &body, CACHE)
     }
 
-    pub(super) fn jwks(&self) -> Answer {
+    pub(super) fn jwks(&self) -> WebResponse {
         let keys: Vec<Value> = self.registry.load().public_keys(now()).filter_map(jwk::jwk).collect();
         let mut answer = json(StatusCode::OK, &json!({ "keys": keys }), CACHE);
         // A new key signs when nobody can have a copy without it any more (`Issuer::rotate_key`).

@@ -1,11 +1,11 @@
 //! The connections of the HTTPS port: TLS, the protocol that ALPN has agreed on, and an end in order.
 
 use super::Web;
-use crate::identity::arrival::{Nothing, Unarrived, arrive, is_proxied, plain};
-use crate::identity::ends::good_no_more;
-use crate::identity::refused::{Cause, Refused};
+use crate::identity::arrival::{ArrivalError, ArrivalFailure, arrive, is_proxied, plain};
+use crate::identity::ends::certificate_ended;
+use crate::identity::refused::{Cause, RefusedHandshake};
 use crate::identity::stream::{ServerStream, turn_away};
-use crate::identity::tls::{self, Gate};
+use crate::identity::tls::{self, TlsAcceptors};
 use crate::identity::{Certificate, Peer, connections::Connections};
 use crate::registry::now;
 use crate::status::Reason;
@@ -29,11 +29,11 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 /// Longest handshake, and longest wait for a connection's first request, for a request's head, and for its body.
-pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a connection may go without another request.
 const IDLE: Duration = Duration::from_secs(60);
 /// How long the last answers of a connection may take whose certificate's time is over.
-const LAST_WORDS: Duration = Duration::from_millis(300);
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(300);
 /// Most requests at once on one connection of HTTP/2.
 const MAX_STREAMS: u32 = 64;
 
@@ -45,7 +45,7 @@ const WINDOW: (u32, u32) = (64 << 10, 256 << 10);
 
 /// Ends when a connection that has asked so often asks for nothing more.
 async fn unused(asked: &AtomicU64) {
-    let (mut before, mut wait) = (0, PATIENCE);
+    let (mut before, mut wait) = (0, REQUEST_TIMEOUT);
     loop {
         tokio::time::sleep(wait).await;
         let now = asked.load(Ordering::Relaxed);
@@ -61,7 +61,7 @@ impl Web {
     pub async fn serve(
         self: Arc<Self>,
         listener: TcpListener,
-        gate: watch::Receiver<Arc<Gate>>,
+        gate: watch::Receiver<Arc<TlsAcceptors>>,
         stop: CancellationToken,
     ) {
         let listen = &self.config.listen;
@@ -86,7 +86,7 @@ impl Web {
             let ip = address.ip();
             let place = if proxied { open.take_unassigned(ip) } else { open.take(ip) };
             let Some(mut place) = place else {
-                self.turned_away(stream, address);
+                self.reject(stream, address);
                 continue;
             };
             let (router, mut gate, stop) = (router.clone(), gate.clone(), stop.clone());
@@ -95,16 +95,16 @@ impl Web {
             let web = self.clone();
             connections.spawn(async move {
                 let _ = stream.set_nodelay(true);
-                let address = match arrive(&mut stream, (address, proxied), &mut place, PATIENCE).await {
+                let address = match arrive(&mut stream, (address, proxied), &mut place, REQUEST_TIMEOUT).await {
                     Ok(peer) => peer,
-                    Err(Unarrived { address, why }) => return web.came_to_nothing(stream, address, &why),
+                    Err(ArrivalFailure { address, why }) => return web.arrival_failed(stream, address, &why),
                 };
                 if web.handshakes.begin(address.ip()).is_err() {
                     turn_away(stream);
                     return web.refused(address, Reason::GatewayOverloaded, Cause::TooManyHandshakes);
                 }
-                let accepted = tokio::time::timeout(PATIENCE, tls::accept(acceptor, stream)).await;
-                match accepted.unwrap_or_else(|_| Err(Refused::plain(Cause::Timeout))) {
+                let accepted = tokio::time::timeout(REQUEST_TIMEOUT, tls::accept(acceptor, stream)).await;
+                match accepted.unwrap_or_else(|_| Err(RefusedHandshake::plain(Cause::Timeout))) {
                     Ok((stream, until)) => {
                         let stream = ServerStream::new(stream);
                         // Anybody comes through here without one.
@@ -130,10 +130,10 @@ impl Web {
 
 impl Web {
     /// A connection that did not come to its first byte of TLS.
-    fn came_to_nothing(&self, stream: TcpStream, address: SocketAddr, why: &Nothing) {
+    fn arrival_failed(&self, stream: TcpStream, address: SocketAddr, why: &ArrivalError) {
         match why.cause() {
             None => self.refusals.probe(),
-            Some(Cause::TooMany) => self.turned_away(stream, address),
+            Some(Cause::TooMany) => self.reject(stream, address),
             Some(cause) => {
                 tracing::debug!(%address, error = %why, "a connection came to nothing");
                 self.refused(address, Reason::HandshakeFailed, cause);
@@ -142,13 +142,13 @@ impl Web {
     }
 
     /// A connection that is one too many.
-    fn turned_away(&self, stream: TcpStream, address: SocketAddr) {
+    fn reject(&self, stream: TcpStream, address: SocketAddr) {
         turn_away(stream);
         self.refused(address, Reason::GatewayOverloaded, Cause::TooMany);
     }
 
     fn refused(&self, address: SocketAddr, reason: Reason, cause: Cause) {
-        self.refusals.handshake(&self.config.node, "https", address, reason, &Refused::plain(cause));
+        self.refusals.handshake(&self.config.node, "https", address, reason, &RefusedHandshake::plain(cause));
     }
 }
 
@@ -158,9 +158,9 @@ async fn connection(
     router: Router,
     stream: ServerStream<TcpStream>,
     address: SocketAddr,
-    (gate, until): (watch::Receiver<Arc<Gate>>, i64),
+    (gate, until): (watch::Receiver<Arc<TlsAcceptors>>, i64),
     stop: CancellationToken,
-) -> Option<Refused> {
+) -> Option<RefusedHandshake> {
     let certificate = stream.session().peer_certificates().and_then(Certificate::of).map(Arc::new);
     let known = certificate.clone();
     let peer = certificate.map(|certificate| Arc::new(Peer { certificate, address }));
@@ -177,7 +177,7 @@ async fn connection(
     let http2 = stream.session().alpn_protocol() == Some(b"h2");
     let builder = Builder::new(TokioExecutor::new());
     let mut builder = if http2 { builder.http2_only() } else { builder.http1_only() };
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_buf_size(MAX_HEAD);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(REQUEST_TIMEOUT).max_buf_size(MAX_HEAD);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -190,7 +190,7 @@ async fn connection(
     let mut unused = std::pin::pin!(unused(&asked));
     let mut over = std::pin::pin!(async {
         match &known {
-            Some(known) => (good_no_more(gate, known, until).await, known.is_over(now())),
+            Some(known) => (certificate_ended(gate, known, until).await, known.is_over(now())),
             None => std::future::pending().await,
         }
     });
@@ -201,7 +201,7 @@ async fn connection(
                 if asked.load(Ordering::Relaxed) > 0 {
                     connection.as_mut().graceful_shutdown();
                     // One that takes no answer does not go by itself.
-                    let _ = tokio::time::timeout(PATIENCE, connection).await;
+                    let _ = tokio::time::timeout(REQUEST_TIMEOUT, connection).await;
                 }
                 return None;
             }
@@ -219,7 +219,7 @@ async fn connection(
                 if in_time {
                     // No request of this certificate is taken any more; its last answers may leave.
                     connection.as_mut().graceful_shutdown();
-                    let _ = tokio::time::timeout(LAST_WORDS, connection).await;
+                    let _ = tokio::time::timeout(CLOSE_TIMEOUT, connection).await;
                 }
                 return Some(why);
             }

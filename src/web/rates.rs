@@ -11,10 +11,10 @@ const MAX_KEPT: usize = 100_000;
 /// The buckets of all clients.
 pub(super) struct Rates {
     rate: Rate,
-    buckets: Mutex<HashMap<String, Bucket>>,
+    buckets: Mutex<HashMap<String, RequestBucket>>,
 }
 
-struct Bucket {
+struct RequestBucket {
     left: f64,
     filled: Instant,
 }
@@ -28,7 +28,7 @@ impl Rates {
     /// Takes one from a client's bucket; where it is empty, how long until there is one again.
     pub(super) fn take(&self, client: &str, now: Instant) -> Result<(), Duration> {
         let (each_second, burst) = (f64::from(self.rate.each_second), f64::from(self.rate.burst.max(1)));
-        let fill = |bucket: &Bucket| {
+        let fill = |bucket: &RequestBucket| {
             let passed = now.saturating_duration_since(bucket.filled).as_secs_f64();
             (bucket.left + passed * each_second).min(burst)
         };
@@ -39,7 +39,7 @@ impl Rates {
                 return Err(Duration::from_secs(1));
             }
         }
-        let bucket = buckets.entry(client.to_owned()).or_insert(Bucket { left: burst, filled: now });
+        let bucket = buckets.entry(client.to_owned()).or_insert(RequestBucket { left: burst, filled: now });
         let left = fill(bucket);
         bucket.filled = now;
         if left < 1.0 {

@@ -8,17 +8,17 @@ use tokio::sync::oneshot;
 /// Tokens that may wait to be recorded: a second at 4,000 a second.
 const MAX_WAITING: usize = 4_096;
 
-type Waiting = (TokenRecord, oneshot::Sender<bool>);
+type PendingRecord = (TokenRecord, oneshot::Sender<bool>);
 
 /// The thread that records.
-pub(super) struct Recorder(SyncSender<Waiting>);
+pub(super) struct Recorder(SyncSender<PendingRecord>);
 
 impl Recorder {
     pub(super) fn start(store: Arc<dyn Store>) -> std::io::Result<Self> {
-        let (sender, waiting) = sync_channel::<Waiting>(MAX_WAITING);
+        let (sender, waiting) = sync_channel::<PendingRecord>(MAX_WAITING);
         let run = move || {
             while let Ok(first) = waiting.recv() {
-                let batch: Vec<Waiting> = std::iter::once(first).chain(waiting.try_iter()).collect();
+                let batch: Vec<PendingRecord> = std::iter::once(first).chain(waiting.try_iter()).collect();
                 let (records, told): (Vec<TokenRecord>, Vec<oneshot::Sender<bool>>) = batch.into_iter().unzip();
                 let result: Result<(), RegistryError> = store.add_tokens(&records);
                 if let Err(error) = &result {

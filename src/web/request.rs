@@ -1,7 +1,7 @@
 //! A request with its whole body, and who asks. Each part of it has a bound.
 
 use super::Web;
-use super::port::PATIENCE;
+use super::port::REQUEST_TIMEOUT;
 use crate::identity::{Peer, Thumbprint};
 use crate::registry::now;
 use axum::body::Body;
@@ -20,7 +20,7 @@ const MAX_BODY: usize = 32 << 10;
 const MAX_THROWN_AWAY: usize = 1 << 20;
 
 /// A request.
-pub(super) struct Asked {
+pub(super) struct WebRequest {
     pub path: String,
     pub headers: HeaderMap,
     pub body: Bytes,
@@ -90,7 +90,7 @@ impl Drop for BodyPermit<'_> {
     }
 }
 
-impl FromRequest<Arc<Web>> for Asked {
+impl FromRequest<Arc<Web>> for WebRequest {
     /// 413 where the body is too large or breaks off, 408 where it does not come in time, 429 where too many of the same
     /// certificate are read, 503 where too many in all are.
     type Rejection = StatusCode;
@@ -99,14 +99,14 @@ impl FromRequest<Arc<Web>> for Asked {
         let (mut head, body) = request.into_parts();
         let of = head.extensions.get::<Arc<Peer>>().map(|peer| peer.certificate.thumbprint);
         let _permit = web.bodies.begin(of)?;
-        let body = match tokio::time::timeout(PATIENCE, whole(body)).await {
+        let body = match tokio::time::timeout(REQUEST_TIMEOUT, whole(body)).await {
             Ok(Some(body)) => body,
             Ok(None) => return Err(StatusCode::PAYLOAD_TOO_LARGE),
             Err(_) => return Err(StatusCode::REQUEST_TIMEOUT),
         };
         // A certificate whose time is over is none, also while its connection is being closed.
         let peer = head.extensions.remove::<Arc<Peer>>().filter(|peer| peer.check_time(now()).is_ok());
-        Ok(Asked { path: head.uri.path().to_owned(), headers: head.headers, body, peer })
+        Ok(WebRequest { path: head.uri.path().to_owned(), headers: head.headers, body, peer })
     }
 }
 

@@ -2,7 +2,7 @@
 //! Both sides: [`asker`] asks the witnesses of the log's policy, [`server`] is a small witness.
 
 pub mod alarm;
-pub mod asker;
+pub mod client;
 pub mod config;
 pub mod request;
 pub mod server;

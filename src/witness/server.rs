@@ -30,7 +30,7 @@ const MAX_BODY: usize = MAX_NOTE + (4 << 10);
 /// Connections at once, in all and from one address: a witness asks nobody who he is.
 const MAX_CONNECTIONS: (usize, usize) = (256, 32);
 /// Longest handshake, wait for a request's head, and request.
-const PATIENCE: Duration = Duration::from_secs(10);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// The file with the witness's public keys, one a line.
 pub const VKEY_FILE: &str = "vkey";
 
@@ -55,17 +55,17 @@ pub enum WitnessError {
 }
 
 /// A log, and the last of its checkpoints that was signed here.
-struct Known {
+struct KnownLog {
     /// The keys that the log signs with.
     verifiers: Vec<LogVerifier>,
     /// Where the last checkpoint is kept, with the log's signatures and the cosignatures.
     file: PathBuf,
     /// Where a checkpoint is kept that proves a fork.
     fork_file: PathBuf,
-    last: Mutex<Option<Last>>,
+    last: Mutex<Option<LastSigned>>,
 }
 
-struct Last {
+struct LastSigned {
     checkpoint: Checkpoint,
     /// With the log's signatures and the cosignatures.
     note: String,
@@ -74,12 +74,12 @@ struct Last {
 /// A witness.
 pub struct Witness {
     cosigners: Vec<Cosigner>,
-    logs: Vec<Known>,
+    logs: Vec<KnownLog>,
 }
 
 /// What a witness answers: its status, and a body where there is one.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Told {
+pub enum WitnessResponse {
     /// The cosignatures' lines.
     Cosigned(String),
     /// Another size was signed last.
@@ -88,7 +88,8 @@ pub enum Told {
     Refused(StatusCode, &'static str),
 }
 
-const NO_FORM: Told = Told::Refused(StatusCode::BAD_REQUEST, "not in the form of c2sp.org/tlog-witness");
+const NO_FORM: WitnessResponse =
+    WitnessResponse::Refused(StatusCode::BAD_REQUEST, "not in the form of c2sp.org/tlog-witness");
 
 fn key_file(state: &Path, algorithm: Algorithm) -> PathBuf {
     state.join(match algorithm {
@@ -138,7 +139,7 @@ impl Witness {
         for verifier in &config.logs {
             match witness.logs.iter_mut().find(|known| known.verifiers[0].origin() == verifier.origin()) {
                 Some(known) => known.verifiers.push(verifier.clone()),
-                None => witness.logs.push(Known::new(&config.state, verifier)),
+                None => witness.logs.push(KnownLog::new(&config.state, verifier)),
             }
         }
         for known in &witness.logs {
@@ -153,46 +154,49 @@ impl Witness {
     }
 
     /// Answers `add-checkpoint`, at this time (Unix seconds).
-    pub fn add_checkpoint(&self, body: &[u8], time: u64) -> Told {
+    pub fn add_checkpoint(&self, body: &[u8], time: u64) -> WitnessResponse {
         let request = std::str::from_utf8(body).ok().and_then(AddCheckpoint::parse);
         let Some(AddCheckpoint { old, proof, note }) = request else { return NO_FORM };
         let Ok(note) = Note::parse(&note) else { return NO_FORM };
         let Ok(checkpoint) = Checkpoint::parse(note.text) else { return NO_FORM };
         let known = self.logs.iter().find(|known| known.verifiers[0].origin() == checkpoint.origin);
         let Some(known) = known else {
-            return Told::Refused(StatusCode::NOT_FOUND, "this log is not witnessed here");
+            return WitnessResponse::Refused(StatusCode::NOT_FOUND, "this log is not witnessed here");
         };
         let Some(signatures) = known.signatures(&note) else {
-            return Told::Refused(StatusCode::FORBIDDEN, "no signature by the log's key, or one that does not verify");
+            return WitnessResponse::Refused(
+                StatusCode::FORBIDDEN,
+                "no signature by the log's key, or one that does not verify",
+            );
         };
         if old > checkpoint.size {
-            return Told::Refused(StatusCode::BAD_REQUEST, "the old size is larger than the new one");
+            return WitnessResponse::Refused(StatusCode::BAD_REQUEST, "the old size is larger than the new one");
         }
         // Held until the new state is on disk: looking and keeping are one.
         let mut last = known.last.lock().unwrap_or_else(PoisonError::into_inner);
         let (size, root) = last.as_ref().map_or((0, empty_root()), |last| (last.checkpoint.size, last.checkpoint.root));
         if old != size {
-            return Told::Conflict(size);
+            return WitnessResponse::Conflict(size);
         }
         if checkpoint.size == size && checkpoint.root != root {
             if size > 0 {
                 known.keep_evidence(&note, &signatures);
             }
-            return Told::Refused(StatusCode::UNPROCESSABLE_ENTITY, "the root is not the one of this size");
+            return WitnessResponse::Refused(StatusCode::UNPROCESSABLE_ENTITY, "the root is not the one of this size");
         }
         if !is_consistent((size, root), (checkpoint.size, checkpoint.root), &proof) {
-            return Told::Refused(StatusCode::UNPROCESSABLE_ENTITY, "the proof does not hold");
+            return WitnessResponse::Refused(StatusCode::UNPROCESSABLE_ENTITY, "the proof does not hold");
         }
         let Some(lines) = self.cosign(&note, &checkpoint, time) else {
-            return Told::Refused(StatusCode::BAD_REQUEST, "the origin is too long to be cosigned");
+            return WitnessResponse::Refused(StatusCode::BAD_REQUEST, "the origin is too long to be cosigned");
         };
         let cosigned = format!("{}\n{}{lines}", note.text, signatures.concat());
         if let Err(error) = write_atomically(&known.file, cosigned.as_bytes()) {
             tracing::error!(%error, "a checkpoint could not be kept, and is not signed");
-            return Told::Refused(StatusCode::SERVICE_UNAVAILABLE, "the checkpoint could not be kept");
+            return WitnessResponse::Refused(StatusCode::SERVICE_UNAVAILABLE, "the checkpoint could not be kept");
         }
-        *last = Some(Last { checkpoint, note: cosigned });
-        Told::Cosigned(lines)
+        *last = Some(LastSigned { checkpoint, note: cosigned });
+        WitnessResponse::Cosigned(lines)
     }
 
     fn cosign(&self, note: &Note<'_>, checkpoint: &Checkpoint, time: u64) -> Option<String> {
@@ -233,11 +237,13 @@ impl Witness {
             let (witness, acceptor) = (self.clone(), acceptor.clone());
             tokio::spawn(async move {
                 let _place = place;
-                let Ok(Ok(stream)) = tokio::time::timeout(PATIENCE, acceptor.accept(stream)).await else { return };
+                let Ok(Ok(stream)) = tokio::time::timeout(REQUEST_TIMEOUT, acceptor.accept(stream)).await else {
+                    return;
+                };
                 let service = service_fn(move |request| witness.clone().answer(request));
                 let served = http1::Builder::new()
                     .timer(TokioTimer::new())
-                    .header_read_timeout(PATIENCE)
+                    .header_read_timeout(REQUEST_TIMEOUT)
                     .serve_connection(TokioIo::new(stream), service);
                 if let Err(error) = served.await {
                     tracing::debug!(%error, "a connection ended");
@@ -265,26 +271,28 @@ impl Witness {
             }
             _ => return Ok(reply(StatusCode::NOT_FOUND, TEXT, "POST /add-checkpoint (c2sp.org/tlog-witness)\n")),
         }
-        let body = tokio::time::timeout(PATIENCE, Limited::new(request.into_body(), MAX_BODY).collect()).await;
+        let body = tokio::time::timeout(REQUEST_TIMEOUT, Limited::new(request.into_body(), MAX_BODY).collect()).await;
         let Ok(Ok(body)) = body else {
             return Ok(reply(StatusCode::PAYLOAD_TOO_LARGE, TEXT, "too large, or too slow\n"));
         };
         let time = crate::registry::now().unsigned_abs();
         let told = tokio::task::spawn_blocking(move || self.add_checkpoint(&body.to_bytes(), time)).await;
         Ok(match told {
-            Ok(Told::Cosigned(lines)) => reply(StatusCode::OK, TEXT, &lines),
-            Ok(Told::Conflict(size)) => reply(StatusCode::CONFLICT, "text/x.tlog.size", &format!("{size}\n")),
-            Ok(Told::Refused(status, why)) => reply(status, TEXT, &format!("{why}\n")),
+            Ok(WitnessResponse::Cosigned(lines)) => reply(StatusCode::OK, TEXT, &lines),
+            Ok(WitnessResponse::Conflict(size)) => {
+                reply(StatusCode::CONFLICT, "text/x.tlog.size", &format!("{size}\n"))
+            }
+            Ok(WitnessResponse::Refused(status, why)) => reply(status, TEXT, &format!("{why}\n")),
             Err(_) => reply(StatusCode::INTERNAL_SERVER_ERROR, TEXT, "\n"),
         })
     }
 }
 
-impl Known {
+impl KnownLog {
     fn new(state: &Path, verifier: &LogVerifier) -> Self {
         let path = checkpoint_path(verifier.origin());
         let name = path.split('/').nth(1).unwrap_or_default();
-        Known {
+        KnownLog {
             verifiers: vec![verifier.clone()],
             file: state.join(format!("{name}.checkpoint")),
             fork_file: state.join(format!("{name}.fork")),
@@ -308,7 +316,7 @@ impl Known {
         let now = crate::registry::now().unsigned_abs();
         let lines = witness.cosign(&note, &checkpoint, now).ok_or_else(|| wrong("its origin is too long"))?;
         let note = format!("{}\n{}{lines}", note.text, signatures.concat());
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(Last { checkpoint, note });
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(LastSigned { checkpoint, note });
         Ok(())
     }
 

@@ -42,7 +42,7 @@ async fn every_act_is_in_the_exchange_log_with_who_did_it() {
 }
 
 /// A stream that would go on for an hour: the request's state is one that stays.
-async fn watching(stage: &Stage, actor: &Actor, number: usize) -> ndxp_gateway::caller::Answering {
+async fn watching(stage: &Stage, actor: &Actor, number: usize) -> ndxp_gateway::caller::StreamingResponse {
     // Every third of the first dossiers has a request that was not asked for yet.
     let number = stage.sandbox.province.dossiers[3 * number].number.clone();
     let mut answering = actor.start(WATCH, json!({ "dossierNumber": number })).await;

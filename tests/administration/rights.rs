@@ -5,11 +5,11 @@ mod approvals;
 
 use crate::support::{Actor, Stage, UNIT, files};
 use ndxp_gateway::admin::api;
-use ndxp_gateway::caller::{Caller, CallerFiles};
+use ndxp_gateway::caller::{CallerFiles, GatewayClient};
 use ndxp_gateway::pki::{client_uri, staff_uri};
 use ndxp_gateway::registry::sqlite::SqliteStore;
 use ndxp_gateway::registry::{
-    Actor as RegistryActor, Client, Digest, Grant, Outcome, Page, RegistryError, Role, Staff, Store, now,
+    Actor as RegistryActor, ChangeOutcome, Client, Digest, Grant, Page, RegistryError, Role, Staff, Store, now,
 };
 use ndxp_gateway::server::registry_path;
 use prost::Message;
@@ -19,7 +19,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// Somebody who works through `ndxp.admin.v1` with a certificate of their own.
 struct Person {
-    caller: Caller,
+    caller: GatewayClient,
 }
 
 impl Person {
@@ -57,7 +57,7 @@ fn certificate(stage: &Stage, file: &str, names: &[String]) -> CallerFiles {
 }
 
 fn person(stage: &Stage, file: &str, names: &[String]) -> Person {
-    Person { caller: Caller::new(&stage.base(), &certificate(stage, file, names)).unwrap() }
+    Person { caller: GatewayClient::new(&stage.base(), &certificate(stage, file, names)).unwrap() }
 }
 
 /// Registers lan, who administers, and minh, who approves; both with certificates.
@@ -156,7 +156,7 @@ async fn t3_a_certificate_of_several_identities_is_nobody_and_one_of_a_person_ca
     let (lan, _) = appoint(&stage);
     let ask = json!({ "unitCode": "1057000" });
     let caller = |file: &str, names: &[String]| Actor {
-        caller: Caller::new(&stage.base(), &certificate(&stage, file, names)).unwrap(),
+        caller: GatewayClient::new(&stage.base(), &certificate(&stage, file, names)).unwrap(),
         ..clerk.clone()
     };
     let list = || api::ListClientsRequest::default();
@@ -209,10 +209,10 @@ fn t2_another_process_cannot_take_a_name_either() {
     assert!(matches!(store.add_client(&named("third", &["other.vn"])), Err(RegistryError::NameTaken { .. })));
 }
 
-fn waits(outcome: Outcome) -> String {
+fn waits(outcome: ChangeOutcome) -> String {
     match outcome {
-        Outcome::Waits(pending) => pending.id,
-        Outcome::Done => panic!("it was made at once"),
+        ChangeOutcome::Waits(pending) => pending.id,
+        ChangeOutcome::Done => panic!("it was made at once"),
     }
 }
 

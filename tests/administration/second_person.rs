@@ -4,7 +4,9 @@
 use crate::support::{CITIZEN, Stage, UNIT, ops_text, until};
 use ndxp_gateway::pki::staff_uri;
 use ndxp_gateway::registry::sqlite::SqliteStore;
-use ndxp_gateway::registry::{Actor, Client, Digest, Grant, GrantState, Outcome, RegistryError, Staff, Store, now};
+use ndxp_gateway::registry::{
+    Actor, ChangeOutcome, Client, Digest, Grant, GrantState, RegistryError, Staff, Store, now,
+};
 use ndxp_gateway::sandbox::samples::samples;
 use serde_json::json;
 use std::path::Path;
@@ -98,12 +100,14 @@ fn t3_a_client_with_a_sensitive_grant_is_resumed_by_two_people() {
     lan.add_grant(&sensitive("g-1")).unwrap();
     for id in ["shop", "other"] {
         lan.suspend_client(id, true).unwrap();
-        assert_eq!(lan.resume_client(id).unwrap(), Outcome::Done);
+        assert_eq!(lan.resume_client(id).unwrap(), ChangeOutcome::Done);
         assert!(!suspended(id));
     }
     minh.approve_grant("g-1").unwrap();
     lan.suspend_client("shop", true).unwrap();
-    let Outcome::Waits(asked) = lan.resume_client("shop").unwrap() else { panic!("it was resumed by one person") };
+    let ChangeOutcome::Waits(asked) = lan.resume_client("shop").unwrap() else {
+        panic!("it was resumed by one person")
+    };
     assert!(suspended("shop") && asked.act == "client.resume" && asked.object == "client:shop");
     for alone in [lan.clone(), lan.acting_as(Actor::local()), lan.acting_as(Actor::System)] {
         assert!(matches!(alone.approve_change(&asked.id), Err(RegistryError::Forbidden(_))));
@@ -113,13 +117,15 @@ fn t3_a_client_with_a_sensitive_grant_is_resumed_by_two_people() {
     assert!(suspended("shop"));
     lan.change_client(&Client { contact: "x".into(), ..lan.client("shop").unwrap() }).unwrap();
     assert!(matches!(minh.approve_change(&asked.id), Err(RegistryError::Outdated)));
-    let Outcome::Waits(asked) = lan.resume_client("shop").unwrap() else { panic!("it was resumed by one person") };
+    let ChangeOutcome::Waits(asked) = lan.resume_client("shop").unwrap() else {
+        panic!("it was resumed by one person")
+    };
     minh.approve_change(&asked.id).unwrap();
     assert!(!suspended("shop"));
     // Suspending takes away: one person does it. What has no such grant any more is let in by one, too.
     lan.suspend_client("shop", true).unwrap();
     lan.withdraw_grant("g-1").unwrap();
-    assert_eq!(lan.resume_client("shop").unwrap(), Outcome::Done);
+    assert_eq!(lan.resume_client("shop").unwrap(), ChangeOutcome::Done);
 }
 
 fn citizen(stage: &Stage) -> serde_json::Value {

@@ -3,7 +3,7 @@
 
 use crate::support::{Actor, Stage, until};
 use bytes::Bytes;
-use ndxp_gateway::caller::{Answered, Answering};
+use ndxp_gateway::caller::{CompleteResponse, StreamingResponse};
 use ndxp_gateway::sandbox::{Fault, FaultKind};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -22,7 +22,7 @@ fn days() -> Value {
 }
 
 /// Watches the request of a dossier: the stream behind its first message, or its refusal.
-async fn watch(stage: &Stage, actor: &Actor, dossier: usize) -> Result<Answering, String> {
+async fn watch(stage: &Stage, actor: &Actor, dossier: usize) -> Result<StreamingResponse, String> {
     let number = &stage.sandbox.province.dossiers[dossier].number;
     let mut answering = actor.start(WATCH, json!({ "dossierNumber": number })).await;
     if answering.next().await.unwrap().is_some() {
@@ -30,7 +30,7 @@ async fn watch(stage: &Stage, actor: &Actor, dossier: usize) -> Result<Answering
     }
     let (metadata, status) = answering.end();
     assert!(status.get_details_retry_info().is_some());
-    Err(Answered { metadata, messages: vec![], status }.reason())
+    Err(CompleteResponse { metadata, messages: vec![], status }.reason())
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -43,7 +43,7 @@ fn auditor(outside: &Outside, id: &str) -> Actor {
     outside.folder.pki().issue(id, &PkiRole::Staff(id.into()), DEFAULT_DAYS).unwrap();
     crate::support::add_auditor(&store, id);
     let base = format!("https://{}", outside.config.listen.grpc);
-    let caller = ndxp_gateway::caller::Caller::new(&base, &files(&outside.folder, id)).unwrap();
+    let caller = ndxp_gateway::caller::GatewayClient::new(&base, &files(&outside.folder, id)).unwrap();
     Actor { caller, token: String::new(), contracts: outside.contracts.clone() }
 }
 
@@ -123,7 +123,7 @@ async fn d3_a_client_that_asks_for_unknown_receipts_takes_neither_threads_nor_me
         (limited, unknown)
     }));
     let base = format!("https://{}", outside.config.listen.grpc);
-    let caller = ndxp_gateway::caller::Caller::new(&base, &files(&outside.folder, "other")).unwrap();
+    let caller = ndxp_gateway::caller::GatewayClient::new(&base, &files(&outside.folder, "other")).unwrap();
     let other = Actor { caller, token, contracts: outside.contracts.clone() };
     let others = async {
         while Instant::now() < end {

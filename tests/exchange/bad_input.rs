@@ -45,7 +45,7 @@ async fn without_a_certificate_of_the_ca_nobody_gets_in() {
     let stage = Stage::start();
     let actor = stage.system("one-stop-shop");
     let own = files(&stage.folder, "one-stop-shop");
-    let nobody = ndxp_gateway::caller::Caller::with_identity(&stage.base(), &own.ca, None).unwrap();
+    let nobody = ndxp_gateway::caller::GatewayClient::with_identity(&stage.base(), &own.ca, None).unwrap();
     assert!(nobody.call(UNIT, &[], vec![Bytes::new()]).await.is_err());
     let elsewhere = stage.folder.path.join("other-ca");
     std::fs::create_dir(&elsewhere).unwrap();
@@ -54,13 +54,14 @@ async fn without_a_certificate_of_the_ca_nobody_gets_in() {
     let role = ndxp_gateway::pki::Role::Client("one-stop-shop".into());
     let (certificate, key) = other.issue("one-stop-shop", &role, 30).unwrap();
     let stranger =
-        ndxp_gateway::caller::Caller::with_identity(&stage.base(), &own.ca, Some((&certificate, &key))).unwrap();
+        ndxp_gateway::caller::GatewayClient::with_identity(&stage.base(), &own.ca, Some((&certificate, &key))).unwrap();
     assert!(stranger.call(UNIT, &[], vec![Bytes::new()]).await.is_err());
     until("both in the log", Duration::from_secs(5), || refused_connections(&stage, "HANDSHAKE_FAILED") >= 2);
     // A server's certificate is none for a client (extended key usage).
     let server = stage.folder.path.join("pki/gateway.pem");
     let key = server.with_extension("key");
-    let wrong_use = ndxp_gateway::caller::Caller::with_identity(&stage.base(), &own.ca, Some((&server, &key))).unwrap();
+    let wrong_use =
+        ndxp_gateway::caller::GatewayClient::with_identity(&stage.base(), &own.ca, Some((&server, &key))).unwrap();
     assert!(wrong_use.call(UNIT, &[], vec![Bytes::new()]).await.is_err());
     alive(&stage, &actor).await;
 }

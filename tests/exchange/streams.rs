@@ -8,7 +8,7 @@ use http::{HeaderMap, Request, Response};
 use http_body_util::StreamBody;
 use hyper::body::{Frame, Incoming};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use ndxp_gateway::caller::Answering;
+use ndxp_gateway::caller::StreamingResponse;
 use ndxp_gateway::config::Config;
 use ndxp_gateway::registry::sqlite::SqliteStore;
 use ndxp_gateway::server::registry_path;
@@ -190,7 +190,7 @@ async fn configured(seen: &Arc<Seen>, listen: &str, source: &str) -> (Running, A
     (gateway, Actor { contracts, token, ..outside.actor() }, outside)
 }
 
-async fn start(actor: &Actor, path: &str) -> Answering {
+async fn start(actor: &Actor, path: &str) -> StreamingResponse {
     actor.start(path, json!({ "parts": 1 })).await
 }
 

@@ -2,7 +2,7 @@
 
 use crate::support::grpc_source::{LIST, Plan, READ, Source, with_source};
 use crate::support::{Actor, Stage, edit};
-use ndxp_gateway::caller::{Answered, Answering};
+use ndxp_gateway::caller::{CompleteResponse, StreamingResponse};
 use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,19 +22,19 @@ fn contract(stage: &Stage) -> std::path::PathBuf {
 }
 
 /// A list that has begun.
-async fn list(actor: &Actor) -> Answering {
+async fn list(actor: &Actor) -> StreamingResponse {
     let mut list = actor.start(LIST, json!({ "parts": 1 })).await;
     list.next().await.unwrap().unwrap();
     list
 }
 
 /// Reads on; the reason for which it ended, or none after a hundred messages more.
-async fn reads_on(mut list: Answering) -> Option<String> {
+async fn reads_on(mut list: StreamingResponse) -> Option<String> {
     for _ in 0..100 {
         let next = tokio::time::timeout(Duration::from_secs(20), list.next()).await.expect("it goes on or ends");
         if next.unwrap().is_none() {
             let (metadata, status) = list.end();
-            return Some(Answered { metadata, messages: vec![], status }.reason());
+            return Some(CompleteResponse { metadata, messages: vec![], status }.reason());
         }
     }
     None

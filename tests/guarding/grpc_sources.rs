@@ -8,7 +8,7 @@ use grpc_source::{BRIEF, BRIEF_WRITE, LIST, PUSH, Plan, READ, Source, WRITE, wit
 use ndxp_gateway::drivers::http::connector;
 use ndxp_gateway::frame::{FrameReader, frame};
 use ndxp_gateway::http2::Http2Error;
-use ndxp_gateway::http2::client::{Begun, Http2, grpc_head};
+use ndxp_gateway::http2::client::{Http2, StartedCall, grpc_head};
 use ndxp_gateway::identity::tls;
 use prost::Message;
 use serde_json::json;
@@ -168,9 +168,9 @@ async fn b1_an_upload_at_its_caller_s_pace_neither_probes_nor_is_slow() {
     };
     // Each takes three times as long as a call that is slow.
     for _ in 0..5 {
-        let Begun { mut request, answer, .. } = upload().await;
+        let StartedCall { mut request, answer, .. } = upload().await;
         for _ in 0..3 {
-            request.part(message.clone()).await.unwrap();
+            request.send_part(message.clone()).await.unwrap();
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         request.end().unwrap();
@@ -187,15 +187,15 @@ async fn b1_an_upload_at_its_caller_s_pace_neither_probes_nor_is_slow() {
     assert_eq!(breaker(&stage, "bulk"), 2);
     source.plan(Plan::Reads);
     tokio::time::sleep(Duration::from_millis(450)).await;
-    let Begun { mut request, answer: _answer, .. } = upload().await;
-    request.part(message.clone()).await.unwrap();
+    let StartedCall { mut request, answer: _answer, .. } = upload().await;
+    request.send_part(message.clone()).await.unwrap();
     until("it is at the source", Duration::from_secs(5), || source.calls() == 10);
     actor.call(READ, json!({ "parts": 1 })).await.ok();
     assert_eq!(breaker(&stage, "bulk"), 0);
 }
 
 /// Reads so many lists up to their first message, and then no further.
-async fn stalled_lists(actor: &Actor, count: usize) -> Vec<ndxp_gateway::caller::Answering> {
+async fn stalled_lists(actor: &Actor, count: usize) -> Vec<ndxp_gateway::caller::StreamingResponse> {
     let mut lists = Vec::new();
     for _ in 0..count {
         let mut list = actor.start(LIST, json!({ "parts": 1 })).await;

@@ -1,7 +1,7 @@
 //! A wall clock that is set back gives nobody anything twice: no quota, no right that has ended; also over a restart.
 
 use crate::support::{Actor, Outside, Running, UNIT, add_client, add_grant, entries, files, issue, until};
-use ndxp_gateway::caller::Caller;
+use ndxp_gateway::caller::GatewayClient;
 use ndxp_gateway::registry::sqlite::SqliteStore;
 use ndxp_gateway::server::registry_path;
 use rustix::process::Signal;
@@ -63,7 +63,7 @@ fn l11_a_clock_that_is_set_back_gives_no_quota_and_no_ended_right_back() {
     let token = issue(&store, config, folder, "limited", Duration::from_secs(86_000), Duration::ZERO);
     drop(store);
     let limited = || {
-        let caller = Caller::new(&format!("https://{}", config.listen.grpc), &files(folder, "limited")).unwrap();
+        let caller = GatewayClient::new(&format!("https://{}", config.listen.grpc), &files(folder, "limited")).unwrap();
         Actor { caller, token: token.clone(), contracts: contracts.clone() }
     };
     let clock = folder.path.join("clock");

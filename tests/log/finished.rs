@@ -14,7 +14,7 @@ use ndxp_gateway::registry::{Store, now};
 use ndxp_gateway::sandbox::samples::samples;
 use ndxp_gateway::witness::alarm;
 use ndxp_gateway::witness::request::AddCheckpoint;
-use ndxp_gateway::witness::server::{Told, Witness};
+use ndxp_gateway::witness::server::{Witness, WitnessResponse};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -113,7 +113,7 @@ fn witness(stage: &Stage, name: &str, short: &str, forked: bool) -> (Running, St
         // The log's key signs another tree for it: what a copy of the gateway would do.
         let other = AddCheckpoint { old: 0, proof: vec![], note: signer.sign(2, &tree(7, 2).0) };
         let told = Witness::open(&of).unwrap().add_checkpoint(other.to_text().as_bytes(), now().unsigned_abs());
-        assert!(matches!(told, Told::Cosigned(_)), "{told:?}");
+        assert!(matches!(told, WitnessResponse::Cosigned(_)), "{told:?}");
     }
     let running = Running::start(of);
     let vkey = std::fs::read_to_string(state.join("vkey")).unwrap();

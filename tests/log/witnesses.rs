@@ -18,7 +18,7 @@ use ndxp_gateway::server::Gateway;
 use ndxp_gateway::witness::alarm;
 use ndxp_gateway::witness::config::WitnessConfig;
 use ndxp_gateway::witness::request::AddCheckpoint;
-use ndxp_gateway::witness::server::{Told, Witness};
+use ndxp_gateway::witness::server::{Witness, WitnessResponse};
 use serde_json::json;
 use std::path::Path;
 use std::sync::Arc;
@@ -174,16 +174,16 @@ fn a_witness_signs_one_history_and_no_other() {
         let request = AddCheckpoint { old, proof, note: signer.sign(size, &root) };
         witness.add_checkpoint(request.to_text().as_bytes(), 1_000)
     };
-    let refused = |told: Told| match told {
-        Told::Refused(status, _) => status,
+    let refused = |told: WitnessResponse| match told {
+        WitnessResponse::Refused(status, _) => status,
         other => panic!("{other:?}"),
     };
-    assert!(matches!(ask(&witness, &log, 0, 0, 5), Told::Cosigned(_)));
-    assert!(matches!(ask(&witness, &log, 0, 5, 9), Told::Cosigned(_)));
+    assert!(matches!(ask(&witness, &log, 0, 0, 5), WitnessResponse::Cosigned(_)));
+    assert!(matches!(ask(&witness, &log, 0, 5, 9), WitnessResponse::Cosigned(_)));
     // The same again is signed again: the answer may have been lost.
-    assert!(matches!(ask(&witness, &log, 0, 9, 9), Told::Cosigned(_)));
+    assert!(matches!(ask(&witness, &log, 0, 9, 9), WitnessResponse::Cosigned(_)));
     // Back, another tree of the same size, a fork, an unknown log, another's key, a larger old size.
-    assert_eq!(ask(&witness, &log, 0, 5, 9), Told::Conflict(9));
+    assert_eq!(ask(&witness, &log, 0, 5, 9), WitnessResponse::Conflict(9));
     assert_eq!(refused(ask(&witness, &log, 1, 9, 9)), StatusCode::UNPROCESSABLE_ENTITY);
     assert_eq!(refused(ask(&witness, &log, 1, 9, 20)), StatusCode::UNPROCESSABLE_ENTITY);
     assert_eq!(refused(ask(&witness, &stranger, 0, 0, 3)), StatusCode::NOT_FOUND);
@@ -192,8 +192,8 @@ fn a_witness_signs_one_history_and_no_other() {
     assert_eq!(refused(witness.add_checkpoint(b"\xff", 0)), StatusCode::BAD_REQUEST);
     // It knows after a restart; and it does not begin anew where it cannot read what it signed.
     let (witness, file) = (open(), std::fs::read_dir(state.path()).unwrap());
-    assert_eq!(ask(&witness, &log, 1, 0, 9), Told::Conflict(9));
-    assert!(matches!(ask(&witness, &log, 0, 9, 700), Told::Cosigned(_)));
+    assert_eq!(ask(&witness, &log, 1, 0, 9), WitnessResponse::Conflict(9));
+    assert!(matches!(ask(&witness, &log, 0, 9, 700), WitnessResponse::Cosigned(_)));
     let file =
         file.map(|file| file.unwrap().path()).find(|file| file.extension().is_some_and(|end| end == "checkpoint"));
     crate::support::edit(&file.unwrap(), |text| text.replacen('7', "8", 1));
@@ -213,10 +213,10 @@ fn w_a_witness_keeps_to_the_letter_of_the_specification() {
     let ask = |old: u64, proof: Vec<Hash>, note: String| {
         witness.add_checkpoint(AddCheckpoint { old, proof, note }.to_text().as_bytes(), 1_000)
     };
-    let status = |told: Told| match told {
-        Told::Refused(status, _) => status.as_u16(),
-        Told::Conflict(_) => 409,
-        Told::Cosigned(lines) => {
+    let status = |told: WitnessResponse| match told {
+        WitnessResponse::Refused(status, _) => status.as_u16(),
+        WitnessResponse::Conflict(_) => 409,
+        WitnessResponse::Cosigned(lines) => {
             assert_eq!(lines.lines().count(), 2, "ML-DSA-44 and Ed25519");
             200
         }
@@ -280,7 +280,7 @@ fn w_a_fork_that_a_witness_has_seen_is_an_alarm_until_a_person_acknowledges_it()
     Witness::make_keys(&of).unwrap();
     let other = AddCheckpoint { old: 0, proof: vec![], note: signer.sign(2, &tree(7, 2).0) };
     let told = Witness::open(&of).unwrap().add_checkpoint(other.to_text().as_bytes(), now().unsigned_abs());
-    assert!(matches!(told, Told::Cosigned(_)), "{told:?}");
+    assert!(matches!(told, WitnessResponse::Cosigned(_)), "{told:?}");
     let witness = Running::start(of);
     let vkey = std::fs::read_to_string(state.path().join("vkey")).unwrap();
     let vkey = vkey.lines().next().unwrap();
@@ -330,7 +330,7 @@ impl Scripted {
         real: Witness,
         pki: &Path,
         clock: Option<u64>,
-        answer: impl Fn(usize, Told) -> (StatusCode, String) + Send + Sync + 'static,
+        answer: impl Fn(usize, WitnessResponse) -> (StatusCode, String) + Send + Sync + 'static,
     ) -> Self {
         let config = tls::plain_server_config(&pki.join("gateway.pem"), &pki.join("gateway.key")).unwrap();
         let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
@@ -369,23 +369,25 @@ impl Scripted {
     }
 }
 
-fn plain(told: Told) -> (StatusCode, String) {
+fn plain(told: WitnessResponse) -> (StatusCode, String) {
     match told {
-        Told::Cosigned(lines) => (StatusCode::OK, lines),
-        Told::Conflict(size) => (StatusCode::CONFLICT, format!("{size}\n")),
-        Told::Refused(status, why) => (status, why.into()),
+        WitnessResponse::Cosigned(lines) => (StatusCode::OK, lines),
+        WitnessResponse::Conflict(size) => (StatusCode::CONFLICT, format!("{size}\n")),
+        WitnessResponse::Refused(status, why) => (status, why.into()),
     }
 }
 
 /// A stage whose only witness answers by this script.
-fn scripted(answer: impl Fn(usize, Told) -> (StatusCode, String) + Send + Sync + 'static) -> (Stage, Scripted) {
+fn scripted(
+    answer: impl Fn(usize, WitnessResponse) -> (StatusCode, String) + Send + Sync + 'static,
+) -> (Stage, Scripted) {
     scripted_at(None, answer)
 }
 
 /// The same; the witness's clock stands at this time.
 fn scripted_at(
     clock: Option<u64>,
-    answer: impl Fn(usize, Told) -> (StatusCode, String) + Send + Sync + 'static,
+    answer: impl Fn(usize, WitnessResponse) -> (StatusCode, String) + Send + Sync + 'static,
 ) -> (Stage, Scripted) {
     let mut stage = Stage::start();
     stage.system("one-stop-shop");
@@ -408,7 +410,7 @@ pub(crate) fn cosigned(stage: &Stage) -> u64 {
 #[test]
 fn w_one_wrong_answer_does_not_end_a_witness_and_one_that_fails_is_not_asked_five_times_a_second() {
     // First sizes that the witness has never cosigned, then a refusal; in the end it does its work.
-    let wrong = |number: usize, told: Told| match number {
+    let wrong = |number: usize, told: WitnessResponse| match number {
         0 => (StatusCode::CONFLICT, "18446744073709551615\n".into()),
         1 => (StatusCode::CONFLICT, "999999999\n".into()),
         2 => (StatusCode::INTERNAL_SERVER_ERROR, String::new()),

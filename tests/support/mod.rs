@@ -8,7 +8,7 @@ mod secured;
 pub mod tokens;
 
 use bytes::Bytes;
-use ndxp_gateway::caller::{Answered, Answering, Caller, CallerError, CallerFiles};
+use ndxp_gateway::caller::{CallerError, CallerFiles, CompleteResponse, GatewayClient, StreamingResponse};
 use ndxp_gateway::config::Config;
 use ndxp_gateway::contract::ContractSet;
 use ndxp_gateway::exchange_log::reader::{Found, LogReader};
@@ -163,7 +163,7 @@ impl Stage {
 
     pub fn with_token(&self, id: &str, token: &str) -> Actor {
         Actor {
-            caller: Caller::new(&self.base(), &files(&self.folder, id)).unwrap(),
+            caller: GatewayClient::new(&self.base(), &files(&self.folder, id)).unwrap(),
             token: token.to_owned(),
             contracts: self.contracts.clone(),
         }
@@ -290,14 +290,14 @@ pub fn issue(
 
 #[derive(Clone)]
 pub struct Actor {
-    pub caller: Caller,
+    pub caller: GatewayClient,
     pub token: String,
     pub contracts: ContractSet,
 }
 
 /// An answer with its messages as JSON.
 pub struct Told {
-    pub answered: Answered,
+    pub answered: CompleteResponse,
     pub messages: Vec<Value>,
 }
 
@@ -323,7 +323,7 @@ impl Told {
 
 impl Actor {
     /// Begins a call with the usual purpose, up to the head of its answer.
-    pub async fn start(&self, path: &str, request: Value) -> Answering {
+    pub async fn start(&self, path: &str, request: Value) -> StreamingResponse {
         let bearer = format!("Bearer {}", self.token);
         let metadata = [("authorization", bearer.as_str()), ("ndxp-purpose", PURPOSE)];
         self.caller.start(path, &metadata, vec![self.encode(path, &request)], None).await.unwrap()
@@ -450,7 +450,7 @@ impl Outside {
     /// A provincial system on a connection of its own.
     pub fn actor(&self) -> Actor {
         let base = format!("https://{}", self.config.listen.grpc);
-        let caller = Caller::new(&base, &files(&self.folder, "one-stop-shop")).unwrap();
+        let caller = GatewayClient::new(&base, &files(&self.folder, "one-stop-shop")).unwrap();
         Actor { caller, token: self.token.clone(), contracts: self.contracts.clone() }
     }
 }

@@ -3,7 +3,7 @@
 use crate::support::ca::{Ca, crl, lay_cas};
 use crate::support::{Actor, Stage, UNIT, files};
 use bytes::Bytes;
-use ndxp_gateway::caller::{Answering, Caller, CallerFiles};
+use ndxp_gateway::caller::{CallerFiles, GatewayClient, StreamingResponse};
 use ndxp_gateway::exchange_log::Kind;
 use ndxp_gateway::pki::{DEFAULT_DAYS, Role as PkiRole, client_uri};
 use ndxp_gateway::registry::{Client, Grant, Store, now};
@@ -25,7 +25,7 @@ fn short_lived(stage: &Stage, id: &str, life: Duration) -> i64 {
 }
 
 /// A stream that would go on for an hour; its source hangs from now on.
-async fn watching(stage: &Stage, actor: &Actor, number: usize) -> Answering {
+async fn watching(stage: &Stage, actor: &Actor, number: usize) -> StreamingResponse {
     let number = stage.sandbox.province.dossiers[3 * number].number.clone();
     let mut answering = actor.start(WATCH, json!({ "dossierNumber": number })).await;
     assert!(answering.next().await.unwrap().is_some(), "the stream did not begin");
@@ -34,7 +34,7 @@ async fn watching(stage: &Stage, actor: &Actor, number: usize) -> Answering {
 }
 
 /// Waits for a stream's end, which comes within a second of this time (Unix seconds), and not before; gives its reason.
-async fn ends_at(what: &str, at: i64, mut stream: Answering) -> (String, String) {
+async fn ends_at(what: &str, at: i64, mut stream: StreamingResponse) -> (String, String) {
     let ended = tokio::time::timeout(Duration::from_secs(20), async { while let Ok(Some(_)) = stream.next().await {} });
     ended.await.unwrap_or_else(|_| panic!("{what}: the stream goes on"));
     let late = jiff::Timestamp::now().as_millisecond() - at * 1_000;
@@ -233,7 +233,7 @@ async fn t6_an_auditor_s_stream_ends_with_the_role_or_the_certificate() {
     }
     stage.settle();
     let tail = |id: &str| {
-        let caller = Caller::new(&stage.base(), &files(&stage.folder, id)).unwrap();
+        let caller = GatewayClient::new(&stage.base(), &files(&stage.folder, id)).unwrap();
         async move { caller.start(TAIL, &[], vec![Bytes::new()], None).await.unwrap() }
     };
     let (lan, hoa, mut minh) = (tail("lan").await, tail("hoa").await, tail("minh").await);

@@ -7,7 +7,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 use ndxp_gateway::admin::api;
-use ndxp_gateway::caller::Caller;
+use ndxp_gateway::caller::GatewayClient;
 use ndxp_gateway::pki::{DEFAULT_DAYS, Role as Certificate, staff_uri};
 use ndxp_gateway::registry::{Page, Role, Staff, Store, TokenFilter, TokenRecord, TokenState, now};
 use prost::Message;
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 
 /// Somebody who works through `ndxp.admin.v1`.
-struct Person(Caller);
+struct Person(GatewayClient);
 
 impl Person {
     fn new(stage: &Stage, id: &str, roles: &[Role]) -> Self {
@@ -27,7 +27,7 @@ impl Person {
             |id: &str, roles: &[Role]| Staff { id: id.into(), roles: roles.to_vec(), names: vec![staff_uri(id)] };
         stage.store.bootstrap(&staff(id, roles), &staff("minh", &[])).unwrap();
         stage.settle();
-        Person(Caller::new(&stage.base(), &files(&stage.folder, id)).unwrap())
+        Person(GatewayClient::new(&stage.base(), &files(&stage.folder, id)).unwrap())
     }
 
     async fn ask<A: Message + Default>(&self, method: &str, request: impl Message) -> Result<A, String> {

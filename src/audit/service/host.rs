@@ -2,8 +2,8 @@
 //! owner, who reads their own files.
 
 use super::refused;
-use crate::access::reads::{ReadPermit, Reads, limits};
-use crate::access::staff::{Rule, StaffDoor};
+use crate::access::reads::{ReadPermit, ReadPermits, limits};
+use crate::access::staff::{RoleRule, StaffAuthorizer};
 use crate::exchange_log::reader::LogReader;
 use crate::exchange_log::{Entry, ExchangeLog};
 use crate::identity::Peer;
@@ -27,10 +27,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 #[derive(Clone)]
 pub(super) enum Host {
     /// In a gateway.
-    Gateway { door: StaffDoor, registry: Arc<ArcSwap<Snapshot>>, log: ExchangeLog },
+    Gateway { door: StaffAuthorizer, registry: Arc<ArcSwap<Snapshot>>, log: ExchangeLog },
     /// In the process of the folder's owner; with the registry that takes notes of what is done, which a copy of a log
     /// does not have.
-    Owner { data: PathBuf, notes: Option<SqliteStore>, reads: Arc<Reads> },
+    Owner { data: PathBuf, notes: Option<SqliteStore>, reads: Arc<ReadPermits> },
 }
 
 /// Somebody who may read, as far as they are known.
@@ -43,11 +43,11 @@ pub(super) enum Reader {
 
 impl Host {
     pub(super) fn owner(data: &Path, notes: Option<SqliteStore>) -> Self {
-        Host::Owner { data: data.to_owned(), notes, reads: Reads::new(BY_OWNER) }
+        Host::Owner { data: data.to_owned(), notes, reads: ReadPermits::new(BY_OWNER) }
     }
 
     /// Lets an auditor in, and the owner.
-    pub(super) async fn admit<T>(&self, request: &Request<T>, rule: &Rule) -> Result<Reader, Status> {
+    pub(super) async fn admit<T>(&self, request: &Request<T>, rule: &RoleRule) -> Result<Reader, Status> {
         match self {
             Host::Owner { .. } => Ok(Reader::Owner),
             Host::Gateway { door, .. } => {
@@ -59,7 +59,7 @@ impl Host {
     }
 
     /// A permit to read; an auditor's is one of `reads`.
-    pub(super) fn begin(&self, reader: &Reader, of_staff: &Arc<Reads>) -> Result<ReadPermit, Status> {
+    pub(super) fn begin(&self, reader: &Reader, of_staff: &Arc<ReadPermits>) -> Result<ReadPermit, Status> {
         let permit = match (self, reader) {
             (Host::Owner { reads, .. }, _) => reads.begin("owner"),
             (Host::Gateway { .. }, Reader::Staff(_, staff)) => of_staff.begin(staff.id()),

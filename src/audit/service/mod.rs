@@ -12,8 +12,8 @@ use super::index::Index;
 use super::query::{Query, known_as};
 use super::search::{self, Page};
 use super::{AuditError, odd, periods, statistics};
-use crate::access::reads::{ReadPermit, Reads, limits};
-use crate::access::staff::{Rule, StaffDoor};
+use crate::access::reads::{ReadPermit, ReadPermits, limits};
+use crate::access::staff::{RoleRule, StaffAuthorizer};
 use crate::contract::formats::{self, Format};
 use crate::contract::validate::Violation;
 use crate::exchange_log::key::open_reader;
@@ -71,9 +71,9 @@ pub struct Audit {
     vault: Vault,
     host: Host,
     pseudonyms: Arc<Pseudonyms>,
-    reads: Arc<Reads>,
-    streams: Arc<Reads>,
-    receipts: Arc<Reads>,
+    reads: Arc<ReadPermits>,
+    streams: Arc<ReadPermits>,
+    receipts: Arc<ReadPermits>,
 }
 
 type Told<T> = Result<Response<T>, Status>;
@@ -156,14 +156,14 @@ impl Audit {
     /// The service over a data folder.
     pub fn new(
         data: &Path,
-        door: StaffDoor,
+        door: StaffAuthorizer,
         registry: Arc<ArcSwap<Snapshot>>,
         log: ExchangeLog,
         vault: &Vault,
     ) -> Result<Self, LogError> {
         let [reads, streams, receipts] = ["staff", "streams", "receipts"].map(|kind| door.reads_refused(kind));
-        let (reads, streams) = (Reads::counted(BY_STAFF, reads), Reads::counted(STREAMS, streams));
-        let receipts = Reads::counted(BY_CLIENTS, receipts);
+        let (reads, streams) = (ReadPermits::counted(BY_STAFF, reads), ReadPermits::counted(STREAMS, streams));
+        let receipts = ReadPermits::counted(BY_CLIENTS, receipts);
         Ok(Audit { reads, streams, receipts, ..Self::at(data, Host::Gateway { door, registry, log }, vault)? })
     }
 
@@ -176,7 +176,8 @@ impl Audit {
 
     fn at(data: &Path, host: Host, vault: &Vault) -> Result<Self, LogError> {
         let pseudonyms = Arc::new(Pseudonyms::open(&crate::exchange_log::pseudonym::folder(data))?);
-        let (reads, streams, receipts) = (Reads::new(BY_STAFF), Reads::new(STREAMS), Reads::new(BY_CLIENTS));
+        let (reads, streams, receipts) =
+            (ReadPermits::new(BY_STAFF), ReadPermits::new(STREAMS), ReadPermits::new(BY_CLIENTS));
         let (data, vault) = (data.to_owned(), vault.clone());
         Ok(Audit { data, vault, host, pseudonyms, reads, streams, receipts })
     }
@@ -209,7 +210,7 @@ impl Audit {
     }
 
     /// Lets an auditor in, to read.
-    async fn auditor<T>(&self, request: &Request<T>, rule: &Rule) -> Result<ReadPermit, Status> {
+    async fn auditor<T>(&self, request: &Request<T>, rule: &RoleRule) -> Result<ReadPermit, Status> {
         let reader = self.host.admit(request, rule).await?;
         self.host.begin(&reader, &self.reads)
     }
@@ -218,10 +219,10 @@ impl Audit {
     async fn asked<T>(
         &self,
         request: &Request<T>,
-        rule: &Rule,
+        rule: &RoleRule,
         (query, first): (Option<api::Query>, bool),
         reason: &str,
-        reads: &Arc<Reads>,
+        reads: &Arc<ReadPermits>,
     ) -> Result<(Query, ReadPermit), Status> {
         let reader = self.host.admit(request, rule).await?;
         let permit = self.host.begin(&reader, reads)?;

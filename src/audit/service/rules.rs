@@ -1,7 +1,7 @@
 //! What each method needs: known before its message is read, so that nobody sends one who may not.
 
 use crate::access::rules::rules;
-use crate::access::staff::Rule;
+use crate::access::staff::RoleRule;
 use crate::registry::Role;
 
 const AUDITOR: &[Role] = &[Role::Auditor];

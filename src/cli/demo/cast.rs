@@ -1,7 +1,7 @@
 //! The demo's provincial systems: their certificates, grants and tokens.
 
 use crate::admin::{self, StaffDraft, api};
-use crate::caller::{Answered, Caller, CallerFiles};
+use crate::caller::{CallerFiles, CompleteResponse, GatewayClient};
 use crate::cli::CliError;
 use crate::cli::session::{Remote, Session};
 use crate::config::Config;
@@ -26,7 +26,7 @@ pub struct Cast<'c> {
 
 /// A system that calls.
 pub struct Actor {
-    caller: Caller,
+    caller: GatewayClient,
     token: String,
 }
 
@@ -178,7 +178,7 @@ impl<'c> Cast<'c> {
     pub fn actor_with(&self, base: &str, id: &str, token: &str) -> Result<Actor, CliError> {
         let certificate = self.certificate(id);
         let files = CallerFiles { ca: self.folder.pki().ca(), key: certificate.with_extension("key"), certificate };
-        Ok(Actor { caller: Caller::new(base, &files)?, token: token.to_owned() })
+        Ok(Actor { caller: GatewayClient::new(base, &files)?, token: token.to_owned() })
     }
 }
 
@@ -190,7 +190,7 @@ impl Actor {
         purpose: &str,
         official: &str,
         requests: Vec<Bytes>,
-    ) -> Result<Answered, CliError> {
+    ) -> Result<CompleteResponse, CliError> {
         let bearer = format!("Bearer {}", self.token);
         let mut metadata: Vec<(&str, &str)> = Vec::new();
         if !self.token.is_empty() {

@@ -6,7 +6,7 @@ mod refusals;
 use super::call::{decode, encode, explain};
 use super::output::{Output, print_json, table};
 use super::{CliError, runtime, sandbox, serve};
-use crate::caller::Answered;
+use crate::caller::CompleteResponse;
 use crate::config::Config;
 use crate::contract::{ContractSet, Operation};
 use crate::exchange_log::{LogError, key, verify};
@@ -159,7 +159,7 @@ async fn call(actor: &Actor, contracts: &ContractSet, sample: &Sample) -> Result
     })
 }
 
-fn judge(operation: &Operation, sample: &Sample, answered: &Answered) -> Result<(bool, String), CliError> {
+fn judge(operation: &Operation, sample: &Sample, answered: &CompleteResponse) -> Result<(bool, String), CliError> {
     if answered.status.code() != Code::Ok {
         return Ok((false, explain(&answered.status)));
     }

@@ -11,7 +11,7 @@ use super::{CliError, runtime};
 use crate::admin::JUSTIFICATION;
 use crate::admin::api::admin_service_client::AdminServiceClient;
 use crate::audit::service::api::audit_service_client::AuditServiceClient;
-use crate::caller::{Caller, CallerError, CallerFiles, MAX_MESSAGE};
+use crate::caller::{CallerError, CallerFiles, GatewayClient, MAX_MESSAGE};
 use crate::config::Config;
 use crate::keyfile::Vault;
 use base64::Engine;
@@ -236,7 +236,7 @@ pub struct Session {
 impl Session {
     /// A session from afar.
     pub fn remote(remote: &Remote) -> Result<Self, CliError> {
-        let caller = Caller::new(&remote.url, &remote.files).map_err(|error| match error {
+        let caller = GatewayClient::new(&remote.url, &remote.files).map_err(|error| match error {
             CallerError::Tls(fault) => CliError::Usage(fault.to_string()),
             other => other.into(),
         })?;

@@ -1,14 +1,14 @@
 //! Acts on their way into the exchange log: each is noted with its change in one transaction, with its place in the sequence
 //! of all acts and a code over both, and is believed only with that code.
 
-use super::super::act::{Change, parts};
+use super::super::act::{ObjectChange, parts};
 use super::super::actkey::{ActKey, Origin};
-use super::super::{Act, Actor, Noted, Refused, RegistryError};
+use super::super::{Act, Actor, NotedAct, RefusedAct, RegistryError};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row, params};
 
 /// What is noted of an act beside its changes.
-pub(super) struct Note<'n> {
+pub(super) struct ActNote<'n> {
     pub(super) key: &'n ActKey,
     pub(super) act: &'n str,
     pub(super) object: &'n str,
@@ -16,12 +16,12 @@ pub(super) struct Note<'n> {
     pub(super) justification: &'n str,
 }
 
-impl Note<'_> {
+impl ActNote<'_> {
     /// Writes the act, in as many rows as there must be entries. Within a transaction that nobody else writes beside.
     pub(super) fn write(
         &self,
         connection: &Connection,
-        changes: Vec<Change>,
+        changes: Vec<ObjectChange>,
         approved_by: &str,
     ) -> Result<(), RegistryError> {
         for part in parts(changes) {
@@ -105,18 +105,22 @@ const HANDED_OVER: i64 = 200;
 const COMPARED: i64 = 100_000;
 
 /// The oldest rows behind a place in the sequence.
-pub(super) fn noted(connection: &Connection, key: &ActKey, after: u64) -> Result<Vec<Noted>, RegistryError> {
+pub(super) fn noted(connection: &Connection, key: &ActKey, after: u64) -> Result<Vec<NotedAct>, RegistryError> {
     let sql = "SELECT * FROM acts WHERE seq > ?1 ORDER BY seq LIMIT ?2";
     read(connection, sql, [number(after), HANDED_OVER], |row| checked(row, Some(key)))
 }
 
 /// All rows. Without the key, none is believed.
-pub(super) fn all_noted(connection: &Connection, key: Option<&ActKey>) -> Result<Vec<Noted>, RegistryError> {
+pub(super) fn all_noted(connection: &Connection, key: Option<&ActKey>) -> Result<Vec<NotedAct>, RegistryError> {
     read(connection, "SELECT * FROM acts ORDER BY seq LIMIT ?1", [COMPARED], |row| checked(row, key))
 }
 
 /// How many rows there are up to a place in the sequence, and the first of them.
-pub(super) fn left(connection: &Connection, key: &ActKey, until: u64) -> Result<(u64, Option<Noted>), RegistryError> {
+pub(super) fn left(
+    connection: &Connection,
+    key: &ActKey,
+    until: u64,
+) -> Result<(u64, Option<NotedAct>), RegistryError> {
     let count = "SELECT COUNT(*) FROM acts WHERE seq <= ?1";
     let count: i64 = connection.prepare_cached(count)?.query_row([number(until)], |row| row.get(0))?;
     let sql = "SELECT * FROM acts WHERE seq <= ?1 ORDER BY seq LIMIT 1";
@@ -153,23 +157,23 @@ fn whole(row: &Row<'_>) -> Option<(Act, String, Vec<u8>)> {
 }
 
 /// A row, and whether it is believed.
-fn checked(row: &Row<'_>, key: Option<&ActKey>) -> rusqlite::Result<Noted> {
-    let Some((act, changes, code)) = whole(row) else { return Ok(Noted::Refused(unreadable(row)?)) };
+fn checked(row: &Row<'_>, key: Option<&ActKey>) -> rusqlite::Result<NotedAct> {
+    let Some((act, changes, code)) = whole(row) else { return Ok(NotedAct::Refused(unreadable(row)?)) };
     Ok(match key.and_then(|key| key.origin(&act, &changes, &code)) {
-        Some(Origin::Noted) => Noted::Act(act),
-        Some(Origin::Upgraded) => Noted::Upgraded(act),
-        None => Noted::Refused(Refused::from(&act)),
+        Some(Origin::Noted) => NotedAct::Act(act),
+        Some(Origin::Upgraded) => NotedAct::Upgraded(act),
+        None => NotedAct::Refused(RefusedAct::from(&act)),
     })
 }
 
 /// What can be said of a row that is no act.
-fn unreadable(row: &Row<'_>) -> rusqlite::Result<Refused> {
+fn unreadable(row: &Row<'_>) -> rusqlite::Result<RefusedAct> {
     let text = |column: &str| match row.get_ref(column) {
         Ok(ValueRef::Text(text)) => String::from_utf8_lossy(text).into_owned(),
         _ => "?".to_owned(),
     };
     let sequence = row.get::<_, i64>("seq")?.try_into().unwrap_or_default();
-    Ok(Refused::new(
+    Ok(RefusedAct::new(
         sequence,
         &format!("{} of {} by {}, which cannot be read", text("act"), text("object"), text("actor")),
     ))

@@ -2,9 +2,9 @@
 //! that the registry can be recomputed from the log alone from here on. The gateway takes this into the log only where the log
 //! has nothing of a registry yet.
 
-use super::super::act::{Change, MAX_CHANGES_BYTES};
+use super::super::act::{MAX_CHANGES_BYTES, ObjectChange};
 use super::super::{ActKey, Actor, RegistryError, TokenRecord};
-use super::acts::Note;
+use super::acts::ActNote;
 use super::rows::{read_client, read_grant, read_key, read_staff, read_token};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row};
 use serde::Serialize;
@@ -14,16 +14,16 @@ use std::path::Path;
 pub const ADOPT_ACT: &str = "registry.adopt";
 
 /// Acts under way: a registry of a million grants is never in memory as a whole.
-struct Restating<'c> {
+struct RestatedActs<'c> {
     connection: &'c Connection,
     key: &'c ActKey,
     /// The object of all its acts, by which they are known to belong together.
     object: String,
-    changes: Vec<Change>,
+    changes: Vec<ObjectChange>,
     size: usize,
 }
 
-impl Restating<'_> {
+impl RestatedActs<'_> {
     fn table<T: Serialize>(
         &mut self,
         kind: &str,
@@ -35,8 +35,8 @@ impl Restating<'_> {
         while let Some(row) = rows.next()? {
             let (id, record) = read(row)?;
             // As if it had been there before: a record of an older version may be larger than new ones.
-            let change = Change::new(format!("{kind}:{id}"), Some(&record), Some(&record))?;
-            let change = Change { before: "null".into(), ..change };
+            let change = ObjectChange::new(format!("{kind}:{id}"), Some(&record), Some(&record))?;
+            let change = ObjectChange { before: "null".into(), ..change };
             self.size += change.size();
             if self.size > MAX_CHANGES_BYTES {
                 self.write()?;
@@ -50,7 +50,7 @@ impl Restating<'_> {
     fn write(&mut self) -> Result<(), RegistryError> {
         let changes = std::mem::take(&mut self.changes);
         let (key, object) = (self.key, self.object.as_str());
-        let note = Note { key, act: ADOPT_ACT, object, actor: &Actor::System, justification: "" };
+        let note = ActNote { key, act: ADOPT_ACT, object, actor: &Actor::System, justification: "" };
         if changes.is_empty() { Ok(()) } else { note.write(self.connection, changes, "") }
     }
 }
@@ -58,7 +58,7 @@ impl Restating<'_> {
 /// Restates everything, in acts of the gateway itself.
 pub(super) fn restate(connection: &Connection, issued: &Path, key: &ActKey) -> Result<(), RegistryError> {
     let object = format!("registry:{}", uuid::Uuid::now_v7().simple());
-    let mut restating = Restating { connection, key, object, changes: Vec::new(), size: 0 };
+    let mut restating = RestatedActs { connection, key, object, changes: Vec::new(), size: 0 };
     restating.table("client", "SELECT * FROM clients ORDER BY id", |row| Ok((row.get("id")?, read_client(row)?)))?;
     restating.table("grant", "SELECT * FROM grants ORDER BY id", |row| Ok((row.get("id")?, read_grant(row)?)))?;
     restating.table("staff", "SELECT * FROM staff ORDER BY id", |row| Ok((row.get("id")?, read_staff(row)?)))?;

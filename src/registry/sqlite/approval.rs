@@ -3,7 +3,7 @@
 use super::super::act::canonical_json;
 use super::super::pending::PENDING_S;
 use super::super::{Actor, Client, Grant, PendingChange, RegistryError, Role, Staff, now};
-use super::changing::Touched;
+use super::changing::TouchedObjects;
 use super::pending::{has_role, json, must_be_another, read, read_pending, settle};
 use super::read::person;
 use super::rows::read_grant;
@@ -119,7 +119,7 @@ pub(super) fn bootstrap(store: &SqliteStore, administrator: &Staff, approver: &S
                 _ => people::put_new(changing, &person)?,
             }
         }
-        changing.touch(Touched::Staff);
+        changing.touch(TouchedObjects::Staff);
         Ok(())
     })
 }

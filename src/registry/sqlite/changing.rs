@@ -1,10 +1,10 @@
 //! One change of the registry: what it does to the tables, what gateways must read again, and the note of it for the
 //! exchange log, all of it or nothing.
 
-use super::super::act::Change;
+use super::super::act::ObjectChange;
 use super::super::{Actor, RegistryError};
 use super::SqliteStore;
-use super::acts::Note;
+use super::acts::ActNote;
 use rusqlite::{Connection, TransactionBehavior, params};
 use serde::Serialize;
 use std::collections::HashSet;
@@ -12,7 +12,7 @@ use std::ops::Deref;
 
 /// What a change touched, and gateways must read again.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) enum Touched {
+pub(super) enum TouchedObjects {
     /// A client, with its grants.
     Client(String),
     /// A revoked token.
@@ -33,8 +33,8 @@ pub(super) struct Changing<'c> {
     pub(super) actor: &'c Actor,
     /// Why, in their words.
     pub(super) justification: &'c str,
-    changes: Vec<Change>,
-    touched: HashSet<Touched>,
+    changes: Vec<ObjectChange>,
+    touched: HashSet<TouchedObjects>,
     approved_by: String,
 }
 
@@ -48,7 +48,7 @@ impl Deref for Changing<'_> {
 
 impl Changing<'_> {
     /// Gateways must read this again.
-    pub(super) fn touch(&mut self, touched: Touched) {
+    pub(super) fn touch(&mut self, touched: TouchedObjects) {
         self.touched.insert(touched);
     }
 
@@ -60,7 +60,7 @@ impl Changing<'_> {
         before: Option<&T>,
         after: Option<&T>,
     ) -> Result<(), RegistryError> {
-        self.changes.push(Change::new(format!("{kind}:{id}"), before, after)?);
+        self.changes.push(ObjectChange::new(format!("{kind}:{id}"), before, after)?);
         Ok(())
     }
 
@@ -92,10 +92,10 @@ impl SqliteStore {
         let Changing { changes, touched, approved_by, .. } = changing;
         for touched in &touched {
             let (kind, id) = match touched {
-                Touched::Client(id) => ("client", id.as_str()),
-                Touched::Token(id) => ("token", id.as_str()),
-                Touched::Keys => ("keys", ""),
-                Touched::Staff => ("staff", ""),
+                TouchedObjects::Client(id) => ("client", id.as_str()),
+                TouchedObjects::Token(id) => ("token", id.as_str()),
+                TouchedObjects::Keys => ("keys", ""),
+                TouchedObjects::Staff => ("staff", ""),
             };
             whole.execute("INSERT INTO changes (kind, id) VALUES (?1, ?2)", params![kind, id])?;
         }
@@ -103,7 +103,7 @@ impl SqliteStore {
             whole.execute("DELETE FROM changes WHERE seq <= ?1", [whole.last_insert_rowid() - REMEMBERED])?;
         }
         let (actor, justification) = (&self.actor, &self.justification);
-        let note = Note { key: &self.key, act, object: &object.into(), actor, justification };
+        let note = ActNote { key: &self.key, act, object: &object.into(), actor, justification };
         note.write(&whole, changes, &approved_by)?;
         whole.commit()?;
         Ok(done)

@@ -2,8 +2,8 @@
 
 use super::super::name::canonical_names;
 use super::super::pending::client_gains;
-use super::super::{Client, Grant, Outcome, RegistryError, now};
-use super::changing::{Changing, Touched};
+use super::super::{ChangeOutcome, Client, Grant, RegistryError, now};
+use super::changing::{Changing, TouchedObjects};
 use super::identities::{self, Kind};
 use super::rows::{list, read_client, read_grant};
 use super::{CLIENT, SqliteStore, all, must_be_new, one, pending};
@@ -25,7 +25,7 @@ pub(super) fn read_living(changing: &Changing<'_>, id: &str) -> Result<Client, R
 /// Notes what became of a client.
 fn changed(changing: &mut Changing<'_>, before: &Client) -> Result<(), RegistryError> {
     let after = read(changing, &before.id)?;
-    changing.touch(Touched::Client(before.id.clone()));
+    changing.touch(TouchedObjects::Client(before.id.clone()));
     changing.record("client", &before.id, Some(before), Some(&after))
 }
 
@@ -38,7 +38,7 @@ pub(super) fn add(store: &SqliteStore, client: &Client) -> Result<(), RegistryEr
         let sql =
             "INSERT INTO clients (id, agency, contact, names, suspended, created) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
         changing.execute(sql, row)?;
-        changing.touch(Touched::Client(id.clone()));
+        changing.touch(TouchedObjects::Client(id.clone()));
         let after = read(changing, id)?;
         changing.record("client", id, None, Some(&after))
     })
@@ -62,7 +62,7 @@ fn is_sensitive(changing: &Changing<'_>, id: &str) -> Result<bool, RegistryError
     Ok(changing.query_row(sql, params![id, now()], |row| row.get(0))?)
 }
 
-pub(super) fn change(store: &SqliteStore, client: &Client) -> Result<Outcome, RegistryError> {
+pub(super) fn change(store: &SqliteStore, client: &Client) -> Result<ChangeOutcome, RegistryError> {
     let object = format!("client:{}", client.id);
     store.change("client.change", object.clone(), |changing| {
         let before = read_living(changing, &client.id)?;
@@ -74,7 +74,7 @@ pub(super) fn change(store: &SqliteStore, client: &Client) -> Result<Outcome, Re
             return pending::ask(changing, "client.change", &object, Some(&before), &after);
         }
         put(changing, &after)?;
-        Ok(Outcome::Done)
+        Ok(ChangeOutcome::Done)
     })
 }
 
@@ -89,7 +89,7 @@ fn has_approved(changing: &Changing<'_>, id: &str) -> Result<bool, RegistryError
     Ok(changing.query_row(sql, params![id, now()], |row| row.get(0))?)
 }
 
-pub(super) fn resume(store: &SqliteStore, id: &str) -> Result<Outcome, RegistryError> {
+pub(super) fn resume(store: &SqliteStore, id: &str) -> Result<ChangeOutcome, RegistryError> {
     let object = format!("client:{id}");
     store.change("client.resume", object.clone(), |changing| {
         let before = read_living(changing, id)?;
@@ -98,7 +98,7 @@ pub(super) fn resume(store: &SqliteStore, id: &str) -> Result<Outcome, RegistryE
             return pending::ask(changing, "client.resume", &object, Some(&before), &after);
         }
         put_suspended(changing, id, false)?;
-        Ok(Outcome::Done)
+        Ok(ChangeOutcome::Done)
     })
 }
 

@@ -1,8 +1,8 @@
 //! Changes of grants.
 
 use super::super::pending::grant_widens;
-use super::super::{Grant, Network, Outcome, PendingChange, RegistryError, now};
-use super::changing::{Changing, Touched};
+use super::super::{ChangeOutcome, Grant, Network, PendingChange, RegistryError, now};
+use super::changing::{Changing, TouchedObjects};
 use super::clients::read_living;
 use super::pending::{self, must_be_another, requester};
 use super::rows::{list, read_grant};
@@ -17,7 +17,7 @@ pub(super) fn read(changing: &Changing<'_>, id: &str) -> Result<Grant, RegistryE
 /// Notes what became of a grant.
 fn changed(changing: &mut Changing<'_>, before: Option<&Grant>, id: &str) -> Result<(), RegistryError> {
     let after = read(changing, id)?;
-    changing.touch(Touched::Client(after.client.clone()));
+    changing.touch(TouchedObjects::Client(after.client.clone()));
     changing.record("grant", id, before, Some(&after))
 }
 
@@ -131,7 +131,7 @@ pub(super) fn put(
     changed(changing, Some(&before), &grant.id)
 }
 
-pub(super) fn change(store: &SqliteStore, grant: &Grant) -> Result<Outcome, RegistryError> {
+pub(super) fn change(store: &SqliteStore, grant: &Grant) -> Result<ChangeOutcome, RegistryError> {
     let object = format!("grant:{}", grant.id);
     store.change("grant.change", object.clone(), |changing| {
         let before = read(changing, &grant.id)?;
@@ -153,7 +153,7 @@ pub(super) fn change(store: &SqliteStore, grant: &Grant) -> Result<Outcome, Regi
             return pending::ask(changing, "grant.change", &object, Some(&before), &after);
         }
         put(changing, &after, None)?;
-        Ok(Outcome::Done)
+        Ok(ChangeOutcome::Done)
     })
 }
 

@@ -1,7 +1,7 @@
 //! Changes of signing keys.
 
 use super::super::{RegistryError, SigningKey};
-use super::changing::{Changing, Touched};
+use super::changing::{Changing, TouchedObjects};
 use super::rows::read_key;
 use super::{SqliteStore, constraint, one};
 use rusqlite::params;
@@ -14,7 +14,7 @@ fn read(changing: &Changing<'_>, kid: &str) -> Result<SigningKey, RegistryError>
 fn end(changing: &mut Changing<'_>, before: &SigningKey, until: i64) -> Result<(), RegistryError> {
     changing.execute("UPDATE keys SET believed_until = ?2 WHERE kid = ?1", params![before.kid, until])?;
     let after = read(changing, &before.kid)?;
-    changing.touch(Touched::Keys);
+    changing.touch(TouchedObjects::Keys);
     changing.record("key", &before.kid, Some(before), Some(&after))
 }
 
@@ -27,7 +27,7 @@ pub(super) fn add(store: &SqliteStore, key: &SigningKey, others_until: i64) -> R
         let sql = "INSERT INTO keys (kid, algorithm, public_pem, created, believed_until, signs_from)
                    VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
         changing.execute(sql, row).map_err(|error| constraint(error, "key", &key.kid, ""))?;
-        changing.touch(Touched::Keys);
+        changing.touch(TouchedObjects::Keys);
         let after = read(changing, &key.kid)?;
         changing.record("key", &key.kid, None, Some(&after))
     })

@@ -2,7 +2,7 @@
 //! are looked at row by row, for [`MAX_LOOKED_AT`] rows a page, so that no page takes long however few rows it finds.
 
 use super::super::{
-    Client, ClientFilter, ClientState, Grant, GrantFilter, GrantState, Listed, MAX_LIFETIME, Page, RegistryError,
+    Client, ClientFilter, ClientState, Grant, GrantFilter, GrantState, ListPage, MAX_LIFETIME, Page, RegistryError,
     TokenFilter, TokenRecord, TokenState, now,
 };
 use super::rows::{read_client, read_grant, read_token};
@@ -55,7 +55,7 @@ impl Listing<'_> {
         most: usize,
         read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
         id: impl Fn(&T) -> &str,
-    ) -> Result<Listed<T>, RegistryError> {
+    ) -> Result<ListPage<T>, RegistryError> {
         let order = if self.newest_first { "DESC" } else { "ASC" };
         let inner = format!("{} WHERE {} ORDER BY id {order}", self.select, self.conditions.join(" AND "));
         let whole = most == usize::MAX;
@@ -79,7 +79,7 @@ impl Listing<'_> {
         if records.len() > most {
             records.truncate(most);
             let next = records.last().map(|last| id(last).to_owned()).unwrap_or_default();
-            return Ok(Listed { records, next });
+            return Ok(ListPage { records, next });
         }
         let mut next = String::new();
         if self.rest.is_some() && !whole {
@@ -88,7 +88,7 @@ impl Listing<'_> {
                 connection.prepare_cached(&sql)?.query_row(self.params.as_slice(), |row| row.get(0)).optional()?;
             next = last.unwrap_or_default();
         }
-        Ok(Listed { records, next })
+        Ok(ListPage { records, next })
     }
 }
 
@@ -96,7 +96,7 @@ impl Listing<'_> {
 pub(super) fn clients(
     connection: &Connection,
     page: &Page<'_, ClientFilter<'_>>,
-) -> Result<Listed<Client>, RegistryError> {
+) -> Result<ListPage<Client>, RegistryError> {
     let ClientFilter { agency, state } = page.filter;
     let mut conditions = Vec::new();
     let mut params: Vec<&dyn ToSql> = Vec::new();
@@ -127,7 +127,7 @@ pub(super) fn grants(
     connection: &Connection,
     client: Option<&str>,
     page: &Page<'_, GrantFilter>,
-) -> Result<Listed<Grant>, RegistryError> {
+) -> Result<ListPage<Grant>, RegistryError> {
     let now = now();
     let (id, client) = (page.after, client.unwrap_or_default());
     let mut conditions = Vec::new();
@@ -166,7 +166,7 @@ pub(super) fn tokens(
     connection: &Connection,
     client: Option<&str>,
     page: &Page<'_, TokenFilter>,
-) -> Result<Listed<TokenRecord>, RegistryError> {
+) -> Result<ListPage<TokenRecord>, RegistryError> {
     let now = now();
     let client = client.unwrap_or_default();
     let after = if page.after.is_empty() { LAST } else { page.after };

@@ -20,7 +20,7 @@ mod tokens;
 
 use super::lists::Lists;
 use super::{
-    ActKey, Actor, Client, ClientFilter, ClientView, Grant, GrantFilter, Item, Listed, Noted, Outcome, Page,
+    ActKey, Actor, ChangeOutcome, Client, ClientFilter, ClientView, Grant, GrantFilter, Item, ListPage, NotedAct, Page,
     PendingChange, RegistryError, SigningKey, Staff, Store, TokenFilter, TokenRecord, now,
 };
 use crate::keyfile::Vault;
@@ -217,7 +217,7 @@ impl Store for SqliteStore {
         Ok(ClientView::new(client.ok_or_else(|| RegistryError::Unknown("client", id.to_owned()))?, grants))
     }
 
-    fn clients(&self, page: Page<'_, ClientFilter<'_>>) -> Result<Listed<Client>, RegistryError> {
+    fn clients(&self, page: Page<'_, ClientFilter<'_>>) -> Result<ListPage<Client>, RegistryError> {
         self.readers.read(|connection| list::clients(connection, &page))
     }
 
@@ -225,7 +225,7 @@ impl Store for SqliteStore {
         clients::add(self, client)
     }
 
-    fn change_client(&self, client: &Client) -> Result<Outcome, RegistryError> {
+    fn change_client(&self, client: &Client) -> Result<ChangeOutcome, RegistryError> {
         clients::change(self, client)
     }
 
@@ -233,7 +233,7 @@ impl Store for SqliteStore {
         if suspended { clients::suspend(self, id) } else { self.resume_client(id).map(drop) }
     }
 
-    fn resume_client(&self, id: &str) -> Result<Outcome, RegistryError> {
+    fn resume_client(&self, id: &str) -> Result<ChangeOutcome, RegistryError> {
         clients::resume(self, id)
     }
 
@@ -246,7 +246,7 @@ impl Store for SqliteStore {
         self.readers.read(|connection| one(connection, sql, "grant", id, read_grant))
     }
 
-    fn grants(&self, client: Option<&str>, page: Page<'_, GrantFilter>) -> Result<Listed<Grant>, RegistryError> {
+    fn grants(&self, client: Option<&str>, page: Page<'_, GrantFilter>) -> Result<ListPage<Grant>, RegistryError> {
         self.readers.read(|connection| list::grants(connection, client, &page))
     }
 
@@ -258,7 +258,7 @@ impl Store for SqliteStore {
         grants::approve(self, id)
     }
 
-    fn change_grant(&self, grant: &Grant) -> Result<Outcome, RegistryError> {
+    fn change_grant(&self, grant: &Grant) -> Result<ChangeOutcome, RegistryError> {
         grants::change(self, grant)
     }
 
@@ -271,7 +271,11 @@ impl Store for SqliteStore {
         self.readers.read(|connection| one(connection, &sql, "token", id, read_token))
     }
 
-    fn tokens(&self, client: Option<&str>, page: Page<'_, TokenFilter>) -> Result<Listed<TokenRecord>, RegistryError> {
+    fn tokens(
+        &self,
+        client: Option<&str>,
+        page: Page<'_, TokenFilter>,
+    ) -> Result<ListPage<TokenRecord>, RegistryError> {
         self.readers.read(|connection| list::tokens(connection, client, &page))
     }
 
@@ -351,7 +355,7 @@ impl Store for SqliteStore {
         people::add(self, staff)
     }
 
-    fn change_staff(&self, staff: &Staff) -> Result<Outcome, RegistryError> {
+    fn change_staff(&self, staff: &Staff) -> Result<ChangeOutcome, RegistryError> {
         people::change(self, staff)
     }
 
@@ -387,11 +391,11 @@ impl Store for SqliteStore {
         Ok(Box::new(self.acting_as(actor).because(justification)?))
     }
 
-    fn noted_acts(&self, after: u64) -> Result<Vec<Noted>, RegistryError> {
+    fn noted_acts(&self, after: u64) -> Result<Vec<NotedAct>, RegistryError> {
         self.readers.read(|connection| acts::noted(connection, &self.key, after))
     }
 
-    fn left_acts(&self, until: u64) -> Result<(u64, Option<Noted>), RegistryError> {
+    fn left_acts(&self, until: u64) -> Result<(u64, Option<NotedAct>), RegistryError> {
         self.readers.read(|connection| acts::left(connection, &self.key, until))
     }
 

@@ -2,7 +2,7 @@
 
 use super::super::act::canonical_json;
 use super::super::pending::{MAX_PENDING, MAX_PENDING_OF_ONE, PENDING_S};
-use super::super::{Actor, Outcome, PendingChange, RegistryError, Role, now};
+use super::super::{Actor, ChangeOutcome, PendingChange, RegistryError, Role, now};
 use super::changing::Changing;
 use super::read::person;
 use super::{all, one};
@@ -74,7 +74,7 @@ pub(super) fn ask<T: Serialize>(
     object: &str,
     before: Option<&T>,
     after: &T,
-) -> Result<Outcome, RegistryError> {
+) -> Result<ChangeOutcome, RegistryError> {
     let by = changing.actor.to_string();
     must_have_room(changing)?;
     let pending = PendingChange {
@@ -105,7 +105,7 @@ pub(super) fn ask<T: Serialize>(
                ends) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
     changing.execute(sql, row)?;
     changing.record("change", &pending.id, None, Some(&pending))?;
-    Ok(Outcome::Waits(Box::new(pending)))
+    Ok(ChangeOutcome::Waits(Box::new(pending)))
 }
 
 pub(super) fn read(changing: &Changing<'_>, id: &str) -> Result<PendingChange, RegistryError> {

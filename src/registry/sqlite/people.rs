@@ -2,8 +2,8 @@
 
 use super::super::name::canonical_names;
 use super::super::pending::staff_gains;
-use super::super::{Outcome, PendingChange, RegistryError, Role, Staff};
-use super::changing::{Changing, Touched};
+use super::super::{ChangeOutcome, PendingChange, RegistryError, Role, Staff};
+use super::changing::{Changing, TouchedObjects};
 use super::identities::{self, Kind};
 use super::read::{STAFF, person};
 use super::rows::list;
@@ -20,7 +20,7 @@ pub(super) fn put_new(changing: &mut Changing<'_>, staff: &Staff) -> Result<(), 
     let names = identities::hold(changing, Kind::Staff, &staff.id, &staff.names)?;
     let row = params![staff.id, roles(staff)?, list(&names)];
     changing.execute("INSERT INTO staff (id, roles, names) VALUES (?1, ?2, ?3)", row)?;
-    changing.touch(Touched::Staff);
+    changing.touch(TouchedObjects::Staff);
     let after = person(changing, &staff.id)?;
     changing.record("staff", &staff.id, None, Some(&after))
 }
@@ -32,7 +32,7 @@ pub(super) fn put(changing: &mut Changing<'_>, staff: &Staff) -> Result<(), Regi
     let sql = "UPDATE staff SET roles = ?2, names = ?3 WHERE id = ?1";
     changing.execute(sql, params![staff.id, roles(staff)?, list(&names)])?;
     must_be_kept(changing, &before)?;
-    changing.touch(Touched::Staff);
+    changing.touch(TouchedObjects::Staff);
     let after = person(changing, &staff.id)?;
     changing.record("staff", &staff.id, Some(&before), Some(&after))
 }
@@ -60,12 +60,12 @@ pub(super) fn add(store: &SqliteStore, staff: &Staff) -> Result<PendingChange, R
         pending::ask(changing, "staff.add", &object, None, &staff)
     })?;
     match outcome {
-        Outcome::Waits(pending) => Ok(*pending),
-        Outcome::Done => Err(RegistryError::Store("a person was registered without approval".into())),
+        ChangeOutcome::Waits(pending) => Ok(*pending),
+        ChangeOutcome::Done => Err(RegistryError::Store("a person was registered without approval".into())),
     }
 }
 
-pub(super) fn change(store: &SqliteStore, staff: &Staff) -> Result<Outcome, RegistryError> {
+pub(super) fn change(store: &SqliteStore, staff: &Staff) -> Result<ChangeOutcome, RegistryError> {
     let object = format!("staff:{}", staff.id);
     store.change("staff.change", object.clone(), |changing| {
         let before = person(changing, &staff.id)?;
@@ -75,7 +75,7 @@ pub(super) fn change(store: &SqliteStore, staff: &Staff) -> Result<Outcome, Regi
             return pending::ask(changing, "staff.change", &object, Some(&before), &after);
         }
         put(changing, &after)?;
-        Ok(Outcome::Done)
+        Ok(ChangeOutcome::Done)
     })
 }
 
@@ -85,7 +85,7 @@ pub(super) fn remove(store: &SqliteStore, id: &str) -> Result<(), RegistryError>
         // The names stay theirs: whoever still has the certificate is nobody else.
         changing.execute("DELETE FROM staff WHERE id = ?1", [id])?;
         must_be_kept(changing, &before)?;
-        changing.touch(Touched::Staff);
+        changing.touch(TouchedObjects::Staff);
         changing.record("staff", id, Some(&before), None)
     })
 }

@@ -1,8 +1,8 @@
 //! The registry's file as records in their canonical form, at one moment: what is compared with the exchange log.
 
-use super::super::act::{Change, canonical_json};
-use super::super::{ActKey, Actor, Noted, RegistryError};
-use super::acts::{self, Note};
+use super::super::act::{ObjectChange, canonical_json};
+use super::super::{ActKey, Actor, NotedAct, RegistryError};
+use super::acts::{self, ActNote};
 use super::pending::read_pending;
 use super::rows::{read_client, read_grant, read_key, read_staff};
 use super::{SqliteStore, all};
@@ -97,7 +97,7 @@ impl RegistryFile {
     ///
     /// # Errors
     /// The file cannot be read.
-    pub fn acts(&self, key: Option<&ActKey>) -> Result<Vec<Noted>, RegistryError> {
+    pub fn acts(&self, key: Option<&ActKey>) -> Result<Vec<NotedAct>, RegistryError> {
         acts::all_noted(&self.0, key)
     }
 
@@ -132,11 +132,11 @@ impl SqliteStore {
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn restate(&self, changes: Vec<Change>) -> Result<(), RegistryError> {
+    pub fn restate(&self, changes: Vec<ObjectChange>) -> Result<(), RegistryError> {
         let mut connection = self.connection();
         let whole = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let note =
-            Note { key: self.key(), act: RESTATE_ACT, object: "registry", actor: &Actor::System, justification: "" };
+            ActNote { key: self.key(), act: RESTATE_ACT, object: "registry", actor: &Actor::System, justification: "" };
         note.write(&whole, changes, "")?;
         whole.commit()?;
         Ok(())

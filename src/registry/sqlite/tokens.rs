@@ -1,7 +1,7 @@
 //! Issued tokens and their revocations.
 
 use super::super::{MAX_SKEW_S, RegistryError, TokenRecord, now};
-use super::changing::Touched;
+use super::changing::TouchedObjects;
 use super::rows::list;
 use super::{SqliteStore, constraint};
 use rusqlite::params;
@@ -39,7 +39,7 @@ pub(super) fn revoke(store: &SqliteStore, before: &TokenRecord) -> Result<(), Re
     store.change("token.revoke", format!("token:{id}"), |changing| {
         let sql = "INSERT OR IGNORE INTO revocations VALUES (?1, ?2)";
         changing.execute(sql, params![id, before.expires])?;
-        changing.touch(Touched::Token(id.to_owned()));
+        changing.touch(TouchedObjects::Token(id.to_owned()));
         let after = TokenRecord { revoked: true, ..before.clone() };
         changing.record("token", id, Some(before), Some(&after))
     })

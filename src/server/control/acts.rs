@@ -8,7 +8,7 @@ use crate::audit::replay::Replay;
 use crate::audit::scan::LastAct;
 use crate::exchange_log::{Entry, Kind, entry};
 use crate::registry::sqlite::ADOPT_ACT;
-use crate::registry::{self, Act, ActKey, Noted, Refused, Store};
+use crate::registry::{self, Act, ActKey, NotedAct, RefusedAct, Store};
 use crate::server::shared::Shared;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -102,10 +102,10 @@ impl ActLog {
                 self.notice_gap(&row);
                 let sequence = row.sequence();
                 match row {
-                    Noted::Act(act) if act.act == ADOPT_ACT && !self.may_adopt(&act.object)? => {
+                    NotedAct::Act(act) if act.act == ADOPT_ACT && !self.may_adopt(&act.object)? => {
                         self.contradict(&act)?
                     }
-                    Noted::Act(act) => {
+                    NotedAct::Act(act) => {
                         last = LastAct { sequence: act.sequence, id: act.id };
                         self.log(act).await?;
                         (self.last, self.seen, self.unforgotten) = (Some(last), sequence, true);
@@ -114,14 +114,14 @@ impl ActLog {
                         self.unforgotten = false;
                     }
                     // Of an older version: the log has no act yet that it could be told from.
-                    Noted::Upgraded(act) if last.sequence == 0 => {
+                    NotedAct::Upgraded(act) if last.sequence == 0 => {
                         let id = act.id;
                         self.log(Act { sequence: 0, ..act }).await?;
                         let forgotten = self.store.forget_act(&id);
                         forgotten.map_err(|error| format!("an act that is in the log cannot be forgotten: {error}"))?;
                     }
-                    Noted::Upgraded(act) => refuse(&Refused::from(&act)),
-                    Noted::Refused(row) => refuse(&row),
+                    NotedAct::Upgraded(act) => refuse(&RefusedAct::from(&act)),
+                    NotedAct::Refused(row) => refuse(&row),
                 }
                 self.seen = sequence;
             }
@@ -129,7 +129,7 @@ impl ActLog {
     }
 
     /// Notices acts that are missing before a row, once.
-    fn notice_gap(&mut self, row: &Noted) {
+    fn notice_gap(&mut self, row: &NotedAct) {
         let (before, sequence) = (self.seen, row.sequence());
         if before > 0 && sequence > before + 1 {
             let missing = sequence - before - 1;
@@ -145,7 +145,8 @@ impl ActLog {
     }
 
     async fn log(&self, act: Act) -> Result<(), String> {
-        let change = |one: registry::Change| entry::Change { object: one.object, before: one.before, after: one.after };
+        let change =
+            |one: registry::ObjectChange| entry::Change { object: one.object, before: one.before, after: one.after };
         let entry = Entry {
             exchange_id: act.id.to_vec(),
             time_us: act.time_us,
@@ -233,6 +234,6 @@ impl ActLog {
     }
 }
 
-fn refuse(row: &Refused) {
+fn refuse(row: &RefusedAct) {
     tracing::error!(row = row.sequence, "a row among the acts is not what this gateway noted: it is nobody's act");
 }

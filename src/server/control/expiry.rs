@@ -1,7 +1,7 @@
 //! Certificates and revocation lists that end soon are told of: in the log once a day, each by its own clock, and as a
 //! metric all the time.
 
-use crate::identity::tls::Gate;
+use crate::identity::tls::TlsAcceptors;
 use crate::pki::{self, Ending};
 use crate::registry::now;
 use crate::server::shared::Shared;
@@ -18,16 +18,16 @@ const REPEAT: Duration = Duration::from_secs(86_400);
 /// When the files were looked at, and when it was warned of what.
 #[derive(Default)]
 pub(in crate::server) struct Expiry {
-    looked: Option<(Instant, BTreeSet<PathBuf>, Arc<Gate>)>,
+    looked: Option<(Instant, BTreeSet<PathBuf>, Arc<TlsAcceptors>)>,
     warned: BTreeMap<(PathBuf, String), Instant>,
 }
 
 impl Expiry {
     /// Looks at the files where it is time to, or where they are others than before. Lists are those in force.
-    pub(in crate::server) fn look(&mut self, files: &[PathBuf], gate: &Arc<Gate>, shared: &Shared) {
+    pub(in crate::server) fn look(&mut self, files: &[PathBuf], gate: &Arc<TlsAcceptors>, shared: &Shared) {
         let at = Instant::now();
         let files: BTreeSet<PathBuf> = files.iter().cloned().collect();
-        let same = |(last, known, before): &(Instant, BTreeSet<PathBuf>, Arc<Gate>)| {
+        let same = |(last, known, before): &(Instant, BTreeSet<PathBuf>, Arc<TlsAcceptors>)| {
             at.duration_since(*last) < EVERY && *known == files && Arc::ptr_eq(before, gate)
         };
         if self.looked.as_ref().is_some_and(same) {

@@ -20,7 +20,7 @@ pub(in crate::server) async fn check_endpoints(shared: Arc<Shared>) {
                 let (tls, path, endpoints) = (reach.tls.clone(), reach.health_path.clone(), endpoints.clone());
                 checks.spawn(async move {
                     let reached = reachable(&address, &tls, path.as_deref()).await;
-                    endpoints.checked(&address, reached);
+                    endpoints.record_health_check(&address, reached);
                 });
             }
         }

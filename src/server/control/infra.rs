@@ -3,7 +3,7 @@
 //! of an operation ends these calls, so none is begun before its message is there.
 
 use super::reflection::{Described, Reflection};
-use crate::access::refusals::{Identity, Refused};
+use crate::access::refusals::{Identity, RefusalKind};
 use crate::admin::{Admin, AdminServiceServer};
 use crate::audit::service::{Audit, AuditServiceServer};
 use crate::contract::ContractSet;
@@ -247,7 +247,7 @@ impl Right {
             ..Entry::begin(Kind::Admin, &self.shared.node)
         };
         let by = Identity::Certificate(self.peer.certificate.thumbprint);
-        self.shared.refusals.note_unawaited(Refused::Staff, by, entry);
+        self.shared.refusals.note_unawaited(RefusalKind::Staff, by, entry);
     }
 }
 

@@ -9,7 +9,7 @@ use crate::audit::service::Audit;
 use crate::config::Config;
 use crate::contract::ContractSet;
 use crate::identity::crl::CrlFetcher;
-use crate::identity::tls::Gate;
+use crate::identity::tls::TlsAcceptors;
 use crate::registry::usage::UsageStore;
 use crate::registry::{Snapshot, Store};
 use crate::server::StartError;
@@ -43,7 +43,7 @@ pub(in crate::server) struct Reloader {
     pub usage: UsageStore,
     pub served: watch::Sender<Arc<Served>>,
     pub infra: watch::Sender<Arc<Infra>>,
-    pub gate: watch::Sender<Arc<Gate>>,
+    pub gate: watch::Sender<Arc<TlsAcceptors>>,
     pub health: HealthReporter,
     pub admin: Admin,
     pub audit: Audit,
@@ -354,7 +354,7 @@ pub(in crate::server) fn spawn(
                         None => {}
                     }
                     if all {
-                        reloader.shared.refusals.tell_left_out(false);
+                        reloader.shared.refusals.log_omitted(false);
                         let config = &reloader.config;
                         disk.look(&config.data, config.log.disk_warn_days, &reloader.shared);
                     }

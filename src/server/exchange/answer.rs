@@ -1,7 +1,7 @@
 //! Answers as they leave: gRPC over HTTP/2 (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md).
 
 use super::record::Salts;
-use crate::access::limits::Left;
+use crate::access::limits::Remaining;
 use crate::contract::notes::Notes;
 use crate::frame::frame;
 use crate::headers::GRPC_STATUS;
@@ -53,7 +53,7 @@ pub(in crate::server) async fn send(answer: Response<AnswerBody>, reply: Reply) 
     let head = Response::from_parts(head, ());
     match body {
         AnswerBody::Empty => reply.head(head),
-        AnswerBody::One(message, trailers) => reply.begin(head)?.message(message, trailers).await,
+        AnswerBody::One(message, trailers) => reply.begin(head)?.send_message(message, trailers).await,
         AnswerBody::Stream(frames) => reply.begin(head)?.frames(frames.map(Ok::<_, Infallible>)).await,
         AnswerBody::Tonic(body) if body.is_end_stream() => reply.head(head),
         AnswerBody::Tonic(body) => reply.begin(head)?.frames(BodyStream::new(body)).await,
@@ -79,7 +79,7 @@ pub fn put(headers: &mut HeaderMap, name: &'static str, value: &str) {
 }
 
 /// Log index, salts, and what is left of rate and quota, as metadata.
-pub(in crate::server) fn put_entry(headers: &mut HeaderMap, index: u64, salts: &Salts, left: Option<Left>) {
+pub(in crate::server) fn put_entry(headers: &mut HeaderMap, index: u64, salts: &Salts, left: Option<Remaining>) {
     put(headers, LOG_INDEX, &index.to_string());
     put(headers, REQUEST_SALT, &hex(&salts.request));
     put(headers, ANSWER_SALT, &hex(&salts.answer));

@@ -7,9 +7,9 @@ use crate::config::SecondMode;
 use crate::contract::differences::differences;
 use crate::contract::settings::CallContext;
 use crate::contract::{Operation, Shape};
-use crate::deadline::{CallTime, Deadline, Whose};
+use crate::deadline::{CallTime, Deadline, DeadlineOwner};
 use crate::drivers::{Call, Requested, SourceAnswer, SourceError, SourceRequest, Turns};
-use crate::guard::{ClientKey, HubAsked, OperationGuard, Picked, Place};
+use crate::guard::{ClientKey, EndpointCall, HubCall, OperationGuard, Permit};
 use crate::server::shared::{Route, Second, Shared, Way};
 use crate::status::Refusal;
 use bytes::Bytes;
@@ -30,12 +30,12 @@ enum Turn<'r> {
 
 impl<'r> Turn<'r> {
     /// The way of a call, with the hub that is watched on it. A hub is probed by what a source is probed by.
-    fn choose(route: &'r Route, place: &Place) -> (Self, Option<HubAsked>) {
+    fn choose(route: &'r Route, place: &Permit) -> (Self, Option<HubCall>) {
         let Some(second) = &route.second else { return (Turn::First, None) };
         match second.mode {
             SecondMode::Share(percent) if fastrand::u32(0..100) < percent => (Turn::Second(second), None),
             SecondMode::Share(_) | SecondMode::Shadow => (Turn::First, None),
-            SecondMode::Failover => match second.first_health.ask(place.client(), place.may_probe()) {
+            SecondMode::Failover => match second.first_health.try_call(place.client(), place.may_probe()) {
                 Some(asked) => (Turn::Watched(second), Some(asked)),
                 None => (Turn::Second(second), None),
             },
@@ -60,7 +60,7 @@ struct Tried {
 }
 
 impl Tried {
-    fn pick(&mut self, way: &Way) -> Picked {
+    fn pick(&mut self, way: &Way) -> EndpointCall {
         let picked = way.endpoints.pick(self.client, self.last);
         self.attempts += 1;
         self.last = Some(picked.at());
@@ -108,23 +108,23 @@ pub(in crate::server) async fn ask(
     route: &Route,
     mut call: Call,
     time: CallTime,
-    place: Place,
+    place: Permit,
     record: &mut Record,
 ) -> Result<SourceAnswer, Refusal> {
     let began = Instant::now();
     let deadline = time.source(began);
     let again = Again::of(&call);
     let (client, (mut turn, watched)) = (place.client_key(), Turn::choose(route, &place));
-    let mut flight = Flight::new(place, time.whole(began));
+    let mut flight = Flight::new(place, time.full(began));
     flight.hub = watched;
     let told = match deadline.whose {
-        Whose::Caller if again.is_some() => flight.whole().unwrap_or(deadline),
+        DeadlineOwner::Caller if again.is_some() => flight.whole().unwrap_or(deadline),
         _ => deadline,
     };
     call.until = match call.operation.shape {
         // A stream may go on for as long as its caller likes, and its first answer has the operation's time.
         Shape::ServerStream => time.caller().map(|at| match at > told.at {
-            true => Deadline { at, whose: Whose::Caller },
+            true => Deadline { at, whose: DeadlineOwner::Caller },
             false => told,
         }),
         _ => Some(told),
@@ -145,24 +145,24 @@ pub(in crate::server) async fn ask(
         let Seen { health, took } = flight.over(&result, ended);
         let retry = result.as_ref().err().and_then(SourceError::retry);
         if let (Some(hub), Turn::Watched(second)) = (flight.hub.take(), &turn) {
-            hub.tell(health, took);
+            hub.record(health, took);
             // What one hub failed at does not count against the source as long as the other has not been asked.
             if let (Some(again), Some(_)) = (&again, retry) {
                 (turn, next, tried.last) = (Turn::Second(second), again.call(), None);
                 continue;
             }
         }
-        let other = tried.last.is_some_and(|last| way.endpoints.other_than(client, last));
+        let other = tried.last.is_some_and(|last| way.endpoints.has_other(client, last));
         let Some(place) = flight.place() else { break result };
         // Neither does what one endpoint failed at, where another one is asked next.
         let spared = health.is_ill() && other;
         if !spared {
-            place.tell(health, took, ended);
+            place.record(health, took, ended);
         }
         let wait = again.as_ref().zip(retry).and_then(|(_, asked)| place.retry_in(tried.attempts, asked, deadline.at));
         let Some(wait) = wait else {
             if spared {
-                place.tell(health, took, ended);
+                place.record(health, took, ended);
             }
             break result;
         };
@@ -227,7 +227,7 @@ impl Turns for InTurn {
     fn run<'a>(&'a self, request: &'a (dyn Fn() -> Requested<'a> + Sync)) -> Requested<'a> {
         Box::pin(async move {
             let deadline = Deadline::own(Instant::now(), self.operation.timeout);
-            let mut place = self.guard.admit_again(&self.client, deadline).await.map_err(SourceError::NotAsked)?;
+            let mut place = self.guard.admit_next(&self.client, deadline).await.map_err(SourceError::NotAsked)?;
             let deadline = Deadline::own(Instant::now(), self.operation.timeout);
             let mut attempts = 0;
             loop {
@@ -235,7 +235,7 @@ impl Turns for InTurn {
                 let began = Instant::now();
                 let result = deadline.bound(request()).await.unwrap_or(Err(SourceError::Timeout));
                 let ended = Instant::now();
-                place.tell(SourceError::health(&result), ended - began, ended);
+                place.record(SourceError::health(&result), ended - began, ended);
                 let retry = result.as_ref().err().and_then(SourceError::retry).filter(|_| !self.operation.writes);
                 match retry.and_then(|asked| place.retry_in(attempts, asked, deadline.at)) {
                     Some(wait) => tokio::time::sleep(wait).await,

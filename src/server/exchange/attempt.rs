@@ -1,9 +1,9 @@
 //! One attempt at an endpoint of a source, and what becomes of it when its caller leaves.
 
 use crate::contract::Binding;
-use crate::deadline::{Deadline, Whose};
+use crate::deadline::{Deadline, DeadlineOwner};
 use crate::drivers::{Call, SourceAnswer, SourceError};
-use crate::guard::{HubAsked, Picked, Place};
+use crate::guard::{EndpointCall, HubCall, Permit};
 use crate::http2::client::StreamWait;
 use crate::server::shared::Way;
 use crate::status::SourceHealth;
@@ -20,7 +20,7 @@ const WAIT_SHARE: u32 = 20;
 pub(in crate::server) struct Attempt {
     request: BoxFuture<'static, Result<SourceAnswer, SourceError>>,
     /// Until it has ended.
-    picked: Option<Picked>,
+    picked: Option<EndpointCall>,
     /// Whether its request comes at its caller's pace.
     paced: bool,
     began: Instant,
@@ -50,7 +50,7 @@ impl Seen {
 
 impl Attempt {
     /// Begins with a call at one endpoint of a way.
-    pub(in crate::server) fn new(way: &Way, picked: Picked, mut call: Call, paced: bool) -> Self {
+    pub(in crate::server) fn new(way: &Way, picked: EndpointCall, mut call: Call, paced: bool) -> Self {
         if let Binding::Grpc(_) = call.operation.binding {
             call.stream_wait = Some(Arc::default());
         }
@@ -63,14 +63,14 @@ impl Attempt {
     /// again.
     pub(in crate::server) async fn ended(&mut self, deadline: Deadline) -> Result<SourceAnswer, SourceError> {
         let result = match deadline.bound(&mut self.request).await {
-            Err(Whose::Caller) => return Err(SourceError::CallerDeadline),
-            Err(Whose::Operation) => Err(self.not_in_time(deadline)),
+            Err(DeadlineOwner::Caller) => return Err(SourceError::CallerDeadline),
+            Err(DeadlineOwner::Operation) => Err(self.not_in_time(deadline)),
             Ok(Err(error)) if self.is_by_deadline(&error, deadline) => Err(SourceError::CallerDeadline),
             Ok(result) => result,
         };
         let seen = self.seen(&result, Instant::now());
         if let Some(picked) = self.picked.take() {
-            picked.tell(seen.health);
+            picked.record(seen.health);
         }
         result
     }
@@ -94,7 +94,7 @@ impl Attempt {
     /// Whether what failed may have failed because of the caller's deadline: a source that was told it ends the call too, and so does
     /// what lies on the way, each a little sooner than the next.
     fn is_by_deadline(&self, error: &SourceError, deadline: Deadline) -> bool {
-        let hurried = |one: Deadline| one.whose == Whose::Caller;
+        let hurried = |one: Deadline| one.whose == DeadlineOwner::Caller;
         hurried(deadline)
             && self.until.is_some_and(hurried)
             && error.blame().health.is_ill()
@@ -110,9 +110,9 @@ impl Attempt {
 /// answers, it goes on until the operation's own time is over; else it ends.
 pub(in crate::server) struct Flight {
     /// Taken away when it goes on.
-    place: Option<Place>,
+    place: Option<Permit>,
     /// The hub that it goes through, where that is watched.
-    pub hub: Option<HubAsked>,
+    pub hub: Option<HubCall>,
     /// Under way, or ended.
     pub first: Option<Attempt>,
     /// Until when it may go on.
@@ -122,18 +122,18 @@ pub(in crate::server) struct Flight {
 
 impl Flight {
     /// A call to a source, which is asked now; `whole`: when the operation's own time is over.
-    pub(in crate::server) fn new(place: Place, whole: Deadline) -> Self {
+    pub(in crate::server) fn new(place: Permit, whole: Deadline) -> Self {
         let paced = place.is_paced();
         Flight { place: Some(place), hub: None, first: None, until: (!paced).then_some(whole), paced }
     }
 
     /// Its permit.
-    pub(in crate::server) fn place(&mut self) -> Option<&mut Place> {
+    pub(in crate::server) fn place(&mut self) -> Option<&mut Permit> {
         self.place.as_mut()
     }
 
     /// An attempt begins at an endpoint of a way.
-    pub(in crate::server) fn begins(&mut self, way: &Way, picked: Picked, call: Call) -> &mut Attempt {
+    pub(in crate::server) fn begins(&mut self, way: &Way, picked: EndpointCall, call: Call) -> &mut Attempt {
         let attempt = Attempt::new(way, picked, call, self.paced);
         self.first.insert(attempt)
     }
@@ -147,19 +147,19 @@ impl Flight {
     /// The operation's own time, where the source is to have it whatever the caller's deadline is.
     pub(in crate::server) fn whole(&mut self) -> Option<Deadline> {
         let until = self.until?;
-        let by_hub = self.hub.as_ref().is_some_and(HubAsked::probes);
-        (by_hub || self.place.as_mut().is_some_and(Place::goes_on)).then_some(until)
+        let by_hub = self.hub.as_ref().is_some_and(HubCall::probes);
+        (by_hub || self.place.as_mut().is_some_and(Permit::survives_caller)).then_some(until)
     }
 
     /// Goes on with the call that its caller left.
-    async fn go_on(mut attempt: Attempt, mut place: Place, hub: Option<HubAsked>, until: Deadline) {
+    async fn go_on(mut attempt: Attempt, mut place: Permit, hub: Option<HubCall>, until: Deadline) {
         let result = attempt.ended(until).await;
         let ended = Instant::now();
         let seen = attempt.seen(&result, ended);
         if let Some(hub) = hub {
-            hub.tell(seen.health, seen.took);
+            hub.record(seen.health, seen.took);
         }
-        place.tell(seen.health, seen.took, ended);
+        place.record(seen.health, seen.took, ended);
     }
 }
 

@@ -1,10 +1,10 @@
 //! The record of one exchange: its entry, from arrival to the moment it is durable. Whatever becomes of a call, its
 //! record is written: by [`Record::close`], which the answer waits for, or, where the caller is gone, when it is dropped.
 
-use crate::access::Said;
-use crate::access::limits::Left;
-use crate::access::refusals::{Identity, Refused};
-use crate::access::token::Verified;
+use crate::access::CallMetadata;
+use crate::access::limits::Remaining;
+use crate::access::refusals::{Identity, RefusalKind};
+use crate::access::token::VerifiedToken;
 use crate::contract::fields::Disclosed;
 use crate::contract::formats::{self, Format};
 use crate::contract::notes::Notes;
@@ -54,7 +54,7 @@ pub struct Record {
     /// Of the operation that is called.
     metrics: Option<Arc<OperationMetrics>>,
     /// What is left of the grant's rate and quota, for the caller.
-    pub left: Option<Left>,
+    pub left: Option<Remaining>,
     /// What was noticed while its answer was read, for the caller.
     pub notices: HeaderMap,
 }
@@ -111,7 +111,7 @@ impl Record {
     }
 
     /// With which token.
-    pub fn token(&mut self, token: &Verified) {
+    pub fn token(&mut self, token: &VerifiedToken) {
         self.entry.token.clone_from(&token.id);
     }
 
@@ -137,7 +137,7 @@ impl Record {
     }
 
     /// Why, and on whose behalf.
-    pub fn said(&mut self, said: &Said) -> Result<(), Refusal> {
+    pub fn said(&mut self, said: &CallMetadata) -> Result<(), Refusal> {
         self.entry.purpose = said.purpose.clone().unwrap_or_default();
         if let Some(official) = &said.official {
             self.entry.official = Some(self.keys()?.pseudonym(PersonKind::Official, official));
@@ -199,7 +199,7 @@ impl Record {
     }
 
     /// Under which grant, and what is left of it.
-    pub fn admitted(&mut self, grant: &GrantView, left: Left) {
+    pub fn admitted(&mut self, grant: &GrantView, left: Remaining) {
         self.entry.grant = grant.id.to_string();
         self.entry.grant_call = left.call;
         self.left = Some(left);
@@ -331,7 +331,7 @@ impl Record {
             return self.close(Some(refusal)).await.map(Some);
         }
         self.outcome(Some(refusal));
-        let noted = self.shared.refusals.note(Refused::Exchange, self.identity(), self.entry.clone()).await;
+        let noted = self.shared.refusals.note(RefusalKind::Exchange, self.identity(), self.entry.clone()).await;
         noted.map_err(|_| Reason::ExchangeLogUnavailable.into())
     }
 
@@ -351,7 +351,7 @@ impl Drop for Record {
             self.outcome(Some(&refusal));
             if self.entry.grant.is_empty() {
                 let (by, entry) = (self.identity(), std::mem::take(&mut self.entry));
-                self.shared.refusals.note_unawaited(Refused::Exchange, by, entry);
+                self.shared.refusals.note_unawaited(RefusalKind::Exchange, by, entry);
             } else if let Err(error) = self.shared.log.append_unawaited(&self.entry) {
                 tracing::error!(%error, "a cancelled exchange could not be logged");
             }

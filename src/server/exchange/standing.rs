@@ -3,7 +3,7 @@
 //! a call keeps to the contract with which it began, but to nothing that the present one withholds. Time is waited for by one timer, for whichever right ends first; a call that is over
 //! before that has none.
 
-use crate::access::{self, token::Verified};
+use crate::access::{self, token::VerifiedToken};
 use crate::contract::Operation;
 use crate::contract::fields::Mask;
 use crate::identity::Peer;
@@ -36,7 +36,7 @@ pub(in crate::server) struct Standing {
 /// Who was admitted, to what, and by which rights.
 pub(in crate::server) struct AdmittedBy {
     pub peer: Arc<Peer>,
-    pub token: Arc<Verified>,
+    pub token: Arc<VerifiedToken>,
     pub grant: Granted,
     pub operation: Arc<Operation>,
     pub purpose: Option<String>,

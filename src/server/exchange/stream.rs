@@ -12,7 +12,7 @@ use crate::drivers::SourceError;
 use crate::exchange_log::pseudonym::{Commitment, PeriodKeys, PersonKind};
 use crate::exchange_log::{Entry, Kind};
 use crate::frame::{FrameReader, frame};
-use crate::guard::StreamPlace;
+use crate::guard::StreamPermit;
 use crate::http2::Incoming;
 use crate::server::shared::Shared;
 use crate::status::{Reason, Refusal};
@@ -35,7 +35,7 @@ pub(in crate::server) struct Opened {
     /// What becomes of answers that have drifted.
     pub drift: DriftPolicy,
     /// Held as long as the stream lives.
-    pub _place: StreamPlace,
+    pub _place: StreamPermit,
     /// When the caller's own deadline passes.
     pub until: Option<Instant>,
 }

@@ -1,7 +1,7 @@
 //! What a connection's reads tell: whether its caller says anything, and how long it has had more to read than was read. Calls that wait in the socket are seen by nobody else: the
 //! connections take turns, so a caller that sends more than its share waits behind itself, not behind others.
 
-use crate::identity::stream::Transport;
+use crate::identity::stream::TlsTransport;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -57,7 +57,7 @@ pub(in crate::server) struct Watched {
     backlog: Backlog,
 }
 
-impl Transport for Watched {
+impl TlsTransport for Watched {
     fn socket(&self) -> &TcpStream {
         &self.stream
     }

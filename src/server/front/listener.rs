@@ -7,14 +7,14 @@ use crate::config::Listen;
 use crate::exchange_log::open_desk;
 use crate::guard::Admission;
 use crate::http2::server::{self, MAX_HEADERS, Pings, Reply, header_bytes};
-use crate::http2::{Incoming, Patience};
+use crate::http2::{Incoming, SendTimeout};
 use crate::identity::Peer;
-use crate::identity::arrival::{Nothing, Unarrived, arrive, is_proxied, plain};
-use crate::identity::connections::{ConnectionPlace, Connections};
-use crate::identity::ends::good_no_more;
+use crate::identity::arrival::{ArrivalError, ArrivalFailure, arrive, is_proxied, plain};
+use crate::identity::connections::{ConnectionPermit, Connections};
+use crate::identity::ends::certificate_ended;
 use crate::identity::refused::Cause;
 use crate::identity::stream::{ServerStream, turn_away};
-use crate::identity::tls::{self, Gate};
+use crate::identity::tls::{self, TlsAcceptors};
 use crate::registry::now;
 use crate::server::StartError;
 use crate::server::control::infra::Infra;
@@ -43,7 +43,7 @@ use tokio_util::task::TaskTracker;
 pub(in crate::server) struct Control {
     pub served: watch::Receiver<Arc<Served>>,
     pub infra: watch::Receiver<Arc<Infra>>,
-    pub gate: watch::Receiver<Arc<Gate>>,
+    pub gate: watch::Receiver<Arc<TlsAcceptors>>,
 }
 
 /// Starts a worker's thread.
@@ -62,7 +62,7 @@ pub(in crate::server) fn spawn(
         let exchange = Exchange { shared, routes: ArcSwap::default() };
         let (admission, connections) = (Arc::default(), TaskTracker::new());
         let (usual, ending) = (listen.send_timeout, exchange.shared.stop.clone());
-        let patience = Arc::new(Patience { usual, hurried: HURRIED, ending });
+        let patience = Arc::new(SendTimeout { usual, hurried: HURRIED, ending });
         let worker = Worker { exchange, admission, refusals, listen, control, open, connections, patience };
         Arc::new(worker).run(listener).await;
     })
@@ -76,7 +76,7 @@ struct Worker {
     control: Control,
     open: Arc<Connections>,
     connections: TaskTracker,
-    patience: Arc<Patience>,
+    patience: Arc<SendTimeout>,
 }
 
 /// How long the calls of a connection may take to end when its certificate's time is over: they know it by themselves.
@@ -207,12 +207,12 @@ impl Worker {
         mut stream: TcpStream,
         address: SocketAddr,
         proxied: bool,
-        mut place: ConnectionPlace,
+        mut place: ConnectionPermit,
     ) {
         let arrived = arrive(&mut stream, (address, proxied), &mut place, self.listen.handshake_timeout).await;
         let address = match arrived {
             Ok(peer) => peer,
-            Err(Unarrived { address, why }) => return self.came_to_nothing(stream, address, &why),
+            Err(ArrivalFailure { address, why }) => return self.came_to_nothing(stream, address, &why),
         };
         let limits = &self.exchange.shared.handshakes;
         if limits.begin(address.ip()).is_err() {
@@ -231,7 +231,7 @@ impl Worker {
     }
 
     /// A connection that did not come to its first byte of TLS.
-    fn came_to_nothing(&self, stream: TcpStream, address: SocketAddr, why: &Nothing) {
+    fn came_to_nothing(&self, stream: TcpStream, address: SocketAddr, why: &ArrivalError) {
         match why.cause() {
             None => self.exchange.shared.metrics.probe(),
             Some(Cause::TooMany) => {
@@ -250,7 +250,7 @@ impl Worker {
         self: Arc<Self>,
         stream: TcpStream,
         address: SocketAddr,
-        place: ConnectionPlace,
+        place: ConnectionPermit,
     ) -> Result<impl Future<Output = ()> + Send + 'static, Unopened> {
         let _ = stream.set_nodelay(true);
         let (backlog, stream) = Backlog::of(stream);
@@ -264,7 +264,7 @@ impl Worker {
         }
         let chain = stream.session().peer_certificates().unwrap_or_default();
         let certificate = self.exchange.shared.certificates.of(chain).ok_or(Cause::NoCertificate)?;
-        let opened = server::Connection::open(stream, self.listen.max_streams, self.patience.clone()).await;
+        let opened = server::ServerConnection::open(stream, self.listen.max_streams, self.patience.clone()).await;
         let (http2, pings) = opened.map_err(|error| match not_http2(&error) {
             Some(_) => Unopened::protocol(Cause::NotHttp2),
             None => Cause::Closed.into(),
@@ -279,7 +279,7 @@ struct Caller {
     worker: Arc<Worker>,
     peer: Arc<Peer>,
     backlog: Backlog,
-    _place: ConnectionPlace,
+    _place: ConnectionPermit,
 }
 
 impl Caller {
@@ -287,15 +287,15 @@ impl Caller {
     #[expect(clippy::manual_async_fn, reason = "an async fn has room for what it is given twice")]
     fn calls(
         self: Arc<Self>,
-        mut http2: server::Connection<ServerStream<Watched>>,
+        mut http2: server::ServerConnection<ServerStream<Watched>>,
         pings: Pings,
-        gate: watch::Receiver<Arc<Gate>>,
+        gate: watch::Receiver<Arc<TlsAcceptors>>,
         until: i64,
     ) -> impl Future<Output = ()> + Send {
         async move {
             let worker = &self.worker;
-            let mut silent = std::pin::pin!(pings.silent(|| self.backlog.heard()));
-            let mut revoked = std::pin::pin!(good_no_more(gate, &self.peer.certificate, until));
+            let mut silent = std::pin::pin!(pings.timeout(|| self.backlog.heard()));
+            let mut revoked = std::pin::pin!(certificate_ended(gate, &self.peer.certificate, until));
             // With age, so that new certificates are really used.
             let mut over = std::pin::pin!(tokio::time::timeout(worker.age(), worker.exchange.shared.stop.cancelled()));
             let mut ending = false;
@@ -306,7 +306,7 @@ impl Caller {
                     why = &mut revoked => {
                         if self.peer.certificate.is_over(now()) {
                             // What is under way ends now by itself, and tells why.
-                            http2.wind_up();
+                            http2.drain();
                             let _ = tokio::time::timeout(LAST_WORDS, http2.calls(|request, reply| self.begin(request, reply))).await;
                         }
                         http2.close().await;
@@ -315,7 +315,7 @@ impl Caller {
                     () = &mut silent => break,
                     _ = &mut over, if !ending => {
                         ending = true;
-                        http2.wind_up();
+                        http2.drain();
                     }
                     ended = http2.calls(|request, reply| self.begin(request, reply)) => {
                         if let Some(reason) = ended.err().and_then(|error| not_http2(&error)) {

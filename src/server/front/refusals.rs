@@ -1,7 +1,7 @@
 //! Connections that are refused before any call, and calls that are refused before they are looked at: logged too, but
 //! bounded ([`crate::access::refusals`]), since they cost an attacker nothing.
 
-use crate::access::refusals::{Identity, Refused};
+use crate::access::refusals::{Identity, RefusalKind};
 use crate::exchange_log::{Entry, Kind};
 use crate::identity::refused::Cause;
 use crate::identity::{self, Peer};
@@ -14,25 +14,25 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub struct Unopened {
     reason: Reason,
-    why: identity::refused::Refused,
+    why: identity::refused::RefusedHandshake,
 }
 
 impl Unopened {
     /// Because of another protocol than HTTP/2 over TLS.
     pub fn protocol(cause: Cause) -> Self {
-        Unopened { reason: Reason::ProtocolUnsupported, why: identity::refused::Refused::plain(cause) }
+        Unopened { reason: Reason::ProtocolUnsupported, why: identity::refused::RefusedHandshake::plain(cause) }
     }
 }
 
-impl From<identity::refused::Refused> for Unopened {
-    fn from(why: identity::refused::Refused) -> Self {
+impl From<identity::refused::RefusedHandshake> for Unopened {
+    fn from(why: identity::refused::RefusedHandshake) -> Self {
         Unopened { reason: Reason::HandshakeFailed, why }
     }
 }
 
 impl From<Cause> for Unopened {
     fn from(cause: Cause) -> Self {
-        identity::refused::Refused::plain(cause).into()
+        identity::refused::RefusedHandshake::plain(cause).into()
     }
 }
 
@@ -55,20 +55,20 @@ impl Refusals {
             reason: reason.as_str().to_owned(),
             ..Entry::begin(Kind::Connection, &self.shared.node)
         };
-        if self.shared.refusals.note_unawaited(Refused::Connection, Identity::Address(address.ip().into()), entry) {
+        if self.shared.refusals.note_unawaited(RefusalKind::Connection, Identity::Address(address.ip().into()), entry) {
             tracing::info!(%address, reason = reason.as_str(), "a connection was refused");
         }
     }
 
     /// A connection was refused because there are too many.
     pub fn too_many(&self, address: SocketAddr) {
-        let why = identity::refused::Refused::plain(Cause::TooMany);
+        let why = identity::refused::RefusedHandshake::plain(Cause::TooMany);
         self.handshake(address, &Unopened { reason: Reason::GatewayOverloaded, why });
     }
 
     /// A connection was refused because too many handshakes are begun.
     pub fn too_many_handshakes(&self, address: SocketAddr) {
-        let why = identity::refused::Refused::plain(Cause::TooManyHandshakes);
+        let why = identity::refused::RefusedHandshake::plain(Cause::TooManyHandshakes);
         self.handshake(address, &Unopened { reason: Reason::GatewayOverloaded, why });
     }
 
@@ -79,7 +79,7 @@ impl Refusals {
     }
 
     /// An open connection was closed: its certificate is good no more.
-    pub fn closed(&self, address: SocketAddr, why: &identity::refused::Refused) {
+    pub fn closed(&self, address: SocketAddr, why: &identity::refused::RefusedHandshake) {
         self.shared.refusals.closed(&self.shared.node, "grpc", address, why);
     }
 
@@ -88,7 +88,7 @@ impl Refusals {
     pub async fn unread(&self, peer: &Peer, refusal: &Refusal) -> String {
         let entry = self.entry(peer, refusal);
         let (id, by) = (entry.id_text(), Identity::Certificate(peer.certificate.thumbprint));
-        if let Err(error) = self.shared.refusals.note(Refused::Exchange, by, entry).await {
+        if let Err(error) = self.shared.refusals.note(RefusalKind::Exchange, by, entry).await {
             tracing::error!(%error, "a refusal could not be logged");
         }
         id
@@ -109,6 +109,6 @@ impl Refusals {
         self.shared.metrics.shed();
         let entry = self.entry(peer, refusal);
         let by = Identity::Certificate(peer.certificate.thumbprint);
-        self.shared.refusals.note_unawaited(Refused::Unseen, by, entry);
+        self.shared.refusals.note_unawaited(RefusalKind::Unseen, by, entry);
     }
 }

@@ -5,7 +5,7 @@
 //! of latency, as in Envoy's adaptive concurrency and Netflix's concurrency-limits; but by operation, since a source's operations
 //! differ, only as long as calls wait, since nothing is won otherwise, and with a look at what it did.)
 
-use super::mean::{Mean, micros};
+use super::moving_average::{MovingAverage, micros};
 use std::time::{Duration, Instant};
 
 /// With no more than these under way, a call counts as undisturbed.
@@ -26,11 +26,11 @@ const STALE: (u32, u32) = (200, 10);
 const PROBES: u64 = 8;
 
 /// How long an operation's call takes when hardly any other is under way at its source.
-pub(super) type Pace = Mean<3>;
+pub(super) type BaseLatency = MovingAverage<3>;
 
 /// How a call began.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Began {
+pub(super) struct CallStart {
     /// How many began before it.
     pub(super) number: u64,
     /// Hardly any other was under way.
@@ -38,12 +38,12 @@ pub(super) struct Began {
 }
 
 /// The bound of one source.
-pub(super) struct Bound {
+pub(super) struct AdaptiveLimit {
     most: usize,
     least: usize,
     now: usize,
     /// Of the calls that began since the last look: others tell of the bound before it.
-    since: Seen,
+    since: LimitSample,
     began: Instant,
     first: u64,
     /// Most calls were undisturbed before the last look.
@@ -52,14 +52,14 @@ pub(super) struct Bound {
     stale: u32,
     /// The bound to go back to when room was made for undisturbed calls.
     probing: Option<usize>,
-    lowered: Option<Lowered>,
+    lowered: Option<BeforeDecrease>,
     /// The paces are wrong: whatever is answered teaches them.
     relearning: bool,
 }
 
 /// How it was before the bound began to go down.
 #[derive(Clone, Copy)]
-struct Lowered {
+struct BeforeDecrease {
     bound: usize,
     /// Calls a second.
     rate: f64,
@@ -67,7 +67,7 @@ struct Lowered {
     suspected: bool,
 }
 
-impl Lowered {
+impl BeforeDecrease {
     /// Whether it did harm: what is answered fell with the bound. Where calls only wait for each other, it hardly does; where
     /// they do not, it falls as much. Half way between (on a scale of ratios) lies the root.
     fn harmed(&self, bound: usize, rate: f64) -> bool {
@@ -76,7 +76,7 @@ impl Lowered {
 }
 
 #[derive(Default)]
-struct Seen {
+struct LimitSample {
     calls: u64,
     /// Their time, and what it would have been undisturbed, in microseconds.
     took: u64,
@@ -90,14 +90,14 @@ struct Seen {
     answered: u64,
 }
 
-impl Bound {
+impl AdaptiveLimit {
     pub(super) fn new(most: usize, least: usize) -> Self {
         let began = Instant::now();
-        Bound {
+        AdaptiveLimit {
             most,
             least: least.min(most),
             now: most,
-            since: Seen::default(),
+            since: LimitSample::default(),
             began,
             first: 0,
             quiet: true,
@@ -119,12 +119,19 @@ impl Bound {
     }
 
     /// A call has to wait.
-    pub(super) fn waits(&mut self) {
+    pub(super) fn record_wait(&mut self) {
         self.since.waited = true;
     }
 
     /// A call was answered, after so many others had begun in all.
-    pub(super) fn answered(&mut self, pace: &Pace, call: Began, took: Duration, others: u64, now: Instant) {
+    pub(super) fn record_latency(
+        &mut self,
+        pace: &BaseLatency,
+        call: CallStart,
+        took: Duration,
+        others: u64,
+        now: Instant,
+    ) {
         if self.least == self.most {
             return;
         }
@@ -154,7 +161,7 @@ impl Bound {
         };
         if enough {
             self.look(now.saturating_duration_since(self.began));
-            (self.since, self.began, self.first) = (Seen::default(), now, others);
+            (self.since, self.began, self.first) = (LimitSample::default(), now, others);
         }
     }
 
@@ -179,16 +186,16 @@ impl Bound {
                 // It is not the others that make a call slow.
                 (self.now, self.relearning, self.lowered) = (before.bound, true, None);
             } else {
-                self.lowered = Some(Lowered { suspected: true, ..before });
+                self.lowered = Some(BeforeDecrease { suspected: true, ..before });
             }
             return;
         }
-        self.lowered = before.map(|before| Lowered { suspected: false, ..before });
+        self.lowered = before.map(|before| BeforeDecrease { suspected: false, ..before });
         let allowed = (seen.pace * TOLERANCE.0 + seen.calls * ROOM).min(seen.pace * TOLERANCE.1);
         if seen.waited && seen.took > allowed {
             let scaled = u64::try_from(self.now).unwrap_or(u64::MAX).saturating_mul(allowed) / seen.took;
             let lower = usize::try_from(scaled).unwrap_or(self.now).max(self.now / 4).max(self.least).min(self.now);
-            self.lowered = before.or(Some(Lowered { bound: self.now, rate, suspected: false }));
+            self.lowered = before.or(Some(BeforeDecrease { bound: self.now, rate, suspected: false }));
             self.now = lower;
         } else if !seen.waited || seen.took < allowed / 5 * 4 {
             self.now = (self.now + self.now / 8 + 1).min(self.most);
@@ -207,19 +214,19 @@ mod tests {
     struct Source {
         at_once: usize,
         work: Duration,
-        bound: Bound,
-        pace: Pace,
+        bound: AdaptiveLimit,
+        pace: BaseLatency,
         now: Instant,
         /// Calls under way, with the moment at which each will be answered.
-        there: VecDeque<(Began, Instant, Instant)>,
+        there: VecDeque<(CallStart, Instant, Instant)>,
         begun: u64,
     }
 
     impl Source {
         fn new(at_once: usize, work: Duration) -> Self {
-            let bound = Bound::new(64, FEWEST);
+            let bound = AdaptiveLimit::new(64, FEWEST);
             let there = VecDeque::new();
-            Source { at_once, work, now: bound.began, bound, pace: Pace::default(), there, begun: 0 }
+            Source { at_once, work, now: bound.began, bound, pace: BaseLatency::default(), there, begun: 0 }
         }
 
         /// For so long, so many calls are there or wait for a place: how many were answered.
@@ -229,16 +236,16 @@ mod tests {
                 while self.there.len() < calls.min(self.bound.now()) {
                     // Behind as many as are ahead, but for those that the source works at with it.
                     let turn = self.there.len().checked_sub(self.at_once).map_or(self.now, |ahead| self.there[ahead].2);
-                    let began = Began { number: self.begun, alone: self.there.len() < FEWEST };
+                    let began = CallStart { number: self.begun, alone: self.there.len() < FEWEST };
                     self.there.push_back((began, self.now, turn + self.work));
                     self.begun += 1;
                 }
                 if calls > self.there.len() {
-                    self.bound.waits();
+                    self.bound.record_wait();
                 }
                 let (began, at, done) = self.there.pop_front().unwrap();
                 self.now = self.now.max(done);
-                self.bound.answered(&self.pace, began, done - at, self.begun, self.now);
+                self.bound.record_latency(&self.pace, began, done - at, self.begun, self.now);
                 answered += 1;
             }
             answered
@@ -296,7 +303,7 @@ mod tests {
     #[test]
     fn one_that_is_always_to_have_all_its_places_has_them() {
         let mut source = Source::new(4, Duration::from_millis(1));
-        source.bound = Bound::new(64, 100);
+        source.bound = AdaptiveLimit::new(64, 100);
         source.load(1, SECOND);
         source.load(500, SECOND * 60);
         assert_eq!(source.bound.now(), 64);

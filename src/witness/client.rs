@@ -28,7 +28,7 @@ const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_se
 const CLAIMS: u32 = 3;
 
 /// A witness that is asked.
-struct Peer {
+struct PolledWitness {
     witness: Witness,
     endpoint: HttpEndpoint,
     /// The size that it has cosigned last for this process; never what it merely says.
@@ -43,10 +43,10 @@ struct Peer {
 }
 
 /// Asks the witnesses of a policy.
-pub struct Asker {
+pub struct WitnessClient {
     data: PathBuf,
     policy: Policy,
-    peers: Vec<Peer>,
+    peers: Vec<PolledWitness>,
     /// Entries and cosignatures of what was published last.
     published: (u64, usize),
     alarms: Alarms,
@@ -64,7 +64,7 @@ pub struct Alarms {
 
 /// Why a witness gave no cosignature.
 #[derive(Debug, thiserror::Error)]
-enum AskError {
+enum WitnessClientError {
     #[error("{0}")]
     Log(#[from] LogError),
     #[error("it cannot be reached: {0}")]
@@ -83,23 +83,23 @@ enum AskError {
     Time(u64),
 }
 
-impl AskError {
+impl WitnessClientError {
     /// Whether the witness says that it has seen another history.
     fn is_claim(&self) -> bool {
-        matches!(self, AskError::Ahead(_) | AskError::Inconsistent(_))
+        matches!(self, WitnessClientError::Ahead(_) | WitnessClientError::Inconsistent(_))
     }
 }
 
-impl Asker {
+impl WitnessClient {
     /// For the log below a data folder; witnesses without a URL are not asked.
     pub fn new(data: &Path, policy: Policy, tls: &rustls::ClientConfig, alarms: Alarms) -> Self {
         let peer = |witness: &Witness| {
             let endpoint = HttpEndpoint::new(witness.url.as_deref()?, tls.clone(), MAX_NOTE);
             let (witness, next) = (witness.clone(), Instant::now());
-            Some(Peer { witness, endpoint, size: 0, line: String::new(), failures: 0, claims: 0, next })
+            Some(PolledWitness { witness, endpoint, size: 0, line: String::new(), failures: 0, claims: 0, next })
         };
         let peers = policy.witnesses.iter().filter_map(peer).collect();
-        Asker { data: data.to_owned(), policy, peers, published: (0, 0), alarms }
+        WitnessClient { data: data.to_owned(), policy, peers, published: (0, 0), alarms }
     }
 
     /// Asks for ever.
@@ -131,7 +131,8 @@ impl Asker {
         let due = self.peers.iter_mut().filter(|peer| peer.size != sealed && peer.next <= now);
         let asked = due.map(|peer| async {
             let answered = tokio::time::timeout(TIMEOUT, peer.ask(&reader)).await;
-            let answered = answered.unwrap_or_else(|_| Err(AskError::Unreachable("no answer in time".into())));
+            let answered =
+                answered.unwrap_or_else(|_| Err(WitnessClientError::Unreachable("no answer in time".into())));
             peer.settle(answered, &reader, data, alarms).await
         });
         let settled = futures_util::future::join_all(asked).await;
@@ -159,11 +160,11 @@ impl Asker {
     }
 }
 
-impl Peer {
+impl PolledWitness {
     /// Takes note of how it went: a failure puts the next attempt off; one that says "another history" is looked into.
     async fn settle(
         &mut self,
-        answered: Result<(), AskError>,
+        answered: Result<(), WitnessClientError>,
         reader: &LogReader,
         data: &Path,
         alarms: &Alarms,
@@ -215,46 +216,48 @@ impl Peer {
 
     /// Gets the witness's line for the newest checkpoint. Where it has cosigned another size than was believed, it says so, and
     /// is asked once more.
-    async fn ask(&mut self, reader: &LogReader) -> Result<(), AskError> {
+    async fn ask(&mut self, reader: &LogReader) -> Result<(), WitnessClientError> {
         let (mut old, size) = (self.size, reader.sealed());
         for _ in 0..2 {
             if old > size {
-                return Err(AskError::Ahead(old));
+                return Err(WitnessClientError::Ahead(old));
             }
             let proof = proof::consistency(&|level, at| reader.node(level, at), old, size)?;
             let request = AddCheckpoint { old, proof, note: reader.note().to_owned() };
             let body = Bytes::from(request.to_text());
             let response = self.endpoint.send(Method::POST, "/add-checkpoint", HeaderMap::new(), body).await;
-            let response = response.map_err(|error| AskError::Unreachable(error.to_string()))?;
-            let text = String::from_utf8(response.body.to_vec()).map_err(|_| AskError::NoCosignature)?;
+            let response = response.map_err(|error| WitnessClientError::Unreachable(error.to_string()))?;
+            let text = String::from_utf8(response.body.to_vec()).map_err(|_| WitnessClientError::NoCosignature)?;
             match response.status {
                 StatusCode::OK => {
                     self.line = self.own_line(reader, &text)?;
                     self.size = size;
                     return Ok(());
                 }
-                StatusCode::UNPROCESSABLE_ENTITY => return Err(AskError::Inconsistent(old)),
+                StatusCode::UNPROCESSABLE_ENTITY => return Err(WitnessClientError::Inconsistent(old)),
                 StatusCode::CONFLICT => match text.strip_suffix('\n').and_then(decimal) {
                     Some(other) if other != old => old = other,
-                    _ => return Err(AskError::Refused(response.status)),
+                    _ => return Err(WitnessClientError::Refused(response.status)),
                 },
-                other => return Err(AskError::Refused(other)),
+                other => return Err(WitnessClientError::Refused(other)),
             }
         }
-        Err(AskError::Refused(StatusCode::CONFLICT))
+        Err(WitnessClientError::Refused(StatusCode::CONFLICT))
     }
 
     /// The line of an answer that is this witness's cosignature, of this moment.
-    fn own_line(&self, reader: &LogReader, lines: &str) -> Result<String, AskError> {
+    fn own_line(&self, reader: &LogReader, lines: &str) -> Result<String, WitnessClientError> {
         let whole = format!("{}{lines}", reader.note());
-        let note = Note::parse(&whole).map_err(|_| AskError::NoCosignature)?;
-        let checkpoint = Checkpoint::parse(note.text).map_err(|_| AskError::NoCosignature)?;
-        let found = self.witness.key.find(&note, &checkpoint).map_err(|_| AskError::NoCosignature)?;
+        let note = Note::parse(&whole).map_err(|_| WitnessClientError::NoCosignature)?;
+        let checkpoint = Checkpoint::parse(note.text).map_err(|_| WitnessClientError::NoCosignature)?;
+        let found = self.witness.key.find(&note, &checkpoint).map_err(|_| WitnessClientError::NoCosignature)?;
         let now = crate::registry::now();
         let times = plausible_times(now.saturating_mul(1_000_000), now);
         match found.iter().find(|(_, time)| times.contains(time)) {
             Some((line, _)) => Ok((*line).to_owned()),
-            None => Err(found.first().map_or(AskError::NoCosignature, |(_, time)| AskError::Time(*time))),
+            None => Err(found
+                .first()
+                .map_or(WitnessClientError::NoCosignature, |(_, time)| WitnessClientError::Time(*time))),
         }
     }
 }

@@ -5,8 +5,8 @@
 //! the queue is too long, the client with the most waiting calls gives way: its newest one is refused, and a call of a client with
 //! fewer takes its place in the queue (the longest queue is cut, as in FQ-CoDel, RFC 8290, section 4.1).
 
-use super::bound::{Began, Bound, FEWEST, Pace};
-use super::queue::Wait;
+use super::adaptive_limit::{AdaptiveLimit, BaseLatency, CallStart, FEWEST};
+use super::queue::QueueWait;
 use super::retry::{self, Budget};
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -16,14 +16,14 @@ use tokio::sync::oneshot;
 /// Clients that are remembered at most, beyond those that have calls here: all of a province's systems.
 const MAX_SHARES: usize = 1_024;
 
-pub(super) struct Places {
+pub(super) struct PermitPool {
     /// Calls that may wait.
     longest: usize,
-    state: Mutex<State>,
+    state: Mutex<PoolState>,
 }
 
-struct State {
-    bound: Bound,
+struct PoolState {
+    bound: AdaptiveLimit,
     /// Places that are taken. More than there are, where the bound has gone down: what is too much goes when it is given back.
     held: usize,
     /// Calls that wait in the queue.
@@ -32,7 +32,7 @@ struct State {
     waiting: usize,
     /// Calls that ever had a place.
     calls: u64,
-    shares: Vec<Share>,
+    shares: Vec<ClientShare>,
     by_client: HashMap<String, usize>,
     /// The share that is served first among equals.
     turn: usize,
@@ -41,7 +41,7 @@ struct State {
 }
 
 /// What one client has of a source.
-struct Share {
+struct ClientShare {
     client: String,
     held: usize,
     queued: usize,
@@ -54,34 +54,34 @@ struct Waiter {
     number: u64,
     /// In the queue, so it may have to give way.
     queued: bool,
-    told: oneshot::Sender<Told>,
+    told: oneshot::Sender<WaiterOutcome>,
 }
 
 /// What a waiting call is told.
-enum Told {
-    Place(Taken),
+enum WaiterOutcome {
+    Place(TakenPermit),
     /// It gives way to another client's.
     GivesWay,
 }
 
 /// A place that was taken, and is to be given back.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Taken {
-    pub(super) began: Began,
+pub(super) struct TakenPermit {
+    pub(super) began: CallStart,
     /// Whose it is.
     pub(super) share: usize,
 }
 
 /// What a call finds that wants a place.
-pub(super) enum Entered<'p> {
-    Place(Taken),
-    Waits(Waiting<'p>),
-    Refused(Full),
+pub(super) enum Acquired<'p> {
+    Place(TakenPermit),
+    Waits(QueuedCall<'p>),
+    Refused(QueueFull),
 }
 
 /// Why a call may not wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Full {
+pub(super) struct QueueFull {
     /// Its client has more than half of all that wait, and others wait as well.
     pub(super) crowds: bool,
     /// When it is worth to come again.
@@ -89,44 +89,49 @@ pub(super) struct Full {
 }
 
 /// A call that waits for a place.
-pub(super) struct Waiting<'p> {
-    places: &'p Places,
+pub(super) struct QueuedCall<'p> {
+    places: &'p PermitPool,
     share: usize,
     number: u64,
-    told: oneshot::Receiver<Told>,
+    told: oneshot::Receiver<WaiterOutcome>,
     over: bool,
 }
 
-impl Waiting<'_> {
+impl QueuedCall<'_> {
     /// Waits for the place, which is to be given back; `None` where the call has to give way.
-    pub(super) async fn place(mut self) -> Option<Taken> {
+    pub(super) async fn permitted(mut self) -> Option<TakenPermit> {
         let told = (&mut self.told).await;
         self.over = true;
         match told {
-            Ok(Told::Place(taken)) => Some(taken),
-            Ok(Told::GivesWay) | Err(_) => None,
+            Ok(WaiterOutcome::Place(taken)) => Some(taken),
+            Ok(WaiterOutcome::GivesWay) | Err(_) => None,
         }
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for QueuedCall<'_> {
     fn drop(&mut self) {
         if self.over || self.places.lock().leaves(self.share, self.number) {
             return;
         }
-        if let Ok(Told::Place(taken)) = self.told.try_recv() {
-            self.places.give_back(taken.share);
+        if let Ok(WaiterOutcome::Place(taken)) = self.told.try_recv() {
+            self.places.release(taken.share);
         }
     }
 }
 
-impl State {
+impl PoolState {
     fn share(&mut self, client: &str) -> usize {
         if let Some(at) = self.by_client.get(client) {
             return *at;
         }
-        let share =
-            Share { client: client.to_owned(), held: 0, queued: 0, waiting: VecDeque::new(), retries: retry::SHARE };
+        let share = ClientShare {
+            client: client.to_owned(),
+            held: 0,
+            queued: 0,
+            waiting: VecDeque::new(),
+            retries: retry::SHARE,
+        };
         let idle = || self.shares.iter().position(|one| one.held == 0 && one.waiting.is_empty());
         let at = match (self.shares.len() >= MAX_SHARES).then(idle).flatten() {
             Some(at) => {
@@ -147,15 +152,15 @@ impl State {
         self.bound.now()
     }
 
-    fn take(&mut self, share: usize) -> Taken {
+    fn take(&mut self, share: usize) -> TakenPermit {
         self.held += 1;
         self.shares[share].held += 1;
-        let began = Began { number: self.calls, alone: self.held <= FEWEST };
+        let began = CallStart { number: self.calls, alone: self.held <= FEWEST };
         self.calls += 1;
-        Taken { began, share }
+        TakenPermit { began, share }
     }
 
-    fn wait(&mut self, share: usize, queued: bool) -> (u64, oneshot::Receiver<Told>) {
+    fn wait(&mut self, share: usize, queued: bool) -> (u64, oneshot::Receiver<WaiterOutcome>) {
         let (told, heard) = oneshot::channel();
         let number = self.next;
         self.next += 1;
@@ -191,13 +196,13 @@ impl State {
             let Some(waiter) = self.remove(share, 0) else { return };
             self.turn = share + 1;
             let taken = self.take(share);
-            if waiter.told.send(Told::Place(taken)).is_err() {
-                self.gives(share);
+            if waiter.told.send(WaiterOutcome::Place(taken)).is_err() {
+                self.grant(share);
             }
         }
     }
 
-    fn gives(&mut self, share: usize) {
+    fn grant(&mut self, share: usize) {
         self.held -= 1;
         self.shares[share].held -= 1;
     }
@@ -211,15 +216,15 @@ impl State {
 
     /// Makes room in the queue for one more call of a client: the newest that waits of the client with the most calls here gives way,
     /// where it has more than this one would have then.
-    fn makes_room(&mut self, share: usize) -> bool {
-        let all = |one: &Share| one.held + one.queued;
+    fn make_room(&mut self, share: usize) -> bool {
+        let all = |one: &ClientShare| one.held + one.queued;
         let own = all(&self.shares[share]) + 1;
         let queued = (0..self.shares.len()).filter(|at| *at != share && self.shares[*at].queued > 0);
         let most = queued.max_by_key(|at| all(&self.shares[*at]));
         let Some(most) = most.filter(|at| all(&self.shares[*at]) > own) else { return false };
         let newest = self.shares[most].waiting.iter().rposition(|waiter| waiter.queued);
         let Some(waiter) = newest.and_then(|at| self.remove(most, at)) else { return false };
-        let _ = waiter.told.send(Told::GivesWay);
+        let _ = waiter.told.send(WaiterOutcome::GivesWay);
         true
     }
 
@@ -227,7 +232,7 @@ impl State {
     /// has several.
     fn has_none(&self, share: usize) -> bool {
         let own = &self.shares[share];
-        let several = |(at, one): (usize, &Share)| at != share && one.held + one.queued > 1;
+        let several = |(at, one): (usize, &ClientShare)| at != share && one.held + one.queued > 1;
         own.held == 0
             && own.waiting.is_empty()
             && self.queued < self.size()
@@ -235,16 +240,16 @@ impl State {
     }
 
     /// Whether a client has more than half of all that wait, with one more, while others wait.
-    fn crowds(&self, share: usize) -> bool {
+    fn has_majority(&self, share: usize) -> bool {
         let own = self.shares[share].queued;
         self.queued > own && (own + 1) * 2 > self.queued + 1
     }
 }
 
-impl Places {
+impl PermitPool {
     pub(super) fn new(most: usize, least: usize, longest: usize) -> Self {
-        let state = State {
-            bound: Bound::new(most, least),
+        let state = PoolState {
+            bound: AdaptiveLimit::new(most, least),
             held: 0,
             queued: 0,
             waiting: 0,
@@ -254,10 +259,10 @@ impl Places {
             turn: 0,
             next: 0,
         };
-        Places { longest, state: Mutex::new(state) }
+        PermitPool { longest, state: Mutex::new(state) }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, PoolState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -272,35 +277,35 @@ impl Places {
     }
 
     /// A call of a client wants a place: it has one, or waits for one, unless the queue is too long for it.
-    pub(super) fn enter(&self, client: &str, wait: &Wait, retries: &Budget, now: Instant) -> Entered<'_> {
+    pub(super) fn acquire(&self, client: &str, wait: &QueueWait, retries: &Budget, now: Instant) -> Acquired<'_> {
         let mut state = self.lock();
         let share = state.share(client);
         retries.call(&mut state.shares[share].retries);
         if state.held < state.size() {
-            return Entered::Place(state.take(share));
+            return Acquired::Place(state.take(share));
         }
-        state.bound.waits();
+        state.bound.record_wait();
         let (ahead, size) = (state.ahead(share), state.size());
         let fits = state.queued < self.longest;
         let admitted = fits && (wait.admits(ahead, size, now).is_ok() || state.has_none(share));
-        if !admitted && !state.makes_room(share) {
+        if !admitted && !state.make_room(share) {
             let after = wait.expected(ahead.max(state.queued), size);
-            return Entered::Refused(Full { crowds: state.crowds(share), after });
+            return Acquired::Refused(QueueFull { crowds: state.has_majority(share), after });
         }
         let (number, told) = state.wait(share, true);
-        Entered::Waits(Waiting { places: self, share, number, told, over: false })
+        Acquired::Waits(QueuedCall { places: self, share, number, told, over: false })
     }
 
     /// A further request of a client's stream wants a place: it waits beside the queue.
-    pub(super) fn enter_again(&self, client: &str, retries: &Budget) -> Entered<'_> {
+    pub(super) fn acquire_next(&self, client: &str, retries: &Budget) -> Acquired<'_> {
         let mut state = self.lock();
         let share = state.share(client);
         retries.call(&mut state.shares[share].retries);
         if state.held < state.size() {
-            return Entered::Place(state.take(share));
+            return Acquired::Place(state.take(share));
         }
         let (number, told) = state.wait(share, false);
-        Entered::Waits(Waiting { places: self, share, number, told, over: false })
+        Acquired::Waits(QueuedCall { places: self, share, number, told, over: false })
     }
 
     /// Takes one of what may be retried still, for a client that has a place.
@@ -309,17 +314,17 @@ impl Places {
     }
 
     /// A call was answered: the bound may change.
-    pub(super) fn answered(&self, pace: &Pace, call: Began, took: Duration, now: Instant) {
+    pub(super) fn record_latency(&self, pace: &BaseLatency, call: CallStart, took: Duration, now: Instant) {
         let mut state = self.lock();
         let calls = state.calls;
-        state.bound.answered(pace, call, took, calls, now);
+        state.bound.record_latency(pace, call, took, calls, now);
         state.serve();
     }
 
     /// Gives a client's place back.
-    pub(super) fn give_back(&self, share: usize) {
+    pub(super) fn release(&self, share: usize) {
         let mut state = self.lock();
-        state.gives(share);
+        state.grant(share);
         state.serve();
     }
 }
@@ -333,38 +338,38 @@ mod tests {
     use proptest::prelude::*;
 
     struct Source {
-        places: Places,
-        wait: Wait,
+        places: PermitPool,
+        wait: QueueWait,
         retries: Budget,
     }
 
     impl Source {
         fn new(most: usize, longest: usize) -> Self {
             let retries = Budget::new(RetrySettings::default());
-            Source { places: Places::new(most, 1, longest), wait: Wait::new(), retries }
+            Source { places: PermitPool::new(most, 1, longest), wait: QueueWait::new(), retries }
         }
 
-        fn enter(&self, client: &str) -> Entered<'_> {
-            self.places.enter(client, &self.wait, &self.retries, Instant::now())
+        fn enter(&self, client: &str) -> Acquired<'_> {
+            self.places.acquire(client, &self.wait, &self.retries, Instant::now())
         }
 
-        fn taken(&self, client: &str) -> Taken {
+        fn taken(&self, client: &str) -> TakenPermit {
             match self.enter(client) {
-                Entered::Place(taken) => taken,
+                Acquired::Place(taken) => taken,
                 _ => panic!("{client} has no place"),
             }
         }
 
-        fn waits(&self, client: &str) -> Waiting<'_> {
+        fn waits(&self, client: &str) -> QueuedCall<'_> {
             match self.enter(client) {
-                Entered::Waits(waiting) => waiting,
+                Acquired::Waits(waiting) => waiting,
                 _ => panic!("{client} does not wait"),
             }
         }
 
-        fn refused(&self, client: &str) -> Full {
+        fn refused(&self, client: &str) -> QueueFull {
             match self.enter(client) {
-                Entered::Refused(full) => full,
+                Acquired::Refused(full) => full,
                 _ => panic!("{client} is not refused"),
             }
         }
@@ -404,20 +409,20 @@ mod tests {
         #[test]
         fn never_more_than_there_are_and_none_is_lost(steps in proptest::collection::vec(step(), 0..300)) {
             let source = Source::new(8, 16);
-            let (mut held, mut waiting): (Vec<Taken>, Vec<Waiting<'_>>) = Default::default();
+            let (mut held, mut waiting): (Vec<TakenPermit>, Vec<QueuedCall<'_>>) = Default::default();
             for step in steps {
                 match step {
                     Step::Comes(client) => match source.enter(["a", "b", "c", "d"][client]) {
-                        Entered::Place(taken) => {
+                        Acquired::Place(taken) => {
                             prop_assert!(held.len() < source.places.size());
                             held.push(taken);
                         }
-                        Entered::Waits(one) => waiting.push(one),
-                        Entered::Refused(_) => {}
+                        Acquired::Waits(one) => waiting.push(one),
+                        Acquired::Refused(_) => {}
                     },
                     Step::Goes(at) if !held.is_empty() => {
                         let taken = held.swap_remove(at % held.len());
-                        source.places.give_back(taken.share);
+                        source.places.release(taken.share);
                     }
                     Step::LeavesTheQueue(at) if !waiting.is_empty() => drop(waiting.remove(at % waiting.len())),
                     Step::Bound(bound) => source.bound(bound),
@@ -426,11 +431,11 @@ mod tests {
                 let mut still = Vec::new();
                 for mut one in waiting {
                     match one.told.try_recv() {
-                        Ok(Told::Place(taken)) => {
+                        Ok(WaiterOutcome::Place(taken)) => {
                             one.over = true;
                             held.push(taken);
                         }
-                        Ok(Told::GivesWay) => one.over = true,
+                        Ok(WaiterOutcome::GivesWay) => one.over = true,
                         Err(_) => still.push(one),
                     }
                 }
@@ -440,7 +445,7 @@ mod tests {
                 prop_assert!(waiting.len() <= 16 && (waiting.is_empty() || state.held >= state.size()));
             }
             drop(waiting);
-            held.iter().for_each(|taken| source.places.give_back(taken.share));
+            held.iter().for_each(|taken| source.places.release(taken.share));
             let state = source.places.lock();
             prop_assert_eq!((state.held, state.queued, state.waiting), (0, 0, 0));
             prop_assert!(state.shares.iter().all(|one| one.held == 0 && one.queued == 0 && one.waiting.is_empty()));
@@ -452,26 +457,26 @@ mod tests {
         let source = Source::new(2, 4);
         let held = [source.taken("a"), source.taken("a")];
         source.bound(1);
-        let mut waits = std::pin::pin!(source.waits("a").place());
-        source.places.give_back(held[0].share);
+        let mut waits = std::pin::pin!(source.waits("a").permitted());
+        source.places.release(held[0].share);
         assert!(waits.as_mut().now_or_never().is_none());
-        source.places.give_back(held[1].share);
+        source.places.release(held[1].share);
         assert!(waits.now_or_never().unwrap().is_some());
     }
 
     #[test]
     fn a_client_alone_has_everything_and_shares_places_as_soon_as_another_waits() {
         let source = Source::new(4, 8);
-        let first: Vec<Taken> = (0..4).map(|_| source.taken("crowd")).collect();
-        let mut queue: Vec<_> = (0..8).map(|_| Box::pin(source.waits("crowd").place())).collect();
+        let first: Vec<TakenPermit> = (0..4).map(|_| source.taken("crowd")).collect();
+        let mut queue: Vec<_> = (0..8).map(|_| Box::pin(source.waits("crowd").permitted())).collect();
         assert!(!source.refused("crowd").crowds, "alone, it fills the source");
         // The other's calls take the queue's newest places.
-        let other: Vec<_> = (0..2).map(|_| Box::pin(source.waits("other").place())).collect();
+        let other: Vec<_> = (0..2).map(|_| Box::pin(source.waits("other").permitted())).collect();
         let gave_way: Vec<_> = queue.iter_mut().map(|one| one.now_or_never()).collect();
         assert!(gave_way[..6].iter().all(Option::is_none) && gave_way[6..].iter().all(|one| matches!(one, Some(None))));
         assert!(source.refused("crowd").crowds);
         // Two of four places come free: they are the other's.
-        first[..2].iter().for_each(|taken| source.places.give_back(taken.share));
+        first[..2].iter().for_each(|taken| source.places.release(taken.share));
         assert!(other.into_iter().all(|one| one.now_or_never().unwrap().is_some()));
         assert_eq!((source.held("crowd"), source.held("other")), (2, 2));
     }
@@ -497,19 +502,19 @@ mod tests {
     #[test]
     fn a_client_without_a_call_may_wait_behind_a_crowd_that_may_not() {
         let source = Source::new(1, 1_000);
-        (0..100).for_each(|_| source.wait.took(Duration::from_millis(50), 0));
+        (0..100).for_each(|_| source.wait.record_latency(Duration::from_millis(50), 0));
         let start = Instant::now();
         let enter =
-            |client: &str, after: Duration| source.places.enter(client, &source.wait, &source.retries, start + after);
-        assert!(matches!(enter("crowd", Duration::ZERO), Entered::Place(_)));
+            |client: &str, after: Duration| source.places.acquire(client, &source.wait, &source.retries, start + after);
+        assert!(matches!(enter("crowd", Duration::ZERO), Acquired::Place(_)));
         let mut queue = enter("crowd", Duration::from_millis(1));
         let later = Duration::from_millis(500);
-        assert!(matches!(enter("crowd", later), Entered::Refused(_)), "a queue that stands");
+        assert!(matches!(enter("crowd", later), Acquired::Refused(_)), "a queue that stands");
         let _other = enter("other", later);
-        assert!(matches!(_other, Entered::Waits(_)));
-        let Entered::Waits(newest) = &mut queue else { panic!("it waited") };
-        assert!(matches!(newest.told.try_recv(), Ok(Told::GivesWay)));
-        assert!(matches!(enter("other", later), Entered::Refused(Full { crowds: false, .. })));
+        assert!(matches!(_other, Acquired::Waits(_)));
+        let Acquired::Waits(newest) = &mut queue else { panic!("it waited") };
+        assert!(matches!(newest.told.try_recv(), Ok(WaiterOutcome::GivesWay)));
+        assert!(matches!(enter("other", later), Acquired::Refused(QueueFull { crowds: false, .. })));
     }
 
     #[test]
@@ -521,7 +526,7 @@ mod tests {
         }
         assert!(source.places.lock().shares.len() <= MAX_SHARES);
         assert_eq!(source.held("holder"), 1);
-        source.places.give_back(taken.share);
+        source.places.release(taken.share);
         assert_eq!(source.held("holder"), 0);
     }
 }

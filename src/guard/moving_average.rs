@@ -10,15 +10,15 @@ pub(super) fn micros(time: Duration) -> u64 {
 
 /// A mean in microseconds; 0: nothing is known yet. The newest time's share in it is 1/2^`WEIGHT`.
 #[derive(Debug, Default)]
-pub(super) struct Mean<const WEIGHT: u32>(AtomicU64);
+pub(super) struct MovingAverage<const WEIGHT: u32>(AtomicU64);
 
-impl<const WEIGHT: u32> Mean<WEIGHT> {
+impl<const WEIGHT: u32> MovingAverage<WEIGHT> {
     pub(super) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 
     /// What is taken for it, as long as nothing is known.
-    pub(super) fn assume(&self, time: u64) {
+    pub(super) fn set_initial(&self, time: u64) {
         self.0.store(time, Ordering::Relaxed);
     }
 
