@@ -1,7 +1,7 @@
 //! A provincial system's side of the gateway: gRPC over mTLS with a token, messages by their contract. For `call`,
 //! `demo`, `bench` and tests; a system of another language does the same with its own gRPC library.
 //!
-//! A [`Caller`] is a `tower::Service` too, so that the generated clients of `ndxp.admin.v1` and `ndxp.audit.v1` work over
+//! A [`GatewayClient`] is a `tower::Service` too, so that the generated clients of `ndxp.admin.v1` and `ndxp.audit.v1` work over
 //! the same connection.
 
 use crate::drivers::http::connector;

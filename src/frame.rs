@@ -24,7 +24,7 @@ const RETRY: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone)]
 pub struct MessageMemory(Arc<Shares<String>>);
 
-/// One caller's part of a [`Room`].
+/// One caller's part of a [`MessageMemory`].
 #[derive(Debug)]
 pub struct CallerMemory {
     room: MessageMemory,

@@ -2,8 +2,8 @@
 //!
 //! A failure may be the source's, or may be brought about by what one client asks: a request that makes a source answer 500, or keeps
 //! it busy for a minute. The gateway cannot tell these apart by one client's calls alone. So failures are counted by client:
-//! - Failures of one client's calls alone count against that client ([`Verdict::OpenForClient`]).
-//! - They count against the source ([`Verdict::OpenForAll`]) where enough calls are bad without those of the client that has most bad
+//! - Failures of one client's calls alone count against that client ([`TripScope::OpenForClient`]).
+//! - They count against the source ([`TripScope::OpenForAll`]) where enough calls are bad without those of the client that has most bad
 //!   ones; or where that client makes nearly all calls, and another one's circuit is open already.
 //! - That there is no connection is the gateway's own finding, which no request brings about: it counts whoever called.
 

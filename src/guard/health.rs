@@ -81,7 +81,7 @@ impl OperationHub {
     }
 }
 
-/// A call on its way through a hub. One that is dropped before [`HubAsked::tell`] counts as nothing.
+/// A call on its way through a hub. One that is dropped before [`HubCall::record`] counts as nothing.
 pub struct HubCall {
     hub: OperationHub,
     client: Arc<str>,

@@ -5,7 +5,7 @@
 //! - It answered, it failed, or it let that time pass: this counts, whoever called.
 //! - The caller's own deadline passed before, the caller went away, was shut out, or sent what cannot be sent on: this counts as
 //!   nothing ([`SourceHealth::Unknown`]), for breaker, hub, endpoint, bound, queue and metrics.
-//! - A call whose request is a stream goes at its caller's pace ([`Place::is_paced`]): it is neither probe, nor slow, nor a failure.
+//! - A call whose request is a stream goes at its caller's pace ([`Permit::is_paced`]): it is neither probe, nor slow, nor a failure.
 //!
 //! So that callers cannot hide a source that never answers: where the last `SILENT_AFTER` calls were all left by their callers and
 //! nothing was answered in between, the gateway lets a call that is left go on at the source until the operation's own time is over,
@@ -17,7 +17,7 @@
 //! calls show it, too, or where the gateway finds no connection, which no request can bring about.
 //!
 //! **Shares.** Nothing that one client does takes a source from the others: places, queue and retries are shared among those that
-//! want them (`places.rs`, `retry.rs`), streams by halves (`streams.rs`).
+//! want them (`permits.rs`, `retry.rs`), streams by halves (`streams.rs`).
 //!
 //! **Probes** of a source whose breaker was open are the gateway's own choice: a read (which goes on in the same way when its caller
 //! leaves), or a write that has the operation's own time. A stream, a stream's further request, and a write with a shorter deadline
@@ -124,7 +124,7 @@ pub struct OperationGuard {
     operation: usize,
 }
 
-/// A place at the source; freed when dropped. A call that is dropped before [`Place::tell`] counts as nothing.
+/// A place at the source; freed when dropped. A call that is dropped before [`Permit::record`] counts as nothing.
 pub struct Permit {
     guard: Arc<Guard>,
     client: Arc<str>,

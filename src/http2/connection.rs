@@ -154,7 +154,7 @@ impl ConnectionState {
     }
 }
 
-/// One of the calls under way. Dropped before [`UnderWay::ended`], it counts as a reset.
+/// One of the calls under way. Dropped before [`OpenStream::ended`], it counts as a reset.
 #[derive(Debug)]
 pub(crate) struct OpenStream {
     connection: Arc<ConnectionState>,

@@ -64,7 +64,7 @@ impl Connections {
         self.take_for(ConnectionOwner::Peer(peer.into()))
     }
 
-    /// A place for a connection of a balancer, which will say where it comes from ([`ConnectionPlace::assign`]), where there is
+    /// A place for a connection of a balancer, which will say where it comes from ([`ConnectionPermit::assign`]), where there is
     /// one. Until then it counts for the balancer.
     pub fn take_unassigned(self: &Arc<Self>, balancer: IpAddr) -> Option<ConnectionPermit> {
         self.take_for(ConnectionOwner::Balancer(balancer.into()))

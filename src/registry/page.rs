@@ -6,7 +6,7 @@ use super::{ClientState, GrantState, TokenState};
 /// A part of a listing: the records after `after` that the filter selects.
 #[derive(Debug, Clone, Copy)]
 pub struct Page<'q, F> {
-    /// Where the page before ended ([`Listed::next`]); empty: from the beginning.
+    /// Where the page before ended ([`ListPage::next`]); empty: from the beginning.
     pub after: &'q str,
     /// Largest number of records. A page may hold fewer although more follow: a store looks at a bounded number of
     /// records for each page. `usize::MAX`: the whole listing, however long that takes.

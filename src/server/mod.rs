@@ -188,7 +188,7 @@ impl Gateway {
             let web = Arc::new(web.map_err(|error| StartError::Thread(error.to_string()))?);
             workers.push(spawn_web(web, listener, gate, stop.clone())?);
         }
-        workers.extend(spawn_asker(&config, &shared, stop.clone())?);
+        workers.extend(spawn_witness_client(&config, &shared, stop.clone())?);
         workers.extend(retention::spawn(&config, &shared, &registry, stop.clone())?);
         let ops = ops_listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let reloader = Arc::new(Reloader {
@@ -292,7 +292,7 @@ fn keep_policy(config: &Config) -> Result<(), LogError> {
 }
 
 /// The thread that asks the witnesses, where the policy names any.
-fn spawn_asker(
+fn spawn_witness_client(
     config: &Config,
     shared: &Shared,
     stop: CancellationToken,
@@ -303,10 +303,10 @@ fn spawn_asker(
     let ca = config.log.witness_ca.as_ref().unwrap_or(&config.tls.client_ca);
     let tls = crate::identity::tls::client_config(ca, None, &[])?;
     let (metrics, log, node) = (shared.metrics.witnesses.clone(), shared.log.clone(), shared.node.clone());
-    let asker = WitnessClient::new(&config.data, config.log.policy.clone(), &tls, Alarms { metrics, log, node });
+    let client = WitnessClient::new(&config.data, config.log.policy.clone(), &tls, Alarms { metrics, log, node });
     let run = move || async move {
         tokio::select! {
-            () = asker.run() => {}
+            () = client.run() => {}
             () = stop.cancelled() => {}
         }
     };
