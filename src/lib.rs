@@ -64,7 +64,7 @@ pub mod drivers;
 // The state that administrators change; its acts are entries of the log.
 pub mod registry;
 
-// Stands alone, but for files and digits: the simulator compiles it, too.
+// Stands alone, but for the last modules here: the simulator compiles it, too.
 pub mod exchange_log;
 
 // Messages of gRPC, bounded by shares.
@@ -85,6 +85,9 @@ pub mod http2;
 // Whose time runs out. What follows are plain values and small functions, which use nothing.
 pub mod deadline;
 
+// Accepting connections.
+pub mod accept;
+
 // Names of headers.
 pub mod headers;
 
@@ -102,3 +105,12 @@ pub mod keyfile;
 
 // Digits.
 pub mod hex;
+
+// Percent-encoding.
+pub mod percent;
+
+// The time zone of what people read.
+pub mod time_zone;
+
+// Integers of Protocol Buffers.
+pub mod varint;

@@ -19,6 +19,12 @@ mod hex;
 #[allow(dead_code)]
 #[path = "../../src/keyfile.rs"]
 mod keyfile;
+#[allow(dead_code)]
+#[path = "../../src/time_zone.rs"]
+mod time_zone;
+#[allow(dead_code)]
+#[path = "../../src/varint.rs"]
+mod varint;
 
 use schedule::{BySeed, Current};
 use shuttle::{Config, FailurePersistence, MaxSteps, Runner};

@@ -4,14 +4,13 @@
 use crate::registry::GrantView;
 use crate::registry::usage::DayUsage;
 use crate::status::{Reason, Refusal};
+use crate::time_zone::{day, day_begins};
 use foldhash::{HashMap, quality::RandomState};
 use std::hash::BuildHasher;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 const SHARDS: usize = 64;
-const DAY_S: i64 = 86_400;
-const HO_CHI_MINH_S: i64 = 7 * 3600;
 
 struct Usage {
     tokens: f64,
@@ -45,11 +44,6 @@ impl Default for GrantLimits {
     }
 }
 
-/// Days since 1970 in Ho Chi Minh City, of a Unix time in seconds.
-pub fn day(seconds: i64) -> i64 {
-    (seconds + HO_CHI_MINH_S).div_euclid(DAY_S)
-}
-
 impl GrantLimits {
     /// Takes one call from a grant's rate and quota.
     pub fn take(&self, grant: &GrantView, at: Instant, now: i64) -> Result<Remaining, Refusal> {
@@ -72,7 +66,7 @@ impl GrantLimits {
             usage.used = 0;
         }
         if grant.daily_quota > 0 && usage.used >= grant.daily_quota {
-            let left = (usage.day + 1) * DAY_S - HO_CHI_MINH_S - now;
+            let left = day_begins(usage.day + 1) - now;
             let after = Duration::from_secs(left.max(1).unsigned_abs());
             let detail = format!("{} calls a day", grant.daily_quota);
             return Err(Refusal { retry_after: Some(after), ..Refusal::with(Reason::QuotaExceeded, detail) });

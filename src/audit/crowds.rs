@@ -7,6 +7,7 @@ use super::query::Query;
 use super::search;
 use crate::exchange_log::Kind;
 use crate::exchange_log::reader::LogReader;
+use crate::time_zone;
 use rusqlite::types::Value;
 use rusqlite::{Connection, params};
 
@@ -15,7 +16,7 @@ pub const SHOWN: usize = 100;
 
 /// A day in Ho Chi Minh City.
 fn day(time_us: i64) -> i64 {
-    (time_us + 25_200_000_000).div_euclid(86_400_000_000)
+    time_zone::day(time_us.div_euclid(1_000_000))
 }
 
 /// Several behind one.

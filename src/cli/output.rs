@@ -208,7 +208,7 @@ pub fn time(seconds: i64) -> String {
     }
     match jiff::Timestamp::from_second(seconds) {
         Ok(time) => {
-            let local = crate::contract::map::date::HO_CHI_MINH.to_datetime(time);
+            let local = crate::time_zone::HO_CHI_MINH.to_datetime(time);
             local.strftime("%Y-%m-%d %H:%M:%S").to_string()
         }
         Err(_) => seconds.to_string(),

@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use strsim::levenshtein;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -258,30 +259,14 @@ impl<'d> Table<'d> {
     pub fn refuse_unknown(&self) {
         let known = self.known.borrow();
         for (name, _) in self.table.iter().filter(|(name, _)| !known.contains(name.get_ref().as_ref())) {
-            let near = known.iter().min_by_key(|known| distance(known, name.get_ref()));
-            let hint = match near.filter(|near| distance(near, name.get_ref()) <= 2) {
+            let near = known.iter().min_by_key(|known| levenshtein(known, name.get_ref()));
+            let hint = match near.filter(|near| levenshtein(near, name.get_ref()) <= 2) {
                 Some(near) => format!("did you mean {near}?"),
                 None => format!("known here: {}", known.iter().cloned().collect::<Vec<_>>().join(", ")),
             };
             self.document.report(name.span().start, format!("{}: is not known; {hint}", self.full(name.get_ref())));
         }
     }
-}
-
-/// Levenshtein distance, for "did you mean".
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut corner = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let cost = corner + usize::from(x != *y);
-            corner = row[j + 1];
-            row[j + 1] = cost.min(row[j] + 1).min(corner + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]

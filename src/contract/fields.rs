@@ -5,6 +5,7 @@
 use super::formats::is_within;
 use super::options::DataClass;
 use super::plan::{FieldKind, MessagePlan};
+use crate::varint;
 use bytes::Bytes;
 use std::collections::HashMap;
 
@@ -250,8 +251,8 @@ impl Walk<'_> {
                 (None, Some(out)) => out.extend_from_slice(whole),
                 (Some(inner), out) => {
                     let out = out.get_or_insert_with(|| bytes[..start].to_vec());
-                    write_varint(out, u64::from(field.number) << 3 | 2);
-                    write_varint(out, inner.len() as u64);
+                    varint::write(out, u64::from(field.number) << 3 | 2);
+                    varint::write(out, inner.len() as u64);
                     out.extend_from_slice(&inner);
                 }
             }
@@ -276,14 +277,14 @@ pub(super) struct Field<'b> {
 impl<'b> Field<'b> {
     #[inline]
     pub fn read(bytes: &'b [u8]) -> Result<Self, Garbled> {
-        let (tag, at) = read_varint(bytes)?;
+        let (tag, at) = varint::read(bytes).ok_or(Garbled)?;
         let number = u32::try_from(tag >> 3).ok().filter(|number| (1..1 << 29).contains(number)).ok_or(Garbled)?;
         let rest = &bytes[at..];
         let (length, content) = match tag & 7 {
-            0 => (read_varint(rest)?.1, None),
+            0 => (varint::read(rest).ok_or(Garbled)?.1, None),
             1 => (8, None),
             2 => {
-                let (size, head) = read_varint(rest)?;
+                let (size, head) = varint::read(rest).ok_or(Garbled)?;
                 let end = usize::try_from(size).ok().and_then(|size| head.checked_add(size)).ok_or(Garbled)?;
                 (end, Some(rest.get(head..end).ok_or(Garbled)?))
             }
@@ -294,34 +295,6 @@ impl<'b> Field<'b> {
         let length = at.checked_add(length).filter(|length| *length <= bytes.len()).ok_or(Garbled)?;
         Ok(Field { number, wire: (tag & 7) as u8, length, content, value: &bytes[at..length] })
     }
-}
-
-#[inline]
-pub(super) fn read_varint(bytes: &[u8]) -> Result<(u64, usize), Garbled> {
-    // Nearly all of them: tags below 16, short lengths, codes.
-    if let Some(byte) = bytes.first().filter(|byte| **byte < 0x80) {
-        return Ok((u64::from(*byte), 1));
-    }
-    let mut value = 0u64;
-    for (index, byte) in bytes.iter().take(10).enumerate() {
-        if index == 9 && *byte > 1 {
-            return Err(Garbled);
-        }
-        value |= u64::from(byte & 0x7f) << (7 * index);
-        if byte & 0x80 == 0 {
-            return Ok((value, index + 1));
-        }
-    }
-    Err(Garbled)
-}
-
-/// A number in the varint encoding.
-pub(super) fn write_varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push((value as u8) | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
 }
 
 #[cfg(test)]

@@ -157,7 +157,7 @@ pub(super) fn include(element: &mut Element, parts: &mut Parts<'_>) -> Result<()
         let href = attribute(only, "href")
             .and_then(|href| href.strip_prefix("cid:"))
             .ok_or_else(|| wrong("includes nothing"))?;
-        let id = percent_decoded(href);
+        let id = crate::percent::decode(href);
         // Each once, so that no answer grows beyond what was received.
         let part = parts.remove(bare(&id)).ok_or_else(|| wrong("includes a part that is not there"))?;
         element.text = match part.base64 {
@@ -172,23 +172,6 @@ pub(super) fn include(element: &mut Element, parts: &mut Parts<'_>) -> Result<()
 
 fn attribute<'e>(element: &'e Element, name: &str) -> Option<&'e str> {
     element.attributes.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
-}
-
-fn percent_decoded(text: &str) -> String {
-    let mut out = Vec::with_capacity(text.len());
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        let hex = |byte: Option<u8>| byte.and_then(|byte| char::from(byte).to_digit(16));
-        let ahead = bytes.clone();
-        match (byte, hex(bytes.next()), hex(bytes.next())) {
-            (b'%', Some(high), Some(low)) => out.push((high * 16 + low) as u8),
-            _ => {
-                bytes = ahead;
-                out.push(byte);
-            }
-        }
-    }
-    String::from_utf8_lossy(&out).into_owned()
 }
 
 /// Puts what stands elsewhere in the body in the place of references to it (`href="#id"`, in SOAP 1.2 `ref="id"`).

@@ -11,6 +11,7 @@ use crate::contract::plan::WirePath;
 use crate::contract::settings::CallContext;
 use crate::contract::{Binding, Shape};
 use crate::contract::{json, text};
+use crate::percent;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::{StreamExt, stream};
@@ -393,29 +394,18 @@ fn fill_path(binding: &RestBinding, values: &[(String, String)], query: &[(Strin
             TemplatePart::Literal(text) => path.push_str(text),
             TemplatePart::Name(name) => {
                 if let Some((_, value)) = values.iter().find(|(known, _)| known == name) {
-                    percent_encode(&mut path, value);
+                    path.extend(percent::encode(value));
                 }
             }
         }
     }
     for (index, (name, value)) in query.iter().enumerate() {
         path.push(if index == 0 { '?' } else { '&' });
-        percent_encode(&mut path, name);
+        path.extend(percent::encode(name));
         path.push('=');
-        percent_encode(&mut path, value);
+        path.extend(percent::encode(value));
     }
     path
-}
-
-/// Everything but RFC 3986's unreserved characters, so that no value can reach another path or parameter.
-fn percent_encode(out: &mut String, text: &str) {
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-    }
 }
 
 /// Hands the caller's trace on (W3C Trace Context).

@@ -2,6 +2,8 @@
 //! checked in seconds. Canonical means: fields of the message in order of number, each in its shortest form, defaults left
 //! out, nothing unknown. So two entries that say the same are the same bytes, and no byte says nothing.
 
+use crate::varint::read_shortest;
+
 /// How a field is encoded (https://protobuf.dev/programming-guides/encoding).
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Form {
@@ -36,25 +38,8 @@ const fn form(field: u64) -> Option<Form> {
     })
 }
 
-/// A varint in its shortest form, and what follows it.
-fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
-    let mut value = 0u64;
-    for (place, byte) in bytes.iter().enumerate().take(10) {
-        let bits = u64::from(byte & 0x7f);
-        if place == 9 && bits > 1 {
-            return None;
-        }
-        value |= bits << (7 * place);
-        if byte & 0x80 == 0 {
-            let shortest = *byte != 0 || place == 0;
-            return shortest.then_some((value, &bytes[place + 1..]));
-        }
-    }
-    None
-}
-
 fn delimited(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (length, rest) = varint(bytes)?;
+    let (length, rest) = read_shortest(bytes)?;
     rest.split_at_checked(usize::try_from(length).ok()?)
 }
 
@@ -62,7 +47,7 @@ fn delimited(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 pub fn kind(mut bytes: &[u8]) -> Option<i32> {
     let (mut last, mut kind) = (0, 0);
     while !bytes.is_empty() {
-        let (key, rest) = varint(bytes)?;
+        let (key, rest) = read_shortest(bytes)?;
         let (field, wire) = (key >> 3, key & 7);
         let form = form(field)?;
         let repeated = matches!(form, Form::Texts | Form::Pseudonyms | Form::Changes);
@@ -72,7 +57,7 @@ pub fn kind(mut bytes: &[u8]) -> Option<i32> {
         last = field;
         bytes = match form {
             Form::Uint(_) | Form::Enum | Form::Int64 => {
-                let (value, rest) = varint(rest)?;
+                let (value, rest) = read_shortest(rest)?;
                 let fits = match form {
                     Form::Uint(32) => u32::try_from(value).is_ok(),
                     Form::Enum => i32::try_from(value.cast_signed()).is_ok(),
@@ -113,7 +98,7 @@ fn is_text(bytes: &[u8]) -> bool {
 fn pseudonym(mut bytes: &[u8]) -> Option<()> {
     let mut last = 0;
     while !bytes.is_empty() {
-        let (key, rest) = varint(bytes)?;
+        let (key, rest) = read_shortest(bytes)?;
         let (inside, rest) = delimited(rest)?;
         let known = key == (1 << 3 | 2) && is_text(inside) || key == (2 << 3 | 2);
         if key <= last || !known || inside.is_empty() {
@@ -128,7 +113,7 @@ fn pseudonym(mut bytes: &[u8]) -> Option<()> {
 fn three_texts(mut bytes: &[u8]) -> Option<()> {
     let mut last = 0;
     while !bytes.is_empty() {
-        let (key, rest) = varint(bytes)?;
+        let (key, rest) = read_shortest(bytes)?;
         let (inside, rest) = delimited(rest)?;
         let known = matches!(key >> 3, 1..=3) && key & 7 == 2;
         if key <= last || !known || inside.is_empty() || !is_text(inside) {

@@ -1,5 +1,6 @@
 //! Entries and their canonical encoding.
 
+use crate::time_zone::HO_CHI_MINH;
 use prost::Message;
 
 mod generated {
@@ -13,9 +14,6 @@ pub use generated::{Change, Entry, Kind, Pseudonym};
 pub const VERSION: u32 = 1;
 /// Largest entry: tlog-tiles bundles give each entry a 16-bit length.
 pub const MAX_BYTES: usize = u16::MAX as usize;
-
-/// Asia/Ho_Chi_Minh: UTC+7 without summer time since 1975, so no time-zone database is needed.
-pub(super) const HO_CHI_MINH: jiff::tz::Offset = jiff::tz::Offset::constant(7);
 
 impl Entry {
     /// An entry of this moment, with an id of its own (UUIDv7).

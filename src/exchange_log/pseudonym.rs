@@ -60,7 +60,7 @@ fn digest(key: &[u8]) -> String {
 /// The period of a Unix time in microseconds, in Ho Chi Minh City.
 pub fn period_of(time_us: i64) -> String {
     // Beyond the years that there are: a period of its own.
-    let time = jiff::Timestamp::from_microsecond(time_us).map(|time| super::entry::HO_CHI_MINH.to_datetime(time));
+    let time = jiff::Timestamp::from_microsecond(time_us).map(|time| crate::time_zone::HO_CHI_MINH.to_datetime(time));
     let (year, month) = time.ok().filter(|time| time.year() > 0).map_or((0, 0), |time| (time.year(), time.month()));
     format!("{year:04}-{month:02}")
 }

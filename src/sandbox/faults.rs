@@ -204,10 +204,7 @@ impl Faults {
 /// Sets and clears faults over HTTP: `PUT /faults/<id>` with a fault as JSON, `DELETE /faults/<id>`, `GET /faults`.
 pub async fn control(listener: tokio::net::TcpListener, faults: Arc<Faults>) {
     loop {
-        let Ok((stream, _)) = listener.accept().await else {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-            continue;
-        };
+        let (stream, _) = crate::accept::accept(&listener).await;
         let faults = faults.clone();
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
             let faults = faults.clone();

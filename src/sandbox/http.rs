@@ -56,10 +56,7 @@ where
 {
     let acceptor = TlsAcceptor::from(tls);
     loop {
-        let Ok((stream, _)) = listener.accept().await else {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-            continue;
-        };
+        let (stream, _) = crate::accept::accept(&listener).await;
         let (acceptor, answer) = (acceptor.clone(), answer.clone());
         tokio::spawn(async move {
             let _ = stream.set_nodelay(true);
@@ -79,32 +76,16 @@ async fn read(request: Request<Incoming>) -> io::Result<Ask> {
     let query = head.uri.query().unwrap_or("");
     let query = query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        (percent_decode(name), percent_decode(value))
+        (crate::percent::decode(name), crate::percent::decode(value))
     });
     Ok(Ask {
         method: head.method,
-        path: percent_decode(head.uri.path()),
+        path: crate::percent::decode(head.uri.path()),
         target: head.uri.path_and_query().map(ToString::to_string).unwrap_or_default(),
         query: query.collect(),
         headers: head.headers,
         body,
     })
-}
-
-fn percent_decode(text: &str) -> String {
-    let mut out = Vec::new();
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        let hex = |byte: Option<u8>| char::from(byte?).to_digit(16);
-        match byte {
-            b'%' => match (hex(bytes.next()), hex(bytes.next())) {
-                (Some(high), Some(low)) => out.push((high * 16 + low) as u8),
-                _ => out.push(b'?'),
-            },
-            other => out.push(other),
-        }
-    }
-    String::from_utf8_lossy(&out).into_owned()
 }
 
 /// What a fault does before the answer.

@@ -1,6 +1,7 @@
 //! The connections of the HTTPS port: TLS, the protocol that ALPN has agreed on, and an end in order.
 
 use super::Web;
+use crate::accept::accept;
 use crate::identity::arrival::{ArrivalError, ArrivalFailure, arrive, is_proxied, plain};
 use crate::identity::ends::certificate_ended;
 use crate::identity::refused::{Cause, RefusedHandshake};
@@ -69,16 +70,12 @@ impl Web {
         let open = Connections::new(listen.max_connections, listen.max_connections_per_peer);
         let connections = TaskTracker::new();
         loop {
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
-                () = stop.cancelled() => match listener.accept().now_or_never() {
+            let (mut stream, address) = tokio::select! {
+                accepted = accept(&listener) => accepted,
+                () = stop.cancelled() => match accept(&listener).now_or_never() {
                     Some(waiting) => waiting,
                     None => break,
                 },
-            };
-            let Ok((mut stream, address)) = accepted else {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                continue;
             };
             // An IPv4 peer of an IPv6 socket is that IPv4 address, in limits, networks and the log.
             let address = plain(address);

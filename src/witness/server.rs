@@ -2,6 +2,7 @@
 
 use super::config::WitnessConfig;
 use super::request::{AddCheckpoint, checkpoint_path};
+use crate::accept::accept;
 use crate::exchange_log::checkpoint::{Checkpoint, LogVerifier};
 use crate::exchange_log::cosignature::{Algorithm, Cosigner};
 use crate::exchange_log::note::{MAX_NOTE, Note};
@@ -225,13 +226,9 @@ impl Witness {
         bound(listener.local_addr().unwrap_or(config.listen));
         let places = Connections::new(MAX_CONNECTIONS.0, MAX_CONNECTIONS.1);
         loop {
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
+            let (stream, address) = tokio::select! {
+                accepted = accept(&listener) => accepted,
                 () = stop.cancelled() => return Ok(()),
-            };
-            let Ok((stream, address)) = accepted else {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                continue;
             };
             let Some(place) = places.take(address.ip()) else { continue };
             let (witness, acceptor) = (self.clone(), acceptor.clone());

@@ -148,6 +148,23 @@ fn what_the_documents_name_is_there() {
 }
 
 #[test]
+fn every_suite_is_in_the_page_about_testing() {
+    let page = std::fs::read_to_string(root().join("docs/testing.md")).unwrap();
+    let mut suites = 0;
+    for group in ["exchange", "guarding", "trust", "administration", "log", "denial", "structure"] {
+        for entry in std::fs::read_dir(root().join("tests").join(group)).unwrap() {
+            let name = entry.unwrap().file_name().to_string_lossy().into_owned();
+            let Some(suite) = name.strip_suffix(".rs").filter(|suite| !["main", "graph"].contains(suite)) else {
+                continue;
+            };
+            suites += 1;
+            assert!(page.contains(&format!("| `{group}/{suite}` |")), "docs/testing.md has no row for {group}/{suite}");
+        }
+    }
+    assert!(suites > 40, "{suites}");
+}
+
+#[test]
 fn a_file_that_is_gone_and_a_link_that_leads_nowhere_are_found() {
     let page = root().join("docs/page.md");
     let wrong = "`server/gone.rs`, `gone.rs`, `tests/gone/`, [x](gone.md), [y](statuses.md#gone)";

@@ -4,3 +4,4 @@
 mod docs;
 mod graph;
 mod modules;
+mod words;

@@ -10,6 +10,7 @@ use super::terms;
 use crate::audit::query::outcome;
 use crate::exchange_log::tree::TILE;
 use crate::exchange_log::{Entry, Kind};
+use crate::varint;
 use prost::Message;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -300,33 +301,18 @@ impl Making {
 fn put_posting(cell: &mut Vec<u8>, term: u64, places: impl Iterator<Item = u16>) {
     let (mut bytes, mut before) = (Vec::new(), 0);
     for place in places {
-        put_number(&mut bytes, u32::from(place - before));
+        varint::write(&mut bytes, u64::from(place - before));
         before = place;
     }
     cell.extend_from_slice(&term.to_be_bytes());
-    put_number(cell, u32::try_from(bytes.len()).unwrap_or(u32::MAX));
+    varint::write(cell, bytes.len() as u64);
     cell.extend_from_slice(&bytes);
 }
 
-fn put_number(bytes: &mut Vec<u8>, mut number: u32) {
-    while number >= 0x80 {
-        bytes.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    bytes.push(number as u8);
-}
-
 fn take_number(bytes: &mut &[u8]) -> Option<u32> {
-    let mut number = 0;
-    for shift in [0, 7, 14, 21, 28] {
-        let (byte, rest) = bytes.split_first()?;
-        *bytes = rest;
-        number |= u32::from(byte & 0x7f).checked_shl(shift)?;
-        if byte & 0x80 == 0 {
-            return Some(number);
-        }
-    }
-    None
+    let (number, length) = varint::read(bytes)?;
+    *bytes = bytes.get(length..)?;
+    u32::try_from(number).ok()
 }
 
 /// The terms of a cell with the bytes of their places.

@@ -55,7 +55,7 @@ pub fn local_time(text: &str) -> Result<i64, String> {
         .parse::<jiff::civil::DateTime>()
         .or_else(|_| text.parse::<jiff::civil::Date>().map(|date| date.at(0, 0, 0, 0)));
     let local = parsed.map_err(|_| format!("{text:?} is no time: write 2026-11-25 or 2026-11-25T08:00"))?;
-    let time = crate::contract::map::date::HO_CHI_MINH.to_timestamp(local).map_err(|error| error.to_string())?;
+    let time = crate::time_zone::HO_CHI_MINH.to_timestamp(local).map_err(|error| error.to_string())?;
     Ok(time.as_microsecond())
 }
 

@@ -3,9 +3,10 @@
 use super::message_shape::{Known, MessageShape, Node};
 use super::shape::ShapeFault;
 use super::{Drift, DriftKind, bounded};
-use crate::contract::fields::{Field, read_varint};
+use crate::contract::fields::Field;
 use crate::contract::notes::Notes;
 use crate::contract::plan::{EnumPlan, FieldKind, FieldPlan, MessagePlan};
+use crate::varint;
 use prost_reflect::Kind;
 
 /// Deepest message that is looked into: as deep as contracts are nested.
@@ -115,7 +116,7 @@ impl<'w> Walk<'w> {
 
     fn codes(&mut self, codes: &[i32], field: &Field<'_>, way: &[&str], name: &str) {
         let mut rest = field.content.unwrap_or(field.value);
-        while let Ok((code, length)) = read_varint(rest) {
+        while let Some((code, length)) = varint::read(rest) {
             // An enum is 32 bits, sign-extended (https://protobuf.dev/programming-guides/encoding/#signed-ints).
             if !codes.contains(&(code as i32)) {
                 self.drifted(DriftKind::UnknownCode, way, name, ("", ""));

@@ -1,11 +1,8 @@
 //! Dates and times in the sources' notations.
 
 use crate::contract::text;
+use crate::time_zone::HO_CHI_MINH;
 use jiff::civil;
-use jiff::tz::Offset;
-
-/// Asia/Ho_Chi_Minh: UTC+7 without summer time since 1975, so no time-zone database is needed.
-pub const HO_CHI_MINH: Offset = Offset::constant(7);
 
 /// The times that a protobuf timestamp holds: 0001-01-01T00:00:00Z to 9999-12-31T23:59:59Z.
 const MIN_UNIX: i64 = -62_135_596_800;

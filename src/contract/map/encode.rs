@@ -1,7 +1,7 @@
 //! Values of an answer onto the wire (https://protobuf.dev/programming-guides/encoding/), without building a message first:
 //! what a source sent is read once, and written once.
 
-use crate::contract::fields::write_varint;
+use crate::varint;
 use prost_reflect::{FieldDescriptor, Kind, Value};
 
 /// Wire types.
@@ -42,21 +42,21 @@ fn content(out: &mut Vec<u8>, kind: &Kind, value: &Value) {
     match value {
         Value::Bool(value) => out.push(u8::from(*value)),
         // Negative numbers are written with 64 bits.
-        Value::EnumNumber(value) => write_varint(out, i64::from(*value) as u64),
+        Value::EnumNumber(value) => varint::write(out, i64::from(*value) as u64),
         Value::I32(value) => match kind {
-            Kind::Sint32 => write_varint(out, u64::from(((value << 1) ^ (value >> 31)) as u32)),
+            Kind::Sint32 => varint::write(out, u64::from(((value << 1) ^ (value >> 31)) as u32)),
             Kind::Sfixed32 => out.extend_from_slice(&value.to_le_bytes()),
-            _ => write_varint(out, i64::from(*value) as u64),
+            _ => varint::write(out, i64::from(*value) as u64),
         },
         Value::I64(value) => match kind {
-            Kind::Sint64 => write_varint(out, ((value << 1) ^ (value >> 63)) as u64),
+            Kind::Sint64 => varint::write(out, ((value << 1) ^ (value >> 63)) as u64),
             Kind::Sfixed64 => out.extend_from_slice(&value.to_le_bytes()),
-            _ => write_varint(out, *value as u64),
+            _ => varint::write(out, *value as u64),
         },
         Value::U32(value) if matches!(kind, Kind::Fixed32) => out.extend_from_slice(&value.to_le_bytes()),
-        Value::U32(value) => write_varint(out, u64::from(*value)),
+        Value::U32(value) => varint::write(out, u64::from(*value)),
         Value::U64(value) if matches!(kind, Kind::Fixed64) => out.extend_from_slice(&value.to_le_bytes()),
-        Value::U64(value) => write_varint(out, *value),
+        Value::U64(value) => varint::write(out, *value),
         Value::F32(value) => out.extend_from_slice(&value.to_le_bytes()),
         Value::F64(value) => out.extend_from_slice(&value.to_le_bytes()),
         Value::String(text) => bytes(out, text.as_bytes()),
@@ -86,7 +86,7 @@ fn is_default(value: &Value) -> bool {
 pub(super) fn number(out: &mut Vec<u8>, field: u32, value: i64) {
     if value != 0 {
         key(out, field, VARINT);
-        write_varint(out, value as u64);
+        varint::write(out, value as u64);
     }
 }
 
@@ -97,11 +97,11 @@ pub(super) fn text(out: &mut Vec<u8>, field: u32, text: &str) {
 }
 
 fn key(out: &mut Vec<u8>, field: u32, wire: u32) {
-    write_varint(out, u64::from(field << 3 | wire));
+    varint::write(out, u64::from(field << 3 | wire));
 }
 
 fn bytes(out: &mut Vec<u8>, bytes: &[u8]) {
-    write_varint(out, bytes.len() as u64);
+    varint::write(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
 }
 

@@ -1,5 +1,6 @@
 //! Health and metrics for the operator: plain HTTP on loopback.
 
+use crate::accept::accept;
 use crate::exchange_log::clock;
 use crate::server::shared::Shared;
 use crate::witness::alarm;
@@ -31,10 +32,7 @@ pub(in crate::server) async fn serve(listener: TcpListener, shared: Arc<Shared>)
     loop {
         // The others wait in the socket's own queue.
         let Ok(place) = places.clone().acquire_owned().await else { return };
-        let Ok((stream, _)) = listener.accept().await else {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            continue;
-        };
+        let (stream, _) = accept(&listener).await;
         let shared = shared.clone();
         let service = service_fn(move |request: Request<Incoming>| {
             let answer = answer(request.method(), request.uri().path(), &shared);

@@ -1,12 +1,12 @@
 //! Quotas over a restart, however the gateway ended: what was kept, and what the exchange log tells of the calls since.
 
-use crate::access::limits::day;
 use crate::exchange_log::reader::LogReader;
 use crate::exchange_log::{Entry, ExchangeLog, Kind, clock};
 use crate::registry::usage::{DayUsage, UsageStore};
 use crate::registry::{Actor, now};
 use crate::server::StartError;
 use crate::server::shared::Shared;
+use crate::time_zone::day;
 use std::collections::HashMap;
 use std::path::Path;
 

@@ -8,6 +8,7 @@ use crate::headers::GRPC_STATUS;
 use crate::hex::hex;
 use crate::http2::Http2Error;
 use crate::http2::server::Reply;
+use crate::percent;
 use crate::status::{Reason, Refusal};
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -99,22 +100,10 @@ pub fn put_notes(headers: &mut HeaderMap, notes: &Notes, shown: impl Fn(&str) ->
     }
     let codes = notes.unknown_codes.iter().filter(|(path, _)| shown(path));
     let codes: Vec<String> =
-        codes.filter_map(|(path, code)| Some(format!("{path}={}", percent(code.as_ref()?)))).collect();
+        codes.filter_map(|(path, code)| Some(format!("{path}={}", percent::encode(code.as_ref()?)))).collect();
     if !codes.is_empty() {
         put(headers, UNKNOWN_CODES, &codes.join(","));
     }
-}
-
-/// Everything but RFC 3986's unreserved characters, percent-encoded.
-fn percent(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            plain if plain.is_ascii_alphanumeric() || b"-._~".contains(&plain) => out.push(char::from(plain)),
-            other => out.push_str(&format!("%{other:02X}")),
-        }
-    }
-    out
 }
 
 /// `grpc-status: 0`.

@@ -1,0 +1,33 @@
+//! The time zone of everything that people read: Asia/Ho_Chi_Minh, UTC+7 without summer time since 1975, so no time-zone database
+//! is needed.
+
+use jiff::tz::Offset;
+
+/// Hours east of UTC.
+const HOURS: i8 = 7;
+/// Asia/Ho_Chi_Minh.
+pub const HO_CHI_MINH: Offset = Offset::constant(HOURS);
+/// A day in seconds.
+pub const DAY_S: i64 = 86_400;
+
+/// Days since 1970 in Ho Chi Minh City, of a Unix time in seconds.
+pub fn day(unix_s: i64) -> i64 {
+    unix_s.saturating_add(i64::from(HO_CHI_MINH.seconds())).div_euclid(DAY_S)
+}
+
+/// When a day in Ho Chi Minh City begins, Unix time in seconds.
+pub fn day_begins(day: i64) -> i64 {
+    day.saturating_mul(DAY_S).saturating_sub(i64::from(HO_CHI_MINH.seconds()))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_day_begins_at_17_o_clock_utc() {
+        // 2026-11-26T17:00:00Z.
+        let begins = 1_795_712_400;
+        assert_eq!(super::day(begins - 1) + 1, super::day(begins));
+        assert_eq!(super::day_begins(super::day(begins + 86_399)), begins);
+        assert_eq!((super::day(-25_201), super::day(-25_200)), (-1, 0));
+    }
+}
