@@ -23,7 +23,7 @@ pub mod server;
 pub mod admin;
 
 // The HTTPS port: tokens and the log, over access, issuer and registry.
-pub mod web;
+pub(crate) mod web;
 
 // What auditors do: reads the log, changes nothing of it.
 pub mod audit;
@@ -47,13 +47,13 @@ pub mod access;
 pub mod issuer;
 
 // Counts what the drivers notice.
-pub mod drift;
+pub(crate) mod drift;
 
 // Counts for the log, the guard and the shares.
-pub mod telemetry;
+pub(crate) mod telemetry;
 
 // Protects sources: knows no driver.
-pub mod guard;
+pub(crate) mod guard;
 
 // Who is at the other end, as the registry knows them.
 pub mod identity;
@@ -71,7 +71,7 @@ pub mod exchange_log;
 pub mod frame;
 
 // Blocking work, bounded by shares.
-pub mod work;
+pub(crate) mod work;
 
 // Every refusal; names the violations of a contract.
 pub mod status;
@@ -83,34 +83,34 @@ pub mod contract;
 pub mod http2;
 
 // Whose time runs out. What follows are plain values and small functions, which use nothing.
-pub mod deadline;
+pub(crate) mod deadline;
 
 // Accepting connections.
-pub mod accept;
+pub(crate) mod accept;
 
 // Names of headers.
-pub mod headers;
+pub(crate) mod headers;
 
 // Certificates as text.
-pub mod pem;
+pub(crate) mod pem;
 
 // What must not be printed.
-pub mod secret;
+pub(crate) mod secret;
 
 // Bounded shares.
-pub mod shares;
+pub(crate) mod shares;
 
 // Files that hold secrets.
 pub mod keyfile;
 
 // Digits.
-pub mod hex;
+pub(crate) mod hex;
 
 // Percent-encoding.
-pub mod percent;
+pub(crate) mod percent;
 
 // The time zone of what people read.
-pub mod time_zone;
+pub(crate) mod time_zone;
 
 // Integers of Protocol Buffers.
-pub mod varint;
+pub(crate) mod varint;

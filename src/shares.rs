@@ -141,6 +141,7 @@ impl<K> Shares<K> {
     }
 
     /// Holders that are remembered.
+    #[cfg(test)]
     pub fn holders(&self) -> usize {
         self.lock().holders.len()
     }

@@ -197,6 +197,14 @@ fn accepted() -> BTreeSet<String> {
     plain.lines().map(str::to_owned).chain(terms).collect()
 }
 
+/// Whether a word, or what it is a form of ("longer", "parsed", "writing"), is accepted.
+fn is_accepted(accepted: &BTreeSet<String>, word: &str) -> bool {
+    let endings = ["s", "es", "d", "ed", "ing", "r", "er", "st", "est"];
+    let stems = endings.iter().filter_map(|ending| word.strip_suffix(ending)).filter(|stem| stem.len() > 2);
+    let is_form = |stem: &str| is_accepted(accepted, stem) || accepted.contains(&format!("{stem}e"));
+    accepted.contains(word) || stems.into_iter().any(is_form)
+}
+
 /// Names by each word of theirs.
 fn by_word() -> &'static BTreeMap<String, BTreeSet<String>> {
     static NAMES: OnceLock<BTreeMap<String, BTreeSet<String>>> = OnceLock::new();
@@ -220,7 +228,7 @@ fn every_word_of_a_public_name_is_known() {
     assert!(by.len() > 500);
     let unknown: Vec<String> = by
         .iter()
-        .filter(|(word, _)| !accepted.contains(*word) && !renamed.contains(*word))
+        .filter(|(word, _)| !is_accepted(&accepted, word) && !renamed.contains(*word))
         .map(|(word, names)| format!("{word}: {}", names.iter().cloned().collect::<Vec<_>>().join(", ")))
         .collect();
     let what = "take the field's word (docs/glossary.md); plain technical English goes into docs/words.txt";
@@ -242,6 +250,9 @@ fn names_are_taken_apart_in_every_case() {
         assert!(words(name).ends_with(&["max".into(), "token".into(), "bytes".into()]), "{:?}", words(name));
     }
     assert_eq!(words("HTTPPort2x"), ["http", "port"]);
+    let accepted = BTreeSet::from(["long".to_owned(), "write".to_owned()]);
+    assert!(["long", "longer", "writes", "writing"].iter().all(|word| is_accepted(&accepted, word)));
+    assert!(!["told", "lon", "longing_for"].iter().any(|word| is_accepted(&accepted, word)));
 }
 
 /// `cargo words`: what is still to be renamed.
