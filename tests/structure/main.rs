@@ -4,4 +4,5 @@
 mod docs;
 mod graph;
 mod modules;
+mod mutants;
 mod words;

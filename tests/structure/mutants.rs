@@ -1,0 +1,46 @@
+//! The faults that `simulator/mutants.sh` puts back still have their place in the source: a patch that does not apply any more is found
+//! here within a second, and not at the end of CI.
+
+use std::path::Path;
+
+/// The parts of a patch: a file, and the lines that it must have there one after the other.
+fn hunks(patch: &str) -> Vec<(String, String)> {
+    let (mut file, mut hunks): (String, Vec<(String, String)>) = (String::new(), Vec::new());
+    for line in patch.lines() {
+        if let Some(name) = line.strip_prefix("--- a/") {
+            file = name.split_whitespace().next().unwrap_or_default().to_owned();
+        } else if line.starts_with("@@") {
+            hunks.push((file.clone(), String::new()));
+        } else if let (Some((_, lines)), Some(kept)) = (hunks.last_mut(), line.strip_prefix([' ', '-']))
+            && !line.starts_with("---")
+        {
+            lines.push_str(kept);
+            lines.push('\n');
+        } else if let (Some((_, lines)), "") = (hunks.last_mut(), line) {
+            lines.push('\n');
+        }
+    }
+    hunks
+}
+
+#[test]
+fn every_fault_that_is_put_back_has_its_place() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = 0;
+    for entry in std::fs::read_dir(root.join("simulator/mutants")).unwrap() {
+        let path = entry.unwrap().path();
+        for (file, lines) in hunks(&std::fs::read_to_string(&path).unwrap()) {
+            let text = std::fs::read_to_string(root.join(&file)).unwrap();
+            assert!(text.contains(&lines), "{}: {file} has this no more:\n{lines}", path.display());
+            found += 1;
+        }
+    }
+    assert!(found >= 7, "{found}");
+}
+
+#[test]
+fn a_part_of_a_patch_is_what_stays_and_what_goes() {
+    let patch = "--- a/src/x.rs\n+++ b/src/x.rs\n@@ -1,3 +1,3 @@\n one\n-two\n+three\n\n four\n@@ -9 +9 @@\n-five\n";
+    let expected = [("src/x.rs", "one\ntwo\n\nfour\n"), ("src/x.rs", "five\n")];
+    assert_eq!(hunks(patch), expected.map(|(file, lines)| (file.to_owned(), lines.to_owned())));
+}
