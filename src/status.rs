@@ -162,7 +162,7 @@ reasons! {
 
 /// Whose fault it is that an exchange did not succeed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Fault {
+pub enum FaultOwner {
     /// The caller's: who it is, what it may, what it sent, or how long it waited.
     Caller,
     /// The gateway's own, or that of its configuration and its operator.
@@ -173,14 +173,14 @@ pub enum Fault {
     Source,
 }
 
-impl Fault {
+impl FaultOwner {
     /// As it stands in `ErrorInfo`, log entry and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
-            Fault::Caller => "caller",
-            Fault::Gateway => "gateway",
-            Fault::Hub => "hub",
-            Fault::Source => "source",
+            FaultOwner::Caller => "caller",
+            FaultOwner::Gateway => "gateway",
+            FaultOwner::Hub => "hub",
+            FaultOwner::Source => "source",
         }
     }
 }
@@ -188,7 +188,7 @@ impl Fault {
 impl Reason {
     /// Whose fault it is where nothing more is known. Of what happened at or on the way to a source, `drivers::SourceError::blame`
     /// knows more.
-    pub fn fault(self) -> Fault {
+    pub fn fault(self) -> FaultOwner {
         match self {
             Reason::TokenMissing
             | Reason::TokenMalformed
@@ -234,7 +234,7 @@ impl Reason {
             | Reason::ChangesFull
             | Reason::HandshakeFailed
             | Reason::CertificateRevoked
-            | Reason::Cancelled => Fault::Caller,
+            | Reason::Cancelled => FaultOwner::Caller,
             Reason::WriteOutcomeUnknown
             | Reason::GatewayOverloaded
             | Reason::AdministrationBusy
@@ -242,7 +242,7 @@ impl Reason {
             | Reason::ContractChanged
             | Reason::ExchangeLogUnavailable
             | Reason::RegistryUnavailable
-            | Reason::SourceCredentialsRefused => Fault::Gateway,
+            | Reason::SourceCredentialsRefused => FaultOwner::Gateway,
             Reason::SourceUnavailable
             | Reason::SourceCircuitOpen
             | Reason::SourceExhausted
@@ -250,7 +250,7 @@ impl Reason {
             | Reason::SourceFailed
             | Reason::SourceNotReady
             | Reason::SourceProtocolError
-            | Reason::SourceDrifted => Fault::Source,
+            | Reason::SourceDrifted => FaultOwner::Source,
         }
     }
 }
@@ -281,7 +281,7 @@ pub struct Refusal {
     /// Why.
     pub reason: Reason,
     /// Whose fault it is.
-    pub fault: Fault,
+    pub fault: FaultOwner,
     /// What more can be said, in English: field paths and rules, never values.
     pub detail: String,
     /// Violations by field, for `BadRequest`.

@@ -5,7 +5,7 @@
 //! due. So a gateway that stops for a second is seen by every call of that second (no coordinated omission), as people at
 //! their desks would see it.
 
-use super::call::{Prepared, Target, messages};
+use super::call::{CallTarget, PreparedCalls, messages};
 use super::output::{Output, duration, table};
 use super::{CliError, runtime};
 use crate::caller::GatewayClient;
@@ -32,7 +32,7 @@ const PERCENTILES: [f64; 6] = [50.0, 90.0, 95.0, 99.0, 99.9, 100.0];
 #[derive(Args)]
 pub struct BenchArgs {
     #[command(flatten)]
-    target: Target,
+    target: CallTarget,
     /// The request as JSON, or several that are sent in turn.
     #[arg(long, short, default_value = "{}")]
     data: String,
@@ -54,7 +54,7 @@ pub struct BenchArgs {
 }
 
 /// What was seen so far.
-struct Seen {
+struct BenchResults {
     /// Of all calls, from when they were due.
     times: Histogram<u64>,
     /// Of those that were answered, from when they were sent.
@@ -62,11 +62,11 @@ struct Seen {
     outcomes: BTreeMap<String, u64>,
 }
 
-impl Seen {
+impl BenchResults {
     fn new() -> Result<Self, CliError> {
         let times =
             Histogram::new_with_bounds(1, LONGEST_US, 3).map_err(|error| CliError::Failed(error.to_string()))?;
-        Ok(Seen { answered: times.clone(), times, outcomes: BTreeMap::new() })
+        Ok(BenchResults { answered: times.clone(), times, outcomes: BTreeMap::new() })
     }
 
     fn add(&mut self, due: Instant, sent: Instant, outcome: String) {
@@ -79,13 +79,13 @@ impl Seen {
     }
 }
 
-fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
+fn lock(seen: &Mutex<BenchResults>) -> MutexGuard<'_, BenchResults> {
     seen.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What all callers share.
-struct Load {
-    prepared: Prepared,
+struct BenchLoad {
+    prepared: PreparedCalls,
     requests: Vec<Bytes>,
     next: AtomicU64,
     begin: Instant,
@@ -103,7 +103,7 @@ pub fn run(args: &BenchArgs, output: Output) -> Result<(), CliError> {
     }
     let begin = Instant::now();
     let counted_from = begin + args.warmup;
-    let load = Arc::new(Load {
+    let load = Arc::new(BenchLoad {
         prepared,
         requests,
         next: AtomicU64::new(0),
@@ -117,7 +117,7 @@ pub fn run(args: &BenchArgs, output: Output) -> Result<(), CliError> {
         let mut shards = Vec::new();
         let mut callers = Vec::new();
         for _ in 0..args.connections {
-            let shard = Arc::new(Mutex::new(Seen::new()?));
+            let shard = Arc::new(Mutex::new(BenchResults::new()?));
             let caller = GatewayClient::new(args.target.to(), &load.prepared.files)?;
             for _ in 0..args.streams {
                 callers.push(tokio::spawn(load.clone().calls(caller.clone(), shard.clone())));
@@ -135,15 +135,15 @@ pub fn run(args: &BenchArgs, output: Output) -> Result<(), CliError> {
         shown.abort();
         match failed {
             Some(error) => Err(error),
-            None => whole(&shards),
+            None => merged(&shards),
         }
     })?;
-    tell(args, &seen, output)
+    report(args, &seen, output)
 }
 
-impl Load {
+impl BenchLoad {
     /// One caller: calls until the time is over.
-    async fn calls(self: Arc<Self>, caller: GatewayClient, seen: Arc<Mutex<Seen>>) -> Result<(), CliError> {
+    async fn calls(self: Arc<Self>, caller: GatewayClient, seen: Arc<Mutex<BenchResults>>) -> Result<(), CliError> {
         let metadata: Vec<(&str, &str)> =
             self.prepared.metadata.iter().map(|(name, text)| (*name, text.as_str())).collect();
         while !self.stopped.load(Ordering::Relaxed) {
@@ -182,8 +182,8 @@ impl Load {
     }
 }
 
-fn whole(shards: &[Arc<Mutex<Seen>>]) -> Result<Seen, CliError> {
-    let mut all = Seen::new()?;
+fn merged(shards: &[Arc<Mutex<BenchResults>>]) -> Result<BenchResults, CliError> {
+    let mut all = BenchResults::new()?;
     for shard in shards {
         let shard = lock(shard);
         for (sum, one) in [(&mut all.times, &shard.times), (&mut all.answered, &shard.answered)] {
@@ -197,12 +197,12 @@ fn whole(shards: &[Arc<Mutex<Seen>>]) -> Result<Seen, CliError> {
 }
 
 /// Tells every second how it goes.
-async fn progress(load: Arc<Load>, shards: Vec<Arc<Mutex<Seen>>>) {
+async fn progress(load: Arc<BenchLoad>, shards: Vec<Arc<Mutex<BenchResults>>>) {
     let bar = ProgressBar::new_spinner();
     let (mut before, mut tick) = (0, tokio::time::interval(Duration::from_secs(1)));
     loop {
         tick.tick().await;
-        let Ok(seen) = whole(&shards) else { return };
+        let Ok(seen) = merged(&shards) else { return };
         let (count, left) = (seen.times.len(), load.ends.saturating_duration_since(Instant::now()));
         let refused = count - seen.outcomes.get(OK).copied().unwrap_or(0);
         bar.set_message(format!(
@@ -222,7 +222,7 @@ fn time(us: u64) -> String {
     if us < 10_000 { format!("{us} µs") } else { format!("{:.1} ms", us as f64 / 1e3) }
 }
 
-fn tell(args: &BenchArgs, seen: &Seen, output: Output) -> Result<(), CliError> {
+fn report(args: &BenchArgs, seen: &BenchResults, output: Output) -> Result<(), CliError> {
     let (count, seconds) = (seen.times.len(), args.time.as_secs_f64());
     let answered = seen.outcomes.get(OK).copied().unwrap_or(0);
     let latency = |times: &Histogram<u64>| -> serde_json::Map<String, serde_json::Value> {

@@ -24,7 +24,7 @@ const AT_ONCE: usize = 8;
 
 /// What is called, where, and by whom.
 #[derive(Args)]
-pub struct Target {
+pub struct CallTarget {
     /// `Service/Method`, with or without its package: `PopulationService/GetCitizen`.
     operation: String,
     /// The gateway.
@@ -54,15 +54,15 @@ pub struct Target {
 }
 
 /// Everything that calls need.
-pub struct Prepared {
+pub struct PreparedCalls {
     pub files: CallerFiles,
     pub operation: Arc<Operation>,
     pub metadata: Vec<(&'static str, String)>,
 }
 
-impl Target {
+impl CallTarget {
     /// Reads contracts and token.
-    pub fn prepare(&self) -> Result<Prepared, CliError> {
+    pub fn prepare(&self) -> Result<PreparedCalls, CliError> {
         let contracts = match &self.contracts {
             Some(folder) => ContractSet::with_folder(folder),
             None => ContractSet::embedded(),
@@ -77,7 +77,7 @@ impl Target {
         metadata.extend(self.official.iter().map(|official| ("ndxp-official", official.clone())));
         let key = self.key.clone().unwrap_or_else(|| self.certificate.with_extension("key"));
         let files = CallerFiles { ca: self.ca.clone(), certificate: self.certificate.clone(), key };
-        Ok(Prepared { files, operation, metadata })
+        Ok(PreparedCalls { files, operation, metadata })
     }
 
     /// The operation as it was named.
@@ -100,7 +100,7 @@ pub struct CallArgs {
     #[arg(long, value_name = "FILE")]
     csv: Option<PathBuf>,
     #[command(flatten)]
-    target: Target,
+    target: CallTarget,
     /// How long to wait for the answer.
     #[arg(long, value_parser = duration)]
     timeout: Option<Duration>,
@@ -113,7 +113,7 @@ struct Batch {
 }
 
 pub fn run(args: CallArgs, output: Output) -> Result<(), CliError> {
-    let Prepared { files, operation, metadata } = args.target.prepare()?;
+    let PreparedCalls { files, operation, metadata } = args.target.prepare()?;
     runtime()?.block_on(async {
         let batch = Batch { caller: GatewayClient::new(args.target.to(), &files)?, operation, metadata };
         match &args.csv {

@@ -12,11 +12,11 @@ use std::path::{Path, PathBuf};
 #[derive(Subcommand)]
 pub enum CertsCommand {
     /// Make a CA and an empty revocation list.
-    Init(Folder),
+    Init(CertificateFolder),
     /// Make a key and a certificate.
     Issue {
         #[command(flatten)]
-        folder: Folder,
+        folder: CertificateFolder,
         /// Name of the files and of the subject; for a client, its id.
         name: String,
         /// For a server: its DNS names and addresses; without, the certificate is a client's.
@@ -40,14 +40,14 @@ pub enum CertsCommand {
     /// Put a certificate on the revocation list; gateways take the list over by themselves.
     Revoke {
         #[command(flatten)]
-        folder: Folder,
+        folder: CertificateFolder,
         /// The certificate (PEM).
         file: PathBuf,
     },
 }
 
 #[derive(Args)]
-pub struct Folder {
+pub struct CertificateFolder {
     /// Folder of the CA.
     #[arg(long, default_value = "pki", value_name = "DIR")]
     folder: PathBuf,
@@ -55,7 +55,7 @@ pub struct Folder {
 
 /// One line of `certs show` without files.
 #[derive(serde::Serialize)]
-struct End {
+struct CertificateEnd {
     file: PathBuf,
     #[serde(flatten)]
     ending: Ending,
@@ -76,7 +76,7 @@ fn what(ending: &Ending) -> String {
 /// One row of `certs show` with files.
 #[derive(serde::Serialize)]
 #[serde(untagged)]
-enum Shown {
+enum CertificateRow {
     Certificate(CertificateInfo),
     List {
         file: PathBuf,
@@ -86,29 +86,31 @@ enum Shown {
 }
 
 /// A file's certificate, or its revocation lists.
-fn shown(file: &Path) -> Result<Vec<Shown>, CliError> {
+fn shown(file: &Path) -> Result<Vec<CertificateRow>, CliError> {
     match list::read_file(file) {
         Err(FileFault::Empty | FileFault::Section(..) | FileFault::File(_)) => {
-            Ok(vec![Shown::Certificate(pki::show(file)?)])
+            Ok(vec![CertificateRow::Certificate(pki::show(file)?)])
         }
         Err(fault) => Err(CliError::Usage(format!("{}: {fault}", file.display()))),
-        Ok(lists) => Ok(lists.iter().map(|list| Shown::List { file: file.to_owned(), list: list.into() }).collect()),
+        Ok(lists) => {
+            Ok(lists.iter().map(|list| CertificateRow::List { file: file.to_owned(), list: list.into() }).collect())
+        }
     }
 }
 
-fn cells(row: &Shown, now: i64) -> Vec<String> {
+fn cells(row: &CertificateRow, now: i64) -> Vec<String> {
     let end = |at: i64, warn_days: i64| match (at - now).div_euclid(86_400) {
         ..0 => format!("{} (expired)", time(at)),
         left if left < warn_days => format!("{} ({left} days left)", time(at)),
         _ => time(at),
     };
     match row {
-        Shown::Certificate(info) => {
+        CertificateRow::Certificate(info) => {
             let (names, serial) = (info.names.join("\n"), info.serial.clone());
             let until = end(info.not_after, WARN_DAYS);
             vec![info.file.display().to_string(), info.subject.clone(), names, until, serial, info.thumbprint.clone()]
         }
-        Shown::List { file, list } => {
+        CertificateRow::List { file, list } => {
             let what = format!("revocation list of {}", list.issuer);
             let made = format!("{} revoked, of {}", list.entries, time(list.this_update));
             let until = end(list.next_update, WARN_CRL_DAYS);
@@ -130,9 +132,9 @@ fn show_ends(config: &Config, output: Output) -> Result<(), CliError> {
     let ends = |file: PathBuf| {
         let endings =
             pki::endings(&file).into_iter().chain(lists(&file).iter().map(Ending::of_list)).collect::<Vec<_>>();
-        endings.into_iter().map(move |ending| End { file: file.clone(), soon: ending.is_near(now), ending })
+        endings.into_iter().map(move |ending| CertificateEnd { file: file.clone(), soon: ending.is_near(now), ending })
     };
-    let mut all: Vec<End> = files.into_iter().flat_map(ends).collect();
+    let mut all: Vec<CertificateEnd> = files.into_iter().flat_map(ends).collect();
     all.sort_by_key(|end| end.ending.at);
     output.records(&all, &["ends", "days left", "what", "file"], |end| {
         let days = (end.ending.at - now).div_euclid(86_400);
@@ -143,7 +145,7 @@ fn show_ends(config: &Config, output: Output) -> Result<(), CliError> {
 
 pub fn run(command: CertsCommand, output: Output) -> Result<(), CliError> {
     match command {
-        CertsCommand::Init(Folder { folder }) => {
+        CertsCommand::Init(CertificateFolder { folder }) => {
             let pki = Pki::at(&folder);
             pki.init()?;
             let files = [pki.ca(), pki.crl()];
@@ -161,8 +163,8 @@ pub fn run(command: CertsCommand, output: Output) -> Result<(), CliError> {
         }
         CertsCommand::Show { files, config } if files.is_empty() => show_ends(&config.load()?, output),
         CertsCommand::Show { files, .. } => {
-            let rows: Vec<Vec<Shown>> = files.iter().map(|file| shown(file)).collect::<Result<_, _>>()?;
-            let rows: Vec<Shown> = rows.into_iter().flatten().collect();
+            let rows: Vec<Vec<CertificateRow>> = files.iter().map(|file| shown(file)).collect::<Result<_, _>>()?;
+            let rows: Vec<CertificateRow> = rows.into_iter().flatten().collect();
             let now = crate::registry::now();
             let header = ["file", "subject", "names", "valid until", "serial", "thumbprint"];
             output.records(&rows, &header, |row| cells(row, now))

@@ -2,7 +2,7 @@
 
 use super::CliError;
 use super::output::{Output, time};
-use super::session::{Connection, PAGE, Session};
+use super::session::{ConnectionArgs, PAGE, Session};
 use crate::admin::api;
 use clap::{Args, Subcommand};
 use serde_json::Value;
@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 #[derive(Args)]
 pub struct ChangeArgs {
     #[command(flatten)]
-    connection: Connection,
+    connection: ConnectionArgs,
     #[command(subcommand)]
     command: ChangeCommand,
 }
@@ -48,7 +48,7 @@ pub fn run(args: ChangeArgs, output: Output) -> Result<(), CliError> {
         ChangeCommand::Show { id } => {
             let change = list(&session)?.into_iter().find(|change| change.id == id);
             let change = change.ok_or_else(|| CliError::Failed(format!("OBJECT_UNKNOWN: nothing waits as {id:?}")))?;
-            output.message(&change, || whole(&change))
+            output.message(&change, || details(&change))
         }
         ChangeCommand::Approve { id } => {
             let approved = session.change(session.admin().approve_change(api::ApproveChangeRequest { id }))?;
@@ -92,7 +92,7 @@ fn row(change: &api::PendingChange) -> Vec<String> {
 }
 
 /// Everything about one change, a line each, then what is different.
-fn whole(change: &api::PendingChange) -> String {
+fn details(change: &api::PendingChange) -> String {
     let holder = change.client.as_ref().map(|client| {
         let names = client.names.join(", ");
         format!("{} of {}, by the certificate of {names}", client.id, client.agency)
@@ -117,7 +117,7 @@ fn whole(change: &api::PendingChange) -> String {
 }
 
 /// What is said where a change waits; nothing where it is made.
-pub fn waits(pending_change: &str) -> String {
+pub fn pending_notice(pending_change: &str) -> String {
     if pending_change.is_empty() {
         return String::new();
     }

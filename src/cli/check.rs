@@ -215,7 +215,7 @@ pub fn run_contract(args: ContractArgs, output: Output) -> Result<(), CliError> 
                 return Err(CliError::Usage(format!("no contract has {name:?}: `contract list` lists them")));
             }
             match output {
-                Output::Json => print_json(&found.iter().map(|operation| whole(operation)).collect::<Vec<_>>()),
+                Output::Json => print_json(&found.iter().map(|operation| details(operation)).collect::<Vec<_>>()),
                 Output::Human => {
                     found.iter().for_each(|operation| print_operation(operation));
                     Ok(())
@@ -235,7 +235,7 @@ fn summary(operation: &Operation) -> Value {
     })
 }
 
-fn whole(operation: &Operation) -> Value {
+fn details(operation: &Operation) -> Value {
     let mut value = summary(operation);
     value["request"] = Value::from(lines(&operation.request));
     value["answer"] = Value::from(lines(&operation.answer));

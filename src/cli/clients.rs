@@ -1,7 +1,7 @@
 //! `client`: who may call.
 
 use super::output::{Output, message_json, print_json, time};
-use super::session::{Connection, PAGE};
+use super::session::{ConnectionArgs, PAGE};
 use super::{CliError, grants};
 use crate::admin::api;
 use crate::registry::ClientState;
@@ -10,7 +10,7 @@ use clap::{Args, Subcommand};
 #[derive(Args)]
 pub struct ClientArgs {
     #[command(flatten)]
-    connection: Connection,
+    connection: ConnectionArgs,
     #[command(subcommand)]
     command: ClientCommand,
 }

@@ -2,7 +2,7 @@
 
 use super::CliError;
 use super::output::{Output, message_json, print_json, time};
-use super::session::Connection;
+use super::session::ConnectionArgs;
 use crate::admin::api::{Drift, DriftKind, ListDriftRequest, ListDriftResponse, UnlistedDrift};
 use clap::Args;
 use serde_json::{Value, json};
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 #[derive(Args)]
 pub struct DriftArgs {
     #[command(flatten)]
-    connection: Connection,
+    connection: ConnectionArgs,
     /// Only this source's.
     #[arg(long, value_name = "ID")]
     source: Option<String>,

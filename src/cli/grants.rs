@@ -1,9 +1,9 @@
 //! `grant`: what a client may do.
 
 use super::CliError;
-use super::changes::waits;
+use super::changes::pending_notice;
 use super::output::{Output, duration, time};
-use super::session::{Connection, PAGE, Session};
+use super::session::{ConnectionArgs, PAGE, Session};
 use crate::admin::api;
 use crate::registry::{GrantState, now};
 use clap::{Args, Subcommand};
@@ -12,7 +12,7 @@ use std::time::Duration;
 #[derive(Args)]
 pub struct GrantArgs {
     #[command(flatten)]
-    connection: Connection,
+    connection: ConnectionArgs,
     #[command(subcommand)]
     command: GrantCommand,
 }
@@ -185,7 +185,7 @@ pub fn run(args: GrantArgs, output: Output) -> Result<(), CliError> {
         GrantCommand::List { client, state } => print_list(&list(&session, client, state)?, output),
         GrantCommand::Show { id } => {
             let grant = session.read(session.admin().get_grant(api::GrantId { id }))?;
-            output.message(&grant, || whole(&grant))
+            output.message(&grant, || details(&grant))
         }
         GrantCommand::Approve { id } => {
             let grant = session.change(session.admin().approve_grant(api::GrantId { id }))?;
@@ -193,7 +193,7 @@ pub fn run(args: GrantArgs, output: Output) -> Result<(), CliError> {
         }
         GrantCommand::Change(change) => {
             let grant = session.change(session.admin().change_grant(api::ChangeGrantRequest::from(*change)))?;
-            let waits = waits(&grant.pending_change);
+            let waits = pending_notice(&grant.pending_change);
             output.message(&grant, || format!("changed {} of {}{waits}", grant.id, grant.client))
         }
         GrantCommand::Withdraw { id } => {
@@ -260,7 +260,7 @@ pub fn print_list(grants: &[api::Grant], output: Output) -> Result<(), CliError>
 }
 
 /// Everything about one grant, a line each.
-fn whole(grant: &api::Grant) -> String {
+fn details(grant: &api::Grant) -> String {
     let any = |texts: &[String]| if texts.is_empty() { "any".to_owned() } else { texts.join(", ") };
     let approved = match (grant.approved_by.as_str(), grant.needs_approval) {
         ("", true) => "nobody yet",

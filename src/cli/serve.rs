@@ -35,11 +35,11 @@ pub fn run(args: &ServeArgs) -> Result<(), CliError> {
     // Before anybody hears that it runs: a signal that nobody waits for would kill it.
     let runtime = runtime()?;
     let (mut ends, _reload) =
-        runtime.block_on(async { std::io::Result::Ok((Ends::listen()?, signal(SignalKind::hangup())?)) })?;
+        runtime.block_on(async { std::io::Result::Ok((EndSignals::listen()?, signal(SignalKind::hangup())?)) })?;
     let gateway = Gateway::start_at(config, sockets, args.clock_was_ahead)?;
     // Nobody to be told where systemd did not start us.
     let _ = sd_notify::notify(&[NotifyState::Ready]);
-    crate::server::watch(gateway.life_signs())?;
+    crate::server::watch(gateway.heartbeats())?;
     tracing::info!(address = %gateway.address, "the gateway answers");
     let https = gateway.https.map(|https| format!(", HTTPS on https://{https}")).unwrap_or_default();
     anstream::println!(
@@ -58,15 +58,15 @@ pub fn run(args: &ServeArgs) -> Result<(), CliError> {
 }
 
 /// SIGINT and SIGTERM.
-struct Ends {
+struct EndSignals {
     terminate: Signal,
     interrupt: Signal,
 }
 
-impl Ends {
+impl EndSignals {
     /// From here on they are waited for; within a runtime.
     fn listen() -> std::io::Result<Self> {
-        Ok(Ends { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(EndSignals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
     async fn wait(&mut self) {
@@ -84,6 +84,6 @@ pub(super) fn wait_for_end() -> Result<(), CliError> {
 
 /// The same within a runtime.
 pub(super) async fn ended() -> Result<(), CliError> {
-    Ends::listen()?.wait().await;
+    EndSignals::listen()?.wait().await;
     Ok(())
 }

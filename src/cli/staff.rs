@@ -1,9 +1,9 @@
 //! `staff`: the people who administer.
 
 use super::CliError;
-use super::changes::waits;
+use super::changes::pending_notice;
 use super::output::Output;
-use super::session::{Connection, local};
+use super::session::{ConnectionArgs, local};
 use crate::admin::{StaffDraft, api};
 use crate::registry::{Role, Staff};
 use clap::{Args, Subcommand};
@@ -11,7 +11,7 @@ use clap::{Args, Subcommand};
 #[derive(Args)]
 pub struct StaffArgs {
     #[command(flatten)]
-    connection: Connection,
+    connection: ConnectionArgs,
     #[command(subcommand)]
     command: StaffCommand,
 }
@@ -111,7 +111,7 @@ pub fn run(args: StaffArgs, output: Output) -> Result<(), CliError> {
         StaffCommand::Change { id, roles, names } => {
             let request = api::ChangeStaffRequest { id, roles: roles.iter().map(role).collect(), names };
             let staff = session.change(session.admin().change_staff(request))?;
-            output.message(&staff, || format!("changed {}{}", described(&staff), waits(&staff.pending_change)))
+            output.message(&staff, || format!("changed {}{}", described(&staff), pending_notice(&staff.pending_change)))
         }
         StaffCommand::List => {
             let staff = session.read(session.admin().list_staff(api::ListStaffRequest {}))?.staff;

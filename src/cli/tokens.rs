@@ -2,7 +2,7 @@
 
 use super::CliError;
 use super::output::{Output, duration, seconds, time};
-use super::session::{Connection, PAGE, local};
+use super::session::{ConnectionArgs, PAGE, local};
 use crate::admin::api;
 use crate::exchange_log::key;
 use crate::issuer::KeyAlgorithm;
@@ -18,7 +18,7 @@ use std::time::Duration;
 #[derive(Args)]
 pub struct TokenArgs {
     #[command(flatten)]
-    connection: Connection,
+    connection: ConnectionArgs,
     #[command(subcommand)]
     command: TokenCommand,
 }
@@ -179,7 +179,7 @@ fn begin(file: &Path, force: bool) -> Result<NewFile, CliError> {
 #[derive(Args)]
 pub struct KeysArgs {
     #[command(flatten)]
-    connection: Connection,
+    connection: ConnectionArgs,
     #[command(subcommand)]
     command: KeysCommand,
 }
@@ -219,7 +219,7 @@ fn key_state(key: &api::Key) -> String {
 }
 
 /// Makes what is missing of the gateway's own keys.
-fn init(connection: &Connection, output: Output) -> Result<(), CliError> {
+fn init(connection: &ConnectionArgs, output: Output) -> Result<(), CliError> {
     let config = connection.local_config("keys are made on the gateway's own host")?;
     local::owner(&config.data)?;
     let made = key::make(&config.data, &config.vault)?;

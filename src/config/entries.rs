@@ -22,7 +22,7 @@ use std::time::Duration;
 pub type Sources = HashMap<String, Arc<SourceEntry>>;
 
 /// A way to a source.
-pub struct Reach {
+pub struct UpstreamTarget {
     /// The hub's id; `None`: direct.
     pub hub: Option<String>,
     /// Addresses of the hub or source, `https://host:port/prefix`, at least one.
@@ -55,9 +55,9 @@ pub struct SourceEntry {
     /// Which version of its contract it speaks ("v1").
     pub contract: String,
     /// The way to it.
-    pub first: Reach,
+    pub first: UpstreamTarget,
     /// Another one.
-    pub second: Option<(SecondMode, Reach)>,
+    pub second: Option<(SecondMode, UpstreamTarget)>,
     /// Bounds of its operations together, but for those that have their own.
     pub guard: GuardSettings,
     /// Operations (`GetHousehold`) with bounds of their own.
@@ -72,7 +72,7 @@ pub struct SourceEntry {
 impl SourceEntry {
     /// A connection to an address of one of its ways, with its own pool; token or session are shared with all others of the
     /// hub. `open` counts the connections to gRPC sources.
-    pub fn connect(&self, reach: &Reach, address: &str, open: &Arc<AtomicUsize>) -> Connection {
+    pub fn connect(&self, reach: &UpstreamTarget, address: &str, open: &Arc<AtomicUsize>) -> Connection {
         let hub = HttpEndpoint::new(address, reach.tls.clone(), self.max_answer);
         Connection {
             source: self.source.clone(),
@@ -93,36 +93,37 @@ impl SourceEntry {
 
 /// A protocol family, for which a hub has credentials of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Family {
+enum ProtocolFamily {
     Rest,
     Soap,
     XRoad,
     Grpc,
 }
 
-impl Family {
-    const ALL: [Family; 4] = [Family::Rest, Family::Soap, Family::XRoad, Family::Grpc];
+impl ProtocolFamily {
+    const ALL: [ProtocolFamily; 4] =
+        [ProtocolFamily::Rest, ProtocolFamily::Soap, ProtocolFamily::XRoad, ProtocolFamily::Grpc];
 
     fn of(operation: &Operation) -> Self {
         match operation.binding {
-            Binding::Rest(_) => Family::Rest,
-            Binding::Soap(_) => Family::Soap,
-            Binding::XRoadRest { .. } | Binding::XRoadSoap { .. } => Family::XRoad,
-            Binding::Grpc(_) => Family::Grpc,
+            Binding::Rest(_) => ProtocolFamily::Rest,
+            Binding::Soap(_) => ProtocolFamily::Soap,
+            Binding::XRoadRest { .. } | Binding::XRoadSoap { .. } => ProtocolFamily::XRoad,
+            Binding::Grpc(_) => ProtocolFamily::Grpc,
         }
     }
 
     fn key(self) -> &'static str {
         match self {
-            Family::Rest => "rest",
-            Family::Soap => "soap",
-            Family::XRoad => "xroad",
-            Family::Grpc => "grpc",
+            ProtocolFamily::Rest => "rest",
+            ProtocolFamily::Soap => "soap",
+            ProtocolFamily::XRoad => "xroad",
+            ProtocolFamily::Grpc => "grpc",
         }
     }
 }
 
-struct Hub {
+struct HubEntry {
     addresses: Vec<String>,
     health_path: Option<String>,
     keepalive: Keepalive,
@@ -137,7 +138,7 @@ pub fn load(hubs: &Path, sources: &Path, contracts: &ContractSet) -> Result<(Sou
     for file in toml_files(hubs, &mut faults) {
         let Some((id, hub)) = one(&file, read_hub, &mut named, &mut faults) else { continue };
         if known_hubs.insert(id.clone(), hub).is_some() {
-            faults.push(whole(&file, format!("hub {id:?} has an entry already")));
+            faults.push(file_fault(&file, format!("hub {id:?} has an entry already")));
         }
     }
     let mut found = Sources::new();
@@ -146,7 +147,7 @@ pub fn load(hubs: &Path, sources: &Path, contracts: &ContractSet) -> Result<(Sou
         let Some(entry) = one(&file, read, &mut named, &mut faults) else { continue };
         let id = entry.source.clone();
         if found.insert(id.clone(), Arc::new(entry)).is_some() {
-            faults.push(whole(&file, format!("source {id:?} has an entry already")));
+            faults.push(file_fault(&file, format!("source {id:?} has an entry already")));
         }
     }
     if faults.is_empty() { Ok((found, named)) } else { Err(faults) }
@@ -165,7 +166,7 @@ fn one<T>(
     entry
 }
 
-fn whole(file: &Path, reason: String) -> ConfigFault {
+fn file_fault(file: &Path, reason: String) -> ConfigFault {
     ConfigFault { file: file.display().to_string(), line: 0, reason }
 }
 
@@ -173,7 +174,7 @@ fn toml_files(folder: &Path, faults: &mut Vec<ConfigFault>) -> Vec<PathBuf> {
     let entries = match std::fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(error) => {
-            faults.push(whole(folder, format!("the folder cannot be read: {error}")));
+            faults.push(file_fault(folder, format!("the folder cannot be read: {error}")));
             return Vec::new();
         }
     };
@@ -242,17 +243,17 @@ fn read_tls(table: &Table<'_>) -> Option<rustls::ClientConfig> {
     })
 }
 
-fn read_hub(table: &Table<'_>) -> Option<(String, Hub)> {
+fn read_hub(table: &Table<'_>) -> Option<(String, HubEntry)> {
     let id = table.needed("hub", "ndxp");
     let addresses = read_addresses(table, "https://ndxp.example:443");
     let health_path = read_health_path(table);
     let keepalive = read_keepalive(table);
     let tls = read_tls(table);
     let credentials = table.section("credentials", |all| {
-        let read = |family: Family| Some(Arc::new(all.table(family.key()).and_then(|table| finished(&table))?));
-        Family::ALL.map(read)
+        let read = |family: ProtocolFamily| Some(Arc::new(all.table(family.key()).and_then(|table| finished(&table))?));
+        ProtocolFamily::ALL.map(read)
     });
-    Some((id?, Hub { addresses: addresses?, health_path, keepalive, tls: tls?, credentials }))
+    Some((id?, HubEntry { addresses: addresses?, health_path, keepalive, tls: tls?, credentials }))
 }
 
 fn finished(table: &Table<'_>) -> Option<Credentials> {
@@ -329,7 +330,7 @@ fn read_lgsp(table: &Table<'_>) -> Option<Lgsp> {
     })
 }
 
-fn read_source(table: &Table<'_>, hubs: &HashMap<String, Hub>, contracts: &ContractSet) -> Option<SourceEntry> {
+fn read_source(table: &Table<'_>, hubs: &HashMap<String, HubEntry>, contracts: &ContractSet) -> Option<SourceEntry> {
     let source = table.parsed("source", "population", |text| {
         let known = contracts.sources().iter().any(|known| known.id == text);
         if known { Ok(text.to_owned()) } else { Err(format!("no contract serves a source {text:?}")) }
@@ -349,7 +350,7 @@ fn read_source(table: &Table<'_>, hubs: &HashMap<String, Hub>, contracts: &Contr
         .filter(|operation| source.as_ref().is_some_and(|source| operation.source.id == *source))
         .filter(|operation| contract.as_ref().is_some_and(|contract| operation.source.version == *contract))
         .collect();
-    let family = operations.first().map_or(Family::Rest, |operation| Family::of(operation));
+    let family = operations.first().map_or(ProtocolFamily::Rest, |operation| ProtocolFamily::of(operation));
     let own = table.table("credentials").map(|table| finished(&table).map(Arc::new));
     let path = table.text("path").unwrap_or_default();
     let second = table.table("second").map(|second| {
@@ -364,7 +365,7 @@ fn read_source(table: &Table<'_>, hubs: &HashMap<String, Hub>, contracts: &Contr
             let (health_path, keepalive, tls) = (read_health_path(table), read_keepalive(table), read_tls(table));
             let reach = |(addresses, tls)| {
                 let credentials = Arc::new(Credentials::None);
-                Reach { hub: None, addresses, health_path, keepalive, tls, credentials, path: path.clone() }
+                UpstreamTarget { hub: None, addresses, health_path, keepalive, tls, credentials, path: path.clone() }
             };
             addresses.zip(tls).map(reach)
         }
@@ -392,7 +393,7 @@ fn read_source(table: &Table<'_>, hubs: &HashMap<String, Hub>, contracts: &Contr
         xroad.refuse_unknown();
         ids
     });
-    if xroad.is_none() && family == Family::XRoad {
+    if xroad.is_none() && family == ProtocolFamily::XRoad {
         table.fault("xroad", "is missing: an X-Road source needs [xroad] with client and service");
     }
     let (guard, own_guards) = table.section("guard", |table| read_guards(table, &operations));
@@ -419,10 +420,10 @@ fn read_source(table: &Table<'_>, hubs: &HashMap<String, Hub>, contracts: &Contr
 /// The second hub of a source that moves.
 fn read_second(
     table: &Table<'_>,
-    hubs: &HashMap<String, Hub>,
-    family: Family,
+    hubs: &HashMap<String, HubEntry>,
+    family: ProtocolFamily,
     path: &str,
-) -> Option<(SecondMode, Reach)> {
+) -> Option<(SecondMode, UpstreamTarget)> {
     let path = table.text("path").unwrap_or_else(|| path.to_owned());
     let reached = table.needed("hub", "ndop").and_then(|hub| through_hub(table, &hub, hubs, family, &path));
     let share = table.number("share_percent", 10, 1..=99) as u32;
@@ -438,7 +439,13 @@ fn read_second(
     Some((mode?, reached?))
 }
 
-fn through_hub(table: &Table<'_>, id: &str, hubs: &HashMap<String, Hub>, family: Family, path: &str) -> Option<Reach> {
+fn through_hub(
+    table: &Table<'_>,
+    id: &str,
+    hubs: &HashMap<String, HubEntry>,
+    family: ProtocolFamily,
+    path: &str,
+) -> Option<UpstreamTarget> {
     let Some(hub) = hubs.get(id) else {
         let mut known: Vec<&str> = hubs.keys().map(String::as_str).collect();
         known.sort_unstable();
@@ -449,7 +456,7 @@ fn through_hub(table: &Table<'_>, id: &str, hubs: &HashMap<String, Hub>, family:
         table.fault("hub", format!("hub {id:?} has no [credentials.{}], which this source needs", family.key()));
         return None;
     };
-    Some(Reach {
+    Some(UpstreamTarget {
         hub: Some(id.to_owned()),
         addresses: hub.addresses.clone(),
         health_path: hub.health_path.clone(),

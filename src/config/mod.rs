@@ -142,14 +142,14 @@ pub struct Tokens {
     /// Tokens that ended which are kept at most: beyond, the oldest go before their days are over.
     pub max_ended: u64,
     /// How often one client may fetch a token, as a token bucket.
-    pub fetches: Rate,
+    pub fetches: RateLimit,
     /// How often one client may introspect and revoke tokens.
-    pub questions: Rate,
+    pub questions: RateLimit,
 }
 
 /// A token bucket: so many a second for ever, and so many at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rate {
+pub struct RateLimit {
     /// A second, sustained.
     pub each_second: u32,
     /// At once.
@@ -446,9 +446,9 @@ fn read_hsm(table: &Table<'_>) -> Option<HsmSettings> {
 }
 
 /// A rate under its key, with a burst of four seconds' worth.
-fn read_rate(table: &Table<'_>, key: &str, default: u64) -> Rate {
+fn read_rate(table: &Table<'_>, key: &str, default: u64) -> RateLimit {
     let each_second = table.number(key, default, 1..=100_000) as u32;
-    Rate { each_second, burst: each_second.saturating_mul(4) }
+    RateLimit { each_second, burst: each_second.saturating_mul(4) }
 }
 
 fn read_tokens(table: &Table<'_>) -> Option<Tokens> {

@@ -5,7 +5,7 @@ use crate::contract::map::outcome::{Verdict, shorten};
 use crate::contract::options::Meaning;
 use crate::contract::validate::Violation;
 use crate::frame::FrameError;
-use crate::status::{Fault, Reason, Refusal, SourceHealth, SourceStatus};
+use crate::status::{FaultOwner, Reason, Refusal, SourceHealth, SourceStatus};
 use std::time::Duration;
 use tonic::Code;
 
@@ -139,26 +139,26 @@ pub struct GrpcStatus {
 
 impl GrpcStatus {
     /// A code is kept where it means the same to the caller.
-    fn blame(&self) -> (Reason, Fault, SourceHealth) {
+    fn blame(&self) -> (Reason, FaultOwner, SourceHealth) {
         use SourceHealth::{Answered, Failed};
         match self.code {
-            Code::NotFound => (Reason::RecordNotFound, Fault::Caller, Answered),
-            Code::InvalidArgument => (Reason::SourceRejected, Fault::Caller, Answered),
-            Code::Aborted => (Reason::SourceAborted, Fault::Caller, Answered),
-            Code::AlreadyExists => (Reason::SourceAlreadyExists, Fault::Caller, Answered),
-            Code::FailedPrecondition => (Reason::SourcePreconditionFailed, Fault::Caller, Answered),
-            Code::OutOfRange => (Reason::SourceOutOfRange, Fault::Caller, Answered),
+            Code::NotFound => (Reason::RecordNotFound, FaultOwner::Caller, Answered),
+            Code::InvalidArgument => (Reason::SourceRejected, FaultOwner::Caller, Answered),
+            Code::Aborted => (Reason::SourceAborted, FaultOwner::Caller, Answered),
+            Code::AlreadyExists => (Reason::SourceAlreadyExists, FaultOwner::Caller, Answered),
+            Code::FailedPrecondition => (Reason::SourcePreconditionFailed, FaultOwner::Caller, Answered),
+            Code::OutOfRange => (Reason::SourceOutOfRange, FaultOwner::Caller, Answered),
             // How much is asked, and how large it is, is up to callers.
-            Code::ResourceExhausted => (Reason::SourceExhausted, Fault::Source, Answered),
+            Code::ResourceExhausted => (Reason::SourceExhausted, FaultOwner::Source, Answered),
             // To the source it is the gateway that calls.
             Code::Unauthenticated | Code::PermissionDenied => {
-                (Reason::SourceCredentialsRefused, Fault::Gateway, Answered)
+                (Reason::SourceCredentialsRefused, FaultOwner::Gateway, Answered)
             }
-            Code::Unavailable => (Reason::SourceUnavailable, Fault::Source, Failed),
-            Code::DeadlineExceeded => (Reason::SourceTimeout, Fault::Source, Failed),
+            Code::Unavailable => (Reason::SourceUnavailable, FaultOwner::Source, Failed),
+            Code::DeadlineExceeded => (Reason::SourceTimeout, FaultOwner::Source, Failed),
             // One operation is not there: the contract and the source are not of the same version.
-            Code::Unimplemented => (Reason::SourceProtocolError, Fault::Source, Answered),
-            _ => (Reason::SourceProtocolError, Fault::Source, Failed),
+            Code::Unimplemented => (Reason::SourceProtocolError, FaultOwner::Source, Answered),
+            _ => (Reason::SourceProtocolError, FaultOwner::Source, Failed),
         }
     }
 }
@@ -180,7 +180,7 @@ pub struct Blame {
     /// What the caller is told.
     pub reason: Reason,
     /// Whose fault it is.
-    pub fault: Fault,
+    pub fault: FaultOwner,
     /// What breaker, bound, endpoints and hubs count.
     pub health: SourceHealth,
 }
@@ -192,43 +192,43 @@ impl SourceError {
     pub fn blame(&self) -> Blame {
         use SourceHealth::{Answered, Failed, Unknown, Unreachable};
         let (reason, fault, health) = match self {
-            SourceError::Unreachable(_) => (Reason::SourceUnavailable, Fault::Hub, Unreachable),
-            SourceError::Broken(_) => (Reason::SourceUnavailable, Fault::Hub, Failed),
+            SourceError::Unreachable(_) => (Reason::SourceUnavailable, FaultOwner::Hub, Unreachable),
+            SourceError::Broken(_) => (Reason::SourceUnavailable, FaultOwner::Hub, Failed),
             SourceError::Unavailable(_) | SourceError::Busy { .. } => {
-                (Reason::SourceUnavailable, Fault::Source, Failed)
+                (Reason::SourceUnavailable, FaultOwner::Source, Failed)
             }
             // How much is asked is up to callers.
-            SourceError::Limited { .. } => (Reason::SourceUnavailable, Fault::Source, Answered),
-            SourceError::Unasked(_) => (Reason::SourceUnavailable, Fault::Gateway, Unknown),
-            SourceError::Timeout => (Reason::SourceTimeout, Fault::Source, Failed),
-            SourceError::NoStream => (Reason::GatewayOverloaded, Fault::Gateway, Unknown),
-            SourceError::Late => (Reason::SourceTimeout, Fault::Gateway, Unknown),
-            SourceError::CallerDeadline => (Reason::CallerDeadline, Fault::Caller, Unknown),
-            SourceError::Protocol(_) => (Reason::SourceProtocolError, Fault::Source, Failed),
-            SourceError::Unreadable(_) => (Reason::SourceProtocolError, Fault::Source, Answered),
-            SourceError::Drifted { .. } => (Reason::SourceDrifted, Fault::Source, Answered),
+            SourceError::Limited { .. } => (Reason::SourceUnavailable, FaultOwner::Source, Answered),
+            SourceError::Unasked(_) => (Reason::SourceUnavailable, FaultOwner::Gateway, Unknown),
+            SourceError::Timeout => (Reason::SourceTimeout, FaultOwner::Source, Failed),
+            SourceError::NoStream => (Reason::GatewayOverloaded, FaultOwner::Gateway, Unknown),
+            SourceError::Late => (Reason::SourceTimeout, FaultOwner::Gateway, Unknown),
+            SourceError::CallerDeadline => (Reason::CallerDeadline, FaultOwner::Caller, Unknown),
+            SourceError::Protocol(_) => (Reason::SourceProtocolError, FaultOwner::Source, Failed),
+            SourceError::Unreadable(_) => (Reason::SourceProtocolError, FaultOwner::Source, Answered),
+            SourceError::Drifted { .. } => (Reason::SourceDrifted, FaultOwner::Source, Answered),
             SourceError::CredentialsRefused(_) | SourceError::Forbidden(_) => {
-                (Reason::SourceCredentialsRefused, Fault::Gateway, Answered)
+                (Reason::SourceCredentialsRefused, FaultOwner::Gateway, Answered)
             }
-            SourceError::NotFound(_) => (Reason::RecordNotFound, Fault::Caller, Answered),
-            SourceError::Rejected(_) => (Reason::SourceRejected, Fault::Caller, Answered),
-            SourceError::Exists(_) => (Reason::RecordExists, Fault::Caller, Answered),
-            SourceError::Failed(_) => (Reason::SourceFailed, Fault::Source, Answered),
-            SourceError::NotReady(_) => (Reason::SourceNotReady, Fault::Source, Answered),
+            SourceError::NotFound(_) => (Reason::RecordNotFound, FaultOwner::Caller, Answered),
+            SourceError::Rejected(_) => (Reason::SourceRejected, FaultOwner::Caller, Answered),
+            SourceError::Exists(_) => (Reason::RecordExists, FaultOwner::Caller, Answered),
+            SourceError::Failed(_) => (Reason::SourceFailed, FaultOwner::Source, Answered),
+            SourceError::NotReady(_) => (Reason::SourceNotReady, FaultOwner::Source, Answered),
             SourceError::Coded { error, .. } => return error.blame(),
             SourceError::Status(status) => status.blame(),
             SourceError::AtHub(error) => {
                 let Blame { reason, fault, health } = error.blame();
                 // Without credentials, nothing can be asked for, whatever it is.
                 let health = if health.is_ill() { Unreachable } else { health };
-                (reason, if fault == Fault::Source { Fault::Hub } else { fault }, health)
+                (reason, if fault == FaultOwner::Source { FaultOwner::Hub } else { fault }, health)
             }
             SourceError::Request(MapError::Request { .. }) | SourceError::CallerMessage(_) => {
-                (Reason::FieldInvalid, Fault::Caller, Unknown)
+                (Reason::FieldInvalid, FaultOwner::Caller, Unknown)
             }
-            SourceError::Request(_) => (Reason::SourceUnavailable, Fault::Gateway, Unknown),
-            SourceError::Caller(error) => (Refusal::from(*error).reason, Fault::Caller, Unknown),
-            SourceError::LogUnavailable => (Reason::ExchangeLogUnavailable, Fault::Gateway, Unknown),
+            SourceError::Request(_) => (Reason::SourceUnavailable, FaultOwner::Gateway, Unknown),
+            SourceError::Caller(error) => (Refusal::from(*error).reason, FaultOwner::Caller, Unknown),
+            SourceError::LogUnavailable => (Reason::ExchangeLogUnavailable, FaultOwner::Gateway, Unknown),
             SourceError::NotAsked(refusal) => (refusal.reason, refusal.fault, Unknown),
         };
         Blame { reason, fault, health }
@@ -432,7 +432,7 @@ mod tests {
             let blame = error.of_the_hub().blame();
             assert!(!matches!(blame.reason, Reason::RecordNotFound | Reason::SourceRejected), "{:?}", blame.reason);
             assert_ne!(blame.reason, Reason::SourceTimeout);
-            assert_ne!(blame.fault, Fault::Caller, "{:?}", blame.reason);
+            assert_ne!(blame.fault, FaultOwner::Caller, "{:?}", blame.reason);
         }
         // Busy, limited, or nonsense there: the hub's, and when it wants to be asked again is kept.
         let again = Some(Duration::from_secs(7));
@@ -440,16 +440,16 @@ mod tests {
         let limited = SourceError::Limited { code: "429".into(), retry_after: again }.of_the_hub();
         assert_eq!((busy.blame().health, limited.blame().health), (SourceHealth::Unreachable, SourceHealth::Answered));
         for (error, code) in [(busy, "503"), (limited, "429")] {
-            assert_eq!((error.blame().fault, error.retry()), (Fault::Hub, Some(again)));
+            assert_eq!((error.blame().fault, error.retry()), (FaultOwner::Hub, Some(again)));
             let refusal = Refusal::from(error);
             assert_eq!(
                 (refusal.fault, refusal.retry_after, refusal.source_code.as_deref()),
-                (Fault::Hub, again, Some(code))
+                (FaultOwner::Hub, again, Some(code))
             );
         }
-        assert_eq!(SourceError::Protocol("no token".into()).of_the_hub().blame().fault, Fault::Hub);
+        assert_eq!(SourceError::Protocol("no token".into()).of_the_hub().blame().fault, FaultOwner::Hub);
         let own = SourceError::Busy { code: "503".into(), retry_after: again };
-        assert_eq!(own.blame().fault, Fault::Source, "the source's own exchange");
+        assert_eq!(own.blame().fault, FaultOwner::Source, "the source's own exchange");
         let refused = SourceError::NotFound("404".into()).of_the_hub();
         assert!(matches!(refused, SourceError::CredentialsRefused(code) if code == "404"));
     }
@@ -478,7 +478,7 @@ mod tests {
         ];
         for error in callers {
             let Blame { fault, health, .. } = error.blame();
-            assert_eq!((fault, health), (Fault::Caller, SourceHealth::Unknown), "{error}");
+            assert_eq!((fault, health), (FaultOwner::Caller, SourceHealth::Unknown), "{error}");
         }
     }
 

@@ -109,7 +109,7 @@ pub(super) fn meaning(code: &str) -> Option<SourceError> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::status::{Fault, Reason, Refusal};
+    use crate::status::{FaultOwner, Reason, Refusal};
 
     /// The codes of 7.8 that are met when messages are exchanged.
     const CODES: &str = include_str!("xroad_codes.txt");
@@ -144,6 +144,6 @@ mod tests {
             assert!(meaning(code).is_none(), "{code}");
         }
         let denied = Refusal::from(meaning("server.serverproxy.access_denied").unwrap());
-        assert_eq!((denied.reason, denied.fault), (Reason::SourceCredentialsRefused, Fault::Gateway));
+        assert_eq!((denied.reason, denied.fault), (Reason::SourceCredentialsRefused, FaultOwner::Gateway));
     }
 }

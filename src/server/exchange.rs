@@ -3,12 +3,12 @@
 //! identity → access (token) → route → access (grant, rate) → contract → guard → adapter → source, and back:
 //! keep the granted fields → exchange log (durable) → answer.
 
-pub(in crate::server) mod answer;
-pub(in crate::server) mod asking;
 pub(in crate::server) mod attempt;
+pub(in crate::server) mod authorization;
+pub(in crate::server) mod dispatch;
 pub(in crate::server) mod protocol;
 pub(in crate::server) mod record;
-pub(in crate::server) mod standing;
+pub(in crate::server) mod response;
 pub(in crate::server) mod stream;
 
 use super::shared::{Route, Routes, Shared};
@@ -26,14 +26,14 @@ use crate::http2::Incoming;
 use crate::identity::Peer;
 use crate::registry;
 use crate::status::{Reason, Refusal};
-use answer::AnswerBody;
 use arc_swap::ArcSwap;
-use asking::{InTurn, ask};
+use authorization::{AdmittedBy, AuthorizationWatch};
 use bytes::Bytes;
+use dispatch::{PagePermits, dispatch};
 use http::{HeaderMap, Request, Response};
-use protocol::Unfit;
-use record::Record;
-use standing::{AdmittedBy, Standing};
+use protocol::InvalidCall;
+use record::ExchangeRecord;
+use response::ResponseBody;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -49,7 +49,7 @@ pub struct Exchange {
 pub(super) struct Admitted {
     pub route: Route,
     /// What it was admitted by, which may be taken away, or end, while it runs.
-    pub standing: Standing,
+    pub standing: AuthorizationWatch,
     pub context: Arc<CallContext>,
     /// How long it may take, by its operation and by its caller.
     pub time: CallTime,
@@ -63,16 +63,16 @@ impl Exchange {
         peer: &Arc<Peer>,
         request: Request<Incoming>,
         arrived: Instant,
-        call: Result<Option<Duration>, Unfit>,
-    ) -> Response<AnswerBody> {
-        let mut record = Record::arrive(&self.shared, peer, arrived);
+        call: Result<Option<Duration>, InvalidCall>,
+    ) -> Response<ResponseBody> {
+        let mut record = ExchangeRecord::arrive(&self.shared, peer, arrived);
         let id = record.id();
         let (head, body) = request.into_parts();
         let result = match self.admit(peer, &head, (arrived, call), &id, &mut record) {
             Ok(admitted) if admitted.route.operation.shape == Shape::ServerStream => {
                 // In boxes: a call with one answer, which most are, need not have room for a stream's beginning.
                 return match Box::pin(self.open_stream(admitted, body, &mut record)).await {
-                    Ok(source) => Box::pin(stream::answer(source, record)).await,
+                    Ok(source) => Box::pin(stream::respond(source, record)).await,
                     Err(refusal) => refuse(protocol::by_encoding(refusal, &head.headers), &mut record).await,
                 };
             }
@@ -85,12 +85,12 @@ impl Exchange {
         };
         match logged.and_then(|(index, message)| Ok((index, message, record.salts()?))) {
             Ok((index, message, salts)) => {
-                let mut head = answer::head(&id);
-                answer::put_entry(head.headers_mut(), index, &salts, record.left);
+                let mut head = response::head(&id);
+                response::put_entry(head.headers_mut(), index, &salts, record.left);
                 head.headers_mut().extend(std::mem::take(&mut record.notices));
-                answer::one(head, &message)
+                response::unary(head, &message)
             }
-            Err(refusal) => answer::refused(&record.refusal(refusal), &id),
+            Err(refusal) => response::refused(&record.refusal(refusal), &id),
         }
     }
 
@@ -99,9 +99,9 @@ impl Exchange {
         &self,
         peer: &Arc<Peer>,
         head: &http::request::Parts,
-        (arrived, call): (Instant, Result<Option<Duration>, Unfit>),
+        (arrived, call): (Instant, Result<Option<Duration>, InvalidCall>),
         id: &str,
-        record: &mut Record,
+        record: &mut ExchangeRecord,
     ) -> Result<Admitted, Refusal> {
         let now = registry::now();
         let registry = self.shared.registry.load_full();
@@ -119,7 +119,7 @@ impl Exchange {
         record.token(&token);
         let route = route.ok_or(Reason::OperationUnknown)?;
         let said = CallMetadata::read(&head.headers)?;
-        record.said(&said)?;
+        record.metadata(&said)?;
         let grant = access::decide(&route.operation, &client, &token.scopes, &said, peer.address.ip(), now)?;
         record.admitted(&grant, self.shared.limits.take(&grant, Instant::now(), now)?);
         let mask = routes.masks.of(&grant, &route.operation);
@@ -138,13 +138,13 @@ impl Exchange {
                 sent: Sent::default(),
             }),
             route: route.clone(),
-            standing: Standing::new(&self.shared, admitted, mask, (registry, routes.generation)),
+            standing: AuthorizationWatch::new(&self.shared, admitted, mask, (registry, routes.generation)),
             time: CallTime::new(route.operation.timeout, asked.map(|asked| arrived + asked.min(MAX_STREAM))),
         })
     }
 
     /// A call with one answer.
-    async fn call(&self, admitted: Admitted, body: Incoming, record: &mut Record) -> Result<Bytes, Refusal> {
+    async fn call(&self, admitted: Admitted, body: Incoming, record: &mut ExchangeRecord) -> Result<Bytes, Refusal> {
         let Admitted { route, mut standing, context, time } = admitted;
         let operation = route.operation.clone();
         let (request, tally) = if operation.shape == Shape::ClientStream {
@@ -167,21 +167,21 @@ impl Exchange {
         let observed = context.observed.clone();
         let call = Call { operation: operation.clone(), request, context, until: None, turns: None, stream_wait: None };
         let result = tokio::select! {
-            result = ask(&self.shared, &route, call, time, place, record) => result,
-            taken = standing.lost(over_by(time)) => Err(taken),
+            result = dispatch(&self.shared, &route, call, time, place, record) => result,
+            taken = standing.revoked(over_by(time)) => Err(taken),
         };
         let notes = observed.so_far();
         record.noticed(&notes);
         self.shared.drifted(&operation, route.drift, &observed);
         let result = match tally {
             Some(tally) => {
-                let tally = stream::taken(&tally);
+                let tally = stream::take_counts(&tally);
                 let awaited = tally.awaited;
                 record.request_stream(tally);
                 // The time was used up by the caller, whose next message did not come.
                 result.map_err(|refusal| {
                     if refusal.reason == Reason::SourceTimeout && awaited {
-                        not_here(DeadlineOwner::Operation)
+                        timed_out(DeadlineOwner::Operation)
                     } else {
                         refusal
                     }
@@ -198,8 +198,8 @@ impl Exchange {
             .map_err(|garbled| Refusal::with(Reason::SourceProtocolError, garbled.to_string()))?;
         record.disclosed(&operation, &disclosed)?;
         let shown = |path: &str| operation.answer_fields.lets(standing.mask(), path);
-        answer::put_notes(&mut record.notices, &notes, shown);
-        record.answer(&kept)?;
+        response::put_notes(&mut record.notices, &notes, shown);
+        record.response(&kept)?;
         Ok(kept)
     }
 
@@ -208,8 +208,8 @@ impl Exchange {
         &self,
         admitted: Admitted,
         body: Incoming,
-        record: &mut Record,
-    ) -> Result<stream::Opened, Refusal> {
+        record: &mut ExchangeRecord,
+    ) -> Result<stream::OpenedStream, Refusal> {
         let Admitted { route, mut standing, context, time } = admitted;
         let request = self.read_one(&route, (standing.client(), body), time, record).await?;
         let stream_place = route.guard.stream(standing.client())?;
@@ -224,12 +224,12 @@ impl Exchange {
         let operation = route.operation.clone();
         let observed = context.observed.clone();
         let turns =
-            InTurn { guard: route.guard.clone(), client: standing.client().into(), operation: operation.clone() };
+            PagePermits { guard: route.guard.clone(), client: standing.client().into(), operation: operation.clone() };
         let turns: Option<Arc<dyn Turns>> = Some(Arc::new(turns));
         let call = Call { operation, request, context, until: None, turns, stream_wait: None };
         let begun = tokio::select! {
-            begun = ask(&self.shared, &route, call, time, place, record) => begun,
-            taken = standing.lost(over_by(time)) => Err(taken),
+            begun = dispatch(&self.shared, &route, call, time, place, record) => begun,
+            taken = standing.revoked(over_by(time)) => Err(taken),
         };
         self.shared.drifted(&route.operation, route.drift, &observed);
         let begun = begun?;
@@ -237,7 +237,7 @@ impl Exchange {
             SourceAnswer::Stream(messages) => messages,
             SourceAnswer::One(message) => Box::pin(futures_util::stream::once(async { Ok(message) })),
         };
-        Ok(stream::Opened {
+        Ok(stream::OpenedStream {
             drift: route.drift,
             operation: route.operation,
             standing,
@@ -254,18 +254,18 @@ impl Exchange {
         route: &Route,
         (client, body): (&str, Incoming),
         time: CallTime,
-        record: &mut Record,
+        record: &mut ExchangeRecord,
     ) -> Result<SourceRequest, Refusal> {
         let operation = &route.operation;
         let mut request = FrameReader::new(body, self.shared.max_message).within(self.shared.room.caller(client));
-        let bytes = time.wait(Instant::now()).bound(request.only()).await.map_err(not_here)??;
+        let bytes = time.wait(Instant::now()).bound(request.only()).await.map_err(timed_out)??;
         let message = operation.decode(&bytes)?;
         record.request(operation, &message, &bytes)?;
         let violations = validate::check(&operation.request, &message);
         if !violations.is_empty() {
             return Err(Refusal::fields(violations));
         }
-        if record.lacks_purpose(operation) {
+        if record.is_purpose_missing(operation) {
             return Err(Reason::PurposeRequired.into());
         }
         Ok(SourceRequest::One { message, bytes })
@@ -284,7 +284,7 @@ fn in_time(time: CallTime) -> Result<(), Refusal> {
     if time.is_over(Instant::now()) { Err(Reason::CallerDeadline.into()) } else { Ok(()) }
 }
 
-fn not_here(whose: DeadlineOwner) -> Refusal {
+fn timed_out(whose: DeadlineOwner) -> Refusal {
     match whose {
         DeadlineOwner::Caller => Reason::CallerDeadline.into(),
         DeadlineOwner::Operation => Reason::RequestTimeout.into(),
@@ -303,17 +303,17 @@ const OTHER_TRIES: Duration = Duration::from_secs(60);
 const MAX_STREAM: Duration = Duration::from_secs(86_400);
 
 /// A refused call: its entry first, then its status. One that was refused before its grant was known may be left out.
-async fn refuse(refusal: Refusal, record: &mut Record) -> Response<AnswerBody> {
+async fn refuse(refusal: Refusal, record: &mut ExchangeRecord) -> Response<ResponseBody> {
     let (id, refusal) = (record.id(), record.refusal(refusal));
     match record.refuse(&refusal).await {
         Ok(index) => {
-            let mut answer = answer::refused(&refusal, &id);
+            let mut answer = response::refused(&refusal, &id);
             if let Some(index) = index {
-                answer::put(answer.headers_mut(), answer::LOG_INDEX, &index.to_string());
+                response::put(answer.headers_mut(), response::LOG_INDEX, &index.to_string());
             }
             answer
         }
-        Err(unlogged) => answer::refused(&unlogged, &id),
+        Err(unlogged) => response::refused(&unlogged, &id),
     }
 }
 

@@ -8,7 +8,7 @@
 mod control;
 mod exchange;
 mod front;
-mod life;
+mod heartbeat;
 mod own_calls;
 mod readiness;
 mod shared;
@@ -33,11 +33,11 @@ use crate::registry::{RegistryError, Snapshot, Store};
 use crate::web::Web;
 use crate::witness::client::{Alarms, WitnessClient};
 use arc_swap::ArcSwap;
-use control::infra::Infra;
+use control::own_services::OwnServices;
 use control::reload::{self, Reloader};
-use control::{compare, following, quota, retention, unended};
+use control::{background, compare, quota, retention, unfinished_writes};
 use front::files;
-use front::listener::{self, Control};
+use front::listener::{self, ControlSignals};
 use front::refusals::Refusals;
 use shared::{Served, Shared};
 use std::net::SocketAddr;
@@ -47,10 +47,10 @@ use std::thread::JoinHandle;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-pub use exchange::answer::{ANSWER_SALT, EXCHANGE_ID, LOG_INDEX, REQUEST_SALT};
+pub use exchange::response::{EXCHANGE_ID, LOG_INDEX, REQUEST_SALT, RESPONSE_SALT};
 pub use front::sockets::Sockets;
 pub use front::takeover::take_over;
-pub use life::{LifeSigns, watch};
+pub use heartbeat::{Heartbeats, watch};
 
 /// Why a gateway did not start.
 #[derive(Debug, thiserror::Error)]
@@ -131,7 +131,7 @@ impl Gateway {
         let log_key = key::read(&config.data, &config.vault, &config.log.origin)?;
         // What changes from here on is loaded anew.
         let files = reload::stamp(&config, &catalogue.files);
-        let (gate, crl) = first_gate(&config)?;
+        let (gate, crl) = first_tls(&config)?;
         let (gate_to, gate) = watch::channel(Arc::new(gate));
         let log = ExchangeLog::open(&config.data, log_key)?;
         quota::go_on_in_time(&log, &config.data, &config.node, clock_was_ahead)?;
@@ -156,19 +156,20 @@ impl Gateway {
         let work = AdminWork::new(shared.metrics.work("admin_reads"), shared.metrics.work("admin_changes"));
         let admin = Admin::new(Arc::new(config.clone()), store.clone(), contracts.clone(), door.clone(), work);
         let audit = Audit::new(&config.data, door, shared.registry.clone(), shared.log.clone(), &config.vault)?;
-        let infra = Infra::new(&health, admin.clone(), audit.clone(), &served.catalogue.contracts)
+        let infra = OwnServices::new(&health, admin.clone(), audit.clone(), &served.catalogue.contracts)
             .ok_or(StartError::Reflection)?;
         let (served_to, served) = watch::channel(served);
         let (infra_to, infra) = watch::channel(Arc::new(infra));
         let stop = shared.stop.clone();
-        let control = Control { served, infra, gate: gate.clone() };
+        let control = ControlSignals { served, infra, gate: gate.clone() };
 
         files::allow_connections(&config.listen);
         let sockets = sockets.map_or_else(|| Sockets::bind(&config.listen), Ok)?;
         let Sockets { grpc: listeners, https: https_listener, ops: ops_listener, address } = sockets;
         let refusals = Arc::new(Refusals::new(shared.clone()));
         let open = Connections::new(config.listen.max_connections, config.listen.max_connections_per_peer);
-        let mut workers = vec![unended::spawn((&config.data, registry.key()), &shared, earlier, stop.clone())?];
+        let mut workers =
+            vec![unfinished_writes::spawn((&config.data, registry.key()), &shared, earlier, stop.clone())?];
         for (number, listener) in listeners.into_iter().enumerate() {
             let (listen, shared, refusals) = (config.listen.clone(), shared.clone(), refusals.clone());
             workers.push(listener::spawn(number, listener, listen, shared, refusals, open.clone(), control.clone())?);
@@ -207,7 +208,7 @@ impl Gateway {
             contracts,
         });
         workers.push(compare::spawn(&reloader.config.data, registry.key(), &reloader.shared, stop.clone())?);
-        workers.extend(following::spawn(&reloader, registry.key(), &stop)?);
+        workers.extend(background::spawn(&reloader, registry.key(), &stop)?);
         let control = reload::spawn(reloader.clone(), crl, ops_listener, stop.clone())?;
         Ok(Gateway { address, https, ops, stop, workers, reloader, control: Some(control), _following: following })
     }
@@ -223,7 +224,7 @@ impl Gateway {
     }
 
     /// Which workers turn, for the watchdog.
-    pub fn life_signs(&self) -> LifeSigns {
+    pub fn heartbeats(&self) -> Heartbeats {
         self.reloader.shared.life.clone()
     }
 
@@ -246,7 +247,7 @@ impl Gateway {
 
 /// What callers are let in by. Published revocation lists are fetched before the first connection; where that fails, those
 /// from before stay in force until their own time is over. A CA of the clients without a list: there is no start.
-fn first_gate(config: &Config) -> Result<(TlsAcceptors, Vec<CrlFetcher>), StartError> {
+fn first_tls(config: &Config) -> Result<(TlsAcceptors, Vec<CrlFetcher>), StartError> {
     if config.tls.revocation == Revocation::Unchecked {
         tracing::warn!("revoked certificates are let in: the configuration says revocation = \"none\"");
     }
@@ -279,7 +280,7 @@ pub fn check_tls(config: &Config) -> Result<TlsAcceptors, StartError> {
     let folder = tempfile::tempdir().map_err(|error| StartError::Thread(error.to_string()))?;
     let sources = CrlSources { kept: folder.path().to_owned(), ..sources.clone() };
     let tls = TlsFiles { revocation: Revocation::Checked(sources), ..config.tls.clone() };
-    Ok(first_gate(&Config { tls, ..config.clone() })?.0)
+    Ok(first_tls(&Config { tls, ..config.clone() })?.0)
 }
 
 /// The policy of witnesses stands beside the log, so that whoever reads its files knows which checkpoints count.

@@ -94,16 +94,16 @@ impl OwnService {
 }
 
 /// A call's place; given back when dropped.
-pub(super) type OwnCall = Share<Thumbprint>;
+pub(super) type OwnCallPermit = Share<Thumbprint>;
 
 /// Places of the calls of the gateway's own services, by certificate, for all workers.
 #[derive(Debug)]
-pub(super) struct OwnCalls([Arc<Shares<Thumbprint>>; OwnService::ALL.len()]);
+pub(super) struct OwnCallPermits([Arc<Shares<Thumbprint>>; OwnService::ALL.len()]);
 
-impl OwnCalls {
+impl OwnCallPermits {
     /// Places that are counted there.
     pub(super) fn new(metrics: &Metrics) -> Self {
-        OwnCalls(OwnService::ALL.map(|service| Shares::new(service.limits(), metrics.own_calls(service.label()))))
+        OwnCallPermits(OwnService::ALL.map(|service| Shares::new(service.limits(), metrics.own_calls(service.label()))))
     }
 
     /// A place for one call of a certificate's.
@@ -111,7 +111,7 @@ impl OwnCalls {
     /// # Errors
     /// `TOO_MANY_WATCHES` or `RATE_LIMITED` where the certificate has too many or makes them too fast, `GATEWAY_OVERLOADED`
     /// where all together have too many; each says when to try again.
-    pub(super) fn begin(&self, service: OwnService, by: &Thumbprint) -> Result<OwnCall, Refusal> {
+    pub(super) fn begin(&self, service: OwnService, by: &Thumbprint) -> Result<OwnCallPermit, Refusal> {
         self.0[service as usize].take(by, 1).map_err(|error| {
             let (reason, wait) = match error {
                 ShareError::HolderFull(_) if service == OwnService::HealthWatch => (Reason::TooManyWatches, RETRY),
@@ -154,7 +154,7 @@ mod tests {
     #[test]
     fn d1_a_certificate_s_watches_and_all_together_are_bounded_and_other_calls_go_on() {
         let metrics = Metrics::default();
-        let calls = OwnCalls::new(&metrics);
+        let calls = OwnCallPermits::new(&metrics);
         let by = |number: usize| Thumbprint::of(&number.to_be_bytes());
         let mut held: Vec<_> = (0..4).map(|_| calls.begin(OwnService::HealthWatch, &by(0)).unwrap()).collect();
         let refusal = calls.begin(OwnService::HealthWatch, &by(0)).unwrap_err();
@@ -173,7 +173,7 @@ mod tests {
 
     #[test]
     fn d1_clients_receipts_take_no_place_of_the_auditors() {
-        let calls = OwnCalls::new(&Metrics::default());
+        let calls = OwnCallPermits::new(&Metrics::default());
         let by = |number: usize| Thumbprint::of(&number.to_be_bytes());
         let _receipts: Vec<_> =
             (0..256).map(|number| calls.begin(OwnService::Receipts, &by(number / 8)).unwrap()).collect();

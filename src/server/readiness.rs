@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 /// A part of the gateway that may be at fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Part {
+pub enum Component {
     /// Certificates, CAs and revocation lists in force.
     Tls,
     /// Their files, which were not taken when they changed.
@@ -20,29 +20,30 @@ pub enum Part {
     Comparison,
 }
 
-impl Part {
+impl Component {
     /// Every part.
-    pub const ALL: [Part; 5] = [Part::Tls, Part::TlsFiles, Part::Registry, Part::Acts, Part::Comparison];
+    pub const ALL: [Component; 5] =
+        [Component::Tls, Component::TlsFiles, Component::Registry, Component::Acts, Component::Comparison];
 
     /// Its name in the metric.
     pub fn label(self) -> &'static str {
         match self {
-            Part::Tls => "tls",
-            Part::TlsFiles => "tls_files",
-            Part::Registry => "registry",
-            Part::Acts => "acts",
-            Part::Comparison => "registry_comparison",
+            Component::Tls => "tls",
+            Component::TlsFiles => "tls_files",
+            Component::Registry => "registry",
+            Component::Acts => "acts",
+            Component::Comparison => "registry_comparison",
         }
     }
 }
 
 /// What is wrong at this moment. Written by the threads of the control plane, each its own parts.
 #[derive(Debug, Default)]
-pub struct Readiness(Mutex<BTreeMap<Part, Vec<String>>>);
+pub struct Readiness(Mutex<BTreeMap<Component, Vec<String>>>);
 
 impl Readiness {
     /// Says what is wrong with a part; nothing: it is in order.
-    pub fn set(&self, part: Part, faults: Vec<String>) {
+    pub fn set(&self, part: Component, faults: Vec<String>) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let before = all.insert(part, faults.clone()).unwrap_or_default();
         drop(all);
@@ -61,12 +62,12 @@ impl Readiness {
     }
 
     /// Whether a part is at fault.
-    pub fn is_at_fault(&self, part: Part) -> bool {
+    pub fn is_at_fault(&self, part: Component) -> bool {
         self.count(part) > 0
     }
 
     /// How much is wrong with a part.
-    pub fn count(&self, part: Part) -> usize {
+    pub fn count(&self, part: Component) -> usize {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.get(&part).map_or(0, Vec::len)
     }

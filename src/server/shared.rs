@@ -1,14 +1,14 @@
 //! What all calls share, and what each worker has of its own: data-plane state, read from snapshots that the control
 //! plane swaps as a whole.
 
-use super::life::LifeSigns;
-use super::own_calls::OwnCalls;
-use super::readiness::{DaysLeft, Part, Readiness};
+use super::heartbeat::Heartbeats;
+use super::own_calls::OwnCallPermits;
+use super::readiness::{Component, DaysLeft, Readiness};
 use crate::access;
 use crate::access::limits::GrantLimits;
 use crate::access::refusals::RefusalLog;
 use crate::access::token::TokenChecker;
-use crate::config::entries::Reach;
+use crate::config::entries::UpstreamTarget;
 use crate::config::{Catalogue, Config, SecondMode, SourceEntry};
 use crate::contract::Operation;
 use crate::contract::drift::DriftPolicy;
@@ -48,7 +48,7 @@ const LARGE_MESSAGES: usize = 256 << 20;
 /// What all calls of a gateway share.
 pub struct Shared {
     /// Which workers turn.
-    pub life: LifeSigns,
+    pub life: Heartbeats,
     /// This gateway's name in the log.
     pub node: String,
     /// The data folder.
@@ -88,7 +88,7 @@ pub struct Shared {
     /// Room for large request messages while they come.
     pub room: MessageMemory,
     /// Places of calls of the gateway's own services.
-    pub(super) own_calls: OwnCalls,
+    pub(super) own_calls: OwnCallPermits,
     /// Largest request message in bytes.
     pub max_message: usize,
     /// Where the registry's file is not what the exchange log says.
@@ -107,7 +107,7 @@ impl Shared {
     pub fn new(config: &Config, log: ExchangeLog, pseudonyms: Pseudonyms) -> Self {
         let (tokens, metrics) = (&config.tokens, Arc::new(Metrics::default()));
         Shared {
-            life: LifeSigns::default(),
+            life: Heartbeats::default(),
             node: config.node.clone(),
             data: config.data.clone(),
             registry: Arc::default(),
@@ -120,7 +120,7 @@ impl Shared {
             days_left: DaysLeft::default(),
             refusals: Arc::new(RefusalLog::new(log.clone(), metrics.clone())),
             room: MessageMemory::of(LARGE_MESSAGES.max(4 * config.listen.max_message), metrics.large_messages()),
-            own_calls: OwnCalls::new(&metrics),
+            own_calls: OwnCallPermits::new(&metrics),
             log,
             pseudonyms,
             metrics,
@@ -170,14 +170,15 @@ impl Shared {
     pub fn metrics_text(&self) -> String {
         let served = self.served.load();
         self.metrics.fork_alarm(alarm::read(&self.data).is_some());
-        for part in Part::ALL {
+        for part in Component::ALL {
             self.metrics.faults(part.label(), self.readiness.count(part) as i64);
         }
         for (name, (_, guard)) in &served.guards {
             self.metrics.sources.guard(name, guard);
         }
         for source in served.catalogue.sources.keys() {
-            let ways = [Nth::First, Nth::Second].map(|nth| served.endpoints.get(&(source.clone(), nth)));
+            let ways =
+                [UpstreamRank::First, UpstreamRank::Second].map(|nth| served.endpoints.get(&(source.clone(), nth)));
             let open = |way: &Arc<Endpoints>| way.connections().load(Ordering::Relaxed);
             self.metrics.sources.connections(source, ways.into_iter().flatten().map(open).sum());
         }
@@ -191,10 +192,10 @@ impl Shared {
 
 /// Masks of granted fields over operations, worked out once. The key is two addresses: each kept mask holds both owners,
 /// so an address cannot be another's while it stands here. Grants of equal fields have one list, and so one mask.
-pub struct Masks(quick_cache::sync::Cache<(usize, usize, bool), Kept>);
+pub struct Masks(quick_cache::sync::Cache<(usize, usize, bool), CachedMask>);
 
 #[derive(Clone)]
-struct Kept {
+struct CachedMask {
     fields: Arc<[String]>,
     operation: Arc<Operation>,
     mask: Arc<Mask>,
@@ -218,7 +219,7 @@ impl Masks {
             return kept.mask;
         }
         let mask = Arc::new(access::mask(grant, operation));
-        let kept = Kept { fields: grant.fields.clone(), operation: operation.clone(), mask: mask.clone() };
+        let kept = CachedMask { fields: grant.fields.clone(), operation: operation.clone(), mask: mask.clone() };
         self.0.insert(key, kept);
         mask
     }
@@ -239,12 +240,12 @@ pub struct Served {
     /// Whether the first hub of a source that has two answers.
     hubs: HashMap<String, Arc<HubHealth>>,
     /// The endpoints of each source, by its first and its second way.
-    pub endpoints: HashMap<(String, Nth), Arc<Endpoints>>,
+    pub endpoints: HashMap<(String, UpstreamRank), Arc<Endpoints>>,
 }
 
 /// Which of a source's ways.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Nth {
+pub enum UpstreamRank {
     /// The one, or the first.
     First,
     /// Through the second hub.
@@ -257,10 +258,10 @@ fn own_guard(source: &str, operation: &str) -> String {
 }
 
 /// Every way of every source.
-fn ways(catalogue: &Catalogue) -> impl Iterator<Item = (&SourceEntry, Nth, &Reach)> {
+fn upstreams(catalogue: &Catalogue) -> impl Iterator<Item = (&SourceEntry, UpstreamRank, &UpstreamTarget)> {
     catalogue.sources.values().flat_map(|entry| {
-        let second = entry.second.as_ref().map(|(_, reach)| (entry.as_ref(), Nth::Second, reach));
-        std::iter::once((entry.as_ref(), Nth::First, &entry.first)).chain(second)
+        let second = entry.second.as_ref().map(|(_, reach)| (entry.as_ref(), UpstreamRank::Second, reach));
+        std::iter::once((entry.as_ref(), UpstreamRank::First, &entry.first)).chain(second)
     })
 }
 
@@ -284,7 +285,7 @@ impl Served {
             (id.clone(), kept.unwrap_or_else(|| HubHealth::new(id, &hub(entry))))
         });
         let hubs = hubs.collect();
-        let endpoints = ways(&catalogue).map(|(entry, nth, reach)| {
+        let endpoints = upstreams(&catalogue).map(|(entry, nth, reach)| {
             let key = (entry.source.clone(), nth);
             let kept = before.endpoints.get(&key).filter(|kept| kept.are_at(&reach.addresses)).cloned();
             (key, kept.unwrap_or_else(|| Endpoints::new(&entry.source, &reach.addresses)))
@@ -301,14 +302,14 @@ impl Served {
     }
 
     /// The ways that have several endpoints, for health checks.
-    pub fn balanced(&self) -> impl Iterator<Item = (&Reach, &Arc<Endpoints>)> {
-        let several = ways(&self.catalogue).filter(|(_, _, reach)| reach.addresses.len() > 1);
+    pub fn balanced(&self) -> impl Iterator<Item = (&UpstreamTarget, &Arc<Endpoints>)> {
+        let several = upstreams(&self.catalogue).filter(|(_, _, reach)| reach.addresses.len() > 1);
         several.filter_map(|(entry, nth, reach)| Some((reach, self.endpoints.get(&(entry.source.clone(), nth))?)))
     }
 }
 
 /// A way to a source: its endpoints, with an adapter for each.
-pub struct Way {
+pub struct Upstream {
     /// The hub's id; `None`: direct.
     pub hub: Option<String>,
     /// Where calls may go, as all workers have seen it.
@@ -319,11 +320,11 @@ pub struct Way {
 
 /// The second way to a source.
 #[derive(Clone)]
-pub struct Second {
+pub struct SecondaryUpstream {
     /// What it is for.
     pub mode: SecondMode,
     /// The way.
-    pub way: Arc<Way>,
+    pub way: Arc<Upstream>,
     /// Whether the first one's hub answers, as all workers have seen it.
     pub first_health: OperationHub,
 }
@@ -334,9 +335,9 @@ pub struct Route {
     /// The operation.
     pub operation: Arc<Operation>,
     /// The way to its source.
-    pub way: Arc<Way>,
+    pub way: Arc<Upstream>,
     /// Another one, through a second hub.
-    pub second: Option<Second>,
+    pub second: Option<SecondaryUpstream>,
     /// Its guard, or its source's, shared by all workers.
     pub guard: OperationGuard,
     /// Its metrics.
@@ -358,21 +359,21 @@ pub struct Routes {
 impl Routes {
     /// Routes for every operation whose source has a connection entry.
     pub fn new(served: &Served, metrics: &ExchangeMetrics) -> Self {
-        let way = |entry: &SourceEntry, nth, reach: &Reach| {
+        let way = |entry: &SourceEntry, nth, reach: &UpstreamTarget| {
             let endpoints = served.endpoints.get(&(entry.source.clone(), nth))?.clone();
             let adapter =
                 |address: &String| Adapter::new(Arc::new(entry.connect(reach, address, endpoints.connections())));
             let adapters = reach.addresses.iter().map(adapter).collect();
-            Some(Arc::new(Way { hub: reach.hub.clone(), endpoints, adapters }))
+            Some(Arc::new(Upstream { hub: reach.hub.clone(), endpoints, adapters }))
         };
         let both = |id: &str, entry: &SourceEntry| {
             let second = entry.second.as_ref().and_then(|(mode, reach)| {
                 let first_health = served.hubs.get(id)?.before("");
-                Some(Second { mode: *mode, way: way(entry, Nth::Second, reach)?, first_health })
+                Some(SecondaryUpstream { mode: *mode, way: way(entry, UpstreamRank::Second, reach)?, first_health })
             });
-            Some((way(entry, Nth::First, &entry.first)?, second))
+            Some((way(entry, UpstreamRank::First, &entry.first)?, second))
         };
-        let ways: HashMap<&str, (Arc<Way>, Option<Second>)> =
+        let ways: HashMap<&str, (Arc<Upstream>, Option<SecondaryUpstream>)> =
             served.catalogue.sources.iter().filter_map(|(id, entry)| Some((id.as_str(), both(id, entry)?))).collect();
         let route = |operation: &Arc<Operation>| {
             let id = operation.source.id.as_str();

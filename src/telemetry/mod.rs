@@ -346,7 +346,7 @@ impl Metrics {
     }
 
     /// Tells how many rows among the acts are not what this gateway noted.
-    pub fn acts_refused(&self, rows: u64) {
+    pub fn events_refused(&self, rows: u64) {
         self.acts_refused.set(i64::try_from(rows).unwrap_or(i64::MAX));
     }
 

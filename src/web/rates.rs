@@ -1,6 +1,6 @@
 //! How often a client may ask for something: a token bucket for each.
 
-use crate::config::Rate;
+use crate::config::RateLimit;
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ const MAX_KEPT: usize = 100_000;
 
 /// The buckets of all clients.
 pub(super) struct Rates {
-    rate: Rate,
+    rate: RateLimit,
     buckets: Mutex<HashMap<String, RequestBucket>>,
 }
 
@@ -21,7 +21,7 @@ struct RequestBucket {
 
 impl Rates {
     /// Full buckets.
-    pub(super) fn new(rate: Rate) -> Self {
+    pub(super) fn new(rate: RateLimit) -> Self {
         Rates { rate, buckets: Mutex::default() }
     }
 
@@ -57,7 +57,7 @@ mod tests {
 
     #[test]
     fn each_client_has_its_own_bucket_which_fills_again() {
-        let rates = Rates::new(Rate { each_second: 2, burst: 3 });
+        let rates = Rates::new(RateLimit { each_second: 2, burst: 3 });
         let now = Instant::now();
         assert_eq!((0..5).filter(|_| rates.take("one", now).is_ok()).count(), 3);
         assert!(rates.take("two", now).is_ok());
@@ -70,7 +70,7 @@ mod tests {
 
     #[test]
     fn the_number_of_buckets_is_bounded() {
-        let rates = Rates::new(Rate { each_second: 1, burst: 2 });
+        let rates = Rates::new(RateLimit { each_second: 1, burst: 2 });
         let now = Instant::now();
         let taken = (0..MAX_KEPT + 10).filter(|number| rates.take(&number.to_string(), now).is_ok()).count();
         assert_eq!(taken, MAX_KEPT);

@@ -11,7 +11,7 @@ use crate::hex::hex;
 use serde_json::{Value, json};
 
 /// What a listing holds, and up to where.
-pub struct Listed<T> {
+pub struct CompleteListing<T> {
     /// Its records.
     pub found: Vec<T>,
     /// `None` of a gateway from before it was told.

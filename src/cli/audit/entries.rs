@@ -1,6 +1,6 @@
 //! Reading entries by `ndxp.audit.v1`: page by page, of one exchange, and as they come.
 
-use super::complete::Listed;
+use super::complete::CompleteListing;
 use super::filter::Filter;
 use super::to_json;
 use crate::audit::service::api;
@@ -25,10 +25,10 @@ pub fn newest(
     filter: &Filter,
     limit: usize,
     keep: impl Fn(&Found) -> bool,
-) -> Result<Listed<Found>, CliError> {
+) -> Result<CompleteListing<Found>, CliError> {
     let listed = listed(session, filter.request(), filter, limit, &keep)?;
     let by_index = listed.complete.as_ref().is_some_and(|complete| !complete.from_log);
-    if listed.found.is_empty() && by_index && filter.names_somebody() {
+    if listed.found.is_empty() && by_index && filter.has_subject() {
         return self::listed(session, filter.request(), &filter.with_log_alone(), limit, &keep);
     }
     Ok(listed)
@@ -40,7 +40,7 @@ fn listed(
     filter: &Filter,
     limit: usize,
     keep: &impl Fn(&Found) -> bool,
-) -> Result<Listed<Found>, CliError> {
+) -> Result<CompleteListing<Found>, CliError> {
     let (reason, from_log) = (filter.why(), filter.is_from_log());
     let page_size = u32::try_from(limit).unwrap_or(PAGE).clamp(1, PAGE);
     // The first page is of the newest checkpoint of all; those behind it go back from there.
@@ -65,11 +65,11 @@ fn listed(
         }
     });
     progress.finish_and_clear();
-    Ok(Listed { found: found?, complete: complete.into_inner() })
+    Ok(CompleteListing { found: found?, complete: complete.into_inner() })
 }
 
 /// The entries of an exchange, oldest first; or the one at an index.
-pub fn named(session: &Session, exchange: &str) -> Result<Listed<Found>, CliError> {
+pub fn named(session: &Session, exchange: &str) -> Result<CompleteListing<Found>, CliError> {
     let id = uuid::Uuid::parse_str(exchange);
     let request = match exchange.parse() {
         Ok(index) => api::GetRequest { exchange_id: String::new(), index: Some(index) },
@@ -91,7 +91,9 @@ pub fn named(session: &Session, exchange: &str) -> Result<Listed<Found>, CliErro
         }
     })?;
     let listed = match got {
-        Ok(got) => Listed { found: got.entries.into_iter().filter_map(found).collect(), complete: got.complete },
+        Ok(got) => {
+            CompleteListing { found: got.entries.into_iter().filter_map(found).collect(), complete: got.complete }
+        }
         Err(true) => return Err(missing()),
         Err(false) => {
             let query = api::Query { exchange_id: exchange.to_owned(), ..api::Query::default() };

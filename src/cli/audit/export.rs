@@ -20,7 +20,7 @@ use crate::exchange_log::tree::{Hash, leaf_hash};
 use crate::keyfile::NewFile;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use parquet::{Parquet, Row};
+use parquet::{Parquet, ParquetRow};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::fs::File;
@@ -31,7 +31,7 @@ use tonic::Status;
 
 /// What a column holds. CSV has text in every column; Parquet has a type for each kind.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum ColumnKind {
     Text,
     /// A number that is never negative.
     Number,
@@ -41,10 +41,10 @@ enum Kind {
     List,
 }
 
-use Kind::{List, Number, Text, Time};
+use ColumnKind::{List, Number, Text, Time};
 
 /// Columns of a table: every field of an entry that is a single value or a list of texts.
-const COLUMNS: [(&str, Kind); 38] = [
+const COLUMNS: [(&str, ColumnKind); 38] = [
     ("index", Number),
     ("time", Time),
     ("kind", Text),
@@ -87,25 +87,25 @@ const COLUMNS: [(&str, Kind); 38] = [
 /// A line of the proofs.
 #[derive(Serialize, Deserialize)]
 #[serde(untagged, deny_unknown_fields)]
-enum Line {
+enum ProofLine {
     Checkpoint { checkpoint: String },
     Proof { index: u64, entry: String, path: Vec<String> },
 }
 
 /// The form of an export, by its file's ending.
 #[derive(Clone, Copy)]
-enum Form {
+enum ExportFormat {
     Lines,
     Csv,
     Parquet,
 }
 
-impl Form {
+impl ExportFormat {
     fn of(out: &Path) -> Result<Self, CliError> {
         match out.extension().and_then(|ending| ending.to_str()) {
-            Some("jsonl") => Ok(Form::Lines),
-            Some("csv") => Ok(Form::Csv),
-            Some("parquet") => Ok(Form::Parquet),
+            Some("jsonl") => Ok(ExportFormat::Lines),
+            Some("csv") => Ok(ExportFormat::Csv),
+            Some("parquet") => Ok(ExportFormat::Parquet),
             _ => Err(CliError::Usage("an export ends in .jsonl, .csv or .parquet".into())),
         }
     }
@@ -118,39 +118,39 @@ fn proofs_path(out: &Path) -> PathBuf {
 }
 
 /// Where the rows go.
-enum Rows {
+enum RowSink {
     Lines(BufWriter<File>),
     Csv(Box<csv::Writer<File>>),
     Parquet(Box<Parquet>),
 }
 
-impl Rows {
-    fn begin(form: Form, out: File) -> Result<Self, CliError> {
+impl RowSink {
+    fn begin(form: ExportFormat, out: File) -> Result<Self, CliError> {
         match form {
-            Form::Lines => Ok(Rows::Lines(BufWriter::new(out))),
-            Form::Csv => {
+            ExportFormat::Lines => Ok(RowSink::Lines(BufWriter::new(out))),
+            ExportFormat::Csv => {
                 let mut file = csv::Writer::from_writer(out);
                 file.write_record(COLUMNS.map(|(name, _)| name)).map_err(failed)?;
-                Ok(Rows::Csv(Box::new(file)))
+                Ok(RowSink::Csv(Box::new(file)))
             }
-            Form::Parquet => Ok(Rows::Parquet(Box::new(Parquet::begin(out).map_err(failed)?))),
+            ExportFormat::Parquet => Ok(RowSink::Parquet(Box::new(Parquet::begin(out).map_err(failed)?))),
         }
     }
 
     fn add(&mut self, found: &Found) -> Result<(), CliError> {
         let row = to_json(found);
         match self {
-            Rows::Lines(file) => Ok(writeln!(file, "{row}")?),
-            Rows::Csv(file) => file.write_record(cells(&row)).map_err(failed),
-            Rows::Parquet(file) => file.add(Row::of(&row, &found.entry)).map_err(failed),
+            RowSink::Lines(file) => Ok(writeln!(file, "{row}")?),
+            RowSink::Csv(file) => file.write_record(cells(&row)).map_err(failed),
+            RowSink::Parquet(file) => file.add(ParquetRow::of(&row, &found.entry)).map_err(failed),
         }
     }
 
     fn finish(self) -> Result<(), CliError> {
         match self {
-            Rows::Lines(mut file) => Ok(file.flush()?),
-            Rows::Csv(mut file) => Ok(file.flush()?),
-            Rows::Parquet(file) => file.finish().map_err(failed),
+            RowSink::Lines(mut file) => Ok(file.flush()?),
+            RowSink::Csv(mut file) => Ok(file.flush()?),
+            RowSink::Parquet(file) => file.finish().map_err(failed),
         }
     }
 }
@@ -177,7 +177,7 @@ impl Received {
         Ok(Received { file: BufWriter::new(tempfile::tempfile_in(folder)?), begins: Vec::new(), end: 0 })
     }
 
-    fn add(&mut self, line: &Line) -> Result<(), CliError> {
+    fn add(&mut self, line: &ProofLine) -> Result<(), CliError> {
         let text = serde_json::to_vec(line).map_err(failed)?;
         self.file.write_all(&text)?;
         self.begins.push(self.end);
@@ -186,7 +186,7 @@ impl Received {
     }
 
     /// Hands the lines over, oldest first.
-    fn oldest_first(mut self, mut take: impl FnMut(Line) -> Result<(), CliError>) -> Result<(), CliError> {
+    fn oldest_first(mut self, mut take: impl FnMut(ProofLine) -> Result<(), CliError>) -> Result<(), CliError> {
         self.file.flush()?;
         let file = self.file.get_ref();
         let mut end = self.end;
@@ -241,7 +241,7 @@ async fn receive(
         }
         before = index;
         let path = path.iter().map(|hash| STANDARD.encode(hash)).collect();
-        if let Err(error) = to.add(&Line::Proof { index, entry: STANDARD.encode(entry), path }) {
+        if let Err(error) = to.add(&ProofLine::Proof { index, entry: STANDARD.encode(entry), path }) {
             return Ok(Err(error));
         }
         progress.inc(1);
@@ -253,20 +253,20 @@ async fn receive(
 /// Writes every entry under the published checkpoint that fits, oldest first, and the proofs; each is checked as it is
 /// received.
 pub fn export(session: &Session, filter: &Filter, (out, force): (&Path, bool), output: Output) -> Result<(), CliError> {
-    let (form, proofs) = (Form::of(out)?, proofs_path(out));
+    let (form, proofs) = (ExportFormat::of(out)?, proofs_path(out));
     let (new, new_proofs) = (NewFile::create(out, force)?, NewFile::create(&proofs, force)?);
-    let mut rows = Rows::begin(form, new.file()?)?;
+    let mut rows = RowSink::begin(form, new.file()?)?;
     let key = session.vkey.as_deref().map(LogVerifier::parse).transpose().map_err(failed)?;
     let mut received = Received::beside(out)?;
     let note = session.block_on(receive(session, filter, key, &mut received))??;
     let mut file = BufWriter::new(new_proofs.file()?);
-    write_line(&mut file, &Line::Checkpoint { checkpoint: note })?;
+    write_line(&mut file, &ProofLine::Checkpoint { checkpoint: note })?;
     let count = received.begins.len();
     let progress = bar("writing {bar:40} {pos}/{len} entries, {per_sec}")?;
     progress.set_length(count as u64);
     received.oldest_first(|line| {
         write_line(&mut file, &line)?;
-        let Line::Proof { index, entry, .. } = &line else { return Ok(()) };
+        let ProofLine::Proof { index, entry, .. } = &line else { return Ok(()) };
         let bytes = STANDARD.decode(entry).map_err(failed)?;
         let entry = Entry::from_bytes(&bytes).ok_or_else(|| failed(format!("entry {index} cannot be read")))?;
         progress.inc(1);
@@ -281,7 +281,7 @@ pub fn export(session: &Session, filter: &Filter, (out, force): (&Path, bool), o
     output.result(&value, || format!("{count} entries in {}, their proofs in {}", out.display(), proofs.display()))
 }
 
-fn write_line(file: &mut impl Write, line: &Line) -> Result<(), CliError> {
+fn write_line(file: &mut impl Write, line: &ProofLine) -> Result<(), CliError> {
     serde_json::to_writer(&mut *file, line).map_err(failed)?;
     Ok(file.write_all(b"\n")?)
 }
@@ -293,7 +293,7 @@ pub fn verify(out: &Path, verifier: &LogVerifier, policy: Option<&Policy>, outpu
         |row: usize, reason: &str| CliError::Failed(format!("not verified: {}: row {row}: {reason}", out.display()));
     let mut lines = BufReader::new(File::open(&path)?).lines();
     let first = lines.next().ok_or_else(|| wrong(0, "there are no proofs"))??;
-    let Ok(Line::Checkpoint { checkpoint }) = serde_json::from_str(&first) else {
+    let Ok(ProofLine::Checkpoint { checkpoint }) = serde_json::from_str(&first) else {
         return Err(wrong(0, "the proofs do not begin with a checkpoint"));
     };
     let note = checkpoint;
@@ -302,7 +302,7 @@ pub fn verify(out: &Path, verifier: &LogVerifier, policy: Option<&Policy>, outpu
     let (mut count, mut last, mut newest) = (0usize, None, 0);
     for line in lines {
         count += 1;
-        let Ok(Line::Proof { index, entry, path }) = serde_json::from_str(&line?) else {
+        let Ok(ProofLine::Proof { index, entry, path }) = serde_json::from_str(&line?) else {
             return Err(wrong(count, "its proof is garbled"));
         };
         if last.is_some_and(|last| last >= index) {
@@ -342,26 +342,26 @@ type ReadRows = Box<dyn Iterator<Item = Result<Vec<String>, String>>>;
 /// A row as it must read, in the form of the file.
 fn rendered(out: &Path, found: &Found) -> Result<Vec<String>, CliError> {
     let row = to_json(found);
-    Ok(match Form::of(out)? {
-        Form::Lines => vec![row.to_string()],
-        Form::Csv => cells(&row).collect(),
-        Form::Parquet => Row::of(&row, &found.entry).texts(),
+    Ok(match ExportFormat::of(out)? {
+        ExportFormat::Lines => vec![row.to_string()],
+        ExportFormat::Csv => cells(&row).collect(),
+        ExportFormat::Parquet => ParquetRow::of(&row, &found.entry).texts(),
     })
 }
 
 fn read_rows(out: &Path) -> Result<ReadRows, CliError> {
     let file = File::open(out)?;
-    Ok(match Form::of(out)? {
-        Form::Lines => {
+    Ok(match ExportFormat::of(out)? {
+        ExportFormat::Lines => {
             let lines = BufReader::new(file).lines();
             Box::new(lines.map(|line| line.map(|line| vec![line]).map_err(|error| error.to_string())))
         }
-        Form::Csv => {
+        ExportFormat::Csv => {
             let rows = csv::Reader::from_reader(file).into_records();
             let texts = |row: csv::StringRecord| row.iter().map(str::to_owned).collect();
             Box::new(rows.map(move |row| row.map(texts).map_err(|error| error.to_string())))
         }
-        Form::Parquet => {
+        ExportFormat::Parquet => {
             let rows = parquet::read(file).map_err(failed)?;
             Box::new(rows.into_iter().map(|row| row.map(|row| row.texts())))
         }

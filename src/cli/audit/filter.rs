@@ -81,7 +81,7 @@ impl Filter {
     }
 
     /// Whether it asks about a person.
-    pub fn names_somebody(&self) -> bool {
+    pub fn has_subject(&self) -> bool {
         self.subject.is_some() || self.official.is_some()
     }
 

@@ -13,7 +13,7 @@ mod verify;
 
 use super::CliError;
 use super::output::{Output, bar, cell, print_json};
-use super::session::Connection;
+use super::session::ConnectionArgs;
 use super::session::local::owner;
 use crate::audit::index;
 use crate::exchange_log::reader::{Found, LogReader};
@@ -30,7 +30,7 @@ use std::path::{Path, PathBuf};
 #[derive(Args)]
 pub struct AuditArgs {
     #[command(flatten)]
-    connection: Connection,
+    connection: ConnectionArgs,
     /// A data folder, or a copy of one, in place of the configuration's.
     #[arg(long, value_name = "DIR", global = true)]
     data: Option<PathBuf>,
@@ -197,14 +197,18 @@ pub fn run(args: AuditArgs, output: Output) -> Result<(), CliError> {
             let filter = Filter::about(&ids, case.clone(), from, to);
             let found = report::about(&session, &if from_log { filter.with_log_alone() } else { filter })?;
             match pdf {
-                Some(file) => {
-                    report::paper(&session, found, &report::Asked { ids, case, from, to }, (&file, force), output)
-                }
+                Some(file) => report::pdf(
+                    &session,
+                    found,
+                    &report::SubjectRequest { ids, case, from, to },
+                    (&file, force),
+                    output,
+                ),
                 None => report::subject(&found, output),
             }
         }
         AuditCommand::Report { filter, days, by_index } => report::period(&open()?, &filter, (days, by_index), output),
-        AuditCommand::Odd { from, to } => report::odd(&open()?, from, to, output),
+        AuditCommand::Odd { from, to } => report::list_anomalies(&open()?, from, to, output),
         AuditCommand::Export { filter, out, force } => export::export(&open()?, &filter, (&out, force), output),
         AuditCommand::Show { exchange } => {
             let listed = entries::named(&open()?, &exchange)?;

@@ -1,6 +1,6 @@
 //! `audit subject`, `audit report`, `audit odd`.
 
-use super::complete::{self, Listed};
+use super::complete::{self, CompleteListing};
 use super::entries;
 use super::filter::Filter;
 use crate::audit::odd::LONGEST_US;
@@ -22,7 +22,7 @@ use tonic::Code;
 const WEEK_US: i64 = 7 * 86_400_000_000;
 
 /// What was asked for on paper.
-pub struct Asked {
+pub struct SubjectRequest {
     pub ids: Vec<String>,
     pub case: String,
     pub from: Option<i64>,
@@ -30,7 +30,7 @@ pub struct Asked {
 }
 
 /// The exchanges about a person, newest first. Refused ones too: somebody tried.
-pub fn about(session: &Session, filter: &Filter) -> Result<Listed<Found>, CliError> {
+pub fn about(session: &Session, filter: &Filter) -> Result<CompleteListing<Found>, CliError> {
     let exchange = |one: &Found| matches!(one.entry.kind(), Kind::Exchange | Kind::StreamPart);
     entries::newest(session, filter, usize::MAX, exchange)
 }
@@ -49,14 +49,14 @@ pub fn checkpoint(session: &Session) -> Result<Option<Checkpoint>, CliError> {
 }
 
 /// The report that a person is owed, as a PDF.
-pub fn paper(
+pub fn pdf(
     session: &Session,
-    listed: Listed<Found>,
-    asked: &Asked,
+    listed: CompleteListing<Found>,
+    asked: &SubjectRequest,
     (file, force): (&Path, bool),
     output: Output,
 ) -> Result<(), CliError> {
-    let Listed { mut found, complete } = listed;
+    let CompleteListing { mut found, complete } = listed;
     found.reverse();
     let day = |at: i64| time(at / 1_000_000);
     let period = match (asked.from, asked.to) {
@@ -104,7 +104,7 @@ fn in_vietnamese(complete: &api::Complete) -> String {
 }
 
 /// The report that a person is owed.
-pub fn subject(listed: &Listed<Found>, output: Output) -> Result<(), CliError> {
+pub fn subject(listed: &CompleteListing<Found>, output: Output) -> Result<(), CliError> {
     let rows: Vec<Value> = listed
         .found
         .iter()
@@ -136,14 +136,14 @@ fn method(operation: &Value) -> String {
     cell(operation).rsplit('.').next().unwrap_or("").to_owned()
 }
 
-type Key = (String, String, String, String, String);
+type CountsKey = (String, String, String, String, String);
 
 /// Sums of exchanges, their time and the bytes of their answers, by day, client, source, operation and outcome.
 #[derive(Default)]
-struct Sums(BTreeMap<Key, (u64, u64, u64)>);
+struct ExchangeTotals(BTreeMap<CountsKey, (u64, u64, u64)>);
 
-impl Sums {
-    fn add(&mut self, key: Key, exchanges: u64, total_us: u64, answer_bytes: u64) {
+impl ExchangeTotals {
+    fn add(&mut self, key: CountsKey, exchanges: u64, total_us: u64, answer_bytes: u64) {
         let sum = self.0.entry(key).or_default();
         *sum = (sum.0 + exchanges, sum.1 + total_us, sum.2 + answer_bytes);
     }
@@ -155,10 +155,10 @@ fn day(days: bool, seconds: i64) -> String {
 }
 
 /// Counts of a period, up to where they are complete, and how many entries of it are gone and not counted.
-type Counts = (Sums, Option<api::Complete>, u64);
+type PeriodCounts = (ExchangeTotals, Option<api::Complete>, u64);
 
-fn summed(days: bool, counts: Vec<api::Count>) -> Sums {
-    let mut sums = Sums::default();
+fn summed(days: bool, counts: Vec<api::Count>) -> ExchangeTotals {
+    let mut sums = ExchangeTotals::default();
     for api::Count { from, client, source, operation, outcome, exchanges, total_us, answer_bytes, .. } in counts {
         sums.add((day(days, from), client, source, operation, outcome), exchanges, total_us, answer_bytes);
     }
@@ -170,7 +170,7 @@ fn bucket(days: bool) -> i32 {
 }
 
 /// Counted from the entries themselves.
-fn from_log(session: &Session, filter: &Filter, days: bool) -> Result<Counts, CliError> {
+fn from_log(session: &Session, filter: &Filter, days: bool) -> Result<PeriodCounts, CliError> {
     let progress = bar("counting {bar:40} {pos}/{len} entries, {per_sec}")?;
     let (query, reason) = (Some(filter.request()), filter.why());
     let request = api::CountExchangesRequest { query, bucket: bucket(days), reason };
@@ -191,7 +191,7 @@ fn from_log(session: &Session, filter: &Filter, days: bool) -> Result<Counts, Cl
 }
 
 /// As the search index has counted them, pruned entries too.
-fn from_index(session: &Session, filter: &Filter, days: bool) -> Result<Counts, CliError> {
+fn from_index(session: &Session, filter: &Filter, days: bool) -> Result<PeriodCounts, CliError> {
     let request = api::StatisticsRequest { query: Some(filter.request()), bucket: bucket(days) };
     let counted = session.read(session.audit().statistics(request))?;
     Ok((summed(days, counted.counts), counted.complete, counted.uncounted))
@@ -204,22 +204,24 @@ pub fn period(
     (days, by_index): (bool, bool),
     output: Output,
 ) -> Result<(), CliError> {
-    let row =
-        |((day, client, source, operation, outcome), (exchanges, total_us, answer_bytes)): (Key, (u64, u64, u64))| {
-            let mean_ms = total_us as f64 / exchanges.max(1) as f64 / 1e3;
-            let mut row = json!({
-                "client": client, "source": source, "operation": operation, "outcome": outcome, "exchanges": exchanges,
-                "mean_ms": mean_ms, "answer_bytes": answer_bytes,
-            });
-            if days {
-                row["day"] = Value::from(day);
-            }
-            row
-        };
+    let row = |((day, client, source, operation, outcome), (exchanges, total_us, answer_bytes)): (
+        CountsKey,
+        (u64, u64, u64),
+    )| {
+        let mean_ms = total_us as f64 / exchanges.max(1) as f64 / 1e3;
+        let mut row = json!({
+            "client": client, "source": source, "operation": operation, "outcome": outcome, "exchanges": exchanges,
+            "mean_ms": mean_ms, "answer_bytes": answer_bytes,
+        });
+        if days {
+            row["day"] = Value::from(day);
+        }
+        row
+    };
     let counts = if by_index { from_index } else { from_log };
     let (sums, complete, uncounted) = counts(session, filter, days)?;
     let rows: Vec<Value> = sums.0.into_iter().map(row).collect();
-    let odd = found_odd(session, &filter.request())?;
+    let odd = anomalies(session, &filter.request())?;
     if output == Output::Json {
         let complete = complete::to_json(complete.as_ref());
         let by = if by_index { "index" } else { "log" };
@@ -236,7 +238,7 @@ pub fn period(
         day.into_iter().chain(names).chain([cell(&row["exchanges"]), mean]).collect()
     })?;
     anstream::println!("odd in this period (at most its last 31 days; what is usual is taken from the search index):");
-    show_odd(&odd, output)?;
+    show_anomalies(&odd, output)?;
     if by_index {
         anstream::println!("counted by the search index, which audit verify --index compares with the log");
     }
@@ -249,7 +251,7 @@ pub fn period(
 
 /// What is odd in the period of a query, or in its last 31 days; of its client, where it names one. Nothing where the
 /// gateway keeps no index.
-fn found_odd(session: &Session, query: &api::Query) -> Result<Vec<Value>, CliError> {
+fn anomalies(session: &Session, query: &api::Query) -> Result<Vec<Value>, CliError> {
     let to_us = if query.to_us == 0 { jiff::Timestamp::now().as_microsecond() } else { query.to_us };
     let from_us = query.from_us.max(to_us - LONGEST_US);
     if from_us >= to_us {
@@ -272,7 +274,7 @@ fn finding(found: api::Finding) -> Value {
     json!({ "rule": rule, "client": client, "explanation": explanation, "count": count, "entries": entries })
 }
 
-fn show_odd(rows: &[Value], output: Output) -> Result<(), CliError> {
+fn show_anomalies(rows: &[Value], output: Output) -> Result<(), CliError> {
     output.records(rows, &["rule", "client", "what was seen", "entries"], |row| {
         let entries: Vec<String> = row["entries"].as_array().into_iter().flatten().take(5).map(cell).collect();
         let more = row["count"].as_u64().unwrap_or(0).saturating_sub(entries.len() as u64);
@@ -283,12 +285,12 @@ fn show_odd(rows: &[Value], output: Output) -> Result<(), CliError> {
 }
 
 /// What is odd.
-pub fn odd(session: &Session, from: Option<i64>, to: Option<i64>, output: Output) -> Result<(), CliError> {
+pub fn list_anomalies(session: &Session, from: Option<i64>, to: Option<i64>, output: Output) -> Result<(), CliError> {
     let to_us = to.unwrap_or_else(|| jiff::Timestamp::now().as_microsecond());
     let from_us = from.unwrap_or(to_us - WEEK_US);
     let request = api::ListFindingsRequest { from_us, to_us };
     let found = session.read(session.audit().list_findings(request))?;
-    show_odd(&found.findings.into_iter().map(finding).collect::<Vec<_>>(), output)?;
+    show_anomalies(&found.findings.into_iter().map(finding).collect::<Vec<_>>(), output)?;
     complete::print(found.complete.as_ref(), output);
     Ok(())
 }

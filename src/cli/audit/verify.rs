@@ -6,7 +6,7 @@ use crate::audit::index::{self, Checked, Difference, Verified};
 use crate::audit::replay::Replay;
 use crate::audit::service::api;
 use crate::cli::output::{Output, bar, duration, time};
-use crate::cli::session::{self, Connection, Session, Way};
+use crate::cli::session::{self, ConnectionArgs, Session, SessionTarget};
 use crate::cli::{CliError, runtime};
 use crate::drivers::http::HttpEndpoint;
 use crate::exchange_log::LogError;
@@ -70,25 +70,30 @@ pub struct VerifyArgs {
 }
 
 /// A folder's log or another machine's.
-enum Whose {
+enum VerifiedLog {
     /// Over the HTTPS port, with the auditor's certificate.
-    Remote(session::Remote, Option<String>),
+    Remote(session::RemoteGateway, Option<String>),
     Folder(PathBuf),
 }
 
 /// Whose log is meant where no copy is: by a profile, at an address, or of the data folder.
-fn whose(connection: &Connection, data: Option<&Path>) -> Result<Whose, CliError> {
+fn whose(connection: &ConnectionArgs, data: Option<&Path>) -> Result<VerifiedLog, CliError> {
     if data.is_none()
-        && let Way::Remote(remote) = connection.way()?
+        && let SessionTarget::Remote(remote) = connection.target()?
     {
         // --remote names the HTTPS port here, since the log's files are there; a profile knows both.
         let address = connection.named_remote().map(str::to_owned).or_else(|| remote.log.clone());
-        return Ok(Whose::Remote(remote, address));
+        return Ok(VerifiedLog::Remote(remote, address));
     }
-    Ok(Whose::Folder(connection.data(data)?))
+    Ok(VerifiedLog::Folder(connection.data(data)?))
 }
 
-pub fn run(args: &VerifyArgs, connection: &Connection, data: Option<&Path>, output: Output) -> Result<(), CliError> {
+pub fn run(
+    args: &VerifyArgs,
+    connection: &ConnectionArgs,
+    data: Option<&Path>,
+    output: Output,
+) -> Result<(), CliError> {
     let file = args.receipt.is_some() || args.export.is_some() || args.log.is_some();
     if file && connection.named_remote().is_some() {
         return Err(CliError::Usage("--remote and a file or folder mean different logs: give one of them".into()));
@@ -96,7 +101,7 @@ pub fn run(args: &VerifyArgs, connection: &Connection, data: Option<&Path>, outp
     // The configuration and profiles are only asked where no key is given: a receipt is checked anywhere.
     let whose = if file && (args.vkey.is_some() || args.log.is_some()) { None } else { Some(whose(connection, data)?) };
     let known = match &whose {
-        Some(Whose::Remote(remote, _)) => remote.vkey.as_deref(),
+        Some(VerifiedLog::Remote(remote, _)) => remote.vkey.as_deref(),
         _ => None,
     };
     let given = args.vkey.as_deref().or(known).map(parse).transpose()?;
@@ -106,7 +111,7 @@ pub fn run(args: &VerifyArgs, connection: &Connection, data: Option<&Path>, outp
         None => parse(&std::fs::read_to_string(folder()?.join(VKEY_FILE))?),
     };
     let own = || match &whose {
-        Some(Whose::Folder(data)) => Ok(data.join("log")),
+        Some(VerifiedLog::Folder(data)) => Ok(data.join("log")),
         _ => Err(CliError::Usage("give the log's key: --vkey, or keep it in the profile (profile add --vkey)".into())),
     };
     if let Some(file) = &args.receipt {
@@ -135,7 +140,7 @@ pub fn run(args: &VerifyArgs, connection: &Connection, data: Option<&Path>, outp
     let older = older(&key)?;
     let registry = match (&whose, args.registry) {
         (_, false) => None,
-        (Some(Whose::Folder(data)), true) => Some(data.clone()),
+        (Some(VerifiedLog::Folder(data)), true) => Some(data.clone()),
         _ => {
             return Err(CliError::Usage(
                 "--registry reads the registry's file: on the gateway's own machine, or in a copy".into(),
@@ -143,25 +148,25 @@ pub fn run(args: &VerifyArgs, connection: &Connection, data: Option<&Path>, outp
         }
     };
     let folder = match (&args.log, &whose) {
-        (None, Some(Whose::Folder(data))) => Some(data.clone()),
+        (None, Some(VerifiedLog::Folder(data))) => Some(data.clone()),
         _ => None,
     };
-    let index = args.index.then(|| whose.as_ref().map(Index::of)).flatten();
+    let index = args.index.then(|| whose.as_ref().map(IndexScope::of)).flatten();
     let against = Against { policy: policy.as_ref(), older: older.as_ref(), max_lag: Some(args.max_lag), chain: None };
     let report = match (&args.log, whose) {
         (Some(folder), _) => verify(&LogFolder::with(folder, archive), &key, against, told),
-        (None, Some(Whose::Remote(_, _))) if archive.is_some() => {
+        (None, Some(VerifiedLog::Remote(_, _))) if archive.is_some() => {
             return Err(CliError::Usage("--archive goes with a log on this machine".into()));
         }
-        (None, Some(Whose::Remote(remote, address))) => {
+        (None, Some(VerifiedLog::Remote(remote, address))) => {
             let url = address.ok_or_else(|| {
                 let needed = "audit verify reads the log over the gateway's HTTPS port: name it with --remote, or keep it in \
                               the profile (profile add --log)";
                 CliError::Usage(needed.into())
             })?;
-            verify(&Remote::new(&url, &remote)?, &key, against, told)
+            verify(&RemoteLogFiles::new(&url, &remote)?, &key, against, told)
         }
-        (None, Some(Whose::Folder(data))) => {
+        (None, Some(VerifiedLog::Folder(data))) => {
             super::status::warn_of_folder(&data);
             let chain = log_key::chain(&data, &connection.vault(&data), &key)?;
             verify_data(&data, archive, Some(&key), Against { chain: chain.as_ref(), ..against }, told)
@@ -179,7 +184,7 @@ pub fn run(args: &VerifyArgs, connection: &Connection, data: Option<&Path>, outp
 }
 
 /// Whatever lies in the folder beside the log is what the log, the configuration or a key says.
-fn check_folder(data: &Path, connection: &Connection, log: (&LogVerifier, &[FileAct])) -> Result<(), CliError> {
+fn check_folder(data: &Path, connection: &ConnectionArgs, log: (&LogVerifier, &[FileAct])) -> Result<(), CliError> {
     let config = connection.config_of(data);
     let policy = config.as_ref().map(|config| config.log.policy_text.as_deref());
     let expected = Expected { policy, hsm: config.as_ref().is_some_and(|config| config.hsm.is_some()) };
@@ -198,29 +203,29 @@ fn check_folder(data: &Path, connection: &Connection, log: (&LogVerifier, &[File
 const MAX_PRINTED: usize = 50;
 
 /// Whose index is compared with its log.
-enum Index {
+enum IndexScope {
     /// By the gateway itself, for an auditor.
-    Remote(session::Remote, bool),
+    Remote(session::RemoteGateway, bool),
     Folder(PathBuf),
 }
 
-impl Index {
-    fn of(whose: &Whose) -> Self {
+impl IndexScope {
+    fn of(whose: &VerifiedLog) -> Self {
         match whose {
-            Whose::Remote(remote, _) => Index::Remote(remote.clone(), remote.log.is_some()),
-            Whose::Folder(data) => Index::Folder(data.clone()),
+            VerifiedLog::Remote(remote, _) => IndexScope::Remote(remote.clone(), remote.log.is_some()),
+            VerifiedLog::Folder(data) => IndexScope::Folder(data.clone()),
         }
     }
 
     /// Compares it; gives how many entries are in it.
-    fn check(&self, connection: &Connection) -> Result<u64, CliError> {
+    fn check(&self, connection: &ConnectionArgs) -> Result<u64, CliError> {
         let progress = bar("recomputing the index {bar:40} {pos}/{len} entries, {per_sec}")?;
         let report = |done, of| {
             progress.set_length(of);
             progress.set_position(done);
         };
         let checked = match self {
-            Index::Folder(data) => {
+            IndexScope::Folder(data) => {
                 let vault = connection.vault(data);
                 let checked = index::check(data, &vault, |done, of| {
                     report(done, of);
@@ -230,11 +235,11 @@ impl Index {
                 Verified { time: now(), entries: checked.entries, differences: checked.found }.keep(data, &vault)?;
                 checked
             }
-            Index::Remote(_, false) => {
+            IndexScope::Remote(_, false) => {
                 let needed = "--index asks the gateway itself, at its gRPC port: use a profile that knows both ports (profile add --log)";
                 return Err(CliError::Usage(needed.into()));
             }
-            Index::Remote(remote, true) => from_afar(&Session::remote(remote)?, &report)?,
+            IndexScope::Remote(remote, true) => from_afar(&Session::remote(remote)?, &report)?,
         };
         progress.finish_and_clear();
         let Some(first) = checked.differences.first() else { return Ok(checked.entries) };
@@ -350,23 +355,23 @@ fn print(
 }
 
 /// The log of another machine.
-struct Remote {
+struct RemoteLogFiles {
     url: String,
     endpoint: HttpEndpoint,
     runtime: Runtime,
 }
 
-impl Remote {
-    fn new(url: &str, remote: &session::Remote) -> Result<Self, CliError> {
+impl RemoteLogFiles {
+    fn new(url: &str, remote: &session::RemoteGateway) -> Result<Self, CliError> {
         let files = &remote.files;
         let tls = tls::client_config(&files.ca, Some((&files.certificate, &files.key)), &[])
             .map_err(|error| CliError::Usage(error.to_string()))?;
         let url = url.trim_end_matches('/').to_owned();
-        Ok(Remote { endpoint: HttpEndpoint::new(&url, tls, MAX_FILE), url, runtime: runtime()? })
+        Ok(RemoteLogFiles { endpoint: HttpEndpoint::new(&url, tls, MAX_FILE), url, runtime: runtime()? })
     }
 }
 
-impl LogFiles for Remote {
+impl LogFiles for RemoteLogFiles {
     fn read(&self, name: &str) -> Result<Option<Vec<u8>>, LogError> {
         let path = format!("/log/{name}");
         let accept = HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static("gzip, identity"))]);

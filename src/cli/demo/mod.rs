@@ -1,6 +1,6 @@
 //! `demo`: everything at once in a throw-away folder. Any miss makes it fail.
 
-mod cast;
+mod participants;
 mod refusals;
 
 use super::call::{decode, encode, explain};
@@ -14,8 +14,8 @@ use crate::sandbox::folder::DevFolder;
 use crate::sandbox::samples::{Sample, holds, samples};
 use crate::sandbox::{Sandbox, SandboxConfig};
 use crate::server::Gateway;
-use cast::{Actor, Cast};
 use clap::Args;
+use participants::{DemoClient, Participants};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -32,7 +32,7 @@ pub struct DemoArgs {
 }
 
 /// One line of the tour.
-struct Line {
+struct TourLine {
     source: String,
     operation: String,
     protocol: String,
@@ -41,7 +41,7 @@ struct Line {
     ok: bool,
 }
 
-impl Line {
+impl TourLine {
     fn json(&self) -> Value {
         json!({
             "source": self.source, "operation": self.operation, "protocol": self.protocol, "result": self.result,
@@ -69,7 +69,7 @@ pub fn run(args: &DemoArgs, output: Output) -> Result<(), CliError> {
     say(&format!("gateway: https://{}, folder {}", stage.gateway.address, stage.folder.path.display()));
     let config = Config::load(&stage.folder.gateway_config())?;
     let base = format!("https://{}", stage.gateway.address);
-    let cast = Cast::enter(&config, &stage.folder, &base)?;
+    let cast = Participants::enter(&config, &stage.folder, &base)?;
     let contracts = config.catalogue()?.contracts;
     // The gateway takes changes of the registry over within 200 ms.
     std::thread::sleep(Duration::from_millis(600));
@@ -109,8 +109,8 @@ pub fn run(args: &DemoArgs, output: Output) -> Result<(), CliError> {
     match output {
         Output::Human => say(&summary),
         Output::Json => print_json(&json!({
-            "operations": operations.iter().map(Line::json).collect::<Vec<_>>(),
-            "refusals": refusals.iter().map(Line::json).collect::<Vec<_>>(),
+            "operations": operations.iter().map(TourLine::json).collect::<Vec<_>>(),
+            "refusals": refusals.iter().map(TourLine::json).collect::<Vec<_>>(),
             "log": { "sealed": report.sealed, "tail": report.tail, "root": report.root },
             "missed": misses,
         }))?,
@@ -139,7 +139,7 @@ fn set_up(args: &DemoArgs) -> Result<Stage, CliError> {
     Ok(Stage { folder, sandbox, gateway: Gateway::start(config)?, _throw_away: throw_away })
 }
 
-async fn call(actor: &Actor, contracts: &ContractSet, sample: &Sample) -> Result<Line, CliError> {
+async fn call(actor: &DemoClient, contracts: &ContractSet, sample: &Sample) -> Result<TourLine, CliError> {
     let path = format!("/{}", sample.operation);
     let operation =
         contracts.operation(&path).ok_or_else(|| CliError::Failed(format!("no contract has {}", sample.operation)))?;
@@ -148,8 +148,8 @@ async fn call(actor: &Actor, contracts: &ContractSet, sample: &Sample) -> Result
     let began = Instant::now();
     let answered = actor.call(&path, &sample.purpose, &sample.official, requests).await?;
     let took = began.elapsed();
-    let (ok, result) = judge(operation, sample, &answered)?;
-    Ok(Line {
+    let (ok, result) = evaluate(operation, sample, &answered)?;
+    Ok(TourLine {
         source: operation.source.id.clone(),
         operation: operation.name.clone(),
         protocol: operation.binding.protocol().into(),
@@ -159,7 +159,7 @@ async fn call(actor: &Actor, contracts: &ContractSet, sample: &Sample) -> Result
     })
 }
 
-fn judge(operation: &Operation, sample: &Sample, answered: &CompleteResponse) -> Result<(bool, String), CliError> {
+fn evaluate(operation: &Operation, sample: &Sample, answered: &CompleteResponse) -> Result<(bool, String), CliError> {
     if answered.status.code() != Code::Ok {
         return Ok((false, explain(&answered.status)));
     }
@@ -179,8 +179,8 @@ fn judge(operation: &Operation, sample: &Sample, answered: &CompleteResponse) ->
     ))
 }
 
-fn missed(operation: &Operation) -> Line {
-    Line {
+fn missed(operation: &Operation) -> TourLine {
+    TourLine {
         source: operation.source.id.clone(),
         operation: operation.name.clone(),
         protocol: operation.binding.protocol().into(),
@@ -190,7 +190,7 @@ fn missed(operation: &Operation) -> Line {
     }
 }
 
-fn print_lines(header: &[&str], lines: &[Line]) {
+fn print_lines(header: &[&str], lines: &[TourLine]) {
     let mut shown = table(header);
     for line in lines {
         let mark = if line.ok { "" } else { "MISSED: " };
@@ -213,7 +213,7 @@ fn verified(config: &Config) -> Result<verify::Report, CliError> {
     verify::verify_data(&config.data, None, Some(&signer.verifier()), against, |_, _| {}).map_err(fail)
 }
 
-fn stay(stage: &Stage, cast: &Cast<'_>, say: impl Fn(&str)) -> Result<(), CliError> {
+fn stay(stage: &Stage, cast: &Participants<'_>, say: impl Fn(&str)) -> Result<(), CliError> {
     let pki = stage.folder.path.join("pki");
     say(&format!(
         "\nthe gateway stays up until Ctrl-C; call it from another terminal:\n  \

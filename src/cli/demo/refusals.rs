@@ -1,7 +1,7 @@
 //! One refusal of each kind that needs no fault of a source.
 
-use super::Line;
-use super::cast::{Actor, Cast};
+use super::TourLine;
+use super::participants::{DemoClient, Participants};
 use crate::cli::CliError;
 use crate::cli::call::encode;
 use crate::contract::ContractSet;
@@ -17,15 +17,15 @@ const CITIZEN: &str = "/ndxp.population.v1.PopulationService/GetCitizen";
 const ENTERPRISE: &str = "/ndxp.business.v1.BusinessService/GetEnterprise";
 const CATALOGUES: &str = "/ndxp.catalogue.v1.CatalogueService/ListCatalogues";
 
-struct Try<'t> {
-    cast: &'t Cast<'t>,
+struct RefusalTrial<'t> {
+    cast: &'t Participants<'t>,
     base: &'t str,
     contracts: &'t ContractSet,
-    lines: Vec<Line>,
+    lines: Vec<TourLine>,
 }
 
 /// What is tried.
-struct What<'w> {
+struct TrialRequest<'w> {
     title: &'w str,
     path: &'w str,
     purpose: &'w str,
@@ -33,28 +33,34 @@ struct What<'w> {
     request: Value,
 }
 
-impl<'w> What<'w> {
+impl<'w> TrialRequest<'w> {
     fn catalogues(title: &'w str) -> Self {
-        What { title, path: CATALOGUES, purpose: "", official: "", request: json!({}) }
+        TrialRequest { title, path: CATALOGUES, purpose: "", official: "", request: json!({}) }
     }
 }
 
 /// Tries everything; a line each.
 pub async fn all(
-    cast: &Cast<'_>,
+    cast: &Participants<'_>,
     base: &str,
     contracts: &ContractSet,
     province: &Province,
-) -> Result<Vec<Line>, CliError> {
-    let mut tries = Try { cast, base, contracts, lines: Vec::new() };
+) -> Result<Vec<TourLine>, CliError> {
+    let mut tries = RefusalTrial { cast, base, contracts, lines: Vec::new() };
     tries.tokens().await?;
     tries.access(province).await?;
     tries.requests(province).await?;
     Ok(tries.lines)
 }
 
-impl Try<'_> {
-    async fn with(&mut self, who: &str, actor: &Actor, what: What<'_>, expected: Reason) -> Result<(), CliError> {
+impl RefusalTrial<'_> {
+    async fn with(
+        &mut self,
+        who: &str,
+        actor: &DemoClient,
+        what: TrialRequest<'_>,
+        expected: Reason,
+    ) -> Result<(), CliError> {
         let request = match self.contracts.operation(what.path) {
             Some(operation) => encode(&operation.request.message, &what.request).map_err(CliError::Failed)?,
             None => Bytes::new(),
@@ -63,7 +69,7 @@ impl Try<'_> {
         let answered = actor.call(what.path, what.purpose, what.official, vec![request]).await?;
         let reason = answered.reason();
         let logged = !answered.text(crate::server::LOG_INDEX).is_empty();
-        self.lines.push(Line {
+        self.lines.push(TourLine {
             source: who.to_owned(),
             operation: what.title.to_owned(),
             protocol: expected.as_str().to_owned(),
@@ -76,7 +82,7 @@ impl Try<'_> {
 
     async fn token(&mut self, who: &str, token: &str, title: &str, expected: Reason) -> Result<(), CliError> {
         let actor = self.cast.actor_with(self.base, who, token)?;
-        self.with(who, &actor, What::catalogues(title), expected).await
+        self.with(who, &actor, TrialRequest::catalogues(title), expected).await
     }
 
     async fn tokens(&mut self) -> Result<(), CliError> {
@@ -106,7 +112,7 @@ impl Try<'_> {
         let still_good = self.cast.actor(self.base, "left-alone")?;
         self.cast.suspend("left-alone")?;
         tokio::time::sleep(Duration::from_millis(800)).await;
-        let what = What::catalogues("calls while suspended");
+        let what = TrialRequest::catalogues("calls while suspended");
         self.with("left-alone", &still_good, what, Reason::ClientSuspended).await
     }
 
@@ -116,14 +122,15 @@ impl Try<'_> {
         let claim = json!({
             "citizenId": person.citizen_id, "fullName": person.full_name(), "birthDate": { "year": person.birth.0 },
         });
-        let what = |title, path, purpose| What { title, path, purpose, official: OFFICIAL, request: claim.clone() };
+        let what =
+            |title, path, purpose| TrialRequest { title, path, purpose, official: OFFICIAL, request: claim.clone() };
         let record = what("asks for a record, may only verify", CITIZEN, "1.001193");
         self.with("registry-office", &office, record, Reason::ScopeNotGranted).await?;
         let unsaid = what("does not say why", VERIFY, "");
         self.with("registry-office", &office, unsaid, Reason::PurposeRequired).await?;
         let other = what("asks for another procedure", VERIFY, "1.000894");
         self.with("registry-office", &office, other, Reason::PurposeNotGranted).await?;
-        let nobody = What { official: "", ..what("does not say who asks", VERIFY, "1.001193") };
+        let nobody = TrialRequest { official: "", ..what("does not say who asks", VERIFY, "1.001193") };
         self.with("registry-office", &office, nobody, Reason::OfficialRequired).await?;
         for (who, title, reason) in [
             ("slow-lane", "calls twice in a second, may once", Reason::RateLimited),
@@ -131,7 +138,7 @@ impl Try<'_> {
         ] {
             let actor = self.cast.actor(self.base, who)?;
             actor.call(CATALOGUES, "", "", vec![Bytes::new()]).await?;
-            self.with(who, &actor, What::catalogues(title), reason).await?;
+            self.with(who, &actor, TrialRequest::catalogues(title), reason).await?;
         }
         Ok(())
     }
@@ -141,10 +148,10 @@ impl Try<'_> {
         let wrong =
             json!({ "citizenId": "12345", "fullName": "R2D2", "birthDate": { "year": 2024, "month": 2, "day": 30 } });
         let (purpose, official) = ("1.004222", OFFICIAL);
-        let what = What { title: "sends three wrong fields", path: CITIZEN, purpose, official, request: wrong };
+        let what = TrialRequest { title: "sends three wrong fields", path: CITIZEN, purpose, official, request: wrong };
         self.with("one-stop-shop", &shop, what, Reason::FieldInvalid).await?;
         let path = "/ndxp.population.v1.PopulationService/DeleteCitizen";
-        let what = What { title: "calls what no contract has", path, purpose, official, request: json!({}) };
+        let what = TrialRequest { title: "calls what no contract has", path, purpose, official, request: json!({}) };
         self.with("one-stop-shop", &shop, what, Reason::OperationUnknown).await?;
         // A valid code that nobody has.
         let code = (0..99)
@@ -152,7 +159,8 @@ impl Try<'_> {
             .find_map(|head| Some(format!("{head}{}", crate::contract::formats::tax_check_digit(&head)?)))
             .filter(|code| province.enterprises.iter().all(|one| one.code != *code));
         let request = json!({ "enterpriseCode": code });
-        let what = What { title: "asks for an enterprise that is not", path: ENTERPRISE, purpose, official, request };
+        let what =
+            TrialRequest { title: "asks for an enterprise that is not", path: ENTERPRISE, purpose, official, request };
         self.with("one-stop-shop", &shop, what, Reason::RecordNotFound).await
     }
 }

@@ -1,7 +1,7 @@
 //! The local way: the services in the process itself, over the data folder, for bootstrapping and emergencies. Only the
 //! folder's owner takes it, and the log says that it was taken, and by which user of the system.
 
-use super::{Connection, Transport};
+use super::{ConnectionArgs, Transport};
 use crate::admin::{self, Admin, AdminServiceServer, BootstrapError, StaffDraft};
 use crate::audit::service::{Audit, AuditServiceServer};
 use crate::cli::CliError;
@@ -49,7 +49,7 @@ pub fn owner(data: &Path) -> Result<Actor, CliError> {
 
 /// Registers the first administrator and approver, where the way is the local one.
 pub fn bootstrap(
-    connection: &Connection,
+    connection: &ConnectionArgs,
     administrator: StaffDraft,
     approver: StaffDraft,
 ) -> Result<[Staff; 2], CliError> {

@@ -43,7 +43,7 @@ const CONFIG: &str = "gateway.toml";
 /// Which gateway, and who acts. Without any of these: the profile in use, or else gateway.toml here, locally.
 #[derive(Args, Clone, Default)]
 #[command(next_help_heading = "Which gateway, and who acts")]
-pub struct Connection {
+pub struct ConnectionArgs {
     /// A profile of `profile add`: address and certificate together [env: NDXP_PROFILE].
     #[arg(long, global = true, value_name = "NAME")]
     profile: Option<String>,
@@ -71,16 +71,16 @@ pub struct Connection {
 }
 
 /// The way that a command takes.
-pub enum Way {
+pub enum SessionTarget {
     /// To a gateway that runs, with a certificate.
-    Remote(Remote),
+    Remote(RemoteGateway),
     /// In the process, with this configuration.
     Local(PathBuf),
 }
 
 /// A gateway from afar.
 #[derive(Debug, Clone)]
-pub struct Remote {
+pub struct RemoteGateway {
     /// Its gRPC port.
     pub url: String,
     /// Whose certificate, and whom it trusts.
@@ -95,9 +95,9 @@ fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-impl Connection {
+impl ConnectionArgs {
     /// The way: what the command line names, or else the environment, or else the profile in use, or else locally.
-    pub fn way(&self) -> Result<Way, CliError> {
+    pub fn target(&self) -> Result<SessionTarget, CliError> {
         if self.actor.is_some() || variable("NDXP_ACTOR").is_some() {
             return Err(CliError::Usage(
                 "--as and NDXP_ACTOR are gone: from afar your certificate says who acts (--profile, see profile add), \
@@ -127,21 +127,21 @@ impl Connection {
             return Err(CliError::Usage(format!("{name} goes with --remote; a profile names its own files")));
         }
         if let Some(config) = &self.config {
-            return Ok(Way::Local(config.clone()));
+            return Ok(SessionTarget::Local(config.clone()));
         }
         if let Some(name) = self.profile.clone().or_else(|| variable("NDXP_PROFILE")) {
-            return Ok(Way::Remote(Profiles::load()?.named(&name)?.remote()));
+            return Ok(SessionTarget::Remote(Profiles::load()?.named(&name)?.remote()));
         }
         if let Some(config) = variable("NDXP_CONFIG") {
-            return Ok(Way::Local(config.into()));
+            return Ok(SessionTarget::Local(config.into()));
         }
         match Profiles::load()?.in_use()? {
-            Some(profile) => Ok(Way::Remote(profile.remote())),
-            None => Ok(Way::Local(CONFIG.into())),
+            Some(profile) => Ok(SessionTarget::Remote(profile.remote())),
+            None => Ok(SessionTarget::Local(CONFIG.into())),
         }
     }
 
-    fn remote(&self, url: &str) -> Result<Way, CliError> {
+    fn remote(&self, url: &str) -> Result<SessionTarget, CliError> {
         check_url(url).map_err(|reason| CliError::Usage(format!("--remote: {reason}")))?;
         let file = |given: &Option<PathBuf>, name: &str| given.clone().or_else(|| variable(name).map(PathBuf::from));
         let needs = |what: &str| CliError::Usage(format!("--remote needs {what}, or a profile: profile add --help"));
@@ -149,22 +149,27 @@ impl Connection {
         let ca = file(&self.ca, "NDXP_CA").ok_or_else(|| needs("the gateway's --ca"))?;
         let key = file(&self.key, "NDXP_KEY").unwrap_or_else(|| certificate.with_extension("key"));
         let files = CallerFiles { ca, certificate, key };
-        Ok(Way::Remote(Remote { url: url.trim_end_matches('/').to_owned(), files, log: None, vkey: None }))
+        Ok(SessionTarget::Remote(RemoteGateway {
+            url: url.trim_end_matches('/').to_owned(),
+            files,
+            log: None,
+            vkey: None,
+        }))
     }
 
     /// The configuration, for what is done where it is, and why no other way does.
     pub fn local_config(&self, why: &str) -> Result<Config, CliError> {
-        match self.way()? {
-            Way::Local(config) => Ok(Config::load(&config)?),
-            Way::Remote(_) => Err(CliError::Usage(format!("{why}: give its --config"))),
+        match self.target()? {
+            SessionTarget::Local(config) => Ok(Config::load(&config)?),
+            SessionTarget::Remote(_) => Err(CliError::Usage(format!("{why}: give its --config"))),
         }
     }
 
     /// A session with `ndxp.admin.v1`.
     pub fn open(&self) -> Result<Session, CliError> {
-        let session = match self.way()? {
-            Way::Remote(remote) => Session::remote(&remote)?,
-            Way::Local(config) => {
+        let session = match self.target()? {
+            SessionTarget::Remote(remote) => Session::remote(&remote)?,
+            SessionTarget::Local(config) => {
                 let (transport, who) = local::service(&config)?;
                 Session::local(transport, who)?
             }
@@ -177,8 +182,8 @@ impl Connection {
 
     /// A session with `ndxp.audit.v1`; with a folder, over that folder.
     pub fn open_audit(&self, data: Option<&Path>) -> Result<Session, CliError> {
-        let data = match (data, self.way()?) {
-            (None, Way::Remote(remote)) => return Session::remote(&remote),
+        let data = match (data, self.target()?) {
+            (None, SessionTarget::Remote(remote)) => return Session::remote(&remote),
             (_, way) => data_of(data, way)?,
         };
         let (transport, who) = local::audit(&data, &self.vault(&data))?;
@@ -187,7 +192,7 @@ impl Connection {
 
     /// The data folder, for what is done to its files alone.
     pub fn data(&self, data: Option<&Path>) -> Result<PathBuf, CliError> {
-        data_of(data, self.way()?)
+        data_of(data, self.target()?)
     }
 
     /// What seals the keys of a data folder: the secret of the configuration, where that is this folder's.
@@ -197,7 +202,7 @@ impl Connection {
 
     /// The configuration, where it is that of this data folder.
     pub fn config_of(&self, data: &Path) -> Option<Config> {
-        let Ok(Way::Local(config)) = self.way() else { return None };
+        let Ok(SessionTarget::Local(config)) = self.target() else { return None };
         let same = |one: &Path| std::fs::canonicalize(one).ok() == std::fs::canonicalize(data).ok();
         Config::load(&config).ok().filter(|config| same(&config.data))
     }
@@ -209,12 +214,12 @@ impl Connection {
 }
 
 /// The folder that is named, or that of the configuration.
-fn data_of(data: Option<&Path>, way: Way) -> Result<PathBuf, CliError> {
+fn data_of(data: Option<&Path>, way: SessionTarget) -> Result<PathBuf, CliError> {
     match (data, way) {
         // A profile in use is meant for what can be done from afar.
         (Some(data), _) => Ok(data.to_owned()),
-        (None, Way::Local(config)) => Ok(Config::load(&config)?.data),
-        (None, Way::Remote(_)) => Err(CliError::Usage(
+        (None, SessionTarget::Local(config)) => Ok(Config::load(&config)?.data),
+        (None, SessionTarget::Remote(_)) => Err(CliError::Usage(
             "this works on the data folder itself: at the gateway's own host, as the folder's owner, with --config or --data"
                 .into(),
         )),
@@ -235,7 +240,7 @@ pub struct Session {
 
 impl Session {
     /// A session from afar.
-    pub fn remote(remote: &Remote) -> Result<Self, CliError> {
+    pub fn remote(remote: &RemoteGateway) -> Result<Self, CliError> {
         let caller = GatewayClient::new(&remote.url, &remote.files).map_err(|error| match error {
             CallerError::Tls(fault) => CliError::Usage(fault.to_string()),
             other => other.into(),

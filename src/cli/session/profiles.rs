@@ -1,7 +1,7 @@
 //! Profiles: the gateways that a person administers, each with its address and the person's certificate, in
 //! `ndxp-gateway/profiles.toml` of the user's configuration folder (XDG base directories).
 
-use super::Remote;
+use super::RemoteGateway;
 use crate::caller::CallerFiles;
 use crate::cli::CliError;
 use crate::config::{ConfigFault, Document, Table};
@@ -34,9 +34,9 @@ pub struct Profile {
 
 impl Profile {
     /// As a way.
-    pub fn remote(&self) -> Remote {
+    pub fn remote(&self) -> RemoteGateway {
         let files = CallerFiles { ca: self.ca.clone(), certificate: self.certificate.clone(), key: self.key.clone() };
-        Remote { url: self.remote.clone(), files, log: self.log.clone(), vkey: self.vkey.clone() }
+        RemoteGateway { url: self.remote.clone(), files, log: self.log.clone(), vkey: self.vkey.clone() }
     }
 
     fn read(table: &Table<'_>) -> Option<Self> {

@@ -103,7 +103,7 @@ fn u12_a_kind_that_no_request_carries_is_refused_at_load() {
                 let of_hub = if hub == "first" { (kind, keys) } else { ("none", "") };
                 for (id, (kind, keys)) in [("first", of_hub), ("second", (kind, keys))] {
                     let mut text = format!("hub = '{id}'\naddress = 'https://localhost:1'\n[tls]\nca = '../ca.pem'\n");
-                    for family in Family::ALL {
+                    for family in ProtocolFamily::ALL {
                         writeln!(text, "[credentials.{}]\nkind = '{kind}'\n{keys}", family.key()).unwrap();
                     }
                     folder.write(&format!("hubs/{id}.toml"), text);

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 const KEEP_EVERY: Duration = Duration::from_secs(60);
 
 /// The way of acts into the log.
-pub(in crate::server) struct ActLog {
+pub(in crate::server) struct AdminEventLog {
     data: PathBuf,
     key: ActKey,
     store: Arc<dyn Store>,
@@ -40,9 +40,9 @@ pub(in crate::server) struct ActLog {
     alarm: String,
 }
 
-impl ActLog {
+impl AdminEventLog {
     pub(in crate::server) fn new(data: PathBuf, key: ActKey, store: Arc<dyn Store>, shared: Arc<Shared>) -> Self {
-        ActLog {
+        AdminEventLog {
             data,
             key,
             store,
@@ -196,7 +196,7 @@ impl ActLog {
     fn report(&mut self) -> Result<(), String> {
         let left = self.store.left_acts(self.seen);
         let (left, first) = left.map_err(|error| format!("the acts of administrators cannot be read: {error}"))?;
-        self.shared.metrics.acts_refused(left);
+        self.shared.metrics.events_refused(left);
         let mut alarm = String::new();
         if let Some(first) = first {
             let row = first.sequence();

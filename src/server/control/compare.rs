@@ -6,7 +6,7 @@ use crate::audit::replay::{CompareError, Difference, Replay};
 use crate::registry::ActKey;
 use crate::registry::sqlite::FileMark;
 use crate::server::StartError;
-use crate::server::readiness::Part;
+use crate::server::readiness::Component;
 use crate::server::registry_path;
 use crate::server::shared::Shared;
 use crate::server::thread;
@@ -48,7 +48,7 @@ pub(in crate::server) fn spawn(
                 Ok((mark, true)) => alike = Some(mark),
                 Ok((mark, false)) => match compare(&mut replay, &data, &stop) {
                     Ok(found) => {
-                        shared.readiness.set(Part::Comparison, Vec::new());
+                        shared.readiness.set(Component::Comparison, Vec::new());
                         report(&shared, &found);
                         alike = found.is_empty().then_some(mark);
                     }
@@ -70,7 +70,7 @@ pub(in crate::server) fn spawn(
 
 fn fail(shared: &Shared, error: &CompareError) {
     let fault = format!("the registry cannot be compared with the exchange log: {error}");
-    shared.readiness.set(Part::Comparison, vec![fault]);
+    shared.readiness.set(Component::Comparison, vec![fault]);
 }
 
 fn compare(replay: &mut Replay, data: &Path, stop: &CancellationToken) -> Result<Vec<Difference>, CompareError> {

@@ -50,13 +50,13 @@ impl Forecast {
 
 /// What the control plane knows of the disk.
 #[derive(Debug, Default)]
-pub(in crate::server) struct Disk {
+pub(in crate::server) struct DiskMonitor {
     looked: Option<Instant>,
     warned: Option<Instant>,
     forecast: Forecast,
 }
 
-impl Disk {
+impl DiskMonitor {
     /// Looks at the disk of the data folder where it is time to; warns below so many days.
     pub(in crate::server) fn look(&mut self, data: &Path, warn_days: u32, shared: &Shared) {
         let now = Instant::now();

@@ -2,15 +2,15 @@
 //! swaps what the exchanges see; no exchange waits for it.
 
 pub(in crate::server) mod acts;
+pub(in crate::server) mod background;
 pub(in crate::server) mod compare;
 pub(in crate::server) mod disk;
 pub(in crate::server) mod expiry;
-pub(in crate::server) mod following;
 pub(in crate::server) mod health;
-pub(in crate::server) mod infra;
 pub(in crate::server) mod ops;
+pub(in crate::server) mod own_services;
 pub(in crate::server) mod quota;
 pub(in crate::server) mod reflection;
 pub(in crate::server) mod reload;
 pub(in crate::server) mod retention;
-pub(in crate::server) mod unended;
+pub(in crate::server) mod unfinished_writes;

@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 
 /// Connections at once, and how long each may last: whoever scrapes opens another.
 const MAX_CONNECTIONS: usize = 32;
-const LONGEST: Duration = Duration::from_secs(300);
+const MAX_LIFETIME: Duration = Duration::from_secs(300);
 /// Requests that take longer to arrive are cut off.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -43,7 +43,7 @@ pub(in crate::server) async fn serve(listener: TcpListener, shared: Arc<Shared>)
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEAD_TIMEOUT)
                 .serve_connection(TokioIo::new(stream), service);
-            if let Ok(Err(error)) = tokio::time::timeout(LONGEST, served).await {
+            if let Ok(Err(error)) = tokio::time::timeout(MAX_LIFETIME, served).await {
                 tracing::debug!(%error, "a request for health or metrics failed");
             }
             drop(place);

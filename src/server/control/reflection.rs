@@ -31,7 +31,7 @@ struct EncodedFiles {
 
 /// Files, and what is declared in each.
 #[derive(Debug, Default)]
-pub(in crate::server) struct Described {
+pub(in crate::server) struct DescribedFiles {
     services: BTreeSet<String>,
     by_name: HashMap<String, Arc<[u8]>>,
     by_symbol: HashMap<String, Arc<[u8]>>,
@@ -44,10 +44,10 @@ fn within(scope: &str, name: &str) -> String {
     if scope.is_empty() { name.to_owned() } else { format!("{scope}.{name}") }
 }
 
-impl Described {
+impl DescribedFiles {
     /// Describes these services.
     pub(in crate::server) fn new(services: impl IntoIterator<Item = String>) -> Self {
-        Described { services: services.into_iter().collect(), ..Described::default() }
+        DescribedFiles { services: services.into_iter().collect(), ..DescribedFiles::default() }
     }
 
     /// With the files of an encoded `FileDescriptorSet`; `None` where that is none.
@@ -144,11 +144,11 @@ fn error(code: Code, message: &str) -> MessageResponse {
 
 /// The service.
 #[derive(Debug, Clone)]
-pub(in crate::server) struct Reflection(Arc<Described>);
+pub(in crate::server) struct Reflection(Arc<DescribedFiles>);
 
 impl Reflection {
     /// A server of what is described; its requests are bounded as their service's are.
-    pub(in crate::server) fn server(described: Described) -> ServerReflectionServer<Self> {
+    pub(in crate::server) fn server(described: DescribedFiles) -> ServerReflectionServer<Self> {
         let server = ServerReflectionServer::new(Reflection(Arc::new(described)));
         server.max_decoding_message_size(OwnService::Reflection.max_message())
     }
@@ -188,7 +188,7 @@ mod tests {
     use crate::contract::EMBEDDED;
     use tonic_reflection::pb::v1::ExtensionRequest;
 
-    fn asked(described: &Described, request: MessageRequest) -> MessageResponse {
+    fn asked(described: &DescribedFiles, request: MessageRequest) -> MessageResponse {
         let request = ServerReflectionRequest { host: "h".into(), message_request: Some(request) };
         let answer = described.answer(request.clone());
         assert_eq!((answer.valid_host.as_str(), answer.original_request.unwrap()), ("h", request));
@@ -202,7 +202,7 @@ mod tests {
 
     #[test]
     fn c_whatever_is_declared_is_found_and_nothing_else() {
-        let described = Described::new(["ndxp.admin.v1.AdminService".into()]).set(EMBEDDED).unwrap();
+        let described = DescribedFiles::new(["ndxp.admin.v1.AdminService".into()]).set(EMBEDDED).unwrap();
         for symbol in [
             "ndxp.admin.v1.AdminService",
             "ndxp.admin.v1.AdminService.AddClient",
@@ -234,12 +234,15 @@ mod tests {
                 "{answer:?}"
             );
         }
-        assert!(Described::default().set(b"nonsense").is_none() && Described::default().file(vec![0xff]).is_none());
+        assert!(
+            DescribedFiles::default().set(b"nonsense").is_none()
+                && DescribedFiles::default().file(vec![0xff]).is_none()
+        );
     }
 
     #[test]
     fn c_files_keep_the_contracts_options() {
-        let described = Described::default().set(EMBEDDED).unwrap();
+        let described = DescribedFiles::default().set(EMBEDDED).unwrap();
         let name = "ndxp/land/v1/land.proto";
         let sets = EncodedFiles::decode(EMBEDDED).unwrap();
         let compiled =

@@ -1,9 +1,9 @@
 //! The control plane: watches the registry and the configuration's files, and swaps what the workers see. Whatever is
 //! wrong is told, and what runs stays.
 
-use super::disk::Disk;
+use super::disk::DiskMonitor;
 use super::expiry::Expiry;
-use super::infra::Infra;
+use super::own_services::OwnServices;
 use crate::admin::Admin;
 use crate::audit::service::Audit;
 use crate::config::Config;
@@ -13,7 +13,7 @@ use crate::identity::tls::TlsAcceptors;
 use crate::registry::usage::UsageStore;
 use crate::registry::{Snapshot, Store};
 use crate::server::StartError;
-use crate::server::readiness::Part;
+use crate::server::readiness::Component;
 use crate::server::shared::{Served, Shared};
 use crate::server::thread;
 use arc_swap::ArcSwap;
@@ -42,7 +42,7 @@ pub(in crate::server) struct Reloader {
     pub store: Arc<dyn Store>,
     pub usage: UsageStore,
     pub served: watch::Sender<Arc<Served>>,
-    pub infra: watch::Sender<Arc<Infra>>,
+    pub infra: watch::Sender<Arc<OwnServices>>,
     pub gate: watch::Sender<Arc<TlsAcceptors>>,
     pub health: HealthReporter,
     pub admin: Admin,
@@ -54,17 +54,17 @@ pub(in crate::server) struct Reloader {
     pub loading: Mutex<()>,
 }
 
-/// A pause between attempts, which doubles with each that fails: from [`LOOK_EVERY`] to [`LONGEST_PAUSE`].
+/// A pause between attempts, which doubles with each that fails: from [`LOOK_EVERY`] to [`MAX_PAUSE`].
 #[derive(Debug, Default)]
-pub(in crate::server) struct Pause {
+pub(in crate::server) struct ReloadBackoff {
     length: Duration,
     until: Option<Instant>,
 }
 
 /// Longest pause between two attempts to read the whole registry.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+const MAX_PAUSE: Duration = Duration::from_secs(30);
 
-impl Pause {
+impl ReloadBackoff {
     /// Whether it is not over yet.
     fn lasts(&self) -> bool {
         self.until.is_some_and(|until| Instant::now() < until)
@@ -72,7 +72,7 @@ impl Pause {
 
     /// Begins anew, twice as long.
     fn grow(&mut self) {
-        self.length = (2 * self.length).clamp(LOOK_EVERY, LONGEST_PAUSE);
+        self.length = (2 * self.length).clamp(LOOK_EVERY, MAX_PAUSE);
         self.until = Some(Instant::now() + self.length);
     }
 }
@@ -88,7 +88,7 @@ impl Reloader {
         // Taken before they are read: what changes meanwhile is read once more, what is read now is not.
         let seen = stamp(&self.config, &self.served.borrow().catalogue.files);
         *self.files.lock().unwrap_or_else(PoisonError::into_inner) = seen;
-        let gate = self.load_gate();
+        let gate = self.load_tls();
         let rest = self.load_catalogue();
         if let (Err(_), Err(error)) = (&gate, &rest) {
             tracing::error!(%error, "the configuration was not taken; what runs stays");
@@ -98,7 +98,7 @@ impl Reloader {
 
     fn load_catalogue(&self) -> Result<(), StartError> {
         let catalogue = self.config.catalogue()?;
-        let infra = Infra::new(&self.health, self.admin.clone(), self.audit.clone(), &catalogue.contracts)
+        let infra = OwnServices::new(&self.health, self.admin.clone(), self.audit.clone(), &catalogue.contracts)
             .ok_or(StartError::Reflection)?;
         let served = Served::following(&self.served.borrow(), catalogue);
         self.contracts.store(Arc::new(served.catalogue.contracts.clone()));
@@ -113,44 +113,44 @@ impl Reloader {
     }
 
     /// Reads what callers are let in by: connections to sources are kept when only a revocation list is new.
-    fn reload_gate(&self) -> Result<(), StartError> {
+    fn reload_tls(&self) -> Result<(), StartError> {
         let _alone = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
-        self.load_gate()
+        self.load_tls()
     }
 
     /// What cannot be read does not take the place of what was loaded last, and readiness says so.
-    fn load_gate(&self) -> Result<(), StartError> {
+    fn load_tls(&self) -> Result<(), StartError> {
         let before = self.gate.borrow().clone();
         match before.reload(&self.config.tls) {
             Ok(gate) => {
                 self.gate.send_replace(Arc::new(gate));
-                self.shared.readiness.set(Part::TlsFiles, Vec::new());
-                self.look_at_gate();
+                self.shared.readiness.set(Component::TlsFiles, Vec::new());
+                self.check_tls_state();
                 tracing::info!("the gateway's certificate, CAs and revocation lists were loaded anew");
                 Ok(())
             }
             Err(fault) => {
                 let reason = format!("{fault} (what was loaded before it stays in force)");
-                self.shared.readiness.set(Part::TlsFiles, vec![reason]);
+                self.shared.readiness.set(Component::TlsFiles, vec![reason]);
                 Err(fault.into())
             }
         }
     }
 
     /// Says what of TLS cannot work, as it is in force now, and notes its lists for the next start.
-    fn look_at_gate(&self) {
+    fn check_tls_state(&self) {
         let gate = self.gate.borrow().clone();
         let mut faults = gate.faults(crate::registry::now());
         if let Err(error) = gate.trust.remember() {
             faults.push(format!("which revocation lists are in force cannot be noted for the next start: {error}"));
         }
-        self.shared.readiness.set(Part::Tls, faults);
+        self.shared.readiness.set(Component::Tls, faults);
     }
 
     /// Takes over what changed in the registry. Where that cannot be followed, all of it is read anew: one row that nobody
     /// understands must not keep a revocation from coming into force. What fails then is said by readiness, and tried again
     /// after a pause that grows: reading everything takes a while.
-    pub(in crate::server) fn follow_registry(&self, pause: &mut Pause) {
+    pub(in crate::server) fn follow_registry(&self, pause: &mut ReloadBackoff) {
         let known = self.shared.registry.load();
         let next = match known.follow(self.store.as_ref()) {
             Ok(next) => Ok(next),
@@ -162,7 +162,7 @@ impl Reloader {
         };
         let fault = match next {
             Ok(next) => {
-                *pause = Pause::default();
+                *pause = ReloadBackoff::default();
                 if let Some(next) = next {
                     self.shared.registry.store(Arc::new(next));
                     self.shared.registry_changed.send_replace(());
@@ -174,7 +174,7 @@ impl Reloader {
                 Some(format!("{error}; what was read last stays in force, revocations since then do not count"))
             }
         };
-        self.shared.readiness.set(Part::Registry, fault.into_iter().collect());
+        self.shared.readiness.set(Component::Registry, fault.into_iter().collect());
     }
 
     /// Ends changes that nobody approved in time.
@@ -205,7 +205,7 @@ impl Reloader {
     }
 
     /// Which of the files are others than before.
-    fn changed_files(&self, all: bool) -> Option<Load> {
+    fn changed_files(&self, all: bool) -> Option<ReloadScope> {
         let mut known = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         let served = self.served.borrow().clone();
         let named = &served.catalogue.files;
@@ -223,7 +223,7 @@ impl Reloader {
         }
         match (behind, at_the_gate) {
             (true, _) => Some(Reloader::reload),
-            (false, true) => Some(Reloader::reload_gate),
+            (false, true) => Some(Reloader::reload_tls),
             (false, false) => None,
         }
     }
@@ -235,7 +235,7 @@ impl Reloader {
         files
     }
 
-    fn reload_or_tell(&self, load: Load) {
+    fn reload_or_report(&self, load: ReloadScope) {
         if let Err(error) = load(self) {
             tracing::error!(%error, "the configuration was not taken; what runs stays");
         }
@@ -243,14 +243,14 @@ impl Reloader {
 
     /// Loads on a thread of its own: a revocation list may have hundreds of thousands of entries, and neither calls nor the
     /// registry wait for it.
-    fn load_aside(self: &Arc<Self>, load: Load) {
+    fn load_in_background(self: &Arc<Self>, load: ReloadScope) {
         let reloader = self.clone();
-        tokio::task::spawn_blocking(move || reloader.reload_or_tell(load));
+        tokio::task::spawn_blocking(move || reloader.reload_or_report(load));
     }
 }
 
 /// What is loaded anew.
-type Load = fn(&Reloader) -> Result<(), StartError>;
+type ReloadScope = fn(&Reloader) -> Result<(), StartError>;
 
 /// Looks at every file that a reload would read.
 pub(in crate::server) fn stamp(config: &Config, named: &[PathBuf]) -> Stamp {
@@ -297,7 +297,7 @@ async fn follow_lists(mut fetcher: CrlFetcher, reloader: Arc<Reloader>) {
         reloader.shared.metrics.list_fetched(&fetcher.url().to_string(), taken.is_ok());
         if replaced {
             tracing::info!(url = %fetcher.url(), "a new revocation list was fetched");
-            reloader.load_aside(Reloader::reload_gate);
+            reloader.load_in_background(Reloader::reload_tls);
         }
         match taken {
             Ok(()) => told = None,
@@ -319,7 +319,7 @@ pub(in crate::server) fn spawn(
     stop: CancellationToken,
 ) -> Result<JoinHandle<()>, StartError> {
     thread::spawn("control", move || async move {
-        reloader.look_at_gate();
+        reloader.check_tls_state();
         for fetcher in lists {
             tokio::spawn(follow_lists(fetcher, reloader.clone()));
         }
@@ -329,7 +329,7 @@ pub(in crate::server) fn spawn(
         }
         let mut hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()).ok();
         let mut tick = tokio::time::interval(LOOK_EVERY);
-        let (mut expiry, mut disk) = (Expiry::default(), Disk::default());
+        let (mut expiry, mut disk) = (Expiry::default(), DiskMonitor::default());
         let mut turn = 0;
         loop {
             let asked = async {
@@ -345,11 +345,11 @@ pub(in crate::server) fn spawn(
                     turn += 1;
                     let all = turn % ALL_FILES == 0;
                     match reloader.changed_files(all) {
-                        Some(load) => reloader.load_aside(load),
-                        None if turn % TRY_AGAIN == 0 && reloader.shared.readiness.is_at_fault(Part::TlsFiles) => {
+                        Some(load) => reloader.load_in_background(load),
+                        None if turn % TRY_AGAIN == 0 && reloader.shared.readiness.is_at_fault(Component::TlsFiles) => {
                             let again = reloader.clone();
                             // It is told once for each kind of trouble.
-                            tokio::task::spawn_blocking(move || again.reload_gate());
+                            tokio::task::spawn_blocking(move || again.reload_tls());
                         }
                         None => {}
                     }
@@ -359,13 +359,13 @@ pub(in crate::server) fn spawn(
                         disk.look(&config.data, config.log.disk_warn_days, &reloader.shared);
                     }
                     if all || turn == 1 {
-                        reloader.look_at_gate();
+                        reloader.check_tls_state();
                         let gate = reloader.gate.borrow().clone();
                         expiry.look(&reloader.certificates(), &gate, &reloader.shared);
                         reloader.end_pending();
                     }
                 }
-                _ = asked => reloader.load_aside(Reloader::reload),
+                _ = asked => reloader.load_in_background(Reloader::reload),
                 () = stop.cancelled() => break,
             }
         }
@@ -380,7 +380,7 @@ mod tests {
 
     #[test]
     fn a_pause_doubles_and_has_a_longest() {
-        let mut pause = Pause::default();
+        let mut pause = ReloadBackoff::default();
         assert!(!pause.lasts(), "the first attempt is at once");
         let mut lengths = Vec::new();
         for _ in 0..10 {
@@ -389,6 +389,6 @@ mod tests {
             lengths.push(pause.length);
         }
         assert_eq!(lengths[..3], [LOOK_EVERY, 2 * LOOK_EVERY, 4 * LOOK_EVERY]);
-        assert_eq!(lengths.last(), Some(&LONGEST_PAUSE));
+        assert_eq!(lengths.last(), Some(&MAX_PAUSE));
     }
 }

@@ -5,7 +5,7 @@ use crate::deadline::{Deadline, DeadlineOwner};
 use crate::drivers::{Call, SourceAnswer, SourceError};
 use crate::guard::{EndpointCall, HubCall, Permit};
 use crate::http2::client::StreamWait;
-use crate::server::shared::Way;
+use crate::server::shared::Upstream;
 use crate::status::SourceHealth;
 use futures_util::future::BoxFuture;
 use std::sync::Arc;
@@ -32,25 +32,29 @@ pub(in crate::server) struct Attempt {
 
 /// What the end of an attempt says about its source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::server) struct Seen {
+pub(in crate::server) struct AttemptEvidence {
     pub health: SourceHealth,
     /// How long the source took.
     pub took: Duration,
 }
 
-impl Seen {
+impl AttemptEvidence {
     /// What a result after such a time says. How long a call takes whose request comes at its caller's pace says nothing.
     fn of<T>(result: &Result<T, SourceError>, took: Duration, paced: bool) -> Self {
         match result {
-            Err(SourceError::Timeout) if paced => Seen { health: SourceHealth::Unknown, took: Duration::ZERO },
-            result => Seen { health: SourceError::health(result), took: if paced { Duration::ZERO } else { took } },
+            Err(SourceError::Timeout) if paced => {
+                AttemptEvidence { health: SourceHealth::Unknown, took: Duration::ZERO }
+            }
+            result => {
+                AttemptEvidence { health: SourceError::health(result), took: if paced { Duration::ZERO } else { took } }
+            }
         }
     }
 }
 
 impl Attempt {
     /// Begins with a call at one endpoint of a way.
-    pub(in crate::server) fn new(way: &Way, picked: EndpointCall, mut call: Call, paced: bool) -> Self {
+    pub(in crate::server) fn new(way: &Upstream, picked: EndpointCall, mut call: Call, paced: bool) -> Self {
         if let Binding::Grpc(_) = call.operation.binding {
             call.stream_wait = Some(Arc::default());
         }
@@ -76,9 +80,9 @@ impl Attempt {
     }
 
     /// What its end says about the source.
-    fn seen(&self, result: &Result<SourceAnswer, SourceError>, ended: Instant) -> Seen {
+    fn seen(&self, result: &Result<SourceAnswer, SourceError>, ended: Instant) -> AttemptEvidence {
         let waited = self.stream_wait.as_ref().map_or(Duration::ZERO, |wait| wait.waited());
-        Seen::of(result, ended.saturating_duration_since(self.began).saturating_sub(waited), self.paced)
+        AttemptEvidence::of(result, ended.saturating_duration_since(self.began).saturating_sub(waited), self.paced)
     }
 
     /// Why there is no answer when the operation's own time is over.
@@ -101,14 +105,14 @@ impl Attempt {
             && deadline.is_near(self.began)
     }
 
-    fn goes_on(&self) -> bool {
+    fn survives_caller(&self) -> bool {
         self.picked.is_some()
     }
 }
 
 /// A call on its way to its source, with its permit. Where the caller leaves it and the guard wants to know whether the source
 /// answers, it goes on until the operation's own time is over; else it ends.
-pub(in crate::server) struct Flight {
+pub(in crate::server) struct InFlight {
     /// Taken away when it goes on.
     place: Option<Permit>,
     /// The hub that it goes through, where that is watched.
@@ -120,11 +124,11 @@ pub(in crate::server) struct Flight {
     paced: bool,
 }
 
-impl Flight {
+impl InFlight {
     /// A call to a source, which is asked now; `whole`: when the operation's own time is over.
     pub(in crate::server) fn new(place: Permit, whole: Deadline) -> Self {
         let paced = place.is_paced();
-        Flight { place: Some(place), hub: None, first: None, until: (!paced).then_some(whole), paced }
+        InFlight { place: Some(place), hub: None, first: None, until: (!paced).then_some(whole), paced }
     }
 
     /// Its permit.
@@ -133,15 +137,19 @@ impl Flight {
     }
 
     /// An attempt begins at an endpoint of a way.
-    pub(in crate::server) fn begins(&mut self, way: &Way, picked: EndpointCall, call: Call) -> &mut Attempt {
+    pub(in crate::server) fn begins(&mut self, way: &Upstream, picked: EndpointCall, call: Call) -> &mut Attempt {
         let attempt = Attempt::new(way, picked, call, self.paced);
         self.first.insert(attempt)
     }
 
     /// What the attempt's end says about the source, and ends it.
-    pub(in crate::server) fn over(&mut self, result: &Result<SourceAnswer, SourceError>, ended: Instant) -> Seen {
+    pub(in crate::server) fn over(
+        &mut self,
+        result: &Result<SourceAnswer, SourceError>,
+        ended: Instant,
+    ) -> AttemptEvidence {
         let first = self.first.take();
-        first.map_or(Seen::of(result, Duration::ZERO, self.paced), |first| first.seen(result, ended))
+        first.map_or(AttemptEvidence::of(result, Duration::ZERO, self.paced), |first| first.seen(result, ended))
     }
 
     /// The operation's own time, where the source is to have it whatever the caller's deadline is.
@@ -163,12 +171,12 @@ impl Flight {
     }
 }
 
-impl Drop for Flight {
+impl Drop for InFlight {
     fn drop(&mut self) {
-        let Some(attempt) = self.first.take().filter(Attempt::goes_on) else { return };
+        let Some(attempt) = self.first.take().filter(Attempt::survives_caller) else { return };
         let Some(until) = self.whole() else { return };
         if let (Some(place), Ok(runtime)) = (self.place.take(), Handle::try_current()) {
-            runtime.spawn(Flight::go_on(attempt, place, self.hub.take(), until));
+            runtime.spawn(InFlight::go_on(attempt, place, self.hub.take(), until));
         }
     }
 }
@@ -180,11 +188,11 @@ mod tests {
     #[test]
     fn b1_how_long_a_paced_request_takes_says_nothing_of_its_source() {
         let long = Duration::from_secs(20);
-        let seen = |result: Result<(), SourceError>, paced| Seen::of(&result, long, paced);
+        let seen = |result: Result<(), SourceError>, paced| AttemptEvidence::of(&result, long, paced);
         let timeout = || Err(SourceError::Timeout);
         assert_eq!(seen(timeout(), true).health, SourceHealth::Unknown);
         assert!(seen(timeout(), false).health.is_ill() && seen(timeout(), false).took == long);
         assert!(seen(Err(SourceError::Unreachable("no connection")), true).health.is_ill());
-        assert_eq!(seen(Ok(()), true), Seen { health: SourceHealth::Answered, took: Duration::ZERO });
+        assert_eq!(seen(Ok(()), true), AttemptEvidence { health: SourceHealth::Answered, took: Duration::ZERO });
     }
 }

@@ -1,6 +1,6 @@
 //! Whether a request on the gRPC port is a gRPC call at all (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md).
 
-use super::answer::AnswerBody;
+use super::response::ResponseBody;
 use crate::guard::grpc_timeout;
 use crate::headers::GRPC_ENCODING;
 use crate::status::{Reason, Refusal};
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 /// Why a request is no gRPC call that this gateway takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::server) enum Unfit {
+pub(in crate::server) enum InvalidCall {
     /// Every call is a POST.
     Method,
     /// Not `application/grpc`: the peer may know nothing of `grpc-status`, so HTTP's own status tells it.
@@ -21,18 +21,18 @@ pub(in crate::server) enum Unfit {
     Timeout,
 }
 
-impl Unfit {
+impl InvalidCall {
     /// The HTTP status.
     fn status(self) -> StatusCode {
         match self {
-            Unfit::Method => StatusCode::METHOD_NOT_ALLOWED,
-            Unfit::MediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Unfit::Messages | Unfit::Timeout => StatusCode::OK,
+            InvalidCall::Method => StatusCode::METHOD_NOT_ALLOWED,
+            InvalidCall::MediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            InvalidCall::Messages | InvalidCall::Timeout => StatusCode::OK,
         }
     }
 
     /// The answer as HTTP has it, where the peer may not know gRPC's. An answer that was given for another reason stays.
-    pub(in crate::server) fn over_http(self, mut answer: Response<AnswerBody>) -> Response<AnswerBody> {
+    pub(in crate::server) fn over_http(self, mut answer: Response<ResponseBody>) -> Response<ResponseBody> {
         if answer.extensions().get() != Some(&Refusal::from(self).reason) {
             return answer;
         }
@@ -40,23 +40,23 @@ impl Unfit {
         if self.status() != StatusCode::OK {
             answer.headers_mut().remove(header::CONTENT_TYPE);
         }
-        if self == Unfit::Method {
+        if self == InvalidCall::Method {
             answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
         }
         answer
     }
 }
 
-impl From<Unfit> for Refusal {
-    fn from(unfit: Unfit) -> Self {
+impl From<InvalidCall> for Refusal {
+    fn from(unfit: InvalidCall) -> Self {
         let protocol = |detail: &str| Refusal::with(Reason::ProtocolUnsupported, detail);
         match unfit {
-            Unfit::Method => protocol("every call is a POST"),
-            Unfit::MediaType => protocol("send content-type application/grpc"),
-            Unfit::Messages => {
+            InvalidCall::Method => protocol("every call is a POST"),
+            InvalidCall::MediaType => protocol("send content-type application/grpc"),
+            InvalidCall::Messages => {
                 protocol("messages must be Protobuf: send content-type application/grpc or application/grpc+proto")
             }
-            Unfit::Timeout => Refusal::with(
+            InvalidCall::Timeout => Refusal::with(
                 Reason::RequestMalformed,
                 "grpc-timeout must be one to eight digits and a unit: H, M, S, m, u or n",
             ),
@@ -65,12 +65,12 @@ impl From<Unfit> for Refusal {
 }
 
 /// The caller's deadline of a gRPC call, where it has one, or what the request lacks to be a call.
-pub(in crate::server) fn check(method: &Method, headers: &HeaderMap) -> Result<Option<Duration>, Unfit> {
+pub(in crate::server) fn check(method: &Method, headers: &HeaderMap) -> Result<Option<Duration>, InvalidCall> {
     if method != Method::POST {
-        return Err(Unfit::Method);
+        return Err(InvalidCall::Method);
     }
     check_media_type(headers)?;
-    grpc_timeout(headers).map_err(|_| Unfit::Timeout)
+    grpc_timeout(headers).map_err(|_| InvalidCall::Timeout)
 }
 
 /// A refusal of a compressed message, told apart: a message that is marked as compressed where `grpc-encoding` names no compression is
@@ -84,21 +84,21 @@ pub(in crate::server) fn by_encoding(refusal: Refusal, headers: &HeaderMap) -> R
     }
 }
 
-fn check_media_type(headers: &HeaderMap) -> Result<(), Unfit> {
+fn check_media_type(headers: &HeaderMap) -> Result<(), InvalidCall> {
     let mut values = headers.get_all(header::CONTENT_TYPE).iter();
-    let (Some(value), None) = (values.next(), values.next()) else { return Err(Unfit::MediaType) };
+    let (Some(value), None) = (values.next(), values.next()) else { return Err(InvalidCall::MediaType) };
     // Nearly all calls say it so.
     if value == "application/grpc" {
         return Ok(());
     }
     let kind: Option<Mime> = value.to_str().ok().and_then(|text| text.parse().ok());
     let Some(kind) = kind.filter(|kind| kind.type_() == "application" && kind.subtype() == "grpc") else {
-        return Err(Unfit::MediaType);
+        return Err(InvalidCall::MediaType);
     };
     match kind.suffix() {
         None => Ok(()),
         Some(suffix) if suffix == "proto" => Ok(()),
-        Some(_) => Err(Unfit::Messages),
+        Some(_) => Err(InvalidCall::Messages),
     }
 }
 
@@ -107,7 +107,7 @@ fn check_media_type(headers: &HeaderMap) -> Result<(), Unfit> {
 mod tests {
     use super::*;
 
-    fn checked(method: &str, headers: &[(&str, &str)]) -> Result<Option<Duration>, Unfit> {
+    fn checked(method: &str, headers: &[(&str, &str)]) -> Result<Option<Duration>, InvalidCall> {
         let request = headers
             .iter()
             .fold(http::Request::builder().method(method), |request, (name, value)| request.header(*name, *value));
@@ -128,7 +128,7 @@ mod tests {
             assert_eq!(checked("POST", &[("content-type", kind)]), Ok(None), "{kind}");
         }
         for kind in ["application/grpc+json", "application/grpc+protobuf", "application/grpc+thrift; a=b"] {
-            assert_eq!(checked("POST", &[("content-type", kind)]), Err(Unfit::Messages), "{kind}");
+            assert_eq!(checked("POST", &[("content-type", kind)]), Err(InvalidCall::Messages), "{kind}");
         }
         for kind in [
             "",
@@ -140,12 +140,12 @@ mod tests {
             "application/grpc, application/grpc",
             "grpc",
         ] {
-            assert_eq!(checked("POST", &[("content-type", kind)]), Err(Unfit::MediaType), "{kind:?}");
+            assert_eq!(checked("POST", &[("content-type", kind)]), Err(InvalidCall::MediaType), "{kind:?}");
         }
-        assert_eq!(checked("POST", &[]), Err(Unfit::MediaType));
+        assert_eq!(checked("POST", &[]), Err(InvalidCall::MediaType));
         let twice = [("content-type", "application/grpc"), ("content-type", "application/json")];
-        assert_eq!(checked("POST", &twice), Err(Unfit::MediaType));
-        assert_eq!(checked("GET", &[("content-type", "application/grpc")]), Err(Unfit::Method));
+        assert_eq!(checked("POST", &twice), Err(InvalidCall::MediaType));
+        assert_eq!(checked("GET", &[("content-type", "application/grpc")]), Err(InvalidCall::Method));
     }
 
     #[test]
@@ -155,9 +155,9 @@ mod tests {
         assert_eq!(with("99999999H"), Ok(Some(Duration::from_secs(99_999_999 * 3_600))));
         assert_eq!(with("0n"), Ok(Some(Duration::ZERO)));
         for malformed in ["", "5", "m", "5s", "-5S", "+5S", "1.5S", "123456789m", "5 S", "5S ", "5SS", "0x5S", "٣S"] {
-            assert_eq!(with(malformed), Err(Unfit::Timeout), "{malformed:?}");
+            assert_eq!(with(malformed), Err(InvalidCall::Timeout), "{malformed:?}");
         }
         let twice = [("content-type", "application/grpc"), ("grpc-timeout", "5S"), ("grpc-timeout", "6S")];
-        assert_eq!(checked("POST", &twice), Err(Unfit::Timeout));
+        assert_eq!(checked("POST", &twice), Err(InvalidCall::Timeout));
     }
 }

@@ -1,5 +1,5 @@
 //! The record of one exchange: its entry, from arrival to the moment it is durable. Whatever becomes of a call, its
-//! record is written: by [`Record::close`], which the answer waits for, or, where the caller is gone, when it is dropped.
+//! record is written: by [`ExchangeRecord::close`], which the answer waits for, or, where the caller is gone, when it is dropped.
 
 use crate::access::CallMetadata;
 use crate::access::limits::Remaining;
@@ -37,7 +37,7 @@ pub struct Salts {
 }
 
 /// The record of one exchange.
-pub struct Record {
+pub struct ExchangeRecord {
     shared: Arc<Shared>,
     entry: Entry,
     id: [u8; 16],
@@ -63,7 +63,7 @@ fn now_us() -> i64 {
     crate::exchange_log::clock::now_us()
 }
 
-impl Record {
+impl ExchangeRecord {
     /// What all calls share.
     pub fn shared(&self) -> &Shared {
         &self.shared
@@ -81,7 +81,7 @@ impl Record {
             peer: peer.address.to_string(),
             ..Entry::default()
         };
-        Record {
+        ExchangeRecord {
             shared: shared.clone(),
             entry,
             id: id.into_bytes(),
@@ -137,7 +137,7 @@ impl Record {
     }
 
     /// Why, and on whose behalf.
-    pub fn said(&mut self, said: &CallMetadata) -> Result<(), Refusal> {
+    pub fn metadata(&mut self, said: &CallMetadata) -> Result<(), Refusal> {
         self.entry.purpose = said.purpose.clone().unwrap_or_default();
         if let Some(official) = &said.official {
             self.entry.official = Some(self.keys()?.pseudonym(PersonKind::Official, official));
@@ -160,13 +160,13 @@ impl Record {
 
     /// Whether the request names a person by citizen id, and nobody has said why: of an operation that is not personal as such, as that of
     /// enterprises, among which a household business goes by its owner's id since 2025-07-01.
-    pub fn lacks_purpose(&self, operation: &Operation) -> bool {
+    pub fn is_purpose_missing(&self, operation: &Operation) -> bool {
         let person = |id: &String| formats::check(Format::CitizenId, id).is_ok();
         operation.data_class < DataClass::Personal && self.entry.purpose.is_empty() && self.named.iter().any(person)
     }
 
     /// What a client stream brought.
-    pub fn request_stream(&mut self, tally: StreamTally) {
+    pub fn request_stream(&mut self, tally: RequestStreamCounts) {
         self.entry.subjects = tally.subjects;
         self.entry.request_bytes = tally.bytes;
         self.entry.request_messages = tally.messages;
@@ -207,11 +207,11 @@ impl Record {
 
     /// Logs a note about the exchange that must be durable before it goes on: a write's intent, a stream's opening.
     pub async fn note(&self, kind: Kind) -> Result<u64, Refusal> {
-        append(&self.shared, &self.noted(kind)).await
+        append(&self.shared, &self.entry_of(kind)).await
     }
 
     /// An entry of this exchange, of another kind.
-    pub fn noted(&self, kind: Kind) -> Entry {
+    pub fn entry_of(&self, kind: Kind) -> Entry {
         Entry { kind: kind as i32, time_us: now_us(), total_us: self.elapsed_us(), ..self.entry.clone() }
     }
 
@@ -234,7 +234,7 @@ impl Record {
     }
 
     /// How long the source took.
-    pub fn source_took(&mut self, time: Duration) {
+    pub fn source_duration(&mut self, time: Duration) {
         self.entry.source_us = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
     }
 
@@ -244,7 +244,7 @@ impl Record {
     }
 
     /// The one answer, as it will leave.
-    pub fn answer(&mut self, bytes: &Bytes) -> Result<(), Refusal> {
+    pub fn response(&mut self, bytes: &Bytes) -> Result<(), Refusal> {
         self.entry.answer_commitment = commit(&self.salts()?.answer, bytes);
         self.entry.answer_bytes = bytes.len() as u64;
         self.entry.answer_messages = 1;
@@ -252,7 +252,7 @@ impl Record {
     }
 
     /// One message of a stream of answers, as it will leave.
-    pub fn answer_part(&mut self, bytes: &Bytes) -> Result<(), Refusal> {
+    pub fn response_part(&mut self, bytes: &Bytes) -> Result<(), Refusal> {
         let salts = self.salts()?;
         let commitment = self.answer.get_or_insert_with(|| Commitment::new(&salts.answer));
         commitment.message(bytes);
@@ -344,7 +344,7 @@ impl Record {
     }
 }
 
-impl Drop for Record {
+impl Drop for ExchangeRecord {
     fn drop(&mut self) {
         if !self.closed {
             let refusal = self.refusal(Reason::Cancelled.into());
@@ -371,7 +371,7 @@ pub async fn append(shared: &Shared, entry: &Entry) -> Result<u64, Refusal> {
 
 /// What is counted of a client stream while it passes.
 #[derive(Default)]
-pub struct StreamTally {
+pub struct RequestStreamCounts {
     /// Subjects since the last part.
     pub subjects: Vec<entry::Pseudonym>,
     /// Bytes of the messages.

@@ -1,9 +1,9 @@
 //! Streams: answers of a source, and requests of a caller. Both hold one message at a time, so that whoever is slow
 //! slows the other end down, and memory stays bounded.
 
-use super::answer::{self, AnswerBody};
-use super::record::{MAX_SUBJECTS, Record, StreamTally, append};
-use super::standing::Standing;
+use super::authorization::AuthorizationWatch;
+use super::record::{ExchangeRecord, MAX_SUBJECTS, RequestStreamCounts, append};
+use super::response::{self, ResponseBody};
 use crate::contract::drift::DriftPolicy;
 use crate::contract::fields::{self, Disclosed};
 use crate::contract::notes::Observed;
@@ -25,10 +25,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A stream of answers whose source has begun to answer.
-pub(in crate::server) struct Opened {
+pub(in crate::server) struct OpenedStream {
     pub operation: Arc<Operation>,
     /// What it was admitted by, which may be taken away, or end, while it runs.
-    pub standing: Standing,
+    pub standing: AuthorizationWatch,
     pub messages: BoxStream<'static, Result<Bytes, SourceError>>,
     /// What is noticed while they are read.
     pub observed: Arc<Observed>,
@@ -41,7 +41,7 @@ pub(in crate::server) struct Opened {
 }
 
 /// The answer to a server stream: its opening is durable before the first message leaves, its end before the trailers.
-pub(in crate::server) async fn answer(opened: Opened, mut record: Record) -> Response<AnswerBody> {
+pub(in crate::server) async fn respond(opened: OpenedStream, mut record: ExchangeRecord) -> Response<ResponseBody> {
     let id = record.id();
     let tree = &opened.operation.answer_fields;
     record.may_disclose(tree.allowed(opened.standing.mask()));
@@ -52,36 +52,36 @@ pub(in crate::server) async fn answer(opened: Opened, mut record: Record) -> Res
             let refusal = record.refusal(refusal);
             // The caller is still there: the exchange ends with what it is told, in the counts and, where it can be, in the log.
             let unlogged = record.refuse(&refusal).await.err();
-            return answer::refused(unlogged.as_ref().unwrap_or(&refusal), &id);
+            return response::refused(unlogged.as_ref().unwrap_or(&refusal), &id);
         }
     };
-    let mut head = answer::head(&id);
-    answer::put_entry(head.headers_mut(), index, &salts, record.left);
+    let mut head = response::head(&id);
+    response::put_entry(head.headers_mut(), index, &salts, record.left);
     let disclosed = Disclosed::up_to(opened.operation.max_answer_subjects);
-    let flow = Flow { opened, record, disclosed, parts: Parts::begin(Instant::now()) };
-    *head.body_mut() = AnswerBody::Stream(stream::unfold(Some(flow), Flow::step).boxed());
+    let flow = ResponseStream { opened, record, disclosed, parts: PartSchedule::begin(Instant::now()) };
+    *head.body_mut() = ResponseBody::Stream(stream::unfold(Some(flow), ResponseStream::step).boxed());
     head
 }
 
-struct Flow {
-    opened: Opened,
-    record: Record,
+struct ResponseStream {
+    opened: OpenedStream,
+    record: ExchangeRecord,
     disclosed: Disclosed,
-    parts: Parts,
+    parts: PartSchedule,
 }
 
 /// When what a stream has disclosed so far is logged before its end: after so many messages, or so long.
-struct Parts {
+struct PartSchedule {
     messages: u32,
     last: Instant,
 }
 
-impl Parts {
+impl PartSchedule {
     const MESSAGES: u32 = 1_000;
     const TIME: Duration = Duration::from_secs(60);
 
     fn begin(now: Instant) -> Self {
-        Parts { messages: 0, last: now }
+        PartSchedule { messages: 0, last: now }
     }
 
     /// Counts a message that is about to leave; true where a part is due before it.
@@ -89,15 +89,15 @@ impl Parts {
         self.messages += 1;
         let due = self.messages > Self::MESSAGES || now.duration_since(self.last) > Self::TIME;
         if due {
-            *self = Parts { messages: 1, last: now };
+            *self = PartSchedule { messages: 1, last: now };
         }
         due
     }
 }
 
-impl Flow {
+impl ResponseStream {
     /// The next frame: a message, or the trailers when the end is on disk.
-    async fn step(flow: Option<Flow>) -> Option<(Frame<Bytes>, Option<Flow>)> {
+    async fn step(flow: Option<ResponseStream>) -> Option<(Frame<Bytes>, Option<ResponseStream>)> {
         let mut flow = flow?;
         match flow.next().await {
             Ok(Some(message)) => Some((Frame::data(frame(&message)), Some(flow))),
@@ -107,11 +107,11 @@ impl Flow {
     }
 
     async fn next(&mut self) -> Result<Option<Bytes>, Refusal> {
-        let Opened { messages, standing, until, .. } = &mut self.opened;
+        let OpenedStream { messages, standing, until, .. } = &mut self.opened;
         let shared = self.record.shared();
         let next = tokio::select! {
             next = shared.unless_ending(messages.next()) => next?,
-            taken = standing.lost(None) => return Err(taken),
+            taken = standing.revoked(None) => return Err(taken),
             () = past(*until) => return Err(Reason::CallerDeadline.into()),
         };
         let Some(message) = next.transpose()? else { return Ok(None) };
@@ -119,7 +119,7 @@ impl Flow {
         let tree = &self.opened.operation.answer_fields;
         let kept = fields::keep(tree, self.opened.standing.mask(), &message, &mut self.disclosed)
             .map_err(|garbled| Refusal::with(Reason::SourceProtocolError, garbled.to_string()))?;
-        self.record.answer_part(&kept)?;
+        self.record.response_part(&kept)?;
         if self.parts.is_due(Instant::now()) {
             self.record.disclosed(&self.opened.operation, &self.disclosed)?;
             self.count_drift();
@@ -137,20 +137,20 @@ impl Flow {
         match self.record.close(refusal.as_ref()).await {
             Ok(index) => {
                 let mut trailers = match &refusal {
-                    Some(refusal) => answer::refusal_trailers(refusal, &id),
-                    None => answer::ok_trailers(),
+                    Some(refusal) => response::refusal_trailers(refusal, &id),
+                    None => response::ok_trailers(),
                 };
-                answer::put(&mut trailers, answer::LOG_INDEX, &index.to_string());
+                response::put(&mut trailers, response::LOG_INDEX, &index.to_string());
                 let (tree, mask) = (&self.opened.operation.answer_fields, self.opened.standing.mask());
-                answer::put_notes(&mut trailers, &notes, |path| tree.lets(mask, path));
+                response::put_notes(&mut trailers, &notes, |path| tree.lets(mask, path));
                 trailers
             }
-            Err(unlogged) => answer::refusal_trailers(&unlogged, &id),
+            Err(unlogged) => response::refusal_trailers(&unlogged, &id),
         }
     }
 }
 
-impl Flow {
+impl ResponseStream {
     /// Something that is watched may go on for an hour.
     fn count_drift(&self) {
         self.record.shared().drifted(&self.opened.operation, self.opened.drift, &self.opened.observed);
@@ -171,7 +171,7 @@ async fn past(time: Option<Instant>) {
     }
 }
 
-impl Drop for Flow {
+impl Drop for ResponseStream {
     fn drop(&mut self) {
         // A stream that its caller left: what was disclosed until then belongs into its entry.
         self.record_disclosed();
@@ -179,19 +179,19 @@ impl Drop for Flow {
 }
 
 /// Counts shared between the stream on its way out and the record that takes them at the end.
-pub(in crate::server) type Tally = Arc<Mutex<StreamTally>>;
+pub(in crate::server) type StreamCounts = Arc<Mutex<RequestStreamCounts>>;
 
 /// What was counted.
-pub(in crate::server) fn taken(tally: &Tally) -> StreamTally {
+pub(in crate::server) fn take_counts(tally: &StreamCounts) -> RequestStreamCounts {
     std::mem::take(&mut *tally.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-struct Requests {
+struct RequestStream {
     reader: FrameReader<Incoming>,
     operation: Arc<Operation>,
     shared: Arc<Shared>,
     keys: Arc<PeriodKeys>,
-    tally: Tally,
+    tally: StreamCounts,
     /// What a part's entry says beside its subjects.
     part: Entry,
 }
@@ -200,19 +200,20 @@ struct Requests {
 pub(in crate::server) fn incoming(
     shared: &Arc<Shared>,
     operation: &Arc<Operation>,
-    record: &mut Record,
+    record: &mut ExchangeRecord,
     (client, body): (&str, Incoming),
-) -> Result<(BoxStream<'static, Result<Bytes, SourceError>>, Tally), Refusal> {
+) -> Result<(BoxStream<'static, Result<Bytes, SourceError>>, StreamCounts), Refusal> {
     let keys = record.keys()?;
     let commitment = Some(Commitment::new(&record.salts()?.request));
-    let tally: Tally = Arc::new(Mutex::new(StreamTally { commitment, ..StreamTally::default() }));
-    let requests = Requests {
+    let tally: StreamCounts =
+        Arc::new(Mutex::new(RequestStreamCounts { commitment, ..RequestStreamCounts::default() }));
+    let requests = RequestStream {
         reader: FrameReader::new(body, shared.max_message).within(shared.room.caller(client)),
         operation: operation.clone(),
         shared: shared.clone(),
         keys,
         tally: tally.clone(),
-        part: record.noted(Kind::StreamPart),
+        part: record.entry_of(Kind::StreamPart),
     };
     let messages = stream::try_unfold(requests, |mut requests| async move {
         let next = requests.next().await?;
@@ -221,7 +222,7 @@ pub(in crate::server) fn incoming(
     Ok((messages.boxed(), tally))
 }
 
-impl Requests {
+impl RequestStream {
     fn awaits(&self, awaited: bool) {
         self.tally.lock().unwrap_or_else(PoisonError::into_inner).awaited = awaited;
     }
@@ -277,12 +278,12 @@ mod tests {
     #[test]
     fn l5_a_part_is_due_after_so_many_messages_or_so_long() {
         let start = Instant::now();
-        let mut parts = Parts::begin(start);
+        let mut parts = PartSchedule::begin(start);
         let due: Vec<u32> = (1..=3_000).filter(|_| parts.is_due(start)).collect();
         assert_eq!(due, [1_001, 2_001]);
-        let mut parts = Parts::begin(start);
-        assert!(!parts.is_due(start + Parts::TIME));
-        assert!(parts.is_due(start + Parts::TIME + Duration::from_millis(1)));
-        assert!(!parts.is_due(start + Parts::TIME + Duration::from_millis(2)));
+        let mut parts = PartSchedule::begin(start);
+        assert!(!parts.is_due(start + PartSchedule::TIME));
+        assert!(parts.is_due(start + PartSchedule::TIME + Duration::from_millis(1)));
+        assert!(!parts.is_due(start + PartSchedule::TIME + Duration::from_millis(2)));
     }
 }

@@ -15,11 +15,11 @@ use tokio::net::TcpStream;
 #[derive(Clone)]
 pub(in crate::server) struct Backlog {
     start: Instant,
-    reads: Arc<Reads>,
+    reads: Arc<ReadTimes>,
 }
 
 #[derive(Default)]
-struct Reads {
+struct ReadTimes {
     /// Since when it has not been read empty, in microseconds after the start; 0: it is empty.
     since: AtomicU64,
     /// Whether anything was read.
@@ -28,9 +28,9 @@ struct Reads {
 
 impl Backlog {
     /// Watches a connection's reads.
-    pub(in crate::server) fn of(stream: TcpStream) -> (Self, Watched) {
+    pub(in crate::server) fn of(stream: TcpStream) -> (Self, WatchedStream) {
         let backlog = Backlog { start: Instant::now(), reads: Arc::default() };
-        (backlog.clone(), Watched { stream, backlog })
+        (backlog.clone(), WatchedStream { stream, backlog })
     }
 
     fn at(&self, now: Instant) -> u64 {
@@ -38,7 +38,7 @@ impl Backlog {
     }
 
     /// How long it has stood.
-    pub(in crate::server) fn stood(&self, now: Instant) -> Duration {
+    pub(in crate::server) fn age(&self, now: Instant) -> Duration {
         match self.reads.since.load(Ordering::Relaxed) {
             0 => Duration::ZERO,
             since => Duration::from_micros(self.at(now).saturating_sub(since)),
@@ -52,18 +52,18 @@ impl Backlog {
 }
 
 /// A connection that tells when it is read empty.
-pub(in crate::server) struct Watched {
+pub(in crate::server) struct WatchedStream {
     stream: TcpStream,
     backlog: Backlog,
 }
 
-impl TlsTransport for Watched {
+impl TlsTransport for WatchedStream {
     fn socket(&self) -> &TcpStream {
         &self.stream
     }
 }
 
-impl AsyncRead for Watched {
+impl AsyncRead for WatchedStream {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let read = Pin::new(&mut self.stream).poll_read(context, into);
         if read.is_pending() {
@@ -82,7 +82,7 @@ impl AsyncRead for Watched {
     }
 }
 
-impl AsyncWrite for Watched {
+impl AsyncWrite for WatchedStream {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
@@ -125,9 +125,9 @@ mod tests {
         watched.read_exact(&mut half).await.unwrap();
         assert!(backlog.heard() && !backlog.heard());
         let later = Instant::now() + Duration::from_secs(1);
-        assert!(backlog.stood(later) >= Duration::from_secs(1));
+        assert!(backlog.age(later) >= Duration::from_secs(1));
         let empty = tokio::time::timeout(Duration::from_millis(20), watched.read_exact(&mut [0; 51])).await;
         assert!(empty.is_err());
-        assert_eq!(backlog.stood(later), Duration::ZERO);
+        assert_eq!(backlog.age(later), Duration::ZERO);
     }
 }

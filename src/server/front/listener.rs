@@ -1,8 +1,8 @@
 //! The gRPC port. Each worker is one thread with a listener of its own on the same port (SO_REUSEPORT) and connections
 //! of its own to the sources, so that a call runs to its end where it arrived.
 
-use super::backlog::{Backlog, Watched};
-use super::refusals::{Refusals, Unopened};
+use super::backlog::{Backlog, WatchedStream};
+use super::refusals::{Refusals, RefusedBeforeCall};
 use crate::config::Listen;
 use crate::exchange_log::open_desk;
 use crate::guard::Admission;
@@ -17,10 +17,10 @@ use crate::identity::stream::{ServerStream, turn_away};
 use crate::identity::tls::{self, TlsAcceptors};
 use crate::registry::now;
 use crate::server::StartError;
-use crate::server::control::infra::Infra;
+use crate::server::control::own_services::OwnServices;
 use crate::server::exchange::Exchange;
-use crate::server::exchange::answer::{self, AnswerBody};
 use crate::server::exchange::protocol;
+use crate::server::exchange::response::{self, ResponseBody};
 use crate::server::own_calls::OwnService;
 use crate::server::shared::{Routes, Served, Shared};
 use crate::server::thread;
@@ -40,9 +40,9 @@ use tokio_util::task::TaskTracker;
 
 /// What the workers are told by the control plane.
 #[derive(Clone)]
-pub(in crate::server) struct Control {
+pub(in crate::server) struct ControlSignals {
     pub served: watch::Receiver<Arc<Served>>,
-    pub infra: watch::Receiver<Arc<Infra>>,
+    pub infra: watch::Receiver<Arc<OwnServices>>,
     pub gate: watch::Receiver<Arc<TlsAcceptors>>,
 }
 
@@ -54,7 +54,7 @@ pub(in crate::server) fn spawn(
     shared: Arc<Shared>,
     refusals: Arc<Refusals>,
     open: Arc<Connections>,
-    control: Control,
+    control: ControlSignals,
 ) -> Result<JoinHandle<()>, StartError> {
     thread::spawn(&format!("worker-{number}"), move || async move {
         shared.life.beat(&format!("worker-{number}"));
@@ -73,7 +73,7 @@ struct Worker {
     admission: Arc<Admission>,
     refusals: Arc<Refusals>,
     listen: Listen,
-    control: Control,
+    control: ControlSignals,
     open: Arc<Connections>,
     connections: TaskTracker,
     patience: Arc<SendTimeout>,
@@ -149,7 +149,7 @@ impl Worker {
         request: Request<Incoming>,
         arrived: Instant,
         stood: Duration,
-    ) -> Response<AnswerBody> {
+    ) -> Response<ResponseBody> {
         let call = protocol::check(request.method(), request.headers());
         let own = OwnService::of(request.uri().path());
         let delay = Instant::now().saturating_duration_since(arrived);
@@ -162,17 +162,17 @@ impl Worker {
                 // Its head is not held back with it.
                 drop(request);
                 self.refusals.call(peer, &refusal);
-                answer::refused(&refusal, "")
+                response::refused(&refusal, "")
             }
             (Ok(_under_way), _) if header_bytes(&request) > MAX_HEADERS => {
                 drop(request);
                 let refusal = Reason::MetadataTooLarge.into();
-                let id = self.refusals.unread(peer, &refusal).await;
-                answer::refused(&refusal, &id)
+                let id = self.refusals.unhandled(peer, &refusal).await;
+                response::refused(&refusal, &id)
             }
             (Ok(_), Some(service)) => match call {
                 Ok(_) => self.serve_own(peer, request, service).await,
-                Err(unfit) => answer::refused(&unfit.into(), ""),
+                Err(unfit) => response::refused(&unfit.into(), ""),
             },
             (Ok(_under_way), None) => self.exchange.serve(peer, request, arrived, call).await,
         };
@@ -191,12 +191,12 @@ impl Worker {
         peer: &Arc<Peer>,
         request: Request<Incoming>,
         service: OwnService,
-    ) -> Response<AnswerBody> {
+    ) -> Response<ResponseBody> {
         let shared = &self.exchange.shared;
         let infra = self.control.infra.borrow().clone();
         match shared.own_calls.begin(service, &peer.certificate.thumbprint) {
             Ok(call) => infra.serve(shared, peer, request, (service, call)).await,
-            Err(refusal) => answer::refused(&refusal, ""),
+            Err(refusal) => response::refused(&refusal, ""),
         }
     }
 
@@ -212,7 +212,7 @@ impl Worker {
         let arrived = arrive(&mut stream, (address, proxied), &mut place, self.listen.handshake_timeout).await;
         let address = match arrived {
             Ok(peer) => peer,
-            Err(ArrivalFailure { address, why }) => return self.came_to_nothing(stream, address, &why),
+            Err(ArrivalFailure { address, why }) => return self.arrival_failed(stream, address, &why),
         };
         let limits = &self.exchange.shared.handshakes;
         if limits.begin(address.ip()).is_err() {
@@ -231,7 +231,7 @@ impl Worker {
     }
 
     /// A connection that did not come to its first byte of TLS.
-    fn came_to_nothing(&self, stream: TcpStream, address: SocketAddr, why: &ArrivalError) {
+    fn arrival_failed(&self, stream: TcpStream, address: SocketAddr, why: &ArrivalError) {
         match why.cause() {
             None => self.exchange.shared.metrics.probe(),
             Some(Cause::TooMany) => {
@@ -251,7 +251,7 @@ impl Worker {
         stream: TcpStream,
         address: SocketAddr,
         place: ConnectionPermit,
-    ) -> Result<impl Future<Output = ()> + Send + 'static, Unopened> {
+    ) -> Result<impl Future<Output = ()> + Send + 'static, RefusedBeforeCall> {
         let _ = stream.set_nodelay(true);
         let (backlog, stream) = Backlog::of(stream);
         let mut gate = self.control.gate.clone();
@@ -260,34 +260,34 @@ impl Worker {
         let stream = ServerStream::new(stream);
         // HTTP/2 over TLS is agreed on by ALPN, always (RFC 9113, section 3.2).
         if stream.session().alpn_protocol() != Some(b"h2") {
-            return Err(Unopened::protocol(Cause::NoCommonProtocol));
+            return Err(RefusedBeforeCall::protocol(Cause::NoCommonProtocol));
         }
         let chain = stream.session().peer_certificates().unwrap_or_default();
         let certificate = self.exchange.shared.certificates.of(chain).ok_or(Cause::NoCertificate)?;
         let opened = server::ServerConnection::open(stream, self.listen.max_streams, self.patience.clone()).await;
         let (http2, pings) = opened.map_err(|error| match not_http2(&error) {
-            Some(_) => Unopened::protocol(Cause::NotHttp2),
+            Some(_) => RefusedBeforeCall::protocol(Cause::NotHttp2),
             None => Cause::Closed.into(),
         })?;
         let peer = Arc::new(Peer { certificate, address });
-        Ok(Arc::new(Caller { worker: self, peer, backlog, _place: place }).calls(http2, pings, gate, until))
+        Ok(Arc::new(CallerConnection { worker: self, peer, backlog, _place: place }).calls(http2, pings, gate, until))
     }
 }
 
 /// Who calls, by one connection.
-struct Caller {
+struct CallerConnection {
     worker: Arc<Worker>,
     peer: Arc<Peer>,
     backlog: Backlog,
     _place: ConnectionPermit,
 }
 
-impl Caller {
+impl CallerConnection {
     /// The calls of a connection, until it ends; `gate` as it was when the connection was let in, until then at most.
     #[expect(clippy::manual_async_fn, reason = "an async fn has room for what it is given twice")]
     fn calls(
         self: Arc<Self>,
-        mut http2: server::ServerConnection<ServerStream<Watched>>,
+        mut http2: server::ServerConnection<ServerStream<WatchedStream>>,
         pings: Pings,
         gate: watch::Receiver<Arc<TlsAcceptors>>,
         until: i64,
@@ -331,7 +331,7 @@ impl Caller {
     /// Begins a call, in a task of its own that ends when the answer is sent or wanted no more.
     fn begin(self: &Arc<Self>, request: Request<Incoming>, mut reply: Reply) {
         let (caller, arrived) = (self.clone(), Instant::now());
-        let stood = self.backlog.stood(arrived);
+        let stood = self.backlog.age(arrived);
         // In a box at once: on its way into a task it would be copied several times over.
         tokio::spawn(Box::pin(async move {
             let answer = tokio::select! {
@@ -339,7 +339,7 @@ impl Caller {
                 answer = caller.worker.serve(&caller.peer, request, arrived, stood) => answer,
                 () = reply.given_up() => return,
             };
-            if let Err(error) = answer::send(answer, reply).await {
+            if let Err(error) = response::send(answer, reply).await {
                 tracing::debug!(%error, "an answer did not reach its caller");
             }
         }));
@@ -348,7 +348,7 @@ impl Caller {
 
 /// Whether a refusal leaves later, so that a caller who does not heed it is slowed down by its own streams. Rates of
 /// exchanges are not meant: what a grant allows is refused at once beyond it.
-fn is_held_back(answer: &Response<AnswerBody>, own: Option<OwnService>) -> bool {
+fn is_held_back(answer: &Response<ResponseBody>, own: Option<OwnService>) -> bool {
     match answer.extensions().get() {
         Some(Reason::GatewayOverloaded) => true,
         Some(Reason::RateLimited | Reason::TooManyWatches) => own.is_some(),

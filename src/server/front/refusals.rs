@@ -12,25 +12,28 @@ use std::sync::Arc;
 
 /// Why a connection did not come to its calls.
 #[derive(Debug)]
-pub struct Unopened {
+pub struct RefusedBeforeCall {
     reason: Reason,
     why: identity::refused::RefusedHandshake,
 }
 
-impl Unopened {
+impl RefusedBeforeCall {
     /// Because of another protocol than HTTP/2 over TLS.
     pub fn protocol(cause: Cause) -> Self {
-        Unopened { reason: Reason::ProtocolUnsupported, why: identity::refused::RefusedHandshake::plain(cause) }
+        RefusedBeforeCall {
+            reason: Reason::ProtocolUnsupported,
+            why: identity::refused::RefusedHandshake::plain(cause),
+        }
     }
 }
 
-impl From<identity::refused::RefusedHandshake> for Unopened {
+impl From<identity::refused::RefusedHandshake> for RefusedBeforeCall {
     fn from(why: identity::refused::RefusedHandshake) -> Self {
-        Unopened { reason: Reason::HandshakeFailed, why }
+        RefusedBeforeCall { reason: Reason::HandshakeFailed, why }
     }
 }
 
-impl From<Cause> for Unopened {
+impl From<Cause> for RefusedBeforeCall {
     fn from(cause: Cause) -> Self {
         identity::refused::RefusedHandshake::plain(cause).into()
     }
@@ -63,18 +66,18 @@ impl Refusals {
     /// A connection was refused because there are too many.
     pub fn too_many(&self, address: SocketAddr) {
         let why = identity::refused::RefusedHandshake::plain(Cause::TooMany);
-        self.handshake(address, &Unopened { reason: Reason::GatewayOverloaded, why });
+        self.handshake(address, &RefusedBeforeCall { reason: Reason::GatewayOverloaded, why });
     }
 
     /// A connection was refused because too many handshakes are begun.
     pub fn too_many_handshakes(&self, address: SocketAddr) {
         let why = identity::refused::RefusedHandshake::plain(Cause::TooManyHandshakes);
-        self.handshake(address, &Unopened { reason: Reason::GatewayOverloaded, why });
+        self.handshake(address, &RefusedBeforeCall { reason: Reason::GatewayOverloaded, why });
     }
 
     /// A connection was refused before its first call, and it is known why.
-    pub fn handshake(&self, address: SocketAddr, unopened: &Unopened) {
-        let Unopened { reason, why } = unopened;
+    pub fn handshake(&self, address: SocketAddr, unopened: &RefusedBeforeCall) {
+        let RefusedBeforeCall { reason, why } = unopened;
         self.shared.refusals.handshake(&self.shared.node, "grpc", address, *reason, why);
     }
 
@@ -85,7 +88,7 @@ impl Refusals {
 
     /// A call was refused for what its head is: neither its token nor its message were read. Its entry, where it has one, is
     /// durable when this returns; gives its exchange id.
-    pub async fn unread(&self, peer: &Peer, refusal: &Refusal) -> String {
+    pub async fn unhandled(&self, peer: &Peer, refusal: &Refusal) -> String {
         let entry = self.entry(peer, refusal);
         let (id, by) = (entry.id_text(), Identity::Certificate(peer.certificate.thumbprint));
         if let Err(error) = self.shared.refusals.note(RefusalKind::Exchange, by, entry).await {

@@ -1,6 +1,6 @@
 //! An export as Parquet: points in time as timestamps, numbers as numbers, lists as lists, and each entry's canonical bytes; zstd.
 
-use super::{COLUMNS, Kind};
+use super::{COLUMNS, ColumnKind};
 use crate::cli::output::cell;
 use crate::exchange_log::Entry;
 use ::parquet::basic::{Compression, ZstdLevel};
@@ -22,7 +22,7 @@ const ROW_GROUP: usize = 50_000;
 
 /// One cell.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Cell {
+enum ParquetCell {
     Text(String),
     Number(i64),
     /// Microseconds after 1970.
@@ -31,27 +31,27 @@ enum Cell {
 }
 
 /// One row, and the entry's canonical bytes.
-pub(super) struct Row {
-    cells: Vec<Cell>,
+pub(super) struct ParquetRow {
+    cells: Vec<ParquetCell>,
     entry: Vec<u8>,
 }
 
-impl Row {
+impl ParquetRow {
     /// The row of an entry, of which the JSON is given too.
     pub(super) fn of(row: &Value, entry: &Entry) -> Self {
-        let make = |(name, kind): &(&str, Kind)| {
+        let make = |(name, kind): &(&str, ColumnKind)| {
             let value = &row[*name];
             match kind {
-                Kind::Text => Cell::Text(cell(value)),
-                Kind::Number => Cell::Number(value.as_i64().unwrap_or(0)),
-                Kind::Time => Cell::Time(entry.time_us),
-                Kind::List => {
+                ColumnKind::Text => ParquetCell::Text(cell(value)),
+                ColumnKind::Number => ParquetCell::Number(value.as_i64().unwrap_or(0)),
+                ColumnKind::Time => ParquetCell::Time(entry.time_us),
+                ColumnKind::List => {
                     let texts = value.as_array().map(Vec::as_slice).unwrap_or_default().iter();
-                    Cell::List(texts.filter_map(|text| text.as_str().map(str::to_owned)).collect())
+                    ParquetCell::List(texts.filter_map(|text| text.as_str().map(str::to_owned)).collect())
                 }
             }
         };
-        Row { cells: COLUMNS.iter().map(make).collect(), entry: entry.to_bytes() }
+        ParquetRow { cells: COLUMNS.iter().map(make).collect(), entry: entry.to_bytes() }
     }
 
     fn read(record: &Record) -> Result<Self, String> {
@@ -60,23 +60,23 @@ impl Row {
         for (name, kind) in COLUMNS {
             let field = columns.next().map(|(_, field)| field);
             let read = match (kind, field) {
-                (Kind::Text, Some(Field::Str(text))) => Cell::Text(text.clone()),
-                (Kind::Number, Some(Field::Long(number))) => Cell::Number(*number),
-                (Kind::Time, Some(Field::TimestampMicros(time))) => Cell::Time(*time),
-                (Kind::List, Some(Field::ListInternal(list))) => {
+                (ColumnKind::Text, Some(Field::Str(text))) => ParquetCell::Text(text.clone()),
+                (ColumnKind::Number, Some(Field::Long(number))) => ParquetCell::Number(*number),
+                (ColumnKind::Time, Some(Field::TimestampMicros(time))) => ParquetCell::Time(*time),
+                (ColumnKind::List, Some(Field::ListInternal(list))) => {
                     let text = |one: &Field| match one {
                         Field::Str(text) => Some(text.clone()),
                         _ => None,
                     };
                     let texts: Option<Vec<String>> = list.elements().iter().map(text).collect();
-                    Cell::List(texts.ok_or_else(|| format!("{name} is no list of texts"))?)
+                    ParquetCell::List(texts.ok_or_else(|| format!("{name} is no list of texts"))?)
                 }
                 _ => return Err(format!("{name} has another type")),
             };
             cells.push(read);
         }
         match columns.next() {
-            Some((_, Field::Bytes(entry))) => Ok(Row { cells, entry: entry.data().to_vec() }),
+            Some((_, Field::Bytes(entry))) => Ok(ParquetRow { cells, entry: entry.data().to_vec() }),
             _ => Err("entry has another type".into()),
         }
     }
@@ -91,15 +91,15 @@ impl Row {
 /// The file that is written.
 pub(super) struct Parquet {
     writer: SerializedFileWriter<File>,
-    rows: Vec<Row>,
+    rows: Vec<ParquetRow>,
 }
 
 fn schema() -> String {
-    let column = |(name, kind): &(&str, Kind)| match kind {
-        Kind::Text => format!("REQUIRED BINARY {name} (UTF8);\n"),
-        Kind::Number => format!("REQUIRED INT64 {name};\n"),
-        Kind::Time => format!("REQUIRED INT64 {name} (TIMESTAMP(MICROS,true));\n"),
-        Kind::List => {
+    let column = |(name, kind): &(&str, ColumnKind)| match kind {
+        ColumnKind::Text => format!("REQUIRED BINARY {name} (UTF8);\n"),
+        ColumnKind::Number => format!("REQUIRED INT64 {name};\n"),
+        ColumnKind::Time => format!("REQUIRED INT64 {name} (TIMESTAMP(MICROS,true));\n"),
+        ColumnKind::List => {
             format!("REQUIRED group {name} (LIST) {{ REPEATED group list {{ REQUIRED BINARY element (UTF8); }} }}\n")
         }
     };
@@ -118,7 +118,7 @@ impl Parquet {
         })
     }
 
-    pub(super) fn add(&mut self, row: Row) -> Result<(), ParquetError> {
+    pub(super) fn add(&mut self, row: ParquetRow) -> Result<(), ParquetError> {
         self.rows.push(row);
         if self.rows.len() >= ROW_GROUP { self.group() } else { Ok(()) }
     }
@@ -129,19 +129,19 @@ impl Parquet {
         for (at, (_, kind)) in COLUMNS.iter().enumerate() {
             let Some(mut column) = group.next_column()? else { break };
             let cells = rows.iter().filter_map(|row| row.cells.get(at));
-            if *kind == Kind::List {
+            if *kind == ColumnKind::List {
                 let (values, definitions, repetitions) = list(cells);
                 column.typed::<ByteArrayType>().write_batch(&values, Some(&definitions), Some(&repetitions))?;
-            } else if *kind == Kind::Text {
-                let text = |cell: &Cell| match cell {
-                    Cell::Text(text) => ByteArray::from(text.as_str()),
+            } else if *kind == ColumnKind::Text {
+                let text = |cell: &ParquetCell| match cell {
+                    ParquetCell::Text(text) => ByteArray::from(text.as_str()),
                     _ => ByteArray::from(""),
                 };
                 let values: Vec<ByteArray> = cells.map(text).collect();
                 column.typed::<ByteArrayType>().write_batch(&values, None, None)?;
             } else {
-                let number = |cell: &Cell| match cell {
-                    Cell::Number(number) | Cell::Time(number) => *number,
+                let number = |cell: &ParquetCell| match cell {
+                    ParquetCell::Number(number) | ParquetCell::Time(number) => *number,
                     _ => 0,
                 };
                 let values: Vec<i64> = cells.map(number).collect();
@@ -168,10 +168,10 @@ impl Parquet {
 
 /// Lists in the levels of Dremel: a list's first text repeats nothing (0), each other one the list (1); an empty list is defined down to
 /// the list (0), a text down to itself (1).
-fn list<'c>(cells: impl Iterator<Item = &'c Cell>) -> (Vec<ByteArray>, Vec<i16>, Vec<i16>) {
+fn list<'c>(cells: impl Iterator<Item = &'c ParquetCell>) -> (Vec<ByteArray>, Vec<i16>, Vec<i16>) {
     let (mut values, mut definitions, mut repetitions) = (Vec::new(), Vec::new(), Vec::new());
     for cell in cells {
-        let texts = if let Cell::List(texts) = cell { texts.as_slice() } else { &[] };
+        let texts = if let ParquetCell::List(texts) = cell { texts.as_slice() } else { &[] };
         if texts.is_empty() {
             definitions.push(0);
             repetitions.push(0);
@@ -186,8 +186,8 @@ fn list<'c>(cells: impl Iterator<Item = &'c Cell>) -> (Vec<ByteArray>, Vec<i16>,
 }
 
 /// The rows of a file.
-pub(super) fn read(file: File) -> Result<Vec<Result<Row, String>>, ParquetError> {
+pub(super) fn read(file: File) -> Result<Vec<Result<ParquetRow, String>>, ParquetError> {
     let reader = SerializedFileReader::new(file)?;
-    let row = |row: Result<Record, ParquetError>| Row::read(&row.map_err(|error| error.to_string())?);
+    let row = |row: Result<Record, ParquetError>| ParquetRow::read(&row.map_err(|error| error.to_string())?);
     Ok(reader.into_iter().map(row).collect())
 }

@@ -17,7 +17,7 @@ use std::time::Instant;
 use tokio::sync::watch;
 
 /// What a call was admitted by.
-pub(in crate::server) struct Standing {
+pub(in crate::server) struct AuthorizationWatch {
     shared: Arc<Shared>,
     admitted: AdmittedBy,
     /// The granted fields.
@@ -52,7 +52,7 @@ impl AdmittedBy {
     }
 }
 
-impl Standing {
+impl AuthorizationWatch {
     /// Of a call that was just admitted, by this registry and contracts of this generation.
     pub(in crate::server) fn new(
         shared: &Arc<Shared>,
@@ -62,7 +62,7 @@ impl Standing {
     ) -> Self {
         let (changes, end) = (shared.registry_changed.subscribe(), admitted.end(shared, &seen));
         let current = admitted.operation.clone();
-        Standing { shared: shared.clone(), admitted, mask, seen, generation, current, changes, end }
+        AuthorizationWatch { shared: shared.clone(), admitted, mask, seen, generation, current, changes, end }
     }
 
     /// Whose call it is.
@@ -133,7 +133,7 @@ impl Standing {
     }
 
     /// Waits until it holds no more. A call that is over at `until`, whatever becomes of it, is not waited for beyond.
-    pub(in crate::server) async fn lost(&mut self, until: Option<Instant>) -> Refusal {
+    pub(in crate::server) async fn revoked(&mut self, until: Option<Instant>) -> Refusal {
         loop {
             let at = self.end.0;
             let in_time =

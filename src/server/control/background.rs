@@ -2,12 +2,12 @@
 //! tokens that ended long ago. None waits for another, nor for calls, nor for the reload of files: what is revoked or
 //! suspended is in force within a second whatever else the control plane does.
 
-use super::acts::ActLog;
-use super::reload::{LOOK_EVERY, Pause, Reloader};
+use super::acts::AdminEventLog;
+use super::reload::{LOOK_EVERY, ReloadBackoff, Reloader};
 use crate::config::Tokens;
 use crate::registry::{ActKey, RegistryError, Store, now};
 use crate::server::StartError;
-use crate::server::readiness::Part;
+use crate::server::readiness::Component;
 use crate::server::thread;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -29,18 +29,18 @@ pub(in crate::server) fn spawn(
 ) -> Result<Vec<JoinHandle<()>>, StartError> {
     let (of, end) = (reloader.clone(), stop.clone());
     let follower = thread::spawn("registry", move || async move {
-        let (mut tick, mut pause) = (tokio::time::interval(LOOK_EVERY), Pause::default());
+        let (mut tick, mut pause) = (tokio::time::interval(LOOK_EVERY), ReloadBackoff::default());
         while end.run_until_cancelled(tick.tick()).await.is_some() {
             of.follow_registry(&mut pause);
         }
     })?;
     let (of, end) = (reloader.clone(), stop.clone());
-    let mut acts = ActLog::new(of.config.data.clone(), key.clone(), of.store.clone(), of.shared.clone());
+    let mut acts = AdminEventLog::new(of.config.data.clone(), key.clone(), of.store.clone(), of.shared.clone());
     let acts = thread::spawn("acts", move || async move {
         let mut tick = tokio::time::interval(LOOK_EVERY);
         let mut take_in = async || {
             let fault = acts.take_in().await.err();
-            of.shared.readiness.set(Part::Acts, fault.into_iter().collect());
+            of.shared.readiness.set(Component::Acts, fault.into_iter().collect());
         };
         while end.run_until_cancelled(tick.tick()).await.is_some() {
             take_in().await;
@@ -50,7 +50,7 @@ pub(in crate::server) fn spawn(
     })?;
     let (of, end) = (reloader.clone(), stop.clone());
     let ended = thread::spawn("ended-tokens", move || async move {
-        let mut removal = Removal::default();
+        let mut removal = TokenRemoval::default();
         let mut wait = BETWEEN;
         while end.run_until_cancelled(tokio::time::sleep(wait)).await.is_some() {
             wait = match removal.step(&of.config.tokens, of.store.as_ref()) {
@@ -71,12 +71,12 @@ pub(in crate::server) fn spawn(
 
 /// The removal of tokens that ended.
 #[derive(Default)]
-struct Removal {
+struct TokenRemoval {
     /// So many more than are kept, when it was last counted.
     beyond: u64,
 }
 
-impl Removal {
+impl TokenRemoval {
     /// Removes a batch: those whose days are over, then the oldest of those that are too many. Gives how many; none: there
     /// is nothing to remove for now.
     fn step(&mut self, tokens: &Tokens, store: &dyn Store) -> Result<usize, RegistryError> {

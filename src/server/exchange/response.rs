@@ -25,19 +25,19 @@ pub const LOG_INDEX: &str = "ndxp-log-index";
 /// Metadata with the salt of the request's commitment, in hexadecimal.
 pub const REQUEST_SALT: &str = "ndxp-request-salt";
 /// Metadata with the salt of the answer's commitment, in hexadecimal.
-pub const ANSWER_SALT: &str = "ndxp-answer-salt";
+pub const RESPONSE_SALT: &str = "ndxp-answer-salt";
 /// Metadata with the fields that were left out because the source's value could not be read, by path, separated by commas.
 pub const DROPPED_FIELDS: &str = "ndxp-dropped-fields";
 /// Metadata with the codes that the contract does not know, as `path=code`, separated by commas; a code is percent-encoded.
 pub const UNKNOWN_CODES: &str = "ndxp-unknown-codes";
 
 /// Metadata with the calls that may be made at once now.
-pub const RATE_LEFT: &str = "ndxp-rate-left";
+pub const RATE_REMAINING: &str = "ndxp-rate-left";
 /// Metadata with the calls that are left today, where the grant has a quota.
-pub const QUOTA_LEFT: &str = "ndxp-quota-left";
+pub const QUOTA_REMAINING: &str = "ndxp-quota-left";
 
 /// The body of an answer.
-pub enum AnswerBody {
+pub enum ResponseBody {
     /// Nothing: a status alone, in the head.
     Empty,
     /// One message with its frame, and the trailers.
@@ -49,21 +49,21 @@ pub enum AnswerBody {
 }
 
 /// Sends an answer. Its caller may be gone meanwhile, which is nobody's fault.
-pub(in crate::server) async fn send(answer: Response<AnswerBody>, reply: Reply) -> Result<(), Http2Error> {
+pub(in crate::server) async fn send(answer: Response<ResponseBody>, reply: Reply) -> Result<(), Http2Error> {
     let (head, body) = answer.into_parts();
     let head = Response::from_parts(head, ());
     match body {
-        AnswerBody::Empty => reply.head(head),
-        AnswerBody::One(message, trailers) => reply.begin(head)?.send_message(message, trailers).await,
-        AnswerBody::Stream(frames) => reply.begin(head)?.frames(frames.map(Ok::<_, Infallible>)).await,
-        AnswerBody::Tonic(body) if body.is_end_stream() => reply.head(head),
-        AnswerBody::Tonic(body) => reply.begin(head)?.frames(BodyStream::new(body)).await,
+        ResponseBody::Empty => reply.head(head),
+        ResponseBody::One(message, trailers) => reply.begin(head)?.send_message(message, trailers).await,
+        ResponseBody::Stream(frames) => reply.begin(head)?.frames(frames.map(Ok::<_, Infallible>)).await,
+        ResponseBody::Tonic(body) if body.is_end_stream() => reply.head(head),
+        ResponseBody::Tonic(body) => reply.begin(head)?.frames(BodyStream::new(body)).await,
     }
 }
 
 /// The head of an answer, with its exchange id.
-pub fn head(exchange_id: &str) -> Response<AnswerBody> {
-    let mut answer = Response::new(AnswerBody::Empty);
+pub fn head(exchange_id: &str) -> Response<ResponseBody> {
+    let mut answer = Response::new(ResponseBody::Empty);
     let headers = answer.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     put(headers, EXCHANGE_ID, exchange_id);
@@ -83,11 +83,11 @@ pub fn put(headers: &mut HeaderMap, name: &'static str, value: &str) {
 pub(in crate::server) fn put_entry(headers: &mut HeaderMap, index: u64, salts: &Salts, left: Option<Remaining>) {
     put(headers, LOG_INDEX, &index.to_string());
     put(headers, REQUEST_SALT, &hex(&salts.request));
-    put(headers, ANSWER_SALT, &hex(&salts.answer));
+    put(headers, RESPONSE_SALT, &hex(&salts.answer));
     if let Some(left) = left {
-        put(headers, RATE_LEFT, &left.rate.to_string());
+        put(headers, RATE_REMAINING, &left.rate.to_string());
         if let Some(quota) = left.quota {
-            put(headers, QUOTA_LEFT, &quota.to_string());
+            put(headers, QUOTA_REMAINING, &quota.to_string());
         }
     }
 }
@@ -123,13 +123,13 @@ pub fn refusal_trailers(refusal: &Refusal, exchange_id: &str) -> HeaderMap {
 }
 
 /// A unary answer.
-pub fn one(mut answer: Response<AnswerBody>, message: &Bytes) -> Response<AnswerBody> {
-    *answer.body_mut() = AnswerBody::One(frame(message), ok_trailers());
+pub fn unary(mut answer: Response<ResponseBody>, message: &Bytes) -> Response<ResponseBody> {
+    *answer.body_mut() = ResponseBody::One(frame(message), ok_trailers());
     answer
 }
 
 /// A refusal: a status alone. Its reason stays with it until it leaves.
-pub fn refused(refusal: &Refusal, exchange_id: &str) -> Response<AnswerBody> {
+pub fn refused(refusal: &Refusal, exchange_id: &str) -> Response<ResponseBody> {
     let mut answer = head(exchange_id);
     answer.extensions_mut().insert(refusal.reason);
     answer.headers_mut().extend(refusal_trailers(refusal, exchange_id));
@@ -141,9 +141,9 @@ pub fn refused(refusal: &Refusal, exchange_id: &str) -> Response<AnswerBody> {
 }
 
 /// The answer of a tonic service.
-pub fn from_tonic(answer: Result<Response<tonic::body::Body>, Infallible>) -> Response<AnswerBody> {
+pub fn from_tonic(answer: Result<Response<tonic::body::Body>, Infallible>) -> Response<ResponseBody> {
     match answer {
-        Ok(answer) => answer.map(AnswerBody::Tonic),
+        Ok(answer) => answer.map(ResponseBody::Tonic),
         Err(never) => match never {},
     }
 }

@@ -2,7 +2,7 @@
 //! logged; health is for every certificate of the CA, reflection for registered clients and those who administer. No deadline
 //! of an operation ends these calls, so none is begun before its message is there.
 
-use super::reflection::{Described, Reflection};
+use super::reflection::{DescribedFiles, Reflection};
 use crate::access::refusals::{Identity, RefusalKind};
 use crate::admin::{Admin, AdminServiceServer};
 use crate::audit::service::{Audit, AuditServiceServer};
@@ -13,8 +13,8 @@ use crate::http2::Incoming;
 use crate::identity::Peer;
 use crate::identity::ends::reached;
 use crate::registry::{Role, now};
-use crate::server::exchange::answer::{self, AnswerBody};
-use crate::server::own_calls::{OwnCall, OwnService};
+use crate::server::exchange::response::{self, ResponseBody};
+use crate::server::own_calls::{OwnCallPermit, OwnService};
 use crate::server::shared::Shared;
 use crate::status::{Reason, Refusal};
 use futures_util::{StreamExt, stream};
@@ -36,7 +36,7 @@ use tower::{Service, ServiceExt};
 type Boxed = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
 
 /// How long a message may take to come, from the call's head, or from the message before it.
-const PATIENCE: Duration = Duration::from_secs(10);
+const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The gateway's own services, beside those of the contracts. Each is listed, so each is described.
 const OWN: [&str; 5] = [
@@ -48,15 +48,15 @@ const OWN: [&str; 5] = [
 ];
 
 /// Health and reflection over one set of contracts.
-pub struct Infra {
+pub struct OwnServices {
     health: Boxed,
     reflection: Boxed,
     admin: Boxed,
     audit: Boxed,
-    roles: Roles,
+    roles: MethodRoles,
 }
 
-impl Infra {
+impl OwnServices {
     /// The services for a set of contracts; `None` where its files cannot be described (they have been compiled, so
     /// they can).
     pub fn new(health: &HealthReporter, admin: Admin, audit: Audit, contracts: &ContractSet) -> Option<Self> {
@@ -65,19 +65,19 @@ impl Infra {
             .files()
             .iter()
             .map(|file| file.encode_to_vec())
-            .try_fold(Described::new(services), Described::file)?;
-        let described = [HEALTH, REFLECTION, REFLECTION_ALPHA].into_iter().try_fold(described, Described::set)?;
+            .try_fold(DescribedFiles::new(services), DescribedFiles::file)?;
+        let described = [HEALTH, REFLECTION, REFLECTION_ALPHA].into_iter().try_fold(described, DescribedFiles::set)?;
         let service = HealthService::from_health_reporter(health.clone());
         let [for_health, for_admin, for_audit] =
             [OwnService::Health, OwnService::Administration, OwnService::Audit].map(OwnService::max_message);
         let admin_server = AdminServiceServer::new(admin.clone()).max_decoding_message_size(for_admin);
         let audit_server = AuditServiceServer::new(audit.clone()).max_decoding_message_size(for_audit);
-        Some(Infra {
+        Some(OwnServices {
             health: BoxCloneSyncService::new(HealthServer::new(service).max_decoding_message_size(for_health)),
             admin: BoxCloneSyncService::new(admin_server),
             audit: BoxCloneSyncService::new(audit_server),
             reflection: BoxCloneSyncService::new(Reflection::server(described)),
-            roles: Roles { admin, audit },
+            roles: MethodRoles { admin, audit },
         })
     }
 
@@ -87,25 +87,25 @@ impl Infra {
         shared: &Arc<Shared>,
         peer: &Arc<Peer>,
         request: Request<Incoming>,
-        (service, call): (OwnService, OwnCall),
-    ) -> Response<AnswerBody> {
-        let right = Right {
+        (service, call): (OwnService, OwnCallPermit),
+    ) -> Response<ResponseBody> {
+        let right = ServiceAuthorization {
             shared: shared.clone(),
             peer: peer.clone(),
             changes: shared.registry_changed.subscribe(),
-            needs: Needs::of(service),
+            needs: RequiredRight::of(service),
             _call: call,
         };
         match self.begin(&right, request, service).await {
-            Ok(answer) => answer::from_tonic(Ok(answer.map(|body| until_the_end(right, body)))),
-            Err(refusal) => answer::refused(&refusal, ""),
+            Ok(answer) => response::from_tonic(Ok(answer.map(|body| until_the_end(right, body)))),
+            Err(refusal) => response::refused(&refusal, ""),
         }
     }
 
     /// Who calls is looked at first: nobody sends a message who may not.
     async fn begin(
         &self,
-        right: &Right,
+        right: &ServiceAuthorization,
         request: Request<Incoming>,
         service: OwnService,
     ) -> Result<Response<Body>, Refusal> {
@@ -122,7 +122,7 @@ impl Infra {
         .clone();
         let body = match service {
             OwnService::Reflection => in_time(body),
-            one_message => whole(body, one_message.max_message()).await?,
+            one_message => complete(body, one_message.max_message()).await?,
         };
         if service == OwnService::Reflection {
             // Older clients (grpcio-reflection among them) ask for v1alpha, whose messages are the same.
@@ -150,13 +150,13 @@ fn reflection_path(uri: Uri) -> Uri {
 }
 
 /// Who may call what.
-struct Roles {
+struct MethodRoles {
     admin: Admin,
     audit: Audit,
 }
 
-impl Roles {
-    async fn may_call(&self, right: &Right, service: OwnService, method: &str) -> Result<(), Refusal> {
+impl MethodRoles {
+    async fn may_call(&self, right: &ServiceAuthorization, service: OwnService, method: &str) -> Result<(), Refusal> {
         match service {
             OwnService::Health | OwnService::HealthWatch => Ok(()),
             OwnService::Reflection => right.check(),
@@ -167,18 +167,18 @@ impl Roles {
 }
 
 /// By which right a call is answered, which may be taken away, or end, while it goes on.
-struct Right {
+struct ServiceAuthorization {
     shared: Arc<Shared>,
     peer: Arc<Peer>,
     changes: watch::Receiver<()>,
-    needs: Needs,
+    needs: RequiredRight,
     /// As long as it is answered.
-    _call: OwnCall,
+    _call: OwnCallPermit,
 }
 
 /// What it takes, beside a certificate of the CA.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Needs {
+enum RequiredRight {
     Nothing,
     /// A registered client, or somebody who administers.
     Identity,
@@ -186,42 +186,42 @@ enum Needs {
     Auditor,
 }
 
-impl Needs {
+impl RequiredRight {
     fn of(service: OwnService) -> Self {
         match service {
-            OwnService::Health | OwnService::HealthWatch | OwnService::Administration => Needs::Nothing,
-            OwnService::Reflection => Needs::Identity,
-            OwnService::Audit | OwnService::Receipts => Needs::Auditor,
+            OwnService::Health | OwnService::HealthWatch | OwnService::Administration => RequiredRight::Nothing,
+            OwnService::Reflection => RequiredRight::Identity,
+            OwnService::Audit | OwnService::Receipts => RequiredRight::Auditor,
         }
     }
 
     fn service(self) -> &'static str {
         match self {
-            Needs::Nothing => "health",
-            Needs::Identity => "reflection",
-            Needs::Auditor => "audit",
+            RequiredRight::Nothing => "health",
+            RequiredRight::Identity => "reflection",
+            RequiredRight::Auditor => "audit",
         }
     }
 }
 
-impl Right {
+impl ServiceAuthorization {
     fn check(&self) -> Result<(), Refusal> {
         self.peer.check_time(now())?;
         let registry = self.shared.registry.load();
         let staff = registry.staff_of(&self.peer.certificate.names);
         match (self.needs, staff) {
-            (Needs::Nothing, _) | (Needs::Identity, Some(_)) => Ok(()),
-            (Needs::Identity, None) => self.peer.identify(&registry).map(|_| ()),
-            (Needs::Auditor, Some(staff)) if staff.roles.contains(&Role::Auditor) => Ok(()),
-            (Needs::Auditor, Some(_)) => Err(Reason::RoleMissing.into()),
-            (Needs::Auditor, None) => {
+            (RequiredRight::Nothing, _) | (RequiredRight::Identity, Some(_)) => Ok(()),
+            (RequiredRight::Identity, None) => self.peer.identify(&registry).map(|_| ()),
+            (RequiredRight::Auditor, Some(staff)) if staff.roles.contains(&Role::Auditor) => Ok(()),
+            (RequiredRight::Auditor, Some(_)) => Err(Reason::RoleMissing.into()),
+            (RequiredRight::Auditor, None) => {
                 self.peer.identify(&registry).map(|_| ()).map_err(|_| Reason::StaffUnknown.into())
             }
         }
     }
 
     /// Waits until it holds no more.
-    async fn lost(&mut self) -> Refusal {
+    async fn revoked(&mut self) -> Refusal {
         loop {
             tokio::select! {
                 changed = self.changes.changed() => if changed.is_err() {
@@ -252,7 +252,7 @@ impl Right {
 }
 
 /// An answer, as long as its right lasts and the gateway does not end.
-fn until_the_end(right: Right, body: Body) -> Body {
+fn until_the_end(right: ServiceAuthorization, body: Body) -> Body {
     if body.is_end_stream() {
         return body;
     }
@@ -261,7 +261,7 @@ fn until_the_end(right: Right, body: Body) -> Body {
         let shared = right.shared.clone();
         let next = tokio::select! {
             biased;
-            refusal = right.lost() => {
+            refusal = right.revoked() => {
                 right.note(&refusal);
                 Err(refusal)
             }
@@ -269,15 +269,15 @@ fn until_the_end(right: Right, body: Body) -> Body {
         };
         match next {
             Ok(next) => next.map(|frame| (frame, Some((right, body)))),
-            Err(refusal) => Some((Ok(Frame::trailers(answer::refusal_trailers(&refusal, ""))), None)),
+            Err(refusal) => Some((Ok(Frame::trailers(response::refusal_trailers(&refusal, ""))), None)),
         }
     });
     Body::new(StreamBody::new(frames))
 }
 
 /// A request of one message of at most `limit` bytes.
-async fn whole(body: Incoming, limit: usize) -> Result<Body, Refusal> {
-    match tokio::time::timeout(PATIENCE, Limited::new(body, HEADER + limit).collect()).await {
+async fn complete(body: Incoming, limit: usize) -> Result<Body, Refusal> {
+    match tokio::time::timeout(MESSAGE_TIMEOUT, Limited::new(body, HEADER + limit).collect()).await {
         Ok(Ok(body)) => Ok(Body::new(Full::new(body.to_bytes()))),
         Ok(Err(error)) if error.is::<LengthLimitError>() => {
             Err(Refusal::with(Reason::MessageTooLarge, format!("more than {limit} bytes")))
@@ -288,14 +288,14 @@ async fn whole(body: Incoming, limit: usize) -> Result<Body, Refusal> {
 }
 
 fn too_slow() -> Refusal {
-    Refusal::with(Reason::RequestTimeout, format!("longest wait: {PATIENCE:?}"))
+    Refusal::with(Reason::RequestTimeout, format!("longest wait: {MESSAGE_TIMEOUT:?}"))
 }
 
 /// A stream of messages, over when the next one does not come in time.
 fn in_time(body: Incoming) -> Body {
     let frames = stream::unfold(Some(BodyStream::new(body)), |body| async {
         let mut body = body?;
-        match tokio::time::timeout(PATIENCE, body.next()).await {
+        match tokio::time::timeout(MESSAGE_TIMEOUT, body.next()).await {
             Ok(None) => None,
             Ok(Some(Ok(frame))) => Some((Ok(frame), Some(body))),
             Ok(Some(Err(_))) => Some((Err(Refusal::from(Reason::Cancelled).to_status("")), None)),

@@ -12,9 +12,9 @@ const BEAT: Duration = Duration::from_secs(1);
 
 /// The signs of all workers. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct LifeSigns(Arc<Mutex<HashMap<String, Arc<AtomicU64>>>>);
+pub struct Heartbeats(Arc<Mutex<HashMap<String, Arc<AtomicU64>>>>);
 
-impl LifeSigns {
+impl Heartbeats {
     /// Lets the runtime of this thread beat for as long as it is there; within it.
     pub(super) fn beat(&self, name: &str) {
         let beats = Arc::new(AtomicU64::new(0));
@@ -51,7 +51,7 @@ impl LifeSigns {
 ///
 /// # Errors
 /// The thread cannot be started.
-pub fn watch(signs: LifeSigns) -> std::io::Result<()> {
+pub fn watch(signs: Heartbeats) -> std::io::Result<()> {
     let Some(period) = sd_notify::watchdog_enabled() else { return Ok(()) };
     let wait = (period / 4).max(BEAT * 2);
     let run = move || {
@@ -79,7 +79,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_worker_that_stands_still_is_noticed_and_one_that_has_ended_is_not() {
-        let (signs, mut seen) = (LifeSigns::default(), HashMap::new());
+        let (signs, mut seen) = (Heartbeats::default(), HashMap::new());
         signs.beat("worker-0");
         tokio::time::sleep(BEAT / 2).await;
         assert!(signs.silent(&mut seen).is_empty(), "it has just begun");

@@ -3,7 +3,7 @@
 use crate::admin::{self, StaffDraft, api};
 use crate::caller::{CallerFiles, CompleteResponse, GatewayClient};
 use crate::cli::CliError;
-use crate::cli::session::{Remote, Session};
+use crate::cli::session::{RemoteGateway, Session};
 use crate::config::Config;
 use crate::identity::{Thumbprint, tls};
 use crate::issuer::{IssueRequest, Issuer, KeyAlgorithm};
@@ -18,19 +18,19 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// Registered systems, and where their files are.
-pub struct Cast<'c> {
+pub struct Participants<'c> {
     folder: DevFolder,
     config: &'c Config,
     store: SqliteStore,
 }
 
 /// A system that calls.
-pub struct Actor {
+pub struct DemoClient {
     caller: GatewayClient,
     token: String,
 }
 
-struct Part {
+struct DemoRole {
     id: &'static str,
     scopes: &'static [&'static str],
     purposes: &'static [&'static str],
@@ -42,9 +42,9 @@ struct Part {
 const LEGAL_BASIS: &str = "Nghị định 278/2025/NĐ-CP";
 
 /// Who plays: one system that may everything, and some that lack something.
-const PARTS: [Part; 5] = [
-    Part { id: "one-stop-shop", scopes: &["*"], purposes: &["*"], rate: 1_000, burst: 1_000, daily_quota: 0 },
-    Part {
+const PARTS: [DemoRole; 5] = [
+    DemoRole { id: "one-stop-shop", scopes: &["*"], purposes: &["*"], rate: 1_000, burst: 1_000, daily_quota: 0 },
+    DemoRole {
         id: "registry-office",
         scopes: &["population:verify"],
         purposes: &["procedure:1.001193"],
@@ -52,13 +52,13 @@ const PARTS: [Part; 5] = [
         burst: 100,
         daily_quota: 0,
     },
-    Part { id: "slow-lane", scopes: &["catalogue:read"], purposes: &[], rate: 1, burst: 0, daily_quota: 0 },
-    Part { id: "small-quota", scopes: &["catalogue:read"], purposes: &[], rate: 100, burst: 100, daily_quota: 1 },
-    Part { id: "left-alone", scopes: &["catalogue:read"], purposes: &[], rate: 100, burst: 100, daily_quota: 0 },
+    DemoRole { id: "slow-lane", scopes: &["catalogue:read"], purposes: &[], rate: 1, burst: 0, daily_quota: 0 },
+    DemoRole { id: "small-quota", scopes: &["catalogue:read"], purposes: &[], rate: 100, burst: 100, daily_quota: 1 },
+    DemoRole { id: "left-alone", scopes: &["catalogue:read"], purposes: &[], rate: 100, burst: 100, daily_quota: 0 },
 ];
 
 /// The two people who give rights: one asks, the other approves, each with a certificate of their own.
-struct People {
+struct DemoStaff {
     administrator: Session,
     approver: Session,
 }
@@ -66,7 +66,7 @@ struct People {
 /// How long the gateway may take to know of the two people.
 const KNOWN_WITHIN: Duration = Duration::from_secs(5);
 
-impl People {
+impl DemoStaff {
     fn appoint(folder: &DevFolder, store: &SqliteStore, base: &str) -> Result<Self, CliError> {
         let (administrator, approver) = ("lan", "minh");
         let draft = |id: &str| StaffDraft { id: id.to_owned(), ..StaffDraft::default() };
@@ -75,9 +75,9 @@ impl People {
         let session = |id: &str| {
             let (certificate, key) = folder.pki().issue(id, &Role::Staff(id.into()), DEFAULT_DAYS)?;
             let files = CallerFiles { ca: folder.pki().ca(), certificate, key };
-            Session::remote(&Remote { url: base.to_owned(), files, log: None, vkey: None })
+            Session::remote(&RemoteGateway { url: base.to_owned(), files, log: None, vkey: None })
         };
-        let people = People { administrator: session(administrator)?, approver: session(approver)? };
+        let people = DemoStaff { administrator: session(administrator)?, approver: session(approver)? };
         let began = Instant::now();
         while let Err(error) = people.approver.read(people.approver.admin().list_staff(api::ListStaffRequest {})) {
             if began.elapsed() > KNOWN_WITHIN {
@@ -98,12 +98,12 @@ impl People {
     }
 }
 
-impl<'c> Cast<'c> {
+impl<'c> Participants<'c> {
     /// Appoints those who give rights, registers everybody, grants, and issues a token each.
     pub fn enter(config: &'c Config, folder: &DevFolder, base: &str) -> Result<Self, CliError> {
         let store = SqliteStore::open_with(&registry_path(&config.data), &config.vault)?;
-        let people = People::appoint(folder, &store, base)?;
-        let cast = Cast { folder: folder.clone(), config, store };
+        let people = DemoStaff::appoint(folder, &store, base)?;
+        let cast = Participants { folder: folder.clone(), config, store };
         cast.issuer().rotate(KeyAlgorithm::default())?;
         for part in &PARTS {
             cast.register(part, &people)?;
@@ -118,7 +118,7 @@ impl<'c> Cast<'c> {
         Issuer::new(&self.store, self.config.issuer_settings())
     }
 
-    fn register(&self, part: &Part, people: &People) -> Result<(), CliError> {
+    fn register(&self, part: &DemoRole, people: &DemoStaff) -> Result<(), CliError> {
         self.folder.pki().issue(part.id, &Role::Client(part.id.into()), DEFAULT_DAYS)?;
         let contact = "hotro@quangninh.gov.vn".to_owned();
         let client = api::AddClientRequest { id: part.id.into(), agency: "H49.12".into(), contact, names: vec![] };
@@ -168,21 +168,21 @@ impl<'c> Cast<'c> {
     }
 
     /// A system on a connection of its own, with the token from its file.
-    pub fn actor(&self, base: &str, id: &str) -> Result<Actor, CliError> {
+    pub fn actor(&self, base: &str, id: &str) -> Result<DemoClient, CliError> {
         let file = self.token_file(id);
         let token = if file.exists() { std::fs::read_to_string(file)? } else { String::new() };
         self.actor_with(base, id, &token)
     }
 
     /// A system with another token.
-    pub fn actor_with(&self, base: &str, id: &str, token: &str) -> Result<Actor, CliError> {
+    pub fn actor_with(&self, base: &str, id: &str, token: &str) -> Result<DemoClient, CliError> {
         let certificate = self.certificate(id);
         let files = CallerFiles { ca: self.folder.pki().ca(), key: certificate.with_extension("key"), certificate };
-        Ok(Actor { caller: GatewayClient::new(base, &files)?, token: token.to_owned() })
+        Ok(DemoClient { caller: GatewayClient::new(base, &files)?, token: token.to_owned() })
     }
 }
 
-impl Actor {
+impl DemoClient {
     /// One call; an empty token, purpose or official is not sent.
     pub async fn call(
         &self,

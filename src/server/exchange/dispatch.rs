@@ -1,8 +1,8 @@
 //! Asking the source: by which of its hubs and endpoints, again where a read did not reach it, at another endpoint as well where
 //! one is slow, and beside it where a hub is only shadowed.
 
-use super::attempt::{Attempt, Flight, Seen};
-use super::record::Record;
+use super::attempt::{Attempt, AttemptEvidence, InFlight};
+use super::record::ExchangeRecord;
 use crate::config::SecondMode;
 use crate::contract::differences::differences;
 use crate::contract::settings::CallContext;
@@ -10,7 +10,7 @@ use crate::contract::{Operation, Shape};
 use crate::deadline::{CallTime, Deadline, DeadlineOwner};
 use crate::drivers::{Call, Requested, SourceAnswer, SourceError, SourceRequest, Turns};
 use crate::guard::{ClientKey, EndpointCall, HubCall, OperationGuard, Permit};
-use crate::server::shared::{Route, Second, Shared, Way};
+use crate::server::shared::{Route, SecondaryUpstream, Shared, Upstream};
 use crate::status::Refusal;
 use bytes::Bytes;
 use futures_util::future::{Either, select};
@@ -20,38 +20,38 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Which way an attempt goes.
-enum Turn<'r> {
+enum RouteChoice<'r> {
     /// The only one, or the first of two that are not watched.
     First,
     /// The first of two: if it fails, the second is there.
-    Watched(&'r Second),
-    Second(&'r Second),
+    Watched(&'r SecondaryUpstream),
+    Second(&'r SecondaryUpstream),
 }
 
-impl<'r> Turn<'r> {
+impl<'r> RouteChoice<'r> {
     /// The way of a call, with the hub that is watched on it. A hub is probed by what a source is probed by.
     fn choose(route: &'r Route, place: &Permit) -> (Self, Option<HubCall>) {
-        let Some(second) = &route.second else { return (Turn::First, None) };
+        let Some(second) = &route.second else { return (RouteChoice::First, None) };
         match second.mode {
-            SecondMode::Share(percent) if fastrand::u32(0..100) < percent => (Turn::Second(second), None),
-            SecondMode::Share(_) | SecondMode::Shadow => (Turn::First, None),
+            SecondMode::Share(percent) if fastrand::u32(0..100) < percent => (RouteChoice::Second(second), None),
+            SecondMode::Share(_) | SecondMode::Shadow => (RouteChoice::First, None),
             SecondMode::Failover => match second.first_health.try_call(place.client(), place.may_probe()) {
-                Some(asked) => (Turn::Watched(second), Some(asked)),
-                None => (Turn::Second(second), None),
+                Some(asked) => (RouteChoice::Watched(second), Some(asked)),
+                None => (RouteChoice::Second(second), None),
             },
         }
     }
 
-    fn way(&self, route: &'r Route) -> &'r Arc<Way> {
+    fn way(&self, route: &'r Route) -> &'r Arc<Upstream> {
         match self {
-            Turn::First | Turn::Watched(..) => &route.way,
-            Turn::Second(second) => &second.way,
+            RouteChoice::First | RouteChoice::Watched(..) => &route.way,
+            RouteChoice::Second(second) => &second.way,
         }
     }
 }
 
 /// What was tried so far.
-struct Tried {
+struct Attempts {
     /// Whose call it is.
     client: ClientKey,
     attempts: u32,
@@ -59,8 +59,8 @@ struct Tried {
     last: Option<usize>,
 }
 
-impl Tried {
-    fn pick(&mut self, way: &Way) -> EndpointCall {
+impl Attempts {
+    fn pick(&mut self, way: &Upstream) -> EndpointCall {
         let picked = way.endpoints.pick(self.client, self.last);
         self.attempts += 1;
         self.last = Some(picked.at());
@@ -71,12 +71,12 @@ impl Tried {
 /// One attempt. A read that is not answered in time is asked of another endpoint as well, if so configured; whichever answers
 /// first, counts.
 async fn attempt(
-    way: &Way,
+    way: &Upstream,
     call: Call,
-    again: Option<&Again>,
+    again: Option<&RetryableRequest>,
     deadline: Deadline,
-    flight: &mut Flight,
-    tried: &mut Tried,
+    flight: &mut InFlight,
+    tried: &mut Attempts,
 ) -> Result<SourceAnswer, SourceError> {
     let hedge = flight.place().and_then(|place| place.hedge_after());
     let hedge = hedge.zip(again.filter(|again| again.operation.shape == Shape::Unary));
@@ -103,19 +103,19 @@ async fn attempt(
 
 /// Asks the source, and tells its guard how it went. A read that did not reach it is tried again, within the guard's bounds,
 /// or at once by another endpoint or the other hub.
-pub(in crate::server) async fn ask(
+pub(in crate::server) async fn dispatch(
     shared: &Arc<Shared>,
     route: &Route,
     mut call: Call,
     time: CallTime,
     place: Permit,
-    record: &mut Record,
+    record: &mut ExchangeRecord,
 ) -> Result<SourceAnswer, Refusal> {
     let began = Instant::now();
     let deadline = time.source(began);
-    let again = Again::of(&call);
-    let (client, (mut turn, watched)) = (place.client_key(), Turn::choose(route, &place));
-    let mut flight = Flight::new(place, time.full(began));
+    let again = RetryableRequest::of(&call);
+    let (client, (mut turn, watched)) = (place.client_key(), RouteChoice::choose(route, &place));
+    let mut flight = InFlight::new(place, time.full(began));
     flight.hub = watched;
     let told = match deadline.whose {
         DeadlineOwner::Caller if again.is_some() => flight.whole().unwrap_or(deadline),
@@ -129,9 +129,9 @@ pub(in crate::server) async fn ask(
         }),
         _ => Some(told),
     };
-    let again = again.map(|again| Again { until: call.until, ..again });
+    let again = again.map(|again| RetryableRequest { until: call.until, ..again });
     let mut ended = began;
-    let (mut next, mut tried) = (Some(call), Tried { client, attempts: 0, last: None });
+    let (mut next, mut tried) = (Some(call), Attempts { client, attempts: 0, last: None });
     let result = loop {
         let Some(call) = next.take() else { break Err(SourceError::Unasked("it could not be asked again")) };
         let way = turn.way(route);
@@ -142,13 +142,13 @@ pub(in crate::server) async fn ask(
             // The flight ends, or goes on without us.
             break result;
         }
-        let Seen { health, took } = flight.over(&result, ended);
+        let AttemptEvidence { health, took } = flight.over(&result, ended);
         let retry = result.as_ref().err().and_then(SourceError::retry);
-        if let (Some(hub), Turn::Watched(second)) = (flight.hub.take(), &turn) {
+        if let (Some(hub), RouteChoice::Watched(second)) = (flight.hub.take(), &turn) {
             hub.record(health, took);
             // What one hub failed at does not count against the source as long as the other has not been asked.
             if let (Some(again), Some(_)) = (&again, retry) {
-                (turn, next, tried.last) = (Turn::Second(second), again.call(), None);
+                (turn, next, tried.last) = (RouteChoice::Second(second), again.call(), None);
                 continue;
             }
         }
@@ -167,10 +167,10 @@ pub(in crate::server) async fn ask(
             break result;
         };
         tokio::time::sleep(if other { Duration::ZERO } else { wait }).await;
-        next = again.as_ref().and_then(Again::call);
+        next = again.as_ref().and_then(RetryableRequest::call);
     };
     drop(flight);
-    record.source_took(ended - began);
+    record.source_duration(ended - began);
     record.attempts(tried.attempts);
     if result.as_ref().is_err_and(|error| !error.leaves_open()) {
         record.not_done();
@@ -185,7 +185,7 @@ pub(in crate::server) async fn ask(
 }
 
 /// A read, to be asked once more. Its message is decoded anew: most calls need it only once.
-struct Again {
+struct RetryableRequest {
     operation: Arc<Operation>,
     bytes: Bytes,
     context: Arc<CallContext>,
@@ -193,12 +193,12 @@ struct Again {
     turns: Option<Arc<dyn Turns>>,
 }
 
-impl Again {
+impl RetryableRequest {
     /// Only of reads with one message: a write may have been done although its answer was lost.
     fn of(call: &Call) -> Option<Self> {
         let SourceRequest::One { bytes, .. } = &call.request else { return None };
         let Call { operation, context, until, turns, .. } = call;
-        let kept = || Again {
+        let kept = || RetryableRequest {
             operation: operation.clone(),
             bytes: bytes.clone(),
             context: context.clone(),
@@ -217,13 +217,13 @@ impl Again {
 }
 
 /// The further requests of a stream, each of which the guard is asked for.
-pub(in crate::server) struct InTurn {
+pub(in crate::server) struct PagePermits {
     pub guard: OperationGuard,
     pub client: Arc<str>,
     pub operation: Arc<Operation>,
 }
 
-impl Turns for InTurn {
+impl Turns for PagePermits {
     fn run<'a>(&'a self, request: &'a (dyn Fn() -> Requested<'a> + Sync)) -> Requested<'a> {
         Box::pin(async move {
             let deadline = Deadline::own(Instant::now(), self.operation.timeout);
@@ -248,7 +248,7 @@ impl Turns for InTurn {
 
 /// Asks the second hub for what the first has answered, and counts how they differ: by field, never by value. Nobody waits
 /// for it.
-fn shadow(shared: &Arc<Shared>, way: Arc<Way>, (client, again): (ClientKey, Again), answer: Bytes) {
+fn shadow(shared: &Arc<Shared>, way: Arc<Upstream>, (client, again): (ClientKey, RetryableRequest), answer: Bytes) {
     let operation = again.operation.clone();
     let Ok(place) = shared.shadowed.clone().try_acquire_owned() else { return };
     let Some(call) = again.call().filter(|_| operation.shape == Shape::Unary) else { return };

@@ -9,7 +9,7 @@ use crate::registry::ActKey;
 use crate::server::StartError;
 use crate::server::shared::Shared;
 use crate::server::thread;
-use crate::status::{Fault, Reason};
+use crate::status::{FaultOwner, Reason};
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -67,7 +67,7 @@ fn outcome_unknown(intent: &Entry) -> Entry {
         status: reason.code() as u32,
         reason: reason.as_str().to_owned(),
         cause: Reason::GatewayEnding.as_str().to_owned(),
-        fault: Fault::Gateway.as_str().to_owned(),
+        fault: FaultOwner::Gateway.as_str().to_owned(),
         ..intent.clone()
     }
 }
