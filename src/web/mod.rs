@@ -2,6 +2,7 @@
 //! public documents and nothing else. It has a thread of its own, so that it never waits for calls, nor they for it.
 
 mod jwk;
+mod layers;
 mod log;
 mod oauth;
 mod port;
@@ -102,7 +103,7 @@ impl Web {
         let metadata: Routes = get(|State(web): Port| async move { web.metadata() });
         let jwks: Routes = get(|State(web): Port| async move { web.jwks() });
         let log: Routes = get(|State(web): Port, asked: WebRequest| async move { web.log_file(&asked).await });
-        Router::new()
+        let routes = Router::new()
             .route("/oauth2/token", token)
             .route("/oauth2/introspect", introspect)
             .route("/oauth2/revoke", revoke)
@@ -111,6 +112,7 @@ impl Web {
             .route("/log/{*file}", log)
             .method_not_allowed_fallback(|| async { error(StatusCode::METHOD_NOT_ALLOWED, "invalid_request") })
             .fallback(|| async { error(StatusCode::NOT_FOUND, "not_found") })
-            .with_state(self)
+            .with_state(self);
+        layers::layered(routes)
     }
 }

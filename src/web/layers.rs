@@ -1,0 +1,80 @@
+//! What holds for every request of the HTTPS port, whatever answers it: one layer for each, outermost first. Bodies are bounded where they
+//! are read ([`super::request`]), since the bound depends on who asks. Responses are not compressed: tokens stand beside what a client has
+//! sent (BREACH), and tiles are hashes.
+
+use axum::Router;
+use axum::body::Body;
+use http::{HeaderValue, Request, StatusCode, header};
+use std::time::Duration;
+use tower::ServiceBuilder;
+use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer};
+use tower_http::set_header::SetResponseHeaderLayer;
+use tower_http::timeout::TimeoutLayer;
+use tower_http::trace::TraceLayer;
+use tracing::Span;
+
+/// Longest time for a response: beyond every wait inside (a body 10 s, the registry's pools some seconds). Then 503.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Puts the layers around the routes.
+pub(super) fn layered(router: Router) -> Router {
+    let layers = ServiceBuilder::new()
+        // `x-request-id`: the caller's own, or a new UUID; it comes back with the response.
+        .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
+        // At DEBUG only, failures included: whoever asks must not fill the operator's log.
+        .layer(TraceLayer::new_for_http().make_span_with(span).on_request(()).on_failure(()))
+        .layer(PropagateRequestIdLayer::x_request_id())
+        .layer(SetResponseHeaderLayer::if_not_present(
+            header::X_CONTENT_TYPE_OPTIONS,
+            HeaderValue::from_static("nosniff"),
+        ))
+        .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, RESPONSE_TIMEOUT));
+    router.layer(layers)
+}
+
+/// The span of a request: its method alone. Paths, queries and headers are the caller's words.
+fn span(request: &Request<Body>) -> Span {
+    tracing::debug_span!("https", method = %request.method())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use axum::routing::get;
+    use http::Response;
+    use tower::ServiceExt;
+
+    async fn ask(path: &str, id: Option<&str>) -> Response<Body> {
+        let router = Router::new()
+            .route("/quick", get(|| async { "done" }))
+            .route("/stuck", get(|| std::future::pending::<&'static str>()));
+        let mut request = Request::get(path);
+        if let Some(id) = id {
+            request = request.header("x-request-id", id);
+        }
+        layered(router).oneshot(request.body(Body::empty()).unwrap()).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn every_response_has_an_id_and_no_type_but_its_own() {
+        for (path, status) in [("/quick", StatusCode::OK), ("/nowhere", StatusCode::NOT_FOUND)] {
+            let response = ask(path, None).await;
+            let text = |name: &str| response.headers().get(name).unwrap().to_str().unwrap().to_owned();
+            assert_eq!((response.status(), text("x-content-type-options").as_str()), (status, "nosniff"), "{path}");
+            assert!(uuid::Uuid::parse_str(&text("x-request-id")).is_ok(), "{path}");
+            // Each its own, but for one that the caller has given.
+            assert_ne!(ask(path, None).await.headers()["x-request-id"], text("x-request-id"));
+            assert_eq!(ask(path, Some("trace-7")).await.headers()["x-request-id"], "trace-7");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_does_not_answer_in_time_is_503_and_not_before() {
+        let began = tokio::time::Instant::now();
+        let response = ask("/stuck", None).await;
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert!(began.elapsed() >= RESPONSE_TIMEOUT, "{:?}", began.elapsed());
+        assert!(response.headers().contains_key("x-request-id"));
+    }
+}
