@@ -1,5 +1,5 @@
 //! How many calls a source should have under way at once. More than it can work at only wait for each other there: each takes
-//! longer, and no more are answered (Little's law). So where calls wait for a place, and those at the source take several times
+//! longer, and no more are answered (Little's law). So where calls wait for a permit, and those at the source take several times
 //! as long as they do when hardly any other is there, the bound goes down; it rises again as soon as they do not. Where far fewer
 //! are answered after it went down, calls are slow for another reason: it goes up again, and their time is learnt anew. (A gradient
 //! of latency, as in Envoy's adaptive concurrency and Netflix's concurrency-limits; but by operation, since a source's operations
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 /// With no more than these under way, a call counts as undisturbed.
 pub(super) const FEWEST: usize = 4;
-/// How long a call may take at most, in times of an undisturbed one: with the wait for its place, which is half of one
+/// How long a call may take at most, in times of an undisturbed one: with the wait for its permit, which is half of one
 /// at most (`queue.rs`), less than three times. A quick source's calls may be disturbed for `ROOM` more, up to
 /// three times, since each costs less where many are under way.
 const TOLERANCE: (u64, u64) = (2, 3);
@@ -84,7 +84,7 @@ struct LimitSample {
     undisturbed: u64,
     /// Something was learnt of an operation's pace.
     learnt: bool,
-    /// A call had to wait for a place.
+    /// A call had to wait for a permit.
     waited: bool,
     /// Calls that were answered, those that began before the last look among them.
     answered: u64,
@@ -229,7 +229,7 @@ mod tests {
             Source { at_once, work, now: bound.began, bound, pace: BaseLatency::default(), there, begun: 0 }
         }
 
-        /// For so long, so many calls are there or wait for a place: how many were answered.
+        /// For so long, so many calls are there or wait for a permit: how many were answered.
         fn load(&mut self, calls: usize, time: Duration) -> usize {
             let (ends, mut answered) = (self.now + time, 0);
             while self.now < ends {

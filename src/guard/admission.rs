@@ -183,10 +183,10 @@ mod tests {
             inside.retain(|(ends, _)| *ends > arrived);
             let now = free_at.max(arrived);
             match admission.admit_at(now, now - arrived, Duration::ZERO) {
-                Ok(place) => {
+                Ok(call) => {
                     let_in += 1;
                     free_at = now + work;
-                    inside.push((free_at, place));
+                    inside.push((free_at, call));
                     if arrived > start + Duration::from_secs(1) {
                         longest = longest.max(free_at - arrived);
                     }
@@ -248,8 +248,8 @@ mod tests {
         let mut now = start + Duration::from_secs(2);
         let mut inside: Vec<_> =
             (0..MIN_CALLS).map(|_| admission.admit_at(now, delay, Duration::ZERO).unwrap()).collect();
-        while let Ok(place) = admission.admit_at(now, delay, Duration::ZERO) {
-            inside.push(place);
+        while let Ok(call) = admission.admit_at(now, delay, Duration::ZERO) {
+            inside.push(call);
             now += INTERVAL / 20;
         }
         assert!(own(now, delay), "operators are not locked out");

@@ -16,7 +16,7 @@
 //! alone, for breaker (`evidence.rs`, `circuit.rs`), hub and endpoint (`endpoints.rs`): for all it counts as soon as other clients'
 //! calls show it, too, or where the gateway finds no connection, which no request can bring about.
 //!
-//! **Shares.** Nothing that one client does takes a source from the others: places, queue and retries are shared among those that
+//! **Shares.** Nothing that one client does takes a source from the others: permits, queue and retries are shared among those that
 //! want them (`permits.rs`, `retry.rs`), streams by halves (`streams.rs`).
 //!
 //! **Probes** of a source whose breaker was open are the gateway's own choice: a read (which goes on in the same way when its caller
@@ -70,7 +70,7 @@ pub struct GuardSettings {
     pub concurrency: usize,
     /// Calls at once that it is always given; as many as `concurrency`, or more: never fewer than that.
     pub least: usize,
-    /// Calls that may wait for a place.
+    /// Calls that may wait for a permit.
     pub queue: usize,
     /// Streams that may go on at once, beside the calls; one client may have half of them.
     pub streams: usize,
@@ -100,7 +100,7 @@ impl Default for GuardSettings {
 
 /// The guard of one source.
 pub struct Guard {
-    places: PermitPool,
+    permits: PermitPool,
     streams: Arc<Streams>,
     settings: GuardSettings,
     wait: QueueWait,
@@ -124,14 +124,14 @@ pub struct OperationGuard {
     operation: usize,
 }
 
-/// A place at the source; freed when dropped. A call that is dropped before [`Permit::record`] counts as nothing.
+/// A permit at the source; released when dropped. A call that is dropped before [`Permit::record`] counts as nothing.
 pub struct Permit {
     guard: Arc<Guard>,
     client: Arc<str>,
     /// Where it is a stream's, beside those of calls.
     stream: Option<StreamPermit>,
     pace: Option<Arc<BaseLatency>>,
-    /// A call's place among the others'; none where it is a stream's.
+    /// A call's permit among the others'; none where it is a stream's.
     taken: Option<TakenPermit>,
     operation: usize,
     passage: CircuitPass,
@@ -146,7 +146,7 @@ impl Guard {
     /// A guard of a source, with these bounds.
     pub fn new(source: &str, settings: GuardSettings) -> Arc<Self> {
         Arc::new(Guard {
-            places: PermitPool::new(settings.concurrency, settings.least, settings.queue),
+            permits: PermitPool::new(settings.concurrency, settings.least, settings.queue),
             streams: Arc::new(Streams::new(settings.streams)),
             settings,
             wait: QueueWait::new(),
@@ -177,12 +177,12 @@ impl Guard {
 
     /// Calls that the source is given at once, for now.
     pub fn concurrency_limit(&self) -> usize {
-        self.places.size()
+        self.permits.size()
     }
 
-    /// Calls that wait for a place.
+    /// Calls that wait for a permit.
     pub fn queued(&self) -> usize {
-        self.places.queued()
+        self.permits.queued()
     }
 
     /// Streams that go on.
@@ -192,7 +192,7 @@ impl Guard {
 }
 
 impl OperationGuard {
-    /// Waits for a place at the source for a client's call, at most until `deadline`; refused at once where the wait would be too
+    /// Waits for a permit at the source for a client's call, at most until `deadline`; refused at once where the wait would be too
     /// long, or as soon as the call has to give way to another client's. `may_probe`: whether the call, when it begins, is one that
     /// the gateway may probe the source by.
     pub async fn admit(
@@ -203,14 +203,14 @@ impl OperationGuard {
     ) -> Result<Permit, Refusal> {
         let guard = &*self.guard;
         let began = Instant::now();
-        let taken = match guard.places.acquire(client, &guard.wait, &guard.retries, began) {
+        let taken = match guard.permits.acquire(client, &guard.wait, &guard.retries, began) {
             Acquired::Place(taken) => {
                 guard.wait.record_wait(None, began);
                 taken
             }
             Acquired::Waits(waiting) => {
                 let taken = deadline.bound(waiting.permitted()).await.map_err(no_permit)?;
-                let taken = taken.ok_or_else(|| queue_share_exceeded(guard.wait.expected(1, guard.places.size())))?;
+                let taken = taken.ok_or_else(|| queue_share_exceeded(guard.wait.expected(1, guard.permits.size())))?;
                 let now = Instant::now();
                 guard.wait.record_wait(Some(now - began), now);
                 taken
@@ -221,10 +221,10 @@ impl OperationGuard {
         self.begin(client, PermitKind::Call(taken), may_probe)
     }
 
-    /// Waits for a place for a further request of a client's stream that goes on, at most until `deadline`. It was let in when it
+    /// Waits for a permit for a further request of a client's stream that goes on, at most until `deadline`. It was let in when it
     /// began, so it is not refused because others wait.
     pub async fn admit_next(&self, client: &str, deadline: Deadline) -> Result<Permit, Refusal> {
-        let taken = match self.guard.places.acquire_next(client, &self.guard.retries) {
+        let taken = match self.guard.permits.acquire_next(client, &self.guard.retries) {
             Acquired::Place(taken) => Some(taken),
             Acquired::Waits(waiting) => deadline.bound(waiting.permitted()).await.map_err(no_permit)?,
             Acquired::Refused(_) => None,
@@ -233,43 +233,43 @@ impl OperationGuard {
         self.begin(client, PermitKind::Call(taken), |_| false)
     }
 
-    /// A place for a call whose request is a stream: how long it takes is up to its caller.
+    /// A permit for a call whose request is a stream: how long it takes is up to its caller.
     pub fn admit_stream(&self, client: &str) -> Result<Permit, Refusal> {
         self.begin(client, PermitKind::Stream(self.stream(client)?), |_| false)
     }
 
-    /// A place for a stream of this client, which may go on for long.
+    /// A permit for a stream of this client, which may go on for long.
     pub fn stream(&self, client: &str) -> Result<StreamPermit, Refusal> {
         self.guard.streams.begin(client)
     }
 
-    /// A call that has got its place.
+    /// A call that has got its permit.
     fn begin(
         &self,
         client: &str,
-        permit: PermitKind,
+        kind: PermitKind,
         may_probe: impl FnOnce(Instant) -> bool,
     ) -> Result<Permit, Refusal> {
         let now = Instant::now();
-        // From here on the place is given back, whatever happens.
+        // From here on the permit is released, whatever happens.
         let (guard, pace, operation) = (self.guard.clone(), self.pace.clone(), self.operation);
-        let (taken, stream) = match permit {
+        let (taken, stream) = match kind {
             PermitKind::Call(taken) => (Some(taken), None),
             PermitKind::Stream(stream) => (None, Some(stream)),
         };
         let (key, client, may_probe) = (ClientKey::of(client), Arc::from(client), may_probe(now));
         let (passage, told) = (CircuitPass::closed(key), stream.is_some());
-        let mut place =
+        let mut permit =
             Permit { guard, client, stream, pace, taken, operation, passage, may_probe, goes_on: false, told };
         // Asked last: a call that waited must not reach a source that failed meanwhile.
-        let asked = place.guard.breaker.try_acquire(operation, key, now, may_probe);
-        place.passage = asked.map_err(|shut| {
-            place.told = true;
+        let acquired = permit.guard.breaker.try_acquire(operation, key, now, may_probe);
+        permit.passage = acquired.map_err(|shut| {
+            permit.told = true;
             let refusal = Refusal::retry(Reason::SourceCircuitOpen, shut.after);
             let detail = if shut.for_client { "the source fails at this client's calls" } else { "" };
             Refusal { detail: detail.to_owned(), ..refusal }
         })?;
-        Ok(place)
+        Ok(permit)
     }
 }
 
@@ -320,13 +320,13 @@ impl Permit {
         }
         guard.wait.record_latency(took, self.pace.as_ref().map_or(0, |pace| pace.get()));
         if let (Some(pace), SourceHealth::Answered) = (&self.pace, health) {
-            guard.places.record_latency(pace, taken.began, took, now);
+            guard.permits.record_latency(pace, taken.began, took, now);
         }
         guard.breaker.record(self.operation, (&self.client, self.passage), health, took, now);
     }
 
     fn take_retry(&self) -> bool {
-        self.taken.is_some_and(|taken| self.guard.places.retry(taken.share, &self.guard.retries))
+        self.taken.is_some_and(|taken| self.guard.permits.retry(taken.share, &self.guard.retries))
     }
 
     /// Whether this call goes on at the source when its caller leaves: it probes, or nothing is known of the source but that callers
@@ -374,7 +374,7 @@ impl Drop for Permit {
             self.guard.goes_on.store(false, Ordering::Relaxed);
         }
         if let Some(taken) = self.taken {
-            self.guard.places.release(taken.share);
+            self.guard.permits.release(taken.share);
         }
     }
 }
@@ -385,7 +385,7 @@ fn queue_share_exceeded(after: Duration) -> Refusal {
     Refusal { detail, ..Refusal::retry(Reason::RateLimited, after) }
 }
 
-/// Why there was no place in time: the caller would not wait as long, or none came free.
+/// Why there was no permit in time: the caller would not wait as long, or none came free.
 fn no_permit(whose: DeadlineOwner) -> Refusal {
     match whose {
         DeadlineOwner::Caller => Reason::CallerDeadline.into(),
@@ -470,15 +470,15 @@ mod tests {
                 let (late, unknown) = (Duration::from_secs(59), SourceHealth::Unknown);
                 match step {
                     CallerInfluence::Leaves => drop(admit(at)),
-                    CallerInfluence::RunsOut => admit(at).iter_mut().for_each(|place| place.record(unknown, late, now)),
+                    CallerInfluence::RunsOut => admit(at).iter_mut().for_each(|permit| permit.record(unknown, late, now)),
                     CallerInfluence::SendsWhatCannotBeSent => {
-                        admit(at).iter_mut().for_each(|place| place.record(unknown, Duration::ZERO, now));
+                        admit(at).iter_mut().for_each(|permit| permit.record(unknown, Duration::ZERO, now));
                     }
-                    CallerInfluence::LeavesLate => admit(at).iter_mut().for_each(|place| {
-                        place.survives_caller();
+                    CallerInfluence::LeavesLate => admit(at).iter_mut().for_each(|permit| {
+                        permit.survives_caller();
                     }),
                     CallerInfluence::Uploads(health) => {
-                        operations[at].admit_stream("one").iter_mut().for_each(|place| place.record(health, late, now));
+                        operations[at].admit_stream("one").iter_mut().for_each(|permit| permit.record(health, late, now));
                     }
                 }
                 prop_assert_eq!(thought(), before);

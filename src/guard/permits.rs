@@ -1,6 +1,6 @@
-//! The places at a source: as many as its bound says, and a queue for them, shared among clients.
+//! The permits at a source: as many as its bound says, and a queue for them, shared among clients.
 //!
-//! A client that is alone may have all places and the whole queue. Where clients wait for places, each place that comes free goes to
+//! A client that is alone may have all permits and the whole queue. Where clients wait for permits, each permit that is released goes to
 //! the one that holds the fewest, in turn where they hold as many, so that none keeps more than its share (max-min fairness). Where
 //! the queue is too long, the client with the most waiting calls gives way: its newest one is refused, and a call of a client with
 //! fewer takes its place in the queue (the longest queue is cut, as in FQ-CoDel, RFC 8290, section 4.1).
@@ -24,13 +24,13 @@ pub(super) struct PermitPool {
 
 struct PoolState {
     bound: AdaptiveLimit,
-    /// Places that are taken. More than there are, where the bound has gone down: what is too much goes when it is given back.
+    /// Permits that are taken. More than there are, where the bound has gone down: what is too much goes when it is released.
     held: usize,
     /// Calls that wait in the queue.
     queued: usize,
     /// Those, and further requests of streams, which wait beside the queue.
     waiting: usize,
-    /// Calls that ever had a place.
+    /// Calls that ever had a permit.
     calls: u64,
     shares: Vec<ClientShare>,
     by_client: HashMap<String, usize>,
@@ -64,7 +64,7 @@ enum WaiterOutcome {
     GivesWay,
 }
 
-/// A place that was taken, and is to be given back.
+/// A permit that was taken, and is to be released.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct TakenPermit {
     pub(super) began: CallStart,
@@ -72,7 +72,7 @@ pub(super) struct TakenPermit {
     pub(super) share: usize,
 }
 
-/// What a call finds that wants a place.
+/// What a call finds that wants a permit.
 pub(super) enum Acquired<'p> {
     Place(TakenPermit),
     Waits(QueuedCall<'p>),
@@ -88,9 +88,9 @@ pub(super) struct QueueFull {
     pub(super) after: Duration,
 }
 
-/// A call that waits for a place.
+/// A call that waits for a permit.
 pub(super) struct QueuedCall<'p> {
-    places: &'p PermitPool,
+    permits: &'p PermitPool,
     share: usize,
     number: u64,
     told: oneshot::Receiver<WaiterOutcome>,
@@ -98,7 +98,7 @@ pub(super) struct QueuedCall<'p> {
 }
 
 impl QueuedCall<'_> {
-    /// Waits for the place, which is to be given back; `None` where the call has to give way.
+    /// Waits for the permit, which is to be released; `None` where the call has to give way.
     pub(super) async fn permitted(mut self) -> Option<TakenPermit> {
         let told = (&mut self.told).await;
         self.over = true;
@@ -111,11 +111,11 @@ impl QueuedCall<'_> {
 
 impl Drop for QueuedCall<'_> {
     fn drop(&mut self) {
-        if self.over || self.places.lock().leaves(self.share, self.number) {
+        if self.over || self.permits.lock().leaves(self.share, self.number) {
             return;
         }
         if let Ok(WaiterOutcome::Place(taken)) = self.told.try_recv() {
-            self.places.release(taken.share);
+            self.permits.release(taken.share);
         }
     }
 }
@@ -187,7 +187,7 @@ impl PoolState {
         at.and_then(|at| self.remove(share, at)).is_some()
     }
 
-    /// Gives the places that are free to those who wait.
+    /// Gives the permits that are free to those who wait.
     fn serve(&mut self) {
         while self.waiting > 0 && self.held < self.size() {
             let (count, turn) = (self.shares.len(), self.turn);
@@ -207,7 +207,7 @@ impl PoolState {
         self.shares[share].held -= 1;
     }
 
-    /// Calls that get their places before the next one of a client does, with that one: as many of each other client's, at most.
+    /// Calls that get their permits before the next one of a client does, with that one: as many of each other client's, at most.
     fn ahead(&self, share: usize) -> usize {
         let own = self.shares[share].waiting.len() + 1;
         let others = self.shares.iter().enumerate().filter(|(at, _)| *at != share);
@@ -276,7 +276,7 @@ impl PermitPool {
         self.lock().queued
     }
 
-    /// A call of a client wants a place: it has one, or waits for one, unless the queue is too long for it.
+    /// A call of a client wants a permit: it has one, or waits for one, unless the queue is too long for it.
     pub(super) fn acquire(&self, client: &str, wait: &QueueWait, retries: &Budget, now: Instant) -> Acquired<'_> {
         let mut state = self.lock();
         let share = state.share(client);
@@ -293,10 +293,10 @@ impl PermitPool {
             return Acquired::Refused(QueueFull { crowds: state.has_majority(share), after });
         }
         let (number, told) = state.wait(share, true);
-        Acquired::Waits(QueuedCall { places: self, share, number, told, over: false })
+        Acquired::Waits(QueuedCall { permits: self, share, number, told, over: false })
     }
 
-    /// A further request of a client's stream wants a place: it waits beside the queue.
+    /// A further request of a client's stream wants a permit: it waits beside the queue.
     pub(super) fn acquire_next(&self, client: &str, retries: &Budget) -> Acquired<'_> {
         let mut state = self.lock();
         let share = state.share(client);
@@ -305,10 +305,10 @@ impl PermitPool {
             return Acquired::Place(state.take(share));
         }
         let (number, told) = state.wait(share, false);
-        Acquired::Waits(QueuedCall { places: self, share, number, told, over: false })
+        Acquired::Waits(QueuedCall { permits: self, share, number, told, over: false })
     }
 
-    /// Takes one of what may be retried still, for a client that has a place.
+    /// Takes one of what may be retried still, for a client that has a permit.
     pub(super) fn retry(&self, share: usize, retries: &Budget) -> bool {
         retries.take(&mut self.lock().shares[share].retries)
     }
@@ -321,7 +321,7 @@ impl PermitPool {
         state.serve();
     }
 
-    /// Gives a client's place back.
+    /// Releases a client's permit.
     pub(super) fn release(&self, share: usize) {
         let mut state = self.lock();
         state.grant(share);
@@ -338,7 +338,7 @@ mod tests {
     use proptest::prelude::*;
 
     struct Source {
-        places: PermitPool,
+        permits: PermitPool,
         wait: QueueWait,
         retries: Budget,
     }
@@ -346,17 +346,17 @@ mod tests {
     impl Source {
         fn new(most: usize, longest: usize) -> Self {
             let retries = Budget::new(RetrySettings::default());
-            Source { places: PermitPool::new(most, 1, longest), wait: QueueWait::new(), retries }
+            Source { permits: PermitPool::new(most, 1, longest), wait: QueueWait::new(), retries }
         }
 
         fn enter(&self, client: &str) -> Acquired<'_> {
-            self.places.acquire(client, &self.wait, &self.retries, Instant::now())
+            self.permits.acquire(client, &self.wait, &self.retries, Instant::now())
         }
 
         fn taken(&self, client: &str) -> TakenPermit {
             match self.enter(client) {
                 Acquired::Place(taken) => taken,
-                _ => panic!("{client} has no place"),
+                _ => panic!("{client} has no permit"),
             }
         }
 
@@ -375,13 +375,13 @@ mod tests {
         }
 
         fn bound(&self, now: usize) {
-            let mut state = self.places.lock();
+            let mut state = self.permits.lock();
             state.bound.set(now);
             state.serve();
         }
 
         fn held(&self, client: &str) -> usize {
-            let mut state = self.places.lock();
+            let mut state = self.permits.lock();
             let share = state.share(client);
             state.shares[share].held
         }
@@ -414,7 +414,7 @@ mod tests {
                 match step {
                     Step::Comes(client) => match source.enter(["a", "b", "c", "d"][client]) {
                         Acquired::Place(taken) => {
-                            prop_assert!(held.len() < source.places.size());
+                            prop_assert!(held.len() < source.permits.size());
                             held.push(taken);
                         }
                         Acquired::Waits(one) => waiting.push(one),
@@ -422,7 +422,7 @@ mod tests {
                     },
                     Step::Goes(at) if !held.is_empty() => {
                         let taken = held.swap_remove(at % held.len());
-                        source.places.release(taken.share);
+                        source.permits.release(taken.share);
                     }
                     Step::LeavesTheQueue(at) if !waiting.is_empty() => drop(waiting.remove(at % waiting.len())),
                     Step::Bound(bound) => source.bound(bound),
@@ -440,32 +440,32 @@ mod tests {
                     }
                 }
                 waiting = still;
-                let state = source.places.lock();
+                let state = source.permits.lock();
                 prop_assert_eq!((state.held, state.queued), (held.len(), waiting.len()));
                 prop_assert!(waiting.len() <= 16 && (waiting.is_empty() || state.held >= state.size()));
             }
             drop(waiting);
-            held.iter().for_each(|taken| source.places.release(taken.share));
-            let state = source.places.lock();
+            held.iter().for_each(|taken| source.permits.release(taken.share));
+            let state = source.permits.lock();
             prop_assert_eq!((state.held, state.queued, state.waiting), (0, 0, 0));
             prop_assert!(state.shares.iter().all(|one| one.held == 0 && one.queued == 0 && one.waiting.is_empty()));
         }
     }
 
     #[test]
-    fn a_place_that_is_one_too_many_goes_to_nobody() {
+    fn a_permit_that_is_one_too_many_goes_to_nobody() {
         let source = Source::new(2, 4);
         let held = [source.taken("a"), source.taken("a")];
         source.bound(1);
         let mut waits = std::pin::pin!(source.waits("a").permitted());
-        source.places.release(held[0].share);
+        source.permits.release(held[0].share);
         assert!(waits.as_mut().now_or_never().is_none());
-        source.places.release(held[1].share);
+        source.permits.release(held[1].share);
         assert!(waits.now_or_never().unwrap().is_some());
     }
 
     #[test]
-    fn a_client_alone_has_everything_and_shares_places_as_soon_as_another_waits() {
+    fn a_client_alone_has_everything_and_shares_permits_as_soon_as_another_waits() {
         let source = Source::new(4, 8);
         let first: Vec<TakenPermit> = (0..4).map(|_| source.taken("crowd")).collect();
         let mut queue: Vec<_> = (0..8).map(|_| Box::pin(source.waits("crowd").permitted())).collect();
@@ -475,8 +475,8 @@ mod tests {
         let gave_way: Vec<_> = queue.iter_mut().map(|one| one.now_or_never()).collect();
         assert!(gave_way[..6].iter().all(Option::is_none) && gave_way[6..].iter().all(|one| matches!(one, Some(None))));
         assert!(source.refused("crowd").crowds);
-        // Two of four places come free: they are the other's.
-        first[..2].iter().for_each(|taken| source.places.release(taken.share));
+        // Two of four permits come free: they are the other's.
+        first[..2].iter().for_each(|taken| source.permits.release(taken.share));
         assert!(other.into_iter().all(|one| one.now_or_never().unwrap().is_some()));
         assert_eq!((source.held("crowd"), source.held("other")), (2, 2));
     }
@@ -486,17 +486,17 @@ mod tests {
         let source = Source::new(1, 9);
         let _held = source.taken("a");
         let queued = |client: &str| {
-            let mut state = source.places.lock();
+            let mut state = source.permits.lock();
             let share = state.share(client);
             state.shares[share].queued
         };
         let _a: Vec<_> = (0..9).map(|_| source.waits("a")).collect();
         let _b: Vec<_> = (0..5).map(|_| source.waits("b")).collect();
-        // a has five with its place, and so has b: one more of b would not make them more even.
+        // a has five with its permit, and so has b: one more of b would not make them more even.
         assert!(source.refused("b").crowds && !source.refused("a").crowds);
         let _c: Vec<_> = (0..3).map(|_| source.waits("c")).collect();
         assert_eq!((queued("a") + queued("b"), queued("c")), (6, 3));
-        assert!(!source.refused("c").crowds && source.places.queued() == 9);
+        assert!(!source.refused("c").crowds && source.permits.queued() == 9);
     }
 
     #[test]
@@ -504,8 +504,9 @@ mod tests {
         let source = Source::new(1, 1_000);
         (0..100).for_each(|_| source.wait.record_latency(Duration::from_millis(50), 0));
         let start = Instant::now();
-        let enter =
-            |client: &str, after: Duration| source.places.acquire(client, &source.wait, &source.retries, start + after);
+        let enter = |client: &str, after: Duration| {
+            source.permits.acquire(client, &source.wait, &source.retries, start + after)
+        };
         assert!(matches!(enter("crowd", Duration::ZERO), Acquired::Place(_)));
         let mut queue = enter("crowd", Duration::from_millis(1));
         let later = Duration::from_millis(500);
@@ -524,9 +525,9 @@ mod tests {
         for number in 0..2 * MAX_SHARES {
             drop(source.waits(&format!("client-{number}")));
         }
-        assert!(source.places.lock().shares.len() <= MAX_SHARES);
+        assert!(source.permits.lock().shares.len() <= MAX_SHARES);
         assert_eq!(source.held("holder"), 1);
-        source.places.release(taken.share);
+        source.permits.release(taken.share);
         assert_eq!(source.held("holder"), 0);
     }
 }

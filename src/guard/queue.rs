@@ -1,4 +1,4 @@
-//! How long calls may wait for a place at a source. The queue is there for bursts: it may fill up. A queue that stands is of no use
+//! How long calls may wait for a permit at a source. The queue is there for bursts: it may fill up. A queue that stands is of no use
 //! (CoDel, RFC 8289): it only makes every call late. It stands when it has not been empty for an interval, or when calls have waited
 //! longer on average than half of what the source takes for an undisturbed one: those that come and go in step leave it empty between
 //! them. Then calls that would wait longer than that are refused at once. So those that are let in take that much longer than at the
@@ -28,7 +28,7 @@ pub(super) struct QueueWait {
     long: AtomicBool,
 }
 
-/// The calls of an interval that got a place.
+/// The calls of an interval that got a permit.
 struct RecentWaits {
     began: Instant,
     calls: u64,
@@ -51,7 +51,7 @@ impl QueueWait {
         }
     }
 
-    /// A call has got a place after such a wait, or without one.
+    /// A call has got a permit after such a wait, or without one.
     pub(super) fn record_wait(&self, wait: Option<Duration>, now: Instant) {
         if wait.is_none() {
             self.since.store(0, Ordering::Relaxed);
@@ -77,12 +77,12 @@ impl QueueWait {
         self.undisturbed.add(if undisturbed > 0 { took.min(undisturbed) } else { took });
     }
 
-    /// How long the last of so many will wait for one of these places.
+    /// How long the last of so many will wait for one of these permits.
     pub(super) fn expected(&self, ahead: usize, places: usize) -> Duration {
         Duration::from_micros(self.mean.get().saturating_mul(ahead as u64) / places.max(1) as u64)
     }
 
-    /// The longest wait in a queue that stands: half of what an undisturbed call takes. A place comes free at some moment of a
+    /// The longest wait in a queue that stands: half of what an undisturbed call takes. A permit comes free at some moment of a
     /// call, so some wait for that much longer than others.
     fn max_wait(&self) -> Duration {
         TARGET.max(Duration::from_micros(self.undisturbed.get() / 2))
@@ -122,7 +122,7 @@ mod tests {
         (0..100).for_each(|_| wait.record_latency(Duration::from_millis(50), 0));
         let start = wait.start;
         assert_eq!(wait.expected(8, 4), Duration::from_millis(100));
-        // A burst: 40 calls for 4 places.
+        // A burst: 40 calls for 4 permits.
         (1..=40).for_each(|ahead| wait.admits(ahead, 4, start + Duration::from_millis(1)).unwrap());
         let later = start + INTERVAL + Duration::from_millis(2);
         assert_eq!(wait.admits(40, 4, later), Err(Duration::from_millis(500)));
@@ -151,7 +151,7 @@ mod tests {
         (0..100).for_each(|_| wait.record_latency(Duration::from_millis(2), 0));
         let mut now = wait.start;
         let mut round = |longest: u64| {
-            // A hundred come together, four at a time find a place; then it is empty.
+            // A hundred come together, four at a time find a permit; then it is empty.
             now += Duration::from_millis(longest);
             wait.record_wait(None, now);
             (0..100).for_each(|call| wait.record_wait(Some(Duration::from_millis(longest * call / 100)), now));

@@ -1,5 +1,5 @@
 //! Streams that go on at a source. A watched request may go on for an hour, and a long list, or a stream of requests, for as
-//! long as its caller likes; so they hold none of the places that calls share: those would be gone for everybody. They are
+//! long as its caller likes; so they hold none of the permits that calls share: those would be gone for everybody. They are
 //! bounded on their own, and no client may have more than half of them.
 
 use crate::status::{Reason, Refusal};
@@ -22,7 +22,7 @@ struct OpenStreams {
     of: HashMap<Arc<str>, usize>,
 }
 
-/// The place of a stream that goes on; freed when dropped.
+/// The permit of a stream that goes on; freed when dropped.
 pub struct StreamPermit {
     streams: Arc<Streams>,
     client: Arc<str>,

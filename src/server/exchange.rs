@@ -153,7 +153,7 @@ impl Exchange {
         } else {
             (self.read_one(&route, (standing.client(), body), time, record).await?, None)
         };
-        let place = match tally {
+        let permit = match tally {
             Some(_) => route.guard.admit_stream(standing.client())?,
             None => admit(&route, standing.client(), time).await?,
         };
@@ -167,7 +167,7 @@ impl Exchange {
         let observed = context.observed.clone();
         let call = Call { operation: operation.clone(), request, context, until: None, turns: None, stream_wait: None };
         let result = tokio::select! {
-            result = dispatch(&self.shared, &route, call, time, place, record) => result,
+            result = dispatch(&self.shared, &route, call, time, permit, record) => result,
             taken = standing.revoked(over_by(time)) => Err(taken),
         };
         let notes = observed.so_far();
@@ -212,9 +212,9 @@ impl Exchange {
     ) -> Result<stream::OpenedStream, Refusal> {
         let Admitted { route, mut standing, context, time } = admitted;
         let request = self.read_one(&route, (standing.client(), body), time, record).await?;
-        let stream_place = route.guard.stream(standing.client())?;
-        // A place among the calls is for its first request only; the others come to theirs as they go.
-        let place = admit(&route, standing.client(), time).await?;
+        let stream_permit = route.guard.stream(standing.client())?;
+        // A permit among the calls is for its first request only; the others come to theirs as they go.
+        let permit = admit(&route, standing.client(), time).await?;
         in_time(time)?;
         standing.check()?;
         if route.operation.writes {
@@ -228,7 +228,7 @@ impl Exchange {
         let turns: Option<Arc<dyn Turns>> = Some(Arc::new(turns));
         let call = Call { operation, request, context, until: None, turns, stream_wait: None };
         let begun = tokio::select! {
-            begun = dispatch(&self.shared, &route, call, time, place, record) => begun,
+            begun = dispatch(&self.shared, &route, call, time, permit, record) => begun,
             taken = standing.revoked(over_by(time)) => Err(taken),
         };
         self.shared.drifted(&route.operation, route.drift, &observed);
@@ -243,7 +243,7 @@ impl Exchange {
             standing,
             messages,
             observed,
-            _place: stream_place,
+            _permit: stream_permit,
             until: time.caller(),
         })
     }

@@ -114,7 +114,7 @@ impl Attempt {
 /// answers, it goes on until the operation's own time is over; else it ends.
 pub(in crate::server) struct InFlight {
     /// Taken away when it goes on.
-    place: Option<Permit>,
+    permit: Option<Permit>,
     /// The hub that it goes through, where that is watched.
     pub hub: Option<HubCall>,
     /// Under way, or ended.
@@ -126,14 +126,14 @@ pub(in crate::server) struct InFlight {
 
 impl InFlight {
     /// A call to a source, which is asked now; `whole`: when the operation's own time is over.
-    pub(in crate::server) fn new(place: Permit, whole: Deadline) -> Self {
-        let paced = place.is_paced();
-        InFlight { place: Some(place), hub: None, first: None, until: (!paced).then_some(whole), paced }
+    pub(in crate::server) fn new(permit: Permit, whole: Deadline) -> Self {
+        let paced = permit.is_paced();
+        InFlight { permit: Some(permit), hub: None, first: None, until: (!paced).then_some(whole), paced }
     }
 
     /// Its permit.
-    pub(in crate::server) fn place(&mut self) -> Option<&mut Permit> {
-        self.place.as_mut()
+    pub(in crate::server) fn permit(&mut self) -> Option<&mut Permit> {
+        self.permit.as_mut()
     }
 
     /// An attempt begins at an endpoint of a way.
@@ -156,18 +156,18 @@ impl InFlight {
     pub(in crate::server) fn whole(&mut self) -> Option<Deadline> {
         let until = self.until?;
         let by_hub = self.hub.as_ref().is_some_and(HubCall::probes);
-        (by_hub || self.place.as_mut().is_some_and(Permit::survives_caller)).then_some(until)
+        (by_hub || self.permit.as_mut().is_some_and(Permit::survives_caller)).then_some(until)
     }
 
     /// Goes on with the call that its caller left.
-    async fn go_on(mut attempt: Attempt, mut place: Permit, hub: Option<HubCall>, until: Deadline) {
+    async fn go_on(mut attempt: Attempt, mut permit: Permit, hub: Option<HubCall>, until: Deadline) {
         let result = attempt.ended(until).await;
         let ended = Instant::now();
         let seen = attempt.seen(&result, ended);
         if let Some(hub) = hub {
             hub.record(seen.health, seen.took);
         }
-        place.record(seen.health, seen.took, ended);
+        permit.record(seen.health, seen.took, ended);
     }
 }
 
@@ -175,8 +175,8 @@ impl Drop for InFlight {
     fn drop(&mut self) {
         let Some(attempt) = self.first.take().filter(Attempt::survives_caller) else { return };
         let Some(until) = self.whole() else { return };
-        if let (Some(place), Ok(runtime)) = (self.place.take(), Handle::try_current()) {
-            runtime.spawn(InFlight::go_on(attempt, place, self.hub.take(), until));
+        if let (Some(permit), Ok(runtime)) = (self.permit.take(), Handle::try_current()) {
+            runtime.spawn(InFlight::go_on(attempt, permit, self.hub.take(), until));
         }
     }
 }

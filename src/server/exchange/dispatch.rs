@@ -30,12 +30,12 @@ enum RouteChoice<'r> {
 
 impl<'r> RouteChoice<'r> {
     /// The way of a call, with the hub that is watched on it. A hub is probed by what a source is probed by.
-    fn choose(route: &'r Route, place: &Permit) -> (Self, Option<HubCall>) {
+    fn choose(route: &'r Route, permit: &Permit) -> (Self, Option<HubCall>) {
         let Some(second) = &route.second else { return (RouteChoice::First, None) };
         match second.mode {
             SecondMode::Share(percent) if fastrand::u32(0..100) < percent => (RouteChoice::Second(second), None),
             SecondMode::Share(_) | SecondMode::Shadow => (RouteChoice::First, None),
-            SecondMode::Failover => match second.first_health.try_call(place.client(), place.may_probe()) {
+            SecondMode::Failover => match second.first_health.try_call(permit.client(), permit.may_probe()) {
                 Some(asked) => (RouteChoice::Watched(second), Some(asked)),
                 None => (RouteChoice::Second(second), None),
             },
@@ -78,7 +78,7 @@ async fn attempt(
     flight: &mut InFlight,
     tried: &mut Attempts,
 ) -> Result<SourceAnswer, SourceError> {
-    let hedge = flight.place().and_then(|place| place.hedge_after());
+    let hedge = flight.permit().and_then(|permit| permit.hedge_after());
     let hedge = hedge.zip(again.filter(|again| again.operation.shape == Shape::Unary));
     let picked = tried.pick(way);
     let first = flight.begins(way, picked, call);
@@ -87,7 +87,7 @@ async fn attempt(
         Either::Left((answered, _)) => return answered,
         Either::Right(((), _)) => {}
     }
-    let hedged = flight.place().is_some_and(|place| place.may_hedge()).then(|| again.call()).flatten();
+    let hedged = flight.permit().is_some_and(|permit| permit.may_hedge()).then(|| again.call()).flatten();
     let mut second = hedged.map(|call| Attempt::new(way, tried.pick(way), call, false));
     let (Some(first), Some(second)) = (&mut flight.first, &mut second) else {
         let Some(first) = &mut flight.first else { return Err(SourceError::Unasked("it was not begun")) };
@@ -108,14 +108,14 @@ pub(in crate::server) async fn dispatch(
     route: &Route,
     mut call: Call,
     time: CallTime,
-    place: Permit,
+    permit: Permit,
     record: &mut ExchangeRecord,
 ) -> Result<SourceAnswer, Refusal> {
     let began = Instant::now();
     let deadline = time.source(began);
     let again = RetryableRequest::of(&call);
-    let (client, (mut turn, watched)) = (place.client_key(), RouteChoice::choose(route, &place));
-    let mut flight = InFlight::new(place, time.full(began));
+    let (client, (mut turn, watched)) = (permit.client_key(), RouteChoice::choose(route, &permit));
+    let mut flight = InFlight::new(permit, time.full(began));
     flight.hub = watched;
     let told = match deadline.whose {
         DeadlineOwner::Caller if again.is_some() => flight.whole().unwrap_or(deadline),
@@ -153,16 +153,16 @@ pub(in crate::server) async fn dispatch(
             }
         }
         let other = tried.last.is_some_and(|last| way.endpoints.has_other(client, last));
-        let Some(place) = flight.place() else { break result };
+        let Some(permit) = flight.permit() else { break result };
         // Neither does what one endpoint failed at, where another one is asked next.
         let spared = health.is_ill() && other;
         if !spared {
-            place.record(health, took, ended);
+            permit.record(health, took, ended);
         }
-        let wait = again.as_ref().zip(retry).and_then(|(_, asked)| place.retry_in(tried.attempts, asked, deadline.at));
+        let wait = again.as_ref().zip(retry).and_then(|(_, asked)| permit.retry_in(tried.attempts, asked, deadline.at));
         let Some(wait) = wait else {
             if spared {
-                place.record(health, took, ended);
+                permit.record(health, took, ended);
             }
             break result;
         };
@@ -227,7 +227,7 @@ impl Turns for PagePermits {
     fn run<'a>(&'a self, request: &'a (dyn Fn() -> Requested<'a> + Sync)) -> Requested<'a> {
         Box::pin(async move {
             let deadline = Deadline::own(Instant::now(), self.operation.timeout);
-            let mut place = self.guard.admit_next(&self.client, deadline).await.map_err(SourceError::NotAsked)?;
+            let mut permit = self.guard.admit_next(&self.client, deadline).await.map_err(SourceError::NotAsked)?;
             let deadline = Deadline::own(Instant::now(), self.operation.timeout);
             let mut attempts = 0;
             loop {
@@ -235,9 +235,9 @@ impl Turns for PagePermits {
                 let began = Instant::now();
                 let result = deadline.bound(request()).await.unwrap_or(Err(SourceError::Timeout));
                 let ended = Instant::now();
-                place.record(SourceError::health(&result), ended - began, ended);
+                permit.record(SourceError::health(&result), ended - began, ended);
                 let retry = result.as_ref().err().and_then(SourceError::retry).filter(|_| !self.operation.writes);
-                match retry.and_then(|asked| place.retry_in(attempts, asked, deadline.at)) {
+                match retry.and_then(|asked| permit.retry_in(attempts, asked, deadline.at)) {
                     Some(wait) => tokio::time::sleep(wait).await,
                     None => return result,
                 }
@@ -250,11 +250,11 @@ impl Turns for PagePermits {
 /// for it.
 fn shadow(shared: &Arc<Shared>, way: Arc<Upstream>, (client, again): (ClientKey, RetryableRequest), answer: Bytes) {
     let operation = again.operation.clone();
-    let Ok(place) = shared.shadowed.clone().try_acquire_owned() else { return };
+    let Ok(permit) = shared.shadowed.clone().try_acquire_owned() else { return };
     let Some(call) = again.call().filter(|_| operation.shape == Shape::Unary) else { return };
     let shared = shared.clone();
     tokio::spawn(async move {
-        let _place = place;
+        let _permit = permit;
         let deadline = Deadline::own(Instant::now(), operation.timeout);
         // What is noticed there is not the exchange's.
         let context = Arc::new(CallContext { observed: Arc::default(), ..(*call.context).clone() });

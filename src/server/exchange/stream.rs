@@ -35,7 +35,7 @@ pub(in crate::server) struct OpenedStream {
     /// What becomes of answers that have drifted.
     pub drift: DriftPolicy,
     /// Held as long as the stream lives.
-    pub _place: StreamPermit,
+    pub _permit: StreamPermit,
     /// When the caller's own deadline passes.
     pub until: Option<Instant>,
 }

@@ -126,12 +126,12 @@ impl Worker {
     fn admit(self: &Arc<Self>, stream: TcpStream, address: SocketAddr) {
         let proxied = is_proxied(&self.listen.proxies, address);
         let ip = address.ip();
-        let place = if proxied { self.open.take_unassigned(ip) } else { self.open.take(ip) };
-        let Some(place) = place else {
+        let permit = if proxied { self.open.take_unassigned(ip) } else { self.open.take(ip) };
+        let Some(permit) = permit else {
             turn_away(stream);
             return self.refusals.too_many(address);
         };
-        self.connections.spawn(self.clone().handshake(stream, address, proxied, place));
+        self.connections.spawn(self.clone().handshake(stream, address, proxied, permit));
     }
 
     /// How long a connection may live: a tenth more or less, so that not all that came together leave together.
@@ -207,9 +207,9 @@ impl Worker {
         mut stream: TcpStream,
         address: SocketAddr,
         proxied: bool,
-        mut place: ConnectionPermit,
+        mut permit: ConnectionPermit,
     ) {
-        let arrived = arrive(&mut stream, (address, proxied), &mut place, self.listen.handshake_timeout).await;
+        let arrived = arrive(&mut stream, (address, proxied), &mut permit, self.listen.handshake_timeout).await;
         let address = match arrived {
             Ok(peer) => peer,
             Err(ArrivalFailure { address, why }) => return self.arrival_failed(stream, address, &why),
@@ -219,7 +219,7 @@ impl Worker {
             turn_away(stream);
             return self.refusals.too_many_handshakes(address);
         }
-        let opened = self.clone().open(stream, address, place);
+        let opened = self.clone().open(stream, address, permit);
         match tokio::time::timeout(self.listen.handshake_timeout, opened).await {
             Ok(Ok(calls)) => {
                 limits.came_through(address.ip());
@@ -250,7 +250,7 @@ impl Worker {
         self: Arc<Self>,
         stream: TcpStream,
         address: SocketAddr,
-        place: ConnectionPermit,
+        permit: ConnectionPermit,
     ) -> Result<impl Future<Output = ()> + Send + 'static, RefusedBeforeCall> {
         let _ = stream.set_nodelay(true);
         let (backlog, stream) = Backlog::of(stream);
@@ -270,7 +270,7 @@ impl Worker {
             None => Cause::Closed.into(),
         })?;
         let peer = Arc::new(Peer { certificate, address });
-        Ok(Arc::new(CallerConnection { worker: self, peer, backlog, _place: place }).calls(http2, pings, gate, until))
+        Ok(Arc::new(CallerConnection { worker: self, peer, backlog, _permit: permit }).calls(http2, pings, gate, until))
     }
 }
 
@@ -279,7 +279,7 @@ struct CallerConnection {
     worker: Arc<Worker>,
     peer: Arc<Peer>,
     backlog: Backlog,
-    _place: ConnectionPermit,
+    _permit: ConnectionPermit,
 }
 
 impl CallerConnection {
