@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 const BLOCK: usize = 4_096;
+const SYNC_FOLDER: &str = "sync folder";
 
 /// What may go wrong until the next crash. Nothing, by default.
 #[derive(Debug, Clone, Default)]
@@ -24,6 +25,8 @@ pub struct Faults {
     pub crash_after_error: Option<u64>,
     /// One call in so many fails with EIO; 0: none.
     pub errors: u32,
+    /// Only syncs of folders fail: names were changed, and whoever changed them does not know whether that is durable.
+    pub only_names: bool,
     /// Only calls below this folder count.
     pub place: Option<&'static str>,
     /// Bytes that are left; `None`: plenty.
@@ -259,7 +262,8 @@ impl SimDisk {
             let over = *left == 0;
             state.dead |= over;
         }
-        let odds = if counts { state.faults.errors } else { 0 };
+        let may_fail = counts && (!state.faults.only_names || name == SYNC_FOLDER);
+        let odds = if may_fail { state.faults.errors } else { 0 };
         let failed = state.dead || odds > 0 && state.rng.u32(..odds) == 0;
         if failed && let Some(after) = state.faults.crash_after_error.take() {
             state.faults.crash_in = Some(after);
@@ -476,7 +480,7 @@ impl Disk for SimDisk {
     }
 
     fn sync_folder(&self, path: &Path) -> io::Result<()> {
-        let mut state = self.call("sync folder", path, &())?;
+        let mut state = self.call(SYNC_FOLDER, path, &())?;
         if state.now.get(path) != Some(&Node::Folder) {
             return Err(missing());
         }

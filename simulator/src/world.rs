@@ -33,6 +33,9 @@ enum Trouble {
     Crash,
     /// Calls fail with EIO, and the machine dies.
     Errors,
+    /// Names are changed and are not known to be durable; the process or the machine dies soon after, in one short life after
+    /// the other. What such names bring back is seldom met where any call may fail.
+    Names,
     /// The disk is full, and has room again.
     Full,
     /// A file is changed, cut, swapped or taken away behind the log's back.
@@ -98,6 +101,9 @@ pub fn run(seed: u64, key: &Arc<Vec<u8>>, (only, trace): (Option<&str>, bool)) -
         Trouble::Errors,
         Trouble::Errors,
         Trouble::Errors,
+        Trouble::Names,
+        Trouble::Names,
+        Trouble::Names,
         Trouble::Full,
         Trouble::Full,
         Trouble::Damage,
@@ -125,9 +131,11 @@ impl World {
             self.paths.disk.sync_folder(Path::new("/"))
         });
         made.map_err(|error| error.to_string())?;
-        for _ in 0..self.rng.usize(1..4) {
+        let most = if self.trouble == Trouble::Names { 7 } else { 4 };
+        for _ in 0..self.rng.usize(1..most) {
             self.faults = self.some_faults();
-            self.seals = self.rng.choice([1, 1, 1, 10]).unwrap_or(1);
+            let often = if self.trouble == Trouble::Names { [1, 1, 10, 10] } else { [1, 1, 1, 10] };
+            self.seals = self.rng.choice(often).unwrap_or(1);
             self.disk.note(|| format!("-- a life with {:?}", self.faults));
             self.one_life()?;
             if let Some(astray) = self.disk.misdirected() {
@@ -172,6 +180,14 @@ impl World {
                 place: rng.choice(["/data/state", "/data/journal", "/data/log"]),
                 ..Faults::default()
             },
+            // In the journal, what was named last is all that the next life may go on with; elsewhere, a file that was put in
+            // another's place is written to again some calls later.
+            Trouble::Names => {
+                let place = rng.choice(["/data/state", "/data/state", "/data/journal", "/data/log"]);
+                let at_once = place == Some("/data/journal") && rng.bool();
+                let crash_after_error = Some(if at_once { 1 } else { rng.u64(1..9) });
+                Faults { crash_after_error, errors: rng.u32(2..9), only_names: true, place, ..Faults::default() }
+            }
             // Most of what is written is the journal's.
             Trouble::Misdirected => Faults {
                 misdirect_in: soon(rng, 7),
@@ -203,9 +219,8 @@ impl World {
             }
             Err(error) => return Err(format!("5: no start: {error}")),
         }
-        if self.trouble == Trouble::Misdirected && self.rng.bool() {
-            self.disk.kill();
-        } else if matches!(self.trouble, Trouble::Crash | Trouble::Errors) && self.rng.bool() {
+        let may_be_killed = [Trouble::Crash, Trouble::Errors, Trouble::Names, Trouble::Misdirected];
+        if may_be_killed.contains(&self.trouble) && self.rng.bool() {
             self.disk.kill();
         } else {
             self.disk.restart();
@@ -249,7 +264,8 @@ impl World {
             thread::spawn(move || pipeline.prepare_segments())
         };
         let mut done = Ok(());
-        for _ in 0..self.rng.usize(1..30) {
+        let most = if self.trouble == Trouble::Names { self.rng.choice([3, 30]).unwrap_or(30) } else { 30 };
+        for _ in 0..self.rng.usize(1..most) {
             done = self.step(pipeline, &mut journal);
             if done.is_err() || self.disk.is_dead() {
                 break;

@@ -305,13 +305,20 @@ fn put_in_place(
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use std::sync::atomic::{AtomicBool, Ordering};
 
     /// The local disk, whose folders cannot be synced for a while.
     #[derive(Debug, Default)]
-    struct NoFolderSync(AtomicBool);
+    pub struct NoFolderSync(AtomicBool);
+
+    impl NoFolderSync {
+        /// From now on they can be, or not.
+        pub fn refuse(&self, refused: bool) {
+            self.0.store(refused, Ordering::Relaxed);
+        }
+    }
 
     impl Disk for NoFolderSync {
         fn open(&self, path: &Path, how: Open) -> io::Result<Box<dyn DiskFile>> {
@@ -351,13 +358,13 @@ mod tests {
         std::fs::write(&path, "one").unwrap();
         // Holds on to what the name stands for until the folder is synced.
         std::fs::hard_link(&path, &before).unwrap();
-        disk.0.store(true, Ordering::Relaxed);
+        disk.refuse(true);
         // Twice, and by a process that starts anew in between.
         let mut file = ReplacedFile::new(path.clone());
         assert!(file.replace(&disk, b"two").is_err() && file.replace(&disk, b"three").is_err());
         assert!(ReplacedFile::new(path.clone()).replace(&disk, b"four").is_err());
         assert_eq!((read(&before), read(&path)), ("one".into(), "four".into()));
-        disk.0.store(false, Ordering::Relaxed);
+        disk.refuse(false);
         file.replace(&disk, b"five").unwrap();
         assert_eq!((read(&before), read(&path)), ("one".into(), "five".into()));
         // Once a sync has said that the other one is nobody's, the two take turns.

@@ -179,7 +179,13 @@ impl Journal {
     /// Gives up segments of which every entry is below `sealed`.
     pub(crate) fn forget(paths: &LogPaths, sealed: u64, spare: &Spare) -> Result<(), LogError> {
         let found = segments(&*paths.disk, &paths.journal)?;
-        found.windows(2).filter(|pair| pair[1].0 <= sealed).try_for_each(|pair| spare.retire(&pair[0].1))
+        let mut over = found.windows(2).filter(|pair| pair[1].0 <= sealed).peekable();
+        if over.peek().is_some() {
+            // The writer may be about to make the name of the one that follows durable: a crash that lost that name and kept the
+            // removal would leave no journal.
+            sync_folder(&*paths.disk, &paths.journal)?;
+        }
+        over.try_for_each(|pair| spare.retire(&pair[0].1))
     }
 
     fn next_segment(&self) -> Result<Segment, LogError> {
@@ -304,6 +310,7 @@ pub(super) fn gone(sealed: u64) -> String {
 mod tests {
     use super::*;
     use crate::exchange_log::disk::LocalDisk;
+    use crate::exchange_log::disk::tests::NoFolderSync;
     use crate::exchange_log::segment::HEAD;
 
     fn recover(folder: &Path, from: u64) -> Result<Recovered, LogError> {
@@ -421,6 +428,27 @@ mod tests {
         std::fs::write(folder.path().join(UNNAMED), b"").unwrap();
         assert_eq!(recover(folder.path(), 0).unwrap().journal.next_index(), 0);
         assert!(!folder.path().join(UNNAMED).exists());
+    }
+
+    /// Found by the simulator (`Names`, seed 57402).
+    #[test]
+    fn a_segment_is_given_up_only_when_the_name_of_the_next_one_is_durable() {
+        let (folder, disk) = (tempfile::tempdir().unwrap(), Arc::new(NoFolderSync::default()));
+        let paths = LogPaths { disk: disk.clone(), ..LogPaths::new(folder.path()) };
+        let mut journal = Journal::recover(&paths, ChainKey::new(b"secret"), 0).unwrap().journal;
+        let append = |journal: &mut Journal| journal.append(&[b"one".to_vec()]).unwrap();
+        append(&mut journal);
+        journal.abandon_segment();
+        append(&mut journal);
+        let found = || segments(&LocalDisk, &paths.journal).unwrap().iter().map(|one| one.0).collect::<Vec<_>>();
+        assert_eq!(found(), [0, 1]);
+        disk.refuse(true);
+        assert!(Journal::forget(&paths, 2, &journal.spare).is_err());
+        assert_eq!(found(), [0, 1], "nobody knows whether the second one's name would come back");
+        Journal::forget(&paths, 0, &journal.spare).unwrap();
+        disk.refuse(false);
+        Journal::forget(&paths, 2, &journal.spare).unwrap();
+        assert_eq!(found(), [1]);
     }
 
     #[test]
