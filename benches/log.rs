@@ -10,9 +10,8 @@ use ndxp_gateway::exchange_log::checkpoint::LogSigner;
 use ndxp_gateway::exchange_log::entry::Pseudonym;
 use ndxp_gateway::exchange_log::reader::LogReader;
 use ndxp_gateway::exchange_log::receipt::Receipt;
-use ndxp_gateway::exchange_log::seal::Sealer;
 use ndxp_gateway::exchange_log::verify::verify_data;
-use ndxp_gateway::exchange_log::{Entry, ExchangeLog, Kind, LogPaths};
+use ndxp_gateway::exchange_log::{Entry, ExchangeLog, Kind, LogPaths, Pipeline};
 use ndxp_gateway::keyfile::Vault;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -152,20 +151,21 @@ fn appends() {
     println!("encoding an entry of {} bytes: {:?}", bytes.len(), began.elapsed() / 200_000);
 }
 
-/// A log of so many entries, by the sealer alone.
+/// A log of so many entries, as the gateway's own threads make it.
 fn grow(data: &Path, to: u64) -> LogSigner {
-    let paths = LogPaths::new(data);
     let key = LogSigner::generate().unwrap();
     let make = || LogSigner::from_pkcs8("bench.example/log", &key).unwrap();
-    std::fs::create_dir_all(&paths.tiles).unwrap();
-    std::fs::write(paths.tiles.join("vkey"), make().verifier().to_string()).unwrap();
-    let mut sealer = Sealer::open(paths, make()).unwrap();
-    for from in (0..to).step_by(100_000) {
-        let batch: Vec<Vec<u8>> = (from..(from + 100_000).min(to)).map(|number| entry(number).to_bytes()).collect();
-        sealer.seal(&batch).unwrap();
+    let (pipeline, mut journal) = Pipeline::open(LogPaths::new(data), make()).unwrap();
+    for from in (0..to).step_by(BATCH) {
+        let batch = (from..(from + BATCH as u64).min(to)).map(|number| entry(number).to_bytes()).collect();
+        pipeline.write(&mut journal, batch).unwrap();
+        pipeline.seal().unwrap();
     }
     make()
 }
+
+/// Entries that are written at once: some 50 MB, most of a journal segment.
+const BATCH: usize = 100_000;
 
 fn percentile(mut all: Vec<Duration>, percent: usize) -> Duration {
     all.sort();
