@@ -1,13 +1,14 @@
 //! Odd answers, as bytes on the wire, and what must be said of each: `answers/*.txt`, one table a kind, through the real drivers
 //! from a TLS server that sends what a row says.
 
+use base64::Engine;
 use futures_util::StreamExt;
 use ndxp_gateway::contract::ContractSet;
 use ndxp_gateway::contract::drift::DriftPolicy;
 use ndxp_gateway::contract::notes::Notes;
 use ndxp_gateway::contract::settings::CallContext;
 use ndxp_gateway::drivers::connection::{Connection, RequestHash, XRoadIds, XRoadMember};
-use ndxp_gateway::drivers::credentials::{Credentials, OAuth2, Secret};
+use ndxp_gateway::drivers::credentials::{Credentials, Secret};
 use ndxp_gateway::drivers::http::HttpEndpoint;
 use ndxp_gateway::drivers::{Adapter, Call, SourceAnswer, SourceError, SourceRequest};
 use ndxp_gateway::identity::tls;
@@ -18,6 +19,9 @@ use std::collections::VecDeque;
 use std::io::Write;
 use std::sync::{Arc, LazyLock, Mutex};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+mod credentials;
+mod lists;
 
 static CONTRACTS: LazyLock<ContractSet> = LazyLock::new(|| {
     let folder = tempfile::tempdir().unwrap();
@@ -117,14 +121,12 @@ fn with_hashes(answer: Vec<u8>, request: &[u8]) -> Vec<u8> {
 
 /// What PR-MESS, section 2.2, calls `requestHash`.
 fn hash_of_the_body(request: &[u8]) -> String {
-    use base64::Engine;
     let end = request.windows(4).position(|four| four == b"\r\n\r\n").unwrap();
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA512, &request[end + 4..]);
     base64::engine::general_purpose::STANDARD.encode(digest.as_ref())
 }
 
 fn hash_on_the_wire(request: &[u8], jetty: bool) -> String {
-    use base64::Engine;
     let sha = |bytes: &[u8]| aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA512, bytes).as_ref().to_vec();
     let end = request.windows(4).position(|four| four == b"\r\n\r\n").unwrap();
     let (head, body) = (std::str::from_utf8(&request[..end]).unwrap(), &request[end + 4..]);
@@ -293,6 +295,16 @@ fn body_of(field: &str) -> Vec<u8> {
         let whole = body_of(&format!("GZIP({text})"));
         return whole[..whole.len() - 9].to_vec();
     }
+    if let Some(text) = inner("GZIP2(") {
+        let mut twice = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        twice.write_all(&body_of(&format!("GZIP({text})"))).unwrap();
+        return twice.finish().unwrap();
+    }
+    if let Some(text) = inner("GZIP3(") {
+        let mut thrice = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        thrice.write_all(&body_of(&format!("GZIP2({text})"))).unwrap();
+        return thrice.finish().unwrap();
+    }
     if let Some(text) = inner("ZLIB(") {
         let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
         zlib.write_all(&unescaped(text)).unwrap();
@@ -453,101 +465,6 @@ async fn outsiders_are_understood_or_not_believed() {
     table(include_str!("answers/outsiders.txt"), 100).await;
 }
 
-/// The rows that a list came to, with the queries that were asked; `None` where it failed, and why.
-async fn paged(pages: &[&str]) -> (Result<Vec<String>, String>, Vec<String>) {
-    let raw = Raw::start().await;
-    let adapter = raw.adapter(Credentials::None);
-    pages.iter().for_each(|page| raw.says(answer("200", page)));
-    let said = call(&adapter, "Rest/Pages", json!({})).await;
-    let rows = said.result.map_err(|refusal| refusal.reason.as_str().to_owned());
-    let rows =
-        rows.map(|rows| rows.as_array().unwrap().iter().map(|row| row["id"].as_str().unwrap().to_owned()).collect());
-    let requests = raw.requests.lock().unwrap();
-    let asked = |request: &Vec<u8>| {
-        let text = String::from_utf8_lossy(request);
-        let query = text.split_once('?').unwrap().1;
-        query.split(' ').next().unwrap().to_owned()
-    };
-    (rows, requests.iter().map(asked).collect())
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn u6_a_list_ends_ok_only_when_it_is_whole() {
-    let page = |ids: &[u32], rest: &str| {
-        let rows: Vec<Value> = ids.iter().map(|id| json!({ "id": id.to_string() })).collect();
-        format!("{{\"rows\": {}{rest}}}", Value::from(rows))
-    };
-    let ids = |ids: &[u32]| Ok(ids.iter().map(u32::to_string).collect::<Vec<_>>());
-    let run = |pages: Vec<String>| async move { paged(&pages.iter().map(String::as_str).collect::<Vec<_>>()).await };
-    // A source that caps its pages at one: the offset counts what has come.
-    let (rows, asked) = run(vec![page(&[1], ""), page(&[2], ""), page(&[], "")]).await;
-    assert_eq!(rows, ids(&[1, 2]));
-    assert_eq!(asked, ["offset=0&limit=2", "offset=1&limit=2", "offset=2&limit=2"]);
-    // The total ends it without a further request.
-    let (rows, asked) = run(vec![page(&[1, 2], ", \"total\": 3"), page(&[3], ", \"total\": 3")]).await;
-    assert_eq!((rows, asked.len()), (ids(&[1, 2, 3]), 2));
-    // A total that is just the first full page may be the page's.
-    let (rows, _) = run(vec![page(&[1, 2], ", \"total\": 2"), page(&[3], ", \"total\": 1"), page(&[], "")]).await;
-    assert_eq!(rows, ids(&[1, 2, 3]));
-    let (rows, asked) = run(vec![page(&[1], ", \"more\": true"), page(&[2], ", \"more\": false")]).await;
-    assert_eq!((rows, asked.len()), (ids(&[1, 2]), 2));
-    // A source that ignores the limit, and one whose list grows while it is read.
-    let (rows, asked) = run(vec![page(&[1, 2, 3], ", \"total\": 3")]).await;
-    assert_eq!((rows, asked.len()), (ids(&[1, 2, 3]), 1));
-    let grown = vec![page(&[1, 2], ", \"total\": 3"), page(&[3], ", \"total\": 4"), page(&[4], ", \"total\": 4")];
-    let (rows, asked) = run(grown).await;
-    assert_eq!((rows, asked.len()), (ids(&[1, 2, 3, 4]), 3));
-    // The contract's sign of absence beyond the last record is the end.
-    let (rows, _) = run(vec![page(&[1, 2], ""), "{\"code\": \"NONE\"}".into()]).await;
-    assert_eq!(rows, ids(&[1, 2]));
-    for broken in [
-        // More is said to come, and does not.
-        vec![page(&[1, 2], ", \"more\": true"), page(&[], ", \"more\": true")],
-        vec![page(&[1, 2], ", \"total\": 5"), page(&[], ", \"total\": 5")],
-        vec![page(&[1, 2], ", \"more\": false, \"total\": 5")],
-        vec![page(&[1, 2], ", \"total\": 3"), page(&[3], ", \"total\": \"3 of 5\"")],
-        // The same page again, and pages that go round in a circle until the total is reached.
-        vec![page(&[1, 2], ""), page(&[1, 2], "")],
-        vec![page(&[1, 2], ", \"total\": 5"), page(&[3, 4], ", \"total\": 5"), page(&[1, 2], ", \"total\": 5")],
-        // More pages than the contract takes.
-        vec![page(&[1], ""), page(&[2], ""), page(&[3], ""), page(&[4], "")],
-        // An error in place of a page.
-        vec![page(&[1, 2], ""), "{\"error\": \"x\"}".into()],
-    ] {
-        let (rows, _) = run(broken.clone()).await;
-        assert_eq!(rows, Err("SOURCE_PROTOCOL_ERROR".to_owned()), "{broken:?}");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn drift_in_a_later_record_or_page_is_seen_and_refused_where_the_policy_says_so() {
-    let raw = Raw::start().await;
-    let adapter = raw.adapter(Credentials::None);
-    let plain = r#"{"rows": [{"id": "1"}, {"id": "2"}]}"#;
-    let soap = "RECORD(<rows><id>1</id></rows><rows><id>2</id><new>x</new></rows>)";
-    let cases: [(&str, &[&str], &str); 4] = [
-        // A later page, a later record of a page, of a list in one answer, and of a repeated element.
-        ("Rest/Pages", &[plain, r#"{"rows": [{"id": "3", "new": "x"}]}"#, r#"{"rows": []}"#], "rows/new"),
-        ("Rest/Pages", &[plain, r#"{"rows": [{"id": "3"}, {"id": "4", "new": "x"}]}"#, r#"{"rows": []}"#], "rows/new"),
-        ("Rest/Rows", &[r#"{"rows": [{"id": "1"}, {"id": "2", "new": "x"}]}"#], "rows/new"),
-        ("Soap/Get", &[soap], "Record/rows/new"),
-    ];
-    for (operation, pages, path) in cases {
-        for policy in [DriftPolicy::Pass, DriftPolicy::Warn, DriftPolicy::Refuse] {
-            raw.answers.lock().unwrap().clear();
-            pages.iter().for_each(|page| raw.says(answer("200", page)));
-            let said = call_with(&adapter, operation, json!({}), policy).await;
-            let drift: Vec<&str> = said.notes.drift.iter().map(|one| one.path.as_str()).collect();
-            assert_eq!(drift, [path], "{operation} {policy:?}: by path, once");
-            match (policy, said.result) {
-                (DriftPolicy::Refuse, Err(refusal)) => assert_eq!(refusal.reason.as_str(), "SOURCE_DRIFTED"),
-                (DriftPolicy::Pass | DriftPolicy::Warn, Ok(_)) => {}
-                (_, other) => panic!("{operation} {policy:?}: {other:?}"),
-            }
-        }
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn u2_texts_go_out_composed() {
     let raw = Raw::start().await;
@@ -601,65 +518,4 @@ async fn u4_the_request_hash_covers_every_header_unless_the_entry_says_keep() {
             assert!(request.contains("apikey: secret"), "{request}");
         }
     }
-}
-
-/// Calls with OAuth2: the answers in turn, and what came of the calls; how often the token endpoint was asked.
-async fn with_tokens(answers: &[(&str, &str)], calls: usize) -> (Vec<String>, usize) {
-    let raw = Raw::start().await;
-    let oauth2 = OAuth2::new("/token".into(), "key".into(), Secret::new("secret"), None);
-    let adapter = raw.adapter(Credentials::OAuth2(oauth2));
-    answers.iter().for_each(|(status, body)| raw.says(answer(status, body)));
-    let mut said = Vec::new();
-    for _ in 0..calls {
-        said.push(outcome(&call(&adapter, "Rest/Plain", json!({})).await));
-    }
-    let tokens = raw.requests.lock().unwrap().iter().filter(|request| request.starts_with(b"POST /token")).count();
-    (said, tokens)
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn u9_tokens_are_read_carefully_and_only_one_that_works_is_kept() {
-    const OK: (&str, &str) = ("200", "{\"text\": \"a\"}");
-    let good = "OK {\"text\":\"a\"}";
-    for token in [
-        r#"{"access_token": "T", "token_type": "Bearer", "expires_in": 3600}"#,
-        r#"{"access_token": "T", "expires_in": "3600"}"#,
-        r#"{"access_token": "T", "token_type": "bearer", "expires_in": 3599.0}"#,
-        r#"\xef\xbb\xbf{"access_token": "T"}"#,
-        r#"{"access_token": "T", "expires_in": null, "error": null}"#,
-    ] {
-        assert_eq!(with_tokens(&[("200", token), OK, OK], 2).await, (vec![good.into(), good.into()], 1), "{token}");
-    }
-    for (status, answer, expected) in [
-        ("200", r#"{"error": "invalid_client"}"#, "SOURCE_CREDENTIALS_REFUSED gateway invalid_client"),
-        ("400", r#"{"error": "invalid_client"}"#, "SOURCE_CREDENTIALS_REFUSED gateway invalid_client"),
-        ("401", "", "SOURCE_CREDENTIALS_REFUSED gateway 401"),
-        ("404", "<html/>", "SOURCE_PROTOCOL_ERROR hub 404"),
-        ("200", r#"{"access_token": ""}"#, "SOURCE_PROTOCOL_ERROR hub"),
-        ("200", r#"{"access_token": "a b"}"#, "SOURCE_PROTOCOL_ERROR hub"),
-        ("200", r#"{"access_token": "a\\nb"}"#, "SOURCE_PROTOCOL_ERROR hub"),
-        ("200", r#"{"access_token": 7}"#, "SOURCE_PROTOCOL_ERROR hub"),
-        ("200", r#"{"access_token": "T", "token_type": "mac"}"#, "SOURCE_PROTOCOL_ERROR hub"),
-        ("200", r#"{"access_token": "T", "expires_in": 0}"#, "SOURCE_PROTOCOL_ERROR hub"),
-        ("200", r#"{"access_token": "T", "expires_in": "soon"}"#, "SOURCE_PROTOCOL_ERROR hub"),
-        ("200", "<html/>", "SOURCE_PROTOCOL_ERROR hub"),
-        ("503 retry-after: 5", "", "SOURCE_UNAVAILABLE hub 503 retry 5"),
-    ] {
-        let again = r#"{"access_token": "T"}"#;
-        // What failed is not kept: the next call gets another.
-        let (said, tokens) = with_tokens(&[(status, answer), ("200", again), OK], 2).await;
-        assert_eq!((said[0].as_str(), said[1].as_str(), tokens), (expected, good, 2), "{status} {answer}");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn u9_401_renews_the_token_once_and_403_does_not() {
-    const OK: (&str, &str) = ("200", "{\"text\": \"a\"}");
-    const TOKEN: (&str, &str) = ("200", r#"{"access_token": "T"}"#);
-    let good = "OK {\"text\":\"a\"}".to_owned();
-    assert_eq!(with_tokens(&[TOKEN, ("401", ""), TOKEN, OK], 1).await, (vec![good.clone()], 2));
-    let refused = "SOURCE_CREDENTIALS_REFUSED gateway 401".to_owned();
-    assert_eq!(with_tokens(&[TOKEN, ("401", ""), TOKEN, ("401", "")], 1).await, (vec![refused], 2));
-    let forbidden = "SOURCE_CREDENTIALS_REFUSED gateway 403".to_owned();
-    assert_eq!(with_tokens(&[TOKEN, ("403", ""), OK], 2).await, (vec![forbidden, good], 1), "the token is kept");
 }

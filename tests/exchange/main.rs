@@ -19,3 +19,4 @@ mod source_fixtures;
 mod statuses;
 mod streams;
 mod variations;
+mod xroad_examples;
