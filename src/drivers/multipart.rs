@@ -187,8 +187,19 @@ pub(super) fn resolve(children: Vec<Element>) -> Result<Option<Element>, SourceE
     }
     if !others.is_empty() {
         expand(&mut first, &others, 0, &mut 0)?;
+    } else if refers(&first) {
+        return Err(SourceError::Protocol(NOWHERE.into()));
     }
     Ok(Some(first))
+}
+
+const NOWHERE: &str = "the answer refers to an element that is not there";
+
+/// Whether an element has nothing but a reference into the body, or one within it does.
+fn refers(element: &Element) -> bool {
+    let alone = element.children.is_empty() && element.text.trim().is_empty();
+    (alone && attribute(element, "href").is_some_and(|href| href.starts_with('#')))
+        || element.children.iter().any(refers)
 }
 
 fn expand(
@@ -207,7 +218,7 @@ fn expand(
         element.text.clone_from(&other.text);
         element.attributes.clone_from(&other.attributes);
     } else if href.is_some() && element.children.is_empty() {
-        return Err(SourceError::Protocol("the answer refers to an element that is not there".into()));
+        return Err(SourceError::Protocol(NOWHERE.into()));
     }
     element.children.iter_mut().try_for_each(|child| expand(child, others, depth + 1, count))
 }
@@ -231,5 +242,28 @@ mod tests {
         let refused = answer(MAX_PARTS + 1);
         let error = open(&refused).map(|_| ()).unwrap_err().to_string();
         assert!(error.contains("too many parts"), "{error}");
+    }
+
+    #[test]
+    fn references_lead_neither_deep_nor_to_more_than_a_document_may_have() {
+        let resolved = |body: &str| {
+            let body = crate::contract::xml::parse(format!("<Body>{body}</Body>").as_bytes()).unwrap();
+            resolve(body.children).map(|_| ()).map_err(|error| error.to_string())
+        };
+        let chain = |length: usize| {
+            let next = |at: usize| format!("<m id=\"i{at}\"><a href=\"#i{}\"/></m>", at + 1);
+            let rest: String = (0..length).map(next).collect();
+            format!("<Answer><a href=\"#i0\"/></Answer>{rest}<m id=\"i{length}\">x</m>")
+        };
+        assert_eq!(resolved(&chain(40)), Ok(()));
+        assert!(resolved(&chain(80)).unwrap_err().contains("lead too far"));
+        // Each is there twice in the one before: a million of the last.
+        let double = |levels: usize| {
+            let next = |at: usize| format!("<m id=\"i{at}\"><a href=\"#i{0}\"/><a href=\"#i{0}\"/></m>", at + 1);
+            let rest: String = (0..levels).map(next).collect();
+            format!("<Answer><a href=\"#i0\"/></Answer>{rest}<m id=\"i{levels}\">x</m>")
+        };
+        assert_eq!(resolved(&double(10)), Ok(()));
+        assert!(resolved(&double(20)).unwrap_err().contains("lead too far"));
     }
 }

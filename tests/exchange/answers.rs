@@ -172,6 +172,8 @@ async fn read_request(stream: &mut (impl AsyncReadExt + Unpin)) -> Vec<u8> {
 struct Said {
     result: Result<Value, Refusal>,
     notes: Notes,
+    /// Whether the source may have got the request.
+    sent: bool,
 }
 
 async fn call(adapter: &Adapter, operation: &str, request: Value) -> Said {
@@ -183,7 +185,7 @@ async fn call_with(adapter: &Adapter, operation: &str, request: Value, drift: Dr
         CONTRACTS.operation(&format!("/odd.v1.{operation}")).unwrap_or_else(|| panic!("{operation}")).clone();
     let message = DynamicMessage::deserialize(operation.request.message.clone(), request).unwrap();
     let context = Arc::new(CallContext { exchange_id: "E1".into(), drift, ..CallContext::default() });
-    let observed = context.observed.clone();
+    let (observed, sent) = (context.observed.clone(), context.sent.clone());
     let request = SourceRequest::One { bytes: prost::Message::encode_to_vec(&message).into(), message };
     let descriptor = operation.answer.message.clone();
     let read =
@@ -197,7 +199,7 @@ async fn call_with(adapter: &Adapter, operation: &str, request: Value, drift: Dr
         }
         Err(error) => Err(error),
     };
-    Said { result: result.map_err(Refusal::from), notes: observed.so_far() }
+    Said { result: result.map_err(Refusal::from), notes: observed.so_far(), sent: sent.is_marked() }
 }
 
 /// `\n`, `\r`, `\x01`, `\u0301` (a character) and `\\` of a row.
@@ -294,6 +296,10 @@ fn body_of(field: &str) -> Vec<u8> {
     if let Some(text) = inner("GZIPCUT(") {
         let whole = body_of(&format!("GZIP({text})"));
         return whole[..whole.len() - 9].to_vec();
+    }
+    // Small on the wire, and twice as large as the limit.
+    if let Some(text) = inner("BOMB(") {
+        return body_of(&format!("GZIP({}{text})", " ".repeat(2 << 20)));
     }
     if let Some(text) = inner("GZIP2(") {
         let mut twice = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());

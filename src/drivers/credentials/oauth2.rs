@@ -153,3 +153,20 @@ impl Lgsp {
         sensitive(&STANDARD.encode(keys.to_string()))
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn u9_a_token_is_kept_for_a_share_of_its_life_and_for_a_day_at_most() {
+        for (seconds, kept) in [(json!(10), 8), (json!(3_600), 3_540), (json!("3600"), 3_540), (json!(1e12), 86_340)] {
+            let (_, until) = read_token(&json!({ "access_token": "T", "expires_in": seconds })).unwrap();
+            assert_eq!(until, Some(Duration::from_secs(kept)), "{seconds}");
+        }
+        let (_, until) = read_token(&json!({ "access_token": "T" })).unwrap();
+        assert_eq!(until, Some(Duration::from_secs(3_540)));
+    }
+}
