@@ -44,7 +44,13 @@ pub fn page(
     }
     if let Some(index) = index {
         while at > low && at <= indexed && !search.is_over() {
-            let candidates = index.candidates(reader, query, at)?;
+            let candidates = match index.candidates(reader, query, at) {
+                Err(AuditError::Index(error)) => {
+                    tracing::warn!(%error, "the search index cannot be read: the log is read in its place");
+                    return self::page(reader, None, query, before, limit, patience);
+                }
+                other => other?,
+            };
             at = search.of(candidates.places)?.unwrap_or(candidates.range.start);
         }
     }

@@ -8,6 +8,7 @@ mod alterations;
 mod clock;
 mod finished;
 mod foreign_readers;
+mod index_crashes;
 mod keys;
 mod kill_nine;
 mod log_faults;

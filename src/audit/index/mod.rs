@@ -167,9 +167,16 @@ impl Index {
             %fault, first = entries.start, last = entries.end - 1, cell,
             "the search index was not what the log says: this part of it is made anew"
         );
-        // A file that cannot be written is found wrong again the next time.
-        if let Err(error) = self.mend(reader, part, &cells) {
-            tracing::warn!(%error, "the part of the search index could not be written");
+        match self.mend(reader, part, &cells) {
+            Err(error) if is_damaged(&error) => {
+                tracing::warn!(%error, "the search index is damaged: it is removed, and whoever follows the log makes it anew");
+                if let Some(data) = self.path.parent().and_then(Path::parent) {
+                    Self::remove(data)?;
+                }
+            }
+            // A file that cannot be written is found wrong again the next time.
+            Err(error) => tracing::warn!(%error, "the part of the search index could not be written"),
+            Ok(()) => {}
         }
         let bytes = cells.get(&cell).cloned().unwrap_or_default();
         *self.fresh.borrow_mut() = Some((part, cells));
@@ -188,6 +195,13 @@ impl Index {
     fn head(&self, reader: &LogReader, part: Part) -> Result<Head, AuditError> {
         Ok(Head::decode(self.cell(reader, part, HEAD)?.as_slice()).unwrap_or_default())
     }
+}
+
+/// Whether SQLite says that the file is not what it wrote: what a crash may leave, since nothing is synced.
+fn is_damaged(error: &AuditError) -> bool {
+    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+    matches!(error, AuditError::Index(rusqlite::Error::SqliteFailure(failure, _))
+        if matches!(failure.code, DatabaseCorrupt | NotADatabase))
 }
 
 /// A part as the log has it. Bundles that were pruned are left out.

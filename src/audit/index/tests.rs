@@ -71,7 +71,9 @@ proptest! {
             for entry in part {
                 log.append_unawaited(entry).unwrap();
             }
-            runtime.block_on(log.append(&Entry::begin(Kind::Admin, "dc1"))).unwrap();
+            // At its place in time: without the index, times that go back by weeks are not looked for.
+            let time_us = part.last().map_or(0, |last| last.time_us);
+            runtime.block_on(log.append(&Entry { time_us, ..Entry::begin(Kind::Admin, "dc1") })).unwrap();
             drop(log);
             if part.len() == first.len() {
                 rebuild(folder.path(), &Vault::default(), |_, _| {}).unwrap();

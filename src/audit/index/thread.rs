@@ -1,6 +1,6 @@
 //! The thread that follows the log.
 
-use super::{AuditError, Index, index_path};
+use super::{AuditError, Index, index_path, is_damaged};
 use crate::exchange_log::reader::LogReader;
 use crate::keyfile::Vault;
 use std::os::unix::fs::MetadataExt;
@@ -29,6 +29,14 @@ impl Following {
                 match step(&data, &vault, &mut index) {
                     Ok(true) if matches!(stopped.try_recv(), Err(std::sync::mpsc::TryRecvError::Empty)) => continue,
                     Ok(_) => told = false,
+                    // A crash may leave what SQLite finds wrong only when it comes to it. All of it is in the log.
+                    Err(error) if is_damaged(&error) => {
+                        tracing::warn!(%error, "the search index is damaged and is made anew");
+                        index = None;
+                        if let Err(error) = Index::remove(&data) {
+                            tracing::error!(%error, "the damaged search index cannot be removed");
+                        }
+                    }
                     // Once, not four times a second. The log goes on without its index.
                     Err(error) if !told => {
                         tracing::error!(%error, "the search index does not follow the log");
