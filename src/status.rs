@@ -118,8 +118,8 @@ reasons! {
     ContractChanged, "CONTRACT_CHANGED", Aborted, "The operation's contract changed meanwhile: read it anew and begin again.", "Mô tả thao tác đã thay đổi trong khi gọi: đọc lại mô tả và gọi lại từ đầu.";
     /// The gateway ends, and with it a stream that stands still.
     GatewayEnding, "GATEWAY_ENDING", Unavailable, "The gateway ends, perhaps to start anew: ask again.", "Cổng đang dừng hoặc khởi động lại: hãy gọi lại.";
-    /// The exchange log cannot be written: nothing leaves unlogged.
-    ExchangeLogUnavailable, "EXCHANGE_LOG_UNAVAILABLE", Unavailable, "The exchange log cannot be written; nothing leaves unlogged.", "Không ghi được nhật ký; không dữ liệu nào rời cổng.";
+    /// The exchange log cannot be written, or not be read: nothing leaves unlogged.
+    ExchangeLogUnavailable, "EXCHANGE_LOG_UNAVAILABLE", Unavailable, "The exchange log cannot be written or read; nothing leaves unlogged.", "Không ghi hoặc không đọc được nhật ký; không dữ liệu nào rời cổng.";
     /// A write was sent, and what became of it is not known.
     WriteOutcomeUnknown, "WRITE_OUTCOME_UNKNOWN", Unknown, "The write may have been done: do not repeat it, ask the source for its state.", "Thao tác ghi có thể đã được thực hiện: không gửi lại, hãy tra cứu trạng thái ở nguồn.";
     /// The source took too long.

@@ -3,20 +3,25 @@
 use super::api;
 use crate::contract::ContractSet;
 use crate::drift::file::{self, OperationDrift, PathDrift};
+use crate::keyfile::Vault;
+use crate::registry::ActKey;
+use crate::registry::sqlite::FILE;
 use std::collections::BTreeSet;
 use std::path::Path;
 use tonic::Status;
 
 /// The drift of one source, or of all.
 pub(super) fn list(
-    data: &Path,
+    (data, vault): (&Path, &Vault),
     contracts: &ContractSet,
     asked: &api::ListDriftRequest,
 ) -> Result<api::ListDriftResponse, Status> {
-    let state = file::load(data).map_err(|error| {
+    let unread = |error: &dyn std::fmt::Display| {
         tracing::error!(%error, "what is known of drift cannot be read");
         Status::internal("what is known of drift cannot be read: see the gateway's log")
-    })?;
+    };
+    let key = ActKey::read(&data.join(FILE), vault).map_err(|error| unread(&error))?;
+    let state = file::load(data, key.as_ref()).map_err(|error| unread(&error))?;
     let mut found = api::ListDriftResponse::default();
     let wanted = |kept: &OperationDrift| asked.source.is_empty() || kept.about.source == asked.source;
     let mut sources = BTreeSet::new();

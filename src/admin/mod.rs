@@ -435,8 +435,9 @@ impl AdminService for Admin {
     }
 
     async fn list_drift(&self, request: Request<api::ListDriftRequest>) -> AdminResult<api::ListDriftResponse> {
-        let list =
-            |admin: &Admin, _: &dyn Store, asked| drift::list(&admin.config.data, &admin.contracts.load(), &asked);
+        let list = |admin: &Admin, _: &dyn Store, asked| {
+            drift::list((&admin.config.data, &admin.config.vault), &admin.contracts.load(), &asked)
+        };
         self.read(request, &rules::LIST_DRIFT, list).await
     }
 

@@ -5,17 +5,18 @@
 //! What a gateway makes anew by itself (`keys/index.key`, `state/acts.json`, `state/intents-ended`, `state/index-verified.json`,
 //! the index) may be gone; what is there must be its own.
 
-use super::{AuditError, index, logged_state, scan};
+use super::{AuditError, index, logged_state, periods, scan};
 use crate::exchange_log::checkpoint::{LogSigner, LogVerifier};
 use crate::exchange_log::file_acts::FileAct;
 use crate::exchange_log::{LogPaths, pseudonym, reader};
 use crate::keyfile::Vault;
-use crate::registry::ActKey;
 use crate::registry::sqlite::{FILE, FileRecord, RegistryFile};
+use crate::registry::{ActKey, state_file, usage};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// What a data folder is compared with, beside its log.
 #[derive(Debug, Default)]
@@ -24,6 +25,8 @@ pub struct Expected<'e> {
     pub policy: Option<Option<&'e str>>,
     /// Whether signing keys of tokens are in a hardware module and not in files.
     pub hsm: bool,
+    /// Whether the gateway has run with revocation lists, so that it kept which.
+    pub revocation: bool,
 }
 
 /// A file that is not what it should be.
@@ -42,6 +45,10 @@ impl std::fmt::Display for Fault {
         write!(f, "{}: {}", self.file.display(), self.what)
     }
 }
+
+/// How long people of a period without a key are looked for; where it is not known by then, they count as named.
+const LOOKED_FOR: Duration = Duration::from_secs(60);
+const REVOCATION: &str = "state/revocation.json";
 
 fn fault(file: impl Into<PathBuf>, what: impl Into<String>) -> Fault {
     Fault { file: file.into(), what: what.into(), is_warning: false }
@@ -82,10 +89,16 @@ impl Folder<'_> {
         faults.extend(self.policy());
         self.names(&mut faults);
         // A copy of a log has no registry and none of the gateway's own keys.
-        let is_gateway_s = self.data.join(FILE).exists();
+        let is_gateway_s = [FILE, "keys/acts.key", "keys/log.key"].iter().any(|file| self.data.join(file).exists());
+        if is_gateway_s && !self.data.join(FILE).exists() {
+            faults.push(fault(FILE, "is missing: put it back before a start, which would begin with nobody in it"));
+        }
         let key = if is_gateway_s { self.keys(&mut faults) } else { None };
         faults.extend(self.pseudonyms());
         if is_gateway_s {
+            self.unfound(&mut faults)?;
+        }
+        if self.data.join(FILE).exists() {
             self.signing_keys(&mut faults);
         }
         let told = logged_state::logged_state_with(self.data, key.as_ref(), acts)?;
@@ -143,6 +156,7 @@ impl Folder<'_> {
                             anew";
                 let own = |path: PathBuf| path.strip_prefix(self.data).unwrap_or(&path).to_owned();
                 faults.extend(scan::foreign(self.data, &key).into_iter().map(|path| fault(own(path), what)));
+                self.vouched(&key, faults);
                 Some(key)
             }
             Ok(None) => {
@@ -159,6 +173,40 @@ impl Folder<'_> {
         }
     }
 
+    /// What was in force of revocation lists, what was used of quotas, and what is known of drift: no entry of the log tells of them.
+    fn vouched(&self, key: &ActKey, faults: &mut Vec<Fault>) {
+        let known = [
+            (
+                REVOCATION,
+                "was not written with keys/acts.key: one of the two was changed, so that nobody knows whether revocation lists went \
+                 back; compare the lists with what their CAs publish, then remove it",
+            ),
+            (
+                "state/drift.json",
+                "was not written with keys/acts.key: one of the two was changed; it counts for nothing, and drift is counted anew",
+            ),
+        ];
+        for (file, what) in known {
+            if state_file::is_foreign(&self.data.join(file), key) {
+                faults.push(fault(file, what));
+            }
+        }
+        if self.expected.revocation && !self.data.join(REVOCATION).exists() {
+            let what = "is missing: nobody knows whether revocation lists went back; compare them with what their CAs publish (a start \
+                        takes those that are there for the first)";
+            faults.push(fault(REVOCATION, what));
+        }
+        match usage::is_foreign(&self.data.join(usage::FILE), key) {
+            Ok(false) => {}
+            Ok(true) => {
+                let what = "was not written with keys/acts.key: one of the two was changed; it counts for nothing, and a start counts \
+                            the day's calls from the log";
+                faults.push(fault(usage::FILE, what));
+            }
+            Err(error) => faults.push(fault(usage::FILE, error.to_string())),
+        }
+    }
+
     /// A key of pseudonyms that is not the one that was made is a fault; one that is gone may have been destroyed on purpose.
     fn pseudonyms(&self) -> Vec<Fault> {
         let folder = pseudonym::folder(self.data);
@@ -171,6 +219,22 @@ impl Folder<'_> {
             Fault { file: "keys/pseudonyms".into(), what, is_warning }
         };
         found.into_iter().map(of).collect()
+    }
+
+    /// Whom the log names by keys that are not there, nor a mark that there was one: nobody destroyed these as it is done.
+    fn unfound(&self, faults: &mut Vec<Fault>) -> Result<(), AuditError> {
+        let folder = pseudonym::folder(self.data);
+        let known = names_in(&folder).iter().filter_map(|name| Some(name.rsplit_once('.')?.0.to_owned())).collect();
+        let reader = reader::LogReader::open(self.data)?;
+        let index = index::Index::read(self.data, self.vault);
+        let until = Instant::now() + LOOKED_FOR;
+        for period in periods::unknown(&reader, index.as_ref(), &known, (None, None), until)? {
+            let what = format!(
+                "the log names people by the key of {period}, of which nothing is there: nobody of that period can be found; put it back"
+            );
+            faults.push(fault("keys/pseudonyms", what));
+        }
+        Ok(())
     }
 
     /// Each signing key of tokens goes with the public key that the registry has of it.

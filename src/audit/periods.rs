@@ -5,10 +5,10 @@ use super::AuditError;
 use super::index::Index;
 use super::query::Query;
 use super::search;
-use crate::exchange_log::Entry;
 use crate::exchange_log::pseudonym::{Pseudonyms, period_of};
 use crate::exchange_log::reader::LogReader;
 use crate::exchange_log::tree::TILE;
+use crate::exchange_log::{Entry, clock};
 use crate::time_zone::HO_CHI_MINH;
 use jiff::ToSpan;
 use std::collections::HashSet;
@@ -19,7 +19,7 @@ const MAX_PERIODS: usize = 1_200;
 /// Entries that are looked at at once.
 const PAGE: usize = 256;
 
-/// The periods from `from_us` until before `to_us` (Unix microseconds; `None`: the log's beginning, now) in which the log
+/// The periods from `from_us` until before `to_us` (Unix microseconds; `None`: the log's beginning, its end) in which the log
 /// names people by a key that is not there. One that could not be looked through until `patience` counts as such.
 ///
 /// # Errors
@@ -31,9 +31,25 @@ pub fn without_key(
     (from_us, to_us): (Option<i64>, Option<i64>),
     patience: Instant,
 ) -> Result<Vec<String>, AuditError> {
-    let known: HashSet<String> = keys.periods()?.into_iter().collect();
+    unknown(reader, index, &keys.periods()?.into_iter().collect(), (from_us, to_us), patience)
+}
+
+/// The same, of periods that are not among those known.
+///
+/// # Errors
+/// The log or its index cannot be read.
+pub fn unknown(
+    reader: &LogReader,
+    index: Option<&Index>,
+    known: &HashSet<String>,
+    (from_us, to_us): (Option<i64>, Option<i64>),
+    patience: Instant,
+) -> Result<Vec<String>, AuditError> {
     let Some(first) = first_time_us(reader)? else { return Ok(Vec::new()) };
-    let end = to_us.unwrap_or_else(|| jiff::Timestamp::now().as_microsecond());
+    let end = match to_us {
+        Some(end) => end,
+        None => end_us(reader)?,
+    };
     let (mut at, mut missing) = (from_us.unwrap_or(first).max(first), Vec::new());
     for _ in 0..MAX_PERIODS {
         if at >= end {
@@ -48,6 +64,18 @@ pub fn without_key(
         at = next;
     }
     Ok(missing)
+}
+
+/// Until when there may be entries: now, or behind the newest of the newest entries, where the clock of whoever looks is behind
+/// the gateway's.
+fn end_us(reader: &LogReader) -> Result<i64, AuditError> {
+    let (mut end, mut left) = (clock::now_us(), PAGE);
+    reader.newest_first(u64::MAX, |one| {
+        end = end.max(one.entry.time_us.saturating_add(1));
+        left -= 1;
+        left > 0
+    })?;
+    Ok(end)
 }
 
 /// When the oldest entry that is still here was made; `None` where there is none.

@@ -242,6 +242,7 @@ fn read(file: &Path, table: &Table<'_>) -> Option<Config> {
         }
         Some(LogSettings { origin: origin?, policy, policy_text, witness_ca, index, disk_warn_days, retention })
     });
+    let tls = tls.zip(vault.as_ref()).map(|(tls, vault)| tls.with_vault(vault));
     let contracts_dir = table.path("contracts_dir");
     let hubs_dir = table.needed_path("hubs_dir", "hubs");
     let sources_dir = table.needed_path("sources_dir", "sources");
@@ -402,9 +403,10 @@ fn read_revocation(table: &Table<'_>, data: Option<&Path>) -> Option<Revocation>
         table.fault("crl", what);
         return None;
     }
-    let kept = data?.join("state");
+    let data = data?;
+    let (kept, registry) = (data.join("state"), data.join(crate::registry::sqlite::FILE));
     let (record, urls) = (kept.join("revocation.json"), urls.into_iter().collect::<Option<_>>()?);
-    Some(Revocation::Checked(CrlSources { files, urls, every, kept, record }))
+    Some(Revocation::Checked(CrlSources { files, urls, every, kept, record, registry, vault: Vault::default() }))
 }
 
 /// The URL of published revocation lists.

@@ -1,9 +1,11 @@
-//! What is kept of drift: `state/drift.json` in the data folder, written as a whole.
+//! What is kept of drift: `state/drift.json` in the data folder, written as a whole, with a code of `keys/acts.key`.
 
 use super::{FORGOTTEN_AFTER_S, MAX_ALL, MAX_PATHS};
 use crate::contract::Operation;
 use crate::exchange_log::{LogError, write_atomically};
 use crate::keyfile::private_folder;
+use crate::registry::ActKey;
+use crate::registry::state_file;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -135,8 +137,8 @@ fn path(data: &Path) -> PathBuf {
 /// Reads a data folder's file; nothing where there is none.
 ///
 /// # Errors
-/// Where it cannot be read, or is another file.
-pub fn load(data: &Path) -> Result<State, StateError> {
+/// Where it cannot be read, is another file, or was not written with this key.
+pub fn load(data: &Path, key: Option<&ActKey>) -> Result<State, StateError> {
     let path = path(data);
     let size = match std::fs::metadata(&path) {
         Ok(found) => found.len(),
@@ -146,16 +148,21 @@ pub fn load(data: &Path) -> Result<State, StateError> {
     if size > MAX_BYTES {
         return Err(StateError::Malformed(path, format!("it has {size} bytes")));
     }
-    let bytes = std::fs::read(&path).map_err(|error| StateError::Io(path.clone(), error))?;
-    serde_json::from_slice(&bytes).map_err(|error| StateError::Malformed(path, error.to_string()))
+    let text = std::fs::read_to_string(&path).map_err(|error| StateError::Io(path.clone(), error))?;
+    state_file::decode(&path, key, &text).map_err(|error| StateError::Malformed(path, error.to_string()))
 }
 
 /// Adds what was counted to the file. What was not seen for long is left out from then on.
 ///
 /// # Errors
 /// Where it cannot be written. A file that cannot be read is begun anew.
-pub(super) fn add(data: &Path, counted: &[(String, OperationDrift)], now_s: i64) -> Result<(), StateError> {
-    let mut state = load(data).unwrap_or_default();
+pub(super) fn add(
+    data: &Path,
+    key: Option<&ActKey>,
+    counted: &[(String, OperationDrift)],
+    now_s: i64,
+) -> Result<(), StateError> {
+    let mut state = load(data, key).unwrap_or_default();
     for kept in state.operations.values_mut() {
         kept.paths.retain(|one| one.last_s + FORGOTTEN_AFTER_S > now_s);
     }
@@ -168,6 +175,8 @@ pub(super) fn add(data: &Path, counted: &[(String, OperationDrift)], now_s: i64)
     let path = path(data);
     let folder = data.join("state");
     private_folder(&folder).map_err(|error| StateError::Io(folder, error))?;
-    let bytes = serde_json::to_vec(&state).map_err(|error| StateError::Malformed(path.clone(), error.to_string()))?;
-    Ok(write_atomically(&path, &bytes)?)
+    let vouch = |key| state_file::encode(&path, key, &state);
+    let text = key.ok_or(state_file::StateFileError::NoKey).and_then(vouch);
+    let text = text.map_err(|error| StateError::Malformed(path.clone(), error.to_string()))?;
+    Ok(write_atomically(&path, text.as_bytes())?)
 }

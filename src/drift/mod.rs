@@ -8,6 +8,7 @@ pub mod file;
 
 use crate::contract::Operation;
 use crate::contract::drift::{Drift, DriftKind, DriftPolicy};
+use crate::registry::ActKey;
 use crate::telemetry::DriftMetrics;
 use file::{OperationDrift, OperationInfo, PathDrift, State, StateError};
 use prometheus_client::metrics::counter::Counter;
@@ -64,6 +65,8 @@ struct Counts {
 /// What has drifted, as it is counted.
 #[derive(Debug)]
 pub struct DriftTable {
+    /// What vouches for its file.
+    key: Option<ActKey>,
     counts: Mutex<Counts>,
     metrics: DriftMetrics,
 }
@@ -71,9 +74,9 @@ pub struct DriftTable {
 impl DriftTable {
     /// A table that knows what a data folder's file has: what is known is not told of again. A file that cannot be read is said to be,
     /// and begun anew.
-    pub fn new(data: &Path, metrics: DriftMetrics) -> Self {
+    pub fn new(data: &Path, key: Option<ActKey>, metrics: DriftMetrics) -> Self {
         let mut counts = Counts::default();
-        let state = file::load(data).unwrap_or_else(|error| {
+        let state = file::load(data, key.as_ref()).unwrap_or_else(|error| {
             tracing::warn!(%error, "what was known of drift is not: its file is begun anew");
             State::default()
         });
@@ -86,7 +89,7 @@ impl DriftTable {
                 counts.slots.insert((operation.clone(), kind, one.path.clone()), slot);
             }
         }
-        DriftTable { counts: Mutex::new(counts), metrics }
+        DriftTable { key, counts: Mutex::new(counts), metrics }
     }
 
     fn counts(&self) -> MutexGuard<'_, Counts> {
@@ -190,7 +193,7 @@ impl DriftTable {
         }
         let taken = self.take(&mut counts, now_s);
         drop(counts);
-        let added = file::add(data, &taken, now_s);
+        let added = file::add(data, self.key.as_ref(), &taken, now_s);
         let mut counts = self.counts();
         counts.written_s = now_s;
         if added.is_err() {

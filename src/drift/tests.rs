@@ -3,6 +3,8 @@
 
 use super::*;
 use crate::contract::ContractSet;
+use crate::keyfile::Vault;
+use crate::registry::sqlite::FILE;
 use std::sync::{Arc, LazyLock};
 
 fn operation(name: &str) -> Arc<Operation> {
@@ -18,8 +20,12 @@ fn added(path: &str) -> Drift {
     Drift { kind: DriftKind::Added, field: String::new(), path: path.to_owned(), described: "", found: "text" }
 }
 
+fn key(data: &Path) -> ActKey {
+    ActKey::make(&data.join(FILE), &Vault::default()).unwrap()
+}
+
 fn kept(data: &Path) -> Vec<(String, String, u64, i64, i64)> {
-    let state = file::load(data).unwrap();
+    let state = file::load(data, Some(&key(data))).unwrap();
     let all = state.operations.values().flat_map(|kept| &kept.paths);
     all.map(|one| (one.kind.clone(), one.path.clone(), one.answers, one.first_s, one.last_s)).collect()
 }
@@ -28,7 +34,7 @@ fn kept(data: &Path) -> Vec<(String, String, u64, i64, i64)> {
 fn answers_are_counted_by_path_over_restarts() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path();
-    let table = DriftTable::new(data, DriftMetrics::default());
+    let table = DriftTable::new(data, Some(key(data)), DriftMetrics::default());
     table.note(&parcel(), DriftPolicy::Warn, &[], 99);
     table.keep(data, 99, true).unwrap();
     assert!(!data.join("state").exists(), "without drift nothing is written");
@@ -40,7 +46,7 @@ fn answers_are_counted_by_path_over_restarts() {
     table.keep(data, 101, true).unwrap();
     assert_eq!(kept(data)[0], ("added".into(), "a".into(), 2, 100, 101));
     assert_eq!(kept(data)[1].0, "dropped");
-    let again = DriftTable::new(data, DriftMetrics::default());
+    let again = DriftTable::new(data, Some(key(data)), DriftMetrics::default());
     assert!(again.fresh(102).is_empty(), "nothing was seen by this process");
     again.note(&parcel(), DriftPolicy::Pass, &[added("a")], 200);
     assert!(again.fresh(200).is_empty(), "a policy to pass tells nobody");
@@ -50,7 +56,7 @@ fn answers_are_counted_by_path_over_restarts() {
     table.keep(data, 150, true).unwrap();
     again.keep(data, 200, true).unwrap();
     assert_eq!(kept(data)[0], ("added".into(), "a".into(), 4, 100, 200));
-    let state = file::load(data).unwrap();
+    let state = file::load(data, Some(&key(data))).unwrap();
     let of = &state.operations["ndxp.land.v1.LandService/GetParcel"];
     assert_eq!(
         (of.about.source.as_str(), of.about.contract.as_str(), of.about.protocol.as_str()),
@@ -64,13 +70,13 @@ fn the_paths_of_a_source_that_sends_ever_new_names_are_bounded() {
     let data = folder.path();
     let (metrics, mut registry) = (DriftMetrics::default(), prometheus_client::registry::Registry::default());
     registry.register("drift", "drift", metrics.family().clone());
-    let table = DriftTable::new(data, metrics);
+    let table = DriftTable::new(data, Some(key(data)), metrics);
     for number in 0..1_000 {
         table.note(&parcel(), DriftPolicy::Warn, &[added(&format!("x{number}")), added("x0")], 100);
     }
     table.note(&operation("land.v1.LandService/ListParcelsByOwner"), DriftPolicy::Warn, &[added("y")], 100);
     table.keep(data, 100, true).unwrap();
-    let state = file::load(data).unwrap();
+    let state = file::load(data, Some(&key(data))).unwrap();
     let of = &state.operations["ndxp.land.v1.LandService/GetParcel"];
     assert_eq!((of.paths.len(), of.beyond), (MAX_PATHS, 1_000 - MAX_PATHS as u64));
     assert_eq!(of.paths.iter().find(|one| one.path == "x0").unwrap().answers, 1_001, "what is known is still counted");
@@ -94,7 +100,7 @@ fn the_paths_of_a_source_that_sends_ever_new_names_are_bounded() {
 fn what_was_not_seen_for_long_is_forgotten_and_then_new_again() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path();
-    let table = DriftTable::new(data, DriftMetrics::default());
+    let table = DriftTable::new(data, Some(key(data)), DriftMetrics::default());
     table.note(&parcel(), DriftPolicy::Warn, &[added("a"), added("b")], 100);
     table.keep(data, 100, true).unwrap();
     let later = 100 + FORGOTTEN_AFTER_S;
@@ -112,8 +118,8 @@ fn a_file_that_cannot_be_read_or_written_costs_no_count() {
     let data = folder.path();
     std::fs::create_dir(data.join("state")).unwrap();
     std::fs::write(data.join("state/drift.json"), "{").unwrap();
-    assert!(file::load(data).is_err());
-    let table = DriftTable::new(data, DriftMetrics::default());
+    assert!(file::load(data, Some(&key(data))).is_err());
+    let table = DriftTable::new(data, Some(key(data)), DriftMetrics::default());
     table.note(&parcel(), DriftPolicy::Warn, &[added("a")], 100);
     let nowhere = data.join("state/drift.json");
     assert!(table.keep(&nowhere, 100, true).is_err(), "no folder can be there");

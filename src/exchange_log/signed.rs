@@ -23,7 +23,12 @@ fn is_contained(paths: &LogPaths, verifier: &LogVerifier) -> Result<(), LogError
     let note = match read_text(&*paths.disk, path)? {
         Some(note) => note,
         None if reader.sealed() == 0 => return Ok(()),
-        None => return Err(LogError::Io { path: path.clone(), reason: "is missing".into() }),
+        None => {
+            return Err(LogError::Io {
+                path: path.clone(),
+                reason: "is missing: somebody took it away, and a roll-back to before it would not be noticed".into(),
+            });
+        }
     };
     let signed = verifier.check(&note).map_err(|error| LogError::corrupt(path, 0, error.to_string()))?;
     let folder = || reader.paths().tiles.clone();

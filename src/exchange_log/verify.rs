@@ -366,7 +366,7 @@ impl<P: Fn(u64, u64) + Sync> Verification<'_, P> {
             None => Ok(()),
             Some(run) => {
                 let (first, end) = (run.start() * TILE as u64, (run.end() + 1) * TILE as u64 - 1);
-                let reason = format!("entries {first} to {end} are gone, and no entry tells of their pruning");
+                let reason = format!("it lists entries {first} to {end} as pruned, and no entry tells of that");
                 Err(LogError::corrupt(&self.files.path(PRUNED_FILE), 0, reason))
             }
         }

@@ -1,5 +1,6 @@
 //! The files of TLS: certificates, keys, CAs, and where revocation lists come from.
 
+use crate::keyfile::Vault;
 use http::Uri;
 use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
@@ -62,6 +63,10 @@ pub struct CrlSources {
     pub kept: PathBuf,
     /// The file that tells which lists were in force when the gateway last ran.
     pub record: PathBuf,
+    /// The registry's file, beside which is the key that vouches for the record.
+    pub registry: PathBuf,
+    /// What that key is read with.
+    pub vault: Vault,
 }
 
 impl CrlSources {
@@ -72,6 +77,14 @@ impl CrlSources {
 }
 
 impl TlsFiles {
+    /// The same, with what the gateway's own keys are read with.
+    pub fn with_vault(mut self, vault: &Vault) -> Self {
+        if let Revocation::Checked(sources) = &mut self.revocation {
+            sources.vault = vault.clone();
+        }
+        self
+    }
+
     /// All of them. What is fetched is not among them: it is loaded when it comes.
     pub fn files(&self) -> Vec<PathBuf> {
         let lists = match &self.revocation {

@@ -3,14 +3,18 @@
 //! has gone, is a fault until a newer one is there.
 
 use super::authority::Authority;
+use super::files::CrlSources;
 use super::list::List;
 use super::refused::plain;
 use crate::hex::sha256;
+use crate::keyfile::Vault;
+use crate::registry::ActKey;
+use crate::registry::state_file::{self, StateFileError};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// How old the list of a scope was.
@@ -60,6 +64,8 @@ struct CrlRecordState {
 #[derive(Debug, Default)]
 pub(super) struct CrlRecord {
     file: PathBuf,
+    registry: PathBuf,
+    vault: Vault,
     state: Mutex<CrlRecordState>,
 }
 
@@ -80,12 +86,16 @@ fn below(marks: &Marks) -> Result<BTreeMap<String, Arc<Authority>>, String> {
 }
 
 impl CrlRecord {
-    /// Reads the file; where there is none yet, nothing was in force before.
-    pub(super) fn load(file: &Path) -> Self {
-        let read = match std::fs::read(file) {
-            Ok(bytes) => serde_json::from_slice::<Marks>(&bytes)
-                .map_err(|error| error.to_string())
-                .and_then(|marks| Ok((below(&marks)?, marks))),
+    /// Reads the file; where there is none yet, nothing was in force before. One that this gateway did not write says nothing: who
+    /// takes a list back could have written it.
+    pub(super) fn load(sources: &CrlSources) -> Self {
+        let CrlSources { record: file, registry, vault, .. } = sources;
+        let marks = |text: String| -> Result<Marks, String> {
+            let key = ActKey::read(registry, vault).map_err(|error| error.to_string())?;
+            state_file::decode(file, key.as_ref(), &text).map_err(|error: StateFileError| error.to_string())
+        };
+        let read = match std::fs::read_to_string(file) {
+            Ok(text) => marks(text).and_then(|marks| Ok((below(&marks)?, marks))),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Default::default()),
             Err(error) => Err(error.to_string()),
         };
@@ -93,7 +103,8 @@ impl CrlRecord {
             Ok((below, marks)) => CrlRecordState { below, saved: marks.clone(), marks, unreadable: None },
             Err(error) => CrlRecordState { unreadable: Some(error), ..CrlRecordState::default() },
         };
-        CrlRecord { file: file.to_owned(), state: Mutex::new(state) }
+        let (file, registry, vault) = (file.clone(), registry.clone(), vault.clone());
+        CrlRecord { file, registry, vault, state: Mutex::new(state) }
     }
 
     fn state(&self) -> MutexGuard<'_, CrlRecordState> {
@@ -196,7 +207,10 @@ impl CrlRecord {
             }
             state.marks.clone()
         };
-        crate::keyfile::write_private(&self.file, &serde_json::to_vec_pretty(&marks)?)?;
+        let key = ActKey::read(&self.registry, &self.vault).map_err(std::io::Error::other)?;
+        let key = key.ok_or_else(|| std::io::Error::other("there is no keys/acts.key"))?;
+        let text = state_file::encode(&self.file, &key, &marks).map_err(std::io::Error::other)?;
+        crate::keyfile::write_private(&self.file, text.as_bytes())?;
         self.state().saved = marks;
         Ok(())
     }

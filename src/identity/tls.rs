@@ -7,11 +7,13 @@ use super::refused::{Cause, RefusedHandshake, is_weak};
 use super::trust::Trust;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::time_provider::TimeProvider;
 use rustls::{DigitallySignedStruct, DistinguishedName, SignatureScheme};
 use rustls_pki_types::{CertificateDer, UnixTime};
 use std::cell::RefCell;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -58,7 +60,7 @@ impl TlsAcceptors {
     /// revoked, have expired or be out of date since.
     pub fn still_admits(&self, chain: &[CertificateDer<'_>]) -> Result<i64, RefusedHandshake> {
         let Some((own, above)) = chain.split_first() else { return Err(Cause::NoCertificate.into()) };
-        self.trust.verify(own, above, UnixTime::now())
+        self.trust.verify(own, above, unix_now())
     }
 }
 
@@ -164,6 +166,21 @@ pub fn server_config(files: &TlsFiles) -> Result<rustls::ServerConfig, TlsFault>
     server_config_with(files, Verifier::new(&Arc::new(Trust::load(files, None)?), true))
 }
 
+/// The gateway's time of day, as TLS has it: it does not go back, so no certificate that has ended is good again.
+pub fn unix_now() -> UnixTime {
+    UnixTime::since_unix_epoch(Duration::from_secs(crate::registry::now().unsigned_abs()))
+}
+
+/// What rustls asks for the time.
+#[derive(Debug)]
+struct OwnTime;
+
+impl TimeProvider for OwnTime {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(unix_now())
+    }
+}
+
 fn server_config_with(
     files: &TlsFiles,
     verifier: Arc<dyn ClientCertVerifier>,
@@ -174,7 +191,7 @@ fn server_config_with(
         &[&rustls::version::TLS13]
     };
     let (chain, key) = (certificates(&files.certificate)?, private_key(&files.key)?);
-    let mut config = rustls::ServerConfig::builder_with_provider(provider())
+    let mut config = rustls::ServerConfig::builder_with_details(provider(), Arc::new(OwnTime))
         .with_protocol_versions(versions)
         .map_err(|error| fault(&files.certificate, error.to_string()))?
         .with_client_cert_verifier(verifier)
@@ -213,7 +230,7 @@ pub fn plain_server_config(certificate: &Path, key: &Path) -> Result<rustls::Ser
 
 /// The client's side, towards sources and in `call`.
 pub fn client_config(ca: &Path, own: Option<(&Path, &Path)>, alpn: &[&[u8]]) -> Result<rustls::ClientConfig, TlsFault> {
-    let builder = rustls::ClientConfig::builder_with_provider(provider())
+    let builder = rustls::ClientConfig::builder_with_details(provider(), Arc::new(OwnTime))
         .with_safe_default_protocol_versions()
         .map_err(|error| fault(ca, error.to_string()))?
         .with_root_certificates(roots(ca)?);

@@ -63,8 +63,7 @@ impl Trust {
         let mut trust = Self::of_authorities(&files.client_ca)?;
         let Revocation::Checked(sources) = &files.revocation else { return Ok(trust) };
         (trust.checked, trust.place) = (true, sources.place());
-        trust.record =
-            before.map_or_else(|| Arc::new(CrlRecord::load(&sources.record)), |before| before.record.clone());
+        trust.record = before.map_or_else(|| Arc::new(CrlRecord::load(sources)), |before| before.record.clone());
         let mut lists = Vec::new();
         for file in &sources.files {
             lists.extend(list::read_file(file).map_err(|error| fault(file, error.to_string()))?);

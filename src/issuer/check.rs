@@ -1,11 +1,11 @@
 //! What is looked at before a token is issued by hand, so that none is issued that would not work.
 
 use super::{IssueError, IssueRequest, Issuer};
-use crate::identity::tls::TlsFiles;
+use crate::identity::tls::{self, TlsFiles};
 use crate::identity::trust::Trust;
 use crate::identity::{Certificate, Thumbprint};
 use crate::registry::{Client, GrantFilter, GrantState, Page, TokenRecord, now};
-use rustls_pki_types::{CertificateDer, UnixTime};
+use rustls_pki_types::CertificateDer;
 use std::time::Duration;
 
 /// Grants that an explanation names.
@@ -115,7 +115,7 @@ fn check_certificate(client: &Client, chain: &[CertificateDer<'static>], tls: &T
         Err(fault) => return refuse(format!("it cannot be checked: {fault}")),
     };
     let Some((own, above)) = chain.split_first() else { return refuse("there is none".into()) };
-    match trust.verify(own, above, UnixTime::now()) {
+    match trust.verify(own, above, tls::unix_now()) {
         Ok(_) => Ok(()),
         Err(refused) => refuse(format!("connections with it are refused: {}", refused.cause.text())),
     }

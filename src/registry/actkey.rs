@@ -183,6 +183,7 @@ mod tests {
         assert_eq!(key.origin(&act(), "[]", &upgraded), Some(Origin::Upgraded));
         let text = key.code_of_text("7");
         assert!(key.is_code_of_text("7", &text) && !key.is_code_of_text("8", &text) && !key.is_code_of_text("7", ""));
+        assert!(!key.is_code_of_text("7", &text.to_uppercase()), "the same number in other digits");
     }
 
     #[test]

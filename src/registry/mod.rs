@@ -14,6 +14,7 @@ mod page;
 pub mod pending;
 pub mod snapshot;
 pub mod sqlite;
+pub mod state_file;
 pub mod usage;
 
 use crate::exchange_log::clock;

@@ -28,7 +28,7 @@ use crate::identity::crl::CrlFetcher;
 use crate::identity::tls::{CrlSources, Revocation, TlsAcceptors, TlsFault, TlsFiles};
 use crate::keyfile::private_folder;
 use crate::registry::sqlite::SqliteStore;
-use crate::registry::usage::UsageStore;
+use crate::registry::usage::{self, UsageStore};
 use crate::registry::{RegistryError, Snapshot, Store};
 use crate::web::Web;
 use crate::witness::client::{Alarms, WitnessClient};
@@ -141,7 +141,7 @@ impl Gateway {
         let store: Arc<dyn Store> = Arc::new(registry.clone());
         let earlier = log.durable();
         let shared = Arc::new(Shared::new(&config, log, pseudonyms));
-        let usage = UsageStore::open(&config.data.join("usage.sqlite"))?;
+        let usage = UsageStore::open(&config.data.join(usage::FILE), registry.key().clone())?;
         quota::restore(&shared, &usage, &config.data)?;
         shared.registry.store(Arc::new(Snapshot::read(store.as_ref())?));
 

@@ -22,7 +22,7 @@ use crate::frame::MessageMemory;
 use crate::guard::{Endpoints, Guard, GuardSettings, HubHealth, OperationGuard, OperationHub};
 use crate::identity::certificates::Certificates;
 use crate::identity::handshake_limits::HandshakeLimits;
-use crate::registry::{self, GrantView, Snapshot};
+use crate::registry::{self, ActKey, GrantView, Snapshot};
 use crate::status::{Reason, Refusal};
 use crate::telemetry::{ExchangeMetrics, Metrics, OperationMetrics};
 use crate::witness::alarm;
@@ -106,6 +106,7 @@ impl Shared {
     /// State for a configuration; the registry is put in by the control plane before the listeners open.
     pub fn new(config: &Config, log: ExchangeLog, pseudonyms: Pseudonyms) -> Self {
         let (tokens, metrics) = (&config.tokens, Arc::new(Metrics::default()));
+        let acts_key = ActKey::read(&super::registry_path(&config.data), &config.vault).ok().flatten();
         Shared {
             life: Heartbeats::default(),
             node: config.node.clone(),
@@ -116,7 +117,7 @@ impl Shared {
             certificates: Certificates::default(),
             handshakes: config.listen.handshake_limits(),
             limits: GrantLimits::default(),
-            drift: DriftTable::new(&config.data, metrics.drift.clone()),
+            drift: DriftTable::new(&config.data, acts_key, metrics.drift.clone()),
             days_left: DaysLeft::default(),
             refusals: Arc::new(RefusalLog::new(log.clone(), metrics.clone())),
             room: MessageMemory::of(LARGE_MESSAGES.max(4 * config.listen.max_message), metrics.large_messages()),

@@ -42,15 +42,19 @@ enum Rest {
     /// What changes no row and no structure of a database: SQLite's own check is content, and every row is the same. Of the
     /// registry also an older one in which no object differs.
     NoRow,
+    /// That, and that it is gone, or older: the rest is counted from the log.
+    DerivedRows,
+    /// That it is older: it is the gateway's own, and no entry of the log tells which is the newest.
+    Older,
     /// Anything: no command reads it.
     Unread,
 }
-use Rest::{Derived, NoRow, Nothing, Unread};
+use Rest::{Derived, DerivedRows, NoRow, Nothing, Older, Unread};
 
 /// A kind of file: its row in the table, which files it has, and what may go unnoticed.
 type Kind = (&'static str, fn(&str) -> bool, Rest);
 
-const KINDS: [Kind; 25] = [
+const KINDS: [Kind; 28] = [
     ("entry bundles", |path| path.starts_with("log/tile/entries/") && !path.contains(".p/"), Nothing),
     ("the bundle that is not full", |path| path.starts_with("log/tile/entries/") && path.contains(".p/"), Nothing),
     ("hash tiles", |path| path.starts_with("log/tile/") && !path.contains("entries") && !path.contains(".p/"), Nothing),
@@ -70,6 +74,9 @@ const KINDS: [Kind; 25] = [
     ("`state/acts.json`", |path| path == "state/acts.json", Derived),
     ("`state/intents-ended`", |path| path == "state/intents-ended", Derived),
     ("`state/index-verified.json`", |path| path == "state/index-verified.json", Derived),
+    ("`state/drift.json`", |path| path == "state/drift.json", Derived),
+    ("`state/revocation.json`", |path| path == "state/revocation.json", Older),
+    ("`usage.sqlite`", |path| path.starts_with("usage.sqlite"), DerivedRows),
     ("`keys/log.key`", |path| path == "keys/log.key", Nothing),
     ("`keys/acts.key`", |path| path == "keys/acts.key", Nothing),
     ("`keys/index.key`", |path| path == "keys/index.key", Nothing),
@@ -82,11 +89,10 @@ const KINDS: [Kind; 25] = [
     ("what no command reads", is_unread, Unread),
 ];
 
-/// Locks, files that are about to be others, and what was used of quotas.
+/// Locks, and files that are about to be others.
 fn is_unread(path: &str) -> bool {
-    ["journal/lock", "journal/spare", "journal/unnamed", "state/revocation.json", "state/drift.json"].contains(&path)
+    ["journal/lock", "journal/spare", "journal/unnamed"].contains(&path)
         || path.ends_with("/.making")
-        || path.starts_with("usage.sqlite")
         || path.ends_with(".new")
         || path.starts_with("issued.sqlite")
 }
@@ -169,7 +175,7 @@ impl Folder {
             Err(error) => return Some(format!("verify: {error}")),
             Ok(report) => report,
         };
-        let expected = Expected { policy: Some(Some(&self.policy)), hsm: false };
+        let expected = Expected { policy: Some(Some(&self.policy)), hsm: false, revocation: true };
         match folder::check(data, &vault, &expected, (&self.key, &report.acts), || {}) {
             Err(error) => return Some(format!("verify: {error}")),
             Ok(faults) => {
@@ -226,7 +232,7 @@ impl Folder {
             let found = self.verified();
             // What verify itself may have put right is altered again.
             apply();
-            let same = rest == NoRow && rows(&self.data.join(path)) == rows_of(original);
+            let same = matches!(rest, NoRow | DerivedRows) && rows(&self.data.join(path)) == rows_of(original);
             let printed = self.told();
             for (told, truth) in printed.iter().zip(truth) {
                 match told {
@@ -244,6 +250,8 @@ impl Folder {
                     let may = match rest {
                         Nothing => false,
                         Derived => ["deleted", "older"].contains(&way),
+                        DerivedRows => same || ["deleted", "older"].contains(&way),
+                        Older => way == "older",
                         NoRow => same || way == "older" && path.ends_with("registry.sqlite"),
                         Unread => true,
                     };
@@ -432,6 +440,7 @@ fn whatever_is_altered_is_noticed_and_nobody_is_told_an_untruth() {
         println!("| {} | {files} | {made} | {noticed} | {failed} | {truth} |", KINDS[kind].0);
     }
     strays(&finished);
+    several_at_once(&finished);
     the_command_says_so(&finished);
 }
 
@@ -470,6 +479,29 @@ fn strays(finished: &Finished) {
     assert_eq!(folder.verified(), None);
 }
 
+/// Files that tell of each other, gone together.
+fn several_at_once(finished: &Finished) {
+    let copy = tempfile::tempdir().unwrap();
+    let folder = Folder::copied_to(finished, copy.path());
+    type Of = fn(&str) -> bool;
+    let gone: [(Of, &str); 4] = [
+        // Without the mark, nobody could tell that there was a key; with it, it may have been destroyed on purpose.
+        (|path| path.starts_with("keys/pseudonyms/"), "keys/pseudonyms: the log names people by the key of "),
+        (|path| path.starts_with("registry.sqlite"), "registry.sqlite: is missing"),
+        (|path| ["state/holds.json", "state/acts.json"].contains(&path), "state/holds.json: hold 2"),
+        (|path| ["state/revocation.json", "state/drift.json"].contains(&path), "state/revocation.json: is missing"),
+    ];
+    for (of, told) in gone {
+        let files = || finished.now.keys().filter(|path| of(path.to_str().unwrap()));
+        assert!(files().count() > 0, "{told}");
+        files().for_each(|path| put(&folder.data, path, None, 0));
+        let found = folder.verified().unwrap_or_default();
+        assert!(found.contains(told), "{told}: {found}");
+        files().for_each(|path| put(&folder.data, path, Some(&finished.now[path]), 0));
+        assert_eq!(folder.verified(), None, "{told}: it is back");
+    }
+}
+
 /// The command itself, of a sample: it fails, and names the file.
 fn the_command_says_so(finished: &Finished) {
     let (data, now) = (finished.stage.data(), &finished.now);
@@ -495,9 +527,22 @@ fn the_command_says_so(finished: &Finished) {
         let (content, _, told) = verify();
         let named = if path.contains("index") { "search index" } else { path };
         assert!(!content && told.contains(named), "{path}: {told}");
-        let (shown, told, _) = support::audit_cli(&finished.stage, &["show", &finished.exchange]);
+        let (shown, told, why) = support::audit_cli(&finished.stage, &["show", &finished.exchange]);
         assert!(!shown || told.contains(&finished.exchange), "{path}: {told}");
+        // Whoever reads it is told which file is wrong, not to look elsewhere.
+        assert!(shown || why.contains("not what was written: "), "{path}: {why}");
         restore(&data, &as_before, Path::new(path));
     }
+    // Without its checkpoint, a log that was pruned is not read; which one is behind the other is said before.
+    for path in ["log/checkpoint", "state/signed-checkpoint"].map(Path::new) {
+        put(&data, path, None, 0);
+        let (_, _, told) = support::audit_cli(&finished.stage, &["search", "--limit", "1"]);
+        let warned = told.contains(&format!("{} is missing", path.display())) && told.contains("audit verify");
+        assert!(warned && !verify().0, "{path:?}: {told}");
+        restore(&data, &as_before, path);
+    }
+    put(&data, Path::new("log/vkey"), None, 0);
+    assert!(verify().2.contains("log/vkey: "), "{}", verify().2);
+    restore(&data, &as_before, Path::new("log/vkey"));
     assert!(verify().0, "{:?}", verify());
 }

@@ -1,5 +1,6 @@
 //! A wall clock that is set back gives nobody anything twice: no quota, no right that has ended; also over a restart.
 
+use crate::support::ca::Ca;
 use crate::support::{Actor, Outside, Running, UNIT, add_client, add_grant, entries, files, issue, until};
 use ndxp_gateway::caller::GatewayClient;
 use ndxp_gateway::registry::sqlite::SqliteStore;
@@ -12,6 +13,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 const HOUR: i64 = 3_600_000_000;
+const CERTIFICATE_LIVES: Duration = Duration::from_secs(3_600);
 
 /// A gateway whose wall clock is set by a file.
 fn start(outside: &Outside, clock: &Path, more: &[&str]) -> Running {
@@ -105,4 +107,75 @@ fn l11_a_clock_that_is_set_back_gives_no_quota_and_no_ended_right_back() {
     let gateway = start(&outside, &clock, &[]);
     assert_eq!([call(&outside.actor()), call(&limited())], ["", "QUOTA_EXCEEDED"]);
     end(gateway);
+}
+
+/// Before, the handshake asked the wall clock: an ended certificate was let in again, and only then its connection ended.
+#[test]
+fn l11_a_certificate_that_has_ended_is_refused_at_the_handshake_though_the_clock_was_set_back() {
+    let outside = Outside::new();
+    let Outside { folder, config, contracts, .. } = &outside;
+    let soon = |params: &mut rcgen::CertificateParams| {
+        params.not_after = (std::time::SystemTime::now() + CERTIFICATE_LIVES).into();
+    };
+    let brief = Ca::of_folder(folder).client_with(folder, "brief", 77, "", soon);
+    let knock = || {
+        let caller = GatewayClient::new(&format!("https://{}", config.listen.grpc), &brief).unwrap();
+        let actor = Actor { caller, token: String::new(), contracts: contracts.clone() };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let message = actor.encode(UNIT, &json!({ "unitCode": "1057000" }));
+        runtime.block_on(async { actor.raw(UNIT, &[], vec![message]).await.map(|told| told.code()).ok() })
+    };
+    let refused = || {
+        let of = |reason: &str| {
+            let ended = entries(&config.data).into_iter().map(|found| found.entry);
+            ended.filter(|entry| entry.cause == "expired" && entry.reason == reason).count()
+        };
+        (of("HANDSHAKE_FAILED"), of("CERTIFICATE_REVOKED"))
+    };
+    let clock = folder.path.join("clock");
+    set(&clock, 0);
+    let gateway = start(&outside, &clock, &[]);
+    assert_eq!((knock(), refused()), (Some(tonic::Code::Unauthenticated), (0, 0)), "its certificate is in order");
+    for (times, by) in [(1, 2 * HOUR), (2, 0), (3, -24 * HOUR)] {
+        set(&clock, by);
+        assert_eq!(knock(), None, "{by}");
+        until("it is refused", Duration::from_secs(20), || refused().0 == times);
+        assert_eq!(refused(), (times, 0), "{by}");
+    }
+    assert_eq!(call(&outside.actor()), "TOKEN_EXPIRED", "who has a certificate goes on");
+    end(gateway);
+}
+
+/// What was used of quotas lies in a file that anybody with the folder could edit: it counted as it was.
+#[test]
+fn l11_a_quota_is_not_had_again_by_an_edit_of_what_was_used() {
+    let outside = Outside::new();
+    let Outside { folder, config, contracts, .. } = &outside;
+    let store = SqliteStore::open(&registry_path(&config.data)).unwrap();
+    add_client(&store, folder, "limited");
+    add_grant(&store, contracts, "limited", &["*"], |grant| grant.daily_quota = 2);
+    let token = issue(&store, config, folder, "limited", Duration::from_secs(86_000), Duration::ZERO);
+    drop(store);
+    let called = || {
+        let caller = GatewayClient::new(&format!("https://{}", config.listen.grpc), &files(folder, "limited")).unwrap();
+        call(&Actor { caller, token: token.clone(), contracts: contracts.clone() })
+    };
+    let (clock, file) = (folder.path.join("clock"), config.data.join("usage.sqlite"));
+    set(&clock, 0);
+    let gateway = start(&outside, &clock, &[]);
+    assert_eq!([called(), called(), called()], ["", "", "QUOTA_EXCEEDED"]);
+    end(gateway);
+    let own = std::fs::read(&file).unwrap();
+    let edit = "UPDATE usage SET used = 0; UPDATE kept SET until_us = until_us + 3600000000";
+    for edited in [true, false] {
+        std::fs::write(&file, &own).unwrap();
+        if edited {
+            rusqlite::Connection::open(&file).unwrap().execute_batch(edit).unwrap();
+        } else {
+            std::fs::remove_file(&file).unwrap();
+        }
+        let gateway = start(&outside, &clock, &[]);
+        assert_eq!(called(), "QUOTA_EXCEEDED", "edited: {edited}");
+        end(gateway);
+    }
 }

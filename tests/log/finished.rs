@@ -10,11 +10,13 @@ use ndxp_gateway::exchange_log::reader::LogReader;
 use ndxp_gateway::exchange_log::{Entry, ExchangeLog, Kind};
 use ndxp_gateway::keyfile::Vault;
 use ndxp_gateway::registry::sqlite::SqliteStore;
-use ndxp_gateway::registry::{Store, now};
+use ndxp_gateway::registry::{ActKey, Store, now, state_file};
 use ndxp_gateway::sandbox::samples::samples;
+use ndxp_gateway::server::registry_path;
 use ndxp_gateway::witness::alarm;
 use ndxp_gateway::witness::request::AddCheckpoint;
 use ndxp_gateway::witness::server::{Witness, WitnessResponse};
+use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -103,6 +105,16 @@ fn foreign() -> Files {
     all_files(folder.path())
 }
 
+/// A source has drifted: the gateway keeps that.
+fn drifted(data: &Path) {
+    let (key, file) = (ActKey::make(&registry_path(data), &Vault::default()).unwrap(), data.join("state/drift.json"));
+    let path = |path: &str| json!({ "kind": "added", "path": path, "first_s": now(), "last_s": now(), "answers": 1 });
+    let paths = [path("ThuaDat/khac"), path("ThuaDat/truongMoi")];
+    let land = json!({ "source": "land", "contract": "v1", "protocol": "REST", "paths": paths, "beyond": 0 });
+    let state = json!({ "operations": { "ndxp.land.v1.LandService/GetParcel": land } });
+    std::fs::write(&file, state_file::encode(&file, &key, &state).unwrap()).unwrap();
+}
+
 /// A witness of a stage's log, and the line of a policy that names it.
 fn witness(stage: &Stage, name: &str, short: &str, forked: bool) -> (Running, String) {
     let (signer, state) = (log_signer(stage), stage.folder.path.join(short));
@@ -185,6 +197,7 @@ impl Finished {
         };
         until("everything is cosigned", Duration::from_secs(60), all_cosigned);
         stage.gateway.take().unwrap().stop();
+        drifted(&data);
         // Its last connection closes the registry's file.
         stage.store = SqliteStore::open(&stage.folder.path.join("other.sqlite")).unwrap();
         let key = LogReader::open(&data).unwrap().verifier().clone();

@@ -389,6 +389,22 @@ async fn t5_a_start_with_lists_that_went_back_or_away_is_told_of() {
     assert!(check(&stage.folder).1.contains("revocation.json: cannot be read"));
     stage.gateway = Some(starts(&stage.folder).unwrap());
     unready(&stage, "nobody knows whether revocation lists went back");
+    // Nor is one believed in which somebody has lowered what was in force, so that an older list could come back.
+    std::fs::remove_file(&record).unwrap();
+    ready(&stage);
+    until("a new record", MOMENT, || recorded("CN=root"));
+    stage.gateway.take().unwrap().stop();
+    let own = std::fs::read_to_string(&record).unwrap();
+    let lowered = own.replace("\"01\"", "\"00\"");
+    assert_ne!(lowered, own);
+    std::fs::write(&record, lowered).unwrap();
+    assert!(check(&stage.folder).1.contains("revocation.json: cannot be read"), "{}", check(&stage.folder).1);
+    stage.gateway = Some(starts(&stage.folder).unwrap());
+    unready(&stage, "was not written with keys/acts.key");
+    stage.gateway.take().unwrap().stop();
+    std::fs::write(&record, own).unwrap();
+    stage.gateway = Some(starts(&stage.folder).unwrap());
+    ready(&stage);
 }
 
 #[test]

@@ -6,8 +6,8 @@ use crate::access::reads::ReadPermit;
 use crate::audit::logged_state;
 use crate::audit::retention::{Hold, Holds, MAX_HOLDS};
 use crate::contract::formats::{self, Format};
-use crate::exchange_log::Entry;
 use crate::exchange_log::pseudonym::PersonKind;
+use crate::exchange_log::{Entry, clock};
 use crate::status::{Reason, Refusal};
 use tonic::{Request, Response, Status};
 
@@ -77,7 +77,7 @@ impl Audit {
         if ids.is_empty() && query.official.is_empty() {
             return Ok(Entry::default());
         }
-        let keys = self.pseudonyms.keys(jiff::Timestamp::now().as_microsecond());
+        let keys = self.pseudonyms.keys(clock::now_us());
         let keys = keys.map_err(|error| super::failed(error.into()))?;
         let official = (!query.official.is_empty()).then(|| keys.pseudonym(PersonKind::Official, &query.official));
         let subjects = ids.into_iter().map(|id| keys.pseudonym(PersonKind::Subject, id)).collect();

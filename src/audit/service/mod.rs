@@ -86,8 +86,15 @@ fn invalid(field: &str, description: &str) -> Status {
     refused(Refusal::fields(vec![Violation { field: field.into(), description: description.into() }]))
 }
 
+/// An auditor is told which file is wrong, and where: no error of the log holds what an entry says.
 fn failed(error: AuditError) -> Status {
     tracing::error!(%error, "the exchange log cannot be read for an auditor");
+    refused(Refusal::with(Reason::ExchangeLogUnavailable, format!("it is not what was written: {error}")))
+}
+
+/// A client is not told more than that.
+fn failed_for_client(error: AuditError) -> Status {
+    tracing::error!(%error, "the exchange log cannot be read for a client's receipt");
     refused(Refusal::with(Reason::ExchangeLogUnavailable, "it cannot be read: see the gateway's own log"))
 }
 

@@ -2,7 +2,7 @@
 //! here depends on what it asks for: an id is looked up in the index and in the few bundles that the index does not have
 //! yet, the journal is never read, and waiting for a checkpoint takes no thread.
 
-use super::{Audit, AuditError, failed, refused, unknown};
+use super::{Audit, AuditError, failed_for_client, refused, unknown};
 use crate::access::reads::ReadPermit;
 use crate::audit::index::Index;
 use crate::audit::query::Query;
@@ -10,7 +10,7 @@ use crate::audit::search;
 use crate::exchange_log::reader::LogReader;
 use crate::exchange_log::receipt::Receipt;
 use crate::exchange_log::tree::TILE;
-use crate::exchange_log::{Entry, Kind};
+use crate::exchange_log::{Entry, Kind, clock};
 use crate::keyfile::Vault;
 use crate::status::{Reason, Refusal};
 use std::path::Path;
@@ -57,7 +57,7 @@ fn made_ms(id: &[u8; 16]) -> Option<u64> {
 
 /// Whether an exchange of this id can have been before now.
 fn may_exist(id: &[u8; 16]) -> bool {
-    let now = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0);
+    let now = u64::try_from(clock::now_us().div_euclid(1_000)).unwrap_or(0);
     made_ms(id).is_some_and(|made| made <= now + SKEW_MS)
 }
 
@@ -119,7 +119,7 @@ async fn read<T: Send + 'static>(
     read: impl FnOnce() -> Result<T, AuditError> + Send + 'static,
 ) -> Result<T, Status> {
     let read = permit.run(read).await;
-    read.ok_or_else(|| refused(Reason::ExchangeLogUnavailable.into()))?.map_err(failed)
+    read.ok_or_else(|| refused(Reason::ExchangeLogUnavailable.into()))?.map_err(failed_for_client)
 }
 
 impl Audit {

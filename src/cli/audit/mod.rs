@@ -160,8 +160,14 @@ enum AuditCommand {
 pub fn run(args: AuditArgs, output: Output) -> Result<(), CliError> {
     let AuditArgs { connection, data, command } = args;
     let data = data.as_deref();
+    let session = || {
+        if let Ok(folder) = connection.data(data) {
+            status::warn_of_checkpoint(&folder);
+        }
+        connection.open_audit(data)
+    };
     let open = || {
-        let session = connection.open_audit(data)?;
+        let session = session()?;
         status::warn_of_alarms(&session)?;
         Ok::<_, CliError>(session)
     };
@@ -171,7 +177,7 @@ pub fn run(args: AuditArgs, output: Output) -> Result<(), CliError> {
         Ok::<_, CliError>(data)
     };
     match command {
-        AuditCommand::Status => status::show(&connection.open_audit(data)?, output),
+        AuditCommand::Status => status::show(&session()?, output),
         AuditCommand::Acknowledge { alarm, reason } => {
             status::acknowledge(&connection.open_audit(data)?, alarm, reason, output)
         }

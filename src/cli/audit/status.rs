@@ -4,9 +4,12 @@ use crate::audit::service::api;
 use crate::cli::CliError;
 use crate::cli::output::{Output, time};
 use crate::cli::session::Session;
+use crate::exchange_log::LogPaths;
+use crate::exchange_log::tiles::checkpoint_path;
 use crate::witness::alarm;
 use serde_json::json;
 use std::path::Path;
+use std::time::Duration;
 use tonic::{Code, Status};
 
 async fn status(session: &Session) -> Result<Option<api::GetStatusResponse>, Status> {
@@ -32,6 +35,33 @@ pub fn warn_of_alarms(session: &Session) -> Result<(), CliError> {
 /// The same for what is done to a data folder itself.
 pub fn warn_of_folder(data: &Path) {
     alarm::read(data).iter().for_each(|alarm| warn(&alarm.to_string()));
+}
+
+/// Longer than between signing a checkpoint and publishing it.
+const BETWEEN: Duration = Duration::from_millis(300);
+
+/// Where the published checkpoint of a folder is not the one that was signed last, or one of the two is gone: what is read there
+/// is less than what was there. A crash between the two leaves the same, until the gateway has started again.
+pub fn warn_of_checkpoint(data: &Path) {
+    let paths = LogPaths::new(data);
+    let size = |file: &Path| std::fs::read_to_string(file).ok()?.lines().nth(1)?.parse::<u64>().ok();
+    let read = || (size(&checkpoint_path(&paths.tiles)), size(&paths.signed));
+    let (mut published, mut signed) = read();
+    if published != signed {
+        // A gateway that runs may be between the two.
+        std::thread::sleep(BETWEEN);
+        (published, signed) = read();
+    }
+    let what = |size: Option<u64>| size.map_or_else(|| "is missing".to_owned(), |size| format!("is of {size} entries"));
+    if published != signed {
+        anstream::eprintln!(
+            "WARNING: {} {}, {} {}: audit verify tells what that means",
+            checkpoint_path(&paths.tiles).display(),
+            what(published),
+            paths.signed.display(),
+            what(signed)
+        );
+    }
 }
 
 pub fn show(session: &Session, output: Output) -> Result<(), CliError> {

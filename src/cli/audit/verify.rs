@@ -16,7 +16,7 @@ use crate::exchange_log::file_acts::FileAct;
 use crate::exchange_log::key as log_key;
 use crate::exchange_log::reader::VKEY_FILE;
 use crate::exchange_log::verify::{Against, LogFiles, LogFolder, Report, verify, verify_data};
-use crate::identity::tls;
+use crate::identity::tls::{self, Revocation};
 use crate::keyfile::Vault;
 use crate::registry::{ActKey, now};
 use crate::server::registry_path;
@@ -108,7 +108,16 @@ pub fn run(
     let policy = args.policy.as_deref().map(read_policy).transpose()?;
     let key = |folder: &dyn Fn() -> Result<PathBuf, CliError>| match &given {
         Some(key) => Ok(key.clone()),
-        None => parse(&std::fs::read_to_string(folder()?.join(VKEY_FILE))?),
+        None => {
+            let file = folder()?.join(VKEY_FILE);
+            let unread = |error| {
+                let file = file.display();
+                CliError::Failed(format!(
+                    "not verified: {file}: {error} (give the log's key: --vkey, from your own copy)"
+                ))
+            };
+            parse(&std::fs::read_to_string(&file).map_err(unread)?)
+        }
     };
     let own = || match &whose {
         Some(VerifiedLog::Folder(data)) => Ok(data.join("log")),
@@ -187,7 +196,9 @@ pub fn run(
 fn check_folder(data: &Path, connection: &ConnectionArgs, log: (&LogVerifier, &[FileAct])) -> Result<(), CliError> {
     let config = connection.config_of(data);
     let policy = config.as_ref().map(|config| config.log.policy_text.as_deref());
-    let expected = Expected { policy, hsm: config.as_ref().is_some_and(|config| config.hsm.is_some()) };
+    let hsm = config.as_ref().is_some_and(|config| config.hsm.is_some());
+    let revocation = config.as_ref().is_some_and(|config| config.tls.revocation != Revocation::Unchecked);
+    let expected = Expected { policy, hsm, revocation };
     let pause = || std::thread::sleep(Duration::from_secs(1));
     let found = folder::check(data, &connection.vault(data), &expected, log, pause)?;
     let (warnings, faults): (Vec<Fault>, Vec<Fault>) = found.into_iter().partition(|fault| fault.is_warning);
@@ -231,7 +242,7 @@ impl IndexScope {
                     report(done, of);
                     true
                 })?;
-                let checked = checked.ok_or_else(|| CliError::Failed("there is no search index (log.index)".into()))?;
+                let checked = checked.ok_or_else(|| CliError::Failed("the log is whole, but there is no search index (log.index): a gateway makes one, or audit index --rebuild".into()))?;
                 Verified { time: now(), entries: checked.entries, differences: checked.found }.keep(data, &vault)?;
                 checked
             }
@@ -243,12 +254,14 @@ impl IndexScope {
         };
         progress.finish_and_clear();
         let Some(first) = checked.differences.first() else { return Ok(checked.entries) };
-        for difference in checked.differences.iter().take(MAX_PRINTED) {
+        for difference in checked.differences.iter().skip(1).take(MAX_PRINTED) {
             anstream::eprintln!("{difference}");
         }
-        let more = if checked.found > 1 { format!(" ({} more)", checked.found - 1) } else { String::new() };
+        let more = if checked.found > 1 { format!(" ({} more above)", checked.found - 1) } else { String::new() };
         let told = "audit index --rebuild makes it anew; searches mend what they meet";
-        Err(CliError::Failed(format!("the search index is not what the log says: {first}{more}; {told}")))
+        Err(CliError::Failed(format!(
+            "the log is whole, but the search index is not what it says: {first}{more}; {told}"
+        )))
     }
 }
 
@@ -272,7 +285,9 @@ fn from_afar(session: &Session, report: &dyn Fn(u64, u64)) -> Result<Checked, Cl
 
 /// Recomputes the registry from a folder's log and compares it with its file; gives how many objects there are.
 fn compare(data: &Path, vault: &Vault) -> Result<usize, CliError> {
-    let failed = |error: &dyn std::fmt::Display| CliError::Failed(format!("the registry is not verified: {error}"));
+    let failed = |error: &dyn std::fmt::Display| {
+        CliError::Failed(format!("the log is whole, but the registry is not verified: {error}"))
+    };
     let progress = bar("recomputing the registry {bar:40} {pos}/{len} entries, {per_sec}")?;
     let key = ActKey::read(&registry_path(data), vault).map_err(|error| failed(&error))?;
     let mut replay = key.map(Replay::with_key).unwrap_or_default();
@@ -289,7 +304,7 @@ fn compare(data: &Path, vault: &Vault) -> Result<usize, CliError> {
         None => Ok(replay.objects()),
         Some(first) => {
             let more = if found.len() > 1 { format!(" ({} more)", found.len() - 1) } else { String::new() };
-            Err(CliError::Failed(format!("the registry is not what the log says: {first}{more}")))
+            Err(CliError::Failed(format!("the log is whole, but the registry is not what it says: {first}{more}")))
         }
     }
 }
