@@ -8,7 +8,7 @@ use ndxp_gateway::access::token::TokenChecker;
 use ndxp_gateway::config::Config;
 use ndxp_gateway::contract::fields::{Disclosed, keep};
 use ndxp_gateway::contract::map::request::{self, Layout};
-use ndxp_gateway::contract::map::{answer, date, start};
+use ndxp_gateway::contract::map::{date, response, response_start};
 use ndxp_gateway::contract::notes::Notes;
 use ndxp_gateway::contract::settings::{CallContext, Settings};
 use ndxp_gateway::contract::{ContractSet, Operation, validate, xml};
@@ -141,14 +141,16 @@ fn contract(criterion: &mut Criterion) {
     xml::write_root(&mut document, "TraCuuThongTinCongDanResponse", Some("http://www.mic.gov.vn/dancu/1.0"), &record);
     let read = |text: &str| -> Bytes {
         let value = xml::parse(text.as_bytes()).unwrap().into_value();
-        let start::Start::At(place) = start::start(&value, &citizen.answer_root) else { panic!("no record") };
-        answer::read(&citizen.answer, place, &value).unwrap().into()
+        let response_start::Start::At(place) = response_start::start(&value, &citizen.answer_root) else {
+            panic!("no record")
+        };
+        response::read(&citizen.response, place, &value).unwrap().into()
     };
     let value = xml::parse(document.as_bytes()).unwrap().into_value();
     group.bench_function("SOAP answer, held against its shape", |bench| {
         bench.iter(|| {
             let mut notes = Notes::default();
-            citizen.shape_of_answers.document.observe(black_box(&value), &String::new, &mut notes);
+            citizen.response_shape.document.observe(black_box(&value), &String::new, &mut notes);
             notes
         });
     });
@@ -157,9 +159,10 @@ fn contract(criterion: &mut Criterion) {
     for (title, fields) in
         [("fields, all granted", vec!["*"]), ("fields, three granted", vec!["citizen_id", "name", "birth_date"])]
     {
-        let mask = citizen.answer_fields.mask(&fields);
+        let mask = citizen.response_fields.mask(&fields);
         group.bench_function(title, |bench| {
-            bench.iter(|| keep(&citizen.answer_fields, &mask, black_box(&bytes), &mut Disclosed::up_to(100)).unwrap());
+            bench
+                .iter(|| keep(&citizen.response_fields, &mask, black_box(&bytes), &mut Disclosed::up_to(100)).unwrap());
         });
     }
     group.bench_function("date", |bench| {

@@ -46,7 +46,7 @@ pub enum CallerError {
     Tls(#[from] TlsFault),
     /// The address or a value of the metadata.
     #[error("{0}")]
-    Unfit(String),
+    InvalidMetadata(String),
     /// The gateway cannot be reached.
     #[error("the gateway at {0} cannot be reached: {1}")]
     Unreachable(String, String),
@@ -223,7 +223,7 @@ impl Service<Request<Body>> for GatewayClient {
 }
 
 fn unfit(what: &str, value: &str) -> CallerError {
-    CallerError::Unfit(format!("the {what} {value:?} cannot be sent"))
+    CallerError::InvalidMetadata(format!("the {what} {value:?} cannot be sent"))
 }
 
 impl StreamingResponse {

@@ -26,13 +26,13 @@ pub struct Deadline {
     /// When.
     pub at: Instant,
     /// By whom.
-    pub whose: DeadlineOwner,
+    pub owner: DeadlineOwner,
 }
 
 impl Deadline {
     /// The operation's own time, from now on.
     pub fn own(now: Instant, time: Duration) -> Self {
-        Deadline { at: now + time, whose: DeadlineOwner::Operation }
+        Deadline { at: now + time, owner: DeadlineOwner::Operation }
     }
 
     /// Whether it is as good as over for what began at such a moment: `grpc-timeout` has whole milliseconds, clocks differ a little, and
@@ -45,9 +45,9 @@ impl Deadline {
     /// A future, until then; an error says whose time has passed. After the deadline the future is not polled at all.
     pub async fn bound<T>(self, future: impl Future<Output = T>) -> Result<T, DeadlineOwner> {
         if Instant::now() >= self.at {
-            return Err(self.whose);
+            return Err(self.owner);
         }
-        tokio::time::timeout_at(self.at.into(), future).await.map_err(|_| self.whose)
+        tokio::time::timeout_at(self.at.into(), future).await.map_err(|_| self.owner)
     }
 }
 
@@ -80,7 +80,7 @@ impl CallTime {
     pub fn wait(&self, now: Instant) -> Deadline {
         let own = Deadline::own(now, self.own);
         match self.caller {
-            Some(caller) if caller < own.at => Deadline { at: caller, whose: DeadlineOwner::Caller },
+            Some(caller) if caller < own.at => Deadline { at: caller, owner: DeadlineOwner::Caller },
             _ => own,
         }
     }
@@ -91,7 +91,7 @@ impl CallTime {
         match self.caller {
             Some(caller) if caller < own.at => {
                 let whole = caller + self.own / ON_THE_WAY >= own.at;
-                Deadline { at: caller, whose: if whole { DeadlineOwner::Operation } else { DeadlineOwner::Caller } }
+                Deadline { at: caller, owner: if whole { DeadlineOwner::Operation } else { DeadlineOwner::Caller } }
             }
             _ => own,
         }
@@ -114,7 +114,7 @@ mod tests {
     fn a_deadline_as_long_as_the_operation_s_own_is_not_the_caller_s() {
         let now = Instant::now();
         let whose = |given: Duration, waited: Duration| {
-            CallTime::new(10 * SECOND, Some(now + given)).source(now + waited).whose
+            CallTime::new(10 * SECOND, Some(now + given)).source(now + waited).owner
         };
         assert_eq!(whose(10 * SECOND, Duration::from_millis(3)), DeadlineOwner::Operation);
         assert_eq!(whose(60 * SECOND, SECOND), DeadlineOwner::Operation);
@@ -134,7 +134,7 @@ mod tests {
             let time = CallTime::new(own, Some(now + Duration::from_millis(given)));
             let deadline = time.source(asked);
             prop_assert!(deadline.at <= asked + own && Some(deadline.at) <= time.caller().max(Some(asked + own)));
-            if deadline.whose == DeadlineOwner::Operation {
+            if deadline.owner == DeadlineOwner::Operation {
                 prop_assert!(deadline.at - asked >= own - own / ON_THE_WAY);
             }
         }

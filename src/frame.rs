@@ -34,7 +34,7 @@ pub struct CallerMemory {
 impl MessageMemory {
     /// So many bytes, counted there.
     pub fn of(bytes: usize, metrics: ShareMetrics) -> Self {
-        let limits = ShareLimits { total: bytes, per_holder: bytes / 4, ample: bytes / 2, rate: None };
+        let limits = ShareLimits { total: bytes, per_owner: bytes / 4, has_headroom: bytes / 2, rate: None };
         MessageMemory(Shares::new(limits, metrics))
     }
 
@@ -47,8 +47,8 @@ impl MessageMemory {
 impl CallerMemory {
     fn take(&self, bytes: usize) -> Result<Share<String>, FrameError> {
         self.room.0.take(&self.caller, bytes).map_err(|error| match error {
-            ShareError::HolderFull(bytes) => FrameError::TooMany(bytes),
-            ShareError::TooFast(_) | ShareError::Full(_) => FrameError::NoRoom,
+            ShareError::OwnerFull(bytes) => FrameError::TooMany(bytes),
+            ShareError::TooFast(_) | ShareError::Full(_) => FrameError::MemoryExceeded,
         })
     }
 }
@@ -70,7 +70,7 @@ pub enum FrameError {
     Connection,
     /// Too many large messages are on their way at once.
     #[error("too many large messages are on their way")]
-    NoRoom,
+    MemoryExceeded,
     /// Too many of this caller's are, which may have so many bytes of them.
     #[error("large messages of one caller may have {0} bytes together while they are on their way")]
     TooMany(usize),
@@ -83,7 +83,7 @@ impl From<FrameError> for Refusal {
             FrameError::Compressed => Reason::EncodingUnsupported.into(),
             FrameError::TooLarge(_) => Refusal::with(Reason::MessageTooLarge, error.to_string()),
             FrameError::Connection => Reason::Cancelled.into(),
-            FrameError::NoRoom => {
+            FrameError::MemoryExceeded => {
                 Refusal { retry_after: Some(RETRY), ..Refusal::with(Reason::GatewayOverloaded, error.to_string()) }
             }
             FrameError::TooMany(_) => {
@@ -280,7 +280,7 @@ mod tests {
             ("other", 100, Ok(())),
             ("other", 100, Err(FrameError::TooMany(200 << 10))),
             ("third", 150, Ok(())),
-            ("fourth", 100, Err(FrameError::NoRoom)),
+            ("fourth", 100, Err(FrameError::MemoryExceeded)),
         ] {
             let mut reader = begun(caller, kilobytes << 10, 10);
             let read = tokio::time::timeout(soon, reader.next()).await;

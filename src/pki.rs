@@ -283,7 +283,7 @@ impl Ending {
 }
 
 /// The certificates (PEM) that end in a file; nothing where it holds a key or a secret.
-pub fn endings(file: &Path) -> Vec<Ending> {
+pub fn expirations(file: &Path) -> Vec<Ending> {
     let Ok(bytes) = std::fs::read(file) else { return Vec::new() };
     let certificate = |der: CertificateDer<'_>| {
         let (_, read) = X509Certificate::from_der(&der).ok()?;

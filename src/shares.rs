@@ -19,9 +19,9 @@ pub struct ShareLimits {
     /// By all together.
     pub total: usize,
     /// By one holder.
-    pub per_holder: usize,
+    pub per_owner: usize,
     /// While all together hold at most so much, one holder may exceed its own limit: nobody else wants it. 0: never.
-    pub ample: usize,
+    pub has_headroom: usize,
     /// How often one holder may begin; `None`: as often as it likes.
     pub rate: Option<ShareRate>,
 }
@@ -49,7 +49,7 @@ pub struct ShareMetrics {
 pub enum ShareError {
     /// The holder has as much as one may have.
     #[error("one caller may have {0} at once")]
-    HolderFull(usize),
+    OwnerFull(usize),
     /// The holder begins too often; it may again after this time.
     #[error("one caller may begin only so often")]
     TooFast(Duration),
@@ -142,7 +142,7 @@ impl<K> Shares<K> {
 
     /// Holders that are remembered.
     #[cfg(test)]
-    pub fn holders(&self) -> usize {
+    pub fn owners(&self) -> usize {
         self.lock().holders.len()
     }
 
@@ -163,8 +163,8 @@ impl<K: Eq + Hash + Clone> ShareState<K> {
         }
         let all = self.held.saturating_add(amount);
         let held = self.holders.get(key).map_or(0, |holder| holder.held);
-        if held.saturating_add(amount) > limits.per_holder && all > limits.ample {
-            return Err(ShareError::HolderFull(limits.per_holder));
+        if held.saturating_add(amount) > limits.per_owner && all > limits.has_headroom {
+            return Err(ShareError::OwnerFull(limits.per_owner));
         }
         let tokens = limits.rate.map_or(0.0, ShareRate::most);
         let holder = self.holders.entry(key.clone());
@@ -210,32 +210,32 @@ impl<K: Eq + Hash> Drop for Share<K> {
 mod tests {
     use super::*;
 
-    const PLAIN: ShareLimits = ShareLimits { total: 10, per_holder: 4, ample: 0, rate: None };
+    const PLAIN: ShareLimits = ShareLimits { total: 10, per_owner: 4, has_headroom: 0, rate: None };
 
     #[test]
     fn d3_shares_are_bounded_by_holder_and_in_all_and_come_back() {
         let metrics = ShareMetrics::default();
         let shares = Shares::new(PLAIN, metrics.clone());
         let first = shares.take(&"a", 3).unwrap();
-        assert_eq!(shares.take(&"a", 2).unwrap_err(), ShareError::HolderFull(4));
+        assert_eq!(shares.take(&"a", 2).unwrap_err(), ShareError::OwnerFull(4));
         let second = shares.take(&"a", 1).unwrap();
         let _others = (shares.take(&"b", 4).unwrap(), shares.take(&"c", 1).unwrap());
         assert_eq!(shares.take(&"d", 2).unwrap_err(), ShareError::Full(10));
-        assert_eq!((shares.held(), shares.holders(), metrics.held.get(), metrics.refused.get()), (9, 3, 9, 2));
+        assert_eq!((shares.held(), shares.owners(), metrics.held.get(), metrics.refused.get()), (9, 3, 9, 2));
         drop((first, second));
         assert!(shares.take(&"d", 4).is_ok());
-        assert_eq!((shares.held(), shares.holders(), metrics.held.get()), (5, 2, 5));
-        assert_eq!(shares.take(&"e", usize::MAX).unwrap_err(), ShareError::HolderFull(4));
-        assert_eq!(shares.holders(), 2, "who was given nothing is not remembered");
+        assert_eq!((shares.held(), shares.owners(), metrics.held.get()), (5, 2, 5));
+        assert_eq!(shares.take(&"e", usize::MAX).unwrap_err(), ShareError::OwnerFull(4));
+        assert_eq!(shares.owners(), 2, "who was given nothing is not remembered");
     }
 
     #[test]
     fn d3_one_holder_may_have_more_while_nobody_else_wants_it() {
-        let shares = Shares::new(ShareLimits { ample: 5, ..PLAIN }, ShareMetrics::default());
+        let shares = Shares::new(ShareLimits { has_headroom: 5, ..PLAIN }, ShareMetrics::default());
         let alone = shares.take(&"a", 5).unwrap();
-        assert_eq!(shares.take(&"a", 1).unwrap_err(), ShareError::HolderFull(4));
+        assert_eq!(shares.take(&"a", 1).unwrap_err(), ShareError::OwnerFull(4));
         let other = shares.take(&"b", 4).unwrap();
-        assert_eq!(shares.take(&"b", 1).unwrap_err(), ShareError::HolderFull(4));
+        assert_eq!(shares.take(&"b", 1).unwrap_err(), ShareError::OwnerFull(4));
         drop((alone, other));
         let _other = shares.take(&"b", 3).unwrap();
         assert!(shares.take(&"a", 2).is_ok() && shares.take(&"a", 4).is_ok());
@@ -260,6 +260,6 @@ mod tests {
             assert!(shares.take_at(&key(number), 1, at).is_ok());
         }
         // A hundred come each second, and rest after one and a half.
-        assert!(shares.holders() <= MAX_AT_REST + 100, "{}", shares.holders());
+        assert!(shares.owners() <= MAX_AT_REST + 100, "{}", shares.owners());
     }
 }

@@ -259,7 +259,7 @@ impl Reason {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SourceHealth {
     /// It answered, be it with a refusal.
-    Answered,
+    Responded,
     /// It failed, or let the operation's own time pass: perhaps only at this operation.
     Failed,
     /// It cannot be reached, whatever is called.
@@ -270,7 +270,7 @@ pub enum SourceHealth {
 
 impl SourceHealth {
     /// Whether it is ill.
-    pub fn is_ill(self) -> bool {
+    pub fn is_unhealthy(self) -> bool {
         matches!(self, SourceHealth::Failed | SourceHealth::Unreachable)
     }
 }

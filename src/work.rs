@@ -72,7 +72,7 @@ impl WorkPool {
     /// A pool with these limits.
     pub fn new(limits: WorkLimits, metrics: ShareMetrics) -> Self {
         let WorkLimits { running, all, each, rate } = limits;
-        let shares = Shares::new(ShareLimits { total: all, per_holder: each, ample: 0, rate }, metrics);
+        let shares = Shares::new(ShareLimits { total: all, per_owner: each, has_headroom: 0, rate }, metrics);
         let of_one = (running / 2).max(1);
         let turns = HolderThreads { all: Arc::new(Semaphore::new(running)), each: of_one, of_holder: Mutex::default() };
         WorkPool { shares, turns: Arc::new(turns) }
@@ -111,7 +111,7 @@ impl WorkPool {
     }
 
     /// Work that runs or waits.
-    pub fn under_way(&self) -> usize {
+    pub fn in_flight(&self) -> usize {
         self.shares.held()
     }
 }

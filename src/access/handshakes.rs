@@ -49,7 +49,7 @@ impl RefusalLog {
             entry.certificate_serial.clone_from(&shown.serial);
             entry.certificate_issuer.clone_from(&shown.issuer);
         }
-        if !self.note_unawaited(RefusalKind::Connection, Identity::Address(address.ip().into()), entry) {
+        if !self.note_detached(RefusalKind::Connection, Identity::Address(address.ip().into()), entry) {
             return;
         }
         let (text, reason) = (why.cause.text(), reason.as_str());

@@ -178,8 +178,8 @@ fn is_approved(grant: &GrantView, operation: &Operation) -> bool {
 /// The fields of an operation's answer that a grant lets through: those that it names; the sensitive ones among them only where
 /// a second person approved it.
 pub fn mask(grant: &GrantView, operation: &Operation) -> Mask {
-    let named = operation.answer_fields.mask(&grant.fields);
-    if grant.approved { named } else { operation.answer_fields.without_sensitive(named) }
+    let named = operation.response_fields.mask(&grant.fields);
+    if grant.approved { named } else { operation.response_fields.without_sensitive(named) }
 }
 
 fn is_within(grant: &Granted, from: Option<IpAddr>) -> bool {

@@ -46,7 +46,7 @@ impl ReadPermits {
     fn begin_at(&self, holder: &str, now: Instant) -> Result<ReadPermit, Refusal> {
         self.0.begin_at(holder, now).map_err(|error| {
             let (reason, wait) = match error {
-                ShareError::HolderFull(_) => (Reason::RateLimited, RETRY),
+                ShareError::OwnerFull(_) => (Reason::RateLimited, RETRY),
                 ShareError::TooFast(wait) => (Reason::RateLimited, wait),
                 ShareError::Full(_) => (Reason::GatewayOverloaded, RETRY),
             };
@@ -55,8 +55,8 @@ impl ReadPermits {
     }
 
     /// Reads under way, those that wait for a thread included.
-    pub fn under_way(&self) -> usize {
-        self.0.under_way()
+    pub fn in_flight(&self) -> usize {
+        self.0.in_flight()
     }
 }
 
@@ -78,9 +78,9 @@ mod tests {
         let _third = reads.begin("b").unwrap();
         assert_eq!(reads.begin("b").unwrap_err().reason, Reason::GatewayOverloaded);
         drop(first.clone());
-        assert_eq!(reads.under_way(), 3, "a clone holds the same permit");
+        assert_eq!(reads.in_flight(), 3, "a clone holds the same permit");
         drop((first, second));
-        assert!(reads.begin("b").is_ok() && reads.under_way() == 1);
+        assert!(reads.begin("b").is_ok() && reads.in_flight() == 1);
     }
 
     #[test]
@@ -110,7 +110,7 @@ mod tests {
             begun = begins => begun.unwrap(),
         }
         drop(first);
-        assert_eq!(reads.under_way(), 1);
+        assert_eq!(reads.in_flight(), 1);
         let other = reads.begin("b").unwrap();
         let mut second = Box::pin(other.run(|| 7));
         assert!(tokio::time::timeout(Duration::from_millis(50), &mut second).await.is_err(), "one thread");

@@ -29,7 +29,7 @@ pub enum RefusalKind {
     /// A connection, before any call.
     Connection,
     /// A call that an overloaded gateway did not look at.
-    Unseen,
+    Unread,
     /// An exchange, before it was admitted under a grant.
     Exchange,
     /// An act of somebody who administers, or would.
@@ -43,7 +43,7 @@ impl RefusalKind {
     fn as_str(self) -> &'static str {
         match self {
             RefusalKind::Connection => "connection",
-            RefusalKind::Unseen => "unseen",
+            RefusalKind::Unread => "unseen",
             RefusalKind::Exchange => "exchange",
             RefusalKind::Staff => "staff",
             RefusalKind::Token => "token",
@@ -184,7 +184,7 @@ impl RefusalLog {
     fn take(&self, kind: RefusalKind, by: Identity, entry: Entry) -> Option<Entry> {
         let taken = self.windows(kind).take(by, entry, Instant::now());
         if taken.is_none() {
-            self.metrics.refusal_left_out(kind.as_str());
+            self.metrics.refusal_suppressed(kind.as_str());
         }
         taken
     }
@@ -201,7 +201,7 @@ impl RefusalLog {
     }
 
     /// Logs a refusal that nobody waits for; false where it was only counted.
-    pub fn note_unawaited(&self, kind: RefusalKind, by: Identity, entry: Entry) -> bool {
+    pub fn note_detached(&self, kind: RefusalKind, by: Identity, entry: Entry) -> bool {
         let Some(entry) = self.take(kind, by, entry) else { return false };
         self.append(&entry);
         true

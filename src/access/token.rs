@@ -152,7 +152,7 @@ impl TokenChecker {
         if registry.key(&token.kid, now).is_none() {
             return Err(Reason::TokenInvalid);
         }
-        if self.seconds_left(token, now) <= 0 {
+        if self.seconds_remaining(token, now) <= 0 {
             return Err(Reason::TokenExpired);
         }
         if now < token.not_before.max(token.issued).saturating_sub(self.leeway) {
@@ -185,7 +185,7 @@ impl TokenChecker {
     }
 
     /// Seconds until the token is no longer taken, the forgiven skew included.
-    pub fn seconds_left(&self, token: &VerifiedToken, now: i64) -> i64 {
+    pub fn seconds_remaining(&self, token: &VerifiedToken, now: i64) -> i64 {
         token.expires.saturating_add(self.leeway).saturating_sub(now)
     }
 

@@ -37,7 +37,8 @@ pub(super) fn can_i(
     let at = if asked.at == 0 { now() } else { asked.at };
     match access::explain(operation, &view, &said, from, at) {
         Ok(grant) => {
-            let withheld = operation.answer_fields.tells_sensitive(&operation.answer_fields.mask(&grant.fields));
+            let withheld =
+                operation.response_fields.discloses_sensitive(&operation.response_fields.mask(&grant.fields));
             let withheld = match withheld && !grant.approved {
                 true => {
                     "; without the answer's sensitive fields, since nobody approved the grant: grant change asks for that"

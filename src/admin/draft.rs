@@ -157,7 +157,7 @@ impl GrantDraft {
         }
         self.purposes.iter().try_for_each(|rule| check_purpose_rule(rule))?;
         let in_scope: Vec<_> = operations.iter().filter(|operation| scopes.contains(&operation.scope)).collect();
-        let has = |path: &String| path == "*" || in_scope.iter().any(|operation| operation.answer_fields.has(path));
+        let has = |path: &String| path == "*" || in_scope.iter().any(|operation| operation.response_fields.has(path));
         if let Some(wrong) = self.fields.iter().find(|path| !has(path)) {
             return Err(format!("no answer within these scopes has the field {wrong:?}: `contract show` lists them"));
         }
@@ -174,8 +174,8 @@ impl GrantDraft {
             id: format!("g-{}", uuid::Uuid::now_v7().simple()),
             client: self.client,
             needs_approval: in_scope.iter().any(|operation| {
-                let told = &operation.answer_fields;
-                operation.data_class >= DataClass::Sensitive || told.tells_sensitive(&told.mask(&self.fields))
+                let told = &operation.response_fields;
+                operation.data_class >= DataClass::Sensitive || told.discloses_sensitive(&told.mask(&self.fields))
             }),
             scopes,
             purposes: self.purposes,

@@ -110,7 +110,7 @@ pub(super) fn role(number: i32) -> Result<Role, Status> {
 pub(super) fn issue_failed(error: IssueError) -> Status {
     match error {
         IssueError::Registry(error) => failed(error),
-        IssueError::NotGranted { .. } | IssueError::NothingGranted { .. } | IssueError::TooLarge { .. } => {
+        IssueError::NotGranted { .. } | IssueError::NoScopeInForce { .. } | IssueError::TooLarge { .. } => {
             invalid("scopes", error.to_string())
         }
         IssueError::TooLong(_) => invalid("lifetime_s", error.to_string()),

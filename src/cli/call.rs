@@ -3,7 +3,7 @@
 use super::output::{Output, duration, print_json};
 use super::{CliError, runtime};
 use crate::caller::{CallerFiles, CompleteResponse, GatewayClient};
-use crate::contract::{ContractSet, Operation, Shape};
+use crate::contract::{CallShape, ContractSet, Operation};
 use crate::server::{EXCHANGE_ID, LOG_INDEX};
 use bytes::Bytes;
 use clap::Args;
@@ -191,13 +191,13 @@ impl Batch {
             std::io::stdin().read_to_string(&mut text)?;
         }
         let requests = messages(&self.operation.request.message, &text)?;
-        if self.operation.shape != Shape::ClientStream && requests.len() != 1 {
+        if self.operation.shape != CallShape::ClientStream && requests.len() != 1 {
             return Err(CliError::Usage(format!("{} takes one message", self.operation.full_name)));
         }
         let mut answering = self.caller.start(&self.operation.path, &self.metadata(), requests, timeout).await?;
         loop {
             match answering.next().await {
-                Ok(Some(message)) => print_json(&decode(&self.operation.answer.message, &message)?)?,
+                Ok(Some(message)) => print_json(&decode(&self.operation.response.message, &message)?)?,
                 Ok(None) => break,
                 Err(error) => return Err(CliError::Failed(format!("the answer broke off: {error}"))),
             }
@@ -257,7 +257,7 @@ impl Batch {
     }
 
     fn answers(&self, answered: &CompleteResponse) -> Result<Vec<Value>, CliError> {
-        answered.messages.iter().map(|message| decode(&self.operation.answer.message, message)).collect()
+        answered.messages.iter().map(|message| decode(&self.operation.response.message, message)).collect()
     }
 }
 

@@ -3,7 +3,7 @@
 use super::output::{Output, time};
 use super::{CliError, ConfigFile, output};
 use crate::config::Config;
-use crate::identity::kept_lists;
+use crate::identity::cached_lists;
 use crate::identity::list::{self, FileFault, ListInfo};
 use crate::pki::{self, CertificateInfo, DEFAULT_DAYS, Ending, Pki, Role, WARN_CRL_DAYS, WARN_DAYS};
 use clap::{Args, Subcommand};
@@ -121,7 +121,7 @@ fn cells(row: &CertificateRow, now: i64) -> Vec<String> {
 
 fn show_ends(config: &Config, output: Output) -> Result<(), CliError> {
     let mut files = config.tls.files();
-    files.extend(config.tls.published().map(kept_lists::kept).into_iter().flatten().map(|list| list.file));
+    files.extend(config.tls.published().map(cached_lists::cached).into_iter().flatten().map(|list| list.file));
     files.extend(config.catalogue()?.files);
     // One file may be named along several ways.
     let mut files: Vec<PathBuf> = files.into_iter().map(|file| file.canonicalize().unwrap_or(file)).collect();
@@ -131,7 +131,7 @@ fn show_ends(config: &Config, output: Output) -> Result<(), CliError> {
     let lists = |file: &PathBuf| list::read_file(file).unwrap_or_default();
     let ends = |file: PathBuf| {
         let endings =
-            pki::endings(&file).into_iter().chain(lists(&file).iter().map(Ending::of_list)).collect::<Vec<_>>();
+            pki::expirations(&file).into_iter().chain(lists(&file).iter().map(Ending::of_list)).collect::<Vec<_>>();
         endings.into_iter().map(move |ending| CertificateEnd { file: file.clone(), soon: ending.is_near(now), ending })
     };
     let mut all: Vec<CertificateEnd> = files.into_iter().flat_map(ends).collect();

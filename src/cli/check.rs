@@ -238,7 +238,7 @@ fn summary(operation: &Operation) -> Value {
 fn details(operation: &Operation) -> Value {
     let mut value = summary(operation);
     value["request"] = Value::from(lines(&operation.request));
-    value["answer"] = Value::from(lines(&operation.answer));
+    value["answer"] = Value::from(lines(&operation.response));
     value
 }
 
@@ -252,7 +252,7 @@ fn print_operation(operation: &Operation) {
         if operation.writes { "writes" } else { "reads" },
         operation.timeout.as_millis()
     );
-    for (what, plan) in [("request", &operation.request), ("answer", &operation.answer)] {
+    for (what, plan) in [("request", &operation.request), ("answer", &operation.response)] {
         anstream::println!("  {what} {}", plan.message.name());
         lines(plan).iter().for_each(|line| anstream::println!("    {line}"));
     }

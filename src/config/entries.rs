@@ -6,7 +6,7 @@ use crate::contract::operation::Operation;
 use crate::contract::options::fill;
 use crate::contract::settings::Settings;
 use crate::contract::{Binding, ContractSet};
-use crate::drivers::connection::{Connection, RequestHash, XRoadIds, XRoadMember};
+use crate::drivers::connection::{RequestHash, SourceConnection, XRoadIds, XRoadMember};
 use crate::drivers::credentials::{Credentials, HashedBasic, Lgsp, OAuth2, Session, UsernameToken};
 use crate::drivers::http::HttpEndpoint;
 use crate::guard::{BreakerSettings, GuardSettings, RetrySettings};
@@ -72,9 +72,9 @@ pub struct SourceEntry {
 impl SourceEntry {
     /// A connection to an address of one of its ways, with its own pool; token or session are shared with all others of the
     /// hub. `open` counts the connections to gRPC sources.
-    pub fn connect(&self, reach: &UpstreamTarget, address: &str, open: &Arc<AtomicUsize>) -> Connection {
+    pub fn connect(&self, reach: &UpstreamTarget, address: &str, open: &Arc<AtomicUsize>) -> SourceConnection {
         let hub = HttpEndpoint::new(address, reach.tls.clone(), self.max_answer);
-        Connection {
+        SourceConnection {
             source: self.source.clone(),
             hub: reach.hub.clone(),
             endpoint: hub.below(&reach.path),
@@ -86,7 +86,7 @@ impl SourceEntry {
             credentials: reach.credentials.clone(),
             settings: self.settings.clone(),
             xroad: self.xroad.clone(),
-            max_answer: self.max_answer,
+            max_response: self.max_answer,
         }
     }
 }
@@ -534,7 +534,7 @@ fn read_guard(table: &Table<'_>, default: GuardSettings) -> GuardSettings {
     GuardSettings {
         hedge,
         concurrency: table.number("concurrency", default.concurrency as u64, 1..=100_000) as usize,
-        least: table.number("least", default.least as u64, 1..=100_000) as usize,
+        min: table.number("least", default.min as u64, 1..=100_000) as usize,
         queue: table.number("queue", default.queue as u64, 0..=1_000_000) as usize,
         streams: table.number("streams", default.streams as u64, 1..=1_000_000) as usize,
         breaker,

@@ -4,7 +4,7 @@ use super::drift::DriftPolicy;
 use super::fields::FieldTree;
 use super::map::outcome::Rules;
 use super::operation::{
-    AnswerShape, Binding, FillPlan, Operation, Paging, Polling, RestBinding, Shape, SourceInfo, TemplatePart,
+    Binding, CallShape, FillPlan, Operation, Paging, Polling, ResponseShape, RestBinding, SourceInfo, TemplatePart,
 };
 use super::options::{self, DataClass};
 use super::plan::WirePath;
@@ -281,26 +281,26 @@ fn compile_method(
         paging: said.paging.as_ref().map(paging),
         polling,
         binding,
-        answer_fields: FieldTree::new(&answer),
+        response_fields: FieldTree::new(&answer),
         max_answer_subjects: match said.max_answer_subjects {
             0 => DEFAULT_ANSWER_SUBJECTS,
             most => most as usize,
         },
         request,
-        answer,
-        shape_of_answers: AnswerShape::default(),
+        response: answer,
+        response_shape: ResponseShape::default(),
         drift: DriftPolicy::of(said.drift()).or_else(|| DriftPolicy::of(source.drift())),
     };
-    operation.shape_of_answers =
-        AnswerShape::of(&operation, &source.ignored, &said.ignored).map_err(|fault| fail(fault.to_string()))?;
+    operation.response_shape =
+        ResponseShape::of(&operation, &source.ignored, &said.ignored).map_err(|fault| fail(fault.to_string()))?;
     Ok(operation)
 }
 
-fn shape(method: &MethodDescriptor) -> Result<Shape, String> {
+fn shape(method: &MethodDescriptor) -> Result<CallShape, String> {
     match (method.is_client_streaming(), method.is_server_streaming()) {
-        (false, false) => Ok(Shape::Unary),
-        (false, true) => Ok(Shape::ServerStream),
-        (true, false) => Ok(Shape::ClientStream),
+        (false, false) => Ok(CallShape::Unary),
+        (false, true) => Ok(CallShape::ServerStream),
+        (true, false) => Ok(CallShape::ClientStream),
         (true, true) => Err("streams both ways: no source needs that".into()),
     }
 }
@@ -309,15 +309,15 @@ fn shape(method: &MethodDescriptor) -> Result<Shape, String> {
 fn wrong(
     said: &options::Operation,
     source: &options::Source,
-    shape: Option<Shape>,
+    shape: Option<CallShape>,
     binding: Option<&Binding>,
 ) -> Vec<String> {
     let data_class = said.data_class();
     let kept = matches!(binding, Some(Binding::Rest(rest)) if rest.etag && (data_class != DataClass::Open || rest.method != http::Method::GET));
     let in_group = said.scope.strip_prefix(&source.id).and_then(|rest| rest.strip_prefix(':')).is_some_and(is_group);
     let other_client_stream =
-        shape == Some(Shape::ClientStream) && binding.is_some_and(|binding| !matches!(binding, Binding::Grpc(_)));
-    let no_server_stream = shape.is_some_and(|shape| shape != Shape::ServerStream);
+        shape == Some(CallShape::ClientStream) && binding.is_some_and(|binding| !matches!(binding, Binding::Grpc(_)));
+    let no_server_stream = shape.is_some_and(|shape| shape != CallShape::ServerStream);
     let rules = [
         (data_class == DataClass::Unspecified, "must say its data_class".to_owned()),
         (

@@ -41,7 +41,7 @@ mod tests {
     fn fields_that_differ_are_told_by_path_at_every_depth() {
         let contracts = ContractSet::embedded().unwrap();
         let operation = contracts.operation("/ndxp.population.v1.PopulationService/GetCitizen").unwrap();
-        let message = |value| DynamicMessage::deserialize(operation.answer.message.clone(), value).unwrap();
+        let message = |value| DynamicMessage::deserialize(operation.response.message.clone(), value).unwrap();
         let one = json!({ "citizenId": "022055356620", "name": { "given": "An" }, "gender": "MALE" });
         let told = |other| {
             let mut found = BTreeSet::new();

@@ -12,11 +12,11 @@ use std::collections::HashMap;
 /// Every field of an answer, as a tree of nodes; node 0 is the message itself.
 #[derive(Debug, Default)]
 pub struct FieldTree {
-    nodes: Vec<Node>,
+    nodes: Vec<FieldNode>,
 }
 
 #[derive(Debug, Default)]
-struct Node {
+struct FieldNode {
     path: String,
     /// Children by field number, sorted; empty for scalars.
     children: Vec<(u32, usize)>,
@@ -33,7 +33,7 @@ struct Node {
 impl FieldTree {
     /// The tree of a message.
     pub fn new(plan: &MessagePlan) -> Self {
-        let mut tree = FieldTree { nodes: vec![Node { message: true, ..Node::default() }] };
+        let mut tree = FieldTree { nodes: vec![FieldNode { message: true, ..FieldNode::default() }] };
         tree.add(0, plan);
         tree
     }
@@ -49,7 +49,7 @@ impl FieldTree {
             let inner = if let FieldKind::Message(inner) = &field.kind { Some(inner) } else { None };
             let sensitive = field.data_class >= DataClass::Sensitive;
             let (message, subject) = (inner.is_some(), field.subject);
-            self.nodes.push(Node { path, children: Vec::new(), message, sensitive, subject, beside: None });
+            self.nodes.push(FieldNode { path, children: Vec::new(), message, sensitive, subject, beside: None });
             children.push((field.field.number(), index));
             if let Some(inner) = inner {
                 self.add(index, inner);
@@ -117,14 +117,14 @@ impl FieldTree {
     }
 
     /// Whether a mask lets a path through.
-    pub fn lets(&self, mask: &Mask, path: &str) -> bool {
+    pub fn allows(&self, mask: &Mask, path: &str) -> bool {
         self.nodes.iter().zip(&mask.allowed).skip(1).any(|(node, allowed)| *allowed && node.path == path)
     }
 
     /// Whether whatever a mask of this tree lets through is let through by `mask` of a later tree, too, and names nobody there whom it
     /// does not name here.
     pub fn is_covered_by(&self, own: &Mask, later: &FieldTree, mask: &Mask) -> bool {
-        let paths: HashMap<&str, (&Node, bool)> = later
+        let paths: HashMap<&str, (&FieldNode, bool)> = later
             .nodes
             .iter()
             .zip(&mask.allowed)
@@ -137,7 +137,7 @@ impl FieldTree {
     }
 
     /// Whether a mask of this tree lets a sensitive field through.
-    pub fn tells_sensitive(&self, mask: &Mask) -> bool {
+    pub fn discloses_sensitive(&self, mask: &Mask) -> bool {
         self.nodes.iter().zip(&mask.allowed).any(|(node, allowed)| *allowed && node.sensitive)
     }
 }
@@ -151,7 +151,7 @@ pub struct Mask {
 
 impl Mask {
     /// Whether nothing is withheld.
-    pub fn is_whole(&self) -> bool {
+    pub fn is_complete(&self) -> bool {
         self.whole
     }
 }
@@ -197,7 +197,7 @@ impl Disclosed {
     /// Their paths, sorted as the contract has them; a message whose own fields are listed is not listed itself.
     pub fn paths(&self, tree: &FieldTree) -> Vec<String> {
         let told = |index: usize| self.told.get(index).copied().unwrap_or(false);
-        let shown = |node: &&Node| !node.children.iter().any(|(_, child)| told(*child));
+        let shown = |node: &&FieldNode| !node.children.iter().any(|(_, child)| told(*child));
         let nodes = tree.nodes.iter().enumerate().filter(|(index, _)| told(*index)).map(|(_, node)| node);
         nodes.filter(shown).map(|node| node.path.clone()).collect()
     }
@@ -206,24 +206,29 @@ impl Disclosed {
 /// An answer that is no protobuf message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the answer is no message of the contract")]
-pub struct Garbled;
+pub struct MalformedMessage;
 
 /// Keeps what the mask allows. Where that is everything, the bytes are handed on as they are, and nothing is copied.
-pub fn keep(tree: &FieldTree, mask: &Mask, message: &Bytes, disclosed: &mut Disclosed) -> Result<Bytes, Garbled> {
+pub fn keep(
+    tree: &FieldTree,
+    mask: &Mask,
+    message: &Bytes,
+    disclosed: &mut Disclosed,
+) -> Result<Bytes, MalformedMessage> {
     disclosed.told.resize(tree.nodes.len(), false);
-    let kept = Walk { tree, mask, disclosed }.message(0, message)?;
+    let kept = FieldWalk { tree, mask, disclosed }.message(0, message)?;
     Ok(kept.map_or_else(|| message.clone(), Bytes::from))
 }
 
-struct Walk<'a> {
+struct FieldWalk<'a> {
     tree: &'a FieldTree,
     mask: &'a Mask,
     disclosed: &'a mut Disclosed,
 }
 
-impl Walk<'_> {
+impl FieldWalk<'_> {
     /// What is left of a message; `None` where that is all of it.
-    fn message(&mut self, node: usize, bytes: &[u8]) -> Result<Option<Vec<u8>>, Garbled> {
+    fn message(&mut self, node: usize, bytes: &[u8]) -> Result<Option<Vec<u8>>, MalformedMessage> {
         let (mut at, mut out) = (0, None);
         while at < bytes.len() {
             let field = Field::read(&bytes[at..])?;
@@ -239,11 +244,11 @@ impl Walk<'_> {
             self.disclosed.told[child] = true;
             if self.tree.nodes[child].subject {
                 // Told as it is, and named as it is: with blanks around it, it is the same id.
-                let id = std::str::from_utf8(field.content.ok_or(Garbled)?).map_err(|_| Garbled)?;
+                let id = std::str::from_utf8(field.content.ok_or(MalformedMessage)?).map_err(|_| MalformedMessage)?;
                 self.disclosed.names(id.trim());
             }
             let inner = match self.tree.nodes[child].message {
-                true => self.message(child, field.content.ok_or(Garbled)?)?,
+                true => self.message(child, field.content.ok_or(MalformedMessage)?)?,
                 false => None,
             };
             match (inner, &mut out) {
@@ -276,23 +281,24 @@ pub(super) struct Field<'b> {
 
 impl<'b> Field<'b> {
     #[inline]
-    pub fn read(bytes: &'b [u8]) -> Result<Self, Garbled> {
-        let (tag, at) = varint::read(bytes).ok_or(Garbled)?;
-        let number = u32::try_from(tag >> 3).ok().filter(|number| (1..1 << 29).contains(number)).ok_or(Garbled)?;
+    pub fn read(bytes: &'b [u8]) -> Result<Self, MalformedMessage> {
+        let (tag, at) = varint::read(bytes).ok_or(MalformedMessage)?;
+        let number =
+            u32::try_from(tag >> 3).ok().filter(|number| (1..1 << 29).contains(number)).ok_or(MalformedMessage)?;
         let rest = &bytes[at..];
         let (length, content) = match tag & 7 {
-            0 => (varint::read(rest).ok_or(Garbled)?.1, None),
+            0 => (varint::read(rest).ok_or(MalformedMessage)?.1, None),
             1 => (8, None),
             2 => {
-                let (size, head) = varint::read(rest).ok_or(Garbled)?;
-                let end = usize::try_from(size).ok().and_then(|size| head.checked_add(size)).ok_or(Garbled)?;
-                (end, Some(rest.get(head..end).ok_or(Garbled)?))
+                let (size, head) = varint::read(rest).ok_or(MalformedMessage)?;
+                let end = usize::try_from(size).ok().and_then(|size| head.checked_add(size)).ok_or(MalformedMessage)?;
+                (end, Some(rest.get(head..end).ok_or(MalformedMessage)?))
             }
             5 => (4, None),
             // Groups (3 and 4) do not exist in proto3.
-            _ => return Err(Garbled),
+            _ => return Err(MalformedMessage),
         };
-        let length = at.checked_add(length).filter(|length| *length <= bytes.len()).ok_or(Garbled)?;
+        let length = at.checked_add(length).filter(|length| *length <= bytes.len()).ok_or(MalformedMessage)?;
         Ok(Field { number, wire: (tag & 7) as u8, length, content, value: &bytes[at..length] })
     }
 }
@@ -313,8 +319,8 @@ mod tests {
     }
 
     fn sample(operation: &crate::contract::Operation) -> DynamicMessage {
-        let mut message = DynamicMessage::new(operation.answer.message.clone());
-        let name = operation.answer.message.get_field_by_name("name").unwrap();
+        let mut message = DynamicMessage::new(operation.response.message.clone());
+        let name = operation.response.message.get_field_by_name("name").unwrap();
         let mut inner = DynamicMessage::new(name.kind().as_message().unwrap().clone());
         inner.set_field_by_name("family", Value::String("Nguyễn".into()));
         inner.set_field_by_name("given", Value::String("An".into()));
@@ -328,10 +334,10 @@ mod tests {
     fn only_granted_fields_stay_and_are_told() {
         let operation = citizen();
         let bytes = Bytes::from(sample(&operation).encode_to_vec());
-        let tree = &operation.answer_fields;
+        let tree = &operation.response_fields;
         let mut disclosed = Disclosed::up_to(10);
         let kept = keep(tree, &tree.mask(&["citizen_id", "name.given"]), &bytes, &mut disclosed).unwrap();
-        let message = DynamicMessage::decode(operation.answer.message.clone(), kept).unwrap();
+        let message = DynamicMessage::decode(operation.response.message.clone(), kept).unwrap();
         assert!(!message.has_field_by_name("blood_type"));
         let name = message.get_field_by_name("name").unwrap();
         let name = name.as_message().unwrap();
@@ -342,10 +348,10 @@ mod tests {
     #[test]
     fn l6_people_in_an_answer_are_named_where_their_ids_are_disclosed_up_to_a_bound() {
         let operation = citizen();
-        let tree = &operation.answer_fields;
+        let tree = &operation.response_fields;
         let person = |field: &str, id: &str| {
-            let mut message = DynamicMessage::new(operation.answer.message.clone());
-            let field = operation.answer.message.get_field_by_name(field).unwrap();
+            let mut message = DynamicMessage::new(operation.response.message.clone());
+            let field = operation.response.message.get_field_by_name(field).unwrap();
             let mut inner = DynamicMessage::new(field.kind().as_message().unwrap().clone());
             inner.set_field_by_name("citizen_id", Value::String(id.into()));
             message.set_field(&field, Value::Message(inner));
@@ -366,12 +372,12 @@ mod tests {
     #[test]
     fn an_unknown_field_is_withheld_even_from_a_whole_grant() {
         let operation = citizen();
-        let tree = &operation.answer_fields;
+        let tree = &operation.response_fields;
         let mut bytes = sample(&operation).encode_to_vec();
         let clean = Bytes::from(bytes.clone());
         bytes.extend_from_slice(&[0xfa, 0x7f, 3, b'x', b'y', b'z']);
         let mask = tree.mask(&["*"]);
-        assert!(mask.is_whole());
+        assert!(mask.is_complete());
         let kept = keep(tree, &mask, &Bytes::from(bytes), &mut Disclosed::up_to(10)).unwrap();
         assert_eq!(kept, clean);
     }
@@ -379,7 +385,7 @@ mod tests {
     #[test]
     fn no_grant_lets_nothing_through() {
         let operation = citizen();
-        let tree = &operation.answer_fields;
+        let tree = &operation.response_fields;
         let bytes = Bytes::from(sample(&operation).encode_to_vec());
         let none: [&str; 0] = [];
         assert!(keep(tree, &tree.mask(&none), &bytes, &mut Disclosed::up_to(10)).unwrap().is_empty());
@@ -392,7 +398,7 @@ mod tests {
             vec!["citizen_id", "blood_type", "name.family", "name.given", "name", "father"], 0..=6,
         )) {
             let operation = citizen();
-            let (tree, whole) = (&operation.answer_fields, sample(&operation));
+            let (tree, whole) = (&operation.response_fields, sample(&operation));
             let is_granted = |path: &str| granted.iter().any(|one| *one == path || path.starts_with(&format!("{one}.")));
             let mut expected = whole.clone();
             for field in ["citizen_id", "blood_type"].into_iter().filter(|field| !is_granted(field)) {
@@ -414,7 +420,7 @@ mod tests {
         #[test]
         fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
             let operation = citizen();
-            let tree = &operation.answer_fields;
+            let tree = &operation.response_fields;
             let _ = keep(tree, &tree.mask(&["name"]), &Bytes::from(bytes), &mut Disclosed::up_to(10));
         }
     }

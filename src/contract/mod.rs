@@ -23,7 +23,7 @@ pub mod xml;
 pub mod xsd;
 
 pub use compile::{ContractFault, ContractSet};
-pub use operation::{Binding, Operation, Shape, SourceInfo};
+pub use operation::{Binding, CallShape, Operation, SourceInfo};
 
 /// The options of `contract.proto`, as generated.
 pub mod options {

@@ -109,22 +109,22 @@ impl Observed {
     }
 
     /// What was noticed so far.
-    pub fn so_far(&self) -> Notes {
+    pub fn snapshot(&self) -> Notes {
         self.notes().clone()
     }
 }
 
 /// The path of a field, known while its message is read.
 #[derive(Clone, Copy)]
-pub struct Trail<'t> {
-    above: Option<&'t Trail<'t>>,
+pub struct PathStack<'t> {
+    above: Option<&'t PathStack<'t>>,
     name: &'t str,
 }
 
-impl<'t> Trail<'t> {
+impl<'t> PathStack<'t> {
     /// A field below another.
-    pub fn below(above: Option<&'t Trail<'t>>, name: &'t str) -> Self {
-        Trail { above, name }
+    pub fn below(above: Option<&'t PathStack<'t>>, name: &'t str) -> Self {
+        PathStack { above, name }
     }
 
     /// As grants name it: `household_head.name`.
@@ -150,7 +150,7 @@ mod tests {
             notes.dropped(format!("c{}", number % 3));
             observed.add(notes);
         }
-        let notes = observed.so_far();
+        let notes = observed.snapshot();
         assert_eq!((notes.unknown_codes.len(), notes.dropped_fields.len()), (MAX_NOTES, 3));
         let mut long = Notes::default();
         long.unknown_code("a".into(), Some(&"x".repeat(MAX_CODE + 1)));

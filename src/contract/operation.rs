@@ -30,7 +30,7 @@ pub struct SourceInfo {
 
 /// How messages flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shape {
+pub enum CallShape {
     /// One request, one answer.
     Unary,
     /// One request, a stream of answers.
@@ -166,7 +166,7 @@ pub struct Operation {
     /// Longest time for the source to answer.
     pub timeout: Duration,
     /// How messages flow.
-    pub shape: Shape,
+    pub shape: CallShape,
     /// How it is called at the source.
     pub binding: Binding,
     /// Values that the caller does not give.
@@ -182,37 +182,37 @@ pub struct Operation {
     /// Plan of the request message.
     pub request: Arc<MessagePlan>,
     /// Plan of the answer message.
-    pub answer: Arc<MessagePlan>,
+    pub response: Arc<MessagePlan>,
     /// Every field of the answer, for grants.
-    pub answer_fields: FieldTree,
+    pub response_fields: FieldTree,
     /// Most people and enterprises of an answer that the entry names.
     pub max_answer_subjects: usize,
     /// What its answers look like.
-    pub shape_of_answers: AnswerShape,
+    pub response_shape: ResponseShape,
     /// What becomes of an answer that has drifted, where the contract says.
     pub drift: Option<DriftPolicy>,
 }
 
 /// What answers look like, as documents or as messages.
 #[derive(Debug, Default)]
-pub struct AnswerShape {
+pub struct ResponseShape {
     /// Of documents.
-    pub document: drift::Shape,
+    pub document: drift::DocumentShape,
     /// Of a gRPC source's messages.
     pub message: drift::MessageShape,
 }
 
-impl AnswerShape {
+impl ResponseShape {
     /// The shape of an operation's answers; `common`: paths that its source's contract ignores, `own`: those that its own does.
     ///
     /// # Errors
     /// What is wrong with `ignored` and `expected`.
     pub fn of(operation: &Operation, common: &[String], own: &[String]) -> Result<Self, drift::ShapeFault> {
         let message = match &operation.binding {
-            Binding::Grpc(_) => drift::MessageShape::of(&operation.answer)?,
+            Binding::Grpc(_) => drift::MessageShape::of(&operation.response)?,
             _ => drift::MessageShape::default(),
         };
-        Ok(AnswerShape { document: drift::Shape::of(operation, common, own)?, message })
+        Ok(ResponseShape { document: drift::DocumentShape::of(operation, common, own)?, message })
     }
 }
 
@@ -232,9 +232,9 @@ impl Operation {
 
     /// Whether the time of its calls tells how busy the source is: not where the caller decides over it by a stream of
     /// requests, nor where answers may have been kept.
-    pub fn time_tells(&self) -> bool {
+    pub fn indicates_load(&self) -> bool {
         let kept = matches!(&self.binding, Binding::Rest(binding) if binding.etag);
-        self.shape != Shape::ClientStream && !kept
+        self.shape != CallShape::ClientStream && !kept
     }
 }
 

@@ -1,11 +1,11 @@
 //! Mapping plans: what each field of a message is, here and at the source, worked out once when a contract loads.
 
-use super::drift::Shape;
+use super::drift::DocumentShape;
 use super::formats::Format;
 use super::map::date::Notation;
 use super::options;
 pub use super::path::WirePath;
-use super::text::{nfc, whole};
+use super::text::{nfc, whole_number};
 use prost_reflect::{FieldDescriptor, MessageDescriptor};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -70,7 +70,7 @@ pub struct FieldPlan {
     /// A document inside a text.
     pub embedded: Option<options::Embedded>,
     /// The shape of that document.
-    pub document: Option<Shape>,
+    pub document: Option<DocumentShape>,
     /// Data class, where higher than the operation's.
     pub data_class: options::DataClass,
     /// Whether it names a person or an enterprise.
@@ -172,9 +172,12 @@ impl EnumPlan {
         if let Some(known) = values.iter().find(|value| value.texts.iter().any(|text| text == code)) {
             return Some(known.number);
         }
-        let number = whole(code)?;
+        let number = whole_number(code)?;
         let fits = |value: &&EnumPlan| {
-            value.texts.iter().any(|text| text.bytes().all(|byte| byte.is_ascii_digit()) && whole(text) == Some(number))
+            value
+                .texts
+                .iter()
+                .any(|text| text.bytes().all(|byte| byte.is_ascii_digit()) && whole_number(text) == Some(number))
         };
         let mut fitting = values.iter().filter(fits);
         match (fitting.next(), fitting.next()) {

@@ -2,7 +2,7 @@
 
 use super::map::outcome::Rules;
 use super::plan::{FieldKind, FieldPlan};
-use super::{Binding, Operation, Shape};
+use super::{Binding, CallShape, Operation};
 
 /// What an operation cannot tell apart, in words for whoever writes contracts.
 pub fn warnings(operation: &Operation) -> Vec<String> {
@@ -12,17 +12,17 @@ pub fn warnings(operation: &Operation) -> Vec<String> {
     }
     let mut found = Vec::new();
     let rules: &Rules = &operation.outcome;
-    let one_record = !operation.writes && operation.shape == Shape::Unary && !only_lists(operation);
+    let one_record = !operation.writes && operation.shape == CallShape::Unary && !only_lists(operation);
     if one_record && !rules.knows_absence() {
         found.push(
             "no sign tells that there is no such record: name one (a code, no_record, empty_is_not_found), or it is a protocol error"
                 .to_owned(),
         );
     }
-    for field in operation.answer.fields.iter().filter(|field| is_verdict(field)) {
+    for field in operation.response.fields.iter().filter(|field| is_verdict(field)) {
         found.push(format!("an absent {:?} reads as false: say `required: true`, or make it `optional`", field.name));
     }
-    if operation.answer.fields.is_empty() && !rules.has_code() && !matches!(operation.binding, Binding::Soap(_)) {
+    if operation.response.fields.is_empty() && !rules.has_code() && !matches!(operation.binding, Binding::Soap(_)) {
         found.push("its answer has no field, and no code says that it succeeded: any JSON would do".to_owned());
     }
     found
@@ -30,8 +30,8 @@ pub fn warnings(operation: &Operation) -> Vec<String> {
 
 /// Whether the answer is made of lists alone: an empty one is an answer.
 fn only_lists(operation: &Operation) -> bool {
-    !operation.answer.fields.is_empty()
-        && operation.answer.fields.iter().all(|field| field.list || field.beside.is_some())
+    !operation.response.fields.is_empty()
+        && operation.response.fields.iter().all(|field| field.list || field.beside.is_some())
 }
 
 fn is_verdict(field: &FieldPlan) -> bool {

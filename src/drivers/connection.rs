@@ -66,7 +66,7 @@ pub enum RequestHash {
 }
 
 /// Where and how one source is reached. Made anew at each reload; calls under way keep the one they began with.
-pub struct Connection {
+pub struct SourceConnection {
     /// The source's id.
     pub source: String,
     /// The hub's id; `None` where the source is reached directly.
@@ -90,10 +90,10 @@ pub struct Connection {
     /// `[xroad]`.
     pub xroad: Option<XRoadIds>,
     /// Largest answer in bytes.
-    pub max_answer: usize,
+    pub max_response: usize,
 }
 
-impl Connection {
+impl SourceConnection {
     /// The proof for one request to `path` below the endpoint.
     pub async fn prove(&self, path: &str) -> Result<Proof, SourceError> {
         self.credentials.prove(&self.login, &self.endpoint, path).await.map_err(SourceError::of_the_hub)

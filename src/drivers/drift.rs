@@ -30,6 +30,6 @@ pub(super) fn apply_policy<T>(
 /// The same for a message of a gRPC source.
 pub(super) fn of_message(operation: &Operation, context: &CallContext, message: Bytes) -> Result<Bytes, SourceError> {
     let mut notes = Notes::default();
-    operation.shape_of_answers.message.observe(&message, &mut notes);
+    operation.response_shape.message.observe(&message, &mut notes);
     if notes.drift.is_empty() { Ok(message) } else { apply_policy(operation, context, notes, Ok(message)) }
 }

@@ -30,7 +30,7 @@ pub enum SourceError {
     Unavailable(&'static str),
     /// Its connection entry, its contract or the gateway is at fault: it was not asked.
     #[error("the source cannot be asked: {0}")]
-    Unasked(&'static str),
+    Internal(&'static str),
     /// It says that it is busy.
     #[error("the source is busy")]
     Busy {
@@ -123,7 +123,7 @@ pub enum SourceError {
     CallerMessage(Vec<Violation>),
     /// A stream's further request was not let through to the source, and why.
     #[error("the source was not asked again")]
-    NotAsked(Refusal),
+    NotDispatched(Refusal),
 }
 
 /// A gRPC source's status that is not OK.
@@ -140,24 +140,24 @@ pub struct GrpcStatus {
 impl GrpcStatus {
     /// A code is kept where it means the same to the caller.
     fn blame(&self) -> (Reason, FaultOwner, SourceHealth) {
-        use SourceHealth::{Answered, Failed};
+        use SourceHealth::{Failed, Responded};
         match self.code {
-            Code::NotFound => (Reason::RecordNotFound, FaultOwner::Caller, Answered),
-            Code::InvalidArgument => (Reason::SourceRejected, FaultOwner::Caller, Answered),
-            Code::Aborted => (Reason::SourceAborted, FaultOwner::Caller, Answered),
-            Code::AlreadyExists => (Reason::SourceAlreadyExists, FaultOwner::Caller, Answered),
-            Code::FailedPrecondition => (Reason::SourcePreconditionFailed, FaultOwner::Caller, Answered),
-            Code::OutOfRange => (Reason::SourceOutOfRange, FaultOwner::Caller, Answered),
+            Code::NotFound => (Reason::RecordNotFound, FaultOwner::Caller, Responded),
+            Code::InvalidArgument => (Reason::SourceRejected, FaultOwner::Caller, Responded),
+            Code::Aborted => (Reason::SourceAborted, FaultOwner::Caller, Responded),
+            Code::AlreadyExists => (Reason::SourceAlreadyExists, FaultOwner::Caller, Responded),
+            Code::FailedPrecondition => (Reason::SourcePreconditionFailed, FaultOwner::Caller, Responded),
+            Code::OutOfRange => (Reason::SourceOutOfRange, FaultOwner::Caller, Responded),
             // How much is asked, and how large it is, is up to callers.
-            Code::ResourceExhausted => (Reason::SourceExhausted, FaultOwner::Source, Answered),
+            Code::ResourceExhausted => (Reason::SourceExhausted, FaultOwner::Source, Responded),
             // To the source it is the gateway that calls.
             Code::Unauthenticated | Code::PermissionDenied => {
-                (Reason::SourceCredentialsRefused, FaultOwner::Gateway, Answered)
+                (Reason::SourceCredentialsRefused, FaultOwner::Gateway, Responded)
             }
             Code::Unavailable => (Reason::SourceUnavailable, FaultOwner::Source, Failed),
             Code::DeadlineExceeded => (Reason::SourceTimeout, FaultOwner::Source, Failed),
             // One operation is not there: the contract and the source are not of the same version.
-            Code::Unimplemented => (Reason::SourceProtocolError, FaultOwner::Source, Answered),
+            Code::Unimplemented => (Reason::SourceProtocolError, FaultOwner::Source, Responded),
             _ => (Reason::SourceProtocolError, FaultOwner::Source, Failed),
         }
     }
@@ -168,7 +168,7 @@ impl From<MapError> for SourceError {
         match error {
             MapError::Request { .. } => SourceError::Request(error),
             // A missing setting is ours to mend, but the caller can only know that the source is not to be had.
-            MapError::SettingMissing(_) => SourceError::Unasked("its connection entry lacks a setting"),
+            MapError::SettingMissing(_) => SourceError::Internal("its connection entry lacks a setting"),
             MapError::Answer { .. } => SourceError::Unreadable(error.to_string()),
         }
     }
@@ -190,7 +190,7 @@ impl SourceError {
     /// connection, a connection that breaks, the operation's own time used up, an answer that says that the source failed or is
     /// busy, and one that is nothing of its contract as a whole.
     pub fn blame(&self) -> Blame {
-        use SourceHealth::{Answered, Failed, Unknown, Unreachable};
+        use SourceHealth::{Failed, Responded, Unknown, Unreachable};
         let (reason, fault, health) = match self {
             SourceError::Unreachable(_) => (Reason::SourceUnavailable, FaultOwner::Hub, Unreachable),
             SourceError::Broken(_) => (Reason::SourceUnavailable, FaultOwner::Hub, Failed),
@@ -198,29 +198,29 @@ impl SourceError {
                 (Reason::SourceUnavailable, FaultOwner::Source, Failed)
             }
             // How much is asked is up to callers.
-            SourceError::Limited { .. } => (Reason::SourceUnavailable, FaultOwner::Source, Answered),
-            SourceError::Unasked(_) => (Reason::SourceUnavailable, FaultOwner::Gateway, Unknown),
+            SourceError::Limited { .. } => (Reason::SourceUnavailable, FaultOwner::Source, Responded),
+            SourceError::Internal(_) => (Reason::SourceUnavailable, FaultOwner::Gateway, Unknown),
             SourceError::Timeout => (Reason::SourceTimeout, FaultOwner::Source, Failed),
             SourceError::NoStream => (Reason::GatewayOverloaded, FaultOwner::Gateway, Unknown),
             SourceError::Late => (Reason::SourceTimeout, FaultOwner::Gateway, Unknown),
             SourceError::CallerDeadline => (Reason::CallerDeadline, FaultOwner::Caller, Unknown),
             SourceError::Protocol(_) => (Reason::SourceProtocolError, FaultOwner::Source, Failed),
-            SourceError::Unreadable(_) => (Reason::SourceProtocolError, FaultOwner::Source, Answered),
-            SourceError::Drifted { .. } => (Reason::SourceDrifted, FaultOwner::Source, Answered),
+            SourceError::Unreadable(_) => (Reason::SourceProtocolError, FaultOwner::Source, Responded),
+            SourceError::Drifted { .. } => (Reason::SourceDrifted, FaultOwner::Source, Responded),
             SourceError::CredentialsRefused(_) | SourceError::Forbidden(_) => {
-                (Reason::SourceCredentialsRefused, FaultOwner::Gateway, Answered)
+                (Reason::SourceCredentialsRefused, FaultOwner::Gateway, Responded)
             }
-            SourceError::NotFound(_) => (Reason::RecordNotFound, FaultOwner::Caller, Answered),
-            SourceError::Rejected(_) => (Reason::SourceRejected, FaultOwner::Caller, Answered),
-            SourceError::Exists(_) => (Reason::RecordExists, FaultOwner::Caller, Answered),
-            SourceError::Failed(_) => (Reason::SourceFailed, FaultOwner::Source, Answered),
-            SourceError::NotReady(_) => (Reason::SourceNotReady, FaultOwner::Source, Answered),
+            SourceError::NotFound(_) => (Reason::RecordNotFound, FaultOwner::Caller, Responded),
+            SourceError::Rejected(_) => (Reason::SourceRejected, FaultOwner::Caller, Responded),
+            SourceError::Exists(_) => (Reason::RecordExists, FaultOwner::Caller, Responded),
+            SourceError::Failed(_) => (Reason::SourceFailed, FaultOwner::Source, Responded),
+            SourceError::NotReady(_) => (Reason::SourceNotReady, FaultOwner::Source, Responded),
             SourceError::Coded { error, .. } => return error.blame(),
             SourceError::Status(status) => status.blame(),
             SourceError::AtHub(error) => {
                 let Blame { reason, fault, health } = error.blame();
                 // Without credentials, nothing can be asked for, whatever it is.
-                let health = if health.is_ill() { Unreachable } else { health };
+                let health = if health.is_unhealthy() { Unreachable } else { health };
                 (reason, if fault == FaultOwner::Source { FaultOwner::Hub } else { fault }, health)
             }
             SourceError::Request(MapError::Request { .. }) | SourceError::CallerMessage(_) => {
@@ -229,14 +229,14 @@ impl SourceError {
             SourceError::Request(_) => (Reason::SourceUnavailable, FaultOwner::Gateway, Unknown),
             SourceError::Caller(error) => (Refusal::from(*error).reason, FaultOwner::Caller, Unknown),
             SourceError::LogUnavailable => (Reason::ExchangeLogUnavailable, FaultOwner::Gateway, Unknown),
-            SourceError::NotAsked(refusal) => (refusal.reason, refusal.fault, Unknown),
+            SourceError::NotDispatched(refusal) => (refusal.reason, refusal.fault, Unknown),
         };
         Blame { reason, fault, health }
     }
 
     /// What a result tells of the source's health.
     pub fn health<T>(result: &Result<T, SourceError>) -> SourceHealth {
-        result.as_ref().err().map_or(SourceHealth::Answered, |error| error.blame().health)
+        result.as_ref().err().map_or(SourceHealth::Responded, |error| error.blame().health)
     }
 
     /// Whether a read may be tried again, and when the source wants to be asked: it could not be reached, the connection
@@ -289,7 +289,7 @@ impl SourceError {
                     | Code::DataLoss
             ),
             SourceError::Unreachable(_)
-            | SourceError::Unasked(_)
+            | SourceError::Internal(_)
             | SourceError::NoStream
             | SourceError::Forbidden(_)
             | SourceError::CredentialsRefused(_)
@@ -302,7 +302,7 @@ impl SourceError {
             | SourceError::Caller(_)
             | SourceError::CallerMessage(_)
             | SourceError::LogUnavailable
-            | SourceError::NotAsked(_) => false,
+            | SourceError::NotDispatched(_) => false,
         }
     }
 
@@ -314,7 +314,7 @@ impl SourceError {
         self.retry().is_some()
             || matches!(
                 self,
-                SourceError::Timeout | SourceError::NoStream | SourceError::Late | SourceError::NotAsked(_)
+                SourceError::Timeout | SourceError::NoStream | SourceError::Late | SourceError::NotDispatched(_)
             )
     }
 
@@ -349,7 +349,7 @@ impl From<SourceError> for Refusal {
             SourceError::Unreachable(what)
             | SourceError::Broken(what)
             | SourceError::Unavailable(what)
-            | SourceError::Unasked(what) => Refusal { detail: what.to_owned(), ..plain },
+            | SourceError::Internal(what) => Refusal { detail: what.to_owned(), ..plain },
             SourceError::Busy { code, retry_after } | SourceError::Limited { code, retry_after } => {
                 Refusal { retry_after, source_code: Some(code), ..plain }
             }
@@ -378,7 +378,7 @@ impl From<SourceError> for Refusal {
             SourceError::Request(other) => Refusal { detail: other.to_string(), ..plain },
             SourceError::Caller(error) => error.into(),
             SourceError::CallerMessage(violations) => Refusal::fields(violations),
-            SourceError::NotAsked(refusal) => refusal,
+            SourceError::NotDispatched(refusal) => refusal,
             SourceError::AtHub(error) => Refusal { fault, ..(*error).into() },
             SourceError::NoStream => Refusal { retry_after: Some(STREAM_AGAIN), detail: error.to_string(), ..plain },
             SourceError::Timeout | SourceError::Late | SourceError::CallerDeadline | SourceError::LogUnavailable => {
@@ -438,7 +438,7 @@ mod tests {
         let again = Some(Duration::from_secs(7));
         let busy = SourceError::Busy { code: "503".into(), retry_after: again }.of_the_hub();
         let limited = SourceError::Limited { code: "429".into(), retry_after: again }.of_the_hub();
-        assert_eq!((busy.blame().health, limited.blame().health), (SourceHealth::Unreachable, SourceHealth::Answered));
+        assert_eq!((busy.blame().health, limited.blame().health), (SourceHealth::Unreachable, SourceHealth::Responded));
         for (error, code) in [(busy, "503"), (limited, "429")] {
             assert_eq!((error.blame().fault, error.retry()), (FaultOwner::Hub, Some(again)));
             let refusal = Refusal::from(error);
@@ -466,7 +466,7 @@ mod tests {
             SourceError::CredentialsRefused(code()),
         ];
         for error in answers {
-            assert_eq!(error.blame().health, SourceHealth::Answered, "{error}");
+            assert_eq!(error.blame().health, SourceHealth::Responded, "{error}");
         }
         let callers = [
             SourceError::CallerDeadline,
@@ -474,7 +474,7 @@ mod tests {
             SourceError::Caller(FrameError::Connection),
             SourceError::CallerMessage(Vec::new()),
             unfit("full_name", "it cannot stand in a header"),
-            SourceError::NotAsked(Reason::RateLimited.into()),
+            SourceError::NotDispatched(Reason::RateLimited.into()),
         ];
         for error in callers {
             let Blame { fault, health, .. } = error.blame();
@@ -489,7 +489,7 @@ mod tests {
             SourceError::Unreachable("no connection"),
             SourceError::Broken("closed"),
             SourceError::Unavailable("500"),
-            SourceError::Unasked("no setting"),
+            SourceError::Internal("no setting"),
             SourceError::Busy { code: code(), retry_after: None },
             SourceError::Limited { code: code(), retry_after: None },
             SourceError::Timeout,
@@ -505,7 +505,7 @@ mod tests {
             SourceError::Caller(FrameError::TooLarge(1)),
             SourceError::CallerMessage(Vec::new()),
             SourceError::LogUnavailable,
-            SourceError::NotAsked(Reason::SourceCircuitOpen.into()),
+            SourceError::NotDispatched(Reason::SourceCircuitOpen.into()),
         ];
         for error in all {
             let Blame { reason, fault, .. } = error.blame();

@@ -1,12 +1,12 @@
 //! gRPC over mTLS. Messages pass through as they are; their fields are only counted against the contract's (`drift`).
 
-use super::connection::Connection;
+use super::connection::SourceConnection;
 use super::error::CALM;
 use super::grpc_messages::{Failed, Messages};
 use super::http::connector;
-use super::{Call, Driver, SourceAnswer, SourceError, drift, unfit};
+use super::{Call, Driver, SourceError, SourceResponse, drift, unfit};
 use crate::contract::settings::CallContext;
-use crate::contract::{Binding, Operation, Shape};
+use crate::contract::{Binding, CallShape, Operation};
 use crate::deadline::DeadlineOwner;
 use crate::frame::{FrameError, FrameReader, frame};
 use crate::headers::{GRPC_ENCODING, GRPC_STATUS};
@@ -42,14 +42,14 @@ const LISTS: Limits = Limits { streams: 4_096, window: 256 << 10, ..CALLS };
 
 impl GrpcDriver {
     /// A driver for a connection.
-    pub fn new(connection: &Connection) -> Self {
+    pub fn new(connection: &SourceConnection) -> Self {
         let address = connection.address.trim_end_matches('/');
         let http2 = |limits| {
             let (connector, open) = (connector(connection.tls.clone(), false), connection.open.clone());
             Http2::pooled(address, connector, connection.keepalive, limits, open)
         };
         let (calls, lists, uploads) = (http2(CALLS), http2(LISTS), http2(CALLS));
-        GrpcDriver { inner: Arc::new(Inner { max_answer: connection.max_answer, calls, lists, uploads }) }
+        GrpcDriver { inner: Arc::new(Inner { max_answer: connection.max_response, calls, lists, uploads }) }
     }
 }
 
@@ -61,21 +61,21 @@ impl From<Http2Error> for SourceError {
         match error {
             Http2Error::NoConnection(_) => SourceError::Unreachable("no connection"),
             Http2Error::Unprocessed => SourceError::Busy { code: "REFUSED_STREAM".into(), retry_after: None },
-            Http2Error::Calm => SourceError::Limited { code: CALM.into(), retry_after: None },
+            Http2Error::EnhanceYourCalm => SourceError::Limited { code: CALM.into(), retry_after: None },
             Http2Error::Broken(_) => SourceError::Broken("the connection was closed"),
         }
     }
 }
 
 impl Driver for GrpcDriver {
-    fn call(&self, call: Call) -> BoxFuture<'static, Result<SourceAnswer, SourceError>> {
+    fn call(&self, call: Call) -> BoxFuture<'static, Result<SourceResponse, SourceError>> {
         let inner = self.inner.clone();
         Box::pin(async move { inner.call(call).await })
     }
 }
 
 impl Inner {
-    async fn call(&self, call: Call) -> Result<SourceAnswer, SourceError> {
+    async fn call(&self, call: Call) -> Result<SourceResponse, SourceError> {
         let Call { operation, request: messages, context, until, stream_wait, .. } = call;
         let Binding::Grpc(path) = &operation.binding else {
             return Err(SourceError::Protocol("no gRPC binding".into()));
@@ -84,9 +84,9 @@ impl Inner {
         let at = until.map(|until| until.at);
         let mut messages = Messages::new(messages);
         let http2 = match shape {
-            Shape::ServerStream => &self.lists,
-            Shape::ClientStream => &self.uploads,
-            Shape::Unary => &self.calls,
+            CallShape::ServerStream => &self.lists,
+            CallShape::ClientStream => &self.uploads,
+            CallShape::Unary => &self.calls,
         };
         let mut left = PLACED_AGAIN;
         let result = loop {
@@ -101,13 +101,13 @@ impl Inner {
                 // The source has certainly not looked at it, so this is no second attempt, and a write may go again.
                 Err(Failed::Unprocessed) if left > 0 && messages.again() => left -= 1,
                 // It ended with the connection, because of what others did on it.
-                Err(Failed::Otherwise(SourceError::Broken(_))) if connection.was_enhance_your_calm() => {
-                    break Err(Http2Error::Calm.into());
+                Err(Failed::Otherwise(SourceError::Broken(_))) if connection.is_enhance_your_calm() => {
+                    break Err(Http2Error::EnhanceYourCalm.into());
                 }
                 other => break other.map_err(SourceError::from),
             }
         };
-        let hasty = until.is_some_and(|until| until.whose == DeadlineOwner::Caller);
+        let hasty = until.is_some_and(|until| until.owner == DeadlineOwner::Caller);
         result.map_err(|error| if hasty { hurried(error) } else { error })
     }
 
@@ -118,14 +118,14 @@ impl Inner {
         answer: PendingResponse,
         messages: &mut Messages,
         (operation, context): (&Arc<Operation>, &Arc<CallContext>),
-    ) -> Result<SourceAnswer, Failed> {
+    ) -> Result<SourceResponse, Failed> {
         let sent = &context.sent;
         let answer = async {
             let answer = answer.head().await?;
             check_head(answer.status(), answer.headers())?;
             Ok(match operation.shape {
-                Shape::ServerStream => self.stream(answer, operation, context).await?,
-                Shape::Unary | Shape::ClientStream => self.one(answer, operation, context).await?,
+                CallShape::ServerStream => self.stream(answer, operation, context).await?,
+                CallShape::Unary | CallShape::ClientStream => self.one(answer, operation, context).await?,
             })
         };
         if let Messages::One(bytes) = messages {
@@ -155,14 +155,14 @@ impl Inner {
         answer: Response<Incoming>,
         operation: &Operation,
         context: &CallContext,
-    ) -> Result<SourceAnswer, SourceError> {
+    ) -> Result<SourceResponse, SourceError> {
         let (parts, body) = answer.into_parts();
         let mut reader = self.reader(&parts.headers, body);
         let first = reader.next().await.map_err(frame_error)?;
         let more = if first.is_some() { reader.next().await.map_err(frame_error)? } else { None };
         check_trailers(reader.trailers().as_ref().unwrap_or(&parts.headers))?;
         match (first, more) {
-            (Some(message), None) => Ok(SourceAnswer::One(drift::of_message(operation, context, message)?)),
+            (Some(message), None) => Ok(SourceResponse::One(drift::of_message(operation, context, message)?)),
             _ => Err(SourceError::Protocol("one message was expected".into())),
         }
     }
@@ -172,14 +172,14 @@ impl Inner {
         answer: Response<Incoming>,
         operation: &Arc<Operation>,
         context: &Arc<CallContext>,
-    ) -> Result<SourceAnswer, SourceError> {
+    ) -> Result<SourceResponse, SourceError> {
         let (parts, body) = answer.into_parts();
         let mut reader = self.reader(&parts.headers, body);
         // A failure before the first message is a plain status, not a broken stream.
         let first = reader.next().await.map_err(frame_error)?;
         if first.is_none() {
             check_trailers(reader.trailers().as_ref().unwrap_or(&parts.headers))?;
-            return Ok(SourceAnswer::Stream(stream::empty().boxed()));
+            return Ok(SourceResponse::Stream(stream::empty().boxed()));
         }
         // What is refused of the first message is a plain status as well.
         let first = first.map(|first| drift::of_message(operation, context, first)).transpose()?;
@@ -200,7 +200,7 @@ impl Inner {
                 }
             }
         });
-        Ok(SourceAnswer::Stream(rest.boxed()))
+        Ok(SourceResponse::Stream(rest.boxed()))
     }
 }
 

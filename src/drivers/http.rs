@@ -30,7 +30,7 @@ pub struct HttpEndpoint {
 
 /// A whole answer.
 #[derive(Debug, Clone)]
-pub struct HttpAnswer {
+pub struct HttpResponse {
     /// Status.
     pub status: StatusCode,
     /// Headers.
@@ -83,7 +83,7 @@ impl HttpEndpoint {
         path: &str,
         headers: HeaderMap,
         body: Bytes,
-    ) -> Result<HttpAnswer, SourceError> {
+    ) -> Result<HttpResponse, SourceError> {
         self.send_marking(method, path, headers, body, &Sent::default()).await
     }
 
@@ -95,7 +95,7 @@ impl HttpEndpoint {
         headers: HeaderMap,
         body: Bytes,
         sent: &Sent,
-    ) -> Result<HttpAnswer, SourceError> {
+    ) -> Result<HttpResponse, SourceError> {
         let uri: Uri = format!("{}{path}", self.base)
             .parse()
             .map_err(|_| super::unfit("", "with it, the source's address makes no URI"))?;
@@ -118,7 +118,7 @@ impl HttpEndpoint {
         let (parts, body) = answer.into_parts();
         let body = Limited::new(body, self.max_answer).collect().await.map_err(|error| body_error(error.as_ref()))?;
         let body = decoded(&parts.headers, body.to_bytes(), self.max_answer)?;
-        Ok(HttpAnswer { status: parts.status, headers: parts.headers, body })
+        Ok(HttpResponse { status: parts.status, headers: parts.headers, body })
     }
 }
 

@@ -24,14 +24,14 @@ use crate::contract::{Binding, Operation};
 use crate::deadline::Deadline;
 use crate::http2::client::StreamWait;
 use bytes::Bytes;
-use connection::Connection;
+use connection::SourceConnection;
 pub use error::Blame;
 pub use error::SourceError;
 use error::{by_meaning, unfit};
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use prost_reflect::DynamicMessage;
-pub use reading::Judged;
+pub use reading::EvaluatedResponse;
 use std::sync::Arc;
 
 /// The request on its way out.
@@ -58,24 +58,24 @@ pub struct Call {
     /// When nobody waits for the answer any more, by whose deadline; a stream may have no end.
     pub until: Option<Deadline>,
     /// Of a stream of answers: how it comes to its further requests.
-    pub turns: Option<Arc<dyn Turns>>,
+    pub page_limiter: Option<Arc<dyn PageLimiter>>,
     /// Where the driver says whether the call waits for a stream on the gateway's own connections.
     pub stream_wait: Option<Arc<StreamWait>>,
 }
 
 /// The further requests of a stream of answers (a page, a look at what is watched): each waits for its turn at the source,
 /// as a call of its own would.
-pub trait Turns: Send + Sync {
+pub trait PageLimiter: Send + Sync {
     /// Runs a request in its turn, within the operation's time; again where it did not reach the source, as a call would be.
-    /// [`SourceError::NotAsked`] where it has none.
+    /// [`SourceError::NotDispatched`] where it has none.
     fn run<'a>(&'a self, request: &'a (dyn Fn() -> Requested<'a> + Sync)) -> Requested<'a>;
 }
 
 /// A request under way, up to its judged answer.
-pub type Requested<'a> = BoxFuture<'a, Result<Judged, SourceError>>;
+pub type Requested<'a> = BoxFuture<'a, Result<EvaluatedResponse, SourceError>>;
 
 /// The answer: messages of the contract, encoded.
-pub enum SourceAnswer {
+pub enum SourceResponse {
     /// One message.
     One(Bytes),
     /// A stream of them.
@@ -85,13 +85,13 @@ pub enum SourceAnswer {
 /// A driver set up for one source.
 pub trait Driver: Send + Sync {
     /// Calls the source. Dropping the future cancels the call.
-    fn call(&self, call: Call) -> BoxFuture<'static, Result<SourceAnswer, SourceError>>;
+    fn call(&self, call: Call) -> BoxFuture<'static, Result<SourceResponse, SourceError>>;
 }
 
 /// The adapter of a source: picks the driver of each operation's protocol.
 pub struct Adapter {
     /// The connection that it was made from.
-    pub connection: Arc<Connection>,
+    pub connection: Arc<SourceConnection>,
     rest: rest::RestDriver,
     soap: soap::SoapDriver,
     xroad: xroad::XRoadDriver,
@@ -100,7 +100,7 @@ pub struct Adapter {
 
 impl Adapter {
     /// Sets the drivers up with a connection.
-    pub fn new(connection: Arc<Connection>) -> Self {
+    pub fn new(connection: Arc<SourceConnection>) -> Self {
         Adapter {
             rest: rest::RestDriver::new(connection.clone()),
             soap: soap::SoapDriver::new(connection.clone()),
@@ -111,7 +111,7 @@ impl Adapter {
     }
 
     /// Calls the source in its own protocol.
-    pub fn call(&self, call: Call) -> BoxFuture<'static, Result<SourceAnswer, SourceError>> {
+    pub fn call(&self, call: Call) -> BoxFuture<'static, Result<SourceResponse, SourceError>> {
         match &call.operation.binding {
             Binding::Rest(_) => self.rest.call(call),
             Binding::Soap(_) => self.soap.call(call),

@@ -2,7 +2,7 @@
 //! elsewhere in the body (SOAP 1.1, section 5). Bounded in parts, in what they are expanded to, and in depth.
 
 use super::SourceError;
-use super::http::HttpAnswer;
+use super::http::HttpResponse;
 use crate::contract::xml::Element;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -38,7 +38,7 @@ fn wrong(what: &str) -> SourceError {
 }
 
 /// Takes an answer apart, where it is in parts.
-pub(super) fn open(answer: &HttpAnswer) -> Result<Opened<'_>, SourceError> {
+pub(super) fn open(answer: &HttpResponse) -> Result<Opened<'_>, SourceError> {
     let kind = answer.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let Some(kind) = kind.and_then(media_type) else {
         return Ok(Opened { root: &answer.body, charset: None, parts: HashMap::new() });
@@ -236,7 +236,7 @@ mod tests {
             let body: String = (0..count).map(part).chain(["--b--\r\n".to_owned()]).collect();
             let mut headers = HeaderMap::new();
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("multipart/related; boundary=b"));
-            HttpAnswer { status: StatusCode::OK, headers, body: body.into() }
+            HttpResponse { status: StatusCode::OK, headers, body: body.into() }
         };
         assert_eq!(open(&answer(MAX_PARTS)).unwrap().parts.len(), MAX_PARTS - 1, "and the root");
         let refused = answer(MAX_PARTS + 1);

@@ -2,7 +2,7 @@
 //! allows (`max-age`, RFC 9111, section 5.2.2.1), a minute at most, and revalidated by its ETag from then on.
 
 use super::SourceError;
-use super::http::HttpAnswer;
+use super::http::HttpResponse;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared, WeakShared};
@@ -22,33 +22,33 @@ const MAX_KEPT_IN_ALL: u64 = 64 << 20;
 /// Longest time for which an answer is used without asking.
 const MAX_FRESH: Duration = Duration::from_secs(60);
 
-type Answered = Result<HttpAnswer, SourceError>;
-type Flight = BoxFuture<'static, Answered>;
+type Answered = Result<HttpResponse, SourceError>;
+type SharedFetch = BoxFuture<'static, Answered>;
 
 /// What is kept of a source, by path and the headers that the request has by its contract.
 pub(super) struct OpenData {
-    kept: quick_cache::sync::Cache<String, Kept, BySize>,
-    flights: Mutex<HashMap<String, UnderWay>>,
+    kept: quick_cache::sync::Cache<String, CacheEntry, BySize>,
+    flights: Mutex<HashMap<String, PendingFetch>>,
 }
 
 /// A request that is under way.
-struct UnderWay {
+struct PendingFetch {
     began: Instant,
-    flight: WeakShared<Flight>,
+    flight: WeakShared<SharedFetch>,
 }
 
 /// Weighs answers in bytes.
 #[derive(Debug, Clone)]
 struct BySize;
 
-impl quick_cache::Weighter<String, Kept> for BySize {
-    fn weight(&self, path: &String, kept: &Kept) -> u64 {
+impl quick_cache::Weighter<String, CacheEntry> for BySize {
+    fn weight(&self, path: &String, kept: &CacheEntry) -> u64 {
         (path.len() + kept.body.len()) as u64 + 1_024
     }
 }
 
 #[derive(Clone)]
-struct Kept {
+struct CacheEntry {
     etag: Option<HeaderValue>,
     until: Instant,
     headers: HeaderMap,
@@ -56,9 +56,9 @@ struct Kept {
 }
 
 /// An answer that may be kept, once it was read whole: nonsense must not come back from here.
-pub(super) struct Fresh {
+pub(super) struct CacheableResponse {
     key: String,
-    kept: Kept,
+    kept: CacheEntry,
 }
 
 /// What tells equal requests from others: the path with its query, and the headers before credentials and trace are added.
@@ -85,7 +85,7 @@ impl OpenData {
         key: &str,
         mut headers: HeaderMap,
         send: impl FnOnce(HeaderMap) -> F,
-    ) -> Result<(HttpAnswer, Option<Fresh>), SourceError>
+    ) -> Result<(HttpResponse, Option<CacheableResponse>), SourceError>
     where
         F: Future<Output = Answered> + Send + 'static,
     {
@@ -101,11 +101,11 @@ impl OpenData {
             (StatusCode::NOT_MODIFIED, Some(kept)) => {
                 let again = kept.revalidated(&answer.headers);
                 let answer = again.answer();
-                Ok((answer, Some(Fresh { key: key.to_owned(), kept: again })))
+                Ok((answer, Some(CacheableResponse { key: key.to_owned(), kept: again })))
             }
             (StatusCode::NOT_MODIFIED, None) => Err(SourceError::Protocol("not modified, but nothing was kept".into())),
             (StatusCode::OK, _) if answer.body.len() <= MAX_KEPT_BYTES => {
-                let fresh = Fresh { key: key.to_owned(), kept: Kept::of(&answer) };
+                let fresh = CacheableResponse { key: key.to_owned(), kept: CacheEntry::of(&answer) };
                 Ok((answer, Some(fresh)))
             }
             _ => Ok((answer, None)),
@@ -113,8 +113,8 @@ impl OpenData {
     }
 
     /// Keeps an answer that was read whole.
-    pub(super) fn keep(&self, fresh: Option<Fresh>) {
-        if let Some(Fresh { key, kept }) = fresh
+    pub(super) fn keep(&self, fresh: Option<CacheableResponse>) {
+        if let Some(CacheableResponse { key, kept }) = fresh
             && (kept.etag.is_some() || Instant::now() < kept.until)
         {
             self.kept.insert(key, kept);
@@ -123,18 +123,18 @@ impl OpenData {
 
     /// Joins the equal request that is under way, unless it has been so for long, or sends one. It goes on as long as anybody waits
     /// for it.
-    async fn fly(&self, key: &str, send: impl FnOnce() -> Flight) -> Answered {
-        let flight: Shared<Flight> = {
+    async fn fly(&self, key: &str, send: impl FnOnce() -> SharedFetch) -> Answered {
+        let flight: Shared<SharedFetch> = {
             let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
             let now = Instant::now();
-            let young = |one: &&UnderWay| now.saturating_duration_since(one.began) < MAX_JOINED;
+            let young = |one: &&PendingFetch| now.saturating_duration_since(one.began) < MAX_JOINED;
             let joined = flights.get(key).filter(young).and_then(|one| one.flight.upgrade());
             match joined.filter(|flight| flight.peek().is_none()) {
                 Some(flight) => flight,
                 None => {
                     flights.retain(|_, one| one.flight.upgrade().is_some());
                     let flight = send().shared();
-                    let under_way = flight.downgrade().map(|flight| UnderWay { began: now, flight });
+                    let under_way = flight.downgrade().map(|flight| PendingFetch { began: now, flight });
                     flights.extend(under_way.map(|under_way| (key.to_owned(), under_way)));
                     flight
                 }
@@ -144,9 +144,9 @@ impl OpenData {
     }
 }
 
-impl Kept {
-    fn of(answer: &HttpAnswer) -> Self {
-        Kept {
+impl CacheEntry {
+    fn of(answer: &HttpResponse) -> Self {
+        CacheEntry {
             etag: answer.headers.get(header::ETAG).cloned(),
             until: fresh_until(&answer.headers),
             headers: answer.headers.clone(),
@@ -163,11 +163,11 @@ impl Kept {
                 self.headers.append(name.clone(), value.clone());
             }
         }
-        Kept { until: fresh_until(&self.headers), etag: self.headers.get(header::ETAG).cloned(), ..self }
+        CacheEntry { until: fresh_until(&self.headers), etag: self.headers.get(header::ETAG).cloned(), ..self }
     }
 
-    fn answer(&self) -> HttpAnswer {
-        HttpAnswer { status: StatusCode::OK, headers: self.headers.clone(), body: self.body.clone() }
+    fn answer(&self) -> HttpResponse {
+        HttpResponse { status: StatusCode::OK, headers: self.headers.clone(), body: self.body.clone() }
     }
 }
 
@@ -207,8 +207,8 @@ mod tests {
         let (open_data, body) = (OpenData::new(), Bytes::from(vec![7; MAX_KEPT_BYTES]));
         let until = Instant::now() + MAX_FRESH;
         for number in 0..100 {
-            let kept = Kept { etag: None, until, headers: HeaderMap::new(), body: body.clone() };
-            open_data.keep(Some(Fresh { key: format!("/{number}"), kept }));
+            let kept = CacheEntry { etag: None, until, headers: HeaderMap::new(), body: body.clone() };
+            open_data.keep(Some(CacheableResponse { key: format!("/{number}"), kept }));
         }
         assert!(open_data.kept.weight() <= MAX_KEPT_IN_ALL, "{}", open_data.kept.weight());
         assert!((8..=15).contains(&open_data.kept.len()), "{}", open_data.kept.len());
@@ -226,7 +226,7 @@ mod tests {
     }
 
     fn answered() -> Answered {
-        Ok(HttpAnswer { status: StatusCode::OK, headers: HeaderMap::new(), body: Bytes::new() })
+        Ok(HttpResponse { status: StatusCode::OK, headers: HeaderMap::new(), body: Bytes::new() })
     }
 
     #[tokio::test(start_paused = true)]

@@ -3,9 +3,9 @@
 use super::{SourceError, drift, error::heed};
 use crate::contract::Operation;
 use crate::contract::map::MapError;
-use crate::contract::map::answer::{self, Found, Read};
 use crate::contract::map::outcome::{self, Verdict};
-use crate::contract::map::start::{Start, start};
+use crate::contract::map::response::{self, Found, Read};
+use crate::contract::map::response_start::{Start, start};
 use crate::contract::map::values;
 use crate::contract::notes::Notes;
 use crate::contract::plan::WirePath;
@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 
 /// An answer that says that it succeeded.
 #[derive(Debug)]
-pub struct Judged {
+pub struct EvaluatedResponse {
     /// The answer.
     pub document: Value,
     /// Whether something of the contract's says so: its code, or its body element.
@@ -24,42 +24,50 @@ pub struct Judged {
     noticed: Notes,
 }
 
-impl Judged {
+impl EvaluatedResponse {
     /// With what was noticed of the source's own form of the document.
     pub(super) fn with(self, noticed: Notes) -> Self {
-        Judged { noticed, ..self }
+        EvaluatedResponse { noticed, ..self }
     }
 
     fn notes(&self, operation: &Operation) -> Notes {
         let mut notes = self.noticed.clone();
-        operation.shape_of_answers.document.observe(&self.document, &String::new, &mut notes);
+        operation.response_shape.document.observe(&self.document, &String::new, &mut notes);
         notes
     }
 }
 
 /// Judges a document; `element`: the contract's body element that it is the content of.
-pub(super) fn judge(operation: &Operation, document: Value, element: Option<&str>) -> Result<Judged, SourceError> {
+pub(super) fn judge(
+    operation: &Operation,
+    document: Value,
+    element: Option<&str>,
+) -> Result<EvaluatedResponse, SourceError> {
     let place = match start(&document, &operation.answer_root) {
         Start::At(place) => place,
         Start::Empty | Start::Missing => &document,
     };
-    let verdict = outcome::judge(&operation.outcome, &document, place);
+    let verdict = outcome::evaluate(&operation.outcome, &document, place);
     let failed = matches!(verdict, Verdict::Failure(..));
-    if !failed && operation.outcome.says_no_record(&document, element) {
+    if !failed && operation.outcome.signals_no_record(&document, element) {
         return Err(SourceError::NotFound("no record".into()));
     }
     let coded = heed(verdict)?;
-    Ok(Judged { by_sign: coded || element.is_some(), document, noticed: Notes::default() })
+    Ok(EvaluatedResponse { by_sign: coded || element.is_some(), document, noticed: Notes::default() })
 }
 
 /// Reads the one message of an answer.
-pub(super) fn read_one(operation: &Operation, judged: &Judged, context: &CallContext) -> Result<Bytes, SourceError> {
+pub(super) fn read_one(
+    operation: &Operation,
+    judged: &EvaluatedResponse,
+    context: &CallContext,
+) -> Result<Bytes, SourceError> {
     let mut notes = judged.notes(operation);
     let message = one(operation, judged, &mut notes);
     drift::apply_policy(operation, context, notes, message)
 }
 
-fn one(operation: &Operation, judged: &Judged, notes: &mut Notes) -> Result<Bytes, SourceError> {
+fn one(operation: &Operation, judged: &EvaluatedResponse, notes: &mut Notes) -> Result<Bytes, SourceError> {
     let document = &judged.document;
     let nothing = Value::Object(Map::new());
     let start = start(document, &operation.answer_root);
@@ -68,7 +76,7 @@ fn one(operation: &Operation, judged: &Judged, notes: &mut Notes) -> Result<Byte
         Start::Empty if operation.outcome.empty_is_not_found => return Err(SourceError::NotFound("empty".into())),
         Start::Empty | Start::Missing => &nothing,
     };
-    let read = match (start, answer::read_noted(&operation.answer, place, document, notes)) {
+    let read = match (start, response::read_with_notes(&operation.response, place, document, notes)) {
         (Start::At(_), read) => read?,
         // What stands outside of the empty place may be all that there is to say.
         (_, Ok(read)) if read.found == Found::Value => read,
@@ -85,14 +93,14 @@ fn empty() -> Read {
 }
 
 /// Whether what was found is the contract's.
-fn believe(operation: &Operation, judged: &Judged, place: &Value, read: Read) -> Result<Bytes, SourceError> {
+fn believe(operation: &Operation, judged: &EvaluatedResponse, place: &Value, read: Read) -> Result<Bytes, SourceError> {
     let at_root = std::ptr::eq(place, &raw const judged.document);
     let ours = |name: &str| at_root && is_of_outcome(operation, name);
-    let mut left = answer::leftovers(&operation.answer, place, ours);
+    let mut left = response::leftovers(&operation.response, place, ours);
     match read.found {
         Found::Value => Ok(read.message.into()),
         Found::EmptyList if !left.any(is_structure) => Ok(read.message.into()),
-        Found::Nothing | Found::Names if says_enough(operation, judged, place) => Ok(read.message.into()),
+        Found::EmptyDocument | Found::Names if says_enough(operation, judged, place) => Ok(read.message.into()),
         Found::Names if operation.outcome.empty_is_not_found && left.next().is_none() => {
             Err(SourceError::NotFound("empty".into()))
         }
@@ -102,11 +110,11 @@ fn believe(operation: &Operation, judged: &Judged, place: &Value, read: Read) ->
 
 /// Whether success is all that an answer needs to say: of an operation whose answer has no fields, or of a write whose success was
 /// read, where nothing is left over that could be what was asked for.
-fn says_enough(operation: &Operation, judged: &Judged, place: &Value) -> bool {
-    if operation.answer.fields.is_empty() {
+fn says_enough(operation: &Operation, judged: &EvaluatedResponse, place: &Value) -> bool {
+    if operation.response.fields.is_empty() {
         return place.is_object();
     }
-    let mut left = answer::leftovers(&operation.answer, place, |_| false);
+    let mut left = response::leftovers(&operation.response, place, |_| false);
     operation.writes && judged.by_sign && !left.any(is_structure)
 }
 
@@ -121,13 +129,13 @@ fn is_structure(value: &Value) -> bool {
 /// Whether the answer's message is the list at its place.
 fn is_list(operation: &Operation) -> bool {
     let own = |name: &WirePath| name.parts.is_empty();
-    operation.answer.fields.iter().any(|field| field.list && field.names.iter().any(own))
+    operation.response.fields.iter().any(|field| field.list && field.names.iter().any(own))
 }
 
 /// Reads the list that a server stream carries. Each of its items must be the contract's.
 pub(super) fn read_list(
     operation: &Operation,
-    judged: &Judged,
+    judged: &EvaluatedResponse,
     context: &CallContext,
 ) -> Result<Vec<Bytes>, SourceError> {
     let mut notes = judged.notes(operation);
@@ -135,7 +143,7 @@ pub(super) fn read_list(
     drift::apply_policy(operation, context, notes, messages)
 }
 
-fn list(operation: &Operation, judged: &Judged, notes: &mut Notes) -> Result<Vec<Bytes>, SourceError> {
+fn list(operation: &Operation, judged: &EvaluatedResponse, notes: &mut Notes) -> Result<Vec<Bytes>, SourceError> {
     let document = &judged.document;
     let place = match start(document, &operation.answer_root) {
         Start::At(place) => place,
@@ -144,12 +152,12 @@ fn list(operation: &Operation, judged: &Judged, notes: &mut Notes) -> Result<Vec
         Start::Missing => return Err(missing(operation)),
     };
     // A row of whatever columns there are is told from an error document by the list that it stands in.
-    if operation.answer.takes_any() && !values::is_list(place) {
+    if operation.response.takes_any() && !values::is_list(place) {
         return Err(unbelieved());
     }
     let mut messages = Vec::new();
     for item in values::items(place) {
-        let read = answer::read_noted(&operation.answer, item, document, notes)?;
+        let read = response::read_with_notes(&operation.response, item, document, notes)?;
         if read.found != Found::Value {
             return Err(unbelieved());
         }
@@ -159,7 +167,7 @@ fn list(operation: &Operation, judged: &Judged, notes: &mut Notes) -> Result<Vec
 }
 
 fn unbelieved() -> SourceError {
-    MapError::Answer { path: ".".into(), reason: answer::NOTHING }.into()
+    MapError::Answer { path: ".".into(), reason: response::NOTHING }.into()
 }
 
 fn missing(operation: &Operation) -> SourceError {
@@ -240,7 +248,7 @@ message Rows { repeated Record rows = 1 [(ndxp.contract.v1.field) = { name: "row
         let (operation, context) = (operation(name), CallContext::default());
         let judged = judge(&operation, document.clone(), None);
         let came = match operation.shape {
-            crate::contract::Shape::ServerStream => judged
+            crate::contract::CallShape::ServerStream => judged
                 .and_then(|judged| read_list(&operation, &judged, &context))
                 .map(|messages| format!("{} rows", messages.len())),
             _ => judged

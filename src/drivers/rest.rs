@@ -1,15 +1,15 @@
 //! REST/JSON.
 
-use super::connection::Connection;
-use super::http::{HttpAnswer, status_error};
-use super::open_data::{self, Fresh, OpenData};
-use super::reading::{Judged, judge, read_list, read_one};
-use super::{Call, Driver, Requested, SourceAnswer, SourceError, SourceRequest, Turns, by_meaning, unfit};
+use super::connection::SourceConnection;
+use super::http::{HttpResponse, status_error};
+use super::open_data::{self, CacheableResponse, OpenData};
+use super::reading::{EvaluatedResponse, judge, read_list, read_one};
+use super::{Call, Driver, PageLimiter, Requested, SourceError, SourceRequest, SourceResponse, by_meaning, unfit};
 use crate::contract::map::{self, outcome, request};
 use crate::contract::operation::{Operation, Paging, Polling, RestBinding, TemplatePart};
 use crate::contract::plan::WirePath;
 use crate::contract::settings::CallContext;
-use crate::contract::{Binding, Shape};
+use crate::contract::{Binding, CallShape};
 use crate::contract::{json, text};
 use crate::percent;
 use bytes::Bytes;
@@ -29,19 +29,19 @@ pub struct RestDriver {
 }
 
 struct Inner {
-    connection: Arc<Connection>,
+    connection: Arc<SourceConnection>,
     open_data: OpenData,
 }
 
 impl RestDriver {
     /// A driver for a connection.
-    pub fn new(connection: Arc<Connection>) -> Self {
+    pub fn new(connection: Arc<SourceConnection>) -> Self {
         RestDriver { inner: Arc::new(Inner { connection, open_data: OpenData::new() }) }
     }
 }
 
 impl Driver for RestDriver {
-    fn call(&self, call: Call) -> BoxFuture<'static, Result<SourceAnswer, SourceError>> {
+    fn call(&self, call: Call) -> BoxFuture<'static, Result<SourceResponse, SourceError>> {
         let inner = self.inner.clone();
         Box::pin(async move { inner.call(call).await })
     }
@@ -52,41 +52,45 @@ struct Ask {
     operation: Arc<Operation>,
     message: DynamicMessage,
     context: Arc<CallContext>,
-    turns: Option<Arc<dyn Turns>>,
+    turns: Option<Arc<dyn PageLimiter>>,
 }
 
 impl Inner {
-    async fn call(self: Arc<Self>, call: Call) -> Result<SourceAnswer, SourceError> {
+    async fn call(self: Arc<Self>, call: Call) -> Result<SourceResponse, SourceError> {
         let SourceRequest::One { message, .. } = call.request else {
             return Err(SourceError::Protocol("REST takes no stream".into()));
         };
-        let ask = Ask { operation: call.operation, message, context: call.context, turns: call.turns };
+        let ask = Ask { operation: call.operation, message, context: call.context, turns: call.page_limiter };
         match (ask.operation.shape, &ask.operation.polling, &ask.operation.paging) {
-            (Shape::ServerStream, Some(polling), _) => {
+            (CallShape::ServerStream, Some(polling), _) => {
                 let polling = polling.clone();
                 self.poll(ask, polling).await
             }
-            (Shape::ServerStream, None, Some(paging)) => {
+            (CallShape::ServerStream, None, Some(paging)) => {
                 let paging = paging.clone();
                 self.pages(ask, paging).await
             }
-            (Shape::ServerStream, None, None) => {
+            (CallShape::ServerStream, None, None) => {
                 let (judged, fresh) = self.document(&ask, &[]).await?;
                 let messages = read_list(&ask.operation, &judged, &ask.context)?;
                 self.open_data.keep(fresh);
-                Ok(SourceAnswer::Stream(stream::iter(messages.into_iter().map(Ok)).boxed()))
+                Ok(SourceResponse::Stream(stream::iter(messages.into_iter().map(Ok)).boxed()))
             }
             _ => {
                 let (judged, fresh) = self.document(&ask, &[]).await?;
                 let message = read_one(&ask.operation, &judged, &ask.context)?;
                 self.open_data.keep(fresh);
-                Ok(SourceAnswer::One(message))
+                Ok(SourceResponse::One(message))
             }
         }
     }
 
     /// One request and its judged answer, with fresh credentials once if they are refused.
-    async fn document(&self, ask: &Ask, extra: &[(&str, String)]) -> Result<(Judged, Option<Fresh>), SourceError> {
+    async fn document(
+        &self,
+        ask: &Ask,
+        extra: &[(&str, String)],
+    ) -> Result<(EvaluatedResponse, Option<CacheableResponse>), SourceError> {
         let Binding::Rest(binding) = &ask.operation.binding else {
             return Err(SourceError::Protocol("no REST binding".into()));
         };
@@ -105,7 +109,7 @@ impl Inner {
     }
 
     /// A further request of a stream, in its turn.
-    async fn further(&self, ask: &Ask, extra: &[(&str, String)]) -> Result<Judged, SourceError> {
+    async fn further(&self, ask: &Ask, extra: &[(&str, String)]) -> Result<EvaluatedResponse, SourceError> {
         let request = || -> Requested<'_> { Box::pin(async { Ok(self.document(ask, extra).await?.0) }) };
         match &ask.turns {
             Some(turns) => turns.run(&request).await,
@@ -119,7 +123,7 @@ impl Inner {
         mut wire: Outgoing,
         proof: &super::credentials::Proof,
         context: &CallContext,
-    ) -> Result<(HttpAnswer, Option<Fresh>), SourceError> {
+    ) -> Result<(HttpResponse, Option<CacheableResponse>), SourceError> {
         let key = binding.etag.then(|| open_data::key(&wire.path, &wire.headers));
         wire.headers.extend(proof.headers.clone());
         add_trace(&mut wire.headers, context);
@@ -142,7 +146,7 @@ impl Inner {
         self.open_data.get(&key, wire.headers, send).await
     }
 
-    async fn pages(self: Arc<Self>, ask: Ask, paging: Paging) -> Result<SourceAnswer, SourceError> {
+    async fn pages(self: Arc<Self>, ask: Ask, paging: Paging) -> Result<SourceResponse, SourceError> {
         // The first page is fetched before the stream begins, so that a failure is a plain status.
         let extra = if paging.offset.is_empty() { Vec::new() } else { window(&paging, 0) };
         let (judged, _) = self.document(&ask, &extra).await?;
@@ -164,10 +168,10 @@ impl Inner {
                 };
             }
         });
-        Ok(SourceAnswer::Stream(messages.boxed()))
+        Ok(SourceResponse::Stream(messages.boxed()))
     }
 
-    async fn poll(self: Arc<Self>, ask: Ask, polling: Polling) -> Result<SourceAnswer, SourceError> {
+    async fn poll(self: Arc<Self>, ask: Ask, polling: Polling) -> Result<SourceResponse, SourceError> {
         let first = read_one(&ask.operation, &self.document(&ask, &[]).await?.0, &ask.context)?;
         let end = Instant::now() + polling.max;
         let watch = Watch { inner: self, ask, polling, end, first: Some(first), seen: None, ended: false };
@@ -175,7 +179,7 @@ impl Inner {
             let next = watch.next().await?;
             Ok(next.map(|message| (message, watch)))
         });
-        Ok(SourceAnswer::Stream(messages.boxed()))
+        Ok(SourceResponse::Stream(messages.boxed()))
     }
 }
 
@@ -229,7 +233,7 @@ impl Watch {
     }
 }
 
-struct Page {
+struct ResponsePage {
     messages: VecDeque<Bytes>,
     last: bool,
 }
@@ -248,7 +252,7 @@ struct Paged {
 
 impl Paged {
     /// Reads a page. The list is whole where the source says so, or has no more records; a short page alone says nothing.
-    fn read(&mut self, ask: &Ask, judged: &Judged) -> Result<Page, SourceError> {
+    fn read(&mut self, ask: &Ask, judged: &EvaluatedResponse) -> Result<ResponsePage, SourceError> {
         let wrong = |what: &str| Err(SourceError::Unreadable(what.to_owned()));
         let messages = read_list(&ask.operation, judged, &ask.context)?;
         self.pages += 1;
@@ -262,7 +266,7 @@ impl Paged {
             text.transpose()
         };
         let total = match said(total, NO_TOTAL)? {
-            Some(total) => match text::whole(total.trim()).and_then(|total| u64::try_from(total).ok()) {
+            Some(total) => match text::whole_number(total.trim()).and_then(|total| u64::try_from(total).ok()) {
                 Some(total) => Some(total),
                 None => return wrong(NO_TOTAL),
             },
@@ -288,7 +292,7 @@ impl Paged {
         if !last && self.paging.offset.is_empty() {
             return match (total, more) {
                 // Neither says anything: the answer is what there is.
-                (None, None) => Ok(Page { last: true, messages: messages.into() }),
+                (None, None) => Ok(ResponsePage { last: true, messages: messages.into() }),
                 _ => wrong("the list ends before it is whole"),
             };
         }
@@ -301,7 +305,7 @@ impl Paged {
             return wrong("the source sends the same page again");
         }
         self.first = messages.first().cloned();
-        Ok(Page { last, messages: messages.into() })
+        Ok(ResponsePage { last, messages: messages.into() })
     }
 }
 
@@ -319,8 +323,8 @@ fn window(paging: &Paging, received: u64) -> Vec<(&str, String)> {
 
 /// The watched field as text: an enum by its value's name.
 fn watched(operation: &Operation, message: &Bytes, name: &str) -> String {
-    let Some(plan) = operation.answer.field(name) else { return String::new() };
-    let Ok(message) = DynamicMessage::decode(operation.answer.message.clone(), message.clone()) else {
+    let Some(plan) = operation.response.field(name) else { return String::new() };
+    let Ok(message) = DynamicMessage::decode(operation.response.message.clone(), message.clone()) else {
         return String::new();
     };
     let value = message.get_field(&plan.field);
@@ -342,7 +346,7 @@ pub(super) struct Outgoing {
 fn wire_request(
     ask: &Ask,
     binding: &RestBinding,
-    connection: &Connection,
+    connection: &SourceConnection,
     extra: &[(&str, String)],
 ) -> Result<Outgoing, SourceError> {
     outgoing(&ask.operation, &ask.message, &ask.context, binding, connection, extra)
@@ -354,7 +358,7 @@ pub(super) fn outgoing(
     message: &DynamicMessage,
     context: &CallContext,
     binding: &RestBinding,
-    connection: &Connection,
+    connection: &SourceConnection,
     extra: &[(&str, String)],
 ) -> Result<Outgoing, SourceError> {
     let names: Vec<&str> = binding
@@ -369,18 +373,18 @@ pub(super) fn outgoing(
             wire.query.push(((*name).to_owned(), value.clone()));
         } else {
             let value = value.parse::<i64>().map_or_else(|_| Value::from(value.clone()), Value::from);
-            map::place_at(&mut wire.body, &[(*name).to_owned()], value);
+            map::code_at(&mut wire.body, &[(*name).to_owned()], value);
         }
     }
     let mut headers = HeaderMap::new();
     headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
     for (name, value) in &wire.headers {
         let name = HeaderName::from_bytes(name.as_bytes())
-            .map_err(|_| SourceError::Unasked("its contract names no header"))?;
+            .map_err(|_| SourceError::Internal("its contract names no header"))?;
         let value = HeaderValue::from_str(value).map_err(|_| unfit(name.as_str(), "it cannot stand in a header"))?;
         headers.insert(name, value);
     }
-    let body = (!binding.query_by_default).then(|| wire.whole.take().unwrap_or(Value::Object(wire.body)));
+    let body = (!binding.query_by_default).then(|| wire.whole_number.take().unwrap_or(Value::Object(wire.body)));
     if body.is_some() {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
     }
@@ -417,7 +421,7 @@ pub(super) fn add_trace(headers: &mut HeaderMap, context: &CallContext) {
 
 /// Judges an answer. HTTP's meaning comes first (RFC 9110, section 15); where that leaves open whether the source itself answered, a
 /// failure code of its contract's does.
-pub(super) fn judged(operation: &Operation, answer: HttpAnswer) -> Result<Judged, SourceError> {
+pub(super) fn judged(operation: &Operation, answer: HttpResponse) -> Result<EvaluatedResponse, SourceError> {
     let accepted = match &operation.binding {
         Binding::Rest(rest) | Binding::XRoadRest { rest, .. } => rest.accepted && answer.status == StatusCode::ACCEPTED,
         _ => false,
@@ -436,11 +440,11 @@ pub(super) fn judged(operation: &Operation, answer: HttpAnswer) -> Result<Judged
 
 /// Reads a JSON answer. An empty body is an answer only where the status says that there is none to expect, and the contract expects
 /// none.
-fn parse_json(operation: &Operation, answer: &HttpAnswer) -> Result<Value, SourceError> {
+fn parse_json(operation: &Operation, answer: &HttpResponse) -> Result<Value, SourceError> {
     let empty = answer.body.iter().all(u8::is_ascii_whitespace);
     if empty
         && matches!(answer.status, StatusCode::NO_CONTENT | StatusCode::ACCEPTED)
-        && operation.answer.fields.is_empty()
+        && operation.response.fields.is_empty()
     {
         return Ok(Value::Object(serde_json::Map::new()));
     }

@@ -1,16 +1,16 @@
 //! SOAP 1.1 and 1.2, document/literal wrapped.
 
-use super::connection::Connection;
-use super::http::{HttpAnswer, status_error};
+use super::connection::SourceConnection;
+use super::http::{HttpResponse, status_error};
 use super::reading::{judge, read_one};
-use super::{Call, Driver, SourceAnswer, SourceError, SourceRequest, by_meaning, multipart, xroad_errors};
+use super::{Call, Driver, SourceError, SourceRequest, SourceResponse, by_meaning, multipart, xroad_errors};
 use crate::contract::map::{outcome, request};
 use crate::contract::notes::Notes;
 use crate::contract::operation::Operation;
 use crate::contract::options::{Meaning, Soap, SoapVersion};
 use crate::contract::settings::CallContext;
 use crate::contract::xml::{self, Element};
-use crate::contract::{Binding, Shape};
+use crate::contract::{Binding, CallShape};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
@@ -25,21 +25,21 @@ pub(super) const SOAP_12: &str = "http://www.w3.org/2003/05/soap-envelope";
 
 /// SOAP towards one source.
 pub struct SoapDriver {
-    connection: Arc<Connection>,
+    connection: Arc<SourceConnection>,
 }
 
 impl SoapDriver {
     /// A driver for a connection.
-    pub fn new(connection: Arc<Connection>) -> Self {
+    pub fn new(connection: Arc<SourceConnection>) -> Self {
         SoapDriver { connection }
     }
 }
 
 impl Driver for SoapDriver {
-    fn call(&self, call: Call) -> BoxFuture<'static, Result<SourceAnswer, SourceError>> {
+    fn call(&self, call: Call) -> BoxFuture<'static, Result<SourceResponse, SourceError>> {
         let connection = self.connection.clone();
         Box::pin(async move {
-            let (SourceRequest::One { message, .. }, Binding::Soap(soap), Shape::Unary) =
+            let (SourceRequest::One { message, .. }, Binding::Soap(soap), CallShape::Unary) =
                 (call.request, &call.operation.binding, call.operation.shape)
             else {
                 return Err(SourceError::Protocol("SOAP takes one message and gives one".into()));
@@ -50,12 +50,12 @@ impl Driver for SoapDriver {
 }
 
 async fn exchange(
-    connection: &Connection,
+    connection: &SourceConnection,
     operation: &Operation,
     soap: &Soap,
     message: &DynamicMessage,
     context: &CallContext,
-) -> Result<SourceAnswer, SourceError> {
+) -> Result<SourceResponse, SourceError> {
     let body = body(operation, soap, message, context, connection)?;
     let mut renewed = false;
     loop {
@@ -68,16 +68,16 @@ async fn exchange(
         super::rest::add_trace(&mut headers, context);
         let (endpoint, envelope) = (&connection.endpoint, Bytes::from(envelope));
         let answer = endpoint.send_marking(Method::POST, "", headers, envelope, &context.sent).await?;
-        let result = read_answer(operation, soap, answer, context);
+        let result = read_response(operation, soap, answer, context);
         if !connection.renews(&result, &proof, &mut renewed) {
-            return Ok(SourceAnswer::One(result?.0));
+            return Ok(SourceResponse::One(result?.0));
         }
     }
 }
 
 /// HTTP headers of a SOAP request: SOAP 1.1 has `SOAPAction` (quoted, section 6.1.1), SOAP 1.2 an action parameter.
 pub(super) fn headers(soap: &Soap) -> Result<HeaderMap, SourceError> {
-    let unfit = |_| SourceError::Unasked("the SOAP action cannot stand in a header");
+    let unfit = |_| SourceError::Internal("the SOAP action cannot stand in a header");
     let mut headers = HeaderMap::new();
     if is_12(soap) {
         let value = format!("application/soap+xml; charset=utf-8; action=\"{}\"", soap.action);
@@ -102,7 +102,7 @@ pub(super) fn body(
     soap: &Soap,
     message: &DynamicMessage,
     context: &CallContext,
-    connection: &Connection,
+    connection: &SourceConnection,
 ) -> Result<String, SourceError> {
     let wire = request::write(operation, message, request::Layout::default(), context, &connection.settings)?;
     let value = Value::Object(ordered(wire.body, &soap.order));
@@ -145,10 +145,10 @@ pub(super) fn envelope(soap: &Soap, header: &str, namespaces: &str, body: &str) 
 ///
 /// # Errors
 /// What HTTP, the fault, or the contract's outcome says; a protocol error for what is none of them.
-pub fn read_answer(
+pub fn read_response(
     operation: &Operation,
     soap: &Soap,
-    answer: HttpAnswer,
+    answer: HttpResponse,
     context: &CallContext,
 ) -> Result<(Bytes, Option<Element>), SourceError> {
     let wrong = |reason: &str| SourceError::Protocol(reason.to_owned());
@@ -193,7 +193,7 @@ pub fn read_answer(
     }
     let element = content.name.clone();
     let mut noticed = Notes::default();
-    operation.shape_of_answers.document.observe_attributes(&content, &String::new, &mut noticed);
+    operation.response_shape.document.observe_attributes(&content, &String::new, &mut noticed);
     let document = match content.into_value() {
         Value::Object(object) => Value::Object(object),
         // Text in place of a structure, which an answer element may hold alone.
@@ -267,8 +267,8 @@ mod tests {
             );
             let mut headers = HeaderMap::new();
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/xml"));
-            let answer = HttpAnswer { status: StatusCode::OK, headers, body: body.into() };
-            read_answer(operation, soap, answer, &CallContext::default()).map(|(message, _)| message.len())
+            let answer = HttpResponse { status: StatusCode::OK, headers, body: body.into() };
+            read_response(operation, soap, answer, &CallContext::default()).map(|(message, _)| message.len())
         };
         assert!(answered("CongdanCollection", space, SOAP_11).is_ok_and(|length| length > 12));
         for (element, space, envelope) in [

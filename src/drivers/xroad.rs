@@ -1,19 +1,19 @@
 //! X-Road: SOAP message protocol 4.0 (X-Road PR-MESS) and REST `/r1/…` (X-Road PR-REST).
 
-use super::connection::{Connection, RequestHash, XRoadIds, XRoadMember};
+use super::connection::{RequestHash, SourceConnection, XRoadIds, XRoadMember};
 use super::credentials::Proof;
-use super::http::{HttpAnswer, status_error};
-use super::reading::{Judged, read_one};
+use super::http::{HttpResponse, status_error};
+use super::reading::{EvaluatedResponse, read_one};
 use super::soap;
 use super::xroad_hash::{REQUEST_HASH, REQUEST_ID, RestRequest};
-use super::{Call, Driver, SourceAnswer, SourceError, SourceRequest, by_meaning, unfit, xroad_errors};
+use super::{Call, Driver, SourceError, SourceRequest, SourceResponse, by_meaning, unfit, xroad_errors};
 use crate::contract::map::outcome;
 use crate::contract::notes::{Notes, XRoadTrace};
 use crate::contract::operation::{Operation, RestBinding};
 use crate::contract::options::Soap;
 use crate::contract::settings::CallContext;
 use crate::contract::xml::{self, Element};
-use crate::contract::{Binding, Shape};
+use crate::contract::{Binding, CallShape};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -37,25 +37,25 @@ const MAX_TRACE: usize = 128;
 
 /// X-Road towards one source.
 pub struct XRoadDriver {
-    connection: Arc<Connection>,
+    connection: Arc<SourceConnection>,
 }
 
 impl XRoadDriver {
     /// A driver for a connection.
-    pub fn new(connection: Arc<Connection>) -> Self {
+    pub fn new(connection: Arc<SourceConnection>) -> Self {
         XRoadDriver { connection }
     }
 }
 
 impl Driver for XRoadDriver {
-    fn call(&self, call: Call) -> BoxFuture<'static, Result<SourceAnswer, SourceError>> {
+    fn call(&self, call: Call) -> BoxFuture<'static, Result<SourceResponse, SourceError>> {
         let connection = self.connection.clone();
         Box::pin(async move {
-            let (SourceRequest::One { message, .. }, Shape::Unary) = (call.request, call.operation.shape) else {
+            let (SourceRequest::One { message, .. }, CallShape::Unary) = (call.request, call.operation.shape) else {
                 return Err(SourceError::Protocol("X-Road takes one message and gives one".into()));
             };
-            let ids = connection.xroad.as_ref().ok_or(SourceError::Unasked("its connection entry has no [xroad]"))?;
-            let asked = Asked {
+            let ids = connection.xroad.as_ref().ok_or(SourceError::Internal("its connection entry has no [xroad]"))?;
+            let asked = XRoadRequest {
                 connection: &connection,
                 ids,
                 operation: &call.operation,
@@ -73,20 +73,20 @@ impl Driver for XRoadDriver {
     }
 }
 
-struct Asked<'a> {
-    connection: &'a Connection,
+struct XRoadRequest<'a> {
+    connection: &'a SourceConnection,
     ids: &'a XRoadIds,
     operation: &'a Operation,
     message: &'a DynamicMessage,
     context: &'a CallContext,
 }
 
-impl Asked<'_> {
+impl XRoadRequest<'_> {
     fn user(&self) -> Option<&str> {
         self.context.official.as_deref().or(self.ids.user.as_deref())
     }
 
-    async fn soap(&self, service: &str, version: &str, soap: &Soap) -> Result<SourceAnswer, SourceError> {
+    async fn soap(&self, service: &str, version: &str, soap: &Soap) -> Result<SourceResponse, SourceError> {
         let body = soap::body(self.operation, soap, self.message, self.context, self.connection)?;
         let header = self.soap_header(service, version);
         let namespaces = format!(" xmlns:xrd=\"{XROAD}\" xmlns:id=\"{IDENTIFIERS}\"");
@@ -116,17 +116,17 @@ impl Asked<'_> {
     fn soap_answer(
         &self,
         soap: &Soap,
-        answer: HttpAnswer,
+        answer: HttpResponse,
         (service, version): (&str, &str),
         request_hash: &str,
-    ) -> Result<SourceAnswer, SourceError> {
+    ) -> Result<SourceResponse, SourceError> {
         if let Some(id) = answer.headers.get("x-road-request-id").and_then(|value| value.to_str().ok()) {
             self.trace(id, request_hash);
         }
-        let (message, header) = soap::read_answer(self.operation, soap, answer, self.context)?;
+        let (message, header) = soap::read_response(self.operation, soap, answer, self.context)?;
         let header = header.ok_or_else(|| SourceError::Protocol("the answer has no X-Road header".into()))?;
         self.check_echo(&header, service, version, request_hash)?;
-        Ok(SourceAnswer::One(message))
+        Ok(SourceResponse::One(message))
     }
 
     /// What X-Road's logs know the exchange by, for the entry, whatever becomes of it.
@@ -221,7 +221,7 @@ impl Asked<'_> {
         Ok(())
     }
 
-    async fn rest(&self, service: &str, binding: &RestBinding) -> Result<SourceAnswer, SourceError> {
+    async fn rest(&self, service: &str, binding: &RestBinding) -> Result<SourceResponse, SourceError> {
         let mut renewed = false;
         loop {
             let (proof, result) = self.rest_once(service, binding).await?;
@@ -235,7 +235,7 @@ impl Asked<'_> {
         &self,
         service: &str,
         binding: &RestBinding,
-    ) -> Result<(Proof, Result<SourceAnswer, SourceError>), SourceError> {
+    ) -> Result<(Proof, Result<SourceResponse, SourceError>), SourceError> {
         let wire = super::rest::outgoing(self.operation, self.message, self.context, binding, self.connection, &[])?;
         let path = format!("/r1/{}/{service}{}", self.ids.service.path(), wire.path);
         self.context.sent.withdraw();
@@ -251,7 +251,7 @@ impl Asked<'_> {
         let answer = endpoint.send_marking(method, &path, headers, body, sent).await?;
         let result = self
             .rest_document(answer, service, &request)
-            .and_then(|judged| Ok(SourceAnswer::One(read_one(self.operation, &judged, self.context)?)));
+            .and_then(|judged| Ok(SourceResponse::One(read_one(self.operation, &judged, self.context)?)));
         Ok((proof, result))
     }
 
@@ -274,7 +274,12 @@ impl Asked<'_> {
         Ok(())
     }
 
-    fn rest_document(&self, answer: HttpAnswer, service: &str, request: &RestRequest) -> Result<Judged, SourceError> {
+    fn rest_document(
+        &self,
+        answer: HttpResponse,
+        service: &str,
+        request: &RestRequest,
+    ) -> Result<EvaluatedResponse, SourceError> {
         let text = |name: &str| answer.headers.get(name).and_then(|value| value.to_str().ok());
         let (request_id, hash) = (text(REQUEST_ID).unwrap_or(""), text(REQUEST_HASH).map(str::trim));
         self.trace(request_id, hash.unwrap_or(""));

@@ -88,7 +88,7 @@ pub(super) fn meaning(code: &str) -> Option<SourceError> {
     let error = if is(RIGHTS) {
         SourceError::Forbidden(String::new())
     } else if is(NAMES) {
-        SourceError::Unasked("X-Road does not know the names that the connection entry or the contract has")
+        SourceError::Internal("X-Road does not know the names that the connection entry or the contract has")
     } else if is(PASSING) {
         SourceError::Unavailable("X-Road says that it is not in service")
     } else if is(OPERATIONS) {
@@ -98,7 +98,7 @@ pub(super) fn meaning(code: &str) -> Option<SourceError> {
     } else {
         match (family, is(CERTIFICATES)) {
             (Family::Client | Family::OwnServer, true) => SourceError::Forbidden(String::new()),
-            (Family::Client, false) => SourceError::Unasked("X-Road does not take the gateway's message"),
+            (Family::Client, false) => SourceError::Internal("X-Road does not take the gateway's message"),
             (Family::OwnServer | Family::TheirServer, _) => SourceError::Broken("X-Road could not reach the service"),
         }
     };

@@ -215,7 +215,7 @@ mod tests {
     #[test]
     fn it_opens_on_failures_probes_once_and_closes_on_an_answer() {
         let (breaker, start) = (breaker(), Instant::now());
-        for health in [SourceHealth::Answered, SourceHealth::Answered, SourceHealth::Unreachable] {
+        for health in [SourceHealth::Responded, SourceHealth::Responded, SourceHealth::Unreachable] {
             told(&breaker, 0, health, QUICK, start);
             assert_eq!(ask(&breaker, 0, start, true), Ok(usual()));
         }
@@ -229,7 +229,7 @@ mod tests {
         assert!(ask(&breaker, 1, later, true).is_err());
         let probe = ask(&breaker, 1, again, true).unwrap();
         breaker.abandon_probe(1, probe);
-        told(&breaker, 0, SourceHealth::Answered, QUICK, again);
+        told(&breaker, 0, SourceHealth::Responded, QUICK, again);
         assert_eq!((ask(&breaker, 0, again, true), breaker.state()), (Ok(usual()), BreakerState::Closed));
     }
 
@@ -237,16 +237,16 @@ mod tests {
     fn it_opens_on_slowness_and_a_slow_probe_does_not_close_it() {
         let (breaker, start) = (breaker(), Instant::now());
         for took in [SLOW, QUICK, SLOW, SLOW] {
-            told(&breaker, 0, SourceHealth::Answered, took, start);
+            told(&breaker, 0, SourceHealth::Responded, took, start);
         }
         assert!(is_closed(&breaker, 0), "three of four are not four fifths");
-        told(&breaker, 0, SourceHealth::Answered, SLOW, start);
-        told(&breaker, 0, SourceHealth::Answered, SLOW, start);
+        told(&breaker, 0, SourceHealth::Responded, SLOW, start);
+        told(&breaker, 0, SourceHealth::Responded, SLOW, start);
         assert_eq!(breaker.state(), BreakerState::Open);
         let later = start + Duration::from_secs(5);
-        told(&breaker, 0, SourceHealth::Answered, SLOW, later);
+        told(&breaker, 0, SourceHealth::Responded, SLOW, later);
         assert_eq!((breaker.state(), breaker.clients()), (BreakerState::HalfOpen, 1), "one client's says so");
-        told(&breaker, 0, SourceHealth::Answered, SLOW, later);
+        told(&breaker, 0, SourceHealth::Responded, SLOW, later);
         assert_eq!((breaker.state(), breaker.clients()), (BreakerState::Open, 0));
     }
 
@@ -255,7 +255,7 @@ mod tests {
         let (breaker, start) = (breaker(), Instant::now());
         (0..4).for_each(|_| told(&breaker, 0, SourceHealth::Failed, QUICK, start));
         assert!(ask(&breaker, 0, start, true).is_err() && is_closed(&breaker, 1));
-        told(&breaker, 1, SourceHealth::Answered, QUICK, start);
+        told(&breaker, 1, SourceHealth::Responded, QUICK, start);
         assert!(ask(&breaker, 0, start, true).is_err() && is_closed(&breaker, 1));
     }
 
@@ -284,7 +284,7 @@ mod tests {
         (0..4).for_each(|_| told(&breaker, 1, SourceHealth::Unreachable, QUICK, start));
         let later = start + Duration::from_secs(5);
         told(&breaker, 0, SourceHealth::Failed, QUICK, later);
-        told(&breaker, 1, SourceHealth::Answered, QUICK, later);
+        told(&breaker, 1, SourceHealth::Responded, QUICK, later);
         assert!(is_closed(&breaker, 0) && is_closed(&breaker, 1));
     }
 
@@ -300,7 +300,7 @@ mod tests {
         let probe = ask(&breaker, 0, later, true).unwrap();
         assert!(probe.probes() && ask(&breaker, 0, later, false).is_err(), "it is being probed");
         breaker.abandon_probe(0, probe);
-        breaker.record(0, ("a", beside), SourceHealth::Answered, QUICK, later);
+        breaker.record(0, ("a", beside), SourceHealth::Responded, QUICK, later);
         assert!(is_closed(&breaker, 0));
     }
 

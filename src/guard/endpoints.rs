@@ -209,7 +209,7 @@ impl EndpointCall {
             SourceHealth::Unknown => {}
             SourceHealth::Failed => self.endpoints.failed(self.at, Some(self.client)),
             SourceHealth::Unreachable => self.endpoints.failed(self.at, None),
-            SourceHealth::Answered => self.endpoints.answered(self.at),
+            SourceHealth::Responded => self.endpoints.answered(self.at),
         }
     }
 }
@@ -235,7 +235,7 @@ mod tests {
         places.sort_unstable();
         assert_eq!(places, [0, 1, 2]);
         let free = first.into_iter().find(|one| one.at() == 1);
-        free.into_iter().for_each(|one| one.record(SourceHealth::Answered));
+        free.into_iter().for_each(|one| one.record(SourceHealth::Responded));
         assert!((0..20).all(|_| endpoints.pick(a(), None).at() != 3));
         let held = [endpoints.pick(a(), Some(0)), endpoints.pick(a(), Some(0))];
         assert!(held.iter().all(|one| one.at() != 0));
@@ -285,7 +285,7 @@ mod tests {
         std::iter::repeat_with(|| endpoints.pick(b, None))
             .find(|one| one.at() == 2)
             .unwrap()
-            .record(SourceHealth::Answered);
+            .record(SourceHealth::Responded);
         assert!(goes(a()));
         // Another one's failure shows that it does not.
         (0..FAILURES).for_each(|_| fails(a()));

@@ -99,7 +99,7 @@ impl HubCall {
     pub fn record(mut self, health: SourceHealth, took: Duration) {
         if health != SourceHealth::Unknown {
             self.told = true;
-            if health == SourceHealth::Answered && self.passage.is_bypass() {
+            if health == SourceHealth::Responded && self.passage.is_bypass() {
                 self.hub.health.bypass_succeeded(self.hub.operation);
             }
             let by = (&*self.client, self.passage);
@@ -141,7 +141,7 @@ mod tests {
         let asked = hub.try_call(&a(), true).unwrap();
         assert!(asked.probes() && hub.try_call(&a(), true).is_none());
         asked.record(SourceHealth::Unknown, Duration::ZERO);
-        hub.try_call(&a(), true).unwrap().record(SourceHealth::Answered, Duration::ZERO);
+        hub.try_call(&a(), true).unwrap().record(SourceHealth::Responded, Duration::ZERO);
         assert!(hub.try_call(&a(), true).is_some_and(|asked| !asked.probes()));
     }
 
@@ -182,7 +182,7 @@ mod tests {
         assert!(probe.probes());
         drop(probe);
         assert!(upload.try_call_at(&a(), later + Duration::from_secs(1), false).is_none());
-        dawdles.record(SourceHealth::Answered, Duration::ZERO);
+        dawdles.record(SourceHealth::Responded, Duration::ZERO);
         assert!(upload.try_call(&a(), false).is_some_and(|asked| !asked.passage.is_bypass()), "it is closed");
     }
 }

@@ -69,7 +69,7 @@ pub struct GuardSettings {
     /// Calls at once, at most.
     pub concurrency: usize,
     /// Calls at once that it is always given; as many as `concurrency`, or more: never fewer than that.
-    pub least: usize,
+    pub min: usize,
     /// Calls that may wait for a permit.
     pub queue: usize,
     /// Streams that may go on at once, beside the calls; one client may have half of them.
@@ -88,7 +88,7 @@ impl Default for GuardSettings {
     fn default() -> Self {
         GuardSettings {
             concurrency: 64,
-            least: 4,
+            min: 4,
             queue: 128,
             streams: 256,
             breaker: BreakerSettings::default(),
@@ -146,7 +146,7 @@ impl Guard {
     /// A guard of a source, with these bounds.
     pub fn new(source: &str, settings: GuardSettings) -> Arc<Self> {
         Arc::new(Guard {
-            permits: PermitPool::new(settings.concurrency, settings.least, settings.queue),
+            permits: PermitPool::new(settings.concurrency, settings.min, settings.queue),
             streams: Arc::new(Streams::new(settings.streams)),
             settings,
             wait: QueueWait::new(),
@@ -309,7 +309,7 @@ impl Permit {
         }
         let Some(taken) = self.taken else {
             // At its caller's pace, however long it took.
-            if health == SourceHealth::Answered && self.passage.is_bypass() {
+            if health == SourceHealth::Responded && self.passage.is_bypass() {
                 guard.breaker.record(self.operation, (&self.client, self.passage), health, Duration::ZERO, now);
             }
             return;
@@ -319,7 +319,7 @@ impl Permit {
             guard.left.store(0, Ordering::Relaxed);
         }
         guard.wait.record_latency(took, self.pace.as_ref().map_or(0, |pace| pace.get()));
-        if let (Some(pace), SourceHealth::Answered) = (&self.pace, health) {
+        if let (Some(pace), SourceHealth::Responded) = (&self.pace, health) {
             guard.permits.record_latency(pace, taken.began, took, now);
         }
         guard.breaker.record(self.operation, (&self.client, self.passage), health, took, now);
@@ -440,13 +440,13 @@ mod tests {
     }
 
     fn by_caller() -> impl Strategy<Value = CallerInfluence> {
-        use SourceHealth::{Answered, Failed, Unknown, Unreachable};
+        use SourceHealth::{Failed, Responded, Unknown, Unreachable};
         prop_oneof![
             Just(CallerInfluence::Leaves),
             Just(CallerInfluence::RunsOut),
             Just(CallerInfluence::SendsWhatCannotBeSent),
             Just(CallerInfluence::LeavesLate),
-            prop::sample::select(vec![Answered, Failed, Unknown, Unreachable]).prop_map(CallerInfluence::Uploads),
+            prop::sample::select(vec![Responded, Failed, Unknown, Unreachable]).prop_map(CallerInfluence::Uploads),
         ]
     }
 
@@ -498,7 +498,7 @@ mod tests {
         }
         let (mut first, mut second) = (admit(), admit());
         assert!(first.survives_caller() && first.survives_caller() && !second.survives_caller());
-        first.record(SourceHealth::Answered, Duration::from_millis(1), Instant::now());
+        first.record(SourceHealth::Responded, Duration::from_millis(1), Instant::now());
         drop((first, second));
         // It answers, so callers are only in a hurry.
         assert!(!admit().survives_caller());
@@ -510,7 +510,7 @@ mod tests {
         let guard = Guard::new("test", settings).before("Get", true);
         let soon = Deadline::own(Instant::now(), Duration::from_millis(30));
         let first = guard.admit("one", soon, |_| true).await.unwrap();
-        let hasty = Deadline { whose: DeadlineOwner::Caller, ..soon };
+        let hasty = Deadline { owner: DeadlineOwner::Caller, ..soon };
         let (waits, refused) = tokio::join!(guard.admit("one", hasty, |_| true), async {
             tokio::task::yield_now().await;
             guard.admit("one", soon, |_| true).await.err().map(|refusal| refusal.reason)

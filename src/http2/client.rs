@@ -53,7 +53,7 @@ pub struct StreamWait {
 
 impl StreamWait {
     /// Whether it waits now.
-    pub fn waits(&self) -> bool {
+    pub fn is_waiting(&self) -> bool {
         self.waits.load(Ordering::Relaxed)
     }
 
@@ -137,7 +137,7 @@ pub struct CallConnection(Arc<Connection>);
 
 impl CallConnection {
     /// Whether the peer ended the connection because too much was asked of it (GOAWAY with ENHANCE_YOUR_CALM).
-    pub fn was_enhance_your_calm(&self) -> bool {
+    pub fn is_enhance_your_calm(&self) -> bool {
         self.0.was_enhance_your_calm()
     }
 }

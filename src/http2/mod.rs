@@ -30,7 +30,7 @@ pub enum Http2Error {
     Unprocessed,
     /// The peer ended the call because too much is asked of it; it may have looked at it.
     #[error("the peer asks for calm")]
-    Calm,
+    EnhanceYourCalm,
     /// The connection or the call's stream broke, and why.
     #[error("{0}")]
     Broken(String),
@@ -42,7 +42,7 @@ impl From<h2::Error> for Http2Error {
             // h2 gives this error only to streams above the GOAWAY's last one; others go on, and break with the connection.
             _ if error.is_go_away() && error.is_remote() => Http2Error::Unprocessed,
             Some(Reason::REFUSED_STREAM) if error.is_remote() => Http2Error::Unprocessed,
-            Some(Reason::ENHANCE_YOUR_CALM) if error.is_remote() => Http2Error::Calm,
+            Some(Reason::ENHANCE_YOUR_CALM) if error.is_remote() => Http2Error::EnhanceYourCalm,
             _ => Http2Error::Broken(innermost(&error)),
         }
     }
@@ -121,7 +121,7 @@ pub struct SendTimeout {
     /// For so long.
     pub usual: Duration,
     /// When this end is to end, for so long at most: a peer that has stopped must not keep it.
-    pub hurried: Duration,
+    pub draining: Duration,
     /// Whether it is to end.
     pub ending: CancellationToken,
 }
@@ -133,7 +133,7 @@ impl SendTimeout {
             () = tokio::time::sleep(self.usual) => {}
             () = async {
                 self.ending.cancelled().await;
-                tokio::time::sleep(self.hurried).await;
+                tokio::time::sleep(self.draining).await;
             } => {}
         }
     }

@@ -122,7 +122,7 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     fn patience() -> Arc<SendTimeout> {
-        Arc::new(SendTimeout { usual: PING.0, hurried: PING.0, ending: CancellationToken::new() })
+        Arc::new(SendTimeout { usual: PING.0, draining: PING.0, ending: CancellationToken::new() })
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,7 +1,7 @@
 //! A connection's first moment, before TLS: where it comes from, and whether it is one at all.
 
 use super::connections::ConnectionPermit;
-use super::hello::{HelloError, whole_hello};
+use super::hello::{HelloError, complete_hello};
 use super::proxy::{self, ProxyError, ProxyHeader};
 use super::refused::Cause;
 use crate::registry::Network;
@@ -81,7 +81,7 @@ pub async fn arrive(
         return Err(ArrivalFailure { address: peer, why: ArrivalError::TooMany });
     }
     in_time(until, first_byte(stream)).await.map_err(failed(peer))?;
-    whole_hello(stream).await.map_err(|error| failed(peer)(error.into()))?;
+    complete_hello(stream).await.map_err(|error| failed(peer)(error.into()))?;
     Ok(peer)
 }
 
@@ -94,7 +94,7 @@ async fn origin(stream: &mut TcpStream, balancer: SocketAddr) -> Result<SocketAd
     match proxy::read(stream).await {
         Ok(ProxyHeader::From(peer)) => Ok(peer),
         Ok(ProxyHeader::Local) => Ok(balancer),
-        Err(ProxyError::Silent) => Err(ArrivalError::Probe),
+        Err(ProxyError::NoAddress) => Err(ArrivalError::Probe),
         Err(error) => Err(error.into()),
     }
 }

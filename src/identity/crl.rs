@@ -3,7 +3,7 @@
 //! cannot be loaded, that no CA of the clients signed, that is over or from the future, or older than the one at hand, never
 //! takes its place, and stops no other of the same answer.
 
-use super::kept_lists::{KEPT, read_kept};
+use super::cached_lists::{KEPT, read_kept};
 use super::list::{List, split};
 use super::tls::{self, CrlSources};
 use super::trust::Trust;
@@ -195,7 +195,7 @@ impl ListStore {
             if before.der == list.der {
                 return Ok((file, false));
             }
-            if list.goes_back(&before) {
+            if list.is_rollback(&before) {
                 return Err(format!("the list of {issuer} is older than the one at hand"));
             }
         }

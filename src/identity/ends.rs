@@ -13,15 +13,15 @@ use tokio::sync::watch;
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
 /// How long until a Unix time in seconds; nothing where it is past.
-pub fn left_until(at: i64) -> Duration {
+pub fn remaining_until(at: i64) -> Duration {
     let now_ms = crate::exchange_log::clock::now_us().div_euclid(1_000);
     Duration::from_millis(at.saturating_mul(1_000).saturating_sub(now_ms).max(0).unsigned_abs())
 }
 
 /// Waits until a Unix time in seconds.
-pub async fn reached(at: i64) {
+pub async fn expired(at: i64) {
     loop {
-        let left = left_until(at);
+        let left = remaining_until(at);
         if left.is_zero() {
             return;
         }
@@ -43,7 +43,7 @@ pub async fn certificate_ended(
             changed = gate.changed() => if changed.is_err() {
                 std::future::pending::<()>().await;
             },
-            () = reached(next) => {}
+            () = expired(next) => {}
         }
         let admitted = gate.borrow_and_update().still_admits(&certificate.chain);
         match admitted {
@@ -59,9 +59,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn t6_what_is_past_is_reached_at_once_and_what_is_to_come_is_not() {
-        reached(0).await;
-        reached(now()).await;
-        assert!(tokio::time::timeout(Duration::from_millis(300), reached(now() + 5)).await.is_err());
-        assert!(left_until(now() + 5) > Duration::from_secs(3) && left_until(i64::MIN).is_zero());
+        expired(0).await;
+        expired(now()).await;
+        assert!(tokio::time::timeout(Duration::from_millis(300), expired(now() + 5)).await.is_err());
+        assert!(remaining_until(now() + 5) > Duration::from_secs(3) && remaining_until(i64::MIN).is_zero());
     }
 }

@@ -28,8 +28,8 @@ impl HandshakeLimits {
         // Only how often one may begin: how many are under way is bounded by connections.
         let limits = |per_second, burst| ShareLimits {
             total: usize::MAX,
-            per_holder: usize::MAX,
-            ample: 0,
+            per_owner: usize::MAX,
+            has_headroom: 0,
             rate: Some(ShareRate { per_second, burst }),
         };
         Arc::new(HandshakeLimits {

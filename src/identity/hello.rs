@@ -90,7 +90,7 @@ fn progress(sent: &[u8]) -> Result<Progress, HelloError> {
 ///
 /// # Errors
 /// Where it is too large, not whole within [`HELLO_TIMEOUT`], or never will be.
-pub async fn whole_hello(stream: &TcpStream) -> Result<(), HelloError> {
+pub async fn complete_hello(stream: &TcpStream) -> Result<(), HelloError> {
     tokio::time::timeout(HELLO_TIMEOUT, look(stream)).await.unwrap_or(Err(HelloError::Timeout))
 }
 

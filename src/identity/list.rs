@@ -190,7 +190,7 @@ impl List {
     }
 
     /// Whether it must not follow `before`: its number or its time go back.
-    pub fn goes_back(&self, before: &List) -> bool {
+    pub fn is_rollback(&self, before: &List) -> bool {
         let strip = |number: &Option<Vec<u8>>| number.clone().map(|number| (number.len(), number));
         match strip(&self.number).cmp(&strip(&before.number)) {
             Ordering::Less => true,
@@ -457,7 +457,7 @@ mod tests {
         for (at, list) in ages.iter().enumerate() {
             for (other_at, other) in ages.iter().enumerate() {
                 assert_eq!(list.age(other), at.cmp(&other_at));
-                assert_eq!(list.goes_back(other), at < other_at);
+                assert_eq!(list.is_rollback(other), at < other_at);
             }
         }
     }

@@ -13,6 +13,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 pub mod arrival;
 pub mod authority;
+pub mod cached_lists;
 pub mod certificates;
 pub mod connections;
 pub mod crl;
@@ -20,7 +21,6 @@ pub mod ends;
 mod files;
 pub mod handshake_limits;
 pub mod hello;
-pub mod kept_lists;
 pub mod list;
 mod own;
 pub mod proxy;

@@ -27,7 +27,7 @@ pub enum ProxyHeader {
 pub enum ProxyError {
     /// The connection ended or broke before a byte of it.
     #[error("nothing was sent")]
-    Silent,
+    NoAddress,
     /// It broke in the middle.
     #[error("the header broke off: {0}")]
     Broken(io::Error),
@@ -44,7 +44,7 @@ pub async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Result<ProxyHeader, 
     let mut head = [0; HEAD];
     let first = stream.read(&mut head).await.unwrap_or(0);
     if first == 0 {
-        return Err(ProxyError::Silent);
+        return Err(ProxyError::NoAddress);
     }
     stream.read_exact(&mut head[first..]).await.map_err(ProxyError::Broken)?;
     let rest = rest_of(&head)?;
@@ -198,7 +198,7 @@ mod tests {
         let mut stream = bytes.as_slice();
         assert!(matches!(read(&mut stream).await, Ok(ProxyHeader::From(_))));
         assert_eq!(stream, b"\x16\x03");
-        assert!(matches!(read(&mut [].as_slice()).await, Err(ProxyError::Silent)));
+        assert!(matches!(read(&mut [].as_slice()).await, Err(ProxyError::NoAddress)));
         assert!(matches!(read(&mut bytes[..20].as_ref()).await, Err(ProxyError::Broken(_))));
     }
 }

@@ -77,7 +77,7 @@ impl Write for NonBlockingSocket<'_> {
 }
 
 /// Closes a connection before its handshake, with the alerts that say so.
-pub fn turn_away(stream: TcpStream) {
+pub fn reject_connection(stream: TcpStream) {
     let socket = socket2::SockRef::from(&stream);
     // It may be gone already, which comes to the same.
     let _ = socket.send(&TURNED_AWAY).and_then(|_| socket.shutdown(Shutdown::Write));

@@ -22,7 +22,7 @@ pub(super) fn setback(ca: &str, before: &[Arc<List>], after: &[Arc<List>], now: 
     let about = |list: &List, what| Some(format!("the revocation list of {ca} (number {}) {what}", list.number_text()));
     for last in before {
         match after.iter().find(|list| list.has_scope_of(last)) {
-            Some(list) if list.goes_back(last) => return about(list, "is older than the one in force"),
+            Some(list) if list.is_rollback(last) => return about(list, "is older than the one in force"),
             Some(list) if (list.is_over(now) || list.is_ahead(now)) && !last.is_over(now) => {
                 return about(list, "is out of date, or from the future, and the one in force is not");
             }

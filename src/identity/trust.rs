@@ -15,7 +15,7 @@ use super::list::{self, List};
 use super::record::{CrlRecord, key};
 use super::refused::{Cause, RefusedHandshake, is_weak, plain};
 use super::succession::{by_issuer, setback};
-use super::{Thumbprint, kept_lists};
+use super::{Thumbprint, cached_lists};
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use std::cell::RefCell;
@@ -68,7 +68,7 @@ impl Trust {
         for file in &sources.files {
             lists.extend(list::read_file(file).map_err(|error| fault(file, error.to_string()))?);
         }
-        lists.extend(kept_lists::kept(sources));
+        lists.extend(cached_lists::cached(sources));
         let found = lists.len();
         lists.into_iter().for_each(|list| trust.sort_in(list));
         let place = sources.place();

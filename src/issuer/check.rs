@@ -45,7 +45,7 @@ impl Issuer<'_> {
         let request = IssueRequest { scopes, certificate, lifetime, starts_in };
         let record = self.prepare(&view, request)?;
         if record.scopes.is_empty() {
-            return Err(IssueError::NothingGranted { client: client.to_owned(), why: self.why_not(client, None) });
+            return Err(IssueError::NoScopeInForce { client: client.to_owned(), why: self.why_not(client, None) });
         }
         check_certificate(&registered, &chain, tls)?;
         self.must_name_nobody_else(client, &chain)?;

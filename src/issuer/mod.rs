@@ -58,7 +58,7 @@ pub enum IssueError {
     },
     /// No scope at all.
     #[error("client {client:?} has no grant in force: {why}")]
-    NothingGranted {
+    NoScopeInForce {
         /// Whose token.
         client: String,
         /// Which grants wait, begin later, or are over.
@@ -199,7 +199,7 @@ pub struct Signer {
 
 impl Signer {
     /// Whether it signs within some tens of microseconds, and without waiting for a module.
-    pub fn is_quick(&self) -> bool {
+    pub fn is_local(&self) -> bool {
         matches!(self.key, PrivateKey::File(_))
     }
 }

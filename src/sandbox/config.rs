@@ -125,7 +125,7 @@ fn read_hub(table: &Table<'_>) -> Option<(SocketAddr, Keys)> {
         api_key: api_key?,
         lgsp: lgsp.map_or(Some(None), |lgsp| lgsp.map(Some))?,
         xroad_clients: table.texts("xroad_clients"),
-        token_life: Duration::from_secs(table.number("token_life_s", 3_600, 1..=86_400)),
+        token_lifetime: Duration::from_secs(table.number("token_life_s", 3_600, 1..=86_400)),
     };
     Some((listen?, keys))
 }

@@ -1,7 +1,7 @@
 //! The sandbox's HTTP: whole requests in, whole replies out, over TLS, with faults on the way.
 
 use super::faults::{Fault, FaultKind, Faults};
-pub use super::message::{Ask, Reply};
+pub use super::message::{HttpRequest, Reply};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use http::{Request, Response, StatusCode};
@@ -27,9 +27,9 @@ pub type ReplyBody = UnsyncBoxBody<Bytes, io::Error>;
 /// Something that answers requests at one address.
 pub trait Site: Send + Sync + 'static {
     /// Whose request this is: the id that faults go by.
-    fn whose(&self, ask: &Ask) -> String;
+    fn whose(&self, ask: &HttpRequest) -> String;
     /// Answers it.
-    fn answer(&self, ask: &Ask) -> Reply;
+    fn answer(&self, ask: &HttpRequest) -> Reply;
 }
 
 /// Serves a site until the runtime ends.
@@ -42,7 +42,7 @@ pub async fn serve(listener: TcpListener, tls: Arc<rustls::ServerConfig>, site: 
             before(fault).await?;
             // Answered on a thread of its own: some answers are worked out from thousands of records.
             let reply = tokio::task::spawn_blocking(move || site.answer(&ask)).await.map_err(io::Error::other)?;
-            Ok(spoil(reply, fault))
+            Ok(apply_fault(reply, fault))
         }
     })
     .await;
@@ -70,7 +70,7 @@ where
     }
 }
 
-async fn read(request: Request<Incoming>) -> io::Result<Ask> {
+async fn read(request: Request<Incoming>) -> io::Result<HttpRequest> {
     let (head, body) = request.into_parts();
     let body = Limited::new(body, MAX_REQUEST).collect().await.map_err(io::Error::other)?.to_bytes();
     let query = head.uri.query().unwrap_or("");
@@ -78,7 +78,7 @@ async fn read(request: Request<Incoming>) -> io::Result<Ask> {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         (crate::percent::decode(name), crate::percent::decode(value))
     });
-    Ok(Ask {
+    Ok(HttpRequest {
         method: head.method,
         path: crate::percent::decode(head.uri.path()),
         target: head.uri.path_and_query().map(ToString::to_string).unwrap_or_default(),
@@ -101,8 +101,8 @@ pub async fn before(fault: Fault) -> io::Result<()> {
 }
 
 /// What a fault makes of an answer.
-pub fn spoil(reply: Reply, fault: Fault) -> Response<ReplyBody> {
-    let reply = super::lies::told(reply, fault);
+pub fn apply_fault(reply: Reply, fault: Fault) -> Response<ReplyBody> {
+    let reply = super::malformed_responses::altered(reply, fault);
     let half = Bytes::copy_from_slice(&reply.body[..reply.body.len() / 2]);
     let full = |bytes: Vec<u8>| Full::new(Bytes::from(bytes)).map_err(|never| match never {}).boxed_unsync();
     let typed = |content_type: &str, text: &str| Reply::typed(200, content_type, text);

@@ -2,8 +2,8 @@
 //! endpoint each; who shows no valid credential gets no further.
 
 use super::faults::{FaultKind, Faults};
-use super::http::{Ask, Reply, Site};
-use super::sources::{Door, Source};
+use super::http::{HttpRequest, Reply, Site};
+use super::sources::{RequiredCredential, Source};
 use crate::hex::hex;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -33,7 +33,7 @@ pub struct Keys {
     /// X-Road members who may call.
     pub xroad_clients: Vec<String>,
     /// Life of a token.
-    pub token_life: Duration,
+    pub token_lifetime: Duration,
 }
 
 /// One hub.
@@ -51,11 +51,11 @@ impl Hub {
         Hub { id: id.to_owned(), keys, sources, faults, tokens: Mutex::default() }
     }
 
-    fn source(&self, ask: &Ask) -> Option<&Arc<dyn Source>> {
+    fn source(&self, ask: &HttpRequest) -> Option<&Arc<dyn Source>> {
         self.sources.iter().find(|source| source.takes(ask))
     }
 
-    fn give_token(&self, ask: &Ask) -> Reply {
+    fn give_token(&self, ask: &HttpRequest) -> Reply {
         let basic = STANDARD.encode(format!("{}:{}", self.keys.consumer_key, self.keys.consumer_secret));
         if ask.header("authorization") != Some(&format!("Basic {basic}")) {
             return Reply { status: 401, ..Reply::json(&json!({ "error": "invalid_client" })) };
@@ -64,15 +64,15 @@ impl Hub {
             return Reply { status: 400, ..Reply::json(&json!({ "error": "unsupported_grant_type" })) };
         }
         let token = uuid::Uuid::new_v4().to_string();
-        let entry = (Instant::now() + self.keys.token_life, self.faults.epoch(&self.id));
+        let entry = (Instant::now() + self.keys.token_lifetime, self.faults.epoch(&self.id));
         self.tokens.lock().unwrap_or_else(PoisonError::into_inner).insert(token.clone(), entry);
         Reply::json(&json!({
             "access_token": token, "scope": "am_application_scope default", "token_type": "Bearer",
-            "expires_in": self.keys.token_life.as_secs(),
+            "expires_in": self.keys.token_lifetime.as_secs(),
         }))
     }
 
-    fn bearer_holds(&self, ask: &Ask) -> bool {
+    fn bearer_holds(&self, ask: &HttpRequest) -> bool {
         let Some(token) = ask.header("authorization").and_then(|text| text.strip_prefix("Bearer ")) else {
             return false;
         };
@@ -82,7 +82,7 @@ impl Hub {
     }
 
     /// `Authorization: Basic base64(user ":" sha256hex(endpointPath + user + timestamp + secret))`.
-    fn hashed_basic_holds(&self, ask: &Ask) -> bool {
+    fn hashed_basic_holds(&self, ask: &HttpRequest) -> bool {
         let Some(timestamp) = ask.header("timestamp") else { return false };
         let now = jiff::Timestamp::now().as_millisecond();
         let fresh = timestamp.parse::<i64>().is_ok_and(|sent| (now - sent).abs() < MAX_SKEW_MS);
@@ -96,7 +96,7 @@ impl Hub {
             && ask.header("x-road-client").is_some_and(|client| self.keys.xroad_clients.iter().any(|one| one == client))
     }
 
-    fn lgsp_holds(&self, ask: &Ask) -> bool {
+    fn lgsp_holds(&self, ask: &HttpRequest) -> bool {
         let Some((access, secret)) = &self.keys.lgsp else { return true };
         let decoded = ask.header("lgspaccesstoken").and_then(|text| STANDARD.decode(text).ok());
         let keys = decoded.and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok());
@@ -106,7 +106,7 @@ impl Hub {
 
 impl Site for Hub {
     /// The source's own faults go before the hub's.
-    fn whose(&self, ask: &Ask) -> String {
+    fn whose(&self, ask: &HttpRequest) -> String {
         let source = self.source(ask).map(|source| source.id().to_owned());
         match source {
             Some(source) if self.faults.of(&source) != Default::default() => source,
@@ -114,7 +114,7 @@ impl Site for Hub {
         }
     }
 
-    fn answer(&self, ask: &Ask) -> Reply {
+    fn answer(&self, ask: &HttpRequest) -> Reply {
         if self.faults.of(&self.whose(ask)).kind == FaultKind::CredentialsRefused || !self.lgsp_holds(ask) {
             return Reply::error(401, "invalid_credentials");
         }
@@ -122,10 +122,10 @@ impl Site for Hub {
             return self.give_token(ask);
         }
         let Some(source) = self.source(ask) else { return Reply::error(404, "no such resource") };
-        let known = match source.door() {
-            Door::Bearer => self.bearer_holds(ask),
-            Door::HashedBasic => self.hashed_basic_holds(ask),
-            Door::XRoad => return source.xroad(ask, &self.keys.xroad_clients),
+        let known = match source.required_credential() {
+            RequiredCredential::Bearer => self.bearer_holds(ask),
+            RequiredCredential::HashedBasic => self.hashed_basic_holds(ask),
+            RequiredCredential::XRoad => return source.xroad(ask, &self.keys.xroad_clients),
         };
         if known { source.answer(ask) } else { Reply::error(401, "invalid_credentials") }
     }

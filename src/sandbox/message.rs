@@ -5,7 +5,7 @@ use http::{HeaderMap, Method};
 
 /// A whole request.
 #[derive(Debug)]
-pub struct Ask {
+pub struct HttpRequest {
     /// Verb.
     pub method: Method,
     /// Path, percent-decoded.
@@ -20,7 +20,7 @@ pub struct Ask {
     pub body: Bytes,
 }
 
-impl Ask {
+impl HttpRequest {
     /// A header as text.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()

@@ -6,7 +6,7 @@ pub mod faults;
 pub mod folder;
 pub mod http;
 pub mod hub;
-mod lies;
+mod malformed_responses;
 mod message;
 pub mod ports;
 pub mod province;
@@ -18,7 +18,7 @@ use crate::contract::ContractSet;
 use crate::identity::tls::{self, TlsFault};
 pub use config::SandboxConfig;
 pub use faults::{Fault, FaultKind, Faults};
-use http::{Ask, Reply, Site};
+use http::{HttpRequest, Reply, Site};
 use hub::Hub;
 pub use province::Province;
 use sources::Source;
@@ -75,11 +75,11 @@ enum DirectDoor {
 }
 
 impl Site for Direct {
-    fn whose(&self, _: &Ask) -> String {
+    fn whose(&self, _: &HttpRequest) -> String {
         self.source.id().to_owned()
     }
 
-    fn answer(&self, ask: &Ask) -> Reply {
+    fn answer(&self, ask: &HttpRequest) -> Reply {
         let refused = self.faults.of(self.source.id()).kind == FaultKind::CredentialsRefused;
         let known = match &self.door {
             DirectDoor::Own => return self.source.answer(ask),

@@ -15,9 +15,9 @@ use super::shared::{Route, Routes, Shared};
 use crate::access::{self, CallMetadata};
 use crate::contract::fields::{self, Disclosed};
 use crate::contract::settings::{CallContext, Sent};
-use crate::contract::{Shape, validate};
+use crate::contract::{CallShape, validate};
 use crate::deadline::{CallTime, DeadlineOwner};
-use crate::drivers::{Call, SourceAnswer, SourceRequest, Turns};
+use crate::drivers::{Call, PageLimiter, SourceRequest, SourceResponse};
 use crate::exchange_log::Kind;
 use crate::frame::FrameReader;
 use crate::guard::Permit;
@@ -69,7 +69,7 @@ impl Exchange {
         let id = record.id();
         let (head, body) = request.into_parts();
         let result = match self.admit(peer, &head, (arrived, call), &id, &mut record) {
-            Ok(admitted) if admitted.route.operation.shape == Shape::ServerStream => {
+            Ok(admitted) if admitted.route.operation.shape == CallShape::ServerStream => {
                 // In boxes: a call with one answer, which most are, need not have room for a stream's beginning.
                 return match Box::pin(self.open_stream(admitted, body, &mut record)).await {
                     Ok(source) => Box::pin(stream::respond(source, record)).await,
@@ -86,8 +86,8 @@ impl Exchange {
         match logged.and_then(|(index, message)| Ok((index, message, record.salts()?))) {
             Ok((index, message, salts)) => {
                 let mut head = response::head(&id);
-                response::put_entry(head.headers_mut(), index, &salts, record.left);
-                head.headers_mut().extend(std::mem::take(&mut record.notices));
+                response::put_entry(head.headers_mut(), index, &salts, record.remaining);
+                head.headers_mut().extend(std::mem::take(&mut record.response_metadata));
                 response::unary(head, &message)
             }
             Err(refusal) => response::refused(&record.refusal(refusal), &id),
@@ -147,7 +147,7 @@ impl Exchange {
     async fn call(&self, admitted: Admitted, body: Incoming, record: &mut ExchangeRecord) -> Result<Bytes, Refusal> {
         let Admitted { route, mut standing, context, time } = admitted;
         let operation = route.operation.clone();
-        let (request, tally) = if operation.shape == Shape::ClientStream {
+        let (request, tally) = if operation.shape == CallShape::ClientStream {
             let (messages, tally) = stream::incoming(&self.shared, &operation, record, (standing.client(), body))?;
             (SourceRequest::Stream(messages), Some(tally))
         } else {
@@ -165,12 +165,13 @@ impl Exchange {
             record.writes(&context.sent);
         }
         let observed = context.observed.clone();
-        let call = Call { operation: operation.clone(), request, context, until: None, turns: None, stream_wait: None };
+        let call =
+            Call { operation: operation.clone(), request, context, until: None, page_limiter: None, stream_wait: None };
         let result = tokio::select! {
             result = dispatch(&self.shared, &route, call, time, permit, record) => result,
             taken = standing.revoked(over_by(time)) => Err(taken),
         };
-        let notes = observed.so_far();
+        let notes = observed.snapshot();
         record.noticed(&notes);
         self.shared.drifted(&operation, route.drift, &observed);
         let result = match tally {
@@ -189,16 +190,16 @@ impl Exchange {
             }
             None => result,
         };
-        let SourceAnswer::One(message) = result? else {
+        let SourceResponse::One(message) = result? else {
             return Err(Refusal::with(Reason::SourceProtocolError, "a stream where one message was expected"));
         };
         let mut disclosed = Disclosed::up_to(operation.max_answer_subjects);
         standing.check()?;
-        let kept = fields::keep(&operation.answer_fields, standing.mask(), &message, &mut disclosed)
+        let kept = fields::keep(&operation.response_fields, standing.mask(), &message, &mut disclosed)
             .map_err(|garbled| Refusal::with(Reason::SourceProtocolError, garbled.to_string()))?;
         record.disclosed(&operation, &disclosed)?;
-        let shown = |path: &str| operation.answer_fields.lets(standing.mask(), path);
-        response::put_notes(&mut record.notices, &notes, shown);
+        let shown = |path: &str| operation.response_fields.allows(standing.mask(), path);
+        response::put_notes(&mut record.response_metadata, &notes, shown);
         record.response(&kept)?;
         Ok(kept)
     }
@@ -225,8 +226,8 @@ impl Exchange {
         let observed = context.observed.clone();
         let turns =
             PagePermits { guard: route.guard.clone(), client: standing.client().into(), operation: operation.clone() };
-        let turns: Option<Arc<dyn Turns>> = Some(Arc::new(turns));
-        let call = Call { operation, request, context, until: None, turns, stream_wait: None };
+        let turns: Option<Arc<dyn PageLimiter>> = Some(Arc::new(turns));
+        let call = Call { operation, request, context, until: None, page_limiter: turns, stream_wait: None };
         let begun = tokio::select! {
             begun = dispatch(&self.shared, &route, call, time, permit, record) => begun,
             taken = standing.revoked(over_by(time)) => Err(taken),
@@ -234,8 +235,8 @@ impl Exchange {
         self.shared.drifted(&route.operation, route.drift, &observed);
         let begun = begun?;
         let messages = match begun {
-            SourceAnswer::Stream(messages) => messages,
-            SourceAnswer::One(message) => Box::pin(futures_util::stream::once(async { Ok(message) })),
+            SourceResponse::Stream(messages) => messages,
+            SourceResponse::One(message) => Box::pin(futures_util::stream::once(async { Ok(message) })),
         };
         Ok(stream::OpenedStream {
             drift: route.drift,
@@ -257,7 +258,8 @@ impl Exchange {
         record: &mut ExchangeRecord,
     ) -> Result<SourceRequest, Refusal> {
         let operation = &route.operation;
-        let mut request = FrameReader::new(body, self.shared.max_message).within(self.shared.room.caller(client));
+        let mut request =
+            FrameReader::new(body, self.shared.max_message).within(self.shared.message_memory.caller(client));
         let bytes = time.wait(Instant::now()).bound(request.only()).await.map_err(timed_out)??;
         let message = operation.decode(&bytes)?;
         record.request(operation, &message, &bytes)?;
@@ -275,7 +277,7 @@ impl Exchange {
 /// Waits for a permit at the source.
 async fn admit(route: &Route, client: &str, time: CallTime) -> Result<Permit, Refusal> {
     // Where a write's caller gives it less than the operation's time, its source would have less as well: it does not probe.
-    let may_probe = |now| !route.operation.writes || time.source(now).whose == DeadlineOwner::Operation;
+    let may_probe = |now| !route.operation.writes || time.source(now).owner == DeadlineOwner::Operation;
     route.guard.admit(client, time.wait(Instant::now()), may_probe).await
 }
 

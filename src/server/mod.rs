@@ -225,7 +225,7 @@ impl Gateway {
 
     /// Which workers turn, for the watchdog.
     pub fn heartbeats(&self) -> Heartbeats {
-        self.reloader.shared.life.clone()
+        self.reloader.shared.lifetime.clone()
     }
 
     /// Stops accepting, lets calls under way finish, seals the log.
@@ -270,7 +270,7 @@ fn first_tls(config: &Config) -> Result<(TlsAcceptors, Vec<CrlFetcher>), StartEr
     Ok((gate, CrlFetcher::all(sources, &config.tls.client_ca)?))
 }
 
-/// Reads certificates, CAs and revocation lists as [`Gateway::start`] would, and keeps nothing: lists that are published and
+/// Reads certificates, CAs and revocation lists as [`Gateway::response_start`] would, and keeps nothing: lists that are published and
 /// not kept yet are fetched for the occasion.
 pub fn check_tls(config: &Config) -> Result<TlsAcceptors, StartError> {
     let Some(sources) = config.tls.published() else { return Ok(TlsAcceptors::load(&config.tls)?) };

@@ -67,8 +67,8 @@ impl OwnService {
     fn limits(self) -> ShareLimits {
         let limits = |total, per_holder, per_second, burst| ShareLimits {
             total,
-            per_holder,
-            ample: 0,
+            per_owner: per_holder,
+            has_headroom: 0,
             rate: Some(ShareRate { per_second, burst }),
         };
         match self {
@@ -114,8 +114,8 @@ impl OwnCallPermits {
     pub(super) fn begin(&self, service: OwnService, by: &Thumbprint) -> Result<OwnCallPermit, Refusal> {
         self.0[service as usize].take(by, 1).map_err(|error| {
             let (reason, wait) = match error {
-                ShareError::HolderFull(_) if service == OwnService::HealthWatch => (Reason::TooManyWatches, RETRY),
-                ShareError::HolderFull(_) => (Reason::RateLimited, RETRY),
+                ShareError::OwnerFull(_) if service == OwnService::HealthWatch => (Reason::TooManyWatches, RETRY),
+                ShareError::OwnerFull(_) => (Reason::RateLimited, RETRY),
                 ShareError::TooFast(wait) => (Reason::RateLimited, wait),
                 ShareError::Full(_) => (Reason::GatewayOverloaded, RETRY),
             };

@@ -75,15 +75,15 @@ impl Readiness {
 
 /// For readiness: whole days that are left, where they are fewer than configured.
 #[derive(Debug)]
-pub struct DaysLeft(AtomicU32);
+pub struct DaysRemaining(AtomicU32);
 
-impl Default for DaysLeft {
+impl Default for DaysRemaining {
     fn default() -> Self {
-        DaysLeft(AtomicU32::new(u32::MAX))
+        DaysRemaining(AtomicU32::new(u32::MAX))
     }
 }
 
-impl DaysLeft {
+impl DaysRemaining {
     /// As a line of `/readyz`.
     pub(super) fn line(&self) -> Option<String> {
         let days = self.0.load(Ordering::Relaxed);

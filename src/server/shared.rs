@@ -3,7 +3,7 @@
 
 use super::heartbeat::Heartbeats;
 use super::own_calls::OwnCallPermits;
-use super::readiness::{Component, DaysLeft, Readiness};
+use super::readiness::{Component, DaysRemaining, Readiness};
 use crate::access;
 use crate::access::limits::GrantLimits;
 use crate::access::refusals::RefusalLog;
@@ -48,7 +48,7 @@ const LARGE_MESSAGES: usize = 256 << 20;
 /// What all calls of a gateway share.
 pub struct Shared {
     /// Which workers turn.
-    pub life: Heartbeats,
+    pub lifetime: Heartbeats,
     /// This gateway's name in the log.
     pub node: String,
     /// The data folder.
@@ -74,7 +74,7 @@ pub struct Shared {
     /// What of the sources' answers is not as their contracts say.
     pub drift: DriftTable,
     /// Days until the disk is full, where they are few.
-    pub days_left: DaysLeft,
+    pub days_left: DaysRemaining,
     /// Logs what is refused before a right is found.
     pub refusals: Arc<RefusalLog>,
     /// What keeps it from doing its work.
@@ -86,7 +86,7 @@ pub struct Shared {
     /// Places for reads that a second hub is asked for, too.
     pub shadowed: Arc<Semaphore>,
     /// Room for large request messages while they come.
-    pub room: MessageMemory,
+    pub message_memory: MessageMemory,
     /// Places of calls of the gateway's own services.
     pub(super) own_calls: OwnCallPermits,
     /// Largest request message in bytes.
@@ -108,7 +108,7 @@ impl Shared {
         let (tokens, metrics) = (&config.tokens, Arc::new(Metrics::default()));
         let acts_key = ActKey::read(&super::registry_path(&config.data), &config.vault).ok().flatten();
         Shared {
-            life: Heartbeats::default(),
+            lifetime: Heartbeats::default(),
             node: config.node.clone(),
             data: config.data.clone(),
             registry: Arc::default(),
@@ -118,9 +118,12 @@ impl Shared {
             handshakes: config.listen.handshake_limits(),
             limits: GrantLimits::default(),
             drift: DriftTable::new(&config.data, acts_key, metrics.drift.clone()),
-            days_left: DaysLeft::default(),
+            days_left: DaysRemaining::default(),
             refusals: Arc::new(RefusalLog::new(log.clone(), metrics.clone())),
-            room: MessageMemory::of(LARGE_MESSAGES.max(4 * config.listen.max_message), metrics.large_messages()),
+            message_memory: MessageMemory::of(
+                LARGE_MESSAGES.max(4 * config.listen.max_message),
+                metrics.large_messages(),
+            ),
             own_calls: OwnCallPermits::new(&metrics),
             log,
             pseudonyms,
@@ -299,7 +302,7 @@ impl Served {
     fn guard(&self, operation: &Operation) -> Option<OperationGuard> {
         let own = self.guards.get(&own_guard(&operation.source.id, &operation.name));
         let (_, guard) = own.or_else(|| self.guards.get(&operation.source.id))?;
-        Some(guard.before(&operation.name, operation.time_tells()))
+        Some(guard.before(&operation.name, operation.indicates_load()))
     }
 
     /// The ways that have several endpoints, for health checks.

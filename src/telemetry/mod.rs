@@ -308,7 +308,7 @@ impl Metrics {
     }
 
     /// Counts a refusal that has no entry of its own.
-    pub fn refusal_left_out(&self, kind: &'static str) {
+    pub fn refusal_suppressed(&self, kind: &'static str) {
         self.refusals_left_out.get_or_create(&OmittedLabels { kind }).inc();
     }
 

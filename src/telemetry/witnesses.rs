@@ -22,7 +22,7 @@ pub struct WitnessMetrics {
 
 impl WitnessMetrics {
     /// Counts an answer of a witness.
-    pub fn answered(&self, witness: &str, cosigned: bool) {
+    pub fn responded(&self, witness: &str, cosigned: bool) {
         let of = WitnessLabels { witness: witness.to_owned() };
         self.up.get_or_create(&of).set(cosigned.into());
         if !cosigned {

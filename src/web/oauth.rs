@@ -77,7 +77,7 @@ impl OAuthLimits {
 /// Why no token was issued, in OAuth2's words.
 fn not_issued(error: IssueError) -> OAuthError {
     match error {
-        IssueError::NotGranted { .. } | IssueError::NothingGranted { .. } | IssueError::TooLarge { .. } => {
+        IssueError::NotGranted { .. } | IssueError::NoScopeInForce { .. } | IssueError::TooLarge { .. } => {
             refuse("invalid_scope", error.to_string())
         }
         IssueError::Suspended(_) | IssueError::Retired(_) => refuse("invalid_client", error.to_string()),
@@ -326,7 +326,7 @@ impl Web {
             let record = issuer.prepare(&client, request)?;
             if record.scopes.is_empty() {
                 let client = client.client.id.clone();
-                return Err(IssueError::NothingGranted { why: issuer.why_not(&client, None), client });
+                return Err(IssueError::NoScopeInForce { why: issuer.why_not(&client, None), client });
             }
             Ok(record)
         };
@@ -336,7 +336,7 @@ impl Web {
     /// Signs what was prepared. A key that is not loaded yet, or is in a module, is used off this thread.
     async fn sign(&self, record: TokenRecord) -> Result<(String, TokenRecord), OAuthError> {
         let wanted = self.registry.load().signing(now()).cloned().ok_or_else(|| not_issued(IssueError::NoKey))?;
-        if let Some(signer) = self.signer.kept(&wanted).filter(|signer| signer.is_quick()) {
+        if let Some(signer) = self.signer.kept(&wanted).filter(|signer| signer.is_local()) {
             let issuer = Issuer::new(self.store.as_ref(), self.config.issuer_settings());
             return issuer.sign(&signer, &record).map(|token| (token, record)).map_err(not_issued);
         }

@@ -5,7 +5,7 @@ use crate::accept::accept;
 use crate::identity::arrival::{ArrivalError, ArrivalFailure, arrive, is_proxied, plain};
 use crate::identity::ends::certificate_ended;
 use crate::identity::refused::{Cause, RefusedHandshake};
-use crate::identity::stream::{ServerStream, turn_away};
+use crate::identity::stream::{ServerStream, reject_connection};
 use crate::identity::tls::{self, TlsAcceptors};
 use crate::identity::{Certificate, Peer, connections::Connections};
 use crate::registry::now;
@@ -97,7 +97,7 @@ impl Web {
                     Err(ArrivalFailure { address, why }) => return web.arrival_failed(stream, address, &why),
                 };
                 if web.handshakes.begin(address.ip()).is_err() {
-                    turn_away(stream);
+                    reject_connection(stream);
                     return web.refused(address, Reason::GatewayOverloaded, Cause::TooManyHandshakes);
                 }
                 let accepted = tokio::time::timeout(REQUEST_TIMEOUT, tls::accept(acceptor, stream)).await;
@@ -140,7 +140,7 @@ impl Web {
 
     /// A connection that is one too many.
     fn reject(&self, stream: TcpStream, address: SocketAddr) {
-        turn_away(stream);
+        reject_connection(stream);
         self.refused(address, Reason::GatewayOverloaded, Cause::TooMany);
     }
 

@@ -170,7 +170,7 @@ impl PolledWitness {
         alarms: &Alarms,
     ) -> Result<(), LogError> {
         let name = &self.witness.name;
-        alarms.metrics.answered(name, answered.is_ok());
+        alarms.metrics.responded(name, answered.is_ok());
         let Err(error) = answered else {
             if self.failures > 0 {
                 tracing::info!(witness = name, "a witness cosigns again");

@@ -7,10 +7,10 @@ use ndxp_gateway::contract::ContractSet;
 use ndxp_gateway::contract::drift::DriftPolicy;
 use ndxp_gateway::contract::notes::Notes;
 use ndxp_gateway::contract::settings::CallContext;
-use ndxp_gateway::drivers::connection::{Connection, RequestHash, XRoadIds, XRoadMember};
+use ndxp_gateway::drivers::connection::{RequestHash, SourceConnection, XRoadIds, XRoadMember};
 use ndxp_gateway::drivers::credentials::{Credentials, Secret};
 use ndxp_gateway::drivers::http::HttpEndpoint;
-use ndxp_gateway::drivers::{Adapter, Call, SourceAnswer, SourceError, SourceRequest};
+use ndxp_gateway::drivers::{Adapter, Call, SourceError, SourceRequest, SourceResponse};
 use ndxp_gateway::identity::tls;
 use ndxp_gateway::status::Refusal;
 use prost_reflect::DynamicMessage;
@@ -78,7 +78,7 @@ impl Raw {
     fn adapter_of(&self, credentials: Credentials, request_hash: RequestHash) -> Adapter {
         let endpoint = HttpEndpoint::new(&self.address, self.tls.clone(), 1 << 20);
         let member = |text: &str| XRoadMember::parse(text).unwrap();
-        Adapter::new(Arc::new(Connection {
+        Adapter::new(Arc::new(SourceConnection {
             source: "odd".into(),
             hub: None,
             endpoint: endpoint.clone(),
@@ -95,7 +95,7 @@ impl Raw {
                 user: None,
                 request_hash,
             }),
-            max_answer: 1 << 20,
+            max_response: 1 << 20,
         }))
     }
 
@@ -187,19 +187,19 @@ async fn call_with(adapter: &Adapter, operation: &str, request: Value, drift: Dr
     let context = Arc::new(CallContext { exchange_id: "E1".into(), drift, ..CallContext::default() });
     let (observed, sent) = (context.observed.clone(), context.sent.clone());
     let request = SourceRequest::One { bytes: prost::Message::encode_to_vec(&message).into(), message };
-    let descriptor = operation.answer.message.clone();
+    let descriptor = operation.response.message.clone();
     let read =
         |bytes: bytes::Bytes| serde_json::to_value(DynamicMessage::decode(descriptor.clone(), bytes).unwrap()).unwrap();
-    let call = Call { operation, request, context, until: None, turns: None, stream_wait: None };
+    let call = Call { operation, request, context, until: None, page_limiter: None, stream_wait: None };
     let result = match adapter.call(call).await {
-        Ok(SourceAnswer::One(bytes)) => Ok(read(bytes)),
-        Ok(SourceAnswer::Stream(messages)) => {
+        Ok(SourceResponse::One(bytes)) => Ok(read(bytes)),
+        Ok(SourceResponse::Stream(messages)) => {
             let all: Vec<Result<_, SourceError>> = messages.collect().await;
             all.into_iter().map(|one| one.map(&read)).collect::<Result<Vec<_>, _>>().map(Value::from)
         }
         Err(error) => Err(error),
     };
-    Said { result: result.map_err(Refusal::from), notes: observed.so_far(), sent: sent.is_marked() }
+    Said { result: result.map_err(Refusal::from), notes: observed.snapshot(), sent: sent.is_marked() }
 }
 
 /// `\n`, `\r`, `\x01`, `\u0301` (a character) and `\\` of a row.

@@ -1,10 +1,10 @@
-//! X-Road's own example messages (`*.answer` of its proxy's tests), read where somebody has put them: `NDXP_XROAD_EXAMPLES`, else
+//! X-Road's own example messages (`*.response` of its proxy's tests), read where somebody has put them: `NDXP_XROAD_EXAMPLES`, else
 //! `../shared/xroad/examples`. They are not this repository's to keep; rows of `answers/outsiders.txt` have the same forms.
 
 use ndxp_gateway::contract::settings::CallContext;
 use ndxp_gateway::contract::{Binding, ContractSet};
-use ndxp_gateway::drivers::http::HttpAnswer;
-use ndxp_gateway::drivers::soap::read_answer;
+use ndxp_gateway::drivers::http::HttpResponse;
+use ndxp_gateway::drivers::soap::read_response;
 use ndxp_gateway::status::Refusal;
 use std::path::{Path, PathBuf};
 
@@ -75,8 +75,8 @@ fn x_roads_own_examples_are_read_where_they_lie() {
         };
         let mut headers = http::HeaderMap::new();
         headers.insert("content-type", kind.parse().unwrap());
-        let answer = HttpAnswer { status: http::StatusCode::OK, headers, body: body.into() };
-        let said = read_answer(operation, soap, answer, &CallContext::default()).map(|(message, _)| message.len());
+        let answer = HttpResponse { status: http::StatusCode::OK, headers, body: body.into() };
+        let said = read_response(operation, soap, answer, &CallContext::default()).map(|(message, _)| message.len());
         read += 1;
         let Err(refusal) = said.map_err(Refusal::from) else { continue };
         // A fault with its code is read; so is an answer that holds nothing, of which nothing is believed.

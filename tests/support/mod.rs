@@ -336,7 +336,7 @@ impl Actor {
 
     pub fn decode(&self, path: &str, bytes: &Bytes) -> Value {
         let operation = self.contracts.operation(path).unwrap();
-        let message = DynamicMessage::decode(operation.answer.message.clone(), bytes.clone()).unwrap();
+        let message = DynamicMessage::decode(operation.response.message.clone(), bytes.clone()).unwrap();
         serde_json::to_value(&message).unwrap()
     }
 

@@ -165,7 +165,7 @@ fn evaluate(operation: &Operation, sample: &Sample, answered: &CompleteResponse)
     }
     let count = answered.messages.len();
     let Some(first) = answered.messages.first() else { return Ok((false, "no answer".into())) };
-    let first = decode(&operation.answer.message, first)?;
+    let first = decode(&operation.response.message, first)?;
     if count < sample.messages {
         return Ok((false, format!("{count} messages where {} were expected", sample.messages)));
     }

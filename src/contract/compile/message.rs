@@ -1,7 +1,7 @@
 //! The plan of one message, from its fields' options.
 
 use super::{ContractFault, Place, option};
-use crate::contract::drift::Shape;
+use crate::contract::drift::DocumentShape;
 use crate::contract::map::date::{Notation, Precision};
 use crate::contract::options::{self, DataClass, Format, Letters, OnBad, Wire};
 use crate::contract::plan::{
@@ -118,7 +118,7 @@ fn plan_field(
     let mut faults: Vec<_> =
         rules.into_iter().filter(|(broken, _)| *broken).map(|(_, reason)| fail(reason.into())).collect();
     let document = match (&kind, &said.embedded) {
-        (Ok(FieldKind::Message(inner)), Some(embedded)) => match Shape::of_document(inner, !embedded.json) {
+        (Ok(FieldKind::Message(inner)), Some(embedded)) => match DocumentShape::of_document(inner, !embedded.json) {
             Ok(shape) => Some(shape),
             Err(fault) => {
                 faults.push(fail(fault.to_string()));

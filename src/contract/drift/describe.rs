@@ -1,11 +1,11 @@
 //! The shape of an operation's answers, worked out from its contract.
 
-use super::shape::{BOOL, NUMBER, OBJECT, Place, SCALAR, Shape, ShapeFault, TEXT};
-use crate::contract::operation::{Binding, Operation, Shape as Flow};
+use super::shape::{BOOL, DocumentShape, NUMBER, OBJECT, SCALAR, ShapeFault, ShapeNode, TEXT};
+use crate::contract::operation::{Binding, CallShape as Flow, Operation};
 use crate::contract::options::Wire;
 use crate::contract::plan::{FieldKind, FieldPlan, MessagePlan, WirePath};
 
-impl Shape {
+impl DocumentShape {
     /// The shape of an operation's answers; nothing for gRPC, see [`super::MessageShape`]. `common`: paths that its source's answers
     /// have, `own`: those of its own.
     ///
@@ -17,16 +17,19 @@ impl Shape {
             Binding::Rest(_) | Binding::XRoadRest { .. } => (false, &[][..]),
             Binding::Grpc(_) if !own.is_empty() => return Err(ShapeFault::Grpc),
             Binding::Grpc(_) => {
-                return Ok(Shape { places: vec![Place { ignored: true, ..Place::default() }], xml: false });
+                return Ok(DocumentShape {
+                    places: vec![ShapeNode { ignored: true, ..ShapeNode::default() }],
+                    xml: false,
+                });
             }
         };
-        let mut shape = Shape { places: vec![Place::default()], xml };
+        let mut shape = DocumentShape { places: vec![ShapeNode::default()], xml };
         let records = operation.shape == Flow::ServerStream && operation.polling.is_none();
         for way in &operation.answer_root {
             let place = shape.way(0, way);
             shape.typed(place, OBJECT, records);
-            shape.message(&operation.answer, place)?;
-            for path in operation.outcome.code_places() {
+            shape.message(&operation.response, place)?;
+            for path in operation.outcome.code_paths() {
                 let from = if path.absolute { 0 } else { place };
                 shape.scalar(from, &path.parts);
             }
@@ -35,7 +38,7 @@ impl Shape {
         let paging = operation.paging.iter().flat_map(|paging| paging.total.iter().chain(&paging.more));
         paging.for_each(|path| shape.scalar(0, &path.parts));
         // Signs of absence may begin with the body element, of which the document is the content.
-        for way in operation.outcome.sign_ways() {
+        for way in operation.outcome.sign_paths() {
             let inside = way.split_first().filter(|(first, _)| elements.contains(first)).map(|(_, rest)| rest);
             shape.way(0, inside.unwrap_or(way));
         }
@@ -51,9 +54,9 @@ impl Shape {
     /// The shape of a document that stands in a text.
     ///
     /// # Errors
-    /// As [`Shape::of`].
+    /// As [`DocumentShape::of`].
     pub fn of_document(plan: &MessagePlan, xml: bool) -> Result<Self, ShapeFault> {
-        let mut shape = Shape { places: vec![Place::default()], xml };
+        let mut shape = DocumentShape { places: vec![ShapeNode::default()], xml };
         shape.typed(0, OBJECT, false);
         shape.message(plan, 0)?;
         Ok(shape)
@@ -77,7 +80,7 @@ impl Shape {
             return self.places[of].members[*at].1;
         }
         let place = self.places.len();
-        self.places.push(Place::default());
+        self.places.push(ShapeNode::default());
         let at = self.places[of].members.len();
         self.places[of].members.push((name.into(), place));
         self.places[of].by_name.insert(name.into(), at);
@@ -156,7 +159,7 @@ impl Shape {
         let Some((absolute, parent)) = parents.first().copied() else { return Ok(()) };
         if parents.iter().any(|other| *other != (absolute, parent)) {
             // A required field is refused where it is absent, whatever its names are.
-            return if field.required { Ok(()) } else { Err(ShapeFault::Scattered(field.name.clone())) };
+            return if field.required { Ok(()) } else { Err(ShapeFault::SplitPaths(field.name.clone())) };
         }
         let above = self.way(if absolute { 0 } else { place }, parent);
         let here = &mut self.places[above];

@@ -44,7 +44,7 @@ impl MessageShape {
 
     /// Notes where an encoded message is not of this shape. What is no message at all is left to who reads it.
     pub fn observe(&self, message: &[u8], notes: &mut Notes) {
-        Walk { shape: self, notes }.message(0, message, &mut Vec::new());
+        MessageWalk { shape: self, notes }.message(0, message, &mut Vec::new());
     }
 }
 
@@ -71,12 +71,12 @@ fn known(field: &FieldPlan, message: Option<usize>) -> Known {
     Known { number, name, wire, described, message, codes, expected }
 }
 
-struct Walk<'w> {
+struct MessageWalk<'w> {
     shape: &'w MessageShape,
     notes: &'w mut Notes,
 }
 
-impl<'w> Walk<'w> {
+impl<'w> MessageWalk<'w> {
     fn message(&mut self, at: usize, bytes: &[u8], way: &mut Vec<&'w str>) {
         let node = &self.shape.messages[at];
         let (mut rest, mut next, mut seen) = (bytes, 0, 0u128);

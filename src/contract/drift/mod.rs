@@ -1,6 +1,6 @@
 //! Drift: where a source's answer is not of the shape that its contract describes, though it may well be read.
 //!
-//! An operation's [`Shape`] is worked out once, when its contract loads: every name at the source that the contract reads, or knows and
+//! An operation's [`DocumentShape`] is worked out once, when its contract loads: every name at the source that the contract reads, or knows and
 //! ignores. An answer is held against it in one walk that looks each name up once, and allocates nothing while all is as described. What
 //! is noticed has a path, a kind and two words of types, never a value: see [`name`].
 
@@ -16,7 +16,7 @@ mod walk;
 
 pub use kind::{Drift, DriftKind, DriftPolicy};
 pub use message_shape::MessageShape;
-pub use shape::{Shape, ShapeFault};
+pub use shape::{DocumentShape, ShapeFault};
 
 use super::operation::Operation;
 use super::plan::{FieldKind, MessagePlan};
@@ -49,7 +49,7 @@ fn bounded(mut path: String) -> String {
 /// Where a field of an answer (`household_head.gender`) stands at the source.
 fn wire_path(operation: &Operation, field: &str) -> String {
     let mut parts: Vec<&str> = operation.answer_root.first().into_iter().flatten().map(String::as_str).collect();
-    let mut plan: Option<&MessagePlan> = Some(&operation.answer);
+    let mut plan: Option<&MessagePlan> = Some(&operation.response);
     for name in field.split('.') {
         let Some(found) = plan.and_then(|plan| plan.field(name)) else {
             parts.push(name);

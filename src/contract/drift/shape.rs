@@ -14,7 +14,7 @@ pub(super) type Names = HashMap<Box<str>, usize, foldhash::fast::RandomState>;
 
 /// One place of a document.
 #[derive(Debug, Default)]
-pub(super) struct Place {
+pub(super) struct ShapeNode {
     /// Its members, in the order of the contract: name and place.
     pub members: Vec<(Box<str>, usize)>,
     /// The same by name: an index into `members`.
@@ -34,9 +34,9 @@ pub(super) struct Place {
 
 /// The shape of a document.
 #[derive(Debug, Default)]
-pub struct Shape {
+pub struct DocumentShape {
     /// The places; 0 is the root.
-    pub(super) places: Vec<Place>,
+    pub(super) places: Vec<ShapeNode>,
     /// Whether it is XML, which knows no types, and no list of one item.
     pub(super) xml: bool,
 }
@@ -55,5 +55,5 @@ pub enum ShapeFault {
     Grpc,
     /// `expected` of a field whose names stand in several structures.
     #[error("field {0:?}: expected is for a field whose names stand in one structure of its message")]
-    Scattered(String),
+    SplitPaths(String),
 }

@@ -108,12 +108,12 @@ fn noticed(name: &str, text: &str) -> Vec<String> {
     let document = match text.starts_with('<') {
         true => {
             let root = xml::parse(text.as_bytes()).unwrap();
-            operation.shape_of_answers.document.observe_attributes(&root, &String::new, &mut notes);
+            operation.response_shape.document.observe_attributes(&root, &String::new, &mut notes);
             root.into_value()
         }
         false => json::parse(text.as_bytes()).unwrap(),
     };
-    operation.shape_of_answers.document.observe(&document, &String::new, &mut notes);
+    operation.response_shape.document.observe(&document, &String::new, &mut notes);
     notes.drift.iter().map(shown).collect()
 }
 
@@ -234,7 +234,7 @@ fn a_document_in_a_text_has_its_drift_behind_its_fields_path() {
     let text = r#"{"Chu": "x", "Thu": "{\"A\": \"x\", \"B\": 1}"}"#;
     let document = json::parse(text.as_bytes()).unwrap();
     let mut notes = Notes::default();
-    crate::contract::map::answer::read_noted(&operation.answer, &document, &document, &mut notes).unwrap();
+    crate::contract::map::response::read_with_notes(&operation.response, &document, &document, &mut notes).unwrap();
     let paths: Vec<_> = notes.drift.iter().map(|drift| (drift.kind, drift.source_path(&operation))).collect();
     assert_eq!(paths, [(DriftKind::Added, "Data/Thu/B".to_owned())]);
     let of_field = |field: &str| Drift::of_field(DriftKind::Dropped, field).source_path(&operation);
@@ -250,7 +250,7 @@ fn messages_of_a_grpc_source_have_drift_by_number() {
     let operation = operation("Grpc");
     let noticed = |bytes: &[u8]| {
         let mut notes = Notes::default();
-        operation.shape_of_answers.message.observe(bytes, &mut notes);
+        operation.response_shape.message.observe(bytes, &mut notes);
         notes.drift.iter().map(shown).collect::<Vec<_>>()
     };
     let id = [0x0a, 1, b'x'];
@@ -324,11 +324,11 @@ fn the_fixtures_answers_are_as_the_contracts_describe() {
                         xml::parse(&std::fs::read(file.with_file_name(format!("{stem}.xml"))).unwrap()).unwrap();
                     let body = envelope.children.into_iter().find(|child| child.name == "Body").unwrap();
                     let content = body.children.into_iter().next().unwrap();
-                    operation.shape_of_answers.document.observe_attributes(&content, &String::new, &mut notes);
+                    operation.response_shape.document.observe_attributes(&content, &String::new, &mut notes);
                     content.into_value()
                 }
             };
-            operation.shape_of_answers.document.observe(&document, &String::new, &mut notes);
+            operation.response_shape.document.observe(&document, &String::new, &mut notes);
             let folder = folder.file_name().unwrap().to_str().unwrap();
             found.extend(notes.drift.iter().map(|drift| format!("{folder}/{stem} {method}: {}", shown(drift))));
         }

@@ -1,7 +1,7 @@
 //! One walk over a document, against its shape.
 
 use super::name::{FOLDED, MAX_UNKNOWN, shown};
-use super::shape::{BOOL, NUMBER, OBJECT, Place, Shape, TEXT};
+use super::shape::{BOOL, DocumentShape, NUMBER, OBJECT, ShapeNode, TEXT};
 use super::{Drift, DriftKind, bounded};
 use crate::contract::map::values::is_numbered;
 use crate::contract::notes::Notes;
@@ -28,27 +28,27 @@ impl Step<'_> {
     }
 }
 
-impl Shape {
+impl DocumentShape {
     /// Notes where a document is not of this shape; `field`: the field in whose text it stands, empty for an answer as a whole.
     pub fn observe(&self, document: &Value, field: &dyn Fn() -> String, notes: &mut Notes) {
-        Walk { shape: self, field, notes }.value(0, document, None);
+        DriftWalk { shape: self, field, notes }.value(0, document, None);
     }
 
     /// Notes attributes of an XML document that are neither of its form nor ignored (`"CongDan/@version"`): no contract reads one.
     pub fn observe_attributes(&self, root: &Element, field: &dyn Fn() -> String, notes: &mut Notes) {
         if root.has_attributes() {
-            Walk { shape: self, field, notes }.attributes(0, root, None);
+            DriftWalk { shape: self, field, notes }.attributes(0, root, None);
         }
     }
 }
 
-struct Walk<'w> {
-    shape: &'w Shape,
+struct DriftWalk<'w> {
+    shape: &'w DocumentShape,
     field: &'w dyn Fn() -> String,
     notes: &'w mut Notes,
 }
 
-impl Walk<'_> {
+impl DriftWalk<'_> {
     fn value(&mut self, at: usize, value: &Value, way: Option<&Step<'_>>) {
         let place = &self.shape.places[at];
         // Of a sign of absence, nothing more is known.
@@ -79,7 +79,7 @@ impl Walk<'_> {
     }
 
     /// A list of one structure is that structure to every reader.
-    fn list(&mut self, place: &Place, count: usize, way: Option<&Step<'_>>) {
+    fn list(&mut self, place: &ShapeNode, count: usize, way: Option<&Step<'_>>) {
         let one = count == 1 && place.types & OBJECT != 0;
         if place.single && !place.list && !one {
             self.drifted(DriftKind::Retyped, way, None, (words(place.types), "list"));
@@ -99,7 +99,7 @@ impl Walk<'_> {
         }
     }
 
-    fn members(&mut self, place: &Place, members: &Map<String, Value>, way: Option<&Step<'_>>) {
+    fn members(&mut self, place: &ShapeNode, members: &Map<String, Value>, way: Option<&Step<'_>>) {
         let (mut next, mut unknown) = (0, 0);
         let mut seen = [0u64; MAX_SEEN / 64];
         for (name, value) in members {
@@ -153,7 +153,7 @@ impl Walk<'_> {
         }
     }
 
-    fn unknown(&mut self, place: &Place, members: &Map<String, Value>, way: Option<&Step<'_>>, count: usize) {
+    fn unknown(&mut self, place: &ShapeNode, members: &Map<String, Value>, way: Option<&Step<'_>>, count: usize) {
         if count > MAX_UNKNOWN {
             return self.drifted(DriftKind::Added, way, Some(FOLDED), ("", "map"));
         }

@@ -331,7 +331,7 @@ impl Parts {
     pub fn of_texts(parts: [Option<String>; 3]) -> Option<Result<Self, ()>> {
         let number = |part: &Option<String>| match part.as_deref().map(str::trim) {
             None | Some("") => Some(0),
-            Some(text) => text::whole(text).and_then(|number| i16::try_from(number).ok()),
+            Some(text) => text::whole_number(text).and_then(|number| i16::try_from(number).ok()),
         };
         let [Some(year), Some(month), Some(day)] = [number(&parts[0]), number(&parts[1]), number(&parts[2])] else {
             return Some(Err(()));

@@ -3,12 +3,12 @@
 //! Both JSON and XML documents are [`serde_json::Value`]s here: an XML element with children is an object, repeated
 //! elements are an array, an element with only text is a string. So one mapping serves every protocol.
 
-pub mod answer;
 pub mod date;
 mod encode;
 pub mod outcome;
 pub mod request;
-pub mod start;
+pub mod response;
+pub mod response_start;
 pub mod values;
 
 use super::plan::WirePath;
@@ -54,7 +54,7 @@ pub fn descend<'v>(place: &'v Value, parts: &[String]) -> Option<&'v Value> {
 }
 
 /// Puts a value at a path, making the objects on the way.
-pub fn place_at(object: &mut Map<String, Value>, parts: &[String], value: Value) {
+pub fn code_at(object: &mut Map<String, Value>, parts: &[String], value: Value) {
     let Some((last, way)) = parts.split_last() else { return };
     let mut here = object;
     for part in way {

@@ -102,7 +102,7 @@ impl Rules {
         if !code.contains('.') || known(&code) {
             return code;
         }
-        text::whole(&code).map(|number| number.to_string()).filter(known).unwrap_or(code)
+        text::whole_number(&code).map(|number| number.to_string()).filter(known).unwrap_or(code)
     }
 
     /// Whether any sign tells absence from nonsense.
@@ -112,12 +112,12 @@ impl Rules {
     }
 
     /// Where codes and the words beside them stand.
-    pub fn code_places(&self) -> impl Iterator<Item = &WirePath> {
+    pub fn code_paths(&self) -> impl Iterator<Item = &WirePath> {
         self.code.iter().chain(self.failure.iter().filter_map(|rule| rule.words.as_ref().map(|words| &words.at)))
     }
 
     /// The ways to the signs of absence.
-    pub fn sign_ways(&self) -> impl Iterator<Item = &[String]> {
+    pub fn sign_paths(&self) -> impl Iterator<Item = &[String]> {
         self.no_record.iter().map(|sign| sign.way.as_slice())
     }
 
@@ -128,7 +128,7 @@ impl Rules {
 
     /// Whether the document says, by a sign of the contract's, that there is no such record. `element`: the name of the body element
     /// that the document is the content of.
-    pub fn says_no_record(&self, document: &Value, element: Option<&str>) -> bool {
+    pub fn signals_no_record(&self, document: &Value, element: Option<&str>) -> bool {
         self.no_record.iter().any(|sign| {
             let inside = match (element, sign.way.split_first()) {
                 (Some(element), Some((first, rest))) if element == first => sign.is(document, rest),
@@ -194,7 +194,7 @@ fn has_empty_code(rules: &Rules, document: &Value, place: &Value) -> bool {
 }
 
 /// Reads the code and judges it.
-pub fn judge(rules: &Rules, document: &Value, place: &Value) -> Verdict {
+pub fn evaluate(rules: &Rules, document: &Value, place: &Value) -> Verdict {
     let code = code(rules, document, place);
     for rule in &rules.failure {
         if let Some(words) = &rule.words
@@ -219,7 +219,7 @@ pub fn judge(rules: &Rules, document: &Value, place: &Value) -> Verdict {
 /// The failure that a document names by a code in a rule of the contract's; words count as well.
 pub fn named_failure(rules: &Rules, document: &Value) -> Option<(Meaning, String)> {
     let code = code(rules, document, document)?;
-    match judge(rules, document, document) {
+    match evaluate(rules, document, document) {
         Verdict::Failure(meaning, shown) if meaning_of(rules, &code).is_some() || meaning != rules.otherwise => {
             Some((meaning, shown))
         }

@@ -1,7 +1,7 @@
 //! Success, failure and absence, rule by rule of `docs/contracts.md`: each with what it takes, and what it must not.
 #![allow(clippy::unwrap_used)]
 
-use super::outcome::{Rules, Verdict, judge, meaning_of, named_failure};
+use super::outcome::{Rules, Verdict, evaluate, meaning_of, named_failure};
 use crate::contract::options::{Failure, Meaning, NoRecord, Outcome};
 use serde_json::{Value, json};
 
@@ -26,7 +26,7 @@ fn coded(success: &[&str], failure: Vec<Failure>) -> Outcome {
 }
 
 fn said(rules: &Rules, document: &Value) -> Verdict {
-    judge(rules, document, document)
+    evaluate(rules, document, document)
 }
 
 #[test]
@@ -54,13 +54,13 @@ fn a_sign_of_absence_is_what_the_contract_says_and_nothing_else() {
         (&text, json!({ "count": "" }), false),
         (&text, json!({}), false),
     ] {
-        assert_eq!(rules.says_no_record(&document, None), absent, "{document}");
+        assert_eq!(rules.signals_no_record(&document, None), absent, "{document}");
     }
     // Of SOAP, the path may begin with the body element.
     let soap = sign("/Records/Row", false, &[]);
-    assert!(soap.says_no_record(&json!({ "Row": "" }), Some("Records")));
-    assert!(!soap.says_no_record(&json!({ "Row": "" }), Some("Others")));
-    assert!(!soap.says_no_record(&json!({ "Row": "" }), None));
+    assert!(soap.signals_no_record(&json!({ "Row": "" }), Some("Records")));
+    assert!(!soap.signals_no_record(&json!({ "Row": "" }), Some("Others")));
+    assert!(!soap.signals_no_record(&json!({ "Row": "" }), None));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Writing a request in the source's words.
 
 use super::date::{Notation, Parts};
-use super::{MapError, place_at};
+use super::{MapError, code_at};
 use crate::contract::formats;
 use crate::contract::operation::{FillPlan, Operation};
 use crate::contract::options::{self, Generated, Letters, Place, Wire, fill};
@@ -21,7 +21,7 @@ pub struct WireRequest {
     /// The body's document.
     pub body: Map<String, Value>,
     /// The body, where one request field (named ".") is the whole of it.
-    pub whole: Option<Value>,
+    pub whole_number: Option<Value>,
     /// Query parameters, in order.
     pub query: Vec<(String, String)>,
     /// Headers from fields and fills.
@@ -119,7 +119,7 @@ fn origin(value: &fill::Value) -> &str {
 
 fn settle(out: &mut WireRequest, layout: Layout<'_>, name: &super::WirePath, place: Place, value: Value) {
     if name.parts.is_empty() {
-        out.whole = Some(value);
+        out.whole_number = Some(value);
         return;
     }
     if let [only] = name.parts.as_slice() {
@@ -136,10 +136,10 @@ fn settle(out: &mut WireRequest, layout: Layout<'_>, name: &super::WirePath, pla
         }
     }
     if name.absolute || layout.body_root.is_empty() {
-        place_at(&mut out.body, &name.parts, value);
+        code_at(&mut out.body, &name.parts, value);
     } else {
         let parts: Vec<String> = layout.body_root.iter().chain(&name.parts).cloned().collect();
-        place_at(&mut out.body, &parts, value);
+        code_at(&mut out.body, &parts, value);
     }
 }
 
@@ -289,14 +289,14 @@ impl Writer<'_> {
         {
             for (path, value) in &self.inside {
                 if let Some(rest) = path.strip_prefix(outer.parts.as_slice()) {
-                    place_at(&mut object, rest, value.clone());
+                    code_at(&mut object, rest, value.clone());
                 }
             }
         }
         let mut fields = Vec::new();
         self.fields(plan, inner, &here(), &mut fields)?;
         for (name, _, value) in fields {
-            place_at(&mut object, &name.parts, value);
+            code_at(&mut object, &name.parts, value);
         }
         let value = Value::Object(object);
         Ok(match &field.embedded {

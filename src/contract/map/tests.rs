@@ -1,7 +1,7 @@
 //! What answers come to, by kind: each row is a document and what must be made of it.
 #![allow(clippy::unwrap_used)]
 
-use super::answer::{self, Found};
+use super::response::{self, Found};
 use crate::contract::notes::Notes;
 use crate::contract::{ContractSet, Operation, json};
 use prost_reflect::DynamicMessage;
@@ -74,9 +74,9 @@ fn read(text: &str) -> (Result<Value, String>, Notes) {
     let operation = operation();
     let document = json::parse(text.as_bytes()).unwrap();
     let mut notes = Notes::default();
-    let read = answer::read_noted(&operation.answer, &document, &document, &mut notes);
+    let read = response::read_with_notes(&operation.response, &document, &document, &mut notes);
     let message = read.map_err(|error| error.to_string()).map(|read| {
-        let message = DynamicMessage::decode(operation.answer.message.clone(), read.message.as_slice()).unwrap();
+        let message = DynamicMessage::decode(operation.response.message.clone(), read.message.as_slice()).unwrap();
         serde_json::to_value(&message).unwrap()
     });
     (message, notes)
@@ -207,10 +207,10 @@ fn u1_what_is_found_of_a_contract_is_told_from_nothing() {
     let operation = operation();
     let found = |text: &str| {
         let document = json::parse(text.as_bytes()).unwrap();
-        answer::read_noted(&operation.answer, &document, &document, &mut Notes::default()).unwrap().found
+        response::read_with_notes(&operation.response, &document, &document, &mut Notes::default()).unwrap().found
     };
-    assert_eq!(found(r#"{"message": "ok"}"#), Found::Nothing);
-    assert_eq!(found("{}"), Found::Nothing);
+    assert_eq!(found(r#"{"message": "ok"}"#), Found::EmptyDocument);
+    assert_eq!(found("{}"), Found::EmptyDocument);
     assert_eq!(found(r#"{"text": null}"#), Found::Names);
     assert_eq!(found(r#"{"at": ""}"#), Found::Names);
     assert_eq!(found(r#"{"born": {"nam": null}}"#), Found::Names);

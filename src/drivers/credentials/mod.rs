@@ -1,7 +1,7 @@
 //! Credentials towards a source or hub: each kind in its own file, all behind one enum.
 
+mod cached;
 mod hashed_basic;
-mod kept;
 mod oauth2;
 mod session;
 mod wsse;
@@ -115,7 +115,7 @@ impl Credentials {
 /// A header value that HTTP/2 never indexes and no `Debug` prints.
 fn sensitive(text: &str) -> Result<HeaderValue, SourceError> {
     let mut value =
-        HeaderValue::from_str(text).map_err(|_| SourceError::Unasked("a credential cannot stand in a header"))?;
+        HeaderValue::from_str(text).map_err(|_| SourceError::Internal("a credential cannot stand in a header"))?;
     value.set_sensitive(true);
     Ok(value)
 }
@@ -123,6 +123,6 @@ fn sensitive(text: &str) -> Result<HeaderValue, SourceError> {
 /// 16 bytes nobody can foresee.
 fn nonce() -> Result<[u8; 16], SourceError> {
     let mut bytes = [0; 16];
-    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| SourceError::Unasked("no random numbers"))?;
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| SourceError::Internal("no random numbers"))?;
     Ok(bytes)
 }

@@ -1,7 +1,7 @@
 //! OAuth2 client credentials (RFC 6749, section 4.4) as NDXP's token endpoint has them: one token for all sources of a
 //! hub, renewed ahead of its expiry, and once after a refusal.
 
-use super::kept::Kept;
+use super::cached::CachedSecret;
 use super::{Secret, sensitive};
 use crate::contract::json;
 use crate::contract::map::outcome::shorten;
@@ -42,7 +42,7 @@ pub struct Lgsp {
 #[derive(Debug)]
 pub struct OAuth2 {
     client: Arc<Client>,
-    kept: Kept,
+    kept: CachedSecret,
 }
 
 /// Who we are at the token endpoint, and where that is.
@@ -57,7 +57,7 @@ struct Client {
 impl OAuth2 {
     /// Credentials for the token endpoint at `token_path` of the hub's address.
     pub fn new(token_path: String, key: String, secret: Secret, lgsp: Option<Lgsp>) -> Self {
-        OAuth2 { client: Arc::new(Client { token_path, key, secret, lgsp }), kept: Kept::default() }
+        OAuth2 { client: Arc::new(Client { token_path, key, secret, lgsp }), kept: CachedSecret::default() }
     }
 
     /// A token that is good for a while yet, and its epoch.

@@ -2,7 +2,7 @@
 //! without notice, so a refusal means a new login, once.
 
 use super::Secret;
-use super::kept::Kept;
+use super::cached::CachedSecret;
 use crate::contract::json;
 use crate::contract::map::scalar_text;
 use crate::drivers::SourceError;
@@ -16,7 +16,7 @@ use std::sync::Arc;
 pub struct Session {
     account: Arc<Account>,
     field: String,
-    kept: Kept,
+    kept: CachedSecret,
 }
 
 /// Who logs in, and where.
@@ -30,7 +30,7 @@ struct Account {
 impl Session {
     /// A login at `login_path`; the id goes into the body's `field`.
     pub fn new(login_path: String, username: String, password: Secret, field: String) -> Self {
-        Session { account: Arc::new(Account { login_path, username, password }), field, kept: Kept::default() }
+        Session { account: Arc::new(Account { login_path, username, password }), field, kept: CachedSecret::default() }
     }
 
     /// The body field that takes the id.

@@ -3,11 +3,11 @@
 
 pub mod names;
 mod people;
-mod things;
+mod records;
 
-use names::Place;
+use names::Town;
 pub use people::{Gender, Household, Person};
-pub use things::{BudgetUnit, Dossier, Enterprise, Official, Owner, Parcel, Registration};
+pub use records::{BudgetUnit, Dossier, Enterprise, Official, Owner, Parcel, Registration};
 
 /// Fewest people that a sandbox holds.
 pub const MIN_PEOPLE: usize = 2_000;
@@ -38,13 +38,13 @@ impl Province {
     pub fn new(seed: u64, people: usize) -> Self {
         let mut random = Random(seed);
         let (people, households) = people::make(&mut random, people.max(MIN_PEOPLE));
-        let enterprises = things::enterprises(&mut random, &people);
+        let enterprises = records::enterprises(&mut random, &people);
         Province {
-            registrations: things::registrations(&mut random, &enterprises),
-            parcels: things::parcels(&mut random, &people, &households, &enterprises),
-            dossiers: things::dossiers(&mut random, &people),
-            officials: things::officials(&mut random, &people),
-            budget_units: things::budget_units(),
+            registrations: records::registrations(&mut random, &enterprises),
+            parcels: records::parcels(&mut random, &people, &households, &enterprises),
+            dossiers: records::dossiers(&mut random, &people),
+            officials: records::officials(&mut random, &people),
+            budget_units: records::budget_units(),
             people,
             households,
             enterprises,
@@ -101,7 +101,7 @@ impl Random {
     }
 
     /// One of the communes.
-    pub fn place(&mut self) -> &'static Place {
+    pub fn place(&mut self) -> &'static Town {
         &names::PLACES[self.below(names::PLACES.len())]
     }
 }

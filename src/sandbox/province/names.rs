@@ -24,7 +24,7 @@ pub const GIVEN_M: [&str; 24] = [
 
 /// A commune in both orders: the three-tier one until 2025-06-30, the two-tier one since.
 #[derive(Debug)]
-pub struct Place {
+pub struct Town {
     /// District of the old order (3 digits).
     pub old_district: &'static str,
     /// Its name.
@@ -46,13 +46,13 @@ const fn place(
     old_commune_name: &'static str,
     commune: &'static str,
     commune_name: &'static str,
-) -> Place {
-    Place { old_district, old_district_name, old_commune, old_commune_name, commune, commune_name }
+) -> Town {
+    Town { old_district, old_district_name, old_commune, old_commune_name, commune, commune_name }
 }
 
 /// Communes of the made-up province: real names, and codes as in the decrees of both orders. One code can mean two places (06793): the order
 /// in force at a record's date decides.
-pub const PLACES: [Place; 12] = [
+pub const PLACES: [Town; 12] = [
     place("193", "Thành phố Hạ Long", "06673", "Phường Bãi Cháy", "06673", "Phường Bãi Cháy"),
     place("193", "Thành phố Hạ Long", "06691", "Phường Hồng Gai", "06685", "Phường Hồng Gai"),
     place("193", "Thành phố Hạ Long", "06658", "Phường Cao Xanh", "06658", "Phường Cao Xanh"),

@@ -1,7 +1,7 @@
 //! People and their households.
 
 use super::Random;
-use super::names::{FAMILIES, GIVEN_F, GIVEN_M, MIDDLES_F, MIDDLES_M, Place, STREETS};
+use super::names::{FAMILIES, GIVEN_F, GIVEN_M, MIDDLES_F, MIDDLES_M, STREETS, Town};
 use std::collections::HashSet;
 
 /// Sex as registered.
@@ -91,7 +91,7 @@ pub struct Household {
     /// Số sổ hộ khẩu.
     pub number: String,
     /// Where it lives.
-    pub place: &'static Place,
+    pub place: &'static Town,
     /// House and street.
     pub detail: String,
     /// Its members, the head first.

@@ -2,9 +2,9 @@
 
 use super::{Source, xroad};
 use crate::contract::xml::{self, Element};
-use crate::sandbox::http::{Ask, Reply};
+use crate::sandbox::http::{HttpRequest, Reply};
 use crate::sandbox::province::{BudgetUnit, Province};
-use crate::sandbox::sources::Door;
+use crate::sandbox::sources::RequiredCredential;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -73,19 +73,19 @@ impl Source for BudgetUnits {
         "budgetunit"
     }
 
-    fn takes(&self, ask: &Ask) -> bool {
+    fn takes(&self, ask: &HttpRequest) -> bool {
         ask.path == "/dvqhns"
     }
 
-    fn door(&self) -> Door {
-        Door::XRoad
+    fn required_credential(&self) -> RequiredCredential {
+        RequiredCredential::XRoad
     }
 
-    fn answer(&self, _ask: &Ask) -> Reply {
+    fn answer(&self, _ask: &HttpRequest) -> Reply {
         Reply::error(404, "only through X-Road")
     }
 
-    fn xroad(&self, ask: &Ask, clients: &[String]) -> Reply {
+    fn xroad(&self, ask: &HttpRequest, clients: &[String]) -> Reply {
         xroad::soap(ask, clients, |content| self.exchange(content))
     }
 }

@@ -3,7 +3,7 @@
 //! `MainInformation`.
 
 use super::Source;
-use crate::sandbox::http::{Ask, Reply};
+use crate::sandbox::http::{HttpRequest, Reply};
 use crate::sandbox::province::names::TRADES;
 use crate::sandbox::province::{Enterprise, Province, Registration};
 use serde_json::{Map, Value, json};
@@ -17,11 +17,11 @@ impl Source for Business {
         "business"
     }
 
-    fn takes(&self, ask: &Ask) -> bool {
+    fn takes(&self, ask: &HttpRequest) -> bool {
         ask.path.starts_with("/apiCSDLDKDN/")
     }
 
-    fn answer(&self, ask: &Ask) -> Reply {
+    fn answer(&self, ask: &HttpRequest) -> Reply {
         let data = match ask.path.rsplit('/').next() {
             Some("chiTietDoanhNghiep") => self.enterprise(ask),
             Some("danhSachHoSo") => self.registrations(ask),
@@ -55,7 +55,7 @@ fn number(code: &str) -> Value {
 }
 
 impl Business {
-    fn enterprise(&self, ask: &Ask) -> Found {
+    fn enterprise(&self, ask: &HttpRequest) -> Found {
         let code = ask.parameter("msdn").unwrap_or("");
         let found = self.0.enterprises.iter().find(|enterprise| enterprise.code == code);
         Ok(found.map_or_else(nobody, |enterprise| (self.describe(enterprise), 1)))
@@ -113,7 +113,7 @@ impl Business {
         })
     }
 
-    fn registrations(&self, ask: &Ask) -> Found {
+    fn registrations(&self, ask: &HttpRequest) -> Found {
         let day = |name| Some(ask.parameter(name)?.split('/').collect::<Vec<_>>()).and_then(day_number);
         let (Some(from), Some(to)) = (day("from_date"), day("to_date")) else {
             return Err("Ngày không hợp lệ");
@@ -129,7 +129,7 @@ impl Business {
     }
 
     /// Those of some hours of the day: the sandbox's today is 2026-11-24.
-    fn of_today(&self, ask: &Ask) -> Found {
+    fn of_today(&self, ask: &HttpRequest) -> Found {
         let time = |name| ask.parameter(name).filter(|text| text.len() == 5 && text.contains(':'));
         match (time("from_ts"), time("to_ts")) {
             (Some(from), Some(to)) if from <= to => self.page(ask, &|one| one.day == 24),
@@ -138,7 +138,7 @@ impl Business {
     }
 
     /// A page of a list, and how many there are in all.
-    fn page(&self, ask: &Ask, fits: &dyn Fn(&&Registration) -> bool) -> Found {
+    fn page(&self, ask: &HttpRequest, fits: &dyn Fn(&&Registration) -> bool) -> Found {
         let number = |name| ask.parameter(name).and_then(|text| text.parse::<usize>().ok());
         let (Some(offset), Some(limit)) = (number("offset"), number("limit")) else {
             return Err("Thiếu offset, limit");
@@ -149,7 +149,7 @@ impl Business {
         Ok((Value::from(page), found.len()))
     }
 
-    fn registration(&self, ask: &Ask) -> Found {
+    fn registration(&self, ask: &HttpRequest) -> Found {
         let journal = ask.parameter("in_journal_no").unwrap_or("");
         let found = self.0.registrations.iter().find(|one| one.journal == journal);
         let state = |one: &Registration| {

@@ -3,7 +3,7 @@
 
 use super::Source;
 use crate::contract::formats::PROVINCES;
-use crate::sandbox::http::{Ask, Reply};
+use crate::sandbox::http::{HttpRequest, Reply};
 use crate::sandbox::province::Province;
 use crate::sandbox::province::names::PLACES;
 use serde_json::{Map, Value, json};
@@ -48,11 +48,11 @@ impl Source for Catalogues {
         "catalogue"
     }
 
-    fn takes(&self, ask: &Ask) -> bool {
+    fn takes(&self, ask: &HttpRequest) -> bool {
         ask.path.starts_with("/dmdc/")
     }
 
-    fn answer(&self, ask: &Ask) -> Reply {
+    fn answer(&self, ask: &HttpRequest) -> Reply {
         let mut parts = ask.path.split('/').skip(3);
         let (kind, code) = (parts.next(), parts.next().unwrap_or(""));
         if ask.method == http::Method::POST {
@@ -100,7 +100,7 @@ fn placed(code: &str, name: &str, above: &str) -> Value {
 
 impl Catalogues {
     /// Adds rows, unless one of them has a first property that is there already.
-    fn add(&self, code: &str, ask: &Ask) -> Reply {
+    fn add(&self, code: &str, ask: &HttpRequest) -> Reply {
         let refuse = |words: String| Reply::json(&json!({ "MSG": words, "Count": 0 }));
         let Some(Value::Array(rows)) = ask.json() else { return refuse("Data not insert: not a list".to_owned()) };
         let Some((_, _, [(key, ..), ..])) = ALL.iter().find(|(known, _, _)| *known == code) else {

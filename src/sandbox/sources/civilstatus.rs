@@ -4,7 +4,7 @@
 
 use super::{Source, text};
 use crate::contract::xml;
-use crate::sandbox::http::{Ask, Reply};
+use crate::sandbox::http::{HttpRequest, Reply};
 use crate::sandbox::province::{Gender, Person, Province};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -45,11 +45,11 @@ impl Source for CivilStatus {
         "civilstatus"
     }
 
-    fn takes(&self, ask: &Ask) -> bool {
+    fn takes(&self, ask: &HttpRequest) -> bool {
         ask.path.starts_with("/apiHoTichTuPhap/") || ask.path.starts_with("/apiLienThongKSKT/")
     }
 
-    fn answer(&self, ask: &Ask) -> Reply {
+    fn answer(&self, ask: &HttpRequest) -> Reply {
         let Some(body) = ask.json() else { return refuse(302, "DATA_TYPE_INVALID") };
         let service = ask.path.rsplit('/').next().unwrap_or("");
         let of_a_unit = ["dangKyHoTich", "traTrangThaiHoSo", "ketQuaDangKyHS", "nhanHoSoDKHT"];

@@ -2,7 +2,7 @@
 //! for, and a change is listed until it is acknowledged.
 
 use super::{Source, text};
-use crate::sandbox::http::{Ask, Reply};
+use crate::sandbox::http::{HttpRequest, Reply};
 use crate::sandbox::province::Province;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -22,11 +22,11 @@ impl Source for CriminalRecord {
         "criminalrecord"
     }
 
-    fn takes(&self, ask: &Ask) -> bool {
+    fn takes(&self, ask: &HttpRequest) -> bool {
         ask.path.starts_with("/apiLyLichTuPhap/")
     }
 
-    fn answer(&self, ask: &Ask) -> Reply {
+    fn answer(&self, ask: &HttpRequest) -> Reply {
         let Some(body) = ask.json() else { return refuse("Dữ liệu không hợp lệ") };
         match ask.path.rsplit('/').next() {
             Some("nhanHoSoDangKy") => self.submit(&body),

@@ -1,7 +1,7 @@
 //! National Insurance: REST, POST; each answer is one flat person, and every failure is in the body of a 200, under `errorCode`.
 
 use super::{Source, text};
-use crate::sandbox::http::{Ask, Reply};
+use crate::sandbox::http::{HttpRequest, Reply};
 use crate::sandbox::province::{Gender, Person, Province};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -14,11 +14,11 @@ impl Source for Insurance {
         "insurance"
     }
 
-    fn takes(&self, ask: &Ask) -> bool {
+    fn takes(&self, ask: &HttpRequest) -> bool {
         ask.path.starts_with("/apiBHXH/")
     }
 
-    fn answer(&self, ask: &Ask) -> Reply {
+    fn answer(&self, ask: &HttpRequest) -> Reply {
         let Some(body) = ask.json() else { return Reply::json(&failed("99902")) };
         Reply::json(&match ask.path.rsplit('/').next() {
             Some("getTraCuuTtHgdByMaSoBhxh") => self.by_number(&body),

@@ -1,9 +1,9 @@
 //! National Land Database: X-Road REST; sheet and parcel numbers are decimals where they are numbers, and texts where they are old.
 
 use super::{Source, xroad};
-use crate::sandbox::http::{Ask, Reply};
+use crate::sandbox::http::{HttpRequest, Reply};
 use crate::sandbox::province::{Owner, Parcel, Province};
-use crate::sandbox::sources::Door;
+use crate::sandbox::sources::RequiredCredential;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -18,19 +18,19 @@ impl Source for Land {
         "land"
     }
 
-    fn takes(&self, ask: &Ask) -> bool {
+    fn takes(&self, ask: &HttpRequest) -> bool {
         ask.path.starts_with(&format!("/r1/{MEMBER}/"))
     }
 
-    fn door(&self) -> Door {
-        Door::XRoad
+    fn required_credential(&self) -> RequiredCredential {
+        RequiredCredential::XRoad
     }
 
-    fn answer(&self, _ask: &Ask) -> Reply {
+    fn answer(&self, _ask: &HttpRequest) -> Reply {
         Reply::error(404, "only through X-Road")
     }
 
-    fn xroad(&self, ask: &Ask, clients: &[String]) -> Reply {
+    fn xroad(&self, ask: &HttpRequest, clients: &[String]) -> Reply {
         xroad::rest(ask, clients, MEMBER, |service, path| match (service, path) {
             ("thuadat", [commune, sheet, number]) => {
                 let fits = |one: &&Parcel| {
@@ -52,7 +52,7 @@ impl Land {
         Reply::json(&json!({ "ThuaDat": parcel.map(|parcel| self.describe(parcel)) }))
     }
 
-    fn owned(&self, ask: &Ask) -> Reply {
+    fn owned(&self, ask: &HttpRequest) -> Reply {
         let (id, tax) = (ask.parameter("soDinhDanh"), ask.parameter("maSoThue"));
         let owns = |owner: &Owner| match owner {
             Owner::Person(index) => Some(self.0.people[*index].citizen_id.as_str()) == id,

@@ -13,11 +13,11 @@ pub mod publicservice;
 pub mod recorded;
 mod xroad;
 
-use super::http::{Ask, Reply};
+use super::http::{HttpRequest, Reply};
 
 /// Which credential a hub wants for a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Door {
+pub enum RequiredCredential {
     /// A token of its token endpoint.
     Bearer,
     /// The timestamped hash of its SOAP side.
@@ -31,15 +31,15 @@ pub trait Source: Send + Sync + 'static {
     /// Its id.
     fn id(&self) -> &str;
     /// Whether a request at a hub is for this source.
-    fn takes(&self, ask: &Ask) -> bool;
+    fn takes(&self, ask: &HttpRequest) -> bool;
     /// Which credential a hub wants for it.
-    fn door(&self) -> Door {
-        Door::Bearer
+    fn required_credential(&self) -> RequiredCredential {
+        RequiredCredential::Bearer
     }
     /// Answers a request whose credentials were checked.
-    fn answer(&self, ask: &Ask) -> Reply;
+    fn answer(&self, ask: &HttpRequest) -> Reply;
     /// Answers a request through X-Road.
-    fn xroad(&self, _ask: &Ask, _clients: &[String]) -> Reply {
+    fn xroad(&self, _ask: &HttpRequest, _clients: &[String]) -> Reply {
         Reply::error(404, "not on X-Road")
     }
 }

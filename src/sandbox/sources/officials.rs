@@ -60,7 +60,7 @@ impl Officials {
             (Ok(message), FaultKind::None) => Ok(grpc(Some(frame(&message)), Status::ok(""))),
             (Ok(message), _) => {
                 let reply = Reply::typed(200, "application/grpc", frame(&message).to_vec());
-                Ok(http::spoil(reply, fault))
+                Ok(http::apply_fault(reply, fault))
             }
             (Err(status), _) => Ok(grpc(None, status)),
         }
@@ -89,7 +89,7 @@ impl Officials {
                     let whole = official.is_ok_and(|official| official.has_field_by_name("full_name"));
                     if whole { accepted += 1 } else { refused += 1 }
                 }
-                let mut answer = DynamicMessage::new(self.sync.answer.message.clone());
+                let mut answer = DynamicMessage::new(self.sync.response.message.clone());
                 answer.set_field_by_name("accepted", Value::I32(accepted));
                 answer.set_field_by_name("refused", Value::I32(refused));
                 Ok(answer.encode_to_vec().into())
@@ -100,7 +100,7 @@ impl Officials {
 
     fn describe(&self, official: &Official) -> DynamicMessage {
         let person = &self.province.people[official.person];
-        let mut message = DynamicMessage::new(self.get.answer.message.clone());
+        let mut message = DynamicMessage::new(self.get.response.message.clone());
         let texts = [
             ("citizen_id", person.citizen_id.clone()),
             ("official_code", official.code.clone()),

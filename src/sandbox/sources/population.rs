@@ -6,9 +6,9 @@ use crate::contract::formats::{Format, check};
 use crate::contract::map::request::folded;
 use crate::contract::xml::{self, Element};
 use crate::drivers::credentials::wsse_digest;
-use crate::sandbox::http::{Ask, Reply};
+use crate::sandbox::http::{HttpRequest, Reply};
 use crate::sandbox::province::{Gender, Household, Person, Province};
-use crate::sandbox::sources::Door;
+use crate::sandbox::sources::RequiredCredential;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
@@ -48,15 +48,15 @@ impl Source for Population {
         "population"
     }
 
-    fn takes(&self, ask: &Ask) -> bool {
+    fn takes(&self, ask: &HttpRequest) -> bool {
         ask.path.starts_with("/dancu")
     }
 
-    fn door(&self) -> Door {
-        Door::HashedBasic
+    fn required_credential(&self) -> RequiredCredential {
+        RequiredCredential::HashedBasic
     }
 
-    fn answer(&self, ask: &Ask) -> Reply {
+    fn answer(&self, ask: &HttpRequest) -> Reply {
         match Envelope::read(ask) {
             Ok(envelope) => envelope.reply(self.exchange(&envelope.content)),
             Err(reply) => reply,
@@ -74,7 +74,7 @@ pub struct Envelope {
 
 impl Envelope {
     /// Reads a request, in whichever version it is.
-    pub fn read(ask: &Ask) -> Result<Self, Reply> {
+    pub fn read(ask: &HttpRequest) -> Result<Self, Reply> {
         let refuse = || Reply::typed(400, "text/plain", "no SOAP envelope");
         let root = xml::parse(&ask.body).map_err(|_| refuse())?;
         let space = if *root.namespace == *SOAP_12 { SOAP_12 } else { SOAP_11 };

@@ -3,7 +3,7 @@
 
 use super::{Source, text};
 use crate::sandbox::faults::{FaultKind, Faults};
-use crate::sandbox::http::{Ask, Reply};
+use crate::sandbox::http::{HttpRequest, Reply};
 use crate::sandbox::province::Province;
 use crate::sandbox::province::names::PROCEDURES;
 use serde_json::{Map, Value, json};
@@ -38,11 +38,11 @@ impl Source for PublicService {
         "publicservice"
     }
 
-    fn takes(&self, ask: &Ask) -> bool {
+    fn takes(&self, ask: &HttpRequest) -> bool {
         matches!(ask.path.as_str(), "/" | "/login" | PAPERS)
     }
 
-    fn answer(&self, ask: &Ask) -> Reply {
+    fn answer(&self, ask: &HttpRequest) -> Reply {
         let Some(body) = ask.json() else { return refuse("-1", "Dữ liệu không hợp lệ") };
         if ask.path == "/login" {
             return self.login(&body);

@@ -2,7 +2,7 @@
 //! source gets its sandbox without a line of Rust (docs/adding-a-source.md).
 
 use super::Source;
-use crate::sandbox::http::{Ask, Reply};
+use crate::sandbox::http::{HttpRequest, Reply};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
@@ -69,7 +69,7 @@ impl Recorded {
     }
 
     /// Read for each request, so that records can be changed while the sandbox runs.
-    fn exchange(&self, ask: &Ask) -> Option<Exchange> {
+    fn exchange(&self, ask: &HttpRequest) -> Option<Exchange> {
         let text = std::fs::read_to_string(&self.file).ok()?;
         let all: Vec<Exchange> = match serde_json::from_str(&text) {
             Ok(all) => all,
@@ -92,11 +92,11 @@ impl Source for Recorded {
         &self.id
     }
 
-    fn takes(&self, ask: &Ask) -> bool {
+    fn takes(&self, ask: &HttpRequest) -> bool {
         self.exchange(ask).is_some()
     }
 
-    fn answer(&self, ask: &Ask) -> Reply {
+    fn answer(&self, ask: &HttpRequest) -> Reply {
         match self.exchange(ask) {
             Some(Exchange { status, json: Some(json), .. }) => Reply { status, ..Reply::json(&json) },
             Some(one) => Reply::typed(one.status, &one.content_type, one.text.unwrap_or_default()),

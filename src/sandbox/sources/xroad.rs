@@ -3,7 +3,7 @@
 use crate::contract::xml::{self, Element};
 use crate::drivers::xroad::{IDENTIFIERS, SHA_512, XROAD};
 use crate::drivers::xroad_hash::{Names, REQUEST_HASH, REQUEST_ID, RestRequest};
-use crate::sandbox::http::{Ask, Reply};
+use crate::sandbox::http::{HttpRequest, Reply};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
@@ -18,7 +18,7 @@ fn identifier(block: &Element) -> String {
 
 /// SOAP, message protocol 4.0: checks the header, asks the service, and repeats the header with the request's hash.
 pub fn soap(
-    ask: &Ask,
+    ask: &HttpRequest,
     clients: &[String],
     answer: impl FnOnce(&Element) -> Result<String, (&'static str, &'static str)>,
 ) -> Reply {
@@ -45,7 +45,7 @@ pub fn soap(
 }
 
 /// The request's header, word for word, and its hash (PR-MESS, section 2.2).
-fn echo(ask: &Ask, header: &Element) -> String {
+fn echo(ask: &HttpRequest, header: &Element) -> String {
     let mut out = String::new();
     for block in &header.children {
         let attribute = block.attributes.first().map(|(name, value)| format!(" id:{name}=\"{value}\""));
@@ -74,7 +74,12 @@ fn envelope(status: u16, header: &str, body: &str) -> Reply {
 }
 
 /// REST: checks the client, asks the service, and repeats the headers (PR-REST, section 4.3).
-pub fn rest(ask: &Ask, clients: &[String], member: &str, answer: impl FnOnce(&str, &[&str]) -> Option<Reply>) -> Reply {
+pub fn rest(
+    ask: &HttpRequest,
+    clients: &[String],
+    member: &str,
+    answer: impl FnOnce(&str, &[&str]) -> Option<Reply>,
+) -> Reply {
     let failed = |code: &str, text: &str| {
         let body = json!({ "type": code, "message": text, "detail": uuid::Uuid::new_v4().to_string() });
         Reply { status: 500, ..Reply::json(&body) }.with("x-road-error", code)

@@ -34,8 +34,9 @@ impl Expiry {
             return;
         }
         // A file that is no certificate is a key or a secret; one that cannot be read was told of when it was loaded.
-        let of_file =
-            |file: &PathBuf| pki::endings(file).into_iter().map(|ending| (file.clone(), ending)).collect::<Vec<_>>();
+        let of_file = |file: &PathBuf| {
+            pki::expirations(file).into_iter().map(|ending| (file.clone(), ending)).collect::<Vec<_>>()
+        };
         let mut all: Vec<(PathBuf, Ending)> = files.iter().flat_map(of_file).collect();
         all.extend(gate.trust.lists().map(|list| (list.file.clone(), Ending::of_list(list))));
         let mut first: BTreeMap<&PathBuf, i64> = BTreeMap::new();

@@ -11,7 +11,7 @@ use crate::exchange_log::{Entry, Kind};
 use crate::frame::HEADER;
 use crate::http2::Incoming;
 use crate::identity::Peer;
-use crate::identity::ends::reached;
+use crate::identity::ends::expired;
 use crate::registry::{Role, now};
 use crate::server::exchange::response::{self, ResponseBody};
 use crate::server::own_calls::{OwnCallPermit, OwnService};
@@ -227,7 +227,7 @@ impl ServiceAuthorization {
                 changed = self.changes.changed() => if changed.is_err() {
                     std::future::pending::<()>().await;
                 },
-                () = reached(self.peer.certificate.end()) => {}
+                () = expired(self.peer.certificate.end()) => {}
             }
             if let Err(refusal) = self.check() {
                 return refusal;
@@ -247,7 +247,7 @@ impl ServiceAuthorization {
             ..Entry::begin(Kind::Admin, &self.shared.node)
         };
         let by = Identity::Certificate(self.peer.certificate.thumbprint);
-        self.shared.refusals.note_unawaited(RefusalKind::Staff, by, entry);
+        self.shared.refusals.note_detached(RefusalKind::Staff, by, entry);
     }
 }
 

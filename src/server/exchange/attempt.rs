@@ -2,7 +2,7 @@
 
 use crate::contract::Binding;
 use crate::deadline::{Deadline, DeadlineOwner};
-use crate::drivers::{Call, SourceAnswer, SourceError};
+use crate::drivers::{Call, SourceError, SourceResponse};
 use crate::guard::{EndpointCall, HubCall, Permit};
 use crate::http2::client::StreamWait;
 use crate::server::shared::Upstream;
@@ -18,7 +18,7 @@ const WAIT_SHARE: u32 = 20;
 
 /// A request that is on its way to an endpoint.
 pub(in crate::server) struct Attempt {
-    request: BoxFuture<'static, Result<SourceAnswer, SourceError>>,
+    request: BoxFuture<'static, Result<SourceResponse, SourceError>>,
     /// Until it has ended.
     picked: Option<EndpointCall>,
     /// Whether its request comes at its caller's pace.
@@ -65,7 +65,7 @@ impl Attempt {
 
     /// Waits for its end, which is told to the endpoint. After a deadline of the caller's it has not ended, and may be waited for
     /// again.
-    pub(in crate::server) async fn ended(&mut self, deadline: Deadline) -> Result<SourceAnswer, SourceError> {
+    pub(in crate::server) async fn ended(&mut self, deadline: Deadline) -> Result<SourceResponse, SourceError> {
         let result = match deadline.bound(&mut self.request).await {
             Err(DeadlineOwner::Caller) => return Err(SourceError::CallerDeadline),
             Err(DeadlineOwner::Operation) => Err(self.not_in_time(deadline)),
@@ -80,7 +80,7 @@ impl Attempt {
     }
 
     /// What its end says about the source.
-    fn seen(&self, result: &Result<SourceAnswer, SourceError>, ended: Instant) -> AttemptEvidence {
+    fn seen(&self, result: &Result<SourceResponse, SourceError>, ended: Instant) -> AttemptEvidence {
         let waited = self.stream_wait.as_ref().map_or(Duration::ZERO, |wait| wait.waited());
         AttemptEvidence::of(result, ended.saturating_duration_since(self.began).saturating_sub(waited), self.paced)
     }
@@ -89,7 +89,7 @@ impl Attempt {
     fn not_in_time(&self, deadline: Deadline) -> SourceError {
         let whole = deadline.at.saturating_duration_since(self.began);
         match &self.stream_wait {
-            Some(wait) if wait.waits() => SourceError::NoStream,
+            Some(wait) if wait.is_waiting() => SourceError::NoStream,
             Some(wait) if wait.waited() > whole / WAIT_SHARE => SourceError::Late,
             _ => SourceError::Timeout,
         }
@@ -98,10 +98,10 @@ impl Attempt {
     /// Whether what failed may have failed because of the caller's deadline: a source that was told it ends the call too, and so does
     /// what lies on the way, each a little sooner than the next.
     fn is_by_deadline(&self, error: &SourceError, deadline: Deadline) -> bool {
-        let hurried = |one: Deadline| one.whose == DeadlineOwner::Caller;
+        let hurried = |one: Deadline| one.owner == DeadlineOwner::Caller;
         hurried(deadline)
             && self.until.is_some_and(hurried)
-            && error.blame().health.is_ill()
+            && error.blame().health.is_unhealthy()
             && deadline.is_near(self.began)
     }
 
@@ -125,7 +125,7 @@ pub(in crate::server) struct InFlight {
 }
 
 impl InFlight {
-    /// A call to a source, which is asked now; `whole`: when the operation's own time is over.
+    /// A call to a source, which is asked now; `whole_number`: when the operation's own time is over.
     pub(in crate::server) fn new(permit: Permit, whole: Deadline) -> Self {
         let paced = permit.is_paced();
         InFlight { permit: Some(permit), hub: None, first: None, until: (!paced).then_some(whole), paced }
@@ -145,7 +145,7 @@ impl InFlight {
     /// What the attempt's end says about the source, and ends it.
     pub(in crate::server) fn over(
         &mut self,
-        result: &Result<SourceAnswer, SourceError>,
+        result: &Result<SourceResponse, SourceError>,
         ended: Instant,
     ) -> AttemptEvidence {
         let first = self.first.take();
@@ -191,8 +191,8 @@ mod tests {
         let seen = |result: Result<(), SourceError>, paced| AttemptEvidence::of(&result, long, paced);
         let timeout = || Err(SourceError::Timeout);
         assert_eq!(seen(timeout(), true).health, SourceHealth::Unknown);
-        assert!(seen(timeout(), false).health.is_ill() && seen(timeout(), false).took == long);
-        assert!(seen(Err(SourceError::Unreachable("no connection")), true).health.is_ill());
-        assert_eq!(seen(Ok(()), true), AttemptEvidence { health: SourceHealth::Answered, took: Duration::ZERO });
+        assert!(seen(timeout(), false).health.is_unhealthy() && seen(timeout(), false).took == long);
+        assert!(seen(Err(SourceError::Unreachable("no connection")), true).health.is_unhealthy());
+        assert_eq!(seen(Ok(()), true), AttemptEvidence { health: SourceHealth::Responded, took: Duration::ZERO });
     }
 }

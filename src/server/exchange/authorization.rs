@@ -7,7 +7,7 @@ use crate::access::{self, token::VerifiedToken};
 use crate::contract::Operation;
 use crate::contract::fields::Mask;
 use crate::identity::Peer;
-use crate::identity::ends::{left_until, reached};
+use crate::identity::ends::{expired, remaining_until};
 use crate::registry::{Granted, Snapshot, now};
 use crate::server::shared::Shared;
 use crate::status::{Reason, Refusal};
@@ -125,7 +125,7 @@ impl AuthorizationWatch {
     /// Whether the present contract lets through what the call discloses.
     fn covers_mask(&self) -> Result<(), Refusal> {
         let AdmittedBy { grant, operation, .. } = &self.admitted;
-        let (before, now) = (&operation.answer_fields, &self.current.answer_fields);
+        let (before, now) = (&operation.response_fields, &self.current.response_fields);
         match before.is_covered_by(&self.mask, now, &access::mask(grant, &self.current)) {
             true => Ok(()),
             false => Err(Refusal::with(Reason::ContractChanged, "it discloses less, or names people where it did not")),
@@ -136,11 +136,11 @@ impl AuthorizationWatch {
     pub(in crate::server) async fn revoked(&mut self, until: Option<Instant>) -> Refusal {
         loop {
             let at = self.end.0;
-            let in_time =
-                until.is_none_or(|until| Instant::now().checked_add(left_until(at)).is_some_and(|end| end <= until));
+            let in_time = until
+                .is_none_or(|until| Instant::now().checked_add(remaining_until(at)).is_some_and(|end| end <= until));
             let over = async {
                 if in_time {
-                    reached(at).await;
+                    expired(at).await;
                 } else {
                     std::future::pending::<()>().await;
                 }

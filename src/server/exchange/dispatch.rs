@@ -6,9 +6,9 @@ use super::record::ExchangeRecord;
 use crate::config::SecondMode;
 use crate::contract::differences::differences;
 use crate::contract::settings::CallContext;
-use crate::contract::{Operation, Shape};
+use crate::contract::{CallShape, Operation};
 use crate::deadline::{CallTime, Deadline, DeadlineOwner};
-use crate::drivers::{Call, Requested, SourceAnswer, SourceError, SourceRequest, Turns};
+use crate::drivers::{Call, PageLimiter, Requested, SourceError, SourceRequest, SourceResponse};
 use crate::guard::{ClientKey, EndpointCall, HubCall, OperationGuard, Permit};
 use crate::server::shared::{Route, SecondaryUpstream, Shared, Upstream};
 use crate::status::Refusal;
@@ -77,9 +77,9 @@ async fn attempt(
     deadline: Deadline,
     flight: &mut InFlight,
     tried: &mut Attempts,
-) -> Result<SourceAnswer, SourceError> {
+) -> Result<SourceResponse, SourceError> {
     let hedge = flight.permit().and_then(|permit| permit.hedge_after());
-    let hedge = hedge.zip(again.filter(|again| again.operation.shape == Shape::Unary));
+    let hedge = hedge.zip(again.filter(|again| again.operation.shape == CallShape::Unary));
     let picked = tried.pick(way);
     let first = flight.begins(way, picked, call);
     let Some((after, again)) = hedge else { return first.ended(deadline).await };
@@ -90,10 +90,10 @@ async fn attempt(
     let hedged = flight.permit().is_some_and(|permit| permit.may_hedge()).then(|| again.call()).flatten();
     let mut second = hedged.map(|call| Attempt::new(way, tried.pick(way), call, false));
     let (Some(first), Some(second)) = (&mut flight.first, &mut second) else {
-        let Some(first) = &mut flight.first else { return Err(SourceError::Unasked("it was not begun")) };
+        let Some(first) = &mut flight.first else { return Err(SourceError::Internal("it was not begun")) };
         return first.ended(deadline).await;
     };
-    let ill = |error: &SourceError| error.blame().health.is_ill();
+    let ill = |error: &SourceError| error.blame().health.is_unhealthy();
     match select(std::pin::pin!(first.ended(deadline)), std::pin::pin!(second.ended(deadline))).await {
         Either::Left((Err(error), second)) if ill(&error) => second.await,
         Either::Right((Err(error), first)) if ill(&error) => first.await,
@@ -110,21 +110,21 @@ pub(in crate::server) async fn dispatch(
     time: CallTime,
     permit: Permit,
     record: &mut ExchangeRecord,
-) -> Result<SourceAnswer, Refusal> {
+) -> Result<SourceResponse, Refusal> {
     let began = Instant::now();
     let deadline = time.source(began);
     let again = RetryableRequest::of(&call);
     let (client, (mut turn, watched)) = (permit.client_key(), RouteChoice::choose(route, &permit));
     let mut flight = InFlight::new(permit, time.full(began));
     flight.hub = watched;
-    let told = match deadline.whose {
+    let told = match deadline.owner {
         DeadlineOwner::Caller if again.is_some() => flight.whole().unwrap_or(deadline),
         _ => deadline,
     };
     call.until = match call.operation.shape {
         // A stream may go on for as long as its caller likes, and its first answer has the operation's time.
-        Shape::ServerStream => time.caller().map(|at| match at > told.at {
-            true => Deadline { at, whose: DeadlineOwner::Caller },
+        CallShape::ServerStream => time.caller().map(|at| match at > told.at {
+            true => Deadline { at, owner: DeadlineOwner::Caller },
             false => told,
         }),
         _ => Some(told),
@@ -133,7 +133,7 @@ pub(in crate::server) async fn dispatch(
     let mut ended = began;
     let (mut next, mut tried) = (Some(call), Attempts { client, attempts: 0, last: None });
     let result = loop {
-        let Some(call) = next.take() else { break Err(SourceError::Unasked("it could not be asked again")) };
+        let Some(call) = next.take() else { break Err(SourceError::Internal("it could not be asked again")) };
         let way = turn.way(route);
         record.hub(way.hub.as_deref());
         let result = attempt(way, call, again.as_ref(), deadline, &mut flight, &mut tried).await;
@@ -155,7 +155,7 @@ pub(in crate::server) async fn dispatch(
         let other = tried.last.is_some_and(|last| way.endpoints.has_other(client, last));
         let Some(permit) = flight.permit() else { break result };
         // Neither does what one endpoint failed at, where another one is asked next.
-        let spared = health.is_ill() && other;
+        let spared = health.is_unhealthy() && other;
         if !spared {
             permit.record(health, took, ended);
         }
@@ -175,7 +175,7 @@ pub(in crate::server) async fn dispatch(
     if result.as_ref().is_err_and(|error| !error.leaves_open()) {
         record.not_done();
     }
-    if let (Some(second), Some(again), Ok(SourceAnswer::One(answer))) = (&route.second, again, &result)
+    if let (Some(second), Some(again), Ok(SourceResponse::One(answer))) = (&route.second, again, &result)
         && second.mode == SecondMode::Shadow
         && record.shadow(second.way.hub.as_deref())
     {
@@ -190,14 +190,14 @@ struct RetryableRequest {
     bytes: Bytes,
     context: Arc<CallContext>,
     until: Option<Deadline>,
-    turns: Option<Arc<dyn Turns>>,
+    turns: Option<Arc<dyn PageLimiter>>,
 }
 
 impl RetryableRequest {
     /// Only of reads with one message: a write may have been done although its answer was lost.
     fn of(call: &Call) -> Option<Self> {
         let SourceRequest::One { bytes, .. } = &call.request else { return None };
-        let Call { operation, context, until, turns, .. } = call;
+        let Call { operation, context, until, page_limiter: turns, .. } = call;
         let kept = || RetryableRequest {
             operation: operation.clone(),
             bytes: bytes.clone(),
@@ -212,7 +212,14 @@ impl RetryableRequest {
         let message = self.operation.decode(&self.bytes).ok()?;
         let request = SourceRequest::One { message, bytes: self.bytes.clone() };
         let (operation, context) = (self.operation.clone(), self.context.clone());
-        Some(Call { operation, request, context, until: self.until, turns: self.turns.clone(), stream_wait: None })
+        Some(Call {
+            operation,
+            request,
+            context,
+            until: self.until,
+            page_limiter: self.turns.clone(),
+            stream_wait: None,
+        })
     }
 }
 
@@ -223,11 +230,11 @@ pub(in crate::server) struct PagePermits {
     pub operation: Arc<Operation>,
 }
 
-impl Turns for PagePermits {
+impl PageLimiter for PagePermits {
     fn run<'a>(&'a self, request: &'a (dyn Fn() -> Requested<'a> + Sync)) -> Requested<'a> {
         Box::pin(async move {
             let deadline = Deadline::own(Instant::now(), self.operation.timeout);
-            let mut permit = self.guard.admit_next(&self.client, deadline).await.map_err(SourceError::NotAsked)?;
+            let mut permit = self.guard.admit_next(&self.client, deadline).await.map_err(SourceError::NotDispatched)?;
             let deadline = Deadline::own(Instant::now(), self.operation.timeout);
             let mut attempts = 0;
             loop {
@@ -251,7 +258,7 @@ impl Turns for PagePermits {
 fn shadow(shared: &Arc<Shared>, way: Arc<Upstream>, (client, again): (ClientKey, RetryableRequest), answer: Bytes) {
     let operation = again.operation.clone();
     let Ok(permit) = shared.shadowed.clone().try_acquire_owned() else { return };
-    let Some(call) = again.call().filter(|_| operation.shape == Shape::Unary) else { return };
+    let Some(call) = again.call().filter(|_| operation.shape == CallShape::Unary) else { return };
     let shared = shared.clone();
     tokio::spawn(async move {
         let _permit = permit;
@@ -261,7 +268,7 @@ fn shadow(shared: &Arc<Shared>, way: Arc<Upstream>, (client, again): (ClientKey,
         let call = Call { until: Some(deadline), context, ..call };
         let answered = Attempt::new(&way, way.endpoints.pick(client, None), call, false).ended(deadline).await;
         let differing = match answered {
-            Ok(SourceAnswer::One(other)) => compare(&operation, &answer, &other),
+            Ok(SourceResponse::One(other)) => compare(&operation, &answer, &other),
             _ => None,
         };
         shared.metrics.shadowed(&operation.source.id, &operation.full_name, differing.as_ref());
@@ -270,7 +277,7 @@ fn shadow(shared: &Arc<Shared>, way: Arc<Upstream>, (client, again): (ClientKey,
 
 /// Paths of the fields in which two answers differ; `None` where one cannot be read.
 fn compare(operation: &Operation, one: &Bytes, other: &Bytes) -> Option<BTreeSet<String>> {
-    let read = |bytes: &Bytes| DynamicMessage::decode(operation.answer.message.clone(), bytes.clone()).ok();
+    let read = |bytes: &Bytes| DynamicMessage::decode(operation.response.message.clone(), bytes.clone()).ok();
     let mut found = BTreeSet::new();
     differences(&read(one)?, &read(other)?, "", &mut found);
     Some(found)

@@ -54,9 +54,9 @@ pub struct ExchangeRecord {
     /// Of the operation that is called.
     metrics: Option<Arc<OperationMetrics>>,
     /// What is left of the grant's rate and quota, for the caller.
-    pub left: Option<Remaining>,
+    pub remaining: Option<Remaining>,
     /// What was noticed while its answer was read, for the caller.
-    pub notices: HeaderMap,
+    pub response_metadata: HeaderMap,
 }
 
 fn now_us() -> i64 {
@@ -94,8 +94,8 @@ impl ExchangeRecord {
             write: None,
             named: Vec::new(),
             metrics: None,
-            left: None,
-            notices: HeaderMap::new(),
+            remaining: None,
+            response_metadata: HeaderMap::new(),
         }
     }
 
@@ -202,7 +202,7 @@ impl ExchangeRecord {
     pub fn admitted(&mut self, grant: &GrantView, left: Remaining) {
         self.entry.grant = grant.id.to_string();
         self.entry.grant_call = left.call;
-        self.left = Some(left);
+        self.remaining = Some(left);
     }
 
     /// Logs a note about the exchange that must be durable before it goes on: a write's intent, a stream's opening.
@@ -263,7 +263,7 @@ impl ExchangeRecord {
 
     /// Which fields were disclosed, and whom they name beside those whom the request names.
     pub fn disclosed(&mut self, operation: &Operation, disclosed: &Disclosed) -> Result<(), Refusal> {
-        self.entry.fields = disclosed.paths(&operation.answer_fields);
+        self.entry.fields = disclosed.paths(&operation.response_fields);
         self.entry.answer_subjects_omitted = disclosed.omitted();
         let others = disclosed.subjects().any(|id| !self.named.iter().any(|named| named == id));
         if others {
@@ -351,7 +351,7 @@ impl Drop for ExchangeRecord {
             self.outcome(Some(&refusal));
             if self.entry.grant.is_empty() {
                 let (by, entry) = (self.identity(), std::mem::take(&mut self.entry));
-                self.shared.refusals.note_unawaited(RefusalKind::Exchange, by, entry);
+                self.shared.refusals.note_detached(RefusalKind::Exchange, by, entry);
             } else if let Err(error) = self.shared.log.append_unawaited(&self.entry) {
                 tracing::error!(%error, "a cancelled exchange could not be logged");
             }

@@ -43,7 +43,7 @@ pub(in crate::server) struct OpenedStream {
 /// The answer to a server stream: its opening is durable before the first message leaves, its end before the trailers.
 pub(in crate::server) async fn respond(opened: OpenedStream, mut record: ExchangeRecord) -> Response<ResponseBody> {
     let id = record.id();
-    let tree = &opened.operation.answer_fields;
+    let tree = &opened.operation.response_fields;
     record.may_disclose(tree.allowed(opened.standing.mask()));
     let opening = record.note(Kind::StreamOpened).await.and_then(|index| Ok((index, record.salts()?)));
     let (index, salts) = match opening {
@@ -56,7 +56,7 @@ pub(in crate::server) async fn respond(opened: OpenedStream, mut record: Exchang
         }
     };
     let mut head = response::head(&id);
-    response::put_entry(head.headers_mut(), index, &salts, record.left);
+    response::put_entry(head.headers_mut(), index, &salts, record.remaining);
     let disclosed = Disclosed::up_to(opened.operation.max_answer_subjects);
     let flow = ResponseStream { opened, record, disclosed, parts: PartSchedule::begin(Instant::now()) };
     *head.body_mut() = ResponseBody::Stream(stream::unfold(Some(flow), ResponseStream::step).boxed());
@@ -116,7 +116,7 @@ impl ResponseStream {
         };
         let Some(message) = next.transpose()? else { return Ok(None) };
         standing.check()?;
-        let tree = &self.opened.operation.answer_fields;
+        let tree = &self.opened.operation.response_fields;
         let kept = fields::keep(tree, self.opened.standing.mask(), &message, &mut self.disclosed)
             .map_err(|garbled| Refusal::with(Reason::SourceProtocolError, garbled.to_string()))?;
         self.record.response_part(&kept)?;
@@ -132,7 +132,7 @@ impl ResponseStream {
         let (id, refusal) = (self.record.id(), refusal.map(|refusal| self.record.refusal(refusal)));
         self.record_disclosed();
         self.count_drift();
-        let notes = self.opened.observed.so_far();
+        let notes = self.opened.observed.snapshot();
         self.record.noticed(&notes);
         match self.record.close(refusal.as_ref()).await {
             Ok(index) => {
@@ -141,8 +141,8 @@ impl ResponseStream {
                     None => response::ok_trailers(),
                 };
                 response::put(&mut trailers, response::LOG_INDEX, &index.to_string());
-                let (tree, mask) = (&self.opened.operation.answer_fields, self.opened.standing.mask());
-                response::put_notes(&mut trailers, &notes, |path| tree.lets(mask, path));
+                let (tree, mask) = (&self.opened.operation.response_fields, self.opened.standing.mask());
+                response::put_notes(&mut trailers, &notes, |path| tree.allows(mask, path));
                 trailers
             }
             Err(unlogged) => response::refusal_trailers(&unlogged, &id),
@@ -208,7 +208,7 @@ pub(in crate::server) fn incoming(
     let tally: StreamCounts =
         Arc::new(Mutex::new(RequestStreamCounts { commitment, ..RequestStreamCounts::default() }));
     let requests = RequestStream {
-        reader: FrameReader::new(body, shared.max_message).within(shared.room.caller(client)),
+        reader: FrameReader::new(body, shared.max_message).within(shared.message_memory.caller(client)),
         operation: operation.clone(),
         shared: shared.clone(),
         keys,

@@ -13,7 +13,7 @@ use crate::identity::arrival::{ArrivalError, ArrivalFailure, arrive, is_proxied,
 use crate::identity::connections::{ConnectionPermit, Connections};
 use crate::identity::ends::certificate_ended;
 use crate::identity::refused::Cause;
-use crate::identity::stream::{ServerStream, turn_away};
+use crate::identity::stream::{ServerStream, reject_connection};
 use crate::identity::tls::{self, TlsAcceptors};
 use crate::registry::now;
 use crate::server::StartError;
@@ -57,12 +57,12 @@ pub(in crate::server) fn spawn(
     control: ControlSignals,
 ) -> Result<JoinHandle<()>, StartError> {
     thread::spawn(&format!("worker-{number}"), move || async move {
-        shared.life.beat(&format!("worker-{number}"));
+        shared.lifetime.beat(&format!("worker-{number}"));
         open_desk();
         let exchange = Exchange { shared, routes: ArcSwap::default() };
         let (admission, connections) = (Arc::default(), TaskTracker::new());
         let (usual, ending) = (listen.send_timeout, exchange.shared.stop.clone());
-        let patience = Arc::new(SendTimeout { usual, hurried: HURRIED, ending });
+        let patience = Arc::new(SendTimeout { usual, draining: HURRIED, ending });
         let worker = Worker { exchange, admission, refusals, listen, control, open, connections, patience };
         Arc::new(worker).run(listener).await;
     })
@@ -128,7 +128,7 @@ impl Worker {
         let ip = address.ip();
         let permit = if proxied { self.open.take_unassigned(ip) } else { self.open.take(ip) };
         let Some(permit) = permit else {
-            turn_away(stream);
+            reject_connection(stream);
             return self.refusals.too_many(address);
         };
         self.connections.spawn(self.clone().handshake(stream, address, proxied, permit));
@@ -216,7 +216,7 @@ impl Worker {
         };
         let limits = &self.exchange.shared.handshakes;
         if limits.begin(address.ip()).is_err() {
-            turn_away(stream);
+            reject_connection(stream);
             return self.refusals.too_many_handshakes(address);
         }
         let opened = self.clone().open(stream, address, permit);
@@ -235,7 +235,7 @@ impl Worker {
         match why.cause() {
             None => self.exchange.shared.metrics.probe(),
             Some(Cause::TooMany) => {
-                turn_away(stream);
+                reject_connection(stream);
                 self.refusals.too_many(address);
             }
             Some(cause) => {

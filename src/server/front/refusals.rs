@@ -58,7 +58,7 @@ impl Refusals {
             reason: reason.as_str().to_owned(),
             ..Entry::begin(Kind::Connection, &self.shared.node)
         };
-        if self.shared.refusals.note_unawaited(RefusalKind::Connection, Identity::Address(address.ip().into()), entry) {
+        if self.shared.refusals.note_detached(RefusalKind::Connection, Identity::Address(address.ip().into()), entry) {
             tracing::info!(%address, reason = reason.as_str(), "a connection was refused");
         }
     }
@@ -112,6 +112,6 @@ impl Refusals {
         self.shared.metrics.shed();
         let entry = self.entry(peer, refusal);
         let by = Identity::Certificate(peer.certificate.thumbprint);
-        self.shared.refusals.note_unawaited(RefusalKind::Unseen, by, entry);
+        self.shared.refusals.note_detached(RefusalKind::Unread, by, entry);
     }
 }

@@ -16,7 +16,7 @@ const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A secret that is kept until its time is over, or it is forgotten.
 #[derive(Debug, Default)]
-pub(super) struct Kept(Arc<Inner>);
+pub(super) struct CachedSecret(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -34,11 +34,11 @@ struct State {
 }
 
 /// The secret with its epoch.
-type Fetched = Result<(Secret, u64), SourceError>;
-type Fetch = Shared<BoxFuture<'static, Fetched>>;
+type FetchedSecret = Result<(Secret, u64), SourceError>;
+type Fetch = Shared<BoxFuture<'static, FetchedSecret>>;
 
 /// What a caller finds who needs the secret.
-enum Joined {
+enum SecretLookup {
     /// It is kept.
     Kept(Secret, u64),
     /// It is being fetched.
@@ -53,16 +53,16 @@ impl State {
     }
 }
 
-impl Kept {
+impl CachedSecret {
     /// The secret and its epoch: kept, or fetched by `fetch` from this address, with how long it is good, or as another address has
     /// given it meanwhile. A fetch ends by itself after 10 s.
-    pub(super) async fn get<F>(&self, address: &str, fetch: impl FnOnce() -> F) -> Fetched
+    pub(super) async fn get<F>(&self, address: &str, fetch: impl FnOnce() -> F) -> FetchedSecret
     where
         F: Future<Output = Result<(Secret, Option<Duration>), SourceError>> + Send + 'static,
     {
         let mut fetched = match self.0.join(address, fetch) {
-            Joined::Kept(secret, epoch) => return Ok((secret, epoch)),
-            Joined::Fetch(fetch) => fetch,
+            SecretLookup::Kept(secret, epoch) => return Ok((secret, epoch)),
+            SecretLookup::Fetch(fetch) => fetch,
         };
         loop {
             // Made before the look, so that what comes between the two is not missed.
@@ -92,31 +92,31 @@ impl Inner {
     }
 
     /// What is kept and good; else joins the fetch that is under way at an address, or begins one.
-    fn join<F>(self: &Arc<Self>, address: &str, fetch: impl FnOnce() -> F) -> Joined
+    fn join<F>(self: &Arc<Self>, address: &str, fetch: impl FnOnce() -> F) -> SecretLookup
     where
         F: Future<Output = Result<(Secret, Option<Duration>), SourceError>> + Send + 'static,
     {
         let mut state = self.state();
         if let Some((secret, epoch)) = state.good() {
-            return Joined::Kept(secret, epoch);
+            return SecretLookup::Kept(secret, epoch);
         }
         if let Some(under_way) = state.fetches.get(address).filter(|fetch| fetch.peek().is_none()) {
-            return Joined::Fetch(under_way.clone());
+            return SecretLookup::Fetch(under_way.clone());
         }
         let (inner, at, fetch) = (self.clone(), address.to_owned(), fetch());
         let task = tokio::spawn(async move {
             let fetched = tokio::time::timeout(FETCH_TIMEOUT, fetch).await.unwrap_or(Err(SourceError::Timeout));
             inner.ended(&at, fetched)
         });
-        let ended = || Err(SourceError::Unasked("the fetch of its credentials was given up"));
+        let ended = || Err(SourceError::Internal("the fetch of its credentials was given up"));
         let fetch = async move { task.await.unwrap_or_else(|_| ended()) }.boxed().shared();
         state.fetches.insert(address.to_owned(), fetch.clone());
-        Joined::Fetch(fetch)
+        SecretLookup::Fetch(fetch)
     }
 
     /// A fetch at an address is over. In one step, so that whoever comes from now on finds what it has brought or begins another one,
     /// and never joins one whose secret was forgotten meanwhile.
-    fn ended(&self, address: &str, fetched: Result<(Secret, Option<Duration>), SourceError>) -> Fetched {
+    fn ended(&self, address: &str, fetched: Result<(Secret, Option<Duration>), SourceError>) -> FetchedSecret {
         let mut state = self.state();
         state.fetches.remove(address);
         let (secret, good_for) = fetched?;
@@ -139,7 +139,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_gets_it_for_all_and_an_address_that_hangs_holds_up_nobody() {
-        let kept = Kept::default();
+        let kept = CachedSecret::default();
         let all = futures_util::future::join_all((0..5).map(|number| {
             let kept = &kept;
             async move { kept.get("a", || gives(number.to_string())).await.unwrap() }
@@ -161,7 +161,7 @@ mod tests {
 
     #[tokio::test]
     async fn b1_callers_in_a_hurry_end_no_fetch_and_the_next_one_has_it() {
-        let kept = Kept::default();
+        let kept = CachedSecret::default();
         for number in 0..3 {
             let hurried = kept.get("a", || gives(number.to_string()));
             assert!(tokio::time::timeout(Duration::from_millis(5), hurried).await.is_err());
@@ -173,14 +173,14 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_fetch_that_hangs_ends_and_another_one_begins() {
-        let kept = Kept::default();
+        let kept = CachedSecret::default();
         assert!(matches!(kept.get("a", std::future::pending).await, Err(SourceError::Timeout)));
         assert_eq!(kept.get("a", || gives("new".into())).await.unwrap().0.reveal(), "new");
     }
 
     #[tokio::test]
     async fn what_was_brought_and_forgotten_is_not_brought_again() {
-        let kept = Kept::default();
+        let kept = CachedSecret::default();
         // Nobody takes what the fetch returns: all find what it has brought.
         let hurried = kept.get("a", || gives("old".into()));
         assert!(tokio::time::timeout(Duration::from_millis(5), hurried).await.is_err());

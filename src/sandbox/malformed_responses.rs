@@ -32,7 +32,7 @@ const NOT_FOUND_PAGE: &str = "<html>\r\n<head><title>404 Not Found</title></head
 const GATEWAY_FAULT: &str = r#"{"fault":{"code":900900,"message":"Unclassified Authentication Failure","description":"Error while accessing backend services for API key validation"}}"#;
 
 /// What comes of an answer; the same where the fault is of another kind.
-pub fn told(reply: Reply, fault: Fault) -> Reply {
+pub fn altered(reply: Reply, fault: Fault) -> Reply {
     match fault.kind {
         FaultKind::NotFoundPage => Reply::typed(404, "text/html", NOT_FOUND_PAGE),
         FaultKind::EmptyBody => Reply { body: Vec::new(), ..reply },
@@ -292,7 +292,7 @@ mod tests {
     use super::*;
 
     fn lie(kind: FaultKind, body: &str) -> String {
-        String::from_utf8(told(Reply::typed(200, "application/json", body), kind.into()).body).unwrap_or_default()
+        String::from_utf8(altered(Reply::typed(200, "application/json", body), kind.into()).body).unwrap_or_default()
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub(super) fn read_kept(file: &Path) -> Option<List> {
 }
 
 /// The lists that were fetched and kept.
-pub fn kept(sources: &CrlSources) -> Vec<List> {
+pub fn cached(sources: &CrlSources) -> Vec<List> {
     if sources.urls.is_empty() {
         return Vec::new();
     }

@@ -5,7 +5,7 @@ use super::values::{is_absent, is_list, items, only};
 use super::{MapError, WirePath, encode, lookup, scalar_text};
 use crate::contract::formats;
 use crate::contract::json;
-use crate::contract::notes::{Notes, Trail};
+use crate::contract::notes::{Notes, PathStack};
 use crate::contract::plan::{EnumPlan, FieldKind, FieldPlan, MessagePlan};
 use crate::contract::text;
 use crate::contract::xml;
@@ -27,7 +27,7 @@ pub struct Read {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Found {
     /// No name of the contract's.
-    Nothing,
+    EmptyDocument,
     /// Names of the contract's, all without a value.
     Names,
     /// The name of a list, which is empty.
@@ -38,12 +38,12 @@ pub enum Found {
 
 /// Maps the document at `place` (below `root`) into a message, encoded.
 pub fn read(plan: &MessagePlan, place: &Value, root: &Value) -> Result<Vec<u8>, MapError> {
-    Ok(read_noted(plan, place, root, &mut Notes::default())?.message)
+    Ok(read_with_notes(plan, place, root, &mut Notes::default())?.message)
 }
 
 /// The same, with what was found, and what was noticed on the way.
-pub fn read_noted(plan: &MessagePlan, place: &Value, root: &Value, notes: &mut Notes) -> Result<Read, MapError> {
-    Reader { root, notes }.message(plan, place, None)
+pub fn read_with_notes(plan: &MessagePlan, place: &Value, root: &Value, notes: &mut Notes) -> Result<Read, MapError> {
+    ResponseReader { root, notes }.message(plan, place, None)
 }
 
 /// What stands beside the contract's names in a structure, and says something; `ours`: names that the contract reads elsewhere.
@@ -79,20 +79,25 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-struct Reader<'v, 'n> {
+struct ResponseReader<'v, 'n> {
     root: &'v Value,
     notes: &'n mut Notes,
 }
 
-impl<'v> Reader<'v, '_> {
-    fn message(&mut self, plan: &MessagePlan, place: &'v Value, above: Option<&Trail<'_>>) -> Result<Read, MapError> {
+impl<'v> ResponseReader<'v, '_> {
+    fn message(
+        &mut self,
+        plan: &MessagePlan,
+        place: &'v Value,
+        above: Option<&PathStack<'_>>,
+    ) -> Result<Read, MapError> {
         // A message whose list is named "." is the list itself.
         let whole = plan.fields.iter().any(|field| field.list && field.names.iter().any(|name| name.parts.is_empty()));
         let place = if whole { place } else { single(place).ok_or_else(|| wrong("", SEVERAL))? };
         let mut message = Vec::with_capacity(128);
-        let mut found = Found::Nothing;
+        let mut found = Found::EmptyDocument;
         for field in plan.fields.iter().filter(|field| field.beside.is_none()) {
-            let trail = Trail::below(above, &field.name);
+            let trail = PathStack::below(above, &field.name);
             match self.field(plan, field, place, &trail) {
                 Ok((Some(value), _)) => {
                     found = Found::Value;
@@ -115,7 +120,7 @@ impl<'v> Reader<'v, '_> {
     }
 
     /// A value that cannot be read costs its field only; its text goes to the field beside, where there is one.
-    fn unread(&mut self, field: &FieldPlan, place: &Value, trail: &Trail<'_>, message: &mut Vec<u8>) {
+    fn unread(&mut self, field: &FieldPlan, place: &Value, trail: &PathStack<'_>, message: &mut Vec<u8>) {
         let text = self.present(field, place).and_then(|(_, value)| scalar_text(value));
         match (&field.unread_into, text) {
             (Some(beside), Some(text)) => {
@@ -143,23 +148,23 @@ impl<'v> Reader<'v, '_> {
         plan: &MessagePlan,
         field: &FieldPlan,
         place: &'v Value,
-        trail: &Trail<'_>,
+        trail: &PathStack<'_>,
     ) -> Result<(Option<Message>, Found), MapError> {
         if let FieldKind::Date(notations) | FieldKind::Time(notations) = &field.kind {
             return self.date(field, notations, place);
         }
         if matches!(field.kind, FieldKind::Remaining) {
             let value = read_remaining(plan, place)?;
-            return Ok((value, Found::Nothing));
+            return Ok((value, Found::EmptyDocument));
         }
         let Some((name, value)) = self.present(field, place) else {
             // Null is not looked up: its name is there all the same.
             let named = field.names.iter().any(|name| is_named(place, name));
             let empty = if field.list { Found::EmptyList } else { Found::Names };
-            return Ok((None, if named { empty } else { Found::Nothing }));
+            return Ok((None, if named { empty } else { Found::EmptyDocument }));
         };
         // The place itself is no name of the contract's.
-        let named = if name.parts.is_empty() { Found::Nothing } else { Found::Names };
+        let named = if name.parts.is_empty() { Found::EmptyDocument } else { Found::Names };
         if is_absent(value) {
             return Ok((None, if field.list { Found::EmptyList } else { named }));
         }
@@ -189,7 +194,7 @@ impl<'v> Reader<'v, '_> {
         field: &FieldPlan,
         value: &'v Value,
         name: &WirePath,
-        trail: &Trail<'_>,
+        trail: &PathStack<'_>,
     ) -> Result<Option<Message>, MapError> {
         let fail = |reason| wrong(&path_text(name), reason);
         let value = match &field.item {
@@ -227,7 +232,7 @@ impl<'v> Reader<'v, '_> {
                     shape.observe(&document, &field_path, self.notes);
                 }
                 // Absolute places are still those of the outer document.
-                Reader { root: self.root, notes: &mut *self.notes }.message(plan, &document, Some(trail))?
+                ResponseReader { root: self.root, notes: &mut *self.notes }.message(plan, &document, Some(trail))?
             }
             None => {
                 let takes_text =
@@ -240,8 +245,8 @@ impl<'v> Reader<'v, '_> {
         };
         match read.found {
             // Flat properties that are grouped in a message of their own: none of them is there.
-            Found::Nothing | Found::Names if name.parts.is_empty() && !field.list => Ok(None),
-            Found::Nothing if !plan.fields.is_empty() => Err(fail(NOTHING)),
+            Found::EmptyDocument | Found::Names if name.parts.is_empty() && !field.list => Ok(None),
+            Found::EmptyDocument if !plan.fields.is_empty() => Err(fail(NOTHING)),
             Found::Names => match leftovers(plan, value, |_| false).next() {
                 None => Ok(Some(Message::Bytes(read.message.into()))),
                 // Nobody is named there, whatever the source has added beside.
@@ -302,7 +307,7 @@ impl<'v> Reader<'v, '_> {
             None => {
                 let own = field.names.iter().chain(notations.iter().flat_map(Notation::places));
                 let named = own.into_iter().any(|name| is_named(place, name));
-                Ok((None, if named { Found::Names } else { Found::Nothing }))
+                Ok((None, if named { Found::Names } else { Found::EmptyDocument }))
             }
         }
     }
@@ -325,7 +330,7 @@ fn scalar(
     field: &FieldPlan,
     raw: &str,
     name: &WirePath,
-    trail: &Trail<'_>,
+    trail: &PathStack<'_>,
     notes: &mut Notes,
 ) -> Result<Option<Message>, MapError> {
     let fail = |reason| wrong(&path_text(name), reason);
@@ -390,7 +395,7 @@ const WHOLE: &str = "a whole number was expected";
 
 /// A whole number of a field's own size.
 fn integer<T: std::str::FromStr + TryFrom<i128>>(text: &str) -> Option<T> {
-    let number = || text::whole(text).filter(|_| !is_grouped(text));
+    let number = || text::whole_number(text).filter(|_| !is_grouped(text));
     text.parse().ok().or_else(|| T::try_from(number()?).ok())
 }
 

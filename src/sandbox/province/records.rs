@@ -1,6 +1,6 @@
 //! What people have and do: enterprises, parcels, dossiers, offices.
 
-use super::names::{GIVEN_M, PROCEDURES, Place, STREETS, TRADES};
+use super::names::{GIVEN_M, PROCEDURES, STREETS, TRADES, Town};
 use super::{Household, Person, Random};
 use crate::contract::formats::tax_check_digit;
 
@@ -26,7 +26,7 @@ pub struct Enterprise {
     /// Representatives, as places among the people.
     pub representatives: Vec<usize>,
     /// Where it is.
-    pub place: &'static Place,
+    pub place: &'static Town,
     /// House and street.
     pub detail: String,
 }
@@ -57,7 +57,7 @@ pub enum Owner {
 #[derive(Debug, Clone)]
 pub struct Parcel {
     /// Where.
-    pub place: &'static Place,
+    pub place: &'static Town,
     /// Số tờ bản đồ.
     pub sheet: usize,
     /// Số thửa.
@@ -183,7 +183,7 @@ pub(super) fn parcels(
     enterprises: &[Enterprise],
 ) -> Vec<Parcel> {
     let mut found = Vec::new();
-    let mut add = |random: &mut Random, place: &'static Place, owners: Vec<Owner>, uses: Vec<&'static str>| {
+    let mut add = |random: &mut Random, place: &'static Town, owners: Vec<Owner>, uses: Vec<&'static str>| {
         let serial = found.len();
         found.push(Parcel {
             place,
