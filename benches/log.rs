@@ -1,9 +1,9 @@
 //! The exchange log as it grows: appends that each wait for the disk, what they cost the data path, verification, search,
-//! inclusion proofs and start on logs of 10^5, 10^6 and 10^7 entries. `cargo bench --bench log [-- --most 1000000]`;
+//! inclusion proofs and start on logs of 10^5, 10^6 and 10^7 entries. `cargo bench --bench log [-- --max 1000000]`;
 //! `taskset -c 0` before it gives the figures of one core. Figures in docs/performance.md.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use ndxp_gateway::audit::index::{Index, rebuild};
+use ndxp_gateway::audit::index::{SearchIndex, rebuild};
 use ndxp_gateway::audit::query::Query;
 use ndxp_gateway::audit::search;
 use ndxp_gateway::exchange_log::checkpoint::LogSigner;
@@ -175,7 +175,7 @@ fn percentile(mut all: Vec<Duration>, percent: usize) -> Duration {
 const SECOND_PAGE: &str = "a client, the second page";
 
 fn searches(data: &Path, size: u64) {
-    let index = Index::read(data, &Vault::default()).unwrap();
+    let index = SearchIndex::read(data, &Vault::default()).unwrap();
     let reader = LogReader::sealed_only(data).unwrap();
     let text = |text: String| Some(text);
     type Make = Box<dyn Fn(u64) -> Query>;

@@ -168,9 +168,8 @@ async fn changes_under_load(setup: &Setup) {
     let (mut revocations, mut suspensions) = (Vec::new(), Vec::new());
     for number in 0..CHANGES {
         let filter = TokenFilter { state: Some(TokenState::InForce) };
-        let id = setup.store.tokens(Some(&format!("r-{number}")), Page { after: "", most: 1, filter }).unwrap()[0]
-            .id
-            .clone();
+        let id =
+            setup.store.tokens(Some(&format!("r-{number}")), Page { after: "", max: 1, filter }).unwrap()[0].id.clone();
         let revoke = async || drop(ask::<api::Token>(&person, "RevokeToken", api::TokenId { id }).await);
         revocations.push(until_refused(&revoked[number], "TOKEN_REVOKED", revoke).await);
         let client = api::ClientId { id: format!("s-{number}") };

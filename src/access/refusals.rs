@@ -228,7 +228,7 @@ impl RefusalLog {
     }
 
     fn append(&self, entry: &Entry) {
-        if let Err(error) = self.log.append_unawaited(entry) {
+        if let Err(error) = self.log.append_detached(entry) {
             tracing::error!(%error, "a refusal could not be logged");
         }
     }

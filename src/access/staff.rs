@@ -4,7 +4,7 @@
 use super::refusals::{Identity, RefusalKind, RefusalLog};
 use crate::exchange_log::{Entry, ExchangeLog, Kind};
 use crate::identity::Peer;
-use crate::registry::{Actor, NameHolder, Role, Snapshot, now};
+use crate::registry::{Actor, NameOwner, Role, Snapshot, now};
 use crate::status::{Reason, Refusal};
 use arc_swap::ArcSwap;
 use prometheus_client::metrics::counter::Counter;
@@ -44,13 +44,13 @@ impl StaffAuthorizer {
     pub async fn admit(&self, peer: &Peer, rule: &RoleRule) -> Result<Actor, Refusal> {
         let RoleRule { act, roles, .. } = *rule;
         peer.check_time(now())?;
-        let (staff, refusal) = match self.registry.load().holder_of(&peer.certificate.names) {
-            NameHolder::Staff(staff) if staff.roles.iter().any(|role| roles.contains(role)) => {
+        let (staff, refusal) = match self.registry.load().owner_of(&peer.certificate.names) {
+            NameOwner::Staff(staff) if staff.roles.iter().any(|role| roles.contains(role)) => {
                 return Ok(peer.staff(&staff.id));
             }
-            NameHolder::Staff(staff) => (Some(staff.clone()), Refusal::from(Reason::RoleMissing)),
-            NameHolder::Several => (None, Reason::CertificateAmbiguous.into()),
-            NameHolder::Nobody | NameHolder::Client(_) => (None, Reason::StaffUnknown.into()),
+            NameOwner::Staff(staff) => (Some(staff.clone()), Refusal::from(Reason::RoleMissing)),
+            NameOwner::Ambiguous => (None, Reason::CertificateAmbiguous.into()),
+            NameOwner::Unregistered | NameOwner::Client(_) => (None, Reason::StaffUnknown.into()),
         };
         let entry = Entry {
             actor: staff.map(|staff| format!("staff:{}", staff.id)).unwrap_or_default(),

@@ -192,7 +192,7 @@ impl TokenChecker {
     /// When the token's time, or the belief in its key, is over, Unix time in seconds; and which.
     pub fn end(&self, token: &VerifiedToken, registry: &Snapshot) -> (i64, Reason) {
         let own = token.expires.saturating_add(self.leeway);
-        match registry.key(&token.kid, 0).map(|key| key.believed_until) {
+        match registry.key(&token.kid, 0).map(|key| key.trusted_until) {
             Some(key) if key != 0 && key < own => (key, Reason::TokenInvalid),
             _ => (own, Reason::TokenExpired),
         }

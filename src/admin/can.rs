@@ -117,7 +117,7 @@ fn explanation(
 /// A grant of this scope that waits for approval.
 fn pending(store: &dyn Store, client: &str, scope: &str) -> Result<Option<String>, Status> {
     let filter = GrantFilter { state: Some(GrantState::Pending) };
-    let page = Page { after: "", most: MAX_PENDING, filter };
+    let page = Page { after: "", max: MAX_PENDING, filter };
     let waiting = store.grants(Some(client), page).map_err(failed)?.records;
     Ok(waiting.into_iter().find(|grant| grant.scopes.iter().any(|one| one == scope)).map(|grant| grant.id))
 }

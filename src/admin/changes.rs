@@ -51,7 +51,7 @@ pub fn bootstrap(
 pub(super) fn waits(outcome: &ChangeOutcome) -> String {
     match outcome {
         ChangeOutcome::Done => String::new(),
-        ChangeOutcome::Waits(pending) => pending.id.clone(),
+        ChangeOutcome::PendingApproval(pending) => pending.id.clone(),
     }
 }
 
@@ -118,7 +118,7 @@ pub(super) fn list(
     if found.len() < size {
         let after = if is_grant(after) { after } else { "" };
         let filter = GrantFilter { state: Some(GrantState::Pending) };
-        let page = Page { after, most: size - found.len(), filter };
+        let page = Page { after, max: size - found.len(), filter };
         let ListPage { records, next } = store.grants(None, page).map_err(failed)?;
         let now = now();
         for grant in records.into_iter().filter(|grant| grant.pending_until() > now) {

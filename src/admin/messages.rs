@@ -80,7 +80,7 @@ pub(super) fn key_message(key: &registry::SigningKey, all: &[registry::SigningKe
         kid: key.kid.clone(),
         algorithm: key.algorithm.clone(),
         created: key.created,
-        believed_until: key.believed_until,
+        believed_until: key.trusted_until,
         signs_from: key.signs_from,
         state: state.into(),
     }

@@ -230,7 +230,7 @@ impl AdminService for Admin {
         self.read(request, &rules::LIST_CLIENTS, |_, store, asked| {
             let api::ListClientsRequest { agency, page_size, page_token, state } = asked;
             let filter = ClientFilter { agency: &agency, state: client_state(state)? };
-            let page = Page { after: &page_token, most: size(page_size), filter };
+            let page = Page { after: &page_token, max: size(page_size), filter };
             let ListPage { records, next } = store.clients(page).map_err(failed)?;
             let clients = records.into_iter().map(client_message).collect();
             Ok(api::ListClientsResponse { clients, next_page_token: next })
@@ -293,7 +293,7 @@ impl AdminService for Admin {
         self.read(request, &rules::LIST_GRANTS, |_, store, asked| {
             let api::ListGrantsRequest { client, pending, page_size, page_token } = asked;
             let filter = GrantFilter { state: pending.then_some(GrantState::Pending) };
-            let page = Page { after: &page_token, most: size(page_size), filter };
+            let page = Page { after: &page_token, max: size(page_size), filter };
             let ListPage { records, next } = store.grants(named(&client), page).map_err(failed)?;
             let grants = records.into_iter().map(grant_message).collect();
             Ok(api::ListGrantsResponse { grants, next_page_token: next })
@@ -349,7 +349,7 @@ impl AdminService for Admin {
         self.read(request, &rules::LIST_TOKENS, |_, store, asked| {
             let api::ListTokensRequest { client, in_force, page_size, page_token } = asked;
             let filter = TokenFilter { state: in_force.then_some(TokenState::InForce) };
-            let page = Page { after: &page_token, most: size(page_size), filter };
+            let page = Page { after: &page_token, max: size(page_size), filter };
             let ListPage { records, next } = store.tokens(named(&client), page).map_err(failed)?;
             let tokens = records.into_iter().map(token_message).collect();
             Ok(api::ListTokensResponse { tokens, next_page_token: next })

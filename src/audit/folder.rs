@@ -31,7 +31,7 @@ pub struct Expected<'e> {
 
 /// A file that is not what it should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
+pub struct FolderFault {
     /// The file, by its path in the data folder.
     pub file: PathBuf,
     /// What is wrong, and what to do.
@@ -40,7 +40,7 @@ pub struct Fault {
     pub is_warning: bool,
 }
 
-impl std::fmt::Display for Fault {
+impl std::fmt::Display for FolderFault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}: {}", self.file.display(), self.what)
     }
@@ -50,8 +50,8 @@ impl std::fmt::Display for Fault {
 const LOOKED_FOR: Duration = Duration::from_secs(60);
 const REVOCATION: &str = "state/revocation.json";
 
-fn fault(file: impl Into<PathBuf>, what: impl Into<String>) -> Fault {
-    Fault { file: file.into(), what: what.into(), is_warning: false }
+fn fault(file: impl Into<PathBuf>, what: impl Into<String>) -> FolderFault {
+    FolderFault { file: file.into(), what: what.into(), is_warning: false }
 }
 
 /// Checks a data folder whose log is verified: `verifier` is its key, `acts` are those that its entries tell of. Looks twice where
@@ -65,8 +65,8 @@ pub fn check(
     expected: &Expected<'_>,
     (verifier, acts): (&LogVerifier, &[FileAct]),
     pause: impl FnOnce(),
-) -> Result<Vec<Fault>, AuditError> {
-    let folder = Folder { data, vault, expected, verifier };
+) -> Result<Vec<FolderFault>, AuditError> {
+    let folder = FolderCheck { data, vault, expected, verifier };
     let first = folder.faults(Some(acts))?;
     if first.iter().all(|fault| fault.is_warning) {
         return Ok(first);
@@ -76,15 +76,15 @@ pub fn check(
     Ok(first.into_iter().filter(|fault| again.contains(fault)).collect())
 }
 
-struct Folder<'f> {
+struct FolderCheck<'f> {
     data: &'f Path,
     vault: &'f Vault,
     expected: &'f Expected<'f>,
     verifier: &'f LogVerifier,
 }
 
-impl Folder<'_> {
-    fn faults(&self, acts: Option<&[FileAct]>) -> Result<Vec<Fault>, AuditError> {
+impl FolderCheck<'_> {
+    fn faults(&self, acts: Option<&[FileAct]>) -> Result<Vec<FolderFault>, AuditError> {
         let mut faults = Vec::new();
         faults.extend(self.policy());
         self.names(&mut faults);
@@ -115,7 +115,7 @@ impl Folder<'_> {
     }
 
     /// Which witnesses count is what the configuration says, not what lies beside the log.
-    fn policy(&self) -> Option<Fault> {
+    fn policy(&self) -> Option<FolderFault> {
         let configured = self.expected.policy?;
         let there = match std::fs::read_to_string(LogPaths::new(self.data).tiles.join(reader::POLICY_FILE)) {
             Ok(text) => Some(text),
@@ -128,7 +128,7 @@ impl Folder<'_> {
     }
 
     /// The keys of the log and of acts, and what is vouched for by the latter; gives that key.
-    fn keys(&self, faults: &mut Vec<Fault>) -> Option<ActKey> {
+    fn keys(&self, faults: &mut Vec<FolderFault>) -> Option<ActKey> {
         const LOG_KEY: &str = "keys/log.key";
         let read = self.vault.read(&self.data.join(LOG_KEY));
         // The key's own length: nothing stands behind it.
@@ -174,7 +174,7 @@ impl Folder<'_> {
     }
 
     /// What was in force of revocation lists, what was used of quotas, and what is known of drift: no entry of the log tells of them.
-    fn vouched(&self, key: &ActKey, faults: &mut Vec<Fault>) {
+    fn vouched(&self, key: &ActKey, faults: &mut Vec<FolderFault>) {
         let known = [
             (
                 REVOCATION,
@@ -208,7 +208,7 @@ impl Folder<'_> {
     }
 
     /// A key of pseudonyms that is not the one that was made is a fault; one that is gone may have been destroyed on purpose.
-    fn pseudonyms(&self) -> Vec<Fault> {
+    fn pseudonyms(&self) -> Vec<FolderFault> {
         let folder = pseudonym::folder(self.data);
         if !folder.exists() {
             return Vec::new();
@@ -216,17 +216,17 @@ impl Folder<'_> {
         let found = pseudonym::check(&folder).unwrap_or_else(|error| vec![error.to_string()]);
         let of = |what: String| {
             let is_warning = what.contains(" is gone");
-            Fault { file: "keys/pseudonyms".into(), what, is_warning }
+            FolderFault { file: "keys/pseudonyms".into(), what, is_warning }
         };
         found.into_iter().map(of).collect()
     }
 
     /// Whom the log names by keys that are not there, nor a mark that there was one: nobody destroyed these as it is done.
-    fn unfound(&self, faults: &mut Vec<Fault>) -> Result<(), AuditError> {
+    fn unfound(&self, faults: &mut Vec<FolderFault>) -> Result<(), AuditError> {
         let folder = pseudonym::folder(self.data);
         let known = names_in(&folder).iter().filter_map(|name| Some(name.rsplit_once('.')?.0.to_owned())).collect();
         let reader = reader::LogReader::open(self.data)?;
-        let index = index::Index::read(self.data, self.vault);
+        let index = index::SearchIndex::read(self.data, self.vault);
         let until = Instant::now() + LOOKED_FOR;
         for period in periods::unknown(&reader, index.as_ref(), &known, (None, None), until)? {
             let what = format!(
@@ -238,7 +238,7 @@ impl Folder<'_> {
     }
 
     /// Each signing key of tokens goes with the public key that the registry has of it.
-    fn signing_keys(&self, faults: &mut Vec<Fault>) {
+    fn signing_keys(&self, faults: &mut Vec<FolderFault>) {
         let mut known: BTreeMap<String, String> = BTreeMap::new();
         let mut take = |record| {
             if let FileRecord::Whole(object, record) = record
@@ -281,7 +281,7 @@ impl Folder<'_> {
     }
 
     /// Files that a gateway does not write; those among the log's and the journal's are told of where these are verified.
-    fn names(&self, faults: &mut Vec<Fault>) {
+    fn names(&self, faults: &mut Vec<FolderFault>) {
         const KNOWN: [(&str, &[&str]); 3] = [
             ("keys", &["log.key", "acts.key", "index.key", ".making", "pseudonyms", "signing"]),
             (

@@ -7,7 +7,7 @@ use crate::exchange_log::file_acts::{ACKNOWLEDGE_ACT, FORK_ACT, FileAct, HOLD_AC
 use crate::exchange_log::reader::LogReader;
 use crate::keyfile::Vault;
 use crate::registry::sqlite::{FILE, RegistryFile};
-use crate::registry::{ActKey, NotedAct};
+use crate::registry::{ActKey, LoggedAct};
 use crate::witness::alarm;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -141,8 +141,8 @@ fn waiting(data: &Path, key: Option<&ActKey>) -> Result<Vec<FileAct>, AuditError
     }
     let noted = RegistryFile::open(&registry)?.acts(key)?;
     let act = |noted| match noted {
-        NotedAct::Act(act) => FileAct::new(u64::MAX, act.act, act.object),
-        NotedAct::Upgraded(_) | NotedAct::Refused(_) => None,
+        LoggedAct::Act(act) => FileAct::new(u64::MAX, act.act, act.object),
+        LoggedAct::Upgraded(_) | LoggedAct::Refused(_) => None,
     };
     Ok(noted.into_iter().filter_map(act).collect())
 }

@@ -1,13 +1,13 @@
 //! What auditors do with the exchange log: find entries, count them, see what is odd, take proofs and exports along.
 //! Everything here reads the log's files; nothing here is on the way of an exchange.
 
-pub mod crowds;
+pub mod anomalies;
+pub mod clusters;
 pub mod folder;
 pub mod holds;
 pub mod index;
 pub mod logged_state;
-pub mod odd;
-pub mod paper;
+pub mod pdf;
 pub mod periods;
 pub mod query;
 pub mod replay;

@@ -2,7 +2,7 @@
 //! them must say so rather than find nothing.
 
 use super::AuditError;
-use super::index::Index;
+use super::index::SearchIndex;
 use super::query::Query;
 use super::search;
 use crate::exchange_log::pseudonym::{Pseudonyms, period_of};
@@ -26,7 +26,7 @@ const PAGE: usize = 256;
 /// The log, its index or the keys' folder cannot be read.
 pub fn without_key(
     reader: &LogReader,
-    index: Option<&Index>,
+    index: Option<&SearchIndex>,
     keys: &Pseudonyms,
     (from_us, to_us): (Option<i64>, Option<i64>),
     patience: Instant,
@@ -40,7 +40,7 @@ pub fn without_key(
 /// The log or its index cannot be read.
 pub fn unknown(
     reader: &LogReader,
-    index: Option<&Index>,
+    index: Option<&SearchIndex>,
     known: &HashSet<String>,
     (from_us, to_us): (Option<i64>, Option<i64>),
     patience: Instant,
@@ -99,7 +99,7 @@ fn next_period_us(period: &str) -> Option<i64> {
 
 fn names_people(
     reader: &LogReader,
-    index: Option<&Index>,
+    index: Option<&SearchIndex>,
     query: &Query,
     period: &str,
     patience: Instant,

@@ -75,7 +75,7 @@ pub fn known_as(pseudonyms: &Pseudonyms, kind: PersonKind, id: &str) -> Result<V
 
 impl Query {
     /// Whether it asks about a person: such searches are in the log themselves, with their reason.
-    pub fn names_somebody(&self) -> bool {
+    pub fn has_subject_filter(&self) -> bool {
         self.subject.is_some() || self.official.is_some()
     }
 

@@ -13,7 +13,7 @@ use crate::identity::Thumbprint;
 use crate::keyfile::Vault;
 use crate::registry::act::too_large;
 use crate::registry::sqlite::{ADOPT_ACT, FileRecord, RegistryFile};
-use crate::registry::{ActKey, MAX_SKEW_S, NotedAct, ObjectChange, RefusedAct, RegistryError, now};
+use crate::registry::{ActKey, LoggedAct, MAX_SKEW_S, ObjectChange, RefusedAct, RegistryError, now};
 use foldhash::HashMap;
 use serde_json::Value;
 use std::collections::VecDeque;
@@ -29,7 +29,7 @@ const TOO_LARGE: &str = "\"(larger than an entry)\"";
 
 /// Where the log and the file differ.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize)]
-pub struct Difference {
+pub struct RegistryDifference {
     /// Of what: `kind:id`.
     pub object: String,
     /// Which field of it; empty: the whole record.
@@ -40,9 +40,9 @@ pub struct Difference {
     pub in_file: String,
 }
 
-impl std::fmt::Display for Difference {
+impl std::fmt::Display for RegistryDifference {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Difference { object, field, in_log, in_file } = self;
+        let RegistryDifference { object, field, in_log, in_file } = self;
         let field = if field.is_empty() { String::new() } else { format!(" {field}") };
         write!(f, "{object}{field}: in the log {in_log}, in the file {in_file}")
     }
@@ -50,11 +50,11 @@ impl std::fmt::Display for Difference {
 
 /// An object's last change.
 #[derive(Debug, Clone, Copy)]
-struct Last {
+struct LastChange {
     /// Which entry, and which of its changes.
     entry: u64,
     nth: u32,
-    hash: Hash,
+    hash: RecordHash,
     /// For a revoked token: when it would end. For a change that waits: when it ends by itself.
     ends: i64,
 }
@@ -66,9 +66,9 @@ pub struct Replay {
     key: Option<ActKey>,
     /// The next entry to be looked at.
     next: u64,
-    objects: HashMap<Box<str>, Last>,
+    objects: HashMap<Box<str>, LastChange>,
     /// People who were removed, by the change that says so: it tells which certificate names stay theirs.
-    former: HashMap<Box<str>, Last>,
+    former: HashMap<Box<str>, LastChange>,
     recent: VecDeque<[u8; 16]>,
     /// The last place in the sequence of acts.
     sequence: u64,
@@ -79,12 +79,12 @@ pub struct Replay {
 }
 
 /// Half a SHA-256.
-type Hash = [u8; 16];
+type RecordHash = [u8; 16];
 
 /// Records are compared by this first; where it differs, by their text. Whoever edits the file must not find another
 /// record with the same.
-fn hash(text: &str) -> Hash {
-    let mut half = Hash::default();
+fn hash(text: &str) -> RecordHash {
+    let mut half = RecordHash::default();
     half.copy_from_slice(&Thumbprint::of(text.as_bytes()).0[..16]);
     half
 }
@@ -142,7 +142,7 @@ impl Replay {
             if !is_kept(&change.object, &change.after) {
                 self.objects.remove(change.object.as_str());
                 if change.object.starts_with("staff:") {
-                    let last = Last { entry: index, nth, hash: Hash::default(), ends: 0 };
+                    let last = LastChange { entry: index, nth, hash: RecordHash::default(), ends: 0 };
                     self.former.insert(change.object.as_str().into(), last);
                 }
                 continue;
@@ -151,7 +151,7 @@ impl Replay {
             let (entry, hash) = (index, hash(&change.after));
             let timed = change.object.starts_with("token:") || change.object.starts_with("change:");
             let ends = if timed { ends(&change.after) } else { 0 };
-            self.objects.insert(change.object.as_str().into(), Last { entry, nth, hash, ends });
+            self.objects.insert(change.object.as_str().into(), LastChange { entry, nth, hash, ends });
         }
     }
 
@@ -167,21 +167,21 @@ impl Replay {
     }
 
     /// Whether a row among the acts is on its way into the log: what it changed counts as if it were there.
-    fn is_on_its_way(&self, noted: &NotedAct) -> bool {
+    fn is_on_its_way(&self, noted: &LoggedAct) -> bool {
         match noted {
-            NotedAct::Act(act) if act.act == ADOPT_ACT => act.sequence > self.sequence && self.may_adopt(&act.object),
-            NotedAct::Act(act) => act.sequence > self.sequence,
-            NotedAct::Upgraded(act) => self.sequence == 0 && !self.recent.contains(&act.id),
-            NotedAct::Refused(_) => false,
+            LoggedAct::Act(act) if act.act == ADOPT_ACT => act.sequence > self.sequence && self.may_adopt(&act.object),
+            LoggedAct::Act(act) => act.sequence > self.sequence,
+            LoggedAct::Upgraded(act) => self.sequence == 0 && !self.recent.contains(&act.id),
+            LoggedAct::Refused(_) => false,
         }
     }
 
     /// Whether a row is the act that the log ends with: it is about to be forgotten.
-    fn is_last(&self, noted: &NotedAct) -> bool {
+    fn is_last(&self, noted: &LoggedAct) -> bool {
         match noted {
-            NotedAct::Act(act) => act.sequence == self.sequence && self.recent.contains(&act.id),
-            NotedAct::Upgraded(act) => self.recent.contains(&act.id),
-            NotedAct::Refused(_) => false,
+            LoggedAct::Act(act) => act.sequence == self.sequence && self.recent.contains(&act.id),
+            LoggedAct::Upgraded(act) => self.recent.contains(&act.id),
+            LoggedAct::Refused(_) => false,
         }
     }
 
@@ -191,11 +191,11 @@ impl Replay {
     }
 
     /// What the log has of an object; `null` where it has nothing.
-    fn text(reader: &LogReader, last: &Last) -> Result<String, AuditError> {
+    fn text(reader: &LogReader, last: &LastChange) -> Result<String, AuditError> {
         Ok(Replay::change(reader, last)?.map_or_else(|| "null".to_owned(), |change| change.after))
     }
 
-    fn change(reader: &LogReader, last: &Last) -> Result<Option<ObjectChange>, AuditError> {
+    fn change(reader: &LogReader, last: &LastChange) -> Result<Option<ObjectChange>, AuditError> {
         let entry = reader.entry(last.entry)?;
         let change = entry.and_then(|entry| entry.changes.into_iter().nth(last.nth as usize));
         Ok(change.map(|change| ObjectChange { object: change.object, before: change.before, after: change.after }))
@@ -205,8 +205,8 @@ impl Replay {
     /// whose token has ended long ago matters to nobody.
     pub fn within(&self, bundles: &[RangeInclusive<u64>]) -> Vec<String> {
         let now = now();
-        let inside = |last: &Last| bundles.iter().any(|run| run.contains(&(last.entry / TILE as u64)));
-        let over = |last: &Last| last.ends != 0 && last.ends < now - MAX_SKEW_S;
+        let inside = |last: &LastChange| bundles.iter().any(|run| run.contains(&(last.entry / TILE as u64)));
+        let over = |last: &LastChange| last.ends != 0 && last.ends < now - MAX_SKEW_S;
         let found = self.objects.iter().chain(&self.former).filter(|(_, last)| inside(last) && !over(last));
         found.map(|(object, _)| object.to_string()).collect()
     }
@@ -236,7 +236,7 @@ impl Replay {
 
     /// Compares the registry's file with the log, after taking in what is new in it. While a gateway runs, a change may be in
     /// one and not yet in the other: see [`Replay::confirmed_differences`].
-    pub fn differences(&mut self, data: &Path, registry: &Path) -> Result<Vec<Difference>, CompareError> {
+    pub fn differences(&mut self, data: &Path, registry: &Path) -> Result<Vec<RegistryDifference>, CompareError> {
         // The file first: whatever is in it at this moment and not among its notes is in the log.
         let file = RegistryFile::open(registry)?;
         // Without the key, nothing that waits is believed.
@@ -249,16 +249,16 @@ impl Replay {
         let mut refused = Vec::new();
         for note in &notes {
             match note {
-                NotedAct::Act(act) | NotedAct::Upgraded(act) if self.is_on_its_way(note) => {
+                LoggedAct::Act(act) | LoggedAct::Upgraded(act) if self.is_on_its_way(note) => {
                     noted.extend(act.changes.iter().map(|change| (change.object.as_str(), change)));
                 }
                 _ if self.is_last(note) => {}
-                NotedAct::Act(act) | NotedAct::Upgraded(act) => refused.push(RefusedAct::from(act)),
-                NotedAct::Refused(row) => refused.push(row.clone()),
+                LoggedAct::Act(act) | LoggedAct::Upgraded(act) => refused.push(RefusedAct::from(act)),
+                LoggedAct::Refused(row) => refused.push(row.clone()),
             }
         }
         let mut compare =
-            Compare { replay: self, noted, reader, found: Vec::new(), failed: None, names: Names::default() };
+            Compare { replay: self, noted, reader, found: Vec::new(), failed: None, names: NameHolders::default() };
         let mut seen: HashMap<String, ()> = HashMap::default();
         file.records(&mut |record| {
             if let Some(object) = compare.record(&record) {
@@ -285,7 +285,7 @@ impl Replay {
         data: &Path,
         registry: &Path,
         mut pause: impl FnMut(),
-    ) -> Result<Vec<Difference>, CompareError> {
+    ) -> Result<Vec<RegistryDifference>, CompareError> {
         let mut found = self.differences(data, registry)?;
         for _ in 0..2 {
             if found.is_empty() {
@@ -321,7 +321,7 @@ fn is_kept(object: &str, after: &str) -> bool {
 
 /// Who holds the certificate names, by the records and by the file's own table.
 #[derive(Default)]
-struct Names {
+struct NameHolders {
     by_record: HashMap<String, String>,
     by_table: HashMap<String, String>,
 }
@@ -332,15 +332,15 @@ struct Compare<'c> {
     /// Changes that are noted in the file and not in the log yet.
     noted: HashMap<&'c str, &'c ObjectChange>,
     reader: LogReader,
-    found: Vec<Difference>,
+    found: Vec<RegistryDifference>,
     failed: Option<AuditError>,
-    names: Names,
+    names: NameHolders,
 }
 
 impl Compare<'_> {
     fn push(&mut self, object: &str, field: &str, in_log: String, in_file: String) {
         if self.found.len() < MAX_DIFFERENCES {
-            self.found.push(Difference { object: object.into(), field: field.into(), in_log, in_file });
+            self.found.push(RegistryDifference { object: object.into(), field: field.into(), in_log, in_file });
         }
     }
 
@@ -466,7 +466,7 @@ impl Compare<'_> {
 
     /// The table of certificate names holds those of the records, and of people who were removed.
     fn names(&mut self) -> Result<(), AuditError> {
-        let Names { by_record, by_table } = std::mem::take(&mut self.names);
+        let NameHolders { by_record, by_table } = std::mem::take(&mut self.names);
         for (name, holder) in &by_record {
             if by_table.get(name) != Some(holder) {
                 let in_file = by_table.get(name).cloned().unwrap_or_else(|| "null".into());

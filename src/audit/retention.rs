@@ -28,7 +28,7 @@ pub struct Plan {
     /// Bundles that a hold keeps.
     pub held: u64,
     /// Bundles that are kept since they tell of an earlier pruning, or of a hold that stands.
-    pub telling: u64,
+    pub evidence_bundles: u64,
 }
 
 impl Plan {
@@ -68,7 +68,7 @@ pub fn plan(data: &Path, before_us: i64, mut progress: impl FnMut(u64, u64)) -> 
         if entries.iter().any(|entry| holds.iter().any(|hold| hold.query.fits(entry))) {
             plan.held += 1;
         } else if entries.iter().any(|entry| entry.act == PRUNE_ACT || stand.are_told_by(entry)) {
-            plan.telling += 1;
+            plan.evidence_bundles += 1;
         } else {
             found.add(bundle..=bundle);
         }
@@ -84,7 +84,7 @@ pub fn archive(data: &Path, plan: &Plan, archive: &Path, mut progress: impl FnMu
 }
 
 /// Whether the log tells of the plan's pruning, under its checkpoint.
-pub fn is_told(data: &Path, plan: &Plan) -> Result<bool, AuditError> {
+pub fn is_logged(data: &Path, plan: &Plan) -> Result<bool, AuditError> {
     let reader = LogReader::sealed_only(data)?;
     let mut missing: Vec<String> = plan.objects().collect();
     // It was noted a moment ago: among the newest entries.
@@ -143,7 +143,7 @@ pub fn is_restated(data: &Path, plan: &Plan) -> Result<bool, AuditError> {
 pub fn prune(data: &Path, plan: &Plan, vault: &Vault) -> Result<(), AuditError> {
     pruned::prune(&LogPaths::new(data), &plan.runs)?;
     if super::index::index_path(data).exists() {
-        let (mut index, reader) = (super::index::Index::follow(data, vault)?, LogReader::sealed_only(data)?);
+        let (mut index, reader) = (super::index::SearchIndex::follow(data, vault)?, LogReader::sealed_only(data)?);
         for run in &plan.runs {
             index.forget(&reader, *run.start()..run.end() + 1)?;
         }

@@ -98,7 +98,7 @@ pub fn foreign(data: &Path, key: &ActKey) -> Vec<PathBuf> {
 
 /// The last act that is in the log, by its place in the sequence of acts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct LastAct {
+pub struct LastEvent {
     /// Its place; 0: there is none.
     pub sequence: u64,
     /// Its id.
@@ -126,7 +126,7 @@ fn path(data: &Path) -> PathBuf {
     data.join("state").join("acts.json")
 }
 
-impl LastAct {
+impl LastEvent {
     /// Finds it in the log of a data folder, which nobody appends to meanwhile. `None` where `go_on` said no.
     ///
     /// # Errors
@@ -134,12 +134,12 @@ impl LastAct {
     pub fn find(data: &Path, key: &ActKey, mut go_on: impl FnMut() -> bool) -> Result<Option<Self>, AuditError> {
         let kept = std::fs::read(path(data)).ok().and_then(|bytes| serde_json::from_slice::<Kept>(&bytes).ok());
         let kept = kept.filter(|kept| key.is_code_of_text(&kept.text(), &kept.code));
-        let (mut last, mut next) = (LastAct::default(), 0);
+        let (mut last, mut next) = (LastEvent::default(), 0);
         if let Some(kept) = kept
             && kept.entries <= LogReader::open(data)?.size()
             && let Some(id) = crate::hex::unhex(&kept.id).and_then(|id| id.try_into().ok())
         {
-            (last, next) = (LastAct { sequence: kept.sequence, id }, kept.entries);
+            (last, next) = (LastEvent { sequence: kept.sequence, id }, kept.entries);
         }
         let mut stopped = false;
         let progress = |_, _| {
@@ -154,7 +154,7 @@ impl LastAct {
         if entry.act_sequence > self.sequence
             && let Ok(id) = entry.exchange_id.as_slice().try_into()
         {
-            *self = LastAct { sequence: entry.act_sequence, id };
+            *self = LastEvent { sequence: entry.act_sequence, id };
         }
     }
 

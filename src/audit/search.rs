@@ -2,7 +2,7 @@
 //! the log's bundles, hashed up to the checkpoint (or from the journal behind it), and compared with the query.
 
 use super::AuditError;
-use super::index::Index;
+use super::index::SearchIndex;
 use super::query::Query;
 use crate::exchange_log::reader::{Found, LogReader};
 use crate::exchange_log::tree::TILE;
@@ -15,7 +15,7 @@ const CLOCK_STEP_US: i64 = 7 * 86_400_000_000;
 
 /// A page of a search, newest first.
 #[derive(Debug, Default)]
-pub struct Page {
+pub struct SearchPage {
     /// Entries that fit.
     pub found: Vec<Found>,
     /// Where the next page begins: entries before this index; `None` at the end. A log only grows, so pages hold still.
@@ -29,15 +29,15 @@ pub struct Page {
 /// The log cannot be read, or is not what was signed. A fault of the index is none: the index is made anew, or done without.
 pub fn page(
     reader: &LogReader,
-    index: Option<&Index>,
+    index: Option<&SearchIndex>,
     query: &Query,
     before: Option<u64>,
     limit: usize,
     patience: Option<Instant>,
-) -> Result<Page, AuditError> {
+) -> Result<SearchPage, AuditError> {
     let (low, high) = if index.is_none() { bounds(reader, query)? } else { (0, u64::MAX) };
     let indexed = index.map_or(0, |index| index.indexed(reader));
-    let mut search = Search { reader, query, limit, patience, page: Page::default() };
+    let mut search = Search { reader, query, limit, patience, page: SearchPage::default() };
     let mut at = before.unwrap_or(u64::MAX).min(reader.size()).min(high);
     while at > low.max(indexed) && !search.is_over() {
         at = search.newer(at, low.max(indexed))?;
@@ -63,7 +63,7 @@ struct Search<'s> {
     query: &'s Query,
     limit: usize,
     patience: Option<Instant>,
-    page: Page,
+    page: SearchPage,
 }
 
 impl Search<'_> {
@@ -152,7 +152,7 @@ pub(super) fn bounds(reader: &LogReader, query: &Query) -> Result<(u64, u64), Au
 /// As for [`page`].
 pub fn each(
     reader: &LogReader,
-    index: Option<&Index>,
+    index: Option<&SearchIndex>,
     query: &Query,
     mut visit: impl FnMut(Found) -> Result<(), AuditError>,
 ) -> Result<(), AuditError> {
@@ -172,7 +172,7 @@ pub fn each(
 /// As for [`page`].
 pub fn exchange(
     reader: &LogReader,
-    index: Option<&Index>,
+    index: Option<&SearchIndex>,
     id: &[u8; 16],
     patience: Instant,
 ) -> Result<Option<Vec<Found>>, AuditError> {

@@ -2,7 +2,7 @@
 
 use super::AuditError;
 pub use super::index::HOUR_US;
-use super::index::{Hour, Index};
+use super::index::{Hour, SearchIndex};
 use super::query::{Query, outcome};
 use super::search;
 use crate::exchange_log::reader::LogReader;
@@ -18,7 +18,7 @@ const PAGE: usize = 1_000;
 /// Whether the index's counts can tell: it counts by client, agency, source, operation and outcome, in whole hours.
 pub fn counts(query: &Query) -> bool {
     let whole = |time: Option<i64>| time.is_none_or(|time| time % HOUR_US == 0);
-    !query.names_somebody()
+    !query.has_subject_filter()
         && query.purpose.is_none()
         && query.scope.is_none()
         && whole(query.from_us)
@@ -26,26 +26,26 @@ pub fn counts(query: &Query) -> bool {
 }
 
 /// What was counted.
-pub struct Counted {
+pub struct PeriodStatistics {
     /// The counts, in the order of time; `None` where there are more than wanted.
     pub counts: Option<Vec<Hour>>,
     /// Entries that were pruned before they were counted.
-    pub uncounted: u64,
+    pub not_counted: u64,
 }
 
 /// Exchanges by the hour, or by the day of Ho Chi Minh City (told by its first hour), in the order of time: from the index's
-/// counts where they can tell, and from the entries for what is newer. At most `most` counts.
+/// counts where they can tell, and from the entries for what is newer. At most `max` counts.
 ///
 /// # Errors
 /// As for [`search::page`].
 pub fn statistics(
     reader: &LogReader,
-    index: Option<&Index>,
+    index: Option<&SearchIndex>,
     query: &Query,
     days: bool,
     most: usize,
-) -> Result<Counted, AuditError> {
-    let mut sums = Sums { days, all: BTreeMap::new() };
+) -> Result<PeriodStatistics, AuditError> {
+    let mut sums = StatisticsTotals { days, all: BTreeMap::new() };
     let (newer_than, uncounted) = match index.filter(|_| counts(query)) {
         Some(index) => {
             let from = query.from_us.map_or(i64::MIN, |from| from.div_euclid(HOUR_US));
@@ -67,7 +67,7 @@ pub fn statistics(
 }
 
 /// The same from the entries alone, each hashed up to the checkpoint, or from the journal behind it. `progress` is called with how
-/// many entries were read, of how many; where it says no, `None` comes of it. What was pruned is not counted; `uncounted` is how
+/// many entries were read, of how many; where it says no, `None` comes of it. What was pruned is not counted; `not_counted` is how
 /// many of these entries may be of the period.
 ///
 /// # Errors
@@ -78,12 +78,12 @@ pub fn from_log(
     days: bool,
     most: usize,
     mut progress: impl FnMut(u64, u64) -> bool,
-) -> Result<Option<Counted>, AuditError> {
-    let mut sums = Sums { days, all: BTreeMap::new() };
+) -> Result<Option<PeriodStatistics>, AuditError> {
+    let mut sums = StatisticsTotals { days, all: BTreeMap::new() };
     let (low, high) = search::bounds(reader, query)?;
     let (high, sealed) = (high.min(reader.size()), reader.sealed());
     let wrong = |index: u64| LogError::corrupt(&reader.paths().tiles, 0, format!("entry {index} is no entry"));
-    let take = |sums: &mut Sums, index: u64, bytes: &[u8]| -> Result<(), LogError> {
+    let take = |sums: &mut StatisticsTotals, index: u64, bytes: &[u8]| -> Result<(), LogError> {
         let entry = Entry::from_bytes(bytes).ok_or_else(|| wrong(index))?;
         if query.fits(&entry) {
             sums.entry(entry);
@@ -125,14 +125,14 @@ fn pruned_within(reader: &LogReader, query: &Query, high: u64) -> Result<u64, Au
     Ok(entries)
 }
 
-type Key = (i64, String, String, String, String, String);
+type StatisticsKey = (i64, String, String, String, String, String);
 
-struct Sums {
+struct StatisticsTotals {
     days: bool,
-    all: BTreeMap<Key, Hour>,
+    all: BTreeMap<StatisticsKey, Hour>,
 }
 
-impl Sums {
+impl StatisticsTotals {
     /// Counts an entry, where it is an exchange.
     fn entry(&mut self, entry: Entry) {
         if entry.kind() != Kind::Exchange {
@@ -151,8 +151,11 @@ impl Sums {
         });
     }
 
-    fn counted(self, most: usize, uncounted: u64) -> Counted {
-        Counted { counts: (self.all.len() <= most).then(|| self.all.into_values().collect()), uncounted }
+    fn counted(self, most: usize, uncounted: u64) -> PeriodStatistics {
+        PeriodStatistics {
+            counts: (self.all.len() <= most).then(|| self.all.into_values().collect()),
+            not_counted: uncounted,
+        }
     }
 
     fn add(&mut self, one: Hour) {

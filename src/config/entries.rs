@@ -7,7 +7,7 @@ use crate::contract::options::fill;
 use crate::contract::settings::Settings;
 use crate::contract::{Binding, ContractSet};
 use crate::drivers::connection::{RequestHash, SourceConnection, XRoadIds, XRoadMember};
-use crate::drivers::credentials::{Credentials, HashedBasic, Lgsp, OAuth2, Session, UsernameToken};
+use crate::drivers::credentials::{Credentials, HashedBasic, Lgsp, LoginSession, OAuth2, UsernameToken};
 use crate::drivers::http::HttpEndpoint;
 use crate::guard::{BreakerSettings, GuardSettings, RetrySettings};
 use crate::http2::client::Keepalive;
@@ -289,7 +289,7 @@ fn read_credentials(table: &Table<'_>) -> Option<Credentials> {
             let username = table.needed("username", "quangninh");
             let password = table.secret("password");
             let field = table.needed("field", "session");
-            Some(Credentials::Session(Session::new(login_path?, username?, password?, field?)))
+            Some(Credentials::Session(LoginSession::new(login_path?, username?, password?, field?)))
         }
         "hashed-basic" => {
             let user = table.needed("user", "quangninh");

@@ -2,7 +2,7 @@
 
 use super::drift::DriftPolicy;
 use super::fields::FieldTree;
-use super::map::outcome::Rules;
+use super::map::outcome::OutcomeRules;
 use super::operation::{
     Binding, CallShape, FillPlan, Operation, Paging, Polling, ResponseShape, RestBinding, SourceInfo, TemplatePart,
 };
@@ -77,7 +77,7 @@ impl ContractSet {
             if self.operations.values().any(|known| known.method.parent_service().full_name() == service.full_name()) {
                 continue;
             }
-            let here = Place { file: service.parent_file(), path: service.path().to_vec() };
+            let here = DeclarationPath { file: service.parent_file(), path: service.path().to_vec() };
             let version = version(&service);
             let same = |known: &&Arc<Operation>| known.source.id == source.id && known.source.version == version;
             if let Some(other) = self.operations.values().find(same) {
@@ -167,12 +167,12 @@ impl ContractSet {
 }
 
 /// Where a fault is: a file, and the path of the declaration in it.
-pub(super) struct Place {
+pub(super) struct DeclarationPath {
     file: FileDescriptor,
     path: Vec<i32>,
 }
 
-impl Place {
+impl DeclarationPath {
     pub(super) fn fault(&self, reason: impl Into<String>) -> ContractFault {
         let info = self.file.file_descriptor_proto().source_code_info.as_ref();
         let location = info.and_then(|info| info.location.iter().find(|location| location.path == self.path));
@@ -227,7 +227,7 @@ fn compile_method(
     source: &options::Source,
     info: &Arc<SourceInfo>,
 ) -> Result<Operation, Vec<ContractFault>> {
-    let place = Place { file: method.parent_file(), path: method.path().to_vec() };
+    let place = DeclarationPath { file: method.parent_file(), path: method.path().to_vec() };
     let fail = |reason: String| vec![place.fault(format!("{}: {reason}", method.full_name()))];
     let mut faults = Vec::new();
     let request = take(message::plan(pool, &method.input(), 0), &mut faults);
@@ -243,7 +243,7 @@ fn compile_method(
     let subject = take(subject_paths(&said, method).map_err(fail), &mut faults);
     let fills = take(fills(&said, method).map_err(fail), &mut faults);
     let outcome = said.outcome.as_ref().or(source.outcome.as_ref());
-    let outcome = take(Rules::compile(outcome).map_err(fail), &mut faults);
+    let outcome = take(OutcomeRules::compile(outcome).map_err(fail), &mut faults);
     let polling = match (&said.polling, &answer) {
         (Some(polling), Some(answer)) => take(compile_polling(polling, answer).map_err(fail), &mut faults),
         _ => None,

@@ -22,7 +22,7 @@ pub enum JsonError {
 }
 
 /// Something that is open: an array, or an object with the name whose value comes next.
-enum Open {
+enum OpenContainer {
     Array(Vec<Value>),
     Object(Map<String, Value>, Option<String>),
 }
@@ -31,7 +31,7 @@ enum Open {
 pub fn parse(bytes: &[u8]) -> Result<Value, JsonError> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let mut parser = SliceJsonParser::new(bytes);
-    let mut open: Vec<Open> = Vec::new();
+    let mut open: Vec<OpenContainer> = Vec::new();
     let mut root = None;
     loop {
         let value = match parser.parse_next().map_err(|_| JsonError::Malformed)? {
@@ -41,34 +41,34 @@ pub fn parse(bytes: &[u8]) -> Result<Value, JsonError> {
             JsonEvent::Null => Value::Null,
             JsonEvent::StartArray | JsonEvent::StartObject if open.len() >= MAX_DEPTH => return Err(JsonError::Limit),
             JsonEvent::StartArray => {
-                open.push(Open::Array(Vec::new()));
+                open.push(OpenContainer::Array(Vec::new()));
                 continue;
             }
             JsonEvent::StartObject => {
-                open.push(Open::Object(Map::new(), None));
+                open.push(OpenContainer::Object(Map::new(), None));
                 continue;
             }
             JsonEvent::ObjectKey(key) => match open.last_mut() {
-                Some(Open::Object(object, name)) if !object.contains_key(key.as_ref()) => {
+                Some(OpenContainer::Object(object, name)) if !object.contains_key(key.as_ref()) => {
                     *name = Some(key.into_owned());
                     continue;
                 }
-                Some(Open::Object(..)) => return Err(JsonError::Duplicate),
+                Some(OpenContainer::Object(..)) => return Err(JsonError::Duplicate),
                 _ => return Err(JsonError::Malformed),
             },
             JsonEvent::EndArray => match open.pop() {
-                Some(Open::Array(items)) => Value::Array(items),
+                Some(OpenContainer::Array(items)) => Value::Array(items),
                 _ => return Err(JsonError::Malformed),
             },
             JsonEvent::EndObject => match open.pop() {
-                Some(Open::Object(object, None)) => Value::Object(object),
+                Some(OpenContainer::Object(object, None)) => Value::Object(object),
                 _ => return Err(JsonError::Malformed),
             },
             JsonEvent::Eof => return root.filter(|_| open.is_empty()).ok_or(JsonError::Malformed),
         };
         match open.last_mut() {
-            Some(Open::Array(items)) => items.push(value),
-            Some(Open::Object(object, name)) => {
+            Some(OpenContainer::Array(items)) => items.push(value),
+            Some(OpenContainer::Object(object, name)) => {
                 object.insert(name.take().ok_or(JsonError::Malformed)?, value);
             }
             None if root.is_none() => root = Some(value),

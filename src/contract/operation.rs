@@ -3,7 +3,7 @@
 use super::drift::{self, DriftPolicy};
 use super::fields::FieldTree;
 use super::formats::Format;
-use super::map::outcome::Rules;
+use super::map::outcome::OutcomeRules;
 use super::options;
 use super::plan::{MessagePlan, WirePath};
 use bytes::Bytes;
@@ -174,7 +174,7 @@ pub struct Operation {
     /// Wrappers to go through in the answer: the first way that is in the document counts. Never empty; a way may be.
     pub answer_root: Vec<Vec<String>>,
     /// Success and failure.
-    pub outcome: Rules,
+    pub outcome: OutcomeRules,
     /// Paging, for server streams.
     pub paging: Option<Paging>,
     /// Polling, for server streams.

@@ -24,14 +24,14 @@ pub struct CallContext {
     /// What becomes of an answer that has drifted.
     pub drift: DriftPolicy,
     /// Whether its own request has left.
-    pub sent: Sent,
+    pub sent: SentFlag,
 }
 
 /// Whether a call's own request may have reached its source whole: then only the answer tells what became of it. Clones are one.
 #[derive(Debug, Clone, Default)]
-pub struct Sent(Arc<AtomicBool>);
+pub struct SentFlag(Arc<AtomicBool>);
 
-impl Sent {
+impl SentFlag {
     /// It is on its way.
     pub fn mark(&self) {
         self.0.store(true, Ordering::Relaxed);

@@ -11,7 +11,7 @@ pub fn nfc(text: &str) -> Cow<'_, str> {
     Cow::Owned(text.nfc().collect())
 }
 
-/// Whether a text has more than `most` characters.
+/// Whether a text has more than `max` characters.
 pub fn is_longer(text: &str, most: usize) -> bool {
     // A text has at least as many bytes as characters.
     text.len() > most && text.chars().nth(most).is_some()

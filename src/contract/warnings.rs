@@ -1,6 +1,6 @@
 //! What a contract does not say, so that the gateway cannot tell one thing from another: no fault, but a reason to look again.
 
-use super::map::outcome::Rules;
+use super::map::outcome::OutcomeRules;
 use super::plan::{FieldKind, FieldPlan};
 use super::{Binding, CallShape, Operation};
 
@@ -11,7 +11,7 @@ pub fn warnings(operation: &Operation) -> Vec<String> {
         return Vec::new();
     }
     let mut found = Vec::new();
-    let rules: &Rules = &operation.outcome;
+    let rules: &OutcomeRules = &operation.outcome;
     let one_record = !operation.writes && operation.shape == CallShape::Unary && !only_lists(operation);
     if one_record && !rules.knows_absence() {
         found.push(

@@ -36,7 +36,7 @@ impl XRoadMember {
         })
     }
 
-    /// As it stands in `X-Road-Client` and in REST paths.
+    /// As it stands in `X-Road-OAuth2Client` and in REST paths.
     pub fn path(&self) -> String {
         format!("{}/{}/{}/{}", self.instance, self.class, self.member, self.subsystem)
     }

@@ -1,7 +1,7 @@
 //! What can go wrong at or on the way to a source, and which reason the caller is told.
 
 use crate::contract::map::MapError;
-use crate::contract::map::outcome::{Verdict, shorten};
+use crate::contract::map::outcome::{OutcomeVerdict, shorten};
 use crate::contract::options::Meaning;
 use crate::contract::validate::Violation;
 use crate::frame::FrameError;
@@ -394,11 +394,11 @@ pub(super) fn unfit(path: &str, reason: &'static str) -> SourceError {
 }
 
 /// Turns a judged code into a result: whether a code said that it succeeded.
-pub(super) fn heed(verdict: Verdict) -> Result<bool, SourceError> {
+pub(super) fn heed(verdict: OutcomeVerdict) -> Result<bool, SourceError> {
     match verdict {
-        Verdict::Success { coded } => Ok(coded),
-        Verdict::NoCode => Err(SourceError::Protocol("the answer has no code of success or failure".into())),
-        Verdict::Failure(meaning, code) => Err(by_meaning(meaning, code)),
+        OutcomeVerdict::Success { coded } => Ok(coded),
+        OutcomeVerdict::NoCode => Err(SourceError::Protocol("the answer has no code of success or failure".into())),
+        OutcomeVerdict::Failure(meaning, code) => Err(by_meaning(meaning, code)),
     }
 }
 

@@ -21,10 +21,10 @@ use tonic::Code;
 
 /// gRPC towards one source.
 pub struct GrpcDriver {
-    inner: Arc<Inner>,
+    inner: Arc<GrpcDriverState>,
 }
 
-struct Inner {
+struct GrpcDriverState {
     /// Largest answer in bytes.
     max_answer: usize,
     /// Connections of each shape: lists are read, and uploads are sent, at their callers' pace, and are to take neither streams nor
@@ -49,7 +49,7 @@ impl GrpcDriver {
             Http2::pooled(address, connector, connection.keepalive, limits, open)
         };
         let (calls, lists, uploads) = (http2(CALLS), http2(LISTS), http2(CALLS));
-        GrpcDriver { inner: Arc::new(Inner { max_answer: connection.max_response, calls, lists, uploads }) }
+        GrpcDriver { inner: Arc::new(GrpcDriverState { max_answer: connection.max_response, calls, lists, uploads }) }
     }
 }
 
@@ -74,7 +74,7 @@ impl Driver for GrpcDriver {
     }
 }
 
-impl Inner {
+impl GrpcDriverState {
     async fn call(&self, call: Call) -> Result<SourceResponse, SourceError> {
         let Call { operation, request: messages, context, until, stream_wait, .. } = call;
         let Binding::Grpc(path) = &operation.binding else {

@@ -1,7 +1,7 @@
 //! HTTP to a source: pooled connections over TLS, answers bounded in size.
 
 use super::SourceError;
-use crate::contract::settings::Sent;
+use crate::contract::settings::SentFlag;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
@@ -84,7 +84,7 @@ impl HttpEndpoint {
         headers: HeaderMap,
         body: Bytes,
     ) -> Result<HttpResponse, SourceError> {
-        self.send_marking(method, path, headers, body, &Sent::default()).await
+        self.send_marking(method, path, headers, body, &SentFlag::default()).await
     }
 
     /// The same, where it is to be known whether the request has left.
@@ -94,7 +94,7 @@ impl HttpEndpoint {
         path: &str,
         headers: HeaderMap,
         body: Bytes,
-        sent: &Sent,
+        sent: &SentFlag,
     ) -> Result<HttpResponse, SourceError> {
         let uri: Uri = format!("{}{path}", self.base)
             .parse()

@@ -18,16 +18,16 @@ const MAX_DEPTH: usize = 64;
 const XOP: &str = "http://www.w3.org/2004/08/xop/include";
 
 /// The parts of an answer by their content ids, beside the root.
-pub(super) type Parts<'a> = HashMap<String, Part<'a>>;
+pub(super) type Parts<'a> = HashMap<String, MultipartPart<'a>>;
 
 /// One part.
-pub(super) struct Part<'a> {
+pub(super) struct MultipartPart<'a> {
     body: &'a [u8],
     base64: bool,
 }
 
 /// The root document of an answer, its charset, and its other parts.
-pub(super) struct Opened<'a> {
+pub(super) struct OpenedMultipart<'a> {
     pub root: &'a [u8],
     pub charset: Option<String>,
     pub parts: Parts<'a>,
@@ -38,13 +38,13 @@ fn wrong(what: &str) -> SourceError {
 }
 
 /// Takes an answer apart, where it is in parts.
-pub(super) fn open(answer: &HttpResponse) -> Result<Opened<'_>, SourceError> {
+pub(super) fn open(answer: &HttpResponse) -> Result<OpenedMultipart<'_>, SourceError> {
     let kind = answer.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let Some(kind) = kind.and_then(media_type) else {
-        return Ok(Opened { root: &answer.body, charset: None, parts: HashMap::new() });
+        return Ok(OpenedMultipart { root: &answer.body, charset: None, parts: HashMap::new() });
     };
     if kind.type_() != mime::MULTIPART {
-        return Ok(Opened { root: &answer.body, charset: charset(&kind), parts: HashMap::new() });
+        return Ok(OpenedMultipart { root: &answer.body, charset: charset(&kind), parts: HashMap::new() });
     }
     let boundary = kind.get_param(mime::BOUNDARY).ok_or_else(|| wrong("has no boundary"))?;
     let start = kind.get_param("start").map(|start| start.as_str().to_owned());
@@ -70,12 +70,12 @@ pub(super) fn open(answer: &HttpResponse) -> Result<Opened<'_>, SourceError> {
             }
             let kind = field(head, "content-type").and_then(|kind| media_type(&kind));
             root = Some((body, kind.as_ref().and_then(charset)));
-        } else if parts.insert(id.to_owned(), Part { body, base64 }).is_some() && !id.is_empty() {
+        } else if parts.insert(id.to_owned(), MultipartPart { body, base64 }).is_some() && !id.is_empty() {
             return Err(wrong("has two parts of one id"));
         }
     }
     let (root, charset) = root.ok_or_else(|| wrong("has no root"))?;
-    Ok(Opened { root, charset, parts })
+    Ok(OpenedMultipart { root, charset, parts })
 }
 
 /// A media type; some stacks end it with a semicolon.

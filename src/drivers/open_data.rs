@@ -27,7 +27,7 @@ type SharedFetch = BoxFuture<'static, Answered>;
 
 /// What is kept of a source, by path and the headers that the request has by its contract.
 pub(super) struct OpenData {
-    kept: quick_cache::sync::Cache<String, CacheEntry, BySize>,
+    kept: quick_cache::sync::Cache<String, CacheEntry, ResponseWeighter>,
     flights: Mutex<HashMap<String, PendingFetch>>,
 }
 
@@ -39,9 +39,9 @@ struct PendingFetch {
 
 /// Weighs answers in bytes.
 #[derive(Debug, Clone)]
-struct BySize;
+struct ResponseWeighter;
 
-impl quick_cache::Weighter<String, CacheEntry> for BySize {
+impl quick_cache::Weighter<String, CacheEntry> for ResponseWeighter {
     fn weight(&self, path: &String, kept: &CacheEntry) -> u64 {
         (path.len() + kept.body.len()) as u64 + 1_024
     }
@@ -75,7 +75,7 @@ pub(super) fn key(path: &str, headers: &HeaderMap) -> String {
 
 impl OpenData {
     pub(super) fn new() -> Self {
-        let kept = quick_cache::sync::Cache::with_weighter(MAX_KEPT, MAX_KEPT_IN_ALL, BySize);
+        let kept = quick_cache::sync::Cache::with_weighter(MAX_KEPT, MAX_KEPT_IN_ALL, ResponseWeighter);
         OpenData { kept, flights: Mutex::default() }
     }
 

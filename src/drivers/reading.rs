@@ -3,7 +3,7 @@
 use super::{SourceError, drift, error::heed};
 use crate::contract::Operation;
 use crate::contract::map::MapError;
-use crate::contract::map::outcome::{self, Verdict};
+use crate::contract::map::outcome::{self, OutcomeVerdict};
 use crate::contract::map::response::{self, Found, Read};
 use crate::contract::map::response_start::{Start, start};
 use crate::contract::map::values;
@@ -48,7 +48,7 @@ pub(super) fn judge(
         Start::Empty | Start::Missing => &document,
     };
     let verdict = outcome::evaluate(&operation.outcome, &document, place);
-    let failed = matches!(verdict, Verdict::Failure(..));
+    let failed = matches!(verdict, OutcomeVerdict::Failure(..));
     if !failed && operation.outcome.signals_no_record(&document, element) {
         return Err(SourceError::NotFound("no record".into()));
     }

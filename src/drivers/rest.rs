@@ -25,10 +25,10 @@ use std::time::{Duration, Instant};
 
 /// REST/JSON towards one source.
 pub struct RestDriver {
-    inner: Arc<Inner>,
+    inner: Arc<RestDriverState>,
 }
 
-struct Inner {
+struct RestDriverState {
     connection: Arc<SourceConnection>,
     open_data: OpenData,
 }
@@ -36,7 +36,7 @@ struct Inner {
 impl RestDriver {
     /// A driver for a connection.
     pub fn new(connection: Arc<SourceConnection>) -> Self {
-        RestDriver { inner: Arc::new(Inner { connection, open_data: OpenData::new() }) }
+        RestDriver { inner: Arc::new(RestDriverState { connection, open_data: OpenData::new() }) }
     }
 }
 
@@ -55,7 +55,7 @@ struct Ask {
     turns: Option<Arc<dyn PageLimiter>>,
 }
 
-impl Inner {
+impl RestDriverState {
     async fn call(self: Arc<Self>, call: Call) -> Result<SourceResponse, SourceError> {
         let SourceRequest::One { message, .. } = call.request else {
             return Err(SourceError::Protocol("REST takes no stream".into()));
@@ -120,7 +120,7 @@ impl Inner {
     async fn exchange(
         &self,
         binding: &RestBinding,
-        mut wire: Outgoing,
+        mut wire: OutgoingRequest,
         proof: &super::credentials::Proof,
         context: &CallContext,
     ) -> Result<(HttpResponse, Option<CacheableResponse>), SourceError> {
@@ -188,7 +188,7 @@ const TROUBLE: Duration = Duration::from_secs(30);
 
 /// Something that is watched: looked at again and again, and told where it has changed.
 struct Watch {
-    inner: Arc<Inner>,
+    inner: Arc<RestDriverState>,
     ask: Ask,
     polling: Polling,
     end: Instant,
@@ -337,7 +337,7 @@ fn watched(operation: &Operation, message: &Bytes, name: &str) -> String {
 }
 
 /// A request ready for the wire.
-pub(super) struct Outgoing {
+pub(super) struct OutgoingRequest {
     pub path: String,
     pub headers: HeaderMap,
     pub body: Option<Value>,
@@ -348,7 +348,7 @@ fn wire_request(
     binding: &RestBinding,
     connection: &SourceConnection,
     extra: &[(&str, String)],
-) -> Result<Outgoing, SourceError> {
+) -> Result<OutgoingRequest, SourceError> {
     outgoing(&ask.operation, &ask.message, &ask.context, binding, connection, extra)
 }
 
@@ -360,7 +360,7 @@ pub(super) fn outgoing(
     binding: &RestBinding,
     connection: &SourceConnection,
     extra: &[(&str, String)],
-) -> Result<Outgoing, SourceError> {
+) -> Result<OutgoingRequest, SourceError> {
     let names: Vec<&str> = binding
         .template
         .iter()
@@ -388,7 +388,7 @@ pub(super) fn outgoing(
     if body.is_some() {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
     }
-    Ok(Outgoing { path: fill_path(binding, &wire.path, &wire.query), headers, body })
+    Ok(OutgoingRequest { path: fill_path(binding, &wire.path, &wire.query), headers, body })
 }
 
 fn fill_path(binding: &RestBinding, values: &[(String, String)], query: &[(String, String)]) -> String {

@@ -155,7 +155,7 @@ pub fn read_response(
     let status = status_error(answer.status, &answer.headers);
     // A failure without an envelope is an HTTP failure.
     let failed = |error: SourceError| status.clone().unwrap_or(error);
-    let multipart::Opened { root, charset, mut parts } = multipart::open(&answer).map_err(failed)?;
+    let multipart::OpenedMultipart { root, charset, mut parts } = multipart::open(&answer).map_err(failed)?;
     let root =
         xml::parse_in(root, charset.as_deref()).map_err(|error| failed(SourceError::Protocol(error.to_string())))?;
     let space = if is_12(soap) { SOAP_12 } else { SOAP_11 };

@@ -9,7 +9,7 @@ use crate::contract::map::outcome::spelling_free;
 
 /// Where an error happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Family {
+enum ErrorFamily {
     Client,
     OwnServer,
     TheirServer,
@@ -76,11 +76,11 @@ const PASSING: &[&str] = &["maintenancemode", "servicedisabled"];
 pub(super) fn meaning(code: &str) -> Option<SourceError> {
     let name = spelling_free(code.trim());
     let mut segments = name.split('.');
-    let (family, rest): (Family, Vec<&str>) = match (segments.next(), segments.clone().next()) {
-        (Some("client"), Some(_)) => (Family::Client, segments.collect()),
-        (Some("signer"), Some(_)) => (Family::OwnServer, segments.collect()),
-        (Some("server"), Some("clientproxy")) => (Family::OwnServer, segments.skip(1).collect()),
-        (Some("server"), Some("serverproxy")) => (Family::TheirServer, segments.skip(1).collect()),
+    let (family, rest): (ErrorFamily, Vec<&str>) = match (segments.next(), segments.clone().next()) {
+        (Some("client"), Some(_)) => (ErrorFamily::Client, segments.collect()),
+        (Some("signer"), Some(_)) => (ErrorFamily::OwnServer, segments.collect()),
+        (Some("server"), Some("clientproxy")) => (ErrorFamily::OwnServer, segments.skip(1).collect()),
+        (Some("server"), Some("serverproxy")) => (ErrorFamily::TheirServer, segments.skip(1).collect()),
         _ => return None,
     };
     // `service_failed.ssl_authentication_failed`, `signature_verification.invalid_cert_path`: the first says what failed.
@@ -97,9 +97,11 @@ pub(super) fn meaning(code: &str) -> Option<SourceError> {
         SourceError::Unavailable("the service behind X-Road failed")
     } else {
         match (family, is(CERTIFICATES)) {
-            (Family::Client | Family::OwnServer, true) => SourceError::Forbidden(String::new()),
-            (Family::Client, false) => SourceError::Internal("X-Road does not take the gateway's message"),
-            (Family::OwnServer | Family::TheirServer, _) => SourceError::Broken("X-Road could not reach the service"),
+            (ErrorFamily::Client | ErrorFamily::OwnServer, true) => SourceError::Forbidden(String::new()),
+            (ErrorFamily::Client, false) => SourceError::Internal("X-Road does not take the gateway's message"),
+            (ErrorFamily::OwnServer | ErrorFamily::TheirServer, _) => {
+                SourceError::Broken("X-Road could not reach the service")
+            }
         }
     };
     Some(error.coded(code.trim()))

@@ -64,7 +64,7 @@ const KNOWN: [&str; 22] = [
 
 /// How the names of HTTP's own headers are written in the head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Names {
+pub enum HeaderCase {
     /// As Jetty gives them, X-Road's choice so far: `Accept-Encoding`.
     Jetty,
     /// As they were sent: in lower case.
@@ -88,14 +88,16 @@ impl RestRequest {
     }
 
     /// The hash, in base64, of the request that a security server knows by this id.
-    pub fn hash(&self, request_id: &str, names: Names) -> String {
+    pub fn hash(&self, request_id: &str, names: HeaderCase) -> String {
         let mut head = format!("{}\r\n{}\r\n", self.method, self.target).into_bytes();
         for (name, value) in &self.headers {
             if SKIPPED.contains(&name.as_str()) {
                 continue;
             }
             match names {
-                Names::Jetty if KNOWN.contains(&name.as_str()) => head.extend(in_title_case(name.as_str()).bytes()),
+                HeaderCase::Jetty if KNOWN.contains(&name.as_str()) => {
+                    head.extend(in_title_case(name.as_str()).bytes())
+                }
                 _ => head.extend_from_slice(name.as_str().as_bytes()),
             }
             head.push(b':');
@@ -112,7 +114,7 @@ impl RestRequest {
 
     /// Whether `hash` is this request's, in either spelling of the names.
     pub fn has_hash(&self, request_id: &str, hash: &str) -> bool {
-        [Names::Jetty, Names::Sent].iter().any(|names| self.hash(request_id, *names) == hash)
+        [HeaderCase::Jetty, HeaderCase::Sent].iter().any(|names| self.hash(request_id, *names) == hash)
     }
 }
 
@@ -153,8 +155,8 @@ mod tests {
     /// Made by Python's hashlib from the texts that the protocol names.
     #[test]
     fn the_hash_is_that_of_the_protocol_with_and_without_a_body() {
-        assert_eq!(request(b"", &HEADERS).hash("R1", Names::Jetty), WITHOUT_BODY);
-        assert_eq!(request(b"{}", &HEADERS).hash("R1", Names::Jetty), WITH_BODY);
+        assert_eq!(request(b"", &HEADERS).hash("R1", HeaderCase::Jetty), WITHOUT_BODY);
+        assert_eq!(request(b"{}", &HEADERS).hash("R1", HeaderCase::Jetty), WITH_BODY);
     }
 
     const WITHOUT_BODY: &str =
@@ -165,16 +167,16 @@ mod tests {
     fn headers_of_one_hop_and_the_case_of_known_names_change_nothing() {
         let plain = request(b"", &HEADERS);
         let hops = request(b"", &[("host", "h"), ("user-agent", "u"), HEADERS[0], HEADERS[1], HEADERS[2], ("te", "x")]);
-        assert_eq!(hops.hash("R1", Names::Jetty), plain.hash("R1", Names::Jetty));
-        for names in [Names::Jetty, Names::Sent] {
+        assert_eq!(hops.hash("R1", HeaderCase::Jetty), plain.hash("R1", HeaderCase::Jetty));
+        for names in [HeaderCase::Jetty, HeaderCase::Sent] {
             assert!(plain.has_hash("R1", &plain.hash("R1", names)), "{names:?}");
         }
-        assert_ne!(plain.hash("R1", Names::Jetty), plain.hash("R1", Names::Sent));
+        assert_ne!(plain.hash("R1", HeaderCase::Jetty), plain.hash("R1", HeaderCase::Sent));
     }
 
     #[test]
     fn whatever_else_differs_is_another_request() {
-        let hash = request(b"{}", &HEADERS).hash("R1", Names::Jetty);
+        let hash = request(b"{}", &HEADERS).hash("R1", HeaderCase::Jetty);
         let other_value = [HEADERS[0], ("x-road-client", "VN/GOV/H49/OTHER"), HEADERS[2]];
         assert!(!request(b"{}", &HEADERS).has_hash("R2", &hash), "another id");
         assert!(!request(b"{ }", &HEADERS).has_hash("R1", &hash), "another body");

@@ -177,7 +177,7 @@ impl ExchangeLog {
 
     /// Appends an entry that nobody waits for: the end of a call whose caller is gone. That it could not be written is told
     /// in the program's log.
-    pub fn append_unawaited(&self, entry: &Entry) -> Result<(), LogError> {
+    pub fn append_detached(&self, entry: &Entry) -> Result<(), LogError> {
         outbox::put(&self.shared, Queued::new(entry.to_bytes(), None)?);
         Ok(())
     }

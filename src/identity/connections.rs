@@ -54,7 +54,7 @@ pub struct ConnectionPermit {
 }
 
 impl Connections {
-    /// At most `most` in all, and `most_per_peer` from one address.
+    /// At most `max` in all, and `most_per_peer` from one address.
     pub fn new(most: usize, most_per_peer: usize) -> Arc<Self> {
         Arc::new(Connections { most, most_per_peer, open: Mutex::default() })
     }

@@ -1,7 +1,7 @@
 //! Identity: who is at the other end of a connection, from its certificate. The handshake has proved that the peer holds
 //! the certificate's key and that the province's CA signed it; here its names are read, once for each connection.
 
-use crate::registry::{Actor, ClientView, Digest, NameHolder, Snapshot, canonical_name};
+use crate::registry::{Actor, ClientView, Digest, NameOwner, Snapshot, canonical_name};
 use crate::status::{Reason, Refusal};
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
@@ -158,10 +158,10 @@ impl Peer {
     /// The registered client that this is. A certificate of a person is no client's; one that names several identities
     /// is nobody's, whichever of its names would do.
     pub fn identify(&self, registry: &Snapshot) -> Result<Arc<ClientView>, Refusal> {
-        let view = match registry.holder_of(&self.certificate.names) {
-            NameHolder::Client(view) => view,
-            NameHolder::Several => return Err(Reason::CertificateAmbiguous.into()),
-            NameHolder::Nobody | NameHolder::Staff(_) => return Err(Reason::ClientUnknown.into()),
+        let view = match registry.owner_of(&self.certificate.names) {
+            NameOwner::Client(view) => view,
+            NameOwner::Ambiguous => return Err(Reason::CertificateAmbiguous.into()),
+            NameOwner::Unregistered | NameOwner::Staff(_) => return Err(Reason::ClientUnknown.into()),
         };
         if view.client.suspended {
             return Err(Reason::ClientSuspended.into());

@@ -58,7 +58,7 @@ impl Issuer<'_> {
     fn must_name_nobody_else(&self, client: &str, chain: &[CertificateDer<'_>]) -> Result<(), IssueError> {
         let names = Certificate::of(chain).map(|certificate| certificate.names.clone()).unwrap_or_default();
         let own = format!("client:{client}");
-        let others: Vec<String> = self.store.holders(&names)?.into_iter().filter(|holder| *holder != own).collect();
+        let others: Vec<String> = self.store.owners(&names)?.into_iter().filter(|holder| *holder != own).collect();
         if others.is_empty() {
             return Ok(());
         }
@@ -71,7 +71,7 @@ impl Issuer<'_> {
     /// Why no grant of a client's is in force for a scope, or for any: which grant waits, begins, or is over, and when.
     pub fn why_not(&self, client: &str, scope: Option<&str>) -> String {
         let now = now();
-        let page = Page { after: "", most: LOOKED_AT, filter: GrantFilter::default() };
+        let page = Page { after: "", max: LOOKED_AT, filter: GrantFilter::default() };
         let Ok(grants) = self.store.grants(Some(client), page) else { return "its grants cannot be read".into() };
         let mut found: Vec<(u8, String)> = grants
             .iter()

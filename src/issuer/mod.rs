@@ -247,7 +247,7 @@ impl<'s> Issuer<'s> {
         };
         let published = self.settings.jwks_max_age.as_secs() as i64 + PUBLISHED_WITHIN_S;
         let signs_from = if at_once { now } else { now + published };
-        let key = SigningKey { kid, algorithm: name.into(), public_pem, created: now, signs_from, believed_until: 0 };
+        let key = SigningKey { kid, algorithm: name.into(), public_pem, created: now, signs_from, trusted_until: 0 };
         // The others sign until then; a token may begin a lifetime later and live for one more.
         self.store.add_key(&key, signs_from + 2 * MAX_LIFETIME.as_secs() as i64)?;
         Ok(key)

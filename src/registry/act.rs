@@ -45,7 +45,7 @@ pub struct Act {
 
 /// A row of the acts that wait for the exchange log.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NotedAct {
+pub enum LoggedAct {
     /// An act that was noted with its change.
     Act(Act),
     /// An act that was noted by an older version, which authenticated none, and taken over when its file was upgraded.
@@ -54,12 +54,12 @@ pub enum NotedAct {
     Refused(RefusedAct),
 }
 
-impl NotedAct {
+impl LoggedAct {
     /// Its place in the sequence.
     pub fn sequence(&self) -> u64 {
         match self {
-            NotedAct::Act(act) | NotedAct::Upgraded(act) => act.sequence,
-            NotedAct::Refused(refused) => refused.sequence,
+            LoggedAct::Act(act) | LoggedAct::Upgraded(act) => act.sequence,
+            LoggedAct::Refused(refused) => refused.sequence,
         }
     }
 }

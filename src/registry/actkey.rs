@@ -19,7 +19,7 @@ const TEXT: &[u8] = b"ndxp text\0";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
     /// With its change, in one transaction.
-    Noted,
+    Logged,
     /// By an older version, which authenticated nothing; taken over when its file was upgraded.
     Upgraded,
 }
@@ -27,7 +27,7 @@ pub enum Origin {
 impl Origin {
     fn domain(self) -> &'static [u8] {
         match self {
-            Origin::Noted => b"ndxp act",
+            Origin::Logged => b"ndxp act",
             Origin::Upgraded => b"ndxp act of an older version",
         }
     }
@@ -90,7 +90,7 @@ impl ActKey {
 
     /// Whether a code is that act's, and how it came to be noted.
     pub(super) fn origin(&self, act: &Act, changes: &str, code: &[u8]) -> Option<Origin> {
-        [Origin::Noted, Origin::Upgraded]
+        [Origin::Logged, Origin::Upgraded]
             .into_iter()
             .find(|origin| self.0.is_code(&canonical(*origin, act, changes), code))
     }
@@ -156,8 +156,8 @@ mod tests {
     fn t4_a_code_is_of_one_row_only() {
         let folder = tempfile::tempdir().unwrap();
         let key = ActKey::make(&folder.path().join("registry.sqlite"), &Vault::default()).unwrap();
-        let code = key.code(Origin::Noted, &act(), "[]");
-        assert_eq!(key.origin(&act(), "[]", &code), Some(Origin::Noted));
+        let code = key.code(Origin::Logged, &act(), "[]");
+        assert_eq!(key.origin(&act(), "[]", &code), Some(Origin::Logged));
         type Edit<'e> = &'e dyn Fn(&mut Act);
         let edits: &[Edit<'_>] = &[
             &|act| act.sequence = 8,
@@ -191,7 +191,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let registry = folder.path().join("registry.sqlite");
         assert!(ActKey::read(&registry, &Vault::default()).unwrap().is_none());
-        let code = |key: &ActKey| key.code(Origin::Noted, &act(), "[]");
+        let code = |key: &ActKey| key.code(Origin::Logged, &act(), "[]");
         let open = ActKey::make(&registry, &Vault::default()).unwrap();
         assert_eq!(code(&open), code(&ActKey::make(&registry, &Vault::default()).unwrap()));
         // Where a secret is configured, a key that anybody could have put there does not count.
@@ -223,6 +223,6 @@ mod tests {
     }
 
     fn code_of(key: &ActKey) -> [u8; CODE_BYTES] {
-        key.code(Origin::Noted, &act(), "[]")
+        key.code(Origin::Logged, &act(), "[]")
     }
 }

@@ -18,7 +18,7 @@ pub mod state_file;
 pub mod usage;
 
 use crate::exchange_log::clock;
-pub use act::{Act, NotedAct, ObjectChange, RefusedAct};
+pub use act::{Act, LoggedAct, ObjectChange, RefusedAct};
 pub use actkey::ActKey;
 pub use actor::{Actor, Digest};
 pub use name::canonical_name;
@@ -28,7 +28,7 @@ pub use pending::{ChangeOutcome, PendingChange};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-pub use snapshot::{ClientView, GrantView, Granted, MAX_SKEW_S, NameHolder, Snapshot};
+pub use snapshot::{ClientView, GrantView, Granted, MAX_SKEW_S, NameOwner, Snapshot};
 
 /// The longest life of a token that any policy can allow, and so how long those of a replaced key are still believed.
 pub const MAX_LIFETIME: Duration = Duration::from_secs(24 * 3600);
@@ -265,7 +265,7 @@ pub struct SigningKey {
     /// It is published before then, and signs from then on, Unix time in seconds.
     pub signs_from: i64,
     /// Tokens signed with it are believed until then; 0: no end set.
-    pub believed_until: i64,
+    pub trusted_until: i64,
 }
 
 /// Where a signing key stands.
@@ -283,13 +283,13 @@ pub enum KeyState {
 
 impl SigningKey {
     /// Whether its tokens are believed.
-    pub fn is_believed(&self, now: i64) -> bool {
-        self.believed_until == 0 || now < self.believed_until
+    pub fn is_trusted(&self, now: i64) -> bool {
+        self.trusted_until == 0 || now < self.trusted_until
     }
 
     /// Where it stands among all keys.
     pub fn state(&self, all: &[SigningKey], now: i64) -> KeyState {
-        if !self.is_believed(now) {
+        if !self.is_trusted(now) {
             return KeyState::Retired;
         }
         match signing_key(all, now) {
@@ -304,7 +304,7 @@ impl SigningKey {
 /// published signs before its time; one that was replaced never signs again. `all` are oldest first.
 pub fn signing_key(all: &[SigningKey], now: i64) -> Option<&SigningKey> {
     let newest = all.iter().rposition(|key| key.signs_from <= now)?;
-    all.get(newest..)?.iter().find(|key| key.is_believed(now))
+    all.get(newest..)?.iter().find(|key| key.is_trusted(now))
 }
 
 /// Something that a gateway needs, as [`Store::read`] hands it over.
@@ -384,7 +384,7 @@ pub trait Store: Send + Sync {
     /// Revokes a token that its owner shows, also where its record was lost: then what the token says stands for it.
     fn revoke_shown_token(&self, shown: &TokenRecord) -> Result<(), RegistryError>;
     /// Who holds certificate names (in canonical form) now, as `kind:id`: clients, retired ones included, and staff.
-    fn holders(&self, names: &[String]) -> Result<Vec<String>, RegistryError>;
+    fn owners(&self, names: &[String]) -> Result<Vec<String>, RegistryError>;
     /// Revokes every token that a client has; gives how many were in force.
     fn revoke_client_tokens(&self, client: &str) -> Result<u64, RegistryError>;
 
@@ -425,17 +425,17 @@ pub trait Store: Send + Sync {
     /// The oldest acts that are not in the exchange log yet, at most some hundred. Each change notes its act with itself. Rows
     /// that nobody can vouch for are left out.
     fn acts(&self) -> Result<Vec<Act>, RegistryError> {
-        let acts = self.noted_acts(0)?.into_iter().filter_map(|noted| match noted {
-            NotedAct::Act(act) | NotedAct::Upgraded(act) => Some(act),
-            NotedAct::Refused(_) => None,
+        let acts = self.logged_acts(0)?.into_iter().filter_map(|noted| match noted {
+            LoggedAct::Act(act) | LoggedAct::Upgraded(act) => Some(act),
+            LoggedAct::Refused(_) => None,
         });
         Ok(acts.collect())
     }
     /// The oldest rows of acts behind a place in their sequence, at most some hundred, each with whether it is believed.
-    fn noted_acts(&self, after: u64) -> Result<Vec<NotedAct>, RegistryError>;
+    fn logged_acts(&self, after: u64) -> Result<Vec<LoggedAct>, RegistryError>;
     /// How many rows of acts are left up to a place in their sequence, and the first of them: what is in the log is forgotten, so
     /// these are not what was noted there.
-    fn left_acts(&self, until: u64) -> Result<(u64, Option<NotedAct>), RegistryError>;
+    fn left_acts(&self, until: u64) -> Result<(u64, Option<LoggedAct>), RegistryError>;
     /// Has the next act noted behind this place in the sequence at least: the log has gone that far.
     fn note_acts_after(&self, sequence: u64) -> Result<(), RegistryError>;
     /// Forgets an act that is in the exchange log now.

@@ -10,7 +10,7 @@ pub struct Page<'q, F> {
     pub after: &'q str,
     /// Largest number of records. A page may hold fewer although more follow: a store looks at a bounded number of
     /// records for each page. `usize::MAX`: the whole listing, however long that takes.
-    pub most: usize,
+    pub max: usize,
     /// Which records belong to the listing.
     pub filter: F,
 }
@@ -23,7 +23,7 @@ pub trait AllRecords {
 
 impl<F: AllRecords> Page<'static, F> {
     /// The whole listing.
-    pub const ALL: Self = Page { after: "", most: usize::MAX, filter: F::EVERY };
+    pub const ALL: Self = Page { after: "", max: usize::MAX, filter: F::EVERY };
 }
 
 /// Which clients belong to a listing.

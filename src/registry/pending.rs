@@ -42,17 +42,17 @@ pub enum ChangeOutcome {
     /// It is made.
     Done,
     /// It waits for a second person.
-    Waits(Box<PendingChange>),
+    PendingApproval(Box<PendingChange>),
 }
 
 /// Whether a client would get a certificate name that it did not have, or ask in another agency's name: sources and the log
 /// know it by that.
-pub fn client_gains(before: &Client, after: &Client) -> bool {
+pub fn client_widens(before: &Client, after: &Client) -> bool {
     after.agency != before.agency || after.names.iter().any(|name| !before.names.contains(name))
 }
 
 /// Whether a person would get a role or a certificate name that they did not have.
-pub fn staff_gains(before: &Staff, after: &Staff) -> bool {
+pub fn staff_widens(before: &Staff, after: &Staff) -> bool {
     let role = |role: &Role| !before.roles.contains(role);
     after.roles.iter().any(role) || after.names.iter().any(|name| !before.names.contains(name))
 }

@@ -150,7 +150,7 @@ pub struct VerifyingKey {
     /// The key.
     pub key: DecodingKey,
     /// Believed until then, Unix time in seconds; 0: no end set.
-    pub believed_until: i64,
+    pub trusted_until: i64,
 }
 
 /// Signing keys.
@@ -173,9 +173,9 @@ impl Keys {
                 tracing::error!(kid = key.kid, "a signing key of the registry cannot be read");
                 continue;
             };
-            let believed_until = key.believed_until;
+            let believed_until = key.trusted_until;
             keys.public.push(key.clone());
-            keys.by_id.insert(key.kid, VerifyingKey { algorithm, key: decoding, believed_until });
+            keys.by_id.insert(key.kid, VerifyingKey { algorithm, key: decoding, trusted_until: believed_until });
         }
         keys
     }
@@ -183,15 +183,15 @@ impl Keys {
 
 /// Whom a certificate names.
 #[derive(Debug, Clone, Copy)]
-pub enum NameHolder<'s> {
+pub enum NameOwner<'s> {
     /// Nobody who is registered now.
-    Nobody,
+    Unregistered,
     /// One client.
     Client(&'s Arc<ClientView>),
     /// One person.
     Staff(&'s Arc<Staff>),
     /// More than one identity, a retired client among them or not: nobody can tell whose right is used.
-    Several,
+    Ambiguous,
 }
 
 /// Who holds one name.
@@ -351,24 +351,24 @@ impl Snapshot {
     }
 
     /// Whom these certificate names (in canonical form) name. Names that nobody holds count for nothing.
-    pub fn holder_of(&self, names: &[String]) -> NameHolder<'_> {
+    pub fn owner_of(&self, names: &[String]) -> NameOwner<'_> {
         let mut held = names.iter().filter_map(|name| self.by_name.get(name.as_str()));
-        let Some(first) = held.next() else { return NameHolder::Nobody };
+        let Some(first) = held.next() else { return NameOwner::Unregistered };
         if held.any(|other| !first.is_same(other)) {
-            return NameHolder::Several;
+            return NameOwner::Ambiguous;
         }
         match first {
-            HeldName::Client(view) => NameHolder::Client(view),
-            HeldName::Staff(person) => NameHolder::Staff(person),
-            HeldName::Retired(_) => NameHolder::Nobody,
-            HeldName::Contested => NameHolder::Several,
+            HeldName::Client(view) => NameOwner::Client(view),
+            HeldName::Staff(person) => NameOwner::Staff(person),
+            HeldName::Retired(_) => NameOwner::Unregistered,
+            HeldName::Contested => NameOwner::Ambiguous,
         }
     }
 
     /// The client that these certificate names name, if they name one client and nobody else.
     pub fn client_of(&self, names: &[String]) -> Option<&Arc<ClientView>> {
-        match self.holder_of(names) {
-            NameHolder::Client(view) => Some(view),
+        match self.owner_of(names) {
+            NameOwner::Client(view) => Some(view),
             _ => None,
         }
     }
@@ -380,13 +380,13 @@ impl Snapshot {
 
     /// The public keys whose tokens are or will be believed, oldest first.
     pub fn public_keys(&self, now: i64) -> impl Iterator<Item = &SigningKey> {
-        self.keys.public.iter().filter(move |key| key.is_believed(now))
+        self.keys.public.iter().filter(move |key| key.is_trusted(now))
     }
 
     /// Who administers under these certificate names, if they name one person and nobody else.
     pub fn staff_of(&self, names: &[String]) -> Option<&Arc<Staff>> {
-        match self.holder_of(names) {
-            NameHolder::Staff(person) => Some(person),
+        match self.owner_of(names) {
+            NameOwner::Staff(person) => Some(person),
             _ => None,
         }
     }
@@ -398,6 +398,6 @@ impl Snapshot {
 
     /// The key of this id, if it is still believed.
     pub fn key(&self, kid: &str, now: i64) -> Option<&VerifyingKey> {
-        self.keys.by_id.get(kid).filter(|key| key.believed_until == 0 || now < key.believed_until)
+        self.keys.by_id.get(kid).filter(|key| key.trusted_until == 0 || now < key.trusted_until)
     }
 }

@@ -14,7 +14,7 @@ pub(in crate::server) mod stream;
 use super::shared::{Route, Routes, Shared};
 use crate::access::{self, CallMetadata};
 use crate::contract::fields::{self, Disclosed};
-use crate::contract::settings::{CallContext, Sent};
+use crate::contract::settings::{CallContext, SentFlag};
 use crate::contract::{CallShape, validate};
 use crate::deadline::{CallTime, DeadlineOwner};
 use crate::drivers::{Call, PageLimiter, SourceRequest, SourceResponse};
@@ -135,7 +135,7 @@ impl Exchange {
                 traceparent: traceparent(&head.headers),
                 observed: Arc::default(),
                 drift: route.drift,
-                sent: Sent::default(),
+                sent: SentFlag::default(),
             }),
             route: route.clone(),
             standing: AuthorizationWatch::new(&self.shared, admitted, mask, (registry, routes.generation)),

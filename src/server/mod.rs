@@ -16,7 +16,7 @@ mod thread;
 
 use crate::access::staff::StaffAuthorizer;
 use crate::admin::{Admin, AdminWork};
-use crate::audit::index::Following;
+use crate::audit::index::IndexThread;
 use crate::audit::service::Audit;
 use crate::config::{Config, ConfigFault};
 use crate::exchange_log::key::{self, LogKeyError};
@@ -113,7 +113,7 @@ pub struct Gateway {
     workers: Vec<JoinHandle<()>>,
     reloader: Arc<Reloader>,
     control: Option<JoinHandle<()>>,
-    _following: Option<Following>,
+    _following: Option<IndexThread>,
 }
 
 impl Gateway {
@@ -151,7 +151,7 @@ impl Gateway {
         let contracts = Arc::new(ArcSwap::from_pointee(served.catalogue.contracts.clone()));
         let door =
             StaffAuthorizer::new(shared.registry.clone(), shared.log.clone(), shared.refusals.clone(), &config.node);
-        let following = config.log.index.then(|| Following::start(&config.data, &config.vault)).transpose();
+        let following = config.log.index.then(|| IndexThread::start(&config.data, &config.vault)).transpose();
         let following = following.map_err(|error| StartError::Thread(error.to_string()))?;
         let work = AdminWork::new(shared.metrics.work("admin_reads"), shared.metrics.work("admin_changes"));
         let admin = Admin::new(Arc::new(config.clone()), store.clone(), contracts.clone(), door.clone(), work);

@@ -92,7 +92,7 @@ pub struct Shared {
     /// Largest request message in bytes.
     pub max_message: usize,
     /// Where the registry's file is not what the exchange log says.
-    pub registry_differences: ArcSwap<Vec<crate::audit::replay::Difference>>,
+    pub registry_differences: ArcSwap<Vec<crate::audit::replay::RegistryDifference>>,
     /// What is wrong with acts in the registry's file, a line each.
     pub act_alarm: ArcSwap<String>,
     /// Told when the gateway is to end.
@@ -189,7 +189,7 @@ impl Shared {
         for ((source, _), endpoints) in &served.endpoints {
             endpoints.states().for_each(|(address, up)| self.metrics.sources.endpoint(source, address, up));
         }
-        self.metrics.log(&self.log.health(), crate::audit::index::made_anew());
+        self.metrics.log(&self.log.health(), crate::audit::index::rebuilt());
         self.metrics.text()
     }
 }

@@ -1,7 +1,7 @@
 //! The registry is what the exchange log says: recomputed from the log alone, an edited file is found.
 
 use crate::support::{Stage, UNIT, ops_text, show, until};
-use ndxp_gateway::audit::replay::{Difference, Replay};
+use ndxp_gateway::audit::replay::{RegistryDifference, Replay};
 use ndxp_gateway::audit::retention;
 use ndxp_gateway::config::Config;
 use ndxp_gateway::exchange_log::file_acts::PRUNE_ACT;
@@ -23,7 +23,7 @@ pub(super) fn logged(stage: &Stage) {
     until("the acts are in the log", Duration::from_secs(60), || stage.store.acts().unwrap().is_empty());
 }
 
-pub(super) fn differences(data: &Path) -> Vec<Difference> {
+pub(super) fn differences(data: &Path) -> Vec<RegistryDifference> {
     let pause = || std::thread::sleep(Duration::from_millis(500));
     Replay::default().confirmed_differences(data, &registry_path(data), pause).unwrap()
 }
@@ -178,7 +178,7 @@ async fn t4_after_any_acts_the_registry_is_what_the_log_says_and_stays_so_when_o
     assert!(retention::restate(&data, &plan, &stage.store).unwrap() > 0);
     until("the log has it", Duration::from_secs(30), || retention::is_restated(&data, &plan).unwrap());
     plan.objects().for_each(|object| stage.store.note(PRUNE_ACT, object).unwrap());
-    until("the log tells of it", Duration::from_secs(30), || retention::is_told(&data, &plan).unwrap());
+    until("the log tells of it", Duration::from_secs(30), || retention::is_logged(&data, &plan).unwrap());
     retention::prune(&data, &plan, &Default::default()).unwrap();
     assert_eq!(differences(&data), [], "seed {seed}");
     for _ in 0..50 {

@@ -211,7 +211,7 @@ fn t2_another_process_cannot_take_a_name_either() {
 
 fn waits(outcome: ChangeOutcome) -> String {
     match outcome {
-        ChangeOutcome::Waits(pending) => pending.id,
+        ChangeOutcome::PendingApproval(pending) => pending.id,
         ChangeOutcome::Done => panic!("it was made at once"),
     }
 }

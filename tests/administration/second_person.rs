@@ -105,7 +105,7 @@ fn t3_a_client_with_a_sensitive_grant_is_resumed_by_two_people() {
     }
     minh.approve_grant("g-1").unwrap();
     lan.suspend_client("shop", true).unwrap();
-    let ChangeOutcome::Waits(asked) = lan.resume_client("shop").unwrap() else {
+    let ChangeOutcome::PendingApproval(asked) = lan.resume_client("shop").unwrap() else {
         panic!("it was resumed by one person")
     };
     assert!(suspended("shop") && asked.act == "client.resume" && asked.object == "client:shop");
@@ -117,7 +117,7 @@ fn t3_a_client_with_a_sensitive_grant_is_resumed_by_two_people() {
     assert!(suspended("shop"));
     lan.change_client(&Client { contact: "x".into(), ..lan.client("shop").unwrap() }).unwrap();
     assert!(matches!(minh.approve_change(&asked.id), Err(RegistryError::Outdated)));
-    let ChangeOutcome::Waits(asked) = lan.resume_client("shop").unwrap() else {
+    let ChangeOutcome::PendingApproval(asked) = lan.resume_client("shop").unwrap() else {
         panic!("it was resumed by one person")
     };
     minh.approve_change(&asked.id).unwrap();

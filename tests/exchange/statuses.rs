@@ -237,7 +237,7 @@ async fn fill_segment(config: &ndxp_gateway::config::Config) {
             // Batches of a megabyte; as many as find place in the queue.
             many => {
                 for _ in 1..(many / 61_000 - 40).min(400) {
-                    log.append_unawaited(&entry(60_000)).unwrap();
+                    log.append_detached(&entry(60_000)).unwrap();
                 }
                 log.append(&entry(60_000)).await.unwrap();
             }

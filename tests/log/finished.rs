@@ -3,7 +3,7 @@
 
 use super::witnesses::{Running, config, cosigned, log_signer, tree, with_policy};
 use crate::support::{self, Stage, audit_cli, until};
-use ndxp_gateway::audit::index::Index;
+use ndxp_gateway::audit::index::SearchIndex;
 use ndxp_gateway::exchange_log::checkpoint::{LogSigner, LogVerifier};
 use ndxp_gateway::exchange_log::journal::SEGMENT_BYTES;
 use ndxp_gateway::exchange_log::reader::LogReader;
@@ -97,7 +97,7 @@ fn foreign() -> Files {
     let signer = LogSigner::from_pkcs8("another.example/log", &LogSigner::generate().unwrap()).unwrap();
     let log = ExchangeLog::open(folder.path(), signer).unwrap();
     let entry = |number: u64| Entry { client: format!("c{number}"), ..Entry::begin(Kind::Exchange, "dc9") };
-    (0..700).for_each(|number| log.append_unawaited(&entry(number)).unwrap());
+    (0..700).for_each(|number| log.append_detached(&entry(number)).unwrap());
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(log.append(&entry(700))).unwrap();
     drop(log);
@@ -182,7 +182,7 @@ impl Finished {
             audit_cli(&stage, &["prune", "--keep", "0s", "--archive", archive.to_str().unwrap()]).0
         });
         let indexed = || {
-            let (reader, index) = (LogReader::open(&data).unwrap(), Index::read(&data, &Vault::default()));
+            let (reader, index) = (LogReader::open(&data).unwrap(), SearchIndex::read(&data, &Vault::default()));
             index.is_some_and(|index| index.indexed(&reader) == reader.sealed() / 256 * 256)
         };
         until("the index follows", Duration::from_secs(60), indexed);

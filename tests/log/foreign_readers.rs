@@ -64,7 +64,7 @@ fn published_crates_read_the_log_and_believe_nothing_else() {
     let log = ExchangeLog::open(folder.path(), signer).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     for number in 0..600 {
-        log.append_unawaited(&Entry { client: format!("c{number}"), ..Entry::begin(Kind::Exchange, "dc1") }).unwrap();
+        log.append_detached(&Entry { client: format!("c{number}"), ..Entry::begin(Kind::Exchange, "dc1") }).unwrap();
     }
     runtime.block_on(log.append(&Entry::begin(Kind::Admin, "dc1"))).unwrap();
     log.seal_now().unwrap();

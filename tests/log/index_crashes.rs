@@ -3,7 +3,7 @@
 //! look-ups give what the log has, `verify --index` says whether the index is whole, and the thread that follows the log mends it.
 
 use crate::support::until;
-use ndxp_gateway::audit::index::{self, Following, Index};
+use ndxp_gateway::audit::index::{self, IndexThread, SearchIndex};
 use ndxp_gateway::audit::query::Query;
 use ndxp_gateway::audit::search;
 use ndxp_gateway::exchange_log::checkpoint::LogSigner;
@@ -48,7 +48,7 @@ impl Indexed {
     fn append(folder: &Path, key: &[u8], numbers: std::ops::Range<u64>) {
         let log = ExchangeLog::open(folder, LogSigner::from_pkcs8("log.test/c", key).unwrap()).unwrap();
         let last = numbers.end - 1;
-        (numbers.start..last).for_each(|number| log.append_unawaited(&entry(number)).unwrap());
+        (numbers.start..last).for_each(|number| log.append_detached(&entry(number)).unwrap());
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(log.append(&entry(last))).unwrap();
     }
@@ -84,7 +84,7 @@ impl Indexed {
     fn tells_the_truth(&self, what: &str) {
         let reader = LogReader::open(self.data()).unwrap();
         for (query, truth) in &self.queries {
-            let index = Index::read(self.data(), &Vault::default());
+            let index = SearchIndex::read(self.data(), &Vault::default());
             let (mut found, mut before) = (Vec::new(), Some(u64::MAX));
             while before.is_some() {
                 match search::page(&reader, index.as_ref(), query, before, 50, None) {
@@ -108,10 +108,10 @@ impl Indexed {
 
     /// Whoever follows the log mends what a crash left, by itself, as far as they or a search come to it.
     fn is_mended(&self, what: &str) {
-        let following = Following::start(self.data(), &Vault::default()).unwrap();
+        let following = IndexThread::start(self.data(), &Vault::default()).unwrap();
         let reader = LogReader::open(self.data()).unwrap();
         let has_all = || {
-            let index = Index::read(self.data(), &Vault::default());
+            let index = SearchIndex::read(self.data(), &Vault::default());
             index.is_some_and(|index| index.indexed(&reader) == self.size / 256 * 256)
         };
         until(what, Duration::from_secs(60), has_all);
@@ -199,12 +199,12 @@ fn l7_whatever_a_crash_leaves_of_the_index_searches_tell_the_truth_and_it_is_men
     let key = LogSigner::generate().unwrap();
     // Moments of its making: behind each transaction, with a log of writes that nobody has taken over yet, and after it was.
     let mut moments = vec![Moment { main: Vec::new(), wal: Vec::new() }];
-    let (mut size, mut open) = (0, None::<Index>);
+    let (mut size, mut open) = (0, None::<SearchIndex>);
     for (step, more) in [300, 700, 300, 2_400, 600, 300].into_iter().enumerate() {
         Indexed::append(data, &key, size..size + more);
         size += more;
         let reader = LogReader::open(data).unwrap();
-        let index = open.get_or_insert_with(|| Index::follow(data, &vault).unwrap());
+        let index = open.get_or_insert_with(|| SearchIndex::follow(data, &vault).unwrap());
         while index.take_in(&reader).unwrap() {}
         moments.push(Moment::of(data));
         if step % 2 == 1 {
@@ -224,7 +224,7 @@ fn l7_whatever_a_crash_leaves_of_the_index_searches_tell_the_truth_and_it_is_men
         let mut numbers = Numbers(seed);
         let (what, left) = crashed(&moments, &mut numbers);
         let put = || {
-            Index::remove(log.data()).unwrap();
+            SearchIndex::remove(log.data()).unwrap();
             std::fs::write(log.data().join("index/log.sqlite"), &left.main).unwrap();
             if !left.wal.is_empty() {
                 std::fs::write(log.data().join("index/log.sqlite-wal"), &left.wal).unwrap();
@@ -236,7 +236,7 @@ fn l7_whatever_a_crash_leaves_of_the_index_searches_tell_the_truth_and_it_is_men
         put();
         let is_whole = log.is_whole();
         whole += u64::from(is_whole);
-        usable += u64::from(Index::read(log.data(), &vault).is_some());
+        usable += u64::from(SearchIndex::read(log.data(), &vault).is_some());
         if !is_whole {
             log.is_mended(&what);
         }

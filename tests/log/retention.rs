@@ -1,9 +1,9 @@
 //! Old entries are archived and pruned; whatever was proved about them stays proved, and nothing vanishes unnoticed.
 
 use crate::support::Stage;
-use ndxp_gateway::audit::index::{Index, rebuild};
+use ndxp_gateway::audit::index::{SearchIndex, rebuild};
 use ndxp_gateway::audit::query::Query;
-use ndxp_gateway::audit::retention::{Holds, MAX_HOLDS, archive, is_told, plan, prune};
+use ndxp_gateway::audit::retention::{Holds, MAX_HOLDS, archive, is_logged, plan, prune};
 use ndxp_gateway::audit::search;
 use ndxp_gateway::audit::statistics::from_log;
 use ndxp_gateway::exchange_log::checkpoint::LogSigner;
@@ -69,7 +69,7 @@ fn what_is_pruned_is_archived_told_of_and_still_proved() {
     let first = plan(data, old, |_, _| {}).unwrap();
     assert_eq!((first.runs.as_slice(), first.held), ([0..=0, 2..=4].as_slice(), 1));
     archive(data, &first, kept.path(), |_| {}).unwrap();
-    assert!(!is_told(data, &first).unwrap());
+    assert!(!is_logged(data, &first).unwrap());
 
     // Pruned without an entry that tells of it: found, as if somebody had taken it away.
     prune(data, &first, &Vault::default()).unwrap();
@@ -77,7 +77,7 @@ fn what_is_pruned_is_archived_told_of_and_still_proved() {
     assert!(error.to_string().contains("it lists entries 0 to 255 as pruned"), "{error}");
     let act = |object| Entry { act: PRUNE_ACT.into(), object, ..Entry::begin(Kind::Admin, "dc1") };
     append(&log, first.objects().map(act));
-    assert!(is_told(data, &first).unwrap());
+    assert!(is_logged(data, &first).unwrap());
     let report = verify_data(data, None, Some(&verifier), Default::default(), |_, _| {}).unwrap();
     assert_eq!((report.sealed, report.pruned), (6 * 256 + 2, 4 * 256));
     let report = verify_data(data, Some(kept.path()), Some(&verifier), Default::default(), |_, _| {}).unwrap();
@@ -85,7 +85,7 @@ fn what_is_pruned_is_archived_told_of_and_still_proved() {
 
     // Old proofs hold, new ones of kept entries are made, searches go around what is gone.
     assert!(receipt.verify(&verifier).is_ok());
-    let (reader, index) = (LogReader::open(data).unwrap(), Index::read(data, &Vault::default()));
+    let (reader, index) = (LogReader::open(data).unwrap(), SearchIndex::read(data, &Vault::default()));
     assert!(Receipt::make(&reader, 300).unwrap().unwrap().verify(&verifier).is_ok());
     assert!(Receipt::make(&reader, 3).unwrap().is_none());
     let client = |name: &str| Query { client: Some(name.into()), ..Query::default() };
@@ -97,7 +97,7 @@ fn what_is_pruned_is_archived_told_of_and_still_proved() {
     let counted = |from_us: Option<i64>| {
         let query = Query { from_us, ..Query::default() };
         let counted = from_log(&reader, &query, true, 100, |_, _| true).unwrap().unwrap();
-        (counted.counts.unwrap().iter().map(|one| one.exchanges).sum::<u64>(), counted.uncounted)
+        (counted.counts.unwrap().iter().map(|one| one.exchanges).sum::<u64>(), counted.not_counted)
     };
     assert_eq!(counted(None), (2 * 256, 4 * 256));
     assert_eq!(counted(Some(1_700_000_000_000_000 + 3 * DAY_US / 2)), (256, 3 * 256));
@@ -117,7 +117,7 @@ fn what_is_pruned_is_archived_told_of_and_still_proved() {
     append(&log, day(6));
     assert_eq!(verify_data(data, None, Some(&verifier), Default::default(), |_, _| {}).unwrap().sealed, 7 * 256 + 2);
     // The bundle that tells of the pruning stays, however old.
-    assert_eq!(plan(data, i64::MAX, |_, _| {}).unwrap().telling, 1);
+    assert_eq!(plan(data, i64::MAX, |_, _| {}).unwrap().evidence_bundles, 1);
 }
 
 #[test]

@@ -111,7 +111,7 @@ async fn d2_a_revocation_and_a_suspension_are_effective_within_a_second_while_to
     let ask = json!({ "unitCode": "1057000" });
     third.call(UNIT, ask.clone()).await.ok();
     let of = |id: &str| {
-        let page = Page { after: "", most: 1, filter: TokenFilter { state: Some(TokenState::InForce) } };
+        let page = Page { after: "", max: 1, filter: TokenFilter { state: Some(TokenState::InForce) } };
         stage.store.tokens(Some(id), page).unwrap()[0].id.clone()
     };
     let token = of("clerk");

@@ -1,7 +1,7 @@
 //! `audit verify --index`: everything that the index says, recomputed from the log and compared, whoever had the index's key.
 
-use super::part::{HOURS, Part, places_of, postings};
-use super::{AuditError, CellFault, Index, IndexKey, derive, index_path};
+use super::part::{HOURS, IndexPart, positions_of, postings};
+use super::{AuditError, CellFault, IndexKey, SearchIndex, derive, index_path};
 use crate::exchange_log::reader::LogReader;
 use crate::exchange_log::tree::TILE;
 use crate::exchange_log::write_atomically;
@@ -16,7 +16,7 @@ const MAX_LISTED: usize = 1_000;
 
 /// Where the index is not what the log says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Difference {
+pub struct IndexDifference {
     /// The first entry of the bundle, or of the part where no single bundle is concerned.
     pub first: u64,
     /// The last one.
@@ -25,7 +25,7 @@ pub struct Difference {
     pub what: String,
 }
 
-impl std::fmt::Display for Difference {
+impl std::fmt::Display for IndexDifference {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "entries {} to {}: {}", self.first, self.last, self.what)
     }
@@ -39,13 +39,13 @@ pub struct Checked {
     /// Entries under the checkpoint; a bundle that is not full is not in the index.
     pub sealed: u64,
     /// Differences, at most 1,000 of them, in the order of entries.
-    pub differences: Vec<Difference>,
+    pub differences: Vec<IndexDifference>,
     /// How many there are.
     pub found: u64,
 }
 
 impl Checked {
-    fn add(&mut self, difference: Difference) {
+    fn add(&mut self, difference: IndexDifference) {
         self.found += 1;
         if self.differences.len() < MAX_LISTED {
             self.differences.push(difference);
@@ -53,13 +53,13 @@ impl Checked {
     }
 
     fn whole(sealed: u64, what: String) -> Self {
-        let first = Difference { first: 0, last: sealed.saturating_sub(1), what };
+        let first = IndexDifference { first: 0, last: sealed.saturating_sub(1), what };
         Checked { entries: 0, sealed, differences: vec![first], found: 1 }
     }
 }
 
 /// A cell as it is in the file.
-struct Row {
+struct CellRow {
     code: Vec<u8>,
     bytes: Vec<u8>,
 }
@@ -82,7 +82,7 @@ pub fn check(
     let Some(key) = key else {
         return Ok(Some(Checked::whole(reader.sealed(), "the index's key (keys/index.key) is missing".into())));
     };
-    let index = match Index::open_to_read(&index_path(data), key) {
+    let index = match SearchIndex::open_to_read(&index_path(data), key) {
         Ok(Some(index)) => index,
         Ok(None) => {
             return Ok(Some(Checked::whole(reader.sealed(), "the index is of another version".into())));
@@ -107,7 +107,7 @@ pub fn check(
         }
         if part.entries().end > reader.sealed() {
             let what = "the index has more than the log".to_owned();
-            checked.add(Difference {
+            checked.add(IndexDifference {
                 first: part.entries().start,
                 last: claimed.saturating_mul(TILE as u64) - 1,
                 what,
@@ -128,20 +128,20 @@ pub fn check(
         Ok(0) => {}
         Ok(some) => {
             let what = format!("{some} rows are of no part of the index");
-            checked.add(Difference { first: 0, last: checked.sealed.saturating_sub(1), what });
+            checked.add(IndexDifference { first: 0, last: checked.sealed.saturating_sub(1), what });
         }
         Err(error) => {
             let what = format!("the index cannot be read: {error}");
-            checked.add(Difference { first: 0, last: checked.sealed.saturating_sub(1), what });
+            checked.add(IndexDifference { first: 0, last: checked.sealed.saturating_sub(1), what });
         }
     }
     Ok(Some(checked))
 }
 
 /// Bundles that the index claims, one of its parts, and that part's rows by cell.
-type PartRows = (u64, Part, BTreeMap<u16, Row>);
+type PartRows = (u64, IndexPart, BTreeMap<u16, CellRow>);
 
-impl Index {
+impl SearchIndex {
     /// The rows of the part over a bundle, as they are now; `None` behind the last part.
     fn rows_of(&self, bundle: u64) -> rusqlite::Result<Option<PartRows>> {
         let moment = self.connection.unchecked_transaction()?;
@@ -149,11 +149,11 @@ impl Index {
         if bundle >= claimed {
             return Ok(None);
         }
-        let part = Part::over(bundle, claimed);
+        let part = IndexPart::over(bundle, claimed);
         let mut rows = BTreeMap::new();
         for cell in part.cells() {
             let mut row = moment.prepare_cached("SELECT code, bytes FROM cells WHERE id = ?1")?;
-            let row = row.query_row([part.row(cell)], |row| Ok(Row { code: row.get(0)?, bytes: row.get(1)? }));
+            let row = row.query_row([part.row(cell)], |row| Ok(CellRow { code: row.get(0)?, bytes: row.get(1)? }));
             if let Some(row) = row.optional()? {
                 rows.insert(cell, row);
             }
@@ -166,7 +166,7 @@ impl Index {
         let moment = self.connection.unchecked_transaction()?;
         // More than the log has was told already.
         let claimed = self.claimed()?.min(reader.sealed() / TILE as u64 + u64::from(u16::MAX));
-        let expected: u64 = Part::all(claimed).map(|part| u64::from(part.buckets()) + 2).sum();
+        let expected: u64 = IndexPart::all(claimed).map(|part| u64::from(part.buckets()) + 2).sum();
         let rows: i64 = moment.query_row("SELECT COUNT(*) FROM cells", [], |row| row.get(0))?;
         Ok(rows.unsigned_abs().saturating_sub(expected))
     }
@@ -174,9 +174,9 @@ impl Index {
     fn compare(
         &self,
         reader: &LogReader,
-        part: Part,
-        rows: &BTreeMap<u16, Row>,
-    ) -> Result<Vec<Difference>, AuditError> {
+        part: IndexPart,
+        rows: &BTreeMap<u16, CellRow>,
+    ) -> Result<Vec<IndexDifference>, AuditError> {
         let wanted = derive(reader, part)?;
         let (level, at) = part.node();
         let node = reader.node(level, at)?;
@@ -204,12 +204,13 @@ impl Index {
             }
             bundles.extend(differing.into_iter().map(|place| part.bundles().start + u64::from(place) / TILE as u64));
         }
-        let of_bundle = |bundle: u64| Difference {
+        let of_bundle = |bundle: u64| IndexDifference {
             first: bundle * TILE as u64,
             last: (bundle + 1) * TILE as u64 - 1,
             what: "terms are not those of the log".into(),
         };
-        let whole = of_part.map(|what| Difference { first: part.entries().start, last: part.entries().end - 1, what });
+        let whole =
+            of_part.map(|what| IndexDifference { first: part.entries().start, last: part.entries().end - 1, what });
         Ok(whole.into_iter().chain(bundles.into_iter().map(of_bundle)).collect())
     }
 }
@@ -217,14 +218,14 @@ impl Index {
 /// The places within a part of which two cells say different things.
 fn differing(one: &[u8], other: &[u8]) -> BTreeSet<u16> {
     let all = |cell: &[u8]| -> BTreeSet<(u64, u16)> {
-        postings(cell).flat_map(|(term, places)| places_of(places).map(move |place| (term, place))).collect()
+        postings(cell).flat_map(|(term, places)| positions_of(places).map(move |place| (term, place))).collect()
     };
     all(one).symmetric_difference(&all(other)).map(|(_, place)| *place).collect()
 }
 
 /// When an index was verified last, and what came of it.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, PartialEq, Eq)]
-pub struct Verified {
+pub struct LastVerification {
     /// Unix seconds.
     pub time: i64,
     /// Entries that were compared.
@@ -234,9 +235,9 @@ pub struct Verified {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Record {
+struct VerificationRecord {
     #[serde(flatten)]
-    verified: Verified,
+    verified: LastVerification,
     code: String,
 }
 
@@ -244,7 +245,7 @@ fn record_path(data: &Path) -> PathBuf {
     data.join("state").join("index-verified.json")
 }
 
-impl Verified {
+impl LastVerification {
     fn text(self) -> String {
         format!("verified at {} of {} entries with {} differences", self.time, self.entries, self.differences)
     }
@@ -256,7 +257,7 @@ impl Verified {
     pub fn keep(self, data: &Path, vault: &Vault) -> Result<(), AuditError> {
         let fail = |error: std::io::Error| AuditError::IndexKey(error.to_string());
         let Some(key) = IndexKey::read(data, vault).map_err(fail)? else { return Ok(()) };
-        let record = Record { verified: self, code: key.code_of_text(&self.text()) };
+        let record = VerificationRecord { verified: self, code: key.code_of_text(&self.text()) };
         let bytes = serde_json::to_vec(&record).map_err(|error| fail(error.into()))?;
         Ok(write_atomically(&record_path(data), &bytes)?)
     }
@@ -265,13 +266,13 @@ impl Verified {
 /// Whether what is kept of the last comparison is there and not the gateway's: it counts for nothing.
 pub fn is_record_foreign(data: &Path, vault: &Vault) -> bool {
     let Ok(bytes) = std::fs::read(record_path(data)) else { return false };
-    let whole = |record: Record| serde_json::to_vec(&record).is_ok_and(|own| own == bytes);
+    let whole = |record: VerificationRecord| serde_json::to_vec(&record).is_ok_and(|own| own == bytes);
     verified(data, vault).is_none() || !serde_json::from_slice(&bytes).is_ok_and(whole)
 }
 
 /// When the index of a data folder was verified last; `None` where it never was, or what is kept of it was not kept by the gateway.
-pub fn verified(data: &Path, vault: &Vault) -> Option<Verified> {
-    let record: Record = serde_json::from_slice(&std::fs::read(record_path(data)).ok()?).ok()?;
+pub fn verified(data: &Path, vault: &Vault) -> Option<LastVerification> {
+    let record: VerificationRecord = serde_json::from_slice(&std::fs::read(record_path(data)).ok()?).ok()?;
     let key = IndexKey::read(data, vault).ok()??;
     key.is_code_of_text(&record.verified.text(), &record.code).then_some(record.verified)
 }

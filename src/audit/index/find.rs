@@ -1,7 +1,7 @@
 //! Searching and counting within the parts of the index.
 
-use super::part::{HOURS, Head, Hours, Part, places_of, postings};
-use super::{AuditError, Index, terms};
+use super::part::{HOURS, Hours, IndexPart, PartHeader, positions_of, postings};
+use super::{AuditError, SearchIndex, terms};
 use crate::audit::query::Query;
 use crate::contract::formats::is_within;
 use crate::exchange_log::reader::LogReader;
@@ -41,11 +41,11 @@ pub(in crate::audit) struct Candidates {
 }
 
 /// Places within a part, a bit each.
-struct Places(Vec<u64>);
+struct EntryPositions(Vec<u64>);
 
-impl Places {
+impl EntryPositions {
     fn none() -> Self {
-        Places(vec![0; 1 << 10])
+        EntryPositions(vec![0; 1 << 10])
     }
 
     fn all(most: u64) -> Self {
@@ -53,7 +53,7 @@ impl Places {
             64.. => u64::MAX,
             some => (1 << some) - 1,
         };
-        Places((0..1 << 10).map(bits).collect())
+        EntryPositions((0..1 << 10).map(bits).collect())
     }
 
     fn add(&mut self, place: u16) {
@@ -81,8 +81,8 @@ impl Places {
     }
 }
 
-impl Index {
-    /// The candidates of the part that ends the log before `before`, which is not 0 and at most what is [`Index::indexed`].
+impl SearchIndex {
+    /// The candidates of the part that ends the log before `before`, which is not 0 and at most what is [`SearchIndex::indexed`].
     /// Nothing outside them fits, between the part's beginning and `before`.
     pub(in crate::audit) fn candidates(
         &self,
@@ -91,7 +91,7 @@ impl Index {
         before: u64,
     ) -> Result<Candidates, AuditError> {
         let bundle = before.saturating_sub(1) / TILE as u64;
-        let part = Part::over(bundle, self.claimed()?);
+        let part = IndexPart::over(bundle, self.claimed()?);
         let first = part.entries().start;
         if part.entries().end > reader.sealed() {
             // Put together since the reader was opened: one bundle, as the log has it.
@@ -109,13 +109,13 @@ impl Index {
         if timed && head.as_ref().is_some_and(|head| head.entries == 0 || head.max_us < from || head.min_us >= to) {
             return Ok(Candidates { range, places: Vec::new() });
         }
-        let mut found = Places::all(part.entries().end - first);
+        let mut found = EntryPositions::all(part.entries().end - first);
         for terms in alternatives(query, head.as_ref()) {
-            let mut of_terms = Places::none();
+            let mut of_terms = EntryPositions::none();
             for term in terms {
                 let cell = self.cell(reader, part, part.cell_of(term))?;
                 let places = postings(&cell).find(|one| one.0 == term);
-                places.into_iter().flat_map(|(_, places)| places_of(places)).for_each(|place| of_terms.add(place));
+                places.into_iter().flat_map(|(_, places)| positions_of(places)).for_each(|place| of_terms.add(place));
             }
             if !found.keep(&of_terms) {
                 break;
@@ -137,7 +137,7 @@ impl Index {
         mut take: impl FnMut(Hour) -> bool,
     ) -> Result<(u64, u64), AuditError> {
         let (mut end, mut uncounted) = (0, 0);
-        for part in Part::all(self.claimed()?).take_while(|part| part.entries().end <= reader.sealed()) {
+        for part in IndexPart::all(self.claimed()?).take_while(|part| part.entries().end <= reader.sealed()) {
             end = part.entries().end;
             let entries = end - part.entries().start;
             let hours = Hours::decode(self.cell(reader, part, HOURS)?.as_slice()).unwrap_or_default();
@@ -168,7 +168,7 @@ impl Index {
 }
 
 /// Terms of which an entry that fits has at least one, for each thing that a query names.
-fn alternatives(query: &Query, head: Option<&Head>) -> Vec<Vec<u64>> {
+fn alternatives(query: &Query, head: Option<&PartHeader>) -> Vec<Vec<u64>> {
     let mut all = Vec::new();
     // What is rare comes first: where nothing has it, nothing else is looked up.
     if let Some(id) = &query.exchange {

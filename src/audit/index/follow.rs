@@ -1,7 +1,7 @@
 //! Following the log.
 
-use super::part::{Cells, HEAD, HOURS, LEVELS, Making, Part};
-use super::{AuditError, BATCH, Index, IndexKey, TABLES, VERSION, derive, index_path};
+use super::part::{Cells, HEAD, HOURS, IndexPart, LEVELS, PartBuilder};
+use super::{AuditError, BATCH, IndexKey, SearchIndex, TABLES, VERSION, derive, index_path};
 use crate::exchange_log::reader::LogReader;
 use crate::exchange_log::remove_file;
 use crate::exchange_log::tree::TILE;
@@ -10,7 +10,7 @@ use rusqlite::{Connection, params};
 use std::cell::RefCell;
 use std::path::Path;
 
-impl Index {
+impl SearchIndex {
     /// Opens or makes the index of a data folder for writing. One that cannot be used is made anew.
     pub fn follow(data: &Path, vault: &Vault) -> Result<Self, AuditError> {
         let path = index_path(data);
@@ -44,7 +44,7 @@ impl Index {
         }
         connection.execute_batch(TABLES)?;
         connection.pragma_update(None, "user_version", VERSION)?;
-        Ok(Index { connection, key, path: path.to_owned(), fresh: RefCell::default() })
+        Ok(SearchIndex { connection, key, path: path.to_owned(), fresh: RefCell::default() })
     }
 
     /// Whether the index is of this log and was made with this key: its first and last parts are.
@@ -54,7 +54,7 @@ impl Index {
             return Ok(false);
         }
         for bundle in [Some(0), claimed.checked_sub(1)].into_iter().flatten().filter(|_| claimed > 0) {
-            let part = Part::over(bundle, claimed);
+            let part = IndexPart::over(bundle, claimed);
             let (level, index) = part.node();
             if self.stored(part, HEAD, &reader.node(level, index)?).is_err() {
                 return Ok(false);
@@ -100,15 +100,15 @@ impl Index {
     /// Takes in the largest part that begins at a bundle, and puts together the parts that are whole with it.
     fn take_part(&self, reader: &LogReader, next: u64, full: u64) -> Result<u64, AuditError> {
         let fits = |level: &u8| {
-            let part = Part { level: *level, place: next >> (4 * level) }.bundles();
+            let part = IndexPart { level: *level, place: next >> (4 * level) }.bundles();
             part.start == next && part.end <= full
         };
         let level = (0..LEVELS).rev().find(fits).unwrap_or(0);
-        let part = Part { level, place: next >> (4 * level) };
+        let part = IndexPart { level, place: next >> (4 * level) };
         self.put(reader, part, &derive(reader, part)?)?;
         let end = part.bundles().end;
         for level in level + 1..LEVELS {
-            match (end >> (4 * level)).checked_sub(1).map(|place| Part { level, place }) {
+            match (end >> (4 * level)).checked_sub(1).map(|place| IndexPart { level, place }) {
                 Some(whole) if whole.bundles().end == end => self.put_together(reader, whole)?,
                 _ => break,
             }
@@ -117,9 +117,10 @@ impl Index {
     }
 
     /// Puts 16 parts together. Where one of them is not what it should be, all is taken from the log.
-    fn put_together(&self, reader: &LogReader, whole: Part) -> Result<(), AuditError> {
-        let smaller = || (16 * whole.place..16 * (whole.place + 1)).map(|place| Part { level: whole.level - 1, place });
-        let mut making = Some(Making::of(whole));
+    fn put_together(&self, reader: &LogReader, whole: IndexPart) -> Result<(), AuditError> {
+        let smaller =
+            || (16 * whole.place..16 * (whole.place + 1)).map(|place| IndexPart { level: whole.level - 1, place });
+        let mut making = Some(PartBuilder::of(whole));
         for part in smaller() {
             let (level, index) = part.node();
             let node = reader.node(level, index)?;
@@ -136,7 +137,7 @@ impl Index {
         smaller().try_for_each(|part| self.remove_part(part))
     }
 
-    pub(super) fn put(&self, reader: &LogReader, part: Part, cells: &Cells) -> Result<(), AuditError> {
+    pub(super) fn put(&self, reader: &LogReader, part: IndexPart, cells: &Cells) -> Result<(), AuditError> {
         let (level, index) = part.node();
         let node = reader.node(level, index)?;
         let mut put = self.connection.prepare_cached("INSERT OR REPLACE INTO cells VALUES (?1, ?2, ?3)")?;
@@ -146,7 +147,7 @@ impl Index {
         Ok(())
     }
 
-    fn remove_part(&self, part: Part) -> Result<(), AuditError> {
+    fn remove_part(&self, part: IndexPart) -> Result<(), AuditError> {
         let mut remove = self.connection.prepare_cached("DELETE FROM cells WHERE id BETWEEN ?1 AND ?2")?;
         remove.execute([part.row(0), part.row(HOURS)])?;
         Ok(())
@@ -156,7 +157,7 @@ impl Index {
     pub fn forget(&mut self, reader: &LogReader, bundles: std::ops::Range<u64>) -> Result<(), AuditError> {
         let mut next = bundles.start;
         while next < bundles.end.min(self.claimed()?) {
-            let part = Part::over(next, self.claimed()?);
+            let part = IndexPart::over(next, self.claimed()?);
             let (level, index) = part.node();
             let counts = self.stored(part, HOURS, &reader.node(level, index)?);
             let mut cells = derive(reader, part)?;

@@ -4,7 +4,7 @@
 //!
 //! The key is as derived as the index: where it is gone, both are made anew.
 
-use super::part::Part;
+use super::part::IndexPart;
 use crate::exchange_log::tree::Hash;
 use crate::keyfile::{MacKey, Vault};
 use aws_lc_rs::hmac;
@@ -42,7 +42,7 @@ impl IndexKey {
         Ok(MacKey::read(&path(data), vault).map_err(named)?.map(IndexKey))
     }
 
-    fn context(&self, part: Part, cell: u16, node: &Hash, bytes: &[u8]) -> hmac::Context {
+    fn context(&self, part: IndexPart, cell: u16, node: &Hash, bytes: &[u8]) -> hmac::Context {
         let mut context = self.0.context();
         context.update(b"ndxp index 2\0");
         // The entries that the cell is of: another log's, or another place's, have another node.
@@ -53,12 +53,12 @@ impl IndexKey {
     }
 
     /// The code of a cell of the entries below a node of the log's tree.
-    pub fn code(&self, part: Part, cell: u16, node: &Hash, bytes: &[u8]) -> Vec<u8> {
+    pub fn code(&self, part: IndexPart, cell: u16, node: &Hash, bytes: &[u8]) -> Vec<u8> {
         self.context(part, cell, node, bytes).sign().as_ref().to_vec()
     }
 
     /// Whether a code is that of a cell.
-    pub fn is_code(&self, part: Part, cell: u16, node: &Hash, bytes: &[u8], code: &[u8]) -> bool {
+    pub fn is_code(&self, part: IndexPart, cell: u16, node: &Hash, bytes: &[u8], code: &[u8]) -> bool {
         let own = self.context(part, cell, node, bytes).sign();
         aws_lc_rs::constant_time::verify_slices_are_equal(own.as_ref(), code).is_ok()
     }

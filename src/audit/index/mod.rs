@@ -1,7 +1,7 @@
 //! The search index: derived from the log's sealed entries, in one SQLite file that can be thrown away at any time, and that is
 //! never believed.
 //!
-//! It is made of [parts](part) of 1, 16 and 256 full bundles, each of [`Part::buckets`] cells of terms and two more. A cell never
+//! It is made of [parts](part) of 1, 16 and 256 full bundles, each of [`IndexPart::buckets`] cells of terms and two more. A cell never
 //! changes once it is there, and carries an HMAC under the [index's key](IndexKey) over its bytes, its place and the node of
 //! the log's Merkle tree above its entries. A search for a term reads one cell of each part, newest first. So
 //!
@@ -29,18 +29,18 @@ use crate::exchange_log::Entry;
 use crate::exchange_log::reader::LogReader;
 use crate::exchange_log::tree::{Hash, TILE};
 use crate::keyfile::Vault;
-use part::{Cells, HEAD, Head, LEVELS, Making, Part};
+use part::{Cells, HEAD, IndexPart, LEVELS, PartBuilder, PartHeader};
 use prost::Message;
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-pub use check::{Checked, Difference, Verified, check, is_record_foreign, verified};
+pub use check::{Checked, IndexDifference, LastVerification, check, is_record_foreign, verified};
 pub use find::Hour;
 pub use key::IndexKey;
 pub use part::HOUR_US;
-pub use thread::{Following, rebuild};
+pub use thread::{IndexThread, rebuild};
 
 /// Version of the tables: an index of another one is made anew.
 const VERSION: i64 = 2;
@@ -54,17 +54,17 @@ const TABLES: &str =
 static MADE_ANEW: AtomicU64 = AtomicU64::new(0);
 
 /// How many parts of an index were found wrong and made anew since the process began, for the metrics.
-pub fn made_anew() -> u64 {
+pub fn rebuilt() -> u64 {
     MADE_ANEW.load(Ordering::Relaxed)
 }
 
 /// The index, for reading or for following the log.
-pub struct Index {
+pub struct SearchIndex {
     connection: Connection,
     key: IndexKey,
     path: PathBuf,
     /// The part that was made anew last.
-    fresh: RefCell<Option<(Part, Cells)>>,
+    fresh: RefCell<Option<(IndexPart, Cells)>>,
 }
 
 /// Where the index of a data folder is.
@@ -83,7 +83,7 @@ pub enum CellFault {
     Changed,
 }
 
-impl Index {
+impl SearchIndex {
     /// Opens the index of a data folder for reading; `None` where there is none that can be used: then the log itself is read.
     pub fn read(data: &Path, vault: &Vault) -> Option<Self> {
         let path = index_path(data);
@@ -108,7 +108,7 @@ impl Index {
         let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         connection.execute_batch("PRAGMA query_only = ON; PRAGMA cache_size = -65536;")?;
         let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-        let index = Index { connection, key, path: path.to_owned(), fresh: RefCell::default() };
+        let index = SearchIndex { connection, key, path: path.to_owned(), fresh: RefCell::default() };
         Ok((version == VERSION).then_some(index))
     }
 
@@ -117,11 +117,11 @@ impl Index {
     fn claimed(&self) -> rusqlite::Result<u64> {
         let mut most = 0;
         for level in 0..LEVELS {
-            let rows = Part::rows_of_level(level);
+            let rows = IndexPart::rows_of_level(level);
             let last = "SELECT MAX(id) FROM cells WHERE id >= ?1 AND id < ?2";
             let mut last = self.connection.prepare_cached(last)?;
             let last: Option<i64> = last.query_row([rows.start, rows.end], |row| row.get(0))?;
-            most = last.map_or(most, |row| most.max(Part::of_row(row).0.bundles().end));
+            most = last.map_or(most, |row| most.max(IndexPart::of_row(row).0.bundles().end));
         }
         Ok(most)
     }
@@ -133,7 +133,7 @@ impl Index {
     }
 
     /// A cell as it is in the file, checked.
-    fn stored(&self, part: Part, cell: u16, node: &Hash) -> Result<Vec<u8>, CellFault> {
+    fn stored(&self, part: IndexPart, cell: u16, node: &Hash) -> Result<Vec<u8>, CellFault> {
         let read = || {
             let mut row = self.connection.prepare_cached("SELECT code, bytes FROM cells WHERE id = ?1")?;
             row.query_row([part.row(cell)], |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, Vec<u8>>(1)?))).optional()
@@ -147,8 +147,8 @@ impl Index {
     }
 
     /// A cell of a part that is under the reader's checkpoint. A part with a fault is made anew from the log.
-    fn cell(&self, reader: &LogReader, part: Part, cell: u16) -> Result<Vec<u8>, AuditError> {
-        let of_fresh = |fresh: &Option<(Part, Cells)>| {
+    fn cell(&self, reader: &LogReader, part: IndexPart, cell: u16) -> Result<Vec<u8>, AuditError> {
+        let of_fresh = |fresh: &Option<(IndexPart, Cells)>| {
             let (_, cells) = fresh.as_ref().filter(|(fresh, _)| *fresh == part)?;
             cells.get(&cell).cloned()
         };
@@ -184,16 +184,16 @@ impl Index {
     }
 
     /// Writes a part by a connection of its own: this one only reads.
-    fn mend(&self, reader: &LogReader, part: Part, cells: &Cells) -> Result<(), AuditError> {
+    fn mend(&self, reader: &LogReader, part: IndexPart, cells: &Cells) -> Result<(), AuditError> {
         let connection = Connection::open_with_flags(&self.path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         let (key, path) = (self.key.clone(), self.path.clone());
-        let index = Index { connection, key, path, fresh: RefCell::default() };
+        let index = SearchIndex { connection, key, path, fresh: RefCell::default() };
         index.within(|index| index.put(reader, part, cells))
     }
 
     /// A part's head.
-    fn head(&self, reader: &LogReader, part: Part) -> Result<Head, AuditError> {
-        Ok(Head::decode(self.cell(reader, part, HEAD)?.as_slice()).unwrap_or_default())
+    fn head(&self, reader: &LogReader, part: IndexPart) -> Result<PartHeader, AuditError> {
+        Ok(PartHeader::decode(self.cell(reader, part, HEAD)?.as_slice()).unwrap_or_default())
     }
 }
 
@@ -205,8 +205,8 @@ fn is_damaged(error: &AuditError) -> bool {
 }
 
 /// A part as the log has it. Bundles that were pruned are left out.
-fn derive(reader: &LogReader, part: Part) -> Result<Cells, AuditError> {
-    let mut making = Making::of(part);
+fn derive(reader: &LogReader, part: IndexPart) -> Result<Cells, AuditError> {
+    let mut making = PartBuilder::of(part);
     for (at, bundle) in part.bundles().enumerate() {
         for (place, bytes) in reader.bundle(bundle)?.unwrap_or_default().iter().enumerate() {
             let place = u16::try_from(at * TILE + place).unwrap_or(u16::MAX);

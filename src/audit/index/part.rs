@@ -28,26 +28,26 @@ const LEVEL_AT: u32 = 60;
 
 /// A stretch of the log of 16^`level` full bundles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Part {
+pub struct IndexPart {
     /// From 0 to 2.
     pub level: u8,
     /// Its place among those of its level.
     pub place: u64,
 }
 
-impl Part {
+impl IndexPart {
     /// The part that covers a bundle, where the first `indexed` bundles are in the index: the largest that is whole.
     pub fn over(bundle: u64, indexed: u64) -> Self {
         let whole = |level: &u8| bundle >> (4 * level) < indexed >> (4 * level);
         let level = (0..LEVELS).rev().find(whole).unwrap_or(0);
-        Part { level, place: bundle >> (4 * level) }
+        IndexPart { level, place: bundle >> (4 * level) }
     }
 
     /// Every part of an index of so many bundles, oldest first.
-    pub fn all(indexed: u64) -> impl Iterator<Item = Part> {
+    pub fn all(indexed: u64) -> impl Iterator<Item = IndexPart> {
         let mut next = 0;
         std::iter::from_fn(move || {
-            let part = (next < indexed).then(|| Part::over(next, indexed))?;
+            let part = (next < indexed).then(|| IndexPart::over(next, indexed))?;
             next = part.bundles().end;
             Some(part)
         })
@@ -98,13 +98,13 @@ impl Part {
     pub fn of_row(row: i64) -> (Self, u16) {
         let row = row.unsigned_abs();
         let place = (row & ((1 << LEVEL_AT) - 1)) >> CELL_BITS;
-        (Part { level: (row >> LEVEL_AT) as u8, place }, (row & ((1 << CELL_BITS) - 1)) as u16)
+        (IndexPart { level: (row >> LEVEL_AT) as u8, place }, (row & ((1 << CELL_BITS) - 1)) as u16)
     }
 }
 
 /// A part's times and operations.
 #[derive(Clone, PartialEq, Message)]
-pub struct Head {
+pub struct PartHeader {
     /// The earliest and the latest time of its entries.
     #[prost(sint64, tag = "1")]
     pub min_us: i64,
@@ -122,7 +122,7 @@ pub struct Head {
     pub bundles: Vec<i64>,
 }
 
-impl Head {
+impl PartHeader {
     /// Whether a bundle, by its place in the part, can have entries from one time until before another.
     pub fn may_hold(&self, bundle: usize, from_us: i64, to_us: i64) -> bool {
         match self.bundles.get(2 * bundle..2 * bundle + 2) {
@@ -175,10 +175,10 @@ type CountKey = (i64, [String; 5]);
 pub type Cells = BTreeMap<u16, Vec<u8>>;
 
 /// What a part is made of, while it is made.
-pub struct Making {
-    part: Part,
+pub struct PartBuilder {
+    part: IndexPart,
     terms: Vec<(u64, u16)>,
-    head: Head,
+    head: PartHeader,
     operations: BTreeSet<String>,
     hours: BTreeMap<CountKey, [u64; 3]>,
     counted: u32,
@@ -190,14 +190,14 @@ pub struct Making {
 /// The times of a bundle without entries.
 const NO_TIMES: (i64, i64) = (i64::MAX, i64::MIN);
 
-impl Making {
+impl PartBuilder {
     /// Begins a part.
-    pub fn of(part: Part) -> Self {
+    pub fn of(part: IndexPart) -> Self {
         let (operations, hours) = (BTreeSet::new(), BTreeMap::new());
-        let (terms, of_entry, head) = (Vec::new(), Vec::new(), Head::default());
+        let (terms, of_entry, head) = (Vec::new(), Vec::new(), PartHeader::default());
         let bundles = part.bundles();
         let times = vec![NO_TIMES; usize::try_from(bundles.end - bundles.start).unwrap_or(0)];
-        Making { part, terms, head, operations, hours, counted: 0, of_entry, times }
+        PartBuilder { part, terms, head, operations, hours, counted: 0, of_entry, times }
     }
 
     /// Adds an entry, by its place within the part.
@@ -223,15 +223,15 @@ impl Making {
     }
 
     /// Adds a smaller part, cell by cell; `None` where one is missing or cannot be read.
-    pub fn part(&mut self, smaller: Part, mut cell: impl FnMut(u16) -> Option<Vec<u8>>) -> Option<()> {
+    pub fn part(&mut self, smaller: IndexPart, mut cell: impl FnMut(u16) -> Option<Vec<u8>>) -> Option<()> {
         let offset = u16::try_from(smaller.entries().start - self.part.entries().start).ok()?;
         for bucket in 0..smaller.buckets() {
             let bytes = cell(bucket)?;
             for (term, places) in postings(&bytes) {
-                self.terms.extend(places_of(places).map(|place| (term, place.wrapping_add(offset))));
+                self.terms.extend(positions_of(places).map(|place| (term, place.wrapping_add(offset))));
             }
         }
-        let head = Head::decode(cell(HEAD)?.as_slice()).ok()?;
+        let head = PartHeader::decode(cell(HEAD)?.as_slice()).ok()?;
         let (times, _) = head.bundles.as_chunks::<2>();
         let at = self.times.iter_mut().skip(usize::from(offset) / TILE);
         for (of_bundle, [first, more]) in at.zip(times) {
@@ -328,7 +328,7 @@ pub fn postings(mut cell: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
 }
 
 /// The places of a term, in order.
-pub fn places_of(mut bytes: &[u8]) -> impl Iterator<Item = u16> {
+pub fn positions_of(mut bytes: &[u8]) -> impl Iterator<Item = u16> {
     let mut before = 0u16;
     std::iter::from_fn(move || {
         let step = take_number(&mut bytes)?;
@@ -356,28 +356,28 @@ mod tests {
     fn parts_cover_every_bundle_once() {
         for indexed in [0, 1, 15, 16, 17, 255, 256, 257, 272, 600] {
             let mut next = 0;
-            for part in Part::all(indexed) {
+            for part in IndexPart::all(indexed) {
                 assert_eq!(part.bundles().start, next);
                 next = part.bundles().end;
-                assert_eq!(Part::of_row(part.row(HOURS)), (part, HOURS));
-                assert!(Part::rows_of_level(part.level).contains(&part.row(0)));
+                assert_eq!(IndexPart::of_row(part.row(HOURS)), (part, HOURS));
+                assert!(IndexPart::rows_of_level(part.level).contains(&part.row(0)));
             }
             assert_eq!(next, indexed);
         }
-        assert_eq!(Part::over(3, 600), Part { level: 2, place: 0 });
-        assert_eq!(Part::over(599, 600), Part { level: 0, place: 599 });
+        assert_eq!(IndexPart::over(3, 600), IndexPart { level: 2, place: 0 });
+        assert_eq!(IndexPart::over(599, 600), IndexPart { level: 0, place: 599 });
     }
 
     #[test]
     fn a_part_is_the_same_from_its_entries_and_from_its_parts() {
         let entries: Vec<Entry> = (0..4_096).map(entry).collect();
-        let whole = Part { level: 1, place: 5 };
-        let mut direct = Making::of(whole);
+        let whole = IndexPart { level: 1, place: 5 };
+        let mut direct = PartBuilder::of(whole);
         (0u16..).zip(&entries).for_each(|(place, entry)| direct.entry(place, entry));
-        let mut merged = Making::of(whole);
+        let mut merged = PartBuilder::of(whole);
         for (at, entries) in entries.chunks(256).enumerate() {
-            let part = Part { level: 0, place: 5 * 16 + at as u64 };
-            let mut small = Making::of(part);
+            let part = IndexPart { level: 0, place: 5 * 16 + at as u64 };
+            let mut small = PartBuilder::of(part);
             (0u16..).zip(entries).for_each(|(place, entry)| small.entry(place, entry));
             let cells = small.finish();
             assert_eq!(cells.keys().copied().collect::<Vec<_>>(), part.cells().collect::<Vec<_>>());
@@ -387,7 +387,7 @@ mod tests {
         assert_eq!(direct, merged);
         let term = terms::client("c3");
         let cell = &direct[&whole.cell_of(term)];
-        let places = postings(cell).find(|one| one.0 == term).map(|one| places_of(one.1).collect::<Vec<_>>());
+        let places = postings(cell).find(|one| one.0 == term).map(|one| positions_of(one.1).collect::<Vec<_>>());
         assert_eq!(places.unwrap(), (0..4_096).filter(|at| at % 7 == 3).collect::<Vec<u16>>());
     }
 
@@ -395,7 +395,7 @@ mod tests {
     fn cells_that_are_no_cells_end_without_a_panic() {
         for bytes in [&[][..], &[1; 7], &[1; 9], &[0xff; 40], &[0, 0, 0, 0, 0, 0, 0, 1, 3, 0x80]] {
             for (_, places) in postings(bytes) {
-                assert!(places_of(places).count() <= bytes.len());
+                assert!(positions_of(places).count() <= bytes.len());
             }
         }
     }

@@ -69,7 +69,7 @@ proptest! {
         for part in [first, rest] {
             let log = open();
             for entry in part {
-                log.append_unawaited(entry).unwrap();
+                log.append_detached(entry).unwrap();
             }
             // At its place in time: without the index, times that go back by weeks are not looked for.
             let time_us = part.last().map_or(0, |last| last.time_us);
@@ -81,7 +81,7 @@ proptest! {
         }
         let reader = LogReader::open(folder.path()).unwrap();
         for whole in [false, true] {
-            let index = Index::read(folder.path(), &Vault::default()).unwrap();
+            let index = SearchIndex::read(folder.path(), &Vault::default()).unwrap();
             let whole = whole || rest.len() == first.len();
             let full = if whole { reader.sealed() } else { first.len() as u64 + 1 } / 256 * 256;
             prop_assert_eq!(index.indexed(&reader), full);
@@ -113,14 +113,14 @@ fn fill(folder: &Path, key: &[u8], client: &str, count: u64) {
     let log = ExchangeLog::open(folder, LogSigner::from_pkcs8("log.test/i", key).unwrap()).unwrap();
     for number in 0..count {
         let time_us = Entry::begin(Kind::Exchange, "dc1").time_us;
-        log.append_unawaited(&Entry { client: client.into(), time_us, ..entry(number, 7) }).unwrap();
+        log.append_detached(&Entry { client: client.into(), time_us, ..entry(number, 7) }).unwrap();
     }
     let last = Entry { client: client.into(), ..Entry::begin(Kind::Exchange, "dc1") };
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(log.append(&last)).unwrap();
 }
 
-fn found(reader: &LogReader, index: &Index, query: &Query) -> Vec<u64> {
+fn found(reader: &LogReader, index: &SearchIndex, query: &Query) -> Vec<u64> {
     let (mut all, mut before) = (Vec::new(), Some(u64::MAX));
     while before.is_some() {
         let page = search::page(reader, Some(index), query, before, 50, None).unwrap();
@@ -136,7 +136,7 @@ fn an_index_of_another_log_is_thrown_away() {
     let vault = Vault::default();
     // Follows until all full bundles are in an index that the log itself bears out.
     let followed = || {
-        let following = Following::start(folder.path(), &vault).unwrap();
+        let following = IndexThread::start(folder.path(), &vault).unwrap();
         let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
         let whole = || {
             let checked = check(folder.path(), &vault, |_, _| true).unwrap().unwrap_or_default();
@@ -157,7 +157,8 @@ fn an_index_of_another_log_is_thrown_away() {
     // Until it is followed, the index of another log is as good as none.
     let client = |name: &str| Query { client: Some(name.into()), ..Query::default() };
     let count = |name: &str| {
-        let (reader, index) = (LogReader::open(folder.path()).unwrap(), Index::read(folder.path(), &vault).unwrap());
+        let (reader, index) =
+            (LogReader::open(folder.path()).unwrap(), SearchIndex::read(folder.path(), &vault).unwrap());
         found(&reader, &index, &client(name)).len()
     };
     assert_eq!((count("one"), count("other")), (0, 801));
@@ -165,11 +166,11 @@ fn an_index_of_another_log_is_thrown_away() {
     assert_eq!((count("one"), count("other")), (0, 801));
     // One that is no database is made anew, too.
     std::fs::write(index_path(folder.path()), b"nonsense, and more of it").unwrap();
-    assert!(Index::read(folder.path(), &vault).is_none());
+    assert!(SearchIndex::read(folder.path(), &vault).is_none());
     followed();
     // And one whose key is another.
     std::fs::remove_file(folder.path().join("keys/index.key")).unwrap();
-    assert!(Index::read(folder.path(), &vault).is_none());
+    assert!(SearchIndex::read(folder.path(), &vault).is_none());
     followed();
 }
 
@@ -229,7 +230,7 @@ impl Indexed {
 
     /// As it was made.
     fn restore(&self) {
-        Index::remove(self.data()).unwrap();
+        SearchIndex::remove(self.data()).unwrap();
         std::fs::write(index_path(self.data()), &self.file).unwrap();
     }
 
@@ -242,7 +243,7 @@ impl Indexed {
         for (query, naive) in &self.queries {
             self.restore();
             apply();
-            let index = Index::read(self.data(), &Vault::default()).unwrap();
+            let index = SearchIndex::read(self.data(), &Vault::default()).unwrap();
             assert_eq!(&found(&self.reader, &index, query), naive, "{edit}");
         }
     }
@@ -252,7 +253,7 @@ impl Indexed {
 fn l7_an_edited_index_is_noticed_mended_and_never_believed() {
     let log = Indexed::of(5 * 256 + 40);
     assert!(log.is_whole());
-    let bundle = |place: u64| Part { level: 0, place };
+    let bundle = |place: u64| IndexPart { level: 0, place };
     let (terms, head, hours) = (bundle(1).row(0), bundle(1).row(HEAD), bundle(1).row(part::HOURS));
     for edit in [
         format!("DELETE FROM cells WHERE id = {terms}"),
@@ -269,8 +270,8 @@ fn l7_an_edited_index_is_noticed_mended_and_never_believed() {
         format!("DELETE FROM cells WHERE id >= {terms}"),
         "DELETE FROM cells".to_owned(),
         // Rows that claim more than there is, or are of nothing.
-        format!("INSERT INTO cells VALUES ({}, x'', x'')", Part { level: 2, place: 3 }.row(0)),
-        format!("INSERT INTO cells VALUES ({}, x'', x'')", Part { level: 2, place: (1 << 50) - 1 }.row(HEAD)),
+        format!("INSERT INTO cells VALUES ({}, x'', x'')", IndexPart { level: 2, place: 3 }.row(0)),
+        format!("INSERT INTO cells VALUES ({}, x'', x'')", IndexPart { level: 2, place: (1 << 50) - 1 }.row(HEAD)),
         format!("INSERT INTO cells VALUES ({}, x'', x'')", bundle(900).row(HEAD)),
         format!("INSERT INTO cells VALUES ({}, x'', x'')", i64::MAX),
         "INSERT INTO cells VALUES (-1, x'', x'')".to_owned(),
@@ -279,19 +280,19 @@ fn l7_an_edited_index_is_noticed_mended_and_never_believed() {
     }
     // A fault that a search met is mended in the file.
     log.restore();
-    let before = made_anew();
+    let before = rebuilt();
     let delete = format!("DELETE FROM cells WHERE id = {terms}");
     Connection::open(index_path(log.data())).unwrap().execute_batch(&delete).unwrap();
     let (query, naive) = &log.queries[0];
-    assert_eq!(&found(&log.reader, &Index::read(log.data(), &Vault::default()).unwrap(), query), naive);
-    assert!(made_anew() > before && log.is_whole());
+    assert_eq!(&found(&log.reader, &SearchIndex::read(log.data(), &Vault::default()).unwrap(), query), naive);
+    assert!(rebuilt() > before && log.is_whole());
 }
 
 #[test]
 fn l7_a_cell_of_many_bundles_is_not_believed_either() {
     let log = Indexed::of(4_096 + 256);
     assert!(log.is_whole());
-    let large = Part { level: 1, place: 0 };
+    let large = IndexPart { level: 1, place: 0 };
     let term = terms::subject(&log.queries[0].0.subject.as_ref().unwrap()[0].value);
     log.hold_against(&format!("DELETE FROM cells WHERE id = {}", large.row(large.cell_of(term))));
 }
@@ -307,16 +308,16 @@ fn l7_an_index_made_with_its_key_is_found_by_the_comparison() {
     let reader = LogReader::open(data).unwrap();
     let hidden = 5 * 256 + 17;
     let id: [u8; 16] = reader.entry(hidden).unwrap().unwrap().exchange_id.try_into().unwrap();
-    let index = Index::follow(data, &vault).unwrap();
-    let part = Part { level: 0, place: 5 };
-    let mut making = Making::of(part);
+    let index = SearchIndex::follow(data, &vault).unwrap();
+    let part = IndexPart { level: 0, place: 5 };
+    let mut making = PartBuilder::of(part);
     for (place, bytes) in reader.bundle(5).unwrap().unwrap().iter().enumerate() {
         let entry = Entry::from_bytes(bytes).unwrap();
         making.entry(place as u16, &if place == 17 { Entry::default() } else { entry });
     }
     index.put(&reader, part, &making.finish()).unwrap();
     let query = Query { exchange: Some(id), ..Query::default() };
-    let index = Index::read(data, &vault).unwrap();
+    let index = SearchIndex::read(data, &vault).unwrap();
     assert!(found(&reader, &index, &query).is_empty(), "the index alone is deceived");
     let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
     let confirmed = search::exchange(&reader, Some(&index), &id, until).unwrap().unwrap();
@@ -324,7 +325,7 @@ fn l7_an_index_made_with_its_key_is_found_by_the_comparison() {
     assert_eq!(search::exchange(&reader, Some(&index), &[9; 16], until).unwrap().unwrap().len(), 0);
     assert!(search::exchange(&reader, Some(&index), &[9; 16], std::time::Instant::now()).unwrap().is_none());
     let checked = check(data, &vault, |_, _| true).unwrap().unwrap();
-    let of_bundle = |one: &Difference| (one.first, one.last) == (5 * 256, 6 * 256 - 1);
+    let of_bundle = |one: &IndexDifference| (one.first, one.last) == (5 * 256, 6 * 256 - 1);
     assert!(checked.found > 0 && checked.differences.iter().all(of_bundle), "{checked:?}");
 }
 
@@ -337,8 +338,8 @@ fn l7_a_report_counts_entries_and_believes_no_index() {
     fill(data, &LogSigner::generate().unwrap(), "c1", 1_000);
     rebuild(data, &vault, |_, _| {}).unwrap();
     let reader = LogReader::open(data).unwrap();
-    let index = Index::follow(data, &vault).unwrap();
-    let sum = |counted: crate::audit::statistics::Counted| -> u64 {
+    let index = SearchIndex::follow(data, &vault).unwrap();
+    let sum = |counted: crate::audit::statistics::PeriodStatistics| -> u64 {
         counted.counts.unwrap().iter().map(|one| one.exchanges).sum()
     };
     let (all, one) = (Query::default(), Query { source: Some("s1".into()), ..Query::default() });
@@ -347,8 +348,8 @@ fn l7_a_report_counts_entries_and_believes_no_index() {
     let (whole, of_source) = (sum(of_log(&all)), sum(of_log(&one)));
     assert_eq!((whole, of_source), (1_001, sum(by_index(&one))));
     // The counts of a bundle without most of its exchanges, with the key's own code.
-    let part = Part { level: 0, place: 1 };
-    let mut making = Making::of(part);
+    let part = IndexPart { level: 0, place: 1 };
+    let mut making = PartBuilder::of(part);
     making.entry(0, &reader.entry(256).unwrap().unwrap());
     let cells = making.finish().into_iter().filter(|(cell, _)| *cell == part::HOURS).collect();
     index.put(&reader, part, &cells).unwrap();

@@ -1,6 +1,6 @@
 //! The thread that follows the log.
 
-use super::{AuditError, Index, index_path, is_damaged};
+use super::{AuditError, SearchIndex, index_path, is_damaged};
 use crate::exchange_log::reader::LogReader;
 use crate::keyfile::Vault;
 use std::os::unix::fs::MetadataExt;
@@ -13,12 +13,12 @@ use std::time::Duration;
 const EVERY: Duration = Duration::from_millis(250);
 
 /// The thread, until this is dropped.
-pub struct Following {
+pub struct IndexThread {
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Following {
+impl IndexThread {
     /// Begins to follow the log of a data folder.
     pub fn start(data: &Path, vault: &Vault) -> std::io::Result<Self> {
         let (stop, stopped) = channel();
@@ -33,7 +33,7 @@ impl Following {
                     Err(error) if is_damaged(&error) => {
                         tracing::warn!(%error, "the search index is damaged and is made anew");
                         index = None;
-                        if let Err(error) = Index::remove(&data) {
+                        if let Err(error) = SearchIndex::remove(&data) {
                             tracing::error!(%error, "the damaged search index cannot be removed");
                         }
                     }
@@ -50,12 +50,12 @@ impl Following {
             }
         };
         let thread = std::thread::Builder::new().name("log-index".into()).spawn(run)?;
-        Ok(Following { stop: Some(stop), thread: Some(thread) })
+        Ok(IndexThread { stop: Some(stop), thread: Some(thread) })
     }
 }
 
 /// One batch; true where more are waiting.
-fn step(data: &Path, vault: &Vault, index: &mut Option<(u64, Index)>) -> Result<bool, AuditError> {
+fn step(data: &Path, vault: &Vault, index: &mut Option<(u64, SearchIndex)>) -> Result<bool, AuditError> {
     let reader = LogReader::sealed_only(data)?;
     // An index that is made anew meanwhile is another file.
     let file = || std::fs::metadata(index_path(data)).map_or(0, |found| found.ino());
@@ -72,29 +72,29 @@ fn step(data: &Path, vault: &Vault, index: &mut Option<(u64, Index)>) -> Result<
 }
 
 /// The index of this very log: one of another is thrown away.
-fn open_for(data: &Path, vault: &Vault, reader: &LogReader) -> Result<Index, AuditError> {
-    let index = Index::follow(data, vault)?;
+fn open_for(data: &Path, vault: &Vault, reader: &LogReader) -> Result<SearchIndex, AuditError> {
+    let index = SearchIndex::follow(data, vault)?;
     if index.is_of(reader)? {
         return Ok(index);
     }
     tracing::warn!("the search index is of another log or key, or was changed, and is made anew");
     drop(index);
-    Index::remove(data)?;
-    Index::follow(data, vault)
+    SearchIndex::remove(data)?;
+    SearchIndex::follow(data, vault)
 }
 
 /// Makes the index anew from the log, telling entries done of all. Gives how many are in it: all of the full bundles.
 pub fn rebuild(data: &Path, vault: &Vault, mut progress: impl FnMut(u64, u64)) -> Result<u64, AuditError> {
     let reader = LogReader::sealed_only(data)?;
-    Index::remove(data)?;
-    let mut index = Index::follow(data, vault)?;
+    SearchIndex::remove(data)?;
+    let mut index = SearchIndex::follow(data, vault)?;
     while index.take_in(&reader)? {
         progress(index.indexed(&reader), reader.sealed());
     }
     Ok(index.indexed(&reader))
 }
 
-impl Drop for Following {
+impl Drop for IndexThread {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {

@@ -1,6 +1,6 @@
 //! Legal holds: entries that no pruning may touch. An auditor places and releases them, from afar or as the folder's owner.
 
-use super::host::Reader;
+use super::host::AuditReader;
 use super::{Audit, api, invalid, reading, refused, rules};
 use crate::access::reads::ReadPermit;
 use crate::audit::logged_state;
@@ -33,7 +33,7 @@ impl Audit {
         }
         let asked = query.unwrap_or_default();
         let query = self.query(asked.clone())?;
-        if query.names_somebody() {
+        if query.has_subject_filter() {
             self.check_keys(&permit, &query).await?;
         }
         let (data, case, by) = (self.data.clone(), case_number.clone(), self.host.name(&reader));
@@ -51,7 +51,7 @@ impl Audit {
         request: &Request<api::ReleaseHoldRequest>,
     ) -> Result<Response<api::ReleaseHoldResponse>, Status> {
         let rule = &rules::RELEASE_HOLD;
-        let reader: Reader = self.host.admit(request, rule).await?;
+        let reader: AuditReader = self.host.admit(request, rule).await?;
         let permit = self.host.begin(&reader, &self.reads)?;
         let (data, vault, id) = (self.data.clone(), self.vault.clone(), request.get_ref().id);
         // One that the file has lost stands in the log all the same, until it is released.

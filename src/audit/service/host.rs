@@ -34,7 +34,7 @@ pub(super) enum Host {
 }
 
 /// Somebody who may read, as far as they are known.
-pub(super) enum Reader {
+pub(super) enum AuditReader {
     /// A person, at the other end of this connection.
     Staff(Arc<Peer>, Actor),
     /// The folder's owner.
@@ -47,40 +47,40 @@ impl Host {
     }
 
     /// Lets an auditor in, and the owner.
-    pub(super) async fn admit<T>(&self, request: &Request<T>, rule: &RoleRule) -> Result<Reader, Status> {
+    pub(super) async fn admit<T>(&self, request: &Request<T>, rule: &RoleRule) -> Result<AuditReader, Status> {
         match self {
-            Host::Owner { .. } => Ok(Reader::Owner),
+            Host::Owner { .. } => Ok(AuditReader::Owner),
             Host::Gateway { door, .. } => {
                 let peer = peer(request)?;
                 let staff = door.admit(&peer, rule).await.map_err(refused)?;
-                Ok(Reader::Staff(peer, staff))
+                Ok(AuditReader::Staff(peer, staff))
             }
         }
     }
 
     /// A permit to read; an auditor's is one of `reads`.
-    pub(super) fn begin(&self, reader: &Reader, of_staff: &Arc<ReadPermits>) -> Result<ReadPermit, Status> {
+    pub(super) fn begin(&self, reader: &AuditReader, of_staff: &Arc<ReadPermits>) -> Result<ReadPermit, Status> {
         let permit = match (self, reader) {
             (Host::Owner { reads, .. }, _) => reads.begin("owner"),
-            (Host::Gateway { .. }, Reader::Staff(_, staff)) => of_staff.begin(staff.id()),
-            (Host::Gateway { .. }, Reader::Owner) => Err(Reason::StaffUnknown.into()),
+            (Host::Gateway { .. }, AuditReader::Staff(_, staff)) => of_staff.begin(staff.id()),
+            (Host::Gateway { .. }, AuditReader::Owner) => Err(Reason::StaffUnknown.into()),
         };
         permit.map_err(refused)
     }
 
     /// A reader's name, as acts have it.
-    pub(super) fn name(&self, reader: &Reader) -> String {
+    pub(super) fn name(&self, reader: &AuditReader) -> String {
         match (reader, self) {
-            (Reader::Staff(_, staff), _) => staff.to_string(),
-            (Reader::Owner, Host::Owner { notes: Some(notes), .. }) => notes.actor().to_string(),
-            (Reader::Owner, _) => "local".to_owned(),
+            (AuditReader::Staff(_, staff), _) => staff.to_string(),
+            (AuditReader::Owner, Host::Owner { notes: Some(notes), .. }) => notes.actor().to_string(),
+            (AuditReader::Owner, _) => "local".to_owned(),
         }
     }
 
     /// Puts what a reader does into the log: at once by the gateway, by way of the registry for the owner.
-    pub(super) async fn note(&self, reader: &Reader, act: &str, entry: Entry) -> Result<(), Status> {
+    pub(super) async fn note(&self, reader: &AuditReader, act: &str, entry: Entry) -> Result<(), Status> {
         match (self, reader) {
-            (Host::Gateway { door, .. }, Reader::Staff(peer, staff)) => {
+            (Host::Gateway { door, .. }, AuditReader::Staff(peer, staff)) => {
                 let whole = door.act(peer, act);
                 let entry = Entry {
                     actor: staff.to_string(),
@@ -97,7 +97,7 @@ impl Host {
                 noted.map_err(|_| refused(Reason::RegistryUnavailable.into()))
             }
             (Host::Owner { notes: None, .. }, _) => Ok(()),
-            (Host::Gateway { .. }, Reader::Owner) => Err(refused(Reason::StaffUnknown.into())),
+            (Host::Gateway { .. }, AuditReader::Owner) => Err(refused(Reason::StaffUnknown.into())),
         }
     }
 

@@ -8,10 +8,10 @@ mod rules;
 mod status;
 mod streams;
 
-use super::index::Index;
+use super::index::SearchIndex;
 use super::query::{Query, known_as};
-use super::search::{self, Page};
-use super::{AuditError, odd, periods, statistics};
+use super::search::{self, SearchPage};
+use super::{AuditError, anomalies, periods, statistics};
 use crate::access::reads::{ReadPermit, ReadPermits, limits};
 use crate::access::staff::{RoleRule, StaffAuthorizer};
 use crate::contract::formats::{self, Format};
@@ -30,7 +30,7 @@ use crate::status::{Reason, Refusal};
 use crate::work::WorkLimits;
 use arc_swap::ArcSwap;
 use host::Host;
-use receipts::Of;
+use receipts::ReceiptTarget;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -76,7 +76,7 @@ pub struct Audit {
     receipts: Arc<ReadPermits>,
 }
 
-type Told<T> = Result<Response<T>, Status>;
+type AuditResult<T> = Result<Response<T>, Status>;
 
 fn refused(refusal: Refusal) -> Status {
     refusal.to_status("")
@@ -193,10 +193,10 @@ impl Audit {
     async fn with_log<T: Send + 'static>(
         &self,
         permit: &ReadPermit,
-        read: impl FnOnce(&LogReader, Option<&Index>) -> Result<T, AuditError> + Send + 'static,
+        read: impl FnOnce(&LogReader, Option<&SearchIndex>) -> Result<T, AuditError> + Send + 'static,
     ) -> Result<T, Status> {
         let (data, vault) = (self.data.clone(), self.vault.clone());
-        reading(permit, move || read(&open_reader(&data, &vault)?, Index::read(&data, &vault).as_ref())).await
+        reading(permit, move || read(&open_reader(&data, &vault)?, SearchIndex::read(&data, &vault).as_ref())).await
     }
 
     /// Whether a caller may call a method, before its message is read.
@@ -235,7 +235,7 @@ impl Audit {
         let permit = self.host.begin(&reader, reads)?;
         let asked = query.unwrap_or_default();
         let read = self.query(asked.clone())?;
-        if read.names_somebody() {
+        if read.has_subject_filter() {
             if reason.len() > 64 || formats::check(Format::Code, reason).is_err() {
                 let expected =
                     "must say why a person is searched for: a document or case number of letters, digits and . - _ /";
@@ -296,7 +296,7 @@ impl Audit {
 
 #[tonic::async_trait]
 impl AuditService for Audit {
-    async fn search(&self, request: Request<api::SearchRequest>) -> Told<api::SearchResponse> {
+    async fn search(&self, request: Request<api::SearchRequest>) -> AuditResult<api::SearchResponse> {
         let api::SearchRequest { query, page_size, page_token, reason, from_log } = request.get_ref().clone();
         let first = page_token.is_empty();
         let (query, permit) = self.asked(&request, &rules::SEARCH, (query, first), &reason, &self.reads).await?;
@@ -310,7 +310,7 @@ impl AuditService for Audit {
             let page = search::page(reader, index, &query, before, limit, Some(Instant::now() + PATIENCE))?;
             Ok((page, complete(reader, index.is_none())?))
         });
-        let (Page { found, before }, complete) = page.await?;
+        let (SearchPage { found, before }, complete) = page.await?;
         Ok(Response::new(api::SearchResponse {
             entries: found.into_iter().map(entry_message).collect(),
             next_page_token: before.map(|at| at.to_string()).unwrap_or_default(),
@@ -318,7 +318,7 @@ impl AuditService for Audit {
         }))
     }
 
-    async fn get(&self, request: Request<api::GetRequest>) -> Told<api::GetResponse> {
+    async fn get(&self, request: Request<api::GetRequest>) -> AuditResult<api::GetResponse> {
         let permit = self.auditor(&request, &rules::GET).await?;
         let api::GetRequest { exchange_id: id, index } = request.into_inner();
         let id = if index.is_none() { exchange_id(&id)? } else { [0; 16] };
@@ -342,13 +342,13 @@ impl AuditService for Audit {
 
     type TailStream = streams::Parts<api::LogEntry>;
 
-    async fn tail(&self, request: Request<api::TailRequest>) -> Told<Self::TailStream> {
+    async fn tail(&self, request: Request<api::TailRequest>) -> AuditResult<Self::TailStream> {
         let api::TailRequest { query, from_index, reason } = request.get_ref().clone();
         let (query, permit) = self.asked(&request, &rules::TAIL, (query, true), &reason, &self.streams).await?;
         Ok(Response::new(streams::tail(self.data.clone(), self.host.watch_sealed(), query, from_index, permit)))
     }
 
-    async fn statistics(&self, request: Request<api::StatisticsRequest>) -> Told<api::StatisticsResponse> {
+    async fn statistics(&self, request: Request<api::StatisticsRequest>) -> AuditResult<api::StatisticsResponse> {
         let permit = self.auditor(&request, &rules::STATISTICS).await?;
         let api::StatisticsRequest { query, bucket } = request.into_inner();
         let query = self.query(query.unwrap_or_default())?;
@@ -363,15 +363,18 @@ impl AuditService for Audit {
             let counted = statistics::statistics(reader, index, &query, days, MAX_COUNTS)?;
             Ok((counted, complete(reader, index.is_none())?))
         });
-        let (statistics::Counted { counts, uncounted }, complete) = counted.await?;
+        let (statistics::PeriodStatistics { counts, not_counted }, complete) = counted.await?;
         let counts = counts.ok_or_else(too_many_counts)?;
         let (counts, complete) = (counts.into_iter().map(count_message).collect(), Some(complete));
-        Ok(Response::new(api::StatisticsResponse { counts, complete, uncounted }))
+        Ok(Response::new(api::StatisticsResponse { counts, complete, uncounted: not_counted }))
     }
 
     type CountExchangesStream = streams::Parts<api::CountExchangesPart>;
 
-    async fn count_exchanges(&self, request: Request<api::CountExchangesRequest>) -> Told<Self::CountExchangesStream> {
+    async fn count_exchanges(
+        &self,
+        request: Request<api::CountExchangesRequest>,
+    ) -> AuditResult<Self::CountExchangesStream> {
         let api::CountExchangesRequest { query, bucket, reason } = request.get_ref().clone();
         let rule = &rules::COUNT_EXCHANGES;
         let (query, permit) = self.asked(&request, rule, (query, true), &reason, &self.streams).await?;
@@ -379,17 +382,20 @@ impl AuditService for Audit {
         Ok(Response::new(streams::count((self.data.clone(), self.vault.clone()), query, days, permit)))
     }
 
-    async fn list_findings(&self, request: Request<api::ListFindingsRequest>) -> Told<api::ListFindingsResponse> {
+    async fn list_findings(
+        &self,
+        request: Request<api::ListFindingsRequest>,
+    ) -> AuditResult<api::ListFindingsResponse> {
         let permit = self.auditor(&request, &rules::LIST_FINDINGS).await?;
         let api::ListFindingsRequest { from_us, to_us } = request.into_inner();
-        if from_us >= to_us || to_us.saturating_sub(from_us) > odd::LONGEST_US {
+        if from_us >= to_us || to_us.saturating_sub(from_us) > anomalies::LONGEST_US {
             return Err(invalid("to_us", "must be after from_us, by at most 31 days"));
         }
         let found = self.with_log(&permit, move |reader, index| {
             let Some(index) = index else { return Ok(None) };
-            Ok(Some((odd::findings(reader, index, from_us, to_us)?, complete(reader, false)?)))
+            Ok(Some((anomalies::findings(reader, index, from_us, to_us)?, complete(reader, false)?)))
         });
-        let message = |one: odd::Finding| api::Finding {
+        let message = |one: anomalies::Finding| api::Finding {
             rule: one.rule.as_str().into(),
             explanation: one.explanation,
             client: one.client,
@@ -403,7 +409,10 @@ impl AuditService for Audit {
         Ok(Response::new(api::ListFindingsResponse { findings, complete }))
     }
 
-    async fn get_checkpoint(&self, request: Request<api::GetCheckpointRequest>) -> Told<api::GetCheckpointResponse> {
+    async fn get_checkpoint(
+        &self,
+        request: Request<api::GetCheckpointRequest>,
+    ) -> AuditResult<api::GetCheckpointResponse> {
         let permit = self.auditor(&request, &rules::GET_CHECKPOINT).await?;
         let data = self.data.clone();
         let reader = reading(&permit, move || Ok(LogReader::sealed_only(&data)?)).await?;
@@ -413,7 +422,7 @@ impl AuditService for Audit {
         Ok(Response::new(api::GetCheckpointResponse { checkpoint, verifier_key }))
     }
 
-    async fn get_receipt(&self, request: Request<api::GetReceiptRequest>) -> Told<api::GetReceiptResponse> {
+    async fn get_receipt(&self, request: Request<api::GetReceiptRequest>) -> AuditResult<api::GetReceiptResponse> {
         // Whoever made an exchange gets its receipt; whoever else asks must be an auditor.
         let client = match &self.host {
             Host::Gateway { registry, .. } => host::peer(&request)?.identify(&registry.load()).ok(),
@@ -424,8 +433,8 @@ impl AuditService for Audit {
             None => self.auditor(&request, &rules::GET_RECEIPT).await?,
         };
         let of = match request.into_inner().of {
-            Some(api::get_receipt_request::Of::ExchangeId(id)) => Of::Exchange(exchange_id(&id)?),
-            Some(api::get_receipt_request::Of::Index(index)) => Of::Index(index),
+            Some(api::get_receipt_request::Of::ExchangeId(id)) => ReceiptTarget::Exchange(exchange_id(&id)?),
+            Some(api::get_receipt_request::Of::Index(index)) => ReceiptTarget::Index(index),
             None => return Err(invalid("of", "must name an exchange or an index")),
         };
         let client = client.as_ref().map(|client| client.client.id.as_str());
@@ -436,7 +445,7 @@ impl AuditService for Audit {
     async fn prove_consistency(
         &self,
         request: Request<api::ProveConsistencyRequest>,
-    ) -> Told<api::ProveConsistencyResponse> {
+    ) -> AuditResult<api::ProveConsistencyResponse> {
         let permit = self.auditor(&request, &rules::PROVE_CONSISTENCY).await?;
         let api::ProveConsistencyRequest { old_size, new_size } = request.into_inner();
         let data = self.data.clone();
@@ -458,20 +467,20 @@ impl AuditService for Audit {
 
     type ExportStream = streams::Parts<api::ExportPart>;
 
-    async fn export(&self, request: Request<api::ExportRequest>) -> Told<Self::ExportStream> {
+    async fn export(&self, request: Request<api::ExportRequest>) -> AuditResult<Self::ExportStream> {
         let api::ExportRequest { query, reason } = request.get_ref().clone();
         let (query, permit) = self.asked(&request, &rules::EXPORT, (query, true), &reason, &self.streams).await?;
         Ok(Response::new(streams::export((self.data.clone(), self.vault.clone()), query, permit)))
     }
 
-    async fn get_status(&self, request: Request<api::GetStatusRequest>) -> Told<api::GetStatusResponse> {
+    async fn get_status(&self, request: Request<api::GetStatusRequest>) -> AuditResult<api::GetStatusResponse> {
         let permit = self.auditor(&request, &rules::GET_STATUS).await?;
         self.status(&permit).await
     }
 
     type VerifyIndexStream = streams::Parts<api::VerifyIndexPart>;
 
-    async fn verify_index(&self, request: Request<api::VerifyIndexRequest>) -> Told<Self::VerifyIndexStream> {
+    async fn verify_index(&self, request: Request<api::VerifyIndexRequest>) -> AuditResult<Self::VerifyIndexStream> {
         let reader = self.host.admit(&request, &rules::VERIFY_INDEX).await?;
         let permit = self.host.begin(&reader, &self.streams)?;
         Ok(Response::new(streams::verify_index((self.data.clone(), self.vault.clone()), permit)))
@@ -480,20 +489,20 @@ impl AuditService for Audit {
     async fn acknowledge_alarm(
         &self,
         request: Request<api::AcknowledgeAlarmRequest>,
-    ) -> Told<api::AcknowledgeAlarmResponse> {
+    ) -> AuditResult<api::AcknowledgeAlarmResponse> {
         self.acknowledge(&request).await
     }
 
-    async fn list_holds(&self, request: Request<api::ListHoldsRequest>) -> Told<api::ListHoldsResponse> {
+    async fn list_holds(&self, request: Request<api::ListHoldsRequest>) -> AuditResult<api::ListHoldsResponse> {
         let permit = self.auditor(&request, &rules::LIST_HOLDS).await?;
         self.holds(&permit).await
     }
 
-    async fn place_hold(&self, request: Request<api::PlaceHoldRequest>) -> Told<api::PlaceHoldResponse> {
+    async fn place_hold(&self, request: Request<api::PlaceHoldRequest>) -> AuditResult<api::PlaceHoldResponse> {
         self.hold(&request).await
     }
 
-    async fn release_hold(&self, request: Request<api::ReleaseHoldRequest>) -> Told<api::ReleaseHoldResponse> {
+    async fn release_hold(&self, request: Request<api::ReleaseHoldRequest>) -> AuditResult<api::ReleaseHoldResponse> {
         self.release(&request).await
     }
 }

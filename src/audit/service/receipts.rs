@@ -4,7 +4,7 @@
 
 use super::{Audit, AuditError, failed_for_client, refused, unknown};
 use crate::access::reads::ReadPermit;
-use crate::audit::index::Index;
+use crate::audit::index::SearchIndex;
 use crate::audit::query::Query;
 use crate::audit::search;
 use crate::exchange_log::reader::LogReader;
@@ -31,7 +31,7 @@ const SKEW_MS: u64 = 60_000;
 
 /// What a receipt is wanted of.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Of {
+pub(super) enum ReceiptTarget {
     /// The last entry of an exchange.
     Exchange([u8; 16]),
     /// The entry at an index.
@@ -68,14 +68,14 @@ fn is_of(bytes: &[u8], id: &[u8; 16]) -> bool {
 }
 
 /// The last sealed entry of an exchange, or the sealed entry at an index.
-fn find(data: &Path, vault: &Vault, of: Of) -> Result<Found, AuditError> {
+fn find(data: &Path, vault: &Vault, of: ReceiptTarget) -> Result<Found, AuditError> {
     let reader = LogReader::sealed_only(data)?;
     let id = match of {
-        Of::Index(index) if index < reader.sealed() => return Ok(at(index, reader.entry(index)?)),
-        Of::Index(_) => return Ok(Found::Missing),
-        Of::Exchange(id) => id,
+        ReceiptTarget::Index(index) if index < reader.sealed() => return Ok(at(index, reader.entry(index)?)),
+        ReceiptTarget::Index(_) => return Ok(Found::Missing),
+        ReceiptTarget::Exchange(id) => id,
     };
-    let index = Index::read(data, vault);
+    let index = SearchIndex::read(data, vault);
     let indexed = index.as_ref().map_or(0, |index| index.indexed(&reader));
     let mut before = reader.sealed();
     // An entry is not written before its exchange has arrived.
@@ -125,7 +125,12 @@ async fn read<T: Send + 'static>(
 impl Audit {
     /// The receipt of an entry: of any for an auditor, of its own for a client. A client is refused in the same words and
     /// the same time whether an entry is not there or another's.
-    pub(super) async fn receipt(&self, of: Of, client: Option<&str>, permit: &ReadPermit) -> Result<Receipt, Status> {
+    pub(super) async fn receipt(
+        &self,
+        of: ReceiptTarget,
+        client: Option<&str>,
+        permit: &ReadPermit,
+    ) -> Result<Receipt, Status> {
         let began = Instant::now();
         let receipt = self.try_receipt(of, client, permit).await;
         if client.is_some() && receipt.is_err() {
@@ -136,13 +141,18 @@ impl Audit {
         receipt
     }
 
-    async fn try_receipt(&self, of: Of, client: Option<&str>, permit: &ReadPermit) -> Result<Receipt, Status> {
+    async fn try_receipt(
+        &self,
+        of: ReceiptTarget,
+        client: Option<&str>,
+        permit: &ReadPermit,
+    ) -> Result<Receipt, Status> {
         // All whose caller was told their exchange are durable by now.
         let durable = self.host.durable();
         match of {
-            Of::Exchange(id) if !may_exist(&id) => return Err(unknown()),
-            Of::Index(index) if index >= durable => return Err(unknown()),
-            Of::Exchange(_) | Of::Index(_) => {}
+            ReceiptTarget::Exchange(id) if !may_exist(&id) => return Err(unknown()),
+            ReceiptTarget::Index(index) if index >= durable => return Err(unknown()),
+            ReceiptTarget::Exchange(_) | ReceiptTarget::Index(_) => {}
         }
         let look = || {
             let (data, vault) = (self.data.clone(), self.vault.clone());
@@ -152,7 +162,7 @@ impl Audit {
         let own = |entry: &Entry| client.is_none_or(|client| entry.client == client);
         // Only what has ended is the last of its exchange.
         let whole = matches!(&found, Found::Entry(_, entry)
-            if own(entry) && (matches!(of, Of::Index(_)) || entry.kind() != Kind::Intent && entry.kind() != Kind::StreamOpened));
+            if own(entry) && (matches!(of, ReceiptTarget::Index(_)) || entry.kind() != Kind::Intent && entry.kind() != Kind::StreamOpened));
         if !whole && self.sealed(durable).await {
             found = look().await?;
         }

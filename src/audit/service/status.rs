@@ -2,7 +2,7 @@
 
 use super::{Audit, AuditError, api, invalid, reading, refused, rules};
 use crate::access::reads::ReadPermit;
-use crate::audit::index::{self, Index};
+use crate::audit::index::{self, SearchIndex};
 use crate::exchange_log::Entry;
 use crate::exchange_log::disk::LocalDisk;
 use crate::exchange_log::reader::{self, LogReader};
@@ -22,7 +22,7 @@ fn status(data: &Path, vault: &Vault) -> Result<api::GetStatusResponse, AuditErr
     };
     let needs_witnesses = reader::policy(&LocalDisk, &reader.paths().tiles)?.needs_witnesses();
     let published = if needs_witnesses { reader.published()? } else { None };
-    let index = Index::read(data, vault);
+    let index = SearchIndex::read(data, vault);
     let verified = index::verified(data, vault);
     Ok(api::GetStatusResponse {
         has_index: index.is_some(),
@@ -30,7 +30,7 @@ fn status(data: &Path, vault: &Vault) -> Result<api::GetStatusResponse, AuditErr
         index_verified: verified.map_or(0, |verified| verified.time),
         index_verified_entries: verified.map_or(0, |verified| verified.entries),
         index_differences: verified.map_or(0, |verified| verified.differences),
-        index_made_anew: index::made_anew(),
+        index_made_anew: index::rebuilt(),
         entries: reader.size(),
         sealed: reader.sealed(),
         needs_witnesses,

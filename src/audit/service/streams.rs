@@ -4,7 +4,7 @@
 use super::{MAX_COUNTS, api, complete, count_message, entry_message, reading, too_many_counts};
 use crate::access::reads::ReadPermit;
 use crate::audit::AuditError;
-use crate::audit::index::{self, Checked, Difference, Index, Verified};
+use crate::audit::index::{self, Checked, IndexDifference, LastVerification, SearchIndex};
 use crate::audit::query::Query;
 use crate::audit::{search, statistics};
 use crate::exchange_log::Entry;
@@ -85,7 +85,7 @@ pub(super) fn export(folder: (PathBuf, Vault), query: Query, permit: ReadPermit)
 enum Export {
     Begin(Box<((PathBuf, Vault), Query)>),
     /// With the reader of the moment at which it began, the checkpoint's size, and what comes next.
-    Goes(Box<(LogReader, Option<Index>, Query)>, u64, Option<u64>),
+    Goes(Box<(LogReader, Option<SearchIndex>, Query)>, u64, Option<u64>),
 }
 
 impl Export {
@@ -94,7 +94,7 @@ impl Export {
         let (log, size, before) = match self {
             Export::Begin(begin) => {
                 let ((data, vault), query) = *begin;
-                let (reader, index) = (LogReader::sealed_only(&data)?, Index::read(&data, &vault));
+                let (reader, index) = (LogReader::sealed_only(&data)?, SearchIndex::read(&data, &vault));
                 let Some(Published { size, note }) = reader.published()? else { return Ok(None) };
                 let head = api::ExportPart { checkpoint: note, ..api::ExportPart::default() };
                 return Ok(Some((vec![head], Export::Goes(Box::new((reader, index, query)), size, Some(size)))));
@@ -133,7 +133,8 @@ pub(super) fn verify_index((data, vault): (PathBuf, Vault), permit: ReadPermit) 
                 progress.blocking_send(Ok(part)).is_ok()
             })?;
             if let Some(Checked { entries, found, .. }) = &checked {
-                let verified = Verified { time: crate::registry::now(), entries: *entries, differences: *found };
+                let verified =
+                    LastVerification { time: crate::registry::now(), entries: *entries, differences: *found };
                 verified.keep(&data, &vault)?;
             }
             Ok(checked.unwrap_or_default())
@@ -177,7 +178,7 @@ pub(super) fn count(
             Err(status) => Err(status),
             // Whoever asked is gone.
             Ok((None, _)) => return,
-            Ok((Some(statistics::Counted { counts, uncounted }), complete)) => {
+            Ok((Some(statistics::PeriodStatistics { counts, not_counted: uncounted }), complete)) => {
                 let counts = counts.ok_or_else(too_many_counts);
                 counts.map(|counts| api::CountExchangesPart {
                     done: complete.size + complete.unsealed,
@@ -193,6 +194,6 @@ pub(super) fn count(
     Box::pin(stream::unfold(parts, |mut parts| async move { Some((parts.recv().await?, parts)) }))
 }
 
-fn difference(Difference { first, last, what }: Difference) -> api::IndexDifference {
+fn difference(IndexDifference { first, last, what }: IndexDifference) -> api::IndexDifference {
     api::IndexDifference { first, last, what }
 }

@@ -332,7 +332,7 @@ fn run_index(data: &Path, vault: &Vault, rebuild: bool, output: Output) -> Resul
         progress.finish_and_clear();
         indexed?;
     }
-    let (reader, index) = (LogReader::open(data)?, index::Index::read(data, vault));
+    let (reader, index) = (LogReader::open(data)?, index::SearchIndex::read(data, vault));
     let indexed = index.as_ref().map_or(0, |index| index.indexed(&reader));
     let value = json!({ "indexed": indexed, "sealed": reader.sealed(), "entries": reader.size() });
     output.result(&value, || {

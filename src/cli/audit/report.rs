@@ -3,8 +3,8 @@
 use super::complete::{self, CompleteListing};
 use super::entries;
 use super::filter::Filter;
-use crate::audit::odd::LONGEST_US;
-use crate::audit::paper::{Head, subject_report};
+use crate::audit::anomalies::LONGEST_US;
+use crate::audit::pdf::{TableHeader, subject_report};
 use crate::audit::query::outcome;
 use crate::audit::service::api;
 use crate::cli::CliError;
@@ -69,7 +69,7 @@ pub fn pdf(
     if let (Some(complete), Some(signed)) = (&complete, &checkpoint) {
         complete::check(session, complete, signed)?;
     }
-    let head = Head {
+    let head = TableHeader {
         id: asked.ids.join(", "),
         case: asked.case.clone(),
         period,

@@ -64,10 +64,12 @@ pub fn prune(
     let plan = plan?;
     let value = json!({
         "pruned": if args.dry_run { 0 } else { plan.entries() }, "would_prune": plan.entries(), "bundles": plan.bundles(),
-        "held_bundles": plan.held, "telling_bundles": plan.telling, "archive": args.archive,
+        "held_bundles": plan.held, "telling_bundles": plan.evidence_bundles, "archive": args.archive,
     });
-    let kept =
-        format!("{} bundles are kept by holds, {} since they tell of a pruning or of a hold", plan.held, plan.telling);
+    let kept = format!(
+        "{} bundles are kept by holds, {} since they tell of a pruning or of a hold",
+        plan.held, plan.evidence_bundles
+    );
     if args.dry_run || plan.runs.is_empty() {
         return output.result(&value, || format!("{} entries could be pruned; {kept}", plan.entries()));
     }
@@ -79,7 +81,7 @@ pub fn prune(
     retention::restate(data, &plan, store)?;
     plan.objects().try_for_each(|object| store.note(PRUNE_ACT, object))?;
     let began = Instant::now();
-    while !retention::is_told(data, &plan)? || !retention::is_restated(data, &plan)? {
+    while !retention::is_logged(data, &plan)? || !retention::is_restated(data, &plan)? {
         if began.elapsed() > TOLD_WITHIN {
             let why = "nothing was pruned: the log does not tell of it yet. Is the gateway running? The archive is whole; try again";
             return Err(CliError::Failed(why.into()));

@@ -1,8 +1,8 @@
 //! `audit verify`: a data folder, a copy of a log, another machine's log, an export, or a receipt.
 
 use super::{export, receipt};
-use crate::audit::folder::{self, Expected, Fault};
-use crate::audit::index::{self, Checked, Difference, Verified};
+use crate::audit::folder::{self, Expected, FolderFault};
+use crate::audit::index::{self, Checked, IndexDifference, LastVerification};
 use crate::audit::replay::Replay;
 use crate::audit::service::api;
 use crate::cli::output::{Output, bar, duration, time};
@@ -201,12 +201,13 @@ fn check_folder(data: &Path, connection: &ConnectionArgs, log: (&LogVerifier, &[
     let expected = Expected { policy, hsm, revocation };
     let pause = || std::thread::sleep(Duration::from_secs(1));
     let found = folder::check(data, &connection.vault(data), &expected, log, pause)?;
-    let (warnings, faults): (Vec<Fault>, Vec<Fault>) = found.into_iter().partition(|fault| fault.is_warning);
+    let (warnings, faults): (Vec<FolderFault>, Vec<FolderFault>) =
+        found.into_iter().partition(|fault| fault.is_warning);
     warnings.iter().for_each(|fault| anstream::eprintln!("WARNING: {fault}"));
     let Some(first) = faults.first() else { return Ok(()) };
     faults.iter().skip(1).take(MAX_PRINTED).for_each(|fault| anstream::eprintln!("{fault}"));
     let more = if faults.len() > 1 { format!(" ({} more above)", faults.len() - 1) } else { String::new() };
-    let named = Fault { file: data.join(&first.file), ..first.clone() };
+    let named = FolderFault { file: data.join(&first.file), ..first.clone() };
     Err(CliError::Failed(format!("the log is whole, but not the folder: {named}{more}")))
 }
 
@@ -243,7 +244,8 @@ impl IndexScope {
                     true
                 })?;
                 let checked = checked.ok_or_else(|| CliError::Failed("the log is whole, but there is no search index (log.index): a gateway makes one, or audit index --rebuild".into()))?;
-                Verified { time: now(), entries: checked.entries, differences: checked.found }.keep(data, &vault)?;
+                LastVerification { time: now(), entries: checked.entries, differences: checked.found }
+                    .keep(data, &vault)?;
                 checked
             }
             IndexScope::Remote(_, false) => {
@@ -278,7 +280,7 @@ fn from_afar(session: &Session, report: &dyn Fn(u64, u64)) -> Result<Checked, Cl
         Ok(None)
     })?;
     let last = last.ok_or_else(|| CliError::Failed("not all of the index was compared".into()))?;
-    let difference = |one: api::IndexDifference| Difference { first: one.first, last: one.last, what: one.what };
+    let difference = |one: api::IndexDifference| IndexDifference { first: one.first, last: one.last, what: one.what };
     let differences = last.differences.into_iter().map(difference).collect();
     Ok(Checked { entries: last.done, sealed: last.of, differences, found: last.found })
 }

@@ -156,7 +156,7 @@ impl<'c> Participants<'c> {
 
     /// Revokes a system's newest token.
     pub fn revoke_newest(&self, id: &str) -> Result<(), CliError> {
-        if let Some(newest) = self.store.tokens(Some(id), Page { most: 1, ..Page::ALL })?.first() {
+        if let Some(newest) = self.store.tokens(Some(id), Page { max: 1, ..Page::ALL })?.first() {
             self.store.revoke_token(&newest.id)?;
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! The plan of one message, from its fields' options.
 
-use super::{ContractFault, Place, option};
+use super::{ContractFault, DeclarationPath, option};
 use crate::contract::drift::DocumentShape;
 use crate::contract::map::date::{Notation, Precision};
 use crate::contract::options::{self, DataClass, Format, Letters, OnBad, Wire};
@@ -18,7 +18,7 @@ pub(super) fn plan(
     message: &MessageDescriptor,
     depth: usize,
 ) -> Result<Arc<MessagePlan>, Vec<ContractFault>> {
-    let place = Place { file: message.parent_file(), path: message.path().to_vec() };
+    let place = DeclarationPath { file: message.parent_file(), path: message.path().to_vec() };
     if depth > MAX_NESTING {
         return Err(vec![place.fault(format!(
             "{}: messages are nested deeper than {MAX_NESTING}, or in themselves",
@@ -91,7 +91,7 @@ fn plan_field(
     depth: usize,
     groups: &mut Vec<String>,
 ) -> Result<FieldPlan, Vec<ContractFault>> {
-    let place = Place { file: field.parent_message().parent_file(), path: field.path().to_vec() };
+    let place = DeclarationPath { file: field.parent_message().parent_file(), path: field.path().to_vec() };
     let fail = |reason: String| place.fault(format!("{}: {reason}", field.full_name()));
     let said: options::Field = option(pool, field.options(), "field").unwrap_or_default();
     let kind = field_kind(pool, field, &said, depth, &fail);

@@ -10,7 +10,7 @@ const MAX_UNIX: i64 = 253_402_300_799;
 
 /// What is known of a date or time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Parts {
+pub struct DateParts {
     /// 1 to 9999.
     pub year: i16,
     /// 1 to 12; 0 is unknown.
@@ -41,7 +41,7 @@ pub enum Precision {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Token {
     Number {
-        part: Part,
+        part: DatePart,
         width: usize,
     },
     Literal(String),
@@ -54,7 +54,7 @@ enum Token {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Part {
+enum DatePart {
     Year,
     Month,
     Day,
@@ -116,12 +116,12 @@ impl Notation {
             }
             let run = rest.chars().take_while(|c| *c == first).count();
             let part = match (first, run) {
-                ('y', 4) => Some(Part::Year),
-                ('M', 2) => Some(Part::Month),
-                ('d', 2) => Some(Part::Day),
-                ('H', 2) => Some(Part::Hour),
-                ('m', 2) => Some(Part::Minute),
-                ('s', 2) => Some(Part::Second),
+                ('y', 4) => Some(DatePart::Year),
+                ('M', 2) => Some(DatePart::Month),
+                ('d', 2) => Some(DatePart::Day),
+                ('H', 2) => Some(DatePart::Hour),
+                ('m', 2) => Some(DatePart::Minute),
+                ('s', 2) => Some(DatePart::Second),
                 (letter, _) if letter.is_ascii_alphabetic() => {
                     return Err(format!("{pattern:?}: use yyyy, MM, dd, HH, mm, ss, f, z, or quote the letters"));
                 }
@@ -136,8 +136,8 @@ impl Notation {
         if outer.is_some() {
             return Err(format!("a bracket in {pattern:?} is not closed"));
         }
-        let has = |wanted: Part| tokens.iter().any(|t| matches!(t, Token::Number { part, .. } if *part == wanted));
-        let precision = match (has(Part::Year), has(Part::Month), has(Part::Day), has(Part::Hour)) {
+        let has = |wanted: DatePart| tokens.iter().any(|t| matches!(t, Token::Number { part, .. } if *part == wanted));
+        let precision = match (has(DatePart::Year), has(DatePart::Month), has(DatePart::Day), has(DatePart::Hour)) {
             (true, true, true, true) => Precision::Time,
             (true, true, true, false) => Precision::Day,
             (true, true, false, false) => Precision::Month,
@@ -161,7 +161,7 @@ impl Notation {
     }
 
     /// Writes what is known; the caller has chosen the notation by precision.
-    pub fn write(&self, parts: &Parts) -> String {
+    pub fn write(&self, parts: &DateParts) -> String {
         let mut out = String::with_capacity(16);
         let (hour, minute, second) = parts.time.unwrap_or_default();
         for token in &self.tokens {
@@ -169,12 +169,12 @@ impl Notation {
                 Token::Literal(text) => out.push_str(text),
                 Token::Number { part, width } => {
                     let number = match part {
-                        Part::Year => parts.year,
-                        Part::Month => i16::from(parts.month),
-                        Part::Day => i16::from(parts.day),
-                        Part::Hour => i16::from(hour),
-                        Part::Minute => i16::from(minute),
-                        Part::Second => i16::from(second),
+                        DatePart::Year => parts.year,
+                        DatePart::Month => i16::from(parts.month),
+                        DatePart::Day => i16::from(parts.day),
+                        DatePart::Hour => i16::from(hour),
+                        DatePart::Minute => i16::from(minute),
+                        DatePart::Second => i16::from(second),
                     };
                     out.push_str(&format!("{number:0width$}"));
                 }
@@ -188,8 +188,8 @@ impl Notation {
     }
 
     /// Reads a text in this notation; `None` where it is another notation or no date of the calendar.
-    pub fn read(&self, text: &str) -> Option<Parts> {
-        let mut parts = Parts::default();
+    pub fn read(&self, text: &str) -> Option<DateParts> {
+        let mut parts = DateParts::default();
         let mut time = (0, 0, 0);
         if !read_tokens(&self.tokens, text, &mut parts, &mut time)?.is_empty() {
             return None;
@@ -213,7 +213,7 @@ impl Notation {
 }
 
 /// Reads what the tokens stand for, and gives what is left.
-fn read_tokens<'t>(tokens: &[Token], text: &'t str, parts: &mut Parts, time: &mut (i8, i8, i8)) -> Option<&'t str> {
+fn read_tokens<'t>(tokens: &[Token], text: &'t str, parts: &mut DateParts, time: &mut (i8, i8, i8)) -> Option<&'t str> {
     let mut rest = text;
     for token in tokens {
         match token {
@@ -223,12 +223,12 @@ fn read_tokens<'t>(tokens: &[Token], text: &'t str, parts: &mut Parts, time: &mu
                 let number: i16 = digits.parse().ok()?;
                 let small = i8::try_from(number);
                 match part {
-                    Part::Year => parts.year = number,
-                    Part::Month => parts.month = small.ok()?,
-                    Part::Day => parts.day = small.ok()?,
-                    Part::Hour => time.0 = small.ok()?,
-                    Part::Minute => time.1 = small.ok()?,
-                    Part::Second => time.2 = small.ok()?,
+                    DatePart::Year => parts.year = number,
+                    DatePart::Month => parts.month = small.ok()?,
+                    DatePart::Day => parts.day = small.ok()?,
+                    DatePart::Hour => time.0 = small.ok()?,
+                    DatePart::Minute => time.1 = small.ok()?,
+                    DatePart::Second => time.2 = small.ok()?,
                 }
                 rest = &rest[*width..];
             }
@@ -269,7 +269,7 @@ fn read_zone(text: &str) -> Option<(i32, &str)> {
     valid.then(|| (sign * (hours * 60 + minutes) * 60, &text[6..]))
 }
 
-impl Parts {
+impl DateParts {
     /// How much is known.
     pub fn precision(&self) -> Precision {
         match (self.month, self.day, self.time) {
@@ -296,12 +296,12 @@ impl Parts {
     /// Local time in Ho Chi Minh City of a Unix time in seconds; `None` outside the years 1 to 9999.
     pub fn from_unix(seconds: i64) -> Option<Self> {
         let local = HO_CHI_MINH.to_datetime(jiff::Timestamp::from_second(seconds).ok()?);
-        let parts = Parts {
+        let parts = DateParts {
             year: local.year(),
             month: local.month(),
             day: local.day(),
             time: Some((local.hour(), local.minute(), local.second())),
-            ..Parts::default()
+            ..DateParts::default()
         };
         parts.is_valid(Precision::Time).then_some(parts)
     }
@@ -320,10 +320,10 @@ impl Parts {
     /// Whether it is one of the dates that systems write where there is none: the first or the last day or year that they know, in the
     /// source's zone or, where the time was written in another, in Ho Chi Minh City's (`9999-12-30T17:00:00Z`).
     pub fn is_sentinel(&self) -> bool {
-        let stands_for_none = |parts: &Parts| {
+        let stands_for_none = |parts: &DateParts| {
             matches!((parts.year, parts.month, parts.day), (1, 1, 1) | (9999, 12, 31) | (1 | 9999, 0, _))
         };
-        let local = || self.offset.and_then(|_| Parts::from_unix(self.to_unix()?));
+        let local = || self.offset.and_then(|_| DateParts::from_unix(self.to_unix()?));
         stands_for_none(self) || local().is_some_and(|local| stands_for_none(&local))
     }
 
@@ -340,7 +340,7 @@ impl Parts {
             return None;
         }
         let (Ok(month), Ok(day)) = (i8::try_from(month), i8::try_from(day)) else { return Some(Err(())) };
-        let parts = Parts { year, month, day, ..Parts::default() };
+        let parts = DateParts { year, month, day, ..DateParts::default() };
         // A day without its month tells nothing.
         let known = (month != 0 || day == 0) && parts.is_valid(parts.precision());
         Some(if known { Ok(parts) } else { Err(()) })
@@ -357,7 +357,7 @@ mod tests {
     fn a_quoted_notation_reads_only_what_it_writes() {
         let year = Notation::parse("yyyy'0101'").unwrap();
         assert_eq!(year.precision, Precision::Year);
-        assert_eq!(year.write(&Parts { year: 1990, ..Parts::default() }), "19900101");
+        assert_eq!(year.write(&DateParts { year: 1990, ..DateParts::default() }), "19900101");
         assert_eq!(year.read("19900101").unwrap().year, 1990);
         assert!(year.read("19900102").is_none());
     }
@@ -400,7 +400,7 @@ mod tests {
         ] {
             assert!(notation.read(wrong).is_none(), "{wrong}");
         }
-        let parts = Parts::from_unix(1_793_668_500).unwrap();
+        let parts = DateParts::from_unix(1_793_668_500).unwrap();
         assert_eq!(notation.write(&parts), "2026-11-03T08:15:00");
         assert_eq!(Notation::parse("yyyy-MM-dd'T'HH:mm:ssz").unwrap().write(&parts), "2026-11-03T08:15:00+07:00");
         let date = Notation::parse("xsd:date").unwrap();
@@ -415,7 +415,7 @@ mod tests {
         #[test]
         fn zones_and_fractions_come_back(seconds in -62_000_000_000i64..250_000_000_000, nanos in 0i32..1_000_000_000) {
             let notation = Notation::parse("yyyy-MM-dd'T'HH:mm:ss.fz").unwrap();
-            let parts = Parts { nanos, ..Parts::from_unix(seconds).unwrap() };
+            let parts = DateParts { nanos, ..DateParts::from_unix(seconds).unwrap() };
             for notation in [&notation, &Notation::parse("xsd:dateTime").unwrap()] {
                 let read = notation.read(&Notation::parse("yyyy-MM-dd'T'HH:mm:ss.fz").unwrap().write(&parts)).unwrap();
                 prop_assert_eq!((read.to_unix(), read.nanos), (Some(seconds), nanos));
@@ -425,7 +425,7 @@ mod tests {
         #[test]
         fn every_second_survives_a_round_trip(seconds in -62_000_000_000i64..250_000_000_000) {
             let notation = Notation::parse("yyyyMMddHHmmss").unwrap();
-            let parts = Parts::from_unix(seconds).unwrap();
+            let parts = DateParts::from_unix(seconds).unwrap();
             let read = notation.read(&notation.write(&parts)).unwrap();
             prop_assert_eq!(read.to_unix(), Some(seconds));
         }

@@ -7,35 +7,35 @@ use serde_json::Value;
 
 /// A contract's outcome rules, made ready once.
 #[derive(Debug, Default)]
-pub struct Rules {
+pub struct OutcomeRules {
     /// Places of the code: the first that has one counts.
     pub code: Vec<WirePath>,
     success: Vec<String>,
     /// Those with words first.
-    failure: Vec<Rule>,
+    failure: Vec<OutcomeRule>,
     absent_is_success: bool,
     /// Whether an empty place where the answer should begin says that there is no such record.
     pub empty_is_not_found: bool,
-    no_record: Vec<Sign>,
+    no_record: Vec<AbsenceSign>,
     otherwise: Meaning,
 }
 
 #[derive(Debug)]
-struct Rule {
+struct OutcomeRule {
     codes: Vec<String>,
     meaning: Meaning,
-    words: Option<Words>,
+    words: Option<MessagePattern>,
 }
 
 #[derive(Debug)]
-struct Words {
+struct MessagePattern {
     at: WirePath,
     /// In form C and lower case.
     any: Vec<String>,
 }
 
 #[derive(Debug)]
-struct Sign {
+struct AbsenceSign {
     way: Vec<String>,
     missing: bool,
     texts: Vec<String>,
@@ -43,7 +43,7 @@ struct Sign {
 
 /// What an answer's code says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
+pub enum OutcomeVerdict {
     /// A success; whether a code said so.
     Success {
         /// A code of the contract's was read, or none is needed.
@@ -55,32 +55,33 @@ pub enum Verdict {
     NoCode,
 }
 
-impl Rules {
+impl OutcomeRules {
     /// Makes the rules ready; says what is wrong with them.
     pub fn compile(said: Option<&options::Outcome>) -> Result<Self, String> {
-        let Some(said) = said else { return Ok(Rules::default()) };
+        let Some(said) = said else { return Ok(OutcomeRules::default()) };
         let codes = |codes: &[String]| codes.iter().map(|code| text::code(code).into_owned()).collect();
         let mut failure = Vec::new();
         for rule in &said.failure {
             let words = match (rule.words_at.as_str(), rule.words.as_slice()) {
                 ("", []) => None,
                 ("", _) | (_, []) => return Err("a failure with words needs words and words_at".into()),
-                (at, words) => {
-                    Some(Words { at: WirePath::parse(at), any: words.iter().map(|word| folded(word)).collect() })
-                }
+                (at, words) => Some(MessagePattern {
+                    at: WirePath::parse(at),
+                    any: words.iter().map(|word| folded(word)).collect(),
+                }),
             };
             if rule.codes.is_empty() && words.is_none() {
                 return Err("a failure needs codes or words".into());
             }
-            failure.push(Rule { codes: codes(&rule.codes), meaning: rule.meaning(), words });
+            failure.push(OutcomeRule { codes: codes(&rule.codes), meaning: rule.meaning(), words });
         }
         failure.sort_by_key(|rule| rule.words.is_none());
         let sign = |sign: &options::NoRecord| match WirePath::parse(&sign.path).parts {
             way if way.is_empty() => Err("no_record needs a path".to_owned()),
             _ if sign.missing && !sign.text.is_empty() => Err("no_record has either missing or text".to_owned()),
-            way => Ok(Sign { way, missing: sign.missing, texts: codes(&sign.text) }),
+            way => Ok(AbsenceSign { way, missing: sign.missing, texts: codes(&sign.text) }),
         };
-        Ok(Rules {
+        Ok(OutcomeRules {
             code: said.code.iter().map(|path| WirePath::parse(path)).collect(),
             success: codes(&said.success),
             failure,
@@ -139,7 +140,7 @@ impl Rules {
     }
 }
 
-impl Sign {
+impl AbsenceSign {
     fn is(&self, document: &Value, way: &[String]) -> bool {
         let Some((last, above)) = way.split_last() else {
             return !self.missing && self.texts.is_empty() && values::is_absent(document);
@@ -163,7 +164,7 @@ impl Sign {
     }
 }
 
-impl Words {
+impl MessagePattern {
     fn stand_in(&self, document: &Value, place: &Value) -> bool {
         let text = lookup(place, document, &self.at).and_then(scalar_text);
         text.map(|text| folded(&text)).is_some_and(|text| self.any.iter().any(|word| text.contains(word.as_str())))
@@ -175,7 +176,7 @@ fn folded(text: &str) -> String {
 }
 
 /// The code in a document: trimmed, in form C. An empty one is none.
-fn code(rules: &Rules, document: &Value, place: &Value) -> Option<String> {
+fn code(rules: &OutcomeRules, document: &Value, place: &Value) -> Option<String> {
     rules.code.iter().find_map(|path| {
         let code = lookup(place, document, path).and_then(scalar_text)?;
         let code = text::code(&code);
@@ -184,7 +185,7 @@ fn code(rules: &Rules, document: &Value, place: &Value) -> Option<String> {
 }
 
 /// Whether a place of the code is there, and empty.
-fn has_empty_code(rules: &Rules, document: &Value, place: &Value) -> bool {
+fn has_empty_code(rules: &OutcomeRules, document: &Value, place: &Value) -> bool {
     rules.code.iter().any(|path| {
         let Some((last, above)) = path.parts.split_last() else { return false };
         let above = WirePath { absolute: path.absolute, parts: above.to_vec() };
@@ -194,33 +195,33 @@ fn has_empty_code(rules: &Rules, document: &Value, place: &Value) -> bool {
 }
 
 /// Reads the code and judges it.
-pub fn evaluate(rules: &Rules, document: &Value, place: &Value) -> Verdict {
+pub fn evaluate(rules: &OutcomeRules, document: &Value, place: &Value) -> OutcomeVerdict {
     let code = code(rules, document, place);
     for rule in &rules.failure {
         if let Some(words) = &rule.words
             && (rule.codes.is_empty() || code.as_ref().is_some_and(|code| rule.codes.contains(code)))
             && words.stand_in(document, place)
         {
-            return Verdict::Failure(rule.meaning, shorten(code.unwrap_or_default()));
+            return OutcomeVerdict::Failure(rule.meaning, shorten(code.unwrap_or_default()));
         }
     }
     match code {
-        Some(code) if rules.success.contains(&code) => Verdict::Success { coded: true },
-        Some(code) => Verdict::Failure(meaning_of(rules, &code).unwrap_or(rules.otherwise), shorten(code)),
+        Some(code) if rules.success.contains(&code) => OutcomeVerdict::Success { coded: true },
+        Some(code) => OutcomeVerdict::Failure(meaning_of(rules, &code).unwrap_or(rules.otherwise), shorten(code)),
         // An empty code is none, unless the contract says that it is one.
         None if rules.success.iter().any(String::is_empty) && has_empty_code(rules, document, place) => {
-            Verdict::Success { coded: true }
+            OutcomeVerdict::Success { coded: true }
         }
-        None if rules.absent_is_success || rules.code.is_empty() => Verdict::Success { coded: false },
-        None => Verdict::NoCode,
+        None if rules.absent_is_success || rules.code.is_empty() => OutcomeVerdict::Success { coded: false },
+        None => OutcomeVerdict::NoCode,
     }
 }
 
 /// The failure that a document names by a code in a rule of the contract's; words count as well.
-pub fn named_failure(rules: &Rules, document: &Value) -> Option<(Meaning, String)> {
+pub fn named_failure(rules: &OutcomeRules, document: &Value) -> Option<(Meaning, String)> {
     let code = code(rules, document, document)?;
     match evaluate(rules, document, document) {
-        Verdict::Failure(meaning, shown) if meaning_of(rules, &code).is_some() || meaning != rules.otherwise => {
+        OutcomeVerdict::Failure(meaning, shown) if meaning_of(rules, &code).is_some() || meaning != rules.otherwise => {
             Some((meaning, shown))
         }
         _ => None,
@@ -234,7 +235,7 @@ pub fn spelling_free(code: &str) -> String {
 }
 
 /// What a code means, where the contract says. `Client` stands for `Client.Anything` as well, unless a longer family is named.
-pub fn meaning_of(rules: &Rules, code: &str) -> Option<Meaning> {
+pub fn meaning_of(rules: &OutcomeRules, code: &str) -> Option<Meaning> {
     let code = text::code(code);
     // Codes with families are compared in both of X-Road's spellings.
     let is = |known: &str, wanted: &str, exact: bool| match exact {

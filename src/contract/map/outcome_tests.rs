@@ -1,15 +1,15 @@
 //! Success, failure and absence, rule by rule of `docs/contracts.md`: each with what it takes, and what it must not.
 #![allow(clippy::unwrap_used)]
 
-use super::outcome::{Rules, Verdict, evaluate, meaning_of, named_failure};
+use super::outcome::{OutcomeRules, OutcomeVerdict, evaluate, meaning_of, named_failure};
 use crate::contract::options::{Failure, Meaning, NoRecord, Outcome};
 use serde_json::{Value, json};
 
-fn rules(outcome: &Outcome) -> Rules {
-    Rules::compile(Some(outcome)).unwrap()
+fn rules(outcome: &Outcome) -> OutcomeRules {
+    OutcomeRules::compile(Some(outcome)).unwrap()
 }
 
-fn sign(path: &str, missing: bool, text: &[&str]) -> Rules {
+fn sign(path: &str, missing: bool, text: &[&str]) -> OutcomeRules {
     let text = text.iter().map(|text| (*text).to_owned()).collect();
     rules(&Outcome { no_record: vec![NoRecord { path: path.into(), missing, text }], ..Outcome::default() })
 }
@@ -25,7 +25,7 @@ fn coded(success: &[&str], failure: Vec<Failure>) -> Outcome {
     Outcome { code: vec!["/code".into()], success, failure, ..Outcome::default() }
 }
 
-fn said(rules: &Rules, document: &Value) -> Verdict {
+fn said(rules: &OutcomeRules, document: &Value) -> OutcomeVerdict {
     evaluate(rules, document, document)
 }
 
@@ -66,14 +66,14 @@ fn a_sign_of_absence_is_what_the_contract_says_and_nothing_else() {
 #[test]
 fn an_empty_code_is_one_only_where_success_names_it_and_it_is_there() {
     let named = rules(&coded(&["", "0"], Vec::new()));
-    assert_eq!(said(&named, &json!({ "code": "" })), Verdict::Success { coded: true });
-    assert_eq!(said(&named, &json!({ "code": null })), Verdict::Success { coded: true });
-    assert_eq!(said(&named, &json!({ "other": 1 })), Verdict::NoCode, "an absent code is no empty one");
+    assert_eq!(said(&named, &json!({ "code": "" })), OutcomeVerdict::Success { coded: true });
+    assert_eq!(said(&named, &json!({ "code": null })), OutcomeVerdict::Success { coded: true });
+    assert_eq!(said(&named, &json!({ "other": 1 })), OutcomeVerdict::NoCode, "an absent code is no empty one");
     let other = rules(&coded(&["0"], Vec::new()));
-    assert_eq!(said(&other, &json!({ "code": "" })), Verdict::NoCode);
-    assert_eq!(said(&other, &json!({ "code": " 0 " })), Verdict::Success { coded: true });
+    assert_eq!(said(&other, &json!({ "code": "" })), OutcomeVerdict::NoCode);
+    assert_eq!(said(&other, &json!({ "code": " 0 " })), OutcomeVerdict::Success { coded: true });
     let absent = rules(&Outcome { absent_is_success: true, ..coded(&["0"], Vec::new()) });
-    assert_eq!(said(&absent, &json!({})), Verdict::Success { coded: false });
+    assert_eq!(said(&absent, &json!({})), OutcomeVerdict::Success { coded: false });
 }
 
 #[test]
@@ -84,23 +84,23 @@ fn words_narrow_their_rule_and_alone_they_decide_before_success() {
     // However they stand in the contract, rules with words come first.
     let rules = rules(&coded(&["0"], vec![plain, exists, alone]));
     let is = |code: Value, message: &str| said(&rules, &json!({ "code": code, "message": message }));
-    let failed = |meaning, code: &str| Verdict::Failure(meaning, code.to_owned());
+    let failed = |meaning, code: &str| OutcomeVerdict::Failure(meaning, code.to_owned());
     assert_eq!(is(json!(3), "Hồ sơ ĐÃ TỒN TẠI"), failed(Meaning::Exists, "3"));
     assert_eq!(is(json!("3"), "Hồ sơ đa\u{303} tồn tại"), failed(Meaning::Exists, "3"), "in whichever form of Unicode");
     assert_eq!(is(json!(3), "Thiếu trường"), failed(Meaning::Rejected, "3"));
     assert_eq!(is(json!(5), "đã tồn tại"), failed(Meaning::Failed, "5"), "another code is another failure");
     assert_eq!(is(json!(0), "Hồ sơ đã được tiếp nhận"), failed(Meaning::Exists, "0"), "before success");
-    assert_eq!(is(json!(0), "đã tồn tại"), Verdict::Success { coded: true });
+    assert_eq!(is(json!(0), "đã tồn tại"), OutcomeVerdict::Success { coded: true });
 }
 
 #[test]
 fn a_code_that_stands_nowhere_is_the_sources_unless_the_contract_says_otherwise() {
     let plain = coded(&["0"], vec![failure(&["1"], &[], Meaning::NotFound)]);
     let said_of = |outcome: &Outcome, code: &str| said(&rules(outcome), &json!({ "code": code }));
-    assert_eq!(said_of(&plain, "9"), Verdict::Failure(Meaning::Failed, "9".into()));
+    assert_eq!(said_of(&plain, "9"), OutcomeVerdict::Failure(Meaning::Failed, "9".into()));
     let otherwise = Outcome { otherwise: Meaning::Rejected as i32, ..plain.clone() };
-    assert_eq!(said_of(&otherwise, "9"), Verdict::Failure(Meaning::Rejected, "9".into()));
-    assert_eq!(said_of(&otherwise, "1"), Verdict::Failure(Meaning::NotFound, "1".into()));
+    assert_eq!(said_of(&otherwise, "9"), OutcomeVerdict::Failure(Meaning::Rejected, "9".into()));
+    assert_eq!(said_of(&otherwise, "1"), OutcomeVerdict::Failure(Meaning::NotFound, "1".into()));
     // Beside a status of HTTP's own, only a code that the contract names counts.
     let named = |code: &str| named_failure(&rules(&otherwise), &json!({ "code": code }));
     assert_eq!(named("1"), Some((Meaning::NotFound, "1".into())));

@@ -1,6 +1,6 @@
 //! Writing a request in the source's words.
 
-use super::date::{Notation, Parts};
+use super::date::{DateParts, Notation};
 use super::{MapError, code_at};
 use crate::contract::formats;
 use crate::contract::operation::{FillPlan, Operation};
@@ -186,7 +186,7 @@ fn generate(kind: Generated) -> Option<String> {
         Generated::LocalTime => "yyyyMMddHHmmss",
         Generated::Today => "dd/MM/yyyy",
     };
-    Some(Notation::parse(pattern).ok()?.write(&Parts::from_unix(now.as_second())?))
+    Some(Notation::parse(pattern).ok()?.write(&DateParts::from_unix(now.as_second())?))
 }
 
 type Written<'p> = Vec<(Cow<'p, super::WirePath>, Place, Value)>;
@@ -441,17 +441,17 @@ fn write_date<'p>(
 }
 
 /// Reads a `PartialDate` or a `Timestamp`; `None` where it is no date of the calendar.
-pub fn date_parts(kind: &FieldKind, date: &DynamicMessage) -> Option<Parts> {
+pub fn date_parts(kind: &FieldKind, date: &DynamicMessage) -> Option<DateParts> {
     let number = |index: u32| date.get_field_by_number(index);
     if matches!(kind, FieldKind::Time(_)) {
-        return Parts::from_unix(number(1)?.as_i64()?);
+        return DateParts::from_unix(number(1)?.as_i64()?);
     }
     let part = |index| number(index)?.as_i32();
-    let parts = Parts {
+    let parts = DateParts {
         year: part(1)?.try_into().ok()?,
         month: part(2)?.try_into().ok()?,
         day: part(3)?.try_into().ok()?,
-        ..Parts::default()
+        ..DateParts::default()
     };
     // A day without its month tells nothing.
     let whole = parts.month != 0 || parts.day == 0;

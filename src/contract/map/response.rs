@@ -1,6 +1,6 @@
 //! Reading the source's answer into the contract's message.
 
-use super::date::{Notation, Parts};
+use super::date::{DateParts, Notation};
 use super::values::{is_absent, is_list, items, only};
 use super::{MapError, WirePath, encode, lookup, scalar_text};
 use crate::contract::formats;
@@ -267,7 +267,7 @@ impl<'v> ResponseReader<'v, '_> {
         for notation in notations {
             if let Some(places) = &notation.in_parts {
                 let part = |at: usize| places[at].as_ref().and_then(|way| lookup(place, self.root, way));
-                match Parts::of_texts([part(0), part(1), part(2)].map(|part| part.and_then(scalar_text))) {
+                match DateParts::of_texts([part(0), part(1), part(2)].map(|part| part.and_then(scalar_text))) {
                     Some(Ok(parts)) => return Ok((date_message(field, &parts), Found::Names)),
                     Some(Err(())) => seen = seen.or(places[0].as_ref()),
                     None => {}
@@ -425,7 +425,7 @@ fn read_bool(text: &str, yes: &Option<String>, no: &Option<String>) -> Option<bo
 }
 
 /// `google.protobuf.Timestamp` or `ndxp.type.v1.PartialDate`, encoded; `None` for a time that the first cannot hold.
-fn date_message(field: &FieldPlan, parts: &Parts) -> Option<Message> {
+fn date_message(field: &FieldPlan, parts: &DateParts) -> Option<Message> {
     let mut message = Vec::new();
     if matches!(field.kind, FieldKind::Time(_)) {
         encode::number(&mut message, 1, parts.to_unix()?);

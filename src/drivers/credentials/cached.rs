@@ -16,36 +16,36 @@ const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A secret that is kept until its time is over, or it is forgotten.
 #[derive(Debug, Default)]
-pub(super) struct CachedSecret(Arc<Inner>);
+pub(super) struct CachedSecret(Arc<SecretCache>);
 
 #[derive(Debug, Default)]
-struct Inner {
-    state: Mutex<State>,
+struct SecretCache {
+    state: Mutex<SecretState>,
     arrived: Notify,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct SecretState {
     secret: Option<(Secret, Option<Instant>)>,
     /// Grows with each new one.
     epoch: u64,
     /// Fetches under way, by address: at most one at each endpoint.
-    fetches: HashMap<String, Fetch>,
+    fetches: HashMap<String, SecretFetch>,
 }
 
 /// The secret with its epoch.
 type FetchedSecret = Result<(Secret, u64), SourceError>;
-type Fetch = Shared<BoxFuture<'static, FetchedSecret>>;
+type SecretFetch = Shared<BoxFuture<'static, FetchedSecret>>;
 
 /// What a caller finds who needs the secret.
 enum SecretLookup {
     /// It is kept.
     Kept(Secret, u64),
     /// It is being fetched.
-    Fetch(Fetch),
+    Fetch(SecretFetch),
 }
 
-impl State {
+impl SecretState {
     /// What is kept and good for now.
     fn good(&self) -> Option<(Secret, u64)> {
         let (secret, until) = self.secret.as_ref()?;
@@ -86,8 +86,8 @@ impl CachedSecret {
     }
 }
 
-impl Inner {
-    fn state(&self) -> MutexGuard<'_, State> {
+impl SecretCache {
+    fn state(&self) -> MutexGuard<'_, SecretState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -1,5 +1,5 @@
 //! NDXP's SOAP side: `Authorization: Basic base64(user ":" sha256hex(endpointPath + user + timestamp + secret))`, with
-//! `Timestamp` (Unix ms), `X-Road-Client` and `ApiKey` beside it (../shared/sources.md, "How one gets in").
+//! `Timestamp` (Unix ms), `X-Road-OAuth2Client` and `ApiKey` beside it (../shared/sources.md, "How one gets in").
 
 use super::{Secret, sensitive};
 use crate::drivers::SourceError;
@@ -16,7 +16,7 @@ pub struct HashedBasic {
     pub user: String,
     /// Secret.
     pub secret: Secret,
-    /// `X-Road-Client`.
+    /// `X-Road-OAuth2Client`.
     pub xroad_client: String,
     /// `ApiKey`.
     pub api_key: Secret,

@@ -8,7 +8,7 @@ mod wsse;
 
 pub use hashed_basic::HashedBasic;
 pub use oauth2::{Lgsp, OAuth2};
-pub use session::Session;
+pub use session::LoginSession;
 pub use wsse::{UsernameToken, digest as wsse_digest};
 
 use super::SourceError;
@@ -33,7 +33,7 @@ pub enum Credentials {
     /// OAuth2 client credentials, as NDXP has them, with the LGSP header where one stands in front.
     OAuth2(OAuth2),
     /// A login call that gives a session, which goes into every body.
-    Session(Session),
+    Session(LoginSession),
     /// NDXP's SOAP side: timestamped hashed Basic.
     HashedBasic(HashedBasic),
     /// WS-Security UsernameToken with a password digest.

@@ -41,13 +41,13 @@ pub struct Lgsp {
 /// The credentials of one hub, with the token that is kept.
 #[derive(Debug)]
 pub struct OAuth2 {
-    client: Arc<Client>,
+    client: Arc<OAuth2Client>,
     kept: CachedSecret,
 }
 
 /// Who we are at the token endpoint, and where that is.
 #[derive(Debug)]
-struct Client {
+struct OAuth2Client {
     token_path: String,
     key: String,
     secret: Secret,
@@ -57,7 +57,7 @@ struct Client {
 impl OAuth2 {
     /// Credentials for the token endpoint at `token_path` of the hub's address.
     pub fn new(token_path: String, key: String, secret: Secret, lgsp: Option<Lgsp>) -> Self {
-        OAuth2 { client: Arc::new(Client { token_path, key, secret, lgsp }), kept: CachedSecret::default() }
+        OAuth2 { client: Arc::new(OAuth2Client { token_path, key, secret, lgsp }), kept: CachedSecret::default() }
     }
 
     /// A token that is good for a while yet, and its epoch.
@@ -80,7 +80,7 @@ impl OAuth2 {
     }
 }
 
-impl Client {
+impl OAuth2Client {
     fn lgsp_header(&self, headers: &mut HeaderMap) -> Result<(), SourceError> {
         if let Some(lgsp) = &self.lgsp {
             headers.insert(HeaderName::from_static("lgspaccesstoken"), lgsp.header()?);

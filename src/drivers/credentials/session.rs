@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 /// The login, with the session that is kept.
 #[derive(Debug)]
-pub struct Session {
+pub struct LoginSession {
     account: Arc<Account>,
     field: String,
     kept: CachedSecret,
@@ -27,10 +27,14 @@ struct Account {
     password: Secret,
 }
 
-impl Session {
+impl LoginSession {
     /// A login at `login_path`; the id goes into the body's `field`.
     pub fn new(login_path: String, username: String, password: Secret, field: String) -> Self {
-        Session { account: Arc::new(Account { login_path, username, password }), field, kept: CachedSecret::default() }
+        LoginSession {
+            account: Arc::new(Account { login_path, username, password }),
+            field,
+            kept: CachedSecret::default(),
+        }
     }
 
     /// The body field that takes the id.

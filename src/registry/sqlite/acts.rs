@@ -3,7 +3,7 @@
 
 use super::super::act::{ObjectChange, parts};
 use super::super::actkey::{ActKey, Origin};
-use super::super::{Act, Actor, NotedAct, RefusedAct, RegistryError};
+use super::super::{Act, Actor, LoggedAct, RefusedAct, RegistryError};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row, params};
 
@@ -39,7 +39,7 @@ impl ActNote<'_> {
                 justification: self.justification.to_owned(),
                 changes: part,
             };
-            let code = self.key.code(Origin::Noted, &act, &changes);
+            let code = self.key.code(Origin::Logged, &act, &changes);
             let sql = "INSERT INTO acts (seq, id, time_us, actor, act, object, certificate, address, approved_by,
                        justification, changes, code) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
             connection.prepare_cached(sql)?.execute(params![
@@ -105,13 +105,13 @@ const HANDED_OVER: i64 = 200;
 const COMPARED: i64 = 100_000;
 
 /// The oldest rows behind a place in the sequence.
-pub(super) fn noted(connection: &Connection, key: &ActKey, after: u64) -> Result<Vec<NotedAct>, RegistryError> {
+pub(super) fn noted(connection: &Connection, key: &ActKey, after: u64) -> Result<Vec<LoggedAct>, RegistryError> {
     let sql = "SELECT * FROM acts WHERE seq > ?1 ORDER BY seq LIMIT ?2";
     read(connection, sql, [number(after), HANDED_OVER], |row| checked(row, Some(key)))
 }
 
 /// All rows. Without the key, none is believed.
-pub(super) fn all_noted(connection: &Connection, key: Option<&ActKey>) -> Result<Vec<NotedAct>, RegistryError> {
+pub(super) fn all_noted(connection: &Connection, key: Option<&ActKey>) -> Result<Vec<LoggedAct>, RegistryError> {
     read(connection, "SELECT * FROM acts ORDER BY seq LIMIT ?1", [COMPARED], |row| checked(row, key))
 }
 
@@ -120,7 +120,7 @@ pub(super) fn left(
     connection: &Connection,
     key: &ActKey,
     until: u64,
-) -> Result<(u64, Option<NotedAct>), RegistryError> {
+) -> Result<(u64, Option<LoggedAct>), RegistryError> {
     let count = "SELECT COUNT(*) FROM acts WHERE seq <= ?1";
     let count: i64 = connection.prepare_cached(count)?.query_row([number(until)], |row| row.get(0))?;
     let sql = "SELECT * FROM acts WHERE seq <= ?1 ORDER BY seq LIMIT 1";
@@ -157,12 +157,12 @@ fn whole(row: &Row<'_>) -> Option<(Act, String, Vec<u8>)> {
 }
 
 /// A row, and whether it is believed.
-fn checked(row: &Row<'_>, key: Option<&ActKey>) -> rusqlite::Result<NotedAct> {
-    let Some((act, changes, code)) = whole(row) else { return Ok(NotedAct::Refused(unreadable(row)?)) };
+fn checked(row: &Row<'_>, key: Option<&ActKey>) -> rusqlite::Result<LoggedAct> {
+    let Some((act, changes, code)) = whole(row) else { return Ok(LoggedAct::Refused(unreadable(row)?)) };
     Ok(match key.and_then(|key| key.origin(&act, &changes, &code)) {
-        Some(Origin::Noted) => NotedAct::Act(act),
-        Some(Origin::Upgraded) => NotedAct::Upgraded(act),
-        None => NotedAct::Refused(RefusedAct::from(&act)),
+        Some(Origin::Logged) => LoggedAct::Act(act),
+        Some(Origin::Upgraded) => LoggedAct::Upgraded(act),
+        None => LoggedAct::Refused(RefusedAct::from(&act)),
     })
 }
 

@@ -1,7 +1,7 @@
 //! Changes of clients.
 
 use super::super::name::canonical_names;
-use super::super::pending::client_gains;
+use super::super::pending::client_widens;
 use super::super::{ChangeOutcome, Client, Grant, RegistryError, now};
 use super::changing::{Changing, TouchedObjects};
 use super::identities::{self, Kind};
@@ -69,7 +69,7 @@ pub(super) fn change(store: &SqliteStore, client: &Client) -> Result<ChangeOutco
         let names = canonical_names(&client.names);
         let (agency, contact) = (client.agency.clone(), client.contact.clone());
         let after = Client { names, agency, contact, ..before.clone() };
-        if client_gains(&before, &after) && is_sensitive(changing, &client.id)? {
+        if client_widens(&before, &after) && is_sensitive(changing, &client.id)? {
             identities::must_be_free(changing, Kind::Client, &client.id, &after.names)?;
             return pending::ask(changing, "client.change", &object, Some(&before), &after);
         }

@@ -20,10 +20,10 @@ fn end(changing: &mut Changing<'_>, before: &SigningKey, until: i64) -> Result<(
 
 pub(super) fn add(store: &SqliteStore, key: &SigningKey, others_until: i64) -> Result<(), RegistryError> {
     store.change("key.rotate", format!("key:{}", key.kid), |changing| {
-        for before in super::keys(changing)?.iter().filter(|other| other.believed_until == 0) {
+        for before in super::keys(changing)?.iter().filter(|other| other.trusted_until == 0) {
             end(changing, before, others_until)?;
         }
-        let row = params![key.kid, key.algorithm, key.public_pem, key.created, key.believed_until, key.signs_from];
+        let row = params![key.kid, key.algorithm, key.public_pem, key.created, key.trusted_until, key.signs_from];
         let sql = "INSERT INTO keys (kid, algorithm, public_pem, created, believed_until, signs_from)
                    VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
         changing.execute(sql, row).map_err(|error| constraint(error, "key", &key.kid, ""))?;

@@ -119,7 +119,7 @@ pub(super) fn clients(
         Some(ClientState::Retired) => conditions.insert(0, "retired"),
     }
     let listing = Listing { select: "SELECT * FROM clients", conditions, rest: None, newest_first: false, params };
-    listing.page(connection, page.most, read_client, |client| &client.id)
+    listing.page(connection, page.max, read_client, |client| &client.id)
 }
 
 /// Grants by id.
@@ -158,7 +158,7 @@ pub(super) fn grants(
     }
     params.push(&id);
     let listing = Listing { select: "SELECT * FROM grants", conditions, rest, newest_first: false, params };
-    listing.page(connection, page.most, read_grant, |grant| &grant.id)
+    listing.page(connection, page.max, read_grant, |grant| &grant.id)
 }
 
 /// Issued tokens, newest first.
@@ -191,7 +191,7 @@ pub(super) fn tokens(
     }
     params.push(&after);
     let listing = Listing { select: TOKENS, conditions, rest, newest_first: true, params };
-    listing.page(connection, page.most, read_token, |token| &token.id)
+    listing.page(connection, page.max, read_token, |token| &token.id)
 }
 
 /// No token in force has a smaller id: ids begin with the time of issue (UUIDv7), and none begins later than a longest
@@ -241,7 +241,7 @@ mod tests {
         store.suspend_client("b", true).unwrap();
         store.retire_client("f").unwrap();
         let ids = |agency: &str, state, most: usize| {
-            let page = Page { after: "", most, filter: ClientFilter { agency, state } };
+            let page = Page { after: "", max: most, filter: ClientFilter { agency, state } };
             store.clients(page).unwrap().records.into_iter().map(|client| client.id).collect::<Vec<_>>()
         };
         assert_eq!(ids("H49", None, 10), ["a", "b", "f"]);
@@ -250,7 +250,7 @@ mod tests {
         assert_eq!(ids("H49", Some(ClientState::Suspended), 10), ["b"]);
         assert_eq!(ids("", Some(ClientState::Retired), 10), ["f"]);
         assert_eq!(ids("", None, 2), ["a", "b"]);
-        let page = Page { after: "b", most: 2, filter: ClientFilter::default() };
+        let page = Page { after: "b", max: 2, filter: ClientFilter::default() };
         let listed = store.clients(page).unwrap();
         assert_eq!((listed[0].id.as_str(), listed.next.as_str()), ("c", "d"));
     }
@@ -267,7 +267,7 @@ mod tests {
         all.push(token(1_000_001, "other", 10, 3_600));
         store.add_tokens(&all).unwrap();
         let list = |after: &str, client, state| {
-            store.tokens(client, Page { after, most: 5, filter: TokenFilter { state } }).unwrap()
+            store.tokens(client, Page { after, max: 5, filter: TokenFilter { state } }).unwrap()
         };
         let first = list("", Some("shop"), Some(TokenState::InForce));
         assert_eq!(first.len(), 1);
@@ -309,7 +309,7 @@ mod tests {
         store.withdraw_grant("g5").unwrap();
         for client in [None, Some("shop")] {
             let ids = |state| {
-                let page = Page { after: "", most: 9, filter: GrantFilter { state: Some(state) } };
+                let page = Page { after: "", max: 9, filter: GrantFilter { state: Some(state) } };
                 let found = store.grants(client, page).unwrap();
                 for grant in found.iter() {
                     assert_eq!(grant.state(now()), state, "SQL and Rust agree");

@@ -20,8 +20,8 @@ mod tokens;
 
 use super::lists::Lists;
 use super::{
-    ActKey, Actor, ChangeOutcome, Client, ClientFilter, ClientView, Grant, GrantFilter, Item, ListPage, NotedAct, Page,
-    PendingChange, RegistryError, SigningKey, Staff, Store, TokenFilter, TokenRecord, now,
+    ActKey, Actor, ChangeOutcome, Client, ClientFilter, ClientView, Grant, GrantFilter, Item, ListPage, LoggedAct,
+    Page, PendingChange, RegistryError, SigningKey, Staff, Store, TokenFilter, TokenRecord, now,
 };
 use crate::keyfile::Vault;
 pub use adopt::ADOPT_ACT;
@@ -313,7 +313,7 @@ impl Store for SqliteStore {
         }
     }
 
-    fn holders(&self, names: &[String]) -> Result<Vec<String>, RegistryError> {
+    fn owners(&self, names: &[String]) -> Result<Vec<String>, RegistryError> {
         self.readers.read(|connection| identities::holders(connection, names))
     }
 
@@ -391,11 +391,11 @@ impl Store for SqliteStore {
         Ok(Box::new(self.acting_as(actor).because(justification)?))
     }
 
-    fn noted_acts(&self, after: u64) -> Result<Vec<NotedAct>, RegistryError> {
+    fn logged_acts(&self, after: u64) -> Result<Vec<LoggedAct>, RegistryError> {
         self.readers.read(|connection| acts::noted(connection, &self.key, after))
     }
 
-    fn left_acts(&self, until: u64) -> Result<(u64, Option<NotedAct>), RegistryError> {
+    fn left_acts(&self, until: u64) -> Result<(u64, Option<LoggedAct>), RegistryError> {
         self.readers.read(|connection| acts::left(connection, &self.key, until))
     }
 

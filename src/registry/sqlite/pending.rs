@@ -105,7 +105,7 @@ pub(super) fn ask<T: Serialize>(
                ends) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
     changing.execute(sql, row)?;
     changing.record("change", &pending.id, None, Some(&pending))?;
-    Ok(ChangeOutcome::Waits(Box::new(pending)))
+    Ok(ChangeOutcome::PendingApproval(Box::new(pending)))
 }
 
 pub(super) fn read(changing: &Changing<'_>, id: &str) -> Result<PendingChange, RegistryError> {

@@ -1,7 +1,7 @@
 //! Changes of those who administer.
 
 use super::super::name::canonical_names;
-use super::super::pending::staff_gains;
+use super::super::pending::staff_widens;
 use super::super::{ChangeOutcome, PendingChange, RegistryError, Role, Staff};
 use super::changing::{Changing, TouchedObjects};
 use super::identities::{self, Kind};
@@ -60,7 +60,7 @@ pub(super) fn add(store: &SqliteStore, staff: &Staff) -> Result<PendingChange, R
         pending::ask(changing, "staff.add", &object, None, &staff)
     })?;
     match outcome {
-        ChangeOutcome::Waits(pending) => Ok(*pending),
+        ChangeOutcome::PendingApproval(pending) => Ok(*pending),
         ChangeOutcome::Done => Err(RegistryError::Store("a person was registered without approval".into())),
     }
 }
@@ -70,7 +70,7 @@ pub(super) fn change(store: &SqliteStore, staff: &Staff) -> Result<ChangeOutcome
     store.change("staff.change", object.clone(), |changing| {
         let before = person(changing, &staff.id)?;
         let after = Staff { names: canonical_names(&staff.names), ..staff.clone() };
-        if staff_gains(&before, &after) {
+        if staff_widens(&before, &after) {
             identities::must_be_free(changing, Kind::Staff, &staff.id, &after.names)?;
             return pending::ask(changing, "staff.change", &object, Some(&before), &after);
         }

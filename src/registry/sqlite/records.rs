@@ -1,7 +1,7 @@
 //! The registry's file as records in their canonical form, at one moment: what is compared with the exchange log.
 
 use super::super::act::{ObjectChange, canonical_json};
-use super::super::{ActKey, Actor, NotedAct, RegistryError};
+use super::super::{ActKey, Actor, LoggedAct, RegistryError};
 use super::acts::{self, ActNote};
 use super::pending::read_pending;
 use super::rows::{read_client, read_grant, read_key, read_staff};
@@ -97,7 +97,7 @@ impl RegistryFile {
     ///
     /// # Errors
     /// The file cannot be read.
-    pub fn acts(&self, key: Option<&ActKey>) -> Result<Vec<NotedAct>, RegistryError> {
+    pub fn acts(&self, key: Option<&ActKey>) -> Result<Vec<LoggedAct>, RegistryError> {
         acts::all_noted(&self.0, key)
     }
 

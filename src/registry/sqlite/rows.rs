@@ -116,6 +116,6 @@ pub(super) fn read_key(row: &Row<'_>) -> rusqlite::Result<SigningKey> {
         public_pem: row.get("public_pem")?,
         created: row.get("created")?,
         signs_from: row.get("signs_from")?,
-        believed_until: row.get("believed_until")?,
+        trusted_until: row.get("believed_until")?,
     })
 }

@@ -168,7 +168,7 @@ fn t4_the_registry_can_be_recomputed_from_its_acts() {
         public_pem: "pem".into(),
         created: 1,
         signs_from: 0,
-        believed_until: 0,
+        trusted_until: 0,
     };
     let token = TokenRecord { id: "t-1".into(), client: "one".into(), expires: i64::MAX, ..TokenRecord::default() };
     bootstrap(&store);
@@ -186,7 +186,9 @@ fn t4_the_registry_can_be_recomputed_from_its_acts() {
     let minh = store.acting_as(staff("minh"));
     let names = Client { names: vec!["newer.example".into()], ..store.client("one").unwrap() };
     for rejected in [true, false] {
-        let ChangeOutcome::Waits(waits) = store.change_client(&names).unwrap() else { panic!("a name does not wait") };
+        let ChangeOutcome::PendingApproval(waits) = store.change_client(&names).unwrap() else {
+            panic!("a name does not wait")
+        };
         if rejected {
             minh.reject_change(&waits.id).unwrap()
         } else {
@@ -194,12 +196,16 @@ fn t4_the_registry_can_be_recomputed_from_its_acts() {
         };
     }
     let wider = Grant { rate: 7, ..store.grant("g-x").unwrap() };
-    let ChangeOutcome::Waits(waits) = store.change_grant(&wider).unwrap() else { panic!("a rate does not wait") };
+    let ChangeOutcome::PendingApproval(waits) = store.change_grant(&wider).unwrap() else {
+        panic!("a rate does not wait")
+    };
     minh.approve_change(&waits.id).unwrap();
     let person = Staff { id: "hoa".into(), roles: vec![Role::Auditor], names: vec!["hoa.example".into()] };
     minh.approve_change(&store.add_staff(&person).unwrap().id).unwrap();
     let more = Staff { roles: vec![Role::Auditor, Role::Operator], ..person.clone() };
-    let ChangeOutcome::Waits(waits) = store.change_staff(&more).unwrap() else { panic!("a role does not wait") };
+    let ChangeOutcome::PendingApproval(waits) = store.change_staff(&more).unwrap() else {
+        panic!("a role does not wait")
+    };
     minh.approve_change(&waits.id).unwrap();
     store.change_staff(&person).unwrap();
     let left = Staff { id: "gone".into(), names: vec!["gone.example".into()], ..person.clone() };

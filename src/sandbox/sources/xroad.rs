@@ -2,7 +2,7 @@
 
 use crate::contract::xml::{self, Element};
 use crate::drivers::xroad::{IDENTIFIERS, SHA_512, XROAD};
-use crate::drivers::xroad_hash::{Names, REQUEST_HASH, REQUEST_ID, RestRequest};
+use crate::drivers::xroad_hash::{HeaderCase, REQUEST_HASH, REQUEST_ID, RestRequest};
 use crate::sandbox::http::{HttpRequest, Reply};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -98,7 +98,7 @@ pub fn rest(
     let id = ask.header("x-road-id").map_or_else(|| uuid::Uuid::new_v4().to_string(), str::to_owned);
     let request_id = uuid::Uuid::new_v4().to_string();
     let request = RestRequest::new(ask.method.clone(), ask.target.clone(), ask.headers.clone(), &ask.body);
-    let hash = request.hash(&request_id, Names::Jetty);
+    let hash = request.hash(&request_id, HeaderCase::Jetty);
     reply
         .with("x-road-client", client)
         .with("x-road-service", format!("{member}/{service}"))

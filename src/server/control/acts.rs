@@ -5,10 +5,10 @@
 //! whoever looks into it, and is reported until it is gone; it keeps no other act from the log.
 
 use crate::audit::replay::Replay;
-use crate::audit::scan::LastAct;
+use crate::audit::scan::LastEvent;
 use crate::exchange_log::{Entry, Kind, entry};
 use crate::registry::sqlite::ADOPT_ACT;
-use crate::registry::{self, Act, ActKey, NotedAct, RefusedAct, Store};
+use crate::registry::{self, Act, ActKey, LoggedAct, RefusedAct, Store};
 use crate::server::shared::Shared;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub(in crate::server) struct AdminEventLog {
     store: Arc<dyn Store>,
     shared: Arc<Shared>,
     /// The last act that is in the log; `None` until the log was searched for it.
-    last: Option<LastAct>,
+    last: Option<LastEvent>,
     /// The last row that was looked at.
     seen: u64,
     /// Whether the last act of the log may still be among the rows.
@@ -70,12 +70,12 @@ impl AdminEventLog {
     }
 
     /// Searches the log for its last act, once. `None`: the gateway ends.
-    fn find_last(&mut self) -> Result<Option<LastAct>, String> {
+    fn find_last(&mut self) -> Result<Option<LastEvent>, String> {
         if let Some(last) = self.last {
             return Ok(Some(last));
         }
         let stop = self.shared.stop.clone();
-        let search = || LastAct::find(&self.data, &self.key, || !stop.is_cancelled());
+        let search = || LastEvent::find(&self.data, &self.key, || !stop.is_cancelled());
         // The journal may move on while it is opened.
         let found = search().or_else(|_| search());
         let found = found.map_err(|error| format!("the exchange log cannot be searched for its last act: {error}"))?;
@@ -86,14 +86,14 @@ impl AdminEventLog {
         Ok(Some(last))
     }
 
-    async fn log_all(&mut self, mut last: LastAct) -> Result<(), String> {
+    async fn log_all(&mut self, mut last: LastEvent) -> Result<(), String> {
         loop {
             if self.unforgotten {
                 let forgotten = self.store.forget_act(&last.id);
                 forgotten.map_err(|error| format!("an act that is in the log cannot be forgotten: {error}"))?;
                 self.unforgotten = false;
             }
-            let rows = self.store.noted_acts(self.seen);
+            let rows = self.store.logged_acts(self.seen);
             let rows = rows.map_err(|error| format!("the acts of administrators cannot be read: {error}"))?;
             if rows.is_empty() {
                 return Ok(());
@@ -102,11 +102,11 @@ impl AdminEventLog {
                 self.notice_gap(&row);
                 let sequence = row.sequence();
                 match row {
-                    NotedAct::Act(act) if act.act == ADOPT_ACT && !self.may_adopt(&act.object)? => {
+                    LoggedAct::Act(act) if act.act == ADOPT_ACT && !self.may_adopt(&act.object)? => {
                         self.contradict(&act)?
                     }
-                    NotedAct::Act(act) => {
-                        last = LastAct { sequence: act.sequence, id: act.id };
+                    LoggedAct::Act(act) => {
+                        last = LastEvent { sequence: act.sequence, id: act.id };
                         self.log(act).await?;
                         (self.last, self.seen, self.unforgotten) = (Some(last), sequence, true);
                         let forgotten = self.store.forget_act(&last.id);
@@ -114,14 +114,14 @@ impl AdminEventLog {
                         self.unforgotten = false;
                     }
                     // Of an older version: the log has no act yet that it could be told from.
-                    NotedAct::Upgraded(act) if last.sequence == 0 => {
+                    LoggedAct::Upgraded(act) if last.sequence == 0 => {
                         let id = act.id;
                         self.log(Act { sequence: 0, ..act }).await?;
                         let forgotten = self.store.forget_act(&id);
                         forgotten.map_err(|error| format!("an act that is in the log cannot be forgotten: {error}"))?;
                     }
-                    NotedAct::Upgraded(act) => refuse(&RefusedAct::from(&act)),
-                    NotedAct::Refused(row) => refuse(&row),
+                    LoggedAct::Upgraded(act) => refuse(&RefusedAct::from(&act)),
+                    LoggedAct::Refused(row) => refuse(&row),
                 }
                 self.seen = sequence;
             }
@@ -129,7 +129,7 @@ impl AdminEventLog {
     }
 
     /// Notices acts that are missing before a row, once.
-    fn notice_gap(&mut self, row: &NotedAct) {
+    fn notice_gap(&mut self, row: &LoggedAct) {
         let (before, sequence) = (self.seen, row.sequence());
         if before > 0 && sequence > before + 1 {
             let missing = sequence - before - 1;

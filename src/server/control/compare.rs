@@ -2,7 +2,7 @@
 //! written to the file, on a thread of its own, at a bounded rate. A difference is an alarm that stays until there is none any
 //! more.
 
-use crate::audit::replay::{CompareError, Difference, Replay};
+use crate::audit::replay::{CompareError, RegistryDifference, Replay};
 use crate::registry::ActKey;
 use crate::registry::sqlite::FileMark;
 use crate::server::StartError;
@@ -73,7 +73,11 @@ fn fail(shared: &Shared, error: &CompareError) {
     shared.readiness.set(Component::Comparison, vec![fault]);
 }
 
-fn compare(replay: &mut Replay, data: &Path, stop: &CancellationToken) -> Result<Vec<Difference>, CompareError> {
+fn compare(
+    replay: &mut Replay,
+    data: &Path,
+    stop: &CancellationToken,
+) -> Result<Vec<RegistryDifference>, CompareError> {
     // What is not sealed yet is a small rest, which the comparison takes in: the journal is read once.
     replay.advance_sealed(data, |_, _| {
         std::thread::sleep(BETWEEN);
@@ -86,7 +90,7 @@ fn compare(replay: &mut Replay, data: &Path, stop: &CancellationToken) -> Result
 }
 
 /// Reports differences: which objects and fields, never what stands in them.
-fn report(shared: &Shared, found: &[Difference]) {
+fn report(shared: &Shared, found: &[RegistryDifference]) {
     let known = shared.registry_differences.load();
     shared.metrics.registry_differences(found.len());
     if known.as_slice() == found {
@@ -95,7 +99,7 @@ fn report(shared: &Shared, found: &[Difference]) {
     if found.is_empty() {
         tracing::info!("the registry is what the exchange log says again");
     }
-    for Difference { object, field, .. } in found {
+    for RegistryDifference { object, field, .. } in found {
         tracing::error!(
             object,
             field,

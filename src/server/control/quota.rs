@@ -42,7 +42,7 @@ pub(in crate::server) fn go_on_in_time(
     if clock_was_ahead {
         let (actor, object) = (Actor::local().to_string(), format!("clock:{ahead_s}s"));
         let told = Entry { actor, act: CLOCK_ACT.into(), object, ..Entry::begin(Kind::Admin, node) };
-        return Ok(log.append_unawaited(&told)?);
+        return Ok(log.append_detached(&told)?);
     }
     clock::not_before(latest);
     tracing::warn!(ahead_s, "the log's newest entry is from later than the clock shows: time goes on from there");

@@ -1,7 +1,7 @@
 //! Retention by policy: once a day by default, what is older than `log.keep_days` is archived, told of in the log, and pruned.
 
 use crate::audit::AuditError;
-use crate::audit::retention::{archive, is_restated, is_told, plan, prune, restate};
+use crate::audit::retention::{archive, is_logged, is_restated, plan, prune, restate};
 use crate::config::{Config, Retention};
 use crate::exchange_log::file_acts::PRUNE_ACT;
 use crate::exchange_log::{Entry, Kind};
@@ -77,7 +77,7 @@ async fn keep(
         shared.log.append(&entry).await?;
     }
     shared.log.seal_now()?;
-    if is_told(data, &plan)? {
+    if is_logged(data, &plan)? {
         prune(data, &plan, vault)?;
         return Ok(plan.entries());
     }

@@ -9,7 +9,7 @@ use crate::contract::fields::Disclosed;
 use crate::contract::formats::{self, Format};
 use crate::contract::notes::Notes;
 use crate::contract::options::DataClass;
-use crate::contract::settings::Sent;
+use crate::contract::settings::SentFlag;
 use crate::contract::{Operation, validate};
 use crate::exchange_log::pseudonym::{Commitment, Direction, PeriodKeys, PersonKind, Salt, commit};
 use crate::exchange_log::{Entry, Kind, LogError, entry};
@@ -48,7 +48,7 @@ pub struct ExchangeRecord {
     answer: Option<Commitment>,
     closed: bool,
     /// Of a write: whether its request has left, until it is known that it was not done.
-    write: Option<Sent>,
+    write: Option<SentFlag>,
     /// Whom the request names.
     named: Vec<String>,
     /// Of the operation that is called.
@@ -216,7 +216,7 @@ impl ExchangeRecord {
     }
 
     /// A write is about to go out by this call. From then on its outcome is known by the source's answer alone.
-    pub fn writes(&mut self, sent: &Sent) {
+    pub fn writes(&mut self, sent: &SentFlag) {
         self.write = Some(sent.clone());
     }
 
@@ -352,7 +352,7 @@ impl Drop for ExchangeRecord {
             if self.entry.grant.is_empty() {
                 let (by, entry) = (self.identity(), std::mem::take(&mut self.entry));
                 self.shared.refusals.note_detached(RefusalKind::Exchange, by, entry);
-            } else if let Err(error) = self.shared.log.append_unawaited(&self.entry) {
+            } else if let Err(error) = self.shared.log.append_detached(&self.entry) {
                 tracing::error!(%error, "a cancelled exchange could not be logged");
             }
         }

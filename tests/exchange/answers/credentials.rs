@@ -3,7 +3,7 @@
 use super::{Raw, answer, call, outcome};
 use base64::Engine;
 use ndxp_gateway::drivers::credentials::{
-    Credentials, HashedBasic, Lgsp, OAuth2, Secret, Session, UsernameToken, wsse_digest,
+    Credentials, HashedBasic, Lgsp, LoginSession, OAuth2, Secret, UsernameToken, wsse_digest,
 };
 use serde_json::json;
 
@@ -113,7 +113,7 @@ async fn u12_what_can_be_renewed_is_renewed_once_by_every_protocol() {
     }
     // A session stands in the body, where there is one; a login without an id is none.
     let session =
-        || Credentials::Session(Session::new("/login".into(), "u".into(), Secret::new("p"), "session".into()));
+        || Credentials::Session(LoginSession::new("/login".into(), "u".into(), Secret::new("p"), "session".into()));
     let done = ("200", PROTOCOLS[1].2);
     let logins = [("200", r#"{"session": " S1 "}"#), ("200", r#"{"session": 52}"#)];
     let (requests, said) = sent(session(), "Rest/Put", &[logins[0], ("401", ""), logins[1], done]).await;

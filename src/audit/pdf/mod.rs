@@ -40,7 +40,7 @@ const COLUMNS: [(&str, f32); 7] = [
 
 /// What stands above the table.
 #[derive(Debug, Clone)]
-pub struct Head {
+pub struct TableHeader {
     /// The person's id.
     pub id: String,
     /// The number of the request.
@@ -58,19 +58,19 @@ pub struct Head {
 /// Why there is no PDF.
 #[derive(Debug, thiserror::Error)]
 #[error("the PDF cannot be made: {0}")]
-pub struct PaperError(String);
+pub struct PdfError(String);
 
 /// A font, and how wide its letters are.
-struct Face {
+struct FontFace {
     font: Font,
     metrics: ttf_parser::Face<'static>,
 }
 
-impl Face {
-    fn new(bytes: &'static [u8]) -> Result<Self, PaperError> {
-        let unfit = || PaperError("the font cannot be read".into());
+impl FontFace {
+    fn new(bytes: &'static [u8]) -> Result<Self, PdfError> {
+        let unfit = || PdfError("the font cannot be read".into());
         let font = Font::new(bytes.to_vec().into(), 0).ok_or_else(unfit)?;
-        Ok(Face { font, metrics: ttf_parser::Face::parse(bytes, 0).map_err(|_| unfit())? })
+        Ok(FontFace { font, metrics: ttf_parser::Face::parse(bytes, 0).map_err(|_| unfit())? })
     }
 
     fn width(&self, text: &str, size: f32) -> f32 {
@@ -108,8 +108,8 @@ impl Face {
 }
 
 struct Fonts {
-    regular: Face,
-    bold: Face,
+    regular: FontFace,
+    bold: FontFace,
 }
 
 /// A row of the table, broken into lines.
@@ -190,8 +190,8 @@ fn pages(rows: Vec<Row>, first: f32, other: f32) -> Vec<Vec<Row>> {
 }
 
 /// The report as a PDF: entries oldest first.
-pub fn subject_report(head: &Head, found: &[Found]) -> Result<Vec<u8>, PaperError> {
-    let fonts = Fonts { regular: Face::new(REGULAR)?, bold: Face::new(BOLD)? };
+pub fn subject_report(head: &TableHeader, found: &[Found]) -> Result<Vec<u8>, PdfError> {
+    let fonts = Fonts { regular: FontFace::new(REGULAR)?, bold: FontFace::new(BOLD)? };
     let rows: Vec<Row> = found.iter().flat_map(|one| rows(&fonts, one)).collect();
     let (top, bottom) = (190.0, PAGE.1 - MARGIN - 20.0);
     let pages = pages(rows, bottom - top - 20.0, bottom - MARGIN - 20.0);
@@ -200,9 +200,9 @@ pub fn subject_report(head: &Head, found: &[Found]) -> Result<Vec<u8>, PaperErro
     document.set_metadata(Metadata::new().title(title).language("vi".into()));
     let count = pages.len();
     for (number, rows) in pages.into_iter().enumerate() {
-        let size = PageSettings::from_wh(PAGE.0, PAGE.1).ok_or_else(|| PaperError("the page has no size".into()))?;
+        let size = PageSettings::from_wh(PAGE.0, PAGE.1).ok_or_else(|| PdfError("the page has no size".into()))?;
         let mut page = document.start_page_with(size);
-        let mut pen = Pen { fonts: &fonts, surface: page.surface() };
+        let mut pen = PageWriter { fonts: &fonts, surface: page.surface() };
         let mut y = if number == 0 { pen.head(head, found.len()) } else { MARGIN };
         y = pen.table(&rows, y.max(if number == 0 { top } else { MARGIN }));
         if rows.is_empty() {
@@ -213,17 +213,17 @@ pub fn subject_report(head: &Head, found: &[Found]) -> Result<Vec<u8>, PaperErro
         pen.regular(MARGIN, PAGE.1 - MARGIN, 7.0, &head.log);
         pen.regular(MARGIN, PAGE.1 - MARGIN + 9.0, 7.0, &head.complete);
     }
-    document.finish().map_err(|error| PaperError(format!("{error:?}")))
+    document.finish().map_err(|error| PdfError(format!("{error:?}")))
 }
 
 /// Draws on a page.
-struct Pen<'p> {
+struct PageWriter<'p> {
     fonts: &'p Fonts,
     surface: Surface<'p>,
 }
 
-impl Pen<'_> {
-    fn text(&mut self, face: &Face, x: f32, y: f32, size: f32, text: &str) {
+impl PageWriter<'_> {
+    fn text(&mut self, face: &FontFace, x: f32, y: f32, size: f32, text: &str) {
         self.surface.set_fill(Some(fill(20)));
         self.surface.draw_text(Point::from_xy(x, y), face.font.clone(), size, text, false, TextDirection::LeftToRight);
     }
@@ -250,7 +250,7 @@ impl Pen<'_> {
     }
 
     /// Title and particulars; gives where it ends.
-    fn head(&mut self, head: &Head, count: usize) -> f32 {
+    fn head(&mut self, head: &TableHeader, count: usize) -> f32 {
         self.bold(MARGIN, 60.0, 16.0, "BÁO CÁO VỀ VIỆC XỬ LÝ DỮ LIỆU CÁ NHÂN");
         let law = "Lập theo quyền được biết của chủ thể dữ liệu (Luật Bảo vệ dữ liệu cá nhân số 91/2025/QH15)";
         self.regular(MARGIN, 78.0, 9.0, law);
@@ -307,7 +307,7 @@ mod tests {
 
     #[test]
     fn every_line_fits_its_column_and_every_row_its_page() {
-        let fonts = Fonts { regular: Face::new(REGULAR).unwrap(), bold: Face::new(BOLD).unwrap() };
+        let fonts = Fonts { regular: FontFace::new(REGULAR).unwrap(), bold: FontFace::new(BOLD).unwrap() };
         let entry = Entry {
             agency: "H49.12".into(),
             client: "bo-phan-mot-cua-thanh-pho-ha-long-va-cac-don-vi-truc-thuoc".into(),
@@ -342,7 +342,7 @@ mod tests {
                 "{c}"
             );
         }
-        let head = Head {
+        let head = TableHeader {
             id: "022055356620".into(),
             case: "12/KN".into(),
             period: "tất cả".into(),

@@ -2,7 +2,7 @@
 //! entries, hashed up to the checkpoint, and gone with its connection. The search index says only where entries of a period are.
 
 use super::AuditError;
-use super::index::Index;
+use super::index::SearchIndex;
 use super::query::Query;
 use super::search;
 use crate::exchange_log::Kind;
@@ -20,7 +20,7 @@ fn day(time_us: i64) -> i64 {
 }
 
 /// Several behind one.
-pub struct Crowd {
+pub struct Cluster {
     /// A dossier or a client.
     pub name: String,
     /// How many different ones.
@@ -32,14 +32,14 @@ pub struct Crowd {
 }
 
 /// Who asked about whom in a period.
-pub struct Crowds(Connection);
+pub struct Clusters(Connection);
 
-impl Crowds {
+impl Clusters {
     /// Reads a period's entries.
     ///
     /// # Errors
     /// The log cannot be read, or the temporary database not be written.
-    pub fn read(reader: &LogReader, index: Option<&Index>, period: &Query) -> Result<Self, AuditError> {
+    pub fn read(reader: &LogReader, index: Option<&SearchIndex>, period: &Query) -> Result<Self, AuditError> {
         // A name of nothing is a database on disk that only this connection knows.
         let connection = Connection::open("")?;
         connection.execute_batch(
@@ -59,14 +59,14 @@ impl Crowds {
         })?;
         drop(put);
         connection.execute_batch("COMMIT; CREATE INDEX by_person ON asked (person, day, client);")?;
-        Ok(Crowds(connection))
+        Ok(Clusters(connection))
     }
 
     /// People about whom at least so many clients asked on one day.
     ///
     /// # Errors
     /// The temporary database fails.
-    pub fn clients_of_one_person(&self, least: usize) -> Result<Vec<Crowd>, AuditError> {
+    pub fn clients_of_one_person(&self, least: usize) -> Result<Vec<Cluster>, AuditError> {
         let of = "kind = ?2 AND person = ?3 AND day = ?4";
         self.of("''", "COUNT(DISTINCT client)", "kind = ?2", "person, day", (of, "person", "day"), least)
     }
@@ -75,7 +75,7 @@ impl Crowds {
     ///
     /// # Errors
     /// The temporary database fails.
-    pub fn people_of_one_dossier(&self, least: usize) -> Result<Vec<Crowd>, AuditError> {
+    pub fn people_of_one_dossier(&self, least: usize) -> Result<Vec<Cluster>, AuditError> {
         let of = "?2 > 0 AND purpose = ?3 AND ?4 > 0";
         self.of(
             "purpose",
@@ -91,7 +91,7 @@ impl Crowds {
     ///
     /// # Errors
     /// The temporary database fails.
-    pub fn people_of_one_official(&self, least: usize) -> Result<Vec<Crowd>, AuditError> {
+    pub fn people_of_one_official(&self, least: usize) -> Result<Vec<Cluster>, AuditError> {
         let (given, of) = ("?2 > 0 AND official IS NOT NULL", "?2 > 0 AND official = ?3 AND day = ?4");
         self.of("MAX(client)", "COUNT(DISTINCT person)", given, "official, day", (of, "official", "day"), least)
     }
@@ -104,7 +104,7 @@ impl Crowds {
         by: &str,
         (behind, key, second): (&str, &str, &str),
         least: usize,
-    ) -> Result<Vec<Crowd>, AuditError> {
+    ) -> Result<Vec<Cluster>, AuditError> {
         let sql = format!(
             "SELECT {name}, {others} AS others, COUNT(DISTINCT idx), {key}, {second} FROM asked WHERE {given}
              GROUP BY {by} HAVING others >= ?1"
@@ -117,7 +117,7 @@ impl Crowds {
         while let Some(row) = rows.next()? {
             let (key, second): (Value, i64) = (row.get(3)?, row.get(4)?);
             let entries = behind.query_map(params![SHOWN as i64, exchange, key, second], |row| row.get::<_, i64>(0))?;
-            found.push(Crowd {
+            found.push(Cluster {
                 name: row.get(0)?,
                 others: row.get::<_, i64>(1)?.unsigned_abs(),
                 count: row.get::<_, i64>(2)?.unsigned_abs(),

@@ -4,9 +4,9 @@
 //! Times are those of Ho Chi Minh City. What is usual for a client is what it did in the 28 days before.
 
 use super::AuditError;
-pub use super::crowds::SHOWN;
-use super::crowds::{Crowd, Crowds};
-use super::index::{Hour, Index};
+pub use super::clusters::SHOWN;
+use super::clusters::{Cluster, Clusters};
+use super::index::{Hour, SearchIndex};
 use super::query::Query;
 use super::search;
 use super::statistics::{HOUR_US, statistics};
@@ -74,7 +74,7 @@ pub struct Finding {
 }
 
 /// What is odd from one time until before another (Unix microseconds).
-pub fn findings(reader: &LogReader, index: &Index, from_us: i64, to_us: i64) -> Result<Vec<Finding>, AuditError> {
+pub fn findings(reader: &LogReader, index: &SearchIndex, from_us: i64, to_us: i64) -> Result<Vec<Finding>, AuditError> {
     let (from, to) = (from_us.div_euclid(HOUR_US), to_us.saturating_add(HOUR_US - 1).div_euclid(HOUR_US));
     let mut found = Vec::new();
     let mut clients: BTreeMap<String, BTreeMap<i64, u64>> = BTreeMap::new();
@@ -100,7 +100,7 @@ pub fn findings(reader: &LogReader, index: &Index, from_us: i64, to_us: i64) -> 
             found.push(Finding { rule, explanation, client: client.clone(), entries, count });
         }
     }
-    found.extend(crowds(&Crowds::read(reader, Some(index), &period(from_us, to_us))?)?);
+    found.extend(crowds(&Clusters::read(reader, Some(index), &period(from_us, to_us))?)?);
     found.sort_by_key(|finding| (finding.rule, std::cmp::Reverse(finding.count)));
     Ok(found)
 }
@@ -140,7 +140,7 @@ fn unusual(hours: &BTreeMap<i64, u64>, from: i64) -> Vec<(i64, (Rule, String))> 
 }
 
 /// Many who ask about one, and one who asks about many.
-fn crowds(crowds: &Crowds) -> Result<Vec<Finding>, AuditError> {
+fn crowds(crowds: &Clusters) -> Result<Vec<Finding>, AuditError> {
     let mut found = Vec::new();
     for crowd in crowds.clients_of_one_person(CLIENTS)? {
         let explanation = format!("{} clients asked about the same person on one day", crowd.others);
@@ -158,7 +158,7 @@ fn crowds(crowds: &Crowds) -> Result<Vec<Finding>, AuditError> {
     Ok(found)
 }
 
-impl Crowd {
+impl Cluster {
     fn finding(self, rule: Rule, explanation: String, client: String) -> Finding {
         Finding { rule, explanation, client, entries: self.entries, count: self.count }
     }
