@@ -2,11 +2,11 @@
 //! the end a time without faults in which everything must be there and go on.
 
 use crate::disk::{Faults, Misdirected, SimDisk};
+use crate::exchange_log::archive::archive;
 use crate::exchange_log::checkpoint::LogSigner;
 use crate::exchange_log::clock::Clock;
 use crate::exchange_log::file_acts::PRUNE_ACT;
 use crate::exchange_log::journal::Journal;
-use crate::exchange_log::archive::archive;
 use crate::exchange_log::pruned::prune;
 use crate::exchange_log::reader::LogReader;
 use crate::exchange_log::segment::HEAD;

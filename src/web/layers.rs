@@ -48,7 +48,7 @@ mod tests {
     async fn ask(path: &str, id: Option<&str>) -> Response<Body> {
         let router = Router::new()
             .route("/quick", get(|| async { "done" }))
-            .route("/stuck", get(|| std::future::pending::<&'static str>()));
+            .route("/stuck", get(std::future::pending::<&'static str>));
         let mut request = Request::get(path);
         if let Some(id) = id {
             request = request.header("x-request-id", id);
