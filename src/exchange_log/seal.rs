@@ -19,10 +19,14 @@ pub struct Sealer {
     paths: LogPaths,
     signer: LogSigner,
     edge: Edge,
+    /// The root of `edge`: some hundred hashes, so it is worked out once.
+    root: Hash,
     /// The bytes of the bundle that is not full yet.
     bundle: Vec<u8>,
     /// The last checkpoint that was signed; ahead of `edge` after a crash or a failure between signing and publishing.
     signed: Option<Checkpoint>,
+    /// The same as its file has it, where this process has signed it.
+    signed_note: Option<String>,
     signed_file: ReplacedFile,
     published_file: ReplacedFile,
 }
@@ -33,8 +37,12 @@ pub fn published(paths: &LogPaths, signer: &LogSigner) -> Result<Option<Checkpoi
 }
 
 fn checkpoint_at(disk: &dyn Disk, path: &Path, signer: &LogSigner) -> Result<Option<Checkpoint>, LogError> {
-    let check = |note: String| signer.verifier().check(&note);
-    let checked = read_text(disk, path)?.map(check).transpose();
+    checked(read_text(disk, path)?, path, signer)
+}
+
+/// The checkpoint in a file's text, its signature checked.
+fn checked(text: Option<String>, path: &Path, signer: &LogSigner) -> Result<Option<Checkpoint>, LogError> {
+    let checked = text.map(|note| signer.verifier().check(&note)).transpose();
     checked.map_err(|error| LogError::corrupt(path, 0, error.to_string()))
 }
 
@@ -53,8 +61,9 @@ impl Sealer {
         let size = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.size);
         let signed = checkpoint_at(&*paths.disk, &paths.signed, &signer)?;
         let edge = load_edge(&*paths.disk, &paths.tiles, size)?;
+        let root = edge.root();
         if let Some(checkpoint) = &checkpoint
-            && edge.root() != checkpoint.root
+            && root != checkpoint.root
         {
             let path = checkpoint_path(&paths.tiles);
             return Err(LogError::corrupt(&path, 0, "the tiles on the right edge do not have the checkpoint's root"));
@@ -72,8 +81,9 @@ impl Sealer {
         }
         let signed_file = ReplacedFile::new(paths.signed.clone());
         let published_file = ReplacedFile::new(checkpoint_path(&paths.tiles));
-        let sealer = Sealer { paths, signer, edge, bundle, signed, signed_file, published_file };
-        sealer.extends(sealer.signed.as_ref(), &sealer.edge)?;
+        let sealer =
+            Sealer { paths, signer, edge, root, bundle, signed, signed_note: None, signed_file, published_file };
+        sealer.extends(sealer.signed.as_ref(), sealer.edge.size, || root)?;
         Ok(sealer)
     }
 
@@ -100,13 +110,13 @@ impl Sealer {
             let (found, path) = (edge.size, self.paths.tiles.clone());
             return Err(LogError::RolledBack { found, signed: signed.size, path });
         }
-        self.extends(Some(signed), &edge)
+        self.extends(Some(signed), edge.size, || edge.root())
     }
 
     /// Compares a growing tree with a signed one where it has the size of that.
-    fn extends(&self, signed: Option<&Checkpoint>, edge: &Edge) -> Result<(), LogError> {
+    fn extends(&self, signed: Option<&Checkpoint>, size: u64, root: impl FnOnce() -> Hash) -> Result<(), LogError> {
         match signed {
-            Some(signed) if signed.size == edge.size && signed.root != edge.root() => {
+            Some(signed) if signed.size == size && signed.root != root() => {
                 Err(LogError::Forked { signed: signed.size, path: self.paths.tiles.clone() })
             }
             _ => Ok(()),
@@ -117,7 +127,12 @@ impl Sealer {
     /// or a sealing that failed half way, may have signed a larger one. An older one there is a disk that was rolled back
     /// under this process; the next sealing puts the newer one back.
     fn last_signed(&self) -> Result<Option<Checkpoint>, LogError> {
-        let there = checkpoint_at(&*self.paths.disk, &self.paths.signed, &self.signer)?;
+        let text = read_text(&*self.paths.disk, &self.paths.signed)?;
+        let there = match &self.signed_note {
+            // As this process left it: its signature need not be checked again.
+            Some(note) if text.as_ref() == Some(note) => self.signed.clone(),
+            _ => checked(text, &self.paths.signed, &self.signer)?,
+        };
         if let (Some(there), Some(known)) = (&there, &self.signed)
             && (there.size, there.root == known.root) == (known.size, false)
         {
@@ -131,7 +146,7 @@ impl Sealer {
     /// [`LogError::RolledBack`] where they end before it.
     pub fn seal(&mut self, entries: &[Vec<u8>]) -> Result<(), LogError> {
         let signed = self.last_signed()?;
-        self.extends(signed.as_ref(), &self.edge)?;
+        self.extends(signed.as_ref(), self.edge.size, || self.root)?;
         let old_edge = edge_files(&self.paths.tiles, self.edge.size);
         let mut edge = self.edge.clone();
         let mut bundle = self.bundle.clone();
@@ -139,7 +154,7 @@ impl Sealer {
         for entry in entries {
             let index = edge.size / TILE as u64;
             let full = edge.push(leaf_hash(entry));
-            self.extends(signed.as_ref(), &edge)?;
+            self.extends(signed.as_ref(), edge.size, || edge.root())?;
             put_entry(&mut bundle, entry);
             if edge.size.is_multiple_of(TILE as u64) {
                 files.write(bundle_path(&self.paths.tiles, index, TILE), &bundle)?;
@@ -170,17 +185,18 @@ impl Sealer {
             let (found, path) = (edge.size, self.paths.tiles.clone());
             return Err(LogError::RolledBack { found, signed: signed.size, path });
         }
-        let checkpoint = Checkpoint { origin: self.signer.origin().to_owned(), size: edge.size, root: edge.root() };
+        let root = edge.root();
+        let checkpoint = Checkpoint { origin: self.signer.origin().to_owned(), size: edge.size, root };
         let note = self.signer.sign(checkpoint.size, &checkpoint.root);
         // From here on it counts as signed, also where it does not reach the disk.
         self.signed = Some(checkpoint);
+        let note: &str = self.signed_note.insert(note);
         self.signed_file.replace(&*self.paths.disk, note.as_bytes())?;
         crash_point("seal.signed");
         self.published_file.replace(&*self.paths.disk, note.as_bytes())?;
         crash_point("seal.published");
         let new_edge = edge_files(&self.paths.tiles, edge.size);
-        self.edge = edge;
-        self.bundle = bundle;
+        (self.edge, self.root, self.bundle) = (edge, root, bundle);
         for path in old_edge.difference(&new_edge) {
             // Partial files of an older size: what they held stands in the newer ones. A leftover does no harm.
             let _ = self.paths.disk.remove(path);
