@@ -264,7 +264,8 @@ pub struct SigningKey {
     pub created: i64,
     /// It is published before then, and signs from then on, Unix time in seconds.
     pub signs_from: i64,
-    /// Tokens signed with it are believed until then; 0: no end set.
+    /// Tokens signed with it are trusted until then; 0: no end set. Entries of the log have it under this name.
+    #[serde(rename = "believed_until")]
     pub trusted_until: i64,
 }
 
