@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Puts known faults back, one by one, and sees that the simulator finds each within 10,000 seeds; the race between taking and
-# retiring a segment is found by the model of the hand-over, too.
+# retiring a segment is found by the model of the hand-over, too. A patch that begins with `Trouble: KIND` is looked for among the
+# seeds of that kind alone, of ten times as many.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CARGO_TARGET_DIR="$PWD/target/simulator"
@@ -11,7 +12,14 @@ for patch in simulator/mutants/*.patch; do
     cp -r src proto simulator "$copy/"
     patch --quiet --strip 1 --directory "$copy" < "$patch"
     cargo build --quiet --release --manifest-path "$copy/simulator/Cargo.toml"
-    if found=$("$CARGO_TARGET_DIR/release/ndxp-log-simulator" "${1:-10000}"); then
+    kind=$(sed -n '1s/^Trouble: //p' "$patch")
+    seeds=${1:-10000}
+    if [ -n "$kind" ]; then
+        export NDXP_TROUBLE=$kind seeds=${seeds}0
+    else
+        unset NDXP_TROUBLE
+    fi
+    if found=$("$CARGO_TARGET_DIR/release/ndxp-log-simulator" "$seeds"); then
         echo "$name: not found"
         exit 1
     fi
