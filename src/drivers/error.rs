@@ -394,7 +394,7 @@ pub(super) fn unfit(path: &str, reason: &'static str) -> SourceError {
 }
 
 /// Turns a judged code into a result: whether a code said that it succeeded.
-pub(super) fn heed(verdict: OutcomeVerdict) -> Result<bool, SourceError> {
+pub(super) fn require_success(verdict: OutcomeVerdict) -> Result<bool, SourceError> {
     match verdict {
         OutcomeVerdict::Success { coded } => Ok(coded),
         OutcomeVerdict::NoCode => Err(SourceError::Protocol("the answer has no code of success or failure".into())),

@@ -1,6 +1,6 @@
 //! From a judged document to the contract's messages, for every driver: what is found, what is absent, and what is not believed.
 
-use super::{SourceError, drift, error::heed};
+use super::{SourceError, drift, error::require_success};
 use crate::contract::Operation;
 use crate::contract::map::MapError;
 use crate::contract::map::outcome::{self, OutcomeVerdict};
@@ -52,7 +52,7 @@ pub(super) fn judge(
     if !failed && operation.outcome.signals_no_record(&document, element) {
         return Err(SourceError::NotFound("no record".into()));
     }
-    let coded = heed(verdict)?;
+    let coded = require_success(verdict)?;
     Ok(EvaluatedResponse { by_sign: coded || element.is_some(), document, noticed: Notes::default() })
 }
 

@@ -95,6 +95,11 @@ impl ActKey {
             .find(|origin| self.0.is_code(&canonical(*origin, act, changes), code))
     }
 
+    /// The code of a text that the gateway keeps for itself, as bytes.
+    pub fn mac_of_text(&self, text: &str) -> [u8; CODE_BYTES] {
+        self.0.code(&[TEXT, text.as_bytes()].concat())
+    }
+
     /// The code of a text that the gateway keeps for itself.
     pub fn code_of_text(&self, text: &str) -> String {
         self.0.code_of_text(TEXT, text)

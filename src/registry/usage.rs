@@ -2,11 +2,13 @@
 //! after the last keeping is found in the exchange log: each entry tells its number within its grant's day.
 //!
 //! All of it has one code of `keys/acts.key`: what somebody else wrote counts for nothing, and the whole day is read from the log.
+//! It is kept five times a second, so a keeping costs what changed and not what there is ([`RowCodes`]).
 //! An older file that is put back is the gateway's own, and says itself from when on the log has to be read.
 
+use super::actkey::CODE_BYTES;
 use super::{ActKey, RegistryError};
-use rusqlite::{Connection, OpenFlags, params};
-use std::fmt::Write;
+use crate::hex::hex;
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
@@ -34,31 +36,70 @@ pub struct StoredUsage {
 pub const FILE: &str = "usage.sqlite";
 
 /// The file.
-pub struct UsageStore(Mutex<Connection>, ActKey);
+pub struct UsageStore(Mutex<Open>, ActKey);
+
+struct Open {
+    connection: Connection,
+    /// The codes of what this gateway has kept; `None` until it has looked.
+    codes: Option<RowCodes>,
+    /// The newest day of which anything was kept since the start.
+    newest: i64,
+}
+
+/// How many rows there are, and the XOR of their codes. No row's own code is kept, and what is kept is a code over this: so nobody
+/// without the key finds other rows of the same. The number tells two equal rows, which cancel each other, from none.
+#[derive(Debug, Clone, Copy, Default)]
+struct RowCodes {
+    rows: u64,
+    xor: [u8; CODE_BYTES],
+}
+
+impl RowCodes {
+    fn of(usage: &[DayUsage], key: &ActKey) -> Self {
+        let mut all = RowCodes::default();
+        usage.iter().for_each(|row| all.add(row, key));
+        all
+    }
+
+    fn add(&mut self, row: &DayUsage, key: &ActKey) {
+        self.rows = self.rows.wrapping_add(1);
+        self.toggle(row, key);
+    }
+
+    fn remove(&mut self, row: &DayUsage, key: &ActKey) {
+        self.rows = self.rows.wrapping_sub(1);
+        self.toggle(row, key);
+    }
+
+    fn toggle(&mut self, DayUsage { grant, day, used }: &DayUsage, key: &ActKey) {
+        let code = key.mac_of_text(&format!("used on day {day}: {used} {grant}"));
+        self.xor.iter_mut().zip(code).for_each(|(xor, byte)| *xor ^= byte);
+    }
+
+    /// What the file's code is of.
+    fn text(&self, until_us: i64) -> String {
+        format!("used until {until_us}: {} {}", self.rows, hex(&self.xor))
+    }
+}
+
+fn row(row: &Row<'_>) -> rusqlite::Result<DayUsage> {
+    Ok(DayUsage { grant: row.get(0)?, day: row.get(1)?, used: row.get::<_, i64>(2)?.unsigned_abs() })
+}
 
 /// What is kept, and its code; `None` where it has none.
 fn read(connection: &Connection) -> Result<(StoredUsage, Option<String>), RegistryError> {
     let mut all = connection.prepare("SELECT grant_id, day, used FROM usage ORDER BY grant_id")?;
-    let one = |row: &rusqlite::Row<'_>| {
-        Ok(DayUsage { grant: row.get(0)?, day: row.get(1)?, used: row.get::<_, i64>(2)?.unsigned_abs() })
-    };
-    let usage = all.query_map([], one)?.collect::<Result<_, _>>()?;
+    let usage = all.query_map([], row)?.collect::<Result<_, _>>()?;
     let until_us = connection.query_row("SELECT COALESCE(MAX(until_us), 0) FROM kept", [], |row| row.get(0))?;
     let code = connection.query_row("SELECT MAX(code) FROM vouched", [], |row| row.get(0))?;
     Ok((StoredUsage { usage, until_us }, code))
 }
 
 impl StoredUsage {
-    fn text(&self) -> String {
-        let mut text = format!("used until {}\n", self.until_us);
-        for DayUsage { grant, day, used } in &self.usage {
-            let _ = writeln!(text, "{day} {used} {grant}");
-        }
-        text
-    }
-
-    fn is_vouched_for(&self, code: Option<&str>, key: &ActKey) -> bool {
-        code.is_some_and(|code| key.is_code_of_text(&self.text(), code))
+    /// Its codes, where the file's code is that of them.
+    fn vouched_codes(&self, code: Option<&str>, key: &ActKey) -> Option<RowCodes> {
+        let codes = RowCodes::of(&self.usage, key);
+        code.is_some_and(|code| key.is_code_of_text(&codes.text(self.until_us), code)).then_some(codes)
     }
 }
 
@@ -80,7 +121,7 @@ pub fn is_foreign(path: &Path, key: &ActKey) -> Result<bool, RegistryError> {
     let (kept, code) = read(&connection)?;
     // One that is new has nothing that anybody could vouch for.
     let is_new = kept == StoredUsage::default() && code.is_none();
-    Ok(!is_new && !kept.is_vouched_for(code.as_deref(), key))
+    Ok(!is_new && kept.vouched_codes(code.as_deref(), key).is_none())
 }
 
 /// Tables of the file.
@@ -96,42 +137,59 @@ impl UsageStore {
              CREATE TABLE IF NOT EXISTS kept (one INTEGER PRIMARY KEY CHECK (one = 1), until_us INTEGER NOT NULL) STRICT;
              CREATE TABLE IF NOT EXISTS vouched (one INTEGER PRIMARY KEY CHECK (one = 1), code TEXT NOT NULL) STRICT;",
         )?;
-        Ok(UsageStore(Mutex::new(connection), key))
+        Ok(UsageStore(Mutex::new(Open { connection, codes: None, newest: i64::MIN }), key))
     }
 
     /// What was kept; nothing where it was not kept by this gateway.
     pub fn load(&self) -> Result<StoredUsage, RegistryError> {
-        let connection = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (kept, code) = read(&connection)?;
-        if kept.is_vouched_for(code.as_deref(), &self.1) {
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (kept, code) = read(&open.connection)?;
+        if let Some(codes) = kept.vouched_codes(code.as_deref(), &self.1) {
+            open.codes = Some(codes);
             return Ok(kept);
         }
         if kept != StoredUsage::default() {
             tracing::warn!(
                 "what was used of quotas was not kept by this gateway: it is counted anew from the exchange log"
             );
-            connection.execute_batch("DELETE FROM usage; DELETE FROM kept;")?;
+            open.connection.execute_batch("DELETE FROM usage; DELETE FROM kept;")?;
         }
+        open.codes = Some(RowCodes::default());
         Ok(StoredUsage::default())
     }
 
-    /// Keeps what changed until a time. Days before those that changed are over, and forgotten.
+    /// Keeps what changed until a time. Days before those that changed are over, and forgotten. What somebody else changes in the
+    /// file meanwhile is not vouched for.
     pub fn save(&self, changed: &[DayUsage], until_us: i64) -> Result<(), RegistryError> {
-        if changed.is_empty() {
-            return Ok(());
-        }
-        let mut connection = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(day) = changed.iter().map(|one| one.day).max() else { return Ok(()) };
+        let (mut open, key) = (self.0.lock().unwrap_or_else(PoisonError::into_inner), &self.1);
+        let Open { connection, codes, newest } = &mut *open;
+        let mut next = match codes {
+            Some(codes) => *codes,
+            None => RowCodes::of(&read(connection)?.0.usage, key),
+        };
         let whole = connection.transaction()?;
         for one in changed {
+            let before = "SELECT grant_id, day, used FROM usage WHERE grant_id = ?1";
+            if let Some(before) = whole.prepare_cached(before)?.query_row([&one.grant], row).optional()? {
+                next.remove(&before, key);
+            }
             let used = i64::try_from(one.used).unwrap_or(i64::MAX);
-            whole.execute("INSERT OR REPLACE INTO usage VALUES (?1, ?2, ?3)", params![one.grant, one.day, used])?;
+            let now = DayUsage { used: used.unsigned_abs(), ..one.clone() };
+            next.add(&now, key);
+            let keep = "INSERT OR REPLACE INTO usage VALUES (?1, ?2, ?3)";
+            whole.prepare_cached(keep)?.execute(params![now.grant, now.day, used])?;
         }
-        let newest = changed.iter().map(|one| one.day).max().unwrap_or(i64::MIN);
-        whole.execute("DELETE FROM usage WHERE day < ?1 - 1", [newest])?;
+        if day > *newest {
+            let mut over = whole.prepare("DELETE FROM usage WHERE day < ?1 - 1 RETURNING grant_id, day, used")?;
+            for over in over.query_map([day], row)? {
+                next.remove(&over?, key);
+            }
+        }
         whole.execute("INSERT OR REPLACE INTO kept VALUES (1, ?1)", [until_us])?;
-        let code = self.1.code_of_text(&read(&whole)?.0.text());
-        whole.execute("INSERT OR REPLACE INTO vouched VALUES (1, ?1)", [code])?;
+        whole.execute("INSERT OR REPLACE INTO vouched VALUES (1, ?1)", [key.code_of_text(&next.text(until_us))])?;
         whole.commit()?;
+        (*codes, *newest) = (Some(next), day.max(*newest));
         Ok(())
     }
 }
@@ -188,6 +246,24 @@ mod tests {
                 assert_eq!(open().load().unwrap().usage, [used("a", 100, 10)], "{edit}");
                 assert!(!is_foreign(&file, &key).unwrap(), "{edit}");
             }
+        }
+        // What is changed while the gateway runs is not vouched for by its next keeping.
+        for edit in [
+            "UPDATE usage SET used = 0 WHERE grant_id = 'b'",
+            "INSERT INTO usage VALUES ('c', 100, 1)",
+            "DELETE FROM usage WHERE grant_id = 'b'",
+            // Equal rows, in a table that allows them.
+            "CREATE TABLE other (grant_id TEXT, day INTEGER NOT NULL, used INTEGER NOT NULL) STRICT;
+             INSERT INTO other SELECT * FROM usage; INSERT INTO other VALUES ('c', 100, 1), ('c', 100, 1);
+             DROP TABLE usage; ALTER TABLE other RENAME TO usage",
+        ] {
+            std::fs::write(&file, &whole).unwrap();
+            let store = open();
+            assert_eq!(store.load().unwrap(), kept);
+            Connection::open(&file).unwrap().execute_batch(edit).unwrap();
+            store.save(&[used("a", 100, 11)], 4_000).unwrap();
+            drop(store);
+            assert!(is_foreign(&file, &key).unwrap(), "{edit}");
         }
         // Another gateway's, and another key.
         std::fs::write(&file, &whole).unwrap();

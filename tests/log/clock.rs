@@ -55,19 +55,24 @@ fn ready(outside: &Outside) -> String {
     text
 }
 
-#[test]
-fn l11_a_clock_that_is_set_back_gives_no_quota_and_no_ended_right_back() {
-    let outside = Outside::new();
-    let Outside { folder, config, contracts, .. } = &outside;
+/// Registers a client that may call twice a day; gives what makes it anew, with a connection of its own.
+fn limited(outside: &Outside) -> impl Fn() -> Actor {
+    let Outside { folder, config, contracts, .. } = outside;
     let store = SqliteStore::open(&registry_path(&config.data)).unwrap();
     add_client(&store, folder, "limited");
     add_grant(&store, contracts, "limited", &["*"], |grant| grant.daily_quota = 2);
     let token = issue(&store, config, folder, "limited", Duration::from_secs(86_000), Duration::ZERO);
-    drop(store);
-    let limited = || {
+    move || {
         let caller = GatewayClient::new(&format!("https://{}", config.listen.grpc), &files(folder, "limited")).unwrap();
         Actor { caller, token: token.clone(), contracts: contracts.clone() }
-    };
+    }
+}
+
+#[test]
+fn l11_a_clock_that_is_set_back_gives_no_quota_and_no_ended_right_back() {
+    let outside = Outside::new();
+    let Outside { folder, config, .. } = &outside;
+    let limited = limited(&outside);
     let clock = folder.path.join("clock");
     set(&clock, 0);
     let gateway = start(&outside, &clock, &[]);
@@ -150,16 +155,9 @@ fn l11_a_certificate_that_has_ended_is_refused_at_the_handshake_though_the_clock
 #[test]
 fn l11_a_quota_is_not_had_again_by_an_edit_of_what_was_used() {
     let outside = Outside::new();
-    let Outside { folder, config, contracts, .. } = &outside;
-    let store = SqliteStore::open(&registry_path(&config.data)).unwrap();
-    add_client(&store, folder, "limited");
-    add_grant(&store, contracts, "limited", &["*"], |grant| grant.daily_quota = 2);
-    let token = issue(&store, config, folder, "limited", Duration::from_secs(86_000), Duration::ZERO);
-    drop(store);
-    let called = || {
-        let caller = GatewayClient::new(&format!("https://{}", config.listen.grpc), &files(folder, "limited")).unwrap();
-        call(&Actor { caller, token: token.clone(), contracts: contracts.clone() })
-    };
+    let Outside { folder, config, .. } = &outside;
+    let limited = limited(&outside);
+    let called = || call(&limited());
     let (clock, file) = (folder.path.join("clock"), config.data.join("usage.sqlite"));
     set(&clock, 0);
     let gateway = start(&outside, &clock, &[]);

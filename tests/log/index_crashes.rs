@@ -2,6 +2,7 @@
 //! that reason): whatever main file and write-ahead log a crash puts together, of whatever moments, torn or lost, searches and
 //! look-ups give what the log has, `verify --index` says whether the index is whole, and the thread that follows the log mends it.
 
+use crate::alterations::Numbers;
 use crate::support::until;
 use ndxp_gateway::audit::index::{self, IndexThread, SearchIndex};
 use ndxp_gateway::audit::query::Query;
@@ -133,19 +134,6 @@ impl Moment {
     fn of(data: &Path) -> Self {
         let read = |name: &str| std::fs::read(data.join("index").join(name)).unwrap_or_default();
         Moment { main: read("log.sqlite"), wal: read("log.sqlite-wal") }
-    }
-}
-
-/// Numbers by a seed (SplitMix64).
-struct Numbers(u64);
-
-impl Numbers {
-    fn below(&mut self, most: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut x = self.0;
-        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((x ^ (x >> 31)) % most.max(1) as u64) as usize
     }
 }
 
