@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use ndxp_gateway::contract::map::{answer, outcome, start};
+use ndxp_gateway::contract::map::{outcome, response, response_start as start};
 use ndxp_gateway::contract::{ContractSet, json};
 use serde_json::Value;
 use std::sync::LazyLock;
@@ -17,9 +17,9 @@ fuzz_target!(|bytes: &[u8]| {
         assert!(same(&document, &other));
     }
     for operation in CONTRACTS.operations() {
-        let _ = outcome::judge(&operation.outcome, &document, &document);
+        let _ = outcome::evaluate(&operation.outcome, &document, &document);
         if let start::Start::At(place) = start::start(&document, &operation.answer_root) {
-            let _ = answer::read(&operation.answer, place, &document);
+            let _ = response::read(&operation.response, place, &document);
         }
     }
 });

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use libfuzzer_sys::fuzz_target;
 use ndxp_gateway::contract::settings::CallContext;
 use ndxp_gateway::contract::{Binding, ContractSet};
-use ndxp_gateway::drivers::http::HttpAnswer;
+use ndxp_gateway::drivers::http::HttpResponse;
 use ndxp_gateway::drivers::soap;
 use std::sync::LazyLock;
 
@@ -20,7 +20,7 @@ fuzz_target!(|bytes: &[u8]| {
     let body = Bytes::copy_from_slice(&bytes[line..]);
     for operation in CONTRACTS.operations() {
         let (Binding::Soap(binding) | Binding::XRoadSoap { soap: binding, .. }) = &operation.binding else { continue };
-        let answer = HttpAnswer { status: StatusCode::OK, headers: headers.clone(), body: body.clone() };
-        let _ = soap::read_answer(operation, binding, answer, &CallContext::default());
+        let response = HttpResponse { status: StatusCode::OK, headers: headers.clone(), body: body.clone() };
+        let _ = soap::read_response(operation, binding, response, &CallContext::default());
     }
 });

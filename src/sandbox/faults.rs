@@ -86,6 +86,12 @@ pub enum FaultKind {
     AddedNames,
     /// Writes a structure in place of each text that begins with a letter.
     OtherTypes,
+    /// Sends its response twice in one body.
+    SecondResponse,
+    /// Refers to an element of the SOAP body that is not there, in place of the record.
+    DanglingReference,
+    /// Sends the first page of a list whichever page is requested.
+    RepeatedPages,
 }
 
 impl FaultKind {

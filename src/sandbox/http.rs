@@ -40,6 +40,7 @@ pub async fn serve(listener: TcpListener, tls: Arc<rustls::ServerConfig>, site: 
             let ask = read(request).await?;
             let fault = faults.asked(&site.whose(&ask));
             before(fault).await?;
+            let ask = super::malformed_responses::requested(ask, fault);
             // Answered on a thread of its own: some answers are worked out from thousands of records.
             let reply = tokio::task::spawn_blocking(move || site.answer(&ask)).await.map_err(io::Error::other)?;
             Ok(apply_fault(reply, fault))

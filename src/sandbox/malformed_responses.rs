@@ -2,7 +2,7 @@
 //! (`docs/sandbox.md` lists each with what the gateway says then).
 
 use super::faults::{Fault, FaultKind};
-use super::message::Reply;
+use super::message::{HttpRequest, Reply};
 use crate::contract::xml::{self, Element};
 use serde_json::{Map, Value};
 use std::io::Write;
@@ -86,8 +86,49 @@ pub fn altered(reply: Reply, fault: Fault) -> Reply {
             Value::String(text) if text.starts_with(char::is_alphabetic) => serde_json::json!({ "noiDung": text }),
             other => other,
         }),
+        FaultKind::SecondResponse => repeated(reply),
+        FaultKind::DanglingReference => dangling(reply),
         _ => reply,
     }
+}
+
+/// A document with its response twice: two elements in a SOAP body, two JSON values one after the other.
+fn repeated(mut reply: Reply) -> Reply {
+    if let Ok(mut root) = xml::parse(&reply.body) {
+        if let Some(body) = body_of(&mut root) {
+            body.children.extend_from_within(..1);
+        }
+        reply.body = written(&root, &|element| Some(element.text.clone())).into_bytes();
+    } else if serde_json::from_slice::<Value>(&reply.body).is_ok() {
+        reply.body = reply.body.repeat(2);
+    }
+    reply
+}
+
+/// A SOAP response whose content is a reference (SOAP 1.1, section 5.4.1) to an element that is not there.
+fn dangling(mut reply: Reply) -> Reply {
+    if let Ok(mut root) = xml::parse(&reply.body)
+        && let Some(content) = body_of(&mut root).and_then(|body| body.children.first_mut()?.children.first_mut())
+    {
+        content.children.clear();
+        content.text.clear();
+        content.attributes.push(("href".into(), "#id7".into()));
+        reply.body = written(&root, &|element| Some(element.text.clone())).into_bytes();
+    }
+    reply
+}
+
+/// The body of a SOAP envelope.
+fn body_of(root: &mut Element) -> Option<&mut Element> {
+    root.children.iter_mut().find(|child| child.name == "Body" && !child.children.is_empty())
+}
+
+/// The request as a source that repeats its first page reads it.
+pub fn requested(mut request: HttpRequest, fault: Fault) -> HttpRequest {
+    if fault.kind == FaultKind::RepeatedPages {
+        request.query.iter_mut().filter(|(name, _)| name == "offset").for_each(|(_, from)| *from = "0".to_owned());
+    }
+    request
 }
 
 /// The member that was added.
@@ -171,6 +212,10 @@ fn written(root: &Element, text: &dyn Fn(&Element) -> Option<String>) -> String 
         out.push_str(&element.name);
         out.push_str(" xmlns=\"");
         xml::escape_into(out, &element.namespace);
+        if let Some((_, href)) = element.attributes.iter().find(|(name, _)| name == "href") {
+            out.push_str("\" href=\"");
+            xml::escape_into(out, href);
+        }
         out.push_str("\">");
         if element.children.is_empty() {
             xml::escape_into(out, &own);
@@ -336,6 +381,12 @@ mod tests {
         let more = r#"{"a":[{"b":1,"truongMoi":"022199000123"}],"truongMoi":"022199000123"}"#;
         assert_eq!(lie(FaultKind::AddedNames, r#"{"a":[{"b":1}]}"#), more);
         assert_eq!(lie(FaultKind::OtherTypes, r#"{"a":"Hạ","b":"1"}"#), r#"{"a":{"noiDung":"Hạ"},"b":"1"}"#);
+        assert_eq!(lie(FaultKind::SecondResponse, r#"{"a":1}"#), r#"{"a":1}{"a":1}"#);
+        assert_eq!(lie(FaultKind::DanglingReference, r#"{"a":1}"#), r#"{"a":1}"#);
+        let soap = "<Envelope><Body><Found><Record><Name>Hạ</Name></Record></Found></Body></Envelope>";
+        assert_eq!(lie(FaultKind::SecondResponse, soap).matches("<Found").count(), 2);
+        let dangling = lie(FaultKind::DanglingReference, soap);
+        assert!(dangling.contains(r##"<Record xmlns="" href="#id7"></Record>"##), "{dangling}");
         let xml = lie(FaultKind::UnknownCodes, "<a xmlns=\"n\"><GioiTinh>1</GioiTinh><b>&amp;</b></a>");
         assert!(
             xml.ends_with("<a xmlns=\"n\"><GioiTinh xmlns=\"n\">97</GioiTinh><b xmlns=\"n\">&amp;</b></a>"),

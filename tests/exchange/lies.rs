@@ -67,6 +67,18 @@ const SAID: &[(FaultKind, &[(&str, &str)])] = &[
     (FaultKind::LostZeros, &[(PERSON, ""), (RECORD, "")]),
     (FaultKind::AddedNames, &[(ENTERPRISE, ""), (CITIZEN, ""), (PARCEL, ""), (PERSON, ""), (LIST, "")]),
     (FaultKind::OtherTypes, &[(ENTERPRISE, "SOURCE_PROTOCOL_ERROR"), (PERSON, "SOURCE_PROTOCOL_ERROR")]),
+    (
+        FaultKind::SecondResponse,
+        &[
+            (ENTERPRISE, "SOURCE_PROTOCOL_ERROR"),
+            (CITIZEN, "SOURCE_PROTOCOL_ERROR"),
+            (VERIFY, "SOURCE_PROTOCOL_ERROR"),
+            (PERSON, "SOURCE_PROTOCOL_ERROR"),
+            (PARCEL, "SOURCE_PROTOCOL_ERROR"),
+        ],
+    ),
+    (FaultKind::DanglingReference, &[(CITIZEN, "SOURCE_PROTOCOL_ERROR"), (VERIFY, "SOURCE_PROTOCOL_ERROR")]),
+    (FaultKind::RepeatedPages, &[(LIST, "SOURCE_PROTOCOL_ERROR")]),
 ];
 
 #[tokio::test(flavor = "multi_thread")]

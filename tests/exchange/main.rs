@@ -1,6 +1,10 @@
 //! The way of one exchange, as provincial systems see it.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+// The fuzz targets name libFuzzer's crate; here its macro is `fuzz_targets`'s.
+extern crate self as libfuzzer_sys;
+pub(crate) use fuzz_targets::fuzz_target;
+
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -12,6 +16,7 @@ mod criminal_records;
 mod drift;
 mod eleventh_source;
 mod exchanges;
+mod fuzz_targets;
 mod lies;
 mod outcomes;
 mod privacy;

@@ -49,11 +49,9 @@ fn media_type(body: &[u8]) -> String {
 }
 
 #[test]
+#[ignore = "X-Road's examples are not in this repository: NDXP_XROAD_EXAMPLES names a folder of them"]
 fn x_roads_own_examples_are_read_where_they_lie() {
-    let Ok(files) = std::fs::read_dir(folder()) else {
-        eprintln!("no examples at {}", folder().display());
-        return;
-    };
+    let files = std::fs::read_dir(folder()).expect("NDXP_XROAD_EXAMPLES names a folder of X-Road's examples");
     let contracts = tempfile::tempdir().unwrap();
     std::fs::write(contracts.path().join("examples.proto"), CONTRACT).unwrap();
     let set = ContractSet::with_folder(contracts.path()).unwrap();

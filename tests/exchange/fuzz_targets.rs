@@ -1,0 +1,70 @@
+//! The fuzz targets of `fuzz/`, built by each `cargo test` so that they keep up with the product, and run over what a fuzzer begins
+//! with: every fixture and its prefixes, and every input that a fuzzer found something with (`fuzz/findings`).
+
+use std::path::{Path, PathBuf};
+
+/// Stands in for libFuzzer's: the target becomes a function.
+macro_rules! fuzz_target {
+    (|$bytes:ident: &[u8]| $body:block) => {
+        pub fn run($bytes: &[u8]) $body
+    };
+}
+pub(crate) use fuzz_target;
+
+macro_rules! targets {
+    ($($name:ident $file:literal),+ $(,)?) => {
+        $(#[allow(unused_attributes, unused_imports)]
+        #[path = $file]
+        mod $name;)+
+
+        const TARGETS: &[(&str, fn(&[u8]))] = &[$((stringify!($name), $name::run)),+];
+    };
+}
+
+targets! {
+    answer "../../fuzz/fuzz_targets/answer.rs",
+    frame "../../fuzz/fuzz_targets/frame.rs",
+    json "../../fuzz/fuzz_targets/json.rs",
+    log "../../fuzz/fuzz_targets/log.rs",
+    multipart "../../fuzz/fuzz_targets/multipart.rs",
+    notes "../../fuzz/fuzz_targets/notes.rs",
+    proxy "../../fuzz/fuzz_targets/proxy.rs",
+    request "../../fuzz/fuzz_targets/request.rs",
+    xml "../../fuzz/fuzz_targets/xml.rs",
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let mut all = Vec::new();
+    for path in entries.map(|entry| entry.unwrap().path()) {
+        if path.is_dir() { all.extend(files(&path)) } else { all.push(path) }
+    }
+    all.sort();
+    all
+}
+
+#[test]
+fn every_fuzz_target_stands_its_first_inputs_and_its_findings() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let fixtures: Vec<Vec<u8>> =
+        files(&root.join("tests/fixtures")).iter().map(|file| std::fs::read(file).unwrap()).collect();
+    assert!(fixtures.len() > 100);
+    for (name, run) in TARGETS {
+        for bytes in &fixtures {
+            // A multipart target reads the media type from the first line.
+            let inputs = match *name {
+                "multipart" => vec![[b"text/xml; charset=utf-8\n", bytes.as_slice()].concat()],
+                _ => vec![bytes.clone(), bytes[..bytes.len() / 2].to_vec(), bytes[..bytes.len().min(40)].to_vec()],
+            };
+            inputs.iter().for_each(|input| run(input));
+        }
+        for finding in files(&root.join("fuzz/findings").join(name)) {
+            run(&std::fs::read(finding).unwrap());
+        }
+    }
+    // Each file of a target is one of these.
+    let known: Vec<String> = TARGETS.iter().map(|(name, _)| format!("{name}.rs")).collect();
+    for file in files(&root.join("fuzz/fuzz_targets")) {
+        assert!(known.contains(&file.file_name().unwrap().to_string_lossy().into_owned()), "{}", file.display());
+    }
+}
