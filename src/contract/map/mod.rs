@@ -95,4 +95,6 @@ pub fn scalar(value: &Value) -> Option<Cow<'_, str>> {
 #[cfg(test)]
 mod outcome_tests;
 #[cfg(test)]
+mod round_trip;
+#[cfg(test)]
 mod tests;

@@ -444,7 +444,8 @@ fn write_date<'p>(
 pub fn date_parts(kind: &FieldKind, date: &DynamicMessage) -> Option<DateParts> {
     let number = |index: u32| date.get_field_by_number(index);
     if matches!(kind, FieldKind::Time(_)) {
-        return DateParts::from_unix(number(1)?.as_i64()?);
+        let nanos = number(2)?.as_i32().filter(|nanos| (0..1_000_000_000).contains(nanos))?;
+        return Some(DateParts { nanos, ..DateParts::from_unix(number(1)?.as_i64()?)? });
     }
     let part = |index| number(index)?.as_i32();
     let parts = DateParts {
