@@ -1,8 +1,10 @@
 //! JSON answers (RFC 8259), as far as the sources need it: numbers keep their own text, names that stand twice in one object are
 //! refused, a byte order mark is passed over. Bounded in depth; in size by who reads the body.
 
-use json_event_parser::{JsonEvent, SliceJsonParser};
-use serde_json::{Map, Value};
+mod common_form;
+mod events;
+
+use serde_json::Value;
 
 /// Deepest nesting that is read, as of XML.
 const MAX_DEPTH: usize = 64;
@@ -21,71 +23,13 @@ pub enum JsonError {
     Limit,
 }
 
-/// Something that is open: an array, or an object with the name whose value comes next.
-enum OpenContainer {
-    Array(Vec<Value>),
-    Object(Map<String, Value>, Option<String>),
-}
-
 /// Reads a document. A number that a 64-bit integer holds is a number, any other is its own text.
+///
+/// # Errors
+/// Where it is not well-formed, has a name twice in one object, or is nested more than 64 deep.
 pub fn parse(bytes: &[u8]) -> Result<Value, JsonError> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    let mut parser = SliceJsonParser::new(bytes);
-    let mut open: Vec<OpenContainer> = Vec::new();
-    let mut root = None;
-    loop {
-        let value = match parser.parse_next().map_err(|_| JsonError::Malformed)? {
-            JsonEvent::String(text) => Value::String(text.into_owned()),
-            JsonEvent::Number(text) => number(&text),
-            JsonEvent::Boolean(flag) => Value::Bool(flag),
-            JsonEvent::Null => Value::Null,
-            JsonEvent::StartArray | JsonEvent::StartObject if open.len() >= MAX_DEPTH => return Err(JsonError::Limit),
-            JsonEvent::StartArray => {
-                open.push(OpenContainer::Array(Vec::new()));
-                continue;
-            }
-            JsonEvent::StartObject => {
-                open.push(OpenContainer::Object(Map::new(), None));
-                continue;
-            }
-            JsonEvent::ObjectKey(key) => match open.last_mut() {
-                Some(OpenContainer::Object(object, name)) if !object.contains_key(key.as_ref()) => {
-                    *name = Some(key.into_owned());
-                    continue;
-                }
-                Some(OpenContainer::Object(..)) => return Err(JsonError::Duplicate),
-                _ => return Err(JsonError::Malformed),
-            },
-            JsonEvent::EndArray => match open.pop() {
-                Some(OpenContainer::Array(items)) => Value::Array(items),
-                _ => return Err(JsonError::Malformed),
-            },
-            JsonEvent::EndObject => match open.pop() {
-                Some(OpenContainer::Object(object, None)) => Value::Object(object),
-                _ => return Err(JsonError::Malformed),
-            },
-            JsonEvent::Eof => return root.filter(|_| open.is_empty()).ok_or(JsonError::Malformed),
-        };
-        match open.last_mut() {
-            Some(OpenContainer::Array(items)) => items.push(value),
-            Some(OpenContainer::Object(object, name)) => {
-                object.insert(name.take().ok_or(JsonError::Malformed)?, value);
-            }
-            None if root.is_none() => root = Some(value),
-            None => return Err(JsonError::Malformed),
-        }
-    }
-}
-
-/// A number whose text a 64-bit integer gives back is one; every other is its own text, for no float to change it.
-fn number(text: &str) -> Value {
-    if text.len() <= 20
-        && let Ok(number) = text.parse::<i64>()
-        && text != "-0"
-    {
-        return Value::from(number);
-    }
-    Value::String(text.to_owned())
+    common_form::parse(bytes).map_or_else(|| events::parse(bytes), Ok)
 }
 
 #[cfg(test)]
@@ -101,6 +45,23 @@ mod tests {
             parse(b"\xef\xbb\xbf{\"a\": 0.10, \"b\": 12345678901234567890123, \"c\": 5, \"d\": 1.5E9, \"e\": -0}")
                 .unwrap();
         assert_eq!(document, json!({ "a": "0.10", "b": "12345678901234567890123", "c": 5, "d": "1.5E9", "e": "-0" }));
+    }
+
+    #[test]
+    fn what_sources_write_is_of_the_common_form_and_what_no_float_holds_is_read_all_the_same() {
+        for text in [
+            r#"{"a": [0.10, -0, 1e5, {"b": 18446744073709551615, "c": 18446744073709551616}], "\"1.5": "\\", "d": -1.50}"#,
+            "9223372036854775807",
+            "[9223372036854775808, -9223372036854775808, -9223372036854775809]",
+        ] {
+            assert_eq!(common_form::parse(text.as_bytes()), events::parse(text.as_bytes()).ok(), "{text}");
+        }
+        let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
+        assert!(common_form::parse(nested(MAX_DEPTH).as_bytes()).is_some());
+        assert_eq!(parse(nested(MAX_DEPTH + 1).as_bytes()), Err(JsonError::Limit));
+        for text in [format!("1{}", "0".repeat(400)), "1e999".to_owned()] {
+            assert_eq!((common_form::parse(text.as_bytes()), parse(text.as_bytes())), (None, Ok(json!(text))));
+        }
     }
 
     #[test]
@@ -140,6 +101,16 @@ mod tests {
         fn what_is_read_is_json_to_others_as_well(text in "[\\[\\]{}\",:0-9a-z\\\\.eE+ -]{0,24}") {
             if parse(text.as_bytes()).is_ok() {
                 prop_assert!(serde_json::from_str::<Value>(&text).is_ok() || text.contains(['e', 'E']), "{}", text);
+            }
+        }
+
+        /// The reader of the common form reads less, and never otherwise.
+        #[test]
+        fn both_readers_read_the_same(text in "(\\{\"a\": |\\[)?[\\[\\]{}\",:0-9a-z\\\\.eE+ -]{0,30}[\\]}]?", numbers in "-?[0-9]{1,22}(\\.[0-9]{1,3})?([eE][+-]?[0-9]{1,3})?") {
+            for text in [text.clone(), format!("[{numbers}, \"\\\\\\\"1.5\", {{\"b\": {numbers}}}]"), format!("{{\"a\":{numbers},\"b\":[{text}]}}")] {
+                if let Some(value) = common_form::parse(text.as_bytes()) {
+                    prop_assert_eq!(events::parse(text.as_bytes()), Ok(value), "{}", text);
+                }
             }
         }
 
