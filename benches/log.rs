@@ -11,7 +11,7 @@ use ndxp_gateway::exchange_log::entry::Pseudonym;
 use ndxp_gateway::exchange_log::reader::LogReader;
 use ndxp_gateway::exchange_log::receipt::Receipt;
 use ndxp_gateway::exchange_log::verify::verify_data;
-use ndxp_gateway::exchange_log::{Entry, ExchangeLog, Kind, LogPaths, Pipeline};
+use ndxp_gateway::exchange_log::{Entry, ExchangeLog, Kind, LogError, LogPaths, Pipeline};
 use ndxp_gateway::keyfile::Vault;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -128,18 +128,27 @@ fn appends() {
     println!("an append alone: median {:?}, p99 {:?}", alone[250], alone[495]);
     let entries: Vec<Entry> = (0..4_096).map(entry).collect();
     for round in 1..=3 {
-        let (count, before, began) = (AtomicU64::new(0), cpu(), Instant::now());
+        let (count, full, before, began) = (AtomicU64::new(0), AtomicU64::new(0), cpu(), Instant::now());
         runtime.block_on(futures_util::future::join_all((0..256).map(|_| async {
             while began.elapsed() < APPENDING {
-                let number = count.fetch_add(1, Ordering::Relaxed);
-                log.append(&entries[number as usize % entries.len()]).await.unwrap();
+                let number = count.load(Ordering::Relaxed);
+                // A log that is further ahead of its sealing than it may be refuses.
+                match log.append(&entries[number as usize % entries.len()]).await {
+                    Ok(_) => count.fetch_add(1, Ordering::Relaxed),
+                    Err(LogError::Full) => {
+                        tokio::time::sleep(Duration::from_millis(1)).await;
+                        full.fetch_add(1, Ordering::Relaxed)
+                    }
+                    Err(other) => panic!("{other}"),
+                };
             }
         })));
         let (all, took) = (count.load(Ordering::Relaxed) as f64, began.elapsed().as_secs_f64());
         let each = (cpu() - before).as_secs_f64() * 1e6 / all;
         println!(
-            "round {round}: 256 appenders: {:.0} a second, {each:.2} CPU us each with sealing, {} MB",
+            "round {round}: 256 appenders: {:.0} a second, {each:.2} CPU us each with sealing, {} refused (full), {} MB",
             all / took,
+            full.into_inner(),
             rss_mb()
         );
     }
@@ -267,11 +276,11 @@ fn main() {
     if !arguments.iter().any(|one| one == "--bench") {
         return;
     }
-    let most =
-        arguments.iter().position(|one| one == "--most").map_or(10_000_000, |at| arguments[at + 1].parse().unwrap());
+    let max =
+        arguments.iter().position(|one| one == "--max").map_or(10_000_000, |at| arguments[at + 1].parse().unwrap());
     appends();
     let cores = std::thread::available_parallelism().unwrap().get() as f64;
-    for size in [100_000u64, 1_000_000, 10_000_000].into_iter().filter(|size| *size <= most) {
+    for size in [100_000u64, 1_000_000, 10_000_000].into_iter().filter(|size| *size <= max) {
         let folder = tempfile::tempdir_in("target").unwrap();
         let data = folder.path();
         println!("{size} entries");
