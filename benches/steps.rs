@@ -141,7 +141,7 @@ fn contract(criterion: &mut Criterion) {
     xml::write_root(&mut document, "TraCuuThongTinCongDanResponse", Some("http://www.mic.gov.vn/dancu/1.0"), &record);
     let read = |text: &str| -> Bytes {
         let value = xml::parse(text.as_bytes()).unwrap().into_value();
-        let response_start::Start::At(place) = response_start::start(&value, &citizen.answer_root) else {
+        let response_start::Start::At(place) = response_start::start(&value, &citizen.response_root) else {
             panic!("no record")
         };
         response::read(&citizen.response, place, &value).unwrap().into()

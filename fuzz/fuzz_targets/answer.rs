@@ -17,7 +17,7 @@ fuzz_target!(|bytes: &[u8]| {
         let _ = keep(&operation.response_fields, &mask, &Bytes::copy_from_slice(bytes), &mut Disclosed::up_to(8));
         let Ok(document) = serde_json::from_slice(bytes) else { continue };
         let _ = outcome::evaluate(&operation.outcome, &document, &document);
-        if let start::Start::At(place) = start::start(&document, &operation.answer_root) {
+        if let start::Start::At(place) = start::start(&document, &operation.response_root) {
             let _ = response::read(&operation.response, place, &document);
         }
     }

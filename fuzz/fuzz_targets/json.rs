@@ -18,7 +18,7 @@ fuzz_target!(|bytes: &[u8]| {
     }
     for operation in CONTRACTS.operations() {
         let _ = outcome::evaluate(&operation.outcome, &document, &document);
-        if let start::Start::At(place) = start::start(&document, &operation.answer_root) {
+        if let start::Start::At(place) = start::start(&document, &operation.response_root) {
             let _ = response::read(&operation.response, place, &document);
         }
     }

@@ -102,7 +102,7 @@ fn config_json(config: &Config, catalogue: &Catalogue) -> Value {
     json!({
         "node": config.node, "data": config.data,
         "listen": {
-            "grpc": listen.grpc, "https": listen.https, "ops": listen.ops, "workers": listen.workers,
+            "grpc": listen.grpc, "https": listen.https, "operator_http": listen.operator_http, "workers": listen.workers,
             "max_message_bytes": listen.max_message, "max_connections": listen.max_connections,
             "max_connections_per_peer": listen.max_connections_per_peer,
             "handshakes_per_peer_s": listen.handshakes_per_peer_s, "handshakes_s": listen.handshakes_s,

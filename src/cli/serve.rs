@@ -45,8 +45,8 @@ pub fn run(args: &ServeArgs) -> Result<(), CliError> {
     anstream::println!(
         "gRPC on {}{https}{}",
         gateway.address,
-        match gateway.ops {
-            Some(ops) => format!(", health and metrics on http://{ops}"),
+        match gateway.operator_http {
+            Some(address) => format!(", health and metrics on http://{address}"),
             None => String::new(),
         }
     );

@@ -66,14 +66,14 @@ pub struct SourceEntry {
     pub drift: DriftPolicies,
     settings: Settings,
     xroad: Option<XRoadIds>,
-    max_answer: usize,
+    max_response: usize,
 }
 
 impl SourceEntry {
     /// A connection to an address of one of its ways, with its own pool; token or session are shared with all others of the
     /// hub. `open` counts the connections to gRPC sources.
     pub fn connect(&self, reach: &UpstreamTarget, address: &str, open: &Arc<AtomicUsize>) -> SourceConnection {
-        let hub = HttpEndpoint::new(address, reach.tls.clone(), self.max_answer);
+        let hub = HttpEndpoint::new(address, reach.tls.clone(), self.max_response);
         SourceConnection {
             source: self.source.clone(),
             hub: reach.hub.clone(),
@@ -86,7 +86,7 @@ impl SourceEntry {
             credentials: reach.credentials.clone(),
             settings: self.settings.clone(),
             xroad: self.xroad.clone(),
-            max_response: self.max_answer,
+            max_response: self.max_response,
         }
     }
 }
@@ -377,9 +377,8 @@ fn read_source(table: &Table<'_>, hubs: &HashMap<String, HubEntry>, contracts: &
             .filter_map(|key| Some((key.clone(), settings.text_or_secret(&key)?)))
             .collect::<Settings>()
     });
-    for name in operations.iter().flat_map(|one| &one.request.fields).filter_map(|field| field.letters_setting.as_ref())
-    {
-        if settings.get(name).is_some_and(|text| crate::contract::map::request::letters_named(text).is_none()) {
+    for name in operations.iter().flat_map(|one| &one.request.fields).filter_map(|field| field.case_setting.as_ref()) {
+        if settings.get(name).is_some_and(|text| crate::contract::map::request::case_named(text).is_none()) {
             table.fault("settings", format!("{name} must be \"as-given\", \"upper\" or \"folded\""));
         }
     }
@@ -399,7 +398,7 @@ fn read_source(table: &Table<'_>, hubs: &HashMap<String, HubEntry>, contracts: &
     let (guard, own_guards) = table.section("guard", |table| read_guards(table, &operations));
     let drift = drift::read(table, &operations);
     // An answer of the largest known catalogue has some megabytes.
-    let max_answer = table.number("max_answer_bytes", 16 << 20, 1_024..=(1 << 30)) as usize;
+    let max_response = table.number("max_response_bytes", 16 << 20, 1_024..=(1 << 30)) as usize;
     let mut first = reached?;
     let credentials_at = if own.is_some() { "credentials" } else { "hub" };
     if let Some(own) = own {
@@ -414,7 +413,7 @@ fn read_source(table: &Table<'_>, hubs: &HashMap<String, HubEntry>, contracts: &
     }
     let xroad = xroad.map_or(Some(None), |xroad| xroad.map(Some))?;
     let (source, contract) = (source?, contract?);
-    Some(SourceEntry { source, contract, first, second, guard, own_guards, drift, settings, xroad, max_answer })
+    Some(SourceEntry { source, contract, first, second, guard, own_guards, drift, settings, xroad, max_response })
 }
 
 /// The second hub of a source that moves.
@@ -534,7 +533,7 @@ fn read_guard(table: &Table<'_>, default: GuardSettings) -> GuardSettings {
     GuardSettings {
         hedge,
         concurrency: table.number("concurrency", default.concurrency as u64, 1..=100_000) as usize,
-        min: table.number("least", default.min as u64, 1..=100_000) as usize,
+        min: table.number("min_concurrency", default.min as u64, 1..=100_000) as usize,
         queue: table.number("queue", default.queue as u64, 0..=1_000_000) as usize,
         streams: table.number("streams", default.streams as u64, 1..=1_000_000) as usize,
         breaker,

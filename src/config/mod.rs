@@ -59,7 +59,7 @@ pub struct Listen {
     /// Networks of balancers: connections from there, and only from there, begin with a PROXY header (version 2).
     pub proxies: Vec<Network>,
     /// Health and metrics, plain HTTP: on loopback only.
-    pub ops: Option<SocketAddr>,
+    pub operator_http: Option<SocketAddr>,
     /// Threads that serve calls, each with its own connections; by default one a core.
     pub workers: usize,
     /// Largest request message in bytes.
@@ -289,7 +289,7 @@ fn read_listen(table: &Table<'_>) -> Option<Listen> {
         Some(text) => address(&text).map(Some).map_err(|reason| table.fault("https", reason)).ok(),
         None => Some(None),
     };
-    let ops = loopback(table, "ops");
+    let operator_http = loopback(table, "operator_http");
     let proxies = table.texts("proxy_protocol_from");
     let proxies = proxies.iter().map(|text| Network::parse(text)).collect::<Result<Vec<_>, _>>();
     let proxies = proxies.map_err(|reason| table.fault("proxy_protocol_from", reason)).ok();
@@ -298,7 +298,7 @@ fn read_listen(table: &Table<'_>) -> Option<Listen> {
     let listen = Listen {
         grpc: grpc?,
         https: https?,
-        ops: ops?,
+        operator_http: operator_http?,
         proxies: proxies?,
         workers: table.number("workers", cores, 1..=256) as usize,
         max_message,

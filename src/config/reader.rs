@@ -9,6 +9,10 @@ use strsim::levenshtein;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+/// Keys that earlier versions had by another name, and their names now: the refusal of an old one names the new one.
+const RENAMED: [(&str, &str); 3] =
+    [("ops", "operator_http"), ("max_answer_bytes", "max_response_bytes"), ("least", "min_concurrency")];
+
 /// One thing that is wrong with the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{file}:{line}: {reason}")]
@@ -255,14 +259,16 @@ impl<'d> Table<'d> {
         self.text(key)
     }
 
-    /// Tells every key that nobody asked for.
+    /// Reports every key of the table that no getter has read.
     pub fn refuse_unknown(&self) {
         let known = self.known.borrow();
         for (name, _) in self.table.iter().filter(|(name, _)| !known.contains(name.get_ref().as_ref())) {
             let near = known.iter().min_by_key(|known| levenshtein(known, name.get_ref()));
-            let hint = match near.filter(|near| levenshtein(near, name.get_ref()) <= 2) {
-                Some(near) => format!("did you mean {near}?"),
-                None => format!("known here: {}", known.iter().cloned().collect::<Vec<_>>().join(", ")),
+            let renamed = RENAMED.iter().find(|(old, new)| old == name.get_ref() && known.contains(*new));
+            let hint = match (renamed, near.filter(|near| levenshtein(near, name.get_ref()) <= 2)) {
+                (Some((_, new)), _) => format!("it is called {new} now"),
+                (None, Some(near)) => format!("did you mean {near}?"),
+                (None, None) => format!("known here: {}", known.iter().cloned().collect::<Vec<_>>().join(", ")),
             };
             self.document.report(name.span().start, format!("{}: is not known; {hint}", self.full(name.get_ref())));
         }
@@ -294,5 +300,23 @@ mod tests {
         let lines: Vec<usize> = faults.iter().map(|fault| fault.line).collect();
         assert_eq!(lines, [1, 2, 5, 6, 1], "{faults:#?}");
         assert!(faults.iter().any(|fault| fault.reason.contains("did you mean name?")), "{faults:#?}");
+    }
+
+    #[test]
+    fn a_key_of_an_earlier_version_is_refused_with_its_name_now() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.toml");
+        std::fs::write(&file, "ops = \"127.0.0.1:1\"\n[guard]\nleast = 4\nops = 1\n").unwrap();
+        let read = |table: &Table<'_>| {
+            table.text("operator_http");
+            table.section("guard", |guard| guard.number("min_concurrency", 4, 1..=9));
+            Some(())
+        };
+        let faults = Document::open(&file).unwrap().read(read).unwrap_err();
+        let reasons: Vec<&str> = faults.iter().map(|fault| fault.reason.as_str()).collect();
+        let now = |key: &str| reasons.iter().find(|reason| reason.starts_with(key)).unwrap().contains("it is called");
+        assert!(now("ops: ") && now("guard.least: "), "{reasons:?}");
+        // Not where the new key is not known either.
+        assert!(!now("guard.ops: "), "{reasons:?}");
     }
 }

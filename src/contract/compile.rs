@@ -23,8 +23,8 @@ const MAX_TIMEOUT_MS: u32 = 600_000;
 /// Timeout where the contract does not say.
 const DEFAULT_TIMEOUT_MS: u32 = 10_000;
 /// People and enterprises of an answer that an entry names, where the contract says nothing, and at most: 15 kB of its 64.
-const DEFAULT_ANSWER_SUBJECTS: usize = 100;
-const MAX_ANSWER_SUBJECTS: usize = 500;
+const DEFAULT_RESPONSE_SUBJECTS: usize = 100;
+const MAX_RESPONSE_SUBJECTS: usize = 500;
 
 /// What is wrong with a contract, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -273,7 +273,7 @@ fn compile_method(
         timeout: Duration::from_millis(u64::from(timeout_ms)),
         shape,
         fills,
-        answer_root: match said.answer_root.as_slice() {
+        response_root: match said.response_root.as_slice() {
             [] => vec![Vec::new()],
             roots => roots.iter().map(|root| WirePath::parse(root).parts).collect(),
         },
@@ -282,9 +282,9 @@ fn compile_method(
         polling,
         binding,
         response_fields: FieldTree::new(&answer),
-        max_answer_subjects: match said.max_answer_subjects {
-            0 => DEFAULT_ANSWER_SUBJECTS,
-            most => most as usize,
+        max_response_subjects: match said.max_response_subjects {
+            0 => DEFAULT_RESPONSE_SUBJECTS,
+            max => max as usize,
         },
         request,
         response: answer,
@@ -325,8 +325,8 @@ fn wrong(
             "gives personal data, so purpose_required must be true".to_owned(),
         ),
         (
-            said.max_answer_subjects as usize > MAX_ANSWER_SUBJECTS,
-            format!("max_answer_subjects is more than {MAX_ANSWER_SUBJECTS}"),
+            said.max_response_subjects as usize > MAX_RESPONSE_SUBJECTS,
+            format!("max_response_subjects is more than {MAX_RESPONSE_SUBJECTS}"),
         ),
         (!in_group, format!("scope {:?} must be \"{}:group\"", said.scope, source.id)),
         (said.timeout_ms > MAX_TIMEOUT_MS, format!("timeout_ms is more than {MAX_TIMEOUT_MS}")),
@@ -389,7 +389,7 @@ fn fills(said: &options::Operation, method: &MethodDescriptor) -> Result<Vec<Fil
         }
         Ok(FillPlan {
             name: WirePath::parse(&fill.name),
-            place: fill.place(),
+            location: fill.location(),
             value,
             format: Some(fill.format()).filter(|format| *format != options::Format::Unspecified),
             max_length: (fill.max_length > 0).then_some(fill.max_length as usize),
@@ -445,7 +445,7 @@ fn compile_binding(said: &options::Operation, path: &str) -> Result<Binding, Str
 }
 
 fn check_soap(soap: &options::Soap) -> Result<options::Soap, String> {
-    if soap.request.is_empty() || soap.answer.iter().all(String::is_empty) || soap.namespace.is_empty() {
+    if soap.request.is_empty() || soap.response.iter().all(String::is_empty) || soap.namespace.is_empty() {
         return Err("soap must name its request, answer and namespace".into());
     }
     Ok(soap.clone())

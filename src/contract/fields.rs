@@ -27,7 +27,7 @@ struct FieldNode {
     /// Whether its text names a person or an enterprise.
     subject: bool,
     /// The node with which it is granted.
-    beside: Option<usize>,
+    raw_text_of: Option<usize>,
 }
 
 impl FieldTree {
@@ -49,7 +49,7 @@ impl FieldTree {
             let inner = if let FieldKind::Message(inner) = &field.kind { Some(inner) } else { None };
             let sensitive = field.data_class >= DataClass::Sensitive;
             let (message, subject) = (inner.is_some(), field.subject);
-            self.nodes.push(FieldNode { path, children: Vec::new(), message, sensitive, subject, beside: None });
+            self.nodes.push(FieldNode { path, children: Vec::new(), message, sensitive, subject, raw_text_of: None });
             children.push((field.field.number(), index));
             if let Some(inner) = inner {
                 self.add(index, inner);
@@ -57,8 +57,8 @@ impl FieldTree {
         }
         for field in &plan.fields {
             let node = |number: u32| children.iter().find(|(one, _)| *one == number).map(|(_, node)| *node);
-            if let (Some(node), Some(main)) = (node(field.field.number()), field.beside.and_then(node)) {
-                self.nodes[node].beside = Some(main);
+            if let (Some(node), Some(main)) = (node(field.field.number()), field.raw_text_of.and_then(node)) {
+                self.nodes[node].raw_text_of = Some(main);
             }
         }
         children.sort_unstable();
@@ -88,7 +88,7 @@ impl FieldTree {
                 });
         }
         for (index, node) in self.nodes.iter().enumerate() {
-            allowed[index] |= node.beside.is_some_and(|main| allowed[main]);
+            allowed[index] |= node.raw_text_of.is_some_and(|main| allowed[main]);
         }
         Mask { whole: allowed.iter().all(|flag| *flag), allowed }
     }

@@ -172,7 +172,7 @@ pub struct Operation {
     /// Values that the caller does not give.
     pub fills: Vec<FillPlan>,
     /// Wrappers to go through in the answer: the first way that is in the document counts. Never empty; a way may be.
-    pub answer_root: Vec<Vec<String>>,
+    pub response_root: Vec<Vec<String>>,
     /// Success and failure.
     pub outcome: OutcomeRules,
     /// Paging, for server streams.
@@ -186,7 +186,7 @@ pub struct Operation {
     /// Every field of the answer, for grants.
     pub response_fields: FieldTree,
     /// Most people and enterprises of an answer that the entry names.
-    pub max_answer_subjects: usize,
+    pub max_response_subjects: usize,
     /// What its answers look like.
     pub response_shape: ResponseShape,
     /// What becomes of an answer that has drifted, where the contract says.
@@ -244,7 +244,7 @@ pub struct FillPlan {
     /// Where it goes.
     pub name: super::plan::WirePath,
     /// Where it stands.
-    pub place: options::Place,
+    pub location: options::Location,
     /// What it is.
     pub value: options::fill::Value,
     /// The format that it must have.

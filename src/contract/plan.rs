@@ -5,7 +5,7 @@ use super::formats::Format;
 use super::map::date::Notation;
 use super::options;
 pub use super::path::WirePath;
-use super::text::{nfc, whole_number};
+use super::text::{integer, nfc};
 use prost_reflect::{FieldDescriptor, MessageDescriptor};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -57,14 +57,14 @@ pub struct FieldPlan {
     pub max_length: usize,
     /// How scalars are written.
     pub wire: options::Wire,
-    /// With which letters a text is written.
-    pub letters: options::Letters,
-    /// The setting of the connection entry that may choose other letters.
-    pub letters_setting: Option<String>,
+    /// The case of a text.
+    pub case: options::Case,
+    /// The setting of the connection entry that may choose another case.
+    pub case_setting: Option<String>,
     /// The name under which each item of a list stands in a structure of its own.
     pub item: Option<String>,
     /// Where it stands in the request.
-    pub place: options::Place,
+    pub location: options::Location,
     /// The `one_of` group, as an index into [`MessagePlan::groups`].
     pub group: Option<usize>,
     /// A document inside a text.
@@ -76,9 +76,9 @@ pub struct FieldPlan {
     /// Whether it names a person or an enterprise.
     pub subject: bool,
     /// In an answer: the field beside that takes the source's text where this one cannot be read.
-    pub unread_into: Option<FieldDescriptor>,
-    /// Whether it is such a field beside: it has no place of its own at the source, and is granted with the field of this number.
-    pub beside: Option<u32>,
+    pub unparsed_into: Option<FieldDescriptor>,
+    /// Whether it is such a field raw_text_of: it has no place of its own at the source, and is granted with the field of this number.
+    pub raw_text_of: Option<u32>,
     /// In an answer: digits of a code that may have become a number; 0: it is none.
     pub digits: usize,
     /// In an answer: whether an unknown code of an enum is an error.
@@ -172,12 +172,12 @@ impl EnumPlan {
         if let Some(known) = values.iter().find(|value| value.texts.iter().any(|text| text == code)) {
             return Some(known.number);
         }
-        let number = whole_number(code)?;
+        let number = integer(code)?;
         let fits = |value: &&EnumPlan| {
             value
                 .texts
                 .iter()
-                .any(|text| text.bytes().all(|byte| byte.is_ascii_digit()) && whole_number(text) == Some(number))
+                .any(|text| text.bytes().all(|byte| byte.is_ascii_digit()) && integer(text) == Some(number))
         };
         let mut fitting = values.iter().filter(fits);
         match (fitting.next(), fitting.next()) {

@@ -23,7 +23,7 @@ pub fn code(text: &str) -> Cow<'_, str> {
 }
 
 /// A decimal number that is a whole one: `5`, `-7`, `5.0`, `1.5E9`. `None` for every other text, and beyond 38 digits.
-pub fn whole_number(text: &str) -> Option<i128> {
+pub fn integer(text: &str) -> Option<i128> {
     let (negative, rest) = match text.as_bytes().first()? {
         b'-' => (true, &text[1..]),
         b'+' => (false, &text[1..]),
@@ -59,7 +59,7 @@ pub fn digits(text: &str, width: usize) -> Cow<'_, str> {
     if text.len() >= width && text.bytes().all(|byte| byte.is_ascii_digit()) {
         return Cow::Borrowed(text);
     }
-    match whole_number(text) {
+    match integer(text) {
         Some(number) if number >= 0 => Cow::Owned(format!("{number:0width$}")),
         _ => Cow::Borrowed(text),
     }
@@ -86,10 +86,10 @@ mod tests {
             ("0.00e7", 0),
             ("007", 7),
         ] {
-            assert_eq!(whole_number(text), Some(number), "{text}");
+            assert_eq!(integer(text), Some(number), "{text}");
         }
         for text in ["", "-", "5.5", "1e-1", ".5", "5.", "0x10", "1e", "1e99999", "1,000", "٣", " 5", "NaN", "1e40"] {
-            assert_eq!(whole_number(text), None, "{text}");
+            assert_eq!(integer(text), None, "{text}");
         }
     }
 
@@ -112,15 +112,15 @@ mod tests {
     proptest! {
         #[test]
         fn every_integer_is_read_back(number in any::<i64>(), zeros in 0usize..6) {
-            prop_assert_eq!(whole_number(&number.to_string()), Some(i128::from(number)));
+            prop_assert_eq!(integer(&number.to_string()), Some(i128::from(number)));
             let fraction = "0".repeat(zeros + 1);
-            prop_assert_eq!(whole_number(&format!("{number}.{fraction}")), Some(i128::from(number)));
-            prop_assert_eq!(whole_number(&format!("{number}{}e-{zeros}", "0".repeat(zeros))), Some(i128::from(number)));
+            prop_assert_eq!(integer(&format!("{number}.{fraction}")), Some(i128::from(number)));
+            prop_assert_eq!(integer(&format!("{number}{}e-{zeros}", "0".repeat(zeros))), Some(i128::from(number)));
         }
 
         #[test]
         fn no_text_makes_it_panic(text in ".{0,40}") {
-            let (_, _) = (whole_number(&text), digits(&text, 5));
+            let (_, _) = (integer(&text), digits(&text, 5));
             prop_assert!(is_nfc_quick(nfc(&text).chars()) != IsNormalized::No);
         }
     }

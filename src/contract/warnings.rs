@@ -31,7 +31,7 @@ pub fn warnings(operation: &Operation) -> Vec<String> {
 /// Whether the answer is made of lists alone: an empty one is an answer.
 fn only_lists(operation: &Operation) -> bool {
     !operation.response.fields.is_empty()
-        && operation.response.fields.iter().all(|field| field.list || field.beside.is_some())
+        && operation.response.fields.iter().all(|field| field.list || field.raw_text_of.is_some())
 }
 
 fn is_verdict(field: &FieldPlan) -> bool {

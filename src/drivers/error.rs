@@ -169,7 +169,7 @@ impl From<MapError> for SourceError {
             MapError::Request { .. } => SourceError::Request(error),
             // A missing setting is ours to mend, but the caller can only know that the source is not to be had.
             MapError::SettingMissing(_) => SourceError::Internal("its connection entry lacks a setting"),
-            MapError::Answer { .. } => SourceError::Unreadable(error.to_string()),
+            MapError::Response { .. } => SourceError::Unreadable(error.to_string()),
         }
     }
 }
@@ -457,7 +457,7 @@ mod tests {
     #[test]
     fn b1_nothing_of_a_caller_s_is_ill_health_and_nothing_of_one_record_either() {
         let code = || "X".to_owned();
-        let map = |path: &str| MapError::Answer { path: path.to_owned(), reason: "is no date" };
+        let map = |path: &str| MapError::Response { path: path.to_owned(), reason: "is no date" };
         let answers = [
             SourceError::from(map("list/3/date")),
             SourceError::Limited { code: code(), retry_after: None },

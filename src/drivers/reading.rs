@@ -43,7 +43,7 @@ pub(super) fn judge(
     document: Value,
     element: Option<&str>,
 ) -> Result<EvaluatedResponse, SourceError> {
-    let place = match start(&document, &operation.answer_root) {
+    let place = match start(&document, &operation.response_root) {
         Start::At(place) => place,
         Start::Empty | Start::Missing => &document,
     };
@@ -70,7 +70,7 @@ pub(super) fn read_one(
 fn one(operation: &Operation, judged: &EvaluatedResponse, notes: &mut Notes) -> Result<Bytes, SourceError> {
     let document = &judged.document;
     let nothing = Value::Object(Map::new());
-    let start = start(document, &operation.answer_root);
+    let start = start(document, &operation.response_root);
     let place = match start {
         Start::At(place) => place,
         Start::Empty if operation.outcome.empty_is_not_found => return Err(SourceError::NotFound("empty".into())),
@@ -145,7 +145,7 @@ pub(super) fn read_list(
 
 fn list(operation: &Operation, judged: &EvaluatedResponse, notes: &mut Notes) -> Result<Vec<Bytes>, SourceError> {
     let document = &judged.document;
-    let place = match start(document, &operation.answer_root) {
+    let place = match start(document, &operation.response_root) {
         Start::At(place) => place,
         Start::Empty if operation.outcome.empty_is_not_found => return Err(SourceError::NotFound("empty".into())),
         Start::Empty => return Ok(Vec::new()),
@@ -167,11 +167,11 @@ fn list(operation: &Operation, judged: &EvaluatedResponse, notes: &mut Notes) ->
 }
 
 fn unbelieved() -> SourceError {
-    MapError::Answer { path: ".".into(), reason: response::NOTHING }.into()
+    MapError::Response { path: ".".into(), reason: response::NO_FIELD_FOUND }.into()
 }
 
 fn missing(operation: &Operation) -> SourceError {
-    let ways: Vec<String> = operation.answer_root.iter().map(|way| way.join("/")).collect();
+    let ways: Vec<String> = operation.response_root.iter().map(|way| way.join("/")).collect();
     SourceError::Unreadable(format!("the answer has no {}", ways.join(" or ")))
 }
 
@@ -192,28 +192,28 @@ service Read {
   rpc Get(Ask) returns (Record) {
     option idempotency_level = NO_SIDE_EFFECTS;
     option (ndxp.contract.v1.operation) = {
-      scope: "read:read" data_class: OPEN rest: { get: "/a" } answer_root: ["data/record", "rows"]
+      scope: "read:read" data_class: OPEN rest: { get: "/a" } response_root: ["data/record", "rows"]
       outcome: { code: "/code" success: "0" absent_is_success: true empty_is_not_found: true }
     };
   }
   rpc Plain(Ask) returns (Record) {
     option idempotency_level = NO_SIDE_EFFECTS;
     option (ndxp.contract.v1.operation) = {
-      scope: "read:read" data_class: OPEN rest: { get: "/b" } answer_root: "data" outcome: { absent_is_success: true }
+      scope: "read:read" data_class: OPEN rest: { get: "/b" } response_root: "data" outcome: { absent_is_success: true }
     };
   }
   rpc List(Ask) returns (stream Record) {
     option idempotency_level = NO_SIDE_EFFECTS;
     option (ndxp.contract.v1.operation) = {
-      scope: "read:read" data_class: OPEN rest: { get: "/l" } answer_root: "rows" outcome: { empty_is_not_found: true }
+      scope: "read:read" data_class: OPEN rest: { get: "/l" } response_root: "rows" outcome: { empty_is_not_found: true }
     };
   }
   rpc PlainList(Ask) returns (stream Record) {
     option idempotency_level = NO_SIDE_EFFECTS;
-    option (ndxp.contract.v1.operation) = { scope: "read:read" data_class: OPEN rest: { get: "/m" } answer_root: "rows" outcome: {} };
+    option (ndxp.contract.v1.operation) = { scope: "read:read" data_class: OPEN rest: { get: "/m" } response_root: "rows" outcome: {} };
   }
   rpc Write(Ask) returns (Record) {
-    option (ndxp.contract.v1.operation) = { scope: "read:write" data_class: OPEN rest: { post: "/w" } answer_root: "data" };
+    option (ndxp.contract.v1.operation) = { scope: "read:write" data_class: OPEN rest: { post: "/w" } response_root: "data" };
   }
   rpc Look(Ask) returns (Record) {
     option idempotency_level = NO_SIDE_EFFECTS;

@@ -266,7 +266,7 @@ impl Paged {
             text.transpose()
         };
         let total = match said(total, NO_TOTAL)? {
-            Some(total) => match text::whole_number(total.trim()).and_then(|total| u64::try_from(total).ok()) {
+            Some(total) => match text::integer(total.trim()).and_then(|total| u64::try_from(total).ok()) {
                 Some(total) => Some(total),
                 None => return wrong(NO_TOTAL),
             },
@@ -373,7 +373,7 @@ pub(super) fn outgoing(
             wire.query.push(((*name).to_owned(), value.clone()));
         } else {
             let value = value.parse::<i64>().map_or_else(|_| Value::from(value.clone()), Value::from);
-            map::code_at(&mut wire.body, &[(*name).to_owned()], value);
+            map::insert_at(&mut wire.body, &[(*name).to_owned()], value);
         }
     }
     let mut headers = HeaderMap::new();
@@ -384,7 +384,7 @@ pub(super) fn outgoing(
         let value = HeaderValue::from_str(value).map_err(|_| unfit(name.as_str(), "it cannot stand in a header"))?;
         headers.insert(name, value);
     }
-    let body = (!binding.query_by_default).then(|| wire.whole_number.take().unwrap_or(Value::Object(wire.body)));
+    let body = (!binding.query_by_default).then(|| wire.document.take().unwrap_or(Value::Object(wire.body)));
     if body.is_some() {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
     }

@@ -187,8 +187,8 @@ pub fn read_response(
     if let Some(error) = status {
         return Err(error);
     }
-    let named = soap.answer.contains(&content.name);
-    if !named || (!soap.answer_namespace.is_empty() && *content.namespace != *soap.answer_namespace) {
+    let named = soap.response.contains(&content.name);
+    if !named || (!soap.response_namespace.is_empty() && *content.namespace != *soap.response_namespace) {
         return Err(wrong("the body's element is not the contract's"));
     }
     let element = content.name.clone();

@@ -193,7 +193,7 @@ impl Exchange {
         let SourceResponse::One(message) = result? else {
             return Err(Refusal::with(Reason::SourceProtocolError, "a stream where one message was expected"));
         };
-        let mut disclosed = Disclosed::up_to(operation.max_answer_subjects);
+        let mut disclosed = Disclosed::up_to(operation.max_response_subjects);
         standing.check()?;
         let kept = fields::keep(&operation.response_fields, standing.mask(), &message, &mut disclosed)
             .map_err(|garbled| Refusal::with(Reason::SourceProtocolError, garbled.to_string()))?;

@@ -108,7 +108,7 @@ pub struct Gateway {
     /// Where the HTTPS port is, if anywhere.
     pub https: Option<SocketAddr>,
     /// Where health and metrics are, if anywhere.
-    pub ops: Option<SocketAddr>,
+    pub operator_http: Option<SocketAddr>,
     stop: CancellationToken,
     workers: Vec<JoinHandle<()>>,
     reloader: Arc<Reloader>,
@@ -165,7 +165,7 @@ impl Gateway {
 
         files::allow_connections(&config.listen);
         let sockets = sockets.map_or_else(|| Sockets::bind(&config.listen), Ok)?;
-        let Sockets { grpc: listeners, https: https_listener, ops: ops_listener, address } = sockets;
+        let Sockets { grpc: listeners, https: https_listener, operator_http: operator_listener, address } = sockets;
         let refusals = Arc::new(Refusals::new(shared.clone()));
         let open = Connections::new(config.listen.max_connections, config.listen.max_connections_per_peer);
         let mut workers =
@@ -191,7 +191,7 @@ impl Gateway {
         }
         workers.extend(spawn_witness_client(&config, &shared, stop.clone())?);
         workers.extend(retention::spawn(&config, &shared, &registry, stop.clone())?);
-        let ops = ops_listener.as_ref().and_then(|listener| listener.local_addr().ok());
+        let operator_http = operator_listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let reloader = Arc::new(Reloader {
             files: Mutex::new(files),
             loading: Mutex::default(),
@@ -209,8 +209,17 @@ impl Gateway {
         });
         workers.push(compare::spawn(&reloader.config.data, registry.key(), &reloader.shared, stop.clone())?);
         workers.extend(background::spawn(&reloader, registry.key(), &stop)?);
-        let control = reload::spawn(reloader.clone(), crl, ops_listener, stop.clone())?;
-        Ok(Gateway { address, https, ops, stop, workers, reloader, control: Some(control), _following: following })
+        let control = reload::spawn(reloader.clone(), crl, operator_listener, stop.clone())?;
+        Ok(Gateway {
+            address,
+            https,
+            operator_http,
+            stop,
+            workers,
+            reloader,
+            control: Some(control),
+            _following: following,
+        })
     }
 
     /// Reads contracts, connections and certificates again. On a fault nothing changes.

@@ -74,7 +74,7 @@ pub struct Shared {
     /// What of the sources' answers is not as their contracts say.
     pub drift: DriftTable,
     /// Days until the disk is full, where they are few.
-    pub days_left: DaysRemaining,
+    pub days_remaining: DaysRemaining,
     /// Logs what is refused before a right is found.
     pub refusals: Arc<RefusalLog>,
     /// What keeps it from doing its work.
@@ -118,7 +118,7 @@ impl Shared {
             handshakes: config.listen.handshake_limits(),
             limits: GrantLimits::default(),
             drift: DriftTable::new(&config.data, acts_key, metrics.drift.clone()),
-            days_left: DaysRemaining::default(),
+            days_remaining: DaysRemaining::default(),
             refusals: Arc::new(RefusalLog::new(log.clone(), metrics.clone())),
             message_memory: MessageMemory::of(
                 LARGE_MESSAGES.max(4 * config.listen.max_message),

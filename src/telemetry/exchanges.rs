@@ -50,7 +50,7 @@ impl DriftMetrics {
     pub(super) fn register(registry: &mut Registry) -> Self {
         let all = DriftMetrics::default();
         let help = "Answers that are not as their contract says, by path: added, missing, retyped, unknown_code, dropped; other: paths beyond those that are kept";
-        registry.register("answer_drift", help, all.0.clone());
+        registry.register("response_drift", help, all.0.clone());
         all
     }
 

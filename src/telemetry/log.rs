@@ -12,7 +12,7 @@ pub(super) struct LogGauges {
     pub unsealed_age: Gauge<f64, AtomicU64>,
     pub checkpoint_age: Gauge<f64, AtomicU64>,
     pub last_sync: Gauge<f64, AtomicU64>,
-    pub index_made_anew: Gauge,
+    pub index_rebuilt: Gauge,
 }
 
 impl LogGauges {
@@ -29,7 +29,7 @@ impl LogGauges {
         let help = "How long the last batch took to become durable";
         registry.register("log_sync_seconds", help, log.last_sync.clone());
         let help = "Parts of the search index that were found wrong and made anew from the log since the start";
-        registry.register("log_index_made_anew", help, log.index_made_anew.clone());
+        registry.register("log_index_rebuilt", help, log.index_rebuilt.clone());
         log
     }
 }

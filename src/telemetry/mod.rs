@@ -136,9 +136,9 @@ pub struct Metrics {
     own_calls_refused: Family<ServiceLabels, Counter>,
     tokens_removed: Counter,
     registry_differences: Gauge,
-    acts_refused: Gauge,
+    admin_events_refused: Gauge,
     pending_changes: Gauge,
-    acts_missing: Counter,
+    admin_events_missing: Counter,
     fork_alarm: Gauge,
     /// How sources stand.
     pub sources: SourceGauges,
@@ -180,7 +180,7 @@ impl Default for Metrics {
         let (disk_free, disk_days) = (Gauge::default(), Gauge::<f64, AtomicU64>::default());
         registry.register("disk_free_bytes", "Free space on the data folder's disk", disk_free.clone());
         let help = "Days until the data folder's disk is full, by its growth; 3650 where it does not fill";
-        registry.register("disk_days_left", help, disk_days.clone());
+        registry.register("disk_days_remaining", help, disk_days.clone());
         let clock_behind = Gauge::<f64, AtomicU64>::default();
         let help = "Seconds by which the system's clock is behind the gateway's, which does not go back";
         registry.register("clock_behind_seconds", help, clock_behind.clone());
@@ -195,7 +195,7 @@ impl Default for Metrics {
         registry.register("shadow_differences", help, shadow_differences.clone());
         let work_under_way = Family::<PoolLabels, Gauge>::default();
         let help = "Work of the control plane that runs or waits, by pool";
-        registry.register("control_work_under_way", help, work_under_way.clone());
+        registry.register("control_work_in_flight", help, work_under_way.clone());
         let work_refused = Family::<PoolLabels, Counter>::default();
         let help = "Work of the control plane that was refused because too much was under way, by pool";
         registry.register("control_work_refused", help, work_refused.clone());
@@ -216,15 +216,15 @@ impl Default for Metrics {
         let registry_differences = Gauge::default();
         let help = "Records of the registry that are not what the exchange log says";
         registry.register("registry_differences", help, registry_differences.clone());
-        let acts_refused = Gauge::default();
+        let admin_events_refused = Gauge::default();
         let help = "Rows among the acts in the registry's file that this gateway did not note";
-        registry.register("acts_refused", help, acts_refused.clone());
+        registry.register("admin_events_refused", help, admin_events_refused.clone());
         let pending_changes = Gauge::default();
         let help = "Changes and grants that wait for a second person, at most 1,000";
         registry.register("pending_changes", help, pending_changes.clone());
-        let acts_missing = Counter::default();
+        let admin_events_missing = Counter::default();
         let help = "Acts that were removed from the registry's file before they were in the exchange log";
-        registry.register("acts_missing", help, acts_missing.clone());
+        registry.register("admin_events_missing", help, admin_events_missing.clone());
         let fork_alarm = Gauge::default();
         let help = "1 while a witness's report of another history of the exchange log is not acknowledged";
         registry.register("log_fork_alarm", help, fork_alarm.clone());
@@ -257,9 +257,9 @@ impl Default for Metrics {
             own_calls_refused,
             tokens_removed,
             registry_differences,
-            acts_refused,
+            admin_events_refused,
             pending_changes,
-            acts_missing,
+            admin_events_missing,
             oauth_limited,
             fork_alarm,
             sources,
@@ -296,7 +296,7 @@ impl Metrics {
     }
 
     /// Tells how the exchange log is.
-    pub fn log(&self, health: &Health, index_made_anew: u64) {
+    pub fn log(&self, health: &Health, index_rebuilt: u64) {
         let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         self.log.unsealed_entries.set(whole(health.unsealed_entries));
         self.log.unsealed_bytes.set(whole(health.unsealed_bytes));
@@ -304,7 +304,7 @@ impl Metrics {
         self.log.checkpoint_age.set(health.checkpoint_age.as_secs_f64());
         self.log.last_sync.set(health.last_sync.as_secs_f64());
         self.clock_behind.set(clock::behind().as_secs_f64());
-        self.log.index_made_anew.set(whole(index_made_anew));
+        self.log.index_rebuilt.set(whole(index_rebuilt));
     }
 
     /// Counts a refusal that has no entry of its own.
@@ -347,7 +347,7 @@ impl Metrics {
 
     /// Tells how many rows among the acts are not what this gateway noted.
     pub fn events_refused(&self, rows: u64) {
-        self.acts_refused.set(i64::try_from(rows).unwrap_or(i64::MAX));
+        self.admin_events_refused.set(i64::try_from(rows).unwrap_or(i64::MAX));
     }
 
     /// Tells how many changes and grants wait for a second person.
@@ -356,8 +356,8 @@ impl Metrics {
     }
 
     /// Counts acts that were removed before they were logged.
-    pub fn acts_missing(&self, acts: u64) {
-        self.acts_missing.inc_by(acts);
+    pub fn admin_events_missing(&self, acts: u64) {
+        self.admin_events_missing.inc_by(acts);
     }
 
     /// Counts issued tokens that were removed.

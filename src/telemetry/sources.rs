@@ -61,7 +61,7 @@ impl SourceGauges {
         registry.register("breaker_state", help, self.breakers.clone());
         let help = "Circuits of a source that are open for one client alone, whose calls alone fail";
         registry.register("breaker_clients", help, self.breaker_clients.clone());
-        registry.register("source_places", "Calls that a source is given at once, for now", self.permits.clone());
+        registry.register("source_permits", "Calls that may be at a source at once, for now", self.permits.clone());
         registry.register("source_queued", "Calls that wait for a place at a source", self.queued.clone());
         registry.register("source_connections", "HTTP/2 connections to a gRPC source", self.connections.clone());
         registry.register("source_streams", "Streams that go on at a source", self.streams.clone());

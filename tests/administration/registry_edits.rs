@@ -143,7 +143,7 @@ async fn t4_an_invented_act_is_nobodys_and_keeps_no_other_from_the_log() {
     until("it is reported", Duration::from_secs(10), || {
         ops_text(&stage, "/readyz").contains("has 1 acts that this gateway did not note")
     });
-    assert!(has_line(&stage, "ndxp_acts_refused 1"));
+    assert!(has_line(&stage, "ndxp_admin_events_refused 1"));
     stage.store.note("test.note", "number:1".into()).unwrap();
     logged(&stage);
     assert!(acts(&stage).iter().any(|entry| entry.act == "test.note"));
@@ -158,9 +158,9 @@ async fn t4_an_invented_act_is_nobodys_and_keeps_no_other_from_the_log() {
     // It stays what it is through a restart, until somebody has looked into it.
     stop(&mut stage);
     start(&mut stage);
-    until("it is reported again", Duration::from_secs(10), || has_line(&stage, "ndxp_acts_refused 1"));
+    until("it is reported again", Duration::from_secs(10), || has_line(&stage, "ndxp_admin_events_refused 1"));
     sql.execute("DELETE FROM acts WHERE actor = 'staff:minh'", []).unwrap();
-    until("it is gone", Duration::from_secs(10), || has_line(&stage, "ndxp_acts_refused 0"));
+    until("it is gone", Duration::from_secs(10), || has_line(&stage, "ndxp_admin_events_refused 0"));
     assert!(!ops_text(&stage, "/readyz").contains("did not note"));
 }
 
@@ -173,7 +173,7 @@ async fn t4_an_act_that_is_changed_put_back_or_removed_before_it_is_logged_is_no
     let sql = sqlite(&stage);
     sql.execute_batch("CREATE TABLE stolen AS SELECT * FROM acts; UPDATE acts SET actor = 'staff:minh'").unwrap();
     start(&mut stage);
-    until("it is refused", Duration::from_secs(10), || has_line(&stage, "ndxp_acts_refused 1"));
+    until("it is refused", Duration::from_secs(10), || has_line(&stage, "ndxp_admin_events_refused 1"));
     until("its effect is found", Duration::from_secs(20), || objects(&stage.data()).contains(&"client:shop".into()));
     stop(&mut stage);
     sql.execute_batch("DELETE FROM acts; INSERT INTO acts SELECT * FROM stolen").unwrap();
@@ -197,7 +197,7 @@ async fn t4_an_act_that_is_changed_put_back_or_removed_before_it_is_logged_is_no
             std::fs::remove_file(stage.data().join("state/acts.json")).unwrap();
             start(&mut stage);
         }
-        until("it is refused", Duration::from_secs(10), || has_line(&stage, "ndxp_acts_refused 1"));
+        until("it is refused", Duration::from_secs(10), || has_line(&stage, "ndxp_admin_events_refused 1"));
         assert_eq!(suspended(&stage), 1);
         assert!(objects(&stage.data()).contains(&"client:shop".into()));
     }
@@ -208,7 +208,7 @@ async fn t4_an_act_that_is_changed_put_back_or_removed_before_it_is_logged_is_no
     sql.execute_batch("DELETE FROM acts").unwrap();
     start(&mut stage);
     stage.store.note("test.note", "number:1".into()).unwrap();
-    until("the gap is noticed", Duration::from_secs(10), || has_line(&stage, "ndxp_acts_missing_total 1"));
+    until("the gap is noticed", Duration::from_secs(10), || has_line(&stage, "ndxp_admin_events_missing_total 1"));
     until("readiness says so", Duration::from_secs(10), || ops_text(&stage, "/readyz").contains("1 acts were removed"));
     assert_eq!(objects(&stage.data()), ["client:shop"]);
 }

@@ -304,7 +304,7 @@ async fn t4_a_row_that_nobody_understands_stops_no_suspension_and_is_told_of() {
         told.starts_with(&format!("HTTP/1.1 {status}")) && told.contains(says)
     };
     until("it says so", Duration::from_secs(10), || ready("200", "1 acts that this gateway did not note"));
-    assert!(ops_text(&stage, "/metrics").lines().any(|line| line == "ndxp_acts_refused 1"));
+    assert!(ops_text(&stage, "/metrics").lines().any(|line| line == "ndxp_admin_events_refused 1"));
     stage.store.suspend_client("clerk", false).unwrap();
     until("the next act is in the log", Duration::from_secs(10), || stage.store.acts().unwrap().is_empty());
     sql.execute("DELETE FROM acts WHERE id = x'00'", []).unwrap();

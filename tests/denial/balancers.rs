@@ -136,7 +136,7 @@ async fn d5_probes_are_counted_and_not_logged() {
     assert!(!stage.entries().iter().any(|one| one.entry.kind() == Kind::Connection), "a probe is in the log");
     crate::support::until("the disk looked at", Duration::from_secs(5), || {
         let text = crate::support::ops_text(&stage, "/metrics");
-        text.contains("ndxp_disk_days_left 3650") && !text.contains("ndxp_disk_free_bytes 0\n")
+        text.contains("ndxp_disk_days_remaining 3650") && !text.contains("ndxp_disk_free_bytes 0\n")
     });
     assert!(crate::support::ops_text(&stage, "/readyz").contains("200 OK"));
 }

@@ -331,7 +331,7 @@ async fn d1_heads_at_the_https_port_are_bounded() {
 #[tokio::test(flavor = "multi_thread")]
 async fn d1_connections_to_health_and_metrics_are_bounded_and_make_room() {
     let attacked = Attacked::new();
-    let ops = attacked.outside.config.listen.ops.unwrap();
+    let ops = attacked.outside.config.listen.operator_http.unwrap();
     let connect = || async move { TcpStream::connect(ops).await.unwrap() };
     let ask = |mut stream: TcpStream, within: u64| async move {
         stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();

@@ -139,7 +139,7 @@ async fn a_source_that_answers_nonsense_harms_nobody() {
             crate::support::edit(&folder.path.join(format!("sources/{source}.toml")), |text| {
                 let (top, tables) = text.split_once("\n[").map_or((text.as_str(), None), |(a, b)| (a, Some(b)));
                 let tables = tables.map(|rest| format!("\n[{rest}")).unwrap_or_default();
-                format!("{top}\nmax_answer_bytes = 1000000\n{tables}\n[guard]\nbreaker_window = 1000\n")
+                format!("{top}\nmax_response_bytes = 1000000\n{tables}\n[guard]\nbreaker_window = 1000\n")
             });
         }
     });

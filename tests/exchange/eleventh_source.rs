@@ -162,7 +162,7 @@ async fn a_connection_entry_chooses_between_two_versions_of_a_contract() {
     let second = proto
         .replace("ndxp.tide.v1", "ndxp.tide.v2")
         .replace("/tide/1.0/stations/", "/tide/2.0/stations/")
-        .replace("answer_root: \"data/tide\"", "answer_root: \"ketQua\"");
+        .replace("response_root: \"data/tide\"", "response_root: \"ketQua\"");
     for (version, text) in [("v1", &proto), ("v2", &second)] {
         let folder = stage.folder.path.join(format!("contracts/ndxp/tide/{version}"));
         std::fs::create_dir_all(&folder).unwrap();

@@ -53,7 +53,7 @@ async fn every_operation_of_every_source_answers_with_the_seeded_records_and_is_
     // The sandbox answers in the shapes that the contracts describe.
     let drift: Vec<_> = ops_text(&stage, "/metrics")
         .lines()
-        .filter(|line| line.starts_with("ndxp_answer_drift"))
+        .filter(|line| line.starts_with("ndxp_response_drift"))
         .map(str::to_owned)
         .collect();
     assert!(drift.is_empty(), "{}", drift.join("\n"));

@@ -119,7 +119,7 @@ async fn each_lie_is_met_as_the_docs_say() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     // What is not as a contract says is counted by field, never by what stood there.
     let metrics = crate::support::ops_text(&stage, "/metrics");
-    let drift: Vec<&str> = metrics.lines().filter(|line| line.starts_with("ndxp_answer_drift_total{")).collect();
+    let drift: Vec<&str> = metrics.lines().filter(|line| line.starts_with("ndxp_response_drift_total{")).collect();
     for operation in [CITIZEN, PERSON] {
         let named =
             format!("operation=\"{}\",field=\"gender\",kind=\"unknown_code\"}} 1", operation.trim_start_matches('/'));

@@ -120,7 +120,7 @@ async fn l6_everybody_whom_an_answer_names_is_in_its_entry() {
         let known: Vec<_> = entry.subjects.iter().chain(&entry.answer_subjects).collect();
         if entry.answer_subjects_omitted > 0 {
             // A long list: as many as the contract says, and the others counted.
-            assert_eq!(entry.answer_subjects.len(), stage.contracts.operation(&path).unwrap().max_answer_subjects);
+            assert_eq!(entry.answer_subjects.len(), stage.contracts.operation(&path).unwrap().max_response_subjects);
             continue;
         }
         for id in named.intersection(&ids) {

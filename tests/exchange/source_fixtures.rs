@@ -395,7 +395,7 @@ async fn a_household_business_wants_a_purpose_and_an_enterprise_does_not() {
 /// The connection entry chooses how names are written; a wrong word is refused when the entry is read.
 #[tokio::test(flavor = "multi_thread")]
 async fn letters_of_a_name_are_chosen_in_the_connection_entry() {
-    let (_stage, raw, actor) = stage("population", &[("name_letters", "upper")], "").await;
+    let (_stage, raw, actor) = stage("population", &[("name_case", "upper")], "").await;
     let fixture = &fixtures("population").into_iter().find(|one| one.name == "11-lookup-request").unwrap();
     let path = path(&fixture.expect);
     raw.set(Wire::nothing());

@@ -20,7 +20,7 @@ service Examples {
       scope: "examples:read" data_class: OPEN
       xroad: { service_code: "get" soap: {
         request: "Get" namespace: "urn:in"
-        answer: ["getStateResponse", "testResponse", "testQueryResponse", "clientRegResponse"]
+        response: ["getStateResponse", "testResponse", "testQueryResponse", "clientRegResponse"]
       } }
     };
   }

@@ -303,7 +303,7 @@ async fn a_source_that_can_do_less_at_once_than_is_configured_is_found_out_and_n
     let actor = stage.system("one-stop-shop");
     let places = || {
         let text = crate::support::ops_text(&stage, "/metrics");
-        let line = text.lines().find(|line| line.starts_with("ndxp_source_places{source=\"business\"}")).unwrap();
+        let line = text.lines().find(|line| line.starts_with("ndxp_source_permits{source=\"business\"}")).unwrap();
         line.rsplit(' ').next().unwrap().parse::<usize>().unwrap()
     };
     let code = stage.sandbox.province.enterprises[0].code.clone();

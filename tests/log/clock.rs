@@ -48,7 +48,7 @@ fn call(actor: &Actor) -> String {
 }
 
 fn ready(outside: &Outside) -> String {
-    let mut stream = std::net::TcpStream::connect(outside.config.listen.ops.unwrap()).unwrap();
+    let mut stream = std::net::TcpStream::connect(outside.config.listen.operator_http.unwrap()).unwrap();
     write!(stream, "GET /readyz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();

@@ -36,8 +36,8 @@ METHOD = """
     option idempotency_level = NO_SIDE_EFFECTS;
     option (ndxp.contract.v1.operation) = {{
       scope: "register:read" data_class: PERSONAL purpose_required: true subject: ["citizen_id"]
-      soap: {{ request: "{2}" namespace: "http://dancuquocgia.bca" answer: "{3}" answer_namespace: "http://www.mic.gov.vn/dancu/1.0" }}
-      answer_root: "{4}"
+      soap: {{ request: "{2}" namespace: "http://dancuquocgia.bca" response: "{3}" response_namespace: "http://www.mic.gov.vn/dancu/1.0" }}
+      response_root: "{4}"
     }};
   }}
 """

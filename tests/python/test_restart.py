@@ -105,7 +105,7 @@ def test_a_socket_activated_service_is_restarted(ready):
     """As systemd does it: its sockets stay open; the old process ends before the new one starts."""
     config = (ready.folder / "gateway.toml").read_text()
     sockets = []
-    for key in ("grpc", "https", "ops"):
+    for key in ("grpc", "https", "operator_http"):
         host, port = config.split(f'{key} = "')[1].split('"')[0].split(":")
         one = socket.create_server((host, int(port)), backlog=1024)
         sockets.append(one)

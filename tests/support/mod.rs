@@ -127,7 +127,7 @@ impl Stage {
     }
 
     pub fn ops(&self) -> String {
-        self.gateway.as_ref().unwrap().ops.unwrap().to_string()
+        self.gateway.as_ref().unwrap().operator_http.unwrap().to_string()
     }
 
     /// A client with its certificate.

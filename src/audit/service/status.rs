@@ -30,7 +30,7 @@ fn status(data: &Path, vault: &Vault) -> Result<api::GetStatusResponse, AuditErr
         index_verified: verified.map_or(0, |verified| verified.time),
         index_verified_entries: verified.map_or(0, |verified| verified.entries),
         index_differences: verified.map_or(0, |verified| verified.differences),
-        index_made_anew: index::rebuilt(),
+        index_rebuilt: index::rebuilt(),
         entries: reader.size(),
         sealed: reader.sealed(),
         needs_witnesses,

@@ -73,7 +73,7 @@ pub fn show(session: &Session, output: Output) -> Result<(), CliError> {
         "cosigned": status.needs_witnesses.then_some(status.cosigned),
         "index": status.has_index.then(|| json!({
             "indexed": status.indexed, "behind": status.sealed.saturating_sub(status.indexed),
-            "made_anew": status.index_made_anew, "verified": verified(&status),
+            "rebuilt": status.index_rebuilt, "verified": verified(&status),
             "verified_entries": status.index_verified_entries, "differences": status.index_differences,
         })),
         "alarms": status.alarms.iter().map(alarm).collect::<Vec<_>>(),

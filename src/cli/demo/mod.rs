@@ -223,8 +223,8 @@ fn stay(stage: &Stage, cast: &Participants<'_>, say: impl Fn(&str)) -> Result<()
         pki.join("one-stop-shop.pem").display(),
         cast.token_file("one-stop-shop").display(),
     ));
-    if let Some(ops) = stage.gateway.ops {
-        say(&format!("health and metrics: http://{ops}/readyz http://{ops}/metrics"));
+    if let Some(address) = stage.gateway.operator_http {
+        say(&format!("health and metrics: http://{address}/readyz http://{address}/metrics"));
     }
     serve::wait_for_end()
 }

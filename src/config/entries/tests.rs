@@ -7,10 +7,10 @@ use std::fmt::Write as _;
 const BINDINGS: [(&str, &str); 6] = [
     ("restget", r#"rest: { get: "/get" }"#),
     ("restpost", r#"rest: { post: "/post" }"#),
-    ("soap", r#"soap: { request: "Get" namespace: "urn:in" answer: "Got" answer_namespace: "urn:in" }"#),
+    ("soap", r#"soap: { request: "Get" namespace: "urn:in" response: "Got" response_namespace: "urn:in" }"#),
     (
         "roadsoap",
-        r#"xroad: { service_code: "get" soap: { request: "Get" namespace: "urn:in" answer: "Got" answer_namespace: "urn:in" } }"#,
+        r#"xroad: { service_code: "get" soap: { request: "Get" namespace: "urn:in" response: "Got" response_namespace: "urn:in" } }"#,
     ),
     ("roadrest", r#"xroad: { service_code: "get" rest: { post: "/post" } }"#),
     ("grpc", "grpc: {}"),

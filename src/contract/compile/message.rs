@@ -3,7 +3,7 @@
 use super::{ContractFault, DeclarationPath, option};
 use crate::contract::drift::DocumentShape;
 use crate::contract::map::date::{Notation, Precision};
-use crate::contract::options::{self, DataClass, Format, Letters, OnBad, Wire};
+use crate::contract::options::{self, Case, DataClass, Format, OnBad, Wire};
 use crate::contract::plan::{
     Absent, DEFAULT_LIST_LENGTH, DEFAULT_TEXT_LENGTH, EnumPlan, FieldKind, FieldPlan, MAX_NESTING, MessagePlan,
     WirePath,
@@ -43,20 +43,21 @@ pub(super) fn plan(
 
 /// Finds the field beside that takes what another one cannot read.
 fn link_unread(message: &MessageDescriptor, fields: &mut [FieldPlan]) -> Result<(), String> {
-    let both = |field: &FieldPlan| Some((field.unread_into.clone()?, field.field.number(), field.data_class));
+    let both = |field: &FieldPlan| Some((field.unparsed_into.clone()?, field.field.number(), field.data_class));
     let pairs: Vec<_> = fields.iter().filter_map(both).collect();
     for (beside, number, data_class) in pairs {
         let taker =
             fields.iter_mut().find(|field| field.field.number() == beside.number() && number != beside.number());
-        match taker.filter(|taker| matches!(taker.kind, FieldKind::Text) && !taker.list && taker.beside.is_none()) {
+        match taker.filter(|taker| matches!(taker.kind, FieldKind::Text) && !taker.list && taker.raw_text_of.is_none())
+        {
             Some(taker) => {
-                taker.beside = Some(number);
+                taker.raw_text_of = Some(number);
                 taker.data_class = taker.data_class.max(data_class);
             }
             None => {
                 let name = beside.name();
                 return Err(format!(
-                    "{}.{name}: unread_into needs a single text field of its own",
+                    "{}.{name}: unparsed_into needs a single text field of its own",
                     message.full_name()
                 ));
             }
@@ -67,11 +68,11 @@ fn link_unread(message: &MessageDescriptor, fields: &mut [FieldPlan]) -> Result<
 
 /// The first names of all ways to the fields.
 fn known(fields: &[FieldPlan]) -> std::collections::HashSet<String> {
-    let own = fields.iter().filter(|field| field.beside.is_none()).flat_map(|field| field.names.iter());
+    let own = fields.iter().filter(|field| field.raw_text_of.is_none()).flat_map(|field| field.names.iter());
     let mut known: std::collections::HashSet<String> = own.filter_map(|name| name.parts.first().cloned()).collect();
     for field in fields {
         if let FieldKind::Date(notations) | FieldKind::Time(notations) = &field.kind {
-            known.extend(notations.iter().flat_map(Notation::places).filter_map(|name| name.parts.first().cloned()));
+            known.extend(notations.iter().flat_map(Notation::paths).filter_map(|name| name.parts.first().cloned()));
         }
     }
     // Flat properties that are grouped in a message of their own.
@@ -99,12 +100,12 @@ fn plan_field(
     let rules = [
         (said.format() != Format::Unspecified && other, "only a string has a format"),
         (!said.separator.is_empty() && !field.is_list(), "only a list has a separator"),
-        (!said.unread_into.is_empty() && (field.is_list() || field.is_map()), "unread_into is for a single value"),
+        (!said.unparsed_into.is_empty() && (field.is_list() || field.is_map()), "unparsed_into is for a single value"),
         (said.digits > 0 && other, "only a string has digits"),
         (said.digits > 38, "digits are 38 at most"),
         (said.strict && !matches!(field.kind(), Kind::Enum(_)), "only an enum is strict"),
-        (said.strict && !said.unread_into.is_empty(), "a strict field is read or refused: it has no unread_into"),
-        (said.required && !said.unread_into.is_empty(), "a required field has no unread_into"),
+        (said.strict && !said.unparsed_into.is_empty(), "a strict field is read or refused: it has no unparsed_into"),
+        (said.required && !said.unparsed_into.is_empty(), "a required field has no unparsed_into"),
         (said.required && said.on_bad() == OnBad::Omit, "a required field is not left out"),
         (
             !said.item.is_empty() && (!field.is_list() || !said.separator.is_empty()),
@@ -155,23 +156,23 @@ fn plan_field(
         expected: said.expected,
         max_length: if said.max_length == 0 { default_length } else { said.max_length as usize },
         wire: said.wire(),
-        letters: if said.upper { Letters::Upper } else { said.letters() },
-        letters_setting: Some(said.letters_setting.clone()).filter(|setting| !setting.is_empty()),
+        case: if said.upper { Case::Upper } else { said.case() },
+        case_setting: Some(said.case_setting.clone()).filter(|setting| !setting.is_empty()),
         item: Some(said.item.clone()).filter(|item| !item.is_empty()),
-        place: said.place(),
+        location: said.location(),
         group,
         embedded: said.embedded.clone(),
         document,
         data_class: DataClass::try_from(said.data_class).unwrap_or(DataClass::Unspecified),
         subject: said.subject,
-        unread_into: match said.unread_into.as_str() {
+        unparsed_into: match said.unparsed_into.as_str() {
             "" => None,
             name => match field.parent_message().get_field_by_name(name) {
                 Some(beside) => Some(beside),
-                None => return Err(vec![fail(format!("unread_into names no field {name:?} of the message"))]),
+                None => return Err(vec![fail(format!("unparsed_into names no field {name:?} of the message"))]),
             },
         },
-        beside: None,
+        raw_text_of: None,
         digits: said.digits as usize,
         strict: said.strict,
         absent: said.absent.iter().map(|text| Absent::parse(text)).collect(),
@@ -238,7 +239,7 @@ fn notations(said: &options::Field, time: bool, fail: Fail<'_>) -> Result<Vec<No
         if (notation.precision == Precision::Time) != time {
             return Err(fail(format!("{:?}: a Timestamp needs a time of day, a PartialDate has none", date.pattern)));
         }
-        notation.kept = match date.precision() {
+        notation.read_precision = match date.precision() {
             options::Precision::OfPattern => None,
             options::Precision::Year => Some(Precision::Year),
             options::Precision::Month => Some(Precision::Month),

@@ -13,7 +13,7 @@ impl DocumentShape {
     /// What is wrong with `ignored` and `expected`.
     pub fn of(operation: &Operation, common: &[String], own: &[String]) -> Result<Self, ShapeFault> {
         let (xml, elements) = match &operation.binding {
-            Binding::Soap(soap) | Binding::XRoadSoap { soap, .. } => (true, soap.answer.as_slice()),
+            Binding::Soap(soap) | Binding::XRoadSoap { soap, .. } => (true, soap.response.as_slice()),
             Binding::Rest(_) | Binding::XRoadRest { .. } => (false, &[][..]),
             Binding::Grpc(_) if !own.is_empty() => return Err(ShapeFault::Grpc),
             Binding::Grpc(_) => {
@@ -25,7 +25,7 @@ impl DocumentShape {
         };
         let mut shape = DocumentShape { places: vec![ShapeNode::default()], xml };
         let records = operation.shape == Flow::ServerStream && operation.polling.is_none();
-        for way in &operation.answer_root {
+        for way in &operation.response_root {
             let place = shape.way(0, way);
             shape.typed(place, OBJECT, records);
             shape.message(&operation.response, place)?;
@@ -34,7 +34,7 @@ impl DocumentShape {
                 shape.scalar(from, &path.parts);
             }
         }
-        shape.other_ways(&operation.answer_root);
+        shape.other_ways(&operation.response_root);
         let paging = operation.paging.iter().flat_map(|paging| paging.total.iter().chain(&paging.more));
         paging.for_each(|path| shape.scalar(0, &path.parts));
         // Signs of absence may begin with the body element, of which the document is the content.
@@ -113,7 +113,7 @@ impl DocumentShape {
     }
 
     fn message(&mut self, plan: &MessagePlan, place: usize) -> Result<(), ShapeFault> {
-        for field in plan.fields.iter().filter(|field| field.beside.is_none()) {
+        for field in plan.fields.iter().filter(|field| field.raw_text_of.is_none()) {
             self.field(field, place)?;
         }
         plan.ignored.iter().try_for_each(|path| self.ignore(place, path))
@@ -209,13 +209,13 @@ fn ways(field: &FieldPlan) -> impl Iterator<Item = &WirePath> {
     let own =
         notations.is_empty() || notations.iter().any(|notation| notation.in_parts.is_none() && notation.name.is_none());
     let own = if own { field.names.as_slice() } else { &[] };
-    own.iter().chain(notations.iter().flat_map(|notation| notation.places()))
+    own.iter().chain(notations.iter().flat_map(|notation| notation.paths()))
 }
 
 /// The types that a field is described with. Codes and dates are written as texts or numbers, as their lists say.
 fn types(field: &FieldPlan) -> u8 {
     let is_message = matches!(field.kind, FieldKind::Message(_) | FieldKind::Remaining);
-    if !is_message && (field.wire == Wire::Either || field.unread_into.is_some()) {
+    if !is_message && (field.wire == Wire::Either || field.unparsed_into.is_some()) {
         return SCALAR;
     }
     match (&field.kind, field.wire) {

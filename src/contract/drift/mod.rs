@@ -48,7 +48,7 @@ fn bounded(mut path: String) -> String {
 
 /// Where a field of an answer (`household_head.gender`) stands at the source.
 fn wire_path(operation: &Operation, field: &str) -> String {
-    let mut parts: Vec<&str> = operation.answer_root.first().into_iter().flatten().map(String::as_str).collect();
+    let mut parts: Vec<&str> = operation.response_root.first().into_iter().flatten().map(String::as_str).collect();
     let mut plan: Option<&MessagePlan> = Some(&operation.response);
     for name in field.split('.') {
         let Some(found) = plan.and_then(|plan| plan.field(name)) else {

@@ -19,13 +19,13 @@ service Drift {
   rpc Get(Ask) returns (Record) {
     option idempotency_level = NO_SIDE_EFFECTS;
     option (ndxp.contract.v1.operation) = {
-      scope: "drift:read" data_class: OPEN rest: { get: "/a" } answer_root: "Data" ignored: "Took" drift: REFUSE
+      scope: "drift:read" data_class: OPEN rest: { get: "/a" } response_root: "Data" ignored: "Took" drift: REFUSE
     };
   }
   rpc List(Ask) returns (stream Row) {
     option idempotency_level = NO_SIDE_EFFECTS;
     option (ndxp.contract.v1.operation) = {
-      scope: "drift:read" data_class: OPEN rest: { get: "/l" } answer_root: "Data/Rows" paging: { total: "/Count" }
+      scope: "drift:read" data_class: OPEN rest: { get: "/l" } response_root: "Data/Rows" paging: { total: "/Count" }
     };
   }
   rpc Any(Ask) returns (Columns) {
@@ -35,7 +35,7 @@ service Drift {
   rpc Soap(Ask) returns (Record) {
     option idempotency_level = NO_SIDE_EFFECTS;
     option (ndxp.contract.v1.operation) = {
-      scope: "drift:read" data_class: OPEN soap: { request: "Ask" namespace: "urn:x" answer: "Record" } ignored: "@phienBan"
+      scope: "drift:read" data_class: OPEN soap: { request: "Ask" namespace: "urn:x" response: "Record" } ignored: "@phienBan"
     };
   }
   rpc Grpc(Ask) returns (Message) {

@@ -69,13 +69,13 @@ pub struct Notation {
     tokens: Vec<Token>,
     /// What the notation tells.
     pub precision: Precision,
-    /// Its place at the source, where it is not the field's own.
+    /// Its path at the source, where it is not the field's own.
     pub name: Option<super::WirePath>,
     /// The field that tells which notation is used, and its value for this one.
     pub marker: Option<(super::WirePath, String)>,
     /// How much of what is read counts, where that is less than the pattern has; such a notation is never written.
-    pub kept: Option<Precision>,
-    /// Places of year, month and day, where each stands for itself.
+    pub read_precision: Option<Precision>,
+    /// Paths of year, month and day, where each has a path of its own.
     pub in_parts: Option<[Option<super::WirePath>; 3]>,
 }
 
@@ -144,18 +144,25 @@ impl Notation {
             (true, false, false, false) => Precision::Year,
             _ => return Err(format!("{pattern:?} must have yyyy, then MM, then dd, then HH as it grows more precise")),
         };
-        Ok(Notation { tokens, precision, name: None, marker: None, kept: None, in_parts: None })
+        Ok(Notation { tokens, precision, name: None, marker: None, read_precision: None, in_parts: None })
     }
 
     /// A date whose parts stand in places of their own; an empty name is a part that is never known.
     pub fn in_parts(year: &str, month: &str, day: &str) -> Self {
         let place = |name: &str| (!name.is_empty()).then(|| super::WirePath::parse(name));
         let in_parts = Some([place(year), place(month), place(day)]);
-        Notation { tokens: Vec::new(), precision: Precision::Day, name: None, marker: None, kept: None, in_parts }
+        Notation {
+            tokens: Vec::new(),
+            precision: Precision::Day,
+            name: None,
+            marker: None,
+            read_precision: None,
+            in_parts,
+        }
     }
 
     /// Every place at the source that this notation looks at, beside the field's own.
-    pub fn places(&self) -> Vec<&super::WirePath> {
+    pub fn paths(&self) -> Vec<&super::WirePath> {
         let parts = self.in_parts.iter().flatten().flatten();
         self.name.iter().chain(self.marker.iter().map(|(marker, _)| marker)).chain(parts).collect()
     }
@@ -203,12 +210,12 @@ impl Notation {
             }
             parts.time = Some(time);
         }
-        match self.kept {
+        match self.read_precision {
             Some(Precision::Year) => (parts.month, parts.day) = (0, 0),
             Some(Precision::Month) => parts.day = 0,
             Some(Precision::Day | Precision::Time) | None => {}
         }
-        parts.is_valid(self.kept.unwrap_or(self.precision)).then_some(parts)
+        parts.is_valid(self.read_precision.unwrap_or(self.precision)).then_some(parts)
     }
 }
 
@@ -331,7 +338,7 @@ impl DateParts {
     pub fn of_texts(parts: [Option<String>; 3]) -> Option<Result<Self, ()>> {
         let number = |part: &Option<String>| match part.as_deref().map(str::trim) {
             None | Some("") => Some(0),
-            Some(text) => text::whole_number(text).and_then(|number| i16::try_from(number).ok()),
+            Some(text) => text::integer(text).and_then(|number| i16::try_from(number).ok()),
         };
         let [Some(year), Some(month), Some(day)] = [number(&parts[0]), number(&parts[1]), number(&parts[2])] else {
             return Some(Err(()));

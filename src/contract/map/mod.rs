@@ -26,9 +26,9 @@ pub enum MapError {
         /// What is wrong.
         reason: &'static str,
     },
-    /// The source's answer does not have the form that the contract says.
-    #[error("answer at {path}: {reason}")]
-    Answer {
+    /// The source's response does not have the form of the contract.
+    #[error("response at {path}: {reason}")]
+    Response {
         /// Path at the source.
         path: String,
         /// What is wrong.
@@ -54,7 +54,7 @@ pub fn descend<'v>(place: &'v Value, parts: &[String]) -> Option<&'v Value> {
 }
 
 /// Puts a value at a path, making the objects on the way.
-pub fn code_at(object: &mut Map<String, Value>, parts: &[String], value: Value) {
+pub fn insert_at(object: &mut Map<String, Value>, parts: &[String], value: Value) {
     let Some((last, way)) = parts.split_last() else { return };
     let mut here = object;
     for part in way {

@@ -11,7 +11,7 @@ pub struct OutcomeRules {
     /// Places of the code: the first that has one counts.
     pub code: Vec<WirePath>,
     success: Vec<String>,
-    /// Those with words first.
+    /// Those with a message pattern first.
     failure: Vec<OutcomeRule>,
     absent_is_success: bool,
     /// Whether an empty place where the answer should begin says that there is no such record.
@@ -24,7 +24,7 @@ pub struct OutcomeRules {
 struct OutcomeRule {
     codes: Vec<String>,
     meaning: Meaning,
-    words: Option<MessagePattern>,
+    message: Option<MessagePattern>,
 }
 
 #[derive(Debug)]
@@ -62,20 +62,20 @@ impl OutcomeRules {
         let codes = |codes: &[String]| codes.iter().map(|code| text::code(code).into_owned()).collect();
         let mut failure = Vec::new();
         for rule in &said.failure {
-            let words = match (rule.words_at.as_str(), rule.words.as_slice()) {
+            let message = match (rule.message_path.as_str(), rule.message_contains.as_slice()) {
                 ("", []) => None,
-                ("", _) | (_, []) => return Err("a failure with words needs words and words_at".into()),
-                (at, words) => Some(MessagePattern {
+                ("", _) | (_, []) => return Err("a failure needs both of message_contains and message_path".into()),
+                (at, texts) => Some(MessagePattern {
                     at: WirePath::parse(at),
-                    any: words.iter().map(|word| folded(word)).collect(),
+                    any: texts.iter().map(|text| folded(text)).collect(),
                 }),
             };
-            if rule.codes.is_empty() && words.is_none() {
-                return Err("a failure needs codes or words".into());
+            if rule.codes.is_empty() && message.is_none() {
+                return Err("a failure needs codes or message_contains".into());
             }
-            failure.push(OutcomeRule { codes: codes(&rule.codes), meaning: rule.meaning(), words });
+            failure.push(OutcomeRule { codes: codes(&rule.codes), meaning: rule.meaning(), message });
         }
-        failure.sort_by_key(|rule| rule.words.is_none());
+        failure.sort_by_key(|rule| rule.message.is_none());
         let sign = |sign: &options::NoRecord| match WirePath::parse(&sign.path).parts {
             way if way.is_empty() => Err("no_record needs a path".to_owned()),
             _ if sign.missing && !sign.text.is_empty() => Err("no_record has either missing or text".to_owned()),
@@ -103,7 +103,7 @@ impl OutcomeRules {
         if !code.contains('.') || known(&code) {
             return code;
         }
-        text::whole_number(&code).map(|number| number.to_string()).filter(known).unwrap_or(code)
+        text::integer(&code).map(|number| number.to_string()).filter(known).unwrap_or(code)
     }
 
     /// Whether any sign tells absence from nonsense.
@@ -112,9 +112,9 @@ impl OutcomeRules {
         self.empty_is_not_found || !self.no_record.is_empty() || self.otherwise == Meaning::NotFound || code()
     }
 
-    /// Where codes and the words beside them stand.
+    /// The paths of the codes and of the messages.
     pub fn code_paths(&self) -> impl Iterator<Item = &WirePath> {
-        self.code.iter().chain(self.failure.iter().filter_map(|rule| rule.words.as_ref().map(|words| &words.at)))
+        self.code.iter().chain(self.failure.iter().filter_map(|rule| rule.message.as_ref().map(|message| &message.at)))
     }
 
     /// The ways to the signs of absence.
@@ -165,7 +165,7 @@ impl AbsenceSign {
 }
 
 impl MessagePattern {
-    fn stand_in(&self, document: &Value, place: &Value) -> bool {
+    fn is_in(&self, document: &Value, place: &Value) -> bool {
         let text = lookup(place, document, &self.at).and_then(scalar_text);
         text.map(|text| folded(&text)).is_some_and(|text| self.any.iter().any(|word| text.contains(word.as_str())))
     }
@@ -198,9 +198,9 @@ fn has_empty_code(rules: &OutcomeRules, document: &Value, place: &Value) -> bool
 pub fn evaluate(rules: &OutcomeRules, document: &Value, place: &Value) -> OutcomeVerdict {
     let code = code(rules, document, place);
     for rule in &rules.failure {
-        if let Some(words) = &rule.words
+        if let Some(message) = &rule.message
             && (rule.codes.is_empty() || code.as_ref().is_some_and(|code| rule.codes.contains(code)))
-            && words.stand_in(document, place)
+            && message.is_in(document, place)
         {
             return OutcomeVerdict::Failure(rule.meaning, shorten(code.unwrap_or_default()));
         }
@@ -217,7 +217,7 @@ pub fn evaluate(rules: &OutcomeRules, document: &Value, place: &Value) -> Outcom
     }
 }
 
-/// The failure that a document names by a code in a rule of the contract's; words count as well.
+/// The failure that a document names by a code in a rule of the contract's; message patterns count as well.
 pub fn named_failure(rules: &OutcomeRules, document: &Value) -> Option<(Meaning, String)> {
     let code = code(rules, document, document)?;
     match evaluate(rules, document, document) {
@@ -246,7 +246,7 @@ pub fn meaning_of(rules: &OutcomeRules, code: &str) -> Option<Meaning> {
         rules
             .failure
             .iter()
-            .find(|rule| rule.words.is_none() && rule.codes.iter().any(|known| is(known, wanted, exact)))
+            .find(|rule| rule.message.is_none() && rule.codes.iter().any(|known| is(known, wanted, exact)))
     };
     let named = |wanted: &str| by(wanted, true).or_else(|| by(wanted, false));
     // The longest family that is named.

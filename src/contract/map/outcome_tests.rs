@@ -16,8 +16,8 @@ fn sign(path: &str, missing: bool, text: &[&str]) -> OutcomeRules {
 
 fn failure(codes: &[&str], words: &[&str], meaning: Meaning) -> Failure {
     let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
-    let words_at = if words.is_empty() { String::new() } else { "/message".to_owned() };
-    Failure { codes: texts(codes), words: texts(words), words_at, meaning: meaning as i32 }
+    let message_path = if words.is_empty() { String::new() } else { "/message".to_owned() };
+    Failure { codes: texts(codes), message_contains: texts(words), message_path, meaning: meaning as i32 }
 }
 
 fn coded(success: &[&str], failure: Vec<Failure>) -> Outcome {

@@ -1,10 +1,10 @@
 //! Writing a request in the source's words.
 
 use super::date::{DateParts, Notation};
-use super::{MapError, code_at};
+use super::{MapError, insert_at};
 use crate::contract::formats;
 use crate::contract::operation::{FillPlan, Operation};
-use crate::contract::options::{self, Generated, Letters, Place, Wire, fill};
+use crate::contract::options::{self, Case, Generated, Location, Wire, fill};
 use crate::contract::plan::{FieldKind, FieldPlan, MessagePlan};
 use crate::contract::settings::{CallContext, Settings};
 use crate::contract::text::{is_longer, nfc};
@@ -21,7 +21,7 @@ pub struct WireRequest {
     /// The body's document.
     pub body: Map<String, Value>,
     /// The body, where one request field (named ".") is the whole of it.
-    pub whole_number: Option<Value>,
+    pub document: Option<Value>,
     /// Query parameters, in order.
     pub query: Vec<(String, String)>,
     /// Headers from fields and fills.
@@ -59,7 +59,7 @@ pub fn write(
         if leads_inside(&operation.request, &fill.name) {
             writer.inside.push((&fill.name.parts, value));
         } else {
-            settle(&mut out, layout, &fill.name, fill.place, value);
+            settle(&mut out, layout, &fill.name, fill.location, value);
         }
     }
     let mut fields = Vec::with_capacity(operation.request.fields.len());
@@ -117,9 +117,9 @@ fn origin(value: &fill::Value) -> &str {
     }
 }
 
-fn settle(out: &mut WireRequest, layout: Layout<'_>, name: &super::WirePath, place: Place, value: Value) {
+fn settle(out: &mut WireRequest, layout: Layout<'_>, name: &super::WirePath, location: Location, value: Value) {
     if name.parts.is_empty() {
-        out.whole_number = Some(value);
+        out.document = Some(value);
         return;
     }
     if let [only] = name.parts.as_slice() {
@@ -128,18 +128,18 @@ fn settle(out: &mut WireRequest, layout: Layout<'_>, name: &super::WirePath, pla
             out.path.push((only.clone(), text(&value)));
             return;
         }
-        match place {
-            Place::Header => return out.headers.push((only.clone(), text(&value))),
-            Place::Query => return out.query.push((only.clone(), text(&value))),
-            Place::Default if layout.query => return out.query.push((only.clone(), text(&value))),
-            Place::Default | Place::Body => {}
+        match location {
+            Location::Header => return out.headers.push((only.clone(), text(&value))),
+            Location::Query => return out.query.push((only.clone(), text(&value))),
+            Location::Default if layout.query => return out.query.push((only.clone(), text(&value))),
+            Location::Default | Location::Body => {}
         }
     }
     if name.absolute || layout.body_root.is_empty() {
-        code_at(&mut out.body, &name.parts, value);
+        insert_at(&mut out.body, &name.parts, value);
     } else {
         let parts: Vec<String> = layout.body_root.iter().chain(&name.parts).cloned().collect();
-        code_at(&mut out.body, &parts, value);
+        insert_at(&mut out.body, &parts, value);
     }
 }
 
@@ -189,7 +189,7 @@ fn generate(kind: Generated) -> Option<String> {
     Some(Notation::parse(pattern).ok()?.write(&DateParts::from_unix(now.as_second())?))
 }
 
-type Written<'p> = Vec<(Cow<'p, super::WirePath>, Place, Value)>;
+type Written<'p> = Vec<(Cow<'p, super::WirePath>, Location, Value)>;
 
 /// Writes messages, with what the connection entry and the fills have to do with their fields.
 struct Writer<'a> {
@@ -254,7 +254,7 @@ impl Writer<'_> {
                     }
                     None => Value::Array(written?),
                 };
-                out.push((Cow::Borrowed(name), field.place, value));
+                out.push((Cow::Borrowed(name), field.location, value));
             }
             // The structure's fields stand beside those of the message around it.
             (FieldKind::Message(plan), Message::Message(inner)) if name.parts.is_empty() => {
@@ -266,11 +266,11 @@ impl Writer<'_> {
                         let name = super::WirePath { absolute: false, parts: vec![key.to_owned()] };
                         // A property without a value is null at the source, as it is in what the source answers.
                         let value = if text.is_empty() { Value::Null } else { Value::from(text) };
-                        out.push((Cow::Owned(name), field.place, value));
+                        out.push((Cow::Owned(name), field.location, value));
                     }
                 }
             }
-            _ => out.push((Cow::Borrowed(name), field.place, self.one(field, value, here)?)),
+            _ => out.push((Cow::Borrowed(name), field.location, self.one(field, value, here)?)),
         }
         Ok(())
     }
@@ -289,14 +289,14 @@ impl Writer<'_> {
         {
             for (path, value) in &self.inside {
                 if let Some(rest) = path.strip_prefix(outer.parts.as_slice()) {
-                    code_at(&mut object, rest, value.clone());
+                    insert_at(&mut object, rest, value.clone());
                 }
             }
         }
         let mut fields = Vec::new();
         self.fields(plan, inner, &here(), &mut fields)?;
         for (name, _, value) in fields {
-            code_at(&mut object, &name.parts, value);
+            insert_at(&mut object, &name.parts, value);
         }
         let value = Value::Object(object);
         Ok(match &field.embedded {
@@ -338,7 +338,7 @@ impl Writer<'_> {
                 let text = match field.format.and_then(|format| formats::normal(format, text)) {
                     Some(normal) => normal
                         .ok_or_else(|| MapError::Request { path: here(), reason: "is not of the contract's format" })?,
-                    None => lettered(self.letters(field), text),
+                    None => in_case(self.case(field), text),
                 };
                 if field.wire == Wire::Number {
                     text_as_number(&text)
@@ -358,30 +358,30 @@ impl Writer<'_> {
         })
     }
 
-    /// The contract's letters, or those that the connection entry has chosen.
-    fn letters(&self, field: &FieldPlan) -> Letters {
-        let chosen = field.letters_setting.as_ref().and_then(|name| self.settings.get(name));
-        chosen.and_then(|name| letters_named(name)).unwrap_or(field.letters)
+    /// Returns the case of the connection entry's setting, or else the contract's.
+    fn case(&self, field: &FieldPlan) -> Case {
+        let chosen = field.case_setting.as_ref().and_then(|name| self.settings.get(name));
+        chosen.and_then(|name| case_named(name)).unwrap_or(field.case)
     }
 }
 
-/// The letters that a connection entry chooses by this name.
-pub fn letters_named(name: &str) -> Option<Letters> {
+/// Returns the case with this name in a connection entry.
+pub fn case_named(name: &str) -> Option<Case> {
     match name {
-        "as-given" => Some(Letters::AsGiven),
-        "upper" => Some(Letters::Upper),
-        "folded" => Some(Letters::Folded),
+        "as-given" => Some(Case::AsGiven),
+        "upper" => Some(Case::Upper),
+        "folded" => Some(Case::Folded),
         _ => None,
     }
 }
 
-/// A text with the letters that the source wants.
+/// Returns the text in the case that the source expects.
 /// In normalization form C always: sources compare texts as they are stored.
-fn lettered(letters: Letters, text: &str) -> String {
-    match letters {
-        Letters::AsGiven => nfc(text).into_owned(),
-        Letters::Upper => nfc(&text.to_uppercase()).into_owned(),
-        Letters::Folded => folded(text),
+fn in_case(case: Case, text: &str) -> String {
+    match case {
+        Case::AsGiven => nfc(text).into_owned(),
+        Case::Upper => nfc(&text.to_uppercase()).into_owned(),
+        Case::Folded => folded(text),
     }
 }
 
@@ -433,10 +433,10 @@ fn write_date<'p>(
         .find(|notation| notation.precision == known)
         .ok_or_else(|| refuse("the source takes no date of this precision"))?;
     if let Some((marker, value)) = &notation.marker {
-        out.push((Cow::Borrowed(marker), field.place, Value::from(value.clone())));
+        out.push((Cow::Borrowed(marker), field.location, Value::from(value.clone())));
     }
     let name = notation.name.as_ref().or(field.names.first()).ok_or_else(|| refuse("has no name at the source"))?;
-    out.push((Cow::Borrowed(name), field.place, Value::from(notation.write(&parts))));
+    out.push((Cow::Borrowed(name), field.location, Value::from(notation.write(&parts))));
     Ok(())
 }
 
@@ -477,8 +477,8 @@ mod tests {
         ] {
             assert_eq!(folded(name), wanted);
         }
-        assert_eq!(lettered(Letters::Upper, "Đỗ Sơn"), "ĐỖ SƠN");
-        assert_eq!(lettered(Letters::AsGiven, "Đỗ Sơn"), "Đỗ Sơn");
+        assert_eq!(in_case(Case::Upper, "Đỗ Sơn"), "ĐỖ SƠN");
+        assert_eq!(in_case(Case::AsGiven, "Đỗ Sơn"), "Đỗ Sơn");
     }
 
     proptest! {
@@ -496,7 +496,7 @@ mod tests {
         let official = fill::Value::Context(options::Context::Official.into());
         let plan = |otherwise: Option<&str>, format, max_length| FillPlan {
             name: crate::contract::plan::WirePath::parse("MaDVC"),
-            place: Place::Default,
+            location: Location::Default,
             value: official.clone(),
             format,
             max_length,

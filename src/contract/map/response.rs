@@ -66,7 +66,7 @@ fn single(value: &Value) -> Option<&Value> {
 const SEVERAL: &str = "one record was expected, and there are several or none";
 
 fn wrong(path: &str, reason: &'static str) -> MapError {
-    MapError::Answer { path: path.to_owned(), reason }
+    MapError::Response { path: path.to_owned(), reason }
 }
 
 fn path_text(path: &WirePath) -> String {
@@ -96,7 +96,7 @@ impl<'v> ResponseReader<'v, '_> {
         let place = if whole { place } else { single(place).ok_or_else(|| wrong("", SEVERAL))? };
         let mut message = Vec::with_capacity(128);
         let mut found = Found::EmptyDocument;
-        for field in plan.fields.iter().filter(|field| field.beside.is_none()) {
+        for field in plan.fields.iter().filter(|field| field.raw_text_of.is_none()) {
             let trail = PathStack::below(above, &field.name);
             match self.field(plan, field, place, &trail) {
                 Ok((Some(value), _)) => {
@@ -109,7 +109,7 @@ impl<'v> ResponseReader<'v, '_> {
                         return Err(wrong(&field_path(field), "it is required, and absent"));
                     }
                 }
-                Err(MapError::Answer { .. }) if field.unread_into.is_some() || field.omit => {
+                Err(MapError::Response { .. }) if field.unparsed_into.is_some() || field.omit => {
                     found = Found::Value;
                     self.unread(field, place, &trail, &mut message);
                 }
@@ -122,7 +122,7 @@ impl<'v> ResponseReader<'v, '_> {
     /// A value that cannot be read costs its field only; its text goes to the field beside, where there is one.
     fn unread(&mut self, field: &FieldPlan, place: &Value, trail: &PathStack<'_>, message: &mut Vec<u8>) {
         let text = self.present(field, place).and_then(|(_, value)| scalar_text(value));
-        match (&field.unread_into, text) {
+        match (&field.unparsed_into, text) {
             (Some(beside), Some(text)) => {
                 encode::put(message, beside, &Message::String(text.trim().to_owned()));
                 if matches!(field.kind, FieldKind::Enum(_)) {
@@ -246,12 +246,12 @@ impl<'v> ResponseReader<'v, '_> {
         match read.found {
             // Flat properties that are grouped in a message of their own: none of them is there.
             Found::EmptyDocument | Found::Names if name.parts.is_empty() && !field.list => Ok(None),
-            Found::EmptyDocument if !plan.fields.is_empty() => Err(fail(NOTHING)),
+            Found::EmptyDocument if !plan.fields.is_empty() => Err(fail(NO_FIELD_FOUND)),
             Found::Names => match leftovers(plan, value, |_| false).next() {
                 None => Ok(Some(Message::Bytes(read.message.into()))),
                 // Nobody is named there, whatever the source has added beside.
                 Some(added) if !field.list && scalar_text(added).is_some() => Ok(None),
-                Some(_) => Err(fail(NOTHING)),
+                Some(_) => Err(fail(NO_FIELD_FOUND)),
             },
             _ => Ok(Some(Message::Bytes(read.message.into()))),
         }
@@ -305,7 +305,7 @@ impl<'v> ResponseReader<'v, '_> {
         match seen {
             Some(name) => Err(wrong(&path_text(name), "a date in one of the contract's notations was expected")),
             None => {
-                let own = field.names.iter().chain(notations.iter().flat_map(Notation::places));
+                let own = field.names.iter().chain(notations.iter().flat_map(Notation::paths));
                 let named = own.into_iter().any(|name| is_named(place, name));
                 Ok((None, if named { Found::Names } else { Found::EmptyDocument }))
             }
@@ -314,7 +314,7 @@ impl<'v> ResponseReader<'v, '_> {
 }
 
 /// Why a document is not believed.
-pub const NOTHING: &str = "nothing of the contract is found there";
+pub const NO_FIELD_FOUND: &str = "nothing of the contract is found there";
 
 fn field_path(field: &FieldPlan) -> String {
     field.names.first().map_or_else(|| field.name.clone(), path_text)
@@ -367,7 +367,7 @@ fn scalar(
             let code = text::nfc(text);
             match EnumPlan::find(values, &code) {
                 Some(number) => Message::EnumNumber(number),
-                None if field.strict || field.unread_into.is_some() => {
+                None if field.strict || field.unparsed_into.is_some() => {
                     return Err(fail("a value that the contract does not know"));
                 }
                 None => {
@@ -395,7 +395,7 @@ const WHOLE: &str = "a whole number was expected";
 
 /// A whole number of a field's own size.
 fn integer<T: std::str::FromStr + TryFrom<i128>>(text: &str) -> Option<T> {
-    let number = || text::whole_number(text).filter(|_| !is_grouped(text));
+    let number = || text::integer(text).filter(|_| !is_grouped(text));
     text.parse().ok().or_else(|| T::try_from(number()?).ok())
 }
 

@@ -15,8 +15,8 @@ pub enum Start<'v> {
 }
 
 /// Goes through the wrappers to the place at which the answer's message begins: by the first way that is in the document.
-pub fn start<'v>(document: &'v Value, answer_root: &[Vec<String>]) -> Start<'v> {
-    let all = answer_root.iter().map(|way| start_by(document, way));
+pub fn start<'v>(document: &'v Value, response_root: &[Vec<String>]) -> Start<'v> {
+    let all = response_root.iter().map(|way| start_by(document, way));
     all.fold(Start::Missing, |best, one| match (best, one) {
         (Start::At(_), _) => best,
         (Start::Empty, Start::At(_)) | (Start::Missing, _) => one,

@@ -39,10 +39,10 @@ message Row {
 }
 message Record {
   Kind kind = 1 [(ndxp.contract.v1.field) = { name: "kind" }];
-  Kind kept = 2 [(ndxp.contract.v1.field) = { name: "kept" unread_into: "kept_text" }];
+  Kind kept = 2 [(ndxp.contract.v1.field) = { name: "kept" unparsed_into: "kept_text" }];
   string kept_text = 3;
   Kind decides = 4 [(ndxp.contract.v1.field) = { name: "decides" strict: true }];
-  int64 sum = 5 [(ndxp.contract.v1.field) = { name: "sum" unread_into: "sum_text" }];
+  int64 sum = 5 [(ndxp.contract.v1.field) = { name: "sum" unparsed_into: "sum_text" }];
   string sum_text = 6;
   int32 count = 7 [(ndxp.contract.v1.field) = { name: "count" }];
   string text = 8 [(ndxp.contract.v1.field) = { name: "text" absent: ["000000001", "none*"] }];
@@ -88,7 +88,7 @@ fn is(text: &str, expected: Value) {
 
 fn is_refused(text: &str, path: &str) {
     let error = read(text).0.unwrap_err();
-    assert!(error.starts_with(&format!("answer at {path}: ")), "{text}: {error}");
+    assert!(error.starts_with(&format!("response at {path}: ")), "{text}: {error}");
 }
 
 #[test]

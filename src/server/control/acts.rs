@@ -140,7 +140,7 @@ impl AdminEventLog {
             );
             self.missing += missing;
             self.seen = sequence - 1;
-            self.shared.metrics.acts_missing(missing);
+            self.shared.metrics.admin_events_missing(missing);
         }
     }
 

@@ -34,7 +34,7 @@ impl Forecast {
     }
 
     /// Days until nothing is left; `None` where too little is known.
-    fn days_left(&self, now: Instant, free: u64) -> Option<f64> {
+    fn days_remaining(&self, now: Instant, free: u64) -> Option<f64> {
         let days = |window: Duration| {
             let (since, before) = self.samples.iter().find(|(at, _)| now.duration_since(*at) <= window)?;
             let span = now.duration_since(*since);
@@ -68,11 +68,11 @@ impl DiskMonitor {
             Ok(found) => found.f_bavail.saturating_mul(found.f_frsize),
             Err(error) => return tracing::warn!(%error, "the disk's free space cannot be read"),
         };
-        let days = self.forecast.days_left(now, free);
+        let days = self.forecast.days_remaining(now, free);
         self.forecast.add(now, free);
         shared.metrics.disk(free, days.unwrap_or(MAX_DAYS));
         let few = days.filter(|days| *days < f64::from(warn_days)).map(|days| days as u32);
-        shared.days_left.set(few);
+        shared.days_remaining.set(few);
         if let Some(days) = few
             && self.warned.is_none_or(|last| now.duration_since(last) >= REPEAT)
         {
@@ -96,19 +96,19 @@ mod tests {
     fn d1_the_disk_s_end_is_known_days_ahead_from_the_faster_growth() {
         let (start, hour) = (Instant::now(), Duration::from_secs(3_600));
         let mut forecast = Forecast::default();
-        assert_eq!(forecast.days_left(start, 100 * GB), None);
+        assert_eq!(forecast.days_remaining(start, 100 * GB), None);
         // Half a GB an hour for two days, twelve a day.
         for step in 0..48u32 {
             forecast.add(start + hour * step, 200 * GB - GB / 2 * u64::from(step));
         }
         let (now, free) = (start + hour * 48, 176 * GB);
-        let days = forecast.days_left(now, free).unwrap_or(0.0);
+        let days = forecast.days_remaining(now, free).unwrap_or(0.0);
         assert!((days - 176.0 / 12.0).abs() < 0.5, "{days}");
         // Then ten GB an hour: the last hours count.
         for step in 48..54u32 {
             forecast.add(start + hour * step, free - 10 * GB * u64::from(step - 48));
         }
-        let days = forecast.days_left(start + hour * 54, 116 * GB).unwrap_or(0.0);
+        let days = forecast.days_remaining(start + hour * 54, 116 * GB).unwrap_or(0.0);
         assert!((days - 116.0 / 240.0).abs() < 0.1, "{days}");
     }
 
@@ -121,6 +121,6 @@ mod tests {
             forecast.add(start + ten * step + Duration::from_secs(1), 5);
         }
         assert_eq!(forecast.samples.len(), MAX_SAMPLES);
-        assert_eq!(forecast.days_left(start + ten * 2_000, 100 * GB + 2_000), Some(MAX_DAYS));
+        assert_eq!(forecast.days_remaining(start + ten * 2_000, 100 * GB + 2_000), Some(MAX_DAYS));
     }
 }

@@ -315,7 +315,7 @@ async fn follow_lists(mut fetcher: CrlFetcher, reloader: Arc<Reloader>) {
 pub(in crate::server) fn spawn(
     reloader: Arc<Reloader>,
     lists: Vec<CrlFetcher>,
-    ops: Option<std::net::TcpListener>,
+    operator_http: Option<std::net::TcpListener>,
     stop: CancellationToken,
 ) -> Result<JoinHandle<()>, StartError> {
     thread::spawn("control", move || async move {
@@ -324,8 +324,8 @@ pub(in crate::server) fn spawn(
             tokio::spawn(follow_lists(fetcher, reloader.clone()));
         }
         tokio::spawn(super::health::check_endpoints(reloader.shared.clone()));
-        if let Some(listener) = ops {
-            tokio::spawn(super::ops::serve(listener, reloader.shared.clone()));
+        if let Some(listener) = operator_http {
+            tokio::spawn(super::operator_http::serve(listener, reloader.shared.clone()));
         }
         let mut hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()).ok();
         let mut tick = tokio::time::interval(LOOK_EVERY);

@@ -125,7 +125,7 @@ pub(in crate::server) struct InFlight {
 }
 
 impl InFlight {
-    /// A call to a source, which is asked now; `whole_number`: when the operation's own time is over.
+    /// A call to a source, which is asked now; `whole`: when the operation's own time is over.
     pub(in crate::server) fn new(permit: Permit, whole: Deadline) -> Self {
         let paced = permit.is_paced();
         InFlight { permit: Some(permit), hub: None, first: None, until: (!paced).then_some(whole), paced }

@@ -17,7 +17,7 @@ pub struct Sockets {
     /// One for each worker.
     pub(in crate::server) grpc: Vec<TcpListener>,
     pub(in crate::server) https: Option<TcpListener>,
-    pub(in crate::server) ops: Option<TcpListener>,
+    pub(in crate::server) operator_http: Option<TcpListener>,
     /// Where gRPC is.
     pub(in crate::server) address: SocketAddr,
 }
@@ -55,11 +55,11 @@ impl Sockets {
         };
         let mut one =
             |wanted: Option<SocketAddr>| wanted.map(|wanted| take(wanted).map_or_else(|| bound(wanted, beside), Ok));
-        let (https, ops) = (one(listen.https).transpose()?, one(listen.ops).transpose()?);
+        let (https, operator_http) = (one(listen.https).transpose()?, one(listen.operator_http).transpose()?);
         if let Some(other) = handed.first().and_then(|one| one.local_addr().ok()) {
             return Err(StartError::HandedOver(format!("{other} is none of the addresses in [listen]")));
         }
-        let sockets = grpc.iter().chain(https.iter()).chain(ops.iter());
+        let sockets = grpc.iter().chain(https.iter()).chain(operator_http.iter());
         for socket in sockets {
             let prepare = || {
                 socket.set_nonblocking(true)?;
@@ -69,7 +69,7 @@ impl Sockets {
             prepare().map_err(|error| StartError::HandedOver(error.to_string()))?;
         }
         let address = grpc.first().and_then(|one| one.local_addr().ok()).unwrap_or(listen.grpc);
-        Ok(Sockets { grpc, https, ops, address })
+        Ok(Sockets { grpc, https, operator_http, address })
     }
 }
 
@@ -123,7 +123,7 @@ mod tests {
         let dev = crate::sandbox::folder::DevFolder::with_free_ports(&folder.path().join("dev")).unwrap();
         assert!(Document::open(&dev.gateway_config()).is_ok());
         let config = Config::load(&dev.gateway_config()).unwrap();
-        Listen { grpc, https, ops: None, workers: 3, ..config.listen }
+        Listen { grpc, https, operator_http: None, workers: 3, ..config.listen }
     }
 
     #[test]

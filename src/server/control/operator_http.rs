@@ -123,7 +123,7 @@ fn ready(shared: &Shared) -> (StatusCode, String) {
         [] => (
             StatusCode::OK,
             format!("ready\n{late}{unsealed}{detail}{}", shared.act_alarm.load())
-                + &shared.days_left.line().unwrap_or_default(),
+                + &shared.days_remaining.line().unwrap_or_default(),
         ),
         faults => (StatusCode::SERVICE_UNAVAILABLE, faults.join("\n") + "\n" + &late + &unsealed),
     }
