@@ -1,5 +1,5 @@
 //! Every refusal and failure: gRPC status, reason, and what to do about it, in English and Vietnamese. The only place
-//! where a reason meets a status; `docs/statuses.md` is printed from it.
+//! where a reason meets a status and whose fault it is; `docs/statuses.md` is printed from it.
 
 use crate::contract::operation::Malformed;
 use crate::contract::validate::Violation;
@@ -11,7 +11,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 pub const DOMAIN: &str = "ndxp-gateway";
 
 macro_rules! reasons {
-    ($($(#[$doc:meta])* $name:ident, $text:literal, $code:ident, $en:literal, $vi:literal;)*) => {
+    ($($(#[$doc:meta])* $name:ident, $text:literal, $code:ident, $owner:ident, $en:literal, $vi:literal;)*) => {
         /// Why an exchange did not succeed.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum Reason { $($(#[$doc])* $name,)* }
@@ -26,6 +26,10 @@ macro_rules! reasons {
             /// The gRPC status code.
             pub fn code(self) -> Code { match self { $(Reason::$name => Code::$code,)* } }
 
+            /// Whose fault it is where the reason alone tells. Of what happened at or on the way to a source,
+            /// `drivers::SourceError::owner` knows more.
+            pub fn fault(self) -> FaultOwner { match self { $(Reason::$name => FaultOwner::$owner,)* } }
+
             /// What happened and what to do, in English.
             pub fn english(self) -> &'static str { match self { $(Reason::$name => $en,)* } }
 
@@ -37,127 +41,127 @@ macro_rules! reasons {
 
 reasons! {
     /// No `authorization` metadata.
-    TokenMissing, "TOKEN_MISSING", Unauthenticated, "No access token: send `authorization: Bearer …`.", "Thiếu mã truy cập: gửi `authorization: Bearer …`.";
+    TokenMissing, "TOKEN_MISSING", Unauthenticated, Caller, "No access token: send `authorization: Bearer …`.", "Thiếu mã truy cập: gửi `authorization: Bearer …`.";
     /// Not a JWT in a Bearer header, or several of them.
-    TokenMalformed, "TOKEN_MALFORMED", Unauthenticated, "The access token is not one well-formed Bearer JWT.", "Mã truy cập không đúng định dạng Bearer JWT.";
+    TokenMalformed, "TOKEN_MALFORMED", Unauthenticated, Caller, "The access token is not one well-formed Bearer JWT.", "Mã truy cập không đúng định dạng Bearer JWT.";
     /// Signature, key, algorithm, type, issuer or audience are wrong.
-    TokenInvalid, "TOKEN_INVALID", Unauthenticated, "The access token is not one of this gateway's.", "Mã truy cập không do cổng này cấp.";
+    TokenInvalid, "TOKEN_INVALID", Unauthenticated, Caller, "The access token is not one of this gateway's.", "Mã truy cập không do cổng này cấp.";
     /// `exp` is past.
-    TokenExpired, "TOKEN_EXPIRED", Unauthenticated, "The access token has expired: get a new one.", "Mã truy cập đã hết hạn: hãy lấy mã mới.";
+    TokenExpired, "TOKEN_EXPIRED", Unauthenticated, Caller, "The access token has expired: get a new one.", "Mã truy cập đã hết hạn: hãy lấy mã mới.";
     /// `nbf` or `iat` is to come.
-    TokenNotYetValid, "TOKEN_NOT_YET_VALID", Unauthenticated, "The access token is not valid yet: check the clocks.", "Mã truy cập chưa có hiệu lực: kiểm tra đồng hồ.";
+    TokenNotYetValid, "TOKEN_NOT_YET_VALID", Unauthenticated, Caller, "The access token is not valid yet: check the clocks.", "Mã truy cập chưa có hiệu lực: kiểm tra đồng hồ.";
     /// The token was revoked.
-    TokenRevoked, "TOKEN_REVOKED", Unauthenticated, "The access token has been revoked.", "Mã truy cập đã bị thu hồi.";
+    TokenRevoked, "TOKEN_REVOKED", Unauthenticated, Caller, "The access token has been revoked.", "Mã truy cập đã bị thu hồi.";
     /// The client is suspended.
-    ClientSuspended, "CLIENT_SUSPENDED", Unauthenticated, "This client is suspended: ask the administrator.", "Hệ thống này đang bị tạm dừng: liên hệ quản trị viên.";
+    ClientSuspended, "CLIENT_SUSPENDED", Unauthenticated, Caller, "This client is suspended: ask the administrator.", "Hệ thống này đang bị tạm dừng: liên hệ quản trị viên.";
     /// The certificate names nobody who is registered.
-    ClientUnknown, "CLIENT_UNKNOWN", Unauthenticated, "The client certificate names no registered client.", "Chứng thư số không thuộc hệ thống nào đã đăng ký.";
+    ClientUnknown, "CLIENT_UNKNOWN", Unauthenticated, Caller, "The client certificate names no registered client.", "Chứng thư số không thuộc hệ thống nào đã đăng ký.";
     /// The certificate names more than one client or person.
-    CertificateAmbiguous, "CERTIFICATE_AMBIGUOUS", Unauthenticated, "The certificate names more than one registered client or person: use one that names only one.", "Chứng thư số nêu tên nhiều hơn một hệ thống hoặc cá nhân đã đăng ký: dùng chứng thư chỉ nêu một tên.";
+    CertificateAmbiguous, "CERTIFICATE_AMBIGUOUS", Unauthenticated, Caller, "The certificate names more than one registered client or person: use one that names only one.", "Chứng thư số nêu tên nhiều hơn một hệ thống hoặc cá nhân đã đăng ký: dùng chứng thư chỉ nêu một tên.";
     /// The token belongs to another certificate or client.
-    TokenNotBound, "TOKEN_NOT_BOUND_TO_CERTIFICATE", Unauthenticated, "The access token belongs to another certificate.", "Mã truy cập thuộc về chứng thư số khác.";
+    TokenNotBound, "TOKEN_NOT_BOUND_TO_CERTIFICATE", Unauthenticated, Caller, "The access token belongs to another certificate.", "Mã truy cập thuộc về chứng thư số khác.";
     /// No grant in force for the operation's scope, or the token lacks it.
-    ScopeNotGranted, "SCOPE_NOT_GRANTED", PermissionDenied, "This client has no grant in force for this operation.", "Hệ thống chưa được cấp quyền cho thao tác này.";
+    ScopeNotGranted, "SCOPE_NOT_GRANTED", PermissionDenied, Caller, "This client has no grant in force for this operation.", "Hệ thống chưa được cấp quyền cho thao tác này.";
     /// The operation needs `ndxp-purpose`.
-    PurposeRequired, "PURPOSE_REQUIRED", PermissionDenied, "Say why: metadata `ndxp-purpose` with a procedure code or dossier number.", "Cần nêu mục đích: `ndxp-purpose` là mã thủ tục hoặc mã hồ sơ.";
+    PurposeRequired, "PURPOSE_REQUIRED", PermissionDenied, Caller, "Say why: metadata `ndxp-purpose` with a procedure code or dossier number.", "Cần nêu mục đích: `ndxp-purpose` là mã thủ tục hoặc mã hồ sơ.";
     /// The purpose is not in the grant.
-    PurposeNotGranted, "PURPOSE_NOT_GRANTED", PermissionDenied, "The grant does not cover this purpose.", "Quyền được cấp không bao gồm mục đích này.";
+    PurposeNotGranted, "PURPOSE_NOT_GRANTED", PermissionDenied, Caller, "The grant does not cover this purpose.", "Quyền được cấp không bao gồm mục đích này.";
     /// The operation needs `ndxp-official`.
-    OfficialRequired, "OFFICIAL_REQUIRED", PermissionDenied, "Say who asks: metadata `ndxp-official` with the official's id.", "Cần nêu cán bộ thực hiện: `ndxp-official`.";
+    OfficialRequired, "OFFICIAL_REQUIRED", PermissionDenied, Caller, "Say who asks: metadata `ndxp-official` with the official's id.", "Cần nêu cán bộ thực hiện: `ndxp-official`.";
     /// More calls a second than granted.
-    RateLimited, "RATE_LIMITED", ResourceExhausted, "Too many calls, or streams at once: wait as RetryInfo says.", "Quá nhiều lượt gọi, hoặc quá nhiều luồng cùng lúc: chờ theo RetryInfo.";
+    RateLimited, "RATE_LIMITED", ResourceExhausted, Caller, "Too many calls, or streams at once: wait as RetryInfo says.", "Quá nhiều lượt gọi, hoặc quá nhiều luồng cùng lúc: chờ theo RetryInfo.";
     /// More health watches of one certificate than it may have.
-    TooManyWatches, "TOO_MANY_WATCHES", ResourceExhausted, "Too many health watches of this certificate are open: end one first.", "Quá nhiều luồng theo dõi trạng thái đang mở với chứng thư số này: hãy đóng bớt trước.";
+    TooManyWatches, "TOO_MANY_WATCHES", ResourceExhausted, Caller, "Too many health watches of this certificate are open: end one first.", "Quá nhiều luồng theo dõi trạng thái đang mở với chứng thư số này: hãy đóng bớt trước.";
     /// The day's quota is used up.
-    QuotaExceeded, "QUOTA_EXCEEDED", ResourceExhausted, "The day's quota is used up.", "Đã dùng hết hạn mức trong ngày.";
+    QuotaExceeded, "QUOTA_EXCEEDED", ResourceExhausted, Caller, "The day's quota is used up.", "Đã dùng hết hạn mức trong ngày.";
     /// The request breaks its contract.
-    FieldInvalid, "FIELD_INVALID", InvalidArgument, "The request breaks its contract: see the field violations.", "Dữ liệu yêu cầu không hợp lệ: xem chi tiết từng trường.";
+    FieldInvalid, "FIELD_INVALID", InvalidArgument, Caller, "The request breaks its contract: see the field violations.", "Dữ liệu yêu cầu không hợp lệ: xem chi tiết từng trường.";
     /// The request is no gRPC message of the contract.
-    RequestMalformed, "REQUEST_MALFORMED", InvalidArgument, "The request is not well-formed: see the message.", "Yêu cầu không đúng định dạng: xem thông báo.";
+    RequestMalformed, "REQUEST_MALFORMED", InvalidArgument, Caller, "The request is not well-formed: see the message.", "Yêu cầu không đúng định dạng: xem thông báo.";
     /// A message is over the limit.
-    MessageTooLarge, "MESSAGE_TOO_LARGE", ResourceExhausted, "The message is larger than this gateway takes.", "Thông điệp vượt quá kích thước cho phép.";
+    MessageTooLarge, "MESSAGE_TOO_LARGE", ResourceExhausted, Caller, "The message is larger than this gateway takes.", "Thông điệp vượt quá kích thước cho phép.";
     /// The metadata is over the limit.
-    MetadataTooLarge, "METADATA_TOO_LARGE", ResourceExhausted, "The metadata is larger than this gateway takes (16 kB).", "Siêu dữ liệu vượt quá kích thước cho phép (16 kB).";
+    MetadataTooLarge, "METADATA_TOO_LARGE", ResourceExhausted, Caller, "The metadata is larger than this gateway takes (16 kB).", "Siêu dữ liệu vượt quá kích thước cho phép (16 kB).";
     /// Compressed messages are not taken.
-    EncodingUnsupported, "ENCODING_UNSUPPORTED", Unimplemented, "Compressed messages are not taken: use grpc-encoding identity.", "Không nhận thông điệp nén: dùng grpc-encoding identity.";
+    EncodingUnsupported, "ENCODING_UNSUPPORTED", Unimplemented, Caller, "Compressed messages are not taken: use grpc-encoding identity.", "Không nhận thông điệp nén: dùng grpc-encoding identity.";
     /// A message is marked as compressed, and `grpc-encoding` names no compression.
-    CompressionFlagInvalid, "COMPRESSION_FLAG_INVALID", Internal, "The message is marked as compressed, but grpc-encoding names no compression.", "Thông điệp được đánh dấu là nén, nhưng grpc-encoding không nêu cách nén.";
+    CompressionFlagInvalid, "COMPRESSION_FLAG_INVALID", Internal, Caller, "The message is marked as compressed, but grpc-encoding names no compression.", "Thông điệp được đánh dấu là nén, nhưng grpc-encoding không nêu cách nén.";
     /// The request did not arrive in time.
-    RequestTimeout, "REQUEST_TIMEOUT", DeadlineExceeded, "The request did not arrive in time: send it without a pause.", "Yêu cầu không đến kịp thời gian: hãy gửi liền mạch.";
+    RequestTimeout, "REQUEST_TIMEOUT", DeadlineExceeded, Caller, "The request did not arrive in time: send it without a pause.", "Yêu cầu không đến kịp thời gian: hãy gửi liền mạch.";
     /// Not gRPC over HTTP/2.
-    ProtocolUnsupported, "PROTOCOL_UNSUPPORTED", Unimplemented, "This port speaks gRPC over HTTP/2.", "Cổng này chỉ phục vụ gRPC trên HTTP/2.";
+    ProtocolUnsupported, "PROTOCOL_UNSUPPORTED", Unimplemented, Caller, "This port speaks gRPC over HTTP/2.", "Cổng này chỉ phục vụ gRPC trên HTTP/2.";
     /// The gateway serves no such method.
-    OperationUnknown, "OPERATION_UNKNOWN", Unimplemented, "No contract has this operation.", "Không có thao tác này.";
+    OperationUnknown, "OPERATION_UNKNOWN", Unimplemented, Caller, "No contract has this operation.", "Không có thao tác này.";
     /// The source has no such record.
-    RecordNotFound, "RECORD_NOT_FOUND", NotFound, "The source has no such record.", "Nguồn dữ liệu không có bản ghi này.";
+    RecordNotFound, "RECORD_NOT_FOUND", NotFound, Caller, "The source has no such record.", "Nguồn dữ liệu không có bản ghi này.";
     /// The source did not take the request.
-    SourceRejected, "SOURCE_REJECTED", InvalidArgument, "The source did not take the request: see its code.", "Nguồn dữ liệu từ chối yêu cầu: xem mã lỗi.";
+    SourceRejected, "SOURCE_REJECTED", InvalidArgument, Caller, "The source did not take the request: see its code.", "Nguồn dữ liệu từ chối yêu cầu: xem mã lỗi.";
     /// It is there already, as the contract tells it of the source's answer.
-    RecordExists, "RECORD_EXISTS", AlreadyExists, "The source has this record already.", "Nguồn dữ liệu đã có bản ghi này.";
+    RecordExists, "RECORD_EXISTS", AlreadyExists, Caller, "The source has this record already.", "Nguồn dữ liệu đã có bản ghi này.";
     /// The source says that it failed, by a code.
-    SourceFailed, "SOURCE_FAILED", Internal, "The source says that it failed: see its code.", "Nguồn dữ liệu báo lỗi: xem mã lỗi.";
+    SourceFailed, "SOURCE_FAILED", Internal, Source, "The source says that it failed: see its code.", "Nguồn dữ liệu báo lỗi: xem mã lỗi.";
     /// It is not finished yet at the source.
-    SourceNotReady, "SOURCE_NOT_READY", FailedPrecondition, "It is not finished at the source yet: ask again later.", "Nguồn dữ liệu chưa xử lý xong: hãy hỏi lại sau.";
+    SourceNotReady, "SOURCE_NOT_READY", FailedPrecondition, Source, "It is not finished at the source yet: ask again later.", "Nguồn dữ liệu chưa xử lý xong: hãy hỏi lại sau.";
     /// Something else happened at the source meanwhile.
-    SourceAborted, "SOURCE_ABORTED", Aborted, "The source ended the operation because of another one: read anew, then repeat it as a whole.", "Nguồn dữ liệu hủy thao tác do xung đột với thao tác khác: đọc lại rồi thực hiện lại từ đầu.";
+    SourceAborted, "SOURCE_ABORTED", Aborted, Caller, "The source ended the operation because of another one: read anew, then repeat it as a whole.", "Nguồn dữ liệu hủy thao tác do xung đột với thao tác khác: đọc lại rồi thực hiện lại từ đầu.";
     /// It is there already, at the source.
-    SourceAlreadyExists, "SOURCE_ALREADY_EXISTS", AlreadyExists, "It is there already, says the source.", "Nguồn dữ liệu báo đối tượng đã tồn tại.";
+    SourceAlreadyExists, "SOURCE_ALREADY_EXISTS", AlreadyExists, Caller, "It is there already, says the source.", "Nguồn dữ liệu báo đối tượng đã tồn tại.";
     /// The source's state does not allow the operation.
-    SourcePreconditionFailed, "SOURCE_PRECONDITION_FAILED", FailedPrecondition, "The source's state does not allow this: change that first, repeating does not help.", "Trạng thái ở nguồn dữ liệu không cho phép thao tác này: xử lý trạng thái trước, gọi lại không có tác dụng.";
+    SourcePreconditionFailed, "SOURCE_PRECONDITION_FAILED", FailedPrecondition, Caller, "The source's state does not allow this: change that first, repeating does not help.", "Trạng thái ở nguồn dữ liệu không cho phép thao tác này: xử lý trạng thái trước, gọi lại không có tác dụng.";
     /// Beyond what the source has.
-    SourceOutOfRange, "SOURCE_OUT_OF_RANGE", OutOfRange, "That is beyond what the source has.", "Vượt quá phạm vi dữ liệu của nguồn.";
+    SourceOutOfRange, "SOURCE_OUT_OF_RANGE", OutOfRange, Caller, "That is beyond what the source has.", "Vượt quá phạm vi dữ liệu của nguồn.";
     /// The source limits how much it is asked.
-    SourceExhausted, "SOURCE_EXHAUSTED", ResourceExhausted, "The source limits how much it is asked: wait as RetryInfo says, or ask for less.", "Nguồn dữ liệu giới hạn lượng yêu cầu: chờ theo RetryInfo hoặc yêu cầu ít hơn.";
+    SourceExhausted, "SOURCE_EXHAUSTED", ResourceExhausted, Source, "The source limits how much it is asked: wait as RetryInfo says, or ask for less.", "Nguồn dữ liệu giới hạn lượng yêu cầu: chờ theo RetryInfo hoặc yêu cầu ít hơn.";
     /// The source cannot be reached, or says that it is busy.
-    SourceUnavailable, "SOURCE_UNAVAILABLE", Unavailable, "The source cannot be reached or is busy.", "Không kết nối được nguồn dữ liệu hoặc nguồn đang bận.";
+    SourceUnavailable, "SOURCE_UNAVAILABLE", Unavailable, Source, "The source cannot be reached or is busy.", "Không kết nối được nguồn dữ liệu hoặc nguồn đang bận.";
     /// The breaker is open.
-    SourceCircuitOpen, "SOURCE_CIRCUIT_OPEN", Unavailable, "The source has been failing and is left alone for a moment.", "Nguồn dữ liệu đang lỗi, tạm ngừng gọi.";
+    SourceCircuitOpen, "SOURCE_CIRCUIT_OPEN", Unavailable, Source, "The source has been failing and is left alone for a moment.", "Nguồn dữ liệu đang lỗi, tạm ngừng gọi.";
     /// Too many calls under way.
-    GatewayOverloaded, "GATEWAY_OVERLOADED", Unavailable, "Too many calls to this source are under way.", "Quá nhiều lượt gọi đang chờ nguồn dữ liệu này.";
+    GatewayOverloaded, "GATEWAY_OVERLOADED", Unavailable, Gateway, "Too many calls to this source are under way.", "Quá nhiều lượt gọi đang chờ nguồn dữ liệu này.";
     /// An operation's contract was changed while the call was under way, and discloses less now.
-    ContractChanged, "CONTRACT_CHANGED", Aborted, "The operation's contract changed meanwhile: read it anew and begin again.", "Mô tả thao tác đã thay đổi trong khi gọi: đọc lại mô tả và gọi lại từ đầu.";
+    ContractChanged, "CONTRACT_CHANGED", Aborted, Gateway, "The operation's contract changed meanwhile: read it anew and begin again.", "Mô tả thao tác đã thay đổi trong khi gọi: đọc lại mô tả và gọi lại từ đầu.";
     /// The gateway ends, and with it a stream that stands still.
-    GatewayEnding, "GATEWAY_ENDING", Unavailable, "The gateway ends, perhaps to start anew: ask again.", "Cổng đang dừng hoặc khởi động lại: hãy gọi lại.";
+    GatewayEnding, "GATEWAY_ENDING", Unavailable, Gateway, "The gateway ends, perhaps to start anew: ask again.", "Cổng đang dừng hoặc khởi động lại: hãy gọi lại.";
     /// The exchange log cannot be written, or not be read: nothing leaves unlogged.
-    ExchangeLogUnavailable, "EXCHANGE_LOG_UNAVAILABLE", Unavailable, "The exchange log cannot be written or read; nothing leaves unlogged.", "Không ghi hoặc không đọc được nhật ký; không dữ liệu nào rời cổng.";
+    ExchangeLogUnavailable, "EXCHANGE_LOG_UNAVAILABLE", Unavailable, Gateway, "The exchange log cannot be written or read; nothing leaves unlogged.", "Không ghi hoặc không đọc được nhật ký; không dữ liệu nào rời cổng.";
     /// A write was sent, and what became of it is not known.
-    WriteOutcomeUnknown, "WRITE_OUTCOME_UNKNOWN", Unknown, "The write may have been done: do not repeat it, ask the source for its state.", "Thao tác ghi có thể đã được thực hiện: không gửi lại, hãy tra cứu trạng thái ở nguồn.";
+    WriteOutcomeUnknown, "WRITE_OUTCOME_UNKNOWN", Unknown, Gateway, "The write may have been done: do not repeat it, ask the source for its state.", "Thao tác ghi có thể đã được thực hiện: không gửi lại, hãy tra cứu trạng thái ở nguồn.";
     /// The source took too long.
-    SourceTimeout, "SOURCE_TIMEOUT", DeadlineExceeded, "The source took too long.", "Nguồn dữ liệu trả lời quá chậm.";
+    SourceTimeout, "SOURCE_TIMEOUT", DeadlineExceeded, Source, "The source took too long.", "Nguồn dữ liệu trả lời quá chậm.";
     /// The caller's own deadline passed; what became of the call at the source is not known.
-    CallerDeadline, "CALLER_DEADLINE", DeadlineExceeded, "Your own deadline passed before the source had the operation's time: give the call longer.", "Đã hết thời hạn do bên gọi đặt: hãy đặt thời hạn dài hơn.";
+    CallerDeadline, "CALLER_DEADLINE", DeadlineExceeded, Caller, "Your own deadline passed before the source had the operation's time: give the call longer.", "Đã hết thời hạn do bên gọi đặt: hãy đặt thời hạn dài hơn.";
     /// The source's answer is not what its contract says.
-    SourceProtocolError, "SOURCE_PROTOCOL_ERROR", Internal, "The source's answer is not what its contract says.", "Câu trả lời của nguồn không đúng hợp đồng.";
+    SourceProtocolError, "SOURCE_PROTOCOL_ERROR", Internal, Source, "The source's answer is not what its contract says.", "Câu trả lời của nguồn không đúng hợp đồng.";
     /// The source's answer has drifted from its contract, and the operation's policy is to refuse that.
-    SourceDrifted, "SOURCE_DRIFTED", Internal, "The source's answer has another shape than its contract says: tell the operator.", "Câu trả lời của nguồn khác với mô tả trong hợp đồng: báo người vận hành.";
+    SourceDrifted, "SOURCE_DRIFTED", Internal, Source, "The source's answer has another shape than its contract says: tell the operator.", "Câu trả lời của nguồn khác với mô tả trong hợp đồng: báo người vận hành.";
     /// The source refused the gateway's credentials.
-    SourceCredentialsRefused, "SOURCE_CREDENTIALS_REFUSED", FailedPrecondition, "The source refused the gateway's credentials: tell the operator.", "Nguồn từ chối thông tin xác thực của cổng: báo người vận hành.";
+    SourceCredentialsRefused, "SOURCE_CREDENTIALS_REFUSED", FailedPrecondition, Gateway, "The source refused the gateway's credentials: tell the operator.", "Nguồn từ chối thông tin xác thực của cổng: báo người vận hành.";
     /// The certificate names nobody who administers.
-    StaffUnknown, "STAFF_UNKNOWN", Unauthenticated, "The certificate names nobody who administers this gateway.", "Chứng thư số không thuộc người quản trị nào.";
+    StaffUnknown, "STAFF_UNKNOWN", Unauthenticated, Caller, "The certificate names nobody who administers this gateway.", "Chứng thư số không thuộc người quản trị nào.";
     /// A role is missing, or a rule of separation forbids it.
-    RoleMissing, "ROLE_MISSING", PermissionDenied, "This needs another role, or another person.", "Thao tác này cần vai trò khác hoặc người khác.";
+    RoleMissing, "ROLE_MISSING", PermissionDenied, Caller, "This needs another role, or another person.", "Thao tác này cần vai trò khác hoặc người khác.";
     /// The token endpoint gives tokens for client credentials only.
-    GrantTypeUnsupported, "GRANT_TYPE_UNSUPPORTED", Unimplemented, "Only the grant type client_credentials is taken.", "Chỉ nhận grant_type client_credentials.";
+    GrantTypeUnsupported, "GRANT_TYPE_UNSUPPORTED", Unimplemented, Caller, "Only the grant type client_credentials is taken.", "Chỉ nhận grant_type client_credentials.";
     /// No client, grant, token, key or person of this id.
-    ObjectUnknown, "OBJECT_UNKNOWN", NotFound, "There is nothing of this id.", "Không có đối tượng với mã này.";
+    ObjectUnknown, "OBJECT_UNKNOWN", NotFound, Caller, "There is nothing of this id.", "Không có đối tượng với mã này.";
     /// It is there already.
-    ObjectExists, "OBJECT_EXISTS", AlreadyExists, "It is there already.", "Đối tượng đã tồn tại.";
+    ObjectExists, "OBJECT_EXISTS", AlreadyExists, Caller, "It is there already.", "Đối tượng đã tồn tại.";
     /// A search for somebody covers a period whose key is gone.
-    PseudonymKeyMissing, "PSEUDONYM_KEY_MISSING", FailedPrecondition, "The pseudonym key of a period is gone, so nobody can tell what was asked about a person then: bring it back, or search outside that period.", "Khóa bút danh của một kỳ không còn nên không thể cho biết trong kỳ đó đã tra cứu gì về một người: khôi phục khóa, hoặc tìm ngoài kỳ đó.";
+    PseudonymKeyMissing, "PSEUDONYM_KEY_MISSING", FailedPrecondition, Caller, "The pseudonym key of a period is gone, so nobody can tell what was asked about a person then: bring it back, or search outside that period.", "Khóa bút danh của một kỳ không còn nên không thể cho biết trong kỳ đó đã tra cứu gì về một người: khôi phục khóa, hoặc tìm ngoài kỳ đó.";
     /// What an approval was asked on has changed since.
-    ChangeOutdated, "CHANGE_OUTDATED", FailedPrecondition, "What is to be changed is no longer as it was when the change was asked for: ask for it anew.", "Đối tượng đã thay đổi kể từ khi đề nghị: hãy đề nghị lại.";
+    ChangeOutdated, "CHANGE_OUTDATED", FailedPrecondition, Caller, "What is to be changed is no longer as it was when the change was asked for: ask for it anew.", "Đối tượng đã thay đổi kể từ khi đề nghị: hãy đề nghị lại.";
     /// Too many changes wait for approval.
-    ChangesFull, "CHANGES_FULL", ResourceExhausted, "Too many changes wait for approval: have some approved or rejected first.", "Quá nhiều thay đổi đang chờ phê duyệt: hãy xử lý bớt trước.";
+    ChangesFull, "CHANGES_FULL", ResourceExhausted, Caller, "Too many changes wait for approval: have some approved or rejected first.", "Quá nhiều thay đổi đang chờ phê duyệt: hãy xử lý bớt trước.";
     /// The registry or its keys cannot be used.
-    RegistryUnavailable, "REGISTRY_UNAVAILABLE", Unavailable, "The registry cannot be used: tell the operator.", "Không dùng được sổ đăng ký: báo người vận hành.";
+    RegistryUnavailable, "REGISTRY_UNAVAILABLE", Unavailable, Gateway, "The registry cannot be used: tell the operator.", "Không dùng được sổ đăng ký: báo người vận hành.";
     /// Too much administrative work is under way, for this person or in all.
-    AdministrationBusy, "ADMINISTRATION_BUSY", ResourceExhausted, "Too many administrative calls are under way: wait for some to end.", "Quá nhiều thao tác quản trị đang chạy: chờ một số thao tác kết thúc.";
+    AdministrationBusy, "ADMINISTRATION_BUSY", ResourceExhausted, Gateway, "Too many administrative calls are under way: wait for some to end.", "Quá nhiều thao tác quản trị đang chạy: chờ một số thao tác kết thúc.";
     /// The TLS handshake failed: the connection is refused before any call.
-    HandshakeFailed, "HANDSHAKE_FAILED", Unauthenticated, "The TLS handshake failed: no certificate of the province's CA.", "Bắt tay TLS thất bại: không có chứng thư số của CA tỉnh.";
+    HandshakeFailed, "HANDSHAKE_FAILED", Unauthenticated, Caller, "The TLS handshake failed: no certificate of the province's CA.", "Bắt tay TLS thất bại: không có chứng thư số của CA tỉnh.";
     /// The certificate of a connection under way was revoked, or has expired: the connection is closed.
-    CertificateRevoked, "CERTIFICATE_REVOKED", Unauthenticated, "The certificate was revoked or has expired: the connection is closed.", "Chứng thư số đã bị thu hồi hoặc hết hạn: kết nối bị đóng.";
+    CertificateRevoked, "CERTIFICATE_REVOKED", Unauthenticated, Caller, "The certificate was revoked or has expired: the connection is closed.", "Chứng thư số đã bị thu hồi hoặc hết hạn: kết nối bị đóng.";
     /// The caller went away.
-    Cancelled, "CANCELLED_BY_CALLER", Cancelled, "The caller cancelled the call.", "Bên gọi đã hủy yêu cầu.";
+    Cancelled, "CANCELLED_BY_CALLER", Cancelled, Caller, "The caller cancelled the call.", "Bên gọi đã hủy yêu cầu.";
 }
 
 /// Whose fault it is that an exchange did not succeed.
@@ -181,76 +185,6 @@ impl FaultOwner {
             FaultOwner::Gateway => "gateway",
             FaultOwner::Hub => "hub",
             FaultOwner::Source => "source",
-        }
-    }
-}
-
-impl Reason {
-    /// Whose fault it is where nothing more is known. Of what happened at or on the way to a source, `drivers::SourceError::blame`
-    /// knows more.
-    pub fn fault(self) -> FaultOwner {
-        match self {
-            Reason::TokenMissing
-            | Reason::TokenMalformed
-            | Reason::TokenInvalid
-            | Reason::TokenExpired
-            | Reason::TokenNotYetValid
-            | Reason::TokenRevoked
-            | Reason::ClientSuspended
-            | Reason::ClientUnknown
-            | Reason::GrantTypeUnsupported
-            | Reason::CertificateAmbiguous
-            | Reason::CompressionFlagInvalid
-            | Reason::RequestTimeout
-            | Reason::TokenNotBound
-            | Reason::ScopeNotGranted
-            | Reason::PurposeRequired
-            | Reason::PurposeNotGranted
-            | Reason::OfficialRequired
-            | Reason::RateLimited
-            | Reason::QuotaExceeded
-            | Reason::TooManyWatches
-            | Reason::FieldInvalid
-            | Reason::RequestMalformed
-            | Reason::MessageTooLarge
-            | Reason::MetadataTooLarge
-            | Reason::EncodingUnsupported
-            | Reason::ProtocolUnsupported
-            | Reason::OperationUnknown
-            | Reason::RecordNotFound
-            | Reason::SourceRejected
-            | Reason::RecordExists
-            | Reason::SourceAborted
-            | Reason::SourceAlreadyExists
-            | Reason::SourcePreconditionFailed
-            | Reason::SourceOutOfRange
-            | Reason::CallerDeadline
-            | Reason::StaffUnknown
-            | Reason::RoleMissing
-            | Reason::ObjectUnknown
-            | Reason::ObjectExists
-            | Reason::ChangeOutdated
-            | Reason::PseudonymKeyMissing
-            | Reason::ChangesFull
-            | Reason::HandshakeFailed
-            | Reason::CertificateRevoked
-            | Reason::Cancelled => FaultOwner::Caller,
-            Reason::WriteOutcomeUnknown
-            | Reason::GatewayOverloaded
-            | Reason::AdministrationBusy
-            | Reason::GatewayEnding
-            | Reason::ContractChanged
-            | Reason::ExchangeLogUnavailable
-            | Reason::RegistryUnavailable
-            | Reason::SourceCredentialsRefused => FaultOwner::Gateway,
-            Reason::SourceUnavailable
-            | Reason::SourceCircuitOpen
-            | Reason::SourceExhausted
-            | Reason::SourceTimeout
-            | Reason::SourceFailed
-            | Reason::SourceNotReady
-            | Reason::SourceProtocolError
-            | Reason::SourceDrifted => FaultOwner::Source,
         }
     }
 }

@@ -277,6 +277,31 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_call_has_exactly_one_bearer_token_of_a_bounded_size() {
+        let long = |length: usize| format!("Bearer {}", "x".repeat(length));
+        for (values, wanted) in [
+            (vec!["Bearer abc"], Ok("abc")),
+            (vec!["bEARER abc"], Ok("abc")),
+            (vec![], Err(Reason::TokenMissing)),
+            (vec!["Bearer abc", "Bearer abc"], Err(Reason::TokenMalformed)),
+            (vec!["Bearer"], Err(Reason::TokenMalformed)),
+            (vec!["Bearer "], Err(Reason::TokenMalformed)),
+            (vec!["abc"], Err(Reason::TokenMalformed)),
+            (vec!["Basic abc"], Err(Reason::TokenMalformed)),
+            (vec!["Bearer ab\u{fc}"], Err(Reason::TokenMalformed)),
+            (vec![&*long(MAX_TOKEN)], Ok(&long(MAX_TOKEN)[7..])),
+            (vec![&*long(MAX_TOKEN + 1)], Err(Reason::TokenMalformed)),
+        ] {
+            let mut headers = http::HeaderMap::new();
+            for value in &values {
+                let value = http::HeaderValue::from_bytes(value.as_bytes());
+                headers.extend(value.ok().map(|value| (http::header::AUTHORIZATION, value)));
+            }
+            assert_eq!(bearer(&headers).map_err(|refusal| refusal.reason), wanted, "{:.40?}", values);
+        }
+    }
+
+    #[test]
     fn d1_verified_tokens_are_bounded_by_their_size_and_number() {
         let verified = |number: usize| {
             Arc::new(VerifiedToken {

@@ -1,14 +1,17 @@
 //! Connection entries: one file a hub, one file a source. Moving a source to another hub is a change of one line.
 
+mod credentials;
+
 use super::drift::{self, DriftPolicies};
 use super::reader::{ConfigFault, Document, Table};
+use crate::contract::ContractSet;
 use crate::contract::operation::Operation;
 use crate::contract::options::fill;
 use crate::contract::settings::Settings;
-use crate::contract::{Binding, ContractSet};
 use crate::drivers::connection::{RequestHash, SourceConnection, XRoadIds, XRoadMember};
-use crate::drivers::credentials::{Credentials, HashedBasic, Lgsp, LoginSession, OAuth2, UsernameToken};
+use crate::drivers::credentials::Credentials;
 use crate::drivers::http::HttpEndpoint;
+use crate::drivers::{Protocol, registry};
 use crate::guard::{BreakerSettings, GuardSettings, RetrySettings};
 use crate::http2::client::Keepalive;
 use crate::identity::tls;
@@ -91,44 +94,13 @@ impl SourceEntry {
     }
 }
 
-/// A protocol family, for which a hub has credentials of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum ProtocolFamily {
-    Rest,
-    Soap,
-    XRoad,
-    Grpc,
-}
-
-impl ProtocolFamily {
-    const ALL: [ProtocolFamily; 4] =
-        [ProtocolFamily::Rest, ProtocolFamily::Soap, ProtocolFamily::XRoad, ProtocolFamily::Grpc];
-
-    fn of(operation: &Operation) -> Self {
-        match operation.binding {
-            Binding::Rest(_) => ProtocolFamily::Rest,
-            Binding::Soap(_) => ProtocolFamily::Soap,
-            Binding::XRoadRest { .. } | Binding::XRoadSoap { .. } => ProtocolFamily::XRoad,
-            Binding::Grpc(_) => ProtocolFamily::Grpc,
-        }
-    }
-
-    fn key(self) -> &'static str {
-        match self {
-            ProtocolFamily::Rest => "rest",
-            ProtocolFamily::Soap => "soap",
-            ProtocolFamily::XRoad => "xroad",
-            ProtocolFamily::Grpc => "grpc",
-        }
-    }
-}
-
 struct HubEntry {
     addresses: Vec<String>,
     health_path: Option<String>,
     keepalive: Keepalive,
     tls: rustls::ClientConfig,
-    credentials: [Option<Arc<Credentials>>; 4],
+    /// By protocol.
+    credentials: HashMap<&'static str, Arc<Credentials>>,
 }
 
 /// Reads every hub, then every source; gives the files that they name too. All faults of all files come back together.
@@ -250,84 +222,13 @@ fn read_hub(table: &Table<'_>) -> Option<(String, HubEntry)> {
     let keepalive = read_keepalive(table);
     let tls = read_tls(table);
     let credentials = table.section("credentials", |all| {
-        let read = |family: ProtocolFamily| Some(Arc::new(all.table(family.key()).and_then(|table| finished(&table))?));
-        ProtocolFamily::ALL.map(read)
+        let read = |protocol: Protocol| {
+            let credentials = all.table(protocol.name).and_then(|table| credentials::read(&table))?;
+            Some((protocol.name, Arc::new(credentials)))
+        };
+        registry::protocols().into_iter().filter_map(read).collect()
     });
     Some((id?, HubEntry { addresses: addresses?, health_path, keepalive, tls: tls?, credentials }))
-}
-
-fn finished(table: &Table<'_>) -> Option<Credentials> {
-    let credentials = read_credentials(table);
-    table.refuse_unknown();
-    credentials
-}
-
-const KINDS: &str = "none, api-key, oauth2, session, hashed-basic or username-token";
-
-fn read_credentials(table: &Table<'_>) -> Option<Credentials> {
-    match table.needed("kind", "oauth2")?.as_str() {
-        "none" => Some(Credentials::None),
-        "api-key" => {
-            let header = table.parsed("header", "apikey", |text| text.parse().map_err(|_| "is no header name".into()));
-            let key = table.secret("key");
-            Some(Credentials::ApiKey { header: header?, key: key? })
-        }
-        "oauth2" => {
-            let token_path = table.needed("token_path", "/token");
-            let key = table.needed("consumer_key", "quangninh");
-            let secret = table.secret("consumer_secret");
-            let lgsp = table.table("lgsp").map(|lgsp| {
-                let read = read_lgsp(&lgsp);
-                lgsp.refuse_unknown();
-                read
-            });
-            let lgsp = lgsp.map_or(Some(None), |lgsp| lgsp.map(Some));
-            Some(Credentials::OAuth2(OAuth2::new(token_path?, key?, secret?, lgsp?)))
-        }
-        "session" => {
-            let login_path = table.needed("login_path", "/login");
-            let username = table.needed("username", "quangninh");
-            let password = table.secret("password");
-            let field = table.needed("field", "session");
-            Some(Credentials::Session(LoginSession::new(login_path?, username?, password?, field?)))
-        }
-        "hashed-basic" => {
-            let user = table.needed("user", "quangninh");
-            let secret = table.secret("secret");
-            let xroad_client = table.needed("xroad_client", "VN/GOV/H49/GATEWAY");
-            let api_key = table.secret("api_key");
-            Some(Credentials::HashedBasic(HashedBasic {
-                user: user?,
-                secret: secret?,
-                xroad_client: xroad_client?,
-                api_key: api_key?,
-            }))
-        }
-        "username-token" => {
-            let username = table.needed("username", "quangninh");
-            let password = table.secret("password");
-            Some(Credentials::UsernameToken(UsernameToken { username: username?, password: password? }))
-        }
-        _ => {
-            table.fault("kind", format!("must be {KINDS}"));
-            None
-        }
-    }
-}
-
-fn read_lgsp(table: &Table<'_>) -> Option<Lgsp> {
-    let access_key = table.secret("access_key");
-    let secret_key = table.secret("secret_key");
-    let app_name = table.needed("app_name", "NDXP-GATEWAY");
-    let partner_code = table.needed("partner_code", "000.00.00.H49");
-    let partner_code_cus = table.needed("partner_code_cus", "000.00.00.H49");
-    Some(Lgsp {
-        access_key: access_key?,
-        secret_key: secret_key?,
-        app_name: app_name?,
-        partner_code: partner_code?,
-        partner_code_cus: partner_code_cus?,
-    })
 }
 
 fn read_source(table: &Table<'_>, hubs: &HashMap<String, HubEntry>, contracts: &ContractSet) -> Option<SourceEntry> {
@@ -350,16 +251,24 @@ fn read_source(table: &Table<'_>, hubs: &HashMap<String, HubEntry>, contracts: &
         .filter(|operation| source.as_ref().is_some_and(|source| operation.source.id == *source))
         .filter(|operation| contract.as_ref().is_some_and(|contract| operation.source.version == *contract))
         .collect();
-    let family = operations.first().map_or(ProtocolFamily::Rest, |operation| ProtocolFamily::of(operation));
-    let own = table.table("credentials").map(|table| finished(&table).map(Arc::new));
+    let protocol = operations.first().map_or("rest", |operation| operation.binding.driver());
+    if let Some(unknown) = operations.iter().find(|operation| registry::protocol_of(operation).is_none()) {
+        let known: Vec<&str> = registry::protocols().iter().map(|protocol| protocol.name).collect();
+        let (operation, name, known) = (&unknown.name, unknown.binding.driver(), known.join(", "));
+        table.fault(
+            "source",
+            format!("{operation} is called by protocol {name:?}, which this gateway does not speak: {known}"),
+        );
+    }
+    let own = table.table("credentials").map(|table| credentials::read(&table).map(Arc::new));
     let path = table.text("path").unwrap_or_default();
     let second = table.table("second").map(|second| {
-        let read = read_second(&second, hubs, family, &path);
+        let read = read_second(&second, hubs, protocol, &path);
         second.refuse_unknown();
         read
     });
     let reached = match table.text("hub") {
-        Some(hub) => through_hub(table, &hub, hubs, family, &path),
+        Some(hub) => through_hub(table, &hub, hubs, protocol, &path),
         None => {
             let addresses = read_addresses(table, "https://source.example:443");
             let (health_path, keepalive, tls) = (read_health_path(table), read_keepalive(table), read_tls(table));
@@ -378,7 +287,7 @@ fn read_source(table: &Table<'_>, hubs: &HashMap<String, HubEntry>, contracts: &
             .collect::<Settings>()
     });
     for name in operations.iter().flat_map(|one| &one.request.fields).filter_map(|field| field.case_setting.as_ref()) {
-        if settings.get(name).is_some_and(|text| crate::contract::map::request::case_named(text).is_none()) {
+        if settings.get(name).is_some_and(|text| crate::contract::map::case::case_named(text).is_none()) {
             table.fault("settings", format!("{name} must be \"as-given\", \"upper\" or \"folded\""));
         }
     }
@@ -392,7 +301,7 @@ fn read_source(table: &Table<'_>, hubs: &HashMap<String, HubEntry>, contracts: &
         xroad.refuse_unknown();
         ids
     });
-    if xroad.is_none() && family == ProtocolFamily::XRoad {
+    if xroad.is_none() && protocol == "xroad" {
         table.fault("xroad", "is missing: an X-Road source needs [xroad] with client and service");
     }
     let (guard, own_guards) = table.section("guard", |table| read_guards(table, &operations));
@@ -407,7 +316,9 @@ fn read_source(table: &Table<'_>, hubs: &HashMap<String, HubEntry>, contracts: &
     let second = second.map_or(Some(None), |second| second.map(Some))?;
     let others = second.iter().map(|(_, reach)| ("second", reach));
     for (place, reach) in [(credentials_at, &first)].into_iter().chain(others) {
-        if let Some(reason) = operations.iter().find_map(|one| reach.credentials.serve(&one.binding).err()) {
+        if let Some(reason) =
+            operations.iter().find_map(|one| registry::check_credentials(&reach.credentials, one).err())
+        {
             table.fault(place, format!("these credentials are never sent: {reason}"));
         }
     }
@@ -420,11 +331,11 @@ fn read_source(table: &Table<'_>, hubs: &HashMap<String, HubEntry>, contracts: &
 fn read_second(
     table: &Table<'_>,
     hubs: &HashMap<String, HubEntry>,
-    family: ProtocolFamily,
+    protocol: &str,
     path: &str,
 ) -> Option<(SecondMode, UpstreamTarget)> {
     let path = table.text("path").unwrap_or_else(|| path.to_owned());
-    let reached = table.needed("hub", "ndop").and_then(|hub| through_hub(table, &hub, hubs, family, &path));
+    let reached = table.needed("hub", "ndop").and_then(|hub| through_hub(table, &hub, hubs, protocol, &path));
     let share = table.number("share_percent", 10, 1..=99) as u32;
     let mode = table.parsed("mode", "failover", |text| match text {
         "failover" => Ok(SecondMode::Failover),
@@ -442,7 +353,7 @@ fn through_hub(
     table: &Table<'_>,
     id: &str,
     hubs: &HashMap<String, HubEntry>,
-    family: ProtocolFamily,
+    protocol: &str,
     path: &str,
 ) -> Option<UpstreamTarget> {
     let Some(hub) = hubs.get(id) else {
@@ -451,8 +362,8 @@ fn through_hub(
         table.fault("hub", format!("there is no hub {id:?}; known: {}", known.join(", ")));
         return None;
     };
-    let Some(credentials) = hub.credentials[family as usize].clone() else {
-        table.fault("hub", format!("hub {id:?} has no [credentials.{}], which this source needs", family.key()));
+    let Some(credentials) = hub.credentials.get(protocol).cloned() else {
+        table.fault("hub", format!("hub {id:?} has no [credentials.{protocol}], which this source needs"));
         return None;
     };
     Some(UpstreamTarget {

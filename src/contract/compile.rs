@@ -3,11 +3,10 @@
 use super::drift::DriftPolicy;
 use super::fields::FieldTree;
 use super::map::outcome::OutcomeRules;
-use super::operation::{
-    Binding, CallShape, FillPlan, Operation, Paging, Polling, ResponseShape, RestBinding, SourceInfo, TemplatePart,
-};
+use super::operation::{Binding, CallShape, FillPlan, Operation, Paging, Polling, ResponseShape, SourceInfo};
 use super::options::{self, DataClass};
 use super::plan::WirePath;
+use binding::compile_binding;
 use folder::{compile_folder, in_order, list_protos};
 use prost_reflect::{DescriptorPool, ExtensionDescriptor, FileDescriptor, MethodDescriptor, ServiceDescriptor};
 use std::collections::HashMap;
@@ -15,6 +14,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+mod binding;
 mod folder;
 mod message;
 
@@ -413,75 +413,6 @@ fn request_path(text: &str, method: &MethodDescriptor) -> Result<Vec<String>, St
         let field = field.ok_or_else(|| format!("{text:?} is no field of {}", method.input().name()))?;
         message = field.kind().as_message().cloned();
     }
-    Ok(parts)
-}
-
-fn compile_binding(said: &options::Operation, path: &str) -> Result<Binding, String> {
-    use options::operation::Binding as Said;
-    use options::x_road::Style;
-    match said.binding.as_ref().ok_or("must say how it is called at the source (rest, soap, xroad or grpc)")? {
-        Said::Rest(rest) => Ok(Binding::Rest(compile_rest(rest)?)),
-        Said::Soap(soap) => Ok(Binding::Soap(check_soap(soap)?)),
-        Said::Xroad(xroad) => {
-            if xroad.service_code.is_empty() {
-                return Err("xroad must name its service_code".into());
-            }
-            match xroad.style.as_ref().ok_or("xroad must say rest or soap")? {
-                Style::Rest(rest) => {
-                    Ok(Binding::XRoadRest { service_code: xroad.service_code.clone(), rest: compile_rest(rest)? })
-                }
-                Style::Soap(soap) => Ok(Binding::XRoadSoap {
-                    service_code: xroad.service_code.clone(),
-                    service_version: xroad.service_version.clone(),
-                    soap: check_soap(soap)?,
-                }),
-            }
-        }
-        Said::Grpc(grpc) => {
-            let path = if grpc.path.is_empty() { path } else { &grpc.path };
-            Ok(Binding::Grpc(path.parse().map_err(|_| format!("{path:?} is no gRPC path"))?))
-        }
-    }
-}
-
-fn check_soap(soap: &options::Soap) -> Result<options::Soap, String> {
-    if soap.request.is_empty() || soap.response.iter().all(String::is_empty) || soap.namespace.is_empty() {
-        return Err("soap must name its request, answer and namespace".into());
-    }
-    Ok(soap.clone())
-}
-
-fn compile_rest(rest: &options::Rest) -> Result<RestBinding, String> {
-    use options::rest::Verb;
-    let (method, template) = match rest.verb.as_ref().ok_or("rest must say get, post, put or delete")? {
-        Verb::Get(path) => (http::Method::GET, path),
-        Verb::Post(path) => (http::Method::POST, path),
-        Verb::Put(path) => (http::Method::PUT, path),
-        Verb::Delete(path) => (http::Method::DELETE, path),
-    };
-    if !template.starts_with('/') {
-        return Err(format!("path {template:?} must start with a /"));
-    }
-    Ok(RestBinding {
-        template: parse_template(template)?,
-        body_root: WirePath::parse(&rest.body_root).parts,
-        etag: rest.etag,
-        accepted: rest.accepted,
-        query_by_default: matches!(method, http::Method::GET | http::Method::DELETE),
-        method,
-    })
-}
-
-fn parse_template(template: &str) -> Result<Vec<TemplatePart>, String> {
-    let mut parts = Vec::new();
-    let mut rest = template;
-    while let Some((literal, after)) = rest.split_once('{') {
-        let (name, after) = after.split_once('}').ok_or_else(|| format!("a brace in {template:?} is not closed"))?;
-        parts.push(TemplatePart::Literal(literal.to_owned()));
-        parts.push(TemplatePart::Name(name.to_owned()));
-        rest = after;
-    }
-    parts.push(TemplatePart::Literal(rest.to_owned()));
     Ok(parts)
 }
 

@@ -64,11 +64,13 @@ pub enum Binding {
     },
     /// gRPC: the path at the source.
     Grpc(http::uri::PathAndQuery),
+    /// Another protocol, by its driver's name.
+    Other(options::Protocol),
 }
 
 impl Binding {
     /// The protocol's name, as shown to people.
-    pub fn protocol(&self) -> &'static str {
+    pub fn protocol(&self) -> &str {
         match self {
             Binding::Rest(_) => "REST",
             Binding::Soap(soap) if soap.version == options::SoapVersion::Soap12 as i32 => "SOAP 1.2",
@@ -76,6 +78,18 @@ impl Binding {
             Binding::XRoadRest { .. } => "X-Road REST",
             Binding::XRoadSoap { .. } => "X-Road SOAP",
             Binding::Grpc(_) => "gRPC",
+            Binding::Other(other) => &other.name,
+        }
+    }
+
+    /// The name of the driver that calls it.
+    pub fn driver(&self) -> &str {
+        match self {
+            Binding::Rest(_) => "rest",
+            Binding::Soap(_) => "soap",
+            Binding::XRoadRest { .. } | Binding::XRoadSoap { .. } => "xroad",
+            Binding::Grpc(_) => "grpc",
+            Binding::Other(other) => &other.name,
         }
     }
 }

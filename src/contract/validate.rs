@@ -165,3 +165,107 @@ impl Descriptor for DynamicMessage {
         self.descriptor().get_field_by_name(name)
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::contract::{ContractSet, Operation};
+    use serde_json::{Value as Json, json};
+    use std::sync::{Arc, LazyLock};
+
+    const CONTRACT: &str = r#"
+syntax = "proto3";
+package check.v1;
+import "ndxp/contract/v1/contract.proto";
+import "ndxp/type/v1/type.proto";
+service Check {
+  option (ndxp.contract.v1.source) = { id: "check" };
+  rpc Get(Ask) returns (Told) {
+    option idempotency_level = NO_SIDE_EFFECTS;
+    option (ndxp.contract.v1.operation) = {
+      scope: "check:read" data_class: OPEN rest: { post: "/a" } subject: ["parts.citizen", "citizen"]
+    };
+  }
+}
+enum Sort { SORT_UNSPECIFIED = 0; ONE = 1; }
+message Part { string citizen = 1 [(ndxp.contract.v1.field) = { format: CITIZEN_ID required: true }]; }
+message Ask {
+  string citizen = 1 [(ndxp.contract.v1.field) = { format: CITIZEN_ID }];
+  string name = 2 [(ndxp.contract.v1.field) = { max_length: 5 }];
+  repeated Part parts = 3 [(ndxp.contract.v1.field) = { max_length: 2 }];
+  Sort sort = 4;
+  double size = 5;
+  ndxp.type.v1.PartialDate born = 6;
+  optional string must = 7 [(ndxp.contract.v1.field) = { required: true }];
+}
+message Told { string text = 1; }
+"#;
+
+    static OPERATION: LazyLock<Arc<Operation>> = LazyLock::new(|| {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("check.proto"), CONTRACT).unwrap();
+        ContractSet::with_folder(folder.path()).unwrap().operation("/check.v1.Check/Get").unwrap().clone()
+    });
+
+    fn ask(json: &Json) -> DynamicMessage {
+        DynamicMessage::deserialize(OPERATION.request.message.clone(), json).unwrap()
+    }
+
+    #[test]
+    fn each_rule_is_told_by_the_field_s_path_and_never_by_its_value() {
+        let citizen = "022199000123";
+        let parts = |ids: &[&str]| ids.iter().map(|id| json!({ "citizen": id })).collect::<Vec<_>>();
+        for (request, field, description) in [
+            (json!({ "must": "x" }), "", ""),
+            (json!({ "must": "x", "citizen": citizen, "name": "Ngân", "parts": parts(&[citizen, citizen]) }), "", ""),
+            (json!({ "must": "x", "name": "một\nhai" }), "name", "longer than 5"),
+            (
+                json!({ "must": "x", "sort": "ONE", "size": 0.5, "born": { "year": 2024, "month": 2, "day": 29 } }),
+                "",
+                "",
+            ),
+            (json!({}), "must", "required"),
+            (json!({ "must": "x", "citizen": "12345" }), "citizen", "must be"),
+            (json!({ "must": "x", "name": "secret" }), "name", "longer than 5"),
+            (json!({ "must": "x", "name": "a\u{0}" }), "name", "control"),
+            (json!({ "must": "x", "parts": parts(&[citizen, "1"]) }), "parts[1].citizen", "must be"),
+            (json!({ "must": "x", "parts": [{}] }), "parts[0].citizen", "required"),
+            (json!({ "must": "x", "parts": parts(&[citizen; 3]) }), "parts", "more than 2 items"),
+            (json!({ "must": "x", "sort": 7 }), "sort", "no value"),
+            (json!({ "must": "x", "size": "NaN" }), "size", "no number"),
+            (json!({ "must": "x", "born": { "year": 2023, "month": 2, "day": 29 } }), "born", "no date"),
+        ] {
+            let found = check(&OPERATION.request, &ask(&request));
+            let told: Vec<_> =
+                found.iter().map(|one| (one.field.as_str(), one.description.contains(description))).collect();
+            let wanted = if field.is_empty() { vec![] } else { vec![(field, true)] };
+            assert_eq!(told, wanted, "{request}: {found:?}");
+            assert!(found.iter().all(|one| !one.description.contains("secret")), "{found:?}");
+        }
+        let unknown = DynamicMessage::decode(OPERATION.request.message.clone(), &b"\x3a\x01x\x78\x01"[..]).unwrap();
+        assert_eq!(check(&OPERATION.request, &unknown)[0].field, "#15");
+    }
+
+    #[test]
+    fn violations_are_bounded() {
+        let bytes = [b"\x3a\x01x".to_vec(), b"\x78\x01".repeat(500)].concat();
+        let many = DynamicMessage::decode(OPERATION.request.message.clone(), bytes.as_slice()).unwrap();
+        assert!(check(&OPERATION.request, &many).len() <= MAX_VIOLATIONS);
+    }
+
+    #[test]
+    fn subjects_are_those_of_the_first_path_that_is_given_each_once() {
+        for (request, wanted) in [
+            (
+                json!({ "citizen": "1", "parts": [{ "citizen": "2" }, { "citizen": "3" }, { "citizen": "2" }] }),
+                vec!["2", "3"],
+            ),
+            (json!({ "citizen": "1", "parts": [{}] }), vec!["1"]),
+            (json!({ "citizen": "1" }), vec!["1"]),
+            (json!({ "name": "1" }), vec![]),
+        ] {
+            assert_eq!(subjects(&OPERATION.subject, &ask(&request)), wanted, "{request}");
+        }
+    }
+}

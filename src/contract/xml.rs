@@ -1,6 +1,8 @@
 //! XML, as far as the sources need it: elements, text, namespaces. No DTD, no external entity, bounded in depth, size
 //! and number of elements (OWASP XML External Entity Prevention).
 
+mod write;
+
 use encoding_rs::Encoding;
 use quick_xml::NsReader;
 use quick_xml::events::{BytesStart, Event};
@@ -9,6 +11,7 @@ use serde_json::map::Entry;
 use serde_json::{Map, Value};
 use std::borrow::Cow;
 use std::sync::Arc;
+pub use write::{escape_into, write_content, write_element, write_root};
 
 /// The declaration that documents begin with.
 pub const DECLARATION: &str = r#"<?xml version="1.0" encoding="UTF-8"?>"#;
@@ -333,83 +336,6 @@ fn has_forbidden(text: &str) -> bool {
 /// Whether XML 1.0 allows a character (section 2.2).
 pub fn is_allowed(character: char) -> bool {
     !matches!(character, '\u{0}'..='\u{8}' | '\u{b}' | '\u{c}' | '\u{e}'..='\u{1f}' | '\u{fffe}' | '\u{ffff}')
-}
-
-/// Writes a root element with its namespace as the default one, so that every child is qualified.
-pub fn write_root(out: &mut String, name: &str, namespace: Option<&str>, value: &Value) {
-    out.push('<');
-    out.push_str(name);
-    if let Some(namespace) = namespace {
-        out.push_str(" xmlns=\"");
-        escape_into(out, namespace);
-        out.push('"');
-    }
-    out.push('>');
-    write_content(out, "", value);
-    close(out, "", name);
-}
-
-/// Writes the content of an element: children in order, lists as repeated elements.
-pub fn write_content(out: &mut String, prefix: &str, value: &Value) {
-    match value {
-        Value::Object(object) => {
-            for (name, child) in object {
-                write_element(out, prefix, name, child);
-            }
-        }
-        Value::Null => {}
-        Value::Array(items) => items.iter().for_each(|item| write_content(out, prefix, item)),
-        Value::String(text) => escape_into(out, text),
-        other => out.push_str(&other.to_string()),
-    }
-}
-
-/// Writes one element, or one for each item of a list. A name that is no XML name is left out: names come from
-/// contracts, or from a map's keys, which are the caller's.
-pub fn write_element(out: &mut String, prefix: &str, name: &str, value: &Value) {
-    if !is_name(name) {
-        return;
-    }
-    if let Value::Array(items) = value {
-        items.iter().for_each(|item| write_element(out, prefix, name, item));
-        return;
-    }
-    out.push('<');
-    out.push_str(prefix);
-    out.push_str(name);
-    out.push('>');
-    write_content(out, prefix, value);
-    close(out, prefix, name);
-}
-
-fn close(out: &mut String, prefix: &str, name: &str) {
-    out.push_str("</");
-    out.push_str(prefix);
-    out.push_str(name);
-    out.push('>');
-}
-
-fn is_name(name: &str) -> bool {
-    let mut chars = name.chars();
-    chars.next().is_some_and(|c| c.is_alphabetic() || c == '_')
-        && chars.all(|c| c.is_alphanumeric() || matches!(c, '_' | '-' | '.'))
-}
-
-/// Escapes text; characters that XML 1.0 cannot hold are left out.
-pub fn escape_into(out: &mut String, text: &str) {
-    for character in text.chars() {
-        match character {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&apos;"),
-            '\r' => out.push_str("&#13;"),
-            '\t' | '\n' => out.push(character),
-            control if (control as u32) < 0x20 || matches!(control, '\u{fffe}' | '\u{ffff}') => {}
-            plain => out.push(plain),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! A source's connection: where it is reached, through which hub, with which credentials.
 
-use super::SourceError;
 use super::credentials::{Credentials, Proof};
 use super::http::HttpEndpoint;
-use crate::contract::settings::Settings;
+use super::{GatewayFault, SourceError};
+use crate::contract::settings::{SentFlag, Settings};
 use crate::http2::client::Keepalive;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -95,14 +95,36 @@ pub struct SourceConnection {
 
 impl SourceConnection {
     /// The proof for one request to `path` below the endpoint.
-    pub async fn prove(&self, path: &str) -> Result<Proof, SourceError> {
-        self.credentials.prove(&self.login, &self.endpoint, path).await.map_err(SourceError::of_the_hub)
+    async fn prove(&self, path: &str) -> Result<Proof, SourceError> {
+        self.credentials.prove(&self.login, &self.endpoint, path).await.map_err(SourceError::of_login)
     }
 
-    /// Whether a request is to be sent once more with new credentials: the source refused these, newer ones can be had, and it is the
-    /// first time. `renewed` remembers that.
-    pub(super) fn renews<T>(&self, result: &Result<T, SourceError>, proof: &Proof, renewed: &mut bool) -> bool {
-        let refused = matches!(result, Err(SourceError::CredentialsRefused(_)));
-        refused && !std::mem::replace(renewed, true) && self.credentials.refused(proof)
+    /// Sends a request with credentials, and once more where the source refuses them and newer ones can be had. `prepare` makes the
+    /// request and says its path below the endpoint; `send` sends it to that path with the proof, and judges its response.
+    ///
+    /// # Errors
+    /// Those of `prepare` and `send`, and of the token endpoint or login that the credentials come from.
+    pub async fn authorized<R, T, F>(
+        &self,
+        sent: &SentFlag,
+        prepare: impl Fn() -> Result<(String, R), SourceError>,
+        send: impl Fn(String, R, Proof) -> F,
+    ) -> Result<T, SourceError>
+    where
+        F: Future<Output = Result<T, SourceError>>,
+    {
+        let mut renewed = false;
+        loop {
+            // What was refused for its credentials was not done.
+            sent.withdraw();
+            let (path, request) = prepare()?;
+            let proof = self.prove(&path).await?;
+            let epoch = proof.epoch();
+            let result = send(path, request, proof).await;
+            let refused = matches!(result, Err(SourceError::Gateway(GatewayFault::CredentialsRefused(_))));
+            if !refused || std::mem::replace(&mut renewed, true) || !self.credentials.refused(epoch) {
+                return result;
+            }
+        }
     }
 }

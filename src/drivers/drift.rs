@@ -1,6 +1,6 @@
 //! What was noticed in an answer goes to who counts it; where its operation's policy refuses drift, the answer is not believed.
 
-use super::SourceError;
+use super::{SourceError, SourceFault};
 use crate::contract::Operation;
 use crate::contract::drift::DriftPolicy;
 use crate::contract::notes::Notes;
@@ -10,7 +10,7 @@ use bytes::Bytes;
 /// Hands on what was noticed, whatever came of the answer.
 ///
 /// # Errors
-/// The answer's own; [`SourceError::Drifted`] where it was read, and its policy refuses drift.
+/// The answer's own; [`SourceFault::Drifted`] where it was read, and its policy refuses drift.
 pub(super) fn apply_policy<T>(
     operation: &Operation,
     context: &CallContext,
@@ -19,10 +19,10 @@ pub(super) fn apply_policy<T>(
 ) -> Result<T, SourceError> {
     let first = notes.drift.first().filter(|_| context.drift == DriftPolicy::Refuse);
     let refused =
-        first.map(|drift| SourceError::Drifted { kind: drift.kind.as_str(), path: drift.source_path(operation) });
+        first.map(|drift| SourceFault::Drifted { kind: drift.kind.as_str(), path: drift.source_path(operation) });
     context.observed.add(notes);
     match (answer, refused) {
-        (Ok(_), Some(refused)) => Err(refused),
+        (Ok(_), Some(refused)) => Err(refused.into()),
         (answer, _) => answer,
     }
 }

@@ -4,7 +4,7 @@ use super::connection::SourceConnection;
 use super::error::CALM;
 use super::grpc_messages::{Failed, Messages};
 use super::http::connector;
-use super::{Call, Driver, SourceError, SourceResponse, drift, unfit};
+use super::{Call, CallerFault, Driver, HubFault, Protocol, SourceError, SourceFault, SourceResponse, drift, unfit};
 use crate::contract::settings::CallContext;
 use crate::contract::{Binding, CallShape, Operation};
 use crate::deadline::DeadlineOwner;
@@ -18,6 +18,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tonic::Code;
+
+/// gRPC: the source knows the gateway by its certificate.
+pub const PROTOCOL: Protocol =
+    Protocol { name: "grpc", credentials: |_| &[], driver: |connection| Box::new(GrpcDriver::new(&connection)) };
 
 /// gRPC towards one source.
 pub struct GrpcDriver {
@@ -59,10 +63,10 @@ const PLACED_AGAIN: u32 = 2;
 impl From<Http2Error> for SourceError {
     fn from(error: Http2Error) -> Self {
         match error {
-            Http2Error::NoConnection(_) => SourceError::Unreachable("no connection"),
-            Http2Error::Unprocessed => SourceError::Busy { code: "REFUSED_STREAM".into(), retry_after: None },
-            Http2Error::EnhanceYourCalm => SourceError::Limited { code: CALM.into(), retry_after: None },
-            Http2Error::Broken(_) => SourceError::Broken("the connection was closed"),
+            Http2Error::NoConnection(_) => HubFault::Unreachable("no connection").into(),
+            Http2Error::Unprocessed => SourceFault::Busy { code: "REFUSED_STREAM".into(), retry_after: None }.into(),
+            Http2Error::EnhanceYourCalm => SourceFault::Limited { code: CALM.into(), retry_after: None }.into(),
+            Http2Error::Broken(_) => SourceError::broken("the connection was closed"),
         }
     }
 }
@@ -78,7 +82,7 @@ impl GrpcDriverState {
     async fn call(&self, call: Call) -> Result<SourceResponse, SourceError> {
         let Call { operation, request: messages, context, until, stream_wait, .. } = call;
         let Binding::Grpc(path) = &operation.binding else {
-            return Err(SourceError::Protocol("no gRPC binding".into()));
+            return Err(SourceError::protocol("no gRPC binding"));
         };
         let shape = operation.shape;
         let at = until.map(|until| until.at);
@@ -101,7 +105,7 @@ impl GrpcDriverState {
                 // The source has certainly not looked at it, so this is no second attempt, and a write may go again.
                 Err(Failed::Unprocessed) if left > 0 && messages.again() => left -= 1,
                 // It ended with the connection, because of what others did on it.
-                Err(Failed::Otherwise(SourceError::Broken(_))) if connection.is_enhance_your_calm() => {
+                Err(Failed::Otherwise(SourceError::Hub(HubFault::Broken(_)))) if connection.is_enhance_your_calm() => {
                     break Err(Http2Error::EnhanceYourCalm.into());
                 }
                 other => break other.map_err(SourceError::from),
@@ -163,7 +167,7 @@ impl GrpcDriverState {
         check_trailers(reader.trailers().as_ref().unwrap_or(&parts.headers))?;
         match (first, more) {
             (Some(message), None) => Ok(SourceResponse::One(drift::of_message(operation, context, message)?)),
-            _ => Err(SourceError::Protocol("one message was expected".into())),
+            _ => Err(SourceError::protocol("one message was expected")),
         }
     }
 
@@ -195,7 +199,7 @@ impl GrpcDriverState {
             match next {
                 Some(message) => Ok(Some((message, (reader, None, call)))),
                 None => {
-                    let trailers = reader.trailers().ok_or_else(|| SourceError::Protocol("no trailers".into()))?;
+                    let trailers = reader.trailers().ok_or_else(|| SourceError::protocol("no trailers"))?;
                     check_trailers(&trailers).map(|()| None)
                 }
             }
@@ -208,11 +212,13 @@ impl GrpcDriverState {
 /// over, or that the call was ended, comes from the caller's deadline.
 fn hurried(error: SourceError) -> SourceError {
     let by_deadline = match &error {
-        SourceError::Status(status) => matches!(status.code, Code::DeadlineExceeded | Code::Cancelled),
-        SourceError::Timeout => true,
+        SourceError::Source(SourceFault::Status(status)) => {
+            matches!(status.code, Code::DeadlineExceeded | Code::Cancelled)
+        }
+        SourceError::Source(SourceFault::Timeout) => true,
         _ => false,
     };
-    if by_deadline { SourceError::CallerDeadline } else { error }
+    if by_deadline { CallerFault::Deadline.into() } else { error }
 }
 
 fn headers(context: &CallContext, until: Option<Instant>) -> Result<HeaderMap, SourceError> {
@@ -239,10 +245,10 @@ fn headers(context: &CallContext, until: Option<Instant>) -> Result<HeaderMap, S
 
 fn frame_error(error: FrameError) -> SourceError {
     match error {
-        FrameError::Connection => SourceError::Broken("the connection was closed in the middle of the answer"),
+        FrameError::Connection => SourceError::broken("the connection was closed in the middle of the answer"),
         // Others may be smaller.
-        FrameError::TooLarge(_) => SourceError::Unreadable(error.to_string()),
-        other => SourceError::Protocol(other.to_string()),
+        FrameError::TooLarge(_) => SourceError::unreadable(error.to_string()),
+        other => SourceError::protocol(other.to_string()),
     }
 }
 
@@ -252,13 +258,13 @@ fn check_head(status: http::StatusCode, headers: &HeaderMap) -> Result<(), Sourc
     }
     let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
     if !kind.starts_with("application/grpc") {
-        return Err(SourceError::Protocol("the answer is not gRPC".into()));
+        return Err(SourceError::protocol("the answer is not gRPC"));
     }
     Ok(())
 }
 
 fn check_trailers(trailers: &HeaderMap) -> Result<(), SourceError> {
-    let code = trailers.get(&GRPC_STATUS).ok_or_else(|| SourceError::Protocol("no grpc-status".into()))?;
+    let code = trailers.get(&GRPC_STATUS).ok_or_else(|| SourceError::protocol("no grpc-status"))?;
     match Code::from_bytes(code.as_bytes()) {
         Code::Ok => Ok(()),
         code => Err(super::grpc_status::read(code, trailers)),

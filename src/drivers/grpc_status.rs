@@ -2,19 +2,17 @@
 
 use super::SourceError;
 use super::error::GrpcStatus;
+use super::retry_after::of_retry_info;
 use crate::status::SourceStatus;
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use http::HeaderMap;
 use prost::Message;
-use std::time::Duration;
 use tonic::Code;
 use tonic_types::pb;
 
 /// Types of details that are named in the entry at most, and the length of each name.
 const MAX_DROPPED: (usize, usize) = (8, 100);
-/// Longest wait that is handed on.
-const MAX_RETRY: Duration = Duration::from_secs(3_600);
 
 /// The error that trailers with this code stand for.
 pub(super) fn read(code: Code, trailers: &HeaderMap) -> SourceError {
@@ -27,7 +25,7 @@ pub(super) fn read(code: Code, trailers: &HeaderMap) -> SourceError {
         let kind = detail.type_url.rsplit('/').next().unwrap_or_default();
         let understood = match kind {
             "google.rpc.RetryInfo" => {
-                retry_after = pb::RetryInfo::decode(detail.value.as_slice()).ok().and_then(|info| wait(&info));
+                retry_after = pb::RetryInfo::decode(detail.value.as_slice()).ok().and_then(|info| of_retry_info(&info));
                 retry_after.is_some()
             }
             "google.rpc.ErrorInfo" => {
@@ -45,7 +43,7 @@ pub(super) fn read(code: Code, trailers: &HeaderMap) -> SourceError {
             status.dropped.push(kind.chars().filter(plain).take(MAX_DROPPED.1).collect());
         }
     }
-    SourceError::Status(Box::new(GrpcStatus { code, retry_after, status }))
+    GrpcStatus { code, retry_after, status }.into()
 }
 
 /// `grpc-status-details-bin`: a `google.rpc.Status`, in base64 with or without padding (gRPC over HTTP/2, "Custom-Metadata").
@@ -54,11 +52,6 @@ fn details(trailers: &HeaderMap) -> Vec<prost_types::Any> {
     let decoded = STANDARD.decode(bytes).or_else(|_| STANDARD_NO_PAD.decode(bytes));
     let status = decoded.ok().and_then(|bytes| pb::Status::decode(bytes.as_slice()).ok());
     status.map(|status| status.details).unwrap_or_default()
-}
-
-fn wait(info: &pb::RetryInfo) -> Option<Duration> {
-    let delay = Duration::try_from(info.retry_delay?).ok()?;
-    Some(delay.min(MAX_RETRY))
 }
 
 /// `domain/REASON`, where both are what error_details.proto says that they are: a name of a service, and an identifier of at most 63

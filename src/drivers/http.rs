@@ -1,6 +1,6 @@
 //! HTTP to a source: pooled connections over TLS, answers bounded in size.
 
-use super::SourceError;
+use super::{CallerFault, GatewayFault, HubFault, SourceError, SourceFault, retry_after};
 use crate::contract::settings::SentFlag;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
@@ -11,7 +11,7 @@ use hyper_util::client::legacy::connect::{HttpConnector, capture_connection};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use std::future::{Future, poll_fn};
 use std::io::Read;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 /// Time for a TCP connection: both ends are in the country.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -129,71 +129,46 @@ pub(super) fn named_codings(headers: &mut HeaderMap) {
 
 fn transport(error: &hyper_util::client::legacy::Error) -> SourceError {
     if error.is_connect() {
-        return SourceError::Unreachable("no connection");
+        return HubFault::Unreachable("no connection").into();
     }
     let parse = std::error::Error::source(error)
         .and_then(|cause| cause.downcast_ref::<hyper::Error>())
         .is_some_and(hyper::Error::is_parse);
     if parse {
-        SourceError::Protocol("it does not speak HTTP".into())
+        SourceError::protocol("it does not speak HTTP")
     } else {
-        SourceError::Broken("the connection was closed")
+        SourceError::broken("the connection was closed")
     }
 }
 
 fn body_error(error: &(dyn std::error::Error + 'static)) -> SourceError {
     if error.is::<http_body_util::LengthLimitError>() {
         // Others may be smaller.
-        SourceError::Unreadable("the answer is larger than the limit".into())
+        SourceError::unreadable("the answer is larger than the limit")
     } else {
-        SourceError::Broken("the connection was closed in the middle of the answer")
+        SourceError::broken("the connection was closed in the middle of the answer")
     }
 }
 
 /// The error that an HTTP status stands for, where it is one.
 pub fn status_error(status: StatusCode, headers: &HeaderMap) -> Option<SourceError> {
     let code = status.as_str().to_owned();
-    match status.as_u16() {
-        200 | 201 | 203 | 204 => None,
-        401 => Some(SourceError::CredentialsRefused(code)),
+    let error: SourceError = match status.as_u16() {
+        200 | 201 | 203 | 204 => return None,
+        401 => GatewayFault::CredentialsRefused(code).into(),
         // Who we are is known, and not let in: a new token changes nothing (RFC 9110, section 15.5.4).
-        403 => Some(SourceError::Forbidden(code)),
+        403 => GatewayFault::Forbidden(code).into(),
         // The operation is not there, or something in between does not know the way: others may be. Never: there is no such record.
-        404 | 405 | 410 | 501 => {
-            let error = Box::new(SourceError::Unreadable(format!("HTTP status {code}")));
-            Some(SourceError::Coded { code, error })
-        }
-        400 | 409 | 411..=418 | 421..=426 | 428 | 431 => Some(SourceError::Rejected(code)),
-        408 | 504 => Some(SourceError::Coded { code, error: Box::new(SourceError::Timeout) }),
-        429 => Some(SourceError::Limited { code, retry_after: retry_after(headers) }),
-        503 => Some(SourceError::Busy { code, retry_after: retry_after(headers) }),
-        500..=599 => {
-            let error = Box::new(SourceError::Unavailable("it answered with a server error"));
-            Some(SourceError::Coded { code, error })
-        }
+        404 | 405 | 410 | 501 => SourceError::unreadable(format!("HTTP status {code}")).coded(&code),
+        400 | 409 | 411..=418 | 421..=426 | 428 | 431 => CallerFault::Rejected(code).into(),
+        408 | 504 => SourceError::from(SourceFault::Timeout).coded(&code),
+        429 => SourceFault::Limited { code, retry_after: retry_after::of_headers(headers) }.into(),
+        503 => SourceFault::Busy { code, retry_after: retry_after::of_headers(headers) }.into(),
+        500..=599 => SourceError::from(SourceFault::Unavailable("it answered with a server error")).coded(&code),
         // Part of an answer, or one that says that nothing has changed or that it is still to be done: nobody asked for that.
-        _ => {
-            let error = Box::new(SourceError::Protocol(format!("HTTP status {code}")));
-            Some(SourceError::Coded { code, error })
-        }
-    }
-}
-
-/// Longest time that a source may ask to be left alone.
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(3_600);
-
-/// `Retry-After`, in seconds or as a date (RFC 9110, section 10.2.3). A date counts from the answer's own `Date`, where it has one,
-/// since clocks differ.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let text = |name| Some(headers.get(name)?.to_str().ok()?.trim());
-    let asked = text(header::RETRY_AFTER)?;
-    if !asked.is_empty() && asked.bytes().all(|byte| byte.is_ascii_digit()) {
-        // More seconds than a number holds are more than the bound, too.
-        return Some(asked.parse().map_or(MAX_RETRY_AFTER, Duration::from_secs).min(MAX_RETRY_AFTER));
-    }
-    let until = httpdate::parse_http_date(asked).ok()?;
-    let now = text(header::DATE).and_then(|date| httpdate::parse_http_date(date).ok()).unwrap_or_else(SystemTime::now);
-    Some(until.duration_since(now).unwrap_or_default().min(MAX_RETRY_AFTER))
+        _ => SourceError::protocol(format!("HTTP status {code}")).coded(&code),
+    };
+    Some(error)
 }
 
 /// Undoes the content codings of a body (RFC 9110, section 8.4). None is asked for; gzip and deflate are read all the same, since
@@ -204,7 +179,7 @@ fn decoded(headers: &HeaderMap, body: Bytes, max_answer: usize) -> Result<Bytes,
     let texts = named.iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
     let codings: Vec<String> = texts.map(|coding| coding.trim().to_ascii_lowercase()).collect();
     if codings.len() > MAX_CODINGS {
-        return Err(SourceError::Protocol("more than two content codings".into()));
+        return Err(SourceError::protocol("more than two content codings"));
     }
     for coding in codings.iter().rev() {
         body = match coding.as_str() {
@@ -216,7 +191,7 @@ fn decoded(headers: &HeaderMap, body: Bytes, max_answer: usize) -> Result<Bytes,
             "deflate" => inflated(flate2::read::DeflateDecoder::new(&*body), max_answer)?,
             other => {
                 let named = crate::contract::map::outcome::shorten(other.to_owned());
-                return Err(SourceError::Protocol(format!("a content coding that nobody asked for: {named}")));
+                return Err(SourceError::protocol(format!("a content coding that nobody asked for: {named}")));
             }
         };
     }
@@ -237,7 +212,66 @@ fn inflated(decoder: impl Read, max_answer: usize) -> Result<Bytes, SourceError>
     let read = decoder.take(limit).read_to_end(&mut out);
     match read {
         Ok(_) if out.len() <= max_answer => Ok(Bytes::from(out)),
-        Ok(_) => Err(SourceError::Unreadable("the answer is larger than the limit".into())),
-        Err(_) => Err(SourceError::Protocol("the answer's content coding is damaged".into())),
+        Ok(_) => Err(SourceError::unreadable("the answer is larger than the limit")),
+        Err(_) => Err(SourceError::protocol("the answer's content coding is damaged")),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::status::{FaultOwner, Reason};
+    use std::io::Write;
+
+    #[test]
+    fn every_http_status_has_an_owner_and_a_reason() {
+        use FaultOwner::{Caller, Gateway, Source};
+        let of = |status: u16| {
+            let error = status_error(StatusCode::from_u16(status).unwrap(), &HeaderMap::new());
+            error.map(|error| (error.owner(), error.blame().reason))
+        };
+        for (statuses, wanted) in [
+            (&[200, 201, 203, 204][..], None),
+            (&[401, 403], Some((Gateway, Reason::SourceCredentialsRefused))),
+            (&[400, 409, 411, 413, 415, 422, 428, 431], Some((Caller, Reason::SourceRejected))),
+            (
+                &[404, 405, 410, 501, 100, 202, 206, 302, 304, 402, 427, 451],
+                Some((Source, Reason::SourceProtocolError)),
+            ),
+            (&[408, 504], Some((Source, Reason::SourceTimeout))),
+            (&[429, 500, 502, 503, 507, 599], Some((Source, Reason::SourceUnavailable))),
+        ] {
+            for status in statuses {
+                assert_eq!(of(*status), wanted, "{status}");
+            }
+        }
+    }
+
+    #[test]
+    fn codings_are_undone_up_to_two_and_up_to_the_limit() {
+        let gzip = |bytes: &[u8]| {
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            encoder.write_all(bytes).unwrap();
+            encoder.finish().unwrap()
+        };
+        let read = |coding: &str, body: Vec<u8>| {
+            let headers = HeaderMap::from_iter([(header::CONTENT_ENCODING, coding.parse().unwrap())]);
+            decoded(&headers, body.into(), 1_000).map_err(|error| error.blame().health.is_unhealthy())
+        };
+        for (coding, body, wanted) in [
+            ("identity", b"abc".to_vec(), Ok("abc")),
+            ("gzip", gzip(b"abc"), Ok("abc")),
+            ("x-gzip", gzip(b"abc"), Ok("abc")),
+            ("gzip, gzip", gzip(&gzip(b"abc")), Ok("abc")),
+            ("gzip", Vec::new(), Ok("")),
+            // One response alone is too large; what is damaged is nothing of the contract.
+            ("gzip", gzip(&[b'x'; 1_001]), Err(false)),
+            ("gzip", b"abc".to_vec(), Err(true)),
+            ("br", b"abc".to_vec(), Err(true)),
+            ("gzip, gzip, gzip", b"abc".to_vec(), Err(true)),
+        ] {
+            assert_eq!(read(coding, body), wanted.map(|text| Bytes::from_static(text.as_bytes())), "{coding}");
+        }
     }
 }

@@ -13,25 +13,27 @@ mod multipart;
 mod open_data;
 pub mod reach;
 mod reading;
+pub mod registry;
 pub mod rest;
+pub mod retry_after;
 pub mod soap;
 pub mod xroad;
 mod xroad_errors;
 pub mod xroad_hash;
 
+use crate::contract::Operation;
 use crate::contract::settings::CallContext;
-use crate::contract::{Binding, Operation};
 use crate::deadline::Deadline;
 use crate::http2::client::StreamWait;
 use bytes::Bytes;
 use connection::SourceConnection;
-pub use error::Blame;
-pub use error::SourceError;
+pub use credentials::CredentialLocation;
+pub use error::{Blame, CallerFault, GatewayFault, GrpcStatus, HubFault, SourceError, SourceFault};
 use error::{by_meaning, unfit};
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use prost_reflect::DynamicMessage;
-pub use reading::EvaluatedResponse;
+pub use reading::{EvaluatedResponse, evaluate, read_list, read_one};
 use std::sync::Arc;
 
 /// The request on its way out.
@@ -67,7 +69,7 @@ pub struct Call {
 /// as a call of its own would.
 pub trait PageLimiter: Send + Sync {
     /// Runs a request in its turn, within the operation's time; again where it did not reach the source, as a call would be.
-    /// [`SourceError::NotDispatched`] where it has none.
+    /// An error of [`SourceError::not_dispatched`] where it has none.
     fn run<'a>(&'a self, request: &'a (dyn Fn() -> Requested<'a> + Sync)) -> Requested<'a>;
 }
 
@@ -82,6 +84,17 @@ pub enum SourceResponse {
     Stream(BoxStream<'static, Result<Bytes, SourceError>>),
 }
 
+/// A protocol that sources are called by.
+#[derive(Clone, Copy)]
+pub struct Protocol {
+    /// Its name, as [`crate::contract::Binding::driver`] gives it; a hub's credentials for it are `[credentials.NAME]`.
+    pub name: &'static str,
+    /// Where an operation's requests carry credentials; credentials of another kind are refused at load.
+    pub credentials: fn(&Operation) -> &'static [CredentialLocation],
+    /// Sets its driver up with a connection.
+    pub driver: fn(Arc<SourceConnection>) -> Box<dyn Driver>,
+}
+
 /// A driver set up for one source.
 pub trait Driver: Send + Sync {
     /// Calls the source. Dropping the future cancels the call.
@@ -92,31 +105,23 @@ pub trait Driver: Send + Sync {
 pub struct Adapter {
     /// The connection that it was made from.
     pub connection: Arc<SourceConnection>,
-    rest: rest::RestDriver,
-    soap: soap::SoapDriver,
-    xroad: xroad::XRoadDriver,
-    grpc: grpc::GrpcDriver,
+    drivers: Vec<(&'static str, Box<dyn Driver>)>,
 }
 
 impl Adapter {
     /// Sets the drivers up with a connection.
     pub fn new(connection: Arc<SourceConnection>) -> Self {
-        Adapter {
-            rest: rest::RestDriver::new(connection.clone()),
-            soap: soap::SoapDriver::new(connection.clone()),
-            xroad: xroad::XRoadDriver::new(connection.clone()),
-            grpc: grpc::GrpcDriver::new(&connection),
-            connection,
-        }
+        let driver = |protocol: Protocol| (protocol.name, (protocol.driver)(connection.clone()));
+        let drivers = registry::protocols().into_iter().map(driver).collect();
+        Adapter { connection, drivers }
     }
 
     /// Calls the source in its own protocol.
     pub fn call(&self, call: Call) -> BoxFuture<'static, Result<SourceResponse, SourceError>> {
-        match &call.operation.binding {
-            Binding::Rest(_) => self.rest.call(call),
-            Binding::Soap(_) => self.soap.call(call),
-            Binding::XRoadRest { .. } | Binding::XRoadSoap { .. } => self.xroad.call(call),
-            Binding::Grpc(_) => self.grpc.call(call),
+        let name = call.operation.binding.driver();
+        match self.drivers.iter().find(|(known, _)| *known == name) {
+            Some((_, driver)) => driver.call(call),
+            None => Box::pin(async { Err(SourceError::internal("the gateway does not speak its protocol")) }),
         }
     }
 }

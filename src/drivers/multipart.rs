@@ -34,7 +34,7 @@ pub(super) struct OpenedMultipart<'a> {
 }
 
 fn wrong(what: &str) -> SourceError {
-    SourceError::Protocol(format!("the answer in parts {what}"))
+    SourceError::protocol(format!("the answer in parts {what}"))
 }
 
 /// Takes an answer apart, where it is in parts.
@@ -182,13 +182,13 @@ pub(super) fn resolve(children: Vec<Element>) -> Result<Option<Element>, SourceE
     for child in children {
         // A second element that nothing can refer to is a second answer, or a fault beside it.
         let id = attribute(&child, "id").map(str::to_owned);
-        let id = id.ok_or_else(|| SourceError::Protocol("the envelope's body has more than one element".into()))?;
+        let id = id.ok_or_else(|| SourceError::protocol("the envelope's body has more than one element"))?;
         others.insert(id, child);
     }
     if !others.is_empty() {
         expand(&mut first, &others, 0, &mut 0)?;
     } else if refers(&first) {
-        return Err(SourceError::Protocol(NOWHERE.into()));
+        return Err(SourceError::protocol(NOWHERE));
     }
     Ok(Some(first))
 }
@@ -210,7 +210,7 @@ fn expand(
 ) -> Result<(), SourceError> {
     *count += 1;
     if depth > MAX_DEPTH || *count > MAX_EXPANDED {
-        return Err(SourceError::Protocol("the answer's references lead too far".into()));
+        return Err(SourceError::protocol("the answer's references lead too far"));
     }
     let href = attribute(element, "href").and_then(|href| href.strip_prefix('#')).or_else(|| attribute(element, "ref"));
     if let Some(other) = href.and_then(|id| others.get(id)) {
@@ -218,7 +218,7 @@ fn expand(
         element.text.clone_from(&other.text);
         element.attributes.clone_from(&other.attributes);
     } else if href.is_some() && element.children.is_empty() {
-        return Err(SourceError::Protocol(NOWHERE.into()));
+        return Err(SourceError::protocol(NOWHERE));
     }
     element.children.iter_mut().try_for_each(|child| expand(child, others, depth + 1, count))
 }

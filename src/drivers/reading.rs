@@ -1,6 +1,6 @@
 //! From a judged document to the contract's messages, for every driver: what is found, what is absent, and what is not believed.
 
-use super::{SourceError, drift, error::require_success};
+use super::{CallerFault, SourceError, drift, error::require_success};
 use crate::contract::Operation;
 use crate::contract::map::MapError;
 use crate::contract::map::outcome::{self, OutcomeVerdict};
@@ -38,7 +38,10 @@ impl EvaluatedResponse {
 }
 
 /// Judges a document; `element`: the contract's body element that it is the content of.
-pub(super) fn judge(
+///
+/// # Errors
+/// What the contract's outcome says of it.
+pub fn evaluate(
     operation: &Operation,
     document: Value,
     element: Option<&str>,
@@ -50,14 +53,17 @@ pub(super) fn judge(
     let verdict = outcome::evaluate(&operation.outcome, &document, place);
     let failed = matches!(verdict, OutcomeVerdict::Failure(..));
     if !failed && operation.outcome.signals_no_record(&document, element) {
-        return Err(SourceError::NotFound("no record".into()));
+        return Err(CallerFault::NotFound("no record".into()).into());
     }
     let coded = require_success(verdict)?;
     Ok(EvaluatedResponse { by_sign: coded || element.is_some(), document, noticed: Notes::default() })
 }
 
-/// Reads the one message of an answer.
-pub(super) fn read_one(
+/// Reads the one message of a response.
+///
+/// # Errors
+/// It is not what the contract says, or it has drifted and the policy refuses that.
+pub fn read_one(
     operation: &Operation,
     judged: &EvaluatedResponse,
     context: &CallContext,
@@ -73,7 +79,9 @@ fn one(operation: &Operation, judged: &EvaluatedResponse, notes: &mut Notes) -> 
     let start = start(document, &operation.response_root);
     let place = match start {
         Start::At(place) => place,
-        Start::Empty if operation.outcome.empty_is_not_found => return Err(SourceError::NotFound("empty".into())),
+        Start::Empty if operation.outcome.empty_is_not_found => {
+            return Err(CallerFault::NotFound("empty".into()).into());
+        }
         Start::Empty | Start::Missing => &nothing,
     };
     let read = match (start, response::read_with_notes(&operation.response, place, document, notes)) {
@@ -102,7 +110,7 @@ fn believe(operation: &Operation, judged: &EvaluatedResponse, place: &Value, rea
         Found::EmptyList if !left.any(is_structure) => Ok(read.message.into()),
         Found::EmptyDocument | Found::Names if says_enough(operation, judged, place) => Ok(read.message.into()),
         Found::Names if operation.outcome.empty_is_not_found && left.next().is_none() => {
-            Err(SourceError::NotFound("empty".into()))
+            Err(CallerFault::NotFound("empty".into()).into())
         }
         _ => Err(unbelieved()),
     }
@@ -133,7 +141,10 @@ fn is_list(operation: &Operation) -> bool {
 }
 
 /// Reads the list that a server stream carries. Each of its items must be the contract's.
-pub(super) fn read_list(
+///
+/// # Errors
+/// As [`read_one`].
+pub fn read_list(
     operation: &Operation,
     judged: &EvaluatedResponse,
     context: &CallContext,
@@ -147,7 +158,9 @@ fn list(operation: &Operation, judged: &EvaluatedResponse, notes: &mut Notes) ->
     let document = &judged.document;
     let place = match start(document, &operation.response_root) {
         Start::At(place) => place,
-        Start::Empty if operation.outcome.empty_is_not_found => return Err(SourceError::NotFound("empty".into())),
+        Start::Empty if operation.outcome.empty_is_not_found => {
+            return Err(CallerFault::NotFound("empty".into()).into());
+        }
         Start::Empty => return Ok(Vec::new()),
         Start::Missing => return Err(missing(operation)),
     };
@@ -172,12 +185,13 @@ fn unbelieved() -> SourceError {
 
 fn missing(operation: &Operation) -> SourceError {
     let ways: Vec<String> = operation.response_root.iter().map(|way| way.join("/")).collect();
-    SourceError::Unreadable(format!("the answer has no {}", ways.join(" or ")))
+    SourceError::unreadable(format!("the answer has no {}", ways.join(" or ")))
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use super::super::SourceFault;
     use super::*;
     use crate::contract::ContractSet;
     use serde_json::json;
@@ -246,7 +260,7 @@ message Rows { repeated Record rows = 1 [(ndxp.contract.v1.field) = { name: "row
     /// What comes of a document: bytes or messages, or "absent", or "unbelieved".
     fn come(name: &str, document: &Value) -> String {
         let (operation, context) = (operation(name), CallContext::default());
-        let judged = judge(&operation, document.clone(), None);
+        let judged = evaluate(&operation, document.clone(), None);
         let came = match operation.shape {
             crate::contract::CallShape::ServerStream => judged
                 .and_then(|judged| read_list(&operation, &judged, &context))
@@ -256,8 +270,8 @@ message Rows { repeated Record rows = 1 [(ndxp.contract.v1.field) = { name: "row
                 .map(|message| format!("{} bytes", message.len())),
         };
         came.unwrap_or_else(|error| match error {
-            SourceError::NotFound(_) => "absent".to_owned(),
-            SourceError::Unreadable(_) | SourceError::Protocol(_) => "unbelieved".to_owned(),
+            SourceError::Caller(CallerFault::NotFound(_)) => "absent".to_owned(),
+            SourceError::Source(SourceFault::Unreadable(_) | SourceFault::Protocol(_)) => "unbelieved".to_owned(),
             other => format!("{other:?}"),
         })
     }

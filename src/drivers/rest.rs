@@ -1,13 +1,17 @@
 //! REST/JSON.
 
 use super::connection::SourceConnection;
+use super::credentials::Proof;
 use super::http::{HttpResponse, status_error};
 use super::open_data::{self, CacheableResponse, OpenData};
-use super::reading::{EvaluatedResponse, judge, read_list, read_one};
-use super::{Call, Driver, PageLimiter, Requested, SourceError, SourceRequest, SourceResponse, by_meaning, unfit};
+use super::reading::{EvaluatedResponse, evaluate, read_list, read_one};
+use super::{
+    Call, CallerFault, CredentialLocation, Driver, PageLimiter, Protocol, Requested, SourceError, SourceRequest,
+    SourceResponse, by_meaning, unfit,
+};
 use crate::contract::map::{self, outcome, request};
 use crate::contract::operation::{Operation, Paging, Polling, RestBinding, TemplatePart};
-use crate::contract::plan::WirePath;
+use crate::contract::plan::{FieldKind, WirePath};
 use crate::contract::settings::CallContext;
 use crate::contract::{Binding, CallShape};
 use crate::contract::{json, text};
@@ -22,6 +26,26 @@ use std::collections::{HashSet, VecDeque};
 use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+/// REST/JSON, with credentials in headers, or in bodies that have a root to put them at.
+pub const PROTOCOL: Protocol = Protocol {
+    name: "rest",
+    credentials: credential_locations,
+    driver: |connection| Box::new(RestDriver::new(connection)),
+};
+
+fn credential_locations(operation: &Operation) -> &'static [CredentialLocation] {
+    let Binding::Rest(binding) = &operation.binding else { return &[] };
+    // A body that is one field's value, a bare list perhaps, has no root to put anything at.
+    let is_value = operation.request.fields.iter().any(|field| {
+        let is_part = matches!(field.kind, FieldKind::Message(_)) && !field.list;
+        !is_part && field.names.iter().any(|name| name.parts.is_empty())
+    });
+    match binding.query_by_default || is_value {
+        true => &[CredentialLocation::Header],
+        false => &[CredentialLocation::Header, CredentialLocation::JsonBody],
+    }
+}
 
 /// REST/JSON towards one source.
 pub struct RestDriver {
@@ -58,7 +82,7 @@ struct Ask {
 impl RestDriverState {
     async fn call(self: Arc<Self>, call: Call) -> Result<SourceResponse, SourceError> {
         let SourceRequest::One { message, .. } = call.request else {
-            return Err(SourceError::Protocol("REST takes no stream".into()));
+            return Err(SourceError::protocol("REST takes no stream"));
         };
         let ask = Ask { operation: call.operation, message, context: call.context, turns: call.page_limiter };
         match (ask.operation.shape, &ask.operation.polling, &ask.operation.paging) {
@@ -92,20 +116,18 @@ impl RestDriverState {
         extra: &[(&str, String)],
     ) -> Result<(EvaluatedResponse, Option<CacheableResponse>), SourceError> {
         let Binding::Rest(binding) = &ask.operation.binding else {
-            return Err(SourceError::Protocol("no REST binding".into()));
+            return Err(SourceError::protocol("no REST binding"));
         };
-        let mut renewed = false;
-        loop {
-            // What was refused for its credentials was not done.
-            ask.context.sent.withdraw();
-            let wire = wire_request(ask, binding, &self.connection, extra)?;
-            let proof = self.connection.prove(&wire.path).await?;
-            let answer = self.exchange(binding, wire, &proof, &ask.context).await;
-            let result = answer.and_then(|(answer, fresh)| Ok((judged(&ask.operation, answer)?, fresh)));
-            if !self.connection.renews(&result, &proof, &mut renewed) {
-                return result;
-            }
-        }
+        let prepare = || {
+            let OutgoingRequest { path, headers, body } = wire_request(ask, binding, &self.connection, extra)?;
+            Ok((path, (headers, body)))
+        };
+        let send = |path, (headers, body), proof| async move {
+            let wire = OutgoingRequest { path, headers, body };
+            let (answer, fresh) = self.exchange(binding, wire, proof, &ask.context).await?;
+            Ok((judged(&ask.operation, answer)?, fresh))
+        };
+        self.connection.authorized(&ask.context.sent, prepare, send).await
     }
 
     /// A further request of a stream, in its turn.
@@ -121,16 +143,16 @@ impl RestDriverState {
         &self,
         binding: &RestBinding,
         mut wire: OutgoingRequest,
-        proof: &super::credentials::Proof,
+        proof: Proof,
         context: &CallContext,
     ) -> Result<(HttpResponse, Option<CacheableResponse>), SourceError> {
         let key = binding.etag.then(|| open_data::key(&wire.path, &wire.headers));
-        wire.headers.extend(proof.headers.clone());
+        wire.headers.extend(proof.headers);
         add_trace(&mut wire.headers, context);
         let body = wire.body.take().map(|mut body| {
             // A bare list has no place for what goes into the body: its credentials are headers.
             if let Value::Object(fields) = &mut body {
-                fields.extend(proof.body.iter().cloned());
+                fields.extend(proof.body);
             }
             Bytes::from(body.to_string())
         });
@@ -163,7 +185,7 @@ impl RestDriverState {
                 let next = window(&list.paging, list.received);
                 page = match inner.further(&ask, &next).await {
                     // Beyond the last record there is none: the contract's own sign says so.
-                    Err(SourceError::NotFound(_)) => return Ok(None),
+                    Err(SourceError::Caller(CallerFault::NotFound(_))) => return Ok(None),
                     judged => list.read(&ask, &judged?)?,
                 };
             }
@@ -253,7 +275,7 @@ struct Paged {
 impl Paged {
     /// Reads a page. The list is whole where the source says so, or has no more records; a short page alone says nothing.
     fn read(&mut self, ask: &Ask, judged: &EvaluatedResponse) -> Result<ResponsePage, SourceError> {
-        let wrong = |what: &str| Err(SourceError::Unreadable(what.to_owned()));
+        let wrong = |what: &str| Err(SourceError::unreadable(what));
         let messages = read_list(&ask.operation, judged, &ask.context)?;
         self.pages += 1;
         self.received += messages.len() as u64;
@@ -261,8 +283,7 @@ impl Paged {
         // What is there, and is neither null nor a single value, is not understood.
         let said = |path: &Option<WirePath>, what: &str| {
             let found = path.as_ref().and_then(|path| map::lookup(&judged.document, &judged.document, path));
-            let text =
-                found.map(|value| map::scalar_text(value).ok_or_else(|| SourceError::Unreadable(what.to_owned())));
+            let text = found.map(|value| map::scalar_text(value).ok_or_else(|| SourceError::unreadable(what)));
             text.transpose()
         };
         let total = match said(total, NO_TOTAL)? {
@@ -380,7 +401,7 @@ pub(super) fn outgoing(
     headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
     for (name, value) in &wire.headers {
         let name = HeaderName::from_bytes(name.as_bytes())
-            .map_err(|_| SourceError::Internal("its contract names no header"))?;
+            .map_err(|_| SourceError::internal("its contract names no header"))?;
         let value = HeaderValue::from_str(value).map_err(|_| unfit(name.as_str(), "it cannot stand in a header"))?;
         headers.insert(name, value);
     }
@@ -427,7 +448,7 @@ pub(super) fn judged(operation: &Operation, answer: HttpResponse) -> Result<Eval
         _ => false,
     };
     let Some(error) = status_error(answer.status, &answer.headers).filter(|_| !accepted) else {
-        return judge(operation, parse_json(operation, &answer)?, None);
+        return evaluate(operation, parse_json(operation, &answer)?, None);
     };
     if matches!(answer.status.as_u16(), 400 | 404 | 409 | 410 | 422 | 500)
         && let Ok(document) = json::parse(&answer.body)
@@ -449,10 +470,10 @@ fn parse_json(operation: &Operation, answer: &HttpResponse) -> Result<Value, Sou
         return Ok(Value::Object(serde_json::Map::new()));
     }
     if empty {
-        return Err(SourceError::Protocol("the answer is empty".into()));
+        return Err(SourceError::protocol("the answer is empty"));
     }
     json::parse(&answer.body).map_err(|error| match error {
-        json::JsonError::Malformed => SourceError::Protocol("the answer is no JSON".into()),
-        other => SourceError::Protocol(other.to_string()),
+        json::JsonError::Malformed => SourceError::protocol("the answer is no JSON"),
+        other => SourceError::protocol(other.to_string()),
     })
 }

@@ -1,9 +1,13 @@
 //! SOAP 1.1 and 1.2, document/literal wrapped.
 
 use super::connection::SourceConnection;
+use super::credentials::Proof;
 use super::http::{HttpResponse, status_error};
-use super::reading::{judge, read_one};
-use super::{Call, Driver, SourceError, SourceRequest, SourceResponse, by_meaning, multipart, xroad_errors};
+use super::reading::{evaluate, read_one};
+use super::{
+    Call, CredentialLocation, Driver, Protocol, SourceError, SourceFault, SourceRequest, SourceResponse, by_meaning,
+    multipart, xroad_errors,
+};
 use crate::contract::map::{outcome, request};
 use crate::contract::notes::Notes;
 use crate::contract::operation::Operation;
@@ -22,6 +26,13 @@ use std::sync::Arc;
 pub(super) const SOAP_11: &str = "http://schemas.xmlsoap.org/soap/envelope/";
 /// SOAP 1.2 envelope namespace.
 pub(super) const SOAP_12: &str = "http://www.w3.org/2003/05/soap-envelope";
+
+/// SOAP, with credentials in HTTP's headers or in the envelope's.
+pub const PROTOCOL: Protocol = Protocol {
+    name: "soap",
+    credentials: |_| &[CredentialLocation::Header, CredentialLocation::SoapHeader],
+    driver: |connection| Box::new(SoapDriver::new(connection)),
+};
 
 /// SOAP towards one source.
 pub struct SoapDriver {
@@ -42,7 +53,7 @@ impl Driver for SoapDriver {
             let (SourceRequest::One { message, .. }, Binding::Soap(soap), CallShape::Unary) =
                 (call.request, &call.operation.binding, call.operation.shape)
             else {
-                return Err(SourceError::Protocol("SOAP takes one message and gives one".into()));
+                return Err(SourceError::protocol("SOAP takes one message and gives one"));
             };
             exchange(&connection, &call.operation, soap, &message, &call.context).await
         })
@@ -57,27 +68,24 @@ async fn exchange(
     context: &CallContext,
 ) -> Result<SourceResponse, SourceError> {
     let body = body(operation, soap, message, context, connection)?;
-    let mut renewed = false;
-    loop {
-        // What was refused for its credentials was not done.
-        context.sent.withdraw();
-        let proof = connection.prove("").await?;
+    let prepare = || Ok((String::new(), headers(soap)?));
+    let send = |path: String, mut headers: HeaderMap, proof: Proof| {
         let envelope = envelope(soap, proof.soap_header.as_deref().unwrap_or(""), "", &body);
-        let mut headers = headers(soap)?;
-        headers.extend(proof.headers.clone());
-        super::rest::add_trace(&mut headers, context);
-        let (endpoint, envelope) = (&connection.endpoint, Bytes::from(envelope));
-        let answer = endpoint.send_marking(Method::POST, "", headers, envelope, &context.sent).await?;
-        let result = read_response(operation, soap, answer, context);
-        if !connection.renews(&result, &proof, &mut renewed) {
-            return Ok(SourceResponse::One(result?.0));
+        async move {
+            headers.extend(proof.headers);
+            super::rest::add_trace(&mut headers, context);
+            let (endpoint, envelope) = (&connection.endpoint, Bytes::from(envelope));
+            let answer = endpoint.send_marking(Method::POST, &path, headers, envelope, &context.sent).await?;
+            read_response(operation, soap, answer, context)
         }
-    }
+    };
+    let (message, _) = connection.authorized(&context.sent, prepare, send).await?;
+    Ok(SourceResponse::One(message))
 }
 
 /// HTTP headers of a SOAP request: SOAP 1.1 has `SOAPAction` (quoted, section 6.1.1), SOAP 1.2 an action parameter.
 pub(super) fn headers(soap: &Soap) -> Result<HeaderMap, SourceError> {
-    let unfit = |_| SourceError::Internal("the SOAP action cannot stand in a header");
+    let unfit = |_| SourceError::internal("the SOAP action cannot stand in a header");
     let mut headers = HeaderMap::new();
     if is_12(soap) {
         let value = format!("application/soap+xml; charset=utf-8; action=\"{}\"", soap.action);
@@ -151,13 +159,13 @@ pub fn read_response(
     answer: HttpResponse,
     context: &CallContext,
 ) -> Result<(Bytes, Option<Element>), SourceError> {
-    let wrong = |reason: &str| SourceError::Protocol(reason.to_owned());
+    let wrong = |reason: &str| SourceError::protocol(reason);
     let status = status_error(answer.status, &answer.headers);
     // A failure without an envelope is an HTTP failure.
     let failed = |error: SourceError| status.clone().unwrap_or(error);
     let multipart::OpenedMultipart { root, charset, mut parts } = multipart::open(&answer).map_err(failed)?;
     let root =
-        xml::parse_in(root, charset.as_deref()).map_err(|error| failed(SourceError::Protocol(error.to_string())))?;
+        xml::parse_in(root, charset.as_deref()).map_err(|error| failed(SourceError::protocol(error.to_string())))?;
     let space = if is_12(soap) { SOAP_12 } else { SOAP_11 };
     if !root.is(space, "Envelope") {
         return Err(status.unwrap_or_else(|| wrong("the answer is no SOAP envelope of the contract's version")));
@@ -200,7 +208,7 @@ pub fn read_response(
         Value::String(text) if !text.trim().is_empty() => Value::String(text),
         _ => Value::Object(Map::new()),
     };
-    let judged = judge(operation, document, Some(&element))?.with(noticed);
+    let judged = evaluate(operation, document, Some(&element))?.with(noticed);
     let message = read_one(operation, &judged, context)?;
     Ok((message, header))
 }
@@ -238,10 +246,10 @@ fn fault(operation: &Operation, fault: &Element) -> SourceError {
     match code.split('.').next() {
         Some("Client" | "Sender" | "client") => by_meaning(Meaning::Rejected, code),
         Some("Server" | "Receiver" | "server") => {
-            SourceError::Unavailable("it answered with a server fault").coded(&code)
+            SourceError::from(SourceFault::Unavailable("it answered with a server fault")).coded(&code)
         }
         Some("VersionMismatch" | "MustUnderstand" | "DataEncodingUnknown") => {
-            SourceError::Unreadable("the source does not take the envelope".into()).coded(&code)
+            SourceError::unreadable("the source does not take the envelope").coded(&code)
         }
         // A code that the contract does not know is the source's.
         _ => by_meaning(Meaning::Failed, code),
@@ -278,7 +286,10 @@ mod tests {
             ("CongdanCollection", "urn:another", SOAP_11),
         ] {
             let wrong = answered(element, space, envelope);
-            assert!(matches!(wrong, Err(SourceError::Protocol(_))), "{element} {space} {envelope}: {wrong:?}");
+            assert!(
+                matches!(wrong, Err(SourceError::Source(SourceFault::Protocol(_)))),
+                "{element} {space} {envelope}: {wrong:?}"
+            );
         }
     }
 }

@@ -6,7 +6,10 @@ use super::http::{HttpResponse, status_error};
 use super::reading::{EvaluatedResponse, read_one};
 use super::soap;
 use super::xroad_hash::{REQUEST_HASH, REQUEST_ID, RestRequest};
-use super::{Call, Driver, SourceError, SourceRequest, SourceResponse, by_meaning, unfit, xroad_errors};
+use super::{
+    Call, CredentialLocation, Driver, Protocol, SourceError, SourceRequest, SourceResponse, by_meaning, unfit,
+    xroad_errors,
+};
 use crate::contract::map::outcome;
 use crate::contract::notes::{Notes, XRoadTrace};
 use crate::contract::operation::{Operation, RestBinding};
@@ -35,6 +38,20 @@ const SHA_512_BYTES: usize = 64;
 /// Longest id or hash of X-Road's that is kept in an entry, in bytes.
 const MAX_TRACE: usize = 128;
 
+/// X-Road, with the service's own credentials in HTTP's headers or in the envelope's.
+pub const PROTOCOL: Protocol = Protocol {
+    name: "xroad",
+    credentials: credential_locations,
+    driver: |connection| Box::new(XRoadDriver::new(connection)),
+};
+
+fn credential_locations(operation: &Operation) -> &'static [CredentialLocation] {
+    match operation.binding {
+        Binding::XRoadSoap { .. } => &[CredentialLocation::Header, CredentialLocation::SoapHeader],
+        _ => &[CredentialLocation::Header],
+    }
+}
+
 /// X-Road towards one source.
 pub struct XRoadDriver {
     connection: Arc<SourceConnection>,
@@ -52,9 +69,9 @@ impl Driver for XRoadDriver {
         let connection = self.connection.clone();
         Box::pin(async move {
             let (SourceRequest::One { message, .. }, CallShape::Unary) = (call.request, call.operation.shape) else {
-                return Err(SourceError::Protocol("X-Road takes one message and gives one".into()));
+                return Err(SourceError::protocol("X-Road takes one message and gives one"));
             };
-            let ids = connection.xroad.as_ref().ok_or(SourceError::Internal("its connection entry has no [xroad]"))?;
+            let ids = connection.xroad.as_ref().ok_or(SourceError::internal("its connection entry has no [xroad]"))?;
             let asked = XRoadRequest {
                 connection: &connection,
                 ids,
@@ -67,7 +84,7 @@ impl Driver for XRoadDriver {
                     asked.soap(service_code, service_version, soap).await
                 }
                 Binding::XRoadRest { service_code, rest } => asked.rest(service_code, rest).await,
-                _ => Err(SourceError::Protocol("no X-Road binding".into())),
+                _ => Err(SourceError::protocol("no X-Road binding")),
             }
         })
     }
@@ -90,27 +107,23 @@ impl XRoadRequest<'_> {
         let body = soap::body(self.operation, soap, self.message, self.context, self.connection)?;
         let header = self.soap_header(service, version);
         let namespaces = format!(" xmlns:xrd=\"{XROAD}\" xmlns:id=\"{IDENTIFIERS}\"");
-        let mut renewed = false;
-        loop {
-            // What was refused for its credentials was not done.
-            self.context.sent.withdraw();
-            let proof = self.connection.prove("").await?;
+        let prepare = || Ok((String::new(), soap::headers(soap)?));
+        let send = |path: String, mut headers: HeaderMap, proof: Proof| {
             // A UsernameToken is the service's own, beside X-Road's blocks.
             let blocks = format!("{header}{}", proof.soap_header.as_deref().unwrap_or(""));
             let envelope = soap::envelope(soap, &blocks, &namespaces, &body);
             let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA512, envelope.as_bytes());
             let request_hash = STANDARD.encode(digest.as_ref());
-            let mut headers = soap::headers(soap)?;
-            headers.extend(proof.headers.clone());
-            super::rest::add_trace(&mut headers, self.context);
-            self.trace("", &request_hash);
-            let (endpoint, envelope, sent) = (&self.connection.endpoint, Bytes::from(envelope), &self.context.sent);
-            let answer = endpoint.send_marking(Method::POST, "", headers, envelope, sent).await?;
-            let result = self.soap_answer(soap, answer, (service, version), &request_hash);
-            if !self.connection.renews(&result, &proof, &mut renewed) {
-                return result;
+            async move {
+                headers.extend(proof.headers);
+                super::rest::add_trace(&mut headers, self.context);
+                self.trace("", &request_hash);
+                let (endpoint, envelope, sent) = (&self.connection.endpoint, Bytes::from(envelope), &self.context.sent);
+                let answer = endpoint.send_marking(Method::POST, &path, headers, envelope, sent).await?;
+                self.soap_answer(soap, answer, (service, version), &request_hash)
             }
-        }
+        };
+        self.connection.authorized(&self.context.sent, prepare, send).await
     }
 
     fn soap_answer(
@@ -124,7 +137,7 @@ impl XRoadRequest<'_> {
             self.trace(id, request_hash);
         }
         let (message, header) = soap::read_response(self.operation, soap, answer, self.context)?;
-        let header = header.ok_or_else(|| SourceError::Protocol("the answer has no X-Road header".into()))?;
+        let header = header.ok_or_else(|| SourceError::protocol("the answer has no X-Road header"))?;
         self.check_echo(&header, service, version, request_hash)?;
         Ok(SourceResponse::One(message))
     }
@@ -184,7 +197,7 @@ impl XRoadRequest<'_> {
         version: &str,
         request_hash: &str,
     ) -> Result<(), SourceError> {
-        let wrong = |what: &str| SourceError::Protocol(format!("the X-Road header's {what} is not the request's"));
+        let wrong = |what: &str| SourceError::protocol(format!("the X-Road header's {what} is not the request's"));
         let block = |name: &str| header.children.iter().find(|child| child.is(XROAD, name));
         let same = |block: &Element, member: &XRoadMember| {
             block.child_text("xRoadInstance") == Some(&member.instance)
@@ -222,37 +235,25 @@ impl XRoadRequest<'_> {
     }
 
     async fn rest(&self, service: &str, binding: &RestBinding) -> Result<SourceResponse, SourceError> {
-        let mut renewed = false;
-        loop {
-            let (proof, result) = self.rest_once(service, binding).await?;
-            if !self.connection.renews(&result, &proof, &mut renewed) {
-                return result;
-            }
-        }
-    }
-
-    async fn rest_once(
-        &self,
-        service: &str,
-        binding: &RestBinding,
-    ) -> Result<(Proof, Result<SourceResponse, SourceError>), SourceError> {
-        let wire = super::rest::outgoing(self.operation, self.message, self.context, binding, self.connection, &[])?;
-        let path = format!("/r1/{}/{service}{}", self.ids.service.path(), wire.path);
-        self.context.sent.withdraw();
-        let proof = self.connection.prove(&path).await?;
-        let mut headers = wire.headers;
-        headers.extend(proof.headers.clone());
-        self.rest_headers(&mut headers)?;
-        super::rest::add_trace(&mut headers, self.context);
-        let body = wire.body.map(|body| Bytes::from(body.to_string())).unwrap_or_default();
-        let (endpoint, method, sent) = (&self.connection.endpoint, binding.method.clone(), &self.context.sent);
-        let target = format!("{}{path}", endpoint.base_path());
-        let request = RestRequest::new(method.clone(), target, headers.clone(), &body);
-        let answer = endpoint.send_marking(method, &path, headers, body, sent).await?;
-        let result = self
-            .rest_document(answer, service, &request)
-            .and_then(|judged| Ok(SourceResponse::One(read_one(self.operation, &judged, self.context)?)));
-        Ok((proof, result))
+        let prepare = || {
+            let wire =
+                super::rest::outgoing(self.operation, self.message, self.context, binding, self.connection, &[])?;
+            let path = format!("/r1/{}/{service}{}", self.ids.service.path(), wire.path);
+            Ok((path, (wire.headers, wire.body)))
+        };
+        let send = |path: String, (mut headers, body): (HeaderMap, Option<Value>), proof: Proof| async move {
+            headers.extend(proof.headers);
+            self.rest_headers(&mut headers)?;
+            super::rest::add_trace(&mut headers, self.context);
+            let body = body.map(|body| Bytes::from(body.to_string())).unwrap_or_default();
+            let (endpoint, method, sent) = (&self.connection.endpoint, binding.method.clone(), &self.context.sent);
+            let target = format!("{}{path}", endpoint.base_path());
+            let request = RestRequest::new(method.clone(), target, headers.clone(), &body);
+            let answer = endpoint.send_marking(method, &path, headers, body, sent).await?;
+            let judged = self.rest_document(answer, service, &request)?;
+            Ok(SourceResponse::One(read_one(self.operation, &judged, self.context)?))
+        };
+        self.connection.authorized(&self.context.sent, prepare, send).await
     }
 
     /// PR-REST, section 4.3.
@@ -289,7 +290,7 @@ impl XRoadRequest<'_> {
             return Err(match meaning {
                 Some(meaning) => by_meaning(meaning, code.to_owned()),
                 None => xroad_errors::meaning(code)
-                    .unwrap_or_else(|| SourceError::Broken("X-Road could not reach the service").coded(code)),
+                    .unwrap_or_else(|| SourceError::broken("X-Road could not reach the service").coded(code)),
             });
         }
         let expected = [
@@ -301,7 +302,7 @@ impl XRoadRequest<'_> {
             if text(name) != Some(value) {
                 // A failure of something in between has none of X-Road's headers: what HTTP says of it holds.
                 let failed = status_error(answer.status, &answer.headers);
-                let other = || SourceError::Protocol(format!("the answer's {name} is not the request's"));
+                let other = || SourceError::protocol(format!("the answer's {name} is not the request's"));
                 return Err(failed.unwrap_or_else(other));
             }
         }
@@ -311,7 +312,7 @@ impl XRoadRequest<'_> {
             RequestHash::Keep => STANDARD.decode(hash).is_ok_and(|hash| hash.len() == SHA_512_BYTES),
         };
         if hash.is_some_and(|hash| !own(hash)) {
-            return Err(SourceError::Protocol(format!("the answer's {REQUEST_HASH} is not the request's")));
+            return Err(SourceError::protocol(format!("the answer's {REQUEST_HASH} is not the request's")));
         }
         super::rest::judged(self.operation, answer)
     }

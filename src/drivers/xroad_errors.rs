@@ -4,7 +4,7 @@
 //! The family tells where it happened. `client`: the consumer's message, which the gateway writes. `server.clientproxy` and `signer`:
 //! our own security server, with our certificates and keys. `server.serverproxy`: the provider's security server.
 
-use super::SourceError;
+use super::{GatewayFault, SourceError, SourceFault};
 use crate::contract::map::outcome::spelling_free;
 
 /// Where an error happened.
@@ -85,22 +85,22 @@ pub(super) fn meaning(code: &str) -> Option<SourceError> {
     };
     // `service_failed.ssl_authentication_failed`, `signature_verification.invalid_cert_path`: the first says what failed.
     let is = |reasons: &[&str]| rest.first().is_some_and(|first| reasons.contains(first));
-    let error = if is(RIGHTS) {
-        SourceError::Forbidden(String::new())
+    let error: SourceError = if is(RIGHTS) {
+        GatewayFault::Forbidden(String::new()).into()
     } else if is(NAMES) {
-        SourceError::Internal("X-Road does not know the names that the connection entry or the contract has")
+        SourceError::internal("X-Road does not know the names that the connection entry or the contract has")
     } else if is(PASSING) {
-        SourceError::Unavailable("X-Road says that it is not in service")
+        SourceFault::Unavailable("X-Road says that it is not in service").into()
     } else if is(OPERATIONS) {
-        SourceError::Unreadable("X-Road has no such service".into())
+        SourceError::unreadable("X-Road has no such service")
     } else if rest.first() == Some(&"servicefailed") {
-        SourceError::Unavailable("the service behind X-Road failed")
+        SourceFault::Unavailable("the service behind X-Road failed").into()
     } else {
         match (family, is(CERTIFICATES)) {
-            (ErrorFamily::Client | ErrorFamily::OwnServer, true) => SourceError::Forbidden(String::new()),
-            (ErrorFamily::Client, false) => SourceError::Internal("X-Road does not take the gateway's message"),
+            (ErrorFamily::Client | ErrorFamily::OwnServer, true) => GatewayFault::Forbidden(String::new()).into(),
+            (ErrorFamily::Client, false) => SourceError::internal("X-Road does not take the gateway's message"),
             (ErrorFamily::OwnServer | ErrorFamily::TheirServer, _) => {
-                SourceError::Broken("X-Road could not reach the service")
+                SourceError::broken("X-Road could not reach the service")
             }
         }
     };

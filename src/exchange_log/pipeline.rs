@@ -131,6 +131,7 @@ impl Pipeline {
     pub fn write(&self, storage: &mut dyn Storage, batch: Vec<Vec<u8>>) -> Result<u64, LogError> {
         let began = Instant::now();
         let first = storage.append(&batch)?;
+        debug_assert_eq!(first, self.durable(), "promise 2: a batch begins where the one before has ended");
         let took = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.last_sync_us.store(took.max(1), Ordering::Relaxed);
         let durable = first + batch.len() as u64;
@@ -253,7 +254,8 @@ impl Pipeline {
                 // The oldest that is left came since the one before: at the latest now.
                 unsealed.since = (!unsealed.entries.is_empty()).then(Instant::now);
             }
-            self.unsealed_bytes.fetch_sub(done, Ordering::Relaxed);
+            let before = self.unsealed_bytes.fetch_sub(done, Ordering::Relaxed);
+            debug_assert!(before >= done, "promise 6: what is sealed was counted when it came");
         }
         {
             let mut last = lock(&self.last_sealing);

@@ -185,6 +185,13 @@ impl Sealer {
             let (found, path) = (edge.size, self.paths.tiles.clone());
             return Err(LogError::RolledBack { found, signed: signed.size, path });
         }
+        debug_assert_eq!(edge.size, self.edge.size + entries.len() as u64, "promise 2: every entry is sealed once");
+        debug_assert!(edge.size >= self.signed_size(), "promise 3: no checkpoint of a smaller tree is signed");
+        debug_assert_eq!(
+            bundle.is_empty(),
+            width == 0,
+            "promise 4: the open bundle holds what follows the last full one"
+        );
         let root = edge.root();
         let checkpoint = Checkpoint { origin: self.signer.origin().to_owned(), size: edge.size, root };
         let note = self.signer.sign(checkpoint.size, &checkpoint.root);

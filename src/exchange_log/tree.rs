@@ -77,6 +77,7 @@ impl Edge {
             }
             self.levels[level].push(hash);
             if self.levels[level].len() < TILE {
+                debug_assert!(self.is_consistent(), "promise 2: the right edge holds {} leaves", self.size);
                 return full;
             }
             let hashes = std::mem::take(&mut self.levels[level]);
@@ -84,6 +85,13 @@ impl Edge {
             full.push(FullTile { level, index: (self.size >> (8 * (level + 1))) - 1, hashes });
             level += 1;
         }
+    }
+
+    /// Whether the hashes of all levels stand for as many leaves as are counted, and none of them for a full tile.
+    fn is_consistent(&self) -> bool {
+        let leaves = |(level, hashes): (u32, &Vec<Hash>)| (hashes.len() as u64) << (8 * level).min(63);
+        self.levels.iter().all(|hashes| hashes.len() < TILE)
+            && (0..).zip(&self.levels).map(leaves).sum::<u64>() == self.size
     }
 
     /// The root of the tree.

@@ -39,7 +39,6 @@ mod retry;
 mod streams;
 
 use crate::deadline::{Deadline, DeadlineOwner};
-use crate::headers;
 use crate::status::{Reason, Refusal, SourceHealth};
 use adaptive_limit::BaseLatency;
 use breaker::{Breaker, CircuitPass};
@@ -391,33 +390,6 @@ fn no_permit(whose: DeadlineOwner) -> Refusal {
         DeadlineOwner::Caller => Reason::CallerDeadline.into(),
         DeadlineOwner::Operation => Reason::GatewayOverloaded.into(),
     }
-}
-
-/// `grpc-timeout` is there, but says no time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("grpc-timeout is not one to eight digits and a unit")]
-pub struct TimeoutMalformed;
-
-/// Reads `grpc-timeout` (at most 8 digits and a unit: gRPC over HTTP/2, "Timeout").
-pub fn grpc_timeout(head: &http::HeaderMap) -> Result<Option<Duration>, TimeoutMalformed> {
-    let mut values = head.get_all(&headers::GRPC_TIMEOUT).iter();
-    let Some(value) = values.next() else { return Ok(None) };
-    let text = value.to_str().ok().filter(|_| values.next().is_none()).ok_or(TimeoutMalformed)?;
-    let at = text.len().checked_sub(1).ok_or(TimeoutMalformed)?;
-    let (digits, unit) = text.split_at_checked(at).ok_or(TimeoutMalformed)?;
-    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(TimeoutMalformed);
-    }
-    let number: u64 = digits.parse().map_err(|_| TimeoutMalformed)?;
-    Ok(Some(match unit {
-        "H" => Duration::from_secs(number * 3600),
-        "M" => Duration::from_secs(number * 60),
-        "S" => Duration::from_secs(number),
-        "m" => Duration::from_millis(number),
-        "u" => Duration::from_micros(number),
-        "n" => Duration::from_nanos(number),
-        _ => return Err(TimeoutMalformed),
-    }))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 
 pub(in crate::server) mod attempt;
 pub(in crate::server) mod authorization;
+pub(in crate::server) mod context;
 pub(in crate::server) mod dispatch;
 pub(in crate::server) mod protocol;
 pub(in crate::server) mod record;
@@ -29,6 +30,7 @@ use crate::status::{Reason, Refusal};
 use arc_swap::ArcSwap;
 use authorization::{AdmittedBy, AuthorizationWatch};
 use bytes::Bytes;
+use context::ExchangeContext;
 use dispatch::{PagePermits, dispatch};
 use http::{HeaderMap, Request, Response};
 use protocol::InvalidCall;
@@ -66,9 +68,9 @@ impl Exchange {
         call: Result<Option<Duration>, InvalidCall>,
     ) -> Response<ResponseBody> {
         let mut record = ExchangeRecord::arrive(&self.shared, peer, arrived);
-        let id = record.id();
+        let id = record.context.id();
         let (head, body) = request.into_parts();
-        let result = match self.admit(peer, &head, (arrived, call), &id, &mut record) {
+        let result = match self.admit(peer, &head, (arrived, call), &id, &mut record.context) {
             Ok(admitted) if admitted.route.operation.shape == CallShape::ServerStream => {
                 // In boxes: a call with one answer, which most are, need not have room for a stream's beginning.
                 return match Box::pin(self.open_stream(admitted, body, &mut record)).await {
@@ -83,14 +85,14 @@ impl Exchange {
             Ok(message) => record.close(None).await.map(|index| (index, message)),
             Err(refusal) => return refuse(protocol::by_encoding(refusal, &head.headers), &mut record).await,
         };
-        match logged.and_then(|(index, message)| Ok((index, message, record.salts()?))) {
+        match logged.and_then(|(index, message)| Ok((index, message, record.context.salts()?))) {
             Ok((index, message, salts)) => {
                 let mut head = response::head(&id);
-                response::put_entry(head.headers_mut(), index, &salts, record.remaining);
-                head.headers_mut().extend(std::mem::take(&mut record.response_metadata));
+                response::put_entry(head.headers_mut(), index, &salts, record.context.remaining());
+                head.headers_mut().extend(std::mem::take(&mut record.context.response_metadata));
                 response::unary(head, &message)
             }
-            Err(refusal) => response::refused(&record.refusal(refusal), &id),
+            Err(refusal) => response::refused(&record.context.refusal(refusal), &id),
         }
     }
 
@@ -101,27 +103,27 @@ impl Exchange {
         head: &http::request::Parts,
         (arrived, call): (Instant, Result<Option<Duration>, InvalidCall>),
         id: &str,
-        record: &mut ExchangeRecord,
+        exchange: &mut ExchangeContext,
     ) -> Result<Admitted, Refusal> {
         let now = registry::now();
         let registry = self.shared.registry.load_full();
         let routes = self.routes.load();
         let route = routes.find(head.uri.path());
         if let Some(route) = route {
-            record.operation(route);
+            exchange.operation(route);
         }
         let asked = call?;
 
         peer.check_time(now)?;
         let client = peer.identify(&registry)?;
-        record.client(&client);
+        exchange.client(&client);
         let token = self.shared.tokens.authenticate(&head.headers, peer, &client, &registry, now)?;
-        record.token(&token);
+        exchange.token(&token);
         let route = route.ok_or(Reason::OperationUnknown)?;
         let said = CallMetadata::read(&head.headers)?;
-        record.metadata(&said)?;
+        exchange.metadata(&said)?;
         let grant = access::decide(&route.operation, &client, &token.scopes, &said, peer.address.ip(), now)?;
-        record.admitted(&grant, self.shared.limits.take(&grant, Instant::now(), now)?);
+        exchange.admitted(&grant, self.shared.limits.take(&grant, Instant::now(), now)?);
         let mask = routes.masks.of(&grant, &route.operation);
         let (operation, purpose) = (route.operation.clone(), said.purpose.clone());
         let admitted = AdmittedBy { peer: peer.clone(), token, grant, operation, purpose };
@@ -151,7 +153,7 @@ impl Exchange {
             let (messages, tally) = stream::incoming(&self.shared, &operation, record, (standing.client(), body))?;
             (SourceRequest::Stream(messages), Some(tally))
         } else {
-            (self.read_one(&route, (standing.client(), body), time, record).await?, None)
+            (self.read_one(&route, (standing.client(), body), time, &mut record.context).await?, None)
         };
         let permit = match tally {
             Some(_) => route.guard.admit_stream(standing.client())?,
@@ -162,23 +164,22 @@ impl Exchange {
         standing.check()?;
         if operation.writes {
             record.note(Kind::Intent).await?;
-            record.writes(&context.sent);
+            record.context.writes(&context.sent);
         }
-        let observed = context.observed.clone();
+        let (observed, exchange) = (context.observed.clone(), &mut record.context);
         let call =
             Call { operation: operation.clone(), request, context, until: None, page_limiter: None, stream_wait: None };
         let result = tokio::select! {
-            result = dispatch(&self.shared, &route, call, time, permit, record) => result,
+            result = dispatch(&self.shared, &route, call, time, permit, exchange) => result,
             taken = standing.revoked(over_by(time)) => Err(taken),
         };
-        let notes = observed.snapshot();
-        record.noticed(&notes);
+        exchange.noticed(observed.snapshot());
         self.shared.drifted(&operation, route.drift, &observed);
         let result = match tally {
             Some(tally) => {
                 let tally = stream::take_counts(&tally);
                 let awaited = tally.awaited;
-                record.request_stream(tally);
+                exchange.request_stream(tally);
                 // The time was used up by the caller, whose next message did not come.
                 result.map_err(|refusal| {
                     if refusal.reason == Reason::SourceTimeout && awaited {
@@ -197,10 +198,10 @@ impl Exchange {
         standing.check()?;
         let kept = fields::keep(&operation.response_fields, standing.mask(), &message, &mut disclosed)
             .map_err(|garbled| Refusal::with(Reason::SourceProtocolError, garbled.to_string()))?;
-        record.disclosed(&operation, &disclosed)?;
+        exchange.disclosed(&operation, &disclosed)?;
         let shown = |path: &str| operation.response_fields.allows(standing.mask(), path);
-        response::put_notes(&mut record.response_metadata, &notes, shown);
-        record.response(&kept)?;
+        response::put_notes(&mut exchange.response_metadata, &exchange.notes, shown);
+        exchange.response(&kept)?;
         Ok(kept)
     }
 
@@ -212,7 +213,7 @@ impl Exchange {
         record: &mut ExchangeRecord,
     ) -> Result<stream::OpenedStream, Refusal> {
         let Admitted { route, mut standing, context, time } = admitted;
-        let request = self.read_one(&route, (standing.client(), body), time, record).await?;
+        let request = self.read_one(&route, (standing.client(), body), time, &mut record.context).await?;
         let stream_permit = route.guard.stream(standing.client())?;
         // A permit among the calls is for its first request only; the others come to theirs as they go.
         let permit = admit(&route, standing.client(), time).await?;
@@ -220,16 +221,16 @@ impl Exchange {
         standing.check()?;
         if route.operation.writes {
             record.note(Kind::Intent).await?;
-            record.writes(&context.sent);
+            record.context.writes(&context.sent);
         }
         let operation = route.operation.clone();
-        let observed = context.observed.clone();
+        let (observed, exchange) = (context.observed.clone(), &mut record.context);
         let turns =
             PagePermits { guard: route.guard.clone(), client: standing.client().into(), operation: operation.clone() };
         let turns: Option<Arc<dyn PageLimiter>> = Some(Arc::new(turns));
         let call = Call { operation, request, context, until: None, page_limiter: turns, stream_wait: None };
         let begun = tokio::select! {
-            begun = dispatch(&self.shared, &route, call, time, permit, record) => begun,
+            begun = dispatch(&self.shared, &route, call, time, permit, exchange) => begun,
             taken = standing.revoked(over_by(time)) => Err(taken),
         };
         self.shared.drifted(&route.operation, route.drift, &observed);
@@ -255,19 +256,19 @@ impl Exchange {
         route: &Route,
         (client, body): (&str, Incoming),
         time: CallTime,
-        record: &mut ExchangeRecord,
+        exchange: &mut ExchangeContext,
     ) -> Result<SourceRequest, Refusal> {
         let operation = &route.operation;
         let mut request =
             FrameReader::new(body, self.shared.max_message).within(self.shared.message_memory.caller(client));
         let bytes = time.wait(Instant::now()).bound(request.only()).await.map_err(timed_out)??;
         let message = operation.decode(&bytes)?;
-        record.request(operation, &message, &bytes)?;
+        exchange.request(operation, &message, &bytes)?;
         let violations = validate::check(&operation.request, &message);
         if !violations.is_empty() {
             return Err(Refusal::fields(violations));
         }
-        if record.is_purpose_missing(operation) {
+        if exchange.is_purpose_missing(operation) {
             return Err(Reason::PurposeRequired.into());
         }
         Ok(SourceRequest::One { message, bytes })
@@ -306,7 +307,7 @@ const MAX_STREAM: Duration = Duration::from_secs(86_400);
 
 /// A refused call: its entry first, then its status. One that was refused before its grant was known may be left out.
 async fn refuse(refusal: Refusal, record: &mut ExchangeRecord) -> Response<ResponseBody> {
-    let (id, refusal) = (record.id(), record.refusal(refusal));
+    let (id, refusal) = (record.context.id(), record.context.refusal(refusal));
     match record.refuse(&refusal).await {
         Ok(index) => {
             let mut answer = response::refused(&refusal, &id);

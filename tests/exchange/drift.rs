@@ -237,6 +237,14 @@ fn a_policy_that_is_none_or_loosens_a_contracts_is_refused_at_load() {
         assert!(found.contains(told), "{keys}: {found}");
     }
     let v2 = before.replacen("source = ", "contract = \"v2\"\nsource = ", 1);
+    // Its bodies are bare lists, in which no session stands.
+    std::fs::write(&file, &v2).unwrap();
+    let config = Config::load(&stage.folder.gateway_config()).map_err(crate::support::show).unwrap();
+    let found = config.catalogue().map(|_| ()).map_err(crate::support::show).unwrap_err();
+    assert!(found.contains("these credentials are never sent: a session"), "{found}");
+    let (head, rest) = v2.split_once("[credentials]").unwrap();
+    let (_, settings) = rest.split_once("[settings]").unwrap();
+    let v2 = format!("{head}[credentials]\nkind = \"none\"\n[settings]{settings}");
     let with = |keys: &str| {
         std::fs::write(&file, format!("{v2}\n{keys}\n")).unwrap();
         let config = Config::load(&stage.folder.gateway_config()).map_err(crate::support::show).unwrap();

@@ -23,5 +23,6 @@ mod privacy;
 mod source_fixtures;
 mod statuses;
 mod streams;
+mod toy_protocol;
 mod variations;
 mod xroad_examples;

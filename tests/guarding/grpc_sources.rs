@@ -362,7 +362,8 @@ async fn b1_a_source_of_writes_that_never_answers_is_noticed_though_all_callers_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn s3_a_client_that_fills_a_source_leaves_others_their_share() {
-    let (stage, source, crowd) = with_streams("[guard]\nconcurrency = 4\nmin_concurrency = 4\nqueue = 16", None, "").await;
+    let (stage, source, crowd) =
+        with_streams("[guard]\nconcurrency = 4\nmin_concurrency = 4\nqueue = 16", None, "").await;
     let other = stage.system("other");
     source.plan(Plan::After(Duration::from_millis(100)));
     let stop = tokio_util::sync::CancellationToken::new();

@@ -4,9 +4,10 @@ use super::*;
 use std::fmt::Write as _;
 
 /// Sources of one operation each.
-const BINDINGS: [(&str, &str); 6] = [
+const BINDINGS: [(&str, &str); 7] = [
     ("restget", r#"rest: { get: "/get" }"#),
     ("restpost", r#"rest: { post: "/post" }"#),
+    ("restlist", r#"rest: { post: "/list" }"#),
     ("soap", r#"soap: { request: "Get" namespace: "urn:in" response: "Got" response_namespace: "urn:in" }"#),
     (
         "roadsoap",
@@ -17,25 +18,29 @@ const BINDINGS: [(&str, &str); 6] = [
 ];
 
 /// Kinds with their keys, and whether each of the sources above is called with them.
-const KINDS: [(&str, &str, [bool; 6]); 6] = [
-    ("none", "", [true; 6]),
-    ("api-key", "header = 'apikey'\nkey = { file = 'secret' }", [true, true, true, true, true, false]),
+const KINDS: [(&str, &str, [bool; 7]); 6] = [
+    ("none", "", [true; 7]),
+    ("api-key", "header = 'apikey'\nkey = { file = 'secret' }", [true, true, true, true, true, true, false]),
     (
         "oauth2",
         "token_path = '/token'\nconsumer_key = 'k'\nconsumer_secret = { file = 'secret' }",
-        [true, true, true, true, true, false],
+        [true, true, true, true, true, true, false],
     ),
     (
         "session",
         "login_path = '/login'\nusername = 'u'\npassword = { file = 'secret' }\nfield = 'session'",
-        [false, true, false, false, false, false],
+        [false, true, false, false, false, false, false],
     ),
     (
         "hashed-basic",
         "user = 'u'\nsecret = { file = 'secret' }\nxroad_client = 'VN/GOV/H49/GW'\napi_key = { file = 'secret' }",
-        [true, true, true, true, true, false],
+        [true, true, true, true, true, true, false],
     ),
-    ("username-token", "username = 'u'\npassword = { file = 'secret' }", [false, false, true, true, false, false]),
+    (
+        "username-token",
+        "username = 'u'\npassword = { file = 'secret' }",
+        [false, false, false, true, true, false, false],
+    ),
 ];
 
 struct Folder {
@@ -47,13 +52,16 @@ impl Folder {
     fn new() -> Self {
         let path = tempfile::tempdir().unwrap();
         let mut proto = "syntax = \"proto3\";\npackage kinds.v1;\nimport \"ndxp/contract/v1/contract.proto\";\n\
-                         message Ask { string name = 1; }\nmessage Told { string text = 1; }\n"
+                         message Ask { string name = 1; }\nmessage Told { string text = 1; }\n\
+                         message List { repeated Ask rows = 1 [(ndxp.contract.v1.field).name = \".\"]; }\n"
             .to_owned();
         for (source, binding) in BINDINGS {
+            // A body that is a list has no root.
+            let request = if source == "restlist" { "List" } else { "Ask" };
             write!(
                 proto,
                 "service {source} {{ option (ndxp.contract.v1.source) = {{ id: \"{source}\" outcome: {{ absent_is_success: true }} }};\n\
-                 rpc Get(Ask) returns (Told) {{ option idempotency_level = NO_SIDE_EFFECTS; option (ndxp.contract.v1.operation) = \
+                 rpc Get({request}) returns (Told) {{ option idempotency_level = NO_SIDE_EFFECTS; option (ndxp.contract.v1.operation) = \
                  {{ scope: \"{source}:read\" data_class: OPEN {binding} }}; }} }}\n"
             )
             .unwrap();
@@ -103,8 +111,8 @@ fn u12_a_kind_that_no_request_carries_is_refused_at_load() {
                 let of_hub = if hub == "first" { (kind, keys) } else { ("none", "") };
                 for (id, (kind, keys)) in [("first", of_hub), ("second", (kind, keys))] {
                     let mut text = format!("hub = '{id}'\naddress = 'https://localhost:1'\n[tls]\nca = '../ca.pem'\n");
-                    for family in ProtocolFamily::ALL {
-                        writeln!(text, "[credentials.{}]\nkind = '{kind}'\n{keys}", family.key()).unwrap();
+                    for protocol in registry::protocols() {
+                        writeln!(text, "[credentials.{}]\nkind = '{kind}'\n{keys}", protocol.name).unwrap();
                     }
                     folder.write(&format!("hubs/{id}.toml"), text);
                 }

@@ -14,7 +14,7 @@ impl DocumentShape {
     pub fn of(operation: &Operation, common: &[String], own: &[String]) -> Result<Self, ShapeFault> {
         let (xml, elements) = match &operation.binding {
             Binding::Soap(soap) | Binding::XRoadSoap { soap, .. } => (true, soap.response.as_slice()),
-            Binding::Rest(_) | Binding::XRoadRest { .. } => (false, &[][..]),
+            Binding::Rest(_) | Binding::XRoadRest { .. } | Binding::Other(_) => (false, &[][..]),
             Binding::Grpc(_) if !own.is_empty() => return Err(ShapeFault::Grpc),
             Binding::Grpc(_) => {
                 return Ok(DocumentShape {

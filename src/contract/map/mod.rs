@@ -3,6 +3,7 @@
 //! Both JSON and XML documents are [`serde_json::Value`]s here: an XML element with children is an object, repeated
 //! elements are an array, an element with only text is a string. So one mapping serves every protocol.
 
+pub mod case;
 pub mod date;
 mod encode;
 pub mod outcome;

@@ -267,3 +267,109 @@ pub fn shorten(code: String) -> String {
     let plain = code.len() <= MAX_CODE && code.chars().all(|c| c.is_ascii_alphanumeric() || "._-:".contains(c));
     if plain { code } else { "(not a code)".to_owned() }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn failure(codes: &[&str], meaning: Meaning, (path, contains): (&str, &[&str])) -> options::Failure {
+        options::Failure {
+            codes: codes.iter().map(|&code| code.into()).collect(),
+            meaning: meaning.into(),
+            message_contains: contains.iter().map(|&text| text.into()).collect(),
+            message_path: path.into(),
+        }
+    }
+
+    fn outcome() -> options::Outcome {
+        options::Outcome {
+            code: vec!["/status/code".into(), "code".into()],
+            success: vec!["0".into(), "OK".into()],
+            failure: vec![
+                failure(&["3"], Meaning::Rejected, ("", &[])),
+                failure(&["3"], Meaning::Exists, ("/message", &["ĐÃ TỒN TẠI"])),
+                failure(&["404", "Client.NotFound"], Meaning::NotFound, ("", &[])),
+                failure(&["Client"], Meaning::Credentials, ("", &[])),
+            ],
+            no_record: vec![
+                options::NoRecord { path: "data".into(), missing: true, text: vec![] },
+                options::NoRecord { path: "data/state".into(), missing: false, text: vec!["NONE".into()] },
+            ],
+            ..options::Outcome::default()
+        }
+    }
+
+    #[test]
+    fn a_document_is_judged_by_its_code_and_what_the_contract_does_not_name_failed() {
+        let rules = OutcomeRules::compile(Some(&outcome())).unwrap();
+        let coded = OutcomeVerdict::Success { coded: true };
+        let failed = |meaning, code: &str| OutcomeVerdict::Failure(meaning, code.to_owned());
+        for (document, wanted) in [
+            (json!({ "code": "0" }), coded.clone()),
+            (json!({ "code": " OK " }), coded.clone()),
+            (json!({ "code": 0.0 }), coded.clone()),
+            // The first place that has a code counts.
+            (json!({ "code": "0", "status": { "code": "3" } }), failed(Meaning::Rejected, "3")),
+            (json!({ "code": "0", "status": { "code": "" } }), coded),
+            (json!({ "code": 3, "message": "Hồ sơ đã tồn tại" }), failed(Meaning::Exists, "3")),
+            (json!({ "code": 3, "message": "khác" }), failed(Meaning::Rejected, "3")),
+            (json!({ "code": "404" }), failed(Meaning::NotFound, "404")),
+            // The longest family that is named.
+            (json!({ "code": "Client.NotFound.Here" }), failed(Meaning::NotFound, "Client.NotFound.Here")),
+            (json!({ "code": "client.not_found" }), failed(Meaning::NotFound, "client.not_found")),
+            (json!({ "code": "Client.Other" }), failed(Meaning::Credentials, "Client.Other")),
+            (json!({ "code": "Clients" }), failed(Meaning::Failed, "Clients")),
+            // What is no code by its form is not shown.
+            (json!({ "code": "Nguyễn Văn A" }), failed(Meaning::Failed, "(not a code)")),
+            (json!({ "data": {} }), OutcomeVerdict::NoCode),
+            (json!({ "code": null }), OutcomeVerdict::NoCode),
+            (json!([]), OutcomeVerdict::NoCode),
+        ] {
+            assert_eq!(evaluate(&rules, &document, &document), wanted, "{document}");
+        }
+    }
+
+    #[test]
+    fn absence_of_a_code_and_signs_of_no_record_are_what_the_contract_says() {
+        let uncoded = OutcomeVerdict::Success { coded: false };
+        let absent = options::Outcome { absent_is_success: true, ..outcome() };
+        let rules = OutcomeRules::compile(Some(&absent)).unwrap();
+        assert_eq!(evaluate(&rules, &json!({}), &json!({})), uncoded);
+        let none = OutcomeRules::compile(None).unwrap();
+        assert_eq!(evaluate(&none, &json!({ "code": "3" }), &json!({})), uncoded);
+        assert!(!none.knows_absence() && rules.knows_absence());
+        for (document, wanted) in [
+            (json!({ "code": "0" }), true),
+            (json!({ "code": "0", "data": {} }), false),
+            (json!({ "data": { "state": " NONE " } }), true),
+            (json!({ "data": { "state": "SOME" } }), false),
+            // Nothing at all says nothing.
+            (json!({}), false),
+            (json!([]), false),
+        ] {
+            assert_eq!(rules.signals_no_record(&document, None), wanted, "{document}");
+        }
+    }
+
+    #[test]
+    fn rules_that_say_half_of_something_are_refused() {
+        let with = |change: &dyn Fn(&mut options::Outcome)| {
+            let mut said = outcome();
+            change(&mut said);
+            OutcomeRules::compile(Some(&said)).err().unwrap_or_default()
+        };
+        for (change, wanted) in [
+            ((&|_: &mut _| {}) as &dyn Fn(&mut options::Outcome), ""),
+            (&|said| said.failure[1].message_path.clear(), "both of message_contains and message_path"),
+            (&|said| said.failure[1].message_contains.clear(), "both of message_contains and message_path"),
+            (&|said| said.failure[0].codes.clear(), "needs codes or message_contains"),
+            (&|said| said.no_record[0].path.clear(), "no_record needs a path"),
+            (&|said| said.no_record[1].missing = true, "either missing or text"),
+        ] {
+            let found = with(change);
+            assert!(found.contains(wanted) && found.is_empty() == wanted.is_empty(), "{wanted}: {found}");
+        }
+    }
+}

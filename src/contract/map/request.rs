@@ -1,5 +1,6 @@
 //! Writing a request in the source's words.
 
+use super::case::{case_named, in_case};
 use super::date::{DateParts, Notation};
 use super::{MapError, insert_at};
 use crate::contract::formats;
@@ -7,13 +8,12 @@ use crate::contract::operation::{FillPlan, Operation};
 use crate::contract::options::{self, Case, Generated, Location, Wire, fill};
 use crate::contract::plan::{FieldKind, FieldPlan, MessagePlan};
 use crate::contract::settings::{CallContext, Settings};
-use crate::contract::text::{is_longer, nfc};
+use crate::contract::text::is_longer;
 use crate::contract::xml;
 use base64::Engine;
 use prost_reflect::{DynamicMessage, Value as Message};
 use serde_json::{Map, Value};
 use std::borrow::Cow;
-use unicode_normalization::char::{decompose_canonical, is_combining_mark};
 
 /// A request as the source wants it.
 #[derive(Debug, Default)]
@@ -365,47 +365,6 @@ impl Writer<'_> {
     }
 }
 
-/// Returns the case with this name in a connection entry.
-pub fn case_named(name: &str) -> Option<Case> {
-    match name {
-        "as-given" => Some(Case::AsGiven),
-        "upper" => Some(Case::Upper),
-        "folded" => Some(Case::Folded),
-        _ => None,
-    }
-}
-
-/// Returns the text in the case that the source expects.
-/// In normalization form C always: sources compare texts as they are stored.
-fn in_case(case: Case, text: &str) -> String {
-    match case {
-        Case::AsGiven => nfc(text).into_owned(),
-        Case::Upper => nfc(&text.to_uppercase()).into_owned(),
-        Case::Folded => folded(text),
-    }
-}
-
-/// Upper case, without diacritics and blanks; Đ, which has no decomposition, becomes D.
-pub fn folded(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for character in text.chars() {
-        if character.is_ascii() {
-            if !character.is_whitespace() {
-                out.push(character.to_ascii_uppercase());
-            }
-            continue;
-        }
-        // Each character alone: canonical order moves nothing but marks, and those are left out.
-        decompose_canonical(character, |part| match part {
-            'đ' | 'Đ' => out.push('D'),
-            part if part.is_ascii() => out.push(part.to_ascii_uppercase()),
-            part if is_combining_mark(part) || part.is_whitespace() => {}
-            part => out.extend(part.to_uppercase()),
-        });
-    }
-    out
-}
-
 /// A list's item in the structure of its own that the source wants.
 fn in_item(field: &FieldPlan, value: Value) -> Value {
     match &field.item {
@@ -462,34 +421,6 @@ pub fn date_parts(kind: &FieldKind, date: &DynamicMessage) -> Option<DateParts> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
-    use unicode_normalization::UnicodeNormalization;
-
-    #[test]
-    fn a_name_is_folded_as_clients_of_the_population_database_do() {
-        for (name, wanted) in [
-            ("Vũ Quang Thắng", "VUQUANGTHANG"),
-            ("Đỗ Văn Sơn", "DOVANSON"),
-            ("đặng thị ái", "DANGTHIAI"),
-            // Decomposed letters, and another kind of blank.
-            ("Vu\u{303} Quang\u{a0}Tha\u{306}\u{301}ng", "VUQUANGTHANG"),
-            ("Y'Hoa", "Y'HOA"),
-        ] {
-            assert_eq!(folded(name), wanted);
-        }
-        assert_eq!(in_case(Case::Upper, "Đỗ Sơn"), "ĐỖ SƠN");
-        assert_eq!(in_case(Case::AsGiven, "Đỗ Sơn"), "Đỗ Sơn");
-    }
-
-    proptest! {
-        /// Character by character is what UAX #15 says of the whole text, marks and blanks left out.
-        #[test]
-        fn folding_is_decomposing_without_marks(text in "[\\u{0}-\\u{1fff}\\u{ac00}-\\u{ac20}\\u{fb00}-\\u{fb4f}]{0,20}") {
-            let plain = text.nfd().filter(|c| !is_combining_mark(*c) && !c.is_whitespace());
-            let whole: String = plain.flat_map(char::to_uppercase).map(|c| if c == 'Đ' { 'D' } else { c }).collect();
-            prop_assert_eq!(folded(&text), whole);
-        }
-    }
 
     #[test]
     fn a_fill_that_does_not_fit_is_replaced_or_refused_with_its_origin() {

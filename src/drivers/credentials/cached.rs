@@ -3,7 +3,7 @@
 //! up nobody who can get it from another.
 
 use super::Secret;
-use crate::drivers::SourceError;
+use crate::drivers::{SourceError, SourceFault};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 use std::collections::HashMap;
@@ -105,10 +105,10 @@ impl SecretCache {
         }
         let (inner, at, fetch) = (self.clone(), address.to_owned(), fetch());
         let task = tokio::spawn(async move {
-            let fetched = tokio::time::timeout(FETCH_TIMEOUT, fetch).await.unwrap_or(Err(SourceError::Timeout));
+            let fetched = tokio::time::timeout(FETCH_TIMEOUT, fetch).await.unwrap_or(Err(SourceFault::Timeout.into()));
             inner.ended(&at, fetched)
         });
-        let ended = || Err(SourceError::Internal("the fetch of its credentials was given up"));
+        let ended = || Err(SourceError::internal("the fetch of its credentials was given up"));
         let fetch = async move { task.await.unwrap_or_else(|_| ended()) }.boxed().shared();
         state.fetches.insert(address.to_owned(), fetch.clone());
         SecretLookup::Fetch(fetch)
@@ -155,7 +155,7 @@ mod tests {
         assert_eq!(kept.get("a", || gives("new".into())).await.unwrap().0.reveal(), "new");
         // A failure is told, and the next one tries again.
         kept.forget(2);
-        assert!(kept.get("a", || async { Err(SourceError::Timeout) }).await.is_err());
+        assert!(kept.get("a", || async { Err(SourceFault::Timeout.into()) }).await.is_err());
         assert_eq!(kept.get("a", || gives("newer".into())).await.unwrap().1, 3);
     }
 
@@ -174,7 +174,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_fetch_that_hangs_ends_and_another_one_begins() {
         let kept = CachedSecret::default();
-        assert!(matches!(kept.get("a", std::future::pending).await, Err(SourceError::Timeout)));
+        assert!(matches!(kept.get("a", std::future::pending).await, Err(SourceError::Source(SourceFault::Timeout))));
         assert_eq!(kept.get("a", || gives("new".into())).await.unwrap().0.reveal(), "new");
     }
 

@@ -13,7 +13,6 @@ pub use wsse::{UsernameToken, digest as wsse_digest};
 
 use super::SourceError;
 use super::http::HttpEndpoint;
-use crate::contract::Binding;
 pub use crate::secret::Secret;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
@@ -53,7 +52,37 @@ pub struct Proof {
     epoch: Option<u64>,
 }
 
+/// Where a request carries credentials.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CredentialLocation {
+    /// In a header.
+    Header,
+    /// At the root of a JSON body.
+    JsonBody,
+    /// In the SOAP header.
+    SoapHeader,
+}
+
+impl Proof {
+    /// Which token or session it is of, where it is of one.
+    pub(super) fn epoch(&self) -> Option<u64> {
+        self.epoch
+    }
+}
+
 impl Credentials {
+    /// Where a request carries them; `None` where there are none.
+    pub fn location(&self) -> Option<CredentialLocation> {
+        match self {
+            Credentials::None => None,
+            Credentials::ApiKey { .. } | Credentials::OAuth2(_) | Credentials::HashedBasic(_) => {
+                Some(CredentialLocation::Header)
+            }
+            Credentials::Session(_) => Some(CredentialLocation::JsonBody),
+            Credentials::UsernameToken(_) => Some(CredentialLocation::SoapHeader),
+        }
+    }
+
     /// Makes the proof for one request to `path` at `endpoint`, getting a token or session from `login` first where none
     /// is kept.
     pub async fn prove(&self, login: &HttpEndpoint, endpoint: &HttpEndpoint, path: &str) -> Result<Proof, SourceError> {
@@ -80,30 +109,9 @@ impl Credentials {
         Ok(proof)
     }
 
-    /// Whether requests of a binding carry these; if not, why. What no request carries would be believed to be sent.
-    pub fn serve(&self, binding: &Binding) -> Result<(), &'static str> {
-        let http = !matches!(binding, Binding::Grpc(_));
-        let carried = match self {
-            Credentials::None => true,
-            Credentials::ApiKey { .. } | Credentials::OAuth2(_) | Credentials::HashedBasic(_) => http,
-            Credentials::Session(_) => matches!(binding, Binding::Rest(rest) if !rest.query_by_default),
-            Credentials::UsernameToken(_) => matches!(binding, Binding::Soap(_) | Binding::XRoadSoap { .. }),
-        };
-        let needs = match self {
-            Credentials::Session(_) => {
-                "a session stands in the body of a REST request, and no such request of this source has one"
-            }
-            Credentials::UsernameToken(_) => {
-                "a username-token stands in a SOAP header, and this source is not called by SOAP"
-            }
-            _ => "a gRPC source knows the gateway by its certificate alone",
-        };
-        if carried { Ok(()) } else { Err(needs) }
-    }
-
-    /// The source refused this proof. Drops what is kept; true where a new try makes sense.
-    pub fn refused(&self, proof: &Proof) -> bool {
-        match (self, proof.epoch) {
+    /// The source refused a proof of this epoch. Drops what is cached; true where another try makes sense.
+    pub(super) fn refused(&self, epoch: Option<u64>) -> bool {
+        match (self, epoch) {
             (Credentials::OAuth2(oauth2), Some(epoch)) => oauth2.drop_token(epoch),
             (Credentials::Session(session), Some(epoch)) => session.drop_id(epoch),
             _ => return false,
@@ -115,7 +123,7 @@ impl Credentials {
 /// A header value that HTTP/2 never indexes and no `Debug` prints.
 fn sensitive(text: &str) -> Result<HeaderValue, SourceError> {
     let mut value =
-        HeaderValue::from_str(text).map_err(|_| SourceError::Internal("a credential cannot stand in a header"))?;
+        HeaderValue::from_str(text).map_err(|_| SourceError::internal("a credential cannot stand in a header"))?;
     value.set_sensitive(true);
     Ok(value)
 }
@@ -123,6 +131,6 @@ fn sensitive(text: &str) -> Result<HeaderValue, SourceError> {
 /// 16 bytes nobody can foresee.
 fn nonce() -> Result<[u8; 16], SourceError> {
     let mut bytes = [0; 16];
-    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| SourceError::Internal("no random numbers"))?;
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| SourceError::internal("no random numbers"))?;
     Ok(bytes)
 }

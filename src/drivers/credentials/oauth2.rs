@@ -6,8 +6,8 @@ use super::{Secret, sensitive};
 use crate::contract::json;
 use crate::contract::map::outcome::shorten;
 use crate::contract::map::scalar_text;
-use crate::drivers::SourceError;
 use crate::drivers::http::{HttpEndpoint, status_error};
+use crate::drivers::{CallerFault, GatewayFault, SourceError};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -100,15 +100,13 @@ impl OAuth2Client {
         let document = json::parse(&answer.body);
         // The endpoint's own error says more than its status (RFC 6749, section 5.2), and some send it with 200.
         let error = document.as_ref().ok().and_then(|document| document.get("error")?.as_str());
+        use {GatewayFault as Fault, SourceError as Error};
         match (status_error(answer.status, &answer.headers), error) {
-            (
-                Some(SourceError::Rejected(_) | SourceError::CredentialsRefused(_) | SourceError::Forbidden(_)) | None,
-                Some(error),
-            ) => {
-                return Err(SourceError::CredentialsRefused(shorten(error.to_owned())));
-            }
-            (Some(SourceError::Rejected(code) | SourceError::Forbidden(code)), None) => {
-                return Err(SourceError::CredentialsRefused(code));
+            (Some(Error::Caller(CallerFault::Rejected(_))), Some(error))
+            | (Some(Error::Gateway(Fault::CredentialsRefused(_) | Fault::Forbidden(_))), Some(error))
+            | (None, Some(error)) => return Err(Fault::CredentialsRefused(shorten(error.to_owned())).into()),
+            (Some(Error::Caller(CallerFault::Rejected(code)) | Error::Gateway(Fault::Forbidden(code))), None) => {
+                return Err(Fault::CredentialsRefused(code).into());
             }
             (Some(error), _) => return Err(error),
             (None, None) => {}
@@ -119,7 +117,7 @@ impl OAuth2Client {
 
 /// The token and for how long it is kept. One that cannot work is refused here: none that was kept would be renewed in time.
 fn read_token(document: &Value) -> Result<(Secret, Option<Duration>), SourceError> {
-    let wrong = |what: &str| Err(SourceError::Protocol(format!("the token endpoint's answer {what}")));
+    let wrong = |what: &str| Err(SourceError::protocol(format!("the token endpoint's answer {what}")));
     let token = document.get("access_token").and_then(Value::as_str).unwrap_or("");
     // RFC 6750, section 2.1: b64token.
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte);

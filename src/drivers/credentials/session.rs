@@ -5,8 +5,8 @@ use super::Secret;
 use super::cached::CachedSecret;
 use crate::contract::json;
 use crate::contract::map::scalar_text;
-use crate::drivers::SourceError;
 use crate::drivers::http::{HttpEndpoint, status_error};
+use crate::drivers::{GatewayFault, SourceError};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, header};
 use std::sync::Arc;
@@ -66,11 +66,10 @@ impl Account {
         if let Some(error) = status_error(answer.status, &answer.headers) {
             return Err(error);
         }
-        let answer =
-            json::parse(&answer.body).map_err(|_| SourceError::Protocol("the login's answer is no JSON".into()))?;
+        let answer = json::parse(&answer.body).map_err(|_| SourceError::protocol("the login's answer is no JSON"))?;
         match answer.get("session").and_then(scalar_text) {
             Some(id) if !id.trim().is_empty() => Ok(Secret::new(id.trim())),
-            _ => Err(SourceError::CredentialsRefused("login".into())),
+            _ => Err(GatewayFault::CredentialsRefused("login".into()).into()),
         }
     }
 }

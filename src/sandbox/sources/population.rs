@@ -3,7 +3,7 @@
 
 use super::Source;
 use crate::contract::formats::{Format, check};
-use crate::contract::map::request::folded;
+use crate::contract::map::case::folded;
 use crate::contract::xml::{self, Element};
 use crate::drivers::credentials::wsse_digest;
 use crate::sandbox::http::{HttpRequest, Reply};

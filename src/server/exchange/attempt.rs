@@ -2,7 +2,7 @@
 
 use crate::contract::Binding;
 use crate::deadline::{Deadline, DeadlineOwner};
-use crate::drivers::{Call, SourceError, SourceResponse};
+use crate::drivers::{Call, CallerFault, GatewayFault, SourceError, SourceFault, SourceResponse};
 use crate::guard::{EndpointCall, HubCall, Permit};
 use crate::http2::client::StreamWait;
 use crate::server::shared::Upstream;
@@ -42,7 +42,7 @@ impl AttemptEvidence {
     /// What a result after such a time says. How long a call takes whose request comes at its caller's pace says nothing.
     fn of<T>(result: &Result<T, SourceError>, took: Duration, paced: bool) -> Self {
         match result {
-            Err(SourceError::Timeout) if paced => {
+            Err(SourceError::Source(SourceFault::Timeout)) if paced => {
                 AttemptEvidence { health: SourceHealth::Unknown, took: Duration::ZERO }
             }
             result => {
@@ -67,9 +67,9 @@ impl Attempt {
     /// again.
     pub(in crate::server) async fn ended(&mut self, deadline: Deadline) -> Result<SourceResponse, SourceError> {
         let result = match deadline.bound(&mut self.request).await {
-            Err(DeadlineOwner::Caller) => return Err(SourceError::CallerDeadline),
+            Err(DeadlineOwner::Caller) => return Err(CallerFault::Deadline.into()),
             Err(DeadlineOwner::Operation) => Err(self.not_in_time(deadline)),
-            Ok(Err(error)) if self.is_by_deadline(&error, deadline) => Err(SourceError::CallerDeadline),
+            Ok(Err(error)) if self.is_by_deadline(&error, deadline) => Err(CallerFault::Deadline.into()),
             Ok(result) => result,
         };
         let seen = self.seen(&result, Instant::now());
@@ -89,9 +89,9 @@ impl Attempt {
     fn not_in_time(&self, deadline: Deadline) -> SourceError {
         let whole = deadline.at.saturating_duration_since(self.began);
         match &self.stream_wait {
-            Some(wait) if wait.is_waiting() => SourceError::NoStream,
-            Some(wait) if wait.waited() > whole / WAIT_SHARE => SourceError::Late,
-            _ => SourceError::Timeout,
+            Some(wait) if wait.is_waiting() => GatewayFault::NoStream.into(),
+            Some(wait) if wait.waited() > whole / WAIT_SHARE => GatewayFault::Late.into(),
+            _ => SourceFault::Timeout.into(),
         }
     }
 
@@ -184,15 +184,16 @@ impl Drop for InFlight {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::drivers::HubFault;
 
     #[test]
     fn b1_how_long_a_paced_request_takes_says_nothing_of_its_source() {
         let long = Duration::from_secs(20);
         let seen = |result: Result<(), SourceError>, paced| AttemptEvidence::of(&result, long, paced);
-        let timeout = || Err(SourceError::Timeout);
+        let timeout = || Err(SourceFault::Timeout.into());
         assert_eq!(seen(timeout(), true).health, SourceHealth::Unknown);
         assert!(seen(timeout(), false).health.is_unhealthy() && seen(timeout(), false).took == long);
-        assert!(seen(Err(SourceError::Unreachable("no connection")), true).health.is_unhealthy());
+        assert!(seen(Err(HubFault::Unreachable("no connection").into()), true).health.is_unhealthy());
         assert_eq!(seen(Ok(()), true), AttemptEvidence { health: SourceHealth::Responded, took: Duration::ZERO });
     }
 }

@@ -2,13 +2,15 @@
 //! one is slow, and beside it where a hub is only shadowed.
 
 use super::attempt::{Attempt, AttemptEvidence, InFlight};
-use super::record::ExchangeRecord;
+use super::context::ExchangeContext;
 use crate::config::SecondMode;
 use crate::contract::differences::differences;
 use crate::contract::settings::CallContext;
 use crate::contract::{CallShape, Operation};
 use crate::deadline::{CallTime, Deadline, DeadlineOwner};
-use crate::drivers::{Call, PageLimiter, Requested, SourceError, SourceRequest, SourceResponse};
+use crate::drivers::{
+    Call, CallerFault, PageLimiter, Requested, SourceError, SourceFault, SourceRequest, SourceResponse,
+};
 use crate::guard::{ClientKey, EndpointCall, HubCall, OperationGuard, Permit};
 use crate::server::shared::{Route, SecondaryUpstream, Shared, Upstream};
 use crate::status::Refusal;
@@ -90,7 +92,7 @@ async fn attempt(
     let hedged = flight.permit().is_some_and(|permit| permit.may_hedge()).then(|| again.call()).flatten();
     let mut second = hedged.map(|call| Attempt::new(way, tried.pick(way), call, false));
     let (Some(first), Some(second)) = (&mut flight.first, &mut second) else {
-        let Some(first) = &mut flight.first else { return Err(SourceError::Internal("it was not begun")) };
+        let Some(first) = &mut flight.first else { return Err(SourceError::internal("it was not begun")) };
         return first.ended(deadline).await;
     };
     let ill = |error: &SourceError| error.blame().health.is_unhealthy();
@@ -109,7 +111,7 @@ pub(in crate::server) async fn dispatch(
     mut call: Call,
     time: CallTime,
     permit: Permit,
-    record: &mut ExchangeRecord,
+    exchange: &mut ExchangeContext,
 ) -> Result<SourceResponse, Refusal> {
     let began = Instant::now();
     let deadline = time.source(began);
@@ -133,12 +135,12 @@ pub(in crate::server) async fn dispatch(
     let mut ended = began;
     let (mut next, mut tried) = (Some(call), Attempts { client, attempts: 0, last: None });
     let result = loop {
-        let Some(call) = next.take() else { break Err(SourceError::Internal("it could not be asked again")) };
+        let Some(call) = next.take() else { break Err(SourceError::internal("it could not be asked again")) };
         let way = turn.way(route);
-        record.hub(way.hub.as_deref());
+        exchange.upstream(way);
         let result = attempt(way, call, again.as_ref(), deadline, &mut flight, &mut tried).await;
         ended = Instant::now();
-        if matches!(result, Err(SourceError::CallerDeadline)) {
+        if matches!(result, Err(SourceError::Caller(CallerFault::Deadline))) {
             // The flight ends, or goes on without us.
             break result;
         }
@@ -170,14 +172,13 @@ pub(in crate::server) async fn dispatch(
         next = again.as_ref().and_then(RetryableRequest::call);
     };
     drop(flight);
-    record.source_duration(ended - began);
-    record.attempts(tried.attempts);
+    exchange.dispatched(ended - began, tried.attempts);
     if result.as_ref().is_err_and(|error| !error.leaves_open()) {
-        record.not_done();
+        exchange.not_done();
     }
     if let (Some(second), Some(again), Ok(SourceResponse::One(answer))) = (&route.second, again, &result)
         && second.mode == SecondMode::Shadow
-        && record.shadow(second.way.hub.as_deref())
+        && exchange.shadow(&second.way)
     {
         shadow(shared, second.way.clone(), (client, again), answer.clone());
     }
@@ -234,13 +235,14 @@ impl PageLimiter for PagePermits {
     fn run<'a>(&'a self, request: &'a (dyn Fn() -> Requested<'a> + Sync)) -> Requested<'a> {
         Box::pin(async move {
             let deadline = Deadline::own(Instant::now(), self.operation.timeout);
-            let mut permit = self.guard.admit_next(&self.client, deadline).await.map_err(SourceError::NotDispatched)?;
+            let mut permit =
+                self.guard.admit_next(&self.client, deadline).await.map_err(SourceError::not_dispatched)?;
             let deadline = Deadline::own(Instant::now(), self.operation.timeout);
             let mut attempts = 0;
             loop {
                 attempts += 1;
                 let began = Instant::now();
-                let result = deadline.bound(request()).await.unwrap_or(Err(SourceError::Timeout));
+                let result = deadline.bound(request()).await.unwrap_or(Err(SourceFault::Timeout.into()));
                 let ended = Instant::now();
                 permit.record(SourceError::health(&result), ended - began, ended);
                 let retry = result.as_ref().err().and_then(SourceError::retry).filter(|_| !self.operation.writes);

@@ -1,7 +1,7 @@
 //! Whether a request on the gRPC port is a gRPC call at all (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md).
 
 use super::response::ResponseBody;
-use crate::guard::grpc_timeout;
+use crate::deadline::grpc_timeout;
 use crate::headers::GRPC_ENCODING;
 use crate::status::{Reason, Refusal};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};

@@ -1,6 +1,6 @@
 //! Answers as they leave: gRPC over HTTP/2 (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md).
 
-use super::record::Salts;
+use super::context::Salts;
 use crate::access::limits::Remaining;
 use crate::contract::notes::Notes;
 use crate::frame::frame;
@@ -83,7 +83,7 @@ pub fn put(headers: &mut HeaderMap, name: &'static str, value: &str) {
 pub(in crate::server) fn put_entry(headers: &mut HeaderMap, index: u64, salts: &Salts, left: Option<Remaining>) {
     put(headers, LOG_INDEX, &index.to_string());
     put(headers, REQUEST_SALT, &hex(&salts.request));
-    put(headers, RESPONSE_SALT, &hex(&salts.answer));
+    put(headers, RESPONSE_SALT, &hex(&salts.response));
     if let Some(left) = left {
         put(headers, RATE_REMAINING, &left.rate.to_string());
         if let Some(quota) = left.quota {

@@ -2,23 +2,24 @@
 //! slows the other end down, and memory stays bounded.
 
 use super::authorization::AuthorizationWatch;
-use super::record::{ExchangeRecord, MAX_SUBJECTS, RequestStreamCounts, append};
+use super::context::{MAX_SUBJECTS, RequestStreamCounts};
+use super::record::{ExchangeRecord, append};
 use super::response::{self, ResponseBody};
 use crate::contract::drift::DriftPolicy;
 use crate::contract::fields::{self, Disclosed};
 use crate::contract::notes::Observed;
 use crate::contract::{Operation, validate};
-use crate::drivers::SourceError;
+use crate::drivers::{CallerFault, GatewayFault, SourceError};
 use crate::exchange_log::pseudonym::{Commitment, PeriodKeys, PersonKind};
 use crate::exchange_log::{Entry, Kind};
-use crate::frame::{FrameReader, frame};
+use crate::frame::{FrameError, FrameReader, frame};
 use crate::guard::StreamPermit;
 use crate::http2::Incoming;
 use crate::server::shared::Shared;
 use crate::status::{Reason, Refusal};
 use bytes::Bytes;
+use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
-use futures_util::{FutureExt, StreamExt};
 use http::{HeaderMap, Response};
 use http_body::Frame;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -42,21 +43,21 @@ pub(in crate::server) struct OpenedStream {
 
 /// The answer to a server stream: its opening is durable before the first message leaves, its end before the trailers.
 pub(in crate::server) async fn respond(opened: OpenedStream, mut record: ExchangeRecord) -> Response<ResponseBody> {
-    let id = record.id();
+    let id = record.context.id();
     let tree = &opened.operation.response_fields;
-    record.may_disclose(tree.allowed(opened.standing.mask()));
-    let opening = record.note(Kind::StreamOpened).await.and_then(|index| Ok((index, record.salts()?)));
+    record.context.may_disclose(tree.allowed(opened.standing.mask()));
+    let opening = record.note(Kind::StreamOpened).await.and_then(|index| Ok((index, record.context.salts()?)));
     let (index, salts) = match opening {
         Ok(both) => both,
         Err(refusal) => {
-            let refusal = record.refusal(refusal);
+            let refusal = record.context.refusal(refusal);
             // The caller is still there: the exchange ends with what it is told, in the counts and, where it can be, in the log.
             let unlogged = record.refuse(&refusal).await.err();
             return response::refused(unlogged.as_ref().unwrap_or(&refusal), &id);
         }
     };
     let mut head = response::head(&id);
-    response::put_entry(head.headers_mut(), index, &salts, record.remaining);
+    response::put_entry(head.headers_mut(), index, &salts, record.context.remaining());
     let disclosed = Disclosed::up_to(opened.operation.max_response_subjects);
     let flow = ResponseStream { opened, record, disclosed, parts: PartSchedule::begin(Instant::now()) };
     *head.body_mut() = ResponseBody::Stream(stream::unfold(Some(flow), ResponseStream::step).boxed());
@@ -108,7 +109,7 @@ impl ResponseStream {
 
     async fn next(&mut self) -> Result<Option<Bytes>, Refusal> {
         let OpenedStream { messages, standing, until, .. } = &mut self.opened;
-        let shared = self.record.shared();
+        let shared = self.record.context.shared();
         let next = tokio::select! {
             next = shared.unless_ending(messages.next()) => next?,
             taken = standing.revoked(None) => return Err(taken),
@@ -119,9 +120,9 @@ impl ResponseStream {
         let tree = &self.opened.operation.response_fields;
         let kept = fields::keep(tree, self.opened.standing.mask(), &message, &mut self.disclosed)
             .map_err(|garbled| Refusal::with(Reason::SourceProtocolError, garbled.to_string()))?;
-        self.record.response_part(&kept)?;
+        self.record.context.response_part(&kept)?;
         if self.parts.is_due(Instant::now()) {
-            self.record.disclosed(&self.opened.operation, &self.disclosed)?;
+            self.record.context.disclosed(&self.opened.operation, &self.disclosed)?;
             self.count_drift();
             self.record.note(Kind::StreamPart).await?;
         }
@@ -129,11 +130,10 @@ impl ResponseStream {
     }
 
     async fn end(&mut self, refusal: Option<Refusal>) -> HeaderMap {
-        let (id, refusal) = (self.record.id(), refusal.map(|refusal| self.record.refusal(refusal)));
+        let (id, refusal) = (self.record.context.id(), refusal.map(|refusal| self.record.context.refusal(refusal)));
         self.record_disclosed();
         self.count_drift();
-        let notes = self.opened.observed.snapshot();
-        self.record.noticed(&notes);
+        self.record.context.noticed(self.opened.observed.snapshot());
         match self.record.close(refusal.as_ref()).await {
             Ok(index) => {
                 let mut trailers = match &refusal {
@@ -142,7 +142,7 @@ impl ResponseStream {
                 };
                 response::put(&mut trailers, response::LOG_INDEX, &index.to_string());
                 let (tree, mask) = (&self.opened.operation.response_fields, self.opened.standing.mask());
-                response::put_notes(&mut trailers, &notes, |path| tree.allows(mask, path));
+                response::put_notes(&mut trailers, self.record.context.notes(), |path| tree.allows(mask, path));
                 trailers
             }
             Err(unlogged) => response::refusal_trailers(&unlogged, &id),
@@ -153,11 +153,11 @@ impl ResponseStream {
 impl ResponseStream {
     /// Something that is watched may go on for an hour.
     fn count_drift(&self) {
-        self.record.shared().drifted(&self.opened.operation, self.opened.drift, &self.opened.observed);
+        self.record.context.shared().drifted(&self.opened.operation, self.opened.drift, &self.opened.observed);
     }
 
     fn record_disclosed(&mut self) {
-        if let Err(refusal) = self.record.disclosed(&self.opened.operation, &self.disclosed) {
+        if let Err(refusal) = self.record.context.disclosed(&self.opened.operation, &self.disclosed) {
             tracing::error!(reason = refusal.reason.as_str(), "whom a stream named cannot be told");
         }
     }
@@ -203,8 +203,8 @@ pub(in crate::server) fn incoming(
     record: &mut ExchangeRecord,
     (client, body): (&str, Incoming),
 ) -> Result<(BoxStream<'static, Result<Bytes, SourceError>>, StreamCounts), Refusal> {
-    let keys = record.keys()?;
-    let commitment = Some(Commitment::new(&record.salts()?.request));
+    let keys = record.context.keys()?;
+    let commitment = Some(Commitment::new(&record.context.salts()?.request));
     let tally: StreamCounts =
         Arc::new(Mutex::new(RequestStreamCounts { commitment, ..RequestStreamCounts::default() }));
     let requests = RequestStream {
@@ -231,8 +231,8 @@ impl RequestStream {
         self.awaits(true);
         let next = self.reader.next().await;
         self.awaits(false);
-        let Some(bytes) = next.map_err(SourceError::Caller)? else { return Ok(None) };
-        let broken = |_| SourceError::Caller(crate::frame::FrameError::Broken);
+        let Some(bytes) = next? else { return Ok(None) };
+        let broken = |_| SourceError::from(FrameError::Broken);
         let message = self.operation.decode(&bytes).map_err(broken)?;
         let mut violations = validate::check(&self.operation.request, &message);
         let full = {
@@ -252,7 +252,7 @@ impl RequestStream {
             tally.subjects.len() >= MAX_SUBJECTS
         };
         if !violations.is_empty() {
-            return Err(SourceError::CallerMessage(violations));
+            return Err(CallerFault::Message(violations).into());
         }
         if full {
             self.log_part().await?;
@@ -265,7 +265,7 @@ impl RequestStream {
         for some in subjects.chunks(MAX_SUBJECTS) {
             let part =
                 Entry { time_us: crate::exchange_log::clock::now_us(), subjects: some.to_vec(), ..self.part.clone() };
-            append(&self.shared, &part).map(|logged| logged.map_err(|_| SourceError::LogUnavailable)).await?;
+            append(&self.shared, &part).await.map_err(|_| GatewayFault::LogUnavailable)?;
         }
         Ok(())
     }

@@ -1,0 +1,353 @@
+//! What is known of one exchange while it runs: who calls what, by which right, and what has passed so far. It logs nothing:
+//! the log's entries are made from it in one place (`record.rs`).
+
+use crate::access::CallMetadata;
+use crate::access::limits::Remaining;
+use crate::access::refusals::Identity;
+use crate::access::token::VerifiedToken;
+use crate::contract::fields::Disclosed;
+use crate::contract::formats::{self, Format};
+use crate::contract::notes::Notes;
+use crate::contract::options::DataClass;
+use crate::contract::settings::SentFlag;
+use crate::contract::{Operation, validate};
+use crate::exchange_log::clock::now_us;
+use crate::exchange_log::entry::Pseudonym;
+use crate::exchange_log::pseudonym::{Commitment, Direction, PeriodKeys, PersonKind, Salt, commit};
+use crate::identity::Peer;
+use crate::registry::{ClientView, Granted};
+use crate::server::shared::{Route, Shared, Upstream};
+use crate::status::{Reason, Refusal};
+use crate::telemetry::OperationMetrics;
+use bytes::Bytes;
+use http::HeaderMap;
+use prost_reflect::DynamicMessage;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Most subjects in one entry: about 30 kB of its 64.
+pub const MAX_SUBJECTS: usize = 1_000;
+
+/// The salts of an exchange's commitments, handed to the caller.
+#[derive(Debug, Clone, Copy)]
+pub struct Salts {
+    /// Of the request.
+    pub request: Salt,
+    /// Of the response.
+    pub response: Salt,
+}
+
+/// What one direction of an exchange has carried.
+#[derive(Default)]
+pub(super) struct Traffic {
+    pub bytes: u64,
+    pub messages: u64,
+}
+
+/// Of whom and of what an exchange was: lists, which its last entry takes and earlier ones copy.
+#[derive(Default, Clone)]
+pub(super) struct Contents {
+    pub official: Option<Pseudonym>,
+    pub subjects: Vec<Pseudonym>,
+    pub request_commitment: Vec<u8>,
+    pub fields: Vec<String>,
+    pub response_subjects: Vec<Pseudonym>,
+    pub response_commitment: Vec<u8>,
+}
+
+/// What is known of one exchange while it runs.
+pub struct ExchangeContext {
+    pub(super) shared: Arc<Shared>,
+    pub(super) id: [u8; 16],
+    pub(super) peer: Arc<Peer>,
+    arrived: Instant,
+    pub(super) client: Option<Arc<ClientView>>,
+    pub(super) token: Option<Arc<VerifiedToken>>,
+    pub(super) operation: Option<Arc<Operation>>,
+    pub(super) metrics: Option<Arc<OperationMetrics>>,
+    /// The way that was taken, and the one that is shadowed.
+    pub(super) upstream: Option<Arc<Upstream>>,
+    pub(super) shadow: Option<Arc<Upstream>>,
+    pub(super) purpose: Option<String>,
+    pub(super) granted: Option<(Granted, Remaining)>,
+    keys: Option<Arc<PeriodKeys>>,
+    salts: Option<Salts>,
+    /// Whom the request names.
+    named: Vec<String>,
+    pub(super) contents: Contents,
+    pub(super) request: Traffic,
+    pub(super) response: Traffic,
+    pub(super) response_subjects_omitted: u64,
+    /// Of a stream of responses, so far.
+    pub(super) commitment: Option<Commitment>,
+    pub(super) source_time: Duration,
+    pub(super) attempts: u32,
+    pub(super) notes: Notes,
+    /// Of a write: whether its request has left, until it is known that it was not done.
+    write: Option<SentFlag>,
+    /// What was noticed while the response was read, for the caller.
+    pub(super) response_metadata: HeaderMap,
+}
+
+impl ExchangeContext {
+    /// Begins with a call's arrival.
+    pub fn arrive(shared: &Arc<Shared>, peer: &Arc<Peer>, arrived: Instant) -> Self {
+        ExchangeContext {
+            shared: shared.clone(),
+            id: uuid::Uuid::now_v7().into_bytes(),
+            peer: peer.clone(),
+            arrived,
+            client: None,
+            token: None,
+            operation: None,
+            metrics: None,
+            upstream: None,
+            shadow: None,
+            purpose: None,
+            granted: None,
+            keys: None,
+            salts: None,
+            named: Vec::new(),
+            contents: Contents::default(),
+            request: Traffic::default(),
+            response: Traffic::default(),
+            response_subjects_omitted: 0,
+            commitment: None,
+            source_time: Duration::ZERO,
+            attempts: 0,
+            notes: Notes::default(),
+            write: None,
+            response_metadata: HeaderMap::new(),
+        }
+    }
+
+    /// What all calls share.
+    pub fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// The exchange id as text.
+    pub fn id(&self) -> String {
+        uuid::Uuid::from_bytes(self.id).to_string()
+    }
+
+    /// Time since the call's arrival.
+    pub fn elapsed(&self) -> Duration {
+        self.arrived.elapsed()
+    }
+
+    /// Who calls.
+    pub fn client(&mut self, view: &Arc<ClientView>) {
+        self.client = Some(view.clone());
+    }
+
+    /// With which token.
+    pub fn token(&mut self, token: &Arc<VerifiedToken>) {
+        self.token = Some(token.clone());
+    }
+
+    /// What is called. Only an operation of a contract is named: a path of the caller's own might hold anything.
+    pub fn operation(&mut self, route: &Route) {
+        self.metrics = Some(route.metrics.clone());
+        self.operation = Some(route.operation.clone());
+        self.upstream = Some(route.way.clone());
+    }
+
+    /// The way that an attempt takes.
+    pub fn upstream(&mut self, way: &Arc<Upstream>) {
+        if !self.upstream.as_ref().is_some_and(|before| Arc::ptr_eq(before, way)) {
+            self.upstream = Some(way.clone());
+        }
+    }
+
+    /// Another hub is asked the same; false where it has no name to be logged by.
+    pub fn shadow(&mut self, way: &Arc<Upstream>) -> bool {
+        self.shadow = Some(way.clone());
+        way.hub.as_ref().is_some_and(|hub| !hub.is_empty())
+    }
+
+    /// Why, and on whose behalf.
+    ///
+    /// # Errors
+    /// [`Reason::ExchangeLogUnavailable`] where the keys of pseudonyms cannot be used.
+    pub fn metadata(&mut self, metadata: &CallMetadata) -> Result<(), Refusal> {
+        self.purpose.clone_from(&metadata.purpose);
+        if let Some(official) = &metadata.official {
+            self.contents.official = Some(self.keys()?.pseudonym(PersonKind::Official, official));
+        }
+        Ok(())
+    }
+
+    /// The request message, with those whom it names.
+    ///
+    /// # Errors
+    /// As [`Self::keys`].
+    pub fn request(&mut self, operation: &Operation, message: &DynamicMessage, bytes: &Bytes) -> Result<(), Refusal> {
+        let keys = self.keys()?;
+        let named = validate::subjects(&operation.subject, message);
+        self.contents.subjects =
+            named.iter().take(MAX_SUBJECTS).map(|id| keys.pseudonym(PersonKind::Subject, id)).collect();
+        self.named = named;
+        self.contents.request_commitment = commit(&self.salts()?.request, bytes);
+        self.request = Traffic { bytes: bytes.len() as u64, messages: 1 };
+        Ok(())
+    }
+
+    /// Whether the request names a person by citizen id, and nobody has said why: of an operation that is not personal as such, as that of
+    /// enterprises, among which a household business goes by its owner's id since 2025-07-01.
+    pub fn is_purpose_missing(&self, operation: &Operation) -> bool {
+        let person = |id: &String| formats::check(Format::CitizenId, id).is_ok();
+        let unsaid = self.purpose.as_ref().is_none_or(String::is_empty);
+        operation.data_class < DataClass::Personal && unsaid && self.named.iter().any(person)
+    }
+
+    /// What a client stream brought.
+    pub fn request_stream(&mut self, counts: RequestStreamCounts) {
+        self.contents.subjects = counts.subjects;
+        self.contents.request_commitment = counts.commitment.map(Commitment::finish).unwrap_or_default();
+        self.request = Traffic { bytes: counts.bytes, messages: counts.messages };
+    }
+
+    /// Keys of the period in which the exchange arrived.
+    ///
+    /// # Errors
+    /// [`Reason::ExchangeLogUnavailable`] where they cannot be used.
+    pub fn keys(&mut self) -> Result<Arc<PeriodKeys>, Refusal> {
+        if let Some(keys) = &self.keys {
+            return Ok(keys.clone());
+        }
+        let keys = self.shared.pseudonyms.keys(now_us()).map_err(|error| {
+            tracing::error!(%error, "the keys of pseudonyms cannot be used");
+            Refusal::from(Reason::ExchangeLogUnavailable)
+        })?;
+        self.keys = Some(keys.clone());
+        Ok(keys)
+    }
+
+    /// The salts of the commitments; worked out once.
+    ///
+    /// # Errors
+    /// As [`Self::keys`].
+    pub fn salts(&mut self) -> Result<Salts, Refusal> {
+        if let Some(salts) = self.salts {
+            return Ok(salts);
+        }
+        let keys = self.keys()?;
+        let salts = Salts {
+            request: keys.salt(&self.id, Direction::Request),
+            response: keys.salt(&self.id, Direction::Answer),
+        };
+        self.salts = Some(salts);
+        Ok(salts)
+    }
+
+    /// Under which grant, and what is left of it.
+    pub fn admitted(&mut self, grant: &Granted, left: Remaining) {
+        self.granted = Some((grant.clone(), left));
+    }
+
+    /// What is left of the grant's rate and quota, for the caller.
+    pub fn remaining(&self) -> Option<Remaining> {
+        self.granted.as_ref().map(|(_, left)| *left)
+    }
+
+    /// A write is about to go out by this call. From then on its outcome is known by the source's response alone.
+    pub fn writes(&mut self, sent: &SentFlag) {
+        self.write = Some(sent.clone());
+    }
+
+    /// Its source has certainly not done it.
+    pub fn not_done(&mut self) {
+        self.write = None;
+    }
+
+    /// A refusal as it goes to its caller and the log: of a write that may have been done, that its outcome is not known.
+    pub fn refusal(&self, refusal: Refusal) -> Refusal {
+        match &self.write {
+            Some(sent) if sent.is_marked() && refusal.cause.is_none() => refusal.of_an_open_write(),
+            _ => refusal,
+        }
+    }
+
+    /// How long the source took, in how many attempts.
+    pub fn dispatched(&mut self, source_time: Duration, attempts: u32) {
+        (self.source_time, self.attempts) = (source_time, attempts);
+    }
+
+    /// The one response, as it will leave.
+    ///
+    /// # Errors
+    /// As [`Self::keys`].
+    pub fn response(&mut self, bytes: &Bytes) -> Result<(), Refusal> {
+        self.contents.response_commitment = commit(&self.salts()?.response, bytes);
+        self.response = Traffic { bytes: bytes.len() as u64, messages: 1 };
+        Ok(())
+    }
+
+    /// One message of a stream of responses, as it will leave.
+    ///
+    /// # Errors
+    /// As [`Self::keys`].
+    pub fn response_part(&mut self, bytes: &Bytes) -> Result<(), Refusal> {
+        let salts = self.salts()?;
+        let commitment = self.commitment.get_or_insert_with(|| Commitment::new(&salts.response));
+        commitment.message(bytes);
+        self.response.bytes += bytes.len() as u64;
+        self.response.messages += 1;
+        Ok(())
+    }
+
+    /// Which fields were disclosed, and whom they name beside those whom the request names.
+    ///
+    /// # Errors
+    /// As [`Self::keys`].
+    pub fn disclosed(&mut self, operation: &Operation, disclosed: &Disclosed) -> Result<(), Refusal> {
+        self.contents.fields = disclosed.paths(&operation.response_fields);
+        self.response_subjects_omitted = disclosed.omitted();
+        let others = disclosed.subjects().any(|id| !self.named.iter().any(|named| named == id));
+        if others {
+            let keys = self.keys()?;
+            let others = disclosed.subjects().filter(|id| !self.named.iter().any(|named| named == id));
+            self.contents.response_subjects = others.map(|id| keys.pseudonym(PersonKind::Subject, id)).collect();
+        }
+        Ok(())
+    }
+
+    /// Which fields a stream may disclose: they stand in its opening, since a crash leaves no other entry.
+    pub fn may_disclose(&mut self, fields: Vec<String>) {
+        self.contents.fields = fields;
+    }
+
+    /// What was noticed while its responses were read; paths only.
+    pub fn noticed(&mut self, notes: Notes) {
+        self.notes = notes;
+    }
+
+    /// What was noticed.
+    pub fn notes(&self) -> &Notes {
+        &self.notes
+    }
+
+    /// Whose refusals are counted with this one.
+    pub(super) fn identity(&self) -> Identity {
+        match &self.client {
+            Some(view) => Identity::Client(view.client.id.as_str().into()),
+            None => Identity::Certificate(self.peer.certificate.thumbprint),
+        }
+    }
+}
+
+/// What is counted of a client stream while it passes.
+#[derive(Default)]
+pub struct RequestStreamCounts {
+    /// Subjects since the last part.
+    pub subjects: Vec<Pseudonym>,
+    /// Bytes of the messages.
+    pub bytes: u64,
+    /// Messages.
+    pub messages: u64,
+    /// The commitment so far.
+    pub commitment: Option<Commitment>,
+    /// Whether the caller's next message is waited for.
+    pub awaited: bool,
+}
