@@ -1,9 +1,34 @@
-//! How many calls a source should have under way at once. More than it can work at only wait for each other there: each takes
-//! longer, and no more are answered (Little's law). So where calls wait for a permit, and those at the source take several times
-//! as long as they do when hardly any other is there, the bound goes down; it rises again as soon as they do not. Where far fewer
-//! are answered after it went down, calls are slow for another reason: it goes up again, and their time is learnt anew. (A gradient
-//! of latency, as in Envoy's adaptive concurrency and Netflix's concurrency-limits; but by operation, since a source's operations
-//! differ, only as long as calls wait, since nothing is won otherwise, and with a look at what it did.)
+//! A gradient limit: how many calls a source should have in flight at once, found from their latency. More than it can work at only wait for
+//! each other there: each takes longer, and no more complete (Little's law).
+//!
+//! The published name is Envoy's gradient controller (also Netflix's Gradient2): limit × base latency ÷ latency, with headroom. Four things
+//! differ, each for a case in which the published ones fail (`comparison.rs`; the table is in `docs/decisions/0007-own-limit-and-queue.md`):
+//! - The base latency is an operation's, since a source's operations differ, and is learnt from calls that hardly any other disturbs, as they
+//!   come. Envoy measures one for all, at three calls at once, every minute.
+//! - The limit goes down only while calls wait for a permit: nothing is won otherwise.
+//! - After it went down by half, what completes is looked at: where that fell with it, calls are slow for another reason. The limit goes
+//!   back, and their latency is learnt anew.
+//! - The gradient has a tolerance of twice the base latency, and the queue in front ([`queue`](super::queue)) takes half of it.
+//!
+//! ```text
+//!              nobody waits, or took < 4/5 of what is allowed: limit + 1/8 + 1
+//!                ┌───┐
+//!                │   ▼      calls wait, took > allowed: limit × allowed ÷ took
+//!   start ──▶ ┌────────┐ ─────────────────────────────────────▶ ┌─────────┐ ──┐ the same:
+//!             │ STEADY │                                        │ LOWERED │   │ lower still
+//!             └────────┘ ◀───────────────────────────────────── └─────────┘ ◀─┘
+//!               │    ▲      nobody waits, or back at the limit     │    ▲
+//!   200 windows │    │ 8 undisturbed               half of it, far │    │ as many
+//!   that taught │    │ calls, or 64                fewer completed ▼    │ as before
+//!   nothing     ▼    │                                          ┌───────────┐
+//!             ┌─────────┐      one window, of which all         │ SUSPECTED │
+//!             │ PROBING │      calls teach the base latency     └───────────┘
+//!             │ limit 4 │             ┌────────────┐  once more       │
+//!             └─────────┘  STEADY ◀── │ RELEARNING │ ◀────────────────┘
+//!                                     │ old limit  │
+//!                                     └────────────┘
+//! ```
+//! A window is 100 ms, and 16 calls that began in it.
 
 use super::moving_average::{MovingAverage, micros};
 use std::time::{Duration, Instant};

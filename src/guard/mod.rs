@@ -29,6 +29,9 @@ mod admission;
 mod breaker;
 mod breaker_settings;
 mod circuit;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::print_stdout)]
+mod comparison;
 mod endpoints;
 mod evidence;
 mod health;

@@ -109,6 +109,19 @@ impl QueuedCall<'_> {
     }
 }
 
+#[cfg(test)]
+impl QueuedCall<'_> {
+    /// What it is told so far: its permit, or that it has to give way; `None` while it waits.
+    pub(super) fn poll_permit(&mut self) -> Option<Option<TakenPermit>> {
+        let told = self.told.try_recv().ok()?;
+        self.over = true;
+        match told {
+            WaiterOutcome::Place(taken) => Some(Some(taken)),
+            WaiterOutcome::GivesWay => Some(None),
+        }
+    }
+}
+
 impl Drop for QueuedCall<'_> {
     fn drop(&mut self) {
         if self.over || self.permits.lock().leaves(self.share, self.number) {

@@ -1,8 +1,19 @@
-//! How long calls may wait for a permit at a source. The queue is there for bursts: it may fill up. A queue that stands is of no use
-//! (CoDel, RFC 8289): it only makes every call late. It stands when it has not been empty for an interval, or when calls have waited
-//! longer on average than half of what the source takes for an undisturbed one: those that come and go in step leave it empty between
-//! them. Then calls that would wait longer than that are refused at once. So those that are let in take that much longer than at the
-//! source.
+//! How long calls may wait for a permit at a source: CoDel (RFC 8289) at the queue's entrance. The queue is there for bursts: it may fill up. A
+//! queue that stands only makes every call late. CoDel drops what has waited too long when its turn comes; here the wait is known when a call
+//! comes (those ahead, and what a call takes), so it is refused at once instead, and its caller can go elsewhere. The target is no fixed
+//! 5 ms but half of what an undisturbed call takes, since sources take from 1 ms to seconds.
+//!
+//! It stands when it has not been empty for an interval, or when calls have waited longer than the target on average: those that come and go
+//! in step leave it empty between them. Where nobody came for an interval, the burst is over, and the next one is let in.
+//!
+//! ```text
+//!            a call waits            not empty for 100 ms, or the mean wait is over the target
+//!   ┌───────┐ ──────────▶ ┌───────┐ ──────────────────────────────────────────────▶ ┌──────────┐
+//!   │ EMPTY │             │ BURST │                                                 │ STANDING │
+//!   └───────┘ ◀────────── └───────┘ ◀────────────────────────────────────────────── └──────────┘
+//!            a call finds a permit   empty, and nobody refused for an interval        waits over the
+//!                          all may wait                                              target are refused
+//! ```
 
 use super::moving_average::{MovingAverage, micros};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -31,6 +42,8 @@ pub(super) struct QueueWait {
 /// The calls of an interval that got a permit.
 struct RecentWaits {
     began: Instant,
+    /// When the last of them got one.
+    last: Instant,
     calls: u64,
     /// How long they waited together, in microseconds.
     waited: u64,
@@ -46,7 +59,7 @@ impl QueueWait {
             since: AtomicU64::new(0),
             mean: MovingAverage::default(),
             undisturbed: MovingAverage::default(),
-            lately: Mutex::new(RecentWaits { began: start, calls: 0, waited: 0, refused: false }),
+            lately: Mutex::new(RecentWaits { began: start, last: start, calls: 0, waited: 0, refused: false }),
             long: AtomicBool::new(false),
         }
     }
@@ -59,10 +72,14 @@ impl QueueWait {
         let mut lately = self.lately();
         (lately.calls, lately.waited) = (lately.calls + 1, lately.waited + wait.map_or(0, micros));
         if now.saturating_duration_since(lately.began) >= INTERVAL {
+            // Where no call came for an interval, the burst is over that filled the queue.
+            let over = now.saturating_duration_since(lately.last) > INTERVAL;
             // As long as some are refused, the queue is short because of that.
-            let long = lately.refused || lately.waited / lately.calls > micros(self.max_wait());
+            let long = !over && (lately.refused || lately.waited / lately.calls > micros(self.max_wait()));
             self.long.store(long, Ordering::Relaxed);
-            *lately = RecentWaits { began: now, calls: 0, waited: 0, refused: false };
+            *lately = RecentWaits { began: now, last: now, calls: 0, waited: 0, refused: false };
+        } else {
+            lately.last = now;
         }
     }
 
@@ -169,6 +186,26 @@ mod tests {
             })
         });
         wait.admits(50, 4, now).unwrap();
+    }
+
+    #[test]
+    fn a_burst_that_is_over_does_not_shut_the_next_one_out() {
+        let wait = QueueWait::new();
+        (0..100).for_each(|_| wait.record_latency(Duration::from_millis(4), 0));
+        let mut now = wait.start;
+        for pause in [1_000, 101, 5_000] {
+            now += Duration::from_millis(pause);
+            wait.record_wait(None, now);
+            (1..=36).for_each(|ahead| wait.admits(ahead, 8, now).unwrap());
+            (0..36).for_each(|call| {
+                wait.record_wait(Some(Duration::from_millis(call)), now + Duration::from_millis(call));
+            });
+            now += Duration::from_millis(36);
+        }
+        // One that comes before an interval has passed finds a queue that stands.
+        now += Duration::from_millis(90);
+        wait.record_wait(None, now);
+        assert!(wait.admits(36, 8, now).is_err());
     }
 
     #[test]

@@ -413,3 +413,7 @@ impl<'s> Issuer<'s> {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -129,6 +129,46 @@ fn u12_a_kind_that_no_request_carries_is_refused_at_load() {
 }
 
 #[test]
+fn what_is_wrong_with_an_entry_is_told_by_its_key_and_all_of_it_at_once() {
+    let folder = Folder::new();
+    let direct = |lines: &str| format!("{lines}\n[tls]\nca = '../ca.pem'");
+    let good = "address = 'https://localhost:1'";
+    for (entry, wanted) in [
+        (direct(good), &[][..]),
+        (direct("address = ['https://localhost:1', 'https://localhost:2/']"), &[]),
+        (direct("address = 'http://localhost:1'"), &["address"]),
+        (direct("address = ['https://localhost:1', 'https://localhost:1/']"), &["address"]),
+        (direct(""), &["address"]),
+        ("hub = 'nowhere'".to_owned(), &["there is no hub \"nowhere\"; known: "]),
+        (direct(&format!("{good}\ncontract = 'v9'")), &["there is no contract \"v9\" of it: v1"]),
+        (direct(&format!("{good}\nhealth_path = 'up'")), &["health_path"]),
+        (direct(&format!("{good}\nmax_response_bytes = 10")), &["max_response_bytes"]),
+        (direct(&format!("{good}\nunknown = 1")), &["unknown"]),
+        (format!("{good}\n[tls]\nca = '../nothing.pem'"), &["ca: "]),
+        (
+            format!("{good}\n[tls]\nca = '../ca.pem'\ncertificate = '../ca.pem'"),
+            &["certificate and key belong together"],
+        ),
+        (direct(good) + "\n[credentials]\nkind = 'password'", &["must be none, api-key, oauth2"]),
+        (direct(good) + "\n[credentials]\nkind = 'api-key'\nheader = 'a b'", &["is no header name", "key: is missing"]),
+        (
+            direct(good) + "\n[credentials]\nkind = 'api-key'\nheader = 'a'\nkey = 'clear'",
+            &["a secret never stands in the file"],
+        ),
+        (
+            direct(good) + "\n[second]\nhub = 'nowhere'\nmode = 'both'",
+            &["no hub \"nowhere\"", "failover, share or shadow"],
+        ),
+        (direct(good) + "\n[guard]\nconcurrency = 0", &["concurrency"]),
+    ] {
+        let found = folder.load("restpost", &entry);
+        let told =
+            found.len() == wanted.len() && wanted.iter().all(|one| found.iter().any(|fault| fault.contains(one)));
+        assert!(told, "{entry}\n{found:#?}");
+    }
+}
+
+#[test]
 fn the_request_hash_is_checked_unless_the_entry_says_keep() {
     let folder = Folder::new();
     let direct = "address = 'https://localhost:1'\n[tls]\nca = '../ca.pem'\n[xroad]\nclient = 'VN/GOV/H49/GW'\nservice = 'VN/GOV/SRC/SUB'\n";
