@@ -15,7 +15,7 @@ ticks() { awk '{ print $14 + $15 }' "/proc/$1/stat"; }
 for _ in $(seq "$rounds"); do for workers in 1 2; do (
   WORKERS=$workers CORES=$([ "$workers" = 1 ] && echo 0 || echo 0,1) SANDBOX_CORE=0,1 SCOPE=officials:read
   . benches/stage.sh
-  printf '\n[guard]\nconcurrency = 1000\nleast = 1000\nqueue = 2000\n' >> sources/officials.toml
+  printf '\n[guard]\nconcurrency = 1000\nmin_concurrency = 1000\nqueue = 2000\n' >> sources/officials.toml
   sleep 2
   echo $((share * 100 * workers)) > "$group/cpu.cfs_quota_us"
   echo "$gateway" > "$group/cgroup.procs"

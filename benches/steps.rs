@@ -193,7 +193,7 @@ fn log(criterion: &mut Criterion) {
         purpose: "H49.12-261125-0001".into(),
         fields: (0..20).map(|field| format!("some.field.{field}")).collect(),
         request_commitment: vec![2; 32],
-        answer_commitment: vec![3; 32],
+        response_commitment: vec![3; 32],
         ..Entry::default()
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -38,7 +38,7 @@ pub const ALERT: &str = "received fatal alert: ";
 /// How long an alert that refuses a certificate is waited for.
 const ALERT_WITHIN: Duration = Duration::from_secs(2);
 
-/// Why there was no answer.
+/// Why there was no response.
 #[derive(Debug, thiserror::Error)]
 pub enum CallerError {
     /// Certificates or keys.
@@ -50,7 +50,7 @@ pub enum CallerError {
     /// The gateway cannot be reached.
     #[error("the gateway at {0} cannot be reached: {1}")]
     Unreachable(String, String),
-    /// The connection broke in the middle of an answer.
+    /// The connection broke in the middle of a response.
     #[error("the answer broke off: {0}")]
     Broken(#[from] FrameError),
     /// A request could not be encoded.
@@ -77,14 +77,14 @@ pub struct GatewayClient {
     connector: HttpsConnector<HttpConnector>,
 }
 
-/// An answer whose head has arrived.
+/// A response whose head has arrived.
 pub struct StreamingResponse {
     /// Metadata.
     pub headers: HeaderMap,
     reader: FrameReader<Incoming>,
 }
 
-/// A whole answer.
+/// A whole response.
 #[derive(Debug)]
 pub struct CompleteResponse {
     /// Metadata, initial and trailing together.
@@ -109,12 +109,18 @@ impl CompleteResponse {
 }
 
 impl GatewayClient {
-    /// A caller of the gateway at `base` (`https://host:port`).
+    /// Creates a caller of the gateway at `base` (`https://host:port`).
+    ///
+    /// # Errors
+    /// A certificate or key cannot be used, or the address is none.
     pub fn new(base: &str, files: &CallerFiles) -> Result<Self, CallerError> {
         Self::with_identity(base, &files.ca, Some((&files.certificate, &files.key)))
     }
 
     /// The same, perhaps without a certificate of its own.
+    ///
+    /// # Errors
+    /// As for [`Self::new`].
     pub fn with_identity(base: &str, ca: &Path, own: Option<(&Path, &Path)>) -> Result<Self, CallerError> {
         let tls = tls::client_config(ca, own, &[])?;
         let base = base.trim_end_matches('/').to_owned();
@@ -148,14 +154,17 @@ impl GatewayClient {
         loop {
             let mut begun = self.http2.begin(path, || Ok::<_, Http2Error>(headers.clone())).await?;
             begun.request.send_all(framed.iter().cloned());
-            match begun.answer.head().await {
+            match begun.response.head().await {
                 Err(Http2Error::Unprocessed) if left > 0 => left -= 1,
                 response => return response,
             }
         }
     }
 
-    /// Sends messages and waits for the answer's head.
+    /// Sends messages and waits for the head of the response.
+    ///
+    /// # Errors
+    /// There is no connection, or it breaks before the head.
     pub async fn start(
         &self,
         path: &str,
@@ -175,7 +184,10 @@ impl GatewayClient {
         Ok(StreamingResponse { headers: head.headers, reader: FrameReader::new(body, MAX_MESSAGE) })
     }
 
-    /// Sends messages and takes the whole answer.
+    /// Sends messages and returns the complete response.
+    ///
+    /// # Errors
+    /// As for [`Self::start`]; or the connection breaks in the middle of the response.
     pub async fn call(
         &self,
         path: &str,
@@ -227,7 +239,10 @@ fn unfit(what: &str, value: &str) -> CallerError {
 }
 
 impl StreamingResponse {
-    /// The next message; `None` at the end.
+    /// Returns the next message, or `None` at the end.
+    ///
+    /// # Errors
+    /// The body breaks, or is no sequence of frames.
     pub async fn next(&mut self) -> Result<Option<Bytes>, FrameError> {
         self.reader.next().await
     }

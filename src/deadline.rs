@@ -1,6 +1,6 @@
-//! Whose time runs out. An operation has a time of its own, in its contract, which is the source's: it begins when the source is
-//! asked. A caller may give a call less (`grpc-timeout`, which begins when the call arrives). Only a source that had the
-//! operation's own time and let it pass has timed out; a caller's deadline that passes before says nothing about the source.
+//! Deadlines, and whose they are. An operation has a timeout of its own, in its contract, which is the source's: it begins with the
+//! dispatch. A caller may give a call less (`grpc-timeout`, which begins when the call arrives). Only a source that had the operation's own
+//! time and let it pass has timed out; a caller's deadline that passes before says nothing about the source.
 
 use crate::headers;
 use std::time::{Duration, Instant};
@@ -26,7 +26,7 @@ pub enum DeadlineOwner {
 pub struct Deadline {
     /// When.
     pub at: Instant,
-    /// By whom.
+    /// Who set it.
     pub owner: DeadlineOwner,
 }
 
@@ -43,7 +43,7 @@ impl Deadline {
         Instant::now() + NEAR.0.max(whole / NEAR.1) >= self.at
     }
 
-    /// A future, until then; an error says whose time has passed. After the deadline the future is not polled at all.
+    /// Polls a future until the deadline; an error has whose deadline has passed. After it, the future is not polled at all.
     pub async fn bound<T>(self, future: impl Future<Output = T>) -> Result<T, DeadlineOwner> {
         if Instant::now() >= self.at {
             return Err(self.owner);
@@ -86,7 +86,7 @@ impl CallTime {
         }
     }
 
-    /// How long the source has that is asked now.
+    /// Returns the timeout of a source for a dispatch now.
     pub fn source(&self, now: Instant) -> Deadline {
         let own = Deadline::own(now, self.own);
         match self.caller {
@@ -98,7 +98,7 @@ impl CallTime {
         }
     }
 
-    /// The whole of the operation's own time, for a source that is asked now.
+    /// Returns the operation's complete timeout, for a dispatch now.
     pub fn full(&self, now: Instant) -> Deadline {
         Deadline::own(now, self.own)
     }

@@ -150,7 +150,10 @@ where
         FrameReader { room: Some(room), ..self }
     }
 
-    /// The next message; `None` at the end of the stream.
+    /// Returns the next message, or `None` at the end of the stream.
+    ///
+    /// # Errors
+    /// The body breaks, is no sequence of frames, or a message exceeds a bound.
     pub async fn next(&mut self) -> Result<Option<Bytes>, FrameError> {
         loop {
             if let Some(message) = self.take()? {
@@ -164,7 +167,10 @@ where
         }
     }
 
-    /// The one message of a unary call; it must be the last.
+    /// Returns the one message of a unary call; it must be the last.
+    ///
+    /// # Errors
+    /// As for [`Self::next`]; or there is none, or a second one.
     pub async fn only(&mut self) -> Result<Bytes, FrameError> {
         let message = self.next().await?.ok_or(FrameError::Broken)?;
         match self.next().await? {

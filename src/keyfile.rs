@@ -16,8 +16,8 @@ use zeroize::Zeroizing;
 const MAGIC: &[u8; 9] = b"NDXPSEAL1";
 const NONCE: usize = 12;
 
-/// A file that a person asked for: an export, a receipt, a report, a token. Only its owner may read it, whatever the umask; it
-/// is there whole or not at all; and it takes no other file's place unless that was asked for.
+/// A file that a person requested: an export, a receipt, a report, a token. Only its owner may read it, whatever the umask; it is written
+/// atomically; and it replaces no other file unless that was requested.
 pub struct NewFile {
     fresh: tempfile::NamedTempFile,
     path: PathBuf,
@@ -39,12 +39,18 @@ impl NewFile {
         Ok(NewFile { fresh, path: path.to_owned(), force })
     }
 
-    /// What is written to.
+    /// Opens the file that is written to.
+    ///
+    /// # Errors
+    /// It cannot be created.
     pub fn file(&self) -> std::io::Result<File> {
         self.fresh.as_file().try_clone()
     }
 
-    /// Puts it in its place, with all that was written.
+    /// Moves the file to its place, with all that was written.
+    ///
+    /// # Errors
+    /// It cannot be synced or renamed.
     pub fn keep(self) -> std::io::Result<()> {
         self.fresh.as_file().sync_all()?;
         let kept = if self.force { self.fresh.persist(&self.path) } else { self.fresh.persist_noclobber(&self.path) };
@@ -54,7 +60,10 @@ impl NewFile {
         })
     }
 
-    /// A file of these bytes.
+    /// Writes a secret file, sealed where there is a key.
+    ///
+    /// # Errors
+    /// It cannot be written.
     pub fn write(path: &Path, bytes: &[u8], force: bool) -> std::io::Result<()> {
         let new = NewFile::create(path, force)?;
         new.file()?.write_all(bytes)?;
@@ -82,7 +91,10 @@ pub fn private_folder(path: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Writes a new file that only its owner may read (mode 0600), durably, whole or not at all.
+/// Writes a new file that only its owner may read (mode 0600), durably and atomically.
+///
+/// # Errors
+/// It cannot be written, synced or renamed.
 pub fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder)?;
@@ -138,6 +150,9 @@ impl Vault {
     }
 
     /// Writes a secret file, sealed where there is a key.
+    ///
+    /// # Errors
+    /// It cannot be written.
     pub fn write(&self, path: &Path, bytes: &[u8]) -> std::io::Result<()> {
         let Some(key) = &self.0 else { return write_private(path, bytes) };
         let mut content = Zeroizing::new(bytes.to_vec());
@@ -145,7 +160,10 @@ impl Vault {
         write_private(path, &[MAGIC, nonce.as_ref().as_slice(), &content].concat())
     }
 
-    /// Reads a secret file; where there is none yet, writes what `make` gives.
+    /// Reads a secret file; where there is none yet, writes what `make` returns.
+    ///
+    /// # Errors
+    /// It cannot be read, unsealed or written; `make` returns nothing.
     pub fn read_or_make(
         &self,
         path: &Path,
@@ -171,6 +189,9 @@ impl Vault {
 
     /// Reads a secret file that must be of this vault's own making: where there is a key, one that lies open is none
     /// (`NotFound`), since whoever may write to the folder could have put it there.
+    ///
+    /// # Errors
+    /// It cannot be read or unsealed; `NotFound` where there is none, or one that is not sealed where there is a key.
     pub fn read_own(&self, path: &Path) -> std::io::Result<Zeroizing<Vec<u8>>> {
         if self.0.is_some() && !std::fs::read(path)?.starts_with(MAGIC) {
             tracing::warn!(file = %path.display(), "is not sealed although keys.encryption_secret is configured: not used");
@@ -180,6 +201,9 @@ impl Vault {
     }
 
     /// The same; where there is none, writes what `make` gives. Of several processes that do so at once, all get one file.
+    ///
+    /// # Errors
+    /// As for [`Vault::read_own`], but for `NotFound`; it cannot be written, or `make` returns nothing.
     pub fn read_own_or_make(
         &self,
         path: &Path,
@@ -205,6 +229,9 @@ impl Vault {
     }
 
     /// Reads a secret file. One that was written before there was a key is read as it is.
+    ///
+    /// # Errors
+    /// It cannot be read or unsealed.
     pub fn read(&self, path: &Path) -> std::io::Result<Zeroizing<Vec<u8>>> {
         let bytes = Zeroizing::new(std::fs::read(path)?);
         let Some(sealed) = bytes.strip_prefix(MAGIC) else { return Ok(bytes) };
@@ -280,7 +307,7 @@ impl MacKey {
         hmac::Context::with_key(&self.0)
     }
 
-    /// The code of a text that the gateway keeps for itself, as hexadecimal digits.
+    /// Returns the code of a text in the gateway's own files, as hexadecimal digits.
     pub fn code_of_text(&self, domain: &[u8], text: &str) -> String {
         crate::hex::hex(&self.code(&[domain, text.as_bytes()].concat()))
     }

@@ -1,5 +1,5 @@
 //! The NDXP gateway: brokers authenticated data exchange between a province's systems and ten national databases,
-//! information systems and platforms, with every exchange in a tamper-evident log before its answer leaves.
+//! information systems and platforms, with every exchange in a tamper-evident log before its response leaves.
 //!
 //! The way of one exchange, top to bottom: [`identity`] → [`access`] → [`contract`] → [`guard`] → [`drivers`] →
 //! source, and back: map, keep only the granted fields → [`exchange_log`] → answer. It is composed in

@@ -101,7 +101,10 @@ impl Pki {
         Pki { folder: folder.to_owned() }
     }
 
-    /// Makes the CA and an empty revocation list.
+    /// Creates the CA and an empty revocation list.
+    ///
+    /// # Errors
+    /// There is a CA already, or a file cannot be written.
     pub fn init(&self) -> Result<(), PkiError> {
         let (certificate, key) = self.files("ca");
         if certificate.exists() {
@@ -134,12 +137,18 @@ impl Pki {
         Ok(Issuer::new(ca_params(), KeyPair::from_pem(&pem)?))
     }
 
-    /// Makes a key and a certificate that is good for so many days; gives their files.
+    /// Creates a key and a certificate that is valid for so many days, and returns their files.
+    ///
+    /// # Errors
+    /// The name is invalid or taken, the CA cannot be read, or a file not be written.
     pub fn issue(&self, name: &str, role: &Role, valid: u64) -> Result<(PathBuf, PathBuf), PkiError> {
         self.issue_for(name, role, days(valid))
     }
 
-    /// The same for another time than whole days.
+    /// The same for another time than full days.
+    ///
+    /// # Errors
+    /// As for [`Self::issue`].
     pub fn issue_for(&self, name: &str, role: &Role, valid: Duration) -> Result<(PathBuf, PathBuf), PkiError> {
         let plain = |c: char| c.is_ascii_alphanumeric() || "-.".contains(c);
         if !(1..=64).contains(&name.len()) || !name.chars().all(plain) || name.starts_with('.') {
@@ -156,7 +165,10 @@ impl Pki {
         Ok((certificate, key))
     }
 
-    /// Puts a certificate on the revocation list. Gateways that read the list take it over by themselves.
+    /// Puts a certificate on the revocation list. Gateways that read the list reload it by themselves.
+    ///
+    /// # Errors
+    /// The certificate or the CA cannot be read, or the list not be written.
     pub fn revoke(&self, certificate: &Path) -> Result<CertificateInfo, PkiError> {
         let info = show(certificate)?;
         let path = self.folder.join("revoked.txt");
@@ -294,6 +306,9 @@ pub fn expirations(file: &Path) -> Vec<Ending> {
 }
 
 /// Reads a certificate.
+///
+/// # Errors
+/// The file cannot be read, or is no certificate.
 pub fn show(file: &Path) -> Result<CertificateInfo, PkiError> {
     let chain = tls::certificates(file).map_err(|fault| file_error(file, fault.reason))?;
     let (_, certificate) = X509Certificate::from_der(&chain[0]).map_err(|error| file_error(file, error))?;

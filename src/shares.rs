@@ -81,7 +81,7 @@ struct HolderUsage {
     refilled: Instant,
 }
 
-/// So much of something; given back when dropped.
+/// A share; released when dropped.
 #[derive(Debug)]
 pub struct Share<K: Eq + Hash> {
     shares: Arc<Shares<K>>,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tonic::Code;
 use tonic_types::{ErrorDetails, StatusExt};
 
-/// `ErrorInfo.domain` of every answer of the gateway's own.
+/// `ErrorInfo.domain` of every response of the gateway's own.
 pub const DOMAIN: &str = "ndxp-gateway";
 
 macro_rules! reasons {

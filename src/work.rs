@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Instant;
 use tokio::sync::Semaphore;
 
-/// How much work may be under way.
+/// How much work may be in flight.
 #[derive(Debug, Clone, Copy)]
 pub struct WorkLimits {
     /// Running at once: threads. One holder has at most half of them.
@@ -38,7 +38,7 @@ struct HolderThreads {
     of_holder: Mutex<HashMap<String, Weak<Semaphore>>>,
 }
 
-/// Leave for one piece of work; given back when the last clone is dropped.
+/// A permit for one piece of work; released when the last clone is dropped.
 #[derive(Debug, Clone)]
 pub struct WorkPermit(Arc<WorkSlot>);
 
@@ -50,7 +50,7 @@ struct WorkSlot {
 }
 
 impl HolderThreads {
-    /// The turns of one holder, as long as a permit of it is there.
+    /// The turns of one owner, as long as it holds a permit.
     fn of(&self, holder: &str) -> Arc<Semaphore> {
         let mut of_holder = self.of_holder.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = of_holder.get(holder).and_then(Weak::upgrade) {
@@ -95,12 +95,11 @@ impl WorkPool {
         Ok(WorkPermit(Arc::new(WorkSlot { turns: self.turns.clone(), own: self.turns.of(holder), _share: share })))
     }
 
-    /// Runs work of the control plane for a holder. Work that has begun runs to its end, also where nobody waits for it any
-    /// more.
+    /// Runs work of the control plane for an owner. Work that has begun runs to its end, also where nobody waits for it any more.
     ///
     /// # Errors
-    /// [`Reason::AdministrationBusy`] where too much is under way, for this holder or in all; [`Reason::RegistryUnavailable`]
-    /// where the work panicked.
+    /// [`Reason::AdministrationBusy`] where too much is in flight, for this owner or in all; [`Reason::RegistryUnavailable`] where the work
+    /// panicked.
     pub async fn run<T: Send + 'static>(
         &self,
         holder: &str,

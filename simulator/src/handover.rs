@@ -116,14 +116,14 @@ fn run() {
     let paths = LogPaths { journal: FOLDER.into(), ..LogPaths::on(Arc::new(disk.clone()), Path::new("/")) };
     let key = || ChainKey::new(b"secret");
     let mut journal = Journal::recover(&paths, key(), 0).expect("an empty journal").journal;
-    let spare = journal.spare();
+    let preallocator = journal.preallocator();
     let durable = Arc::new(AtomicU64::new(0));
     let filler = {
-        let spare = spare.clone();
-        thread::spawn(move || spare.fill_when_wanted())
+        let preallocator = preallocator.clone();
+        thread::spawn(move || preallocator.fill_on_demand())
     };
     let sealer = {
-        let (paths, spare, durable) = (paths.clone(), spare.clone(), durable.clone());
+        let (paths, preallocator, durable) = (paths.clone(), preallocator.clone(), durable.clone());
         thread::spawn(move || {
             let mut sealed = 0;
             while sealed < SEGMENTS {
@@ -134,7 +134,7 @@ fn run() {
                 }
                 sealed = durable.load(Ordering::Relaxed);
                 see(sealed);
-                Journal::forget(&paths, sealed, &spare).expect("segments that are sealed");
+                Journal::forget(&paths, sealed, &preallocator).expect("segments that are sealed");
             }
         })
     };
@@ -146,7 +146,7 @@ fn run() {
     }
     forgets_but(SEGMENTS);
     sealer.join().expect("no panic");
-    spare.close();
+    preallocator.close();
     filler.join().expect("no panic");
     drop(journal);
     disk.files().quiet = true;

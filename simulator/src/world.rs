@@ -5,7 +5,7 @@ use crate::disk::{Faults, Misdirected, SimDisk};
 use crate::exchange_log::archive::archive;
 use crate::exchange_log::checkpoint::LogSigner;
 use crate::exchange_log::clock::Clock;
-use crate::exchange_log::file_acts::PRUNE_ACT;
+use crate::exchange_log::file_events::PRUNE_EVENT;
 use crate::exchange_log::journal::Journal;
 use crate::exchange_log::pruned::prune;
 use crate::exchange_log::reader::LogReader;
@@ -249,7 +249,7 @@ impl World {
                     if rng.u32(..16) > 0 {
                         continue;
                     }
-                    match pipeline.seal_most() {
+                    match pipeline.seal_prefix() {
                         Err(_) if disk.misdirected().is_some() => {}
                         Err(error) if strict => return Err(format!("5: sealing fails: {error}")),
                         Err(error) if !matches!(error, LogError::Io { .. }) => return Err(format!("3: {error}")),
@@ -259,7 +259,7 @@ impl World {
                 Ok(())
             })
         };
-        let spare = {
+        let preallocator = {
             let pipeline = pipeline.clone();
             thread::spawn(move || pipeline.prepare_segments())
         };
@@ -277,7 +277,7 @@ impl World {
         stop.store(true, Ordering::Relaxed);
         pipeline.close();
         let sealed = sealer.join().unwrap_or_else(|_| Err("a panic in the sealer".into()));
-        spare.join().map_err(|_| "a panic in the thread that makes segments ready")?;
+        preallocator.join().map_err(|_| "a panic in the thread that makes segments ready")?;
         self.take_notes()?;
         done.and(sealed)
     }
@@ -308,12 +308,12 @@ impl World {
         (0..self.rng.usize(1..most)).map(|_| self.entry(String::new(), String::new())).collect()
     }
 
-    fn entry(&mut self, act: String, object: String) -> Vec<u8> {
+    fn entry(&mut self, event: String, object: String) -> Vec<u8> {
         self.written += 1;
-        let kind = if act.is_empty() { Kind::Exchange } else { Kind::Admin } as i32;
+        let kind = if event.is_empty() { Kind::Exchange } else { Kind::Admin } as i32;
         let purpose = "p".repeat(self.rng.usize(..200));
         let time_us = self.clock.now_us(&mut self.rng);
-        Entry { version: 1, kind, time_us, client: self.written.to_string(), purpose, act, object, ..Entry::default() }
+        Entry { version: 1, kind, time_us, client: self.written.to_string(), purpose, event, object, ..Entry::default() }
             .to_bytes()
     }
 
@@ -338,7 +338,7 @@ impl World {
         }
         let bundle = self.rng.u64(..full);
         let entries = &self.model.acknowledged[bundle as usize * TILE..][..TILE];
-        let tells = |bytes: &Vec<u8>| Entry::from_bytes(bytes).is_some_and(|entry| entry.act == PRUNE_ACT);
+        let tells = |bytes: &Vec<u8>| Entry::from_bytes(bytes).is_some_and(|entry| entry.event == PRUNE_EVENT);
         if self.model.pruned.contains(&bundle) || entries.iter().any(tells) {
             return Ok(Ok(()));
         }
@@ -347,7 +347,7 @@ impl World {
         if archived.is_err() {
             return Ok(archived);
         }
-        let telling = self.entry(PRUNE_ACT.into(), format!("bundles:{bundle}-{bundle}"));
+        let telling = self.entry(PRUNE_EVENT.into(), format!("bundles:{bundle}-{bundle}"));
         if let Err(error) = self.write(pipeline, journal, vec![telling])?.and_then(|()| pipeline.seal().map(drop)) {
             return Ok(Err(error));
         }

@@ -17,7 +17,7 @@ struct Usage {
     refilled: Instant,
     day: i64,
     used: u64,
-    /// Used since this was last kept.
+    /// Used since this was last saved.
     changed: bool,
 }
 
@@ -45,7 +45,10 @@ impl Default for GrantLimits {
 }
 
 impl GrantLimits {
-    /// Takes one call from a grant's rate and quota.
+    /// Takes one call from a grant's rate and quota, and returns what remains.
+    ///
+    /// # Errors
+    /// RATE_LIMITED or QUOTA_EXCEEDED, with the time after which a call may be made again.
     pub fn take(&self, grant: &GrantView, at: Instant, now: i64) -> Result<Remaining, Refusal> {
         let mut shard = self.shard(&grant.id);
         let most = f64::from(grant.rate) + f64::from(grant.burst);
@@ -96,7 +99,7 @@ impl GrantLimits {
         }
     }
 
-    /// What was used since the last time that this was asked.
+    /// Returns what was used since the last call.
     pub fn changed(&self) -> Vec<DayUsage> {
         let mut all = Vec::new();
         for shard in &self.shards {

@@ -1,5 +1,5 @@
-//! Access: may this client make this call? A token is verified once and then kept ([`token`]); the decision itself is a
-//! plain function over values ([`decide`]), with rates and quotas beside it ([`limits`]).
+//! Access: may this client make this call? A token is verified once and then cached ([`token`]); the decision itself is a plain function
+//! over values ([`decide`]), with rates and quotas beside it ([`limits`]).
 
 pub mod handshakes;
 pub mod limits;
@@ -20,7 +20,7 @@ use http::HeaderName;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// What the caller says beside its message. Made by parsing once: a value here has its format.
+/// The caller's metadata. Parsed once: a value here has its format.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CallMetadata {
     /// `ndxp-purpose`: a procedure code or a dossier number.
@@ -33,7 +33,10 @@ static PURPOSE: HeaderName = HeaderName::from_static("ndxp-purpose");
 static OFFICIAL: HeaderName = HeaderName::from_static("ndxp-official");
 
 impl CallMetadata {
-    /// Reads the metadata. What has no format is refused before it can reach the log: it might be anything.
+    /// Reads the metadata. A value without the format that it must have is refused before it can reach the log: it might be anything.
+    ///
+    /// # Errors
+    /// The refusal names the first such value.
     pub fn read(headers: &http::HeaderMap) -> Result<Self, Refusal> {
         let mut violations = Vec::new();
         let mut text = |name: &HeaderName, fits: &dyn Fn(&str) -> bool, expected: &str| {
@@ -62,8 +65,8 @@ impl CallMetadata {
     }
 }
 
-/// The rules of a decision, in their order. The one that refuses stands in the entry; the caller is told less where that would tell
-/// them what others are granted, or from where.
+/// The rules of a decision, in their order. The one that refuses is in the entry; the caller gets less where that would disclose them what
+/// others are granted, or from where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AccessRule {
     /// The token carries the operation's scope.
@@ -85,7 +88,7 @@ pub enum AccessRule {
 }
 
 impl AccessRule {
-    /// As it stands in the entry.
+    /// Its name in the entry.
     pub fn as_str(self) -> &'static str {
         match self {
             AccessRule::TokenScope => "token-scope",
@@ -99,7 +102,7 @@ impl AccessRule {
         }
     }
 
-    /// What the caller is told.
+    /// The reason that the caller gets.
     pub fn reason(self) -> Reason {
         match self {
             AccessRule::TokenScope
@@ -143,8 +146,11 @@ impl AccessDenied {
     }
 }
 
-/// Finds the grant that allows the call: in force, for the operation's scope, from its networks, and for the purpose.
-/// `token_scopes` are what the token carries: both must allow it.
+/// Finds the grant that allows the call: in force, for the operation's scope, from its networks, and for the purpose. `token_scopes` are
+/// what the token carries: both must allow the call.
+///
+/// # Errors
+/// SCOPE_NOT_GRANTED, PURPOSE_REQUIRED, OFFICIAL_REQUIRED or PURPOSE_NOT_GRANTED: the rule of the grant that came nearest.
 pub fn decide(
     operation: &Operation,
     client: &Arc<ClientView>,
@@ -170,7 +176,7 @@ fn fits(grant: &Granted, operation: &Operation, said: &CallMetadata, from: Optio
     grant.in_force(now) && is_approved(grant, operation) && is_within(grant, from) && given && is_for(grant, said)
 }
 
-/// A grant that nobody approved was given when the contract did not call the operation sensitive.
+/// A grant without approval was made when the contract did not call the operation sensitive.
 fn is_approved(grant: &GrantView, operation: &Operation) -> bool {
     grant.approved || operation.data_class < DataClass::Sensitive
 }
@@ -190,7 +196,7 @@ fn is_for(grant: &Granted, said: &CallMetadata) -> bool {
     said.purpose.as_deref().is_none_or(|purpose| covers(&grant.purposes, purpose))
 }
 
-/// The same decision, a rule at a time, for whoever wants to know why. Without an address, every network will do.
+/// The same decision, rule by rule, to explain it. Without an address, every network matches.
 ///
 /// # Errors
 /// The first rule that no grant passes, with the grants that passed those before it.
@@ -223,7 +229,10 @@ fn narrow(grants: &mut Vec<Granted>, rule: AccessRule, passes: impl Fn(&Granted)
     Ok(())
 }
 
-/// Whether a grant by which a call was admitted still covers it: it may have ended, or have been changed.
+/// Returns whether a grant by which a call was admitted still covers it: it may have ended, or have been changed.
+///
+/// # Errors
+/// SCOPE_NOT_GRANTED or PURPOSE_NOT_GRANTED, as the call would get now.
 pub fn still_covers(
     grant: &GrantView,
     operation: &Operation,
@@ -261,6 +270,9 @@ pub fn covers(granted: &[String], purpose: &str) -> bool {
 }
 
 /// Checks a rule of a grant's purposes.
+///
+/// # Errors
+/// The text says what a rule looks like.
 pub fn check_purpose_rule(rule: &str) -> Result<(), String> {
     let fits = match rule.split_once(':') {
         None => rule == "*",

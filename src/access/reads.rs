@@ -1,5 +1,5 @@
-//! How many reads of the log's files may be under way: in all and by person or client, and how many a second each may
-//! begin. Reads run on threads of their own ([`WorkPool`]).
+//! How many reads of the log's files may be in flight: in all and by person or client, and how many a second each may begin. Reads run on
+//! threads of their own ([`WorkPool`]).
 
 use crate::shares::{ShareError, ShareMetrics, ShareRate};
 use crate::status::{Reason, Refusal};
@@ -8,7 +8,7 @@ use prometheus_client::metrics::counter::Counter;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// When a holder with too many reads under way may try again.
+/// The retry delay of an owner with too many reads in flight.
 const RETRY: Duration = Duration::from_millis(500);
 
 /// The limits of one kind of reads, by the rate at which one holder may begin them.
@@ -37,8 +37,8 @@ impl ReadPermits {
     /// A permit for a holder, by the id of a client or a person.
     ///
     /// # Errors
-    /// `RATE_LIMITED` where the holder has too many reads under way or begins them too fast, `GATEWAY_OVERLOADED` where
-    /// all holders together have too many; both say when to try again.
+    /// `RATE_LIMITED` where the owner has too many reads in flight or starts them too fast, `GATEWAY_OVERLOADED` where all holders together
+    /// have too many; both say when to try again.
     pub fn begin(&self, holder: &str) -> Result<ReadPermit, Refusal> {
         self.begin_at(holder, Instant::now())
     }
@@ -54,7 +54,7 @@ impl ReadPermits {
         })
     }
 
-    /// Reads under way, those that wait for a thread included.
+    /// Returns the reads in flight, those that wait for a thread included.
     pub fn in_flight(&self) -> usize {
         self.0.in_flight()
     }

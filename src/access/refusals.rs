@@ -1,7 +1,6 @@
-//! Entries of what was refused before a right was found. They cost whoever is refused nothing, and the gateway its disk: so
-//! each identity has a rate of them, and all together have one. What is beyond is counted, and told in the next entry of the
-//! same identity, or in one of its own within a minute. Whoever has a right (a grant, a role) writes whole entries: those
-//! are bounded by the right's own rate.
+//! Entries of what was refused before a right was found. They cost the refused caller nothing, and the gateway disk: so each identity has a
+//! rate of them, and all together have one. What exceeds it is counted, and reported in the next entry of the same identity, or in one of
+//! its own within a minute. Callers with a right (a grant, a role) always get an entry: those are bounded by the right's own rate.
 //!
 //! Sketched: an entry is about 400 bytes; 20 a second of each kind are 700 MB a day, and one identity's one a second 35 MB.
 
@@ -20,7 +19,7 @@ const OF_ONE: (f64, f64) = (1.0, 60.0);
 const OF_ALL: (f64, f64) = (20.0, 400.0);
 /// Identities that are counted apart, for each kind; more share one count.
 const MAX_IDENTITIES: usize = 1_024;
-/// How long what was left out may wait for an entry that tells of it.
+/// How long suppressed refusals may wait for an entry that counts them.
 const MAX_SUMMARY_DELAY: Duration = Duration::from_secs(60);
 
 /// What was refused.
@@ -29,10 +28,10 @@ pub enum RefusalKind {
     /// A connection, before any call.
     Connection,
     /// A call that an overloaded gateway did not look at.
-    Unread,
+    Unhandled,
     /// An exchange, before it was admitted under a grant.
     Exchange,
-    /// An act of somebody who administers, or would.
+    /// An admin event, by anyone.
     Staff,
     /// A request at the token endpoint.
     Token,
@@ -43,7 +42,7 @@ impl RefusalKind {
     fn as_str(self) -> &'static str {
         match self {
             RefusalKind::Connection => "connection",
-            RefusalKind::Unread => "unseen",
+            RefusalKind::Unhandled => "unseen",
             RefusalKind::Exchange => "exchange",
             RefusalKind::Staff => "staff",
             RefusalKind::Token => "token",
@@ -92,7 +91,7 @@ struct RefusalWindow {
 /// What was left out since the last entry.
 #[derive(Debug)]
 struct OmittedRefusals {
-    /// The first one, which tells of the others.
+    /// The first one, which counts the others.
     first: Entry,
     /// How many more.
     more: u64,
@@ -189,7 +188,7 @@ impl RefusalLog {
         taken
     }
 
-    /// Logs a refusal and waits until its entry is durable; gives its index, or `None` where it was only counted.
+    /// Logs a refusal, and returns its index when its entry is durable, or `None` where it was only counted.
     ///
     /// # Errors
     /// Where the log cannot be written.
@@ -200,7 +199,7 @@ impl RefusalLog {
         }
     }
 
-    /// Logs a refusal that nobody waits for; false where it was only counted.
+    /// Logs a refusal without waiting; false where it was only counted.
     pub fn note_detached(&self, kind: RefusalKind, by: Identity, entry: Entry) -> bool {
         let Some(entry) = self.take(kind, by, entry) else { return false };
         self.append(&entry);

@@ -2,8 +2,8 @@
 
 /// Makes a constant [`RoleRule`](crate::access::staff::RoleRule) for each line, `ALL` of them, and `of`, which finds one by its method.
 macro_rules! rules {
-    ($($name:ident: $method:literal, $act:literal, $roles:ident;)*) => {
-        $(pub(super) const $name: RoleRule = RoleRule { method: $method, act: $act, roles: $roles };)*
+    ($($name:ident: $method:literal, $event:literal, $roles:ident;)*) => {
+        $(pub(super) const $name: RoleRule = RoleRule { method: $method, event: $event, roles: $roles };)*
 
         /// Every method's.
         const ALL: &[RoleRule] = &[$($name,)*];

@@ -1,5 +1,5 @@
-//! Whether a person may do what they ask: by the roles that their certificate's name has. A refusal is in the exchange log
-//! before it is told, within the bounds of [`super::refusals`].
+//! Whether a person may do what they request: by the roles that their certificate's name has. A refusal is in the exchange log before it is
+//! returned, within the bounds of [`super::refusals`].
 
 use super::refusals::{Identity, RefusalKind, RefusalLog};
 use crate::exchange_log::{Entry, ExchangeLog, Kind};
@@ -16,7 +16,7 @@ pub struct RoleRule {
     /// The method's name.
     pub method: &'static str,
     /// What the call is in the log.
-    pub act: &'static str,
+    pub event: &'static str,
     /// The roles, one of which must be the caller's.
     pub roles: &'static [Role],
 }
@@ -42,7 +42,7 @@ impl StaffAuthorizer {
     /// `STAFF_UNKNOWN`, `CERTIFICATE_AMBIGUOUS` or `ROLE_MISSING`, with an entry within the bounds of refusals;
     /// `EXCHANGE_LOG_UNAVAILABLE` where that cannot be written.
     pub async fn admit(&self, peer: &Peer, rule: &RoleRule) -> Result<Actor, Refusal> {
-        let RoleRule { act, roles, .. } = *rule;
+        let RoleRule { event, roles, .. } = *rule;
         peer.check_time(now())?;
         let (staff, refusal) = match self.registry.load().owner_of(&peer.certificate.names) {
             NameOwner::Staff(staff) if staff.roles.iter().any(|role| roles.contains(role)) => {
@@ -56,7 +56,7 @@ impl StaffAuthorizer {
             actor: staff.map(|staff| format!("staff:{}", staff.id)).unwrap_or_default(),
             status: refusal.reason.code() as u32,
             reason: refusal.reason.as_str().to_owned(),
-            ..self.act(peer, act)
+            ..self.event(peer, event)
         };
         let by = Identity::Certificate(peer.certificate.thumbprint);
         match self.refusals.note(RefusalKind::Staff, by, entry).await {
@@ -65,12 +65,12 @@ impl StaffAuthorizer {
         }
     }
 
-    /// An entry about what somebody does here.
-    pub fn act(&self, peer: &Peer, act: &str) -> Entry {
+    /// Returns an entry about what a person does here.
+    pub fn event(&self, peer: &Peer, event: &str) -> Entry {
         Entry {
             certificate: peer.certificate.thumbprint.0.to_vec(),
             peer: peer.address.to_string(),
-            act: act.to_owned(),
+            event: event.to_owned(),
             ..Entry::begin(Kind::Admin, &self.node)
         }
     }
@@ -80,7 +80,10 @@ impl StaffAuthorizer {
         self.refusals.reads_refused(kind)
     }
 
-    /// Puts an entry into the log.
+    /// Appends an entry to the exchange log, and returns its index.
+    ///
+    /// # Errors
+    /// EXCHANGE_LOG_UNAVAILABLE where it cannot be written.
     pub async fn note(&self, entry: &Entry) -> Result<u64, Refusal> {
         self.log.append(entry).await.map_err(|_| Reason::ExchangeLogUnavailable.into())
     }

@@ -1,4 +1,4 @@
-//! Access tokens: checked as RFC 8725 advises, bound to the connection's certificate (RFC 8705), kept when verified.
+//! Access tokens: checked as RFC 8725 advises, bound to the connection's certificate (RFC 8705), cached when verified.
 
 use crate::identity::Peer;
 use crate::issuer::{Claims, MAX_LIFETIME, MAX_TOKEN};
@@ -14,11 +14,11 @@ use quick_cache::Weighter;
 use serde::Deserialize;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Verified tokens that are kept, about: one for each client of a province, many times over.
+/// Cached verified tokens, about: one for each client of a province, many times over.
 const MAX_CACHED: usize = 100_000;
 /// Memory for them in bytes: 100,000 of usual size. A token may be ten times as long, and a client may have many.
 const MAX_CACHED_BYTES: u64 = 128 << 20;
-/// What a kept token takes beside its text, in bytes.
+/// The size of a cached token in addition to its text, in bytes.
 const BESIDE: u64 = 512;
 
 /// Verified tokens by their text, bounded by their size.
@@ -55,7 +55,7 @@ pub struct VerifiedToken {
 }
 
 impl VerifiedToken {
-    /// What it says of itself, as a record of the registry.
+    /// Returns its claims, as a record of the registry.
     pub fn record(&self) -> TokenRecord {
         TokenRecord {
             id: self.id.clone(),
@@ -106,7 +106,10 @@ impl TokenChecker {
         }
     }
 
-    /// The token of a call: verified, in force, and this peer's own.
+    /// Returns the token of a call: verified, in force, and bound to this peer.
+    ///
+    /// # Errors
+    /// TOKEN_MISSING or TOKEN_MALFORMED for the header; otherwise as for [`Self::verify`] and [`Self::check_now`].
     pub fn authenticate(
         &self,
         headers: &http::HeaderMap,
@@ -128,7 +131,10 @@ impl TokenChecker {
         Ok(verified)
     }
 
-    /// What changes with time, of a token that was verified: its key, its dates, its binding, its revocation.
+    /// Checks what changes with time in a verified token: its key, its dates, its binding, its revocation.
+    ///
+    /// # Errors
+    /// TOKEN_INVALID, TOKEN_EXPIRED, TOKEN_NOT_YET_VALID, TOKEN_NOT_BOUND_TO_CERTIFICATE or TOKEN_REVOKED.
     pub fn check_now(
         &self,
         token: &VerifiedToken,
@@ -138,7 +144,7 @@ impl TokenChecker {
         now: i64,
     ) -> Result<(), Refusal> {
         self.check_dates(token, registry, now)?;
-        // Another's token is told as such before anything else about it is.
+        // Another client's token is refused as such before anything else about it is checked.
         if token.x5t != peer.certificate.x5t || token.client != client.client.id {
             return Err(Reason::TokenNotBound.into());
         }
@@ -175,7 +181,7 @@ impl TokenChecker {
         token.scopes.iter().map(String::as_str).filter(granted).collect()
     }
 
-    /// An active token as introspection tells of it (RFC 7662, section 2.2), with the scopes that it has now.
+    /// Returns an active token for introspection (RFC 7662, section 2.2), with the scopes that it has now.
     pub fn describe(&self, token: &VerifiedToken, scopes: &[&str]) -> serde_json::Value {
         serde_json::json!({
             "active": true, "scope": scopes.join(" "), "client_id": token.client, "sub": token.client,
@@ -198,7 +204,10 @@ impl TokenChecker {
         }
     }
 
-    /// Signature and form: everything that stays true as long as the key does.
+    /// Verifies signature and form: everything that stays true as long as the key does.
+    ///
+    /// # Errors
+    /// TOKEN_MALFORMED where it is no JWT; TOKEN_INVALID or TOKEN_EXPIRED where it is not of this issuer, for this audience, under a known key.
     pub fn verify(&self, token: &str, registry: &Snapshot, now: i64) -> Result<VerifiedToken, Refusal> {
         let malformed = || Refusal::from(Reason::TokenMalformed);
         let invalid = || Refusal::from(Reason::TokenInvalid);

@@ -9,7 +9,7 @@ use crate::contract::ContractSet;
 use crate::contract::validate::Violation;
 use crate::hex::hex;
 use crate::identity::Certificate;
-use crate::registry::act::canonical_json;
+use crate::registry::admin_event::canonical_json;
 use crate::registry::{
     Actor, ChangeOutcome, Client, Grant, GrantFilter, GrantState, ListPage, Page, PendingChange, RegistryError, Role,
     Staff, Store, now,
@@ -29,7 +29,7 @@ pub enum BootstrapError {
     Registry(#[from] RegistryError),
 }
 
-/// Registers the first administrator and the first approver, two different people, in one act: afterwards people are
+/// Registers the first administrator and the first approver, two different people, in one event: afterwards people are
 /// registered by one of them asking and the other approving. Only for the gateway's own host, and only while there is no
 /// approver; gives both as they are registered. The drafts' roles do not count.
 ///
@@ -70,7 +70,7 @@ fn message(store: &dyn Store, pending: PendingChange) -> api::PendingChange {
     let requester = pending.requester.as_ref();
     api::PendingChange {
         id: pending.id,
-        act: pending.act,
+        event: pending.event,
         object: pending.object,
         before: canonical_json(&pending.before),
         after: canonical_json(&pending.after),
@@ -84,14 +84,14 @@ fn message(store: &dyn Store, pending: PendingChange) -> api::PendingChange {
     }
 }
 
-/// A grant that waits, told as the other changes are.
+/// Returns a pending grant in the form of the other changes.
 fn of_grant(grant: Grant) -> Result<PendingChange, Status> {
     let ends = grant.pending_until();
     let after = serde_json::to_value(&grant).map_err(|error| failed(RegistryError::Store(error.to_string())))?;
     Ok(PendingChange {
         object: format!("grant:{}", grant.id),
         id: grant.id,
-        act: "grant.add".into(),
+        event: "grant.add".into(),
         before: serde_json::Value::Null,
         after,
         requested_by: grant.requested_by,
@@ -156,7 +156,7 @@ pub(super) fn reject(store: &dyn Store, id: &str) -> Result<api::RejectChangeRes
     Ok(api::RejectChangeResponse { change: Some(message(store, rejected)) })
 }
 
-/// Changes a grant; what is not said stays.
+/// Changes a grant; unset fields stay.
 pub(super) fn change_grant(
     store: &dyn Store,
     contracts: &ContractSet,
@@ -212,7 +212,7 @@ fn person(store: &dyn Store, id: &str) -> Result<Staff, Status> {
     found.ok_or_else(|| failed(RegistryError::Unknown("member of staff", id.to_owned())))
 }
 
-/// Refuses a token for the certificate of the very person who issues it: nobody reads what they let others read.
+/// Refuses a token for the certificate of the person who issues it: no one reads what they let others read.
 pub(super) fn must_be_anothers(actor: &Actor, chain: &[CertificateDer<'_>]) -> Result<(), Status> {
     let Actor::Staff { thumbprint, key, names, .. } = actor else { return Ok(()) };
     let Some(of) = Certificate::of(chain) else { return Ok(()) };

@@ -1,5 +1,4 @@
-//! Clients, people and grants as somebody asks for them, checked before they become such. The same for the service and
-//! the command line.
+//! Clients, people and grants as requested, checked before they are made. The same for the service and the command line.
 
 use crate::access::check_purpose_rule;
 use crate::contract::ContractSet;
@@ -11,9 +10,9 @@ use crate::registry::name::{MAX_NAMES, is_name};
 use crate::registry::{Client, Grant, Network, Role, Staff, canonical_name, is_id, now};
 use crate::web::INTROSPECT;
 
-/// How long a grant is in force where nothing else is said: a year.
+/// How long a grant is in force by default: a year.
 const DEFAULT_VALID_S: i64 = 365 * 86_400;
-/// Calls a second where nothing else is said.
+/// Default calls a second.
 const DEFAULT_RATE: u32 = 50;
 
 fn wrong(field: &str, description: impl Into<String>) -> Violation {
@@ -37,7 +36,7 @@ fn check_names(names: Vec<String>, usual: String) -> Result<Vec<String>, Violati
     }
 }
 
-/// A client as somebody registers it.
+/// A client as it is to be registered.
 #[derive(Debug, Clone, Default)]
 pub struct ClientDraft {
     /// Id.
@@ -52,6 +51,9 @@ pub struct ClientDraft {
 
 impl ClientDraft {
     /// Checks a new client.
+    ///
+    /// # Errors
+    /// The first violation.
     pub fn check(self) -> Result<Client, Violation> {
         check_id(&self.id)?;
         check_agency(&self.agency)?;
@@ -66,7 +68,10 @@ impl ClientDraft {
         })
     }
 
-    /// Puts what is said over a client; what is not said stays.
+    /// Applies the draft to a client; unset fields stay.
+    ///
+    /// # Errors
+    /// The first violation.
     pub fn over(self, mut client: Client) -> Result<Client, Violation> {
         if !self.agency.is_empty() {
             check_agency(&self.agency)?;
@@ -87,7 +92,7 @@ fn check_agency(agency: &str) -> Result<(), Violation> {
     check(Format::AgencyCode, agency).map_err(|_| told())
 }
 
-/// A person as somebody registers them.
+/// A person as they are to be registered.
 #[derive(Debug, Clone, Default)]
 pub struct StaffDraft {
     /// Id.
@@ -100,6 +105,9 @@ pub struct StaffDraft {
 
 impl StaffDraft {
     /// Checks a new person.
+    ///
+    /// # Errors
+    /// The first violation.
     pub fn check(self) -> Result<Staff, Violation> {
         check_id(&self.id)?;
         if self.roles.is_empty() {
@@ -110,7 +118,7 @@ impl StaffDraft {
     }
 }
 
-/// A grant as somebody asks for it.
+/// A grant as requested.
 #[derive(Debug, Clone, Default)]
 pub struct GrantDraft {
     /// Whose.
@@ -138,7 +146,10 @@ pub struct GrantDraft {
 }
 
 impl GrantDraft {
-    /// Checks scopes, purposes, fields and networks; the error says what is wrong and what is known.
+    /// Checks scopes, purposes, fields and networks.
+    ///
+    /// # Errors
+    /// What is wrong, and what is known.
     pub fn check(self, contracts: &ContractSet) -> Result<Grant, String> {
         let operations = contracts.operations();
         let mut known: Vec<String> = operations.iter().map(|operation| operation.scope.clone()).collect();

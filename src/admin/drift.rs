@@ -1,10 +1,10 @@
-//! What is known of drift, for whoever administers: read from the file in which the gateway keeps it.
+//! The known drift, for staff: read from the file in which the gateway saves it.
 
 use super::api;
 use crate::contract::ContractSet;
 use crate::drift::file::{self, OperationDrift, PathDrift};
 use crate::keyfile::Vault;
-use crate::registry::ActKey;
+use crate::registry::AdminEventKey;
 use crate::registry::sqlite::FILE;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -20,7 +20,7 @@ pub(super) fn list(
         tracing::error!(%error, "what is known of drift cannot be read");
         Status::internal("what is known of drift cannot be read: see the gateway's log")
     };
-    let key = ActKey::read(&data.join(FILE), vault).map_err(|error| unread(&error))?;
+    let key = AdminEventKey::read(&data.join(FILE), vault).map_err(|error| unread(&error))?;
     let state = file::load(data, key.as_ref()).map_err(|error| unread(&error))?;
     let mut found = api::ListDriftResponse::default();
     let wanted = |kept: &OperationDrift| asked.source.is_empty() || kept.about.source == asked.source;
@@ -30,7 +30,7 @@ pub(super) fn list(
         found.drift.extend(kept.paths.iter().map(|one| message(operation, kept, one)));
         if kept.beyond > 0 {
             let (source, operation) = (kept.about.source.clone(), operation.clone());
-            found.unlisted.push(api::UnlistedDrift { source, operation, answers: kept.beyond });
+            found.unlisted.push(api::UnlistedDrift { source, operation, responses: kept.beyond });
         }
     }
     let order = |one: &api::Drift| (one.source.clone(), one.operation.clone(), one.kind, one.path.clone());
@@ -67,6 +67,6 @@ fn message(operation: &str, kept: &OperationDrift, one: &PathDrift) -> api::Drif
         found: one.found.clone(),
         first_seen: one.first_s,
         last_seen: one.last_s,
-        answers: one.answers,
+        responses: one.responses,
     }
 }

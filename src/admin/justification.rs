@@ -1,8 +1,8 @@
-//! Why somebody changes something, in their own words: metadata `ndxp-justification-bin` (UTF-8), or
-//! `ndxp-justification` where ASCII is enough.
+//! The justification of a change, in the actor's own words: metadata `ndxp-justification-bin` (UTF-8), or `ndxp-justification` where ASCII
+//! is enough.
 
 use super::messages::invalid;
-use crate::registry::act::MAX_JUSTIFICATION;
+use crate::registry::admin_event::MAX_JUSTIFICATION;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 

@@ -68,7 +68,7 @@ pub(super) fn token_message(token: registry::TokenRecord) -> api::Token {
     api::Token { id, client, scopes, issued, starts, expires, revoked }
 }
 
-/// A key as it stands among all of them.
+/// Returns a key with its state among all keys.
 pub(super) fn key_message(key: &registry::SigningKey, all: &[registry::SigningKey]) -> api::Key {
     let state = match key.state(all, registry::now()) {
         KeyState::Published => api::KeyState::KeyPublished,
@@ -80,7 +80,7 @@ pub(super) fn key_message(key: &registry::SigningKey, all: &[registry::SigningKe
         kid: key.kid.clone(),
         algorithm: key.algorithm.clone(),
         created: key.created,
-        believed_until: key.trusted_until,
+        trusted_until: key.trusted_until,
         signs_from: key.signs_from,
         state: state.into(),
     }
@@ -124,7 +124,7 @@ pub(super) fn issue_failed(error: IssueError) -> Status {
     }
 }
 
-/// Where a client must stand to belong to a listing; `None`: anywhere.
+/// The state that a client must have to be listed; `None`: any.
 pub(super) fn client_state(number: i32) -> Result<Option<ClientState>, Status> {
     match api::ClientState::try_from(number) {
         Ok(api::ClientState::Unspecified) => Ok(None),

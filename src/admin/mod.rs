@@ -1,6 +1,6 @@
-//! `ndxp.admin.v1`: what administrators, approvers and operators do. Who calls is told by the certificate, what they may
-//! do by their roles; a change and the note of it, which goes into the exchange log, are made together or not at all.
-//! No store is used on a thread that serves calls: see [`AdminWork`].
+//! `ndxp.admin.v1`: what administrators, approvers and operators do. The caller is identified by the certificate, what they may do by their
+//! roles; a change and the note of it, which goes into the exchange log, are made together or not at all. No store is used on a thread that
+//! serves calls: see [`AdminWork`].
 
 mod can;
 mod changes;
@@ -45,7 +45,7 @@ pub mod api {
 use api::admin_service_server::AdminService;
 pub use api::admin_service_server::AdminServiceServer;
 
-/// Records on a page where nothing else is said, and at most.
+/// Default and maximum records of a page.
 const PAGE: (u32, u32) = (100, 1_000);
 /// The service.
 #[derive(Clone)]
@@ -60,7 +60,7 @@ pub struct Admin {
 /// Reads under way: a person may page through several listings at once, of which two run, each for as long as a page
 /// takes (about 40 ms); the other threads are there for others.
 const READS: WorkLimits = WorkLimits { running: 4, all: 64, each: 8, rate: None };
-/// Changes under way, which never wait for reads: the store makes one at a time.
+/// Changes in flight, which never wait for reads: the store makes one at a time.
 const WRITES: WorkLimits = WorkLimits { running: 4, all: 64, each: 16, rate: None };
 
 /// Where the service's blocking work is done.
@@ -102,7 +102,7 @@ impl Admin {
         Admin { config, store, contracts, door: None, work: AdminWork::default() }
     }
 
-    /// Reads for who asks, where one of the rule's roles is theirs.
+    /// Reads for the caller, if one of the rule's roles is theirs.
     async fn read<T: Send + 'static, R: Send + 'static>(
         &self,
         request: Request<T>,
@@ -112,7 +112,7 @@ impl Admin {
         self.work(&self.work.reads, request, rule, read).await
     }
 
-    /// Changes something in the name of who asks, where one of the rule's roles is theirs.
+    /// Makes a change in the caller's name, if one of the rule's roles is theirs.
     async fn write<T: Send + 'static, R: Send + 'static>(
         &self,
         request: Request<T>,
@@ -122,7 +122,7 @@ impl Admin {
         self.work(&self.work.writes, request, rule, write).await
     }
 
-    /// Does blocking work off the thread that serves calls, with the store in the name of who asks.
+    /// Does blocking work off the thread that serves calls, with the store in the caller's name.
     async fn work<T: Send + 'static, R: Send + 'static>(
         &self,
         pool: &WorkPool,
@@ -150,7 +150,7 @@ impl Admin {
         }
     }
 
-    /// Who asks, where one of the rule's roles is theirs.
+    /// Returns the caller, if one of the rule's roles is theirs.
     async fn actor<T>(&self, request: &Request<T>, rule: &RoleRule) -> Result<Actor, Status> {
         // Never at a gateway's port, whatever a request brings along: only in the process of the folder's owner.
         if let (None, Some(local @ Actor::Local { .. })) = (&self.door, request.extensions().get()) {

@@ -1,4 +1,4 @@
-//! What each method needs: known before its message is read, so that nobody sends one who may not.
+//! The role that each method needs: checked before its message is read, so that only those who may call it send one.
 
 use crate::access::rules::rules;
 use crate::access::staff::RoleRule;

@@ -73,7 +73,10 @@ pub struct Finding {
     pub count: u64,
 }
 
-/// What is odd from one time until before another (Unix microseconds).
+/// Returns the anomalies from one time until before another (Unix microseconds).
+///
+/// # Errors
+/// The index or the log cannot be read.
 pub fn findings(reader: &LogReader, index: &SearchIndex, from_us: i64, to_us: i64) -> Result<Vec<Finding>, AuditError> {
     let (from, to) = (from_us.div_euclid(HOUR_US), to_us.saturating_add(HOUR_US - 1).div_euclid(HOUR_US));
     let mut found = Vec::new();

@@ -2,16 +2,16 @@
 //! made it, or with the file that it goes with. The log itself is [`crate::exchange_log::verify`]'s, the registry
 //! [`super::replay`]'s, the index [`super::index`]'s.
 //!
-//! What a gateway makes anew by itself (`keys/index.key`, `state/acts.json`, `state/intents-ended`, `state/index-verified.json`,
+//! What a gateway makes anew by itself (`keys/index.key`, `state/admin_events.json`, `state/intents-ended`, `state/index-verified.json`,
 //! the index) may be gone; what is there must be its own.
 
 use super::{AuditError, index, logged_state, periods, scan};
 use crate::exchange_log::checkpoint::{LogSigner, LogVerifier};
-use crate::exchange_log::file_acts::FileAct;
+use crate::exchange_log::file_events::FileEvent;
 use crate::exchange_log::{LogPaths, pseudonym, reader};
 use crate::keyfile::Vault;
 use crate::registry::sqlite::{FILE, FileRecord, RegistryFile};
-use crate::registry::{ActKey, state_file, usage};
+use crate::registry::{AdminEventKey, state_file, usage};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -54,7 +54,7 @@ fn fault(file: impl Into<PathBuf>, what: impl Into<String>) -> FolderFault {
     FolderFault { file: file.into(), what: what.into(), is_warning: false }
 }
 
-/// Checks a data folder whose log is verified: `verifier` is its key, `acts` are those that its entries tell of. Looks twice where
+/// Checks a data folder whose log is verified: `verifier` is its key, `admin_events` are those that its entries tell of. Looks twice where
 /// something is wrong: a gateway that runs may be about to write it.
 ///
 /// # Errors
@@ -63,11 +63,11 @@ pub fn check(
     data: &Path,
     vault: &Vault,
     expected: &Expected<'_>,
-    (verifier, acts): (&LogVerifier, &[FileAct]),
+    (verifier, admin_events): (&LogVerifier, &[FileEvent]),
     pause: impl FnOnce(),
 ) -> Result<Vec<FolderFault>, AuditError> {
     let folder = FolderCheck { data, vault, expected, verifier };
-    let first = folder.faults(Some(acts))?;
+    let first = folder.faults(Some(admin_events))?;
     if first.iter().all(|fault| fault.is_warning) {
         return Ok(first);
     }
@@ -84,7 +84,7 @@ struct FolderCheck<'f> {
 }
 
 impl FolderCheck<'_> {
-    fn faults(&self, acts: Option<&[FileAct]>) -> Result<Vec<FolderFault>, AuditError> {
+    fn faults(&self, admin_events: Option<&[FileEvent]>) -> Result<Vec<FolderFault>, AuditError> {
         let mut faults = Vec::new();
         faults.extend(self.policy());
         self.names(&mut faults);
@@ -101,7 +101,7 @@ impl FolderCheck<'_> {
         if self.data.join(FILE).exists() {
             self.signing_keys(&mut faults);
         }
-        let told = logged_state::logged_state_with(self.data, key.as_ref(), acts)?;
+        let told = logged_state::logged_state_with(self.data, key.as_ref(), admin_events)?;
         let of = |file: &'static str| move |what: String| fault(file, what);
         match told.faults_of_holds(self.data) {
             Ok(wrong) => faults.extend(wrong.into_iter().map(of("state/holds.json"))),
@@ -127,8 +127,8 @@ impl FolderCheck<'_> {
         (there.as_deref() != configured).then(|| fault("log/policy", what))
     }
 
-    /// The keys of the log and of acts, and what is vouched for by the latter; gives that key.
-    fn keys(&self, faults: &mut Vec<FolderFault>) -> Option<ActKey> {
+    /// The keys of the log and of events, and what is vouched for by the latter; gives that key.
+    fn keys(&self, faults: &mut Vec<FolderFault>) -> Option<AdminEventKey> {
         const LOG_KEY: &str = "keys/log.key";
         let read = self.vault.read(&self.data.join(LOG_KEY));
         // The key's own length: nothing stands behind it.
@@ -150,7 +150,7 @@ impl FolderCheck<'_> {
                 "was not written with keys/index.key: one of the two was changed; audit verify --index writes it anew";
             faults.push(fault("state/index-verified.json", what));
         }
-        match ActKey::read(&self.data.join(FILE), self.vault) {
+        match AdminEventKey::read(&self.data.join(FILE), self.vault) {
             Ok(Some(key)) => {
                 let what = "was not written with keys/acts.key: one of the two was changed; it counts for nothing, and a start writes it \
                             anew";
@@ -174,7 +174,7 @@ impl FolderCheck<'_> {
     }
 
     /// What was in force of revocation lists, what was used of quotas, and what is known of drift: no entry of the log tells of them.
-    fn vouched(&self, key: &ActKey, faults: &mut Vec<FolderFault>) {
+    fn vouched(&self, key: &AdminEventKey, faults: &mut Vec<FolderFault>) {
         let known = [
             (
                 REVOCATION,
@@ -241,7 +241,7 @@ impl FolderCheck<'_> {
     fn signing_keys(&self, faults: &mut Vec<FolderFault>) {
         let mut known: BTreeMap<String, String> = BTreeMap::new();
         let mut take = |record| {
-            if let FileRecord::Whole(object, record) = record
+            if let FileRecord::Complete(object, record) = record
                 && let Some(kid) = object.strip_prefix("key:")
             {
                 let record: Value = serde_json::from_str(&record).unwrap_or_default();

@@ -1,10 +1,10 @@
 //! Legal holds: entries that must be kept, whatever their age, and the file that lists them.
 
 use super::query::Query;
-use crate::exchange_log::file_acts::{HOLD_ACT, RELEASE_ACT};
+use crate::exchange_log::file_events::{HOLD_EVENT, RELEASE_EVENT};
 use crate::exchange_log::{Entry, LogError, write_atomically};
 use crate::hex::sha256;
-use crate::registry::act::canonical_json;
+use crate::registry::admin_event::canonical_json;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -58,12 +58,12 @@ impl Hold {
         sha256(text.as_bytes())
     }
 
-    /// The object of the act that places it: whoever changes the file afterwards differs from it.
+    /// The object of the event that places it: whoever changes the file afterwards differs from it.
     pub fn object(&self) -> String {
         format!("hold:{} reason:{} sha256:{}", self.id, self.case, self.digest())
     }
 
-    /// The object of the act that releases it.
+    /// The object of the event that releases it.
     pub fn released_object(&self) -> String {
         format!("hold:{} sha256:{}", self.id, self.digest())
     }
@@ -117,7 +117,7 @@ impl Holds {
     }
 
     /// Places a hold on whatever fits a query; gives it, or `None` where there are as many as there may be.
-    pub fn place(&mut self, query: &Query, case: &str, by: &str) -> Option<&Hold> {
+    pub fn add(&mut self, query: &Query, case: &str, by: &str) -> Option<&Hold> {
         if self.holds.len() >= MAX_HOLDS {
             return None;
         }
@@ -135,7 +135,7 @@ impl Holds {
     /// Whether an entry tells of a hold that stands, or of the last one: without it, the file could not be compared with the log.
     pub(super) fn are_told_by(&self, entry: &Entry) -> bool {
         let id = || hold_of(&entry.object).map(|(id, _)| id);
-        [HOLD_ACT, RELEASE_ACT].contains(&entry.act.as_str())
+        [HOLD_EVENT, RELEASE_EVENT].contains(&entry.event.as_str())
             && id().is_some_and(|id| id >= self.last || self.holds.iter().any(|hold| hold.id == id))
     }
 

@@ -1,13 +1,13 @@
-//! What the log says of files below `state` that stand for acts: the legal holds and the fork alarm. Each act names the SHA-256 of
-//! what it put there, so a file that was edited, put back or removed differs from the log.
+//! What the log states about files below `state` that hold the result of events: the legal holds and the fork alarm. Each event names the
+//! SHA-256 of what it put there, so a file that was edited, put back or removed differs from the log.
 
 use super::holds::{Hold, Holds, hold_of, word};
 use super::{AuditError, scan};
-use crate::exchange_log::file_acts::{ACKNOWLEDGE_ACT, FORK_ACT, FileAct, HOLD_ACT, RELEASE_ACT};
+use crate::exchange_log::file_events::{ACKNOWLEDGE_EVENT, FORK_EVENT, FileEvent, HOLD_EVENT, RELEASE_EVENT};
 use crate::exchange_log::reader::LogReader;
 use crate::keyfile::Vault;
 use crate::registry::sqlite::{FILE, RegistryFile};
-use crate::registry::{ActKey, LoggedAct};
+use crate::registry::{AdminEventKey, LoggedEvent};
 use crate::witness::alarm;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -15,46 +15,46 @@ use std::path::Path;
 /// A hold by its number and digest: a number may be given again where the file was lost.
 type HoldKey = (u64, String);
 
-/// What stands by the log.
+/// The state according to the log.
 #[derive(Debug, Default)]
 pub struct LoggedState {
-    /// Holds that stand, with the act that placed each: its index and the case.
+    /// Holds in force, with the event of each: its index and the case.
     holds: BTreeMap<HoldKey, (u64, String)>,
     /// The largest number of a hold that was ever placed or released.
     last_hold: u64,
-    /// The alarm that nobody acknowledged: id, digest, and the index of the act.
+    /// The alarm that is not acknowledged: id, digest, and the index of the event.
     alarm: Option<(String, String, u64)>,
 }
 
-/// An act's place, in words.
+/// An event's place, in words.
 fn place(index: u64) -> String {
     if index == u64::MAX { "an act that waits for the log".into() } else { format!("entry {index}") }
 }
 
 impl LoggedState {
-    /// What stands after these acts.
-    pub fn after(acts: &[FileAct]) -> Self {
+    /// Returns the state after these events.
+    pub fn after(admin_events: &[FileEvent]) -> Self {
         let mut told = LoggedState::default();
-        acts.iter().for_each(|act| told.take(act));
+        admin_events.iter().for_each(|event| told.take(event));
         told
     }
 
-    fn take(&mut self, FileAct { index, act, object }: &FileAct) {
-        match (act.as_str(), hold_of(object)) {
-            (HOLD_ACT, Some((id, digest))) => {
+    fn take(&mut self, FileEvent { index, event, object }: &FileEvent) {
+        match (event.as_str(), hold_of(object)) {
+            (HOLD_EVENT, Some((id, digest))) => {
                 self.last_hold = self.last_hold.max(id);
                 self.holds.insert((id, digest.to_owned()), (*index, word(object, "reason:").to_owned()));
             }
-            (RELEASE_ACT, Some((id, digest))) => {
+            (RELEASE_EVENT, Some((id, digest))) => {
                 self.last_hold = self.last_hold.max(id);
                 self.holds.retain(|(other, standing), _| {
                     *other != id || !digest.is_empty() && standing != digest && !standing.is_empty()
                 });
             }
-            (FORK_ACT, None) => {
+            (FORK_EVENT, None) => {
                 self.alarm = Some((word(object, "alarm:").into(), word(object, "sha256:").into(), *index));
             }
-            (ACKNOWLEDGE_ACT, None) if self.alarm.as_ref().is_some_and(|(id, ..)| id == word(object, "alarm:")) => {
+            (ACKNOWLEDGE_EVENT, None) if self.alarm.as_ref().is_some_and(|(id, ..)| id == word(object, "alarm:")) => {
                 self.alarm = None;
             }
             _ => {}
@@ -69,7 +69,7 @@ impl LoggedState {
         self.holds.get(&earlier).is_some_and(|(_, case)| *case == hold.case).then_some(earlier)
     }
 
-    /// Holds that stand by the log and not in the file, or otherwise there: what they keep could be pruned.
+    /// Lists holds that are in force by the log and missing or different in the file: what they protect could be pruned.
     fn lost(&self, holds: &Holds) -> Vec<String> {
         let there: Vec<HoldKey> = holds.holds.iter().filter_map(|hold| self.stands(hold)).collect();
         let lost = self.holds.iter().filter(|(key, _)| !there.contains(key));
@@ -83,13 +83,13 @@ impl LoggedState {
         lost.map(text).collect()
     }
 
-    /// The object of the act that ends a hold which the file has lost; `None` where the log has no such hold.
+    /// The object of the event that ends a hold which the file has lost; `None` where the log has no such hold.
     pub fn lost_hold(&self, id: u64) -> Option<String> {
         let (_, digest) = self.holds.keys().find(|(other, _)| *other == id)?;
         Some(format!("hold:{id} sha256:{digest}"))
     }
 
-    /// Where the file of the holds is not what the log says.
+    /// Lists where the file of the holds differs from the log.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -110,7 +110,7 @@ impl LoggedState {
         Ok(faults)
     }
 
-    /// How the alarm's file is not what the log says.
+    /// Returns how the alarm's file differs from the log.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -133,46 +133,46 @@ impl LoggedState {
     }
 }
 
-/// Acts of the registry beside a log that are on their way into it.
-fn waiting(data: &Path, key: Option<&ActKey>) -> Result<Vec<FileAct>, AuditError> {
+/// Events of the registry beside a log that are on their way into it.
+fn waiting(data: &Path, key: Option<&AdminEventKey>) -> Result<Vec<FileEvent>, AuditError> {
     let registry = data.join(FILE);
     if !registry.exists() {
         return Ok(Vec::new());
     }
-    let noted = RegistryFile::open(&registry)?.acts(key)?;
-    let act = |noted| match noted {
-        LoggedAct::Act(act) => FileAct::new(u64::MAX, act.act, act.object),
-        LoggedAct::Upgraded(_) | LoggedAct::Refused(_) => None,
+    let noted = RegistryFile::open(&registry)?.admin_events(key)?;
+    let event = |noted| match noted {
+        LoggedEvent::Authentic(event) => FileEvent::new(u64::MAX, event.event, event.object),
+        LoggedEvent::Upgraded(_) | LoggedEvent::Refused(_) => None,
     };
-    Ok(noted.into_iter().filter_map(act).collect())
+    Ok(noted.into_iter().filter_map(event).collect())
 }
 
-/// What stands by the log of a data folder and by the acts on their way into it; `known`: what was read of the log already.
+/// Returns the state by the log of a data folder and by the events on their way into it; `known`: what was read from the log already.
 ///
 /// # Errors
 /// The log or the registry cannot be read.
 pub fn logged_state_with(
     data: &Path,
-    key: Option<&ActKey>,
-    known: Option<&[FileAct]>,
+    key: Option<&AdminEventKey>,
+    known: Option<&[FileEvent]>,
 ) -> Result<LoggedState, AuditError> {
     // First: what is in neither place a moment later is in the log by then.
     let waiting = waiting(data, key)?;
-    let mut acts = match known {
+    let mut admin_events = match known {
         Some(known) => known.to_vec(),
         None => {
-            let mut acts = Vec::new();
-            let take = |index, entry| acts.extend(FileAct::of(index, entry));
+            let mut admin_events = Vec::new();
+            let take = |index, entry| admin_events.extend(FileEvent::of(index, entry));
             scan::administrative(&LogReader::open(data)?, &mut 0, |_, _| true, take)?;
-            acts
+            admin_events
         }
     };
-    for act in waiting {
-        if !acts.iter().any(|other| other.act == act.act && other.object == act.object) {
-            acts.push(act);
+    for event in waiting {
+        if !admin_events.iter().any(|other| other.event == event.event && other.object == event.object) {
+            admin_events.push(event);
         }
     }
-    Ok(LoggedState::after(&acts))
+    Ok(LoggedState::after(&admin_events))
 }
 
 /// The same, with the key of the folder.
@@ -180,14 +180,14 @@ pub fn logged_state_with(
 /// # Errors
 /// As for [`logged_state_with`].
 pub fn logged_state(data: &Path, vault: &Vault) -> Result<LoggedState, AuditError> {
-    logged_state_with(data, ActKey::read(&data.join(FILE), vault)?.as_ref(), None)
+    logged_state_with(data, AdminEventKey::read(&data.join(FILE), vault)?.as_ref(), None)
 }
 
-/// A hold that stands by the log and not in the file, in words; looked at twice, since one may be placed at this moment.
+/// Describes a hold that is in force by the log and not in the file; checked twice, since one may be placed at this moment.
 ///
 /// # Errors
 /// The log, the registry or the file of the holds cannot be read.
-pub fn lost_hold(data: &Path, key: &ActKey, pause: impl FnOnce()) -> Result<Option<String>, AuditError> {
+pub fn lost_hold(data: &Path, key: &AdminEventKey, pause: impl FnOnce()) -> Result<Option<String>, AuditError> {
     let first = || Ok::<_, AuditError>(logged_state_with(data, Some(key), None)?.lost(&Holds::read(data)?));
     if first()?.is_empty() {
         return Ok(None);
@@ -203,8 +203,8 @@ mod tests {
     use crate::audit::query::Query;
     use crate::witness::alarm::ForkAlarm;
 
-    fn act(index: u64, act: &str, object: &str) -> FileAct {
-        FileAct { index, act: act.into(), object: object.into() }
+    fn event(index: u64, event: &str, object: &str) -> FileEvent {
+        FileEvent { index, event: event.into(), object: object.into() }
     }
 
     #[test]
@@ -214,12 +214,12 @@ mod tests {
         std::fs::create_dir_all(data.join("state")).unwrap();
         let query = |client: &str| Query { client: Some(client.into()), ..Query::default() };
         let place = |client: &str| {
-            Holds::change(data, |holds| holds.place(&query(client), "9/TA", "lan").cloned().unwrap()).unwrap()
+            Holds::change(data, |holds| holds.add(&query(client), "9/TA", "lan").cloned().unwrap()).unwrap()
         };
         let (one, two) = (place("one"), place("two"));
-        let mut acts = vec![act(5, HOLD_ACT, &one.object()), act(6, HOLD_ACT, &two.object())];
-        let faults = |acts: &[FileAct]| LoggedState::after(acts).faults_of_holds(data).unwrap();
-        assert_eq!(faults(&acts), Vec::<String>::new());
+        let mut admin_events = vec![event(5, HOLD_EVENT, &one.object()), event(6, HOLD_EVENT, &two.object())];
+        let faults = |admin_events: &[FileEvent]| LoggedState::after(admin_events).faults_of_holds(data).unwrap();
+        assert_eq!(faults(&admin_events), Vec::<String>::new());
         // Another query under the same number and case.
         let (file, good) =
             (data.join("state/holds.json"), std::fs::read_to_string(data.join("state/holds.json")).unwrap());
@@ -230,28 +230,29 @@ mod tests {
             good.replace("\"last\": 2", "\"last\": 1"),
         ] {
             std::fs::write(&file, &edited).unwrap();
-            assert!(!faults(&acts).is_empty(), "{edited}");
+            assert!(!faults(&admin_events).is_empty(), "{edited}");
         }
         std::fs::write(&file, format!("{good}\n")).unwrap();
         assert!(Holds::read(data).is_err(), "something beside it");
         std::fs::write(&file, &good).unwrap();
-        assert!(faults(&acts[..1])[0].contains("no entry tells of hold 2"));
+        assert!(faults(&admin_events[..1])[0].contains("no entry tells of hold 2"));
         // Removed; the log's own is ended by its number, in the file or not.
         std::fs::remove_file(&file).unwrap();
-        assert!(faults(&acts)[0].contains("hold 1 for 9/TA, which entry 5 placed, is missing"));
-        let told = LoggedState::after(&acts);
-        acts.push(act(7, RELEASE_ACT, &told.lost_hold(1).unwrap()));
-        assert_eq!(faults(&acts).len(), 1);
-        acts.push(act(8, RELEASE_ACT, &two.released_object()));
-        assert!(faults(&acts)[0].contains("the log that 2 were"));
-        // Acts of earlier versions name no digest, and a release of theirs ends whatever has the number.
+        assert!(faults(&admin_events)[0].contains("hold 1 for 9/TA, which entry 5 placed, is missing"));
+        let told = LoggedState::after(&admin_events);
+        admin_events.push(event(7, RELEASE_EVENT, &told.lost_hold(1).unwrap()));
+        assert_eq!(faults(&admin_events).len(), 1);
+        admin_events.push(event(8, RELEASE_EVENT, &two.released_object()));
+        assert!(faults(&admin_events)[0].contains("the log that 2 were"));
+        // Events of earlier versions name no digest, and a release of theirs ends whatever has the number.
         std::fs::write(&file, &good).unwrap();
-        let earlier = [act(1, HOLD_ACT, "hold:1 reason:9/TA"), act(2, HOLD_ACT, "hold:2 reason:9/TA")];
+        let earlier = [event(1, HOLD_EVENT, "hold:1 reason:9/TA"), event(2, HOLD_EVENT, "hold:2 reason:9/TA")];
         assert_eq!(faults(&earlier), Vec::<String>::new());
-        assert!(!faults(&[&earlier[..], &[act(3, RELEASE_ACT, "hold:2")]].concat()).is_empty());
+        assert!(!faults(&[&earlier[..], &[event(3, RELEASE_EVENT, "hold:2")]].concat()).is_empty());
         // One with a digest leaves the other of its number.
-        let both = [act(1, HOLD_ACT, "hold:1 reason:x sha256:aa"), act(2, HOLD_ACT, "hold:1 reason:x sha256:bb")];
-        let one_left = LoggedState::after(&[&both[..], &[act(3, RELEASE_ACT, "hold:1 sha256:aa")]].concat());
+        let both =
+            [event(1, HOLD_EVENT, "hold:1 reason:x sha256:aa"), event(2, HOLD_EVENT, "hold:1 reason:x sha256:bb")];
+        let one_left = LoggedState::after(&[&both[..], &[event(3, RELEASE_EVENT, "hold:1 sha256:aa")]].concat());
         assert_eq!(one_left.lost_hold(1).unwrap(), "hold:1 sha256:bb");
     }
 
@@ -262,19 +263,19 @@ mod tests {
         let raised = ForkAlarm { witness: "dc2".into(), time: 7, detail: "x".into(), evidence: Some("note".into()) };
         let object = alarm::raise(data, &raised).unwrap().unwrap();
         assert_eq!(alarm::raise(data, &raised).unwrap(), None, "it stands already");
-        let acts = [act(9, FORK_ACT, &object)];
-        let fault = |acts: &[FileAct]| LoggedState::after(acts).fault_of_alarm(data).unwrap();
-        assert_eq!(fault(&acts), None);
+        let admin_events = [event(9, FORK_EVENT, &object)];
+        let fault = |admin_events: &[FileEvent]| LoggedState::after(admin_events).fault_of_alarm(data).unwrap();
+        assert_eq!(fault(&admin_events), None);
         assert!(fault(&[]).unwrap().contains("no entry tells of"));
         let file = data.join("state/fork-alarm.json");
         let good = std::fs::read_to_string(&file).unwrap();
         std::fs::write(&file, good.replace("note", "vote")).unwrap();
-        assert!(fault(&acts).unwrap().contains("somebody changed it"));
+        assert!(fault(&admin_events).unwrap().contains("somebody changed it"));
         alarm::clear(data).unwrap();
-        assert!(fault(&acts).unwrap().contains("entry 9"));
-        let other = act(10, ACKNOWLEDGE_ACT, "alarm:fork-dc2-8");
-        assert!(fault(&[acts[0].clone(), other]).is_some(), "another alarm's acknowledgement");
-        let own = act(10, ACKNOWLEDGE_ACT, "alarm:fork-dc2-7");
-        assert_eq!(fault(&[acts[0].clone(), own]), None);
+        assert!(fault(&admin_events).unwrap().contains("entry 9"));
+        let other = event(10, ACKNOWLEDGE_EVENT, "alarm:fork-dc2-8");
+        assert!(fault(&[admin_events[0].clone(), other]).is_some(), "another alarm's acknowledgement");
+        let own = event(10, ACKNOWLEDGE_EVENT, "alarm:fork-dc2-7");
+        assert_eq!(fault(&[admin_events[0].clone(), own]), None);
     }
 }

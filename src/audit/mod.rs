@@ -1,5 +1,5 @@
-//! What auditors do with the exchange log: find entries, count them, see what is odd, take proofs and exports along.
-//! Everything here reads the log's files; nothing here is on the way of an exchange.
+//! What auditors do with the exchange log: find entries, count them, see what is odd, take proofs and exports along. Everything here reads
+//! the log's files; nothing here is part of an exchange.
 
 pub mod anomalies;
 pub mod clusters;
@@ -37,7 +37,7 @@ pub enum AuditError {
     /// The file of the holds was edited.
     #[error("state/holds.json is not what the log says: {0}; nothing is pruned")]
     Holds(String),
-    /// The index, which can be made anew from the log.
+    /// The index, which can be rebuilt from the log.
     #[error("the search index: {0} (audit index --rebuild makes it anew)")]
     Index(#[from] rusqlite::Error),
     /// The index's key.

@@ -105,7 +105,7 @@ fn names_people(
     patience: Instant,
 ) -> Result<bool, AuditError> {
     let of_period = |entry: &Entry| {
-        let named = entry.subjects.iter().chain(&entry.answer_subjects).chain(&entry.official);
+        let named = entry.subjects.iter().chain(&entry.response_subjects).chain(&entry.official);
         named.into_iter().any(|one| one.key == period)
     };
     let mut before = None;

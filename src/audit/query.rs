@@ -5,7 +5,7 @@ use crate::exchange_log::pseudonym::{PersonKind, Pseudonyms};
 use crate::exchange_log::{Entry, LogError, entry::Pseudonym};
 use serde::{Deserialize, Serialize};
 
-/// Which entries are meant; what is not said fits all.
+/// Which entries are searched for; an unset field matches all.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Query {
@@ -23,10 +23,10 @@ pub struct Query {
     pub outcome: Option<String>,
     /// By purpose: a procedure code or a dossier number, as it was given.
     pub purpose: Option<String>,
-    /// By whom its request or its answer names: any of these pseudonyms.
+    /// By the subjects of its request or its response: any of these pseudonyms.
     #[serde(with = "people")]
     pub subject: Option<Vec<Pseudonym>>,
-    /// By who asked, acting for the agency: any of these pseudonyms.
+    /// By the acting official: any of these pseudonyms.
     #[serde(with = "people")]
     pub official: Option<Vec<Pseudonym>>,
     /// From this time on, Unix microseconds.
@@ -38,7 +38,7 @@ pub struct Query {
     pub exchange: Option<[u8; 16]>,
 }
 
-/// Pseudonyms in a file, as `period:hexadecimal`. One that cannot be read is an error: a query must not lose whom it names.
+/// Pseudonyms in a file, as `period:hexadecimal`. One that cannot be read is an error: a query must not lose a subject.
 mod people {
     use super::Pseudonym;
     use crate::hex::{hex, unhex};
@@ -68,13 +68,16 @@ pub fn outcome(entry: &Entry) -> &str {
     if entry.status == 0 { "OK" } else { entry.reason.as_str() }
 }
 
-/// Everything that an id is called in the log: its pseudonym under the key of every period that still has one.
+/// Returns everything that an id is called in the log: its pseudonym under the key of every period that still has one.
+///
+/// # Errors
+/// A key cannot be read, or is not the one that was made.
 pub fn known_as(pseudonyms: &Pseudonyms, kind: PersonKind, id: &str) -> Result<Vec<Pseudonym>, LogError> {
     Ok(pseudonyms.all()?.iter().map(|keys| keys.pseudonym(kind, id)).collect())
 }
 
 impl Query {
-    /// Whether it asks about a person: such searches are in the log themselves, with their reason.
+    /// Returns whether it searches for a person: such searches are in the log themselves, with their reason.
     pub fn has_subject_filter(&self) -> bool {
         self.subject.is_some() || self.official.is_some()
     }
@@ -105,7 +108,7 @@ impl Query {
             && self
                 .subject
                 .as_ref()
-                .is_none_or(|ids| entry.subjects.iter().chain(&entry.answer_subjects).any(|one| ids.contains(one)))
+                .is_none_or(|ids| entry.subjects.iter().chain(&entry.response_subjects).any(|one| ids.contains(one)))
             && self.official.as_ref().is_none_or(|ids| entry.official.iter().any(|one| ids.contains(one)))
     }
 }

@@ -1,8 +1,8 @@
-//! The registry recomputed from the exchange log alone, and compared with its file. The log is the truth: whatever is in
-//! the file and did not come from acts in the log was put there by somebody who left no entry.
+//! The registry recomputed from the exchange log alone, and compared with its file. The log is the truth: whatever is in the file and did
+//! not come from events in the log was written without an entry.
 //!
-//! For each object the replay remembers where its last change stands and a hash of the record, some 100 bytes, so a
-//! registry of a million grants takes about 100 MB while it is compared.
+//! For each object the replay holds where its last change is and a hash of the record, some 100 bytes, so a registry of a million grants
+//! takes about 100 MB while it is compared.
 
 use super::AuditError;
 use super::scan;
@@ -11,20 +11,20 @@ use crate::exchange_log::reader::LogReader;
 use crate::exchange_log::tree::TILE;
 use crate::identity::Thumbprint;
 use crate::keyfile::Vault;
-use crate::registry::act::too_large;
-use crate::registry::sqlite::{ADOPT_ACT, FileRecord, RegistryFile};
-use crate::registry::{ActKey, LoggedAct, MAX_SKEW_S, ObjectChange, RefusedAct, RegistryError, now};
+use crate::registry::admin_event::too_large;
+use crate::registry::sqlite::{ADOPT_EVENT, FileRecord, RegistryFile};
+use crate::registry::{AdminEventKey, LoggedEvent, MAX_SKEW_S, ObjectChange, RefusedEvent, RegistryError, now};
 use foldhash::HashMap;
 use serde_json::Value;
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
 use std::path::Path;
 
-/// Ids of acts that are remembered, to tell which of the file's notes are in the log already.
+/// Ids of events that are held, to find which of the file's rows are in the log already.
 const MAX_RECENT: usize = 20_000;
-/// Differences that are looked for at most: the first ones tell what happened.
+/// Maximum number of differences: the first ones show what happened.
 pub const MAX_DIFFERENCES: usize = 100;
-/// What stood in the log for a record that no entry could hold before its digest stood with it: it cannot be compared.
+/// The log's placeholder for a record that no entry could hold, before it had a digest: it cannot be compared.
 const TOO_LARGE: &str = "\"(larger than an entry)\"";
 
 /// Where the log and the file differ.
@@ -34,9 +34,9 @@ pub struct RegistryDifference {
     pub object: String,
     /// Which field of it; empty: the whole record.
     pub field: String,
-    /// What the log says; `null`: nothing.
+    /// The value in the log; `null`: none.
     pub in_log: String,
-    /// What the file says; `null`: nothing.
+    /// The value in the file; `null`: none.
     pub in_file: String,
 }
 
@@ -59,22 +59,22 @@ struct LastChange {
     ends: i64,
 }
 
-/// The registry as the log tells it.
+/// The registry according to the log.
 #[derive(Default)]
 pub struct Replay {
-    /// The key that vouches for acts on their way into the log; without it, the one that lies open beside the registry.
-    key: Option<ActKey>,
+    /// The key that authenticates events on their way into the log; without it, the one that is unsealed beside the registry.
+    key: Option<AdminEventKey>,
     /// The next entry to be looked at.
     next: u64,
     objects: HashMap<Box<str>, LastChange>,
-    /// People who were removed, by the change that says so: it tells which certificate names stay theirs.
+    /// People who were removed, by the change that removed them: it has the certificate names that stay theirs.
     former: HashMap<Box<str>, LastChange>,
     recent: VecDeque<[u8; 16]>,
-    /// The last place in the sequence of acts.
+    /// The last place in the sequence of events.
     sequence: u64,
-    /// The object of the acts by which an older version's registry was stated.
+    /// The object of the events by which an older version's registry was stated.
     adopted: Option<String>,
-    /// Whether any other act tells of the registry.
+    /// Whether any other event concerns the registry.
     began: bool,
 }
 
@@ -89,7 +89,7 @@ fn hash(text: &str) -> RecordHash {
     half
 }
 
-/// What an object's record says of its end.
+/// When an object's record ends.
 fn ends(record: &str) -> i64 {
     let value: Value = serde_json::from_str(record).unwrap_or_default();
     ["expires", "ends"].iter().find_map(|name| value.get(name)?.as_i64()).unwrap_or_default()
@@ -122,20 +122,20 @@ impl Replay {
 
     fn take(&mut self, index: u64, entry: &Entry) {
         // The gateway logs none twice; one that is there nonetheless changes nothing.
-        if entry.act_sequence != 0 && entry.act_sequence <= self.sequence {
+        if entry.event_sequence != 0 && entry.event_sequence <= self.sequence {
             return;
         }
-        self.sequence = self.sequence.max(entry.act_sequence);
+        self.sequence = self.sequence.max(entry.event_sequence);
         if let Ok(id) = entry.exchange_id.as_slice().try_into() {
             self.recent.push_back(id);
             if self.recent.len() > MAX_RECENT {
                 self.recent.pop_front();
             }
         }
-        match entry.act.as_str() {
+        match entry.event.as_str() {
             _ if entry.changes.is_empty() => return,
-            ADOPT_ACT if self.adopted.is_none() => self.adopted = Some(entry.object.clone()),
-            ADOPT_ACT => {}
+            ADOPT_EVENT if self.adopted.is_none() => self.adopted = Some(entry.object.clone()),
+            ADOPT_EVENT => {}
             _ => self.began = true,
         }
         for (nth, change) in (0u32..).zip(&entry.changes) {
@@ -155,37 +155,39 @@ impl Replay {
         }
     }
 
-    /// A replay that believes acts on their way into the log by this key.
-    pub fn with_key(key: ActKey) -> Self {
+    /// Returns a replay that authenticates events on their way into the log by this key.
+    pub fn with_key(key: AdminEventKey) -> Self {
         Replay { key: Some(key), ..Replay::default() }
     }
 
-    /// Whether the log leaves room for an older version's registry to be stated by acts of this object: it has nothing of a
-    /// registry yet but by the same acts. What a file says of its own age proves nothing.
+    /// Whether the log leaves room for an older version's registry to be stated by events of this object: it has nothing of a
+    /// registry yet but by the same events. What a file says of its own age proves nothing.
     pub fn may_adopt(&self, object: &str) -> bool {
         !self.began && self.adopted.as_ref().is_none_or(|adopted| adopted == object)
     }
 
-    /// Whether a row among the acts is on its way into the log: what it changed counts as if it were there.
-    fn is_on_its_way(&self, noted: &LoggedAct) -> bool {
+    /// Whether a row among the events is on its way into the log: what it changed counts as if it were there.
+    fn is_on_its_way(&self, noted: &LoggedEvent) -> bool {
         match noted {
-            LoggedAct::Act(act) if act.act == ADOPT_ACT => act.sequence > self.sequence && self.may_adopt(&act.object),
-            LoggedAct::Act(act) => act.sequence > self.sequence,
-            LoggedAct::Upgraded(act) => self.sequence == 0 && !self.recent.contains(&act.id),
-            LoggedAct::Refused(_) => false,
+            LoggedEvent::Authentic(event) if event.event == ADOPT_EVENT => {
+                event.sequence > self.sequence && self.may_adopt(&event.object)
+            }
+            LoggedEvent::Authentic(event) => event.sequence > self.sequence,
+            LoggedEvent::Upgraded(event) => self.sequence == 0 && !self.recent.contains(&event.id),
+            LoggedEvent::Refused(_) => false,
         }
     }
 
-    /// Whether a row is the act that the log ends with: it is about to be forgotten.
-    fn is_last(&self, noted: &LoggedAct) -> bool {
+    /// Whether a row is the event that the log ends with: it is about to be forgotten.
+    fn is_last(&self, noted: &LoggedEvent) -> bool {
         match noted {
-            LoggedAct::Act(act) => act.sequence == self.sequence && self.recent.contains(&act.id),
-            LoggedAct::Upgraded(act) => self.recent.contains(&act.id),
-            LoggedAct::Refused(_) => false,
+            LoggedEvent::Authentic(event) => event.sequence == self.sequence && self.recent.contains(&event.id),
+            LoggedEvent::Upgraded(event) => self.recent.contains(&event.id),
+            LoggedEvent::Refused(_) => false,
         }
     }
 
-    /// How many objects the log tells of.
+    /// Returns the number of objects in the log.
     pub fn objects(&self) -> usize {
         self.objects.len()
     }
@@ -234,27 +236,30 @@ impl Replay {
         self.within(bundles).into_iter().map(restated).collect()
     }
 
-    /// Compares the registry's file with the log, after taking in what is new in it. While a gateway runs, a change may be in
-    /// one and not yet in the other: see [`Replay::confirmed_differences`].
+    /// Compares the registry's file with the log, after reading what is new in it. While a gateway runs, a change may be in one and not yet
+    /// in the other: see [`Replay::confirmed_differences`].
+    ///
+    /// # Errors
+    /// The log or the file cannot be read.
     pub fn differences(&mut self, data: &Path, registry: &Path) -> Result<Vec<RegistryDifference>, CompareError> {
         // The file first: whatever is in it at this moment and not among its notes is in the log.
         let file = RegistryFile::open(registry)?;
-        // Without the key, nothing that waits is believed.
-        let beside = || ActKey::read(registry, &Vault::default()).unwrap_or_default();
+        // Without the key, no waiting event is accepted.
+        let beside = || AdminEventKey::read(registry, &Vault::default()).unwrap_or_default();
         let key = self.key.clone().or_else(beside);
-        let notes = file.acts(key.as_ref())?;
+        let notes = file.admin_events(key.as_ref())?;
         let reader = LogReader::open(data).map_err(AuditError::from)?;
         self.advance_in(&reader, |_, _| true)?;
         let mut noted: HashMap<&str, &ObjectChange> = HashMap::default();
         let mut refused = Vec::new();
         for note in &notes {
             match note {
-                LoggedAct::Act(act) | LoggedAct::Upgraded(act) if self.is_on_its_way(note) => {
-                    noted.extend(act.changes.iter().map(|change| (change.object.as_str(), change)));
+                LoggedEvent::Authentic(event) | LoggedEvent::Upgraded(event) if self.is_on_its_way(note) => {
+                    noted.extend(event.changes.iter().map(|change| (change.object.as_str(), change)));
                 }
                 _ if self.is_last(note) => {}
-                LoggedAct::Act(act) | LoggedAct::Upgraded(act) => refused.push(RefusedAct::from(act)),
-                LoggedAct::Refused(row) => refused.push(row.clone()),
+                LoggedEvent::Authentic(event) | LoggedEvent::Upgraded(event) => refused.push(RefusedEvent::from(event)),
+                LoggedEvent::Refused(row) => refused.push(row.clone()),
             }
         }
         let mut compare =
@@ -271,7 +276,7 @@ impl Replay {
         }
         compare.missing(&seen)?;
         compare.names()?;
-        for RefusedAct { sequence, claim } in refused {
+        for RefusedEvent { sequence, claim } in refused {
             compare.push(&format!("act:{sequence}"), "", "null".into(), format!("{claim} (not noted by this gateway)"));
         }
         let mut found = compare.found;
@@ -280,6 +285,9 @@ impl Replay {
     }
 
     /// The same while changes are made: what differs once and not a moment later was a change on its way.
+    ///
+    /// # Errors
+    /// As for [`Replay::differences`].
     pub fn confirmed_differences(
         &mut self,
         data: &Path,
@@ -326,7 +334,7 @@ struct NameHolders {
     by_table: HashMap<String, String>,
 }
 
-/// A comparison under way.
+/// A comparison in progress.
 struct Compare<'c> {
     replay: &'c Replay,
     /// Changes that are noted in the file and not in the log yet.
@@ -359,10 +367,10 @@ impl Compare<'_> {
         }
     }
 
-    /// Compares one record; gives the object where it is one of the log's kinds.
+    /// Compares one record, and returns the object where it is one of the log's kinds.
     fn record(&mut self, record: &FileRecord) -> Option<String> {
         match record {
-            FileRecord::Whole(object, in_file) => {
+            FileRecord::Complete(object, in_file) => {
                 self.note_names(object, in_file);
                 let same = !self.noted.contains_key(object.as_str())
                     && self.replay.objects.get(object.as_str()).is_some_and(|last| last.hash == hash(in_file));

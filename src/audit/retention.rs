@@ -1,15 +1,15 @@
 //! Retention: entry bundles that are old enough are archived, then pruned. Hash tiles and checkpoints stay, so every proof
 //! and receipt still holds (C2SP tlog-tiles, "Pruning"); the archive has the same layout and verifies with the log.
 //!
-//! In this order, so that a crash at any point loses nothing: the bundle is copied, synced and compared with its hash tile;
-//! an entry of the log tells which bundles are about to go; when that is under a checkpoint, they are listed as pruned; then
-//! they are deleted. What is under a legal hold stays, and so does whatever tells of an earlier pruning.
+//! In this order, so that a crash at any point loses nothing: the bundle is copied, synced and compared with its hash tile; an entry of the
+//! log names the bundles that are about to be pruned; when that is under a checkpoint, they are listed as pruned; then they are deleted.
+//! What is under a legal hold stays, and so does the evidence of an earlier pruning.
 
 pub use super::holds::{Hold, Holds, MAX_HOLDS};
 use super::replay::{CompareError, Replay};
 use super::{AuditError, logged_state};
 use crate::exchange_log::archive::archive as copy;
-use crate::exchange_log::file_acts::PRUNE_ACT;
+use crate::exchange_log::file_events::PRUNE_EVENT;
 use crate::exchange_log::pruned::{self, Pruned};
 use crate::exchange_log::reader::LogReader;
 use crate::exchange_log::tree::TILE;
@@ -25,9 +25,9 @@ use std::time::Duration;
 pub struct Plan {
     /// Runs of bundles to archive and prune.
     pub runs: Vec<RangeInclusive<u64>>,
-    /// Bundles that a hold keeps.
+    /// Bundles under a legal hold.
     pub held: u64,
-    /// Bundles that are kept since they tell of an earlier pruning, or of a hold that stands.
+    /// Bundles that stay as evidence of an earlier pruning, or of a hold in force.
     pub evidence_bundles: u64,
 }
 
@@ -42,13 +42,16 @@ impl Plan {
         self.bundles() * TILE as u64
     }
 
-    /// The objects of the acts that tell of it.
+    /// Returns the objects of its events.
     pub fn objects(&self) -> impl Iterator<Item = String> {
         self.runs.iter().map(|run| format!("bundles:{}-{}", run.start(), run.end()))
     }
 }
 
 /// Finds the bundles all of whose entries are older than `before_us` and none of them held.
+///
+/// # Errors
+/// The log or the file of holds cannot be read, or is not what the log says.
 pub fn plan(data: &Path, before_us: i64, mut progress: impl FnMut(u64, u64)) -> Result<Plan, AuditError> {
     let reader = LogReader::sealed_only(data)?;
     let stand = Holds::read(data)?;
@@ -67,7 +70,7 @@ pub fn plan(data: &Path, before_us: i64, mut progress: impl FnMut(u64, u64)) -> 
         }
         if entries.iter().any(|entry| holds.iter().any(|hold| hold.query.fits(entry))) {
             plan.held += 1;
-        } else if entries.iter().any(|entry| entry.act == PRUNE_ACT || stand.are_told_by(entry)) {
+        } else if entries.iter().any(|entry| entry.event == PRUNE_EVENT || stand.are_told_by(entry)) {
             plan.evidence_bundles += 1;
         } else {
             found.add(bundle..=bundle);
@@ -78,19 +81,25 @@ pub fn plan(data: &Path, before_us: i64, mut progress: impl FnMut(u64, u64)) -> 
 }
 
 /// Copies the plan's bundles below `archive`, synced and compared with their hash tiles.
+///
+/// # Errors
+/// A bundle cannot be read, written or does not match its tile: nothing may be pruned then.
 pub fn archive(data: &Path, plan: &Plan, archive: &Path, mut progress: impl FnMut(u64)) -> Result<(), AuditError> {
     let reader = LogReader::sealed_only(data)?;
     Ok(copy(&reader, plan.runs.iter().cloned().flatten(), archive, &mut progress)?)
 }
 
-/// Whether the log tells of the plan's pruning, under its checkpoint.
+/// Returns whether an entry under the log's checkpoint names the plan's pruning.
+///
+/// # Errors
+/// The log cannot be read.
 pub fn is_logged(data: &Path, plan: &Plan) -> Result<bool, AuditError> {
     let reader = LogReader::sealed_only(data)?;
     let mut missing: Vec<String> = plan.objects().collect();
     // It was noted a moment ago: among the newest entries.
     let mut left = 100_000;
     reader.newest_first(u64::MAX, |one| {
-        if one.entry.act == PRUNE_ACT {
+        if one.entry.event == PRUNE_EVENT {
             missing.retain(|object| *object != one.entry.object);
         }
         left -= 1;
@@ -131,8 +140,11 @@ pub fn restate(data: &Path, plan: &Plan, store: &SqliteStore) -> Result<usize, A
     Ok(records.len())
 }
 
-/// Whether no object's last change stands in the plan's bundles any more. Where one of the log is not in the registry's
-/// file, it never is: what tells of it is kept.
+/// Returns whether no object's last change stands in the plan's bundles any more. Where one of the log is not in the registry's file, it
+/// never is: the evidence is kept.
+///
+/// # Errors
+/// The log or the registry cannot be read.
 pub fn is_restated(data: &Path, plan: &Plan) -> Result<bool, AuditError> {
     let mut replay = Replay::default();
     replay.advance(data, |_, _| true)?;
@@ -140,6 +152,9 @@ pub fn is_restated(data: &Path, plan: &Plan) -> Result<bool, AuditError> {
 }
 
 /// Lists the plan's bundles as pruned and deletes them.
+///
+/// # Errors
+/// As for [`pruned::prune`](crate::exchange_log::pruned::prune).
 pub fn prune(data: &Path, plan: &Plan, vault: &Vault) -> Result<(), AuditError> {
     pruned::prune(&LogPaths::new(data), &plan.runs)?;
     if super::index::index_path(data).exists() {

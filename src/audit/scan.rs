@@ -1,10 +1,10 @@
-//! Administrative entries of the log in order, without decoding the exchanges between them; and the last act that is among them.
+//! Administrative entries of the log in order, without decoding the exchanges between them; and the last event that is among them.
 
 use super::AuditError;
 use crate::exchange_log::reader::LogReader;
 use crate::exchange_log::tree::TILE;
 use crate::exchange_log::{Entry, Kind, LogError, write_atomically};
-use crate::registry::ActKey;
+use crate::registry::AdminEventKey;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -17,8 +17,8 @@ fn kind(bytes: &[u8]) -> Option<u8> {
     }
 }
 
-/// Hands over the administrative entries of a log from `next` on, oldest first, and moves `next` behind them.
-/// Calls `progress` with how many entries were looked at, and of how many; where it says no, the rest is left for the next time.
+/// Visits the administrative entries of a log from `next` on, oldest first, and moves `next` behind them. Calls `progress` with how many
+/// entries were read, and of how many; where it returns false, the rest is left for the next time.
 ///
 /// # Errors
 /// The log cannot be read.
@@ -61,13 +61,13 @@ fn intents_path(data: &Path) -> PathBuf {
     data.join("state").join("intents-ended")
 }
 
-fn intents_text(key: &ActKey, until: u64) -> String {
+fn intents_text(key: &AdminEventKey, until: u64) -> String {
     format!("{until} {}\n", key.code_of_text(&format!("intents below {until} have their end")))
 }
 
-/// Below which index every intent has its end. `None` where that was not kept, or not by this gateway: a larger index that
-/// somebody else wrote would leave writes without an end. May be thrown away: then all of the log is looked through once more.
-pub fn intents_ended(data: &Path, key: &ActKey) -> Option<u64> {
+/// Returns the index below which every intent has its end. `None` where it was not saved, or not by this gateway: a larger index by anyone
+/// else would leave writes without an end. The file may be deleted: then the complete log is searched once more.
+pub fn intents_ended(data: &Path, key: &AdminEventKey) -> Option<u64> {
     let there = std::fs::read_to_string(intents_path(data)).ok()?;
     let until = there.split(' ').next()?.parse().ok()?;
     (there == intents_text(key, until)).then_some(until)
@@ -77,12 +77,12 @@ pub fn intents_ended(data: &Path, key: &ActKey) -> Option<u64> {
 ///
 /// # Errors
 /// The file cannot be written.
-pub fn keep_intents_ended(data: &Path, key: &ActKey, until: u64) -> Result<(), LogError> {
+pub fn keep_intents_ended(data: &Path, key: &AdminEventKey, until: u64) -> Result<(), LogError> {
     write_atomically(&intents_path(data), intents_text(key, until).as_bytes())
 }
 
-/// Files below `state` that are there and that this gateway did not write: they count for nothing.
-pub fn foreign(data: &Path, key: &ActKey) -> Vec<PathBuf> {
+/// Lists files below `state` that this gateway did not write: they are ignored.
+pub fn foreign(data: &Path, key: &AdminEventKey) -> Vec<PathBuf> {
     let mut foreign = Vec::new();
     if intents_path(data).exists() && intents_ended(data, key).is_none() {
         foreign.push(intents_path(data));
@@ -96,7 +96,7 @@ pub fn foreign(data: &Path, key: &ActKey) -> Vec<PathBuf> {
     foreign
 }
 
-/// The last act that is in the log, by its place in the sequence of acts.
+/// The last event that is in the log, by its place in the sequence of events.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LastEvent {
     /// Its place; 0: there is none.
@@ -127,11 +127,11 @@ fn path(data: &Path) -> PathBuf {
 }
 
 impl LastEvent {
-    /// Finds it in the log of a data folder, which nobody appends to meanwhile. `None` where `go_on` said no.
+    /// Finds it in the log of a data folder, while nothing appends to it. `None` where `go_on` returns false.
     ///
     /// # Errors
     /// The log cannot be read.
-    pub fn find(data: &Path, key: &ActKey, mut go_on: impl FnMut() -> bool) -> Result<Option<Self>, AuditError> {
+    pub fn find(data: &Path, key: &AdminEventKey, mut go_on: impl FnMut() -> bool) -> Result<Option<Self>, AuditError> {
         let kept = std::fs::read(path(data)).ok().and_then(|bytes| serde_json::from_slice::<Kept>(&bytes).ok());
         let kept = kept.filter(|kept| key.is_code_of_text(&kept.text(), &kept.code));
         let (mut last, mut next) = (LastEvent::default(), 0);
@@ -151,10 +151,10 @@ impl LastEvent {
     }
 
     fn see(&mut self, entry: &Entry) {
-        if entry.act_sequence > self.sequence
+        if entry.event_sequence > self.sequence
             && let Ok(id) = entry.exchange_id.as_slice().try_into()
         {
-            *self = LastEvent { sequence: entry.act_sequence, id };
+            *self = LastEvent { sequence: entry.event_sequence, id };
         }
     }
 
@@ -162,7 +162,7 @@ impl LastEvent {
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn keep(&self, data: &Path, entries: u64, key: &ActKey) -> Result<(), AuditError> {
+    pub fn keep(&self, data: &Path, entries: u64, key: &AdminEventKey) -> Result<(), AuditError> {
         let (id, code) = (crate::hex::hex(&self.id), String::new());
         let mut kept = Kept { sequence: self.sequence, id, entries, code };
         kept.code = key.code_of_text(&kept.text());

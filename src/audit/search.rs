@@ -26,7 +26,7 @@ pub struct SearchPage {
 /// would take longer than until `patience`.
 ///
 /// # Errors
-/// The log cannot be read, or is not what was signed. A fault of the index is none: the index is made anew, or done without.
+/// The log cannot be read, or is not what was signed. A fault of the index is no error: the index is rebuilt, or not used.
 pub fn page(
     reader: &LogReader,
     index: Option<&SearchIndex>,
@@ -51,7 +51,7 @@ pub fn page(
                 }
                 other => other?,
             };
-            at = search.of(candidates.places)?.unwrap_or(candidates.range.start);
+            at = search.of(candidates.positions)?.unwrap_or(candidates.range.start);
         }
     }
     search.page.before = (at > low).then_some(at);
@@ -71,8 +71,8 @@ impl Search<'_> {
         self.page.found.len() >= self.limit || self.patience.is_some_and(|until| Instant::now() >= until)
     }
 
-    /// Looks at the entries below `before` that are in one piece: those behind the checkpoint, or of one bundle; not below `low`.
-    /// Gives where to go on.
+    /// Looks at the entries below `before` that are in one piece: those behind the checkpoint, or of one bundle; not below `low`. Returns
+    /// where to continue.
     fn newer(&mut self, before: u64, low: u64) -> Result<u64, AuditError> {
         let sealed = self.reader.sealed();
         let first = if before > sealed { sealed } else { (before - 1) / TILE as u64 * TILE as u64 }.max(low);
@@ -96,7 +96,7 @@ impl Search<'_> {
         Ok(first)
     }
 
-    /// Looks at these entries; gives where to go on, where not all were looked at.
+    /// Compares these entries, and returns where to continue, where not all were compared.
     fn of(&mut self, places: Vec<u64>) -> Result<Option<u64>, AuditError> {
         let mut bundle = None;
         for index in places {

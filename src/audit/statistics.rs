@@ -15,7 +15,7 @@ use std::collections::btree_map::Entry as Slot;
 /// Entries that are found at once.
 const PAGE: usize = 1_000;
 
-/// Whether the index's counts can tell: it counts by client, agency, source, operation and outcome, in whole hours.
+/// Returns whether the index's counts are sufficient: it counts by client, agency, source, operation and outcome, in whole hours.
 pub fn counts(query: &Query) -> bool {
     let whole = |time: Option<i64>| time.is_none_or(|time| time % HOUR_US == 0);
     !query.has_subject_filter()
@@ -33,8 +33,8 @@ pub struct PeriodStatistics {
     pub not_counted: u64,
 }
 
-/// Exchanges by the hour, or by the day of Ho Chi Minh City (told by its first hour), in the order of time: from the index's
-/// counts where they can tell, and from the entries for what is newer. At most `max` counts.
+/// Exchanges by the hour, or by the day of Ho Chi Minh City (identified by its first hour), in the order of time: from the index's counts
+/// where they can tell, and from the entries for what is newer. At most `max` counts.
 ///
 /// # Errors
 /// As for [`search::page`].
@@ -46,7 +46,7 @@ pub fn statistics(
     most: usize,
 ) -> Result<PeriodStatistics, AuditError> {
     let mut sums = StatisticsTotals { days, all: BTreeMap::new() };
-    let (newer_than, uncounted) = match index.filter(|_| counts(query)) {
+    let (newer_than, not_counted) = match index.filter(|_| counts(query)) {
         Some(index) => {
             let from = query.from_us.map_or(i64::MIN, |from| from.div_euclid(HOUR_US));
             let to = query.to_us.map_or(i64::MAX, |to| to.div_euclid(HOUR_US));
@@ -63,12 +63,12 @@ pub fn statistics(
         page.found.into_iter().filter(|one| one.index >= newer_than).for_each(|one| sums.entry(one.entry));
         before = page.before;
     }
-    Ok(sums.counted(most, uncounted))
+    Ok(sums.counted(most, not_counted))
 }
 
-/// The same from the entries alone, each hashed up to the checkpoint, or from the journal behind it. `progress` is called with how
-/// many entries were read, of how many; where it says no, `None` comes of it. What was pruned is not counted; `not_counted` is how
-/// many of these entries may be of the period.
+/// The same from the entries alone, each hashed up to the checkpoint, or from the journal behind it. `progress` is called with how many
+/// entries were read, of how many; where it returns false, the result is `None`. What was pruned is not counted; `not_counted` is how many
+/// of these entries may be of the period.
 ///
 /// # Errors
 /// The log cannot be read, or is not what was signed.
@@ -105,8 +105,8 @@ pub fn from_log(
     for (index, bytes) in (sealed..high).zip(reader.tail()) {
         take(&mut sums, index, bytes)?;
     }
-    let uncounted = pruned_within(reader, query, high)?;
-    Ok(Some(sums.counted(most, uncounted)))
+    let not_counted = pruned_within(reader, query, high)?;
+    Ok(Some(sums.counted(most, not_counted)))
 }
 
 /// Entries of pruned bundles that may be of a query's period: a run of them ends before the entry behind it was made.
@@ -147,15 +147,12 @@ impl StatisticsTotals {
             operation: entry.operation,
             exchanges: 1,
             total_us: entry.total_us,
-            answer_bytes: entry.answer_bytes,
+            response_bytes: entry.response_bytes,
         });
     }
 
-    fn counted(self, most: usize, uncounted: u64) -> PeriodStatistics {
-        PeriodStatistics {
-            counts: (self.all.len() <= most).then(|| self.all.into_values().collect()),
-            not_counted: uncounted,
-        }
+    fn counted(self, most: usize, not_counted: u64) -> PeriodStatistics {
+        PeriodStatistics { counts: (self.all.len() <= most).then(|| self.all.into_values().collect()), not_counted }
     }
 
     fn add(&mut self, one: Hour) {
@@ -168,7 +165,7 @@ impl StatisticsTotals {
                 let sum = sum.get_mut();
                 sum.exchanges += one.exchanges;
                 sum.total_us += one.total_us;
-                sum.answer_bytes += one.answer_bytes;
+                sum.response_bytes += one.response_bytes;
             }
         }
     }

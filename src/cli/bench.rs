@@ -58,7 +58,7 @@ struct BenchResults {
     /// Of all calls, from when they were due.
     times: Histogram<u64>,
     /// Of those that were answered, from when they were sent.
-    answered: Histogram<u64>,
+    completed: Histogram<u64>,
     outcomes: BTreeMap<String, u64>,
 }
 
@@ -66,14 +66,14 @@ impl BenchResults {
     fn new() -> Result<Self, CliError> {
         let times =
             Histogram::new_with_bounds(1, LONGEST_US, 3).map_err(|error| CliError::Failed(error.to_string()))?;
-        Ok(BenchResults { answered: times.clone(), times, outcomes: BTreeMap::new() })
+        Ok(BenchResults { completed: times.clone(), times, outcomes: BTreeMap::new() })
     }
 
     fn add(&mut self, due: Instant, sent: Instant, outcome: String) {
         let us = |since: Instant| u64::try_from(since.elapsed().as_micros()).unwrap_or(LONGEST_US).max(1);
         self.times.saturating_record(us(due));
         if outcome == OK {
-            self.answered.saturating_record(us(sent));
+            self.completed.saturating_record(us(sent));
         }
         *self.outcomes.entry(outcome).or_default() += 1;
     }
@@ -186,7 +186,7 @@ fn merged(shards: &[Arc<Mutex<BenchResults>>]) -> Result<BenchResults, CliError>
     let mut all = BenchResults::new()?;
     for shard in shards {
         let shard = lock(shard);
-        for (sum, one) in [(&mut all.times, &shard.times), (&mut all.answered, &shard.answered)] {
+        for (sum, one) in [(&mut all.times, &shard.times), (&mut all.completed, &shard.completed)] {
             sum.add(one).map_err(|error| CliError::Failed(error.to_string()))?;
         }
         for (outcome, count) in &shard.outcomes {
@@ -233,7 +233,7 @@ fn report(args: &BenchArgs, seen: &BenchResults, output: Output) -> Result<(), C
         "connections": args.connections, "streams": args.streams, "rate": args.rate, "seconds": seconds,
         "calls": count, "answered": answered, "per_second": count as f64 / seconds,
         "answered_per_second": answered as f64 / seconds, "outcomes": seen.outcomes,
-        "latency_us": latency(&seen.times), "answered_since_sent_us": latency(&seen.answered),
+        "latency_us": latency(&seen.times), "answered_since_sent_us": latency(&seen.completed),
         "mean_us": seen.times.mean(),
     });
     output.result(&value, || {
@@ -251,7 +251,7 @@ fn report(args: &BenchArgs, seen: &BenchResults, output: Output) -> Result<(), C
         if answered < count {
             for percent in [50.0, 99.0] {
                 let name = format!("p{percent} of those answered, from sending");
-                shown.add_row([name, time(seen.answered.value_at_percentile(percent))]);
+                shown.add_row([name, time(seen.completed.value_at_percentile(percent))]);
             }
         }
         shown.to_string()

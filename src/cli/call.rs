@@ -101,7 +101,7 @@ pub struct CallArgs {
     csv: Option<PathBuf>,
     #[command(flatten)]
     target: CallTarget,
-    /// How long to wait for the answer.
+    /// How long to wait for the response.
     #[arg(long, value_parser = duration)]
     timeout: Option<Duration>,
 }

@@ -59,7 +59,7 @@ struct CertificateEnd {
     file: PathBuf,
     #[serde(flatten)]
     ending: Ending,
-    soon: bool,
+    expiring: bool,
 }
 
 /// What ends, in words: of a list, what tells it from another.
@@ -132,13 +132,17 @@ fn show_ends(config: &Config, output: Output) -> Result<(), CliError> {
     let ends = |file: PathBuf| {
         let endings =
             pki::expirations(&file).into_iter().chain(lists(&file).iter().map(Ending::of_list)).collect::<Vec<_>>();
-        endings.into_iter().map(move |ending| CertificateEnd { file: file.clone(), soon: ending.is_near(now), ending })
+        endings.into_iter().map(move |ending| CertificateEnd {
+            file: file.clone(),
+            expiring: ending.is_near(now),
+            ending,
+        })
     };
     let mut all: Vec<CertificateEnd> = files.into_iter().flat_map(ends).collect();
     all.sort_by_key(|end| end.ending.at);
     output.records(&all, &["ends", "days left", "what", "file"], |end| {
         let days = (end.ending.at - now).div_euclid(86_400);
-        let left = if end.soon { format!("{days}: renew it") } else { days.to_string() };
+        let left = if end.expiring { format!("{days}: renew it") } else { days.to_string() };
         vec![time(end.ending.at), left, what(&end.ending), end.file.display().to_string()]
     })
 }

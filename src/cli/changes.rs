@@ -20,7 +20,7 @@ pub struct ChangeArgs {
 enum ChangeCommand {
     /// List what waits for a second person, grants included, and what would be different.
     List,
-    /// Show one, whole: what is to be different, who asked, from where and why.
+    /// Show one in full: what is to be different, who asked, from where and why.
     Show {
         /// Its id (`c-…` or `g-…`).
         id: String,
@@ -53,12 +53,12 @@ pub fn run(args: ChangeArgs, output: Output) -> Result<(), CliError> {
         ChangeCommand::Approve { id } => {
             let approved = session.change(session.admin().approve_change(api::ApproveChangeRequest { id }))?;
             let change = approved.change.unwrap_or_default();
-            output.message(&change, || format!("approved {}: {} {}", change.id, change.act, change.object))
+            output.message(&change, || format!("approved {}: {} {}", change.id, change.event, change.object))
         }
         ChangeCommand::Reject { id } => {
             let rejected = session.change(session.admin().reject_change(api::RejectChangeRequest { id }))?;
             let change = rejected.change.unwrap_or_default();
-            output.message(&change, || format!("rejected {}: {} {}", change.id, change.act, change.object))
+            output.message(&change, || format!("rejected {}: {} {}", change.id, change.event, change.object))
         }
     }
 }
@@ -88,7 +88,17 @@ fn row(change: &api::PendingChange) -> Vec<String> {
     };
     let (why, ends) = (change.justification.clone(), time(change.ends));
     let who = change.requested_by.clone();
-    vec![change.id.clone(), change.act.clone(), object, who, ends, change.requester_address.clone(), why, before, after]
+    vec![
+        change.id.clone(),
+        change.event.clone(),
+        object,
+        who,
+        ends,
+        change.requester_address.clone(),
+        why,
+        before,
+        after,
+    ]
 }
 
 /// Everything about one change, a line each, then what is different.
@@ -100,7 +110,7 @@ fn details(change: &api::PendingChange) -> String {
     let address = Some(change.requester_address.clone()).filter(|address| !address.is_empty());
     let lines = [
         ("change", Some(change.id.clone())),
-        ("what", Some(format!("{} {}", change.act, change.object))),
+        ("what", Some(format!("{} {}", change.event, change.object))),
         ("whose right", holder),
         ("asked for by", Some(change.requested_by.clone())),
         ("from", address.or_else(|| Some("the gateway's own host".to_owned()))),

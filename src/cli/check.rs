@@ -162,7 +162,7 @@ enum ContractCommand {
         /// `Service/Method`, or a source's id for all of its operations.
         name: String,
     },
-    /// List where sources' answers are not as their contracts say, by path and never by value; or report it to their owners.
+    /// List where sources' responses are not as their contracts say, by path and never by value; or report it to their owners.
     Drift(super::drift::DriftArgs),
 }
 

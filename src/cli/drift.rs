@@ -1,4 +1,4 @@
-//! `contract drift`: where sources' answers are not as their contracts say, and a report of it for those who run them.
+//! `contract drift`: where sources' responses are not as their contracts say, and a report of it for those who run them.
 
 use super::CliError;
 use super::output::{Output, message_json, print_json, time};
@@ -14,7 +14,7 @@ pub struct DriftArgs {
     /// Only this source's.
     #[arg(long, value_name = "ID")]
     source: Option<String>,
-    /// As a report that can be sent to those who run the sources: Markdown, or JSON with --output json. Holds no value of any answer.
+    /// As a report that can be sent to those who run the sources: Markdown, or JSON with --output json. Holds no value of any response.
     #[arg(long)]
     report: bool,
 }
@@ -32,7 +32,7 @@ pub fn run(args: DriftArgs, output: Output) -> Result<(), CliError> {
             }
         };
     }
-    let header = ["source", "operation", "kind", "path", "answers", "last seen", "since", "types"];
+    let header = ["source", "operation", "kind", "path", "responses", "last seen", "since", "types"];
     output.messages_with(&found.drift, &header, &["since", "types"], row)?;
     if matches!(output, Output::Human) {
         found.unlisted.iter().for_each(|one| anstream::println!("{}", beyond(one)));
@@ -46,7 +46,7 @@ fn row(drift: &Drift) -> Vec<String> {
         method(&drift.operation),
         kind(drift),
         drift.path.clone(),
-        drift.answers.to_string(),
+        drift.responses.to_string(),
         time(drift.last_seen),
         time(drift.first_seen),
         types(drift),
@@ -70,7 +70,7 @@ fn types(drift: &Drift) -> String {
 }
 
 fn beyond(one: &UnlistedDrift) -> String {
-    format!("{}: {} answers with paths beyond those that are kept", method(&one.operation), one.answers)
+    format!("{}: {} responses with paths beyond those that are kept", method(&one.operation), one.responses)
 }
 
 /// What each kind is, in Vietnamese and in English.
@@ -89,7 +89,7 @@ fn meaning(kind: DriftKind) -> &'static str {
 fn report(found: &ListDriftResponse) -> String {
     let now = time(crate::registry::now());
     let mut out = format!(
-        "# Khác biệt giữa dữ liệu trả về và mô tả kết nối\n\nDifferences between answers and contracts, {now} (UTC+7). Báo cáo chỉ nêu \
+        "# Khác biệt giữa dữ liệu trả về và mô tả kết nối\n\nDifferences between responses and contracts, {now} (UTC+7). Báo cáo chỉ nêu \
          tên trường, không có giá trị nào của câu trả lời. The report names fields only; it holds no value of any answer.\n"
     );
     if found.drift.is_empty() && found.unlisted.is_empty() {
@@ -103,12 +103,12 @@ fn report(found: &ListDriftResponse) -> String {
                 above = &drift.operation;
                 let (protocol, contract) = (&drift.protocol, &drift.contract);
                 out.push_str(&format!("\n### {} ({protocol}, contract {contract})\n\n", drift.operation));
-                out.push_str("| Đường dẫn (path) | Khác biệt (kind) | Kiểu (types) | Từ (since) | Gần nhất (last) | Số câu trả lời (answers) |\n");
+                out.push_str("| Đường dẫn (path) | Khác biệt (kind) | Kiểu (types) | Từ (since) | Gần nhất (last) | Số câu trả lời (responses) |\n");
                 out.push_str("| --- | --- | --- | --- | --- | --- |\n");
             }
             let (since, last) = (time(drift.first_seen), time(drift.last_seen));
-            let (kind, types, answers) = (meaning(drift.kind()), types(drift), drift.answers);
-            out.push_str(&format!("| `{}` | {kind} | {types} | {since} | {last} | {answers} |\n", drift.path));
+            let (kind, types, responses) = (meaning(drift.kind()), types(drift), drift.responses);
+            out.push_str(&format!("| `{}` | {kind} | {types} | {since} | {last} | {responses} |\n", drift.path));
         }
         for one in found.unlisted.iter().filter(|one| one.source == source.id) {
             out.push_str(&format!("\n{}\n", beyond(one)));
@@ -142,10 +142,10 @@ mod tests {
             found: "number".into(),
             first_seen: 1_795_748_400,
             last_seen: 1_795_748_401,
-            answers: 12,
+            responses: 12,
             ..Drift::default()
         };
-        let unlisted = UnlistedDrift { source: "land".into(), operation: drift.operation.clone(), answers: 3 };
+        let unlisted = UnlistedDrift { source: "land".into(), operation: drift.operation.clone(), responses: 3 };
         let source =
             DriftSource {
                 id: "land".into(), name_vi: "Đất đai".into(), owner: "MAE".into(), ..DriftSource::default()
@@ -158,7 +158,7 @@ mod tests {
             "### ndxp.land.v1.LandService/GetParcel (X-Road REST, contract v1)",
             "| `ThuaDat/SoTo` | đổi kiểu dữ liệu (retyped) | number in place of text | 2026-11-27",
             "| 12 |",
-            "3 answers",
+            "3 responses",
         ] {
             assert!(text.contains(part), "{part}:\n{text}");
         }

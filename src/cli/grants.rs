@@ -61,7 +61,7 @@ struct AddGrant {
     /// A purpose: `procedure:CODE`, `dossier:AGENCY`, or `*`.
     #[arg(long = "purpose")]
     purposes: Vec<String>,
-    /// An answer field by path (`name.given`), or `*` for all.
+    /// A response field by path (`name.given`), or `*` for all.
     #[arg(long = "field", required = true)]
     fields: Vec<String>,
     /// Calls a second.
@@ -97,7 +97,7 @@ struct ChangeGrant {
     /// A purpose, in place of the ones before.
     #[arg(long = "purpose")]
     purposes: Vec<String>,
-    /// An answer field by path, in place of the ones before.
+    /// A response field by path, in place of the ones before.
     #[arg(long = "field")]
     fields: Vec<String>,
     /// Calls a second.

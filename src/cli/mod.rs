@@ -35,7 +35,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Gateway between a province's systems and the national databases: typed gRPC in, each source's own protocol out,
-/// every exchange in a tamper-evident log before its answer leaves.
+/// every exchange in a tamper-evident log before its response leaves.
 #[derive(Parser)]
 #[command(name = "ndxp-gateway", version, about, long_about = None, propagate_version = true)]
 #[command(after_help = "Exit codes: 0 done; 1 refused, failed or not verified; 2 wrong usage or configuration; \

@@ -19,8 +19,8 @@ pub struct ServeArgs {
     take_over: bool,
     /// The system's clock was ahead when the log's newest entries were written, and is right now: the gateway takes the time that it
     /// shows. Without it, time goes on from the newest entry, so that no ended right comes back. It is an entry of the log.
-    #[arg(long)]
-    clock_was_ahead: bool,
+    #[arg(long, alias = "clock-was-ahead")]
+    clock_ahead: bool,
 }
 
 pub fn run(args: &ServeArgs) -> Result<(), CliError> {
@@ -36,7 +36,7 @@ pub fn run(args: &ServeArgs) -> Result<(), CliError> {
     let runtime = runtime()?;
     let (mut ends, _reload) =
         runtime.block_on(async { std::io::Result::Ok((EndSignals::listen()?, signal(SignalKind::hangup())?)) })?;
-    let gateway = Gateway::start_at(config, sockets, args.clock_was_ahead)?;
+    let gateway = Gateway::start_at(config, sockets, args.clock_ahead)?;
     // Nobody to be told where systemd did not start us.
     let _ = sd_notify::notify(&[NotifyState::Ready]);
     crate::server::watch(gateway.heartbeats())?;

@@ -7,7 +7,7 @@ use crate::admin::api;
 use crate::exchange_log::key;
 use crate::issuer::KeyAlgorithm;
 use crate::keyfile::NewFile;
-use crate::registry::{ActKey, TokenState, now};
+use crate::registry::{AdminEventKey, TokenState, now};
 use crate::server::registry_path;
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -187,7 +187,7 @@ pub struct KeysArgs {
 #[derive(Subcommand)]
 enum KeysCommand {
     /// Make the keys that a gateway keeps for itself, before its first start: the exchange log's, which signs its checkpoints, and
-    /// the one that vouches for acts on their way into the log. Prints the log's public key, for auditors and witnesses. What
+    /// the one that vouches for events on their way into the log. Prints the log's public key, for auditors and witnesses. What
     /// is there stays; beside a log whose key is gone none is made.
     Init,
     /// List signing keys of access tokens.
@@ -213,7 +213,7 @@ fn key_state(key: &api::Key) -> String {
     match key.state() {
         api::KeyState::KeyPublished => format!("published; signs from {}", time(key.signs_from)),
         api::KeyState::KeySigning => "signs now".to_owned(),
-        api::KeyState::KeyReplaced => format!("replaced; its tokens are good until {}", time(key.believed_until)),
+        api::KeyState::KeyReplaced => format!("replaced; its tokens are good until {}", time(key.trusted_until)),
         api::KeyState::KeyRetired | api::KeyState::Unspecified => "retired".to_owned(),
     }
 }
@@ -224,7 +224,7 @@ fn init(connection: &ConnectionArgs, output: Output) -> Result<(), CliError> {
     local::owner(&config.data)?;
     let made = key::make(&config.data, &config.vault)?;
     let verifier = key::read(&config.data, &config.vault, &config.log.origin)?.verifier().to_string();
-    ActKey::make(&registry_path(&config.data), &config.vault)?;
+    AdminEventKey::make(&registry_path(&config.data), &config.vault)?;
     let path = key::path(&config.data);
     let value = json!({ "made": made, "log_key": path, "vkey": verifier });
     output.result(&value, || {

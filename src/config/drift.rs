@@ -1,4 +1,4 @@
-//! `[drift]` of a connection entry: what becomes of answers that have drifted from their contract, for all of a source's operations and
+//! `[drift]` of a connection entry: what becomes of responses that have drifted from their contract, for all of a source's operations and
 //! for each.
 
 use super::reader::Table;

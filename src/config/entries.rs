@@ -30,7 +30,7 @@ pub struct UpstreamTarget {
     pub hub: Option<String>,
     /// Addresses of the hub or source, `https://host:port/prefix`, at least one.
     pub addresses: Vec<String>,
-    /// What health checks ask for; without it, they only shake hands.
+    /// The path of health checks; without it, they are TLS handshakes.
     pub health_path: Option<String>,
     /// Pings towards it, where it speaks gRPC.
     pub keepalive: Keepalive,
@@ -47,7 +47,7 @@ pub enum SecondMode {
     Failover,
     /// So many calls of a hundred go there.
     Share(u32),
-    /// Reads go to both; callers get the first one's answer, and differences are counted by field.
+    /// Reads go to both; callers get the first one's response, and differences are counted by field.
     Shadow,
 }
 
@@ -65,7 +65,7 @@ pub struct SourceEntry {
     pub guard: GuardSettings,
     /// Operations (`GetHousehold`) with bounds of their own.
     pub own_guards: BTreeMap<String, GuardSettings>,
-    /// What becomes of answers that have drifted.
+    /// What becomes of responses that have drifted.
     pub drift: DriftPolicies,
     settings: Settings,
     xroad: Option<XRoadIds>,
@@ -103,7 +103,10 @@ struct HubEntry {
     credentials: HashMap<&'static str, Arc<Credentials>>,
 }
 
-/// Reads every hub, then every source; gives the files that they name too. All faults of all files come back together.
+/// Reads every hub, then every source, and returns them with the files that they name.
+///
+/// # Errors
+/// All faults of all files together.
 pub fn load(hubs: &Path, sources: &Path, contracts: &ContractSet) -> Result<(Sources, Vec<PathBuf>), Vec<ConfigFault>> {
     let (mut faults, mut named) = (Vec::new(), Vec::new());
     let mut known_hubs = HashMap::new();
@@ -164,7 +167,7 @@ fn https(text: &str) -> Result<String, String> {
     }
 }
 
-/// One address in quotes, or a list of them: calls go where the fewest are under way.
+/// One address in quotes, or a list of them: calls go where the fewest are in flight.
 fn read_addresses(table: &Table<'_>, example: &str) -> Option<Vec<String>> {
     let given = table.text_or_texts("address", example)?;
     let known = given.iter().map(|text| https(text)).collect::<Result<Vec<_>, _>>();
@@ -306,7 +309,7 @@ fn read_source(table: &Table<'_>, hubs: &HashMap<String, HubEntry>, contracts: &
     }
     let (guard, own_guards) = table.section("guard", |table| read_guards(table, &operations));
     let drift = drift::read(table, &operations);
-    // An answer of the largest known catalogue has some megabytes.
+    // A response of the largest known catalogue has some megabytes.
     let max_response = table.number("max_response_bytes", 16 << 20, 1_024..=(1 << 30)) as usize;
     let mut first = reached?;
     let credentials_at = if own.is_some() { "credentials" } else { "hub" };

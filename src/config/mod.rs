@@ -1,6 +1,6 @@
-//! The gateway's configuration: typed, checked as a whole at load, every fault told at once. Unknown keys are refused,
-//! secrets come from files or the environment. Defaults stand where they are read; `docs/configuration.md` is printed
-//! from a configuration that spells them out.
+//! The gateway's configuration: typed, checked completely at load, with all faults reported together. Unknown keys are refused, secrets
+//! come from files or the environment. Defaults stand where they are read; `docs/configuration.md` is printed from a configuration that
+//! spells them out.
 
 pub mod drift;
 pub mod entries;
@@ -74,13 +74,13 @@ pub struct Listen {
     pub handshakes_per_peer_s: u32,
     /// Handshakes a second of all addresses from which no certificate was seen yet.
     pub handshakes_s: u32,
-    /// Age at which a connection is asked to be opened anew (give or take a tenth).
+    /// Age at which a connection gets GOAWAY (give or take a tenth).
     pub max_connection_age: Duration,
     /// Longest TLS handshake.
     pub handshake_timeout: Duration,
-    /// How long a caller may take nothing of what is there for it.
+    /// How long a caller may keep its flow-control window closed before its call is reset.
     pub send_timeout: Duration,
-    /// Longest wait for calls under way when the gateway ends.
+    /// Longest wait for calls in flight when the gateway ends.
     pub drain_timeout: Duration,
 }
 
@@ -101,7 +101,7 @@ pub struct LogSettings {
     pub policy: Policy,
     /// The policy's file as it stands.
     pub policy_text: Option<String>,
-    /// CA of the witnesses' certificates; that of the clients unless said.
+    /// CA of the witnesses' certificates; that of the clients by default.
     pub witness_ca: Option<PathBuf>,
     /// Whether this gateway keeps the search index.
     pub index: bool,
@@ -188,11 +188,17 @@ impl Config {
     }
 
     /// Reads and checks the gateway's file. The catalogue that it names is read by [`Config::catalogue`].
+    ///
+    /// # Errors
+    /// All faults together, with file, line and reason.
     pub fn load(file: &Path) -> Result<Self, Vec<ConfigFault>> {
         Document::open(file).map_err(|fault| vec![fault])?.read(|table| read(file, table))
     }
 
-    /// The contracts alone: what administration needs, whatever is wrong with a source's entry.
+    /// Reads the contracts alone: what administration needs, whatever is wrong with a source's entry.
+    ///
+    /// # Errors
+    /// All faults together, with file, line and reason.
     pub fn contracts(&self) -> Result<ContractSet, Vec<ConfigFault>> {
         let contracts = match &self.contracts_dir {
             Some(folder) => ContractSet::with_folder(folder),
@@ -201,7 +207,10 @@ impl Config {
         contracts.map_err(|faults| faults.into_iter().map(ConfigFault::from).collect())
     }
 
-    /// Reads contracts, hubs and sources; read again at each reload.
+    /// Reads contracts, hubs and sources; called again at each reload.
+    ///
+    /// # Errors
+    /// All faults together, with file, line and reason.
     pub fn catalogue(&self) -> Result<Catalogue, Vec<ConfigFault>> {
         let contracts = self.contracts()?;
         let (sources, files) = entries::load(&self.hubs_dir, &self.sources_dir, &contracts)?;
@@ -404,9 +413,9 @@ fn read_revocation(table: &Table<'_>, data: Option<&Path>) -> Option<Revocation>
         return None;
     }
     let data = data?;
-    let (kept, registry) = (data.join("state"), data.join(crate::registry::sqlite::FILE));
-    let (record, urls) = (kept.join("revocation.json"), urls.into_iter().collect::<Option<_>>()?);
-    Some(Revocation::Checked(CrlSources { files, urls, every, kept, record, registry, vault: Vault::default() }))
+    let (cached, registry) = (data.join("state"), data.join(crate::registry::sqlite::FILE));
+    let (record, urls) = (cached.join("revocation.json"), urls.into_iter().collect::<Option<_>>()?);
+    Some(Revocation::Checked(CrlSources { files, urls, every, cached, record, registry, vault: Vault::default() }))
 }
 
 /// The URL of published revocation lists.

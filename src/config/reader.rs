@@ -1,4 +1,4 @@
-//! Reading TOML so that everything wrong is told at once, with file, line and what to do.
+//! Reads TOML, and reports all faults together, with file, line and what to do.
 
 use crate::drivers::credentials::Secret;
 use std::cell::RefCell;
@@ -34,7 +34,10 @@ pub struct Document {
 }
 
 impl Document {
-    /// Takes a file's text. A file that cannot be read is a fault of its own.
+    /// Reads a file's text.
+    ///
+    /// # Errors
+    /// The file cannot be read.
     pub fn open(file: &Path) -> Result<Self, ConfigFault> {
         let text = std::fs::read_to_string(file).map_err(|error| ConfigFault {
             file: file.display().to_string(),
@@ -44,7 +47,10 @@ impl Document {
         Ok(Document { file: file.to_owned(), text, faults: RefCell::default(), named: RefCell::default() })
     }
 
-    /// Reads the file's table with `read`; everything that is wrong comes back together.
+    /// Reads the file's table with `read`.
+    ///
+    /// # Errors
+    /// All faults together, with their lines.
     pub fn read<T>(&self, read: impl FnOnce(&Table<'_>) -> Option<T>) -> Result<T, Vec<ConfigFault>> {
         let (root, errors) = DeTable::parse_recoverable(&self.text);
         for error in &errors {
@@ -80,7 +86,7 @@ impl Document {
     }
 }
 
-/// A table of a file. Each getter notes its key as known; what nobody asked for is refused.
+/// A table of a file. Each getter marks its key as known; other keys are refused.
 pub struct Table<'d> {
     document: &'d Document,
     table: &'d DeTable<'d>,
@@ -128,7 +134,7 @@ impl<'d> Table<'d> {
         self.typed(key, "a text in quotes", |value| value.get_ref().as_str().map(str::to_owned))
     }
 
-    /// A text that must be given. `example` says what it looks like.
+    /// A text that must be given, as in `example`.
     pub fn needed(&self, key: &str, example: &str) -> Option<String> {
         if self.get(key).is_none() {
             self.fault(key, format!("is missing: add {key} = {example:?}"));

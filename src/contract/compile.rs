@@ -18,11 +18,11 @@ mod binding;
 mod folder;
 mod message;
 
-/// Longest timeout that a contract may ask for.
+/// Longest timeout of an operation.
 const MAX_TIMEOUT_MS: u32 = 600_000;
 /// Timeout where the contract does not say.
 const DEFAULT_TIMEOUT_MS: u32 = 10_000;
-/// People and enterprises of an answer that an entry names, where the contract says nothing, and at most: 15 kB of its 64.
+/// People and enterprises of a response that an entry names, where the contract says nothing, and at most: 15 kB of its 64.
 const DEFAULT_RESPONSE_SUBJECTS: usize = 100;
 const MAX_RESPONSE_SUBJECTS: usize = 500;
 
@@ -47,7 +47,10 @@ pub struct ContractSet {
 }
 
 impl ContractSet {
-    /// The ten embedded contracts.
+    /// Compiles the ten embedded contracts.
+    ///
+    /// # Errors
+    /// All faults together, with file, line and reason.
     pub fn embedded() -> Result<Self, Vec<ContractFault>> {
         let whole = |reason: String| vec![ContractFault { file: "(embedded)".into(), line: 0, reason }];
         let pool = DescriptorPool::decode(super::EMBEDDED).map_err(|error| whole(error.to_string()))?;
@@ -56,7 +59,10 @@ impl ContractSet {
         Ok(set)
     }
 
-    /// The embedded contracts and those of a folder (every `.proto` below it). All faults are reported at once.
+    /// Compiles the embedded contracts and those of a folder (every `.proto` below it).
+    ///
+    /// # Errors
+    /// All faults together, with file, line and reason; a folder that cannot be read is one.
     pub fn with_folder(folder: &Path) -> Result<Self, Vec<ContractFault>> {
         let mut set = Self::embedded()?;
         let mut names = Vec::new();
@@ -148,7 +154,7 @@ impl ContractSet {
         all
     }
 
-    /// Every file that a reflection client may ask for, encoded with its options.
+    /// Returns every file that a reflection client may request, encoded with its options.
     pub fn files(&self) -> &[FileDescriptor] {
         &self.files
     }

@@ -1,6 +1,6 @@
-//! Keeping only the granted fields of an answer, on the encoded bytes: one walk for every driver, no decoding.
+//! Keeping only the granted fields of a response, on the encoded bytes: one walk for every driver, no decoding.
 //!
-//! An unknown field is never kept: nobody can have granted it. What was disclosed is told by path.
+//! An unknown field is never kept: no grant can have it. What was disclosed is reported by path.
 
 use super::formats::is_within;
 use super::options::DataClass;
@@ -9,7 +9,7 @@ use crate::varint;
 use bytes::Bytes;
 use std::collections::HashMap;
 
-/// Every field of an answer, as a tree of nodes; node 0 is the message itself.
+/// Every field of a response, as a tree of nodes; node 0 is the message itself.
 #[derive(Debug, Default)]
 pub struct FieldTree {
     nodes: Vec<FieldNode>,
@@ -142,7 +142,7 @@ impl FieldTree {
     }
 }
 
-/// Which fields of an answer a grant lets through.
+/// Which fields of a response a grant lets through.
 #[derive(Debug, Clone)]
 pub struct Mask {
     whole: bool,
@@ -177,7 +177,7 @@ impl Disclosed {
         self.subjects.iter().map(String::as_str)
     }
 
-    /// How many ids were told beyond these.
+    /// Returns how many ids were disclosed beyond these.
     pub fn omitted(&self) -> u64 {
         self.omitted
     }
@@ -203,12 +203,15 @@ impl Disclosed {
     }
 }
 
-/// An answer that is no protobuf message.
+/// A response that is no protobuf message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the answer is no message of the contract")]
 pub struct MalformedMessage;
 
 /// Keeps what the mask allows. Where that is everything, the bytes are handed on as they are, and nothing is copied.
+///
+/// # Errors
+/// The bytes are no encoded message.
 pub fn keep(
     tree: &FieldTree,
     mask: &Mask,
@@ -280,6 +283,10 @@ pub(super) struct Field<'b> {
 }
 
 impl<'b> Field<'b> {
+    /// Reads a message's next field: its number, wire type and bytes.
+    ///
+    /// # Errors
+    /// The bytes are no encoded message.
     #[inline]
     pub fn read(bytes: &'b [u8]) -> Result<Self, MalformedMessage> {
         let (tag, at) = varint::read(bytes).ok_or(MalformedMessage)?;

@@ -68,12 +68,15 @@ pub fn tax_check_digit(first_nine: &str) -> Option<u32> {
     Some(10 - sum % 11).filter(|digit| *digit < 10)
 }
 
-/// Whether a dotted name (an agency code, a procedure code, a field's path) is `outer` itself or stands below it.
+/// Returns whether a dotted name (an agency code, a procedure code, a field's path) is `outer` or below it.
 pub fn is_within(outer: &str, name: &str) -> bool {
     name.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
-/// Checks a text against a format. The error says what is expected, never what was given.
+/// Checks a text against a format.
+///
+/// # Errors
+/// What is expected; never what was given.
 pub fn check(format: Format, text: &str) -> Result<(), &'static str> {
     let holds = match format {
         Format::Unspecified => true,

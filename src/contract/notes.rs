@@ -1,4 +1,4 @@
-//! What is noticed while an answer is read: codes that the contract does not know, fields that were left out. Paths, and of unknown
+//! What is noticed while a response is read: codes that the contract does not know, fields that were left out. Paths, and of unknown
 //! codes their text, which is the caller's alone.
 
 use super::drift::{Drift, DriftKind};
@@ -10,7 +10,7 @@ pub const MAX_NOTES: usize = 20;
 /// Longest unknown code that is handed on, in bytes.
 const MAX_CODE: usize = 64;
 
-/// What was noticed in the answers of one exchange.
+/// What was noticed in the responses of one exchange.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Notes {
     /// Enum fields with a code that the contract does not know, by path, and the code where no field beside takes it.

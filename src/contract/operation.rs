@@ -31,11 +31,11 @@ pub struct SourceInfo {
 /// How messages flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CallShape {
-    /// One request, one answer.
+    /// One request, one response.
     Unary,
-    /// One request, a stream of answers.
+    /// One request, a stream of responses.
     ServerStream,
-    /// A stream of requests, one answer.
+    /// A stream of requests, one response.
     ClientStream,
 }
 
@@ -103,11 +103,11 @@ pub struct RestBinding {
     pub template: Vec<TemplatePart>,
     /// Wrapper of the body's fields, as path parts.
     pub body_root: Vec<String>,
-    /// Whether answers are kept and revalidated by ETag.
+    /// Whether responses are cached and revalidated by ETag.
     pub etag: bool,
     /// Whether 202 is a success.
     pub accepted: bool,
-    /// Whether fields go to the query unless said otherwise.
+    /// Whether fields go to the query by default.
     pub query_by_default: bool,
 }
 
@@ -123,7 +123,7 @@ pub enum TemplatePart {
 /// Paging of a server stream.
 #[derive(Debug, Clone)]
 pub struct Paging {
-    /// Source name of the offset; empty: one answer is the whole list.
+    /// Source name of the offset; empty: one response is the whole list.
     pub offset: String,
     /// Source name of the page size.
     pub limit: String,
@@ -133,7 +133,7 @@ pub struct Paging {
     pub max_pages: u32,
     /// Place of the number of records in all.
     pub total: Option<WirePath>,
-    /// Place of a flag that says whether there are more.
+    /// Path of a flag for further records.
     pub more: Option<WirePath>,
 }
 
@@ -165,7 +165,7 @@ pub struct Operation {
     pub method: MethodDescriptor,
     /// `source:group`.
     pub scope: String,
-    /// Data class of the answer as a whole.
+    /// Data class of the response as a whole.
     pub data_class: options::DataClass,
     /// Whether `ndxp-purpose` is required.
     pub purpose_required: bool,
@@ -183,9 +183,9 @@ pub struct Operation {
     pub shape: CallShape,
     /// How it is called at the source.
     pub binding: Binding,
-    /// Values that the caller does not give.
+    /// Values that the caller does not send.
     pub fills: Vec<FillPlan>,
-    /// Wrappers to go through in the answer: the first way that is in the document counts. Never empty; a way may be.
+    /// Wrappers to go through in the response: the first way that is in the document counts. Never empty; a way may be.
     pub response_root: Vec<Vec<String>>,
     /// Success and failure.
     pub outcome: OutcomeRules,
@@ -195,15 +195,15 @@ pub struct Operation {
     pub polling: Option<Polling>,
     /// Plan of the request message.
     pub request: Arc<MessagePlan>,
-    /// Plan of the answer message.
+    /// Plan of the response message.
     pub response: Arc<MessagePlan>,
-    /// Every field of the answer, for grants.
+    /// Every field of the response, for grants.
     pub response_fields: FieldTree,
-    /// Most people and enterprises of an answer that the entry names.
+    /// Most people and enterprises of a response that the entry names.
     pub max_response_subjects: usize,
-    /// What its answers look like.
+    /// What its responses look like.
     pub response_shape: ResponseShape,
-    /// What becomes of an answer that has drifted, where the contract says.
+    /// The contract's policy for a response that has drifted.
     pub drift: Option<DriftPolicy>,
 }
 
@@ -244,20 +244,20 @@ impl Operation {
         DynamicMessage::decode(self.request.message.clone(), request.clone()).map_err(|_| Malformed)
     }
 
-    /// Whether the time of its calls tells how busy the source is: not where the caller decides over it by a stream of
-    /// requests, nor where answers may have been kept.
+    /// Returns whether the duration of its calls indicates the source's load: not where the caller determines it by a stream of requests,
+    /// nor where responses may have been cached.
     pub fn indicates_load(&self) -> bool {
         let kept = matches!(&self.binding, Binding::Rest(binding) if binding.etag);
         self.shape != CallShape::ClientStream && !kept
     }
 }
 
-/// A value that the caller does not give.
+/// A value that the caller does not send.
 #[derive(Debug)]
 pub struct FillPlan {
-    /// Where it goes.
+    /// Its path at the source.
     pub name: super::plan::WirePath,
-    /// Where it stands.
+    /// Its location in the request.
     pub location: options::Location,
     /// What it is.
     pub value: options::fill::Value,

@@ -51,7 +51,7 @@ pub struct FieldPlan {
     pub format: Option<Format>,
     /// Whether it must be given.
     pub required: bool,
-    /// In an answer: whether its name is always there.
+    /// In a response: whether its name is always there.
     pub expected: bool,
     /// Longest text or list.
     pub max_length: usize,
@@ -61,9 +61,9 @@ pub struct FieldPlan {
     pub case: options::Case,
     /// The setting of the connection entry that may choose another case.
     pub case_setting: Option<String>,
-    /// The name under which each item of a list stands in a structure of its own.
+    /// The name under which each item of a list is in a structure of its own.
     pub item: Option<String>,
-    /// Where it stands in the request.
+    /// Its location in the request.
     pub location: options::Location,
     /// The `one_of` group, as an index into [`MessagePlan::groups`].
     pub group: Option<usize>,
@@ -75,17 +75,18 @@ pub struct FieldPlan {
     pub data_class: options::DataClass,
     /// Whether it names a person or an enterprise.
     pub subject: bool,
-    /// In an answer: the field beside that takes the source's text where this one cannot be read.
+    /// In a response: the field beside that takes the source's text where this one cannot be read.
     pub unparsed_into: Option<FieldDescriptor>,
-    /// Whether it is such a field raw_text_of: it has no place of its own at the source, and is granted with the field of this number.
+    /// The number of the field whose raw text it takes (`unparsed_into`): it has no name of its own at the source, and is granted with that
+    /// field.
     pub raw_text_of: Option<u32>,
-    /// In an answer: digits of a code that may have become a number; 0: it is none.
+    /// In a response: digits of a code that may have become a number; 0: it is none.
     pub digits: usize,
-    /// In an answer: whether an unknown code of an enum is an error.
+    /// In a response: whether an unknown code of an enum is an error.
     pub strict: bool,
     /// Texts at the source that mean that there is nothing.
     pub absent: Vec<Absent>,
-    /// In an answer: whether a value that cannot be read costs this field only.
+    /// In a response: whether a value that cannot be read costs this field only.
     pub omit: bool,
 }
 
@@ -166,8 +167,8 @@ pub struct EnumPlan {
 }
 
 impl EnumPlan {
-    /// The number of the value that a code (trimmed, in form C) stands for. Digits may have lost their leading zeros, or become a
-    /// decimal number, where exactly one value fits then.
+    /// Returns the number of the value of a code (trimmed, in form C). Digits may have lost their leading zeros, or become a decimal
+    /// number, where exactly one value fits then.
     pub fn find(values: &[EnumPlan], code: &str) -> Option<i32> {
         if let Some(known) = values.iter().find(|value| value.texts.iter().any(|text| text == code)) {
             return Some(known.number);

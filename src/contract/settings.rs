@@ -19,15 +19,15 @@ pub struct CallContext {
     pub exchange_id: String,
     /// W3C trace context to hand on, where the caller sent one.
     pub traceparent: Option<String>,
-    /// What is noticed while its answers are read.
+    /// What is noticed while its responses are read.
     pub observed: Arc<Observed>,
-    /// What becomes of an answer that has drifted.
+    /// What becomes of a response that has drifted.
     pub drift: DriftPolicy,
     /// Whether its own request has left.
     pub sent: SentFlag,
 }
 
-/// Whether a call's own request may have reached its source whole: then only the answer tells what became of it. Clones are one.
+/// Whether a call's own request may have reached its source completely: then only the response shows its outcome. Clones are one.
 #[derive(Debug, Clone, Default)]
 pub struct SentFlag(Arc<AtomicBool>);
 

@@ -7,7 +7,7 @@ use super::text::is_longer;
 use super::xml;
 use prost_reflect::{DynamicMessage, Value};
 
-/// Most violations that one answer reports: more help nobody, and the answer's size is bounded.
+/// Maximum violations in one response: more are of no help, and the response's size is bounded.
 pub const MAX_VIOLATIONS: usize = 50;
 
 /// One thing that is wrong with a request.
@@ -128,7 +128,7 @@ fn is_control(character: char) -> bool {
     }
 }
 
-/// Everybody whom a request names: for each list on the way all its items, from the first of the paths that is given.
+/// Returns every subject that a request names: for each list on the way all its items, from the first of the paths that is given.
 pub fn subjects(paths: &[Vec<String>], message: &DynamicMessage) -> Vec<String> {
     let mut found = Vec::new();
     for path in paths {

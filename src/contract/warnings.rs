@@ -1,10 +1,10 @@
-//! What a contract does not say, so that the gateway cannot tell one thing from another: no fault, but a reason to look again.
+//! What a contract does not state, so that the gateway cannot distinguish two cases: no fault, but a reason to look again.
 
 use super::map::outcome::OutcomeRules;
 use super::plan::{FieldKind, FieldPlan};
 use super::{Binding, CallShape, Operation};
 
-/// What an operation cannot tell apart, in words for whoever writes contracts.
+/// Returns what an operation cannot distinguish, as warnings for the author of a contract.
 pub fn warnings(operation: &Operation) -> Vec<String> {
     // A gRPC source says it by its status.
     if matches!(operation.binding, Binding::Grpc(_)) {
@@ -28,7 +28,7 @@ pub fn warnings(operation: &Operation) -> Vec<String> {
     found
 }
 
-/// Whether the answer is made of lists alone: an empty one is an answer.
+/// Whether the response is made of lists alone: an empty one is a response.
 fn only_lists(operation: &Operation) -> bool {
     !operation.response.fields.is_empty()
         && operation.response.fields.iter().all(|field| field.list || field.raw_text_of.is_some())

@@ -20,13 +20,13 @@ const MAX_DEPTH: usize = 64;
 /// Most elements in a document: a list of some thousand records of some tens of fields.
 const MAX_ELEMENTS: usize = 1_000_000;
 
-/// Why a document was not read. Never tells its content.
+/// Why a document was not read. Never contains its content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum XmlError {
     /// Not well-formed, or not UTF-8.
     #[error("the XML is not well-formed")]
     Malformed,
-    /// In an encoding that nobody knows, or not in the one that it says.
+    /// In an unknown encoding, or not in the one that it declares.
     #[error("the XML is not in the encoding that it says")]
     Encoding,
     /// A character that XML 1.0 forbids, as it is or by reference.
@@ -74,7 +74,7 @@ impl Element {
         self.child(name).map(|child| child.text.trim())
     }
 
-    /// Whether any element has an attribute that says something of a record.
+    /// Returns whether any element has an attribute that carries data.
     pub fn has_attributes(&self) -> bool {
         self.own_attributes().next().is_some() || self.children.iter().any(Element::has_attributes)
     }
@@ -155,13 +155,19 @@ const OF_THE_FORM: [&str; 14] = [
     "noNamespaceSchemaLocation",
 ];
 
-/// Reads a document that says itself how it is encoded.
+/// Reads a document whose encoding is stated by itself.
+///
+/// # Errors
+/// As for [`parse_in`].
 pub fn parse(bytes: &[u8]) -> Result<Element, XmlError> {
     parse_in(bytes, None)
 }
 
 /// Reads a document. Its encoding is that of the byte order mark, else `charset` (of the media type), else that of its declaration,
 /// else UTF-8 (RFC 7303, section 3; XML 1.0, appendix F).
+///
+/// # Errors
+/// The document is malformed, has a document type or an entity, exceeds a bound, or is in an encoding that is not known.
 pub fn parse_in(bytes: &[u8], charset: Option<&str>) -> Result<Element, XmlError> {
     let text = decode(bytes, charset)?;
     if has_forbidden(&text) {
@@ -294,7 +300,7 @@ fn decode<'b>(bytes: &'b [u8], charset: Option<&str>) -> Result<Cow<'b, str>, Xm
     Ok(Cow::Owned(super::text::nfc(&text).into_owned()))
 }
 
-/// What the beginning of a document without a mark says of its encoding.
+/// Returns the encoding that the beginning of a document without a mark shows.
 enum Declared {
     Nothing,
     As(String),

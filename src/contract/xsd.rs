@@ -1,7 +1,7 @@
 //! `xsd:time` and `xsd:duration` (XML Schema 1.1, part 2, sections 3.3.8 and 3.3.6), in one form each: that of their canonical mappings.
 //! A time keeps its zone, since without a date a change of zone could change the day.
 
-/// Longest text that is read: more than any clock tells.
+/// Longest text that is read.
 const MAX_LENGTH: usize = 64;
 /// Minutes of the zones that are furthest from UTC.
 const MAX_ZONE: u32 = 14 * 60;

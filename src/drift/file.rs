@@ -1,10 +1,10 @@
-//! What is kept of drift: `state/drift.json` in the data folder, written as a whole, with a code of `keys/acts.key`.
+//! The saved drift: `state/drift.json` in the data folder, written atomically, with a code of `keys/admin_events.key`.
 
 use super::{FORGOTTEN_AFTER_S, MAX_ALL, MAX_PATHS};
 use crate::contract::Operation;
 use crate::exchange_log::{LogError, write_atomically};
 use crate::keyfile::private_folder;
-use crate::registry::ActKey;
+use crate::registry::AdminEventKey;
 use crate::registry::state_file;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -27,7 +27,7 @@ pub enum StateError {
     Write(#[from] LogError),
 }
 
-/// One path, as it is kept.
+/// One path, as it is saved.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PathDrift {
     /// `added`, `missing`, `retyped`, `unknown_code` or `dropped`.
@@ -37,10 +37,10 @@ pub struct PathDrift {
     /// The contract's field, where it concerns one.
     #[serde(default)]
     pub field: String,
-    /// The type that the contract describes, where that says something.
+    /// The type that the contract describes, where that is of use.
     #[serde(default)]
     pub described: String,
-    /// The type that came when it was seen first.
+    /// The type when it was seen first.
     #[serde(default)]
     pub found: String,
     /// When it was seen first, Unix time in seconds.
@@ -48,7 +48,8 @@ pub struct PathDrift {
     /// When it was seen last.
     pub last_s: i64,
     /// In how many answers.
-    pub answers: u64,
+    #[serde(rename = "answers")]
+    pub responses: u64,
 }
 
 impl PathDrift {
@@ -58,7 +59,7 @@ impl PathDrift {
     }
 }
 
-/// What an operation is, for whoever reads of it.
+/// An operation's contract and protocol, for reports.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct OperationInfo {
     /// The source's id.
@@ -80,7 +81,7 @@ impl OperationInfo {
     }
 }
 
-/// The drift of one operation, as it is kept.
+/// The drift of one operation, as it is saved.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct OperationDrift {
     /// What the operation is.
@@ -109,14 +110,14 @@ impl OperationDrift {
             match known {
                 Some(known) => {
                     let known = &mut self.paths[known];
-                    known.answers = known.answers.saturating_add(one.answers);
+                    known.responses = known.responses.saturating_add(one.responses);
                     known.last_s = known.last_s.max(one.last_s);
                 }
                 None if self.paths.len() < MAX_PATHS && *room > 0 => {
                     *room -= 1;
                     self.paths.push(one.clone());
                 }
-                None => self.beyond = self.beyond.saturating_add(one.answers),
+                None => self.beyond = self.beyond.saturating_add(one.responses),
             }
         }
         self.paths.sort_by(|one, other| (&one.kind, &one.path).cmp(&(&other.kind, &other.path)));
@@ -138,7 +139,7 @@ fn path(data: &Path) -> PathBuf {
 ///
 /// # Errors
 /// Where it cannot be read, is another file, or was not written with this key.
-pub fn load(data: &Path, key: Option<&ActKey>) -> Result<State, StateError> {
+pub fn load(data: &Path, key: Option<&AdminEventKey>) -> Result<State, StateError> {
     let path = path(data);
     let size = match std::fs::metadata(&path) {
         Ok(found) => found.len(),
@@ -158,7 +159,7 @@ pub fn load(data: &Path, key: Option<&ActKey>) -> Result<State, StateError> {
 /// Where it cannot be written. A file that cannot be read is begun anew.
 pub(super) fn add(
     data: &Path,
-    key: Option<&ActKey>,
+    key: Option<&AdminEventKey>,
     counted: &[(String, OperationDrift)],
     now_s: i64,
 ) -> Result<(), StateError> {

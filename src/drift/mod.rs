@@ -8,7 +8,7 @@ pub mod file;
 
 use crate::contract::Operation;
 use crate::contract::drift::{Drift, DriftKind, DriftPolicy};
-use crate::registry::ActKey;
+use crate::registry::AdminEventKey;
 use crate::telemetry::DriftMetrics;
 use file::{OperationDrift, OperationInfo, PathDrift, State, StateError};
 use prometheus_client::metrics::counter::Counter;
@@ -16,18 +16,18 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Most paths that are kept of one operation: a source that sends ever new names makes nothing grow.
+/// Maximum paths of one operation: a source that sends ever new names makes nothing grow.
 pub const MAX_PATHS: usize = 50;
 /// Most paths in all, some 600 kB.
 pub const MAX_ALL: usize = 2_000;
 /// A path that was not seen for so long is forgotten, in seconds: 90 days.
 pub const FORGOTTEN_AFTER_S: i64 = 90 * 86_400;
-/// How long drift is told of in `/readyz` after it was seen last, in seconds.
+/// How long drift is reported in `/readyz` after it was seen last, in seconds.
 const FRESH_S: i64 = 86_400;
 /// Counts are written at most so often, in seconds; a new path at once.
 const WRITE_EVERY_S: i64 = 5;
 
-/// What tells one drift from another: operation, kind, path.
+/// The identity of a drift: operation, kind, path.
 type Key = (String, DriftKind, String);
 
 /// What is counted of one path.
@@ -36,7 +36,7 @@ struct Slot {
     /// Answers that are not in the file yet.
     unsaved: u64,
     last_s: i64,
-    /// Whether its policy has it told of.
+    /// Whether its policy reports it.
     told: bool,
     /// What the file says of it when it is written first.
     first: PathDrift,
@@ -65,8 +65,8 @@ struct Counts {
 /// What has drifted, as it is counted.
 #[derive(Debug)]
 pub struct DriftTable {
-    /// What vouches for its file.
-    key: Option<ActKey>,
+    /// The key that authenticates its file.
+    key: Option<AdminEventKey>,
     counts: Mutex<Counts>,
     metrics: DriftMetrics,
 }
@@ -74,7 +74,7 @@ pub struct DriftTable {
 impl DriftTable {
     /// A table that knows what a data folder's file has: what is known is not told of again. A file that cannot be read is said to be,
     /// and begun anew.
-    pub fn new(data: &Path, key: Option<ActKey>, metrics: DriftMetrics) -> Self {
+    pub fn new(data: &Path, key: Option<AdminEventKey>, metrics: DriftMetrics) -> Self {
         let mut counts = Counts::default();
         let state = file::load(data, key.as_ref()).unwrap_or_else(|error| {
             tracing::warn!(%error, "what was known of drift is not: its file is begun anew");
@@ -96,7 +96,7 @@ impl DriftTable {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts what one answer has drifted by. A path that is new is said in the log, unless the policy is to pass.
+    /// Counts what one response has drifted by. A new path is logged, unless the policy is to pass.
     pub fn note(&self, operation: &Operation, policy: DriftPolicy, found: &[Drift], now_s: i64) {
         if found.is_empty() {
             return;
@@ -152,7 +152,7 @@ impl DriftTable {
             found: drift.found.to_owned(),
             first_s: now_s,
             last_s: now_s,
-            answers: 0,
+            responses: 0,
         };
         if policy != DriftPolicy::Pass {
             let (source, kind, path) = (&operation.source.id, drift.kind.as_str(), &key.2);
@@ -173,7 +173,7 @@ impl DriftTable {
         counts.is_new = true;
     }
 
-    /// The sources whose answers have drifted within the last day, where their policy has it told of.
+    /// The sources whose responses have drifted within the last day, where their policy has it told of.
     pub fn fresh(&self, now_s: i64) -> BTreeSet<String> {
         let counts = self.counts();
         let fresh = counts.slots.values().filter(|slot| slot.told && slot.last_s + FRESH_S > now_s);
@@ -209,7 +209,7 @@ impl DriftTable {
             let unsaved = std::mem::take(&mut slot.unsaved);
             if unsaved > 0 {
                 let about = || OperationDrift::new(counts.operations.get(operation).cloned());
-                let one = PathDrift { answers: unsaved, last_s: slot.last_s, ..slot.first.clone() };
+                let one = PathDrift { responses: unsaved, last_s: slot.last_s, ..slot.first.clone() };
                 taken.entry(operation.clone()).or_insert_with(about).paths.push(one);
             }
         }
@@ -238,7 +238,7 @@ fn put_back(counts: &mut Counts, taken: Vec<(String, OperationDrift)>) {
         for one in kept.paths {
             let Some(kind) = DriftKind::named(&one.kind) else { continue };
             if let Some(slot) = counts.slots.get_mut(&(operation.clone(), kind, one.path)) {
-                slot.unsaved += one.answers;
+                slot.unsaved += one.responses;
             }
         }
         if let Some(beyond) = counts.beyond.get_mut(&operation) {

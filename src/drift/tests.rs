@@ -20,14 +20,14 @@ fn added(path: &str) -> Drift {
     Drift { kind: DriftKind::Added, field: String::new(), path: path.to_owned(), described: "", found: "text" }
 }
 
-fn key(data: &Path) -> ActKey {
-    ActKey::make(&data.join(FILE), &Vault::default()).unwrap()
+fn key(data: &Path) -> AdminEventKey {
+    AdminEventKey::make(&data.join(FILE), &Vault::default()).unwrap()
 }
 
 fn kept(data: &Path) -> Vec<(String, String, u64, i64, i64)> {
     let state = file::load(data, Some(&key(data))).unwrap();
     let all = state.operations.values().flat_map(|kept| &kept.paths);
-    all.map(|one| (one.kind.clone(), one.path.clone(), one.answers, one.first_s, one.last_s)).collect()
+    all.map(|one| (one.kind.clone(), one.path.clone(), one.responses, one.first_s, one.last_s)).collect()
 }
 
 #[test]
@@ -79,7 +79,11 @@ fn the_paths_of_a_source_that_sends_ever_new_names_are_bounded() {
     let state = file::load(data, Some(&key(data))).unwrap();
     let of = &state.operations["ndxp.land.v1.LandService/GetParcel"];
     assert_eq!((of.paths.len(), of.beyond), (MAX_PATHS, 1_000 - MAX_PATHS as u64));
-    assert_eq!(of.paths.iter().find(|one| one.path == "x0").unwrap().answers, 1_001, "what is known is still counted");
+    assert_eq!(
+        of.paths.iter().find(|one| one.path == "x0").unwrap().responses,
+        1_001,
+        "what is known is still counted"
+    );
     assert_eq!(state.operations.len(), 2, "another operation has room of its own");
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();

@@ -95,7 +95,7 @@ impl GrpcDriverState {
         let mut left = PLACED_AGAIN;
         let result = loop {
             let begun = http2.begin_with(path, || headers(&context, at), stream_wait.as_deref()).await?;
-            let StartedCall { mut request, answer, connection } = begun;
+            let StartedCall { mut request, response: answer, connection } = begun;
             let call = (&operation, &context);
             let exchange = self.exchange(&mut request, answer, &mut messages, call).await;
             if let Err(Failed::Unprocessed) = exchange {

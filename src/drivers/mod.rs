@@ -11,7 +11,7 @@ mod grpc_status;
 pub mod http;
 mod multipart;
 mod open_data;
-pub mod reach;
+pub mod reachability;
 mod reading;
 pub mod registry;
 pub mod rest;

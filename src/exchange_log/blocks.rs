@@ -24,7 +24,10 @@ pub(super) struct Blocks {
 }
 
 impl Blocks {
-    /// Opens a file, or makes it, to go on at `end`.
+    /// Opens a file, or creates it, for writing from byte `end` on.
+    ///
+    /// # Errors
+    /// The file cannot be opened or created, or its last block cannot be read.
     pub fn open(disk: &dyn Disk, path: &Path, end: u64) -> io::Result<Self> {
         let file = disk.open(path, Open::Direct)?;
         let unfilled = end % file.block() as u64;
@@ -45,8 +48,10 @@ impl Blocks {
         self.end
     }
 
-    /// Writes behind what is there; it is on the disk after the next `fdatasync`. After an error, the file is not to be
-    /// written again.
+    /// Appends bytes; they are durable after the next `fdatasync`. After an error, the file must not be written again.
+    ///
+    /// # Errors
+    /// The system cannot write the blocks.
     pub fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         let block = self.file.block();
         if block == 1 {

@@ -1,6 +1,6 @@
-//! Whether bytes are the canonical encoding of an entry, told without decoding them: a log of ten million entries is
-//! checked in seconds. Canonical means: fields of the message in order of number, each in its shortest form, defaults left
-//! out, nothing unknown. So two entries that say the same are the same bytes, and no byte says nothing.
+//! Checks that bytes are the canonical encoding of an entry, without decoding them: a log of ten million entries is checked in seconds.
+//! Canonical means: fields of the message in order of number, each in its shortest form, defaults left out, nothing unknown. So two entries
+//! with the same content have the same bytes, and no byte is without meaning.
 
 use crate::varint::read_shortest;
 
@@ -151,7 +151,7 @@ mod tests {
             suppressed: numbers[6],
             grant: text(0),
             grant_call: numbers[7],
-            act_sequence: numbers[6],
+            event_sequence: numbers[6],
             attempts: numbers[0] as u32,
             shadow_hub: text(3),
             approved_by: text(1),

@@ -1,12 +1,12 @@
-//! The journal as `audit verify` reads it: every segment that lies there, sealed or not, batch after batch. A gateway that starts
-//! reads only what is not sealed.
+//! The journal as `audit verify` reads it: every segment in its folder, sealed or not, batch after batch. A gateway that starts reads only
+//! what is not sealed.
 
 use super::journal::{gone, read_segment, segments};
 use super::segment::{ChainKey, Reading, Segmented};
 use super::{LogError, LogPaths};
 use std::path::PathBuf;
 
-/// Files of the journal's folder that are no segments. `spare` and `unnamed` are segments before they have a name.
+/// Files of the journal's folder that are no segments. `preallocator` and `unnamed` are segments before they have a name.
 const FILES: [&str; 3] = ["lock", "spare", "unnamed"];
 
 /// Checks that each batch follows the one before it, in every segment, and that those behind what is sealed follow each other,
@@ -41,7 +41,7 @@ pub fn check(paths: &LogPaths, sealed: u64, key: Option<&ChainKey>) -> Result<()
     }
 }
 
-/// Whether all that lies in the journal's folder is of the journal, under its one name.
+/// Checks that every file in the journal's folder belongs to the journal, under its one name.
 fn no_others(paths: &LogPaths) -> Result<(), LogError> {
     let listed = match paths.disk.list(&paths.journal) {
         Ok(listed) => listed,
@@ -91,7 +91,7 @@ mod tests {
         paths
     }
 
-    /// What verification says, with the log's key or without.
+    /// Returns what verification reports, with the log's key or without.
     fn verified(data: &Path, key: Option<&[u8]>) -> Result<(u64, u64), String> {
         let chain = key.map(|key| signer(key).chain_key());
         let against = Against { chain: chain.as_ref(), ..Against::default() };
@@ -123,7 +123,7 @@ mod tests {
             put_batch(&mut batch, &ChainKey::new(b"guessed"), &tag, 5, &[entry(9)]);
             bytes[end..end + batch.len()].copy_from_slice(&batch);
         });
-        // Its sums and its links are right: only the key tells it.
+        // Its checksums and links are right: only the key detects it.
         assert_eq!(verified(folder.path(), None), Ok((2, 4)));
         let error = verified(folder.path(), Some(&key)).unwrap_err();
         assert!(error.contains(".seg at byte") && error.contains("entry 5 was not written by this log"), "{error}");

@@ -22,7 +22,7 @@ pub struct Checkpoint {
     pub root: Hash,
 }
 
-/// Why a checkpoint is not believed.
+/// Why a checkpoint is not trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CheckpointError {
     /// Not in the form of a checkpoint.
@@ -61,7 +61,7 @@ impl LogSigner {
         Some(Ed25519KeyPair::generate_pkcs8(&random).ok()?.as_ref().to_vec())
     }
 
-    /// The name that stands in every checkpoint.
+    /// The log's name in every checkpoint.
     pub fn origin(&self) -> &str {
         &self.origin
     }

@@ -1,9 +1,9 @@
 //! The gateway's time of day, which does not go back: rights end, quotas' days and entries' times are decided by it.
 //!
-//! It is the wall clock's, as long as that goes on. Where the wall clock is set back by up to a minute, this one waits for it.
-//! Where it is set back further, this one goes on from the time that it had, by the monotonic clock, and says so
-//! ([`Clock::behind`]) until the wall clock has come up with it. After a restart it begins no earlier than the log's newest entry.
-//! A wall clock that is set forward is followed: it ends rights early, and never late.
+//! It follows the wall clock as long as that moves forward. Where the wall clock is set back by up to a minute, this one waits for it.
+//! Where it is set back further, this one continues from its last time, by the monotonic clock, and reports it ([`Clock::behind`]) until
+//! the wall clock has come up with it. After a restart it begins no earlier than the log's newest entry. A wall clock that is set forward
+//! is followed: it ends rights early, and never late.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -16,7 +16,7 @@ const NOTE_EVERY_US: i64 = 1_000_000;
 
 /// A time of day that does not go back.
 pub struct Clock {
-    /// The latest time that was told, in Unix microseconds.
+    /// The latest time that was returned, in Unix microseconds.
     latest: AtomicI64,
     /// The wall time of the last note.
     noted: AtomicI64,
@@ -46,7 +46,7 @@ impl Clock {
             if wall_us.saturating_sub(self.noted.load(Ordering::Relaxed)) >= NOTE_EVERY_US {
                 self.note(wall_us, monotonic());
             }
-            // Every call asks for the time: what is so already is not written anew.
+            // Every call reads the time: an unchanged value is not written again.
             if self.behind.load(Ordering::Relaxed) != 0 {
                 self.behind.store(0, Ordering::Relaxed);
             }

@@ -1,5 +1,5 @@
-//! Cosignatures of witnesses (https://c2sp.org/tlog-cosignature; ML-DSA-44, and Ed25519), and the policy that says how many
-//! make a checkpoint count (https://c2sp.org/tlog-policy).
+//! Cosignatures of witnesses (https://c2sp.org/tlog-cosignature; ML-DSA-44, and Ed25519), and the policy that states how many make a
+//! checkpoint count (https://c2sp.org/tlog-policy).
 
 use super::checkpoint::{Checkpoint, CheckpointError, LogVerifier};
 use super::note::{self, Note, NoteError, Signature, VerifierKey};
@@ -13,7 +13,7 @@ use std::ops::RangeInclusive;
 const TIME: usize = 8;
 /// What begins the message that an ML-DSA-44 cosigner signs.
 const SUBTREE_LABEL: &[u8; 12] = b"subtree/v1\n\0";
-/// How far the clocks of a log, its witnesses and whoever verifies may differ, in seconds.
+/// How far the clocks of a log, its witnesses and a verifier may differ, in seconds.
 pub const CLOCK_SKEW: u64 = 300;
 
 /// How a witness signs.
@@ -45,7 +45,7 @@ impl Algorithm {
         }
     }
 
-    /// A new private key, as PKCS#8; `None` where the system gives no random numbers.
+    /// Returns a new private key, as PKCS#8, or `None` where the system has no random numbers.
     pub fn generate(self) -> Option<Vec<u8>> {
         match self {
             Algorithm::Ed25519 => super::checkpoint::LogSigner::generate(),
@@ -208,7 +208,7 @@ pub struct Witness {
     pub name: String,
     /// Its key.
     pub key: WitnessKey,
-    /// Where it takes checkpoints (the submission prefix), where it is to be asked.
+    /// The URL to which checkpoints are submitted (the submission prefix), if any.
     pub url: Option<String>,
 }
 
@@ -231,7 +231,10 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// Reads a policy file; an error says in which line and why.
+    /// Parses a policy file.
+    ///
+    /// # Errors
+    /// A line that is no line of a policy, names what is not defined above it, or exceeds a bound: its number, and the reason.
     pub fn parse(text: &str) -> Result<Self, (usize, String)> {
         let (mut policy, mut quorum) = (Policy::default(), None);
         for (number, line) in text.lines().enumerate() {
@@ -344,7 +347,7 @@ impl Policy {
         let Some(quorum) = &self.quorum else { return true };
         let mut met: HashMap<&str, bool> = self.witnesses.iter().map(|one| (one.name.as_str(), false)).collect();
         met.extend(found.iter().map(|one| (one.witness.as_str(), true)));
-        // Groups name only what stands above them.
+        // Groups name only what is defined above them.
         for group in &self.groups {
             let count = group.members.iter().filter(|member| met.get(member.as_str()) == Some(&true)).count();
             met.insert(&group.name, count >= group.least);

@@ -1,7 +1,7 @@
 //! Places at which tests let the process die, to see what a crash leaves there (`tests/log/log_faults.rs`). Builds without
 //! debug assertions have none.
 
-/// Dies here where `NDXP_CRASH_AT` says so: the name of the place, and perhaps the how-manieth time (`journal.written:3`).
+/// Aborts the process at the point that `NDXP_CRASH_AT` names, perhaps only the n-th time (`journal.written:3`).
 #[cfg(debug_assertions)]
 pub(crate) fn crash_point(name: &str) {
     use std::sync::OnceLock;

@@ -44,7 +44,7 @@ pub trait Disk: Send + Sync + std::fmt::Debug {
     fn kind(&self, path: &Path) -> io::Result<PathKind>;
     /// Makes a folder and those above it.
     fn create_folder(&self, path: &Path) -> io::Result<()>;
-    /// Gives a file another name, in place of the file that has it.
+    /// Renames a file, and replaces the file that has the name.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Lets two files change names; not every file system can.
     fn exchange(&self, one: &Path, other: &Path) -> io::Result<()>;
@@ -62,9 +62,9 @@ pub trait DiskFile: Send {
     fn block(&self) -> usize;
     /// Bytes in it.
     fn size(&self) -> io::Result<u64>;
-    /// Reads into a buffer; gives how many bytes, fewer than wanted only at the end.
+    /// Reads into a buffer, and returns the number of bytes: fewer than requested only at the end.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
-    /// Where bytes that may not be zeros begin, at `offset` or behind it; the file's length, or more, where there are none.
+    /// Returns the first position at or after `offset` where bytes may not be zeros; the file's length, or more, where there are none.
     fn data_from(&self, offset: u64) -> io::Result<u64> {
         Ok(offset)
     }
@@ -206,7 +206,10 @@ pub fn local() -> Arc<dyn Disk> {
     Arc::new(LocalDisk)
 }
 
-/// Reads a whole file.
+/// Reads a complete file.
+///
+/// # Errors
+/// The file cannot be opened or read.
 pub fn read(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
     let file = disk.open(path, Open::Read)?;
     let mut bytes = vec![0; usize::try_from(file.size()?).map_err(io::Error::other)?];
@@ -248,11 +251,11 @@ pub(super) fn write_atomically(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> Re
 
 /// A file that is replaced again and again: it and another one (`.new`) take turns, so that none is thrown away each time.
 ///
-/// The other one holds the content before, and may be written again only when the folder's sync said that it no longer has
-/// the file's name: until then a crash may give it that name back, with whatever it holds by then.
+/// The other one holds the content before, and may be written again only after a sync of the folder has made its loss of the name durable:
+/// until then a crash may restore the name, with whatever the file holds by then.
 pub(super) struct ReplacedFile {
     path: PathBuf,
-    /// The other one is nobody's; not so at the start, since an earlier process may have left off before its sync.
+    /// The other one has no name on the disk; not known at the start, since an earlier process may have stopped before its sync.
     is_other_free: bool,
 }
 
@@ -262,7 +265,10 @@ impl ReplacedFile {
         ReplacedFile { path, is_other_free: false }
     }
 
-    /// Replaces the content, whole or not at all; it is durable on return.
+    /// Replaces the content atomically; it is durable on return.
+    ///
+    /// # Errors
+    /// [`LogError::Io`] where the file cannot be written, synced or renamed; the old content then stays.
     pub fn replace(&mut self, disk: &dyn Disk, bytes: &[u8]) -> Result<(), LogError> {
         let path = &self.path;
         if !self.is_other_free {
@@ -356,10 +362,10 @@ pub(super) mod tests {
         let [path, before] = ["state", "before"].map(|name| folder.path().join(name));
         let read = |path: &Path| std::fs::read_to_string(path).unwrap();
         std::fs::write(&path, "one").unwrap();
-        // Holds on to what the name stands for until the folder is synced.
+        // Keeps the content that the name refers to until the folder is synced.
         std::fs::hard_link(&path, &before).unwrap();
         disk.refuse(true);
-        // Twice, and by a process that starts anew in between.
+        // Twice, with a restart of the process in between.
         let mut file = ReplacedFile::new(path.clone());
         assert!(file.replace(&disk, b"two").is_err() && file.replace(&disk, b"three").is_err());
         assert!(ReplacedFile::new(path.clone()).replace(&disk, b"four").is_err());
@@ -367,7 +373,7 @@ pub(super) mod tests {
         disk.refuse(false);
         file.replace(&disk, b"five").unwrap();
         assert_eq!((read(&before), read(&path)), ("one".into(), "five".into()));
-        // Once a sync has said that the other one is nobody's, the two take turns.
+        // Once a sync has made the other one's loss of the name durable, the two alternate.
         file.replace(&disk, b"six").unwrap();
         std::fs::remove_file(&before).unwrap();
         std::fs::hard_link(&path, &before).unwrap();

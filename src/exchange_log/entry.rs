@@ -16,7 +16,7 @@ pub const VERSION: u32 = 1;
 pub const MAX_BYTES: usize = u16::MAX as usize;
 
 impl Entry {
-    /// An entry of this moment, with an id of its own (UUIDv7).
+    /// Returns an entry with the present time and a new id (UUIDv7).
     pub fn begin(kind: Kind, node: &str) -> Self {
         Entry {
             version: VERSION,

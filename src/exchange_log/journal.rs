@@ -1,24 +1,24 @@
 //! The journal: where entries become durable, in the order of their indexes.
 //!
-//! A segment `journal/<first index>.seg` has the form that [`segment`](super::segment) says. It is allocated ahead and filled
-//! with zeros (by a [`Spare`] where many entries come), so `fdatasync` has only the entries to write. It gets its name when
-//! its head is on the disk, so one without a head is no crash's work. A batch is one `write`, then one `fdatasync`; the next
-//! batch starts only after that. After a failure the next batch goes into a new segment.
+//! A segment `journal/<first index>.seg` has the format described in [`segment`](super::segment). It is allocated ahead and filled with
+//! zeros (by a [`Preallocator`] where many entries come), so `fdatasync` has only the entries to write. It gets its name when its head is
+//! on the disk, so one without a head is no crash's work. A batch is one `write`, then one `fdatasync`; the next batch starts only after
+//! that. After a failure the next batch goes into a new segment.
 
 use super::blocks::Blocks;
 pub use super::blocks::SEGMENT_BYTES;
 use super::disk::{Disk, Open, remove, sync_folder};
+use super::preallocated::{PreallocatedSegment, Preallocator, UNNAMED};
 use super::segment::{self, BATCH_HEAD, ChainKey, Reading, Record, Segmented, Tag};
-use super::spare::{Prepared, Spare, UNNAMED};
 use super::storage::Storage;
 use super::{LogError, LogPaths};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// What a segment holds when the next one is made ready.
+/// How full a segment is when the next one is prepared.
 const WANT_NEXT: u64 = SEGMENT_BYTES / 8;
-/// Zeros that end a file and are kept: an entry may end in zeros, none is longer.
+/// Trailing zeros of a file that are kept: an entry may end in zeros, and none is longer.
 const KEPT_ZEROS: usize = 64 << 10;
 
 /// A segment open for writing.
@@ -29,7 +29,7 @@ pub struct Journal {
     next_index: u64,
     /// The tag of the last batch that was acknowledged or found.
     tag: Tag,
-    spare: Arc<Spare>,
+    preallocator: Arc<Preallocator>,
 }
 
 struct Segment {
@@ -39,7 +39,7 @@ struct Segment {
 
 /// What was found at start.
 pub struct Recovered {
-    /// The journal, ready to go on.
+    /// The journal, open for appending.
     pub journal: Journal,
     /// Entries from `from` on.
     pub records: Vec<Record>,
@@ -49,7 +49,10 @@ pub(super) fn segment_path(folder: &Path, first: u64) -> PathBuf {
     folder.join(format!("{first:020}.seg"))
 }
 
-/// The segments of a folder: first index and path, in order.
+/// Lists the segments of a folder by first index, in order.
+///
+/// # Errors
+/// [`LogError::Io`] where the folder cannot be read.
 pub fn segments(disk: &dyn Disk, folder: &Path) -> Result<Vec<(u64, PathBuf)>, LogError> {
     let files = match disk.list(folder) {
         Ok(files) => files,
@@ -66,7 +69,7 @@ pub fn segments(disk: &dyn Disk, folder: &Path) -> Result<Vec<(u64, PathBuf)>, L
 /// Reads a segment.
 ///
 /// # Errors
-/// It cannot be read, or is not what was written to it, or what a crash leaves of that: told with file and offset.
+/// It cannot be read, or holds neither what was written to it nor what a crash leaves of that; with file and offset.
 pub fn read_segment(disk: &dyn Disk, path: &Path, reading: Reading<'_>) -> Result<Segmented, LogError> {
     let (bytes, length) = read_written(disk, path).map_err(|error| LogError::io(path, &error))?;
     if length < SEGMENT_BYTES {
@@ -144,15 +147,15 @@ impl Journal {
         if let Some((path, read)) = &last {
             read.reaches(path, from)?;
         }
-        let spare = Arc::new(Spare::of(paths)?);
+        let preallocator = Arc::new(Preallocator::of(paths)?);
         let (paths, tag) = (paths.clone(), last.as_ref().map_or(Tag::default(), |(_, read)| read.tag));
-        let mut journal = Journal { paths, key, segment: None, next_index: next, tag, spare };
+        let mut journal = Journal { paths, key, segment: None, next_index: next, tag, preallocator };
         if let Some((path, read)) = last
             && read.next == next
         {
             journal.segment = match Segment::reopen(&*journal.paths.disk, path, &read) {
                 Ok(segment) => Some(segment),
-                // A full disk is not written to, and stops no start; the next batch gets a segment of its own.
+                // A full disk does not prevent a start; the next batch gets a new segment.
                 Err(error) if error.kind() == ErrorKind::StorageFull => None,
                 Err(error) => return Err(LogError::io(path, &error)),
             };
@@ -165,19 +168,19 @@ impl Journal {
         self.next_index
     }
 
-    /// The next batch gets a segment of its own, as after a failure.
+    /// The next batch gets a new segment, as after a failure.
     #[cfg(test)]
     pub(super) fn abandon_segment(&mut self) {
         self.segment = None;
     }
 
     /// Its next segment.
-    pub(crate) fn spare(&self) -> Arc<Spare> {
-        self.spare.clone()
+    pub(crate) fn preallocator(&self) -> Arc<Preallocator> {
+        self.preallocator.clone()
     }
 
     /// Gives up segments of which every entry is below `sealed`.
-    pub(crate) fn forget(paths: &LogPaths, sealed: u64, spare: &Spare) -> Result<(), LogError> {
+    pub(crate) fn forget(paths: &LogPaths, sealed: u64, preallocator: &Preallocator) -> Result<(), LogError> {
         let found = segments(&*paths.disk, &paths.journal)?;
         let mut over = found.windows(2).filter(|pair| pair[1].0 <= sealed).peekable();
         if over.peek().is_some() {
@@ -185,11 +188,11 @@ impl Journal {
             // removal would leave no journal.
             sync_folder(&*paths.disk, &paths.journal)?;
         }
-        over.try_for_each(|pair| spare.retire(&pair[0].1))
+        over.try_for_each(|pair| preallocator.retire(&pair[0].1))
     }
 
     fn next_segment(&self) -> Result<Segment, LogError> {
-        match self.spare.take() {
+        match self.preallocator.take() {
             Some(prepared) => Segment::from_prepared(&self.paths, self.next_index, &self.tag, prepared),
             None => Segment::create(&self.paths, self.next_index, &self.tag),
         }
@@ -215,7 +218,7 @@ impl Storage for Journal {
             return Err(error);
         }
         if segment.blocks.end() >= WANT_NEXT {
-            self.spare.want();
+            self.preallocator.want();
         }
         self.tag = tag;
         self.next_index = first + batch.len() as u64;
@@ -242,7 +245,12 @@ impl Segment {
         Self::named(paths, first, after, blocks, |path| disk.rename(&fresh, path))
     }
 
-    fn from_prepared(paths: &LogPaths, first: u64, after: &Tag, prepared: Prepared<'_>) -> Result<Self, LogError> {
+    fn from_prepared(
+        paths: &LogPaths,
+        first: u64,
+        after: &Tag,
+        prepared: PreallocatedSegment<'_>,
+    ) -> Result<Self, LogError> {
         super::crash_point("journal.made");
         let blocks = Blocks::open(&*paths.disk, prepared.path(), 0);
         let blocks = blocks.map_err(|error| LogError::io(prepared.path(), &error))?;
@@ -265,9 +273,9 @@ impl Segment {
         Ok(Segment { path, blocks })
     }
 
-    /// Opens a segment to go on behind its last whole batch. That one is written once more, in its own place: a process that
-    /// was killed may have left it unsynced, or its sync may have failed, after which the next sync says nothing of pages
-    /// that were lost. What a crash left behind it is written over with zeros.
+    /// Opens a segment to continue after its last complete batch. That batch is written once more, at the same offset: a process that was
+    /// killed may have left it unsynced, or its sync may have failed, after which the next sync does not report pages that were lost. What
+    /// a crash left after it is overwritten with zeros.
     fn reopen(disk: &dyn Disk, path: &Path, read: &Segmented) -> std::io::Result<Self> {
         let length = |from: u64, end: u64| usize::try_from(end - from).map_err(std::io::Error::other);
         let mut rest = vec![0; length(read.last, read.written)?];
@@ -277,7 +285,7 @@ impl Segment {
         }
         let mut blocks = Blocks::open(disk, path, read.last)?;
         blocks.append(&rest)?;
-        // Copied files may have holes. A full disk is met again, and told, when the next batch is written.
+        // Copied files may have holes. A full disk is reported when the next batch is written.
         let _ = blocks.file().allocate(SEGMENT_BYTES);
         blocks.file().sync()?;
         Ok(Segment { path: path.to_owned(), blocks: Blocks::open(disk, path, read.end)? })
@@ -368,20 +376,20 @@ mod tests {
     fn the_next_segment_is_the_spare_and_is_read_like_any_other() {
         let folder = tempfile::tempdir().unwrap();
         let mut journal = recover(folder.path(), 0).unwrap().journal;
-        let spare = journal.spare();
+        let preallocator = journal.preallocator();
         let entries: Vec<Vec<u8>> = (0..40u8).map(|byte| vec![byte + 1; 60_000]).collect();
         let mut written = 0;
         std::thread::scope(|scope| {
-            scope.spawn(|| spare.fill_when_wanted());
+            scope.spawn(|| preallocator.fill_on_demand());
             // Into the second segment, once the spare is ready.
             while segments(&LocalDisk, folder.path()).unwrap().len() < 2 {
                 let near = journal.segment.as_ref().is_some_and(|segment| segment.blocks.end() > SEGMENT_BYTES * 3 / 4);
-                while near && !journal.spare.is_ready() {
+                while near && !journal.preallocator.is_ready() {
                     std::thread::sleep(std::time::Duration::from_millis(20));
                 }
                 written = journal.append(&entries).unwrap() + entries.len() as u64;
             }
-            spare.close();
+            preallocator.close();
         });
         assert!(!folder.path().join("spare").exists(), "it has become the second segment");
         let second = segments(&LocalDisk, folder.path()).unwrap()[1].0;
@@ -443,11 +451,11 @@ mod tests {
         let found = || segments(&LocalDisk, &paths.journal).unwrap().iter().map(|one| one.0).collect::<Vec<_>>();
         assert_eq!(found(), [0, 1]);
         disk.refuse(true);
-        assert!(Journal::forget(&paths, 2, &journal.spare).is_err());
+        assert!(Journal::forget(&paths, 2, &journal.preallocator).is_err());
         assert_eq!(found(), [0, 1], "nobody knows whether the second one's name would come back");
-        Journal::forget(&paths, 0, &journal.spare).unwrap();
+        Journal::forget(&paths, 0, &journal.preallocator).unwrap();
         disk.refuse(false);
-        Journal::forget(&paths, 2, &journal.spare).unwrap();
+        Journal::forget(&paths, 2, &journal.preallocator).unwrap();
         assert_eq!(found(), [1]);
     }
 
@@ -460,7 +468,7 @@ mod tests {
         assert!(error.contains("entry 0 was not written by this log"), "{error}");
     }
 
-    /// Once, segments of another form without tags were read: whoever could write to the folder left the chain by them.
+    /// An older format without tags is refused: with it, anyone who can write to the folder could leave the chain.
     #[test]
     fn l1_a_segment_of_a_form_without_a_chain_is_refused() {
         let folder = tempfile::tempdir().unwrap();

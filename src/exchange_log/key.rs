@@ -1,5 +1,5 @@
-//! The log's signing key, `keys/log.key` below the data folder. Only a command makes it, and only where there is no log yet: a
-//! new key beside an old log would sign nothing that anybody believes, and would hide that the old one is gone.
+//! The log's signing key, `keys/log.key` below the data folder. Only a command makes it, and only where there is no log yet: a new key
+//! beside an old log would sign nothing that a verifier trusts, and would hide that the old one is gone.
 
 use super::checkpoint::{LogSigner, LogVerifier};
 use super::reader::{LogReader, VKEY_FILE};
@@ -21,7 +21,7 @@ pub enum LogKeyError {
     /// It cannot be read, unsealed or written.
     #[error("{0}: {1}")]
     Unusable(PathBuf, String),
-    /// None is made, since a log is there that another one signed.
+    /// No key is made, since there is a log that another key signed.
     #[error(
         "{key} is missing, but {there} is of a log that was signed with it: put the key back, or begin a new log in an empty folder"
     )]
@@ -76,8 +76,8 @@ pub fn make(data: &Path, vault: &Vault) -> Result<bool, LogKeyError> {
     made.map(|_| true).map_err(|error| LogKeyError::Unusable(path, error.to_string()))
 }
 
-/// The key of the journal's chain, for whoever verifies a data folder; `None` where the log's key is not there, or is sealed and
-/// its secret is not at hand, as in a copy that an auditor has.
+/// Returns the key of the journal's chain, to verify a data folder with; `None` where the log's key is not there, or is sealed and its
+/// secret is not at hand, as in a copy that an auditor has.
 ///
 /// # Errors
 /// The key is damaged, or is not the one that this log is verified with.
@@ -93,7 +93,7 @@ pub fn chain(data: &Path, vault: &Vault, verifier: &LogVerifier) -> Result<Optio
     Err(LogKeyError::Unusable(path(data), "is not the key that this log is verified with".into()))
 }
 
-/// A reader of a data folder's log, which believes entries behind the checkpoint by the log's key, where that is at hand.
+/// Opens a reader of a data folder's log that verifies entries behind the checkpoint by the log's key, where that can be read.
 ///
 /// # Errors
 /// The log cannot be read, or the key is not the log's.

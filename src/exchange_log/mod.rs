@@ -1,10 +1,10 @@
 //! The exchange log: append-only, Merkle-tree, tamper-evident.
 //!
-//! The life of an entry: [`ExchangeLog::append`] puts its canonical bytes into the worker's outbox → the worker queues
-//! them with those of all calls that were ready with it → the writer thread gathers what is queued into one batch, writes
-//! it to the [`journal`] and calls `fdatasync` once → the appenders are told the index, and only then may their answers
-//! leave → at least every second the [`seal`]er moves the new entries into entry bundles and hash tiles (C2SP
-//! tlog-tiles), signs a [`checkpoint`] (C2SP tlog-checkpoint), and journal segments that are wholly sealed are given up.
+//! The life of an entry: [`ExchangeLog::append`] puts its canonical bytes into the worker's outbox → the worker queues them with those of
+//! all calls that were ready with it → the writer thread gathers what is queued into one batch, writes it to the [`journal`] and calls
+//! `fdatasync` once → the appenders get the index, and only then may their responses leave → at least every second the [`seal`]er moves the
+//! new entries into entry bundles and hash tiles (C2SP tlog-tiles), signs a [`checkpoint`] (C2SP tlog-checkpoint), and journal segments
+//! that are completely sealed are freed.
 //!
 //! Durability: the contract is that of [`storage::Storage`].
 //!
@@ -17,18 +17,18 @@ pub mod canonical;
 pub mod chain;
 pub mod checkpoint;
 pub mod clock;
+mod completion_queue;
 pub mod cosignature;
 mod crash;
-mod desk;
 pub mod disk;
 pub mod entry;
-pub mod file_acts;
-mod holder;
+pub mod file_events;
 pub mod journal;
 pub mod key;
+mod lock_owner;
 pub mod note;
-mod outbox;
 mod pipeline;
+mod preallocated;
 pub mod proof;
 pub mod pruned;
 pub mod pseudonym;
@@ -37,9 +37,9 @@ pub mod receipt;
 pub mod seal;
 pub mod segment;
 pub mod signed;
-mod spare;
 pub mod storage;
 pub mod stray;
+mod submission_batch;
 mod sync;
 pub mod tiles;
 pub mod tree;
@@ -55,9 +55,9 @@ use writer::Queued;
 
 pub(crate) use crash::crash_point;
 pub use entry::{Entry, Kind};
-pub use holder::Holder;
-pub use outbox::open_desk;
+pub use lock_owner::LockOwner;
 pub use pipeline::{Health, Pipeline};
+pub use submission_batch::open_thread_queues;
 
 /// Why the log cannot be opened, written or read.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -67,7 +67,7 @@ pub enum LogError {
     Io {
         /// Which file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         reason: String,
     },
     /// A file does not hold what was written to it.
@@ -92,7 +92,7 @@ pub enum LogError {
         /// The log's folder.
         path: PathBuf,
     },
-    /// The entries lead to another tree than the one that was signed: somebody has changed or invented some of them.
+    /// The entries lead to another tree than the one that was signed: some of them were changed or invented.
     #[error(
         "the entries do not lead to the tree of {signed} entries that was signed: the log was forked; restore {path} and the journal, or start a new log under a new origin"
     )]
@@ -130,7 +130,7 @@ pub struct LogPaths {
     pub tiles: PathBuf,
     /// Journal segments.
     pub journal: PathBuf,
-    /// The last signed checkpoint, kept apart so that a rolled-back log is noticed.
+    /// The last signed checkpoint, in a folder apart so that a rolled-back log is detected.
     pub signed: PathBuf,
     /// What they are on.
     pub disk: Arc<dyn Disk>,
@@ -142,7 +142,7 @@ impl LogPaths {
         Self::on(disk::local(), data)
     }
 
-    /// The same on a disk of its own.
+    /// The same on another disk.
     pub fn on(disk: Arc<dyn Disk>, data: &Path) -> Self {
         LogPaths {
             disk,
@@ -161,48 +161,62 @@ pub struct ExchangeLog {
 }
 
 impl ExchangeLog {
-    /// Opens the log below `data`, recovering from a crash where there was one.
+    /// Opens the log below `data` for appending, and recovers what a crash has left.
+    ///
+    /// # Errors
+    /// [`LogError::Locked`] while another process has it open; [`LogError::Corrupt`], [`LogError::RolledBack`] or [`LogError::Forked`]
+    /// where its files are not what was written and signed; [`LogError::Io`] where they cannot be used.
     pub fn open(data: &Path, signer: LogSigner) -> Result<Self, LogError> {
         let (shared, threads) = writer::start(LogPaths::new(data), signer, |journal| Box::new(journal))?;
         Ok(ExchangeLog { shared, _threads: Arc::new(threads) })
     }
 
-    /// Appends an entry; the index comes when the entry is on disk.
+    /// Appends an entry, and returns its index when the entry is durable.
+    ///
+    /// # Errors
+    /// [`LogError::Full`] while too many entries wait; [`LogError::Closed`] once the log is closed; [`LogError::Io`] where its batch could
+    /// not be written; [`LogError::Corrupt`] for an entry that is too large.
     pub async fn append(&self, entry: &Entry) -> Result<u64, LogError> {
-        let (done, told) = oneshot::channel();
-        let waiting = desk::Waiting { desk: desk::here(), told: done };
-        outbox::put(&self.shared, Queued::new(entry.to_bytes(), Some(waiting))?);
-        told.await.map_err(|_| LogError::Closed)?
+        let (sender, receiver) = oneshot::channel();
+        let waiting = completion_queue::PendingAppend { completion_queue: completion_queue::here(), sender };
+        submission_batch::put(&self.shared, Queued::new(entry.to_bytes(), Some(waiting))?);
+        receiver.await.map_err(|_| LogError::Closed)?
     }
 
-    /// Appends an entry that nobody waits for: the end of a call whose caller is gone. That it could not be written is told
-    /// in the program's log.
+    /// Appends an entry without waiting for it: the end of a call whose caller is gone. A batch that cannot be written is reported in the
+    /// program's log.
+    ///
+    /// # Errors
+    /// The entry is too large.
     pub fn append_detached(&self, entry: &Entry) -> Result<(), LogError> {
-        outbox::put(&self.shared, Queued::new(entry.to_bytes(), None)?);
+        submission_batch::put(&self.shared, Queued::new(entry.to_bytes(), None)?);
         Ok(())
     }
 
-    /// Whether the last batch could be written. A log that could not is tried again with the next entry.
+    /// Returns whether the last batch could be written. After a failure, the next entry tries again.
     pub fn is_writable(&self) -> bool {
         self.shared.is_writable()
     }
 
-    /// Entries that are durable, sealed or not: all whose appenders were told their index.
+    /// Returns the number of durable entries, sealed or not: all whose appenders have got their index.
     pub fn durable(&self) -> u64 {
         self.shared.pipeline.durable()
     }
 
-    /// The number of sealed entries, as it grows: for whoever waits for an entry's checkpoint without reading files.
+    /// Watches the number of sealed entries, to wait for an entry's checkpoint without reading files.
     pub fn watch_sealed(&self) -> watch::Receiver<u64> {
         self.shared.pipeline.watch_sealed()
     }
 
-    /// How the log is: what waits to be sealed, how old the checkpoint is, how long the disk takes.
+    /// Returns the log's health: what waits to be sealed, the checkpoint's age, the disk's sync time.
     pub fn health(&self) -> Health {
         self.shared.pipeline.health()
     }
 
-    /// Seals what is there, signs a checkpoint, and returns its size.
+    /// Seals everything that is durable, signs a checkpoint, and returns its size.
+    ///
+    /// # Errors
+    /// As for [`Pipeline::seal`].
     pub fn seal_now(&self) -> Result<u64, LogError> {
         self.shared.pipeline.seal()
     }

@@ -12,7 +12,7 @@ pub const MAX_NOTE: usize = 256 << 10;
 /// Bytes of a key's id before each signature.
 const KEY_ID: usize = 4;
 
-/// Why a note is not believed.
+/// Why a note is not trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NoteError {
     /// Not in the form of a signed note, or larger than [`MAX_NOTE`] or [`MAX_SIGNATURES`] allow.

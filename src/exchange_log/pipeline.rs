@@ -4,8 +4,8 @@
 use super::checkpoint::LogSigner;
 use super::disk::{read_text, write_atomically};
 use super::journal::{Journal, Recovered};
+use super::preallocated::Preallocator;
 use super::seal::Sealer;
-use super::spare::Spare;
 use super::storage::Storage;
 use super::sync::{Mutex, lock};
 use super::tree::TILE;
@@ -73,7 +73,7 @@ pub struct Pipeline {
     unsealed: Mutex<Unsealed>,
     unsealed_bytes: AtomicU64,
     sealer: Mutex<Sealer>,
-    spare: Arc<Spare>,
+    preallocator: Arc<Preallocator>,
     /// Entries that are durable, sealed or not.
     durable: AtomicU64,
     /// Entries that are sealed.
@@ -110,7 +110,7 @@ impl Pipeline {
             unsealed: Mutex::default(),
             unsealed_bytes: AtomicU64::new(0),
             sealer: Mutex::new(sealer),
-            spare: journal.spare(),
+            preallocator: journal.preallocator(),
             last_sealing: Mutex::new((Instant::now(), None)),
             last_sync_us: AtomicU64::new(0),
             paths,
@@ -127,7 +127,10 @@ impl Pipeline {
         Ok((Arc::new(pipeline), journal))
     }
 
-    /// Makes a batch durable, and puts it in line to be sealed; gives the index of its first entry. Never waits for sealing.
+    /// Makes a batch durable, queues it for sealing, and returns the index of its first entry. Never waits for sealing.
+    ///
+    /// # Errors
+    /// What the storage returns: the batch is not durable then, and is not queued.
     pub fn write(&self, storage: &mut dyn Storage, batch: Vec<Vec<u8>>) -> Result<u64, LogError> {
         let began = Instant::now();
         let first = storage.append(&batch)?;
@@ -150,12 +153,12 @@ impl Pipeline {
         self.unsealed_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Whether so much waits to be sealed that no more is taken.
+    /// Returns whether so much waits to be sealed that no more entries are accepted.
     pub fn is_full(&self) -> bool {
         self.unsealed_bytes.load(Ordering::Relaxed) >= MAX_UNSEALED_BYTES
     }
 
-    /// Entries that are durable. Whoever was told the index of an entry finds it counted here.
+    /// Returns the number of durable entries. An entry whose index was returned is counted.
     pub fn durable(&self) -> u64 {
         self.durable.load(Ordering::Acquire)
     }
@@ -185,12 +188,12 @@ impl Pipeline {
 
     /// Makes segments ready until the log is closed.
     pub fn prepare_segments(&self) {
-        self.spare.fill_when_wanted();
+        self.preallocator.fill_on_demand();
     }
 
     /// Ends [`prepare_segments`](Self::prepare_segments).
     pub fn close(&self) {
-        self.spare.close();
+        self.preallocator.close();
     }
 
     /// The log's folders.
@@ -198,22 +201,29 @@ impl Pipeline {
         &self.paths
     }
 
-    /// Seals what is durable now, in parts; gives the number of sealed entries. What could not be sealed stays in line.
+    /// Seals everything that is durable, in parts, and returns the number of sealed entries. Entries whose sealing fails stay queued.
+    ///
+    /// # Errors
+    /// [`LogError::Forked`] or [`LogError::RolledBack`] where the entries do not lead to the tree that was signed last; [`LogError::Io`]
+    /// where files cannot be written.
     pub fn seal(&self) -> Result<u64, LogError> {
         let all = self.durable();
         loop {
             let size = self.seal_part(|_, waiting| waiting)?;
-            // Where another thread has them in hand, it goes on when that is done.
+            // Where another thread is sealing them, this continues when that is done.
             if size >= all {
                 return Ok(size);
             }
         }
     }
 
-    /// Seals what is durable; where much is, whole bundles of it, and the rest (256 entries at most) the next time. Files of
-    /// the right edge are thrown away at the next sealing, and a file system that must make many new files is slow where many
-    /// were thrown away (ext4 leaves their inodes alone for a minute, and looks at each of them).
-    pub fn seal_most(&self) -> Result<u64, LogError> {
+    /// Seals what is durable; where many entries wait, complete bundles of them, and the rest (256 entries at most) the next time. Files of
+    /// the right edge are thrown away at the next sealing, and a file system that must create many new files is slow where many were thrown
+    /// away (ext4 does not reuse their inodes for a minute, and looks at each of them).
+    ///
+    /// # Errors
+    /// As for [`Pipeline::seal`].
+    pub fn seal_prefix(&self) -> Result<u64, LogError> {
         loop {
             let most = |size: u64, waiting: usize| {
                 if waiting < MANY { waiting } else { waiting - (size as usize + waiting) % TILE }
@@ -251,7 +261,7 @@ impl Pipeline {
             let newer = std::mem::replace(&mut unsealed.entries, back);
             unsealed.entries.extend(newer);
             if sealed.is_ok() {
-                // The oldest that is left came since the one before: at the latest now.
+                // The oldest remaining entry arrived after the previous sealing: at the latest now.
                 unsealed.since = (!unsealed.entries.is_empty()).then(Instant::now);
             }
             let before = self.unsealed_bytes.fetch_sub(done, Ordering::Relaxed);
@@ -263,7 +273,7 @@ impl Pipeline {
         }
         sealed?;
         self.sealed.send_replace(sealer.size());
-        if let Err(error) = Journal::forget(&self.paths, sealer.size(), &self.spare) {
+        if let Err(error) = Journal::forget(&self.paths, sealer.size(), &self.preallocator) {
             // No harm, but its space: the next sealing tries again.
             tracing::warn!(%error, "a journal segment that is sealed cannot be given up");
         }

@@ -22,12 +22,18 @@ fn largest_power_below(count: u64) -> u64 {
     1 << (63 - (count - 1).leading_zeros())
 }
 
-/// The root of the first `size` leaves, which are not none.
+/// Returns the root of the first `size` leaves; `size` is at least 1.
+///
+/// # Errors
+/// What `nodes` returns for a hash that it cannot give.
 pub fn root(nodes: Nodes<'_>, size: u64) -> Result<Hash, LogError> {
     range(nodes, 0, size)
 }
 
-/// PATH(index, D[0:size]): the hashes that, with the leaf's, give the root.
+/// Returns PATH(index, D[0:size]) (RFC 6962, section 2.1.1): the hashes that, with the leaf's, give the root.
+///
+/// # Errors
+/// What `nodes` returns for a hash that it cannot give.
 pub fn inclusion(nodes: Nodes<'_>, index: u64, size: u64) -> Result<Vec<Hash>, LogError> {
     let (mut start, mut end, mut path) = (0, size, Vec::new());
     while end - start > 1 {
@@ -44,7 +50,10 @@ pub fn inclusion(nodes: Nodes<'_>, index: u64, size: u64) -> Result<Vec<Hash>, L
     Ok(path)
 }
 
-/// PROOF(old, D[0:size]): that the tree of `old` leaves is the beginning of that of `size`.
+/// Returns PROOF(old, D[0:size]) (RFC 6962, section 2.1.2): that the tree of `old` leaves is the beginning of that of `size`.
+///
+/// # Errors
+/// What `nodes` returns for a hash that it cannot give.
 pub fn consistency(nodes: Nodes<'_>, old: u64, size: u64) -> Result<Vec<Hash>, LogError> {
     if old == 0 || old == size {
         return Ok(Vec::new());

@@ -16,6 +16,9 @@ pub struct Pruned(Vec<RangeInclusive<u64>>);
 
 impl Pruned {
     /// Reads the file of a log; a log without one has pruned nothing.
+    ///
+    /// # Errors
+    /// [`LogError::Io`] where it cannot be read; [`LogError::Corrupt`] where a line is no run of bundles.
     pub fn read(disk: &dyn Disk, tiles: &Path) -> Result<Self, LogError> {
         let path = tiles.join(PRUNED_FILE);
         let parse =
@@ -37,7 +40,10 @@ impl Pruned {
         Some(all)
     }
 
-    /// Writes the file.
+    /// Writes the file atomically.
+    ///
+    /// # Errors
+    /// [`LogError::Io`] where it cannot be written.
     pub fn write(&self, disk: &dyn Disk, tiles: &Path) -> Result<(), LogError> {
         write_atomically(disk, &tiles.join(PRUNED_FILE), self.text().as_bytes())
     }
@@ -79,7 +85,11 @@ impl Pruned {
     }
 }
 
-/// Lists bundles as pruned, then deletes them. They are archived, and the log tells of it under its checkpoint.
+/// Lists bundles as pruned, then deletes them. They are archived, and an entry under the log's checkpoint names them.
+///
+/// # Errors
+/// [`LogError::Io`] where the list cannot be written or a bundle not deleted; the list then names bundles that are still there, which is
+/// harmless.
 pub fn prune(paths: &LogPaths, runs: &[RangeInclusive<u64>]) -> Result<(), LogError> {
     let mut pruned = Pruned::read(&*paths.disk, &paths.tiles)?;
     runs.iter().cloned().for_each(|run| pruned.add(run));

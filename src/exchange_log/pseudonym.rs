@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 use zeroize::Zeroizing;
 
-/// A message's salt, handed to the caller with the answer.
+/// A message's salt, sent to the caller with the response.
 pub type Salt = [u8; 16];
 
 /// Which message of an exchange a salt is for.
@@ -22,16 +22,16 @@ pub type Salt = [u8; 16];
 pub enum Direction {
     /// The request.
     Request,
-    /// The answer.
-    Answer,
+    /// The response.
+    Response,
 }
 
 /// Whose id a pseudonym stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PersonKind {
-    /// Whom the exchange is about.
+    /// A person or enterprise that the exchange is about.
     Subject,
-    /// Who asked, acting for the agency.
+    /// The official who acts for the agency.
     Official,
 }
 
@@ -51,7 +51,7 @@ pub struct Pseudonyms {
 /// Bytes of a period's key file: a pseudonym key and a salt key.
 const KEY_BYTES: usize = 64;
 
-/// What tells a period's key from another one.
+/// The digest that identifies a period's key.
 fn digest(key: &[u8]) -> String {
     let bytes = [b"ndxp period key\0".as_slice(), key].concat();
     crate::hex::hex(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &bytes).as_ref())
@@ -59,7 +59,7 @@ fn digest(key: &[u8]) -> String {
 
 /// The period of a Unix time in microseconds, in Ho Chi Minh City.
 pub fn period_of(time_us: i64) -> String {
-    // Beyond the years that there are: a period of its own.
+    // Times out of range share a period of their own.
     let time = jiff::Timestamp::from_microsecond(time_us).map(|time| crate::time_zone::HO_CHI_MINH.to_datetime(time));
     let (year, month) = time.ok().filter(|time| time.year() > 0).map_or((0, 0), |time| (time.year(), time.month()));
     format!("{year:04}-{month:02}")
@@ -70,8 +70,8 @@ pub fn folder(data: &Path) -> PathBuf {
     data.join("keys").join("pseudonyms")
 }
 
-/// What is wrong with the keys below a folder, in words: a key that is not the one that was made, or is gone (also where it was
-/// destroyed on purpose), or has no mark. Changes nothing.
+/// Lists what is wrong with the keys below a folder: a key that is not the one that was made, or is gone (also where it was destroyed on
+/// purpose), or has no mark. Changes nothing.
 ///
 /// # Errors
 /// The folder cannot be read.
@@ -97,13 +97,19 @@ pub fn check(folder: &Path) -> Result<Vec<String>, LogError> {
 }
 
 impl Pseudonyms {
-    /// Keys below `folder`.
+    /// Opens the keys below `folder`, which is created.
+    ///
+    /// # Errors
+    /// [`LogError::Io`] where the folder cannot be created.
     pub fn open(folder: &Path) -> Result<Self, LogError> {
         super::make_folder(folder)?;
         Ok(Pseudonyms { folder: folder.to_owned(), current: RwLock::default() })
     }
 
-    /// The keys of the period of this time, made where there are none yet.
+    /// Returns the keys of the period of a time, and makes them where there are none yet.
+    ///
+    /// # Errors
+    /// [`LogError::Io`] where they cannot be read or written; [`LogError::Corrupt`] where the key is not the one that was made, or is gone.
     pub fn keys(&self, time_us: i64) -> Result<Arc<PeriodKeys>, LogError> {
         let period = period_of(time_us);
         if let Some(keys) = self.current.read().ok().and_then(|known| known.get(&period).cloned()) {
@@ -118,12 +124,18 @@ impl Pseudonyms {
         Ok(keys)
     }
 
-    /// The keys of every period that still has them, for searches by id.
+    /// Returns the keys of every period that still has them, for searches by id.
+    ///
+    /// # Errors
+    /// As for [`Pseudonyms::keys`].
     pub fn all(&self) -> Result<Vec<PeriodKeys>, LogError> {
         self.periods()?.iter().map(|period| self.load_or_make(period)).collect()
     }
 
-    /// The periods that still have keys, in order.
+    /// Returns the periods that still have keys, in order.
+    ///
+    /// # Errors
+    /// [`LogError::Io`] where the folder cannot be read.
     pub fn periods(&self) -> Result<Vec<String>, LogError> {
         let entries = std::fs::read_dir(&self.folder).map_err(|error| LogError::io(&self.folder, &error))?;
         let mut periods: Vec<String> = entries
@@ -172,7 +184,7 @@ impl Pseudonyms {
                     );
                     return Err(LogError::corrupt(&path, 0, reason));
                 }
-                // One process at a time, and whoever comes second takes what the first has made.
+                // One process at a time; the second one uses what the first has created.
                 let lock = std::fs::File::create(self.folder.join(".making")).map_err(fail)?;
                 lock.lock().map_err(fail)?;
                 if path.exists() {

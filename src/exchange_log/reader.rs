@@ -1,9 +1,9 @@
 //! Reading the log's files, also while a gateway writes them.
 //!
-//! What a reader gives out from under the checkpoint was hashed up to the checkpoint's root: entries against their hash tile, each
-//! tile against the one above it, the right edge against the signed root. So whatever is printed of a sealed entry is what was
-//! signed, or an error that names the file. Cost: opening reads at most four small tiles; an entry is one leaf hash and one tile
-//! (255 node hashes, some 40 us), a whole bundle 256 leaf hashes more.
+//! What a reader returns from under the checkpoint was hashed up to the checkpoint's root: entries against their hash tile, each tile
+//! against the one above it, the right edge against the signed root. So whatever is printed of a sealed entry is what was signed, or an
+//! error that names the file. Cost: opening reads at most four small tiles; an entry is one leaf hash and one tile (255 node hashes, some
+//! 40 us), a whole bundle 256 leaf hashes more.
 
 use super::checkpoint::{Checkpoint, CheckpointError, LogVerifier};
 use super::cosignature::Policy;
@@ -18,7 +18,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Hash tiles above the leaves that are kept once they were checked: 8 kB each, for 8 million entries.
+/// Hash tiles above the leaves that are cached once they were checked: 8 kB each, for 8 million entries.
 const MAX_TILES: usize = 128;
 
 /// An entry with its index.
@@ -30,7 +30,10 @@ pub struct Found {
     pub entry: Entry,
 }
 
-/// The file with the newest checkpoint that counts.
+/// Returns the name of the file with the newest checkpoint that counts.
+///
+/// # Errors
+/// As for [`policy`].
 pub fn published_file(disk: &dyn Disk, tiles: &Path) -> Result<&'static str, LogError> {
     Ok(if policy(disk, tiles)?.needs_witnesses() { COSIGNED_FILE } else { "checkpoint" })
 }
@@ -73,7 +76,7 @@ struct Bundle {
 
 /// The file with the log's verifier key, beside the checkpoint.
 pub const VKEY_FILE: &str = "vkey";
-/// The file with the policy that says which checkpoints count (C2SP tlog-policy).
+/// The file with the policy that states which checkpoints count (C2SP tlog-policy).
 pub const POLICY_FILE: &str = "policy";
 /// The newest checkpoint with the cosignatures that the policy wants.
 pub const COSIGNED_FILE: &str = "cosigned";
@@ -87,7 +90,10 @@ pub struct Published {
     pub note: String,
 }
 
-/// The policy of a log; one without its file wants no witnesses.
+/// Reads the policy of a log; a log without that file needs no witnesses.
+///
+/// # Errors
+/// [`LogError::Io`] where the file cannot be read; [`LogError::Corrupt`] where it is no policy.
 pub fn policy(disk: &dyn Disk, tiles: &Path) -> Result<Policy, LogError> {
     let path = tiles.join(POLICY_FILE);
     let parse = |text: String| {
@@ -103,7 +109,7 @@ fn pause() {
     }
 }
 
-/// Looks again where what was met may be what a gateway that runs writes at this moment.
+/// Retries where an error may be caused by what a running gateway writes at this moment.
 pub(super) fn settled<T>(
     may_pass: impl Fn(&LogError) -> bool,
     mut check: impl FnMut() -> Result<T, LogError>,
@@ -118,26 +124,36 @@ pub(super) fn settled<T>(
 }
 
 impl LogReader {
-    /// Opens the log below `data`. A gateway that seals at the same moment is waited for by trying again.
+    /// Opens the log below `data`. Retries for 400 ms what a gateway that seals at the same moment may cause.
+    ///
+    /// # Errors
+    /// [`LogError::Io`] where a file cannot be read; [`LogError::Corrupt`] where one is not what was written: a signature, a hash or a
+    /// batch does not hold.
     pub fn open(data: &Path) -> Result<Self, LogError> {
         Self::persist(&LogPaths::new(data), Some(&|_| Ok(None)))
     }
 
-    /// The same; entries behind the checkpoint are believed only where the log wrote them, if its key is at hand: `chain` gives
-    /// that of its journal ([`super::key::chain`]).
+    /// The same; entries behind the checkpoint are returned only where the log wrote them, if its key can be read: `chain` returns that of
+    /// its journal ([`super::key::chain`]).
     ///
     /// # Errors
-    /// As for [`LogReader::open`]; or `chain` says that the key is another one's.
+    /// As for [`LogReader::open`]; or `chain` reports another log's key.
     pub fn open_with(data: &Path, chain: &FindChain<'_>) -> Result<Self, LogError> {
         Self::persist(&LogPaths::new(data), Some(chain))
     }
 
-    /// The same of a log whose folders are known.
+    /// Opens a log whose folders are known.
+    ///
+    /// # Errors
+    /// As for [`LogReader::open`].
     pub fn open_at(paths: &LogPaths) -> Result<Self, LogError> {
         Self::persist(paths, Some(&|_| Ok(None)))
     }
 
-    /// The same without what is not under the checkpoint yet.
+    /// Opens the log below `data` without the entries behind the checkpoint.
+    ///
+    /// # Errors
+    /// As for [`LogReader::open`].
     pub fn sealed_only(data: &Path) -> Result<Self, LogError> {
         Self::persist(&LogPaths::new(data), None)
     }
@@ -278,7 +294,7 @@ impl LogReader {
         if let Some(bundle) = recent().as_ref().filter(|bundle| bundle.index == index) {
             return Ok(Some(bundle.clone()));
         }
-        // What is there counts, whatever the list of pruned bundles says.
+        // A bundle that exists counts, whatever the list of pruned bundles has.
         let entries = match read_bundle(&*self.paths.disk, &self.paths.tiles, index, TILE) {
             Err(LogError::Io { .. }) if self.is_pruned(index)? => return Ok(None),
             read => read?,
@@ -302,7 +318,7 @@ impl LogReader {
             if before.is_some_and(|before| before <= sealed) {
                 continue;
             }
-            // Sealed and given up since the checkpoint was read, or while it was read: begin again with the newer one.
+            // Sealed and freed since the checkpoint was read, or while it was read: start again with the newer one.
             let moved_on = || LogError::Io { path: path.clone(), reason: "the journal has moved on".into() };
             let next = sealed + tail.len() as u64;
             let reading = Reading { first: *first, before, from: next, key, keyed_from: next + 1 };
@@ -328,7 +344,10 @@ impl LogReader {
         self.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.size)
     }
 
-    /// The sealed entries of a bundle, each compared with its hash; `None` where it was pruned.
+    /// Returns the sealed entries of a bundle, each compared with its hash, or `None` where it was pruned.
+    ///
+    /// # Errors
+    /// [`LogError::Io`] where a file cannot be read; [`LogError::Corrupt`] where an entry or a tile does not lead to the checkpoint's root.
     pub fn bundle(&self, index: u64) -> Result<Option<Vec<Vec<u8>>>, LogError> {
         if index == self.sealed() / TILE as u64 {
             return Ok(Some(self.last_bundle.clone()));
@@ -360,7 +379,10 @@ impl LogReader {
         &self.paths
     }
 
-    /// The newest checkpoint that counts by the log's policy; `None` where there is none yet.
+    /// Returns the newest checkpoint that counts by the log's policy, or `None` where there is none yet.
+    ///
+    /// # Errors
+    /// [`LogError::Io`] where it cannot be read; [`LogError::Corrupt`] where its signature does not hold.
     pub fn published(&self) -> Result<Option<Published>, LogError> {
         let file = published_file(&*self.paths.disk, &self.paths.tiles)?;
         if file != COSIGNED_FILE {
@@ -380,7 +402,10 @@ impl LogReader {
         &self.note
     }
 
-    /// The bytes of an entry; `None` where it was pruned.
+    /// Returns the bytes of an entry, or `None` where it was pruned.
+    ///
+    /// # Errors
+    /// As for [`LogReader::bundle`].
     pub fn entry_bytes(&self, index: u64) -> Result<Option<Vec<u8>>, LogError> {
         let missing = || LogError::corrupt(&self.paths.tiles, 0, format!("entry {index} is missing"));
         if let Some(behind) = index.checked_sub(self.sealed()) {
@@ -399,7 +424,10 @@ impl LogReader {
         Ok(Some(entry.clone()))
     }
 
-    /// One entry; `None` where it was pruned.
+    /// Returns an entry, or `None` where it was pruned.
+    ///
+    /// # Errors
+    /// As for [`LogReader::bundle`]; [`LogError::Corrupt`] where the bytes are no entry.
     pub fn entry(&self, index: u64) -> Result<Option<Entry>, LogError> {
         self.entry_bytes(index)?.map(|bytes| self.decode(index, &bytes)).transpose()
     }
@@ -409,7 +437,10 @@ impl LogReader {
         entry.ok_or_else(|| LogError::corrupt(&self.paths.tiles, 0, format!("entry {index} is no entry")))
     }
 
-    /// The hash of a complete sealed subtree of 2^`level` leaves.
+    /// Returns the hash of a complete sealed subtree of 2^`level` leaves.
+    ///
+    /// # Errors
+    /// As for [`LogReader::bundle`].
     pub fn node(&self, level: u32, index: u64) -> Result<Hash, LogError> {
         let read = |tiles, tile, _| self.tile(tiles, tile).map(|tile| tile.to_vec());
         subtree(&read, self.sealed(), level, index)
@@ -421,7 +452,10 @@ impl LogReader {
         &self.tail
     }
 
-    /// Goes through the log from the entry before `before` back, until `visit` says stop. What was pruned is left out.
+    /// Visits the entries before `before`, newest first, until `visit` returns false. Pruned entries are skipped.
+    ///
+    /// # Errors
+    /// As for [`LogReader::bundle`].
     pub fn newest_first(&self, before: u64, mut visit: impl FnMut(Found) -> bool) -> Result<(), LogError> {
         let mut at = before.min(self.size());
         while at > self.sealed() {

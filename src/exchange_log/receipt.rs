@@ -17,7 +17,7 @@ const MAX_PATH: usize = 63;
 /// Largest receipt, in bytes: an entry of 64 kB in base64, a path, a checkpoint.
 const MAX_RECEIPT: usize = (96 << 10) + MAX_NOTE;
 
-/// Why a receipt is not believed.
+/// Why a receipt is not trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ReceiptError {
     /// Not in the form of a receipt.
@@ -45,7 +45,10 @@ pub struct Receipt {
 }
 
 impl Receipt {
-    /// The receipt of an entry under the published checkpoint; `None` where it is not sealed yet, or not there.
+    /// Returns the receipt of an entry under the published checkpoint, or `None` where the entry is not sealed yet or does not exist.
+    ///
+    /// # Errors
+    /// As for [`LogReader::bundle`].
     pub fn make(reader: &LogReader, index: u64) -> Result<Option<Self>, LogError> {
         let Some(Published { size, note }) = reader.published()?.filter(|published| index < published.size) else {
             return Ok(None);
@@ -73,7 +76,10 @@ impl Receipt {
         read(text).ok_or(ReceiptError::Malformed)
     }
 
-    /// Checks signature, path and form; gives the entry and the checkpoint.
+    /// Verifies signature, inclusion proof and form, and returns the entry and the checkpoint.
+    ///
+    /// # Errors
+    /// The first check that fails: see [`ReceiptError`].
     pub fn verify(&self, verifier: &LogVerifier) -> Result<(Entry, Checkpoint), ReceiptError> {
         let checkpoint = verifier.check(&self.checkpoint)?;
         let root = root_of(leaf_hash(&self.entry), self.index, checkpoint.size, &self.path);

@@ -32,6 +32,9 @@ pub struct Sealer {
 }
 
 /// Reads the published checkpoint, where there is one.
+///
+/// # Errors
+/// [`LogError::Io`] where it cannot be read; [`LogError::Corrupt`] where its signature does not hold.
 pub fn published(paths: &LogPaths, signer: &LogSigner) -> Result<Option<Checkpoint>, LogError> {
     checkpoint_at(&*paths.disk, &checkpoint_path(&paths.tiles), signer)
 }
@@ -48,6 +51,10 @@ fn checked(text: Option<String>, path: &Path, signer: &LogSigner) -> Result<Opti
 
 impl Sealer {
     /// Loads the right edge of what is published, and checks it against the checkpoint and the last signed one.
+    ///
+    /// # Errors
+    /// [`LogError::Corrupt`] where a tile does not lead to the checkpoint's root, or the last signed checkpoint is missing;
+    /// [`LogError::Io`] where a file cannot be read or a folder synced.
     pub fn open(paths: LogPaths, signer: LogSigner) -> Result<Self, LogError> {
         paths.disk.create_folder(&paths.tiles).map_err(|error| LogError::io(&paths.tiles, &error))?;
         // A process that was killed may have left names that a loss of power would still take back.
@@ -70,7 +77,7 @@ impl Sealer {
         }
         let bundle = load_bundle(&*paths.disk, &paths.tiles, &edge)?;
         let signed_size = signed.as_ref().map_or(0, |signed| signed.size);
-        // It is always written first, so it can only be missing, or older, where somebody has put it there.
+        // It is always written first, so it can only be missing, or older, where it was removed or replaced.
         if signed_size < size {
             let reason = format!(
                 "the last signed checkpoint is missing or older than the published one of {size} entries: put it back; if it \
@@ -123,9 +130,9 @@ impl Sealer {
         }
     }
 
-    /// The last checkpoint that was signed: as it is remembered here, and as it stands on the disk, where another process,
-    /// or a sealing that failed half way, may have signed a larger one. An older one there is a disk that was rolled back
-    /// under this process; the next sealing puts the newer one back.
+    /// The last checkpoint that was signed: as it is held in memory, and as it is on the disk, where another process, or a sealing that
+    /// failed half way, may have signed a larger one. An older one there is a disk that was rolled back under this process; the next
+    /// sealing puts the newer one back.
     fn last_signed(&self) -> Result<Option<Checkpoint>, LogError> {
         let text = read_text(&*self.paths.disk, &self.paths.signed)?;
         let there = match &self.signed_note {
@@ -141,9 +148,11 @@ impl Sealer {
         Ok(there.into_iter().chain(self.signed.clone()).max_by_key(|signed| signed.size))
     }
 
-    /// Seals further entries and signs a checkpoint. On failure nothing has changed but files that the next try writes
-    /// again. Fails with [`LogError::Forked`] where the entries do not lead to the last signed tree, and with
-    /// [`LogError::RolledBack`] where they end before it.
+    /// Seals further entries and signs a checkpoint. On an error nothing has changed but files that the next try writes again.
+    ///
+    /// # Errors
+    /// [`LogError::Forked`] where the entries do not lead to the tree that was signed last; [`LogError::RolledBack`] where they end before
+    /// it; [`LogError::Io`] where a file cannot be written.
     pub fn seal(&mut self, entries: &[Vec<u8>]) -> Result<(), LogError> {
         let signed = self.last_signed()?;
         self.extends(signed.as_ref(), self.edge.size, || self.root)?;
@@ -205,7 +214,7 @@ impl Sealer {
         let new_edge = edge_files(&self.paths.tiles, edge.size);
         (self.edge, self.root, self.bundle) = (edge, root, bundle);
         for path in old_edge.difference(&new_edge) {
-            // Partial files of an older size: what they held stands in the newer ones. A leftover does no harm.
+            // Partial files of an older size: the newer ones hold the same. A leftover is harmless.
             let _ = self.paths.disk.remove(path);
             crash_point("seal.removed");
             if let Some(folder) = path.parent() {
@@ -225,7 +234,7 @@ struct Files<'p> {
 impl Files<'_> {
     fn write(&mut self, path: PathBuf, bytes: &[u8]) -> Result<(), LogError> {
         write_file(&*self.paths.disk, &self.paths.tiles, &path, bytes)?;
-        // A new folder's own entry stands in its parent, up to the log's root.
+        // A new folder's own directory entry is in its parent, up to the log's root.
         let folders = path.ancestors().skip(1).take_while(|folder| folder.starts_with(&self.paths.tiles));
         self.folders.extend(folders.map(Path::to_owned));
         Ok(())

@@ -1,10 +1,10 @@
 //! The form of a journal segment.
 //!
-//! A head of 64 bytes (magic, first index, the tag of the batch before, CRC-32C of these), then batches, integers big-endian.
-//! A batch is its head (length of its body, number of entries, first index, tag of the batch before, its own tag, CRC-32C of
-//! the body, CRC-32C of the head) and its body: each entry after its length of 16 bits. The **tag** is an HMAC-SHA-256 under
-//! a key that only the log's signing key gives, over the tag before and the batch: so an invented, moved or repeated batch is
-//! told from a written one. Readers without the key check that each batch names the tag before it.
+//! A head of 64 bytes (magic, first index, the tag of the batch before, CRC-32C of these), then batches, integers big-endian. A batch is
+//! its head (length of its body, number of entries, first index, tag of the batch before, its own tag, CRC-32C of the body, CRC-32C of the
+//! head) and its body: each entry after its length of 16 bits. The **tag** is an HMAC-SHA-256 under a key that is derived from the log's
+//! signing key, over the tag before and the batch: so an invented, moved or repeated batch is distinguished from a written one. Readers
+//! without the key check that each batch names the tag before it.
 //!
 //! A batch is one write that is synced before the next begins, into space that reads as zeros. So a crash can leave of the
 //! last one only some of its sectors, the others being zero. Whatever else does not read is damage: of entries that were
@@ -126,7 +126,7 @@ pub(super) fn head(first: u64, after: &Tag) -> Vec<u8> {
     head
 }
 
-/// Writes a batch after the one of tag `after`; gives its own.
+/// Writes a batch after the one with tag `after`, and returns its own tag.
 pub(super) fn put_batch(out: &mut Vec<u8>, key: &ChainKey, after: &Tag, first: u64, entries: &[Vec<u8>]) -> Tag {
     let start = out.len();
     out.resize(start + BATCH_HEAD, 0);

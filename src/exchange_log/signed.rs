@@ -7,7 +7,7 @@ use super::reader::{LogReader, settled};
 use super::tree::{Hash, leaf_hash, node_hash};
 use super::{LogError, LogPaths, proof};
 
-/// Checks that the last signed checkpoint is the beginning of what is there.
+/// Checks that the log's tree contains the last signed checkpoint's.
 ///
 /// # Errors
 /// [`LogError::RolledBack`] or [`LogError::Forked`] where it is not; it is missing, or older than the published one.

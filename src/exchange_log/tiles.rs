@@ -133,6 +133,9 @@ pub(super) fn split_words<const N: usize>(line: &str) -> Option<[&str; N]> {
 }
 
 /// Splits a bundle into its `width` entries.
+///
+/// # Errors
+/// [`LogError::Corrupt`] where the bytes are not `width` entries.
 pub fn decode_bundle<'b>(bytes: &'b [u8], width: usize, path: &Path) -> Result<Vec<&'b [u8]>, LogError> {
     let mut entries = Vec::with_capacity(width);
     let mut at = 0usize;
@@ -151,6 +154,9 @@ pub fn decode_bundle<'b>(bytes: &'b [u8], width: usize, path: &Path) -> Result<V
 }
 
 /// Splits a hash tile into its `width` hashes.
+///
+/// # Errors
+/// [`LogError::Corrupt`] where the bytes are not `width` hashes.
 pub fn decode_tile<'b>(bytes: &'b [u8], width: usize, path: &Path) -> Result<&'b [Hash], LogError> {
     let (hashes, rest) = bytes.as_chunks::<32>();
     if hashes.len() != width || !rest.is_empty() {
@@ -192,14 +198,20 @@ fn read_edge(
     Err(last.unwrap_or(LogError::Closed))
 }
 
-/// The bytes of a bundle of `width` entries.
+/// Returns the bytes of a bundle of `width` entries.
+///
+/// # Errors
+/// [`LogError::Io`] where it cannot be read or is missing; [`LogError::Corrupt`] where a wider one in its place is none.
 pub fn bundle_bytes(disk: &dyn Disk, root: &Path, index: u64, width: usize) -> Result<Vec<u8>, LogError> {
     read_edge(disk, &|width| bundle_path(root, index, width), width, &|bytes, wide, path| {
         Ok(encode_bundle(&decode_bundle(&bytes, wide, path)?[..width]))
     })
 }
 
-/// The bytes of a hash tile of `width` hashes.
+/// Returns the bytes of a hash tile of `width` hashes.
+///
+/// # Errors
+/// [`LogError::Io`] where it cannot be read or is missing; [`LogError::Corrupt`] where a wider one in its place is none.
 pub fn tile_bytes(disk: &dyn Disk, root: &Path, level: usize, index: u64, width: usize) -> Result<Vec<u8>, LogError> {
     read_edge(disk, &|width| tile_path(root, level, index, width), width, &|bytes, wide, path| {
         Ok(decode_tile(&bytes, wide, path)?[..width].as_flattened().to_vec())
@@ -207,6 +219,9 @@ pub fn tile_bytes(disk: &dyn Disk, root: &Path, level: usize, index: u64, width:
 }
 
 /// Reads a bundle of `width` entries.
+///
+/// # Errors
+/// As for [`bundle_bytes`] and [`decode_bundle`].
 pub fn read_bundle(disk: &dyn Disk, root: &Path, index: u64, width: usize) -> Result<Vec<Vec<u8>>, LogError> {
     let bytes = bundle_bytes(disk, root, index, width)?;
     let entries = decode_bundle(&bytes, width, &bundle_path(root, index, width))?;
@@ -214,13 +229,19 @@ pub fn read_bundle(disk: &dyn Disk, root: &Path, index: u64, width: usize) -> Re
 }
 
 /// Reads a hash tile of `width` hashes.
+///
+/// # Errors
+/// As for [`tile_bytes`] and [`decode_tile`].
 pub fn read_tile(disk: &dyn Disk, root: &Path, level: usize, index: u64, width: usize) -> Result<Vec<Hash>, LogError> {
     let bytes = tile_bytes(disk, root, level, index, width)?;
     Ok(decode_tile(&bytes, width, &tile_path(root, level, index, width))?.to_vec())
 }
 
-/// The hash of a complete subtree of 2^`level` leaves in a tree of `size`, out of its tile, which `read` gives by level,
-/// index and width; `None` where the subtree is not complete.
+/// The hash of a complete subtree of 2^`level` leaves in a tree of `size`, out of its tile, which `read` returns by level, index and width;
+/// `None` where the subtree is not complete.
+///
+/// # Errors
+/// What `read` returns for a tile that it cannot give.
 pub fn subtree(
     read: &dyn Fn(usize, u64, usize) -> Result<Vec<Hash>, LogError>,
     size: u64,
@@ -239,8 +260,11 @@ pub fn subtree(
     Ok(read(tiles, tile, width)?.get(from..from + (1 << within)).map(tree_hash))
 }
 
-/// Writes a file durably, whole or not at all, in place of one that stood there (its folder is synced by the caller,
-/// once for many files). Only one at a time below `root`: all begin under one name, so a crash leaves one file at most.
+/// Writes a file atomically and durably (the caller syncs its folder, once for many files). Only one at a time below `root`: all begin
+/// under one name, so a crash leaves one file at most.
+///
+/// # Errors
+/// [`LogError::Io`] where it cannot be written, synced or renamed.
 pub fn write_file(disk: &dyn Disk, root: &Path, path: &Path, bytes: &[u8]) -> Result<(), LogError> {
     let fresh = root.join("unfinished");
     let write = || {
@@ -258,7 +282,7 @@ pub fn write_file(disk: &dyn Disk, root: &Path, path: &Path, bytes: &[u8]) -> Re
         })
     };
     write().map_err(|error: std::io::Error| {
-        // What it took of a full disk is given back.
+        // The space that it used on a full disk is freed.
         let _ = disk.remove(&fresh);
         LogError::io(path, &error)
     })

@@ -65,7 +65,7 @@ pub struct FullTile {
 }
 
 impl Edge {
-    /// Adds a leaf; gives the tiles that became full, lowest first.
+    /// Adds a leaf, and returns the tiles that became full, lowest first.
     pub fn push(&mut self, leaf: Hash) -> Vec<FullTile> {
         let mut full = Vec::new();
         let mut hash = leaf;

@@ -3,7 +3,7 @@
 use super::checkpoint::{Checkpoint, LogVerifier};
 use super::cosignature::{Policy, plausible_times};
 use super::disk::{self, Disk};
-use super::file_acts::{FileAct, FileActs};
+use super::file_events::{FileEvent, FileEvents};
 use super::note::Note;
 use super::pruned::{PRUNED_FILE, Pruned};
 use super::reader::{COSIGNED_FILE, LogReader, POLICY_FILE, settled};
@@ -98,9 +98,9 @@ pub struct Report {
     pub origin: String,
     /// Entries under the checkpoint, each hashed into its root.
     pub sealed: u64,
-    /// Of these, entries that are archived elsewhere and stand here by their hashes alone.
+    /// Of these, entries that are archived elsewhere; only their hashes are here.
     pub pruned: u64,
-    /// Entries behind it, whole in the journal; 0 where only the log was looked at.
+    /// Entries behind it, complete in the journal; 0 where only the log was verified.
     pub tail: u64,
     /// Whether the journal's batches were checked with the log's key.
     pub is_chain_checked: bool,
@@ -108,8 +108,8 @@ pub struct Report {
     pub root: String,
     /// What witnesses have cosigned; `None` where the policy wants none.
     pub cosigned: Option<Cosigned>,
-    /// Acts that tell what files below `state` must hold, in the order of the log.
-    pub acts: Vec<FileAct>,
+    /// Events that state what files below `state` must hold, in the order of the log.
+    pub admin_events: Vec<FileEvent>,
 }
 
 /// The newest checkpoint that enough witnesses have cosigned. What is behind it is signed by the log alone.
@@ -137,12 +137,15 @@ pub struct Against<'a> {
     pub older: Option<&'a Checkpoint>,
     /// How much older than the newest sealed entry the oldest one without a cosignature may be; [`MAX_LAG`] where not said.
     pub max_lag: Option<Duration>,
-    /// The key of the journal's chain ([`super::key::chain`]): batches that the log did not write are told. Without it, only that
-    /// each batch names the one before it.
+    /// The key of the journal's chain ([`super::key::chain`]): batches that the log did not write are reported. Without it, only that each
+    /// batch names the one before it.
     pub chain: Option<&'a ChainKey>,
 }
 
-/// Verifies a log, telling progress as entries done of all.
+/// Verifies a log, and reports progress as entries done of all.
+///
+/// # Errors
+/// [`LogError::Corrupt`] for the first thing that does not hold, with its file; [`LogError::Io`] where a file cannot be read.
 pub fn verify(
     files: &dyn LogFiles,
     verifier: &LogVerifier,
@@ -167,7 +170,7 @@ struct Leaves {
     rest: Vec<Hash>,
     /// Entries that are pruned.
     pruned: u64,
-    acts: Vec<FileAct>,
+    admin_events: Vec<FileEvent>,
 }
 
 impl<P: Fn(u64, u64) + Sync> Verification<'_, P> {
@@ -177,7 +180,7 @@ impl<P: Fn(u64, u64) + Sync> Verification<'_, P> {
         let note = String::from_utf8(note).map_err(|_| LogError::corrupt(&path, 0, "is no text"))?;
         let checkpoint = verifier.check(&note).map_err(|error| LogError::corrupt(&path, 0, error.to_string()))?;
         let mut leaves = self.leaves(&checkpoint)?;
-        let (pruned, acts) = (leaves.pruned, std::mem::take(&mut leaves.acts));
+        let (pruned, admin_events) = (leaves.pruned, std::mem::take(&mut leaves.admin_events));
         let root = self.upper(checkpoint.size, leaves)?;
         if checkpoint.root != root {
             return Err(LogError::corrupt(&path, 0, "the entries do not have the checkpoint's root"));
@@ -193,7 +196,16 @@ impl<P: Fn(u64, u64) + Sync> Verification<'_, P> {
             self.check_lag(cosigned.size, checkpoint.size, against.max_lag.unwrap_or(MAX_LAG))?;
         }
         let Checkpoint { origin, size, .. } = checkpoint;
-        Ok(Report { origin, sealed: size, pruned, tail: 0, is_chain_checked: false, root: hex(&root), cosigned, acts })
+        Ok(Report {
+            origin,
+            sealed: size,
+            pruned,
+            tail: 0,
+            is_chain_checked: false,
+            root: hex(&root),
+            cosigned,
+            admin_events,
+        })
     }
 
     /// The cosigned checkpoint: it has what the policy wants, and is of this very tree. Over HTTPS it is the only one.
@@ -247,7 +259,7 @@ impl<P: Fn(u64, u64) + Sync> Verification<'_, P> {
         }))
     }
 
-    /// What no witness has seen yet must be young: else whoever has the log's key could still write it anew.
+    /// Entries that no witness has seen must be recent: otherwise anyone with the log's key could still rewrite them.
     fn check_lag(&self, cosigned: u64, sealed: u64, most: Duration) -> Result<(), LogError> {
         let Some(last) = sealed.checked_sub(1).filter(|last| *last >= cosigned) else { return Ok(()) };
         let times = (self.entry_time_us(cosigned, sealed)?, self.entry_time_us(last, sealed)?);
@@ -294,7 +306,7 @@ impl<P: Fn(u64, u64) + Sync> Verification<'_, P> {
         Ok(proof::root(&node, older.size)? == older.root)
     }
 
-    /// Every bundle, by all cores; of several wrong ones, the first is told.
+    /// Verifies every bundle on all cores; of several wrong ones, the first is reported.
     fn leaves(&self, checkpoint: &Checkpoint) -> Result<Leaves, LogError> {
         let pruned = self.files.read(PRUNED_FILE)?.unwrap_or_default();
         let own = |list: &Pruned| list.text().as_bytes() == pruned;
@@ -305,7 +317,7 @@ impl<P: Fn(u64, u64) + Sync> Verification<'_, P> {
         let full = checkpoint.size / TILE as u64;
         let (next, wrong, done) = (AtomicU64::new(0), AtomicU64::new(u64::MAX), AtomicU64::new(0));
         let found: Mutex<Vec<(u64, Vec<Hash>)>> = Mutex::default();
-        let told: Mutex<FileActs> = Mutex::default();
+        let told: Mutex<FileEvents> = Mutex::default();
         let errors: Mutex<Vec<(u64, LogError)>> = Mutex::default();
         let work = || {
             loop {
@@ -313,9 +325,9 @@ impl<P: Fn(u64, u64) + Sync> Verification<'_, P> {
                 if first >= full.min(wrong.load(Ordering::Relaxed)) {
                     return;
                 }
-                let (mut nodes, mut acts) = (Vec::new(), FileActs::default());
+                let (mut nodes, mut admin_events) = (Vec::new(), FileEvents::default());
                 for bundle in first..(first + STRIDE).min(full) {
-                    match self.bundle(bundle, TILE, pruned.has(bundle), &mut acts) {
+                    match self.bundle(bundle, TILE, pruned.has(bundle), &mut admin_events) {
                         Ok(hashes) => nodes.push(tree_hash(&hashes)),
                         Err(error) => {
                             wrong.fetch_min(bundle, Ordering::Relaxed);
@@ -325,7 +337,7 @@ impl<P: Fn(u64, u64) + Sync> Verification<'_, P> {
                     }
                 }
                 let entries = nodes.len() as u64 * TILE as u64;
-                lock(&told).append(acts);
+                lock(&told).append(admin_events);
                 lock(&found).push((first, nodes));
                 (self.progress)(done.fetch_add(entries, Ordering::Relaxed) + entries, checkpoint.size);
             }
@@ -342,25 +354,25 @@ impl<P: Fn(u64, u64) + Sync> Verification<'_, P> {
         let mut told = told.into_inner().unwrap_or_else(PoisonError::into_inner);
         let width = (checkpoint.size % TILE as u64) as usize;
         let rest = if width == 0 { Vec::new() } else { self.bundle(full, width, false, &mut told)? };
-        self.check_acts(&pruned, &told.pruned)?;
+        self.check_events(&pruned, &told.pruned)?;
         told.of_state.sort();
         let bundles = pruned.runs().iter().map(|run| run.end() - run.start() + 1).sum::<u64>();
         let nodes = found.into_iter().flat_map(|(_, nodes)| nodes).collect();
-        Ok(Leaves { nodes, rest, pruned: bundles * TILE as u64, acts: told.of_state })
+        Ok(Leaves { nodes, rest, pruned: bundles * TILE as u64, admin_events: told.of_state })
     }
 
-    /// Whatever was pruned is told of in the log itself: a bundle that is gone without that was taken away.
-    fn check_acts(&self, pruned: &Pruned, told: &[String]) -> Result<(), LogError> {
-        let mut acts = Pruned::default();
+    /// Every pruning is an entry of the log: a bundle that is missing without one was removed.
+    fn check_events(&self, pruned: &Pruned, told: &[String]) -> Result<(), LogError> {
+        let mut admin_events = Pruned::default();
         for object in told {
             let run = object.strip_prefix("bundles:").and_then(|run| run.split_once('-'));
             let run = run.and_then(|(first, last)| Some(first.parse::<u64>().ok()?..=last.parse::<u64>().ok()?));
             if let Some(run) = run.filter(|run| run.start() <= run.end()) {
-                acts.add(run);
+                admin_events.add(run);
             }
         }
         let covered = |run: &std::ops::RangeInclusive<u64>| {
-            acts.runs().iter().any(|act| act.start() <= run.start() && run.end() <= act.end())
+            admin_events.runs().iter().any(|event| event.start() <= run.start() && run.end() <= event.end())
         };
         match pruned.runs().iter().find(|run| !covered(run)) {
             None => Ok(()),
@@ -373,7 +385,13 @@ impl<P: Fn(u64, u64) + Sync> Verification<'_, P> {
     }
 
     /// The leaf hashes of a bundle, checked against their tile; acts of pruning are put aside.
-    fn bundle(&self, bundle: u64, width: usize, pruned: bool, acts: &mut FileActs) -> Result<Vec<Hash>, LogError> {
+    fn bundle(
+        &self,
+        bundle: u64,
+        width: usize,
+        pruned: bool,
+        admin_events: &mut FileEvents,
+    ) -> Result<Vec<Hash>, LogError> {
         let archived = if pruned { self.files.archived(bundle)? } else { None };
         if pruned && archived.is_none() {
             let name = tile_name(0, bundle, width);
@@ -390,7 +408,7 @@ impl<P: Fn(u64, u64) + Sync> Verification<'_, P> {
             if kind == Kind::Admin as i32
                 && let Some(entry) = Entry::from_bytes(entry)
             {
-                acts.take(bundle * TILE as u64 + place as u64, entry);
+                admin_events.take(bundle * TILE as u64 + place as u64, entry);
             }
             hashes.push(leaf_hash(entry));
         }
@@ -438,9 +456,12 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Verifies the log below a data folder, what is behind its checkpoint included: also that each batch of the journal follows the one
-/// before it, that the last signed checkpoint is of this tree, and that no file lies in the log's folders that is none of it.
-/// Without a key, the log's own key file is believed.
+/// Verifies the log below a data folder, what is behind its checkpoint included: also that each batch of the journal follows the one before
+/// it, that the last signed checkpoint is of this tree, and that every file in the log's folders belongs to it. Without a key, the log's
+/// own key file is trusted.
+///
+/// # Errors
+/// As for [`verify`] and [`LogReader::open`].
 pub fn verify_data(
     data: &Path,
     archive: Option<&Path>,
@@ -462,7 +483,7 @@ pub fn verify_data(
         if index >= report.sealed
             && let Some(entry) = Entry::from_bytes(bytes)
         {
-            report.acts.extend(FileAct::of(index, entry));
+            report.admin_events.extend(FileEvent::of(index, entry));
         }
     }
     // A gateway that seals at the same moment has written more than the reader had seen, and gives segments up.

@@ -1,7 +1,7 @@
 //! The threads of the log: one writes batches to the journal, one seals, one makes the journal's next segment ready.
 
 use super::checkpoint::LogSigner;
-use super::desk::{self, Waiting};
+use super::completion_queue::{self, PendingAppend};
 use super::journal::Journal;
 use super::pipeline::Pipeline;
 use super::storage::Storage;
@@ -28,12 +28,12 @@ const SEAL_EVERY: Duration = Duration::from_millis(400);
 /// An entry on its way to the journal, and who waits for it.
 pub(super) struct Queued {
     bytes: Vec<u8>,
-    waiting: Option<Waiting>,
+    waiting: Option<PendingAppend>,
 }
 
 impl Queued {
     /// Refused where no journal could hold it.
-    pub(super) fn new(bytes: Vec<u8>, waiting: Option<Waiting>) -> Result<Self, LogError> {
+    pub(super) fn new(bytes: Vec<u8>, waiting: Option<PendingAppend>) -> Result<Self, LogError> {
         let fits = !bytes.is_empty() && bytes.len() <= entry::MAX_BYTES;
         if fits { Ok(Queued { bytes, waiting }) } else { Err(LogError::Full) }
     }
@@ -65,7 +65,7 @@ pub(super) struct Threads {
     shared: Arc<Shared>,
     writer: Option<JoinHandle<()>>,
     sealer: Option<JoinHandle<()>>,
-    spare: Option<JoinHandle<()>>,
+    preallocator: Option<JoinHandle<()>>,
 }
 
 /// A panic in one thread does not make the log's plain data wrong: every change to it is one statement.
@@ -79,7 +79,7 @@ pub(super) fn start(
     signer: LogSigner,
     wrap: impl FnOnce(Journal) -> Box<dyn Storage>,
 ) -> Result<(Arc<Shared>, Threads), LogError> {
-    let lock_file = super::holder::lock(&paths)?;
+    let lock_file = super::lock_owner::lock(&paths)?;
     let (pipeline, journal) = Pipeline::open(paths, signer)?;
     let shared = Arc::new(Shared {
         queue: Mutex::default(),
@@ -104,8 +104,13 @@ pub(super) fn start(
     let mut storage = wrap(journal);
     let writer = spawn("log-writer", Box::new(move || for_writer.write_batches(storage.as_mut())))?;
     let sealer = spawn_behind("log-sealer", Box::new(move || for_sealer.seal_regularly()))?;
-    let spare = spawn_behind("log-spare", Box::new(move || pipeline.prepare_segments()))?;
-    let threads = Threads { shared: shared.clone(), writer: Some(writer), sealer: Some(sealer), spare: Some(spare) };
+    let preallocator = spawn_behind("log-spare", Box::new(move || pipeline.prepare_segments()))?;
+    let threads = Threads {
+        shared: shared.clone(),
+        writer: Some(writer),
+        sealer: Some(sealer),
+        preallocator: Some(preallocator),
+    };
     Ok((shared, threads))
 }
 
@@ -120,7 +125,7 @@ impl Shared {
         self.writable.load(Ordering::Relaxed)
     }
 
-    /// Queues entries; those that find no place, in line or behind what waits to be sealed, are told so.
+    /// Queues entries; those for which there is no room, in the queue or behind what waits to be sealed, get an error.
     pub(super) fn push_all(&self, entries: impl Iterator<Item = Queued>) {
         let (mut refused, full) = (Vec::new(), self.pipeline.is_full());
         let mut queue = lock(&self.queue);
@@ -143,7 +148,7 @@ impl Shared {
         }
         for (waiting, error) in refused {
             match waiting {
-                Some(waiting) => desk::tell(vec![Some(waiting)], &Err(error)),
+                Some(waiting) => completion_queue::complete(vec![Some(waiting)], &Err(error)),
                 None => tracing::error!(%error, "an entry that nobody waits for is not in the exchange log"),
             }
         }
@@ -192,7 +197,7 @@ impl Shared {
                 if let Err(error) = &result {
                     tracing::error!(%error, entries, "the exchange log cannot be written");
                 }
-                desk::tell(waiting, &result);
+                completion_queue::complete(waiting, &result);
             }
         }
     }
@@ -204,7 +209,7 @@ impl Shared {
             let waited = self.wake_sealer.wait_timeout_while(queue, SEAL_EVERY, open);
             let closed = waited.unwrap_or_else(PoisonError::into_inner).0.closed;
             if !self.pipeline.is_idle()
-                && let Err(error) = self.pipeline.seal_most()
+                && let Err(error) = self.pipeline.seal_prefix()
             {
                 tracing::error!(%error, "the exchange log cannot be sealed; its entries are safe in the journal");
             }
@@ -231,8 +236,8 @@ impl Drop for Threads {
             tracing::error!(%error, "the exchange log cannot be sealed; its entries are safe in the journal");
         }
         self.shared.pipeline.close();
-        if let Some(spare) = self.spare.take() {
-            let _ = spare.join();
+        if let Some(preallocator) = self.preallocator.take() {
+            let _ = preallocator.join();
         }
     }
 }

@@ -33,11 +33,11 @@
 use super::moving_average::{MovingAverage, micros};
 use std::time::{Duration, Instant};
 
-/// With no more than these under way, a call counts as undisturbed.
+/// With no more than these in flight, a call counts as undisturbed.
 pub(super) const FEWEST: usize = 4;
-/// How long a call may take at most, in times of an undisturbed one: with the wait for its permit, which is half of one
-/// at most (`queue.rs`), less than three times. A quick source's calls may be disturbed for `ROOM` more, up to
-/// three times, since each costs less where many are under way.
+/// How long a call may take at most, in times of an undisturbed one: with the wait for its permit, which is half of one at most
+/// (`queue.rs`), less than three times. A quick source's calls may be disturbed for `ROOM` more, up to three times, since each costs less
+/// where many are in flight.
 const TOLERANCE: (u64, u64) = (2, 3);
 /// A disturbance that is no trouble, in microseconds.
 const ROOM: u64 = 1_000;
@@ -50,7 +50,7 @@ const STALE: (u32, u32) = (200, 10);
 /// Undisturbed calls that are enough for it.
 const PROBES: u64 = 8;
 
-/// How long an operation's call takes when hardly any other is under way at its source.
+/// How long an operation's call takes when hardly any other is in flight at its source.
 pub(super) type BaseLatency = MovingAverage<3>;
 
 /// How a call began.
@@ -58,7 +58,7 @@ pub(super) type BaseLatency = MovingAverage<3>;
 pub(super) struct CallStart {
     /// How many began before it.
     pub(super) number: u64,
-    /// Hardly any other was under way.
+    /// Hardly any other was in flight.
     pub(super) alone: bool,
 }
 
@@ -82,7 +82,7 @@ pub(super) struct AdaptiveLimit {
     relearning: bool,
 }
 
-/// How it was before the bound began to go down.
+/// The throughput before the limit began to fall.
 #[derive(Clone, Copy)]
 struct BeforeDecrease {
     bound: usize,

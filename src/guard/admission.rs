@@ -1,8 +1,8 @@
-//! Admission to a worker: how many calls it has under way at once. The measure is queue delay, as in CoDel (RFC 8289). A burst
-//! makes a delay that passes; a delay that never went away for a whole interval is a standing queue, which only makes every
-//! answer late. Calls queue in two places: between their arrival and the moment at which the worker gets to them, all
-//! together; and, before that, in the socket of their connection. The worker's connections take turns, so one that sends
-//! more than its share is refused for its own queue (as in FQ-CoDel, RFC 8290), and the others are not.
+//! Admission to a worker: how many calls it has in flight. The measure is queue delay, as in CoDel (RFC 8289). A burst makes a delay that
+//! passes; a delay that never went away for a whole interval is a standing queue, which only makes every response late. Calls queue in two
+//! places: between their arrival and the moment at which the worker gets to them, all together; and, before that, in the socket of their
+//! connection. The worker's connections take turns, so one that sends more than its share is refused for its own queue (as in FQ-CoDel, RFC
+//! 8290), and the others are not.
 
 use crate::status::{Reason, Refusal};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 
 /// A delay that is no trouble: a few dozen calls' work.
 const TARGET: Duration = Duration::from_millis(2);
-/// How long a delay must stand before anything is refused, and how often the bound is looked at.
+/// How long a delay must persist before anything is refused, and how often the limit is adjusted.
 const INTERVAL: Duration = Duration::from_millis(50);
 /// How long a connection's socket may go without being read empty: longer than it takes to read a large message.
 const BACKLOG: Duration = Duration::from_millis(20);
 /// Calls that are always let in: enough to keep a core busy and the log's batches full.
 const MIN_CALLS: usize = 32;
-/// Calls at once where no delay stands: the bound is memory (some 10 kB each).
+/// Maximum concurrent calls without a standing delay: the bound is memory (some 10 kB each).
 const MAX_CALLS: usize = 16_384;
 /// How long the refusal of a call is held back, at least and at most: its stream stays taken meanwhile, so a caller who does
 /// not heed `RetryInfo` is slowed down by its own HTTP/2 stream limit (RFC 9113, section 5.1.2). Refusing costs nearly half
@@ -46,14 +46,14 @@ struct DelayWindow {
     /// Whether the bound was met since.
     met: bool,
     bound: usize,
-    /// Whether a delay stood when the last interval ended.
+    /// Whether there was a standing delay when the last interval ended.
     standing: bool,
     /// Calls of the gateway's own services that may come at once while it does.
     own: f64,
     own_filled: Instant,
 }
 
-/// A call under way; another one may come when it is dropped.
+/// An admitted call; another one may be admitted when it is dropped.
 pub struct AdmittedCall(Arc<Admission>);
 
 impl Drop for AdmittedCall {
@@ -87,8 +87,10 @@ impl Default for Admission {
 }
 
 impl Admission {
-    /// Lets a call in that waited so long since it was read, on a connection whose backlog has stood for so long; or says
-    /// when to come again.
+    /// Admits a call that has waited so long since it was read, on a connection whose backlog has stood for so long.
+    ///
+    /// # Errors
+    /// GATEWAY_OVERLOADED, with the time after which to retry.
     pub fn admit(self: &Arc<Self>, delay: Duration, backlog: Duration) -> Result<AdmittedCall, Refusal> {
         self.admit_at(Instant::now(), delay, backlog)
     }

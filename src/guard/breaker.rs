@@ -1,11 +1,11 @@
-//! A circuit breaker: a source that keeps failing, or keeps being slow, is left alone for a moment, then probed by one call.
+//! A circuit breaker: a source that keeps failing, or keeps being slow, is not called for a while, then probed by one call.
 //!
 //! There is one circuit for the source and one for each of its operations. What fails at one operation alone opens that
 //! operation's circuit only. The source's opens when it cannot be reached, or when calls keep failing even without those of the
 //! operation that fails most.
 //!
-//! Likewise by client: a circuit opens for the one client whose calls alone fail, and for all when calls fail without those of any
-//! one client (`evidence.rs`). How a circuit stands for all and for single clients is drawn in `circuit.rs`.
+//! Likewise by client: a circuit opens for the one client whose calls alone fail, and for all when calls fail without those of any one
+//! client (`evidence.rs`). A circuit's states for all and for single clients are drawn in `circuit.rs`.
 
 pub use super::breaker_settings::{BreakerSettings, BreakerState};
 use super::circuit::{Circuit, CircuitOpen, Pass, Transition};
@@ -75,7 +75,7 @@ impl Breaker {
         })
     }
 
-    /// How it stands for all: as the source's circuit, or the worst of its operations'.
+    /// Returns its state for all clients: that of the source's circuit, or the worst of its operations'.
     pub(super) fn state(&self) -> BreakerState {
         self.lock().all().map(Circuit::state).max().unwrap_or(BreakerState::Closed)
     }
@@ -92,8 +92,8 @@ impl Breaker {
         circuits.whole.is_closed(client) && own.is_none_or(|(_, own)| own.is_closed(client))
     }
 
-    /// May a client's call go, and how? An error says how long to wait. One that may not probe, since its caller could spin it out or
-    /// take it away, is not kept waiting for one that may: it goes beside the open circuit.
+    /// Returns whether a client's call may go, and how; an error has the time to wait. A call that may not probe, since its caller could
+    /// prolong or cancel it, does not wait for one that may: it passes the open circuit.
     pub(super) fn try_acquire(
         &self,
         operation: usize,
@@ -159,7 +159,7 @@ impl Breaker {
         }
     }
 
-    /// A probe went away without an answer: the next call is the probe.
+    /// A probe ended without a result: the next call is the probe.
     pub(super) fn abandon_probe(&self, operation: usize, passage: CircuitPass) {
         let Circuits { whole, operations } = &mut *self.lock();
         whole.abandon_probe(passage.client, passage.whole);

@@ -1,4 +1,4 @@
-//! When a circuit breaker opens, for how long, and how it may stand.
+//! When a circuit breaker opens, for how long, and its states.
 
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ impl Default for BreakerSettings {
     }
 }
 
-/// How a breaker stands.
+/// The state of a breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum BreakerState {
     /// Calls go.

@@ -1,6 +1,6 @@
 //! One circuit of a breaker: of a source, or of one of its operations.
 //!
-//! It may be open for everybody, or for single clients whose calls alone fail (`evidence.rs` says which). For everybody:
+//! It may be open for all clients, or for single clients whose calls alone fail (`evidence.rs` decides which). For all:
 //!
 //! ```text
 //!             bad without any one client,               `open_for` is over: one call of
@@ -12,7 +12,7 @@
 //!     |                                                                                        |  |
 //!     |            a probe failed that one client may have brought about:  ClientOpen <--------+  |
 //!     |            the next probe is another client's                                             |
-//!     +------------------------------------ an answer to anybody ---------------------------------+
+//!     +------------------------------------ a response to anybody ---------------------------------+
 //! ```
 //!
 //! For one client, beside `Closed` and `HalfOpen`:
@@ -22,7 +22,7 @@
 //!   (no entry) ------------------------> ClientOpen -----------------------------------> ClientHalfOpen
 //!       ^                                    ^                                               |  |
 //!       |                                    +------------------- it failed -----------------+  |
-//!       +------------------------------------ an answer to the client --------------------------+
+//!       +------------------------------------ a response to the client --------------------------+
 //! ```
 //!
 //! A source with one client is protected by that client's circuit, which is the same to it. At most [`MAX_CLIENTS`] circuits of
@@ -79,7 +79,7 @@ pub(super) struct Circuit {
     clients: Vec<ClientCircuit>,
 }
 
-/// How it stands for all.
+/// The state for all clients.
 #[derive(Debug)]
 enum CircuitState {
     Closed(CallWindow),
@@ -106,7 +106,7 @@ impl Circuit {
         Circuit { all: CircuitState::Closed(CallWindow::default()), clients: Vec::new() }
     }
 
-    /// How it stands for all.
+    /// The state for all clients.
     pub(super) fn state(&self) -> BreakerState {
         match self.all {
             CircuitState::Closed(_) => BreakerState::Closed,
@@ -334,7 +334,7 @@ mod tests {
     fn b1_one_client_s_probe_neither_reopens_a_circuit_for_all_nor_holds_it() {
         let now = Instant::now();
         let later = now + SETTINGS.open_for;
-        // One that fails: the next probe is another client's, whose answer closes it.
+        // One that fails: the next probe is another client's, whose response closes it.
         let mut circuit = opened(now);
         assert_eq!(call(&mut circuit, client(0), Goes::Fails, later), Ok(Pass::Probe));
         assert!(call(&mut circuit, client(0), Goes::Fails, later).is_err_and(|shut| shut.for_client));

@@ -1,14 +1,14 @@
-//! The endpoints of a source or hub that has several: calls go where the fewest are under way; an endpoint that keeps failing
-//! is left alone until a health check has reached it again.
+//! The endpoints of a source or hub that has several: calls go where the fewest are in flight; an endpoint that keeps failing is ejected
+//! until a health check has reached it again.
 //!
-//! Failures count in a row: an answer to anybody ends the row. Where all failures of a row are of one client's calls, which may have
+//! Failures count in a row: a response to anybody ends the row. Where all failures of a row are of one client's calls, which may have
 //! brought them about, the endpoint is left alone by this client only. It is by all as soon as another client's call fails there, too,
 //! or nobody can connect to it ([`SourceHealth::Unreachable`], or a health check):
 //!
 //! ```text
 //!   Nobody --a fails--> One(a) --b fails, or no connection--> Several
 //!     ^                                                          |
-//!     +------ an answer, or left alone and reached again --------+
+//!     +------ a response, or left alone and reached again --------+
 //! ```
 
 use super::evidence::ClientKey;
@@ -17,9 +17,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Failures in a row after which an endpoint is left alone.
+/// Consecutive failures after which an endpoint is ejected.
 const FAILURES: u32 = 3;
-/// How long it is left alone at least, and at most: twice as long each time that it comes back and fails again.
+/// Minimum and maximum ejection time; it doubles each time that the endpoint returns and fails again.
 const EJECTION_TIME: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
 
 /// The endpoints of one way to a source, shared by all workers.
@@ -34,7 +34,7 @@ pub struct Endpoints {
 struct Endpoint {
     address: String,
     under_way: AtomicUsize,
-    /// Whether anybody leaves it alone: who, stands in its record. Read before each call, without a lock.
+    /// Whether it is ejected for anyone; its record has for whom. Read before each call, without a lock.
     out: AtomicBool,
     record: Mutex<FailureRecord>,
 }
@@ -44,9 +44,9 @@ struct Endpoint {
 struct FailureRecord {
     failures: u32,
     by: FailureScope,
-    /// How often it was left alone since it last answered.
+    /// How often it was ejected since its last response.
     times: u32,
-    /// Until when it is left alone at least.
+    /// Until when it is ejected at least.
     until: Instant,
 }
 
@@ -128,8 +128,8 @@ impl Endpoints {
         self.each.iter().map(|one| (one.address.as_str(), !one.is_ejected_for(None)))
     }
 
-    /// For a client's call, the endpoint with the fewest calls under way, but for the one just tried; where none is left, it comes
-    /// second. Where all are left alone, they are all asked: better a try than none.
+    /// Returns the endpoint with the fewest calls in flight for a client's call; the one just tried comes last. Where all are ejected, all
+    /// are used: a try is better than none.
     pub fn pick(self: &Arc<Self>, client: ClientKey, tried: Option<usize>) -> EndpointCall {
         let count = self.each.len();
         let from = if count > 1 { fastrand::usize(0..count) } else { 0 };
@@ -189,7 +189,7 @@ impl Endpoints {
         let mut record = one.record();
         (record.failures, record.times) = (0, 0);
         if record.by == FailureScope::Several && one.out.load(Ordering::Relaxed) {
-            // A call that was under way: a health check says when others go there again.
+            // A call that was in flight: a health check decides when others go there again.
             return;
         }
         record.by = FailureScope::Nobody;
@@ -260,7 +260,7 @@ mod tests {
         endpoints.each[2].record().until = Instant::now();
         endpoints.record_health_check("https://c", true);
         assert!(out(&endpoints).is_empty());
-        // Checks alone find a dead one, too; and where all are dead, they are asked all the same.
+        // Checks alone find a dead one, too; and where all are dead, they are used all the same.
         for address in ["https://a", "https://b", "https://c"] {
             (0..FAILURES).for_each(|_| endpoints.record_health_check(address, false));
         }
@@ -281,7 +281,7 @@ mod tests {
         );
         (0..FAILURES).for_each(|_| fails(a()));
         assert!(all_up() && !goes(a()) && goes(b));
-        // An answer to another one shows that it works.
+        // A response to another one shows that it works.
         std::iter::repeat_with(|| endpoints.pick(b, None))
             .find(|one| one.at() == 2)
             .unwrap()

@@ -1,11 +1,11 @@
-//! What the last calls of one circuit show of its source, and against whom it counts.
+//! What the last calls of one circuit show about its source, and for which clients it counts.
 //!
-//! A failure may be the source's, or may be brought about by what one client asks: a request that makes a source answer 500, or keeps
-//! it busy for a minute. The gateway cannot tell these apart by one client's calls alone. So failures are counted by client:
+//! A failure may be the source's, or may be caused by one client's requests: a request that makes a source answer 500, or keeps it busy for
+//! a minute. The gateway cannot distinguish these by one client's calls alone. So failures are counted by client:
 //! - Failures of one client's calls alone count against that client ([`TripScope::OpenForClient`]).
 //! - They count against the source ([`TripScope::OpenForAll`]) where enough calls are bad without those of the client that has most bad
 //!   ones; or where that client makes nearly all calls, and another one's circuit is open already.
-//! - That there is no connection is the gateway's own finding, which no request brings about: it counts whoever called.
+//! - A missing connection is the gateway's own observation, which no request causes: it counts whoever called.
 
 use super::breaker_settings::BreakerSettings;
 use std::collections::{HashMap, VecDeque};
@@ -34,7 +34,7 @@ pub(super) struct CallOutcome {
     pub(super) operation: usize,
     pub(super) client: ClientKey,
     pub(super) failed: bool,
-    /// There was no connection, whatever was called by whom.
+    /// There was no connection, whoever called.
     pub(super) unreachable: bool,
     pub(super) slow: bool,
 }
@@ -44,16 +44,16 @@ impl CallOutcome {
         !self.failed && !self.slow
     }
 
-    /// Whether its client may have brought it about that it is bad.
+    /// Whether its client may have caused the failure.
     fn is_bad_by_client(&self) -> bool {
         !self.is_good() && !self.unreachable
     }
 }
 
-/// For whom a circuit is to open.
+/// For which clients a circuit opens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TripScope {
-    /// For nobody.
+    /// For none.
     Stay,
     /// For the client whose call has just ended.
     OpenForClient,
@@ -65,7 +65,7 @@ pub(super) enum TripScope {
 #[derive(Debug, Default)]
 pub(super) struct CallWindow {
     calls: VecDeque<CallOutcome>,
-    /// How many of them failed, and how many were slow: asked at the end of every call.
+    /// Returns how many of them failed, and how many were slow; called at the end of every call.
     failed: usize,
     slow: usize,
 }
@@ -144,7 +144,7 @@ impl CallWindow {
         }
     }
 
-    /// Against whom calls count that are bad.
+    /// The clients for which bad calls count.
     fn by_client(
         &self,
         settings: &BreakerSettings,

@@ -2,7 +2,7 @@
 //!
 //! A hub that was left alone is probed by a call that may probe. Operations that have none (uploads, which go at their callers' pace,
 //! and writes whose callers never give them their time) would stay with the other hub for ever: of these, one goes by the first hub now
-//! and then, beside the open circuit. It holds nobody up, however long it takes; an answer closes the circuit.
+//! and then, beside the open circuit. It holds nobody up, however long it takes; a response closes the circuit.
 
 use super::breaker::{Breaker, BreakerSettings, CircuitPass};
 use super::evidence::ClientKey;
@@ -21,14 +21,14 @@ pub struct HubHealth {
     beside: Mutex<HashMap<usize, BypassCalls>>,
 }
 
-/// The calls of an operation that went beside the open circuit.
+/// The calls of an operation that passed the open circuit.
 struct BypassCalls {
     last: Instant,
     /// How long until the next.
     wait: Duration,
 }
 
-/// The same, as it stands before one operation.
+/// The same, for one operation.
 #[derive(Clone)]
 pub struct OperationHub {
     health: Arc<HubHealth>,
@@ -43,7 +43,7 @@ impl HubHealth {
         Arc::new(HubHealth { breaker, beside: Mutex::default() })
     }
 
-    /// As it stands before an operation.
+    /// Returns it for an operation.
     pub fn before(self: &Arc<Self>, operation: &str) -> OperationHub {
         OperationHub { health: self.clone(), operation: self.breaker.number(operation) }
     }
@@ -54,7 +54,7 @@ impl HubHealth {
         let mut beside = self.beside.lock().unwrap_or_else(PoisonError::into_inner);
         let wait = match beside.get(&operation).map(|one| (now.saturating_duration_since(one.last), one.wait)) {
             Some((since, wait)) if since < wait => return false,
-            // It went again and again without an answer.
+            // It has passed repeatedly without a response.
             Some((since, wait)) if since < 2 * MAX_BYPASS_INTERVAL => (wait * 2).min(MAX_BYPASS_INTERVAL),
             _ => usual,
         };
@@ -95,7 +95,7 @@ impl HubCall {
         self.passage.probes()
     }
 
-    /// Tells how it went, and how long it took.
+    /// Records how the call ended, and how long it took.
     pub fn record(mut self, health: SourceHealth, took: Duration) {
         if health != SourceHealth::Unknown {
             self.told = true;

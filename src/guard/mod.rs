@@ -1,28 +1,28 @@
 //! The guard: one slow or broken source must not hurt the others. Per source: a bulkhead that finds its size by itself, with
 //! a bounded queue, a breaker, a budget of retries, and the deadline. Per worker: admission.
 //!
-//! **What counts for a source.** Only what it did within the operation's own time, which begins when it is asked:
-//! - It answered, it failed, or it let that time pass: this counts, whoever called.
-//! - The caller's own deadline passed before, the caller went away, was shut out, or sent what cannot be sent on: this counts as
+//! **What counts for a source.** Only what it does within the operation's own time, which begins with the dispatch:
+//! - It responded, it failed, or it let that time pass: this counts, whoever called.
+//! - The caller's own deadline passed before, the caller disconnected, lost its right, or sent what cannot be forwarded: this counts as
 //!   nothing ([`SourceHealth::Unknown`]), for breaker, hub, endpoint, bound, queue and metrics.
 //! - A call whose request is a stream goes at its caller's pace ([`Permit::is_paced`]): it is neither probe, nor slow, nor a failure.
 //!
-//! So that callers cannot hide a source that never answers: where the last `SILENT_AFTER` calls were all left by their callers and
-//! nothing was answered in between, the gateway lets a call that is left go on at the source until the operation's own time is over,
-//! and what the source does then counts. One of a source at a time; it keeps its permit. (A write's source is told no later deadline
-//! than its caller's: a write is not done because of this which would not have been done without it.)
+//! So that callers cannot hide a source that never answers: where the last `SILENT_AFTER` calls were all cancelled by their callers and no
+//! response came in between, the gateway lets a cancelled call continue at the source until the operation's own time is over, and what the
+//! source does then counts. One of a source at a time; it keeps its permit. (A write's source gets no later deadline than its caller's: no
+//! write is done because of this that would not have been done without it.)
 //!
-//! **By client.** What one client asks may make a source fail. So ill health that one client's calls alone show counts for this client
-//! alone, for breaker (`evidence.rs`, `circuit.rs`), hub and endpoint (`endpoints.rs`): for all it counts as soon as other clients'
-//! calls show it, too, or where the gateway finds no connection, which no request can bring about.
+//! **By client.** One client's requests may make a source fail. So failures that only one client's calls show count for this client alone,
+//! for breaker (`evidence.rs`, `circuit.rs`), hub and endpoint (`endpoints.rs`): they count for all as soon as other clients' calls show
+//! them, too, or where the gateway gets no connection, which no request can cause.
 //!
 //! **Shares.** Nothing that one client does takes a source from the others: permits, queue and retries are shared among those that
 //! want them (`permits.rs`, `retry.rs`), streams by halves (`streams.rs`).
 //!
-//! **Probes** of a source whose breaker was open are the gateway's own choice: a read (which goes on in the same way when its caller
-//! leaves), or a write that has the operation's own time. A stream, a stream's further request, and a write with a shorter deadline
-//! never probe. They do not wait for somebody else's probe either, which may never come: once the breaker's time is over and no
-//! probe is under way, they pass beside it; an answer to one of them closes it, anything else counts as nothing.
+//! **Probes** of a source whose breaker was open are the gateway's own choice: a read (which continues in the same way when its caller
+//! cancels), or a write that has the operation's own time. A stream, a stream's further request, and a write with a shorter deadline never
+//! probe. They do not wait for another call's probe either, which may never come: once the breaker's open time is over and no probe is in
+//! flight, they pass the open breaker; a response to one of them closes it, anything else counts as nothing.
 
 mod adaptive_limit;
 mod admission;
@@ -62,25 +62,25 @@ pub use health::{HubCall, HubHealth, OperationHub};
 pub use retry::RetrySettings;
 pub use streams::StreamPermit;
 
-/// After how many calls in a row that were left by their callers one goes on, to see whether the source answers.
+/// After how many consecutive calls that their callers cancelled one continues, to see whether the source responds.
 const SILENT_AFTER: u32 = 4;
 
 /// Bounds of one source.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct GuardSettings {
-    /// Calls at once, at most.
+    /// Maximum number of concurrent calls.
     pub concurrency: usize,
-    /// Calls at once that it is always given; as many as `concurrency`, or more: never fewer than that.
+    /// Minimum of the adaptive concurrency limit; with as many as `concurrency`, or more, the limit is fixed.
     pub min: usize,
     /// Calls that may wait for a permit.
     pub queue: usize,
-    /// Streams that may go on at once, beside the calls; one client may have half of them.
+    /// Maximum number of concurrent streams, in addition to the calls; one client may have half of them.
     pub streams: usize,
     /// The breaker.
     pub breaker: BreakerSettings,
     /// Retries of reads.
     pub retry: RetrySettings,
-    /// After how long without an answer a read is asked of another endpoint as well; within the budget of retries.
+    /// After how long without a response a read is hedged at another endpoint, within the retry budget.
     pub hedge: Option<Duration>,
 }
 
@@ -110,17 +110,17 @@ pub struct Guard {
     retries: Budget,
     /// Calls that their callers left since the source last answered, failed or timed out.
     left: AtomicU32,
-    /// One of them goes on, or will.
+    /// Whether one of them continues, or will.
     goes_on: AtomicBool,
     /// Of each operation, by name.
     paces: Mutex<HashMap<String, Arc<BaseLatency>>>,
 }
 
-/// The guard of a source, as it stands before one of its operations.
+/// The guard of a source, for one of its operations.
 #[derive(Clone)]
 pub struct OperationGuard {
     guard: Arc<Guard>,
-    /// `None` where the time of a call does not tell how busy the source is.
+    /// `None` where a call's duration does not indicate the source's load.
     pace: Option<Arc<BaseLatency>>,
     /// Its number at the breaker.
     operation: usize,
@@ -139,7 +139,7 @@ pub struct Permit {
     passage: CircuitPass,
     /// Whether the call was one that the gateway may probe by when it began.
     may_probe: bool,
-    /// It is the one of its source that goes on although its caller leaves.
+    /// Whether it is the one call of its source that continues although its caller cancels.
     goes_on: bool,
     told: bool,
 }
@@ -160,43 +160,46 @@ impl Guard {
         })
     }
 
-    /// The guard before an operation; `judged`: whether the time of its calls tells how busy the source is.
+    /// Returns the guard of an operation; `judged`: whether its calls' duration indicates the source's load.
     pub fn before(self: &Arc<Self>, operation: &str, judged: bool) -> OperationGuard {
         let mut paces = self.paces.lock().unwrap_or_else(PoisonError::into_inner);
         let pace = judged.then(|| paces.entry(operation.to_owned()).or_default().clone());
         OperationGuard { guard: self.clone(), pace, operation: self.breaker.number(operation) }
     }
 
-    /// How the breaker stands for all clients: for all operations, or for the one that is worst off.
+    /// Returns the breaker's state for all clients: of all operations, or of the worst one.
     pub fn breaker_state(&self) -> BreakerState {
         self.breaker.state()
     }
 
-    /// Circuits that are open for one client alone, of all operations together.
+    /// Returns the number of circuits that are open for a single client, of all operations together.
     pub fn breaker_clients(&self) -> usize {
         self.breaker.clients()
     }
 
-    /// Calls that the source is given at once, for now.
+    /// Returns the present concurrency limit.
     pub fn concurrency_limit(&self) -> usize {
         self.permits.size()
     }
 
-    /// Calls that wait for a permit.
+    /// Returns the number of calls that wait for a permit.
     pub fn queued(&self) -> usize {
         self.permits.queued()
     }
 
-    /// Streams that go on.
+    /// Returns the number of open streams.
     pub fn streams(&self) -> usize {
         self.streams.count()
     }
 }
 
 impl OperationGuard {
-    /// Waits for a permit at the source for a client's call, at most until `deadline`; refused at once where the wait would be too
-    /// long, or as soon as the call has to give way to another client's. `may_probe`: whether the call, when it begins, is one that
-    /// the gateway may probe the source by.
+    /// Waits for a permit at the source for a client's call, at most until `deadline`. A call whose wait would be too long, or that has to
+    /// give way to another client's, is refused at once. `may_probe`: whether the gateway may probe the source by this call.
+    ///
+    /// # Errors
+    /// SOURCE_CIRCUIT_OPEN while the breaker is open, GATEWAY_OVERLOADED where the queue is full or stands, RATE_LIMITED where it is full of this client's calls, CALLER_DEADLINE where the
+    /// caller would not wait as long.
     pub async fn admit(
         &self,
         client: &str,
@@ -223,8 +226,11 @@ impl OperationGuard {
         self.begin(client, PermitKind::Call(taken), may_probe)
     }
 
-    /// Waits for a permit for a further request of a client's stream that goes on, at most until `deadline`. It was let in when it
-    /// began, so it is not refused because others wait.
+    /// Waits for a permit for a further request of a client's running stream, at most until `deadline`. The stream was admitted when it
+    /// began, so this is not refused because others wait.
+    ///
+    /// # Errors
+    /// As for [`Self::admit`], but for the bounds of the queue.
     pub async fn admit_next(&self, client: &str, deadline: Deadline) -> Result<Permit, Refusal> {
         let taken = match self.guard.permits.acquire_next(client, &self.guard.retries) {
             Acquired::Place(taken) => Some(taken),
@@ -235,12 +241,18 @@ impl OperationGuard {
         self.begin(client, PermitKind::Call(taken), |_| false)
     }
 
-    /// A permit for a call whose request is a stream: how long it takes is up to its caller.
+    /// Returns a permit for a call whose request is a stream: its duration is up to its caller.
+    ///
+    /// # Errors
+    /// As for [`Self::stream`]; SOURCE_CIRCUIT_OPEN while the breaker is open.
     pub fn admit_stream(&self, client: &str) -> Result<Permit, Refusal> {
         self.begin(client, PermitKind::Stream(self.stream(client)?), |_| false)
     }
 
-    /// A permit for a stream of this client, which may go on for long.
+    /// Returns a permit for a response stream of this client, which may run for long.
+    ///
+    /// # Errors
+    /// RATE_LIMITED where this client has as many streams as it may, GATEWAY_OVERLOADED where the source has.
     pub fn stream(&self, client: &str) -> Result<StreamPermit, Refusal> {
         self.guard.streams.begin(client)
     }
@@ -263,7 +275,7 @@ impl OperationGuard {
         let (passage, told) = (CircuitPass::closed(key), stream.is_some());
         let mut permit =
             Permit { guard, client, stream, pace, taken, operation, passage, may_probe, goes_on: false, told };
-        // Asked last: a call that waited must not reach a source that failed meanwhile.
+        // Checked last: a call that waited must not reach a source that has failed in the meantime.
         let acquired = permit.guard.breaker.try_acquire(operation, key, now, may_probe);
         permit.passage = acquired.map_err(|shut| {
             permit.told = true;
@@ -282,8 +294,8 @@ enum PermitKind {
 }
 
 impl Permit {
-    /// Whether the call's request is a stream, which comes at its caller's pace. How long such a call takes says nothing of its source.
-    /// This is the one place in which that is decided.
+    /// Whether the call's request is a stream, which arrives at its caller's pace. The duration of such a call says nothing about its
+    /// source. This is the only place where that is decided.
     pub fn is_paced(&self) -> bool {
         self.stream.is_some()
     }
@@ -303,7 +315,7 @@ impl Permit {
         self.may_probe
     }
 
-    /// Tells the guard how an attempt ended, how long it took, and when that was.
+    /// Records how an attempt ended, how long it took, and when that was.
     pub fn record(&mut self, health: SourceHealth, took: Duration, now: Instant) {
         let guard = &self.guard;
         if health == SourceHealth::Unknown {
@@ -331,8 +343,8 @@ impl Permit {
         self.taken.is_some_and(|taken| self.guard.permits.retry(taken.share, &self.guard.retries))
     }
 
-    /// Whether this call goes on at the source when its caller leaves: it probes, or nothing is known of the source but that callers
-    /// left it. Once it has said so, the source may be given the operation's own time.
+    /// Returns whether this call continues at the source when its caller cancels: it probes, or the last calls of the source were all
+    /// cancelled. Once this has returned true, the source may be given the operation's own time.
     pub fn survives_caller(&mut self) -> bool {
         if self.is_paced() || self.passage.is_bypass() {
             return false;
@@ -344,18 +356,18 @@ impl Permit {
         self.goes_on || self.passage.probes()
     }
 
-    /// After how long a read may be asked of another endpoint as well.
+    /// Returns after how long a read may be hedged at another endpoint.
     pub fn hedge_after(&self) -> Option<Duration> {
         self.guard.settings.hedge.filter(|_| !self.passage.probes())
     }
 
-    /// Whether a read may be asked of another endpoint as well, now.
+    /// Returns whether a read may be hedged at another endpoint now.
     pub fn may_hedge(&self) -> bool {
         self.guard.breaker.is_closed(self.operation, self.client_key()) && self.take_retry()
     }
 
-    /// How long to wait before another attempt, after `attempts` have failed and the source has asked for so long; `None`
-    /// where there is to be none: no retry is left to the source, no time to the call, or the breaker has opened.
+    /// Returns how long to wait before another attempt, after `attempts` have failed and the source has sent this `Retry-After`; `None`
+    /// where there is none: the source's retry budget or the call's time is used up, or the breaker has opened.
     pub fn retry_in(&self, attempts: u32, asked: Option<Duration>, deadline: Instant) -> Option<Duration> {
         if self.passage.probes() || !self.guard.breaker.is_closed(self.operation, self.client_key()) {
             return None;
@@ -387,7 +399,7 @@ fn queue_share_exceeded(after: Duration) -> Refusal {
     Refusal { detail, ..Refusal::retry(Reason::RateLimited, after) }
 }
 
-/// Why there was no permit in time: the caller would not wait as long, or none came free.
+/// The refusal for a permit that was not released in time: by the caller's deadline, or by the operation's.
 fn no_permit(whose: DeadlineOwner) -> Refusal {
     match whose {
         DeadlineOwner::Caller => Reason::CallerDeadline.into(),

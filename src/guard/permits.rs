@@ -1,4 +1,4 @@
-//! The permits at a source: as many as its bound says, and a queue for them, shared among clients.
+//! The permits at a source: as many as its limit, and a queue for them, shared among clients.
 //!
 //! A client that is alone may have all permits and the whole queue. Where clients wait for permits, each permit that is released goes to
 //! the one that holds the fewest, in turn where they hold as many, so that none keeps more than its share (max-min fairness). Where
@@ -52,15 +52,15 @@ struct ClientShare {
 
 struct Waiter {
     number: u64,
-    /// In the queue, so it may have to give way.
+    /// In the queue, so it may be evicted.
     queued: bool,
     told: oneshot::Sender<WaiterOutcome>,
 }
 
-/// What a waiting call is told.
+/// The result of a waiting call.
 enum WaiterOutcome {
     Place(TakenPermit),
-    /// It gives way to another client's.
+    /// It is evicted for another client's.
     GivesWay,
 }
 

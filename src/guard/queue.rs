@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long a queue may stand.
+/// How long a queue may be standing.
 const INTERVAL: Duration = Duration::from_millis(100);
 /// A wait that is no trouble, however quick the source.
 const TARGET: Duration = Duration::from_millis(1);
@@ -99,13 +99,13 @@ impl QueueWait {
         Duration::from_micros(self.mean.get().saturating_mul(ahead as u64) / places.max(1) as u64)
     }
 
-    /// The longest wait in a queue that stands: half of what an undisturbed call takes. A permit comes free at some moment of a
-    /// call, so some wait for that much longer than others.
+    /// The longest wait in a standing queue: half of what an undisturbed call takes. A permit comes free at some moment of a call, so some
+    /// wait for that much longer than others.
     fn max_wait(&self) -> Duration {
         TARGET.max(Duration::from_micros(self.undisturbed.get() / 2))
     }
 
-    /// Whether a call may wait behind those ahead of it (itself among them); an error says when it is worth to come again.
+    /// Returns whether a call may wait behind those ahead of it (itself included); an error has the time after which to retry.
     pub(super) fn admits(&self, ahead: usize, places: usize, now: Instant) -> Result<(), Duration> {
         let at = micros(now.saturating_duration_since(self.start)).max(1);
         let since = self.since.load(Ordering::Relaxed);

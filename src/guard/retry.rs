@@ -11,7 +11,7 @@ const RETRY_COST: u64 = 1_000;
 const MAX_BALANCE: u64 = 10 * RETRY_COST;
 /// What one client puts by at most, and has at the beginning.
 pub(super) const SHARE: u64 = MAX_BALANCE / 2;
-/// Longest wait that a source may ask for; a longer one is the caller's to wait.
+/// Longest `Retry-After` that the gateway waits for; a longer one is left to the caller.
 const MAX_WAIT: Duration = Duration::from_secs(2);
 
 /// When reads are tried again.

@@ -1,13 +1,13 @@
-//! Streams that go on at a source. A watched request may go on for an hour, and a long list, or a stream of requests, for as
-//! long as its caller likes; so they hold none of the permits that calls share: those would be gone for everybody. They are
-//! bounded on their own, and no client may have more than half of them.
+//! Open streams at a source. A watched request may go on for an hour, and a long list, or a stream of requests, for as long as its caller
+//! likes; so they hold none of the permits that calls share: those would be gone for everybody. They are bounded on their own, and no
+//! client may have more than half of them.
 
 use crate::status::{Reason, Refusal};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// When it is worth to ask again: a stream may end at any moment, or go on for long.
+/// The retry delay: a stream may end at any moment, or last for long.
 const AGAIN: Duration = Duration::from_secs(2);
 
 /// The streams of one source.
@@ -22,7 +22,7 @@ struct OpenStreams {
     of: HashMap<Arc<str>, usize>,
 }
 
-/// The permit of a stream that goes on; freed when dropped.
+/// The permit of an open stream; released when dropped.
 pub struct StreamPermit {
     streams: Arc<Streams>,
     client: Arc<str>,
@@ -37,7 +37,7 @@ impl Streams {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many go on.
+    /// Returns the number of open streams.
     pub(super) fn count(&self) -> usize {
         self.open().all
     }

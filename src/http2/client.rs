@@ -24,7 +24,7 @@ use tokio::sync::Notify;
 
 /// Longest time for a connection with its handshakes.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long no further connection is tried after one could not be made, where others are there.
+/// How long no further connection is tried after one has failed, while others are open.
 const GROW_AGAIN: Duration = Duration::from_secs(1);
 const NO_ADDRESS: &str = "its address and path make no URI";
 /// Longest interval between pings, however often a peer asked for calm.
@@ -125,8 +125,8 @@ enum StreamSearch {
 pub struct StartedCall {
     /// Takes the request's messages.
     pub request: Outgoing,
-    /// Gives the answer.
-    pub answer: PendingResponse,
+    /// Gives the response.
+    pub response: PendingResponse,
     /// Its connection.
     pub connection: CallConnection,
 }
@@ -136,7 +136,7 @@ pub struct StartedCall {
 pub struct CallConnection(Arc<Connection>);
 
 impl CallConnection {
-    /// Whether the peer ended the connection because too much was asked of it (GOAWAY with ENHANCE_YOUR_CALM).
+    /// Returns whether the peer ended the connection with ENHANCE_YOUR_CALM.
     pub fn is_enhance_your_calm(&self) -> bool {
         self.0.was_enhance_your_calm()
     }
@@ -150,18 +150,26 @@ impl StartedCall {
         connection: Arc<Connection>,
     ) -> Self {
         let request = Outgoing { stream: request, patience: None };
-        StartedCall { request, answer: PendingResponse { response, under_way }, connection: CallConnection(connection) }
+        StartedCall {
+            request,
+            response: PendingResponse { response, under_way },
+            connection: CallConnection(connection),
+        }
     }
 }
 
-/// An answer that is awaited.
+/// A response that is awaited.
 pub struct PendingResponse {
     response: ResponseFuture,
     under_way: OpenStream,
 }
 
 impl PendingResponse {
-    /// The head of the answer, and its body.
+    /// Waits for the head of the response, and returns it with its body.
+    ///
+    /// # Errors
+    /// [`Http2Error::Unprocessed`] where the peer has certainly not processed the call, which may then be sent again;
+    /// [`Http2Error::Broken`] or [`Http2Error::EnhanceYourCalm`] where it may have.
     pub async fn head(mut self) -> Result<Response<Incoming>, Http2Error> {
         match self.response.await {
             Ok(response) => Ok(response.map(|body| Incoming::new(body, Some(self.under_way)))),
@@ -179,7 +187,7 @@ impl Http2 {
         Http2::pooled(address, connector, Keepalive::default(), Limits::SINGLE, Arc::default())
     }
 
-    /// The same by several connections, with pings of its own; `open` counts those that are open.
+    /// The same with several connections and its own pings; `open` counts the open ones.
     pub fn pooled(
         address: &str,
         connector: HttpsConnector<HttpConnector>,
@@ -192,8 +200,11 @@ impl Http2 {
         Http2 { pool: Arc::new(Pool { address, connector, limits, keepalive, ping_ms, state, freed, open }) }
     }
 
-    /// Begins a call with this head. A connection that turns out to be closed is given up, and the call goes by another: nothing has
-    /// been sent then, and the head is made anew, too.
+    /// Starts a call with this head. A connection that turns out to be closed is dropped, and the call goes by another one: nothing has
+    /// been sent then, and `head` is called again.
+    ///
+    /// # Errors
+    /// [`Http2Error::NoConnection`] where no connection can be had; what `head` returns.
     pub async fn begin<E: From<Http2Error>>(
         &self,
         path: &PathAndQuery,
@@ -202,7 +213,10 @@ impl Http2 {
         self.begin_with(path, head, None).await
     }
 
-    /// The same, where it is to be known whether the call waits for a stream.
+    /// As [`Http2::begin`], and tells through `wait` whether the call waits for a stream.
+    ///
+    /// # Errors
+    /// As for [`Http2::begin`].
     pub async fn begin_with<E: From<Http2Error>>(
         &self,
         path: &PathAndQuery,

@@ -31,16 +31,16 @@ const RESETS_WITHIN: Duration = Duration::from_secs(30);
 /// that brings more than one in five minutes without data, so that is how often one is sent unless something else is configured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Keepalive {
-    /// How often a peer is pinged. Twice as long after each GOAWAY that says `too_many_pings`.
+    /// The interval of pings. It doubles after each GOAWAY with `too_many_pings`.
     pub time: Duration,
-    /// How long the answer to a ping may take.
+    /// How long the response to a ping may take.
     pub timeout: Duration,
-    /// Whether a peer without a call under way is pinged, too.
+    /// Whether a peer is pinged without calls in flight, too.
     pub without_calls: bool,
 }
 
 impl Default for Keepalive {
-    /// Somewhat more than five minutes, so that no two pings arrive within them; 20 s for an answer; only with calls under way.
+    /// Somewhat more than five minutes, so that no two pings arrive within them; 20 s for a response; only with calls under way.
     fn default() -> Self {
         Keepalive { time: Duration::from_secs(330), timeout: Duration::from_secs(20), without_calls: false }
     }
@@ -97,9 +97,9 @@ pub(super) struct ConnectionState {
     under_way: AtomicUsize,
     /// Streams that the peer takes at once (SETTINGS_MAX_CONCURRENT_STREAMS).
     peer_takes: AtomicUsize,
-    /// The peer ended the connection because too much was asked of it.
+    /// The peer ended the connection with ENHANCE_YOUR_CALM.
     calm: AtomicBool,
-    /// Begins no more calls: those under way end on it.
+    /// Starts no more calls: those in flight end on it.
     retired: AtomicBool,
     resets: Mutex<(Instant, u32)>,
     max_resets: u32,
@@ -134,7 +134,7 @@ impl ConnectionState {
         self.under_way.load(Ordering::Relaxed)
     }
 
-    /// Whether the peer ended the connection because too much was asked of it.
+    /// Returns whether the peer ended the connection with ENHANCE_YOUR_CALM.
     pub(super) fn was_enhance_your_calm(&self) -> bool {
         self.calm.load(Ordering::Relaxed)
     }
@@ -154,7 +154,7 @@ impl ConnectionState {
     }
 }
 
-/// One of the calls under way. Dropped before [`OpenStream::ended`], it counts as a reset.
+/// One of the calls in flight. Dropped before [`OpenStream::ended`], it counts as a reset.
 #[derive(Debug)]
 pub(crate) struct OpenStream {
     connection: Arc<ConnectionState>,

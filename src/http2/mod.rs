@@ -1,6 +1,6 @@
-//! HTTP/2 (RFC 9113) on h2 itself, for both sides of an exchange: a [`server`] for callers, a [`client`] for gRPC sources and for
-//! the command line. Between them and h2 stands nothing: a call is read and answered in one task, where hyper has a second
-//! future, channels and a clock of its own for each.
+//! HTTP/2 (RFC 9113) on h2 itself, for both sides of an exchange: a [`server`] for callers, a [`client`] for gRPC sources and for the
+//! command line. There is no layer between them and h2: a call is read and answered in one task, where hyper has a second future, channels
+//! and a clock of its own for each.
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
@@ -18,7 +18,7 @@ pub mod client;
 mod connection;
 pub mod server;
 
-/// Why a call got no answer, or its answer did not reach the caller.
+/// Why a call got no response, or its response did not reach the caller.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Http2Error {
     /// There is no connection, and why.
@@ -28,7 +28,7 @@ pub enum Http2Error {
     /// 8.7). It may be sent again.
     #[error("the peer did not process the call")]
     Unprocessed,
-    /// The peer ended the call because too much is asked of it; it may have looked at it.
+    /// The peer reset the call because it is overloaded (ENHANCE_YOUR_CALM); it may have processed it.
     #[error("the peer asks for calm")]
     EnhanceYourCalm,
     /// The connection or the call's stream broke, and why.
@@ -58,7 +58,7 @@ pub struct Incoming {
     body: RecvStream,
     /// Its data has ended, so trailers come, if anything.
     ended: bool,
-    /// Counted as long as it is read, where it is the answer to a call of ours.
+    /// Counted as long as it is read, where it is the response to a call of ours.
     under_way: Option<connection::OpenStream>,
 }
 
@@ -115,11 +115,11 @@ pub struct Outgoing {
     patience: Option<Arc<SendTimeout>>,
 }
 
-/// How long a peer may take nothing of what is there for it.
+/// How long a peer may keep its flow-control window closed before the stream is reset.
 #[derive(Debug)]
 pub struct SendTimeout {
     /// For so long.
-    pub usual: Duration,
+    pub default: Duration,
     /// When this end is to end, for so long at most: a peer that has stopped must not keep it.
     pub draining: Duration,
     /// Whether it is to end.
@@ -130,7 +130,7 @@ impl SendTimeout {
     /// Until it is at an end.
     async fn lost(&self) {
         tokio::select! {
-            () = tokio::time::sleep(self.usual) => {}
+            () = tokio::time::sleep(self.default) => {}
             () = async {
                 self.ending.cancelled().await;
                 tokio::time::sleep(self.draining).await;
@@ -140,7 +140,7 @@ impl SendTimeout {
 }
 
 impl Outgoing {
-    /// Sends what is all there. Where the stream has ended already, whoever waits for its answer is told why.
+    /// Sends what is all there. Where the stream has ended already, whoever waits for its response is told why.
     pub fn send_all(&mut self, data: impl IntoIterator<Item = Bytes>) {
         let mut data = data.into_iter();
         let mut part = data.next().unwrap_or_default();
@@ -154,10 +154,14 @@ impl Outgoing {
         }
     }
 
-    /// Sends one message that is all there, and the trailers that end the stream.
+    /// Sends one complete message, and the trailers that end the stream.
+    ///
+    /// # Errors
+    /// [`Http2Error::Broken`] where the stream or the connection has ended, or the peer has closed its window for longer than the send
+    /// timeout.
     pub async fn send_message(&mut self, data: Bytes, trailers: HeaderMap) -> Result<(), Http2Error> {
         self.stream.reserve_capacity(data.len());
-        // Nearly every answer fits the peer's window. One that does not is not left to the connection, which would keep it for as
+        // Nearly every response fits the peer's window. One that does not is not left to the connection, which would keep it for as
         // long as the peer likes.
         if self.stream.capacity() >= data.len() {
             self.stream.send_data(data, false)?;
@@ -167,7 +171,10 @@ impl Outgoing {
         Ok(self.stream.send_trailers(trailers)?)
     }
 
-    /// Sends a part, at the pace at which the peer takes it.
+    /// Sends a part of the body as the peer's flow-control window allows.
+    ///
+    /// # Errors
+    /// As for [`Outgoing::send_message`].
     pub async fn send_part(&mut self, mut data: Bytes) -> Result<(), Http2Error> {
         while !data.is_empty() {
             self.stream.reserve_capacity(data.len());
@@ -199,7 +206,10 @@ impl Outgoing {
         Err(Http2Error::Broken("the peer took nothing for too long".into()))
     }
 
-    /// Sends frames as they come, at the pace at which the peer takes them, until they or the peer's interest end.
+    /// Sends frames as they come, as the peer's flow-control window allows, until they end or the peer resets the stream.
+    ///
+    /// # Errors
+    /// As for [`Outgoing::send_message`]; an error of the frames resets the stream.
     pub async fn frames<E>(mut self, frames: impl Stream<Item = Result<Frame<Bytes>, E>>) -> Result<(), Http2Error> {
         let mut frames = std::pin::pin!(frames);
         loop {
@@ -226,6 +236,9 @@ impl Outgoing {
     }
 
     /// Ends the stream without trailers.
+    ///
+    /// # Errors
+    /// As for [`Outgoing::send_message`].
     pub fn end(&mut self) -> Result<(), Http2Error> {
         Ok(self.stream.send_data(Bytes::new(), true)?)
     }
@@ -245,7 +258,7 @@ async fn ping_timeout(
             continue;
         }
         match tokio::time::timeout(patience, pings.ping(Ping::opaque())).await {
-            // The answer is not to leave it in peace for another turn.
+            // The response is not to leave it in peace for another turn.
             Ok(Ok(_)) => drop(in_peace()),
             Ok(Err(_)) | Err(_) => return,
         }

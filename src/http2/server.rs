@@ -34,8 +34,11 @@ pub struct ServerConnection<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> ServerConnection<S> {
-    /// Begins one with its settings, and waits for the caller's preface. At most `max_streams` calls at once; a caller that takes
-    /// nothing of an answer for as long as `patience` lasts does not get the rest.
+    /// Opens a connection with its settings, and waits for the caller's preface. At most `max_streams` calls run at once; a caller that
+    /// keeps its window closed for longer than `patience` allows does not get the rest.
+    ///
+    /// # Errors
+    /// The peer speaks no HTTP/2, or the connection breaks.
     pub async fn open(stream: S, max_streams: u32, patience: Arc<SendTimeout>) -> Result<(Self, Pings), h2::Error> {
         let mut h2 = server::Builder::new()
             .initial_window_size(STREAM_WINDOW)
@@ -49,7 +52,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerConnection<S> {
         Ok((ServerConnection { h2, patience }, pings))
     }
 
-    /// Begins each call that comes, and moves the connection's data, until the connection ends. May be given up and taken up again.
+    /// Starts each call that arrives, and moves the connection's data, until the connection ends. May be dropped and called again.
+    ///
+    /// # Errors
+    /// The connection breaks, or the peer breaks the protocol.
     pub async fn calls(&mut self, mut begin: impl FnMut(Request<Incoming>, Reply)) -> Result<(), h2::Error> {
         while let Some(accepted) = self.h2.accept().await {
             let (request, reply) = accepted?;
@@ -58,13 +64,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerConnection<S> {
         Ok(())
     }
 
-    /// GOAWAY, and an end to whatever is under way. Takes half a second at most, however little the caller reads.
+    /// Sends GOAWAY, and ends all calls in flight. Takes half a second at most, however little the caller reads.
     pub async fn close(&mut self) {
         self.h2.abrupt_shutdown(h2::Reason::NO_ERROR);
         let _ = tokio::time::timeout(CLOSING, poll_fn(|context| self.h2.poll_closed(context))).await;
     }
 
-    /// GOAWAY: calls under way finish, no new ones begin.
+    /// Sends GOAWAY: calls in flight finish, no new ones start.
     pub fn drain(&mut self) {
         self.h2.graceful_shutdown();
     }
@@ -89,7 +95,7 @@ impl Pings {
     }
 }
 
-/// Takes the answer to a call. Dropped without one, it resets the call's stream.
+/// Takes the response to a call. Dropped without one, it resets the call's stream.
 pub struct Reply {
     reply: SendResponse<Bytes>,
     patience: Arc<SendTimeout>,
@@ -101,13 +107,19 @@ impl Reply {
         let _ = poll_fn(|context| self.reply.poll_reset(context)).await;
     }
 
-    /// Sends an answer that is nothing but its head.
+    /// Sends a response that is nothing but its head.
+    ///
+    /// # Errors
+    /// [`Http2Error::Broken`] where the stream has ended.
     pub fn head(mut self, head: Response<()>) -> Result<(), Http2Error> {
         self.reply.send_response(head, true)?;
         Ok(())
     }
 
-    /// Sends the head of an answer; the rest goes by what this returns.
+    /// Sends the head of a response; the rest goes through what this returns.
+    ///
+    /// # Errors
+    /// [`Http2Error::Broken`] where the stream has ended.
     pub fn begin(mut self, head: Response<()>) -> Result<Outgoing, Http2Error> {
         Ok(Outgoing { stream: self.reply.send_response(head, false)?, patience: Some(self.patience) })
     }
@@ -122,7 +134,7 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     fn patience() -> Arc<SendTimeout> {
-        Arc::new(SendTimeout { usual: PING.0, draining: PING.0, ending: CancellationToken::new() })
+        Arc::new(SendTimeout { default: PING.0, draining: PING.0, ending: CancellationToken::new() })
     }
 
     #[tokio::test(start_paused = true)]

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-/// A connection that has come to nothing before its first byte of TLS.
+/// A connection that has ended before its first byte of TLS.
 #[derive(Debug)]
 pub struct ArrivalFailure {
     /// Where it comes from, as far as is known by then: a balancer, or the peer that it has named.
@@ -19,10 +19,10 @@ pub struct ArrivalFailure {
     pub why: ArrivalError,
 }
 
-/// Why a connection has come to nothing before its first byte of TLS.
+/// Why a connection has ended before its first byte of TLS.
 #[derive(Debug, thiserror::Error)]
 pub enum ArrivalError {
-    /// Closed without a byte: somebody looks whether the port is open.
+    /// Closed without a byte: a probe of whether the port is open.
     #[error("it was closed without a byte")]
     Probe,
     /// It comes from a balancer, and does not begin with a header that says where it really comes from.
@@ -40,7 +40,7 @@ pub enum ArrivalError {
 }
 
 impl ArrivalError {
-    /// As the log and the metric have it; `None` for a probe, which is no fault.
+    /// Its name in the log and the metric; `None` for a probe, which is no fault.
     pub fn cause(&self) -> Option<Cause> {
         match self {
             ArrivalError::Probe => None,
@@ -63,8 +63,8 @@ pub fn is_proxied(proxies: &[Network], address: SocketAddr) -> bool {
     proxies.iter().any(|network| network.has(address.ip()))
 }
 
-/// Brings a connection to its whole ClientHello, its first byte within this time; gives where it comes from. Its peer's place is taken as soon
-/// as a balancer has named the peer, so that those that say nothing behind it are counted for whoever opened them.
+/// Brings a connection to its whole ClientHello, its first byte within this time; gives where it comes from. Its peer's place is taken as
+/// soon as a balancer has named the peer, so that those that say nothing behind it are counted for whoever opened them.
 ///
 /// # Errors
 /// Where it does not come so far.

@@ -4,10 +4,10 @@ use super::files::CrlSources;
 use super::list::{List, split};
 use std::path::{Path, PathBuf};
 
-/// How the names of kept files begin and end.
+/// Prefix and suffix of the names of cached files.
 pub(super) const KEPT: (&str, &str) = ("fetched", ".crl");
 
-/// A kept list. One that cannot be used any more counts as none: it must not keep a gateway from starting.
+/// Reads a cached list. One that cannot be used any more counts as none: it must not prevent a start.
 pub(super) fn read_kept(file: &Path) -> Option<List> {
     let bytes = std::fs::read(file).ok()?;
     let list = split(&bytes).map_err(|fault| fault.to_string()).and_then(|lists| match lists.as_slice() {
@@ -18,12 +18,12 @@ pub(super) fn read_kept(file: &Path) -> Option<List> {
         .ok()
 }
 
-/// The lists that were fetched and kept.
+/// Returns the cached lists.
 pub fn cached(sources: &CrlSources) -> Vec<List> {
     if sources.urls.is_empty() {
         return Vec::new();
     }
-    let Ok(entries) = std::fs::read_dir(&sources.kept) else { return Vec::new() };
+    let Ok(entries) = std::fs::read_dir(&sources.cached) else { return Vec::new() };
     let is_list = |path: &PathBuf| {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         name.starts_with(KEPT.0) && name.ends_with(KEPT.1)

@@ -38,7 +38,7 @@ struct OpenConnections {
     unassigned: HashMap<PeerNetwork, usize>,
 }
 
-/// For whom a connection counts.
+/// The peer for which a connection counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ConnectionOwner {
     Peer(PeerNetwork),
@@ -46,7 +46,7 @@ enum ConnectionOwner {
     Balancer(PeerNetwork),
 }
 
-/// A place for one connection; given back when dropped.
+/// A permit for one connection; released when dropped.
 #[derive(Debug)]
 pub struct ConnectionPermit {
     connections: Arc<Connections>,

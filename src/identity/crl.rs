@@ -1,7 +1,7 @@
 //! Revocation lists that are published at URLs (RFC 5280, section 4.2.1.13): fetched again and again, checked, and kept in
 //! files, one for each issuer, which the gateway loads like any other. Plain HTTP will do, since a list is signed; one that
 //! cannot be loaded, that no CA of the clients signed, that is over or from the future, or older than the one at hand, never
-//! takes its place, and stops no other of the same answer.
+//! takes its place, and stops no other of the same response.
 
 use super::cached_lists::{KEPT, read_kept};
 use super::list::{List, split};
@@ -20,11 +20,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// Longest wait for an answer.
+/// Longest wait for a response.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 /// Largest answer: some hundred thousand revoked certificates.
 const MAX_BYTES: usize = 16 << 20;
-/// Most lists of one answer.
+/// Most lists of one response.
 const MAX_LISTS: usize = 64;
 /// One list is compared with the one at hand and kept at a time.
 static KEEPING: Mutex<()> = Mutex::new(());
@@ -45,20 +45,23 @@ pub struct CrlFetcher {
     every: Duration,
     keeper: ListStore,
     client: Fetching,
-    /// What was kept of the last answer.
+    /// What was cached of the last response.
     files: Vec<PathBuf>,
     etag: Option<HeaderValue>,
     modified: Option<HeaderValue>,
 }
 
 impl CrlFetcher {
-    /// A fetcher for each URL; lists of the CAs in `client_ca` are believed.
+    /// Returns a fetcher for each URL; lists signed by a CA in `client_ca` are trusted.
+    ///
+    /// # Errors
+    /// A file cannot be read, or the client for HTTPS not be set up.
     pub fn all(sources: &CrlSources, client_ca: &Path) -> Result<Vec<Self>, tls::TlsFault> {
         let one = |url: &Uri| {
             Ok(CrlFetcher {
                 url: url.clone(),
                 every: sources.every,
-                keeper: ListStore { folder: sources.kept.clone(), client_ca: client_ca.to_owned() },
+                keeper: ListStore { folder: sources.cached.clone(), client_ca: client_ca.to_owned() },
                 client: client(client_ca)?,
                 files: Vec::new(),
                 etag: None,
@@ -78,7 +81,7 @@ impl CrlFetcher {
         &self.url
     }
 
-    /// Fetches once. Whether a list was kept that was not there before, and what was not taken.
+    /// Fetches once. Returns whether a new list was cached, and the error of one that was not.
     pub async fn fetch(&mut self) -> (bool, Result<(), CrlError>) {
         let answer =
             tokio::time::timeout(FETCH_TIMEOUT, self.ask()).await.unwrap_or_else(|_| Err("no answer in time".into()));
@@ -97,7 +100,7 @@ impl CrlFetcher {
         (replaced, taken.map_err(|reason| CrlError { url: self.url.to_string(), reason }))
     }
 
-    /// The answer's bytes, where they are others than last time.
+    /// The response's bytes, where they are others than last time.
     async fn ask(&mut self) -> Result<Option<Bytes>, String> {
         let mut request = Request::new(Empty::new());
         *request.uri_mut() = self.url.clone();
@@ -120,7 +123,7 @@ impl CrlFetcher {
         Ok(Some(body.to_bytes()))
     }
 
-    /// Takes an answer, on a thread of its own: a list may have hundreds of thousands of entries.
+    /// Takes a response, on a thread of its own: a list may have hundreds of thousands of entries.
     async fn take(&mut self, bytes: Bytes) -> (bool, Result<(), String>) {
         let keeper = self.keeper.clone();
         match tokio::task::spawn_blocking(move || keeper.take(&bytes)).await {
@@ -140,7 +143,7 @@ fn client(client_ca: &Path) -> Result<Fetching, tls::TlsFault> {
     Ok(Client::builder(TokioExecutor::new()).build(connector))
 }
 
-/// What became of an answer.
+/// What became of a response.
 struct StoredLists {
     files: Vec<PathBuf>,
     replaced: bool,
@@ -155,7 +158,7 @@ struct ListStore {
 }
 
 impl ListStore {
-    /// Each list of an answer is taken, or not, for itself.
+    /// Each list of a response is taken, or not, for itself.
     fn take(&self, bytes: &[u8]) -> Result<StoredLists, String> {
         let lists = split(bytes).map_err(|fault| fault.to_string())?;
         if lists.len() > MAX_LISTS {

@@ -1,5 +1,4 @@
-//! Rights that end by time. What ends is waited for by a timer, on the wall clock: nobody looks again and again, and a
-//! clock that is set meanwhile is noticed soon.
+//! Rights that end by time. The end is a timer on the wall clock: nothing polls, and a change of the clock is noticed soon.
 
 use super::Certificate;
 use super::refused::RefusedHandshake;

@@ -44,7 +44,7 @@ pub struct TlsFiles {
 /// How revocation is checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Revocation {
-    /// Not at all: the configuration says so in words.
+    /// Not checked: the configuration states so explicitly.
     Unchecked,
     /// Against these lists. Each CA must have one.
     Checked(CrlSources),
@@ -59,9 +59,9 @@ pub struct CrlSources {
     pub urls: Vec<Uri>,
     /// How often they are asked for.
     pub every: Duration,
-    /// The folder in which those that were fetched are kept.
-    pub kept: PathBuf,
-    /// The file that tells which lists were in force when the gateway last ran.
+    /// The folder in which fetched lists are cached.
+    pub cached: PathBuf,
+    /// The file with the lists that were in force when the gateway last ran.
     pub record: PathBuf,
     /// The registry's file, beside which is the key that vouches for the record.
     pub registry: PathBuf,
@@ -72,7 +72,7 @@ pub struct CrlSources {
 impl CrlSources {
     /// What is named where a list is missing.
     pub(super) fn place(&self) -> PathBuf {
-        self.files.first().unwrap_or(&self.kept).clone()
+        self.files.first().unwrap_or(&self.cached).clone()
     }
 }
 
@@ -108,7 +108,10 @@ pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
-/// Reads a certificate chain.
+/// Reads a certificate chain (PEM).
+///
+/// # Errors
+/// The file cannot be read, has no certificate, or one that is malformed.
 pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsFault> {
     let chain: Result<Vec<_>, _> =
         CertificateDer::pem_file_iter(path).map_err(|error| fault(path, error.to_string()))?.collect();
@@ -116,12 +119,18 @@ pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsFaul
     if chain.is_empty() { Err(fault(path, "has no certificate (PEM)")) } else { Ok(chain) }
 }
 
-/// Reads a private key.
+/// Reads a private key (PEM).
+///
+/// # Errors
+/// The file cannot be read, or has no private key.
 pub fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsFault> {
     PrivateKeyDer::from_pem_file(path).map_err(|error| fault(path, format!("has no private key (PEM): {error}")))
 }
 
 /// Reads CAs into a root store.
+///
+/// # Errors
+/// As for [`certificates`]; or a certificate is no CA's.
 pub fn roots(path: &Path) -> Result<RootCertStore, TlsFault> {
     let mut store = RootCertStore::empty();
     for (at, certificate) in certificates(path)?.into_iter().enumerate() {

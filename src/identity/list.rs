@@ -68,7 +68,10 @@ pub struct List {
 }
 
 impl List {
-    /// Reads a list from its DER.
+    /// Parses a list (DER).
+    ///
+    /// # Errors
+    /// It is malformed, or of a kind that is not supported (delta, indirect, partitioned).
     pub fn parse(der: &[u8]) -> Result<Self, ListFault> {
         let unreadable = |error: &dyn std::fmt::Debug| ListFault::Unreadable(format!("{error:?}"));
         let (rest, read) = CertificateRevocationList::from_der(der).map_err(|error| unreadable(&error))?;
@@ -284,7 +287,10 @@ pub enum FileFault {
     List(usize, ListFault),
 }
 
-/// Reads every list of a file; one that cannot be used, and anything that begins like one but is none, is a fault.
+/// Reads every list of a file.
+///
+/// # Errors
+/// The file cannot be read, or one of its lists, or what begins like one, cannot be used.
 pub fn read_file(path: &Path) -> Result<Vec<List>, FileFault> {
     let bytes = std::fs::read(path).map_err(|error| FileFault::File(error.to_string()))?;
     let parsed = split(&bytes)?.into_iter().enumerate().map(|(at, der)| match List::parse(&der) {
@@ -294,7 +300,10 @@ pub fn read_file(path: &Path) -> Result<Vec<List>, FileFault> {
     parsed.collect()
 }
 
-/// The lists of a file or an answer, as DER: one in DER, or any number in PEM (certificates between them are passed over).
+/// The lists of a file or a response, as DER: one in DER, or any number in PEM (certificates between them are passed over).
+///
+/// # Errors
+/// It is neither DER nor PEM, or a block of PEM is malformed.
 pub fn split(bytes: &[u8]) -> Result<Vec<Vec<u8>>, FileFault> {
     // A SEQUENCE of more than 127 bytes.
     if matches!(bytes, [0x30, length, ..] if *length >= 0x80) {

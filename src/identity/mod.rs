@@ -130,7 +130,10 @@ pub fn certificate_names(der: &[u8]) -> Vec<String> {
 }
 
 impl Peer {
-    /// Refused when its certificate's time is over: a handshake of an hour ago says nothing of that.
+    /// Checks that the certificate is in force now: a handshake of an hour ago says nothing of that.
+    ///
+    /// # Errors
+    /// CERTIFICATE_REVOKED.
     pub fn check_time(&self, now: i64) -> Result<(), Refusal> {
         if self.certificate.is_over(now) { Err(Reason::CertificateRevoked.into()) } else { Ok(()) }
     }
@@ -155,8 +158,11 @@ impl Peer {
         }
     }
 
-    /// The registered client that this is. A certificate of a person is no client's; one that names several identities
-    /// is nobody's, whichever of its names would do.
+    /// Returns the registered client that a certificate identifies. A certificate of a person is no client's; one that names several
+    /// identities is refused, whichever of its names would do.
+    ///
+    /// # Errors
+    /// CERTIFICATE_AMBIGUOUS, CLIENT_UNKNOWN or CLIENT_SUSPENDED.
     pub fn identify(&self, registry: &Snapshot) -> Result<Arc<ClientView>, Refusal> {
         let view = match registry.owner_of(&self.certificate.names) {
             NameOwner::Client(view) => view,

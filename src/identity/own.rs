@@ -1,4 +1,4 @@
-//! Whether clients can believe the gateway's own certificate.
+//! Whether clients can trust the gateway's own certificate.
 
 use super::files::{TlsFault, TlsFiles, certificates, fault};
 use super::refused::plain;

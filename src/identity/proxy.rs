@@ -13,10 +13,10 @@ const MAX_REST: usize = 1_024;
 /// Type of the value that is a CRC-32C of the whole header.
 const CRC32C: u8 = 3;
 
-/// What a header says.
+/// The content of a header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProxyHeader {
-    /// The balancer itself is the peer: it looks whether the gateway is there.
+    /// The balancer itself is the peer: a health probe.
     Local,
     /// The connection comes from there.
     From(SocketAddr),

@@ -8,7 +8,7 @@ use super::list::List;
 use super::refused::plain;
 use crate::hex::sha256;
 use crate::keyfile::Vault;
-use crate::registry::ActKey;
+use crate::registry::AdminEventKey;
 use crate::registry::state_file::{self, StateFileError};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -91,7 +91,7 @@ impl CrlRecord {
     pub(super) fn load(sources: &CrlSources) -> Self {
         let CrlSources { record: file, registry, vault, .. } = sources;
         let marks = |text: String| -> Result<Marks, String> {
-            let key = ActKey::read(registry, vault).map_err(|error| error.to_string())?;
+            let key = AdminEventKey::read(registry, vault).map_err(|error| error.to_string())?;
             state_file::decode(file, key.as_ref(), &text).map_err(|error: StateFileError| error.to_string())
         };
         let read = match std::fs::read_to_string(file) {
@@ -207,7 +207,7 @@ impl CrlRecord {
             }
             state.marks.clone()
         };
-        let key = ActKey::read(&self.registry, &self.vault).map_err(std::io::Error::other)?;
+        let key = AdminEventKey::read(&self.registry, &self.vault).map_err(std::io::Error::other)?;
         let key = key.ok_or_else(|| std::io::Error::other("there is no keys/acts.key"))?;
         let text = state_file::encode(&self.file, &key, &marks).map_err(std::io::Error::other)?;
         crate::keyfile::write_private(&self.file, text.as_bytes())?;

@@ -23,7 +23,7 @@ macro_rules! causes {
             /// Every cause.
             pub const ALL: &[Cause] = &[$(Cause::$name,)*];
 
-            /// As it stands in the metric and in the entry.
+            /// Its name in the metric and in the entry.
             pub fn label(self) -> &'static str { match self { $(Cause::$name => $label,)* } }
 
             /// What is wrong, in words.
@@ -47,7 +47,7 @@ causes! {
     NoRevocationList, "no_revocation_list", "there is no revocation list of the certificate's issuer";
     /// The list's time is over, or has not begun.
     RevocationListOutOfDate, "revocation_list_out_of_date", "the revocation list of the certificate's issuer is out of date";
-    /// A key or a signature that is not believed.
+    /// A key or a signature of a kind that is not trusted.
     WeakKey, "weak_key", "a key or a signature algorithm is too weak or not known";
     /// It is for something else.
     WrongUsage, "wrong_usage", "the certificate is not for a client, or its chain not for clients";
@@ -71,9 +71,9 @@ causes! {
     NoCommonProtocol, "no_common_protocol", "the peer asks for no application protocol that is served here (ALPN)";
     /// Its protocol was agreed on, and not spoken.
     NotHttp2, "not_http2", "the peer does not speak HTTP/2";
-    /// The peer ended it with an alert: it may not believe the gateway's certificate.
+    /// The peer ended it with an alert: it may not trust the gateway's certificate.
     PeerAlert, "peer_alert", "the peer ended the handshake with an alert";
-    /// The peer went away.
+    /// The peer disconnected.
     Closed, "closed", "the peer closed the connection in the handshake";
     /// It took too long.
     Timeout, "timeout", "the handshake took too long";

@@ -22,7 +22,7 @@ use tokio_rustls::server::TlsStream;
 pub struct TlsAcceptors {
     /// For new connections.
     pub config: Arc<rustls::ServerConfig>,
-    /// For the HTTPS port: a client certificate is asked for, not required.
+    /// For the HTTPS port: a client certificate is requested, not required.
     pub web: Arc<rustls::ServerConfig>,
     /// The CAs of the clients with their lists.
     pub trust: Arc<Trust>,
@@ -31,12 +31,18 @@ pub struct TlsAcceptors {
 }
 
 impl TlsAcceptors {
-    /// Loads the files.
+    /// Loads certificate, key, CAs and revocation lists.
+    ///
+    /// # Errors
+    /// A file cannot be read or used, or a CA that may let somebody in has no list.
     pub fn load(files: &TlsFiles) -> Result<Self, TlsFault> {
         Self::load_after(files, None)
     }
 
-    /// Loads the files anew: revocation lists must not be older than those of this gate.
+    /// Loads the files again: revocation lists must not be older than those in force.
+    ///
+    /// # Errors
+    /// As for [`TlsAcceptors::load`]; or a list is older than the one in force.
     pub fn reload(&self, files: &TlsFiles) -> Result<Self, TlsFault> {
         Self::load_after(files, Some(&self.trust))
     }
@@ -51,13 +57,16 @@ impl TlsAcceptors {
         Ok(TlsAcceptors { config: Arc::new(config), web: Arc::new(web), trust, own })
     }
 
-    /// What cannot work, one reason each: it is refused, and readiness says so before anybody asks.
+    /// Returns what cannot work, one reason each: readiness reports it before a client meets it.
     pub fn faults(&self, now: i64) -> Vec<String> {
         [self.own.faults(now), self.trust.faults(now)].concat()
     }
 
-    /// Whether a chain that was let in before would be let in now, and until when at most; what it rests on may have been
-    /// revoked, have expired or be out of date since.
+    /// Checks whether a chain that was accepted before would be accepted now, and returns until when at most: what it rests on may have
+    /// been revoked, have expired or be out of date since.
+    ///
+    /// # Errors
+    /// The cause for which it would be refused.
     pub fn still_admits(&self, chain: &[CertificateDer<'_>]) -> Result<i64, RefusedHandshake> {
         let Some((own, above)) = chain.split_first() else { return Err(Cause::NoCertificate.into()) };
         self.trust.verify(own, above, unix_now())
@@ -69,8 +78,11 @@ tokio::task_local! {
     static NOTED: RefCell<Option<Result<i64, RefusedHandshake>>>;
 }
 
-/// A handshake as a server, and until when its peer is let in at most (Unix time in seconds; always, where it showed no
-/// certificate); where it is refused, with its cause. The peer is told by the alert that TLS has for it.
+/// Performs a handshake as a server, and returns the stream and until when its peer is accepted at most (Unix time in seconds; always,
+/// where it showed no certificate).
+///
+/// # Errors
+/// The cause of the refusal; the peer gets the TLS alert for it.
 pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
     acceptor: TlsAcceptor,
     stream: S,
@@ -105,7 +117,7 @@ impl Verifier {
         error
     }
 
-    /// Outside of `accept` nobody wants to know.
+    /// Unused outside of `accept`.
     fn note(found: Result<i64, RefusedHandshake>) {
         let _ = NOTED.try_with(|noted| noted.replace(Some(found)));
     }
@@ -161,7 +173,10 @@ impl ClientCertVerifier for Verifier {
     }
 }
 
-/// The server's side of the gRPC port.
+/// Builds the server's configuration of the gRPC port.
+///
+/// # Errors
+/// The certificate and the key do not belong together, or rustls refuses them.
 pub fn server_config(files: &TlsFiles) -> Result<rustls::ServerConfig, TlsFault> {
     server_config_with(files, Verifier::new(&Arc::new(Trust::load(files, None)?), true))
 }
@@ -216,7 +231,10 @@ fn unfit(files: &TlsFiles, error: &rustls::Error) -> TlsFault {
     }
 }
 
-/// The side of a server that asks for no certificate: the sandbox's sources.
+/// Builds the configuration of a server that requests no client certificate: the sandbox's sources.
+///
+/// # Errors
+/// As for [`server_config`].
 pub fn plain_server_config(certificate: &Path, key: &Path) -> Result<rustls::ServerConfig, TlsFault> {
     let mut config = rustls::ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
@@ -228,7 +246,10 @@ pub fn plain_server_config(certificate: &Path, key: &Path) -> Result<rustls::Ser
     Ok(config)
 }
 
-/// The client's side, towards sources and in `call`.
+/// Builds the client's configuration, towards sources and in `call`.
+///
+/// # Errors
+/// A file cannot be read, or the certificate and the key do not belong together.
 pub fn client_config(ca: &Path, own: Option<(&Path, &Path)>, alpn: &[&[u8]]) -> Result<rustls::ClientConfig, TlsFault> {
     let builder = rustls::ClientConfig::builder_with_details(provider(), Arc::new(OwnTime))
         .with_safe_default_protocol_versions()

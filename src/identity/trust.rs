@@ -56,8 +56,10 @@ pub struct Trust {
 }
 
 impl Trust {
-    /// Reads CAs and lists. A CA that may let somebody in and has no list is a fault, as is a list that cannot be used. What
-    /// follows `before` must not be older than it, and not out of date where `before` is not.
+    /// Reads CAs and lists. What follows `before` must not be older than it, and not out of date where `before` is not.
+    ///
+    /// # Errors
+    /// A CA that may let somebody in has no list; a file or a list cannot be used; a list is older than the one before.
     pub fn load(files: &TlsFiles, before: Option<&Trust>) -> Result<Self, TlsFault> {
         let now = crate::registry::now();
         let mut trust = Self::of_authorities(&files.client_ca)?;
@@ -187,7 +189,10 @@ impl Trust {
         self.record.keep_below(|ca| self.stands(ca, now, 0));
     }
 
-    /// Notes what is in force, for the next start.
+    /// Records what is in force, for the next start.
+    ///
+    /// # Errors
+    /// The record cannot be written.
     pub fn remember(&self) -> std::io::Result<()> {
         if !self.checked {
             return Ok(());
@@ -276,8 +281,11 @@ impl Trust {
         self.anchors.iter().map(|anchor| rustls::DistinguishedName::in_sequence(&anchor.subject)).collect()
     }
 
-    /// Whether a client with this certificate, and these above it, is let in at this moment; and until when at most, as far as
-    /// its CAs and their lists go (Unix time in seconds).
+    /// Verifies that a client with this certificate, and these above it, is accepted now, and returns until when at most, as far as its CAs
+    /// and their lists go (Unix time in seconds).
+    ///
+    /// # Errors
+    /// The cause of the refusal, with the certificate that it concerns.
     pub fn verify(
         &self,
         own: &CertificateDer<'_>,

@@ -13,7 +13,7 @@ const NAMED: usize = 3;
 /// Grants that are looked at for one.
 const LOOKED_AT: usize = 1_000;
 
-/// A token that somebody asks for by hand.
+/// A token that is requested by hand.
 #[derive(Debug, Clone)]
 pub struct HandIssue {
     /// Scopes to carry; none: all that are granted.
@@ -28,6 +28,9 @@ pub struct HandIssue {
 
 impl Issuer<'_> {
     /// Issues a token by hand, where a call with it would work now: see [`IssueError`].
+    ///
+    /// # Errors
+    /// See [`IssueError`]; nothing is issued then.
     pub fn issue_by_hand(
         &self,
         client: &str,

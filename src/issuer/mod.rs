@@ -145,7 +145,7 @@ pub struct Confirmation {
 pub struct IssueRequest {
     /// Scopes to carry; none: all that are granted.
     pub scopes: Vec<String>,
-    /// The certificate that it is bound to.
+    /// The certificate to which it is bound.
     pub certificate: Thumbprint,
     /// How long it lives, at most as the policy says (`tokens.max_lifetime_s`).
     pub lifetime: Duration,
@@ -230,9 +230,11 @@ impl<'s> Issuer<'s> {
         self.settings.keys.join(format!("{kid}.pem"))
     }
 
-    /// Makes a new signing key. It is published at once and signs when nobody can have cached JWKS without it any more, or
-    /// `at_once`; where no other key signs, at once too. Tokens of the older ones are believed until the last of them has
-    /// expired.
+    /// Makes a new signing key. It is published at once and signs when nobody can have cached JWKS without it any more, or `at_once`; where
+    /// no other key signs, at once too. Tokens of the older ones are trusted until the last of them has expired.
+    ///
+    /// # Errors
+    /// [`IssueError::Registry`] where the store cannot be written; [`IssueError::Key`] where the key cannot be made.
     pub fn rotate_key(&self, algorithm: KeyAlgorithm, at_once: bool) -> Result<SigningKey, IssueError> {
         let now = now();
         let at_once = at_once || signing_key(&self.store.keys()?, now).is_none();
@@ -254,6 +256,9 @@ impl<'s> Issuer<'s> {
     }
 
     /// [`Issuer::rotate_key`], not at once.
+    ///
+    /// # Errors
+    /// As for [`Issuer::rotate_key`].
     pub fn rotate(&self, algorithm: KeyAlgorithm) -> Result<SigningKey, IssueError> {
         self.rotate_key(algorithm, false)
     }
@@ -285,7 +290,11 @@ impl<'s> Issuer<'s> {
         Err(IssueError::Key { path: hsm.module.clone(), reason: "built without PKCS#11".into() })
     }
 
-    /// What a token is to say: each of its scopes must be allowed by a grant in force; none named means all that are.
+    /// Returns the record of a token to be issued: each of its scopes must be allowed by a grant in force; where none is named, it has all
+    /// that are.
+    ///
+    /// # Errors
+    /// [`IssueError::NotGranted`], [`IssueError::NoScopeInForce`], [`IssueError::Suspended`] or [`IssueError::Retired`].
     pub fn prepare(&self, client: &ClientView, request: IssueRequest) -> Result<TokenRecord, IssueError> {
         let IssueRequest { scopes, certificate, lifetime, starts_in } = request;
         if client.client.suspended {
@@ -331,6 +340,10 @@ impl<'s> Issuer<'s> {
     }
 
     /// Issues a token, as an administrator does.
+    ///
+    /// # Errors
+    /// As for [`Issuer::prepare`]; [`IssueError::NoKey`] or [`IssueError::Key`] where none can sign; [`IssueError::Registry`] where the
+    /// record cannot be written.
     pub fn issue(&self, client: &ClientView, request: IssueRequest) -> Result<(String, TokenRecord), IssueError> {
         let record = self.prepare(client, request)?;
         let token = self.sign_now(&record)?;
@@ -346,6 +359,9 @@ impl<'s> Issuer<'s> {
     }
 
     /// Loads a signing key.
+    ///
+    /// # Errors
+    /// [`IssueError::Key`] where its file or token cannot be used.
     pub fn signer(&self, key: &SigningKey) -> Result<Signer, IssueError> {
         let path = self.key_path(&key.kid);
         // A key from before the module was configured is still in its file.

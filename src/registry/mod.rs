@@ -4,9 +4,9 @@
 //! call sees one state from its beginning to its end, and looks nothing up in a database. A change is followed by reading
 //! what changed, not everything: with 100,000 clients and a million grants it is in force as soon as with ten.
 
-pub mod act;
-mod actkey;
 mod actor;
+pub mod admin_event;
+mod admin_event_key;
 pub(crate) mod lists;
 pub mod name;
 mod network;
@@ -18,9 +18,9 @@ pub mod state_file;
 pub mod usage;
 
 use crate::exchange_log::clock;
-pub use act::{Act, LoggedAct, ObjectChange, RefusedAct};
-pub use actkey::ActKey;
 pub use actor::{Actor, Digest};
+pub use admin_event::{AdminEvent, LoggedEvent, ObjectChange, RefusedEvent};
+pub use admin_event_key::AdminEventKey;
 pub use name::canonical_name;
 pub use network::Network;
 pub use page::{AllRecords, ClientFilter, GrantFilter, ListPage, Page, TokenFilter};
@@ -45,15 +45,15 @@ pub enum RegistryError {
     /// It exists already.
     #[error("there is a {0} {1:?} already")]
     Exists(&'static str, String),
-    /// A certificate name belongs to somebody else.
-    #[error("the certificate name {name:?} belongs to {holder} already; a name has one holder")]
+    /// A certificate name belongs to another client or person.
+    #[error("the certificate name {name:?} belongs to {owner} already; a name has one holder")]
     NameTaken {
         /// Which name, in canonical form.
         name: String,
         /// Whose it is, as `kind:id`.
-        holder: String,
+        owner: String,
     },
-    /// The object is no longer as it was when the change was asked for.
+    /// The object has changed since the change was requested.
     #[error("it is no longer as it was when the change was asked for: ask for it anew")]
     Outdated,
     /// A bound is reached.
@@ -82,7 +82,7 @@ pub struct Client {
     pub suspended: bool,
     /// Unix time in seconds.
     pub created: i64,
-    /// Gone for good; its id and certificate names stay taken, so that nobody can pass for it.
+    /// Retired for good; its id and certificate names stay taken, so that no one can impersonate it.
     pub retired: bool,
     /// Tokens issued before then are revoked, Unix time in seconds.
     pub tokens_from: i64,
@@ -115,7 +115,7 @@ pub struct Grant {
     pub legal_basis: String,
     /// Networks that calls may come from; none: any.
     pub networks: Vec<Network>,
-    /// Who asked for it; set by the store.
+    /// Who requested it; set by the store.
     pub requested_by: String,
     /// The same with certificate and address, by which the approver is known to be another person; set by the store.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -128,7 +128,7 @@ pub struct Grant {
     pub withdrawn: bool,
 }
 
-/// Where a grant stands.
+/// The state of a grant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum GrantState {
     /// It works.
@@ -150,7 +150,7 @@ impl Grant {
         asked.map_or(self.not_after, |asked| self.not_after.min(asked.saturating_add(pending::PENDING_S)))
     }
 
-    /// Where it stands.
+    /// Its state.
     pub fn state(&self, now: i64) -> GrantState {
         match self {
             Grant { withdrawn: true, .. } => GrantState::Withdrawn,
@@ -161,7 +161,7 @@ impl Grant {
     }
 }
 
-/// Where a client stands.
+/// The state of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum ClientState {
     /// It may call.
@@ -173,7 +173,7 @@ pub enum ClientState {
 }
 
 impl Client {
-    /// Where it stands.
+    /// Its state.
     pub fn state(&self) -> ClientState {
         match (self.retired, self.suspended) {
             (true, _) => ClientState::Retired,
@@ -183,7 +183,7 @@ impl Client {
     }
 }
 
-/// Where a token stands.
+/// The state of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum TokenState {
     /// It is good, or will be.
@@ -195,7 +195,7 @@ pub enum TokenState {
 }
 
 impl TokenRecord {
-    /// Where it stands.
+    /// Its state.
     pub fn state(&self, now: i64) -> TokenState {
         match self {
             TokenRecord { revoked: true, .. } => TokenState::Revoked,
@@ -205,13 +205,13 @@ impl TokenRecord {
     }
 }
 
-/// What somebody who administers the gateway may do.
+/// What a member of staff may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Registers, grants, issues.
     Administrator,
-    /// Approves what an administrator asked for.
+    /// Approves what an administrator requested.
     Approver,
     /// Reviews exchanges.
     Auditor,
@@ -269,26 +269,26 @@ pub struct SigningKey {
     pub trusted_until: i64,
 }
 
-/// Where a signing key stands.
+/// The state of a signing key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyState {
     /// It is in JWKS, and signs nothing yet.
     Published,
     /// Tokens are signed with it.
     Signing,
-    /// A newer key signs; its tokens are believed until its end.
+    /// A newer key signs; its tokens are trusted until its end.
     Replaced,
     /// Its tokens are refused, and it is in JWKS no more.
     Retired,
 }
 
 impl SigningKey {
-    /// Whether its tokens are believed.
+    /// Returns whether its tokens are trusted.
     pub fn is_trusted(&self, now: i64) -> bool {
         self.trusted_until == 0 || now < self.trusted_until
     }
 
-    /// Where it stands among all keys.
+    /// Returns its state among all keys.
     pub fn state(&self, all: &[SigningKey], now: i64) -> KeyState {
         if !self.is_trusted(now) {
             return KeyState::Retired;
@@ -322,16 +322,16 @@ pub enum Item<'r> {
     Staff(Vec<Staff>),
 }
 
-/// Where the registry is kept. Every change is durable when its call returns, is seen by every read that begins later,
-/// in any process, and gives the registry a greater revision.
+/// The registry's storage. Every change is durable when its call returns, is seen by every read that begins later, in any process, and
+/// increases the registry's revision.
 ///
 /// Calls block: none is made on a thread that serves calls. [`Store::revision`] and [`Store::read`], by which a gateway
 /// follows changes, wait for no other call; listings and single reads wait for no change.
 pub trait Store: Send + Sync {
     /// The revision: grows with every change that a gateway must follow.
     fn revision(&self) -> Result<u64, RegistryError>;
-    /// Hands over everything (`None`), or what changed after a revision; gives the revision that was read. All of it
-    /// belongs to one moment.
+    /// Visits everything (`None`), or what changed after a revision, and returns the revision that was read. All of it belongs to one
+    /// moment.
     fn read(&self, after: Option<u64>, take: &mut dyn FnMut(Item<'_>)) -> Result<u64, RegistryError>;
 
     /// One client.
@@ -358,7 +358,7 @@ pub trait Store: Send + Sync {
     fn grants(&self, client: Option<&str>, page: Page<'_, GrantFilter>) -> Result<ListPage<Grant>, RegistryError>;
     /// Adds a grant.
     fn add_grant(&self, grant: &Grant) -> Result<(), RegistryError>;
-    /// Approves a grant that waits for it; not in the name of who asked for it.
+    /// Approves a pending grant; not in the name of its requester.
     fn approve_grant(&self, id: &str) -> Result<(), RegistryError>;
     /// Puts a grant in place of the one of this id. What it would allow and did not waits for a second person, where
     /// either of them needs approval.
@@ -376,7 +376,7 @@ pub trait Store: Send + Sync {
     /// Removes tokens that ended before a time (Unix time in seconds), the oldest first, with their revocations; at most
     /// so many. Gives how many.
     fn remove_ended_tokens(&self, before: i64, most: usize) -> Result<usize, RegistryError>;
-    /// Records tokens that clients fetched; not an administrator's act.
+    /// Records tokens that clients fetched; not an administrator's event.
     fn add_tokens(&self, tokens: &[TokenRecord]) -> Result<(), RegistryError>;
     /// Records a token that an administrator issued.
     fn add_token(&self, token: &TokenRecord) -> Result<(), RegistryError>;
@@ -386,12 +386,12 @@ pub trait Store: Send + Sync {
     fn revoke_shown_token(&self, shown: &TokenRecord) -> Result<(), RegistryError>;
     /// Who holds certificate names (in canonical form) now, as `kind:id`: clients, retired ones included, and staff.
     fn owners(&self, names: &[String]) -> Result<Vec<String>, RegistryError>;
-    /// Revokes every token that a client has; gives how many were in force.
+    /// Revokes every token of a client, and returns how many were in force.
     fn revoke_client_tokens(&self, client: &str) -> Result<u64, RegistryError>;
 
     /// Signing keys, oldest first.
     fn keys(&self) -> Result<Vec<SigningKey>, RegistryError>;
-    /// Adds a signing key and lets the others be believed until `others_until`.
+    /// Adds a signing key; the others are trusted until `others_until`.
     fn add_key(&self, key: &SigningKey, others_until: i64) -> Result<(), RegistryError>;
     /// Ends the belief in a key at once.
     fn retire_key(&self, kid: &str) -> Result<(), RegistryError>;
@@ -409,38 +409,38 @@ pub trait Store: Send + Sync {
 
     /// Changes that wait for a second person, oldest first: those after an id, at most so many.
     fn pending_changes(&self, after: &str, most: usize) -> Result<Vec<PendingChange>, RegistryError>;
-    /// Makes a change that waits, in the name of another person than who asked for it, if its object is still as it was.
+    /// Makes a pending change, in the name of another person than its requester, if its object is unchanged.
     fn approve_change(&self, id: &str) -> Result<PendingChange, RegistryError>;
     /// Ends a change that waits.
     fn reject_change(&self, id: &str) -> Result<PendingChange, RegistryError>;
-    /// Ends the changes whose time is over, and withdraws grants that nobody approved in time; gives how many.
+    /// Ends the changes whose time is over, withdraws grants that were not approved in time, and returns how many.
     fn end_pending_changes(&self) -> Result<usize, RegistryError>;
     /// How many changes and grants wait for a second person; at most [`pending::MAX_PENDING`].
     fn count_pending(&self) -> Result<u64, RegistryError>;
 
     /// In whose name changes are made.
     fn actor(&self) -> &Actor;
-    /// The same store, for changes in another's name, with their reason (at most [`act::MAX_JUSTIFICATION`] characters,
+    /// The same store, for changes in another's name, with their reason (at most [`admin_event::MAX_JUSTIFICATION`] characters,
     /// or it is refused).
     fn named(&self, actor: Actor, justification: &str) -> Result<Box<dyn Store>, RegistryError>;
-    /// The oldest acts that are not in the exchange log yet, at most some hundred. Each change notes its act with itself. Rows
+    /// The oldest acts that are not in the exchange log yet, at most some hundred. Each change notes its event with itself. Rows
     /// that nobody can vouch for are left out.
-    fn acts(&self) -> Result<Vec<Act>, RegistryError> {
-        let acts = self.logged_acts(0)?.into_iter().filter_map(|noted| match noted {
-            LoggedAct::Act(act) | LoggedAct::Upgraded(act) => Some(act),
-            LoggedAct::Refused(_) => None,
+    fn admin_events(&self) -> Result<Vec<AdminEvent>, RegistryError> {
+        let admin_events = self.logged_events(0)?.into_iter().filter_map(|noted| match noted {
+            LoggedEvent::Authentic(event) | LoggedEvent::Upgraded(event) => Some(event),
+            LoggedEvent::Refused(_) => None,
         });
-        Ok(acts.collect())
+        Ok(admin_events.collect())
     }
-    /// The oldest rows of acts behind a place in their sequence, at most some hundred, each with whether it is believed.
-    fn logged_acts(&self, after: u64) -> Result<Vec<LoggedAct>, RegistryError>;
-    /// How many rows of acts are left up to a place in their sequence, and the first of them: what is in the log is forgotten, so
+    /// The oldest rows of events behind a place in their sequence, at most some hundred, each with whether it is believed.
+    fn logged_events(&self, after: u64) -> Result<Vec<LoggedEvent>, RegistryError>;
+    /// How many rows of events are left up to a place in their sequence, and the first of them: what is in the log is forgotten, so
     /// these are not what was noted there.
-    fn left_acts(&self, until: u64) -> Result<(u64, Option<LoggedAct>), RegistryError>;
-    /// Has the next act noted behind this place in the sequence at least: the log has gone that far.
-    fn note_acts_after(&self, sequence: u64) -> Result<(), RegistryError>;
-    /// Forgets an act that is in the exchange log now.
-    fn forget_act(&self, id: &[u8; 16]) -> Result<(), RegistryError>;
+    fn remaining_events(&self, until: u64) -> Result<(u64, Option<LoggedEvent>), RegistryError>;
+    /// Has the next event noted behind this place in the sequence at least: the log has gone that far.
+    fn note_events_after(&self, sequence: u64) -> Result<(), RegistryError>;
+    /// Forgets an event that is in the exchange log now.
+    fn forget_event(&self, id: &[u8; 16]) -> Result<(), RegistryError>;
 }
 
 /// Unix time in seconds, by a clock that does not go back ([`clock`]).

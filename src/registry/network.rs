@@ -14,7 +14,10 @@ pub struct Network {
 }
 
 impl Network {
-    /// Reads `address/bits`; an address alone is a network of one.
+    /// Parses `address/bits`; an address alone is a network of one.
+    ///
+    /// # Errors
+    /// The text says what a network looks like.
     pub fn parse(text: &str) -> Result<Self, String> {
         let wrong = || format!("{text:?} is no network: write 10.20.0.0/16");
         let (address, bits) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));

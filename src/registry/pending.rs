@@ -1,4 +1,4 @@
-//! Changes that wait for a second person: what gives somebody a right is asked for by one person and approved by another.
+//! Pending changes: a change that grants a right is requested by one person and approved by another.
 
 use super::{Actor, Client, Grant, Network, Role, Staff};
 use serde::Serialize;
@@ -11,32 +11,33 @@ pub const MAX_PENDING: i64 = 1_000;
 /// Changes of one requester that wait at once.
 pub const MAX_PENDING_OF_ONE: i64 = 50;
 
-/// A change that waits for another person than who asked for it. It is bound to the state that it was asked on.
+/// A change that waits for approval by another person than its requester. It is bound to the state in which it was requested.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PendingChange {
     /// Id, `c-…`; in order of age.
     pub id: String,
     /// What is to be done: `client.change`, `client.resume`, `grant.change`, `staff.add` or `staff.change`.
-    pub act: String,
+    #[serde(rename = "act")]
+    pub event: String,
     /// To what, as `kind:id`.
     pub object: String,
-    /// The whole record that it was asked on; null: there was none.
+    /// The complete record in which it was requested; null: there was none.
     pub before: Value,
     /// The whole record that is to be.
     pub after: Value,
-    /// Who asked for it.
+    /// The requester.
     pub requested_by: String,
-    /// The same with certificate and address; none where it cannot be read, and then nobody approves it.
+    /// The same with certificate and address; none where it cannot be read, and then it cannot be approved.
     pub requester: Option<Actor>,
     /// Why, in the requester's words.
     pub justification: String,
-    /// When it was asked for, Unix time in seconds.
+    /// When it was requested, Unix time in seconds.
     pub requested: i64,
     /// When it ends by itself.
     pub ends: i64,
 }
 
-/// What became of a change that somebody asked for.
+/// The outcome of a requested change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ChangeOutcome {
     /// It is made.
@@ -45,20 +46,19 @@ pub enum ChangeOutcome {
     PendingApproval(Box<PendingChange>),
 }
 
-/// Whether a client would get a certificate name that it did not have, or ask in another agency's name: sources and the log
-/// know it by that.
+/// Returns whether a client would get a new certificate name, or call in another agency's name: sources and the log know it by that.
 pub fn client_widens(before: &Client, after: &Client) -> bool {
     after.agency != before.agency || after.names.iter().any(|name| !before.names.contains(name))
 }
 
-/// Whether a person would get a role or a certificate name that they did not have.
+/// Returns whether a person would get a new role or certificate name.
 pub fn staff_widens(before: &Staff, after: &Staff) -> bool {
     let role = |role: &Role| !before.roles.contains(role);
     after.roles.iter().any(role) || after.names.iter().any(|name| !before.names.contains(name))
 }
 
-/// Whether a changed grant would allow anything that it did not. Purposes and fields are compared as they are written: one
-/// that a wider one covers in another form counts as new, and is looked at.
+/// Returns whether a changed grant would allow anything new. Purposes and fields are compared as they are written: one that a wider one
+/// covers in another form counts as new, and is looked at.
 pub fn grant_widens(before: &Grant, after: &Grant) -> bool {
     let more = |before: &[String], after: &[String]| {
         after.iter().any(|one| !before.contains(one) && !before.iter().any(|all| all == "*"))

@@ -161,7 +161,7 @@ struct Keys {
 }
 
 impl Keys {
-    /// A key that cannot be read is left out and told: its tokens are refused.
+    /// A key that cannot be read is left out and reported: its tokens are refused.
     fn new(all: Vec<SigningKey>) -> Self {
         let mut keys = Keys::default();
         for key in all {
@@ -173,9 +173,9 @@ impl Keys {
                 tracing::error!(kid = key.kid, "a signing key of the registry cannot be read");
                 continue;
             };
-            let believed_until = key.trusted_until;
+            let trusted_until = key.trusted_until;
             keys.public.push(key.clone());
-            keys.by_id.insert(key.kid, VerifyingKey { algorithm, key: decoding, trusted_until: believed_until });
+            keys.by_id.insert(key.kid, VerifyingKey { algorithm, key: decoding, trusted_until });
         }
         keys
     }
@@ -190,7 +190,7 @@ pub enum NameOwner<'s> {
     Client(&'s Arc<ClientView>),
     /// One person.
     Staff(&'s Arc<Staff>),
-    /// More than one identity, a retired client among them or not: nobody can tell whose right is used.
+    /// More than one identity, a retired client among them or not: it is not known whose right is used.
     Ambiguous,
 }
 
@@ -198,7 +198,7 @@ pub enum NameOwner<'s> {
 #[derive(Debug, Clone)]
 enum HeldName {
     Client(Arc<ClientView>),
-    /// A retired client, by id: it may do nothing, and nobody may be it.
+    /// A retired client, by id: it has no rights, and no one can take its id.
     Retired(Arc<str>),
     Staff(Arc<Staff>),
     /// The store has it twice, which its own key forbids: its file was edited.
@@ -265,7 +265,10 @@ impl SnapshotBuilder {
 }
 
 impl Snapshot {
-    /// Reads everything.
+    /// Reads the complete registry.
+    ///
+    /// # Errors
+    /// The store cannot be read.
     pub fn read(store: &dyn Store) -> Result<Self, RegistryError> {
         let mut read = SnapshotBuilder::default();
         let revision = store.read(None, &mut |item| read.take(item))?;
@@ -274,7 +277,10 @@ impl Snapshot {
         Ok(fresh)
     }
 
-    /// Reads what changed since; `None` where nothing did.
+    /// Reads what has changed since, or returns `None` where nothing has.
+    ///
+    /// # Errors
+    /// The store cannot be read.
     pub fn follow(&self, store: &dyn Store) -> Result<Option<Self>, RegistryError> {
         if store.revision()? == self.revision {
             return Ok(None);
@@ -328,7 +334,7 @@ impl Snapshot {
         }
     }
 
-    /// Puts down who holds a name. One that somebody else holds already is nobody's.
+    /// Records the owner of a name. A name with two owners has none.
     fn name(&mut self, name: &str, holder: HeldName) {
         match self.by_name.get_mut(name) {
             Some(before) if !before.is_same(&holder) => {
@@ -345,12 +351,12 @@ impl Snapshot {
         self.by_id.get(id)
     }
 
-    /// The registry's revision that it shows.
+    /// Returns the revision of the registry.
     pub fn revision(&self) -> u64 {
         self.revision
     }
 
-    /// Whom these certificate names (in canonical form) name. Names that nobody holds count for nothing.
+    /// Returns the owner of these certificate names (in canonical form). Names without an owner are ignored.
     pub fn owner_of(&self, names: &[String]) -> NameOwner<'_> {
         let mut held = names.iter().filter_map(|name| self.by_name.get(name.as_str()));
         let Some(first) = held.next() else { return NameOwner::Unregistered };
@@ -365,7 +371,7 @@ impl Snapshot {
         }
     }
 
-    /// The client that these certificate names name, if they name one client and nobody else.
+    /// Returns the client of these certificate names, if they identify one client and no one else.
     pub fn client_of(&self, names: &[String]) -> Option<&Arc<ClientView>> {
         match self.owner_of(names) {
             NameOwner::Client(view) => Some(view),
@@ -378,12 +384,12 @@ impl Snapshot {
         signing_key(&self.keys.public, now)
     }
 
-    /// The public keys whose tokens are or will be believed, oldest first.
+    /// Returns the public keys whose tokens are or will be trusted, oldest first.
     pub fn public_keys(&self, now: i64) -> impl Iterator<Item = &SigningKey> {
         self.keys.public.iter().filter(move |key| key.is_trusted(now))
     }
 
-    /// Who administers under these certificate names, if they name one person and nobody else.
+    /// Returns the member of staff with these certificate names, if they identify one person and no one else.
     pub fn staff_of(&self, names: &[String]) -> Option<&Arc<Staff>> {
         match self.owner_of(names) {
             NameOwner::Staff(person) => Some(person),
@@ -396,7 +402,7 @@ impl Snapshot {
         issued < client.tokens_from || self.revoked.contains_key(token)
     }
 
-    /// The key of this id, if it is still believed.
+    /// Returns the key of this id, if it is still trusted.
     pub fn key(&self, kid: &str, now: i64) -> Option<&VerifyingKey> {
         self.keys.by_id.get(kid).filter(|key| key.trusted_until == 0 || now < key.trusted_until)
     }

@@ -1,7 +1,7 @@
 //! Files below `state/` that the gateway keeps for itself and that no entry of the log tells of: JSON with a code of
-//! `keys/acts.key`, so that what somebody else wrote there is told from the gateway's own, and counts for nothing.
+//! `keys/admin_events.key`, so that what somebody else wrote there is told from the gateway's own, and counts for nothing.
 
-use super::ActKey;
+use super::AdminEventKey;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::path::Path;
@@ -32,13 +32,13 @@ fn of(file: &Path, state: &str) -> String {
 ///
 /// # Errors
 /// It has no JSON.
-pub fn encode(file: &Path, key: &ActKey, state: &impl Serialize) -> Result<String, StateFileError> {
+pub fn encode(file: &Path, key: &AdminEventKey, state: &impl Serialize) -> Result<String, StateFileError> {
     let state = serde_json::to_string(state).map_err(|error| StateFileError::Malformed(error.to_string()))?;
     Ok(format!("{CODE}{}{STATE}{state}}}", key.code_of_text(&of(file, &state))))
 }
 
 /// The state in a file's text as it was written; every byte of it counts.
-fn state<'t>(file: &Path, key: &ActKey, text: &'t str) -> Option<&'t str> {
+fn state<'t>(file: &Path, key: &AdminEventKey, text: &'t str) -> Option<&'t str> {
     let (code, state) = text.strip_prefix(CODE)?.strip_suffix('}')?.split_once(STATE)?;
     key.is_code_of_text(&of(file, state), code).then_some(state)
 }
@@ -47,13 +47,13 @@ fn state<'t>(file: &Path, key: &ActKey, text: &'t str) -> Option<&'t str> {
 ///
 /// # Errors
 /// It was not written by [`encode`] with this key, or is another kind of file.
-pub fn decode<T: DeserializeOwned>(file: &Path, key: Option<&ActKey>, text: &str) -> Result<T, StateFileError> {
+pub fn decode<T: DeserializeOwned>(file: &Path, key: Option<&AdminEventKey>, text: &str) -> Result<T, StateFileError> {
     let state = state(file, key.ok_or(StateFileError::NoKey)?, text).ok_or(StateFileError::Foreign)?;
     serde_json::from_str(state).map_err(|error| StateFileError::Malformed(error.to_string()))
 }
 
 /// Whether a file is there that was not written with this key.
-pub fn is_foreign(file: &Path, key: &ActKey) -> bool {
+pub fn is_foreign(file: &Path, key: &AdminEventKey) -> bool {
     match std::fs::read(file) {
         Ok(bytes) => std::str::from_utf8(&bytes).ok().and_then(|text| state(file, key, text)).is_none(),
         Err(error) => error.kind() != std::io::ErrorKind::NotFound,
@@ -69,7 +69,7 @@ mod tests {
     #[test]
     fn l9_every_byte_of_a_file_is_vouched_for_under_its_name() {
         let folder = tempfile::tempdir().unwrap();
-        let key = ActKey::make(&folder.path().join("registry.sqlite"), &Vault::default()).unwrap();
+        let key = AdminEventKey::make(&folder.path().join("registry.sqlite"), &Vault::default()).unwrap();
         let (file, other) = (folder.path().join("one.json"), folder.path().join("two.json"));
         assert!(!is_foreign(&file, &key), "none is there");
         let text = encode(&file, &key, &vec![1, 22, 333]).unwrap();

@@ -1,12 +1,12 @@
 //! What was used of daily quotas, kept for the next start. In a file of its own: it changes all the time. What was used
 //! after the last keeping is found in the exchange log: each entry tells its number within its grant's day.
 //!
-//! All of it has one code of `keys/acts.key`: what somebody else wrote counts for nothing, and the whole day is read from the log.
+//! All of it has one code of `keys/admin_events.key`: what somebody else wrote counts for nothing, and the whole day is read from the log.
 //! It is kept five times a second, so a keeping costs what changed and not what there is ([`RowCodes`]).
 //! An older file that is put back is the gateway's own, and says itself from when on the log has to be read.
 
-use super::actkey::CODE_BYTES;
-use super::{ActKey, RegistryError};
+use super::admin_event_key::CODE_BYTES;
+use super::{AdminEventKey, RegistryError};
 use crate::hex::hex;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
 use std::path::Path;
@@ -36,7 +36,7 @@ pub struct StoredUsage {
 pub const FILE: &str = "usage.sqlite";
 
 /// The file.
-pub struct UsageStore(Mutex<Open>, ActKey);
+pub struct UsageStore(Mutex<Open>, AdminEventKey);
 
 struct Open {
     connection: Connection,
@@ -55,23 +55,23 @@ struct RowCodes {
 }
 
 impl RowCodes {
-    fn of(usage: &[DayUsage], key: &ActKey) -> Self {
+    fn of(usage: &[DayUsage], key: &AdminEventKey) -> Self {
         let mut all = RowCodes::default();
         usage.iter().for_each(|row| all.add(row, key));
         all
     }
 
-    fn add(&mut self, row: &DayUsage, key: &ActKey) {
+    fn add(&mut self, row: &DayUsage, key: &AdminEventKey) {
         self.rows = self.rows.wrapping_add(1);
         self.toggle(row, key);
     }
 
-    fn remove(&mut self, row: &DayUsage, key: &ActKey) {
+    fn remove(&mut self, row: &DayUsage, key: &AdminEventKey) {
         self.rows = self.rows.wrapping_sub(1);
         self.toggle(row, key);
     }
 
-    fn toggle(&mut self, DayUsage { grant, day, used }: &DayUsage, key: &ActKey) {
+    fn toggle(&mut self, DayUsage { grant, day, used }: &DayUsage, key: &AdminEventKey) {
         let code = key.mac_of_text(&format!("used on day {day}: {used} {grant}"));
         self.xor.iter_mut().zip(code).for_each(|(xor, byte)| *xor ^= byte);
     }
@@ -97,7 +97,7 @@ fn read(connection: &Connection) -> Result<(StoredUsage, Option<String>), Regist
 
 impl StoredUsage {
     /// Its codes, where the file's code is that of them.
-    fn vouched_codes(&self, code: Option<&str>, key: &ActKey) -> Option<RowCodes> {
+    fn vouched_codes(&self, code: Option<&str>, key: &AdminEventKey) -> Option<RowCodes> {
         let codes = RowCodes::of(&self.usage, key);
         code.is_some_and(|code| key.is_code_of_text(&codes.text(self.until_us), code)).then_some(codes)
     }
@@ -107,7 +107,7 @@ impl StoredUsage {
 ///
 /// # Errors
 /// It cannot be read.
-pub fn is_foreign(path: &Path, key: &ActKey) -> Result<bool, RegistryError> {
+pub fn is_foreign(path: &Path, key: &AdminEventKey) -> Result<bool, RegistryError> {
     if !path.exists() {
         return Ok(false);
     }
@@ -128,8 +128,11 @@ pub fn is_foreign(path: &Path, key: &ActKey) -> Result<bool, RegistryError> {
 const TABLES: i64 = 3;
 
 impl UsageStore {
-    /// Opens or makes the file, whose content `key` vouches for.
-    pub fn open(path: &Path, key: ActKey) -> Result<Self, RegistryError> {
+    /// Opens or creates the file; `key` authenticates its content.
+    ///
+    /// # Errors
+    /// It cannot be opened or created.
+    pub fn open(path: &Path, key: AdminEventKey) -> Result<Self, RegistryError> {
         let connection = Connection::open(path)?;
         connection.execute_batch(
             "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;
@@ -140,7 +143,10 @@ impl UsageStore {
         Ok(UsageStore(Mutex::new(Open { connection, codes: None, newest: i64::MIN }), key))
     }
 
-    /// What was kept; nothing where it was not kept by this gateway.
+    /// Returns what was saved, or nothing where the content was not saved by this gateway.
+    ///
+    /// # Errors
+    /// The file cannot be read.
     pub fn load(&self) -> Result<StoredUsage, RegistryError> {
         let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (kept, code) = read(&open.connection)?;
@@ -158,8 +164,11 @@ impl UsageStore {
         Ok(StoredUsage::default())
     }
 
-    /// Keeps what changed until a time. Days before those that changed are over, and forgotten. What somebody else changes in the
-    /// file meanwhile is not vouched for.
+    /// Saves what has changed until a time, and deletes days before those that changed. What somebody else changes in the file meanwhile is
+    /// not authenticated.
+    ///
+    /// # Errors
+    /// The file cannot be written.
     pub fn save(&self, changed: &[DayUsage], until_us: i64) -> Result<(), RegistryError> {
         let Some(day) = changed.iter().map(|one| one.day).max() else { return Ok(()) };
         let (mut open, key) = (self.0.lock().unwrap_or_else(PoisonError::into_inner), &self.1);
@@ -208,7 +217,7 @@ mod tests {
     fn l9_what_was_used_counts_as_this_gateway_kept_it_and_not_otherwise() {
         let folder = tempfile::tempdir().unwrap();
         let (file, registry) = (folder.path().join(FILE), folder.path().join("registry.sqlite"));
-        let key = ActKey::make(&registry, &Vault::default()).unwrap();
+        let key = AdminEventKey::make(&registry, &Vault::default()).unwrap();
         let open = || UsageStore::open(&file, key.clone()).unwrap();
         assert!(!is_foreign(&file, &key).unwrap(), "there is none");
         assert_eq!(open().load().unwrap(), StoredUsage::default());
@@ -268,7 +277,7 @@ mod tests {
         // Another gateway's, and another key.
         std::fs::write(&file, &whole).unwrap();
         std::fs::remove_file(folder.path().join("keys/acts.key")).unwrap();
-        let other = ActKey::make(&registry, &Vault::default()).unwrap();
+        let other = AdminEventKey::make(&registry, &Vault::default()).unwrap();
         assert!(is_foreign(&file, &other).unwrap());
         assert_eq!(UsageStore::open(&file, other).unwrap().load().unwrap(), StoredUsage::default());
         std::fs::write(&file, b"no database at all, and long enough for one").unwrap();

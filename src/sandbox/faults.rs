@@ -26,18 +26,18 @@ pub enum FaultKind {
     HangBody,
     /// Sends the body byte by byte, one every 200 ms.
     Drip,
-    /// Closes the connection without an answer.
+    /// Closes the connection without a response.
     Close,
     /// Closes the connection in the middle of the body.
     ResetBody,
     /// Answers 200 with bytes that are no document.
     Garbage,
     /// Answers 200 with a web page.
-    WrongType,
+    WrongContentType,
     /// Answers 200 with 64 MB.
     Huge,
     /// Answers 200 with a well-formed document of another form.
-    Lying,
+    Inconsistent,
     /// Refuses every credential.
     CredentialsRefused,
     /// Has forgotten the tokens and sessions given out before this was switched on.
@@ -53,11 +53,11 @@ pub enum FaultKind {
     /// Is busy, and says until when as a date (`Retry-After`).
     BusyUntil,
     /// Compresses what nobody asked to be compressed.
-    UnaskedGzip,
+    UnrequestedGzip,
     /// Gives an error with status 200 in place of a token (a hub's fault).
     TokenError,
     /// Gives a token's lifetime as a text with decimals, after a byte order mark (a hub's fault).
-    TokenOdd,
+    TokenMalformed,
     /// Puts a byte order mark before the document.
     ByteOrderMark,
     /// Writes XML in UTF-16.
@@ -71,7 +71,7 @@ pub enum FaultKind {
     /// Writes codes that no list has (sex, marital status, states).
     UnknownCodes,
     /// Puts blanks and line breaks around each text.
-    Blanks,
+    Whitespace,
     /// Writes letters and their marks apart (Unicode NFD).
     Decomposed,
     /// Writes codes as numbers, which lose their leading zeros.
@@ -111,7 +111,7 @@ pub struct Fault {
     /// For `status`: which, 500 unless said.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
-    /// How much later every answer comes, in milliseconds.
+    /// How much later every response comes, in milliseconds.
     pub latency_ms: u64,
     /// How many it works at at once, `latency_ms` each, while others wait there; as many as come unless said.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -134,7 +134,7 @@ struct Inner {
     /// How often credentials were made to expire, by id.
     expired: BTreeMap<String, u64>,
     /// How often each source or hub was asked.
-    asked: BTreeMap<String, u64>,
+    requested: BTreeMap<String, u64>,
     /// When each of those that it works at at once will be done, by id.
     busy: BTreeMap<String, Vec<Instant>>,
 }
@@ -179,16 +179,16 @@ impl Faults {
     }
 
     /// Counts that a source or hub is asked, and gives its fault, with the latency of this request.
-    pub fn asked(&self, id: &str) -> Fault {
+    pub fn requested(&self, id: &str) -> Fault {
         let mut inner = self.inner();
-        *inner.asked.entry(id.to_owned()).or_default() += 1;
+        *inner.requested.entry(id.to_owned()).or_default() += 1;
         let fault = inner.of(id);
         Fault { latency_ms: inner.turn(id, fault, Instant::now()), ..fault }
     }
 
     /// How often it was asked.
     pub fn count(&self, id: &str) -> u64 {
-        self.inner().asked.get(id).copied().unwrap_or_default()
+        self.inner().requested.get(id).copied().unwrap_or_default()
     }
 
     /// The fault of a source or hub.

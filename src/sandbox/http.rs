@@ -26,10 +26,10 @@ pub type ReplyBody = UnsyncBoxBody<Bytes, io::Error>;
 
 /// Something that answers requests at one address.
 pub trait Site: Send + Sync + 'static {
-    /// Whose request this is: the id that faults go by.
-    fn whose(&self, ask: &HttpRequest) -> String;
-    /// Answers it.
-    fn answer(&self, ask: &HttpRequest) -> Reply;
+    /// Returns the id of the source or hub whose faults apply to a request.
+    fn fault_target(&self, ask: &HttpRequest) -> String;
+    /// Returns the response.
+    fn respond(&self, ask: &HttpRequest) -> Reply;
 }
 
 /// Serves a site until the runtime ends.
@@ -38,11 +38,11 @@ pub async fn serve(listener: TcpListener, tls: Arc<rustls::ServerConfig>, site: 
         let (site, faults) = (site.clone(), faults.clone());
         async move {
             let ask = read(request).await?;
-            let fault = faults.asked(&site.whose(&ask));
+            let fault = faults.requested(&site.fault_target(&ask));
             before(fault).await?;
             let ask = super::malformed_responses::requested(ask, fault);
             // Answered on a thread of its own: some answers are worked out from thousands of records.
-            let reply = tokio::task::spawn_blocking(move || site.answer(&ask)).await.map_err(io::Error::other)?;
+            let reply = tokio::task::spawn_blocking(move || site.respond(&ask)).await.map_err(io::Error::other)?;
             Ok(apply_fault(reply, fault))
         }
     })
@@ -89,7 +89,7 @@ async fn read(request: Request<Incoming>) -> io::Result<HttpRequest> {
     })
 }
 
-/// What a fault does before the answer.
+/// What a fault does before the response.
 pub async fn before(fault: Fault) -> io::Result<()> {
     if fault.latency_ms > 0 {
         tokio::time::sleep(Duration::from_millis(fault.latency_ms)).await;
@@ -101,7 +101,7 @@ pub async fn before(fault: Fault) -> io::Result<()> {
     }
 }
 
-/// What a fault makes of an answer.
+/// What a fault makes of a response.
 pub fn apply_fault(reply: Reply, fault: Fault) -> Response<ReplyBody> {
     let reply = super::malformed_responses::altered(reply, fault);
     let half = Bytes::copy_from_slice(&reply.body[..reply.body.len() / 2]);
@@ -133,11 +133,11 @@ pub fn apply_fault(reply: Reply, fault: Fault) -> Response<ReplyBody> {
             let reply = Reply { body: vec![0xff, 0x00, b'{', b'<', 0xc3, 0x28], ..reply };
             (reply.clone(), full(reply.body))
         }
-        FaultKind::WrongType => {
+        FaultKind::WrongContentType => {
             let reply = typed("text/html", "<html><body><p>Bảo trì hệ thống</body></html>");
             (reply.clone(), full(reply.body))
         }
-        FaultKind::Lying => {
+        FaultKind::Inconsistent => {
             let reply = if reply.body.starts_with(b"<") {
                 typed("text/xml", "<a><b>1</b></a>")
             } else {

@@ -106,7 +106,7 @@ impl Hub {
 
 impl Site for Hub {
     /// The source's own faults go before the hub's.
-    fn whose(&self, ask: &HttpRequest) -> String {
+    fn fault_target(&self, ask: &HttpRequest) -> String {
         let source = self.source(ask).map(|source| source.id().to_owned());
         match source {
             Some(source) if self.faults.of(&source) != Default::default() => source,
@@ -114,8 +114,8 @@ impl Site for Hub {
         }
     }
 
-    fn answer(&self, ask: &HttpRequest) -> Reply {
-        if self.faults.of(&self.whose(ask)).kind == FaultKind::CredentialsRefused || !self.lgsp_holds(ask) {
+    fn respond(&self, ask: &HttpRequest) -> Reply {
+        if self.faults.of(&self.fault_target(ask)).kind == FaultKind::CredentialsRefused || !self.lgsp_holds(ask) {
             return Reply::error(401, "invalid_credentials");
         }
         if ask.path == "/token" && ask.method == http::Method::POST {
@@ -127,6 +127,6 @@ impl Site for Hub {
             RequiredCredential::HashedBasic => self.hashed_basic_holds(ask),
             RequiredCredential::XRoad => return source.xroad(ask, &self.keys.xroad_clients),
         };
-        if known { source.answer(ask) } else { Reply::error(401, "invalid_credentials") }
+        if known { source.respond(ask) } else { Reply::error(401, "invalid_credentials") }
     }
 }

@@ -1,4 +1,4 @@
-//! Odd answers, as real sources and what stands before them give them: what a fault makes of an answer that was right
+//! Odd answers, as real sources and what stands before them give them: what a fault makes of a response that was right
 //! (`docs/sandbox.md` lists each with what the gateway says then).
 
 use super::faults::{Fault, FaultKind};
@@ -31,7 +31,7 @@ const NOT_FOUND_PAGE: &str = "<html>\r\n<head><title>404 Not Found</title></head
 /// What an API gateway that stands before a source says, with the status of a success.
 const GATEWAY_FAULT: &str = r#"{"fault":{"code":900900,"message":"Unclassified Authentication Failure","description":"Error while accessing backend services for API key validation"}}"#;
 
-/// What comes of an answer; the same where the fault is of another kind.
+/// What comes of a response; the same where the fault is of another kind.
 pub fn altered(reply: Reply, fault: Fault) -> Reply {
     match fault.kind {
         FaultKind::NotFoundPage => Reply::typed(404, "text/html", NOT_FOUND_PAGE),
@@ -43,11 +43,11 @@ pub fn altered(reply: Reply, fault: Fault) -> Reply {
             let date = until.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
             Reply::error(503, "busy").with("retry-after", date)
         }
-        FaultKind::UnaskedGzip => zipped(reply),
+        FaultKind::UnrequestedGzip => zipped(reply),
         FaultKind::TokenError if of_a_token(&reply) => Reply::json(
             &serde_json::json!({ "error": "invalid_client", "error_description": "Client authentication failed" }),
         ),
-        FaultKind::TokenOdd if of_a_token(&reply) => changed(marked(reply), &|_, value| match value {
+        FaultKind::TokenMalformed if of_a_token(&reply) => changed(marked(reply), &|_, value| match value {
             Value::Number(number) => Value::from(format!("{number}.0")),
             other => other,
         }),
@@ -61,7 +61,7 @@ pub fn altered(reply: Reply, fault: Fault) -> Reply {
         FaultKind::UnknownCodes => {
             changed(reply, &|name, value| if CODED.contains(&name) { Value::from(NO_CODE) } else { value })
         }
-        FaultKind::Blanks => changed(reply, &|_, value| match value {
+        FaultKind::Whitespace => changed(reply, &|_, value| match value {
             Value::String(text) => Value::from(format!("\n      {text}\n    ")),
             other => other,
         }),

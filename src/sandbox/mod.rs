@@ -75,14 +75,14 @@ enum DirectDoor {
 }
 
 impl Site for Direct {
-    fn whose(&self, _: &HttpRequest) -> String {
+    fn fault_target(&self, _: &HttpRequest) -> String {
         self.source.id().to_owned()
     }
 
-    fn answer(&self, ask: &HttpRequest) -> Reply {
+    fn respond(&self, ask: &HttpRequest) -> Reply {
         let refused = self.faults.of(self.source.id()).kind == FaultKind::CredentialsRefused;
         let known = match &self.door {
-            DirectDoor::Own => return self.source.answer(ask),
+            DirectDoor::Own => return self.source.respond(ask),
             DirectDoor::Basic(value) => ask.header("authorization") == Some(value),
             DirectDoor::UsernameToken(user, password) => match sources::population::Envelope::read(ask) {
                 Ok(envelope) if !refused && envelope.username_token_holds(user, password) => true,
@@ -90,7 +90,7 @@ impl Site for Direct {
                 Err(reply) => return reply,
             },
         };
-        if known && !refused { self.source.answer(ask) } else { Reply::error(401, "invalid_credentials") }
+        if known && !refused { self.source.respond(ask) } else { Reply::error(401, "invalid_credentials") }
     }
 }
 

@@ -18,7 +18,7 @@ pub struct Sample {
     pub purpose: String,
     /// `ndxp-official`.
     pub official: String,
-    /// What must stand in the first answer message.
+    /// What must stand in the first response message.
     pub expect: Value,
     /// Fewest answer messages.
     pub messages: usize,
@@ -253,7 +253,7 @@ impl Samples<'_> {
         let service = "ndxp.land.v1.LandService";
         let parcel = self.province.parcels[0].clone();
         let request = json!({
-            "communeCode": parcel.place.commune, "mapSheet": parcel.sheet.to_string(),
+            "communeCode": parcel.town.commune, "mapSheet": parcel.sheet.to_string(),
             "parcelNumber": parcel.number.to_string(),
         });
         let named = json!({ "parcelId": parcel.id });
@@ -309,7 +309,7 @@ impl Samples<'_> {
     }
 }
 
-/// Whether a JSON answer holds everything that is expected of it.
+/// Whether a JSON response holds everything that is expected of it.
 pub fn holds(answer: &Value, expect: &Value) -> bool {
     match (answer, expect) {
         (Value::Object(answer), Value::Object(expect)) => {

@@ -1,7 +1,7 @@
-//! The way of one exchange, top to bottom, composed in this one place:
+//! One exchange, top to bottom, composed in this one place:
 //!
-//! identity → access (token) → route → access (grant, rate) → contract → guard → adapter → source, and back:
-//! keep the granted fields → exchange log (durable) → answer.
+//! identity → access (token) → route → access (grant, rate) → contract → guard → adapter → source, and back: keep the granted fields →
+//! exchange log (durable) → response.
 
 pub(in crate::server) mod attempt;
 pub(in crate::server) mod authorization;
@@ -47,19 +47,19 @@ pub struct Exchange {
     pub routes: ArcSwap<Routes>,
 }
 
-/// Everything known of a call once it may go to its source.
+/// Everything known about a call once it may go to its source.
 pub(super) struct Admitted {
     pub route: Route,
-    /// What it was admitted by, which may be taken away, or end, while it runs.
+    /// The rights by which it was admitted, which may be withdrawn, or end, while it runs.
     pub standing: AuthorizationWatch,
     pub context: Arc<CallContext>,
-    /// How long it may take, by its operation and by its caller.
+    /// Its deadline, by its operation and by its caller.
     pub time: CallTime,
 }
 
 impl Exchange {
-    /// One call, with its deadline or what it lacks to be a call. Whatever happens, an entry is durable before this returns an
-    /// answer.
+    /// Serves one call, with its deadline or what it lacks to be a call. Whatever happens, an entry is durable before this returns a
+    /// response.
     pub async fn serve(
         &self,
         peer: &Arc<Peer>,
@@ -72,7 +72,7 @@ impl Exchange {
         let (head, body) = request.into_parts();
         let result = match self.admit(peer, &head, (arrived, call), &id, &mut record.context) {
             Ok(admitted) if admitted.route.operation.shape == CallShape::ServerStream => {
-                // In boxes: a call with one answer, which most are, need not have room for a stream's beginning.
+                // Boxed: a call with one response, which most are, needs no memory for a stream's state.
                 return match Box::pin(self.open_stream(admitted, body, &mut record)).await {
                     Ok(source) => Box::pin(stream::respond(source, record)).await,
                     Err(refusal) => refuse(protocol::by_encoding(refusal, &head.headers), &mut record).await,
@@ -96,7 +96,7 @@ impl Exchange {
         }
     }
 
-    /// Identity, access and route: everything that is decided before the request is read.
+    /// Decides identity, access and route: everything before the request is read.
     fn admit(
         &self,
         peer: &Arc<Peer>,
@@ -145,7 +145,7 @@ impl Exchange {
         })
     }
 
-    /// A call with one answer.
+    /// Serves a call with one response.
     async fn call(&self, admitted: Admitted, body: Incoming, record: &mut ExchangeRecord) -> Result<Bytes, Refusal> {
         let Admitted { route, mut standing, context, time } = admitted;
         let operation = route.operation.clone();
@@ -159,7 +159,7 @@ impl Exchange {
             Some(_) => route.guard.admit_stream(standing.client())?,
             None => admit(&route, standing.client(), time).await?,
         };
-        // The message, or its turn, may have been long in coming.
+        // The message, or the call's turn, may have taken long.
         in_time(time)?;
         standing.check()?;
         if operation.writes {
@@ -205,7 +205,7 @@ impl Exchange {
         Ok(kept)
     }
 
-    /// A call whose answers are a stream: up to the source's first answer.
+    /// Serves a call with a response stream, up to the source's first response.
     async fn open_stream(
         &self,
         admitted: Admitted,
@@ -215,7 +215,7 @@ impl Exchange {
         let Admitted { route, mut standing, context, time } = admitted;
         let request = self.read_one(&route, (standing.client(), body), time, &mut record.context).await?;
         let stream_permit = route.guard.stream(standing.client())?;
-        // A permit among the calls is for its first request only; the others come to theirs as they go.
+        // The call's permit is for its first request only; each further request waits for one of its own.
         let permit = admit(&route, standing.client(), time).await?;
         in_time(time)?;
         standing.check()?;
@@ -250,7 +250,7 @@ impl Exchange {
         })
     }
 
-    /// The one request message: read, decoded, checked.
+    /// Reads, decodes and checks the one request message.
     async fn read_one(
         &self,
         route: &Route,
@@ -277,12 +277,12 @@ impl Exchange {
 
 /// Waits for a permit at the source.
 async fn admit(route: &Route, client: &str, time: CallTime) -> Result<Permit, Refusal> {
-    // Where a write's caller gives it less than the operation's time, its source would have less as well: it does not probe.
+    // A write whose caller gives it less than the operation's time would give its source less as well: it does not probe.
     let may_probe = |now| !route.operation.writes || time.source(now).owner == DeadlineOwner::Operation;
     route.guard.admit(client, time.wait(Instant::now()), may_probe).await
 }
 
-/// A call whose caller waits no more is not begun: nothing goes out, and a write has no intent.
+/// A call whose caller no longer waits is not dispatched: nothing goes out, and a write has no intent.
 fn in_time(time: CallTime) -> Result<(), Refusal> {
     if time.is_over(Instant::now()) { Err(Reason::CallerDeadline.into()) } else { Ok(()) }
 }
@@ -294,18 +294,18 @@ fn timed_out(whose: DeadlineOwner) -> Refusal {
     }
 }
 
-/// When a call is over that asks its source now, its other tries included: a right that ends later needs no timer.
+/// Returns when a call that is dispatched now is over, retries included: a right that ends later needs no timer.
 fn over_by(time: CallTime) -> Option<Instant> {
     Some(time.source(Instant::now()).at + OTHER_TRIES)
 }
 
-/// Longest that the tries after the first take beyond a call's time.
+/// Longest time that retries take beyond a call's deadline.
 const OTHER_TRIES: Duration = Duration::from_secs(60);
 
-/// Longest life of a stream, whatever the caller asks for: a day.
+/// Longest lifetime of a stream, whatever the caller requests: a day.
 const MAX_STREAM: Duration = Duration::from_secs(86_400);
 
-/// A refused call: its entry first, then its status. One that was refused before its grant was known may be left out.
+/// Refuses a call: its entry first, then its status. The entry of one that was refused before its grant was known may be suppressed.
 async fn refuse(refusal: Refusal, record: &mut ExchangeRecord) -> Response<ResponseBody> {
     let (id, refusal) = (record.context.id(), record.context.refusal(refusal));
     match record.refuse(&refusal).await {
@@ -320,7 +320,7 @@ async fn refuse(refusal: Refusal, record: &mut ExchangeRecord) -> Response<Respo
     }
 }
 
-/// The caller's trace, where it has the form of W3C Trace Context, section 3.2.
+/// Returns the caller's trace, where it has the form of W3C Trace Context, section 3.2.
 fn traceparent(headers: &HeaderMap) -> Option<String> {
     let text = headers.get(&TRACEPARENT)?.to_str().ok()?;
     let hex = |part: &str, length: usize| {

@@ -47,7 +47,7 @@ impl Heartbeats {
 }
 
 /// Tells systemd that the gateway lives, four times in each of its watchdog's periods, while all workers do; does nothing where systemd has
-/// no watchdog on us. A worker that is silent for a whole period has the gateway ended and started anew.
+/// no watchdog on us. A worker that is silent for a whole period has the gateway restarted.
 ///
 /// # Errors
 /// The thread cannot be started.

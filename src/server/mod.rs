@@ -1,7 +1,7 @@
 //! The server, in three rooms. Each uses those below it:
 //! - [`front`]: listeners, TLS, connections;
 //! - [`control`]: the control plane, which swaps what exchanges see (reload, expiry, drain, retention, health);
-//! - [`exchange`]: the way of one exchange, and nothing else.
+//! - [`exchange`]: one exchange, and nothing else.
 //!
 //! What all rooms share stands beside them, [`shared`] first.
 
@@ -117,24 +117,30 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Starts a gateway at the ports that the configuration names; when this returns, it answers calls.
+    /// Starts a gateway at the ports that the configuration names; when this returns, it serves calls.
+    ///
+    /// # Errors
+    /// The first part that cannot be opened or started: see [`StartError`].
     pub fn start(config: Config) -> Result<Self, StartError> {
         Self::start_at(config, None, false)
     }
 
-    /// Starts a gateway at these sockets; without them, it binds its own when all else is ready. `clock_was_ahead`: an operator
-    /// says that the clock was wrong when entries were written that are from later than it shows now.
-    pub fn start_at(config: Config, sockets: Option<Sockets>, clock_was_ahead: bool) -> Result<Self, StartError> {
+    /// Starts a gateway at these sockets; without them, it binds its own when all else is ready. `clock_ahead`: an operator states that the
+    /// clock was wrong when entries were written whose times are later than it shows now.
+    ///
+    /// # Errors
+    /// The first part that cannot be opened or started: see [`StartError`].
+    pub fn start_at(config: Config, sockets: Option<Sockets>, clock_ahead: bool) -> Result<Self, StartError> {
         let folder = |error: std::io::Error| StartError::Folder(config.data.clone(), error.to_string());
         private_folder(&config.data).map_err(folder)?;
         let catalogue = config.catalogue()?;
         let log_key = key::read(&config.data, &config.vault, &config.log.origin)?;
-        // What changes from here on is loaded anew.
+        // What changes from here on is reloaded.
         let files = reload::stamp(&config, &catalogue.files);
         let (gate, crl) = first_tls(&config)?;
         let (gate_to, gate) = watch::channel(Arc::new(gate));
         let log = ExchangeLog::open(&config.data, log_key)?;
-        quota::go_on_in_time(&log, &config.data, &config.node, clock_was_ahead)?;
+        quota::go_on_in_time(&log, &config.data, &config.node, clock_ahead)?;
         keep_policy(&config)?;
         let pseudonyms = Pseudonyms::open(&pseudonym::folder(&config.data))?;
         let registry = SqliteStore::open_with(&registry_path(&config.data), &config.vault)?;
@@ -222,7 +228,10 @@ impl Gateway {
         })
     }
 
-    /// Reads contracts, connections and certificates again. On a fault nothing changes.
+    /// Reads contracts, connections and certificates again. On an error nothing changes.
+    ///
+    /// # Errors
+    /// What is wrong with the files, all faults together.
     pub fn reload(&self) -> Result<(), StartError> {
         self.reloader.reload()
     }
@@ -237,7 +246,7 @@ impl Gateway {
         self.reloader.shared.lifetime.clone()
     }
 
-    /// Stops accepting, lets calls under way finish, seals the log.
+    /// Stops accepting, lets calls in flight finish, seals the log.
     pub fn stop(mut self) {
         self.end();
     }
@@ -279,20 +288,23 @@ fn first_tls(config: &Config) -> Result<(TlsAcceptors, Vec<CrlFetcher>), StartEr
     Ok((gate, CrlFetcher::all(sources, &config.tls.client_ca)?))
 }
 
-/// Reads certificates, CAs and revocation lists as [`Gateway::response_start`] would, and keeps nothing: lists that are published and
+/// Reads certificates, CAs and revocation lists as [`Gateway::start`] would, and keeps nothing: lists that are published and
 /// not kept yet are fetched for the occasion.
+///
+/// # Errors
+/// As for [`Gateway::start`], of certificates, CAs and lists.
 pub fn check_tls(config: &Config) -> Result<TlsAcceptors, StartError> {
     let Some(sources) = config.tls.published() else { return Ok(TlsAcceptors::load(&config.tls)?) };
     if let Ok(gate) = TlsAcceptors::load(&config.tls) {
         return Ok(gate);
     }
     let folder = tempfile::tempdir().map_err(|error| StartError::Thread(error.to_string()))?;
-    let sources = CrlSources { kept: folder.path().to_owned(), ..sources.clone() };
+    let sources = CrlSources { cached: folder.path().to_owned(), ..sources.clone() };
     let tls = TlsFiles { revocation: Revocation::Checked(sources), ..config.tls.clone() };
     Ok(first_tls(&Config { tls, ..config.clone() })?.0)
 }
 
-/// The policy of witnesses stands beside the log, so that whoever reads its files knows which checkpoints count.
+/// The policy of witnesses is stored with the log, so that a reader of its files knows which checkpoints count.
 fn keep_policy(config: &Config) -> Result<(), LogError> {
     let path = LogPaths::new(&config.data).tiles.join(POLICY_FILE);
     match &config.log.policy_text {

@@ -1,6 +1,6 @@
 //! Bounds of the calls of the gateway's own services (health, reflection, administration, audit). They are admitted beside
 //! the exchanges ([`crate::guard::Admission::admit_own`]), so each kind of them has a share of its own here, by certificate
-//! and in all: an answer that its caller does not take holds its place until the caller is given up.
+//! and in all: a response that its caller does not take holds its place until the caller is given up.
 
 use crate::identity::Thumbprint;
 use crate::shares::{Share, ShareError, ShareLimits, ShareRate, Shares};
@@ -63,7 +63,7 @@ impl OwnService {
         }
     }
 
-    /// Its calls under way, from the head to the end of the answer.
+    /// Its calls in flight, from the head to the end of the response.
     fn limits(self) -> ShareLimits {
         let limits = |total, per_holder, per_second, burst| ShareLimits {
             total,
@@ -93,7 +93,7 @@ impl OwnService {
     }
 }
 
-/// A call's place; given back when dropped.
+/// A call's permit; released when dropped.
 pub(super) type OwnCallPermit = Share<Thumbprint>;
 
 /// Places of the calls of the gateway's own services, by certificate, for all workers.

@@ -1,5 +1,5 @@
-//! What keeps a gateway from doing its work, by part: `/readyz` names it, the metric `ndxp_faults` counts it, and the log
-//! says so when it comes and when it goes.
+//! What keeps a gateway from doing its work, by part: `/readyz` names it, the metric `ndxp_faults` counts it, and the log reports when it
+//! appears and disappears.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -14,8 +14,8 @@ pub enum Component {
     TlsFiles,
     /// The registry, whose changes cannot be followed: what is revoked or suspended does not come into force.
     Registry,
-    /// The acts of administrators, which do not get into the exchange log.
-    Acts,
+    /// The events of administrators, which do not get into the exchange log.
+    AdminEvents,
     /// The comparison of the registry with the log, which fails: nobody can say whether its file was edited.
     Comparison,
 }
@@ -23,7 +23,7 @@ pub enum Component {
 impl Component {
     /// Every part.
     pub const ALL: [Component; 5] =
-        [Component::Tls, Component::TlsFiles, Component::Registry, Component::Acts, Component::Comparison];
+        [Component::Tls, Component::TlsFiles, Component::Registry, Component::AdminEvents, Component::Comparison];
 
     /// Its name in the metric.
     pub fn label(self) -> &'static str {
@@ -31,7 +31,7 @@ impl Component {
             Component::Tls => "tls",
             Component::TlsFiles => "tls_files",
             Component::Registry => "registry",
-            Component::Acts => "acts",
+            Component::AdminEvents => "acts",
             Component::Comparison => "registry_comparison",
         }
     }

@@ -22,7 +22,7 @@ use crate::frame::MessageMemory;
 use crate::guard::{Endpoints, Guard, GuardSettings, HubHealth, OperationGuard, OperationHub};
 use crate::identity::certificates::Certificates;
 use crate::identity::handshake_limits::HandshakeLimits;
-use crate::registry::{self, ActKey, GrantView, Snapshot};
+use crate::registry::{self, AdminEventKey, GrantView, Snapshot};
 use crate::status::{Reason, Refusal};
 use crate::telemetry::{ExchangeMetrics, Metrics, OperationMetrics};
 use crate::witness::alarm;
@@ -35,7 +35,7 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
-/// Masks that are kept: every operation of a few hundred grants. A miss costs some microseconds.
+/// Cached masks: every operation of a few hundred grants. A miss costs some microseconds.
 const MAX_MASKS: usize = 10_000;
 
 /// Most reads that are shadowed at once; further ones are not.
@@ -71,19 +71,19 @@ pub struct Shared {
     pub pseudonyms: Pseudonyms,
     /// Counts.
     pub metrics: Arc<Metrics>,
-    /// What of the sources' answers is not as their contracts say.
+    /// What of the sources' responses is not as their contracts say.
     pub drift: DriftTable,
     /// Days until the disk is full, where they are few.
     pub days_remaining: DaysRemaining,
     /// Logs what is refused before a right is found.
     pub refusals: Arc<RefusalLog>,
-    /// What keeps it from doing its work.
+    /// The faults that keep it from doing its work.
     pub readiness: Readiness,
-    /// What is served, to be told of.
+    /// What is served, for reflection.
     pub served: ArcSwap<Served>,
     /// Its generation: read by calls under way, which hold on to what they began with.
     pub generation: AtomicU64,
-    /// Places for reads that a second hub is asked for, too.
+    /// Permits for shadowed reads.
     pub shadowed: Arc<Semaphore>,
     /// Room for large request messages while they come.
     pub message_memory: MessageMemory,
@@ -94,7 +94,7 @@ pub struct Shared {
     /// Where the registry's file is not what the exchange log says.
     pub registry_differences: ArcSwap<Vec<crate::audit::replay::RegistryDifference>>,
     /// What is wrong with acts in the registry's file, a line each.
-    pub act_alarm: ArcSwap<String>,
+    pub event_alarm: ArcSwap<String>,
     /// Told when the gateway is to end.
     pub stop: CancellationToken,
 }
@@ -106,7 +106,7 @@ impl Shared {
     /// State for a configuration; the registry is put in by the control plane before the listeners open.
     pub fn new(config: &Config, log: ExchangeLog, pseudonyms: Pseudonyms) -> Self {
         let (tokens, metrics) = (&config.tokens, Arc::new(Metrics::default()));
-        let acts_key = ActKey::read(&super::registry_path(&config.data), &config.vault).ok().flatten();
+        let admin_event_key = AdminEventKey::read(&super::registry_path(&config.data), &config.vault).ok().flatten();
         Shared {
             lifetime: Heartbeats::default(),
             node: config.node.clone(),
@@ -117,7 +117,7 @@ impl Shared {
             certificates: Certificates::default(),
             handshakes: config.listen.handshake_limits(),
             limits: GrantLimits::default(),
-            drift: DriftTable::new(&config.data, acts_key, metrics.drift.clone()),
+            drift: DriftTable::new(&config.data, admin_event_key, metrics.drift.clone()),
             days_remaining: DaysRemaining::default(),
             refusals: Arc::new(RefusalLog::new(log.clone(), metrics.clone())),
             message_memory: MessageMemory::of(
@@ -134,15 +134,18 @@ impl Shared {
             shadowed: Arc::new(Semaphore::new(MAX_SHADOWED)),
             max_message: config.listen.max_message,
             registry_differences: ArcSwap::default(),
-            act_alarm: ArcSwap::default(),
+            event_alarm: ArcSwap::default(),
             stop: CancellationToken::new(),
         }
     }
 }
 
 impl Shared {
-    /// Waits for a stream's next message until the gateway ends. Then it may take a moment longer: a list that is being read goes on,
-    /// but something that is watched, for an hour perhaps, must not keep a gateway from starting anew.
+    /// Waits for a stream's next message until the gateway ends. Then it may take a moment longer: a list that is being read continues, but
+    /// a watched request, which may last for an hour, must not delay a restart.
+    ///
+    /// # Errors
+    /// GATEWAY_ENDING once the gateway drains.
     pub async fn unless_ending<T>(&self, next: impl Future<Output = T>) -> Result<T, Refusal> {
         let ends = async {
             self.stop.cancelled().await;
@@ -170,7 +173,7 @@ impl Shared {
         self.generation.store(generation, Ordering::Release);
     }
 
-    /// The metrics, with how breakers and endpoints stand at this moment.
+    /// Returns the metrics, with the present states of breakers and endpoints.
     pub fn metrics_text(&self) -> String {
         let served = self.served.load();
         self.metrics.fork_alarm(alarm::read(&self.data).is_some());
@@ -183,7 +186,7 @@ impl Shared {
         for source in served.catalogue.sources.keys() {
             let ways =
                 [UpstreamRank::First, UpstreamRank::Second].map(|nth| served.endpoints.get(&(source.clone(), nth)));
-            let open = |way: &Arc<Endpoints>| way.connections().load(Ordering::Relaxed);
+            let open = |upstream: &Arc<Endpoints>| upstream.connections().load(Ordering::Relaxed);
             self.metrics.sources.connections(source, ways.into_iter().flatten().map(open).sum());
         }
         for ((source, _), endpoints) in &served.endpoints {
@@ -328,7 +331,7 @@ pub struct SecondaryUpstream {
     /// What it is for.
     pub mode: SecondMode,
     /// The way.
-    pub way: Arc<Upstream>,
+    pub upstream: Arc<Upstream>,
     /// Whether the first one's hub answers, as all workers have seen it.
     pub first_health: OperationHub,
 }
@@ -339,14 +342,14 @@ pub struct Route {
     /// The operation.
     pub operation: Arc<Operation>,
     /// The way to its source.
-    pub way: Arc<Upstream>,
+    pub upstream: Arc<Upstream>,
     /// Another one, through a second hub.
     pub second: Option<SecondaryUpstream>,
     /// Its guard, or its source's, shared by all workers.
     pub guard: OperationGuard,
     /// Its metrics.
     pub metrics: Arc<OperationMetrics>,
-    /// What becomes of answers that have drifted.
+    /// What becomes of responses that have drifted.
     pub drift: DriftPolicy,
 }
 
@@ -363,7 +366,7 @@ pub struct Routes {
 impl Routes {
     /// Routes for every operation whose source has a connection entry.
     pub fn new(served: &Served, metrics: &ExchangeMetrics) -> Self {
-        let way = |entry: &SourceEntry, nth, reach: &UpstreamTarget| {
+        let upstream = |entry: &SourceEntry, nth, reach: &UpstreamTarget| {
             let endpoints = served.endpoints.get(&(entry.source.clone(), nth))?.clone();
             let adapter =
                 |address: &String| Adapter::new(Arc::new(entry.connect(reach, address, endpoints.connections())));
@@ -373,9 +376,13 @@ impl Routes {
         let both = |id: &str, entry: &SourceEntry| {
             let second = entry.second.as_ref().and_then(|(mode, reach)| {
                 let first_health = served.hubs.get(id)?.before("");
-                Some(SecondaryUpstream { mode: *mode, way: way(entry, UpstreamRank::Second, reach)?, first_health })
+                Some(SecondaryUpstream {
+                    mode: *mode,
+                    upstream: upstream(entry, UpstreamRank::Second, reach)?,
+                    first_health,
+                })
             });
-            Some((way(entry, UpstreamRank::First, &entry.first)?, second))
+            Some((upstream(entry, UpstreamRank::First, &entry.first)?, second))
         };
         let ways: HashMap<&str, (Arc<Upstream>, Option<SecondaryUpstream>)> =
             served.catalogue.sources.iter().filter_map(|(id, entry)| Some((id.as_str(), both(id, entry)?))).collect();
@@ -385,14 +392,14 @@ impl Routes {
             if served.catalogue.sources.get(id)?.contract != operation.source.version {
                 return None;
             }
-            let (way, mut second) = ways.get(id)?.clone();
+            let (upstream, mut second) = ways.get(id)?.clone();
             let drift = served.catalogue.sources.get(id)?.drift.of(operation);
             if let (Some(second), Some(hub)) = (&mut second, served.hubs.get(id)) {
                 second.first_health = hub.before(&operation.name);
             }
             let guard = served.guard(operation)?;
             let metrics = Arc::new(metrics.of(id, &operation.full_name));
-            let route = Route { operation: operation.clone(), way, second, guard, metrics, drift };
+            let route = Route { operation: operation.clone(), upstream, second, guard, metrics, drift };
             Some((operation.path.clone(), route))
         };
         let by_path = served.catalogue.contracts.operations().into_iter().filter_map(route).collect();

@@ -9,8 +9,8 @@ where
     F: Future<Output = ()>,
 {
     let fail = |error: std::io::Error| StartError::Thread(error.to_string());
-    // What another thread wakes goes first: it is the log telling that an answer may leave. By tokio's default, only every
-    // 31st turn of a busy thread looks for it, and answers pile up that are long done.
+    // What another thread wakes goes first: it is the log telling that a response may leave. By tokio's default, only every
+    // 31st turn of a busy thread looks for it, and responses pile up that are long done.
     let mut builder = tokio::runtime::Builder::new_current_thread();
     let runtime = builder.enable_all().global_queue_interval(1).build().map_err(fail)?;
     let run = move || runtime.block_on(async move { make().await });

@@ -22,7 +22,7 @@ struct FaultLabels {
     fault: String,
 }
 
-/// A field of an answer that is not what its contract says. A path of the contract's, never what stands there.
+/// A field of a response that is not what its contract says. A path of the contract's, never what stands there.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct DriftLabels {
     source: String,

@@ -77,7 +77,7 @@ pub struct OAuthMetrics {
 }
 
 impl OAuthMetrics {
-    /// Counts a request that was refused because its client asks too often.
+    /// Counts a request that was refused because its client exceeds its rate.
     pub fn limited(&self, endpoint: &'static str) {
         self.limited.get_or_create(&OAuthEndpoint { endpoint }).inc();
     }
@@ -140,7 +140,7 @@ pub struct Metrics {
     pending_changes: Gauge,
     admin_events_missing: Counter,
     fork_alarm: Gauge,
-    /// How sources stand.
+    /// The states of sources.
     pub sources: SourceGauges,
     /// Of the log's witnesses.
     pub witnesses: WitnessMetrics,
@@ -269,12 +269,12 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Says whether a fork alarm stands.
+    /// Sets whether there is a fork alarm.
     pub fn fork_alarm(&self, stands: bool) {
         self.fork_alarm.set(stands.into());
     }
 
-    /// Counts a call that was refused before it was looked at.
+    /// Counts a call that was shed.
     pub fn shed(&self) {
         self.shed.inc();
     }
@@ -320,7 +320,7 @@ impl Metrics {
         }
     }
 
-    /// Counts a read that a second hub was asked for, too: in which fields its answer differs; `None` where it has none.
+    /// Counts a read that a second hub was asked for, too: in which fields its response differs; `None` where it has none.
     pub fn shadowed(&self, source: &str, operation: &str, differing: Option<&BTreeSet<String>>) {
         let result = match differing {
             None => "failed",
@@ -340,12 +340,12 @@ impl Metrics {
         OAuthMetrics { work: self.work("oauth"), limited: self.oauth_limited.clone() }
     }
 
-    /// Tells in how many places the registry is not what the exchange log says.
+    /// Sets in how many records the registry differs from the exchange log.
     pub fn registry_differences(&self, differences: usize) {
         self.registry_differences.set(i64::try_from(differences).unwrap_or(i64::MAX));
     }
 
-    /// Tells how many rows among the acts are not what this gateway noted.
+    /// Tells how many rows among the events are not what this gateway noted.
     pub fn events_refused(&self, rows: u64) {
         self.admin_events_refused.set(i64::try_from(rows).unwrap_or(i64::MAX));
     }
@@ -356,8 +356,8 @@ impl Metrics {
     }
 
     /// Counts acts that were removed before they were logged.
-    pub fn admin_events_missing(&self, acts: u64) {
-        self.admin_events_missing.inc_by(acts);
+    pub fn admin_events_missing(&self, admin_events: u64) {
+        self.admin_events_missing.inc_by(admin_events);
     }
 
     /// Counts issued tokens that were removed.
@@ -393,7 +393,7 @@ impl Metrics {
         self.handshakes.get_or_create(&CauseLabels { cause }).inc();
     }
 
-    /// Tells whether the last answer of a URL with revocation lists was taken.
+    /// Tells whether the last response of a URL with revocation lists was taken.
     pub fn list_fetched(&self, url: &str, taken: bool) {
         self.lists.get_or_create(&ListLabels { url: url.to_owned() }).set(i64::from(taken));
     }

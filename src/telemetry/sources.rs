@@ -1,4 +1,4 @@
-//! How the sources stand, as their guards and endpoints see it; set whenever the metrics are read.
+//! The states of sources, by their guards and endpoints; set whenever the metrics are read.
 
 use super::SourceLabels;
 use crate::guard::{BreakerState, Guard};
@@ -13,7 +13,7 @@ struct EndpointLabels {
     address: String,
 }
 
-/// How the sources stand.
+/// The states of sources.
 #[derive(Debug, Clone, Default)]
 pub struct SourceGauges {
     breakers: Family<SourceLabels, Gauge>,

@@ -21,7 +21,7 @@ pub struct WitnessMetrics {
 }
 
 impl WitnessMetrics {
-    /// Counts an answer of a witness.
+    /// Counts a response of a witness.
     pub fn responded(&self, witness: &str, cosigned: bool) {
         let of = WitnessLabels { witness: witness.to_owned() };
         self.up.get_or_create(&of).set(cosigned.into());
@@ -30,7 +30,7 @@ impl WitnessMetrics {
         }
     }
 
-    /// Tells how many entries are under the newest checkpoint with enough cosignatures, and when it came (Unix seconds).
+    /// Sets how many entries are under the newest checkpoint with enough cosignatures, and when it was made (Unix seconds).
     pub fn cosigned(&self, entries: u64, time: i64) {
         self.entries.set(i64::try_from(entries).unwrap_or(i64::MAX));
         self.time.set(time);

@@ -21,11 +21,11 @@ use std::path::Path;
 /// What auditors may read at once: as many requests as a connection carries, of files of some kilobytes (16 MB at most).
 pub(super) const READS: WorkLimits = limits(4, 256, 64, 2_000, 4_000);
 /// Who may read them.
-const READ: RoleRule = RoleRule { method: "log", act: "log.read", roles: &[Role::Auditor] };
+const READ: RoleRule = RoleRule { method: "log", event: "log.read", roles: &[Role::Auditor] };
 /// Tiles and bundles never change.
 const FOR_EVER: &str = "private, max-age=31536000, immutable";
 
-/// A file of the log that may be asked for.
+/// A file of the log that may be requested.
 #[derive(Debug, PartialEq, Eq)]
 enum LogFile {
     Checkpoint,
@@ -61,7 +61,7 @@ impl Web {
     }
 }
 
-/// Too many reads are under way, or begin too fast.
+/// Too many reads are in flight, or start too fast.
 fn busy() -> WebResponse {
     let mut answer = error(StatusCode::TOO_MANY_REQUESTS, "temporarily_unavailable");
     answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));

@@ -1,5 +1,5 @@
-//! The HTTPS port: OAuth2, the public keys, and the exchange log for auditors. A client certificate is asked for, not required: who shows none gets the
-//! public documents and nothing else. It has a thread of its own, so that it never waits for calls, nor they for it.
+//! The HTTPS port: OAuth2, the public keys, and the exchange log for auditors. A client certificate is requested, not required: a client
+//! without one gets the public documents and nothing else. It has a thread of its own, so that it never waits for calls, nor they for it.
 
 mod jwk;
 mod layers;
@@ -30,7 +30,7 @@ use http_body_util::Full;
 use request::WebRequest;
 use std::sync::Arc;
 
-/// An answer of this port.
+/// A response of this port.
 type WebResponse = Response<Full<Bytes>>;
 
 /// What the HTTPS port needs of the gateway.
@@ -50,7 +50,7 @@ pub struct Web {
     limits: oauth::OAuthLimits,
 }
 
-/// An answer with a JSON document.
+/// A response with a JSON document.
 fn json(status: StatusCode, value: &serde_json::Value, cache: &'static str) -> WebResponse {
     let mut answer = Response::new(Full::new(Bytes::from(value.to_string())));
     *answer.status_mut() = status;
@@ -65,7 +65,10 @@ fn error(status: StatusCode, error: &str) -> WebResponse {
 }
 
 impl Web {
-    /// The port's state; issued tokens are recorded by a thread of their own from here on.
+    /// Creates the port's state, and starts the thread that records issued tokens.
+    ///
+    /// # Errors
+    /// The system cannot start a thread.
     pub fn new(
         config: Config,
         store: Arc<dyn Store>,

@@ -22,14 +22,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The challenge of a 401: the certificate of the connection tells who asks. No registered scheme says so.
+/// The challenge of a 401: the certificate of the connection identifies the client. There is no registered scheme for that.
 pub(super) const CERTIFICATE_CHALLENGE: &str = "ClientCertificate realm=\"ndxp-gateway\"";
 
 /// How long a revocation waits until this port has followed the registry.
 const FOLLOWED_WITHIN: std::time::Duration = std::time::Duration::from_secs(2);
 /// Scope of clients that may introspect tokens of others; no contract's.
 pub const INTROSPECT: &str = "gateway:introspect";
-/// How long the metadata may be kept.
+/// How long the metadata may be cached.
 const CACHE: &str = "public, max-age=300";
 
 /// The key that tokens are signed with, loaded once. Cheap to clone.
@@ -52,7 +52,7 @@ impl CurrentSigner {
     }
 }
 
-/// Blocking work under way: signing keys that are loaded or are in a module, and revocations.
+/// Blocking work in flight: signing keys that are loaded or are in a module, and revocations.
 const WORK: WorkLimits = WorkLimits { running: 4, all: 256, each: 16, rate: None };
 
 /// What bounds the endpoints.
@@ -88,7 +88,7 @@ fn not_issued(error: IssueError) -> OAuthError {
     }
 }
 
-/// Too much work is under way, or it broke off.
+/// Too much work is in flight, or it failed.
 fn busy(refusal: Refusal) -> OAuthError {
     match refusal.reason {
         Reason::AdministrationBusy => too_often(Duration::from_secs(1)),
@@ -102,7 +102,7 @@ struct OAuthError {
     description: String,
     /// What the log has, where it is another than the error's own.
     reason: Option<Reason>,
-    /// Set where the client asks too often: HTTP 429 (RFC 6585, section 4) with `Retry-After`.
+    /// Set where the client exceeds its rate: HTTP 429 (RFC 6585, section 4) with `Retry-After`.
     wait: Option<Duration>,
 }
 
@@ -110,7 +110,7 @@ fn refuse(error: &'static str, description: impl Into<String>) -> OAuthError {
     OAuthError { error, description: description.into(), reason: None, wait: None }
 }
 
-/// Who asks too often, and until when.
+/// Clients that exceed their rate, and until when.
 fn too_often(wait: Duration) -> OAuthError {
     OAuthError {
         wait: Some(wait),
@@ -144,7 +144,7 @@ fn in_charset(description: &str) -> String {
     description.chars().map(fit).collect()
 }
 
-/// The answer to a request, or its error. Who shows a password gets the challenge that belongs to it; everybody else the one that
+/// The response to a request, or its error. Who shows a password gets the challenge that belongs to it; everybody else the one that
 /// HTTP wants of a 401 (RFC 9110, section 11.6.1), which says how to authenticate here: by the certificate of the connection.
 fn finished(asked: &WebRequest, result: Result<Value, OAuthError>) -> WebResponse {
     let OAuthError { error, description, wait, .. } = match result {
@@ -179,8 +179,8 @@ fn scheme(value: &HeaderValue) -> String {
     text.split(' ').next().unwrap_or("").to_ascii_lowercase()
 }
 
-/// The client id of an `Authorization` header (RFC 6749, section 2.3.1); the password is not looked at, since the certificate proves who asks.
-/// `None` where the header is no Basic credentials.
+/// The client id of an `Authorization` header (RFC 6749, section 2.3.1); the password is not looked at, since the certificate proves who
+/// asks. `None` where the header is no Basic credentials.
 fn basic_id(value: &HeaderValue) -> Option<String> {
     let (_, encoded) = value.to_str().ok().filter(|_| scheme(value) == "basic")?.split_once(' ')?;
     let decoded = String::from_utf8(STANDARD.decode(encoded.trim()).ok()?).ok()?;
@@ -249,7 +249,7 @@ impl Web {
             agency: known.map(|view| view.client.agency.clone()).unwrap_or_default(),
             certificate: peer.certificate.thumbprint.0.to_vec(),
             peer: peer.address.to_string(),
-            act: "token.fetch".into(),
+            event: "token.fetch".into(),
             status: refused.reason().code() as u32,
             reason: refused.reason().as_str().to_owned(),
             ..Entry::begin(Kind::Admin, &self.config.node)
@@ -269,7 +269,7 @@ impl Web {
         })
     }
 
-    /// A client that asks no more often than it may.
+    /// A client within its rate.
     fn client_in_time(
         &self,
         rates: &Rates,
@@ -346,7 +346,7 @@ impl Web {
             let issuer = Issuer::new(store.as_ref(), config.issuer_settings());
             let signer = signers.load(&issuer, &wanted)?;
             let token = issuer.sign(&signer, &record).inspect_err(|_| {
-                // A module's session may be gone: the next request looks for the key anew.
+                // A module's session may be gone: the next request looks for the key again.
                 signers.0.store(None);
             })?;
             Ok((token, record))
@@ -362,7 +362,7 @@ impl Web {
             token: token.to_owned(),
             peer: peer.address.to_string(),
             actor: format!("client:{}", client.client.id),
-            act: "token.fetch".into(),
+            event: "token.fetch".into(),
             object: format!("token:{token}"),
             ..Entry::begin(Kind::Admin, &self.config.node)
         }
@@ -385,7 +385,7 @@ impl Web {
                 .grants
                 .iter()
                 .any(|grant| grant.in_force(now()) && grant.scopes.iter().any(|scope| scope == INTROSPECT));
-            // A token of another tells nothing to who may not ask (RFC 7662, section 2.2).
+            // Another's token discloses nothing to a client that may not introspect it (RFC 7662, section 2.2).
             let mine = token.client == caller.client.id;
             let scopes = match mine || others {
                 true => self.tokens.scopes_in_force(&token, &registry, now()),

@@ -44,7 +44,7 @@ const MAX_HEAD: usize = 32 << 10;
 /// connections here: a thousand of one address hold 256 MB at most.
 const WINDOW: (u32, u32) = (64 << 10, 256 << 10);
 
-/// Ends when a connection that has asked so often asks for nothing more.
+/// Ends when a connection after so many requests has none in flight.
 async fn unused(asked: &AtomicU64) {
     let (mut before, mut wait) = (0, REQUEST_TIMEOUT);
     loop {
@@ -58,7 +58,7 @@ async fn unused(asked: &AtomicU64) {
 }
 
 impl Web {
-    /// Serves until it is told to stop; then requests under way finish.
+    /// Serves until it is stopped; then requests in flight finish.
     pub async fn serve(
         self: Arc<Self>,
         listener: TcpListener,
@@ -126,7 +126,7 @@ impl Web {
 }
 
 impl Web {
-    /// A connection that did not come to its first byte of TLS.
+    /// A connection that ended before its first byte of TLS.
     fn arrival_failed(&self, stream: TcpStream, address: SocketAddr, why: &ArrivalError) {
         match why.cause() {
             None => self.refusals.probe(),
@@ -197,7 +197,7 @@ async fn connection(
             () = &mut unused => {
                 if asked.load(Ordering::Relaxed) > 0 {
                     connection.as_mut().graceful_shutdown();
-                    // One that takes no answer does not go by itself.
+                    // One that takes no response does not go by itself.
                     let _ = tokio::time::timeout(REQUEST_TIMEOUT, connection).await;
                 }
                 return None;

@@ -1,4 +1,4 @@
-//! How often a client may ask for something: a token bucket for each.
+//! Rates of clients: a token bucket for each.
 
 use crate::config::RateLimit;
 use std::collections::HashMap;

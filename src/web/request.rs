@@ -1,4 +1,4 @@
-//! A request with its whole body, and who asks. Each part of it has a bound.
+//! A request with its complete body, and its client. Each part of it has a bound.
 
 use super::Web;
 use super::port::REQUEST_TIMEOUT;
@@ -24,7 +24,7 @@ pub(super) struct WebRequest {
     pub path: String,
     pub headers: HeaderMap,
     pub body: Bytes,
-    /// Who asks, where they have shown a certificate.
+    /// The client, where it has shown a certificate.
     pub peer: Option<Arc<Peer>>,
 }
 

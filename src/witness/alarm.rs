@@ -62,7 +62,7 @@ pub fn read(data: &Path) -> Option<ForkAlarm> {
     Some(text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_else(unreadable))
 }
 
-/// The SHA-256 of the alarm's file, in hexadecimal, as the act [`FORK_ACT`](crate::exchange_log::file_acts::FORK_ACT) names it;
+/// The SHA-256 of the alarm's file, in hexadecimal, as the event [`FORK_EVENT`](crate::exchange_log::file_acts::FORK_ACT) names it;
 /// `None` where there is no file.
 ///
 /// # Errors
@@ -76,7 +76,7 @@ pub fn digest_of_file(data: &Path) -> Result<Option<String>, LogError> {
     }
 }
 
-/// Raises an alarm. One that stands already stays as it is, unless only the new one has evidence. Gives the object of the act
+/// Raises an alarm. One that stands already stays as it is, unless only the new one has evidence. Gives the object of the event
 /// that tells of it in the log; `None` where nothing changed.
 ///
 /// # Errors

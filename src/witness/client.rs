@@ -8,7 +8,7 @@ use super::request::{AddCheckpoint, checkpoint_path};
 use crate::drivers::http::HttpEndpoint;
 use crate::exchange_log::checkpoint::{Checkpoint, decimal};
 use crate::exchange_log::cosignature::{Policy, Witness, plausible_times};
-use crate::exchange_log::file_acts::FORK_ACT;
+use crate::exchange_log::file_events::FORK_EVENT;
 use crate::exchange_log::note::{MAX_NOTE, Note};
 use crate::exchange_log::reader::{COSIGNED_FILE, LogReader};
 use crate::exchange_log::{Entry, ExchangeLog, Kind, LogError, proof, write_atomically};
@@ -24,7 +24,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 const TIMEOUT: Duration = Duration::from_secs(3);
 /// Pause after a failure, doubled with each further one up to the longest.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
-/// Failures in a row that say "another history" before a witness's word alone raises the alarm: one wrong answer does not.
+/// Failures in a row that say "another history" before a witness's word alone raises the alarm: one wrong response does not.
 const CLAIMS: u32 = 3;
 
 /// A witness that is asked.
@@ -198,8 +198,8 @@ impl PolledWitness {
         tracing::error!("{raised}");
         // It stands before the log tells of it: a crash in between leaves an alarm, not none.
         let Some(object) = alarm::raise(data, &raised)? else { return Ok(()) };
-        let (actor, act) = ("gateway".to_owned(), FORK_ACT.to_owned());
-        let entry = Entry { actor, act, object, ..Entry::begin(Kind::Admin, &alarms.node) };
+        let (actor, event) = ("gateway".to_owned(), FORK_EVENT.to_owned());
+        let entry = Entry { actor, event, object, ..Entry::begin(Kind::Admin, &alarms.node) };
         alarms.log.append(&entry).await.map(drop)
     }
 
@@ -245,7 +245,7 @@ impl PolledWitness {
         Err(WitnessClientError::Refused(StatusCode::CONFLICT))
     }
 
-    /// The line of an answer that is this witness's cosignature, of this moment.
+    /// The line of a response that is this witness's cosignature, of this moment.
     fn own_line(&self, reader: &LogReader, lines: &str) -> Result<String, WitnessClientError> {
         let whole = format!("{}{lines}", reader.note());
         let note = Note::parse(&whole).map_err(|_| WitnessClientError::NoCosignature)?;

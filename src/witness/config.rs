@@ -26,6 +26,9 @@ pub struct WitnessConfig {
 
 impl WitnessConfig {
     /// Reads and checks the file.
+    ///
+    /// # Errors
+    /// All faults together, with file, line and reason.
     pub fn load(file: &Path) -> Result<Self, Vec<ConfigFault>> {
         Document::open(file).map_err(|fault| vec![fault])?.read(read)
     }

@@ -211,7 +211,10 @@ impl Witness {
         last.as_ref().map(|last| last.note.clone())
     }
 
-    /// Serves until it is told to stop.
+    /// Serves until it is stopped.
+    ///
+    /// # Errors
+    /// The port cannot be bound, or the state not be read.
     pub async fn serve(
         self: Arc<Self>,
         config: &WitnessConfig,

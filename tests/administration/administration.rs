@@ -26,18 +26,18 @@ async fn every_act_is_in_the_exchange_log_with_who_did_it() {
         stage.entries().iter().filter(|one| one.entry.kind() == Kind::Admin).count() == 7
     });
     let entries = stage.entries();
-    let acts: Vec<(&str, &str, &str)> = entries
+    let admin_events: Vec<(&str, &str, &str)> = entries
         .iter()
         .filter(|one| one.entry.kind() == Kind::Admin)
-        .map(|one| (one.entry.act.as_str(), one.entry.actor.as_str(), one.entry.object.as_str()))
+        .map(|one| (one.entry.event.as_str(), one.entry.actor.as_str(), one.entry.object.as_str()))
         .collect();
-    assert_eq!(acts[0].0, "key.rotate");
-    assert_eq!((acts[1].0, acts[1].2), ("client.add", "client:clerk"));
-    assert_eq!(acts[2].0, "grant.add");
-    assert_eq!(acts[3].0, "token.issue");
-    assert_eq!(acts[4], ("grant.withdraw", "local:lan(1000)", format!("grant:{grant}").as_str()));
-    assert_eq!(acts[5..].iter().map(|act| act.0).collect::<Vec<_>>(), ["client.suspend", "client.resume"]);
-    assert!(stage.store.acts().unwrap().is_empty());
+    assert_eq!(admin_events[0].0, "key.rotate");
+    assert_eq!((admin_events[1].0, admin_events[1].2), ("client.add", "client:clerk"));
+    assert_eq!(admin_events[2].0, "grant.add");
+    assert_eq!(admin_events[3].0, "token.issue");
+    assert_eq!(admin_events[4], ("grant.withdraw", "local:lan(1000)", format!("grant:{grant}").as_str()));
+    assert_eq!(admin_events[5..].iter().map(|event| event.0).collect::<Vec<_>>(), ["client.suspend", "client.resume"]);
+    assert!(stage.store.admin_events().unwrap().is_empty());
     stage.verify();
 }
 

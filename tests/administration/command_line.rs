@@ -186,7 +186,7 @@ fn from_an_empty_folder_to_an_audited_call_by_the_command_line_alone() {
     assert_eq!(report["counts"].as_array().unwrap().iter().filter(refused).count(), 1, "{report}");
     assert_eq!(report["findings"], json!([]));
     let told = ok(&["audit", "report", "--days"], folder);
-    assert!(told.contains("population") && told.contains("odd in this period"), "{told}");
+    assert!(told.contains("population") && told.contains("anomalies in this period"), "{told}");
     ok(&["audit", "export", "--source", "business", "--out", "business.csv"], folder);
     let exported = std::fs::read_to_string(folder.join("business.csv")).unwrap();
     let mut rows = csv::Reader::from_reader(exported.as_bytes());
@@ -230,6 +230,8 @@ fn from_an_empty_folder_to_an_audited_call_by_the_command_line_alone() {
     assert!(ok(&["audit", "verify", "--index"], folder).contains("the search index is what the log says"));
     assert!(ok(&["audit", "status"], folder).contains("0 differences"));
     assert_eq!(searched(), before);
+    assert!(ok(&["audit", "anomalies"], folder).contains("none"));
+    // Its name in earlier versions.
     assert!(ok(&["audit", "odd"], folder).contains("none"));
 
     // Taken away again.

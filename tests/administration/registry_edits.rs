@@ -33,8 +33,8 @@ fn start(stage: &mut Stage) {
 }
 
 /// The administrative entries.
-fn acts(stage: &Stage) -> Vec<Entry> {
-    entries(&stage.data()).into_iter().map(|found| found.entry).filter(|entry| !entry.act.is_empty()).collect()
+fn admin_events(stage: &Stage) -> Vec<Entry> {
+    entries(&stage.data()).into_iter().map(|found| found.entry).filter(|entry| !entry.event.is_empty()).collect()
 }
 
 fn has_line(stage: &Stage, line: &str) -> bool {
@@ -54,7 +54,7 @@ fn registered(id: &str) -> Stage {
 async fn t4_a_file_that_says_it_is_of_an_older_version_launders_nothing() {
     let mut stage = registered("shop");
     stop(&mut stage);
-    let before = acts(&stage).len();
+    let before = admin_events(&stage).len();
     for version in [3, 1, 4] {
         let edit = format!(
             "PRAGMA user_version = {version}; UPDATE grants SET fields = '[\"*\"]';
@@ -74,7 +74,7 @@ async fn t4_a_file_that_says_it_is_of_an_older_version_launders_nothing() {
         assert_eq!(ready.contains("says that an older version made it"), version < 4, "{ready}");
         assert!(ready.starts_with("HTTP/1.1 200") && ready.contains("client:mine"), "{ready}");
         stop(&mut stage);
-        assert_eq!(acts(&stage).len(), before, "nothing of it is in the log");
+        assert_eq!(admin_events(&stage).len(), before, "nothing of it is in the log");
     }
     // The number alone changes nothing.
     let undo =
@@ -120,8 +120,8 @@ async fn t4_the_file_of_an_older_build_is_taken_over_once() {
     });
     logged(&stage);
     assert_eq!(differences(&stage.data()), []);
-    let adopted = |stage: &Stage| acts(stage).iter().filter(|entry| entry.act == "registry.adopt").count();
-    let noted = |stage: &Stage| acts(stage).iter().filter(|entry| entry.actor == "cli:lan").count();
+    let adopted = |stage: &Stage| admin_events(stage).iter().filter(|entry| entry.event == "registry.adopt").count();
+    let noted = |stage: &Stage| admin_events(stage).iter().filter(|entry| entry.actor == "cli:lan").count();
     assert_eq!((adopted(&stage), noted(&stage)), (1, 1), "also what waited for the log");
     stage.store.suspend_client("shop", true).unwrap();
     logged(&stage);
@@ -146,8 +146,8 @@ async fn t4_an_invented_act_is_nobodys_and_keeps_no_other_from_the_log() {
     assert!(has_line(&stage, "ndxp_admin_events_refused 1"));
     stage.store.note("test.note", "number:1".into()).unwrap();
     logged(&stage);
-    assert!(acts(&stage).iter().any(|entry| entry.act == "test.note"));
-    assert!(!acts(&stage).iter().any(|entry| entry.actor == "staff:minh"));
+    assert!(admin_events(&stage).iter().any(|entry| entry.event == "test.note"));
+    assert!(!admin_events(&stage).iter().any(|entry| entry.actor == "staff:minh"));
     let output = Command::new(env!("CARGO_BIN_EXE_ndxp-gateway"))
         .args(["audit", "verify", "--registry"])
         .current_dir(&stage.folder.path)
@@ -178,8 +178,8 @@ async fn t4_an_act_that_is_changed_put_back_or_removed_before_it_is_logged_is_no
     stop(&mut stage);
     sql.execute_batch("DELETE FROM acts; INSERT INTO acts SELECT * FROM stolen").unwrap();
     start(&mut stage);
-    until("as it was, it is logged", Duration::from_secs(10), || stage.store.acts().unwrap().is_empty());
-    let suspended = |stage: &Stage| acts(stage).iter().filter(|entry| entry.act == "client.suspend").count();
+    until("as it was, it is logged", Duration::from_secs(10), || stage.store.admin_events().unwrap().is_empty());
+    let suspended = |stage: &Stage| admin_events(stage).iter().filter(|entry| entry.event == "client.suspend").count();
     assert_eq!((suspended(&stage), differences(&stage.data()).len()), (1, 0));
     // Put back, with the state that it made, after another act.
     stage.store.suspend_client("shop", false).unwrap();
@@ -246,8 +246,8 @@ async fn t4_an_edit_while_the_gateway_runs_is_found_and_nothing_is_pruned_until_
     until("the alarm is over", Duration::from_secs(60), || has_line(&stage, "ndxp_registry_differences 0"));
     assert!(retention::restate(&data, &plan, &stage.store).unwrap() > 0);
     logged(&stage);
-    let restated = acts(&stage);
-    let restated = restated.iter().filter(|entry| entry.act == "registry.restate").flat_map(|entry| &entry.changes);
+    let restated = admin_events(&stage);
+    let restated = restated.iter().filter(|entry| entry.event == "registry.restate").flat_map(|entry| &entry.changes);
     let grant = restated.into_iter().find(|change| change.object.starts_with("grant:")).unwrap();
     assert!(grant.after.contains("\"fields\":[\"name\"]"), "{}", grant.after);
     assert_eq!(differences(&data), []);

@@ -4,7 +4,7 @@ use crate::support::{Stage, UNIT, ops_text, show, until};
 use ndxp_gateway::audit::replay::{RegistryDifference, Replay};
 use ndxp_gateway::audit::retention;
 use ndxp_gateway::config::Config;
-use ndxp_gateway::exchange_log::file_acts::PRUNE_ACT;
+use ndxp_gateway::exchange_log::file_events::PRUNE_EVENT;
 use ndxp_gateway::issuer::{Issuer, KeyAlgorithm};
 use ndxp_gateway::registry::sqlite::SqliteStore;
 use ndxp_gateway::registry::{Actor, Client, Digest, Grant, Page, Role, Staff, Store, TokenRecord, now};
@@ -20,7 +20,7 @@ fn config(stage: &Stage) -> Config {
 
 /// Waits until what was done is in the log.
 pub(super) fn logged(stage: &Stage) {
-    until("the acts are in the log", Duration::from_secs(60), || stage.store.acts().unwrap().is_empty());
+    until("the acts are in the log", Duration::from_secs(60), || stage.store.admin_events().unwrap().is_empty());
 }
 
 pub(super) fn differences(data: &Path) -> Vec<RegistryDifference> {
@@ -177,7 +177,7 @@ async fn t4_after_any_acts_the_registry_is_what_the_log_says_and_stays_so_when_o
     retention::archive(&data, &plan, &archive, |_| {}).unwrap();
     assert!(retention::restate(&data, &plan, &stage.store).unwrap() > 0);
     until("the log has it", Duration::from_secs(30), || retention::is_restated(&data, &plan).unwrap());
-    plan.objects().for_each(|object| stage.store.note(PRUNE_ACT, object).unwrap());
+    plan.objects().for_each(|object| stage.store.note(PRUNE_EVENT, object).unwrap());
     until("the log tells of it", Duration::from_secs(30), || retention::is_logged(&data, &plan).unwrap());
     retention::prune(&data, &plan, &Default::default()).unwrap();
     assert_eq!(differences(&data), [], "seed {seed}");
@@ -297,8 +297,9 @@ async fn t4_a_row_that_nobody_understands_stops_no_suspension_and_is_told_of() {
     }
     // A row among the acts that cannot be read is nobody's act: it is reported, and keeps no other one out of the log.
     assert!(ops_text(&stage, "/readyz").starts_with("HTTP/1.1 200"));
-    let act = "INSERT INTO acts (id, time_us, actor, act, object, changes) VALUES (x'00', 0, 'x', 'x', 'x', 'no list')";
-    sql.execute(act, []).unwrap();
+    let event =
+        "INSERT INTO acts (id, time_us, actor, act, object, changes) VALUES (x'00', 0, 'x', 'x', 'x', 'no list')";
+    sql.execute(event, []).unwrap();
     let ready = |status: &str, says: &str| {
         let told = ops_text(&stage, "/readyz");
         told.starts_with(&format!("HTTP/1.1 {status}")) && told.contains(says)
@@ -306,7 +307,7 @@ async fn t4_a_row_that_nobody_understands_stops_no_suspension_and_is_told_of() {
     until("it says so", Duration::from_secs(10), || ready("200", "1 acts that this gateway did not note"));
     assert!(ops_text(&stage, "/metrics").lines().any(|line| line == "ndxp_admin_events_refused 1"));
     stage.store.suspend_client("clerk", false).unwrap();
-    until("the next act is in the log", Duration::from_secs(10), || stage.store.acts().unwrap().is_empty());
+    until("the next act is in the log", Duration::from_secs(10), || stage.store.admin_events().unwrap().is_empty());
     sql.execute("DELETE FROM acts WHERE id = x'00'", []).unwrap();
     until("it is in order again", Duration::from_secs(10), || !ready("200", "did not note"));
 }

@@ -228,7 +228,7 @@ fn an_auditor_does_from_afar_what_the_owner_of_the_files_does() {
         vec!["report", "--days", "--client", "one-stop-shop"],
         // What the gateway does not count is counted from the entries.
         vec!["report", "--scope", "population:verify"],
-        vec!["odd", "--to", "2030-01-01", "--from", "2029-12-20"],
+        vec!["anomalies", "--to", "2030-01-01", "--from", "2029-12-20"],
         vec!["prove", &exchanges[1]],
     ] {
         for args in [json(&command), [&["audit"][..], &command].concat()] {
@@ -249,7 +249,8 @@ fn an_auditor_does_from_afar_what_the_owner_of_the_files_does() {
     stage.settle();
     let noted = |actor: &str| {
         let entries = stage.entries();
-        let found = entries.iter().filter(|one| one.entry.act == "audit.search" && one.entry.object == "reason:12/KN");
+        let found =
+            entries.iter().filter(|one| one.entry.event == "audit.search" && one.entry.object == "reason:12/KN");
         found.filter(|one| one.entry.actor.starts_with(actor)).count()
     };
     assert_eq!((noted("staff:hoa"), noted("local:")), (2, 1));
@@ -325,7 +326,7 @@ fn why_somebody_acts_stands_in_the_log_with_the_act() {
     assert!(desk.by("lan", &["client", "suspend", "a", "--why", &long]).failed(2).contains("500"));
     stage.settle();
     let entries = stage.entries();
-    let why = |act: &str| entries.iter().find(|one| one.entry.act == act).unwrap().entry.justification.clone();
+    let why = |event: &str| entries.iter().find(|one| one.entry.event == event).unwrap().entry.justification.clone();
     assert_eq!(why("client.add"), "Công văn 12/UBND-KSTT");
     assert_eq!((why("client.suspend").as_str(), why("client.resume").as_str()), ("sự cố ngoài giờ", ""));
 }
@@ -432,9 +433,9 @@ fn only_the_owner_of_the_data_folder_works_locally() {
     assert!(lying.output().unwrap().status.success());
     stage.settle();
     let entries = stage.entries();
-    for act in ["client.add", "client.suspend"] {
-        let actor = &entries.iter().find(|one| one.entry.act == act).unwrap().entry.actor;
-        assert!(actor.starts_with("local:") && actor.ends_with(')') && !actor.contains("lan"), "{act}: {actor}");
+    for event in ["client.add", "client.suspend"] {
+        let actor = &entries.iter().find(|one| one.entry.event == event).unwrap().entry.actor;
+        assert!(actor.starts_with("local:") && actor.ends_with(')') && !actor.contains("lan"), "{event}: {actor}");
     }
     // The old way to say who acts is gone, and says what to do.
     assert!(desk.local(&["client", "list", "--as", "lan"]).failed(2).contains("--profile"));
@@ -475,19 +476,23 @@ fn legal_holds_are_placed_listed_and_released_from_afar_by_an_auditor_alone() {
     assert!(desk.by("hoa", &["audit", "hold", "release", "2"]).failed(1).contains("OBJECT_UNKNOWN"));
     desk.by("hoa", &["audit", "hold", "release", "1"]).ok();
     assert!(!desk.by("hoa", &["audit", "hold", "list"]).ok().contains("12/TA"));
-    let acts: Vec<(String, String, String)> = stage
+    let admin_events: Vec<(String, String, String)> = stage
         .entries()
         .into_iter()
         .map(|one| one.entry)
-        .filter_map(|entry| entry.act.starts_with("log.").then_some((entry.act, entry.object, entry.actor)))
+        .filter_map(|entry| entry.event.starts_with("log.").then_some((entry.event, entry.object, entry.actor)))
         .collect();
-    assert_eq!(acts.len(), 2, "{acts:?}");
+    assert_eq!(admin_events.len(), 2, "{admin_events:?}");
     assert!(
-        acts[0].0 == "log.hold" && acts[0].1.starts_with("hold:1 reason:12/TA sha256:") && acts[0].2.contains("hoa"),
-        "{acts:?}"
+        admin_events[0].0 == "log.hold"
+            && admin_events[0].1.starts_with("hold:1 reason:12/TA sha256:")
+            && admin_events[0].2.contains("hoa"),
+        "{admin_events:?}"
     );
     assert!(
-        acts[1].0 == "log.release" && acts[1].1.starts_with("hold:1 sha256:") && acts[1].2.contains("hoa"),
-        "{acts:?}"
+        admin_events[1].0 == "log.release"
+            && admin_events[1].1.starts_with("hold:1 sha256:")
+            && admin_events[1].2.contains("hoa"),
+        "{admin_events:?}"
     );
 }

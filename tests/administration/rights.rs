@@ -91,7 +91,7 @@ fn t2_a_certificate_name_has_one_holder_however_it_is_spelled() {
     store.add_client(&named("shop", &["Shop.Example.vn.", "spiffe://A.vn/client/shop"])).unwrap();
     assert_eq!(store.client("shop").unwrap().names, ["shop.example.vn", "spiffe://a.vn/client/shop"]);
     let taken = |result: Result<(), RegistryError>, whose: &str| match result {
-        Err(RegistryError::NameTaken { holder, .. }) => assert_eq!(holder, whose),
+        Err(RegistryError::NameTaken { owner, .. }) => assert_eq!(owner, whose),
         other => panic!("{other:?}"),
     };
     let super_staff = staff("y", &[]);
@@ -258,7 +258,7 @@ async fn t2_one_administrator_with_one_certificate_cannot_be_the_second_person()
         minh.ask("ListPendingChanges", api::ListPendingChangesRequest::default()).await.unwrap();
     assert_eq!(listed.changes.len(), 3);
     let seen = &listed.changes[0];
-    assert_eq!((seen.act.as_str(), seen.object.as_str(), seen.before.as_str()), ("staff.add", "staff:x", "null"));
+    assert_eq!((seen.event.as_str(), seen.object.as_str(), seen.before.as_str()), ("staff.add", "staff:x", "null"));
     assert!(seen.after.contains(&staff_uri("x")) && seen.requested_by == "staff:lan", "{seen:?}");
     assert!(seen.requester_certificate.len() == 64 && seen.requester_address.starts_with("127.0.0.1:"), "{seen:?}");
     assert_eq!(listed.changes[2].client.as_ref().unwrap().names, [client_uri("shop")]);
@@ -424,9 +424,11 @@ async fn t3_a_wider_grant_waits_and_a_narrower_one_does_not() {
     let refused = minh.ask::<api::ApproveChangeResponse>("ApproveChange", id(&told.pending_change)).await;
     assert!(refused.unwrap_err().starts_with("OBJECT_UNKNOWN"));
     // T4: the entry of the approval holds all of it.
-    crate::support::until("the acts are in the log", Duration::from_secs(5), || stage.store.acts().unwrap().is_empty());
+    crate::support::until("the acts are in the log", Duration::from_secs(5), || {
+        stage.store.admin_events().unwrap().is_empty()
+    });
     let entries = stage.entries();
-    let approved = entries.iter().find(|one| one.entry.act == "change.approve").unwrap();
+    let approved = entries.iter().find(|one| one.entry.event == "change.approve").unwrap();
     let entry = &approved.entry;
     assert_eq!((entry.actor.as_str(), entry.approved_by.as_str()), ("staff:minh", "staff:minh"));
     assert!(entry.certificate.len() == 32 && entry.peer.starts_with("127.0.0.1:"));

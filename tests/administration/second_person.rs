@@ -108,7 +108,7 @@ fn t3_a_client_with_a_sensitive_grant_is_resumed_by_two_people() {
     let ChangeOutcome::PendingApproval(asked) = lan.resume_client("shop").unwrap() else {
         panic!("it was resumed by one person")
     };
-    assert!(suspended("shop") && asked.act == "client.resume" && asked.object == "client:shop");
+    assert!(suspended("shop") && asked.event == "client.resume" && asked.object == "client:shop");
     for alone in [lan.clone(), lan.acting_as(Actor::local()), lan.acting_as(Actor::System)] {
         assert!(matches!(alone.approve_change(&asked.id), Err(RegistryError::Forbidden(_))));
     }
@@ -152,8 +152,8 @@ fn t2_grants_that_wait_are_bounded_and_end_by_themselves() {
     assert_eq!((lan.end_pending_changes().unwrap(), lan.end_pending_changes().unwrap()), (1, 0));
     let state = |id: &str| lan.grant(id).unwrap().state(now());
     assert_eq!((state(&old), state(&new)), (GrantState::Withdrawn, GrantState::Pending));
-    let ended = lan.acts().unwrap().pop().unwrap();
-    assert_eq!((ended.act.as_str(), ended.actor.as_str()), ("change.end", "system"));
+    let ended = lan.admin_events().unwrap().pop().unwrap();
+    assert_eq!((ended.event.as_str(), ended.actor.as_str()), ("change.end", "system"));
     assert_eq!(ended.changes[0].object, format!("grant:{old}"));
     minh.approve_grant(&new).unwrap();
     // What was approved in time stays, and so does what needed no approval.

@@ -304,7 +304,7 @@ async fn d1_refused_staff_and_refused_token_requests_are_bounded_too() {
     drop(stage.gateway.take());
     let staff = told_of(&stage, |entry| entry.reason == "STAFF_UNKNOWN");
     assert!(bounded(staff.0, began) && staff.1 == 600, "{staff:?}");
-    let tokens = told_of(&stage, |entry| entry.act == "token.fetch");
+    let tokens = told_of(&stage, |entry| entry.event == "token.fetch");
     assert!(bounded(tokens.0, began) && tokens.1 == 150, "{tokens:?}");
     stage.verify();
 }

@@ -107,7 +107,7 @@ async fn d1_who_may_not_call_is_refused_by_the_head_alone_and_who_may_is_waited_
         assert_eq!(head_alone(&stage, id, path).await, expected, "{id} {path}");
     }
     let entries = stage.entries();
-    let refused = |act: &str| entries.iter().filter(|one| one.entry.act == act && one.entry.status != 0).count();
+    let refused = |event: &str| entries.iter().filter(|one| one.entry.event == event && one.entry.status != 0).count();
     assert_eq!((refused("client.add"), refused("audit.search"), refused("audit.receipt")), (3, 2, 1));
     // Who may call is heard, however long the message takes to come.
     for (id, path) in [

@@ -154,13 +154,13 @@ async fn a_source_that_answers_nonsense_harms_nobody() {
         (
             "land",
             PARCEL,
-            json!({ "communeCode": province.parcels[0].place.commune, "mapSheet": "1", "parcelNumber": "1" }),
+            json!({ "communeCode": province.parcels[0].town.commune, "mapSheet": "1", "parcelNumber": "1" }),
         ),
         ("budgetunit", UNIT, json!({ "unitCode": "1057000" })),
         ("catalogue", CATALOGUE, json!({ "code": "madantoc" })),
         ("officials", OFFICIAL_OF, json!({ "citizenId": province.people[province.officials[0].person].citizen_id })),
     ];
-    for kind in [FaultKind::Huge, FaultKind::Garbage, FaultKind::Lying, FaultKind::WrongType] {
+    for kind in [FaultKind::Huge, FaultKind::Garbage, FaultKind::Inconsistent, FaultKind::WrongContentType] {
         for (source, path, request) in &calls {
             stage.sandbox.faults.set(source, kind);
             let told = actor.call(path, request.clone()).await;

@@ -83,7 +83,7 @@ async fn an_added_member_is_seen_on_the_first_answer_by_path_and_never_by_value(
     );
     let first = listed(&stage).into_iter().find(|one| one["path"] == "ThuaDat/truongMoi").unwrap();
     assert_eq!(
-        (&first["answers"], &first["found"], &first["protocol"], &first["contract"]),
+        (&first["responses"], &first["found"], &first["protocol"], &first["contract"]),
         (&json!(1), &json!("text"), &json!("X-Road REST"), &json!("v1"))
     );
     // Metric, readiness, table, report; none of them has a value.
@@ -147,7 +147,7 @@ async fn a_policy_to_refuse_costs_the_drifted_answer_and_no_other() {
         assert!(message.contains("truongMoi") && !message.contains(VALUE), "{message}");
         let entry = stage.entry(&told.exchange()).entry;
         assert_eq!((entry.reason.as_str(), entry.fault.as_str()), ("SOURCE_DRIFTED", "source"));
-        assert_eq!(entry.answer_messages, 0, "nothing was disclosed");
+        assert_eq!(entry.response_messages, 0, "nothing was disclosed");
         stage.sandbox.faults.clear(source);
         // The refused answer is not kept, and the source is not shut out.
         actor.call(path, request(&stage, path)).await.ok();
@@ -206,7 +206,7 @@ async fn drift_in_a_later_message_of_a_stream_is_seen_and_ends_it_where_the_entr
         assert_eq!(of(&stage, LIST), ["added #15"], "{policy}");
         assert_eq!(ops_text(&stage, "/readyz").contains("drifted"), policy != "pass", "{policy}");
         let entry = stage.entry(&told.exchange()).entry;
-        assert_eq!(entry.answer_messages, messages as u64, "{policy}: what was disclosed is logged");
+        assert_eq!(entry.response_messages, messages as u64, "{policy}: what was disclosed is logged");
         stage.verify();
     }
 }

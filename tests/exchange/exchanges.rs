@@ -39,7 +39,7 @@ async fn every_operation_of_every_source_answers_with_the_seeded_records_and_is_
         assert_eq!((entry.client.as_str(), entry.agency.as_str()), ("one-stop-shop", "H49.12"));
         assert_eq!(entry.purpose, sample.purpose);
         assert_eq!(entry.subjects.is_empty(), operation.subject.is_empty(), "{path}");
-        assert_eq!(entry.answer_messages as usize, told.messages.len());
+        assert_eq!(entry.response_messages as usize, told.messages.len());
         let intents = stage
             .entries()
             .iter()
@@ -129,7 +129,9 @@ async fn the_metadata_proves_what_was_asked_and_answered() {
     };
     use ndxp_gateway::exchange_log::pseudonym::commit;
     assert_eq!(found.entry.request_commitment, commit(&salt("ndxp-request-salt"), &request));
-    assert_eq!(found.entry.answer_commitment, commit(&salt("ndxp-answer-salt"), &told.answered.messages[0]));
+    assert_eq!(found.entry.response_commitment, commit(&salt("ndxp-response-salt"), &told.answered.messages[0]));
+    // The name of versions before this one, for callers who still read it.
+    assert_eq!(salt("ndxp-answer-salt"), salt("ndxp-response-salt"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -45,7 +45,7 @@ const SAID: &[(FaultKind, &[(&str, &str)])] = &[
     ),
     (FaultKind::NoVerdict, &[(VERIFY, "SOURCE_PROTOCOL_ERROR"), (ENTERPRISE, "SOURCE_PROTOCOL_ERROR")]),
     (FaultKind::UnknownCodes, &[(CITIZEN, "gender"), (PERSON, "gender")]),
-    (FaultKind::Blanks, &[(ENTERPRISE, ""), (VERIFY, ""), (PERSON, ""), (RECORD, "")]),
+    (FaultKind::Whitespace, &[(ENTERPRISE, ""), (VERIFY, ""), (PERSON, ""), (RECORD, "")]),
     (FaultKind::Decomposed, &[(ENTERPRISE, ""), (PERSON, "")]),
     (FaultKind::CutLists, &[(LIST, "")]),
     (FaultKind::ListsAsObjects, &[(ENTERPRISE, "")]),
@@ -63,7 +63,7 @@ const SAID: &[(FaultKind, &[(&str, &str)])] = &[
             (VERIFY, ""),
         ],
     ),
-    (FaultKind::UnaskedGzip, &[(ENTERPRISE, ""), (CITIZEN, ""), (PARCEL, ""), (VERIFY, "")]),
+    (FaultKind::UnrequestedGzip, &[(ENTERPRISE, ""), (CITIZEN, ""), (PARCEL, ""), (VERIFY, "")]),
     (FaultKind::LostZeros, &[(PERSON, ""), (RECORD, "")]),
     (FaultKind::AddedNames, &[(ENTERPRISE, ""), (CITIZEN, ""), (PARCEL, ""), (PERSON, ""), (LIST, "")]),
     (FaultKind::OtherTypes, &[(ENTERPRISE, "SOURCE_PROTOCOL_ERROR"), (PERSON, "SOURCE_PROTOCOL_ERROR")]),
@@ -147,7 +147,7 @@ async fn lies_of_a_token_endpoint_are_the_hubs() {
         assert!(!["", "RECORD_NOT_FOUND"].contains(&told.reason().as_str()), "{kind:?}: {}", told.reason());
     }
     stage.sandbox.faults.set("ndxp", FaultKind::CredentialsExpired);
-    stage.sandbox.faults.set("ndxp", FaultKind::TokenOdd);
+    stage.sandbox.faults.set("ndxp", FaultKind::TokenMalformed);
     assert_eq!(actor.call(ENTERPRISE, sample.requests[0].clone()).await.reason(), "", "read as careful clients do");
     // What was said in place of a token is not kept as one.
     stage.sandbox.faults.clear("ndxp");

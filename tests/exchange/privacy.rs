@@ -77,8 +77,8 @@ async fn nothing_personal_is_in_the_data_folder_in_clear_or_guessable() {
     for found in stage.entries() {
         let entry = found.entry;
         let pseudonyms =
-            entry.subjects.iter().chain(&entry.answer_subjects).chain(&entry.official).map(|one| one.value.clone());
-        for value in pseudonyms.chain([entry.request_commitment.clone(), entry.answer_commitment.clone()]) {
+            entry.subjects.iter().chain(&entry.response_subjects).chain(&entry.official).map(|one| one.value.clone());
+        for value in pseudonyms.chain([entry.request_commitment.clone(), entry.response_commitment.clone()]) {
             assert!(!guesses.contains(&value), "entry {} can be guessed back", found.index);
         }
     }
@@ -117,18 +117,18 @@ async fn l6_everybody_whom_an_answer_names_is_in_its_entry() {
         told.messages.iter().for_each(|message| texts(message, &mut named));
         let entry = stage.entry(&told.exchange()).entry;
         let keys = Pseudonyms::open(&folder(&stage.data())).unwrap().keys(entry.time_us).unwrap();
-        let known: Vec<_> = entry.subjects.iter().chain(&entry.answer_subjects).collect();
-        if entry.answer_subjects_omitted > 0 {
+        let known: Vec<_> = entry.subjects.iter().chain(&entry.response_subjects).collect();
+        if entry.response_subjects_omitted > 0 {
             // A long list: as many as the contract says, and the others counted.
-            assert_eq!(entry.answer_subjects.len(), stage.contracts.operation(&path).unwrap().max_response_subjects);
+            assert_eq!(entry.response_subjects.len(), stage.contracts.operation(&path).unwrap().max_response_subjects);
             continue;
         }
         for id in named.intersection(&ids) {
             let pseudonym = keys.pseudonym(PersonKind::Subject, id);
             assert!(known.contains(&&pseudonym), "{path} tells an id that its entry does not name");
         }
-        assert!(entry.answer_subjects.iter().all(|one| !entry.subjects.contains(one)), "{path} names somebody twice");
-        others += entry.answer_subjects.len();
+        assert!(entry.response_subjects.iter().all(|one| !entry.subjects.contains(one)), "{path} names somebody twice");
+        others += entry.response_subjects.len();
     }
     assert!(others > 5, "spouses, households and owners are named: {others}");
 }

@@ -231,7 +231,7 @@ fn without_empty(value: &Value) -> Value {
 fn unnamed(stage: &Stage, told: &Told, expect: &Value) -> Option<String> {
     let entry = stage.entry(&told.exchange()).entry;
     let keys = Pseudonyms::open(&folder(&stage.data())).unwrap().keys(entry.time_us).unwrap();
-    let known: Vec<_> = entry.subjects.iter().chain(&entry.answer_subjects).collect();
+    let known: Vec<_> = entry.subjects.iter().chain(&entry.response_subjects).collect();
     let persons = expect["persons_in_answer"].as_array().cloned().unwrap_or_default();
     let named = |id: &Value| known.contains(&&keys.pseudonym(PersonKind::Subject, id.as_str().unwrap()));
     let missing = persons.iter().filter(|id| !named(id)).count();

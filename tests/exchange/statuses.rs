@@ -162,7 +162,7 @@ async fn sources_that_fail() {
         (FaultKind::Close.into(), Reason::SourceUnavailable),
         (FaultKind::ResetBody.into(), Reason::SourceUnavailable),
         (FaultKind::Garbage.into(), Reason::SourceProtocolError),
-        (FaultKind::WrongType.into(), Reason::SourceProtocolError),
+        (FaultKind::WrongContentType.into(), Reason::SourceProtocolError),
         (FaultKind::CredentialsRefused.into(), Reason::SourceCredentialsRefused),
     ];
     for (fault, reason) in cases {

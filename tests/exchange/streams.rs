@@ -219,7 +219,7 @@ async fn a_gigabyte_passes_through_64_megabytes_at_its_caller_s_pace() {
     drop(gateway);
     let entries = crate::support::entries(&outside.config.data);
     let entry = &entries.last().unwrap().entry;
-    assert_eq!((entry.answer_messages, entry.answer_bytes), (16_384, 16_384 * 65_540));
+    assert_eq!((entry.response_messages, entry.response_bytes), (16_384, 16_384 * 65_540));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -333,10 +333,10 @@ async fn who_takes_nothing_of_a_stream_is_cut_off_and_its_place_given_back() {
     }
     drop((answering, gateway));
     let entries = crate::support::entries(&outside.config.data);
-    let cut_off = entries.iter().find(|one| one.entry.operation.ends_with("/Pull") && one.entry.answer_messages > 0);
+    let cut_off = entries.iter().find(|one| one.entry.operation.ends_with("/Pull") && one.entry.response_messages > 0);
     let entry = &cut_off.unwrap().entry;
     assert_eq!(entry.reason, "CANCELLED_BY_CALLER");
-    assert!(entry.answer_messages < 64, "{} messages have left", entry.answer_messages);
+    assert!(entry.response_messages < 64, "{} messages have left", entry.response_messages);
 }
 
 #[tokio::test(flavor = "multi_thread")]

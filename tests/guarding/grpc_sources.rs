@@ -168,7 +168,7 @@ async fn b1_an_upload_at_its_caller_s_pace_neither_probes_nor_is_slow() {
     };
     // Each takes three times as long as a call that is slow.
     for _ in 0..5 {
-        let StartedCall { mut request, answer, .. } = upload().await;
+        let StartedCall { mut request, response: answer, .. } = upload().await;
         for _ in 0..3 {
             request.send_part(message.clone()).await.unwrap();
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -187,7 +187,7 @@ async fn b1_an_upload_at_its_caller_s_pace_neither_probes_nor_is_slow() {
     assert_eq!(breaker(&stage, "bulk"), 2);
     source.plan(Plan::Reads);
     tokio::time::sleep(Duration::from_millis(450)).await;
-    let StartedCall { mut request, answer: _answer, .. } = upload().await;
+    let StartedCall { mut request, response: _response, .. } = upload().await;
     request.send_part(message.clone()).await.unwrap();
     until("it is at the source", Duration::from_secs(5), || source.calls() == 10);
     actor.call(READ, json!({ "parts": 1 })).await.ok();

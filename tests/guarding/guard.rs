@@ -141,7 +141,7 @@ async fn whatever_happens_to(source: &str, path: &str, request: impl Fn(&Provinc
         FaultKind::Close,
         FaultKind::ResetBody,
         FaultKind::Garbage,
-        FaultKind::WrongType,
+        FaultKind::WrongContentType,
         FaultKind::Huge,
         FaultKind::CredentialsExpired,
     ];

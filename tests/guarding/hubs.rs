@@ -137,7 +137,7 @@ async fn an_x_road_member_without_access_is_told_as_our_credentials_refused() {
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(actor.call(UNIT, json!({ "unitCode": "1057000" })).await.reason(), "SOURCE_CREDENTIALS_REFUSED");
     let parcel = &stage.sandbox.province.parcels[0];
-    let request = json!({ "communeCode": parcel.place.commune, "mapSheet": parcel.sheet.to_string(), "parcelNumber": parcel.number.to_string() });
+    let request = json!({ "communeCode": parcel.town.commune, "mapSheet": parcel.sheet.to_string(), "parcelNumber": parcel.number.to_string() });
     assert_eq!(actor.call(crate::support::PARCEL, request).await.reason(), "SOURCE_CREDENTIALS_REFUSED");
 }
 

@@ -139,7 +139,7 @@ impl Folder {
             while let Some(part) = parts.next().await {
                 let part = part.ok()?;
                 if part.complete.is_some() {
-                    return Some((part.uncounted..).zip(part.counts.iter().map(Message::encode_to_vec)).collect());
+                    return Some((part.not_counted..).zip(part.counts.iter().map(Message::encode_to_vec)).collect());
                 }
             }
             None
@@ -176,7 +176,7 @@ impl Folder {
             Ok(report) => report,
         };
         let expected = Expected { policy: Some(Some(&self.policy)), hsm: false, revocation: true };
-        match folder::check(data, &vault, &expected, (&self.key, &report.acts), || {}) {
+        match folder::check(data, &vault, &expected, (&self.key, &report.admin_events), || {}) {
             Err(error) => return Some(format!("verify: {error}")),
             Ok(faults) => {
                 if let Some(fault) = faults.first() {

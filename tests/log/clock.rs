@@ -101,12 +101,12 @@ fn l11_a_clock_that_is_set_back_gives_no_quota_and_no_ended_right_back() {
     assert!(ready(&outside).contains("clock was set back"));
     end(gateway);
     // Whoever runs it says that the clock was ahead: time is what it shows, that is an entry, and the day's calls still count.
-    let gateway = start(&outside, &clock, &["--clock-was-ahead"]);
+    let gateway = start(&outside, &clock, &["--clock-ahead"]);
     assert_eq!([call(&outside.actor()), call(&limited())], ["", "QUOTA_EXCEEDED"]);
     assert!(!ready(&outside).contains("clock"));
     end(gateway);
     let all = entries(&config.data);
-    let told: Vec<_> = all.iter().filter(|found| found.entry.act == "clock.correct").collect();
+    let told: Vec<_> = all.iter().filter(|found| found.entry.event == "clock.correct").collect();
     assert!(told.len() == 1 && told[0].entry.actor.starts_with("local:"), "{told:?}");
     // And from then on.
     let gateway = start(&outside, &clock, &[]);

@@ -10,7 +10,7 @@ use ndxp_gateway::exchange_log::reader::LogReader;
 use ndxp_gateway::exchange_log::{Entry, ExchangeLog, Kind};
 use ndxp_gateway::keyfile::Vault;
 use ndxp_gateway::registry::sqlite::SqliteStore;
-use ndxp_gateway::registry::{ActKey, Store, now, state_file};
+use ndxp_gateway::registry::{AdminEventKey, Store, now, state_file};
 use ndxp_gateway::sandbox::samples::samples;
 use ndxp_gateway::server::registry_path;
 use ndxp_gateway::witness::alarm;
@@ -107,7 +107,8 @@ fn foreign() -> Files {
 
 /// A source has drifted: the gateway keeps that.
 fn drifted(data: &Path) {
-    let (key, file) = (ActKey::make(&registry_path(data), &Vault::default()).unwrap(), data.join("state/drift.json"));
+    let (key, file) =
+        (AdminEventKey::make(&registry_path(data), &Vault::default()).unwrap(), data.join("state/drift.json"));
     let path = |path: &str| json!({ "kind": "added", "path": path, "first_s": now(), "last_s": now(), "answers": 1 });
     let paths = [path("ThuaDat/khac"), path("ThuaDat/truongMoi")];
     let land = json!({ "source": "land", "contract": "v1", "protocol": "REST", "paths": paths, "beyond": 0 });
@@ -191,7 +192,7 @@ impl Finished {
         stage.store.note("test.act", "number:last".to_owned()).unwrap();
         let all_cosigned = || {
             let reader = LogReader::open(&data).unwrap();
-            stage.store.acts().unwrap().is_empty()
+            stage.store.admin_events().unwrap().is_empty()
                 && reader.size() == reader.sealed()
                 && cosigned(&stage) == reader.size()
         };

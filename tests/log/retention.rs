@@ -8,7 +8,7 @@ use ndxp_gateway::audit::search;
 use ndxp_gateway::audit::statistics::from_log;
 use ndxp_gateway::exchange_log::checkpoint::LogSigner;
 use ndxp_gateway::exchange_log::entry::Pseudonym;
-use ndxp_gateway::exchange_log::file_acts::PRUNE_ACT;
+use ndxp_gateway::exchange_log::file_events::PRUNE_EVENT;
 use ndxp_gateway::exchange_log::reader::LogReader;
 use ndxp_gateway::exchange_log::receipt::Receipt;
 use ndxp_gateway::exchange_log::verify::verify_data;
@@ -52,7 +52,7 @@ fn what_is_pruned_is_archived_told_of_and_still_proved() {
     // Five days are old enough; the second is held.
     let held = Query { client: Some("system-1".into()), ..Query::default() };
     let place = |query: &Query, case: &str| {
-        Holds::change(data, |holds| holds.place(query, case, "cli:lan").map(|hold| hold.id)).unwrap()
+        Holds::change(data, |holds| holds.add(query, case, "cli:lan").map(|hold| hold.id)).unwrap()
     };
     let release = |id| Holds::change(data, |holds| holds.release(id)).unwrap();
     assert_eq!(place(&held, "12/TA"), Some(1));
@@ -75,8 +75,8 @@ fn what_is_pruned_is_archived_told_of_and_still_proved() {
     prune(data, &first, &Vault::default()).unwrap();
     let error = verify_data(data, None, Some(&verifier), Default::default(), |_, _| {}).unwrap_err();
     assert!(error.to_string().contains("it lists entries 0 to 255 as pruned"), "{error}");
-    let act = |object| Entry { act: PRUNE_ACT.into(), object, ..Entry::begin(Kind::Admin, "dc1") };
-    append(&log, first.objects().map(act));
+    let event = |object| Entry { event: PRUNE_EVENT.into(), object, ..Entry::begin(Kind::Admin, "dc1") };
+    append(&log, first.objects().map(event));
     assert!(is_logged(data, &first).unwrap());
     let report = verify_data(data, None, Some(&verifier), Default::default(), |_, _| {}).unwrap();
     assert_eq!((report.sealed, report.pruned), (6 * 256 + 2, 4 * 256));
@@ -143,8 +143,11 @@ fn an_administrator_prunes_while_the_gateway_runs() {
     assert_eq!((code, told.contains("256 entries are pruned")), (Some(0), true), "{told}");
     let (code, told) = run(&["audit", "verify", "--archive", "archive"]);
     assert_eq!((code, told.contains("256 of them pruned")), (Some(0), true), "{told}");
-    let acts = run(&["--output", "json", "audit", "search", "--limit", "20"]).1;
-    assert!(acts.contains("log.prune") && acts.contains("bundles:0-0") && acts.contains("local:"), "{acts}");
+    let admin_events = run(&["--output", "json", "audit", "search", "--limit", "20"]).1;
+    assert!(
+        admin_events.contains("log.prune") && admin_events.contains("bundles:0-0") && admin_events.contains("local:"),
+        "{admin_events}"
+    );
     assert!(
         run(&["audit", "hold", "add", "--client", "one-stop-shop", "--case", "9/TA"]).1.contains("hold 1 is placed")
     );
@@ -175,7 +178,7 @@ fn a_gateway_prunes_by_its_policy() {
     let report = verify_data(&stage.data(), Some(&archive), None, Default::default(), |_, _| {}).unwrap();
     assert!(report.pruned >= 256 && report.sealed > report.pruned);
     let entries = crate::support::entries(&stage.data());
-    assert!(entries.iter().any(|one| one.entry.act == PRUNE_ACT && one.entry.actor == "gateway"));
+    assert!(entries.iter().any(|one| one.entry.event == PRUNE_EVENT && one.entry.actor == "gateway"));
 }
 
 #[test]
@@ -184,7 +187,7 @@ fn d_holds_are_bounded_in_number() {
     std::fs::create_dir_all(folder.path().join("state")).unwrap();
     let placed = |count| {
         Holds::change(folder.path(), |holds| {
-            (0..count).filter(|_| holds.place(&Query::default(), "1/TA", "lan").is_some()).count()
+            (0..count).filter(|_| holds.add(&Query::default(), "1/TA", "lan").is_some()).count()
         })
         .unwrap()
     };

@@ -313,7 +313,7 @@ fn w_a_fork_that_a_witness_has_seen_is_an_alarm_until_a_person_acknowledges_it()
     assert!(!audit(&["search"]).2.contains("FORK"));
     // The reason is in the log with the next start.
     with_policy(&mut stage, "quorum none\n");
-    let acknowledged = || stage.entries().into_iter().find(|one| one.entry.act == "audit.acknowledge");
+    let acknowledged = || stage.entries().into_iter().find(|one| one.entry.event == "audit.acknowledge");
     until("it is in the log", Duration::from_secs(10), || acknowledged().is_some());
     let entry = acknowledged().unwrap().entry;
     assert!(entry.object.contains(&id) && entry.justification == "bản sao thử nghiệm đã ký nhầm", "{entry:?}");

@@ -149,11 +149,11 @@ def test_a_removed_person_can_do_nothing_more(stage, people):
 def test_every_act_and_every_refused_one_is_in_the_log(stage):
     time.sleep(1)
     lines = stage.cli("--output", "json", "audit", "search", "--limit", "5000").splitlines()
-    acts = [entry for entry in map(json.loads, lines) if entry.get("kind") == "administration"]
-    done = {(act["actor"], act["act"]) for act in acts if "reason" not in act}
+    events = [entry for entry in map(json.loads, lines) if entry.get("kind") == "administration"]
+    done = {(event["actor"], event["event"]) for event in events if "reason" not in event}
     assert {("staff:lan", "client.add"), ("staff:lan", "grant.add"), ("staff:minh", "grant.approve"),
             ("staff:dung", "token.revoke"), ("staff:lan", "token.issue"), ("staff:lan", "staff.remove")} <= done
-    refused = {(act.get("actor", ""), act["act"], act["reason"]) for act in acts if "reason" in act}
+    refused = {(event.get("actor", ""), event["event"], event["reason"]) for event in events if "reason" in event}
     assert ("staff:hoa", "client.add", "ROLE_MISSING") in refused and ("", "client.list", "STAFF_UNKNOWN") in refused
     assert "verified" in stage.cli("audit", "verify")
 

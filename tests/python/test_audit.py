@@ -88,9 +88,9 @@ def test_a_search_for_a_person_says_why_and_is_itself_in_the_log(stage, hoa, ask
     assert refused(lambda: hoa.Search(query={"subject": person})) == "FIELD_INVALID"
     assert refused(lambda: hoa.Search(query={"subject": person}, reason="Nguyen Van A")) == "FIELD_INVALID"
     found = hoa.Search(query={"subject": person}, reason="12/KN-2026").entries
-    assert found and all(one.entry.subjects or one.entry.answer_subjects for one in found)
+    assert found and all(one.entry.subjects or one.entry.response_subjects for one in found)
     time.sleep(1)
-    acts = [one for one in hoa.Search(query={}, page_size=50).entries if one.entry.act == "audit.search"]
+    acts = [one for one in hoa.Search(query={}, page_size=50).entries if one.entry.event == "audit.search"]
     assert acts[0].entry.actor == "staff:hoa-audit" and acts[0].entry.object == "reason:12/KN-2026"
     assert acts[0].entry.subjects[0] == found[0].entry.subjects[0]
     assert person not in str(acts[0])
@@ -152,7 +152,7 @@ def test_many_people_under_one_dossier_are_found_odd(stage, hoa, ask):
     assert one.count == 12 and len(one.entries) == 12
     entry = hoa.GetReceipt(index=one.entries[0])
     assert dossier.encode() in verify_log.verify_receipt(vkey(stage), entry.receipt)[0]
-    assert "MANY_PEOPLE_ONE_DOSSIER" in stage.cli("audit", "odd")
+    assert "MANY_PEOPLE_ONE_DOSSIER" in stage.cli("audit", "anomalies")
 
 
 def test_checkpoints_are_consistent_and_exports_carry_their_proofs(stage, hoa, ask):

@@ -136,5 +136,5 @@ def test_a_server_stream_of_a_grpcio_server_passes_through_and_is_cut_to_its_gra
         assert seen == 7
     server.stop(0)
     found = stage.cli("--output", "json", "audit", "search", "--source", "feed", "--limit", "9")
-    assert '"answer_messages":100' in found and '"SOURCE_UNAVAILABLE"' in found
+    assert '"response_messages":100' in found and '"SOURCE_UNAVAILABLE"' in found
     assert '"secret"' not in found

@@ -174,7 +174,7 @@ impl Stage {
         let Some(gateway) = &self.gateway else { return };
         let changed = self.store.revision().unwrap();
         until("the registry is followed", Duration::from_secs(20), || gateway.registry_revision() >= changed);
-        until("acts are in the log", Duration::from_secs(20), || self.store.acts().unwrap().is_empty());
+        until("acts are in the log", Duration::from_secs(20), || self.store.admin_events().unwrap().is_empty());
     }
 
     /// Every entry, oldest first.

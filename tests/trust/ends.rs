@@ -249,7 +249,7 @@ async fn t6_an_auditor_s_stream_ends_with_the_role_or_the_certificate() {
     let goes_on = async { while let Ok(Some(_)) = minh.next().await {} };
     assert!(tokio::time::timeout(Duration::from_millis(500), goes_on).await.is_err(), "another's stream ended");
     let ended = |reason: &str| {
-        stage.entries().iter().filter(|one| one.entry.act == "stream.end" && one.entry.reason == reason).count()
+        stage.entries().iter().filter(|one| one.entry.event == "stream.end" && one.entry.reason == reason).count()
     };
     crate::support::until("entries of both", Duration::from_secs(2), || {
         ended("STAFF_UNKNOWN") == 1 && ended("CERTIFICATE_REVOKED") == 1

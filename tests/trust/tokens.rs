@@ -203,7 +203,7 @@ async fn d2_a_client_fetches_tokens_at_its_rate_and_no_faster() {
     // What was refused is counted, and its entries are bounded.
     let entries = stage.entries();
     let refused: Vec<_> =
-        entries.iter().filter(|one| one.entry.act == "token.fetch" && one.entry.status != 0).collect();
+        entries.iter().filter(|one| one.entry.event == "token.fetch" && one.entry.status != 0).collect();
     assert!(!refused.is_empty() && refused.len() <= 75, "{}", refused.len());
     stage.verify();
 }

@@ -28,8 +28,8 @@ pub struct Hour {
     pub exchanges: u64,
     /// Their time together, in microseconds.
     pub total_us: u64,
-    /// Bytes of their answers.
-    pub answer_bytes: u64,
+    /// Bytes of their responses.
+    pub response_bytes: u64,
 }
 
 /// Where entries that may fit are, below an index.
@@ -37,7 +37,7 @@ pub(in crate::audit) struct Candidates {
     /// The entries that were looked through.
     pub range: Range<u64>,
     /// Those that may fit, newest first.
-    pub places: Vec<u64>,
+    pub positions: Vec<u64>,
 }
 
 /// Places within a part, a bit each.
@@ -96,7 +96,7 @@ impl SearchIndex {
         if part.entries().end > reader.sealed() {
             // Put together since the reader was opened: one bundle, as the log has it.
             let range = bundle * TILE as u64..before;
-            return Ok(Candidates { places: range.clone().rev().collect(), range });
+            return Ok(Candidates { positions: range.clone().rev().collect(), range });
         }
         let range = first..before;
         let timed = query.from_us.is_some() || query.to_us.is_some();
@@ -107,28 +107,34 @@ impl SearchIndex {
             head.as_ref().is_none_or(|head| !timed || head.may_hold(bundle, from, to))
         };
         if timed && head.as_ref().is_some_and(|head| head.entries == 0 || head.max_us < from || head.min_us >= to) {
-            return Ok(Candidates { range, places: Vec::new() });
+            return Ok(Candidates { range, positions: Vec::new() });
         }
         let mut found = EntryPositions::all(part.entries().end - first);
         for terms in alternatives(query, head.as_ref()) {
             let mut of_terms = EntryPositions::none();
             for term in terms {
                 let cell = self.cell(reader, part, part.cell_of(term))?;
-                let places = postings(&cell).find(|one| one.0 == term);
-                places.into_iter().flat_map(|(_, places)| positions_of(places)).for_each(|place| of_terms.add(place));
+                let positions = postings(&cell).find(|one| one.0 == term);
+                positions
+                    .into_iter()
+                    .flat_map(|(_, positions)| positions_of(positions))
+                    .for_each(|place| of_terms.add(place));
             }
             if !found.keep(&of_terms) {
                 break;
             }
         }
-        let places = found.newest_first().filter(|one| in_time(*one)).map(|place| first + u64::from(place));
-        let places = places.filter(|index| *index < before).collect();
-        Ok(Candidates { range, places })
+        let positions = found.newest_first().filter(|one| in_time(*one)).map(|place| first + u64::from(place));
+        let positions = positions.filter(|index| *index < before).collect();
+        Ok(Candidates { range, positions })
     }
 
     /// Exchanges by the hour, from one hour (since 1970) until before another, of the entries in the index, until `take` says
     /// stop. Counts of entries that were pruned stay. Gives the entry that the counts end before, and how many before it were gone
     /// before they were counted.
+    ///
+    /// # Errors
+    /// The index cannot be read, or a part of it is not what its key vouches for.
     pub fn hours(
         &self,
         reader: &LogReader,
@@ -136,12 +142,12 @@ impl SearchIndex {
         (from, to): (i64, i64),
         mut take: impl FnMut(Hour) -> bool,
     ) -> Result<(u64, u64), AuditError> {
-        let (mut end, mut uncounted) = (0, 0);
+        let (mut end, mut not_counted) = (0, 0);
         for part in IndexPart::all(self.claimed()?).take_while(|part| part.entries().end <= reader.sealed()) {
             end = part.entries().end;
             let entries = end - part.entries().start;
             let hours = Hours::decode(self.cell(reader, part, HOURS)?.as_slice()).unwrap_or_default();
-            uncounted += entries.saturating_sub(hours.entries.into());
+            not_counted += entries.saturating_sub(hours.entries.into());
             for count in hours.counts.iter().filter(|count| (from..to).contains(&count.hour)) {
                 let text = |at: usize| {
                     let number = count.names.get(at).copied().unwrap_or(u32::MAX);
@@ -156,14 +162,14 @@ impl SearchIndex {
                     outcome: text(4),
                     exchanges: count.exchanges,
                     total_us: count.total_us,
-                    answer_bytes: count.answer_bytes,
+                    response_bytes: count.response_bytes,
                 };
                 if is_meant(query, &one) && !take(one) {
-                    return Ok((end, uncounted));
+                    return Ok((end, not_counted));
                 }
             }
         }
-        Ok((end, uncounted))
+        Ok((end, not_counted))
     }
 }
 

@@ -11,7 +11,10 @@ use std::cell::RefCell;
 use std::path::Path;
 
 impl SearchIndex {
-    /// Opens or makes the index of a data folder for writing. One that cannot be used is made anew.
+    /// Opens or creates the index of a data folder for writing. One that cannot be used is rebuilt.
+    ///
+    /// # Errors
+    /// Its file or its key cannot be created.
     pub fn follow(data: &Path, vault: &Vault) -> Result<Self, AuditError> {
         let path = index_path(data);
         crate::exchange_log::make_folder(path.parent().unwrap_or(data))?;
@@ -26,7 +29,10 @@ impl SearchIndex {
         }
     }
 
-    /// Throws the index away.
+    /// Removes the index's files.
+    ///
+    /// # Errors
+    /// A file cannot be removed.
     pub fn remove(data: &Path) -> Result<(), AuditError> {
         let path = index_path(data);
         for ending in ["", "-wal", "-shm"] {
@@ -47,7 +53,10 @@ impl SearchIndex {
         Ok(SearchIndex { connection, key, path: path.to_owned(), fresh: RefCell::default() })
     }
 
-    /// Whether the index is of this log and was made with this key: its first and last parts are.
+    /// Returns whether the index is of this log and was made with this key: its first and last parts are.
+    ///
+    /// # Errors
+    /// The index or the log cannot be read.
     pub fn is_of(&self, reader: &LogReader) -> Result<bool, AuditError> {
         let claimed = self.claimed()?;
         if self.is_too_long(reader)? {
@@ -68,7 +77,10 @@ impl SearchIndex {
         Ok(self.claimed()? > reader.sealed() / TILE as u64)
     }
 
-    /// Takes in full bundles, one batch at most; true where more are waiting.
+    /// Indexes full bundles, one batch at most, and returns whether more are waiting.
+    ///
+    /// # Errors
+    /// The log cannot be read, or the index not be written; the batch is then indexed the next time.
     pub fn take_in(&mut self, reader: &LogReader) -> Result<bool, AuditError> {
         let full = reader.sealed() / TILE as u64;
         if self.claimed()? >= full {
@@ -100,15 +112,15 @@ impl SearchIndex {
     /// Takes in the largest part that begins at a bundle, and puts together the parts that are whole with it.
     fn take_part(&self, reader: &LogReader, next: u64, full: u64) -> Result<u64, AuditError> {
         let fits = |level: &u8| {
-            let part = IndexPart { level: *level, place: next >> (4 * level) }.bundles();
+            let part = IndexPart { level: *level, position: next >> (4 * level) }.bundles();
             part.start == next && part.end <= full
         };
         let level = (0..LEVELS).rev().find(fits).unwrap_or(0);
-        let part = IndexPart { level, place: next >> (4 * level) };
+        let part = IndexPart { level, position: next >> (4 * level) };
         self.put(reader, part, &derive(reader, part)?)?;
         let end = part.bundles().end;
         for level in level + 1..LEVELS {
-            match (end >> (4 * level)).checked_sub(1).map(|place| IndexPart { level, place }) {
+            match (end >> (4 * level)).checked_sub(1).map(|position| IndexPart { level, position }) {
                 Some(whole) if whole.bundles().end == end => self.put_together(reader, whole)?,
                 _ => break,
             }
@@ -118,8 +130,10 @@ impl SearchIndex {
 
     /// Puts 16 parts together. Where one of them is not what it should be, all is taken from the log.
     fn put_together(&self, reader: &LogReader, whole: IndexPart) -> Result<(), AuditError> {
-        let smaller =
-            || (16 * whole.place..16 * (whole.place + 1)).map(|place| IndexPart { level: whole.level - 1, place });
+        let smaller = || {
+            (16 * whole.position..16 * (whole.position + 1))
+                .map(|position| IndexPart { level: whole.level - 1, position })
+        };
         let mut making = Some(PartBuilder::of(whole));
         for part in smaller() {
             let (level, index) = part.node();
@@ -153,7 +167,10 @@ impl SearchIndex {
         Ok(())
     }
 
-    /// Forgets entries that were pruned from the log. Counts by the hour stay: they name nobody.
+    /// Removes entries that were pruned from the log. Counts by the hour stay: they name nobody.
+    ///
+    /// # Errors
+    /// The index cannot be written.
     pub fn forget(&mut self, reader: &LogReader, bundles: std::ops::Range<u64>) -> Result<(), AuditError> {
         let mut next = bundles.start;
         while next < bundles.end.min(self.claimed()?) {

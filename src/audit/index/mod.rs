@@ -9,12 +9,12 @@
 //! - a cell that is gone is noticed too: every part has all its cells, also empty ones;
 //! - rows at the end that are gone make the index look shorter, and what no part covers is read from the log.
 //!
-//! A part with a fault is made anew from the log before the answer goes on, with a warning and a metric. Entries themselves are
+//! A part with a fault is made anew from the log before the response goes on, with a warning and a metric. Entries themselves are
 //! always read from the log's bundles, hashed up to the checkpoint, and compared with the query.
 //!
-//! Cost, sketched: some 50 bytes and some CPU us an entry; a term at 10 million entries is one cell of 14 kB in each of 153 parts. A thread of
-//! its own follows the log four times a second, one transaction for each [`BATCH`] bundles, without `fsync`, since what a crash
-//! takes is derived again. Searches have connections of their own and wait for nobody (WAL).
+//! Cost, sketched: some 50 bytes and some CPU us an entry; a term at 10 million entries is one cell of 14 kB in each of 153 parts. A thread
+//! of its own follows the log four times a second, one transaction for each [`BATCH`] bundles, without `fsync`, since what a crash takes is
+//! derived again. Searches have connections of their own and wait for nobody (WAL).
 
 mod check;
 mod find;
@@ -72,7 +72,7 @@ pub fn index_path(data: &Path) -> PathBuf {
     data.join("index").join("log.sqlite")
 }
 
-/// Why a cell that is in the file is not believed, or that it is not there.
+/// Why a cell of the file is not trusted, or that it is missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CellFault {
     /// There is no such row.
@@ -141,12 +141,12 @@ impl SearchIndex {
         match read() {
             Ok(Some((code, bytes))) if self.key.is_code(part, cell, node, &bytes, &code) => Ok(bytes),
             Ok(None) => Err(CellFault::Missing),
-            // Also where SQLite says that the file is damaged.
+            // Also where SQLite reports a damaged file.
             Ok(Some(_)) | Err(_) => Err(CellFault::Changed),
         }
     }
 
-    /// A cell of a part that is under the reader's checkpoint. A part with a fault is made anew from the log.
+    /// A cell of a part that is under the reader's checkpoint. A part with a fault is rebuilt from the log.
     fn cell(&self, reader: &LogReader, part: IndexPart, cell: u16) -> Result<Vec<u8>, AuditError> {
         let of_fresh = |fresh: &Option<(IndexPart, Cells)>| {
             let (_, cells) = fresh.as_ref().filter(|(fresh, _)| *fresh == part)?;
@@ -197,7 +197,7 @@ impl SearchIndex {
     }
 }
 
-/// Whether SQLite says that the file is not what it wrote: what a crash may leave, since nothing is synced.
+/// Returns whether SQLite reports a damaged file, which a crash may leave, since nothing is synced.
 fn is_damaged(error: &AuditError) -> bool {
     use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
     matches!(error, AuditError::Index(rusqlite::Error::SqliteFailure(failure, _))

@@ -1,5 +1,5 @@
-//! What the index says of a stretch of the log, and in which bytes. The same entries always give the same bytes, so that whoever
-//! has the log can recompute them.
+//! The index of a range of the log, and its encoding. The same entries always give the same bytes, so that whoever has the log can
+//! recompute them.
 //!
 //! A part covers 1, 16 or 256 full bundles. It has as many cells of terms as bundles: a term (a client, a purpose, a pseudonym,
 //! an exchange's id ...) is 64 bits of a hash, stands in the cell that its last bits name, and has the places of its entries
@@ -32,7 +32,7 @@ pub struct IndexPart {
     /// From 0 to 2.
     pub level: u8,
     /// Its place among those of its level.
-    pub place: u64,
+    pub position: u64,
 }
 
 impl IndexPart {
@@ -40,7 +40,7 @@ impl IndexPart {
     pub fn over(bundle: u64, indexed: u64) -> Self {
         let whole = |level: &u8| bundle >> (4 * level) < indexed >> (4 * level);
         let level = (0..LEVELS).rev().find(whole).unwrap_or(0);
-        IndexPart { level, place: bundle >> (4 * level) }
+        IndexPart { level, position: bundle >> (4 * level) }
     }
 
     /// Every part of an index of so many bundles, oldest first.
@@ -55,7 +55,7 @@ impl IndexPart {
 
     /// Its bundles.
     pub fn bundles(self) -> Range<u64> {
-        self.place << (4 * self.level)..(self.place + 1) << (4 * self.level)
+        self.position << (4 * self.level)..(self.position + 1) << (4 * self.level)
     }
 
     /// Its entries.
@@ -66,7 +66,7 @@ impl IndexPart {
 
     /// The node of the log's tree above its entries: level and index.
     pub fn node(self) -> (u32, u64) {
-        (8 + 4 * u32::from(self.level), self.place)
+        (8 + 4 * u32::from(self.level), self.position)
     }
 
     /// How many cells its terms are in.
@@ -86,7 +86,7 @@ impl IndexPart {
 
     /// The row of a cell.
     pub fn row(self, cell: u16) -> i64 {
-        (u64::from(self.level) << LEVEL_AT | self.place << CELL_BITS | u64::from(cell)) as i64
+        (u64::from(self.level) << LEVEL_AT | self.position << CELL_BITS | u64::from(cell)) as i64
     }
 
     /// The rows of all cells of a level.
@@ -97,8 +97,8 @@ impl IndexPart {
     /// The part and cell of a row.
     pub fn of_row(row: i64) -> (Self, u16) {
         let row = row.unsigned_abs();
-        let place = (row & ((1 << LEVEL_AT) - 1)) >> CELL_BITS;
-        (IndexPart { level: (row >> LEVEL_AT) as u8, place }, (row & ((1 << CELL_BITS) - 1)) as u16)
+        let position = (row & ((1 << LEVEL_AT) - 1)) >> CELL_BITS;
+        (IndexPart { level: (row >> LEVEL_AT) as u8, position }, (row & ((1 << CELL_BITS) - 1)) as u16)
     }
 }
 
@@ -164,9 +164,9 @@ pub struct Count {
     /// Their time together, in microseconds.
     #[prost(uint64, tag = "4")]
     pub total_us: u64,
-    /// Bytes of their answers.
+    /// Bytes of their responses.
     #[prost(uint64, tag = "5")]
-    pub answer_bytes: u64,
+    pub response_bytes: u64,
 }
 
 type CountKey = (i64, [String; 5]);
@@ -218,7 +218,7 @@ impl PartBuilder {
             let [client, agency, source, operation] = names;
             let key =
                 (entry.time_us.div_euclid(HOUR_US), [client, agency, source, operation, outcome(entry).to_owned()]);
-            self.count(key, [1, entry.total_us, entry.answer_bytes]);
+            self.count(key, [1, entry.total_us, entry.response_bytes]);
         }
     }
 
@@ -247,7 +247,7 @@ impl PartBuilder {
         for count in &hours.counts {
             let text = |at: &u32| hours.texts.get(*at as usize).cloned();
             let names: Vec<String> = count.names.iter().map(text).collect::<Option<_>>()?;
-            let sums = [count.exchanges, count.total_us, count.answer_bytes];
+            let sums = [count.exchanges, count.total_us, count.response_bytes];
             self.count((count.hour, names.try_into().ok()?), sums);
         }
         Some(())
@@ -283,12 +283,12 @@ impl PartBuilder {
         cells.insert(HEAD, self.head.encode_to_vec());
         let texts: BTreeSet<&String> = self.hours.keys().flat_map(|(_, names)| names).collect();
         let numbers: BTreeMap<&String, u32> = texts.iter().copied().zip(0..).collect();
-        let counts = self.hours.iter().map(|((hour, names), [exchanges, total_us, answer_bytes])| Count {
+        let counts = self.hours.iter().map(|((hour, names), [exchanges, total_us, response_bytes])| Count {
             hour: *hour,
             names: names.iter().filter_map(|name| numbers.get(name).copied()).collect(),
             exchanges: *exchanges,
             total_us: *total_us,
-            answer_bytes: *answer_bytes,
+            response_bytes: *response_bytes,
         });
         let counts = counts.collect();
         let texts = texts.into_iter().cloned().collect();
@@ -364,19 +364,19 @@ mod tests {
             }
             assert_eq!(next, indexed);
         }
-        assert_eq!(IndexPart::over(3, 600), IndexPart { level: 2, place: 0 });
-        assert_eq!(IndexPart::over(599, 600), IndexPart { level: 0, place: 599 });
+        assert_eq!(IndexPart::over(3, 600), IndexPart { level: 2, position: 0 });
+        assert_eq!(IndexPart::over(599, 600), IndexPart { level: 0, position: 599 });
     }
 
     #[test]
     fn a_part_is_the_same_from_its_entries_and_from_its_parts() {
         let entries: Vec<Entry> = (0..4_096).map(entry).collect();
-        let whole = IndexPart { level: 1, place: 5 };
+        let whole = IndexPart { level: 1, position: 5 };
         let mut direct = PartBuilder::of(whole);
         (0u16..).zip(&entries).for_each(|(place, entry)| direct.entry(place, entry));
         let mut merged = PartBuilder::of(whole);
         for (at, entries) in entries.chunks(256).enumerate() {
-            let part = IndexPart { level: 0, place: 5 * 16 + at as u64 };
+            let part = IndexPart { level: 0, position: 5 * 16 + at as u64 };
             let mut small = PartBuilder::of(part);
             (0u16..).zip(entries).for_each(|(place, entry)| small.entry(place, entry));
             let cells = small.finish();

@@ -49,12 +49,12 @@ pub fn ended(text: &str) -> u64 {
     term(7, text.as_bytes())
 }
 
-/// Whom a request or an answer names, by their pseudonym.
+/// Whom a request or a response names, by their pseudonym.
 pub fn subject(pseudonym: &[u8]) -> u64 {
     term(8, pseudonym)
 }
 
-/// Who asked, by their pseudonym.
+/// The acting official, by pseudonym.
 pub fn official(pseudonym: &[u8]) -> u64 {
     term(9, pseudonym)
 }
@@ -64,8 +64,8 @@ pub fn exchange(id: &[u8]) -> u64 {
     term(10, id)
 }
 
-/// An administrator's act.
-pub fn act(text: &str) -> u64 {
+/// An administrator's event.
+pub fn event(text: &str) -> u64 {
     term(11, text.as_bytes())
 }
 
@@ -79,10 +79,10 @@ pub fn of(entry: &Entry, terms: &mut Vec<u64>) {
     terms.extend([client(&entry.client), source(&entry.source), scope(&entry.scope), purpose(&entry.purpose)]);
     terms.extend([operation(&entry.operation), ended(outcome(entry)), exchange(&entry.exchange_id)]);
     terms.extend(agencies(&entry.agency).map(agency));
-    terms.extend(entry.subjects.iter().chain(&entry.answer_subjects).map(|one| subject(&one.value)));
+    terms.extend(entry.subjects.iter().chain(&entry.response_subjects).map(|one| subject(&one.value)));
     terms.extend(entry.official.iter().map(|one| official(&one.value)));
-    if !entry.act.is_empty() {
-        terms.push(act(&entry.act));
+    if !entry.event.is_empty() {
+        terms.push(event(&entry.event));
     }
 }
 

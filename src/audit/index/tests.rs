@@ -23,7 +23,7 @@ fn entry(number: u64, seed: u64) -> Entry {
         reason: if some(8, 4) == 0 { "FIELD_INVALID".into() } else { String::new() },
         status: if some(8, 4) == 0 { 3 } else { 0 },
         subjects: (0..some(9, 4)).map(|at| person(some(10 + at, 8))).collect(),
-        answer_subjects: (0..some(30, 4)).map(|at| person(some(31 + at, 8))).collect(),
+        response_subjects: (0..some(30, 4)).map(|at| person(some(31 + at, 8))).collect(),
         official: (some(20, 2) == 0).then(|| person(some(21, 4))),
         ..Entry::begin(Kind::Exchange, "dc1")
     }
@@ -253,7 +253,7 @@ impl Indexed {
 fn l7_an_edited_index_is_noticed_mended_and_never_believed() {
     let log = Indexed::of(5 * 256 + 40);
     assert!(log.is_whole());
-    let bundle = |place: u64| IndexPart { level: 0, place };
+    let bundle = |position: u64| IndexPart { level: 0, position };
     let (terms, head, hours) = (bundle(1).row(0), bundle(1).row(HEAD), bundle(1).row(part::HOURS));
     for edit in [
         format!("DELETE FROM cells WHERE id = {terms}"),
@@ -270,8 +270,8 @@ fn l7_an_edited_index_is_noticed_mended_and_never_believed() {
         format!("DELETE FROM cells WHERE id >= {terms}"),
         "DELETE FROM cells".to_owned(),
         // Rows that claim more than there is, or are of nothing.
-        format!("INSERT INTO cells VALUES ({}, x'', x'')", IndexPart { level: 2, place: 3 }.row(0)),
-        format!("INSERT INTO cells VALUES ({}, x'', x'')", IndexPart { level: 2, place: (1 << 50) - 1 }.row(HEAD)),
+        format!("INSERT INTO cells VALUES ({}, x'', x'')", IndexPart { level: 2, position: 3 }.row(0)),
+        format!("INSERT INTO cells VALUES ({}, x'', x'')", IndexPart { level: 2, position: (1 << 50) - 1 }.row(HEAD)),
         format!("INSERT INTO cells VALUES ({}, x'', x'')", bundle(900).row(HEAD)),
         format!("INSERT INTO cells VALUES ({}, x'', x'')", i64::MAX),
         "INSERT INTO cells VALUES (-1, x'', x'')".to_owned(),
@@ -292,13 +292,13 @@ fn l7_an_edited_index_is_noticed_mended_and_never_believed() {
 fn l7_a_cell_of_many_bundles_is_not_believed_either() {
     let log = Indexed::of(4_096 + 256);
     assert!(log.is_whole());
-    let large = IndexPart { level: 1, place: 0 };
+    let large = IndexPart { level: 1, position: 0 };
     let term = terms::subject(&log.queries[0].0.subject.as_ref().unwrap()[0].value);
     log.hold_against(&format!("DELETE FROM cells WHERE id = {}", large.row(large.cell_of(term))));
 }
 
 /// Who has the index's key can make it say what they like: searches for what is there are shortened, and the comparison with the log
-/// finds the bundle. An empty answer is confirmed from the log itself.
+/// finds the bundle. An empty response is confirmed from the log itself.
 #[test]
 fn l7_an_index_made_with_its_key_is_found_by_the_comparison() {
     let folder = tempfile::tempdir().unwrap();
@@ -309,7 +309,7 @@ fn l7_an_index_made_with_its_key_is_found_by_the_comparison() {
     let hidden = 5 * 256 + 17;
     let id: [u8; 16] = reader.entry(hidden).unwrap().unwrap().exchange_id.try_into().unwrap();
     let index = SearchIndex::follow(data, &vault).unwrap();
-    let part = IndexPart { level: 0, place: 5 };
+    let part = IndexPart { level: 0, position: 5 };
     let mut making = PartBuilder::of(part);
     for (place, bytes) in reader.bundle(5).unwrap().unwrap().iter().enumerate() {
         let entry = Entry::from_bytes(bytes).unwrap();
@@ -348,7 +348,7 @@ fn l7_a_report_counts_entries_and_believes_no_index() {
     let (whole, of_source) = (sum(of_log(&all)), sum(of_log(&one)));
     assert_eq!((whole, of_source), (1_001, sum(by_index(&one))));
     // The counts of a bundle without most of its exchanges, with the key's own code.
-    let part = IndexPart { level: 0, place: 1 };
+    let part = IndexPart { level: 0, position: 1 };
     let mut making = PartBuilder::of(part);
     making.entry(0, &reader.entry(256).unwrap().unwrap());
     let cells = making.finish().into_iter().filter(|(cell, _)| *cell == part::HOURS).collect();

@@ -19,7 +19,10 @@ pub struct IndexThread {
 }
 
 impl IndexThread {
-    /// Begins to follow the log of a data folder.
+    /// Starts the thread that follows the log of a data folder.
+    ///
+    /// # Errors
+    /// The system cannot start a thread.
     pub fn start(data: &Path, vault: &Vault) -> std::io::Result<Self> {
         let (stop, stopped) = channel();
         let (data, vault) = (data.to_owned(), vault.clone());
@@ -83,7 +86,10 @@ fn open_for(data: &Path, vault: &Vault, reader: &LogReader) -> Result<SearchInde
     SearchIndex::follow(data, vault)
 }
 
-/// Makes the index anew from the log, telling entries done of all. Gives how many are in it: all of the full bundles.
+/// Rebuilds the index from the log, reports progress as entries done of all, and returns how many are in it: all of the full bundles.
+///
+/// # Errors
+/// The log cannot be read, or the index not be written.
 pub fn rebuild(data: &Path, vault: &Vault, mut progress: impl FnMut(u64, u64)) -> Result<u64, AuditError> {
     let reader = LogReader::sealed_only(data)?;
     SearchIndex::remove(data)?;

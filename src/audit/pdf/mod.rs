@@ -1,5 +1,5 @@
-//! The report that a person is owed, on paper: a PDF in Vietnamese, A4 across, for the agency to sign and hand over (right
-//! to know: Law on Personal Data Protection 91/2025/QH15).
+//! The subject report as a PDF: in Vietnamese, A4 landscape, for the agency to sign and hand over (right to know: Law on Personal Data
+//! Protection 91/2025/QH15).
 //!
 //! The font is Noto Sans (SIL Open Font License 1.1, `OFL.txt` beside it), cut down to Latin and Vietnamese letters.
 
@@ -25,7 +25,7 @@ const PAGE: (f32, f32) = (841.9, 595.3);
 const MARGIN: f32 = 40.0;
 const LINE: f32 = 10.5;
 const SIZE: f32 = 7.5;
-/// Most lines of a row: a longer one goes on in the next.
+/// Maximum lines of a row: a longer one continues in the next.
 const MOST_LINES: usize = 20;
 /// Columns: heading and width.
 const COLUMNS: [(&str, f32); 7] = [
@@ -38,7 +38,7 @@ const COLUMNS: [(&str, f32); 7] = [
     ("Bản ghi", 39.9),
 ];
 
-/// What stands above the table.
+/// The text above the table.
 #[derive(Debug, Clone)]
 pub struct TableHeader {
     /// The person's id.
@@ -189,7 +189,10 @@ fn pages(rows: Vec<Row>, first: f32, other: f32) -> Vec<Vec<Row>> {
     pages
 }
 
-/// The report as a PDF: entries oldest first.
+/// Renders the report as a PDF: entries oldest first.
+///
+/// # Errors
+/// The font or a page cannot be encoded.
 pub fn subject_report(head: &TableHeader, found: &[Found]) -> Result<Vec<u8>, PdfError> {
     let fonts = Fonts { regular: FontFace::new(REGULAR)?, bold: FontFace::new(BOLD)? };
     let rows: Vec<Row> = found.iter().flat_map(|one| rows(&fonts, one)).collect();
@@ -249,7 +252,7 @@ impl PageWriter<'_> {
         }
     }
 
-    /// Title and particulars; gives where it ends.
+    /// Writes title and particulars, and returns where they end.
     fn head(&mut self, head: &TableHeader, count: usize) -> f32 {
         self.bold(MARGIN, 60.0, 16.0, "BÁO CÁO VỀ VIỆC XỬ LÝ DỮ LIỆU CÁ NHÂN");
         let law = "Lập theo quyền được biết của chủ thể dữ liệu (Luật Bảo vệ dữ liệu cá nhân số 91/2025/QH15)";
@@ -270,7 +273,7 @@ impl PageWriter<'_> {
         y
     }
 
-    /// The table with its heading; gives where it ends.
+    /// Writes the table with its heading, and returns where it ends.
     fn table(&mut self, rows: &[Row], top: f32) -> f32 {
         let mut y = top;
         self.bar(y, 17.0, 215);

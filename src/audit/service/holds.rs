@@ -37,11 +37,11 @@ impl Audit {
             self.check_keys(&permit, &query).await?;
         }
         let (data, case, by) = (self.data.clone(), case_number.clone(), self.host.name(&reader));
-        let place = move || Ok(Holds::change(&data, |holds| holds.place(&query, &case, &by).cloned())?);
+        let place = move || Ok(Holds::change(&data, |holds| holds.add(&query, &case, &by).cloned())?);
         let full = || refused(Refusal::with(Reason::ChangesFull, format!("{MAX_HOLDS} holds stand: release one")));
         let hold = reading(&permit, place).await?.ok_or_else(full)?;
         let about = Entry { object: hold.object(), ..self.about(&asked)? };
-        self.host.note(&reader, rule.act, about).await?;
+        self.host.note(&reader, rule.event, about).await?;
         Ok(Response::new(api::PlaceHoldResponse { id: hold.id }))
     }
 
@@ -64,7 +64,7 @@ impl Audit {
         };
         let unknown = || refused(Refusal::with(Reason::ObjectUnknown, format!("there is no hold {id}")));
         let object = reading(&permit, find).await?.ok_or_else(unknown)?;
-        self.host.note(&reader, rule.act, Entry { object, ..Entry::default() }).await?;
+        self.host.note(&reader, rule.event, Entry { object, ..Entry::default() }).await?;
         let data = self.data.clone();
         reading(&permit, move || Ok(Holds::change(&data, |holds| holds.release(id))?)).await?;
         Ok(Response::new(api::ReleaseHoldResponse {}))

@@ -1,5 +1,5 @@
-//! Where the service runs: in a gateway, for whoever their certificate names, or in the process of the data folder's
-//! owner, who reads their own files.
+//! Where the service runs: in a gateway, for the people that certificates identify, or in the process of the data folder's owner, who reads
+//! their own files.
 
 use super::refused;
 use crate::access::reads::{ReadPermit, ReadPermits, limits};
@@ -68,7 +68,7 @@ impl Host {
         permit.map_err(refused)
     }
 
-    /// A reader's name, as acts have it.
+    /// A reader's name, as in events.
     pub(super) fn name(&self, reader: &AuditReader) -> String {
         match (reader, self) {
             (AuditReader::Staff(_, staff), _) => staff.to_string(),
@@ -78,10 +78,10 @@ impl Host {
     }
 
     /// Puts what a reader does into the log: at once by the gateway, by way of the registry for the owner.
-    pub(super) async fn note(&self, reader: &AuditReader, act: &str, entry: Entry) -> Result<(), Status> {
+    pub(super) async fn note(&self, reader: &AuditReader, event: &str, entry: Entry) -> Result<(), Status> {
         match (self, reader) {
             (Host::Gateway { door, .. }, AuditReader::Staff(peer, staff)) => {
-                let whole = door.act(peer, act);
+                let whole = door.event(peer, event);
                 let entry = Entry {
                     actor: staff.to_string(),
                     object: entry.object,
@@ -93,7 +93,7 @@ impl Host {
                 door.note(&entry).await.map(|_| ()).map_err(refused)
             }
             (Host::Owner { notes: Some(notes), .. }, _) => {
-                let noted = notes.because(&entry.justification).and_then(|notes| notes.note(act, entry.object));
+                let noted = notes.because(&entry.justification).and_then(|notes| notes.note(event, entry.object));
                 noted.map_err(|_| refused(Reason::RegistryUnavailable.into()))
             }
             (Host::Owner { notes: None, .. }, _) => Ok(()),

@@ -1,5 +1,5 @@
-//! `ndxp.audit.v1`: for auditors, by the role of their certificate's name; and receipts for whoever made the exchange.
-//! Everything reads the log's files on a thread of its own, never on one that serves calls.
+//! `ndxp.audit.v1`: for auditors, by the role of their certificate's name; and receipts for the client of an exchange. Everything reads the
+//! log's files on a thread of its own, never on one that serves calls.
 
 mod holds;
 mod host;
@@ -45,7 +45,7 @@ pub mod api {
 use api::audit_service_server::AuditService;
 pub use api::audit_service_server::AuditServiceServer;
 
-/// Entries on a page where nothing else is said, and at most.
+/// Default and maximum entries of a page.
 const PAGE: (u32, u32) = (100, 1_000);
 /// Most other ids of a person who is searched for.
 const MAX_OTHER_IDS: usize = 15;
@@ -55,11 +55,11 @@ const PATIENCE: Duration = Duration::from_millis(500);
 const CONFIRMED_WITHIN: Duration = Duration::from_secs(5);
 /// Longest that a period without its key is looked through.
 const KEY_PATIENCE: Duration = Duration::from_secs(5);
-/// Most counts in one answer: a month of hours of a province's busy systems and operations.
+/// Most counts in one response: a month of hours of a province's busy systems and operations.
 const MAX_COUNTS: usize = 100_000;
 /// What auditors may read at once, streams included. A page holds some megabytes at most.
 const BY_STAFF: WorkLimits = limits(8, 64, 8, 50, 200);
-/// Streams of auditors at once: each holds a page, and goes on for as long as its reader likes.
+/// Concurrent streams of auditors: each holds a page, and lasts for as long as its reader likes.
 const STREAMS: WorkLimits = limits(4, 32, 4, 5, 20);
 /// What clients may read at once, which is receipts. Threads of their own: clients never keep an auditor waiting.
 const BY_CLIENTS: WorkLimits = limits(4, 256, 4, 50, 100);
@@ -86,13 +86,13 @@ fn invalid(field: &str, description: &str) -> Status {
     refused(Refusal::fields(vec![Violation { field: field.into(), description: description.into() }]))
 }
 
-/// An auditor is told which file is wrong, and where: no error of the log holds what an entry says.
+/// An auditor gets the file and the position of an error: no error of the log contains an entry's content.
 fn failed(error: AuditError) -> Status {
     tracing::error!(%error, "the exchange log cannot be read for an auditor");
     refused(Refusal::with(Reason::ExchangeLogUnavailable, format!("it is not what was written: {error}")))
 }
 
-/// A client is not told more than that.
+/// A client gets no details.
 fn failed_for_client(error: AuditError) -> Status {
     tracing::error!(%error, "the exchange log cannot be read for a client's receipt");
     refused(Refusal::with(Reason::ExchangeLogUnavailable, "it cannot be read: see the gateway's own log"))
@@ -131,7 +131,7 @@ fn count_message(one: super::index::Hour) -> api::Count {
         outcome: one.outcome,
         exchanges: one.exchanges,
         total_us: one.total_us,
-        answer_bytes: one.answer_bytes,
+        response_bytes: one.response_bytes,
     }
 }
 
@@ -160,7 +160,10 @@ fn exchange_id(text: &str) -> Result<[u8; 16], Status> {
 }
 
 impl Audit {
-    /// The service over a data folder.
+    /// Opens the service over a data folder.
+    ///
+    /// # Errors
+    /// The keys of pseudonyms cannot be opened.
     pub fn new(
         data: &Path,
         door: StaffAuthorizer,
@@ -177,6 +180,9 @@ impl Audit {
     /// The service for the owner of a data folder, in their own process. What names somebody is noted in the registry, from
     /// where it goes into the log; `None` for a copy of a log, which has none: what is done with it is noted where it was
     /// taken.
+    ///
+    /// # Errors
+    /// As for [`Audit::new`].
     pub fn local(data: &Path, notes: Option<SqliteStore>, vault: &Vault) -> Result<Self, LogError> {
         Self::at(data, Host::owner(data, notes), vault)
     }
@@ -222,7 +228,7 @@ impl Audit {
         self.host.begin(&reader, &self.reads)
     }
 
-    /// Lets an auditor in with a query. One that names somebody is in the log, with its reason, before it is answered.
+    /// Admits an auditor's query. One that names a person is in the log, with its reason, before it is answered.
     async fn asked<T>(
         &self,
         request: &Request<T>,
@@ -241,17 +247,17 @@ impl Audit {
                     "must say why a person is searched for: a document or case number of letters, digits and . - _ /";
                 return Err(invalid("reason", expected));
             }
-            // Before a key may be made: one that is gone must not be replaced unnoticed. The pages behind the first have its answer.
+            // Before a key may be made: one that is gone must not be replaced unnoticed. The pages behind the first have its response.
             if first {
                 self.check_keys(&permit, &read).await?;
             }
             let about = Entry { object: format!("reason:{reason}"), ..self.about(&asked)? };
-            self.host.note(&reader, rule.act, about).await?;
+            self.host.note(&reader, rule.event, about).await?;
         }
         Ok((read, permit))
     }
 
-    /// A search for somebody over a period whose key is gone would find nothing, and pass for an answer.
+    /// A search for a person over a period whose key is gone would find nothing, and look like a result.
     async fn check_keys(&self, permit: &ReadPermit, query: &Query) -> Result<(), Status> {
         let (keys, times) = (self.pseudonyms.clone(), (query.from_us, query.to_us));
         let missing = self.with_log(permit, move |reader, index| {
@@ -366,7 +372,7 @@ impl AuditService for Audit {
         let (statistics::PeriodStatistics { counts, not_counted }, complete) = counted.await?;
         let counts = counts.ok_or_else(too_many_counts)?;
         let (counts, complete) = (counts.into_iter().map(count_message).collect(), Some(complete));
-        Ok(Response::new(api::StatisticsResponse { counts, complete, uncounted: not_counted }))
+        Ok(Response::new(api::StatisticsResponse { counts, complete, not_counted }))
     }
 
     type CountExchangesStream = streams::Parts<api::CountExchangesPart>;
@@ -423,7 +429,7 @@ impl AuditService for Audit {
     }
 
     async fn get_receipt(&self, request: Request<api::GetReceiptRequest>) -> AuditResult<api::GetReceiptResponse> {
-        // Whoever made an exchange gets its receipt; whoever else asks must be an auditor.
+        // The client of an exchange gets its receipt; anyone else must be an auditor.
         let client = match &self.host {
             Host::Gateway { registry, .. } => host::peer(&request)?.identify(&registry.load()).ok(),
             Host::Owner { .. } => None,

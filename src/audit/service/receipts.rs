@@ -1,6 +1,6 @@
-//! Receipts for whoever made the exchange, and for auditors. Any registered client may ask, without a token, so nothing
-//! here depends on what it asks for: an id is looked up in the index and in the few bundles that the index does not have
-//! yet, the journal is never read, and waiting for a checkpoint takes no thread.
+//! Receipts for the client of an exchange, and for auditors. Any registered client may call, without a token, so no timing here depends on
+//! the request: an id is looked up in the index and in the few bundles that the index does not have yet, the journal is never read, and
+//! waiting for a checkpoint takes no thread.
 
 use super::{Audit, AuditError, failed_for_client, refused, unknown};
 use crate::access::reads::ReadPermit;
@@ -23,8 +23,8 @@ const SEALED_WITHIN: Duration = Duration::from_secs(3);
 const COSIGNED_EVERY: Duration = Duration::from_millis(250);
 /// Most bundles that are read for an exchange that is not in the index yet: 20,000 entries, a second of the busiest log.
 const MAX_BUNDLES: u64 = 80;
-/// Clients are refused at multiples of this after their request, so that the time does not tell an unknown exchange from
-/// another's: reading an entry takes some hundred microseconds.
+/// Clients are refused at multiples of this after their request, so that the time does not distinguish an unknown exchange from another's:
+/// reading an entry takes some hundred microseconds.
 const REFUSED_EVERY: Duration = Duration::from_millis(250);
 /// How far the clock of the machine that made an id may be ahead.
 const SKEW_MS: u64 = 60_000;
@@ -61,7 +61,7 @@ fn may_exist(id: &[u8; 16]) -> bool {
     made_ms(id).is_some_and(|made| made <= now + SKEW_MS)
 }
 
-/// Whether an entry's bytes are of an exchange: its id stands behind version and kind, some bytes from the beginning.
+/// Returns whether an entry's bytes are of an exchange: its id follows version and kind, some bytes from the beginning.
 fn is_of(bytes: &[u8], id: &[u8; 16]) -> bool {
     bytes.iter().take(32).enumerate().any(|(at, _)| bytes.get(at..at + 16) == Some(id))
         && Entry::from_bytes(bytes).is_some_and(|entry| entry.exchange_id == id)

@@ -1,4 +1,4 @@
-//! What each method needs: known before its message is read, so that nobody sends one who may not.
+//! The role that each method needs: checked before its message is read, so that only those who may call it send one.
 
 use crate::access::rules::rules;
 use crate::access::staff::RoleRule;
@@ -32,6 +32,6 @@ mod tests {
     #[test]
     fn d1_every_method_has_one_rule() {
         crate::access::rules::assert_complete("ndxp.audit.v1.AuditService", ALL);
-        assert!(of("Get").is_some_and(|rule| rule.act == "audit.get") && of("get").is_none());
+        assert!(of("Get").is_some_and(|rule| rule.event == "audit.get") && of("get").is_none());
     }
 }

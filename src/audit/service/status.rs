@@ -7,7 +7,7 @@ use crate::exchange_log::Entry;
 use crate::exchange_log::disk::LocalDisk;
 use crate::exchange_log::reader::{self, LogReader};
 use crate::keyfile::Vault;
-use crate::registry::act::MAX_JUSTIFICATION;
+use crate::registry::admin_event::MAX_JUSTIFICATION;
 use crate::status::{Reason, Refusal};
 use crate::witness::alarm::{self, ForkAlarm};
 use std::path::Path;
@@ -66,7 +66,7 @@ impl Audit {
         }
         let object = format!("alarm:{wanted}");
         let about = Entry { object, justification: reason.to_owned(), ..Entry::default() };
-        self.host.note(&reader, rule.act, about).await?;
+        self.host.note(&reader, rule.event, about).await?;
         let data = self.data.clone();
         reading(&permit, move || Ok(alarm::clear(&data)?)).await?;
         Ok(Response::new(api::AcknowledgeAlarmResponse {}))

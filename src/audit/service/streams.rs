@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tonic::Status;
 
-/// Parts of an answer.
+/// Parts of a response.
 pub type Parts<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// Entries of an export that are found at once: 16 MB where each is as large as it may be, a tenth of a MB as a rule.
@@ -178,14 +178,14 @@ pub(super) fn count(
             Err(status) => Err(status),
             // Whoever asked is gone.
             Ok((None, _)) => return,
-            Ok((Some(statistics::PeriodStatistics { counts, not_counted: uncounted }), complete)) => {
+            Ok((Some(statistics::PeriodStatistics { counts, not_counted }), complete)) => {
                 let counts = counts.ok_or_else(too_many_counts);
                 counts.map(|counts| api::CountExchangesPart {
                     done: complete.size + complete.unsealed,
                     of: complete.size + complete.unsealed,
                     counts: counts.into_iter().map(count_message).collect(),
                     complete: Some(complete),
-                    uncounted,
+                    not_counted,
                 })
             }
         };

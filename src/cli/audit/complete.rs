@@ -1,4 +1,4 @@
-//! Up to where an answer is complete, for people and scripts.
+//! Up to where a response is complete, for people and scripts.
 
 use crate::audit::service::api;
 use crate::cli::CliError;
@@ -50,7 +50,7 @@ pub fn print(complete: Option<&api::Complete>, output: Output) {
     );
 }
 
-/// Checks that the tree that an answer is complete up to, and that of a signed checkpoint, are one log's: the smaller is the
+/// Checks that the tree that a response is complete up to, and that of a signed checkpoint, are one log's: the smaller is the
 /// beginning of the larger.
 pub fn check(session: &Session, complete: &api::Complete, signed: &Checkpoint) -> Result<(), CliError> {
     let failed = || CliError::Failed("the answer is not of the log whose checkpoint is signed: audit verify".into());

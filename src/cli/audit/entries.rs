@@ -134,10 +134,10 @@ pub fn tail(session: &Session, filter: &Filter, from_index: u64, json: bool) -> 
     })
 }
 
-/// `Service/Method` of a call, or an administrator's act with its object.
+/// `Service/Method` of a call, or an administrator's event with its object.
 pub fn what(row: &Value) -> String {
     match cell(&row["operation"]).rsplit('.').next() {
-        Some("") | None => short(&format!("{} {}", cell(&row["act"]), cell(&row["object"]))),
+        Some("") | None => short(&format!("{} {}", cell(&row["event"]), cell(&row["object"]))),
         Some(name) => short(name),
     }
 }

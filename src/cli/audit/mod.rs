@@ -84,7 +84,7 @@ enum AuditCommand {
         #[arg(long, requires = "pdf")]
         force: bool,
     },
-    /// A period in numbers: by client, source, operation and outcome; and what is odd in it.
+    /// A period in numbers: by client, source, operation and outcome; and its anomalies.
     Report {
         #[command(flatten)]
         filter: Box<Filter>,
@@ -96,8 +96,9 @@ enum AuditCommand {
         #[arg(long)]
         by_index: bool,
     },
-    /// What simple rules find odd in a period of at most 31 days, with the entries behind it.
-    Odd {
+    /// List the anomalies that simple rules find in a period of at most 31 days, with the entries behind it.
+    #[command(alias = "odd")]
+    Anomalies {
         /// From this time on; the last seven days unless said.
         #[arg(long, value_parser = filter::local_time)]
         from: Option<i64>,
@@ -116,7 +117,7 @@ enum AuditCommand {
         #[arg(long)]
         force: bool,
     },
-    /// Show every entry of one exchange, whole.
+    /// Show every entry of one exchange in full.
     Show {
         /// Its id, or an entry's index.
         exchange: String,
@@ -214,7 +215,7 @@ pub fn run(args: AuditArgs, output: Output) -> Result<(), CliError> {
             }
         }
         AuditCommand::Report { filter, days, by_index } => report::period(&open()?, &filter, (days, by_index), output),
-        AuditCommand::Odd { from, to } => report::list_anomalies(&open()?, from, to, output),
+        AuditCommand::Anomalies { from, to } => report::list_anomalies(&open()?, from, to, output),
         AuditCommand::Export { filter, out, force } => export::export(&open()?, &filter, (&out, force), output),
         AuditCommand::Show { exchange } => {
             let listed = entries::named(&open()?, &exchange)?;
@@ -282,11 +283,11 @@ fn to_json(found: &Found) -> Value {
         "operation": entry.operation, "scope": entry.scope, "purpose": entry.purpose,
         "subjects": entry.subjects.iter().map(pseudonym).collect::<Vec<_>>(),
         "official": entry.official.as_ref().map(pseudonym), "fields": entry.fields,
-        "request_commitment": hex(&entry.request_commitment), "answer_commitment": hex(&entry.answer_commitment),
+        "request_commitment": hex(&entry.request_commitment), "response_commitment": hex(&entry.response_commitment),
         "status": entry.status_text(), "reason": entry.reason, "source_code": entry.source_code,
         "total_us": entry.total_us, "source_us": entry.source_us, "request_bytes": entry.request_bytes,
-        "answer_bytes": entry.answer_bytes, "request_messages": entry.request_messages,
-        "answer_messages": entry.answer_messages, "actor": entry.actor, "act": entry.act, "object": entry.object,
+        "response_bytes": entry.response_bytes, "request_messages": entry.request_messages,
+        "response_messages": entry.response_messages, "actor": entry.actor, "event": entry.event, "object": entry.object,
         "suppressed": entry.suppressed, "grant": entry.grant, "grant_call": entry.grant_call,
         "attempts": entry.attempts, "shadow_hub": entry.shadow_hub, "approved_by": entry.approved_by,
         "rule": entry.rule, "justification": entry.justification, "changes": entry.changes.iter().map(change).collect::<Vec<_>>(),
@@ -300,10 +301,10 @@ fn to_json(found: &Found) -> Value {
     ];
     let Value::Object(mut object) = whole else { return whole };
     object.extend(refused.map(|(name, text)| (name.to_owned(), Value::from(text.as_str()))));
-    object.insert("act_sequence".to_owned(), json!(entry.act_sequence));
-    let answered: Vec<_> = entry.answer_subjects.iter().map(pseudonym).collect();
-    object.insert("answer_subjects".to_owned(), json!(answered));
-    object.insert("answer_subjects_omitted".to_owned(), json!(entry.answer_subjects_omitted));
+    object.insert("event_sequence".to_owned(), json!(entry.event_sequence));
+    let answered: Vec<_> = entry.response_subjects.iter().map(pseudonym).collect();
+    object.insert("response_subjects".to_owned(), json!(answered));
+    object.insert("response_subjects_omitted".to_owned(), json!(entry.response_subjects_omitted));
     object.insert("dropped_fields".to_owned(), json!(entry.dropped_fields));
     object.insert("unknown_codes".to_owned(), json!(entry.unknown_codes));
     let xroad = [

@@ -1,4 +1,4 @@
-//! `audit subject`, `audit report`, `audit odd`.
+//! `audit subject`, `audit report`, `audit anomalies`.
 
 use super::complete::{self, CompleteListing};
 use super::entries;
@@ -138,14 +138,14 @@ fn method(operation: &Value) -> String {
 
 type CountsKey = (String, String, String, String, String);
 
-/// Sums of exchanges, their time and the bytes of their answers, by day, client, source, operation and outcome.
+/// Sums of exchanges, their time and the bytes of their responses, by day, client, source, operation and outcome.
 #[derive(Default)]
 struct ExchangeTotals(BTreeMap<CountsKey, (u64, u64, u64)>);
 
 impl ExchangeTotals {
-    fn add(&mut self, key: CountsKey, exchanges: u64, total_us: u64, answer_bytes: u64) {
+    fn add(&mut self, key: CountsKey, exchanges: u64, total_us: u64, response_bytes: u64) {
         let sum = self.0.entry(key).or_default();
-        *sum = (sum.0 + exchanges, sum.1 + total_us, sum.2 + answer_bytes);
+        *sum = (sum.0 + exchanges, sum.1 + total_us, sum.2 + response_bytes);
     }
 }
 
@@ -159,8 +159,8 @@ type PeriodCounts = (ExchangeTotals, Option<api::Complete>, u64);
 
 fn summed(days: bool, counts: Vec<api::Count>) -> ExchangeTotals {
     let mut sums = ExchangeTotals::default();
-    for api::Count { from, client, source, operation, outcome, exchanges, total_us, answer_bytes, .. } in counts {
-        sums.add((day(days, from), client, source, operation, outcome), exchanges, total_us, answer_bytes);
+    for api::Count { from, client, source, operation, outcome, exchanges, total_us, response_bytes, .. } in counts {
+        sums.add((day(days, from), client, source, operation, outcome), exchanges, total_us, response_bytes);
     }
     sums
 }
@@ -187,31 +187,31 @@ fn from_log(session: &Session, filter: &Filter, days: bool) -> Result<PeriodCoun
     });
     progress.finish_and_clear();
     let last = last?.ok_or_else(|| CliError::Failed("the gateway ended before all was counted".into()))?;
-    Ok((summed(days, last.counts), last.complete, last.uncounted))
+    Ok((summed(days, last.counts), last.complete, last.not_counted))
 }
 
 /// As the search index has counted them, pruned entries too.
 fn from_index(session: &Session, filter: &Filter, days: bool) -> Result<PeriodCounts, CliError> {
     let request = api::StatisticsRequest { query: Some(filter.request()), bucket: bucket(days) };
     let counted = session.read(session.audit().statistics(request))?;
-    Ok((summed(days, counted.counts), counted.complete, counted.uncounted))
+    Ok((summed(days, counted.counts), counted.complete, counted.not_counted))
 }
 
-/// A period in numbers, and what is odd in it.
+/// A period in numbers, and its anomalies.
 pub fn period(
     session: &Session,
     filter: &Filter,
     (days, by_index): (bool, bool),
     output: Output,
 ) -> Result<(), CliError> {
-    let row = |((day, client, source, operation, outcome), (exchanges, total_us, answer_bytes)): (
+    let row = |((day, client, source, operation, outcome), (exchanges, total_us, response_bytes)): (
         CountsKey,
         (u64, u64, u64),
     )| {
         let mean_ms = total_us as f64 / exchanges.max(1) as f64 / 1e3;
         let mut row = json!({
             "client": client, "source": source, "operation": operation, "outcome": outcome, "exchanges": exchanges,
-            "mean_ms": mean_ms, "answer_bytes": answer_bytes,
+            "mean_ms": mean_ms, "response_bytes": response_bytes,
         });
         if days {
             row["day"] = Value::from(day);
@@ -219,14 +219,14 @@ pub fn period(
         row
     };
     let counts = if by_index { from_index } else { from_log };
-    let (sums, complete, uncounted) = counts(session, filter, days)?;
+    let (sums, complete, not_counted) = counts(session, filter, days)?;
     let rows: Vec<Value> = sums.0.into_iter().map(row).collect();
-    let odd = anomalies(session, &filter.request())?;
+    let found = anomalies(session, &filter.request())?;
     if output == Output::Json {
         let complete = complete::to_json(complete.as_ref());
         let by = if by_index { "index" } else { "log" };
         return print_json(
-            &json!({ "counts": rows, "counted_by": by, "findings": odd, "complete": complete, "uncounted": uncounted }),
+            &json!({ "counts": rows, "counted_by": by, "findings": found, "complete": complete, "not_counted": not_counted }),
         );
     }
     let header = ["day", "client", "source", "operation", "outcome", "exchanges", "mean ms"];
@@ -237,19 +237,21 @@ pub fn period(
         let day = days.then(|| cell(&row["day"]));
         day.into_iter().chain(names).chain([cell(&row["exchanges"]), mean]).collect()
     })?;
-    anstream::println!("odd in this period (at most its last 31 days; what is usual is taken from the search index):");
-    show_anomalies(&odd, output)?;
+    anstream::println!(
+        "anomalies in this period (at most its last 31 days; what is usual is taken from the search index):"
+    );
+    show_anomalies(&found, output)?;
     if by_index {
         anstream::println!("counted by the search index, which audit verify --index compares with the log");
     }
-    if uncounted > 0 {
-        anstream::println!("{uncounted} entries that may be of this period are archived and gone, and not counted");
+    if not_counted > 0 {
+        anstream::println!("{not_counted} entries that may be of this period are archived and gone, and not counted");
     }
     complete::print(complete.as_ref(), output);
     Ok(())
 }
 
-/// What is odd in the period of a query, or in its last 31 days; of its client, where it names one. Nothing where the
+/// The anomalies in the period of a query, or in its last 31 days; of its client, where it names one. Nothing where the
 /// gateway keeps no index.
 fn anomalies(session: &Session, query: &api::Query) -> Result<Vec<Value>, CliError> {
     let to_us = if query.to_us == 0 { jiff::Timestamp::now().as_microsecond() } else { query.to_us };
@@ -284,7 +286,7 @@ fn show_anomalies(rows: &[Value], output: Output) -> Result<(), CliError> {
     })
 }
 
-/// What is odd.
+/// The anomalies.
 pub fn list_anomalies(session: &Session, from: Option<i64>, to: Option<i64>, output: Output) -> Result<(), CliError> {
     let to_us = to.unwrap_or_else(|| jiff::Timestamp::now().as_microsecond());
     let from_us = from.unwrap_or(to_us - WEEK_US);

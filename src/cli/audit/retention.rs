@@ -6,7 +6,7 @@ use crate::audit::service::api;
 use crate::cli::CliError;
 use crate::cli::output::{Output, bar, time};
 use crate::cli::session::Session;
-use crate::exchange_log::file_acts::PRUNE_ACT;
+use crate::exchange_log::file_events::PRUNE_EVENT;
 use crate::keyfile::Vault;
 use crate::registry::sqlite::SqliteStore;
 use clap::{Args, Subcommand};
@@ -14,7 +14,7 @@ use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Longest wait until the act is under a checkpoint.
+/// Longest wait until the event is under a checkpoint.
 const TOLD_WITHIN: Duration = Duration::from_secs(10);
 
 #[derive(Args)]
@@ -79,7 +79,7 @@ pub fn prune(
     progress.finish_and_clear();
     archived?;
     retention::restate(data, &plan, store)?;
-    plan.objects().try_for_each(|object| store.note(PRUNE_ACT, object))?;
+    plan.objects().try_for_each(|object| store.note(PRUNE_EVENT, object))?;
     let began = Instant::now();
     while !retention::is_logged(data, &plan)? || !retention::is_restated(data, &plan)? {
         if began.elapsed() > TOLD_WITHIN {

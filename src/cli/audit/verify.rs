@@ -12,13 +12,13 @@ use crate::drivers::http::HttpEndpoint;
 use crate::exchange_log::LogError;
 use crate::exchange_log::checkpoint::LogVerifier;
 use crate::exchange_log::cosignature::Policy;
-use crate::exchange_log::file_acts::FileAct;
+use crate::exchange_log::file_events::FileEvent;
 use crate::exchange_log::key as log_key;
 use crate::exchange_log::reader::VKEY_FILE;
 use crate::exchange_log::verify::{Against, LogFiles, LogFolder, Report, verify, verify_data};
 use crate::identity::tls::{self, Revocation};
 use crate::keyfile::Vault;
-use crate::registry::{ActKey, now};
+use crate::registry::{AdminEventKey, now};
 use crate::server::registry_path;
 use bytes::Bytes;
 use clap::Args;
@@ -187,13 +187,13 @@ pub fn run(
     let objects = registry.map(|data| compare(&data, &connection.vault(&data))).transpose()?;
     let indexed = index.map(|index| index.check(connection)).transpose()?;
     if let Some(data) = folder {
-        check_folder(&data, connection, (&key, &report.acts))?;
+        check_folder(&data, connection, (&key, &report.admin_events))?;
     }
     print(&report, (objects, indexed), given.is_some(), output)
 }
 
 /// Whatever lies in the folder beside the log is what the log, the configuration or a key says.
-fn check_folder(data: &Path, connection: &ConnectionArgs, log: (&LogVerifier, &[FileAct])) -> Result<(), CliError> {
+fn check_folder(data: &Path, connection: &ConnectionArgs, log: (&LogVerifier, &[FileEvent])) -> Result<(), CliError> {
     let config = connection.config_of(data);
     let policy = config.as_ref().map(|config| config.log.policy_text.as_deref());
     let hsm = config.as_ref().is_some_and(|config| config.hsm.is_some());
@@ -291,7 +291,7 @@ fn compare(data: &Path, vault: &Vault) -> Result<usize, CliError> {
         CliError::Failed(format!("the log is whole, but the registry is not verified: {error}"))
     };
     let progress = bar("recomputing the registry {bar:40} {pos}/{len} entries, {per_sec}")?;
-    let key = ActKey::read(&registry_path(data), vault).map_err(|error| failed(&error))?;
+    let key = AdminEventKey::read(&registry_path(data), vault).map_err(|error| failed(&error))?;
     let mut replay = key.map(Replay::with_key).unwrap_or_default();
     let advanced = replay.advance(data, |done, of| {
         progress.set_length(of);

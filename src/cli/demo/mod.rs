@@ -24,8 +24,8 @@ use tonic::Code;
 #[derive(Args)]
 pub struct DemoArgs {
     /// Stay up after the tour, until Ctrl-C, and print how to call.
-    #[arg(long)]
-    stay: bool,
+    #[arg(long = "stay")]
+    keep_running: bool,
     /// Use and keep this folder rather than a throw-away one.
     #[arg(long, value_name = "DIR")]
     folder: Option<PathBuf>,
@@ -37,7 +37,7 @@ struct TourLine {
     operation: String,
     protocol: String,
     result: String,
-    took: Duration,
+    elapsed: Duration,
     ok: bool,
 }
 
@@ -45,7 +45,7 @@ impl TourLine {
     fn json(&self) -> Value {
         json!({
             "source": self.source, "operation": self.operation, "protocol": self.protocol, "result": self.result,
-            "ms": self.took.as_secs_f64() * 1e3, "ok": self.ok,
+            "ms": self.elapsed.as_secs_f64() * 1e3, "ok": self.ok,
         })
     }
 }
@@ -69,13 +69,13 @@ pub fn run(args: &DemoArgs, output: Output) -> Result<(), CliError> {
     say(&format!("gateway: https://{}, folder {}", stage.gateway.address, stage.folder.path.display()));
     let config = Config::load(&stage.folder.gateway_config())?;
     let base = format!("https://{}", stage.gateway.address);
-    let cast = Participants::enter(&config, &stage.folder, &base)?;
+    let participants = Participants::enter(&config, &stage.folder, &base)?;
     let contracts = config.catalogue()?.contracts;
     // The gateway takes changes of the registry over within 200 ms.
     std::thread::sleep(Duration::from_millis(600));
 
     let (operations, refusals) = runtime()?.block_on(async {
-        let shop = cast.actor(&base, "one-stop-shop")?;
+        let shop = participants.actor(&base, "one-stop-shop")?;
         let all = samples(&stage.sandbox.province);
         let mut lines = Vec::new();
         for sample in &all {
@@ -86,7 +86,7 @@ pub fn run(args: &DemoArgs, output: Output) -> Result<(), CliError> {
                 lines.push(missed(operation));
             }
         }
-        let refused = refusals::all(&cast, &base, &contracts, &stage.sandbox.province).await?;
+        let refused = refusals::all(&participants, &base, &contracts, &stage.sandbox.province).await?;
         Ok::<_, CliError>((lines, refused))
     })?;
     if output == Output::Human {
@@ -115,8 +115,8 @@ pub fn run(args: &DemoArgs, output: Output) -> Result<(), CliError> {
             "missed": misses,
         }))?,
     }
-    if args.stay {
-        stay(&stage, &cast, say)?;
+    if args.keep_running {
+        keep_running(&stage, &participants, say)?;
     }
     let Stage { gateway, sandbox, .. } = stage;
     gateway.stop();
@@ -147,14 +147,14 @@ async fn call(actor: &DemoClient, contracts: &ContractSet, sample: &Sample) -> R
     let requests: Vec<_> = requests.collect::<Result<_, _>>().map_err(CliError::Failed)?;
     let began = Instant::now();
     let answered = actor.call(&path, &sample.purpose, &sample.official, requests).await?;
-    let took = began.elapsed();
+    let elapsed = began.elapsed();
     let (ok, result) = evaluate(operation, sample, &answered)?;
     Ok(TourLine {
         source: operation.source.id.clone(),
         operation: operation.name.clone(),
         protocol: operation.binding.protocol().into(),
         result,
-        took,
+        elapsed,
         ok,
     })
 }
@@ -185,7 +185,7 @@ fn missed(operation: &Operation) -> TourLine {
         operation: operation.name.clone(),
         protocol: operation.binding.protocol().into(),
         result: "not called: no sample".into(),
-        took: Duration::ZERO,
+        elapsed: Duration::ZERO,
         ok: false,
     }
 }
@@ -199,7 +199,7 @@ fn print_lines(header: &[&str], lines: &[TourLine]) {
             line.operation.clone(),
             line.protocol.clone(),
             format!("{mark}{}", line.result),
-            format!("{:.1}", line.took.as_secs_f64() * 1e3),
+            format!("{:.1}", line.elapsed.as_secs_f64() * 1e3),
         ]);
     }
     anstream::println!("{shown}");
@@ -213,7 +213,7 @@ fn verified(config: &Config) -> Result<verify::Report, CliError> {
     verify::verify_data(&config.data, None, Some(&signer.verifier()), against, |_, _| {}).map_err(fail)
 }
 
-fn stay(stage: &Stage, cast: &Participants<'_>, say: impl Fn(&str)) -> Result<(), CliError> {
+fn keep_running(stage: &Stage, participants: &Participants<'_>, say: impl Fn(&str)) -> Result<(), CliError> {
     let pki = stage.folder.path.join("pki");
     say(&format!(
         "\nthe gateway stays up until Ctrl-C; call it from another terminal:\n  \
@@ -221,7 +221,7 @@ fn stay(stage: &Stage, cast: &Participants<'_>, say: impl Fn(&str)) -> Result<()
         stage.gateway.address,
         pki.join("ca.pem").display(),
         pki.join("one-stop-shop.pem").display(),
-        cast.token_file("one-stop-shop").display(),
+        participants.token_file("one-stop-shop").display(),
     ));
     if let Some(address) = stage.gateway.operator_http {
         say(&format!("health and metrics: http://{address}/readyz http://{address}/metrics"));

@@ -103,15 +103,15 @@ impl<'c> Participants<'c> {
     pub fn enter(config: &'c Config, folder: &DevFolder, base: &str) -> Result<Self, CliError> {
         let store = SqliteStore::open_with(&registry_path(&config.data), &config.vault)?;
         let people = DemoStaff::appoint(folder, &store, base)?;
-        let cast = Participants { folder: folder.clone(), config, store };
-        cast.issuer().rotate(KeyAlgorithm::default())?;
+        let participants = Participants { folder: folder.clone(), config, store };
+        participants.issuer().rotate(KeyAlgorithm::default())?;
         for part in &PARTS {
-            cast.register(part, &people)?;
-            let token = cast.token(part.id, Duration::from_secs(3_600), Duration::ZERO)?;
-            write_private(&cast.token_file(part.id), token.as_bytes())?;
+            participants.register(part, &people)?;
+            let token = participants.token(part.id, Duration::from_secs(3_600), Duration::ZERO)?;
+            write_private(&participants.token_file(part.id), token.as_bytes())?;
         }
-        cast.folder.pki().issue("stranger", &Role::Client("stranger".into()), DEFAULT_DAYS)?;
-        Ok(cast)
+        participants.folder.pki().issue("stranger", &Role::Client("stranger".into()), DEFAULT_DAYS)?;
+        Ok(participants)
     }
 
     fn issuer(&self) -> Issuer<'_> {

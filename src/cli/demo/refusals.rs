@@ -18,7 +18,7 @@ const ENTERPRISE: &str = "/ndxp.business.v1.BusinessService/GetEnterprise";
 const CATALOGUES: &str = "/ndxp.catalogue.v1.CatalogueService/ListCatalogues";
 
 struct RefusalTrial<'t> {
-    cast: &'t Participants<'t>,
+    participants: &'t Participants<'t>,
     base: &'t str,
     contracts: &'t ContractSet,
     lines: Vec<TourLine>,
@@ -41,12 +41,12 @@ impl<'w> TrialRequest<'w> {
 
 /// Tries everything; a line each.
 pub async fn all(
-    cast: &Participants<'_>,
+    participants: &Participants<'_>,
     base: &str,
     contracts: &ContractSet,
     province: &Province,
 ) -> Result<Vec<TourLine>, CliError> {
-    let mut tries = RefusalTrial { cast, base, contracts, lines: Vec::new() };
+    let mut tries = RefusalTrial { participants, base, contracts, lines: Vec::new() };
     tries.tokens().await?;
     tries.access(province).await?;
     tries.requests(province).await?;
@@ -74,25 +74,25 @@ impl RefusalTrial<'_> {
             operation: what.title.to_owned(),
             protocol: expected.as_str().to_owned(),
             result: format!("{:?} {reason}{}", answered.status.code(), if logged { "" } else { " (not logged)" }),
-            took: began.elapsed(),
+            elapsed: began.elapsed(),
             ok: reason == expected.as_str() && answered.status.code() == expected.code() && logged,
         });
         Ok(())
     }
 
     async fn token(&mut self, who: &str, token: &str, title: &str, expected: Reason) -> Result<(), CliError> {
-        let actor = self.cast.actor_with(self.base, who, token)?;
+        let actor = self.participants.actor_with(self.base, who, token)?;
         self.with(who, &actor, TrialRequest::catalogues(title), expected).await
     }
 
     async fn tokens(&mut self) -> Result<(), CliError> {
         let shop = "one-stop-shop";
         let second = Duration::from_secs(1);
-        let good = self.cast.token(shop, second * 3_600, Duration::ZERO)?;
-        let expired = self.cast.token(shop, second, Duration::ZERO)?;
-        let early = self.cast.token(shop, second * 3_600, second * 3_600)?;
-        let revoked = self.cast.token("left-alone", second * 3_600, Duration::ZERO)?;
-        self.cast.revoke_newest("left-alone")?;
+        let good = self.participants.token(shop, second * 3_600, Duration::ZERO)?;
+        let expired = self.participants.token(shop, second, Duration::ZERO)?;
+        let early = self.participants.token(shop, second * 3_600, second * 3_600)?;
+        let revoked = self.participants.token("left-alone", second * 3_600, Duration::ZERO)?;
+        self.participants.revoke_newest("left-alone")?;
         let forged = {
             // Another signature of the right length.
             let (head, signature) = good.rsplit_once('.').unwrap_or((&good, ""));
@@ -109,15 +109,15 @@ impl RefusalTrial<'_> {
         tokio::time::sleep(Duration::from_millis(2_100)).await;
         self.token(shop, &expired, "uses an expired token", Reason::TokenExpired).await?;
         self.token("left-alone", &revoked, "uses a revoked token", Reason::TokenRevoked).await?;
-        let still_good = self.cast.actor(self.base, "left-alone")?;
-        self.cast.suspend("left-alone")?;
+        let still_good = self.participants.actor(self.base, "left-alone")?;
+        self.participants.suspend("left-alone")?;
         tokio::time::sleep(Duration::from_millis(800)).await;
         let what = TrialRequest::catalogues("calls while suspended");
         self.with("left-alone", &still_good, what, Reason::ClientSuspended).await
     }
 
     async fn access(&mut self, province: &Province) -> Result<(), CliError> {
-        let office = self.cast.actor(self.base, "registry-office")?;
+        let office = self.participants.actor(self.base, "registry-office")?;
         let person = &province.people[0];
         let claim = json!({
             "citizenId": person.citizen_id, "fullName": person.full_name(), "birthDate": { "year": person.birth.0 },
@@ -136,7 +136,7 @@ impl RefusalTrial<'_> {
             ("slow-lane", "calls twice in a second, may once", Reason::RateLimited),
             ("small-quota", "calls twice a day, may once", Reason::QuotaExceeded),
         ] {
-            let actor = self.cast.actor(self.base, who)?;
+            let actor = self.participants.actor(self.base, who)?;
             actor.call(CATALOGUES, "", "", vec![Bytes::new()]).await?;
             self.with(who, &actor, TrialRequest::catalogues(title), reason).await?;
         }
@@ -144,7 +144,7 @@ impl RefusalTrial<'_> {
     }
 
     async fn requests(&mut self, province: &Province) -> Result<(), CliError> {
-        let shop = self.cast.actor(self.base, "one-stop-shop")?;
+        let shop = self.participants.actor(self.base, "one-stop-shop")?;
         let wrong =
             json!({ "citizenId": "12345", "fullName": "R2D2", "birthDate": { "year": 2024, "month": 2, "day": 30 } });
         let (purpose, official) = ("1.004222", OFFICIAL);

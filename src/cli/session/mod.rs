@@ -63,7 +63,7 @@ pub struct ConnectionArgs {
     /// emergencies [env: NDXP_CONFIG].
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Why you do this, in your own words (at most 500 characters): it stands in the log with the act.
+    /// Why you do this, in your own words (at most 500 characters): it stands in the log with the event.
     #[arg(long, global = true, value_name = "TEXT")]
     why: Option<String>,
     #[arg(long = "as", global = true, hide = true, value_name = "NAME")]

@@ -1,4 +1,4 @@
-//! A folder of contracts: its files, and what the compiler of protos says of them.
+//! A folder of contracts: its files, and the errors of the proto compiler.
 
 use super::ContractFault;
 use miette::Diagnostic;
@@ -81,7 +81,7 @@ fn renamed_option(text: &str, line: u32, reason: &str) -> Option<String> {
     })
 }
 
-/// All that protox has found in a file. It says where by an offset; people want a line.
+/// Returns all errors of protox in a file, with lines in place of its offsets.
 fn compile_faults(folder: &Path, name: &str, error: &protox::Error) -> Vec<ContractFault> {
     let name = error.file().unwrap_or(name);
     let detailed = format!("{error:?}");

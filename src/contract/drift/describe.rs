@@ -6,7 +6,7 @@ use crate::contract::options::Wire;
 use crate::contract::plan::{FieldKind, FieldPlan, MessagePlan, WirePath};
 
 impl DocumentShape {
-    /// The shape of an operation's answers; nothing for gRPC, see [`super::MessageShape`]. `common`: paths that its source's answers
+    /// The shape of an operation's answers; nothing for gRPC, see [`super::MessageShape`]. `common`: paths that its source's responses
     /// have, `own`: those of its own.
     ///
     /// # Errors

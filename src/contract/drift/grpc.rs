@@ -13,7 +13,7 @@ use prost_reflect::Kind;
 const MAX_DEPTH: usize = crate::contract::plan::MAX_NESTING + 1;
 
 impl MessageShape {
-    /// The shape of an answer.
+    /// The shape of a response.
     ///
     /// # Errors
     /// Where a message ignores paths: a gRPC source's are `reserved` numbers.

@@ -1,8 +1,8 @@
-//! What drift is, and what becomes of an answer that has it.
+//! The kinds of drift, and the policies for a response that has drifted.
 
 use crate::contract::options;
 
-/// What of an answer is not as its contract says.
+/// A difference between a response and its contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum DriftKind {
     /// A member, an element or a field that the contract neither reads nor ignores.
@@ -22,7 +22,7 @@ impl DriftKind {
     pub const ALL: [DriftKind; 5] =
         [DriftKind::Added, DriftKind::Missing, DriftKind::Retyped, DriftKind::UnknownCode, DriftKind::Dropped];
 
-    /// As it stands in metrics, tables and reports.
+    /// Its name in metrics, tables and reports.
     pub fn as_str(self) -> &'static str {
         match self {
             DriftKind::Added => "added",
@@ -39,7 +39,7 @@ impl DriftKind {
     }
 }
 
-/// What becomes of an answer that has drifted.
+/// What becomes of a response that has drifted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum DriftPolicy {
     /// Counted only.
@@ -47,12 +47,12 @@ pub enum DriftPolicy {
     /// Said in the log once for each path.
     #[default]
     Warn,
-    /// The answer is refused.
+    /// The response is refused.
     Refuse,
 }
 
 impl DriftPolicy {
-    /// The policy of this name, as connection entries have it.
+    /// Returns the policy of this name in connection entries.
     pub fn named(text: &str) -> Option<Self> {
         match text {
             "pass" => Some(DriftPolicy::Pass),
@@ -62,7 +62,7 @@ impl DriftPolicy {
         }
     }
 
-    /// As connection entries have it.
+    /// Its name in connection entries.
     pub fn as_str(self) -> &'static str {
         match self {
             DriftPolicy::Pass => "pass",
@@ -71,7 +71,7 @@ impl DriftPolicy {
         }
     }
 
-    /// As a contract says it; `None` where it says nothing.
+    /// Returns the policy of a contract; `None` where it has none.
     pub fn of(said: options::DriftPolicy) -> Option<Self> {
         match said {
             options::DriftPolicy::Unspecified => None,
@@ -82,7 +82,7 @@ impl DriftPolicy {
     }
 }
 
-/// One thing that was noticed in an answer. Names of the contract's, and folded ones of the source's: never a value.
+/// One thing that was noticed in a response. Names of the contract's, and folded ones of the source's: never a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Drift {
     /// What it is.

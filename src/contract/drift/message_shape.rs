@@ -5,7 +5,7 @@ use std::ops::Range;
 /// What a message of a gRPC source may look like.
 #[derive(Debug, Default)]
 pub struct MessageShape {
-    /// The messages; 0 is the answer.
+    /// The messages; 0 is the response.
     pub(super) messages: Vec<Node>,
 }
 

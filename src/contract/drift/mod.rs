@@ -1,8 +1,8 @@
-//! Drift: where a source's answer is not of the shape that its contract describes, though it may well be read.
+//! Drift: where a source's response is not of the shape that its contract describes, though it may well be read.
 //!
-//! An operation's [`DocumentShape`] is worked out once, when its contract loads: every name at the source that the contract reads, or knows and
-//! ignores. An answer is held against it in one walk that looks each name up once, and allocates nothing while all is as described. What
-//! is noticed has a path, a kind and two words of types, never a value: see [`name`].
+//! An operation's [`DocumentShape`] is worked out once, when its contract loads: every name at the source that the contract reads, or knows
+//! and ignores. A response is held against it in one walk that looks each name up once, and allocates nothing while all is as described.
+//! What is noticed has a path, a kind and two words of types, never a value: see [`name`].
 
 mod describe;
 mod grpc;
@@ -46,7 +46,7 @@ fn bounded(mut path: String) -> String {
     path
 }
 
-/// Where a field of an answer (`household_head.gender`) stands at the source.
+/// Returns the path at the source of a response's field (`household_head.gender`).
 fn wire_path(operation: &Operation, field: &str) -> String {
     let mut parts: Vec<&str> = operation.response_root.first().into_iter().flatten().map(String::as_str).collect();
     let mut plan: Option<&MessagePlan> = Some(&operation.response);

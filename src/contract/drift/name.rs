@@ -8,7 +8,7 @@ const MAX_DIGITS: usize = 3;
 /// Unknown names in one structure from which on it is taken for a map, whose names are values.
 pub(super) const MAX_UNKNOWN: usize = 16;
 
-/// What stands for names that may be values.
+/// The replacement of names that may be values.
 pub(super) const FOLDED: &str = "*";
 
 /// A name as it may be shown: itself, or `*`.

@@ -41,7 +41,7 @@ pub struct DocumentShape {
     pub(super) xml: bool,
 }
 
-/// What is wrong with what a contract says of drift.
+/// What is wrong with a contract's drift options.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ShapeFault {
     /// `ignored` names what is read.

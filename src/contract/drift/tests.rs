@@ -292,7 +292,7 @@ fn what_a_contract_says_of_drift_is_checked_at_load() {
     assert_eq!((policy("Get"), policy("List")), (Some(super::DriftPolicy::Refuse), Some(super::DriftPolicy::Pass)));
 }
 
-/// Which drift the answers of `tests/fixtures` have, by fixture: what public documents show is read or ignored by name.
+/// Which drift the responses of `tests/fixtures` have, by fixture: what public documents show is read or ignored by name.
 #[test]
 fn the_fixtures_answers_are_as_the_contracts_describe() {
     let contracts = ContractSet::embedded().unwrap();

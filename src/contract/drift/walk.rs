@@ -29,7 +29,7 @@ impl Step<'_> {
 }
 
 impl DocumentShape {
-    /// Notes where a document is not of this shape; `field`: the field in whose text it stands, empty for an answer as a whole.
+    /// Notes where a document is not of this shape; `field`: the field in whose text it stands, empty for a response as a whole.
     pub fn observe(&self, document: &Value, field: &dyn Fn() -> String, notes: &mut Notes) {
         DriftWalk { shape: self, field, notes }.value(0, document, None);
     }

@@ -1,4 +1,4 @@
-//! JSON answers (RFC 8259), as far as the sources need it: numbers keep their own text, names that stand twice in one object are
+//! JSON responses (RFC 8259), as far as the sources need it: numbers keep their own text, names that stand twice in one object are
 //! refused, a byte order mark is passed over. Bounded in depth; in size by who reads the body.
 
 mod common_form;
@@ -9,13 +9,13 @@ use serde_json::Value;
 /// Deepest nesting that is read, as of XML.
 const MAX_DEPTH: usize = 64;
 
-/// Why a document was not read. Never tells its content.
+/// Why a document was not read. Never contains its content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum JsonError {
     /// Not well-formed, or not UTF-8.
     #[error("the JSON is not well-formed")]
     Malformed,
-    /// A name stands twice in one object: readers differ in which value counts (RFC 8259, section 4).
+    /// A name occurs twice in one object: readers differ in which value counts (RFC 8259, section 4).
     #[error("the JSON has a name twice in one object")]
     Duplicate,
     /// Nested deeper than 64.

@@ -49,7 +49,7 @@ enum Token {
     Fraction,
     /// `Z`, or hours and minutes east of it.
     Zone,
-    /// Read where it is there, never written.
+    /// Read where it is present, never written.
     Optional(Vec<Token>),
 }
 
@@ -67,11 +67,11 @@ enum DatePart {
 #[derive(Debug, Clone)]
 pub struct Notation {
     tokens: Vec<Token>,
-    /// What the notation tells.
+    /// The precision of the notation.
     pub precision: Precision,
     /// Its path at the source, where it is not the field's own.
     pub name: Option<super::WirePath>,
-    /// The field that tells which notation is used, and its value for this one.
+    /// The field that selects the notation, and its value for this one.
     pub marker: Option<(super::WirePath, String)>,
     /// How much of what is read counts, where that is less than the pattern has; such a notation is never written.
     pub read_precision: Option<Precision>,
@@ -81,6 +81,9 @@ pub struct Notation {
 
 impl Notation {
     /// Reads a pattern such as `dd/MM/yyyy` or `yyyy'0101'`.
+    ///
+    /// # Errors
+    /// The pattern has an unknown letter, or a quote or bracket that does not close; the text names it.
     pub fn parse(pattern: &str) -> Result<Self, String> {
         // XML Schema Part 2, sections 3.3.7 and 3.3.9.
         let pattern = match pattern {
@@ -147,7 +150,7 @@ impl Notation {
         Ok(Notation { tokens, precision, name: None, marker: None, read_precision: None, in_parts: None })
     }
 
-    /// A date whose parts stand in places of their own; an empty name is a part that is never known.
+    /// Returns the notation of a date whose parts have paths of their own; an empty name is a part that is never known.
     pub fn in_parts(year: &str, month: &str, day: &str) -> Self {
         let place = |name: &str| (!name.is_empty()).then(|| super::WirePath::parse(name));
         let in_parts = Some([place(year), place(month), place(day)]);
@@ -219,7 +222,7 @@ impl Notation {
     }
 }
 
-/// Reads what the tokens stand for, and gives what is left.
+/// Parses the tokens, and returns the rest of the text.
 fn read_tokens<'t>(tokens: &[Token], text: &'t str, parts: &mut DateParts, time: &mut (i8, i8, i8)) -> Option<&'t str> {
     let mut rest = text;
     for token in tokens {

@@ -1,4 +1,4 @@
-//! Values of an answer onto the wire (https://protobuf.dev/programming-guides/encoding/), without building a message first:
+//! Values of a response onto the wire (https://protobuf.dev/programming-guides/encoding/), without building a message first:
 //! what a source sent is read once, and written once.
 
 use crate::varint;
@@ -61,7 +61,7 @@ fn content(out: &mut Vec<u8>, kind: &Kind, value: &Value) {
         Value::F64(value) => out.extend_from_slice(&value.to_le_bytes()),
         Value::String(text) => bytes(out, text.as_bytes()),
         Value::Bytes(inner) => bytes(out, inner),
-        // Never made while an answer is read.
+        // Never made while a response is read.
         Value::Message(_) | Value::List(_) | Value::Map(_) => bytes(out, &[]),
     }
 }

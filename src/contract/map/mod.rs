@@ -16,7 +16,7 @@ use super::plan::WirePath;
 use serde_json::{Map, Value};
 use std::borrow::Cow;
 
-/// Why a mapping failed. Paths only: values may be somebody's data.
+/// Why a mapping failed. Paths only: values may be personal data.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MapError {
     /// A request value cannot be written in the source's notation.
@@ -40,12 +40,12 @@ pub enum MapError {
     SettingMissing(String),
 }
 
-/// The value at a path, where there is one that is not null. A list on the way is gone through when it has one item.
+/// Returns the value at a path, where there is one that is not null. A list on the path is entered when it has one item.
 pub fn lookup<'v>(place: &'v Value, root: &'v Value, path: &WirePath) -> Option<&'v Value> {
     descend(if path.absolute { root } else { place }, &path.parts)
 }
 
-/// The value below `place` through `parts`.
+/// Returns the value below `place` at `parts`.
 pub fn descend<'v>(place: &'v Value, parts: &[String]) -> Option<&'v Value> {
     let mut here = place;
     for part in parts {
@@ -54,7 +54,7 @@ pub fn descend<'v>(place: &'v Value, parts: &[String]) -> Option<&'v Value> {
     (!here.is_null()).then_some(here)
 }
 
-/// Puts a value at a path, making the objects on the way.
+/// Inserts a value at a path, and creates the objects on the path.
 pub fn insert_at(object: &mut Map<String, Value>, parts: &[String], value: Value) {
     let Some((last, way)) = parts.split_last() else { return };
     let mut here = object;

@@ -1,11 +1,11 @@
-//! Success, failure and absence in an answer, as the contract tells them apart. What it does not name is none of them.
+//! Success, failure and absence in a response, as the contract distinguishes them. What it does not name is none of them.
 
 use super::{WirePath, lookup, scalar_text, values};
 use crate::contract::options::{self, Meaning};
 use crate::contract::text;
 use serde_json::Value;
 
-/// A contract's outcome rules, made ready once.
+/// A contract's outcome rules, compiled once.
 #[derive(Debug, Default)]
 pub struct OutcomeRules {
     /// Places of the code: the first that has one counts.
@@ -14,7 +14,7 @@ pub struct OutcomeRules {
     /// Those with a message pattern first.
     failure: Vec<OutcomeRule>,
     absent_is_success: bool,
-    /// Whether an empty place where the answer should begin says that there is no such record.
+    /// Whether an empty value at the response's root means that there is no such record.
     pub empty_is_not_found: bool,
     no_record: Vec<AbsenceSign>,
     otherwise: Meaning,
@@ -41,10 +41,10 @@ struct AbsenceSign {
     texts: Vec<String>,
 }
 
-/// What an answer's code says.
+/// The meaning of a response's code.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OutcomeVerdict {
-    /// A success; whether a code said so.
+    /// A success; whether by a code.
     Success {
         /// A code of the contract's was read, or none is needed.
         coded: bool,
@@ -56,7 +56,10 @@ pub enum OutcomeVerdict {
 }
 
 impl OutcomeRules {
-    /// Makes the rules ready; says what is wrong with them.
+    /// Compiles the rules of a contract.
+    ///
+    /// # Errors
+    /// The text says which rule is incomplete.
     pub fn compile(said: Option<&options::Outcome>) -> Result<Self, String> {
         let Some(said) = said else { return Ok(OutcomeRules::default()) };
         let codes = |codes: &[String]| codes.iter().map(|code| text::code(code).into_owned()).collect();
@@ -106,7 +109,7 @@ impl OutcomeRules {
         text::integer(&code).map(|number| number.to_string()).filter(known).unwrap_or(code)
     }
 
-    /// Whether any sign tells absence from nonsense.
+    /// Returns whether any sign distinguishes absence from a malformed response.
     pub fn knows_absence(&self) -> bool {
         let code = || self.failure.iter().any(|rule| rule.meaning == Meaning::NotFound);
         self.empty_is_not_found || !self.no_record.is_empty() || self.otherwise == Meaning::NotFound || code()
@@ -122,13 +125,13 @@ impl OutcomeRules {
         self.no_record.iter().map(|sign| sign.way.as_slice())
     }
 
-    /// Whether success is said by a code.
+    /// Returns whether success is stated by a code.
     pub fn has_code(&self) -> bool {
         !self.code.is_empty()
     }
 
-    /// Whether the document says, by a sign of the contract's, that there is no such record. `element`: the name of the body element
-    /// that the document is the content of.
+    /// Returns whether the document has a sign of the contract's that there is no such record. `element`: the name of the body element that
+    /// the document is the content of.
     pub fn signals_no_record(&self, document: &Value, element: Option<&str>) -> bool {
         self.no_record.iter().any(|sign| {
             let inside = match (element, sign.way.split_first()) {
@@ -234,7 +237,8 @@ pub fn spelling_free(code: &str) -> String {
     code.chars().filter(|c| *c != '_').map(|c| c.to_ascii_lowercase()).collect()
 }
 
-/// What a code means, where the contract says. `Client` stands for `Client.Anything` as well, unless a longer family is named.
+/// Returns the meaning of a code, where the contract has one. `Client` stands for `Client.Anything` as well, unless a longer family is
+/// named.
 pub fn meaning_of(rules: &OutcomeRules, code: &str) -> Option<Meaning> {
     let code = text::code(code);
     // Codes with families are compared in both of X-Road's spellings.

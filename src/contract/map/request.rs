@@ -41,7 +41,11 @@ pub struct Layout<'a> {
     pub body_root: &'a [String],
 }
 
-/// Maps a checked request.
+/// Maps a checked request to the source's document, parameters and headers.
+///
+/// # Errors
+/// [`MapError::Request`] for a value that has no form at the source, [`MapError::SettingMissing`] where the connection entry lacks a
+/// setting.
 pub fn write(
     operation: &Operation,
     message: &DynamicMessage,

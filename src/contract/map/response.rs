@@ -1,4 +1,4 @@
-//! Reading the source's answer into the contract's message.
+//! Reading the source's response into the contract's message.
 
 use super::date::{DateParts, Notation};
 use super::values::{is_absent, is_list, items, only};
@@ -14,7 +14,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use prost_reflect::Value as Message;
 use serde_json::Value;
 
-/// What the message at a place came to.
+/// The result of reading a message.
 #[derive(Debug)]
 pub struct Read {
     /// The message, encoded.
@@ -36,17 +36,23 @@ pub enum Found {
     Value,
 }
 
-/// Maps the document at `place` (below `root`) into a message, encoded.
+/// Maps the document at `place` (below `root`) to an encoded message.
+///
+/// # Errors
+/// [`MapError::Response`] with the path at the source of the first value that is not as the contract says.
 pub fn read(plan: &MessagePlan, place: &Value, root: &Value) -> Result<Vec<u8>, MapError> {
     Ok(read_with_notes(plan, place, root, &mut Notes::default())?.message)
 }
 
-/// The same, with what was found, and what was noticed on the way.
+/// Maps as [`read`] does, and also returns what was found and noticed on the way.
+///
+/// # Errors
+/// As for [`read`].
 pub fn read_with_notes(plan: &MessagePlan, place: &Value, root: &Value, notes: &mut Notes) -> Result<Read, MapError> {
     ResponseReader { root, notes }.message(plan, place, None)
 }
 
-/// What stands beside the contract's names in a structure, and says something; `ours`: names that the contract reads elsewhere.
+/// Returns what a structure has in addition to the contract's names, with a value; `ours`: names that the contract reads elsewhere.
 pub fn leftovers<'v>(
     plan: &MessagePlan,
     place: &'v Value,
@@ -142,7 +148,7 @@ impl<'v> ResponseReader<'v, '_> {
         field.names.iter().filter(here).find_map(|name| Some((name, lookup(place, self.root, name)?)))
     }
 
-    /// A field's value; without one, whether its name is there at least.
+    /// Returns a field's value, or whether its name is present without one.
     fn field(
         &mut self,
         plan: &MessagePlan,
@@ -313,7 +319,7 @@ impl<'v> ResponseReader<'v, '_> {
     }
 }
 
-/// Why a document is not believed.
+/// Why a document is not trusted.
 pub const NO_FIELD_FOUND: &str = "nothing of the contract is found there";
 
 fn field_path(field: &FieldPlan) -> String {

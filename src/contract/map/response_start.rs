@@ -1,20 +1,20 @@
-//! Where in a source's answer the contract's message begins: behind the wrappers that the contract names.
+//! Where in a source's response the contract's message begins: behind the wrappers that the contract names.
 
 use super::values::{is_absent, only};
 use serde_json::Value;
 
-/// Where an answer's message begins.
+/// Where a response's message begins.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Start<'v> {
     /// Here.
     At(&'v Value),
-    /// The way to it ends in something empty that is there by its name.
+    /// The path to it ends in an empty value whose name is present.
     Empty,
     /// The way to it is not in the document: the source answered something else.
     Missing,
 }
 
-/// Goes through the wrappers to the place at which the answer's message begins: by the first way that is in the document.
+/// Goes through the wrappers to the place at which the response's message begins: by the first way that is in the document.
 pub fn start<'v>(document: &'v Value, response_root: &[Vec<String>]) -> Start<'v> {
     let all = response_root.iter().map(|way| start_by(document, way));
     all.fold(Start::Missing, |best, one| match (best, one) {

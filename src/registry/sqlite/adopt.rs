@@ -2,28 +2,28 @@
 //! that the registry can be recomputed from the log alone from here on. The gateway takes this into the log only where the log
 //! has nothing of a registry yet.
 
-use super::super::act::{MAX_CHANGES_BYTES, ObjectChange};
-use super::super::{ActKey, Actor, RegistryError, TokenRecord};
-use super::acts::ActNote;
+use super::super::admin_event::{MAX_CHANGES_BYTES, ObjectChange};
+use super::super::{Actor, AdminEventKey, RegistryError, TokenRecord};
+use super::admin_events::EventNote;
 use super::rows::{read_client, read_grant, read_key, read_staff, read_token};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row};
 use serde::Serialize;
 use std::path::Path;
 
-/// The act that states an older version's registry as a whole, once in the life of a log.
-pub const ADOPT_ACT: &str = "registry.adopt";
+/// The event that states an older version's registry as a whole, once in the life of a log.
+pub const ADOPT_EVENT: &str = "registry.adopt";
 
-/// Acts under way: a registry of a million grants is never in memory as a whole.
-struct RestatedActs<'c> {
+/// Events under way: a registry of a million grants is never in memory as a whole.
+struct RestatedEvents<'c> {
     connection: &'c Connection,
-    key: &'c ActKey,
+    key: &'c AdminEventKey,
     /// The object of all its acts, by which they are known to belong together.
     object: String,
     changes: Vec<ObjectChange>,
     size: usize,
 }
 
-impl RestatedActs<'_> {
+impl RestatedEvents<'_> {
     fn table<T: Serialize>(
         &mut self,
         kind: &str,
@@ -50,15 +50,15 @@ impl RestatedActs<'_> {
     fn write(&mut self) -> Result<(), RegistryError> {
         let changes = std::mem::take(&mut self.changes);
         let (key, object) = (self.key, self.object.as_str());
-        let note = ActNote { key, act: ADOPT_ACT, object, actor: &Actor::System, justification: "" };
+        let note = EventNote { key, event: ADOPT_EVENT, object, actor: &Actor::System, justification: "" };
         if changes.is_empty() { Ok(()) } else { note.write(self.connection, changes, "") }
     }
 }
 
 /// Restates everything, in acts of the gateway itself.
-pub(super) fn restate(connection: &Connection, issued: &Path, key: &ActKey) -> Result<(), RegistryError> {
+pub(super) fn restate(connection: &Connection, issued: &Path, key: &AdminEventKey) -> Result<(), RegistryError> {
     let object = format!("registry:{}", uuid::Uuid::now_v7().simple());
-    let mut restating = RestatedActs { connection, key, object, changes: Vec::new(), size: 0 };
+    let mut restating = RestatedEvents { connection, key, object, changes: Vec::new(), size: 0 };
     restating.table("client", "SELECT * FROM clients ORDER BY id", |row| Ok((row.get("id")?, read_client(row)?)))?;
     restating.table("grant", "SELECT * FROM grants ORDER BY id", |row| Ok((row.get("id")?, read_grant(row)?)))?;
     restating.table("staff", "SELECT * FROM staff ORDER BY id", |row| Ok((row.get("id")?, read_staff(row)?)))?;

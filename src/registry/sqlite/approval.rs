@@ -1,6 +1,6 @@
 //! How a change that waits for a second person ends: approved, rejected, or over; and the first two people.
 
-use super::super::act::canonical_json;
+use super::super::admin_event::canonical_json;
 use super::super::pending::PENDING_S;
 use super::super::{Actor, Client, Grant, PendingChange, RegistryError, Role, Staff, now};
 use super::changing::TouchedObjects;
@@ -32,7 +32,7 @@ pub(super) fn approve(store: &SqliteStore, id: &str) -> Result<PendingChange, Re
         let pending = read(changing, id)?;
         must_be_another(changing, pending.requester.as_ref())?;
         let object = pending.object.split_once(':').map_or("", |(_, id)| id);
-        let now = match pending.act.as_str() {
+        let now = match pending.event.as_str() {
             "client.change" | "client.resume" => current(clients::read(changing, object))?,
             "grant.change" => current(grants::read(changing, object))?,
             _ => current(person(changing, object))?,
@@ -40,7 +40,7 @@ pub(super) fn approve(store: &SqliteStore, id: &str) -> Result<PendingChange, Re
         if canonical_json(&now) != canonical_json(&pending.before) {
             return Err(RegistryError::Outdated);
         }
-        match pending.act.as_str() {
+        match pending.event.as_str() {
             "client.change" => clients::put(changing, &record::<Client>(&pending.after)?)?,
             "client.resume" => clients::put_suspended(changing, object, false)?,
             "grant.change" => grants::put(changing, &record::<Grant>(&pending.after)?, Some(&pending))?,
@@ -99,7 +99,7 @@ pub(super) fn end(store: &SqliteStore) -> Result<usize, RegistryError> {
     })
 }
 
-/// Registers the first administrator and the first approver, in one act.
+/// Registers the first administrator and the first approver, in one event.
 pub(super) fn bootstrap(store: &SqliteStore, administrator: &Staff, approver: &Staff) -> Result<(), RegistryError> {
     store.change("staff.bootstrap", "staff", |changing| {
         let known = super::staff(changing)?;

@@ -1,10 +1,10 @@
 //! One change of the registry: what it does to the tables, what gateways must read again, and the note of it for the
 //! exchange log, all of it or nothing.
 
-use super::super::act::ObjectChange;
+use super::super::admin_event::ObjectChange;
 use super::super::{Actor, RegistryError};
 use super::SqliteStore;
-use super::acts::ActNote;
+use super::admin_events::EventNote;
 use rusqlite::{Connection, TransactionBehavior, params};
 use serde::Serialize;
 use std::collections::HashSet;
@@ -74,7 +74,7 @@ impl SqliteStore {
     /// One change and the note of it, both or neither: the note goes into the exchange log from here.
     pub(super) fn change<T>(
         &self,
-        act: &str,
+        event: &str,
         object: impl Into<String>,
         change: impl FnOnce(&mut Changing<'_>) -> Result<T, RegistryError>,
     ) -> Result<T, RegistryError> {
@@ -103,14 +103,17 @@ impl SqliteStore {
             whole.execute("DELETE FROM changes WHERE seq <= ?1", [whole.last_insert_rowid() - REMEMBERED])?;
         }
         let (actor, justification) = (&self.actor, &self.justification);
-        let note = ActNote { key: &self.key, act, object: &object.into(), actor, justification };
+        let note = EventNote { key: &self.key, event, object: &object.into(), actor, justification };
         note.write(&whole, changes, &approved_by)?;
         whole.commit()?;
         Ok(done)
     }
 
-    /// Notes what somebody did that changes nothing here: it goes into the exchange log like every act.
-    pub fn note(&self, act: &str, object: String) -> Result<(), RegistryError> {
-        self.change(act, object, |_| Ok(()))
+    /// Logs an admin event that changes nothing here: it goes into the exchange log as every other one.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    pub fn note(&self, event: &str, object: String) -> Result<(), RegistryError> {
+        self.change(event, object, |_| Ok(()))
     }
 }

@@ -37,7 +37,7 @@ pub(super) fn hold(
         let sql = "INSERT INTO identities (name, kind, id) VALUES (?1, ?2, ?3) ON CONFLICT (name) DO NOTHING";
         if connection.execute(sql, params![name, kind.as_str(), id])? == 0 {
             let holder = holder(connection, name)?.unwrap_or_default();
-            return Err(RegistryError::NameTaken { name: name.clone(), holder });
+            return Err(RegistryError::NameTaken { name: name.clone(), owner: holder });
         }
     }
     Ok(names)
@@ -53,7 +53,7 @@ pub(super) fn must_be_free(
     let own = format!("{}:{id}", kind.as_str());
     for name in names {
         if let Some(holder) = holder(connection, name)?.filter(|holder| *holder != own) {
-            return Err(RegistryError::NameTaken { name: name.clone(), holder });
+            return Err(RegistryError::NameTaken { name: name.clone(), owner: holder });
         }
     }
     Ok(())
@@ -94,8 +94,8 @@ pub(super) fn adopt(connection: &Connection) -> Result<(), RegistryError> {
             all(connection, &sql, [], |row| Ok((row.get("id")?, read_list(row, "names")?)))?;
         for (id, names) in holders {
             let names = hold(connection, kind, &id, &names).map_err(|error| match error {
-                RegistryError::NameTaken { name, holder } => RegistryError::Store(format!(
-                    "the certificate name {name} belongs to {holder} and to {}:{id}: whoever holds such a certificate \
+                RegistryError::NameTaken { name, owner } => RegistryError::Store(format!(
+                    "the certificate name {name} belongs to {owner} and to {}:{id}: whoever holds such a certificate \
                      would be both; take it from one of them with the version that made this file",
                     kind.as_str()
                 )),

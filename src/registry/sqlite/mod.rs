@@ -1,6 +1,6 @@
 //! The registry in SQLite: one file, nothing to install, shared by the gateway and the CLI.
 
-mod acts;
+mod admin_events;
 mod adopt;
 mod approval;
 mod changing;
@@ -20,15 +20,15 @@ mod tokens;
 
 use super::lists::Lists;
 use super::{
-    ActKey, Actor, ChangeOutcome, Client, ClientFilter, ClientView, Grant, GrantFilter, Item, ListPage, LoggedAct,
-    Page, PendingChange, RegistryError, SigningKey, Staff, Store, TokenFilter, TokenRecord, now,
+    Actor, AdminEventKey, ChangeOutcome, Client, ClientFilter, ClientView, Grant, GrantFilter, Item, ListPage,
+    LoggedEvent, Page, PendingChange, RegistryError, SigningKey, Staff, Store, TokenFilter, TokenRecord, now,
 };
 use crate::keyfile::Vault;
-pub use adopt::ADOPT_ACT;
+pub use adopt::ADOPT_EVENT;
 use changing::REMEMBERED;
 use read::{keys, revision, staff};
 use readers::Readers;
-pub use records::{FileMark, FileRecord, RESTATE_ACT, RegistryFile};
+pub use records::{FileMark, FileRecord, RESTATE_EVENT, RegistryFile};
 use rows::{read_client, read_grant, read_token};
 use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
 use std::path::Path;
@@ -44,8 +44,8 @@ pub const FILE: &str = "registry.sqlite";
 #[derive(Clone)]
 pub struct SqliteStore {
     path: Arc<Path>,
-    /// Vouches for acts on their way into the log.
-    key: ActKey,
+    /// Vouches for events on their way into the log.
+    key: AdminEventKey,
     /// Writes the registry.
     connection: Arc<Mutex<Connection>>,
     /// Writes issued tokens.
@@ -73,7 +73,7 @@ impl SqliteStore {
         Self::open_with(path, &Vault::default())
     }
 
-    /// Opens or makes the file. The key of acts beside it is sealed by this vault.
+    /// Opens or makes the file. The key of events beside it is sealed by this vault.
     ///
     /// # Errors
     /// The file or the key cannot be used, or the file is of a later version.
@@ -83,7 +83,8 @@ impl SqliteStore {
                 .map_err(|error| RegistryError::Store(format!("{}: {error}", folder.display())))?;
         }
         // A file gets its key when it is made, and none that is gone is replaced unasked.
-        let key = if schema::is_made(path)? { ActKey::open(path, vault) } else { ActKey::make(path, vault) }?;
+        let key =
+            if schema::is_made(path)? { AdminEventKey::open(path, vault) } else { AdminEventKey::make(path, vault) }?;
         let connection = schema::registry(path, &key)?;
         let issued = schema::issued(path)?;
         let readers = Readers::new(path);
@@ -106,7 +107,7 @@ impl SqliteStore {
     }
 
     /// The key that vouches for its acts.
-    pub fn key(&self) -> &ActKey {
+    pub fn key(&self) -> &AdminEventKey {
         &self.key
     }
 
@@ -120,10 +121,12 @@ impl SqliteStore {
         &self.actor
     }
 
-    /// The same store, with the reason that the next changes are made for, at most
-    /// [`super::act::MAX_JUSTIFICATION`] characters.
+    /// Returns the same store, with the justification of the next changes, at most [`super::admin_event::MAX_JUSTIFICATION`] characters.
+    ///
+    /// # Errors
+    /// The text is longer.
     pub fn because(&self, justification: &str) -> Result<Self, RegistryError> {
-        if justification.chars().count() > super::act::MAX_JUSTIFICATION {
+        if justification.chars().count() > super::admin_event::MAX_JUSTIFICATION {
             return Err(RegistryError::Invalid("a justification has at most 500 characters"));
         }
         Ok(SqliteStore { justification: justification.into(), ..self.clone() })
@@ -391,23 +394,23 @@ impl Store for SqliteStore {
         Ok(Box::new(self.acting_as(actor).because(justification)?))
     }
 
-    fn logged_acts(&self, after: u64) -> Result<Vec<LoggedAct>, RegistryError> {
-        self.readers.read(|connection| acts::noted(connection, &self.key, after))
+    fn logged_events(&self, after: u64) -> Result<Vec<LoggedEvent>, RegistryError> {
+        self.readers.read(|connection| admin_events::noted(connection, &self.key, after))
     }
 
-    fn left_acts(&self, until: u64) -> Result<(u64, Option<LoggedAct>), RegistryError> {
-        self.readers.read(|connection| acts::left(connection, &self.key, until))
+    fn remaining_events(&self, until: u64) -> Result<(u64, Option<LoggedEvent>), RegistryError> {
+        self.readers.read(|connection| admin_events::left(connection, &self.key, until))
     }
 
-    fn note_acts_after(&self, sequence: u64) -> Result<(), RegistryError> {
+    fn note_events_after(&self, sequence: u64) -> Result<(), RegistryError> {
         let mut connection = self.connection();
         let whole = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        acts::note_after(&whole, sequence)?;
+        admin_events::note_after(&whole, sequence)?;
         whole.commit()?;
         Ok(())
     }
 
-    fn forget_act(&self, id: &[u8; 16]) -> Result<(), RegistryError> {
+    fn forget_event(&self, id: &[u8; 16]) -> Result<(), RegistryError> {
         self.connection().execute("DELETE FROM acts WHERE id = ?1", [id.as_slice()])?;
         Ok(())
     }

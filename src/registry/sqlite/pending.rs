@@ -1,6 +1,6 @@
 //! Changes that wait for a second person. How they end is in `approval`.
 
-use super::super::act::canonical_json;
+use super::super::admin_event::canonical_json;
 use super::super::pending::{MAX_PENDING, MAX_PENDING_OF_ONE, PENDING_S};
 use super::super::{Actor, ChangeOutcome, PendingChange, RegistryError, Role, now};
 use super::changing::Changing;
@@ -17,7 +17,7 @@ pub(super) fn read_pending(row: &Row<'_>) -> rusqlite::Result<PendingChange> {
     let value = |text: String| serde_json::from_str(&text).unwrap_or_else(|_| Value::from(text));
     Ok(PendingChange {
         id: row.get("id")?,
-        act: row.get("act")?,
+        event: row.get("act")?,
         object: row.get("object")?,
         before: value(row.get("before")?),
         after: value(row.get("after")?),
@@ -70,7 +70,7 @@ pub(super) fn must_have_room(changing: &Changing<'_>) -> Result<(), RegistryErro
 /// Puts a change down to wait for a second person.
 pub(super) fn ask<T: Serialize>(
     changing: &mut Changing<'_>,
-    act: &str,
+    event: &str,
     object: &str,
     before: Option<&T>,
     after: &T,
@@ -79,7 +79,7 @@ pub(super) fn ask<T: Serialize>(
     must_have_room(changing)?;
     let pending = PendingChange {
         id: format!("c-{}", uuid::Uuid::now_v7().simple()),
-        act: act.to_owned(),
+        event: event.to_owned(),
         object: object.to_owned(),
         before: json(before)?,
         after: json(Some(after))?,
@@ -91,7 +91,7 @@ pub(super) fn ask<T: Serialize>(
     };
     let row = params![
         pending.id,
-        pending.act,
+        pending.event,
         pending.object,
         canonical_json(&pending.before),
         canonical_json(&pending.after),

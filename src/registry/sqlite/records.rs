@@ -1,8 +1,8 @@
 //! The registry's file as records in their canonical form, at one moment: what is compared with the exchange log.
 
-use super::super::act::{ObjectChange, canonical_json};
-use super::super::{ActKey, Actor, LoggedAct, RegistryError};
-use super::acts::{self, ActNote};
+use super::super::admin_event::{ObjectChange, canonical_json};
+use super::super::{Actor, AdminEventKey, LoggedEvent, RegistryError};
+use super::admin_events::{self, EventNote};
 use super::pending::read_pending;
 use super::rows::{read_client, read_grant, read_key, read_staff};
 use super::{SqliteStore, all};
@@ -49,7 +49,7 @@ impl FileMark {
 #[derive(Debug, PartialEq, Eq)]
 pub enum FileRecord {
     /// A client, grant, person, key, or change that waits for a second person: `kind:id`, and its record as canonical JSON.
-    Whole(String, String),
+    Complete(String, String),
     /// A token (`token:ID`) is revoked, and would end then (Unix time in seconds).
     Revoked(String, i64),
     /// A certificate name, and who holds it (`kind:id`).
@@ -84,7 +84,10 @@ fn whole(kind: &str, row: &Row<'_>) -> Result<(String, String), RegistryError> {
 }
 
 impl RegistryFile {
-    /// Opens the registry of a data folder at this moment.
+    /// Opens the registry of a data folder as it is now.
+    ///
+    /// # Errors
+    /// The file cannot be opened, or is none.
     pub fn open(path: &Path) -> Result<Self, RegistryError> {
         let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         connection.busy_timeout(Duration::from_secs(5))?;
@@ -92,23 +95,26 @@ impl RegistryFile {
         Ok(RegistryFile(connection))
     }
 
-    /// Acts that are not in the exchange log yet, in the order in which they were done. Without the key that vouches for them,
+    /// Events that are not in the exchange log yet, in the order in which they were done. Without the key that vouches for them,
     /// none is believed.
     ///
     /// # Errors
     /// The file cannot be read.
-    pub fn acts(&self, key: Option<&ActKey>) -> Result<Vec<LoggedAct>, RegistryError> {
-        acts::all_noted(&self.0, key)
+    pub fn admin_events(&self, key: Option<&AdminEventKey>) -> Result<Vec<LoggedEvent>, RegistryError> {
+        admin_events::all_noted(&self.0, key)
     }
 
-    /// Hands over everything that the file says.
+    /// Visits every record of the file.
+    ///
+    /// # Errors
+    /// The file cannot be read.
     pub fn records(&self, take: &mut dyn FnMut(FileRecord)) -> Result<(), RegistryError> {
         for (kind, sql) in TABLES {
             let mut statement = self.0.prepare(sql)?;
             let mut rows = statement.query([])?;
             while let Some(row) = rows.next()? {
                 let (id, record) = whole(kind, row)?;
-                take(FileRecord::Whole(format!("{kind}:{id}"), record));
+                take(FileRecord::Complete(format!("{kind}:{id}"), record));
             }
         }
         all(&self.0, "SELECT token, expires FROM revocations", [], |row| {
@@ -123,11 +129,11 @@ impl RegistryFile {
     }
 }
 
-/// The act that restates objects before the entries that told of them are pruned.
-pub const RESTATE_ACT: &str = "registry.restate";
+/// The event that restates objects before the entries that told of them are pruned.
+pub const RESTATE_EVENT: &str = "registry.restate";
 
 impl SqliteStore {
-    /// Restates objects (`kind:id`) as the exchange log has them: acts of the gateway itself, which go into the log like every act.
+    /// Restates objects (`kind:id`) as the exchange log has them: acts of the gateway itself, which go into the log like every event.
     /// Nothing of it comes from the file.
     ///
     /// # Errors
@@ -135,8 +141,13 @@ impl SqliteStore {
     pub fn restate(&self, changes: Vec<ObjectChange>) -> Result<(), RegistryError> {
         let mut connection = self.connection();
         let whole = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let note =
-            ActNote { key: self.key(), act: RESTATE_ACT, object: "registry", actor: &Actor::System, justification: "" };
+        let note = EventNote {
+            key: self.key(),
+            event: RESTATE_EVENT,
+            object: "registry",
+            actor: &Actor::System,
+            justification: "",
+        };
         note.write(&whole, changes, "")?;
         whole.commit()?;
         Ok(())

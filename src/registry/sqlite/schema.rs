@@ -1,8 +1,8 @@
 //! The tables, and how older files are brought up to them.
 
-use super::super::{ActKey, RegistryError};
+use super::super::{AdminEventKey, RegistryError};
 use super::list::{ISSUED_INDEXES, REGISTRY_INDEXES};
-use super::{acts, adopt, identities};
+use super::{admin_events, adopt, identities};
 use rusqlite::Connection;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,9 +10,9 @@ use std::time::Duration;
 /// Version of the tables below: a file of a later one is refused rather than misread.
 const VERSION: i64 = 5;
 /// From this version on, acts hold everything that they change: older files are restated as a whole.
-const WHOLE_ACTS: i64 = 4;
+const COMPLETE_EVENTS: i64 = 4;
 /// From this version on, acts have a code.
-const CODED_ACTS: i64 = 5;
+const CODED_EVENTS: i64 = 5;
 
 const REGISTRY: &str = "
     CREATE TABLE IF NOT EXISTS clients (
@@ -66,8 +66,8 @@ fn lacks(connection: &Connection, table: &str, column: &str) -> Result<bool, Reg
     Ok(matches!(connection.query_row(sql, [table, column], found)?, (1.., 0)))
 }
 
-/// Acts of versions before 5 have no place in a sequence.
-const NUMBER_ACTS: &str = "
+/// Events of versions before 5 have no place in a sequence.
+const NUMBER_EVENTS: &str = "
     INSERT INTO acts (id, time_us, actor, act, object, certificate, address, approved_by, justification, changes)
         SELECT id, time_us, actor, act, object, certificate, address, approved_by, justification, changes
         FROM acts_before ORDER BY rowid;
@@ -76,8 +76,8 @@ const NUMBER_ACTS: &str = "
 /// Brings older tables up to those above.
 ///
 /// What is restated or taken over here goes into the exchange log only where the log has nothing of this registry yet
-/// (`server/control/acts.rs`): a number in the file is no proof of its age.
-fn upgrade(connection: &Connection, path: &Path, version: i64, key: &ActKey) -> Result<(), RegistryError> {
+/// (`server/control/admin_events.rs`): a number in the file is no proof of its age.
+fn upgrade(connection: &Connection, path: &Path, version: i64, key: &AdminEventKey) -> Result<(), RegistryError> {
     for (table, column, what) in COLUMNS {
         if lacks(connection, table, column)? {
             connection.execute_batch(&format!("ALTER TABLE {table} ADD COLUMN {column} {what};"))?;
@@ -86,14 +86,14 @@ fn upgrade(connection: &Connection, path: &Path, version: i64, key: &ActKey) -> 
     if lacks(connection, "acts", "seq")? {
         connection.execute_batch("ALTER TABLE acts RENAME TO acts_before;")?;
         connection.execute_batch(REGISTRY)?;
-        connection.execute_batch(NUMBER_ACTS)?;
-        acts::adopt(connection, key)?;
+        connection.execute_batch(NUMBER_EVENTS)?;
+        admin_events::adopt(connection, key)?;
     }
     // Of version 2, where only clients held names: without it, a gateway of that version that still runs cannot register
     // anybody beside the new one.
     connection.execute_batch("DROP TABLE IF EXISTS names;")?;
     connection.execute_batch(REGISTRY)?;
-    if version >= WHOLE_ACTS {
+    if version >= COMPLETE_EVENTS {
         return Ok(());
     }
     identities::adopt(connection)?;
@@ -113,10 +113,10 @@ pub(super) fn is_made(path: &Path) -> Result<bool, RegistryError> {
     }
     let there = Connection::open(path)?;
     there.busy_timeout(Duration::from_secs(5))?;
-    Ok(there.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0))? >= CODED_ACTS)
+    Ok(there.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0))? >= CODED_EVENTS)
 }
 
-pub(super) fn registry(path: &Path, key: &ActKey) -> Result<Connection, RegistryError> {
+pub(super) fn registry(path: &Path, key: &AdminEventKey) -> Result<Connection, RegistryError> {
     open(path, REGISTRY, REGISTRY_INDEXES, |connection, version| upgrade(connection, path, version, key))
 }
 
@@ -211,12 +211,12 @@ mod tests {
         let store = SqliteStore::open(&path).unwrap();
         assert_eq!(store.staff().unwrap()[0].names, ["spiffe://a.vn/y"]);
         // T4: the log alone can rebuild it from here on.
-        let acts = store.acts().unwrap();
-        assert!(acts.iter().all(|act| act.actor == "system" && act.act == "registry.adopt"));
-        let changes: Vec<_> = acts.iter().flat_map(|act| &act.changes).collect();
+        let admin_events = store.admin_events().unwrap();
+        assert!(admin_events.iter().all(|event| event.actor == "system" && event.event == "registry.adopt"));
+        let changes: Vec<_> = admin_events.iter().flat_map(|event| &event.changes).collect();
         let objects: Vec<&str> = changes.iter().map(|change| change.object.as_str()).collect();
         assert_eq!(objects, ["client:shop", "grant:g-1", "staff:lan", "token:t-1"]);
         assert!(changes.iter().all(|change| change.before == "null" && change.after.starts_with('{')));
-        assert!(SqliteStore::open(&path).unwrap().acts().unwrap().len() == acts.len(), "once only");
+        assert!(SqliteStore::open(&path).unwrap().admin_events().unwrap().len() == admin_events.len(), "once only");
     }
 }

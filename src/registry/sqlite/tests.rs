@@ -1,6 +1,6 @@
 //! The store, as the gateway and the command line use it side by side.
 
-use super::super::{Act, Digest, Role, Snapshot};
+use super::super::{AdminEvent, Digest, Role, Snapshot};
 use super::*;
 
 #[test]
@@ -20,11 +20,12 @@ fn changes_of_another_process_are_noticed_and_constraints_are_told() {
     let lan = Actor::Local { uid: 7, user: "lan".into() };
     // What was done is noted with it, what was not is not.
     cli.acting_as(lan.clone()).suspend_client("one-stop-shop", true).unwrap();
-    let acts = gateway.acts().unwrap();
-    let noted: Vec<(&str, &str)> = acts.iter().map(|act| (act.actor.as_str(), act.act.as_str())).collect();
+    let admin_events = gateway.admin_events().unwrap();
+    let noted: Vec<(&str, &str)> =
+        admin_events.iter().map(|event| (event.actor.as_str(), event.event.as_str())).collect();
     assert_eq!(noted, [(Actor::local().to_string().as_str(), "client.add"), ("local:lan(7)", "client.suspend")]);
-    acts.iter().for_each(|act| gateway.forget_act(&act.id).unwrap());
-    assert!(cli.acts().unwrap().is_empty());
+    admin_events.iter().for_each(|event| gateway.forget_event(&event.id).unwrap());
+    assert!(cli.admin_events().unwrap().is_empty());
 }
 
 /// A person with a certificate of their own.
@@ -136,10 +137,10 @@ fn who_is_too_far_behind_learns_of_retired_clients_too() {
     assert!(before.follow(&store).unwrap().unwrap().client("one").is_none());
 }
 
-/// Every record as the acts leave it, by object.
-fn replayed(acts: &[Act]) -> std::collections::BTreeMap<String, String> {
+/// Every record as the events leave it, by object.
+fn replayed(admin_events: &[AdminEvent]) -> std::collections::BTreeMap<String, String> {
     let mut records = std::collections::BTreeMap::new();
-    for change in acts.iter().flat_map(|act| &act.changes) {
+    for change in admin_events.iter().flat_map(|event| &event.changes) {
         let before = records.remove(&change.object).unwrap_or_else(|| "null".to_owned());
         assert_eq!(before, change.before, "{}", change.object);
         if change.after != "null" {
@@ -221,17 +222,17 @@ fn t4_the_registry_can_be_recomputed_from_its_acts() {
     store.revoke_token("t-1").unwrap();
     store.revoke_client_tokens("one").unwrap();
     store.retire_client("two").unwrap();
-    let mut acts = Vec::new();
+    let mut admin_events = Vec::new();
     loop {
-        let some = store.acts().unwrap();
-        some.iter().for_each(|act| store.forget_act(&act.id).unwrap());
+        let some = store.admin_events().unwrap();
+        some.iter().for_each(|event| store.forget_event(&event.id).unwrap());
         if some.is_empty() {
             break;
         }
-        acts.extend(some);
+        admin_events.extend(some);
     }
-    let records = replayed(&acts);
-    let canonical = |value: serde_json::Value| crate::registry::act::canonical_json(&value);
+    let records = replayed(&admin_events);
+    let canonical = |value: serde_json::Value| crate::registry::admin_event::canonical_json(&value);
     let mut expected = std::collections::BTreeMap::new();
     for client in store.clients(Page::ALL).unwrap() {
         expected.insert(format!("client:{}", client.id), canonical(serde_json::to_value(&client).unwrap()));
@@ -250,12 +251,15 @@ fn t4_the_registry_can_be_recomputed_from_its_acts() {
     }
     expected.insert("token:t-1".into(), canonical(serde_json::to_value(store.token("t-1").unwrap()).unwrap()));
     assert_eq!(records, expected);
-    // Who, by which certificate, from where, approved by whom, why; and no act larger than an entry.
-    let approved = acts.iter().find(|act| act.act == "grant.approve").unwrap();
+    // Who, by which certificate, from where, approved by whom, why; and no event larger than an entry.
+    let approved = admin_events.iter().find(|event| event.event == "grant.approve").unwrap();
     assert_eq!((approved.actor.as_str(), approved.approved_by.as_str()), ("staff:minh", "staff:minh"));
     assert_eq!((approved.address.as_str(), approved.justification.as_str()), ("192.0.2.1:443", "Công văn 7"));
     assert_eq!(approved.certificate, staff("minh").thumbprint());
-    assert!(acts.iter().filter(|act| act.act == "client.retire").count() > 1, "301 changes are several entries");
-    let size = |act: &Act| act.changes.iter().map(|one| one.before.len() + one.after.len()).sum::<usize>();
-    assert!(acts.iter().all(|act| size(act) < 48_000));
+    assert!(
+        admin_events.iter().filter(|event| event.event == "client.retire").count() > 1,
+        "301 changes are several entries"
+    );
+    let size = |event: &AdminEvent| event.changes.iter().map(|one| one.before.len() + one.after.len()).sum::<usize>();
+    assert!(admin_events.iter().all(|event| size(event) < 48_000));
 }

@@ -101,8 +101,8 @@ impl Random {
     }
 
     /// One of the communes.
-    pub fn place(&mut self) -> &'static Town {
-        &names::PLACES[self.below(names::PLACES.len())]
+    pub fn town(&mut self) -> &'static Town {
+        &names::TOWNS[self.below(names::TOWNS.len())]
     }
 }
 

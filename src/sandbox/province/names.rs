@@ -39,7 +39,7 @@ pub struct Town {
     pub commune_name: &'static str,
 }
 
-const fn place(
+const fn town(
     old_district: &'static str,
     old_district_name: &'static str,
     old_commune: &'static str,
@@ -52,19 +52,19 @@ const fn place(
 
 /// Communes of the made-up province: real names, and codes as in the decrees of both orders. One code can mean two places (06793): the order
 /// in force at a record's date decides.
-pub const PLACES: [Town; 12] = [
-    place("193", "Thành phố Hạ Long", "06673", "Phường Bãi Cháy", "06673", "Phường Bãi Cháy"),
-    place("193", "Thành phố Hạ Long", "06691", "Phường Hồng Gai", "06685", "Phường Hồng Gai"),
-    place("193", "Thành phố Hạ Long", "06658", "Phường Cao Xanh", "06658", "Phường Cao Xanh"),
-    place("193", "Thành phố Hạ Long", "06664", "Phường Hà Tu", "06652", "Phường Hà Tu"),
-    place("194", "Thành phố Móng Cái", "06709", "Phường Ka Long", "06712", "Phường Móng Cái 1"),
-    place("194", "Thành phố Móng Cái", "06736", "Phường Hải Yên", "06736", "Phường Móng Cái 3"),
-    place("195", "Thành phố Cẩm Phả", "06793", "Phường Cẩm Trung", "06793", "Phường Cẩm Phả"),
-    place("195", "Thành phố Cẩm Phả", "06763", "Phường Cửa Ông", "06781", "Phường Cửa Ông"),
-    place("196", "Thành phố Uông Bí", "06817", "Phường Quang Trung", "06811", "Phường Uông Bí"),
-    place("205", "Thành phố Đông Triều", "07093", "Phường Đông Triều", "07093", "Phường Đông Triều"),
-    place("206", "Thị xã Quảng Yên", "07132", "Phường Quảng Yên", "07132", "Phường Quảng Yên"),
-    place("203", "Huyện Vân Đồn", "06994", "Thị trấn Cái Rồng", "06994", "Đặc khu Vân Đồn"),
+pub const TOWNS: [Town; 12] = [
+    town("193", "Thành phố Hạ Long", "06673", "Phường Bãi Cháy", "06673", "Phường Bãi Cháy"),
+    town("193", "Thành phố Hạ Long", "06691", "Phường Hồng Gai", "06685", "Phường Hồng Gai"),
+    town("193", "Thành phố Hạ Long", "06658", "Phường Cao Xanh", "06658", "Phường Cao Xanh"),
+    town("193", "Thành phố Hạ Long", "06664", "Phường Hà Tu", "06652", "Phường Hà Tu"),
+    town("194", "Thành phố Móng Cái", "06709", "Phường Ka Long", "06712", "Phường Móng Cái 1"),
+    town("194", "Thành phố Móng Cái", "06736", "Phường Hải Yên", "06736", "Phường Móng Cái 3"),
+    town("195", "Thành phố Cẩm Phả", "06793", "Phường Cẩm Trung", "06793", "Phường Cẩm Phả"),
+    town("195", "Thành phố Cẩm Phả", "06763", "Phường Cửa Ông", "06781", "Phường Cửa Ông"),
+    town("196", "Thành phố Uông Bí", "06817", "Phường Quang Trung", "06811", "Phường Uông Bí"),
+    town("205", "Thành phố Đông Triều", "07093", "Phường Đông Triều", "07093", "Phường Đông Triều"),
+    town("206", "Thị xã Quảng Yên", "07132", "Phường Quảng Yên", "07132", "Phường Quảng Yên"),
+    town("203", "Huyện Vân Đồn", "06994", "Thị trấn Cái Rồng", "06994", "Đặc khu Vân Đồn"),
 ];
 
 /// Streets.

@@ -91,7 +91,7 @@ pub struct Household {
     /// Số sổ hộ khẩu.
     pub number: String,
     /// Where it lives.
-    pub place: &'static Town,
+    pub town: &'static Town,
     /// House and street.
     pub detail: String,
     /// Its members, the head first.
@@ -101,7 +101,7 @@ pub struct Household {
 impl Household {
     /// The address in words of the two-tier order; Quảng Ninh is a centrally-run city since 2026-09-01 (Resolution 36/2026/QH16).
     pub fn address(&self) -> String {
-        format!("{}, {}, thành phố Quảng Ninh", self.detail, self.place.commune_name)
+        format!("{}, {}, thành phố Quảng Ninh", self.detail, self.town.commune_name)
     }
 }
 
@@ -124,7 +124,7 @@ pub fn make(random: &mut Random, count: usize) -> (Vec<Person>, Vec<Household>) 
 
 impl Maker<'_> {
     fn household(&mut self, index: usize) -> Household {
-        let place = self.random.place();
+        let town = self.random.town();
         let detail = format!("Số {}, {}", self.random.between(1, 400), self.random.pick(&STREETS));
         let family = self.random.pick(&FAMILIES);
         let year = self.random.between(1955, 1988);
@@ -149,7 +149,7 @@ impl Maker<'_> {
             }
         }
         let number = format!("22{:07}", 1_000 + index);
-        Household { number, place, detail, members }
+        Household { number, town, detail, members }
     }
 
     fn person(

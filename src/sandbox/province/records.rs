@@ -26,7 +26,7 @@ pub struct Enterprise {
     /// Representatives, as places among the people.
     pub representatives: Vec<usize>,
     /// Where it is.
-    pub place: &'static Town,
+    pub town: &'static Town,
     /// House and street.
     pub detail: String,
 }
@@ -57,7 +57,7 @@ pub enum Owner {
 #[derive(Debug, Clone)]
 pub struct Parcel {
     /// Where.
-    pub place: &'static Town,
+    pub town: &'static Town,
     /// Số tờ bản đồ.
     pub sheet: usize,
     /// Số thửa.
@@ -159,7 +159,7 @@ pub(super) fn enterprises(random: &mut Random, people: &[Person]) -> Vec<Enterpr
             founded: (random.between(1, 28) as u8, random.between(1, 12) as u8, random.between(1998, 2024) as u16),
             capital: 100_000_000 * random.between(1, 900) as u64,
             representatives: (0..representatives).map(|_| adults[random.below(adults.len())].index).collect(),
-            place: random.place(),
+            town: random.town(),
             detail: format!("Số {}, {}", random.between(1, 400), random.pick(&STREETS)),
         });
     }
@@ -183,10 +183,10 @@ pub(super) fn parcels(
     enterprises: &[Enterprise],
 ) -> Vec<Parcel> {
     let mut found = Vec::new();
-    let mut add = |random: &mut Random, place: &'static Town, owners: Vec<Owner>, uses: Vec<&'static str>| {
+    let mut add = |random: &mut Random, town: &'static Town, owners: Vec<Owner>, uses: Vec<&'static str>| {
         let serial = found.len();
         found.push(Parcel {
-            place,
+            town,
             sheet: 1 + serial / 40,
             number: 1 + serial % 40,
             area_dm: random.between(500, 6_000),
@@ -200,10 +200,10 @@ pub(super) fn parcels(
         let head = household.members[0];
         let owners = [Some(head), people[head].spouse].into_iter().flatten().map(Owner::Person).collect();
         let uses = if random.chance(40) { vec!["ODT", "CLN"] } else { vec!["ODT"] };
-        add(random, household.place, owners, uses);
+        add(random, household.town, owners, uses);
     }
     for (index, enterprise) in enterprises.iter().enumerate().step_by(4) {
-        add(random, enterprise.place, vec![Owner::Enterprise(index)], vec!["SKC"]);
+        add(random, enterprise.town, vec![Owner::Enterprise(index)], vec!["SKC"]);
     }
     found
 }
@@ -277,7 +277,7 @@ pub(super) fn budget_units() -> Vec<BudgetUnit> {
         address: "Phường Hồng Gai, thành phố Quảng Ninh".into(),
         status: "1",
     }];
-    for (index, place) in super::names::PLACES.iter().enumerate() {
+    for (index, place) in super::names::TOWNS.iter().enumerate() {
         for (kind, chapter) in [("Ủy ban nhân dân", "805"), ("Trường Tiểu học", "822"), ("Trạm Y tế", "823")]
         {
             units.push(BudgetUnit {

@@ -81,7 +81,7 @@ impl Source for BudgetUnits {
         RequiredCredential::XRoad
     }
 
-    fn answer(&self, _ask: &HttpRequest) -> Reply {
+    fn respond(&self, _ask: &HttpRequest) -> Reply {
         Reply::error(404, "only through X-Road")
     }
 

@@ -1,4 +1,4 @@
-//! National Business Registration: REST, GET; `Status` "1" or "0" in every answer; one representative is an object,
+//! National Business Registration: REST, GET; `Status` "1" or "0" in every response; one representative is an object,
 //! several are a list; money has decimals, area codes are numbers that lost their zeros; nobody found is a success without
 //! `MainInformation`.
 
@@ -21,7 +21,7 @@ impl Source for Business {
         ask.path.starts_with("/apiCSDLDKDN/")
     }
 
-    fn answer(&self, ask: &HttpRequest) -> Reply {
+    fn respond(&self, ask: &HttpRequest) -> Reply {
         let data = match ask.path.rsplit('/').next() {
             Some("chiTietDoanhNghiep") => self.enterprise(ask),
             Some("danhSachHoSo") => self.registrations(ask),
@@ -86,7 +86,7 @@ impl Business {
             .collect();
         let (trade, second) = (TRADES[enterprise.trade], TRADES[(enterprise.trade + 1) % TRADES.len()]);
         let (day, month, year) = enterprise.founded;
-        let place = enterprise.place;
+        let place = enterprise.town;
         json!({
             "MainInformation": {
                 "ENTERPRISE_ID": 4_000_000 + enterprise.capital / 100_000_000,

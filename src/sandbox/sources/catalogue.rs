@@ -1,11 +1,11 @@
-//! Shared Electronic Catalogues: REST, GET, open data; ETag and `If-None-Match`; thousands of rows in one answer, with nulls; rows
+//! Shared Electronic Catalogues: REST, GET, open data; ETag and `If-None-Match`; thousands of rows in one response, with nulls; rows
 //! are added by POST.
 
 use super::Source;
 use crate::contract::formats::PROVINCES;
 use crate::sandbox::http::{HttpRequest, Reply};
 use crate::sandbox::province::Province;
-use crate::sandbox::province::names::PLACES;
+use crate::sandbox::province::names::TOWNS;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -52,7 +52,7 @@ impl Source for Catalogues {
         ask.path.starts_with("/dmdc/")
     }
 
-    fn answer(&self, ask: &HttpRequest) -> Reply {
+    fn respond(&self, ask: &HttpRequest) -> Reply {
         let mut parts = ask.path.split('/').skip(3);
         let (kind, code) = (parts.next(), parts.next().unwrap_or(""));
         if ask.method == http::Method::POST {
@@ -135,9 +135,7 @@ impl Catalogues {
             }
             "matinhtranghonnhan" => coded(&[("1", "Chưa kết hôn"), ("2", "Đang có vợ/chồng"), ("3", "Đã ly hôn")]),
             "donvihanhchinhcap1" => PROVINCES.iter().map(|(code, name)| placed(code, name, "")).collect(),
-            "donvihanhchinhcap2" => {
-                PLACES.iter().map(|place| placed(place.commune, place.commune_name, "22")).collect()
-            }
+            "donvihanhchinhcap2" => TOWNS.iter().map(|place| placed(place.commune, place.commune_name, "22")).collect(),
             "qlvanbandieuhanhcap2" => {
                 let mut agencies: Vec<(&str, &str)> = self
                     .province

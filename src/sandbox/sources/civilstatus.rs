@@ -49,7 +49,7 @@ impl Source for CivilStatus {
         ask.path.starts_with("/apiHoTichTuPhap/") || ask.path.starts_with("/apiLienThongKSKT/")
     }
 
-    fn answer(&self, ask: &HttpRequest) -> Reply {
+    fn respond(&self, ask: &HttpRequest) -> Reply {
         let Some(body) = ask.json() else { return refuse(302, "DATA_TYPE_INVALID") };
         let service = ask.path.rsplit('/').next().unwrap_or("");
         let of_a_unit = ["dangKyHoTich", "traTrangThaiHoSo", "ketQuaDangKyHS", "nhanHoSoDKHT"];
@@ -103,7 +103,7 @@ impl CivilStatus {
             let day = 1 + serial % 24;
             let registration = Registration {
                 module: "KS".into(),
-                unit: province.household(child).place.commune.to_owned(),
+                unit: province.household(child).town.commune.to_owned(),
                 row: row(&province, child),
                 received: format!("2026-11-{day:02}"),
                 asked: 9,

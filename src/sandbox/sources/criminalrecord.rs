@@ -26,7 +26,7 @@ impl Source for CriminalRecord {
         ask.path.starts_with("/apiLyLichTuPhap/")
     }
 
-    fn answer(&self, ask: &HttpRequest) -> Reply {
+    fn respond(&self, ask: &HttpRequest) -> Reply {
         let Some(body) = ask.json() else { return refuse("Dữ liệu không hợp lệ") };
         match ask.path.rsplit('/').next() {
             Some("nhanHoSoDangKy") => self.submit(&body),

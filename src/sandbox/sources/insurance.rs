@@ -1,4 +1,4 @@
-//! National Insurance: REST, POST; each answer is one flat person, and every failure is in the body of a 200, under `errorCode`.
+//! National Insurance: REST, POST; each response is one flat person, and every failure is in the body of a 200, under `errorCode`.
 
 use super::{Source, text};
 use crate::sandbox::http::{HttpRequest, Reply};
@@ -18,7 +18,7 @@ impl Source for Insurance {
         ask.path.starts_with("/apiBHXH/")
     }
 
-    fn answer(&self, ask: &HttpRequest) -> Reply {
+    fn respond(&self, ask: &HttpRequest) -> Reply {
         let Some(body) = ask.json() else { return Reply::json(&failed("99902")) };
         Reply::json(&match ask.path.rsplit('/').next() {
             Some("getTraCuuTtHgdByMaSoBhxh") => self.by_number(&body),
@@ -67,7 +67,7 @@ impl Insurance {
         let found = self.0.people.iter().find(|one| one.insurance_number == number || one.citizen_id == number);
         let Some(person) = found else { return failed("99901") };
         let (born, precision) = birth(person);
-        let place = self.0.household(person).place;
+        let place = self.0.household(person).town;
         json!({
             "hoTen": person.full_name(), "soSoCu": person.insurance_number, "ngaySinh": born,
             "loaiNgaySinh": precision, "gioiTinh": gender_code(person), "maTinhKs": "22",

@@ -26,7 +26,7 @@ impl Source for Land {
         RequiredCredential::XRoad
     }
 
-    fn answer(&self, _ask: &HttpRequest) -> Reply {
+    fn respond(&self, _ask: &HttpRequest) -> Reply {
         Reply::error(404, "only through X-Road")
     }
 
@@ -34,9 +34,7 @@ impl Source for Land {
         xroad::rest(ask, clients, MEMBER, |service, path| match (service, path) {
             ("thuadat", [commune, sheet, number]) => {
                 let fits = |one: &&Parcel| {
-                    one.place.commune == *commune
-                        && one.sheet.to_string() == *sheet
-                        && one.number.to_string() == *number
+                    one.town.commune == *commune && one.sheet.to_string() == *sheet && one.number.to_string() == *number
                 };
                 Some(self.found(self.0.parcels.iter().find(fits)))
             }
@@ -79,7 +77,7 @@ impl Land {
         });
         let area = parcel.area_dm as f64 / 10.0;
         json!({
-            "MaDinhDanhThuaDat": parcel.id, "MaXa": parcel.place.commune, "SoHieuToBanDo": parcel.sheet as f64,
+            "MaDinhDanhThuaDat": parcel.id, "MaXa": parcel.town.commune, "SoHieuToBanDo": parcel.sheet as f64,
             "SoThuTuThua": parcel.number as f64, "SoHieuToBanDoCu": format!("DC-{}", parcel.sheet),
             "SoThuTuThuaCu": format!("{}a", parcel.number), "DienTich": area,
             "DienTichPhapLy": area, "MucDichSuDung": uses.collect::<Vec<_>>(),

@@ -36,8 +36,8 @@ pub trait Source: Send + Sync + 'static {
     fn required_credential(&self) -> RequiredCredential {
         RequiredCredential::Bearer
     }
-    /// Answers a request whose credentials were checked.
-    fn answer(&self, ask: &HttpRequest) -> Reply;
+    /// Returns the response to a request whose credentials were checked.
+    fn respond(&self, ask: &HttpRequest) -> Reply;
     /// Answers a request through X-Road.
     fn xroad(&self, _ask: &HttpRequest, _clients: &[String]) -> Reply {
         Reply::error(404, "not on X-Road")

@@ -56,7 +56,7 @@ impl Source for Population {
         RequiredCredential::HashedBasic
     }
 
-    fn answer(&self, ask: &HttpRequest) -> Reply {
+    fn respond(&self, ask: &HttpRequest) -> Reply {
         match Envelope::read(ask) {
             Ok(envelope) => envelope.reply(self.exchange(&envelope.content)),
             Err(reply) => reply,
@@ -173,7 +173,7 @@ impl Population {
             }
             _ => return Err(("Client", "Mã tích hợp không hợp lệ")),
         };
-        // The collection stands in the body itself; only other answers have a wrapper of the request's name.
+        // The collection stands in the body itself; only other responses have a wrapper of the request's name.
         match value {
             Value::Object(mut fields) if fields.contains_key("CongdanCollection") => {
                 let collection = fields.shift_remove("CongdanCollection").unwrap_or_default();
@@ -209,7 +209,7 @@ impl Population {
 
     /// An address of the two-tier order, in force since 2025-07-01: there is no district.
     fn residence(household: &Household) -> Value {
-        let place = household.place;
+        let place = household.town;
         json!({
             "MaTinhThanh": "22", "MaQuanHuyen": "", "MaPhuongXa": place.commune, "ChiTiet": household.detail, "QuocGia": "VN",
         })
@@ -217,7 +217,7 @@ impl Population {
 
     /// An address of the three-tier order.
     fn address(household: &Household) -> Value {
-        let place = household.place;
+        let place = household.town;
         json!({
             "MaTinhThanh": "22", "MaQuanHuyen": place.old_district, "MaPhuongXa": place.old_commune,
             "ChiTiet": household.detail, "QuocGia": "VN",

@@ -42,7 +42,7 @@ impl Source for PublicService {
         matches!(ask.path.as_str(), "/" | "/login" | PAPERS)
     }
 
-    fn answer(&self, ask: &HttpRequest) -> Reply {
+    fn respond(&self, ask: &HttpRequest) -> Reply {
         let Some(body) = ask.json() else { return refuse("-1", "Dữ liệu không hợp lệ") };
         if ask.path == "/login" {
             return self.login(&body);

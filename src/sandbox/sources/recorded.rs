@@ -1,4 +1,4 @@
-//! A source made of seed records alone: `records/<id>.json` holds requests and their answers. This is how an eleventh
+//! A source made of seed records alone: `records/<id>.json` holds requests and their responses. This is how an eleventh
 //! source gets its sandbox without a line of Rust (docs/adding-a-source.md).
 
 use super::Source;
@@ -21,16 +21,16 @@ pub struct Exchange {
     /// A text that the body must contain.
     #[serde(default)]
     pub body_contains: String,
-    /// Status of the answer; 200 unless said.
+    /// Status of the response; 200 unless said.
     #[serde(default = "ok")]
     pub status: u16,
     /// Content type of a text; `text/xml` unless said.
     #[serde(default = "text_xml")]
     pub content_type: String,
-    /// The answer as JSON.
+    /// The response as JSON.
     #[serde(default)]
     pub json: Option<serde_json::Value>,
-    /// The answer as a text.
+    /// The response as a text.
     #[serde(default)]
     pub text: Option<String>,
 }
@@ -96,7 +96,7 @@ impl Source for Recorded {
         self.exchange(ask).is_some()
     }
 
-    fn answer(&self, ask: &HttpRequest) -> Reply {
+    fn respond(&self, ask: &HttpRequest) -> Reply {
         match self.exchange(ask) {
             Some(Exchange { status, json: Some(json), .. }) => Reply { status, ..Reply::json(&json) },
             Some(one) => Reply::typed(one.status, &one.content_type, one.text.unwrap_or_default()),

@@ -1,4 +1,4 @@
-//! The security server's side of X-Road: who may call, and the headers that an answer repeats.
+//! The security server's side of X-Road: who may call, and the headers that a response repeats.
 
 use crate::contract::xml::{self, Element};
 use crate::drivers::xroad::{IDENTIFIERS, SHA_512, XROAD};

@@ -1,11 +1,11 @@
-//! The registry's threads: one follows its changes, one takes administrators' acts into the exchange log, one removes
+//! The registry's threads: one follows its changes, one takes administrators' events into the exchange log, one removes
 //! tokens that ended long ago. None waits for another, nor for calls, nor for the reload of files: what is revoked or
 //! suspended is in force within a second whatever else the control plane does.
 
-use super::acts::AdminEventLog;
+use super::admin_events::AdminEventLog;
 use super::reload::{LOOK_EVERY, ReloadBackoff, Reloader};
 use crate::config::Tokens;
-use crate::registry::{ActKey, RegistryError, Store, now};
+use crate::registry::{AdminEventKey, RegistryError, Store, now};
 use crate::server::StartError;
 use crate::server::readiness::Component;
 use crate::server::thread;
@@ -24,7 +24,7 @@ const EVERY: Duration = Duration::from_secs(60);
 /// Starts the threads.
 pub(in crate::server) fn spawn(
     reloader: &Arc<Reloader>,
-    key: &ActKey,
+    key: &AdminEventKey,
     stop: &CancellationToken,
 ) -> Result<Vec<JoinHandle<()>>, StartError> {
     let (of, end) = (reloader.clone(), stop.clone());
@@ -35,18 +35,18 @@ pub(in crate::server) fn spawn(
         }
     })?;
     let (of, end) = (reloader.clone(), stop.clone());
-    let mut acts = AdminEventLog::new(of.config.data.clone(), key.clone(), of.store.clone(), of.shared.clone());
-    let acts = thread::spawn("acts", move || async move {
+    let mut admin_events = AdminEventLog::new(of.config.data.clone(), key.clone(), of.store.clone(), of.shared.clone());
+    let admin_events = thread::spawn("acts", move || async move {
         let mut tick = tokio::time::interval(LOOK_EVERY);
         let mut take_in = async || {
-            let fault = acts.take_in().await.err();
-            of.shared.readiness.set(Component::Acts, fault.into_iter().collect());
+            let fault = admin_events.take_in().await.err();
+            of.shared.readiness.set(Component::AdminEvents, fault.into_iter().collect());
         };
         while end.run_until_cancelled(tick.tick()).await.is_some() {
             take_in().await;
         }
         take_in().await;
-        acts.keep();
+        admin_events.keep();
     })?;
     let (of, end) = (reloader.clone(), stop.clone());
     let ended = thread::spawn("ended-tokens", move || async move {
@@ -66,7 +66,7 @@ pub(in crate::server) fn spawn(
             };
         }
     })?;
-    Ok(vec![follower, acts, ended])
+    Ok(vec![follower, admin_events, ended])
 }
 
 /// The removal of tokens that ended.

@@ -3,7 +3,7 @@
 //! more.
 
 use crate::audit::replay::{CompareError, RegistryDifference, Replay};
-use crate::registry::ActKey;
+use crate::registry::AdminEventKey;
 use crate::registry::sqlite::FileMark;
 use crate::server::StartError;
 use crate::server::readiness::Component;
@@ -29,7 +29,7 @@ const REST: u32 = 4;
 /// Starts the thread.
 pub(in crate::server) fn spawn(
     data: &Path,
-    key: &ActKey,
+    key: &AdminEventKey,
     shared: &Arc<Shared>,
     stop: CancellationToken,
 ) -> Result<JoinHandle<()>, StartError> {

@@ -1,4 +1,4 @@
-//! How long the disk lasts: told days ahead, as metrics all the time, in the log once a day, and in readiness.
+//! Forecasts when the disk is full: reported days ahead, in metrics all the time, in the log once a day, and in readiness.
 
 use crate::server::shared::Shared;
 use std::collections::VecDeque;
@@ -14,7 +14,7 @@ const MAX_SAMPLES: usize = 432;
 const APART: Duration = Duration::from_secs(600);
 /// Growth is that of the last hours, or of the last days, whichever fills the disk sooner.
 const WINDOWS: [Duration; 2] = [Duration::from_secs(6 * 3_600), Duration::from_secs(72 * 3_600)];
-/// Days that are told where the disk does not fill: ten years.
+/// The days reported where the disk does not fill: ten years.
 const MAX_DAYS: f64 = 3_650.0;
 
 /// Free space over time.

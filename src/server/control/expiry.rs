@@ -1,5 +1,5 @@
-//! Certificates and revocation lists that end soon are told of: in the log once a day, each by its own clock, and as a
-//! metric all the time.
+//! Certificates and revocation lists that expire soon are reported: in the log once a day, each by its own clock, and as a metric all the
+//! time.
 
 use crate::identity::tls::TlsAcceptors;
 use crate::pki::{self, Ending};
@@ -15,7 +15,7 @@ const EVERY: Duration = Duration::from_secs(600);
 /// How often the same warning is repeated.
 const REPEAT: Duration = Duration::from_secs(86_400);
 
-/// When the files were looked at, and when it was warned of what.
+/// When the files were checked, and when which warning was given.
 #[derive(Default)]
 pub(in crate::server) struct Expiry {
     looked: Option<(Instant, BTreeSet<PathBuf>, Arc<TlsAcceptors>)>,

@@ -1,6 +1,6 @@
 //! Health checks of endpoints, where a source or hub has several.
 
-use crate::drivers::reach::reachable;
+use crate::drivers::reachability::reachable;
 use crate::server::shared::Shared;
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! The control plane: reload, what is followed and looked at, expiry, retention, health, and the services of the gateway's own. It
 //! swaps what the exchanges see; no exchange waits for it.
 
-pub(in crate::server) mod acts;
+pub(in crate::server) mod admin_events;
 pub(in crate::server) mod background;
 pub(in crate::server) mod compare;
 pub(in crate::server) mod disk;

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
-/// Connections at once, and how long each may last: whoever scrapes opens another.
+/// Concurrent connections, and how long each may last: a scraper opens another.
 const MAX_CONNECTIONS: usize = 32;
 const MAX_LIFETIME: Duration = Duration::from_secs(300);
 /// Requests that take longer to arrive are cut off.
@@ -51,7 +51,7 @@ pub(in crate::server) async fn serve(listener: TcpListener, shared: Arc<Shared>)
     }
 }
 
-/// What `/metrics` is: Prometheus 3 takes no page that does not say so.
+/// The media type of `/metrics`: Prometheus 3 accepts no page without it.
 const METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const TEXT: &str = "text/plain; charset=utf-8";
 
@@ -78,7 +78,7 @@ fn answer(method: &Method, path: &str, shared: &Shared) -> Response<Full<Bytes>>
     answer
 }
 
-/// Whether the gateway can do its work; if not, why, one reason a line.
+/// Returns whether the gateway can do its work; if not, why, one reason a line.
 fn ready(shared: &Shared) -> (StatusCode, String) {
     let mut faults = shared.readiness.faults();
     if !shared.log.is_writable() {
@@ -97,7 +97,7 @@ fn ready(shared: &Shared) -> (StatusCode, String) {
         )
     };
     let unsealed = if health.is_behind() { format!("{health}\n") } else { String::new() };
-    // The gateway can do its work, and yet somebody must look: the alarm is in the text, and in the metrics.
+    // The gateway can do its work, but an operator must look: the alarm is in the text, and in the metrics.
     let differing = shared.registry_differences.load();
     let detail = match differing.first() {
         None => String::new(),
@@ -122,7 +122,7 @@ fn ready(shared: &Shared) -> (StatusCode, String) {
         // Told, and no fault yet: it is one when the log cannot be written.
         [] => (
             StatusCode::OK,
-            format!("ready\n{late}{unsealed}{detail}{}", shared.act_alarm.load())
+            format!("ready\n{late}{unsealed}{detail}{}", shared.event_alarm.load())
                 + &shared.days_remaining.line().unwrap_or_default(),
         ),
         faults => (StatusCode::SERVICE_UNAVAILABLE, faults.join("\n") + "\n" + &late + &unsealed),

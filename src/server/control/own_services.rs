@@ -240,7 +240,7 @@ impl ServiceAuthorization {
         let entry = Entry {
             certificate: self.peer.certificate.thumbprint.0.to_vec(),
             peer: self.peer.address.to_string(),
-            act: "stream.end".into(),
+            event: "stream.end".into(),
             object: format!("service:{}", self.needs.service()),
             status: refusal.reason.code() as u32,
             reason: refusal.reason.as_str().to_owned(),
@@ -251,7 +251,7 @@ impl ServiceAuthorization {
     }
 }
 
-/// An answer, as long as its right lasts and the gateway does not end.
+/// A response, as long as its right lasts and the gateway does not end.
 fn until_the_end(right: ServiceAuthorization, body: Body) -> Body {
     if body.is_end_stream() {
         return body;

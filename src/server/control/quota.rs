@@ -1,4 +1,4 @@
-//! Quotas over a restart, however the gateway ended: what was kept, and what the exchange log tells of the calls since.
+//! Quotas over a restart, however the gateway ended: what was saved, and the calls since in the exchange log.
 
 use crate::exchange_log::reader::LogReader;
 use crate::exchange_log::{Entry, ExchangeLog, Kind, clock};
@@ -13,22 +13,22 @@ use std::path::Path;
 /// How far the clock may have been set back between two entries: so much of the log is read again.
 const MARGIN_US: i64 = 10_000_000;
 
-/// The act by which an operator says that the clock was ahead when earlier entries were written, and is right now.
-const CLOCK_ACT: &str = "clock.correct";
+/// The event by which an operator states that the clock was ahead when earlier entries were written, and is right now.
+const CLOCK_EVENT: &str = "clock.correct";
 /// So many of the newest entries are looked at for the latest time: those of calls side by side are not in its order.
 const NEWEST: usize = 256;
 
-/// Has the time go on from the log's newest entry, so that a clock that was set back while the gateway was down gives no ended
-/// right back. Where an operator says that the clock was ahead before, that is an entry, and the clock is taken as it is.
+/// Has the time go on from the log's newest entry, so that a clock that was set back while the gateway was down gives no ended right back.
+/// Where an operator states that the clock was ahead before, that is an entry, and the clock is used as it is.
 pub(in crate::server) fn go_on_in_time(
     log: &ExchangeLog,
     data: &Path,
     node: &str,
-    clock_was_ahead: bool,
+    clock_ahead: bool,
 ) -> Result<(), StartError> {
     let (mut latest, mut seen) = (i64::MIN, 0);
     LogReader::open(data)?.newest_first(u64::MAX, |found| {
-        if found.entry.act == CLOCK_ACT {
+        if found.entry.event == CLOCK_EVENT {
             return false;
         }
         (latest, seen) = (latest.max(found.entry.time_us), seen + 1);
@@ -39,9 +39,9 @@ pub(in crate::server) fn go_on_in_time(
         return Ok(());
     }
     let ahead_s = latest.saturating_sub(now) / 1_000_000;
-    if clock_was_ahead {
+    if clock_ahead {
         let (actor, object) = (Actor::local().to_string(), format!("clock:{ahead_s}s"));
-        let told = Entry { actor, act: CLOCK_ACT.into(), object, ..Entry::begin(Kind::Admin, node) };
+        let told = Entry { actor, event: CLOCK_EVENT.into(), object, ..Entry::begin(Kind::Admin, node) };
         return Ok(log.append_detached(&told)?);
     }
     clock::not_before(latest);

@@ -35,7 +35,7 @@ const ALL_FILES: u64 = 5;
 /// the time.
 const TRY_AGAIN: u64 = 25;
 
-/// Loads anew what can change while the gateway runs.
+/// Reloads what can change while the gateway runs.
 pub(in crate::server) struct Reloader {
     pub config: Config,
     pub shared: Arc<Shared>,
@@ -50,7 +50,7 @@ pub(in crate::server) struct Reloader {
     pub contracts: Arc<ArcSwap<ContractSet>>,
     /// What the files looked like when they were last taken.
     pub files: Mutex<Stamp>,
-    /// Held while anything is loaded anew: one load at a time.
+    /// Held while anything is reloaded: one load at a time.
     pub loading: Mutex<()>,
 }
 
@@ -85,7 +85,7 @@ impl Reloader {
     /// order: a revocation counts even while the entry of a source is wrong.
     pub(in crate::server) fn reload(&self) -> Result<(), StartError> {
         let _alone = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
-        // Taken before they are read: what changes meanwhile is read once more, what is read now is not.
+        // Taken before the files are read: a change in the meantime is read once more, what is read now is not.
         let seen = stamp(&self.config, &self.served.borrow().catalogue.files);
         *self.files.lock().unwrap_or_else(PoisonError::into_inner) = seen;
         let gate = self.load_tls();
@@ -249,7 +249,7 @@ impl Reloader {
     }
 }
 
-/// What is loaded anew.
+/// What is reloaded.
 type ReloadScope = fn(&Reloader) -> Result<(), StartError>;
 
 /// Looks at every file that a reload would read.

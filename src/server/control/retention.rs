@@ -1,9 +1,9 @@
-//! Retention by policy: once a day by default, what is older than `log.keep_days` is archived, told of in the log, and pruned.
+//! Retention by policy: once a day by default, what is older than `log.keep_days` is archived, named in the log, and pruned.
 
 use crate::audit::AuditError;
 use crate::audit::retention::{archive, is_logged, is_restated, plan, prune, restate};
 use crate::config::{Config, Retention};
-use crate::exchange_log::file_acts::PRUNE_ACT;
+use crate::exchange_log::file_events::PRUNE_EVENT;
 use crate::exchange_log::{Entry, Kind};
 use crate::keyfile::Vault;
 use crate::registry::sqlite::SqliteStore;
@@ -48,7 +48,7 @@ pub(in crate::server) fn spawn(
     thread::spawn("retention", run).map(Some)
 }
 
-/// Archives and prunes what is old enough; gives how many entries.
+/// Archives and prunes what is old enough, and returns how many entries.
 async fn keep(
     (data, vault): (&Path, &Vault),
     folder: &Path,
@@ -72,8 +72,12 @@ async fn keep(
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     for object in plan.objects() {
-        let entry =
-            Entry { actor: "gateway".into(), act: PRUNE_ACT.into(), object, ..Entry::begin(Kind::Admin, &shared.node) };
+        let entry = Entry {
+            actor: "gateway".into(),
+            event: PRUNE_EVENT.into(),
+            object,
+            ..Entry::begin(Kind::Admin, &shared.node)
+        };
         shared.log.append(&entry).await?;
     }
     shared.log.seal_now()?;

@@ -1,11 +1,11 @@
-//! Writes that were under way when an earlier process ended: their intents have no end in the log, so that nobody could tell
-//! from it what became of them. Each gets one that says so: its outcome is not known.
+//! Writes that were in flight when an earlier process ended: their intents have no end in the log, which would leave their outcome open.
+//! Each gets an entry that its outcome is not known.
 
 use crate::audit::scan;
 use crate::exchange_log::reader::LogReader;
 use crate::exchange_log::tree::TILE;
 use crate::exchange_log::{Entry, Kind, LogError};
-use crate::registry::ActKey;
+use crate::registry::AdminEventKey;
 use crate::server::StartError;
 use crate::server::shared::Shared;
 use crate::server::thread;
@@ -22,7 +22,7 @@ const AGAIN: Duration = Duration::from_secs(5);
 
 /// Starts the thread that ends them; `until`: entries of earlier processes.
 pub(in crate::server) fn spawn(
-    (data, key): (&Path, &ActKey),
+    (data, key): (&Path, &AdminEventKey),
     shared: &Arc<Shared>,
     until: u64,
     stop: CancellationToken,
@@ -39,7 +39,7 @@ pub(in crate::server) fn spawn(
 }
 
 async fn end_all(
-    (data, key): (&Path, &ActKey),
+    (data, key): (&Path, &AdminEventKey),
     shared: &Shared,
     until: u64,
     stop: &CancellationToken,

@@ -24,47 +24,47 @@ pub(in crate::server) struct Attempt {
     /// Whether its request comes at its caller's pace.
     paced: bool,
     began: Instant,
-    /// Until when the source was told that its answer is waited for.
+    /// The deadline that was sent to the source.
     until: Option<Deadline>,
     /// Of a gRPC source, where it may have to wait for a stream.
     stream_wait: Option<Arc<StreamWait>>,
 }
 
-/// What the end of an attempt says about its source.
+/// What the end of an attempt shows about its source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::server) struct AttemptEvidence {
     pub health: SourceHealth,
-    /// How long the source took.
-    pub took: Duration,
+    /// The source's duration.
+    pub elapsed: Duration,
 }
 
 impl AttemptEvidence {
-    /// What a result after such a time says. How long a call takes whose request comes at its caller's pace says nothing.
-    fn of<T>(result: &Result<T, SourceError>, took: Duration, paced: bool) -> Self {
+    /// Evaluates a result and its duration. The duration of a call whose request arrives at its caller's pace says nothing.
+    fn of<T>(result: &Result<T, SourceError>, elapsed: Duration, paced: bool) -> Self {
         match result {
             Err(SourceError::Source(SourceFault::Timeout)) if paced => {
-                AttemptEvidence { health: SourceHealth::Unknown, took: Duration::ZERO }
+                AttemptEvidence { health: SourceHealth::Unknown, elapsed: Duration::ZERO }
             }
-            result => {
-                AttemptEvidence { health: SourceError::health(result), took: if paced { Duration::ZERO } else { took } }
-            }
+            result => AttemptEvidence {
+                health: SourceError::health(result),
+                elapsed: if paced { Duration::ZERO } else { elapsed },
+            },
         }
     }
 }
 
 impl Attempt {
     /// Begins with a call at one endpoint of a way.
-    pub(in crate::server) fn new(way: &Upstream, picked: EndpointCall, mut call: Call, paced: bool) -> Self {
+    pub(in crate::server) fn new(upstream: &Upstream, picked: EndpointCall, mut call: Call, paced: bool) -> Self {
         if let Binding::Grpc(_) = call.operation.binding {
             call.stream_wait = Some(Arc::default());
         }
         let (until, stream_wait) = (call.until, call.stream_wait.clone());
-        let request = way.adapters[picked.at()].call(call);
+        let request = upstream.adapters[picked.at()].call(call);
         Attempt { request, picked: Some(picked), paced, began: Instant::now(), until, stream_wait }
     }
 
-    /// Waits for its end, which is told to the endpoint. After a deadline of the caller's it has not ended, and may be waited for
-    /// again.
+    /// Waits for its end, and reports it to the endpoint. After a deadline of the caller's it has not ended, and may be waited for again.
     pub(in crate::server) async fn ended(&mut self, deadline: Deadline) -> Result<SourceResponse, SourceError> {
         let result = match deadline.bound(&mut self.request).await {
             Err(DeadlineOwner::Caller) => return Err(CallerFault::Deadline.into()),
@@ -79,13 +79,13 @@ impl Attempt {
         result
     }
 
-    /// What its end says about the source.
+    /// Returns what its end shows about the source.
     fn seen(&self, result: &Result<SourceResponse, SourceError>, ended: Instant) -> AttemptEvidence {
         let waited = self.stream_wait.as_ref().map_or(Duration::ZERO, |wait| wait.waited());
         AttemptEvidence::of(result, ended.saturating_duration_since(self.began).saturating_sub(waited), self.paced)
     }
 
-    /// Why there is no answer when the operation's own time is over.
+    /// Why there is no response when the operation's own time is over.
     fn not_in_time(&self, deadline: Deadline) -> SourceError {
         let whole = deadline.at.saturating_duration_since(self.began);
         match &self.stream_wait {
@@ -95,8 +95,8 @@ impl Attempt {
         }
     }
 
-    /// Whether what failed may have failed because of the caller's deadline: a source that was told it ends the call too, and so does
-    /// what lies on the way, each a little sooner than the next.
+    /// Whether the failure may be due to the caller's deadline: a source that knows it ends the call too, and so do intermediaries, each a
+    /// little sooner than the next.
     fn is_by_deadline(&self, error: &SourceError, deadline: Deadline) -> bool {
         let hurried = |one: Deadline| one.owner == DeadlineOwner::Caller;
         hurried(deadline)
@@ -113,19 +113,19 @@ impl Attempt {
 /// A call on its way to its source, with its permit. Where the caller leaves it and the guard wants to know whether the source
 /// answers, it goes on until the operation's own time is over; else it ends.
 pub(in crate::server) struct InFlight {
-    /// Taken away when it goes on.
+    /// `None` once it continues in the background.
     permit: Option<Permit>,
-    /// The hub that it goes through, where that is watched.
+    /// The hub that it goes through, where that has a breaker.
     pub hub: Option<HubCall>,
     /// Under way, or ended.
     pub first: Option<Attempt>,
-    /// Until when it may go on.
+    /// Until when it may continue.
     until: Option<Deadline>,
     paced: bool,
 }
 
 impl InFlight {
-    /// A call to a source, which is asked now; `whole`: when the operation's own time is over.
+    /// A call that is dispatched now; `whole`: when the operation's own time is over.
     pub(in crate::server) fn new(permit: Permit, whole: Deadline) -> Self {
         let paced = permit.is_paced();
         InFlight { permit: Some(permit), hub: None, first: None, until: (!paced).then_some(whole), paced }
@@ -137,12 +137,12 @@ impl InFlight {
     }
 
     /// An attempt begins at an endpoint of a way.
-    pub(in crate::server) fn begins(&mut self, way: &Upstream, picked: EndpointCall, call: Call) -> &mut Attempt {
-        let attempt = Attempt::new(way, picked, call, self.paced);
+    pub(in crate::server) fn begins(&mut self, upstream: &Upstream, picked: EndpointCall, call: Call) -> &mut Attempt {
+        let attempt = Attempt::new(upstream, picked, call, self.paced);
         self.first.insert(attempt)
     }
 
-    /// What the attempt's end says about the source, and ends it.
+    /// Ends the call, and returns what its end shows about the source.
     pub(in crate::server) fn over(
         &mut self,
         result: &Result<SourceResponse, SourceError>,
@@ -152,7 +152,7 @@ impl InFlight {
         first.map_or(AttemptEvidence::of(result, Duration::ZERO, self.paced), |first| first.seen(result, ended))
     }
 
-    /// The operation's own time, where the source is to have it whatever the caller's deadline is.
+    /// Returns the operation's own deadline, where the source is to have it whatever the caller's is.
     pub(in crate::server) fn whole(&mut self) -> Option<Deadline> {
         let until = self.until?;
         let by_hub = self.hub.as_ref().is_some_and(HubCall::probes);
@@ -165,9 +165,9 @@ impl InFlight {
         let ended = Instant::now();
         let seen = attempt.seen(&result, ended);
         if let Some(hub) = hub {
-            hub.record(seen.health, seen.took);
+            hub.record(seen.health, seen.elapsed);
         }
-        permit.record(seen.health, seen.took, ended);
+        permit.record(seen.health, seen.elapsed, ended);
     }
 }
 
@@ -192,8 +192,8 @@ mod tests {
         let seen = |result: Result<(), SourceError>, paced| AttemptEvidence::of(&result, long, paced);
         let timeout = || Err(SourceFault::Timeout.into());
         assert_eq!(seen(timeout(), true).health, SourceHealth::Unknown);
-        assert!(seen(timeout(), false).health.is_unhealthy() && seen(timeout(), false).took == long);
+        assert!(seen(timeout(), false).health.is_unhealthy() && seen(timeout(), false).elapsed == long);
         assert!(seen(Err(HubFault::Unreachable("no connection").into()), true).health.is_unhealthy());
-        assert_eq!(seen(Ok(()), true), AttemptEvidence { health: SourceHealth::Responded, took: Duration::ZERO });
+        assert_eq!(seen(Ok(()), true), AttemptEvidence { health: SourceHealth::Responded, elapsed: Duration::ZERO });
     }
 }

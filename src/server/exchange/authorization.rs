@@ -1,7 +1,6 @@
-//! Whether a call that was admitted still may go on: a right that is withdrawn or changed meanwhile, or whose time is over,
-//! ends calls and streams under way. So does a contract that was changed and does not let through any more what the call discloses:
-//! a call keeps to the contract with which it began, but to nothing that the present one withholds. Time is waited for by one timer, for whichever right ends first; a call that is over
-//! before that has none.
+//! Whether an admitted call may continue: a right that is withdrawn, changed or expired ends calls and streams in flight. So does a
+//! contract that was changed and no longer allows what the call discloses: a call keeps to the contract with which it began, but to nothing
+//! that the present one withholds. Expiry is one timer, for the right that ends first; a call that is over before that has none.
 
 use crate::access::{self, token::VerifiedToken};
 use crate::contract::Operation;
@@ -22,9 +21,9 @@ pub(in crate::server) struct AuthorizationWatch {
     admitted: AdmittedBy,
     /// The granted fields.
     mask: Arc<Mask>,
-    /// The registry in which it was last found to hold.
+    /// The registry by which it was last checked.
     seen: Arc<Snapshot>,
-    /// The generation of contracts in which it was last found to hold.
+    /// The generation of contracts by which it was last checked.
     generation: u64,
     /// The operation as its contract is now.
     current: Arc<Operation>,
@@ -110,7 +109,7 @@ impl AuthorizationWatch {
         Ok(())
     }
 
-    /// The same rights under contracts that were loaded anew.
+    /// The same rights under reloaded contracts.
     fn follow_contract(&mut self, now: i64) -> Result<(), Refusal> {
         let served = self.shared.served.load_full();
         let AdmittedBy { peer, grant, operation, purpose, .. } = &self.admitted;

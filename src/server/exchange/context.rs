@@ -150,20 +150,20 @@ impl ExchangeContext {
     pub fn operation(&mut self, route: &Route) {
         self.metrics = Some(route.metrics.clone());
         self.operation = Some(route.operation.clone());
-        self.upstream = Some(route.way.clone());
+        self.upstream = Some(route.upstream.clone());
     }
 
     /// The way that an attempt takes.
-    pub fn upstream(&mut self, way: &Arc<Upstream>) {
-        if !self.upstream.as_ref().is_some_and(|before| Arc::ptr_eq(before, way)) {
-            self.upstream = Some(way.clone());
+    pub fn upstream(&mut self, upstream: &Arc<Upstream>) {
+        if !self.upstream.as_ref().is_some_and(|before| Arc::ptr_eq(before, upstream)) {
+            self.upstream = Some(upstream.clone());
         }
     }
 
     /// Another hub is asked the same; false where it has no name to be logged by.
-    pub fn shadow(&mut self, way: &Arc<Upstream>) -> bool {
-        self.shadow = Some(way.clone());
-        way.hub.as_ref().is_some_and(|hub| !hub.is_empty())
+    pub fn shadow(&mut self, upstream: &Arc<Upstream>) -> bool {
+        self.shadow = Some(upstream.clone());
+        upstream.hub.as_ref().is_some_and(|hub| !hub.is_empty())
     }
 
     /// Why, and on whose behalf.
@@ -235,7 +235,7 @@ impl ExchangeContext {
         let keys = self.keys()?;
         let salts = Salts {
             request: keys.salt(&self.id, Direction::Request),
-            response: keys.salt(&self.id, Direction::Answer),
+            response: keys.salt(&self.id, Direction::Response),
         };
         self.salts = Some(salts);
         Ok(salts)

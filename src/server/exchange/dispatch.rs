@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 enum RouteChoice<'r> {
     /// The only one, or the first of two that are not watched.
     First,
-    /// The first of two: if it fails, the second is there.
+    /// The primary of two: if it fails, the secondary follows.
     Watched(&'r SecondaryUpstream),
     Second(&'r SecondaryUpstream),
 }
@@ -44,10 +44,10 @@ impl<'r> RouteChoice<'r> {
         }
     }
 
-    fn way(&self, route: &'r Route) -> &'r Arc<Upstream> {
+    fn upstream(&self, route: &'r Route) -> &'r Arc<Upstream> {
         match self {
-            RouteChoice::First | RouteChoice::Watched(..) => &route.way,
-            RouteChoice::Second(second) => &second.way,
+            RouteChoice::First | RouteChoice::Watched(..) => &route.upstream,
+            RouteChoice::Second(second) => &second.upstream,
         }
     }
 }
@@ -62,18 +62,17 @@ struct Attempts {
 }
 
 impl Attempts {
-    fn pick(&mut self, way: &Upstream) -> EndpointCall {
-        let picked = way.endpoints.pick(self.client, self.last);
+    fn pick(&mut self, upstream: &Upstream) -> EndpointCall {
+        let picked = upstream.endpoints.pick(self.client, self.last);
         self.attempts += 1;
         self.last = Some(picked.at());
         picked
     }
 }
 
-/// One attempt. A read that is not answered in time is asked of another endpoint as well, if so configured; whichever answers
-/// first, counts.
+/// Makes one attempt. A read without a response in time is hedged at another endpoint, if so configured; whichever responds first, counts.
 async fn attempt(
-    way: &Upstream,
+    upstream: &Upstream,
     call: Call,
     again: Option<&RetryableRequest>,
     deadline: Deadline,
@@ -82,15 +81,15 @@ async fn attempt(
 ) -> Result<SourceResponse, SourceError> {
     let hedge = flight.permit().and_then(|permit| permit.hedge_after());
     let hedge = hedge.zip(again.filter(|again| again.operation.shape == CallShape::Unary));
-    let picked = tried.pick(way);
-    let first = flight.begins(way, picked, call);
+    let picked = tried.pick(upstream);
+    let first = flight.begins(upstream, picked, call);
     let Some((after, again)) = hedge else { return first.ended(deadline).await };
     match select(std::pin::pin!(first.ended(deadline)), std::pin::pin!(tokio::time::sleep(after))).await {
         Either::Left((answered, _)) => return answered,
         Either::Right(((), _)) => {}
     }
     let hedged = flight.permit().is_some_and(|permit| permit.may_hedge()).then(|| again.call()).flatten();
-    let mut second = hedged.map(|call| Attempt::new(way, tried.pick(way), call, false));
+    let mut second = hedged.map(|call| Attempt::new(upstream, tried.pick(upstream), call, false));
     let (Some(first), Some(second)) = (&mut flight.first, &mut second) else {
         let Some(first) = &mut flight.first else { return Err(SourceError::internal("it was not begun")) };
         return first.ended(deadline).await;
@@ -103,8 +102,8 @@ async fn attempt(
     }
 }
 
-/// Asks the source, and tells its guard how it went. A read that did not reach it is tried again, within the guard's bounds,
-/// or at once by another endpoint or the other hub.
+/// Dispatches the call, and reports its end to the guard. A read that did not reach its source is retried, within the guard's bounds, or at
+/// once by another endpoint or the other hub.
 pub(in crate::server) async fn dispatch(
     shared: &Arc<Shared>,
     route: &Route,
@@ -124,7 +123,7 @@ pub(in crate::server) async fn dispatch(
         _ => deadline,
     };
     call.until = match call.operation.shape {
-        // A stream may go on for as long as its caller likes, and its first answer has the operation's time.
+        // A stream may last for as long as its caller likes; its first response has the operation's time.
         CallShape::ServerStream => time.caller().map(|at| match at > told.at {
             true => Deadline { at, owner: DeadlineOwner::Caller },
             false => told,
@@ -136,35 +135,35 @@ pub(in crate::server) async fn dispatch(
     let (mut next, mut tried) = (Some(call), Attempts { client, attempts: 0, last: None });
     let result = loop {
         let Some(call) = next.take() else { break Err(SourceError::internal("it could not be asked again")) };
-        let way = turn.way(route);
-        exchange.upstream(way);
-        let result = attempt(way, call, again.as_ref(), deadline, &mut flight, &mut tried).await;
+        let upstream = turn.upstream(route);
+        exchange.upstream(upstream);
+        let result = attempt(upstream, call, again.as_ref(), deadline, &mut flight, &mut tried).await;
         ended = Instant::now();
         if matches!(result, Err(SourceError::Caller(CallerFault::Deadline))) {
             // The flight ends, or goes on without us.
             break result;
         }
-        let AttemptEvidence { health, took } = flight.over(&result, ended);
+        let AttemptEvidence { health, elapsed } = flight.over(&result, ended);
         let retry = result.as_ref().err().and_then(SourceError::retry);
         if let (Some(hub), RouteChoice::Watched(second)) = (flight.hub.take(), &turn) {
-            hub.record(health, took);
-            // What one hub failed at does not count against the source as long as the other has not been asked.
+            hub.record(health, elapsed);
+            // A failure at one hub does not count against the source before the other has been tried.
             if let (Some(again), Some(_)) = (&again, retry) {
                 (turn, next, tried.last) = (RouteChoice::Second(second), again.call(), None);
                 continue;
             }
         }
-        let other = tried.last.is_some_and(|last| way.endpoints.has_other(client, last));
+        let other = tried.last.is_some_and(|last| upstream.endpoints.has_other(client, last));
         let Some(permit) = flight.permit() else { break result };
-        // Neither does what one endpoint failed at, where another one is asked next.
+        // Neither does a failure at one endpoint, where another one is tried next.
         let spared = health.is_unhealthy() && other;
         if !spared {
-            permit.record(health, took, ended);
+            permit.record(health, elapsed, ended);
         }
         let wait = again.as_ref().zip(retry).and_then(|(_, asked)| permit.retry_in(tried.attempts, asked, deadline.at));
         let Some(wait) = wait else {
             if spared {
-                permit.record(health, took, ended);
+                permit.record(health, elapsed, ended);
             }
             break result;
         };
@@ -178,14 +177,14 @@ pub(in crate::server) async fn dispatch(
     }
     if let (Some(second), Some(again), Ok(SourceResponse::One(answer))) = (&route.second, again, &result)
         && second.mode == SecondMode::Shadow
-        && exchange.shadow(&second.way)
+        && exchange.shadow(&second.upstream)
     {
-        shadow(shared, second.way.clone(), (client, again), answer.clone());
+        shadow(shared, second.upstream.clone(), (client, again), answer.clone());
     }
     result.map_err(Refusal::from)
 }
 
-/// A read, to be asked once more. Its message is decoded anew: most calls need it only once.
+/// A read that may be retried. Its message is decoded again then: most calls need it only once.
 struct RetryableRequest {
     operation: Arc<Operation>,
     bytes: Bytes,
@@ -195,7 +194,7 @@ struct RetryableRequest {
 }
 
 impl RetryableRequest {
-    /// Only of reads with one message: a write may have been done although its answer was lost.
+    /// Only of reads with one message: a write may have been done although its response was lost.
     fn of(call: &Call) -> Option<Self> {
         let SourceRequest::One { bytes, .. } = &call.request else { return None };
         let Call { operation, context, until, page_limiter: turns, .. } = call;
@@ -224,7 +223,7 @@ impl RetryableRequest {
     }
 }
 
-/// The further requests of a stream, each of which the guard is asked for.
+/// The further requests of a stream, each with a permit of its own.
 pub(in crate::server) struct PagePermits {
     pub guard: OperationGuard,
     pub client: Arc<str>,
@@ -257,7 +256,12 @@ impl PageLimiter for PagePermits {
 
 /// Asks the second hub for what the first has answered, and counts how they differ: by field, never by value. Nobody waits
 /// for it.
-fn shadow(shared: &Arc<Shared>, way: Arc<Upstream>, (client, again): (ClientKey, RetryableRequest), answer: Bytes) {
+fn shadow(
+    shared: &Arc<Shared>,
+    upstream: Arc<Upstream>,
+    (client, again): (ClientKey, RetryableRequest),
+    answer: Bytes,
+) {
     let operation = again.operation.clone();
     let Ok(permit) = shared.shadowed.clone().try_acquire_owned() else { return };
     let Some(call) = again.call().filter(|_| operation.shape == CallShape::Unary) else { return };
@@ -268,7 +272,8 @@ fn shadow(shared: &Arc<Shared>, way: Arc<Upstream>, (client, again): (ClientKey,
         // What is noticed there is not the exchange's.
         let context = Arc::new(CallContext { observed: Arc::default(), ..(*call.context).clone() });
         let call = Call { until: Some(deadline), context, ..call };
-        let answered = Attempt::new(&way, way.endpoints.pick(client, None), call, false).ended(deadline).await;
+        let answered =
+            Attempt::new(&upstream, upstream.endpoints.pick(client, None), call, false).ended(deadline).await;
         let differing = match answered {
             Ok(SourceResponse::One(other)) => compare(&operation, &answer, &other),
             _ => None,

@@ -13,7 +13,7 @@ use std::time::Duration;
 pub(in crate::server) enum InvalidCall {
     /// Every call is a POST.
     Method,
-    /// Not `application/grpc`: the peer may know nothing of `grpc-status`, so HTTP's own status tells it.
+    /// Not `application/grpc`: the peer may not know `grpc-status`, so HTTP's own status is sent.
     MediaType,
     /// gRPC, but with messages that are not Protobuf.
     Messages,
@@ -31,7 +31,7 @@ impl InvalidCall {
         }
     }
 
-    /// The answer as HTTP has it, where the peer may not know gRPC's. An answer that was given for another reason stays.
+    /// The response with HTTP's status, where the peer may not know gRPC's. A response for another reason stays.
     pub(in crate::server) fn over_http(self, mut answer: Response<ResponseBody>) -> Response<ResponseBody> {
         if answer.extensions().get() != Some(&Refusal::from(self).reason) {
             return answer;
@@ -73,8 +73,8 @@ pub(in crate::server) fn check(method: &Method, headers: &HeaderMap) -> Result<O
     grpc_timeout(headers).map_err(|_| InvalidCall::Timeout)
 }
 
-/// A refusal of a compressed message, told apart: a message that is marked as compressed where `grpc-encoding` names no compression is
-/// a broken one (gRPC's compression specification, "Test cases"). Every other refusal stays what it is.
+/// A refusal of a compressed message, distinguished: a message that is marked as compressed where `grpc-encoding` names no compression is a
+/// broken one (gRPC's compression specification, "Test cases"). Every other refusal stays what it is.
 pub(in crate::server) fn by_encoding(refusal: Refusal, headers: &HeaderMap) -> Refusal {
     let named = headers.get(&GRPC_ENCODING).is_some_and(|encoding| encoding != "identity");
     if refusal.reason == Reason::EncodingUnsupported && !named {

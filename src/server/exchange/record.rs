@@ -100,7 +100,7 @@ impl Drop for ExchangeRecord {
 fn make_entry(context: &ExchangeContext, kind: Kind, contents: Contents) -> Entry {
     let client = context.client.as_ref().map(|view| &view.client);
     let operation = context.operation.as_deref();
-    let hub = |way: &Option<Arc<Upstream>>| way.as_ref().and_then(|way| way.hub.clone());
+    let hub = |upstream: &Option<Arc<Upstream>>| upstream.as_ref().and_then(|upstream| upstream.hub.clone());
     let text = |text: Option<&String>| text.cloned().unwrap_or_default();
     let notes = &context.notes;
     let mut unknown_codes: Vec<String> = notes.unknown_codes.iter().map(|(path, _)| path.clone()).collect();
@@ -133,12 +133,12 @@ fn make_entry(context: &ExchangeContext, kind: Kind, contents: Contents) -> Entr
         source_us: micros(context.source_time),
         // One attempt is not worth a field.
         attempts: if context.attempts > 1 { context.attempts } else { 0 },
-        answer_commitment: contents.response_commitment,
-        answer_bytes: context.response.bytes,
-        answer_messages: context.response.messages,
+        response_commitment: contents.response_commitment,
+        response_bytes: context.response.bytes,
+        response_messages: context.response.messages,
         fields: contents.fields,
-        answer_subjects: contents.response_subjects,
-        answer_subjects_omitted: context.response_subjects_omitted,
+        response_subjects: contents.response_subjects,
+        response_subjects_omitted: context.response_subjects_omitted,
         dropped_fields: notes.dropped_fields.clone(),
         unknown_codes,
         xroad_id: notes.xroad.id.clone(),

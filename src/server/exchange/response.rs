@@ -1,4 +1,4 @@
-//! Answers as they leave: gRPC over HTTP/2 (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md).
+//! Responses as they leave: gRPC over HTTP/2 (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md).
 
 use super::context::Salts;
 use crate::access::limits::Remaining;
@@ -24,8 +24,10 @@ pub const EXCHANGE_ID: &str = "ndxp-exchange-id";
 pub const LOG_INDEX: &str = "ndxp-log-index";
 /// Metadata with the salt of the request's commitment, in hexadecimal.
 pub const REQUEST_SALT: &str = "ndxp-request-salt";
-/// Metadata with the salt of the answer's commitment, in hexadecimal.
-pub const RESPONSE_SALT: &str = "ndxp-answer-salt";
+/// Metadata with the salt of the response's commitment, in hexadecimal.
+pub const RESPONSE_SALT: &str = "ndxp-response-salt";
+/// The same under the name that versions before this one sent; sent for this version still.
+const OLD_RESPONSE_SALT: &str = "ndxp-answer-salt";
 /// Metadata with the fields that were left out because the source's value could not be read, by path, separated by commas.
 pub const DROPPED_FIELDS: &str = "ndxp-dropped-fields";
 /// Metadata with the codes that the contract does not know, as `path=code`, separated by commas; a code is percent-encoded.
@@ -36,7 +38,7 @@ pub const RATE_REMAINING: &str = "ndxp-rate-left";
 /// Metadata with the calls that are left today, where the grant has a quota.
 pub const QUOTA_REMAINING: &str = "ndxp-quota-left";
 
-/// The body of an answer.
+/// The body of a response.
 pub enum ResponseBody {
     /// Nothing: a status alone, in the head.
     Empty,
@@ -44,11 +46,11 @@ pub enum ResponseBody {
     One(Bytes, HeaderMap),
     /// A stream that ends with its trailers.
     Stream(BoxStream<'static, Frame<Bytes>>),
-    /// The answer of a tonic service (health, reflection, administration, audit).
+    /// The response of a tonic service (health, reflection, administration, audit).
     Tonic(tonic::body::Body),
 }
 
-/// Sends an answer. Its caller may be gone meanwhile, which is nobody's fault.
+/// Sends a response. The caller may have disconnected, which is no fault.
 pub(in crate::server) async fn send(answer: Response<ResponseBody>, reply: Reply) -> Result<(), Http2Error> {
     let (head, body) = answer.into_parts();
     let head = Response::from_parts(head, ());
@@ -61,7 +63,7 @@ pub(in crate::server) async fn send(answer: Response<ResponseBody>, reply: Reply
     }
 }
 
-/// The head of an answer, with its exchange id.
+/// Returns the head of a response, with its exchange id.
 pub fn head(exchange_id: &str) -> Response<ResponseBody> {
     let mut answer = Response::new(ResponseBody::Empty);
     let headers = answer.headers_mut();
@@ -70,8 +72,8 @@ pub fn head(exchange_id: &str) -> Response<ResponseBody> {
     answer
 }
 
-/// Puts a value of the gateway's own making; one that could not stand in a header would be left out. Such values are this
-/// answer's own: in HPACK's dynamic table they would only drive out what comes again (RFC 7541, section 6.2.3).
+/// Inserts a value that the gateway generates; one that is not valid in a header would be left out. Such values are this response's own: in
+/// HPACK's dynamic table they would only drive out what comes again (RFC 7541, section 6.2.3).
 pub fn put(headers: &mut HeaderMap, name: &'static str, value: &str) {
     if let Ok(mut value) = HeaderValue::from_str(value) {
         value.set_sensitive(true);
@@ -83,7 +85,9 @@ pub fn put(headers: &mut HeaderMap, name: &'static str, value: &str) {
 pub(in crate::server) fn put_entry(headers: &mut HeaderMap, index: u64, salts: &Salts, left: Option<Remaining>) {
     put(headers, LOG_INDEX, &index.to_string());
     put(headers, REQUEST_SALT, &hex(&salts.request));
-    put(headers, RESPONSE_SALT, &hex(&salts.response));
+    let response_salt = hex(&salts.response);
+    put(headers, RESPONSE_SALT, &response_salt);
+    put(headers, OLD_RESPONSE_SALT, &response_salt);
     if let Some(left) = left {
         put(headers, RATE_REMAINING, &left.rate.to_string());
         if let Some(quota) = left.quota {
@@ -92,7 +96,7 @@ pub(in crate::server) fn put_entry(headers: &mut HeaderMap, index: u64, salts: &
     }
 }
 
-/// Puts what was noticed while an answer was read: of the fields that the caller may see.
+/// Inserts the notes about the response, as far as they concern fields that the caller may see.
 pub fn put_notes(headers: &mut HeaderMap, notes: &Notes, shown: impl Fn(&str) -> bool) {
     let dropped: Vec<&str> = notes.dropped_fields.iter().map(String::as_str).filter(|path| shown(path)).collect();
     if !dropped.is_empty() {
@@ -122,7 +126,7 @@ pub fn refusal_trailers(refusal: &Refusal, exchange_id: &str) -> HeaderMap {
     trailers
 }
 
-/// A unary answer.
+/// Returns a unary response.
 pub fn unary(mut answer: Response<ResponseBody>, message: &Bytes) -> Response<ResponseBody> {
     *answer.body_mut() = ResponseBody::One(frame(message), ok_trailers());
     answer
@@ -140,7 +144,7 @@ pub fn refused(refusal: &Refusal, exchange_id: &str) -> Response<ResponseBody> {
     answer
 }
 
-/// The answer of a tonic service.
+/// The response of a tonic service.
 pub fn from_tonic(answer: Result<Response<tonic::body::Body>, Infallible>) -> Response<ResponseBody> {
     match answer {
         Ok(answer) => answer.map(ResponseBody::Tonic),

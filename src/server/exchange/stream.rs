@@ -1,5 +1,5 @@
-//! Streams: answers of a source, and requests of a caller. Both hold one message at a time, so that whoever is slow
-//! slows the other end down, and memory stays bounded.
+//! Streams: responses of a source, and requests of a caller. Both hold one message at a time, so that whichever is slow slows the other end
+//! down, and memory stays bounded.
 
 use super::authorization::AuthorizationWatch;
 use super::context::{MAX_SUBJECTS, RequestStreamCounts};
@@ -25,15 +25,15 @@ use http_body::Frame;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// A stream of answers whose source has begun to answer.
+/// A stream of responses whose source has begun to answer.
 pub(in crate::server) struct OpenedStream {
     pub operation: Arc<Operation>,
-    /// What it was admitted by, which may be taken away, or end, while it runs.
+    /// The rights by which it was admitted, which may be withdrawn, or end, while it runs.
     pub standing: AuthorizationWatch,
     pub messages: BoxStream<'static, Result<Bytes, SourceError>>,
     /// What is noticed while they are read.
     pub observed: Arc<Observed>,
-    /// What becomes of answers that have drifted.
+    /// What becomes of responses that have drifted.
     pub drift: DriftPolicy,
     /// Held as long as the stream lives.
     pub _permit: StreamPermit,
@@ -41,7 +41,7 @@ pub(in crate::server) struct OpenedStream {
     pub until: Option<Instant>,
 }
 
-/// The answer to a server stream: its opening is durable before the first message leaves, its end before the trailers.
+/// The response to a server stream: its opening is durable before the first message leaves, its end before the trailers.
 pub(in crate::server) async fn respond(opened: OpenedStream, mut record: ExchangeRecord) -> Response<ResponseBody> {
     let id = record.context.id();
     let tree = &opened.operation.response_fields;
@@ -151,7 +151,7 @@ impl ResponseStream {
 }
 
 impl ResponseStream {
-    /// Something that is watched may go on for an hour.
+    /// A watched request may last for an hour.
     fn count_drift(&self) {
         self.record.context.shared().drifted(&self.opened.operation, self.opened.drift, &self.opened.observed);
     }
@@ -192,11 +192,11 @@ struct RequestStream {
     shared: Arc<Shared>,
     keys: Arc<PeriodKeys>,
     tally: StreamCounts,
-    /// What a part's entry says beside its subjects.
+    /// What a part's entry has in addition to its subjects.
     part: Entry,
 }
 
-/// The caller's messages, each checked before it goes on. Their subjects are logged in parts before more go out.
+/// The caller's messages, each checked before it is forwarded. Their subjects are logged in parts before more go out.
 pub(in crate::server) fn incoming(
     shared: &Arc<Shared>,
     operation: &Arc<Operation>,

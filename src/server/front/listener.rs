@@ -4,7 +4,7 @@
 use super::backlog::{Backlog, WatchedStream};
 use super::refusals::{Refusals, RefusedBeforeCall};
 use crate::config::Listen;
-use crate::exchange_log::open_desk;
+use crate::exchange_log::open_thread_queues;
 use crate::guard::Admission;
 use crate::http2::server::{self, MAX_HEADERS, Pings, Reply, header_bytes};
 use crate::http2::{Incoming, SendTimeout};
@@ -38,7 +38,7 @@ use tokio::task::coop::unconstrained;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 
-/// What the workers are told by the control plane.
+/// What the control plane sends to the workers.
 #[derive(Clone)]
 pub(in crate::server) struct ControlSignals {
     pub served: watch::Receiver<Arc<Served>>,
@@ -58,11 +58,11 @@ pub(in crate::server) fn spawn(
 ) -> Result<JoinHandle<()>, StartError> {
     thread::spawn(&format!("worker-{number}"), move || async move {
         shared.lifetime.beat(&format!("worker-{number}"));
-        open_desk();
+        open_thread_queues();
         let exchange = Exchange { shared, routes: ArcSwap::default() };
         let (admission, connections) = (Arc::default(), TaskTracker::new());
-        let (usual, ending) = (listen.send_timeout, exchange.shared.stop.clone());
-        let patience = Arc::new(SendTimeout { usual, draining: HURRIED, ending });
+        let (default, ending) = (listen.send_timeout, exchange.shared.stop.clone());
+        let patience = Arc::new(SendTimeout { default, draining: HURRIED, ending });
         let worker = Worker { exchange, admission, refusals, listen, control, open, connections, patience };
         Arc::new(worker).run(listener).await;
     })
@@ -81,7 +81,7 @@ struct Worker {
 
 /// How long the calls of a connection may take to end when its certificate's time is over: they know it by themselves.
 const LAST_WORDS: Duration = Duration::from_millis(300);
-/// How long a caller may take nothing of its answer when the gateway ends.
+/// How long a caller may take nothing of its response when the gateway ends.
 const HURRIED: Duration = Duration::from_secs(3);
 
 impl Worker {
@@ -117,7 +117,7 @@ impl Worker {
         }
     }
 
-    /// New contracts or connections: calls under way keep what they began with.
+    /// New contracts or connections: calls in flight keep what they began with.
     fn follow(&self, served: &mut watch::Receiver<Arc<Served>>) {
         let served = served.borrow_and_update().clone();
         self.exchange.routes.store(Arc::new(Routes::new(&served, &self.exchange.shared.metrics.exchanges)));
@@ -299,13 +299,13 @@ impl CallerConnection {
             // With age, so that new certificates are really used.
             let mut over = std::pin::pin!(tokio::time::timeout(worker.age(), worker.exchange.shared.stop.cancelled()));
             let mut ending = false;
-            // What ends it is looked at first: a caller who never lets up must not be heard for ever because of that.
+            // Its end is polled first: a caller who never pauses must not be served for ever because of that.
             loop {
                 tokio::select! {
                     biased;
                     why = &mut revoked => {
                         if self.peer.certificate.is_over(now()) {
-                            // What is under way ends now by itself, and tells why.
+                            // What is in flight ends now by itself, and reports why.
                             http2.drain();
                             let _ = tokio::time::timeout(LAST_WORDS, http2.calls(|request, reply| self.begin(request, reply))).await;
                         }
@@ -328,7 +328,7 @@ impl CallerConnection {
         }
     }
 
-    /// Begins a call, in a task of its own that ends when the answer is sent or wanted no more.
+    /// Begins a call, in a task of its own that ends when the response is sent or wanted no more.
     fn begin(self: &Arc<Self>, request: Request<Incoming>, mut reply: Reply) {
         let (caller, arrived) = (self.clone(), Instant::now());
         let stood = self.backlog.age(arrived);

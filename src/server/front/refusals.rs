@@ -112,6 +112,6 @@ impl Refusals {
         self.shared.metrics.shed();
         let entry = self.entry(peer, refusal);
         let by = Identity::Certificate(peer.certificate.thumbprint);
-        self.shared.refusals.note_detached(RefusalKind::Unread, by, entry);
+        self.shared.refusals.note_detached(RefusalKind::Unhandled, by, entry);
     }
 }

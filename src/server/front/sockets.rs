@@ -24,12 +24,18 @@ pub struct Sockets {
 
 impl Sockets {
     /// Binds every port that the configuration names; port 0 takes a free one.
+    ///
+    /// # Errors
+    /// [`StartError::Bind`] for the first port that cannot be bound.
     pub fn bind(listen: &Listen) -> Result<Self, StartError> {
         Self::with(listen, Vec::new(), false)
     }
 
     /// Takes what systemd hands over, told apart by their addresses, and binds the rest: `beside` another gateway, or only
     /// where nobody listens yet. `None` where nothing is handed over, and nobody is there to be beside of.
+    ///
+    /// # Errors
+    /// [`StartError::HandedOver`] for a socket that cannot be used; [`StartError::Bind`] for a port that cannot be bound.
     pub fn handed_over(listen: &Listen, beside: bool) -> Result<Option<Self>, StartError> {
         let mut handed = ListenFd::from_env();
         let mut found = Vec::new();

@@ -126,21 +126,21 @@ fn t2_changes_that_wait_are_bounded_and_end_by_themselves() {
     let next = lan.pending_changes("", usize::MAX).unwrap();
     assert!(next.is_empty());
     assert!(matches!(minh.approve_change(&first.id), Err(RegistryError::Unknown(..))));
-    let acts = |store: &SqliteStore| {
+    let admin_events = |store: &SqliteStore| {
         let mut found = Vec::new();
         loop {
-            let some = store.acts().unwrap();
-            some.iter().for_each(|act| store.forget_act(&act.id).unwrap());
+            let some = store.admin_events().unwrap();
+            some.iter().for_each(|event| store.forget_event(&event.id).unwrap());
             if some.is_empty() {
                 return found;
             }
             found.extend(some);
         }
     };
-    acts(&lan);
+    admin_events(&lan);
     assert_eq!((lan.end_pending_changes().unwrap(), lan.end_pending_changes().unwrap()), (1_000, 0));
-    let ended = acts(&lan);
-    assert!(ended.iter().all(|act| act.act == "change.end" && act.actor == "system"));
-    assert_eq!(ended.iter().map(|act| act.changes.len()).sum::<usize>(), 1_000);
+    let ended = admin_events(&lan);
+    assert!(ended.iter().all(|event| event.event == "change.end" && event.actor == "system"));
+    assert_eq!(ended.iter().map(|event| event.changes.len()).sum::<usize>(), 1_000);
     ask(&lan, 1).unwrap();
 }

@@ -1,4 +1,4 @@
-//! Acts: what somebody changed in the registry, on its way into the exchange log, whole enough that the registry can be
+//! Admin events: changes of the registry by a person, on their way into the exchange log, complete enough that the registry can be
 //! recomputed from the log alone.
 
 use super::RegistryError;
@@ -16,10 +16,10 @@ pub struct ObjectChange {
     pub after: String,
 }
 
-/// What somebody did.
+/// An admin event.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Act {
-    /// Its place in the order in which acts were noted, from 1, without a gap: one that is missing was removed.
+pub struct AdminEvent {
+    /// Its number in the sequence of events, from 1, without a gap: one that is missing was removed.
     pub sequence: u64,
     /// UUIDv7: the id of its entry, so that one logged twice is seen to be one.
     pub id: [u8; 16],
@@ -29,64 +29,64 @@ pub struct Act {
     pub actor: String,
     /// SHA-256 of the certificate that it was done with; empty without one.
     pub certificate: Vec<u8>,
-    /// Where it was done from, `ip:port`; empty where it was no connection.
+    /// The peer's address, `ip:port`; empty where it was no connection.
     pub address: String,
-    /// What was done (`grant.add`).
-    pub act: String,
+    /// The kind of event (`grant.add`).
+    pub event: String,
     /// To what, as `kind:id`.
     pub object: String,
     /// Who approved it, where that was needed.
     pub approved_by: String,
-    /// Why, in the words of who did it.
+    /// The actor's justification.
     pub justification: String,
-    /// Everything that it changed. An act with more changes than one entry holds is several acts.
+    /// Everything that it changed. A change that exceeds one entry is several events.
     pub changes: Vec<ObjectChange>,
 }
 
-/// A row of the acts that wait for the exchange log.
+/// A row of the events that wait for the exchange log.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LoggedAct {
-    /// An act that was noted with its change.
-    Act(Act),
-    /// An act that was noted by an older version, which authenticated none, and taken over when its file was upgraded.
-    Upgraded(Act),
-    /// A row that nobody can vouch for: invented, changed, moved or damaged.
-    Refused(RefusedAct),
+pub enum LoggedEvent {
+    /// An event that was recorded with its change.
+    Authentic(AdminEvent),
+    /// An event that was recorded by an older version, which authenticated none, and adopted when its file was upgraded.
+    Upgraded(AdminEvent),
+    /// A row that cannot be authenticated: invented, changed, moved or damaged.
+    Refused(RefusedEvent),
 }
 
-impl LoggedAct {
-    /// Its place in the sequence.
+impl LoggedEvent {
+    /// Its number in the sequence.
     pub fn sequence(&self) -> u64 {
         match self {
-            LoggedAct::Act(act) | LoggedAct::Upgraded(act) => act.sequence,
-            LoggedAct::Refused(refused) => refused.sequence,
+            LoggedEvent::Authentic(event) | LoggedEvent::Upgraded(event) => event.sequence,
+            LoggedEvent::Refused(refused) => refused.sequence,
         }
     }
 }
 
-/// A row among the acts that is not believed.
+/// A row among the events that is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RefusedAct {
-    /// The place in the sequence that it claims.
+pub struct RefusedEvent {
+    /// The number in the sequence that it claims.
     pub sequence: u64,
-    /// What it claims to be, at most [`MAX_CLAIM`] characters: nobody vouches for it.
+    /// What it claims to be, at most [`MAX_CLAIM`] characters; it is not authenticated.
     pub claim: String,
 }
 
 /// Longest claim of a refused row in characters.
 pub const MAX_CLAIM: usize = 200;
 
-impl RefusedAct {
+impl RefusedEvent {
     /// A refused row that claims this.
     pub(super) fn new(sequence: u64, claim: &str) -> Self {
         let plain = |c: char| if c.is_control() { '\u{FFFD}' } else { c };
-        RefusedAct { sequence, claim: claim.chars().take(MAX_CLAIM).map(plain).collect() }
+        RefusedEvent { sequence, claim: claim.chars().take(MAX_CLAIM).map(plain).collect() }
     }
 }
 
-impl From<&Act> for RefusedAct {
-    fn from(act: &Act) -> Self {
-        RefusedAct::new(act.sequence, &format!("{} of {} by {}", act.act, act.object, act.actor))
+impl From<&AdminEvent> for RefusedEvent {
+    fn from(event: &AdminEvent) -> Self {
+        RefusedEvent::new(event.sequence, &format!("{} of {} by {}", event.event, event.object, event.actor))
     }
 }
 
@@ -94,9 +94,9 @@ impl From<&Act> for RefusedAct {
 pub const MAX_JUSTIFICATION: usize = 500;
 /// Largest record (canonical JSON) that is taken from now on, in bytes: twice that and its frame fit into one entry.
 pub const MAX_RECORD_BYTES: usize = 20_000;
-/// Largest sum of changes in one act, in bytes.
+/// Largest sum of changes in one event, in bytes.
 pub const MAX_CHANGES_BYTES: usize = 44_000;
-/// What stands for a record of an older version that no entry can hold: its SHA-256 tells whether the file still has it.
+/// The placeholder for a record of an older version that no entry can hold: its SHA-256 shows whether the file still has it.
 pub(crate) fn too_large(record: &str) -> String {
     let digest = crate::hex::sha256(record.as_bytes());
     format!("\"(larger than an entry, SHA-256 {digest})\"")

@@ -1,26 +1,26 @@
-//! The key that authenticates acts while they wait in the registry's file for the exchange log. Whoever edits the file with a
-//! tool of SQLite has no such key, so a row that they invent, change, move or put back is told from one that was noted with
-//! its change, and never becomes an entry in somebody's name.
+//! The key that authenticates admin events while they wait in the registry's file for the exchange log. An editor of the file with an
+//! SQLite tool has no such key, so a row that is invented, changed, moved or restored is distinguished from one that was recorded with its
+//! change, and never becomes an entry in a person's name.
 //!
-//! The key lies in `keys/acts.key` beside the registry, sealed where `keys.encryption_secret` is configured. Whoever may read
-//! that file as well as write the registry has everything that the gateway has; with the secret kept elsewhere, they have not.
+//! The key is in `keys/admin_events.key` beside the registry, sealed where `keys.encryption_secret` is configured. Anyone who can read that file
+//! and write the registry has everything that the gateway has; not so with the secret stored elsewhere.
 
-use super::{Act, RegistryError};
+use super::{AdminEvent, RegistryError};
 use crate::keyfile::{MAC_BYTES, MacKey, Vault};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// Bytes of an authentication code.
 pub const CODE_BYTES: usize = MAC_BYTES;
-/// What a text's code is begun with: no act's is begun so.
+/// The domain of a text's code: no event's code has it.
 const TEXT: &[u8] = b"ndxp text\0";
 
-/// How an act came to be noted.
+/// How an event was recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
     /// With its change, in one transaction.
     Logged,
-    /// By an older version, which authenticated nothing; taken over when its file was upgraded.
+    /// By an older version, which authenticated nothing; adopted when its file was upgraded.
     Upgraded,
 }
 
@@ -33,9 +33,9 @@ impl Origin {
     }
 }
 
-/// Authenticates acts. Cheap to clone.
+/// Authenticates admin events. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct ActKey(MacKey);
+pub struct AdminEventKey(MacKey);
 
 /// Where the key of a registry's file is.
 fn path(registry: &Path) -> PathBuf {
@@ -46,7 +46,7 @@ fn unread(path: &Path, error: &std::io::Error) -> RegistryError {
     RegistryError::Store(format!("{}: {error}", path.display()))
 }
 
-impl ActKey {
+impl AdminEventKey {
     /// The key of a registry's file, made where there is none: with a new file, or on command. Acts that were noted with
     /// another one are refused then.
     ///
@@ -54,13 +54,13 @@ impl ActKey {
     /// The key cannot be read, unsealed, or made.
     pub fn make(registry: &Path, vault: &Vault) -> Result<Self, RegistryError> {
         let path = path(registry);
-        MacKey::open(&path, vault).map(ActKey).map_err(|error| unread(&path, &error))
+        MacKey::open(&path, vault).map(AdminEventKey).map_err(|error| unread(&path, &error))
     }
 
     /// The key that a registry's file was made with.
     ///
     /// # Errors
-    /// It is gone, or lies open where keys are sealed; it cannot be read or unsealed.
+    /// It is missing, or not sealed where keys are sealed; it cannot be read or unsealed.
     pub fn open(registry: &Path, vault: &Vault) -> Result<Self, RegistryError> {
         let gone = || {
             let told = "is gone, or lies open where keys are sealed (keys.encryption_secret): put it back, or make another \
@@ -77,55 +77,55 @@ impl ActKey {
     pub fn read(registry: &Path, vault: &Vault) -> Result<Option<Self>, RegistryError> {
         let path = path(registry);
         match vault.read_own(&path) {
-            Ok(bytes) => Ok(MacKey::of(&bytes).map(ActKey)),
+            Ok(bytes) => Ok(MacKey::of(&bytes).map(AdminEventKey)),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(unread(&path, &error)),
         }
     }
 
-    /// An act's code, over everything that its row holds, its place in the sequence included. `changes` is the text of the row.
-    pub(super) fn code(&self, origin: Origin, act: &Act, changes: &str) -> [u8; CODE_BYTES] {
-        self.0.code(&canonical(origin, act, changes))
+    /// Returns an event's code, over everything in its row, its number in the sequence included. `changes` is the text of the row.
+    pub(super) fn code(&self, origin: Origin, event: &AdminEvent, changes: &str) -> [u8; CODE_BYTES] {
+        self.0.code(&canonical(origin, event, changes))
     }
 
-    /// Whether a code is that act's, and how it came to be noted.
-    pub(super) fn origin(&self, act: &Act, changes: &str, code: &[u8]) -> Option<Origin> {
+    /// Returns how an event was recorded, if a code is that event's.
+    pub(super) fn origin(&self, event: &AdminEvent, changes: &str, code: &[u8]) -> Option<Origin> {
         [Origin::Logged, Origin::Upgraded]
             .into_iter()
-            .find(|origin| self.0.is_code(&canonical(*origin, act, changes), code))
+            .find(|origin| self.0.is_code(&canonical(*origin, event, changes), code))
     }
 
-    /// The code of a text that the gateway keeps for itself, as bytes.
+    /// Returns the code of a text in the gateway's own files, as bytes.
     pub fn mac_of_text(&self, text: &str) -> [u8; CODE_BYTES] {
         self.0.code(&[TEXT, text.as_bytes()].concat())
     }
 
-    /// The code of a text that the gateway keeps for itself.
+    /// Returns the code of a text in the gateway's own files.
     pub fn code_of_text(&self, text: &str) -> String {
         self.0.code_of_text(TEXT, text)
     }
 
-    /// Whether a code is that of a text.
+    /// Returns whether a code is that of a text.
     pub fn is_code_of_text(&self, text: &str, code: &str) -> bool {
         self.0.is_code_of_text(TEXT, text, code)
     }
 }
 
 /// Each field with its length: no two rows have the same bytes.
-fn canonical(origin: Origin, act: &Act, changes: &str) -> Vec<u8> {
-    let (sequence, time_us) = (act.sequence.to_be_bytes(), act.time_us.to_be_bytes());
+fn canonical(origin: Origin, event: &AdminEvent, changes: &str) -> Vec<u8> {
+    let (sequence, time_us) = (event.sequence.to_be_bytes(), event.time_us.to_be_bytes());
     let fields: [&[u8]; 12] = [
         origin.domain(),
         &sequence,
-        &act.id,
+        &event.id,
         &time_us,
-        act.actor.as_bytes(),
-        &act.certificate,
-        act.address.as_bytes(),
-        act.act.as_bytes(),
-        act.object.as_bytes(),
-        act.approved_by.as_bytes(),
-        act.justification.as_bytes(),
+        event.actor.as_bytes(),
+        &event.certificate,
+        event.address.as_bytes(),
+        event.event.as_bytes(),
+        event.object.as_bytes(),
+        event.approved_by.as_bytes(),
+        event.justification.as_bytes(),
         changes.as_bytes(),
     ];
     let mut bytes = Vec::with_capacity(fields.iter().map(|field| field.len() + 8).sum());
@@ -141,15 +141,15 @@ fn canonical(origin: Origin, act: &Act, changes: &str) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    fn act() -> Act {
-        Act {
+    fn event() -> AdminEvent {
+        AdminEvent {
             sequence: 7,
             id: [1; 16],
             time_us: 5,
             actor: "staff:lan".into(),
             certificate: vec![2; 32],
             address: "192.0.2.1:1".into(),
-            act: "client.add".into(),
+            event: "client.add".into(),
             object: "client:a".into(),
             approved_by: String::new(),
             justification: "x".into(),
@@ -160,32 +160,32 @@ mod tests {
     #[test]
     fn t4_a_code_is_of_one_row_only() {
         let folder = tempfile::tempdir().unwrap();
-        let key = ActKey::make(&folder.path().join("registry.sqlite"), &Vault::default()).unwrap();
-        let code = key.code(Origin::Logged, &act(), "[]");
-        assert_eq!(key.origin(&act(), "[]", &code), Some(Origin::Logged));
-        type Edit<'e> = &'e dyn Fn(&mut Act);
+        let key = AdminEventKey::make(&folder.path().join("registry.sqlite"), &Vault::default()).unwrap();
+        let code = key.code(Origin::Logged, &event(), "[]");
+        assert_eq!(key.origin(&event(), "[]", &code), Some(Origin::Logged));
+        type Edit<'e> = &'e dyn Fn(&mut AdminEvent);
         let edits: &[Edit<'_>] = &[
-            &|act| act.sequence = 8,
-            &|act| act.id[0] = 9,
-            &|act| act.time_us += 1,
-            &|act| act.actor = "staff:minh".into(),
-            &|act| act.certificate.clear(),
-            &|act| act.address.clear(),
-            &|act| act.act = "client.retire".into(),
-            &|act| act.object.push('b'),
-            &|act| act.approved_by = "staff:minh".into(),
+            &|event| event.sequence = 8,
+            &|event| event.id[0] = 9,
+            &|event| event.time_us += 1,
+            &|event| event.actor = "staff:minh".into(),
+            &|event| event.certificate.clear(),
+            &|event| event.address.clear(),
+            &|event| event.event = "client.retire".into(),
+            &|event| event.object.push('b'),
+            &|event| event.approved_by = "staff:minh".into(),
             // What one field loses, the next one does not gain.
-            &|act| (act.approved_by, act.justification) = ("x".into(), String::new()),
+            &|event| (event.approved_by, event.justification) = ("x".into(), String::new()),
         ];
         for (number, edit) in edits.iter().enumerate() {
-            let mut edited = act();
+            let mut edited = event();
             edit(&mut edited);
             assert_eq!(key.origin(&edited, "[]", &code), None, "{number}");
         }
-        assert_eq!(key.origin(&act(), "[1]", &code), None);
-        assert_eq!(key.origin(&act(), "[]", &[]), None);
-        let upgraded = key.code(Origin::Upgraded, &act(), "[]");
-        assert_eq!(key.origin(&act(), "[]", &upgraded), Some(Origin::Upgraded));
+        assert_eq!(key.origin(&event(), "[1]", &code), None);
+        assert_eq!(key.origin(&event(), "[]", &[]), None);
+        let upgraded = key.code(Origin::Upgraded, &event(), "[]");
+        assert_eq!(key.origin(&event(), "[]", &upgraded), Some(Origin::Upgraded));
         let text = key.code_of_text("7");
         assert!(key.is_code_of_text("7", &text) && !key.is_code_of_text("8", &text) && !key.is_code_of_text("7", ""));
         assert!(!key.is_code_of_text("7", &text.to_uppercase()), "the same number in other digits");
@@ -195,31 +195,31 @@ mod tests {
     fn t4_the_key_is_kept_and_one_that_lies_open_where_keys_are_sealed_is_nobodys() {
         let folder = tempfile::tempdir().unwrap();
         let registry = folder.path().join("registry.sqlite");
-        assert!(ActKey::read(&registry, &Vault::default()).unwrap().is_none());
-        let code = |key: &ActKey| key.code(Origin::Logged, &act(), "[]");
-        let open = ActKey::make(&registry, &Vault::default()).unwrap();
-        assert_eq!(code(&open), code(&ActKey::make(&registry, &Vault::default()).unwrap()));
+        assert!(AdminEventKey::read(&registry, &Vault::default()).unwrap().is_none());
+        let code = |key: &AdminEventKey| key.code(Origin::Logged, &event(), "[]");
+        let open = AdminEventKey::make(&registry, &Vault::default()).unwrap();
+        assert_eq!(code(&open), code(&AdminEventKey::make(&registry, &Vault::default()).unwrap()));
         // Where a secret is configured, a key that anybody could have put there does not count.
         let vault = Vault::sealed("0123456789abcdef0123456789abcdef").unwrap();
-        let sealed = ActKey::make(&registry, &vault).unwrap();
+        let sealed = AdminEventKey::make(&registry, &vault).unwrap();
         assert_ne!(code(&open), code(&sealed));
-        assert_eq!(code(&sealed), code(&ActKey::make(&registry, &vault).unwrap()));
-        assert!(ActKey::make(&registry, &Vault::default()).is_err(), "sealed");
+        assert_eq!(code(&sealed), code(&AdminEventKey::make(&registry, &vault).unwrap()));
+        assert!(AdminEventKey::make(&registry, &Vault::default()).is_err(), "sealed");
         // Only who says so gets another one.
         std::fs::remove_file(path(&registry)).unwrap();
-        let error = ActKey::open(&registry, &vault).unwrap_err().to_string();
+        let error = AdminEventKey::open(&registry, &vault).unwrap_err().to_string();
         assert!(error.contains("acts.key is gone") && error.contains("keys init"), "{error}");
         assert!(!path(&registry).exists());
-        assert_ne!(code(&ActKey::make(&registry, &vault).unwrap()), code(&sealed));
+        assert_ne!(code(&AdminEventKey::make(&registry, &vault).unwrap()), code(&sealed));
         std::fs::write(path(&registry), b"short").unwrap();
-        assert!(ActKey::make(&registry, &Vault::default()).is_err());
+        assert!(AdminEventKey::make(&registry, &Vault::default()).is_err());
     }
 
     #[test]
     fn processes_that_start_at_once_have_one_key() {
         let folder = tempfile::tempdir().unwrap();
         let registry = folder.path().join("registry.sqlite");
-        let open = || code_of(&ActKey::make(&registry, &Vault::default()).unwrap());
+        let open = || code_of(&AdminEventKey::make(&registry, &Vault::default()).unwrap());
         let codes: Vec<_> = std::thread::scope(|scope| {
             let all: Vec<_> = (0..8).map(|_| scope.spawn(open)).collect();
             all.into_iter().map(|one| one.join().unwrap()).collect()
@@ -227,7 +227,7 @@ mod tests {
         assert!(codes.iter().all(|code| *code == codes[0]));
     }
 
-    fn code_of(key: &ActKey) -> [u8; CODE_BYTES] {
-        key.code(Origin::Logged, &act(), "[]")
+    fn code_of(key: &AdminEventKey) -> [u8; CODE_BYTES] {
+        key.code(Origin::Logged, &event(), "[]")
     }
 }

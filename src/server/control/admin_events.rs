@@ -1,39 +1,39 @@
-//! Takes administrators' acts from the registry into the exchange log. An act is forgotten when its entry is on disk; the log
-//! knows its place in the sequence of acts, so that none is taken in twice, and one that is missing is noticed.
+//! Moves admin events from the registry into the exchange log. An event is removed from the registry when its entry is durable; entries
+//! have its number in the sequence of events, so that none is logged twice, and a missing one is detected.
 //!
-//! Only what was noted with its change is logged in somebody's name (`registry/actkey.rs`). Any other row stays where it is, for
-//! whoever looks into it, and is reported until it is gone; it keeps no other act from the log.
+//! Only what was recorded with its change is logged in a person's name (`registry/admin_event_key.rs`). Any other row stays where it is,
+//! for an investigation, and is reported until it is gone; it keeps no other event from the log.
 
 use crate::audit::replay::Replay;
 use crate::audit::scan::LastEvent;
 use crate::exchange_log::{Entry, Kind, entry};
-use crate::registry::sqlite::ADOPT_ACT;
-use crate::registry::{self, Act, ActKey, LoggedAct, RefusedAct, Store};
+use crate::registry::sqlite::ADOPT_EVENT;
+use crate::registry::{self, AdminEvent, AdminEventKey, LoggedEvent, RefusedEvent, Store};
 use crate::server::shared::Shared;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How often it is kept how far the log was looked at.
+/// How often the position up to which the log was searched is saved.
 const KEEP_EVERY: Duration = Duration::from_secs(60);
 
-/// The way of acts into the log.
+/// Moves admin events into the log.
 pub(in crate::server) struct AdminEventLog {
     data: PathBuf,
-    key: ActKey,
+    key: AdminEventKey,
     store: Arc<dyn Store>,
     shared: Arc<Shared>,
-    /// The last act that is in the log; `None` until the log was searched for it.
+    /// The last event that is in the log; `None` until the log was searched for it.
     last: Option<LastEvent>,
     /// The last row that was looked at.
     seen: u64,
-    /// Whether the last act of the log may still be among the rows.
+    /// Whether the last event of the log may still be among the rows.
     unforgotten: bool,
     /// What the log has of a registry, where an older version's is to be stated.
     replay: Option<Replay>,
-    /// Acts that were removed before they were logged, since the start.
+    /// Events that were removed before they were logged, since the start.
     missing: u64,
-    /// Whether the file said that it is of an older version, which the log contradicts.
+    /// Whether the file claimed to be of an older version, which the log contradicts.
     contradicted: bool,
     kept: Option<Instant>,
     /// What was reported last.
@@ -41,7 +41,12 @@ pub(in crate::server) struct AdminEventLog {
 }
 
 impl AdminEventLog {
-    pub(in crate::server) fn new(data: PathBuf, key: ActKey, store: Arc<dyn Store>, shared: Arc<Shared>) -> Self {
+    pub(in crate::server) fn new(
+        data: PathBuf,
+        key: AdminEventKey,
+        store: Arc<dyn Store>,
+        shared: Arc<Shared>,
+    ) -> Self {
         AdminEventLog {
             data,
             key,
@@ -58,10 +63,10 @@ impl AdminEventLog {
         }
     }
 
-    /// Takes in what is there.
+    /// Logs the events that wait.
     ///
     /// # Errors
-    /// Acts are not in the log yet; the text says why.
+    /// Events are not in the log yet; the text has the reason.
     pub(in crate::server) async fn take_in(&mut self) -> Result<(), String> {
         let Some(last) = self.find_last()? else { return Ok(()) };
         let done = self.log_all(last).await;
@@ -69,7 +74,7 @@ impl AdminEventLog {
         done.and(reported)
     }
 
-    /// Searches the log for its last act, once. `None`: the gateway ends.
+    /// Searches the log for its last event, once. `None`: the gateway ends.
     fn find_last(&mut self) -> Result<Option<LastEvent>, String> {
         if let Some(last) = self.last {
             return Ok(Some(last));
@@ -80,7 +85,7 @@ impl AdminEventLog {
         let found = search().or_else(|_| search());
         let found = found.map_err(|error| format!("the exchange log cannot be searched for its last act: {error}"))?;
         let Some(last) = found else { return Ok(None) };
-        let after = self.store.note_acts_after(last.sequence);
+        let after = self.store.note_events_after(last.sequence);
         after.map_err(|error| format!("the acts of administrators cannot be numbered: {error}"))?;
         (self.seen, self.unforgotten, self.last) = (last.sequence, last.sequence > 0, Some(last));
         Ok(Some(last))
@@ -89,11 +94,11 @@ impl AdminEventLog {
     async fn log_all(&mut self, mut last: LastEvent) -> Result<(), String> {
         loop {
             if self.unforgotten {
-                let forgotten = self.store.forget_act(&last.id);
+                let forgotten = self.store.forget_event(&last.id);
                 forgotten.map_err(|error| format!("an act that is in the log cannot be forgotten: {error}"))?;
                 self.unforgotten = false;
             }
-            let rows = self.store.logged_acts(self.seen);
+            let rows = self.store.logged_events(self.seen);
             let rows = rows.map_err(|error| format!("the acts of administrators cannot be read: {error}"))?;
             if rows.is_empty() {
                 return Ok(());
@@ -102,26 +107,28 @@ impl AdminEventLog {
                 self.notice_gap(&row);
                 let sequence = row.sequence();
                 match row {
-                    LoggedAct::Act(act) if act.act == ADOPT_ACT && !self.may_adopt(&act.object)? => {
-                        self.contradict(&act)?
+                    LoggedEvent::Authentic(event)
+                        if event.event == ADOPT_EVENT && !self.may_adopt(&event.object)? =>
+                    {
+                        self.contradict(&event)?
                     }
-                    LoggedAct::Act(act) => {
-                        last = LastEvent { sequence: act.sequence, id: act.id };
-                        self.log(act).await?;
+                    LoggedEvent::Authentic(event) => {
+                        last = LastEvent { sequence: event.sequence, id: event.id };
+                        self.log(event).await?;
                         (self.last, self.seen, self.unforgotten) = (Some(last), sequence, true);
-                        let forgotten = self.store.forget_act(&last.id);
+                        let forgotten = self.store.forget_event(&last.id);
                         forgotten.map_err(|error| format!("an act that is in the log cannot be forgotten: {error}"))?;
                         self.unforgotten = false;
                     }
-                    // Of an older version: the log has no act yet that it could be told from.
-                    LoggedAct::Upgraded(act) if last.sequence == 0 => {
-                        let id = act.id;
-                        self.log(Act { sequence: 0, ..act }).await?;
-                        let forgotten = self.store.forget_act(&id);
+                    // Of an older version: the log has no event yet that it could be told from.
+                    LoggedEvent::Upgraded(event) if last.sequence == 0 => {
+                        let id = event.id;
+                        self.log(AdminEvent { sequence: 0, ..event }).await?;
+                        let forgotten = self.store.forget_event(&id);
                         forgotten.map_err(|error| format!("an act that is in the log cannot be forgotten: {error}"))?;
                     }
-                    LoggedAct::Upgraded(act) => refuse(&RefusedAct::from(&act)),
-                    LoggedAct::Refused(row) => refuse(&row),
+                    LoggedEvent::Upgraded(event) => refuse(&RefusedEvent::from(&event)),
+                    LoggedEvent::Refused(row) => refuse(&row),
                 }
                 self.seen = sequence;
             }
@@ -129,7 +136,7 @@ impl AdminEventLog {
     }
 
     /// Notices acts that are missing before a row, once.
-    fn notice_gap(&mut self, row: &LoggedAct) {
+    fn notice_gap(&mut self, row: &LoggedEvent) {
         let (before, sequence) = (self.seen, row.sequence());
         if before > 0 && sequence > before + 1 {
             let missing = sequence - before - 1;
@@ -144,21 +151,21 @@ impl AdminEventLog {
         }
     }
 
-    async fn log(&self, act: Act) -> Result<(), String> {
+    async fn log(&self, event: AdminEvent) -> Result<(), String> {
         let change =
             |one: registry::ObjectChange| entry::Change { object: one.object, before: one.before, after: one.after };
         let entry = Entry {
-            exchange_id: act.id.to_vec(),
-            time_us: act.time_us,
-            actor: act.actor,
-            act: act.act,
-            object: act.object,
-            certificate: act.certificate,
-            peer: act.address,
-            approved_by: act.approved_by,
-            justification: act.justification,
-            act_sequence: act.sequence,
-            changes: act.changes.into_iter().map(change).collect(),
+            exchange_id: event.id.to_vec(),
+            time_us: event.time_us,
+            actor: event.actor,
+            event: event.event,
+            object: event.object,
+            certificate: event.certificate,
+            peer: event.address,
+            approved_by: event.approved_by,
+            justification: event.justification,
+            event_sequence: event.sequence,
+            changes: event.changes.into_iter().map(change).collect(),
             ..Entry::begin(Kind::Admin, &self.shared.node)
         };
         let logged = self.shared.log.append(&entry).await;
@@ -180,7 +187,7 @@ impl AdminEventLog {
     }
 
     /// Drops what states the file as a whole where the log tells of it already. What differs is found by comparison.
-    fn contradict(&mut self, act: &Act) -> Result<(), String> {
+    fn contradict(&mut self, event: &AdminEvent) -> Result<(), String> {
         if !self.contradicted {
             tracing::error!(
                 "the registry's file says that an older version made it, and the exchange log says otherwise: nothing of it is \
@@ -188,13 +195,13 @@ impl AdminEventLog {
             );
         }
         self.contradicted = true;
-        let forgotten = self.store.forget_act(&act.id);
+        let forgotten = self.store.forget_event(&event.id);
         forgotten.map_err(|error| format!("what states an older registry cannot be dropped: {error}"))
     }
 
-    /// Reports what is not believed, and keeps how far the log was looked at.
+    /// Reports rows that are refused, and saves up to where the log was searched.
     fn report(&mut self) -> Result<(), String> {
-        let left = self.store.left_acts(self.seen);
+        let left = self.store.remaining_events(self.seen);
         let (left, first) = left.map_err(|error| format!("the acts of administrators cannot be read: {error}"))?;
         self.shared.metrics.events_refused(left);
         let mut alarm = String::new();
@@ -214,7 +221,7 @@ impl AdminEventLog {
         }
         if alarm != self.alarm {
             alarm.lines().for_each(|line| tracing::error!("{line}"));
-            self.shared.act_alarm.store(Arc::new(alarm.clone()));
+            self.shared.event_alarm.store(Arc::new(alarm.clone()));
             self.alarm = alarm;
         }
         if self.kept.is_none_or(|kept| kept.elapsed() > KEEP_EVERY) {
@@ -234,6 +241,6 @@ impl AdminEventLog {
     }
 }
 
-fn refuse(row: &RefusedAct) {
+fn refuse(row: &RefusedEvent) {
     tracing::error!(row = row.sequence, "a row among the acts is not what this gateway noted: it is nobody's act");
 }

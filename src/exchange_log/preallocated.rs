@@ -1,9 +1,8 @@
-//! A segment made ready ahead: filled with zeros that are on the disk.
+//! A preallocated segment: filled with zeros that are on the disk.
 //!
-//! Space that was only reserved has to be turned into written space at each `fdatasync` (on ext4 an extent is converted and
-//! the inode written: a second write, half as much time and CPU again). So the next segment is written through beforehand,
-//! in small pieces between which the journal's own writes find their place. A segment that is done with becomes the next
-//! spare, which also leaves nothing of its entries on the disk.
+//! Space that was only reserved has to be turned into written space at each `fdatasync` (on ext4 an extent is converted and the inode
+//! written: a second write, half as much time and CPU again). So the next segment is written through beforehand, in small pieces between
+//! which the journal's own writes run. A segment that is sealed becomes the next one to fill, which also removes its entries from the disk.
 
 use super::blocks::{Blocks, SEGMENT_BYTES};
 use super::disk::{Disk, remove};
@@ -21,18 +20,18 @@ const PIECE: usize = if cfg!(simulator) { 16 << 10 } else { 64 << 10 };
 /// segments are only reserved.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// What the file `spare` is, and whose. Every change of owner is one of these transitions, under the lock.
+/// What the file `preallocator` is, and whose. Every change of owner is one of these transitions, under the lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum FileState {
     /// There is no file, and none is wanted.
     Absent,
-    /// The filling thread is to make it, or to fill the one that is there.
+    /// The filling thread is to create it, or to fill the existing one.
     Wanted,
     /// The filling thread owns it.
     Filling,
-    /// It is whole, and nobody owns it.
+    /// It is complete, and has no owner.
     Ready,
-    /// A [`Prepared`] owns it, until that is renamed or dropped.
+    /// A [`PreallocatedSegment`] owns it, until that is renamed or dropped.
     Taken,
 }
 
@@ -70,7 +69,7 @@ impl State {
 }
 
 /// The next segment of a journal.
-pub(crate) struct Spare {
+pub(crate) struct Preallocator {
     disk: Arc<dyn Disk>,
     path: PathBuf,
     state: Mutex<State>,
@@ -78,41 +77,47 @@ pub(crate) struct Spare {
 }
 
 /// A preallocated segment, which nobody else touches until it has its own name or is given up.
-pub(crate) struct Prepared<'s> {
-    spare: &'s Spare,
+pub(crate) struct PreallocatedSegment<'s> {
+    preallocator: &'s Preallocator,
 }
 
-impl Prepared<'_> {
+impl PreallocatedSegment<'_> {
     /// Where it is until it is renamed.
     pub fn path(&self) -> &Path {
-        &self.spare.path
+        &self.preallocator.path
     }
 
-    /// Gives it the name of a segment. On an error it is given up.
+    /// Renames it to a segment's name. On an error it is given up.
+    ///
+    /// # Errors
+    /// The system cannot rename the file.
     pub fn rename(self, segment: &Path) -> std::io::Result<()> {
-        self.spare.disk.rename(self.path(), segment)
+        self.preallocator.disk.rename(self.path(), segment)
     }
 }
 
-impl Drop for Prepared<'_> {
+impl Drop for PreallocatedSegment<'_> {
     /// Only now may another file take the name: before, it would be renamed over this one, and filled with zeros while the
     /// journal writes to it.
     fn drop(&mut self) {
-        let mut state = self.spare.state();
+        let mut state = self.preallocator.state();
         // After a rename there is none.
-        let _ = remove(&*self.spare.disk, &self.spare.path);
+        let _ = remove(&*self.preallocator.disk, &self.preallocator.path);
         state.set(FileState::Absent);
     }
 }
 
-impl Spare {
-    /// Of a journal. What an earlier process left half made is removed.
+impl Preallocator {
+    /// Opens the preallocator of a journal. What an earlier process left half made is removed.
+    ///
+    /// # Errors
+    /// [`LogError::Io`] where a file of an earlier process cannot be removed.
     pub fn of(paths: &LogPaths) -> Result<Self, LogError> {
         let (disk, path) = (paths.disk.clone(), paths.journal.join("spare"));
         remove(&*disk, &path)?;
         remove(&*disk, &paths.journal.join(UNNAMED))?;
         let state = Mutex::new(State { file: FileState::Absent, closed: false });
-        Ok(Spare { disk, path, state, wake: Condvar::new() })
+        Ok(Preallocator { disk, path, state, wake: Condvar::new() })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -129,13 +134,13 @@ impl Spare {
     }
 
     /// The preallocated segment, if one is ready; it is the caller's until it is renamed or dropped.
-    pub fn take(&self) -> Option<Prepared<'_>> {
+    pub fn take(&self) -> Option<PreallocatedSegment<'_>> {
         let mut state = self.state();
         if state.file() != FileState::Ready {
             return None;
         }
         state.set(FileState::Taken);
-        Some(Prepared { spare: self })
+        Some(PreallocatedSegment { preallocator: self })
     }
 
     /// Whether one can be taken.
@@ -144,8 +149,10 @@ impl Spare {
         self.state().file == FileState::Ready
     }
 
-    /// Reuses a segment whose entries are all sealed: it becomes the next one to fill where there is none, and is removed
-    /// otherwise.
+    /// Reuses a segment whose entries are all sealed: it becomes the next one to fill where there is none, and is removed otherwise.
+    ///
+    /// # Errors
+    /// [`LogError::Io`] where the segment cannot be renamed or removed.
     pub fn retire(&self, segment: &Path) -> Result<(), LogError> {
         let mut state = self.state();
         if state.file() == FileState::Absent {
@@ -158,7 +165,7 @@ impl Spare {
     }
 
     /// Fills segments until the log is closed.
-    pub fn fill_when_wanted(&self) {
+    pub fn fill_on_demand(&self) {
         let mut state = self.state();
         loop {
             forgets();
@@ -206,7 +213,7 @@ impl Spare {
         blocks.file().sync()
     }
 
-    /// Ends [`fill_when_wanted`](Self::fill_when_wanted), and leaves no spare behind.
+    /// Ends [`fill_on_demand`](Self::fill_on_demand), and leaves no spare behind.
     pub fn close(&self) {
         self.state().close();
         self.wake.notify_all();
@@ -224,10 +231,10 @@ mod tests {
         LogPaths { journal: folder.to_owned(), ..LogPaths::new(folder) }
     }
 
-    fn filled(spare: &Spare) -> Prepared<'_> {
+    fn filled(preallocator: &Preallocator) -> PreallocatedSegment<'_> {
         let began = Instant::now();
         loop {
-            if let Some(taken) = spare.take() {
+            if let Some(taken) = preallocator.take() {
                 return taken;
             }
             assert!(began.elapsed() < Duration::from_secs(60), "it is never ready");
@@ -236,14 +243,14 @@ mod tests {
     }
 
     /// Runs a test beside the filling thread.
-    fn beside_filling(folder: &Path, test: impl FnOnce(&Spare)) {
-        let spare = Spare::of(&paths(folder)).unwrap();
+    fn beside_filling(folder: &Path, test: impl FnOnce(&Preallocator)) {
+        let preallocator = Preallocator::of(&paths(folder)).unwrap();
         std::thread::scope(|scope| {
-            scope.spawn(|| spare.fill_when_wanted());
-            test(&spare);
-            spare.close();
+            scope.spawn(|| preallocator.fill_on_demand());
+            test(&preallocator);
+            preallocator.close();
         });
-        assert!(spare.take().is_none() && !folder.join("spare").exists());
+        assert!(preallocator.take().is_none() && !folder.join("spare").exists());
     }
 
     #[test]
@@ -252,16 +259,16 @@ mod tests {
         let old = folder.path().join("00000000000000000000.seg");
         std::fs::write(&old, vec![7; 100_000]).unwrap();
         std::fs::write(folder.path().join("spare"), b"left by an earlier process").unwrap();
-        beside_filling(folder.path(), |spare| {
-            assert!(spare.take().is_none());
-            spare.retire(&old).unwrap();
-            let prepared = filled(spare);
+        beside_filling(folder.path(), |preallocator| {
+            assert!(preallocator.take().is_none());
+            preallocator.retire(&old).unwrap();
+            let prepared = filled(preallocator);
             let bytes = std::fs::read(prepared.path()).unwrap();
             assert!(!old.exists() && bytes.len() as u64 == SEGMENT_BYTES && bytes.iter().all(|byte| *byte == 0));
             prepared.rename(&old).unwrap();
             // A second one while one is there already is only removed.
-            spare.want();
-            spare.retire(&old).unwrap();
+            preallocator.want();
+            preallocator.retire(&old).unwrap();
             assert!(!old.exists());
         });
     }
@@ -274,18 +281,18 @@ mod tests {
         let [sealed, next] =
             ["00000000000000000000.seg", "00000000000000000310.seg"].map(|name| folder.path().join(name));
         std::fs::write(&sealed, b"entries that are sealed").unwrap();
-        beside_filling(folder.path(), |spare| {
-            spare.want();
-            let prepared = filled(spare);
+        beside_filling(folder.path(), |preallocator| {
+            preallocator.want();
+            let prepared = filled(preallocator);
             let mut journal = Blocks::open(&LocalDisk, prepared.path(), 0).unwrap();
-            spare.retire(&sealed).unwrap();
-            spare.want();
+            preallocator.retire(&sealed).unwrap();
+            preallocator.want();
             journal.append(b"acknowledged").unwrap();
             prepared.rename(&next).unwrap();
             assert!(!sealed.exists(), "removed, since the place was taken");
             // The next one is filled, and touches nothing of it.
-            spare.want();
-            drop(filled(spare));
+            preallocator.want();
+            drop(filled(preallocator));
             let bytes = std::fs::read(&next).unwrap();
             assert_eq!((&bytes[..12], bytes.len() as u64), (&b"acknowledged"[..], SEGMENT_BYTES));
         });
@@ -294,24 +301,24 @@ mod tests {
     #[test]
     fn l1_a_segment_that_could_not_be_renamed_is_given_up_and_the_next_one_is_made() {
         let folder = tempfile::tempdir().unwrap();
-        beside_filling(folder.path(), |spare| {
-            spare.want();
-            assert!(filled(spare).rename(&folder.path().join("no such folder/1.seg")).is_err());
-            assert!(!folder.path().join("spare").exists() && spare.take().is_none());
-            spare.want();
-            drop(filled(spare));
+        beside_filling(folder.path(), |preallocator| {
+            preallocator.want();
+            assert!(filled(preallocator).rename(&folder.path().join("no such folder/1.seg")).is_err());
+            assert!(!folder.path().join("spare").exists() && preallocator.take().is_none());
+            preallocator.want();
+            drop(filled(preallocator));
         });
     }
 
     #[test]
     fn l1_closing_leaves_a_taken_segment_to_its_owner() {
         let folder = tempfile::tempdir().unwrap();
-        let spare = Spare::of(&paths(folder.path())).unwrap();
+        let preallocator = Preallocator::of(&paths(folder.path())).unwrap();
         std::thread::scope(|scope| {
-            let filling = scope.spawn(|| spare.fill_when_wanted());
-            spare.want();
-            let prepared = filled(&spare);
-            spare.close();
+            let filling = scope.spawn(|| preallocator.fill_on_demand());
+            preallocator.want();
+            let prepared = filled(&preallocator);
+            preallocator.close();
             filling.join().unwrap();
             prepared.rename(&folder.path().join("00000000000000000310.seg")).unwrap();
         });

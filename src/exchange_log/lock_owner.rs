@@ -1,4 +1,4 @@
-//! Who has the log open for writing: the lock, and the process that holds it.
+//! The lock of the log, and the process that holds it.
 
 use super::{LogError, LogPaths, make_folder};
 use rustix::fs::{FlockOperation, flock};
@@ -17,12 +17,12 @@ pub(super) fn lock(paths: &LogPaths) -> Result<File, LogError> {
     make_folder(&paths.journal)?;
     let path = lock_path(paths);
     let fail = |error: std::io::Error| LogError::io(&path, &error);
-    // Not cut before it is ours: the id in it may be another's.
+    // Not truncated before it is locked: the id in it may be another process's.
     let file = File::options().create(true).truncate(false).read(true).write(true).open(&path).map_err(fail)?;
     if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
         return Err(LogError::Locked(path));
     }
-    // In its own place, which needs no space. It is for whoever asks the holder to end; the lock holds without it.
+    // Overwritten in place, which needs no space. The id is for a process that signals this one to end; the lock holds without it.
     let id = format!("{}\n", std::process::id());
     if let Err(error) = file.write_all_at(id.as_bytes(), 0).and_then(|()| file.set_len(id.len() as u64)) {
         tracing::warn!(%error, path = %path.display(), "the lock's file cannot be written");
@@ -31,10 +31,13 @@ pub(super) fn lock(paths: &LogPaths) -> Result<File, LogError> {
 }
 
 /// A process that has the log open for writing.
-pub struct Holder(Pid);
+pub struct LockOwner(Pid);
 
-impl Holder {
-    /// The holder of a log's lock; `None` where nobody has it.
+impl LockOwner {
+    /// Returns the process that holds a log's lock, or `None` where the log is not locked.
+    ///
+    /// # Errors
+    /// [`LogError::Io`] where the lock's file cannot be read; [`LogError::Locked`] where it is locked and holds no process id.
     pub fn of(paths: &LogPaths) -> Result<Option<Self>, LogError> {
         let path = lock_path(paths);
         let mut file = match File::open(&path) {
@@ -48,7 +51,7 @@ impl Holder {
         let mut text = String::new();
         file.read_to_string(&mut text).map_err(|error| LogError::io(&path, &error))?;
         let pid = text.trim().parse().ok().and_then(Pid::from_raw).ok_or(LogError::Locked(path))?;
-        Ok(Some(Holder(pid)))
+        Ok(Some(LockOwner(pid)))
     }
 
     /// Its process id.
@@ -56,7 +59,10 @@ impl Holder {
         self.0.as_raw_nonzero().get()
     }
 
-    /// Asks it to end, as an operator would (SIGTERM).
+    /// Sends the process SIGTERM, as an operator would.
+    ///
+    /// # Errors
+    /// The process has ended, or belongs to another user.
     pub fn terminate(&self) -> Result<(), String> {
         kill_process(self.0, Signal::TERM).map_err(|error| format!("process {} cannot be asked: {error}", self.pid()))
     }
@@ -71,12 +77,12 @@ mod tests {
     fn the_holder_is_known_for_as_long_as_it_holds() {
         let folder = tempfile::tempdir().unwrap();
         let paths = LogPaths::new(folder.path());
-        assert!(Holder::of(&paths).unwrap().is_none());
+        assert!(LockOwner::of(&paths).unwrap().is_none());
         let held = lock(&paths).unwrap();
-        assert_eq!(Holder::of(&paths).unwrap().unwrap().pid(), std::process::id() as i32);
+        assert_eq!(LockOwner::of(&paths).unwrap().unwrap().pid(), std::process::id() as i32);
         assert!(matches!(lock(&paths), Err(LogError::Locked(_))));
         drop(held);
-        assert!(Holder::of(&paths).unwrap().is_none());
+        assert!(LockOwner::of(&paths).unwrap().is_none());
         lock(&paths).unwrap();
     }
 }

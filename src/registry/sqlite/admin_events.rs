@@ -1,23 +1,23 @@
-//! Acts on their way into the exchange log: each is noted with its change in one transaction, with its place in the sequence
-//! of all acts and a code over both, and is believed only with that code.
+//! Admin events on their way into the exchange log: each is recorded with its change in one transaction, with its number in the sequence of
+//! all events and a code over both, and is accepted only with that code.
 
-use super::super::act::{ObjectChange, parts};
-use super::super::actkey::{ActKey, Origin};
-use super::super::{Act, Actor, LoggedAct, RefusedAct, RegistryError};
+use super::super::admin_event::{ObjectChange, parts};
+use super::super::admin_event_key::{AdminEventKey, Origin};
+use super::super::{Actor, AdminEvent, LoggedEvent, RefusedEvent, RegistryError};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row, params};
 
-/// What is noted of an act beside its changes.
-pub(super) struct ActNote<'n> {
-    pub(super) key: &'n ActKey,
-    pub(super) act: &'n str,
+/// What is recorded of an event in addition to its changes.
+pub(super) struct EventNote<'n> {
+    pub(super) key: &'n AdminEventKey,
+    pub(super) event: &'n str,
     pub(super) object: &'n str,
     pub(super) actor: &'n Actor,
     pub(super) justification: &'n str,
 }
 
-impl ActNote<'_> {
-    /// Writes the act, in as many rows as there must be entries. Within a transaction that nobody else writes beside.
+impl EventNote<'_> {
+    /// Writes the event, in as many rows as there will be entries. Within an exclusive write transaction.
     pub(super) fn write(
         &self,
         connection: &Connection,
@@ -26,33 +26,33 @@ impl ActNote<'_> {
     ) -> Result<(), RegistryError> {
         for part in parts(changes) {
             let changes = serde_json::to_string(&part).map_err(|error| RegistryError::Store(error.to_string()))?;
-            let act = Act {
+            let event = AdminEvent {
                 sequence: last(connection)? + 1,
                 id: *uuid::Uuid::now_v7().as_bytes(),
                 time_us: crate::exchange_log::clock::now_us(),
                 actor: self.actor.to_string(),
                 certificate: self.actor.thumbprint().to_vec(),
                 address: self.actor.address().to_owned(),
-                act: self.act.to_owned(),
+                event: self.event.to_owned(),
                 object: self.object.to_owned(),
                 approved_by: approved_by.to_owned(),
                 justification: self.justification.to_owned(),
                 changes: part,
             };
-            let code = self.key.code(Origin::Logged, &act, &changes);
+            let code = self.key.code(Origin::Logged, &event, &changes);
             let sql = "INSERT INTO acts (seq, id, time_us, actor, act, object, certificate, address, approved_by,
                        justification, changes, code) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
             connection.prepare_cached(sql)?.execute(params![
-                number(act.sequence),
-                act.id.as_slice(),
-                act.time_us,
-                act.actor,
-                act.act,
-                act.object,
-                act.certificate,
-                act.address,
-                act.approved_by,
-                act.justification,
+                number(event.sequence),
+                event.id.as_slice(),
+                event.time_us,
+                event.actor,
+                event.event,
+                event.object,
+                event.certificate,
+                event.address,
+                event.approved_by,
+                event.justification,
                 changes,
                 code.as_slice(),
             ])?;
@@ -65,7 +65,7 @@ fn number(sequence: u64) -> i64 {
     i64::try_from(sequence).unwrap_or(i64::MAX)
 }
 
-/// The last place in the sequence that was given to any act, whether it is still here or not.
+/// The last place in the sequence that was given to any event, whether it is still here or not.
 fn last(connection: &Connection) -> Result<u64, RegistryError> {
     let sql = "SELECT COALESCE(MAX(seq), 0) FROM (SELECT seq FROM sqlite_sequence WHERE name = 'acts'
                UNION ALL SELECT MAX(seq) FROM acts)";
@@ -73,7 +73,7 @@ fn last(connection: &Connection) -> Result<u64, RegistryError> {
     Ok(last.unsigned_abs())
 }
 
-/// Has the next act noted behind this place at least.
+/// Has the next event noted behind this place at least.
 pub(super) fn note_after(connection: &Connection, sequence: u64) -> Result<(), RegistryError> {
     if last(connection)? < sequence {
         let sequence = number(sequence);
@@ -84,43 +84,50 @@ pub(super) fn note_after(connection: &Connection, sequence: u64) -> Result<(), R
     Ok(())
 }
 
-/// Vouches for the acts of an older version's file, which is brought up to this one.
-pub(super) fn adopt(connection: &Connection, key: &ActKey) -> Result<(), RegistryError> {
+/// Authenticates the events of an older version's file, which is upgraded to this one.
+pub(super) fn adopt(connection: &Connection, key: &AdminEventKey) -> Result<(), RegistryError> {
     let rows = read(connection, "SELECT * FROM acts ORDER BY seq", [], |row| {
-        Ok((row.get::<_, i64>("seq")?, whole(row).map(|(act, changes, _)| (act, changes))))
+        Ok((row.get::<_, i64>("seq")?, whole(row).map(|(event, changes, _)| (event, changes))))
     })?;
     for (sequence, row) in rows {
-        // One that cannot be read is refused later, and told of.
-        if let Some((act, changes)) = row {
-            let code = key.code(Origin::Upgraded, &act, &changes);
+        // One that cannot be read is refused later, and reported.
+        if let Some((event, changes)) = row {
+            let code = key.code(Origin::Upgraded, &event, &changes);
             connection.execute("UPDATE acts SET code = ?2 WHERE seq = ?1", params![sequence, code.as_slice()])?;
         }
     }
     Ok(())
 }
 
-/// Rows that are handed over at once: each may be as large as an entry.
+/// Rows that are returned at once: each may be as large as an entry.
 const HANDED_OVER: i64 = 200;
-/// Rows of acts that a comparison reads. More of them wait only where no gateway runs; what they changed counts as not logged.
+/// Rows of events that a comparison reads. More of them wait only where no gateway runs; what they changed counts as not logged.
 const COMPARED: i64 = 100_000;
 
 /// The oldest rows behind a place in the sequence.
-pub(super) fn noted(connection: &Connection, key: &ActKey, after: u64) -> Result<Vec<LoggedAct>, RegistryError> {
+pub(super) fn noted(
+    connection: &Connection,
+    key: &AdminEventKey,
+    after: u64,
+) -> Result<Vec<LoggedEvent>, RegistryError> {
     let sql = "SELECT * FROM acts WHERE seq > ?1 ORDER BY seq LIMIT ?2";
     read(connection, sql, [number(after), HANDED_OVER], |row| checked(row, Some(key)))
 }
 
-/// All rows. Without the key, none is believed.
-pub(super) fn all_noted(connection: &Connection, key: Option<&ActKey>) -> Result<Vec<LoggedAct>, RegistryError> {
+/// Returns all rows. Without the key, none is accepted.
+pub(super) fn all_noted(
+    connection: &Connection,
+    key: Option<&AdminEventKey>,
+) -> Result<Vec<LoggedEvent>, RegistryError> {
     read(connection, "SELECT * FROM acts ORDER BY seq LIMIT ?1", [COMPARED], |row| checked(row, key))
 }
 
 /// How many rows there are up to a place in the sequence, and the first of them.
 pub(super) fn left(
     connection: &Connection,
-    key: &ActKey,
+    key: &AdminEventKey,
     until: u64,
-) -> Result<(u64, Option<LoggedAct>), RegistryError> {
+) -> Result<(u64, Option<LoggedEvent>), RegistryError> {
     let count = "SELECT COUNT(*) FROM acts WHERE seq <= ?1";
     let count: i64 = connection.prepare_cached(count)?.query_row([number(until)], |row| row.get(0))?;
     let sql = "SELECT * FROM acts WHERE seq <= ?1 ORDER BY seq LIMIT 1";
@@ -137,43 +144,43 @@ fn read<T>(
     super::all(connection, sql, params, read)
 }
 
-/// A row as an act, the text of its changes, and its code; `None` where it cannot be read as one.
-fn whole(row: &Row<'_>) -> Option<(Act, String, Vec<u8>)> {
+/// A row as an event, the text of its changes, and its code; `None` where it cannot be read as one.
+fn whole(row: &Row<'_>) -> Option<(AdminEvent, String, Vec<u8>)> {
     let changes: String = row.get("changes").ok()?;
-    let act = Act {
+    let event = AdminEvent {
         sequence: row.get::<_, i64>("seq").ok()?.try_into().ok()?,
         id: row.get("id").ok()?,
         time_us: row.get("time_us").ok()?,
         actor: row.get("actor").ok()?,
         certificate: row.get("certificate").ok()?,
         address: row.get("address").ok()?,
-        act: row.get("act").ok()?,
+        event: row.get("act").ok()?,
         object: row.get("object").ok()?,
         approved_by: row.get("approved_by").ok()?,
         justification: row.get("justification").ok()?,
         changes: serde_json::from_str(&changes).ok()?,
     };
-    Some((act, changes, row.get("code").ok()?))
+    Some((event, changes, row.get("code").ok()?))
 }
 
-/// A row, and whether it is believed.
-fn checked(row: &Row<'_>, key: Option<&ActKey>) -> rusqlite::Result<LoggedAct> {
-    let Some((act, changes, code)) = whole(row) else { return Ok(LoggedAct::Refused(unreadable(row)?)) };
-    Ok(match key.and_then(|key| key.origin(&act, &changes, &code)) {
-        Some(Origin::Logged) => LoggedAct::Act(act),
-        Some(Origin::Upgraded) => LoggedAct::Upgraded(act),
-        None => LoggedAct::Refused(RefusedAct::from(&act)),
+/// Reads a row, and authenticates it.
+fn checked(row: &Row<'_>, key: Option<&AdminEventKey>) -> rusqlite::Result<LoggedEvent> {
+    let Some((event, changes, code)) = whole(row) else { return Ok(LoggedEvent::Refused(unreadable(row)?)) };
+    Ok(match key.and_then(|key| key.origin(&event, &changes, &code)) {
+        Some(Origin::Logged) => LoggedEvent::Authentic(event),
+        Some(Origin::Upgraded) => LoggedEvent::Upgraded(event),
+        None => LoggedEvent::Refused(RefusedEvent::from(&event)),
     })
 }
 
-/// What can be said of a row that is no act.
-fn unreadable(row: &Row<'_>) -> rusqlite::Result<RefusedAct> {
+/// Describes a row that is no event.
+fn unreadable(row: &Row<'_>) -> rusqlite::Result<RefusedEvent> {
     let text = |column: &str| match row.get_ref(column) {
         Ok(ValueRef::Text(text)) => String::from_utf8_lossy(text).into_owned(),
         _ => "?".to_owned(),
     };
     let sequence = row.get::<_, i64>("seq")?.try_into().unwrap_or_default();
-    Ok(RefusedAct::new(
+    Ok(RefusedEvent::new(
         sequence,
         &format!("{} of {} by {}, which cannot be read", text("act"), text("object"), text("actor")),
     ))

@@ -1,0 +1,64 @@
+//! Admin events of the log that state what files beside it hold: which bundles were pruned, which legal holds are in force, which alarm was
+//! raised.
+
+use super::Entry;
+
+/// The event of pruned bundles; its object is `bundles:first-last`.
+pub const PRUNE_EVENT: &str = "log.prune";
+/// The event of a legal hold; its object is `hold:ID reason:CASE sha256:DIGEST`.
+pub const HOLD_EVENT: &str = "log.hold";
+/// The event of its release; its object is `hold:ID sha256:DIGEST`.
+pub const RELEASE_EVENT: &str = "log.release";
+/// The event of a fork alarm; its object is `alarm:ID sha256:DIGEST`.
+pub const FORK_EVENT: &str = "log.fork";
+/// The event of its acknowledgement; its object is `alarm:ID`.
+pub const ACKNOWLEDGE_EVENT: &str = "audit.acknowledge";
+/// Events of files below `state`.
+const OF_STATE: [&str; 4] = [HOLD_EVENT, RELEASE_EVENT, FORK_EVENT, ACKNOWLEDGE_EVENT];
+
+/// An admin event that states what a file below `state` must hold.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FileEvent {
+    /// The entry's index; `u64::MAX`: it is on its way into the log.
+    pub index: u64,
+    /// What was done.
+    pub event: String,
+    /// To what.
+    pub object: String,
+}
+
+impl FileEvent {
+    /// Returns the event of an entry, where it is such a one; refused events changed nothing.
+    pub fn of(index: u64, entry: Entry) -> Option<Self> {
+        let Entry { event, object, status, .. } = entry;
+        (status == 0).then(|| FileEvent::new(index, event, object)).flatten()
+    }
+
+    /// Returns an event, where it is such a one.
+    pub fn new(index: u64, event: String, object: String) -> Option<Self> {
+        OF_STATE.contains(&event.as_str()).then_some(FileEvent { index, event, object })
+    }
+}
+
+/// What a log states about files.
+#[derive(Default)]
+pub(super) struct FileEvents {
+    /// Objects of the events of prunings.
+    pub pruned: Vec<String>,
+    pub of_state: Vec<FileEvent>,
+}
+
+impl FileEvents {
+    pub fn take(&mut self, index: u64, entry: Entry) {
+        if entry.event == PRUNE_EVENT && entry.status == 0 {
+            self.pruned.push(entry.object);
+        } else {
+            self.of_state.extend(FileEvent::of(index, entry));
+        }
+    }
+
+    pub fn append(&mut self, mut other: Self) {
+        self.pruned.append(&mut other.pruned);
+        self.of_state.append(&mut other.of_state);
+    }
+}
