@@ -305,6 +305,9 @@ struct Served {
     p99: f64,
 }
 
+/// A call at the source: when it ends, its permit, its operation, when it was sent, and when it came.
+type CallAtSource = (Duration, usize, usize, Duration, Duration);
+
 const WARM_UP: Duration = Duration::from_secs(2);
 /// For how long calls are counted.
 const COUNTED: Duration = Duration::from_secs(4);
@@ -343,7 +346,7 @@ fn run(scenario: &Scenario, controller: &mut dyn Controller) -> Served {
     // When each of the source's workers is free; and the calls there, by their end.
     let mut workers: BinaryHeap<Reverse<Duration>> =
         (0..scenario.source.at_once).map(|_| Reverse(Duration::ZERO)).collect();
-    let mut there: BinaryHeap<Reverse<(Duration, usize, usize, Duration, Duration)>> = BinaryHeap::new();
+    let mut there: BinaryHeap<Reverse<CallAtSource>> = BinaryHeap::new();
     let mut latencies = Vec::new();
     let mut begin = |call: Arrival, permit: usize, now: Duration, there: &mut BinaryHeap<_>| {
         let (_, before, after) = scenario.source.operations[call.operation];

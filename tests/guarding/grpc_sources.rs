@@ -354,7 +354,8 @@ async fn b1_a_source_of_writes_that_never_answers_is_noticed_though_all_callers_
     let end = Instant::now() + Duration::from_secs(30);
     let mut reason = write().await;
     while reason != "SOURCE_CIRCUIT_OPEN" {
-        assert_eq!(reason, "WRITE_OUTCOME_UNKNOWN");
+        // On a machine that is busy, some calls' time is over before they are sent.
+        assert!(matches!(reason.as_str(), "WRITE_OUTCOME_UNKNOWN" | "CALLER_DEADLINE"), "{reason}");
         assert!(Instant::now() < end, "nobody noticed");
         reason = write().await;
     }
