@@ -14,7 +14,7 @@ use ndxp_gateway::config::Config;
 use ndxp_gateway::contract::{ContractSet, Operation};
 use ndxp_gateway::identity::{Certificate, Peer, Thumbprint, tls};
 use ndxp_gateway::issuer::{IssueRequest, Issuer, KeyAlgorithm};
-use ndxp_gateway::pki::{Role, client_uri};
+use ndxp_gateway::pki::{CertificateRole, client_uri};
 use ndxp_gateway::registry::sqlite::SqliteStore;
 use ndxp_gateway::registry::{Snapshot, Store, now};
 use ndxp_gateway::sandbox::folder::DevFolder;
@@ -250,7 +250,7 @@ fn main() {
         // One client fetches as fast as it can.
         let text = text.replace("audience = ", "fetches_per_s = 100000\naudience = ");
         std::fs::write(folder.gateway_config(), text).unwrap();
-        folder.pki().issue(SYSTEM, &Role::Client(SYSTEM.into()), 30).unwrap();
+        folder.pki().issue(SYSTEM, &CertificateRole::Client(SYSTEM.into()), 30).unwrap();
         let config = Config::load(&folder.gateway_config()).unwrap_or_else(|faults| panic!("{faults:?}"));
         let store = fill(&config.data, clients);
         Issuer::new(&store, config.issuer_settings()).rotate(KeyAlgorithm::Es256).unwrap();

@@ -16,7 +16,7 @@ use ndxp_gateway::exchange_log::checkpoint::LogSigner;
 use ndxp_gateway::exchange_log::{Entry, ExchangeLog, Kind};
 use ndxp_gateway::identity::{Certificate, Peer};
 use ndxp_gateway::issuer::{IssueRequest, Issuer, KeyAlgorithm};
-use ndxp_gateway::pki::{Role, client_uri};
+use ndxp_gateway::pki::{CertificateRole, client_uri};
 use ndxp_gateway::registry::sqlite::SqliteStore;
 use ndxp_gateway::registry::{Client, Grant, Snapshot, Store, now};
 use ndxp_gateway::sandbox::Province;
@@ -43,7 +43,7 @@ fn token(criterion: &mut Criterion) {
     let dir = tempfile::tempdir().unwrap();
     let folder = DevFolder::with_free_ports(&dir.path().join("dev")).unwrap();
     let config = Config::load(&folder.gateway_config()).unwrap_or_else(|faults| panic!("{faults:?}"));
-    let (file, _) = folder.pki().issue("shop", &Role::Client("shop".into()), 30).unwrap();
+    let (file, _) = folder.pki().issue("shop", &CertificateRole::Client("shop".into()), 30).unwrap();
     let certificate = Certificate::of(&ndxp_gateway::identity::tls::certificates(&file).unwrap()).unwrap();
     assert_eq!(certificate.names, [client_uri("shop")]);
     let peer = Peer { certificate: Arc::new(certificate), address: "127.0.0.1:1".parse().unwrap() };

@@ -14,7 +14,7 @@ use ndxp_gateway::admin::api;
 use ndxp_gateway::caller::GatewayClient;
 use ndxp_gateway::config::Config;
 use ndxp_gateway::contract::ContractSet;
-use ndxp_gateway::pki::{DEFAULT_DAYS, Role as Certificate, staff_uri};
+use ndxp_gateway::pki::{CertificateRole as Certificate, DEFAULT_DAYS, staff_uri};
 use ndxp_gateway::registry::sqlite::SqliteStore;
 use ndxp_gateway::registry::{Page, Role, Staff, Store, TokenFilter, TokenState};
 use ndxp_gateway::sandbox::folder::DevFolder;

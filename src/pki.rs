@@ -43,7 +43,7 @@ pub enum PkiError {
 
 /// What a certificate is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Role {
+pub enum CertificateRole {
     /// A server, by its DNS names and addresses.
     Server(Vec<String>),
     /// Somebody who administers the gateway, named by `spiffe://<trust domain>/staff/<id>`.
@@ -141,7 +141,7 @@ impl Pki {
     ///
     /// # Errors
     /// The name is invalid or taken, the CA cannot be read, or a file not be written.
-    pub fn issue(&self, name: &str, role: &Role, valid: u64) -> Result<(PathBuf, PathBuf), PkiError> {
+    pub fn issue(&self, name: &str, role: &CertificateRole, valid: u64) -> Result<(PathBuf, PathBuf), PkiError> {
         self.issue_for(name, role, days(valid))
     }
 
@@ -149,7 +149,12 @@ impl Pki {
     ///
     /// # Errors
     /// As for [`Self::issue`].
-    pub fn issue_for(&self, name: &str, role: &Role, valid: Duration) -> Result<(PathBuf, PathBuf), PkiError> {
+    pub fn issue_for(
+        &self,
+        name: &str,
+        role: &CertificateRole,
+        valid: Duration,
+    ) -> Result<(PathBuf, PathBuf), PkiError> {
         let plain = |c: char| c.is_ascii_alphanumeric() || "-.".contains(c);
         if !(1..=64).contains(&name.len()) || !name.chars().all(plain) || name.starts_with('.') {
             return Err(PkiError::Name(name.to_owned()));
@@ -231,19 +236,19 @@ fn ca_params() -> CertificateParams {
     params
 }
 
-fn leaf_params(name: &str, role: &Role, valid: Duration) -> Result<CertificateParams, PkiError> {
+fn leaf_params(name: &str, role: &CertificateRole, valid: Duration) -> Result<CertificateParams, PkiError> {
     let mut params = match role {
-        Role::Server(names) => CertificateParams::new(names.clone())?,
-        Role::Client(id) => with_uri(client_uri(id))?,
-        Role::Staff(id) => with_uri(staff_uri(id))?,
+        CertificateRole::Server(names) => CertificateParams::new(names.clone())?,
+        CertificateRole::Client(id) => with_uri(client_uri(id))?,
+        CertificateRole::Staff(id) => with_uri(staff_uri(id))?,
     };
     params.distinguished_name.remove(DnType::CommonName);
     params.distinguished_name.push(DnType::CommonName, name);
     params.use_authority_key_identifier_extension = true;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![match role {
-        Role::Server(_) => ExtendedKeyUsagePurpose::ServerAuth,
-        Role::Client(_) | Role::Staff(_) => ExtendedKeyUsagePurpose::ClientAuth,
+        CertificateRole::Server(_) => ExtendedKeyUsagePurpose::ServerAuth,
+        CertificateRole::Client(_) | CertificateRole::Staff(_) => ExtendedKeyUsagePurpose::ClientAuth,
     }];
     let mut serial = [0; 16];
     aws_lc_rs::rand::fill(&mut serial).map_err(|_| rcgen::Error::RingUnspecified)?;

@@ -5,7 +5,7 @@ use super::{CliError, ConfigFile, output};
 use crate::config::Config;
 use crate::identity::cached_lists;
 use crate::identity::list::{self, FileFault, ListInfo};
-use crate::pki::{self, CertificateInfo, DEFAULT_DAYS, Ending, Pki, Role, WARN_CRL_DAYS, WARN_DAYS};
+use crate::pki::{self, CertificateInfo, CertificateRole, DEFAULT_DAYS, Ending, Pki, WARN_CRL_DAYS, WARN_DAYS};
 use clap::{Args, Subcommand};
 use std::path::{Path, PathBuf};
 
@@ -157,9 +157,9 @@ pub fn run(command: CertsCommand, output: Output) -> Result<(), CliError> {
         }
         CertsCommand::Issue { folder, name, names, staff, days } => {
             let role = match (staff, names.is_empty()) {
-                (true, _) => Role::Staff(name.clone()),
-                (false, true) => Role::Client(name.clone()),
-                (false, false) => Role::Server(names),
+                (true, _) => CertificateRole::Staff(name.clone()),
+                (false, true) => CertificateRole::Client(name.clone()),
+                (false, false) => CertificateRole::Server(names),
             };
             let (certificate, key) = Pki::at(&folder.folder).issue(&name, &role, days)?;
             let files = [&certificate, &key];

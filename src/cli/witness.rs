@@ -2,7 +2,7 @@
 
 use super::{CliError, runtime};
 use crate::witness::config::WitnessConfig;
-use crate::witness::server::Witness;
+use crate::witness::server::WitnessService;
 use clap::Args;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,9 +23,9 @@ pub fn run(args: &WitnessArgs) -> Result<(), CliError> {
     let config = WitnessConfig::load(&args.config)?;
     let failed = |error: crate::witness::server::WitnessError| CliError::Failed(error.to_string());
     if args.key {
-        Witness::make_keys(&config).map_err(failed)?;
+        WitnessService::make_keys(&config).map_err(failed)?;
     }
-    let witness = Arc::new(Witness::open(&config).map_err(failed)?);
+    let witness = Arc::new(WitnessService::open(&config).map_err(failed)?);
     if args.key {
         witness.vkeys().iter().for_each(|key| anstream::println!("{key}"));
         return Ok(());

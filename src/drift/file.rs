@@ -126,7 +126,7 @@ impl OperationDrift {
 
 /// The whole file.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct State {
+pub struct SavedDrift {
     /// By the operations' full names.
     pub operations: BTreeMap<String, OperationDrift>,
 }
@@ -139,11 +139,11 @@ fn path(data: &Path) -> PathBuf {
 ///
 /// # Errors
 /// Where it cannot be read, is another file, or was not written with this key.
-pub fn load(data: &Path, key: Option<&AdminEventKey>) -> Result<State, StateError> {
+pub fn load(data: &Path, key: Option<&AdminEventKey>) -> Result<SavedDrift, StateError> {
     let path = path(data);
     let size = match std::fs::metadata(&path) {
         Ok(found) => found.len(),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(State::default()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(SavedDrift::default()),
         Err(error) => return Err(StateError::Io(path, error)),
     };
     if size > MAX_BYTES {

@@ -10,7 +10,7 @@ use crate::contract::Operation;
 use crate::contract::drift::{Drift, DriftKind, DriftPolicy};
 use crate::registry::AdminEventKey;
 use crate::telemetry::DriftMetrics;
-use file::{OperationDrift, OperationInfo, PathDrift, State, StateError};
+use file::{OperationDrift, OperationInfo, PathDrift, SavedDrift, StateError};
 use prometheus_client::metrics::counter::Counter;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
@@ -78,7 +78,7 @@ impl DriftTable {
         let mut counts = Counts::default();
         let state = file::load(data, key.as_ref()).unwrap_or_else(|error| {
             tracing::warn!(%error, "what was known of drift is not: its file is begun anew");
-            State::default()
+            SavedDrift::default()
         });
         for (operation, kept) in state.operations {
             for one in &kept.paths {

@@ -4,7 +4,7 @@ use super::{CallerFault, SourceError, drift, error::require_success};
 use crate::contract::Operation;
 use crate::contract::map::MapError;
 use crate::contract::map::outcome::{self, OutcomeVerdict};
-use crate::contract::map::response::{self, Found, Read};
+use crate::contract::map::response::{self, FoundContent, Read};
 use crate::contract::map::response_start::{Start, start};
 use crate::contract::map::values;
 use crate::contract::notes::Notes;
@@ -87,7 +87,7 @@ fn one(operation: &Operation, judged: &EvaluatedResponse, notes: &mut Notes) -> 
     let read = match (start, response::read_with_notes(&operation.response, place, document, notes)) {
         (Start::At(_), read) => read?,
         // What stands outside of the empty place may be all that there is to say.
-        (_, Ok(read)) if read.found == Found::Value => read,
+        (_, Ok(read)) if read.found == FoundContent::Value => read,
         (Start::Empty, _) if is_list(operation) => empty(),
         (_, _) if says_enough(operation, judged, document) => empty(),
         (Start::Empty, _) => return Err(unbelieved()),
@@ -97,7 +97,7 @@ fn one(operation: &Operation, judged: &EvaluatedResponse, notes: &mut Notes) -> 
 }
 
 fn empty() -> Read {
-    Read { message: Vec::new(), found: Found::EmptyList }
+    Read { message: Vec::new(), found: FoundContent::EmptyList }
 }
 
 /// Whether what was found is the contract's.
@@ -106,10 +106,12 @@ fn believe(operation: &Operation, judged: &EvaluatedResponse, place: &Value, rea
     let ours = |name: &str| at_root && is_of_outcome(operation, name);
     let mut left = response::leftovers(&operation.response, place, ours);
     match read.found {
-        Found::Value => Ok(read.message.into()),
-        Found::EmptyList if !left.any(is_structure) => Ok(read.message.into()),
-        Found::EmptyDocument | Found::Names if says_enough(operation, judged, place) => Ok(read.message.into()),
-        Found::Names if operation.outcome.empty_is_not_found && left.next().is_none() => {
+        FoundContent::Value => Ok(read.message.into()),
+        FoundContent::EmptyList if !left.any(is_structure) => Ok(read.message.into()),
+        FoundContent::EmptyDocument | FoundContent::Names if says_enough(operation, judged, place) => {
+            Ok(read.message.into())
+        }
+        FoundContent::Names if operation.outcome.empty_is_not_found && left.next().is_none() => {
             Err(CallerFault::NotFound("empty".into()).into())
         }
         _ => Err(unbelieved()),
@@ -171,7 +173,7 @@ fn list(operation: &Operation, judged: &EvaluatedResponse, notes: &mut Notes) ->
     let mut messages = Vec::new();
     for item in values::items(place) {
         let read = response::read_with_notes(&operation.response, item, document, notes)?;
-        if read.found != Found::Value {
+        if read.found != FoundContent::Value {
             return Err(unbelieved());
         }
         messages.push(read.message.into());

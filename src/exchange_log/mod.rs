@@ -156,7 +156,7 @@ impl LogPaths {
 /// The log, open for appending. Cheap to clone; the last clone closes it.
 #[derive(Clone)]
 pub struct ExchangeLog {
-    shared: Arc<writer::Shared>,
+    shared: Arc<writer::WriterState>,
     _threads: Arc<writer::Threads>,
 }
 

@@ -36,13 +36,13 @@ enum FileState {
 }
 
 /// Read and changed by these functions alone, so that the model of the hand-over knows what each thread has seen.
-struct State {
+struct PreallocatorState {
     file: FileState,
     /// The log is closed.
     closed: bool,
 }
 
-impl State {
+impl PreallocatorState {
     fn file(&self) -> FileState {
         seen(self.file as u8);
         self.file
@@ -72,7 +72,7 @@ impl State {
 pub(crate) struct Preallocator {
     disk: Arc<dyn Disk>,
     path: PathBuf,
-    state: Mutex<State>,
+    state: Mutex<PreallocatorState>,
     wake: Condvar,
 }
 
@@ -116,11 +116,11 @@ impl Preallocator {
         let (disk, path) = (paths.disk.clone(), paths.journal.join("spare"));
         remove(&*disk, &path)?;
         remove(&*disk, &paths.journal.join(UNNAMED))?;
-        let state = Mutex::new(State { file: FileState::Absent, closed: false });
+        let state = Mutex::new(PreallocatorState { file: FileState::Absent, closed: false });
         Ok(Preallocator { disk, path, state, wake: Condvar::new() })
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, PreallocatorState> {
         lock(&self.state)
     }
 

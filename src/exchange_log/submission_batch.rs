@@ -6,7 +6,7 @@
 //! go together. (Under load the writer waits as well, so that a write carries the entries of a millisecond.)
 
 use super::completion_queue;
-use super::writer::{ENOUGH, Queued, Shared};
+use super::writer::{ENOUGH, Queued, WriterState};
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ const MAX_WAIT: Duration = Duration::from_millis(1);
 struct SubmissionBatch {
     entries: Vec<Queued>,
     /// Whose they are.
-    log: Option<Arc<Shared>>,
+    log: Option<Arc<WriterState>>,
     ready: Arc<Notify>,
 }
 
@@ -69,7 +69,7 @@ pub fn open_thread_queues() {
 }
 
 /// Adds an entry to the calling thread's submission batch, or submits it on its own where the thread has none.
-pub(super) fn put(log: &Arc<Shared>, entry: Queued) {
+pub(super) fn put(log: &Arc<WriterState>, entry: Queued) {
     let mut entry = Some(entry);
     let put = |here: &RefCell<Option<SubmissionBatch>>| {
         let mut here = here.borrow_mut();

@@ -50,7 +50,7 @@ struct Queue {
 }
 
 /// What appenders and the threads share.
-pub(super) struct Shared {
+pub(super) struct WriterState {
     queue: Mutex<Queue>,
     wake_writer: Condvar,
     wake_sealer: Condvar,
@@ -62,7 +62,7 @@ pub(super) struct Shared {
 
 /// Joins the threads when the last handle goes.
 pub(super) struct Threads {
-    shared: Arc<Shared>,
+    shared: Arc<WriterState>,
     writer: Option<JoinHandle<()>>,
     sealer: Option<JoinHandle<()>>,
     preallocator: Option<JoinHandle<()>>,
@@ -78,10 +78,10 @@ pub(super) fn start(
     paths: LogPaths,
     signer: LogSigner,
     wrap: impl FnOnce(Journal) -> Box<dyn Storage>,
-) -> Result<(Arc<Shared>, Threads), LogError> {
+) -> Result<(Arc<WriterState>, Threads), LogError> {
     let lock_file = super::lock_owner::lock(&paths)?;
     let (pipeline, journal) = Pipeline::open(paths, signer)?;
-    let shared = Arc::new(Shared {
+    let shared = Arc::new(WriterState {
         queue: Mutex::default(),
         wake_writer: Condvar::new(),
         wake_sealer: Condvar::new(),
@@ -120,7 +120,7 @@ fn give_way() {
     let _ = rustix::process::nice(5);
 }
 
-impl Shared {
+impl WriterState {
     pub(super) fn is_writable(&self) -> bool {
         self.writable.load(Ordering::Relaxed)
     }

@@ -96,7 +96,7 @@ struct Pool {
     keepalive: Keepalive,
     /// How often the peer is pinged, in milliseconds.
     ping_ms: AtomicU64,
-    state: Mutex<PoolState>,
+    state: Mutex<ConnectionPoolState>,
     /// Notified when a stream may have come free.
     freed: Arc<Notify>,
     open: Arc<AtomicUsize>,
@@ -105,7 +105,7 @@ struct Pool {
 type Connecting = Shared<BoxFuture<'static, Result<(), Arc<str>>>>;
 
 #[derive(Default)]
-struct PoolState {
+struct ConnectionPoolState {
     live: Vec<LiveConnection>,
     connecting: Option<Connecting>,
     /// When another connection may be tried beside those that are there.
@@ -252,7 +252,7 @@ impl Pool {
         Ok(request)
     }
 
-    fn state(&self) -> MutexGuard<'_, PoolState> {
+    fn state(&self) -> MutexGuard<'_, ConnectionPoolState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -38,7 +38,7 @@ impl Mark {
 
 /// A CA as it stands in the file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Recorded {
+struct RecordedLists {
     name: String,
     /// Of a CA below an anchor: its certificate, DER in base64.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -47,7 +47,7 @@ struct Recorded {
 }
 
 /// By SHA-256 of name and key, in hexadecimal.
-type Marks = BTreeMap<String, Recorded>;
+type Marks = BTreeMap<String, RecordedLists>;
 
 #[derive(Debug, Default)]
 struct CrlRecordState {
@@ -177,7 +177,7 @@ impl CrlRecord {
         let (key, mut state) = (key(ca), self.state());
         let certificate = state.below.get(&key).map(|ca| STANDARD.encode(&ca.der));
         let lists = lists.iter().map(|list| Mark::of(list)).collect();
-        state.marks.insert(key, Recorded { name: ca.name.clone(), certificate, lists });
+        state.marks.insert(key, RecordedLists { name: ca.name.clone(), certificate, lists });
     }
 
     /// Forgets CAs that are none of these, nor below an anchor.

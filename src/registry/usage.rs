@@ -36,9 +36,9 @@ pub struct StoredUsage {
 pub const FILE: &str = "usage.sqlite";
 
 /// The file.
-pub struct UsageStore(Mutex<Open>, AdminEventKey);
+pub struct UsageStore(Mutex<OpenUsage>, AdminEventKey);
 
-struct Open {
+struct OpenUsage {
     connection: Connection,
     /// The codes of what this gateway has kept; `None` until it has looked.
     codes: Option<RowCodes>,
@@ -140,7 +140,7 @@ impl UsageStore {
              CREATE TABLE IF NOT EXISTS kept (one INTEGER PRIMARY KEY CHECK (one = 1), until_us INTEGER NOT NULL) STRICT;
              CREATE TABLE IF NOT EXISTS vouched (one INTEGER PRIMARY KEY CHECK (one = 1), code TEXT NOT NULL) STRICT;",
         )?;
-        Ok(UsageStore(Mutex::new(Open { connection, codes: None, newest: i64::MIN }), key))
+        Ok(UsageStore(Mutex::new(OpenUsage { connection, codes: None, newest: i64::MIN }), key))
     }
 
     /// Returns what was saved, or nothing where the content was not saved by this gateway.
@@ -172,7 +172,7 @@ impl UsageStore {
     pub fn save(&self, changed: &[DayUsage], until_us: i64) -> Result<(), RegistryError> {
         let Some(day) = changed.iter().map(|one| one.day).max() else { return Ok(()) };
         let (mut open, key) = (self.0.lock().unwrap_or_else(PoisonError::into_inner), &self.1);
-        let Open { connection, codes, newest } = &mut *open;
+        let OpenUsage { connection, codes, newest } = &mut *open;
         let mut next = match codes {
             Some(codes) => *codes,
             None => RowCodes::of(&read(connection)?.0.usage, key),

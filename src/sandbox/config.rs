@@ -1,6 +1,6 @@
 //! The sandbox's own configuration.
 
-use super::hub::Keys;
+use super::hub::HubKeys;
 use crate::config::{ConfigFault, Document, Table};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ pub struct SandboxConfig {
     /// The CA of those who may call the officials' database.
     pub client_ca: PathBuf,
     /// Hubs: id, address, keys.
-    pub hubs: Vec<(String, SocketAddr, Keys)>,
+    pub hubs: Vec<(String, SocketAddr, HubKeys)>,
     /// The portal's address, and who may log in.
     pub publicservice: (SocketAddr, (String, String)),
     /// The catalogues' address and the value of `Authorization`.
@@ -104,7 +104,7 @@ fn read(table: &Table<'_>) -> Option<SandboxConfig> {
     })
 }
 
-fn read_hub(table: &Table<'_>) -> Option<(SocketAddr, Keys)> {
+fn read_hub(table: &Table<'_>) -> Option<(SocketAddr, HubKeys)> {
     let listen = address(table, "listen", "127.0.0.1:9501");
     let consumer_key = table.needed("consumer_key", "quangninh");
     let consumer_secret = secret(table, "consumer_secret");
@@ -117,7 +117,7 @@ fn read_hub(table: &Table<'_>) -> Option<(SocketAddr, Keys)> {
         lgsp.refuse_unknown();
         access.zip(key)
     });
-    let keys = Keys {
+    let keys = HubKeys {
         consumer_key: consumer_key?,
         consumer_secret: consumer_secret?,
         soap_user: soap_user?,

@@ -2,7 +2,7 @@
 
 use crate::exchange_log::key;
 use crate::keyfile::{Vault, write_private};
-use crate::pki::{DEFAULT_DAYS, Pki, PkiError, Role};
+use crate::pki::{CertificateRole, DEFAULT_DAYS, Pki, PkiError};
 use crate::sandbox::ports::Ports;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -95,10 +95,10 @@ impl DevFolder {
         }
         let pki = folder.pki();
         pki.init()?;
-        let local = || Role::Server(vec!["localhost".into(), "127.0.0.1".into()]);
+        let local = || CertificateRole::Server(vec!["localhost".into(), "127.0.0.1".into()]);
         pki.issue("gateway", &local(), DEFAULT_DAYS)?;
         pki.issue("sandbox", &local(), DEFAULT_DAYS)?;
-        pki.issue("to-sources", &Role::Client("gateway".into()), DEFAULT_DAYS)?;
+        pki.issue("to-sources", &CertificateRole::Client("gateway".into()), DEFAULT_DAYS)?;
         let data = path.join("data");
         key::make(&data, &Vault::default()).map_err(|error| PkiError::File(data, error.to_string()))?;
         Ok(folder)

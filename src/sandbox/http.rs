@@ -1,7 +1,7 @@
 //! The sandbox's HTTP: whole requests in, whole replies out, over TLS, with faults on the way.
 
 use super::faults::{Fault, FaultKind, Faults};
-pub use super::message::{HttpRequest, Reply};
+pub use super::message::{HttpReply, HttpRequest};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use http::{Request, Response, StatusCode};
@@ -29,7 +29,7 @@ pub trait Site: Send + Sync + 'static {
     /// Returns the id of the source or hub whose faults apply to a request.
     fn fault_target(&self, ask: &HttpRequest) -> String;
     /// Returns the response.
-    fn respond(&self, ask: &HttpRequest) -> Reply;
+    fn respond(&self, ask: &HttpRequest) -> HttpReply;
 }
 
 /// Serves a site until the runtime ends.
@@ -102,14 +102,14 @@ pub async fn before(fault: Fault) -> io::Result<()> {
 }
 
 /// What a fault makes of a response.
-pub fn apply_fault(reply: Reply, fault: Fault) -> Response<ReplyBody> {
+pub fn apply_fault(reply: HttpReply, fault: Fault) -> Response<ReplyBody> {
     let reply = super::malformed_responses::altered(reply, fault);
     let half = Bytes::copy_from_slice(&reply.body[..reply.body.len() / 2]);
     let full = |bytes: Vec<u8>| Full::new(Bytes::from(bytes)).map_err(|never| match never {}).boxed_unsync();
-    let typed = |content_type: &str, text: &str| Reply::typed(200, content_type, text);
+    let typed = |content_type: &str, text: &str| HttpReply::typed(200, content_type, text);
     let (reply, body) = match fault.kind {
         FaultKind::Status => {
-            let reply = Reply::error(fault.status.unwrap_or(500), "fault");
+            let reply = HttpReply::error(fault.status.unwrap_or(500), "fault");
             (reply.clone(), full(reply.body))
         }
         FaultKind::HangBody => {
@@ -130,7 +130,7 @@ pub fn apply_fault(reply: Reply, fault: Fault) -> Response<ReplyBody> {
             (reply, UnsyncBoxBody::new(StreamBody::new(parts.boxed())))
         }
         FaultKind::Garbage => {
-            let reply = Reply { body: vec![0xff, 0x00, b'{', b'<', 0xc3, 0x28], ..reply };
+            let reply = HttpReply { body: vec![0xff, 0x00, b'{', b'<', 0xc3, 0x28], ..reply };
             (reply.clone(), full(reply.body))
         }
         FaultKind::WrongContentType => {

@@ -2,7 +2,7 @@
 //! endpoint each; who shows no valid credential gets no further.
 
 use super::faults::{FaultKind, Faults};
-use super::http::{HttpRequest, Reply, Site};
+use super::http::{HttpReply, HttpRequest, Site};
 use super::sources::{RequiredCredential, Source};
 use crate::hex::hex;
 use base64::Engine;
@@ -17,7 +17,7 @@ const MAX_SKEW_MS: i64 = 300_000;
 
 /// What a hub knows of its callers.
 #[derive(Debug, Clone)]
-pub struct Keys {
+pub struct HubKeys {
     /// OAuth2 key.
     pub consumer_key: String,
     /// OAuth2 secret.
@@ -39,7 +39,7 @@ pub struct Keys {
 /// One hub.
 pub struct Hub {
     id: String,
-    keys: Keys,
+    keys: HubKeys,
     sources: Arc<Vec<Arc<dyn Source>>>,
     faults: Arc<Faults>,
     tokens: Mutex<HashMap<String, (Instant, u64)>>,
@@ -47,7 +47,7 @@ pub struct Hub {
 
 impl Hub {
     /// A hub in front of these sources.
-    pub fn new(id: &str, keys: Keys, sources: Arc<Vec<Arc<dyn Source>>>, faults: Arc<Faults>) -> Self {
+    pub fn new(id: &str, keys: HubKeys, sources: Arc<Vec<Arc<dyn Source>>>, faults: Arc<Faults>) -> Self {
         Hub { id: id.to_owned(), keys, sources, faults, tokens: Mutex::default() }
     }
 
@@ -55,18 +55,18 @@ impl Hub {
         self.sources.iter().find(|source| source.takes(ask))
     }
 
-    fn give_token(&self, ask: &HttpRequest) -> Reply {
+    fn give_token(&self, ask: &HttpRequest) -> HttpReply {
         let basic = STANDARD.encode(format!("{}:{}", self.keys.consumer_key, self.keys.consumer_secret));
         if ask.header("authorization") != Some(&format!("Basic {basic}")) {
-            return Reply { status: 401, ..Reply::json(&json!({ "error": "invalid_client" })) };
+            return HttpReply { status: 401, ..HttpReply::json(&json!({ "error": "invalid_client" })) };
         }
         if ask.body.as_ref() != b"grant_type=client_credentials" {
-            return Reply { status: 400, ..Reply::json(&json!({ "error": "unsupported_grant_type" })) };
+            return HttpReply { status: 400, ..HttpReply::json(&json!({ "error": "unsupported_grant_type" })) };
         }
         let token = uuid::Uuid::new_v4().to_string();
         let entry = (Instant::now() + self.keys.token_lifetime, self.faults.epoch(&self.id));
         self.tokens.lock().unwrap_or_else(PoisonError::into_inner).insert(token.clone(), entry);
-        Reply::json(&json!({
+        HttpReply::json(&json!({
             "access_token": token, "scope": "am_application_scope default", "token_type": "Bearer",
             "expires_in": self.keys.token_lifetime.as_secs(),
         }))
@@ -114,19 +114,19 @@ impl Site for Hub {
         }
     }
 
-    fn respond(&self, ask: &HttpRequest) -> Reply {
+    fn respond(&self, ask: &HttpRequest) -> HttpReply {
         if self.faults.of(&self.fault_target(ask)).kind == FaultKind::CredentialsRefused || !self.lgsp_holds(ask) {
-            return Reply::error(401, "invalid_credentials");
+            return HttpReply::error(401, "invalid_credentials");
         }
         if ask.path == "/token" && ask.method == http::Method::POST {
             return self.give_token(ask);
         }
-        let Some(source) = self.source(ask) else { return Reply::error(404, "no such resource") };
+        let Some(source) = self.source(ask) else { return HttpReply::error(404, "no such resource") };
         let known = match source.required_credential() {
             RequiredCredential::Bearer => self.bearer_holds(ask),
             RequiredCredential::HashedBasic => self.hashed_basic_holds(ask),
             RequiredCredential::XRoad => return source.xroad(ask, &self.keys.xroad_clients),
         };
-        if known { source.respond(ask) } else { Reply::error(401, "invalid_credentials") }
+        if known { source.respond(ask) } else { HttpReply::error(401, "invalid_credentials") }
     }
 }

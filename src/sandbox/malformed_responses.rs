@@ -2,7 +2,7 @@
 //! (`docs/sandbox.md` lists each with what the gateway says then).
 
 use super::faults::{Fault, FaultKind};
-use super::message::{HttpRequest, Reply};
+use super::message::{HttpReply, HttpRequest};
 use crate::contract::xml::{self, Element};
 use serde_json::{Map, Value};
 use std::io::Write;
@@ -32,19 +32,19 @@ const NOT_FOUND_PAGE: &str = "<html>\r\n<head><title>404 Not Found</title></head
 const GATEWAY_FAULT: &str = r#"{"fault":{"code":900900,"message":"Unclassified Authentication Failure","description":"Error while accessing backend services for API key validation"}}"#;
 
 /// What comes of a response; the same where the fault is of another kind.
-pub fn altered(reply: Reply, fault: Fault) -> Reply {
+pub fn altered(reply: HttpReply, fault: Fault) -> HttpReply {
     match fault.kind {
-        FaultKind::NotFoundPage => Reply::typed(404, "text/html", NOT_FOUND_PAGE),
-        FaultKind::EmptyBody => Reply { body: Vec::new(), ..reply },
-        FaultKind::GatewayFault => Reply::typed(200, "application/json", GATEWAY_FAULT),
-        FaultKind::OtherStatus => Reply { status: fault.status.unwrap_or(206), ..reply },
+        FaultKind::NotFoundPage => HttpReply::typed(404, "text/html", NOT_FOUND_PAGE),
+        FaultKind::EmptyBody => HttpReply { body: Vec::new(), ..reply },
+        FaultKind::GatewayFault => HttpReply::typed(200, "application/json", GATEWAY_FAULT),
+        FaultKind::OtherStatus => HttpReply { status: fault.status.unwrap_or(206), ..reply },
         FaultKind::BusyUntil => {
             let until = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(BUSY_FOR_S);
             let date = until.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
-            Reply::error(503, "busy").with("retry-after", date)
+            HttpReply::error(503, "busy").with("retry-after", date)
         }
         FaultKind::UnrequestedGzip => zipped(reply),
-        FaultKind::TokenError if of_a_token(&reply) => Reply::json(
+        FaultKind::TokenError if of_a_token(&reply) => HttpReply::json(
             &serde_json::json!({ "error": "invalid_client", "error_description": "Client authentication failed" }),
         ),
         FaultKind::TokenMalformed if of_a_token(&reply) => changed(marked(reply), &|_, value| match value {
@@ -93,7 +93,7 @@ pub fn altered(reply: Reply, fault: Fault) -> Reply {
 }
 
 /// A document with its response twice: two elements in a SOAP body, two JSON values one after the other.
-fn repeated(mut reply: Reply) -> Reply {
+fn repeated(mut reply: HttpReply) -> HttpReply {
     if let Ok(mut root) = xml::parse(&reply.body) {
         if let Some(body) = body_of(&mut root) {
             body.children.extend_from_within(..1);
@@ -106,7 +106,7 @@ fn repeated(mut reply: Reply) -> Reply {
 }
 
 /// A SOAP response whose content is a reference (SOAP 1.1, section 5.4.1) to an element that is not there.
-fn dangling(mut reply: Reply) -> Reply {
+fn dangling(mut reply: HttpReply) -> HttpReply {
     if let Ok(mut root) = xml::parse(&reply.body)
         && let Some(content) = body_of(&mut root).and_then(|body| body.children.first_mut()?.children.first_mut())
     {
@@ -135,7 +135,7 @@ pub fn requested(mut request: HttpRequest, fault: Fault) -> HttpRequest {
 const ADDED: &str = "truongMoi";
 
 /// Another member in each structure of a document; of XML, in each that is not the envelope's.
-fn with_more(mut reply: Reply) -> Reply {
+fn with_more(mut reply: HttpReply) -> HttpReply {
     fn names(value: Value) -> Value {
         match value {
             Value::Array(items) => items.into_iter().map(names).collect(),
@@ -164,12 +164,12 @@ fn with_more(mut reply: Reply) -> Reply {
     reply
 }
 
-fn of_a_token(reply: &Reply) -> bool {
+fn of_a_token(reply: &HttpReply) -> bool {
     reply.body.windows(14).any(|part| part == b"\"access_token\"")
 }
 
 /// Changes each value of a document, its items and fields before itself; an item goes by its list's name.
-fn changed(mut reply: Reply, change: &dyn Fn(&str, Value) -> Value) -> Reply {
+fn changed(mut reply: HttpReply, change: &dyn Fn(&str, Value) -> Value) -> HttpReply {
     let (mark, body) = match reply.body.strip_prefix(MARK) {
         Some(body) => (MARK, body),
         None => (&[][..], reply.body.as_slice()),
@@ -262,7 +262,7 @@ fn sentinel(value: Value) -> Value {
 }
 
 /// Each name of a document changed, but for those of the envelope.
-fn renamed(mut reply: Reply) -> Reply {
+fn renamed(mut reply: HttpReply) -> HttpReply {
     fn names(value: Value) -> Value {
         match value {
             Value::Array(items) => items.into_iter().map(names).collect(),
@@ -288,7 +288,7 @@ fn renamed(mut reply: Reply) -> Reply {
 }
 
 /// A JSON object whose first member stands in it twice, the second time with another value.
-fn doubled(mut reply: Reply) -> Reply {
+fn doubled(mut reply: HttpReply) -> HttpReply {
     if let Ok(Value::Object(fields)) = serde_json::from_slice(&reply.body)
         && let Some((name, _)) = fields.iter().next()
     {
@@ -302,13 +302,13 @@ fn doubled(mut reply: Reply) -> Reply {
 /// UTF-8's byte order mark.
 const MARK: &[u8] = b"\xef\xbb\xbf";
 
-fn marked(mut reply: Reply) -> Reply {
+fn marked(mut reply: HttpReply) -> HttpReply {
     reply.body = [MARK, &reply.body].concat();
     reply
 }
 
 /// XML in UTF-16 with a mark and a declaration; JSON, which is UTF-8 by its standard, stays.
-fn wide(mut reply: Reply) -> Reply {
+fn wide(mut reply: HttpReply) -> HttpReply {
     if reply.body.starts_with(b"<")
         && let Ok(text) = std::str::from_utf8(&reply.body)
     {
@@ -324,10 +324,10 @@ fn wide(mut reply: Reply) -> Reply {
     reply
 }
 
-fn zipped(reply: Reply) -> Reply {
+fn zipped(reply: HttpReply) -> HttpReply {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
     match encoder.write_all(&reply.body).and_then(|()| encoder.finish()) {
-        Ok(body) => Reply { body, ..reply }.with("content-encoding", "gzip"),
+        Ok(body) => HttpReply { body, ..reply }.with("content-encoding", "gzip"),
         Err(_) => reply,
     }
 }
@@ -337,7 +337,8 @@ mod tests {
     use super::*;
 
     fn lie(kind: FaultKind, body: &str) -> String {
-        String::from_utf8(altered(Reply::typed(200, "application/json", body), kind.into()).body).unwrap_or_default()
+        String::from_utf8(altered(HttpReply::typed(200, "application/json", body), kind.into()).body)
+            .unwrap_or_default()
     }
 
     #[test]

@@ -39,7 +39,7 @@ impl HttpRequest {
 
 /// A whole reply.
 #[derive(Debug, Clone)]
-pub struct Reply {
+pub struct HttpReply {
     /// Status.
     pub status: u16,
     /// Headers.
@@ -48,20 +48,20 @@ pub struct Reply {
     pub body: Vec<u8>,
 }
 
-impl Reply {
+impl HttpReply {
     /// JSON.
     pub fn json(value: &serde_json::Value) -> Self {
-        Reply::typed(200, "application/json;charset=UTF-8", value.to_string())
+        HttpReply::typed(200, "application/json;charset=UTF-8", value.to_string())
     }
 
     /// A document of this content type.
     pub fn typed(status: u16, content_type: &str, body: impl Into<Vec<u8>>) -> Self {
-        Reply { status, headers: vec![("content-type".into(), content_type.into())], body: body.into() }
+        HttpReply { status, headers: vec![("content-type".into(), content_type.into())], body: body.into() }
     }
 
     /// A status with a JSON error.
     pub fn error(status: u16, text: &str) -> Self {
-        Reply { status, ..Reply::json(&serde_json::json!({ "error": text })) }
+        HttpReply { status, ..HttpReply::json(&serde_json::json!({ "error": text })) }
     }
 
     /// With one more header.

@@ -18,7 +18,7 @@ use crate::contract::ContractSet;
 use crate::identity::tls::{self, TlsFault};
 pub use config::SandboxConfig;
 pub use faults::{Fault, FaultKind, Faults};
-use http::{HttpRequest, Reply, Site};
+use http::{HttpReply, HttpRequest, Site};
 use hub::Hub;
 pub use province::Province;
 use sources::Source;
@@ -79,7 +79,7 @@ impl Site for Direct {
         self.source.id().to_owned()
     }
 
-    fn respond(&self, ask: &HttpRequest) -> Reply {
+    fn respond(&self, ask: &HttpRequest) -> HttpReply {
         let refused = self.faults.of(self.source.id()).kind == FaultKind::CredentialsRefused;
         let known = match &self.door {
             DirectDoor::Own => return self.source.respond(ask),
@@ -90,7 +90,7 @@ impl Site for Direct {
                 Err(reply) => return reply,
             },
         };
-        if known && !refused { self.source.respond(ask) } else { Reply::error(401, "invalid_credentials") }
+        if known && !refused { self.source.respond(ask) } else { HttpReply::error(401, "invalid_credentials") }
     }
 }
 

@@ -2,7 +2,7 @@
 //! developers who want something to begin with (`ndxp-gateway sandbox samples`).
 
 use super::province::names::PROCEDURES;
-use super::province::{Gender, Owner, Person, Province};
+use super::province::{Gender, ParcelOwner, Person, Province};
 use base64::Engine;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -259,7 +259,7 @@ impl Samples<'_> {
         let named = json!({ "parcelId": parcel.id });
         self.add(&format!("{service}/GetParcelById"), named.clone(), named);
         self.add(&format!("{service}/GetParcel"), request.clone(), request);
-        if let Some(Owner::Person(owner)) = parcel.owners.first() {
+        if let Some(ParcelOwner::Person(owner)) = parcel.owners.first() {
             let id = self.province.people[*owner].citizen_id.clone();
             self.add(&format!("{service}/ListParcelsByOwner"), json!({ "citizenId": id }), json!({}));
         }

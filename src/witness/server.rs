@@ -73,7 +73,7 @@ struct LastSigned {
 }
 
 /// A witness.
-pub struct Witness {
+pub struct WitnessService {
     cosigners: Vec<Cosigner>,
     logs: Vec<KnownLog>,
 }
@@ -99,7 +99,7 @@ fn key_file(state: &Path, algorithm: Algorithm) -> PathBuf {
     })
 }
 
-impl Witness {
+impl WitnessService {
     /// Makes the keys that are not there yet.
     ///
     /// # Errors
@@ -135,7 +135,7 @@ impl Witness {
         if cosigners.is_empty() {
             return Err(WitnessError::NoKey(config.state.clone()));
         }
-        let mut witness = Witness { cosigners, logs: Vec::new() };
+        let mut witness = WitnessService { cosigners, logs: Vec::new() };
         write_atomically(&config.state.join(VKEY_FILE), format!("{}\n", witness.vkeys().join("\n")).as_bytes())?;
         for verifier in &config.logs {
             match witness.logs.iter_mut().find(|known| known.verifiers[0].origin() == verifier.origin()) {
@@ -301,7 +301,7 @@ impl KnownLog {
     }
 
     /// Reads what was signed before. A state that cannot be read stops the witness: it must not begin anew by itself.
-    fn load(&self, witness: &Witness) -> Result<(), LogError> {
+    fn load(&self, witness: &WitnessService) -> Result<(), LogError> {
         let text = match std::fs::read_to_string(&self.file) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),

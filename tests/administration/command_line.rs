@@ -343,7 +343,7 @@ fn contracts_are_listed_shown_and_checked() {
 #[test]
 fn nobody_is_reached_where_nobody_listens() {
     let (_dir, folder) = lay(&|folder: &DevFolder| {
-        folder.pki().issue("a", &ndxp_gateway::pki::Role::Client("a".into()), 30).unwrap();
+        folder.pki().issue("a", &ndxp_gateway::pki::CertificateRole::Client("a".into()), 30).unwrap();
         std::fs::write(folder.path.join("a.jwt"), "a.b.c").unwrap();
     });
     let args = ["call", "BudgetUnitService/GetUnit", "--to", "https://127.0.0.1:1", "--certificate", "pki/a.pem"];

@@ -4,7 +4,7 @@ mod profiles;
 
 use crate::support::Stage;
 use ndxp_gateway::exchange_log::reader::LogReader;
-use ndxp_gateway::pki::{DEFAULT_DAYS, Pki, Role};
+use ndxp_gateway::pki::{CertificateRole, DEFAULT_DAYS, Pki};
 use serde_json::Value;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
@@ -40,7 +40,7 @@ impl<'s> Desk<'s> {
     }
 
     fn certificate(&self, name: &str) {
-        self.stage.folder.pki().issue(name, &Role::Staff(name.into()), DEFAULT_DAYS).unwrap();
+        self.stage.folder.pki().issue(name, &CertificateRole::Staff(name.into()), DEFAULT_DAYS).unwrap();
     }
 
     fn profile(&self, name: &str) -> Told {
@@ -157,7 +157,7 @@ fn two_people_with_two_certificates_do_what_one_cannot() {
     }
 
     // A token, with the client's certificate; the file is the owner's alone.
-    stage.folder.pki().issue("one-stop-shop", &Role::Client("one-stop-shop".into()), DEFAULT_DAYS).unwrap();
+    stage.folder.pki().issue("one-stop-shop", &CertificateRole::Client("one-stop-shop".into()), DEFAULT_DAYS).unwrap();
     let issue = ["token", "issue", "--client", "one-stop-shop", "--certificate", "pki/one-stop-shop.pem"];
     assert!(desk.by("lan", &[&issue[..], &["--out", "shop.jwt"]].concat()).ok().contains("issued"));
     let mode = std::fs::metadata(stage.folder.path.join("shop.jwt")).unwrap().permissions().mode();
@@ -391,7 +391,7 @@ fn whoever_the_certificate_does_not_name_is_refused_in_words() {
     let other = tempfile::tempdir().unwrap();
     let pki = Pki::at(other.path());
     pki.init().unwrap();
-    let (foreign, _) = pki.issue("lan", &Role::Staff("lan".into()), DEFAULT_DAYS).unwrap();
+    let (foreign, _) = pki.issue("lan", &CertificateRole::Staff("lan".into()), DEFAULT_DAYS).unwrap();
     let told = with("pki/ca.pem", foreign.to_str().unwrap()).failed(1);
     assert!(told.contains("refused the certificate"), "{told}");
     // Another CA of the gateway's is not believed, and nothing is sent.

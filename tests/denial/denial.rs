@@ -8,7 +8,7 @@ use ndxp_gateway::audit::service::api::{
 };
 use ndxp_gateway::exchange_log::receipt::Receipt;
 use ndxp_gateway::exchange_log::{Entry, Kind};
-use ndxp_gateway::pki::{DEFAULT_DAYS, Role as PkiRole};
+use ndxp_gateway::pki::{CertificateRole as PkiRole, DEFAULT_DAYS};
 use ndxp_gateway::registry::sqlite::SqliteStore;
 use ndxp_gateway::server::registry_path;
 use prost::Message;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{RecvStream, SendStream};
-use ndxp_gateway::pki::{DEFAULT_DAYS, Role as PkiRole};
+use ndxp_gateway::pki::{CertificateRole as PkiRole, DEFAULT_DAYS};
 use std::time::{Duration, Instant};
 use tonic::Status;
 use tonic_types::StatusExt;

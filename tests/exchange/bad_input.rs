@@ -51,7 +51,7 @@ async fn without_a_certificate_of_the_ca_nobody_gets_in() {
     std::fs::create_dir(&elsewhere).unwrap();
     let other = ndxp_gateway::pki::Pki::at(&elsewhere);
     other.init().unwrap();
-    let role = ndxp_gateway::pki::Role::Client("one-stop-shop".into());
+    let role = ndxp_gateway::pki::CertificateRole::Client("one-stop-shop".into());
     let (certificate, key) = other.issue("one-stop-shop", &role, 30).unwrap();
     let stranger =
         ndxp_gateway::caller::GatewayClient::with_identity(&stage.base(), &own.ca, Some((&certificate, &key))).unwrap();

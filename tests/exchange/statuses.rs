@@ -71,7 +71,7 @@ async fn tokens() {
     let other = stage.system("other");
     let stolen = Actor { token: actor.token.clone(), ..other };
     refused(&stage, &stolen.call(ENTERPRISE, code(&stage)).await, Reason::TokenNotBound);
-    stage.folder.pki().issue("stranger", &ndxp_gateway::pki::Role::Client("stranger".into()), 30).unwrap();
+    stage.folder.pki().issue("stranger", &ndxp_gateway::pki::CertificateRole::Client("stranger".into()), 30).unwrap();
     let stranger = stage.with_token("stranger", &actor.token);
     refused(&stage, &stranger.call(ENTERPRISE, code(&stage)).await, Reason::ClientUnknown);
     stage.store.suspend_client("one-stop-shop", true).unwrap();

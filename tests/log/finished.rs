@@ -15,7 +15,7 @@ use ndxp_gateway::sandbox::samples::samples;
 use ndxp_gateway::server::registry_path;
 use ndxp_gateway::witness::alarm;
 use ndxp_gateway::witness::request::AddCheckpoint;
-use ndxp_gateway::witness::server::{Witness, WitnessResponse};
+use ndxp_gateway::witness::server::{WitnessResponse, WitnessService};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -121,11 +121,11 @@ fn witness(stage: &Stage, name: &str, short: &str, forked: bool) -> (Running, St
     let (signer, state) = (log_signer(stage), stage.folder.path.join(short));
     std::fs::create_dir_all(&state).unwrap();
     let of = config(name, &state, &stage.folder.path.join("pki"), vec![signer.verifier()], 0);
-    Witness::make_keys(&of).unwrap();
+    WitnessService::make_keys(&of).unwrap();
     if forked {
         // The log's key signs another tree for it: what a copy of the gateway would do.
         let other = AddCheckpoint { old: 0, proof: vec![], note: signer.sign(2, &tree(7, 2).0) };
-        let told = Witness::open(&of).unwrap().add_checkpoint(other.to_text().as_bytes(), now().unsigned_abs());
+        let told = WitnessService::open(&of).unwrap().add_checkpoint(other.to_text().as_bytes(), now().unsigned_abs());
         assert!(matches!(told, WitnessResponse::Cosigned(_)), "{told:?}");
     }
     let running = Running::start(of);

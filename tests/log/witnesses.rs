@@ -18,7 +18,7 @@ use ndxp_gateway::server::Gateway;
 use ndxp_gateway::witness::alarm;
 use ndxp_gateway::witness::config::WitnessConfig;
 use ndxp_gateway::witness::request::AddCheckpoint;
-use ndxp_gateway::witness::server::{Witness, WitnessResponse};
+use ndxp_gateway::witness::server::{WitnessResponse, WitnessService};
 use serde_json::json;
 use std::path::Path;
 use std::sync::Arc;
@@ -52,8 +52,8 @@ impl Running {
         let stopped = stop.clone();
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            Witness::make_keys(&config).unwrap();
-            let witness = Arc::new(Witness::open(&config).unwrap());
+            WitnessService::make_keys(&config).unwrap();
+            let witness = Arc::new(WitnessService::open(&config).unwrap());
             let serve = witness.serve(&config, stopped, move |address| told.send(address.port()).unwrap());
             runtime.block_on(serve).unwrap();
         });
@@ -159,12 +159,12 @@ fn a_witness_signs_one_history_and_no_other() {
     let signer = |origin: &str| LogSigner::from_pkcs8(origin, &LogSigner::generate().unwrap()).unwrap();
     let (log, stranger) = (signer("log.example/a"), signer("log.example/b"));
     let of = || config("w.example/x", state.path(), state.path(), vec![log.verifier()], 0);
-    let error = Witness::open(&of()).err().unwrap().to_string();
+    let error = WitnessService::open(&of()).err().unwrap().to_string();
     assert!(error.contains("witness --key"), "a key is made by the command for it: {error}");
-    Witness::make_keys(&of()).unwrap();
-    let open = || Witness::open(&of()).unwrap();
+    WitnessService::make_keys(&of()).unwrap();
+    let open = || WitnessService::open(&of()).unwrap();
     let witness = open();
-    let ask = |witness: &Witness, signer: &LogSigner, salt: u8, old: u64, size: u64| {
+    let ask = |witness: &WitnessService, signer: &LogSigner, salt: u8, old: u64, size: u64| {
         let (root, leaves) = tree(salt, size);
         let nodes = |level: u32, at: u64| {
             let (from, to) = ((at << level) as usize, ((at + 1) << level) as usize);
@@ -197,7 +197,7 @@ fn a_witness_signs_one_history_and_no_other() {
     let file =
         file.map(|file| file.unwrap().path()).find(|file| file.extension().is_some_and(|end| end == "checkpoint"));
     crate::support::edit(&file.unwrap(), |text| text.replacen('7', "8", 1));
-    assert!(Witness::open(&of()).is_err());
+    assert!(WitnessService::open(&of()).is_err());
 }
 
 #[test]
@@ -208,8 +208,8 @@ fn w_a_witness_keeps_to_the_letter_of_the_specification() {
     let (old, new, empty) = (signer("log.example/a"), signer("log.example/a"), signer("log.example/empty"));
     let logs = [&old, &new, &empty].map(LogSigner::verifier).into();
     let of = config("w.example/x", state.path(), state.path(), logs, 0);
-    Witness::make_keys(&of).unwrap();
-    let witness = Witness::open(&of).unwrap();
+    WitnessService::make_keys(&of).unwrap();
+    let witness = WitnessService::open(&of).unwrap();
     let ask = |old: u64, proof: Vec<Hash>, note: String| {
         witness.add_checkpoint(AddCheckpoint { old, proof, note }.to_text().as_bytes(), 1_000)
     };
@@ -277,9 +277,9 @@ fn w_a_fork_that_a_witness_has_seen_is_an_alarm_until_a_person_acknowledges_it()
     let state = tempfile::tempdir().unwrap();
     let of = config("w.example/dc2", state.path(), &stage.folder.path.join("pki"), vec![signer.verifier()], 0);
     // The log's key signs another tree of two entries for the witness: what a forked copy of the gateway would do.
-    Witness::make_keys(&of).unwrap();
+    WitnessService::make_keys(&of).unwrap();
     let other = AddCheckpoint { old: 0, proof: vec![], note: signer.sign(2, &tree(7, 2).0) };
-    let told = Witness::open(&of).unwrap().add_checkpoint(other.to_text().as_bytes(), now().unsigned_abs());
+    let told = WitnessService::open(&of).unwrap().add_checkpoint(other.to_text().as_bytes(), now().unsigned_abs());
     assert!(matches!(told, WitnessResponse::Cosigned(_)), "{told:?}");
     let witness = Running::start(of);
     let vkey = std::fs::read_to_string(state.path().join("vkey")).unwrap();
@@ -327,7 +327,7 @@ struct Scripted {
 
 impl Scripted {
     fn start(
-        real: Witness,
+        real: WitnessService,
         pki: &Path,
         clock: Option<u64>,
         answer: impl Fn(usize, WitnessResponse) -> (StatusCode, String) + Send + Sync + 'static,
@@ -395,8 +395,8 @@ fn scripted_at(
     drop(stage.gateway.take());
     let pki = stage.folder.path.join("pki");
     let of = config("w.example/x", &stage.folder.path.join("witness"), &pki, vec![log_signer(&stage).verifier()], 0);
-    Witness::make_keys(&of).unwrap();
-    let real = Witness::open(&of).unwrap();
+    WitnessService::make_keys(&of).unwrap();
+    let real = WitnessService::open(&of).unwrap();
     let vkey = real.vkeys().remove(0);
     let scripted = Scripted::start(real, &pki, clock, answer);
     with_policy(&mut stage, &format!("witness x {vkey} https://127.0.0.1:{}\nquorum x\n", scripted.port));

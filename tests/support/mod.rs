@@ -14,7 +14,7 @@ use ndxp_gateway::contract::ContractSet;
 use ndxp_gateway::exchange_log::reader::{Found, LogReader};
 use ndxp_gateway::identity::{Thumbprint, tls};
 use ndxp_gateway::issuer::{IssueRequest, Issuer, KeyAlgorithm};
-use ndxp_gateway::pki::{DEFAULT_DAYS, Role, client_uri};
+use ndxp_gateway::pki::{CertificateRole, DEFAULT_DAYS, client_uri};
 use ndxp_gateway::registry::sqlite::SqliteStore;
 use ndxp_gateway::registry::{Client, Grant, Store, now};
 use ndxp_gateway::sandbox::folder::DevFolder;
@@ -232,7 +232,7 @@ pub fn make_key(store: &SqliteStore, config: &Config) {
 }
 
 pub fn add_client(store: &SqliteStore, folder: &DevFolder, id: &str) {
-    folder.pki().issue(id, &Role::Client(id.into()), DEFAULT_DAYS).unwrap();
+    folder.pki().issue(id, &CertificateRole::Client(id.into()), DEFAULT_DAYS).unwrap();
     store
         .add_client(&Client {
             id: id.into(),

@@ -5,7 +5,7 @@ use crate::support::{Actor, Stage, UNIT, files};
 use bytes::Bytes;
 use ndxp_gateway::caller::{CallerFiles, GatewayClient, StreamingResponse};
 use ndxp_gateway::exchange_log::Kind;
-use ndxp_gateway::pki::{DEFAULT_DAYS, Role as PkiRole, client_uri};
+use ndxp_gateway::pki::{CertificateRole as PkiRole, DEFAULT_DAYS, client_uri};
 use ndxp_gateway::registry::{Client, Grant, Store, now};
 use ndxp_gateway::sandbox::{Fault, FaultKind};
 use serde_json::json;

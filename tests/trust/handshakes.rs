@@ -5,7 +5,7 @@ use crate::support::ca::{Ca, HOUR, MOMENT, check, lay_cas, over, unready};
 use crate::support::{Stage, edit, ops_text, secured, until};
 use ndxp_gateway::exchange_log::Entry;
 use ndxp_gateway::identity::tls;
-use ndxp_gateway::pki::Role;
+use ndxp_gateway::pki::CertificateRole;
 use ndxp_gateway::sandbox::folder::DevFolder;
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair, SanType};
 use std::path::Path;
@@ -232,7 +232,7 @@ fn t7_a_certificate_of_our_own_that_nobody_can_believe_is_told_by_readiness_and_
 #[test]
 fn t7_the_file_that_is_at_fault_is_the_one_named() {
     let (_dir, folder) = crate::support::lay(&|_| {});
-    folder.pki().issue("other", &Role::Client("other".into()), 5).unwrap();
+    folder.pki().issue("other", &CertificateRole::Client("other".into()), 5).unwrap();
     let pki = folder.path.join("pki");
     let spoilt = |file: &str, with: &dyn Fn(&Path), key: &str| {
         let path = pki.join(file);
@@ -275,7 +275,7 @@ fn t7_the_file_that_is_at_fault_is_the_one_named() {
 #[test]
 fn t7_certs_show_tells_of_each_list() {
     let (_dir, folder) = crate::support::lay(&|_| {});
-    folder.pki().issue("lost", &Role::Client("lost".into()), 5).unwrap();
+    folder.pki().issue("lost", &CertificateRole::Client("lost".into()), 5).unwrap();
     folder.pki().revoke(&crate::support::files(&folder, "lost").certificate).unwrap();
     let run = |args: &[&str]| {
         let command = [&["--output", "json", "certs", "show"], args].concat();

@@ -8,7 +8,7 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE, URL_SAFE_NO_PAD};
 use ndxp_gateway::identity::{Thumbprint, tls};
-use ndxp_gateway::pki::{Role, client_uri};
+use ndxp_gateway::pki::{CertificateRole, client_uri};
 use ndxp_gateway::registry::{Store, now};
 use ndxp_gateway::status::Reason;
 use rustls_pki_types::PrivateKeyDer;
@@ -349,7 +349,7 @@ async fn a_token_counts_only_where_it_belongs() {
     let twice = actor.raw(UNIT, &[("authorization", &bearer)], request()).await.unwrap();
     assert_eq!(twice.reason(), "TOKEN_MALFORMED");
     // Another certificate of the same client: the key is another one.
-    let second = stage.folder.pki().issue("shop-2", &Role::Client("shop".into()), 30).unwrap();
+    let second = stage.folder.pki().issue("shop-2", &CertificateRole::Client("shop".into()), 30).unwrap();
     assert!(ndxp_gateway::pki::show(&second.0).unwrap().names.contains(&client_uri("shop")));
     let stolen = stage.with_token("shop-2", &actor.token);
     let told = stolen.raw(UNIT, &[], request()).await.unwrap();

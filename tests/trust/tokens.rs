@@ -8,7 +8,7 @@ use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 use ndxp_gateway::admin::api;
 use ndxp_gateway::caller::GatewayClient;
-use ndxp_gateway::pki::{DEFAULT_DAYS, Role as Certificate, staff_uri};
+use ndxp_gateway::pki::{CertificateRole as Certificate, DEFAULT_DAYS, staff_uri};
 use ndxp_gateway::registry::{Page, Role, Staff, Store, TokenFilter, TokenRecord, TokenState, now};
 use prost::Message;
 use serde_json::{Value, json};

@@ -346,7 +346,7 @@ impl AuditService for Audit {
         if entries.is_empty() { Err(unknown()) } else { Ok(Response::new(api::GetResponse { entries, complete })) }
     }
 
-    type TailStream = streams::Parts<api::LogEntry>;
+    type TailStream = streams::PartStream<api::LogEntry>;
 
     async fn tail(&self, request: Request<api::TailRequest>) -> AuditResult<Self::TailStream> {
         let api::TailRequest { query, from_index, reason } = request.get_ref().clone();
@@ -375,7 +375,7 @@ impl AuditService for Audit {
         Ok(Response::new(api::StatisticsResponse { counts, complete, not_counted }))
     }
 
-    type CountExchangesStream = streams::Parts<api::CountExchangesPart>;
+    type CountExchangesStream = streams::PartStream<api::CountExchangesPart>;
 
     async fn count_exchanges(
         &self,
@@ -471,7 +471,7 @@ impl AuditService for Audit {
         Ok(Response::new(api::ProveConsistencyResponse { path, old_root, new_root, new_size }))
     }
 
-    type ExportStream = streams::Parts<api::ExportPart>;
+    type ExportStream = streams::PartStream<api::ExportPart>;
 
     async fn export(&self, request: Request<api::ExportRequest>) -> AuditResult<Self::ExportStream> {
         let api::ExportRequest { query, reason } = request.get_ref().clone();
@@ -484,7 +484,7 @@ impl AuditService for Audit {
         self.status(&permit).await
     }
 
-    type VerifyIndexStream = streams::Parts<api::VerifyIndexPart>;
+    type VerifyIndexStream = streams::PartStream<api::VerifyIndexPart>;
 
     async fn verify_index(&self, request: Request<api::VerifyIndexRequest>) -> AuditResult<Self::VerifyIndexStream> {
         let reader = self.host.admit(&request, &rules::VERIFY_INDEX).await?;

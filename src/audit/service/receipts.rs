@@ -39,7 +39,7 @@ pub(super) enum ReceiptTarget {
 }
 
 /// What was found among the sealed entries.
-enum Found {
+enum ReceiptEntry {
     /// The entry at an index.
     Entry(u64, Box<Entry>),
     /// There is none.
@@ -68,11 +68,11 @@ fn is_of(bytes: &[u8], id: &[u8; 16]) -> bool {
 }
 
 /// The last sealed entry of an exchange, or the sealed entry at an index.
-fn find(data: &Path, vault: &Vault, of: ReceiptTarget) -> Result<Found, AuditError> {
+fn find(data: &Path, vault: &Vault, of: ReceiptTarget) -> Result<ReceiptEntry, AuditError> {
     let reader = LogReader::sealed_only(data)?;
     let id = match of {
         ReceiptTarget::Index(index) if index < reader.sealed() => return Ok(at(index, reader.entry(index)?)),
-        ReceiptTarget::Index(_) => return Ok(Found::Missing),
+        ReceiptTarget::Index(_) => return Ok(ReceiptEntry::Missing),
         ReceiptTarget::Exchange(id) => id,
     };
     let index = SearchIndex::read(data, vault);
@@ -97,7 +97,7 @@ fn find(data: &Path, vault: &Vault, of: ReceiptTarget) -> Result<Found, AuditErr
             break;
         }
         if before == 0 {
-            return Ok(Found::Missing);
+            return Ok(ReceiptEntry::Missing);
         }
     }
     if let Some(index) = &index {
@@ -107,11 +107,11 @@ fn find(data: &Path, vault: &Vault, of: ReceiptTarget) -> Result<Found, AuditErr
             return Ok(at(found.index, Some(found.entry)));
         }
     }
-    Ok(if before <= indexed { Found::Missing } else { Found::NotIndexed })
+    Ok(if before <= indexed { ReceiptEntry::Missing } else { ReceiptEntry::NotIndexed })
 }
 
-fn at(index: u64, entry: Option<Entry>) -> Found {
-    entry.map_or(Found::Missing, |entry| Found::Entry(index, Box::new(entry)))
+fn at(index: u64, entry: Option<Entry>) -> ReceiptEntry {
+    entry.map_or(ReceiptEntry::Missing, |entry| ReceiptEntry::Entry(index, Box::new(entry)))
 }
 
 async fn read<T: Send + 'static>(
@@ -161,15 +161,15 @@ impl Audit {
         let mut found = look().await?;
         let own = |entry: &Entry| client.is_none_or(|client| entry.client == client);
         // Only what has ended is the last of its exchange.
-        let whole = matches!(&found, Found::Entry(_, entry)
+        let whole = matches!(&found, ReceiptEntry::Entry(_, entry)
             if own(entry) && (matches!(of, ReceiptTarget::Index(_)) || entry.kind() != Kind::Intent && entry.kind() != Kind::StreamOpened));
         if !whole && self.sealed(durable).await {
             found = look().await?;
         }
         match found {
-            Found::Entry(index, entry) if own(&entry) => self.proved(index, permit).await,
-            Found::Entry(..) | Found::Missing => Err(unknown()),
-            Found::NotIndexed => {
+            ReceiptEntry::Entry(index, entry) if own(&entry) => self.proved(index, permit).await,
+            ReceiptEntry::Entry(..) | ReceiptEntry::Missing => Err(unknown()),
+            ReceiptEntry::NotIndexed => {
                 let detail = "the search index is behind or missing: ask by the entry's index (ndxp-log-index)";
                 Err(refused(Refusal::with(Reason::ExchangeLogUnavailable, detail)))
             }

@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use tonic::Status;
 
 /// Parts of a response.
-pub type Parts<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+pub type PartStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// Entries of an export that are found at once: 16 MB where each is as large as it may be, a tenth of a MB as a rule.
 const PAGE: usize = 256;
@@ -40,7 +40,7 @@ pub(super) fn tail(
     query: Query,
     from: u64,
     permit: ReadPermit,
-) -> Parts<api::LogEntry> {
+) -> PartStream<api::LogEntry> {
     let next = if from > 0 { from } else { *sealed.borrow() };
     let state = (data, sealed, query, permit, next);
     let pages = stream::try_unfold(state, |(data, mut sealed, query, permit, next)| async move {
@@ -73,7 +73,7 @@ fn tail_page(data: &Path, query: &Query, next: u64) -> Result<(Vec<api::LogEntry
 }
 
 /// Every entry that fits, with its proof under one checkpoint.
-pub(super) fn export(folder: (PathBuf, Vault), query: Query, permit: ReadPermit) -> Parts<api::ExportPart> {
+pub(super) fn export(folder: (PathBuf, Vault), query: Query, permit: ReadPermit) -> PartStream<api::ExportPart> {
     let pages = stream::try_unfold((Export::Begin(Box::new((folder, query))), permit), |(export, permit)| async move {
         let Some((page, export)) = reading(&permit, move || export.page()).await? else { return Ok::<_, Status>(None) };
         Ok(Some((each(page), (export, permit))))
@@ -123,7 +123,7 @@ const SAID_EVERY: Duration = Duration::from_millis(100);
 const PARTS_AHEAD: usize = 16;
 
 /// Recomputes the index from the log, with its progress; ends early where its reader is gone.
-pub(super) fn verify_index((data, vault): (PathBuf, Vault), permit: ReadPermit) -> Parts<api::VerifyIndexPart> {
+pub(super) fn verify_index((data, vault): (PathBuf, Vault), permit: ReadPermit) -> PartStream<api::VerifyIndexPart> {
     let (to, parts) = tokio::sync::mpsc::channel(PARTS_AHEAD);
     tokio::spawn(async move {
         let progress = to.clone();
@@ -158,7 +158,7 @@ pub(super) fn count(
     query: Query,
     days: bool,
     permit: ReadPermit,
-) -> Parts<api::CountExchangesPart> {
+) -> PartStream<api::CountExchangesPart> {
     let (to, parts) = tokio::sync::mpsc::channel(PARTS_AHEAD);
     tokio::spawn(async move {
         let progress = to.clone();

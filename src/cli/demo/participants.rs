@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::identity::{Thumbprint, tls};
 use crate::issuer::{IssueRequest, Issuer, KeyAlgorithm};
 use crate::keyfile::write_private;
-use crate::pki::{DEFAULT_DAYS, Role};
+use crate::pki::{CertificateRole, DEFAULT_DAYS};
 use crate::registry::sqlite::SqliteStore;
 use crate::registry::{Page, Store};
 use crate::sandbox::folder::DevFolder;
@@ -73,7 +73,7 @@ impl DemoStaff {
         admin::bootstrap(store, draft(administrator), draft(approver))
             .map_err(|error| CliError::Failed(error.to_string()))?;
         let session = |id: &str| {
-            let (certificate, key) = folder.pki().issue(id, &Role::Staff(id.into()), DEFAULT_DAYS)?;
+            let (certificate, key) = folder.pki().issue(id, &CertificateRole::Staff(id.into()), DEFAULT_DAYS)?;
             let files = CallerFiles { ca: folder.pki().ca(), certificate, key };
             Session::remote(&RemoteGateway { url: base.to_owned(), files, log: None, vkey: None })
         };
@@ -110,7 +110,7 @@ impl<'c> Participants<'c> {
             let token = participants.token(part.id, Duration::from_secs(3_600), Duration::ZERO)?;
             write_private(&participants.token_file(part.id), token.as_bytes())?;
         }
-        participants.folder.pki().issue("stranger", &Role::Client("stranger".into()), DEFAULT_DAYS)?;
+        participants.folder.pki().issue("stranger", &CertificateRole::Client("stranger".into()), DEFAULT_DAYS)?;
         Ok(participants)
     }
 
@@ -119,7 +119,7 @@ impl<'c> Participants<'c> {
     }
 
     fn register(&self, part: &DemoRole, people: &DemoStaff) -> Result<(), CliError> {
-        self.folder.pki().issue(part.id, &Role::Client(part.id.into()), DEFAULT_DAYS)?;
+        self.folder.pki().issue(part.id, &CertificateRole::Client(part.id.into()), DEFAULT_DAYS)?;
         let contact = "hotro@quangninh.gov.vn".to_owned();
         let client = api::AddClientRequest { id: part.id.into(), agency: "H49.12".into(), contact, names: vec![] };
         people.administrator.change(people.administrator.admin().add_client(client))?;

@@ -20,12 +20,12 @@ pub struct Read {
     /// The message, encoded.
     pub message: Vec<u8>,
     /// How much of the contract was there.
-    pub found: Found,
+    pub found: FoundContent,
 }
 
 /// How much of a contract's message was found in a document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Found {
+pub enum FoundContent {
     /// No name of the contract's.
     EmptyDocument,
     /// Names of the contract's, all without a value.
@@ -101,12 +101,12 @@ impl<'v> ResponseReader<'v, '_> {
         let whole = plan.fields.iter().any(|field| field.list && field.names.iter().any(|name| name.parts.is_empty()));
         let place = if whole { place } else { single(place).ok_or_else(|| wrong("", SEVERAL))? };
         let mut message = Vec::with_capacity(128);
-        let mut found = Found::EmptyDocument;
+        let mut found = FoundContent::EmptyDocument;
         for field in plan.fields.iter().filter(|field| field.raw_text_of.is_none()) {
             let trail = PathStack::below(above, &field.name);
             match self.field(plan, field, place, &trail) {
                 Ok((Some(value), _)) => {
-                    found = Found::Value;
+                    found = FoundContent::Value;
                     encode::put(&mut message, &field.field, &value);
                 }
                 Ok((None, here)) => {
@@ -116,7 +116,7 @@ impl<'v> ResponseReader<'v, '_> {
                     }
                 }
                 Err(MapError::Response { .. }) if field.unparsed_into.is_some() || field.omit => {
-                    found = Found::Value;
+                    found = FoundContent::Value;
                     self.unread(field, place, &trail, &mut message);
                 }
                 Err(error) => return Err(error),
@@ -155,24 +155,24 @@ impl<'v> ResponseReader<'v, '_> {
         field: &FieldPlan,
         place: &'v Value,
         trail: &PathStack<'_>,
-    ) -> Result<(Option<Message>, Found), MapError> {
+    ) -> Result<(Option<Message>, FoundContent), MapError> {
         if let FieldKind::Date(notations) | FieldKind::Time(notations) = &field.kind {
             return self.date(field, notations, place);
         }
         if matches!(field.kind, FieldKind::Remaining) {
             let value = read_remaining(plan, place)?;
-            return Ok((value, Found::EmptyDocument));
+            return Ok((value, FoundContent::EmptyDocument));
         }
         let Some((name, value)) = self.present(field, place) else {
             // Null is not looked up: its name is there all the same.
             let named = field.names.iter().any(|name| is_named(place, name));
-            let empty = if field.list { Found::EmptyList } else { Found::Names };
-            return Ok((None, if named { empty } else { Found::EmptyDocument }));
+            let empty = if field.list { FoundContent::EmptyList } else { FoundContent::Names };
+            return Ok((None, if named { empty } else { FoundContent::EmptyDocument }));
         };
         // The place itself is no name of the contract's.
-        let named = if name.parts.is_empty() { Found::EmptyDocument } else { Found::Names };
+        let named = if name.parts.is_empty() { FoundContent::EmptyDocument } else { FoundContent::Names };
         if is_absent(value) {
-            return Ok((None, if field.list { Found::EmptyList } else { named }));
+            return Ok((None, if field.list { FoundContent::EmptyList } else { named }));
         }
         if !field.list {
             let one = single(value).ok_or_else(|| wrong(&path_text(name), SEVERAL))?;
@@ -192,7 +192,7 @@ impl<'v> ResponseReader<'v, '_> {
                 }
             }
         }
-        Ok(((!all.is_empty()).then_some(Message::List(all)), Found::EmptyList))
+        Ok(((!all.is_empty()).then_some(Message::List(all)), FoundContent::EmptyList))
     }
 
     fn one(
@@ -251,9 +251,9 @@ impl<'v> ResponseReader<'v, '_> {
         };
         match read.found {
             // Flat properties that are grouped in a message of their own: none of them is there.
-            Found::EmptyDocument | Found::Names if name.parts.is_empty() && !field.list => Ok(None),
-            Found::EmptyDocument if !plan.fields.is_empty() => Err(fail(NO_FIELD_FOUND)),
-            Found::Names => match leftovers(plan, value, |_| false).next() {
+            FoundContent::EmptyDocument | FoundContent::Names if name.parts.is_empty() && !field.list => Ok(None),
+            FoundContent::EmptyDocument if !plan.fields.is_empty() => Err(fail(NO_FIELD_FOUND)),
+            FoundContent::Names => match leftovers(plan, value, |_| false).next() {
                 None => Ok(Some(Message::Bytes(read.message.into()))),
                 // Nobody is named there, whatever the source has added beside.
                 Some(added) if !field.list && scalar_text(added).is_some() => Ok(None),
@@ -268,13 +268,13 @@ impl<'v> ResponseReader<'v, '_> {
         field: &FieldPlan,
         notations: &[Notation],
         place: &Value,
-    ) -> Result<(Option<Message>, Found), MapError> {
+    ) -> Result<(Option<Message>, FoundContent), MapError> {
         let mut seen: Option<&WirePath> = None;
         for notation in notations {
             if let Some(places) = &notation.in_parts {
                 let part = |at: usize| places[at].as_ref().and_then(|way| lookup(place, self.root, way));
                 match DateParts::of_texts([part(0), part(1), part(2)].map(|part| part.and_then(scalar_text))) {
-                    Some(Ok(parts)) => return Ok((date_message(field, &parts), Found::Names)),
+                    Some(Ok(parts)) => return Ok((date_message(field, &parts), FoundContent::Names)),
                     Some(Err(())) => seen = seen.or(places[0].as_ref()),
                     None => {}
                 }
@@ -286,7 +286,7 @@ impl<'v> ResponseReader<'v, '_> {
                 let text = scalar_text(value).ok_or_else(|| wrong(&path_text(name), "a date was expected"))?;
                 let text = text::code(&text);
                 if field.absent.iter().any(|absent| absent.is(&text)) {
-                    return Ok((None, Found::Names));
+                    return Ok((None, FoundContent::Names));
                 }
                 seen = Some(name);
                 if let Some((marker, wanted)) = &notation.marker
@@ -304,7 +304,7 @@ impl<'v> ResponseReader<'v, '_> {
                     let message = date_message(field, &parts);
                     let message =
                         message.ok_or_else(|| wrong(&path_text(name), "the time is beyond the years 1 to 9999"))?;
-                    return Ok((Some(message), Found::Names));
+                    return Ok((Some(message), FoundContent::Names));
                 }
             }
         }
@@ -313,7 +313,7 @@ impl<'v> ResponseReader<'v, '_> {
             None => {
                 let own = field.names.iter().chain(notations.iter().flat_map(Notation::paths));
                 let named = own.into_iter().any(|name| is_named(place, name));
-                Ok((None, if named { Found::Names } else { Found::EmptyDocument }))
+                Ok((None, if named { FoundContent::Names } else { FoundContent::EmptyDocument }))
             }
         }
     }

@@ -1,7 +1,7 @@
 //! What answers come to, by kind: each row is a document and what must be made of it.
 #![allow(clippy::unwrap_used)]
 
-use super::response::{self, Found};
+use super::response::{self, FoundContent};
 use crate::contract::notes::Notes;
 use crate::contract::{ContractSet, Operation, json};
 use prost_reflect::DynamicMessage;
@@ -209,14 +209,14 @@ fn u1_what_is_found_of_a_contract_is_told_from_nothing() {
         let document = json::parse(text.as_bytes()).unwrap();
         response::read_with_notes(&operation.response, &document, &document, &mut Notes::default()).unwrap().found
     };
-    assert_eq!(found(r#"{"message": "ok"}"#), Found::EmptyDocument);
-    assert_eq!(found("{}"), Found::EmptyDocument);
-    assert_eq!(found(r#"{"text": null}"#), Found::Names);
-    assert_eq!(found(r#"{"at": ""}"#), Found::Names);
-    assert_eq!(found(r#"{"born": {"nam": null}}"#), Found::Names);
-    assert_eq!(found(r#"{"rows": []}"#), Found::EmptyList);
-    assert_eq!(found(r#"{"rows": null}"#), Found::EmptyList);
-    assert_eq!(found(r#"{"count": 0}"#), Found::Value, "a default value is one");
+    assert_eq!(found(r#"{"message": "ok"}"#), FoundContent::EmptyDocument);
+    assert_eq!(found("{}"), FoundContent::EmptyDocument);
+    assert_eq!(found(r#"{"text": null}"#), FoundContent::Names);
+    assert_eq!(found(r#"{"at": ""}"#), FoundContent::Names);
+    assert_eq!(found(r#"{"born": {"nam": null}}"#), FoundContent::Names);
+    assert_eq!(found(r#"{"rows": []}"#), FoundContent::EmptyList);
+    assert_eq!(found(r#"{"rows": null}"#), FoundContent::EmptyList);
+    assert_eq!(found(r#"{"count": 0}"#), FoundContent::Value, "a default value is one");
     // A structure of which nothing is known is none of the contract's.
     is_refused(r#"{"name": {"first": "A"}, "count": 1}"#, "name");
     is(r#"{"name": {"first": ""}, "count": 1}"#, json!({ "count": 1 }));

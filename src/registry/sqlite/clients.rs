@@ -4,7 +4,7 @@ use super::super::name::canonical_names;
 use super::super::pending::client_widens;
 use super::super::{ChangeOutcome, Client, Grant, RegistryError, now};
 use super::changing::{Changing, TouchedObjects};
-use super::identities::{self, Kind};
+use super::identities::{self, IdentityKind};
 use super::rows::{list, read_client, read_grant};
 use super::{CLIENT, SqliteStore, all, must_be_new, one, pending};
 use rusqlite::params;
@@ -33,7 +33,7 @@ pub(super) fn add(store: &SqliteStore, client: &Client) -> Result<(), RegistryEr
     let Client { id, agency, contact, names, suspended, created, .. } = client;
     store.change("client.add", format!("client:{id}"), |changing| {
         must_be_new(changing, "SELECT EXISTS (SELECT 1 FROM clients WHERE id = ?1)", "client", id)?;
-        let names = identities::hold(changing, Kind::Client, id, names)?;
+        let names = identities::hold(changing, IdentityKind::Client, id, names)?;
         let row = params![id, agency, contact, list(&names), suspended, created];
         let sql =
             "INSERT INTO clients (id, agency, contact, names, suspended, created) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
@@ -47,7 +47,7 @@ pub(super) fn add(store: &SqliteStore, client: &Client) -> Result<(), RegistryEr
 /// Puts agency, contact and names of a client in place of the ones before.
 pub(super) fn put(changing: &mut Changing<'_>, client: &Client) -> Result<(), RegistryError> {
     let before = read_living(changing, &client.id)?;
-    let names = identities::hold(changing, Kind::Client, &client.id, &client.names)?;
+    let names = identities::hold(changing, IdentityKind::Client, &client.id, &client.names)?;
     let sql = "UPDATE clients SET agency = ?2, contact = ?3, names = ?4 WHERE id = ?1";
     changing.execute(sql, params![client.id, client.agency, client.contact, list(&names)])?;
     changed(changing, &before)
@@ -70,7 +70,7 @@ pub(super) fn change(store: &SqliteStore, client: &Client) -> Result<ChangeOutco
         let (agency, contact) = (client.agency.clone(), client.contact.clone());
         let after = Client { names, agency, contact, ..before.clone() };
         if client_widens(&before, &after) && is_sensitive(changing, &client.id)? {
-            identities::must_be_free(changing, Kind::Client, &client.id, &after.names)?;
+            identities::must_be_free(changing, IdentityKind::Client, &client.id, &after.names)?;
             return pending::ask(changing, "client.change", &object, Some(&before), &after);
         }
         put(changing, &after)?;

@@ -9,16 +9,16 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 /// Whose names are put down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum IdentityKind {
     Client,
     Staff,
 }
 
-impl Kind {
+impl IdentityKind {
     pub(super) fn as_str(self) -> &'static str {
         match self {
-            Kind::Client => "client",
-            Kind::Staff => "staff",
+            IdentityKind::Client => "client",
+            IdentityKind::Staff => "staff",
         }
     }
 }
@@ -27,7 +27,7 @@ impl Kind {
 /// refused, and the change with it.
 pub(super) fn hold(
     connection: &Connection,
-    kind: Kind,
+    kind: IdentityKind,
     id: &str,
     names: &[String],
 ) -> Result<Vec<String>, RegistryError> {
@@ -46,7 +46,7 @@ pub(super) fn hold(
 /// Refuses names that anybody else holds now: a change that waits could never be made.
 pub(super) fn must_be_free(
     connection: &Connection,
-    kind: Kind,
+    kind: IdentityKind,
     id: &str,
     names: &[String],
 ) -> Result<(), RegistryError> {
@@ -87,8 +87,8 @@ pub(super) fn holders(connection: &Connection, names: &[String]) -> Result<Vec<S
 /// Fills the table from clients and staff of an older file. A name that two of them have cannot be given to either
 /// without a person who decides: the file is refused and says whose name it is.
 pub(super) fn adopt(connection: &Connection) -> Result<(), RegistryError> {
-    for kind in [Kind::Client, Kind::Staff] {
-        let table = if kind == Kind::Client { "clients" } else { "staff" };
+    for kind in [IdentityKind::Client, IdentityKind::Staff] {
+        let table = if kind == IdentityKind::Client { "clients" } else { "staff" };
         let sql = format!("SELECT id, names FROM {table} ORDER BY id");
         let holders: Vec<(String, Vec<String>)> =
             all(connection, &sql, [], |row| Ok((row.get("id")?, read_list(row, "names")?)))?;

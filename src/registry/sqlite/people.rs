@@ -4,7 +4,7 @@ use super::super::name::canonical_names;
 use super::super::pending::staff_widens;
 use super::super::{ChangeOutcome, PendingChange, RegistryError, Role, Staff};
 use super::changing::{Changing, TouchedObjects};
-use super::identities::{self, Kind};
+use super::identities::{self, IdentityKind};
 use super::read::{STAFF, person};
 use super::rows::list;
 use super::{SqliteStore, must_be_new, pending};
@@ -17,7 +17,7 @@ fn roles(staff: &Staff) -> Result<String, RegistryError> {
 /// Puts down a new person.
 pub(super) fn put_new(changing: &mut Changing<'_>, staff: &Staff) -> Result<(), RegistryError> {
     must_be_new(changing, "SELECT EXISTS (SELECT 1 FROM staff WHERE id = ?1)", STAFF, &staff.id)?;
-    let names = identities::hold(changing, Kind::Staff, &staff.id, &staff.names)?;
+    let names = identities::hold(changing, IdentityKind::Staff, &staff.id, &staff.names)?;
     let row = params![staff.id, roles(staff)?, list(&names)];
     changing.execute("INSERT INTO staff (id, roles, names) VALUES (?1, ?2, ?3)", row)?;
     changing.touch(TouchedObjects::Staff);
@@ -28,7 +28,7 @@ pub(super) fn put_new(changing: &mut Changing<'_>, staff: &Staff) -> Result<(), 
 /// Puts a person's roles and names in place of the ones before.
 pub(super) fn put(changing: &mut Changing<'_>, staff: &Staff) -> Result<(), RegistryError> {
     let before = person(changing, &staff.id)?;
-    let names = identities::hold(changing, Kind::Staff, &staff.id, &staff.names)?;
+    let names = identities::hold(changing, IdentityKind::Staff, &staff.id, &staff.names)?;
     let sql = "UPDATE staff SET roles = ?2, names = ?3 WHERE id = ?1";
     changing.execute(sql, params![staff.id, roles(staff)?, list(&names)])?;
     must_be_kept(changing, &before)?;
@@ -56,7 +56,7 @@ pub(super) fn add(store: &SqliteStore, staff: &Staff) -> Result<PendingChange, R
     let outcome = store.change("staff.add", object.clone(), |changing| {
         must_be_new(changing, "SELECT EXISTS (SELECT 1 FROM staff WHERE id = ?1)", STAFF, &staff.id)?;
         let staff = Staff { names: canonical_names(&staff.names), ..staff.clone() };
-        identities::must_be_free(changing, Kind::Staff, &staff.id, &staff.names)?;
+        identities::must_be_free(changing, IdentityKind::Staff, &staff.id, &staff.names)?;
         pending::ask(changing, "staff.add", &object, None, &staff)
     })?;
     match outcome {
@@ -71,7 +71,7 @@ pub(super) fn change(store: &SqliteStore, staff: &Staff) -> Result<ChangeOutcome
         let before = person(changing, &staff.id)?;
         let after = Staff { names: canonical_names(&staff.names), ..staff.clone() };
         if staff_widens(&before, &after) {
-            identities::must_be_free(changing, Kind::Staff, &staff.id, &after.names)?;
+            identities::must_be_free(changing, IdentityKind::Staff, &staff.id, &after.names)?;
             return pending::ask(changing, "staff.change", &object, Some(&before), &after);
         }
         put(changing, &after)?;

@@ -7,7 +7,7 @@ mod records;
 
 use names::Town;
 pub use people::{Gender, Household, Person};
-pub use records::{BudgetUnit, Dossier, Enterprise, Official, Owner, Parcel, Registration};
+pub use records::{BudgetUnit, Dossier, Enterprise, Official, Parcel, ParcelOwner, Registration};
 
 /// Fewest people that a sandbox holds.
 pub const MIN_PEOPLE: usize = 2_000;

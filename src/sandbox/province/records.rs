@@ -46,7 +46,7 @@ pub struct Registration {
 
 /// Who owns a parcel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Owner {
+pub enum ParcelOwner {
     /// A person, as a place among the people.
     Person(usize),
     /// An enterprise, as its place.
@@ -67,7 +67,7 @@ pub struct Parcel {
     /// Ký hiệu mục đích sử dụng.
     pub uses: Vec<&'static str>,
     /// Chủ sử dụng.
-    pub owners: Vec<Owner>,
+    pub owners: Vec<ParcelOwner>,
     /// Số phát hành of the certificate.
     pub issue_number: String,
     /// Mã định danh thửa đất: 12 characters of GeoHash's alphabet.
@@ -183,7 +183,7 @@ pub(super) fn parcels(
     enterprises: &[Enterprise],
 ) -> Vec<Parcel> {
     let mut found = Vec::new();
-    let mut add = |random: &mut Random, town: &'static Town, owners: Vec<Owner>, uses: Vec<&'static str>| {
+    let mut add = |random: &mut Random, town: &'static Town, owners: Vec<ParcelOwner>, uses: Vec<&'static str>| {
         let serial = found.len();
         found.push(Parcel {
             town,
@@ -198,12 +198,12 @@ pub(super) fn parcels(
     };
     for household in households.iter().step_by(2) {
         let head = household.members[0];
-        let owners = [Some(head), people[head].spouse].into_iter().flatten().map(Owner::Person).collect();
+        let owners = [Some(head), people[head].spouse].into_iter().flatten().map(ParcelOwner::Person).collect();
         let uses = if random.chance(40) { vec!["ODT", "CLN"] } else { vec!["ODT"] };
         add(random, household.town, owners, uses);
     }
     for (index, enterprise) in enterprises.iter().enumerate().step_by(4) {
-        add(random, enterprise.town, vec![Owner::Enterprise(index)], vec!["SKC"]);
+        add(random, enterprise.town, vec![ParcelOwner::Enterprise(index)], vec!["SKC"]);
     }
     found
 }

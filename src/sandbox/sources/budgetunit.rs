@@ -2,7 +2,7 @@
 
 use super::{Source, xroad};
 use crate::contract::xml::{self, Element};
-use crate::sandbox::http::{HttpRequest, Reply};
+use crate::sandbox::http::{HttpReply, HttpRequest};
 use crate::sandbox::province::{BudgetUnit, Province};
 use crate::sandbox::sources::RequiredCredential;
 use serde_json::{Value, json};
@@ -81,11 +81,11 @@ impl Source for BudgetUnits {
         RequiredCredential::XRoad
     }
 
-    fn respond(&self, _ask: &HttpRequest) -> Reply {
-        Reply::error(404, "only through X-Road")
+    fn respond(&self, _ask: &HttpRequest) -> HttpReply {
+        HttpReply::error(404, "only through X-Road")
     }
 
-    fn xroad(&self, ask: &HttpRequest, clients: &[String]) -> Reply {
+    fn xroad(&self, ask: &HttpRequest, clients: &[String]) -> HttpReply {
         xroad::soap(ask, clients, |content| self.exchange(content))
     }
 }

@@ -3,7 +3,7 @@
 //! `MainInformation`.
 
 use super::Source;
-use crate::sandbox::http::{HttpRequest, Reply};
+use crate::sandbox::http::{HttpReply, HttpRequest};
 use crate::sandbox::province::names::TRADES;
 use crate::sandbox::province::{Enterprise, Province, Registration};
 use serde_json::{Map, Value, json};
@@ -21,15 +21,15 @@ impl Source for Business {
         ask.path.starts_with("/apiCSDLDKDN/")
     }
 
-    fn respond(&self, ask: &HttpRequest) -> Reply {
+    fn respond(&self, ask: &HttpRequest) -> HttpReply {
         let data = match ask.path.rsplit('/').next() {
             Some("chiTietDoanhNghiep") => self.enterprise(ask),
             Some("danhSachHoSo") => self.registrations(ask),
             Some("danhSachHoSoTrongNgay") => self.of_today(ask),
             Some("tinhTrangHoSo") => self.registration(ask),
-            _ => return Reply::error(404, "no such resource"),
+            _ => return HttpReply::error(404, "no such resource"),
         };
-        Reply::json(&match data {
+        HttpReply::json(&match data {
             Ok((data, count)) => json!({ "Data": data, "DataCount": count, "Status": "1", "Message": "success" }),
             Err(message) => json!({ "Data": null, "DataCount": 0, "Status": "0", "Message": message }),
         })
@@ -37,7 +37,7 @@ impl Source for Business {
 }
 
 /// What is found and how much of it there is, or what is wrong with the request.
-type Found = Result<(Value, usize), &'static str>;
+type EnterpriseResult = Result<(Value, usize), &'static str>;
 
 /// Nobody: a success.
 fn nobody() -> (Value, usize) {
@@ -55,7 +55,7 @@ fn number(code: &str) -> Value {
 }
 
 impl Business {
-    fn enterprise(&self, ask: &HttpRequest) -> Found {
+    fn enterprise(&self, ask: &HttpRequest) -> EnterpriseResult {
         let code = ask.parameter("msdn").unwrap_or("");
         let found = self.0.enterprises.iter().find(|enterprise| enterprise.code == code);
         Ok(found.map_or_else(nobody, |enterprise| (self.describe(enterprise), 1)))
@@ -113,7 +113,7 @@ impl Business {
         })
     }
 
-    fn registrations(&self, ask: &HttpRequest) -> Found {
+    fn registrations(&self, ask: &HttpRequest) -> EnterpriseResult {
         let day = |name| Some(ask.parameter(name)?.split('/').collect::<Vec<_>>()).and_then(day_number);
         let (Some(from), Some(to)) = (day("from_date"), day("to_date")) else {
             return Err("Ngày không hợp lệ");
@@ -129,7 +129,7 @@ impl Business {
     }
 
     /// Those of some hours of the day: the sandbox's today is 2026-11-24.
-    fn of_today(&self, ask: &HttpRequest) -> Found {
+    fn of_today(&self, ask: &HttpRequest) -> EnterpriseResult {
         let time = |name| ask.parameter(name).filter(|text| text.len() == 5 && text.contains(':'));
         match (time("from_ts"), time("to_ts")) {
             (Some(from), Some(to)) if from <= to => self.page(ask, &|one| one.day == 24),
@@ -138,7 +138,7 @@ impl Business {
     }
 
     /// A page of a list, and how many there are in all.
-    fn page(&self, ask: &HttpRequest, fits: &dyn Fn(&&Registration) -> bool) -> Found {
+    fn page(&self, ask: &HttpRequest, fits: &dyn Fn(&&Registration) -> bool) -> EnterpriseResult {
         let number = |name| ask.parameter(name).and_then(|text| text.parse::<usize>().ok());
         let (Some(offset), Some(limit)) = (number("offset"), number("limit")) else {
             return Err("Thiếu offset, limit");
@@ -149,7 +149,7 @@ impl Business {
         Ok((Value::from(page), found.len()))
     }
 
-    fn registration(&self, ask: &HttpRequest) -> Found {
+    fn registration(&self, ask: &HttpRequest) -> EnterpriseResult {
         let journal = ask.parameter("in_journal_no").unwrap_or("");
         let found = self.0.registrations.iter().find(|one| one.journal == journal);
         let state = |one: &Registration| {

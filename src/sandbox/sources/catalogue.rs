@@ -3,7 +3,7 @@
 
 use super::Source;
 use crate::contract::formats::PROVINCES;
-use crate::sandbox::http::{HttpRequest, Reply};
+use crate::sandbox::http::{HttpReply, HttpRequest};
 use crate::sandbox::province::Province;
 use crate::sandbox::province::names::TOWNS;
 use serde_json::{Map, Value, json};
@@ -52,11 +52,15 @@ impl Source for Catalogues {
         ask.path.starts_with("/dmdc/")
     }
 
-    fn respond(&self, ask: &HttpRequest) -> Reply {
+    fn respond(&self, ask: &HttpRequest) -> HttpReply {
         let mut parts = ask.path.split('/').skip(3);
         let (kind, code) = (parts.next(), parts.next().unwrap_or(""));
         if ask.method == http::Method::POST {
-            return if kind == Some("Category") { self.add(code, ask) } else { Reply::error(404, "no such resource") };
+            return if kind == Some("Category") {
+                self.add(code, ask)
+            } else {
+                HttpReply::error(404, "no such resource")
+            };
         }
         // Properties hardly ever change; rows do.
         let cache = if kind == Some("Metadata") { "max-age=2" } else { "max-age=0, must-revalidate" };
@@ -66,14 +70,14 @@ impl Source for Catalogues {
             }
             (Some("Metadata"), code) => schema(code),
             (Some("Category"), code) => self.rows(code),
-            _ => return Reply::error(404, "no such resource"),
+            _ => return HttpReply::error(404, "no such resource"),
         };
         let body = Value::from(document).to_string();
         let etag = format!("\"{:08x}\"", crc32c::crc32c(body.as_bytes()));
         if ask.header("if-none-match") == Some(&etag) {
-            return Reply { status: 304, headers: Vec::new(), body: Vec::new() }.with("etag", etag);
+            return HttpReply { status: 304, headers: Vec::new(), body: Vec::new() }.with("etag", etag);
         }
-        Reply::typed(200, "application/json", body).with("etag", etag).with("cache-control", cache)
+        HttpReply::typed(200, "application/json", body).with("etag", etag).with("cache-control", cache)
     }
 }
 
@@ -100,8 +104,8 @@ fn placed(code: &str, name: &str, above: &str) -> Value {
 
 impl Catalogues {
     /// Adds rows, unless one of them has a first property that is there already.
-    fn add(&self, code: &str, ask: &HttpRequest) -> Reply {
-        let refuse = |words: String| Reply::json(&json!({ "MSG": words, "Count": 0 }));
+    fn add(&self, code: &str, ask: &HttpRequest) -> HttpReply {
+        let refuse = |words: String| HttpReply::json(&json!({ "MSG": words, "Count": 0 }));
         let Some(Value::Array(rows)) = ask.json() else { return refuse("Data not insert: not a list".to_owned()) };
         let Some((_, _, [(key, ..), ..])) = ALL.iter().find(|(known, _, _)| *known == code) else {
             return refuse("Data not insert: no such category".to_owned());
@@ -122,7 +126,7 @@ impl Catalogues {
         }
         let count = rows.len();
         there.extend(rows);
-        Reply::json(&json!({ "MSG": "Done", "Count": count }))
+        HttpReply::json(&json!({ "MSG": "Done", "Count": count }))
     }
 
     fn rows(&self, code: &str) -> Vec<Value> {

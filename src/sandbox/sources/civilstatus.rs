@@ -4,7 +4,7 @@
 
 use super::{Source, text};
 use crate::contract::xml;
-use crate::sandbox::http::{HttpRequest, Reply};
+use crate::sandbox::http::{HttpReply, HttpRequest};
 use crate::sandbox::province::{Gender, Person, Province};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -13,11 +13,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// The source.
 pub struct CivilStatus {
     province: Arc<Province>,
-    registrations: Mutex<BTreeMap<String, Registration>>,
+    registrations: Mutex<BTreeMap<String, RegistrationRequest>>,
 }
 
 #[derive(Clone)]
-struct Registration {
+struct RegistrationRequest {
     module: String,
     /// The commune that registers.
     unit: String,
@@ -49,7 +49,7 @@ impl Source for CivilStatus {
         ask.path.starts_with("/apiHoTichTuPhap/") || ask.path.starts_with("/apiLienThongKSKT/")
     }
 
-    fn respond(&self, ask: &HttpRequest) -> Reply {
+    fn respond(&self, ask: &HttpRequest) -> HttpReply {
         let Some(body) = ask.json() else { return refuse(302, "DATA_TYPE_INVALID") };
         let service = ask.path.rsplit('/').next().unwrap_or("");
         let of_a_unit = ["dangKyHoTich", "traTrangThaiHoSo", "ketQuaDangKyHS", "nhanHoSoDKHT"];
@@ -65,7 +65,7 @@ impl Source for CivilStatus {
             "traDanhSachHoSo" => self.records(&body),
             "nhanHoSoDKHT" => self.register_joined(&body),
             "traKetQuaHoSo" => self.joined_results(&body),
-            _ => Reply::error(404, "no such resource"),
+            _ => HttpReply::error(404, "no such resource"),
         }
     }
 }
@@ -80,18 +80,18 @@ fn unit(body: &Value) -> Option<String> {
     (unit.len() == 5).then_some(unit)
 }
 
-fn accept(value: Value) -> Reply {
-    Reply::json(&json!({ "status": 1, "value": value }))
+fn accept(value: Value) -> HttpReply {
+    HttpReply::json(&json!({ "status": 1, "value": value }))
 }
 
-fn refuse(code: u16, words: &str) -> Reply {
-    Reply::json(&json!({
+fn refuse(code: u16, words: &str) -> HttpReply {
+    HttpReply::json(&json!({
         "status": 0, "statusDescription": "Đã có lỗi xảy ra", "value": null, "errorCode": code, "errorDescription": words,
     }))
 }
 
 /// Taken already: told only in words, under a code that means something else.
-fn taken_already(number: &str) -> Reply {
+fn taken_already(number: &str) -> HttpReply {
     refuse(500, &format!("Hồ sơ {number} đã được tiếp nhận"))
 }
 
@@ -101,7 +101,7 @@ impl CivilStatus {
         let children = province.people.iter().filter(|person| person.father.is_some() && person.birth.0 >= 2010);
         let seeded = children.take(60).enumerate().map(|(serial, child)| {
             let day = 1 + serial % 24;
-            let registration = Registration {
+            let registration = RegistrationRequest {
                 module: "KS".into(),
                 unit: province.household(child).town.commune.to_owned(),
                 row: row(&province, child),
@@ -115,24 +115,30 @@ impl CivilStatus {
         CivilStatus { province, registrations }
     }
 
-    fn all(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Registration>> {
+    fn all(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, RegistrationRequest>> {
         self.registrations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Keeps a registration, unless there is another one of its number.
-    fn keep(&self, number: &str, module: &str, unit: String, row: Value, received: &str) -> Result<usize, Reply> {
+    fn keep(&self, number: &str, module: &str, unit: String, row: Value, received: &str) -> Result<usize, HttpReply> {
         let mut all = self.all();
         if let Some(known) = all.get(number) {
             return if known.row == row { Ok(known.serial) } else { Err(taken_already(number)) };
         }
         let serial = 1_000 + all.len();
-        let registration =
-            Registration { module: module.to_owned(), unit, row, received: received.to_owned(), asked: 0, serial };
+        let registration = RegistrationRequest {
+            module: module.to_owned(),
+            unit,
+            row,
+            received: received.to_owned(),
+            asked: 0,
+            serial,
+        };
         all.insert(number.to_owned(), registration);
         Ok(serial)
     }
 
-    fn register(&self, body: &Value) -> Reply {
+    fn register(&self, body: &Value) -> HttpReply {
         let document = xml::parse(text(body, "data").as_bytes());
         let hoso = document.ok().filter(|root| root.name == "hotich").and_then(|root| root.child("hoso").cloned());
         let Some(hoso) = hoso else { return refuse(302, "DATA_TYPE_INVALID") };
@@ -147,7 +153,7 @@ impl CivilStatus {
         }
     }
 
-    fn register_joined(&self, body: &Value) -> Reply {
+    fn register_joined(&self, body: &Value) -> HttpReply {
         let form: Option<Value> = serde_json::from_str(text(body, "data")).ok();
         let Some(form) = form.filter(|form| !text(form, "nksHoTen").is_empty()) else {
             return refuse(302, "DATA_TYPE_INVALID");
@@ -156,14 +162,14 @@ impl CivilStatus {
         let received = day.split('/').rev().collect::<Vec<_>>().join("-");
         let unit = unit(body).unwrap_or_default();
         match self.keep(text(body, "maHoSoMCDT"), text(body, "module"), unit, form, &received) {
-            Ok(_) => Reply::json(&json!({
+            Ok(_) => HttpReply::json(&json!({
                 "status": "1", "statusDescription": "Thành công", "errorCode": null, "errorDescription": null,
             })),
             Err(reply) => reply,
         }
     }
 
-    fn state(&self, body: &Value) -> Reply {
+    fn state(&self, body: &Value) -> HttpReply {
         let mut all = self.all();
         let Some(registration) = all.get_mut(text(body, "maHoSo")) else { return refuse(201, "RECORD_NOT_FOUND") };
         registration.asked = registration.asked.saturating_add(1);
@@ -173,18 +179,18 @@ impl CivilStatus {
             // Number or text: both were seen.
             _ => (json!("4"), "Đã hoàn thành đăng ký"),
         };
-        Reply::json(&json!({
+        HttpReply::json(&json!({
             "status": state, "statusDescription": words, "value": null, "errorCode": null, "errorDescription": "",
         }))
     }
 
     /// The child's own id, which a registered birth brings.
-    fn citizen_id(&self, registration: &Registration) -> &str {
+    fn citizen_id(&self, registration: &RegistrationRequest) -> &str {
         let person = self.province.people.get(registration.serial).filter(|_| registration.module.ends_with("KS"));
         person.map_or("", |person| person.citizen_id.as_str())
     }
 
-    fn result(&self, body: &Value) -> Reply {
+    fn result(&self, body: &Value) -> HttpReply {
         let number = text(body, "maHoSo");
         match self.all().get(number) {
             Some(one) => accept(json!({
@@ -195,17 +201,17 @@ impl CivilStatus {
         }
     }
 
-    fn list(&self, body: &Value) -> Reply {
+    fn list(&self, body: &Value) -> HttpReply {
         let all = self.all();
-        let fits = |one: &&Registration| {
+        let fits = |one: &&RegistrationRequest| {
             one.module == text(body, "module") && slashed(&one.received) == text(body, "ngayCapNhat")
         };
         // A unit may have lost its leading zero.
-        let id = |one: &Registration| json!({ "id": own_id(one.serial).to_string(), "maDonVi": one.unit.trim_start_matches('0') });
+        let id = |one: &RegistrationRequest| json!({ "id": own_id(one.serial).to_string(), "maDonVi": one.unit.trim_start_matches('0') });
         accept(all.values().filter(fits).map(id).collect())
     }
 
-    fn row(&self, one: &Registration) -> Value {
+    fn row(&self, one: &RegistrationRequest) -> Value {
         let own = json!({
             "id": own_id(one.serial).to_string(), "so": one.serial.to_string(), "quyenSo": "01/2026",
             "trangSo": one.serial.to_string(), "ngayDangKy": slashed(&one.received), "soDinhDanh": self.citizen_id(one),
@@ -219,7 +225,7 @@ impl CivilStatus {
         }
     }
 
-    fn record(&self, body: &Value) -> Reply {
+    fn record(&self, body: &Value) -> HttpReply {
         let Some(id) = body.get("maHoSo").and_then(Value::as_u64) else { return refuse(302, "DATA_TYPE_INVALID") };
         let all = self.all();
         match all.values().find(|one| own_id(one.serial) == id && one.module == text(body, "module")) {
@@ -228,14 +234,14 @@ impl CivilStatus {
         }
     }
 
-    fn records(&self, body: &Value) -> Reply {
+    fn records(&self, body: &Value) -> HttpReply {
         let wanted = body.get("dsMaHoSo").and_then(Value::as_array).cloned().unwrap_or_default();
         let all = self.all();
         let found = wanted.iter().filter_map(|number| all.get(number.as_str()?));
         accept(found.filter(|one| one.module == text(body, "module")).map(|one| self.row(one)).collect())
     }
 
-    fn joined_results(&self, body: &Value) -> Reply {
+    fn joined_results(&self, body: &Value) -> HttpReply {
         let wanted = body.get("maDinhDanhHoSo").and_then(Value::as_array).cloned().unwrap_or_default();
         let all = self.all();
         let one = |number: &Value| {

@@ -2,7 +2,7 @@
 //! for, and a change is listed until it is acknowledged.
 
 use super::{Source, text};
-use crate::sandbox::http::{HttpRequest, Reply};
+use crate::sandbox::http::{HttpReply, HttpRequest};
 use crate::sandbox::province::Province;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -26,20 +26,20 @@ impl Source for CriminalRecord {
         ask.path.starts_with("/apiLyLichTuPhap/")
     }
 
-    fn respond(&self, ask: &HttpRequest) -> Reply {
+    fn respond(&self, ask: &HttpRequest) -> HttpReply {
         let Some(body) = ask.json() else { return refuse("Dữ liệu không hợp lệ") };
         match ask.path.rsplit('/').next() {
             Some("nhanHoSoDangKy") => self.submit(&body),
             Some("traTrangThaiHs") => self.state(&body),
             Some("traDsTrangThaiHs") => self.list(&body),
             Some("danhDauHsThanhCong") => self.acknowledge(&body),
-            _ => Reply::error(404, "no such resource"),
+            _ => HttpReply::error(404, "no such resource"),
         }
     }
 }
 
-fn refuse(text: &str) -> Reply {
-    Reply::json(&json!({ "STATUS": "0", "DESCRIPTION": text, "ID": null }))
+fn refuse(text: &str) -> HttpReply {
+    HttpReply::json(&json!({ "STATUS": "0", "DESCRIPTION": text, "ID": null }))
 }
 
 /// The source's own number of a request: an encrypted text there, and here one that looks like it.
@@ -65,7 +65,7 @@ impl CriminalRecord {
         self.requests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn submit(&self, body: &Value) -> Reply {
+    fn submit(&self, body: &Value) -> HttpReply {
         let form = body.get("declarationWSForm").cloned().unwrap_or_default();
         // The source refuses codes that are texts.
         let numbers = [
@@ -90,10 +90,10 @@ impl CriminalRecord {
         }
         let number = text(body, "idReceivedDec");
         self.all().insert(number.to_owned(), 0);
-        Reply::json(&json!({ "STATUS": "1", "DESCRIPTION": null, "ID": own_number(number) }))
+        HttpReply::json(&json!({ "STATUS": "1", "DESCRIPTION": null, "ID": own_number(number) }))
     }
 
-    fn state(&self, body: &Value) -> Reply {
+    fn state(&self, body: &Value) -> HttpReply {
         if text(body, "infoType") != "2" {
             return refuse("infoType phải là chuỗi");
         }
@@ -104,10 +104,10 @@ impl CriminalRecord {
         let mut state = describe(*asked);
         state.insert("STATUS".into(), json!("1"));
         state.insert("DESCRIPTION".into(), json!(""));
-        Reply::json(&Value::Object(state))
+        HttpReply::json(&Value::Object(state))
     }
 
-    fn list(&self, body: &Value) -> Reply {
+    fn list(&self, body: &Value) -> HttpReply {
         if text(body, "infoType") != "2" {
             return refuse("infoType phải là chuỗi");
         }
@@ -121,11 +121,13 @@ impl CriminalRecord {
             row.insert("APPOINTMENT_NO".into(), Value::Null);
             Value::Object(row)
         };
-        Reply::json(&json!({ "STATUS": "1", "DESCRIPTION": null, "LISTCONTENT": changed.map(one).collect::<Vec<_>>() }))
+        HttpReply::json(
+            &json!({ "STATUS": "1", "DESCRIPTION": null, "LISTCONTENT": changed.map(one).collect::<Vec<_>>() }),
+        )
     }
 
     /// A change that was acknowledged is not listed again; the next change is.
-    fn acknowledge(&self, body: &Value) -> Reply {
+    fn acknowledge(&self, body: &Value) -> HttpReply {
         let all = self.all();
         let mut acknowledged = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
         for own in text(body, "declarationId").split(';') {
@@ -134,7 +136,7 @@ impl CriminalRecord {
             };
             acknowledged.insert(number.clone(), state_of(*asked).0);
         }
-        Reply::json(&json!({ "STATUS": "1", "DESCRIPTION": null }))
+        HttpReply::json(&json!({ "STATUS": "1", "DESCRIPTION": null }))
     }
 }
 

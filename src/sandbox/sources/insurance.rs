@@ -1,7 +1,7 @@
 //! National Insurance: REST, POST; each response is one flat person, and every failure is in the body of a 200, under `errorCode`.
 
 use super::{Source, text};
-use crate::sandbox::http::{HttpRequest, Reply};
+use crate::sandbox::http::{HttpReply, HttpRequest};
 use crate::sandbox::province::{Gender, Person, Province};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -18,13 +18,13 @@ impl Source for Insurance {
         ask.path.starts_with("/apiBHXH/")
     }
 
-    fn respond(&self, ask: &HttpRequest) -> Reply {
-        let Some(body) = ask.json() else { return Reply::json(&failed("99902")) };
-        Reply::json(&match ask.path.rsplit('/').next() {
+    fn respond(&self, ask: &HttpRequest) -> HttpReply {
+        let Some(body) = ask.json() else { return HttpReply::json(&failed("99902")) };
+        HttpReply::json(&match ask.path.rsplit('/').next() {
             Some("getTraCuuTtHgdByMaSoBhxh") => self.by_number(&body),
             Some("getMaSoBhxhTheoTieuChi") => self.number_of(&body),
             Some("getTraCuuThongTinHgd") => self.by_paper(&body),
-            _ => return Reply::error(404, "no such resource"),
+            _ => return HttpReply::error(404, "no such resource"),
         })
     }
 }

@@ -1,8 +1,8 @@
 //! National Land Database: X-Road REST; sheet and parcel numbers are decimals where they are numbers, and texts where they are old.
 
 use super::{Source, xroad};
-use crate::sandbox::http::{HttpRequest, Reply};
-use crate::sandbox::province::{Owner, Parcel, Province};
+use crate::sandbox::http::{HttpReply, HttpRequest};
+use crate::sandbox::province::{Parcel, ParcelOwner, Province};
 use crate::sandbox::sources::RequiredCredential;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -26,11 +26,11 @@ impl Source for Land {
         RequiredCredential::XRoad
     }
 
-    fn respond(&self, _ask: &HttpRequest) -> Reply {
-        Reply::error(404, "only through X-Road")
+    fn respond(&self, _ask: &HttpRequest) -> HttpReply {
+        HttpReply::error(404, "only through X-Road")
     }
 
-    fn xroad(&self, ask: &HttpRequest, clients: &[String]) -> Reply {
+    fn xroad(&self, ask: &HttpRequest, clients: &[String]) -> HttpReply {
         xroad::rest(ask, clients, MEMBER, |service, path| match (service, path) {
             ("thuadat", [commune, sheet, number]) => {
                 let fits = |one: &&Parcel| {
@@ -46,27 +46,27 @@ impl Source for Land {
 }
 
 impl Land {
-    fn found(&self, parcel: Option<&Parcel>) -> Reply {
-        Reply::json(&json!({ "ThuaDat": parcel.map(|parcel| self.describe(parcel)) }))
+    fn found(&self, parcel: Option<&Parcel>) -> HttpReply {
+        HttpReply::json(&json!({ "ThuaDat": parcel.map(|parcel| self.describe(parcel)) }))
     }
 
-    fn owned(&self, ask: &HttpRequest) -> Reply {
+    fn owned(&self, ask: &HttpRequest) -> HttpReply {
         let (id, tax) = (ask.parameter("soDinhDanh"), ask.parameter("maSoThue"));
-        let owns = |owner: &Owner| match owner {
-            Owner::Person(index) => Some(self.0.people[*index].citizen_id.as_str()) == id,
-            Owner::Enterprise(index) => Some(self.0.enterprises[*index].code.as_str()) == tax,
+        let owns = |owner: &ParcelOwner| match owner {
+            ParcelOwner::Person(index) => Some(self.0.people[*index].citizen_id.as_str()) == id,
+            ParcelOwner::Enterprise(index) => Some(self.0.enterprises[*index].code.as_str()) == tax,
         };
         let found = self.0.parcels.iter().filter(|parcel| parcel.owners.iter().any(owns));
-        Reply::json(&json!({ "DanhSachThuaDat": found.map(|parcel| self.describe(parcel)).collect::<Vec<_>>() }))
+        HttpReply::json(&json!({ "DanhSachThuaDat": found.map(|parcel| self.describe(parcel)).collect::<Vec<_>>() }))
     }
 
     fn describe(&self, parcel: &Parcel) -> Value {
-        let owner = |owner: &Owner| match owner {
-            Owner::Person(index) => {
+        let owner = |owner: &ParcelOwner| match owner {
+            ParcelOwner::Person(index) => {
                 let person = &self.0.people[*index];
                 json!({ "TenChu": person.full_name(), "SoDinhDanh": person.citizen_id })
             }
-            Owner::Enterprise(index) => {
+            ParcelOwner::Enterprise(index) => {
                 let enterprise = &self.0.enterprises[*index];
                 json!({ "TenChu": enterprise.name, "MaSoThue": enterprise.code })
             }

@@ -13,7 +13,7 @@ pub mod publicservice;
 pub mod recorded;
 mod xroad;
 
-use super::http::{HttpRequest, Reply};
+use super::http::{HttpReply, HttpRequest};
 
 /// Which credential a hub wants for a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,10 +37,10 @@ pub trait Source: Send + Sync + 'static {
         RequiredCredential::Bearer
     }
     /// Returns the response to a request whose credentials were checked.
-    fn respond(&self, ask: &HttpRequest) -> Reply;
+    fn respond(&self, ask: &HttpRequest) -> HttpReply;
     /// Answers a request through X-Road.
-    fn xroad(&self, _ask: &HttpRequest, _clients: &[String]) -> Reply {
-        Reply::error(404, "not on X-Road")
+    fn xroad(&self, _ask: &HttpRequest, _clients: &[String]) -> HttpReply {
+        HttpReply::error(404, "not on X-Road")
     }
 }
 

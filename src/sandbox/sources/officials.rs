@@ -3,7 +3,7 @@
 use crate::contract::{ContractSet, Operation};
 use crate::frame::{FrameReader, frame};
 use crate::sandbox::faults::{FaultKind, Faults};
-use crate::sandbox::http::{self, Reply, ReplyBody, accept};
+use crate::sandbox::http::{self, HttpReply, ReplyBody, accept};
 use crate::sandbox::province::{Gender, Official, Province};
 use ::http::{HeaderMap, HeaderValue, Request, Response};
 use bytes::Bytes;
@@ -59,7 +59,7 @@ impl Officials {
         match (result, fault.kind) {
             (Ok(message), FaultKind::None) => Ok(grpc(Some(frame(&message)), Status::ok(""))),
             (Ok(message), _) => {
-                let reply = Reply::typed(200, "application/grpc", frame(&message).to_vec());
+                let reply = HttpReply::typed(200, "application/grpc", frame(&message).to_vec());
                 Ok(http::apply_fault(reply, fault))
             }
             (Err(status), _) => Ok(grpc(None, status)),

@@ -6,7 +6,7 @@ use crate::contract::formats::{Format, check};
 use crate::contract::map::case::folded;
 use crate::contract::xml::{self, Element};
 use crate::drivers::credentials::wsse_digest;
-use crate::sandbox::http::{HttpRequest, Reply};
+use crate::sandbox::http::{HttpReply, HttpRequest};
 use crate::sandbox::province::{Gender, Household, Person, Province};
 use crate::sandbox::sources::RequiredCredential;
 use base64::Engine;
@@ -56,7 +56,7 @@ impl Source for Population {
         RequiredCredential::HashedBasic
     }
 
-    fn respond(&self, ask: &HttpRequest) -> Reply {
+    fn respond(&self, ask: &HttpRequest) -> HttpReply {
         match Envelope::read(ask) {
             Ok(envelope) => envelope.reply(self.exchange(&envelope.content)),
             Err(reply) => reply,
@@ -74,8 +74,8 @@ pub struct Envelope {
 
 impl Envelope {
     /// Reads a request, in whichever version it is.
-    pub fn read(ask: &HttpRequest) -> Result<Self, Reply> {
-        let refuse = || Reply::typed(400, "text/plain", "no SOAP envelope");
+    pub fn read(ask: &HttpRequest) -> Result<Self, HttpReply> {
+        let refuse = || HttpReply::typed(400, "text/plain", "no SOAP envelope");
         let root = xml::parse(&ask.body).map_err(|_| refuse())?;
         let space = if *root.namespace == *SOAP_12 { SOAP_12 } else { SOAP_11 };
         // SOAP 1.1 needs SOAPAction (section 6.1.1).
@@ -88,7 +88,7 @@ impl Envelope {
     }
 
     /// Answers with a body element, or with a fault.
-    pub fn reply(&self, result: Result<(String, Value), Refused>) -> Reply {
+    pub fn reply(&self, result: Result<(String, Value), Refused>) -> HttpReply {
         let kind =
             if self.space == SOAP_12 { "application/soap+xml; charset=utf-8" } else { "text/xml; charset=utf-8" };
         let mut body = String::new();
@@ -104,7 +104,7 @@ impl Envelope {
         };
         let text =
             format!("{}<S:Envelope xmlns:S=\"{}\"><S:Body>{body}</S:Body></S:Envelope>", xml::DECLARATION, self.space);
-        Reply::typed(status, kind, text)
+        HttpReply::typed(status, kind, text)
     }
 
     fn fault(&self, code: &str, text: &str) -> String {

@@ -3,7 +3,7 @@
 
 use super::{Source, text};
 use crate::sandbox::faults::{FaultKind, Faults};
-use crate::sandbox::http::{HttpRequest, Reply};
+use crate::sandbox::http::{HttpReply, HttpRequest};
 use crate::sandbox::province::Province;
 use crate::sandbox::province::names::PROCEDURES;
 use serde_json::{Map, Value, json};
@@ -20,11 +20,11 @@ pub struct PublicService {
     province: Arc<Province>,
     user: (String, String),
     faults: Arc<Faults>,
-    state: Mutex<State>,
+    state: Mutex<DossierState>,
 }
 
 #[derive(Default)]
-struct State {
+struct DossierState {
     /// Calls left, and the epoch in which it was made.
     sessions: HashMap<String, (u32, u64)>,
     /// Dossiers that were handed in, by number.
@@ -42,14 +42,14 @@ impl Source for PublicService {
         matches!(ask.path.as_str(), "/" | "/login" | PAPERS)
     }
 
-    fn respond(&self, ask: &HttpRequest) -> Reply {
+    fn respond(&self, ask: &HttpRequest) -> HttpReply {
         let Some(body) = ask.json() else { return refuse("-1", "Dữ liệu không hợp lệ") };
         if ask.path == "/login" {
             return self.login(&body);
         }
         if !self.session_holds(text(&body, "session")) || text(&body, "madonvi").is_empty() {
             return match ask.path.as_str() {
-                PAPERS => Reply::json(&json!({ "errorCode": "SESSION_EXPIRED", "result": null })),
+                PAPERS => HttpReply::json(&json!({ "errorCode": "SESSION_EXPIRED", "result": null })),
                 _ => self.reply(Err("SESSION_EXPIRED"), "result"),
             };
         }
@@ -70,8 +70,8 @@ impl Source for PublicService {
     }
 }
 
-fn refuse(code: &str, message: &str) -> Reply {
-    Reply::json(&json!({ "error_code": code, "message": message }))
+fn refuse(code: &str, message: &str) -> HttpReply {
+    HttpReply::json(&json!({ "error_code": code, "message": message }))
 }
 
 fn procedure((code, name, field, field_name): &(&str, &str, &str, &str)) -> Value {
@@ -90,18 +90,18 @@ impl PublicService {
         PublicService { province, user, faults, state: Mutex::default() }
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+    fn state(&self) -> std::sync::MutexGuard<'_, DossierState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn login(&self, body: &Value) -> Reply {
+    fn login(&self, body: &Value) -> HttpReply {
         let known = text(body, "username") == self.user.0 && text(body, "password") == self.user.1;
         if !known || self.faults.of("publicservice").kind == FaultKind::CredentialsRefused {
-            return Reply::json(&json!({ "session": null, "error_code": "01" }));
+            return HttpReply::json(&json!({ "session": null, "error_code": "01" }));
         }
         let session = uuid::Uuid::new_v4().simple().to_string();
         self.state().sessions.insert(session.clone(), (SESSION_CALLS, self.faults.epoch("publicservice")));
-        Reply::json(&json!({ "session": session, "error_code": 0 }))
+        HttpReply::json(&json!({ "session": session, "error_code": 0 }))
     }
 
     fn session_holds(&self, session: &str) -> bool {
@@ -119,7 +119,7 @@ impl PublicService {
     }
 
     /// Success is the number 0 or the text "00", as it comes.
-    fn reply(&self, result: Result<Vec<Value>, &str>, key: &str) -> Reply {
+    fn reply(&self, result: Result<Vec<Value>, &str>, key: &str) -> HttpReply {
         let mut answer = Map::new();
         match result {
             Ok(values) => {
@@ -130,7 +130,7 @@ impl PublicService {
                 answer.insert("error_code".into(), Value::from(code));
             }
         }
-        Reply::json(&Value::Object(answer))
+        HttpReply::json(&Value::Object(answer))
     }
 
     fn success(&self) -> Value {
@@ -160,7 +160,7 @@ impl PublicService {
         }))
     }
 
-    fn sync(&self, body: &Value) -> Reply {
+    fn sync(&self, body: &Value) -> HttpReply {
         let data = body.get("data").and_then(Value::as_array).cloned().unwrap_or_default();
         if !matches!(text(body, "isUpdating"), "True" | "False") || data.is_empty() {
             return refuse("-1", "Dữ liệu không hợp lệ");
@@ -181,7 +181,7 @@ impl PublicService {
         self.done("Đồng bộ hồ sơ thành công")
     }
 
-    fn progress(&self, body: &Value) -> Reply {
+    fn progress(&self, body: &Value) -> HttpReply {
         let steps = body.get("data").and_then(Value::as_array).cloned().unwrap_or_default();
         if !(1..=10).contains(&steps.len()) || steps.iter().any(|step| text(step, "ThoiDiemXuLy").len() != 14) {
             return refuse("-1", "Dữ liệu không hợp lệ");
@@ -193,13 +193,13 @@ impl PublicService {
         self.done("Đồng bộ tiến trình thành công")
     }
 
-    fn done(&self, message: &str) -> Reply {
+    fn done(&self, message: &str) -> HttpReply {
         let error_code = self.success();
-        Reply::json(&json!({ "error_code": error_code, "message": message }))
+        HttpReply::json(&json!({ "error_code": error_code, "message": message }))
     }
 
     /// The papers of the national store: a result of each dossier that is done.
-    fn papers(&self, body: &Value) -> Reply {
+    fn papers(&self, body: &Value) -> HttpReply {
         let id = text(body, "soDinhDanh");
         let dossiers = self.province.dossiers.iter();
         let done = dossiers.filter(|one| self.province.people[one.applicant].citizen_id == id && one.status == "10");
@@ -212,7 +212,7 @@ impl PublicService {
             })
         };
         let papers: Vec<Value> = done.map(paper).collect();
-        Reply::json(&json!({
+        HttpReply::json(&json!({
             "errorCode": "0", "message": "", "signature": "", "result": { "DanhSachGiayToKetQua": papers },
         }))
     }

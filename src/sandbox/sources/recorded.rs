@@ -2,14 +2,14 @@
 //! source gets its sandbox without a line of Rust (docs/adding-a-source.md).
 
 use super::Source;
-use crate::sandbox::http::{HttpRequest, Reply};
+use crate::sandbox::http::{HttpReply, HttpRequest};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
 /// One recorded exchange.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Exchange {
+pub struct RecordedExchange {
     /// Verb; `GET` unless said.
     #[serde(default = "get")]
     pub method: String,
@@ -69,9 +69,9 @@ impl Recorded {
     }
 
     /// Read for each request, so that records can be changed while the sandbox runs.
-    fn exchange(&self, ask: &HttpRequest) -> Option<Exchange> {
+    fn exchange(&self, ask: &HttpRequest) -> Option<RecordedExchange> {
         let text = std::fs::read_to_string(&self.file).ok()?;
-        let all: Vec<Exchange> = match serde_json::from_str(&text) {
+        let all: Vec<RecordedExchange> = match serde_json::from_str(&text) {
             Ok(all) => all,
             Err(error) => {
                 tracing::warn!(file = %self.file.display(), %error, "these records cannot be read");
@@ -96,11 +96,11 @@ impl Source for Recorded {
         self.exchange(ask).is_some()
     }
 
-    fn respond(&self, ask: &HttpRequest) -> Reply {
+    fn respond(&self, ask: &HttpRequest) -> HttpReply {
         match self.exchange(ask) {
-            Some(Exchange { status, json: Some(json), .. }) => Reply { status, ..Reply::json(&json) },
-            Some(one) => Reply::typed(one.status, &one.content_type, one.text.unwrap_or_default()),
-            None => Reply::error(404, "nothing is recorded for this request"),
+            Some(RecordedExchange { status, json: Some(json), .. }) => HttpReply { status, ..HttpReply::json(&json) },
+            Some(one) => HttpReply::typed(one.status, &one.content_type, one.text.unwrap_or_default()),
+            None => HttpReply::error(404, "nothing is recorded for this request"),
         }
     }
 }

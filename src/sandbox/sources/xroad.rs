@@ -3,7 +3,7 @@
 use crate::contract::xml::{self, Element};
 use crate::drivers::xroad::{IDENTIFIERS, SHA_512, XROAD};
 use crate::drivers::xroad_hash::{HeaderCase, REQUEST_HASH, REQUEST_ID, RestRequest};
-use crate::sandbox::http::{HttpRequest, Reply};
+use crate::sandbox::http::{HttpReply, HttpRequest};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
@@ -21,7 +21,7 @@ pub fn soap(
     ask: &HttpRequest,
     clients: &[String],
     answer: impl FnOnce(&Element) -> Result<String, (&'static str, &'static str)>,
-) -> Reply {
+) -> HttpReply {
     let fault = |code: &str, text: &str| {
         let body = format!("<S:Fault><faultcode>{code}</faultcode><faultstring>{text}</faultstring></S:Fault>");
         envelope(500, "", &body)
@@ -64,13 +64,13 @@ fn echo(ask: &HttpRequest, header: &Element) -> String {
     out
 }
 
-fn envelope(status: u16, header: &str, body: &str) -> Reply {
+fn envelope(status: u16, header: &str, body: &str) -> HttpReply {
     let text = format!(
         "{}<S:Envelope xmlns:S=\"{SOAP_11}\" xmlns:xrd=\"{XROAD}\" xmlns:id=\"{IDENTIFIERS}\">\
          <S:Header>{header}</S:Header><S:Body>{body}</S:Body></S:Envelope>",
         xml::DECLARATION
     );
-    Reply::typed(status, "text/xml; charset=utf-8", text)
+    HttpReply::typed(status, "text/xml; charset=utf-8", text)
 }
 
 /// REST: checks the client, asks the service, and repeats the headers (PR-REST, section 4.3).
@@ -78,11 +78,11 @@ pub fn rest(
     ask: &HttpRequest,
     clients: &[String],
     member: &str,
-    answer: impl FnOnce(&str, &[&str]) -> Option<Reply>,
-) -> Reply {
+    answer: impl FnOnce(&str, &[&str]) -> Option<HttpReply>,
+) -> HttpReply {
     let failed = |code: &str, text: &str| {
         let body = json!({ "type": code, "message": text, "detail": uuid::Uuid::new_v4().to_string() });
-        Reply { status: 500, ..Reply::json(&body) }.with("x-road-error", code)
+        HttpReply { status: 500, ..HttpReply::json(&body) }.with("x-road-error", code)
     };
     let client = ask.header("x-road-client").unwrap_or("");
     if !clients.iter().any(|known| known == client) {

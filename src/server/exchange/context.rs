@@ -44,7 +44,7 @@ pub(super) struct Traffic {
     pub messages: u64,
 }
 
-/// Of whom and of what an exchange was: lists, which its last entry takes and earlier ones copy.
+/// The subjects and the contents of an exchange: lists, which its last entry takes and earlier ones copy.
 #[derive(Default, Clone)]
 pub(super) struct Contents {
     pub official: Option<Pseudonym>,
@@ -160,7 +160,7 @@ impl ExchangeContext {
         }
     }
 
-    /// Another hub is asked the same; false where it has no name to be logged by.
+    /// Records that another hub gets the same request; false where it has no name to be logged.
     pub fn shadow(&mut self, upstream: &Arc<Upstream>) -> bool {
         self.shadow = Some(upstream.clone());
         upstream.hub.as_ref().is_some_and(|hub| !hub.is_empty())
@@ -178,7 +178,7 @@ impl ExchangeContext {
         Ok(())
     }
 
-    /// The request message, with those whom it names.
+    /// Records the request message and the subjects that it names.
     ///
     /// # Errors
     /// As [`Self::keys`].
@@ -297,7 +297,7 @@ impl ExchangeContext {
         Ok(())
     }
 
-    /// Which fields were disclosed, and whom they name beside those whom the request names.
+    /// Records which fields were disclosed, and whom they name beyond those whom the request names.
     ///
     /// # Errors
     /// As [`Self::keys`].
@@ -313,7 +313,7 @@ impl ExchangeContext {
         Ok(())
     }
 
-    /// Which fields a stream may disclose: they stand in its opening, since a crash leaves no other entry.
+    /// Records which fields a stream may disclose: in its opening entry, since a crash leaves no other one.
     pub fn may_disclose(&mut self, fields: Vec<String>) {
         self.contents.fields = fields;
     }

@@ -140,7 +140,7 @@ pub(in crate::server) async fn dispatch(
         let result = attempt(upstream, call, again.as_ref(), deadline, &mut flight, &mut tried).await;
         ended = Instant::now();
         if matches!(result, Err(SourceError::Caller(CallerFault::Deadline))) {
-            // The flight ends, or goes on without us.
+            // The call ends, or continues in the background.
             break result;
         }
         let AttemptEvidence { health, elapsed } = flight.over(&result, ended);

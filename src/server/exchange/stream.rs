@@ -51,7 +51,7 @@ pub(in crate::server) async fn respond(opened: OpenedStream, mut record: Exchang
         Ok(both) => both,
         Err(refusal) => {
             let refusal = record.context.refusal(refusal);
-            // The caller is still there: the exchange ends with what it is told, in the counts and, where it can be, in the log.
+            // The caller is still connected: the exchange ends with the status that it gets, in the counts and, where possible, in the log.
             let unlogged = record.refuse(&refusal).await.err();
             return response::refused(unlogged.as_ref().unwrap_or(&refusal), &id);
         }
