@@ -1,9 +1,8 @@
 //! `bench`: load against a gateway that runs.
 //!
-//! Closed loop: as many calls at once as said, each followed by the next; it tells what the gateway can do. Open loop
-//! (`--rate`): calls begin when they are due, whatever became of those before, and their time counts from when they were
-//! due. So a gateway that stops for a second is seen by every call of that second (no coordinated omission), as people at
-//! their desks would see it.
+//! Closed loop: so many concurrent calls, each followed by the next; it shows what the gateway can do. Open loop (`--rate`): calls begin
+//! when they are due, whatever became of those before, and their time counts from when they were due. So a gateway that stops for a second
+//! is seen by every call of that second (no coordinated omission), as people at their desks would see it.
 
 use super::call::{CallTarget, PreparedCalls, messages};
 use super::output::{Output, duration, table};
@@ -20,13 +19,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tonic::Code;
 
-/// Longest time that is told apart, in microseconds: a minute.
+/// Longest time that is measured, in microseconds: a minute.
 const LONGEST_US: u64 = 60_000_000;
 /// The outcome of a call that was answered.
 const OK: &str = "OK";
 /// The outcome of a call that was due, but for which no caller was free before the time was over.
 const NOT_BEGUN: &str = "not begun in time";
-/// Percentiles that are told.
+/// Percentiles that are reported.
 const PERCENTILES: [f64; 6] = [50.0, 90.0, 95.0, 99.0, 99.9, 100.0];
 
 #[derive(Args)]

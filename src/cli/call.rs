@@ -36,7 +36,7 @@ pub struct CallTarget {
     /// The caller's certificate (PEM).
     #[arg(long, env = "NDXP_CERTIFICATE", value_name = "FILE")]
     certificate: PathBuf,
-    /// Its key (PEM); the certificate's path with `.key` unless said.
+    /// Its key (PEM); the certificate's path with `.key` by default.
     #[arg(long, env = "NDXP_KEY", value_name = "FILE")]
     key: Option<PathBuf>,
     /// File with the access token.
@@ -45,7 +45,7 @@ pub struct CallTarget {
     /// Why: a procedure code or a dossier number.
     #[arg(long)]
     purpose: Option<String>,
-    /// Which official asks.
+    /// The acting official.
     #[arg(long)]
     official: Option<String>,
     /// Folder of further contracts.
@@ -165,7 +165,7 @@ pub(super) fn decode(descriptor: &MessageDescriptor, bytes: &Bytes) -> Result<Va
     message.serialize_with_options(serde_json::value::Serializer, &options).map_err(|error| failed(error.to_string()))
 }
 
-/// What a refusal says, for people.
+/// A refusal as text.
 pub(super) fn explain(status: &tonic::Status) -> String {
     let details = status.get_error_details();
     let reason = details.error_info().map(|info| info.reason.clone()).unwrap_or_default();
@@ -261,7 +261,7 @@ impl Batch {
     }
 }
 
-/// Reads a batch. A row that is no message is told in its own result, not before all others.
+/// Reads a batch. A row that is no message is reported in its own result, not before all others.
 fn read_csv(file: &Path, descriptor: &MessageDescriptor) -> Result<Vec<Result<Bytes, String>>, CliError> {
     let wrong = |error: csv::Error| CliError::Usage(format!("{}: {error}", file.display()));
     let mut reader = csv::Reader::from_path(file).map_err(wrong)?;

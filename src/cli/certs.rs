@@ -22,7 +22,7 @@ pub enum CertsCommand {
         /// For a server: its DNS names and addresses; without, the certificate is a client's.
         #[arg(long = "server", value_name = "NAME")]
         names: Vec<String>,
-        /// For somebody who administers.
+        /// For a member of staff.
         #[arg(long, conflicts_with = "names")]
         staff: bool,
         /// How long it is valid, in days.

@@ -20,17 +20,17 @@ pub struct ChangeArgs {
 enum ChangeCommand {
     /// List what waits for a second person, grants included, and what would be different.
     List,
-    /// Show one in full: what is to be different, who asked, from where and why.
+    /// Show one in full: what is to change, who requested it, from where and why.
     Show {
         /// Its id (`c-…` or `g-…`).
         id: String,
     },
-    /// Approve a change or a grant that another person asked for; with your own certificate only.
+    /// Approve a change or a grant that another person requested; with your own certificate only.
     Approve {
         /// Its id (`c-…` or `g-…`).
         id: String,
     },
-    /// Reject a change, or take back one that you asked for; a grant that waits is withdrawn.
+    /// Reject a change, or withdraw one that you requested; a pending grant is withdrawn.
     Reject {
         /// Its id (`c-…` or `g-…`).
         id: String,

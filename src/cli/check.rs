@@ -153,7 +153,7 @@ pub struct ContractArgs {
 
 #[derive(Subcommand)]
 enum ContractCommand {
-    /// Compile every contract; tell every fault with file and line, and warn of what an operation cannot tell apart.
+    /// Compile every contract; report every fault with file and line, and warn of what an operation cannot distinguish.
     Check,
     /// List operations: scope, data class, protocol.
     List,

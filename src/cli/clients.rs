@@ -27,11 +27,11 @@ enum ClientCommand {
         /// Whom to call when something is wrong.
         #[arg(long, default_value = "")]
         contact: String,
-        /// Names in its certificate; `spiffe://…/client/<id>` unless said.
+        /// Names in its certificate; `spiffe://…/client/<id>` by default.
         #[arg(long = "name", value_name = "URI|DNS")]
         names: Vec<String>,
     },
-    /// Change a client's agency, contact or certificate names; what is not said stays.
+    /// Change a client's agency, contact or certificate names; what is not given stays.
     Change {
         /// Its id.
         id: String,

@@ -21,7 +21,7 @@ pub struct GrantArgs {
 enum GrantCommand {
     /// Grant scopes, purposes and fields to a client.
     Add(Box<AddGrant>),
-    /// Approve a grant on sensitive data, from afar with your own certificate; not by who asked for it.
+    /// Approve a grant on sensitive data, remotely with your own certificate; not one that you requested.
     Approve {
         /// Its id.
         id: String,
@@ -35,7 +35,7 @@ enum GrantCommand {
         #[arg(long, value_enum)]
         state: Option<GrantState>,
     },
-    /// Show one grant: what it allows, who asked for it, who approved it.
+    /// Show one grant: what it allows, who requested it, who approved it.
     Show {
         /// Its id.
         id: String,

@@ -76,7 +76,7 @@ enum Command {
     Profile(profile::ProfileCommand),
     /// Call an operation as a provincial system, JSON in and out.
     Call(call::CallArgs),
-    /// Put load on a gateway that runs, and tell throughput and latency.
+    /// Put load on a running gateway, and report throughput and latency.
     Bench(bench::BenchArgs),
     /// Witness other machines' logs: sign that they only grow, and never another history.
     Witness(witness::WitnessArgs),
@@ -102,7 +102,7 @@ impl ConfigFile {
     }
 }
 
-/// Why a command did not do what it was asked.
+/// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 enum CliError {
     /// The command or the configuration is wrong.
@@ -184,7 +184,7 @@ macro_rules! failures {
 
 failures!(LogKeyError, RegistryError, IssueError, PkiError, LogError, std::io::Error);
 
-/// Parses the command line, runs the command, and gives the exit code.
+/// Parses the command line, runs the command, and returns the exit code.
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
     // Nothing that is written here is for others, whatever the umask was.

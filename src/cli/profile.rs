@@ -15,7 +15,7 @@ pub enum ProfileCommand {
     Add(AddProfile),
     /// List profiles; the one in use is marked.
     List,
-    /// Show one profile, and whom its certificate names.
+    /// Show one profile, and the name in its certificate.
     Show {
         /// Its name.
         name: String,
@@ -25,7 +25,7 @@ pub enum ProfileCommand {
         /// Its name.
         name: String,
     },
-    /// Use a profile wherever nothing names another.
+    /// Use a profile by default.
     Use {
         /// Its name.
         name: String,

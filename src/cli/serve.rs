@@ -12,9 +12,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 pub struct ServeArgs {
     #[command(flatten)]
     config: ConfigFile,
-    /// Takes over from the gateway that runs on the same data folder: opens its own sockets beside those, asks the other to
-    /// end, and serves when the other's last call has ended, after `drain_timeout_ms` at the latest. (Under systemd, a
-    /// restart of a socket-activated service does the same.)
+    /// Takes over from the gateway that runs on the same data folder: opens its own sockets beside those, ends the other, and serves when
+    /// the other's last call has ended, after `drain_timeout_ms` at the latest. (Under systemd, a restart of a socket-activated service
+    /// does the same.)
     #[arg(long)]
     take_over: bool,
     /// The system's clock was ahead when the log's newest entries were written, and is right now: the gateway takes the time that it
@@ -32,12 +32,12 @@ pub fn run(args: &ServeArgs) -> Result<(), CliError> {
         key::read(&config.data, &config.vault, &config.log.origin).map_err(StartError::from)?;
         take_over(&config.data, config.listen.drain_timeout + Duration::from_secs(10))?;
     }
-    // Before anybody hears that it runs: a signal that nobody waits for would kill it.
+    // Before it reports that it runs: a signal without a handler would kill it.
     let runtime = runtime()?;
     let (mut ends, _reload) =
         runtime.block_on(async { std::io::Result::Ok((EndSignals::listen()?, signal(SignalKind::hangup())?)) })?;
     let gateway = Gateway::start_at(config, sockets, args.clock_ahead)?;
-    // Nobody to be told where systemd did not start us.
+    // No one to notify where systemd did not start us.
     let _ = sd_notify::notify(&[NotifyState::Ready]);
     crate::server::watch(gateway.heartbeats())?;
     tracing::info!(address = %gateway.address, "the gateway answers");

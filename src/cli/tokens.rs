@@ -186,9 +186,9 @@ pub struct KeysArgs {
 
 #[derive(Subcommand)]
 enum KeysCommand {
-    /// Make the keys that a gateway keeps for itself, before its first start: the exchange log's, which signs its checkpoints, and
-    /// the one that vouches for events on their way into the log. Prints the log's public key, for auditors and witnesses. What
-    /// is there stays; beside a log whose key is gone none is made.
+    /// Make the gateway's own keys, before its first start: the exchange log's, which signs its checkpoints, and the one that authenticates
+    /// admin events on their way into the log. Prints the log's public key, for auditors and witnesses. What is there stays; beside a log
+    /// whose key is gone none is made.
     Init,
     /// List signing keys of access tokens.
     List,
@@ -202,8 +202,8 @@ enum KeysCommand {
         /// Algorithm of the new key.
         #[arg(long, value_enum, default_value_t)]
         algorithm: KeyAlgorithm,
-        /// Sign with it at once, in an emergency: whoever verifies tokens with cached keys refuses them until the keys
-        /// are fetched again. Without it, the new key is published first (`tokens.jwks_max_age_s`).
+        /// Sign with it at once, in an emergency: verifiers with cached keys refuse its tokens until the keys are fetched again. Without
+        /// it, the new key is published first (`tokens.jwks_max_age_s`).
         #[arg(long)]
         now: bool,
     },

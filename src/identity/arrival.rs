@@ -13,7 +13,7 @@ use tokio::time::Instant;
 /// A connection that has ended before its first byte of TLS.
 #[derive(Debug)]
 pub struct ArrivalFailure {
-    /// Where it comes from, as far as is known by then: a balancer, or the peer that it has named.
+    /// Its origin, as far as it is known by then: a balancer, or the peer that the balancer has named.
     pub address: SocketAddr,
     /// Why.
     pub why: ArrivalError,
@@ -25,7 +25,7 @@ pub enum ArrivalError {
     /// Closed without a byte: a probe of whether the port is open.
     #[error("it was closed without a byte")]
     Probe,
-    /// It comes from a balancer, and does not begin with a header that says where it really comes from.
+    /// It comes from a balancer, and does not begin with a header that names its peer.
     #[error(transparent)]
     Header(#[from] ProxyError),
     /// The peer that its balancer has named has as many connections as it may.

@@ -49,7 +49,7 @@ impl Authority {
         self.not_after.saturating_add(1)
     }
 
-    /// What tells this CA from any other, whatever its certificate: name and key.
+    /// The identity of this CA, whatever its certificate: name and key.
     pub(super) fn identity(&self) -> &[u8] {
         &self.identity
     }
@@ -89,7 +89,7 @@ impl Authority {
             && !lists.iter().any(|list| list.revokes(read.raw_serial()))
     }
 
-    /// Takes a list of its own, where it is newer than what it has of that scope.
+    /// Accepts a list of its own, where it is newer than the one of that scope.
     pub(super) fn take(&mut self, list: &Arc<List>) {
         take_newest(&mut self.lists, list);
     }

@@ -34,7 +34,7 @@ pub struct Connections {
 struct OpenConnections {
     all: usize,
     by_peer: HashMap<PeerNetwork, usize>,
-    /// Those that have not said yet where they come from, by balancer.
+    /// Those whose peer is not known yet, by balancer.
     unassigned: HashMap<PeerNetwork, usize>,
 }
 
@@ -42,7 +42,7 @@ struct OpenConnections {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ConnectionOwner {
     Peer(PeerNetwork),
-    /// A balancer that has not said yet where it comes from.
+    /// A balancer that has not named its peer yet.
     Balancer(PeerNetwork),
 }
 

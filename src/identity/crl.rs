@@ -1,7 +1,7 @@
-//! Revocation lists that are published at URLs (RFC 5280, section 4.2.1.13): fetched again and again, checked, and kept in
-//! files, one for each issuer, which the gateway loads like any other. Plain HTTP will do, since a list is signed; one that
-//! cannot be loaded, that no CA of the clients signed, that is over or from the future, or older than the one at hand, never
-//! takes its place, and stops no other of the same response.
+//! Revocation lists that are published at URLs (RFC 5280, section 4.2.1.13): fetched regularly, checked, and cached in files, one for each
+//! issuer, which the gateway loads like any other. Plain HTTP will do, since a list is signed; one that cannot be loaded, that no CA of the
+//! clients signed, that is over or from the future, or older than the one at hand, never takes its place, and stops no other of the same
+//! response.
 
 use super::cached_lists::{KEPT, read_kept};
 use super::list::{List, split};
@@ -91,7 +91,7 @@ impl CrlFetcher {
             Err(reason) => (false, Err(reason)),
         };
         if taken.is_err() {
-            // What was not taken is asked for again: it may be right once the CA file is. So may the CA of the server be.
+            // What was not accepted is requested again: it may be right once the CA file is. So may the CA of the server be.
             (self.etag, self.modified) = (None, None);
             if let Ok(fresh) = client(&self.keeper.client_ca) {
                 self.client = fresh;
@@ -158,7 +158,7 @@ struct ListStore {
 }
 
 impl ListStore {
-    /// Each list of a response is taken, or not, for itself.
+    /// Each list of a response is accepted, or not, on its own.
     fn take(&self, bytes: &[u8]) -> Result<StoredLists, String> {
         let lists = split(bytes).map_err(|fault| fault.to_string())?;
         if lists.len() > MAX_LISTS {

@@ -57,13 +57,13 @@ pub struct CrlSources {
     pub files: Vec<PathBuf>,
     /// Where lists are published: `http://…`, or `https://…` with a certificate of the clients' CA.
     pub urls: Vec<Uri>,
-    /// How often they are asked for.
+    /// How often they are fetched.
     pub every: Duration,
     /// The folder in which fetched lists are cached.
     pub cached: PathBuf,
     /// The file with the lists that were in force when the gateway last ran.
     pub record: PathBuf,
-    /// The registry's file, beside which is the key that vouches for the record.
+    /// The registry's file, beside which is the key that authenticates the record.
     pub registry: PathBuf,
     /// What that key is read with.
     pub vault: Vault,

@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Peers that are remembered for the certificate that they have shown; of more, those that came long ago are forgotten.
+/// Peers that are remembered by the certificate that they have shown; beyond that, the oldest are forgotten.
 const MAX_KNOWN: usize = 4_096;
 
 /// Counts handshakes, across workers and ports.
@@ -25,7 +25,7 @@ pub struct HandshakeLimits {
 impl HandshakeLimits {
     /// `per_peer_s` of one peer and `strangers_s` of all strangers together each second; `burst` of one peer above that at once.
     pub fn new(per_peer_s: u32, strangers_s: u32, burst: u32) -> Arc<Self> {
-        // Only how often one may begin: how many are under way is bounded by connections.
+        // Only how often one may start: how many are in flight is bounded by connections.
         let limits = |per_second, burst| ShareLimits {
             total: usize::MAX,
             per_owner: usize::MAX,

@@ -28,7 +28,7 @@ const MESSAGE_HEAD: usize = 4;
 const HANDSHAKE: u8 = 22;
 const CLIENT_HELLO: u8 = 1;
 
-/// Why a connection did not come to a whole ClientHello.
+/// Why a connection sent no complete ClientHello.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum HelloError {
     /// It is larger than it may be.
@@ -42,7 +42,7 @@ pub enum HelloError {
     Closed,
 }
 
-/// How much of it is there.
+/// How much of it has arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Progress {
     Part,

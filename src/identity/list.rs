@@ -19,7 +19,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::revocation_list::CertificateRevocationList;
 use x509_parser::x509::{AlgorithmIdentifier, SubjectPublicKeyInfo};
 
-/// Clock skew that is forgiven where a list's `thisUpdate` lies ahead, in seconds.
+/// Clock skew that is tolerated where a list's `thisUpdate` is in the future, in seconds.
 pub const SKEW_S: i64 = 300;
 /// Longest CRL number in bytes (RFC 5280, section 5.2.3).
 const MAX_NUMBER: usize = 20;
@@ -177,7 +177,7 @@ impl List {
         self.points == other.points
     }
 
-    /// What tells lists of different scopes apart; empty: all of its issuer's certificates.
+    /// The scope of a list; empty: all of its issuer's certificates.
     pub fn scope(&self) -> String {
         self.points.as_ref().map(|points| format!("points\n{}", points.join("\n"))).unwrap_or_default()
     }
@@ -210,7 +210,7 @@ impl List {
     }
 }
 
-/// Whether the holder of this key made a signature, by an algorithm that is believed.
+/// Returns whether this key made a signature, by an algorithm that is trusted.
 pub(super) fn is_signed(
     algorithm: &AlgorithmIdentifier<'_>,
     key: &SubjectPublicKeyInfo<'_>,
@@ -319,7 +319,7 @@ pub fn split(bytes: &[u8]) -> Result<Vec<Vec<u8>>, FileFault> {
             Err(error) => return Err(FileFault::Section(sections, error.to_string())),
         }
     }
-    // A marker that is mistyped, or whose end is missing, would take its list away without a word.
+    // A marker that is mistyped, or whose end is missing, would silently drop its list.
     let begun = bytes.split(|byte| *byte == b'\n').filter(|line| is_marker(line)).count();
     if begun != 2 * sections {
         return Err(FileFault::Section(sections + 1, "its BEGIN or END line cannot be read".into()));

@@ -149,7 +149,7 @@ impl Peer {
         }
     }
 
-    /// This peer as a client that acts for itself.
+    /// Returns this peer as a client that acts for itself.
     pub fn client(&self, id: &str) -> Actor {
         Actor::Client {
             id: id.to_owned(),

@@ -54,7 +54,7 @@ impl OwnChain {
     }
 }
 
-/// Why no client that calls one of these names can believe a certificate, whatever the time.
+/// Returns why no client that calls one of these names can trust a certificate, whatever the time.
 fn unusable(der: &CertificateDer<'_>, names: &[String]) -> Vec<String> {
     let Ok((_, read)) = X509Certificate::from_der(der) else { return Vec::new() };
     let mut faults = Vec::new();

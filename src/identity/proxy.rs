@@ -1,5 +1,5 @@
-//! The PROXY protocol, version 2 (haproxy's proxy-protocol.txt, section 2.2): where a connection comes from, said by a load
-//! balancer before the connection's own bytes. Strict, and bounded: TCP over IPv4 or IPv6, and nothing else.
+//! The PROXY protocol, version 2 (haproxy's proxy-protocol.txt, section 2.2): a connection's peer, stated by a load balancer before the
+//! connection's own bytes. Strict, and bounded: TCP over IPv4 or IPv6, and nothing else.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

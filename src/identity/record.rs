@@ -1,6 +1,6 @@
-//! What was in force when the gateway last ran, in a file: the CAs below an anchor that clients came under, and of each CA the
-//! age of its lists. A restart must not take a revocation back without a word: a list that is older than the one before it, or
-//! has gone, is a fault until a newer one is there.
+//! What was in force when the gateway last ran, in a file: the CAs below an anchor that clients came under, and of each CA the age of its
+//! lists. A restart must not undo a revocation silently: a list that is older than the one before it, or has gone, is a fault until a newer
+//! one is there.
 
 use super::authority::Authority;
 use super::files::CrlSources;
@@ -36,7 +36,7 @@ impl Mark {
     }
 }
 
-/// A CA as it stands in the file.
+/// A CA in the file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct RecordedLists {
     name: String,
@@ -86,8 +86,8 @@ fn below(marks: &Marks) -> Result<BTreeMap<String, Arc<Authority>>, String> {
 }
 
 impl CrlRecord {
-    /// Reads the file; where there is none yet, nothing was in force before. One that this gateway did not write says nothing: who
-    /// takes a list back could have written it.
+    /// Reads the file; where there is none yet, nothing was in force before. One that this gateway did not write is ignored: who takes a
+    /// list back could have written it.
     pub(super) fn load(sources: &CrlSources) -> Self {
         let CrlSources { record: file, registry, vault, .. } = sources;
         let marks = |text: String| -> Result<Marks, String> {
@@ -188,7 +188,7 @@ impl CrlRecord {
         marks.retain(|key, _| below.contains_key(key) || anchors.contains(key));
     }
 
-    /// Begins anew where somebody has removed the file.
+    /// Starts again where the file was removed.
     pub(super) fn follow_removal(&self) {
         let mut state = self.state();
         if (state.unreadable.is_some() || !state.saved.is_empty()) && !self.file.exists() {

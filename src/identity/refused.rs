@@ -55,7 +55,7 @@ causes! {
     Malformed, "malformed_certificate", "the certificate cannot be read";
     /// The peer does not hold the certificate's key.
     BadSignature, "bad_signature", "the peer has not proved that it holds the certificate's key";
-    /// It comes from a balancer, which has not said from where.
+    /// It comes from a balancer, which has not named its peer.
     ProxyHeader, "proxy_header", "the connection comes from a balancer and does not begin with a PROXY header of version 2";
     /// There are as many as there may be, from there or in all.
     TooMany, "too_many", "there are too many connections, from this address or in all";
@@ -81,7 +81,7 @@ causes! {
     Protocol, "protocol_error", "the peer broke the rules of TLS";
 }
 
-/// A certificate that was shown, as its holder wrote it: nothing here is believed.
+/// A certificate that was shown, as its holder wrote it: nothing in it is verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ShownCertificate {
     /// Subject, bounded, without control characters.
@@ -130,7 +130,7 @@ pub fn plain(text: &str, most: usize) -> String {
 pub struct RefusedHandshake {
     /// Why.
     pub cause: Cause,
-    /// The certificate that it is about, where one was shown: the peer's, or one above it.
+    /// Returns the certificate that it concerns, where one was shown: the peer's, or one above it.
     pub shown: Option<Box<ShownCertificate>>,
 }
 
@@ -167,7 +167,7 @@ impl RefusedHandshake {
         rustls::Error::InvalidCertificate(error)
     }
 
-    /// What an error of the handshake means; `shown` is what the verifier noted of the certificate, if it came so far.
+    /// Returns the cause of a handshake's error; `shown` is what the verifier has recorded of the certificate, if any.
     pub fn of(error: &std::io::Error, noted: Option<RefusedHandshake>) -> Self {
         if let Some(noted) = noted {
             return noted;
@@ -192,7 +192,7 @@ impl RefusedHandshake {
     }
 }
 
-/// Whether a certificate's key or signature is of a kind that is not believed, however valid.
+/// Returns whether a certificate's key or signature is of a kind that is not trusted, however valid.
 pub fn is_weak(der: &[u8]) -> bool {
     let Ok((_, read)) = X509Certificate::from_der(der) else { return false };
     // MD2, MD5 and SHA-1 with RSA; SHA-1 with ECDSA and DSA.

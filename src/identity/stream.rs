@@ -79,7 +79,7 @@ impl Write for NonBlockingSocket<'_> {
 /// Closes a connection before its handshake, with the alerts that say so.
 pub fn reject_connection(stream: TcpStream) {
     let socket = socket2::SockRef::from(&stream);
-    // It may be gone already, which comes to the same.
+    // It may be closed already, which is equivalent.
     let _ = socket.send(&TURNED_AWAY).and_then(|_| socket.shutdown(Shutdown::Write));
 }
 

@@ -1,10 +1,10 @@
-//! Which lists of a CA may follow which: what was revoked stays revoked, until the CA itself says otherwise in a newer list.
+//! Which lists of a CA may follow which: what was revoked stays revoked, until the CA itself changes that in a newer list.
 
 use super::list::List;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Takes a list where it is newer than what is there of its scope.
+/// Accepts a list where it is newer than the one of its scope.
 pub(super) fn take_newest(lists: &mut Vec<Arc<List>>, list: &Arc<List>) {
     match lists.iter_mut().find(|one| one.has_scope_of(list)) {
         Some(one) if one.age(list).is_lt() => *one = list.clone(),
@@ -41,7 +41,7 @@ pub(super) fn setback(ca: &str, before: &[Arc<List>], after: &[Arc<List>], now: 
     None
 }
 
-/// What a list says of its issuer: its name (DER) and its authority key identifier.
+/// A list's issuer: its name (DER) and its authority key identifier.
 type ClaimedIssuer<'l> = (&'l [u8], &'l [u8]);
 
 /// Lists whose issuer's key is not known, by what they say of it: its name and its authority key identifier; of each scope the

@@ -18,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-/// The gRPC port's TLS, as loaded: what new connections get, and what connections under way are checked against.
+/// The gRPC port's TLS, as loaded: what new connections get, and what open connections are checked against.
 pub struct TlsAcceptors {
     /// For new connections.
     pub config: Arc<rustls::ServerConfig>,
@@ -97,7 +97,7 @@ pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
     NOTED.scope(RefCell::default(), handshake).await
 }
 
-/// Asks [`Trust`] about each client, and notes why it was refused.
+/// Verifies each client by [`Trust`], and records why it was refused.
 #[derive(Debug)]
 struct Verifier {
     trust: Arc<Trust>,
@@ -181,12 +181,12 @@ pub fn server_config(files: &TlsFiles) -> Result<rustls::ServerConfig, TlsFault>
     server_config_with(files, Verifier::new(&Arc::new(Trust::load(files, None)?), true))
 }
 
-/// The gateway's time of day, as TLS has it: it does not go back, so no certificate that has ended is good again.
+/// The gateway's time for TLS: it does not go back, so no expired certificate becomes valid again.
 pub fn unix_now() -> UnixTime {
     UnixTime::since_unix_epoch(Duration::from_secs(crate::registry::now().unsigned_abs()))
 }
 
-/// What rustls asks for the time.
+/// The time provider of rustls.
 #[derive(Debug)]
 struct OwnTime;
 

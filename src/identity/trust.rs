@@ -124,7 +124,7 @@ impl Trust {
         })
     }
 
-    /// Gives a list to the CA that signed it; one that nobody here signed is told of, and stops no other.
+    /// Assigns a list to the CA that signed it; one that no CA here signed is reported, and does not affect others.
     fn sort_in(&mut self, list: List) {
         let list = Arc::new(list);
         let mut signed = false;
@@ -145,7 +145,7 @@ impl Trust {
         }
     }
 
-    /// Why this must not take the place of `before`: a list went back, or away.
+    /// Returns why this must not replace `before`: a list is older, or missing.
     fn setback(&self, before: &Trust, now: i64) -> Option<String> {
         let of_anchor = |ca: &Arc<Authority>| {
             let other = before.authorities.iter().find(|other| other.is(ca))?;
@@ -342,7 +342,7 @@ impl Trust {
         Ok(until)
     }
 
-    /// A client came under a CA below an anchor. There is room for each that has lists.
+    /// Records that a client's chain has a CA below an anchor. There is room for each that has lists.
     fn note(&self, ca: &Authority) {
         if self.authorities.iter().any(|one| one.is(ca)) {
             return;
@@ -429,7 +429,7 @@ impl Trust {
     }
 }
 
-/// Looks a certificate up in its issuer's lists; gives until when they count.
+/// Looks a certificate up in its issuer's lists, and returns until when they count.
 fn look_up(certificate: &Cert<'_>, lists: &[Arc<List>], now: i64) -> Result<i64, (RefusedHandshake, webpki::Error)> {
     let der = certificate.der();
     let refuse = |cause, error| Err((RefusedHandshake::about(cause, &der), error));

@@ -1,5 +1,5 @@
-//! The alarm that a witness has seen another history of the log than this machine has. It is kept on the disk, and stays in
-//! readiness, metrics and every `audit` command until a person acknowledges it with a reason.
+//! The alarm that a witness has seen another history of the log than this machine has. It is stored on the disk, and stays in readiness,
+//! metrics and every `audit` command until a person acknowledges it with a reason.
 
 use crate::exchange_log::{LogError, remove_file, write_atomically};
 use crate::hex::sha256;
@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 pub struct ForkAlarm {
     /// The witness, by its name in the policy.
     pub witness: String,
-    /// When it was noticed, in Unix seconds.
+    /// When it was detected, in Unix seconds.
     pub time: i64,
-    /// What the witness says.
+    /// The witness's statement.
     pub detail: String,
     /// The checkpoint that proves it: signed by the log's key, and not of the tree that is here. Without it, the witness's
     /// word stands alone.
@@ -44,7 +44,7 @@ fn file(data: &Path) -> PathBuf {
     data.join("state/fork-alarm.json")
 }
 
-/// The alarm that nobody has acknowledged yet; `None` where there is none. One that cannot be read is an alarm still.
+/// Returns the alarm that is not acknowledged yet; `None` where there is none. One that cannot be read still is an alarm.
 pub fn read(data: &Path) -> Option<ForkAlarm> {
     let path = file(data);
     let size = match std::fs::metadata(&path) {

@@ -27,18 +27,18 @@ const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_se
 /// Failures in a row that say "another history" before a witness's word alone raises the alarm: one wrong response does not.
 const CLAIMS: u32 = 3;
 
-/// A witness that is asked.
+/// A witness to which checkpoints are submitted.
 struct PolledWitness {
     witness: Witness,
     endpoint: HttpEndpoint,
-    /// The size that it has cosigned last for this process; never what it merely says.
+    /// The size that it has cosigned last for this process; never what it merely claims.
     size: u64,
     /// Its line for that size.
     line: String,
-    /// Failures in a row, and those of them that say that it has another history.
+    /// Consecutive failures, and those of them that claim another history.
     failures: u32,
     claims: u32,
-    /// Not asked before this.
+    /// The next submission is not before this.
     next: Instant,
 }
 
@@ -56,7 +56,7 @@ pub struct WitnessClient {
 pub struct Alarms {
     /// Metrics of witnesses.
     pub metrics: WitnessMetrics,
-    /// The log, which tells of each alarm.
+    /// The log, which gets an entry for each alarm.
     pub log: ExchangeLog,
     /// This gateway, as entries name it.
     pub node: String,
@@ -84,14 +84,14 @@ enum WitnessClientError {
 }
 
 impl WitnessClientError {
-    /// Whether the witness says that it has seen another history.
+    /// Returns whether the witness claims to have seen another history.
     fn is_claim(&self) -> bool {
         matches!(self, WitnessClientError::Ahead(_) | WitnessClientError::Inconsistent(_))
     }
 }
 
 impl WitnessClient {
-    /// For the log below a data folder; witnesses without a URL are not asked.
+    /// For the log below a data folder; witnesses without a URL are skipped.
     pub fn new(data: &Path, policy: Policy, tls: &rustls::ClientConfig, alarms: Alarms) -> Self {
         let peer = |witness: &Witness| {
             let endpoint = HttpEndpoint::new(witness.url.as_deref()?, tls.clone(), MAX_NOTE);
@@ -161,7 +161,7 @@ impl WitnessClient {
 }
 
 impl PolledWitness {
-    /// Takes note of how it went: a failure puts the next attempt off; one that says "another history" is looked into.
+    /// Records the result: a failure delays the next attempt; one that claims another history is examined.
     async fn settle(
         &mut self,
         answered: Result<(), WitnessClientError>,

@@ -12,7 +12,7 @@ pub struct WitnessConfig {
     pub name: String,
     /// Where it listens (HTTPS).
     pub listen: SocketAddr,
-    /// Where its key and what it has signed are kept.
+    /// The folder of its keys and of what it has signed.
     pub state: PathBuf,
     /// Certificate chain (PEM).
     pub certificate: PathBuf,

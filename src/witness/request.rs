@@ -9,10 +9,10 @@ use base64::engine::general_purpose::STANDARD;
 /// Longest consistency proof (C2SP tlog-witness).
 const MAX_PROOF: usize = 63;
 
-/// What a log asks of a witness.
+/// A log's request to a witness.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AddCheckpoint {
-    /// The size of the last checkpoint that the witness has signed, as the log believes.
+    /// The size of the last checkpoint that the witness has signed, as far as the log knows.
     pub old: u64,
     /// That the new tree begins with that one.
     pub proof: Vec<Hash>,

@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 /// Largest request: 63 hashes and a note.
 const MAX_BODY: usize = MAX_NOTE + (4 << 10);
-/// Connections at once, in all and from one address: a witness asks nobody who he is.
+/// Concurrent connections, in all and from one address: a witness does not authenticate its clients.
 const MAX_CONNECTIONS: (usize, usize) = (256, 32);
 /// Longest handshake, wait for a request's head, and request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -59,9 +59,9 @@ pub enum WitnessError {
 struct KnownLog {
     /// The keys that the log signs with.
     verifiers: Vec<LogVerifier>,
-    /// Where the last checkpoint is kept, with the log's signatures and the cosignatures.
+    /// The file of the last checkpoint, with the log's signatures and the cosignatures.
     file: PathBuf,
-    /// Where a checkpoint is kept that proves a fork.
+    /// The file of a checkpoint that proves a fork.
     fork_file: PathBuf,
     last: Mutex<Option<LastSigned>>,
 }
@@ -300,7 +300,7 @@ impl KnownLog {
         }
     }
 
-    /// Reads what was signed before. A state that cannot be read stops the witness: it must not begin anew by itself.
+    /// Reads what was signed before. A state that cannot be read stops the witness: it must not start again by itself.
     fn load(&self, witness: &WitnessService) -> Result<(), LogError> {
         let text = match std::fs::read_to_string(&self.file) {
             Ok(text) => text,

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 pub struct CompleteListing<T> {
     /// Its records.
     pub found: Vec<T>,
-    /// `None` of a gateway from before it was told.
+    /// `None` for a gateway of an earlier version, which does not send it.
     pub complete: Option<api::Complete>,
 }
 

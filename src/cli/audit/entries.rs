@@ -105,7 +105,7 @@ pub fn named(session: &Session, exchange: &str) -> Result<CompleteListing<Found>
     if listed.found.is_empty() {
         return Err(missing());
     }
-    // What was asked for, and nothing else.
+    // The requested entries, and nothing else.
     let is_meant = |one: &Found| match (at, &id) {
         (Some(index), _) => one.index == index,
         (None, Ok(id)) => one.entry.exchange_id == id.as_bytes(),

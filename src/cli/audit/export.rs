@@ -200,7 +200,7 @@ impl Received {
     }
 }
 
-/// Takes every part of an export, and believes none that is not proved.
+/// Reads every part of an export, and accepts none that is not proved.
 async fn receive(
     session: &Session,
     filter: &Filter,

@@ -3,7 +3,7 @@
 use crate::audit::service::api;
 use clap::Args;
 
-/// Which entries are meant; what is not said fits all.
+/// Which entries are searched for; an option that is not given matches all.
 #[derive(Args, Default, Clone)]
 pub struct Filter {
     /// By client.
@@ -33,10 +33,10 @@ pub struct Filter {
     /// Another id of the same person or enterprise; may be given several times.
     #[arg(long = "or-subject", value_name = "ID", requires = "subject")]
     other_subjects: Vec<String>,
-    /// By the official who asked.
+    /// By the acting official.
     #[arg(long, value_name = "ID", requires = "case")]
     official: Option<String>,
-    /// Why somebody is searched for: the number of a document or case. The search and this number go into the log.
+    /// Why a person is searched for: the number of a document or case. The search and this number go into the log.
     #[arg(long, value_name = "NUMBER", value_parser = case_number)]
     pub case: Option<String>,
     /// From this time on (`2026-11-25`, `2026-11-25T08:00`; Ho Chi Minh City).
@@ -70,7 +70,7 @@ pub fn case_number(text: &str) -> Result<String, String> {
 }
 
 impl Filter {
-    /// The same, by looking through the log itself, without the search index: slow, and true whoever had the index's key.
+    /// Search the log itself, without the search index: slow, and correct even if the index's key was stolen.
     pub fn with_log_alone(&self) -> Self {
         Filter { from_log: true, ..self.clone() }
     }
@@ -80,7 +80,7 @@ impl Filter {
         self.from_log
     }
 
-    /// Whether it asks about a person.
+    /// Returns whether it searches for a person.
     pub fn has_subject(&self) -> bool {
         self.subject.is_some() || self.official.is_some()
     }
@@ -112,7 +112,7 @@ impl Filter {
         }
     }
 
-    /// Why somebody is searched for; empty where nobody is.
+    /// Returns why a person is searched for; empty where none is.
     pub fn why(&self) -> String {
         self.case.clone().filter(|_| self.subject.is_some() || self.official.is_some()).unwrap_or_default()
     }

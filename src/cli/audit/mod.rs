@@ -47,7 +47,7 @@ enum AuditCommand {
         /// Most entries.
         #[arg(long, default_value_t = 50)]
         limit: usize,
-        /// Look through the log itself, without the search index: slow, and true whoever had the index's key.
+        /// Search the log itself, without the search index: slow, and correct even if the index's key was stolen.
         #[arg(long)]
         from_log: bool,
     },
@@ -59,7 +59,7 @@ enum AuditCommand {
         #[arg(long, value_name = "INDEX", default_value_t = 0, hide_default_value = true)]
         from_index: u64,
     },
-    /// What a citizen is owed: who asked for their data, when, for what purpose, and which fields they were told.
+    /// Report to a citizen who requested their data, when, for what purpose, and which fields were disclosed.
     Subject {
         /// Their ids (citizen id, old identity number, tax code, social-insurance number…): all that are known, since look-ups by
         /// another id are found by that one alone.
@@ -74,7 +74,7 @@ enum AuditCommand {
         /// Until this time.
         #[arg(long, value_parser = filter::local_time)]
         to: Option<i64>,
-        /// Look through the log itself, without the search index: slow, and true whoever had the index's key.
+        /// Search the log itself, without the search index: slow, and correct even if the index's key was stolen.
         #[arg(long)]
         from_log: bool,
         /// Write it to a PDF in Vietnamese, to be signed and handed over.
@@ -99,10 +99,10 @@ enum AuditCommand {
     /// List the anomalies that simple rules find in a period of at most 31 days, with the entries behind it.
     #[command(alias = "odd")]
     Anomalies {
-        /// From this time on; the last seven days unless said.
+        /// From this time on; the last seven days by default.
         #[arg(long, value_parser = filter::local_time)]
         from: Option<i64>,
-        /// Until this time; now unless said.
+        /// Until this time; now by default.
         #[arg(long, value_parser = filter::local_time)]
         to: Option<i64>,
     },
@@ -110,7 +110,7 @@ enum AuditCommand {
     Export {
         #[command(flatten)]
         filter: Box<Filter>,
-        /// The file; its ending says the form: `.jsonl`, `.csv` or `.parquet`. The proofs go to FILE.proofs.
+        /// The file; its extension selects the format: `.jsonl`, `.csv` or `.parquet`. The proofs go to FILE.proofs.
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
         /// Files of those names may go for them.
@@ -122,11 +122,11 @@ enum AuditCommand {
         /// Its id, or an entry's index.
         exchange: String,
     },
-    /// How far the log, its checkpoint and its cosignatures are, and the alarms that stand.
+    /// Show the state of the log, its checkpoint and its cosignatures, and the alarms.
     Status,
     /// Acknowledge an alarm, in your own name: the reason is in the log before the alarm goes.
     Acknowledge {
-        /// The alarm's id, as `audit status` tells it.
+        /// The alarm's id, as `audit status` shows it.
         alarm: String,
         /// What was found out and done.
         #[arg(long, value_name = "TEXT")]
@@ -134,7 +134,7 @@ enum AuditCommand {
     },
     /// Recompute every hash of the log from its entries, and check the signed checkpoint.
     Verify(verify::VerifyArgs),
-    /// Make an entry's receipt: with it, whoever has the log's key can check offline that the entry is in the log.
+    /// Make an entry's receipt: with it, anyone with the log's key can check offline that the entry is in the log.
     Prove {
         /// An exchange's id (its last entry is meant), or an entry's index.
         exchange: String,
@@ -150,9 +150,9 @@ enum AuditCommand {
     /// Legal holds: entries that no pruning may touch.
     #[command(subcommand)]
     Hold(retention::HoldCommand),
-    /// How far the search index is; or make it anew from the log.
+    /// Show the state of the search index, or rebuild it from the log.
     Index {
-        /// Throw it away and make it anew (a gateway that runs goes on with the new one).
+        /// Delete it and rebuild it (a running gateway continues with the new one).
         #[arg(long)]
         rebuild: bool,
     },

@@ -21,7 +21,7 @@ use tonic::Code;
 /// A week, in microseconds.
 const WEEK_US: i64 = 7 * 86_400_000_000;
 
-/// What was asked for on paper.
+/// The report that was requested on paper.
 pub struct SubjectRequest {
     pub ids: Vec<String>,
     pub case: String,
@@ -29,7 +29,7 @@ pub struct SubjectRequest {
     pub to: Option<i64>,
 }
 
-/// The exchanges about a person, newest first. Refused ones too: somebody tried.
+/// The exchanges about a person, newest first. Refused ones too: they are attempts.
 pub fn about(session: &Session, filter: &Filter) -> Result<CompleteListing<Found>, CliError> {
     let exchange = |one: &Found| matches!(one.entry.kind(), Kind::Exchange | Kind::StreamPart);
     entries::newest(session, filter, usize::MAX, exchange)
@@ -80,7 +80,7 @@ pub fn pdf(
         complete: complete.as_ref().map_or_else(String::new, in_vietnamese),
     };
     let bytes = subject_report(&head, &found).map_err(|error| CliError::Failed(error.to_string()))?;
-    // Somebody's report is nobody else's to read.
+    // A person's report is for no one else.
     crate::keyfile::NewFile::write(file, &bytes, force)?;
     let value = json!({ "entries": found.len(), "file": file });
     output.result(&value, || format!("{} entries in {}", found.len(), file.display()))
@@ -149,7 +149,7 @@ impl ExchangeTotals {
     }
 }
 
-/// The day of Ho Chi Minh City, where days are told apart.
+/// The day of Ho Chi Minh City, where days are counted separately.
 fn day(days: bool, seconds: i64) -> String {
     if days { time(seconds).chars().take(10).collect() } else { String::new() }
 }

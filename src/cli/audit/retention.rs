@@ -28,7 +28,7 @@ pub struct PruneArgs {
     /// Folder that takes the bundles before they are deleted; it verifies with the log (audit verify --archive).
     #[arg(long, value_name = "DIR")]
     archive: PathBuf,
-    /// Only tell what would be pruned.
+    /// Only report what would be pruned.
     #[arg(long)]
     dry_run: bool,
 }

@@ -1,4 +1,4 @@
-//! `audit status` and `audit acknowledge`; and the alarm that every `audit` command tells first.
+//! `audit status` and `audit acknowledge`; and the alarm that every `audit` command shows first.
 
 use crate::audit::service::api;
 use crate::cli::CliError;
@@ -25,7 +25,7 @@ fn warn(text: &str) {
     anstream::eprintln!("WARNING: {text}\n(audit status tells the alarm's id, audit acknowledge ends it)");
 }
 
-/// Tells the alarms that stand, before a command's own output.
+/// Shows the alarms before a command's own output.
 pub fn warn_of_alarms(session: &Session) -> Result<(), CliError> {
     let status = session.block_on(status(session))?;
     status.iter().flat_map(|status| &status.alarms).for_each(|alarm| warn(&alarm.text));

@@ -52,13 +52,13 @@ pub struct VerifyArgs {
     /// and compare them with the registry's file.
     #[arg(long, conflicts_with_all = ["receipt", "export", "log"])]
     registry: bool,
-    /// Check the search index, too: recompute it from the log and name each bundle of which it says something else.
+    /// Check the search index, too: recompute it from the log and name each bundle where it differs.
     #[arg(long, conflicts_with_all = ["receipt", "export", "log"])]
     index: bool,
-    /// Which witnesses must have cosigned (C2SP tlog-policy); that beside the log unless said.
+    /// Which witnesses must have cosigned (C2SP tlog-policy); the log's own policy by default.
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
-    /// A checkpoint of this log that you kept: the log must still begin with its tree.
+    /// An older checkpoint of this log: the log must still begin with its tree.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["receipt", "export"])]
     since: Option<PathBuf>,
     /// How long entries may wait for a cosignature (s, m, h, d).
@@ -229,7 +229,7 @@ impl IndexScope {
         }
     }
 
-    /// Compares it; gives how many entries are in it.
+    /// Compares it, and returns how many entries are in it.
     fn check(&self, connection: &ConnectionArgs) -> Result<u64, CliError> {
         let progress = bar("recomputing the index {bar:40} {pos}/{len} entries, {per_sec}")?;
         let report = |done, of| {

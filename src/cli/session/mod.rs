@@ -34,7 +34,7 @@ pub type Transport = BoxCloneSyncService<HttpRequest<Body>, HttpResponse<Body>, 
 
 /// Records that a page of a listing holds: as many as the services give.
 pub const PAGE: u32 = 1_000;
-/// Most times that a page is asked for again, and the longest wait before it.
+/// Maximum retries of a page, and the longest wait before one.
 const MAX_WAITS: usize = 20;
 const MAX_WAIT: Duration = Duration::from_secs(5);
 /// The gateway's configuration where nothing names another.
@@ -63,7 +63,7 @@ pub struct ConnectionArgs {
     /// emergencies [env: NDXP_CONFIG].
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Why you do this, in your own words (at most 500 characters): it stands in the log with the event.
+    /// Why you do this, in your own words (at most 500 characters): it is logged with the event.
     #[arg(long, global = true, value_name = "TEXT")]
     why: Option<String>,
     #[arg(long = "as", global = true, hide = true, value_name = "NAME")]
