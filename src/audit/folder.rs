@@ -162,7 +162,7 @@ impl FolderCheck<'_> {
             Ok(None) => {
                 faults.push(fault(
                     "keys/acts.key",
-                    "is missing or no key: acts that wait for the log are not believed without it",
+                    "is missing or no key: admin events that wait for the log are not accepted without it",
                 ));
                 None
             }

@@ -28,7 +28,7 @@ pub struct LoggedState {
 
 /// An event's place, in words.
 fn place(index: u64) -> String {
-    if index == u64::MAX { "an act that waits for the log".into() } else { format!("entry {index}") }
+    if index == u64::MAX { "an admin event that waits for the log".into() } else { format!("entry {index}") }
 }
 
 impl LoggedState {

@@ -31,7 +31,7 @@ impl Component {
             Component::Tls => "tls",
             Component::TlsFiles => "tls_files",
             Component::Registry => "registry",
-            Component::AdminEvents => "acts",
+            Component::AdminEvents => "admin_events",
             Component::Comparison => "registry_comparison",
         }
     }

@@ -217,7 +217,7 @@ impl Default for Metrics {
         let help = "Records of the registry that are not what the exchange log says";
         registry.register("registry_differences", help, registry_differences.clone());
         let admin_events_refused = Gauge::default();
-        let help = "Rows among the acts in the registry's file that this gateway did not note";
+        let help = "Rows among the admin events in the registry's file that this gateway did not record";
         registry.register("admin_events_refused", help, admin_events_refused.clone());
         let pending_changes = Gauge::default();
         let help = "Changes and grants that wait for a second person, at most 1,000";

@@ -141,7 +141,7 @@ async fn t4_an_invented_act_is_nobodys_and_keeps_no_other_from_the_log() {
         (randomblob(16), 5, 'staff:minh', 'client.resume', 'client:shop', '[]', randomblob(32))";
     sql.execute(invent, []).unwrap();
     until("it is reported", Duration::from_secs(10), || {
-        ops_text(&stage, "/readyz").contains("has 1 acts that this gateway did not note")
+        ops_text(&stage, "/readyz").contains("has 1 admin events that this gateway did not record")
     });
     assert!(has_line(&stage, "ndxp_admin_events_refused 1"));
     stage.store.note("test.note", "number:1".into()).unwrap();
@@ -209,7 +209,9 @@ async fn t4_an_act_that_is_changed_put_back_or_removed_before_it_is_logged_is_no
     start(&mut stage);
     stage.store.note("test.note", "number:1".into()).unwrap();
     until("the gap is noticed", Duration::from_secs(10), || has_line(&stage, "ndxp_admin_events_missing_total 1"));
-    until("readiness says so", Duration::from_secs(10), || ops_text(&stage, "/readyz").contains("1 acts were removed"));
+    until("readiness says so", Duration::from_secs(10), || {
+        ops_text(&stage, "/readyz").contains("1 admin events were removed")
+    });
     assert_eq!(objects(&stage.data()), ["client:shop"]);
 }
 

@@ -304,7 +304,7 @@ async fn t4_a_row_that_nobody_understands_stops_no_suspension_and_is_told_of() {
         let told = ops_text(&stage, "/readyz");
         told.starts_with(&format!("HTTP/1.1 {status}")) && told.contains(says)
     };
-    until("it says so", Duration::from_secs(10), || ready("200", "1 acts that this gateway did not note"));
+    until("it says so", Duration::from_secs(10), || ready("200", "1 admin events that this gateway did not record"));
     assert!(ops_text(&stage, "/metrics").lines().any(|line| line == "ndxp_admin_events_refused 1"));
     stage.store.suspend_client("clerk", false).unwrap();
     until("the next act is in the log", Duration::from_secs(10), || stage.store.admin_events().unwrap().is_empty());

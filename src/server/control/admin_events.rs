@@ -83,10 +83,11 @@ impl AdminEventLog {
         let search = || LastEvent::find(&self.data, &self.key, || !stop.is_cancelled());
         // The journal may move on while it is opened.
         let found = search().or_else(|_| search());
-        let found = found.map_err(|error| format!("the exchange log cannot be searched for its last act: {error}"))?;
+        let found =
+            found.map_err(|error| format!("the exchange log cannot be searched for its last admin event: {error}"))?;
         let Some(last) = found else { return Ok(None) };
         let after = self.store.note_events_after(last.sequence);
-        after.map_err(|error| format!("the acts of administrators cannot be numbered: {error}"))?;
+        after.map_err(|error| format!("the admin events cannot be numbered: {error}"))?;
         (self.seen, self.unforgotten, self.last) = (last.sequence, last.sequence > 0, Some(last));
         Ok(Some(last))
     }
@@ -95,11 +96,13 @@ impl AdminEventLog {
         loop {
             if self.unforgotten {
                 let forgotten = self.store.forget_event(&last.id);
-                forgotten.map_err(|error| format!("an act that is in the log cannot be forgotten: {error}"))?;
+                forgotten.map_err(|error| {
+                    format!("an admin event that is in the log cannot be removed from the registry: {error}")
+                })?;
                 self.unforgotten = false;
             }
             let rows = self.store.logged_events(self.seen);
-            let rows = rows.map_err(|error| format!("the acts of administrators cannot be read: {error}"))?;
+            let rows = rows.map_err(|error| format!("the admin events cannot be read: {error}"))?;
             if rows.is_empty() {
                 return Ok(());
             }
@@ -117,7 +120,9 @@ impl AdminEventLog {
                         self.log(event).await?;
                         (self.last, self.seen, self.unforgotten) = (Some(last), sequence, true);
                         let forgotten = self.store.forget_event(&last.id);
-                        forgotten.map_err(|error| format!("an act that is in the log cannot be forgotten: {error}"))?;
+                        forgotten.map_err(|error| {
+                            format!("an admin event that is in the log cannot be removed from the registry: {error}")
+                        })?;
                         self.unforgotten = false;
                     }
                     // Of an older version: the log has no event yet that it could be told from.
@@ -125,7 +130,9 @@ impl AdminEventLog {
                         let id = event.id;
                         self.log(AdminEvent { sequence: 0, ..event }).await?;
                         let forgotten = self.store.forget_event(&id);
-                        forgotten.map_err(|error| format!("an act that is in the log cannot be forgotten: {error}"))?;
+                        forgotten.map_err(|error| {
+                            format!("an admin event that is in the log cannot be removed from the registry: {error}")
+                        })?;
                     }
                     LoggedEvent::Upgraded(event) => refuse(&RefusedEvent::from(&event)),
                     LoggedEvent::Refused(row) => refuse(&row),
@@ -143,7 +150,7 @@ impl AdminEventLog {
             tracing::error!(
                 from = before + 1,
                 to = sequence - 1,
-                "acts were removed from the registry's file before they were in the exchange log"
+                "admin events were removed from the registry's file before they were in the exchange log"
             );
             self.missing += missing;
             self.seen = sequence - 1;
@@ -169,7 +176,7 @@ impl AdminEventLog {
             ..Entry::begin(Kind::Admin, &self.shared.node)
         };
         let logged = self.shared.log.append(&entry).await;
-        logged.map(drop).map_err(|error| format!("an administrator's act is not in the exchange log yet: {error}"))
+        logged.map(drop).map_err(|error| format!("an admin event is not in the exchange log yet: {error}"))
     }
 
     /// Whether the log leaves room for an older version's registry to be stated.
@@ -202,19 +209,20 @@ impl AdminEventLog {
     /// Reports rows that are refused, and saves up to where the log was searched.
     fn report(&mut self) -> Result<(), String> {
         let left = self.store.remaining_events(self.seen);
-        let (left, first) = left.map_err(|error| format!("the acts of administrators cannot be read: {error}"))?;
+        let (left, first) = left.map_err(|error| format!("the admin events cannot be read: {error}"))?;
         self.shared.metrics.events_refused(left);
         let mut alarm = String::new();
         if let Some(first) = first {
             let row = first.sequence();
             alarm += &format!(
-                "the registry's file has {left} acts that this gateway did not note, first in row {row} (audit verify --registry)\n"
+                "the registry's file has {left} admin events that this gateway did not record, first in row {row} (audit verify --registry)\n"
             );
         }
         if self.missing > 0 {
             let missing = self.missing;
-            alarm +=
-                &format!("{missing} acts were removed from the registry's file before they were in the exchange log\n");
+            alarm += &format!(
+                "{missing} admin events were removed from the registry's file before they were in the exchange log\n"
+            );
         }
         if self.contradicted {
             alarm += "the registry's file says that an older version made it, and the exchange log says otherwise\n";
@@ -236,11 +244,14 @@ impl AdminEventLog {
         // Nobody else appends acts: among all that is durable now, this one is the last.
         let Some(last) = self.last else { return };
         if let Err(error) = last.keep(&self.data, self.shared.log.durable(), &self.key) {
-            tracing::warn!(%error, "the next start searches more of the exchange log for its last act");
+            tracing::warn!(%error, "the next start searches more of the exchange log for its last admin event");
         }
     }
 }
 
 fn refuse(row: &RefusedEvent) {
-    tracing::error!(row = row.sequence, "a row among the acts is not what this gateway noted: it is nobody's act");
+    tracing::error!(
+        row = row.sequence,
+        "a row among the admin events was not recorded by this gateway: it is logged in no one's name"
+    );
 }

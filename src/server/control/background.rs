@@ -36,7 +36,7 @@ pub(in crate::server) fn spawn(
     })?;
     let (of, end) = (reloader.clone(), stop.clone());
     let mut admin_events = AdminEventLog::new(of.config.data.clone(), key.clone(), of.store.clone(), of.shared.clone());
-    let admin_events = thread::spawn("acts", move || async move {
+    let admin_events = thread::spawn("admin-events", move || async move {
         let mut tick = tokio::time::interval(LOOK_EVERY);
         let mut take_in = async || {
             let fault = admin_events.take_in().await.err();
