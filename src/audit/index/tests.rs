@@ -363,3 +363,69 @@ fn l7_a_report_counts_entries_and_believes_no_index() {
     assert!(from_log(&reader, &all, false, 1, |_, _| true).unwrap().unwrap().counts.is_none());
     assert!(from_log(&reader, &all, false, 10_000, |_, _| false).unwrap().is_none());
 }
+
+/// The index of a log that was longer: what is put back is shorter than what was followed.
+#[test]
+fn l7_an_index_that_claims_more_than_the_log_has_is_found_and_finds_nothing_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, vault, key) = (folder.path(), Vault::default(), LogSigner::generate().unwrap());
+    let parts = ["log", "journal", "state"];
+    let copy = |from: &Path, to: &Path| {
+        for part in parts {
+            let _ = std::fs::remove_dir_all(to.join(part));
+            let status = std::process::Command::new("cp").arg("-r").arg(from.join(part)).arg(to).status().unwrap();
+            assert!(status.success());
+        }
+    };
+    fill(data, &key, "c1", 3 * 256 + 9);
+    let shorter = tempfile::tempdir().unwrap();
+    copy(data, shorter.path());
+    fill(data, &key, "c1", 2 * 256);
+    rebuild(data, &vault, |_, _| {}).unwrap();
+    let whole = check(data, &vault, |_, _| true).unwrap().unwrap();
+    assert_eq!((whole.found, whole.entries), (0, 5 * 256));
+    copy(shorter.path(), data);
+    let checked = check(data, &vault, |_, _| true).unwrap().unwrap();
+    let more: Vec<_> = checked.differences.iter().filter(|one| one.what == "the index has more than the log").collect();
+    assert!(more.len() == 1 && (more[0].first, more[0].last) == (3 * 256, 5 * 256 - 1), "{checked:?}");
+    let (reader, index) = (LogReader::open(data).unwrap(), SearchIndex::read(data, &vault).unwrap());
+    assert_eq!(index.indexed(&reader), 3 * 256, "no more than the log has");
+    let client = Query { client: Some("c1".into()), ..Query::default() };
+    assert_eq!(found(&reader, &index, &client), (0..=3 * 256 + 9).rev().collect::<Vec<u64>>());
+    // As far as it goes, it is the log's own: nothing else is wrong with it.
+    assert_eq!(checked.found, 1, "{checked:?}");
+}
+
+/// When the index was verified last is believed only as the gateway kept it.
+#[test]
+fn l7_when_an_index_was_verified_is_believed_with_its_key_s_code_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, vault) = (folder.path(), Vault::default());
+    let file = data.join("state/index-verified.json");
+    let at = LastVerification { time: 1_790_000_000, entries: 768, differences: 3 };
+    assert!(at.keep(data, &vault).is_ok() && !file.exists(), "without a key nothing vouches for it");
+    fill(data, &LogSigner::generate().unwrap(), "c1", 10);
+    IndexKey::open(data, &vault).unwrap();
+    assert!(verified(data, &vault).is_none() && !is_record_foreign(data, &vault), "there is none");
+    at.keep(data, &vault).unwrap();
+    assert_eq!(verified(data, &vault), Some(at));
+    assert!(!is_record_foreign(data, &vault));
+    let own = std::fs::read_to_string(&file).unwrap();
+    for (from, to) in [("1790000000", "1890000000"), ("768", "769"), (":3", ":0"), ("\"code\":\"", "\"code\":\"0")] {
+        let edited = own.replacen(from, to, 1);
+        assert_ne!(edited, own, "{from}");
+        std::fs::write(&file, &edited).unwrap();
+        assert!(verified(data, &vault).is_none() && is_record_foreign(data, &vault), "{edited}");
+    }
+    // The same said in other bytes was not written by the gateway either.
+    for other in [format!("{own}\n"), own.replacen(':', ": ", 1), own.to_uppercase()] {
+        std::fs::write(&file, &other).unwrap();
+        assert!(is_record_foreign(data, &vault), "{other}");
+    }
+    // Another index's key vouches for nothing of this one.
+    std::fs::write(&file, &own).unwrap();
+    std::fs::remove_file(data.join("keys/index.key")).unwrap();
+    assert!(verified(data, &vault).is_none());
+    IndexKey::open(data, &vault).unwrap();
+    assert!(verified(data, &vault).is_none() && is_record_foreign(data, &vault));
+}
