@@ -5,6 +5,7 @@
 //! What a gateway makes anew by itself (`keys/index.key`, `state/admin_events.json`, `state/intents-ended`, `state/index-verified.json`,
 //! the index) may be gone; what is there must be its own.
 
+use super::logged_files::FileDifference;
 use super::{AuditError, index, logged_state, periods, scan};
 use crate::exchange_log::checkpoint::{LogSigner, LogVerifier};
 use crate::exchange_log::file_events::FileEvent;
@@ -110,6 +111,17 @@ impl FolderCheck<'_> {
         match told.fault_of_alarm(self.data) {
             Ok(wrong) => faults.extend(wrong.map(of("state/fork-alarm.json"))),
             Err(error) => faults.push(fault("state/fork-alarm.json", error.to_string())),
+        }
+        if is_gateway_s {
+            let known: Vec<PathBuf> = faults.iter().map(|fault| fault.file.clone()).collect();
+            let differences = told.files().differences(self.data).into_iter();
+            let of = |one: FileDifference| FolderFault { is_warning: one.is_warning, ..fault(one.file, one.what) };
+            faults.extend(differences.map(of).filter(|fault| !known.contains(&fault.file)));
+            let fetched = names_in(&self.data.join("state")).into_iter().filter(|name| is_fetched(name));
+            for file in fetched.map(|name| format!("state/{name}")).filter(|file| told.files().last(file).is_none()) {
+                let what = "is no revocation list that the log tells of: it was never in force here, or not since an earlier version";
+                faults.push(FolderFault { is_warning: true, ..fault(file, what) });
+            }
         }
         Ok(faults)
     }
@@ -301,7 +313,7 @@ impl FolderCheck<'_> {
         ];
         for (folder, known) in KNOWN {
             for name in names_in(&self.data.join(folder)) {
-                let fetched = folder == "state" && name.starts_with("fetched") && name.ends_with(".crl");
+                let fetched = folder == "state" && is_fetched(&name);
                 if !known.contains(&name.as_str()) && !fetched && !is_unfinished(&name) {
                     faults.push(fault(
                         format!("{folder}/{name}"),
@@ -320,6 +332,11 @@ impl FolderCheck<'_> {
 /// What a crash leaves of a file that was to take another's place, and what such a file was before.
 fn is_unfinished(name: &str) -> bool {
     Path::new(name).extension().and_then(|end| end.to_str()).is_some_and(|end| end.starts_with("new"))
+}
+
+/// Whether a file below `state` is one in which a fetched revocation list is kept.
+fn is_fetched(name: &str) -> bool {
+    name.starts_with("fetched") && name.ends_with(".crl")
 }
 
 fn names_in(folder: &Path) -> Vec<String> {

@@ -2,8 +2,11 @@
 //! SHA-256 of what it put there, so a file that was edited, put back or removed differs from the log.
 
 use super::holds::{Hold, Holds, hold_of, word};
+use super::logged_files::LoggedFiles;
 use super::{AuditError, scan};
-use crate::exchange_log::file_events::{ACKNOWLEDGE_EVENT, FORK_EVENT, FileEvent, HOLD_EVENT, RELEASE_EVENT};
+use crate::exchange_log::file_events::{
+    ACKNOWLEDGE_EVENT, FILE_EVENT, FORK_EVENT, FileEvent, HOLD_EVENT, RELEASE_EVENT,
+};
 use crate::exchange_log::reader::LogReader;
 use crate::keyfile::Vault;
 use crate::registry::sqlite::{FILE, RegistryFile};
@@ -24,6 +27,7 @@ pub struct LoggedState {
     last_hold: u64,
     /// The alarm that is not acknowledged: id, digest, and the index of the event.
     alarm: Option<(String, String, u64)>,
+    files: LoggedFiles,
 }
 
 /// An event's place, in words.
@@ -57,8 +61,14 @@ impl LoggedState {
             (ACKNOWLEDGE_EVENT, None) if self.alarm.as_ref().is_some_and(|(id, ..)| id == word(object, "alarm:")) => {
                 self.alarm = None;
             }
+            (FILE_EVENT, None) => self.files.take(*index, event, object),
             _ => {}
         }
+    }
+
+    /// What the log says of files that the gateway keeps for itself.
+    pub fn files(&self) -> &LoggedFiles {
+        &self.files
     }
 
     fn stands(&self, hold: &Hold) -> Option<HoldKey> {

@@ -4,17 +4,21 @@
 //! For each object the replay holds where its last change is and a hash of the record, some 100 bytes, so a registry of a million grants
 //! takes about 100 MB while it is compared.
 
-use super::AuditError;
-use super::scan;
+mod compare;
+mod issued;
+
+use super::logged_files::LoggedFiles;
+use super::{AuditError, scan};
 use crate::exchange_log::Entry;
 use crate::exchange_log::reader::LogReader;
 use crate::exchange_log::tree::TILE;
 use crate::identity::Thumbprint;
 use crate::keyfile::Vault;
-use crate::registry::admin_event::too_large;
-use crate::registry::sqlite::{ADOPT_EVENT, FileRecord, RegistryFile};
+use crate::registry::sqlite::{ADOPT_EVENT, RegistryFile};
 use crate::registry::{AdminEventKey, LoggedEvent, MAX_SKEW_S, ObjectChange, RefusedEvent, RegistryError, now};
+use compare::{Compare, NameHolders};
 use foldhash::HashMap;
+use issued::{DAMAGE, IssuedTokens};
 use serde_json::Value;
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
@@ -76,6 +80,10 @@ pub struct Replay {
     adopted: Option<String>,
     /// Whether any other event concerns the registry.
     began: bool,
+    /// What the log says of files beside it.
+    files: LoggedFiles,
+    /// Tokens that are good, where they are compared, too.
+    issued: Option<IssuedTokens>,
 }
 
 /// Half a SHA-256.
@@ -132,6 +140,12 @@ impl Replay {
                 self.recent.pop_front();
             }
         }
+        if entry.status == 0 {
+            self.files.take(index, &entry.event, &entry.object);
+        }
+        if let Some(issued) = &mut self.issued {
+            issued.take(index, entry);
+        }
         match entry.event.as_str() {
             _ if entry.changes.is_empty() => return,
             ADOPT_EVENT if self.adopted.is_none() => self.adopted = Some(entry.object.clone()),
@@ -160,6 +174,12 @@ impl Replay {
         Replay { key: Some(key), ..Replay::default() }
     }
 
+    /// Compares tokens that are valid now, too, with the file that lists them (about 250 bytes of memory for each), and has SQLite
+    /// check both files: more than a gateway does that runs.
+    pub fn with_issued_tokens(self) -> Self {
+        Replay { issued: Some(IssuedTokens::new()), ..self }
+    }
+
     /// Whether the log leaves room for an older version's registry to be stated by events of this object: it has nothing of a
     /// registry yet but by the same events. What a file says of its own age proves nothing.
     pub fn may_adopt(&self, object: &str) -> bool {
@@ -185,6 +205,11 @@ impl Replay {
             LoggedEvent::Upgraded(event) => self.recent.contains(&event.id),
             LoggedEvent::Refused(_) => false,
         }
+    }
+
+    /// What the log says of files that the gateway keeps for itself.
+    pub fn files(&self) -> &LoggedFiles {
+        &self.files
     }
 
     /// Returns the number of objects in the log.
@@ -248,6 +273,8 @@ impl Replay {
         let beside = || AdminEventKey::read(registry, &Vault::default()).unwrap_or_default();
         let key = self.key.clone().or_else(beside);
         let notes = file.admin_events(key.as_ref())?;
+        let damage = if self.issued.is_some() { file.check_fault()? } else { None };
+        let rows = self.issued.as_ref().map(|issued| issued.rows(registry)).transpose()?;
         let reader = LogReader::open(data).map_err(AuditError::from)?;
         self.advance_in(&reader, |_, _| true)?;
         let mut noted: HashMap<&str, &ObjectChange> = HashMap::default();
@@ -276,6 +303,13 @@ impl Replay {
         }
         compare.missing(&seen)?;
         compare.names()?;
+        if let Some(damage) = damage {
+            compare.push("registry.sqlite", DAMAGE, "ok".into(), damage);
+        }
+        let replay = compare.replay;
+        if let (Some(issued), Some(rows)) = (&replay.issued, rows) {
+            issued.compare(rows, &mut compare)?;
+        }
         for RefusedEvent { sequence, claim } in refused {
             compare.push(&format!("act:{sequence}"), "", "null".into(), format!("{claim} (not noted by this gateway)"));
         }
@@ -325,182 +359,4 @@ fn is_kept(object: &str, after: &str) -> bool {
         value.get("revoked").and_then(Value::as_bool).unwrap_or_default()
     };
     after != "null" && (!object.starts_with("token:") || revoked())
-}
-
-/// Who holds the certificate names, by the records and by the file's own table.
-#[derive(Default)]
-struct NameHolders {
-    by_record: HashMap<String, String>,
-    by_table: HashMap<String, String>,
-}
-
-/// A comparison in progress.
-struct Compare<'c> {
-    replay: &'c Replay,
-    /// Changes that are noted in the file and not in the log yet.
-    noted: HashMap<&'c str, &'c ObjectChange>,
-    reader: LogReader,
-    found: Vec<RegistryDifference>,
-    failed: Option<AuditError>,
-    names: NameHolders,
-}
-
-impl Compare<'_> {
-    fn push(&mut self, object: &str, field: &str, in_log: String, in_file: String) {
-        if self.found.len() < MAX_DIFFERENCES {
-            self.found.push(RegistryDifference { object: object.into(), field: field.into(), in_log, in_file });
-        }
-    }
-
-    /// The record that the log has, with what is on its way into it.
-    fn in_log(&mut self, object: &str) -> Option<String> {
-        if let Some(change) = self.noted.get(object) {
-            return is_kept(object, &change.after).then(|| change.after.clone());
-        }
-        let last = *self.replay.objects.get(object)?;
-        match Replay::text(&self.reader, &last) {
-            Ok(text) => Some(text),
-            Err(error) => {
-                self.failed.get_or_insert(error);
-                None
-            }
-        }
-    }
-
-    /// Compares one record, and returns the object where it is one of the log's kinds.
-    fn record(&mut self, record: &FileRecord) -> Option<String> {
-        match record {
-            FileRecord::Complete(object, in_file) => {
-                self.note_names(object, in_file);
-                let same = !self.noted.contains_key(object.as_str())
-                    && self.replay.objects.get(object.as_str()).is_some_and(|last| last.hash == hash(in_file));
-                if !same {
-                    match self.in_log(object) {
-                        None => self.push(object, "", "null".into(), in_file.clone()),
-                        Some(in_log) => self.fields(object, &in_log, in_file),
-                    }
-                }
-                Some(object.clone())
-            }
-            FileRecord::Revoked(object, expires) => {
-                let in_log = self.in_log(object);
-                match in_log.as_deref().map(ends) {
-                    None => self.push(object, "", "null".into(), format!("revoked, ends {expires}")),
-                    Some(ends) if ends != *expires => {
-                        self.push(object, "expires", ends.to_string(), expires.to_string());
-                    }
-                    Some(_) => {}
-                }
-                Some(object.clone())
-            }
-            FileRecord::Name(name, holder) => {
-                self.names.by_table.insert(name.clone(), holder.clone());
-                None
-            }
-        }
-    }
-
-    fn note_names(&mut self, object: &str, record: &str) {
-        if !object.starts_with("client:") && !object.starts_with("staff:") {
-            return;
-        }
-        let value: Value = serde_json::from_str(record).unwrap_or_default();
-        for name in value.get("names").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
-            self.names.by_record.insert(name.to_owned(), object.to_owned());
-        }
-    }
-
-    /// Finds the fields that differ. A field that an older version did not write has its default.
-    fn fields(&mut self, object: &str, in_log: &str, in_file: &str) {
-        if in_log == TOO_LARGE || in_log == in_file || in_log == too_large(in_file) {
-            return;
-        }
-        let read = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_default();
-        let (log, file) = (read(in_log), read(in_file));
-        let (Some(log_fields), Some(file_fields)) = (log.as_object(), file.as_object()) else {
-            return self.push(object, "", in_log.to_owned(), in_file.to_owned());
-        };
-        let is_default = |value: &Value| match value {
-            Value::Null => true,
-            Value::Bool(flag) => !flag,
-            Value::Number(number) => number.as_i64() == Some(0),
-            Value::String(text) => text.is_empty(),
-            Value::Array(items) => items.is_empty(),
-            Value::Object(fields) => fields.is_empty(),
-        };
-        let mut names: Vec<&String> = log_fields.keys().chain(file_fields.keys()).collect();
-        names.sort();
-        names.dedup();
-        for name in names {
-            let (one, other) = (log_fields.get(name), file_fields.get(name));
-            let same = match (one, other) {
-                (Some(one), Some(other)) => one == other,
-                (Some(only), None) | (None, Some(only)) => is_default(only),
-                (None, None) => true,
-            };
-            if !same {
-                let text = |value: Option<&Value>| value.map_or_else(|| "null".to_owned(), Value::to_string);
-                self.push(object, name, text(one), text(other));
-            }
-        }
-    }
-
-    /// What the log has and the file does not.
-    fn missing(&mut self, seen: &HashMap<String, ()>) -> Result<(), AuditError> {
-        let now = now();
-        let replay = self.replay;
-        for (object, last) in &replay.objects {
-            // Revocations of tokens that ended are removed with them; what waited goes at its end.
-            let over = last.ends != 0 && last.ends < now - MAX_SKEW_S;
-            if over || seen.contains_key(object.as_ref()) || self.noted.contains_key(object.as_ref()) {
-                continue;
-            }
-            if self.found.len() >= MAX_DIFFERENCES {
-                break;
-            }
-            let in_log = Replay::text(&self.reader, last)?;
-            self.push(object, "", in_log, "null".into());
-        }
-        let noted: Vec<(&str, &ObjectChange)> = self.noted.iter().map(|(object, change)| (*object, *change)).collect();
-        for (object, change) in noted {
-            let ends = if object.starts_with("token:") { ends(&change.after) } else { 0 };
-            let over = ends != 0 && ends < now - MAX_SKEW_S;
-            if is_kept(object, &change.after) && !over && !seen.contains_key(object) {
-                self.push(object, "", change.after.clone(), "null".into());
-            }
-        }
-        Ok(())
-    }
-
-    /// The table of certificate names holds those of the records, and of people who were removed.
-    fn names(&mut self) -> Result<(), AuditError> {
-        let NameHolders { by_record, by_table } = std::mem::take(&mut self.names);
-        for (name, holder) in &by_record {
-            if by_table.get(name) != Some(holder) {
-                let in_file = by_table.get(name).cloned().unwrap_or_else(|| "null".into());
-                self.push(holder, &format!("the certificate name {name}"), holder.clone(), in_file);
-            }
-        }
-        for (name, holder) in by_table {
-            if !by_record.contains_key(&name) && !self.was_held(&holder, &name)? {
-                self.push(&holder, &format!("the certificate name {name}"), "null".into(), holder.clone());
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether a name is one that a person had who was removed: it stays theirs. A client keeps its record.
-    fn was_held(&self, holder: &str, name: &str) -> Result<bool, AuditError> {
-        let before = match (self.noted.get(holder), self.replay.former.get(holder)) {
-            (Some(change), _) if !is_kept(holder, &change.after) => Some(change.before.clone()),
-            (None, Some(last)) => Replay::change(&self.reader, last)?.map(|change| change.before),
-            _ => None,
-        };
-        let held = before.filter(|_| holder.starts_with("staff:")).is_some_and(|before| {
-            let record: Value = serde_json::from_str(&before).unwrap_or_default();
-            let mut names = record.get("names").and_then(Value::as_array).into_iter().flatten();
-            names.any(|held| held.as_str() == Some(name))
-        });
-        Ok(held)
-    }
 }

@@ -9,7 +9,7 @@ pub use super::holds::{Hold, Holds, MAX_HOLDS};
 use super::replay::{CompareError, Replay};
 use super::{AuditError, logged_state};
 use crate::exchange_log::archive::archive as copy;
-use crate::exchange_log::file_events::PRUNE_EVENT;
+use crate::exchange_log::file_events::{FILE_EVENT, PRUNE_EVENT};
 use crate::exchange_log::pruned::{self, Pruned};
 use crate::exchange_log::reader::LogReader;
 use crate::exchange_log::tree::TILE;
@@ -114,8 +114,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 const RESTATED_AT_ONCE: usize = 100;
 
 /// Restates every object of the registry whose last change stands in the plan's bundles, so that the registry can still be
-/// recomputed from the log when they are gone; gives how many. [`is_restated`] tells when the log has it. The records are the
-/// log's, not the file's.
+/// recomputed from the log when they are gone, and the last word of the log about each file beside it; gives how many.
+/// [`is_restated`] tells when the log has it. The records are the log's, not the file's.
 ///
 /// # Errors
 /// The registry's file or that of the holds is not what the log says: who edited it is to be found out while the log has
@@ -137,7 +137,11 @@ pub fn restate(data: &Path, plan: &Plan, store: &SqliteStore) -> Result<usize, A
     for some in records.chunks(RESTATED_AT_ONCE) {
         store.restate(some.to_vec())?;
     }
-    Ok(records.len())
+    let files = replay.files().within(&plan.runs);
+    for object in &files {
+        store.note(FILE_EVENT, object.clone())?;
+    }
+    Ok(records.len() + files.len())
 }
 
 /// Returns whether no object's last change stands in the plan's bundles any more. Where one of the log is not in the registry's file, it
@@ -148,7 +152,7 @@ pub fn restate(data: &Path, plan: &Plan, store: &SqliteStore) -> Result<usize, A
 pub fn is_restated(data: &Path, plan: &Plan) -> Result<bool, AuditError> {
     let mut replay = Replay::default();
     replay.advance(data, |_, _| true)?;
-    Ok(replay.within(&plan.runs).is_empty())
+    Ok(replay.within(&plan.runs).is_empty() && replay.files().within(&plan.runs).is_empty())
 }
 
 /// Lists the plan's bundles as pruned and deletes them.

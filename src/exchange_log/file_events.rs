@@ -13,10 +13,12 @@ pub const RELEASE_EVENT: &str = "log.release";
 pub const FORK_EVENT: &str = "log.fork";
 /// The event of its acknowledgement; its object is `alarm:ID`.
 pub const ACKNOWLEDGE_EVENT: &str = "audit.acknowledge";
-/// Events of files below `state`.
-const OF_STATE: [&str; 4] = [HOLD_EVENT, RELEASE_EVENT, FORK_EVENT, ACKNOWLEDGE_EVENT];
+/// The event of what a file of the gateway's own holds from then on; its object is `file:PATH sha256:DIGEST`, the path in the data folder.
+pub const FILE_EVENT: &str = "log.file";
+/// Events of files below `state` and `keys`.
+const OF_STATE: [&str; 5] = [HOLD_EVENT, RELEASE_EVENT, FORK_EVENT, ACKNOWLEDGE_EVENT, FILE_EVENT];
 
-/// An admin event that states what a file below `state` must hold.
+/// An admin event that states what a file below `state` or `keys` must hold.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FileEvent {
     /// The entry's index; `u64::MAX`: it is on its way into the log.

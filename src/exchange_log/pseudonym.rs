@@ -9,9 +9,9 @@
 use super::LogError;
 use super::entry::Pseudonym;
 use aws_lc_rs::hmac;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use zeroize::Zeroizing;
 
 /// A message's salt, sent to the caller with the response.
@@ -46,6 +46,8 @@ pub struct PeriodKeys {
 pub struct Pseudonyms {
     folder: PathBuf,
     current: RwLock<HashMap<String, Arc<PeriodKeys>>>,
+    /// Periods whose keys were made here, not read.
+    made: Mutex<HashSet<String>>,
 }
 
 /// Bytes of a period's key file: a pseudonym key and a salt key.
@@ -96,6 +98,26 @@ pub fn check(folder: &Path) -> Result<Vec<String>, LogError> {
     Ok(faults)
 }
 
+/// The periods of which a key was made, each with the SHA-256 of its mark, in order. Marks of earlier versions, which are empty, are
+/// left out until they are written anew.
+///
+/// # Errors
+/// The folder cannot be read.
+pub fn marks(folder: &Path) -> Result<Vec<(String, String)>, LogError> {
+    let fail = |error: std::io::Error| LogError::io(folder, &error);
+    let mut marks = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(fail)? {
+        let name = entry.map_err(fail)?.file_name();
+        let Some(period) = name.to_str().and_then(|name| name.strip_suffix(".made")) else { continue };
+        let mark = std::fs::read(folder.join(&name)).map_err(fail)?;
+        if !mark.is_empty() {
+            marks.push((period.to_owned(), crate::hex::sha256(&mark)));
+        }
+    }
+    marks.sort();
+    Ok(marks)
+}
+
 impl Pseudonyms {
     /// Opens the keys below `folder`, which is created.
     ///
@@ -103,7 +125,12 @@ impl Pseudonyms {
     /// [`LogError::Io`] where the folder cannot be created.
     pub fn open(folder: &Path) -> Result<Self, LogError> {
         super::make_folder(folder)?;
-        Ok(Pseudonyms { folder: folder.to_owned(), current: RwLock::default() })
+        Ok(Pseudonyms { folder: folder.to_owned(), current: RwLock::default(), made: Mutex::default() })
+    }
+
+    /// Whether the key of a period was made by this process.
+    pub fn made(&self, period: &str) -> bool {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner).contains(period)
     }
 
     /// Returns the keys of the period of a time, and makes them where there are none yet.
@@ -196,6 +223,7 @@ impl Pseudonyms {
                 mark(&fresh)?;
                 crate::keyfile::write_private(&path, &fresh).map_err(fail)?;
                 super::sync_folder(&self.folder)?;
+                self.made.lock().unwrap_or_else(PoisonError::into_inner).insert(period.to_owned());
                 fresh
             }
             Err(error) => return Err(fail(error)),

@@ -10,8 +10,12 @@ pub(super) const KEPT: (&str, &str) = ("fetched", ".crl");
 /// Reads a cached list. One that cannot be used any more counts as none: it must not prevent a start.
 pub(super) fn read_kept(file: &Path) -> Option<List> {
     let bytes = std::fs::read(file).ok()?;
+    let with_digest = |mut list: List| {
+        (list.file, list.cached_digest) = (file.to_owned(), Some(crate::hex::sha256(&bytes)));
+        list
+    };
     let list = split(&bytes).map_err(|fault| fault.to_string()).and_then(|lists| match lists.as_slice() {
-        [one] => List::parse(one).map_err(|fault| fault.to_string()),
+        [one] => List::parse(one).map(with_digest).map_err(|fault| fault.to_string()),
         _ => Err("is not one list".into()),
     });
     list.inspect_err(|reason| tracing::warn!(file = %file.display(), reason, "a kept revocation list is passed over"))
@@ -30,10 +34,5 @@ pub fn cached(sources: &CrlSources) -> Vec<List> {
     };
     let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(is_list).collect();
     files.sort();
-    let with_file = |file: PathBuf| {
-        let mut list = read_kept(&file)?;
-        list.file = file;
-        Some(list)
-    };
-    files.into_iter().filter_map(with_file).collect()
+    files.iter().filter_map(|file| read_kept(file)).collect()
 }

@@ -56,6 +56,8 @@ pub struct List {
     pub next_update: i64,
     /// The file that it was read from; empty where from none.
     pub file: PathBuf,
+    /// SHA-256 of that file, where it is one in which a fetched list is kept.
+    pub cached_digest: Option<String>,
     /// Its DER.
     pub der: Vec<u8>,
     issuer_der: Vec<u8>,
@@ -107,6 +109,7 @@ impl List {
             this_update: read.last_update().timestamp(),
             next_update: next_update.timestamp(),
             file: PathBuf::new(),
+            cached_digest: None,
             der: der.to_vec(),
             issuer_der: read.issuer().as_raw().to_vec(),
             authority_key,

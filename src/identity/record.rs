@@ -46,6 +46,9 @@ struct RecordedLists {
     lists: Vec<Mark>,
 }
 
+/// What a file that counts for nothing leaves unknown.
+const UNKNOWN: &str = "nobody knows whether revocation lists went back";
+
 /// By SHA-256 of name and key, in hexadecimal.
 type Marks = BTreeMap<String, RecordedLists>;
 
@@ -56,7 +59,11 @@ struct CrlRecordState {
     below: BTreeMap<String, Arc<Authority>>,
     /// What is in the file.
     saved: Marks,
-    /// Why the file cannot be read.
+    /// SHA-256 of the file as it was read or written last; `None` where there is none, or not the gateway's.
+    digest: Option<String>,
+    /// Whether the file was compared with the log: until then nothing is written over it.
+    is_compared: bool,
+    /// Why the file counts for nothing.
     unreadable: Option<String>,
 }
 
@@ -95,13 +102,21 @@ impl CrlRecord {
             state_file::decode(file, key.as_ref(), &text).map_err(|error: StateFileError| error.to_string())
         };
         let read = match std::fs::read_to_string(file) {
-            Ok(text) => marks(text).and_then(|marks| Ok((below(&marks)?, marks))),
+            Ok(text) => {
+                let digest = sha256(text.as_bytes());
+                marks(text).and_then(|marks| Ok((below(&marks)?, marks, Some(digest))))
+            }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Default::default()),
             Err(error) => Err(error.to_string()),
         };
         let state = match read {
-            Ok((below, marks)) => CrlRecordState { below, saved: marks.clone(), marks, unreadable: None },
-            Err(error) => CrlRecordState { unreadable: Some(error), ..CrlRecordState::default() },
+            Ok((below, marks, digest)) => {
+                CrlRecordState { below, saved: marks.clone(), marks, digest, ..CrlRecordState::default() }
+            }
+            Err(error) => {
+                let unreadable = Some(format!("cannot be read, so that {UNKNOWN}: {error}"));
+                CrlRecordState { unreadable, ..CrlRecordState::default() }
+            }
         };
         let (file, registry, vault) = (file.clone(), registry.clone(), vault.clone());
         CrlRecord { file, registry, vault, state: Mutex::new(state) }
@@ -168,8 +183,23 @@ impl CrlRecord {
     /// What is wrong with the file.
     pub(super) fn fault(&self) -> Option<String> {
         let reason = self.state().unreadable.clone()?;
-        let file = self.file.display();
-        Some(format!("{file}: cannot be read, so that nobody knows whether revocation lists went back: {reason}"))
+        Some(format!("{}: {reason}", self.file.display()))
+    }
+
+    /// Compares the file as it was read with what the log tells of it, once: `is_older` says whether a digest is one of an earlier
+    /// state of the file. Such a file is the gateway's own, and would let revocation lists go back to where they were then.
+    pub(super) fn compare(&self, is_older: impl Fn(&str) -> bool) {
+        let mut state = self.state();
+        if std::mem::replace(&mut state.is_compared, true) {
+            return;
+        }
+        if state.digest.as_deref().is_some_and(is_older) {
+            state.unreadable = Some(format!(
+                "is an older one, and the exchange log tells of a newer one, so that {UNKNOWN}: put the newer one back, or compare \
+                 the lists with what their CAs publish, then remove it"
+            ));
+            state.digest = None;
+        }
     }
 
     /// Takes what is in force of a CA.
@@ -191,19 +221,22 @@ impl CrlRecord {
     /// Starts again where the file was removed.
     pub(super) fn follow_removal(&self) {
         let mut state = self.state();
-        if (state.unreadable.is_some() || !state.saved.is_empty()) && !self.file.exists() {
+        let is_known = state.unreadable.is_some() || !state.saved.is_empty();
+        if state.is_compared && is_known && !self.file.exists() {
             tracing::warn!(file = %self.file.display(), "removed: the revocation lists in force now are the first");
             let below = std::mem::take(&mut state.below);
-            *state = CrlRecordState { below, ..CrlRecordState::default() };
+            *state = CrlRecordState { below, is_compared: true, ..CrlRecordState::default() };
         }
     }
 
-    /// Writes the file, where something in it is new. One that cannot be read is left alone.
-    pub(super) fn save(&self) -> std::io::Result<()> {
+    /// Writes the file, where something in it is new; gives the SHA-256 of what it holds. One that counts for nothing is left
+    /// alone, and so is one that was not compared with the log yet.
+    pub(super) fn save(&self) -> std::io::Result<Option<(PathBuf, String)>> {
         let marks = {
             let state = self.state();
-            if state.unreadable.is_some() || state.marks == state.saved {
-                return Ok(());
+            if !state.is_compared || state.unreadable.is_some() || state.marks == state.saved {
+                let digest = state.digest.clone().filter(|_| state.is_compared);
+                return Ok(digest.map(|digest| (self.file.clone(), digest)));
             }
             state.marks.clone()
         };
@@ -211,7 +244,9 @@ impl CrlRecord {
         let key = key.ok_or_else(|| std::io::Error::other("there is no keys/acts.key"))?;
         let text = state_file::encode(&self.file, &key, &marks).map_err(std::io::Error::other)?;
         crate::keyfile::write_private(&self.file, text.as_bytes())?;
-        self.state().saved = marks;
-        Ok(())
+        let digest = sha256(text.as_bytes());
+        let mut state = self.state();
+        (state.saved, state.digest) = (marks, Some(digest.clone()));
+        Ok(Some((self.file.clone(), digest)))
     }
 }

@@ -189,22 +189,32 @@ impl Trust {
         self.record.keep_below(|ca| self.stands(ca, now, 0));
     }
 
-    /// Records what is in force, for the next start.
+    /// Compares what was in force when the gateway last ran, as its file has it, with what the log tells of that file; `is_older`
+    /// says whether a SHA-256 is that of an earlier state of it. Until then nothing is noted for the next start.
+    pub fn compare_record(&self, is_older: impl Fn(&str) -> bool) {
+        self.record.compare(is_older);
+    }
+
+    /// Notes what is in force, for the next start, and returns the files that hold it, with their SHA-256: the note itself, and lists
+    /// that were fetched.
     ///
     /// # Errors
-    /// The record cannot be written.
-    pub fn remember(&self) -> std::io::Result<()> {
+    /// The note cannot be written.
+    pub fn remember(&self) -> std::io::Result<Vec<(PathBuf, String)>> {
         if !self.checked {
-            return Ok(());
+            return Ok(Vec::new());
         }
         self.record.follow_removal();
+        let mut files = Vec::new();
         for (ca, lists) in self.with_their_lists() {
             if self.setbacks(&ca, &lists).is_empty() {
                 self.record.take(&ca, &lists);
+                files.extend(lists.iter().filter_map(|list| Some((list.file.clone(), list.cached_digest.clone()?))));
             }
         }
         self.record.keep(&self.authorities);
-        self.record.save()
+        files.extend(self.record.save()?);
+        Ok(files)
     }
 
     /// What of CAs and lists cannot work at this moment.

@@ -8,6 +8,7 @@ use crate::access;
 use crate::access::limits::GrantLimits;
 use crate::access::refusals::RefusalLog;
 use crate::access::token::TokenChecker;
+use crate::audit::logged_files::LoggedFiles;
 use crate::config::entries::UpstreamTarget;
 use crate::config::{Catalogue, Config, SecondMode, SourceEntry};
 use crate::contract::Operation;
@@ -29,8 +30,8 @@ use crate::witness::alarm;
 use arc_swap::ArcSwap;
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -93,6 +94,8 @@ pub struct Shared {
     pub max_message: usize,
     /// Where the registry's file is not what the exchange log says.
     pub registry_differences: ArcSwap<Vec<crate::audit::replay::RegistryDifference>>,
+    /// What the log tells of files that the gateway keeps for itself; `None` until it was read at the start.
+    pub(super) state_files: Mutex<Option<LoggedFiles>>,
     /// What is wrong with acts in the registry's file, a line each.
     pub event_alarm: ArcSwap<String>,
     /// Told when the gateway is to end.
@@ -134,6 +137,7 @@ impl Shared {
             shadowed: Arc::new(Semaphore::new(MAX_SHADOWED)),
             max_message: config.listen.max_message,
             registry_differences: ArcSwap::default(),
+            state_files: Mutex::default(),
             event_alarm: ArcSwap::default(),
             stop: CancellationToken::new(),
         }

@@ -6,8 +6,9 @@ use super::{Web, WebRequest, WebResponse, json, jwk};
 use crate::access::refusals::{self as access_refusals, Identity};
 use crate::access::token::VerifiedToken;
 use crate::config::Tokens;
-use crate::exchange_log::{Entry, Kind};
+use crate::exchange_log::{Entry, Kind, entry};
 use crate::issuer::{IssueError, IssueRequest, Issuer, Signer};
+use crate::registry::admin_event::canonical_json;
 use crate::registry::{ClientView, SigningKey, TokenRecord, now};
 use crate::status::{Reason, Refusal};
 use crate::telemetry::OAuthMetrics;
@@ -300,7 +301,7 @@ impl Web {
         };
         let record = self.prepare(&client, request).await?;
         let (token, record) = self.sign(record).await?;
-        let entry = self.entry(peer, &client, &record.id);
+        let entry = self.entry(peer, &client, &record);
         let (scope, lifetime) = (record.scopes.join(" "), record.expires - record.issued);
         let (recorded, logged) = tokio::join!(self.recorder.record(record), self.log.append(&entry));
         if !recorded || logged.is_err() {
@@ -354,7 +355,11 @@ impl Web {
         self.limits.work.run(&owner, work).await.map_err(busy)?.map_err(not_issued)
     }
 
-    fn entry(&self, peer: &crate::identity::Peer, client: &ClientView, token: &str) -> Entry {
+    /// The entry of a token that a client fetched: all that it says is in it, as in that of one that an administrator issued.
+    fn entry(&self, peer: &crate::identity::Peer, client: &ClientView, record: &TokenRecord) -> Entry {
+        let (token, object) = (record.id.as_str(), format!("token:{}", record.id));
+        let after = serde_json::to_value(record).map(|record| canonical_json(&record)).unwrap_or_default();
+        let changes = vec![entry::Change { object: object.clone(), before: "null".into(), after }];
         Entry {
             client: client.client.id.clone(),
             agency: client.client.agency.clone(),
@@ -363,7 +368,8 @@ impl Web {
             peer: peer.address.to_string(),
             actor: format!("client:{}", client.client.id),
             event: "token.fetch".into(),
-            object: format!("token:{token}"),
+            object,
+            changes,
             ..Entry::begin(Kind::Admin, &self.config.node)
         }
     }

@@ -6,6 +6,7 @@ mod support;
 
 mod administration;
 mod command_line;
+mod registry_columns;
 mod registry_edits;
 mod registry_log;
 mod remote;

@@ -171,7 +171,7 @@ async fn t4_an_act_that_is_changed_put_back_or_removed_before_it_is_logged_is_no
     // Noted while no gateway runs: whose it is cannot be changed.
     stage.store.suspend_client("shop", true).unwrap();
     let sql = sqlite(&stage);
-    sql.execute_batch("CREATE TABLE stolen AS SELECT * FROM acts; UPDATE acts SET actor = 'staff:minh'").unwrap();
+    sql.execute_batch("CREATE TEMP TABLE stolen AS SELECT * FROM acts; UPDATE acts SET actor = 'staff:minh'").unwrap();
     start(&mut stage);
     until("it is refused", Duration::from_secs(10), || has_line(&stage, "ndxp_admin_events_refused 1"));
     until("its effect is found", Duration::from_secs(20), || objects(&stage.data()).contains(&"client:shop".into()));

@@ -47,14 +47,14 @@ fn copy(from: &Path, to: &Path) -> PathBuf {
     to.to_owned()
 }
 
-fn person(id: &str) -> Actor {
+pub(super) fn person(id: &str) -> Actor {
     let digest = |number: u8| Digest([id.len() as u8 ^ id.as_bytes()[0] ^ number; 32]);
     let names = vec![format!("spiffe://example/staff/{id}")];
     Actor::Staff { id: id.into(), thumbprint: digest(1), key: digest(2), names, address: "192.0.2.1:5".into() }
 }
 
 /// The first two people: an administrator and an approver.
-fn bootstrap(store: &SqliteStore) {
+pub(super) fn bootstrap(store: &SqliteStore) {
     let staff = |id: &str| Staff { id: id.into(), roles: vec![], names: vec![format!("spiffe://example/staff/{id}")] };
     store.bootstrap(&staff("lan"), &staff("minh")).unwrap();
 }

@@ -1,7 +1,13 @@
 //! The gateway's own keys are made on command, and one that is gone is never replaced unasked.
 
-use crate::support::{Running, lay, until};
+use crate::support::{self, Running, Stage, audit_cli, lay, show, until};
+use ndxp_gateway::audit::logged_files::{digest_of, object};
+use ndxp_gateway::config::Config;
+use ndxp_gateway::exchange_log::clock;
+use ndxp_gateway::exchange_log::pseudonym::{Pseudonyms, period_of};
 use ndxp_gateway::sandbox::folder::DevFolder;
+use ndxp_gateway::sandbox::samples::samples;
+use ndxp_gateway::server::Gateway;
 use std::io::Read;
 use std::path::Path;
 use std::process::Command;
@@ -92,4 +98,70 @@ fn l11_the_key_of_acts_comes_with_the_registry_and_is_replaced_on_command_only()
     assert_ne!(std::fs::read(&key).unwrap(), first);
     assert!(run(&folder, &add("other")).0);
     starts(&folder);
+}
+
+/// An exchange about a person: the month's key is made where there is none.
+fn exchange(stage: &Stage) {
+    let samples = samples(&stage.sandbox.province);
+    let request = samples.iter().find(|one| one.operation.ends_with("/VerifyCitizen")).unwrap().requests[0].clone();
+    let shop = stage.actor("one-stop-shop");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async { shop.call(support::VERIFY, request).await.ok() });
+}
+
+#[test]
+fn l11_a_month_s_key_and_its_mark_are_not_replaced_together_unnoticed() {
+    let mut stage = Stage::start();
+    drop(stage.system("one-stop-shop"));
+    let period = period_of(clock::now_us());
+    let (key, mark) = (format!("keys/pseudonyms/{period}.key"), format!("keys/pseudonyms/{period}.made"));
+    let data = stage.data();
+    let of = |file: &str| std::fs::read(data.join(file)).unwrap();
+    let is_stated = |stage: &Stage| {
+        let now = digest_of(&data.join(&mark)).unwrap().map(|digest| object(&mark, &digest));
+        stage.entries().iter().any(|one| Some(&one.entry.object) == now.as_ref())
+    };
+    let verify = |stage: &Stage| {
+        let (content, _, told) = audit_cli(stage, &["verify"]);
+        (content, told)
+    };
+    exchange(&stage);
+    until("the log tells of the mark", Duration::from_secs(20), || is_stated(&stage));
+    stage.gateway.take().unwrap().stop();
+    assert!(verify(&stage).0, "{:?}", verify(&stage));
+    let own = (of(&key), of(&mark));
+    // Another pair, whose key and mark go together.
+    let folder = tempfile::tempdir().unwrap();
+    Pseudonyms::open(folder.path()).unwrap().keys(clock::now_us()).unwrap();
+    for (file, ending) in [(&key, "key"), (&mark, "made")] {
+        std::fs::copy(folder.path().join(format!("{period}.{ending}")), data.join(file)).unwrap();
+    }
+    let (content, told) = verify(&stage);
+    assert!(!content && told.contains(&mark) && told.contains("is not what entry"), "{told}");
+    // A gateway that runs with it does not make it the log's.
+    let config = stage.folder.gateway_config();
+    let start = || Gateway::start(Config::load(&config).map_err(show).unwrap()).unwrap();
+    stage.gateway = Some(start());
+    until("it has looked", Duration::from_secs(20), || {
+        support::ops_text(&stage, "/metrics").lines().any(|line| line == "ndxp_registry_differences 0")
+    });
+    stage.gateway.take().unwrap().stop();
+    assert!(!verify(&stage).0);
+    // Removed together: one that is made anew stays told of, with both entries.
+    for file in [&key, &mark] {
+        std::fs::remove_file(data.join(file)).unwrap();
+    }
+    let (content, told) = verify(&stage);
+    assert!(!content && told.contains("keys/pseudonyms"), "{told}");
+    stage.gateway = Some(start());
+    exchange(&stage);
+    until("the log tells of the new mark", Duration::from_secs(20), || is_stated(&stage));
+    stage.gateway.take().unwrap().stop();
+    let (content, told) = verify(&stage);
+    assert!(content && told.contains("was made anew") && told.contains("WARNING"), "{told}");
+    // The first pair back in its place is the older one, of which the log tells, too.
+    std::fs::write(data.join(&key), &own.0).unwrap();
+    std::fs::write(data.join(&mark), &own.1).unwrap();
+    let (content, told) = verify(&stage);
+    assert!(!content && told.contains("is an older one"), "{told}");
 }

@@ -13,4 +13,5 @@ mod keys;
 mod kill_nine;
 mod log_faults;
 mod retention;
+mod totals;
 mod witnesses;

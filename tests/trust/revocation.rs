@@ -3,6 +3,7 @@
 
 use crate::support::ca::{Ca, HOUR, MOMENT, check, clients, crl, lay_cas, over, publish, ready, unready};
 use crate::support::{Stage, UNIT, edit, ops_text, until};
+use ndxp_gateway::audit::logged_files;
 use ndxp_gateway::caller::CallerFiles;
 use ndxp_gateway::config::Config;
 use ndxp_gateway::sandbox::folder::DevFolder;
@@ -491,4 +492,118 @@ async fn t5_several_urls_are_followed_and_only_what_loads_is_taken_and_kept() {
     let told = starts(&stage.folder).err().unwrap();
     assert!(told.contains("no revocation list") && told.contains(&second), "{told}");
     assert_eq!(check(&stage.folder).0, 2);
+}
+
+/// Whether the log tells of a file as it is now.
+fn is_stated(stage: &Stage, file: &str) -> bool {
+    let Some(digest) = logged_files::digest_of(&stage.data().join(file)).unwrap() else { return false };
+    let object = logged_files::object(file, &digest);
+    let last = stage.entries().into_iter().rfind(|one| one.entry.object.starts_with(&format!("file:{file} ")));
+    last.is_some_and(|one| one.entry.object == object && one.entry.event == "log.file")
+}
+
+/// What `audit verify` says.
+fn verified(stage: &Stage) -> (bool, String) {
+    let (content, _, told) = crate::support::audit_cli(stage, &["verify"]);
+    (content, told)
+}
+
+const RECORD: &str = "state/revocation.json";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t5_an_older_record_of_the_lists_in_force_brings_no_revocation_back_unnoticed() {
+    let root = Ca::root("root");
+    let mut stage = stage(&[&root], &root.list(5, &[]));
+    let record = stage.data().join(RECORD);
+    let recorded = |number: &str| std::fs::read_to_string(&record).is_ok_and(|text| text.contains(number));
+    until("the record", MOMENT, || recorded("\"05\"") && is_stated(&stage, RECORD));
+    let older = std::fs::read(&record).unwrap();
+    let seven = root.client(&stage.folder, "seven", 7, "");
+    std::fs::write(crl(&stage.folder), root.list(6, &[7])).unwrap();
+    becomes(&stage, &seven, false).await;
+    until("the newer record", MOMENT, || recorded("\"06\"") && is_stated(&stage, RECORD));
+    let newer = std::fs::read(&record).unwrap();
+    stage.gateway.take().unwrap().stop();
+    assert!(verified(&stage).0, "{:?}", verified(&stage));
+    // The list from before the revocation, and the gateway's own record of then.
+    std::fs::write(crl(&stage.folder), root.list(5, &[])).unwrap();
+    std::fs::write(&record, &older).unwrap();
+    let (content, told) = verified(&stage);
+    assert!(!content && told.contains(RECORD) && told.contains("is an older one"), "{told}");
+    for _ in 0..2 {
+        // However often it is started, nothing is written over it, and it says so.
+        stage.gateway = Some(starts(&stage.folder).unwrap());
+        unready(&stage, "is an older one, and the exchange log tells of a newer one");
+        stage.gateway.take().unwrap().stop();
+        assert_eq!(std::fs::read(&record).unwrap(), older);
+        assert!(!verified(&stage).0);
+    }
+    // With the record that belongs there the list itself is told of, and with the list all is well.
+    std::fs::write(&record, &newer).unwrap();
+    assert!(verified(&stage).0, "{:?}", verified(&stage));
+    stage.gateway = Some(starts(&stage.folder).unwrap());
+    unready(&stage, "CN=root (number 05) is older");
+    std::fs::write(crl(&stage.folder), root.list(6, &[7])).unwrap();
+    ready(&stage);
+    assert!(!passes(&stage, &seven).await);
+    // Who means it removes the record, and the log tells of the one in its place.
+    stage.gateway.take().unwrap().stop();
+    std::fs::remove_file(&record).unwrap();
+    let (content, told) = verified(&stage);
+    assert!(!content && told.contains(RECORD) && told.contains("is gone"), "{told}");
+    std::fs::write(crl(&stage.folder), root.list(4, &[])).unwrap();
+    stage.gateway = Some(starts(&stage.folder).unwrap());
+    until("a new record", MOMENT, || recorded("\"04\"") && is_stated(&stage, RECORD));
+    ready(&stage);
+    stage.gateway.take().unwrap().stop();
+    assert!(verified(&stage).0, "{:?}", verified(&stage));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t5_a_fetched_list_that_was_put_back_or_altered_is_named_by_verify() {
+    let one = Ca::root("one");
+    let slot = Arc::new(Mutex::new(one.list(5, &[]).into_bytes()));
+    let (url, _) = publish(slot.clone()).await;
+    let mut stage = Stage::prepared(&|folder| {
+        lay_cas(folder, &[&one], "");
+        by_urls(folder, &[&url]);
+    });
+    let file = kept(&stage.folder.path).pop().unwrap();
+    let name = file.strip_prefix(stage.data()).unwrap().to_str().unwrap().to_owned();
+    until("it is stated", MOMENT, || is_stated(&stage, &name));
+    let older = std::fs::read(&file).unwrap();
+    let seven = one.client(&stage.folder, "seven", 7, "");
+    *slot.lock().unwrap() = one.list(6, &[7]).into_bytes();
+    becomes(&stage, &seven, false).await;
+    until("the newer one is stated", MOMENT, || is_stated(&stage, &name) && is_stated(&stage, RECORD));
+    let newer = std::fs::read(&file).unwrap();
+    stage.gateway.take().unwrap().stop();
+    assert!(verified(&stage).0, "{:?}", verified(&stage));
+    // Another list of the same CA, which was never in force here.
+    let never = one.list(7, &[]);
+    for (bytes, says) in [
+        (older.clone(), "is an older one"),
+        (never.into_bytes(), "is not what entry"),
+        (b"spoilt".to_vec(), "is not what entry"),
+    ] {
+        std::fs::write(&file, bytes).unwrap();
+        let (content, told) = verified(&stage);
+        assert!(!content && told.contains(&name) && told.contains(says), "{says}: {told}");
+    }
+    // One that is gone is fetched again, and one that nobody knows of is said.
+    std::fs::remove_file(&file).unwrap();
+    let (content, told) = verified(&stage);
+    assert!(content && told.contains("WARNING") && told.contains(&name), "{told}");
+    std::fs::write(stage.data().join("state/fetched-0.crl"), &older).unwrap();
+    std::fs::write(&file, &newer).unwrap();
+    let (content, told) = verified(&stage);
+    assert!(content && told.contains("state/fetched-0.crl"), "{told}");
+    std::fs::remove_file(stage.data().join("state/fetched-0.crl")).unwrap();
+    // An older one at a start while nobody answers: what was in force before says so, and the log keeps its word.
+    std::fs::write(&file, &older).unwrap();
+    *slot.lock().unwrap() = b"nothing".to_vec();
+    stage.gateway = Some(starts(&stage.folder).unwrap());
+    unready(&stage, "CN=one (number 05) is older");
+    stage.gateway.take().unwrap().stop();
+    assert!(verified(&stage).1.contains("is an older one"), "{:?}", verified(&stage));
 }

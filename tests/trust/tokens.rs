@@ -504,3 +504,68 @@ async fn t8_introspection_and_revocation_say_what_is_so() {
         crate::support::ops_text(&stage, "/readyz").starts_with("HTTP/1.1 200")
     });
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t4_issued_tokens_that_are_good_are_what_the_log_says() {
+    let mut stage = Stage::start();
+    stage.system("clerk");
+    stage.token("clerk", Duration::from_secs(3_600), Duration::ZERO);
+    let mut web = web(&stage, "clerk").await;
+    let (status, _, fetched) = post(&mut web, "/oauth2/token", FETCH).await;
+    assert!(status == 200 && fetched["access_token"].is_string());
+    drop(web);
+    until("the acts are in the log", Duration::from_secs(20), || stage.store.admin_events().unwrap().is_empty());
+    tokio::task::block_in_place(|| stage.gateway.take().unwrap().stop());
+    let (data, file) = (stage.data(), stage.data().join("issued.sqlite"));
+    let differing = || {
+        let registry = ndxp_gateway::server::registry_path(&data);
+        let mut replay = ndxp_gateway::audit::replay::Replay::default().with_issued_tokens();
+        let found = replay.confirmed_differences(&data, &registry, || {}).unwrap();
+        found.into_iter().map(|one| (one.object, one.field)).collect::<Vec<_>>()
+    };
+    assert_eq!(differing(), []);
+    let fetch = stage.entries().into_iter().rfind(|one| one.entry.event == "token.fetch").unwrap();
+    let issue = stage.entries().into_iter().find(|one| one.entry.event == "token.issue").unwrap();
+    for object in [fetch.entry.object, issue.entry.object.split(' ').next().unwrap().to_owned()] {
+        let id = object.strip_prefix("token:").unwrap();
+        let hour_ago = now() - 3_600;
+        for (edit, field) in [
+            ("client = 'other'".to_owned(), "client"),
+            ("scopes = '[]'".to_owned(), "scopes"),
+            ("certificate = 'x'".to_owned(), "certificate"),
+            ("issued = issued - 1".to_owned(), "issued"),
+            ("starts = starts + 1".to_owned(), "starts"),
+            ("expires = expires + 1".to_owned(), "expires"),
+            // As if it were over, so that its revocation would be forgotten.
+            (format!("expires = {hour_ago}"), "expires"),
+        ] {
+            let sql = rusqlite::Connection::open(&file).unwrap();
+            sql.execute_batch(&format!(
+                "CREATE TEMP TABLE kept AS SELECT * FROM tokens; UPDATE tokens SET {edit} WHERE id = '{id}'"
+            ))
+            .unwrap();
+            assert_eq!(differing(), [(object.clone(), field.to_owned())], "{edit}");
+            sql.execute_batch("DELETE FROM tokens; INSERT INTO tokens SELECT * FROM kept; DROP TABLE kept").unwrap();
+            assert_eq!(differing(), [], "{edit}");
+        }
+        let sql = rusqlite::Connection::open(&file).unwrap();
+        let take = format!("CREATE TEMP TABLE kept AS SELECT * FROM tokens; DELETE FROM tokens WHERE id = '{id}'");
+        sql.execute_batch(&take).unwrap();
+        assert_eq!(differing(), [(object.clone(), String::new())], "it is gone");
+        sql.execute_batch("DELETE FROM tokens; INSERT INTO tokens SELECT * FROM kept; DROP TABLE kept").unwrap();
+        let invent = format!(
+            "INSERT INTO tokens SELECT 'mine', client, scopes, certificate, issued, starts, expires FROM tokens WHERE id = '{id}'"
+        );
+        sql.execute(&invent, []).unwrap();
+        assert_eq!(differing(), [("token:mine".to_owned(), String::new())]);
+        sql.execute("DELETE FROM tokens WHERE id = 'mine'", []).unwrap();
+    }
+    // One that is over matters to nobody, whatever its row says.
+    stage.store.add_tokens(&ended("clerk", 0..1, 2)).unwrap();
+    assert_eq!(differing(), []);
+    let (content, _, told) = crate::support::audit_cli(&stage, &["verify", "--registry"]);
+    assert!(content, "{told}");
+    rusqlite::Connection::open(&file).unwrap().execute("UPDATE tokens SET scopes = '[]'", []).unwrap();
+    let (content, _, told) = crate::support::audit_cli(&stage, &["verify", "--registry"]);
+    assert!(!content && told.contains("token:") && told.contains("scopes"), "{told}");
+}

@@ -48,8 +48,8 @@ pub struct VerifyArgs {
     /// Folder with the bundles that were pruned: they are checked, too.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["receipt", "export"])]
     archive: Option<PathBuf>,
-    /// Check the registry, too: recompute clients, grants, people, certificate names, keys and revocations from the log alone,
-    /// and compare them with the registry's file.
+    /// Check the registry, too: recompute clients, grants, people, certificate names, keys, revocations and the tokens that are
+    /// good now from the log alone, and compare them with the registry's files.
     #[arg(long, conflicts_with_all = ["receipt", "export", "log"])]
     registry: bool,
     /// Check the search index, too: recompute it from the log and name each bundle where it differs.
@@ -292,7 +292,7 @@ fn compare(data: &Path, vault: &Vault) -> Result<usize, CliError> {
     };
     let progress = bar("recomputing the registry {bar:40} {pos}/{len} entries, {per_sec}")?;
     let key = AdminEventKey::read(&registry_path(data), vault).map_err(|error| failed(&error))?;
-    let mut replay = key.map(Replay::with_key).unwrap_or_default();
+    let mut replay = key.map(Replay::with_key).unwrap_or_default().with_issued_tokens();
     let advanced = replay.advance(data, |done, of| {
         progress.set_length(of);
         progress.set_position(done);

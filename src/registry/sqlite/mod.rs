@@ -28,7 +28,7 @@ pub use adopt::ADOPT_EVENT;
 use changing::REMEMBERED;
 use read::{keys, revision, staff};
 use readers::Readers;
-pub use records::{FileMark, FileRecord, RESTATE_EVENT, RegistryFile};
+pub use records::{FileMark, FileRecord, IssuedFile, RESTATE_EVENT, RegistryFile};
 use rows::{read_client, read_grant, read_token};
 use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
 use std::path::Path;
@@ -196,8 +196,14 @@ impl Store for SqliteStore {
         // One transaction: the parts belong to one moment.
         let moment = connection.transaction()?;
         let revision = revision(&moment)?;
+        // Where the file is an older one, or a change is missing, nothing short of everything is believed.
         match after.map(|after| i64::try_from(after).unwrap_or(i64::MAX)) {
-            Some(after) if revision - after < REMEMBERED => read::changes(&moment, after, lists, take)?,
+            Some(after)
+                if (0..REMEMBERED).contains(&revision.saturating_sub(after))
+                    && read::is_unbroken(&moment, after, revision)? =>
+            {
+                read::changes(&moment, after, lists, take)?;
+            }
             _ => read::everything(&moment, lists, take)?,
         }
         Ok(revision.unsigned_abs())

@@ -87,8 +87,19 @@ pub(super) fn changes(
     Ok(())
 }
 
+/// The number that was given to the last change, whether its row is still there or not: a row that somebody takes away must not
+/// keep a gateway from noticing that something changed.
 pub(super) fn revision(connection: &Connection) -> Result<i64, RegistryError> {
-    Ok(connection.prepare_cached("SELECT COALESCE(MAX(seq), 0) FROM changes")?.query_row([], |row| row.get(0))?)
+    let sql = "SELECT MAX(COALESCE((SELECT seq FROM sqlite_sequence WHERE name = 'changes'), 0),
+                          COALESCE((SELECT MAX(seq) FROM changes), 0))";
+    Ok(connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
+}
+
+/// Whether every change between two revisions is there, so that they can be followed one by one.
+pub(super) fn is_unbroken(connection: &Connection, after: i64, revision: i64) -> Result<bool, RegistryError> {
+    let sql = "SELECT COUNT(*) FROM changes WHERE seq > ?1";
+    let there: i64 = connection.prepare_cached(sql)?.query_row([after], |row| row.get(0))?;
+    Ok(there == revision - after)
 }
 
 pub(super) fn keys(connection: &Connection) -> Result<Vec<SigningKey>, RegistryError> {

@@ -4,8 +4,9 @@ use super::super::admin_event::{ObjectChange, canonical_json};
 use super::super::{Actor, AdminEventKey, LoggedEvent, RegistryError};
 use super::admin_events::{self, EventNote};
 use super::pending::read_pending;
-use super::rows::{read_client, read_grant, read_key, read_staff};
-use super::{SqliteStore, all};
+use super::rows::{read_client, read_grant, read_key, read_staff, read_token};
+use super::{SqliteStore, all, schema};
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags, Row, TransactionBehavior};
 use serde::Serialize;
 use std::os::unix::fs::MetadataExt;
@@ -54,6 +55,39 @@ pub enum FileRecord {
     Revoked(String, i64),
     /// A certificate name, and who holds it (`kind:id`).
     Name(String, String),
+    /// A part of the file itself (`table …`, `column …`, `trigger …`), and whether it is there and should not be, or the other way
+    /// round.
+    Shape(String, bool),
+}
+
+/// Columns that hold a list as JSON; what is none is read as an empty one.
+const LISTS: [&str; 6] = ["names", "roles", "scopes", "purposes", "fields", "networks"];
+/// Columns that hold yes or no.
+const FLAGS: [&str; 4] = ["suspended", "retired", "needs_approval", "withdrawn"];
+
+/// Puts what was read of a row beside its canonical form, where a gateway would not have written it: a list that is none, a flag that
+/// is neither yes nor no, a quota below zero, somebody who cannot be read. Whatever it means to a gateway, somebody else wrote it.
+fn as_written(row: &Row<'_>, record: &mut serde_json::Value) -> Result<(), RegistryError> {
+    let Some(fields) = record.as_object_mut() else { return Ok(()) };
+    for (at, name) in row.as_ref().column_names().into_iter().enumerate() {
+        let text = match row.get_ref(at)? {
+            ValueRef::Text(text) => String::from_utf8_lossy(text).into_owned(),
+            ValueRef::Integer(number) => number.to_string(),
+            _ => continue,
+        };
+        let is_list = || serde_json::from_str::<Vec<String>>(&text).is_ok();
+        let is_good = match name {
+            list if LISTS.contains(&list) => is_list(),
+            flag if FLAGS.contains(&flag) => text == "0" || text == "1",
+            "daily_quota" => !text.starts_with('-'),
+            "requester" => text.is_empty() || serde_json::from_str::<Actor>(&text).is_ok(),
+            _ => true,
+        };
+        if !is_good {
+            fields.insert(name.to_owned(), text.into());
+        }
+    }
+    Ok(())
 }
 
 /// Tables whose rows are records: kind, statement.
@@ -65,22 +99,22 @@ const TABLES: [(&str, &str); 5] = [
     ("change", "SELECT * FROM pending"),
 ];
 
-fn json<T: Serialize>(record: &T) -> Result<String, RegistryError> {
-    let value = serde_json::to_value(record).map_err(|error| RegistryError::Store(error.to_string()))?;
-    Ok(canonical_json(&value))
+fn json<T: Serialize>(record: &T) -> Result<serde_json::Value, RegistryError> {
+    serde_json::to_value(record).map_err(|error| RegistryError::Store(error.to_string()))
 }
 
 /// The id and the record of a row.
 fn whole(kind: &str, row: &Row<'_>) -> Result<(String, String), RegistryError> {
     let id = row.get(if kind == "key" { "kid" } else { "id" })?;
-    let record = match kind {
+    let mut record = match kind {
         "client" => json(&read_client(row)?),
         "grant" => json(&read_grant(row)?),
         "staff" => json(&read_staff(row)?),
         "change" => json(&read_pending(row)?),
         _ => json(&read_key(row)?),
-    };
-    Ok((id, record?))
+    }?;
+    as_written(row, &mut record)?;
+    Ok((id, canonical_json(&record)))
 }
 
 impl RegistryFile {
@@ -104,11 +138,22 @@ impl RegistryFile {
         admin_events::all_noted(&self.0, key)
     }
 
+    /// What SQLite itself finds wrong with the file; `None` where nothing. All of the file is read for it.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn check_fault(&self) -> Result<Option<String>, RegistryError> {
+        damage(&self.0)
+    }
+
     /// Visits every record of the file.
     ///
     /// # Errors
     /// The file cannot be read.
     pub fn records(&self, take: &mut dyn FnMut(FileRecord)) -> Result<(), RegistryError> {
+        let (gone, strange) = schema::deviations(&self.0)?;
+        gone.into_iter().for_each(|part| take(FileRecord::Shape(part, false)));
+        strange.into_iter().for_each(|part| take(FileRecord::Shape(part, true)));
         for (kind, sql) in TABLES {
             let mut statement = self.0.prepare(sql)?;
             let mut rows = statement.query([])?;
@@ -126,6 +171,75 @@ impl RegistryFile {
             Ok(())
         })?;
         Ok(())
+    }
+}
+
+/// The first thing that SQLite finds wrong with a file: also where an index leaves a row out, which is found no more by it.
+fn damage(connection: &Connection) -> Result<Option<String>, RegistryError> {
+    let found: String = connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
+    Ok((found != "ok").then_some(found))
+}
+
+/// The file of issued tokens beside a registry; nothing is written to it.
+pub struct IssuedFile(Connection);
+
+impl IssuedFile {
+    /// The first thing that is otherwise than a gateway makes the file; `None` where nothing is.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn schema_fault(&self) -> Result<Option<String>, RegistryError> {
+        let version: i64 = self.0.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+        let (gone, strange) = schema::issued_deviations(&self.0)?;
+        let older = (version < schema::VERSION).then(|| format!("version {version}"));
+        Ok(strange.into_iter().chain(gone.into_iter().map(|part| format!("without {part}"))).chain(older).next())
+    }
+
+    /// Opens the file beside this registry; `None` where there is none.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn open(registry: &Path) -> Result<Option<Self>, RegistryError> {
+        let path = schema::issued_path(registry);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let connection = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        connection.busy_timeout(Duration::from_secs(5))?;
+        Ok(Some(IssuedFile(connection)))
+    }
+
+    /// What SQLite itself finds wrong with the file; `None` where nothing.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn check_fault(&self) -> Result<Option<String>, RegistryError> {
+        damage(&self.0)
+    }
+
+    /// Hands over the tokens that end after a time: each id, and its record as it was when it was issued, as canonical JSON.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn valid(&self, after: i64, take: &mut dyn FnMut(String, String)) -> Result<(), RegistryError> {
+        let mut statement = self.0.prepare("SELECT tokens.*, 0 AS revoked FROM tokens WHERE expires > ?1")?;
+        let mut rows = statement.query([after])?;
+        while let Some(row) = rows.next()? {
+            let token = read_token(row)?;
+            let record = canonical_json(&json(&token)?);
+            take(token.id, record);
+        }
+        Ok(())
+    }
+
+    /// The same of one token.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn record(&self, id: &str) -> Result<Option<String>, RegistryError> {
+        let sql = "SELECT tokens.*, 0 AS revoked FROM tokens WHERE id = ?1";
+        let mut records = all(&self.0, sql, [id], read_token)?;
+        records.pop().map(|token| Ok(canonical_json(&json(&token)?))).transpose()
     }
 }
 

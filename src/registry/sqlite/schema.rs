@@ -2,13 +2,14 @@
 
 use super::super::{AdminEventKey, RegistryError};
 use super::list::{ISSUED_INDEXES, REGISTRY_INDEXES};
-use super::{admin_events, adopt, identities};
+use super::{admin_events, adopt, all, identities};
 use rusqlite::Connection;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Version of the tables below: a file of a later one is refused rather than misread.
-const VERSION: i64 = 5;
+pub(super) const VERSION: i64 = 5;
 /// From this version on, acts hold everything that they change: older files are restated as a whole.
 const COMPLETE_EVENTS: i64 = 4;
 /// From this version on, acts have a code.
@@ -121,12 +122,47 @@ pub(super) fn registry(path: &Path, key: &AdminEventKey) -> Result<Connection, R
 }
 
 /// The file of issued tokens beside a registry.
-fn issued_path(registry: &Path) -> PathBuf {
+pub(super) fn issued_path(registry: &Path) -> PathBuf {
     registry.with_file_name("issued.sqlite")
 }
 
 pub(super) fn issued(registry: &Path) -> Result<Connection, RegistryError> {
     open(&issued_path(registry), ISSUED, ISSUED_INDEXES, |_, _| Ok(()))
+}
+
+/// What a registry's file is made of: tables with their columns, indexes, triggers, views. What SQLite keeps for itself is left out.
+fn shape(connection: &Connection) -> Result<BTreeSet<String>, RegistryError> {
+    let objects = "SELECT type || ' ' || name || ' of ' || tbl_name FROM sqlite_schema WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'";
+    let columns = "SELECT 'column ' || tables.name || '.' || columns.name || ' ' || columns.type || ' ' || columns.\"notnull\" || ' ' || columns.pk
+        FROM sqlite_schema AS tables, pragma_table_info(tables.name) AS columns
+        WHERE tables.type = 'table' AND tables.name NOT LIKE 'sqlite\\_%' ESCAPE '\\'";
+    let mut shape: BTreeSet<String> = all(connection, objects, [], |row| row.get(0))?.into_iter().collect();
+    shape.extend(all(connection, columns, [], |row| row.get::<_, String>(0))?);
+    Ok(shape)
+}
+
+/// How a registry's file is made otherwise than a gateway makes it: what should be there and is not, what is there and should not
+/// be. A trigger could change what nobody looks at. Nothing of a file that an older version made: a start brings it up.
+pub(super) fn deviations(connection: &Connection) -> Result<(Vec<String>, Vec<String>), RegistryError> {
+    deviations_from(connection, &format!("{REGISTRY} {REGISTRY_INDEXES}"))
+}
+
+/// The same of the file of issued tokens.
+pub(super) fn issued_deviations(connection: &Connection) -> Result<(Vec<String>, Vec<String>), RegistryError> {
+    deviations_from(connection, &format!("{ISSUED} {ISSUED_INDEXES}"))
+}
+
+fn deviations_from(connection: &Connection, schema: &str) -> Result<(Vec<String>, Vec<String>), RegistryError> {
+    let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    if version < VERSION {
+        return Ok(Default::default());
+    }
+    let fresh = Connection::open_in_memory()?;
+    fresh.execute_batch(schema)?;
+    let (wanted, there) = (shape(&fresh)?, shape(connection)?);
+    let mut strange: Vec<String> = there.difference(&wanted).cloned().collect();
+    strange.extend((version != VERSION).then(|| format!("version {version}")));
+    Ok((wanted.difference(&there).cloned().collect(), strange))
 }
 
 /// Opens a file and brings it up to this version, all of it or nothing.

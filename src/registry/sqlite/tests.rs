@@ -263,3 +263,35 @@ fn t4_the_registry_can_be_recomputed_from_its_acts() {
     let size = |event: &AdminEvent| event.changes.iter().map(|one| one.before.len() + one.after.len()).sum::<usize>();
     assert!(admin_events.iter().all(|event| size(event) < 48_000));
 }
+
+#[test]
+fn a_change_that_was_removed_or_a_file_that_went_back_is_read_as_a_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(&folder.path().join("registry.sqlite")).unwrap();
+    ["one", "two"].iter().for_each(|id| store.add_client(&client(id)).unwrap());
+    let suspended = |followed: &Snapshot, id: &str| followed.client(id).unwrap().client.suspended;
+    let edit = |sql: &str| assert!(store.connection().execute(sql, []).unwrap() > 0, "{sql}");
+    // The last change, and one among others.
+    let mut followed = Snapshot::read(&store).unwrap();
+    store.suspend_client("one", true).unwrap();
+    edit("DELETE FROM changes WHERE seq = (SELECT MAX(seq) FROM changes)");
+    followed = followed.follow(&store).unwrap().unwrap();
+    assert!(suspended(&followed, "one") && !suspended(&followed, "two"));
+    store.suspend_client("two", true).unwrap();
+    store.suspend_client("one", false).unwrap();
+    edit("DELETE FROM changes WHERE seq = (SELECT MAX(seq) - 1 FROM changes)");
+    followed = followed.follow(&store).unwrap().unwrap();
+    assert!(!suspended(&followed, "one") && suspended(&followed, "two"));
+    // As one that is put back, which counts fewer changes.
+    edit("UPDATE clients SET suspended = 0 WHERE id = 'two'");
+    edit("DELETE FROM changes");
+    edit("UPDATE sqlite_sequence SET seq = 1 WHERE name = 'changes'");
+    followed = followed.follow(&store).unwrap().unwrap();
+    assert!(!suspended(&followed, "two"));
+    assert!(followed.follow(&store).unwrap().is_none(), "nothing changed");
+    // What is there is followed one by one.
+    store.suspend_client("two", true).unwrap();
+    edit("UPDATE clients SET suspended = 1 WHERE id = 'one'");
+    let next = followed.follow(&store).unwrap().unwrap();
+    assert!(suspended(&next, "two") && !suspended(&next, "one"));
+}

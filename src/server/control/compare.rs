@@ -2,6 +2,7 @@
 //! written to the file, on a thread of its own, at a bounded rate. A difference is an alarm that stays until there is none any
 //! more.
 
+use super::state_files;
 use crate::audit::replay::{CompareError, RegistryDifference, Replay};
 use crate::registry::AdminEventKey;
 use crate::registry::sqlite::FileMark;
@@ -46,7 +47,7 @@ pub(in crate::server) fn spawn(
             let mark = FileMark::of(&registry, alike.take());
             match mark {
                 Ok((mark, true)) => alike = Some(mark),
-                Ok((mark, false)) => match compare(&mut replay, &data, &stop) {
+                Ok((mark, false)) => match compare(&mut replay, &data, &shared, &stop) {
                     Ok(found) => {
                         shared.readiness.set(Component::Comparison, Vec::new());
                         report(&shared, &found);
@@ -76,6 +77,7 @@ fn fail(shared: &Shared, error: &CompareError) {
 fn compare(
     replay: &mut Replay,
     data: &Path,
+    shared: &Shared,
     stop: &CancellationToken,
 ) -> Result<Vec<RegistryDifference>, CompareError> {
     // What is not sealed yet is a small rest, which the comparison takes in: the journal is read once.
@@ -86,6 +88,9 @@ fn compare(
     if stop.is_cancelled() {
         return Ok(Vec::new());
     }
+    // The whole log was read: what it tells of other files counts, too.
+    replay.advance(data, |_, _| true)?;
+    state_files::begin(shared, replay.files());
     replay.confirmed_differences(data, &registry_path(data), || std::thread::sleep(PAUSE))
 }
 

@@ -13,4 +13,5 @@ pub(in crate::server) mod quota;
 pub(in crate::server) mod reflection;
 pub(in crate::server) mod reload;
 pub(in crate::server) mod retention;
+pub(in crate::server) mod state_files;
 pub(in crate::server) mod unfinished_writes;

@@ -4,6 +4,7 @@
 use super::disk::DiskMonitor;
 use super::expiry::Expiry;
 use super::own_services::OwnServices;
+use super::state_files;
 use crate::admin::Admin;
 use crate::audit::service::Audit;
 use crate::config::Config;
@@ -140,10 +141,9 @@ impl Reloader {
     /// Says what of TLS cannot work, as it is in force now, and notes its lists for the next start.
     fn check_tls_state(&self) {
         let gate = self.gate.borrow().clone();
+        let kept = state_files::keep(&self.shared, &gate.trust);
         let mut faults = gate.faults(crate::registry::now());
-        if let Err(error) = gate.trust.remember() {
-            faults.push(format!("which revocation lists are in force cannot be noted for the next start: {error}"));
-        }
+        faults.extend(kept);
         self.shared.readiness.set(Component::Tls, faults);
     }
 

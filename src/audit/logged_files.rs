@@ -1,0 +1,197 @@
+//! Files of the gateway's own of which the log tells what they hold (`log.file`): which revocation lists were in force, the lists that
+//! were fetched, and the marks of pseudonym keys. The last entry about a file counts: an older file that is put back is the gateway's
+//! own, too, and only the log knows that there was a newer one.
+
+use super::holds::word;
+use crate::exchange_log::file_events::FILE_EVENT;
+use crate::exchange_log::tree::TILE;
+use crate::hex::sha256;
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::ops::RangeInclusive;
+use std::path::Path;
+
+/// What one entry says of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Statement {
+    /// The entry's index; `u64::MAX`: it is on its way into the log.
+    index: u64,
+    /// SHA-256 of the file, in hexadecimal.
+    digest: String,
+}
+
+/// Where a file's content stands among what the log tells of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileVersion {
+    /// It is what the last entry tells of.
+    Newest,
+    /// It is what an earlier entry tells of.
+    Older,
+    /// No entry tells of it.
+    Unknown,
+}
+
+/// A file that is not what the log says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileDifference {
+    /// Its path in the data folder.
+    pub file: String,
+    /// What is wrong, and what to do.
+    pub what: String,
+    /// Whether it may be so on purpose.
+    pub is_warning: bool,
+}
+
+/// What a log tells of files: some 100 bytes for each content that one of them had.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LoggedFiles(BTreeMap<String, Vec<Statement>>);
+
+/// The object of the act that tells what a file holds.
+pub fn object(file: &str, digest: &str) -> String {
+    format!("file:{file} sha256:{digest}")
+}
+
+/// A file's digest; `None` where there is no such file.
+///
+/// # Errors
+/// It cannot be read.
+pub fn digest_of(path: &Path) -> std::io::Result<Option<String>> {
+    match std::fs::read(path) {
+        Ok(bytes) => Ok(Some(sha256(&bytes))),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn is_mark(file: &str) -> bool {
+    file.starts_with("keys/pseudonyms/")
+}
+
+impl LoggedFiles {
+    /// Takes in an act, where it is about a file.
+    pub fn take(&mut self, index: u64, act: &str, object: &str) {
+        let (file, digest) = (word(object, "file:"), word(object, "sha256:"));
+        let is_inside = (file.starts_with("state/") || is_mark(file)) && !file.contains("..");
+        if act == FILE_EVENT && is_inside {
+            self.0.entry(file.to_owned()).or_default().push(Statement { index, digest: digest.to_owned() });
+        }
+    }
+
+    /// What the last entry says of a file.
+    pub fn last(&self, file: &str) -> Option<&str> {
+        Some(self.0.get(file)?.last()?.digest.as_str())
+    }
+
+    /// Where a content of a file stands.
+    pub fn version(&self, file: &str, digest: &str) -> FileVersion {
+        let history = self.0.get(file).map(Vec::as_slice).unwrap_or_default();
+        match history.iter().rposition(|one| one.digest == digest) {
+            Some(at) if at + 1 == history.len() => FileVersion::Newest,
+            Some(_) => FileVersion::Older,
+            None => FileVersion::Unknown,
+        }
+    }
+
+    /// Objects of the acts that must be restated before these bundles are pruned: the last about each file, where it is in one.
+    pub fn within(&self, bundles: &[RangeInclusive<u64>]) -> Vec<String> {
+        let inside = |index: u64| bundles.iter().any(|run| run.contains(&(index / TILE as u64)));
+        let last = self.0.iter().filter_map(|(file, history)| Some((file, history.last()?)));
+        last.filter(|(_, last)| inside(last.index)).map(|(file, last)| object(file, &last.digest)).collect()
+    }
+
+    /// Which files of a data folder are not what the log says.
+    pub fn differences(&self, data: &Path) -> Vec<FileDifference> {
+        self.0.iter().filter_map(|(file, history)| difference(data, file, history)).collect()
+    }
+}
+
+fn difference(data: &Path, file: &str, history: &[Statement]) -> Option<FileDifference> {
+    let last = history.last()?;
+    let of = |what: String, is_warning: bool| Some(FileDifference { file: file.to_owned(), what, is_warning });
+    let newest = match last.index {
+        u64::MAX => "an act that waits for the log".to_owned(),
+        index => format!("entry {index}"),
+    };
+    match digest_of(&data.join(file)) {
+        Err(error) => of(error.to_string(), false),
+        // A list that is gone is fetched again, or is published no more.
+        Ok(None) => of(format!("is gone; {newest} tells of it: put it back"), file.ends_with(".crl")),
+        Ok(Some(there)) if there == last.digest => {
+            let first = history.iter().find(|one| one.digest != last.digest).filter(|_| is_mark(file))?;
+            let what = format!(
+                "the key of this period was made anew ({newest}): nobody whom the log names by the first one (entry {}) is found",
+                first.index
+            );
+            of(what, true)
+        }
+        Ok(Some(there)) if history.iter().any(|one| one.digest == there) => {
+            of(format!("is an older one: {newest} tells of a newer one; put that back"), false)
+        }
+        Ok(Some(_)) => {
+            of(format!("is not what {newest} tells of, and no other entry tells of it: put the file back"), false)
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn l9_the_last_entry_about_a_file_counts_and_an_older_file_is_told_from_a_foreign_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let (data, file) = (folder.path(), "state/revocation.json");
+        let mut told = LoggedFiles::default();
+        assert_eq!((told.differences(data), told.last(file)), (Vec::new(), None), "the log tells of nothing");
+        for (index, content) in [(3, "one"), (700, "two")] {
+            told.take(index, FILE_EVENT, &object(file, &sha256(content.as_bytes())));
+        }
+        // Other acts, and files elsewhere, are not meant.
+        told.take(701, "log.hold", &object(file, "x"));
+        told.take(702, FILE_EVENT, &object("registry.sqlite", "x"));
+        told.take(703, FILE_EVENT, &object("state/../../etc/passwd", "x"));
+        let what = || {
+            let found = told.differences(data);
+            assert!(found.len() < 2, "{found:?}");
+            found.into_iter().next().map(|one| (one.what, one.is_warning)).unwrap_or_default()
+        };
+        assert!(what().0.starts_with("is gone; entry 700"), "{:?}", what());
+        std::fs::create_dir_all(data.join("state")).unwrap();
+        for (content, says, version) in [
+            ("two", "", FileVersion::Newest),
+            ("one", "is an older one: entry 700", FileVersion::Older),
+            ("three", "is not what entry 700 tells of", FileVersion::Unknown),
+        ] {
+            std::fs::write(data.join(file), content).unwrap();
+            assert!(what().0.starts_with(says) && !what().1 && what().0.is_empty() == says.is_empty(), "{:?}", what());
+            assert_eq!(told.version(file, &sha256(content.as_bytes())), version);
+        }
+        // What is restated before it is pruned: the last word alone.
+        assert_eq!(told.within(&[0..=0]), Vec::<String>::new());
+        assert_eq!(told.within(&[1..=2]), [object(file, &sha256(b"two"))]);
+        // A content may come back, and is the newest then.
+        told.take(800, FILE_EVENT, &object(file, &sha256(b"one")));
+        assert_eq!(told.version(file, &sha256(b"one")), FileVersion::Newest);
+    }
+
+    #[test]
+    fn l9_a_key_of_pseudonyms_that_was_made_anew_is_told_of_for_ever() {
+        let folder = tempfile::tempdir().unwrap();
+        let (data, file) = (folder.path(), "keys/pseudonyms/2026-11.made");
+        std::fs::create_dir_all(data.join("keys/pseudonyms")).unwrap();
+        let mut told = LoggedFiles::default();
+        told.take(5, FILE_EVENT, &object(file, &sha256(b"first")));
+        std::fs::write(data.join(file), "first").unwrap();
+        assert_eq!(told.differences(data), []);
+        // Key and mark were replaced together.
+        std::fs::write(data.join(file), "second").unwrap();
+        assert!(!told.differences(data)[0].is_warning);
+        told.take(9, FILE_EVENT, &object(file, &sha256(b"second")));
+        let found = told.differences(data);
+        assert!(found[0].is_warning && found[0].what.contains("(entry 5)"), "{found:?}");
+        // A list that is published no more is no fault.
+        told.take(10, FILE_EVENT, &object("state/fetched-aa.crl", "x"));
+        assert!(told.differences(data)[1].is_warning);
+    }
+}
