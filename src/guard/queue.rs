@@ -42,7 +42,7 @@ pub(super) struct QueueWait {
 /// The calls of an interval that got a permit.
 struct RecentWaits {
     began: Instant,
-    /// When the last of them got one.
+    /// When the last of them got one, or another was refused.
     last: Instant,
     calls: u64,
     /// How long they waited together, in microseconds.
@@ -72,8 +72,9 @@ impl QueueWait {
         let mut lately = self.lately();
         (lately.calls, lately.waited) = (lately.calls + 1, lately.waited + wait.map_or(0, micros));
         if now.saturating_duration_since(lately.began) >= INTERVAL {
-            // Where no call came for an interval, the burst is over that filled the queue.
-            let over = now.saturating_duration_since(lately.last) > INTERVAL;
+            // Where no call came for an interval, the burst is over that filled the queue. Calls in step come once in a call's time.
+            let pause = INTERVAL.max(Duration::from_micros(self.mean.get().saturating_mul(2)));
+            let over = now.saturating_duration_since(lately.last) > pause;
             // As long as some are refused, the queue is short because of that.
             let long = !over && (lately.refused || lately.waited / lately.calls > micros(self.max_wait()));
             self.long.store(long, Ordering::Relaxed);
@@ -123,7 +124,8 @@ impl QueueWait {
         if !stands || expected <= self.max_wait() {
             return Ok(());
         }
-        self.lately().refused = true;
+        let mut lately = self.lately();
+        (lately.refused, lately.last) = (true, now);
         Err(expected)
     }
 }
@@ -206,6 +208,23 @@ mod tests {
         now += Duration::from_millis(90);
         wait.record_wait(None, now);
         assert!(wait.admits(36, 8, now).is_err());
+    }
+
+    #[test]
+    fn a_slow_source_s_calls_in_step_are_no_bursts_that_are_over() {
+        let wait = QueueWait::new();
+        (0..100).for_each(|_| wait.record_latency(Duration::from_millis(200), 0));
+        let mut now = wait.start;
+        for round in 0..20 {
+            // Four permits come free at once. After the first rush they are for two that wait, and for two that come.
+            now += Duration::from_millis(200);
+            let waited = if round == 0 { 900 } else { 100 };
+            (0..2).for_each(|_| wait.record_wait(Some(Duration::from_millis(waited)), now));
+            (0..2).for_each(|_| wait.record_wait(None, now));
+            let comes = |ahead: usize| wait.admits(ahead, 4, now + Duration::from_millis(ahead as u64));
+            let admitted = (1..=38).filter(|ahead| comes(*ahead).is_ok()).count();
+            assert_eq!(admitted, 2, "half a call's time, in round {round}");
+        }
     }
 
     #[test]
