@@ -19,6 +19,9 @@ pub mod caller;
 // Composes the gateway from what follows.
 pub mod server;
 
+// Pages over what administrators and auditors do.
+pub(crate) mod console;
+
 // What administrators do, over the registry.
 pub mod admin;
 

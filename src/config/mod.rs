@@ -41,6 +41,8 @@ pub struct Config {
     pub hsm: Option<HsmSettings>,
     /// The exchange log.
     pub log: LogSettings,
+    /// Whether the HTTPS port has the console.
+    pub console: bool,
     /// Folder of further contracts.
     pub contracts_dir: Option<PathBuf>,
     /// Folder of hub entries.
@@ -251,6 +253,8 @@ fn read(file: &Path, table: &Table<'_>) -> Option<Config> {
         }
         Some(LogSettings { origin: origin?, policy, policy_text, witness_ca, index, disk_warn_days, retention })
     });
+    let console =
+        if table.has("web") { table.section("web", |web| Some(web.flag("console", true))) } else { Some(true) };
     let tls = tls.zip(vault.as_ref()).map(|(tls, vault)| tls.with_vault(vault));
     let contracts_dir = table.path("contracts_dir");
     let hubs_dir = table.needed_path("hubs_dir", "hubs");
@@ -265,6 +269,7 @@ fn read(file: &Path, table: &Table<'_>) -> Option<Config> {
         vault: vault?,
         hsm: hsm?,
         log: log?,
+        console: console?,
         contracts_dir,
         hubs_dir: hubs_dir?,
         sources_dir: sources_dir?,

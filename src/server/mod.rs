@@ -19,6 +19,7 @@ use crate::admin::{Admin, AdminWork};
 use crate::audit::index::IndexThread;
 use crate::audit::service::Audit;
 use crate::config::{Config, ConfigFault};
+use crate::console::Console;
 use crate::exchange_log::key::{self, LogKeyError};
 use crate::exchange_log::pseudonym::{self, Pseudonyms};
 use crate::exchange_log::reader::POLICY_FILE;
@@ -161,7 +162,7 @@ impl Gateway {
         let following = following.map_err(|error| StartError::Thread(error.to_string()))?;
         let work = AdminWork::new(shared.metrics.work("admin_reads"), shared.metrics.work("admin_changes"));
         let admin = Admin::new(Arc::new(config.clone()), store.clone(), contracts.clone(), door.clone(), work);
-        let audit = Audit::new(&config.data, door, shared.registry.clone(), shared.log.clone(), &config.vault)?;
+        let audit = Audit::new(&config.data, door.clone(), shared.registry.clone(), shared.log.clone(), &config.vault)?;
         let infra = OwnServices::new(&health, admin.clone(), audit.clone(), &served.catalogue.contracts)
             .ok_or(StartError::Reflection)?;
         let (served_to, served) = watch::channel(served);
@@ -193,7 +194,10 @@ impl Gateway {
                 shared.metrics.oauth(),
             );
             let web = Arc::new(web.map_err(|error| StartError::Thread(error.to_string()))?);
-            workers.push(spawn_web(web, listener, gate, stop.clone())?);
+            let (registry, contracts) = (shared.registry.clone(), contracts.clone());
+            let console = Console::new(admin.clone(), audit.clone(), door, registry, contracts, &config.node);
+            let pages = if config.console { console.router() } else { axum::Router::new() };
+            workers.push(spawn_web(web, pages, listener, gate, stop.clone())?);
         }
         workers.extend(spawn_witness_client(&config, &shared, stop.clone())?);
         workers.extend(retention::spawn(&config, &shared, &registry, stop.clone())?);
@@ -338,13 +342,14 @@ fn spawn_witness_client(
 /// The HTTPS port's thread.
 fn spawn_web(
     web: Arc<Web>,
+    pages: axum::Router,
     listener: std::net::TcpListener,
     gate: watch::Receiver<Arc<TlsAcceptors>>,
     stop: CancellationToken,
 ) -> Result<JoinHandle<()>, StartError> {
     thread::spawn("web", move || async move {
         match tokio::net::TcpListener::from_std(listener) {
-            Ok(listener) => web.serve(listener, gate, stop).await,
+            Ok(listener) => web.serve(pages, listener, gate, stop).await,
             Err(error) => tracing::error!(%error, "the HTTPS port cannot be served"),
         }
     })

@@ -96,8 +96,8 @@ impl Web {
         })
     }
 
-    /// What answers where. A path with another method is 405 with `Allow`, and HEAD is GET without its body.
-    fn router(self: Arc<Self>) -> Router {
+    /// What answers where, `pages` beside it. A path with another method is 405 with `Allow`, and HEAD is GET without its body.
+    fn router(self: Arc<Self>, pages: Router) -> Router {
         type Routes = MethodRouter<Arc<Web>>;
         type Port = State<Arc<Web>>;
         let token: Routes = post(|State(web): Port, asked: WebRequest| async move { web.token(&asked).await });
@@ -116,6 +116,6 @@ impl Web {
             .method_not_allowed_fallback(|| async { error(StatusCode::METHOD_NOT_ALLOWED, "invalid_request") })
             .fallback(|| async { error(StatusCode::NOT_FOUND, "not_found") })
             .with_state(self);
-        layers::layered(routes)
+        layers::layered(pages.merge(routes))
     }
 }

@@ -61,12 +61,13 @@ impl Web {
     /// Serves until it is stopped; then requests in flight finish.
     pub async fn serve(
         self: Arc<Self>,
+        pages: Router,
         listener: TcpListener,
         gate: watch::Receiver<Arc<TlsAcceptors>>,
         stop: CancellationToken,
     ) {
         let listen = &self.config.listen;
-        let router = self.clone().router();
+        let router = self.clone().router(pages);
         let open = Connections::new(listen.max_connections, listen.max_connections_per_peer);
         let connections = TaskTracker::new();
         loop {

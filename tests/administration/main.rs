@@ -6,11 +6,4 @@ mod support;
 
 mod administration;
 mod command_line;
-mod registry_columns;
-mod registry_edits;
-mod registry_log;
-mod remote;
-mod rights;
-mod second_person;
-mod transcript;
-mod watching;
+mod console;

@@ -1,0 +1,285 @@
+//! Provincial systems: their list, one with its rights, registering one by its certificate, and what stops it.
+
+use super::failure::Failure;
+use super::form::{Form, Sent};
+use super::session::SignedIn;
+use super::table::{facts, lines, next, table};
+use super::text::Locale;
+use super::{Console, change, grants, layout, request, tokens};
+use crate::admin::api::admin_service_server::AdminService;
+use crate::admin::api::{
+    AddClientRequest, Client, ClientId, ClientState, ListClientsRequest, ListGrantsRequest, ListTokensRequest,
+};
+use crate::identity::Certificate;
+use crate::registry::Role;
+use axum::extract::{Path, RawQuery, State};
+use axum::response::Redirect;
+use http::StatusCode;
+use maud::{Markup, html};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+use std::sync::Arc;
+
+const HERE: &str = "/console/clients";
+const ADMINISTRATOR: &[Role] = &[Role::Administrator];
+/// Who may take away in an emergency.
+const EMERGENCY: &[Role] = &[Role::Administrator, Role::Operator];
+/// Records of a client that its page shows.
+const SHOWN: u32 = 50;
+
+fn state(locale: Locale, client: &Client) -> Markup {
+    let (key, kind) = match (client.retired, client.suspended) {
+        (true, _) => ("state-retired", "gone"),
+        (_, true) => ("state-suspended", "wrong"),
+        _ => ("state-active", "good"),
+    };
+    html! { span.state.(kind) { (locale.text(key)) } }
+}
+
+/// A link to a client's page.
+pub fn link(id: &str) -> Markup {
+    html! { a href={ (HERE) "/" (id) } { (id) } }
+}
+
+/// The list.
+pub async fn list(
+    State(console): State<Arc<Console>>,
+    session: SignedIn,
+    RawQuery(query): RawQuery,
+) -> Result<Markup, Failure> {
+    let (locale, query) = (session.locale, Form::parse(query.unwrap_or_default().as_bytes()));
+    let (agency, stands) = (query.text("agency"), query.text("state"));
+    let asked = ListClientsRequest {
+        agency: agency.to_owned(),
+        page_size: 0,
+        page_token: query.text("page").to_owned(),
+        state: ClientState::from_str_name(stands).unwrap_or_default().into(),
+    };
+    let found = console.admin.list_clients(request(&session, asked)).await;
+    let found = found.map_err(|status| Failure::of(&session, &status))?.into_inner();
+    let rows: Vec<Vec<Markup>> = found
+        .clients
+        .iter()
+        .map(|one| {
+            vec![
+                link(&one.id),
+                html! { (one.agency) },
+                html! { (one.contact) },
+                state(locale, one),
+                html! { (locale.moment(one.created)) },
+            ]
+        })
+        .collect();
+    let choices =
+        [("", "state-any"), ("ACTIVE", "state-active"), ("SUSPENDED", "state-suspended"), ("RETIRED", "state-retired")];
+    let body = html! {
+        @if session.has(ADMINISTRATOR) {
+            p { a.button href="/console/clients/register" { (locale.text("client-register")) } }
+        }
+        form.filter method="get" action=(HERE) {
+            label { (locale.text("column-agency")) input name="agency" value=(agency); }
+            label { (locale.text("column-state"))
+                select name="state" {
+                    @for (value, key) in choices { option value=(value) selected[value == stands] { (locale.text(key)) } }
+                }
+            }
+            button type="submit" { (locale.text("filter")) }
+        }
+        (table(locale, &["column-id", "column-agency", "column-contact", "column-state", "column-registered"], &rows))
+        (next(locale, HERE, &[("agency", agency), ("state", stands)], &found.next_page_token))
+    };
+    Ok(layout::page(&session, HERE, &locale.text("menu-clients"), &body))
+}
+
+/// One client, its grants and its tokens in force.
+pub async fn one(
+    State(console): State<Arc<Console>>,
+    session: SignedIn,
+    Path(id): Path<String>,
+) -> Result<Markup, Failure> {
+    let failed = |status: tonic::Status| Failure::of(&session, &status);
+    let locale = session.locale;
+    let client =
+        console.admin.get_client(request(&session, ClientId { id: id.clone() })).await.map_err(failed)?.into_inner();
+    let granted = ListGrantsRequest { client: id.clone(), page_size: SHOWN, ..Default::default() };
+    let granted = console.admin.list_grants(request(&session, granted)).await.map_err(failed)?.into_inner();
+    let issued = ListTokensRequest { client: id.clone(), in_force: true, page_size: SHOWN, ..Default::default() };
+    let issued = console.admin.list_tokens(request(&session, issued)).await.map_err(failed)?.into_inner();
+    let offered: Vec<&str> = ["suspend", "resume", "retire", "revoke-tokens"]
+        .into_iter()
+        .filter(|act| offers(&session, &client, act))
+        .collect();
+    let body = html! {
+        (facts(locale, &[
+            ("column-state", state(locale, &client)),
+            ("column-agency", html! { (client.agency) }),
+            ("column-contact", html! { (client.contact) }),
+            ("column-names", lines(&client.names)),
+            ("column-registered", html! { (locale.moment(client.created)) }),
+        ]))
+        p.acts {
+            @for act in &offered {
+                a.button href={ (HERE) "/" (client.id) "/" (act) } { (locale.text(&format!("act-{act}"))) }
+            }
+        }
+        h2 { (locale.text("menu-grants")) }
+        @if session.has(ADMINISTRATOR) && !client.retired {
+            p { a.button href={ "/console/grants/add?client=" (client.id) } { (locale.text("grant-add")) } }
+        }
+        (grants::rows(locale, &granted.grants))
+        (next(locale, "/console/grants", &[("client", &id)], &granted.next_page_token))
+        h2 { (locale.text("tokens-in-force")) }
+        (tokens::rows(&session, &issued.tokens))
+        (next(locale, "/console/tokens", &[("client", &id), ("state", "in-force")], &issued.next_page_token))
+    };
+    Ok(layout::page(&session, HERE, &client.id, &body))
+}
+
+fn offers(session: &SignedIn, client: &Client, act: &str) -> bool {
+    match act {
+        "suspend" => session.has(EMERGENCY) && !client.suspended && !client.retired,
+        "resume" => session.has(ADMINISTRATOR) && client.suspended && !client.retired,
+        "retire" => session.has(ADMINISTRATOR) && !client.retired,
+        "revoke-tokens" => session.has(EMERGENCY) && !client.retired,
+        _ => false,
+    }
+}
+
+/// What an act will stop, before it is done.
+pub async fn confirmation(
+    State(console): State<Arc<Console>>,
+    session: SignedIn,
+    Path((id, act)): Path<(String, String)>,
+) -> Result<Markup, Failure> {
+    let failed = |status: tonic::Status| Failure::of(&session, &status);
+    let locale = session.locale;
+    let client =
+        console.admin.get_client(request(&session, ClientId { id: id.clone() })).await.map_err(failed)?.into_inner();
+    if !offers(&session, &client, &act) {
+        return Err(Failure::plain(locale, StatusCode::NOT_FOUND, "failure-not-offered"));
+    }
+    let issued = ListTokensRequest { client: id.clone(), in_force: true, page_size: 1_000, ..Default::default() };
+    let issued = console.admin.list_tokens(request(&session, issued)).await.map_err(failed)?.into_inner();
+    let count = locale.number(issued.tokens.len() as u64);
+    let count = if issued.next_page_token.is_empty() { count } else { format!("> {count}") };
+    let title = format!("{}: {id}", locale.text(&format!("act-{act}")));
+    let body = html! {
+        div.notice { p { (locale.with(&format!("act-{act}-means"), "tokens", count)) } }
+        form method="post" {
+            (layout::token(&session))
+            (justification(locale))
+            button.danger[act != "resume"] type="submit" { (locale.text(&format!("act-{act}"))) }
+            a.button.quiet href={ (HERE) "/" (id) } { (locale.text("cancel")) }
+        }
+    };
+    Ok(layout::page(&session, HERE, &title, &body))
+}
+
+/// The field in which somebody says why.
+pub fn justification(locale: Locale) -> Markup {
+    html! {
+        label { (locale.text("justification"))
+            textarea name="justification" rows="2" maxlength="500" {}
+        }
+    }
+}
+
+/// Suspends, resumes or retires a client, or revokes all its tokens.
+pub async fn act(
+    State(console): State<Arc<Console>>,
+    Path((id, act)): Path<(String, String)>,
+    Sent { session, form }: Sent,
+) -> Result<Redirect, Failure> {
+    let asked = change(&session, &form, ClientId { id: id.clone() });
+    let done = match act.as_str() {
+        "suspend" => console.admin.suspend_client(asked).await.map(|_| ()),
+        "resume" => console.admin.resume_client(asked).await.map(|_| ()),
+        "retire" => console.admin.retire_client(asked).await.map(|_| ()),
+        "revoke-tokens" => console.admin.revoke_client_tokens(asked).await.map(|_| ()),
+        _ => return Err(Failure::plain(session.locale, StatusCode::NOT_FOUND, "failure-not-found")),
+    };
+    done.map_err(|status| Failure::of(&session, &status))?;
+    Ok(Redirect::to(&format!("{HERE}/{id}")))
+}
+
+/// The form to register a client.
+pub async fn registration(session: SignedIn) -> Markup {
+    fill(&session, &Form::default(), &html! {})
+}
+
+fn fill(session: &SignedIn, form: &Form, shown: &Markup) -> Markup {
+    let locale = session.locale;
+    let body = html! {
+        (shown)
+        form method="post" action=(HERE) {
+            (layout::token(session))
+            label { (locale.text("column-id")) input name="id" required pattern="[a-z0-9.\\-]+" value=(form.text("id")); }
+            p.hint { (locale.text("client-id-hint")) }
+            label { (locale.text("column-agency")) input name="agency" required value=(form.text("agency")); }
+            label { (locale.text("column-contact")) input name="contact" value=(form.text("contact")); }
+            label { (locale.text("client-certificate"))
+                textarea name="certificate" rows="8" spellcheck="false" { (form.text("certificate")) }
+            }
+            p.hint { (locale.text("client-certificate-hint")) }
+            button type="submit" name="step" value="look" { (locale.text("client-look")) }
+        }
+    };
+    layout::page(session, HERE, &locale.text("client-register"), &body)
+}
+
+/// Shows the names and the end of the certificate that was pasted; once these are confirmed, registers the client.
+pub async fn register(
+    State(console): State<Arc<Console>>,
+    Sent { session, form }: Sent,
+) -> Result<Result<Redirect, Markup>, Failure> {
+    let locale = session.locale;
+    let pem = form.text("certificate");
+    let certificate = match pem {
+        "" => None,
+        text => CertificateDer::from_pem_slice(text.as_bytes()).ok().and_then(|der| Certificate::of(&[der])),
+    };
+    let unreadable = certificate.as_ref().map_or(!pem.is_empty(), |certificate| certificate.names.is_empty());
+    if unreadable {
+        return Ok(Err(fill(
+            &session,
+            &form,
+            &html! {
+                div.notice.wrong role="alert" { p { (locale.text("client-certificate-unreadable")) } }
+            },
+        )));
+    }
+    let names = certificate.as_ref().map(|certificate| certificate.names.clone()).unwrap_or_default();
+    if form.text("step") != "register" {
+        let end = certificate.map_or(0, |certificate| certificate.end());
+        return Ok(Err(confirm(&session, &form, &names, end)));
+    }
+    let text = |name: &str| form.text(name).to_owned();
+    let asked = AddClientRequest { id: text("id"), agency: text("agency"), contact: text("contact"), names };
+    let added = console.admin.add_client(change(&session, &form, asked)).await;
+    let added = added.map_err(|status| Failure::of(&session, &status))?.into_inner();
+    Ok(Ok(Redirect::to(&format!("{HERE}/{}", added.id))))
+}
+
+fn confirm(session: &SignedIn, form: &Form, names: &[String], end: i64) -> Markup {
+    let locale = session.locale;
+    let own = [locale.text("client-own-name")];
+    let body = html! {
+        (facts(locale, &[
+            ("column-id", html! { (form.text("id")) }),
+            ("column-agency", html! { (form.text("agency")) }),
+            ("column-contact", html! { (form.text("contact")) }),
+            ("column-names", lines(if names.is_empty() { &own } else { names })),
+            ("column-certificate-ends", html! { (locale.moment(end)) }),
+        ]))
+        form method="post" action=(HERE) {
+            (layout::token(session))
+            @for name in ["id", "agency", "contact", "certificate"] {
+                input type="hidden" name=(name) value=(form.text(name));
+            }
+            (justification(locale))
+            button type="submit" name="step" value="register" { (locale.text("client-register")) }
+            button.quiet type="submit" name="step" value="look" formaction="/console/clients/register" formmethod="get" { (locale.text("cancel")) }
+        }
+    };
+    layout::page(session, HERE, &locale.text("client-register"), &body)
+}

@@ -1,0 +1,156 @@
+//! The approval desk: what waits for a second person, what it changes, and their verdict.
+
+use super::clients::justification;
+use super::failure::Failure;
+use super::form::{Form, Sent};
+use super::session::SignedIn;
+use super::table::{facts, lines, next};
+use super::text::Locale;
+use super::{Console, change, layout, request};
+use crate::admin::api::admin_service_server::AdminService;
+use crate::admin::api::{ApproveChangeRequest, ListPendingChangesRequest, PendingChange, RejectChangeRequest};
+use crate::registry::Role;
+use axum::extract::{Path, RawQuery, State};
+use axum::response::Redirect;
+use http::StatusCode;
+use maud::{Markup, html};
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+const HERE: &str = "/console/decisions";
+/// Changes on a page.
+const PAGE: u32 = 25;
+
+/// What waits.
+pub async fn list(
+    State(console): State<Arc<Console>>,
+    session: SignedIn,
+    RawQuery(query): RawQuery,
+) -> Result<Markup, Failure> {
+    let (locale, query) = (session.locale, Form::parse(query.unwrap_or_default().as_bytes()));
+    let asked = ListPendingChangesRequest { page_size: PAGE, page_token: query.text("page").to_owned() };
+    let found = console.admin.list_pending_changes(request(&session, asked)).await;
+    let found = found.map_err(|status| Failure::of(&session, &status))?.into_inner();
+    let body = html! {
+        @if found.changes.is_empty() { p.empty { (locale.text("decisions-none")) } }
+        @for one in &found.changes { (waiting(&session, one)) }
+        (next(locale, HERE, &[], &found.next_page_token))
+    };
+    Ok(layout::page(&session, HERE, &locale.text("menu-decisions"), &body))
+}
+
+fn waiting(session: &SignedIn, one: &PendingChange) -> Markup {
+    let locale = session.locale;
+    let own = one.requested_by == format!("staff:{}", session.staff) || one.requested_by == session.staff;
+    let act = locale.text(&format!("change-{}", one.act.replace(['.', '_'], "-")));
+    html! {
+        section.change {
+            h2 { (act) " " code { (one.object) } }
+            (facts(locale, &request_facts(locale, one)))
+            @if let Some(client) = &one.client {
+                (facts(locale, &[
+                    ("column-client", html! { a href={ "/console/clients/" (client.id) } { (client.id) } " " (client.agency) }),
+                    ("column-names", lines(&client.names)),
+                ]))
+            }
+            (differences(locale, &one.before, &one.after))
+            @if own {
+                p.hint { (locale.text("decisions-own")) }
+            }
+            @if session.has(&[Role::Approver]) && !own { (verdict(session, one, "approve", "")) }
+            @if session.has(&[Role::Approver, Role::Administrator]) { (verdict(session, one, "reject", "quiet")) }
+        }
+    }
+}
+
+/// Who asks, when and why; of a grant, when and why stand in the log alone.
+fn request_facts(locale: Locale, one: &PendingChange) -> Vec<(&'static str, Markup)> {
+    let mut facts = vec![("column-requested-by", html! { (one.requested_by) " " (one.requester_address) })];
+    if one.requested > 0 {
+        facts.push(("column-requested", html! { (locale.moment(one.requested)) }));
+    }
+    facts.push(("column-waits-until", html! { (locale.moment(one.ends)) }));
+    if !one.justification.is_empty() {
+        facts.push(("justification", html! { (one.justification) }));
+    }
+    facts
+}
+
+fn verdict(session: &SignedIn, one: &PendingChange, verdict: &str, kind: &str) -> Markup {
+    let locale = session.locale;
+    html! {
+        details {
+            summary { (locale.text(&format!("verdict-{verdict}"))) }
+            form method="post" action={ (HERE) "/" (one.id) "/" (verdict) } {
+                (layout::token(session))
+                (justification(locale))
+                button class=(kind) type="submit" { (locale.text(&format!("verdict-{verdict}"))) }
+            }
+        }
+    }
+}
+
+/// Both records side by side, by member; those that change are marked.
+fn differences(locale: Locale, before: &str, after: &str) -> Markup {
+    let read = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_default();
+    let (before, after) = (read(before), read(after));
+    let members =
+        |value: &Value| value.as_object().map(|all| all.keys().cloned().collect::<BTreeSet<_>>()).unwrap_or_default();
+    let names: BTreeSet<String> = members(&before).union(&members(&after)).cloned().collect();
+    html! {
+        div.scroll tabindex="0" role="region" aria-label=(locale.text("differences")) {
+            table.differences {
+                thead { tr {
+                    th scope="col" { (locale.text("column-what")) }
+                    th scope="col" { (locale.text("column-before")) }
+                    th scope="col" { (locale.text("column-after")) }
+                } }
+                tbody {
+                    @for name in &names {
+                        @let (old, new) = (known(&before, name), known(&after, name));
+                        tr class=[(old != new).then_some("changed")] {
+                            th scope="row" { code { (name) } }
+                            td data-label=(locale.text("column-before")) { (value(old)) }
+                            td data-label=(locale.text("column-after")) { (value(new)) }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn known<'v>(record: &'v Value, name: &str) -> Option<&'v Value> {
+    record.get(name).filter(|value| !value.is_null())
+}
+
+fn value(value: Option<&Value>) -> Markup {
+    match value {
+        None => html! { "–" },
+        Some(Value::String(text)) => html! { (text) },
+        Some(Value::Array(items)) => {
+            let texts: Vec<String> =
+                items.iter().map(|item| item.as_str().map_or_else(|| item.to_string(), str::to_owned)).collect();
+            lines(&texts)
+        }
+        Some(other) => html! { (other.to_string()) },
+    }
+}
+
+/// Approves or rejects a change.
+pub async fn decide(
+    State(console): State<Arc<Console>>,
+    Path((id, verdict)): Path<(String, String)>,
+    Sent { session, form }: Sent,
+) -> Result<Redirect, Failure> {
+    let done = match verdict.as_str() {
+        "approve" => {
+            console.admin.approve_change(change(&session, &form, ApproveChangeRequest { id })).await.map(|_| ())
+        }
+        "reject" => console.admin.reject_change(change(&session, &form, RejectChangeRequest { id })).await.map(|_| ()),
+        _ => return Err(Failure::plain(session.locale, StatusCode::NOT_FOUND, "failure-not-found")),
+    };
+    done.map_err(|status| Failure::of(&session, &status))?;
+    Ok(Redirect::to(HERE))
+}

@@ -1,0 +1,321 @@
+//! The auditor's search, and one exchange: every entry of it, with its proof checked in view and its receipt to take away.
+
+use super::failure::Failure;
+use super::form::Form;
+use super::session::SignedIn;
+use super::table::{facts, lines, next, table};
+use super::text::Locale;
+use super::{Console, layout, request};
+use crate::audit::service::api::audit_service_server::AuditService;
+use crate::audit::service::api::{
+    Complete, GetCheckpointRequest, GetReceiptRequest, GetRequest, LogEntry, Query, SearchRequest, get_receipt_request,
+};
+use crate::exchange_log::Entry;
+use crate::exchange_log::checkpoint::LogVerifier;
+use crate::exchange_log::entry::Kind;
+use crate::exchange_log::receipt::Receipt;
+use crate::hex::hex;
+use crate::time_zone::HO_CHI_MINH;
+use axum::extract::{Path, RawQuery, State};
+use axum::response::{IntoResponse, Response};
+use http::{StatusCode, header};
+use maud::{Markup, html};
+use std::sync::Arc;
+use tonic::Status;
+
+const HERE: &str = "/console/exchanges";
+/// Entries on a page.
+const PAGE: u32 = 50;
+/// Fields of the search, with their texts.
+const FIELDS: [(&str, &str); 9] = [
+    ("client", "column-client"),
+    ("agency", "column-agency"),
+    ("source", "column-source"),
+    ("operation", "column-operation"),
+    ("scope", "column-scope"),
+    ("outcome", "column-outcome"),
+    ("purpose", "column-purpose"),
+    ("subject", "column-subject"),
+    ("official", "column-official"),
+];
+
+/// A moment as `datetime-local` writes it, on the clocks of Vietnam, in microseconds; 0 where there is none.
+fn moment(text: &str) -> Option<i64> {
+    if text.is_empty() {
+        return Some(0);
+    }
+    let local: jiff::civil::DateTime = text.parse().ok()?;
+    let at = HO_CHI_MINH.to_timestamp(local).ok()?;
+    Some(at.as_microsecond())
+}
+
+fn query(form: &Form) -> Option<Query> {
+    let text = |name: &str| form.text(name).to_owned();
+    Some(Query {
+        client: text("client"),
+        agency: text("agency"),
+        source: text("source"),
+        operation: text("operation"),
+        scope: text("scope"),
+        outcome: text("outcome"),
+        purpose: text("purpose"),
+        from_us: moment(form.text("from"))?,
+        to_us: moment(form.text("to"))?,
+        subject: text("subject"),
+        official: text("official"),
+        ..Query::default()
+    })
+}
+
+/// The search. Ids of people stand in an address only as long as nothing else can be searched for: they are asked for with a reason,
+/// which is an entry of its own.
+pub async fn search(
+    State(console): State<Arc<Console>>,
+    session: SignedIn,
+    RawQuery(asked): RawQuery,
+) -> Result<Markup, Failure> {
+    let (locale, form) = (session.locale, Form::parse(asked.unwrap_or_default().as_bytes()));
+    let wrong = || Failure::plain(locale, StatusCode::BAD_REQUEST, "failure-moment");
+    let asked = SearchRequest {
+        query: Some(query(&form).ok_or_else(wrong)?),
+        page_size: PAGE,
+        page_token: form.text("page").to_owned(),
+        reason: form.text("reason").to_owned(),
+        from_log: form.text("from_log") == "yes",
+    };
+    let found = console.audit.search(request(&session, asked)).await;
+    let found = found.map_err(|status| Failure::of(&session, &status))?.into_inner();
+    let rows: Vec<Vec<Markup>> = found.entries.iter().filter_map(|one| row(locale, one)).collect();
+    let mut filters: Vec<(&str, &str)> = FIELDS.iter().map(|(name, _)| (*name, form.text(name))).collect();
+    filters.extend(["from", "to", "reason", "from_log"].map(|name| (name, form.text(name))));
+    let headings = ["column-time", "column-kind", "column-client", "column-what", "column-outcome", "column-duration"];
+    let body = html! {
+        (filter(locale, &form))
+        (table(locale, &headings, &rows))
+        (next(locale, HERE, &filters, &found.next_page_token))
+        (complete(locale, found.complete.as_ref()))
+    };
+    Ok(layout::page(&session, HERE, &locale.text("menu-exchanges"), &body))
+}
+
+fn filter(locale: Locale, form: &Form) -> Markup {
+    let moment = |name: &str, key: &str| {
+        html! {
+            label { (locale.text(key)) input type="datetime-local" name=(name) value=(form.text(name)); }
+        }
+    };
+    html! {
+        form.filter method="get" action=(HERE) {
+            @for (name, key) in FIELDS {
+                label { (locale.text(key)) input name=(name) value=(form.text(name)) autocomplete="off"; }
+            }
+            (moment("from", "search-from"))
+            (moment("to", "search-to"))
+            label { (locale.text("search-reason")) input name="reason" value=(form.text("reason")); }
+            label.choice {
+                input type="checkbox" name="from_log" value="yes" checked[form.text("from_log") == "yes"];
+                (locale.text("search-from-log"))
+            }
+            button type="submit" { (locale.text("search")) }
+        }
+        p.hint { (locale.text("search-hint")) }
+    }
+}
+
+fn kind(locale: Locale, entry: &Entry) -> String {
+    locale.text(match entry.kind() {
+        Kind::Exchange => "kind-exchange",
+        Kind::Intent => "kind-intent",
+        Kind::StreamOpened => "kind-stream-opened",
+        Kind::Admin => "kind-admin",
+        Kind::Connection => "kind-connection",
+        Kind::StreamPart => "kind-stream-part",
+        Kind::Unspecified => "kind-unspecified",
+    })
+}
+
+fn outcome(entry: &Entry) -> Markup {
+    let good = entry.reason.is_empty() && entry.status == 0;
+    html! { span.state.(if good { "good" } else { "wrong" }) { (if good { "OK" } else { &entry.reason }) } }
+}
+
+/// Where an entry is looked at: its exchange, or the entry alone where it belongs to none.
+fn place(one: &LogEntry, entry: &Entry) -> String {
+    match uuid::Uuid::from_slice(&entry.exchange_id) {
+        Ok(id) if !id.is_nil() => format!("{HERE}/{id}"),
+        _ => format!("{HERE}/{}", one.index),
+    }
+}
+
+fn row(locale: Locale, one: &LogEntry) -> Option<Vec<Markup>> {
+    let entry = one.entry.as_ref()?;
+    let what = if entry.operation.is_empty() { &entry.act } else { &entry.operation };
+    let who = if entry.client.is_empty() { &entry.actor } else { &entry.client };
+    Some(vec![
+        html! { a href=(place(one, entry)) { (locale.moment(entry.time_us / 1_000_000)) } },
+        html! { (kind(locale, entry)) },
+        html! { (who) },
+        html! { (what) @if !entry.object.is_empty() { br; (entry.object) } },
+        outcome(entry),
+        html! { @if entry.total_us > 0 { (milliseconds(entry.total_us)) } },
+    ])
+}
+
+fn milliseconds(us: u64) -> String {
+    format!("{}.{:03} ms", us / 1_000, us % 1_000)
+}
+
+/// Up to where a page is complete.
+fn complete(locale: Locale, complete: Option<&Complete>) -> Markup {
+    html! {
+        @if let Some(complete) = complete {
+            section.complete {
+                h2 { (locale.text("complete-title")) }
+                (facts(locale, &[
+                    ("complete-size", html! { (locale.number(complete.size)) }),
+                    ("complete-root", html! { code { (hex(&complete.root)) } }),
+                    ("complete-newest", html! { (locale.moment(complete.newest_us / 1_000_000)) }),
+                    ("complete-unsealed", html! { (locale.number(complete.unsealed)) }),
+                    ("complete-pruned", html! { (locale.number(complete.pruned)) }),
+                ]))
+            }
+        }
+    }
+}
+
+fn exchange_or_index(id: &str) -> GetRequest {
+    match id.parse::<u64>() {
+        Ok(index) => GetRequest { exchange_id: String::new(), index: Some(index) },
+        Err(_) => GetRequest { exchange_id: id.to_owned(), index: None },
+    }
+}
+
+/// One exchange.
+pub async fn one(
+    State(console): State<Arc<Console>>,
+    session: SignedIn,
+    Path(id): Path<String>,
+) -> Result<Markup, Failure> {
+    let locale = session.locale;
+    let found = console.audit.get(request(&session, exchange_or_index(&id))).await;
+    let found = found.map_err(|status| Failure::of(&session, &status))?.into_inner();
+    let body = html! {
+        @for one in &found.entries {
+            @if let Some(entry) = &one.entry {
+                section.entry {
+                    h2 { (kind(locale, entry)) " " (outcome(entry)) }
+                    (facts(locale, &entry_facts(locale, one.index, entry)))
+                    (proof(&console, &session, one.index).await)
+                }
+            }
+        }
+        @if found.entries.is_empty() { p.empty { (locale.text("nothing-here")) } }
+        (complete(locale, found.complete.as_ref()))
+    };
+    Ok(layout::page(&session, HERE, &id, &body))
+}
+
+/// What an entry says, without what it says nothing of.
+fn entry_facts(locale: Locale, index: u64, entry: &Entry) -> Vec<(&'static str, Markup)> {
+    let text = |text: &str| (!text.is_empty()).then(|| html! { (text) });
+    let code = |text: &str| (!text.is_empty()).then(|| html! { code { (text) } });
+    let bytes = |bytes: &[u8]| (!bytes.is_empty()).then(|| html! { code { (hex(bytes)) } });
+    let number = |number: u64| (number > 0).then(|| html! { (locale.number(number)) });
+    let all: Vec<(&'static str, Option<Markup>)> = vec![
+        ("column-time", Some(html! { (locale.moment(entry.time_us / 1_000_000)) })),
+        ("entry-index", Some(html! { (locale.number(index)) })),
+        ("entry-node", text(&entry.node)),
+        ("column-client", text(&entry.client)),
+        ("column-agency", text(&entry.agency)),
+        ("entry-actor", text(&entry.actor)),
+        ("column-act", text(&entry.act)),
+        ("entry-object", text(&entry.object)),
+        ("column-approved-by", text(&entry.approved_by)),
+        ("justification", text(&entry.justification)),
+        ("column-source", text(&entry.source)),
+        ("column-operation", code(&entry.operation)),
+        ("column-scope", code(&entry.scope)),
+        ("column-purpose", text(&entry.purpose)),
+        (
+            "entry-grant",
+            (!entry.grant.is_empty()).then(|| html! { a href={ "/console/grants/" (entry.grant) } { (entry.grant) } }),
+        ),
+        ("token", code(&entry.token)),
+        ("entry-peer", text(&entry.peer)),
+        ("entry-rule", code(&entry.rule)),
+        ("entry-fault", text(&entry.fault)),
+        ("entry-source-code", code(&entry.source_code)),
+        ("column-fields", (!entry.fields.is_empty()).then(|| lines(&entry.fields))),
+        ("entry-subjects", number(entry.subjects.len() as u64)),
+        ("entry-answer-subjects", number(entry.answer_subjects.len() as u64 + entry.answer_subjects_omitted)),
+        ("column-duration", (entry.total_us > 0).then(|| html! { (milliseconds(entry.total_us)) })),
+        ("entry-source-duration", (entry.source_us > 0).then(|| html! { (milliseconds(entry.source_us)) })),
+        ("entry-request-bytes", number(entry.request_bytes)),
+        ("entry-answer-bytes", number(entry.answer_bytes)),
+        ("entry-certificate", bytes(&entry.certificate)),
+        ("entry-request-commitment", bytes(&entry.request_commitment)),
+        ("entry-answer-commitment", bytes(&entry.answer_commitment)),
+    ];
+    all.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
+}
+
+/// An entry's receipt, checked here as anybody can check it, or why there is none yet.
+async fn proof(console: &Console, session: &SignedIn, index: u64) -> Markup {
+    let locale = session.locale;
+    match verified(console, session, index).await {
+        Ok(size) => html! {
+            p.proof.good { (locale.with("proof-verified", "size", locale.number(size))) }
+            p { a href={ (HERE) "/" (index) "/receipt" } download={ "receipt-" (index) ".txt" } { (locale.text("receipt")) } }
+        },
+        Err(why) => html! { p.proof { (locale.text("proof-none")) " " (why) } },
+    }
+}
+
+async fn verified(console: &Console, session: &SignedIn, index: u64) -> Result<u64, String> {
+    let said = |status: Status| status.message().to_owned();
+    let text = receipt_of(console, session, index).await.map_err(said)?;
+    let checkpoint = console.audit.get_checkpoint(request(session, GetCheckpointRequest {})).await.map_err(said)?;
+    let verifier = LogVerifier::parse(&checkpoint.get_ref().verifier_key).map_err(|error| error.to_string())?;
+    let receipt = Receipt::parse(&text).map_err(|error| error.to_string())?;
+    let (_, checkpoint) = receipt.verify(&verifier).map_err(|error| error.to_string())?;
+    Ok(checkpoint.size)
+}
+
+async fn receipt_of(console: &Console, session: &SignedIn, index: u64) -> Result<String, Status> {
+    let asked = GetReceiptRequest { of: Some(get_receipt_request::Of::Index(index)) };
+    Ok(console.audit.get_receipt(request(session, asked)).await?.into_inner().receipt)
+}
+
+/// The receipt of an entry, as a file.
+pub async fn receipt(
+    State(console): State<Arc<Console>>,
+    session: SignedIn,
+    Path(index): Path<String>,
+) -> Result<Response, Failure> {
+    let index =
+        index.parse().map_err(|_| Failure::plain(session.locale, StatusCode::NOT_FOUND, "failure-not-found"))?;
+    let text = receipt_of(&console, &session, index).await.map_err(|status| Failure::of(&session, &status))?;
+    let headers = [
+        (header::CONTENT_TYPE, "text/plain; charset=utf-8".to_owned()),
+        (header::CONTENT_DISPOSITION, format!("attachment; filename=\"receipt-{index}.txt\"")),
+    ];
+    Ok((headers, text).into_response())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_is_of_the_clocks_of_vietnam() {
+        assert_eq!(moment("2026-11-27T07:00"), Some(1_795_737_600_000_000));
+        assert_eq!((moment(""), moment("yesterday")), (Some(0), None));
+    }
+
+    #[test]
+    fn an_exchange_is_known_by_its_id_and_an_entry_by_its_index() {
+        assert_eq!(exchange_or_index("17").index, Some(17));
+        assert_eq!(exchange_or_index("019ab0c2-5a2e-7c11-9a1e-6d9c1f2b3a4d").index, None);
+    }
+}

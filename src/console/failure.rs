@@ -1,0 +1,89 @@
+//! A page that says why something was not done, and what to do.
+
+use super::layout;
+use super::session::SignedIn;
+use super::text::Locale;
+use axum::response::{IntoResponse, Redirect, Response};
+use http::{HeaderMap, StatusCode};
+use maud::html;
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+/// Why a page is not what was asked for.
+#[derive(Debug)]
+pub struct Failure {
+    status: StatusCode,
+    locale: Locale,
+    /// With whose menu it is shown; without one where nobody has signed in.
+    session: Option<Box<SignedIn>>,
+    /// What happened, and more of it.
+    lines: Vec<String>,
+    /// In place of a page: where to go.
+    to: Option<String>,
+}
+
+impl Failure {
+    /// Sends the browser to another page.
+    pub fn elsewhere(to: &str) -> Self {
+        let to = Some(to.to_owned());
+        Failure { status: StatusCode::SEE_OTHER, locale: Locale::Vietnamese, session: None, lines: Vec::new(), to }
+    }
+
+    /// A page with a text of the console's own.
+    pub fn plain(locale: Locale, status: StatusCode, key: &str) -> Self {
+        Failure { status, locale, session: None, lines: vec![locale.text(key)], to: None }
+    }
+
+    /// What a service says, in the reader's language, with each field that is wrong.
+    pub fn of(session: &SignedIn, status: &Status) -> Self {
+        let details = status.get_error_details();
+        let own = details.localized_message().filter(|_| session.locale == Locale::Vietnamese);
+        let mut lines = vec![own.map_or_else(|| status.message().to_owned(), |own| own.message.clone())];
+        if let Some(wrong) = details.bad_request() {
+            lines.extend(wrong.field_violations.iter().map(|one| format!("{}: {}", one.field, one.description)));
+        }
+        if let Some(info) = details.error_info() {
+            lines.push(info.reason.clone());
+        }
+        let (session, locale) = (Some(Box::new(session.clone())), session.locale);
+        Failure { status: http_status(status.code()), locale, session, lines, to: None }
+    }
+}
+
+fn http_status(code: Code) -> StatusCode {
+    match code {
+        Code::InvalidArgument | Code::OutOfRange => StatusCode::BAD_REQUEST,
+        Code::Unauthenticated => StatusCode::UNAUTHORIZED,
+        Code::PermissionDenied => StatusCode::FORBIDDEN,
+        Code::NotFound => StatusCode::NOT_FOUND,
+        Code::AlreadyExists | Code::FailedPrecondition | Code::Aborted => StatusCode::CONFLICT,
+        Code::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
+        Code::Unavailable | Code::DeadlineExceeded => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        if let Some(to) = self.to {
+            return Redirect::to(&to).into_response();
+        }
+        let title = self.locale.text("failure-title");
+        let body = html! {
+            div.notice.wrong role="alert" {
+                @for line in &self.lines { p { (line) } }
+            }
+            p { a href="/console/" { (self.locale.text("to-overview")) } }
+        };
+        let page = match &self.session {
+            Some(session) => layout::page(session, "", &title, &body),
+            None => layout::outside(self.locale, &title, &body),
+        };
+        (self.status, page).into_response()
+    }
+}
+
+/// A path that is no page.
+pub async fn not_found(headers: HeaderMap) -> Failure {
+    Failure::plain(Locale::of(&headers), StatusCode::NOT_FOUND, "failure-not-found")
+}

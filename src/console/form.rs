@@ -1,0 +1,131 @@
+//! A form that was sent from a page of this console: its fields, once its session and its CSRF token have been checked.
+
+use super::Console;
+use super::failure::Failure;
+use super::session::SignedIn;
+use axum::body::to_bytes;
+use axum::extract::{FromRequest, Request};
+use http::{HeaderMap, StatusCode, header};
+use std::sync::Arc;
+
+/// Largest form: a certificate chain and some hundred field paths.
+const MAX_FORM: usize = 256 << 10;
+
+/// The fields of a form, in order.
+#[derive(Debug, Default)]
+pub struct Form(Vec<(String, String)>);
+
+impl Form {
+    /// Reads `application/x-www-form-urlencoded`.
+    pub fn parse(bytes: &[u8]) -> Self {
+        Form(form_urlencoded::parse(bytes).into_owned().collect())
+    }
+
+    /// A field without blanks around it; empty where there is none.
+    pub fn text(&self, name: &str) -> &str {
+        self.0.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value.trim())
+    }
+
+    /// Every value of a field that may stand several times, or has one value a line.
+    pub fn list(&self, name: &str) -> Vec<String> {
+        let values = self.0.iter().filter(|(known, _)| known == name).flat_map(|(_, value)| value.lines());
+        values.map(str::trim).filter(|value| !value.is_empty()).map(str::to_owned).collect()
+    }
+
+    /// A whole number; `None` where something else stands there.
+    pub fn number<N: std::str::FromStr + Default>(&self, name: &str) -> Option<N> {
+        let text = self.text(name);
+        if text.is_empty() { Some(N::default()) } else { text.parse().ok() }
+    }
+}
+
+/// A form with who has sent it.
+pub struct Sent {
+    /// Who.
+    pub session: SignedIn,
+    /// What.
+    pub form: Form,
+}
+
+/// Whether a browser sends a request from a page of this origin, as far as it says: `Sec-Fetch-Site` (W3C Fetch Metadata), `Origin`.
+pub fn is_same_origin(headers: &HeaderMap) -> bool {
+    let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
+    let host = text("host").or_else(|| text(":authority"));
+    let origin = text("origin").is_none_or(|origin| match (origin.strip_prefix("https://"), host) {
+        (Some(origin), Some(host)) => origin == host,
+        // HTTP/2 has its host elsewhere.
+        (origin, None) => origin.is_some(),
+        (None, _) => false,
+    });
+    origin && text("sec-fetch-site").is_none_or(|site| ["same-origin", "none"].contains(&site))
+}
+
+/// The body of a form.
+///
+/// # Errors
+/// 413 where it is larger than 256 kB or breaks off, 415 where it is none.
+pub async fn read(request: Request) -> Result<Form, StatusCode> {
+    let kind = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+    if kind.split(';').next().is_none_or(|kind| !kind.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded"))
+    {
+        return Err(StatusCode::UNSUPPORTED_MEDIA_TYPE);
+    }
+    let body = to_bytes(request.into_body(), MAX_FORM).await.map_err(|_| StatusCode::PAYLOAD_TOO_LARGE)?;
+    Ok(Form::parse(&body))
+}
+
+impl FromRequest<Arc<Console>> for Sent {
+    type Rejection = Failure;
+
+    /// Who has no session sends no body: it is looked at first.
+    async fn from_request(request: Request, console: &Arc<Console>) -> Result<Self, Failure> {
+        let session = SignedIn::of(request.headers(), request.extensions(), console)?;
+        let locale = session.locale;
+        if !is_same_origin(request.headers()) {
+            return Err(Failure::plain(locale, StatusCode::FORBIDDEN, "failure-foreign-form"));
+        }
+        let form = read(request).await.map_err(|status| Failure::plain(locale, status, "failure-form"))?;
+        if !session.has_token(form.text("csrf")) {
+            return Err(Failure::plain(locale, StatusCode::FORBIDDEN, "failure-foreign-form"));
+        }
+        Ok(Sent { session, form })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_form_s_fields_are_read_as_browsers_write_them() {
+        let form = Form::parse("id=+kho+&scope=a%3Ab&scope=c&names=x%0D%0Ay%0D%0A&n=&m=7x&ten=H%E1%BA%A1".as_bytes());
+        assert_eq!((form.text("id"), form.text("ten"), form.text("none")), ("kho", "Hạ", ""));
+        assert_eq!(
+            (form.list("scope"), form.list("names")),
+            (vec!["a:b".into(), "c".into()], vec!["x".into(), "y".into()])
+        );
+        assert_eq!((form.number::<u32>("n"), form.number::<u32>("m")), (Some(0), None));
+    }
+
+    #[test]
+    fn what_another_site_sends_is_no_form_of_the_console() {
+        let of = |pairs: &[(&'static str, &str)]| {
+            is_same_origin(
+                &pairs
+                    .iter()
+                    .map(|(name, value)| (http::HeaderName::from_static(name), value.parse().unwrap()))
+                    .collect(),
+            )
+        };
+        assert!(
+            of(&[("host", "a:1")])
+                && of(&[("host", "a:1"), ("origin", "https://a:1"), ("sec-fetch-site", "same-origin")])
+        );
+        assert!(!of(&[("host", "a:1"), ("origin", "https://b")]));
+        assert!(!of(&[("host", "a:1"), ("origin", "null")]));
+        assert!(!of(&[("host", "a:1"), ("origin", "http://a:1")]));
+        assert!(!of(&[("host", "a:1"), ("sec-fetch-site", "cross-site")]));
+        assert!(!of(&[("host", "a:1"), ("sec-fetch-site", "same-site")]));
+    }
+}

@@ -1,0 +1,231 @@
+//! Grants: their list, one of them, a new one, and its withdrawal.
+
+use super::clients::{justification, link};
+use super::failure::Failure;
+use super::form::{Form, Sent};
+use super::session::SignedIn;
+use super::table::{facts, lines, next, table};
+use super::text::Locale;
+use super::{Console, change, layout, request};
+use crate::admin::api::admin_service_server::AdminService;
+use crate::admin::api::{AddGrantRequest, Grant, GrantId, ListGrantsRequest};
+use crate::contract::options::DataClass;
+use crate::registry::{Role, now};
+use axum::extract::{Path, RawQuery, State};
+use axum::response::Redirect;
+use http::StatusCode;
+use maud::{Markup, html};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+const HERE: &str = "/console/grants";
+
+fn state(locale: Locale, grant: &Grant) -> Markup {
+    let now = now();
+    let (key, kind) = match grant {
+        grant if grant.withdrawn => ("state-withdrawn", "gone"),
+        grant if grant.needs_approval && grant.approved_by.is_empty() => ("state-waiting", "wrong"),
+        grant if now >= grant.not_after => ("state-ended", "gone"),
+        grant if now < grant.not_before => ("state-later", "wrong"),
+        _ => ("state-in-force", "good"),
+    };
+    html! { span.state.(kind) { (locale.text(key)) } }
+}
+
+/// Grants as a table.
+pub fn rows(locale: Locale, grants: &[Grant]) -> Markup {
+    let rows: Vec<Vec<Markup>> = grants
+        .iter()
+        .map(|one| {
+            vec![
+                html! { a href={ (HERE) "/" (one.id) } { code { (one.id) } } },
+                link(&one.client),
+                lines(&one.scopes),
+                state(locale, one),
+                html! { (locale.moment(one.not_after)) },
+            ]
+        })
+        .collect();
+    table(locale, &["column-id", "column-client", "column-scopes", "column-state", "column-ends"], &rows)
+}
+
+/// The list.
+pub async fn list(
+    State(console): State<Arc<Console>>,
+    session: SignedIn,
+    RawQuery(query): RawQuery,
+) -> Result<Markup, Failure> {
+    let (locale, query) = (session.locale, Form::parse(query.unwrap_or_default().as_bytes()));
+    let (client, state) = (query.text("client"), query.text("state"));
+    let asked = ListGrantsRequest {
+        client: client.to_owned(),
+        pending: state == "waiting",
+        page_size: 0,
+        page_token: query.text("page").to_owned(),
+    };
+    let found = console.admin.list_grants(request(&session, asked)).await;
+    let found = found.map_err(|status| Failure::of(&session, &status))?.into_inner();
+    let body = html! {
+        @if session.has(&[Role::Administrator]) {
+            p { a.button href="/console/grants/add" { (locale.text("grant-add")) } }
+        }
+        form.filter method="get" action=(HERE) {
+            label { (locale.text("column-client")) input name="client" value=(client); }
+            label { (locale.text("column-state"))
+                select name="state" {
+                    option value="" { (locale.text("state-any")) }
+                    option value="waiting" selected[state == "waiting"] { (locale.text("state-waiting")) }
+                }
+            }
+            button type="submit" { (locale.text("filter")) }
+        }
+        (rows(locale, &found.grants))
+        (next(locale, HERE, &[("client", client), ("state", state)], &found.next_page_token))
+    };
+    Ok(layout::page(&session, HERE, &locale.text("menu-grants"), &body))
+}
+
+/// One grant.
+pub async fn one(
+    State(console): State<Arc<Console>>,
+    session: SignedIn,
+    Path(id): Path<String>,
+) -> Result<Markup, Failure> {
+    let locale = session.locale;
+    let grant = console.admin.get_grant(request(&session, GrantId { id })).await;
+    let grant = grant.map_err(|status| Failure::of(&session, &status))?.into_inner();
+    let any = |all: &[String]| {
+        if all.is_empty() {
+            html! { (locale.text("any")) }
+        } else {
+            lines(all)
+        }
+    };
+    let quota = if grant.daily_quota == 0 { locale.text("none") } else { locale.number(grant.daily_quota) };
+    let body = html! {
+        (facts(locale, &[
+            ("column-state", state(locale, &grant)),
+            ("column-client", link(&grant.client)),
+            ("column-scopes", lines(&grant.scopes)),
+            ("column-purposes", lines(&grant.purposes)),
+            ("column-fields", lines(&grant.fields)),
+            ("column-rate", html! { (grant.rate) " / " (grant.burst) }),
+            ("column-quota", html! { (quota) }),
+            ("column-begins", html! { (locale.moment(grant.not_before)) }),
+            ("column-ends", html! { (locale.moment(grant.not_after)) }),
+            ("column-legal-basis", html! { (grant.legal_basis) }),
+            ("column-networks", any(&grant.networks)),
+            ("column-requested-by", html! { (grant.requested_by) }),
+            ("column-approved-by", html! { (grant.approved_by) }),
+        ]))
+        @if session.has(&[Role::Administrator, Role::Approver]) && !grant.withdrawn {
+            details {
+                summary { (locale.text("grant-withdraw")) }
+                form method="post" action={ (HERE) "/" (grant.id) "/withdraw" } {
+                    (layout::token(&session))
+                    p { (locale.text("grant-withdraw-means")) }
+                    (justification(locale))
+                    button.danger type="submit" { (locale.text("grant-withdraw")) }
+                }
+            }
+        }
+    };
+    Ok(layout::page(&session, HERE, &format!("{} {}", locale.text("grant"), grant.id), &body))
+}
+
+/// Withdraws a grant.
+pub async fn withdraw(
+    State(console): State<Arc<Console>>,
+    Path(id): Path<String>,
+    Sent { session, form }: Sent,
+) -> Result<Redirect, Failure> {
+    let asked = change(&session, &form, GrantId { id: id.clone() });
+    console.admin.withdraw_grant(asked).await.map_err(|status| Failure::of(&session, &status))?;
+    Ok(Redirect::to(&format!("{HERE}/{id}")))
+}
+
+/// The form of a new grant: every scope of the contracts, with what it opens.
+pub async fn form(State(console): State<Arc<Console>>, session: SignedIn, RawQuery(query): RawQuery) -> Markup {
+    let (locale, query) = (session.locale, Form::parse(query.unwrap_or_default().as_bytes()));
+    let contracts = console.contracts.load();
+    let mut sources: BTreeMap<&str, (&str, BTreeMap<&str, (Vec<&str>, DataClass)>)> = BTreeMap::new();
+    for operation in contracts.operations() {
+        let source = &operation.source;
+        let name = if locale == Locale::Vietnamese { source.name_vi.as_str() } else { source.name.as_str() };
+        let (_, scopes) = sources.entry(&source.id).or_insert((name, BTreeMap::new()));
+        let (operations, class) = scopes.entry(&operation.scope).or_insert((Vec::new(), operation.data_class));
+        operations.push(&operation.name);
+        *class = (*class).max(operation.data_class);
+    }
+    let area = |name: &str, key: &str, value: &str, required: bool| {
+        html! {
+            label { (locale.text(key)) textarea name=(name) rows="2" required[required] { (value) } }
+        }
+    };
+    let body = html! {
+        form method="post" action=(HERE) {
+            (layout::token(&session))
+            label { (locale.text("column-client")) input name="client" required value=(query.text("client")); }
+            fieldset {
+                legend { (locale.text("column-scopes")) }
+                @for (name, scopes) in sources.values() {
+                    details {
+                        summary { (name) }
+                        @for (scope, (operations, class)) in scopes {
+                            label.choice {
+                                input type="checkbox" name="scope" value=(scope);
+                                code { (scope) } " " (class_of(locale, *class))
+                                span.hint { (operations.join(", ")) }
+                            }
+                        }
+                    }
+                }
+            }
+            (area("purpose", "column-purposes", "", true))
+            p.hint { (locale.text("grant-purposes-hint")) }
+            (area("field", "column-fields", "*", true))
+            p.hint { (locale.text("grant-fields-hint")) }
+            label { (locale.text("column-legal-basis")) input name="legal_basis" required; }
+            label { (locale.text("grant-days")) input name="days" inputmode="numeric" pattern="[0-9]*" value="365"; }
+            label { (locale.text("grant-rate")) input name="rate" inputmode="numeric" pattern="[0-9]*"; }
+            label { (locale.text("grant-burst")) input name="burst" inputmode="numeric" pattern="[0-9]*" value="50"; }
+            label { (locale.text("column-quota")) input name="daily_quota" inputmode="numeric" pattern="[0-9]*"; }
+            (area("network", "column-networks", "", false))
+            p.hint { (locale.text("grant-networks-hint")) }
+            (justification(locale))
+            button type="submit" { (locale.text("grant-add")) }
+        }
+    };
+    layout::page(&session, HERE, &locale.text("grant-add"), &body)
+}
+
+fn class_of(locale: Locale, class: DataClass) -> Markup {
+    let (key, kind) = match class {
+        DataClass::Sensitive => ("class-sensitive", "wrong"),
+        DataClass::Personal => ("class-personal", "later"),
+        _ => ("class-open", "good"),
+    };
+    html! { span.state.(kind) { (locale.text(key)) } }
+}
+
+/// Adds a grant.
+pub async fn add(State(console): State<Arc<Console>>, Sent { session, form }: Sent) -> Result<Redirect, Failure> {
+    let wrong = || Failure::plain(session.locale, StatusCode::BAD_REQUEST, "failure-number");
+    let days: i64 = form.number("days").ok_or_else(wrong)?;
+    let asked = AddGrantRequest {
+        client: form.text("client").to_owned(),
+        scopes: form.list("scope"),
+        purposes: form.list("purpose"),
+        fields: form.list("field"),
+        rate: form.number("rate").ok_or_else(wrong)?,
+        burst: form.number("burst").ok_or_else(wrong)?,
+        daily_quota: form.number("daily_quota").ok_or_else(wrong)?,
+        not_before: 0,
+        not_after: if days > 0 { now().saturating_add(days.saturating_mul(86_400)) } else { 0 },
+        legal_basis: form.text("legal_basis").to_owned(),
+        networks: form.list("network"),
+    };
+    let added = console.admin.add_grant(change(&session, &form, asked)).await;
+    let added = added.map_err(|status| Failure::of(&session, &status))?.into_inner();
+    Ok(Redirect::to(&format!("{HERE}/{}", added.id)))
+}

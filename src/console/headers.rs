@@ -1,0 +1,85 @@
+//! What holds for every page: its security headers, its style sheet, and how cookies are read and written.
+
+use super::ROOT;
+use axum::Router;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use tower::ServiceBuilder;
+use tower_http::set_header::SetResponseHeaderLayer;
+
+/// No script at all, nothing from elsewhere, in nobody's frame, forms to here only (W3C Content Security Policy Level 3).
+const POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; frame-ancestors 'none'; \
+                      base-uri 'none'; require-trusted-types-for 'script'";
+
+const STYLE: &str = include_str!("style.css");
+
+/// Puts the headers around the pages.
+pub fn layered(pages: Router) -> Router {
+    let set = |name: HeaderName, value: &'static str| {
+        SetResponseHeaderLayer::if_not_present(name, HeaderValue::from_static(value))
+    };
+    let layers = ServiceBuilder::new()
+        .layer(set(header::CONTENT_SECURITY_POLICY, POLICY))
+        .layer(set(header::REFERRER_POLICY, "same-origin"))
+        .layer(set(HeaderName::from_static("cross-origin-opener-policy"), "same-origin"))
+        .layer(set(HeaderName::from_static("cross-origin-resource-policy"), "same-origin"))
+        .layer(set(HeaderName::from_static("permissions-policy"), "interest-cohort=()"))
+        .layer(set(header::STRICT_TRANSPORT_SECURITY, "max-age=31536000"))
+        // What stands on a page is for who asked for it.
+        .layer(set(header::CACHE_CONTROL, "no-store"));
+    pages.layer(layers)
+}
+
+/// The style sheet.
+pub async fn style() -> Response {
+    let headers = [(header::CONTENT_TYPE, "text/css; charset=utf-8"), (header::CACHE_CONTROL, "private, max-age=300")];
+    (headers, STYLE).into_response()
+}
+
+/// A cookie of a request.
+pub fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+    let all = headers.get_all(header::COOKIE).into_iter().filter_map(|value| value.to_str().ok());
+    let pairs = all.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    pairs.filter(|(known, _)| *known == name).map(|(_, value)| value).next()
+}
+
+/// Where somebody was on the console; its first page where they were elsewhere.
+pub fn back(headers: &HeaderMap) -> String {
+    let first = format!("{ROOT}/");
+    let Some(uri) = headers.get(header::REFERER).and_then(|value| value.to_str().ok()?.parse::<http::Uri>().ok())
+    else {
+        return first;
+    };
+    let place = uri.path_and_query().map_or("", |place| place.as_str());
+    // A path of this server, whatever server the header names.
+    if place.starts_with(&first) && !place.contains("//") { place.to_owned() } else { first }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn back_is_a_page_of_the_console_and_nowhere_else() {
+        let of = |referer: &str| back(&HeaderMap::from_iter([(header::REFERER, referer.parse().unwrap())]));
+        assert_eq!(of("https://gateway.example:8443/console/clients?state=active"), "/console/clients?state=active");
+        for elsewhere in [
+            "https://other.example/",
+            "//other.example/console/",
+            "https://a/console//other.example",
+            "/log/x",
+            "\"",
+            "/consoles",
+        ] {
+            assert_eq!(of(elsewhere), "/console/", "{elsewhere}");
+        }
+        assert_eq!(back(&HeaderMap::new()), "/console/");
+    }
+
+    #[test]
+    fn a_cookie_is_found_by_its_whole_name() {
+        let headers = HeaderMap::from_iter([(header::COOKIE, "xa=1; a=2;b=3".parse().unwrap())]);
+        assert_eq!((cookie(&headers, "a"), cookie(&headers, "b"), cookie(&headers, "c")), (Some("2"), Some("3"), None));
+    }
+}

@@ -1,0 +1,95 @@
+//! The frame of every page: menu by role, language, who has signed in.
+
+use super::session::SignedIn;
+use super::text::Locale;
+use crate::registry::Role;
+use maud::{DOCTYPE, Markup, html};
+
+/// The menu: path, text, and whose it is (everybody's where no role is named).
+const MENU: [(&str, &str, &[Role]); 6] = [
+    ("/console/", "menu-overview", &[]),
+    ("/console/decisions", "menu-decisions", &[]),
+    ("/console/clients", "menu-clients", &[]),
+    ("/console/grants", "menu-grants", &[]),
+    ("/console/tokens", "menu-tokens", &[]),
+    ("/console/exchanges", "menu-exchanges", &[Role::Auditor]),
+];
+
+/// The text of a role.
+pub fn role(locale: Locale, role: Role) -> String {
+    locale.text(match role {
+        Role::Administrator => "role-administrator",
+        Role::Approver => "role-approver",
+        Role::Auditor => "role-auditor",
+        Role::Operator => "role-operator",
+    })
+}
+
+/// A page of who has signed in; `here` is its entry of the menu.
+pub fn page(session: &SignedIn, here: &str, title: &str, body: &Markup) -> Markup {
+    let locale = session.locale;
+    let roles: Vec<String> = session.roles.iter().map(|one| role(locale, *one)).collect();
+    let menu = html! {
+        nav aria-label=(locale.text("menu")) {
+            ul {
+                @for (path, key, roles) in MENU {
+                    @if roles.is_empty() || session.has(roles) {
+                        li { a href=(path) aria-current=[(path == here).then_some("page")] { (locale.text(key)) } }
+                    }
+                }
+            }
+        }
+        div.who {
+            span { strong { (session.staff) } " · " (roles.join(", ")) }
+            form method="post" action="/console/sign-out" {
+                (token(session))
+                button.quiet type="submit" { (locale.text("sign-out")) }
+            }
+        }
+    };
+    frame(locale, title, Some((&menu, &session.node)), body)
+}
+
+/// A page of nobody.
+pub fn outside(locale: Locale, title: &str, body: &Markup) -> Markup {
+    frame(locale, title, None, body)
+}
+
+/// The CSRF token of a form.
+pub fn token(session: &SignedIn) -> Markup {
+    html! { input type="hidden" name="csrf" value=(session.token); }
+}
+
+fn frame(locale: Locale, title: &str, menu: Option<(&Markup, &str)>, body: &Markup) -> Markup {
+    html! {
+        (DOCTYPE)
+        html lang=(locale.code()) {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                title { (title) " · NDXP" }
+                link rel="stylesheet" href="/console/style.css";
+            }
+            body {
+                a.skip href="#main" { (locale.text("skip")) }
+                header {
+                    a.brand href="/console/" { "NDXP " span { (locale.text("brand")) } }
+                    @if let Some((menu, _)) = menu { (menu) }
+                    div.languages {
+                        @for (other, name) in Locale::ALL {
+                            form method="post" action={ "/console/language/" (other.code()) } {
+                                button.quiet type="submit" lang=(other.code()) aria-pressed=((other == locale).to_string()) { (name) }
+                            }
+                        }
+                    }
+                }
+                main #main {
+                    h1 { (title) }
+                    (body)
+                }
+                footer { "ndxp-gateway " (env!("CARGO_PKG_VERSION")) @if let Some((_, node)) = menu { " · " (node) } }
+            }
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! The console: what administrators, approvers and auditors do, in a browser, on the HTTPS port. A page calls the same methods as
+//! `ndxp.admin.v1` and `ndxp.audit.v1` have, in the name of who has signed in; it has no rule of its own, and nothing can be done here
+//! that those services refuse. Every task works without a script.
+
+mod clients;
+mod decisions;
+mod exchanges;
+mod failure;
+mod form;
+mod grants;
+mod headers;
+mod layout;
+mod overview;
+mod session;
+mod sign_in;
+mod table;
+mod text;
+mod tokens;
+
+use crate::access::staff::StaffAuthorizer;
+use crate::admin::Admin;
+use crate::audit::service::Audit;
+use crate::contract::ContractSet;
+use crate::identity::Peer;
+use crate::registry::Snapshot;
+use arc_swap::ArcSwap;
+use axum::Router;
+use axum::response::Redirect;
+use axum::routing::{any, get, post};
+use form::Form;
+use session::{Sessions, SignedIn};
+use std::sync::Arc;
+
+/// Where its pages are.
+pub const ROOT: &str = "/console";
+
+/// What the console needs of the gateway.
+pub struct Console {
+    admin: Admin,
+    audit: Audit,
+    door: StaffAuthorizer,
+    registry: Arc<ArcSwap<Snapshot>>,
+    contracts: Arc<ArcSwap<ContractSet>>,
+    node: Arc<str>,
+    sessions: Sessions,
+}
+
+impl Console {
+    /// A console over a gateway's services.
+    pub fn new(
+        admin: Admin,
+        audit: Audit,
+        door: StaffAuthorizer,
+        registry: Arc<ArcSwap<Snapshot>>,
+        contracts: Arc<ArcSwap<ContractSet>>,
+        node: &str,
+    ) -> Self {
+        Console { admin, audit, door, registry, contracts, node: node.into(), sessions: Sessions::default() }
+    }
+
+    /// The pages, each with the headers that hold for all.
+    pub fn router(self) -> Router {
+        let pages = Router::new()
+            .route("/console", get(|| async { Redirect::to("/console/") }))
+            .route("/console/", get(overview::page))
+            .route("/console/sign-in", get(sign_in::page).post(sign_in::begin))
+            .route("/console/sign-out", post(sign_in::end))
+            .route("/console/language/{locale}", post(sign_in::language))
+            .route("/console/style.css", get(headers::style))
+            .route("/console/clients", get(clients::list).post(clients::register))
+            .route("/console/clients/register", get(clients::registration))
+            .route("/console/clients/{id}", get(clients::one))
+            .route("/console/clients/{id}/{act}", get(clients::confirmation).post(clients::act))
+            .route("/console/grants", get(grants::list).post(grants::add))
+            .route("/console/grants/add", get(grants::form))
+            .route("/console/grants/{id}", get(grants::one))
+            .route("/console/grants/{id}/withdraw", post(grants::withdraw))
+            .route("/console/decisions", get(decisions::list))
+            .route("/console/decisions/{id}/{verdict}", post(decisions::decide))
+            .route("/console/tokens", get(tokens::list).post(tokens::issue))
+            .route("/console/tokens/{id}/revoke", post(tokens::revoke))
+            .route("/console/exchanges", get(exchanges::search))
+            .route("/console/exchanges/{id}", get(exchanges::one))
+            .route("/console/exchanges/{id}/receipt", get(exchanges::receipt))
+            // Every other path of the console; those of the port have a fallback of their own.
+            .route("/console/{*other}", any(failure::not_found))
+            .with_state(Arc::new(self));
+        headers::layered(pages)
+    }
+}
+
+/// A request to one of the gateway's own services, in the name of who has signed in.
+fn request<T>(session: &SignedIn, message: T) -> tonic::Request<T> {
+    request_of(&session.peer, message)
+}
+
+fn request_of<T>(peer: &Arc<Peer>, message: T) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    request.extensions_mut().insert(peer.clone());
+    request
+}
+
+/// The same with why it is done, in the words that a form has under `justification`.
+fn change<T>(session: &SignedIn, form: &Form, message: T) -> tonic::Request<T> {
+    let mut request = request(session, message);
+    let words = tonic::metadata::MetadataValue::from_bytes(form.text("justification").as_bytes());
+    request.metadata_mut().insert_bin(crate::admin::JUSTIFICATION, words);
+    request
+}

@@ -1,0 +1,220 @@
+//! Who has signed in: sessions of the server's, each bound to the certificate that it was begun with and to one cookie, over after
+//! 15 minutes without a request and after 8 hours in any case, and at once where the registry knows the person no more.
+
+use super::failure::Failure;
+use super::headers::cookie;
+use super::text::Locale;
+use super::{Console, ROOT};
+use crate::identity::{Peer, Thumbprint};
+use crate::registry::{NameOwner, Role, Snapshot, now};
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use aws_lc_rs::{digest, rand};
+use axum::extract::FromRequestParts;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::request::Parts;
+use http::{Extensions, HeaderMap};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// The cookie's name. `__Host-` binds it to this host, to HTTPS and to `/` (RFC 6265bis, section 4.1.3.2).
+const COOKIE: &str = "__Host-ndxp-console";
+/// Longest time without a request.
+const IDLE: Duration = Duration::from_secs(15 * 60);
+/// Longest session.
+const LONGEST: Duration = Duration::from_secs(8 * 3_600);
+/// Most sessions, in all and of one person. Only who signs in has one: staff, with a certificate.
+const MAX_SESSIONS: (usize, usize) = (1_000, 8);
+
+/// A session, by the SHA-256 of its cookie: nobody who reads this memory can send it.
+#[derive(Debug)]
+struct Record {
+    staff: String,
+    certificate: Thumbprint,
+    token: String,
+    began: Instant,
+    last: Instant,
+}
+
+impl Record {
+    fn is_over(&self, now: Instant) -> bool {
+        now.duration_since(self.last) >= IDLE || now.duration_since(self.began) >= LONGEST
+    }
+}
+
+/// The sessions of a gateway.
+#[derive(Debug, Default)]
+pub struct Sessions(Mutex<HashMap<Vec<u8>, Record>>);
+
+fn secret() -> Option<String> {
+    let mut bytes = [0; 32];
+    rand::fill(&mut bytes).ok()?;
+    Some(URL_SAFE_NO_PAD.encode(bytes))
+}
+
+fn key(cookie: &str) -> Vec<u8> {
+    digest::digest(&digest::SHA256, cookie.as_bytes()).as_ref().to_vec()
+}
+
+impl Sessions {
+    fn all(&self) -> MutexGuard<'_, HashMap<Vec<u8>, Record>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins a session and returns its `Set-Cookie`; of one person's too many, the one that was unused longest ends. `None` where
+    /// there are too many in all, or no random numbers.
+    pub fn begin(&self, staff: &str, certificate: Thumbprint, now: Instant) -> Option<String> {
+        let (cookie, token) = (secret()?, secret()?);
+        let mut all = self.all();
+        all.retain(|_, record| !record.is_over(now));
+        let own = all.iter().filter(|(_, record)| record.staff == staff);
+        let (count, oldest) = (own.clone().count(), own.min_by_key(|(_, record)| record.last));
+        if let Some(oldest) = oldest.filter(|_| count >= MAX_SESSIONS.1).map(|(key, _)| key.clone()) {
+            all.remove(&oldest);
+        }
+        if all.len() >= MAX_SESSIONS.0 {
+            return None;
+        }
+        all.insert(key(&cookie), Record { staff: staff.to_owned(), certificate, token, began: now, last: now });
+        Some(format!("{COOKIE}={cookie}; Path=/; Secure; HttpOnly; SameSite=Strict"))
+    }
+
+    /// The person and the CSRF token of a session that goes on, on the certificate that it was begun with.
+    fn continued(&self, cookie: &str, certificate: Thumbprint, now: Instant) -> Option<(String, String)> {
+        let (mut all, key) = (self.all(), key(cookie));
+        if all.get(&key)?.is_over(now) {
+            all.remove(&key);
+            return None;
+        }
+        let record = all.get_mut(&key).filter(|record| record.certificate == certificate)?;
+        record.last = now;
+        Some((record.staff.clone(), record.token.clone()))
+    }
+
+    /// Ends a session and returns the `Set-Cookie` that removes its cookie.
+    pub fn end(&self, headers: &HeaderMap) -> String {
+        if let Some(cookie) = cookie(headers, COOKIE) {
+            self.all().remove(&key(cookie));
+        }
+        format!("{COOKIE}=; Path=/; Secure; HttpOnly; SameSite=Strict; Max-Age=0")
+    }
+}
+
+/// Somebody who has signed in.
+#[derive(Debug, Clone)]
+pub struct SignedIn {
+    /// Their id in the registry.
+    pub staff: String,
+    /// What they may do, as the registry has it now.
+    pub roles: Vec<Role>,
+    /// The connection's other end, with their certificate.
+    pub peer: Arc<Peer>,
+    /// The language of their pages.
+    pub locale: Locale,
+    /// The gateway that they are at.
+    pub node: Arc<str>,
+    /// The token that each of their forms has (OWASP's synchronizer token).
+    pub token: String,
+}
+
+/// The person whose certificate a connection has shown, where the registry knows them.
+pub fn person(peer: &Peer, registry: &Snapshot) -> Option<(String, Vec<Role>)> {
+    peer.check_time(now()).ok()?;
+    match registry.owner_of(&peer.certificate.names) {
+        NameOwner::Staff(staff) => Some((staff.id.clone(), staff.roles.clone())),
+        NameOwner::Client(_) | NameOwner::Ambiguous | NameOwner::Unregistered => None,
+    }
+}
+
+impl SignedIn {
+    /// Who sends a request.
+    ///
+    /// # Errors
+    /// The page to sign in at, where there is no session, or where it is over.
+    pub fn of(headers: &HeaderMap, extensions: &Extensions, console: &Console) -> Result<Self, Failure> {
+        let locale = Locale::of(headers);
+        let signed = || {
+            let peer = extensions.get::<Arc<Peer>>()?.clone();
+            let (id, token) =
+                console.sessions.continued(cookie(headers, COOKIE)?, peer.certificate.thumbprint, Instant::now())?;
+            let (staff, roles) = person(&peer, &console.registry.load()).filter(|(staff, _)| *staff == id)?;
+            Some(SignedIn { staff, roles, peer, locale, node: console.node.clone(), token })
+        };
+        signed().ok_or_else(|| Failure::elsewhere(&format!("{ROOT}/sign-in")))
+    }
+
+    /// Whether one of the roles is theirs: what a page offers. What is done is decided by the service that does it.
+    pub fn has(&self, roles: &[Role]) -> bool {
+        self.roles.iter().any(|role| roles.contains(role))
+    }
+
+    /// Whether a form has this session's token.
+    pub fn has_token(&self, token: &str) -> bool {
+        verify_slices_are_equal(self.token.as_bytes(), token.as_bytes()).is_ok()
+    }
+}
+
+impl FromRequestParts<Arc<Console>> for SignedIn {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, console: &Arc<Console>) -> Result<Self, Failure> {
+        SignedIn::of(&parts.headers, &parts.extensions, console)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn value(set_cookie: &str) -> String {
+        set_cookie.split([';', '=']).nth(1).unwrap().to_owned()
+    }
+
+    #[test]
+    fn a_session_ends_when_it_is_unused_and_when_it_is_old_and_on_another_certificate_there_is_none() {
+        let (sessions, began) = (Sessions::default(), Instant::now());
+        let (own, other) = (Thumbprint::of(b"own"), Thumbprint::of(b"other"));
+        let set = sessions.begin("lan", own, began).unwrap();
+        assert!(set.starts_with("__Host-") && set.ends_with("; Path=/; Secure; HttpOnly; SameSite=Strict"), "{set}");
+        let cookie = value(&set);
+        assert_eq!(sessions.continued(&cookie, own, began).unwrap().0, "lan");
+        assert_eq!(sessions.continued(&cookie, other, began), None);
+        assert_eq!(sessions.continued("invented", own, began), None);
+        let mut at = began;
+        while at + IDLE < began + LONGEST {
+            at += IDLE - Duration::from_secs(1);
+            assert!(sessions.continued(&cookie, own, at).is_some());
+        }
+        assert_eq!(sessions.continued(&cookie, own, began + LONGEST), None, "eight hours are over");
+        assert_eq!(sessions.continued(&cookie, own, began), None, "it is gone");
+        let unused = value(&sessions.begin("lan", own, began).unwrap());
+        assert_eq!(sessions.continued(&unused, own, began + IDLE), None);
+    }
+
+    #[test]
+    fn sessions_are_bounded_for_one_person_and_in_all() {
+        let (sessions, own, began) = (Sessions::default(), Thumbprint::of(b"own"), Instant::now());
+        let begin = |staff: &str, after: u64| sessions.begin(staff, own, began + Duration::from_millis(after));
+        let first = value(&begin("lan", 0).unwrap());
+        let second = value(&begin("lan", 1).unwrap());
+        (2..=MAX_SESSIONS.1 as u64).for_each(|after| assert!(begin("lan", after).is_some()));
+        assert_eq!(sessions.continued(&first, own, began), None, "the ninth ends the one unused longest");
+        assert!(sessions.continued(&second, own, began + IDLE / 2).is_some());
+        let others = (MAX_SESSIONS.0 - MAX_SESSIONS.1) as u64;
+        (0..others).for_each(|number| assert!(begin(&format!("p{number}"), 20).is_some()));
+        assert_eq!(begin("one-more", 20), None);
+        let later = began + IDLE + Duration::from_secs(1);
+        assert!(sessions.begin("one-more", own, later).is_some(), "those that are over make room");
+    }
+
+    #[test]
+    fn signing_out_ends_the_session_of_the_cookie() {
+        let (sessions, own, began) = (Sessions::default(), Thumbprint::of(b"own"), Instant::now());
+        let set = sessions.begin("lan", own, began).unwrap();
+        let headers = HeaderMap::from_iter([(http::header::COOKIE, set.split(';').next().unwrap().parse().unwrap())]);
+        assert!(sessions.end(&headers).contains("Max-Age=0"));
+        assert_eq!(sessions.continued(&value(&set), own, began), None);
+    }
+}

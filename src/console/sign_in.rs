@@ -1,0 +1,105 @@
+//! Signing in by the certificate that the browser has shown, signing out, and the choice of a language.
+
+use super::failure::Failure;
+use super::form::{Sent, is_same_origin};
+use super::headers::back;
+use super::session::person;
+use super::text::{LANGUAGE_COOKIE, Locale};
+use super::{Console, layout};
+use crate::access::staff::RoleRule;
+use crate::identity::Peer;
+use crate::registry::Role;
+use axum::extract::{Extension, Path, State};
+use axum::response::{IntoResponse, Redirect, Response};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use maud::html;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Everybody of the staff may sign in. A refusal is an entry, within the bounds of refusals.
+const SIGN_IN: RoleRule = RoleRule {
+    method: "SignIn",
+    act: "console.sign_in",
+    roles: &[Role::Administrator, Role::Approver, Role::Auditor, Role::Operator],
+};
+const SIGN_OUT: &str = "console.sign_out";
+
+type Shown = Option<Extension<Arc<Peer>>>;
+
+/// The page to sign in at: whose certificate the browser has shown.
+pub async fn page(State(console): State<Arc<Console>>, peer: Shown, headers: HeaderMap) -> Response {
+    let locale = Locale::of(&headers);
+    let known = peer.as_ref().and_then(|peer| person(peer, &console.registry.load()));
+    let body = html! {
+        @match (&peer, &known) {
+            (_, Some((staff, roles))) => {
+                p { (locale.with("sign-in-as", "staff", staff.as_str())) }
+                p { @for (at, one) in roles.iter().enumerate() { @if at > 0 { ", " } (layout::role(locale, *one)) } }
+                form method="post" action="/console/sign-in" { button type="submit" { (locale.text("sign-in")) } }
+            }
+            (Some(peer), None) => {
+                div.notice.wrong { p { (locale.text("sign-in-unknown")) } }
+                ul { @for name in &peer.certificate.names { li { code { (name) } } } }
+                form method="post" action="/console/sign-in" { button type="submit" { (locale.text("sign-in")) } }
+            }
+            (None, None) => { div.notice { p { (locale.text("sign-in-no-certificate")) } } }
+        }
+    };
+    layout::outside(locale, &locale.text("sign-in-title"), &body).into_response()
+}
+
+/// Begins a session; its entry is in the log before.
+pub async fn begin(State(console): State<Arc<Console>>, peer: Shown, headers: HeaderMap) -> Result<Response, Failure> {
+    let locale = Locale::of(&headers);
+    if !is_same_origin(&headers) {
+        return Err(Failure::plain(locale, StatusCode::FORBIDDEN, "failure-foreign-form"));
+    }
+    let Some(Extension(peer)) = peer else {
+        return Err(Failure::plain(locale, StatusCode::UNAUTHORIZED, "sign-in-no-certificate"));
+    };
+    let refused = |status| Failure::plain(locale, status, "sign-in-unknown");
+    let actor = console.door.admit(&peer, &SIGN_IN).await.map_err(|_| refused(StatusCode::FORBIDDEN))?;
+    let unavailable = || Failure::plain(locale, StatusCode::SERVICE_UNAVAILABLE, "sign-in-unavailable");
+    let cookie =
+        console.sessions.begin(actor.id(), peer.certificate.thumbprint, Instant::now()).ok_or_else(unavailable)?;
+    note(&console, &peer, actor.id(), SIGN_IN.act).await.ok_or_else(unavailable)?;
+    // A session of before, of whoever used this browser, ends.
+    console.sessions.end(&headers);
+    Ok(to("/console/", &cookie))
+}
+
+/// Ends the session.
+pub async fn end(State(console): State<Arc<Console>>, headers: HeaderMap, sent: Sent) -> Response {
+    let cookie = console.sessions.end(&headers);
+    let _ = note(&console, &sent.session.peer, &sent.session.staff, SIGN_OUT).await;
+    to("/console/sign-in", &cookie)
+}
+
+/// Keeps the language for a year.
+pub async fn language(Path(code): Path<String>, headers: HeaderMap) -> Response {
+    let place = back(&headers);
+    match Locale::of_code(&code) {
+        Some(locale) => {
+            let code = locale.code();
+            to(
+                &place,
+                &format!("{LANGUAGE_COOKIE}={code}; Path=/console/; Secure; HttpOnly; SameSite=Lax; Max-Age=31536000"),
+            )
+        }
+        None => Redirect::to(&place).into_response(),
+    }
+}
+
+async fn note(console: &Console, peer: &Peer, staff: &str, act: &str) -> Option<u64> {
+    let mut entry = console.door.act(peer, act);
+    entry.actor = format!("staff:{staff}");
+    console.door.note(&entry).await.ok()
+}
+
+fn to(place: &str, cookie: &str) -> Response {
+    let mut response = Redirect::to(place).into_response();
+    if let Ok(cookie) = HeaderValue::from_str(cookie) {
+        response.headers_mut().insert(header::SET_COOKIE, cookie);
+    }
+    response
+}

@@ -1,0 +1,47 @@
+//! Lists: a table that a narrow screen shows as cards, what stands in its place where nothing is there, and the way to the next page.
+
+use super::text::Locale;
+use maud::{Markup, html};
+
+/// A table; each row has one cell for each heading.
+pub fn table(locale: Locale, headings: &[&str], rows: &[Vec<Markup>]) -> Markup {
+    if rows.is_empty() {
+        return html! { p.empty { (locale.text("nothing-here")) } };
+    }
+    let headings: Vec<String> = headings.iter().map(|key| locale.text(key)).collect();
+    html! {
+        div.scroll tabindex="0" role="region" aria-label=(locale.text("table")) {
+            table {
+                thead { tr { @for heading in &headings { th scope="col" { (heading) } } } }
+                tbody {
+                    @for row in rows {
+                        tr { @for (cell, heading) in row.iter().zip(&headings) { td data-label=(heading) { (cell) } } }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The facts of one record.
+pub fn facts(locale: Locale, facts: &[(&str, Markup)]) -> Markup {
+    html! {
+        dl.facts {
+            @for (key, value) in facts { div { dt { (locale.text(key)) } dd { (value) } } }
+        }
+    }
+}
+
+/// A link to the next page of a list, with its filters; nothing where this is the last one.
+pub fn next(locale: Locale, path: &str, filters: &[(&str, &str)], token: &str) -> Markup {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    query.extend_pairs(filters.iter().filter(|(_, value)| !value.is_empty())).append_pair("page", token);
+    html! {
+        @if !token.is_empty() { p.pages { a href={ (path) "?" (query.finish()) } { (locale.text("next-page")) } } }
+    }
+}
+
+/// Texts one under the other.
+pub fn lines(all: &[String]) -> Markup {
+    html! { @for (at, one) in all.iter().enumerate() { @if at > 0 { br; } (one) } }
+}

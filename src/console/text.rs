@@ -1,0 +1,154 @@
+//! The console's words, in Vietnamese and English (Fluent, `locales/`), and how times and numbers are written in both.
+
+use crate::time_zone::HO_CHI_MINH;
+use fluent_templates::{LanguageIdentifier, Loader, langid, static_loader};
+use http::HeaderMap;
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+static_loader! {
+    static TEXTS = {
+        locales: "./src/console/locales",
+        fallback_language: "vi",
+        // Marks of direction around what is filled in: neither language needs them, and they would stand in copied ids.
+        customise: |bundle| bundle.set_use_isolating(false),
+    };
+}
+
+static VIETNAMESE: LanguageIdentifier = langid!("vi");
+static ENGLISH: LanguageIdentifier = langid!("en");
+
+/// The cookie that keeps the language which somebody has chosen.
+pub const LANGUAGE_COOKIE: &str = "ndxp-language";
+
+/// The language of a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Locale {
+    Vietnamese,
+    English,
+}
+
+impl Locale {
+    /// Both, with the name that each has in itself.
+    pub const ALL: [(Locale, &str); 2] = [(Locale::Vietnamese, "Tiếng Việt"), (Locale::English, "English")];
+
+    /// As in `lang` and in the cookie.
+    pub fn code(self) -> &'static str {
+        match self {
+            Locale::Vietnamese => "vi",
+            Locale::English => "en",
+        }
+    }
+
+    /// By its code.
+    pub fn of_code(code: &str) -> Option<Self> {
+        Self::ALL.into_iter().map(|(locale, _)| locale).find(|locale| locale.code() == code)
+    }
+
+    /// The one that was chosen before; otherwise the browser's first that there is (RFC 9110, section 12.5.4), Vietnamese where there
+    /// is none.
+    pub fn of(headers: &HeaderMap) -> Self {
+        let chosen = super::headers::cookie(headers, LANGUAGE_COOKIE).and_then(Self::of_code);
+        let accepted = || {
+            let text = headers.get(http::header::ACCEPT_LANGUAGE)?.to_str().ok()?;
+            text.split(',').find_map(|one| Self::of_code(one.trim().get(..2)?))
+        };
+        chosen.or_else(accepted).unwrap_or(Locale::Vietnamese)
+    }
+
+    fn id(self) -> &'static LanguageIdentifier {
+        match self {
+            Locale::Vietnamese => &VIETNAMESE,
+            Locale::English => &ENGLISH,
+        }
+    }
+
+    /// A text by its key.
+    pub fn text(self, key: &str) -> String {
+        TEXTS.try_lookup(self.id(), key).unwrap_or_else(|| key.to_owned())
+    }
+
+    /// A text with something filled in.
+    pub fn with(self, key: &str, name: &'static str, value: impl Into<String>) -> String {
+        let filled = HashMap::from([(Cow::Borrowed(name), value.into().into())]);
+        TEXTS.try_lookup_with_args(self.id(), key, &filled).unwrap_or_else(|| key.to_owned())
+    }
+
+    /// A moment, Unix time in seconds, on the clocks of Vietnam, with the zone; empty for 0.
+    pub fn moment(self, unix_s: i64) -> String {
+        let format = match self {
+            Locale::Vietnamese => "%d/%m/%Y %H:%M:%S (UTC+7)",
+            Locale::English => "%Y-%m-%d %H:%M:%S (UTC+7)",
+        };
+        match jiff::Timestamp::from_second(unix_s) {
+            Ok(at) if unix_s != 0 => HO_CHI_MINH.to_datetime(at).strftime(format).to_string(),
+            _ => String::new(),
+        }
+    }
+
+    /// A whole number, in groups of three.
+    pub fn number(self, number: u64) -> String {
+        let digits = number.to_string();
+        let mark = if self == Locale::Vietnamese { '.' } else { ',' };
+        let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+        for (at, digit) in digits.chars().enumerate() {
+            if at > 0 && (digits.len() - at).is_multiple_of(3) {
+                out.push(mark);
+            }
+            out.push(digit);
+        }
+        out
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use http::header::{ACCEPT_LANGUAGE, COOKIE};
+    use std::collections::BTreeSet;
+
+    fn keys(locale: &str) -> BTreeSet<String> {
+        let text = std::fs::read_to_string(format!("src/console/locales/{locale}/console.ftl")).unwrap();
+        let key = |line: &str| Some(line.split_once(" =")?.0.to_owned()).filter(|key| !key.starts_with([' ', '#']));
+        text.lines().filter_map(key).collect()
+    }
+
+    #[test]
+    fn both_languages_have_every_text_that_the_pages_name() {
+        let (vietnamese, english) = (keys("vi"), keys("en"));
+        assert_eq!(vietnamese.symmetric_difference(&english).collect::<Vec<_>>(), Vec::<&String>::new());
+        for file in std::fs::read_dir("src/console").unwrap().map(|file| file.unwrap().path()) {
+            if file.extension().is_none_or(|extension| extension != "rs") {
+                continue;
+            }
+            let source = std::fs::read_to_string(&file).unwrap();
+            for call in ["text(\"", "with(\""] {
+                for named in source.split(call).skip(1).filter_map(|rest| rest.split('"').next()) {
+                    let is_key = named.contains('-') && named.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');
+                    assert!(!is_key || vietnamese.contains(named), "{named} in {}", file.display());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_language_is_the_chosen_one_or_the_browser_s_or_vietnamese() {
+        let of = |pairs: &[(http::HeaderName, &str)]| {
+            Locale::of(&pairs.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())).collect())
+        };
+        assert_eq!(of(&[]), Locale::Vietnamese);
+        assert_eq!(of(&[(ACCEPT_LANGUAGE, "fr, en-GB;q=0.8, vi;q=0.2")]), Locale::English);
+        assert_eq!(of(&[(ACCEPT_LANGUAGE, "en"), (COOKIE, "a=b; ndxp-language=vi")]), Locale::Vietnamese);
+        assert_eq!(of(&[(ACCEPT_LANGUAGE, "é,"), (COOKIE, "ndxp-language=xx")]), Locale::Vietnamese);
+    }
+
+    #[test]
+    fn times_and_numbers_are_written_as_each_language_writes_them() {
+        assert_eq!(Locale::Vietnamese.moment(1_795_712_400), "27/11/2026 00:00:00 (UTC+7)");
+        assert_eq!(Locale::English.moment(1_795_712_400), "2026-11-27 00:00:00 (UTC+7)");
+        assert_eq!((Locale::English.moment(0), Locale::English.number(0)), (String::new(), "0".to_owned()));
+        assert_eq!(Locale::Vietnamese.number(1_234_567), "1.234.567");
+        assert_eq!(Locale::English.number(999), "999");
+    }
+}

@@ -1,0 +1,413 @@
+//! The console as its users and its attackers meet it: a browser's requests to the real HTTPS port, with the certificates of several
+//! people.
+
+use crate::support::{CITIZEN, Stage, VERIFY, files, secured, until};
+use bytes::Bytes;
+use http::{HeaderMap, Request, header};
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper_util::rt::TokioIo;
+use ndxp_gateway::exchange_log::key;
+use ndxp_gateway::exchange_log::reader::LogReader;
+use ndxp_gateway::exchange_log::receipt::Receipt;
+use ndxp_gateway::keyfile::Vault;
+use ndxp_gateway::pki::{DEFAULT_DAYS, Role as Certificate, staff_uri};
+use ndxp_gateway::registry::{Role, Staff, Store};
+use ndxp_gateway::sandbox::samples::samples;
+use std::time::Duration;
+use tokio::net::TcpStream;
+
+/// A browser: one connection with a certificate or none, and its cookies.
+struct Browser {
+    sender: SendRequest<Full<Bytes>>,
+    cookies: Vec<(String, String)>,
+}
+
+/// What came back.
+#[derive(Debug)]
+struct Page {
+    status: u16,
+    headers: HeaderMap,
+    text: String,
+}
+
+impl Page {
+    fn to(&self) -> &str {
+        self.headers.get(header::LOCATION).map_or("", |place| place.to_str().unwrap())
+    }
+
+    /// The CSRF token of the page's first form.
+    fn token(&self) -> String {
+        let (_, rest) = self.text.split_once("name=\"csrf\" value=\"").expect("a form with its token");
+        rest.split('"').next().unwrap().to_owned()
+    }
+}
+
+impl Browser {
+    async fn new(stage: &Stage, id: Option<&str>) -> Self {
+        let to = stage.gateway.as_ref().unwrap().https.unwrap();
+        let own = files(&stage.folder, id.unwrap_or("nobody"));
+        let shown = id.map(|_| (own.certificate.as_path(), own.key.as_path()));
+        let stream = secured(TcpStream::connect(to).await.unwrap(), &own.ca, shown, &[b"http/1.1"]).await.unwrap();
+        let (sender, connection) = handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        Browser { sender, cookies: vec![("ndxp-language".into(), "en".into())] }
+    }
+
+    async fn send(&mut self, method: &str, path: &str, body: &str, more: &[(&str, &str)]) -> Page {
+        let cookies: Vec<String> = self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let mut request = Request::builder().method(method).uri(path).header("host", "localhost");
+        if method == "POST" && more.iter().all(|(name, _)| *name != "content-type") {
+            request = request.header("content-type", "application/x-www-form-urlencoded");
+        }
+        for (name, value) in more {
+            request = request.header(*name, *value);
+        }
+        let request = request.header("cookie", cookies.join("; ")).body(Full::new(Bytes::from(body.to_owned())));
+        self.sender.ready().await.unwrap();
+        let response = self.sender.send_request(request.unwrap()).await.unwrap();
+        let (head, body) = response.into_parts();
+        for set in head.headers.get_all(header::SET_COOKIE) {
+            let (name, value) = set.to_str().unwrap().split(';').next().unwrap().split_once('=').unwrap();
+            self.cookies.retain(|(known, _)| known != name);
+            self.cookies.push((name.to_owned(), value.to_owned()));
+        }
+        let text = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();
+        Page { status: head.status.as_u16(), headers: head.headers, text }
+    }
+
+    async fn get(&mut self, path: &str) -> Page {
+        self.send("GET", path, "", &[]).await
+    }
+
+    /// Sends a form of the page at `from`, with that page's token.
+    async fn submit(&mut self, from: &str, to: &str, fields: &[(&str, &str)]) -> Page {
+        let token = self.get(from).await.token();
+        let mut form = form_urlencoded::Serializer::new(String::new());
+        form.append_pair("csrf", &token).extend_pairs(fields);
+        self.send("POST", to, &form.finish(), &[]).await
+    }
+
+    async fn signed_in(stage: &Stage, id: &str) -> Self {
+        let mut browser = Browser::new(stage, Some(id)).await;
+        let page = browser.send("POST", "/console/sign-in", "", &[]).await;
+        assert_eq!((page.status, page.to()), (303, "/console/"), "{id}: {}", page.text);
+        browser
+    }
+}
+
+/// An administrator (lan), an approver (minh), an auditor (kiem), a client (kho), and a stranger with a certificate.
+fn staffed() -> Stage {
+    let stage = Stage::start();
+    let person = |id: &str| Staff { id: id.into(), roles: vec![], names: vec![staff_uri(id)] };
+    let roles = |id: &str, role| Staff { roles: vec![role], ..person(id) };
+    stage.store.bootstrap(&roles("lan", Role::Administrator), &roles("minh", Role::Approver)).unwrap();
+    for id in ["lan", "minh", "kiem", "stranger"] {
+        stage.folder.pki().issue(id, &Certificate::Staff(id.into()), DEFAULT_DAYS).unwrap();
+    }
+    stage.client("kho");
+    stage.settle();
+    stage
+}
+
+fn auditor(stage: &Stage) {
+    use ndxp_gateway::registry::{Actor, Digest};
+    let acting = |id: &str, mark: u8| {
+        let (thumbprint, key) = (Digest([mark; 32]), Digest([mark + 1; 32]));
+        stage.store.acting_as(Actor::Staff {
+            id: id.into(),
+            thumbprint,
+            key,
+            names: vec![staff_uri(id)],
+            address: "192.0.2.1:1".into(),
+        })
+    };
+    let kiem = Staff { id: "kiem".into(), roles: vec![Role::Auditor], names: vec![staff_uri("kiem")] };
+    let asked = acting("lan", 10).add_staff(&kiem).unwrap();
+    acting("minh", 20).approve_change(&asked.id).unwrap();
+    stage.settle();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_not_of_the_staff_sees_the_page_to_sign_in_at_and_nothing_else() {
+    let stage = staffed();
+    for (id, said) in [
+        (None, "has shown no client certificate"),
+        (Some("kho"), "no registered member"),
+        (Some("stranger"), "no registered member"),
+    ] {
+        let mut browser = Browser::new(&stage, id).await;
+        for path in [
+            "/console/",
+            "/console/clients",
+            "/console/exchanges",
+            "/console/grants/add",
+            "/console/clients/kho/suspend",
+        ] {
+            let page = browser.get(path).await;
+            assert_eq!((page.status, page.to()), (303, "/console/sign-in"), "{id:?} {path}");
+        }
+        for path in
+            ["/console/clients", "/console/clients/kho/suspend", "/console/decisions/x/approve", "/console/sign-out"]
+        {
+            let page = browser.send("POST", path, "csrf=x&id=y", &[]).await;
+            assert_eq!((page.status, page.to()), (303, "/console/sign-in"), "{id:?} {path}");
+        }
+        let page = browser.get("/console/sign-in").await;
+        assert!(page.status == 200 && page.text.contains(said), "{id:?}: {}", page.text);
+        let refused = browser.send("POST", "/console/sign-in", "", &[]).await;
+        assert!([401, 403].contains(&refused.status) && !refused.headers.contains_key("set-cookie"), "{id:?}");
+    }
+    assert!(!stage.store.client("kho").unwrap().suspended);
+    // Both signings-in with a certificate are refusals in the log.
+    stage.verify();
+    let acts = stage.entries();
+    let refused = acts.iter().filter(|found| found.entry.act == "console.sign_in" && !found.entry.reason.is_empty());
+    assert_eq!(refused.count(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_is_worth_nothing_on_another_certificate_and_ends_with_the_person_s_rights() {
+    let stage = staffed();
+    auditor(&stage);
+    let mut lan = Browser::signed_in(&stage, "lan").await;
+    assert!(lan.get("/console/").await.text.contains("lan"));
+    // The cookie alone, with another person's certificate, and with none.
+    for id in [Some("minh"), Some("kho"), None] {
+        let mut thief = Browser::new(&stage, id).await;
+        thief.cookies = lan.cookies.clone();
+        assert_eq!(thief.get("/console/").await.to(), "/console/sign-in", "{id:?}");
+    }
+    assert_eq!(lan.get("/console/").await.status, 200, "it goes on for its owner");
+    // A cookie that somebody else has chosen is no session, and is not taken over by signing in.
+    let mut fixed = Browser::new(&stage, Some("minh")).await;
+    fixed.cookies.push(("__Host-ndxp-console".into(), "chosen".into()));
+    assert_eq!(fixed.get("/console/").await.to(), "/console/sign-in");
+    fixed.send("POST", "/console/sign-in", "", &[]).await;
+    assert!(fixed.cookies.iter().all(|(_, value)| value != "chosen"));
+    // Signing out ends it at the server.
+    let before = lan.cookies.clone();
+    let out = lan.submit("/console/", "/console/sign-out", &[]).await;
+    assert_eq!(out.to(), "/console/sign-in");
+    lan.cookies = before;
+    assert_eq!(lan.get("/console/").await.to(), "/console/sign-in");
+    // A person who is of the staff no more.
+    let mut kiem = Browser::signed_in(&stage, "kiem").await;
+    assert_eq!(kiem.get("/console/exchanges").await.status, 200);
+    stage.store.remove_staff("kiem").unwrap();
+    stage.settle();
+    assert_eq!(kiem.get("/console/exchanges").await.to(), "/console/sign-in");
+    stage.verify();
+    let acts = stage.entries();
+    for act in ["console.sign_in", "console.sign_out"] {
+        assert!(acts.iter().any(|found| found.entry.act == act && found.entry.actor == "staff:lan"), "{act}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_form_that_is_not_of_this_session_and_this_site_changes_nothing() {
+    let stage = staffed();
+    let mut lan = Browser::signed_in(&stage, "lan").await;
+    let mut minh = Browser::signed_in(&stage, "minh").await;
+    let (own, other) = (lan.get("/console/").await.token(), minh.get("/console/").await.token());
+    let suspend = "/console/clients/kho/suspend";
+    let sent = |token: &str| format!("csrf={token}&justification=x");
+    for (form, more) in [
+        (sent(""), vec![]),
+        (sent("invented"), vec![]),
+        (sent(&other), vec![]),
+        ("justification=x".to_owned(), vec![]),
+        (sent(&own), vec![("origin", "https://elsewhere.example")]),
+        (sent(&own), vec![("sec-fetch-site", "cross-site")]),
+        (sent(&own), vec![("origin", "null")]),
+    ] {
+        assert_eq!(lan.send("POST", suspend, &form, &more).await.status, 403, "{form} {more:?}");
+    }
+    let wrong_type = lan.send("POST", suspend, &sent(&own), &[("content-type", "text/plain")]).await;
+    assert!([400, 415].contains(&wrong_type.status), "{wrong_type:?}");
+    let mut large = Browser::new(&stage, Some("lan")).await;
+    large.cookies = lan.cookies.clone();
+    assert_eq!(large.send("POST", suspend, &format!("csrf={own}&x={}", "y".repeat(300_000)), &[]).await.status, 413);
+    assert!(!stage.store.client("kho").unwrap().suspended);
+    // A link alone changes nothing: it shows what would stop.
+    let shown = lan.get(suspend).await;
+    assert!(shown.status == 200 && shown.text.contains("within a second"), "{}", shown.text);
+    assert!(!stage.store.client("kho").unwrap().suspended);
+    let good = lan
+        .send("POST", suspend, &sent(&own), &[("origin", "https://localhost"), ("sec-fetch-site", "same-origin")])
+        .await;
+    assert_eq!((good.status, good.to()), (303, "/console/clients/kho"), "{}", good.text);
+    assert!(stage.store.client("kho").unwrap().suspended);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_comes_to_its_first_token_through_two_people_s_browsers() {
+    let stage = staffed();
+    let mut lan = Browser::signed_in(&stage, "lan").await;
+    let mut minh = Browser::signed_in(&stage, "minh").await;
+    stage.folder.pki().issue("new", &Certificate::Client("portal".into()), DEFAULT_DAYS).unwrap();
+    let pem = std::fs::read_to_string(stage.folder.path.join("pki/new.pem")).unwrap();
+    let fields = [("id", "portal"), ("agency", "H49.12"), ("contact", "Phòng CNTT <b>"), ("certificate", pem.as_str())];
+    // Its names and end are shown first; nothing is saved by that.
+    let shown = lan.submit("/console/clients/register", "/console/clients", &fields).await;
+    assert!(
+        shown.status == 200 && shown.text.contains("/client/portal") && shown.text.contains("UTC+7"),
+        "{}",
+        shown.text
+    );
+    assert!(stage.store.client("portal").is_err());
+    let garbage = [("id", "portal"), ("agency", "H49.12"), ("certificate", "no certificate")];
+    let garbage = lan.submit("/console/clients/register", "/console/clients", &garbage).await;
+    assert!(garbage.text.contains("cannot be read"), "{}", garbage.text);
+    let saved = [&fields[..], &[("step", "register"), ("justification", "Công văn 12/CV")]].concat();
+    let saved = lan.submit("/console/clients/register", "/console/clients", &saved).await;
+    assert_eq!((saved.status, saved.to()), (303, "/console/clients/portal"), "{}", saved.text);
+    // The approver may not register.
+    let refused = minh
+        .submit("/console/", "/console/clients", &[("id", "other"), ("agency", "H49.12"), ("step", "register")])
+        .await;
+    assert!(refused.status == 403 && refused.text.contains("ROLE_MISSING"), "{}", refused.text);
+    stage.settle();
+    let grant = [
+        ("client", "portal"),
+        ("scope", "population:read"),
+        ("purpose", "procedure:1.004222"),
+        ("field", "*"),
+        ("legal_basis", "NĐ 278/2025"),
+        ("days", "30"),
+        ("justification", "Công văn 12/CV"),
+    ];
+    let asked = lan.submit("/console/grants/add?client=portal", "/console/grants", &grant).await;
+    assert_eq!(asked.status, 303, "{}", asked.text);
+    let id = asked.to().rsplit('/').next().unwrap().to_owned();
+    // It waits: who asked cannot approve, and is not offered it.
+    let desk = lan.get("/console/decisions").await;
+    assert!(desk.text.contains(&id) && !desk.text.contains(&format!("{id}/approve")), "{}", desk.text);
+    let own = lan.submit("/console/", &format!("/console/decisions/{id}/approve"), &[]).await;
+    assert_eq!(own.status, 403, "{}", own.text);
+    let desk = minh.get("/console/decisions").await;
+    assert!(desk.text.contains("population:read") && desk.text.contains("NĐ 278/2025"), "{}", desk.text);
+    let approved = minh
+        .submit("/console/decisions", &format!("/console/decisions/{id}/approve"), &[("justification", "đủ căn cứ")])
+        .await;
+    assert_eq!(approved.to(), "/console/decisions", "{}", approved.text);
+    stage.settle();
+    let issued = [("client", "portal"), ("certificate", pem.as_str()), ("hours", "1")];
+    let issued = lan.submit("/console/tokens", "/console/tokens", &issued).await;
+    assert!(issued.status == 200 && issued.text.contains("eyJ"), "{}", issued.text);
+    let token = issued
+        .text
+        .split("readonly")
+        .nth(1)
+        .unwrap()
+        .split('>')
+        .nth(1)
+        .unwrap()
+        .split('<')
+        .next()
+        .unwrap()
+        .trim()
+        .to_owned();
+    stage.settle();
+    let all = samples(&stage.sandbox.province);
+    let sample = all.iter().find(|one| format!("/{}", one.operation) == CITIZEN).unwrap();
+    std::fs::copy(stage.folder.path.join("pki/new.pem"), stage.folder.path.join("pki/portal.pem")).unwrap();
+    std::fs::copy(stage.folder.path.join("pki/new.key"), stage.folder.path.join("pki/portal.key")).unwrap();
+    let portal = stage.with_token("portal", &token);
+    assert_eq!(portal.call(CITIZEN, sample.requests[0].clone()).await.reason(), "");
+    // What an outsider has written is text on every page.
+    for path in ["/console/clients", "/console/clients/portal"] {
+        let page = lan.get(path).await;
+        assert!(page.text.contains("Phòng CNTT &lt;b&gt;") && !page.text.contains("<b>"), "{path}");
+    }
+    // Revoked, it is refused.
+    let record = &issued.text.split("<code>").nth(1).unwrap().split('<').next().unwrap();
+    let revoked = lan.submit("/console/tokens", &format!("/console/tokens/{record}/revoke"), &[]).await;
+    assert_eq!(revoked.to(), "/console/tokens?client=portal", "{}", revoked.text);
+    stage.settle();
+    assert_eq!(portal.call(CITIZEN, sample.requests[0].clone()).await.reason(), "TOKEN_REVOKED");
+    stage.verify();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_auditor_finds_an_exchange_sees_its_proof_and_takes_its_receipt_away() {
+    let stage = staffed();
+    auditor(&stage);
+    let system = stage.system("one-stop-shop");
+    let all = samples(&stage.sandbox.province);
+    let sample = all.iter().find(|one| format!("/{}", one.operation) == VERIFY).unwrap();
+    assert_eq!(system.call(VERIFY, sample.requests[0].clone()).await.reason(), "");
+    let reader = || LogReader::open(&stage.data()).unwrap();
+    until("everything is sealed", Duration::from_secs(10), || reader().sealed() == reader().size());
+    let log = key::read(&stage.data(), &Vault::default(), "ndxp.quangninh.gov.vn/log").unwrap().verifier();
+    let mut kiem = Browser::signed_in(&stage, "kiem").await;
+    let found = kiem.get("/console/exchanges?client=one-stop-shop&operation=VerifyCitizen").await;
+    let place = found.text.split("href=\"/console/exchanges/").nth(1).expect("an exchange").split('"').next().unwrap();
+    assert!(found.text.contains("complete up to") && uuid::Uuid::parse_str(place).is_ok(), "{}", found.text);
+    let one = kiem.get(&format!("/console/exchanges/{place}")).await;
+    assert!(one.text.contains("Verified: the entry is under the checkpoint"), "{}", one.text);
+    let receipt = one.text.split("href=\"/console/exchanges/").find(|rest| rest.contains("/receipt\"")).unwrap();
+    let receipt = kiem.get(&format!("/console/exchanges/{}", receipt.split('"').next().unwrap())).await;
+    assert!(receipt.headers["content-disposition"].to_str().unwrap().starts_with("attachment"));
+    let (entry, _) = Receipt::parse(&receipt.text).unwrap().verify(&log).unwrap();
+    assert_eq!(entry.operation, VERIFY.trim_start_matches('/'));
+    // Whoever searches for a person says why; without it there is no answer.
+    let nameless = kiem.get("/console/exchanges?subject=022199000123").await;
+    assert_eq!(nameless.status, 400, "{}", nameless.text);
+    assert_eq!(kiem.get("/console/exchanges?subject=022199000123&reason=CV-12").await.status, 200);
+    // An administrator is no auditor.
+    let mut lan = Browser::signed_in(&stage, "lan").await;
+    for path in ["/console/exchanges", &format!("/console/exchanges/{place}"), "/console/exchanges/0/receipt"] {
+        assert_eq!(lan.get(path).await.status, 403, "{path}");
+    }
+    assert_eq!(kiem.get("/console/exchanges?from=yesterday").await.status, 400);
+    assert_eq!(kiem.get("/console/exchanges/%2e%2e%2fcheckpoint").await.status, 400);
+    assert_eq!(kiem.get("/console/../log/checkpoint").await.status, 404);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_page_has_its_headers_is_in_the_reader_s_language_and_can_be_left_out() {
+    let stage = staffed();
+    let mut lan = Browser::signed_in(&stage, "lan").await;
+    let pages = [
+        "/console/",
+        "/console/clients",
+        "/console/clients/kho",
+        "/console/grants",
+        "/console/grants/add",
+        "/console/tokens",
+        "/console/decisions",
+        "/console/nowhere",
+        "/console/clients/none",
+    ];
+    for path in pages {
+        let page = lan.get(path).await;
+        let header = |name: &str| page.headers.get(name).map_or("", |value| value.to_str().unwrap());
+        assert!(header("content-security-policy").contains("default-src 'none'"), "{path}");
+        assert!(header("content-security-policy").contains("frame-ancestors 'none'"), "{path}");
+        assert_eq!((header("cache-control"), header("x-content-type-options")), ("no-store", "nosniff"), "{path}");
+        assert!(
+            !page.text.contains("<script") && !page.text.contains(" style=") && !page.text.contains("onclick"),
+            "{path}"
+        );
+        assert!(page.text.contains("<html lang=\"en\">"), "{path}");
+    }
+    let set = lan
+        .send("POST", "/console/language/vi", "", &[("referer", "https://localhost/console/clients?state=ACTIVE")])
+        .await;
+    assert_eq!(set.to(), "/console/clients?state=ACTIVE");
+    let elsewhere = lan.send("POST", "/console/language/vi", "", &[("referer", "https://evil.example//x")]).await;
+    assert_eq!(elsewhere.to(), "/console/");
+    for path in pages {
+        let page = lan.get(path).await;
+        assert!(page.text.contains("<html lang=\"vi\">"), "{path}");
+    }
+    assert!(lan.get("/console/clients").await.text.contains("Mã định danh cơ quan"));
+    drop(stage);
+    let without = Stage::prepared(&|folder| {
+        crate::support::edit(&folder.gateway_config(), |text| format!("{text}\n[web]\nconsole = false\n"));
+    });
+    let mut nobody = Browser::new(&without, None).await;
+    assert_eq!(nobody.get("/console/").await.status, 404);
+    assert_eq!(nobody.get("/oauth2/jwks.json").await.status, 200);
+}
