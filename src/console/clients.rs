@@ -85,7 +85,7 @@ pub async fn list(
             }
             button type="submit" { (locale.text("filter")) }
         }
-        (table(locale, &["column-id", "column-agency", "column-contact", "column-state", "column-registered"], &rows))
+        (table(locale, "menu-clients", &["column-id", "column-agency", "column-contact", "column-state", "column-registered"], &rows))
         (next(locale, HERE, &[("agency", agency), ("state", stands)], &found.next_page_token))
     };
     Ok(layout::page(&session, HERE, &locale.text("menu-clients"), &body))

@@ -91,7 +91,7 @@ pub async fn search(
     let headings = ["column-time", "column-kind", "column-client", "column-what", "column-outcome", "column-duration"];
     let body = html! {
         (filter(locale, &form))
-        (table(locale, &headings, &rows))
+        (table(locale, "menu-exchanges", &headings, &rows))
         (next(locale, HERE, &filters, &found.next_page_token))
         (complete(locale, found.complete.as_ref()))
     };

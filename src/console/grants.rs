@@ -4,7 +4,7 @@ use super::clients::{justification, link};
 use super::failure::Failure;
 use super::form::{Form, Sent};
 use super::session::SignedIn;
-use super::table::{facts, lines, next, table};
+use super::table::{facts, folded, lines, next, table};
 use super::text::Locale;
 use super::{Console, change, layout, request};
 use crate::admin::api::admin_service_server::AdminService;
@@ -40,13 +40,13 @@ pub fn rows(locale: Locale, grants: &[Grant]) -> Markup {
             vec![
                 html! { a href={ (HERE) "/" (one.id) } { code { (one.id) } } },
                 link(&one.client),
-                lines(&one.scopes),
+                folded(locale, &one.scopes),
                 state(locale, one),
                 html! { (locale.moment(one.not_after)) },
             ]
         })
         .collect();
-    table(locale, &["column-id", "column-client", "column-scopes", "column-state", "column-ends"], &rows)
+    table(locale, "menu-grants", &["column-id", "column-client", "column-scopes", "column-state", "column-ends"], &rows)
 }
 
 /// The list.

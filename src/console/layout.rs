@@ -29,7 +29,7 @@ pub fn role(locale: Locale, role: Role) -> String {
 pub fn page(session: &SignedIn, here: &str, title: &str, body: &Markup) -> Markup {
     let locale = session.locale;
     let roles: Vec<String> = session.roles.iter().map(|one| role(locale, *one)).collect();
-    let menu = html! {
+    let nav = html! {
         nav aria-label=(locale.text("menu")) {
             ul {
                 @for (path, key, roles) in MENU {
@@ -39,6 +39,8 @@ pub fn page(session: &SignedIn, here: &str, title: &str, body: &Markup) -> Marku
                 }
             }
         }
+    };
+    let who = html! {
         div.who {
             span { strong { (session.staff) } " · " (roles.join(", ")) }
             form method="post" action="/console/sign-out" {
@@ -47,7 +49,7 @@ pub fn page(session: &SignedIn, here: &str, title: &str, body: &Markup) -> Marku
             }
         }
     };
-    frame(locale, title, Some((&menu, &session.node)), body)
+    frame(locale, title, Some(Frame { nav, who, node: &session.node }), body)
 }
 
 /// A page of nobody.
@@ -60,7 +62,14 @@ pub fn token(session: &SignedIn) -> Markup {
     html! { input type="hidden" name="csrf" value=(session.token); }
 }
 
-fn frame(locale: Locale, title: &str, menu: Option<(&Markup, &str)>, body: &Markup) -> Markup {
+/// What a page has of who has signed in.
+struct Frame<'s> {
+    nav: Markup,
+    who: Markup,
+    node: &'s str,
+}
+
+fn frame(locale: Locale, title: &str, session: Option<Frame<'_>>, body: &Markup) -> Markup {
     html! {
         (DOCTYPE)
         html lang=(locale.code()) {
@@ -75,7 +84,9 @@ fn frame(locale: Locale, title: &str, menu: Option<(&Markup, &str)>, body: &Mark
                 a.skip href="#main" { (locale.text("skip")) }
                 header {
                     a.brand href="/console/" { "NDXP " span { (locale.text("brand")) } }
-                    @if let Some((menu, _)) = menu { (menu) }
+                    @if let Some(session) = &session { (session.nav) }
+                    div.side {
+                    @if let Some(session) = &session { (session.who) }
                     div.languages {
                         @for (other, name) in Locale::ALL {
                             form method="post" action={ "/console/language/" (other.code()) } {
@@ -83,12 +94,13 @@ fn frame(locale: Locale, title: &str, menu: Option<(&Markup, &str)>, body: &Mark
                             }
                         }
                     }
+                    }
                 }
                 main #main {
                     h1 { (title) }
                     (body)
                 }
-                footer { "ndxp-gateway " (env!("CARGO_PKG_VERSION")) @if let Some((_, node)) = menu { " · " (node) } }
+                footer { "ndxp-gateway " (env!("CARGO_PKG_VERSION")) @if let Some(session) = &session { " · " (session.node) } }
             }
         }
     }

@@ -64,7 +64,7 @@ async fn ending(console: &Console, session: &SignedIn) -> Result<Markup, tonic::
         @if !grants.next_page_token.is_empty() {
             p.hint { (locale.with("overview-looked-at", "count", locale.number(LOOKED_AT.into()))) }
         }
-        (table(locale, &["column-what", "column-ends"], &rows))
+        (table(locale, "overview-ending", &["column-what", "column-ends"], &rows))
     })
 }
 

@@ -3,14 +3,14 @@
 use super::text::Locale;
 use maud::{Markup, html};
 
-/// A table; each row has one cell for each heading.
-pub fn table(locale: Locale, headings: &[&str], rows: &[Vec<Markup>]) -> Markup {
+/// A table of this name; each row has one cell for each heading.
+pub fn table(locale: Locale, name: &str, headings: &[&str], rows: &[Vec<Markup>]) -> Markup {
     if rows.is_empty() {
         return html! { p.empty { (locale.text("nothing-here")) } };
     }
     let headings: Vec<String> = headings.iter().map(|key| locale.text(key)).collect();
     html! {
-        div.scroll tabindex="0" role="region" aria-label=(locale.text("table")) {
+        div.scroll tabindex="0" role="region" aria-label=(locale.text(name)) {
             table {
                 thead { tr { @for heading in &headings { th scope="col" { (heading) } } } }
                 tbody {
@@ -44,4 +44,18 @@ pub fn next(locale: Locale, path: &str, filters: &[(&str, &str)], token: &str) -
 /// Texts one under the other.
 pub fn lines(all: &[String]) -> Markup {
     html! { @for (at, one) in all.iter().enumerate() { @if at > 0 { br; } (one) } }
+}
+
+/// Texts of a row that a cell shows at once; the others are folded.
+const SHOWN: usize = 4;
+
+/// The same in a cell of a table: those beyond the first few open on demand.
+pub fn folded(locale: Locale, all: &[String]) -> Markup {
+    let (first, more) = all.split_at(all.len().min(if all.len() > SHOWN + 1 { SHOWN } else { SHOWN + 1 }));
+    html! {
+        (lines(first))
+        @if !more.is_empty() {
+            details { summary { (locale.with("and-more", "count", locale.number(more.len() as u64))) } (lines(more)) }
+        }
+    }
 }

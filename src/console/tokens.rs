@@ -4,7 +4,7 @@ use super::clients::{justification, link};
 use super::failure::Failure;
 use super::form::{Form, Sent};
 use super::session::SignedIn;
-use super::table::{facts, lines, next, table};
+use super::table::{facts, folded, lines, next, table};
 use super::{Console, change, layout, request};
 use crate::admin::api::admin_service_server::AdminService;
 use crate::admin::api::{IssueTokenRequest, ListTokensRequest, Token, TokenId};
@@ -33,7 +33,7 @@ pub fn rows(session: &SignedIn, tokens: &[Token]) -> Markup {
             vec![
                 html! { code { (one.id) } },
                 link(&one.client),
-                lines(&one.scopes),
+                folded(locale, &one.scopes),
                 html! { span.state.(kind) { (locale.text(key)) } },
                 html! { (locale.moment(one.expires)) },
                 html! {
@@ -51,7 +51,12 @@ pub fn rows(session: &SignedIn, tokens: &[Token]) -> Markup {
             ]
         })
         .collect();
-    table(locale, &["column-id", "column-client", "column-scopes", "column-state", "column-ends", "column-act"], &rows)
+    table(
+        locale,
+        "menu-tokens",
+        &["column-id", "column-client", "column-scopes", "column-state", "column-ends", "column-act"],
+        &rows,
+    )
 }
 
 /// The list, and the form to issue one.
