@@ -123,11 +123,15 @@ mod tests {
                 continue;
             }
             let source = std::fs::read_to_string(&file).unwrap();
-            for call in ["text(\"", "with(\""] {
-                for named in source.split(call).skip(1).filter_map(|rest| rest.split('"').next()) {
-                    let is_key = named.contains('-') && named.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');
-                    assert!(!is_key || vietnamese.contains(named), "{named} in {}", file.display());
-                }
+            // Every literal that looks like a key: its first word is that of one.
+            let like_a_key = |text: &&str| {
+                let first = text.split('-').next().unwrap_or_default();
+                text.contains('-')
+                    && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-')
+                    && vietnamese.iter().any(|key| key.split('-').next() == Some(first))
+            };
+            for named in source.split('"').skip(1).step_by(2).filter(like_a_key) {
+                assert!(vietnamese.contains(named), "{named} in {}", file.display());
             }
         }
     }
