@@ -2,8 +2,9 @@
 
 use super::failure::Failure;
 use super::form::{Form, Sent};
+use super::layout::{client_link, justification};
 use super::session::SignedIn;
-use super::table::{facts, lines, next, table};
+use super::table::{lines, next, properties, table};
 use super::text::Locale;
 use super::{Console, change, grants, layout, request, tokens};
 use crate::admin::api::admin_service_server::AdminService;
@@ -36,11 +37,6 @@ fn state(locale: Locale, client: &Client) -> Markup {
     html! { span.state.(kind) { (locale.text(key)) } }
 }
 
-/// A link to a client's page.
-pub fn link(id: &str) -> Markup {
-    html! { a href={ (HERE) "/" (id) } { (id) } }
-}
-
 /// The list.
 pub async fn list(
     State(console): State<Arc<Console>>,
@@ -62,11 +58,11 @@ pub async fn list(
         .iter()
         .map(|one| {
             vec![
-                link(&one.id),
+                client_link(&one.id),
                 html! { (one.agency) },
                 html! { (one.contact) },
                 state(locale, one),
-                html! { (locale.moment(one.created)) },
+                html! { (locale.timestamp(one.created)) },
             ]
         })
         .collect();
@@ -107,19 +103,19 @@ pub async fn one(
     let issued = console.admin.list_tokens(request(&session, issued)).await.map_err(failed)?.into_inner();
     let offered: Vec<&str> = ["suspend", "resume", "retire", "revoke-tokens"]
         .into_iter()
-        .filter(|act| offers(&session, &client, act))
+        .filter(|action| offers(&session, &client, action))
         .collect();
     let body = html! {
-        (facts(locale, &[
+        (properties(locale, &[
             ("column-state", state(locale, &client)),
             ("column-agency", html! { (client.agency) }),
             ("column-contact", html! { (client.contact) }),
             ("column-names", lines(&client.names)),
-            ("column-registered", html! { (locale.moment(client.created)) }),
+            ("column-registered", html! { (locale.timestamp(client.created)) }),
         ]))
-        p.acts {
-            @for act in &offered {
-                a.button href={ (HERE) "/" (client.id) "/" (act) } { (locale.text(&format!("act-{act}"))) }
+        p.actions {
+            @for action in &offered {
+                a.button href={ (HERE) "/" (client.id) "/" (action) } { (locale.text(&format!("action-{action}"))) }
             }
         }
         h2 { (locale.text("menu-grants")) }
@@ -135,8 +131,8 @@ pub async fn one(
     Ok(layout::page(&session, HERE, &client.id, &body))
 }
 
-fn offers(session: &SignedIn, client: &Client, act: &str) -> bool {
-    match act {
+fn offers(session: &SignedIn, client: &Client, action: &str) -> bool {
+    match action {
         "suspend" => session.has(EMERGENCY) && !client.suspended && !client.retired,
         "resume" => session.has(ADMINISTRATOR) && client.suspended && !client.retired,
         "retire" => session.has(ADMINISTRATOR) && !client.retired,
@@ -145,53 +141,44 @@ fn offers(session: &SignedIn, client: &Client, act: &str) -> bool {
     }
 }
 
-/// What an act will stop, before it is done.
+/// What an action will stop, before it is done.
 pub async fn confirmation(
     State(console): State<Arc<Console>>,
     session: SignedIn,
-    Path((id, act)): Path<(String, String)>,
+    Path((id, action)): Path<(String, String)>,
 ) -> Result<Markup, Failure> {
     let failed = |status: tonic::Status| Failure::of(&session, &status);
     let locale = session.locale;
     let client =
         console.admin.get_client(request(&session, ClientId { id: id.clone() })).await.map_err(failed)?.into_inner();
-    if !offers(&session, &client, &act) {
+    if !offers(&session, &client, &action) {
         return Err(Failure::plain(locale, StatusCode::NOT_FOUND, "failure-not-offered"));
     }
     let issued = ListTokensRequest { client: id.clone(), in_force: true, page_size: 1_000, ..Default::default() };
     let issued = console.admin.list_tokens(request(&session, issued)).await.map_err(failed)?.into_inner();
     let count = locale.number(issued.tokens.len() as u64);
     let count = if issued.next_page_token.is_empty() { count } else { format!("> {count}") };
-    let title = format!("{}: {id}", locale.text(&format!("act-{act}")));
+    let title = format!("{}: {id}", locale.text(&format!("action-{action}")));
     let body = html! {
-        div.notice { p { (locale.with(&format!("act-{act}-means"), "tokens", count)) } }
+        div.notice { p { (locale.with(&format!("action-{action}-means"), "tokens", count)) } }
         form method="post" {
             (layout::token(&session))
             (justification(locale))
-            button.danger[act != "resume"] type="submit" { (locale.text(&format!("act-{act}"))) }
+            button.danger[action != "resume"] type="submit" { (locale.text(&format!("action-{action}"))) }
             a.button.quiet href={ (HERE) "/" (id) } { (locale.text("cancel")) }
         }
     };
     Ok(layout::page(&session, HERE, &title, &body))
 }
 
-/// The field in which somebody says why.
-pub fn justification(locale: Locale) -> Markup {
-    html! {
-        label { (locale.text("justification"))
-            textarea name="justification" rows="2" maxlength="500" {}
-        }
-    }
-}
-
 /// Suspends, resumes or retires a client, or revokes all its tokens.
-pub async fn act(
+pub async fn apply(
     State(console): State<Arc<Console>>,
-    Path((id, act)): Path<(String, String)>,
+    Path((id, action)): Path<(String, String)>,
     Sent { session, form }: Sent,
 ) -> Result<Redirect, Failure> {
     let asked = change(&session, &form, ClientId { id: id.clone() });
-    let done = match act.as_str() {
+    let done = match action.as_str() {
         "suspend" => console.admin.suspend_client(asked).await.map(|_| ()),
         "resume" => console.admin.resume_client(asked).await.map(|_| ()),
         "retire" => console.admin.retire_client(asked).await.map(|_| ()),
@@ -264,12 +251,12 @@ fn confirm(session: &SignedIn, form: &Form, names: &[String], end: i64) -> Marku
     let locale = session.locale;
     let own = [locale.text("client-own-name")];
     let body = html! {
-        (facts(locale, &[
+        (properties(locale, &[
             ("column-id", html! { (form.text("id")) }),
             ("column-agency", html! { (form.text("agency")) }),
             ("column-contact", html! { (form.text("contact")) }),
             ("column-names", lines(if names.is_empty() { &own } else { names })),
-            ("column-certificate-ends", html! { (locale.moment(end)) }),
+            ("column-certificate-ends", html! { (locale.timestamp(end)) }),
         ]))
         form method="post" action=(HERE) {
             (layout::token(session))

@@ -3,7 +3,7 @@
 use super::failure::Failure;
 use super::form::Form;
 use super::session::SignedIn;
-use super::table::{facts, lines, next, table};
+use super::table::{lines, next, properties, table};
 use super::text::Locale;
 use super::{Console, layout, request};
 use crate::audit::service::api::audit_service_server::AuditService;
@@ -149,10 +149,10 @@ fn place(one: &LogEntry, entry: &Entry) -> String {
 
 fn row(locale: Locale, one: &LogEntry) -> Option<Vec<Markup>> {
     let entry = one.entry.as_ref()?;
-    let what = if entry.operation.is_empty() { &entry.act } else { &entry.operation };
+    let what = if entry.operation.is_empty() { &entry.event } else { &entry.operation };
     let who = if entry.client.is_empty() { &entry.actor } else { &entry.client };
     Some(vec![
-        html! { a href=(place(one, entry)) { (locale.moment(entry.time_us / 1_000_000)) } },
+        html! { a href=(place(one, entry)) { (locale.timestamp(entry.time_us / 1_000_000)) } },
         html! { (kind(locale, entry)) },
         html! { (who) },
         html! { (what) @if !entry.object.is_empty() { br; (entry.object) } },
@@ -171,10 +171,10 @@ fn complete(locale: Locale, complete: Option<&Complete>) -> Markup {
         @if let Some(complete) = complete {
             section.complete {
                 h2 { (locale.text("complete-title")) }
-                (facts(locale, &[
+                (properties(locale, &[
                     ("complete-size", html! { (locale.number(complete.size)) }),
                     ("complete-root", html! { code { (hex(&complete.root)) } }),
-                    ("complete-newest", html! { (locale.moment(complete.newest_us / 1_000_000)) }),
+                    ("complete-newest", html! { (locale.timestamp(complete.newest_us / 1_000_000)) }),
                     ("complete-unsealed", html! { (locale.number(complete.unsealed)) }),
                     ("complete-pruned", html! { (locale.number(complete.pruned)) }),
                 ]))
@@ -204,7 +204,7 @@ pub async fn one(
             @if let Some(entry) = &one.entry {
                 section.entry {
                     h2 { (kind(locale, entry)) " " (outcome(entry)) }
-                    (facts(locale, &entry_facts(locale, one.index, entry)))
+                    (properties(locale, &entry_facts(locale, one.index, entry)))
                     (proof(&console, &session, one.index).await)
                 }
             }
@@ -222,13 +222,13 @@ fn entry_facts(locale: Locale, index: u64, entry: &Entry) -> Vec<(&'static str, 
     let bytes = |bytes: &[u8]| (!bytes.is_empty()).then(|| html! { code { (hex(bytes)) } });
     let number = |number: u64| (number > 0).then(|| html! { (locale.number(number)) });
     let all: Vec<(&'static str, Option<Markup>)> = vec![
-        ("column-time", Some(html! { (locale.moment(entry.time_us / 1_000_000)) })),
+        ("column-time", Some(html! { (locale.timestamp(entry.time_us / 1_000_000)) })),
         ("entry-index", Some(html! { (locale.number(index)) })),
         ("entry-node", text(&entry.node)),
         ("column-client", text(&entry.client)),
         ("column-agency", text(&entry.agency)),
         ("entry-actor", text(&entry.actor)),
-        ("column-act", text(&entry.act)),
+        ("column-action", text(&entry.event)),
         ("entry-object", text(&entry.object)),
         ("column-approved-by", text(&entry.approved_by)),
         ("justification", text(&entry.justification)),
@@ -247,14 +247,14 @@ fn entry_facts(locale: Locale, index: u64, entry: &Entry) -> Vec<(&'static str, 
         ("entry-source-code", code(&entry.source_code)),
         ("column-fields", (!entry.fields.is_empty()).then(|| lines(&entry.fields))),
         ("entry-subjects", number(entry.subjects.len() as u64)),
-        ("entry-answer-subjects", number(entry.answer_subjects.len() as u64 + entry.answer_subjects_omitted)),
+        ("entry-response-subjects", number(entry.response_subjects.len() as u64 + entry.response_subjects_omitted)),
         ("column-duration", (entry.total_us > 0).then(|| html! { (milliseconds(entry.total_us)) })),
         ("entry-source-duration", (entry.source_us > 0).then(|| html! { (milliseconds(entry.source_us)) })),
         ("entry-request-bytes", number(entry.request_bytes)),
-        ("entry-answer-bytes", number(entry.answer_bytes)),
+        ("entry-response-bytes", number(entry.response_bytes)),
         ("entry-certificate", bytes(&entry.certificate)),
         ("entry-request-commitment", bytes(&entry.request_commitment)),
-        ("entry-answer-commitment", bytes(&entry.answer_commitment)),
+        ("entry-response-commitment", bytes(&entry.response_commitment)),
     ];
     all.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
 }

@@ -3,7 +3,7 @@
 use super::layout;
 use super::session::SignedIn;
 use super::text::Locale;
-use axum::response::{IntoResponse, Redirect, Response};
+use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode};
 use maud::html;
 use tonic::{Code, Status};
@@ -18,20 +18,12 @@ pub struct Failure {
     session: Option<Box<SignedIn>>,
     /// What happened, and more of it.
     lines: Vec<String>,
-    /// In place of a page: where to go.
-    to: Option<String>,
 }
 
 impl Failure {
-    /// Sends the browser to another page.
-    pub fn elsewhere(to: &str) -> Self {
-        let to = Some(to.to_owned());
-        Failure { status: StatusCode::SEE_OTHER, locale: Locale::Vietnamese, session: None, lines: Vec::new(), to }
-    }
-
     /// A page with a text of the console's own.
     pub fn plain(locale: Locale, status: StatusCode, key: &str) -> Self {
-        Failure { status, locale, session: None, lines: vec![locale.text(key)], to: None }
+        Failure { status, locale, session: None, lines: vec![locale.text(key)] }
     }
 
     /// What a service says, in the reader's language, with each field that is wrong.
@@ -46,7 +38,7 @@ impl Failure {
             lines.push(info.reason.clone());
         }
         let (session, locale) = (Some(Box::new(session.clone())), session.locale);
-        Failure { status: http_status(status.code()), locale, session, lines, to: None }
+        Failure { status: http_status(status.code()), locale, session, lines }
     }
 }
 
@@ -65,9 +57,6 @@ fn http_status(code: Code) -> StatusCode {
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        if let Some(to) = self.to {
-            return Redirect::to(&to).into_response();
-        }
         let title = self.locale.text("failure-title");
         let body = html! {
             div.notice.wrong role="alert" {
@@ -77,7 +66,7 @@ impl IntoResponse for Failure {
         };
         let page = match &self.session {
             Some(session) => layout::page(session, "", &title, &body),
-            None => layout::outside(self.locale, &title, &body),
+            None => layout::anonymous(self.locale, &title, &body),
         };
         (self.status, page).into_response()
     }

@@ -5,6 +5,7 @@ use super::failure::Failure;
 use super::session::SignedIn;
 use axum::body::to_bytes;
 use axum::extract::{FromRequest, Request};
+use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode, header};
 use std::sync::Arc;
 
@@ -75,11 +76,18 @@ pub async fn read(request: Request) -> Result<Form, StatusCode> {
 }
 
 impl FromRequest<Arc<Console>> for Sent {
-    type Rejection = Failure;
+    type Rejection = Response;
 
     /// Who has no session sends no body: it is looked at first.
-    async fn from_request(request: Request, console: &Arc<Console>) -> Result<Self, Failure> {
-        let session = SignedIn::of(request.headers(), request.extensions(), console)?;
+    async fn from_request(request: Request, console: &Arc<Console>) -> Result<Self, Response> {
+        let session = SignedIn::of(request.headers(), request.extensions(), console);
+        let session = session.map_err(IntoResponse::into_response)?;
+        Self::checked(session, request).await.map_err(IntoResponse::into_response)
+    }
+}
+
+impl Sent {
+    async fn checked(session: SignedIn, request: Request) -> Result<Self, Failure> {
         let locale = session.locale;
         if !is_same_origin(request.headers()) {
             return Err(Failure::plain(locale, StatusCode::FORBIDDEN, "failure-foreign-form"));

@@ -1,10 +1,10 @@
 //! Grants: their list, one of them, a new one, and its withdrawal.
 
-use super::clients::{justification, link};
 use super::failure::Failure;
 use super::form::{Form, Sent};
+use super::layout::{client_link as link, justification};
 use super::session::SignedIn;
-use super::table::{facts, folded, lines, next, table};
+use super::table::{folded, lines, next, properties, table};
 use super::text::Locale;
 use super::{Console, change, layout, request};
 use crate::admin::api::admin_service_server::AdminService;
@@ -42,7 +42,7 @@ pub fn rows(locale: Locale, grants: &[Grant]) -> Markup {
                 link(&one.client),
                 folded(locale, &one.scopes),
                 state(locale, one),
-                html! { (locale.moment(one.not_after)) },
+                html! { (locale.timestamp(one.not_after)) },
             ]
         })
         .collect();
@@ -103,7 +103,7 @@ pub async fn one(
     };
     let quota = if grant.daily_quota == 0 { locale.text("none") } else { locale.number(grant.daily_quota) };
     let body = html! {
-        (facts(locale, &[
+        (properties(locale, &[
             ("column-state", state(locale, &grant)),
             ("column-client", link(&grant.client)),
             ("column-scopes", lines(&grant.scopes)),
@@ -111,8 +111,8 @@ pub async fn one(
             ("column-fields", lines(&grant.fields)),
             ("column-rate", html! { (grant.rate) " / " (grant.burst) }),
             ("column-quota", html! { (quota) }),
-            ("column-begins", html! { (locale.moment(grant.not_before)) }),
-            ("column-ends", html! { (locale.moment(grant.not_after)) }),
+            ("column-begins", html! { (locale.timestamp(grant.not_before)) }),
+            ("column-ends", html! { (locale.timestamp(grant.not_after)) }),
             ("column-legal-basis", html! { (grant.legal_basis) }),
             ("column-networks", any(&grant.networks)),
             ("column-requested-by", html! { (grant.requested_by) }),

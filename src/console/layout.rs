@@ -8,7 +8,7 @@ use maud::{DOCTYPE, Markup, html};
 /// The menu: path, text, and whose it is (everybody's where no role is named).
 const MENU: [(&str, &str, &[Role]); 6] = [
     ("/console/", "menu-overview", &[]),
-    ("/console/decisions", "menu-decisions", &[]),
+    ("/console/approvals", "menu-approvals", &[]),
     ("/console/clients", "menu-clients", &[]),
     ("/console/grants", "menu-grants", &[]),
     ("/console/tokens", "menu-tokens", &[]),
@@ -53,13 +53,27 @@ pub fn page(session: &SignedIn, here: &str, title: &str, body: &Markup) -> Marku
 }
 
 /// A page of nobody.
-pub fn outside(locale: Locale, title: &str, body: &Markup) -> Markup {
+pub fn anonymous(locale: Locale, title: &str, body: &Markup) -> Markup {
     frame(locale, title, None, body)
 }
 
 /// The CSRF token of a form.
 pub fn token(session: &SignedIn) -> Markup {
     html! { input type="hidden" name="csrf" value=(session.token); }
+}
+
+/// The field in which somebody says why.
+pub fn justification(locale: Locale) -> Markup {
+    html! {
+        label { (locale.text("justification"))
+            textarea name="justification" rows="2" maxlength="500" {}
+        }
+    }
+}
+
+/// A link to a client's page.
+pub fn client_link(id: &str) -> Markup {
+    html! { a href={ "/console/clients/" (id) } { (id) } }
 }
 
 /// What a page has of who has signed in.

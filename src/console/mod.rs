@@ -2,8 +2,8 @@
 //! `ndxp.admin.v1` and `ndxp.audit.v1` have, in the name of who has signed in; it has no rule of its own, and nothing can be done here
 //! that those services refuse. Every task works without a script.
 
+mod approvals;
 mod clients;
-mod decisions;
 mod exchanges;
 mod failure;
 mod form;
@@ -70,13 +70,13 @@ impl Console {
             .route("/console/clients", get(clients::list).post(clients::register))
             .route("/console/clients/register", get(clients::registration))
             .route("/console/clients/{id}", get(clients::one))
-            .route("/console/clients/{id}/{act}", get(clients::confirmation).post(clients::act))
+            .route("/console/clients/{id}/{action}", get(clients::confirmation).post(clients::apply))
             .route("/console/grants", get(grants::list).post(grants::add))
             .route("/console/grants/add", get(grants::form))
             .route("/console/grants/{id}", get(grants::one))
             .route("/console/grants/{id}/withdraw", post(grants::withdraw))
-            .route("/console/decisions", get(decisions::list))
-            .route("/console/decisions/{id}/{verdict}", post(decisions::decide))
+            .route("/console/approvals", get(approvals::list))
+            .route("/console/approvals/{id}/{verdict}", post(approvals::decide))
             .route("/console/tokens", get(tokens::list).post(tokens::issue))
             .route("/console/tokens/{id}/revoke", post(tokens::revoke))
             .route("/console/exchanges", get(exchanges::search))

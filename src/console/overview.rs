@@ -2,7 +2,7 @@
 
 use super::failure::Failure;
 use super::session::SignedIn;
-use super::table::{facts, table};
+use super::table::{properties, table};
 use super::{Console, layout, request};
 use crate::admin::api::admin_service_server::AdminService;
 use crate::admin::api::{ListGrantsRequest, ListKeysRequest, ListPendingChangesRequest};
@@ -30,7 +30,7 @@ pub async fn page(State(console): State<Arc<Console>>, session: SignedIn) -> Res
     };
     let body = html! {
         section.cards {
-            a.card href="/console/decisions" {
+            a.card href="/console/approvals" {
                 strong { (waiting) }
                 span { (locale.text("overview-waiting")) }
             }
@@ -51,11 +51,11 @@ async fn ending(console: &Console, session: &SignedIn) -> Result<Markup, tonic::
     let mut all: Vec<(i64, Vec<Markup>)> = Vec::new();
     for grant in grants.grants.iter().filter(|grant| soon(grant.not_after) && !grant.withdrawn) {
         let what = html! { (locale.text("grant")) " " a href={ "/console/grants/" (grant.id) } { (grant.client) } };
-        all.push((grant.not_after, vec![what, html! { (locale.moment(grant.not_after)) }]));
+        all.push((grant.not_after, vec![what, html! { (locale.timestamp(grant.not_after)) }]));
     }
-    for key in keys.keys.iter().filter(|key| soon(key.believed_until)) {
+    for key in keys.keys.iter().filter(|key| soon(key.trusted_until)) {
         let what = html! { (locale.text("signing-key")) " " code { (key.kid) } };
-        all.push((key.believed_until, vec![what, html! { (locale.moment(key.believed_until)) }]));
+        all.push((key.trusted_until, vec![what, html! { (locale.timestamp(key.trusted_until)) }]));
     }
     all.sort_by_key(|(end, _)| *end);
     let rows: Vec<Vec<Markup>> = all.into_iter().map(|(_, row)| row).collect();
@@ -87,6 +87,6 @@ async fn log(console: &Console, session: &SignedIn) -> Result<Markup, tonic::Sta
     Ok(html! {
         h2 { (locale.text("overview-log")) }
         @for alarm in &status.alarms { div.notice.wrong role="alert" { p { (alarm.text) } } }
-        (facts(locale, &rows))
+        (properties(locale, &rows))
     })
 }

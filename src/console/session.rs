@@ -1,7 +1,6 @@
 //! Who has signed in: sessions of the server's, each bound to the certificate that it was begun with and to one cookie, over after
 //! 15 minutes without a request and after 8 hours in any case, and at once where the registry knows the person no more.
 
-use super::failure::Failure;
 use super::headers::cookie;
 use super::text::Locale;
 use super::{Console, ROOT};
@@ -10,6 +9,7 @@ use crate::registry::{NameOwner, Role, Snapshot, now};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::{digest, rand};
 use axum::extract::FromRequestParts;
+use axum::response::{IntoResponse, Redirect, Response};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::request::Parts;
@@ -101,6 +101,16 @@ impl Sessions {
     }
 }
 
+/// Nobody has signed in: the browser is sent to the page to sign in at.
+#[derive(Debug)]
+pub struct NotSignedIn;
+
+impl IntoResponse for NotSignedIn {
+    fn into_response(self) -> Response {
+        Redirect::to(&format!("{ROOT}/sign-in")).into_response()
+    }
+}
+
 /// Somebody who has signed in.
 #[derive(Debug, Clone)]
 pub struct SignedIn {
@@ -131,8 +141,8 @@ impl SignedIn {
     /// Who sends a request.
     ///
     /// # Errors
-    /// The page to sign in at, where there is no session, or where it is over.
-    pub fn of(headers: &HeaderMap, extensions: &Extensions, console: &Console) -> Result<Self, Failure> {
+    /// Where there is no session, or where it is over.
+    pub fn of(headers: &HeaderMap, extensions: &Extensions, console: &Console) -> Result<Self, NotSignedIn> {
         let locale = Locale::of(headers);
         let signed = || {
             let peer = extensions.get::<Arc<Peer>>()?.clone();
@@ -141,7 +151,7 @@ impl SignedIn {
             let (staff, roles) = person(&peer, &console.registry.load()).filter(|(staff, _)| *staff == id)?;
             Some(SignedIn { staff, roles, peer, locale, node: console.node.clone(), token })
         };
-        signed().ok_or_else(|| Failure::elsewhere(&format!("{ROOT}/sign-in")))
+        signed().ok_or(NotSignedIn)
     }
 
     /// Whether one of the roles is theirs: what a page offers. What is done is decided by the service that does it.
@@ -156,9 +166,9 @@ impl SignedIn {
 }
 
 impl FromRequestParts<Arc<Console>> for SignedIn {
-    type Rejection = Failure;
+    type Rejection = NotSignedIn;
 
-    async fn from_request_parts(parts: &mut Parts, console: &Arc<Console>) -> Result<Self, Failure> {
+    async fn from_request_parts(parts: &mut Parts, console: &Arc<Console>) -> Result<Self, NotSignedIn> {
         SignedIn::of(&parts.headers, &parts.extensions, console)
     }
 }

@@ -19,7 +19,7 @@ use std::time::Instant;
 /// Everybody of the staff may sign in. A refusal is an entry, within the bounds of refusals.
 const SIGN_IN: RoleRule = RoleRule {
     method: "SignIn",
-    act: "console.sign_in",
+    event: "console.sign_in",
     roles: &[Role::Administrator, Role::Approver, Role::Auditor, Role::Operator],
 };
 const SIGN_OUT: &str = "console.sign_out";
@@ -45,7 +45,7 @@ pub async fn page(State(console): State<Arc<Console>>, peer: Shown, headers: Hea
             (None, None) => { div.notice { p { (locale.text("sign-in-no-certificate")) } } }
         }
     };
-    layout::outside(locale, &locale.text("sign-in-title"), &body).into_response()
+    layout::anonymous(locale, &locale.text("sign-in-title"), &body).into_response()
 }
 
 /// Begins a session; its entry is in the log before.
@@ -62,7 +62,7 @@ pub async fn begin(State(console): State<Arc<Console>>, peer: Shown, headers: He
     let unavailable = || Failure::plain(locale, StatusCode::SERVICE_UNAVAILABLE, "sign-in-unavailable");
     let cookie =
         console.sessions.begin(actor.id(), peer.certificate.thumbprint, Instant::now()).ok_or_else(unavailable)?;
-    note(&console, &peer, actor.id(), SIGN_IN.act).await.ok_or_else(unavailable)?;
+    note(&console, &peer, actor.id(), SIGN_IN.event).await.ok_or_else(unavailable)?;
     // A session of before, of whoever used this browser, ends.
     console.sessions.end(&headers);
     Ok(to("/console/", &cookie))
@@ -90,8 +90,8 @@ pub async fn language(Path(code): Path<String>, headers: HeaderMap) -> Response 
     }
 }
 
-async fn note(console: &Console, peer: &Peer, staff: &str, act: &str) -> Option<u64> {
-    let mut entry = console.door.act(peer, act);
+async fn note(console: &Console, peer: &Peer, staff: &str, event: &str) -> Option<u64> {
+    let mut entry = console.door.event(peer, event);
     entry.actor = format!("staff:{staff}");
     console.door.note(&entry).await.ok()
 }

@@ -24,10 +24,10 @@ pub fn table(locale: Locale, name: &str, headings: &[&str], rows: &[Vec<Markup>]
 }
 
 /// The facts of one record.
-pub fn facts(locale: Locale, facts: &[(&str, Markup)]) -> Markup {
+pub fn properties(locale: Locale, facts: &[(&str, Markup)]) -> Markup {
     html! {
         dl.facts {
-            @for (key, value) in facts { div { dt { (locale.text(key)) } dd { (value) } } }
+            @for (key, value) in all { div { dt { (locale.text(key)) } dd { (value) } } }
         }
     }
 }

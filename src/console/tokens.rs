@@ -1,10 +1,10 @@
 //! Access tokens: their list, one issued by hand and shown once, and revocation.
 
-use super::clients::{justification, link};
 use super::failure::Failure;
 use super::form::{Form, Sent};
+use super::layout::{client_link as link, justification};
 use super::session::SignedIn;
-use super::table::{facts, folded, lines, next, table};
+use super::table::{folded, lines, next, properties, table};
 use super::{Console, change, layout, request};
 use crate::admin::api::admin_service_server::AdminService;
 use crate::admin::api::{IssueTokenRequest, ListTokensRequest, Token, TokenId};
@@ -35,7 +35,7 @@ pub fn rows(session: &SignedIn, tokens: &[Token]) -> Markup {
                 link(&one.client),
                 folded(locale, &one.scopes),
                 html! { span.state.(kind) { (locale.text(key)) } },
-                html! { (locale.moment(one.expires)) },
+                html! { (locale.timestamp(one.expires)) },
                 html! {
                     @if may {
                         details {
@@ -54,7 +54,7 @@ pub fn rows(session: &SignedIn, tokens: &[Token]) -> Markup {
     table(
         locale,
         "menu-tokens",
-        &["column-id", "column-client", "column-scopes", "column-state", "column-ends", "column-act"],
+        &["column-id", "column-client", "column-scopes", "column-state", "column-ends", "column-action"],
         &rows,
     )
 }
@@ -133,11 +133,11 @@ pub async fn issue(State(console): State<Arc<Console>>, Sent { session, form }: 
         label { (locale.text("token"))
             textarea.secret rows="8" readonly spellcheck="false" { (issued.token) }
         }
-        (facts(locale, &[
+        (properties(locale, &[
             ("column-id", html! { code { (record.id) } }),
             ("column-client", link(&record.client)),
             ("column-scopes", lines(&record.scopes)),
-            ("column-ends", html! { (locale.moment(record.expires)) }),
+            ("column-ends", html! { (locale.timestamp(record.expires)) }),
         ]))
     };
     Ok(layout::page(&session, HERE, &locale.text("token-issued"), &body))

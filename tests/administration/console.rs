@@ -148,7 +148,7 @@ async fn who_is_not_of_the_staff_sees_the_page_to_sign_in_at_and_nothing_else() 
             assert_eq!((page.status, page.to()), (303, "/console/sign-in"), "{id:?} {path}");
         }
         for path in
-            ["/console/clients", "/console/clients/kho/suspend", "/console/decisions/x/approve", "/console/sign-out"]
+            ["/console/clients", "/console/clients/kho/suspend", "/console/approvals/x/approve", "/console/sign-out"]
         {
             let page = browser.send("POST", path, "csrf=x&id=y", &[]).await;
             assert_eq!((page.status, page.to()), (303, "/console/sign-in"), "{id:?} {path}");
@@ -162,7 +162,7 @@ async fn who_is_not_of_the_staff_sees_the_page_to_sign_in_at_and_nothing_else() 
     // Both signings-in with a certificate are refusals in the log.
     stage.verify();
     let acts = stage.entries();
-    let refused = acts.iter().filter(|found| found.entry.act == "console.sign_in" && !found.entry.reason.is_empty());
+    let refused = acts.iter().filter(|found| found.entry.event == "console.sign_in" && !found.entry.reason.is_empty());
     assert_eq!(refused.count(), 2);
 }
 
@@ -200,7 +200,7 @@ async fn a_session_is_worth_nothing_on_another_certificate_and_ends_with_the_per
     stage.verify();
     let acts = stage.entries();
     for act in ["console.sign_in", "console.sign_out"] {
-        assert!(acts.iter().any(|found| found.entry.act == act && found.entry.actor == "staff:lan"), "{act}");
+        assert!(acts.iter().any(|found| found.entry.event == act && found.entry.actor == "staff:lan"), "{act}");
     }
 }
 
@@ -281,16 +281,16 @@ async fn a_client_comes_to_its_first_token_through_two_people_s_browsers() {
     assert_eq!(asked.status, 303, "{}", asked.text);
     let id = asked.to().rsplit('/').next().unwrap().to_owned();
     // It waits: who asked cannot approve, and is not offered it.
-    let desk = lan.get("/console/decisions").await;
+    let desk = lan.get("/console/approvals").await;
     assert!(desk.text.contains(&id) && !desk.text.contains(&format!("{id}/approve")), "{}", desk.text);
-    let own = lan.submit("/console/", &format!("/console/decisions/{id}/approve"), &[]).await;
+    let own = lan.submit("/console/", &format!("/console/approvals/{id}/approve"), &[]).await;
     assert_eq!(own.status, 403, "{}", own.text);
-    let desk = minh.get("/console/decisions").await;
+    let desk = minh.get("/console/approvals").await;
     assert!(desk.text.contains("population:read") && desk.text.contains("NĐ 278/2025"), "{}", desk.text);
     let approved = minh
-        .submit("/console/decisions", &format!("/console/decisions/{id}/approve"), &[("justification", "đủ căn cứ")])
+        .submit("/console/approvals", &format!("/console/approvals/{id}/approve"), &[("justification", "đủ căn cứ")])
         .await;
-    assert_eq!(approved.to(), "/console/decisions", "{}", approved.text);
+    assert_eq!(approved.to(), "/console/approvals", "{}", approved.text);
     stage.settle();
     let issued = [("client", "portal"), ("certificate", pem.as_str()), ("hours", "1")];
     let issued = lan.submit("/console/tokens", "/console/tokens", &issued).await;
@@ -376,7 +376,7 @@ async fn every_page_has_its_headers_is_in_the_reader_s_language_and_can_be_left_
         "/console/grants",
         "/console/grants/add",
         "/console/tokens",
-        "/console/decisions",
+        "/console/approvals",
         "/console/nowhere",
         "/console/clients/none",
     ];

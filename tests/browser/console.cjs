@@ -96,7 +96,7 @@ async function firstToken(browser, locale, size, scripts, id) {
   await lan.page.fill("[name=legal_basis]", "NĐ 278/2025/NĐ-CP");
   await lan.page.click("main button[type=submit]");
   await lan.look("grant-waits");
-  await minh.page.goto(base + "/console/decisions");
+  await minh.page.goto(base + "/console/approvals");
   await minh.look("decisions");
   const desk = minh.page.locator("section.change", { hasText: id }).first();
   await desk.locator("summary").first().click();

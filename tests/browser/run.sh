@@ -31,7 +31,7 @@ first() { python3 -c 'import json, sys; print(next(one["id"] for one in json.loa
   mapfile -t lan < <(as lan); mapfile -t minh < <(as minh)
   "$bin" staff add kiem --role auditor "${lan[@]}"
   "$bin" change approve "$("$bin" --output json change list | first object staff:kiem)" "${minh[@]}"
-  "$bin" call BudgetUnitService/GetUnit --data '{"unitCode": "1057000"}' --gateway "https://$grpc" --ca pki/ca.pem \
+  "$bin" call BudgetUnitService/GetUnit --data '{"unitCode": "1057000"}' --to "https://$grpc" --ca pki/ca.pem \
     --certificate pki/one-stop-shop.pem --token-file shop.jwt
 } > setup.log 2>&1 || { cat setup.log; exit 1; }
 NODE_PATH=${NODE_PATH:-$suite/../../target/npm/node_modules} node "$suite/console.cjs" "$https" "$dir/dev/pki" "$out"

@@ -1,10 +1,10 @@
 //! The approval desk: what waits for a second person, what it changes, and their verdict.
 
-use super::clients::justification;
 use super::failure::Failure;
 use super::form::{Form, Sent};
+use super::layout::justification;
 use super::session::SignedIn;
-use super::table::{facts, lines, next};
+use super::table::{lines, next, properties};
 use super::text::Locale;
 use super::{Console, change, layout, request};
 use crate::admin::api::admin_service_server::AdminService;
@@ -18,7 +18,7 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-const HERE: &str = "/console/decisions";
+const HERE: &str = "/console/approvals";
 /// Changes on a page.
 const PAGE: u32 = 25;
 
@@ -33,30 +33,30 @@ pub async fn list(
     let found = console.admin.list_pending_changes(request(&session, asked)).await;
     let found = found.map_err(|status| Failure::of(&session, &status))?.into_inner();
     let body = html! {
-        @if found.changes.is_empty() { p.empty { (locale.text("decisions-none")) } }
+        @if found.changes.is_empty() { p.empty { (locale.text("approvals-none")) } }
         @for one in &found.changes { (waiting(&session, one)) }
         (next(locale, HERE, &[], &found.next_page_token))
     };
-    Ok(layout::page(&session, HERE, &locale.text("menu-decisions"), &body))
+    Ok(layout::page(&session, HERE, &locale.text("menu-approvals"), &body))
 }
 
 fn waiting(session: &SignedIn, one: &PendingChange) -> Markup {
     let locale = session.locale;
     let own = one.requested_by == format!("staff:{}", session.staff) || one.requested_by == session.staff;
-    let act = locale.text(&format!("change-{}", one.act.replace(['.', '_'], "-")));
+    let event = locale.text(&format!("change-{}", one.event.replace(['.', '_'], "-")));
     html! {
         section.change {
-            h2 { (act) " " code { (one.object) } }
-            (facts(locale, &request_facts(locale, one)))
+            h2 { (event) " " code { (one.object) } }
+            (properties(locale, &request_facts(locale, one)))
             @if let Some(client) = &one.client {
-                (facts(locale, &[
+                (properties(locale, &[
                     ("column-client", html! { a href={ "/console/clients/" (client.id) } { (client.id) } " " (client.agency) }),
                     ("column-names", lines(&client.names)),
                 ]))
             }
             (differences(locale, &one.before, &one.after))
             @if own {
-                p.hint { (locale.text("decisions-own")) }
+                p.hint { (locale.text("approvals-own")) }
             }
             @if session.has(&[Role::Approver]) && !own { (verdict(session, one, "approve", "")) }
             @if session.has(&[Role::Approver, Role::Administrator]) { (verdict(session, one, "reject", "quiet")) }
@@ -68,9 +68,9 @@ fn waiting(session: &SignedIn, one: &PendingChange) -> Markup {
 fn request_facts(locale: Locale, one: &PendingChange) -> Vec<(&'static str, Markup)> {
     let mut facts = vec![("column-requested-by", html! { (one.requested_by) " " (one.requester_address) })];
     if one.requested > 0 {
-        facts.push(("column-requested", html! { (locale.moment(one.requested)) }));
+        facts.push(("column-requested", html! { (locale.timestamp(one.requested)) }));
     }
-    facts.push(("column-waits-until", html! { (locale.moment(one.ends)) }));
+    facts.push(("column-waits-until", html! { (locale.timestamp(one.ends)) }));
     if !one.justification.is_empty() {
         facts.push(("justification", html! { (one.justification) }));
     }
