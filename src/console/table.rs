@@ -24,7 +24,7 @@ pub fn table(locale: Locale, name: &str, headings: &[&str], rows: &[Vec<Markup>]
 }
 
 /// The facts of one record.
-pub fn properties(locale: Locale, facts: &[(&str, Markup)]) -> Markup {
+pub fn properties(locale: Locale, all: &[(&str, Markup)]) -> Markup {
     html! {
         dl.facts {
             @for (key, value) in all { div { dt { (locale.text(key)) } dd { (value) } } }

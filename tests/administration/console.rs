@@ -11,7 +11,7 @@ use ndxp_gateway::exchange_log::key;
 use ndxp_gateway::exchange_log::reader::LogReader;
 use ndxp_gateway::exchange_log::receipt::Receipt;
 use ndxp_gateway::keyfile::Vault;
-use ndxp_gateway::pki::{DEFAULT_DAYS, Role as Certificate, staff_uri};
+use ndxp_gateway::pki::{CertificateRole as Certificate, DEFAULT_DAYS, staff_uri};
 use ndxp_gateway::registry::{Role, Staff, Store};
 use ndxp_gateway::sandbox::samples::samples;
 use std::time::Duration;
