@@ -6,7 +6,8 @@ use super::session::SignedIn;
 use axum::body::to_bytes;
 use axum::extract::{FromRequest, Request};
 use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, StatusCode, header};
+use http::uri::Authority;
+use http::{HeaderMap, StatusCode, Uri, header};
 use std::sync::Arc;
 
 /// Largest form: a certificate chain and some hundred field paths.
@@ -48,16 +49,13 @@ pub struct Sent {
     pub form: Form,
 }
 
-/// Whether a browser sends a request from a page of this origin, as far as it says: `Sec-Fetch-Site` (W3C Fetch Metadata), `Origin`.
-pub fn is_same_origin(headers: &HeaderMap) -> bool {
+/// Whether a browser sends a request from a page of this origin, as far as it says: `Sec-Fetch-Site` (W3C Fetch Metadata), `Origin`. The
+/// host is the request's authority (HTTP/2) or its `Host` (HTTP/1.1).
+pub fn is_same_origin(headers: &HeaderMap, uri: &Uri) -> bool {
     let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
-    let host = text("host").or_else(|| text(":authority"));
-    let origin = text("origin").is_none_or(|origin| match (origin.strip_prefix("https://"), host) {
-        (Some(origin), Some(host)) => origin == host,
-        // HTTP/2 has its host elsewhere.
-        (origin, None) => origin.is_some(),
-        (None, _) => false,
-    });
+    let host = uri.authority().map(Authority::as_str).or_else(|| text("host"));
+    let origin =
+        text("origin").is_none_or(|origin| origin.strip_prefix("https://").is_some_and(|named| Some(named) == host));
     origin && text("sec-fetch-site").is_none_or(|site| ["same-origin", "none"].contains(&site))
 }
 
@@ -89,7 +87,7 @@ impl FromRequest<Arc<Console>> for Sent {
 impl Sent {
     async fn checked(session: SignedIn, request: Request) -> Result<Self, Failure> {
         let locale = session.locale;
-        if !is_same_origin(request.headers()) {
+        if !is_same_origin(request.headers(), request.uri()) {
             return Err(Failure::plain(locale, StatusCode::FORBIDDEN, "failure-foreign-form"));
         }
         let form = read(request).await.map_err(|status| Failure::plain(locale, status, "failure-form"))?;
@@ -118,22 +116,22 @@ mod tests {
 
     #[test]
     fn what_another_site_sends_is_no_form_of_the_console() {
-        let of = |pairs: &[(&'static str, &str)]| {
-            is_same_origin(
-                &pairs
-                    .iter()
-                    .map(|(name, value)| (http::HeaderName::from_static(name), value.parse().unwrap()))
-                    .collect(),
-            )
+        let of = |uri: &str, pairs: &[(&'static str, &str)]| {
+            let pair =
+                |(name, value): &(&'static str, &str)| (http::HeaderName::from_static(name), value.parse().unwrap());
+            is_same_origin(&pairs.iter().map(pair).collect(), &uri.parse().unwrap())
         };
-        assert!(
-            of(&[("host", "a:1")])
-                && of(&[("host", "a:1"), ("origin", "https://a:1"), ("sec-fetch-site", "same-origin")])
-        );
-        assert!(!of(&[("host", "a:1"), ("origin", "https://b")]));
-        assert!(!of(&[("host", "a:1"), ("origin", "null")]));
-        assert!(!of(&[("host", "a:1"), ("origin", "http://a:1")]));
-        assert!(!of(&[("host", "a:1"), ("sec-fetch-site", "cross-site")]));
-        assert!(!of(&[("host", "a:1"), ("sec-fetch-site", "same-site")]));
+        let (old, new) = ("/console/sign-in", "https://a:1/console/sign-in");
+        for (uri, host) in [(old, Some(("host", "a:1"))), (new, None)] {
+            let with = |more: &[(&'static str, &str)]| of(uri, &host.iter().chain(more).copied().collect::<Vec<_>>());
+            assert!(with(&[]) && with(&[("origin", "https://a:1"), ("sec-fetch-site", "same-origin")]), "{uri}");
+            for origin in ["https://b", "https://a:11", "null", "http://a:1"] {
+                assert!(!with(&[("origin", origin)]), "{uri} {origin}");
+            }
+            for site in ["cross-site", "same-site"] {
+                assert!(!with(&[("sec-fetch-site", site)]), "{uri} {site}");
+            }
+        }
+        assert!(!of(old, &[("origin", "https://a:1")]), "a request that names no host");
     }
 }

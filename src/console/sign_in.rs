@@ -11,7 +11,7 @@ use crate::identity::Peer;
 use crate::registry::Role;
 use axum::extract::{Extension, Path, State};
 use axum::response::{IntoResponse, Redirect, Response};
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use maud::html;
 use std::sync::Arc;
 use std::time::Instant;
@@ -49,9 +49,14 @@ pub async fn page(State(console): State<Arc<Console>>, peer: Shown, headers: Hea
 }
 
 /// Begins a session; its entry is in the log before.
-pub async fn begin(State(console): State<Arc<Console>>, peer: Shown, headers: HeaderMap) -> Result<Response, Failure> {
+pub async fn begin(
+    State(console): State<Arc<Console>>,
+    peer: Shown,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Result<Response, Failure> {
     let locale = Locale::of(&headers);
-    if !is_same_origin(&headers) {
+    if !is_same_origin(&headers, &uri) {
         return Err(Failure::plain(locale, StatusCode::FORBIDDEN, "failure-foreign-form"));
     }
     let Some(Extension(peer)) = peer else {
@@ -60,12 +65,11 @@ pub async fn begin(State(console): State<Arc<Console>>, peer: Shown, headers: He
     let refused = |status| Failure::plain(locale, status, "sign-in-unknown");
     let actor = console.door.admit(&peer, &SIGN_IN).await.map_err(|_| refused(StatusCode::FORBIDDEN))?;
     let unavailable = || Failure::plain(locale, StatusCode::SERVICE_UNAVAILABLE, "sign-in-unavailable");
-    let cookie =
-        console.sessions.begin(actor.id(), peer.certificate.thumbprint, Instant::now()).ok_or_else(unavailable)?;
     note(&console, &peer, actor.id(), SIGN_IN.event).await.ok_or_else(unavailable)?;
     // A session of before, of whoever used this browser, ends.
     console.sessions.end(&headers);
-    Ok(to("/console/", &cookie))
+    let begun = console.sessions.begin(actor.id(), peer.certificate.thumbprint, Instant::now());
+    Ok(to("/console/", &begun.ok_or_else(unavailable)?))
 }
 
 /// Ends the session.

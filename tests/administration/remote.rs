@@ -480,7 +480,13 @@ fn legal_holds_are_placed_listed_and_released_from_afar_by_an_auditor_alone() {
         .entries()
         .into_iter()
         .map(|one| one.entry)
-        .filter_map(|entry| entry.event.starts_with("log.").then_some((entry.event, entry.object, entry.actor)))
+        .filter_map(|entry| {
+            ["log.hold", "log.release"].contains(&entry.event.as_str()).then_some((
+                entry.event,
+                entry.object,
+                entry.actor,
+            ))
+        })
         .collect();
     assert_eq!(admin_events.len(), 2, "{admin_events:?}");
     assert!(
