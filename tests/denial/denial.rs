@@ -86,8 +86,9 @@ async fn d3_an_unknown_exchange_and_another_s_are_refused_alike() {
         let told = receipt(&shop, one.clone()).await;
         let took = began.elapsed();
         seen.push((told.code(), told.reason(), told.answered.status.message().to_owned()));
-        // At the first multiple of a quarter second, and not before; a busy machine may be late.
-        assert!((Duration::from_millis(240)..Duration::from_millis(450)).contains(&took), "{one:?}: {took:?}");
+        // At a multiple of a quarter second, and not before: a busy machine misses the first, and may be late.
+        let after = (took + Duration::from_millis(10)).as_millis();
+        assert!(after >= 250 && after % 250 < 210, "{one:?}: {took:?}");
     }
     assert_eq!(seen[0].1, "OBJECT_UNKNOWN");
     assert!(seen.iter().all(|one| one == &seen[0]), "{seen:?}");
