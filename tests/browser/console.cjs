@@ -56,7 +56,7 @@ async function tour(browser, locale, size) {
   const long = "cong-dich-vu-cong-truc-tuyen-mot-cua-lien-thong-tinh-quang-ninh";
   const lan = await visitor(browser, "lan", locale, size);
   await lan.signIn();
-  for (const path of ["clients", "clients/one-stop-shop", `clients/${long}`, "clients/register", "clients/one-stop-shop/suspend", "grants", "grants/add", "tokens", "decisions"])
+  for (const path of ["clients", "clients/one-stop-shop", `clients/${long}`, "clients/register", "clients/one-stop-shop/suspend", "grants", "grants/add", "tokens", "approvals"])
     await lan.open(path.replaceAll("/", "_"), `/console/${path}`);
   await lan.page.goto(base + "/console/grants");
   await lan.page.locator("tbody a").first().click();
@@ -97,7 +97,7 @@ async function firstToken(browser, locale, size, scripts, id) {
   await lan.page.click("main button[type=submit]");
   await lan.look("grant-waits");
   await minh.page.goto(base + "/console/approvals");
-  await minh.look("decisions");
+  await minh.look("approvals");
   const desk = minh.page.locator("section.change", { hasText: id }).first();
   await desk.locator("summary").first().click();
   await desk.locator("form[action$='/approve'] button").click();
