@@ -19,6 +19,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 const HERE: &str = "/console/approvals";
+/// Members of records that are times, Unix time in seconds.
+const TIMES: [&str; 3] = ["not_before", "not_after", "created"];
 /// Changes on a page.
 const PAGE: u32 = 25;
 
@@ -97,7 +99,9 @@ fn differences(locale: Locale, before: &str, after: &str) -> Markup {
     let (before, after) = (read(before), read(after));
     let members =
         |value: &Value| value.as_object().map(|all| all.keys().cloned().collect::<BTreeSet<_>>()).unwrap_or_default();
-    let names: BTreeSet<String> = members(&before).union(&members(&after)).cloned().collect();
+    // Who asks stands above.
+    let told = |name: &String| name != "requester" && (known(&before, name).is_some() || known(&after, name).is_some());
+    let names: BTreeSet<String> = members(&before).union(&members(&after)).filter(|name| told(name)).cloned().collect();
     html! {
         div.scroll tabindex="0" role="region" aria-label=(locale.text("differences")) {
             table.differences {
@@ -111,8 +115,8 @@ fn differences(locale: Locale, before: &str, after: &str) -> Markup {
                         @let (old, new) = (known(&before, name), known(&after, name));
                         tr class=[(old != new).then_some("changed")] {
                             th scope="row" { code { (name) } }
-                            td data-label=(locale.text("column-before")) { (value(old)) }
-                            td data-label=(locale.text("column-after")) { (value(new)) }
+                            td data-label=(locale.text("column-before")) { (value(locale, name, old)) }
+                            td data-label=(locale.text("column-after")) { (value(locale, name, new)) }
                         }
                     }
                 }
@@ -125,8 +129,11 @@ fn known<'v>(record: &'v Value, name: &str) -> Option<&'v Value> {
     record.get(name).filter(|value| !value.is_null())
 }
 
-fn value(value: Option<&Value>) -> Markup {
+fn value(locale: Locale, name: &str, value: Option<&Value>) -> Markup {
     match value {
+        Some(Value::Number(seconds)) if TIMES.contains(&name) => {
+            html! { (locale.timestamp(seconds.as_i64().unwrap_or(0))) }
+        }
         None => html! { "–" },
         Some(Value::String(text)) => html! { (text) },
         Some(Value::Array(items)) => {

@@ -144,11 +144,14 @@ pub async fn withdraw(
     Ok(Redirect::to(&format!("{HERE}/{id}")))
 }
 
+/// Scopes of a source, each with the operations that it opens and their highest class.
+type Scopes<'c> = BTreeMap<&'c str, (Vec<&'c str>, DataClass)>;
+
 /// The form of a new grant: every scope of the contracts, with what it opens.
 pub async fn form(State(console): State<Arc<Console>>, session: SignedIn, RawQuery(query): RawQuery) -> Markup {
     let (locale, query) = (session.locale, Form::parse(query.unwrap_or_default().as_bytes()));
     let contracts = console.contracts.load();
-    let mut sources: BTreeMap<&str, (&str, BTreeMap<&str, (Vec<&str>, DataClass)>)> = BTreeMap::new();
+    let mut sources: BTreeMap<&str, (&str, Scopes<'_>)> = BTreeMap::new();
     for operation in contracts.operations() {
         let source = &operation.source;
         let name = if locale == Locale::Vietnamese { source.name_vi.as_str() } else { source.name.as_str() };

@@ -69,7 +69,7 @@ const FLAGS: [&str; 4] = ["suspended", "retired", "needs_approval", "withdrawn"]
 /// is neither yes nor no, a quota below zero, somebody who cannot be read. Whatever it means to a gateway, somebody else wrote it.
 fn as_written(row: &Row<'_>, record: &mut serde_json::Value) -> Result<(), RegistryError> {
     let Some(fields) = record.as_object_mut() else { return Ok(()) };
-    for (at, name) in row.as_ref().column_names().into_iter().enumerate() {
+    for (at, name) in row.as_ref().column_names().enumerate() {
         let text = match row.get_ref(at)? {
             ValueRef::Text(text) => String::from_utf8_lossy(text).into_owned(),
             ValueRef::Integer(number) => number.to_string(),
