@@ -219,7 +219,7 @@ pub(super) fn parse(path: &Path, bytes: &[u8], reading: Reading<'_>) -> Result<S
     match reading.before {
         Some(before) if read.next != before => return Err(wrong(at, format!("entry {} is missing", read.next))),
         Some(_) => {}
-        None if cut_short(bytes, at, reading.first) => {}
+        None if cut_short(bytes, at, reading.first) && follows_where_it_stands(bytes, at, read.next, &read.tag) => {}
         None => return Err(wrong(at, format!("the batch of entry {} is damaged", read.next))),
     }
     read.end = at as u64;
@@ -251,6 +251,21 @@ fn cut_short(bytes: &[u8], at: usize, first: u64) -> bool {
     let missing = sectors(must_miss.start, must_miss.end)
         .any(|sector| bytes.get(sector.clone()).is_none_or(zeros) && explains(sector));
     missing && zeros(bytes.get(end..).unwrap_or_default()) && !other_batch(bytes, at + 1, first)
+}
+
+/// Whether the sectors that there are of a head at `at` say what the head of the next batch says: the first byte of its length (a
+/// batch is some megabytes), its first entry, and the tag of the batch before.
+fn follows_where_it_stands(bytes: &[u8], at: usize, next: u64, after: &Tag) -> bool {
+    let byte = |place: usize| bytes.get(place).copied().unwrap_or_default();
+    let known = |place: usize| match place - at {
+        0 => Some(0),
+        place @ 8..16 => Some(next.to_be_bytes()[place - 8]),
+        place @ 16..48 => Some(after[place - 16]),
+        _ => None,
+    };
+    sectors(at, at + BATCH_HEAD)
+        .filter(|sector| sector.clone().any(|place| byte(place) != 0))
+        .all(|mut sector| sector.all(|place| known(place).is_none_or(|known| known == byte(place))))
 }
 
 /// Whether a head (`part` begins at `at`) or a body reads with some other bytes in one or two of its places.
@@ -383,6 +398,20 @@ mod tests {
         let mut again = [&bytes[..at[2]], &vec![0; 9_000]].concat();
         again[at[2] + 4_000..at[2] + 4_000 + 1_000].copy_from_slice(&bytes[..1_000]);
         assert!(refused(&again).contains("entry 11 is damaged"), "{}", refused(&again));
+        // A byte behind the last batch, wherever that ends in its sector: no head of a batch begins so.
+        for size in SECTOR..2 * SECTOR {
+            let mut more = head(7, &[9; 32]);
+            put_batch(&mut more, &key(), &[9; 32], 7, &[vec![1; size]]);
+            more.push(b'\n');
+            assert!(refused(&more).contains("entry 8 is damaged"), "{size}: {}", refused(&more));
+        }
+        // A head that is of another place, whose body never reached the disk.
+        for (tag, first) in [([8; 32], 13), (bytes[at[2] + 48..at[2] + 80].try_into().unwrap(), 12)] {
+            let mut elsewhere = bytes.clone();
+            put_batch(&mut elsewhere, &key(), &tag, first, &[vec![1; 2_000]]);
+            elsewhere.truncate(bytes.len() + BATCH_HEAD);
+            assert!(refused(&elsewhere).contains("entry 13 is damaged"), "{first}");
+        }
         // Something behind a write that was cut short.
         let mut behind = bytes.clone();
         behind[at[2] + 1_000..at[2] + 2_200].fill(0);
