@@ -109,16 +109,22 @@ mod tests {
     use std::collections::BTreeSet;
 
     fn keys(locale: &str) -> BTreeSet<String> {
-        let text = std::fs::read_to_string(format!("src/console/locales/{locale}/console.ftl")).unwrap();
+        let folder = std::fs::read_dir(format!("src/console/locales/{locale}")).unwrap();
+        let text: String = folder.map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap()).collect();
         let key = |line: &str| Some(line.split_once(" =")?.0.to_owned()).filter(|key| !key.starts_with([' ', '#']));
-        text.lines().filter_map(key).collect()
+        let all: Vec<String> = text.lines().filter_map(key).collect();
+        let keys: BTreeSet<String> = all.iter().cloned().collect();
+        assert_eq!(all.len(), keys.len(), "a key stands twice in {locale}");
+        keys
     }
 
     #[test]
     fn both_languages_have_every_text_that_the_pages_name() {
         let (vietnamese, english) = (keys("vi"), keys("en"));
         assert_eq!(vietnamese.symmetric_difference(&english).collect::<Vec<_>>(), Vec::<&String>::new());
-        for file in std::fs::read_dir("src/console").unwrap().map(|file| file.unwrap().path()) {
+        let folders = ["src/console", "src/console/auditor", "src/console/developer", "src/console/operator"];
+        let files = folders.iter().filter_map(|folder| std::fs::read_dir(folder).ok()).flatten();
+        for file in files.map(|file| file.unwrap().path()) {
             if file.extension().is_none_or(|extension| extension != "rs") {
                 continue;
             }

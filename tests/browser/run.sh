@@ -2,7 +2,8 @@
 # The console in a real browser (Debian's chromium, playwright-core): as each role, in both languages, on a laptop and on a phone, with
 # axe-core over every page. Screenshots lie in target/browser. Usage: tests/browser/run.sh, after cargo build; needs node and chromium,
 # which .ci/run installs.
-#   BIN   the gateway's binary (target/debug/ndxp-gateway)
+#   BIN      the gateway's binary (target/debug/ndxp-gateway)
+#   SUITES   which of the suites beside this file run, in this order (all)
 set -eu
 cd "$(dirname "$0")/../.."
 bin=$(realpath "${BIN:-target/debug/ndxp-gateway}") suite=$PWD/tests/browser out=$PWD/target/browser dir=$(mktemp -d) pids=()
@@ -34,4 +35,10 @@ first() { python3 -c 'import json, sys; print(next(one["id"] for one in json.loa
   "$bin" call BudgetUnitService/GetUnit --data '{"unitCode": "1057000"}' --to "https://$grpc" --ca pki/ca.pem \
     --certificate pki/one-stop-shop.pem --token-file shop.jwt
 } > setup.log 2>&1 || { cat setup.log; exit 1; }
-NODE_PATH=${NODE_PATH:-$suite/../../target/npm/node_modules} node "$suite/console.cjs" "$https" "$dir/dev/pki" "$out"
+export NODE_PATH=${NODE_PATH:-$suite/../../target/npm/node_modules}
+failed=0
+for one in ${SUITES:-console}; do
+  echo "== $one"
+  node "$suite/$one.cjs" "$https" "$dir/dev/pki" "$out" || failed=1
+done
+exit $failed
