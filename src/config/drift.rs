@@ -64,16 +64,13 @@ mod tests {
 
     #[test]
     fn an_entry_tightens_what_a_contract_says_and_never_loosens_it() {
-        let folder = tempfile::tempdir().unwrap();
         let contract = |drift: &str| {
             format!(
                 "syntax = \"proto3\";\npackage p.v1;\nimport \"ndxp/contract/v1/contract.proto\";\nservice P {{\n option (ndxp.contract.v1.source) = {{ id: \"p\" }};\n rpc Get(M) returns (M) {{ option (ndxp.contract.v1.operation) = {{ scope: \"p:read\" data_class: OPEN rest: {{ get: \"/a\" }} {drift} }}; }}\n}}\nmessage M {{ string a = 1; }}\n"
             )
         };
-        let operation = |drift: &str| {
-            std::fs::write(folder.path().join("p.proto"), contract(drift)).unwrap();
-            ContractSet::with_folder(folder.path()).unwrap().operation("/p.v1.P/Get").unwrap().clone()
-        };
+        let operation =
+            |drift: &str| ContractSet::with_text(&contract(drift)).unwrap().operation("/p.v1.P/Get").unwrap().clone();
         let entry = |all: Option<DriftPolicy>, own: Option<DriftPolicy>| DriftPolicies {
             all,
             own: own.map(|policy| ("Get".to_owned(), policy)).into_iter().collect(),

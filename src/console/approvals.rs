@@ -1,6 +1,6 @@
 //! The approval desk: what waits for a second person, what it changes, and their verdict.
 
-use super::failure::Failure;
+use super::failure::{Failure, message_of};
 use super::form::{Form, Sent};
 use super::layout::justification;
 use super::session::SignedIn;
@@ -10,7 +10,7 @@ use super::{Console, change, layout, request};
 use crate::admin::api::admin_service_server::AdminService;
 use crate::admin::api::{ApproveChangeRequest, ListPendingChangesRequest, PendingChange, RejectChangeRequest};
 use crate::registry::Role;
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{Path, State};
 use axum::response::Redirect;
 use http::StatusCode;
 use maud::{Markup, html};
@@ -25,15 +25,10 @@ const TIMES: [&str; 3] = ["not_before", "not_after", "created"];
 const PAGE: u32 = 25;
 
 /// What waits.
-pub async fn list(
-    State(console): State<Arc<Console>>,
-    session: SignedIn,
-    RawQuery(query): RawQuery,
-) -> Result<Markup, Failure> {
-    let (locale, query) = (session.locale, Form::parse(query.unwrap_or_default().as_bytes()));
+pub async fn list(State(console): State<Arc<Console>>, session: SignedIn, query: Form) -> Result<Markup, Failure> {
+    let locale = session.locale;
     let asked = ListPendingChangesRequest { page_size: PAGE, page_token: query.text("page").to_owned() };
-    let found = console.admin.list_pending_changes(request(&session, asked)).await;
-    let found = found.map_err(|status| Failure::of(&session, &status))?.into_inner();
+    let found = message_of(&session, console.admin.list_pending_changes(request(&session, asked)).await)?;
     let body = html! {
         @if found.changes.is_empty() { p.empty { (locale.text("approvals-none")) } }
         @for one in &found.changes { (waiting(&session, one)) }
@@ -44,7 +39,7 @@ pub async fn list(
 
 fn waiting(session: &SignedIn, one: &PendingChange) -> Markup {
     let locale = session.locale;
-    let own = one.requested_by == format!("staff:{}", session.staff) || one.requested_by == session.staff;
+    let own = one.requested_by == format!("staff:{}", session.staff);
     let event = locale.text(&format!("change-{}", one.event.replace(['.', '_'], "-")));
     html! {
         section.change {

@@ -1,6 +1,6 @@
 //! Provincial systems: their list, one with its rights, registering one by its certificate, and what stops it.
 
-use super::failure::Failure;
+use super::failure::{Failure, message_of};
 use super::form::{Form, Sent};
 use super::layout::{client_link, justification};
 use super::session::SignedIn;
@@ -13,7 +13,7 @@ use crate::admin::api::{
 };
 use crate::identity::Certificate;
 use crate::registry::Role;
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{Path, State};
 use axum::response::Redirect;
 use http::StatusCode;
 use maud::{Markup, html};
@@ -38,12 +38,8 @@ fn state(locale: Locale, client: &Client) -> Markup {
 }
 
 /// The list.
-pub async fn list(
-    State(console): State<Arc<Console>>,
-    session: SignedIn,
-    RawQuery(query): RawQuery,
-) -> Result<Markup, Failure> {
-    let (locale, query) = (session.locale, Form::parse(query.unwrap_or_default().as_bytes()));
+pub async fn list(State(console): State<Arc<Console>>, session: SignedIn, query: Form) -> Result<Markup, Failure> {
+    let locale = session.locale;
     let (agency, stands) = (query.text("agency"), query.text("state"));
     let asked = ListClientsRequest {
         agency: agency.to_owned(),
@@ -51,8 +47,7 @@ pub async fn list(
         page_token: query.text("page").to_owned(),
         state: ClientState::from_str_name(stands).unwrap_or_default().into(),
     };
-    let found = console.admin.list_clients(request(&session, asked)).await;
-    let found = found.map_err(|status| Failure::of(&session, &status))?.into_inner();
+    let found = message_of(&session, console.admin.list_clients(request(&session, asked)).await)?;
     let rows: Vec<Vec<Markup>> = found
         .clients
         .iter()
@@ -93,14 +88,12 @@ pub async fn one(
     session: SignedIn,
     Path(id): Path<String>,
 ) -> Result<Markup, Failure> {
-    let failed = |status: tonic::Status| Failure::of(&session, &status);
     let locale = session.locale;
-    let client =
-        console.admin.get_client(request(&session, ClientId { id: id.clone() })).await.map_err(failed)?.into_inner();
+    let client = message_of(&session, console.admin.get_client(request(&session, ClientId { id: id.clone() })).await)?;
     let granted = ListGrantsRequest { client: id.clone(), page_size: SHOWN, ..Default::default() };
-    let granted = console.admin.list_grants(request(&session, granted)).await.map_err(failed)?.into_inner();
+    let granted = message_of(&session, console.admin.list_grants(request(&session, granted)).await)?;
     let issued = ListTokensRequest { client: id.clone(), in_force: true, page_size: SHOWN, ..Default::default() };
-    let issued = console.admin.list_tokens(request(&session, issued)).await.map_err(failed)?.into_inner();
+    let issued = message_of(&session, console.admin.list_tokens(request(&session, issued)).await)?;
     let offered: Vec<&str> = ["suspend", "resume", "retire", "revoke-tokens"]
         .into_iter()
         .filter(|action| offers(&session, &client, action))
@@ -147,15 +140,13 @@ pub async fn confirmation(
     session: SignedIn,
     Path((id, action)): Path<(String, String)>,
 ) -> Result<Markup, Failure> {
-    let failed = |status: tonic::Status| Failure::of(&session, &status);
     let locale = session.locale;
-    let client =
-        console.admin.get_client(request(&session, ClientId { id: id.clone() })).await.map_err(failed)?.into_inner();
+    let client = message_of(&session, console.admin.get_client(request(&session, ClientId { id: id.clone() })).await)?;
     if !offers(&session, &client, &action) {
         return Err(Failure::plain(locale, StatusCode::NOT_FOUND, "failure-not-offered"));
     }
     let issued = ListTokensRequest { client: id.clone(), in_force: true, page_size: 1_000, ..Default::default() };
-    let issued = console.admin.list_tokens(request(&session, issued)).await.map_err(failed)?.into_inner();
+    let issued = message_of(&session, console.admin.list_tokens(request(&session, issued)).await)?;
     let count = locale.number(issued.tokens.len() as u64);
     let count = if issued.next_page_token.is_empty() { count } else { format!("> {count}") };
     let title = format!("{}: {id}", locale.text(&format!("action-{action}")));
@@ -242,8 +233,7 @@ pub async fn register(
     }
     let text = |name: &str| form.text(name).to_owned();
     let asked = AddClientRequest { id: text("id"), agency: text("agency"), contact: text("contact"), names };
-    let added = console.admin.add_client(change(&session, &form, asked)).await;
-    let added = added.map_err(|status| Failure::of(&session, &status))?.into_inner();
+    let added = message_of(&session, console.admin.add_client(change(&session, &form, asked)).await)?;
     Ok(Ok(Redirect::to(&format!("{HERE}/{}", added.id))))
 }
 

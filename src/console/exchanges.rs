@@ -1,6 +1,6 @@
 //! The auditor's search, and one exchange: every entry of it, with its proof checked in view and its receipt to take away.
 
-use super::failure::Failure;
+use super::failure::{Failure, message_of};
 use super::form::Form;
 use super::session::SignedIn;
 use super::table::{lines, next, properties, table};
@@ -16,7 +16,7 @@ use crate::exchange_log::entry::Kind;
 use crate::exchange_log::receipt::Receipt;
 use crate::hex::hex;
 use crate::time_zone::HO_CHI_MINH;
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use http::{StatusCode, header};
 use maud::{Markup, html};
@@ -69,12 +69,8 @@ fn query(form: &Form) -> Option<Query> {
 
 /// The search. Ids of people stand in an address only as long as nothing else can be searched for: they are asked for with a reason,
 /// which is an entry of its own.
-pub async fn search(
-    State(console): State<Arc<Console>>,
-    session: SignedIn,
-    RawQuery(asked): RawQuery,
-) -> Result<Markup, Failure> {
-    let (locale, form) = (session.locale, Form::parse(asked.unwrap_or_default().as_bytes()));
+pub async fn search(State(console): State<Arc<Console>>, session: SignedIn, form: Form) -> Result<Markup, Failure> {
+    let locale = session.locale;
     let wrong = || Failure::plain(locale, StatusCode::BAD_REQUEST, "failure-moment");
     let asked = SearchRequest {
         query: Some(query(&form).ok_or_else(wrong)?),
@@ -83,8 +79,7 @@ pub async fn search(
         reason: form.text("reason").to_owned(),
         from_log: form.text("from_log") == "yes",
     };
-    let found = console.audit.search(request(&session, asked)).await;
-    let found = found.map_err(|status| Failure::of(&session, &status))?.into_inner();
+    let found = message_of(&session, console.audit.search(request(&session, asked)).await)?;
     let rows: Vec<Vec<Markup>> = found.entries.iter().filter_map(|one| row(locale, one)).collect();
     let mut filters: Vec<(&str, &str)> = FIELDS.iter().map(|(name, _)| (*name, form.text(name))).collect();
     filters.extend(["from", "to", "reason", "from_log"].map(|name| (name, form.text(name))));
@@ -197,15 +192,15 @@ pub async fn one(
     Path(id): Path<String>,
 ) -> Result<Markup, Failure> {
     let locale = session.locale;
-    let found = console.audit.get(request(&session, exchange_or_index(&id))).await;
-    let found = found.map_err(|status| Failure::of(&session, &status))?.into_inner();
+    let found = message_of(&session, console.audit.get(request(&session, exchange_or_index(&id))).await)?;
+    let verifier = verifier(&console, &session).await;
     let body = html! {
         @for one in &found.entries {
             @if let Some(entry) = &one.entry {
                 section.entry {
                     h2 { (kind(locale, entry)) " " (outcome(entry)) }
                     (properties(locale, &entry_facts(locale, one.index, entry)))
-                    (proof(&console, &session, one.index).await)
+                    (proof(&console, &session, &verifier, one.index).await)
                 }
             }
         }
@@ -259,10 +254,16 @@ fn entry_facts(locale: Locale, index: u64, entry: &Entry) -> Vec<(&'static str, 
     all.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
 }
 
+/// The key that the log's checkpoint is checked with, or why there is none.
+async fn verifier(console: &Console, session: &SignedIn) -> Result<LogVerifier, String> {
+    let checkpoint = console.audit.get_checkpoint(request(session, GetCheckpointRequest {})).await.map_err(said)?;
+    LogVerifier::parse(&checkpoint.get_ref().verifier_key).map_err(|error| error.to_string())
+}
+
 /// An entry's receipt, checked here as anybody can check it, or why there is none yet.
-async fn proof(console: &Console, session: &SignedIn, index: u64) -> Markup {
+async fn proof(console: &Console, session: &SignedIn, verifier: &Result<LogVerifier, String>, index: u64) -> Markup {
     let locale = session.locale;
-    match verified(console, session, index).await {
+    match verified(console, session, verifier, index).await {
         Ok(size) => html! {
             p.proof.good { (locale.with("proof-verified", "size", locale.number(size))) }
             p { a href={ (HERE) "/" (index) "/receipt" } download={ "receipt-" (index) ".txt" } { (locale.text("receipt")) } }
@@ -271,13 +272,19 @@ async fn proof(console: &Console, session: &SignedIn, index: u64) -> Markup {
     }
 }
 
-async fn verified(console: &Console, session: &SignedIn, index: u64) -> Result<u64, String> {
-    let said = |status: Status| status.message().to_owned();
+fn said(status: Status) -> String {
+    status.message().to_owned()
+}
+
+async fn verified(
+    console: &Console,
+    session: &SignedIn,
+    verifier: &Result<LogVerifier, String>,
+    index: u64,
+) -> Result<u64, String> {
     let text = receipt_of(console, session, index).await.map_err(said)?;
-    let checkpoint = console.audit.get_checkpoint(request(session, GetCheckpointRequest {})).await.map_err(said)?;
-    let verifier = LogVerifier::parse(&checkpoint.get_ref().verifier_key).map_err(|error| error.to_string())?;
     let receipt = Receipt::parse(&text).map_err(|error| error.to_string())?;
-    let (_, checkpoint) = receipt.verify(&verifier).map_err(|error| error.to_string())?;
+    let (_, checkpoint) = receipt.verify(verifier.as_ref()?).map_err(|error| error.to_string())?;
     Ok(checkpoint.size)
 }
 

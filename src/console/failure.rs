@@ -42,6 +42,14 @@ impl Failure {
     }
 }
 
+/// The message that a service answers with.
+///
+/// # Errors
+/// The page that says why there is none.
+pub fn message_of<T>(session: &SignedIn, said: Result<tonic::Response<T>, Status>) -> Result<T, Failure> {
+    said.map(tonic::Response::into_inner).map_err(|status| Failure::of(session, &status))
+}
+
 fn http_status(code: Code) -> StatusCode {
     match code {
         Code::InvalidArgument | Code::OutOfRange => StatusCode::BAD_REQUEST,

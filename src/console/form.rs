@@ -4,10 +4,12 @@ use super::Console;
 use super::failure::Failure;
 use super::session::SignedIn;
 use axum::body::to_bytes;
-use axum::extract::{FromRequest, Request};
+use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::response::{IntoResponse, Response};
+use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderMap, StatusCode, Uri, header};
+use std::convert::Infallible;
 use std::sync::Arc;
 
 /// Largest form: a certificate chain and some hundred field paths.
@@ -38,6 +40,15 @@ impl Form {
     pub fn number<N: std::str::FromStr + Default>(&self, name: &str) -> Option<N> {
         let text = self.text(name);
         if text.is_empty() { Some(N::default()) } else { text.parse().ok() }
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Form {
+    type Rejection = Infallible;
+
+    /// The fields of a request's query: a form that is sent by GET.
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Form::parse(parts.uri.query().unwrap_or_default().as_bytes()))
     }
 }
 

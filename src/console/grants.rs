@@ -1,17 +1,17 @@
 //! Grants: their list, one of them, a new one, and its withdrawal.
 
-use super::failure::Failure;
+use super::failure::{Failure, message_of};
 use super::form::{Form, Sent};
 use super::layout::{client_link as link, justification};
 use super::session::SignedIn;
-use super::table::{folded, lines, next, properties, table};
+use super::table::{client_filter, folded, lines, next, properties, table};
 use super::text::Locale;
 use super::{Console, change, layout, request};
 use crate::admin::api::admin_service_server::AdminService;
 use crate::admin::api::{AddGrantRequest, Grant, GrantId, ListGrantsRequest};
 use crate::contract::options::DataClass;
 use crate::registry::{Role, now};
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{Path, State};
 use axum::response::Redirect;
 use http::StatusCode;
 use maud::{Markup, html};
@@ -50,12 +50,8 @@ pub fn rows(locale: Locale, grants: &[Grant]) -> Markup {
 }
 
 /// The list.
-pub async fn list(
-    State(console): State<Arc<Console>>,
-    session: SignedIn,
-    RawQuery(query): RawQuery,
-) -> Result<Markup, Failure> {
-    let (locale, query) = (session.locale, Form::parse(query.unwrap_or_default().as_bytes()));
+pub async fn list(State(console): State<Arc<Console>>, session: SignedIn, query: Form) -> Result<Markup, Failure> {
+    let locale = session.locale;
     let (client, state) = (query.text("client"), query.text("state"));
     let asked = ListGrantsRequest {
         client: client.to_owned(),
@@ -63,22 +59,12 @@ pub async fn list(
         page_size: 0,
         page_token: query.text("page").to_owned(),
     };
-    let found = console.admin.list_grants(request(&session, asked)).await;
-    let found = found.map_err(|status| Failure::of(&session, &status))?.into_inner();
+    let found = message_of(&session, console.admin.list_grants(request(&session, asked)).await)?;
     let body = html! {
         @if session.has(&[Role::Administrator]) {
             p { a.button href="/console/grants/add" { (locale.text("grant-add")) } }
         }
-        form.filter method="get" action=(HERE) {
-            label { (locale.text("column-client")) input name="client" value=(client); }
-            label { (locale.text("column-state"))
-                select name="state" {
-                    option value="" { (locale.text("state-any")) }
-                    option value="waiting" selected[state == "waiting"] { (locale.text("state-waiting")) }
-                }
-            }
-            button type="submit" { (locale.text("filter")) }
-        }
+        (client_filter(locale, HERE, client, (state, "waiting", "state-waiting")))
         (rows(locale, &found.grants))
         (next(locale, HERE, &[("client", client), ("state", state)], &found.next_page_token))
     };
@@ -92,8 +78,7 @@ pub async fn one(
     Path(id): Path<String>,
 ) -> Result<Markup, Failure> {
     let locale = session.locale;
-    let grant = console.admin.get_grant(request(&session, GrantId { id })).await;
-    let grant = grant.map_err(|status| Failure::of(&session, &status))?.into_inner();
+    let grant = message_of(&session, console.admin.get_grant(request(&session, GrantId { id })).await)?;
     let any = |all: &[String]| {
         if all.is_empty() {
             html! { (locale.text("any")) }
@@ -148,8 +133,8 @@ pub async fn withdraw(
 type Scopes<'c> = BTreeMap<&'c str, (Vec<&'c str>, DataClass)>;
 
 /// The form of a new grant: every scope of the contracts, with what it opens.
-pub async fn form(State(console): State<Arc<Console>>, session: SignedIn, RawQuery(query): RawQuery) -> Markup {
-    let (locale, query) = (session.locale, Form::parse(query.unwrap_or_default().as_bytes()));
+pub async fn form(State(console): State<Arc<Console>>, session: SignedIn, query: Form) -> Markup {
+    let locale = session.locale;
     let contracts = console.contracts.load();
     let mut sources: BTreeMap<&str, (&str, Scopes<'_>)> = BTreeMap::new();
     for operation in contracts.operations() {
@@ -228,7 +213,6 @@ pub async fn add(State(console): State<Arc<Console>>, Sent { session, form }: Se
         legal_basis: form.text("legal_basis").to_owned(),
         networks: form.list("network"),
     };
-    let added = console.admin.add_grant(change(&session, &form, asked)).await;
-    let added = added.map_err(|status| Failure::of(&session, &status))?.into_inner();
+    let added = message_of(&session, console.admin.add_grant(change(&session, &form, asked)).await)?;
     Ok(Redirect::to(&format!("{HERE}/{}", added.id)))
 }

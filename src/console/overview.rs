@@ -1,6 +1,6 @@
 //! The first page: what needs a decision, what ends soon, and how the log is.
 
-use super::failure::Failure;
+use super::failure::{Failure, message_of};
 use super::session::SignedIn;
 use super::table::{properties, table};
 use super::{Console, layout, request};
@@ -21,9 +21,8 @@ const LOOKED_AT: u32 = 1_000;
 /// The page.
 pub async fn page(State(console): State<Arc<Console>>, session: SignedIn) -> Result<Markup, Failure> {
     let locale = session.locale;
-    let failed = |status: tonic::Status| Failure::of(&session, &status);
     let changes = ListPendingChangesRequest { page_size: 1_000, ..Default::default() };
-    let changes = console.admin.list_pending_changes(request(&session, changes)).await.map_err(failed)?.into_inner();
+    let changes = message_of(&session, console.admin.list_pending_changes(request(&session, changes)).await)?;
     let waiting = match changes.next_page_token.is_empty() {
         true => locale.number(changes.changes.len() as u64),
         false => format!("> {}", locale.number(changes.changes.len() as u64)),
@@ -35,18 +34,18 @@ pub async fn page(State(console): State<Arc<Console>>, session: SignedIn) -> Res
                 span { (locale.text("overview-waiting")) }
             }
         }
-        (ending(&console, &session).await.map_err(failed)?)
-        @if session.has(&[Role::Auditor]) { (log(&console, &session).await.map_err(failed)?) }
+        (ending(&console, &session).await?)
+        @if session.has(&[Role::Auditor]) { (log(&console, &session).await?) }
     };
     Ok(layout::page(&session, "/console/", &locale.text("menu-overview"), &body))
 }
 
 /// Grants and signing keys that end within 30 days, the next one first.
-async fn ending(console: &Console, session: &SignedIn) -> Result<Markup, tonic::Status> {
+async fn ending(console: &Console, session: &SignedIn) -> Result<Markup, Failure> {
     let (locale, now) = (session.locale, now());
     let asked = ListGrantsRequest { page_size: LOOKED_AT, ..Default::default() };
-    let grants = console.admin.list_grants(request(session, asked)).await?.into_inner();
-    let keys = console.admin.list_keys(request(session, ListKeysRequest {})).await?.into_inner();
+    let grants = message_of(session, console.admin.list_grants(request(session, asked)).await)?;
+    let keys = message_of(session, console.admin.list_keys(request(session, ListKeysRequest {})).await)?;
     let soon = |end: i64| end > now && end - now <= SOON_S;
     let mut all: Vec<(i64, Vec<Markup>)> = Vec::new();
     for grant in grants.grants.iter().filter(|grant| soon(grant.not_after) && !grant.withdrawn) {
@@ -69,9 +68,9 @@ async fn ending(console: &Console, session: &SignedIn) -> Result<Markup, tonic::
 }
 
 /// How far the log, its checkpoint, its cosignatures and its index are, and what alarms stand.
-async fn log(console: &Console, session: &SignedIn) -> Result<Markup, tonic::Status> {
+async fn log(console: &Console, session: &SignedIn) -> Result<Markup, Failure> {
     let locale = session.locale;
-    let status = console.audit.get_status(request(session, GetStatusRequest {})).await?.into_inner();
+    let status = message_of(session, console.audit.get_status(request(session, GetStatusRequest {})).await)?;
     let number = |number: u64| html! { (locale.number(number)) };
     let mut rows = vec![
         ("log-entries", number(status.entries)),

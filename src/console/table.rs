@@ -32,6 +32,22 @@ pub fn properties(locale: Locale, all: &[(&str, Markup)]) -> Markup {
     }
 }
 
+/// The filter of a list by client, and by one state beside all.
+pub fn client_filter(locale: Locale, path: &str, client: &str, (state, only, key): (&str, &str, &str)) -> Markup {
+    html! {
+        form.filter method="get" action=(path) {
+            label { (locale.text("column-client")) input name="client" value=(client); }
+            label { (locale.text("column-state"))
+                select name="state" {
+                    option value="" { (locale.text("state-any")) }
+                    option value=(only) selected[state == only] { (locale.text(key)) }
+                }
+            }
+            button type="submit" { (locale.text("filter")) }
+        }
+    }
+}
+
 /// A link to the next page of a list, with its filters; nothing where this is the last one.
 pub fn next(locale: Locale, path: &str, filters: &[(&str, &str)], token: &str) -> Markup {
     let mut query = form_urlencoded::Serializer::new(String::new());

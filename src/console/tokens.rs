@@ -1,15 +1,15 @@
 //! Access tokens: their list, one issued by hand and shown once, and revocation.
 
-use super::failure::Failure;
+use super::failure::{Failure, message_of};
 use super::form::{Form, Sent};
 use super::layout::{client_link as link, justification};
 use super::session::SignedIn;
-use super::table::{folded, lines, next, properties, table};
+use super::table::{client_filter, folded, lines, next, properties, table};
 use super::{Console, change, layout, request};
 use crate::admin::api::admin_service_server::AdminService;
 use crate::admin::api::{IssueTokenRequest, ListTokensRequest, Token, TokenId};
 use crate::registry::{Role, now};
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{Path, State};
 use axum::response::Redirect;
 use http::StatusCode;
 use maud::{Markup, html};
@@ -60,12 +60,8 @@ pub fn rows(session: &SignedIn, tokens: &[Token]) -> Markup {
 }
 
 /// The list, and the form to issue one.
-pub async fn list(
-    State(console): State<Arc<Console>>,
-    session: SignedIn,
-    RawQuery(query): RawQuery,
-) -> Result<Markup, Failure> {
-    let (locale, query) = (session.locale, Form::parse(query.unwrap_or_default().as_bytes()));
+pub async fn list(State(console): State<Arc<Console>>, session: SignedIn, query: Form) -> Result<Markup, Failure> {
+    let locale = session.locale;
     let (client, state) = (query.text("client"), query.text("state"));
     let asked = ListTokensRequest {
         client: client.to_owned(),
@@ -73,20 +69,10 @@ pub async fn list(
         page_size: 0,
         page_token: query.text("page").to_owned(),
     };
-    let found = console.admin.list_tokens(request(&session, asked)).await;
-    let found = found.map_err(|status| Failure::of(&session, &status))?.into_inner();
+    let found = message_of(&session, console.admin.list_tokens(request(&session, asked)).await)?;
     let body = html! {
         @if session.has(&[Role::Administrator]) { (issuing(&session, client)) }
-        form.filter method="get" action=(HERE) {
-            label { (locale.text("column-client")) input name="client" value=(client); }
-            label { (locale.text("column-state"))
-                select name="state" {
-                    option value="" { (locale.text("state-any")) }
-                    option value="in-force" selected[state == "in-force"] { (locale.text("state-in-force")) }
-                }
-            }
-            button type="submit" { (locale.text("filter")) }
-        }
+        (client_filter(locale, HERE, client, (state, "in-force", "state-in-force")))
         (rows(&session, &found.tokens))
         (next(locale, HERE, &[("client", client), ("state", state)], &found.next_page_token))
     };
@@ -125,8 +111,7 @@ pub async fn issue(State(console): State<Arc<Console>>, Sent { session, form }: 
         lifetime_s: hours.saturating_mul(3_600),
         starts_in_s: 0,
     };
-    let issued = console.admin.issue_token(change(&session, &form, asked)).await;
-    let issued = issued.map_err(|status| Failure::of(&session, &status))?.into_inner();
+    let issued = message_of(&session, console.admin.issue_token(change(&session, &form, asked)).await)?;
     let record = issued.record.unwrap_or_default();
     let body = html! {
         div.notice { p { (locale.text("token-once")) } }
@@ -149,7 +134,6 @@ pub async fn revoke(
     Path(id): Path<String>,
     Sent { session, form }: Sent,
 ) -> Result<Redirect, Failure> {
-    let revoked = console.admin.revoke_token(change(&session, &form, TokenId { id })).await;
-    let revoked = revoked.map_err(|status| Failure::of(&session, &status))?.into_inner();
+    let revoked = message_of(&session, console.admin.revoke_token(change(&session, &form, TokenId { id })).await)?;
     Ok(Redirect::to(&format!("{HERE}?client={}", revoked.client)))
 }

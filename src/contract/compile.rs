@@ -59,6 +59,16 @@ impl ContractSet {
         Ok(set)
     }
 
+    /// The same with one contract more, whose text this is.
+    #[cfg(test)]
+    pub(crate) fn with_text(text: &str) -> Result<Self, Vec<ContractFault>> {
+        let failed =
+            |error: std::io::Error| vec![ContractFault { file: String::new(), line: 0, reason: error.to_string() }];
+        let folder = tempfile::tempdir().map_err(failed)?;
+        std::fs::write(folder.path().join("text.proto"), text).map_err(failed)?;
+        Self::with_folder(folder.path())
+    }
+
     /// Compiles the embedded contracts and those of a folder (every `.proto` below it).
     ///
     /// # Errors

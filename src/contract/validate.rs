@@ -202,11 +202,8 @@ message Ask {
 message Told { string text = 1; }
 "#;
 
-    static OPERATION: LazyLock<Arc<Operation>> = LazyLock::new(|| {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("check.proto"), CONTRACT).unwrap();
-        ContractSet::with_folder(folder.path()).unwrap().operation("/check.v1.Check/Get").unwrap().clone()
-    });
+    static OPERATION: LazyLock<Arc<Operation>> =
+        LazyLock::new(|| ContractSet::with_text(CONTRACT).unwrap().operation("/check.v1.Check/Get").unwrap().clone());
 
     fn ask(json: &Json) -> DynamicMessage {
         DynamicMessage::deserialize(OPERATION.request.message.clone(), json).unwrap()

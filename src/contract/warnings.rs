@@ -46,7 +46,6 @@ mod tests {
 
     #[test]
     fn u1_check_warns_of_what_an_operation_cannot_tell_apart() {
-        let folder = tempfile::tempdir().unwrap();
         let operation = |name: &str, answer: &str, more: &str| {
             format!(
                 "rpc {name}(M) returns ({answer}) {{ option idempotency_level = NO_SIDE_EFFECTS;\n option (ndxp.contract.v1.operation) = {{ scope: \"w:read\" data_class: OPEN rest: {{ get: \"/{name}\" }} {more} }}; }}\n"
@@ -64,8 +63,7 @@ mod tests {
             "}\nmessage M {}\nmessage R { string a = 1; }\nmessage L { repeated string a = 1; }\nmessage V { bool a = 1; }\nmessage W2 { bool a = 1 [(ndxp.contract.v1.field).required = true]; optional bool b = 2; }\n".to_owned(),
         ]
         .concat();
-        std::fs::write(folder.path().join("w.proto"), text).unwrap();
-        let set = ContractSet::with_folder(folder.path()).unwrap();
+        let set = ContractSet::with_text(&text).unwrap();
         let count = |name: &str| warnings(set.operation(&format!("/w.v1.W/{name}")).unwrap()).len();
         let counts = ["Blind", "Sees", "Codes", "Lists", "Judges", "Sure", "Silent"].map(count);
         assert_eq!(counts, [1, 0, 0, 0, 1, 0, 1]);

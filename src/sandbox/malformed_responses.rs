@@ -94,28 +94,36 @@ pub fn altered(reply: HttpReply, fault: Fault) -> HttpReply {
 
 /// A document with its response twice: two elements in a SOAP body, two JSON values one after the other.
 fn repeated(mut reply: HttpReply) -> HttpReply {
-    if let Ok(mut root) = xml::parse(&reply.body) {
-        if let Some(body) = body_of(&mut root) {
+    if serde_json::from_slice::<Value>(&reply.body).is_ok() {
+        reply.body = reply.body.repeat(2);
+        return reply;
+    }
+    of_xml(reply, |root| {
+        if let Some(body) = body_of(root) {
             body.children.extend_from_within(..1);
         }
+    })
+}
+
+/// Changes a document of XML; any other stays.
+fn of_xml(mut reply: HttpReply, change: impl FnOnce(&mut Element)) -> HttpReply {
+    if let Ok(mut root) = xml::parse(&reply.body) {
+        change(&mut root);
         reply.body = written(&root, &|element| Some(element.text.clone())).into_bytes();
-    } else if serde_json::from_slice::<Value>(&reply.body).is_ok() {
-        reply.body = reply.body.repeat(2);
     }
     reply
 }
 
 /// A SOAP response whose content is a reference (SOAP 1.1, section 5.4.1) to an element that is not there.
-fn dangling(mut reply: HttpReply) -> HttpReply {
-    if let Ok(mut root) = xml::parse(&reply.body)
-        && let Some(content) = body_of(&mut root).and_then(|body| body.children.first_mut()?.children.first_mut())
-    {
-        content.children.clear();
-        content.text.clear();
-        content.attributes.push(("href".into(), "#id7".into()));
-        reply.body = written(&root, &|element| Some(element.text.clone())).into_bytes();
-    }
-    reply
+fn dangling(reply: HttpReply) -> HttpReply {
+    of_xml(reply, |root| {
+        let content = body_of(root).and_then(|body| body.children.first_mut()?.children.first_mut());
+        if let Some(content) = content {
+            content.children.clear();
+            content.text.clear();
+            content.attributes.push(("href".into(), "#id7".into()));
+        }
+    })
 }
 
 /// The body of a SOAP envelope.
@@ -157,11 +165,9 @@ fn with_more(mut reply: HttpReply) -> HttpReply {
     }
     if let Ok(value) = serde_json::from_slice(&reply.body) {
         reply.body = names(value).to_string().into_bytes();
-    } else if let Ok(mut root) = xml::parse(&reply.body) {
-        elements(&mut root);
-        reply.body = written(&root, &|element| Some(element.text.clone())).into_bytes();
+        return reply;
     }
-    reply
+    of_xml(reply, elements)
 }
 
 fn of_a_token(reply: &HttpReply) -> bool {
@@ -274,17 +280,15 @@ fn renamed(mut reply: HttpReply) -> HttpReply {
     }
     if let Ok(value) = serde_json::from_slice(&reply.body) {
         reply.body = names(value).to_string().into_bytes();
-    } else if let Ok(mut root) = xml::parse(&reply.body) {
-        fn rename(element: &mut Element) {
-            if !["Envelope", "Header", "Body", "Fault"].contains(&element.name.as_str()) {
-                element.name.insert(0, 'x');
-            }
-            element.children.iter_mut().for_each(rename);
-        }
-        rename(&mut root);
-        reply.body = written(&root, &|element| Some(element.text.clone())).into_bytes();
+        return reply;
     }
-    reply
+    fn rename(element: &mut Element) {
+        if !["Envelope", "Header", "Body", "Fault"].contains(&element.name.as_str()) {
+            element.name.insert(0, 'x');
+        }
+        element.children.iter_mut().for_each(rename);
+    }
+    of_xml(reply, rename)
 }
 
 /// A JSON object whose first member stands in it twice, the second time with another value.

@@ -217,8 +217,7 @@ async fn a_gigabyte_passes_through_64_megabytes_at_its_caller_s_pace() {
     let most = memory(&gateway, "VmHWM");
     assert!(most < before + 64 * 1_024, "memory grew from {before} to {most} kB");
     drop(gateway);
-    let entries = crate::support::entries(&outside.config.data);
-    let entry = &entries.last().unwrap().entry;
+    let entry = crate::support::exchanges(&outside.config.data).pop().unwrap();
     assert_eq!((entry.response_messages, entry.response_bytes), (16_384, 16_384 * 65_540));
 }
 

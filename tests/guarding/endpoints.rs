@@ -103,9 +103,9 @@ async fn calls_are_spread_and_an_endpoint_that_is_gone_costs_no_read_and_comes_b
     }
     // From then on nobody tries it.
     calls(&actor, &request, 20).await;
-    let entries = stage.entries();
-    assert!(entries.iter().rev().take(20).all(|one| one.entry.attempts == 0));
-    assert!(entries.iter().any(|one| one.entry.attempts == 2));
+    let exchanges = stage.exchanges();
+    assert!(exchanges.iter().rev().take(20).all(|entry| entry.attempts == 0));
+    assert!(exchanges.iter().any(|entry| entry.attempts == 2));
 
     let other = Relay::start(port, hub).await;
     until("it is reached again", Duration::from_secs(20), || is_up(&stage, address, true));

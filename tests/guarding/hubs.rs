@@ -33,7 +33,7 @@ async fn a_source_moves_to_another_hub_while_calls_run_and_none_fails() {
         let before = done.load(Ordering::Relaxed);
         edit(&entry, |_| format!("source = \"business\"\nhub = \"{hub}\"\n"));
         until(&format!("calls through {hub}"), Duration::from_secs(10), || {
-            stage.entries().iter().rev().take(8).filter(|one| one.entry.hub == hub).count() == 8
+            stage.exchanges().iter().rev().take(8).filter(|entry| entry.hub == hub).count() == 8
         });
         assert!(done.load(Ordering::Relaxed) > before);
     }
@@ -148,7 +148,7 @@ fn second(stage: &Stage, keys: &str) {
 }
 
 fn hubs(stage: &Stage, last: usize) -> Vec<String> {
-    stage.entries().iter().rev().take(last).map(|one| one.entry.hub.clone()).collect()
+    stage.exchanges().iter().rev().take(last).map(|entry| entry.hub.clone()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -165,7 +165,7 @@ async fn calls_go_to_the_second_hub_while_the_first_fails_and_come_back() {
     }
     assert_eq!(hubs(&stage, 10), vec!["ndop"; 10]);
     // Once it is known to fail, it is not asked first each time.
-    let attempts: Vec<u32> = stage.entries().iter().rev().take(3).map(|one| one.entry.attempts).collect();
+    let attempts: Vec<u32> = stage.exchanges().iter().rev().take(3).map(|entry| entry.attempts).collect();
     assert_eq!(attempts, [0, 0, 0]);
     stage.sandbox.faults.clear("ndxp");
     tokio::time::sleep(Duration::from_millis(5_200)).await;
@@ -190,9 +190,7 @@ async fn b1_one_client_s_requests_move_no_other_client_to_the_second_hub() {
         assert_eq!(hubs(&stage, 2), ["ndxp", "ndop"]);
     }
     // It is not asked by the first one's way any more, so that it fails no longer; the other is.
-    let exchanges =
-        || stage.entries().into_iter().rev().map(|one| one.entry).filter(|entry| entry.kind() == Kind::Exchange);
-    let attempts: Vec<u32> = exchanges().take(2).map(|entry| entry.attempts).collect();
+    let attempts: Vec<u32> = stage.exchanges().iter().rev().take(2).map(|entry| entry.attempts).collect();
     assert_eq!(attempts, [0, 0]);
     // Both fail: a third one is not sent there first.
     stage.sandbox.faults.set("ndxp", FaultKind::ResetBody);
@@ -200,7 +198,7 @@ async fn b1_one_client_s_requests_move_no_other_client_to_the_second_hub() {
         other.call(ENTERPRISE, request.clone()).await.ok();
     }
     stage.system("third").call(ENTERPRISE, request).await.ok();
-    let third = exchanges().next().unwrap();
+    let third = stage.exchanges().pop().unwrap();
     assert_eq!((third.hub.as_str(), third.attempts), ("ndop", 0));
     stage.verify();
 }

@@ -3,6 +3,7 @@
 
 pub mod ca;
 pub mod grpc_source;
+mod log;
 mod people;
 mod secured;
 pub mod tokens;
@@ -11,7 +12,6 @@ use bytes::Bytes;
 use ndxp_gateway::caller::{CallerError, CallerFiles, CompleteResponse, GatewayClient, StreamingResponse};
 use ndxp_gateway::config::Config;
 use ndxp_gateway::contract::ContractSet;
-use ndxp_gateway::exchange_log::reader::{Found, LogReader};
 use ndxp_gateway::identity::{Thumbprint, tls};
 use ndxp_gateway::issuer::{IssueRequest, Issuer, KeyAlgorithm};
 use ndxp_gateway::pki::{CertificateRole, DEFAULT_DAYS, client_uri};
@@ -31,6 +31,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tonic::Code;
 
+#[allow(unused_imports, reason = "each suite uses its own part")]
+pub use log::{entries, exchanges};
 #[allow(unused_imports, reason = "each suite uses its own part")]
 pub use people::{add_auditor, approved_grant};
 #[allow(unused_imports, reason = "each suite uses its own part")]
@@ -176,38 +178,6 @@ impl Stage {
         until("the registry is followed", Duration::from_secs(20), || gateway.registry_revision() >= changed);
         until("acts are in the log", Duration::from_secs(20), || self.store.admin_events().unwrap().is_empty());
     }
-
-    /// Every entry, oldest first.
-    pub fn entries(&self) -> Vec<Found> {
-        entries(&self.data())
-    }
-
-    /// The ended exchange of this id.
-    pub fn entry(&self, exchange: &str) -> Found {
-        let mut found = self.entries().into_iter().filter(|one| one.entry.id_text() == exchange);
-        found.next_back().unwrap_or_else(|| panic!("exchange {exchange} is not in the log"))
-    }
-
-    /// What the log must be at the end of every test.
-    pub fn verify(&self) -> u64 {
-        let report =
-            ndxp_gateway::exchange_log::verify::verify_data(&self.data(), None, None, Default::default(), |_, _| {})
-                .unwrap();
-        report.sealed + report.tail
-    }
-}
-
-pub fn entries(data: &Path) -> Vec<Found> {
-    let mut all = Vec::new();
-    LogReader::open(data)
-        .unwrap()
-        .newest_first(u64::MAX, |one| {
-            all.push(one);
-            true
-        })
-        .unwrap();
-    all.reverse();
-    all
 }
 
 pub fn show(faults: Vec<ndxp_gateway::config::ConfigFault>) -> String {

@@ -3,6 +3,7 @@
 
 mod holds;
 mod host;
+mod messages;
 mod receipts;
 mod rules;
 mod status;
@@ -20,7 +21,6 @@ use crate::exchange_log::key::open_reader;
 use crate::exchange_log::proof;
 use crate::exchange_log::pseudonym::{PersonKind, Pseudonyms};
 use crate::exchange_log::reader::{Found, LogReader};
-use crate::exchange_log::tree::empty_root;
 use crate::exchange_log::{Entry, ExchangeLog, LogError};
 use crate::identity::Peer;
 use crate::keyfile::Vault;
@@ -30,6 +30,7 @@ use crate::status::{Reason, Refusal};
 use crate::work::WorkLimits;
 use arc_swap::ArcSwap;
 use host::Host;
+use messages::{complete, count_message, entry_message, too_many_counts};
 use receipts::ReceiptTarget;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -111,48 +112,10 @@ async fn reading<T: Send + 'static>(
     read.ok_or_else(|| refused(Reason::ExchangeLogUnavailable.into()))?.map_err(failed)
 }
 
-fn entry_message(found: Found) -> api::LogEntry {
-    api::LogEntry { index: found.index, entry: Some(found.entry) }
-}
-
 /// The entry at an index, where there is one.
 fn entry_at(reader: &LogReader, index: u64) -> Result<Vec<Found>, AuditError> {
     let entry = if index < reader.size() { reader.entry(index)? } else { None };
     Ok(entry.map(|entry| Found { index, entry }).into_iter().collect())
-}
-
-fn count_message(one: super::index::Hour) -> api::Count {
-    api::Count {
-        from: one.hour * 3_600,
-        client: one.client,
-        agency: one.agency,
-        source: one.source,
-        operation: one.operation,
-        outcome: one.outcome,
-        exchanges: one.exchanges,
-        total_us: one.total_us,
-        response_bytes: one.response_bytes,
-    }
-}
-
-fn too_many_counts() -> Status {
-    invalid("query", "has too many counts: ask for less time, or for one client, source or operation")
-}
-
-/// Up to where what was read is complete.
-fn complete(reader: &LogReader, from_log: bool) -> Result<api::Complete, AuditError> {
-    let newest = match reader.sealed().checked_sub(1) {
-        Some(last) => reader.entry(last)?.map_or(0, |entry| entry.time_us),
-        None => 0,
-    };
-    Ok(api::Complete {
-        size: reader.sealed(),
-        root: reader.checkpoint.as_ref().map_or_else(empty_root, |checkpoint| checkpoint.root).to_vec(),
-        newest_us: newest,
-        unsealed: reader.size() - reader.sealed(),
-        pruned: reader.pruned_entries(),
-        from_log,
-    })
 }
 
 fn exchange_id(text: &str) -> Result<[u8; 16], Status> {

@@ -3,7 +3,7 @@
 
 use super::{Drift, DriftKind};
 use crate::contract::notes::{MAX_NOTES, Notes};
-use crate::contract::{ContractFault, ContractSet, Operation, json, xml};
+use crate::contract::{ContractSet, Operation, json, xml};
 use std::sync::{Arc, LazyLock};
 
 const CONTRACT: &str = r#"
@@ -86,14 +86,8 @@ message Message {
 message Part { string text = 1; }
 "#;
 
-fn compiled(text: &str) -> Result<ContractSet, Vec<ContractFault>> {
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("drift.proto"), text).unwrap();
-    ContractSet::with_folder(folder.path())
-}
-
 fn operation(name: &str) -> Arc<Operation> {
-    static SET: LazyLock<ContractSet> = LazyLock::new(|| compiled(CONTRACT).unwrap());
+    static SET: LazyLock<ContractSet> = LazyLock::new(|| ContractSet::with_text(CONTRACT).unwrap());
     SET.operation(&format!("/drift.v1.Drift/{name}")).unwrap().clone()
 }
 
@@ -274,7 +268,8 @@ fn messages_of_a_grpc_source_have_drift_by_number() {
 fn what_a_contract_says_of_drift_is_checked_at_load() {
     let fault = |from: &str, to: &str| {
         assert!(CONTRACT.contains(from), "{from}");
-        compiled(&CONTRACT.replace(from, to)).map_or_else(|faults| faults[0].reason.clone(), |_| String::new())
+        ContractSet::with_text(&CONTRACT.replace(from, to))
+            .map_or_else(|faults| faults[0].reason.clone(), |_| String::new())
     };
     for (from, to, expected) in [
         ("ignored: \"Took\"", "ignored: \"Data/Chu\"", "which the contract reads"),
@@ -287,7 +282,7 @@ fn what_a_contract_says_of_drift_is_checked_at_load() {
     }
     // What another operation reads, and a part of what is known, may be ignored.
     assert_eq!(fault("[\"Message\", \"Meta/*\"]", "[\"Message\", \"Data/Chu\", \"Meta/a/b\"]"), "");
-    let set = compiled(CONTRACT).unwrap();
+    let set = ContractSet::with_text(CONTRACT).unwrap();
     let policy = |name: &str| set.operation(&format!("/drift.v1.Drift/{name}")).unwrap().drift;
     assert_eq!((policy("Get"), policy("List")), (Some(super::DriftPolicy::Refuse), Some(super::DriftPolicy::Pass)));
 }

@@ -1,8 +1,8 @@
 //! JSON responses (RFC 8259), as far as the sources need it: numbers keep their own text, names that stand twice in one object are
 //! refused, a byte order mark is passed over. Bounded in depth; in size by who reads the body.
 
-mod common_form;
-mod events;
+mod event_reader;
+mod serde_reader;
 
 use serde_json::Value;
 
@@ -29,7 +29,7 @@ pub enum JsonError {
 /// Where it is not well-formed, has a name twice in one object, or is nested more than 64 deep.
 pub fn parse(bytes: &[u8]) -> Result<Value, JsonError> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    common_form::parse(bytes).map_or_else(|| events::parse(bytes), Ok)
+    serde_reader::parse(bytes).map_or_else(|| event_reader::parse(bytes), Ok)
 }
 
 #[cfg(test)]
@@ -48,19 +48,19 @@ mod tests {
     }
 
     #[test]
-    fn what_sources_write_is_of_the_common_form_and_what_no_float_holds_is_read_all_the_same() {
+    fn what_sources_write_is_of_the_serde_reader_and_what_no_float_holds_is_read_all_the_same() {
         for text in [
             r#"{"a": [0.10, -0, 1e5, {"b": 18446744073709551615, "c": 18446744073709551616}], "\"1.5": "\\", "d": -1.50}"#,
             "9223372036854775807",
             "[9223372036854775808, -9223372036854775808, -9223372036854775809]",
         ] {
-            assert_eq!(common_form::parse(text.as_bytes()), events::parse(text.as_bytes()).ok(), "{text}");
+            assert_eq!(serde_reader::parse(text.as_bytes()), event_reader::parse(text.as_bytes()).ok(), "{text}");
         }
         let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
-        assert!(common_form::parse(nested(MAX_DEPTH).as_bytes()).is_some());
+        assert!(serde_reader::parse(nested(MAX_DEPTH).as_bytes()).is_some());
         assert_eq!(parse(nested(MAX_DEPTH + 1).as_bytes()), Err(JsonError::Limit));
         for text in [format!("1{}", "0".repeat(400)), "1e999".to_owned()] {
-            assert_eq!((common_form::parse(text.as_bytes()), parse(text.as_bytes())), (None, Ok(json!(text))));
+            assert_eq!((serde_reader::parse(text.as_bytes()), parse(text.as_bytes())), (None, Ok(json!(text))));
         }
     }
 
@@ -108,8 +108,8 @@ mod tests {
         #[test]
         fn both_readers_read_the_same(text in "(\\{\"a\": |\\[)?[\\[\\]{}\",:0-9a-z\\\\.eE+ -]{0,30}[\\]}]?", numbers in "-?[0-9]{1,22}(\\.[0-9]{1,3})?([eE][+-]?[0-9]{1,3})?") {
             for text in [text.clone(), format!("[{numbers}, \"\\\\\\\"1.5\", {{\"b\": {numbers}}}]"), format!("{{\"a\":{numbers},\"b\":[{text}]}}")] {
-                if let Some(value) = common_form::parse(text.as_bytes()) {
-                    prop_assert_eq!(events::parse(text.as_bytes()), Ok(value), "{}", text);
+                if let Some(value) = serde_reader::parse(text.as_bytes()) {
+                    prop_assert_eq!(event_reader::parse(text.as_bytes()), Ok(value), "{}", text);
                 }
             }
         }

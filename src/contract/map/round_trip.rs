@@ -56,11 +56,7 @@ message Record {
 "#;
 
 fn operation() -> Arc<Operation> {
-    static SET: LazyLock<ContractSet> = LazyLock::new(|| {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("echo.proto"), CONTRACT).unwrap();
-        ContractSet::with_folder(folder.path()).unwrap()
-    });
+    static SET: LazyLock<ContractSet> = LazyLock::new(|| ContractSet::with_text(CONTRACT).unwrap());
     SET.operation("/echo.v1.Echo/Say").unwrap().clone()
 }
 

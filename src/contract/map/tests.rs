@@ -61,11 +61,7 @@ message Record {
 "#;
 
 fn operation() -> Arc<Operation> {
-    static SET: LazyLock<ContractSet> = LazyLock::new(|| {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("odd.proto"), CONTRACT).unwrap();
-        ContractSet::with_folder(folder.path()).unwrap()
-    });
+    static SET: LazyLock<ContractSet> = LazyLock::new(|| ContractSet::with_text(CONTRACT).unwrap());
     SET.operation("/odd.v1.Odd/Get").unwrap().clone()
 }
 
