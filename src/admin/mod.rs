@@ -37,7 +37,7 @@ use std::time::Duration;
 use tonic::{Request, Response, Status};
 
 /// Messages and service, as generated.
-#[allow(missing_docs, clippy::all)]
+#[allow(missing_docs, clippy::all, clippy::missing_errors_doc)]
 pub mod api {
     include!(concat!(env!("OUT_DIR"), "/ndxp.admin.v1.rs"));
 }

@@ -77,6 +77,10 @@ impl HttpEndpoint {
     }
 
     /// Sends a request and takes the whole answer. The caller bounds the time.
+    ///
+    /// # Errors
+    /// The caller's ([`SourceError::Caller`]) where the path makes no URI; the hub's or network's ([`SourceError::Hub`]) where there is no
+    /// connection; the source's ([`SourceError::Source`]) where it closes the connection, breaks HTTP, or answers more than the limit.
     pub async fn send(
         &self,
         method: Method,
@@ -88,6 +92,9 @@ impl HttpEndpoint {
     }
 
     /// The same, where it is to be known whether the request has left.
+    ///
+    /// # Errors
+    /// As for [`HttpEndpoint::send`].
     pub async fn send_marking(
         &self,
         method: Method,

@@ -37,22 +37,49 @@ pub enum PathKind {
 /// name, in any order.
 pub trait Disk: Send + Sync + std::fmt::Debug {
     /// Opens a file.
+    ///
+    /// # Errors
+    /// [`io::Error`] of the file system, `NotFound` where there is no file and none is made.
     fn open(&self, path: &Path, how: Open) -> io::Result<Box<dyn DiskFile>>;
     /// The paths of what is in a folder, in no order.
+    ///
+    /// # Errors
+    /// [`io::Error`] of the file system, `NotFound` where there is no folder.
     fn list(&self, folder: &Path) -> io::Result<Vec<PathBuf>>;
     /// What there is at a path; links are not followed.
+    ///
+    /// # Errors
+    /// [`io::Error`] of the file system, `NotFound` where nothing is there.
     fn kind(&self, path: &Path) -> io::Result<PathKind>;
     /// Makes a folder and those above it.
+    ///
+    /// # Errors
+    /// [`io::Error`] of the file system; a folder that is there is no error.
     fn create_folder(&self, path: &Path) -> io::Result<()>;
     /// Renames a file, and replaces the file that has the name.
+    ///
+    /// # Errors
+    /// [`io::Error`] of the file system.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Lets two files change names; not every file system can.
+    ///
+    /// # Errors
+    /// [`io::Error`] of the file system, `Unsupported` where it has no such call.
     fn exchange(&self, one: &Path, other: &Path) -> io::Result<()>;
     /// Removes a file.
+    ///
+    /// # Errors
+    /// [`io::Error`] of the file system, `NotFound` where there is no file.
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Removes an empty folder.
+    ///
+    /// # Errors
+    /// [`io::Error`] of the file system, also where it is not empty.
     fn remove_folder(&self, path: &Path) -> io::Result<()>;
     /// Makes the names in a folder durable.
+    ///
+    /// # Errors
+    /// [`io::Error`] of the file system: then nothing is known of the names.
     fn sync_folder(&self, path: &Path) -> io::Result<()>;
 }
 
@@ -61,20 +88,41 @@ pub trait DiskFile: Send {
     /// What offsets and lengths of writes must be multiples of.
     fn block(&self) -> usize;
     /// Bytes in it.
+    ///
+    /// # Errors
+    /// [`io::Error`] of the file system.
     fn size(&self) -> io::Result<u64>;
     /// Reads into a buffer, and returns the number of bytes: fewer than requested only at the end.
+    ///
+    /// # Errors
+    /// [`io::Error`] of the file system.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
     /// Returns the first position at or after `offset` where bytes may not be zeros; the file's length, or more, where there are none.
+    ///
+    /// # Errors
+    /// [`io::Error`] of the file system.
     fn data_from(&self, offset: u64) -> io::Result<u64> {
         Ok(offset)
     }
     /// Writes all bytes.
+    ///
+    /// # Errors
+    /// [`io::Error`] of the file system: then nothing is known of the bytes of this write.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
     /// Cuts it, or lengthens it with zeros.
+    ///
+    /// # Errors
+    /// [`io::Error`] of the file system.
     fn set_len(&self, len: u64) -> io::Result<()>;
     /// Lengthens it with zeros where it is shorter, and reserves their space where the file system can.
+    ///
+    /// # Errors
+    /// [`io::Error`] of the file system, `StorageFull` where there is no room.
     fn allocate(&self, len: u64) -> io::Result<()>;
     /// Makes its bytes durable (`fdatasync`).
+    ///
+    /// # Errors
+    /// [`io::Error`] of the file system: then nothing is known of what was written since the last success.
     fn sync(&self) -> io::Result<()>;
 }
 

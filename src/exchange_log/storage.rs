@@ -20,5 +20,8 @@ use super::LogError;
 /// quorum of machines has the same contract.
 pub trait Storage: Send {
     /// Makes a batch (not empty) durable, and returns the index of its first entry.
+    ///
+    /// # Errors
+    /// [`LogError`] where it is not durable: see *Failed* above.
     fn append(&mut self, batch: &[Vec<u8>]) -> Result<u64, LogError>;
 }

@@ -23,20 +23,35 @@ const STRIDE: u64 = 16;
 /// Where a log's files come from: a folder, or another machine.
 pub trait LogFiles: Sync {
     /// A file by its name; `None` where there is none.
+    ///
+    /// # Errors
+    /// [`LogError::Io`] where it cannot be read.
     fn read(&self, name: &str) -> Result<Option<Vec<u8>>, LogError>;
     /// A hash tile.
+    ///
+    /// # Errors
+    /// [`LogError::Io`] where it is missing or cannot be read.
     fn tile(&self, level: usize, index: u64, width: usize) -> Result<Vec<u8>, LogError> {
         self.needed(&tile_name(level, index, width))
     }
     /// An entry bundle.
+    ///
+    /// # Errors
+    /// [`LogError::Io`] where it is missing or cannot be read.
     fn bundle(&self, index: u64, width: usize) -> Result<Vec<u8>, LogError> {
         self.needed(&bundle_name(index, width))
     }
     /// A bundle that was pruned, where its archive is at hand.
+    ///
+    /// # Errors
+    /// [`LogError::Io`] where it is there and cannot be read.
     fn archived(&self, _index: u64) -> Result<Option<Vec<u8>>, LogError> {
         Ok(None)
     }
     /// A file that must be there.
+    ///
+    /// # Errors
+    /// [`LogError::Io`] where it is missing or cannot be read.
     fn needed(&self, name: &str) -> Result<Vec<u8>, LogError> {
         let missing = || LogError::Io { path: self.path(name), reason: "is missing".into() };
         self.read(name)?.ok_or_else(missing)

@@ -15,7 +15,9 @@ pub mod pending;
 pub mod snapshot;
 pub mod sqlite;
 pub mod state_file;
+mod store;
 pub mod usage;
+mod view;
 
 use crate::exchange_log::clock;
 pub use actor::{Actor, Digest};
@@ -26,9 +28,10 @@ pub use network::Network;
 pub use page::{AllRecords, ClientFilter, GrantFilter, ListPage, Page, TokenFilter};
 pub use pending::{ChangeOutcome, PendingChange};
 use serde::{Deserialize, Serialize};
+pub use snapshot::{MAX_SKEW_S, NameOwner, Snapshot};
 use std::time::Duration;
-
-pub use snapshot::{ClientView, GrantView, Granted, MAX_SKEW_S, NameOwner, Snapshot};
+pub use store::{Item, Store};
+pub use view::{ClientView, GrantView, Granted};
 
 /// The longest life of a token that any policy can allow, and so how long those of a replaced key are still believed.
 pub const MAX_LIFETIME: Duration = Duration::from_secs(24 * 3600);
@@ -306,141 +309,6 @@ impl SigningKey {
 pub fn signing_key(all: &[SigningKey], now: i64) -> Option<&SigningKey> {
     let newest = all.iter().rposition(|key| key.signs_from <= now)?;
     all.get(newest..)?.iter().find(|key| key.is_trusted(now))
-}
-
-/// Something that a gateway needs, as [`Store::read`] hands it over.
-pub enum Item<'r> {
-    /// A client; its grants, as they now are, follow.
-    Client(Client),
-    /// A grant that is approved where it must be, not withdrawn and not over, of a client that came before.
-    Grant(&'r str, GrantView),
-    /// A token was revoked, and would end then (Unix time in seconds).
-    Revoked(String, i64),
-    /// All signing keys, oldest first.
-    Keys(Vec<SigningKey>),
-    /// All who administer.
-    Staff(Vec<Staff>),
-}
-
-/// The registry's storage. Every change is durable when its call returns, is seen by every read that begins later, in any process, and
-/// increases the registry's revision.
-///
-/// Calls block: none is made on a thread that serves calls. [`Store::revision`] and [`Store::read`], by which a gateway
-/// follows changes, wait for no other call; listings and single reads wait for no change.
-pub trait Store: Send + Sync {
-    /// The revision: grows with every change that a gateway must follow.
-    fn revision(&self) -> Result<u64, RegistryError>;
-    /// Visits everything (`None`), or what changed after a revision, and returns the revision that was read. All of it belongs to one
-    /// moment.
-    fn read(&self, after: Option<u64>, take: &mut dyn FnMut(Item<'_>)) -> Result<u64, RegistryError>;
-
-    /// One client.
-    fn client(&self, id: &str) -> Result<Client, RegistryError>;
-    /// One client with the grants that may be in force, as a gateway sees it.
-    fn view(&self, id: &str) -> Result<ClientView, RegistryError>;
-    /// Clients by id.
-    fn clients(&self, page: Page<'_, ClientFilter<'_>>) -> Result<ListPage<Client>, RegistryError>;
-    /// Adds a client.
-    fn add_client(&self, client: &Client) -> Result<(), RegistryError>;
-    /// Changes a client's agency, contact and names. A name that it did not have waits for a second person while it has a
-    /// grant, approved or not, that needs approval.
-    fn change_client(&self, client: &Client) -> Result<ChangeOutcome, RegistryError>;
-    /// Suspends a client, or resumes it as [`Store::resume_client`] does.
-    fn suspend_client(&self, id: &str, suspended: bool) -> Result<(), RegistryError>;
-    /// Lets a suspended client call again. While it has an approved grant that needed approval, that waits for a second person.
-    fn resume_client(&self, id: &str) -> Result<ChangeOutcome, RegistryError>;
-    /// Ends a client for good, with its grants.
-    fn retire_client(&self, id: &str) -> Result<(), RegistryError>;
-
-    /// One grant.
-    fn grant(&self, id: &str) -> Result<Grant, RegistryError>;
-    /// Grants of one client or of all by id, those that wait for approval and those withdrawn included.
-    fn grants(&self, client: Option<&str>, page: Page<'_, GrantFilter>) -> Result<ListPage<Grant>, RegistryError>;
-    /// Adds a grant.
-    fn add_grant(&self, grant: &Grant) -> Result<(), RegistryError>;
-    /// Approves a pending grant; not in the name of its requester.
-    fn approve_grant(&self, id: &str) -> Result<(), RegistryError>;
-    /// Puts a grant in place of the one of this id. What it would allow and did not waits for a second person, where
-    /// either of them needs approval.
-    fn change_grant(&self, grant: &Grant) -> Result<ChangeOutcome, RegistryError>;
-    /// Withdraws a grant.
-    fn withdraw_grant(&self, id: &str) -> Result<(), RegistryError>;
-
-    /// One issued token.
-    fn token(&self, id: &str) -> Result<TokenRecord, RegistryError>;
-    /// Tokens of one client or of all, newest first.
-    fn tokens(&self, client: Option<&str>, page: Page<'_, TokenFilter>)
-    -> Result<ListPage<TokenRecord>, RegistryError>;
-    /// How many tokens on record ended before a time (Unix time in seconds).
-    fn ended_tokens(&self, before: i64) -> Result<u64, RegistryError>;
-    /// Removes tokens that ended before a time (Unix time in seconds), the oldest first, with their revocations; at most
-    /// so many. Gives how many.
-    fn remove_ended_tokens(&self, before: i64, most: usize) -> Result<usize, RegistryError>;
-    /// Records tokens that clients fetched; not an administrator's event.
-    fn add_tokens(&self, tokens: &[TokenRecord]) -> Result<(), RegistryError>;
-    /// Records a token that an administrator issued.
-    fn add_token(&self, token: &TokenRecord) -> Result<(), RegistryError>;
-    /// Revokes a token.
-    fn revoke_token(&self, id: &str) -> Result<(), RegistryError>;
-    /// Revokes a token that its owner shows, also where its record was lost: then what the token says stands for it.
-    fn revoke_shown_token(&self, shown: &TokenRecord) -> Result<(), RegistryError>;
-    /// Who holds certificate names (in canonical form) now, as `kind:id`: clients, retired ones included, and staff.
-    fn owners(&self, names: &[String]) -> Result<Vec<String>, RegistryError>;
-    /// Revokes every token of a client, and returns how many were in force.
-    fn revoke_client_tokens(&self, client: &str) -> Result<u64, RegistryError>;
-
-    /// Signing keys, oldest first.
-    fn keys(&self) -> Result<Vec<SigningKey>, RegistryError>;
-    /// Adds a signing key; the others are trusted until `others_until`.
-    fn add_key(&self, key: &SigningKey, others_until: i64) -> Result<(), RegistryError>;
-    /// Ends the belief in a key at once.
-    fn retire_key(&self, kid: &str) -> Result<(), RegistryError>;
-
-    /// All who administer.
-    fn staff(&self) -> Result<Vec<Staff>, RegistryError>;
-    /// Registers the first administrator and the first approver, two people, while there is no approver yet.
-    fn bootstrap(&self, administrator: &Staff, approver: &Staff) -> Result<(), RegistryError>;
-    /// Asks for a person to be registered: a second person approves.
-    fn add_staff(&self, staff: &Staff) -> Result<PendingChange, RegistryError>;
-    /// Puts a person's roles and names in place of the ones before. One that they did not have waits for a second person.
-    fn change_staff(&self, staff: &Staff) -> Result<ChangeOutcome, RegistryError>;
-    /// Removes a person; not the last administrator or approver. Their names stay theirs.
-    fn remove_staff(&self, id: &str) -> Result<(), RegistryError>;
-
-    /// Changes that wait for a second person, oldest first: those after an id, at most so many.
-    fn pending_changes(&self, after: &str, most: usize) -> Result<Vec<PendingChange>, RegistryError>;
-    /// Makes a pending change, in the name of another person than its requester, if its object is unchanged.
-    fn approve_change(&self, id: &str) -> Result<PendingChange, RegistryError>;
-    /// Ends a change that waits.
-    fn reject_change(&self, id: &str) -> Result<PendingChange, RegistryError>;
-    /// Ends the changes whose time is over, withdraws grants that were not approved in time, and returns how many.
-    fn end_pending_changes(&self) -> Result<usize, RegistryError>;
-    /// How many changes and grants wait for a second person; at most [`pending::MAX_PENDING`].
-    fn count_pending(&self) -> Result<u64, RegistryError>;
-
-    /// In whose name changes are made.
-    fn actor(&self) -> &Actor;
-    /// The same store, for changes in another's name, with their reason (at most [`admin_event::MAX_JUSTIFICATION`] characters,
-    /// or it is refused).
-    fn named(&self, actor: Actor, justification: &str) -> Result<Box<dyn Store>, RegistryError>;
-    /// The oldest acts that are not in the exchange log yet, at most some hundred. Each change notes its event with itself. Rows
-    /// that nobody can vouch for are left out.
-    fn admin_events(&self) -> Result<Vec<AdminEvent>, RegistryError> {
-        let admin_events = self.logged_events(0)?.into_iter().filter_map(|noted| match noted {
-            LoggedEvent::Authentic(event) | LoggedEvent::Upgraded(event) => Some(event),
-            LoggedEvent::Refused(_) => None,
-        });
-        Ok(admin_events.collect())
-    }
-    /// The oldest rows of events behind a place in their sequence, at most some hundred, each with whether it is believed.
-    fn logged_events(&self, after: u64) -> Result<Vec<LoggedEvent>, RegistryError>;
-    /// How many rows of events are left up to a place in their sequence, and the first of them: what is in the log is forgotten, so
-    /// these are not what was noted there.
-    fn remaining_events(&self, until: u64) -> Result<(u64, Option<LoggedEvent>), RegistryError>;
-    /// Has the next event noted behind this place in the sequence at least: the log has gone that far.
-    fn note_events_after(&self, sequence: u64) -> Result<(), RegistryError>;
-    /// Forgets an event that is in the exchange log now.
-    fn forget_event(&self, id: &[u8; 16]) -> Result<(), RegistryError>;
 }
 
 /// Unix time in seconds, by a clock that does not go back ([`clock`]).

@@ -36,6 +36,9 @@ pub struct SandboxConfig {
 
 impl SandboxConfig {
     /// Reads and checks the file.
+    ///
+    /// # Errors
+    /// Every fault of the file, each with its line and what to do.
     pub fn load(file: &Path) -> Result<Self, Vec<ConfigFault>> {
         Document::open(file).map_err(|fault| vec![fault])?.read(read)
     }

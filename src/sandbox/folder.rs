@@ -57,12 +57,18 @@ pub struct DevFolder {
 
 impl DevFolder {
     /// Lays a folder with the seeds' own ports.
+    ///
+    /// # Errors
+    /// [`PkiError`] where a certificate cannot be made or a file cannot be written.
     pub fn create(path: &Path) -> Result<Self, PkiError> {
         Self::lay(path, &PORTS, None)
     }
 
     /// Lays a folder with ports that are free now, and that no other folder is given while this value lives: for demos
     /// and tests that run side by side.
+    ///
+    /// # Errors
+    /// [`PkiError`] as for [`DevFolder::create`], and where no ports are free.
     pub fn with_free_ports(path: &Path) -> Result<Self, PkiError> {
         let taken = Ports::take(PORTS.len() as u16);
         let taken = taken.map_err(|error| PkiError::File(path.to_owned(), error.to_string()))?;

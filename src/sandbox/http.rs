@@ -90,6 +90,9 @@ async fn read(request: Request<Incoming>) -> io::Result<HttpRequest> {
 }
 
 /// What a fault does before the response.
+///
+/// # Errors
+/// `ConnectionReset` where the fault closes the connection.
 pub async fn before(fault: Fault) -> io::Result<()> {
     if fault.latency_ms > 0 {
         tokio::time::sleep(Duration::from_millis(fault.latency_ms)).await;

@@ -38,7 +38,7 @@ use std::time::{Duration, Instant};
 use tonic::{Request, Response, Status};
 
 /// Messages and service, as generated.
-#[allow(missing_docs, clippy::all)]
+#[allow(missing_docs, clippy::all, clippy::missing_errors_doc)]
 pub mod api {
     include!(concat!(env!("OUT_DIR"), "/ndxp.audit.v1.rs"));
 }

@@ -24,6 +24,9 @@ pub struct HashedBasic {
 
 impl HashedBasic {
     /// Adds the headers for a request to `path`.
+    ///
+    /// # Errors
+    /// The gateway's ([`SourceError::Gateway`]) where a setting cannot stand in a header.
     pub fn headers(&self, endpoint: &HttpEndpoint, path: &str, headers: &mut HeaderMap) -> Result<(), SourceError> {
         let timestamp = jiff::Timestamp::now().as_millisecond().to_string();
         let whole = format!("{}{path}", endpoint.base_path());

@@ -85,6 +85,10 @@ impl Credentials {
 
     /// Makes the proof for one request to `path` at `endpoint`, getting a token or session from `login` first where none
     /// is kept.
+    ///
+    /// # Errors
+    /// The error of the token's or session's call, by whose fault it is; the gateway's ([`SourceError::Gateway`]) where
+    /// a setting cannot stand in a header.
     pub async fn prove(&self, login: &HttpEndpoint, endpoint: &HttpEndpoint, path: &str) -> Result<Proof, SourceError> {
         let mut proof = Proof::default();
         match self {

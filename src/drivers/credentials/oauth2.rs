@@ -61,6 +61,9 @@ impl OAuth2 {
     }
 
     /// A token that is good for a while yet, and its epoch.
+    ///
+    /// # Errors
+    /// The error of the token endpoint's call, by whose fault it is: the gateway's where it refuses the credentials.
     pub async fn token(&self, endpoint: &HttpEndpoint) -> Result<(Secret, u64), SourceError> {
         let fetch = || {
             let (client, endpoint) = (self.client.clone(), endpoint.clone());
@@ -75,6 +78,9 @@ impl OAuth2 {
     }
 
     /// The LGSP header, where one stands in front.
+    ///
+    /// # Errors
+    /// The gateway's ([`SourceError::Gateway`]) where the LGSP token cannot be made or cannot stand in a header.
     pub fn lgsp_header(&self, headers: &mut HeaderMap) -> Result<(), SourceError> {
         self.client.lgsp_header(headers)
     }

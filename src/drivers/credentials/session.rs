@@ -43,6 +43,9 @@ impl LoginSession {
     }
 
     /// The session's id, logging in where there is none, and its epoch.
+    ///
+    /// # Errors
+    /// The error of the login's call, by whose fault it is.
     pub async fn id(&self, endpoint: &HttpEndpoint) -> Result<(Secret, u64), SourceError> {
         let login = || {
             let (account, endpoint) = (self.account.clone(), endpoint.clone());

@@ -74,6 +74,9 @@ pub struct Envelope {
 
 impl Envelope {
     /// Reads a request, in whichever version it is.
+    ///
+    /// # Errors
+    /// The reply to send (400) where the body is no SOAP envelope.
     pub fn read(ask: &HttpRequest) -> Result<Self, HttpReply> {
         let refuse = || HttpReply::typed(400, "text/plain", "no SOAP envelope");
         let root = xml::parse(&ask.body).map_err(|_| refuse())?;
