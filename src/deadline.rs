@@ -158,12 +158,12 @@ mod tests {
             own in 1u64..60_000, given in 0u64..120_000, waited in 0u64..120_000,
         ) {
             let (now, own) = (Instant::now(), Duration::from_millis(own));
-            let asked = now + Duration::from_millis(waited);
+            let requested = now + Duration::from_millis(waited);
             let time = CallTime::new(own, Some(now + Duration::from_millis(given)));
-            let deadline = time.source(asked);
-            prop_assert!(deadline.at <= asked + own && Some(deadline.at) <= time.caller().max(Some(asked + own)));
+            let deadline = time.source(requested);
+            prop_assert!(deadline.at <= requested + own && Some(deadline.at) <= time.caller().max(Some(requested + own)));
             if deadline.owner == DeadlineOwner::Operation {
-                prop_assert!(deadline.at - asked >= own - own / ON_THE_WAY);
+                prop_assert!(deadline.at - requested >= own - own / ON_THE_WAY);
             }
         }
     }

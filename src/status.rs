@@ -382,9 +382,9 @@ mod tests {
                 assert!(on_the_wire(&refusal) <= 6 << 10, "{reason:?}: {}", on_the_wire(&refusal));
             }
             let status = Refusal::fields((0..500).map(|_| violation(text)).collect()).to_status("");
-            let told = status.get_details_bad_request().unwrap().field_violations;
-            let more: usize = told.last().unwrap().description.split(' ').nth(1).unwrap().parse().unwrap();
-            assert_eq!(told.len() - 1 + more, 500);
+            let violations = status.get_details_bad_request().unwrap().field_violations;
+            let more: usize = violations.last().unwrap().description.split(' ').nth(1).unwrap().parse().unwrap();
+            assert_eq!(violations.len() - 1 + more, 500);
         }
         // What fits is whole.
         let status = Refusal::fields((0..10).map(|_| violation("dossier.number")).collect()).to_status("");

@@ -157,8 +157,8 @@ impl RefusalWindows {
     fn due(&mut self, waited: Duration, now: Instant) -> Vec<Entry> {
         let all = self.by_identity.values_mut().chain([&mut self.rest]);
         let due = |left_out: &mut OmittedRefusals| now.duration_since(left_out.since) >= waited;
-        let told = |OmittedRefusals { first, more, .. }| Entry { suppressed: more, ..first };
-        all.filter_map(|window| window.left_out.take_if(due).map(told)).collect()
+        let entry_of = |OmittedRefusals { first, more, .. }| Entry { suppressed: more, ..first };
+        all.filter_map(|window| window.left_out.take_if(due).map(entry_of)).collect()
     }
 }
 
@@ -284,9 +284,9 @@ mod tests {
         let (most, burst) = (10.0 * OF_ALL.0, OF_ALL.1);
         assert!(written.len() as f64 <= most + burst + 1.0, "{}", written.len());
         assert!(windows.by_identity.len() <= MAX_IDENTITIES);
-        let told = windows.due(Duration::ZERO, start + Duration::from_secs(10));
-        assert!(told.len() <= MAX_IDENTITIES + 1);
-        written.extend(told);
+        let entry_of = windows.due(Duration::ZERO, start + Duration::from_secs(10));
+        assert!(entry_of.len() <= MAX_IDENTITIES + 1);
+        written.extend(entry_of);
         assert_eq!(sum(&written).1, 200_000);
         // Identities at rest make room again.
         let later = start + Duration::from_secs(200);

@@ -22,19 +22,19 @@ const MAX_PENDING: usize = 1_000;
 pub(super) fn can_i(
     contracts: &ContractSet,
     store: &dyn Store,
-    asked: api::CanIRequest,
+    message: api::CanIRequest,
 ) -> Result<api::CanIResponse, Status> {
-    let operation = asked.operation.trim_start_matches('/');
+    let operation = message.operation.trim_start_matches('/');
     let operation = contracts.operation(&format!("/{operation}"));
     let operation = operation.ok_or_else(|| refused(Reason::OperationUnknown.into()))?;
-    let said = CallMetadata::read(&metadata(&asked)?).map_err(refused)?;
-    let from = address(&asked.address)?;
-    let view = Arc::new(store.view(&asked.client).map_err(failed)?);
+    let said = CallMetadata::read(&metadata(&message)?).map_err(refused)?;
+    let from = address(&message.address)?;
+    let view = Arc::new(store.view(&message.client).map_err(failed)?);
     if view.client.suspended {
         let explanation = "the client is suspended: client resume".to_owned();
         return Ok(denied(Reason::ClientSuspended, "client", Vec::new(), explanation));
     }
-    let at = if asked.at == 0 { now() } else { asked.at };
+    let at = if message.at == 0 { now() } else { message.at };
     match access::explain(operation, &view, &said, from, at) {
         Ok(grant) => {
             let withheld =
@@ -56,7 +56,7 @@ pub(super) fn can_i(
         }
         Err(why) => {
             let (reason, rule) = (why.rule.reason(), why.rule.as_str());
-            let explanation = explanation(operation, store, &asked, &why)?;
+            let explanation = explanation(operation, store, &message, &why)?;
             Ok(denied(reason, rule, why.grants, explanation))
         }
     }
@@ -68,9 +68,9 @@ fn denied(reason: Reason, rule: &str, grants: Vec<String>, explanation: String) 
 }
 
 /// What the caller would send.
-fn metadata(asked: &api::CanIRequest) -> Result<HeaderMap, Status> {
+fn metadata(message: &api::CanIRequest) -> Result<HeaderMap, Status> {
     let mut headers = HeaderMap::new();
-    for (name, value) in [("ndxp-purpose", &asked.purpose), ("ndxp-official", &asked.official)] {
+    for (name, value) in [("ndxp-purpose", &message.purpose), ("ndxp-official", &message.official)] {
         if !value.is_empty() {
             let value =
                 HeaderValue::from_str(value).map_err(|_| invalid(name, "has characters that metadata cannot have"))?;
@@ -91,13 +91,13 @@ fn address(text: &str) -> Result<Option<IpAddr>, Status> {
 fn explanation(
     operation: &Operation,
     store: &dyn Store,
-    asked: &api::CanIRequest,
+    message: &api::CanIRequest,
     denied: &AccessDenied,
 ) -> Result<String, Status> {
     let (scope, grants) = (&operation.scope, denied.grants.join(", "));
     Ok(match denied.rule {
         AccessRule::TokenScope => format!("the token lacks {scope}"),
-        AccessRule::Scope => match pending(store, &asked.client, scope)? {
+        AccessRule::Scope => match pending(store, &message.client, scope)? {
             Some(grant) => format!("{grant} has {scope}, and waits for approval by a second person"),
             None => format!("no grant has {scope}: grant add"),
         },
@@ -107,10 +107,10 @@ fn explanation(
             denied.grants.first().map_or("GRANT", String::as_str)
         ),
         AccessRule::Period => format!("{grants}: not in force at that time"),
-        AccessRule::Network => format!("{grants}: {} is in none of its networks", asked.address),
+        AccessRule::Network => format!("{grants}: {} is in none of its networks", message.address),
         AccessRule::PurposeGiven => "the operation wants a purpose: metadata ndxp-purpose".to_owned(),
         AccessRule::OfficialGiven => "the operation wants the acting official: metadata ndxp-official".to_owned(),
-        AccessRule::Purpose => format!("{grants}: does not cover the purpose {}", asked.purpose),
+        AccessRule::Purpose => format!("{grants}: does not cover the purpose {}", message.purpose),
     })
 }
 

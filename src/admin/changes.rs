@@ -160,33 +160,33 @@ pub(super) fn reject(store: &dyn Store, id: &str) -> Result<api::RejectChangeRes
 pub(super) fn change_grant(
     store: &dyn Store,
     contracts: &ContractSet,
-    asked: api::ChangeGrantRequest,
+    message: api::ChangeGrantRequest,
 ) -> Result<api::Grant, Status> {
-    let before = store.grant(&asked.id).map_err(failed)?;
+    let before = store.grant(&message.id).map_err(failed)?;
     let or = |said: Vec<String>, before: Vec<String>| if said.is_empty() { before } else { said };
     let networks = before.networks.iter().map(ToString::to_string).collect();
     let draft = GrantDraft {
         client: before.client,
-        scopes: or(asked.scopes, before.scopes),
-        purposes: or(asked.purposes, before.purposes),
-        fields: or(asked.fields, before.fields),
-        rate: asked.rate.unwrap_or(before.rate),
-        burst: asked.burst.unwrap_or(before.burst),
-        daily_quota: asked.daily_quota.unwrap_or(before.daily_quota),
-        not_before: asked.not_before.unwrap_or(before.not_before),
-        not_after: asked.not_after.unwrap_or(before.not_after),
-        legal_basis: asked.legal_basis.unwrap_or(before.legal_basis),
-        networks: if asked.any_network { asked.networks } else { or(asked.networks, networks) },
+        scopes: or(message.scopes, before.scopes),
+        purposes: or(message.purposes, before.purposes),
+        fields: or(message.fields, before.fields),
+        rate: message.rate.unwrap_or(before.rate),
+        burst: message.burst.unwrap_or(before.burst),
+        daily_quota: message.daily_quota.unwrap_or(before.daily_quota),
+        not_before: message.not_before.unwrap_or(before.not_before),
+        not_after: message.not_after.unwrap_or(before.not_after),
+        legal_basis: message.legal_basis.unwrap_or(before.legal_basis),
+        networks: if message.any_network { message.networks } else { or(message.networks, networks) },
     };
     let grant = draft.check(contracts).map_err(|wrong| invalid("grant", wrong))?;
-    let outcome = store.change_grant(&Grant { id: asked.id, ..grant.clone() }).map_err(failed)?;
+    let outcome = store.change_grant(&Grant { id: message.id, ..grant.clone() }).map_err(failed)?;
     let now = store.grant(&before.id).map_err(failed)?;
     Ok(api::Grant { pending_change: waits(&outcome), ..grant_message(now) })
 }
 
 /// Asks for a person to be registered.
-pub(super) fn add_staff(store: &dyn Store, asked: api::AddStaffRequest) -> Result<api::Staff, Status> {
-    let api::AddStaffRequest { id, roles, names } = asked;
+pub(super) fn add_staff(store: &dyn Store, message: api::AddStaffRequest) -> Result<api::Staff, Status> {
+    let api::AddStaffRequest { id, roles, names } = message;
     let roles: Vec<Role> = roles.into_iter().map(role).collect::<Result<_, _>>()?;
     let staff = StaffDraft { id, roles, names }.check().map_err(violated)?;
     let pending = store.add_staff(&staff).map_err(failed)?;
@@ -194,8 +194,8 @@ pub(super) fn add_staff(store: &dyn Store, asked: api::AddStaffRequest) -> Resul
 }
 
 /// Changes a person's roles or names; what is empty stays.
-pub(super) fn change_staff(store: &dyn Store, asked: api::ChangeStaffRequest) -> Result<api::Staff, Status> {
-    let api::ChangeStaffRequest { id, roles, names } = asked;
+pub(super) fn change_staff(store: &dyn Store, message: api::ChangeStaffRequest) -> Result<api::Staff, Status> {
+    let api::ChangeStaffRequest { id, roles, names } = message;
     let before = person(store, &id)?;
     let roles: Vec<Role> = roles.into_iter().map(role).collect::<Result<_, _>>()?;
     let draft = StaffDraft {

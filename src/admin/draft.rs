@@ -88,8 +88,8 @@ impl ClientDraft {
 }
 
 fn check_agency(agency: &str) -> Result<(), Violation> {
-    let told = || wrong("agency", format!("must be {}", expectation(Format::AgencyCode)));
-    check(Format::AgencyCode, agency).map_err(|_| told())
+    let fault = || wrong("agency", format!("must be {}", expectation(Format::AgencyCode)));
+    check(Format::AgencyCode, agency).map_err(|_| fault())
 }
 
 /// A person as they are to be registered.
@@ -185,8 +185,8 @@ impl GrantDraft {
             id: format!("g-{}", uuid::Uuid::now_v7().simple()),
             client: self.client,
             needs_approval: in_scope.iter().any(|operation| {
-                let told = &operation.response_fields;
-                operation.data_class >= DataClass::Sensitive || told.discloses_sensitive(&told.mask(&self.fields))
+                let fault = &operation.response_fields;
+                operation.data_class >= DataClass::Sensitive || fault.discloses_sensitive(&fault.mask(&self.fields))
             }),
             scopes,
             purposes: self.purposes,

@@ -14,7 +14,7 @@ use tonic::Status;
 pub(super) fn list(
     (data, vault): (&Path, &Vault),
     contracts: &ContractSet,
-    asked: &api::ListDriftRequest,
+    request: &api::ListDriftRequest,
 ) -> Result<api::ListDriftResponse, Status> {
     let unread = |error: &dyn std::fmt::Display| {
         tracing::error!(%error, "what is known of drift cannot be read");
@@ -23,7 +23,7 @@ pub(super) fn list(
     let key = AdminEventKey::read(&data.join(FILE), vault).map_err(|error| unread(&error))?;
     let state = file::load(data, key.as_ref()).map_err(|error| unread(&error))?;
     let mut found = api::ListDriftResponse::default();
-    let wanted = |kept: &OperationDrift| asked.source.is_empty() || kept.about.source == asked.source;
+    let wanted = |kept: &OperationDrift| request.source.is_empty() || kept.about.source == request.source;
     let mut sources = BTreeSet::new();
     for (operation, kept) in state.operations.iter().filter(|(_, kept)| wanted(kept)) {
         sources.insert(kept.about.source.clone());

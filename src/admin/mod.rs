@@ -166,15 +166,15 @@ impl Admin {
 type AdminResult<T> = Result<Response<T>, Status>;
 
 /// How many records a page holds.
-fn size(asked: u32) -> usize {
-    if asked == 0 { PAGE.0 as usize } else { asked.min(PAGE.1) as usize }
+fn size(message: u32) -> usize {
+    if message == 0 { PAGE.0 as usize } else { message.min(PAGE.1) as usize }
 }
 
 #[tonic::async_trait]
 impl AdminService for Admin {
     async fn add_client(&self, request: Request<api::AddClientRequest>) -> AdminResult<api::Client> {
-        self.write(request, &rules::ADD_CLIENT, |_, store, asked| {
-            let api::AddClientRequest { id, agency, contact, names } = asked;
+        self.write(request, &rules::ADD_CLIENT, |_, store, message| {
+            let api::AddClientRequest { id, agency, contact, names } = message;
             let client = ClientDraft { id, agency, contact, names }.check().map_err(violated)?;
             store.add_client(&client).map_err(failed)?;
             Ok(client_message(client))
@@ -183,8 +183,8 @@ impl AdminService for Admin {
     }
 
     async fn change_client(&self, request: Request<api::ChangeClientRequest>) -> AdminResult<api::Client> {
-        self.write(request, &rules::CHANGE_CLIENT, |_, store, asked| {
-            let api::ChangeClientRequest { id, agency, contact, names } = asked;
+        self.write(request, &rules::CHANGE_CLIENT, |_, store, message| {
+            let api::ChangeClientRequest { id, agency, contact, names } = message;
             let before = store.client(&id).map_err(failed)?;
             let client = ClientDraft { id, agency, contact, names }.over(before).map_err(violated)?;
             let outcome = store.change_client(&client).map_err(failed)?;
@@ -195,40 +195,40 @@ impl AdminService for Admin {
     }
 
     async fn suspend_client(&self, request: Request<api::ClientId>) -> AdminResult<api::Client> {
-        self.write(request, &rules::SUSPEND_CLIENT, |_, store, asked| {
-            store.suspend_client(&asked.id, true).map_err(failed)?;
-            Ok(client_message(store.client(&asked.id).map_err(failed)?))
+        self.write(request, &rules::SUSPEND_CLIENT, |_, store, message| {
+            store.suspend_client(&message.id, true).map_err(failed)?;
+            Ok(client_message(store.client(&message.id).map_err(failed)?))
         })
         .await
     }
 
     async fn resume_client(&self, request: Request<api::ClientId>) -> AdminResult<api::Client> {
-        self.write(request, &rules::RESUME_CLIENT, |_, store, asked| {
-            let outcome = store.resume_client(&asked.id).map_err(failed)?;
-            let now = store.client(&asked.id).map_err(failed)?;
+        self.write(request, &rules::RESUME_CLIENT, |_, store, message| {
+            let outcome = store.resume_client(&message.id).map_err(failed)?;
+            let now = store.client(&message.id).map_err(failed)?;
             Ok(api::Client { pending_change: changes::waits(&outcome), ..client_message(now) })
         })
         .await
     }
 
     async fn retire_client(&self, request: Request<api::ClientId>) -> AdminResult<api::Client> {
-        self.write(request, &rules::RETIRE_CLIENT, |_, store, asked| {
-            store.retire_client(&asked.id).map_err(failed)?;
-            Ok(client_message(store.client(&asked.id).map_err(failed)?))
+        self.write(request, &rules::RETIRE_CLIENT, |_, store, message| {
+            store.retire_client(&message.id).map_err(failed)?;
+            Ok(client_message(store.client(&message.id).map_err(failed)?))
         })
         .await
     }
 
     async fn get_client(&self, request: Request<api::ClientId>) -> AdminResult<api::Client> {
-        self.read(request, &rules::GET_CLIENT, |_, store, asked| {
-            Ok(client_message(store.client(&asked.id).map_err(failed)?))
+        self.read(request, &rules::GET_CLIENT, |_, store, message| {
+            Ok(client_message(store.client(&message.id).map_err(failed)?))
         })
         .await
     }
 
     async fn list_clients(&self, request: Request<api::ListClientsRequest>) -> AdminResult<api::ListClientsResponse> {
-        self.read(request, &rules::LIST_CLIENTS, |_, store, asked| {
-            let api::ListClientsRequest { agency, page_size, page_token, state } = asked;
+        self.read(request, &rules::LIST_CLIENTS, |_, store, message| {
+            let api::ListClientsRequest { agency, page_size, page_token, state } = message;
             let filter = ClientFilter { agency: &agency, state: client_state(state)? };
             let page = Page { after: &page_token, max: size(page_size), filter };
             let ListPage { records, next } = store.clients(page).map_err(failed)?;
@@ -239,19 +239,19 @@ impl AdminService for Admin {
     }
 
     async fn add_grant(&self, request: Request<api::AddGrantRequest>) -> AdminResult<api::Grant> {
-        self.write(request, &rules::ADD_GRANT, |admin, store, asked| {
+        self.write(request, &rules::ADD_GRANT, |admin, store, message| {
             let draft = GrantDraft {
-                client: asked.client,
-                scopes: asked.scopes,
-                purposes: asked.purposes,
-                fields: asked.fields,
-                rate: asked.rate,
-                burst: asked.burst,
-                daily_quota: asked.daily_quota,
-                not_before: asked.not_before,
-                not_after: asked.not_after,
-                legal_basis: asked.legal_basis,
-                networks: asked.networks,
+                client: message.client,
+                scopes: message.scopes,
+                purposes: message.purposes,
+                fields: message.fields,
+                rate: message.rate,
+                burst: message.burst,
+                daily_quota: message.daily_quota,
+                not_before: message.not_before,
+                not_after: message.not_after,
+                legal_basis: message.legal_basis,
+                networks: message.networks,
             };
             let grant = draft.check(&admin.contracts.load()).map_err(|wrong| invalid("grant", wrong))?;
             store.add_grant(&grant).map_err(failed)?;
@@ -262,36 +262,36 @@ impl AdminService for Admin {
 
     async fn change_grant(&self, request: Request<api::ChangeGrantRequest>) -> AdminResult<api::Grant> {
         let change =
-            |admin: &Admin, store: &dyn Store, asked| changes::change_grant(store, &admin.contracts.load(), asked);
+            |admin: &Admin, store: &dyn Store, message| changes::change_grant(store, &admin.contracts.load(), message);
         self.write(request, &rules::CHANGE_GRANT, change).await
     }
 
     async fn approve_grant(&self, request: Request<api::GrantId>) -> AdminResult<api::Grant> {
-        self.write(request, &rules::APPROVE_GRANT, |_, store, asked| {
-            store.approve_grant(&asked.id).map_err(failed)?;
-            Ok(grant_message(store.grant(&asked.id).map_err(failed)?))
+        self.write(request, &rules::APPROVE_GRANT, |_, store, message| {
+            store.approve_grant(&message.id).map_err(failed)?;
+            Ok(grant_message(store.grant(&message.id).map_err(failed)?))
         })
         .await
     }
 
     async fn withdraw_grant(&self, request: Request<api::GrantId>) -> AdminResult<api::Grant> {
-        self.write(request, &rules::WITHDRAW_GRANT, |_, store, asked| {
-            store.withdraw_grant(&asked.id).map_err(failed)?;
-            Ok(grant_message(store.grant(&asked.id).map_err(failed)?))
+        self.write(request, &rules::WITHDRAW_GRANT, |_, store, message| {
+            store.withdraw_grant(&message.id).map_err(failed)?;
+            Ok(grant_message(store.grant(&message.id).map_err(failed)?))
         })
         .await
     }
 
     async fn get_grant(&self, request: Request<api::GrantId>) -> AdminResult<api::Grant> {
-        self.read(request, &rules::GET_GRANT, |_, store, asked| {
-            Ok(grant_message(store.grant(&asked.id).map_err(failed)?))
+        self.read(request, &rules::GET_GRANT, |_, store, message| {
+            Ok(grant_message(store.grant(&message.id).map_err(failed)?))
         })
         .await
     }
 
     async fn list_grants(&self, request: Request<api::ListGrantsRequest>) -> AdminResult<api::ListGrantsResponse> {
-        self.read(request, &rules::LIST_GRANTS, |_, store, asked| {
-            let api::ListGrantsRequest { client, pending, page_size, page_token } = asked;
+        self.read(request, &rules::LIST_GRANTS, |_, store, message| {
+            let api::ListGrantsRequest { client, pending, page_size, page_token } = message;
             let filter = GrantFilter { state: pending.then_some(GrantState::Pending) };
             let page = Page { after: &page_token, max: size(page_size), filter };
             let ListPage { records, next } = store.grants(named(&client), page).map_err(failed)?;
@@ -302,8 +302,8 @@ impl AdminService for Admin {
     }
 
     async fn issue_token(&self, request: Request<api::IssueTokenRequest>) -> AdminResult<api::IssueTokenResponse> {
-        self.write(request, &rules::ISSUE_TOKEN, |admin, store, asked| {
-            let api::IssueTokenRequest { client, certificate, scopes, lifetime_s, starts_in_s } = asked;
+        self.write(request, &rules::ISSUE_TOKEN, |admin, store, message| {
+            let api::IssueTokenRequest { client, certificate, scopes, lifetime_s, starts_in_s } = message;
             let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificate.as_bytes()).collect();
             let chain = read.ok().filter(|chain| !chain.is_empty());
             let chain = chain.ok_or_else(|| invalid("certificate", "must be a certificate (PEM)"))?;
@@ -320,9 +320,9 @@ impl AdminService for Admin {
     }
 
     async fn revoke_token(&self, request: Request<api::TokenId>) -> AdminResult<api::Token> {
-        self.write(request, &rules::REVOKE_TOKEN, |_, store, asked| {
-            store.revoke_token(&asked.id).map_err(failed)?;
-            Ok(token_message(store.token(&asked.id).map_err(failed)?))
+        self.write(request, &rules::REVOKE_TOKEN, |_, store, message| {
+            store.revoke_token(&message.id).map_err(failed)?;
+            Ok(token_message(store.token(&message.id).map_err(failed)?))
         })
         .await
     }
@@ -331,23 +331,23 @@ impl AdminService for Admin {
         &self,
         request: Request<api::ClientId>,
     ) -> AdminResult<api::RevokeClientTokensResponse> {
-        self.write(request, &rules::REVOKE_CLIENT_TOKENS, |_, store, asked| {
-            let revoked = store.revoke_client_tokens(&asked.id).map_err(failed)?;
+        self.write(request, &rules::REVOKE_CLIENT_TOKENS, |_, store, message| {
+            let revoked = store.revoke_client_tokens(&message.id).map_err(failed)?;
             Ok(api::RevokeClientTokensResponse { revoked: u32::try_from(revoked).unwrap_or(u32::MAX) })
         })
         .await
     }
 
     async fn get_token(&self, request: Request<api::TokenId>) -> AdminResult<api::Token> {
-        self.read(request, &rules::GET_TOKEN, |_, store, asked| {
-            Ok(token_message(store.token(&asked.id).map_err(failed)?))
+        self.read(request, &rules::GET_TOKEN, |_, store, message| {
+            Ok(token_message(store.token(&message.id).map_err(failed)?))
         })
         .await
     }
 
     async fn list_tokens(&self, request: Request<api::ListTokensRequest>) -> AdminResult<api::ListTokensResponse> {
-        self.read(request, &rules::LIST_TOKENS, |_, store, asked| {
-            let api::ListTokensRequest { client, in_force, page_size, page_token } = asked;
+        self.read(request, &rules::LIST_TOKENS, |_, store, message| {
+            let api::ListTokensRequest { client, in_force, page_size, page_token } = message;
             let filter = TokenFilter { state: in_force.then_some(TokenState::InForce) };
             let page = Page { after: &page_token, max: size(page_size), filter };
             let ListPage { records, next } = store.tokens(named(&client), page).map_err(failed)?;
@@ -358,14 +358,14 @@ impl AdminService for Admin {
     }
 
     async fn rotate_key(&self, request: Request<api::RotateKeyRequest>) -> AdminResult<api::Key> {
-        self.write(request, &rules::ROTATE_KEY, |admin, store, asked| {
-            let algorithm = match asked.algorithm.as_str() {
+        self.write(request, &rules::ROTATE_KEY, |admin, store, message| {
+            let algorithm = match message.algorithm.as_str() {
                 "" | "ES256" => KeyAlgorithm::Es256,
                 "EdDSA" => KeyAlgorithm::Eddsa,
                 _ => return Err(invalid("algorithm", "must be ES256 or EdDSA")),
             };
             let key = Issuer::new(store, admin.config.issuer_settings())
-                .rotate_key(algorithm, asked.now)
+                .rotate_key(algorithm, message.now)
                 .map_err(issue_failed)?;
             Ok(key_message(&key, &store.keys().map_err(failed)?))
         })
@@ -373,8 +373,8 @@ impl AdminService for Admin {
     }
 
     async fn retire_key(&self, request: Request<api::KeyId>) -> AdminResult<api::Key> {
-        self.write(request, &rules::RETIRE_KEY, |_, store, asked| {
-            let kid = asked.kid;
+        self.write(request, &rules::RETIRE_KEY, |_, store, message| {
+            let kid = message.kid;
             store.retire_key(&kid).map_err(failed)?;
             let keys = store.keys().map_err(failed)?;
             let found = keys.iter().find(|key| key.kid == kid);
@@ -392,37 +392,37 @@ impl AdminService for Admin {
     }
 
     async fn add_staff(&self, request: Request<api::AddStaffRequest>) -> AdminResult<api::Staff> {
-        self.write(request, &rules::ADD_STAFF, |_, store, asked| changes::add_staff(store, asked)).await
+        self.write(request, &rules::ADD_STAFF, |_, store, message| changes::add_staff(store, message)).await
     }
 
     async fn change_staff(&self, request: Request<api::ChangeStaffRequest>) -> AdminResult<api::Staff> {
-        self.write(request, &rules::CHANGE_STAFF, |_, store, asked| changes::change_staff(store, asked)).await
+        self.write(request, &rules::CHANGE_STAFF, |_, store, message| changes::change_staff(store, message)).await
     }
 
     async fn list_pending_changes(
         &self,
         request: Request<api::ListPendingChangesRequest>,
     ) -> AdminResult<api::ListPendingChangesResponse> {
-        self.read(request, &rules::LIST_PENDING_CHANGES, |_, store, asked| changes::list(store, &asked)).await
+        self.read(request, &rules::LIST_PENDING_CHANGES, |_, store, message| changes::list(store, &message)).await
     }
 
     async fn approve_change(
         &self,
         request: Request<api::ApproveChangeRequest>,
     ) -> AdminResult<api::ApproveChangeResponse> {
-        self.write(request, &rules::APPROVE_CHANGE, |_, store, asked| changes::approve(store, &asked.id)).await
+        self.write(request, &rules::APPROVE_CHANGE, |_, store, message| changes::approve(store, &message.id)).await
     }
 
     async fn reject_change(
         &self,
         request: Request<api::RejectChangeRequest>,
     ) -> AdminResult<api::RejectChangeResponse> {
-        self.write(request, &rules::REJECT_CHANGE, |_, store, asked| changes::reject(store, &asked.id)).await
+        self.write(request, &rules::REJECT_CHANGE, |_, store, message| changes::reject(store, &message.id)).await
     }
 
     async fn remove_staff(&self, request: Request<api::StaffId>) -> AdminResult<api::Staff> {
-        self.write(request, &rules::REMOVE_STAFF, |_, store, asked| {
-            let id = asked.id;
+        self.write(request, &rules::REMOVE_STAFF, |_, store, message| {
+            let id = message.id;
             let found = store.staff().map_err(failed)?.into_iter().find(|staff| staff.id == id);
             store.remove_staff(&id).map_err(failed)?;
             Ok(staff_message(found.ok_or_else(|| failed(RegistryError::Unknown("member of staff", id)))?))
@@ -431,12 +431,13 @@ impl AdminService for Admin {
     }
 
     async fn can_i(&self, request: Request<api::CanIRequest>) -> AdminResult<api::CanIResponse> {
-        self.read(request, &rules::CAN_I, |admin, store, asked| can::can_i(&admin.contracts.load(), store, asked)).await
+        self.read(request, &rules::CAN_I, |admin, store, message| can::can_i(&admin.contracts.load(), store, message))
+            .await
     }
 
     async fn list_drift(&self, request: Request<api::ListDriftRequest>) -> AdminResult<api::ListDriftResponse> {
-        let list = |admin: &Admin, _: &dyn Store, asked| {
-            drift::list((&admin.config.data, &admin.config.vault), &admin.contracts.load(), &asked)
+        let list = |admin: &Admin, _: &dyn Store, message| {
+            drift::list((&admin.config.data, &admin.config.vault), &admin.contracts.load(), &message)
         };
         self.read(request, &rules::LIST_DRIFT, list).await
     }

@@ -126,17 +126,17 @@ fn unusual(hours: &BTreeMap<i64, u64>, from: i64) -> Vec<(i64, (Rule, String))> 
         let busy = counts[counts.len() * 19 / 20];
         let (of_day, _) = local(*hour);
         if *count > TIMES * busy {
-            let told = format!("{count} exchanges in the hour from {of_day}:00; in its busy hours it makes {busy}");
-            found.push((*hour, (Rule::UnusualRate, told)));
+            let reason = format!("{count} exchanges in the hour from {of_day}:00; in its busy hours it makes {busy}");
+            found.push((*hour, (Rule::UnusualRate, reason)));
         }
         let days: BTreeSet<i64> = before().map(|(other, _)| local(*other).1).collect();
         let same = before().filter(|(other, _)| local(**other).0 == of_day).count();
         if same == 0 {
-            let told = format!(
+            let reason = format!(
                 "{count} exchanges in the hour from {of_day}:00, at which it made none on the {} days before on which it asked",
                 days.len()
             );
-            found.push((*hour, (Rule::UnusualHour, told)));
+            found.push((*hour, (Rule::UnusualHour, reason)));
         }
     }
     found

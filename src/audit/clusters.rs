@@ -44,7 +44,7 @@ impl Clusters {
         let connection = Connection::open("")?;
         connection.execute_batch(
             "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -65536; BEGIN;
-             CREATE TABLE asked (idx INTEGER NOT NULL, kind INTEGER NOT NULL, day INTEGER NOT NULL, client TEXT NOT NULL,
+             CREATE TABLE request (idx INTEGER NOT NULL, kind INTEGER NOT NULL, day INTEGER NOT NULL, client TEXT NOT NULL,
                 purpose TEXT NOT NULL, official BLOB, person BLOB NOT NULL) STRICT;",
         )?;
         let mut put = connection.prepare("INSERT INTO asked VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?;
@@ -106,7 +106,7 @@ impl Clusters {
         least: usize,
     ) -> Result<Vec<Cluster>, AuditError> {
         let sql = format!(
-            "SELECT {name}, {others} AS others, COUNT(DISTINCT idx), {key}, {second} FROM asked WHERE {given}
+            "SELECT {name}, {others} AS others, COUNT(DISTINCT idx), {key}, {second} FROM request WHERE {given}
              GROUP BY {by} HAVING others >= ?1"
         );
         let behind = format!("SELECT DISTINCT idx FROM asked WHERE {behind} ORDER BY idx DESC LIMIT ?1");

@@ -102,23 +102,23 @@ impl FolderCheck<'_> {
         if self.data.join(FILE).exists() {
             self.signing_keys(&mut faults);
         }
-        let told = logged_state::logged_state_with(self.data, key.as_ref(), admin_events)?;
+        let logged = logged_state::logged_state_with(self.data, key.as_ref(), admin_events)?;
         let of = |file: &'static str| move |what: String| fault(file, what);
-        match told.faults_of_holds(self.data) {
+        match logged.faults_of_holds(self.data) {
             Ok(wrong) => faults.extend(wrong.into_iter().map(of("state/holds.json"))),
             Err(error) => faults.push(fault("state/holds.json", error.to_string())),
         }
-        match told.fault_of_alarm(self.data) {
+        match logged.fault_of_alarm(self.data) {
             Ok(wrong) => faults.extend(wrong.map(of("state/fork-alarm.json"))),
             Err(error) => faults.push(fault("state/fork-alarm.json", error.to_string())),
         }
         if is_gateway_s {
             let known: Vec<PathBuf> = faults.iter().map(|fault| fault.file.clone()).collect();
-            let differences = told.files().differences(self.data).into_iter();
+            let differences = logged.files().differences(self.data).into_iter();
             let of = |one: FileDifference| FolderFault { is_warning: one.is_warning, ..fault(one.file, one.what) };
             faults.extend(differences.map(of).filter(|fault| !known.contains(&fault.file)));
             let fetched = names_in(&self.data.join("state")).into_iter().filter(|name| is_fetched(name));
-            for file in fetched.map(|name| format!("state/{name}")).filter(|file| told.files().last(file).is_none()) {
+            for file in fetched.map(|name| format!("state/{name}")).filter(|file| logged.files().last(file).is_none()) {
                 let what = "is no revocation list that the log tells of: it was never in force here, or not since an earlier version";
                 faults.push(FolderFault { is_warning: true, ..fault(file, what) });
             }

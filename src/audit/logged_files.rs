@@ -142,17 +142,17 @@ mod tests {
     fn l9_the_last_entry_about_a_file_counts_and_an_older_file_is_told_from_a_foreign_one() {
         let folder = tempfile::tempdir().unwrap();
         let (data, file) = (folder.path(), "state/revocation.json");
-        let mut told = LoggedFiles::default();
-        assert_eq!((told.differences(data), told.last(file)), (Vec::new(), None), "the log tells of nothing");
+        let mut logged = LoggedFiles::default();
+        assert_eq!((logged.differences(data), logged.last(file)), (Vec::new(), None), "the log tells of nothing");
         for (index, content) in [(3, "one"), (700, "two")] {
-            told.take(index, FILE_EVENT, &object(file, &sha256(content.as_bytes())));
+            logged.take(index, FILE_EVENT, &object(file, &sha256(content.as_bytes())));
         }
         // Other acts, and files elsewhere, are not meant.
-        told.take(701, "log.hold", &object(file, "x"));
-        told.take(702, FILE_EVENT, &object("registry.sqlite", "x"));
-        told.take(703, FILE_EVENT, &object("state/../../etc/passwd", "x"));
+        logged.take(701, "log.hold", &object(file, "x"));
+        logged.take(702, FILE_EVENT, &object("registry.sqlite", "x"));
+        logged.take(703, FILE_EVENT, &object("state/../../etc/passwd", "x"));
         let what = || {
-            let found = told.differences(data);
+            let found = logged.differences(data);
             assert!(found.len() < 2, "{found:?}");
             found.into_iter().next().map(|one| (one.what, one.is_warning)).unwrap_or_default()
         };
@@ -165,14 +165,14 @@ mod tests {
         ] {
             std::fs::write(data.join(file), content).unwrap();
             assert!(what().0.starts_with(says) && !what().1 && what().0.is_empty() == says.is_empty(), "{:?}", what());
-            assert_eq!(told.version(file, &sha256(content.as_bytes())), version);
+            assert_eq!(logged.version(file, &sha256(content.as_bytes())), version);
         }
         // What is restated before it is pruned: the last word alone.
-        assert_eq!(told.within(&[0..=0]), Vec::<String>::new());
-        assert_eq!(told.within(&[1..=2]), [object(file, &sha256(b"two"))]);
+        assert_eq!(logged.within(&[0..=0]), Vec::<String>::new());
+        assert_eq!(logged.within(&[1..=2]), [object(file, &sha256(b"two"))]);
         // A content may come back, and is the newest then.
-        told.take(800, FILE_EVENT, &object(file, &sha256(b"one")));
-        assert_eq!(told.version(file, &sha256(b"one")), FileVersion::Newest);
+        logged.take(800, FILE_EVENT, &object(file, &sha256(b"one")));
+        assert_eq!(logged.version(file, &sha256(b"one")), FileVersion::Newest);
     }
 
     #[test]
@@ -180,18 +180,18 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (data, file) = (folder.path(), "keys/pseudonyms/2026-11.made");
         std::fs::create_dir_all(data.join("keys/pseudonyms")).unwrap();
-        let mut told = LoggedFiles::default();
-        told.take(5, FILE_EVENT, &object(file, &sha256(b"first")));
+        let mut logged = LoggedFiles::default();
+        logged.take(5, FILE_EVENT, &object(file, &sha256(b"first")));
         std::fs::write(data.join(file), "first").unwrap();
-        assert_eq!(told.differences(data), []);
+        assert_eq!(logged.differences(data), []);
         // Key and mark were replaced together.
         std::fs::write(data.join(file), "second").unwrap();
-        assert!(!told.differences(data)[0].is_warning);
-        told.take(9, FILE_EVENT, &object(file, &sha256(b"second")));
-        let found = told.differences(data);
+        assert!(!logged.differences(data)[0].is_warning);
+        logged.take(9, FILE_EVENT, &object(file, &sha256(b"second")));
+        let found = logged.differences(data);
         assert!(found[0].is_warning && found[0].what.contains("(entry 5)"), "{found:?}");
         // A list that is published no more is no fault.
-        told.take(10, FILE_EVENT, &object("state/fetched-aa.crl", "x"));
-        assert!(told.differences(data)[1].is_warning);
+        logged.take(10, FILE_EVENT, &object("state/fetched-aa.crl", "x"));
+        assert!(logged.differences(data)[1].is_warning);
     }
 }

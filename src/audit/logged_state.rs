@@ -38,9 +38,9 @@ fn place(index: u64) -> String {
 impl LoggedState {
     /// Returns the state after these events.
     pub fn after(admin_events: &[FileEvent]) -> Self {
-        let mut told = LoggedState::default();
-        admin_events.iter().for_each(|event| told.take(event));
-        told
+        let mut logged = LoggedState::default();
+        admin_events.iter().for_each(|event| logged.take(event));
+        logged
     }
 
     fn take(&mut self, FileEvent { index, event, object }: &FileEvent) {
@@ -114,8 +114,9 @@ impl LoggedState {
             )
         }));
         if holds.last != self.last_hold && faults.is_empty() {
-            let (last, told) = (holds.last, self.last_hold);
-            faults.push(format!("it says that {last} holds were placed, the log that {told} were: put the file back"));
+            let (last, logged) = (holds.last, self.last_hold);
+            faults
+                .push(format!("it says that {last} holds were placed, the log that {logged} were: put the file back"));
         }
         Ok(faults)
     }
@@ -249,8 +250,8 @@ mod tests {
         // Removed; the log's own is ended by its number, in the file or not.
         std::fs::remove_file(&file).unwrap();
         assert!(faults(&admin_events)[0].contains("hold 1 for 9/TA, which entry 5 placed, is missing"));
-        let told = LoggedState::after(&admin_events);
-        admin_events.push(event(7, RELEASE_EVENT, &told.lost_hold(1).unwrap()));
+        let logged = LoggedState::after(&admin_events);
+        admin_events.push(event(7, RELEASE_EVENT, &logged.lost_hold(1).unwrap()));
         assert_eq!(faults(&admin_events).len(), 1);
         admin_events.push(event(8, RELEASE_EVENT, &two.released_object()));
         assert!(faults(&admin_events)[0].contains("the log that 2 were"));

@@ -152,13 +152,13 @@ pub fn run(args: ClientArgs, output: Output) -> Result<(), CliError> {
         }
         ClientCommand::CanI { id, operation, purpose, official, address } => {
             let request = api::CanIRequest { client: id, operation, purpose, official, address, at: 0 };
-            let told = session.read(session.admin().can_i(request))?;
-            output.message(&told, || match told.allowed {
-                true => format!("yes: {}", told.explanation),
-                false => format!("no ({}, rule {}): {}", told.reason, told.rule, told.explanation),
+            let verdict = session.read(session.admin().can_i(request))?;
+            output.message(&verdict, || match verdict.allowed {
+                true => format!("yes: {}", verdict.explanation),
+                false => format!("no ({}, rule {}): {}", verdict.reason, verdict.rule, verdict.explanation),
             })?;
             // Said already; scripts see it by the code.
-            if told.allowed { Ok(()) } else { Err(CliError::Failed(String::new())) }
+            if verdict.allowed { Ok(()) } else { Err(CliError::Failed(String::new())) }
         }
         ClientCommand::Show { id } => {
             let client = session.read(session.admin().get_client(api::ClientId { id: id.clone() }))?;

@@ -27,8 +27,8 @@ const PAGE: u32 = 25;
 /// What waits.
 pub async fn list(State(console): State<Arc<Console>>, session: SignedIn, query: Form) -> Result<Markup, Failure> {
     let locale = session.locale;
-    let asked = ListPendingChangesRequest { page_size: PAGE, page_token: query.text("page").to_owned() };
-    let found = message_of(&session, console.admin.list_pending_changes(request(&session, asked)).await)?;
+    let message = ListPendingChangesRequest { page_size: PAGE, page_token: query.text("page").to_owned() };
+    let found = message_of(&session, console.admin.list_pending_changes(request(&session, message)).await)?;
     let body = html! {
         @if found.changes.is_empty() { p.empty { (locale.text("approvals-none")) } }
         @for one in &found.changes { (waiting(&session, one)) }
@@ -95,8 +95,10 @@ fn differences(locale: Locale, before: &str, after: &str) -> Markup {
     let members =
         |value: &Value| value.as_object().map(|all| all.keys().cloned().collect::<BTreeSet<_>>()).unwrap_or_default();
     // Who asks stands above.
-    let told = |name: &String| name != "requester" && (known(&before, name).is_some() || known(&after, name).is_some());
-    let names: BTreeSet<String> = members(&before).union(&members(&after)).filter(|name| told(name)).cloned().collect();
+    let shown =
+        |name: &String| name != "requester" && (known(&before, name).is_some() || known(&after, name).is_some());
+    let names: BTreeSet<String> =
+        members(&before).union(&members(&after)).filter(|name| shown(name)).cloned().collect();
     html! {
         div.scroll tabindex="0" role="region" aria-label=(locale.text("differences")) {
             table.differences {

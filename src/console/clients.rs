@@ -41,13 +41,13 @@ fn state(locale: Locale, client: &Client) -> Markup {
 pub async fn list(State(console): State<Arc<Console>>, session: SignedIn, query: Form) -> Result<Markup, Failure> {
     let locale = session.locale;
     let (agency, stands) = (query.text("agency"), query.text("state"));
-    let asked = ListClientsRequest {
+    let message = ListClientsRequest {
         agency: agency.to_owned(),
         page_size: 0,
         page_token: query.text("page").to_owned(),
         state: ClientState::from_str_name(stands).unwrap_or_default().into(),
     };
-    let found = message_of(&session, console.admin.list_clients(request(&session, asked)).await)?;
+    let found = message_of(&session, console.admin.list_clients(request(&session, message)).await)?;
     let rows: Vec<Vec<Markup>> = found
         .clients
         .iter()
@@ -168,12 +168,12 @@ pub async fn apply(
     Path((id, action)): Path<(String, String)>,
     Sent { session, form }: Sent,
 ) -> Result<Redirect, Failure> {
-    let asked = change(&session, &form, ClientId { id: id.clone() });
+    let message = change(&session, &form, ClientId { id: id.clone() });
     let done = match action.as_str() {
-        "suspend" => console.admin.suspend_client(asked).await.map(|_| ()),
-        "resume" => console.admin.resume_client(asked).await.map(|_| ()),
-        "retire" => console.admin.retire_client(asked).await.map(|_| ()),
-        "revoke-tokens" => console.admin.revoke_client_tokens(asked).await.map(|_| ()),
+        "suspend" => console.admin.suspend_client(message).await.map(|_| ()),
+        "resume" => console.admin.resume_client(message).await.map(|_| ()),
+        "retire" => console.admin.retire_client(message).await.map(|_| ()),
+        "revoke-tokens" => console.admin.revoke_client_tokens(message).await.map(|_| ()),
         _ => return Err(Failure::plain(session.locale, StatusCode::NOT_FOUND, "failure-not-found")),
     };
     done.map_err(|status| Failure::of(&session, &status))?;
@@ -232,8 +232,8 @@ pub async fn register(
         return Ok(Err(confirm(&session, &form, &names, end)));
     }
     let text = |name: &str| form.text(name).to_owned();
-    let asked = AddClientRequest { id: text("id"), agency: text("agency"), contact: text("contact"), names };
-    let added = message_of(&session, console.admin.add_client(change(&session, &form, asked)).await)?;
+    let message = AddClientRequest { id: text("id"), agency: text("agency"), contact: text("contact"), names };
+    let added = message_of(&session, console.admin.add_client(change(&session, &form, message)).await)?;
     Ok(Ok(Redirect::to(&format!("{HERE}/{}", added.id))))
 }
 

@@ -72,14 +72,14 @@ fn query(form: &Form) -> Option<Query> {
 pub async fn search(State(console): State<Arc<Console>>, session: SignedIn, form: Form) -> Result<Markup, Failure> {
     let locale = session.locale;
     let wrong = || Failure::plain(locale, StatusCode::BAD_REQUEST, "failure-moment");
-    let asked = SearchRequest {
+    let message = SearchRequest {
         query: Some(query(&form).ok_or_else(wrong)?),
         page_size: PAGE,
         page_token: form.text("page").to_owned(),
         reason: form.text("reason").to_owned(),
         from_log: form.text("from_log") == "yes",
     };
-    let found = message_of(&session, console.audit.search(request(&session, asked)).await)?;
+    let found = message_of(&session, console.audit.search(request(&session, message)).await)?;
     let rows: Vec<Vec<Markup>> = found.entries.iter().filter_map(|one| row(locale, one)).collect();
     let mut filters: Vec<(&str, &str)> = FIELDS.iter().map(|(name, _)| (*name, form.text(name))).collect();
     filters.extend(["from", "to", "reason", "from_log"].map(|name| (name, form.text(name))));
@@ -289,8 +289,8 @@ async fn verified(
 }
 
 async fn receipt_of(console: &Console, session: &SignedIn, index: u64) -> Result<String, Status> {
-    let asked = GetReceiptRequest { of: Some(get_receipt_request::Of::Index(index)) };
-    Ok(console.audit.get_receipt(request(session, asked)).await?.into_inner().receipt)
+    let message = GetReceiptRequest { of: Some(get_receipt_request::Of::Index(index)) };
+    Ok(console.audit.get_receipt(request(session, message)).await?.into_inner().receipt)
 }
 
 /// The receipt of an entry, as a file.

@@ -53,13 +53,13 @@ pub fn rows(locale: Locale, grants: &[Grant]) -> Markup {
 pub async fn list(State(console): State<Arc<Console>>, session: SignedIn, query: Form) -> Result<Markup, Failure> {
     let locale = session.locale;
     let (client, state) = (query.text("client"), query.text("state"));
-    let asked = ListGrantsRequest {
+    let message = ListGrantsRequest {
         client: client.to_owned(),
         pending: state == "waiting",
         page_size: 0,
         page_token: query.text("page").to_owned(),
     };
-    let found = message_of(&session, console.admin.list_grants(request(&session, asked)).await)?;
+    let found = message_of(&session, console.admin.list_grants(request(&session, message)).await)?;
     let body = html! {
         @if session.has(&[Role::Administrator]) {
             p { a.button href="/console/grants/add" { (locale.text("grant-add")) } }
@@ -124,8 +124,8 @@ pub async fn withdraw(
     Path(id): Path<String>,
     Sent { session, form }: Sent,
 ) -> Result<Redirect, Failure> {
-    let asked = change(&session, &form, GrantId { id: id.clone() });
-    console.admin.withdraw_grant(asked).await.map_err(|status| Failure::of(&session, &status))?;
+    let message = change(&session, &form, GrantId { id: id.clone() });
+    console.admin.withdraw_grant(message).await.map_err(|status| Failure::of(&session, &status))?;
     Ok(Redirect::to(&format!("{HERE}/{id}")))
 }
 
@@ -200,7 +200,7 @@ fn class_of(locale: Locale, class: DataClass) -> Markup {
 pub async fn add(State(console): State<Arc<Console>>, Sent { session, form }: Sent) -> Result<Redirect, Failure> {
     let wrong = || Failure::plain(session.locale, StatusCode::BAD_REQUEST, "failure-number");
     let days: i64 = form.number("days").ok_or_else(wrong)?;
-    let asked = AddGrantRequest {
+    let message = AddGrantRequest {
         client: form.text("client").to_owned(),
         scopes: form.list("scope"),
         purposes: form.list("purpose"),
@@ -213,6 +213,6 @@ pub async fn add(State(console): State<Arc<Console>>, Sent { session, form }: Se
         legal_basis: form.text("legal_basis").to_owned(),
         networks: form.list("network"),
     };
-    let added = message_of(&session, console.admin.add_grant(change(&session, &form, asked)).await)?;
+    let added = message_of(&session, console.admin.add_grant(change(&session, &form, message)).await)?;
     Ok(Redirect::to(&format!("{HERE}/{}", added.id)))
 }

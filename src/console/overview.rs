@@ -43,8 +43,8 @@ pub async fn page(State(console): State<Arc<Console>>, session: SignedIn) -> Res
 /// Grants and signing keys that end within 30 days, the next one first.
 async fn ending(console: &Console, session: &SignedIn) -> Result<Markup, Failure> {
     let (locale, now) = (session.locale, now());
-    let asked = ListGrantsRequest { page_size: LOOKED_AT, ..Default::default() };
-    let grants = message_of(session, console.admin.list_grants(request(session, asked)).await)?;
+    let message = ListGrantsRequest { page_size: LOOKED_AT, ..Default::default() };
+    let grants = message_of(session, console.admin.list_grants(request(session, message)).await)?;
     let keys = message_of(session, console.admin.list_keys(request(session, ListKeysRequest {})).await)?;
     let soon = |end: i64| end > now && end - now <= SOON_S;
     let mut all: Vec<(i64, Vec<Markup>)> = Vec::new();

@@ -63,13 +63,13 @@ pub fn rows(session: &SignedIn, tokens: &[Token]) -> Markup {
 pub async fn list(State(console): State<Arc<Console>>, session: SignedIn, query: Form) -> Result<Markup, Failure> {
     let locale = session.locale;
     let (client, state) = (query.text("client"), query.text("state"));
-    let asked = ListTokensRequest {
+    let message = ListTokensRequest {
         client: client.to_owned(),
         in_force: state == "in-force",
         page_size: 0,
         page_token: query.text("page").to_owned(),
     };
-    let found = message_of(&session, console.admin.list_tokens(request(&session, asked)).await)?;
+    let found = message_of(&session, console.admin.list_tokens(request(&session, message)).await)?;
     let body = html! {
         @if session.has(&[Role::Administrator]) { (issuing(&session, client)) }
         (client_filter(locale, HERE, client, (state, "in-force", "state-in-force")))
@@ -104,14 +104,14 @@ pub async fn issue(State(console): State<Arc<Console>>, Sent { session, form }: 
     let locale = session.locale;
     let hours: u32 =
         form.number("hours").ok_or_else(|| Failure::plain(locale, StatusCode::BAD_REQUEST, "failure-number"))?;
-    let asked = IssueTokenRequest {
+    let message = IssueTokenRequest {
         client: form.text("client").to_owned(),
         certificate: form.text("certificate").to_owned(),
         scopes: form.list("scope"),
         lifetime_s: hours.saturating_mul(3_600),
         starts_in_s: 0,
     };
-    let issued = message_of(&session, console.admin.issue_token(change(&session, &form, asked)).await)?;
+    let issued = message_of(&session, console.admin.issue_token(change(&session, &form, message)).await)?;
     let record = issued.record.unwrap_or_default();
     let body = html! {
         div.notice { p { (locale.text("token-once")) } }

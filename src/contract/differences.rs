@@ -43,14 +43,14 @@ mod tests {
         let operation = contracts.operation("/ndxp.population.v1.PopulationService/GetCitizen").unwrap();
         let message = |value| DynamicMessage::deserialize(operation.response.message.clone(), value).unwrap();
         let one = json!({ "citizenId": "022055356620", "name": { "given": "An" }, "gender": "MALE" });
-        let told = |other| {
+        let differing = |other| {
             let mut found = BTreeSet::new();
             differences(&message(one.clone()), &message(other), "", &mut found);
             found.into_iter().collect::<Vec<_>>()
         };
-        assert!(told(one.clone()).is_empty());
+        assert!(differing(one.clone()).is_empty());
         let other = json!({ "citizenId": "022055356621", "name": { "given": "Bình" }, "bloodType": "A" });
-        let found = told(other);
+        let found = differing(other);
         assert!(
             ["citizen_id", "gender", "name.given"].iter().all(|path| found.contains(&(*path).to_owned())),
             "{found:?}"

@@ -110,10 +110,10 @@ impl FieldTree {
 
     /// What a mask lets through, by path; a message whose own fields are listed is not listed itself.
     pub fn allowed(&self, mask: &Mask) -> Vec<String> {
-        let mut told = mask.allowed.clone();
+        let mut disclosed_nodes = mask.allowed.clone();
         // The message itself is no field.
-        told[0] = false;
-        Disclosed { told, ..Disclosed::up_to(0) }.paths(self)
+        disclosed_nodes[0] = false;
+        Disclosed { disclosed_nodes, ..Disclosed::up_to(0) }.paths(self)
     }
 
     /// Whether a mask lets a path through.
@@ -159,7 +159,7 @@ impl Mask {
 /// What was disclosed by the messages of one exchange: fields, and the people and enterprises that they name.
 #[derive(Debug, Clone)]
 pub struct Disclosed {
-    told: Vec<bool>,
+    disclosed_nodes: Vec<bool>,
     /// Sorted; a bounded number of them, most often one to three.
     subjects: Vec<String>,
     most: usize,
@@ -169,7 +169,7 @@ pub struct Disclosed {
 impl Disclosed {
     /// Nothing yet; at most so many different subjects are remembered, and the others counted.
     pub fn up_to(most: usize) -> Self {
-        Disclosed { told: Vec::new(), subjects: Vec::new(), most, omitted: 0 }
+        Disclosed { disclosed_nodes: Vec::new(), subjects: Vec::new(), most, omitted: 0 }
     }
 
     /// Ids of people and enterprises, each once.
@@ -196,9 +196,9 @@ impl Disclosed {
 
     /// Their paths, sorted as the contract has them; a message whose own fields are listed is not listed itself.
     pub fn paths(&self, tree: &FieldTree) -> Vec<String> {
-        let told = |index: usize| self.told.get(index).copied().unwrap_or(false);
-        let shown = |node: &&FieldNode| !node.children.iter().any(|(_, child)| told(*child));
-        let nodes = tree.nodes.iter().enumerate().filter(|(index, _)| told(*index)).map(|(_, node)| node);
+        let disclosed_nodes = |index: usize| self.disclosed_nodes.get(index).copied().unwrap_or(false);
+        let shown = |node: &&FieldNode| !node.children.iter().any(|(_, child)| disclosed_nodes(*child));
+        let nodes = tree.nodes.iter().enumerate().filter(|(index, _)| disclosed_nodes(*index)).map(|(_, node)| node);
         nodes.filter(shown).map(|node| node.path.clone()).collect()
     }
 }
@@ -218,7 +218,7 @@ pub fn keep(
     message: &Bytes,
     disclosed: &mut Disclosed,
 ) -> Result<Bytes, MalformedMessage> {
-    disclosed.told.resize(tree.nodes.len(), false);
+    disclosed.disclosed_nodes.resize(tree.nodes.len(), false);
     let kept = FieldWalk { tree, mask, disclosed }.message(0, message)?;
     Ok(kept.map_or_else(|| message.clone(), Bytes::from))
 }
@@ -244,7 +244,7 @@ impl FieldWalk<'_> {
                 out.get_or_insert_with(|| bytes[..start].to_vec());
                 continue;
             };
-            self.disclosed.told[child] = true;
+            self.disclosed.disclosed_nodes[child] = true;
             if self.tree.nodes[child].subject {
                 // Told as it is, and named as it is: with blanks around it, it is the same id.
                 let id = std::str::from_utf8(field.content.ok_or(MalformedMessage)?).map_err(|_| MalformedMessage)?;

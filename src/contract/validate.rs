@@ -234,10 +234,10 @@ message Told { string text = 1; }
             (json!({ "must": "x", "born": { "year": 2023, "month": 2, "day": 29 } }), "born", "no date"),
         ] {
             let found = check(&OPERATION.request, &ask(&request));
-            let told: Vec<_> =
+            let violations: Vec<_> =
                 found.iter().map(|one| (one.field.as_str(), one.description.contains(description))).collect();
             let wanted = if field.is_empty() { vec![] } else { vec![(field, true)] };
-            assert_eq!(told, wanted, "{request}: {found:?}");
+            assert_eq!(violations, wanted, "{request}: {found:?}");
             assert!(found.iter().all(|one| !one.description.contains("secret")), "{found:?}");
         }
         let unknown = DynamicMessage::decode(OPERATION.request.message.clone(), &b"\x3a\x01x\x78\x01"[..]).unwrap();

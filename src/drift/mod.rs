@@ -37,7 +37,7 @@ struct Slot {
     unsaved: u64,
     last_s: i64,
     /// Whether its policy reports it.
-    told: bool,
+    reported: bool,
     /// What the file says of it when it is written first.
     first: PathDrift,
     source: String,
@@ -85,7 +85,7 @@ impl DriftTable {
                 let Some(kind) = DriftKind::named(&one.kind) else { continue };
                 let counter = metrics.of(&kept.about.source, &operation, one.field_or_path(), kind.as_str());
                 let (source, last_s) = (kept.about.source.clone(), one.last_s);
-                let slot = Slot { unsaved: 0, last_s, told: false, first: one.clone(), source, counter };
+                let slot = Slot { unsaved: 0, last_s, reported: false, first: one.clone(), source, counter };
                 counts.slots.insert((operation.clone(), kind, one.path.clone()), slot);
             }
         }
@@ -110,7 +110,7 @@ impl DriftTable {
             if let Some(slot) = known {
                 slot.unsaved += 1;
                 slot.last_s = slot.last_s.max(now_s);
-                slot.told |= policy != DriftPolicy::Pass;
+                slot.reported |= policy != DriftPolicy::Pass;
                 slot.counter.inc();
                 continue;
             }
@@ -167,8 +167,8 @@ impl DriftTable {
         let source = operation.source.id.clone();
         let counter = self.metrics.of(&source, &operation.full_name, first.field_or_path(), drift.kind.as_str());
         counter.inc();
-        let told = policy != DriftPolicy::Pass;
-        counts.slots.insert(key, Slot { unsaved: 1, last_s: now_s, told, first, source, counter });
+        let reported = policy != DriftPolicy::Pass;
+        counts.slots.insert(key, Slot { unsaved: 1, last_s: now_s, reported, first, source, counter });
         counts.operations.entry(operation.full_name.clone()).or_insert_with(|| OperationInfo::of(operation));
         counts.is_new = true;
     }
@@ -176,7 +176,7 @@ impl DriftTable {
     /// The sources whose responses have drifted within the last day, where their policy has it told of.
     pub fn fresh(&self, now_s: i64) -> BTreeSet<String> {
         let counts = self.counts();
-        let fresh = counts.slots.values().filter(|slot| slot.told && slot.last_s + FRESH_S > now_s);
+        let fresh = counts.slots.values().filter(|slot| slot.reported && slot.last_s + FRESH_S > now_s);
         fresh.map(|slot| slot.source.clone()).collect()
     }
 

@@ -72,7 +72,7 @@ impl Driver for XRoadDriver {
                 return Err(SourceError::protocol("X-Road takes one message and gives one"));
             };
             let ids = connection.xroad.as_ref().ok_or(SourceError::internal("its connection entry has no [xroad]"))?;
-            let asked = XRoadRequest {
+            let exchange = XRoadRequest {
                 connection: &connection,
                 ids,
                 operation: &call.operation,
@@ -81,9 +81,9 @@ impl Driver for XRoadDriver {
             };
             match &call.operation.binding {
                 Binding::XRoadSoap { service_code, service_version, soap } => {
-                    asked.soap(service_code, service_version, soap).await
+                    exchange.soap(service_code, service_version, soap).await
                 }
-                Binding::XRoadRest { service_code, rest } => asked.rest(service_code, rest).await,
+                Binding::XRoadRest { service_code, rest } => exchange.rest(service_code, rest).await,
                 _ => Err(SourceError::protocol("no X-Road binding")),
             }
         })

@@ -142,11 +142,11 @@ mod tests {
             (&|bytes| bytes[HEAD..].fill(0), "at byte 64: the journal ends before entry 0, where 2 were sealed"),
             (&|bytes| bytes.truncate(0), "at byte 0: the segment was cut off here"),
         ];
-        for (number, (damage, told)) in changes.into_iter().enumerate() {
+        for (number, (damage, expected)) in changes.into_iter().enumerate() {
             change(&segment, damage);
             for error in [verified(folder.path(), None), verified(folder.path(), Some(&key))] {
                 let error = error.unwrap_err();
-                assert!(error.contains(told) && error.contains(".seg"), "{number}: {error}");
+                assert!(error.contains(expected) && error.contains(".seg"), "{number}: {error}");
             }
             std::fs::write(&segment, &whole).unwrap();
         }

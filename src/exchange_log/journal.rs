@@ -419,7 +419,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = filled(folder.path());
         let whole = std::fs::read(&path).unwrap();
-        for (damaged, told) in [
+        for (damaged, expected) in [
             (Vec::new(), "at byte 0: the segment was cut off here"),
             (vec![0; whole.len()], "at byte 0: is no journal segment"),
             ([vec![0; 512], whole[512..].to_vec()].concat(), "at byte 0: is no journal segment"),
@@ -428,7 +428,7 @@ mod tests {
         ] {
             std::fs::write(&path, damaged).unwrap();
             let error = refused(folder.path(), 0);
-            assert!(error.contains(told) && error.contains(".seg"), "{error}");
+            assert!(error.contains(expected) && error.contains(".seg"), "{error}");
         }
         std::fs::remove_file(&path).unwrap();
         assert!(refused(folder.path(), 4).contains("no journal segment, where 4 entries"));

@@ -332,7 +332,7 @@ impl<P: Fn(u64, u64) + Sync> Verification<'_, P> {
         let full = checkpoint.size / TILE as u64;
         let (next, wrong, done) = (AtomicU64::new(0), AtomicU64::new(u64::MAX), AtomicU64::new(0));
         let found: Mutex<Vec<(u64, Vec<Hash>)>> = Mutex::default();
-        let told: Mutex<FileEvents> = Mutex::default();
+        let events: Mutex<FileEvents> = Mutex::default();
         let errors: Mutex<Vec<(u64, LogError)>> = Mutex::default();
         let work = || {
             loop {
@@ -352,7 +352,7 @@ impl<P: Fn(u64, u64) + Sync> Verification<'_, P> {
                     }
                 }
                 let entries = nodes.len() as u64 * TILE as u64;
-                lock(&told).append(admin_events);
+                lock(&events).append(admin_events);
                 lock(&found).push((first, nodes));
                 (self.progress)(done.fetch_add(entries, Ordering::Relaxed) + entries, checkpoint.size);
             }
@@ -366,20 +366,20 @@ impl<P: Fn(u64, u64) + Sync> Verification<'_, P> {
         }
         let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
         found.sort_by_key(|(first, _)| *first);
-        let mut told = told.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let mut events = events.into_inner().unwrap_or_else(PoisonError::into_inner);
         let width = (checkpoint.size % TILE as u64) as usize;
-        let rest = if width == 0 { Vec::new() } else { self.bundle(full, width, false, &mut told)? };
-        self.check_events(&pruned, &told.pruned)?;
-        told.of_state.sort();
+        let rest = if width == 0 { Vec::new() } else { self.bundle(full, width, false, &mut events)? };
+        self.check_events(&pruned, &events.pruned)?;
+        events.of_state.sort();
         let bundles = pruned.runs().iter().map(|run| run.end() - run.start() + 1).sum::<u64>();
         let nodes = found.into_iter().flat_map(|(_, nodes)| nodes).collect();
-        Ok(Leaves { nodes, rest, pruned: bundles * TILE as u64, admin_events: told.of_state })
+        Ok(Leaves { nodes, rest, pruned: bundles * TILE as u64, admin_events: events.of_state })
     }
 
     /// Every pruning is an entry of the log: a bundle that is missing without one was removed.
-    fn check_events(&self, pruned: &Pruned, told: &[String]) -> Result<(), LogError> {
+    fn check_events(&self, pruned: &Pruned, events: &[String]) -> Result<(), LogError> {
         let mut admin_events = Pruned::default();
-        for object in told {
+        for object in events {
             let run = object.strip_prefix("bundles:").and_then(|run| run.split_once('-'));
             let run = run.and_then(|(first, last)| Some(first.parse::<u64>().ok()?..=last.parse::<u64>().ok()?));
             if let Some(run) = run.filter(|run| run.start() <= run.end()) {

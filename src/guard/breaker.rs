@@ -193,7 +193,7 @@ mod tests {
     }
 
     /// Of one of three clients, in turn.
-    fn told(breaker: &Breaker, operation: usize, health: SourceHealth, took: Duration, now: Instant) {
+    fn record(breaker: &Breaker, operation: usize, health: SourceHealth, took: Duration, now: Instant) {
         thread_local!(static TURN: Cell<usize> = const { Cell::new(0) });
         let name = ["a", "b", "c"][TURN.replace(TURN.get() + 1) % 3];
         let passage = breaker.try_acquire(operation, ClientKey::of(name), now, true).unwrap();
@@ -216,10 +216,10 @@ mod tests {
     fn it_opens_on_failures_probes_once_and_closes_on_an_answer() {
         let (breaker, start) = (breaker(), Instant::now());
         for health in [SourceHealth::Responded, SourceHealth::Responded, SourceHealth::Unreachable] {
-            told(&breaker, 0, health, QUICK, start);
+            record(&breaker, 0, health, QUICK, start);
             assert_eq!(ask(&breaker, 0, start, true), Ok(usual()));
         }
-        told(&breaker, 0, SourceHealth::Unreachable, QUICK, start);
+        record(&breaker, 0, SourceHealth::Unreachable, QUICK, start);
         assert_eq!(ask(&breaker, 1, start, true), Err(Duration::from_secs(5)));
         let later = start + Duration::from_secs(5);
         let probe = ask(&breaker, 1, later, true).unwrap();
@@ -229,7 +229,7 @@ mod tests {
         assert!(ask(&breaker, 1, later, true).is_err());
         let probe = ask(&breaker, 1, again, true).unwrap();
         breaker.abandon_probe(1, probe);
-        told(&breaker, 0, SourceHealth::Responded, QUICK, again);
+        record(&breaker, 0, SourceHealth::Responded, QUICK, again);
         assert_eq!((ask(&breaker, 0, again, true), breaker.state()), (Ok(usual()), BreakerState::Closed));
     }
 
@@ -237,25 +237,25 @@ mod tests {
     fn it_opens_on_slowness_and_a_slow_probe_does_not_close_it() {
         let (breaker, start) = (breaker(), Instant::now());
         for took in [SLOW, QUICK, SLOW, SLOW] {
-            told(&breaker, 0, SourceHealth::Responded, took, start);
+            record(&breaker, 0, SourceHealth::Responded, took, start);
         }
         assert!(is_closed(&breaker, 0), "three of four are not four fifths");
-        told(&breaker, 0, SourceHealth::Responded, SLOW, start);
-        told(&breaker, 0, SourceHealth::Responded, SLOW, start);
+        record(&breaker, 0, SourceHealth::Responded, SLOW, start);
+        record(&breaker, 0, SourceHealth::Responded, SLOW, start);
         assert_eq!(breaker.state(), BreakerState::Open);
         let later = start + Duration::from_secs(5);
-        told(&breaker, 0, SourceHealth::Responded, SLOW, later);
+        record(&breaker, 0, SourceHealth::Responded, SLOW, later);
         assert_eq!((breaker.state(), breaker.clients()), (BreakerState::HalfOpen, 1), "one client's says so");
-        told(&breaker, 0, SourceHealth::Responded, SLOW, later);
+        record(&breaker, 0, SourceHealth::Responded, SLOW, later);
         assert_eq!((breaker.state(), breaker.clients()), (BreakerState::Open, 0));
     }
 
     #[test]
     fn one_operation_that_always_fails_shuts_itself_and_no_other() {
         let (breaker, start) = (breaker(), Instant::now());
-        (0..4).for_each(|_| told(&breaker, 0, SourceHealth::Failed, QUICK, start));
+        (0..4).for_each(|_| record(&breaker, 0, SourceHealth::Failed, QUICK, start));
         assert!(ask(&breaker, 0, start, true).is_err() && is_closed(&breaker, 1));
-        told(&breaker, 1, SourceHealth::Responded, QUICK, start);
+        record(&breaker, 1, SourceHealth::Responded, QUICK, start);
         assert!(ask(&breaker, 0, start, true).is_err() && is_closed(&breaker, 1));
     }
 
@@ -281,17 +281,17 @@ mod tests {
     #[test]
     fn a_failing_operation_as_the_source_s_probe_does_not_keep_it_shut() {
         let (breaker, start) = (breaker(), Instant::now());
-        (0..4).for_each(|_| told(&breaker, 1, SourceHealth::Unreachable, QUICK, start));
+        (0..4).for_each(|_| record(&breaker, 1, SourceHealth::Unreachable, QUICK, start));
         let later = start + Duration::from_secs(5);
-        told(&breaker, 0, SourceHealth::Failed, QUICK, later);
-        told(&breaker, 1, SourceHealth::Responded, QUICK, later);
+        record(&breaker, 0, SourceHealth::Failed, QUICK, later);
+        record(&breaker, 1, SourceHealth::Responded, QUICK, later);
         assert!(is_closed(&breaker, 0) && is_closed(&breaker, 1));
     }
 
     #[test]
     fn what_may_not_probe_passes_beside_and_only_an_answer_to_it_counts() {
         let (breaker, start) = (breaker(), Instant::now());
-        (0..4).for_each(|_| told(&breaker, 0, SourceHealth::Unreachable, QUICK, start));
+        (0..4).for_each(|_| record(&breaker, 0, SourceHealth::Unreachable, QUICK, start));
         assert!(ask(&breaker, 0, start, false).is_err(), "not before its time is over");
         let later = start + Duration::from_secs(5);
         let beside = ask(&breaker, 0, later, false).unwrap();
@@ -308,7 +308,7 @@ mod tests {
         #[test]
         fn probes_that_go_away_never_shut_out_the_next_call(leaves in proptest::collection::vec((0usize..2, any::<bool>()), 0..50)) {
             let (breaker, start) = (breaker(), Instant::now());
-            (0..4).for_each(|_| told(&breaker, 0, SourceHealth::Unreachable, QUICK, start));
+            (0..4).for_each(|_| record(&breaker, 0, SourceHealth::Unreachable, QUICK, start));
             let later = start + Duration::from_secs(5);
             for (operation, may_probe) in leaves {
                 let passage = ask(&breaker, operation, later, may_probe).unwrap();

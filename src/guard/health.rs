@@ -77,7 +77,7 @@ impl OperationHub {
     fn try_call_at(&self, client: &Arc<str>, now: Instant, may_probe: bool) -> Option<HubCall> {
         let passage = self.health.breaker.try_acquire(self.operation, ClientKey::of(client), now, may_probe).ok()?;
         let goes = !passage.is_bypass() || self.health.is_due(self.operation, now);
-        goes.then(|| HubCall { hub: self.clone(), client: client.clone(), passage, told: false })
+        goes.then(|| HubCall { hub: self.clone(), client: client.clone(), passage, recorded: false })
     }
 }
 
@@ -86,7 +86,7 @@ pub struct HubCall {
     hub: OperationHub,
     client: Arc<str>,
     passage: CircuitPass,
-    told: bool,
+    recorded: bool,
 }
 
 impl HubCall {
@@ -98,7 +98,7 @@ impl HubCall {
     /// Records how the call ended, and how long it took.
     pub fn record(mut self, health: SourceHealth, took: Duration) {
         if health != SourceHealth::Unknown {
-            self.told = true;
+            self.recorded = true;
             if health == SourceHealth::Responded && self.passage.is_bypass() {
                 self.hub.health.bypass_succeeded(self.hub.operation);
             }
@@ -110,7 +110,7 @@ impl HubCall {
 
 impl Drop for HubCall {
     fn drop(&mut self) {
-        if self.passage.probes() && !self.told {
+        if self.passage.probes() && !self.recorded {
             self.hub.health.breaker.abandon_probe(self.hub.operation, self.passage);
         }
     }
@@ -136,13 +136,13 @@ mod tests {
         let later = Instant::now() + BreakerSettings::default().open_for;
         let passage = health.breaker.try_acquire(0, ClientKey::of("a"), later, true).unwrap();
         assert!(passage.probes());
-        drop(HubCall { hub: hub.clone(), client: a(), passage, told: false });
-        assert!(hub.try_call(&a(), false).is_some_and(|asked| !asked.probes()), "one that may not probe goes beside");
-        let asked = hub.try_call(&a(), true).unwrap();
-        assert!(asked.probes() && hub.try_call(&a(), true).is_none());
-        asked.record(SourceHealth::Unknown, Duration::ZERO);
+        drop(HubCall { hub: hub.clone(), client: a(), passage, recorded: false });
+        assert!(hub.try_call(&a(), false).is_some_and(|call| !call.probes()), "one that may not probe goes beside");
+        let call = hub.try_call(&a(), true).unwrap();
+        assert!(call.probes() && hub.try_call(&a(), true).is_none());
+        call.record(SourceHealth::Unknown, Duration::ZERO);
         hub.try_call(&a(), true).unwrap().record(SourceHealth::Responded, Duration::ZERO);
-        assert!(hub.try_call(&a(), true).is_some_and(|asked| !asked.probes()));
+        assert!(hub.try_call(&a(), true).is_some_and(|call| !call.probes()));
     }
 
     #[test]
@@ -168,9 +168,9 @@ mod tests {
         // One at a time goes by it, less and less often as long as none is answered; it holds up nobody's probe.
         let mut went = Vec::new();
         for second in 0..200 {
-            if let Some(asked) = upload.try_call_at(&a(), start + Duration::from_secs(second), false) {
-                assert!(!asked.probes());
-                asked.record(SourceHealth::Failed, Duration::ZERO);
+            if let Some(call) = upload.try_call_at(&a(), start + Duration::from_secs(second), false) {
+                assert!(!call.probes());
+                call.record(SourceHealth::Failed, Duration::ZERO);
                 went.push(second);
             }
         }
@@ -183,6 +183,6 @@ mod tests {
         drop(probe);
         assert!(upload.try_call_at(&a(), later + Duration::from_secs(1), false).is_none());
         dawdles.record(SourceHealth::Responded, Duration::ZERO);
-        assert!(upload.try_call(&a(), false).is_some_and(|asked| !asked.passage.is_bypass()), "it is closed");
+        assert!(upload.try_call(&a(), false).is_some_and(|call| !call.passage.is_bypass()), "it is closed");
     }
 }

@@ -141,7 +141,7 @@ pub struct Permit {
     may_probe: bool,
     /// Whether it is the one call of its source that continues although its caller cancels.
     goes_on: bool,
-    told: bool,
+    recorded: bool,
 }
 
 impl Guard {
@@ -272,13 +272,13 @@ impl OperationGuard {
             PermitKind::Stream(stream) => (None, Some(stream)),
         };
         let (key, client, may_probe) = (ClientKey::of(client), Arc::from(client), may_probe(now));
-        let (passage, told) = (CircuitPass::closed(key), stream.is_some());
+        let (passage, recorded) = (CircuitPass::closed(key), stream.is_some());
         let mut permit =
-            Permit { guard, client, stream, pace, taken, operation, passage, may_probe, goes_on: false, told };
+            Permit { guard, client, stream, pace, taken, operation, passage, may_probe, goes_on: false, recorded };
         // Checked last: a call that waited must not reach a source that has failed in the meantime.
         let acquired = permit.guard.breaker.try_acquire(operation, key, now, may_probe);
         permit.passage = acquired.map_err(|shut| {
-            permit.told = true;
+            permit.recorded = true;
             let refusal = Refusal::retry(Reason::SourceCircuitOpen, shut.after);
             let detail = if shut.for_client { "the source fails at this client's calls" } else { "" };
             Refusal { detail: detail.to_owned(), ..refusal }
@@ -328,7 +328,7 @@ impl Permit {
             }
             return;
         };
-        self.told = true;
+        self.recorded = true;
         if guard.left.load(Ordering::Relaxed) > 0 {
             guard.left.store(0, Ordering::Relaxed);
         }
@@ -368,17 +368,17 @@ impl Permit {
 
     /// Returns how long to wait before another attempt, after `attempts` have failed and the source has sent this `Retry-After`; `None`
     /// where there is none: the source's retry budget or the call's time is used up, or the breaker has opened.
-    pub fn retry_in(&self, attempts: u32, asked: Option<Duration>, deadline: Instant) -> Option<Duration> {
+    pub fn retry_in(&self, attempts: u32, retry_after: Option<Duration>, deadline: Instant) -> Option<Duration> {
         if self.passage.probes() || !self.guard.breaker.is_closed(self.operation, self.client_key()) {
             return None;
         }
-        self.guard.retries.next(attempts, asked, deadline, || self.take_retry())
+        self.guard.retries.next(attempts, retry_after, deadline, || self.take_retry())
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        if !self.told {
+        if !self.recorded {
             self.guard.left.fetch_add(1, Ordering::Relaxed);
             if self.passage.probes() {
                 self.guard.breaker.abandon_probe(self.operation, self.passage);

@@ -54,7 +54,7 @@ struct Waiter {
     number: u64,
     /// In the queue, so it may be evicted.
     queued: bool,
-    told: oneshot::Sender<WaiterOutcome>,
+    outcome: oneshot::Sender<WaiterOutcome>,
 }
 
 /// The result of a waiting call.
@@ -93,16 +93,16 @@ pub(super) struct QueuedCall<'p> {
     permits: &'p PermitPool,
     share: usize,
     number: u64,
-    told: oneshot::Receiver<WaiterOutcome>,
+    outcome: oneshot::Receiver<WaiterOutcome>,
     over: bool,
 }
 
 impl QueuedCall<'_> {
     /// Waits for the permit, which is to be released; `None` where the call has to give way.
     pub(super) async fn permitted(mut self) -> Option<TakenPermit> {
-        let told = (&mut self.told).await;
+        let outcome = (&mut self.outcome).await;
         self.over = true;
-        match told {
+        match outcome {
             Ok(WaiterOutcome::Place(taken)) => Some(taken),
             Ok(WaiterOutcome::GivesWay) | Err(_) => None,
         }
@@ -113,9 +113,9 @@ impl QueuedCall<'_> {
 impl QueuedCall<'_> {
     /// What it is told so far: its permit, or that it has to give way; `None` while it waits.
     pub(super) fn poll_permit(&mut self) -> Option<Option<TakenPermit>> {
-        let told = self.told.try_recv().ok()?;
+        let outcome = self.outcome.try_recv().ok()?;
         self.over = true;
-        match told {
+        match outcome {
             WaiterOutcome::Place(taken) => Some(Some(taken)),
             WaiterOutcome::GivesWay => Some(None),
         }
@@ -127,7 +127,7 @@ impl Drop for QueuedCall<'_> {
         if self.over || self.permits.lock().leaves(self.share, self.number) {
             return;
         }
-        if let Ok(WaiterOutcome::Place(taken)) = self.told.try_recv() {
+        if let Ok(WaiterOutcome::Place(taken)) = self.outcome.try_recv() {
             self.permits.release(taken.share);
         }
     }
@@ -174,14 +174,14 @@ impl PoolState {
     }
 
     fn wait(&mut self, share: usize, queued: bool) -> (u64, oneshot::Receiver<WaiterOutcome>) {
-        let (told, heard) = oneshot::channel();
+        let (outcome, heard) = oneshot::channel();
         let number = self.next;
         self.next += 1;
         self.waiting += 1;
         self.queued += usize::from(queued);
         let one = &mut self.shares[share];
         one.queued += usize::from(queued);
-        one.waiting.push_back(Waiter { number, queued, told });
+        one.waiting.push_back(Waiter { number, queued, outcome });
         (number, heard)
     }
 
@@ -209,7 +209,7 @@ impl PoolState {
             let Some(waiter) = self.remove(share, 0) else { return };
             self.turn = share + 1;
             let taken = self.take(share);
-            if waiter.told.send(WaiterOutcome::Place(taken)).is_err() {
+            if waiter.outcome.send(WaiterOutcome::Place(taken)).is_err() {
                 self.grant(share);
             }
         }
@@ -237,7 +237,7 @@ impl PoolState {
         let Some(most) = most.filter(|at| all(&self.shares[*at]) > own) else { return false };
         let newest = self.shares[most].waiting.iter().rposition(|waiter| waiter.queued);
         let Some(waiter) = newest.and_then(|at| self.remove(most, at)) else { return false };
-        let _ = waiter.told.send(WaiterOutcome::GivesWay);
+        let _ = waiter.outcome.send(WaiterOutcome::GivesWay);
         true
     }
 
@@ -305,8 +305,8 @@ impl PermitPool {
             let after = wait.expected(ahead.max(state.queued), size);
             return Acquired::Refused(QueueFull { crowds: state.has_majority(share), after });
         }
-        let (number, told) = state.wait(share, true);
-        Acquired::Waits(QueuedCall { permits: self, share, number, told, over: false })
+        let (number, outcome) = state.wait(share, true);
+        Acquired::Waits(QueuedCall { permits: self, share, number, outcome, over: false })
     }
 
     /// A further request of a client's stream wants a permit: it waits beside the queue.
@@ -317,8 +317,8 @@ impl PermitPool {
         if state.held < state.size() {
             return Acquired::Place(state.take(share));
         }
-        let (number, told) = state.wait(share, false);
-        Acquired::Waits(QueuedCall { permits: self, share, number, told, over: false })
+        let (number, outcome) = state.wait(share, false);
+        Acquired::Waits(QueuedCall { permits: self, share, number, outcome, over: false })
     }
 
     /// Takes one of what may be retried still, for a client that has a permit.

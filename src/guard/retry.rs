@@ -56,16 +56,16 @@ impl Budget {
     pub(super) fn next(
         &self,
         attempts: u32,
-        asked: Option<Duration>,
+        retry_after: Option<Duration>,
         deadline: Instant,
         take: impl FnOnce() -> bool,
     ) -> Option<Duration> {
-        if attempts >= self.settings.attempts || asked.is_some_and(|asked| asked > MAX_WAIT) {
+        if attempts >= self.settings.attempts || retry_after.is_some_and(|retry_after| retry_after > MAX_WAIT) {
             return None;
         }
         let whole = self.settings.backoff * 2u32.saturating_pow(attempts.saturating_sub(1));
         // Between half and one and a half of it, so that callers do not come back together.
-        let wait = whole.mul_f64(0.5 + fastrand::f64()).max(asked.unwrap_or_default());
+        let wait = whole.mul_f64(0.5 + fastrand::f64()).max(retry_after.unwrap_or_default());
         if Instant::now() + wait >= deadline {
             return None;
         }
@@ -104,7 +104,7 @@ mod tests {
             own.set(now);
         };
         let far = Instant::now() + Duration::from_secs(60);
-        let next = |attempts, asked, deadline| budget.next(attempts, asked, deadline, take);
+        let next = |attempts, retry_after, deadline| budget.next(attempts, retry_after, deadline, take);
         assert_eq!((0..100).filter(|_| next(1, None, far).is_some()).count(), 5);
         (0..50).for_each(|_| call());
         assert_eq!((0..100).filter(|_| next(1, None, far).is_some()).count(), 5);

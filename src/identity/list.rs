@@ -447,13 +447,13 @@ mod tests {
             format!("{}{pem}", &pem[..pem.len() / 2]),
             pem.replace("X509 CRL", "PRIVATE KEY"),
         ] {
-            let told = split(bad.as_bytes()).and_then(|lists| {
+            let split = split(bad.as_bytes()).and_then(|lists| {
                 lists
                     .iter()
                     .map(|der| List::parse(der).map_err(|fault| FileFault::List(1, fault)))
                     .collect::<Result<Vec<_>, _>>()
             });
-            assert!(told.is_err(), "{bad}");
+            assert!(split.is_err(), "{bad}");
         }
     }
 

@@ -65,9 +65,9 @@ pub(super) fn generate(settings: &HsmSettings, label: &str) -> Result<Vec<u8>, S
     ];
     let made = session.generate_key_pair(&Mechanism::EccKeyPairGen, &public, &private);
     let (public, _) = made.map_err(|error| error.to_string())?;
-    let told = session.get_attributes(public, &[AttributeType::EcPoint]).map_err(|error| error.to_string())?;
+    let attributes = session.get_attributes(public, &[AttributeType::EcPoint]).map_err(|error| error.to_string())?;
     // An uncompressed point, in an OCTET STRING or bare: its 65 bytes end the attribute either way.
-    match told.as_slice() {
+    match attributes.as_slice() {
         [Attribute::EcPoint(bytes)] => match bytes.last_chunk::<65>() {
             Some(point) if point[0] == 4 => Ok([SPKI_HEAD.as_slice(), point].concat()),
             _ => Err("the module gave no point of P-256".into()),

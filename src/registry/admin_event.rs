@@ -207,8 +207,8 @@ mod tests {
         let old = "x".repeat(MAX_CHANGES_BYTES);
         let gone = ObjectChange::new("client:a".into(), Some(&old), Some(&old));
         // What no entry can hold is told by its digest: another record has another.
-        let told = too_large(&Value::from(old.as_str()).to_string());
-        assert!(gone.is_ok_and(|change| change.size() < MAX_CHANGES_BYTES && change.after == told));
-        assert!(told != too_large("other") && serde_json::from_str::<Value>(&told).is_ok());
+        let summary = too_large(&Value::from(old.as_str()).to_string());
+        assert!(gone.is_ok_and(|change| change.size() < MAX_CHANGES_BYTES && change.after == summary));
+        assert!(summary != too_large("other") && serde_json::from_str::<Value>(&summary).is_ok());
     }
 }

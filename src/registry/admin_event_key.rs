@@ -63,9 +63,9 @@ impl AdminEventKey {
     /// It is missing, or not sealed where keys are sealed; it cannot be read or unsealed.
     pub fn open(registry: &Path, vault: &Vault) -> Result<Self, RegistryError> {
         let gone = || {
-            let told = "is gone, or lies open where keys are sealed (keys.encryption_secret): put it back, or make another \
+            let advice = "is gone, or lies open where keys are sealed (keys.encryption_secret): put it back, or make another \
                         with `ndxp-gateway keys init`; acts that wait to be logged are nobody's then";
-            RegistryError::Store(format!("{} {told}", path(registry).display()))
+            RegistryError::Store(format!("{} {advice}", path(registry).display()))
         };
         Self::read(registry, vault)?.ok_or_else(gone)
     }

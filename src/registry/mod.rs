@@ -148,9 +148,9 @@ impl Grant {
     /// When it ends by itself while it waits for approval, Unix time in seconds: a week after it was asked for, which its id
     /// tells, or at its own end.
     pub fn pending_until(&self) -> i64 {
-        let asked = self.id.strip_prefix("g-").and_then(|id| uuid::Uuid::try_parse(id).ok()?.get_timestamp());
-        let asked = asked.and_then(|time| i64::try_from(time.to_unix().0).ok());
-        asked.map_or(self.not_after, |asked| self.not_after.min(asked.saturating_add(pending::PENDING_S)))
+        let created = self.id.strip_prefix("g-").and_then(|id| uuid::Uuid::try_parse(id).ok()?.get_timestamp());
+        let created = created.and_then(|time| i64::try_from(time.to_unix().0).ok());
+        created.map_or(self.not_after, |created| self.not_after.min(created.saturating_add(pending::PENDING_S)))
     }
 
     /// Its state.

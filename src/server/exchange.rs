@@ -112,7 +112,7 @@ impl Exchange {
         if let Some(route) = route {
             exchange.operation(route);
         }
-        let asked = call?;
+        let timeout = call?;
 
         peer.check_time(now)?;
         let client = peer.identify(&registry)?;
@@ -141,7 +141,7 @@ impl Exchange {
             }),
             route: route.clone(),
             standing: AuthorizationWatch::new(&self.shared, admitted, mask, (registry, routes.generation)),
-            time: CallTime::new(route.operation.timeout, asked.map(|asked| arrived + asked.min(MAX_STREAM))),
+            time: CallTime::new(route.operation.timeout, timeout.map(|timeout| arrived + timeout.min(MAX_STREAM))),
         })
     }
 

@@ -35,17 +35,17 @@ enum LogFile {
 
 impl Web {
     /// A file of the log.
-    pub(super) async fn log_file(&self, asked: &WebRequest) -> WebResponse {
+    pub(super) async fn log_file(&self, request: &WebRequest) -> WebResponse {
         let denied = || error(StatusCode::FORBIDDEN, "access_denied");
         let missing = || error(StatusCode::NOT_FOUND, "not_found");
-        let Some(peer) = &asked.peer else {
+        let Some(peer) = &request.peer else {
             let mut answer = error(StatusCode::UNAUTHORIZED, "no_certificate");
             let challenge = HeaderValue::from_static(CERTIFICATE_CHALLENGE);
             answer.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
             return answer;
         };
         let Ok(staff) = self.door.admit(peer, &READ).await else { return denied() };
-        let Some(file) = LogFile::parse(asked.path.strip_prefix("/log/").unwrap_or("")) else { return missing() };
+        let Some(file) = LogFile::parse(request.path.strip_prefix("/log/").unwrap_or("")) else { return missing() };
         let Ok(permit) = self.reads.begin(staff.id()) else { return busy() };
         let root = LogPaths::new(&self.config.data).tiles;
         let (kind, cache) = match file {

@@ -100,12 +100,12 @@ impl Web {
     fn router(self: Arc<Self>, pages: Router) -> Router {
         type Routes = MethodRouter<Arc<Web>>;
         type Port = State<Arc<Web>>;
-        let token: Routes = post(|State(web): Port, asked: WebRequest| async move { web.token(&asked).await });
-        let introspect: Routes = post(|State(web): Port, asked: WebRequest| async move { web.introspect(&asked) });
-        let revoke: Routes = post(|State(web): Port, asked: WebRequest| async move { web.revoke(&asked).await });
+        let token: Routes = post(|State(web): Port, request: WebRequest| async move { web.token(&request).await });
+        let introspect: Routes = post(|State(web): Port, request: WebRequest| async move { web.introspect(&request) });
+        let revoke: Routes = post(|State(web): Port, request: WebRequest| async move { web.revoke(&request).await });
         let metadata: Routes = get(|State(web): Port| async move { web.metadata() });
         let jwks: Routes = get(|State(web): Port| async move { web.jwks() });
-        let log: Routes = get(|State(web): Port, asked: WebRequest| async move { web.log_file(&asked).await });
+        let log: Routes = get(|State(web): Port, request: WebRequest| async move { web.log_file(&request).await });
         let routes = Router::new()
             .route("/oauth2/token", token)
             .route("/oauth2/introspect", introspect)

@@ -147,7 +147,7 @@ fn in_charset(description: &str) -> String {
 
 /// The response to a request, or its error. Who shows a password gets the challenge that belongs to it; everybody else the one that
 /// HTTP wants of a 401 (RFC 9110, section 11.6.1), which says how to authenticate here: by the certificate of the connection.
-fn finished(asked: &WebRequest, result: Result<Value, OAuthError>) -> WebResponse {
+fn finished(request: &WebRequest, result: Result<Value, OAuthError>) -> WebResponse {
     let OAuthError { error, description, wait, .. } = match result {
         Ok(body) => return json(StatusCode::OK, &body, "no-store"),
         Err(refused) => refused,
@@ -167,7 +167,7 @@ fn finished(asked: &WebRequest, result: Result<Value, OAuthError>) -> WebRespons
         answer.headers_mut().insert(header::RETRY_AFTER, seconds.max(1).into());
     }
     if status == StatusCode::UNAUTHORIZED {
-        let basic = asked.headers.get(header::AUTHORIZATION).is_some_and(|value| scheme(value) == "basic");
+        let basic = request.headers.get(header::AUTHORIZATION).is_some_and(|value| scheme(value) == "basic");
         let challenge = if basic { "Basic realm=\"ndxp-gateway\"" } else { CERTIFICATE_CHALLENGE };
         answer.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
     }
@@ -191,8 +191,8 @@ fn basic_id(value: &HeaderValue) -> Option<String> {
 }
 
 /// Parameters of a form; one that stands twice is an error, and one without a value is none (RFC 6749, section 3.2).
-fn form(asked: &WebRequest) -> Result<HashMap<String, String>, OAuthError> {
-    let mut kinds = asked.headers.get_all(header::CONTENT_TYPE).iter();
+fn form(request: &WebRequest) -> Result<HashMap<String, String>, OAuthError> {
+    let mut kinds = request.headers.get_all(header::CONTENT_TYPE).iter();
     let kind: Option<Mime> = kinds.next().and_then(|value| value.to_str().ok()?.parse().ok());
     let fits = |kind: &Mime| {
         kind.type_() == mime::APPLICATION && kind.subtype() == mime::WWW_FORM_URLENCODED && kind.suffix().is_none()
@@ -201,7 +201,7 @@ fn form(asked: &WebRequest) -> Result<HashMap<String, String>, OAuthError> {
         return Err(refuse("invalid_request", "send application/x-www-form-urlencoded"));
     }
     let mut found = HashMap::new();
-    for (name, value) in form_urlencoded::parse(&asked.body) {
+    for (name, value) in form_urlencoded::parse(&request.body) {
         if found.insert(name.clone().into_owned(), value.into_owned()).is_some() {
             return Err(refuse("invalid_request", format!("{name} stands twice")));
         }
@@ -212,8 +212,8 @@ fn form(asked: &WebRequest) -> Result<HashMap<String, String>, OAuthError> {
 
 impl Web {
     /// The client of the connection's certificate (`tls_client_auth`).
-    fn client(&self, asked: &WebRequest, form: &HashMap<String, String>) -> Result<Arc<ClientView>, OAuthError> {
-        let peer = asked.peer.as_ref().ok_or_else(|| refuse("invalid_client", "no client certificate"))?;
+    fn client(&self, request: &WebRequest, form: &HashMap<String, String>) -> Result<Arc<ClientView>, OAuthError> {
+        let peer = request.peer.as_ref().ok_or_else(|| refuse("invalid_client", "no client certificate"))?;
         let client = peer.identify(&self.registry.load());
         let client = client.map_err(|refusal| OAuthError {
             reason: Some(refusal.reason),
@@ -226,7 +226,7 @@ impl Web {
         if form.get("client_id").is_some_and(|id| *id != client.client.id) {
             return Err(another("client_id"));
         }
-        let mut said = asked.headers.get_all(header::AUTHORIZATION).iter();
+        let mut said = request.headers.get_all(header::AUTHORIZATION).iter();
         match said.next().map(basic_id) {
             None => {}
             Some(Some(id)) if id == client.client.id && said.next().is_none() => {}
@@ -236,10 +236,10 @@ impl Web {
         Ok(client)
     }
 
-    pub(super) async fn token(&self, asked: &WebRequest) -> WebResponse {
-        let result = self.try_token(asked).await;
+    pub(super) async fn token(&self, request: &WebRequest) -> WebResponse {
+        let result = self.try_token(request).await;
         // Who shows no certificate of the CA is anybody at all, and gets no entry.
-        let (Err(refused), Some(peer)) = (&result, &asked.peer) else { return finished(asked, result) };
+        let (Err(refused), Some(peer)) = (&result, &request.peer) else { return finished(request, result) };
         let known = peer.identify(&self.registry.load()).ok();
         let by = match &known {
             Some(view) => Identity::Client(view.client.id.as_str().into()),
@@ -257,9 +257,9 @@ impl Web {
         };
         // A refusal discloses nothing: entries about them are bounded, and the next one counts those left out.
         if self.refusals.note(access_refusals::RefusalKind::Token, by, entry).await.is_err() {
-            return finished(asked, Err(refuse("temporarily_unavailable", "nothing leaves unlogged")));
+            return finished(request, Err(refuse("temporarily_unavailable", "nothing leaves unlogged")));
         }
-        finished(asked, result)
+        finished(request, result)
     }
 
     /// Takes one from a client's bucket; all who are not registered share one.
@@ -275,23 +275,23 @@ impl Web {
         &self,
         rates: &Rates,
         endpoint: &'static str,
-        asked: &WebRequest,
+        request: &WebRequest,
         form: &HashMap<String, String>,
     ) -> Result<Arc<ClientView>, OAuthError> {
-        let client = self.client(asked, form);
+        let client = self.client(request, form);
         self.in_time(rates, endpoint, client.as_ref().map(|view| view.client.id.as_str()).unwrap_or_default())?;
         client
     }
 
-    async fn try_token(&self, asked: &WebRequest) -> Result<Value, OAuthError> {
-        let form = form(asked)?;
-        let client = self.client_in_time(&self.limits.fetches, "token", asked, &form)?;
+    async fn try_token(&self, request: &WebRequest) -> Result<Value, OAuthError> {
+        let form = form(request)?;
+        let client = self.client_in_time(&self.limits.fetches, "token", request, &form)?;
         match form.get("grant_type").map(String::as_str) {
             Some("client_credentials") => {}
             Some(_) => return Err(refuse("unsupported_grant_type", "only client_credentials")),
             None => return Err(refuse("invalid_request", "grant_type is missing")),
         }
-        let Some(peer) = &asked.peer else { return Err(refuse("invalid_client", "no client certificate")) };
+        let Some(peer) = &request.peer else { return Err(refuse("invalid_client", "no client certificate")) };
         let scopes = form.get("scope").map(String::as_str).unwrap_or("");
         let request = IssueRequest {
             scopes: scopes.split(' ').filter(|scope| !scope.is_empty()).map(str::to_owned).collect(),
@@ -380,10 +380,10 @@ impl Web {
         Ok(self.tokens.verify(token, &self.registry.load(), now()).ok())
     }
 
-    pub(super) fn introspect(&self, asked: &WebRequest) -> WebResponse {
-        let told = || -> Result<Value, OAuthError> {
-            let form = form(asked)?;
-            let caller = self.client_in_time(&self.limits.questions, "introspect", asked, &form)?;
+    pub(super) fn introspect(&self, request: &WebRequest) -> WebResponse {
+        let introspected = || -> Result<Value, OAuthError> {
+            let form = form(request)?;
+            let caller = self.client_in_time(&self.limits.questions, "introspect", request, &form)?;
             let registry = self.registry.load();
             let inactive = json!({ "active": false });
             let Some(token) = self.about(&form)? else { return Ok(inactive) };
@@ -399,16 +399,16 @@ impl Web {
             };
             Ok(if scopes.is_empty() { inactive } else { self.tokens.describe(&token, &scopes) })
         };
-        finished(asked, told())
+        finished(request, introspected())
     }
 
-    pub(super) async fn revoke(&self, asked: &WebRequest) -> WebResponse {
-        finished(asked, self.try_revoke(asked).await)
+    pub(super) async fn revoke(&self, request: &WebRequest) -> WebResponse {
+        finished(request, self.try_revoke(request).await)
     }
 
-    async fn try_revoke(&self, asked: &WebRequest) -> Result<Value, OAuthError> {
-        let form = form(asked)?;
-        let caller = self.client_in_time(&self.limits.questions, "revoke", asked, &form)?;
+    async fn try_revoke(&self, request: &WebRequest) -> Result<Value, OAuthError> {
+        let form = form(request)?;
+        let caller = self.client_in_time(&self.limits.questions, "revoke", request, &form)?;
         // An unknown token is as good as revoked (RFC 7009, section 2.2); whether it is unknown, the newest state says.
         let token = match self.about(&form)? {
             Some(token) => Some(token),
@@ -423,7 +423,7 @@ impl Web {
                 return Err(refuse("unauthorized_client", "the token was issued to another client"));
             }
             let id = caller.client.id.clone();
-            let Some(peer) = &asked.peer else { return Err(refuse("invalid_client", "no client certificate")) };
+            let Some(peer) = &request.peer else { return Err(refuse("invalid_client", "no client certificate")) };
             let store = self.store.named(peer.client(&id), "");
             let revoke = move || store.and_then(|store| store.revoke_shown_token(&token.record()));
             match self.limits.work.run(&id, revoke).await.map_err(busy)? {

@@ -45,11 +45,11 @@ const MAX_HEAD: usize = 32 << 10;
 const WINDOW: (u32, u32) = (64 << 10, 256 << 10);
 
 /// Ends when a connection after so many requests has none in flight.
-async fn unused(asked: &AtomicU64) {
+async fn unused(requests: &AtomicU64) {
     let (mut before, mut wait) = (0, REQUEST_TIMEOUT);
     loop {
         tokio::time::sleep(wait).await;
-        let now = asked.load(Ordering::Relaxed);
+        let now = requests.load(Ordering::Relaxed);
         if std::mem::replace(&mut before, now) == now {
             return;
         }
@@ -162,8 +162,8 @@ async fn connection(
     let certificate = stream.session().peer_certificates().and_then(Certificate::of).map(Arc::new);
     let known = certificate.clone();
     let peer = certificate.map(|certificate| Arc::new(Peer { certificate, address }));
-    let asked = Arc::new(AtomicU64::new(0));
-    let count = asked.clone();
+    let requests = Arc::new(AtomicU64::new(0));
+    let count = requests.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
         count.fetch_add(1, Ordering::Relaxed);
         if let Some(peer) = &peer {
@@ -185,7 +185,7 @@ async fn connection(
         .initial_connection_window_size(WINDOW.1)
         .max_send_buf_size(WINDOW.0 as usize);
     let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
-    let mut unused = std::pin::pin!(unused(&asked));
+    let mut unused = std::pin::pin!(unused(&requests));
     let mut over = std::pin::pin!(async {
         match &known {
             Some(known) => (certificate_ended(gate, known, until).await, known.is_over(now())),
@@ -196,7 +196,7 @@ async fn connection(
     loop {
         tokio::select! {
             () = &mut unused => {
-                if asked.load(Ordering::Relaxed) > 0 {
+                if requests.load(Ordering::Relaxed) > 0 {
                     connection.as_mut().graceful_shutdown();
                     // One that takes no response does not go by itself.
                     let _ = tokio::time::timeout(REQUEST_TIMEOUT, connection).await;

@@ -19,14 +19,14 @@ impl Recorder {
         let run = move || {
             while let Ok(first) = waiting.recv() {
                 let batch: Vec<PendingRecord> = std::iter::once(first).chain(waiting.try_iter()).collect();
-                let (records, told): (Vec<TokenRecord>, Vec<oneshot::Sender<bool>>) = batch.into_iter().unzip();
+                let (records, replies): (Vec<TokenRecord>, Vec<oneshot::Sender<bool>>) = batch.into_iter().unzip();
                 let result: Result<(), RegistryError> = store.add_tokens(&records);
                 if let Err(error) = &result {
                     tracing::error!(%error, tokens = records.len(), "issued tokens could not be recorded");
                 }
-                for told in told {
+                for replies in replies {
                     // A receiver that is gone got no token.
-                    let _ = told.send(result.is_ok());
+                    let _ = replies.send(result.is_ok());
                 }
             }
         };
@@ -36,7 +36,7 @@ impl Recorder {
 
     /// Records a token; true when it is on disk.
     pub(super) async fn record(&self, record: TokenRecord) -> bool {
-        let (told, recorded) = oneshot::channel();
-        self.0.try_send((record, told)).is_ok() && recorded.await.unwrap_or(false)
+        let (replies, recorded) = oneshot::channel();
+        self.0.try_send((record, replies)).is_ok() && recorded.await.unwrap_or(false)
     }
 }

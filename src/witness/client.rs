@@ -129,13 +129,13 @@ impl WitnessClient {
         }
         let (data, alarms) = (&self.data, &self.alarms);
         let due = self.peers.iter_mut().filter(|peer| peer.size != sealed && peer.next <= now);
-        let asked = due.map(|peer| async {
+        let pushes = due.map(|peer| async {
             let answered = tokio::time::timeout(TIMEOUT, peer.ask(&reader)).await;
             let answered =
                 answered.unwrap_or_else(|_| Err(WitnessClientError::Unreachable("no answer in time".into())));
             peer.settle(answered, &reader, data, alarms).await
         });
-        let settled = futures_util::future::join_all(asked).await;
+        let settled = futures_util::future::join_all(pushes).await;
         self.publish(&reader)?;
         settled.into_iter().collect()
     }

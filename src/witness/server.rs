@@ -276,8 +276,8 @@ impl WitnessService {
             return Ok(reply(StatusCode::PAYLOAD_TOO_LARGE, TEXT, "too large, or too slow\n"));
         };
         let time = crate::registry::now().unsigned_abs();
-        let told = tokio::task::spawn_blocking(move || self.add_checkpoint(&body.to_bytes(), time)).await;
-        Ok(match told {
+        let added = tokio::task::spawn_blocking(move || self.add_checkpoint(&body.to_bytes(), time)).await;
+        Ok(match added {
             Ok(WitnessResponse::Cosigned(lines)) => reply(StatusCode::OK, TEXT, &lines),
             Ok(WitnessResponse::Conflict(size)) => {
                 reply(StatusCode::CONFLICT, "text/x.tlog.size", &format!("{size}\n"))

@@ -27,11 +27,11 @@ impl IndexThread {
         let (stop, stopped) = channel();
         let (data, vault) = (data.to_owned(), vault.clone());
         let run = move || {
-            let (mut index, mut told) = (None, false);
+            let (mut index, mut reported) = (None, false);
             loop {
                 match step(&data, &vault, &mut index) {
                     Ok(true) if matches!(stopped.try_recv(), Err(std::sync::mpsc::TryRecvError::Empty)) => continue,
-                    Ok(_) => told = false,
+                    Ok(_) => reported = false,
                     // A crash may leave what SQLite finds wrong only when it comes to it. All of it is in the log.
                     Err(error) if is_damaged(&error) => {
                         tracing::warn!(%error, "the search index is damaged and is made anew");
@@ -41,9 +41,9 @@ impl IndexThread {
                         }
                     }
                     // Once, not four times a second. The log goes on without its index.
-                    Err(error) if !told => {
+                    Err(error) if !reported => {
                         tracing::error!(%error, "the search index does not follow the log");
-                        (told, index) = (true, None);
+                        (reported, index) = (true, None);
                     }
                     Err(_) => index = None,
                 }

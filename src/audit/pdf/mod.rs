@@ -120,7 +120,7 @@ fn height(row: &Row) -> f32 {
 }
 
 /// How an exchange ended, for the person.
-fn told(entry: &Entry) -> String {
+fn sentence(entry: &Entry) -> String {
     match outcome(entry) {
         "OK" => "Đã cung cấp".to_owned(),
         reason => match Reason::ALL.iter().find(|one| one.as_str() == reason) {
@@ -140,11 +140,15 @@ fn grouped(fields: &[String]) -> String {
             None => groups.push((first, vec![rest])),
         }
     }
-    let told = |(name, mut parts): (&str, Vec<&str>)| {
+    let sentence = |(name, mut parts): (&str, Vec<&str>)| {
         parts.retain(|part| !part.is_empty());
         if parts.is_empty() { name.to_owned() } else { format!("{name} ({})", parts.join(", ")) }
     };
-    if groups.is_empty() { "không".to_owned() } else { groups.into_iter().map(told).collect::<Vec<_>>().join(", ") }
+    if groups.is_empty() {
+        "không".to_owned()
+    } else {
+        groups.into_iter().map(sentence).collect::<Vec<_>>().join(", ")
+    }
 }
 
 /// An exchange as rows: one, or several where it is long.
@@ -165,7 +169,7 @@ fn row(fonts: &Fonts, found: &Found) -> Row {
         format!("{} ({})", entry.agency, entry.client),
         format!("{}: {operation}", entry.source),
         entry.purpose.clone(),
-        told(entry),
+        sentence(entry),
         grouped(&entry.fields),
         found.index.to_string(),
     ];

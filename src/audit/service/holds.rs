@@ -31,8 +31,8 @@ impl Audit {
         if case_number.len() > 64 || formats::check(Format::Code, &case_number).is_err() {
             return Err(invalid("case_number", "must be a document or case number of letters, digits and . - _ /"));
         }
-        let asked = query.unwrap_or_default();
-        let query = self.query(asked.clone())?;
+        let requested = query.unwrap_or_default();
+        let query = self.query(requested.clone())?;
         if query.has_subject_filter() {
             self.check_keys(&permit, &query).await?;
         }
@@ -40,7 +40,7 @@ impl Audit {
         let place = move || Ok(Holds::change(&data, |holds| holds.add(&query, &case, &by).cloned())?);
         let full = || refused(Refusal::with(Reason::ChangesFull, format!("{MAX_HOLDS} holds stand: release one")));
         let hold = reading(&permit, place).await?.ok_or_else(full)?;
-        let about = Entry { object: hold.object(), ..self.about(&asked)? };
+        let about = Entry { object: hold.object(), ..self.about(&requested)? };
         self.host.note(&reader, rule.event, about).await?;
         Ok(Response::new(api::PlaceHoldResponse { id: hold.id }))
     }

@@ -52,14 +52,14 @@ pub fn checkpoint(session: &Session) -> Result<Option<Checkpoint>, CliError> {
 pub fn pdf(
     session: &Session,
     listed: CompleteListing<Found>,
-    asked: &SubjectRequest,
+    request: &SubjectRequest,
     (file, force): (&Path, bool),
     output: Output,
 ) -> Result<(), CliError> {
     let CompleteListing { mut found, complete } = listed;
     found.reverse();
     let day = |at: i64| time(at / 1_000_000);
-    let period = match (asked.from, asked.to) {
+    let period = match (request.from, request.to) {
         (None, None) => "toàn bộ nhật ký".to_owned(),
         (Some(from), None) => format!("từ {}", day(from)),
         (None, Some(to)) => format!("đến trước {}", day(to)),
@@ -70,8 +70,8 @@ pub fn pdf(
         complete::check(session, complete, signed)?;
     }
     let head = TableHeader {
-        id: asked.ids.join(", "),
-        case: asked.case.clone(),
+        id: request.ids.join(", "),
+        case: request.case.clone(),
         period,
         made: time(crate::registry::now()),
         log: checkpoint.map_or_else(String::new, |one| {

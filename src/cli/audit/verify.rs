@@ -137,7 +137,7 @@ pub fn run(
         args.since.as_deref().map(read).transpose()
     };
     let progress = bar("verifying {bar:40} {pos}/{len} entries, {per_sec}")?;
-    let told = |done, of| {
+    let report = |done, of| {
         progress.set_length(of);
         progress.set_position(done);
     };
@@ -163,7 +163,7 @@ pub fn run(
     let index = args.index.then(|| whose.as_ref().map(IndexScope::of)).flatten();
     let against = Against { policy: policy.as_ref(), older: older.as_ref(), max_lag: Some(args.max_lag), chain: None };
     let report = match (&args.log, whose) {
-        (Some(folder), _) => verify(&LogFolder::with(folder, archive), &key, against, told),
+        (Some(folder), _) => verify(&LogFolder::with(folder, archive), &key, against, report),
         (None, Some(VerifiedLog::Remote(_, _))) if archive.is_some() => {
             return Err(CliError::Usage("--archive goes with a log on this machine".into()));
         }
@@ -173,12 +173,12 @@ pub fn run(
                               the profile (profile add --log)";
                 CliError::Usage(needed.into())
             })?;
-            verify(&RemoteLogFiles::new(&url, &remote)?, &key, against, told)
+            verify(&RemoteLogFiles::new(&url, &remote)?, &key, against, report)
         }
         (None, Some(VerifiedLog::Folder(data))) => {
             super::status::warn_of_folder(&data);
             let chain = log_key::chain(&data, &connection.vault(&data), &key)?;
-            verify_data(&data, archive, Some(&key), Against { chain: chain.as_ref(), ..against }, told)
+            verify_data(&data, archive, Some(&key), Against { chain: chain.as_ref(), ..against }, report)
         }
         (None, None) => return Err(CliError::Usage("say what to verify".into())),
     };
@@ -260,9 +260,9 @@ impl IndexScope {
             anstream::eprintln!("{difference}");
         }
         let more = if checked.found > 1 { format!(" ({} more above)", checked.found - 1) } else { String::new() };
-        let told = "audit index --rebuild makes it anew; searches mend what they meet";
+        let progress = "audit index --rebuild makes it anew; searches mend what they meet";
         Err(CliError::Failed(format!(
-            "the log is whole, but the search index is not what it says: {first}{more}; {told}"
+            "the log is whole, but the search index is not what it says: {first}{more}; {progress}"
         )))
     }
 }
@@ -392,8 +392,8 @@ impl LogFiles for RemoteLogFiles {
     fn read(&self, name: &str) -> Result<Option<Vec<u8>>, LogError> {
         let path = format!("/log/{name}");
         let accept = HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static("gzip, identity"))]);
-        let asked = self.endpoint.send(Method::GET, &path, accept, Bytes::new());
-        let answer = self.runtime.block_on(asked);
+        let response = self.endpoint.send(Method::GET, &path, accept, Bytes::new());
+        let answer = self.runtime.block_on(response);
         let failed = |reason: String| LogError::Io { path: self.path(name), reason };
         let answer = answer.map_err(|error| failed(error.to_string()))?;
         match answer.status {

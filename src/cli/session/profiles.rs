@@ -175,14 +175,17 @@ mod tests {
                     remote = \"https://gateway:7443\"\nca = \"ca.pem\"\ncertificat = \"minh.pem\"\n";
         std::fs::write(&file, text).unwrap();
         let faults = Profiles::read(&file).unwrap_err();
-        let told: Vec<(usize, &str)> = faults.iter().map(|fault| (fault.line, fault.reason.as_str())).collect();
+        let reported: Vec<(usize, &str)> = faults.iter().map(|fault| (fault.line, fault.reason.as_str())).collect();
         for (line, part) in [
             (1, "there is no profile \"nobody\""),
             (4, "profiles.lan.remote: \"http://x\" is no address: write https://HOST:PORT"),
             (3, "profiles.lan.certificate: is missing"),
             (10, "profiles.minh.certificat: is not known; did you mean certificate?"),
         ] {
-            assert!(told.iter().any(|(at, reason)| *at == line && reason.contains(part)), "{line} {part}: {told:#?}");
+            assert!(
+                reported.iter().any(|(at, reason)| *at == line && reason.contains(part)),
+                "{line} {part}: {reported:#?}"
+            );
         }
     }
 

@@ -162,9 +162,9 @@ fn what_is_wrong_with_an_entry_is_told_by_its_key_and_all_of_it_at_once() {
         (direct(good) + "\n[guard]\nconcurrency = 0", &["concurrency"]),
     ] {
         let found = folder.load("restpost", &entry);
-        let told =
+        let reported =
             found.len() == wanted.len() && wanted.iter().all(|one| found.iter().any(|fault| fault.contains(one)));
-        assert!(told, "{entry}\n{found:#?}");
+        assert!(reported, "{entry}\n{found:#?}");
     }
 }
 

@@ -65,8 +65,8 @@ fn known(field: &FieldPlan, message: Option<usize>) -> Known {
         _ => None,
     };
     // A number that is 0 is not on the wire, and is there all the same.
-    let told = field.field.supports_presence() || matches!(field.kind, FieldKind::Text | FieldKind::Bytes);
-    let expected = (field.expected || field.required) && told && !field.list;
+    let has_presence = field.field.supports_presence() || matches!(field.kind, FieldKind::Text | FieldKind::Bytes);
+    let expected = (field.expected || field.required) && has_presence && !field.list;
     let (number, name) = (field.field.number(), field.name.as_str().into());
     Known { number, name, wire, described, message, codes, expected }
 }

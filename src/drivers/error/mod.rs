@@ -380,9 +380,9 @@ mod tests {
             (SourceError::unreadable("404").coded("404").of_login(), "404"),
             (SourceFault::Failed("13".into()).into(), "13"),
         ] {
-            let asked = error.retry().flatten();
+            let wait = error.retry().flatten();
             let refusal = Refusal::from(error);
-            assert_eq!((refusal.source_code.as_deref(), refusal.retry_after), (Some(code), asked), "{code}");
+            assert_eq!((refusal.source_code.as_deref(), refusal.retry_after), (Some(code), wait), "{code}");
         }
     }
 

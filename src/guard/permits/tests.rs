@@ -98,7 +98,7 @@ proptest! {
             }
             let mut still = Vec::new();
             for mut one in waiting {
-                match one.told.try_recv() {
+                match one.outcome.try_recv() {
                     Ok(WaiterOutcome::Place(taken)) => {
                         one.over = true;
                         held.push(taken);
@@ -181,7 +181,7 @@ fn a_client_without_a_call_may_wait_behind_a_crowd_that_may_not() {
     let _other = enter("other", later);
     assert!(matches!(_other, Acquired::Waits(_)));
     let Acquired::Waits(newest) = &mut queue else { panic!("it waited") };
-    assert!(matches!(newest.told.try_recv(), Ok(WaiterOutcome::GivesWay)));
+    assert!(matches!(newest.outcome.try_recv(), Ok(WaiterOutcome::GivesWay)));
     assert!(matches!(enter("other", later), Acquired::Refused(QueueFull { crowds: false, .. })));
 }
 

@@ -183,8 +183,8 @@ fn open(
             0 | VERSION => {}
             older @ 1..VERSION => upgrade(&whole, older)?,
             other => {
-                let told = format!("{} was made by a later version of the gateway (schema {other})", path.display());
-                return Err(RegistryError::Store(told));
+                let reason = format!("{} was made by a later version of the gateway (schema {other})", path.display());
+                return Err(RegistryError::Store(reason));
             }
         }
         whole.execute_batch(schema)?;

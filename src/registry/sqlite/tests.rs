@@ -84,7 +84,7 @@ fn what_changed_is_followed_and_equals_what_is_read_anew() {
         &|| store.revoke_client_tokens("one").map(drop),
         &|| store.retire_client("two"),
     ];
-    let told = |snapshot: &Snapshot| {
+    let contents = |snapshot: &Snapshot| {
         let one = |id: &str| {
             snapshot.client(id).map(|view| {
                 let grants: Vec<&str> = view.grants.iter().map(|grant| &*grant.id).collect();
@@ -98,9 +98,9 @@ fn what_changed_is_followed_and_equals_what_is_read_anew() {
         step().unwrap();
         followed = followed.follow(&store).unwrap().unwrap();
         assert!(followed.follow(&store).unwrap().is_none());
-        assert_eq!(told(&followed), told(&Snapshot::read(&store).unwrap()), "step {number}");
+        assert_eq!(contents(&followed), contents(&Snapshot::read(&store).unwrap()), "step {number}");
     }
-    let (one, two, old, new, _) = told(&followed);
+    let (one, two, old, new, _) = contents(&followed);
     assert!(one.unwrap().ends_with("[\"g2\"]") && two.is_none() && old.is_none() && new.as_deref() == Some("one"));
     assert!(matches!(store.add_grant(&grant("g4", "two")), Err(RegistryError::Unknown("client", _))));
     let again = Client { id: "three".into(), ..client("two") };

@@ -26,7 +26,7 @@ struct RegistrationRequest {
     /// `yyyy-MM-dd`.
     received: String,
     /// How often its state was asked for: it moves on with each.
-    asked: u8,
+    polls: u8,
     serial: usize,
 }
 
@@ -106,7 +106,7 @@ impl CivilStatus {
                 unit: province.household(child).town.commune.to_owned(),
                 row: row(&province, child),
                 received: format!("2026-11-{day:02}"),
-                asked: 9,
+                polls: 9,
                 serial: 1 + serial,
             };
             (format!("H49.12-2611{day:02}-{:04}", 9_000 + serial), registration)
@@ -131,7 +131,7 @@ impl CivilStatus {
             unit,
             row,
             received: received.to_owned(),
-            asked: 0,
+            polls: 0,
             serial,
         };
         all.insert(number.to_owned(), registration);
@@ -172,8 +172,8 @@ impl CivilStatus {
     fn state(&self, body: &Value) -> HttpReply {
         let mut all = self.all();
         let Some(registration) = all.get_mut(text(body, "maHoSo")) else { return refuse(201, "RECORD_NOT_FOUND") };
-        registration.asked = registration.asked.saturating_add(1);
-        let (state, words) = match registration.asked {
+        registration.polls = registration.polls.saturating_add(1);
+        let (state, words) = match registration.polls {
             0 | 1 => (json!(1), "Đã tiếp nhận hồ sơ, chờ xử lý"),
             2 => (json!(3), "Đủ điều kiện đăng ký"),
             // Number or text: both were seen.

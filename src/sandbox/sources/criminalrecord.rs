@@ -56,8 +56,8 @@ impl CriminalRecord {
     /// The source, with a request for some of the portal's dossiers. The last of them stays in progress.
     pub fn new(province: &Arc<Province>) -> Self {
         let requests = province.dossiers.iter().take(REQUESTS).enumerate();
-        let asked = |n| if n + 1 == REQUESTS { STAYS } else { (n % 3) as u8 * 2 };
-        let requests = requests.map(|(n, one)| (one.number.clone(), asked(n))).collect();
+        let polls = |n| if n + 1 == REQUESTS { STAYS } else { (n % 3) as u8 * 2 };
+        let requests = requests.map(|(n, one)| (one.number.clone(), polls(n))).collect();
         CriminalRecord { requests: Mutex::new(requests), acknowledged: Mutex::default() }
     }
 
@@ -99,9 +99,9 @@ impl CriminalRecord {
         }
         let number = text(body, "idReceivedDec");
         let mut all = self.all();
-        let Some(asked) = all.get_mut(number) else { return refuse("Không tìm thấy hồ sơ") };
-        *asked = asked.saturating_add(1);
-        let mut state = describe(*asked);
+        let Some(polls) = all.get_mut(number) else { return refuse("Không tìm thấy hồ sơ") };
+        *polls = polls.saturating_add(1);
+        let mut state = describe(*polls);
         state.insert("STATUS".into(), json!("1"));
         state.insert("DESCRIPTION".into(), json!(""));
         HttpReply::json(&Value::Object(state))
@@ -113,9 +113,9 @@ impl CriminalRecord {
         }
         let all = self.all();
         let acknowledged = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
-        let changed = all.iter().filter(|(number, asked)| acknowledged.get(*number) != Some(&state_of(**asked).0));
-        let one = |(number, asked): (&String, &u8)| {
-            let mut row = describe(*asked);
+        let changed = all.iter().filter(|(number, polls)| acknowledged.get(*number) != Some(&state_of(**polls).0));
+        let one = |(number, polls): (&String, &u8)| {
+            let mut row = describe(*polls);
             row.insert("DECLARATION_ID".into(), json!(own_number(number)));
             row.insert("RECEIVE_NO".into(), json!(number));
             row.insert("APPOINTMENT_NO".into(), Value::Null);
@@ -131,18 +131,18 @@ impl CriminalRecord {
         let all = self.all();
         let mut acknowledged = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
         for own in text(body, "declarationId").split(';') {
-            let Some((number, asked)) = all.iter().find(|(number, _)| own_number(number) == own) else {
+            let Some((number, polls)) = all.iter().find(|(number, _)| own_number(number) == own) else {
                 return refuse("Không tìm thấy hồ sơ");
             };
-            acknowledged.insert(number.clone(), state_of(*asked).0);
+            acknowledged.insert(number.clone(), state_of(*polls).0);
         }
         HttpReply::json(&json!({ "STATUS": "1", "DESCRIPTION": null }))
     }
 }
 
 /// State, its words, and the days of approval and issue.
-fn state_of(asked: u8) -> (u8, &'static str, &'static str, &'static str) {
-    match asked {
+fn state_of(polls: u8) -> (u8, &'static str, &'static str, &'static str) {
+    match polls {
         0 | 1 => (3, "STP đã tiếp nhận", "", ""),
         STAYS.. => (4, "Đang xử lý", "", ""),
         2 => (4, "Đang xử lý", "20/11/2026", ""),
@@ -150,8 +150,8 @@ fn state_of(asked: u8) -> (u8, &'static str, &'static str, &'static str) {
     }
 }
 
-fn describe(asked: u8) -> Map<String, Value> {
-    let (state, words, approved, issued) = state_of(asked);
+fn describe(polls: u8) -> Map<String, Value> {
+    let (state, words, approved, issued) = state_of(polls);
     let fields = [
         // Number or text, as it comes.
         ("DEC_STATUS_ID", if state == 5 { json!(state) } else { json!(state.to_string()) }),

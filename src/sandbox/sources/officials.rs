@@ -73,8 +73,8 @@ impl Officials {
         match path.as_str() {
             GET => {
                 let bytes = reader.only().await.map_err(|_| broken())?;
-                let asked = DynamicMessage::decode(self.get.request.message.clone(), bytes).map_err(|_| broken())?;
-                let id = asked.get_field_by_name("citizen_id").and_then(|id| id.as_str().map(str::to_owned));
+                let message = DynamicMessage::decode(self.get.request.message.clone(), bytes).map_err(|_| broken())?;
+                let id = message.get_field_by_name("citizen_id").and_then(|id| id.as_str().map(str::to_owned));
                 let found =
                     self.province.officials.iter().find(|official| {
                         Some(self.province.people[official.person].citizen_id.as_str()) == id.as_deref()

@@ -86,18 +86,18 @@ mod tests {
     #[test]
     fn t7_each_file_has_a_clock_of_its_own() {
         let (mut expiry, start, day) = (Expiry::default(), Instant::now(), 86_400);
-        let mut told = |all: &[(PathBuf, Ending)], hours: u64| {
+        let mut warned = |all: &[(PathBuf, Ending)], hours: u64| {
             let at = start + Duration::from_secs(hours * 3_600);
             expiry.due(all, 0, at).iter().map(|(file, _)| file.display().to_string()).collect::<Vec<_>>()
         };
         let (a, b, far) = (ending("a", "CN=a", day), ending("b", "CN=b", day), ending("c", "CN=c", 90 * day));
-        assert_eq!(told(&[a.clone(), far.clone()], 0), ["a"]);
+        assert_eq!(warned(&[a.clone(), far.clone()], 0), ["a"]);
         // What comes later does not wait for the first one's day to be over.
-        assert_eq!(told(&[a.clone(), b.clone(), far.clone()], 1), ["b"]);
-        assert!(told(&[a.clone(), b.clone()], 23).is_empty());
-        assert_eq!(told(&[a.clone(), b.clone()], 24), ["a"]);
-        assert_eq!(told(&[a.clone(), b.clone()], 25), ["b"]);
+        assert_eq!(warned(&[a.clone(), b.clone(), far.clone()], 1), ["b"]);
+        assert!(warned(&[a.clone(), b.clone()], 23).is_empty());
+        assert_eq!(warned(&[a.clone(), b.clone()], 24), ["a"]);
+        assert_eq!(warned(&[a.clone(), b.clone()], 25), ["b"]);
         // Two in one file, and one that was renewed for too short a time.
-        assert_eq!(told(&[a.clone(), ending("a", "CN=other", day), ending("b", "CN=b", 2 * day)], 26), ["a", "b"]);
+        assert_eq!(warned(&[a.clone(), ending("a", "CN=other", day), ending("b", "CN=b", 2 * day)], 26), ["a", "b"]);
     }
 }

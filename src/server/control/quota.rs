@@ -41,8 +41,8 @@ pub(in crate::server) fn go_on_in_time(
     let ahead_s = latest.saturating_sub(now) / 1_000_000;
     if clock_ahead {
         let (actor, object) = (Actor::local().to_string(), format!("clock:{ahead_s}s"));
-        let told = Entry { actor, event: CLOCK_EVENT.into(), object, ..Entry::begin(Kind::Admin, node) };
-        return Ok(log.append_detached(&told)?);
+        let entry = Entry { actor, event: CLOCK_EVENT.into(), object, ..Entry::begin(Kind::Admin, node) };
+        return Ok(log.append_detached(&entry)?);
     }
     clock::not_before(latest);
     tracing::warn!(ahead_s, "the log's newest entry is from later than the clock shows: time goes on from there");

@@ -188,7 +188,7 @@ mod tests {
     use crate::contract::EMBEDDED;
     use tonic_reflection::pb::v1::ExtensionRequest;
 
-    fn asked(described: &DescribedFiles, request: MessageRequest) -> MessageResponse {
+    fn response_to(described: &DescribedFiles, request: MessageRequest) -> MessageResponse {
         let request = ServerReflectionRequest { host: "h".into(), message_request: Some(request) };
         let answer = described.answer(request.clone());
         assert_eq!((answer.valid_host.as_str(), answer.original_request.unwrap()), ("h", request));
@@ -209,16 +209,16 @@ mod tests {
             "ndxp.admin.v1.AddClientRequest",
             "ndxp.admin.v1.AddClientRequest.id",
         ] {
-            let found = file(asked(&described, MessageRequest::FileContainingSymbol(symbol.into())));
+            let found = file(response_to(&described, MessageRequest::FileContainingSymbol(symbol.into())));
             assert_eq!(found.package(), "ndxp.admin.v1", "{symbol}");
         }
         let options = "google.protobuf.MethodOptions";
-        let numbers = asked(&described, MessageRequest::AllExtensionNumbersOfType(options.into()));
+        let numbers = response_to(&described, MessageRequest::AllExtensionNumbersOfType(options.into()));
         let MessageResponse::AllExtensionNumbersResponse(numbers) = numbers else { panic!("{numbers:?}") };
         assert!(numbers.base_type_name == options && !numbers.extension_number.is_empty());
         let first = ExtensionRequest { containing_type: options.into(), extension_number: numbers.extension_number[0] };
         assert_eq!(
-            file(asked(&described, MessageRequest::FileContainingExtension(first))).package(),
+            file(response_to(&described, MessageRequest::FileContainingExtension(first))).package(),
             "ndxp.contract.v1"
         );
         for unknown in [
@@ -228,7 +228,7 @@ mod tests {
             MessageRequest::AllExtensionNumbersOfType("no.Such".into()),
             MessageRequest::FileContainingExtension(ExtensionRequest::default()),
         ] {
-            let answer = asked(&described, unknown);
+            let answer = response_to(&described, unknown);
             assert!(
                 matches!(answer, MessageResponse::ErrorResponse(ErrorResponse { error_code: 5, .. })),
                 "{answer:?}"
@@ -247,7 +247,7 @@ mod tests {
         let sets = EncodedFiles::decode(EMBEDDED).unwrap();
         let compiled =
             sets.files.iter().find(|one| FileDescriptorProto::decode(one.as_slice()).unwrap().name() == name);
-        let answer = asked(&described, MessageRequest::FileByFilename(name.into()));
+        let answer = response_to(&described, MessageRequest::FileByFilename(name.into()));
         let MessageResponse::FileDescriptorResponse(files) = answer else { panic!("{answer:?}") };
         assert_eq!(files.file_descriptor_proto[0], *compiled.unwrap());
     }

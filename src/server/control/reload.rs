@@ -290,7 +290,7 @@ fn walk(folder: &Path, depth: usize, found: &mut Stamp) {
 async fn follow_lists(mut fetcher: CrlFetcher, reloader: Arc<Reloader>) {
     let mut tick = tokio::time::interval(fetcher.every());
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut told = None;
+    let mut reported = None;
     loop {
         tick.tick().await;
         let (replaced, taken) = fetcher.fetch().await;
@@ -300,12 +300,12 @@ async fn follow_lists(mut fetcher: CrlFetcher, reloader: Arc<Reloader>) {
             reloader.load_in_background(Reloader::reload_tls);
         }
         match taken {
-            Ok(()) => told = None,
+            Ok(()) => reported = None,
             // Once for each kind of trouble, not twice a second.
-            Err(error) if told.as_ref() == Some(&error) => {}
+            Err(error) if reported.as_ref() == Some(&error) => {}
             Err(error) => {
                 tracing::warn!(%error, "the list from before stays in force");
-                told = Some(error);
+                reported = Some(error);
             }
         }
     }
@@ -332,7 +332,7 @@ pub(in crate::server) fn spawn(
         let (mut expiry, mut disk) = (Expiry::default(), DiskMonitor::default());
         let mut turn = 0;
         loop {
-            let asked = async {
+            let on_demand = async {
                 match &mut hangup {
                     Some(hangup) => hangup.recv().await,
                     None => std::future::pending().await,
@@ -365,7 +365,7 @@ pub(in crate::server) fn spawn(
                         reloader.end_pending();
                     }
                 }
-                _ = asked => reloader.load_in_background(Reloader::reload),
+                _ = on_demand => reloader.load_in_background(Reloader::reload),
                 () = stop.cancelled() => break,
             }
         }

@@ -38,7 +38,7 @@ impl<'r> RouteChoice<'r> {
             SecondMode::Share(percent) if fastrand::u32(0..100) < percent => (RouteChoice::Second(second), None),
             SecondMode::Share(_) | SecondMode::Shadow => (RouteChoice::First, None),
             SecondMode::Failover => match second.first_health.try_call(permit.client(), permit.may_probe()) {
-                Some(asked) => (RouteChoice::Watched(second), Some(asked)),
+                Some(retry_after) => (RouteChoice::Watched(second), Some(retry_after)),
                 None => (RouteChoice::Second(second), None),
             },
         }
@@ -118,17 +118,17 @@ pub(in crate::server) async fn dispatch(
     let (client, (mut turn, watched)) = (permit.client_key(), RouteChoice::choose(route, &permit));
     let mut flight = InFlight::new(permit, time.full(began));
     flight.hub = watched;
-    let told = match deadline.owner {
+    let limit = match deadline.owner {
         DeadlineOwner::Caller if again.is_some() => flight.whole().unwrap_or(deadline),
         _ => deadline,
     };
     call.until = match call.operation.shape {
         // A stream may last for as long as its caller likes; its first response has the operation's time.
-        CallShape::ServerStream => time.caller().map(|at| match at > told.at {
+        CallShape::ServerStream => time.caller().map(|at| match at > limit.at {
             true => Deadline { at, owner: DeadlineOwner::Caller },
-            false => told,
+            false => limit,
         }),
-        _ => Some(told),
+        _ => Some(limit),
     };
     let again = again.map(|again| RetryableRequest { until: call.until, ..again });
     let mut ended = began;
@@ -160,7 +160,10 @@ pub(in crate::server) async fn dispatch(
         if !spared {
             permit.record(health, elapsed, ended);
         }
-        let wait = again.as_ref().zip(retry).and_then(|(_, asked)| permit.retry_in(tried.attempts, asked, deadline.at));
+        let wait = again
+            .as_ref()
+            .zip(retry)
+            .and_then(|(_, retry_after)| permit.retry_in(tried.attempts, retry_after, deadline.at));
         let Some(wait) = wait else {
             if spared {
                 permit.record(health, elapsed, ended);
@@ -245,7 +248,7 @@ impl PageLimiter for PagePermits {
                 let ended = Instant::now();
                 permit.record(SourceError::health(&result), ended - began, ended);
                 let retry = result.as_ref().err().and_then(SourceError::retry).filter(|_| !self.operation.writes);
-                match retry.and_then(|asked| permit.retry_in(attempts, asked, deadline.at)) {
+                match retry.and_then(|retry_after| permit.retry_in(attempts, retry_after, deadline.at)) {
                     Some(wait) => tokio::time::sleep(wait).await,
                     None => return result,
                 }
