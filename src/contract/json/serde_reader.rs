@@ -10,18 +10,20 @@ use std::fmt;
 /// Reads a document; `None` where this reader does not, whatever the reason: not well-formed, a name that stands twice, nested too
 /// deeply, a number that no float holds.
 pub(super) fn parse(bytes: &[u8]) -> Option<Value> {
-    let floats = RefCell::new(Floats { bytes, at: 0 });
+    let floats = RefCell::new(Floats { bytes, at: 0, given: 0 });
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let document = Reader { depth: 0, floats: &floats }.deserialize(&mut deserializer).ok()?;
     deserializer.end().ok()?;
-    // Each number that serde_json took for a float was given its text.
-    floats.into_inner().next().is_none().then_some(document)
+    // Each number that serde_json took for a float was given its text: where it took none for one, there is nothing to look for.
+    let mut floats = floats.into_inner();
+    (floats.given == 0 || floats.next().is_none()).then_some(document)
 }
 
 /// The texts of a well-formed document's numbers that serde_json takes for floats, in their order.
 struct Floats<'b> {
     bytes: &'b [u8],
     at: usize,
+    given: usize,
 }
 
 impl<'b> Iterator for Floats<'b> {
@@ -37,6 +39,7 @@ impl<'b> Iterator for Floats<'b> {
                     self.at += length;
                     let text = std::str::from_utf8(&rest[..length]).ok()?;
                     if is_float(text) {
+                        self.given += 1;
                         return Some(text);
                     }
                 }
