@@ -137,6 +137,8 @@ fn config_json(config: &Config, catalogue: &Catalogue) -> Value {
             "prune_every_s": config.log.retention.as_ref().map(|kept| kept.every.as_secs()),
             "witnesses": config.log.policy.witnesses.iter().map(|one| &one.name).collect::<Vec<_>>(),
         },
+        "web": { "console": config.console },
+        "telemetry": { "access_lines": config.telemetry.access_lines },
         "contracts_dir": config.contracts_dir, "hubs_dir": config.hubs_dir, "sources_dir": config.sources_dir,
         "sources": sources,
     })

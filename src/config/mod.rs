@@ -5,6 +5,7 @@
 pub mod drift;
 pub mod entries;
 pub mod reader;
+pub mod telemetry;
 
 use crate::contract::{ContractFault, ContractSet};
 use crate::exchange_log::cosignature::Policy;
@@ -19,6 +20,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+pub use telemetry::TelemetrySettings;
 
 /// Everything that `serve` needs, checked.
 #[derive(Clone)]
@@ -43,6 +45,8 @@ pub struct Config {
     pub log: LogSettings,
     /// Whether the HTTPS port has the console.
     pub console: bool,
+    /// What it tells of itself beyond metrics.
+    pub telemetry: TelemetrySettings,
     /// Folder of further contracts.
     pub contracts_dir: Option<PathBuf>,
     /// Folder of hub entries.
@@ -255,6 +259,7 @@ fn read(file: &Path, table: &Table<'_>) -> Option<Config> {
     });
     let console =
         if table.has("web") { table.section("web", |web| Some(web.flag("console", true))) } else { Some(true) };
+    let telemetry = table.section("telemetry", telemetry::read);
     let tls = tls.zip(vault.as_ref()).map(|(tls, vault)| tls.with_vault(vault));
     let contracts_dir = table.path("contracts_dir");
     let hubs_dir = table.needed_path("hubs_dir", "hubs");
@@ -270,6 +275,7 @@ fn read(file: &Path, table: &Table<'_>) -> Option<Config> {
         hsm: hsm?,
         log: log?,
         console: console?,
+        telemetry: telemetry?,
         contracts_dir,
         hubs_dir: hubs_dir?,
         sources_dir: sources_dir?,

@@ -1,5 +1,6 @@
 //! How many connections there may be, in all and from one peer. Counted across all workers.
 
+use prometheus_client::metrics::gauge::Gauge;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,6 +29,8 @@ pub struct Connections {
     most: usize,
     most_per_peer: usize,
     open: Mutex<OpenConnections>,
+    /// How many there are.
+    count: Gauge,
 }
 
 #[derive(Debug, Default)]
@@ -56,7 +59,12 @@ pub struct ConnectionPermit {
 impl Connections {
     /// At most `max` in all, and `most_per_peer` from one address.
     pub fn new(most: usize, most_per_peer: usize) -> Arc<Self> {
-        Arc::new(Connections { most, most_per_peer, open: Mutex::default() })
+        Self::counted(most, most_per_peer, Gauge::default())
+    }
+
+    /// The same with a gauge that shows how many there are.
+    pub fn counted(most: usize, most_per_peer: usize, count: Gauge) -> Arc<Self> {
+        Arc::new(Connections { most, most_per_peer, open: Mutex::default(), count })
     }
 
     /// A place, where there is one.
@@ -76,6 +84,7 @@ impl Connections {
             return None;
         }
         open.all += 1;
+        self.count.inc();
         Some(ConnectionPermit { connections: self.clone(), counted_for })
     }
 
@@ -137,6 +146,7 @@ impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         let mut open = self.connections.lock();
         open.all -= 1;
+        self.connections.count.dec();
         open.uncount(self.counted_for);
     }
 }
@@ -148,14 +158,17 @@ mod tests {
 
     #[test]
     fn places_are_bounded_and_come_back() {
-        let connections = Connections::new(3, 2);
+        let gauge = Gauge::default();
+        let connections = Connections::counted(3, 2, gauge.clone());
         let (one, two): (IpAddr, IpAddr) = ("10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap());
         let first = connections.take(one).unwrap();
         let _second = connections.take(one).unwrap();
         assert!(connections.take(one).is_none(), "two from one address");
         let _third = connections.take(two).unwrap();
         assert!(connections.take(two).is_none(), "three in all");
+        assert_eq!(gauge.get(), 3);
         drop(first);
+        assert_eq!(gauge.get(), 2);
         assert!(connections.take(two).is_some());
     }
 

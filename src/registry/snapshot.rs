@@ -218,6 +218,11 @@ impl Snapshot {
         self.by_id.get(id)
     }
 
+    /// Every client that is not retired.
+    pub fn clients(&self) -> impl Iterator<Item = &Arc<ClientView>> {
+        self.by_id.values()
+    }
+
     /// Returns the revision of the registry.
     pub fn revision(&self) -> u64 {
         self.revision

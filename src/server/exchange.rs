@@ -27,6 +27,7 @@ use crate::http2::Incoming;
 use crate::identity::Peer;
 use crate::registry;
 use crate::status::{Reason, Refusal};
+use crate::telemetry::Stage;
 use arc_swap::ArcSwap;
 use authorization::{AdmittedBy, AuthorizationWatch};
 use bytes::Bytes;
@@ -70,7 +71,9 @@ impl Exchange {
         let mut record = ExchangeRecord::arrive(&self.shared, peer, arrived);
         let id = record.context.id();
         let (head, body) = request.into_parts();
-        let result = match self.admit(peer, &head, (arrived, call), &id, &mut record.context) {
+        let admitted = self.admit(peer, &head, (arrived, call), &id, &mut record.context);
+        record.context.enter(Stage::Request);
+        let result = match admitted {
             Ok(admitted) if admitted.route.operation.shape == CallShape::ServerStream => {
                 // Boxed: a call with one response, which most are, needs no memory for a stream's state.
                 return match Box::pin(self.open_stream(admitted, body, &mut record)).await {
@@ -155,6 +158,7 @@ impl Exchange {
         } else {
             (self.read_one(&route, (standing.client(), body), time, &mut record.context).await?, None)
         };
+        record.context.enter(Stage::Guard);
         let permit = match tally {
             Some(_) => route.guard.admit_stream(standing.client())?,
             None => admit(&route, standing.client(), time).await?,
@@ -166,6 +170,7 @@ impl Exchange {
             record.note(Kind::Intent).await?;
             record.context.writes(&context.sent);
         }
+        record.context.enter(Stage::Source);
         let (observed, exchange) = (context.observed.clone(), &mut record.context);
         let call =
             Call { operation: operation.clone(), request, context, until: None, page_limiter: None, stream_wait: None };
@@ -173,6 +178,7 @@ impl Exchange {
             result = dispatch(&self.shared, &route, call, time, permit, exchange) => result,
             taken = standing.revoked(over_by(time)) => Err(taken),
         };
+        exchange.enter(Stage::Response);
         exchange.noticed(observed.snapshot());
         self.shared.drifted(&operation, route.drift, &observed);
         let result = match tally {
@@ -214,6 +220,7 @@ impl Exchange {
     ) -> Result<stream::OpenedStream, Refusal> {
         let Admitted { route, mut standing, context, time } = admitted;
         let request = self.read_one(&route, (standing.client(), body), time, &mut record.context).await?;
+        record.context.enter(Stage::Guard);
         let stream_permit = route.guard.stream(standing.client())?;
         // The call's permit is for its first request only; each further request waits for one of its own.
         let permit = admit(&route, standing.client(), time).await?;
@@ -223,6 +230,7 @@ impl Exchange {
             record.note(Kind::Intent).await?;
             record.context.writes(&context.sent);
         }
+        record.context.enter(Stage::Source);
         let operation = route.operation.clone();
         let (observed, exchange) = (context.observed.clone(), &mut record.context);
         let turns =
@@ -233,6 +241,7 @@ impl Exchange {
             begun = dispatch(&self.shared, &route, call, time, permit, exchange) => begun,
             taken = standing.revoked(over_by(time)) => Err(taken),
         };
+        exchange.enter(Stage::Response);
         self.shared.drifted(&route.operation, route.drift, &observed);
         let begun = begun?;
         let messages = match begun {

@@ -31,6 +31,7 @@ use crate::keyfile::private_folder;
 use crate::registry::sqlite::SqliteStore;
 use crate::registry::usage::{self, UsageStore};
 use crate::registry::{RegistryError, Snapshot, Store};
+use crate::telemetry::AccessLines;
 use crate::web::Web;
 use crate::witness::client::{Alarms, WitnessClient};
 use arc_swap::ArcSwap;
@@ -147,7 +148,12 @@ impl Gateway {
         let registry = SqliteStore::open_with(&registry_path(&config.data), &config.vault)?;
         let store: Arc<dyn Store> = Arc::new(registry.clone());
         let earlier = log.durable();
-        let shared = Arc::new(Shared::new(&config, log, pseudonyms));
+        let mut shared = Shared::new(&config, log, pseudonyms);
+        if config.telemetry.access_lines {
+            let started = AccessLines::start(&shared.metrics.access_lines);
+            shared.access_lines = started.map_err(|error| StartError::Thread(error.to_string()))?;
+        }
+        let shared = Arc::new(shared);
         let usage = UsageStore::open(&config.data.join(usage::FILE), registry.key().clone())?;
         quota::restore(&shared, &usage, &config.data)?;
         shared.registry.store(Arc::new(Snapshot::read(store.as_ref())?));
@@ -174,7 +180,8 @@ impl Gateway {
         let sockets = sockets.map_or_else(|| Sockets::bind(&config.listen), Ok)?;
         let Sockets { grpc: listeners, https: https_listener, operator_http: operator_listener, address } = sockets;
         let refusals = Arc::new(Refusals::new(shared.clone()));
-        let open = Connections::new(config.listen.max_connections, config.listen.max_connections_per_peer);
+        let (max, per_peer) = (config.listen.max_connections, config.listen.max_connections_per_peer);
+        let open = Connections::counted(max, per_peer, shared.metrics.port("grpc").connections);
         let mut workers =
             vec![unfinished_writes::spawn((&config.data, registry.key()), &shared, earlier, stop.clone())?];
         for (number, listener) in listeners.into_iter().enumerate() {
@@ -264,6 +271,7 @@ impl Gateway {
             let _ = control.join();
         }
         self.reloader.shared.refusals.log_omitted(true);
+        self.reloader.shared.access_lines.flush();
     }
 }
 

@@ -25,7 +25,7 @@ use crate::identity::certificates::Certificates;
 use crate::identity::handshake_limits::HandshakeLimits;
 use crate::registry::{self, AdminEventKey, GrantView, Snapshot};
 use crate::status::{Reason, Refusal};
-use crate::telemetry::{ExchangeMetrics, Metrics, OperationMetrics};
+use crate::telemetry::{AccessLines, ExchangeMetrics, Metrics, OperationMetrics};
 use crate::witness::alarm;
 use arc_swap::ArcSwap;
 use std::collections::HashMap;
@@ -98,6 +98,8 @@ pub struct Shared {
     pub(super) state_files: Mutex<Option<LoggedFiles>>,
     /// What is wrong with acts in the registry's file, a line each.
     pub event_alarm: ArcSwap<String>,
+    /// Takes a line for each exchange that has ended, where the configuration has them.
+    pub access_lines: AccessLines,
     /// Told when the gateway is to end.
     pub stop: CancellationToken,
 }
@@ -139,6 +141,7 @@ impl Shared {
             registry_differences: ArcSwap::default(),
             state_files: Mutex::default(),
             event_alarm: ArcSwap::default(),
+            access_lines: AccessLines::default(),
             stop: CancellationToken::new(),
         }
     }
@@ -196,7 +199,9 @@ impl Shared {
         for ((source, _), endpoints) in &served.endpoints {
             endpoints.states().for_each(|(address, up)| self.metrics.sources.endpoint(source, address, up));
         }
-        self.metrics.log(&self.log.health(), crate::audit::index::rebuilt());
+        let sealed = *self.log.watch_sealed().borrow();
+        self.metrics.log(&self.log.health(), (self.log.durable(), sealed), crate::audit::index::rebuilt());
+        self.metrics.registry(&self.registry.load(), registry::now());
         self.metrics.text()
     }
 }

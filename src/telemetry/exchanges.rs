@@ -1,6 +1,7 @@
 //! Metrics of exchanges: how many ended how, by whose fault, and how long they took. A route holds the handles of its
 //! operation's usual outcome, so that a call looks up no label.
 
+use super::stages::{StageHistograms, StageLabels, StageTimes, histograms, stage_times};
 use super::{SourceLabels, times};
 use crate::exchange_log::Entry;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -33,6 +34,9 @@ struct DriftLabels {
 
 type Seconds = Family<SourceLabels, Histogram>;
 
+/// Whose fault an exchange's failure can be.
+const FAULTS: [&str; 4] = ["caller", "gateway", "hub", "source"];
+
 /// The families, shared by all operations.
 #[derive(Debug, Clone)]
 pub struct ExchangeMetrics {
@@ -40,6 +44,7 @@ pub struct ExchangeMetrics {
     faults: Family<FaultLabels, Counter>,
     seconds: Seconds,
     source_seconds: Seconds,
+    stages: Family<StageLabels, Histogram>,
 }
 
 /// Drift of answers from their contracts, by path. Who counts bounds the paths.
@@ -86,22 +91,31 @@ impl ExchangeMetrics {
             faults: Family::default(),
             seconds: seconds(),
             source_seconds: seconds(),
+            stages: Family::new_with_constructor(stage_times as fn() -> Histogram),
         };
         registry.register("exchanges", "Exchanges by operation and reason (OK: succeeded)", all.ended.clone());
         let help = "Exchanges that did not succeed, by whose fault it is: caller, gateway, hub, source";
         registry.register("exchange_faults", help, all.faults.clone());
         registry.register("exchange_seconds", "Time from arrival to the durable entry", all.seconds.clone());
         registry.register("source_seconds", "Time of these at the source", all.source_seconds.clone());
+        let help = "Time of exchanges by stage: access, request, guard, source, response, log";
+        registry.register("stage_seconds", help, all.stages.clone());
         all
     }
 
     /// The handles of one operation; empty names stand for calls of no known operation.
     pub fn of(&self, source: &str, operation: &str) -> OperationMetrics {
         let label = SourceLabels { source: source.to_owned() };
+        // From zero on, so that the first one shows as a rise.
+        for fault in FAULTS.iter().filter(|_| !source.is_empty()) {
+            let labels = FaultLabels { source: source.to_owned(), fault: (*fault).to_owned() };
+            let _ = self.faults.get_or_create(&labels);
+        }
         OperationMetrics {
             succeeded: self.ended.get_or_create_owned(&outcome(source, operation, "OK")),
             seconds: self.seconds.get_or_create_owned(&label),
             source_seconds: self.source_seconds.get_or_create_owned(&label),
+            stages: histograms(&self.stages, source),
             families: self.clone(),
         }
     }
@@ -117,10 +131,18 @@ pub struct OperationMetrics {
     succeeded: Counter,
     seconds: Histogram,
     source_seconds: Histogram,
+    stages: StageHistograms,
     families: ExchangeMetrics,
 }
 
 impl OperationMetrics {
+    /// Counts the stages of an exchange whose last entry is durable, or will not be.
+    pub fn count_stages(&self, stages: &StageTimes) {
+        for (stage, _, time) in stages.each() {
+            self.stages[stage as usize].observe(time.as_secs_f64());
+        }
+    }
+
     /// Counts an exchange of this operation that has ended.
     pub fn count(&self, entry: &Entry) {
         if entry.reason.is_empty() {

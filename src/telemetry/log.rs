@@ -7,6 +7,8 @@ use std::sync::atomic::AtomicU64;
 /// Set whenever metrics are read.
 #[derive(Debug, Default)]
 pub(super) struct LogGauges {
+    pub entries: Gauge,
+    pub sealed_entries: Gauge,
     pub unsealed_entries: Gauge,
     pub unsealed_bytes: Gauge,
     pub unsealed_age: Gauge<f64, AtomicU64>,
@@ -19,6 +21,12 @@ impl LogGauges {
     /// Adds them to a registry.
     pub fn registered(registry: &mut Registry) -> Self {
         let log = LogGauges::default();
+        registry.register("log_entries", "Entries of the exchange log that are durable", log.entries.clone());
+        registry.register(
+            "log_sealed_entries",
+            "Those of them under its newest checkpoint",
+            log.sealed_entries.clone(),
+        );
         let help = "Entries of the exchange log that are durable and not sealed";
         registry.register("log_unsealed_entries", help, log.unsealed_entries.clone());
         registry.register("log_unsealed_bytes", "Their bytes", log.unsealed_bytes.clone());

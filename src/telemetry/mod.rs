@@ -1,37 +1,61 @@
 //! Logs and metrics. Neither ever holds a secret, a payload or anybody's data: labels are names of contracts.
 
+mod access_lines;
+mod ended;
 mod exchanges;
 mod log;
+mod ports;
+mod rights;
 mod sources;
+mod stages;
+#[cfg(test)]
+mod tests;
 mod witnesses;
 
 use crate::exchange_log::Health;
 use crate::exchange_log::clock;
+use crate::registry::Snapshot;
 use crate::shares::ShareMetrics;
+use access_lines::AccessLineMetrics;
 use log::LogGauges;
+use ports::ConnectionMetrics;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
+use rights::RightsGauges;
 use std::collections::BTreeSet;
 use std::io::IsTerminal;
 use std::sync::atomic::AtomicU64;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{FilterExt, FilterFn, LevelFilter};
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, fmt};
 
+pub use access_lines::{ACCESS_TARGET, AccessLines};
+pub use ended::EndedExchange;
 pub use exchanges::{DriftMetrics, ExchangeMetrics, OperationMetrics};
+pub use ports::PortMetrics;
 pub use sources::SourceGauges;
+pub use stages::{Stage, StageTimes};
 pub use witnesses::WitnessMetrics;
 
 /// Starts logging to standard error: for people on a terminal, as JSON lines elsewhere. `NDXP_LOG` filters
-/// (`ndxp_gateway=debug`); without it, `level` counts.
+/// (`ndxp_gateway=debug`); without it, `level` counts. Access lines go to standard output, always as JSON: a log that is read slowly
+/// holds up nobody who logs.
 pub fn start_logging(level: &str) {
-    let filter = EnvFilter::try_from_env("NDXP_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let is_access = |metadata: &tracing::Metadata<'_>| metadata.target() == ACCESS_TARGET;
+    let lines = fmt::layer().json().flatten_event(true).with_writer(std::io::stdout);
+    let lines = lines.with_filter(FilterFn::new(is_access).with_max_level_hint(LevelFilter::INFO));
+    let level = EnvFilter::try_from_env("NDXP_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    let filter = level.and(FilterFn::new(move |metadata| !is_access(metadata)));
+    let log = fmt::layer().with_writer(std::io::stderr);
+    let log = if std::io::stderr().is_terminal() { log.with_target(false).boxed() } else { log.json().boxed() };
     // A second start in one process (tests) changes nothing.
-    let _ =
-        if std::io::stderr().is_terminal() { builder.with_target(false).try_init() } else { builder.json().try_init() };
+    let _ = tracing_subscriber::registry().with(lines).with(log.with_filter(filter)).try_init();
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -73,6 +97,8 @@ struct OAuthEndpoint {
 pub struct OAuthMetrics {
     /// Their blocking work.
     pub work: ShareMetrics,
+    /// Their port.
+    pub port: PortMetrics,
     limited: Family<OAuthEndpoint, Counter>,
 }
 
@@ -89,11 +115,6 @@ struct OmittedLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct CauseLabels {
-    cause: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ListLabels {
     url: String,
 }
@@ -106,6 +127,7 @@ struct PartLabels {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CertificateLabels {
     file: String,
+    kind: &'static str,
 }
 
 /// The gateway's metrics, in the text format of Prometheus.
@@ -118,10 +140,8 @@ pub struct Metrics {
     certificates: Family<CertificateLabels, Gauge>,
     faults: Family<PartLabels, Gauge>,
     lists: Family<ListLabels, Gauge>,
-    handshakes: Family<CauseLabels, Counter>,
     shed: Counter,
     refusals_left_out: Family<OmittedLabels, Counter>,
-    probes: Counter,
     reads_refused: Family<OmittedLabels, Counter>,
     disk_free: Gauge,
     disk_days: Gauge<f64, AtomicU64>,
@@ -145,6 +165,10 @@ pub struct Metrics {
     /// Of the log's witnesses.
     pub witnesses: WitnessMetrics,
     oauth_limited: Family<OAuthEndpoint, Counter>,
+    connections: ConnectionMetrics,
+    rights: RightsGauges,
+    /// Of access lines.
+    pub access_lines: AccessLineMetrics,
 }
 
 /// From 0.25 ms to about a minute.
@@ -158,13 +182,11 @@ impl Default for Metrics {
         let exchanges = ExchangeMetrics::register(&mut registry);
         let drift = DriftMetrics::register(&mut registry);
         let certificates = Family::<CertificateLabels, Gauge>::default();
-        let help = "When a certificate ends, Unix time";
+        let help = "When a certificate or a revocation list ends, Unix time, by file";
         registry.register("certificate_end_seconds", help, certificates.clone());
         let faults = Family::<PartLabels, Gauge>::default();
         registry.register("faults", "What keeps the gateway from being ready, by part", faults.clone());
-        let handshakes = Family::<CauseLabels, Counter>::default();
-        let help = "Connections that were refused before their first request, by cause";
-        registry.register("handshakes_refused", help, handshakes.clone());
+        let connections = ConnectionMetrics::register(&mut registry);
         let lists = Family::<ListLabels, Gauge>::default();
         let help = "Whether the last answer of a URL with revocation lists was taken";
         registry.register("revocation_list_fetched", help, lists.clone());
@@ -172,8 +194,6 @@ impl Default for Metrics {
         sources.register(&mut registry);
         let shed = Counter::default();
         registry.register("shed_calls", "Calls that an overloaded gateway refused unseen", shed.clone());
-        let probes = Counter::default();
-        registry.register("probes", "Connections that were closed without a byte", probes.clone());
         let reads_refused = Family::<OmittedLabels, Counter>::default();
         let help = "Reads of the log's files that were refused: too many, or too fast";
         registry.register("log_reads_refused", help, reads_refused.clone());
@@ -230,6 +250,14 @@ impl Default for Metrics {
         registry.register("log_fork_alarm", help, fork_alarm.clone());
         let witnesses = WitnessMetrics::default();
         witnesses.register(&mut registry);
+        let rights = RightsGauges::default();
+        rights.register(&mut registry);
+        let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        registry.register("build", "The version that runs", build);
+        let started = Gauge::<i64>::default();
+        started.set(crate::registry::now());
+        registry.register("start_time_seconds", "When the gateway was started, Unix time", started);
+        let access_lines = AccessLineMetrics::register(&mut registry);
         let tokens_removed = Counter::default();
         registry.register("tokens_removed", "Issued tokens that were removed after their end", tokens_removed.clone());
         Metrics {
@@ -239,10 +267,8 @@ impl Default for Metrics {
             certificates,
             faults,
             lists,
-            handshakes,
             shed,
             refusals_left_out,
-            probes,
             reads_refused,
             disk_free,
             disk_days,
@@ -261,6 +287,9 @@ impl Default for Metrics {
             pending_changes,
             admin_events_missing,
             oauth_limited,
+            connections,
+            rights,
+            access_lines,
             fork_alarm,
             sources,
             witnesses,
@@ -281,7 +310,7 @@ impl Metrics {
 
     /// Counts a connection that was closed without a byte.
     pub fn probe(&self) {
-        self.probes.inc();
+        self.connections.probe();
     }
 
     /// Counts refused reads of the log's files, by kind.
@@ -296,8 +325,10 @@ impl Metrics {
     }
 
     /// Tells how the exchange log is.
-    pub fn log(&self, health: &Health, index_rebuilt: u64) {
+    pub fn log(&self, health: &Health, (durable, sealed): (u64, u64), index_rebuilt: u64) {
         let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        self.log.entries.set(whole(durable));
+        self.log.sealed_entries.set(whole(sealed));
         self.log.unsealed_entries.set(whole(health.unsealed_entries));
         self.log.unsealed_bytes.set(whole(health.unsealed_bytes));
         self.log.unsealed_age.set(health.unsealed_age.as_secs_f64());
@@ -312,12 +343,22 @@ impl Metrics {
         self.refusals_left_out.get_or_create(&OmittedLabels { kind }).inc();
     }
 
-    /// Tells when the first of each file's certificates and revocation lists ends, Unix time in seconds.
-    pub fn ends<'f>(&self, files: impl Iterator<Item = (&'f std::path::Path, i64)>) {
+    /// Tells when the first of each file's certificates, or of its revocation lists, ends, Unix time in seconds.
+    pub fn ends<'f>(&self, files: impl Iterator<Item = (&'f std::path::Path, &'static str, i64)>) {
         self.certificates.clear();
-        for (file, at) in files {
-            self.certificates.get_or_create(&CertificateLabels { file: file.display().to_string() }).set(at);
+        for (file, kind, at) in files {
+            self.certificates.get_or_create(&CertificateLabels { file: file.display().to_string(), kind }).set(at);
         }
+    }
+
+    /// Counts the clients and the rights of a registry.
+    pub fn registry(&self, snapshot: &Snapshot, now: i64) {
+        self.rights.count(snapshot, now);
+    }
+
+    /// What is counted of a port.
+    pub fn port(&self, port: &'static str) -> PortMetrics {
+        self.connections.port(port)
     }
 
     /// Counts a read that a second hub was asked for, too: in which fields its response differs; `None` where it has none.
@@ -337,7 +378,7 @@ impl Metrics {
 
     /// What is counted of the OAuth2 endpoints.
     pub fn oauth(&self) -> OAuthMetrics {
-        OAuthMetrics { work: self.work("oauth"), limited: self.oauth_limited.clone() }
+        OAuthMetrics { work: self.work("oauth"), port: self.port("https"), limited: self.oauth_limited.clone() }
     }
 
     /// Sets in how many records the registry differs from the exchange log.
@@ -390,7 +431,7 @@ impl Metrics {
 
     /// Counts a connection that was refused before its first request.
     pub fn handshake_refused(&self, cause: &'static str) {
-        self.handshakes.get_or_create(&CauseLabels { cause }).inc();
+        self.connections.refused(cause);
     }
 
     /// Tells whether the last response of a URL with revocation lists was taken.

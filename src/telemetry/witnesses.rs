@@ -16,18 +16,19 @@ struct WitnessLabels {
 pub struct WitnessMetrics {
     up: Family<WitnessLabels, Gauge>,
     failures: Family<WitnessLabels, Counter>,
+    cosigned: Family<WitnessLabels, Gauge>,
     entries: Gauge,
     time: Gauge,
 }
 
 impl WitnessMetrics {
-    /// Counts a response of a witness.
-    pub fn responded(&self, witness: &str, cosigned: bool) {
+    /// Counts a response of a witness, which has cosigned so many entries so far for this process.
+    pub fn responded(&self, witness: &str, cosigned: bool, size: u64) {
         let of = WitnessLabels { witness: witness.to_owned() };
         self.up.get_or_create(&of).set(cosigned.into());
-        if !cosigned {
-            self.failures.get_or_create(&of).inc();
-        }
+        self.cosigned.get_or_create(&of).set(i64::try_from(size).unwrap_or(i64::MAX));
+        // From zero on, so that the first one shows as a rise.
+        self.failures.get_or_create(&of).inc_by(u64::from(!cosigned));
     }
 
     /// Sets how many entries are under the newest checkpoint with enough cosignatures, and when it was made (Unix seconds).
@@ -40,6 +41,8 @@ impl WitnessMetrics {
         registry.register("witness_up", "1 where the witness has cosigned when it was asked last", self.up.clone());
         let help = "Requests to a witness that brought no cosignature";
         registry.register("witness_failures", help, self.failures.clone());
+        let help = "Entries of the exchange log that a witness has cosigned since the gateway's start";
+        registry.register("witness_cosigned_entries", help, self.cosigned.clone());
         let help = "Entries under the newest checkpoint with the cosignatures that the policy wants";
         registry.register("log_cosigned_entries", help, self.entries.clone());
         let help = "When that checkpoint was published, in Unix seconds";

@@ -19,7 +19,7 @@ use crate::config::Config;
 use crate::exchange_log::ExchangeLog;
 use crate::identity::handshake_limits::HandshakeLimits;
 use crate::registry::{Snapshot, Store};
-use crate::telemetry::OAuthMetrics;
+use crate::telemetry::{OAuthMetrics, PortMetrics};
 use arc_swap::ArcSwap;
 use axum::Router;
 use axum::extract::State;
@@ -48,6 +48,7 @@ pub struct Web {
     recorder: recorder::Recorder,
     signer: oauth::CurrentSigner,
     limits: oauth::OAuthLimits,
+    metrics: PortMetrics,
 }
 
 /// A response with a JSON document.
@@ -84,6 +85,7 @@ impl Web {
             door: StaffAuthorizer::new(registry.clone(), log.clone(), refusals.clone(), &config.node),
             bodies: request::Bodies::default(),
             reads: ReadPermits::counted(log::READS, refusals.reads_refused("tiles")),
+            metrics: metrics.port.clone(),
             recorder: recorder::Recorder::start(store.clone())?,
             signer: oauth::CurrentSigner::default(),
             limits: oauth::OAuthLimits::new(said, metrics),

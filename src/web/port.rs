@@ -68,7 +68,8 @@ impl Web {
     ) {
         let listen = &self.config.listen;
         let router = self.clone().router(pages);
-        let open = Connections::new(listen.max_connections, listen.max_connections_per_peer);
+        let (max, per_peer) = (listen.max_connections, listen.max_connections_per_peer);
+        let open = Connections::counted(max, per_peer, self.metrics.connections.clone());
         let connections = TaskTracker::new();
         loop {
             let (mut stream, address) = tokio::select! {
@@ -104,6 +105,7 @@ impl Web {
                 let accepted = tokio::time::timeout(REQUEST_TIMEOUT, tls::accept(acceptor, stream)).await;
                 match accepted.unwrap_or_else(|_| Err(RefusedHandshake::plain(Cause::Timeout))) {
                     Ok((stream, until)) => {
+                        web.metrics.handshakes.inc();
                         let stream = ServerStream::new(stream);
                         // Anybody comes through here without one.
                         if stream.session().peer_certificates().is_some() {

@@ -170,7 +170,7 @@ impl PolledWitness {
         alarms: &Alarms,
     ) -> Result<(), LogError> {
         let name = &self.witness.name;
-        alarms.metrics.responded(name, answered.is_ok());
+        alarms.metrics.responded(name, answered.is_ok(), self.size);
         let Err(error) = answered else {
             if self.failures > 0 {
                 tracing::info!(witness = name, "a witness cosigns again");

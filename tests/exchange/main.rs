@@ -23,6 +23,7 @@ mod privacy;
 mod source_fixtures;
 mod statuses;
 mod streams;
+mod telemetry;
 mod toy_protocol;
 mod variations;
 mod xroad_examples;

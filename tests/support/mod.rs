@@ -357,8 +357,8 @@ impl Running {
         let child = Command::new("sh")
             .args(["-c", "trap '' XFSZ; exec \"$0\" serve --config \"$1\"", env!("CARGO_BIN_EXE_ndxp-gateway")])
             .arg(folder.gateway_config())
-            .envs(variables.iter().copied())
             .env("NDXP_LOG", "warn")
+            .envs(variables.iter().copied())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -410,9 +410,18 @@ pub struct Outside {
 
 impl Outside {
     pub fn new() -> Self {
-        let Ready { dir, folder, sandbox, config, contracts, store } = Ready::to_start(&|_| {});
+        Self::with(&|_| {}, &|store, contracts| drop(add_grant(store, contracts, "one-stop-shop", &["*"], |_| {})))
+    }
+
+    /// With a folder that is changed before anything starts, and a grant that two persons have given.
+    pub fn prepared(prepare: &dyn Fn(&DevFolder)) -> Self {
+        Self::with(prepare, &|store, contracts| drop(people::approved(store, contracts, "one-stop-shop", &["*"])))
+    }
+
+    fn with(prepare: &dyn Fn(&DevFolder), grant: &dyn Fn(&SqliteStore, &ContractSet)) -> Self {
+        let Ready { dir, folder, sandbox, config, contracts, store } = Ready::to_start(prepare);
         add_client(&store, &folder, "one-stop-shop");
-        add_grant(&store, &contracts, "one-stop-shop", &["*"], |_| {});
+        grant(&store, &contracts);
         let token = issue(&store, &config, &folder, "one-stop-shop", Duration::from_secs(3_600), Duration::ZERO);
         Outside { folder, config, contracts, token, sandbox, _dir: dir }
     }
@@ -427,8 +436,13 @@ impl Outside {
 
 /// A page of the port with health and metrics.
 pub fn ops_text(stage: &Stage, path: &str) -> String {
+    ops_page(&stage.ops(), path)
+}
+
+/// The same at an address.
+pub fn ops_page(address: &str, path: &str) -> String {
     use std::io::{Read, Write};
-    let mut stream = std::net::TcpStream::connect(stage.ops().trim_start_matches("http://")).unwrap();
+    let mut stream = std::net::TcpStream::connect(address.trim_start_matches("http://")).unwrap();
     write!(stream, "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();

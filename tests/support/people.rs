@@ -1,6 +1,7 @@
 //! People who administer: one asks, another approves.
 
 use super::{Stage, add_grant};
+use ndxp_gateway::contract::ContractSet;
 use ndxp_gateway::registry::Store;
 use ndxp_gateway::registry::sqlite::SqliteStore;
 
@@ -25,8 +26,13 @@ fn two_persons(store: &SqliteStore) -> (SqliteStore, SqliteStore) {
 
 /// A grant that one person asks for and another approves: it opens what is sensitive, too.
 pub fn approved_grant(stage: &Stage, client: &str, scopes: &[&str]) -> String {
-    let (first, second) = two_persons(&stage.store);
-    let id = add_grant(&first, &stage.contracts, client, scopes, |grant| grant.needs_approval = true);
+    approved(&stage.store, &stage.contracts, client, scopes)
+}
+
+/// The same in a registry.
+pub fn approved(store: &SqliteStore, contracts: &ContractSet, client: &str, scopes: &[&str]) -> String {
+    let (first, second) = two_persons(store);
+    let id = add_grant(&first, contracts, client, scopes, |grant| grant.needs_approval = true);
     second.approve_grant(&id).unwrap();
     id
 }

@@ -39,12 +39,13 @@ impl Expiry {
         };
         let mut all: Vec<(PathBuf, Ending)> = files.iter().flat_map(of_file).collect();
         all.extend(gate.trust.lists().map(|list| (list.file.clone(), Ending::of_list(list))));
-        let mut first: BTreeMap<&PathBuf, i64> = BTreeMap::new();
+        let mut first: BTreeMap<(&PathBuf, &'static str), i64> = BTreeMap::new();
         for (file, ending) in &all {
-            let known = first.entry(file).or_insert(ending.at);
+            let kind = if ending.list.is_some() { "revocation_list" } else { "certificate" };
+            let known = first.entry((file, kind)).or_insert(ending.at);
             *known = ending.at.min(*known);
         }
-        shared.metrics.ends(first.into_iter().map(|(file, at)| (file.as_path(), at)));
+        shared.metrics.ends(first.into_iter().map(|((file, kind), at)| (file.as_path(), kind, at)));
         let now = now();
         for (file, ending) in self.due(&all, now, at) {
             let days = (ending.at - now).div_euclid(86_400);

@@ -18,7 +18,7 @@ use crate::identity::Peer;
 use crate::registry::{ClientView, Granted};
 use crate::server::shared::{Route, Shared, Upstream};
 use crate::status::{Reason, Refusal};
-use crate::telemetry::OperationMetrics;
+use crate::telemetry::{OperationMetrics, Stage, StageTimes};
 use bytes::Bytes;
 use http::HeaderMap;
 use prost_reflect::DynamicMessage;
@@ -61,6 +61,7 @@ pub struct ExchangeContext {
     pub(super) id: [u8; 16],
     pub(super) peer: Arc<Peer>,
     arrived: Instant,
+    pub(super) stages: StageTimes,
     pub(super) client: Option<Arc<ClientView>>,
     pub(super) token: Option<Arc<VerifiedToken>>,
     pub(super) operation: Option<Arc<Operation>>,
@@ -97,6 +98,7 @@ impl ExchangeContext {
             id: uuid::Uuid::now_v7().into_bytes(),
             peer: peer.clone(),
             arrived,
+            stages: StageTimes::begin(arrived),
             client: None,
             token: None,
             operation: None,
@@ -134,6 +136,11 @@ impl ExchangeContext {
     /// Time since the call's arrival.
     pub fn elapsed(&self) -> Duration {
         self.arrived.elapsed()
+    }
+
+    /// From now on, the exchange is at this stage; gives the one that it was at.
+    pub fn enter(&mut self, stage: Stage) -> Stage {
+        self.stages.enter(stage, Instant::now())
     }
 
     /// Who calls.

@@ -8,6 +8,7 @@ use crate::exchange_log::{Entry, Kind, LogError, entry};
 use crate::identity::Peer;
 use crate::server::shared::{Shared, Upstream};
 use crate::status::{Reason, Refusal};
+use crate::telemetry::{EndedExchange, Stage};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,20 +17,25 @@ pub struct ExchangeRecord {
     /// What is known of the exchange.
     pub context: ExchangeContext,
     closed: bool,
+    /// The last entry, until its line is written.
+    last: Option<Entry>,
 }
 
 impl ExchangeRecord {
     /// Begins with a call's arrival.
     pub fn arrive(shared: &Arc<Shared>, peer: &Arc<Peer>, arrived: Instant) -> Self {
-        ExchangeRecord { context: ExchangeContext::arrive(shared, peer, arrived), closed: false }
+        ExchangeRecord { context: ExchangeContext::arrive(shared, peer, arrived), closed: false, last: None }
     }
 
     /// Logs a note about the exchange that must be durable before it goes on: a write's intent, a stream's opening.
     ///
     /// # Errors
     /// [`Reason::ExchangeLogUnavailable`].
-    pub async fn note(&self, kind: Kind) -> Result<u64, Refusal> {
-        append(&self.context.shared, &self.entry_of(kind)).await
+    pub async fn note(&mut self, kind: Kind) -> Result<u64, Refusal> {
+        let before = self.context.enter(Stage::Log);
+        let noted = append(&self.context.shared, &self.entry_of(kind)).await;
+        self.context.enter(before);
+        noted
     }
 
     /// An entry of this exchange while it runs.
@@ -41,6 +47,7 @@ impl ExchangeRecord {
     fn last_entry(&mut self, refusal: Option<&Refusal>) -> Entry {
         self.closed = true;
         let context = &mut self.context;
+        context.enter(Stage::Log);
         if let Some(commitment) = context.commitment.take() {
             context.contents.response_commitment = commitment.finish();
         }
@@ -56,13 +63,32 @@ impl ExchangeRecord {
         entry
     }
 
+    /// Counts the stages, and writes the access line, when the last entry is durable or it is known that it will not be.
+    fn finish(&mut self, index: Option<u64>) {
+        let context = &mut self.context;
+        context.enter(Stage::Log);
+        if let Some(metrics) = &context.metrics {
+            metrics.count_stages(&context.stages);
+        }
+        if let Some(entry) = self.last.take().filter(|_| context.shared.access_lines.are_on()) {
+            context.shared.access_lines.put(&Arc::new(EndedExchange::of(entry, context.stages, index)));
+        }
+    }
+
+    /// Keeps a copy of an entry that others take, where there are access lines.
+    fn keep(&mut self, entry: &Entry) {
+        self.last = self.context.shared.access_lines.are_on().then(|| entry.clone());
+    }
+
     /// Ends the record; its index comes when it is durable. Only then may the response leave.
     ///
     /// # Errors
     /// [`Reason::ExchangeLogUnavailable`]; of a write that may have been done, [`Reason::WriteOutcomeUnknown`].
     pub async fn close(&mut self, refusal: Option<&Refusal>) -> Result<u64, Refusal> {
         let entry = self.last_entry(refusal);
-        append(&self.context.shared, &entry).await.map_err(|unlogged| self.context.refusal(unlogged))
+        let logged = append(&self.context.shared, self.last.insert(entry)).await;
+        self.finish(logged.as_ref().ok().copied());
+        logged.map_err(|unlogged| self.context.refusal(unlogged))
     }
 
     /// Ends the record of a call that is refused; without an index where its entry was left out. An exchange that was
@@ -75,7 +101,9 @@ impl ExchangeRecord {
             return self.close(Some(refusal)).await.map(Some);
         }
         let entry = self.last_entry(Some(refusal));
+        self.keep(&entry);
         let noted = self.context.shared.refusals.note(RefusalKind::Exchange, self.context.identity(), entry).await;
+        self.finish(noted.as_ref().ok().copied().flatten());
         noted.map_err(|_| Reason::ExchangeLogUnavailable.into())
     }
 }
@@ -83,16 +111,22 @@ impl ExchangeRecord {
 impl Drop for ExchangeRecord {
     fn drop(&mut self) {
         if self.closed {
+            // The caller went away while its entry was on its way to the disk: the line has no index.
+            if self.last.is_some() {
+                self.finish(None);
+            }
             return;
         }
         let refusal = self.context.refusal(Reason::Cancelled.into());
         let entry = self.last_entry(Some(&refusal));
+        self.keep(&entry);
         let ExchangeContext { shared, granted, .. } = &self.context;
         if granted.is_none() {
             shared.refusals.note_detached(RefusalKind::Exchange, self.context.identity(), entry);
         } else if let Err(error) = shared.log.append_detached(&entry) {
             tracing::error!(%error, "a cancelled exchange could not be logged");
         }
+        self.finish(None);
     }
 }
 

@@ -28,6 +28,7 @@ use crate::status::Reason;
 use arc_swap::ArcSwap;
 use futures_util::FutureExt;
 use http::{Request, Response};
+use prometheus_client::metrics::counter::Counter;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -63,7 +64,8 @@ pub(in crate::server) fn spawn(
         let (admission, connections) = (Arc::default(), TaskTracker::new());
         let (default, ending) = (listen.send_timeout, exchange.shared.stop.clone());
         let patience = Arc::new(SendTimeout { default, draining: HURRIED, ending });
-        let worker = Worker { exchange, admission, refusals, listen, control, open, connections, patience };
+        let handshakes = exchange.shared.metrics.port("grpc").handshakes;
+        let worker = Worker { exchange, admission, refusals, listen, control, open, connections, patience, handshakes };
         Arc::new(worker).run(listener).await;
     })
 }
@@ -77,6 +79,7 @@ struct Worker {
     open: Arc<Connections>,
     connections: TaskTracker,
     patience: Arc<SendTimeout>,
+    handshakes: Counter,
 }
 
 /// How long the calls of a connection may take to end when its certificate's time is over: they know it by themselves.
@@ -223,6 +226,7 @@ impl Worker {
         match tokio::time::timeout(self.listen.handshake_timeout, opened).await {
             Ok(Ok(calls)) => {
                 limits.came_through(address.ip());
+                self.handshakes.inc();
                 self.connections.spawn(calls);
             }
             Ok(Err(unopened)) => self.refusals.handshake(address, &unopened),
