@@ -1,14 +1,17 @@
-//! A gradient limit: how many calls a source should have in flight at once, found from their latency. More than it can work at only wait for
-//! each other there: each takes longer, and no more complete (Little's law).
+//! A gradient limit: the number of calls that a source should have in flight at once, derived from their latency. More
+//! calls than the source can work on only wait for each other there: each takes longer, and no more of them complete
+//! (Little's law).
 //!
-//! The published name is Envoy's gradient controller (also Netflix's Gradient2): limit × base latency ÷ latency, with headroom. Four things
-//! differ, each for a case in which the published ones fail (`comparison.rs`; the table is in `docs/decisions/0007-own-limit-and-queue.md`):
-//! - The base latency is an operation's, since a source's operations differ, and is learnt from calls that hardly any other disturbs, as they
-//!   come. Envoy measures one for all, at three calls at once, every minute.
-//! - The limit goes down only while calls wait for a permit: nothing is won otherwise.
-//! - After it went down by half, what completes is looked at: where that fell with it, calls are slow for another reason. The limit goes
-//!   back, and their latency is learnt anew.
-//! - The gradient has a tolerance of twice the base latency, and the queue in front ([`queue`](super::queue)) takes half of it.
+//! The published name is Envoy's gradient controller (also Netflix's Gradient2): limit × base latency ÷ latency, with
+//! headroom. This one differs in four ways, each for a case in which the published ones fail (`comparison.rs`; the
+//! table is in `docs/decisions/0007-own-limit-and-queue.md`):
+//! - The base latency belongs to an operation, since a source's operations differ. It is learnt from calls that hardly
+//!   any other call disturbs, as they come. Envoy measures one for all, at three calls at once, every minute.
+//! - The limit decreases only while calls wait for a permit: otherwise a decrease gains nothing.
+//! - After it has decreased by half, the throughput is compared. If it fell with the limit, calls are slow for another
+//!   reason: the limit is restored, and the base latency is learnt again.
+//! - The gradient has a tolerance of twice the base latency, and the queue in front ([`queue`](super::queue)) takes
+//!   half of it.
 //!
 //! ```text
 //!              nobody waits, or took < 4/5 of what is allowed: limit + 1/8 + 1
@@ -35,50 +38,50 @@ use std::time::{Duration, Instant};
 
 /// With no more than these in flight, a call counts as undisturbed.
 pub(super) const FEWEST: usize = 4;
-/// How long a call may take at most, in times of an undisturbed one: with the wait for its permit, which is half of one at most
-/// (`queue.rs`), less than three times. A quick source's calls may be disturbed for `ROOM` more, up to three times, since each costs less
-/// where many are in flight.
+/// Maximum latency of a call, as a multiple of an undisturbed one: with the wait for its permit, which is at most half
+/// of one (`queue.rs`), less than three times. A quick source's calls may be disturbed for `ROOM` more, up to three
+/// times, since each costs less if many are in flight.
 const TOLERANCE: (u64, u64) = (2, 3);
-/// A disturbance that is no trouble, in microseconds.
+/// A disturbance that does no harm, in microseconds.
 const ROOM: u64 = 1_000;
-/// How often the bound is looked at: not before so long, and not before so many calls that began since.
+/// Minimum time between two adjustments of the limit, and the minimum number of calls that began in it.
 const INTERVAL: Duration = Duration::from_millis(100);
 const CALLS: u64 = 16;
-/// After how many looks at a full source, none of which taught anything about undisturbed calls, room is made for some; and after
-/// how many where the bound is as low as it can be, which costs nothing then.
+/// Number of adjustments at a full source without any undisturbed call after which the limit makes room for some; and
+/// the number if the limit is at its minimum, where making room costs nothing.
 const STALE: (u32, u32) = (200, 10);
 /// Undisturbed calls that are enough for it.
 const PROBES: u64 = 8;
 
-/// How long an operation's call takes when hardly any other is in flight at its source.
+/// How long an operation's call takes if hardly any other call is in flight at its source.
 pub(super) type BaseLatency = MovingAverage<3>;
 
 /// How a call began.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct CallStart {
-    /// How many began before it.
+    /// Number of calls that began before it.
     pub(super) number: u64,
-    /// Hardly any other was in flight.
+    /// Hardly any other call was in flight.
     pub(super) alone: bool,
 }
 
-/// The bound of one source.
+/// The adaptive concurrency limit of one source.
 pub(super) struct AdaptiveLimit {
     most: usize,
     least: usize,
     now: usize,
-    /// Of the calls that began since the last look: others tell of the bound before it.
+    /// Sample of the calls that began since the last adjustment: earlier calls show the effect of the limit before it.
     since: LimitSample,
     began: Instant,
     first: u64,
-    /// Most calls were undisturbed before the last look.
+    /// Most calls were undisturbed before the last adjustment.
     quiet: bool,
-    /// Looks in a row at a full source that taught nothing about undisturbed calls.
+    /// Consecutive adjustments at a full source without an undisturbed call.
     stale: u32,
-    /// The bound to go back to when room was made for undisturbed calls.
+    /// The limit to restore after the probe for undisturbed calls.
     probing: Option<usize>,
     lowered: Option<BeforeDecrease>,
-    /// The paces are wrong: whatever is answered teaches them.
+    /// The base latencies are wrong: every completed call updates them.
     relearning: bool,
 }
 
@@ -88,13 +91,14 @@ struct BeforeDecrease {
     bound: usize,
     /// Calls a second.
     rate: f64,
-    /// The last look has shown far fewer. (It may have been a pause of the machine.)
+    /// The last adjustment has seen far fewer. (The cause may have been a pause of the machine.)
     suspected: bool,
 }
 
 impl BeforeDecrease {
-    /// Whether it did harm: what is answered fell with the bound. Where calls only wait for each other, it hardly does; where
-    /// they do not, it falls as much. Half way between (on a scale of ratios) lies the root.
+    /// Returns whether the decrease did harm, that is, the throughput fell with the limit. If calls only wait for each
+    /// other, it hardly falls; if they do not, it falls as much as the limit. The threshold is the root, half way
+    /// between (on a scale of ratios).
     fn harmed(&self, bound: usize, rate: f64) -> bool {
         bound * 2 <= self.bound && rate < self.rate * (bound as f64 / self.bound as f64).sqrt()
     }
@@ -103,15 +107,15 @@ impl BeforeDecrease {
 #[derive(Default)]
 struct LimitSample {
     calls: u64,
-    /// Their time, and what it would have been undisturbed, in microseconds.
+    /// Their total latency, and what it would have been undisturbed, in microseconds.
     took: u64,
     pace: u64,
     undisturbed: u64,
-    /// Something was learnt of an operation's pace.
+    /// A base latency was updated.
     learnt: bool,
     /// A call had to wait for a permit.
     waited: bool,
-    /// Calls that were answered, those that began before the last look among them.
+    /// Completed calls, including those that began before the last adjustment.
     answered: u64,
 }
 
@@ -133,7 +137,7 @@ impl AdaptiveLimit {
         }
     }
 
-    /// Calls at once, for now.
+    /// Returns the present limit.
     pub(super) fn now(&self) -> usize {
         self.now
     }
@@ -143,12 +147,12 @@ impl AdaptiveLimit {
         self.now = now;
     }
 
-    /// A call has to wait.
+    /// Records that a call has to wait.
     pub(super) fn record_wait(&mut self) {
         self.since.waited = true;
     }
 
-    /// A call was answered, after so many others had begun in all.
+    /// Records that a call has completed, after this number of others had begun in all.
     pub(super) fn record_latency(
         &mut self,
         pace: &BaseLatency,
@@ -165,10 +169,10 @@ impl AdaptiveLimit {
             return;
         }
         let took = micros(took).max(1);
-        // Few were there when it came, and few came after it.
+        // Few calls were in flight when it came, and few came after it.
         let undisturbed = call.alone && others.saturating_sub(call.number) <= 2 * FEWEST as u64;
         self.since.undisturbed += u64::from(undisturbed);
-        // Among many others, a call that is alone is so because something held all of them up.
+        // Among many others, a call is alone only because something delayed all of them.
         let tells = undisturbed && ((self.quiet && !self.since.waited) || self.probing.is_some());
         if tells || self.relearning {
             pace.add(took);
@@ -208,7 +212,7 @@ impl AdaptiveLimit {
         let before = self.lowered.filter(|_| seen.waited);
         if let Some(before) = before.filter(|before| before.harmed(self.now, rate)) {
             if before.suspected {
-                // It is not the others that make a call slow.
+                // Other calls are not what makes a call slow.
                 (self.now, self.relearning, self.lowered) = (before.bound, true, None);
             } else {
                 self.lowered = Some(BeforeDecrease { suspected: true, ..before });
@@ -235,14 +239,15 @@ mod tests {
     use super::*;
     use std::collections::VecDeque;
 
-    /// A source that works at so many calls at once, each for so long; more than that wait there for their turn.
+    /// A source that works on a number of calls at once, each for the same time; further calls wait there for their
+    /// turn.
     struct Source {
         at_once: usize,
         work: Duration,
         bound: AdaptiveLimit,
         pace: BaseLatency,
         now: Instant,
-        /// Calls under way, with the moment at which each will be answered.
+        /// Calls in flight, with the time at which each will complete.
         there: VecDeque<(CallStart, Instant, Instant)>,
         begun: u64,
     }
@@ -254,7 +259,7 @@ mod tests {
             Source { at_once, work, now: bound.began, bound, pace: BaseLatency::default(), there, begun: 0 }
         }
 
-        /// For so long, so many calls are there or wait for a permit: how many were answered.
+        /// Keeps this number of calls in flight or waiting, for this time, and returns how many completed.
         fn load(&mut self, calls: usize, time: Duration) -> usize {
             let (ends, mut answered) = (self.now + time, 0);
             while self.now < ends {
@@ -307,15 +312,15 @@ mod tests {
     fn a_source_that_many_do_not_slow_down_keeps_all_its_places() {
         let mut source = Source::new(1_000, Duration::from_millis(300));
         source.load(2, SECOND * 10);
-        // Less than two in a hundred for the looks at undisturbed calls.
+        // Less than two per cent for probes of undisturbed calls.
         let answered = source.load(500, SECOND * 300);
         assert!(answered >= 64 * 1_000 * 98 / 100, "{answered}");
         assert_eq!(source.bound.now(), 64);
-        // It becomes slower by itself, for all alike: that is soon understood.
+        // It becomes slower by itself, for all calls alike: the limit soon recovers.
         source.work = Duration::from_secs(2);
         let answered = source.load(500, SECOND * 200);
         assert!(answered >= 64 * 100 * 85 / 100, "{answered}");
-        // Only somewhat slower, so that the bound goes down in small steps.
+        // Only somewhat slower, so that the limit decreases in small steps.
         source.work = Duration::from_millis(7_000);
         source.load(500, SECOND * 700);
         assert!(source.bound.now() > 48, "{}", source.bound.now());
@@ -341,7 +346,7 @@ mod tests {
         source.load(500, SECOND * 2);
         let places = source.bound.now();
         assert!((8..=14).contains(&places), "{places}");
-        // It becomes ten times as fast, and what was learnt is forgotten.
+        // It becomes ten times as fast, and the learnt latency is forgotten.
         source.work = Duration::from_micros(100);
         source.load(500, SECOND * 120);
         assert!((8..=14).contains(&source.bound.now()), "{}", source.bound.now());

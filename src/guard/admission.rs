@@ -9,27 +9,27 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// A delay that is no trouble: a few dozen calls' work.
+/// A delay that does no harm: a few dozen calls' work.
 const TARGET: Duration = Duration::from_millis(2);
 /// How long a delay must persist before anything is refused, and how often the limit is adjusted.
 const INTERVAL: Duration = Duration::from_millis(50);
 /// How long a connection's socket may go without being read empty: longer than it takes to read a large message.
 const BACKLOG: Duration = Duration::from_millis(20);
-/// Calls that are always let in: enough to keep a core busy and the log's batches full.
+/// Calls that are always admitted: enough to keep a core busy and the log's batches full.
 const MIN_CALLS: usize = 32;
 /// Maximum concurrent calls without a standing delay: the bound is memory (some 10 kB each).
 const MAX_CALLS: usize = 16_384;
-/// How long the refusal of a call is held back, at least and at most: its stream stays taken meanwhile, so a caller who does
-/// not heed `RetryInfo` is slowed down by its own HTTP/2 stream limit (RFC 9113, section 5.1.2). Refusing costs nearly half
-/// as much as a call, so that without it, ten times the load would leave no time for calls.
+/// Minimum and maximum delay of a refusal's response. The call keeps its stream meanwhile, so a caller that ignores
+/// `RetryInfo` is slowed down by its own HTTP/2 stream limit (RFC 9113, section 5.1.2). A refusal costs nearly half as
+/// much as a call, so that without the delay, ten times the load would leave no time for calls.
 const HOLD: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
-/// Refusals a second that are aimed at: the more are held, the longer each is.
+/// Target number of refusals a second: the more are held, the longer each is held.
 const REFUSALS: u64 = 1_000;
-/// Refusals that are held back at once (some 10 kB each); beyond them, they leave at once.
+/// Maximum number of refusals that are held at once (some 10 kB each); further ones are sent at once.
 const MAX_HELD: usize = 8_192;
 
-/// Calls of the gateway's own services that a worker takes a second while a delay stands: some percent of its time. They are
-/// for those who must see to an overload, so they never wait for exchanges; and exchanges not for them.
+/// Calls of the gateway's own services that a worker accepts a second while a delay persists: some percent of its time.
+/// Operators need them during an overload, so they never wait for exchanges, and exchanges never wait for them.
 const OWN_UNDER_DELAY: f64 = 500.0;
 
 /// Admission to one worker.
@@ -41,14 +41,14 @@ pub struct Admission {
 
 struct DelayWindow {
     began: Instant,
-    /// The smallest delay since.
+    /// The smallest delay in this interval.
     least: Duration,
-    /// Whether the bound was met since.
+    /// Whether the limit was reached in this interval.
     met: bool,
     bound: usize,
     /// Whether there was a standing delay when the last interval ended.
     standing: bool,
-    /// Calls of the gateway's own services that may come at once while it does.
+    /// Burst of calls of the gateway's own services while the delay persists.
     own: f64,
     own_filled: Instant,
 }
@@ -87,7 +87,7 @@ impl Default for Admission {
 }
 
 impl Admission {
-    /// Admits a call that has waited so long since it was read, on a connection whose backlog has stood for so long.
+    /// Admits a call that has waited this long since it was read, on a connection with a backlog of this age.
     ///
     /// # Errors
     /// GATEWAY_OVERLOADED, with the time after which to retry.
@@ -109,11 +109,11 @@ impl Admission {
         Ok(AdmittedCall(self.clone()))
     }
 
-    /// Lets a call of one of the gateway's own services in, as [`Admission::admit`] does, but from a share that exchanges
-    /// cannot take.
+    /// Admits a call of one of the gateway's own services, as [`Admission::admit`] does, but from a share that
+    /// exchanges cannot take.
     ///
     /// # Errors
-    /// `GATEWAY_OVERLOADED` where a delay stands and these calls have had their share of this second.
+    /// `GATEWAY_OVERLOADED` while a delay persists and these calls have used their share of this second.
     pub fn admit_own(&self, delay: Duration) -> Result<(), Refusal> {
         self.admit_own_at(Instant::now(), delay)
     }
@@ -132,16 +132,16 @@ impl Admission {
         Ok(())
     }
 
-    /// How long a refusal is held back now.
+    /// Returns how long a refusal is held at present.
     fn held_for(&self) -> Duration {
         let held = self.held.load(Ordering::Relaxed) as u64;
         Duration::from_millis(held * 1_000 / REFUSALS).clamp(HOLD.0, HOLD.1)
     }
 
-    /// Holds a refusal back, where not too many are held already; for half of the caller's time at most, so that it hears
-    /// why.
+    /// Holds a refusal back, unless too many are held already; for at most half of the caller's timeout, so that the
+    /// caller receives the reason.
     pub async fn hold(&self, timeout: Option<Duration>) {
-        // A quarter more or less: those that were refused together are not to come again together.
+        // A quarter more or less, so that calls that were refused together do not return together.
         let hold = self.held_for().mul_f32(0.75 + fastrand::f32() / 2.0).min(timeout.unwrap_or(HOLD.1) / 2);
         let held = HeldRefusal(self);
         if self.held.fetch_add(1, Ordering::Relaxed) < MAX_HELD {
@@ -152,8 +152,8 @@ impl Admission {
 }
 
 impl DelayWindow {
-    /// One more delay. At the end of an interval the bound follows: down by an eighth of what is under way where a delay
-    /// stood, up by an eighth where the bound was met without one.
+    /// Adds one delay. At the end of an interval it adjusts the limit: down by an eighth of the calls in flight if a
+    /// delay persisted, up by an eighth if the limit was reached without one.
     fn look(&mut self, now: Instant, delay: Duration, under_way: usize) {
         self.least = self.least.min(delay);
         if now.saturating_duration_since(self.began) < INTERVAL {
@@ -174,8 +174,8 @@ impl DelayWindow {
 mod tests {
     use super::*;
 
-    /// A worker that needs so long for each call, and calls that come at such a distance, for two seconds: which of them
-    /// are let in, and the longest delay of these in the second half.
+    /// Simulates a worker with this work per call and this distance between calls, for two seconds: returns how many
+    /// calls are admitted, and their longest delay in the second half.
     fn run(work: Duration, distance: Duration) -> (usize, usize, Duration) {
         let admission = Arc::new(Admission::default());
         let start = Instant::now();
@@ -223,7 +223,7 @@ mod tests {
         let start = Instant::now();
         let burst: Vec<_> =
             (0..1_000).map(|_| admission.admit_at(start, Duration::from_millis(30), Duration::ZERO).unwrap()).collect();
-        // The same delay for an interval more: it stands.
+        // The same delay for an interval more: it persists.
         let late = start + INTERVAL + Duration::from_millis(30);
         assert!(admission.admit_at(late, late - start, Duration::ZERO).is_err());
         drop(burst);
@@ -245,7 +245,7 @@ mod tests {
         let start = Instant::now();
         let own = |at: Instant, delay: Duration| admission.admit_own_at(at, delay).is_ok();
         assert!((0..10_000).all(|_| own(start, Duration::ZERO)), "no delay, no bound");
-        // A delay that stands shuts exchanges out, as far as they are many, and leaves these their share.
+        // A delay that persists excludes exchanges, as far as there are many, and leaves these calls their share.
         let delay = Duration::from_millis(30);
         let mut now = start + Duration::from_secs(2);
         let mut inside: Vec<_> =

@@ -1,11 +1,12 @@
 //! A circuit breaker: a source that keeps failing, or keeps being slow, is not called for a while, then probed by one call.
 //!
-//! There is one circuit for the source and one for each of its operations. What fails at one operation alone opens that
-//! operation's circuit only. The source's opens when it cannot be reached, or when calls keep failing even without those of the
-//! operation that fails most.
+//! There is one circuit for the source and one for each of its operations. A failure of only one operation opens that
+//! operation's circuit. The source's circuit opens if it cannot be reached, or if calls keep failing even without those
+//! of the operation that fails most.
 //!
-//! Likewise by client: a circuit opens for the one client whose calls alone fail, and for all when calls fail without those of any one
-//! client (`evidence.rs`). A circuit's states for all and for single clients are drawn in `circuit.rs`.
+//! Likewise by client: a circuit opens for one client if only this client's calls fail, and for all if calls fail
+//! without those of any one client (`evidence.rs`). `circuit.rs` draws a circuit's states for all and for single
+//! clients.
 
 pub use super::breaker_settings::{BreakerSettings, BreakerState};
 use super::circuit::{Circuit, CircuitOpen, Pass, Transition};
@@ -28,17 +29,17 @@ impl CircuitPass {
         CircuitPass { client, whole: Pass::Usual, operation: Pass::Usual }
     }
 
-    /// Whose call it is.
+    /// Returns the client that made the call.
     pub(super) fn client(self) -> ClientKey {
         self.client
     }
 
-    /// Whether the call probes.
+    /// Returns whether the call probes.
     pub(super) fn probes(self) -> bool {
         self.whole == Pass::Probe || self.operation == Pass::Probe
     }
 
-    /// Whether it passes beside an open circuit.
+    /// Returns whether it bypasses an open circuit.
     pub(super) fn is_bypass(self) -> bool {
         self.whole == Pass::Beside || self.operation == Pass::Beside
     }
@@ -66,7 +67,7 @@ impl Breaker {
         self.circuits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The number of an operation.
+    /// Returns the number of an operation.
     pub(super) fn number(&self, operation: &str) -> usize {
         let operations = &mut self.lock().operations;
         operations.iter().position(|(known, _)| known == operation).unwrap_or_else(|| {
@@ -80,20 +81,20 @@ impl Breaker {
         self.lock().all().map(Circuit::state).max().unwrap_or(BreakerState::Closed)
     }
 
-    /// Circuits that are open for one client alone, of the source and its operations together.
+    /// Returns the number of circuits that are open for a single client, of the source and its operations together.
     pub(super) fn clients(&self) -> usize {
         self.lock().all().map(Circuit::clients).sum()
     }
 
-    /// Whether a client's calls of an operation go as usual.
+    /// Returns whether the circuits are closed for a client's calls of an operation.
     pub(super) fn is_closed(&self, operation: usize, client: ClientKey) -> bool {
         let circuits = self.lock();
         let own = circuits.operations.get(operation);
         circuits.whole.is_closed(client) && own.is_none_or(|(_, own)| own.is_closed(client))
     }
 
-    /// Returns whether a client's call may go, and how; an error has the time to wait. A call that may not probe, since its caller could
-    /// prolong or cancel it, does not wait for one that may: it passes the open circuit.
+    /// Returns whether a client's call may pass, and how; an error has the time to wait. A call that may not probe,
+    /// since its caller could prolong or cancel it, does not wait for a probe: it bypasses the open circuit.
     pub(super) fn try_acquire(
         &self,
         operation: usize,
@@ -112,7 +113,7 @@ impl Breaker {
         Ok(passage)
     }
 
-    /// Takes down how a call of the client of this name ended.
+    /// Records how a call of this client ended.
     pub(super) fn record(
         &self,
         operation: usize,
@@ -127,12 +128,12 @@ impl Breaker {
         let outcome = CallOutcome { operation, client: key, failed, unreachable, slow };
         let Circuits { whole, operations } = &mut *self.lock();
         if let Some((name, own)) = operations.get_mut(operation) {
-            // Whatever failed, it failed for this operation.
+            // Every failure counts for its own operation.
             let pass = (passage.operation, !outcome.is_good());
             let verdict = |recent: &CallWindow, another| recent.of_operation(settings, key, another);
             self.log(own.record(settings, outcome, pass, now, verdict), name, client);
         }
-        // One operation's failure: another call may show that the source is well.
+        // One operation's failure: another call may show that the source is healthy.
         let pass = (passage.whole, unreachable);
         let verdict = |recent: &CallWindow, another| recent.of_source(settings, key, another);
         self.log(whole.record(settings, outcome, pass, now, verdict), "", client);
@@ -192,7 +193,7 @@ mod tests {
         breaker
     }
 
-    /// Of one of three clients, in turn.
+    /// Records a call of one of three clients, in turn.
     fn record(breaker: &Breaker, operation: usize, health: SourceHealth, took: Duration, now: Instant) {
         thread_local!(static TURN: Cell<usize> = const { Cell::new(0) });
         let name = ["a", "b", "c"][TURN.replace(TURN.get() + 1) % 3];

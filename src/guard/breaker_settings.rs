@@ -5,7 +5,7 @@ use std::time::Duration;
 /// When the breaker opens, and for how long.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BreakerSettings {
-    /// Calls that are looked back on.
+    /// Number of calls in the window.
     pub window: usize,
     /// Failures among them, in per cent, at which it opens.
     pub failures_percent: usize,
@@ -18,7 +18,7 @@ pub struct BreakerSettings {
 }
 
 impl BreakerSettings {
-    /// Whether so many failed, or so many slow ones, of these calls are too many.
+    /// Returns whether this many failed, or this many slow ones, are too many of these calls.
     pub(super) fn are_bad(&self, calls: usize, failed: usize, slow: usize) -> bool {
         failed * 100 >= calls * self.failures_percent || slow * 100 >= calls * self.slow_percent
     }
@@ -40,10 +40,10 @@ impl Default for BreakerSettings {
 /// The state of a breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum BreakerState {
-    /// Calls go.
+    /// Calls pass.
     Closed,
     /// A call probes the source.
     HalfOpen,
-    /// No call goes.
+    /// No call passes.
     Open,
 }

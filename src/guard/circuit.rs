@@ -1,6 +1,7 @@
 //! One circuit of a breaker: of a source, or of one of its operations.
 //!
-//! It may be open for all clients, or for single clients whose calls alone fail (`evidence.rs` decides which). For all:
+//! It may be open for all clients, or for single clients if only their calls fail (`evidence.rs` decides which). For
+//! all:
 //!
 //! ```text
 //!             bad without any one client,               `open_for` is over: one call of
@@ -25,18 +26,19 @@
 //!       +------------------------------------ a response to the client --------------------------+
 //! ```
 //!
-//! A source with one client is protected by that client's circuit, which is the same to it. At most [`MAX_CLIENTS`] circuits of
-//! clients are kept: of more, the one that has been open for longest is closed.
+//! A source with one client is protected by that client's circuit, which has the same effect. At most [`MAX_CLIENTS`]
+//! circuits of clients are kept: beyond that, the one that has been open for longest is closed.
 
 use super::breaker_settings::{BreakerSettings, BreakerState};
 use super::evidence::{CallOutcome, CallWindow, ClientKey, TripScope};
 use std::time::{Duration, Instant};
 
-/// When it is worth to come again while another call probes.
+/// Retry delay while another call probes.
 const WHILE_PROBED: Duration = Duration::from_millis(500);
-/// Clients that probe at once: a probe that hangs, because its client made it hang, keeps no other client from probing.
+/// Maximum number of clients that probe at once: if one client's probe hangs, because that client made it hang, other
+/// clients can still probe.
 const MAX_PROBES: usize = 2;
-/// Clients of a circuit for which alone it is open, at most.
+/// Maximum number of clients for which alone a circuit is open.
 pub(super) const MAX_CLIENTS: usize = 32;
 
 /// How a call passes one circuit.
@@ -46,24 +48,24 @@ pub(super) enum Pass {
     Usual,
     /// The call probes.
     Probe,
-    /// It has been open for long enough and waits for a call that may probe.
+    /// The circuit has been open for long enough and waits for a call that may probe.
     Beside,
 }
 
 /// A call does not pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct CircuitOpen {
-    /// When it is worth to come again.
+    /// When to retry.
     pub(super) after: Duration,
     /// Only the client's own calls are refused.
     pub(super) for_client: bool,
 }
 
-/// What has changed by a call.
+/// The state transition that a call caused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Transition {
     Nothing,
-    /// It opens for all: so many of the last calls failed, so many were slow.
+    /// It opens for all: this many of the last calls failed, this many were slow.
     OpensForAll {
         failed: usize,
         slow: usize,
@@ -87,7 +89,7 @@ enum CircuitState {
         until: Instant,
     },
     HalfOpen {
-        /// Whose calls probe.
+        /// Clients with a call that probes.
         probing: Vec<ClientKey>,
     },
 }
@@ -115,12 +117,12 @@ impl Circuit {
         }
     }
 
-    /// Clients for which alone it is not closed.
+    /// Returns the number of clients for which alone it is not closed.
     pub(super) fn clients(&self) -> usize {
         self.clients.len()
     }
 
-    /// Whether a client's calls go as usual.
+    /// Returns whether it is closed for a client's calls.
     pub(super) fn is_closed(&self, client: ClientKey) -> bool {
         matches!(self.all, CircuitState::Closed(_)) && self.clients.iter().all(|one| one.client != client)
     }
@@ -129,7 +131,7 @@ impl Circuit {
         self.clients.iter_mut().find(|one| one.client == client)
     }
 
-    /// How a client's call may pass.
+    /// Returns how a client's call may pass.
     pub(super) fn pass(&self, client: ClientKey, now: Instant, may_probe: bool) -> Result<Pass, CircuitOpen> {
         let own = self.clients.iter().find(|one| one.client == client);
         match &self.all {
@@ -149,7 +151,7 @@ impl Circuit {
         }
     }
 
-    /// A client's call has passed.
+    /// Records that a client's call has passed.
     pub(super) fn on_pass(&mut self, client: ClientKey, pass: Pass) {
         if pass != Pass::Probe {
             return;
@@ -164,7 +166,7 @@ impl Circuit {
         }
     }
 
-    /// A probe ended without showing anything: the next call may probe.
+    /// A probe ended without a result: the next call may probe.
     pub(super) fn abandon_probe(&mut self, client: ClientKey, pass: Pass) {
         if pass != Pass::Probe {
             return;
@@ -177,8 +179,8 @@ impl Circuit {
         }
     }
 
-    /// Takes down how a call ended that passed so; `bad`: whether it is, as a probe; `verdict`: what the last calls show, given
-    /// whether the circuit is open for another client.
+    /// Records how a call ended that passed in this way. `bad`: whether it counts as a failed probe. `verdict`: what
+    /// the last calls show, given whether the circuit is open for another client.
     pub(super) fn record(
         &mut self,
         settings: &BreakerSettings,
@@ -242,7 +244,7 @@ impl Circuit {
         }
         self.clients.retain(|one| one.client != client);
         if self.clients.len() >= MAX_CLIENTS {
-            // They stand in the order in which they opened last.
+            // They are in the order in which they last opened.
             self.clients.remove(0);
         }
         self.clients.push(ClientCircuit { client, until, probing: false });
@@ -270,7 +272,7 @@ mod tests {
         Fails,
         IsSlow,
         Unreachable,
-        /// It is under way for ever, or is left.
+        /// It never ends, or its caller cancels it.
         Hangs,
         IsLeft,
     }
@@ -334,19 +336,19 @@ mod tests {
     fn b1_one_client_s_probe_neither_reopens_a_circuit_for_all_nor_holds_it() {
         let now = Instant::now();
         let later = now + SETTINGS.open_for;
-        // One that fails: the next probe is another client's, whose response closes it.
+        // A probe that fails: the next probe is another client's, and its response closes the circuit.
         let mut circuit = opened(now);
         assert_eq!(call(&mut circuit, client(0), Goes::Fails, later), Ok(Pass::Probe));
         assert!(call(&mut circuit, client(0), Goes::Fails, later).is_err_and(|shut| shut.for_client));
         assert_eq!(call(&mut circuit, client(1), Goes::Well, later), Ok(Pass::Probe));
         assert_eq!(call(&mut circuit, client(2), Goes::Well, later), Ok(Pass::Usual));
-        // One that hangs.
+        // A probe that hangs.
         let mut circuit = opened(now);
         assert_eq!(call(&mut circuit, client(0), Goes::Hangs, later), Ok(Pass::Probe));
         assert!(call(&mut circuit, client(0), Goes::Well, later).is_err());
         assert_eq!(call(&mut circuit, client(1), Goes::Well, later), Ok(Pass::Probe));
         assert_eq!(circuit.state(), BreakerState::Closed);
-        // Two that fail, or one that finds no connection: it opens again.
+        // Two probes that fail, or one without a connection: the circuit opens again.
         let mut circuit = opened(now);
         assert!(call(&mut circuit, client(0), Goes::Fails, later).is_ok());
         assert!(call(&mut circuit, client(1), Goes::IsSlow, later).is_ok());
@@ -361,7 +363,7 @@ mod tests {
         let (mut circuit, now) = (Circuit::closed(), Instant::now());
         for number in 0..2 * MAX_CLIENTS {
             let fails = client(number + 1);
-            // Others are answered meanwhile, so each failing client is alone with it.
+            // Other clients get responses meanwhile, so each failing client is the only one that fails.
             for _ in 0..SETTINGS.window {
                 call(&mut circuit, client(0), Goes::Well, now).ok();
                 call(&mut circuit, fails, Goes::Fails, now).ok();
@@ -377,7 +379,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever one client's calls do, others who are answered are never refused.
+        /// Whatever one client's calls do, other clients that get responses are never refused.
         #[test]
         fn b1_nothing_that_one_client_does_shuts_others_out(
             steps in prop::collection::vec((0usize..5, goes(), 0u64..3_000), 0..300),
@@ -394,7 +396,7 @@ mod tests {
             }
         }
 
-        /// A source that fails for everybody, is slow for everybody, or cannot be reached, is soon asked by nobody.
+        /// A source that fails for everybody, is slow for everybody, or cannot be reached, soon gets no calls.
         #[test]
         fn b1_a_source_that_fails_for_all_is_shut_for_all(
             calls in prop::collection::vec(0usize..4, 100),

@@ -1,6 +1,7 @@
-//! The limit and the queue beside published ones, in virtual time: what each makes of a source that is asked for ten times what it can do, of
-//! one that is slow for another reason, of operations that differ, and of a burst. `docs/decisions/0007-own-limit-and-queue.md` has the table;
-//! `cargo test --lib guard::comparison -- --nocapture` prints it.
+//! Compares the limit and the queue with published ones, in virtual time: a source with ten times the load that it can
+//! serve, a source that is slow for another reason, operations that differ, and a burst.
+//! `docs/decisions/0007-own-limit-and-queue.md` has the table; `cargo test --lib guard::comparison -- --nocapture`
+//! prints it.
 
 use super::adaptive_limit::BaseLatency;
 use super::permits::{Acquired, PermitPool, QueuedCall, TakenPermit};
@@ -14,32 +15,32 @@ const MAX: usize = 64;
 const MIN: usize = 4;
 const QUEUE: usize = 128;
 
-/// A source: works at so many calls at once; the others wait there.
+/// A source that works on a number of calls at once; further calls wait there.
 #[derive(Clone, Copy)]
 struct Source {
     at_once: usize,
-    /// Of each operation: its share in the calls, in percent, and its time, before and after the source slows down.
+    /// For each operation: its share of the calls, in percent, and its time, before and after the source slows down.
     operations: &'static [(u32, u64, u64)],
 }
 
-/// What happens to it: calls a second that are light, then the load that is measured.
+/// The load: a number of calls a second that are light, then the load that is measured.
 struct Scenario {
     name: &'static str,
     source: Source,
     light: f64,
     load: Load,
-    /// What the source could do in a second, under [`MAX`] calls at once.
+    /// Calls a second that the source can serve, with at most [`MAX`] calls at once.
     capacity: f64,
 }
 
 enum Load {
-    /// So many calls a second; after how many seconds they are counted.
+    /// Calls a second; after how many seconds they are counted.
     Steady(f64, u64),
-    /// So many at once each second.
+    /// A number of calls at once, each second.
     Bursts(usize),
 }
 
-/// A call: which operation, and when it came.
+/// A call: which operation, and when it arrived.
 #[derive(Clone, Copy)]
 struct Arrival {
     operation: usize,
@@ -48,9 +49,9 @@ struct Arrival {
 
 /// A limit with a queue.
 trait Controller {
-    /// A call comes; `true`: it goes on to the source. Otherwise it waits, or is refused.
+    /// A call arrives; `true`: it is dispatched. Otherwise it waits, or is refused.
     fn arrive(&mut self, call: Arrival, now: Duration) -> Option<usize>;
-    /// A call has come back; those that go on to the source now.
+    /// A call has completed; returns the calls that are dispatched now.
     fn complete(&mut self, permit: usize, operation: usize, took: Duration, now: Duration) -> Vec<(Arrival, usize)>;
 }
 
@@ -121,7 +122,8 @@ trait Limit {
     fn sample(&mut self, rtt: f64, in_flight: usize, now: Duration);
 }
 
-/// Netflix concurrency-limits, `Gradient2Limit`: the long-term mean over the short one, tolerance 1.5, smoothing 0.2, queue size 4.
+/// Netflix concurrency-limits, `Gradient2Limit`: the long-term mean over the short one, tolerance 1.5, smoothing 0.2,
+/// queue size 4.
 struct Gradient2 {
     limit: f64,
     long: f64,
@@ -150,7 +152,8 @@ impl Limit for Gradient2 {
     }
 }
 
-/// Netflix concurrency-limits, `VegasLimit`: the queue at the source, from the smallest time seen, which is learnt anew now and then.
+/// Netflix concurrency-limits, `VegasLimit`: the queue at the source, from the smallest time seen, which is learnt
+/// again now and then.
 struct Vegas {
     limit: f64,
     least: f64,
@@ -191,10 +194,10 @@ impl Limit for Vegas {
 struct Envoy {
     limit: f64,
     least: f64,
-    /// Those of a window, or of the measuring.
+    /// Samples of a window, or of the measurement.
     samples: Vec<f64>,
     window: Duration,
-    /// The limit to go back to, while it measures.
+    /// The limit to restore after the measurement.
     measuring: Option<f64>,
     next: Duration,
 }
@@ -233,8 +236,9 @@ impl Limit for Envoy {
     }
 }
 
-/// A published limit, with the queue of "Fail at Scale" (ACM Queue 13.8): CoDel's target of 5 ms and interval of 100 ms; where no call of an
-/// interval waited less than the target, calls that waited longer than twice the target are dropped. Or with none: at once or not at all.
+/// A published limit, with the queue of "Fail at Scale" (ACM Queue 13.8): CoDel's target of 5 ms and interval of 100
+/// ms. If no call of an interval waited less than the target, calls that waited longer than twice the target are
+/// dropped. Or without a queue: a call is dispatched at once or refused.
 struct Published<L> {
     limit: L,
     queue: Option<CoDel>,
@@ -251,7 +255,7 @@ struct CoDel {
 }
 
 impl CoDel {
-    /// Whether a call that has waited so long is let go on.
+    /// Returns whether a call that has waited this long may proceed.
     fn lets(&mut self, waited: Duration, now: Duration) -> bool {
         if now > self.interval {
             self.overloaded = self.least.is_some_and(|least| least > Duration::from_millis(5));
@@ -299,13 +303,14 @@ impl<L: Limit> Controller for Published<L> {
     }
 }
 
-/// What came of a scenario: the share of the capacity (of a burst: of the calls) that was served, and p99 in times of an undisturbed call.
+/// The result of a scenario: the share of the capacity (of a burst: of the calls) that was served, and p99 as a
+/// multiple of an undisturbed call.
 struct Served {
     share: f64,
     p99: f64,
 }
 
-/// A call at the source: when it ends, its permit, its operation, when it was sent, and when it came.
+/// A call at the source: when it ends, its permit, its operation, when it was sent, and when it arrived.
 type CallAtSource = (Duration, usize, usize, Duration, Duration);
 
 const WARM_UP: Duration = Duration::from_secs(2);
@@ -351,7 +356,7 @@ fn run(scenario: &Scenario, controller: &mut dyn Controller) -> Served {
     let mut begin = |call: Arrival, permit: usize, now: Duration, there: &mut BinaryHeap<_>| {
         let (_, before, after) = scenario.source.operations[call.operation];
         let work = if now < WARM_UP { before } else { after };
-        // Some ten per cent more or less.
+        // Ten per cent more or less.
         let work = Duration::from_micros(work * random.u64(900..1_100));
         let Reverse(free) = workers.pop().unwrap();
         let done = free.max(now) + work;
@@ -440,8 +445,8 @@ fn envoy() -> Envoy {
 
 #[test]
 fn the_limit_and_queue_meet_their_figures_where_no_published_pair_meets_them_all() {
-    /// Of the capacity, at least; and p99 in times of an undisturbed call, at most. Where operations differ, the short ones wait for the
-    /// long; of a burst, all are served, the last behind twelve others.
+    /// Minimum share of the capacity, and maximum p99 as a multiple of an undisturbed call. If operations differ, the
+    /// short ones wait for the long; of a burst, all are served, the last behind twelve others.
     const FIGURES: (f64, f64) = (0.9, 3.0);
     let meets = |scenario: &Scenario, result: &Served| match scenario.load {
         Load::Steady(..) if scenario.source.operations.len() > 1 => result.share >= FIGURES.0,

@@ -1,9 +1,9 @@
-//! The endpoints of a source or hub that has several: calls go where the fewest are in flight; an endpoint that keeps failing is ejected
-//! until a health check has reached it again.
+//! The endpoints of a source or hub that has several: each call goes to the endpoint with the fewest calls in flight;
+//! an endpoint that keeps failing is ejected until a health check has reached it again.
 //!
-//! Failures count in a row: a response to anybody ends the row. Where all failures of a row are of one client's calls, which may have
-//! brought them about, the endpoint is left alone by this client only. It is by all as soon as another client's call fails there, too,
-//! or nobody can connect to it ([`SourceHealth::Unreachable`], or a health check):
+//! Failures count in a row: a response to any client ends the row. If all failures of a row are of one client's calls,
+//! which may have caused them, the endpoint is ejected for this client only. It is ejected for all as soon as another
+//! client's call fails there, too, or nobody can connect to it ([`SourceHealth::Unreachable`], or a health check):
 //!
 //! ```text
 //!   Nobody --a fails--> One(a) --b fails, or no connection--> Several
@@ -24,17 +24,17 @@ const EJECTION_TIME: (Duration, Duration) = (Duration::from_secs(2), Duration::f
 
 /// The endpoints of one way to a source, shared by all workers.
 pub struct Endpoints {
-    /// Of what, for the log.
+    /// What they belong to, for the log.
     name: String,
     each: Vec<Endpoint>,
-    /// HTTP/2 connections to them that are open.
+    /// Open HTTP/2 connections to them.
     connections: Arc<AtomicUsize>,
 }
 
 struct Endpoint {
     address: String,
     under_way: AtomicUsize,
-    /// Whether it is ejected for anyone; its record has for whom. Read before each call, without a lock.
+    /// Whether it is ejected for anyone; its record has the scope. Read before each call, without a lock.
     out: AtomicBool,
     record: Mutex<FailureRecord>,
 }
@@ -46,22 +46,22 @@ struct FailureRecord {
     by: FailureScope,
     /// How often it was ejected since its last response.
     times: u32,
-    /// Until when it is ejected at least.
+    /// Earliest end of its ejection.
     until: Instant,
 }
 
-/// Whose calls failed.
+/// Clients with failed calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum FailureScope {
     Nobody,
-    /// This client's alone.
+    /// Only this client.
     One(ClientKey),
-    /// Several clients', or whoever would call.
+    /// Several clients, or any client that would call.
     Several,
 }
 
 impl FailureScope {
-    /// With a further failure, of a client's call; `None`: whoever would have called.
+    /// Adds a further failure, of a client's call; `None`: of any client that would call.
     fn and(self, client: Option<ClientKey>) -> Self {
         match (self, client) {
             (FailureScope::Nobody, Some(client)) => FailureScope::One(client),
@@ -82,7 +82,7 @@ impl Endpoint {
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a client leaves it alone; `None`: whether all do.
+    /// Returns whether it is ejected for a client; `None`: whether for all.
     fn is_ejected_for(&self, client: Option<ClientKey>) -> bool {
         self.out.load(Ordering::Relaxed)
             && match self.record().by {
@@ -107,29 +107,29 @@ impl Drop for EndpointCall {
 }
 
 impl Endpoints {
-    /// Of these addresses, at least one.
+    /// Makes the endpoints of these addresses, at least one.
     pub fn new(name: &str, addresses: &[String]) -> Arc<Self> {
         let each = addresses.iter().map(|address| Endpoint::new(address)).collect();
         Arc::new(Endpoints { name: name.to_owned(), each, connections: Arc::default() })
     }
 
-    /// Counts the HTTP/2 connections to them that are open, of all workers.
+    /// Counts the open HTTP/2 connections to them, of all workers.
     pub fn connections(&self) -> &Arc<AtomicUsize> {
         &self.connections
     }
 
-    /// Whether they are at these addresses.
+    /// Returns whether they are at these addresses.
     pub fn are_at(&self, addresses: &[String]) -> bool {
         self.each.iter().map(|one| &one.address).eq(addresses)
     }
 
-    /// Each address, and whether calls go there, but for those of a client that leaves it alone by itself.
+    /// Returns each address, and whether calls go there; ejections for a single client are not considered.
     pub fn states(&self) -> impl Iterator<Item = (&str, bool)> {
         self.each.iter().map(|one| (one.address.as_str(), !one.is_ejected_for(None)))
     }
 
-    /// Returns the endpoint with the fewest calls in flight for a client's call; the one just tried comes last. Where all are ejected, all
-    /// are used: a try is better than none.
+    /// Returns the endpoint with the fewest calls in flight for a client's call; the one just tried comes last. If all
+    /// are ejected, all are used: an attempt is better than none.
     pub fn pick(self: &Arc<Self>, client: ClientKey, tried: Option<usize>) -> EndpointCall {
         let count = self.each.len();
         let from = if count > 1 { fastrand::usize(0..count) } else { 0 };
@@ -142,12 +142,12 @@ impl Endpoints {
         EndpointCall { endpoints: self.clone(), at, client }
     }
 
-    /// Whether there is another one for a client's call to go to.
+    /// Returns whether there is another endpoint for a client's call.
     pub fn has_other(&self, client: ClientKey, at: usize) -> bool {
         self.each.iter().enumerate().any(|(other, one)| other != at && !one.is_ejected_for(Some(client)))
     }
 
-    /// Takes down what a health check of an address has found.
+    /// Records the result of a health check of an address.
     pub fn record_health_check(&self, address: &str, reached: bool) {
         let Some(at) = self.each.iter().position(|one| one.address == address) else { return };
         if !reached {
@@ -162,7 +162,7 @@ impl Endpoints {
         }
     }
 
-    /// A client's call failed at an endpoint; `None`: whoever would have called.
+    /// Records a failed call of a client at an endpoint; `None`: of any client that would call.
     fn failed(&self, at: usize, client: Option<ClientKey>) {
         let one = &self.each[at];
         let mut record = one.record();
@@ -198,12 +198,12 @@ impl Endpoints {
 }
 
 impl EndpointCall {
-    /// Which one it is.
+    /// Returns the number of the endpoint.
     pub fn at(&self) -> usize {
         self.at
     }
 
-    /// Tells how the call ended. One that is dropped instead counts as nothing.
+    /// Records how the call ended. A call that is dropped instead does not count.
     pub fn record(self, health: SourceHealth) {
         match health {
             SourceHealth::Unknown => {}
@@ -260,7 +260,7 @@ mod tests {
         endpoints.each[2].record().until = Instant::now();
         endpoints.record_health_check("https://c", true);
         assert!(out(&endpoints).is_empty());
-        // Checks alone find a dead one, too; and where all are dead, they are used all the same.
+        // Health checks alone find a dead endpoint, too; and if all are dead, they are used all the same.
         for address in ["https://a", "https://b", "https://c"] {
             (0..FAILURES).for_each(|_| endpoints.record_health_check(address, false));
         }
@@ -281,13 +281,13 @@ mod tests {
         );
         (0..FAILURES).for_each(|_| fails(a()));
         assert!(all_up() && !goes(a()) && goes(b));
-        // A response to another one shows that it works.
+        // A response to another client shows that it works.
         std::iter::repeat_with(|| endpoints.pick(b, None))
             .find(|one| one.at() == 2)
             .unwrap()
             .record(SourceHealth::Responded);
         assert!(goes(a()));
-        // Another one's failure shows that it does not.
+        // Another client's failure shows that it does not.
         (0..FAILURES).for_each(|_| fails(a()));
         fails(b);
         assert!(!all_up() && !goes(a()) && !goes(b) && !goes(ClientKey::of("c")));

@@ -1,22 +1,23 @@
 //! What the last calls of one circuit show about its source, and for which clients it counts.
 //!
-//! A failure may be the source's, or may be caused by one client's requests: a request that makes a source answer 500, or keeps it busy for
-//! a minute. The gateway cannot distinguish these by one client's calls alone. So failures are counted by client:
+//! A failure may be the source's, or may be caused by one client's requests: a request that makes a source return 500,
+//! or keeps it busy for a minute. The gateway cannot distinguish these by one client's calls alone. So failures are
+//! counted by client:
 //! - Failures of one client's calls alone count against that client ([`TripScope::OpenForClient`]).
-//! - They count against the source ([`TripScope::OpenForAll`]) where enough calls are bad without those of the client that has most bad
-//!   ones; or where that client makes nearly all calls, and another one's circuit is open already.
-//! - A missing connection is the gateway's own observation, which no request causes: it counts whoever called.
+//! - They count against the source ([`TripScope::OpenForAll`]) if enough calls fail without those of the client with
+//!   the most failures; or if that client makes nearly all calls, and another client's circuit is open already.
+//! - A missing connection is the gateway's own observation, which no request causes: it counts for every client.
 
 use super::breaker_settings::BreakerSettings;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::OnceLock;
 
-/// Which share of the last calls must be left, as one of so many, when those of one operation or of one client are left out: fewer
-/// show nothing.
+/// Minimum share of the last calls (one in this number) that must remain without those of one operation or of one
+/// client: fewer prove nothing.
 const ENOUGH: usize = 4;
 
-/// A client, as evidence is counted: a keyed hash of its id. Two clients are taken for one with a chance of 1 in 2^64.
+/// A client's key in the evidence: a keyed hash of its id. Two clients collide with a probability of 1 in 2^64.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ClientKey(u64);
 
@@ -34,7 +35,7 @@ pub(super) struct CallOutcome {
     pub(super) operation: usize,
     pub(super) client: ClientKey,
     pub(super) failed: bool,
-    /// There was no connection, whoever called.
+    /// There was no connection, whichever client called.
     pub(super) unreachable: bool,
     pub(super) slow: bool,
 }
@@ -83,7 +84,7 @@ impl CallWindow {
         self.calls.push_back(outcome);
     }
 
-    /// Forgets a client's calls: its circuit is open, and they are evidence no more.
+    /// Forgets a client's calls: its circuit is open, and they are no longer evidence.
     pub(super) fn forget(&mut self, client: ClientKey) {
         self.calls.retain(|one| one.client != client || one.unreachable);
         self.failed = self.count(|one| one.failed);
@@ -94,7 +95,7 @@ impl CallWindow {
         self.calls.iter().filter(|one| which(one)).count()
     }
 
-    /// Whether so many calls of these are bad, in one of the two ways.
+    /// Returns whether too many of these calls are bad, in one of the two ways.
     fn is_bad(&self, settings: &BreakerSettings, among: impl Fn(&CallOutcome) -> bool) -> bool {
         let calls = self.count(&among);
         let failed = self.count(|one| among(one) && one.failed);
@@ -102,12 +103,12 @@ impl CallWindow {
         calls > 0 && settings.are_bad(calls, failed, slow)
     }
 
-    /// Whether the window is full and its calls are bad: only then is there anything to find.
+    /// Returns whether the window is full and its calls are bad: only then is there anything to find.
     fn is_full_and_bad(&self, settings: &BreakerSettings) -> bool {
         self.calls.len() >= settings.window && settings.are_bad(self.calls.len(), self.failed, self.slow)
     }
 
-    /// The one of these calls' keys that has the most bad ones.
+    /// Returns the key with the most bad calls among these.
     fn worst<K: std::hash::Hash + Eq + Copy>(
         &self,
         bad: impl Fn(&CallOutcome) -> bool,
@@ -118,8 +119,8 @@ impl CallWindow {
         counts.into_iter().max_by_key(|(_, count)| *count).map(|(key, _)| key)
     }
 
-    /// For whom the circuit of one operation is to open, at the end of a call of `client`; `another`: whether it is open for another
-    /// client.
+    /// Returns for which clients the circuit of one operation opens, at the end of a call of `client`; `another`:
+    /// whether it is open for another client.
     pub(super) fn of_operation(&self, settings: &BreakerSettings, client: ClientKey, another: bool) -> TripScope {
         match self.is_full_and_bad(settings) {
             true => self.by_client(settings, client, another, |_| true),
@@ -127,8 +128,8 @@ impl CallWindow {
         }
     }
 
-    /// The same of the circuit of the source as a whole: it cannot be reached; or enough calls are left without the operation that
-    /// fails most, and they fail, too.
+    /// The same for the circuit of the source: it opens if the source cannot be reached, or if enough calls remain
+    /// without the operation that fails most, and they fail, too.
     pub(super) fn of_source(&self, settings: &BreakerSettings, client: ClientKey, another: bool) -> TripScope {
         if !self.is_full_and_bad(settings) {
             return TripScope::Stay;
@@ -144,7 +145,7 @@ impl CallWindow {
         }
     }
 
-    /// The clients for which bad calls count.
+    /// Returns the clients for which bad calls count.
     fn by_client(
         &self,
         settings: &BreakerSettings,
@@ -177,7 +178,7 @@ mod tests {
         open_for: std::time::Duration::from_secs(5),
     };
 
-    /// Calls by letter: its client, in capitals where the call failed; `!` before it where there was no connection.
+    /// Calls by letter: its client, a capital if the call failed; `!` before it if there was no connection.
     fn of_operation(calls: &str, another: bool) -> TripScope {
         let (mut recent, mut unreachable, mut last) = (CallWindow::default(), false, None);
         for letter in calls.chars() {
@@ -215,23 +216,23 @@ mod tests {
             // Too few, too good.
             ("AAAAAAA", false, TripScope::Stay),
             ("aaaaaAAA", false, TripScope::Stay),
-            // A client alone; beside others that are answered; however often it calls.
+            // A client alone; beside others that get responses; however often it calls.
             ("AAAAAAAA", false, TripScope::OpenForClient),
             ("bAbAbAbA", false, TripScope::OpenForClient),
             ("bbbbAAAA", false, TripScope::OpenForClient),
             ("AAAAAAbA", false, TripScope::OpenForClient),
-            // Its own failures count for it when one of its own ends, not when another's does.
+            // Its failures count for it when one of its own calls ends, not when another client's does.
             ("AAAAAAAb", false, TripScope::Stay),
-            // One that failed for a reason of its own does not shut the others out with it.
+            // A client that failed for a reason of its own does not exclude the others.
             ("AbAcAbAB", false, TripScope::Stay),
             ("AbAcABcA", false, TripScope::OpenForClient),
             // Two of them, three of them.
             ("AAAAABBB", false, TripScope::OpenForAll),
             ("AbAcBcCB", false, TripScope::OpenForAll),
-            // One makes nearly all calls: it counts with another for which it is open.
+            // One client makes nearly all calls: it counts together with another for which the circuit is open.
             ("AAAAAAAA", true, TripScope::OpenForAll),
             ("bAbAbAbA", true, TripScope::OpenForClient),
-            // No connection: whoever called.
+            // No connection: it counts for every client.
             ("!a!a!a!aaaaa", false, TripScope::OpenForAll),
             ("!aA!aA!aA!aA", false, TripScope::OpenForAll),
         ] {

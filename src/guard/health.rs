@@ -1,8 +1,9 @@
-//! Whether the hub of a source that has two answers.
+//! Health of the hub of a source that has two.
 //!
-//! A hub that was left alone is probed by a call that may probe. Operations that have none (uploads, which go at their callers' pace,
-//! and writes whose callers never give them their time) would stay with the other hub for ever: of these, one goes by the first hub now
-//! and then, beside the open circuit. It holds nobody up, however long it takes; a response closes the circuit.
+//! A hub with an open circuit is probed by a call that may probe. Some operations have none: uploads, which run at
+//! their callers' pace, and writes with deadlines that are always too short. They would stay with the other hub for
+//! ever. So now and then one call of such an operation goes through the first hub, bypassing the open circuit. It
+//! delays no other call, however long it takes; a response closes the circuit.
 
 use super::breaker::{Breaker, BreakerSettings, CircuitPass};
 use super::evidence::ClientKey;
@@ -11,11 +12,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Longest time between two calls of an operation that go beside the open circuit: twice as long after each that did not answer. Each of
-/// them may fail, since it cannot be sent again by the other hub.
+/// Longest time between two calls of an operation that bypass the open circuit; it doubles after each that got no
+/// response. Each of them may fail, since it cannot be sent again through the other hub.
 const MAX_BYPASS_INTERVAL: Duration = Duration::from_secs(300);
 
-/// Whether a hub answers, where its sources have another one to go to.
+/// Health of a hub with sources that can use another hub.
 pub struct HubHealth {
     breaker: Breaker,
     beside: Mutex<HashMap<usize, BypassCalls>>,
@@ -24,7 +25,7 @@ pub struct HubHealth {
 /// The calls of an operation that passed the open circuit.
 struct BypassCalls {
     last: Instant,
-    /// How long until the next.
+    /// Time until the next bypass.
     wait: Duration,
 }
 
@@ -36,7 +37,8 @@ pub struct OperationHub {
 }
 
 impl HubHealth {
-    /// Of the hub of a source. It is left alone sooner than a source without another way: after three of five failures.
+    /// Makes it for the hub of a source. Its circuit opens sooner than that of a source without another hub: after
+    /// three of five failures.
     pub fn new(source: &str, hub: &str) -> Arc<Self> {
         let settings = BreakerSettings { window: 5, failures_percent: 60, ..BreakerSettings::default() };
         let breaker = Breaker::new(&format!("{source} through {hub}"), settings);
@@ -48,7 +50,7 @@ impl HubHealth {
         OperationHub { health: self.clone(), operation: self.breaker.number(operation) }
     }
 
-    /// Whether it is the turn of one of an operation's calls to go beside the open circuit.
+    /// Returns whether an operation's call may bypass the open circuit now.
     fn is_due(&self, operation: usize, now: Instant) -> bool {
         let usual = BreakerSettings::default().open_for;
         let mut beside = self.beside.lock().unwrap_or_else(PoisonError::into_inner);
@@ -68,8 +70,8 @@ impl HubHealth {
 }
 
 impl OperationHub {
-    /// A client's call by it now; `None` while it is left alone, by all or by this client. Most of those that may not probe are for the
-    /// other hub until another has.
+    /// Returns a client's call through the hub; `None` while its circuit is open, for all or for this client. Most
+    /// calls that may not probe go to the other hub until another call has probed.
     pub fn try_call(&self, client: &Arc<str>, may_probe: bool) -> Option<HubCall> {
         self.try_call_at(client, Instant::now(), may_probe)
     }
@@ -81,7 +83,7 @@ impl OperationHub {
     }
 }
 
-/// A call on its way through a hub. One that is dropped before [`HubCall::record`] counts as nothing.
+/// A call on its way through a hub. A call that is dropped before [`HubCall::record`] does not count.
 pub struct HubCall {
     hub: OperationHub,
     client: Arc<str>,
@@ -90,7 +92,7 @@ pub struct HubCall {
 }
 
 impl HubCall {
-    /// Whether it is the hub's probe.
+    /// Returns whether it is the hub's probe.
     pub fn probes(&self) -> bool {
         self.passage.probes()
     }
@@ -154,7 +156,7 @@ mod tests {
         let other = hub.try_call(&b, true).unwrap();
         assert!(!other.probes());
         other.record(SourceHealth::Failed, Duration::ZERO);
-        // Two clients' calls fail: for a third one, too.
+        // Two clients' calls fail: the circuit is open for a third client, too.
         (0..4).for_each(|_| hub.try_call(&b, true).unwrap().record(SourceHealth::Failed, Duration::ZERO));
         assert!(hub.try_call(&Arc::from("c"), true).is_none());
     }
@@ -165,7 +167,8 @@ mod tests {
         let (upload, read) = (health.before("Upload"), health.before("Get"));
         (0..5).for_each(|_| upload.try_call(&a(), false).unwrap().record(SourceHealth::Failed, Duration::ZERO));
         let start = Instant::now() + BreakerSettings::default().open_for;
-        // One at a time goes by it, less and less often as long as none is answered; it holds up nobody's probe.
+        // One call at a time bypasses it, less and less often as long as none gets a response; it delays nobody's
+        // probe.
         let mut went = Vec::new();
         for second in 0..200 {
             if let Some(call) = upload.try_call_at(&a(), start + Duration::from_secs(second), false) {

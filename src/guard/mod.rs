@@ -1,16 +1,18 @@
-//! The guard: one slow or broken source must not hurt the others. Per source: a bulkhead that finds its size by itself, with
-//! a bounded queue, a breaker, a budget of retries, and the deadline. Per worker: admission.
+//! The guard: one slow or broken source must not hurt the others. Each source has a bulkhead that adapts its size, with
+//! a bounded queue, a breaker, a retry budget, and the deadline. Each worker has admission control.
 //!
 //! **What counts for a source.** Only what it does within the operation's own time, which begins with the dispatch:
 //! - It responded, it failed, or it let that time pass: this counts, whoever called.
-//! - The caller's own deadline passed before, the caller disconnected, lost its right, or sent what cannot be forwarded: this counts as
-//!   nothing ([`SourceHealth::Unknown`]), for breaker, hub, endpoint, bound, queue and metrics.
-//! - A call whose request is a stream goes at its caller's pace ([`Permit::is_paced`]): it is neither probe, nor slow, nor a failure.
+//! - The caller's own deadline passed before, the caller disconnected, lost its right, or sent what cannot be
+//!   forwarded: this does not count ([`SourceHealth::Unknown`]), for breaker, hub, endpoint, limit, queue and metrics.
+//! - A call with a request stream runs at its caller's pace ([`Permit::is_paced`]): it is neither probe, nor slow, nor
+//!   a failure.
 //!
-//! So that callers cannot hide a source that never answers: where the last `SILENT_AFTER` calls were all cancelled by their callers and no
-//! response came in between, the gateway lets a cancelled call continue at the source until the operation's own time is over, and what the
-//! source does then counts. One of a source at a time; it keeps its permit. (A write's source gets no later deadline than its caller's: no
-//! write is done because of this that would not have been done without it.)
+//! Callers cannot hide a source that never responds. If the last `SILENT_AFTER` calls were all cancelled by their
+//! callers and no response came in between, the gateway lets a cancelled call continue at the source until the
+//! operation's own time is over, and what the source does then counts. One call of a source at a time continues; it
+//! keeps its permit. (A write's source gets no later deadline than its caller's: the rule causes no write that would
+//! not happen without it.)
 //!
 //! **By client.** One client's requests may make a source fail. So failures that only one client's calls show count for this client alone,
 //! for breaker (`evidence.rs`, `circuit.rs`), hub and endpoint (`endpoints.rs`): they count for all as soon as other clients' calls show
@@ -19,10 +21,11 @@
 //! **Shares.** Nothing that one client does takes a source from the others: permits, queue and retries are shared among those that
 //! want them (`permits.rs`, `retry.rs`), streams by halves (`streams.rs`).
 //!
-//! **Probes** of a source whose breaker was open are the gateway's own choice: a read (which continues in the same way when its caller
-//! cancels), or a write that has the operation's own time. A stream, a stream's further request, and a write with a shorter deadline never
-//! probe. They do not wait for another call's probe either, which may never come: once the breaker's open time is over and no probe is in
-//! flight, they pass the open breaker; a response to one of them closes it, anything else counts as nothing.
+//! **Probes** of a source with an open breaker are the gateway's own choice: a read (which continues in the same way
+//! when its caller cancels), or a write that has the operation's own time. A stream, a stream's further request, and a
+//! write with a shorter deadline never probe. They do not wait for another call's probe either, which may never come:
+//! once the breaker's open time is over and no probe is in flight, they bypass the open breaker; a response to one of
+//! them closes it, anything else does not count.
 
 mod adaptive_limit;
 mod admission;
@@ -65,7 +68,7 @@ pub use streams::StreamPermit;
 /// After how many consecutive calls that their callers cancelled one continues, to see whether the source responds.
 const SILENT_AFTER: u32 = 4;
 
-/// Bounds of one source.
+/// Limits of one source.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct GuardSettings {
     /// Maximum number of concurrent calls.
@@ -85,8 +88,8 @@ pub struct GuardSettings {
 }
 
 impl Default for GuardSettings {
-    /// 64 calls at once and 128 waiting: a source that answers in 100 ms then serves 640 a second, and a wait is at most
-    /// twice as long as a call.
+    /// 64 calls at once and 128 waiting: a source that responds in 100 ms then serves 640 a second, and a wait is at
+    /// most twice as long as a call.
     fn default() -> Self {
         GuardSettings {
             concurrency: 64,
@@ -108,11 +111,11 @@ pub struct Guard {
     wait: QueueWait,
     breaker: Breaker,
     retries: Budget,
-    /// Calls that their callers left since the source last answered, failed or timed out.
+    /// Calls that their callers cancelled since the source last responded, failed or timed out.
     left: AtomicU32,
     /// Whether one of them continues, or will.
     goes_on: AtomicBool,
-    /// Of each operation, by name.
+    /// The base latency of each operation, by name.
     paces: Mutex<HashMap<String, Arc<BaseLatency>>>,
 }
 
@@ -126,18 +129,18 @@ pub struct OperationGuard {
     operation: usize,
 }
 
-/// A permit at the source; released when dropped. A call that is dropped before [`Permit::record`] counts as nothing.
+/// A permit at the source; released when dropped. A call that is dropped before [`Permit::record`] does not count.
 pub struct Permit {
     guard: Arc<Guard>,
     client: Arc<str>,
-    /// Where it is a stream's, beside those of calls.
+    /// The permit of a stream, beside those of calls.
     stream: Option<StreamPermit>,
     pace: Option<Arc<BaseLatency>>,
-    /// A call's permit among the others'; none where it is a stream's.
+    /// A call's permit; none if it is a stream's.
     taken: Option<TakenPermit>,
     operation: usize,
     passage: CircuitPass,
-    /// Whether the call was one that the gateway may probe by when it began.
+    /// Whether the gateway may probe by this call, decided when it began.
     may_probe: bool,
     /// Whether it is the one call of its source that continues although its caller cancels.
     goes_on: bool,
@@ -145,7 +148,7 @@ pub struct Permit {
 }
 
 impl Guard {
-    /// A guard of a source, with these bounds.
+    /// Makes the guard of a source, with these limits.
     pub fn new(source: &str, settings: GuardSettings) -> Arc<Self> {
         Arc::new(Guard {
             permits: PermitPool::new(settings.concurrency, settings.min, settings.queue),
@@ -194,12 +197,13 @@ impl Guard {
 }
 
 impl OperationGuard {
-    /// Waits for a permit at the source for a client's call, at most until `deadline`. A call whose wait would be too long, or that has to
-    /// give way to another client's, is refused at once. `may_probe`: whether the gateway may probe the source by this call.
+    /// Waits for a permit at the source for a client's call, at most until `deadline`. If the wait would be too long,
+    /// or if the call has to give way to another client's, it is refused at once. `may_probe`: whether the gateway may
+    /// probe the source by this call.
     ///
     /// # Errors
-    /// SOURCE_CIRCUIT_OPEN while the breaker is open, GATEWAY_OVERLOADED where the queue is full or stands, RATE_LIMITED where it is full of this client's calls, CALLER_DEADLINE where the
-    /// caller would not wait as long.
+    /// SOURCE_CIRCUIT_OPEN while the breaker is open, GATEWAY_OVERLOADED if the queue is full or standing, RATE_LIMITED
+    /// if it is full of this client's calls, CALLER_DEADLINE if the caller's deadline is too short for the wait.
     pub async fn admit(
         &self,
         client: &str,
@@ -226,11 +230,11 @@ impl OperationGuard {
         self.begin(client, PermitKind::Call(taken), may_probe)
     }
 
-    /// Waits for a permit for a further request of a client's running stream, at most until `deadline`. The stream was admitted when it
-    /// began, so this is not refused because others wait.
+    /// Waits for a permit for a further request of a client's running stream, at most until `deadline`. The stream was
+    /// admitted when it began, so this request is not refused because of the queue.
     ///
     /// # Errors
-    /// As for [`Self::admit`], but for the bounds of the queue.
+    /// As for [`Self::admit`], except for those of the queue.
     pub async fn admit_next(&self, client: &str, deadline: Deadline) -> Result<Permit, Refusal> {
         let taken = match self.guard.permits.acquire_next(client, &self.guard.retries) {
             Acquired::Place(taken) => Some(taken),
@@ -241,7 +245,7 @@ impl OperationGuard {
         self.begin(client, PermitKind::Call(taken), |_| false)
     }
 
-    /// Returns a permit for a call whose request is a stream: its duration is up to its caller.
+    /// Returns a permit for a call with a request stream: its caller determines its duration.
     ///
     /// # Errors
     /// As for [`Self::stream`]; SOURCE_CIRCUIT_OPEN while the breaker is open.
@@ -252,12 +256,12 @@ impl OperationGuard {
     /// Returns a permit for a response stream of this client, which may run for long.
     ///
     /// # Errors
-    /// RATE_LIMITED where this client has as many streams as it may, GATEWAY_OVERLOADED where the source has.
+    /// RATE_LIMITED if this client has the maximum number of its streams, GATEWAY_OVERLOADED if the source has.
     pub fn stream(&self, client: &str) -> Result<StreamPermit, Refusal> {
         self.guard.streams.begin(client)
     }
 
-    /// A call that has got its permit.
+    /// Begins a call that has its permit.
     fn begin(
         &self,
         client: &str,
@@ -294,23 +298,23 @@ enum PermitKind {
 }
 
 impl Permit {
-    /// Whether the call's request is a stream, which arrives at its caller's pace. The duration of such a call says nothing about its
-    /// source. This is the only place where that is decided.
+    /// Returns whether the call's request is a stream, which arrives at its caller's pace. The duration of such a call
+    /// indicates nothing about its source. Only this function decides it.
     pub fn is_paced(&self) -> bool {
         self.stream.is_some()
     }
 
-    /// Whose call it is.
+    /// Returns the client that made the call.
     pub fn client(&self) -> &Arc<str> {
         &self.client
     }
 
-    /// The same, as evidence is counted.
+    /// Returns the client's key in the evidence.
     pub fn client_key(&self) -> ClientKey {
         self.passage.client()
     }
 
-    /// Whether the call is one that the gateway may probe a source or a hub by.
+    /// Returns whether the gateway may probe a source or a hub by this call.
     pub fn may_probe(&self) -> bool {
         self.may_probe
     }
@@ -322,7 +326,7 @@ impl Permit {
             return;
         }
         let Some(taken) = self.taken else {
-            // At its caller's pace, however long it took.
+            // The call ran at its caller's pace, however long it took.
             if health == SourceHealth::Responded && self.passage.is_bypass() {
                 guard.breaker.record(self.operation, (&self.client, self.passage), health, Duration::ZERO, now);
             }
@@ -366,8 +370,9 @@ impl Permit {
         self.guard.breaker.is_closed(self.operation, self.client_key()) && self.take_retry()
     }
 
-    /// Returns how long to wait before another attempt, after `attempts` have failed and the source has sent this `Retry-After`; `None`
-    /// where there is none: the source's retry budget or the call's time is used up, or the breaker has opened.
+    /// Returns how long to wait before another attempt, after `attempts` have failed and the source has sent this
+    /// `Retry-After`; `None` if there is no further attempt: the source's retry budget or the call's time is used up,
+    /// or the breaker has opened.
     pub fn retry_in(&self, attempts: u32, retry_after: Option<Duration>, deadline: Instant) -> Option<Duration> {
         if self.passage.probes() || !self.guard.breaker.is_closed(self.operation, self.client_key()) {
             return None;
@@ -393,7 +398,7 @@ impl Drop for Permit {
     }
 }
 
-/// A call of a client that has most of those that wait.
+/// Refuses a call of the client with most of the waiting calls.
 fn queue_share_exceeded(after: Duration) -> Refusal {
     let detail = "most calls that wait at the source are this client's".to_owned();
     Refusal { detail, ..Refusal::retry(Reason::RateLimited, after) }

@@ -1,9 +1,9 @@
-//! Mean times of calls, in which the newest ones count most.
+//! Mean latencies, in which the newest count most.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// A time in whole microseconds; one that cannot be is some years.
+/// A time in whole microseconds; a time out of range becomes some years.
 pub(super) fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX >> 16)
 }
@@ -17,12 +17,12 @@ impl<const WEIGHT: u32> MovingAverage<WEIGHT> {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// What is taken for it, as long as nothing is known.
+    /// Sets the value if nothing is known yet.
     pub(super) fn set_initial(&self, time: u64) {
         self.0.store(time, Ordering::Relaxed);
     }
 
-    /// What another thread adds at the same moment may be lost: it is a mean.
+    /// Adds a time. A concurrent addition of another thread may be lost, which a mean tolerates.
     pub(super) fn add(&self, time: u64) {
         let mean = self.get();
         let next = if mean == 0 { time } else { mean - (mean >> WEIGHT) + (time >> WEIGHT) };

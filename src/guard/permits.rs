@@ -1,9 +1,10 @@
 //! The permits at a source: as many as its limit, and a queue for them, shared among clients.
 //!
-//! A client that is alone may have all permits and the whole queue. Where clients wait for permits, each permit that is released goes to
-//! the one that holds the fewest, in turn where they hold as many, so that none keeps more than its share (max-min fairness). Where
-//! the queue is too long, the client with the most waiting calls gives way: its newest one is refused, and a call of a client with
-//! fewer takes its place in the queue (the longest queue is cut, as in FQ-CoDel, RFC 8290, section 4.1).
+//! A client that is alone may have all permits and the whole queue. If clients wait for permits, each released permit
+//! goes to the client that holds the fewest, in turn if several hold as many, so that none keeps more than its share
+//! (max-min fairness). If the queue is too long, the client with the most waiting calls gives way: its newest call is
+//! refused, and a call of a client with fewer takes its place in the queue (the longest queue is cut, as in FQ-CoDel,
+//! RFC 8290, section 4.1).
 
 use super::adaptive_limit::{AdaptiveLimit, BaseLatency, CallStart, FEWEST};
 use super::queue::QueueWait;
@@ -13,7 +14,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
-/// Clients that are remembered at most, beyond those that have calls here: all of a province's systems.
+/// Maximum number of clients that are remembered without calls here: all of a province's systems.
 const MAX_SHARES: usize = 1_024;
 
 pub(super) struct PermitPool {
@@ -24,13 +25,13 @@ pub(super) struct PermitPool {
 
 struct PoolState {
     bound: AdaptiveLimit,
-    /// Permits that are taken. More than there are, where the bound has gone down: what is too much goes when it is released.
+    /// Permits in use. They exceed the limit after it has decreased; the excess disappears as they are released.
     held: usize,
     /// Calls that wait in the queue.
     queued: usize,
     /// Those, and further requests of streams, which wait beside the queue.
     waiting: usize,
-    /// Calls that ever had a permit.
+    /// Number of calls that ever got a permit.
     calls: u64,
     shares: Vec<ClientShare>,
     by_client: HashMap<String, usize>,
@@ -40,13 +41,13 @@ struct PoolState {
     next: u64,
 }
 
-/// What one client has of a source.
+/// One client's share of a source.
 struct ClientShare {
     client: String,
     held: usize,
     queued: usize,
     waiting: VecDeque<Waiter>,
-    /// Thousandths of a retry.
+    /// Its retry balance, in thousandths of a retry.
     retries: u64,
 }
 
@@ -60,19 +61,19 @@ struct Waiter {
 /// The result of a waiting call.
 enum WaiterOutcome {
     Place(TakenPermit),
-    /// It is evicted for another client's.
+    /// It is evicted for another client's call.
     GivesWay,
 }
 
-/// A permit that was taken, and is to be released.
+/// A permit in use, which must be released.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct TakenPermit {
     pub(super) began: CallStart,
-    /// Whose it is.
+    /// The share of its client.
     pub(super) share: usize,
 }
 
-/// What a call finds that wants a permit.
+/// The result of a request for a permit.
 pub(super) enum Acquired<'p> {
     Place(TakenPermit),
     Waits(QueuedCall<'p>),
@@ -82,9 +83,9 @@ pub(super) enum Acquired<'p> {
 /// Why a call may not wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct QueueFull {
-    /// Its client has more than half of all that wait, and others wait as well.
+    /// Its client has more than half of all waiting calls, and others wait as well.
     pub(super) crowds: bool,
-    /// When it is worth to come again.
+    /// When to retry.
     pub(super) after: Duration,
 }
 
@@ -98,7 +99,7 @@ pub(super) struct QueuedCall<'p> {
 }
 
 impl QueuedCall<'_> {
-    /// Waits for the permit, which is to be released; `None` where the call has to give way.
+    /// Waits for the permit, which must be released; `None` if the call has to give way.
     pub(super) async fn permitted(mut self) -> Option<TakenPermit> {
         let outcome = (&mut self.outcome).await;
         self.over = true;
@@ -111,7 +112,7 @@ impl QueuedCall<'_> {
 
 #[cfg(test)]
 impl QueuedCall<'_> {
-    /// What it is told so far: its permit, or that it has to give way; `None` while it waits.
+    /// Returns the result so far: its permit, or that it has to give way; `None` while it waits.
     pub(super) fn poll_permit(&mut self) -> Option<Option<TakenPermit>> {
         let outcome = self.outcome.try_recv().ok()?;
         self.over = true;
@@ -194,13 +195,13 @@ impl PoolState {
         Some(waiter)
     }
 
-    /// A call waits no more; false where it waits no more already.
+    /// Removes a waiting call; returns false if it is no longer waiting.
     fn leaves(&mut self, share: usize, number: u64) -> bool {
         let at = self.shares[share].waiting.iter().position(|waiter| waiter.number == number);
         at.and_then(|at| self.remove(share, at)).is_some()
     }
 
-    /// Gives the permits that are free to those who wait.
+    /// Gives the free permits to waiting calls.
     fn serve(&mut self) {
         while self.waiting > 0 && self.held < self.size() {
             let (count, turn) = (self.shares.len(), self.turn);
@@ -220,15 +221,16 @@ impl PoolState {
         self.shares[share].held -= 1;
     }
 
-    /// Calls that get their permits before the next one of a client does, with that one: as many of each other client's, at most.
+    /// Returns the maximum number of calls that get their permits before the next call of a client, including that one:
+    /// as many of each other client.
     fn ahead(&self, share: usize) -> usize {
         let own = self.shares[share].waiting.len() + 1;
         let others = self.shares.iter().enumerate().filter(|(at, _)| *at != share);
         own + others.map(|(_, one)| one.waiting.len().min(own)).sum::<usize>()
     }
 
-    /// Makes room in the queue for one more call of a client: the newest that waits of the client with the most calls here gives way,
-    /// where it has more than this one would have then.
+    /// Makes room in the queue for one more call of a client: the newest waiting call of the client with the most calls
+    /// here gives way, if that client has more than this one would have then.
     fn make_room(&mut self, share: usize) -> bool {
         let all = |one: &ClientShare| one.held + one.queued;
         let own = all(&self.shares[share]) + 1;
@@ -241,8 +243,8 @@ impl PoolState {
         true
     }
 
-    /// Whether a client that has no call here may wait although the queue stands: for about one call's time, where another client
-    /// has several.
+    /// Returns whether a client without a call here may wait although the queue is standing: for about one call's time,
+    /// if another client has several.
     fn has_none(&self, share: usize) -> bool {
         let own = &self.shares[share];
         let several = |(at, one): (usize, &ClientShare)| at != share && one.held + one.queued > 1;
@@ -252,7 +254,7 @@ impl PoolState {
             && self.shares.iter().enumerate().any(several)
     }
 
-    /// Whether a client has more than half of all that wait, with one more, while others wait.
+    /// Returns whether a client has more than half of all waiting calls, with one more, while others wait.
     fn has_majority(&self, share: usize) -> bool {
         let own = self.shares[share].queued;
         self.queued > own && (own + 1) * 2 > self.queued + 1
@@ -279,17 +281,18 @@ impl PermitPool {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many there are.
+    /// Returns the number of permits.
     pub(super) fn size(&self) -> usize {
         self.lock().size()
     }
 
-    /// How many calls wait in the queue.
+    /// Returns the number of calls that wait in the queue.
     pub(super) fn queued(&self) -> usize {
         self.lock().queued
     }
 
-    /// A call of a client wants a permit: it has one, or waits for one, unless the queue is too long for it.
+    /// Requests a permit for a call of a client: returns the permit, or a waiting call, unless the queue is too long
+    /// for it.
     pub(super) fn acquire(&self, client: &str, wait: &QueueWait, retries: &Budget, now: Instant) -> Acquired<'_> {
         let mut state = self.lock();
         let share = state.share(client);
@@ -309,7 +312,7 @@ impl PermitPool {
         Acquired::Waits(QueuedCall { permits: self, share, number, outcome, over: false })
     }
 
-    /// A further request of a client's stream wants a permit: it waits beside the queue.
+    /// Requests a permit for a further request of a client's stream: it waits beside the queue.
     pub(super) fn acquire_next(&self, client: &str, retries: &Budget) -> Acquired<'_> {
         let mut state = self.lock();
         let share = state.share(client);
@@ -321,12 +324,12 @@ impl PermitPool {
         Acquired::Waits(QueuedCall { permits: self, share, number, outcome, over: false })
     }
 
-    /// Takes one of what may be retried still, for a client that has a permit.
+    /// Takes one retry from the budget, for a client that has a permit.
     pub(super) fn retry(&self, share: usize, retries: &Budget) -> bool {
         retries.take(&mut self.lock().shares[share].retries)
     }
 
-    /// A call was answered: the bound may change.
+    /// Records that a call has completed: the limit may change.
     pub(super) fn record_latency(&self, pace: &BaseLatency, call: CallStart, took: Duration, now: Instant) {
         let mut state = self.lock();
         let calls = state.calls;

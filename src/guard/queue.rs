@@ -1,10 +1,12 @@
-//! How long calls may wait for a permit at a source: CoDel (RFC 8289) at the queue's entrance. The queue is there for bursts: it may fill up. A
-//! queue that stands only makes every call late. CoDel drops what has waited too long when its turn comes; here the wait is known when a call
-//! comes (those ahead, and what a call takes), so it is refused at once instead, and its caller can go elsewhere. The target is no fixed
-//! 5 ms but half of what an undisturbed call takes, since sources take from 1 ms to seconds.
+//! How long calls may wait for a permit at a source: CoDel (RFC 8289) at the queue's entrance. The queue is for bursts:
+//! it may fill up. A standing queue only makes every call late. CoDel drops a call that has waited too long when its
+//! turn comes; here the wait is known when a call arrives (from the calls ahead and the time of a call), so the call is
+//! refused at once, and its caller can go elsewhere. The target is no fixed 5 ms but half of an undisturbed call's
+//! time, since sources take from 1 ms to seconds.
 //!
-//! It stands when it has not been empty for an interval, or when calls have waited longer than the target on average: those that come and go
-//! in step leave it empty between them. Where nobody came for an interval, the burst is over, and the next one is let in.
+//! The queue is standing if it has not been empty for an interval, or if calls have waited longer than the target on
+//! average: calls that come and go in step leave it empty between them. If no call came for an interval, the burst is
+//! over, and the next one is admitted.
 //!
 //! ```text
 //!            a call waits            not empty for 100 ms, or the mean wait is over the target
@@ -20,19 +22,19 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long a queue may be standing.
+/// How long a queue may persist.
 const INTERVAL: Duration = Duration::from_millis(100);
-/// A wait that is no trouble, however quick the source.
+/// A wait that does no harm, however quick the source.
 const TARGET: Duration = Duration::from_millis(1);
 
 /// The wait of one source's calls.
 pub(super) struct QueueWait {
     start: Instant,
-    /// Since when calls wait, in microseconds after the start; 0: none waits.
+    /// Since when calls wait, in microseconds after the start; 0: no call waits.
     since: AtomicU64,
     /// How long the source takes for a call.
     mean: MovingAverage<4>,
-    /// How long it takes for one that no other disturbs.
+    /// How long it takes for an undisturbed call.
     undisturbed: MovingAverage<4>,
     lately: Mutex<RecentWaits>,
     /// Whether calls waited long on average.
@@ -45,7 +47,7 @@ struct RecentWaits {
     /// When the last of them got one, or another was refused.
     last: Instant,
     calls: u64,
-    /// How long they waited together, in microseconds.
+    /// The sum of their waits, in microseconds.
     waited: u64,
     /// Others would have waited too long.
     refused: bool,
@@ -64,7 +66,7 @@ impl QueueWait {
         }
     }
 
-    /// A call has got a permit after such a wait, or without one.
+    /// Records that a call has got a permit after this wait, or without one.
     pub(super) fn record_wait(&self, wait: Option<Duration>, now: Instant) {
         if wait.is_none() {
             self.since.store(0, Ordering::Relaxed);
@@ -72,10 +74,11 @@ impl QueueWait {
         let mut lately = self.lately();
         (lately.calls, lately.waited) = (lately.calls + 1, lately.waited + wait.map_or(0, micros));
         if now.saturating_duration_since(lately.began) >= INTERVAL {
-            // Where no call came for an interval, the burst is over that filled the queue. Calls in step come once in a call's time.
+            // If no call came for an interval, the burst that filled the queue is over. Calls in step come once in a
+            // call's time.
             let pause = INTERVAL.max(Duration::from_micros(self.mean.get().saturating_mul(2)));
             let over = now.saturating_duration_since(lately.last) > pause;
-            // As long as some are refused, the queue is short because of that.
+            // As long as calls are refused, the queue is short because of that.
             let long = !over && (lately.refused || lately.waited / lately.calls > micros(self.max_wait()));
             self.long.store(long, Ordering::Relaxed);
             *lately = RecentWaits { began: now, last: now, calls: 0, waited: 0, refused: false };
@@ -88,20 +91,20 @@ impl QueueWait {
         self.lately.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The source took so long for a call, which takes so long there undisturbed, in microseconds.
+    /// Records the time of a call, and that of an undisturbed call, in microseconds.
     pub(super) fn record_latency(&self, took: Duration, undisturbed: u64) {
         let took = micros(took);
         self.mean.add(took);
         self.undisturbed.add(if undisturbed > 0 { took.min(undisturbed) } else { took });
     }
 
-    /// How long the last of so many will wait for one of these permits.
+    /// Returns how long the last of this number of calls will wait for one of these permits.
     pub(super) fn expected(&self, ahead: usize, places: usize) -> Duration {
         Duration::from_micros(self.mean.get().saturating_mul(ahead as u64) / places.max(1) as u64)
     }
 
-    /// The longest wait in a standing queue: half of what an undisturbed call takes. A permit comes free at some moment of a call, so some
-    /// wait for that much longer than others.
+    /// Returns the longest wait in a standing queue: half of an undisturbed call's time. A permit is released at any
+    /// point of a call, so some calls wait for that much longer than others.
     fn max_wait(&self) -> Duration {
         TARGET.max(Duration::from_micros(self.undisturbed.get() / 2))
     }
@@ -115,7 +118,7 @@ impl QueueWait {
         }
         let standing = if since == 0 { 0 } else { at.saturating_sub(since) };
         if self.mean.get() == 0 {
-            // No call has come back yet: it takes at least so long.
+            // No call has completed yet: it takes at least this long.
             self.mean.set_initial(standing);
             self.undisturbed.set_initial(standing);
         }
@@ -147,7 +150,7 @@ mod tests {
         assert_eq!(wait.admits(40, 4, later), Err(Duration::from_millis(500)));
         assert_eq!(wait.admits(5, 4, later), Err(Duration::from_micros(62_500)));
         wait.admits(2, 4, later).unwrap();
-        // It ran empty, and nobody was refused for an interval: the next burst is let in.
+        // It ran empty, and no call was refused for an interval: the next burst is admitted.
         wait.record_wait(None, later);
         let then = later + INTERVAL;
         wait.record_wait(None, then);

@@ -1,38 +1,38 @@
-//! Retries of reads: few, spread out, and never more than a share of all calls, so that a source in trouble does not get the
-//! load that would keep it there. Each client has put by a share of them by its own calls: what others have put by is theirs, but for
-//! the half beyond which nobody misses any.
+//! Retries of reads: few, spread out, and never more than a share of all calls, so that a failing source does not get
+//! the load that would keep it failing. Each client earns a share of the retry budget by its own calls. A client may
+//! also use what others have earned, as long as the budget is more than half full.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Thousandths of a retry that a call may put by, and what a retry takes.
+/// Thousandths of a retry: the cost of one retry.
 const RETRY_COST: u64 = 1_000;
-/// Retries that are put by at most, and at the beginning: a quiet source's first failures may be tried again.
+/// Maximum balance of the budget, and its initial one: a quiet source's first failures may be retried.
 const MAX_BALANCE: u64 = 10 * RETRY_COST;
-/// What one client puts by at most, and has at the beginning.
+/// Maximum balance of one client, and its initial one.
 pub(super) const SHARE: u64 = MAX_BALANCE / 2;
-/// Longest `Retry-After` that the gateway waits for; a longer one is left to the caller.
+/// Longest `Retry-After` that the gateway waits for; a longer one is passed to the caller.
 const MAX_WAIT: Duration = Duration::from_secs(2);
 
-/// When reads are tried again.
+/// When reads are retried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetrySettings {
-    /// Attempts in all; 1: never again.
+    /// Attempts in all; 1: no retry.
     pub attempts: u32,
-    /// Wait before the first retry, on the average; each further one waits twice as long.
+    /// Mean wait before the first retry; each further one waits twice as long.
     pub backoff: Duration,
-    /// Retries among all calls, in per cent.
+    /// Retries as a percentage of all calls.
     pub budget_percent: u64,
 }
 
 impl Default for RetrySettings {
-    /// Once more, after 50 ms or so, for at most a tenth of the calls.
+    /// One retry, after about 50 ms, for at most a tenth of the calls.
     fn default() -> Self {
         RetrySettings { attempts: 2, backoff: Duration::from_millis(50), budget_percent: 10 }
     }
 }
 
-/// What may be retried still.
+/// The retry budget of a source.
 pub(super) struct Budget {
     settings: RetrySettings,
     left: AtomicU64,
@@ -43,7 +43,7 @@ impl Budget {
         Budget { settings, left: AtomicU64::new(MAX_BALANCE) }
     }
 
-    /// A call begins: a share of a retry is put by, for all and for its client (`own`).
+    /// A call begins: it adds its share of a retry to the budget and to its client's balance (`own`).
     pub(super) fn call(&self, own: &mut u64) {
         let share = self.settings.budget_percent * RETRY_COST / 100;
         *own = (*own + share).min(SHARE);
@@ -51,8 +51,8 @@ impl Budget {
         let _ = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, put);
     }
 
-    /// How long to wait before the next attempt, after `attempts` have failed; `None` where there is to be none. `take` takes one of
-    /// what may be retried still.
+    /// Returns how long to wait before the next attempt, after `attempts` have failed; `None` if there is none. `take`
+    /// takes one retry from the budget.
     pub(super) fn next(
         &self,
         attempts: u32,
@@ -64,7 +64,7 @@ impl Budget {
             return None;
         }
         let whole = self.settings.backoff * 2u32.saturating_pow(attempts.saturating_sub(1));
-        // Between half and one and a half of it, so that callers do not come back together.
+        // Between half and one and a half of it, so that callers do not return together.
         let wait = whole.mul_f64(0.5 + fastrand::f64()).max(retry_after.unwrap_or_default());
         if Instant::now() + wait >= deadline {
             return None;
@@ -72,7 +72,7 @@ impl Budget {
         take().then_some(wait)
     }
 
-    /// Takes one of what may be retried still, for a client that has put by so much itself (`own`).
+    /// Takes one retry from the budget, for a client with this balance of its own (`own`).
     pub(super) fn take(&self, own: &mut u64) -> bool {
         let has = *own >= RETRY_COST;
         let take = |left: u64| if has || left > SHARE { left.checked_sub(RETRY_COST) } else { None };
@@ -124,11 +124,11 @@ mod tests {
         let (mut crowd, mut other) = (SHARE, SHARE);
         assert_eq!((0..100).filter(|_| budget.take(&mut crowd)).count(), 5, "half of what there is");
         assert_eq!((0..100).filter(|_| budget.take(&mut other)).count(), 5, "the other half is there still");
-        // What the other puts by now is the other's.
+        // What the other client earns now belongs to the other.
         (0..50).for_each(|_| budget.call(&mut other));
         assert!(!budget.take(&mut crowd));
         assert_eq!((0..100).filter(|_| budget.take(&mut other)).count(), 5);
-        // Alone, one has all of its own.
+        // A client alone has all that it earned.
         (0..30).for_each(|_| budget.call(&mut crowd));
         assert_eq!((0..100).filter(|_| budget.take(&mut crowd)).count(), 3);
     }

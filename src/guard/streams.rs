@@ -1,6 +1,6 @@
-//! Open streams at a source. A watched request may go on for an hour, and a long list, or a stream of requests, for as long as its caller
-//! likes; so they hold none of the permits that calls share: those would be gone for everybody. They are bounded on their own, and no
-//! client may have more than half of them.
+//! Open streams at a source. A watched request may last for an hour, and a long list, or a stream of requests, for as
+//! long as its caller likes. So they hold none of the permits that calls share: those would soon be gone for everybody.
+//! Streams have a separate limit, and no client may have more than half of them.
 
 use crate::status::{Reason, Refusal};
 use std::collections::HashMap;
@@ -42,12 +42,12 @@ impl Streams {
         self.open().all
     }
 
-    /// How many of them one client may have.
+    /// Returns how many of them one client may have.
     fn share(&self) -> usize {
         self.most.div_ceil(2)
     }
 
-    /// One more, of this client.
+    /// Begins a stream of this client.
     pub(super) fn begin(self: &Arc<Self>, client: &str) -> Result<StreamPermit, Refusal> {
         let client: Arc<str> = client.into();
         let mut open = self.open();

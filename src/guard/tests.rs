@@ -1,4 +1,4 @@
-//! What the guard lets through, and what it counts.
+//! What the guard admits, and what it counts.
 
 use super::*;
 use futures_util::FutureExt;
@@ -12,7 +12,7 @@ enum CallerInfluence {
     SendsWhatCannotBeSent,
     /// An upload, however it ends.
     Uploads(SourceHealth),
-    /// A call that the gateway might have let go on.
+    /// A call that the gateway might have continued.
     LeavesLate,
 }
 
@@ -43,7 +43,7 @@ proptest! {
         let thought = || (guard.breaker_state(), guard.concurrency_limit(), guard.wait.expected(100, 1), guard.streams());
         let before = thought();
         for (at, step) in steps {
-            // Where the breaker is open, nobody gets in.
+            // While the breaker is open, no call is admitted.
             let (late, unknown) = (Duration::from_secs(59), SourceHealth::Unknown);
             match step {
                 CallerInfluence::Leaves => drop(admit(at)),
@@ -77,7 +77,7 @@ fn one_call_at_a_time_goes_on_where_callers_left_all() {
     assert!(first.survives_caller() && first.survives_caller() && !second.survives_caller());
     first.record(SourceHealth::Responded, Duration::from_millis(1), Instant::now());
     drop((first, second));
-    // It answers, so callers are only in a hurry.
+    // It responds, so callers only have short deadlines.
     assert!(!admit().survives_caller());
 }
 

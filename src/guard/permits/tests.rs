@@ -1,4 +1,4 @@
-//! Permits and their queue, under everything that clients do.
+//! Permits and their queue, under every behaviour of clients.
 
 use super::*;
 use crate::guard::retry::RetrySettings;
@@ -55,7 +55,7 @@ impl Source {
     }
 }
 
-/// What a client does at a source, and a bound that follows.
+/// A client's step at a source, or a change of the limit.
 #[derive(Debug, Clone, Copy)]
 enum Step {
     Comes(usize),
@@ -138,12 +138,12 @@ fn a_client_alone_has_everything_and_shares_permits_as_soon_as_another_waits() {
     let first: Vec<TakenPermit> = (0..4).map(|_| source.taken("crowd")).collect();
     let mut queue: Vec<_> = (0..8).map(|_| Box::pin(source.waits("crowd").permitted())).collect();
     assert!(!source.refused("crowd").crowds, "alone, it fills the source");
-    // The other's calls take the queue's newest places.
+    // The other client's calls take the queue's newest places.
     let other: Vec<_> = (0..2).map(|_| Box::pin(source.waits("other").permitted())).collect();
     let gave_way: Vec<_> = queue.iter_mut().map(|one| one.now_or_never()).collect();
     assert!(gave_way[..6].iter().all(Option::is_none) && gave_way[6..].iter().all(|one| matches!(one, Some(None))));
     assert!(source.refused("crowd").crowds);
-    // Two of four permits come free: they are the other's.
+    // Two of four permits are released: they go to the other client.
     first[..2].iter().for_each(|taken| source.permits.release(taken.share));
     assert!(other.into_iter().all(|one| one.now_or_never().unwrap().is_some()));
     assert_eq!((source.held("crowd"), source.held("other")), (2, 2));
@@ -160,7 +160,7 @@ fn the_queue_is_shared_evenly_and_a_small_client_is_not_told_that_it_crowds() {
     };
     let _a: Vec<_> = (0..9).map(|_| source.waits("a")).collect();
     let _b: Vec<_> = (0..5).map(|_| source.waits("b")).collect();
-    // a has five with its permit, and so has b: one more of b would not make them more even.
+    // a has five with its permit, and so has b: one more of b would not make the shares more even.
     assert!(source.refused("b").crowds && !source.refused("a").crowds);
     let _c: Vec<_> = (0..3).map(|_| source.waits("c")).collect();
     assert_eq!((queued("a") + queued("b"), queued("c")), (6, 3));
