@@ -1,4 +1,4 @@
-//! A source's connection: where it is reached, through which hub, with which credentials.
+//! A source's connection: its addresses, its hub, its credentials.
 
 use super::credentials::{Credentials, Proof};
 use super::http::HttpEndpoint;
@@ -36,7 +36,7 @@ impl XRoadMember {
         })
     }
 
-    /// As it stands in `X-Road-OAuth2Client` and in REST paths.
+    /// The form in `X-Road-OAuth2Client` and in REST paths.
     pub fn path(&self) -> String {
         format!("{}/{}/{}/{}", self.instance, self.class, self.member, self.subsystem)
     }
@@ -45,65 +45,66 @@ impl XRoadMember {
 /// The X-Road side of a connection.
 #[derive(Debug, Clone)]
 pub struct XRoadIds {
-    /// Who we are.
+    /// The gateway's own subsystem.
     pub client: XRoadMember,
-    /// Whose services we call.
+    /// The subsystem that provides the services.
     pub service: XRoadMember,
-    /// The acting user where the caller named none (`userId` is optional in the protocol).
+    /// The acting user if the caller named none (`userId` is optional in the protocol).
     pub user: Option<String>,
-    /// What is done with the request hash of REST answers.
+    /// How the request hash of REST responses is treated.
     pub request_hash: RequestHash,
 }
 
-/// What is done with the request hash of X-Road REST.
+/// How the request hash of X-Road REST is treated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum RequestHash {
-    /// An answer to another request than ours is refused.
+    /// A response to a request other than ours is refused.
     #[default]
     Check,
-    /// It is kept for the log alone: something between the gateway and its security server changes headers.
+    /// It is only recorded in the log: something between the gateway and its security server changes headers.
     Keep,
 }
 
-/// Where and how one source is reached. Made anew at each reload; calls under way keep the one they began with.
+/// Where and how one source is reached. Rebuilt at each reload; calls in flight keep the one that they began with.
 pub struct SourceConnection {
     /// The source's id.
     pub source: String,
-    /// The hub's id; `None` where the source is reached directly.
+    /// The hub's id; `None` if the source is reached directly.
     pub hub: Option<String>,
     /// The HTTP side (REST, SOAP, X-Road).
     pub endpoint: HttpEndpoint,
-    /// The hub or source itself, without the entry's `path`: where tokens and sessions come from.
+    /// The hub or source itself, without the entry's `path`: the origin of tokens and sessions.
     pub login: HttpEndpoint,
     /// Address for gRPC.
     pub address: String,
     /// Pings towards a gRPC source.
     pub keepalive: Keepalive,
-    /// Counts the connections to a gRPC source that are open.
+    /// Number of open connections to a gRPC source.
     pub open: Arc<AtomicUsize>,
     /// TLS towards the source.
     pub tls: rustls::ClientConfig,
-    /// Credentials: the source's own, or the hub's, which one token serves for all its sources.
+    /// Credentials: the source's own, or the hub's; one token of the hub serves all its sources.
     pub credentials: Arc<Credentials>,
     /// `[settings]` that the contract's fills name.
     pub settings: Settings,
     /// `[xroad]`.
     pub xroad: Option<XRoadIds>,
-    /// Largest answer in bytes.
+    /// Largest response in bytes.
     pub max_response: usize,
 }
 
 impl SourceConnection {
-    /// The proof for one request to `path` below the endpoint.
+    /// Returns the proof for one request to `path` below the endpoint.
     async fn prove(&self, path: &str) -> Result<Proof, SourceError> {
         self.credentials.prove(&self.login, &self.endpoint, path).await.map_err(SourceError::of_login)
     }
 
-    /// Sends a request with credentials, and once more where the source refuses them and newer ones can be had. `prepare` makes the
-    /// request and says its path below the endpoint; `send` sends it to that path with the proof, and judges its response.
+    /// Sends a request with credentials, and once more if the source refuses them and newer ones are available.
+    /// `prepare` builds the request and returns its path below the endpoint; `send` sends it to that path with the
+    /// proof, and judges its response.
     ///
     /// # Errors
-    /// Those of `prepare` and `send`, and of the token endpoint or login that the credentials come from.
+    /// Those of `prepare` and `send`, and of the token endpoint or login of the credentials.
     pub async fn authorized<R, T, F>(
         &self,
         sent: &SentFlag,
@@ -115,7 +116,7 @@ impl SourceConnection {
     {
         let mut renewed = false;
         loop {
-            // What was refused for its credentials was not done.
+            // A request that was refused because of its credentials was not processed.
             sent.withdraw();
             let (path, request) = prepare()?;
             let proof = self.prove(&path).await?;

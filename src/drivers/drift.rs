@@ -1,4 +1,4 @@
-//! What was noticed in an answer goes to who counts it; where its operation's policy refuses drift, the answer is not believed.
+//! Passes the drift of a response to its counter; if the operation's policy refuses drift, the response is rejected.
 
 use super::{SourceError, SourceFault};
 use crate::contract::Operation;
@@ -7,10 +7,10 @@ use crate::contract::notes::Notes;
 use crate::contract::settings::CallContext;
 use bytes::Bytes;
 
-/// Hands on what was noticed, whatever came of the answer.
+/// Reports the noticed drift, whatever the result of the response.
 ///
 /// # Errors
-/// The answer's own; [`SourceFault::Drifted`] where it was read, and its policy refuses drift.
+/// The response's own; [`SourceFault::Drifted`] if it was read and its policy refuses drift.
 pub(super) fn apply_policy<T>(
     operation: &Operation,
     context: &CallContext,

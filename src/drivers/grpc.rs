@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tonic::Code;
 
-/// gRPC: the source knows the gateway by its certificate.
+/// gRPC: the source authenticates the gateway by its certificate.
 pub const PROTOCOL: Protocol =
     Protocol { name: "grpc", credentials: |_| &[], driver: |connection| Box::new(GrpcDriver::new(&connection)) };
 
@@ -29,19 +29,21 @@ pub struct GrpcDriver {
 }
 
 struct GrpcDriverState {
-    /// Largest answer in bytes.
+    /// Largest response in bytes.
     max_answer: usize,
-    /// Connections of each shape: lists are read, and uploads are sent, at their callers' pace, and are to take neither streams nor
-    /// windows from calls, nor from each other.
+    /// Connections for each kind of call: lists are read, and uploads are sent, at their callers' pace, and must take
+    /// neither streams nor windows from calls, nor from each other.
     calls: Http2,
     lists: Http2,
     uploads: Http2,
 }
 
-/// Connections for calls and uploads. With fewer than 8 of them, a source that takes few streams on each would serve one call of a few
-/// at a time; more than 100 resets in 30 s are not sent by one, since servers that count them (Netty: 200, Envoy: 500) close it.
+/// Connections for calls and uploads. With fewer than 8 of them, a source that accepts few streams on each would serve
+/// only a few calls at a time. One connection sends no more than 100 resets in 30 s, since servers that count them
+/// (Netty: 200, Envoy: 500) close it.
 const CALLS: Limits = Limits { connections: 8, streams: 1_024, window: 1 << 20, resets: 100 };
-/// Connections for lists: a window of 256 kB keeps a list going at 25 MB/s over 10 ms, and is all that a list costs which nobody reads.
+/// Connections for lists: a window of 256 kB keeps a list going at 25 MB/s over 10 ms, and is the maximum cost of a
+/// list without a reader.
 const LISTS: Limits = Limits { streams: 4_096, window: 256 << 10, ..CALLS };
 
 impl GrpcDriver {
@@ -57,7 +59,8 @@ impl GrpcDriver {
     }
 }
 
-/// How often a call that the source has not processed is placed again: by the connection that follows a GOAWAY, and once more.
+/// How often a call that the source has not processed is sent again: on the connection that follows a GOAWAY, and once
+/// more.
 const PLACED_AGAIN: u32 = 2;
 
 impl From<Http2Error> for SourceError {
@@ -102,9 +105,10 @@ impl GrpcDriverState {
                 context.sent.withdraw();
             }
             match exchange {
-                // The source has certainly not looked at it, so this is no second attempt, and a write may go again.
+                // The source has certainly not processed it, so this is no second attempt, and a write may be sent
+                // again.
                 Err(Failed::Unprocessed) if left > 0 && messages.again() => left -= 1,
-                // It ended with the connection, because of what others did on it.
+                // It ended with the connection, because of other calls on it.
                 Err(Failed::Otherwise(SourceError::Hub(HubFault::Broken(_)))) if connection.is_enhance_your_calm() => {
                     break Err(Http2Error::EnhanceYourCalm.into());
                 }
@@ -115,7 +119,7 @@ impl GrpcDriverState {
         result.map_err(|error| if hasty { hurried(error) } else { error })
     }
 
-    /// Sends the messages on one stream, and reads the answer.
+    /// Sends the messages on one stream, and reads the response.
     async fn exchange(
         &self,
         request: &mut Outgoing,
@@ -137,13 +141,13 @@ impl GrpcDriverState {
             request.send_all([frame(bytes)]);
             return answer.await;
         }
-        // A stream that was cut before its end is no request.
+        // A stream that was cut before its end is not a complete request.
         let whole = messages.send(request).inspect_ok(|()| sent.mark());
         let sent = std::pin::pin!(whole);
-        // A source may answer before it has read everything, and need not read the rest then.
+        // A source may respond before it has read everything, and need not read the rest then.
         match select(std::pin::pin!(answer), sent).await {
             Either::Left((answer, _)) => answer,
-            // The answer tells why nothing more can be sent.
+            // The response has the reason that nothing more can be sent.
             Either::Right((Ok(()) | Err(Failed::Unsent), answer)) => answer.await,
             Either::Right((Err(error), _)) => Err(error),
         }
@@ -185,7 +189,7 @@ impl GrpcDriverState {
             check_trailers(reader.trailers().as_ref().unwrap_or(&parts.headers))?;
             return Ok(SourceResponse::Stream(stream::empty().boxed()));
         }
-        // What is refused of the first message is a plain status as well.
+        // A refusal of the first message is a plain status as well.
         let first = first.map(|first| drift::of_message(operation, context, first)).transpose()?;
         let call = (operation.clone(), context.clone());
         let rest = stream::try_unfold((reader, first, call), |(mut reader, mut ready, call)| async move {
@@ -208,8 +212,8 @@ impl GrpcDriverState {
     }
 }
 
-/// The error of a call whose source, or what lies on the way to it, was told how long the caller waits: what says that this time is
-/// over, or that the call was ended, comes from the caller's deadline.
+/// Converts the error of a call with the caller's deadline passed on to the source: a timeout or cancellation by the
+/// source, or by something on the way to it, comes from the caller's deadline.
 fn hurried(error: SourceError) -> SourceError {
     let by_deadline = match &error {
         SourceError::Source(SourceFault::Status(status)) => {
@@ -222,11 +226,12 @@ fn hurried(error: SourceError) -> SourceError {
 }
 
 fn headers(context: &CallContext, until: Option<Instant>) -> Result<HeaderMap, SourceError> {
-    // `0m` is no timeout that a source need take.
+    // A source need not accept `0m` as a timeout.
     let left = until.map(|until| until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1)));
     let mut headers = grpc_head(left);
     headers.insert("grpc-accept-encoding", HeaderValue::from_static("identity,gzip"));
-    // Only a purpose comes again: the rest would but drive it out of HPACK's dynamic table (RFC 7541, section 6.2.3).
+    // Only a purpose repeats: the other values would only evict it from HPACK's dynamic table (RFC 7541, section
+    // 6.2.3).
     let plain = [
         ("ndxp-exchange-id", Some(context.exchange_id.as_str()), true),
         ("ndxp-official", context.official.as_deref(), true),
@@ -246,7 +251,7 @@ fn headers(context: &CallContext, until: Option<Instant>) -> Result<HeaderMap, S
 fn frame_error(error: FrameError) -> SourceError {
     match error {
         FrameError::Connection => SourceError::broken("the connection was closed in the middle of the answer"),
-        // Others may be smaller.
+        // Other responses may be smaller.
         FrameError::TooLarge(_) => SourceError::unreadable(error.to_string()),
         other => SourceError::protocol(other.to_string()),
     }

@@ -1,4 +1,4 @@
-//! The messages of a request to a gRPC source, which may have to be sent again on another connection.
+//! The messages of a request to a gRPC source; they may have to be sent again on another connection.
 
 use super::{SourceError, SourceRequest};
 use crate::frame::frame;
@@ -7,14 +7,14 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 
-/// How much of a stream is kept until the source answers, in bytes, so that it can be sent again.
+/// Bytes of a stream that are kept until the source responds, so that they can be sent again.
 const MAX_KEPT: usize = 64 << 10;
 
 /// How an exchange on one stream failed.
 pub(super) enum Failed {
     /// The source has certainly not processed it.
     Unprocessed,
-    /// The request could not be sent any more.
+    /// The rest of the request could not be sent.
     Unsent,
     Otherwise(SourceError),
 }
@@ -46,15 +46,15 @@ impl From<Failed> for SourceError {
 
 /// The messages of one call.
 pub(super) enum Messages {
-    /// The one.
+    /// A single message.
     One(Bytes),
-    /// A stream of the caller's.
+    /// A stream from the caller.
     Stream {
-        /// Those to come.
+        /// Messages that are still to come.
         messages: BoxStream<'static, Result<Bytes, SourceError>>,
-        /// Those that were sent, as long as they are few.
+        /// Messages that were sent, as long as they are few.
         kept: Vec<Bytes>,
-        /// Their bytes; more than [`MAX_KEPT`] where they are not all kept any more.
+        /// Their bytes; more than [`MAX_KEPT`] once they are no longer all kept.
         bytes: usize,
     },
 }
@@ -67,7 +67,7 @@ impl Messages {
         }
     }
 
-    /// Whether all that was sent can be sent again.
+    /// Returns whether everything that was sent can be sent again.
     pub(super) fn again(&self) -> bool {
         match self {
             Messages::One(_) => true,
@@ -75,8 +75,8 @@ impl Messages {
         }
     }
 
-    /// Sends a stream, at the pace at which the source takes it: what was sent before, then what comes. Where the caller's stream
-    /// breaks, so does the call.
+    /// Sends a stream at the source's pace: first what was sent before, then what follows. If the caller's stream
+    /// breaks, the call fails.
     pub(super) async fn send(&mut self, request: &mut Outgoing) -> Result<(), Failed> {
         let Messages::Stream { messages, kept, bytes } = self else { return Ok(()) };
         for message in kept.iter() {

@@ -1,4 +1,4 @@
-//! The status of a gRPC source: its code, and what of its details is handed on.
+//! The status of a gRPC source: its code, and the details that are passed on.
 
 use super::SourceError;
 use super::error::GrpcStatus;
@@ -11,10 +11,10 @@ use prost::Message;
 use tonic::Code;
 use tonic_types::pb;
 
-/// Types of details that are named in the entry at most, and the length of each name.
+/// Maximum number of detail types that the entry names, and maximum length of each name.
 const MAX_DROPPED: (usize, usize) = (8, 100);
 
-/// The error that trailers with this code stand for.
+/// Returns the error for trailers with this code.
 pub(super) fn read(code: Code, trailers: &HeaderMap) -> SourceError {
     let mut retry_after = None;
     let mut status = SourceStatus::default();
@@ -31,7 +31,7 @@ pub(super) fn read(code: Code, trailers: &HeaderMap) -> SourceError {
             "google.rpc.ErrorInfo" => {
                 let info = pb::ErrorInfo::decode(detail.value.as_slice()).ok();
                 let reason = info.as_ref().and_then(code_of);
-                // Its metadata is as free as the message.
+                // Its metadata is free text, as the message is.
                 let whole = reason.is_some() && info.is_some_and(|info| info.metadata.is_empty());
                 status.reason = reason.unwrap_or_default();
                 whole
@@ -54,8 +54,8 @@ fn details(trailers: &HeaderMap) -> Vec<prost_types::Any> {
     status.map(|status| status.details).unwrap_or_default()
 }
 
-/// `domain/REASON`, where both are what error_details.proto says that they are: a name of a service, and an identifier of at most 63
-/// characters. Nothing of anybody's has that form by accident.
+/// `domain/REASON`, if both have the form that error_details.proto defines: a service name, and an identifier of at
+/// most 63 characters. No personal data has that form by accident.
 fn code_of(info: &pb::ErrorInfo) -> Option<String> {
     let reason = (1..=63).contains(&info.reason.len())
         && info.reason.starts_with(|c: char| c.is_ascii_uppercase())

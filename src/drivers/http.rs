@@ -1,4 +1,4 @@
-//! HTTP to a source: pooled connections over TLS, answers bounded in size.
+//! HTTP to a source: pooled connections over TLS, responses bounded in size.
 
 use super::{CallerFault, GatewayFault, HubFault, SourceError, SourceFault, retry_after};
 use crate::contract::settings::SentFlag;
@@ -28,7 +28,7 @@ pub struct HttpEndpoint {
     max_answer: usize,
 }
 
-/// A whole answer.
+/// A complete response.
 #[derive(Debug, Clone)]
 pub struct HttpResponse {
     /// Status.
@@ -51,7 +51,7 @@ pub fn connector(tls: rustls::ClientConfig, http1: bool) -> HttpsConnector<HttpC
 }
 
 impl HttpEndpoint {
-    /// An endpoint at `base` (`https://host:port/prefix`).
+    /// Makes an endpoint at `base` (`https://host:port/prefix`).
     pub fn new(base: &str, tls: rustls::ClientConfig, max_answer: usize) -> Self {
         let client = Client::builder(TokioExecutor::new())
             .pool_max_idle_per_host(MAX_IDLE)
@@ -76,11 +76,12 @@ impl HttpEndpoint {
         self.base.split_once("://").and_then(|(_, rest)| rest.find('/').map(|at| &rest[at..])).unwrap_or("")
     }
 
-    /// Sends a request and takes the whole answer. The caller bounds the time.
+    /// Sends a request and returns the complete response. The caller bounds the time.
     ///
     /// # Errors
-    /// The caller's ([`SourceError::Caller`]) where the path makes no URI; the hub's or network's ([`SourceError::Hub`]) where there is no
-    /// connection; the source's ([`SourceError::Source`]) where it closes the connection, breaks HTTP, or answers more than the limit.
+    /// The caller's ([`SourceError::Caller`]) if the path makes no URI; the hub's or network's ([`SourceError::Hub`])
+    /// if there is no connection; the source's ([`SourceError::Source`]) if it closes the connection, violates HTTP, or
+    /// sends a response over the limit.
     pub async fn send(
         &self,
         method: Method,
@@ -91,7 +92,7 @@ impl HttpEndpoint {
         self.send_marking(method, path, headers, body, &SentFlag::default()).await
     }
 
-    /// The same, where it is to be known whether the request has left.
+    /// The same, and marks when the request has been sent.
     ///
     /// # Errors
     /// As for [`HttpEndpoint::send`].
@@ -111,7 +112,7 @@ impl HttpEndpoint {
         *request.uri_mut() = uri;
         *request.headers_mut() = headers;
         named_codings(request.headers_mut());
-        // What has a connection is being written to it.
+        // A request with a connection is being written to it.
         let connection = capture_connection(&mut request);
         let mut answer = std::pin::pin!(self.client.request(request));
         let answer = poll_fn(|context| {
@@ -129,7 +130,7 @@ impl HttpEndpoint {
     }
 }
 
-/// Says that no content coding is wanted.
+/// States that no content coding is wanted.
 pub(super) fn named_codings(headers: &mut HeaderMap) {
     headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
 }
@@ -150,36 +151,39 @@ fn transport(error: &hyper_util::client::legacy::Error) -> SourceError {
 
 fn body_error(error: &(dyn std::error::Error + 'static)) -> SourceError {
     if error.is::<http_body_util::LengthLimitError>() {
-        // Others may be smaller.
+        // Other responses may be smaller.
         SourceError::unreadable("the answer is larger than the limit")
     } else {
         SourceError::broken("the connection was closed in the middle of the answer")
     }
 }
 
-/// The error that an HTTP status stands for, where it is one.
+/// Returns the error for an HTTP status, if it is one.
 pub fn status_error(status: StatusCode, headers: &HeaderMap) -> Option<SourceError> {
     let code = status.as_str().to_owned();
     let error: SourceError = match status.as_u16() {
         200 | 201 | 203 | 204 => return None,
         401 => GatewayFault::CredentialsRefused(code).into(),
-        // Who we are is known, and not let in: a new token changes nothing (RFC 9110, section 15.5.4).
+        // The source has authenticated the gateway and refuses it: a new token changes nothing (RFC 9110, section
+        // 15.5.4).
         403 => GatewayFault::Forbidden(code).into(),
-        // The operation is not there, or something in between does not know the way: others may be. Never: there is no such record.
+        // The operation does not exist, or an intermediary has no route to it: other operations may work. It never
+        // means that there is no such record.
         404 | 405 | 410 | 501 => SourceError::unreadable(format!("HTTP status {code}")).coded(&code),
         400 | 409 | 411..=418 | 421..=426 | 428 | 431 => CallerFault::Rejected(code).into(),
         408 | 504 => SourceError::from(SourceFault::Timeout).coded(&code),
         429 => SourceFault::Limited { code, retry_after: retry_after::of_headers(headers) }.into(),
         503 => SourceFault::Busy { code, retry_after: retry_after::of_headers(headers) }.into(),
         500..=599 => SourceError::from(SourceFault::Unavailable("it answered with a server error")).coded(&code),
-        // Part of an answer, or one that says that nothing has changed or that it is still to be done: nobody asked for that.
+        // A partial response, or one that means that nothing has changed or that the work is not done yet: the gateway
+        // did not request any of these.
         _ => SourceError::protocol(format!("HTTP status {code}")).coded(&code),
     };
     Some(error)
 }
 
-/// Undoes the content codings of a body (RFC 9110, section 8.4). None is asked for; gzip and deflate are read all the same, since
-/// some servers always send them.
+/// Undoes the content codings of a body (RFC 9110, section 8.4). The gateway requests none; it reads gzip and deflate
+/// all the same, since some servers always send them.
 fn decoded(headers: &HeaderMap, body: Bytes, max_answer: usize) -> Result<Bytes, SourceError> {
     let mut body = body;
     let named: Vec<&HeaderValue> = headers.get_all(header::CONTENT_ENCODING).iter().collect();
@@ -194,7 +198,7 @@ fn decoded(headers: &HeaderMap, body: Bytes, max_answer: usize) -> Result<Bytes,
             _ if body.is_empty() => body,
             "gzip" | "x-gzip" => inflated(flate2::read::MultiGzDecoder::new(&*body), max_answer)?,
             "deflate" if is_zlib(&body) => inflated(flate2::read::ZlibDecoder::new(&*body), max_answer)?,
-            // Some servers leave the zlib wrapper out (RFC 9110, section 8.4.1.2).
+            // Some servers omit the zlib wrapper (RFC 9110, section 8.4.1.2).
             "deflate" => inflated(flate2::read::DeflateDecoder::new(&*body), max_answer)?,
             other => {
                 let named = crate::contract::map::outcome::shorten(other.to_owned());
@@ -210,7 +214,7 @@ fn is_zlib(bytes: &[u8]) -> bool {
     matches!(bytes, [method, flags, ..] if method & 0x0f == 8 && u16::from_be_bytes([*method, *flags]) % 31 == 0)
 }
 
-/// Most content codings over each other.
+/// Maximum number of nested content codings.
 const MAX_CODINGS: usize = 2;
 
 fn inflated(decoder: impl Read, max_answer: usize) -> Result<Bytes, SourceError> {
@@ -272,7 +276,7 @@ mod tests {
             ("x-gzip", gzip(b"abc"), Ok("abc")),
             ("gzip, gzip", gzip(&gzip(b"abc")), Ok("abc")),
             ("gzip", Vec::new(), Ok("")),
-            // One response alone is too large; what is damaged is nothing of the contract.
+            // A single response is too large; a damaged one does not match the contract at all.
             ("gzip", gzip(&[b'x'; 1_001]), Err(false)),
             ("gzip", b"abc".to_vec(), Err(true)),
             ("br", b"abc".to_vec(), Err(true)),

@@ -1,5 +1,5 @@
-//! Drivers: the code for one southbound protocol each. A driver set up with one source's contract and connection is
-//! that source's adapter. Drivers know nothing of tokens, grants or the log.
+//! Drivers: one for each southbound protocol. A driver with one source's contract and connection is that source's
+//! adapter. Drivers do not know tokens, grants or the log.
 
 pub mod connection;
 pub mod credentials;
@@ -36,13 +36,13 @@ use prost_reflect::DynamicMessage;
 pub use reading::{EvaluatedResponse, evaluate, read_list, read_one};
 use std::sync::Arc;
 
-/// The request on its way out.
+/// The request to a source.
 pub enum SourceRequest {
-    /// One checked message, decoded and as it came.
+    /// One checked message, decoded and as received.
     One {
         /// Decoded.
         message: DynamicMessage,
-        /// As it came.
+        /// As received.
         bytes: Bytes,
     },
     /// Checked messages of a client stream.
@@ -51,32 +51,32 @@ pub enum SourceRequest {
 
 /// One call to a source.
 pub struct Call {
-    /// What is called.
+    /// The operation.
     pub operation: Arc<Operation>,
-    /// With what.
+    /// The request.
     pub request: SourceRequest,
-    /// On whose behalf.
+    /// The context of the call.
     pub context: Arc<CallContext>,
-    /// When nobody waits for the answer any more, by whose deadline; a stream may have no end.
+    /// When the caller stops waiting for the response, and by whose deadline; a stream may have no end.
     pub until: Option<Deadline>,
-    /// Of a stream of answers: how it comes to its further requests.
+    /// For a response stream: the limiter of its further requests.
     pub page_limiter: Option<Arc<dyn PageLimiter>>,
-    /// Where the driver says whether the call waits for a stream on the gateway's own connections.
+    /// Set while the call waits for a stream on the gateway's own connections.
     pub stream_wait: Option<Arc<StreamWait>>,
 }
 
-/// The further requests of a stream of answers (a page, a look at what is watched): each waits for its turn at the source,
-/// as a call of its own would.
+/// Limits the further requests of a response stream (a page, a poll of what is watched): each waits for a permit of the
+/// source, as a separate call would.
 pub trait PageLimiter: Send + Sync {
-    /// Runs a request in its turn, within the operation's time; again where it did not reach the source, as a call would be.
-    /// An error of [`SourceError::not_dispatched`] where it has none.
+    /// Runs a request once it has a permit, within the operation's time, and retries it if it did not reach the source,
+    /// as a call. Returns an error of [`SourceError::not_dispatched`] if it gets no permit.
     fn run<'a>(&'a self, request: &'a (dyn Fn() -> Requested<'a> + Sync)) -> Requested<'a>;
 }
 
-/// A request under way, up to its judged answer.
+/// A request in flight, up to its judged response.
 pub type Requested<'a> = BoxFuture<'a, Result<EvaluatedResponse, SourceError>>;
 
-/// The answer: messages of the contract, encoded.
+/// The response: messages of the contract, encoded.
 pub enum SourceResponse {
     /// One message.
     One(Bytes),
@@ -84,32 +84,32 @@ pub enum SourceResponse {
     Stream(BoxStream<'static, Result<Bytes, SourceError>>),
 }
 
-/// A protocol that sources are called by.
+/// A protocol that sources use.
 #[derive(Clone, Copy)]
 pub struct Protocol {
     /// Its name, as [`crate::contract::Binding::driver`] gives it; a hub's credentials for it are `[credentials.NAME]`.
     pub name: &'static str,
-    /// Where an operation's requests carry credentials; credentials of another kind are refused at load.
+    /// The parts of an operation's requests that carry credentials; credentials of another kind are refused at load.
     pub credentials: fn(&Operation) -> &'static [CredentialLocation],
-    /// Sets its driver up with a connection.
+    /// Makes its driver for a connection.
     pub driver: fn(Arc<SourceConnection>) -> Box<dyn Driver>,
 }
 
-/// A driver set up for one source.
+/// A driver for one source.
 pub trait Driver: Send + Sync {
     /// Calls the source. Dropping the future cancels the call.
     fn call(&self, call: Call) -> BoxFuture<'static, Result<SourceResponse, SourceError>>;
 }
 
-/// The adapter of a source: picks the driver of each operation's protocol.
+/// The adapter of a source: selects the driver of each operation's protocol.
 pub struct Adapter {
-    /// The connection that it was made from.
+    /// The connection that it was built from.
     pub connection: Arc<SourceConnection>,
     drivers: Vec<(&'static str, Box<dyn Driver>)>,
 }
 
 impl Adapter {
-    /// Sets the drivers up with a connection.
+    /// Makes the drivers for a connection.
     pub fn new(connection: Arc<SourceConnection>) -> Self {
         let driver = |protocol: Protocol| (protocol.name, (protocol.driver)(connection.clone()));
         let drivers = registry::protocols().into_iter().map(driver).collect();

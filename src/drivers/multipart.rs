@@ -1,5 +1,5 @@
-//! SOAP answers in several parts (RFC 2046, section 5.1; RFC 2387; MTOM and XOP; X-Road PR-MESS, section 2.4), and elements that stand
-//! elsewhere in the body (SOAP 1.1, section 5). Bounded in parts, in what they are expanded to, and in depth.
+//! SOAP responses in several parts (RFC 2046, section 5.1; RFC 2387; MTOM and XOP; X-Road PR-MESS, section 2.4), and
+//! elements that are elsewhere in the body (SOAP 1.1, section 5). Bounded in parts, in expanded size, and in depth.
 
 use super::SourceError;
 use super::http::HttpResponse;
@@ -9,15 +9,15 @@ use base64::engine::general_purpose::STANDARD;
 use http::header;
 use std::collections::HashMap;
 
-/// Most parts of an answer.
+/// Maximum number of parts of a response.
 const MAX_PARTS: usize = 100;
-/// Most elements that references are expanded to, and how deep: as of a document.
+/// Maximum number of elements after references are expanded, and maximum depth: the same as for a document.
 const MAX_EXPANDED: usize = 100_000;
 const MAX_DEPTH: usize = 64;
 /// Namespace of `xop:Include`.
 const XOP: &str = "http://www.w3.org/2004/08/xop/include";
 
-/// The parts of an answer by their content ids, beside the root.
+/// The parts of a response by content id, without the root.
 pub(super) type Parts<'a> = HashMap<String, MultipartPart<'a>>;
 
 /// One part.
@@ -26,7 +26,7 @@ pub(super) struct MultipartPart<'a> {
     base64: bool,
 }
 
-/// The root document of an answer, its charset, and its other parts.
+/// The root document of a response, its charset, and its other parts.
 pub(super) struct OpenedMultipart<'a> {
     pub root: &'a [u8],
     pub charset: Option<String>,
@@ -37,7 +37,7 @@ fn wrong(what: &str) -> SourceError {
     SourceError::protocol(format!("the answer in parts {what}"))
 }
 
-/// Takes an answer apart, where it is in parts.
+/// Splits a response into its parts, if it has several.
 pub(super) fn open(answer: &HttpResponse) -> Result<OpenedMultipart<'_>, SourceError> {
     let kind = answer.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let Some(kind) = kind.and_then(media_type) else {
@@ -97,7 +97,8 @@ fn cut<'a>(bytes: &'a [u8], at: &[u8]) -> Option<(&'a [u8], &'a [u8])> {
     Some((&bytes[..found], &bytes[found + at.len()..]))
 }
 
-/// A header field of a part, with the lines that it goes on in (RFC 5322, section 2.2.3): Axis2 writes content ids so.
+/// A header field of a part, with its continuation lines (RFC 5322, section 2.2.3): Axis2 writes content ids in this
+/// way.
 fn field(head: &str, name: &str) -> Option<String> {
     let mut lines = head.lines();
     let first = lines.find_map(|line| {
@@ -117,7 +118,7 @@ fn head_and_body(part: &[u8]) -> Option<(&[u8], &[u8])> {
     }
 }
 
-/// The parts between the boundary's lines. A longer boundary that begins alike is another's.
+/// The parts between the boundary's lines. A longer boundary with the same beginning does not match.
 fn split<'a>(body: &'a [u8], boundary: &[u8]) -> Result<Vec<&'a [u8]>, SourceError> {
     let line = [b"--", boundary].concat();
     let mut parts = Vec::new();
@@ -149,7 +150,7 @@ fn split<'a>(body: &'a [u8], boundary: &[u8]) -> Result<Vec<&'a [u8]>, SourceErr
     Err(wrong(if start.is_some() { "does not end" } else { "does not begin" }))
 }
 
-/// Puts parts in the place of `xop:Include`, as base64.
+/// Replaces `xop:Include` by its part, as base64.
 pub(super) fn include(element: &mut Element, parts: &mut Parts<'_>) -> Result<(), SourceError> {
     if let [only] = element.children.as_slice()
         && only.is(XOP, "Include")
@@ -158,7 +159,7 @@ pub(super) fn include(element: &mut Element, parts: &mut Parts<'_>) -> Result<()
             .and_then(|href| href.strip_prefix("cid:"))
             .ok_or_else(|| wrong("includes nothing"))?;
         let id = crate::percent::decode(href);
-        // Each once, so that no answer grows beyond what was received.
+        // Each part only once, so that no response grows beyond what was received.
         let part = parts.remove(bare(&id)).ok_or_else(|| wrong("includes a part that is not there"))?;
         element.text = match part.base64 {
             true => String::from_utf8_lossy(part.body).into_owned(),
@@ -174,13 +175,13 @@ fn attribute<'e>(element: &'e Element, name: &str) -> Option<&'e str> {
     element.attributes.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
 }
 
-/// Puts what stands elsewhere in the body in the place of references to it (`href="#id"`, in SOAP 1.2 `ref="id"`).
+/// Replaces references (`href="#id"`, in SOAP 1.2 `ref="id"`) by the elements of the body that they refer to.
 pub(super) fn resolve(children: Vec<Element>) -> Result<Option<Element>, SourceError> {
     let mut children = children.into_iter();
     let Some(mut first) = children.next() else { return Ok(None) };
     let mut others = HashMap::new();
     for child in children {
-        // A second element that nothing can refer to is a second answer, or a fault beside it.
+        // A second element without a possible reference is a second response, or a fault beside it.
         let id = attribute(&child, "id").map(str::to_owned);
         let id = id.ok_or_else(|| SourceError::protocol("the envelope's body has more than one element"))?;
         others.insert(id, child);
@@ -195,7 +196,7 @@ pub(super) fn resolve(children: Vec<Element>) -> Result<Option<Element>, SourceE
 
 const NOWHERE: &str = "the answer refers to an element that is not there";
 
-/// Whether an element has nothing but a reference into the body, or one within it does.
+/// Returns whether an element is nothing but a reference into the body, or contains one.
 fn refers(element: &Element) -> bool {
     let alone = element.children.is_empty() && element.text.trim().is_empty();
     (alone && attribute(element, "href").is_some_and(|href| href.starts_with('#')))
@@ -257,7 +258,7 @@ mod tests {
         };
         assert_eq!(resolved(&chain(40)), Ok(()));
         assert!(resolved(&chain(80)).unwrap_err().contains("lead too far"));
-        // Each is there twice in the one before: a million of the last.
+        // Each is contained twice in the one before: a million of the last.
         let double = |levels: usize| {
             let next = |at: usize| format!("<m id=\"i{at}\"><a href=\"#i{0}\"/><a href=\"#i{0}\"/></m>", at + 1);
             let rest: String = (0..levels).map(next).collect();

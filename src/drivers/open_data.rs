@@ -1,5 +1,5 @@
-//! Open data: answers that may be kept. Equal requests at once share one; an answer is used again for as long as its source
-//! allows (`max-age`, RFC 9111, section 5.2.2.1), a minute at most, and revalidated by its ETag from then on.
+//! Open data: responses that may be cached. Concurrent equal requests share one; a response is reused for as long as
+//! its source allows (`max-age`, RFC 9111, section 5.2.2.1), at most a minute, and revalidated by its ETag after that.
 
 use super::SourceError;
 use super::http::HttpResponse;
@@ -11,33 +11,33 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Most answers kept, over all operations of a source.
+/// Maximum number of cached responses, over all operations of a source.
 const MAX_KEPT: usize = 128;
-/// Largest answer kept, in bytes.
+/// Largest cached response, in bytes.
 const MAX_KEPT_BYTES: usize = 4 << 20;
-/// How long others may join a request that is under way. One that hangs must not be waited for by all who come after.
+/// How long others may join a request in flight. If it hangs, later requests must not all wait for it.
 const MAX_JOINED: Duration = Duration::from_secs(2);
-/// Memory for the answers kept, in bytes.
+/// Memory for cached responses, in bytes.
 const MAX_KEPT_IN_ALL: u64 = 64 << 20;
-/// Longest time for which an answer is used without asking.
+/// Longest time for which a response is used without revalidation.
 const MAX_FRESH: Duration = Duration::from_secs(60);
 
 type Answered = Result<HttpResponse, SourceError>;
 type SharedFetch = BoxFuture<'static, Answered>;
 
-/// What is kept of a source, by path and the headers that the request has by its contract.
+/// The cache of a source, by path and by the headers that the contract defines.
 pub(super) struct OpenData {
     kept: quick_cache::sync::Cache<String, CacheEntry, ResponseWeighter>,
     flights: Mutex<HashMap<String, PendingFetch>>,
 }
 
-/// A request that is under way.
+/// A request in flight.
 struct PendingFetch {
     began: Instant,
     flight: WeakShared<SharedFetch>,
 }
 
-/// Weighs answers in bytes.
+/// Weighs responses in bytes.
 #[derive(Debug, Clone)]
 struct ResponseWeighter;
 
@@ -55,13 +55,13 @@ struct CacheEntry {
     body: Bytes,
 }
 
-/// An answer that may be kept, once it was read whole: nonsense must not come back from here.
+/// A response that may be cached once it was read completely: malformed data must not come from the cache.
 pub(super) struct CacheableResponse {
     key: String,
     kept: CacheEntry,
 }
 
-/// What tells equal requests from others: the path with its query, and the headers before credentials and trace are added.
+/// The cache key: the path with its query, and the headers before credentials and trace are added.
 pub(super) fn key(path: &str, headers: &HeaderMap) -> String {
     let mut named: Vec<(&str, &[u8])> = headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
     named.sort_unstable();
@@ -79,7 +79,8 @@ impl OpenData {
         OpenData { kept, flights: Mutex::default() }
     }
 
-    /// The answer to a request of this [`key`]: kept, revalidated, or as `send` gets it, where nobody else has asked already.
+    /// Returns the response to a request with this [`key`]: cached, revalidated, or from `send` if no equal request is
+    /// in flight.
     pub(super) async fn get<F>(
         &self,
         key: &str,
@@ -112,7 +113,7 @@ impl OpenData {
         }
     }
 
-    /// Keeps an answer that was read whole.
+    /// Caches a response that was read completely.
     pub(super) fn keep(&self, fresh: Option<CacheableResponse>) {
         if let Some(CacheableResponse { key, kept }) = fresh
             && (kept.etag.is_some() || Instant::now() < kept.until)
@@ -121,8 +122,8 @@ impl OpenData {
         }
     }
 
-    /// Joins the equal request that is under way, unless it has been so for long, or sends one. It goes on as long as anybody waits
-    /// for it.
+    /// Joins the equal request in flight, unless it has been in flight for too long, or sends one. The request
+    /// continues as long as any caller waits for it.
     async fn fly(&self, key: &str, send: impl FnOnce() -> SharedFetch) -> Answered {
         let flight: Shared<SharedFetch> = {
             let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
@@ -154,7 +155,7 @@ impl CacheEntry {
         }
     }
 
-    /// What a 304 says takes the place of what was said before; the rest stays (RFC 9111, section 3.2).
+    /// The headers of a 304 replace the earlier ones; the others stay (RFC 9111, section 3.2).
     fn revalidated(mut self, headers: &HeaderMap) -> Self {
         self.headers.remove(header::AGE);
         for name in headers.keys().filter(|name| **name != header::CONTENT_LENGTH) {
@@ -171,7 +172,7 @@ impl CacheEntry {
     }
 }
 
-/// Until when an answer may be used without asking: `max-age`, less the age it has already, where nothing forbids it.
+/// Until when a response may be used without revalidation: `max-age`, less its age, if nothing forbids it.
 fn fresh_until(headers: &HeaderMap) -> Instant {
     let now = Instant::now();
     let directives: Vec<String> = headers
@@ -238,7 +239,7 @@ mod tests {
         };
         let (first, joined) = tokio::join!(get(false), get(true));
         assert!(first.is_err() && joined.is_err(), "equal requests at once share one");
-        // As long as somebody waits for it, it hangs on.
+        // As long as a caller waits for it, it hangs.
         let waits = open_data.get("/a", HeaderMap::new(), |_| std::future::pending::<Answered>());
         let mut waits = Box::pin(waits);
         assert!(futures_util::poll!(&mut waits).is_pending());

@@ -1,4 +1,4 @@
-//! Health checks: whether an endpoint can be reached. Nothing of anybody's is asked for.
+//! Health checks: whether an endpoint can be reached. They request no personal data.
 
 use super::http::HttpEndpoint;
 use bytes::Bytes;
@@ -11,11 +11,11 @@ use tokio_rustls::TlsConnector;
 
 /// Longest check.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// Largest answer to a check, in bytes.
+/// Largest response to a check, in bytes.
 const MAX_ANSWER: usize = 64 << 10;
 
-/// Whether an endpoint can be reached: `path` is asked for and answered without a server error (any other status tells that it
-/// works), or, where there is none, a TLS handshake succeeds.
+/// Returns whether an endpoint can be reached: a request for `path` gets a response without a server error (any other
+/// status shows that it works), or, without a path, a TLS handshake succeeds.
 pub async fn reachable(address: &str, tls: &rustls::ClientConfig, path: Option<&str>) -> bool {
     let check = async {
         match path {

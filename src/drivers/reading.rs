@@ -1,4 +1,5 @@
-//! From a judged document to the contract's messages, for every driver: what is found, what is absent, and what is not believed.
+//! From a judged document to the contract's messages, for every driver: decides what is found, what is absent, and what
+//! is rejected.
 
 use super::{CallerFault, SourceError, drift, error::require_success};
 use crate::contract::Operation;
@@ -13,19 +14,19 @@ use crate::contract::settings::CallContext;
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
-/// An answer that says that it succeeded.
+/// A response that signals success.
 #[derive(Debug)]
 pub struct EvaluatedResponse {
-    /// The answer.
+    /// The document of the response.
     pub document: Value,
-    /// Whether something of the contract's says so: its code, or its body element.
+    /// Whether a sign of the contract confirms it: its code, or its body element.
     by_sign: bool,
-    /// What was noticed before the document was one: attributes of XML.
+    /// Drift noticed before the document was built: attributes of XML.
     noticed: Notes,
 }
 
 impl EvaluatedResponse {
-    /// With what was noticed of the source's own form of the document.
+    /// Adds drift that was noticed in the source's own form of the document.
     pub(super) fn with(self, noticed: Notes) -> Self {
         EvaluatedResponse { noticed, ..self }
     }
@@ -37,10 +38,10 @@ impl EvaluatedResponse {
     }
 }
 
-/// Judges a document; `element`: the contract's body element that it is the content of.
+/// Judges a document; `element`: the contract's body element that contains it.
 ///
 /// # Errors
-/// What the contract's outcome says of it.
+/// The meaning that the contract's outcome gives to it.
 pub fn evaluate(
     operation: &Operation,
     document: Value,
@@ -62,7 +63,7 @@ pub fn evaluate(
 /// Reads the one message of a response.
 ///
 /// # Errors
-/// It is not what the contract says, or it has drifted and the policy refuses that.
+/// The response does not match the contract, or it has drifted and the policy refuses that.
 pub fn read_one(
     operation: &Operation,
     judged: &EvaluatedResponse,
@@ -86,7 +87,7 @@ fn one(operation: &Operation, judged: &EvaluatedResponse, notes: &mut Notes) -> 
     };
     let read = match (start, response::read_with_notes(&operation.response, place, document, notes)) {
         (Start::At(_), read) => read?,
-        // What stands outside of the empty place may be all that there is to say.
+        // The content outside of the empty location may be the complete response.
         (_, Ok(read)) if read.found == FoundContent::Value => read,
         (Start::Empty, _) if is_list(operation) => empty(),
         (_, _) if says_enough(operation, judged, document) => empty(),
@@ -100,7 +101,7 @@ fn empty() -> Read {
     Read { message: Vec::new(), found: FoundContent::EmptyList }
 }
 
-/// Whether what was found is the contract's.
+/// Returns whether the found content is the contract's.
 fn believe(operation: &Operation, judged: &EvaluatedResponse, place: &Value, read: Read) -> Result<Bytes, SourceError> {
     let at_root = std::ptr::eq(place, &raw const judged.document);
     let ours = |name: &str| at_root && is_of_outcome(operation, name);
@@ -118,8 +119,8 @@ fn believe(operation: &Operation, judged: &EvaluatedResponse, place: &Value, rea
     }
 }
 
-/// Whether success is all that an answer needs to say: of an operation whose answer has no fields, or of a write whose success was
-/// read, where nothing is left over that could be what was asked for.
+/// Returns whether success alone is a complete response: of an operation with a response type without fields, or of a
+/// write with a success code, if nothing is left over that could be the requested content.
 fn says_enough(operation: &Operation, judged: &EvaluatedResponse, place: &Value) -> bool {
     if operation.response.fields.is_empty() {
         return place.is_object();
@@ -136,13 +137,13 @@ fn is_structure(value: &Value) -> bool {
     value.is_object() || value.is_array()
 }
 
-/// Whether the answer's message is the list at its place.
+/// Returns whether the response's message is the list at its location.
 fn is_list(operation: &Operation) -> bool {
     let own = |name: &WirePath| name.parts.is_empty();
     operation.response.fields.iter().any(|field| field.list && field.names.iter().any(own))
 }
 
-/// Reads the list that a server stream carries. Each of its items must be the contract's.
+/// Reads the list of a server stream. Each of its items must match the contract.
 ///
 /// # Errors
 /// As [`read_one`].
@@ -166,7 +167,7 @@ fn list(operation: &Operation, judged: &EvaluatedResponse, notes: &mut Notes) ->
         Start::Empty => return Ok(Vec::new()),
         Start::Missing => return Err(missing(operation)),
     };
-    // A row of whatever columns there are is told from an error document by the list that it stands in.
+    // The list distinguishes a row with any columns from an error document.
     if operation.response.takes_any() && !values::is_list(place) {
         return Err(unbelieved());
     }
@@ -259,7 +260,7 @@ message Rows { repeated Record rows = 1 [(ndxp.contract.v1.field) = { name: "row
         SET.operation(&format!("/read.v1.Read/{name}")).unwrap().clone()
     }
 
-    /// What comes of a document: bytes or messages, or "absent", or "unbelieved".
+    /// The result for a document: bytes or messages, or "absent", or "unbelieved".
     fn come(name: &str, document: &Value) -> String {
         let (operation, context) = (operation(name), CallContext::default());
         let judged = evaluate(&operation, document.clone(), None);
@@ -301,7 +302,7 @@ message Rows { repeated Record rows = 1 [(ndxp.contract.v1.field) = { name: "row
             ("PlainList", json!({ "rows": [{ "khac": 1 }] }), "unbelieved"),
             ("PlainList", json!({ "rows": [{ "ten": "A" }, {}] }), "unbelieved"),
             ("PlainList", json!({ "x": [] }), "unbelieved"),
-            // A row of whatever columns there are is told from an error document by its list.
+            // The list distinguishes a row with any columns from an error document.
             ("Columns", json!([{ "a": "1" }, { "b": "2" }]), "2 rows"),
             ("Columns", json!({ "loi": "x" }), "unbelieved"),
             ("Columns", json!([{ "a": { "b": 1 } }]), "unbelieved"),
@@ -322,7 +323,7 @@ message Rows { repeated Record rows = 1 [(ndxp.contract.v1.field) = { name: "row
             ("Write", json!({ "code": 0, "ketQua": { "ten": "A" } }), "unbelieved"),
             ("Write", json!({ "code": 0, "ketQua": [1] }), "unbelieved"),
             ("Write", json!({ "message": "ok" }), "unbelieved"),
-            // A read asks for something.
+            // A read requests content.
             ("Look", json!({ "code": 0 }), "unbelieved"),
             ("Look", json!({ "code": 0, "ten": "A" }), "3 bytes"),
         ] {

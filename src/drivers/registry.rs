@@ -1,5 +1,5 @@
-//! The protocols that this gateway speaks to sources, a line each. A contract names its protocol, its source's driver is made by this
-//! table, and what a source's credentials need is checked against it when the connection entries are loaded.
+//! The protocols that this gateway uses towards sources, one line each. A contract names its protocol, this table makes
+//! its source's driver, and a source's credentials are checked against it when the connection entries are loaded.
 
 use super::credentials::{CredentialLocation, Credentials};
 use super::{Protocol, grpc, rest, soap, xroad};
@@ -9,10 +9,10 @@ use std::sync::{PoisonError, RwLock};
 /// The gateway's own. A new protocol is one file and one line here (`docs/adding-a-protocol.md`).
 const BUILT_IN: [Protocol; 4] = [rest::PROTOCOL, soap::PROTOCOL, xroad::PROTOCOL, grpc::PROTOCOL];
 
-/// Those of a program that this crate is part of.
+/// Protocols that a program with this crate has registered.
 static REGISTERED: RwLock<Vec<Protocol>> = RwLock::new(Vec::new());
 
-/// A protocol of this name is there already.
+/// A protocol of this name already exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("there is a protocol {0:?} already")]
 pub struct DuplicateProtocol(pub &'static str);
@@ -20,7 +20,7 @@ pub struct DuplicateProtocol(pub &'static str);
 /// Adds a protocol to those of this process, before its gateway reads its contracts.
 ///
 /// # Errors
-/// One of this name is there already.
+/// A protocol of this name already exists.
 pub fn register(protocol: Protocol) -> Result<(), DuplicateProtocol> {
     let mut registered = REGISTERED.write().unwrap_or_else(PoisonError::into_inner);
     if BUILT_IN.iter().chain(registered.iter()).any(|known| known.name == protocol.name) {
@@ -36,15 +36,15 @@ pub fn protocols() -> Vec<Protocol> {
     BUILT_IN.iter().chain(registered.iter()).copied().collect()
 }
 
-/// The protocol of an operation; `None` where its contract names one that this gateway does not speak.
+/// Returns the protocol of an operation; `None` if its contract names one that this gateway does not support.
 pub fn protocol_of(operation: &Operation) -> Option<Protocol> {
     protocols().into_iter().find(|protocol| protocol.name == operation.binding.driver())
 }
 
-/// Checks that an operation's requests carry these credentials: what no request carries would be believed to be sent.
+/// Checks that an operation's requests carry these credentials: otherwise the operator would assume that they are sent.
 ///
 /// # Errors
-/// Why they are never sent.
+/// The reason that they are never sent.
 pub fn check_credentials(credentials: &Credentials, operation: &Operation) -> Result<(), String> {
     let Some(location) = credentials.location() else { return Ok(()) };
     let locations = protocol_of(operation).map_or(&[][..], |protocol| (protocol.credentials)(operation));

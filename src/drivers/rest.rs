@@ -27,7 +27,7 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// REST/JSON, with credentials in headers, or in bodies that have a root to put them at.
+/// REST/JSON, with credentials in headers, or at the root of a body that has one.
 pub const PROTOCOL: Protocol = Protocol {
     name: "rest",
     credentials: credential_locations,
@@ -36,7 +36,7 @@ pub const PROTOCOL: Protocol = Protocol {
 
 fn credential_locations(operation: &Operation) -> &'static [CredentialLocation] {
     let Binding::Rest(binding) = &operation.binding else { return &[] };
-    // A body that is one field's value, a bare list perhaps, has no root to put anything at.
+    // A body that is one field's value, perhaps a bare list, has no root to add credentials to.
     let is_value = operation.request.fields.iter().any(|field| {
         let is_part = matches!(field.kind, FieldKind::Message(_)) && !field.list;
         !is_part && field.names.iter().any(|name| name.parts.is_empty())
@@ -130,7 +130,7 @@ impl RestDriverState {
         self.connection.authorized(&ask.context.sent, prepare, send).await
     }
 
-    /// A further request of a stream, in its turn.
+    /// Sends a further request of a stream, once it has a permit.
     async fn further(&self, ask: &Ask, extra: &[(&str, String)]) -> Result<EvaluatedResponse, SourceError> {
         let request = || -> Requested<'_> { Box::pin(async { Ok(self.document(ask, extra).await?.0) }) };
         match &ask.turns {
@@ -150,7 +150,7 @@ impl RestDriverState {
         wire.headers.extend(proof.headers);
         add_trace(&mut wire.headers, context);
         let body = wire.body.take().map(|mut body| {
-            // A bare list has no place for what goes into the body: its credentials are headers.
+            // A bare list has no field for credentials in the body: they must be headers.
             if let Value::Object(fields) = &mut body {
                 fields.extend(proof.body);
             }
@@ -184,7 +184,7 @@ impl RestDriverState {
                 }
                 let next = window(&list.paging, list.received);
                 page = match inner.further(&ask, &next).await {
-                    // Beyond the last record there is none: the contract's own sign says so.
+                    // Beyond the last record there is none: this is the contract's own sign.
                     Err(SourceError::Caller(CallerFault::NotFound(_))) => return Ok(None),
                     judged => list.read(&ask, &judged?)?,
                 };
@@ -205,10 +205,10 @@ impl RestDriverState {
     }
 }
 
-/// How long a source may be in trouble before those who watch something there are told.
+/// How long a source may fail before its watches end.
 const TROUBLE: Duration = Duration::from_secs(30);
 
-/// Something that is watched: looked at again and again, and told where it has changed.
+/// A watched state: polled repeatedly, and reported when it has changed.
 struct Watch {
     inner: Arc<RestDriverState>,
     ask: Ask,
@@ -220,7 +220,7 @@ struct Watch {
 }
 
 impl Watch {
-    /// The next state; `None` at the end.
+    /// Returns the next state; `None` at the end.
     async fn next(&mut self) -> Result<Option<Bytes>, SourceError> {
         while !self.ended {
             let message = match self.first.take() {
@@ -240,7 +240,8 @@ impl Watch {
         Ok(None)
     }
 
-    /// How it stands now; `None` when it has been watched for long enough. A look that fails is made up for by the next one.
+    /// Returns the present state; `None` when it has been watched for long enough. The next poll makes up for one that
+    /// fails.
     async fn look(&self) -> Result<Option<Bytes>, SourceError> {
         let began = Instant::now();
         while Instant::now() < self.end {
@@ -260,27 +261,28 @@ struct ResponsePage {
     last: bool,
 }
 
-/// A list that is fetched page after page, and what is known of it.
+/// A list that is fetched page by page, and its state.
 struct Paged {
     paging: Paging,
     pages: u32,
-    /// Records so far: sources may have smaller pages than are asked for.
+    /// Records so far: sources may return smaller pages than requested.
     received: u64,
-    /// The first record of the page before.
+    /// The first record of the previous page.
     first: Option<Bytes>,
     /// A hash of each page so far, as many as the contract takes pages.
     seen: HashSet<u64>,
 }
 
 impl Paged {
-    /// Reads a page. The list is whole where the source says so, or has no more records; a short page alone says nothing.
+    /// Reads a page. The list is complete if the source states it, or has no more records; a short page alone proves
+    /// nothing.
     fn read(&mut self, ask: &Ask, judged: &EvaluatedResponse) -> Result<ResponsePage, SourceError> {
         let wrong = |what: &str| Err(SourceError::unreadable(what));
         let messages = read_list(&ask.operation, judged, &ask.context)?;
         self.pages += 1;
         self.received += messages.len() as u64;
         let Paging { total, more, .. } = &self.paging;
-        // What is there, and is neither null nor a single value, is not understood.
+        // A value that is present, and is neither null nor a single value, is not understood.
         let said = |path: &Option<WirePath>, what: &str| {
             let found = path.as_ref().and_then(|path| map::lookup(&judged.document, &judged.document, path));
             let text = found.map(|value| map::scalar_text(value).ok_or_else(|| SourceError::unreadable(what)));
@@ -300,7 +302,8 @@ impl Paged {
             Some("false" | "0" | "n") => Some(false),
             Some(_) => return wrong(NO_FLAG),
         };
-        // A total that is just the first full page may be the page's own, and one that is less than what has come is.
+        // A total that equals the first full page may be the page's own, and a total below the number of received
+        // records certainly is.
         let full = self.pages == 1 && self.received == u64::from(self.paging.size) && !self.paging.offset.is_empty();
         let counted = total == Some(self.received) && !full;
         let last = match more {
@@ -312,7 +315,7 @@ impl Paged {
         }
         if !last && self.paging.offset.is_empty() {
             return match (total, more) {
-                // Neither says anything: the answer is what there is.
+                // Neither is given: the response is the complete list.
                 (None, None) => Ok(ResponsePage { last: true, messages: messages.into() }),
                 _ => wrong("the list ends before it is whole"),
             };
@@ -320,7 +323,7 @@ impl Paged {
         if !last && self.pages >= self.paging.max_pages {
             return wrong("the list has more pages than its contract takes");
         }
-        // The page before, or any other: a source whose pages go round in a circle reaches every total.
+        // The previous page, or any earlier one: a source that repeats its pages reaches every total.
         let again = self.first.as_ref() == messages.first() || !self.seen.insert(hash_of(&messages));
         if !messages.is_empty() && again {
             return wrong("the source sends the same page again");
@@ -337,12 +340,12 @@ fn hash_of(messages: &[Bytes]) -> u64 {
     foldhash::fast::FixedState::default().hash_one(messages)
 }
 
-/// Which entries of a list a page is.
+/// The entries of a list that make a page.
 fn window(paging: &Paging, received: u64) -> Vec<(&str, String)> {
     vec![(&paging.offset, received.to_string()), (&paging.limit, paging.size.to_string())]
 }
 
-/// The watched field as text: an enum by its value's name.
+/// The watched field as text: an enum as its value's name.
 fn watched(operation: &Operation, message: &Bytes, name: &str) -> String {
     let Some(plan) = operation.response.field(name) else { return String::new() };
     let Ok(message) = DynamicMessage::decode(operation.response.message.clone(), message.clone()) else {
@@ -373,7 +376,7 @@ fn wire_request(
     outgoing(&ask.operation, &ask.message, &ask.context, binding, connection, extra)
 }
 
-/// Writes a request by its REST binding; X-Road REST uses it too.
+/// Builds a request by its REST binding; X-Road REST uses it too.
 pub(super) fn outgoing(
     operation: &Operation,
     message: &DynamicMessage,
@@ -433,15 +436,15 @@ fn fill_path(binding: &RestBinding, values: &[(String, String)], query: &[(Strin
     path
 }
 
-/// Hands the caller's trace on (W3C Trace Context).
+/// Passes the caller's trace on (W3C Trace Context).
 pub(super) fn add_trace(headers: &mut HeaderMap, context: &CallContext) {
     if let Some(value) = context.traceparent.as_deref().and_then(|text| HeaderValue::from_str(text).ok()) {
         headers.insert(HeaderName::from_static("traceparent"), value);
     }
 }
 
-/// Judges an answer. HTTP's meaning comes first (RFC 9110, section 15); where that leaves open whether the source itself answered, a
-/// failure code of its contract's does.
+/// Judges a response. HTTP's meaning comes first (RFC 9110, section 15); if that leaves open whether the source itself
+/// responded, a failure code of its contract decides.
 pub(super) fn judged(operation: &Operation, answer: HttpResponse) -> Result<EvaluatedResponse, SourceError> {
     let accepted = match &operation.binding {
         Binding::Rest(rest) | Binding::XRoadRest { rest, .. } => rest.accepted && answer.status == StatusCode::ACCEPTED,
@@ -459,8 +462,8 @@ pub(super) fn judged(operation: &Operation, answer: HttpResponse) -> Result<Eval
     Err(error)
 }
 
-/// Reads a JSON answer. An empty body is an answer only where the status says that there is none to expect, and the contract expects
-/// none.
+/// Reads a JSON response. An empty body is a response only if the status means that there is none, and the contract
+/// expects none.
 fn parse_json(operation: &Operation, answer: &HttpResponse) -> Result<Value, SourceError> {
     let empty = answer.body.iter().all(u8::is_ascii_whitespace);
     if empty

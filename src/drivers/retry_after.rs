@@ -1,19 +1,19 @@
-//! After which time a source asks for another try, in each of its forms; bounded in one place.
+//! A source's retry delay, in each of its forms; bounded in one place.
 
 use http::{HeaderMap, header};
 use std::time::{Duration, SystemTime};
 use tonic_types::pb;
 
-/// Longest time that a source may ask for.
+/// Longest retry delay that a source may request.
 pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(3_600);
 
-/// `Retry-After`, in seconds or as a date (RFC 9110, section 10.2.3); `None` where there is none that can be read. A date counts from the
-/// response's own `Date`, where it has one, since clocks differ.
+/// `Retry-After`, in seconds or as a date (RFC 9110, section 10.2.3); `None` if there is none or it cannot be read. A
+/// date is relative to the response's own `Date`, if it has one, since clocks differ.
 pub fn of_headers(headers: &HeaderMap) -> Option<Duration> {
     let text = |name| Some(headers.get(name)?.to_str().ok()?.trim());
     let value = text(header::RETRY_AFTER)?;
     if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
-        // More seconds than a number holds are more than the bound, too.
+        // A number that overflows exceeds the bound, too.
         return Some(value.parse().map_or(MAX_RETRY_AFTER, Duration::from_secs).min(MAX_RETRY_AFTER));
     }
     let until = httpdate::parse_http_date(value).ok()?;
@@ -21,7 +21,7 @@ pub fn of_headers(headers: &HeaderMap) -> Option<Duration> {
     Some(until.duration_since(now).unwrap_or_default().min(MAX_RETRY_AFTER))
 }
 
-/// `google.rpc.RetryInfo`; `None` where it holds no time, or a negative one.
+/// `google.rpc.RetryInfo`; `None` if it holds no time, or a negative one.
 pub(super) fn of_retry_info(info: &pb::RetryInfo) -> Option<Duration> {
     Some(Duration::try_from(info.retry_delay?).ok()?.min(MAX_RETRY_AFTER))
 }

@@ -127,7 +127,7 @@ pub(super) fn body(
     Ok(out)
 }
 
-/// Elements in the order that the source's schema wants (`xs:sequence`).
+/// Sorts elements into the order that the source's schema requires (`xs:sequence`).
 fn ordered(mut body: Map<String, Value>, order: &[String]) -> Map<String, Value> {
     let mut out = Map::new();
     for name in order {
@@ -139,7 +139,7 @@ fn ordered(mut body: Map<String, Value>, order: &[String]) -> Map<String, Value>
     out
 }
 
-/// A whole envelope. `soap` is the prefix that header blocks may use for `mustUnderstand`.
+/// Builds a complete envelope. `soap` is the prefix that header blocks may use for `mustUnderstand`.
 pub(super) fn envelope(soap: &Soap, header: &str, namespaces: &str, body: &str) -> String {
     let space = if is_12(soap) { SOAP_12 } else { SOAP_11 };
     let header = if header.is_empty() { String::new() } else { format!("<soap:Header>{header}</soap:Header>") };
@@ -149,10 +149,10 @@ pub(super) fn envelope(soap: &Soap, header: &str, namespaces: &str, body: &str) 
     )
 }
 
-/// Reads and judges an answer: the message, encoded, and the header element for those who look into it.
+/// Reads and judges a response: returns the message, encoded, and the header element for further checks.
 ///
 /// # Errors
-/// What HTTP, the fault, or the contract's outcome says; a protocol error for what is none of them.
+/// The meaning of the HTTP status, the fault, or the contract's outcome; a protocol error for anything else.
 pub fn read_response(
     operation: &Operation,
     soap: &Soap,
@@ -187,7 +187,8 @@ pub fn read_response(
         multipart::include(&mut content, &mut parts)?;
     }
     if content.is(space, "Fault") {
-        // HTTP's meaning comes first where it says what a fault cannot (RFC 9110, section 15): when to come again, or who is asked.
+        // HTTP's meaning comes first if a fault cannot express it (RFC 9110, section 15): a retry delay, or which
+        // server refuses.
         let http_first = matches!(answer.status.as_u16(), 401 | 403 | 408 | 429 | 502..=504);
         let fault = || fault(operation, &content);
         return Err(status.filter(|_| http_first).unwrap_or_else(fault));
@@ -204,7 +205,7 @@ pub fn read_response(
     operation.response_shape.document.observe_attributes(&content, &String::new, &mut noticed);
     let document = match content.into_value() {
         Value::Object(object) => Value::Object(object),
-        // Text in place of a structure, which an answer element may hold alone.
+        // Text in place of a structure: a response element may hold nothing else.
         Value::String(text) if !text.trim().is_empty() => Value::String(text),
         _ => Value::Object(Map::new()),
     };
@@ -213,19 +214,19 @@ pub fn read_response(
     Ok((message, header))
 }
 
-/// What a fault means: by the most special code that the contract knows, else by whose fault the code says it is
-/// (SOAP 1.1, section 4.4.1; SOAP 1.2 part 1, section 5.4.6).
+/// Returns the meaning of a fault: by the most specific code that the contract knows, else by whose fault the code
+/// declares it (SOAP 1.1, section 4.4.1; SOAP 1.2 part 1, section 5.4.6).
 fn fault(operation: &Operation, fault: &Element) -> SourceError {
     let local = |text: &str| text.rsplit(':').next().unwrap_or("").trim().to_owned();
     let mut codes = Vec::new();
     if let Some(detail) = fault.child("detail").or_else(|| fault.child("Detail")) {
-        // In the detail itself, or in the one structure that a typed fault (JAX-WS, WCF) puts around it.
+        // In the detail itself, or in the one structure that wraps a typed fault (JAX-WS, WCF).
         for place in std::iter::once(detail).chain(&detail.children) {
             let named = ["code", "Code", "faultCode", "errorCode"].iter().filter_map(|name| place.child_text(name));
             codes.extend(named.map(local));
         }
     }
-    // Some servers write the other version's fault into an envelope of this one (node-soap).
+    // Some servers write the other version's fault into an envelope of this version (node-soap).
     let mut subcodes: Vec<&str> = Vec::new();
     let mut code = fault.child("Code");
     while let Some(here) = code {
@@ -251,7 +252,7 @@ fn fault(operation: &Operation, fault: &Element) -> SourceError {
         Some("VersionMismatch" | "MustUnderstand" | "DataEncodingUnknown") => {
             SourceError::unreadable("the source does not take the envelope").coded(&code)
         }
-        // A code that the contract does not know is the source's.
+        // A code that the contract does not know is the source's fault.
         _ => by_meaning(Meaning::Failed, code),
     }
 }

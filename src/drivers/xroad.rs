@@ -35,7 +35,7 @@ pub const SHA_512: &str = "http://www.w3.org/2001/04/xmlenc#sha512";
 
 /// Bytes of the hash.
 const SHA_512_BYTES: usize = 64;
-/// Longest id or hash of X-Road's that is kept in an entry, in bytes.
+/// Longest id or hash of X-Road that an entry keeps, in bytes.
 const MAX_TRACE: usize = 128;
 
 /// X-Road, with the service's own credentials in HTTP's headers or in the envelope's.
@@ -142,7 +142,7 @@ impl XRoadRequest<'_> {
         Ok(SourceResponse::One(message))
     }
 
-    /// What X-Road's logs know the exchange by, for the entry, whatever becomes of it.
+    /// Records the exchange's ids in X-Road's logs for the entry, whatever the outcome.
     fn trace(&self, request_id: &str, request_hash: &str) {
         let plain = |text: &str| match text {
             text if text.len() <= MAX_TRACE && text.bytes().all(|byte| byte.is_ascii_graphic()) => text.to_owned(),
@@ -189,7 +189,7 @@ impl XRoadRequest<'_> {
         out
     }
 
-    /// An answer must repeat the request's headers (PR-MESS, section 2.2), and tell the hash of what it answers.
+    /// A response must repeat the request's headers (PR-MESS, section 2.2), and state the hash of its request.
     fn check_echo(
         &self,
         header: &Element,
@@ -284,7 +284,7 @@ impl XRoadRequest<'_> {
         let text = |name: &str| answer.headers.get(name).and_then(|value| value.to_str().ok());
         let (request_id, hash) = (text(REQUEST_ID).unwrap_or(""), text(REQUEST_HASH).map(str::trim));
         self.trace(request_id, hash.unwrap_or(""));
-        // X-Road's own errors are told apart from the service's by this header (PR-REST, section 4.6).
+        // This header distinguishes X-Road's own errors from the service's (PR-REST, section 4.6).
         if let Some(code) = text("x-road-error") {
             let meaning = outcome::meaning_of(&self.operation.outcome, code);
             return Err(match meaning {
@@ -300,13 +300,14 @@ impl XRoadRequest<'_> {
         ];
         for (name, value) in &expected {
             if text(name) != Some(value) {
-                // A failure of something in between has none of X-Road's headers: what HTTP says of it holds.
+                // A failure of an intermediary has none of X-Road's headers: its HTTP status decides.
                 let failed = status_error(answer.status, &answer.headers);
                 let other = || SourceError::protocol(format!("the answer's {name} is not the request's"));
                 return Err(failed.unwrap_or_else(other));
             }
         }
-        // It says which request is answered (PR-REST, section 4.3). A gateway in between may have left it out: the id says so, too.
+        // It identifies the request (PR-REST, section 4.3). An intermediate gateway may have removed it: the id
+        // identifies the request, too.
         let own = |hash: &str| match self.ids.request_hash {
             RequestHash::Check => request.has_hash(request_id, hash),
             RequestHash::Keep => STANDARD.decode(hash).is_ok_and(|hash| hash.len() == SHA_512_BYTES),

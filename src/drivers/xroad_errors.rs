@@ -1,13 +1,15 @@
 //! X-Road's own error codes, and whose fault they are. A code is a family of leading segments and a reason: 7.8 writes
-//! `server.serverproxy.access_denied`, 7.7 and earlier `Server.ServerProxy.AccessDenied` (ErrorCodes.java and ErrorCode.java of both).
+//! `server.serverproxy.access_denied`, 7.7 and earlier `Server.ServerProxy.AccessDenied` (ErrorCodes.java and
+//! ErrorCode.java of both).
 //!
-//! The family tells where it happened. `client`: the consumer's message, which the gateway writes. `server.clientproxy` and `signer`:
-//! our own security server, with our certificates and keys. `server.serverproxy`: the provider's security server.
+//! The family names the place of the error. `client`: the consumer's message, which the gateway writes.
+//! `server.clientproxy` and `signer`: our own security server, with our certificates and keys. `server.serverproxy`:
+//! the provider's security server.
 
 use super::{GatewayFault, SourceError, SourceFault};
 use crate::contract::map::outcome::spelling_free;
 
-/// Where an error happened.
+/// The place of an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ErrorFamily {
     Client,
@@ -15,7 +17,7 @@ enum ErrorFamily {
     TheirServer,
 }
 
-/// Reasons that are about certificates, keys and signatures of whoever the family is.
+/// Reasons about certificates, keys and signatures of the family's server.
 const CERTIFICATES: &[&str] = &[
     "sslauthenticationfailed",
     "certvalidation",
@@ -50,10 +52,10 @@ const CERTIFICATES: &[&str] = &[
     "cryptographyerror",
 ];
 
-/// Reasons that say that the gateway may not do this.
+/// Reasons that mean that the gateway may not do this.
 const RIGHTS: &[&str] = &["accessdenied"];
 
-/// Reasons that say that the connection entry or the contract names somebody or something that is not there.
+/// Reasons that mean that the connection entry or the contract names somebody or something that does not exist.
 const NAMES: &[&str] = &[
     "unknownmember",
     "invalidclientidentifier",
@@ -65,14 +67,14 @@ const NAMES: &[&str] = &[
     "clientproxyversionnotsupported",
 ];
 
-/// Reasons that say that the operation is not there: others may be.
+/// Reasons that mean that the operation does not exist: others may work.
 const OPERATIONS: &[&str] =
     &["unknownservice", "servicenotfound", "endpointnotfound", "servicemissingurl", "servicemalformedurl"];
 
-/// Reasons that pass.
+/// Temporary reasons.
 const PASSING: &[&str] = &["maintenancemode", "servicedisabled"];
 
-/// What one of X-Road's own codes means, with the code as it came; `None` for a code that is not X-Road's.
+/// Returns the meaning of one of X-Road's own codes, with the code as received; `None` for a code that is not X-Road's.
 pub(super) fn meaning(code: &str) -> Option<SourceError> {
     let name = spelling_free(code.trim());
     let mut segments = name.split('.');
@@ -83,7 +85,8 @@ pub(super) fn meaning(code: &str) -> Option<SourceError> {
         (Some("server"), Some("serverproxy")) => (ErrorFamily::TheirServer, segments.skip(1).collect()),
         _ => return None,
     };
-    // `service_failed.ssl_authentication_failed`, `signature_verification.invalid_cert_path`: the first says what failed.
+    // `service_failed.ssl_authentication_failed`, `signature_verification.invalid_cert_path`: the first segment names
+    // the failure.
     let is = |reasons: &[&str]| rest.first().is_some_and(|first| reasons.contains(first));
     let error: SourceError = if is(RIGHTS) {
         GatewayFault::Forbidden(String::new()).into()
@@ -113,7 +116,7 @@ mod tests {
     use super::*;
     use crate::status::{FaultOwner, Reason, Refusal};
 
-    /// The codes of 7.8 that are met when messages are exchanged.
+    /// The codes of 7.8 that occur when messages are exchanged.
     const CODES: &str = include_str!("xroad_codes.txt");
 
     #[test]

@@ -1,9 +1,9 @@
 //! The request hash of X-Road REST (PR-REST, section 4.3): SHA-512 of the message's head, and with a body
 //! SHA-512(SHA-512(head) + SHA-512(body)).
 //!
-//! The head is the request as the consumer's security server received it, with the request id that this server gave it and returns with
-//! the answer. So whoever sent the request can work the hash out, as long as nothing in between changes a header
-//! (`RestRequest.toByteArray` of X-Road 7.8).
+//! The head is the request as the consumer's security server received it, with the request id that this server assigned
+//! to it and returns with the response. So the sender of the request can compute the hash, as long as no intermediary
+//! changes a header (`RestRequest.toByteArray` of X-Road 7.8).
 
 use super::http::named_codings;
 use aws_lc_rs::digest::{Context, SHA512};
@@ -16,7 +16,8 @@ pub const REQUEST_ID: &str = "x-road-request-id";
 /// Header of the hash.
 pub const REQUEST_HASH: &str = "x-road-request-hash";
 
-/// Headers that belong to one hop; X-Road does not pass them on, and the head is without them (`RestMessage.SKIPPED_HEADERS`).
+/// Headers that belong to one hop; X-Road does not pass them on, and the head omits them
+/// (`RestMessage.SKIPPED_HEADERS`).
 const SKIPPED: [&str; 15] = [
     "transfer-encoding",
     "keep-alive",
@@ -35,8 +36,8 @@ const SKIPPED: [&str; 15] = [
     REQUEST_HASH,
 ];
 
-/// Headers of HTTP's own that a request to a source may have. Jetty, the server inside a security server, gives names that it knows in
-/// its own spelling, whatever the case in which they came.
+/// HTTP's own headers that a request to a source may have. Jetty, the server inside a security server, writes the names
+/// that it knows in its own spelling, whatever their case on arrival.
 const KNOWN: [&str; 22] = [
     "accept",
     "accept-charset",
@@ -62,7 +63,7 @@ const KNOWN: [&str; 22] = [
     "referer",
 ];
 
-/// How the names of HTTP's own headers are written in the head.
+/// How the head spells the names of HTTP's own headers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HeaderCase {
     /// As Jetty gives them, X-Road's choice so far: `Accept-Encoding`.
@@ -71,7 +72,7 @@ pub enum HeaderCase {
     Sent,
 }
 
-/// A request to a security server, as it goes out.
+/// A request to a security server.
 #[derive(Debug)]
 pub struct RestRequest {
     method: Method,
@@ -81,13 +82,13 @@ pub struct RestRequest {
 }
 
 impl RestRequest {
-    /// What the hash covers. `target` is the path with the query, as sent.
+    /// The part that the hash covers. `target` is the path with the query, as sent.
     pub fn new(method: Method, target: String, mut headers: HeaderMap, body: &[u8]) -> Self {
         named_codings(&mut headers);
         RestRequest { method, target, headers, body: (!body.is_empty()).then(|| sha512(&[body])) }
     }
 
-    /// The hash, in base64, of the request that a security server knows by this id.
+    /// The hash, in base64, of the request with this id at a security server.
     pub fn hash(&self, request_id: &str, names: HeaderCase) -> String {
         let mut head = format!("{}\r\n{}\r\n", self.method, self.target).into_bytes();
         for (name, value) in &self.headers {
@@ -112,7 +113,7 @@ impl RestRequest {
         })
     }
 
-    /// Whether `hash` is this request's, in either spelling of the names.
+    /// Returns whether `hash` is this request's, in either spelling of the names.
     pub fn has_hash(&self, request_id: &str, hash: &str) -> bool {
         [HeaderCase::Jetty, HeaderCase::Sent].iter().any(|names| self.hash(request_id, *names) == hash)
     }
@@ -152,7 +153,7 @@ mod tests {
     const HEADERS: [(&str, &str); 3] =
         [("accept", "application/json"), ("x-road-client", "VN/GOV/H49/GW"), ("accept-encoding", "identity")];
 
-    /// Made by Python's hashlib from the texts that the protocol names.
+    /// Computed by Python's hashlib from the texts in the protocol document.
     #[test]
     fn the_hash_is_that_of_the_protocol_with_and_without_a_body() {
         assert_eq!(request(b"", &HEADERS).hash("R1", HeaderCase::Jetty), WITHOUT_BODY);

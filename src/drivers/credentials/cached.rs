@@ -1,6 +1,6 @@
-//! What is got once and kept: a hub's token, a source's session. It is fetched once for all who need it, in a task of its own: callers
-//! in a hurry who leave it do not end it, so that they keep it from nobody else. Where a hub has several endpoints, one that hangs holds
-//! up nobody who can get it from another.
+//! A cached secret: a hub's token, a source's session. It is fetched once for all callers that need it, in a separate
+//! task: a caller that gives up does not cancel the fetch for the others. If a hub has several endpoints and one of
+//! them hangs, callers still get the secret from another.
 
 use super::Secret;
 use crate::drivers::{SourceError, SourceFault};
@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 /// Longest fetch.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A secret that is kept until its time is over, or it is forgotten.
+/// A secret that is cached until it expires or is dropped.
 #[derive(Debug, Default)]
 pub(super) struct CachedSecret(Arc<SecretCache>);
 
@@ -27,9 +27,9 @@ struct SecretCache {
 #[derive(Debug, Default)]
 struct SecretState {
     secret: Option<(Secret, Option<Instant>)>,
-    /// Grows with each new one.
+    /// Incremented with each new secret.
     epoch: u64,
-    /// Fetches under way, by address: at most one at each endpoint.
+    /// Fetches in flight, by address: at most one at each endpoint.
     fetches: HashMap<String, SecretFetch>,
 }
 
@@ -37,16 +37,16 @@ struct SecretState {
 type FetchedSecret = Result<(Secret, u64), SourceError>;
 type SecretFetch = Shared<BoxFuture<'static, FetchedSecret>>;
 
-/// What a caller finds who needs the secret.
+/// The result of a look-up of the secret.
 enum SecretLookup {
-    /// It is kept.
+    /// It is cached.
     Kept(Secret, u64),
     /// It is being fetched.
     Fetch(SecretFetch),
 }
 
 impl SecretState {
-    /// What is kept and good for now.
+    /// Returns the cached secret if it is still valid.
     fn good(&self) -> Option<(Secret, u64)> {
         let (secret, until) = self.secret.as_ref()?;
         until.is_none_or(|until| Instant::now() < until).then(|| (secret.clone(), self.epoch))
@@ -54,8 +54,8 @@ impl SecretState {
 }
 
 impl CachedSecret {
-    /// The secret and its epoch: kept, or fetched by `fetch` from this address, with how long it is good, or as another address has
-    /// given it meanwhile. A fetch ends by itself after 10 s.
+    /// Returns the secret and its epoch: cached, fetched from this address by `fetch` (which also returns its
+    /// lifetime), or delivered meanwhile by another address. A fetch ends after 10 s at the latest.
     pub(super) async fn get<F>(&self, address: &str, fetch: impl FnOnce() -> F) -> FetchedSecret
     where
         F: Future<Output = Result<(Secret, Option<Duration>), SourceError>> + Send + 'static,
@@ -65,7 +65,7 @@ impl CachedSecret {
             SecretLookup::Fetch(fetch) => fetch,
         };
         loop {
-            // Made before the look, so that what comes between the two is not missed.
+            // Created before the look-up, so that a notification between the two is not missed.
             let arrived = self.0.arrived.notified();
             if let Some(good) = self.0.state().good() {
                 return Ok(good);
@@ -77,7 +77,7 @@ impl CachedSecret {
         }
     }
 
-    /// Forgets the secret of this epoch; a newer one stays.
+    /// Drops the secret of this epoch; a newer one stays.
     pub(super) fn forget(&self, epoch: u64) {
         let mut state = self.0.state();
         if state.epoch == epoch {
@@ -91,7 +91,7 @@ impl SecretCache {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is kept and good; else joins the fetch that is under way at an address, or begins one.
+    /// Returns the cached secret if it is valid; otherwise joins the fetch in flight at an address, or begins one.
     fn join<F>(self: &Arc<Self>, address: &str, fetch: impl FnOnce() -> F) -> SecretLookup
     where
         F: Future<Output = Result<(Secret, Option<Duration>), SourceError>> + Send + 'static,
@@ -114,8 +114,8 @@ impl SecretCache {
         SecretLookup::Fetch(fetch)
     }
 
-    /// A fetch at an address is over. In one step, so that whoever comes from now on finds what it has brought or begins another one,
-    /// and never joins one whose secret was forgotten meanwhile.
+    /// Ends a fetch at an address. It does this in one step, so that later callers either find the result or begin
+    /// another fetch, and never join a fetch with a secret that was dropped meanwhile.
     fn ended(&self, address: &str, fetched: Result<(Secret, Option<Duration>), SourceError>) -> FetchedSecret {
         let mut state = self.state();
         state.fetches.remove(address);
@@ -153,7 +153,7 @@ mod tests {
         assert_eq!(kept.get("a", || gives("x".into())).await.unwrap().0.reveal(), "0");
         kept.forget(1);
         assert_eq!(kept.get("a", || gives("new".into())).await.unwrap().0.reveal(), "new");
-        // A failure is told, and the next one tries again.
+        // A failure is returned, and the next caller tries again.
         kept.forget(2);
         assert!(kept.get("a", || async { Err(SourceFault::Timeout.into()) }).await.is_err());
         assert_eq!(kept.get("a", || gives("newer".into())).await.unwrap().1, 3);
@@ -166,7 +166,7 @@ mod tests {
             let hurried = kept.get("a", || gives(number.to_string()));
             assert!(tokio::time::timeout(Duration::from_millis(5), hurried).await.is_err());
         }
-        // The first one's, though nobody waited for it to its end; and there was no other.
+        // The first fetch's secret, though no caller waited until its end; and there was no other fetch.
         let (secret, epoch) = kept.get("a", || gives("late".into())).await.unwrap();
         assert_eq!((secret.reveal(), epoch), ("0", 1));
     }
@@ -181,7 +181,7 @@ mod tests {
     #[tokio::test]
     async fn what_was_brought_and_forgotten_is_not_brought_again() {
         let kept = CachedSecret::default();
-        // Nobody takes what the fetch returns: all find what it has brought.
+        // No caller takes what the fetch returns: all find the cached result.
         let hurried = kept.get("a", || gives("old".into()));
         assert!(tokio::time::timeout(Duration::from_millis(5), hurried).await.is_err());
         tokio::time::timeout(Duration::from_secs(5), async {

@@ -9,7 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-/// User, secret, and who asks.
+/// User, secret, and the requesting client.
 #[derive(Debug)]
 pub struct HashedBasic {
     /// User.
@@ -26,7 +26,7 @@ impl HashedBasic {
     /// Adds the headers for a request to `path`.
     ///
     /// # Errors
-    /// The gateway's ([`SourceError::Gateway`]) where a setting cannot stand in a header.
+    /// The gateway's ([`SourceError::Gateway`]) if a setting is not valid in a header.
     pub fn headers(&self, endpoint: &HttpEndpoint, path: &str, headers: &mut HeaderMap) -> Result<(), SourceError> {
         let timestamp = jiff::Timestamp::now().as_millisecond().to_string();
         let whole = format!("{}{path}", endpoint.base_path());

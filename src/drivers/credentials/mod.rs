@@ -17,7 +17,7 @@ pub use crate::secret::Secret;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
 
-/// How the gateway shows who it is.
+/// How the gateway authenticates itself.
 #[derive(Debug)]
 pub enum Credentials {
     /// The TLS certificate alone, or nothing.
@@ -29,9 +29,9 @@ pub enum Credentials {
         /// The key.
         key: Secret,
     },
-    /// OAuth2 client credentials, as NDXP has them, with the LGSP header where one stands in front.
+    /// OAuth2 client credentials, as NDXP has them, with the LGSP header if an LGSP is in front.
     OAuth2(OAuth2),
-    /// A login call that gives a session, which goes into every body.
+    /// A login call that returns a session, which goes into every body.
     Session(LoginSession),
     /// NDXP's SOAP side: timestamped hashed Basic.
     HashedBasic(HashedBasic),
@@ -48,11 +48,11 @@ pub struct Proof {
     pub body: Vec<(String, Value)>,
     /// A block for the SOAP header.
     pub soap_header: Option<String>,
-    /// Which token or session was used, to tell it from a newer one.
+    /// Epoch of the token or session that was used, to distinguish it from a newer one.
     epoch: Option<u64>,
 }
 
-/// Where a request carries credentials.
+/// The part of a request that carries credentials.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CredentialLocation {
     /// In a header.
@@ -64,14 +64,14 @@ pub enum CredentialLocation {
 }
 
 impl Proof {
-    /// Which token or session it is of, where it is of one.
+    /// Returns the epoch of its token or session; `None` if it has neither.
     pub(super) fn epoch(&self) -> Option<u64> {
         self.epoch
     }
 }
 
 impl Credentials {
-    /// Where a request carries them; `None` where there are none.
+    /// Returns the part of a request that carries them; `None` if there are none.
     pub fn location(&self) -> Option<CredentialLocation> {
         match self {
             Credentials::None => None,
@@ -83,12 +83,12 @@ impl Credentials {
         }
     }
 
-    /// Makes the proof for one request to `path` at `endpoint`, getting a token or session from `login` first where none
-    /// is kept.
+    /// Makes the proof for one request to `path` at `endpoint`. If no token or session is cached, it gets one from
+    /// `login` first.
     ///
     /// # Errors
-    /// The error of the token's or session's call, by whose fault it is; the gateway's ([`SourceError::Gateway`]) where
-    /// a setting cannot stand in a header.
+    /// The error of the token's or session's call, by whose fault it is; the gateway's ([`SourceError::Gateway`]) if a
+    /// setting is not valid in a header.
     pub async fn prove(&self, login: &HttpEndpoint, endpoint: &HttpEndpoint, path: &str) -> Result<Proof, SourceError> {
         let mut proof = Proof::default();
         match self {
@@ -113,7 +113,8 @@ impl Credentials {
         Ok(proof)
     }
 
-    /// The source refused a proof of this epoch. Drops what is cached; true where another try makes sense.
+    /// Records that the source refused a proof of this epoch: drops what is cached, and returns true if another attempt
+    /// makes sense.
     pub(super) fn refused(&self, epoch: Option<u64>) -> bool {
         match (self, epoch) {
             (Credentials::OAuth2(oauth2), Some(epoch)) => oauth2.drop_token(epoch),
@@ -132,7 +133,7 @@ fn sensitive(text: &str) -> Result<HeaderValue, SourceError> {
     Ok(value)
 }
 
-/// 16 bytes nobody can foresee.
+/// Returns 16 unpredictable bytes.
 fn nonce() -> Result<[u8; 16], SourceError> {
     let mut bytes = [0; 16];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| SourceError::internal("no random numbers"))?;

@@ -16,14 +16,14 @@ use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Lifetime where the endpoint does not say.
+/// Lifetime if the endpoint states none.
 const DEFAULT_LIFETIME: u64 = 3_600;
-/// Longest lifetime that is believed, in seconds.
+/// Longest lifetime that is accepted, in seconds.
 const MAX_LIFETIME: f64 = 86_400.0;
 /// A token is renewed when this share of its life is left, at most a minute.
 const RENEW_AHEAD: u32 = 5;
 
-/// Keys of a city's LGSP that stands in front of the hub.
+/// Keys of a city's LGSP in front of the hub.
 #[derive(Debug, Clone)]
 pub struct Lgsp {
     /// AccessKey.
@@ -38,14 +38,14 @@ pub struct Lgsp {
     pub partner_code_cus: String,
 }
 
-/// The credentials of one hub, with the token that is kept.
+/// The credentials of one hub, with the cached token.
 #[derive(Debug)]
 pub struct OAuth2 {
     client: Arc<OAuth2Client>,
     kept: CachedSecret,
 }
 
-/// Who we are at the token endpoint, and where that is.
+/// The gateway's identity at the token endpoint, and the endpoint's path.
 #[derive(Debug)]
 struct OAuth2Client {
     token_path: String,
@@ -60,10 +60,11 @@ impl OAuth2 {
         OAuth2 { client: Arc::new(OAuth2Client { token_path, key, secret, lgsp }), kept: CachedSecret::default() }
     }
 
-    /// A token that is good for a while yet, and its epoch.
+    /// Returns a token that is valid for a while yet, and its epoch.
     ///
     /// # Errors
-    /// The error of the token endpoint's call, by whose fault it is: the gateway's where it refuses the credentials.
+    /// The error of the token endpoint's call, by whose fault it is: the gateway's if the endpoint refuses the
+    /// credentials.
     pub async fn token(&self, endpoint: &HttpEndpoint) -> Result<(Secret, u64), SourceError> {
         let fetch = || {
             let (client, endpoint) = (self.client.clone(), endpoint.clone());
@@ -72,15 +73,15 @@ impl OAuth2 {
         self.kept.get(endpoint.base(), fetch).await
     }
 
-    /// Forgets the token of this epoch; a newer one stays.
+    /// Drops the token of this epoch; a newer one stays.
     pub fn drop_token(&self, epoch: u64) {
         self.kept.forget(epoch);
     }
 
-    /// The LGSP header, where one stands in front.
+    /// Adds the LGSP header, if an LGSP is in front.
     ///
     /// # Errors
-    /// The gateway's ([`SourceError::Gateway`]) where the LGSP token cannot be made or cannot stand in a header.
+    /// The gateway's ([`SourceError::Gateway`]) if the LGSP token cannot be made or is not valid in a header.
     pub fn lgsp_header(&self, headers: &mut HeaderMap) -> Result<(), SourceError> {
         self.client.lgsp_header(headers)
     }
@@ -94,7 +95,7 @@ impl OAuth2Client {
         Ok(())
     }
 
-    /// A token, and for how long it is kept.
+    /// Fetches a token; returns it with the time for which it is cached.
     async fn fetch(&self, endpoint: &HttpEndpoint) -> Result<(Secret, Option<Duration>), SourceError> {
         let mut headers = HeaderMap::new();
         let basic = STANDARD.encode(format!("{}:{}", self.key, self.secret.reveal()));
@@ -104,7 +105,8 @@ impl OAuth2Client {
         let body = Bytes::from_static(b"grant_type=client_credentials");
         let answer = endpoint.send(Method::POST, &self.token_path, headers, body).await?;
         let document = json::parse(&answer.body);
-        // The endpoint's own error says more than its status (RFC 6749, section 5.2), and some send it with 200.
+        // The endpoint's own error is more precise than its status (RFC 6749, section 5.2), and some endpoints send it
+        // with 200.
         let error = document.as_ref().ok().and_then(|document| document.get("error")?.as_str());
         use {GatewayFault as Fault, SourceError as Error};
         match (status_error(answer.status, &answer.headers), error) {
@@ -121,7 +123,8 @@ impl OAuth2Client {
     }
 }
 
-/// The token and for how long it is kept. One that cannot work is refused here: none that was kept would be renewed in time.
+/// Returns the token and the time for which it is cached. A token that cannot work is refused here: a cached one would
+/// not be renewed in time.
 fn read_token(document: &Value) -> Result<(Secret, Option<Duration>), SourceError> {
     let wrong = |what: &str| Err(SourceError::protocol(format!("the token endpoint's answer {what}")));
     let token = document.get("access_token").and_then(Value::as_str).unwrap_or("");
@@ -136,7 +139,7 @@ fn read_token(document: &Value) -> Result<(Secret, Option<Duration>), SourceErro
     }
     let seconds = match document.get("expires_in").filter(|value| !value.is_null()) {
         None => DEFAULT_LIFETIME,
-        // As text, or with decimals, as some write it.
+        // As text, or with decimals, as some endpoints write it.
         Some(value) => match scalar_text(value).and_then(|text| text.trim().parse::<f64>().ok()) {
             Some(seconds) if seconds >= 1.0 => seconds.min(MAX_LIFETIME) as u64,
             Some(_) => return wrong("is over already"),

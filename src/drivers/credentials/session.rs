@@ -1,5 +1,5 @@
-//! A session, as the Public Service Portal has it: a login call gives an id that goes into every body; it expires
-//! without notice, so a refusal means a new login, once.
+//! A session, as the Public Service Portal has it: a login call returns an id that goes into every body. It expires
+//! without notice, so a refusal causes one new login.
 
 use super::Secret;
 use super::cached::CachedSecret;
@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, header};
 use std::sync::Arc;
 
-/// The login, with the session that is kept.
+/// The login, with the cached session.
 #[derive(Debug)]
 pub struct LoginSession {
     account: Arc<Account>,
@@ -19,7 +19,7 @@ pub struct LoginSession {
     kept: CachedSecret,
 }
 
-/// Who logs in, and where.
+/// The account, and the path of its login.
 #[derive(Debug)]
 struct Account {
     login_path: String,
@@ -28,7 +28,7 @@ struct Account {
 }
 
 impl LoginSession {
-    /// A login at `login_path`; the id goes into the body's `field`.
+    /// Makes a login at `login_path`; the id goes into the body's `field`.
     pub fn new(login_path: String, username: String, password: Secret, field: String) -> Self {
         LoginSession {
             account: Arc::new(Account { login_path, username, password }),
@@ -42,7 +42,7 @@ impl LoginSession {
         &self.field
     }
 
-    /// The session's id, logging in where there is none, and its epoch.
+    /// Returns the session's id and its epoch; logs in if there is no session.
     ///
     /// # Errors
     /// The error of the login's call, by whose fault it is.
@@ -54,7 +54,7 @@ impl LoginSession {
         self.kept.get(endpoint.base(), login).await
     }
 
-    /// Forgets the session of this epoch; a newer one stays.
+    /// Drops the session of this epoch; a newer one stays.
     pub fn drop_id(&self, epoch: u64) {
         self.kept.forget(epoch);
     }

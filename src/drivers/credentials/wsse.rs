@@ -26,7 +26,7 @@ impl UsernameToken {
     /// The `wsse:Security` block for one message.
     ///
     /// # Errors
-    /// The gateway's ([`SourceError::Gateway`]) where the operating system has no random bytes.
+    /// The gateway's ([`SourceError::Gateway`]) if the operating system has no random bytes.
     pub fn header(&self) -> Result<String, SourceError> {
         Ok(self.block(&nonce()?, &jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()))
     }

@@ -1,11 +1,11 @@
-//! What the caller is at fault for: its request, its record, its stream, its deadline.
+//! The caller's faults: its request, its record, its stream, its deadline.
 
 use super::grpc::GrpcStatus;
 use crate::contract::validate::Violation;
 use crate::frame::FrameError;
 use crate::status::{Reason, Refusal, SourceHealth};
 
-/// A failure that the caller has brought about. It never counts against the source.
+/// A failure that the caller caused. It never counts against the source.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum CallerFault {
     /// The caller's own deadline passed before the operation's time was over.
@@ -43,7 +43,7 @@ pub enum CallerFault {
 }
 
 impl CallerFault {
-    /// What the caller is told, and what it says about the source's health: that it responds, or nothing.
+    /// Returns the reason for the caller, and what it shows about the source's health: that it responds, or nothing.
     pub(super) fn verdict(&self) -> (Reason, SourceHealth) {
         use SourceHealth::{Responded, Unknown};
         match self {
@@ -58,7 +58,7 @@ impl CallerFault {
         }
     }
 
-    /// What the caller is told in full.
+    /// Returns the complete refusal for the caller.
     pub(super) fn refusal(self) -> Refusal {
         let (reason, _) = self.verdict();
         match self {

@@ -1,11 +1,11 @@
-//! What the gateway is at fault for: its configuration, its credentials, its own limits, its log.
+//! The gateway's own faults: its configuration, its credentials, its limits, its log.
 
 use super::grpc::GrpcStatus;
 use crate::frame::FrameError;
 use crate::status::{Reason, Refusal, SourceHealth};
 use std::time::Duration;
 
-/// How long a caller waits before it tries again where no stream to a source came free.
+/// Retry delay if no stream to a source became free.
 const STREAM_RETRY: Duration = Duration::from_secs(1);
 
 /// A failure of the gateway's own. It never counts against the source.
@@ -17,16 +17,17 @@ pub enum GatewayFault {
     /// The source refuses our credentials: newer ones may be accepted. Holds the source's code.
     #[error("the source refuses the gateway's credentials")]
     CredentialsRefused(String),
-    /// The source knows who we are and does not permit this: newer credentials change nothing. Holds the source's code.
+    /// The source has authenticated the gateway and does not permit this: newer credentials change nothing. Holds the
+    /// source's code.
     #[error("the source does not permit this to the gateway")]
     Forbidden(String),
     /// A gRPC source's status about our credentials: to the source, the gateway is the caller.
     #[error("the source's gRPC status is {:?}", .0.code)]
     Status(Box<GrpcStatus>),
-    /// All connections to the source carried as many streams as it allows until the time was over: nothing was sent.
+    /// All connections to the source carried as many streams as it allows until the deadline: nothing was sent.
     #[error("no stream to the source came free in time")]
     NoStream,
-    /// The request was sent late, because no stream came free before, and was not answered in the rest of the time.
+    /// The request was sent late, because no stream became free before, and got no response in the remaining time.
     #[error("the request to the source was sent late")]
     Late,
     /// The memory for request messages is full.
@@ -38,7 +39,7 @@ pub enum GatewayFault {
     /// The guard refuses a stream's further request: too much is in flight.
     #[error("a further request was not dispatched: {}", .0.reason.as_str())]
     NotDispatched(Box<Refusal>),
-    /// One of these, with the code that the source gave.
+    /// One of these, with the source's code.
     #[error("{fault}")]
     Coded {
         /// The source's own code.
@@ -49,7 +50,7 @@ pub enum GatewayFault {
 }
 
 impl GatewayFault {
-    /// What the caller is told, and what it says about the source's health: that it responds, or nothing.
+    /// Returns the reason for the caller, and what it shows about the source's health: that it responds, or nothing.
     pub(super) fn verdict(&self) -> (Reason, SourceHealth) {
         use SourceHealth::{Responded, Unknown};
         match self {
@@ -67,7 +68,7 @@ impl GatewayFault {
         }
     }
 
-    /// What the caller is told in full.
+    /// Returns the complete refusal for the caller.
     pub(super) fn refusal(self) -> Refusal {
         let (reason, _) = self.verdict();
         match self {

@@ -9,14 +9,14 @@ use tonic::Code;
 pub struct GrpcStatus {
     /// Its code.
     pub code: Code,
-    /// After which time it asks for another try (`RetryInfo`).
+    /// Its retry delay (`RetryInfo`).
     pub retry_after: Option<Duration>,
-    /// What else it says.
+    /// The rest of its status.
     pub status: SourceStatus,
 }
 
 impl GrpcStatus {
-    /// Which part of [`super::SourceError`] a code belongs to.
+    /// Returns the part of [`super::SourceError`] that a code belongs to.
     pub(super) fn owner(&self) -> FaultOwner {
         match self.code {
             Code::NotFound
@@ -25,13 +25,14 @@ impl GrpcStatus {
             | Code::AlreadyExists
             | Code::FailedPrecondition
             | Code::OutOfRange => FaultOwner::Caller,
-            // To the source it is the gateway that calls.
+            // To the source, the gateway is the caller.
             Code::Unauthenticated | Code::PermissionDenied => FaultOwner::Gateway,
             _ => FaultOwner::Source,
         }
     }
 
-    /// What the caller is told, and what it says about the source's health. A code is kept where it means the same to the caller.
+    /// Returns the reason for the caller, and what it shows about the source's health. A code is passed on if it means
+    /// the same to the caller.
     pub(super) fn verdict(&self) -> (Reason, SourceHealth) {
         use SourceHealth::{Failed, Responded};
         match self.code {
@@ -41,18 +42,18 @@ impl GrpcStatus {
             Code::AlreadyExists => (Reason::SourceAlreadyExists, Responded),
             Code::FailedPrecondition => (Reason::SourcePreconditionFailed, Responded),
             Code::OutOfRange => (Reason::SourceOutOfRange, Responded),
-            // How much is asked for, and how large it is, is up to callers.
+            // Callers determine the number and the size of requests.
             Code::ResourceExhausted => (Reason::SourceExhausted, Responded),
             Code::Unauthenticated | Code::PermissionDenied => (Reason::SourceCredentialsRefused, Responded),
             Code::Unavailable => (Reason::SourceUnavailable, Failed),
             Code::DeadlineExceeded => (Reason::SourceTimeout, Failed),
-            // One operation is not there: the contract and the source are not of the same version.
+            // One operation does not exist: the contract and the source have different versions.
             Code::Unimplemented => (Reason::SourceProtocolError, Responded),
             _ => (Reason::SourceProtocolError, Failed),
         }
     }
 
-    /// What the caller is told in full.
+    /// Returns the complete refusal for the caller.
     pub(super) fn refusal(self) -> Refusal {
         let (reason, _) = self.verdict();
         let GrpcStatus { code, retry_after, status } = self;

@@ -1,4 +1,4 @@
-//! What the hub, or the network between the gateway and the source, is at fault for.
+//! Faults of the hub, or of the network between the gateway and the source.
 
 use super::source::SourceFault;
 use crate::status::{Reason, Refusal, SourceHealth};
@@ -10,10 +10,10 @@ pub enum HubFault {
     /// There is no connection.
     #[error("the source cannot be reached: {0}")]
     Unreachable(&'static str),
-    /// The connection broke, or what lies on the way failed: this call, perhaps no other.
+    /// The connection broke, or something on the way failed: this affects this call, and perhaps no other.
     #[error("the connection to the source failed: {0}")]
     Broken(&'static str),
-    /// A token endpoint or a login failed, busy or wrong as a source can be.
+    /// A token endpoint or a login failed, with a fault of the same kinds as a source.
     #[error("credentials cannot be fetched: {0}")]
     Login(Box<SourceFault>),
     /// One of these, with the code that came with it.
@@ -27,21 +27,21 @@ pub enum HubFault {
 }
 
 impl HubFault {
-    /// What the caller is told, and what it says about the source's health.
+    /// Returns the reason for the caller, and what it shows about the source's health.
     pub(super) fn verdict(&self) -> (Reason, SourceHealth) {
         match self {
             HubFault::Unreachable(_) => (Reason::SourceUnavailable, SourceHealth::Unreachable),
             HubFault::Broken(_) => (Reason::SourceUnavailable, SourceHealth::Failed),
             HubFault::Login(fault) => {
                 let (reason, health) = fault.verdict();
-                // Without credentials no request can be sent, whatever it is.
+                // Without credentials no request of any kind can be sent.
                 (reason, if health.is_unhealthy() { SourceHealth::Unreachable } else { health })
             }
             HubFault::Coded { fault, .. } => fault.verdict(),
         }
     }
 
-    /// What the caller is told in full.
+    /// Returns the complete refusal for the caller.
     pub(super) fn refusal(self) -> Refusal {
         let (reason, _) = self.verdict();
         match self {
@@ -51,7 +51,7 @@ impl HubFault {
         }
     }
 
-    /// Whether a read may be tried again, and after which time the hub asks for it.
+    /// Returns whether a read may be retried, and after which delay the hub permits it.
     pub(super) fn retry(&self) -> Option<Option<Duration>> {
         match self {
             HubFault::Unreachable(_) | HubFault::Broken(_) => Some(None),
@@ -60,7 +60,8 @@ impl HubFault {
         }
     }
 
-    /// Whether a request that was sent may have been done all the same: where the connection broke after it.
+    /// Returns whether a request that was sent may have been processed all the same: true if the connection broke after
+    /// it.
     pub(super) fn leaves_open(&self) -> bool {
         match self {
             HubFault::Broken(_) => true,

@@ -1,5 +1,5 @@
-//! What can go wrong at or on the way to a source, in four parts by whose fault it is. The part is the owner: guard, statuses and log take
-//! it from there ([`SourceError::owner`]), and nowhere is it decided a second time.
+//! Errors at or on the way to a source, in four parts by whose fault they are. The part is the owner: guard, statuses
+//! and log read it from there ([`SourceError::owner`]), and no other code decides it again.
 
 mod caller;
 mod gateway;
@@ -20,7 +20,7 @@ pub(super) use source::CALM;
 pub use source::SourceFault;
 use std::time::Duration;
 
-/// What went wrong at or on the way to a source, by whose fault it is. Never holds a response's values.
+/// An error at or on the way to a source, by whose fault it is. Never holds a response's values.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum SourceError {
     /// The caller's.
@@ -37,10 +37,10 @@ pub enum SourceError {
     Source(#[from] SourceFault),
 }
 
-/// What an error means: the reason that the caller is told, whose fault it is, and what it says about the source's health.
+/// The meaning of an error: the reason for the caller, whose fault it is, and what it shows about the source's health.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Blame {
-    /// What the caller is told.
+    /// The reason for the caller.
     pub reason: Reason,
     /// Whose fault it is.
     pub fault: FaultOwner,
@@ -49,7 +49,7 @@ pub struct Blame {
 }
 
 impl SourceError {
-    /// Whose fault it is: the part that it stands in.
+    /// Returns whose fault it is: the part that the error belongs to.
     pub fn owner(&self) -> FaultOwner {
         match self {
             SourceError::Caller(_) => FaultOwner::Caller,
@@ -59,7 +59,7 @@ impl SourceError {
         }
     }
 
-    /// What it means for the caller and for the source's health.
+    /// Returns its meaning for the caller and for the source's health.
     pub fn blame(&self) -> Blame {
         let (reason, health) = match self {
             SourceError::Caller(fault) => fault.verdict(),
@@ -70,13 +70,13 @@ impl SourceError {
         Blame { reason, fault: self.owner(), health }
     }
 
-    /// What a result says about the source's health.
+    /// Returns what a result shows about the source's health.
     pub fn health<T>(result: &Result<T, SourceError>) -> SourceHealth {
         result.as_ref().err().map_or(SourceHealth::Responded, |error| error.blame().health)
     }
 
-    /// Whether a read may be tried again, and after which time the source asks for it: it could not be reached, the connection
-    /// broke, or it said that it is busy.
+    /// Returns whether a read may be retried, and after which delay the source permits it: the source could not be
+    /// reached, the connection broke, or the source responded that it is busy.
     pub fn retry(&self) -> Option<Option<Duration>> {
         match self {
             SourceError::Caller(_) | SourceError::Gateway(_) => None,
@@ -85,7 +85,7 @@ impl SourceError {
         }
     }
 
-    /// Whether a request that was sent may have been done all the same.
+    /// Returns whether a request that was sent may have been processed all the same.
     pub fn leaves_open(&self) -> bool {
         match self {
             SourceError::Caller(fault) => matches!(fault, CallerFault::Deadline),
@@ -95,7 +95,7 @@ impl SourceError {
         }
     }
 
-    /// Whether it may be over by the next request to the source.
+    /// Returns whether the error may have passed by the next request to the source.
     pub fn passes(&self) -> bool {
         match self {
             SourceError::Caller(fault) => matches!(fault, CallerFault::NotDispatched(_)),
@@ -107,12 +107,12 @@ impl SourceError {
         }
     }
 
-    /// A response that is nothing of its contract.
+    /// A response that does not match its contract at all.
     pub fn protocol(what: impl Into<String>) -> Self {
         SourceFault::Protocol(what.into()).into()
     }
 
-    /// A response that is not what the contract says, where the source serves other requests.
+    /// A response that differs from the contract, while the source serves other requests.
     pub fn unreadable(what: impl Into<String>) -> Self {
         SourceFault::Unreadable(what.into()).into()
     }
@@ -127,7 +127,7 @@ impl SourceError {
         HubFault::Broken(what).into()
     }
 
-    /// A further request of a stream that the guard refuses, by whose fault that is.
+    /// A refusal of the guard of a stream's further request, by whose fault that is.
     pub fn not_dispatched(refusal: Refusal) -> Self {
         let refusal = Box::new(refusal);
         match refusal.fault {
@@ -137,11 +137,11 @@ impl SourceError {
         }
     }
 
-    /// The same error, with the source's own code.
+    /// Adds the source's own code to the error.
     pub(super) fn coded(self, code: &str) -> Self {
         let code = shorten(code.to_owned());
         match self {
-            // What a caller did wrong has its code already.
+            // A caller's fault has its code already.
             SourceError::Caller(fault) => fault.into(),
             SourceError::Gateway(fault) => GatewayFault::Coded { code, fault: Box::new(fault) }.into(),
             SourceError::Hub(fault) => HubFault::Coded { code, fault: Box::new(fault) }.into(),
@@ -149,9 +149,10 @@ impl SourceError {
         }
     }
 
-    /// The same error where a token endpoint or a login gave it, of a hub most likely, and not the operation's own exchange
-    /// with the source: what it says is about credentials, never about a record or a request. No client's request brings it about,
-    /// and without credentials none can be sent: ill health there means that the source cannot be reached.
+    /// Converts the error of a token endpoint or a login, most likely of a hub. It is not an error of the operation's
+    /// own exchange with the source: it concerns credentials, never a record or a request. No client's request can
+    /// cause it, and without credentials no request can be sent, so ill health there means that the source cannot be
+    /// reached.
     pub(super) fn of_login(self) -> Self {
         match self {
             SourceError::Caller(
@@ -176,7 +177,7 @@ impl From<MapError> for SourceError {
     fn from(error: MapError) -> Self {
         match error {
             MapError::Request { path, reason } => CallerFault::InvalidValue { path, reason }.into(),
-            // A missing setting is ours to mend, but the caller can only know that the source is not available.
+            // The operator must add a missing setting; to the caller, the source is only unavailable.
             MapError::SettingMissing(_) => SourceError::internal("its connection entry lacks a setting"),
             MapError::Response { .. } => SourceError::unreadable(error.to_string()),
         }
@@ -184,7 +185,7 @@ impl From<MapError> for SourceError {
 }
 
 impl From<FrameError> for SourceError {
-    /// Why a message of the caller's stream cannot be read.
+    /// The reason that a message of the caller's stream cannot be read.
     fn from(error: FrameError) -> Self {
         match error {
             FrameError::MemoryExceeded => GatewayFault::Memory(error).into(),
@@ -222,10 +223,10 @@ pub(super) fn unfit(path: &str, reason: &'static str) -> SourceError {
     CallerFault::InvalidValue { path: path.to_owned(), reason }.into()
 }
 
-/// Turns a judged code into a result: whether a code said that it succeeded.
+/// Converts a judged code to a result: whether a code signals success.
 ///
 /// # Errors
-/// What the code means, where it says that the source failed; a protocol error where there is no code.
+/// The meaning of the code if it signals a failure; a protocol error if there is no code.
 pub(super) fn require_success(verdict: OutcomeVerdict) -> Result<bool, SourceError> {
     match verdict {
         OutcomeVerdict::Success { coded } => Ok(coded),
@@ -234,7 +235,7 @@ pub(super) fn require_success(verdict: OutcomeVerdict) -> Result<bool, SourceErr
     }
 }
 
-/// The error that a meaning stands for.
+/// Returns the error for a meaning.
 pub(super) fn by_meaning(meaning: Meaning, code: String) -> SourceError {
     let code = shorten(code);
     match meaning {
@@ -262,8 +263,8 @@ mod tests {
         GrpcStatus { code, retry_after: None, status: SourceStatus::default() }.into()
     }
 
-    /// Every error, with whose fault it is, what the caller is told, what it says about the source's health, and whether it is retried,
-    /// leaves a write's outcome open, and may be over by the next request.
+    /// Every error, with whose fault it is, the reason for the caller, what it shows about the source's health, and
+    /// whether it is retried, leaves a write's outcome open, and may have passed by the next request.
     fn table() -> Vec<(SourceError, FaultOwner, Reason, SourceHealth, [bool; 3])> {
         use FaultOwner::{Caller, Gateway, Hub, Source};
         use SourceHealth::{Failed, Responded, Unknown, Unreachable};

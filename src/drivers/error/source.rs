@@ -1,4 +1,4 @@
-//! What the source is at fault for.
+//! The source's faults.
 
 use super::grpc::GrpcStatus;
 use crate::status::{Reason, Refusal, SourceHealth};
@@ -7,7 +7,7 @@ use tonic::Code;
 
 /// The code of a call whose connection ended because too many requests were made on it.
 pub(in crate::drivers) const CALM: &str = "ENHANCE_YOUR_CALM";
-/// HTTP statuses that say that the operation is not there: nothing was done.
+/// HTTP statuses that mean that the operation does not exist: nothing was processed.
 const NOT_THERE: [&str; 4] = ["404", "405", "410", "501"];
 
 /// A failure of the source. Never holds a response's values.
@@ -21,25 +21,25 @@ pub enum SourceFault {
     Busy {
         /// Its own code.
         code: String,
-        /// After which time it asks for another try.
+        /// Its retry delay.
         retry_after: Option<Duration>,
     },
-    /// It limits how much is asked of it.
+    /// It limits the rate of requests.
     #[error("the source limits how much is asked of it")]
     Limited {
         /// Its own code.
         code: String,
-        /// After which time it asks for another try.
+        /// Its retry delay.
         retry_after: Option<Duration>,
     },
-    /// It let the operation's own time pass.
+    /// It did not respond in the operation's own time.
     #[error("the source took too long")]
     Timeout,
-    /// Its response is nothing of its contract.
+    /// Its response does not match its contract at all.
     #[error("the source's response is not what its contract says: {0}")]
     Protocol(String),
-    /// Its response to this one request is not what the contract says (a record, a size), or the operation is not there. It serves
-    /// other requests.
+    /// Its response to this one request differs from the contract (a record, a size), or the operation does not exist.
+    /// It serves other requests.
     #[error("the source's response is not what its contract says: {0}")]
     Unreadable(String),
     /// Its response has drifted from its contract, and the operation's policy refuses that.
@@ -50,10 +50,10 @@ pub enum SourceFault {
         /// Where, as it may be shown.
         path: String,
     },
-    /// It says that it failed, or gives a code that the contract does not know.
+    /// It reports a failure, or returns a code that the contract does not know.
     #[error("the source says that it failed")]
     Failed(String),
-    /// What is asked for is not finished there yet. Holds the source's code.
+    /// The requested result is not ready yet. Holds the source's code.
     #[error("the source has not finished it yet")]
     NotReady(String),
     /// A gRPC source's status, other than about the request or our credentials.
@@ -62,7 +62,7 @@ pub enum SourceFault {
     /// The guard refuses a stream's further request: the source's breaker is open.
     #[error("a further request was not dispatched: {}", .0.reason.as_str())]
     NotDispatched(Box<Refusal>),
-    /// One of these, with the code that the source gave.
+    /// One of these, with the source's code.
     #[error("{fault}")]
     Coded {
         /// The source's own code.
@@ -73,13 +73,14 @@ pub enum SourceFault {
 }
 
 impl SourceFault {
-    /// What the caller is told, and what it says about the source's health. Ill health is: the operation's own time used up, a
-    /// response that says that the source failed or is busy, and one that is nothing of its contract.
+    /// Returns the reason for the caller, and what it shows about the source's health. Ill health is: no response in
+    /// the operation's own time, a response that the source failed or is busy, and a response that does not match its
+    /// contract at all.
     pub(super) fn verdict(&self) -> (Reason, SourceHealth) {
         use SourceHealth::{Failed, Responded, Unknown};
         match self {
             SourceFault::Unavailable(_) | SourceFault::Busy { .. } => (Reason::SourceUnavailable, Failed),
-            // How much is asked of it is up to callers.
+            // Callers determine the number of requests.
             SourceFault::Limited { .. } => (Reason::SourceUnavailable, Responded),
             SourceFault::Timeout => (Reason::SourceTimeout, Failed),
             SourceFault::Protocol(_) => (Reason::SourceProtocolError, Failed),
@@ -93,7 +94,7 @@ impl SourceFault {
         }
     }
 
-    /// What the caller is told in full.
+    /// Returns the complete refusal for the caller.
     pub(super) fn refusal(self) -> Refusal {
         let (reason, _) = self.verdict();
         match self {
@@ -113,14 +114,14 @@ impl SourceFault {
         }
     }
 
-    /// Whether a read may be tried again, and after which time the source asks for it.
+    /// Returns whether a read may be retried, and after which delay the source permits it.
     pub(super) fn retry(&self) -> Option<Option<Duration>> {
         match self {
             SourceFault::Unavailable(_) => Some(None),
             SourceFault::Busy { retry_after, .. } | SourceFault::Limited { retry_after, .. } => Some(*retry_after),
             SourceFault::Status(status) => match status.code {
                 Code::Unavailable => Some(status.retry_after),
-                // Only where it says when.
+                // Only if it states the delay.
                 Code::ResourceExhausted => status.retry_after.map(Some),
                 _ => None,
             },
@@ -129,7 +130,7 @@ impl SourceFault {
         }
     }
 
-    /// Whether it may be over by the next request to the source.
+    /// Returns whether the error may have passed by the next request to the source.
     pub(super) fn passes(&self) -> bool {
         match self {
             SourceFault::Coded { fault, .. } => fault.passes(),
@@ -138,8 +139,9 @@ impl SourceFault {
         }
     }
 
-    /// Whether a request that was sent may have been done all the same. What the source says that it did not accept was not; what says
-    /// that it failed, or is no response of the contract, or comes from something in between, says nothing about it.
+    /// Returns whether a request that was sent may have been processed all the same. A request that the source refuses
+    /// was not. A response that the source failed, or that does not match the contract, or that comes from an
+    /// intermediary, leaves it open.
     pub(super) fn leaves_open(&self) -> bool {
         match self {
             SourceFault::Unavailable(_)
@@ -150,7 +152,7 @@ impl SourceFault {
             | SourceFault::Unreadable(_) => true,
             // Balancers respond with 503, too, after they have passed a request on.
             SourceFault::Busy { code, .. } => code == "503",
-            // The connection ended because of what others did on it.
+            // The connection ended because of other calls on it.
             SourceFault::Limited { code, .. } => code == CALM,
             SourceFault::Coded { code, fault } => !NOT_THERE.contains(&code.as_str()) && fault.leaves_open(),
             SourceFault::Status(status) => matches!(
