@@ -44,14 +44,14 @@ use std::time::{Duration, Instant};
 pub struct Exchange {
     /// Shared by all workers.
     pub shared: Arc<Shared>,
-    /// This worker's own.
+    /// This worker's own routes.
     pub routes: ArcSwap<Routes>,
 }
 
-/// Everything known about a call once it may go to its source.
+/// The state of a call that may be dispatched to its source.
 pub(super) struct Admitted {
     pub route: Route,
-    /// The rights by which it was admitted, which may be withdrawn, or end, while it runs.
+    /// The rights by which it was admitted; they may be revoked, or expire, while it runs.
     pub standing: AuthorizationWatch,
     pub context: Arc<CallContext>,
     /// Its deadline, by its operation and by its caller.
@@ -59,8 +59,8 @@ pub(super) struct Admitted {
 }
 
 impl Exchange {
-    /// Serves one call, with its deadline or what it lacks to be a call. Whatever happens, an entry is durable before this returns a
-    /// response.
+    /// Serves one call, with its deadline or the fault that makes it invalid. In every case an entry is durable before
+    /// this returns a response.
     pub async fn serve(
         &self,
         peer: &Arc<Peer>,
@@ -75,7 +75,7 @@ impl Exchange {
         record.context.enter(Stage::Request);
         let result = match admitted {
             Ok(admitted) if admitted.route.operation.shape == CallShape::ServerStream => {
-                // Boxed: a call with one response, which most are, needs no memory for a stream's state.
+                // Boxed: most calls have one response and need no memory for a stream's state.
                 return match Box::pin(self.open_stream(admitted, body, &mut record)).await {
                     Ok(source) => Box::pin(stream::respond(source, record)).await,
                     Err(refusal) => refuse(protocol::by_encoding(refusal, &head.headers), &mut record).await,
@@ -163,7 +163,7 @@ impl Exchange {
             Some(_) => route.guard.admit_stream(standing.client())?,
             None => admit(&route, standing.client(), time).await?,
         };
-        // The message, or the call's turn, may have taken long.
+        // The message, or the wait for a permit, may have taken long.
         in_time(time)?;
         standing.check()?;
         if operation.writes {
@@ -186,7 +186,7 @@ impl Exchange {
                 let tally = stream::take_counts(&tally);
                 let awaited = tally.awaited;
                 exchange.request_stream(tally);
-                // The time was used up by the caller, whose next message did not come.
+                // The caller used up the time: its next message did not arrive.
                 result.map_err(|refusal| {
                     if refusal.reason == Reason::SourceTimeout && awaited {
                         timed_out(DeadlineOwner::Operation)
@@ -286,12 +286,13 @@ impl Exchange {
 
 /// Waits for a permit at the source.
 async fn admit(route: &Route, client: &str, time: CallTime) -> Result<Permit, Refusal> {
-    // A write whose caller gives it less than the operation's time would give its source less as well: it does not probe.
+    // A write with a shorter deadline than the operation's time would give its source less time as well: it does not
+    // probe.
     let may_probe = |now| !route.operation.writes || time.source(now).owner == DeadlineOwner::Operation;
     route.guard.admit(client, time.wait(Instant::now()), may_probe).await
 }
 
-/// A call whose caller no longer waits is not dispatched: nothing goes out, and a write has no intent.
+/// A call whose caller no longer waits is not dispatched: nothing is sent, and a write has no intent.
 fn in_time(time: CallTime) -> Result<(), Refusal> {
     if time.is_over(Instant::now()) { Err(Reason::CallerDeadline.into()) } else { Ok(()) }
 }
@@ -314,7 +315,8 @@ const OTHER_TRIES: Duration = Duration::from_secs(60);
 /// Longest lifetime of a stream, whatever the caller requests: a day.
 const MAX_STREAM: Duration = Duration::from_secs(86_400);
 
-/// Refuses a call: its entry first, then its status. The entry of one that was refused before its grant was known may be suppressed.
+/// Refuses a call: its entry first, then its status. The entry of a call that was refused before its grant was known
+/// may be suppressed.
 async fn refuse(refusal: Refusal, record: &mut ExchangeRecord) -> Response<ResponseBody> {
     let (id, refusal) = (record.context.id(), record.context.refusal(refusal));
     match record.refuse(&refusal).await {
@@ -329,7 +331,7 @@ async fn refuse(refusal: Refusal, record: &mut ExchangeRecord) -> Response<Respo
     }
 }
 
-/// Returns the caller's trace, where it has the form of W3C Trace Context, section 3.2.
+/// Returns the caller's trace, if it has the form of W3C Trace Context, section 3.2.
 fn traceparent(headers: &HeaderMap) -> Option<String> {
     let text = headers.get(&TRACEPARENT)?.to_str().ok()?;
     let hex = |part: &str, length: usize| {

@@ -1,5 +1,5 @@
-//! Life signs of the workers, for systemd's watchdog: a worker that turns beats once a second, on its own runtime; one that a call or a
-//! lock holds up does not. Only while all of them beat is systemd told that the gateway lives.
+//! Heartbeats of the workers, for systemd's watchdog. A worker that makes progress beats once a second, on its own
+//! runtime; a worker that a call or a lock blocks does not. The gateway notifies systemd only while all workers beat.
 
 use sd_notify::NotifyState;
 use std::collections::HashMap;
@@ -10,12 +10,12 @@ use std::time::Duration;
 /// How often a worker beats.
 const BEAT: Duration = Duration::from_secs(1);
 
-/// The signs of all workers. Cheap to clone.
+/// The heartbeats of all workers. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Heartbeats(Arc<Mutex<HashMap<String, Arc<AtomicU64>>>>);
 
 impl Heartbeats {
-    /// Lets the runtime of this thread beat for as long as it is there; within it.
+    /// Starts the heartbeat of this thread's runtime, for as long as the runtime exists; call it within the runtime.
     pub(super) fn beat(&self, name: &str) {
         let beats = Arc::new(AtomicU64::new(0));
         self.signs().insert(name.to_owned(), beats.clone());
@@ -31,7 +31,8 @@ impl Heartbeats {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The workers that have not beaten since the last look, whose numbers are in `seen`. One that has ended is none.
+    /// Returns the workers that have not beaten since the last check, with their counts in `seen`. A worker that has
+    /// ended is not reported.
     fn silent(&self, seen: &mut HashMap<String, u64>) -> Vec<String> {
         let mut signs = self.signs();
         signs.retain(|_, beats| Arc::strong_count(beats) > 1);
@@ -46,8 +47,8 @@ impl Heartbeats {
     }
 }
 
-/// Tells systemd that the gateway lives, four times in each of its watchdog's periods, while all workers do; does nothing where systemd has
-/// no watchdog on us. A worker that is silent for a whole period has the gateway restarted.
+/// Notifies systemd's watchdog four times in each of its periods, while all workers beat; does nothing if systemd has
+/// no watchdog for this process. If a worker is silent for a whole period, systemd restarts the gateway.
 ///
 /// # Errors
 /// The thread cannot be started.
@@ -59,7 +60,7 @@ pub fn watch(signs: Heartbeats) -> std::io::Result<()> {
         loop {
             let silent = signs.silent(&mut seen);
             if silent.is_empty() {
-                // Nobody to be told where the socket is gone.
+                // If the socket is gone, there is nobody to notify.
                 let _ = sd_notify::notify(&[NotifyState::Watchdog]);
             } else {
                 tracing::error!(
@@ -85,7 +86,7 @@ mod tests {
         assert!(signs.silent(&mut seen).is_empty(), "it has just begun");
         tokio::time::sleep(BEAT * 2).await;
         assert!(signs.silent(&mut seen).is_empty(), "it beats");
-        // Held up: nothing of its runtime turns between two looks.
+        // Blocked: its runtime makes no progress between two checks.
         assert_eq!(signs.silent(&mut seen), ["worker-0"]);
         tokio::time::sleep(BEAT * 2).await;
         assert!(signs.silent(&mut seen).is_empty(), "it goes on");

@@ -1,9 +1,9 @@
-//! The server, in three rooms. Each uses those below it:
+//! The server, in three parts. Each uses those below it:
 //! - [`front`]: listeners, TLS, connections;
 //! - [`control`]: the control plane, which swaps what exchanges see (reload, expiry, drain, retention, health);
 //! - [`exchange`]: one exchange, and nothing else.
 //!
-//! What all rooms share stands beside them, [`shared`] first.
+//! State that all parts share is beside them, [`shared`] first.
 
 mod control;
 mod exchange;
@@ -54,7 +54,7 @@ pub use front::sockets::Sockets;
 pub use front::takeover::take_over;
 pub use heartbeat::{Heartbeats, watch};
 
-/// Why a gateway did not start.
+/// The reason that a gateway did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The configuration.
@@ -81,7 +81,7 @@ pub enum StartError {
     /// The port.
     #[error("{0} cannot be listened on: {1}")]
     Bind(SocketAddr, String),
-    /// A socket that was handed over.
+    /// A socket from systemd.
     #[error("a socket that systemd handed over cannot be used: {0}")]
     HandedOver(String),
     /// The gateway that runs.
@@ -98,18 +98,18 @@ impl From<Vec<ConfigFault>> for StartError {
     }
 }
 
-/// Where the registry of a data folder is.
+/// Returns the path of the registry in a data folder.
 pub fn registry_path(data: &Path) -> PathBuf {
     data.join(crate::registry::sqlite::FILE)
 }
 
 /// A running gateway. Dropping it stops it at once; [`Gateway::stop`] lets calls finish.
 pub struct Gateway {
-    /// Where it listens.
+    /// Address of the gRPC port.
     pub address: SocketAddr,
-    /// Where the HTTPS port is, if anywhere.
+    /// Address of the HTTPS port, if it has one.
     pub https: Option<SocketAddr>,
-    /// Where health and metrics are, if anywhere.
+    /// Address of health and metrics, if it has one.
     pub operator_http: Option<SocketAddr>,
     stop: CancellationToken,
     workers: Vec<JoinHandle<()>>,
@@ -119,7 +119,7 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Starts a gateway at the ports that the configuration names; when this returns, it serves calls.
+    /// Starts a gateway at the ports of the configuration; when this returns, it serves calls.
     ///
     /// # Errors
     /// The first part that cannot be opened or started: see [`StartError`].
@@ -127,8 +127,8 @@ impl Gateway {
         Self::start_at(config, None, false)
     }
 
-    /// Starts a gateway at these sockets; without them, it binds its own when all else is ready. `clock_ahead`: an operator states that the
-    /// clock was wrong when entries were written whose times are later than it shows now.
+    /// Starts a gateway at these sockets; without them, it binds its own when all else is ready. `clock_ahead`: an
+    /// operator states that the clock was ahead when entries were written with times later than the present one.
     ///
     /// # Errors
     /// The first part that cannot be opened or started: see [`StartError`].
@@ -137,7 +137,7 @@ impl Gateway {
         private_folder(&config.data).map_err(folder)?;
         let catalogue = config.catalogue()?;
         let log_key = key::read(&config.data, &config.vault, &config.log.origin)?;
-        // What changes from here on is reloaded.
+        // Changes from here on are reloaded.
         let files = reload::stamp(&config, &catalogue.files);
         let (gate, crl) = first_tls(&config)?;
         let (gate_to, gate) = watch::channel(Arc::new(gate));
@@ -239,20 +239,20 @@ impl Gateway {
         })
     }
 
-    /// Reads contracts, connections and certificates again. On an error nothing changes.
+    /// Reloads contracts, connections and certificates. On an error nothing changes.
     ///
     /// # Errors
-    /// What is wrong with the files, all faults together.
+    /// The faults of the files, all together.
     pub fn reload(&self) -> Result<(), StartError> {
         self.reloader.reload()
     }
 
-    /// The revision of the registry by which calls are decided now.
+    /// Returns the registry's revision that decides calls now.
     pub fn registry_revision(&self) -> u64 {
         self.reloader.shared.registry.load().revision()
     }
 
-    /// Which workers turn, for the watchdog.
+    /// Returns the workers' heartbeats, for the watchdog.
     pub fn heartbeats(&self) -> Heartbeats {
         self.reloader.shared.lifetime.clone()
     }
@@ -275,8 +275,8 @@ impl Gateway {
     }
 }
 
-/// What callers are let in by. Published revocation lists are fetched before the first connection; where that fails, those
-/// from before stay in force until their own time is over. A CA of the clients without a list: there is no start.
+/// Loads the TLS material. Published revocation lists are fetched before the first connection; if that fails, the
+/// previous ones stay in force until they expire. If a CA of the clients has no list, the start fails.
 fn first_tls(config: &Config) -> Result<(TlsAcceptors, Vec<CrlFetcher>), StartError> {
     if config.tls.revocation == Revocation::Unchecked {
         tracing::warn!("revoked certificates are let in: the configuration says revocation = \"none\"");
@@ -300,10 +300,11 @@ fn first_tls(config: &Config) -> Result<(TlsAcceptors, Vec<CrlFetcher>), StartEr
     Ok((gate, CrlFetcher::all(sources, &config.tls.client_ca)?))
 }
 
-/// Reads certificates, CAs and revocation lists as [`Gateway::start`] would, and keeps nothing: lists that are published and
-/// not kept yet are fetched for the occasion.
+/// Reads certificates, CAs and revocation lists as [`Gateway::start`] would, and stores nothing: published lists that
+/// are not stored yet are fetched for this check.
 ///
 /// # Errors
+/// As for [`Gateway::start`], of certificates, CAs and lists.
 /// As for [`Gateway::start`], of certificates, CAs and lists.
 pub fn check_tls(config: &Config) -> Result<TlsAcceptors, StartError> {
     let Some(sources) = config.tls.published() else { return Ok(TlsAcceptors::load(&config.tls)?) };
@@ -316,7 +317,7 @@ pub fn check_tls(config: &Config) -> Result<TlsAcceptors, StartError> {
     Ok(first_tls(&Config { tls, ..config.clone() })?.0)
 }
 
-/// The policy of witnesses is stored with the log, so that a reader of its files knows which checkpoints count.
+/// The witness policy is stored with the log, so that a reader of its files knows which checkpoints count.
 fn keep_policy(config: &Config) -> Result<(), LogError> {
     let path = LogPaths::new(&config.data).tiles.join(POLICY_FILE);
     match &config.log.policy_text {
@@ -325,7 +326,7 @@ fn keep_policy(config: &Config) -> Result<(), LogError> {
     }
 }
 
-/// The thread that asks the witnesses, where the policy names any.
+/// Starts the thread that requests cosignatures, if the policy names witnesses.
 fn spawn_witness_client(
     config: &Config,
     shared: &Shared,
@@ -347,7 +348,7 @@ fn spawn_witness_client(
     thread::spawn("witnesses", run).map(Some)
 }
 
-/// The HTTPS port's thread.
+/// Starts the HTTPS port's thread.
 fn spawn_web(
     web: Arc<Web>,
     pages: axum::Router,

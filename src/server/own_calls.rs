@@ -1,6 +1,6 @@
-//! Bounds of the calls of the gateway's own services (health, reflection, administration, audit). They are admitted beside
-//! the exchanges ([`crate::guard::Admission::admit_own`]), so each kind of them has a share of its own here, by certificate
-//! and in all: a response that its caller does not take holds its place until the caller is given up.
+//! Limits of the calls of the gateway's own services (health, reflection, administration, audit). They are admitted
+//! beside the exchanges ([`crate::guard::Admission::admit_own`]), so each kind has a separate share here, by
+//! certificate and in all: a response that its caller does not read holds its permit until the caller is cut off.
 
 use crate::identity::Thumbprint;
 use crate::shares::{Share, ShareError, ShareLimits, ShareRate, Shares};
@@ -9,10 +9,10 @@ use crate::telemetry::Metrics;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Kinds of calls whose bounds are their own.
+/// Kinds of calls with separate limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum OwnService {
-    /// `grpc.health.v1.Health`, but for `Watch`.
+    /// `grpc.health.v1.Health`, except `Watch`.
     Health,
     /// `grpc.health.v1.Health/Watch`: a stream without an end.
     HealthWatch,
@@ -20,13 +20,13 @@ pub(super) enum OwnService {
     Reflection,
     /// `ndxp.admin.v1`.
     Administration,
-    /// `ndxp.audit.v1`, but for receipts.
+    /// `ndxp.audit.v1`, except receipts.
     Audit,
-    /// `GetReceipt`, which every client may call: they take no place of the auditors.
+    /// `GetReceipt`, which every client may call: it takes no permit of the auditors.
     Receipts,
 }
 
-/// When a caller with too many calls under way may try again.
+/// Retry delay for a caller with too many calls in flight.
 const RETRY: Duration = Duration::from_millis(500);
 
 impl OwnService {
@@ -39,7 +39,7 @@ impl OwnService {
         OwnService::Receipts,
     ];
 
-    /// Whose path it is; `None`: not one of these services'.
+    /// Returns the service of a path; `None` if it is not one of these services'.
     pub(super) fn of(path: &str) -> Option<Self> {
         let (service, method) = path.strip_prefix('/')?.split_once('/')?;
         match (service, method) {
@@ -53,7 +53,7 @@ impl OwnService {
         }
     }
 
-    /// Longest message of a request, in bytes: its names and lists at their own bounds, and as much again.
+    /// Longest message of a request, in bytes: its names and lists at their own limits, and as much again.
     pub(super) fn max_message(self) -> usize {
         match self {
             OwnService::Health | OwnService::HealthWatch | OwnService::Receipts => 1 << 10,
@@ -63,7 +63,7 @@ impl OwnService {
         }
     }
 
-    /// Its calls in flight, from the head to the end of the response.
+    /// Limits of its calls in flight, from the headers to the end of the response.
     fn limits(self) -> ShareLimits {
         let limits = |total, per_holder, per_second, burst| ShareLimits {
             total,
@@ -96,21 +96,21 @@ impl OwnService {
 /// A call's permit; released when dropped.
 pub(super) type OwnCallPermit = Share<Thumbprint>;
 
-/// Places of the calls of the gateway's own services, by certificate, for all workers.
+/// Permits for calls of the gateway's own services, by certificate, for all workers.
 #[derive(Debug)]
 pub(super) struct OwnCallPermits([Arc<Shares<Thumbprint>>; OwnService::ALL.len()]);
 
 impl OwnCallPermits {
-    /// Places that are counted there.
+    /// Makes permits that are counted in these metrics.
     pub(super) fn new(metrics: &Metrics) -> Self {
         OwnCallPermits(OwnService::ALL.map(|service| Shares::new(service.limits(), metrics.own_calls(service.label()))))
     }
 
-    /// A place for one call of a certificate's.
+    /// Returns a permit for one call of a certificate.
     ///
     /// # Errors
-    /// `TOO_MANY_WATCHES` or `RATE_LIMITED` where the certificate has too many or makes them too fast, `GATEWAY_OVERLOADED`
-    /// where all together have too many; each says when to try again.
+    /// `TOO_MANY_WATCHES` or `RATE_LIMITED` if the certificate has too many or makes them too fast,
+    /// `GATEWAY_OVERLOADED` if all together have too many; each has a retry delay.
     pub(super) fn begin(&self, service: OwnService, by: &Thumbprint) -> Result<OwnCallPermit, Refusal> {
         self.0[service as usize].take(by, 1).map_err(|error| {
             let (reason, wait) = match error {

@@ -10,13 +10,13 @@ use std::sync::{Mutex, PoisonError};
 pub enum Component {
     /// Certificates, CAs and revocation lists in force.
     Tls,
-    /// Their files, which were not taken when they changed.
+    /// Their files, if they were rejected when they changed.
     TlsFiles,
-    /// The registry, whose changes cannot be followed: what is revoked or suspended does not come into force.
+    /// The registry, if its changes cannot be followed: revocations and suspensions do not take effect.
     Registry,
-    /// The events of administrators, which do not get into the exchange log.
+    /// Admin events, if they do not get into the exchange log.
     AdminEvents,
-    /// The comparison of the registry with the log, which fails: nobody can say whether its file was edited.
+    /// The comparison of the registry with the log, if it fails: the gateway cannot check whether the file was edited.
     Comparison,
 }
 
@@ -37,12 +37,12 @@ impl Component {
     }
 }
 
-/// What is wrong at this moment. Written by the threads of the control plane, each its own parts.
+/// The present faults. Each thread of the control plane writes those of its own parts.
 #[derive(Debug, Default)]
 pub struct Readiness(Mutex<BTreeMap<Component, Vec<String>>>);
 
 impl Readiness {
-    /// Says what is wrong with a part; nothing: it is in order.
+    /// Sets the faults of a part; none: it is in order.
     pub fn set(&self, part: Component, faults: Vec<String>) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let before = all.insert(part, faults.clone()).unwrap_or_default();
@@ -55,25 +55,25 @@ impl Readiness {
         }
     }
 
-    /// Everything that is wrong.
+    /// Returns all faults.
     pub fn faults(&self) -> Vec<String> {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.values().flatten().cloned().collect()
     }
 
-    /// Whether a part is at fault.
+    /// Returns whether a part is at fault.
     pub fn is_at_fault(&self, part: Component) -> bool {
         self.count(part) > 0
     }
 
-    /// How much is wrong with a part.
+    /// Returns the number of a part's faults.
     pub fn count(&self, part: Component) -> usize {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.get(&part).map_or(0, Vec::len)
     }
 }
 
-/// For readiness: whole days that are left, where they are fewer than configured.
+/// For readiness: the days that remain, if they are fewer than configured.
 #[derive(Debug)]
 pub struct DaysRemaining(AtomicU32);
 
@@ -84,13 +84,13 @@ impl Default for DaysRemaining {
 }
 
 impl DaysRemaining {
-    /// As a line of `/readyz`.
+    /// Returns the line of `/readyz`.
     pub(super) fn line(&self) -> Option<String> {
         let days = self.0.load(Ordering::Relaxed);
         (days != u32::MAX).then(|| format!("the disk of the data folder is full in about {days} days\n"))
     }
 
-    /// So many are left; `None`: more than are configured.
+    /// Sets the days that remain; `None`: more than configured.
     pub(super) fn set(&self, days: Option<u32>) {
         self.0.store(days.unwrap_or(u32::MAX), Ordering::Relaxed);
     }

@@ -1,5 +1,5 @@
-//! What all calls share, and what each worker has of its own: data-plane state, read from snapshots that the control
-//! plane swaps as a whole.
+//! State that all calls share, and state of each worker: data-plane state, read from snapshots that the control plane
+//! swaps as a whole.
 
 use super::heartbeat::Heartbeats;
 use super::own_calls::OwnCallPermits;
@@ -39,16 +39,16 @@ use tokio_util::sync::CancellationToken;
 /// Cached masks: every operation of a few hundred grants. A miss costs some microseconds.
 const MAX_MASKS: usize = 10_000;
 
-/// Most reads that are shadowed at once; further ones are not.
+/// Maximum number of concurrent shadowed reads; further ones are not shadowed.
 const MAX_SHADOWED: usize = 64;
 
-/// Memory for large request messages (over 16 kB) while they come: 64 of the largest by default. More are refused
-/// (`GATEWAY_OVERLOADED`; `RATE_LIMITED` where it is one client that has too many).
+/// Memory for large request messages (over 16 kB) while they arrive: 64 of the largest by default. Further ones are
+/// refused (`GATEWAY_OVERLOADED`; `RATE_LIMITED` if one client has too many).
 const LARGE_MESSAGES: usize = 256 << 20;
 
-/// What all calls of a gateway share.
+/// State that all calls of a gateway share.
 pub struct Shared {
-    /// Which workers turn.
+    /// The workers' heartbeats.
     pub lifetime: Heartbeats,
     /// This gateway's name in the log.
     pub node: String,
@@ -56,13 +56,13 @@ pub struct Shared {
     pub data: PathBuf,
     /// The registry as calls see it.
     pub registry: Arc<ArcSwap<Snapshot>>,
-    /// Told after each change of the registry.
+    /// Notified after each change of the registry.
     pub registry_changed: watch::Sender<()>,
     /// Checks tokens.
     pub tokens: TokenChecker,
     /// Certificates of open connections.
     pub certificates: Certificates,
-    /// How many handshakes there may be.
+    /// Limits of handshakes.
     pub handshakes: Arc<HandshakeLimits>,
     /// Rates and quotas.
     pub limits: GrantLimits,
@@ -72,43 +72,43 @@ pub struct Shared {
     pub pseudonyms: Pseudonyms,
     /// Counts.
     pub metrics: Arc<Metrics>,
-    /// What of the sources' responses is not as their contracts say.
+    /// Drift of the sources' responses from their contracts.
     pub drift: DriftTable,
-    /// Days until the disk is full, where they are few.
+    /// Days until the disk is full, if they are few.
     pub days_remaining: DaysRemaining,
-    /// Logs what is refused before a right is found.
+    /// Logs refusals before a grant is found.
     pub refusals: Arc<RefusalLog>,
-    /// The faults that keep it from doing its work.
+    /// The faults that make it not ready.
     pub readiness: Readiness,
-    /// What is served, for reflection.
+    /// What is served at present, for reflection.
     pub served: ArcSwap<Served>,
-    /// Its generation: read by calls under way, which hold on to what they began with.
+    /// Its generation: calls in flight read it, which keep what they began with.
     pub generation: AtomicU64,
     /// Permits for shadowed reads.
     pub shadowed: Arc<Semaphore>,
-    /// Room for large request messages while they come.
+    /// Memory for large request messages while they arrive.
     pub message_memory: MessageMemory,
-    /// Places of calls of the gateway's own services.
+    /// Permits for calls of the gateway's own services.
     pub(super) own_calls: OwnCallPermits,
     /// Largest request message in bytes.
     pub max_message: usize,
-    /// Where the registry's file is not what the exchange log says.
+    /// Differences of the registry's file from the exchange log.
     pub registry_differences: ArcSwap<Vec<crate::audit::replay::RegistryDifference>>,
-    /// What the log tells of files that the gateway keeps for itself; `None` until it was read at the start.
+    /// What the log records of the gateway's own files; `None` until it was read at the start.
     pub(super) state_files: Mutex<Option<LoggedFiles>>,
-    /// What is wrong with acts in the registry's file, a line each.
+    /// Faults of events in the registry's file, one a line.
     pub event_alarm: ArcSwap<String>,
     /// Takes a line for each exchange that has ended, where the configuration has them.
     pub access_lines: AccessLines,
-    /// Told when the gateway is to end.
+    /// Cancelled when the gateway is to end.
     pub stop: CancellationToken,
 }
 
-/// How long a stream may say nothing when the gateway ends.
+/// How long a stream may send nothing when the gateway ends.
 const SILENCE: Duration = Duration::from_secs(1);
 
 impl Shared {
-    /// State for a configuration; the registry is put in by the control plane before the listeners open.
+    /// Makes the state for a configuration; the control plane sets the registry before the listeners open.
     pub fn new(config: &Config, log: ExchangeLog, pseudonyms: Pseudonyms) -> Self {
         let (tokens, metrics) = (&config.tokens, Arc::new(Metrics::default()));
         let admin_event_key = AdminEventKey::read(&super::registry_path(&config.data), &config.vault).ok().flatten();
@@ -148,8 +148,8 @@ impl Shared {
 }
 
 impl Shared {
-    /// Waits for a stream's next message until the gateway ends. Then it may take a moment longer: a list that is being read continues, but
-    /// a watched request, which may last for an hour, must not delay a restart.
+    /// Waits for a stream's next message until the gateway ends. Then it waits a little longer: a list that is being
+    /// read continues, but a watched request, which may last for an hour, must not delay a restart.
     ///
     /// # Errors
     /// GATEWAY_ENDING once the gateway drains.
@@ -165,7 +165,7 @@ impl Shared {
         }
     }
 
-    /// Counts by what an exchange's answers have drifted since this was called last.
+    /// Counts the drift of an exchange's responses since the last call of this function.
     pub fn drifted(&self, operation: &Operation, policy: DriftPolicy, observed: &Observed) {
         let found = observed.new_drift();
         if !found.is_empty() {
@@ -173,7 +173,7 @@ impl Shared {
         }
     }
 
-    /// From now on, this is served.
+    /// Sets what is served from now on.
     pub fn serve(&self, served: Arc<Served>) {
         let generation = served.generation;
         self.served.store(served);
@@ -206,8 +206,9 @@ impl Shared {
     }
 }
 
-/// Masks of granted fields over operations, worked out once. The key is two addresses: each kept mask holds both owners,
-/// so an address cannot be another's while it stands here. Grants of equal fields have one list, and so one mask.
+/// Masks of granted fields over operations, each computed once. The key is two addresses: each cached mask holds both
+/// owners, so an address cannot be reused while it is in the cache. Grants with equal fields have one list, and so one
+/// mask.
 pub struct Masks(quick_cache::sync::Cache<(usize, usize, bool), CachedMask>);
 
 #[derive(Clone)]
@@ -224,7 +225,7 @@ impl Default for Masks {
 }
 
 impl Masks {
-    /// The mask of a grant over an operation's answer.
+    /// Returns the mask of a grant over an operation's response.
     pub fn of(&self, grant: &GrantView, operation: &Arc<Operation>) -> Arc<Mask> {
         let fields = Arc::as_ptr(&grant.fields).cast::<String>() as usize;
         let key = (fields, Arc::as_ptr(operation) as usize, grant.approved);
@@ -244,36 +245,36 @@ impl Masks {
 /// What is served from one load of contracts and connections to the next.
 #[derive(Default)]
 pub struct Served {
-    /// Grows with each load.
+    /// Incremented with each load.
     pub generation: u64,
     /// Contracts and connections.
     pub catalogue: Catalogue,
-    /// Masks of grants over the contracts' operations; they go with these.
+    /// Masks of grants over the contracts' operations; they end with these.
     masks: Arc<Masks>,
-    /// The guard of each source, and of each operation that has its own (`population/GetHousehold`); one whose bounds did not
-    /// change lives on, with its breaker's state.
+    /// The guard of each source, and of each operation that has its own (`population/GetHousehold`); a guard with
+    /// unchanged limits is kept, with its breaker's state.
     guards: HashMap<String, (GuardSettings, Arc<Guard>)>,
-    /// Whether the first hub of a source that has two answers.
+    /// Health of the first hub of a source that has two.
     hubs: HashMap<String, Arc<HubHealth>>,
-    /// The endpoints of each source, by its first and its second way.
+    /// The endpoints of each source, of its primary and its secondary upstream.
     pub endpoints: HashMap<(String, UpstreamRank), Arc<Endpoints>>,
 }
 
-/// Which of a source's ways.
+/// The rank of a source's upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum UpstreamRank {
-    /// The one, or the first.
+    /// The only one, or the primary.
     First,
     /// Through the second hub.
     Second,
 }
 
-/// The name of the guard that an operation has of its own.
+/// Returns the name of an operation's own guard.
 fn own_guard(source: &str, operation: &str) -> String {
     format!("{source}/{operation}")
 }
 
-/// Every way of every source.
+/// Returns every upstream of every source.
 fn upstreams(catalogue: &Catalogue) -> impl Iterator<Item = (&SourceEntry, UpstreamRank, &UpstreamTarget)> {
     catalogue.sources.values().flat_map(|entry| {
         let second = entry.second.as_ref().map(|(_, reach)| (entry.as_ref(), UpstreamRank::Second, reach));
@@ -282,7 +283,7 @@ fn upstreams(catalogue: &Catalogue) -> impl Iterator<Item = (&SourceEntry, Upstr
 }
 
 impl Served {
-    /// Follows `before` with a newly loaded catalogue.
+    /// Makes the successor of `before` with a newly loaded catalogue.
     pub fn following(before: &Served, catalogue: Catalogue) -> Self {
         let named = |entry: &SourceEntry| {
             let own = entry.own_guards.iter().map(|(operation, bounds)| (own_guard(&entry.source, operation), *bounds));
@@ -310,62 +311,62 @@ impl Served {
         Served { generation: before.generation + 1, catalogue, masks: Arc::default(), guards, hubs, endpoints }
     }
 
-    /// The guard of an operation: its own, or its source's.
+    /// Returns the guard of an operation: its own, or its source's.
     fn guard(&self, operation: &Operation) -> Option<OperationGuard> {
         let own = self.guards.get(&own_guard(&operation.source.id, &operation.name));
         let (_, guard) = own.or_else(|| self.guards.get(&operation.source.id))?;
         Some(guard.before(&operation.name, operation.indicates_load()))
     }
 
-    /// The ways that have several endpoints, for health checks.
+    /// Returns the upstreams with several endpoints, for health checks.
     pub fn balanced(&self) -> impl Iterator<Item = (&UpstreamTarget, &Arc<Endpoints>)> {
         let several = upstreams(&self.catalogue).filter(|(_, _, reach)| reach.addresses.len() > 1);
         several.filter_map(|(entry, nth, reach)| Some((reach, self.endpoints.get(&(entry.source.clone(), nth))?)))
     }
 }
 
-/// A way to a source: its endpoints, with an adapter for each.
+/// An upstream of a source: its endpoints, with an adapter for each.
 pub struct Upstream {
     /// The hub's id; `None`: direct.
     pub hub: Option<String>,
-    /// Where calls may go, as all workers have seen it.
+    /// Its endpoints, shared by all workers.
     pub endpoints: Arc<Endpoints>,
     /// This worker's adapters, in the order of the endpoints.
     pub adapters: Vec<Adapter>,
 }
 
-/// The second way to a source.
+/// The secondary upstream of a source.
 #[derive(Clone)]
 pub struct SecondaryUpstream {
-    /// What it is for.
+    /// Its purpose.
     pub mode: SecondMode,
-    /// The way.
+    /// The upstream.
     pub upstream: Arc<Upstream>,
-    /// Whether the first one's hub answers, as all workers have seen it.
+    /// Health of the primary upstream's hub, shared by all workers.
     pub first_health: OperationHub,
 }
 
-/// One operation with the way to its source.
+/// One operation with the upstreams of its source.
 #[derive(Clone)]
 pub struct Route {
     /// The operation.
     pub operation: Arc<Operation>,
-    /// The way to its source.
+    /// The upstream of its source.
     pub upstream: Arc<Upstream>,
-    /// Another one, through a second hub.
+    /// A secondary one, through a second hub.
     pub second: Option<SecondaryUpstream>,
     /// Its guard, or its source's, shared by all workers.
     pub guard: OperationGuard,
     /// Its metrics.
     pub metrics: Arc<OperationMetrics>,
-    /// What becomes of responses that have drifted.
+    /// The policy for responses with drift.
     pub drift: DriftPolicy,
 }
 
-/// A worker's routes, with connections of its own.
+/// A worker's routes, with its own connections.
 #[derive(Default)]
 pub struct Routes {
-    /// Of what is served by them.
+    /// Generation of what they serve.
     pub generation: u64,
     by_path: HashMap<String, Route>,
     /// Masks of grants over these routes' operations, shared by all workers.
@@ -373,7 +374,7 @@ pub struct Routes {
 }
 
 impl Routes {
-    /// Routes for every operation whose source has a connection entry.
+    /// Makes routes for every operation of a source with a connection entry.
     pub fn new(served: &Served, metrics: &ExchangeMetrics) -> Self {
         let upstream = |entry: &SourceEntry, nth, reach: &UpstreamTarget| {
             let endpoints = served.endpoints.get(&(entry.source.clone(), nth))?.clone();
@@ -397,7 +398,7 @@ impl Routes {
             served.catalogue.sources.iter().filter_map(|(id, entry)| Some((id.as_str(), both(id, entry)?))).collect();
         let route = |operation: &Arc<Operation>| {
             let id = operation.source.id.as_str();
-            // Of several contracts of one source, the entry has chosen one.
+            // The entry has selected one of several contracts of one source.
             if served.catalogue.sources.get(id)?.contract != operation.source.version {
                 return None;
             }
@@ -415,7 +416,7 @@ impl Routes {
         Routes { generation: served.generation, by_path, masks: served.masks.clone() }
     }
 
-    /// The route of a gRPC path.
+    /// Returns the route of a gRPC path.
     pub fn find(&self, path: &str) -> Option<&Route> {
         self.by_path.get(path)
     }

@@ -1,16 +1,16 @@
-//! Threads with a runtime of their own: a worker, the control plane and the HTTPS port never wait for one another.
+//! Threads with separate runtimes: a worker, the control plane and the HTTPS port never wait for one another.
 
 use super::StartError;
 use std::thread::JoinHandle;
 
-/// Runs a future to its end on a new thread. The future is made there, so it need not be sent.
+/// Runs a future to its end on a new thread. The future is made there, so it need not be `Send`.
 pub(super) fn spawn<F>(name: &str, make: impl FnOnce() -> F + Send + 'static) -> Result<JoinHandle<()>, StartError>
 where
     F: Future<Output = ()>,
 {
     let fail = |error: std::io::Error| StartError::Thread(error.to_string());
-    // What another thread wakes goes first: it is the log telling that a response may leave. By tokio's default, only every
-    // 31st turn of a busy thread looks for it, and responses pile up that are long done.
+    // Wake-ups from another thread go first: they are the log's, which report that a response may be sent. By tokio's
+    // default, a busy thread checks them only at every 31st turn, and finished responses pile up.
     let mut builder = tokio::runtime::Builder::new_current_thread();
     let runtime = builder.enable_all().global_queue_interval(1).build().map_err(fail)?;
     let run = move || runtime.block_on(async move { make().await });

@@ -1,8 +1,10 @@
-//! Moves admin events from the registry into the exchange log. An event is removed from the registry when its entry is durable; entries
-//! have its number in the sequence of events, so that none is logged twice, and a missing one is detected.
+//! Moves admin events from the registry into the exchange log. An event is removed from the registry when its entry is
+//! durable. Entries have its number in the sequence of events, so that no event is logged twice, and a missing one is
+//! detected.
 //!
-//! Only what was recorded with its change is logged in a person's name (`registry/admin_event_key.rs`). Any other row stays where it is,
-//! for an investigation, and is reported until it is gone; it keeps no other event from the log.
+//! An event is logged in a person's name only if it was recorded together with its change
+//! (`registry/admin_event_key.rs`). Any other row stays where it is, for an investigation, and is reported until it is
+//! removed; it does not block other events.
 
 use crate::audit::replay::Replay;
 use crate::audit::scan::LastEvent;
@@ -25,18 +27,18 @@ pub(in crate::server) struct AdminEventLog {
     shared: Arc<Shared>,
     /// The last event that is in the log; `None` until the log was searched for it.
     last: Option<LastEvent>,
-    /// The last row that was looked at.
+    /// The last row that was examined.
     seen: u64,
     /// Whether the last event of the log may still be among the rows.
     unforgotten: bool,
-    /// What the log has of a registry, where an older version's is to be stated.
+    /// The registry as the log has it, if that of an older version must be recorded.
     replay: Option<Replay>,
     /// Events that were removed before they were logged, since the start.
     missing: u64,
-    /// Whether the file claimed to be of an older version, which the log contradicts.
+    /// Whether the file claimed to be of an older version and the log contradicts it.
     contradicted: bool,
     kept: Option<Instant>,
-    /// What was reported last.
+    /// The last report.
     alarm: String,
 }
 
@@ -63,7 +65,7 @@ impl AdminEventLog {
         }
     }
 
-    /// Logs the events that wait.
+    /// Logs the waiting events.
     ///
     /// # Errors
     /// Events are not in the log yet; the text has the reason.
@@ -81,7 +83,7 @@ impl AdminEventLog {
         }
         let stop = self.shared.stop.clone();
         let search = || LastEvent::find(&self.data, &self.key, || !stop.is_cancelled());
-        // The journal may move on while it is opened.
+        // The journal may change while it is opened.
         let found = search().or_else(|_| search());
         let found =
             found.map_err(|error| format!("the exchange log cannot be searched for its last admin event: {error}"))?;
@@ -125,7 +127,7 @@ impl AdminEventLog {
                         })?;
                         self.unforgotten = false;
                     }
-                    // Of an older version: the log has no event yet that it could be told from.
+                    // An event of an older version: the log has no event yet with which it could be compared.
                     LoggedEvent::Upgraded(event) if last.sequence == 0 => {
                         let id = event.id;
                         self.log(AdminEvent { sequence: 0, ..event }).await?;
@@ -142,7 +144,7 @@ impl AdminEventLog {
         }
     }
 
-    /// Notices acts that are missing before a row, once.
+    /// Detects events that are missing before a row, once.
     fn notice_gap(&mut self, row: &LoggedEvent) {
         let (before, sequence) = (self.seen, row.sequence());
         if before > 0 && sequence > before + 1 {
@@ -179,7 +181,7 @@ impl AdminEventLog {
         logged.map(drop).map_err(|error| format!("an admin event is not in the exchange log yet: {error}"))
     }
 
-    /// Whether the log leaves room for an older version's registry to be stated.
+    /// Returns whether the log permits recording an older version's registry.
     fn may_adopt(&mut self, object: &str) -> Result<bool, String> {
         let replay = match &mut self.replay {
             Some(replay) => replay,
@@ -193,7 +195,8 @@ impl AdminEventLog {
         Ok(replay.may_adopt(object))
     }
 
-    /// Drops what states the file as a whole where the log tells of it already. What differs is found by comparison.
+    /// Drops an event that records the file as a whole if the log has the registry already. The comparison finds any
+    /// difference.
     fn contradict(&mut self, event: &AdminEvent) -> Result<(), String> {
         if !self.contradicted {
             tracing::error!(
@@ -206,7 +209,7 @@ impl AdminEventLog {
         forgotten.map_err(|error| format!("what states an older registry cannot be dropped: {error}"))
     }
 
-    /// Reports rows that are refused, and saves up to where the log was searched.
+    /// Reports refused rows, and saves how far the log was searched.
     fn report(&mut self) -> Result<(), String> {
         let left = self.store.remaining_events(self.seen);
         let (left, first) = left.map_err(|error| format!("the admin events cannot be read: {error}"))?;
@@ -238,10 +241,10 @@ impl AdminEventLog {
         Ok(())
     }
 
-    /// Keeps how far the log was looked at, for the next start.
+    /// Saves how far the log was searched, for the next start.
     pub(in crate::server) fn keep(&mut self) {
         self.kept = Some(Instant::now());
-        // Nobody else appends acts: among all that is durable now, this one is the last.
+        // No other process appends events: this one is the last of all that is durable now.
         let Some(last) = self.last else { return };
         if let Err(error) = last.keep(&self.data, self.shared.log.durable(), &self.key) {
             tracing::warn!(%error, "the next start searches more of the exchange log for its last admin event");

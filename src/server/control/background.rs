@@ -1,6 +1,6 @@
-//! The registry's threads: one follows its changes, one takes administrators' events into the exchange log, one removes
-//! tokens that ended long ago. None waits for another, nor for calls, nor for the reload of files: what is revoked or
-//! suspended is in force within a second whatever else the control plane does.
+//! The registry's threads: one follows its changes, one moves admin events into the exchange log, one removes tokens
+//! that expired long ago. None waits for another, nor for calls, nor for the reload of files: a revocation or
+//! suspension is in force within a second whatever else the control plane does.
 
 use super::admin_events::AdminEventLog;
 use super::reload::{LOOK_EVERY, ReloadBackoff, Reloader};
@@ -14,11 +14,11 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// Tokens that are removed in one transaction: their recording waits for some milliseconds at most.
+/// Tokens that are removed in one transaction: a token that is recorded meanwhile waits for some milliseconds at most.
 const BATCH: usize = 500;
-/// Wait between two such transactions: 10,000 tokens a second are removed at most, more than can be issued.
+/// Wait between two such transactions: at most 10,000 tokens a second are removed, more than can be issued.
 const BETWEEN: Duration = Duration::from_millis(50);
-/// How often tokens that ended are looked for.
+/// How often the thread looks for expired tokens.
 const EVERY: Duration = Duration::from_secs(60);
 
 /// Starts the threads.
@@ -69,16 +69,16 @@ pub(in crate::server) fn spawn(
     Ok(vec![follower, admin_events, ended])
 }
 
-/// The removal of tokens that ended.
+/// The removal of expired tokens.
 #[derive(Default)]
 struct TokenRemoval {
-    /// So many more than are kept, when it was last counted.
+    /// Number of tokens beyond the maximum, at the last count.
     beyond: u64,
 }
 
 impl TokenRemoval {
-    /// Removes a batch: those whose days are over, then the oldest of those that are too many. Gives how many; none: there
-    /// is nothing to remove for now.
+    /// Removes a batch: first tokens past their retention, then the oldest of those beyond the maximum. Returns their
+    /// number; none: there is nothing to remove for now.
     fn step(&mut self, tokens: &Tokens, store: &dyn Store) -> Result<usize, RegistryError> {
         let now = now();
         let removed = store.remove_ended_tokens(now - i64::from(tokens.keep_ended_days) * 86_400, BATCH)?;

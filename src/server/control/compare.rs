@@ -1,6 +1,6 @@
-//! The registry is recomputed from the exchange log and compared with its file: at every start, and again whenever anybody has
-//! written to the file, on a thread of its own, at a bounded rate. A difference is an alarm that stays until there is none any
-//! more.
+//! Recomputes the registry from the exchange log and compares it with its file: at every start, and again whenever
+//! anybody has written to the file, on a separate thread, at a bounded rate. A difference is an alarm until it is
+//! resolved.
 
 use super::state_files;
 use crate::audit::replay::{CompareError, RegistryDifference, Replay};
@@ -17,14 +17,15 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
-/// Wait after each bundle of 256 entries: 250,000 entries a second at most, so that ten million take some 40 s and a tenth
-/// of a core.
+/// Wait after each bundle of 256 entries: at most 250,000 entries a second, so that ten million take about 40 s and a
+/// tenth of a core.
 const BETWEEN: Duration = Duration::from_millis(1);
-/// How long a change may be on its way from the file into the log.
+/// How long a change may take from the file into the log.
 const PAUSE: Duration = Duration::from_secs(1);
-/// How often it is looked whether anybody has written to the file, and how long it rests after a comparison at least.
+/// How often the thread checks whether anybody has written to the file, and the minimum pause after a comparison.
 const EVERY: Duration = Duration::from_secs(5);
-/// It rests for so many times as long as a comparison took: a fifth of a core at most, however large the registry is.
+/// The pause after a comparison, as a multiple of its duration: at most a fifth of a core, however large the registry
+/// is.
 const REST: u32 = 4;
 
 /// Starts the thread.
@@ -39,7 +40,7 @@ pub(in crate::server) fn spawn(
         let registry = registry_path(&data);
         let fresh = || Replay::with_key(key.clone());
         let mut replay = fresh();
-        // What the file looked like when nothing differed.
+        // The mark of the file when nothing differed.
         let mut alike: Option<FileMark> = None;
         loop {
             // Taken before the comparison: what is written meanwhile is compared once more.
@@ -55,7 +56,7 @@ pub(in crate::server) fn spawn(
                     }
                     Err(error) => {
                         fail(&shared, &error);
-                        // What was taken in may be of a log that moved on meanwhile.
+                        // The log may have moved on while it was read.
                         replay = fresh();
                     }
                 },
@@ -80,7 +81,7 @@ fn compare(
     shared: &Shared,
     stop: &CancellationToken,
 ) -> Result<Vec<RegistryDifference>, CompareError> {
-    // What is not sealed yet is a small rest, which the comparison takes in: the journal is read once.
+    // The unsealed part is small, and the comparison reads it: the journal is read once.
     replay.advance_sealed(data, |_, _| {
         std::thread::sleep(BETWEEN);
         !stop.is_cancelled()
@@ -88,13 +89,13 @@ fn compare(
     if stop.is_cancelled() {
         return Ok(Vec::new());
     }
-    // The whole log was read: what it tells of other files counts, too.
+    // The complete log was read, so what it records of other files counts, too.
     replay.advance(data, |_, _| true)?;
     state_files::begin(shared, replay.files());
     replay.confirmed_differences(data, &registry_path(data), || std::thread::sleep(PAUSE))
 }
 
-/// Reports differences: which objects and fields, never what stands in them.
+/// Reports differences: objects and fields, never their values.
 fn report(shared: &Shared, found: &[RegistryDifference]) {
     let known = shared.registry_differences.load();
     shared.metrics.registry_differences(found.len());

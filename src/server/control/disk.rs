@@ -5,16 +5,16 @@ use std::collections::VecDeque;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// How often the free space is looked at.
+/// How often the free space is checked.
 const EVERY: Duration = Duration::from_secs(60);
 /// How often the same warning is repeated.
 const REPEAT: Duration = Duration::from_secs(86_400);
 /// Samples that are kept: three days of one each ten minutes.
 const MAX_SAMPLES: usize = 432;
 const APART: Duration = Duration::from_secs(600);
-/// Growth is that of the last hours, or of the last days, whichever fills the disk sooner.
+/// The growth of the last hours, or of the last days, whichever fills the disk sooner.
 const WINDOWS: [Duration; 2] = [Duration::from_secs(6 * 3_600), Duration::from_secs(72 * 3_600)];
-/// The days reported where the disk does not fill: ten years.
+/// The days that are reported if the disk does not fill: ten years.
 const MAX_DAYS: f64 = 3_650.0;
 
 /// Free space over time.
@@ -33,7 +33,7 @@ impl Forecast {
         }
     }
 
-    /// Days until nothing is left; `None` where too little is known.
+    /// Returns the days until the disk is full; `None` if there are too few samples.
     fn days_remaining(&self, now: Instant, free: u64) -> Option<f64> {
         let days = |window: Duration| {
             let (since, before) = self.samples.iter().find(|(at, _)| now.duration_since(*at) <= window)?;
@@ -48,7 +48,7 @@ impl Forecast {
     }
 }
 
-/// What the control plane knows of the disk.
+/// The control plane's state of the disk.
 #[derive(Debug, Default)]
 pub(in crate::server) struct DiskMonitor {
     looked: Option<Instant>,
@@ -57,7 +57,7 @@ pub(in crate::server) struct DiskMonitor {
 }
 
 impl DiskMonitor {
-    /// Looks at the disk of the data folder where it is time to; warns below so many days.
+    /// Checks the disk of the data folder when it is due; warns below this number of days.
     pub(in crate::server) fn look(&mut self, data: &Path, warn_days: u32, shared: &Shared) {
         let now = Instant::now();
         if self.looked.is_some_and(|last| now.duration_since(last) < EVERY) {

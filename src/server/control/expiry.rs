@@ -1,5 +1,5 @@
-//! Certificates and revocation lists that expire soon are reported: in the log once a day, each by its own clock, and as a metric all the
-//! time.
+//! Reports certificates and revocation lists that expire soon: in the log once a day, each by its own clock, and
+//! permanently as a metric.
 
 use crate::identity::tls::TlsAcceptors;
 use crate::pki::{self, Ending};
@@ -10,12 +10,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How often the files are looked at.
+/// How often the files are checked.
 const EVERY: Duration = Duration::from_secs(600);
 /// How often the same warning is repeated.
 const REPEAT: Duration = Duration::from_secs(86_400);
 
-/// When the files were checked, and when which warning was given.
+/// When the files were checked, and when each warning was given.
 #[derive(Default)]
 pub(in crate::server) struct Expiry {
     looked: Option<(Instant, BTreeSet<PathBuf>, Arc<TlsAcceptors>)>,
@@ -23,7 +23,7 @@ pub(in crate::server) struct Expiry {
 }
 
 impl Expiry {
-    /// Looks at the files where it is time to, or where they are others than before. Lists are those in force.
+    /// Checks the files when it is due, or when they have changed. The lists are those in force.
     pub(in crate::server) fn look(&mut self, files: &[PathBuf], gate: &Arc<TlsAcceptors>, shared: &Shared) {
         let at = Instant::now();
         let files: BTreeSet<PathBuf> = files.iter().cloned().collect();
@@ -33,7 +33,8 @@ impl Expiry {
         if self.looked.as_ref().is_some_and(same) {
             return;
         }
-        // A file that is no certificate is a key or a secret; one that cannot be read was told of when it was loaded.
+        // A file without a certificate is a key or a secret; a file that cannot be read was reported when it was
+        // loaded.
         let of_file = |file: &PathBuf| {
             pki::expirations(file).into_iter().map(|ending| (file.clone(), ending)).collect::<Vec<_>>()
         };
@@ -58,7 +59,7 @@ impl Expiry {
         self.looked = Some((at, files, gate.clone()));
     }
 
-    /// What is to be warned of: each that is near its end, once a day.
+    /// Returns the due warnings: one a day for each item near its end.
     fn due<'e>(&mut self, all: &'e [(PathBuf, Ending)], now: i64, at: Instant) -> Vec<&'e (PathBuf, Ending)> {
         let key = |(file, ending): &(PathBuf, Ending)| (file.clone(), format!("{} {}", ending.what, ending.at));
         let near: Vec<_> = all.iter().filter(|(_, ending)| ending.is_near(now)).collect();
@@ -93,7 +94,7 @@ mod tests {
         };
         let (a, b, far) = (ending("a", "CN=a", day), ending("b", "CN=b", day), ending("c", "CN=c", 90 * day));
         assert_eq!(warned(&[a.clone(), far.clone()], 0), ["a"]);
-        // What comes later does not wait for the first one's day to be over.
+        // A later item does not wait until the first one's day is over.
         assert_eq!(warned(&[a.clone(), b.clone(), far.clone()], 1), ["b"]);
         assert!(warned(&[a.clone(), b.clone()], 23).is_empty());
         assert_eq!(warned(&[a.clone(), b.clone()], 24), ["a"]);

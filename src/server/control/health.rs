@@ -1,4 +1,4 @@
-//! Health checks of endpoints, where a source or hub has several.
+//! Health checks of endpoints, for a source or hub with several.
 
 use crate::drivers::reachability::reachable;
 use crate::server::shared::Shared;
@@ -8,7 +8,7 @@ use std::time::Duration;
 /// How often each endpoint is checked.
 const EVERY: Duration = Duration::from_secs(2);
 
-/// Checks them for ever, each on its own, so that one that hangs does not hold up the others.
+/// Checks them for ever, each independently, so that one that hangs does not delay the others.
 pub(in crate::server) async fn check_endpoints(shared: Arc<Shared>) {
     let mut tick = tokio::time::interval(EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

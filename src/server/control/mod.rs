@@ -1,5 +1,5 @@
-//! The control plane: reload, what is followed and looked at, expiry, retention, health, and the services of the gateway's own. It
-//! swaps what the exchanges see; no exchange waits for it.
+//! The control plane: reload, background work, expiry, retention, health, and the gateway's own services. It swaps the
+//! state that exchanges use; no exchange waits for it.
 
 pub(in crate::server) mod admin_events;
 pub(in crate::server) mod background;

@@ -30,7 +30,7 @@ pub(in crate::server) async fn serve(listener: TcpListener, shared: Arc<Shared>)
     };
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
-        // The others wait in the socket's own queue.
+        // Further connections wait in the socket's own queue.
         let Ok(place) = places.clone().acquire_owned().await else { return };
         let (stream, _) = accept(&listener).await;
         let shared = shared.clone();
@@ -78,7 +78,7 @@ fn answer(method: &Method, path: &str, shared: &Shared) -> Response<Full<Bytes>>
     answer
 }
 
-/// Returns whether the gateway can do its work; if not, why, one reason a line.
+/// Returns whether the gateway can do its work; if not, the reasons, one a line.
 fn ready(shared: &Shared) -> (StatusCode, String) {
     let mut faults = shared.readiness.faults();
     if !shared.log.is_writable() {
@@ -119,7 +119,7 @@ fn ready(shared: &Shared) -> (StatusCode, String) {
         }
     };
     match faults.as_slice() {
-        // Told, and no fault yet: it is one when the log cannot be written.
+        // Reported, but no fault yet: it is one when the log cannot be written.
         [] => (
             StatusCode::OK,
             format!("ready\n{late}{unsealed}{detail}{}", shared.event_alarm.load())

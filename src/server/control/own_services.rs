@@ -1,6 +1,6 @@
-//! Health, reflection, administration and audit, beside the exchanges. Health and reflection disclose nobody's data and are not
-//! logged; health is for every certificate of the CA, reflection for registered clients and those who administer. No deadline
-//! of an operation ends these calls, so none is begun before its message is there.
+//! Health, reflection, administration and audit, beside the exchanges. Health and reflection disclose no personal data
+//! and are not logged; health is for every certificate of the CA, reflection for registered clients and staff. No
+//! operation's deadline ends these calls, so a call begins only when its message is there.
 
 use super::reflection::{DescribedFiles, Reflection};
 use crate::access::refusals::{Identity, RefusalKind};
@@ -35,10 +35,10 @@ use tower::{Service, ServiceExt};
 
 type Boxed = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
 
-/// How long a message may take to come, from the call's head, or from the message before it.
+/// How long a message may take to arrive, after the call's headers, or after the previous message.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The gateway's own services, beside those of the contracts. Each is listed, so each is described.
+/// The gateway's own services, beside those of the contracts. Each one in this list is described by reflection.
 const OWN: [&str; 5] = [
     "grpc.health.v1.Health",
     "grpc.reflection.v1.ServerReflection",
@@ -57,7 +57,7 @@ pub struct OwnServices {
 }
 
 impl OwnServices {
-    /// The services for a set of contracts; `None` where its files cannot be described (they have been compiled, so
+    /// Makes the services for a set of contracts; `None` if its files cannot be described (they have been compiled, so
     /// they can).
     pub fn new(health: &HealthReporter, admin: Admin, audit: Audit, contracts: &ContractSet) -> Option<Self> {
         let services = OWN.iter().map(|name| (*name).to_owned()).chain(contracts.services());
@@ -81,7 +81,7 @@ impl OwnServices {
         })
     }
 
-    /// Serves one call of a service, which has this place among them.
+    /// Serves one call of a service, with its permit.
     pub(in crate::server) async fn serve(
         &self,
         shared: &Arc<Shared>,
@@ -102,7 +102,7 @@ impl OwnServices {
         }
     }
 
-    /// Who calls is looked at first: nobody sends a message who may not.
+    /// Authorizes the caller first: a caller without the right sends no message.
     async fn begin(
         &self,
         right: &ServiceAuthorization,
@@ -125,7 +125,7 @@ impl OwnServices {
             one_message => complete(body, one_message.max_message()).await?,
         };
         if service == OwnService::Reflection {
-            // Older clients (grpcio-reflection among them) ask for v1alpha, whose messages are the same.
+            // Older clients (grpcio-reflection among them) use v1alpha, which has the same messages.
             head.uri = reflection_path(head.uri);
         }
         head.extensions.insert(right.peer.clone());
@@ -139,7 +139,7 @@ impl OwnServices {
     }
 }
 
-/// A path of either version of reflection as one of the newer.
+/// Maps a path of either version of reflection to the newer version.
 fn reflection_path(uri: Uri) -> Uri {
     match uri.path() {
         "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo" => {
@@ -149,7 +149,7 @@ fn reflection_path(uri: Uri) -> Uri {
     }
 }
 
-/// Who may call what.
+/// The roles that each method requires.
 struct MethodRoles {
     admin: Admin,
     audit: Audit,
@@ -166,21 +166,21 @@ impl MethodRoles {
     }
 }
 
-/// By which right a call is answered, which may be taken away, or end, while it goes on.
+/// The right by which a call is served; it may be revoked, or expire, during the call.
 struct ServiceAuthorization {
     shared: Arc<Shared>,
     peer: Arc<Peer>,
     changes: watch::Receiver<()>,
     needs: RequiredRight,
-    /// As long as it is answered.
+    /// Held until the response has ended.
     _call: OwnCallPermit,
 }
 
-/// What it takes, beside a certificate of the CA.
+/// The required right, beside a certificate of the CA.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum RequiredRight {
     Nothing,
-    /// A registered client, or somebody who administers.
+    /// A registered client, or a member of staff.
     Identity,
     /// The role. Receipts, which clients get too, are no stream.
     Auditor,
@@ -220,7 +220,7 @@ impl ServiceAuthorization {
         }
     }
 
-    /// Waits until it holds no more.
+    /// Waits until the right no longer holds.
     async fn revoked(&mut self) -> Refusal {
         loop {
             tokio::select! {
@@ -235,7 +235,7 @@ impl ServiceAuthorization {
         }
     }
 
-    /// An entry of a stream that ended so.
+    /// Writes an entry for a stream that ended in this way.
     fn note(&self, refusal: &Refusal) {
         let entry = Entry {
             certificate: self.peer.certificate.thumbprint.0.to_vec(),
@@ -251,7 +251,7 @@ impl ServiceAuthorization {
     }
 }
 
-/// A response, as long as its right lasts and the gateway does not end.
+/// Returns a response that ends when its right ends or the gateway ends.
 fn until_the_end(right: ServiceAuthorization, body: Body) -> Body {
     if body.is_end_stream() {
         return body;
@@ -275,7 +275,7 @@ fn until_the_end(right: ServiceAuthorization, body: Body) -> Body {
     Body::new(StreamBody::new(frames))
 }
 
-/// A request of one message of at most `limit` bytes.
+/// Reads a request of one message of at most `limit` bytes.
 async fn complete(body: Incoming, limit: usize) -> Result<Body, Refusal> {
     match tokio::time::timeout(MESSAGE_TIMEOUT, Limited::new(body, HEADER + limit).collect()).await {
         Ok(Ok(body)) => Ok(Body::new(Full::new(body.to_bytes()))),
@@ -291,7 +291,7 @@ fn too_slow() -> Refusal {
     Refusal::with(Reason::RequestTimeout, format!("longest wait: {MESSAGE_TIMEOUT:?}"))
 }
 
-/// A stream of messages, over when the next one does not come in time.
+/// Returns a stream of messages that ends if the next one does not arrive in time.
 fn in_time(body: Incoming) -> Body {
     let frames = stream::unfold(Some(BodyStream::new(body)), |body| async {
         let mut body = body?;
@@ -299,7 +299,7 @@ fn in_time(body: Incoming) -> Body {
             Ok(None) => None,
             Ok(Some(Ok(frame))) => Some((Ok(frame), Some(body))),
             Ok(Some(Err(_))) => Some((Err(Refusal::from(Reason::Cancelled).to_status("")), None)),
-            // Nothing more is asked for.
+            // The rest is not read.
             Err(_) => None,
         }
     });

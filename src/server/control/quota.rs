@@ -1,4 +1,5 @@
-//! Quotas over a restart, however the gateway ended: what was saved, and the calls since in the exchange log.
+//! Restores quotas after a restart, however the gateway ended: from what was saved, and from the calls since then in
+//! the exchange log.
 
 use crate::exchange_log::reader::LogReader;
 use crate::exchange_log::{Entry, ExchangeLog, Kind, clock};
@@ -10,16 +11,18 @@ use crate::time_zone::day;
 use std::collections::HashMap;
 use std::path::Path;
 
-/// How far the clock may have been set back between two entries: so much of the log is read again.
+/// How far the clock may have been set back between two entries: this much of the log is read again.
 const MARGIN_US: i64 = 10_000_000;
 
 /// The event by which an operator states that the clock was ahead when earlier entries were written, and is right now.
 const CLOCK_EVENT: &str = "clock.correct";
-/// So many of the newest entries are looked at for the latest time: those of calls side by side are not in its order.
+/// Number of the newest entries that are searched for the latest time: entries of concurrent calls are not in the order
+/// of their times.
 const NEWEST: usize = 256;
 
-/// Has the time go on from the log's newest entry, so that a clock that was set back while the gateway was down gives no ended right back.
-/// Where an operator states that the clock was ahead before, that is an entry, and the clock is used as it is.
+/// Continues the time from the log's newest entry, so that a clock that was set back while the gateway was down
+/// restores no expired right. If an operator states that the clock was ahead before, that becomes an entry, and the
+/// clock is used as it is.
 pub(in crate::server) fn go_on_in_time(
     log: &ExchangeLog,
     data: &Path,
@@ -49,7 +52,7 @@ pub(in crate::server) fn go_on_in_time(
     Ok(())
 }
 
-/// Brings the limits to where they were. Days to come, of a clock that was ahead, are today's.
+/// Restores the limits. Future days, of a clock that was ahead, count as today.
 pub(in crate::server) fn restore(shared: &Shared, usage: &UsageStore, data: &Path) -> Result<(), StartError> {
     let kept = usage.load()?;
     let at_most_today = |one: DayUsage| DayUsage { day: one.day.min(day(now())), ..one };
@@ -62,7 +65,7 @@ pub(in crate::server) fn restore(shared: &Shared, usage: &UsageStore, data: &Pat
             return false;
         }
         if found.entry.kind == Kind::Exchange as i32 && !grant.is_empty() {
-            // The day is that of its arrival.
+            // The day of its arrival counts.
             let arrived = time_us.saturating_sub_unsigned(total_us) / 1_000_000;
             let last = since.entry(grant).or_default();
             *last = (*last).max((day(arrived).min(today), grant_call));

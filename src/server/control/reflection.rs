@@ -1,6 +1,6 @@
-//! Server reflection (https://github.com/grpc/grpc/blob/master/doc/server-reflection.md): what the gateway serves, as files that
-//! were compiled, byte for byte. What is asked for and not there is answered as such, and the stream goes on: clients look for
-//! what may be missing.
+//! Server reflection (https://github.com/grpc/grpc/blob/master/doc/server-reflection.md): describes what the gateway
+//! serves, as compiled files, byte for byte. A request for something that does not exist gets an error response, and
+//! the stream continues: clients look for what may be missing.
 
 use crate::server::own_calls::OwnService;
 use crate::status::{Reason, Refusal};
@@ -29,13 +29,13 @@ struct EncodedFiles {
     files: Vec<Vec<u8>>,
 }
 
-/// Files, and what is declared in each.
+/// Files, and their declarations.
 #[derive(Debug, Default)]
 pub(in crate::server) struct DescribedFiles {
     services: BTreeSet<String>,
     by_name: HashMap<String, Arc<[u8]>>,
     by_symbol: HashMap<String, Arc<[u8]>>,
-    /// By the message that is extended, and the field's number.
+    /// By the extended message, and the field's number.
     by_extension: HashMap<String, BTreeMap<i32, Arc<[u8]>>>,
 }
 
@@ -50,12 +50,12 @@ impl DescribedFiles {
         DescribedFiles { services: services.into_iter().collect(), ..DescribedFiles::default() }
     }
 
-    /// With the files of an encoded `FileDescriptorSet`; `None` where that is none.
+    /// Adds the files of an encoded `FileDescriptorSet`; `None` if it is not one.
     pub(in crate::server) fn set(self, encoded: &[u8]) -> Option<Self> {
         EncodedFiles::decode(encoded).ok()?.files.into_iter().try_fold(self, Self::file)
     }
 
-    /// With an encoded file; `None` where that is none. A file of a name that is there already is left out.
+    /// Adds an encoded file; `None` if it is not one. A file with a known name is skipped.
     pub(in crate::server) fn file(mut self, encoded: Vec<u8>) -> Option<Self> {
         let file = FileDescriptorProto::decode(encoded.as_slice()).ok()?;
         let encoded: Arc<[u8]> = encoded.into();
@@ -147,7 +147,7 @@ fn error(code: Code, message: &str) -> MessageResponse {
 pub(in crate::server) struct Reflection(Arc<DescribedFiles>);
 
 impl Reflection {
-    /// A server of what is described; its requests are bounded as their service's are.
+    /// Returns the server for these descriptions; its requests are bounded as its service's.
     pub(in crate::server) fn server(described: DescribedFiles) -> ServerReflectionServer<Self> {
         let server = ServerReflectionServer::new(Reflection(Arc::new(described)));
         server.max_decoding_message_size(OwnService::Reflection.max_message())
@@ -170,7 +170,7 @@ impl ServerReflection for Reflection {
             }
             Ok(described.answer(request?))
         });
-        // Whatever is an error ends the stream.
+        // Any error ends the stream.
         let until_error = stream::unfold(Some(answers.boxed()), |answers| async {
             let mut answers = answers?;
             let next = answers.next().await?;

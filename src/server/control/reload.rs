@@ -1,5 +1,5 @@
-//! The control plane: watches the registry and the configuration's files, and swaps what the workers see. Whatever is
-//! wrong is told, and what runs stays.
+//! The control plane: watches the registry and the configuration's files, and swaps the state that the workers use. It
+//! reports every fault and then keeps the state that is in force.
 
 use super::disk::DiskMonitor;
 use super::expiry::Expiry;
@@ -27,13 +27,13 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic_health::server::HealthReporter;
 
-/// How often the registry is asked for its revision, and certificates and revocation lists are looked at: what is withdrawn or
-/// revoked is gone within a second.
+/// How often the registry's revision, certificates and revocation lists are checked: a withdrawal or revocation takes
+/// effect within a second.
 pub(in crate::server) const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// Every how-manieth time the other files are looked at: there may be thousands.
+/// The other files are checked only each time after this number of checks: there may be thousands.
 const ALL_FILES: u64 = 5;
-/// Every how-manieth time files of TLS that were not taken are tried again: what was wrong may have been a right to read, or
-/// the time.
+/// Rejected TLS files are tried again after this number of checks: the fault may have been a missing read permission,
+/// or the time.
 const TRY_AGAIN: u64 = 25;
 
 /// Reloads what can change while the gateway runs.
@@ -49,7 +49,7 @@ pub(in crate::server) struct Reloader {
     pub admin: Admin,
     pub audit: Audit,
     pub contracts: Arc<ArcSwap<ContractSet>>,
-    /// What the files looked like when they were last taken.
+    /// State of the files when they were last loaded.
     pub files: Mutex<Stamp>,
     /// Held while anything is reloaded: one load at a time.
     pub loading: Mutex<()>,
@@ -66,24 +66,24 @@ pub(in crate::server) struct ReloadBackoff {
 const MAX_PAUSE: Duration = Duration::from_secs(30);
 
 impl ReloadBackoff {
-    /// Whether it is not over yet.
+    /// Returns whether it is not over yet.
     fn lasts(&self) -> bool {
         self.until.is_some_and(|until| Instant::now() < until)
     }
 
-    /// Begins anew, twice as long.
+    /// Begins again, with twice the length.
     fn grow(&mut self) {
         self.length = (2 * self.length).clamp(LOOK_EVERY, MAX_PAUSE);
         self.until = Some(Instant::now() + self.length);
     }
 }
 
-/// What the files looked like: path, size, time of change.
+/// State of the files: path, size, modification time.
 pub(in crate::server) type Stamp = BTreeMap<PathBuf, (u64, Option<SystemTime>)>;
 
 impl Reloader {
-    /// Reads contracts, connections and certificates again. What callers are let in by does not wait for the rest to be in
-    /// order: a revocation counts even while the entry of a source is wrong.
+    /// Reloads contracts, connections and certificates. The material for TLS does not wait for the rest to be valid: a
+    /// revocation takes effect even while a source's entry is wrong.
     pub(in crate::server) fn reload(&self) -> Result<(), StartError> {
         let _alone = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
         // Taken before the files are read: a change in the meantime is read once more, what is read now is not.
@@ -107,19 +107,19 @@ impl Reloader {
         let served = Arc::new(served);
         self.shared.serve(served.clone());
         self.served.send_replace(served);
-        // Calls under way look whether their contracts still allow what they disclose.
+        // Calls in flight check whether their contracts still allow what they disclose.
         self.shared.registry_changed.send_replace(());
         tracing::info!("contracts and connections were loaded anew");
         Ok(())
     }
 
-    /// Reads what callers are let in by: connections to sources are kept when only a revocation list is new.
+    /// Reloads only the material for TLS: connections to sources are kept if only a revocation list is new.
     fn reload_tls(&self) -> Result<(), StartError> {
         let _alone = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
         self.load_tls()
     }
 
-    /// What cannot be read does not take the place of what was loaded last, and readiness says so.
+    /// If something cannot be read, what was loaded last stays in force, and readiness reports the fault.
     fn load_tls(&self) -> Result<(), StartError> {
         let before = self.gate.borrow().clone();
         match before.reload(&self.config.tls) {
@@ -138,7 +138,7 @@ impl Reloader {
         }
     }
 
-    /// Says what of TLS cannot work, as it is in force now, and notes its lists for the next start.
+    /// Reports what does not work of the TLS material in force, and records its lists for the next start.
     fn check_tls_state(&self) {
         let gate = self.gate.borrow().clone();
         let kept = state_files::keep(&self.shared, &gate.trust);
@@ -147,9 +147,9 @@ impl Reloader {
         self.shared.readiness.set(Component::Tls, faults);
     }
 
-    /// Takes over what changed in the registry. Where that cannot be followed, all of it is read anew: one row that nobody
-    /// understands must not keep a revocation from coming into force. What fails then is said by readiness, and tried again
-    /// after a pause that grows: reading everything takes a while.
+    /// Applies the changes of the registry. If they cannot be followed, it reads the whole registry: one row that
+    /// cannot be understood must not keep a revocation from taking effect. If that fails, too, readiness reports it,
+    /// and it is retried after a growing pause, since reading everything takes a while.
     pub(in crate::server) fn follow_registry(&self, pause: &mut ReloadBackoff) {
         let known = self.shared.registry.load();
         let next = match known.follow(self.store.as_ref()) {
@@ -177,7 +177,7 @@ impl Reloader {
         self.shared.readiness.set(Component::Registry, fault.into_iter().collect());
     }
 
-    /// Ends changes that nobody approved in time.
+    /// Ends pending changes that nobody approved in time.
     fn end_pending(&self) {
         if let Err(error) = self.store.end_pending_changes() {
             tracing::error!(%error, "changes whose time is over are still listed; nobody can approve them");
@@ -188,9 +188,9 @@ impl Reloader {
         }
     }
 
-    /// Keeps what was used of rates and quotas, for the next start.
+    /// Saves the use of rates and quotas for the next start.
     fn keep_usage(&self) {
-        // Taken before the counts are: what is counted after it may be in them, what was counted before it is.
+        // Taken before the counts are read: calls counted after it may be in them, calls counted before it are.
         let until_us = crate::exchange_log::clock::now_us();
         let changed = self.shared.limits.changed();
         if let Err(error) = self.usage.save(&changed, until_us) {
@@ -204,7 +204,7 @@ impl Reloader {
         }
     }
 
-    /// Which of the files are others than before.
+    /// Returns which of the files have changed.
     fn changed_files(&self, all: bool) -> Option<ReloadScope> {
         let mut known = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         let served = self.served.borrow().clone();
@@ -213,7 +213,7 @@ impl Reloader {
         for file in self.config.tls.files() {
             let changed = note(&file, &mut known);
             at_the_gate |= changed;
-            // The gateway may show sources the certificate that it shows callers.
+            // The gateway may use the same certificate towards sources and callers.
             behind |= changed && named.contains(&file);
         }
         if all {
@@ -228,7 +228,7 @@ impl Reloader {
         }
     }
 
-    /// Every file that may hold certificates.
+    /// Returns every file that may hold certificates.
     fn certificates(&self) -> Vec<PathBuf> {
         let mut files = self.config.tls.files();
         files.extend(self.served.borrow().catalogue.files.iter().cloned());
@@ -241,18 +241,18 @@ impl Reloader {
         }
     }
 
-    /// Loads on a thread of its own: a revocation list may have hundreds of thousands of entries, and neither calls nor the
-    /// registry wait for it.
+    /// Loads on a separate thread: a revocation list may have hundreds of thousands of entries, and neither calls nor
+    /// the registry wait for it.
     fn load_in_background(self: &Arc<Self>, load: ReloadScope) {
         let reloader = self.clone();
         tokio::task::spawn_blocking(move || reloader.reload_or_report(load));
     }
 }
 
-/// What is reloaded.
+/// The scope of a reload.
 type ReloadScope = fn(&Reloader) -> Result<(), StartError>;
 
-/// Looks at every file that a reload would read.
+/// Stamps every file that a reload would read.
 pub(in crate::server) fn stamp(config: &Config, named: &[PathBuf]) -> Stamp {
     let mut found = Stamp::new();
     let folders = [Some(&config.hubs_dir), Some(&config.sources_dir), config.contracts_dir.as_ref()];
@@ -266,7 +266,7 @@ pub(in crate::server) fn stamp(config: &Config, named: &[PathBuf]) -> Stamp {
     found
 }
 
-/// Notes what a file looks like; true where that is something new.
+/// Adds a file's state; returns true if it is new.
 fn note(path: &Path, found: &mut Stamp) -> bool {
     match std::fs::metadata(path).map(|data| (data.len(), data.modified().ok())) {
         Ok(seen) => found.insert(path.to_owned(), seen) != Some(seen),
@@ -274,7 +274,7 @@ fn note(path: &Path, found: &mut Stamp) -> bool {
     }
 }
 
-/// Contracts stand a few folders deep (`ndxp/population/v1`).
+/// Contracts are a few folders deep (`ndxp/population/v1`).
 fn walk(folder: &Path, depth: usize, found: &mut Stamp) {
     let Ok(entries) = std::fs::read_dir(folder) else { return };
     for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
@@ -286,7 +286,7 @@ fn walk(folder: &Path, depth: usize, found: &mut Stamp) {
     }
 }
 
-/// Fetches the revocation lists of a URL again and again, and has them loaded.
+/// Fetches the revocation lists of a URL repeatedly, and triggers their load.
 async fn follow_lists(mut fetcher: CrlFetcher, reloader: Arc<Reloader>) {
     let mut tick = tokio::time::interval(fetcher.every());
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -301,7 +301,7 @@ async fn follow_lists(mut fetcher: CrlFetcher, reloader: Arc<Reloader>) {
         }
         match taken {
             Ok(()) => reported = None,
-            // Once for each kind of trouble, not twice a second.
+            // Once for each kind of failure, not twice a second.
             Err(error) if reported.as_ref() == Some(&error) => {}
             Err(error) => {
                 tracing::warn!(%error, "the list from before stays in force");
@@ -348,7 +348,7 @@ pub(in crate::server) fn spawn(
                         Some(load) => reloader.load_in_background(load),
                         None if turn % TRY_AGAIN == 0 && reloader.shared.readiness.is_at_fault(Component::TlsFiles) => {
                             let again = reloader.clone();
-                            // It is told once for each kind of trouble.
+                            // Reported once for each kind of failure.
                             tokio::task::spawn_blocking(move || again.reload_tls());
                         }
                         None => {}

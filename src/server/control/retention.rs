@@ -1,4 +1,5 @@
-//! Retention by policy: once a day by default, what is older than `log.keep_days` is archived, named in the log, and pruned.
+//! Retention by policy: once a day by default, entries older than `log.keep_days` are archived, named in the log, and
+//! pruned.
 
 use crate::audit::AuditError;
 use crate::audit::retention::{archive, is_logged, is_restated, plan, prune, restate};
@@ -16,13 +17,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
-/// The first time a while after the start, so that a gateway that is started again and again does not look each time.
+/// The first run some time after the start, so that a gateway that restarts repeatedly does not run it each time.
 const FIRST: Duration = Duration::from_secs(600);
-/// Longest wait until what was restated is in the log: 2,000 records a second are.
+/// Longest wait until restated records are in the log, which takes 2,000 records a second.
 const RESTATED_WITHIN: Duration = Duration::from_secs(600);
 const DAY_US: i64 = 86_400_000_000;
 
-/// The thread that does it, where the configuration wants it.
+/// Starts the thread, if the configuration enables it.
 pub(in crate::server) fn spawn(
     config: &Config,
     shared: &Arc<Shared>,
@@ -48,7 +49,7 @@ pub(in crate::server) fn spawn(
     thread::spawn("retention", run).map(Some)
 }
 
-/// Archives and prunes what is old enough, and returns how many entries.
+/// Archives and prunes entries that are old enough, and returns their number.
 async fn keep(
     (data, vault): (&Path, &Vault),
     folder: &Path,

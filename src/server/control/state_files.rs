@@ -1,6 +1,6 @@
-//! Files of the gateway's own that no other entry would tell of: which revocation lists are in force, lists that were fetched, and the
-//! marks of pseudonym keys. The log tells what each holds (`log.file`), so that an older one that is put back is noticed: at a start,
-//! before anything is written over it, and by `audit verify`.
+//! Files of the gateway's own that no other entry covers: which revocation lists are in force, fetched lists, and the
+//! marks of pseudonym keys. The log records what each holds (`log.file`), so that an older file that is put back is
+//! noticed: at a start, before anything is written over it, and by `audit verify`.
 
 use crate::audit::logged_files::{FileVersion, LoggedFiles, object};
 use crate::exchange_log::file_events::FILE_EVENT;
@@ -13,14 +13,14 @@ use std::sync::PoisonError;
 /// The record of the revocation lists that were in force, in the data folder.
 const REVOCATION: &str = "state/revocation.json";
 
-/// Takes what the log told when it was read first; from then on the entries that this process writes are added.
+/// Takes what the first read of the log found; from then on the entries that this process writes are added.
 pub(in crate::server) fn begin(shared: &Shared, files: &LoggedFiles) {
     let mut known = shared.state_files.lock().unwrap_or_else(PoisonError::into_inner);
     known.get_or_insert_with(|| files.clone());
 }
 
-/// Compares the record of revocation lists with the log, once; then notes what is in force, and has the log tell of every file that
-/// holds something new. Nothing is done before the log was read. Gives what went wrong.
+/// Compares the record of revocation lists with the log, once. Then it records what is in force, and logs every file
+/// with new content. It does nothing before the log was read. Returns the faults.
 pub(in crate::server) fn keep(shared: &Shared, trust: &Trust) -> Vec<String> {
     let mut known = shared.state_files.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(known) = known.as_mut() else { return Vec::new() };
@@ -40,7 +40,8 @@ pub(in crate::server) fn keep(shared: &Shared, trust: &Trust) -> Vec<String> {
     let folder = pseudonym::folder(&shared.data);
     for (period, digest) in pseudonym::marks(&folder).unwrap_or_default() {
         let file = Path::new("keys/pseudonyms").join(format!("{period}.made"));
-        // A mark that is not the one that the log tells of is stated by whoever made the key alone: any other was put there.
+        // A mark that differs from the log's may be recorded only by the process that made the key: any other was put
+        // there.
         let is_new = file.to_str().is_some_and(|file| known.last(file).is_none());
         if is_new || shared.pseudonyms.made(&period) {
             faults.extend(state(shared, known, &file, &digest));
@@ -49,7 +50,7 @@ pub(in crate::server) fn keep(shared: &Shared, trust: &Trust) -> Vec<String> {
     faults
 }
 
-/// Has the log tell what a file holds, where its last word is another; gives what went wrong.
+/// Logs a file's content if the log's last record differs; returns the fault, if any.
 fn state(shared: &Shared, known: &mut LoggedFiles, file: &Path, digest: &str) -> Option<String> {
     let file = file.to_str()?;
     if known.last(file) == Some(digest) {

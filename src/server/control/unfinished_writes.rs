@@ -1,5 +1,5 @@
-//! Writes that were in flight when an earlier process ended: their intents have no end in the log, which would leave their outcome open.
-//! Each gets an entry that its outcome is not known.
+//! Writes that were in flight when an earlier process ended: their intents have no end in the log, so their outcome
+//! would stay open. Each gets an entry that its outcome is not known.
 
 use crate::audit::scan;
 use crate::exchange_log::reader::LogReader;
@@ -17,7 +17,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// How long it is waited where the log cannot be read or written.
+/// Retry delay if the log cannot be read or written.
 const AGAIN: Duration = Duration::from_secs(5);
 
 /// Starts the thread that ends them; `until`: entries of earlier processes.
@@ -58,7 +58,7 @@ async fn end_all(
     scan::keep_intents_ended(data, key, until)
 }
 
-/// The end of a write whose gateway ended before it.
+/// The end of a write that its gateway did not outlive.
 fn outcome_unknown(intent: &Entry) -> Entry {
     let reason = Reason::WriteOutcomeUnknown;
     Entry {
@@ -72,9 +72,10 @@ fn outcome_unknown(intent: &Entry) -> Entry {
     }
 }
 
-/// The intents among the entries `from..until` that have no end there, oldest first; `None` where `go_on` said no.
+/// Returns the intents among the entries `from..until` that have no end there, oldest first; `None` if `go_on` returned
+/// false.
 fn unended(data: &Path, from: u64, until: u64, go_on: impl Fn() -> bool) -> Result<Option<Vec<Entry>>, LogError> {
-    // No more at once than calls were under way.
+    // At most as many at once as there were calls in flight.
     let mut open: HashMap<Vec<u8>, (u64, Entry)> = HashMap::new();
     let mut take = |index: u64, bytes: &[u8]| {
         let Some(entry) = Entry::from_bytes(bytes).filter(|_| (from..until).contains(&index)) else { return };
@@ -89,7 +90,7 @@ fn unended(data: &Path, from: u64, until: u64, go_on: impl Fn() -> bool) -> Resu
         if !go_on() {
             return Ok(None);
         }
-        // What is pruned ended long ago.
+        // A pruned write ended long ago.
         let entries = reader.bundle(bundle)?.unwrap_or_default();
         (bundle * TILE as u64..).zip(&entries).for_each(|(index, bytes)| take(index, bytes));
     }
@@ -128,7 +129,7 @@ mod tests {
         append(Kind::Intent, 3);
         append(Kind::Exchange, 3);
         let until = append(Kind::Intent, 4) + 1;
-        // Of the process that looks.
+        // An intent of the present process.
         append(Kind::Intent, 5);
         let found = |from| {
             let found = unended(folder.path(), from, until, || true).unwrap().unwrap();

@@ -1,4 +1,4 @@
-//! One attempt at an endpoint of a source, and what becomes of it when its caller leaves.
+//! One attempt at an endpoint of a source, and what happens to it when its caller leaves.
 
 use crate::contract::Binding;
 use crate::deadline::{Deadline, DeadlineOwner};
@@ -12,21 +12,21 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 
-/// The share of an operation's own time that a call may wait for a stream and still leave the source its time: one twentieth, as on the
-/// way of a deadline (`deadline.rs`).
+/// The share of an operation's own time that a call may wait for a stream and still leave the source its time: one
+/// twentieth, as in the propagation of a deadline (`deadline.rs`).
 const WAIT_SHARE: u32 = 20;
 
 /// A request that is on its way to an endpoint.
 pub(in crate::server) struct Attempt {
     request: BoxFuture<'static, Result<SourceResponse, SourceError>>,
-    /// Until it has ended.
+    /// `None` once it has ended.
     picked: Option<EndpointCall>,
-    /// Whether its request comes at its caller's pace.
+    /// Whether its request arrives at its caller's pace.
     paced: bool,
     began: Instant,
     /// The deadline that was sent to the source.
     until: Option<Deadline>,
-    /// Of a gRPC source, where it may have to wait for a stream.
+    /// Of a gRPC source, if it may have to wait for a stream.
     stream_wait: Option<Arc<StreamWait>>,
 }
 
@@ -54,7 +54,7 @@ impl AttemptEvidence {
 }
 
 impl Attempt {
-    /// Begins with a call at one endpoint of a way.
+    /// Begins an attempt at one endpoint of an upstream.
     pub(in crate::server) fn new(upstream: &Upstream, picked: EndpointCall, mut call: Call, paced: bool) -> Self {
         if let Binding::Grpc(_) = call.operation.binding {
             call.stream_wait = Some(Arc::default());
@@ -64,7 +64,8 @@ impl Attempt {
         Attempt { request, picked: Some(picked), paced, began: Instant::now(), until, stream_wait }
     }
 
-    /// Waits for its end, and reports it to the endpoint. After a deadline of the caller's it has not ended, and may be waited for again.
+    /// Waits for its end, and reports it to the endpoint. After a deadline of the caller's it has not ended, and may be
+    /// awaited again.
     pub(in crate::server) async fn ended(&mut self, deadline: Deadline) -> Result<SourceResponse, SourceError> {
         let result = match deadline.bound(&mut self.request).await {
             Err(DeadlineOwner::Caller) => return Err(CallerFault::Deadline.into()),
@@ -85,7 +86,7 @@ impl Attempt {
         AttemptEvidence::of(result, ended.saturating_duration_since(self.began).saturating_sub(waited), self.paced)
     }
 
-    /// Why there is no response when the operation's own time is over.
+    /// Returns the reason that there is no response when the operation's own time is over.
     fn not_in_time(&self, deadline: Deadline) -> SourceError {
         let whole = deadline.at.saturating_duration_since(self.began);
         match &self.stream_wait {
@@ -95,8 +96,8 @@ impl Attempt {
         }
     }
 
-    /// Whether the failure may be due to the caller's deadline: a source that knows it ends the call too, and so do intermediaries, each a
-    /// little sooner than the next.
+    /// Returns whether the caller's deadline may have caused the failure: a source that knows the deadline ends the
+    /// call too, and so do intermediaries, each a little sooner than the next.
     fn is_by_deadline(&self, error: &SourceError, deadline: Deadline) -> bool {
         let hurried = |one: Deadline| one.owner == DeadlineOwner::Caller;
         hurried(deadline)
@@ -110,14 +111,14 @@ impl Attempt {
     }
 }
 
-/// A call on its way to its source, with its permit. Where the caller leaves it and the guard wants to know whether the source
-/// answers, it goes on until the operation's own time is over; else it ends.
+/// A call on its way to its source, with its permit. If its caller leaves and the guard needs to know whether the
+/// source responds, it continues until the operation's own time is over; otherwise it ends.
 pub(in crate::server) struct InFlight {
     /// `None` once it continues in the background.
     permit: Option<Permit>,
-    /// The hub that it goes through, where that has a breaker.
+    /// The hub that it goes through, if that has a breaker.
     pub hub: Option<HubCall>,
-    /// Under way, or ended.
+    /// In flight, or ended.
     pub first: Option<Attempt>,
     /// Until when it may continue.
     until: Option<Deadline>,
@@ -125,7 +126,7 @@ pub(in crate::server) struct InFlight {
 }
 
 impl InFlight {
-    /// A call that is dispatched now; `whole`: when the operation's own time is over.
+    /// Makes a call that is dispatched now; `whole`: when the operation's own time is over.
     pub(in crate::server) fn new(permit: Permit, whole: Deadline) -> Self {
         let paced = permit.is_paced();
         InFlight { permit: Some(permit), hub: None, first: None, until: (!paced).then_some(whole), paced }
@@ -136,7 +137,7 @@ impl InFlight {
         self.permit.as_mut()
     }
 
-    /// An attempt begins at an endpoint of a way.
+    /// Begins an attempt at an endpoint of an upstream.
     pub(in crate::server) fn begins(&mut self, upstream: &Upstream, picked: EndpointCall, call: Call) -> &mut Attempt {
         let attempt = Attempt::new(upstream, picked, call, self.paced);
         self.first.insert(attempt)
@@ -152,14 +153,14 @@ impl InFlight {
         first.map_or(AttemptEvidence::of(result, Duration::ZERO, self.paced), |first| first.seen(result, ended))
     }
 
-    /// Returns the operation's own deadline, where the source is to have it whatever the caller's is.
+    /// Returns the operation's own deadline, if the source gets it whatever the caller's is.
     pub(in crate::server) fn whole(&mut self) -> Option<Deadline> {
         let until = self.until?;
         let by_hub = self.hub.as_ref().is_some_and(HubCall::probes);
         (by_hub || self.permit.as_mut().is_some_and(Permit::survives_caller)).then_some(until)
     }
 
-    /// Goes on with the call that its caller left.
+    /// Continues a call that its caller left.
     async fn go_on(mut attempt: Attempt, mut permit: Permit, hub: Option<HubCall>, until: Deadline) {
         let result = attempt.ended(until).await;
         let ended = Instant::now();

@@ -1,6 +1,7 @@
-//! Whether an admitted call may continue: a right that is withdrawn, changed or expired ends calls and streams in flight. So does a
-//! contract that was changed and no longer allows what the call discloses: a call keeps to the contract with which it began, but to nothing
-//! that the present one withholds. Expiry is one timer, for the right that ends first; a call that is over before that has none.
+//! Checks whether an admitted call may continue: a right that is revoked, changed or expired ends calls and streams in
+//! flight. So does a changed contract that no longer allows what the call discloses: a call keeps the contract with
+//! which it began, but discloses nothing that the present contract withholds. Expiry is one timer, for the right that
+//! ends first; a call that is over before that has none.
 
 use crate::access::{self, token::VerifiedToken};
 use crate::contract::Operation;
@@ -15,24 +16,24 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 use tokio::sync::watch;
 
-/// What a call was admitted by.
+/// The rights by which a call was admitted.
 pub(in crate::server) struct AuthorizationWatch {
     shared: Arc<Shared>,
     admitted: AdmittedBy,
     /// The granted fields.
     mask: Arc<Mask>,
-    /// The registry by which it was last checked.
+    /// The snapshot of its last check.
     seen: Arc<Snapshot>,
-    /// The generation of contracts by which it was last checked.
+    /// The generation of contracts of its last check.
     generation: u64,
-    /// The operation as its contract is now.
+    /// The operation in the present contract.
     current: Arc<Operation>,
     changes: watch::Receiver<()>,
-    /// Which right ends first, and when (Unix time in seconds).
+    /// The right that ends first, and when (Unix time in seconds).
     end: (i64, Reason),
 }
 
-/// Who was admitted, to what, and by which rights.
+/// The admitted client, its operation, and its rights.
 pub(in crate::server) struct AdmittedBy {
     pub peer: Arc<Peer>,
     pub token: Arc<VerifiedToken>,
@@ -42,7 +43,7 @@ pub(in crate::server) struct AdmittedBy {
 }
 
 impl AdmittedBy {
-    /// The end in time of the right that ends first.
+    /// Returns when the first of the rights ends.
     fn end(&self, shared: &Shared, registry: &Snapshot) -> (i64, Reason) {
         let token = shared.tokens.end(&self.token, registry);
         let grant = (self.grant.not_after, Reason::ScopeNotGranted);
@@ -52,7 +53,7 @@ impl AdmittedBy {
 }
 
 impl AuthorizationWatch {
-    /// Of a call that was just admitted, by this registry and contracts of this generation.
+    /// Makes the watch of a call that was just admitted, by this snapshot and contracts of this generation.
     pub(in crate::server) fn new(
         shared: &Arc<Shared>,
         admitted: AdmittedBy,
@@ -64,17 +65,18 @@ impl AuthorizationWatch {
         AuthorizationWatch { shared: shared.clone(), admitted, mask, seen, generation, current, changes, end }
     }
 
-    /// Whose call it is.
+    /// Returns the call's client.
     pub(in crate::server) fn client(&self) -> &str {
         self.admitted.grant.client()
     }
 
-    /// The fields that are granted, as of the last time that this was checked.
+    /// Returns the granted fields, as of the last check.
     pub(in crate::server) fn mask(&self) -> &Mask {
         &self.mask
     }
 
-    /// Whether it holds now. Costs three comparisons as long as nothing changed in the registry and the contracts.
+    /// Checks whether it still holds. This costs three comparisons as long as nothing has changed in the registry and
+    /// the contracts.
     pub(in crate::server) fn check(&mut self) -> Result<(), Refusal> {
         let (registry, now) = (self.shared.registry.load_full(), now());
         if !Arc::ptr_eq(&registry, &self.seen) {
@@ -90,7 +92,7 @@ impl AuthorizationWatch {
         }
     }
 
-    /// The same rights in a registry that has changed.
+    /// Looks the same rights up in a changed registry.
     fn follow(&mut self, registry: Arc<Snapshot>, now: i64) -> Result<(), Refusal> {
         let AdmittedBy { peer, token, grant, operation, purpose } = &mut self.admitted;
         let client = peer.identify(&registry)?;
@@ -109,7 +111,7 @@ impl AuthorizationWatch {
         Ok(())
     }
 
-    /// The same rights under reloaded contracts.
+    /// Looks the same rights up under reloaded contracts.
     fn follow_contract(&mut self, now: i64) -> Result<(), Refusal> {
         let served = self.shared.served.load_full();
         let AdmittedBy { peer, grant, operation, purpose, .. } = &self.admitted;
@@ -121,7 +123,7 @@ impl AuthorizationWatch {
         Ok(())
     }
 
-    /// Whether the present contract lets through what the call discloses.
+    /// Checks whether the present contract allows what the call discloses.
     fn covers_mask(&self) -> Result<(), Refusal> {
         let AdmittedBy { grant, operation, .. } = &self.admitted;
         let (before, now) = (&operation.response_fields, &self.current.response_fields);
@@ -131,7 +133,7 @@ impl AuthorizationWatch {
         }
     }
 
-    /// Waits until it holds no more. A call that is over at `until`, whatever becomes of it, is not waited for beyond.
+    /// Waits until it no longer holds. If the call is over at `until` in any case, it does not wait longer.
     pub(in crate::server) async fn revoked(&mut self, until: Option<Instant>) -> Refusal {
         loop {
             let at = self.end.0;

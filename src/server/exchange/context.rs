@@ -1,5 +1,5 @@
-//! What is known of one exchange while it runs: who calls what, by which right, and what has passed so far. It logs nothing:
-//! the log's entries are made from it in one place (`record.rs`).
+//! The state of one exchange while it runs: caller, operation, rights, and what has passed so far. It logs nothing:
+//! `record.rs` alone builds the log's entries from it.
 
 use crate::access::CallMetadata;
 use crate::access::limits::Remaining;
@@ -25,10 +25,10 @@ use prost_reflect::DynamicMessage;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Most subjects in one entry: about 30 kB of its 64.
+/// Maximum number of subjects in one entry: about 30 kB of its 64.
 pub const MAX_SUBJECTS: usize = 1_000;
 
-/// The salts of an exchange's commitments, handed to the caller.
+/// The salts of an exchange's commitments, returned to the caller.
 #[derive(Debug, Clone, Copy)]
 pub struct Salts {
     /// Of the request.
@@ -37,14 +37,14 @@ pub struct Salts {
     pub response: Salt,
 }
 
-/// What one direction of an exchange has carried.
+/// Messages and bytes of one direction of an exchange.
 #[derive(Default)]
 pub(super) struct Traffic {
     pub bytes: u64,
     pub messages: u64,
 }
 
-/// The subjects and the contents of an exchange: lists, which its last entry takes and earlier ones copy.
+/// The subjects and the contents of an exchange: lists that its last entry takes and earlier entries copy.
 #[derive(Default, Clone)]
 pub(super) struct Contents {
     pub official: Option<Pseudonym>,
@@ -55,7 +55,7 @@ pub(super) struct Contents {
     pub response_commitment: Vec<u8>,
 }
 
-/// What is known of one exchange while it runs.
+/// The state of one exchange while it runs.
 pub struct ExchangeContext {
     pub(super) shared: Arc<Shared>,
     pub(super) id: [u8; 16],
@@ -66,27 +66,27 @@ pub struct ExchangeContext {
     pub(super) token: Option<Arc<VerifiedToken>>,
     pub(super) operation: Option<Arc<Operation>>,
     pub(super) metrics: Option<Arc<OperationMetrics>>,
-    /// The way that was taken, and the one that is shadowed.
+    /// The upstream that was used, and the shadowed one.
     pub(super) upstream: Option<Arc<Upstream>>,
     pub(super) shadow: Option<Arc<Upstream>>,
     pub(super) purpose: Option<String>,
     pub(super) granted: Option<(Granted, Remaining)>,
     keys: Option<Arc<PeriodKeys>>,
     salts: Option<Salts>,
-    /// Whom the request names.
+    /// The persons that the request names.
     named: Vec<String>,
     pub(super) contents: Contents,
     pub(super) request: Traffic,
     pub(super) response: Traffic,
     pub(super) response_subjects_omitted: u64,
-    /// Of a stream of responses, so far.
+    /// The commitment of a response stream, so far.
     pub(super) commitment: Option<Commitment>,
     pub(super) source_time: Duration,
     pub(super) attempts: u32,
     pub(super) notes: Notes,
-    /// Of a write: whether its request has left, until it is known that it was not done.
+    /// Of a write: whether its request has been sent, until it is known that it was not processed.
     write: Option<SentFlag>,
-    /// What was noticed while the response was read, for the caller.
+    /// Notes of reading the response, for the caller.
     pub(super) response_metadata: HeaderMap,
 }
 
@@ -123,7 +123,7 @@ impl ExchangeContext {
         }
     }
 
-    /// What all calls share.
+    /// Returns the state that all calls share.
     pub fn shared(&self) -> &Shared {
         &self.shared
     }
@@ -138,45 +138,46 @@ impl ExchangeContext {
         self.arrived.elapsed()
     }
 
-    /// From now on, the exchange is at this stage; gives the one that it was at.
+    /// Enters a stage of the exchange; returns the previous one.
     pub fn enter(&mut self, stage: Stage) -> Stage {
         self.stages.enter(stage, Instant::now())
     }
 
-    /// Who calls.
+    /// Records the client.
     pub fn client(&mut self, view: &Arc<ClientView>) {
         self.client = Some(view.clone());
     }
 
-    /// With which token.
+    /// Records its token.
     pub fn token(&mut self, token: &Arc<VerifiedToken>) {
         self.token = Some(token.clone());
     }
 
-    /// What is called. Only an operation of a contract is named: a path of the caller's own might hold anything.
+    /// Records the operation. Only an operation of a contract is named: a path of the caller's own might contain
+    /// anything.
     pub fn operation(&mut self, route: &Route) {
         self.metrics = Some(route.metrics.clone());
         self.operation = Some(route.operation.clone());
         self.upstream = Some(route.upstream.clone());
     }
 
-    /// The way that an attempt takes.
+    /// Records the upstream of an attempt.
     pub fn upstream(&mut self, upstream: &Arc<Upstream>) {
         if !self.upstream.as_ref().is_some_and(|before| Arc::ptr_eq(before, upstream)) {
             self.upstream = Some(upstream.clone());
         }
     }
 
-    /// Records that another hub gets the same request; false where it has no name to be logged.
+    /// Records that another hub gets the same request; returns false if it has no name for the log.
     pub fn shadow(&mut self, upstream: &Arc<Upstream>) -> bool {
         self.shadow = Some(upstream.clone());
         upstream.hub.as_ref().is_some_and(|hub| !hub.is_empty())
     }
 
-    /// Why, and on whose behalf.
+    /// Records the purpose and the acting official.
     ///
     /// # Errors
-    /// [`Reason::ExchangeLogUnavailable`] where the keys of pseudonyms cannot be used.
+    /// [`Reason::ExchangeLogUnavailable`] if the keys of pseudonyms cannot be used.
     pub fn metadata(&mut self, metadata: &CallMetadata) -> Result<(), Refusal> {
         self.purpose.clone_from(&metadata.purpose);
         if let Some(official) = &metadata.official {
@@ -200,25 +201,25 @@ impl ExchangeContext {
         Ok(())
     }
 
-    /// Whether the request names a person by citizen id, and nobody has said why: of an operation that is not personal as such, as that of
-    /// enterprises, among which a household business goes by its owner's id since 2025-07-01.
+    /// Returns whether the request names a person by citizen id without a purpose, for an operation that is not
+    /// personal as such, as that of enterprises: since 2025-07-01 a household business has its owner's id.
     pub fn is_purpose_missing(&self, operation: &Operation) -> bool {
         let person = |id: &String| formats::check(Format::CitizenId, id).is_ok();
         let unsaid = self.purpose.as_ref().is_none_or(String::is_empty);
         operation.data_class < DataClass::Personal && unsaid && self.named.iter().any(person)
     }
 
-    /// What a client stream brought.
+    /// Records the messages of a client stream.
     pub fn request_stream(&mut self, counts: RequestStreamCounts) {
         self.contents.subjects = counts.subjects;
         self.contents.request_commitment = counts.commitment.map(Commitment::finish).unwrap_or_default();
         self.request = Traffic { bytes: counts.bytes, messages: counts.messages };
     }
 
-    /// Keys of the period in which the exchange arrived.
+    /// Returns the keys of the period in which the exchange arrived.
     ///
     /// # Errors
-    /// [`Reason::ExchangeLogUnavailable`] where they cannot be used.
+    /// [`Reason::ExchangeLogUnavailable`] if they cannot be used.
     pub fn keys(&mut self) -> Result<Arc<PeriodKeys>, Refusal> {
         if let Some(keys) = &self.keys {
             return Ok(keys.clone());
@@ -231,7 +232,7 @@ impl ExchangeContext {
         Ok(keys)
     }
 
-    /// The salts of the commitments; worked out once.
+    /// Returns the salts of the commitments; computed once.
     ///
     /// # Errors
     /// As [`Self::keys`].
@@ -248,27 +249,28 @@ impl ExchangeContext {
         Ok(salts)
     }
 
-    /// Under which grant, and what is left of it.
+    /// Records the grant, and what remains of it.
     pub fn admitted(&mut self, grant: &Granted, left: Remaining) {
         self.granted = Some((grant.clone(), left));
     }
 
-    /// What is left of the grant's rate and quota, for the caller.
+    /// Returns what remains of the grant's rate and quota, for the caller.
     pub fn remaining(&self) -> Option<Remaining> {
         self.granted.as_ref().map(|(_, left)| *left)
     }
 
-    /// A write is about to go out by this call. From then on its outcome is known by the source's response alone.
+    /// Records that this call is about to send a write. From then on only the source's response shows its outcome.
     pub fn writes(&mut self, sent: &SentFlag) {
         self.write = Some(sent.clone());
     }
 
-    /// Its source has certainly not done it.
+    /// Records that its source has certainly not processed it.
     pub fn not_done(&mut self) {
         self.write = None;
     }
 
-    /// A refusal as it goes to its caller and the log: of a write that may have been done, that its outcome is not known.
+    /// Returns a refusal for its caller and the log: of a write that may have been processed, that its outcome is not
+    /// known.
     pub fn refusal(&self, refusal: Refusal) -> Refusal {
         match &self.write {
             Some(sent) if sent.is_marked() && refusal.cause.is_none() => refusal.of_an_open_write(),
@@ -276,12 +278,12 @@ impl ExchangeContext {
         }
     }
 
-    /// How long the source took, in how many attempts.
+    /// Records the source's duration and the number of attempts.
     pub fn dispatched(&mut self, source_time: Duration, attempts: u32) {
         (self.source_time, self.attempts) = (source_time, attempts);
     }
 
-    /// The one response, as it will leave.
+    /// Records the unary response in its final form.
     ///
     /// # Errors
     /// As [`Self::keys`].
@@ -291,7 +293,7 @@ impl ExchangeContext {
         Ok(())
     }
 
-    /// One message of a stream of responses, as it will leave.
+    /// Records one message of a response stream in its final form.
     ///
     /// # Errors
     /// As [`Self::keys`].
@@ -304,7 +306,7 @@ impl ExchangeContext {
         Ok(())
     }
 
-    /// Records which fields were disclosed, and whom they name beyond those whom the request names.
+    /// Records which fields were disclosed, and the subjects in them that the request does not name.
     ///
     /// # Errors
     /// As [`Self::keys`].
@@ -325,17 +327,17 @@ impl ExchangeContext {
         self.contents.fields = fields;
     }
 
-    /// What was noticed while its responses were read; paths only.
+    /// Records notes of reading its responses; paths only.
     pub fn noticed(&mut self, notes: Notes) {
         self.notes = notes;
     }
 
-    /// What was noticed.
+    /// Returns these notes.
     pub fn notes(&self) -> &Notes {
         &self.notes
     }
 
-    /// Whose refusals are counted with this one.
+    /// Returns the identity under which its refusals are counted.
     pub(super) fn identity(&self) -> Identity {
         match &self.client {
             Some(view) => Identity::Client(view.client.id.as_str().into()),
@@ -344,7 +346,7 @@ impl ExchangeContext {
     }
 }
 
-/// What is counted of a client stream while it passes.
+/// Counts of a client stream while it passes.
 #[derive(Default)]
 pub struct RequestStreamCounts {
     /// Subjects since the last part.
@@ -355,6 +357,6 @@ pub struct RequestStreamCounts {
     pub messages: u64,
     /// The commitment so far.
     pub commitment: Option<Commitment>,
-    /// Whether the caller's next message is waited for.
+    /// Whether the call waits for the caller's next message.
     pub awaited: bool,
 }

@@ -1,5 +1,5 @@
-//! Asking the source: by which of its hubs and endpoints, again where a read did not reach it, at another endpoint as well where
-//! one is slow, and beside it where a hub is only shadowed.
+//! Dispatches a call to its source: selects hub and endpoint, retries a read that did not reach the source, hedges a
+//! slow read at another endpoint, and mirrors reads to a shadowed hub.
 
 use super::attempt::{Attempt, AttemptEvidence, InFlight};
 use super::context::ExchangeContext;
@@ -21,9 +21,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Which way an attempt goes.
+/// The upstream of an attempt.
 enum RouteChoice<'r> {
-    /// The only one, or the first of two that are not watched.
+    /// The only one, or the first of two without a health check.
     First,
     /// The primary of two: if it fails, the secondary follows.
     Watched(&'r SecondaryUpstream),
@@ -31,7 +31,8 @@ enum RouteChoice<'r> {
 }
 
 impl<'r> RouteChoice<'r> {
-    /// The way of a call, with the hub that is watched on it. A hub is probed by what a source is probed by.
+    /// Selects the upstream of a call, with its hub if that is watched. A call that may probe the source may probe the
+    /// hub.
     fn choose(route: &'r Route, permit: &Permit) -> (Self, Option<HubCall>) {
         let Some(second) = &route.second else { return (RouteChoice::First, None) };
         match second.mode {
@@ -52,12 +53,12 @@ impl<'r> RouteChoice<'r> {
     }
 }
 
-/// What was tried so far.
+/// The attempts so far.
 struct Attempts {
-    /// Whose call it is.
+    /// The client that made the call.
     client: ClientKey,
     attempts: u32,
-    /// The endpoint tried last, of the way tried last.
+    /// The last endpoint, of the last upstream.
     last: Option<usize>,
 }
 
@@ -70,7 +71,8 @@ impl Attempts {
     }
 }
 
-/// Makes one attempt. A read without a response in time is hedged at another endpoint, if so configured; whichever responds first, counts.
+/// Makes one attempt. A read without a response in time is hedged at another endpoint, if so configured; the first
+/// response counts.
 async fn attempt(
     upstream: &Upstream,
     call: Call,
@@ -102,8 +104,8 @@ async fn attempt(
     }
 }
 
-/// Dispatches the call, and reports its end to the guard. A read that did not reach its source is retried, within the guard's bounds, or at
-/// once by another endpoint or the other hub.
+/// Dispatches the call, and reports its end to the guard. A read that did not reach its source is retried, within the
+/// guard's limits, or at once at another endpoint or through the other hub.
 pub(in crate::server) async fn dispatch(
     shared: &Arc<Shared>,
     route: &Route,
@@ -155,7 +157,7 @@ pub(in crate::server) async fn dispatch(
         }
         let other = tried.last.is_some_and(|last| upstream.endpoints.has_other(client, last));
         let Some(permit) = flight.permit() else { break result };
-        // Neither does a failure at one endpoint, where another one is tried next.
+        // Neither does a failure at one endpoint, if another one is tried next.
         let spared = health.is_unhealthy() && other;
         if !spared {
             permit.record(health, elapsed, ended);
@@ -187,7 +189,7 @@ pub(in crate::server) async fn dispatch(
     result.map_err(Refusal::from)
 }
 
-/// A read that may be retried. Its message is decoded again then: most calls need it only once.
+/// A read that may be retried. Its message is decoded again for the retry: most calls need it only once.
 struct RetryableRequest {
     operation: Arc<Operation>,
     bytes: Bytes,
@@ -197,7 +199,7 @@ struct RetryableRequest {
 }
 
 impl RetryableRequest {
-    /// Only of reads with one message: a write may have been done although its response was lost.
+    /// Only of reads with one message: a write may have been processed although its response was lost.
     fn of(call: &Call) -> Option<Self> {
         let SourceRequest::One { bytes, .. } = &call.request else { return None };
         let Call { operation, context, until, page_limiter: turns, .. } = call;
@@ -226,7 +228,7 @@ impl RetryableRequest {
     }
 }
 
-/// The further requests of a stream, each with a permit of its own.
+/// The permits of a stream's further requests.
 pub(in crate::server) struct PagePermits {
     pub guard: OperationGuard,
     pub client: Arc<str>,
@@ -257,8 +259,8 @@ impl PageLimiter for PagePermits {
     }
 }
 
-/// Asks the second hub for what the first has answered, and counts how they differ: by field, never by value. Nobody waits
-/// for it.
+/// Sends the request to the second hub, too, and counts the differences of the responses: by field, never by value. No
+/// call waits for it.
 fn shadow(
     shared: &Arc<Shared>,
     upstream: Arc<Upstream>,
@@ -272,7 +274,7 @@ fn shadow(
     tokio::spawn(async move {
         let _permit = permit;
         let deadline = Deadline::own(Instant::now(), operation.timeout);
-        // What is noticed there is not the exchange's.
+        // Notes of that response do not belong to the exchange.
         let context = Arc::new(CallContext { observed: Arc::default(), ..(*call.context).clone() });
         let call = Call { until: Some(deadline), context, ..call };
         let answered =
@@ -285,7 +287,7 @@ fn shadow(
     });
 }
 
-/// Paths of the fields in which two answers differ; `None` where one cannot be read.
+/// Returns the paths of the fields in which two responses differ; `None` if one cannot be read.
 fn compare(operation: &Operation, one: &Bytes, other: &Bytes) -> Option<BTreeSet<String>> {
     let read = |bytes: &Bytes| DynamicMessage::decode(operation.response.message.clone(), bytes.clone()).ok();
     let mut found = BTreeSet::new();

@@ -1,4 +1,5 @@
-//! Whether a request on the gRPC port is a gRPC call at all (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md).
+//! Checks whether a request on the gRPC port is a gRPC call at all
+//! (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md).
 
 use super::response::ResponseBody;
 use crate::deadline::grpc_timeout;
@@ -8,7 +9,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use mime::Mime;
 use std::time::Duration;
 
-/// Why a request is no gRPC call that this gateway takes.
+/// The reason that a request is not a gRPC call that this gateway accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::server) enum InvalidCall {
     /// Every call is a POST.
@@ -31,7 +32,7 @@ impl InvalidCall {
         }
     }
 
-    /// The response with HTTP's status, where the peer may not know gRPC's. A response for another reason stays.
+    /// Converts a response to HTTP's status if the peer may not know gRPC's; other responses stay the same.
     pub(in crate::server) fn over_http(self, mut answer: Response<ResponseBody>) -> Response<ResponseBody> {
         if answer.extensions().get() != Some(&Refusal::from(self).reason) {
             return answer;
@@ -64,7 +65,7 @@ impl From<InvalidCall> for Refusal {
     }
 }
 
-/// The caller's deadline of a gRPC call, where it has one, or what the request lacks to be a call.
+/// Returns the caller's deadline of a gRPC call, if it has one; the error is the fault that makes the call invalid.
 pub(in crate::server) fn check(method: &Method, headers: &HeaderMap) -> Result<Option<Duration>, InvalidCall> {
     if method != Method::POST {
         return Err(InvalidCall::Method);
@@ -73,8 +74,9 @@ pub(in crate::server) fn check(method: &Method, headers: &HeaderMap) -> Result<O
     grpc_timeout(headers).map_err(|_| InvalidCall::Timeout)
 }
 
-/// A refusal of a compressed message, distinguished: a message that is marked as compressed where `grpc-encoding` names no compression is a
-/// broken one (gRPC's compression specification, "Test cases"). Every other refusal stays what it is.
+/// Distinguishes refusals of a compressed message: a message that is marked as compressed although `grpc-encoding`
+/// names no compression is malformed (gRPC's compression specification, "Test cases"). Every other refusal stays the
+/// same.
 pub(in crate::server) fn by_encoding(refusal: Refusal, headers: &HeaderMap) -> Refusal {
     let named = headers.get(&GRPC_ENCODING).is_some_and(|encoding| encoding != "identity");
     if refusal.reason == Reason::EncodingUnsupported && !named {
@@ -87,7 +89,7 @@ pub(in crate::server) fn by_encoding(refusal: Refusal, headers: &HeaderMap) -> R
 fn check_media_type(headers: &HeaderMap) -> Result<(), InvalidCall> {
     let mut values = headers.get_all(header::CONTENT_TYPE).iter();
     let (Some(value), None) = (values.next(), values.next()) else { return Err(InvalidCall::MediaType) };
-    // Nearly all calls say it so.
+    // Nearly all calls use this form.
     if value == "application/grpc" {
         return Ok(());
     }

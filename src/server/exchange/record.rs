@@ -1,5 +1,6 @@
-//! The record of one exchange: the log's entries, made from its context in one place. Whatever becomes of a call, its last entry is
-//! written: by [`ExchangeRecord::close`], which the response waits for, or, where the caller is gone, when the record is dropped.
+//! The record of one exchange: this file alone builds the log's entries from the exchange's context. Every call's last
+//! entry is written: by [`ExchangeRecord::close`], which the response waits for, or, if the caller is gone, when the
+//! record is dropped.
 
 use super::context::{Contents, ExchangeContext};
 use crate::access::refusals::RefusalKind;
@@ -12,9 +13,9 @@ use crate::telemetry::{EndedExchange, Stage};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The record of one exchange, with the context that it is made from.
+/// The record of one exchange, with its context.
 pub struct ExchangeRecord {
-    /// What is known of the exchange.
+    /// The state of the exchange.
     pub context: ExchangeContext,
     closed: bool,
     /// The last entry, until its line is written.
@@ -27,7 +28,7 @@ impl ExchangeRecord {
         ExchangeRecord { context: ExchangeContext::arrive(shared, peer, arrived), closed: false, last: None }
     }
 
-    /// Logs a note about the exchange that must be durable before it goes on: a write's intent, a stream's opening.
+    /// Logs a note about the exchange that must be durable before it continues: a write's intent, a stream's opening.
     ///
     /// # Errors
     /// [`Reason::ExchangeLogUnavailable`].
@@ -38,7 +39,7 @@ impl ExchangeRecord {
         noted
     }
 
-    /// An entry of this exchange while it runs.
+    /// Returns an entry of this exchange while it runs.
     pub fn entry_of(&self, kind: Kind) -> Entry {
         make_entry(&self.context, kind, self.context.contents.clone())
     }
@@ -80,7 +81,7 @@ impl ExchangeRecord {
         self.last = self.context.shared.access_lines.are_on().then(|| entry.clone());
     }
 
-    /// Ends the record; its index comes when it is durable. Only then may the response leave.
+    /// Ends the record; returns its index when it is durable. Only then may the response be sent.
     ///
     /// # Errors
     /// [`Reason::ExchangeLogUnavailable`]; of a write that may have been done, [`Reason::WriteOutcomeUnknown`].
@@ -91,8 +92,8 @@ impl ExchangeRecord {
         logged.map_err(|unlogged| self.context.refusal(unlogged))
     }
 
-    /// Ends the record of a call that is refused; without an index where its entry was left out. An exchange that was
-    /// admitted under a grant has its entry always; what was refused before that is bounded for each identity.
+    /// Ends the record of a refused call; without an index if its entry was suppressed. An exchange that was admitted
+    /// under a grant always has its entry; entries of earlier refusals are limited for each identity.
     ///
     /// # Errors
     /// As [`Self::close`].
@@ -130,7 +131,7 @@ impl Drop for ExchangeRecord {
     }
 }
 
-/// Makes an entry: the one place in which the log's fields are filled from a call.
+/// Makes an entry: the only place that fills the log's fields from a call.
 fn make_entry(context: &ExchangeContext, kind: Kind, contents: Contents) -> Entry {
     let client = context.client.as_ref().map(|view| &view.client);
     let operation = context.operation.as_deref();
@@ -182,7 +183,7 @@ fn make_entry(context: &ExchangeContext, kind: Kind, contents: Contents) -> Entr
     }
 }
 
-/// Why an exchange did not succeed, and whose fault that is.
+/// Sets the reason and the fault of an exchange that did not succeed.
 fn put_refusal(entry: &mut Entry, refusal: &Refusal) {
     entry.status = refusal.reason.code() as u32;
     entry.reason = refusal.reason.as_str().to_owned();

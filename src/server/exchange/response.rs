@@ -1,4 +1,4 @@
-//! Responses as they leave: gRPC over HTTP/2 (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md).
+//! Responses on the wire: gRPC over HTTP/2 (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md).
 
 use super::context::Salts;
 use crate::access::limits::Remaining;
@@ -26,21 +26,22 @@ pub const LOG_INDEX: &str = "ndxp-log-index";
 pub const REQUEST_SALT: &str = "ndxp-request-salt";
 /// Metadata with the salt of the response's commitment, in hexadecimal.
 pub const RESPONSE_SALT: &str = "ndxp-response-salt";
-/// The same under the name that versions before this one sent; sent for this version still.
+/// The same under the name of earlier versions; this version still sends it.
 const OLD_RESPONSE_SALT: &str = "ndxp-answer-salt";
-/// Metadata with the fields that were left out because the source's value could not be read, by path, separated by commas.
+/// Metadata with the fields that were omitted because the source's value could not be read, by path, separated by
+/// commas.
 pub const DROPPED_FIELDS: &str = "ndxp-dropped-fields";
 /// Metadata with the codes that the contract does not know, as `path=code`, separated by commas; a code is percent-encoded.
 pub const UNKNOWN_CODES: &str = "ndxp-unknown-codes";
 
 /// Metadata with the calls that may be made at once now.
 pub const RATE_REMAINING: &str = "ndxp-rate-left";
-/// Metadata with the calls that are left today, where the grant has a quota.
+/// Metadata with the calls that remain today, if the grant has a quota.
 pub const QUOTA_REMAINING: &str = "ndxp-quota-left";
 
 /// The body of a response.
 pub enum ResponseBody {
-    /// Nothing: a status alone, in the head.
+    /// Empty: only a status, in the headers.
     Empty,
     /// One message with its frame, and the trailers.
     One(Bytes, HeaderMap),
@@ -72,8 +73,8 @@ pub fn head(exchange_id: &str) -> Response<ResponseBody> {
     answer
 }
 
-/// Inserts a value that the gateway generates; one that is not valid in a header would be left out. Such values are this response's own: in
-/// HPACK's dynamic table they would only drive out what comes again (RFC 7541, section 6.2.3).
+/// Inserts a value that the gateway generates; an invalid header value would be omitted. Such values belong to this
+/// response only: in HPACK's dynamic table they would only evict values that repeat (RFC 7541, section 6.2.3).
 pub fn put(headers: &mut HeaderMap, name: &'static str, value: &str) {
     if let Ok(mut value) = HeaderValue::from_str(value) {
         value.set_sensitive(true);
@@ -81,7 +82,7 @@ pub fn put(headers: &mut HeaderMap, name: &'static str, value: &str) {
     }
 }
 
-/// Log index, salts, and what is left of rate and quota, as metadata.
+/// Inserts log index, salts, and the remaining rate and quota, as metadata.
 pub(in crate::server) fn put_entry(headers: &mut HeaderMap, index: u64, salts: &Salts, left: Option<Remaining>) {
     put(headers, LOG_INDEX, &index.to_string());
     put(headers, REQUEST_SALT, &hex(&salts.request));
@@ -96,7 +97,7 @@ pub(in crate::server) fn put_entry(headers: &mut HeaderMap, index: u64, salts: &
     }
 }
 
-/// Inserts the notes about the response, as far as they concern fields that the caller may see.
+/// Inserts the notes about the response that concern fields that the caller may see.
 pub fn put_notes(headers: &mut HeaderMap, notes: &Notes, shown: impl Fn(&str) -> bool) {
     let dropped: Vec<&str> = notes.dropped_fields.iter().map(String::as_str).filter(|path| shown(path)).collect();
     if !dropped.is_empty() {
@@ -132,13 +133,13 @@ pub fn unary(mut answer: Response<ResponseBody>, message: &Bytes) -> Response<Re
     answer
 }
 
-/// A refusal: a status alone. Its reason stays with it until it leaves.
+/// Returns a refusal: only a status. Its reason stays attached until it is sent.
 pub fn refused(refusal: &Refusal, exchange_id: &str) -> Response<ResponseBody> {
     let mut answer = head(exchange_id);
     answer.extensions_mut().insert(refusal.reason);
     answer.headers_mut().extend(refusal_trailers(refusal, exchange_id));
     if refusal.reason == Reason::EncodingUnsupported {
-        // What is taken instead (gRPC's compression specification).
+        // The accepted encoding (gRPC's compression specification).
         answer.headers_mut().insert("grpc-accept-encoding", HeaderValue::from_static("identity"));
     }
     answer

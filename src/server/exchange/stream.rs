@@ -1,5 +1,5 @@
-//! Streams: responses of a source, and requests of a caller. Both hold one message at a time, so that whichever is slow slows the other end
-//! down, and memory stays bounded.
+//! Streams: responses of a source, and requests of a caller. Both hold one message at a time, so that a slow end slows
+//! the other end down, and memory stays bounded.
 
 use super::authorization::AuthorizationWatch;
 use super::context::{MAX_SUBJECTS, RequestStreamCounts};
@@ -25,15 +25,15 @@ use http_body::Frame;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// A stream of responses whose source has begun to answer.
+/// A response stream after its source has begun to respond.
 pub(in crate::server) struct OpenedStream {
     pub operation: Arc<Operation>,
-    /// The rights by which it was admitted, which may be withdrawn, or end, while it runs.
+    /// The rights by which it was admitted; they may be revoked, or expire, while it runs.
     pub standing: AuthorizationWatch,
     pub messages: BoxStream<'static, Result<Bytes, SourceError>>,
-    /// What is noticed while they are read.
+    /// Notes of reading the responses.
     pub observed: Arc<Observed>,
-    /// What becomes of responses that have drifted.
+    /// The policy for responses with drift.
     pub drift: DriftPolicy,
     /// Held as long as the stream lives.
     pub _permit: StreamPermit,
@@ -41,7 +41,7 @@ pub(in crate::server) struct OpenedStream {
     pub until: Option<Instant>,
 }
 
-/// The response to a server stream: its opening is durable before the first message leaves, its end before the trailers.
+/// Responds to a server stream: its opening is durable before the first message is sent, its end before the trailers.
 pub(in crate::server) async fn respond(opened: OpenedStream, mut record: ExchangeRecord) -> Response<ResponseBody> {
     let id = record.context.id();
     let tree = &opened.operation.response_fields;
@@ -51,7 +51,8 @@ pub(in crate::server) async fn respond(opened: OpenedStream, mut record: Exchang
         Ok(both) => both,
         Err(refusal) => {
             let refusal = record.context.refusal(refusal);
-            // The caller is still connected: the exchange ends with the status that it gets, in the counts and, where possible, in the log.
+            // The caller is still connected: the exchange ends with the status that it gets, in the counts and, if
+            // possible, in the log.
             let unlogged = record.refuse(&refusal).await.err();
             return response::refused(unlogged.as_ref().unwrap_or(&refusal), &id);
         }
@@ -71,7 +72,7 @@ struct ResponseStream {
     parts: PartSchedule,
 }
 
-/// When what a stream has disclosed so far is logged before its end: after so many messages, or so long.
+/// When a stream logs what it has disclosed so far before its end: after a number of messages, or a time.
 struct PartSchedule {
     messages: u32,
     last: Instant,
@@ -85,7 +86,7 @@ impl PartSchedule {
         PartSchedule { messages: 0, last: now }
     }
 
-    /// Counts a message that is about to leave; true where a part is due before it.
+    /// Counts a message that is about to be sent; returns true if a part is due before it.
     fn is_due(&mut self, now: Instant) -> bool {
         self.messages += 1;
         let due = self.messages > Self::MESSAGES || now.duration_since(self.last) > Self::TIME;
@@ -97,7 +98,7 @@ impl PartSchedule {
 }
 
 impl ResponseStream {
-    /// The next frame: a message, or the trailers when the end is on disk.
+    /// Returns the next frame: a message, or the trailers once the end is on disk.
     async fn step(flow: Option<ResponseStream>) -> Option<(Frame<Bytes>, Option<ResponseStream>)> {
         let mut flow = flow?;
         match flow.next().await {
@@ -163,7 +164,7 @@ impl ResponseStream {
     }
 }
 
-/// Waits until a time has passed; for ever where there is none.
+/// Waits until a point in time; for ever if there is none.
 async fn past(time: Option<Instant>) {
     match time {
         Some(time) => tokio::time::sleep_until(time.into()).await,
@@ -173,15 +174,15 @@ async fn past(time: Option<Instant>) {
 
 impl Drop for ResponseStream {
     fn drop(&mut self) {
-        // A stream that its caller left: what was disclosed until then belongs into its entry.
+        // The caller left the stream: what was disclosed until then belongs into its entry.
         self.record_disclosed();
     }
 }
 
-/// Counts shared between the stream on its way out and the record that takes them at the end.
+/// Counts that the outgoing stream shares with the record, which takes them at the end.
 pub(in crate::server) type StreamCounts = Arc<Mutex<RequestStreamCounts>>;
 
-/// What was counted.
+/// Takes the counts.
 pub(in crate::server) fn take_counts(tally: &StreamCounts) -> RequestStreamCounts {
     std::mem::take(&mut *tally.lock().unwrap_or_else(PoisonError::into_inner))
 }
@@ -192,11 +193,12 @@ struct RequestStream {
     shared: Arc<Shared>,
     keys: Arc<PeriodKeys>,
     tally: StreamCounts,
-    /// What a part's entry has in addition to its subjects.
+    /// The fields of a part's entry beside its subjects.
     part: Entry,
 }
 
-/// The caller's messages, each checked before it is forwarded. Their subjects are logged in parts before more go out.
+/// The caller's messages, each checked before it is forwarded. Their subjects are logged in parts before further
+/// messages are sent.
 pub(in crate::server) fn incoming(
     shared: &Arc<Shared>,
     operation: &Arc<Operation>,

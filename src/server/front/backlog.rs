@@ -1,5 +1,6 @@
-//! What a connection's reads tell: whether its caller says anything, and how long it has had more to read than was read. Calls that wait in the socket are seen by nobody else: the
-//! connections take turns, so a caller that sends more than its share waits behind itself, not behind others.
+//! What a connection's reads show: whether its caller sends anything, and for how long there has been more to read than
+//! was read. Only the reads show calls that wait in the socket: the connections take turns, so a caller that sends more
+//! than its share waits behind itself, not behind others.
 
 use crate::identity::stream::TlsTransport;
 use std::io;
@@ -37,7 +38,7 @@ impl Backlog {
         u64::try_from(now.saturating_duration_since(self.start).as_micros()).unwrap_or(u64::MAX).max(1)
     }
 
-    /// How long it has stood.
+    /// Returns its age.
     pub(in crate::server) fn age(&self, now: Instant) -> Duration {
         match self.reads.since.load(Ordering::Relaxed) {
             0 => Duration::ZERO,
@@ -45,13 +46,13 @@ impl Backlog {
         }
     }
 
-    /// Whether anything was read since this was asked last.
+    /// Returns whether anything was read since the last call of this function.
     pub(in crate::server) fn heard(&self) -> bool {
         self.reads.any.swap(false, Ordering::Relaxed)
     }
 }
 
-/// A connection that tells when it is read empty.
+/// A connection that reports when it is read empty.
 pub(in crate::server) struct WatchedStream {
     stream: TcpStream,
     backlog: Backlog,
@@ -67,7 +68,7 @@ impl AsyncRead for WatchedStream {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let read = Pin::new(&mut self.stream).poll_read(context, into);
         if read.is_pending() {
-            // Not where the task has only used up its turn (tokio's cooperative scheduling).
+            // Not if the task has only used up its turn (tokio's cooperative scheduling).
             if !tokio::task::coop::has_budget_remaining() {
                 return read;
             }

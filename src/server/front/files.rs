@@ -3,10 +3,11 @@
 use crate::config::Listen;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Files beside the connections: the log's, the registry's, connections to sources and their sockets' like.
+/// Files beside the connections: those of the log and the registry, connections to sources, and similar.
 const OTHERS: u64 = 1_000;
 
-/// Takes as many open files as the system allows, and tells where that is not enough for the connections that may come.
+/// Raises the limit of open files to what the system allows, and warns if that is too low for the connections that may
+/// come.
 pub(in crate::server) fn allow_connections(listen: &Listen) {
     let limit = getrlimit(Resource::Nofile);
     let wanted = Rlimit { current: limit.maximum, maximum: limit.maximum };

@@ -1,5 +1,5 @@
-//! The gRPC port. Each worker is one thread with a listener of its own on the same port (SO_REUSEPORT) and connections
-//! of its own to the sources, so that a call runs to its end where it arrived.
+//! The gRPC port. Each worker is one thread with a separate listener on the same port (SO_REUSEPORT) and its own
+//! connections to the sources, so that a call stays on the thread where it arrived.
 
 use super::backlog::{Backlog, WatchedStream};
 use super::refusals::{Refusals, RefusedBeforeCall};
@@ -82,9 +82,9 @@ struct Worker {
     handshakes: Counter,
 }
 
-/// How long the calls of a connection may take to end when its certificate's time is over: they know it by themselves.
+/// How long the calls of a connection may take to end when its certificate expires: they detect the expiry themselves.
 const LAST_WORDS: Duration = Duration::from_millis(300);
-/// How long a caller may take nothing of its response when the gateway ends.
+/// How long a caller may read nothing of its response when the gateway ends.
 const HURRIED: Duration = Duration::from_secs(3);
 
 impl Worker {
@@ -100,7 +100,7 @@ impl Worker {
                 accepted = listener.accept() => match accepted {
                     Ok((stream, address)) => self.admit(stream, plain(address)),
                     Err(error) => {
-                        // Out of file descriptors, most likely: a busy loop would not bring them back.
+                        // Most likely out of file descriptors: a busy loop would not bring them back.
                         tracing::warn!(%error, "a connection could not be accepted");
                         tokio::time::sleep(Duration::from_millis(50)).await;
                     }
@@ -109,7 +109,7 @@ impl Worker {
                 () = self.exchange.shared.stop.cancelled() => break,
             }
         }
-        // Who is through to our socket would be cut off with it.
+        // Connections that have reached our socket would be cut off with it.
         while let Some(Ok((stream, address))) = unconstrained(listener.accept()).now_or_never() {
             self.admit(stream, plain(address));
         }
@@ -120,7 +120,7 @@ impl Worker {
         }
     }
 
-    /// New contracts or connections: calls in flight keep what they began with.
+    /// Applies new contracts or connections: calls in flight keep what they began with.
     fn follow(&self, served: &mut watch::Receiver<Arc<Served>>) {
         let served = served.borrow_and_update().clone();
         self.exchange.routes.store(Arc::new(Routes::new(&served, &self.exchange.shared.metrics.exchanges)));
@@ -137,15 +137,16 @@ impl Worker {
         self.connections.spawn(self.clone().handshake(stream, address, proxied, permit));
     }
 
-    /// How long a connection may live: a tenth more or less, so that not all that came together leave together.
+    /// Returns how long a connection may live: a tenth more or less, so that connections that came together do not end
+    /// together.
     fn age(&self) -> Duration {
         let tenth = self.listen.max_connection_age / 10;
         let random = u32::from(uuid::Uuid::new_v4().as_bytes()[0]);
         self.listen.max_connection_age - tenth + tenth * 2 * random / 255
     }
 
-    /// One call, which arrived then on a connection that has had a backlog for so long. Nothing of it is read before it is
-    /// admitted.
+    /// Serves one call that arrived at this time, on a connection with a backlog of this age. Nothing of it is read
+    /// before it is admitted.
     async fn serve(
         &self,
         peer: &Arc<Peer>,
@@ -162,7 +163,7 @@ impl Worker {
         };
         let answer = match (admitted, own) {
             (Err(refusal), _) => {
-                // Its head is not held back with it.
+                // The delay does not hold its headers.
                 drop(request);
                 self.refusals.call(peer, &refusal);
                 response::refused(&refusal, "")
@@ -188,7 +189,7 @@ impl Worker {
         }
     }
 
-    /// A call of one of the gateway's own services.
+    /// Serves a call of one of the gateway's own services.
     async fn serve_own(
         &self,
         peer: &Arc<Peer>,
@@ -203,8 +204,8 @@ impl Worker {
         }
     }
 
-    /// A new connection, up to its calls. They go on in a task of their own: ten thousand idle connections hold what they
-    /// need, not what their handshake needed.
+    /// Opens a connection. Its calls run in a separate task: ten thousand idle connections hold only what they need,
+    /// not what their handshake needed.
     async fn handshake(
         self: Arc<Self>,
         mut stream: TcpStream,
@@ -234,7 +235,7 @@ impl Worker {
         }
     }
 
-    /// A connection that did not come to its first byte of TLS.
+    /// Logs a connection that failed before its first byte of TLS.
     fn arrival_failed(&self, stream: TcpStream, address: SocketAddr, why: &ArrivalError) {
         match why.cause() {
             None => self.exchange.shared.metrics.probe(),
@@ -249,7 +250,7 @@ impl Worker {
         }
     }
 
-    /// The handshakes of TLS and HTTP/2, and the calls behind them.
+    /// Runs the handshakes of TLS and HTTP/2, and then the calls.
     async fn open(
         self: Arc<Self>,
         stream: TcpStream,
@@ -262,7 +263,7 @@ impl Worker {
         let config = gate.borrow_and_update().config.clone();
         let (stream, until) = tls::accept(TlsAcceptor::from(config), stream).await?;
         let stream = ServerStream::new(stream);
-        // HTTP/2 over TLS is agreed on by ALPN, always (RFC 9113, section 3.2).
+        // ALPN always negotiates HTTP/2 over TLS (RFC 9113, section 3.2).
         if stream.session().alpn_protocol() != Some(b"h2") {
             return Err(RefusedBeforeCall::protocol(Cause::NoCommonProtocol));
         }
@@ -278,7 +279,7 @@ impl Worker {
     }
 }
 
-/// Who calls, by one connection.
+/// The peer of one connection.
 struct CallerConnection {
     worker: Arc<Worker>,
     peer: Arc<Peer>,
@@ -287,7 +288,7 @@ struct CallerConnection {
 }
 
 impl CallerConnection {
-    /// The calls of a connection, until it ends; `gate` as it was when the connection was let in, until then at most.
+    /// Serves the calls of a connection until it ends; `gate` is the TLS state with which it was admitted.
     #[expect(clippy::manual_async_fn, reason = "an async fn has room for what it is given twice")]
     fn calls(
         self: Arc<Self>,
@@ -300,16 +301,16 @@ impl CallerConnection {
             let worker = &self.worker;
             let mut silent = std::pin::pin!(pings.timeout(|| self.backlog.heard()));
             let mut revoked = std::pin::pin!(certificate_ended(gate, &self.peer.certificate, until));
-            // With age, so that new certificates are really used.
+            // A maximum age, so that new certificates are really used.
             let mut over = std::pin::pin!(tokio::time::timeout(worker.age(), worker.exchange.shared.stop.cancelled()));
             let mut ending = false;
-            // Its end is polled first: a caller who never pauses must not be served for ever because of that.
+            // Its end is polled first: a caller that never pauses must not be served for ever because of that.
             loop {
                 tokio::select! {
                     biased;
                     why = &mut revoked => {
                         if self.peer.certificate.is_over(now()) {
-                            // What is in flight ends now by itself, and reports why.
+                            // Calls in flight now end by themselves, and report the reason.
                             http2.drain();
                             let _ = tokio::time::timeout(LAST_WORDS, http2.calls(|request, reply| self.begin(request, reply))).await;
                         }
@@ -332,11 +333,11 @@ impl CallerConnection {
         }
     }
 
-    /// Begins a call, in a task of its own that ends when the response is sent or wanted no more.
+    /// Begins a call, in a separate task that ends when the response is sent or no longer wanted.
     fn begin(self: &Arc<Self>, request: Request<Incoming>, mut reply: Reply) {
         let (caller, arrived) = (self.clone(), Instant::now());
         let stood = self.backlog.age(arrived);
-        // In a box at once: on its way into a task it would be copied several times over.
+        // Boxed at once: otherwise it would be copied several times on its way into a task.
         tokio::spawn(Box::pin(async move {
             let answer = tokio::select! {
                 biased;
@@ -350,8 +351,8 @@ impl CallerConnection {
     }
 }
 
-/// Whether a refusal leaves later, so that a caller who does not heed it is slowed down by its own streams. Rates of
-/// exchanges are not meant: what a grant allows is refused at once beyond it.
+/// Returns whether a refusal is delayed, so that a caller that ignores it is slowed down by its own streams. Rates of
+/// exchanges are excluded: calls beyond a grant's rate are refused at once.
 fn is_held_back(answer: &Response<ResponseBody>, own: Option<OwnService>) -> bool {
     match answer.extensions().get() {
         Some(Reason::GatewayOverloaded) => true,
@@ -360,7 +361,8 @@ fn is_held_back(answer: &Response<ResponseBody>, own: Option<OwnService>) -> boo
     }
 }
 
-/// Why a connection is refused that ended because its peer does not speak HTTP/2: found by us, or by what we sent it.
+/// Returns the reason for refusing a connection that ended because its peer does not speak HTTP/2: detected by us, or
+/// by our error to the peer.
 fn not_http2(error: &h2::Error) -> Option<Reason> {
     let unsupported = error.is_library() && error.reason() == Some(h2::Reason::PROTOCOL_ERROR);
     unsupported.then_some(Reason::ProtocolUnsupported)

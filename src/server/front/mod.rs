@@ -1,4 +1,4 @@
-//! The front: sockets and who takes them over, TLS, connections and the calls on them. It knows no operation.
+//! The front: sockets and their hand-over, TLS, connections and the calls on them. It knows no operation.
 
 pub(in crate::server) mod backlog;
 pub(in crate::server) mod files;

@@ -1,5 +1,5 @@
-//! Connections that are refused before any call, and calls that are refused before they are looked at: logged too, but
-//! bounded ([`crate::access::refusals`]), since they cost an attacker nothing.
+//! Connections that are refused before any call, and calls that are refused before they are read: they are logged, too,
+//! but rate-limited ([`crate::access::refusals`]), since they cost an attacker nothing.
 
 use crate::access::refusals::{Identity, RefusalKind};
 use crate::exchange_log::{Entry, Kind};
@@ -10,7 +10,7 @@ use crate::status::{Reason, Refusal};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-/// Why a connection did not come to its calls.
+/// The reason that a connection did not reach its calls.
 #[derive(Debug)]
 pub struct RefusedBeforeCall {
     reason: Reason,
@@ -45,12 +45,12 @@ pub struct Refusals {
 }
 
 impl Refusals {
-    /// For a gateway.
+    /// Makes it for a gateway.
     pub fn new(shared: Arc<Shared>) -> Self {
         Refusals { shared }
     }
 
-    /// A connection was refused.
+    /// Logs a refused connection.
     pub fn connection(&self, address: SocketAddr, reason: Reason) {
         let entry = Entry {
             peer: address.to_string(),
@@ -63,31 +63,31 @@ impl Refusals {
         }
     }
 
-    /// A connection was refused because there are too many.
+    /// Logs a connection that was refused because there are too many.
     pub fn too_many(&self, address: SocketAddr) {
         let why = identity::refused::RefusedHandshake::plain(Cause::TooMany);
         self.handshake(address, &RefusedBeforeCall { reason: Reason::GatewayOverloaded, why });
     }
 
-    /// A connection was refused because too many handshakes are begun.
+    /// Logs a connection that was refused because there are too many handshakes.
     pub fn too_many_handshakes(&self, address: SocketAddr) {
         let why = identity::refused::RefusedHandshake::plain(Cause::TooManyHandshakes);
         self.handshake(address, &RefusedBeforeCall { reason: Reason::GatewayOverloaded, why });
     }
 
-    /// A connection was refused before its first call, and it is known why.
+    /// Logs a connection that was refused before its first call, with its cause.
     pub fn handshake(&self, address: SocketAddr, unopened: &RefusedBeforeCall) {
         let RefusedBeforeCall { reason, why } = unopened;
         self.shared.refusals.handshake(&self.shared.node, "grpc", address, *reason, why);
     }
 
-    /// An open connection was closed: its certificate is good no more.
+    /// Logs an open connection that was closed because its certificate is no longer valid.
     pub fn closed(&self, address: SocketAddr, why: &identity::refused::RefusedHandshake) {
         self.shared.refusals.closed(&self.shared.node, "grpc", address, why);
     }
 
-    /// A call was refused for what its head is: neither its token nor its message were read. Its entry, where it has one, is
-    /// durable when this returns; gives its exchange id.
+    /// Logs a call that was refused because of its headers: neither its token nor its message were read. Its entry, if
+    /// it has one, is durable when this returns; returns its exchange id.
     pub async fn unhandled(&self, peer: &Peer, refusal: &Refusal) -> String {
         let entry = self.entry(peer, refusal);
         let (id, by) = (entry.id_text(), Identity::Certificate(peer.certificate.thumbprint));
@@ -107,7 +107,8 @@ impl Refusals {
         }
     }
 
-    /// A call was refused unseen: neither its token nor its message were read, so only the certificate tells whose it was.
+    /// Logs a call that was refused without being read: neither its token nor its message were read, so only the
+    /// certificate identifies its caller.
     pub fn call(&self, peer: &Peer, refusal: &Refusal) {
         self.shared.metrics.shed();
         let entry = self.entry(peer, refusal);

@@ -1,7 +1,8 @@
 //! The listening sockets: handed over by systemd (socket activation, sd_listen_fds(3)), or bound here.
 //!
-//! With handed-over sockets a restart refuses nobody: they stay open in systemd, and who connects meanwhile waits in the
-//! kernel's queue. Without systemd, the next gateway binds the same ports beside the one that ends (SO_REUSEPORT).
+//! With sockets from systemd a restart refuses no connection: they stay open in systemd, and clients that connect
+//! meanwhile wait in the kernel's queue. Without systemd, the next gateway binds the same ports beside the one that
+//! ends (SO_REUSEPORT).
 
 use crate::config::Listen;
 use crate::server::StartError;
@@ -18,7 +19,7 @@ pub struct Sockets {
     pub(in crate::server) grpc: Vec<TcpListener>,
     pub(in crate::server) https: Option<TcpListener>,
     pub(in crate::server) operator_http: Option<TcpListener>,
-    /// Where gRPC is.
+    /// The address of gRPC.
     pub(in crate::server) address: SocketAddr,
 }
 
@@ -31,11 +32,12 @@ impl Sockets {
         Self::with(listen, Vec::new(), false)
     }
 
-    /// Takes what systemd hands over, told apart by their addresses, and binds the rest: `beside` another gateway, or only
-    /// where nobody listens yet. `None` where nothing is handed over, and nobody is there to be beside of.
+    /// Takes the sockets from systemd, identified by their addresses, and binds the rest: `beside` another gateway, or
+    /// only if no process listens there yet. `None` if systemd passes no socket, and there is no other gateway.
     ///
     /// # Errors
-    /// [`StartError::HandedOver`] for a socket that cannot be used; [`StartError::Bind`] for a port that cannot be bound.
+    /// [`StartError::HandedOver`] for a socket that cannot be used; [`StartError::Bind`] for a port that cannot be
+    /// bound.
     pub fn handed_over(listen: &Listen, beside: bool) -> Result<Option<Self>, StartError> {
         let mut handed = ListenFd::from_env();
         let mut found = Vec::new();
@@ -55,7 +57,7 @@ impl Sockets {
             Some(handed.swap_remove(place))
         };
         let grpc = match take(listen.grpc) {
-            // The workers share it: each takes what it can serve.
+            // The workers share it: each accepts what it can serve.
             Some(shared) => shared_by(&shared, listen)?,
             None => one_each(listen, beside)?,
         };
@@ -69,7 +71,7 @@ impl Sockets {
         for socket in sockets {
             let prepare = || {
                 socket.set_nonblocking(true)?;
-                // Its connections inherit it: a peer that reads nothing is given up by the kernel (RFC 5482).
+                // Its connections inherit it: the kernel closes a connection whose peer reads nothing (RFC 5482).
                 SockRef::from(socket).set_tcp_user_timeout(Some(listen.send_timeout))
             };
             prepare().map_err(|error| StartError::HandedOver(error.to_string()))?;
@@ -84,7 +86,7 @@ fn shared_by(socket: &TcpListener, listen: &Listen) -> Result<Vec<TcpListener>, 
     clones.collect::<Result<_, _>>().map_err(|error| StartError::HandedOver(error.to_string()))
 }
 
-/// A socket for each worker, all on one port.
+/// Makes a socket for each worker, all on one port.
 fn one_each(listen: &Listen, beside: bool) -> Result<Vec<TcpListener>, StartError> {
     let mut address = listen.grpc;
     let mut sockets = Vec::new();
@@ -96,8 +98,8 @@ fn one_each(listen: &Listen, beside: bool) -> Result<Vec<TcpListener>, StartErro
     Ok(sockets)
 }
 
-/// A socket that others may share the port with, if they are of the same user (SO_REUSEPORT). Unless it is to be `beside`
-/// others, the port must be nobody's yet: sharing it by mistake would take away half of another's calls.
+/// Binds a socket with a shareable port, for processes of the same user (SO_REUSEPORT). Unless it is bound `beside`
+/// others, no process may use the port yet: sharing it by mistake would take half of another process's calls.
 fn bound(address: SocketAddr, beside: bool) -> Result<TcpListener, StartError> {
     let socket = |shares: bool| {
         let domain = if address.is_ipv4() { socket2::Domain::IPV4 } else { socket2::Domain::IPV6 };

@@ -1,19 +1,19 @@
-//! Takes over from a gateway that runs on the same data folder: it gets SIGTERM, and its end is waited for. Its calls in flight finish; new
-//! connections wait at our sockets, which are open already.
+//! Takes over from a gateway that runs on the same data folder: sends it SIGTERM and waits for its end. Its calls in
+//! flight finish; new connections wait at our sockets, which are open already.
 
 use crate::exchange_log::{LockOwner, LogPaths};
 use crate::server::StartError;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// How often the other one is looked at.
+/// How often the other process is checked.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
-/// Sends SIGTERM to the gateway that has the data folder open, if any, and waits for its end at most this long. Returns whether there was
-/// one.
+/// Sends SIGTERM to the gateway that has the data folder open, if any, and waits at most this long for its end. Returns
+/// whether there was one.
 ///
 /// # Errors
-/// [`StartError::TakeOver`] where it cannot be signalled or does not end in time.
+/// [`StartError::TakeOver`] if it cannot be signalled or does not end in time.
 pub fn take_over(data: &Path, patience: Duration) -> Result<bool, StartError> {
     let paths = LogPaths::new(data);
     let Some(lock_owner) = LockOwner::of(&paths)? else { return Ok(false) };
