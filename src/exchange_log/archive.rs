@@ -1,4 +1,4 @@
-//! Entry bundles copied into an archive, before they are pruned.
+//! Copies entry bundles into an archive, before they are pruned.
 
 use super::LogError;
 use super::disk::{read, sync_folder, write_atomically};
@@ -8,10 +8,10 @@ use super::tree::{TILE, leaf_hash};
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// Copies sealed bundles below `archive`, synced and compared with their hash tiles; what was pruned is passed over.
+/// Copies sealed bundles below `archive`, synced and compared with their hash tiles; skips pruned ones.
 ///
 /// # Errors
-/// A bundle is not that of its hash tile, or the archive does not hold what was written to it.
+/// A bundle does not match its hash tile, or the archive does not hold what was written to it.
 pub fn archive(
     reader: &LogReader,
     bundles: impl Iterator<Item = u64>,

@@ -1,15 +1,16 @@
 //! A file that grows by whole blocks, past the page cache (`O_DIRECT`).
 //!
-//! What is written once, synced at once and not read again has no use for the page cache: going through it costs a copy, and
-//! its pages are looked for, marked and waited for at each `fdatasync`. Direct writes are of whole blocks, so the last one,
-//! filled up with zeros, is written again with what comes next; its first part stays the same, byte for byte. File systems
-//! that know no direct writes get plain ones.
+//! Data that is written once, synced at once and not read again gains nothing from the page cache: the cache costs a
+//! copy, and each `fdatasync` searches its pages, marks them and waits for them. Direct writes are of whole blocks. So
+//! the last block, padded with zeros, is written again with the following data; its first part stays the same, byte for
+//! byte. File systems without direct writes get plain ones.
 
 use super::disk::{Disk, DiskFile, Open};
 use std::io;
 use std::path::Path;
 
-/// Size of a segment of the journal: some 100,000 entries. The simulator's are smaller, so that it sees many.
+/// Size of a segment of the journal: some 100,000 entries. The simulator's segments are smaller, so that a run has
+/// many.
 pub const SEGMENT_BYTES: u64 = if cfg!(simulator) { 16 << 10 } else { 64 << 20 };
 
 /// A file written block by block.
@@ -17,9 +18,9 @@ pub(super) struct Blocks {
     file: Box<dyn DiskFile>,
     /// Bytes written.
     end: u64,
-    /// Those of them in the last, unfilled block.
+    /// The bytes in the last, unfilled block.
     tail: Vec<u8>,
-    /// Holds what is being written, at a place that is a multiple of a block.
+    /// Holds what is being written, aligned to a block.
     scratch: Vec<u8>,
 }
 
@@ -38,7 +39,7 @@ impl Blocks {
         Ok(Blocks { file, end, tail, scratch: Vec::new() })
     }
 
-    /// The file, for what is done to it as a whole.
+    /// Returns the file, for operations on it as a whole.
     pub fn file(&self) -> &dyn DiskFile {
         &*self.file
     }

@@ -1,13 +1,13 @@
-//! Checks that bytes are the canonical encoding of an entry, without decoding them: a log of ten million entries is checked in seconds.
-//! Canonical means: fields of the message in order of number, each in its shortest form, defaults left out, nothing unknown. So two entries
-//! with the same content have the same bytes, and no byte is without meaning.
+//! Checks that bytes are the canonical encoding of an entry, without decoding them: a log of ten million entries is
+//! checked in seconds. Canonical means: fields of the message in order of number, each in its shortest form, defaults
+//! omitted, no unknown fields. So two entries with the same content have the same bytes, and every byte has a meaning.
 
 use crate::varint::read_shortest;
 
 /// How a field is encoded (https://protobuf.dev/programming-guides/encoding).
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Form {
-    /// A varint of at most so many significant bits.
+    /// A varint of at most this number of significant bits.
     Uint(u32),
     Enum,
     Int64,
@@ -43,7 +43,8 @@ fn delimited(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     rest.split_at_checked(usize::try_from(length).ok()?)
 }
 
-/// The number of a kind, where these bytes are a canonical entry. The same bytes decode, and encode to themselves.
+/// Returns the number of a kind if these bytes are a canonical entry. Decoding and encoding such bytes returns the same
+/// bytes.
 pub fn kind(mut bytes: &[u8]) -> Option<i32> {
     let (mut last, mut kind) = (0, 0);
     while !bytes.is_empty() {
@@ -94,7 +95,7 @@ fn is_text(bytes: &[u8]) -> bool {
     std::str::from_utf8(bytes).is_ok()
 }
 
-/// `key` and `value`, each where it is not empty.
+/// `key` and `value`, each if it is not empty.
 fn pseudonym(mut bytes: &[u8]) -> Option<()> {
     let mut last = 0;
     while !bytes.is_empty() {
@@ -109,7 +110,7 @@ fn pseudonym(mut bytes: &[u8]) -> Option<()> {
     Some(())
 }
 
-/// `object`, `before` and `after`, each where it is not empty.
+/// `object`, `before` and `after`, each if it is not empty.
 fn three_texts(mut bytes: &[u8]) -> Option<()> {
     let mut last = 0;
     while !bytes.is_empty() {

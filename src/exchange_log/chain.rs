@@ -1,19 +1,20 @@
-//! The journal as `audit verify` reads it: every segment in its folder, sealed or not, batch after batch. A gateway that starts reads only
-//! what is not sealed.
+//! The journal as `audit verify` reads it: every segment in its folder, sealed or not, batch after batch. A gateway
+//! that starts reads only the unsealed part.
 
 use super::journal::{gone, read_segment, segments};
 use super::segment::{ChainKey, Reading, Segmented};
 use super::{LogError, LogPaths};
 use std::path::PathBuf;
 
-/// Files of the journal's folder that are no segments. `preallocator` and `unnamed` are segments before they have a name.
+/// Files of the journal's folder other than segments. `spare` and `unnamed` are segments before they have a name.
 const FILES: [&str; 3] = ["lock", "spare", "unnamed"];
 
-/// Checks that each batch follows the one before it, in every segment, and that those behind what is sealed follow each other,
-/// up to the end. With the key, also that the log itself wrote each batch. Of segments that are sealed a crash may leave any.
+/// Checks that each batch follows the one before it, in every segment, and that the segments after the sealed part
+/// follow each other, up to the end. With the key, it also checks that the log itself wrote each batch. A crash may
+/// leave any of the sealed segments.
 ///
 /// # Errors
-/// [`LogError::Corrupt`] with the first segment and offset at which it is not so, or a file that is none of a journal.
+/// [`LogError::Corrupt`] with the first segment and offset that fails, or a file that does not belong to a journal.
 pub fn check(paths: &LogPaths, sealed: u64, key: Option<&ChainKey>) -> Result<(), LogError> {
     let disk = &*paths.disk;
     let found = segments(disk, &paths.journal)?;
@@ -80,7 +81,7 @@ mod tests {
         Entry { purpose: number.to_string(), ..Entry::begin(Kind::Exchange, "dc1") }.to_bytes()
     }
 
-    /// A log of two sealed entries, and three in two batches behind them.
+    /// A log of two sealed entries, followed by three in two batches.
     fn log(data: &Path, key: &[u8]) -> LogPaths {
         let paths = LogPaths::new(data);
         let (pipeline, mut journal) = Pipeline::open(paths.clone(), signer(key)).unwrap();
@@ -91,7 +92,7 @@ mod tests {
         paths
     }
 
-    /// Returns what verification reports, with the log's key or without.
+    /// Returns the result of verification, with the log's key or without.
     fn verified(data: &Path, key: Option<&[u8]>) -> Result<(u64, u64), String> {
         let chain = key.map(|key| signer(key).chain_key());
         let against = Against { chain: chain.as_ref(), ..Against::default() };
@@ -159,7 +160,7 @@ mod tests {
         assert_eq!(verified(folder.path(), Some(&key)), Ok((2, 3)));
     }
 
-    /// What a crash leaves, and what a failed write leaves behind, is none of anybody's doing.
+    /// The remains of a crash or of a failed write are not tampering.
     #[test]
     fn a_torn_last_batch_and_an_abandoned_segment_are_in_order() {
         let (folder, key) = (tempfile::tempdir().unwrap(), LogSigner::generate().unwrap());

@@ -22,7 +22,7 @@ pub struct Checkpoint {
     pub root: Hash,
 }
 
-/// Why a checkpoint is not trusted.
+/// The reason that a checkpoint is not trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CheckpointError {
     /// Not in the form of a checkpoint.
@@ -66,14 +66,14 @@ impl LogSigner {
         &self.origin
     }
 
-    /// What others need to check signatures.
+    /// Returns what others need to check signatures.
     pub fn verifier(&self) -> LogVerifier {
         let key = self.pair.public_key().as_ref().to_vec();
         LogVerifier(VerifierKey { name: self.origin.clone(), signature_type: ALGORITHM_ED25519, key })
     }
 
-    /// The key of the journal's chain. Only who has the signing key can make it: it is derived from a signature (which
-    /// Ed25519 makes the same each time) that never leaves here.
+    /// Returns the key of the journal's chain. Only the holder of the signing key can make it: it is derived from a
+    /// signature (Ed25519 makes the same one each time) that never leaves this function.
     pub fn chain_key(&self) -> ChainKey {
         let text = [b"ndxp journal chain 1\0", self.origin.as_bytes()].concat();
         let secret = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, self.pair.sign(&text).as_ref());
@@ -117,10 +117,10 @@ impl LogVerifier {
         Ok(checkpoint)
     }
 
-    /// The lines of a note that are signatures by this key.
+    /// Returns the lines of a note that are signatures by this key.
     ///
     /// # Errors
-    /// [`CheckpointError::BadSignature`] where one of them does not verify.
+    /// [`CheckpointError::BadSignature`] if one of them does not verify.
     pub fn signatures<'n>(&self, note: &Note<'n>) -> Result<Vec<&'n str>, CheckpointError> {
         let key = UnparsedPublicKey::new(&ED25519, &self.0.key);
         let verify = |one: &note::Signature<'_>| key.verify(note.text.as_bytes(), &one.bytes).is_ok();
@@ -174,7 +174,7 @@ pub fn decimal(text: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
-    /// The verifier key and note of golang.org/x/mod/sumdb/note's package example, from which signed-note came.
+    /// The verifier key and note of the package example of golang.org/x/mod/sumdb/note, the origin of signed-note.
     #[test]
     fn a_verifier_key_of_another_implementation_is_read() {
         let vkey = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW";

@@ -1,24 +1,25 @@
-//! The gateway's time of day, which does not go back: rights end, quotas' days and entries' times are decided by it.
+//! The gateway's time of day, which does not go back. It decides when rights end and when quotas' days begin, and it
+//! stamps entries.
 //!
-//! It follows the wall clock as long as that moves forward. Where the wall clock is set back by up to a minute, this one waits for it.
-//! Where it is set back further, this one continues from its last time, by the monotonic clock, and reports it ([`Clock::behind`]) until
-//! the wall clock has come up with it. After a restart it begins no earlier than the log's newest entry. A wall clock that is set forward
-//! is followed: it ends rights early, and never late.
+//! It follows the wall clock as long as that moves forward. If the wall clock is set back by up to a minute, this clock
+//! waits for it. If it is set back further, this clock continues from its last time, by the monotonic clock, and
+//! reports this ([`Clock::behind`]) until the wall clock has caught up. After a restart it begins no earlier than the
+//! log's newest entry. It follows a wall clock that is set forward: that ends rights early, and never late.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// So far back, the wall clock is waited for.
+/// Up to this step back, the clock waits for the wall clock.
 const STANDSTILL_US: i64 = 60_000_000;
-/// How often it is noted which wall time belongs to which monotonic one.
+/// How often a pair of wall time and monotonic time is recorded.
 const NOTE_EVERY_US: i64 = 1_000_000;
 
 /// A time of day that does not go back.
 pub struct Clock {
     /// The latest time that was returned, in Unix microseconds.
     latest: AtomicI64,
-    /// The wall time of the last note.
+    /// The wall time of the last record.
     noted: AtomicI64,
     /// A monotonic time, and the time of day that belongs to it.
     note: Mutex<(Duration, i64)>,
@@ -32,14 +33,14 @@ impl Default for Clock {
 }
 
 impl Clock {
-    /// A clock that follows the wall clock.
+    /// Makes a clock that follows the wall clock.
     pub const fn new() -> Self {
         let (latest, noted, behind) = (AtomicI64::new(i64::MIN), AtomicI64::new(i64::MIN), AtomicI64::new(0));
         Clock { latest, noted, note: Mutex::new((Duration::ZERO, i64::MIN)), behind }
     }
 
-    /// The time, where the wall clock shows this (Unix time in microseconds). The monotonic clock is read once a second, and while
-    /// the wall clock is behind.
+    /// Returns the time if the wall clock shows `wall_us` (Unix time in microseconds). The monotonic clock is read once
+    /// a second, and while the wall clock is behind.
     pub fn at(&self, wall_us: i64, monotonic: impl FnOnce() -> Duration) -> i64 {
         let latest = self.latest.fetch_max(wall_us, Ordering::Relaxed);
         if wall_us >= latest {
@@ -71,14 +72,14 @@ impl Clock {
         }
     }
 
-    /// From this moment on it is no earlier than this.
+    /// Sets the earliest time from now on.
     pub fn not_before(&self, us: i64, monotonic: Duration) {
         if self.latest.fetch_max(us, Ordering::Relaxed) < us {
             self.note(us, monotonic);
         }
     }
 
-    /// How far the wall clock is behind; zero where it is followed.
+    /// Returns how far the wall clock is behind; zero while the clock follows it.
     pub fn behind(&self) -> Duration {
         Duration::from_micros(self.behind.load(Ordering::Relaxed).unsigned_abs())
     }
@@ -91,7 +92,7 @@ fn monotonic() -> Duration {
     BEGAN.elapsed()
 }
 
-/// What the wall clock shows, in Unix microseconds: negative before 1970.
+/// Returns the wall clock's time in Unix microseconds: negative before 1970.
 fn wall_us() -> i64 {
     let us = |passed: Duration| i64::try_from(passed.as_micros()).unwrap_or(i64::MAX);
     match SystemTime::now().duration_since(UNIX_EPOCH) {
@@ -100,23 +101,23 @@ fn wall_us() -> i64 {
     }
 }
 
-/// The time of day of this process, in Unix microseconds.
+/// Returns the time of day of this process, in Unix microseconds.
 pub fn now_us() -> i64 {
     CLOCK.at(wall_us().saturating_add(set_by()), monotonic)
 }
 
-/// It is this late already, whatever the wall clock shows: an entry of this time was written.
+/// Sets the earliest time, whatever the wall clock shows: an entry of this time was written.
 pub fn not_before(us: i64) {
     CLOCK.not_before(us, monotonic());
 }
 
-/// How far the wall clock is behind; zero where it is followed.
+/// Returns how far the wall clock is behind; zero while the clock follows it.
 pub fn behind() -> Duration {
     CLOCK.behind()
 }
 
-/// By how much a test has set the wall clock: microseconds in the file that `NDXP_CLOCK` names. Builds without debug assertions
-/// do not look.
+/// Returns by how much a test has set the wall clock: microseconds in the file that `NDXP_CLOCK` names. Builds without
+/// debug assertions do not read it.
 #[cfg(debug_assertions)]
 fn set_by() -> i64 {
     static FILE: std::sync::LazyLock<Option<std::path::PathBuf>> =
@@ -145,13 +146,13 @@ mod tests {
         let clock = Clock::new();
         assert_eq!(clock.at(100 * HOUR, || after(0)), 100 * HOUR);
         assert_eq!(clock.at(101 * HOUR, || after(HOUR)), 101 * HOUR);
-        // A day back: it goes on, and says how far the wall clock is behind.
+        // A day back: the clock continues, and reports how far the wall clock is behind.
         assert_eq!(clock.at(77 * HOUR + 5, || after(HOUR + 5)), 101 * HOUR + 5);
         assert_eq!(clock.behind(), after(24 * HOUR));
         assert_eq!(clock.at(78 * HOUR, || after(2 * HOUR)), 102 * HOUR);
         // To 1970, too.
         assert_eq!(clock.at(0, || after(3 * HOUR)), 103 * HOUR);
-        // Set right: followed again.
+        // Corrected: the clock follows it again.
         assert_eq!(clock.at(104 * HOUR, || after(4 * HOUR)), 104 * HOUR);
         assert!(clock.behind().is_zero());
         assert_eq!(clock.at(500 * HOUR, || after(5 * HOUR)), 500 * HOUR);

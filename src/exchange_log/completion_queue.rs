@@ -1,14 +1,14 @@
 //! A thread's completion queue: the log's writer puts the results of a batch there and notifies the thread once.
 //!
-//! Waking a task of another thread costs a system call. With dozens of calls of a worker in one batch, all but one of them
-//! are saved: the writer wakes the queue's own task, and that task wakes the others, on its own thread.
+//! Waking a task of another thread costs a system call. With dozens of calls of a worker in one batch, this saves all
+//! but one of them: the writer wakes the queue's own task, and that task wakes the others, on its own thread.
 
 use super::LogError;
 use std::cell::RefCell;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Notify, oneshot};
 
-/// Receives an entry's index, or the error for which it is not in the log.
+/// Receives an entry's index, or the error that kept it out of the log.
 pub(super) type ResultSender = oneshot::Sender<Result<u64, LogError>>;
 
 #[derive(Default)]
@@ -21,8 +21,8 @@ thread_local! {
     static HERE: RefCell<Option<Arc<CompletionQueue>>> = const { RefCell::new(None) };
 }
 
-/// Opens a completion queue for the calling thread, whose runtime runs all its tasks itself. Without one, each waiting task is woken on
-/// its own.
+/// Opens a completion queue for the calling thread, if its runtime runs all its tasks itself. Without a queue, each
+/// waiting task is woken separately.
 pub(super) fn open() {
     let completion_queue = Arc::new(CompletionQueue::default());
     HERE.with_borrow_mut(|here| *here = Some(completion_queue.clone()));
@@ -44,7 +44,7 @@ pub(super) fn here() -> Option<Arc<CompletionQueue>> {
     HERE.with_borrow(Clone::clone)
 }
 
-/// A task that waits for its entry to become durable: its thread's completion queue, and where the result goes.
+/// A task that waits for its entry to become durable: its thread's completion queue, and the sender of the result.
 pub(super) struct PendingAppend {
     pub(super) completion_queue: Option<Arc<CompletionQueue>>,
     pub(super) sender: ResultSender,

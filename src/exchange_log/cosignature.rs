@@ -1,5 +1,5 @@
-//! Cosignatures of witnesses (https://c2sp.org/tlog-cosignature; ML-DSA-44, and Ed25519), and the policy that states how many make a
-//! checkpoint count (https://c2sp.org/tlog-policy).
+//! Cosignatures of witnesses (https://c2sp.org/tlog-cosignature; ML-DSA-44, and Ed25519), and the policy that sets how
+//! many of them a checkpoint needs (https://c2sp.org/tlog-policy).
 
 use super::checkpoint::{Checkpoint, CheckpointError, LogVerifier};
 use super::note::{self, Note, NoteError, Signature, VerifierKey};
@@ -11,17 +11,17 @@ use std::ops::RangeInclusive;
 
 /// Bytes of the time before each signature.
 const TIME: usize = 8;
-/// What begins the message that an ML-DSA-44 cosigner signs.
+/// The beginning of the message that an ML-DSA-44 cosigner signs.
 const SUBTREE_LABEL: &[u8; 12] = b"subtree/v1\n\0";
 /// How far the clocks of a log, its witnesses and a verifier may differ, in seconds.
 pub const CLOCK_SKEW: u64 = 300;
 
-/// How a witness signs.
+/// A witness's signature algorithm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Algorithm {
     /// Signs the checkpoint's text.
     Ed25519,
-    /// Signs origin, size and root, and its own name; holds against quantum computers.
+    /// Signs origin, size and root, and its own name; resists quantum computers.
     MlDsa44,
 }
 
@@ -45,7 +45,7 @@ impl Algorithm {
         }
     }
 
-    /// Returns a new private key, as PKCS#8, or `None` where the system has no random numbers.
+    /// Returns a new private key, as PKCS#8; `None` if the system has no random numbers.
     pub fn generate(self) -> Option<Vec<u8>> {
         match self {
             Algorithm::Ed25519 => super::checkpoint::LogSigner::generate(),
@@ -56,7 +56,7 @@ impl Algorithm {
         }
     }
 
-    /// What is signed for a checkpoint, whose whole text this is.
+    /// Returns the message that is signed for a checkpoint with this complete text.
     fn message(self, name: &str, time: u64, text: &str, checkpoint: &Checkpoint) -> Option<Vec<u8>> {
         match self {
             Algorithm::Ed25519 => Some(format!("cosignature/v1\ntime {time}\n{text}").into_bytes()),
@@ -93,7 +93,7 @@ pub struct Cosigner {
 }
 
 impl Cosigner {
-    /// A cosigner from a PKCS#8 key; `None` where it is of another algorithm.
+    /// Makes a cosigner from a PKCS#8 key; `None` if it is of another algorithm.
     pub fn from_pkcs8(name: &str, algorithm: Algorithm, pkcs8: &[u8]) -> Option<Self> {
         let pair = match algorithm {
             Algorithm::Ed25519 => Pair::Ed25519(Ed25519KeyPair::from_pkcs8(pkcs8).ok()?),
@@ -107,13 +107,13 @@ impl Cosigner {
         Some(Cosigner { key: WitnessKey { algorithm, key }, pair })
     }
 
-    /// What others need to check its cosignatures.
+    /// Returns what others need to check its cosignatures.
     pub fn key(&self) -> &WitnessKey {
         &self.key
     }
 
-    /// The signature line for a checkpoint, whose whole text this is; `time` in Unix seconds. `None` where the message
-    /// cannot be signed: the name or the origin is longer than 255 bytes.
+    /// Returns the signature line for a checkpoint with this complete text; `time` in Unix seconds. `None` if the
+    /// message cannot be signed: the name or the origin is longer than 255 bytes.
     pub fn cosign(&self, text: &str, checkpoint: &Checkpoint, time: u64) -> Option<String> {
         let key = &self.key.key;
         let message = self.key.algorithm.message(&key.name, time, text, checkpoint)?;
@@ -156,10 +156,10 @@ impl WitnessKey {
         Ok(WitnessKey { algorithm, key })
     }
 
-    /// The lines of a note that are this witness's cosignatures, with their times (Unix seconds).
+    /// Returns the lines of a note that are this witness's cosignatures, with their times (Unix seconds).
     ///
     /// # Errors
-    /// [`NoteError::BadSignature`] where a line under this key's name and id does not verify.
+    /// [`NoteError::BadSignature`] if a line under this key's name and id does not verify.
     pub fn find<'n>(&self, note: &Note<'n>, checkpoint: &Checkpoint) -> Result<Vec<(&'n str, u64)>, NoteError> {
         let verify = |one: &Signature<'_>| self.verifies(one, note.text, checkpoint).is_some();
         let own = note.signed_by(&self.key.name, self.key.id(), verify)?;
@@ -177,14 +177,14 @@ impl WitnessKey {
     }
 }
 
-/// The time in a cosignature, in Unix seconds; `None` where it is too short, zero, or beyond 2^63.
+/// Returns the time of a cosignature, in Unix seconds; `None` if it is too short, zero, or beyond 2^63.
 fn time_of(signature: &Signature<'_>) -> Option<u64> {
     let time = u64::from_be_bytes(*signature.bytes.first_chunk::<TIME>()?);
     (1..=i64::MAX.unsigned_abs()).contains(&time).then_some(time)
 }
 
-/// The times (Unix seconds) that a cosignature may have: not before the newest entry of its tree that is known, and not in the
-/// future, by [`CLOCK_SKEW`] each.
+/// Returns the times (Unix seconds) that a cosignature may have: not before the newest known entry of its tree, and not
+/// in the future, by [`CLOCK_SKEW`] each.
 pub fn plausible_times(newest_entry_us: i64, now: i64) -> RangeInclusive<u64> {
     let seconds = |time: i64| u64::try_from(time).unwrap_or(0);
     seconds(newest_entry_us / 1_000_000).saturating_sub(CLOCK_SKEW).max(1)..=seconds(now) + CLOCK_SKEW
@@ -219,10 +219,10 @@ struct Group {
     members: Vec<String>,
 }
 
-/// Which cosignatures make a checkpoint count.
+/// Defines which cosignatures a checkpoint needs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Policy {
-    /// Logs whose checkpoints count; none: any that is known otherwise.
+    /// Logs with checkpoints that count; none: any log that the verifier knows otherwise.
     pub logs: Vec<LogVerifier>,
     /// Witnesses.
     pub witnesses: Vec<Witness>,
@@ -234,7 +234,8 @@ impl Policy {
     /// Parses a policy file.
     ///
     /// # Errors
-    /// A line that is no line of a policy, names what is not defined above it, or exceeds a bound: its number, and the reason.
+    /// A line that is not valid in a policy, uses a name that is not defined above it, or exceeds a bound: its number,
+    /// and the reason.
     pub fn parse(text: &str) -> Result<Self, (usize, String)> {
         let (mut policy, mut quorum) = (Policy::default(), None);
         for (number, line) in text.lines().enumerate() {
@@ -304,12 +305,12 @@ impl Policy {
         Ok(Group { name: name.into(), least, members: members.iter().map(|&member| member.to_owned()).collect() })
     }
 
-    /// Whether any cosignature is needed.
+    /// Returns whether any cosignature is needed.
     pub fn needs_witnesses(&self) -> bool {
         self.quorum.is_some()
     }
 
-    /// The cosignatures of a checkpoint by witnesses of this policy, at these times (Unix seconds).
+    /// Returns the cosignatures of a checkpoint by witnesses of this policy, at these times (Unix seconds).
     ///
     /// # Errors
     /// The note is malformed, or a line under a witness's name and id does not verify.
@@ -330,7 +331,7 @@ impl Policy {
         Ok(counted)
     }
 
-    /// The cosignatures of a checkpoint where they are enough for it to count; `None` where they are not.
+    /// Returns the cosignatures of a checkpoint if they are enough; `None` if they are not.
     ///
     /// # Errors
     /// Those of [`Policy::cosignatures`].
@@ -347,7 +348,7 @@ impl Policy {
         let Some(quorum) = &self.quorum else { return true };
         let mut met: HashMap<&str, bool> = self.witnesses.iter().map(|one| (one.name.as_str(), false)).collect();
         met.extend(found.iter().map(|one| (one.witness.as_str(), true)));
-        // Groups name only what is defined above them.
+        // Groups use only names that are defined above them.
         for group in &self.groups {
             let count = group.members.iter().filter(|member| met.get(member.as_str()) == Some(&true)).count();
             met.insert(&group.name, count >= group.least);
@@ -381,7 +382,7 @@ mod tests {
         by.cosign(text, &Checkpoint::parse(text).unwrap(), time).unwrap()
     }
 
-    /// The example of the specification: its lines have the form that is read here.
+    /// The example of the specification: its lines have the form that this module reads.
     #[test]
     fn a_cosignature_has_the_form_of_the_specification() {
         let line = "— witness.example.com/w1 jWbPPwAAAABkGFDLEZMHwSRaJNiIDoe9DYn/zXcrtPHeolMI5OWXEhZCB9dlrDJsX3b2oyin1nPZqhf5nNo0xUe+mbIUBkBIfZ+qnA==\n";
@@ -405,7 +406,7 @@ mod tests {
             let whole = format!("{note}{line}");
             let find = |note: &str| key.find(&Note::parse(note).unwrap(), &checkpoint).map(|found| found.len());
             assert_eq!(find(&whole), Ok(1));
-            // Nobody else's, and not of another time, tree or name.
+            // No other key's, and not of another time, tree or name.
             assert_eq!(find(&format!("{note}{}", cosign(&cosigner("w.example/1", algorithm), &note, 9))), Ok(0));
             let signature = note::parse_signatures(&line).unwrap().remove(0);
             for byte in [TIME - 1, TIME, signature.bytes.len() - 1] {

@@ -1,7 +1,7 @@
-//! Places at which tests let the process die, to see what a crash leaves there (`tests/log/log_faults.rs`). Builds without
-//! debug assertions have none.
+//! Points at which tests abort the process, to see what a crash leaves there (`tests/log/log_faults.rs`). Builds
+//! without debug assertions have none.
 
-/// Aborts the process at the point that `NDXP_CRASH_AT` names, perhaps only the n-th time (`journal.written:3`).
+/// Aborts the process at the point that `NDXP_CRASH_AT` names, optionally only at the n-th time (`journal.written:3`).
 #[cfg(debug_assertions)]
 pub(crate) fn crash_point(name: &str) {
     use std::sync::OnceLock;
@@ -21,6 +21,6 @@ pub(crate) fn crash_point(name: &str) {
     }
 }
 
-/// Nothing.
+/// Does nothing.
 #[cfg(not(debug_assertions))]
 pub(crate) fn crash_point(_name: &str) {}

@@ -1,4 +1,4 @@
-//! The file operations that the log makes, and no others: on the local file system, or on the simulated one that crashes
+//! The file operations that the log uses, and no others: on the local file system, or on the simulated one that crashes
 //! (`simulator/`).
 
 use super::LogError;
@@ -11,15 +11,15 @@ use std::sync::Arc;
 /// How a file is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Open {
-    /// To read; it must be there.
+    /// For reading; it must exist.
     Read,
-    /// To read and write by whole blocks past the page cache, where the file system can; made where it is missing.
+    /// For reading and writing by whole blocks past the page cache, if the file system can; created if it is missing.
     Direct,
-    /// To write from the beginning: emptied, or made.
+    /// For writing from the beginning: truncated, or created.
     Empty,
 }
 
-/// What there is at a path.
+/// What exists at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PathKind {
     /// A file.
@@ -30,64 +30,64 @@ pub enum PathKind {
     Other,
 }
 
-/// Where a log's files are.
+/// The disk of a log's files.
 ///
-/// What is written is durable after the file's next successful `sync`; a name that was made, changed or removed after the
-/// next successful [`sync_folder`](Disk::sync_folder) of its folder. Until then a crash may keep or lose each sector and each
-/// name, in any order.
+/// Written data is durable after the file's next successful `sync`; a name that was created, changed or removed is
+/// durable after the next successful [`sync_folder`](Disk::sync_folder) of its folder. Until then a crash may keep or
+/// lose each sector and each name, in any order.
 pub trait Disk: Send + Sync + std::fmt::Debug {
     /// Opens a file.
     ///
     /// # Errors
-    /// [`io::Error`] of the file system, `NotFound` where there is no file and none is made.
+    /// [`io::Error`] of the file system, `NotFound` if there is no file and none is created.
     fn open(&self, path: &Path, how: Open) -> io::Result<Box<dyn DiskFile>>;
-    /// The paths of what is in a folder, in no order.
+    /// Returns the paths of everything in a folder, in no order.
     ///
     /// # Errors
-    /// [`io::Error`] of the file system, `NotFound` where there is no folder.
+    /// [`io::Error`] of the file system, `NotFound` if there is no folder.
     fn list(&self, folder: &Path) -> io::Result<Vec<PathBuf>>;
-    /// What there is at a path; links are not followed.
+    /// Returns what exists at a path; links are not followed.
     ///
     /// # Errors
-    /// [`io::Error`] of the file system, `NotFound` where nothing is there.
+    /// [`io::Error`] of the file system, `NotFound` if nothing exists there.
     fn kind(&self, path: &Path) -> io::Result<PathKind>;
-    /// Makes a folder and those above it.
+    /// Creates a folder and those above it.
     ///
     /// # Errors
-    /// [`io::Error`] of the file system; a folder that is there is no error.
+    /// [`io::Error`] of the file system; an existing folder is no error.
     fn create_folder(&self, path: &Path) -> io::Result<()>;
     /// Renames a file, and replaces the file that has the name.
     ///
     /// # Errors
     /// [`io::Error`] of the file system.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
-    /// Lets two files change names; not every file system can.
+    /// Exchanges the names of two files; not every file system can.
     ///
     /// # Errors
-    /// [`io::Error`] of the file system, `Unsupported` where it has no such call.
+    /// [`io::Error`] of the file system, `Unsupported` if it has no such call.
     fn exchange(&self, one: &Path, other: &Path) -> io::Result<()>;
     /// Removes a file.
     ///
     /// # Errors
-    /// [`io::Error`] of the file system, `NotFound` where there is no file.
+    /// [`io::Error`] of the file system, `NotFound` if there is no file.
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Removes an empty folder.
     ///
     /// # Errors
-    /// [`io::Error`] of the file system, also where it is not empty.
+    /// [`io::Error`] of the file system, also if it is not empty.
     fn remove_folder(&self, path: &Path) -> io::Result<()>;
     /// Makes the names in a folder durable.
     ///
     /// # Errors
-    /// [`io::Error`] of the file system: then nothing is known of the names.
+    /// [`io::Error`] of the file system: the state of the names is then unknown.
     fn sync_folder(&self, path: &Path) -> io::Result<()>;
 }
 
 /// An open file.
 pub trait DiskFile: Send {
-    /// What offsets and lengths of writes must be multiples of.
+    /// Returns the block size: offsets and lengths of writes must be multiples of it.
     fn block(&self) -> usize;
-    /// Bytes in it.
+    /// Returns its length in bytes.
     ///
     /// # Errors
     /// [`io::Error`] of the file system.
@@ -97,7 +97,8 @@ pub trait DiskFile: Send {
     /// # Errors
     /// [`io::Error`] of the file system.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
-    /// Returns the first position at or after `offset` where bytes may not be zeros; the file's length, or more, where there are none.
+    /// Returns the first position at or after `offset` where bytes may not be zeros; the file's length, or more, if
+    /// there are none.
     ///
     /// # Errors
     /// [`io::Error`] of the file system.
@@ -107,22 +108,22 @@ pub trait DiskFile: Send {
     /// Writes all bytes.
     ///
     /// # Errors
-    /// [`io::Error`] of the file system: then nothing is known of the bytes of this write.
+    /// [`io::Error`] of the file system: the state of this write's bytes is then unknown.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
-    /// Cuts it, or lengthens it with zeros.
+    /// Truncates it, or extends it with zeros.
     ///
     /// # Errors
     /// [`io::Error`] of the file system.
     fn set_len(&self, len: u64) -> io::Result<()>;
-    /// Lengthens it with zeros where it is shorter, and reserves their space where the file system can.
+    /// Extends it with zeros if it is shorter, and reserves their space if the file system can.
     ///
     /// # Errors
-    /// [`io::Error`] of the file system, `StorageFull` where there is no room.
+    /// [`io::Error`] of the file system, `StorageFull` if there is no space.
     fn allocate(&self, len: u64) -> io::Result<()>;
     /// Makes its bytes durable (`fdatasync`).
     ///
     /// # Errors
-    /// [`io::Error`] of the file system: then nothing is known of what was written since the last success.
+    /// [`io::Error`] of the file system: the state of everything written since the last success is then unknown.
     fn sync(&self) -> io::Result<()>;
 }
 
@@ -135,7 +136,7 @@ struct LocalFile {
     direct: bool,
 }
 
-/// What every device and file system in use takes as a block.
+/// The block size of every device and file system in use.
 const BLOCK: usize = 4_096;
 
 impl Disk for LocalDisk {
@@ -220,7 +221,7 @@ impl DiskFile for LocalFile {
     }
 
     fn data_from(&self, offset: u64) -> io::Result<u64> {
-        // What was reserved and never written has no bytes.
+        // Space that was reserved and never written holds no data.
         match rustix::fs::seek(&self.file, rustix::fs::SeekFrom::Data(offset)) {
             Ok(data) => Ok(data),
             Err(rustix::io::Errno::NXIO) => self.size(),
@@ -249,7 +250,7 @@ impl DiskFile for LocalFile {
     }
 }
 
-/// The local file system, to share.
+/// Returns the local file system, to share.
 pub fn local() -> Arc<dyn Disk> {
     Arc::new(LocalDisk)
 }
@@ -278,7 +279,7 @@ pub(super) fn read_text(disk: &dyn Disk, path: &Path) -> Result<Option<String>, 
     }
 }
 
-/// Removes a file; false where there was none.
+/// Removes a file; returns false if there was none.
 pub(super) fn remove(disk: &dyn Disk, path: &Path) -> Result<bool, LogError> {
     match disk.remove(path) {
         Ok(()) => Ok(true),
@@ -292,23 +293,25 @@ pub(super) fn sync_folder(disk: &dyn Disk, path: &Path) -> Result<(), LogError> 
     disk.sync_folder(path).map_err(|error| LogError::io(path, &error))
 }
 
-/// Writes a file whole or not at all: a new file, synced, renamed over the old one, the folder synced.
+/// Writes a file atomically: a new file, synced, renamed over the old one, the folder synced.
 pub(super) fn write_atomically(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> Result<(), LogError> {
     put_in_place(disk, path, bytes, |fresh| disk.rename(fresh, path))
 }
 
-/// A file that is replaced again and again: it and another one (`.new`) take turns, so that none is thrown away each time.
+/// A file that is replaced repeatedly: two files, the second named `.new`, alternate, so that none is deleted each
+/// time.
 ///
-/// The other one holds the content before, and may be written again only after a sync of the folder has made its loss of the name durable:
-/// until then a crash may restore the name, with whatever the file holds by then.
+/// The second file holds the previous content. It may be overwritten only after a sync of the folder has made the
+/// removal of its name durable: until then a crash may restore the name, with whatever the file then holds.
 pub(super) struct ReplacedFile {
     path: PathBuf,
-    /// The other one has no name on the disk; not known at the start, since an earlier process may have stopped before its sync.
+    /// The second file has no name on the disk; unknown at the start, since an earlier process may have stopped before
+    /// its sync.
     is_other_free: bool,
 }
 
 impl ReplacedFile {
-    /// The file at a path, whether there is one or not.
+    /// Makes it for a path, whether the file exists or not.
     pub fn new(path: PathBuf) -> Self {
         ReplacedFile { path, is_other_free: false }
     }
@@ -325,7 +328,7 @@ impl ReplacedFile {
         }
         self.is_other_free = false;
         put_in_place(disk, path, bytes, |fresh| match disk.exchange(fresh, path) {
-            // The first time, and on file systems that cannot.
+            // The first time, and on file systems that cannot exchange names.
             Err(error) if cannot_exchange(&error) => disk.rename(fresh, path),
             exchanged => exchanged,
         })?;
@@ -363,12 +366,12 @@ pub(super) mod tests {
     use super::*;
     use std::sync::atomic::{AtomicBool, Ordering};
 
-    /// The local disk, whose folders cannot be synced for a while.
+    /// The local disk, on which syncs of folders can be made to fail.
     #[derive(Debug, Default)]
     pub struct NoFolderSync(AtomicBool);
 
     impl NoFolderSync {
-        /// From now on they can be, or not.
+        /// Makes them fail, or succeed again.
         pub fn refuse(&self, refused: bool) {
             self.0.store(refused, Ordering::Relaxed);
         }
@@ -421,7 +424,7 @@ pub(super) mod tests {
         disk.refuse(false);
         file.replace(&disk, b"five").unwrap();
         assert_eq!((read(&before), read(&path)), ("one".into(), "five".into()));
-        // Once a sync has made the other one's loss of the name durable, the two alternate.
+        // Once a sync has made the removal of the second file's name durable, the two alternate.
         file.replace(&disk, b"six").unwrap();
         std::fs::remove_file(&before).unwrap();
         std::fs::hard_link(&path, &before).unwrap();

@@ -28,12 +28,13 @@ impl Entry {
         }
     }
 
-    /// The canonical encoding: prost writes fields in order of number and leaves defaults out, and there are no maps.
+    /// Returns the canonical encoding: prost writes fields in order of number and omits defaults, and there are no
+    /// maps.
     pub fn to_bytes(&self) -> Vec<u8> {
         self.encode_to_vec()
     }
 
-    /// Reads an entry; `None` where the bytes are not the canonical encoding of one.
+    /// Reads an entry; `None` if the bytes are not the canonical encoding of one.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let entry = Entry::decode(bytes).ok()?;
         (entry.to_bytes() == bytes).then_some(entry)

@@ -1,5 +1,4 @@
-//! Admin events of the log that state what files beside it hold: which bundles were pruned, which legal holds are in force, which alarm was
-//! raised.
+//! Admin events of the log that record what files beside it hold: pruned bundles, legal holds in force, fork alarms.
 
 use super::Entry;
 
@@ -13,36 +12,37 @@ pub const RELEASE_EVENT: &str = "log.release";
 pub const FORK_EVENT: &str = "log.fork";
 /// The event of its acknowledgement; its object is `alarm:ID`.
 pub const ACKNOWLEDGE_EVENT: &str = "audit.acknowledge";
-/// The event of what a file of the gateway's own holds from then on; its object is `file:PATH sha256:DIGEST`, the path in the data folder.
+/// The event of a new content of one of the gateway's own files; its object is `file:PATH sha256:DIGEST`, the path in
+/// the data folder.
 pub const FILE_EVENT: &str = "log.file";
 /// Events of files below `state` and `keys`.
 const OF_STATE: [&str; 5] = [HOLD_EVENT, RELEASE_EVENT, FORK_EVENT, ACKNOWLEDGE_EVENT, FILE_EVENT];
 
-/// An admin event that states what a file below `state` or `keys` must hold.
+/// An admin event that records the required content of a file below `state` or `keys`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FileEvent {
     /// The entry's index; `u64::MAX`: it is on its way into the log.
     pub index: u64,
-    /// What was done.
+    /// The event.
     pub event: String,
-    /// To what.
+    /// Its object.
     pub object: String,
 }
 
 impl FileEvent {
-    /// Returns the event of an entry, where it is such a one; refused events changed nothing.
+    /// Returns the event of an entry, if it is one of these; refused events changed nothing.
     pub fn of(index: u64, entry: Entry) -> Option<Self> {
         let Entry { event, object, status, .. } = entry;
         (status == 0).then(|| FileEvent::new(index, event, object)).flatten()
     }
 
-    /// Returns an event, where it is such a one.
+    /// Returns an event, if it is one of these.
     pub fn new(index: u64, event: String, object: String) -> Option<Self> {
         OF_STATE.contains(&event.as_str()).then_some(FileEvent { index, event, object })
     }
 }
 
-/// What a log states about files.
+/// What a log records about files.
 #[derive(Default)]
 pub(super) struct FileEvents {
     /// Objects of the events of prunings.

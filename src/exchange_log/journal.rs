@@ -1,9 +1,10 @@
 //! The journal: where entries become durable, in the order of their indexes.
 //!
-//! A segment `journal/<first index>.seg` has the format described in [`segment`](super::segment). It is allocated ahead and filled with
-//! zeros (by a [`Preallocator`] where many entries come), so `fdatasync` has only the entries to write. It gets its name when its head is
-//! on the disk, so one without a head is no crash's work. A batch is one `write`, then one `fdatasync`; the next batch starts only after
-//! that. After a failure the next batch goes into a new segment.
+//! A segment `journal/<first index>.seg` has the format described in [`segment`](super::segment). It is allocated ahead
+//! and filled with zeros (by a [`Preallocator`] if many entries come), so `fdatasync` has only the entries to write. It
+//! gets its name only when its header is on the disk, so no crash leaves a segment without a header. A batch is one
+//! `write`, then one `fdatasync`; the next batch starts only after that. After a failure the next batch goes into a new
+//! segment.
 
 use super::blocks::Blocks;
 pub use super::blocks::SEGMENT_BYTES;
@@ -16,7 +17,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// How full a segment is when the next one is prepared.
+/// Fill level at which the next segment is prepared.
 const WANT_NEXT: u64 = SEGMENT_BYTES / 8;
 /// Trailing zeros of a file that are kept: an entry may end in zeros, and none is longer.
 const KEPT_ZEROS: usize = 64 << 10;
@@ -37,7 +38,7 @@ struct Segment {
     blocks: Blocks,
 }
 
-/// What was found at start.
+/// The result of recovery at a start.
 pub struct Recovered {
     /// The journal, open for appending.
     pub journal: Journal,
@@ -52,7 +53,7 @@ pub(super) fn segment_path(folder: &Path, first: u64) -> PathBuf {
 /// Lists the segments of a folder by first index, in order.
 ///
 /// # Errors
-/// [`LogError::Io`] where the folder cannot be read.
+/// [`LogError::Io`] if the folder cannot be read.
 pub fn segments(disk: &dyn Disk, folder: &Path) -> Result<Vec<(u64, PathBuf)>, LogError> {
     let files = match disk.list(folder) {
         Ok(files) => files,
@@ -69,22 +70,22 @@ pub fn segments(disk: &dyn Disk, folder: &Path) -> Result<Vec<(u64, PathBuf)>, L
 /// Reads a segment.
 ///
 /// # Errors
-/// It cannot be read, or holds neither what was written to it nor what a crash leaves of that; with file and offset.
+/// It cannot be read, or holds neither what was written to it nor the remains of a crash; with file and offset.
 pub fn read_segment(disk: &dyn Disk, path: &Path, reading: Reading<'_>) -> Result<Segmented, LogError> {
     let (bytes, length) = read_written(disk, path).map_err(|error| LogError::io(path, &error))?;
     if length < SEGMENT_BYTES {
         // It had its whole length before it had its name.
         Err(LogError::corrupt(path, length, "the segment was cut off here: no crash leaves it so"))
     } else if length > SEGMENT_BYTES && !cfg!(simulator) {
-        // No batch is as large; but for the simulator's small segments.
+        // No batch is this large, except in the simulator's small segments.
         Err(LogError::corrupt(path, SEGMENT_BYTES, "something was put behind the segment's end"))
     } else {
         segment::parse(path, &bytes, reading)
     }
 }
 
-/// A file's bytes and length, without most of the zeros at its end: most of a segment is what it was filled with, and 64 MB that are read once
-/// stay with the process for long.
+/// Returns a file's bytes and length, without most of the zeros at its end: most of a segment is its initial zeros, and
+/// memory of 64 MB that is used once stays with the process for long.
 fn read_written(disk: &dyn Disk, path: &Path) -> std::io::Result<(Vec<u8>, u64)> {
     let file = disk.open(path, Open::Read)?;
     let (mut written, mut zeros, mut at, mut piece) = (Vec::new(), 0, 0, vec![0; PIECE]);
@@ -163,28 +164,28 @@ impl Journal {
         Ok(Recovered { journal, records })
     }
 
-    /// The index that the next entry gets.
+    /// Returns the index of the next entry.
     pub fn next_index(&self) -> u64 {
         self.next_index
     }
 
-    /// The next batch gets a new segment, as after a failure.
+    /// Makes the next batch begin a new segment, as after a failure.
     #[cfg(test)]
     pub(super) fn abandon_segment(&mut self) {
         self.segment = None;
     }
 
-    /// Its next segment.
+    /// Returns the preallocator of its next segment.
     pub(crate) fn preallocator(&self) -> Arc<Preallocator> {
         self.preallocator.clone()
     }
 
-    /// Gives up segments of which every entry is below `sealed`.
+    /// Retires segments with only entries below `sealed`.
     pub(crate) fn forget(paths: &LogPaths, sealed: u64, preallocator: &Preallocator) -> Result<(), LogError> {
         let found = segments(&*paths.disk, &paths.journal)?;
         let mut over = found.windows(2).filter(|pair| pair[1].0 <= sealed).peekable();
         if over.peek().is_some() {
-            // The writer may be about to make the name of the one that follows durable: a crash that lost that name and kept the
+            // The writer may be about to make the next segment's name durable: a crash that lost that name and kept the
             // removal would leave no journal.
             sync_folder(&*paths.disk, &paths.journal)?;
         }
@@ -200,8 +201,8 @@ impl Journal {
 }
 
 impl Storage for Journal {
-    /// One `write` and one `fdatasync`. After a failure the indexes are given again in a new segment, since after a failed
-    /// sync the old file's pages can no longer be trusted.
+    /// Makes one `write` and one `fdatasync`. After a failure the indexes are reused in a new segment, since after a
+    /// failed sync the old file's pages can no longer be trusted.
     fn append(&mut self, batch: &[Vec<u8>]) -> Result<u64, LogError> {
         let first = self.next_index;
         let mut out = Vec::with_capacity(BATCH_HEAD + batch.iter().map(|bytes| bytes.len() + 2).sum::<usize>());
@@ -213,7 +214,7 @@ impl Storage for Journal {
         let Some(segment) = &mut self.segment else { return Err(LogError::Closed) };
         if let Err(error) = segment.write(&out) {
             let error = LogError::io(&segment.path, &error);
-            // What stays of the batch does not count, since the next segment begins at this index.
+            // The remains of the batch do not count, since the next segment begins at this index.
             self.segment = None;
             return Err(error);
         }
@@ -229,11 +230,11 @@ impl Storage for Journal {
 impl Segment {
     fn create(paths: &LogPaths, first: u64, after: &Tag) -> Result<Self, LogError> {
         let (disk, fresh) = (&*paths.disk, paths.journal.join(UNNAMED));
-        // Never one that is there: after a crash, it may have other names.
+        // Never an existing file: after a crash, it may have other names.
         remove(disk, &fresh)?;
         let make = || {
             let blocks = Blocks::open(disk, &fresh, 0)?;
-            // Reserving the space now means that a full disk is noticed here, before anything is promised.
+            // Reserving the space now detects a full disk before anything is acknowledged.
             if let Err(error) = blocks.file().allocate(SEGMENT_BYTES) {
                 let _ = disk.remove(&fresh);
                 return Err(error);
@@ -257,7 +258,7 @@ impl Segment {
         Self::named(paths, first, after, blocks, |path| prepared.rename(path))
     }
 
-    /// Gives a file its name when its head is on the disk.
+    /// Gives a file its name once its header is on the disk.
     fn named(
         paths: &LogPaths,
         first: u64,
@@ -292,7 +293,7 @@ impl Segment {
     }
 
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
-        // In two, where a test wants to see a torn batch: it costs one more system call. No disk tears a sector.
+        // In two parts, if a test needs a torn batch: it costs one more system call. No disk tears a sector.
         let middle = segment::sector_after(self.blocks.end() + bytes.len() as u64 / 2) - self.blocks.end();
         let torn = usize::try_from(middle).ok().filter(|middle| cfg!(debug_assertions) && *middle < bytes.len());
         let (first, rest) = bytes.split_at(torn.unwrap_or(bytes.len()));
@@ -308,7 +309,7 @@ impl Segment {
     }
 }
 
-/// What an empty journal means where entries were sealed.
+/// Returns the message for an empty journal of a log with sealed entries.
 pub(super) fn gone(sealed: u64) -> String {
     format!("there is no journal segment, where {sealed} entries were sealed: no crash leaves it so")
 }
@@ -360,13 +361,13 @@ mod tests {
     fn a_torn_last_batch_is_cut_off() {
         let folder = tempfile::tempdir().unwrap();
         let path = filled(folder.path());
-        // Its sector never reached the disk; and what follows may have any length.
+        // Its sector never reached the disk; and the rest may have any length.
         change(&path, |bytes| bytes[SECOND..SECOND + 60].fill(0));
         change(&path, |bytes| bytes[SECOND + 60..SECOND + 101].fill(0));
         let mut recovered = recover(folder.path(), 0).unwrap();
         assert_eq!(recovered.records.len(), 2);
         assert_eq!(recovered.journal.append(&[vec![7; 5_000]]).unwrap(), 2);
-        // Cut short in the middle of several sectors: written over when it is opened.
+        // Cut short in the middle of several sectors: overwritten when it is opened.
         change(&path, |bytes| bytes[SECOND + 600..SECOND + 3_000].fill(0));
         assert_eq!(recover(folder.path(), 0).unwrap().records.len(), 2);
         assert!(std::fs::read(&path).unwrap()[SECOND..].iter().all(|byte| *byte == 0));
@@ -381,7 +382,7 @@ mod tests {
         let mut written = 0;
         std::thread::scope(|scope| {
             scope.spawn(|| preallocator.fill_on_demand());
-            // Into the second segment, once the spare is ready.
+            // Into the second segment, once the next one is ready.
             while segments(&LocalDisk, folder.path()).unwrap().len() < 2 {
                 let near = journal.segment.as_ref().is_some_and(|segment| segment.blocks.end() > SEGMENT_BYTES * 3 / 4);
                 while near && !journal.preallocator.is_ready() {
@@ -432,7 +433,7 @@ mod tests {
         }
         std::fs::remove_file(&path).unwrap();
         assert!(refused(folder.path(), 4).contains("no journal segment, where 4 entries"));
-        // A segment gets its name with its head; what a crash leaves before has another.
+        // A segment gets its name with its header; a crash before that leaves another name.
         std::fs::write(folder.path().join(UNNAMED), b"").unwrap();
         assert_eq!(recover(folder.path(), 0).unwrap().journal.next_index(), 0);
         assert!(!folder.path().join(UNNAMED).exists());
@@ -468,7 +469,7 @@ mod tests {
         assert!(error.contains("entry 0 was not written by this log"), "{error}");
     }
 
-    /// An older format without tags is refused: with it, anyone who can write to the folder could leave the chain.
+    /// An older format without tags is refused: otherwise anyone who can write to the folder could leave the chain.
     #[test]
     fn l1_a_segment_of_a_form_without_a_chain_is_refused() {
         let folder = tempfile::tempdir().unwrap();

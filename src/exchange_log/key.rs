@@ -1,5 +1,6 @@
-//! The log's signing key, `keys/log.key` below the data folder. Only a command makes it, and only where there is no log yet: a new key
-//! beside an old log would sign nothing that a verifier trusts, and would hide that the old one is gone.
+//! The log's signing key, `keys/log.key` below the data folder. Only a command makes it, and only if there is no log
+//! yet: a new key beside an old log would make signatures that no verifier trusts, and would hide the loss of the old
+//! one.
 
 use super::checkpoint::{LogSigner, LogVerifier};
 use super::reader::{LogReader, VKEY_FILE};
@@ -10,7 +11,7 @@ use crate::keyfile::{Vault, private_folder};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-/// Why there is no key.
+/// The reason that there is no key.
 #[derive(Debug, thiserror::Error)]
 pub enum LogKeyError {
     /// There is none.
@@ -26,9 +27,9 @@ pub enum LogKeyError {
         "{key} is missing, but {there} is of a log that was signed with it: put the key back, or begin a new log in an empty folder"
     )]
     OfAnotherLog {
-        /// Where it would be.
+        /// The path of the key.
         key: PathBuf,
-        /// What is there of the log.
+        /// The existing part of the log.
         there: PathBuf,
     },
     /// The folder cannot be read.
@@ -36,7 +37,7 @@ pub enum LogKeyError {
     Log(#[from] LogError),
 }
 
-/// Where the key of a data folder's log is.
+/// Returns the path of the key of a data folder's log.
 pub fn path(data: &Path) -> PathBuf {
     data.join("keys").join("log.key")
 }
@@ -49,7 +50,7 @@ fn signer(path: &Path, origin: &str, bytes: &[u8]) -> Result<LogSigner, LogKeyEr
 /// Reads the key of a data folder's log.
 ///
 /// # Errors
-/// There is none, or it cannot be read or unsealed.
+/// The key is missing, or cannot be read or unsealed.
 pub fn read(data: &Path, vault: &Vault, origin: &str) -> Result<LogSigner, LogKeyError> {
     let path = path(data);
     match vault.read(&path) {
@@ -59,7 +60,7 @@ pub fn read(data: &Path, vault: &Vault, origin: &str) -> Result<LogSigner, LogKe
     }
 }
 
-/// Makes the key where there is neither a key nor a log; false where there is a key.
+/// Makes the key if there is neither a key nor a log; returns false if there is a key.
 ///
 /// # Errors
 /// There is a log without its key, or the key cannot be written.
@@ -76,8 +77,8 @@ pub fn make(data: &Path, vault: &Vault) -> Result<bool, LogKeyError> {
     made.map(|_| true).map_err(|error| LogKeyError::Unusable(path, error.to_string()))
 }
 
-/// Returns the key of the journal's chain, to verify a data folder with; `None` where the log's key is not there, or is sealed and its
-/// secret is not at hand, as in a copy that an auditor has.
+/// Returns the key of the journal's chain, to verify a data folder with; `None` if the log's key is missing, or is
+/// sealed and its secret is not available, as in an auditor's copy.
 ///
 /// # Errors
 /// The key is damaged, or is not the one that this log is verified with.
@@ -93,7 +94,8 @@ pub fn chain(data: &Path, vault: &Vault, verifier: &LogVerifier) -> Result<Optio
     Err(LogKeyError::Unusable(path(data), "is not the key that this log is verified with".into()))
 }
 
-/// Opens a reader of a data folder's log that verifies entries behind the checkpoint by the log's key, where that can be read.
+/// Opens a reader of a data folder's log that verifies entries behind the checkpoint by the log's key, if that can be
+/// read.
 ///
 /// # Errors
 /// The log cannot be read, or the key is not the log's.
@@ -102,7 +104,7 @@ pub fn open_reader(data: &Path, vault: &Vault) -> Result<LogReader, LogError> {
     LogReader::open_with(data, &|verifier| chain(data, vault, verifier).map_err(wrong))
 }
 
-/// What is there of a log.
+/// Returns an existing file of a log, if there is one.
 fn traces(data: &Path) -> Result<Option<PathBuf>, LogError> {
     let paths = LogPaths::new(data);
     let files = [checkpoint_path(&paths.tiles), paths.tiles.join(VKEY_FILE), paths.signed.clone()];
@@ -153,7 +155,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(log.append(&Entry::begin(Kind::Exchange, "dc1"))).unwrap();
         drop(log);
-        // Lost: whatever is left of its log, no other takes its place.
+        // Lost: whatever remains of its log, no other key replaces it.
         std::fs::remove_file(path(data)).unwrap();
         for left in ["log/checkpoint", "log/vkey", "state/signed-checkpoint", "journal"] {
             let error = make().unwrap_err().to_string();

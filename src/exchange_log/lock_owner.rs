@@ -12,7 +12,7 @@ fn lock_path(paths: &LogPaths) -> PathBuf {
     paths.journal.join("lock")
 }
 
-/// Locks the log for this process, for as long as the file is open; its process id stands in the file.
+/// Locks the log for this process, for as long as the file is open; the file holds the process id.
 pub(super) fn lock(paths: &LogPaths) -> Result<File, LogError> {
     make_folder(&paths.journal)?;
     let path = lock_path(paths);
@@ -34,10 +34,11 @@ pub(super) fn lock(paths: &LogPaths) -> Result<File, LogError> {
 pub struct LockOwner(Pid);
 
 impl LockOwner {
-    /// Returns the process that holds a log's lock, or `None` where the log is not locked.
+    /// Returns the process that holds a log's lock; `None` if the log is not locked.
     ///
     /// # Errors
-    /// [`LogError::Io`] where the lock's file cannot be read; [`LogError::Locked`] where it is locked and holds no process id.
+    /// [`LogError::Io`] if the lock's file cannot be read; [`LogError::Locked`] if it is locked and holds no process
+    /// id.
     pub fn of(paths: &LogPaths) -> Result<Option<Self>, LogError> {
         let path = lock_path(paths);
         let mut file = match File::open(&path) {

@@ -1,15 +1,16 @@
 //! The exchange log: append-only, Merkle-tree, tamper-evident.
 //!
-//! The life of an entry: [`ExchangeLog::append`] puts its canonical bytes into the worker's outbox → the worker queues them with those of
-//! all calls that were ready with it → the writer thread gathers what is queued into one batch, writes it to the [`journal`] and calls
-//! `fdatasync` once → the appenders get the index, and only then may their responses leave → at least every second the [`seal`]er moves the
-//! new entries into entry bundles and hash tiles (C2SP tlog-tiles), signs a [`checkpoint`] (C2SP tlog-checkpoint), and journal segments
-//! that are completely sealed are freed.
+//! The life of an entry: [`ExchangeLog::append`] puts its canonical bytes into the worker's submission batch → the
+//! worker queues them with those of all calls that were ready → the writer thread gathers the queued entries into one
+//! batch, writes it to the [`journal`] and calls `fdatasync` once → the appenders get the index, and only then may
+//! their responses be sent → at least every second the [`seal`]er moves the new entries into entry bundles and hash
+//! tiles (C2SP tlog-tiles), signs a [`checkpoint`] (C2SP tlog-checkpoint), and frees journal segments that are
+//! completely sealed.
 //!
 //! Durability: the contract is that of [`storage::Storage`].
 //!
-//! Cost, sketched: an entry is about 500 bytes; one batch is one `write` and one `fdatasync` (0.1 to 2 ms on the disks
-//! seen here) whatever it holds, so 256 appenders that wait share it. Queue: at most 32 MB.
+//! Cost, estimated: an entry is about 500 bytes; one batch is one `write` and one `fdatasync` (0.1 to 2 ms on the
+//! measured disks) whatever its size, so 256 waiting appenders share it. Queue: at most 32 MB.
 
 pub mod archive;
 mod blocks;
@@ -59,7 +60,7 @@ pub use lock_owner::LockOwner;
 pub use pipeline::{Health, Pipeline};
 pub use submission_batch::open_thread_queues;
 
-/// Why the log cannot be opened, written or read.
+/// The reason that the log cannot be opened, written or read.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum LogError {
     /// A file operation failed.
@@ -75,12 +76,12 @@ pub enum LogError {
     Corrupt {
         /// Which file.
         path: PathBuf,
-        /// Where in it.
+        /// The offset in it.
         offset: u64,
         /// What is wrong.
         reason: String,
     },
-    /// The files are older than what was signed already: a rolled-back disk.
+    /// The files are older than the last signature: a rolled-back disk.
     #[error(
         "the log has {found} entries, but a checkpoint of {signed} entries was signed: the disk was rolled back; restore {path}, or start a new log under a new origin"
     )]
@@ -92,7 +93,7 @@ pub enum LogError {
         /// The log's folder.
         path: PathBuf,
     },
-    /// The entries lead to another tree than the one that was signed: some of them were changed or invented.
+    /// The entries lead to another tree than the signed one: some of them were changed or forged.
     #[error(
         "the entries do not lead to the tree of {signed} entries that was signed: the log was forked; restore {path} and the journal, or start a new log under a new origin"
     )]
@@ -130,19 +131,19 @@ pub struct LogPaths {
     pub tiles: PathBuf,
     /// Journal segments.
     pub journal: PathBuf,
-    /// The last signed checkpoint, in a folder apart so that a rolled-back log is detected.
+    /// The last signed checkpoint, in a separate folder so that a rolled-back log is detected.
     pub signed: PathBuf,
-    /// What they are on.
+    /// Their disk.
     pub disk: Arc<dyn Disk>,
 }
 
 impl LogPaths {
-    /// Below a data folder.
+    /// Returns those below a data folder.
     pub fn new(data: &Path) -> Self {
         Self::on(disk::local(), data)
     }
 
-    /// The same on another disk.
+    /// Returns those on another disk.
     pub fn on(disk: Arc<dyn Disk>, data: &Path) -> Self {
         LogPaths {
             disk,
@@ -161,11 +162,11 @@ pub struct ExchangeLog {
 }
 
 impl ExchangeLog {
-    /// Opens the log below `data` for appending, and recovers what a crash has left.
+    /// Opens the log below `data` for appending, and recovers from a crash.
     ///
     /// # Errors
-    /// [`LogError::Locked`] while another process has it open; [`LogError::Corrupt`], [`LogError::RolledBack`] or [`LogError::Forked`]
-    /// where its files are not what was written and signed; [`LogError::Io`] where they cannot be used.
+    /// [`LogError::Locked`] while another process has it open; [`LogError::Corrupt`], [`LogError::RolledBack`] or
+    /// [`LogError::Forked`] if its files are not what was written and signed; [`LogError::Io`] if they cannot be used.
     pub fn open(data: &Path, signer: LogSigner) -> Result<Self, LogError> {
         let (shared, threads) = writer::start(LogPaths::new(data), signer, |journal| Box::new(journal))?;
         Ok(ExchangeLog { shared, _threads: Arc::new(threads) })
@@ -174,8 +175,8 @@ impl ExchangeLog {
     /// Appends an entry, and returns its index when the entry is durable.
     ///
     /// # Errors
-    /// [`LogError::Full`] while too many entries wait; [`LogError::Closed`] once the log is closed; [`LogError::Io`] where its batch could
-    /// not be written; [`LogError::Corrupt`] for an entry that is too large.
+    /// [`LogError::Full`] while too many entries wait; [`LogError::Closed`] once the log is closed; [`LogError::Io`] if
+    /// its batch could not be written; [`LogError::Corrupt`] for an entry that is too large.
     pub async fn append(&self, entry: &Entry) -> Result<u64, LogError> {
         let (sender, receiver) = oneshot::channel();
         let waiting = completion_queue::PendingAppend { completion_queue: completion_queue::here(), sender };
@@ -183,8 +184,8 @@ impl ExchangeLog {
         receiver.await.map_err(|_| LogError::Closed)?
     }
 
-    /// Appends an entry without waiting for it: the end of a call whose caller is gone. A batch that cannot be written is reported in the
-    /// program's log.
+    /// Appends an entry without waiting for it: the end of a call whose caller is gone. If the batch cannot be written,
+    /// the program's log reports it.
     ///
     /// # Errors
     /// The entry is too large.
@@ -198,7 +199,7 @@ impl ExchangeLog {
         self.shared.is_writable()
     }
 
-    /// Returns the number of durable entries, sealed or not: all whose appenders have got their index.
+    /// Returns the number of durable entries, sealed or not: all with an index that was returned to their appenders.
     pub fn durable(&self) -> u64 {
         self.shared.pipeline.durable()
     }
@@ -208,7 +209,7 @@ impl ExchangeLog {
         self.shared.pipeline.watch_sealed()
     }
 
-    /// Returns the log's health: what waits to be sealed, the checkpoint's age, the disk's sync time.
+    /// Returns the log's health: unsealed entries, the checkpoint's age, the disk's sync time.
     pub fn health(&self) -> Health {
         self.shared.pipeline.health()
     }
@@ -227,7 +228,7 @@ pub(crate) fn make_folder(path: &Path) -> Result<(), LogError> {
     std::fs::create_dir_all(path).map_err(|error| LogError::io(path, &error))
 }
 
-/// Removes a file; false where there was none.
+/// Removes a file; returns false if there was none.
 pub(crate) fn remove_file(path: &Path) -> Result<bool, LogError> {
     disk::remove(&LocalDisk, path)
 }
@@ -237,7 +238,7 @@ pub(crate) fn sync_folder(path: &Path) -> Result<(), LogError> {
     disk::sync_folder(&LocalDisk, path)
 }
 
-/// Writes a file whole or not at all: a new file, synced, renamed over the old one, the folder synced.
+/// Writes a file atomically: a new file, synced, renamed over the old one, the folder synced.
 pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), LogError> {
     disk::write_atomically(&LocalDisk, path, bytes)
 }

@@ -1,18 +1,19 @@
-//! Signed notes (https://c2sp.org/signed-note), read to the letter: what the specification does not allow is refused, so that
-//! two readers never see different things in the same bytes.
+//! Signed notes (https://c2sp.org/signed-note), read strictly: anything that the specification does not allow is
+//! refused, so that two readers never see different things in the same bytes.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-/// Most signatures of a note. The specification wants at least 16; a policy with more witnesses than this is refused.
+/// Maximum number of signatures of a note. The specification requires at least 16; a policy with more witnesses than
+/// this is refused.
 pub const MAX_SIGNATURES: usize = 64;
-/// Largest note, in bytes: as many ML-DSA-44 signatures of 3.3 kB in base64, and a text.
+/// Largest note, in bytes: this many ML-DSA-44 signatures of 3.3 kB in base64, and a text.
 pub const MAX_NOTE: usize = 256 << 10;
 /// Bytes of a key's id before each signature.
 const KEY_ID: usize = 4;
 
-/// Why a note is not trusted.
+/// The reason that a note is not trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NoteError {
     /// Not in the form of a signed note, or larger than [`MAX_NOTE`] or [`MAX_SIGNATURES`] allow.
@@ -30,16 +31,16 @@ pub struct Signature<'n> {
     pub name: &'n str,
     /// The key's id.
     pub id: [u8; KEY_ID],
-    /// What the key signed with it, without the id.
+    /// The signed bytes of the line, without the id.
     pub bytes: Vec<u8>,
     /// The whole line, its final newline included.
     pub line: &'n str,
 }
 
-/// A note whose form was checked; its signatures were not.
+/// A note with a valid form; its signatures were not checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Note<'n> {
-    /// What is signed, its final newline included.
+    /// The signed text, its final newline included.
     pub text: &'n str,
     /// At least one.
     pub signatures: Vec<Signature<'n>>,
@@ -63,10 +64,10 @@ impl<'n> Note<'n> {
         Ok(Note { text, signatures: parse_signatures(signatures)? })
     }
 
-    /// The signatures of the key with this name and id, each of which `verify` must find good.
+    /// Returns the signatures of the key with this name and id, each verified by `verify`.
     ///
     /// # Errors
-    /// [`NoteError::BadSignature`] where one is not: such a note is rejected as a whole.
+    /// [`NoteError::BadSignature`] if one does not verify: such a note is rejected completely.
     pub fn signed_by(
         &self,
         name: &str,
@@ -105,7 +106,7 @@ pub fn signature_line(name: &str, id: [u8; KEY_ID], signature: &[u8]) -> String 
     format!("— {name} {}\n", STANDARD.encode([id.as_slice(), signature].concat()))
 }
 
-/// Whether a key may have this name: not empty, no Unicode space, no control character, no plus.
+/// Returns whether a key may have this name: not empty, no Unicode space, no control character, no plus.
 pub fn is_key_name(name: &str) -> bool {
     !name.is_empty() && !name.contains(|c: char| c.is_whitespace() || c.is_control() || c == '+')
 }
@@ -130,7 +131,7 @@ pub struct VerifierKey {
 }
 
 impl VerifierKey {
-    /// Reads a verifier key; `None` where it is not of that form, or its id is another key's.
+    /// Reads a verifier key; `None` if it has another form, or its id is another key's.
     pub fn parse(vkey: &str) -> Option<Self> {
         let mut parts = vkey.trim().splitn(3, '+');
         let (name, id, key) = (parts.next()?, parts.next()?, parts.next()?);

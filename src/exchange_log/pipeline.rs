@@ -1,4 +1,4 @@
-//! What is durable, what of it is sealed, and how entries get from the one to the other. The threads of
+//! The durable entries, the sealed ones among them, and the sealing of the others. The threads of
 //! [`writer`](super::writer) drive it; so does the simulator.
 
 use super::checkpoint::LogSigner;
@@ -15,46 +15,47 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
-/// Entries that make it worth to seal whole bundles only.
+/// Number of entries from which only complete bundles are sealed.
 const MANY: usize = 2 * TILE;
-/// Most entries that are sealed at once, about 8 MB: where little space comes back, some get on.
+/// Maximum number of entries that are sealed at once, about 8 MB: if only little space becomes free, some of them are
+/// sealed.
 const PART: usize = if cfg!(simulator) { TILE / 2 } else { 64 * TILE };
-/// Most bytes of entries that wait to be sealed; beyond, new entries are refused at once. Half an hour of a province's calls.
-/// (Tests reach it sooner.)
+/// Maximum bytes of entries that wait to be sealed; beyond, new entries are refused at once. Half an hour of a
+/// province's calls. (Tests reach it sooner.)
 pub const MAX_UNSEALED_BYTES: u64 = if cfg!(test) { 8 << 20 } else { 256 << 20 };
 
 /// Durable entries that are not sealed yet, in order.
 #[derive(Default)]
 struct Unsealed {
     entries: Vec<Vec<u8>>,
-    /// Since when there have been some.
+    /// When the first of them arrived.
     since: Option<Instant>,
 }
 
-/// How the log is.
+/// The state of the log.
 #[derive(Debug, Clone, Default)]
 pub struct Health {
     /// Entries that are durable and not sealed.
     pub unsealed_entries: u64,
     /// Their bytes.
     pub unsealed_bytes: u64,
-    /// How long the oldest of them has waited at most.
+    /// Maximum age of the oldest of them.
     pub unsealed_age: Duration,
-    /// Since the last checkpoint was signed, or the log was opened.
+    /// Time since the last checkpoint was signed, or the log was opened.
     pub checkpoint_age: Duration,
     /// How long the last batch took to become durable; zero before the first.
     pub last_sync: Duration,
-    /// Why the last sealing failed.
+    /// The reason that the last sealing failed.
     pub seal_error: Option<LogError>,
-    /// So much waits to be sealed that no more is taken.
+    /// So many entries wait to be sealed that no more are accepted.
     pub is_full: bool,
 }
 
-/// Entries are sealed at least every second: after so long, something is wrong.
+/// Entries are sealed at least every second: a delay of this length is a fault.
 const BEHIND: Duration = Duration::from_secs(60);
 
 impl Health {
-    /// Whether sealing does not get on.
+    /// Returns whether sealing makes no progress.
     pub fn is_behind(&self) -> bool {
         self.unsealed_age > BEHIND || self.seal_error.is_some()
     }
@@ -74,22 +75,23 @@ pub struct Pipeline {
     unsealed_bytes: AtomicU64,
     sealer: Mutex<Sealer>,
     preallocator: Arc<Preallocator>,
-    /// Entries that are durable, sealed or not.
+    /// Number of durable entries, sealed or not.
     durable: AtomicU64,
-    /// Entries that are sealed.
+    /// Number of sealed entries.
     sealed: watch::Sender<u64>,
-    /// How the last sealing went, and when the last one succeeded.
+    /// When the last sealing succeeded, and the error of the last one.
     last_sealing: Mutex<(Instant, Option<LogError>)>,
     last_sync_us: AtomicU64,
     paths: LogPaths,
 }
 
 impl Pipeline {
-    /// Opens the log and recovers what a crash left. What can be read is served also where nothing can be written: entries
-    /// that cannot be sealed now stay in the journal.
+    /// Opens the log and recovers from a crash. What can be read is served even if nothing can be written: entries that
+    /// cannot be sealed now stay in the journal.
     ///
     /// # Errors
-    /// Whatever of the log is not what was written and signed, with file and offset; folders that cannot be made or read.
+    /// Any part of the log that is not what was written and signed, with file and offset; folders that cannot be
+    /// created or read.
     pub fn open(paths: LogPaths, signer: LogSigner) -> Result<(Arc<Self>, Journal), LogError> {
         for folder in [&paths.journal, &paths.tiles, paths.signed.parent().unwrap_or(&paths.tiles)] {
             make_folder(&paths, folder)?;
@@ -130,7 +132,7 @@ impl Pipeline {
     /// Makes a batch durable, queues it for sealing, and returns the index of its first entry. Never waits for sealing.
     ///
     /// # Errors
-    /// What the storage returns: the batch is not durable then, and is not queued.
+    /// The storage's error: the batch is not durable then, and is not queued.
     pub fn write(&self, storage: &mut dyn Storage, batch: Vec<Vec<u8>>) -> Result<u64, LogError> {
         let began = Instant::now();
         let first = storage.append(&batch)?;
@@ -153,7 +155,7 @@ impl Pipeline {
         self.unsealed_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Returns whether so much waits to be sealed that no more entries are accepted.
+    /// Returns whether so many entries wait to be sealed that no more are accepted.
     pub fn is_full(&self) -> bool {
         self.unsealed_bytes.load(Ordering::Relaxed) >= MAX_UNSEALED_BYTES
     }
@@ -163,12 +165,12 @@ impl Pipeline {
         self.durable.load(Ordering::Acquire)
     }
 
-    /// The number of sealed entries, as it grows.
+    /// Watches the number of sealed entries.
     pub fn watch_sealed(&self) -> watch::Receiver<u64> {
         self.sealed.subscribe()
     }
 
-    /// How the log is now.
+    /// Returns the present state of the log.
     pub fn health(&self) -> Health {
         let (unsealed_entries, since) = {
             let unsealed = lock(&self.unsealed);
@@ -186,7 +188,7 @@ impl Pipeline {
         }
     }
 
-    /// Makes segments ready until the log is closed.
+    /// Prepares segments until the log is closed.
     pub fn prepare_segments(&self) {
         self.preallocator.fill_on_demand();
     }
@@ -196,7 +198,7 @@ impl Pipeline {
         self.preallocator.close();
     }
 
-    /// The log's folders.
+    /// Returns the log's folders.
     pub fn paths(&self) -> &LogPaths {
         &self.paths
     }
@@ -204,22 +206,22 @@ impl Pipeline {
     /// Seals everything that is durable, in parts, and returns the number of sealed entries. Entries whose sealing fails stay queued.
     ///
     /// # Errors
-    /// [`LogError::Forked`] or [`LogError::RolledBack`] where the entries do not lead to the tree that was signed last; [`LogError::Io`]
-    /// where files cannot be written.
+    /// [`LogError::Forked`] or [`LogError::RolledBack`] if the entries do not lead to the tree that was signed last;
+    /// [`LogError::Io`] if files cannot be written.
     pub fn seal(&self) -> Result<u64, LogError> {
         let all = self.durable();
         loop {
             let size = self.seal_part(|_, waiting| waiting)?;
-            // Where another thread is sealing them, this continues when that is done.
+            // If another thread is sealing them, this continues when that is done.
             if size >= all {
                 return Ok(size);
             }
         }
     }
 
-    /// Seals what is durable; where many entries wait, complete bundles of them, and the rest (256 entries at most) the next time. Files of
-    /// the right edge are thrown away at the next sealing, and a file system that must create many new files is slow where many were thrown
-    /// away (ext4 does not reuse their inodes for a minute, and looks at each of them).
+    /// Seals durable entries; if many wait, complete bundles of them, and the rest (256 entries at most) the next time.
+    /// Files of the right edge are deleted at the next sealing, and a file system that must create many new files is
+    /// slow after many were deleted (ext4 does not reuse their inodes for a minute, and checks each of them).
     ///
     /// # Errors
     /// As for [`Pipeline::seal`].
@@ -235,12 +237,12 @@ impl Pipeline {
         }
     }
 
-    /// Whether nothing waits to be sealed.
+    /// Returns whether nothing waits to be sealed.
     pub fn is_idle(&self) -> bool {
         lock(&self.unsealed).entries.is_empty()
     }
 
-    /// Seals some of what is durable. The entries stay in line until the checkpoint is published.
+    /// Seals some of the durable entries. They stay queued until the checkpoint is published.
     fn seal_part(&self, part: impl FnOnce(u64, usize) -> usize) -> Result<u64, LogError> {
         let mut sealer = lock(&self.sealer);
         let mut entries = std::mem::take(&mut lock(&self.unsealed).entries);
@@ -274,7 +276,7 @@ impl Pipeline {
         sealed?;
         self.sealed.send_replace(sealer.size());
         if let Err(error) = Journal::forget(&self.paths, sealer.size(), &self.preallocator) {
-            // No harm, but its space: the next sealing tries again.
+            // This costs only its space: the next sealing tries again.
             tracing::warn!(%error, "a journal segment that is sealed cannot be given up");
         }
         Ok(sealer.size())
@@ -285,7 +287,7 @@ fn size(entries: &[Vec<u8>]) -> u64 {
     entries.iter().map(|entry| entry.len() as u64).sum()
 }
 
-/// Makes a folder whose name survives a crash.
+/// Creates a folder with a durable name.
 fn make_folder(paths: &LogPaths, folder: &std::path::Path) -> Result<(), LogError> {
     paths.disk.create_folder(folder).map_err(|error| LogError::io(folder, &error))?;
     folder.parent().map_or(Ok(()), |parent| super::disk::sync_folder(&*paths.disk, parent))
@@ -311,7 +313,7 @@ mod tests {
         let paths = LogPaths::new(folder.path());
         let open = || Pipeline::open(paths.clone(), signer(&key)).unwrap();
         let (pipeline, mut journal) = open();
-        // Nothing can be made where the tiles belong.
+        // Nothing can be created at the tiles' path.
         let tiles = paths.tiles.join("tile");
         std::fs::write(&tiles, b"in the way").unwrap();
         for first in 0..3 {

@@ -1,8 +1,9 @@
 //! A preallocated segment: filled with zeros that are on the disk.
 //!
-//! Space that was only reserved has to be turned into written space at each `fdatasync` (on ext4 an extent is converted and the inode
-//! written: a second write, half as much time and CPU again). So the next segment is written through beforehand, in small pieces between
-//! which the journal's own writes run. A segment that is sealed becomes the next one to fill, which also removes its entries from the disk.
+//! Space that was only reserved has to be converted to written space at each `fdatasync` (on ext4 an extent is
+//! converted and the inode written: a second write, half as much time and CPU again). So the next segment is filled
+//! beforehand, in small pieces; the journal's own writes run between them. A sealed segment becomes the next one to
+//! fill, which also removes its entries from the disk.
 
 use super::blocks::{Blocks, SEGMENT_BYTES};
 use super::disk::{Disk, remove};
@@ -12,20 +13,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A segment until it has its head and its name.
+/// The name of a segment until it has its header and its own name.
 pub(super) const UNNAMED: &str = "unnamed";
-/// Zeros that are written at once: less than 0.1 ms of a disk's time, which is what a call may have to wait for them.
+/// Size of one write of zeros: less than 0.1 ms of a disk's time, the longest time that a call may have to wait for it.
 const PIECE: usize = if cfg!(simulator) { 16 << 10 } else { 64 << 10 };
-/// Pause between two pieces. A segment takes 2 to 3 s so, and is ready in time up to some 40,000 entries a second; beyond,
-/// segments are only reserved.
+/// Pause between two pieces. A segment takes 2 to 3 s, and is ready in time up to about 40,000 entries a second;
+/// beyond, segments are only reserved.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// What the file `preallocator` is, and whose. Every change of owner is one of these transitions, under the lock.
+/// State and owner of the preallocated file. Every change of owner is one of these transitions, under the lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum FileState {
     /// There is no file, and none is wanted.
     Absent,
-    /// The filling thread is to create it, or to fill the existing one.
+    /// The filling thread must create it, or fill the existing one.
     Wanted,
     /// The filling thread owns it.
     Filling,
@@ -35,7 +36,7 @@ enum FileState {
     Taken,
 }
 
-/// Read and changed by these functions alone, so that the model of the hand-over knows what each thread has seen.
+/// Only these functions read and change it, so that the model of the hand-over knows what each thread has seen.
 struct PreallocatorState {
     file: FileState,
     /// The log is closed.
@@ -76,18 +77,18 @@ pub(crate) struct Preallocator {
     wake: Condvar,
 }
 
-/// A preallocated segment, which nobody else touches until it has its own name or is given up.
+/// A preallocated segment; no other code touches it until it has its own name or is dropped.
 pub(crate) struct PreallocatedSegment<'s> {
     preallocator: &'s Preallocator,
 }
 
 impl PreallocatedSegment<'_> {
-    /// Where it is until it is renamed.
+    /// Its path until it is renamed.
     pub fn path(&self) -> &Path {
         &self.preallocator.path
     }
 
-    /// Renames it to a segment's name. On an error it is given up.
+    /// Renames it to a segment's name. On an error it is dropped.
     ///
     /// # Errors
     /// The system cannot rename the file.
@@ -108,10 +109,10 @@ impl Drop for PreallocatedSegment<'_> {
 }
 
 impl Preallocator {
-    /// Opens the preallocator of a journal. What an earlier process left half made is removed.
+    /// Opens the preallocator of a journal, and removes the unfinished file of an earlier process.
     ///
     /// # Errors
-    /// [`LogError::Io`] where a file of an earlier process cannot be removed.
+    /// [`LogError::Io`] if a file of an earlier process cannot be removed.
     pub fn of(paths: &LogPaths) -> Result<Self, LogError> {
         let (disk, path) = (paths.disk.clone(), paths.journal.join("spare"));
         remove(&*disk, &path)?;
@@ -124,7 +125,7 @@ impl Preallocator {
         lock(&self.state)
     }
 
-    /// One will be wanted soon.
+    /// Requests a segment ahead of its use.
     pub fn want(&self) {
         let mut state = self.state();
         if state.file() == FileState::Absent {
@@ -133,7 +134,7 @@ impl Preallocator {
         }
     }
 
-    /// The preallocated segment, if one is ready; it is the caller's until it is renamed or dropped.
+    /// Returns the preallocated segment, if one is ready; the caller owns it until it is renamed or dropped.
     pub fn take(&self) -> Option<PreallocatedSegment<'_>> {
         let mut state = self.state();
         if state.file() != FileState::Ready {
@@ -143,16 +144,17 @@ impl Preallocator {
         Some(PreallocatedSegment { preallocator: self })
     }
 
-    /// Whether one can be taken.
+    /// Returns whether one can be taken.
     #[cfg(test)]
     pub fn is_ready(&self) -> bool {
         self.state().file == FileState::Ready
     }
 
-    /// Reuses a segment whose entries are all sealed: it becomes the next one to fill where there is none, and is removed otherwise.
+    /// Reuses a segment with only sealed entries: it becomes the next one to fill if there is none, and is removed
+    /// otherwise.
     ///
     /// # Errors
-    /// [`LogError::Io`] where the segment cannot be renamed or removed.
+    /// [`LogError::Io`] if the segment cannot be renamed or removed.
     pub fn retire(&self, segment: &Path) -> Result<(), LogError> {
         let mut state = self.state();
         if state.file() == FileState::Absent {
@@ -197,9 +199,9 @@ impl Preallocator {
         }
     }
 
-    /// Fills the file with zeros; breaks off where the log is closed.
+    /// Fills the file with zeros; stops if the log is closed.
     fn fill(&self) -> std::io::Result<()> {
-        // A crash must not give a segment its name back that is filled with zeros by then.
+        // A crash must not restore the name of a segment that is filled with zeros by then.
         self.path.parent().map_or(Ok(()), |folder| self.disk.sync_folder(folder))?;
         let mut blocks = Blocks::open(&*self.disk, &self.path, 0)?;
         blocks.file().set_len(SEGMENT_BYTES)?;
@@ -213,7 +215,7 @@ impl Preallocator {
         blocks.file().sync()
     }
 
-    /// Ends [`fill_on_demand`](Self::fill_on_demand), and leaves no spare behind.
+    /// Ends [`fill_on_demand`](Self::fill_on_demand), and leaves no preallocated file behind.
     pub fn close(&self) {
         self.state().close();
         self.wake.notify_all();
@@ -266,15 +268,15 @@ mod tests {
             let bytes = std::fs::read(prepared.path()).unwrap();
             assert!(!old.exists() && bytes.len() as u64 == SEGMENT_BYTES && bytes.iter().all(|byte| *byte == 0));
             prepared.rename(&old).unwrap();
-            // A second one while one is there already is only removed.
+            // A second one while one exists is only removed.
             preallocator.want();
             preallocator.retire(&old).unwrap();
             assert!(!old.exists());
         });
     }
 
-    /// The sealer retires a segment between the moment at which the journal takes the spare and its rename: the journal's
-    /// file stays its own, and what is written to it stays there.
+    /// The sealer retires a segment between the journal's taking of the preallocated one and its rename: the journal
+    /// keeps its file, and what is written to it stays there.
     #[test]
     fn l1_a_retired_segment_never_takes_the_place_of_one_that_the_journal_has_taken() {
         let folder = tempfile::tempdir().unwrap();
@@ -290,7 +292,7 @@ mod tests {
             journal.append(b"acknowledged").unwrap();
             prepared.rename(&next).unwrap();
             assert!(!sealed.exists(), "removed, since the place was taken");
-            // The next one is filled, and touches nothing of it.
+            // The next one is filled, and does not touch it.
             preallocator.want();
             drop(filled(preallocator));
             let bytes = std::fs::read(&next).unwrap();

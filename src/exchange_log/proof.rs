@@ -3,10 +3,11 @@
 use super::LogError;
 use super::tree::{Hash, node_hash};
 
-/// The hash of a complete subtree: `level` is the logarithm of its leaves, `index` its place among those of its level.
+/// Returns the hash of a complete subtree: `level` is the logarithm of the number of its leaves, `index` its position
+/// in its level.
 pub type Nodes<'n> = &'n dyn Fn(u32, u64) -> Result<Hash, LogError>;
 
-/// Hash of the leaves from `start` to `end` (not empty), where `start` is where such a subtree can stand.
+/// Hash of the leaves from `start` to `end` (not empty), where such a subtree can begin at `start`.
 fn range(nodes: Nodes<'_>, start: u64, end: u64) -> Result<Hash, LogError> {
     let count = end - start;
     if count.is_power_of_two() {
@@ -25,7 +26,7 @@ fn largest_power_below(count: u64) -> u64 {
 /// Returns the root of the first `size` leaves; `size` is at least 1.
 ///
 /// # Errors
-/// What `nodes` returns for a hash that it cannot give.
+/// The error of `nodes` for a hash that it cannot return.
 pub fn root(nodes: Nodes<'_>, size: u64) -> Result<Hash, LogError> {
     range(nodes, 0, size)
 }
@@ -33,7 +34,7 @@ pub fn root(nodes: Nodes<'_>, size: u64) -> Result<Hash, LogError> {
 /// Returns PATH(index, D[0:size]) (RFC 6962, section 2.1.1): the hashes that, with the leaf's, give the root.
 ///
 /// # Errors
-/// What `nodes` returns for a hash that it cannot give.
+/// The error of `nodes` for a hash that it cannot return.
 pub fn inclusion(nodes: Nodes<'_>, index: u64, size: u64) -> Result<Vec<Hash>, LogError> {
     let (mut start, mut end, mut path) = (0, size, Vec::new());
     while end - start > 1 {
@@ -50,10 +51,11 @@ pub fn inclusion(nodes: Nodes<'_>, index: u64, size: u64) -> Result<Vec<Hash>, L
     Ok(path)
 }
 
-/// Returns PROOF(old, D[0:size]) (RFC 6962, section 2.1.2): that the tree of `old` leaves is the beginning of that of `size`.
+/// Returns PROOF(old, D[0:size]) (RFC 6962, section 2.1.2): it proves that the tree of `old` leaves is the beginning of
+/// that of `size`.
 ///
 /// # Errors
-/// What `nodes` returns for a hash that it cannot give.
+/// The error of `nodes` for a hash that it cannot return.
 pub fn consistency(nodes: Nodes<'_>, old: u64, size: u64) -> Result<Vec<Hash>, LogError> {
     if old == 0 || old == size {
         return Ok(Vec::new());
@@ -79,7 +81,7 @@ pub fn consistency(nodes: Nodes<'_>, old: u64, size: u64) -> Result<Vec<Hash>, L
     }
 }
 
-/// The root that a leaf and its path give (RFC 9162, section 2.1.3.2); `None` where the path has another length.
+/// Returns the root for a leaf and its path (RFC 9162, section 2.1.3.2); `None` if the path has another length.
 pub fn root_of(leaf: Hash, index: u64, size: u64, path: &[Hash]) -> Option<Hash> {
     if index >= size {
         return None;
@@ -104,7 +106,7 @@ pub fn root_of(leaf: Hash, index: u64, size: u64, path: &[Hash]) -> Option<Hash>
     (last == 0).then_some(hash)
 }
 
-/// Whether a proof shows that `old` is the beginning of `new` (RFC 9162, section 2.1.4.2).
+/// Returns whether a proof shows that `old` is the beginning of `new` (RFC 9162, section 2.1.4.2).
 pub fn is_consistent(old: (u64, Hash), new: (u64, Hash), path: &[Hash]) -> bool {
     let ((old_size, old_root), (new_size, new_root)) = (old, new);
     if old_size == new_size {

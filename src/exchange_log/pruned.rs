@@ -1,4 +1,5 @@
-//! Which entry bundles were archived and deleted. Their hash tiles stay, so every proof about what they held still holds.
+//! The entry bundles that were archived and deleted. Their hash tiles stay, so every proof about their content remains
+//! valid.
 
 use super::disk::{Disk, read_text, remove, write_atomically};
 use super::tiles::{bundle_path, split_words};
@@ -18,7 +19,7 @@ impl Pruned {
     /// Reads the file of a log; a log without one has pruned nothing.
     ///
     /// # Errors
-    /// [`LogError::Io`] where it cannot be read; [`LogError::Corrupt`] where a line is no run of bundles.
+    /// [`LogError::Io`] if it cannot be read; [`LogError::Corrupt`] if a line is not a run of bundles.
     pub fn read(disk: &dyn Disk, tiles: &Path) -> Result<Self, LogError> {
         let path = tiles.join(PRUNED_FILE);
         let parse =
@@ -43,7 +44,7 @@ impl Pruned {
     /// Writes the file atomically.
     ///
     /// # Errors
-    /// [`LogError::Io`] where it cannot be written.
+    /// [`LogError::Io`] if it cannot be written.
     pub fn write(&self, disk: &dyn Disk, tiles: &Path) -> Result<(), LogError> {
         write_atomically(disk, &tiles.join(PRUNED_FILE), self.text().as_bytes())
     }
@@ -53,7 +54,7 @@ impl Pruned {
         self.0.iter().map(|run| format!("{} {}\n", run.start(), run.end())).collect()
     }
 
-    /// Whether a bundle was pruned.
+    /// Returns whether a bundle was pruned.
     pub fn has(&self, bundle: u64) -> bool {
         self.0.iter().any(|run| run.contains(&bundle))
     }
@@ -74,7 +75,7 @@ impl Pruned {
         self.0 = merged;
     }
 
-    /// How many of the first `bundles` bundles were pruned.
+    /// Returns how many of the first `bundles` bundles were pruned.
     pub fn bundles_below(&self, bundles: u64) -> u64 {
         self.0.iter().map(|run| bundles.min(run.end().saturating_add(1)).saturating_sub(*run.start())).sum()
     }
@@ -88,8 +89,8 @@ impl Pruned {
 /// Lists bundles as pruned, then deletes them. They are archived, and an entry under the log's checkpoint names them.
 ///
 /// # Errors
-/// [`LogError::Io`] where the list cannot be written or a bundle not deleted; the list then names bundles that are still there, which is
-/// harmless.
+/// [`LogError::Io`] if the list cannot be written or a bundle not deleted; the list then names bundles that still
+/// exist, which is harmless.
 pub fn prune(paths: &LogPaths, runs: &[RangeInclusive<u64>]) -> Result<(), LogError> {
     let mut pruned = Pruned::read(&*paths.disk, &paths.tiles)?;
     runs.iter().cloned().for_each(|run| pruned.add(run));

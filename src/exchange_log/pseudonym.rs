@@ -1,10 +1,11 @@
-//! Pseudonyms and commitments, under keys that are kept apart from the log and can be destroyed by period.
+//! Pseudonyms and commitments, under keys that are stored apart from the log and can be destroyed by period.
 //!
-//! A period is a month. Its file `keys/<yyyy-MM>.key` holds 64 random bytes: a pseudonym key and a salt key. A pseudonym
-//! is the first half of HMAC-SHA-256(pseudonym key, kind ‖ 0 ‖ id). A commitment is SHA-256(salt ‖ bytes), the salt being
-//! the first 128 bits of HMAC-SHA-256(salt key, exchange id ‖ direction): fresh for each message and as good as random
-//! to whoever lacks the key, so that one small file stands for all salts of the period. Destroying the file makes the
-//! period's entries anonymous (but for callers who kept their salts) while every proof still holds.
+//! A period is a month. Its file `keys/<yyyy-MM>.key` holds 64 random bytes: a pseudonym key and a salt key. A
+//! pseudonym is the first half of HMAC-SHA-256(pseudonym key, kind ‖ 0 ‖ id). A commitment is SHA-256(salt ‖ bytes).
+//! The salt is the first 128 bits of HMAC-SHA-256(salt key, exchange id ‖ direction): fresh for each message and
+//! indistinguishable from random without the key, so that one small file stands for all salts of the period. Destroying
+//! the file makes the period's entries anonymous (except for callers who kept their salts) while every proof remains
+//! valid.
 
 use super::LogError;
 use super::entry::Pseudonym;
@@ -17,7 +18,7 @@ use zeroize::Zeroizing;
 /// A message's salt, sent to the caller with the response.
 pub type Salt = [u8; 16];
 
-/// Which message of an exchange a salt is for.
+/// The message of an exchange that a salt belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
     /// The request.
@@ -26,7 +27,7 @@ pub enum Direction {
     Response,
 }
 
-/// Whose id a pseudonym stands for.
+/// The kind of person that a pseudonym stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PersonKind {
     /// A person or enterprise that the exchange is about.
@@ -46,7 +47,7 @@ pub struct PeriodKeys {
 pub struct Pseudonyms {
     folder: PathBuf,
     current: RwLock<HashMap<String, Arc<PeriodKeys>>>,
-    /// Periods whose keys were made here, not read.
+    /// Periods with keys that this process made, not read.
     made: Mutex<HashSet<String>>,
 }
 
@@ -61,19 +62,19 @@ fn digest(key: &[u8]) -> String {
 
 /// The period of a Unix time in microseconds, in Ho Chi Minh City.
 pub fn period_of(time_us: i64) -> String {
-    // Times out of range share a period of their own.
+    // Times out of range share one period.
     let time = jiff::Timestamp::from_microsecond(time_us).map(|time| crate::time_zone::HO_CHI_MINH.to_datetime(time));
     let (year, month) = time.ok().filter(|time| time.year() > 0).map_or((0, 0), |time| (time.year(), time.month()));
     format!("{year:04}-{month:02}")
 }
 
-/// Where the keys of a data folder are: apart from the log, so that they can be destroyed on their own.
+/// Returns the folder of a data folder's keys: apart from the log, so that they can be destroyed separately.
 pub fn folder(data: &Path) -> PathBuf {
     data.join("keys").join("pseudonyms")
 }
 
-/// Lists what is wrong with the keys below a folder: a key that is not the one that was made, or is gone (also where it was destroyed on
-/// purpose), or has no mark. Changes nothing.
+/// Lists the faults of the keys below a folder: a key that is not the one that was made, or is missing (also if it was
+/// destroyed on purpose), or has no mark. Changes nothing.
 ///
 /// # Errors
 /// The folder cannot be read.
@@ -98,8 +99,8 @@ pub fn check(folder: &Path) -> Result<Vec<String>, LogError> {
     Ok(faults)
 }
 
-/// The periods of which a key was made, each with the SHA-256 of its mark, in order. Marks of earlier versions, which are empty, are
-/// left out until they are written anew.
+/// Returns the periods with a key that was made, each with the SHA-256 of its mark, in order. Empty marks, of earlier
+/// versions, are skipped until they are rewritten.
 ///
 /// # Errors
 /// The folder cannot be read.
@@ -122,21 +123,22 @@ impl Pseudonyms {
     /// Opens the keys below `folder`, which is created.
     ///
     /// # Errors
-    /// [`LogError::Io`] where the folder cannot be created.
+    /// [`LogError::Io`] if the folder cannot be created.
     pub fn open(folder: &Path) -> Result<Self, LogError> {
         super::make_folder(folder)?;
         Ok(Pseudonyms { folder: folder.to_owned(), current: RwLock::default(), made: Mutex::default() })
     }
 
-    /// Whether the key of a period was made by this process.
+    /// Returns whether this process made the key of a period.
     pub fn made(&self, period: &str) -> bool {
         self.made.lock().unwrap_or_else(PoisonError::into_inner).contains(period)
     }
 
-    /// Returns the keys of the period of a time, and makes them where there are none yet.
+    /// Returns the keys of the period of a time, and makes them if there are none yet.
     ///
     /// # Errors
-    /// [`LogError::Io`] where they cannot be read or written; [`LogError::Corrupt`] where the key is not the one that was made, or is gone.
+    /// [`LogError::Io`] if they cannot be read or written; [`LogError::Corrupt`] if the key is not the one that was
+    /// made, or is missing.
     pub fn keys(&self, time_us: i64) -> Result<Arc<PeriodKeys>, LogError> {
         let period = period_of(time_us);
         if let Some(keys) = self.current.read().ok().and_then(|known| known.get(&period).cloned()) {
@@ -162,7 +164,7 @@ impl Pseudonyms {
     /// Returns the periods that still have keys, in order.
     ///
     /// # Errors
-    /// [`LogError::Io`] where the folder cannot be read.
+    /// [`LogError::Io`] if the folder cannot be read.
     pub fn periods(&self) -> Result<Vec<String>, LogError> {
         let entries = std::fs::read_dir(&self.folder).map_err(|error| LogError::io(&self.folder, &error))?;
         let mut periods: Vec<String> = entries
@@ -175,9 +177,9 @@ impl Pseudonyms {
     fn load_or_make(&self, period: &str) -> Result<PeriodKeys, LogError> {
         let path = self.folder.join(format!("{period}.key"));
         let fail = |error: std::io::Error| LogError::io(&path, &error);
-        // That there was a key of this period: a second one in its place would make the first one's entries unfindable,
-        // and nobody would be told.
-        // It holds a digest of the key (which nobody can guess from it): another key in its place would find nobody either.
+        // The mark records that this period had a key: a second key in its place would make the first one's entries
+        // unfindable, unnoticed. It holds a digest of the key (which does not reveal the key): another key in its place
+        // would find nobody either.
         let made = self.folder.join(format!("{period}.made"));
         let mark = |key: &[u8]| super::write_atomically(&made, digest(key).as_bytes());
         let bytes = match std::fs::read(&path) {
@@ -240,7 +242,7 @@ impl Pseudonyms {
 }
 
 impl PeriodKeys {
-    /// The pseudonym of an id.
+    /// Returns the pseudonym of an id.
     pub fn pseudonym(&self, kind: PersonKind, id: &str) -> Pseudonym {
         let label: &[u8] = match kind {
             PersonKind::Subject => b"subject\0",
@@ -250,7 +252,7 @@ impl PeriodKeys {
         Pseudonym { key: self.period.clone(), value: tag.as_ref()[..16].to_vec() }
     }
 
-    /// The salt of a message.
+    /// Returns the salt of a message.
     pub fn salt(&self, exchange_id: &[u8; 16], direction: Direction) -> Salt {
         let tag = hmac::sign(&self.salt, &[exchange_id.as_slice(), &[direction as u8]].concat());
         let mut salt = [0; 16];
@@ -259,7 +261,7 @@ impl PeriodKeys {
     }
 }
 
-/// The commitment to a message.
+/// Returns the commitment to a message.
 pub fn commit(salt: &Salt, bytes: &[u8]) -> Vec<u8> {
     let mut commitment = Commitment::new(salt);
     commitment.update(bytes);

@@ -1,9 +1,9 @@
 //! Reading the log's files, also while a gateway writes them.
 //!
-//! What a reader returns from under the checkpoint was hashed up to the checkpoint's root: entries against their hash tile, each tile
-//! against the one above it, the right edge against the signed root. So whatever is printed of a sealed entry is what was signed, or an
-//! error that names the file. Cost: opening reads at most four small tiles; an entry is one leaf hash and one tile (255 node hashes, some
-//! 40 us), a whole bundle 256 leaf hashes more.
+//! Every entry that a reader returns from under the checkpoint was hashed up to the checkpoint's root: entries against
+//! their hash tile, each tile against the one above it, the right edge against the signed root. So the output for a
+//! sealed entry is what was signed, or an error that names the file. Cost: opening reads at most four small tiles; an
+//! entry is one leaf hash and one tile (255 node hashes, some 40 us), a whole bundle 256 leaf hashes more.
 
 use super::checkpoint::{Checkpoint, CheckpointError, LogVerifier};
 use super::cosignature::Policy;
@@ -18,13 +18,13 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Hash tiles above the leaves that are cached once they were checked: 8 kB each, for 8 million entries.
+/// Verified hash tiles above the leaves that are cached: 8 kB each, for 8 million entries.
 const MAX_TILES: usize = 128;
 
 /// An entry with its index.
 #[derive(Debug, Clone)]
 pub struct Found {
-    /// Place in the log, from 0.
+    /// Position in the log, from 0.
     pub index: u64,
     /// The entry.
     pub entry: Entry,
@@ -38,7 +38,7 @@ pub fn published_file(disk: &dyn Disk, tiles: &Path) -> Result<&'static str, Log
     Ok(if policy(disk, tiles)?.needs_witnesses() { COSIGNED_FILE } else { "checkpoint" })
 }
 
-/// Finds the key of the journal's chain, by the log's own; `None` where it is not at hand.
+/// Finds the key of the journal's chain, by the log's own; `None` if it is not available.
 pub type FindChain<'f> = dyn Fn(&LogVerifier) -> Result<Option<ChainKey>, LogError> + 'f;
 
 /// Full tiles by level and index.
@@ -47,13 +47,13 @@ type CheckedTiles = HashMap<(usize, u64), Arc<Vec<Hash>>>;
 /// A view of the log at one moment.
 pub struct LogReader {
     paths: LogPaths,
-    /// The published checkpoint; `None` where nothing was sealed yet.
+    /// The published checkpoint; `None` if nothing was sealed yet.
     pub checkpoint: Option<Checkpoint>,
     /// The key in the log's own folder.
     verifier: LogVerifier,
-    /// The checkpoint as it was signed.
+    /// The signed text of the checkpoint.
     note: String,
-    /// Bundles that are archived and gone.
+    /// Bundles that are archived and deleted.
     pruned: Pruned,
     /// Entries behind the checkpoint, as the journal has them.
     tail: Vec<Vec<u8>>,
@@ -67,7 +67,7 @@ pub struct LogReader {
     recent: Mutex<Option<Arc<Bundle>>>,
 }
 
-/// A full bundle as its file has it, beside its checked hash tile. Entries are compared as they are taken out.
+/// A full bundle as its file has it, with its verified hash tile. Entries are compared when they are taken out.
 struct Bundle {
     index: u64,
     entries: Vec<Vec<u8>>,
@@ -76,9 +76,9 @@ struct Bundle {
 
 /// The file with the log's verifier key, beside the checkpoint.
 pub const VKEY_FILE: &str = "vkey";
-/// The file with the policy that states which checkpoints count (C2SP tlog-policy).
+/// The file with the policy that defines which checkpoints count (C2SP tlog-policy).
 pub const POLICY_FILE: &str = "policy";
-/// The newest checkpoint with the cosignatures that the policy wants.
+/// The newest checkpoint with the cosignatures that the policy requires.
 pub const COSIGNED_FILE: &str = "cosigned";
 
 /// A checkpoint that counts.
@@ -86,14 +86,14 @@ pub const COSIGNED_FILE: &str = "cosigned";
 pub struct Published {
     /// Entries.
     pub size: u64,
-    /// As it was signed, and cosigned.
+    /// Its signed and cosigned text.
     pub note: String,
 }
 
 /// Reads the policy of a log; a log without that file needs no witnesses.
 ///
 /// # Errors
-/// [`LogError::Io`] where the file cannot be read; [`LogError::Corrupt`] where it is no policy.
+/// [`LogError::Io`] if the file cannot be read; [`LogError::Corrupt`] if it is not a policy.
 pub fn policy(disk: &dyn Disk, tiles: &Path) -> Result<Policy, LogError> {
     let path = tiles.join(POLICY_FILE);
     let parse = |text: String| {
@@ -102,14 +102,14 @@ pub fn policy(disk: &dyn Disk, tiles: &Path) -> Result<Policy, LogError> {
     read_text(disk, &path)?.map_or(Ok(Policy::default()), parse)
 }
 
-/// Between two tries. Simulated time passes at once.
+/// Pauses between two attempts. Simulated time passes at once.
 fn pause() {
     if !cfg!(simulator) {
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
 }
 
-/// Retries where an error may be caused by what a running gateway writes at this moment.
+/// Retries if a running gateway's writes at this moment may have caused the error.
 pub(super) fn settled<T>(
     may_pass: impl Fn(&LogError) -> bool,
     mut check: impl FnMut() -> Result<T, LogError>,
@@ -124,17 +124,17 @@ pub(super) fn settled<T>(
 }
 
 impl LogReader {
-    /// Opens the log below `data`. Retries for 400 ms what a gateway that seals at the same moment may cause.
+    /// Opens the log below `data`. Retries for 400 ms errors that a gateway that is sealing may cause.
     ///
     /// # Errors
-    /// [`LogError::Io`] where a file cannot be read; [`LogError::Corrupt`] where one is not what was written: a signature, a hash or a
-    /// batch does not hold.
+    /// [`LogError::Io`] if a file cannot be read; [`LogError::Corrupt`] if one is not what was written: a signature, a
+    /// hash or a batch is wrong.
     pub fn open(data: &Path) -> Result<Self, LogError> {
         Self::persist(&LogPaths::new(data), Some(&|_| Ok(None)))
     }
 
-    /// The same; entries behind the checkpoint are returned only where the log wrote them, if its key can be read: `chain` returns that of
-    /// its journal ([`super::key::chain`]).
+    /// The same; returns entries behind the checkpoint only if the log wrote them, provided that its key can be read:
+    /// `chain` returns the key of its journal's chain ([`super::key::chain`]).
     ///
     /// # Errors
     /// As for [`LogReader::open`]; or `chain` reports another log's key.
@@ -180,7 +180,7 @@ impl LogReader {
         let vkey = read_text(disk, &vkey_path)?.ok_or_else(missing)?;
         let verifier =
             LogVerifier::parse(&vkey).map_err(|error| LogError::corrupt(&vkey_path, 0, error.to_string()))?;
-        // Before the checkpoint and the journal: what was signed before this moment must be in what is read now.
+        // Read before the checkpoint and the journal: what was signed before this moment must be in what is read now.
         let signed = if tail.is_some() { read_text(disk, &paths.signed)? } else { None };
         let path = checkpoint_path(&paths.tiles);
         let note = read_text(disk, &path)?.unwrap_or_default();
@@ -188,7 +188,8 @@ impl LogReader {
         let checkpoint = if note.is_empty() { None } else { Some(check(&note)?) };
         let sealed = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.size);
         let pruned = Pruned::read(disk, &paths.tiles)?;
-        // Nothing is pruned before it is under a checkpoint: the journal may still have some of what is gone, and not all.
+        // Nothing is pruned before it is under a checkpoint: the journal may still have some of the pruned entries, and
+        // not all.
         if checkpoint.is_none() && !pruned.runs().is_empty() {
             return Err(LogError::corrupt(&path, 0, "is missing, though bundles were pruned under it"));
         }
@@ -214,7 +215,7 @@ impl LogReader {
             let key = chain(&reader.verifier)?;
             reader.tail = reader.journal_after(sealed, key.as_ref())?;
         }
-        // A copy of a log may lack it; verification does not.
+        // A copy of a log may lack it; verification requires it.
         if let Some(signed) = signed.filter(|signed| *signed != reader.note) {
             let wrong = |error: CheckpointError| LogError::corrupt(&reader.paths.signed, 0, error.to_string());
             let signed = reader.verifier.check(&signed).map_err(wrong)?.size;
@@ -226,7 +227,8 @@ impl LogReader {
         Ok(reader)
     }
 
-    /// The tiles of the right edge, and that they and the bundle that is not full lead to the checkpoint's root.
+    /// Returns the tiles of the right edge, after checking that they and the bundle that is not full lead to the
+    /// checkpoint's root.
     fn checked_edge(&self) -> Result<Vec<Arc<Vec<Hash>>>, LogError> {
         let Some(checkpoint) = &self.checkpoint else { return Ok(Vec::new()) };
         let (disk, root) = (&*self.paths.disk, &self.paths.tiles);
@@ -259,7 +261,7 @@ impl LogReader {
         LogError::corrupt(&path, 0, format!("entry {index} is not that of its hash tile"))
     }
 
-    /// A hash tile, hashed up to the checkpoint's root.
+    /// Returns a hash tile, hashed up to the checkpoint's root.
     fn tile(&self, level: usize, index: u64) -> Result<Arc<Vec<Hash>>, LogError> {
         let path = || tile_path(&self.paths.tiles, level, index, TILE);
         let full = self.sealed().checked_shr(8 * (level as u32 + 1)).unwrap_or(0);
@@ -277,7 +279,7 @@ impl LogReader {
             return Err(LogError::corrupt(&path(), 0, "is not the tile that the one above it names"));
         }
         let tile = Arc::new(hashes);
-        // Those of the leaves stay with their bundles: a log has too many.
+        // Tiles of the leaves stay with their bundles: a log has too many.
         if level > 0 {
             let mut known = known();
             if known.len() >= MAX_TILES {
@@ -288,7 +290,7 @@ impl LogReader {
         Ok(tile)
     }
 
-    /// A full bundle; `None` where it was pruned.
+    /// Returns a full bundle; `None` if it was pruned.
     fn full_bundle(&self, index: u64) -> Result<Option<Arc<Bundle>>, LogError> {
         let recent = || self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(bundle) = recent().as_ref().filter(|bundle| bundle.index == index) {
@@ -305,7 +307,7 @@ impl LogReader {
     }
 
     fn is_pruned(&self, bundle: u64) -> Result<bool, LogError> {
-        // Perhaps since this reader was opened.
+        // It may have been pruned since this reader was opened.
         Ok(self.pruned.has(bundle) || Pruned::read(&*self.paths.disk, &self.paths.tiles)?.has(bundle))
     }
 
@@ -344,10 +346,11 @@ impl LogReader {
         self.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.size)
     }
 
-    /// Returns the sealed entries of a bundle, each compared with its hash, or `None` where it was pruned.
+    /// Returns the sealed entries of a bundle, each compared with its hash; `None` if it was pruned.
     ///
     /// # Errors
-    /// [`LogError::Io`] where a file cannot be read; [`LogError::Corrupt`] where an entry or a tile does not lead to the checkpoint's root.
+    /// [`LogError::Io`] if a file cannot be read; [`LogError::Corrupt`] if an entry or a tile does not lead to the
+    /// checkpoint's root.
     pub fn bundle(&self, index: u64) -> Result<Option<Vec<Vec<u8>>>, LogError> {
         if index == self.sealed() / TILE as u64 {
             return Ok(Some(self.last_bundle.clone()));
@@ -379,10 +382,10 @@ impl LogReader {
         &self.paths
     }
 
-    /// Returns the newest checkpoint that counts by the log's policy, or `None` where there is none yet.
+    /// Returns the newest checkpoint that counts by the log's policy; `None` if there is none yet.
     ///
     /// # Errors
-    /// [`LogError::Io`] where it cannot be read; [`LogError::Corrupt`] where its signature does not hold.
+    /// [`LogError::Io`] if it cannot be read; [`LogError::Corrupt`] if its signature is wrong.
     pub fn published(&self) -> Result<Option<Published>, LogError> {
         let file = published_file(&*self.paths.disk, &self.paths.tiles)?;
         if file != COSIGNED_FILE {
@@ -393,16 +396,16 @@ impl LogReader {
         let Some(note) = read_text(&*self.paths.disk, &path)? else { return Ok(None) };
         let checkpoint = self.verifier.check(&note);
         let size = checkpoint.map_err(|error| LogError::corrupt(&path, 0, error.to_string()))?.size;
-        // A newer one than this reader knows is not of its moment.
+        // A newer one is later than this reader's view.
         Ok((size <= self.sealed()).then_some(Published { size, note }))
     }
 
-    /// The last checkpoint as it was signed; empty where nothing was sealed yet.
+    /// Returns the signed text of the last checkpoint; empty if nothing was sealed yet.
     pub fn note(&self) -> &str {
         &self.note
     }
 
-    /// Returns the bytes of an entry, or `None` where it was pruned.
+    /// Returns the bytes of an entry; `None` if it was pruned.
     ///
     /// # Errors
     /// As for [`LogReader::bundle`].
@@ -424,10 +427,10 @@ impl LogReader {
         Ok(Some(entry.clone()))
     }
 
-    /// Returns an entry, or `None` where it was pruned.
+    /// Returns an entry; `None` if it was pruned.
     ///
     /// # Errors
-    /// As for [`LogReader::bundle`]; [`LogError::Corrupt`] where the bytes are no entry.
+    /// As for [`LogReader::bundle`]; [`LogError::Corrupt`] if the bytes are not an entry.
     pub fn entry(&self, index: u64) -> Result<Option<Entry>, LogError> {
         self.entry_bytes(index)?.map(|bytes| self.decode(index, &bytes)).transpose()
     }

@@ -17,7 +17,7 @@ const MAX_PATH: usize = 63;
 /// Largest receipt, in bytes: an entry of 64 kB in base64, a path, a checkpoint.
 const MAX_RECEIPT: usize = (96 << 10) + MAX_NOTE;
 
-/// Why a receipt is not trusted.
+/// The reason that a receipt is not trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ReceiptError {
     /// Not in the form of a receipt.
@@ -36,7 +36,7 @@ pub enum ReceiptError {
 pub struct Receipt {
     /// The entry's canonical bytes.
     pub entry: Vec<u8>,
-    /// Its place in the log.
+    /// Its position in the log.
     pub index: u64,
     /// The inclusion proof.
     pub path: Vec<Hash>,
@@ -45,7 +45,8 @@ pub struct Receipt {
 }
 
 impl Receipt {
-    /// Returns the receipt of an entry under the published checkpoint, or `None` where the entry is not sealed yet or does not exist.
+    /// Returns the receipt of an entry under the published checkpoint; `None` if the entry is not sealed yet or does
+    /// not exist.
     ///
     /// # Errors
     /// As for [`LogReader::bundle`].
@@ -58,7 +59,7 @@ impl Receipt {
         Ok(Some(Receipt { entry, index, path, checkpoint: note }))
     }
 
-    /// As a file (`.tlog-proof`).
+    /// Returns the text of its file (`.tlog-proof`).
     pub fn to_text(&self) -> String {
         let mut text = format!("{MAGIC}\nextra {}\nindex {}\n", STANDARD.encode(&self.entry), self.index);
         for hash in &self.path {
@@ -68,10 +69,10 @@ impl Receipt {
         format!("{text}\n{}", self.checkpoint)
     }
 
-    /// Reads a file, to the letter of C2SP tlog-proof.
+    /// Reads a file, strictly by C2SP tlog-proof.
     ///
     /// # Errors
-    /// [`ReceiptError::Malformed`] where it has another form, or is larger than an entry with its proof can be.
+    /// [`ReceiptError::Malformed`] if it has another form, or is larger than an entry with its proof can be.
     pub fn parse(text: &str) -> Result<Self, ReceiptError> {
         read(text).ok_or(ReceiptError::Malformed)
     }

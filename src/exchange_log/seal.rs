@@ -1,8 +1,9 @@
 //! Sealing: new entries into bundles and tiles, then a signed checkpoint.
 //!
-//! Order of durability: bundles and tiles, then the last-signed state (kept apart), then the checkpoint. So a published
-//! checkpoint always has its tiles. A checkpoint is signed only for a tree that contains the last signed one: the root at
-//! that one's size is computed from the entries and compared before the signature is made, at start and at every sealing.
+//! Order of durability: bundles and tiles, then the last-signed state (stored separately), then the checkpoint. So a
+//! published checkpoint always has its tiles. A checkpoint is signed only for a tree that contains the last signed one:
+//! the root at that size is computed from the entries and compared before the signature is made, at start and at every
+//! sealing.
 
 use super::checkpoint::{Checkpoint, LogSigner};
 use super::disk::{Disk, ReplacedFile, read_text, sync_folder};
@@ -19,22 +20,22 @@ pub struct Sealer {
     paths: LogPaths,
     signer: LogSigner,
     edge: Edge,
-    /// The root of `edge`: some hundred hashes, so it is worked out once.
+    /// The root of `edge`: some hundred hashes, so it is computed once.
     root: Hash,
     /// The bytes of the bundle that is not full yet.
     bundle: Vec<u8>,
     /// The last checkpoint that was signed; ahead of `edge` after a crash or a failure between signing and publishing.
     signed: Option<Checkpoint>,
-    /// The same as its file has it, where this process has signed it.
+    /// The text of its file, if this process has signed it.
     signed_note: Option<String>,
     signed_file: ReplacedFile,
     published_file: ReplacedFile,
 }
 
-/// Reads the published checkpoint, where there is one.
+/// Reads the published checkpoint, if there is one.
 ///
 /// # Errors
-/// [`LogError::Io`] where it cannot be read; [`LogError::Corrupt`] where its signature does not hold.
+/// [`LogError::Io`] if it cannot be read; [`LogError::Corrupt`] if its signature is wrong.
 pub fn published(paths: &LogPaths, signer: &LogSigner) -> Result<Option<Checkpoint>, LogError> {
     checkpoint_at(&*paths.disk, &checkpoint_path(&paths.tiles), signer)
 }
@@ -43,21 +44,21 @@ fn checkpoint_at(disk: &dyn Disk, path: &Path, signer: &LogSigner) -> Result<Opt
     checked(read_text(disk, path)?, path, signer)
 }
 
-/// The checkpoint in a file's text, its signature checked.
+/// Returns the checkpoint in a file's text, its signature checked.
 fn checked(text: Option<String>, path: &Path, signer: &LogSigner) -> Result<Option<Checkpoint>, LogError> {
     let checked = text.map(|note| signer.verifier().check(&note)).transpose();
     checked.map_err(|error| LogError::corrupt(path, 0, error.to_string()))
 }
 
 impl Sealer {
-    /// Loads the right edge of what is published, and checks it against the checkpoint and the last signed one.
+    /// Loads the right edge of the published tree, and checks it against the checkpoint and the last signed one.
     ///
     /// # Errors
-    /// [`LogError::Corrupt`] where a tile does not lead to the checkpoint's root, or the last signed checkpoint is missing;
-    /// [`LogError::Io`] where a file cannot be read or a folder synced.
+    /// [`LogError::Corrupt`] if a tile does not lead to the checkpoint's root, or the last signed checkpoint is
+    /// missing; [`LogError::Io`] if a file cannot be read or a folder synced.
     pub fn open(paths: LogPaths, signer: LogSigner) -> Result<Self, LogError> {
         paths.disk.create_folder(&paths.tiles).map_err(|error| LogError::io(&paths.tiles, &error))?;
-        // A process that was killed may have left names that a loss of power would still take back.
+        // A killed process may have left names that a loss of power would still remove.
         for folder in [Some(paths.tiles.as_path()), paths.signed.parent()].into_iter().flatten() {
             match paths.disk.sync_folder(folder) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(LogError::io(folder, &error)),
@@ -77,7 +78,7 @@ impl Sealer {
         }
         let bundle = load_bundle(&*paths.disk, &paths.tiles, &edge)?;
         let signed_size = signed.as_ref().map_or(0, |signed| signed.size);
-        // It is always written first, so it can only be missing, or older, where it was removed or replaced.
+        // It is always written first, so it is missing or older only if it was removed or replaced.
         if signed_size < size {
             let reason = format!(
                 "the last signed checkpoint is missing or older than the published one of {size} entries: put it back; if it \
@@ -94,17 +95,17 @@ impl Sealer {
         Ok(sealer)
     }
 
-    /// Entries sealed so far.
+    /// Returns the number of sealed entries.
     pub fn size(&self) -> u64 {
         self.edge.size
     }
 
-    /// The size of the last checkpoint that was ever signed; entries up to it must come back from the journal.
+    /// Returns the size of the last checkpoint that was ever signed; entries up to it must come back from the journal.
     pub fn signed_size(&self) -> u64 {
         self.signed.as_ref().map_or(0, |signed| signed.size)
     }
 
-    /// Whether entries that follow what is published lead to the last signed tree; writes nothing.
+    /// Checks that entries after the published tree lead to the last signed tree; writes nothing.
     ///
     /// # Errors
     /// They do not ([`LogError::Forked`]), or end before it ([`LogError::RolledBack`]).
@@ -130,13 +131,13 @@ impl Sealer {
         }
     }
 
-    /// The last checkpoint that was signed: as it is held in memory, and as it is on the disk, where another process, or a sealing that
-    /// failed half way, may have signed a larger one. An older one there is a disk that was rolled back under this process; the next
-    /// sealing puts the newer one back.
+    /// Returns the last checkpoint that was signed: the one in memory, or the one on the disk if that is larger, since
+    /// another process, or a sealing that failed half way, may have signed it. An older one on the disk means that the
+    /// disk was rolled back under this process; the next sealing writes the newer one again.
     fn last_signed(&self) -> Result<Option<Checkpoint>, LogError> {
         let text = read_text(&*self.paths.disk, &self.paths.signed)?;
         let there = match &self.signed_note {
-            // As this process left it: its signature need not be checked again.
+            // Unchanged since this process wrote it: its signature need not be checked again.
             Some(note) if text.as_ref() == Some(note) => self.signed.clone(),
             _ => checked(text, &self.paths.signed, &self.signer)?,
         };
@@ -148,11 +149,12 @@ impl Sealer {
         Ok(there.into_iter().chain(self.signed.clone()).max_by_key(|signed| signed.size))
     }
 
-    /// Seals further entries and signs a checkpoint. On an error nothing has changed but files that the next try writes again.
+    /// Seals further entries and signs a checkpoint. On an error nothing has changed except files that the next attempt
+    /// overwrites.
     ///
     /// # Errors
-    /// [`LogError::Forked`] where the entries do not lead to the tree that was signed last; [`LogError::RolledBack`] where they end before
-    /// it; [`LogError::Io`] where a file cannot be written.
+    /// [`LogError::Forked`] if the entries do not lead to the tree that was signed last; [`LogError::RolledBack`] if
+    /// they end before it; [`LogError::Io`] if a file cannot be written.
     pub fn seal(&mut self, entries: &[Vec<u8>]) -> Result<(), LogError> {
         let signed = self.last_signed()?;
         self.extends(signed.as_ref(), self.edge.size, || self.root)?;
@@ -182,8 +184,8 @@ impl Sealer {
             let hashes =
                 hashes.ok_or_else(|| LogError::corrupt(&self.paths.tiles, 0, "the right edge is out of step"))?;
             let path = tile_path(&self.paths.tiles, level, index, width);
-            // Above the leaves, a tile may have the same width as before: it stands under the published checkpoint, so
-            // it is left as it is.
+            // Above the leaves, a tile may have the same width as before: the published checkpoint depends on it, so it
+            // is not touched.
             if !old_edge.contains(&path) {
                 files.write(path, hashes.as_flattened())?;
             }
@@ -204,7 +206,7 @@ impl Sealer {
         let root = edge.root();
         let checkpoint = Checkpoint { origin: self.signer.origin().to_owned(), size: edge.size, root };
         let note = self.signer.sign(checkpoint.size, &checkpoint.root);
-        // From here on it counts as signed, also where it does not reach the disk.
+        // From here on it counts as signed, even if it does not reach the disk.
         self.signed = Some(checkpoint);
         let note: &str = self.signed_note.insert(note);
         self.signed_file.replace(&*self.paths.disk, note.as_bytes())?;
@@ -258,8 +260,8 @@ fn load_edge(disk: &dyn Disk, root: &Path, size: u64) -> Result<Edge, LogError> 
     Ok(edge)
 }
 
-/// The bytes of the bundle that is not full yet, each of its entries compared with its hash on the right edge: what is
-/// carried into the next bundle is what was signed.
+/// Returns the bytes of the bundle that is not full yet, after comparing each of its entries with its hash on the right
+/// edge: what is carried into the next bundle is what was signed.
 fn load_bundle(disk: &dyn Disk, root: &Path, edge: &Edge) -> Result<Vec<u8>, LogError> {
     let (index, width) = (edge.size / TILE as u64, (edge.size % TILE as u64) as usize);
     if width == 0 {
@@ -297,8 +299,8 @@ mod tests {
         LogSigner::from_pkcs8("log.example", &LogSigner::generate().unwrap()).unwrap()
     }
 
-    /// A log of 300 entries whose files were then put back to their state at 100, while the last signed state, kept apart,
-    /// was not.
+    /// A log of 300 entries with its files put back to their state at 100, except the last signed state, which is
+    /// stored separately.
     fn rolled_back(folder: &Path) -> (LogPaths, LogSigner) {
         let (paths, key) = (LogPaths::new(folder), LogSigner::generate().unwrap());
         let signer = || LogSigner::from_pkcs8("log.example", &key).unwrap();
@@ -330,7 +332,7 @@ mod tests {
         let (paths, signer) = rolled_back(folder.path());
         let mut sealer = Sealer::open(paths.clone(), signer).unwrap();
         assert_eq!((sealer.size(), sealer.signed_size()), (100, 300));
-        // More entries than were signed, one of them invented.
+        // More entries than were signed, one of them forged.
         let mut invented = entries(100..400);
         invented[150] = b"nobody looked".to_vec();
         let signed = std::fs::read(&paths.signed).unwrap();
@@ -339,9 +341,9 @@ mod tests {
             assert!(matches!(error, LogError::Forked { signed: 300, .. }), "{error}");
         }
         assert_eq!(std::fs::read(&paths.signed).unwrap(), signed);
-        // Too few are no reason to sign either.
+        // Too few do not permit a signature either.
         assert!(matches!(sealer.seal(&entries(100..299)), Err(LogError::RolledBack { found: 299, signed: 300, .. })));
-        // The same ones, as the journal has them after a crash between signing and publishing, are.
+        // The same entries, as the journal has them after a crash between signing and publishing, do.
         sealer.seal(&entries(100..400)).unwrap();
         assert_eq!((sealer.size(), sealer.signed_size()), (400, 400));
     }
@@ -353,13 +355,13 @@ mod tests {
         let signer = || LogSigner::from_pkcs8("log.example", &key).unwrap();
         let mut sealer = Sealer::open(paths.clone(), signer()).unwrap();
         sealer.seal(&entries(0..10)).unwrap();
-        // Another tree of the same log was signed, by a process on a copy of this folder.
+        // A process on a copy of this folder signed another tree of the same log.
         let elsewhere = LogPaths::new(&folder.path().join("copy"));
         let mut other = Sealer::open(elsewhere.clone(), signer()).unwrap();
         other.seal(&entries(50..70)).unwrap();
         std::fs::copy(&elsewhere.signed, &paths.signed).unwrap();
         assert!(matches!(sealer.seal(&entries(10..40)), Err(LogError::Forked { signed: 20, .. })));
-        // And of the size that is published already.
+        // And one of the published size.
         let mut other = Sealer::open(LogPaths::new(&folder.path().join("second")), signer()).unwrap();
         other.seal(&entries(50..60)).unwrap();
         std::fs::copy(folder.path().join("second/state/signed-checkpoint"), &paths.signed).unwrap();
@@ -384,7 +386,7 @@ mod tests {
         Sealer::open(paths, signer()).unwrap();
     }
 
-    /// What a published checkpoint needs is never written again, so that no crash can find it half written.
+    /// A file that a published checkpoint needs is never written again, so that no crash can leave it half written.
     #[test]
     fn a_tile_under_the_checkpoint_is_left_as_it_is() {
         let folder = tempfile::tempdir().unwrap();

@@ -1,21 +1,22 @@
-//! The form of a journal segment.
+//! The format of a journal segment.
 //!
-//! A head of 64 bytes (magic, first index, the tag of the batch before, CRC-32C of these), then batches, integers big-endian. A batch is
-//! its head (length of its body, number of entries, first index, tag of the batch before, its own tag, CRC-32C of the body, CRC-32C of the
-//! head) and its body: each entry after its length of 16 bits. The **tag** is an HMAC-SHA-256 under a key that is derived from the log's
-//! signing key, over the tag before and the batch: so an invented, moved or repeated batch is distinguished from a written one. Readers
-//! without the key check that each batch names the tag before it.
+//! A header of 64 bytes (magic, first index, the tag of the previous batch, CRC-32C of these), then batches, integers
+//! big-endian. A batch is its header (length of its body, number of entries, first index, tag of the previous batch,
+//! its own tag, CRC-32C of the body, CRC-32C of the header) and its body: each entry after its length of 16 bits. The
+//! **tag** is an HMAC-SHA-256 under a key that is derived from the log's signing key, over the previous tag and the
+//! batch: it distinguishes a genuine batch from one that was forged, moved or repeated. Readers without the key check
+//! that each batch names the tag before it.
 //!
-//! A batch is one write that is synced before the next begins, into space that reads as zeros. So a crash can leave of the
-//! last one only some of its sectors, the others being zero. Whatever else does not read is damage: of entries that were
-//! acknowledged, perhaps, and so it is never cut off.
+//! A batch is one write that is synced before the next begins, into space that reads as zeros. So a crash can leave
+//! only some sectors of the last batch; the others are zero. Anything else that cannot be read is damage, perhaps of
+//! acknowledged entries, and so it is never truncated.
 
 use super::LogError;
 use super::tiles::put_entry;
 use aws_lc_rs::hmac;
 use std::path::Path;
 
-/// The batch before: 32 zeros where there is none.
+/// The tag of a batch; 32 zeros if there is no previous batch.
 pub(super) type Tag = [u8; 32];
 
 /// Bytes before the first batch.
@@ -23,29 +24,29 @@ pub const HEAD: usize = 64;
 /// Bytes before the entries of a batch.
 pub(super) const BATCH_HEAD: usize = 88;
 const MAGIC: &[u8; 8] = b"NDXPJNL2";
-/// The least that a disk writes or loses.
+/// The smallest unit that a disk writes or loses.
 const SECTOR: usize = 512;
 
 /// An entry with its index.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// Place in the log, from 0.
+    /// Position in the log, from 0.
     pub index: u64,
     /// The entry's bytes.
     pub bytes: Vec<u8>,
 }
 
-/// What was read of a segment.
+/// The result of reading a segment.
 pub struct Segmented {
-    /// Its entries from the wanted one on.
+    /// Its entries from the requested one on.
     pub records: Vec<Record>,
-    /// The index behind its last entry.
+    /// The index after its last entry.
     pub next: u64,
-    /// Where its last whole batch begins, and ends; both the same where there is none.
+    /// Offsets at which its last complete batch begins and ends; both the same if there is none.
     pub last: u64,
     /// See `last`.
     pub end: u64,
-    /// Where the last byte that is not zero ends: beyond `end`, a batch that a crash cut short.
+    /// The end of the last byte that is not zero: beyond `end`, a batch that a crash cut short.
     pub written: u64,
     /// The tag that its first batch must name.
     pub(super) after: Tag,
@@ -62,7 +63,8 @@ impl Segmented {
         Err(LogError::corrupt(path, 16, "it does not follow the segment before it"))
     }
 
-    /// Checks that this, the last segment, reaches as far as what was sealed: each entry was durable here before.
+    /// Checks that this, the last segment, reaches as far as the sealed part: each sealed entry was durable here
+    /// before.
     pub(super) fn reaches(&self, path: &Path, sealed: u64) -> Result<(), LogError> {
         if self.next >= sealed {
             return Ok(());
@@ -78,13 +80,13 @@ impl Segmented {
 pub struct Reading<'r> {
     /// Its first index, by its name.
     pub first: u64,
-    /// The first index of the segment behind it; `None`: it is the last one.
+    /// The first index of the next segment; `None`: it is the last one.
     pub before: Option<u64>,
-    /// Entries below are left out.
+    /// Entries below are skipped.
     pub from: u64,
     /// With the key, each batch's tag is checked.
     pub key: Option<&'r ChainKey>,
-    /// Batches that end below are not checked with it: their entries are known by the tree. 0: all are.
+    /// Batches that end below are not checked with it: the tree proves their entries. 0: all are checked.
     pub keyed_from: u64,
 }
 
@@ -99,7 +101,7 @@ impl std::fmt::Debug for ChainKey {
 }
 
 impl ChainKey {
-    /// From a secret.
+    /// Makes it from a secret.
     pub fn new(secret: &[u8]) -> Self {
         ChainKey(hmac::Key::new(hmac::HMAC_SHA256, secret))
     }
@@ -152,7 +154,7 @@ struct BatchHead {
     after: Tag,
     tag: Tag,
     sum: u32,
-    /// Where its body begins, and ends.
+    /// Its body's range.
     body: std::ops::Range<usize>,
 }
 
@@ -227,16 +229,16 @@ pub(super) fn parse(path: &Path, bytes: &[u8], reading: Reading<'_>) -> Result<S
     Ok(read)
 }
 
-/// Whether what stands from `at` on, which is no whole batch, is nothing, or the rest of a last write: some of its sectors
-/// never reached the disk, and nothing stands behind it.
+/// Returns whether the bytes from `at` on, which are not a complete batch, are empty, or the remains of a last write:
+/// some of its sectors never reached the disk, and nothing follows it.
 fn cut_short(bytes: &[u8], at: usize, first: u64) -> bool {
     let rest = bytes.get(at..).unwrap_or_default();
     let zeros = |bytes: &[u8]| bytes.iter().all(|byte| *byte == 0);
     if zeros(rest) {
         return true;
     }
-    // Where its head stands, it says how far it went; where it does not, a sector of the head must be missing, and what is
-    // left of it may say how far.
+    // If its header is there, it states the length; if not, a sector of the header must be missing, and the rest of it
+    // may state the length.
     let (must_miss, end) = match batch_head(bytes, at) {
         Some(head) => (head.body.clone(), head.body.end),
         None => {
@@ -244,7 +246,7 @@ fn cut_short(bytes: &[u8], at: usize, first: u64) -> bool {
             (at..at + BATCH_HEAD, end)
         }
     };
-    // A byte or two of zeros may be what was written there: then its loss explains nothing.
+    // A byte or two of zeros may be the written data: then their loss explains nothing.
     let explains = |sector: std::ops::Range<usize>| {
         bytes.get(must_miss.clone()).is_none() || sector.len() > 2 || reads_with(bytes, at, &must_miss, sector)
     };
@@ -253,8 +255,8 @@ fn cut_short(bytes: &[u8], at: usize, first: u64) -> bool {
     missing && zeros(bytes.get(end..).unwrap_or_default()) && !other_batch(bytes, at + 1, first)
 }
 
-/// Whether the sectors that there are of a head at `at` say what the head of the next batch says: the first byte of its length (a
-/// batch is some megabytes), its first entry, and the tag of the batch before.
+/// Returns whether the existing sectors of a header at `at` match the header of the next batch: the first byte of its
+/// length (a batch is some megabytes), its first entry, and the tag of the previous batch.
 fn follows_where_it_stands(bytes: &[u8], at: usize, next: u64, after: &Tag) -> bool {
     let byte = |place: usize| bytes.get(place).copied().unwrap_or_default();
     let known = |place: usize| match place - at {
@@ -268,7 +270,8 @@ fn follows_where_it_stands(bytes: &[u8], at: usize, next: u64, after: &Tag) -> b
         .all(|mut sector| sector.all(|place| known(place).is_none_or(|known| known == byte(place))))
 }
 
-/// Whether a head (`part` begins at `at`) or a body reads with some other bytes in one or two of its places.
+/// Returns whether a header (`part` begins at `at`) or a body is valid with other bytes at one or two of these
+/// positions.
 fn reads_with(bytes: &[u8], at: usize, part: &std::ops::Range<usize>, places: std::ops::Range<usize>) -> bool {
     let sum = batch_head(bytes, at).map(|head| head.sum);
     let mut whole = bytes.get(part.clone()).unwrap_or_default().to_vec();
@@ -282,28 +285,28 @@ fn reads_with(bytes: &[u8], at: usize, part: &std::ops::Range<usize>, places: st
     })
 }
 
-/// The length of a batch's body, where the sector that it stands in is there, if not all of the head.
+/// Returns the length of a batch's body if its sector exists, even if the rest of the header does not.
 fn length_left(bytes: &[u8], at: usize) -> Option<usize> {
     let in_one_sector = at / SECTOR == (at + 3) / SECTOR;
     let length = usize::try_from(u32::from_be_bytes(number(bytes, at)?)).ok()?;
     (in_one_sector && length > 0).then_some(length)
 }
 
-/// Where the first sector at or behind a place in a segment begins.
+/// Returns the start of the first sector at or after a position in a segment.
 pub(super) fn sector_after(place: u64) -> u64 {
     place.next_multiple_of(SECTOR as u64)
 }
 
-/// The parts of a range that lie in one sector each.
+/// Returns the parts of a range by sector.
 fn sectors(from: usize, end: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
     let first = from / SECTOR;
     (first..end.div_ceil(SECTOR)).map(move |one| (one * SECTOR).max(from)..((one + 1) * SECTOR).min(end))
 }
 
-/// Whether the head of a batch of this segment, which begins with entry `first`, stands anywhere from `from` on: a last write that
-/// went to another place than its own is no crash's work either, even where what it carried was batches that stand before.
+/// Returns whether the header of a batch of this segment, which begins with entry `first`, is anywhere from `from` on:
+/// a crash does not leave a misdirected last write either, even if it carried batches that are stored before.
 fn other_batch(bytes: &[u8], from: usize, first: u64) -> bool {
-    // The index passes most places by; then the sum decides.
+    // The index excludes most positions; then the checksum decides.
     let own = |at: usize| number(bytes, at + 8).is_some_and(|index| u64::from_be_bytes(index) >= first);
     (from..bytes.len()).any(|at| bytes[at] == 0 && own(at) && batch_head(bytes, at).is_some())
 }
@@ -317,7 +320,7 @@ mod tests {
         ChainKey::new(b"secret")
     }
 
-    /// Three batches; where each begins.
+    /// Three batches; returns their offsets.
     fn segment() -> (Vec<u8>, Vec<usize>) {
         let (mut bytes, mut tag, mut at) = (head(7, &[9; 32]), [9; 32], Vec::new());
         for (first, size) in [(7, 100), (9, 3_000), (11, 2_000)] {
@@ -339,7 +342,7 @@ mod tests {
     fn whole_batches_are_read_and_a_write_that_a_crash_cut_short_is_not() {
         let (bytes, at) = segment();
         assert_eq!(read(&bytes, Some(&key())).unwrap().records.len(), 6);
-        // Any one sector of the last write is missing, its head's among them.
+        // Any one sector of the last write is missing, including its header's.
         for sector in sectors(at[2], bytes.len()) {
             let mut torn = bytes.clone();
             torn[sector].fill(0);
@@ -356,14 +359,14 @@ mod tests {
         for empty in [Vec::new(), vec![0; 10_000], [vec![0; 64], bytes[64..].to_vec()].concat()] {
             assert!(refused(&empty).contains("at byte 0: is no journal segment"));
         }
-        // A missing sector, or one bit, in a batch that has another behind it; one bit in the last.
+        // A missing sector, or one bit, in a batch with a successor; one bit in the last.
         for place in [at[0] + 2, at[0] + 120, at[1] + 2, at[1] + 1_000, at[2] + 2, at[2] + 90, bytes.len() - 1] {
             let mut damaged = bytes.clone();
             damaged[place] ^= 4;
             let batch = at.iter().rev().find(|at| **at <= place).unwrap();
             assert!(refused(&damaged).contains(&format!("at byte {batch}:")), "{place}: {}", refused(&damaged));
         }
-        // One bit of a last batch that begins a byte or two before a sector: its zeros there are what was written.
+        // One bit of a last batch that begins a byte or two before a sector: its zeros there are the written data.
         for early in [1, 2] {
             let mut close = head(7, &[9; 32]);
             let tag = put_batch(&mut close, &key(), &[9; 32], 7, &[vec![1; SECTOR - HEAD - BATCH_HEAD - 2 - early]]);
@@ -379,7 +382,8 @@ mod tests {
             assert_eq!(read(&close, Some(&key())).unwrap().next, 8, "a lost sector is a crash's");
             assert_eq!(read(&whole, Some(&key())).unwrap().next, 9);
         }
-        // A sector with the end of a batch's head and the whole head of the next: what is left of the first says how far it went.
+        // A sector with the end of a batch's header and the complete header of the next: the rest of the first states
+        // its length.
         let (mut two, mut tag) = (head(7, &[9; 32]), [9; 32]);
         for (first, size) in [(7, 300), (8, 40), (9, 900)] {
             tag = put_batch(&mut two, &key(), &tag, first, &[vec![1; size]]);
@@ -394,25 +398,25 @@ mod tests {
             let moved = [&bytes[..at[2]], &vec![0; further], &bytes[at[2]..]].concat();
             assert!(refused(&moved).contains("entry 11 is damaged"), "{further}: {}", refused(&moved));
         }
-        // What it carried was the batches before, as they stand in its first block: they stand further back once more.
+        // It carried the previous batches, as they are in its first block: they are there once more, further back.
         let mut again = [&bytes[..at[2]], &vec![0; 9_000]].concat();
         again[at[2] + 4_000..at[2] + 4_000 + 1_000].copy_from_slice(&bytes[..1_000]);
         assert!(refused(&again).contains("entry 11 is damaged"), "{}", refused(&again));
-        // A byte behind the last batch, wherever that ends in its sector: no head of a batch begins so.
+        // A byte after the last batch, at any position of its sector: no batch header begins in this way.
         for size in SECTOR..2 * SECTOR {
             let mut more = head(7, &[9; 32]);
             put_batch(&mut more, &key(), &[9; 32], 7, &[vec![1; size]]);
             more.push(b'\n');
             assert!(refused(&more).contains("entry 8 is damaged"), "{size}: {}", refused(&more));
         }
-        // A head that is of another place, whose body never reached the disk.
+        // A header of another position, with a body that never reached the disk.
         for (tag, first) in [([8; 32], 13), (bytes[at[2] + 48..at[2] + 80].try_into().unwrap(), 12)] {
             let mut elsewhere = bytes.clone();
             put_batch(&mut elsewhere, &key(), &tag, first, &[vec![1; 2_000]]);
             elsewhere.truncate(bytes.len() + BATCH_HEAD);
             assert!(refused(&elsewhere).contains("entry 13 is damaged"), "{first}");
         }
-        // Something behind a write that was cut short.
+        // Data after a write that was cut short.
         let mut behind = bytes.clone();
         behind[at[2] + 1_000..at[2] + 2_200].fill(0);
         behind.extend([0, 1]);
@@ -426,7 +430,7 @@ mod tests {
         let mut invented = bytes.clone();
         put_batch(&mut invented, &ChainKey::new(b"guessed"), &tag, 13, &[b"nobody looked".to_vec()]);
         assert!(refused(&invented).contains("entry 13 was not written by this log"));
-        // Without the key it cannot be known; a wrong link can.
+        // Without the key it cannot be detected; a wrong link can.
         assert_eq!(read(&invented, None).unwrap().next, 14);
         let moved = [&bytes[..at[1]], &bytes[at[2]..]].concat();
         assert!(read(&moved, None).is_err() && refused(&moved).contains("does not follow"));

@@ -1,5 +1,5 @@
-//! The last checkpoint that was ever signed, kept apart from the log: where the log does not contain its tree, the files were put
-//! back to an older state, or are another tree's.
+//! The last checkpoint that was ever signed, stored apart from the log: if the log does not contain its tree, the files
+//! were put back to an older state, or belong to another tree.
 
 use super::checkpoint::LogVerifier;
 use super::disk::read_text;
@@ -7,12 +7,13 @@ use super::reader::{LogReader, settled};
 use super::tree::{Hash, leaf_hash, node_hash};
 use super::{LogError, LogPaths, proof};
 
-/// Checks that the log's tree contains the last signed checkpoint's.
+/// Checks that the log's tree contains that of the last signed checkpoint.
 ///
 /// # Errors
-/// [`LogError::RolledBack`] or [`LogError::Forked`] where it is not; it is missing, or older than the published one.
+/// [`LogError::RolledBack`] or [`LogError::Forked`] if it does not; the checkpoint is missing, or older than the
+/// published one.
 pub fn check(paths: &LogPaths, verifier: &LogVerifier) -> Result<(), LogError> {
-    // A gateway that runs may have signed more than the reader had seen.
+    // A running gateway may have signed more than the reader had seen.
     let may_pass = |error: &LogError| matches!(error, LogError::RolledBack { .. } | LogError::Io { .. });
     settled(may_pass, || is_contained(paths, verifier))
 }
@@ -45,7 +46,7 @@ fn is_contained(paths: &LogPaths, verifier: &LogVerifier) -> Result<(), LogError
     Ok(())
 }
 
-/// The hash of a complete subtree, sealed or in the journal.
+/// Returns the hash of a complete subtree, sealed or in the journal.
 pub(super) fn node(reader: &LogReader, level: u32, index: u64) -> Result<Hash, LogError> {
     if (index + 1) << level <= reader.sealed() {
         return reader.node(level, index);

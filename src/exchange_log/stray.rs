@@ -1,5 +1,6 @@
-//! Files below a log's folder that its checkpoint does not account for. A crash leaves tiles of an older or a coming checkpoint, which
-//! hold what the log has at their places; anything else was put there, and would be served to auditors as if it never changed.
+//! Files below a log's folder that do not belong to its checkpoint. A crash leaves tiles of an older or a coming
+//! checkpoint, which hold what the log has at their positions; anything else was put there, and would be served to
+//! auditors as immutable.
 
 use super::LogError;
 use super::disk::{self, PathKind};
@@ -12,16 +13,16 @@ use super::tree::{Hash, TILE, leaf_hash};
 use std::io::ErrorKind;
 use std::path::Path;
 
-/// Most folders below each other: `tile/entries/x000/x000/x000/x000/x000/x000/000.p`.
+/// Maximum depth of folders: `tile/entries/x000/x000/x000/x000/x000/x000/000.p`.
 const MAX_DEPTH: usize = 12;
-/// Files of the log's folder that are no tiles. `unfinished` is one that a crash left before it had a name.
+/// Files of the log's folder other than tiles. An unfinished file is one that a crash left before it had its name.
 const FILES: [&str; 6] = ["checkpoint", VKEY_FILE, POLICY_FILE, COSIGNED_FILE, PRUNED_FILE, "unfinished"];
 
-/// Checks that every file below a log's folder is one that belongs there. Full tiles under the checkpoint are those of
-/// [`super::verify`], and are only told apart here.
+/// Checks that every file below a log's folder belongs there. [`super::verify`] checks full tiles under the checkpoint;
+/// this function only recognises them.
 ///
 /// # Errors
-/// [`LogError::Corrupt`] with the first file that is not.
+/// [`LogError::Corrupt`] with the first file that does not belong there.
 pub fn check(reader: &LogReader) -> Result<(), LogError> {
     let (disk, root) = (&*reader.paths().disk, &reader.paths().tiles);
     let vkey = root.join(VKEY_FILE);
@@ -29,7 +30,7 @@ pub fn check(reader: &LogReader) -> Result<(), LogError> {
     if there != reader.verifier().to_string().as_bytes() {
         return Err(LogError::corrupt(&vkey, 0, "is not what the log wrote: a key with something beside it"));
     }
-    // Cosignatures stand in a file of their own.
+    // Cosignatures have a separate file.
     if Note::parse(reader.note()).is_ok_and(|note| note.signatures.len() > 1) {
         return Err(LogError::corrupt(&checkpoint_path(root), 0, "holds more than the log's own signature"));
     }
@@ -44,7 +45,7 @@ fn below(reader: &LogReader, folder: &Path, depth: usize) -> Result<(), LogError
     }
     let mut paths = match disk.list(folder) {
         Ok(paths) => paths,
-        // A gateway that seals removes folders of partial tiles.
+        // A gateway that is sealing removes folders of partial tiles.
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(LogError::io(folder, &error)),
     };
@@ -68,12 +69,12 @@ fn below(reader: &LogReader, folder: &Path, depth: usize) -> Result<(), LogError
     Ok(())
 }
 
-/// What is written before it takes the place of another file, and was left by a crash.
+/// Returns whether this is the name of a file that a crash left before it replaced another one.
 fn is_unfinished(name: &str) -> bool {
     FILES.iter().any(|file| name.strip_prefix(file).is_some_and(|rest| rest.starts_with('.')) && !name.contains('/'))
 }
 
-/// A tile or bundle that the checkpoint's own are not: it holds what the log has.
+/// Checks a tile or bundle that is not one of the checkpoint's: it must hold what the log has.
 fn tile_of(reader: &LogReader, path: &Path, tile: Tile) -> Result<(), LogError> {
     let Tile { level, index, width } = tile;
     let level = level.unwrap_or(0);
@@ -93,7 +94,7 @@ fn tile_of(reader: &LogReader, path: &Path, tile: Tile) -> Result<(), LogError> 
     };
     let first = index.checked_mul(TILE as u64).ok_or_else(stray)?;
     for (at, hash) in (first..).zip(&held) {
-        // Behind the last entry there is nothing that it could hold.
+        // After the last entry there is nothing that it could hold.
         let end = at.checked_add(1).and_then(|end| end.checked_mul(1 << (8 * level)));
         if end.is_none_or(|end| end > reader.size()) || node(reader, 8 * level as u32, at)? != *hash {
             return Err(stray());

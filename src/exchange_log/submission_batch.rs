@@ -1,9 +1,10 @@
 //! A thread's submission batch: entries on their way to the log's writer, submitted together.
 //!
-//! The writer takes all queued entries and writes them. If a worker submits its entries one by one, the first of them starts the writer,
-//! the others wait for the next write, and each write costs as much for one entry as for a hundred (on this project's machine 60 µs of CPU,
-//! and two changes between threads). So a worker submits when it has run everything that was ready: one call alone goes at once, a hundred
-//! go together. (Under load the writer waits as well, so that a write carries the entries of a millisecond.)
+//! The writer takes all queued entries and writes them. If a worker submits its entries one by one, the first of them
+//! starts the writer, the others wait for the next write, and each write costs as much for one entry as for a hundred
+//! (on this project's machine 60 µs of CPU, and two thread switches). So a worker submits when it has run everything
+//! that was ready: a single call is submitted at once, a hundred are submitted together. (Under load the writer waits
+//! as well, so that a write carries the entries of a millisecond.)
 
 use super::completion_queue;
 use super::writer::{ENOUGH, Queued, WriterState};
@@ -12,13 +13,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
-/// How long the first of them waits at most on a worker that is never done: about what a turn takes of its time anyway.
+/// Longest wait of the first of them on a worker that is always busy: about the time of one turn anyway.
 const MAX_WAIT: Duration = Duration::from_millis(1);
 
 #[derive(Default)]
 struct SubmissionBatch {
     entries: Vec<Queued>,
-    /// Whose they are.
+    /// The log of these entries.
     log: Option<Arc<WriterState>>,
     ready: Arc<Notify>,
 }
@@ -31,7 +32,7 @@ impl SubmissionBatch {
     }
 }
 
-/// Entries that were added last, while the thread's tasks were dropped, are submitted as the thread ends.
+/// Entries that were added last, while the thread's tasks were dropped, are submitted when the thread ends.
 impl Drop for SubmissionBatch {
     fn drop(&mut self) {
         self.hand_over();
@@ -42,8 +43,8 @@ thread_local! {
     static HERE: RefCell<Option<SubmissionBatch>> = const { RefCell::new(None) };
 }
 
-/// Opens a submission batch and a completion queue for the calling thread, whose runtime runs all its tasks itself
-/// (`current_thread`). Without them, each entry is submitted on its own, and each waiting task is woken on its own.
+/// Opens a submission batch and a completion queue for the calling thread, if its runtime runs all its tasks itself
+/// (`current_thread`). Without them, each entry is submitted separately, and each waiting task is woken separately.
 pub fn open_thread_queues() {
     completion_queue::open();
     let submission_batch = SubmissionBatch::default();
@@ -54,7 +55,7 @@ pub fn open_thread_queues() {
             ready.notified().await;
             let (first, mut seen) = (Instant::now(), 0);
             loop {
-                // Behind all that is ready, and all that the sockets have ready then.
+                // After all ready tasks, and all that the sockets make ready then.
                 tokio::task::yield_now().await;
                 let here =
                     HERE.with_borrow(|here| here.as_ref().map_or(0, |submission_batch| submission_batch.entries.len()));
@@ -68,7 +69,7 @@ pub fn open_thread_queues() {
     });
 }
 
-/// Adds an entry to the calling thread's submission batch, or submits it on its own where the thread has none.
+/// Adds an entry to the calling thread's submission batch, or submits it separately if the thread has none.
 pub(super) fn put(log: &Arc<WriterState>, entry: Queued) {
     let mut entry = Some(entry);
     let put = |here: &RefCell<Option<SubmissionBatch>>| {
@@ -84,7 +85,7 @@ pub(super) fn put(log: &Arc<WriterState>, entry: Queued) {
         }
         submission_batch.entries.extend(entry.take());
     };
-    // A thread that ends has no batch any more.
+    // A thread that ends no longer has a batch.
     let _ = HERE.try_with(put);
     if entry.is_some() {
         log.push_all(entry.into_iter());

@@ -1,4 +1,5 @@
-//! The locks of the log's threads: the standard library's, or those of `shuttle`, which the simulator schedules by seed.
+//! The locks of the log's threads: the standard library's, or those of `shuttle`, which the simulator schedules by
+//! seed.
 
 #[cfg(simulator)]
 pub(super) use shuttle::sync::{Condvar, Mutex, MutexGuard};
@@ -7,8 +8,8 @@ use std::sync::PoisonError;
 pub(super) use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
-/// What a thread has seen of what the threads share, and what it has made of it: for the model that goes through every
-/// interleaving (`simulator/src/handover.rs`). Nothing in the product.
+/// What a thread has seen and changed of the shared state: for the model that explores every interleaving
+/// (`simulator/src/handover.rs`). Does nothing in the product.
 #[cfg(simulator)]
 pub(super) use crate::handover::{changed, forgets, seen};
 #[cfg(not(simulator))]
@@ -17,7 +18,7 @@ pub(super) fn seen(_what: u8) {}
 #[cfg(not(simulator))]
 #[inline]
 pub(super) fn changed(_what: u8) {}
-/// What it has seen is of no matter to it from here on.
+/// What it has seen no longer matters from here on.
 #[cfg(not(simulator))]
 #[inline]
 pub(super) fn forgets() {}
@@ -27,7 +28,7 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Waits to be woken.
+/// Waits for a notification.
 pub(super) fn wait<'g, T>(wake: &Condvar, guard: MutexGuard<'g, T>) -> MutexGuard<'g, T> {
     wake.wait(guard).unwrap_or_else(PoisonError::into_inner)
 }

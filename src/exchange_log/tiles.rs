@@ -1,5 +1,5 @@
 //! Files of the log in the C2SP tlog-tiles layout: `tile/<level>/<index>` and `tile/entries/<index>`, with `.p/<width>`
-//! for what is not full yet (https://c2sp.org/tlog-tiles).
+//! for partial ones (https://c2sp.org/tlog-tiles).
 
 use super::disk::{Disk, Open, read};
 use super::tree::{Hash, TILE, tree_hash};
@@ -42,7 +42,7 @@ pub struct Tile {
     pub width: usize,
 }
 
-/// Reads the name of a tile; `None` where it is none, or has another name.
+/// Reads the name of a tile; `None` if it is not one, or has another name.
 pub fn parse_name(name: &str) -> Option<Tile> {
     let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
     let (level, rest) = name.strip_prefix("tile/")?.split_once('/')?;
@@ -69,8 +69,8 @@ pub fn parse_name(name: &str) -> Option<Tile> {
 }
 
 impl Tile {
-    /// Its bytes in a log of `size` entries, or as many that are not less: cut out of the widest file there is under that size, so
-    /// that one of an older size that somebody put there is never what is read. `None` where the size does not reach it.
+    /// Returns its bytes in a log of `size` entries, or of more: cut out of the widest file under that size, so that a
+    /// file of an older size that somebody put there is never read. `None` if the size does not reach it.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -127,7 +127,7 @@ pub fn put_entry(bundle: &mut Vec<u8>, entry: &[u8]) {
     bundle.extend_from_slice(entry);
 }
 
-/// The words of a line, where there are exactly so many.
+/// Returns the words of a line if there are exactly this many.
 pub(super) fn split_words<const N: usize>(line: &str) -> Option<[&str; N]> {
     line.split(' ').collect::<Vec<_>>().try_into().ok()
 }
@@ -135,7 +135,7 @@ pub(super) fn split_words<const N: usize>(line: &str) -> Option<[&str; N]> {
 /// Splits a bundle into its `width` entries.
 ///
 /// # Errors
-/// [`LogError::Corrupt`] where the bytes are not `width` entries.
+/// [`LogError::Corrupt`] if the bytes are not `width` entries.
 pub fn decode_bundle<'b>(bytes: &'b [u8], width: usize, path: &Path) -> Result<Vec<&'b [u8]>, LogError> {
     let mut entries = Vec::with_capacity(width);
     let mut at = 0usize;
@@ -156,7 +156,7 @@ pub fn decode_bundle<'b>(bytes: &'b [u8], width: usize, path: &Path) -> Result<V
 /// Splits a hash tile into its `width` hashes.
 ///
 /// # Errors
-/// [`LogError::Corrupt`] where the bytes are not `width` hashes.
+/// [`LogError::Corrupt`] if the bytes are not `width` hashes.
 pub fn decode_tile<'b>(bytes: &'b [u8], width: usize, path: &Path) -> Result<&'b [Hash], LogError> {
     let (hashes, rest) = bytes.as_chunks::<32>();
     if hashes.len() != width || !rest.is_empty() {
@@ -168,8 +168,8 @@ pub fn decode_tile<'b>(bytes: &'b [u8], width: usize, path: &Path) -> Result<&'b
 /// Cuts a file of another width (and its path, for errors) down.
 type Cut<'c> = &'c dyn Fn(Vec<u8>, usize, &Path) -> Result<Vec<u8>, LogError>;
 
-/// Reads a file of the right edge. The next sealing deletes it, but not before a wider one, or the full one, holds all that
-/// it held: `cut` takes this width out of that.
+/// Reads a file of the right edge. The next sealing deletes it, but only after a wider one, or the full one, holds
+/// everything that it held: `cut` takes this width out of that.
 fn read_edge(
     disk: &dyn Disk,
     path_of: &dyn Fn(usize) -> PathBuf,
@@ -201,7 +201,7 @@ fn read_edge(
 /// Returns the bytes of a bundle of `width` entries.
 ///
 /// # Errors
-/// [`LogError::Io`] where it cannot be read or is missing; [`LogError::Corrupt`] where a wider one in its place is none.
+/// [`LogError::Io`] if it cannot be read or is missing; [`LogError::Corrupt`] if a wider one in its place is invalid.
 pub fn bundle_bytes(disk: &dyn Disk, root: &Path, index: u64, width: usize) -> Result<Vec<u8>, LogError> {
     read_edge(disk, &|width| bundle_path(root, index, width), width, &|bytes, wide, path| {
         Ok(encode_bundle(&decode_bundle(&bytes, wide, path)?[..width]))
@@ -211,7 +211,7 @@ pub fn bundle_bytes(disk: &dyn Disk, root: &Path, index: u64, width: usize) -> R
 /// Returns the bytes of a hash tile of `width` hashes.
 ///
 /// # Errors
-/// [`LogError::Io`] where it cannot be read or is missing; [`LogError::Corrupt`] where a wider one in its place is none.
+/// [`LogError::Io`] if it cannot be read or is missing; [`LogError::Corrupt`] if a wider one in its place is invalid.
 pub fn tile_bytes(disk: &dyn Disk, root: &Path, level: usize, index: u64, width: usize) -> Result<Vec<u8>, LogError> {
     read_edge(disk, &|width| tile_path(root, level, index, width), width, &|bytes, wide, path| {
         Ok(decode_tile(&bytes, wide, path)?[..width].as_flattened().to_vec())

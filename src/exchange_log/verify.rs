@@ -1,4 +1,4 @@
-//! Verification: every hash of the log recomputed from its entries, on all cores; the first that is wrong is named.
+//! Verification: recomputes every hash of the log from its entries, on all cores, and names the first wrong one.
 
 use super::checkpoint::{Checkpoint, LogVerifier};
 use super::cosignature::{Policy, plausible_times};
@@ -20,43 +20,43 @@ use std::time::Duration;
 /// Bundles that a thread takes at once.
 const STRIDE: u64 = 16;
 
-/// Where a log's files come from: a folder, or another machine.
+/// The origin of a log's files: a folder, or another machine.
 pub trait LogFiles: Sync {
-    /// A file by its name; `None` where there is none.
+    /// Returns a file by its name; `None` if there is none.
     ///
     /// # Errors
-    /// [`LogError::Io`] where it cannot be read.
+    /// [`LogError::Io`] if it cannot be read.
     fn read(&self, name: &str) -> Result<Option<Vec<u8>>, LogError>;
     /// A hash tile.
     ///
     /// # Errors
-    /// [`LogError::Io`] where it is missing or cannot be read.
+    /// [`LogError::Io`] if it is missing or cannot be read.
     fn tile(&self, level: usize, index: u64, width: usize) -> Result<Vec<u8>, LogError> {
         self.needed(&tile_name(level, index, width))
     }
     /// An entry bundle.
     ///
     /// # Errors
-    /// [`LogError::Io`] where it is missing or cannot be read.
+    /// [`LogError::Io`] if it is missing or cannot be read.
     fn bundle(&self, index: u64, width: usize) -> Result<Vec<u8>, LogError> {
         self.needed(&bundle_name(index, width))
     }
-    /// A bundle that was pruned, where its archive is at hand.
+    /// Returns a pruned bundle, if its archive is available.
     ///
     /// # Errors
-    /// [`LogError::Io`] where it is there and cannot be read.
+    /// [`LogError::Io`] if it exists and cannot be read.
     fn archived(&self, _index: u64) -> Result<Option<Vec<u8>>, LogError> {
         Ok(None)
     }
-    /// A file that must be there.
+    /// Returns a file that must exist.
     ///
     /// # Errors
-    /// [`LogError::Io`] where it is missing or cannot be read.
+    /// [`LogError::Io`] if it is missing or cannot be read.
     fn needed(&self, name: &str) -> Result<Vec<u8>, LogError> {
         let missing = || LogError::Io { path: self.path(name), reason: "is missing".into() };
         self.read(name)?.ok_or_else(missing)
     }
-    /// What to call a file in errors.
+    /// Returns the name of a file for errors.
     fn path(&self, name: &str) -> PathBuf;
 }
 
@@ -68,12 +68,12 @@ pub struct LogFolder {
 }
 
 impl LogFolder {
-    /// A log, perhaps with its archive.
+    /// Makes it for a log, optionally with its archive.
     pub fn with(root: &Path, archive: Option<&Path>) -> Self {
         LogFolder { disk: disk::local(), root: root.to_owned(), archive: archive.map(Path::to_owned) }
     }
 
-    /// The log of these folders.
+    /// Makes it for the log of these folders.
     pub fn on(paths: &LogPaths, archive: Option<&Path>) -> Self {
         LogFolder { disk: paths.disk.clone(), ..Self::with(&paths.tiles, archive) }
     }
@@ -106,7 +106,7 @@ impl LogFiles for LogFolder {
     }
 }
 
-/// What was verified.
+/// The result of verification.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
     /// The log's name.
@@ -115,59 +115,61 @@ pub struct Report {
     pub sealed: u64,
     /// Of these, entries that are archived elsewhere; only their hashes are here.
     pub pruned: u64,
-    /// Entries behind it, complete in the journal; 0 where only the log was verified.
+    /// Entries behind it, complete in the journal; 0 if only the log was verified.
     pub tail: u64,
     /// Whether the journal's batches were checked with the log's key.
     pub is_chain_checked: bool,
     /// The root, in hexadecimal.
     pub root: String,
-    /// What witnesses have cosigned; `None` where the policy wants none.
+    /// The cosigned checkpoint; `None` if the policy requires none.
     pub cosigned: Option<Cosigned>,
-    /// Events that state what files below `state` must hold, in the order of the log.
+    /// Events that record the required content of files below `state`, in the order of the log.
     pub admin_events: Vec<FileEvent>,
 }
 
-/// The newest checkpoint that enough witnesses have cosigned. What is behind it is signed by the log alone.
+/// The newest checkpoint with enough cosignatures. Only the log has signed what is behind it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cosigned {
     /// Entries under it.
     pub size: u64,
     /// Its root, in hexadecimal.
     pub root: String,
-    /// The witnesses that count.
+    /// The witnesses with cosignatures that count.
     pub witnesses: Vec<String>,
     /// When the first of them cosigned it, in Unix seconds.
     pub time: u64,
 }
 
-/// How long entries may wait for a cosignature unless said: an hour.
+/// How long entries may wait for a cosignature by default: an hour.
 pub const MAX_LAG: Duration = Duration::from_secs(3_600);
 
 /// What a log is verified against, beside its key.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Against<'a> {
-    /// Which witnesses must have cosigned; that beside the log, where none is given.
+    /// The witnesses that must have cosigned; without it, the policy beside the log.
     pub policy: Option<&'a Policy>,
-    /// A checkpoint of this log from before: its tree must be the beginning of what is there now.
+    /// An earlier checkpoint of this log: its tree must be the beginning of the present one.
     pub older: Option<&'a Checkpoint>,
-    /// How much older than the newest sealed entry the oldest one without a cosignature may be; [`MAX_LAG`] where not said.
+    /// Maximum age of the oldest entry without a cosignature, relative to the newest sealed entry; [`MAX_LAG`] by
+    /// default.
     pub max_lag: Option<Duration>,
-    /// The key of the journal's chain ([`super::key::chain`]): batches that the log did not write are reported. Without it, only that each
-    /// batch names the one before it.
+    /// The key of the journal's chain ([`super::key::chain`]): batches that the log did not write are reported. Without
+    /// it, verification only checks that each batch names the previous one.
     pub chain: Option<&'a ChainKey>,
 }
 
 /// Verifies a log, and reports progress as entries done of all.
 ///
 /// # Errors
-/// [`LogError::Corrupt`] for the first thing that does not hold, with its file; [`LogError::Io`] where a file cannot be read.
+/// [`LogError::Corrupt`] for the first check that fails, with its file; [`LogError::Io`] if a file cannot be read.
 pub fn verify(
     files: &dyn LogFiles,
     verifier: &LogVerifier,
     against: Against<'_>,
     progress: impl Fn(u64, u64) + Sync,
 ) -> Result<Report, LogError> {
-    // A gateway that seals at the same moment deletes the partial tiles of the checkpoint that was read: begin again.
+    // A gateway that is sealing at the same moment deletes the partial tiles of the checkpoint that was read: begin
+    // again.
     let may_pass = |error: &LogError| matches!(error, LogError::Io { .. });
     settled(may_pass, || Verification { files, progress: &progress }.run(verifier, against))
 }
@@ -177,7 +179,7 @@ struct Verification<'v, P> {
     progress: &'v P,
 }
 
-/// What the entries of the log add up to.
+/// The sums of the log's entries.
 struct Leaves {
     /// Roots of the full bundles, in order.
     nodes: Vec<Hash>,
@@ -223,7 +225,8 @@ impl<P: Fn(u64, u64) + Sync> Verification<'_, P> {
         })
     }
 
-    /// The cosigned checkpoint: it has what the policy wants, and is of this very tree. Over HTTPS it is the only one.
+    /// Returns the cosigned checkpoint, after checking that it meets the policy and belongs to this very tree. Over
+    /// HTTPS it is the only one.
     fn cosigned(
         &self,
         verifier: &LogVerifier,
@@ -261,7 +264,7 @@ impl<P: Fn(u64, u64) + Sync> Verification<'_, P> {
         let found = found.ok_or_else(|| {
             wrong("it lacks cosignatures that the policy of witnesses wants, or they are from before its entries or from the future")
         })?;
-        // Nothing reads the others, and none was written: the file is the log's line and those of its witnesses.
+        // Nothing reads other lines, and none was written: the file has the log's line and those of its witnesses.
         let lines = Note::parse(&cosigned).map_or(0, |note| note.signatures.len());
         if lines != found.len() + 1 {
             return Err(wrong("it holds a signature that is neither the log's nor a counted one of its witnesses"));
@@ -274,7 +277,7 @@ impl<P: Fn(u64, u64) + Sync> Verification<'_, P> {
         }))
     }
 
-    /// Entries that no witness has seen must be recent: otherwise anyone with the log's key could still rewrite them.
+    /// Entries without any cosignature must be recent: otherwise anyone with the log's key could still rewrite them.
     fn check_lag(&self, cosigned: u64, sealed: u64, most: Duration) -> Result<(), LogError> {
         let Some(last) = sealed.checked_sub(1).filter(|last| *last >= cosigned) else { return Ok(()) };
         let times = (self.entry_time_us(cosigned, sealed)?, self.entry_time_us(last, sealed)?);
@@ -291,7 +294,7 @@ impl<P: Fn(u64, u64) + Sync> Verification<'_, P> {
         Err(LogError::corrupt(&self.files.path(COSIGNED_FILE), 0, reason))
     }
 
-    /// When a sealed entry was made; `None` where it was pruned.
+    /// Returns the time of a sealed entry; `None` if it was pruned.
     fn entry_time_us(&self, index: u64, sealed: u64) -> Result<Option<i64>, LogError> {
         let (bundle, place) = (index / TILE as u64, (index % TILE as u64) as usize);
         let width = usize::try_from(sealed - bundle * TILE as u64).map_or(TILE, |width| width.min(TILE));
@@ -305,7 +308,7 @@ impl<P: Fn(u64, u64) + Sync> Verification<'_, P> {
         Ok(entries.get(place).and_then(|bytes| Entry::from_bytes(bytes)).map(|entry| entry.time_us))
     }
 
-    /// Whether an older checkpoint's tree is the beginning of this one's, by hash tiles that were verified.
+    /// Returns whether an older checkpoint's tree is the beginning of this one's, by verified hash tiles.
     fn begins_with(&self, checkpoint: &Checkpoint, older: &Checkpoint) -> Result<bool, LogError> {
         if older.size == 0 || older.size > checkpoint.size {
             return Ok(older.size == 0);
@@ -376,7 +379,7 @@ impl<P: Fn(u64, u64) + Sync> Verification<'_, P> {
         Ok(Leaves { nodes, rest, pruned: bundles * TILE as u64, admin_events: events.of_state })
     }
 
-    /// Every pruning is an entry of the log: a bundle that is missing without one was removed.
+    /// Checks that every pruning is an entry of the log: a bundle that is missing without one was removed.
     fn check_events(&self, pruned: &Pruned, events: &[String]) -> Result<(), LogError> {
         let mut admin_events = Pruned::default();
         for object in events {
@@ -399,7 +402,7 @@ impl<P: Fn(u64, u64) + Sync> Verification<'_, P> {
         }
     }
 
-    /// The leaf hashes of a bundle, checked against their tile; acts of pruning are put aside.
+    /// Returns the leaf hashes of a bundle, checked against their tile; collects the events of pruning.
     fn bundle(
         &self,
         bundle: u64,
@@ -431,7 +434,7 @@ impl<P: Fn(u64, u64) + Sync> Verification<'_, P> {
         Ok(hashes)
     }
 
-    /// The tiles above the leaves, and the root.
+    /// Checks the tiles above the leaves, and returns the root.
     fn upper(&self, size: u64, leaves: Leaves) -> Result<Hash, LogError> {
         let mut edge = Edge { size, levels: vec![leaves.rest] };
         let (mut level, mut nodes) = (1, leaves.nodes);
@@ -450,7 +453,7 @@ impl<P: Fn(u64, u64) + Sync> Verification<'_, P> {
         Ok(edge.root())
     }
 
-    /// A hash tile must hold what the entries hash to; the first hash that differs names the entries below it.
+    /// Checks that a hash tile holds the hashes of the entries; the first hash that differs names the entries below it.
     fn check_tile(&self, level: usize, index: u64, computed: &[Hash]) -> Result<(), LogError> {
         let name = tile_name(level, index, computed.len());
         let (bytes, path) = (self.files.tile(level, index, computed.len())?, self.files.path(&name));
@@ -471,9 +474,9 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Verifies the log below a data folder, what is behind its checkpoint included: also that each batch of the journal follows the one before
-/// it, that the last signed checkpoint is of this tree, and that every file in the log's folders belongs to it. Without a key, the log's
-/// own key file is trusted.
+/// Verifies the log below a data folder, including what is behind its checkpoint. It also checks that each batch of the
+/// journal follows the previous one, that the last signed checkpoint is of this tree, and that every file in the log's
+/// folders belongs to it. Without a key, the log's own key file is trusted.
 ///
 /// # Errors
 /// As for [`verify`] and [`LogReader::open`].
@@ -501,7 +504,7 @@ pub fn verify_data(
             report.admin_events.extend(FileEvent::of(index, entry));
         }
     }
-    // A gateway that seals at the same moment has written more than the reader had seen, and gives segments up.
+    // A gateway that is sealing at the same moment has written more than the reader had seen, and retires segments.
     settled(|_| true, || super::stray::check(&LogReader::open(data)?))?;
     settled(|_| true, || super::chain::check(reader.paths(), reader.sealed(), against.chain))?;
     super::signed::check(reader.paths(), verifier)?;

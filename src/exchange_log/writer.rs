@@ -1,4 +1,4 @@
-//! The threads of the log: one writes batches to the journal, one seals, one makes the journal's next segment ready.
+//! The threads of the log: one writes batches to the journal, one seals, one prepares the journal's next segment.
 
 use super::checkpoint::LogSigner;
 use super::completion_queue::{self, PendingAppend};
@@ -12,27 +12,28 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Most bytes of entries that wait to be written: half a second at 150,000 a second.
+/// Maximum bytes of entries that wait to be written: half a second at 150,000 a second.
 const MAX_QUEUED: usize = 32 << 20;
-/// Most bytes in a batch: a write of this size is as fast for each byte as any larger one.
+/// Maximum bytes of a batch: a write of this size is as fast per byte as any larger one.
 const MAX_BATCH: usize = 1 << 20;
-/// Entries for which it is worth to wait before another turn of the disk, where the last one had so many: they come fast then.
+/// If the last batch had at least this many entries, waiting before the next write pays: entries then come fast.
 const MANY_AT_ONCE: usize = 20;
-/// How long after the last turn's beginning. A turn costs some 90 µs of CPU whatever it carries, interrupts and changes between
-/// threads included: at 30,000 entries a second, a turn a millisecond instead of one after the other saves 2 of 30 µs a call.
+/// Minimum time between the beginnings of two writes under load. A write costs about 90 µs of CPU whatever its size,
+/// including interrupts and thread switches: at 30,000 entries a second, one write a millisecond instead of
+/// back-to-back writes saves 2 of 30 µs a call.
 const PACE: Duration = Duration::from_millis(1);
-/// As many entries as need not wait for more: each one's share of a turn is small then.
+/// With this many entries the writer need not wait for more: the share of each in the cost is then small.
 pub(super) const ENOUGH: usize = 64;
 /// Time between sealings: a checkpoint at least every second, with room for a slow disk.
 const SEAL_EVERY: Duration = Duration::from_millis(400);
-/// An entry on its way to the journal, and who waits for it.
+/// An entry on its way to the journal, and the task that waits for it.
 pub(super) struct Queued {
     bytes: Vec<u8>,
     waiting: Option<PendingAppend>,
 }
 
 impl Queued {
-    /// Refused where no journal could hold it.
+    /// Makes it; fails if no journal could hold it.
     pub(super) fn new(bytes: Vec<u8>, waiting: Option<PendingAppend>) -> Result<Self, LogError> {
         let fits = !bytes.is_empty() && bytes.len() <= entry::MAX_BYTES;
         if fits { Ok(Queued { bytes, waiting }) } else { Err(LogError::Full) }
@@ -49,7 +50,7 @@ struct Queue {
     gathering: bool,
 }
 
-/// What appenders and the threads share.
+/// State that appenders and the threads share.
 pub(super) struct WriterState {
     queue: Mutex<Queue>,
     wake_writer: Condvar,
@@ -60,7 +61,7 @@ pub(super) struct WriterState {
     _lock: File,
 }
 
-/// Joins the threads when the last handle goes.
+/// Joins the threads when the last handle is dropped.
 pub(super) struct Threads {
     shared: Arc<WriterState>,
     writer: Option<JoinHandle<()>>,
@@ -114,8 +115,9 @@ pub(super) fn start(
     Ok((shared, threads))
 }
 
-/// Lets calls go before the calling thread, which has some milliseconds of work at once that nobody waits for: it gets a quarter of
-/// what a worker on the same core gets (Linux's nice 5; threads have a priority of their own there), three times what it needs.
+/// Gives calls priority over the calling thread, which has some milliseconds of work at once that no call waits for: it
+/// gets a quarter of a worker's share on the same core (Linux's nice 5; threads have separate priorities there), three
+/// times what it needs.
 fn give_way() {
     let _ = rustix::process::nice(5);
 }
@@ -125,7 +127,7 @@ impl WriterState {
         self.writable.load(Ordering::Relaxed)
     }
 
-    /// Queues entries; those for which there is no room, in the queue or behind what waits to be sealed, get an error.
+    /// Queues entries; entries without room, in the queue or because too much waits to be sealed, get an error.
     pub(super) fn push_all(&self, entries: impl Iterator<Item = Queued>) {
         let (mut refused, full) = (Vec::new(), self.pipeline.is_full());
         let mut queue = lock(&self.queue);
@@ -154,8 +156,8 @@ impl WriterState {
         }
     }
 
-    /// Takes what is queued, as soon as there is enough of it or it is time for the next turn; `None` when the log is closed and
-    /// nothing is left.
+    /// Takes the queued entries, as soon as there are enough or the next write is due; `None` when the log is closed
+    /// and nothing remains.
     fn take(&self, left: &mut Vec<Queued>, next_turn: Option<Instant>) -> Option<()> {
         let mut queue = lock(&self.queue);
         while let Some(wait) = next_turn.and_then(|at| at.checked_duration_since(Instant::now()))
@@ -224,7 +226,7 @@ impl Drop for Threads {
     fn drop(&mut self) {
         lock(&self.shared.queue).closed = true;
         self.shared.wake_writer.notify_all();
-        // The writer first: what it still writes is to be sealed.
+        // The writer first: what it still writes must be sealed.
         if let Some(writer) = self.writer.take() {
             let _ = writer.join();
         }
@@ -250,7 +252,7 @@ mod tests {
     use crate::exchange_log::verify::verify_data;
     use crate::exchange_log::{Entry, ExchangeLog, Kind};
 
-    /// A disk that answers EIO as long as it is told to.
+    /// A disk that returns EIO while the flag is set.
     struct Broken(Journal, Arc<AtomicBool>);
 
     impl Storage for Broken {
